@@ -1,0 +1,3 @@
+//! The command `hostctl`: talks to a running `host` through its control socket.
+
+fn main() {}

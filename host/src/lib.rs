@@ -1,0 +1,11 @@
+//! The command `host` as a library, so that its parts can be tested one by one.
+//!
+//! | module | what it is for |
+//! | --- | --- |
+//! | [`settings`] | one declaration of all settings: flags, file, help, reference page |
+//! | [`log`] | the error log and the access log |
+//!
+//! **Invariant:** the arbiter loads no plugin and starts no thread; only this crate forks.
+
+pub mod log;
+pub mod settings;

@@ -1,0 +1,1 @@
+//! The error log and the access log: what is written, and where to.
