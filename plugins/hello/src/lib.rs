@@ -1,0 +1,1 @@
+//! A native application: the example that Rust authors copy.

@@ -1,0 +1,1 @@
+//! What worker classes are built from: HTTP/1.1, connections, exchanges, the base worker.
