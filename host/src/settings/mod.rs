@@ -1,1 +1,218 @@
-//! The settings: one declaration from which flags, file keys, help and the reference page come.
+//! The settings: one table ([`TABLE`]) from which flags, file keys, `--help`, `--print-config`, the
+//! reference page and the struct [`Settings`] come.
+//!
+//! [`Sources`] is everything that settings are read from. Weakest first: defaults (and the
+//! variables that replace them), the file, `HOST_CMD_ARGS`, the command line, and what `hostctl`
+//! asks for. It is kept, and read again at each reload.
+//!
+//! **Invariant:** a `Settings` that exists is valid; nobody checks a setting again.
+
+mod bind;
+mod declare;
+mod error;
+mod file;
+mod flags;
+mod print;
+mod table;
+mod types;
+mod value;
+mod words;
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+pub use bind::Bind;
+pub use declare::{Effect, Setting, Variable};
+pub use error::{EX_CONFIG, Error, Origin, Problem};
+pub use file::Sections;
+pub use flags::{Action, command};
+pub use table::{Settings, TABLE};
+pub use types::{
+    Account, ClientCertificate, GroupId, HeaderMap, LogFormat, LogLevel, LogTarget, ProxyProtocol,
+    TlsVersion, TrustedPeers,
+};
+pub use value::{Kind, Value};
+
+/// Everything that settings are read from, so that they can be read again.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// The command line without the program's name.
+    pub args: Vec<OsString>,
+    /// The environment.
+    pub environment: BTreeMap<String, String>,
+    /// The folder that the server was started in.
+    pub directory: PathBuf,
+    /// Names and texts that override all else: what `hostctl` asked for.
+    pub requests: Vec<(String, String)>,
+}
+
+impl Sources {
+    /// Those of this process. Variables that are not UTF-8 are left out.
+    pub fn of_process() -> std::io::Result<Self> {
+        let utf8 = |(name, value): (OsString, OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        };
+        Ok(Self {
+            args: std::env::args_os().skip(1).collect(),
+            environment: std::env::vars_os().filter_map(utf8).collect(),
+            directory: std::env::current_dir()?,
+            requests: Vec::new(),
+        })
+    }
+
+    /// Reads, checks and merges all sources.
+    pub fn load(&self) -> Result<(Arc<Settings>, Action), Error> {
+        let mut layers = Layers::defaults();
+        layers.take_variables(&self.environment)?;
+        let variable = self.command_variable()?;
+        let flags = flags::parse(&self.args).map_err(Error::Flags)?;
+        let named = flags.config.as_ref().or(variable.config.as_ref());
+        let path = match named {
+            Some(path) => Some(self.directory.join(path)),
+            None => file::default_path(&self.directory),
+        };
+        let mut sections = Sections::default();
+        if let Some(path) = path {
+            let file = file::load(&path).map_err(Error::Invalid)?;
+            file.values.into_iter().for_each(|(i, value, origin)| layers.set(i, value, origin));
+            sections = file.sections;
+        }
+        layers.take_flags(variable.values, &Origin::CommandVariable);
+        layers.take_flags(flags.values, &Origin::CommandLine);
+        layers.take_requests(&self.requests)?;
+        let action = if flags.action == Action::Serve { variable.action } else { flags.action };
+        Ok((Arc::new(layers.finish(&self.directory, sections)?), action))
+    }
+
+    fn command_variable(&self) -> Result<flags::Flags, Error> {
+        let text = self.environment.get(COMMAND_VARIABLE).map_or("", String::as_str);
+        let words = words::split(text).ok_or_else(|| {
+            Problem::at(&Origin::CommandVariable, "a quote is not closed, or ends in a backslash")
+        })?;
+        let words: Vec<OsString> = words.into_iter().map(OsString::from).collect();
+        flags::parse(&words).map_err(|error| {
+            let text = error.to_string();
+            let line = text.lines().next().unwrap_or_default();
+            let line = line.strip_prefix("error: ").unwrap_or(line);
+            Problem::at(&Origin::CommandVariable, line).into()
+        })
+    }
+}
+
+impl Settings {
+    /// The value of the setting of that name: how settings reach plugins.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        index_of(name).map(|index| &self.values[index])
+    }
+
+    /// Where the value of the setting of that name came from.
+    pub fn origin(&self, name: &str) -> Option<&Origin> {
+        index_of(name).map(|index| &self.origins[index])
+    }
+
+    /// The name or path of the worker class that is meant: as in gunicorn, `sync` with more than
+    /// one thread is `gthread`.
+    pub fn class(&self) -> &str {
+        if self.worker_class == "sync" && self.threads > 1 { "gthread" } else { &self.worker_class }
+    }
+}
+
+/// Where the control socket is when nobody says: beside gunicorn's, under a name of its own.
+pub fn default_control_socket(environment: &BTreeMap<String, String>) -> Option<PathBuf> {
+    let folder = |name: &str| environment.get(name).filter(|path| path.starts_with('/'));
+    match folder("XDG_RUNTIME_DIR") {
+        Some(runtime) => Some(Path::new(runtime).join("host.ctl")),
+        None => folder("HOME").map(|home| Path::new(home).join(".host/host.ctl")),
+    }
+}
+
+/// The values so far and where each came from; stronger sources overwrite weaker ones.
+struct Layers {
+    values: Vec<Value>,
+    origins: Vec<Origin>,
+}
+
+impl Layers {
+    fn defaults() -> Self {
+        let default = |setting: &Setting| match setting.default {
+            Some("") if setting.kind.is_list() => Value::List(Vec::new()),
+            Some(text) => setting.parse(text).unwrap_or(Value::Unset),
+            None => Value::Unset,
+        };
+        Self {
+            values: TABLE.iter().map(default).collect(),
+            origins: vec![Origin::Default; TABLE.len()],
+        }
+    }
+
+    fn set(&mut self, index: usize, value: Value, origin: Origin) {
+        self.values[index] = value;
+        self.origins[index] = origin;
+    }
+
+    fn take_variables(&mut self, environment: &BTreeMap<String, String>) -> Result<(), Error> {
+        for (index, setting) in TABLE.iter().enumerate() {
+            let Some(variable) = setting.variable else { continue };
+            let Some(text) = environment.get(variable.name) else { continue };
+            let origin = Origin::Variable(variable.name);
+            let value = setting
+                .parse(&format!("{}{text}", variable.prefix))
+                .map_err(|expected| Problem::value(&origin, setting.name, &expected))?;
+            self.set(index, value, origin);
+        }
+        if let (Some(index), Some(path)) =
+            (index_of("control_socket"), default_control_socket(environment))
+        {
+            self.values[index] = Value::Text(path.to_string_lossy().into_owned());
+        }
+        Ok(())
+    }
+
+    fn take_flags(&mut self, values: Vec<(usize, Value)>, origin: &Origin) {
+        for (index, value) in values {
+            self.set(index, value, origin.clone());
+        }
+    }
+
+    fn take_requests(&mut self, requests: &[(String, String)]) -> Result<(), Error> {
+        for (name, text) in requests {
+            let origin = Origin::Request;
+            let index = index_of(name).ok_or_else(|| Problem::unknown(&origin, name))?;
+            let value = TABLE[index]
+                .parse(text)
+                .map_err(|expected| Problem::value(&origin, name, &expected))?;
+            self.set(index, value, origin);
+        }
+        Ok(())
+    }
+
+    /// Makes paths absolute, and types what there is.
+    fn finish(mut self, directory: &Path, sections: Sections) -> Result<Settings, Error> {
+        let chdir = index_of("chdir").unwrap_or_default();
+        Kind::Path.resolve(&mut self.values[chdir], directory);
+        let base = PathBuf::from(self.values[chdir].as_str().unwrap_or_default());
+        if !base.is_dir() {
+            return Err(Problem::value(
+                &self.origins[chdir],
+                "chdir",
+                &format!("expected a folder instead of {}", base.display()),
+            )
+            .into());
+        }
+        for (setting, value) in TABLE.iter().zip(&mut self.values) {
+            setting.kind.resolve(value, &base);
+        }
+        Ok(Settings::assemble(self.values, self.origins, sections)?)
+    }
+}
+
+fn index_of(name: &str) -> Option<usize> {
+    TABLE.iter().position(|setting| setting.name == name)
+}
+
+/// Flags that are put before those of the command line.
+const COMMAND_VARIABLE: &str = "HOST_CMD_ARGS";

@@ -1,0 +1,138 @@
+//! The command line: the clap command made from the table, and what was given on it.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Arg, ArgAction, ArgMatches, Command, builder::ValueParser};
+
+use super::{declare::Setting, table::TABLE, value::Value};
+
+/// What is to be done with the settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Serve.
+    Serve,
+    /// Load everything, say whether it is in order, and end.
+    CheckConfig,
+    /// Write the settings in force and end.
+    PrintConfig,
+}
+
+/// What stood on a command line.
+#[derive(Debug)]
+pub(super) struct Flags {
+    pub(super) values: Vec<(usize, Value)>,
+    pub(super) config: Option<PathBuf>,
+    pub(super) action: Action,
+}
+
+/// Parses flags; the first argument is not the program's name.
+pub(super) fn parse(args: &[OsString]) -> Result<Flags, clap::Error> {
+    let program = OsString::from("host");
+    let matches = command().try_get_matches_from(std::iter::once(&program).chain(args))?;
+    let given = |(index, setting)| take(&matches, setting).map(|value| (index, value));
+    Ok(Flags {
+        values: TABLE.iter().enumerate().filter_map(given).collect(),
+        config: matches.get_one(CONFIG).cloned(),
+        action: if matches.get_flag(CHECK) {
+            Action::CheckConfig
+        } else if matches.get_flag(PRINT) {
+            Action::PrintConfig
+        } else {
+            Action::Serve
+        },
+    })
+}
+
+/// The command of `host`, with a flag for every setting that has one.
+pub fn command() -> Command {
+    let flag = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).help(help).action(ArgAction::SetTrue).help_heading("Settings")
+    };
+    Command::new("host")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("A pre-fork application server whose worker class is a shared library")
+        .override_usage("host [OPTIONS] [APPLICATION]")
+        .arg(
+            Arg::new(CONFIG)
+                .short('c')
+                .long(CONFIG)
+                .value_name("PATH")
+                .value_parser(clap::value_parser!(PathBuf))
+                .help("Read the settings from this file instead of host.toml")
+                .help_heading("Settings"),
+        )
+        .arg(flag(
+            CHECK,
+            "Load settings, class and application, say whether they are in order, and end",
+        ))
+        .arg(flag(PRINT, "Write the settings in force and where each comes from, and end"))
+        .args(TABLE.iter().filter_map(argument))
+}
+
+fn argument(setting: &'static Setting) -> Option<Arg> {
+    let parser = ValueParser::new(|text: &str| setting.parse(text));
+    let arg = Arg::new(setting.name)
+        .help(help(setting))
+        .long_help(long_help(setting))
+        .value_parser(parser)
+        .help_heading(setting.section);
+    if setting.name == APPLICATION {
+        return Some(arg.value_name("APPLICATION").help_heading(None));
+    }
+    let arg = arg
+        .long(setting.long?)
+        .visible_aliases(setting.aliases.iter().copied())
+        .value_name(setting.kind.placeholder())
+        .action(if setting.kind.is_list() { ArgAction::Append } else { ArgAction::Set });
+    let arg = match setting.short {
+        Some(short) => arg.short(short),
+        None => arg,
+    };
+    Some(match setting.bare {
+        Some(bare) if setting.bare_or_value => {
+            arg.num_args(0..=1).require_equals(true).default_missing_value(bare)
+        }
+        Some(bare) => arg.num_args(0).default_missing_value(bare),
+        None => arg,
+    })
+}
+
+fn help(setting: &Setting) -> String {
+    let summary = setting.summary().replace('`', "");
+    let summary = summary.strip_suffix('.').unwrap_or(&summary);
+    match setting.default {
+        Some(default) if setting.bare.is_none() && !default.is_empty() => {
+            format!("{summary} [default: {default}]")
+        }
+        _ => summary.to_owned(),
+    }
+}
+
+fn long_help(setting: &Setting) -> String {
+    let mut text = setting.paragraphs().join("\n\n").replace('`', "");
+    if let (Some(default), None) = (setting.default, setting.bare) {
+        text.push_str("\n\n[default: ");
+        text.push_str(default);
+        text.push(']');
+    }
+    text
+}
+
+/// The value given for a setting; lists of repeated flags are put together.
+fn take(matches: &ArgMatches, setting: &Setting) -> Option<Value> {
+    if setting.long.is_none() && setting.name != APPLICATION {
+        return None;
+    }
+    let mut values = matches.get_many::<Value>(setting.name)?;
+    if !setting.kind.is_list() {
+        return values.next_back().cloned();
+    }
+    Some(Value::List(values.filter_map(Value::to_list).flatten().collect()))
+}
+
+/// The setting that stands on the command line without a flag.
+pub(super) const APPLICATION: &str = "wsgi_app";
+
+const CONFIG: &str = "config";
+const CHECK: &str = "check-config";
+const PRINT: &str = "print-config";

@@ -1,0 +1,310 @@
+//! The types of the fields of `Settings`, and how each is made from a checked value.
+
+use std::{path::PathBuf, time::Duration};
+
+use nix::unistd::{Group, User};
+
+use super::{bind::Bind, value::Value};
+
+/// A type that a field of `Settings` may have.
+pub(super) trait Field: Sized {
+    /// Makes it from a value of the right kind; the error says what was expected.
+    fn read(value: &Value) -> Result<Self, String>;
+
+    /// Whether the value stands for "none" where the field is an `Option`.
+    fn is_none(value: &Value) -> bool {
+        match value {
+            Value::Unset => true,
+            Value::Text(text) => text.is_empty(),
+            _ => false,
+        }
+    }
+}
+
+/// How much the error log says; the order is that of severity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// Everything.
+    Debug,
+    /// The ordinary events of a server's life.
+    Info,
+    /// Things that somebody should look at.
+    Warning,
+    /// Things that failed.
+    Error,
+    /// Things that end the server.
+    Critical,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where a log goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogTarget {
+    /// `-`: the standard stream of that log.
+    Stream,
+    /// A file, appended to and opened anew on USR1.
+    File(PathBuf),
+}
+
+/// A user to run as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// The user's number.
+    pub uid: u32,
+    /// The user's name, if the system knows one (needed for `initgroups`).
+    pub name: Option<String>,
+}
+
+/// A group to run as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupId(pub u32);
+
+/// Which versions of the PROXY protocol are understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// None: a connection begins with HTTP or TLS.
+    Off,
+    /// The text form.
+    V1,
+    /// The binary form.
+    V2,
+    /// Either.
+    Auto,
+}
+
+/// What becomes of request fields whose name has an underscore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeaderMap {
+    /// They are left out.
+    Drop,
+    /// The request is refused.
+    Refuse,
+    /// They are passed on although they may be mistaken for others.
+    Dangerous,
+}
+
+/// Whether clients show a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientCertificate {
+    /// None is asked for.
+    None,
+    /// It is asked for, and checked when there is one.
+    Optional,
+    /// No request without one.
+    Required,
+}
+
+/// The oldest TLS version that is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// TLS 1.2.
+    V1_2,
+    /// TLS 1.3.
+    V1_3,
+}
+
+/// Addresses and networks of peers that are trusted with something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrustedPeers(pub Vec<String>);
+
+/// Types that are a choice of words: each word with its meaning.
+macro_rules! choices {
+    ($($type:ident { $($word:literal => $variant:ident),* })*) => { $(
+        impl $type {
+            /// The words that are understood.
+            pub const WORDS: &[&str] = &[$($word),*];
+        }
+
+        impl Field for $type {
+            fn read(value: &Value) -> Result<Self, String> {
+                match value.as_str() {
+                    $(Some($word) => Ok(Self::$variant),)*
+                    _ => Err(format!("expected one of {}", Self::WORDS.join(", "))),
+                }
+            }
+        }
+    )* };
+}
+
+choices! {
+    LogLevel {
+        "debug" => Debug, "info" => Info, "warning" => Warning, "error" => Error,
+        "critical" => Critical
+    }
+    LogFormat { "text" => Text, "json" => Json }
+    ProxyProtocol { "off" => Off, "v1" => V1, "v2" => V2, "auto" => Auto }
+    HeaderMap { "drop" => Drop, "refuse" => Refuse, "dangerous" => Dangerous }
+    TlsVersion { "1.2" => V1_2, "1.3" => V1_3 }
+}
+
+macro_rules! integers {
+    ($($type:ty)*) => { $(
+        impl Field for $type {
+            fn read(value: &Value) -> Result<Self, String> {
+                value
+                    .as_int()
+                    .and_then(|number| Self::try_from(number).ok())
+                    .ok_or_else(|| format!("expected a whole number up to {}", Self::MAX))
+            }
+
+            fn is_none(value: &Value) -> bool {
+                matches!(value, Value::Unset | Value::Int(0))
+            }
+        }
+    )* };
+}
+
+integers! { u32 u64 usize }
+
+impl<T: Field> Field for Option<T> {
+    fn read(value: &Value) -> Result<Self, String> {
+        if T::is_none(value) { Ok(None) } else { T::read(value).map(Some) }
+    }
+}
+
+impl Field for bool {
+    fn read(value: &Value) -> Result<Self, String> {
+        value.as_bool().ok_or_else(|| "expected true or false".to_owned())
+    }
+}
+
+impl Field for String {
+    fn read(value: &Value) -> Result<Self, String> {
+        value.as_str().map(str::to_owned).ok_or_else(|| "expected a text".to_owned())
+    }
+}
+
+impl Field for PathBuf {
+    fn read(value: &Value) -> Result<Self, String> {
+        match value.as_str() {
+            Some("") | None => Err("expected a path".to_owned()),
+            Some(path) => Ok(Self::from(path)),
+        }
+    }
+}
+
+impl Field for Duration {
+    fn read(value: &Value) -> Result<Self, String> {
+        value
+            .as_float()
+            .and_then(|seconds| Self::try_from_secs_f64(seconds).ok())
+            .ok_or_else(|| "expected seconds".to_owned())
+    }
+
+    fn is_none(value: &Value) -> bool {
+        matches!(value, Value::Unset) || value.as_float() == Some(0.0)
+    }
+}
+
+impl Field for Vec<String> {
+    fn read(value: &Value) -> Result<Self, String> {
+        value.to_list().ok_or_else(|| "expected a list of texts".to_owned())
+    }
+}
+
+impl Field for Vec<PathBuf> {
+    fn read(value: &Value) -> Result<Self, String> {
+        Ok(<Vec<String>>::read(value)?.into_iter().map(PathBuf::from).collect())
+    }
+}
+
+impl Field for Vec<Bind> {
+    fn read(value: &Value) -> Result<Self, String> {
+        let addresses = <Vec<String>>::read(value)?;
+        if addresses.is_empty() {
+            return Err("expected at least one address".to_owned());
+        }
+        addresses.iter().map(|text| Bind::parse(text)).collect()
+    }
+}
+
+/// Pairs of names and values: a map, or a list of `name=value`.
+impl Field for Vec<(String, String)> {
+    fn read(value: &Value) -> Result<Self, String> {
+        let pair = |item: &String| {
+            item.split_once('=')
+                .filter(|(name, value)| {
+                    !name.is_empty() && !item.contains('\0') && value.len() < PAIR_MAX
+                })
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .ok_or_else(|| format!("expected NAME=VALUE instead of {item:?}"))
+        };
+        <Vec<String>>::read(value)?.iter().map(pair).collect()
+    }
+}
+
+impl Field for LogTarget {
+    fn read(value: &Value) -> Result<Self, String> {
+        Ok(match value.as_str() {
+            Some("-") => Self::Stream,
+            _ => Self::File(PathBuf::read(value)?),
+        })
+    }
+}
+
+impl Field for Account {
+    fn read(value: &Value) -> Result<Self, String> {
+        let text = value.as_str().unwrap_or_default();
+        if let Ok(uid) = text.parse() {
+            let user = User::from_uid(nix::unistd::Uid::from_raw(uid)).ok().flatten();
+            return Ok(Self { uid, name: user.map(|user| user.name) });
+        }
+        match User::from_name(text) {
+            Ok(Some(user)) => Ok(Self { uid: user.uid.as_raw(), name: Some(user.name) }),
+            _ => Err(format!("expected a user of this system instead of {text:?}")),
+        }
+    }
+}
+
+impl Field for GroupId {
+    fn read(value: &Value) -> Result<Self, String> {
+        let text = value.as_str().unwrap_or_default();
+        if let Ok(gid) = text.parse() {
+            return Ok(Self(gid));
+        }
+        match Group::from_name(text) {
+            Ok(Some(group)) => Ok(Self(group.gid.as_raw())),
+            _ => Err(format!("expected a group of this system instead of {text:?}")),
+        }
+    }
+}
+
+impl Field for ClientCertificate {
+    fn read(value: &Value) -> Result<Self, String> {
+        match value.as_int() {
+            Some(0) => Ok(Self::None),
+            Some(1) => Ok(Self::Optional),
+            Some(2) => Ok(Self::Required),
+            _ => Err("expected 0, 1 or 2".to_owned()),
+        }
+    }
+}
+
+impl Field for TrustedPeers {
+    fn read(value: &Value) -> Result<Self, String> {
+        let peers = <Vec<String>>::read(value)?;
+        match peers.iter().find(|peer| !is_network(peer)) {
+            Some(peer) => Err(format!("expected \"*\", addresses or networks instead of {peer:?}")),
+            None => Ok(Self(peers)),
+        }
+    }
+}
+
+/// `*`, an address, or an address with a prefix length that fits it.
+fn is_network(text: &str) -> bool {
+    let (address, prefix) = text.split_once('/').unwrap_or((text, "0"));
+    let Ok(address) = address.parse::<std::net::IpAddr>() else { return text == "*" };
+    let bits_max = if address.is_ipv4() { 32 } else { 128 };
+    prefix.parse::<u8>().is_ok_and(|bits| bits <= bits_max)
+}
+
+/// execve(2) refuses a longer environment string (`MAX_ARG_STRLEN`).
+const PAIR_MAX: usize = 128 * 1024;
