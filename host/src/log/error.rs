@@ -1,0 +1,313 @@
+//! The error log: what happened, in gunicorn's form `[time] [pid] [LEVEL] message`, or as JSON.
+//!
+//! [`ErrorLog::install`] puts it behind the macros of `tracing`; plugins reach it through
+//! [`ErrorLog::write`]. Spans mean nothing here: the host logs events only, and a plugin's spans
+//! are put into its lines on its own side.
+
+use std::{
+    fmt::{self, Write as _},
+    io::{self, Write as _},
+    os::fd::AsFd,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+};
+
+use tracing::{
+    Event, Level, Metadata, Subscriber,
+    field::{Field, Visit},
+    span,
+    subscriber::Interest,
+};
+
+use super::{
+    clock::{self, LocalTime},
+    escape,
+    file::LogFile,
+};
+use crate::settings::{LogFormat, LogLevel, LogTarget, Settings};
+
+/// The error log of this process. Forked processes go on with the copy they have.
+#[derive(Debug)]
+pub struct ErrorLog {
+    file: LogFile,
+    format: LogFormat,
+    /// Whether lines go to the journal, which takes a level in front of each.
+    journal: bool,
+    /// The least severe level that is written, as a number of [`LogLevel`].
+    level: AtomicU8,
+}
+
+impl ErrorLog {
+    /// Opens the log that the settings name. Standard error is copied: to be called after
+    /// anything that puts another file behind it.
+    pub fn open(settings: &Settings) -> io::Result<Self> {
+        let file = LogFile::open(&settings.errorlog, io::stderr().as_fd())?;
+        let journal = settings.errorlog == LogTarget::Stream && is_journal(&file);
+        let log = Self::new(file, settings.log_format, settings.loglevel);
+        Ok(Self { journal, ..log })
+    }
+
+    fn new(file: LogFile, format: LogFormat, level: LogLevel) -> Self {
+        Self { file, format, journal: false, level: AtomicU8::new(level as u8) }
+    }
+
+    /// Sends the events of `tracing` here, for good: the first log that is installed stays.
+    pub fn install(self: Arc<Self>) {
+        // Only fails where a log has been installed before, which is what the comment above says.
+        let _ = tracing::subscriber::set_global_default(Events(self));
+    }
+
+    /// Opens the file anew (USR1).
+    pub fn reopen(&self) -> io::Result<()> {
+        self.file.reopen()
+    }
+
+    /// Puts the log behind standard output and standard error (`capture_output`); to be called
+    /// again after [`ErrorLog::reopen`].
+    pub fn capture_streams(&self) -> io::Result<()> {
+        self.file.capture_streams()
+    }
+
+    /// Changes the least severe level that is written.
+    pub fn set_level(&self, level: LogLevel) {
+        self.level.store(level as u8, Ordering::Relaxed);
+    }
+
+    /// Whether lines of that level are written.
+    pub fn enabled(&self, level: LogLevel) -> bool {
+        level as u8 >= self.level.load(Ordering::Relaxed)
+    }
+
+    /// Writes one message, if its level is enabled. `target` says who speaks; only JSON has it.
+    pub fn write(&self, level: LogLevel, target: &str, message: &str) {
+        if self.enabled(level) {
+            self.file.append(&self.line(level, target, message, clock::now_millis()));
+        }
+    }
+
+    fn line(
+        &self,
+        level: LogLevel,
+        target: &str,
+        message: &str,
+        (seconds, millis): (i64, i64),
+    ) -> Vec<u8> {
+        let mut line = Vec::with_capacity(LINE_USUAL + message.len());
+        let pid = std::process::id();
+        let journal = if self.journal { level.journal_prefix() } else { "" };
+        line.extend_from_slice(journal.as_bytes());
+        // Writing to a vector cannot fail.
+        let _ = match self.format {
+            LogFormat::Text => {
+                let t = LocalTime::at(seconds);
+                write!(
+                    line,
+                    "[{:04}-{:02}-{:02} {:02}:{:02}:{:02} {}] [{pid}] [{}] ",
+                    t.year,
+                    t.month,
+                    t.day,
+                    t.hour,
+                    t.minute,
+                    t.second,
+                    t.offset(),
+                    level.name()
+                )
+            }
+            LogFormat::Json => {
+                let t = LocalTime::utc(seconds);
+                write!(
+                    line,
+                    r#"{{"time":"{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{millis:03}Z","#,
+                    t.year, t.month, t.day, t.hour, t.minute, t.second,
+                )
+            }
+        };
+        match self.format {
+            LogFormat::Text => escape::message(&mut line, message.trim_end(), journal),
+            LogFormat::Json => {
+                let _ = write!(line, r#""level":"{}","pid":{pid},"target":"#, level.name());
+                escape::json(&mut line, target.as_bytes());
+                line.extend_from_slice(br#","message":"#);
+                escape::json(&mut line, message.trim_end().as_bytes());
+                line.push(b'}');
+            }
+        }
+        line.push(b'\n');
+        line
+    }
+}
+
+impl LogLevel {
+    /// gunicorn's name of the level in a line.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Debug => "DEBUG",
+            Self::Info => "INFO",
+            Self::Warning => "WARNING",
+            Self::Error => "ERROR",
+            Self::Critical => "CRITICAL",
+        }
+    }
+
+    /// The priority of syslog(3) as sd-daemon(3) has it at the start of a line.
+    fn journal_prefix(self) -> &'static str {
+        match self {
+            Self::Debug => "<7>",
+            Self::Info => "<6>",
+            Self::Warning => "<4>",
+            Self::Error => "<3>",
+            Self::Critical => "<2>",
+        }
+    }
+
+    /// The level that stands for one of `tracing`; what is below debug is debug.
+    fn from_tracing(level: Level) -> Self {
+        match level {
+            Level::ERROR => Self::Error,
+            Level::WARN => Self::Warning,
+            Level::INFO => Self::Info,
+            _ => Self::Debug,
+        }
+    }
+}
+
+/// The subscriber in front of the log.
+struct Events(Arc<ErrorLog>);
+
+impl Subscriber for Events {
+    fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
+        // The level may change at any reload: ask each time, which costs one load.
+        Interest::sometimes()
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.is_event()
+            && *metadata.level() != Level::TRACE
+            && self.0.enabled(LogLevel::from_tracing(*metadata.level()))
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        let mut message = Message::default();
+        event.record(&mut message);
+        let metadata = event.metadata();
+        let level = LogLevel::from_tracing(*metadata.level());
+        self.0.write(level, metadata.target(), &message.0);
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}
+
+/// An event's message, with its other fields behind it as `name=value`.
+#[derive(Default)]
+struct Message(String);
+
+impl Message {
+    fn add(&mut self, field: &Field, value: fmt::Arguments<'_>) {
+        // Writing to a string cannot fail.
+        let _ = if field.name() == "message" {
+            self.0.insert_str(0, &value.to_string());
+            Ok(())
+        } else {
+            write!(self.0, " {}={value}", field.name())
+        };
+    }
+}
+
+impl Visit for Message {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.add(field, format_args!("{value:?}"));
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        self.add(field, format_args!("{value}"));
+        let mut cause = value.source();
+        while let Some(error) = cause {
+            self.add(field, format_args!("{error}"));
+            cause = error.source();
+        }
+    }
+}
+
+/// Whether the file is the connection to the journal that systemd made for this service
+/// (systemd.exec(5), `$JOURNAL_STREAM`).
+fn is_journal(file: &LogFile) -> bool {
+    let Ok(facts) = nix::sys::stat::fstat(file) else { return false };
+    std::env::var("JOURNAL_STREAM")
+        .is_ok_and(|stream| stream == format!("{}:{}", facts.st_dev, facts.st_ino))
+}
+
+/// Room for the head of a line.
+const LINE_USUAL: usize = 96;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(format: LogFormat, journal: bool) -> ErrorLog {
+        let file = LogFile::open(&LogTarget::File("/dev/null".into()), io::stderr().as_fd());
+        ErrorLog { journal, ..ErrorLog::new(file.unwrap(), format, LogLevel::Info) }
+    }
+
+    #[test]
+    fn text_lines_are_gunicorns() {
+        let line = log(LogFormat::Text, false).line(LogLevel::Info, "x", "Booting\n", (0, 7));
+        let line = String::from_utf8(line).unwrap();
+        let pid = std::process::id();
+        let offset = LocalTime::at(0).offset();
+        assert!(line.ends_with(&format!(" {offset}] [{pid}] [INFO] Booting\n")), "{line}");
+        assert_eq!(line.matches('\n').count(), 1);
+        assert_eq!(line.find(']'), Some("[1970-01-01 00:00:00 +0000".len()));
+    }
+
+    #[test]
+    fn the_journal_learns_the_level_of_each_line() {
+        let line = log(LogFormat::Text, true).line(LogLevel::Error, "x", "one\ntwo", (0, 0));
+        let line = String::from_utf8(line).unwrap();
+        assert!(line.starts_with("<3>["), "{line}");
+        assert!(line.ends_with("one\n<3>two\n"), "{line}");
+    }
+
+    #[test]
+    fn json_lines_read_back_on_one_line() {
+        let line =
+            log(LogFormat::Json, false).line(LogLevel::Critical, "mold", "a \"b\"\nc", (0, 7));
+        let line = String::from_utf8(line).unwrap();
+        assert_eq!(line.matches('\n').count(), 1);
+        let read: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(read["time"], "1970-01-01T00:00:00.007Z");
+        assert_eq!(read["level"], "CRITICAL");
+        assert_eq!(read["target"], "mold");
+        assert_eq!(read["message"], "a \"b\"\nc");
+    }
+
+    #[test]
+    fn events_come_with_their_fields_and_by_level() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let file = LogFile::open(&LogTarget::File(path.clone()), io::stderr().as_fd()).unwrap();
+        let log = Arc::new(ErrorLog::new(file, LogFormat::Text, LogLevel::Info));
+        tracing::subscriber::with_default(Events(Arc::clone(&log)), || {
+            tracing::debug!("not seen");
+            tracing::info!(worker = 3, "booted");
+            log.set_level(LogLevel::Error);
+            tracing::warn!("not seen either");
+            let error = io::Error::other("no such thing");
+            tracing::error!(error = &error as &dyn std::error::Error, "failed");
+        });
+        let text = std::fs::read_to_string(path).unwrap();
+        let messages: Vec<_> = text.lines().map(|l| l.splitn(4, "] ").last().unwrap()).collect();
+        assert_eq!(messages, ["booted worker=3", "failed error=no such thing"]);
+    }
+}
