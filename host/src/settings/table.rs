@@ -14,6 +14,7 @@ use super::{
     },
     value::{Kind, Value},
 };
+use crate::log::AccessFormat;
 
 /// The longest time a setting can name: a year.
 const YEAR: f64 = 366.0 * 86_400.0;
@@ -346,7 +347,7 @@ settings! {
         /// length or -, `%(f)s` referrer, `%(a)s` user agent, `%(T)s` seconds, `%(M)s` milliseconds, `%(D)s`
         /// microseconds, `%(L)s` seconds with a fraction, `%(p)s` process, `%({name}i)s` request field,
         /// `%({name}o)s` answer field, `%({name}e)s` environment variable of the request.
-        access_log_format: String {
+        access_log_format: AccessFormat {
             kind: Kind::Text, long: Some("access-logformat"),
             default: Some(
                 r#"%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s""#

@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use nix::unistd::{Group, User};
 
 use super::{bind::Bind, value::Value};
+use crate::log::AccessFormat;
 
 /// A type that a field of `Settings` may have.
 pub(super) trait Field: Sized {
@@ -247,6 +248,12 @@ impl Field for LogTarget {
             Some("-") => Self::Stream,
             _ => Self::File(PathBuf::read(value)?),
         })
+    }
+}
+
+impl Field for AccessFormat {
+    fn read(value: &Value) -> Result<Self, String> {
+        Self::compile(value.as_str().unwrap_or_default())
     }
 }
 

@@ -1,0 +1,398 @@
+//! gunicorn's access log format, compiled once into the list of things to write.
+//!
+//! Whatever a client or an application can choose is escaped on its way into the line.
+
+use std::io::Write as _;
+
+use worker_api::{AccessRecord, Header};
+
+use super::escape;
+
+/// A compiled format.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessFormat(Box<[Atom]>);
+
+/// One thing to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Atom {
+    Text(Box<[u8]>),
+    /// What stands for a value that is unknown.
+    Dash,
+    RemoteHost,
+    User,
+    Time,
+    RequestLine,
+    Status,
+    Method,
+    Path,
+    Query,
+    Protocol,
+    Length,
+    LengthOrDash,
+    Seconds,
+    Milliseconds,
+    Microseconds,
+    DecimalSeconds,
+    Pid,
+    RequestField(Box<str>),
+    ResponseField(Box<str>),
+    RemotePort,
+    LocalPort,
+    Target,
+    Scheme,
+}
+
+impl AccessFormat {
+    /// Compiles a format; the error says where it is wrong. Atoms that nobody knows are written
+    /// as `-`, as gunicorn does.
+    pub fn compile(format: &str) -> Result<Self, String> {
+        let mut atoms = Vec::new();
+        let mut text = Vec::new();
+        let mut rest = format;
+        while let Some(at) = rest.find('%') {
+            text.extend_from_slice(&rest.as_bytes()[..at]);
+            let tail = &rest[at + 1..];
+            if let Some(after) = tail.strip_prefix('%') {
+                text.push(b'%');
+                rest = after;
+                continue;
+            }
+            let (name, after) = tail.strip_prefix('(').and_then(split_atom).ok_or_else(|| {
+                let column = format.len() - rest.len() + at + 1;
+                format!("expected %(NAME)s or %% at character {column}")
+            })?;
+            if !text.is_empty() {
+                atoms.push(Atom::Text(std::mem::take(&mut text).into()));
+            }
+            atoms.push(Atom::named(name));
+            rest = after;
+        }
+        text.extend_from_slice(rest.as_bytes());
+        text.push(b'\n');
+        atoms.push(Atom::Text(text.into()));
+        Ok(Self(atoms.into()))
+    }
+
+    /// Whether a line needs the fields of the response.
+    pub fn wants_response_headers(&self) -> bool {
+        self.0.iter().any(|atom| matches!(atom, Atom::ResponseField(_)))
+    }
+
+    /// Appends one line with its line end. `time` is the current time as `%(t)s` has it.
+    pub(super) fn write(&self, line: &mut Vec<u8>, record: &AccessRecord<'_>, time: &[u8]) {
+        for atom in &self.0 {
+            atom.write(line, record, time);
+        }
+    }
+}
+
+impl Atom {
+    fn named(name: &str) -> Self {
+        match name {
+            "h" => Self::RemoteHost,
+            "u" => Self::User,
+            "t" => Self::Time,
+            "r" => Self::RequestLine,
+            "s" => Self::Status,
+            "m" => Self::Method,
+            "U" => Self::Path,
+            "q" => Self::Query,
+            "H" => Self::Protocol,
+            "B" => Self::Length,
+            "b" => Self::LengthOrDash,
+            "f" => Self::RequestField("referer".into()),
+            "a" => Self::RequestField("user-agent".into()),
+            "T" => Self::Seconds,
+            "M" => Self::Milliseconds,
+            "D" => Self::Microseconds,
+            "L" => Self::DecimalSeconds,
+            "p" => Self::Pid,
+            _ => Self::braced(name).unwrap_or(Self::Dash),
+        }
+    }
+
+    /// `{name}i`, `{name}o` and `{name}e`, whatever the case of the name.
+    fn braced(name: &str) -> Option<Self> {
+        let (name, kind) = name.strip_prefix('{')?.rsplit_once('}')?;
+        let name = name.to_ascii_lowercase();
+        match kind {
+            "i" => Some(Self::RequestField(name.into())),
+            "o" => Some(Self::ResponseField(name.into())),
+            "e" => Self::variable(&name),
+            _ => None,
+        }
+    }
+
+    /// The variables of a WSGI environ that follow from the request alone.
+    fn variable(name: &str) -> Option<Self> {
+        Some(match name {
+            "remote_addr" => Self::RemoteHost,
+            "remote_port" => Self::RemotePort,
+            "server_port" => Self::LocalPort,
+            "request_method" => Self::Method,
+            "raw_uri" => Self::Target,
+            "path_info" => Self::Path,
+            "query_string" => Self::Query,
+            "server_protocol" => Self::Protocol,
+            "wsgi.url_scheme" => Self::Scheme,
+            "content_type" | "content_length" => Self::RequestField(name.replace('_', "-").into()),
+            _ => Self::RequestField(name.strip_prefix("http_")?.replace('_', "-").into()),
+        })
+    }
+
+    fn write(&self, line: &mut Vec<u8>, record: &AccessRecord<'_>, time: &[u8]) {
+        let head = record.head.into_option();
+        let micros = record.duration_ns / 1000;
+        match self {
+            Self::Text(text) => line.extend_from_slice(text),
+            Self::Dash => line.push(b'-'),
+            Self::RemoteHost => {
+                let peer = head.map_or(record.peer, |head| head.peer);
+                field(line, Some(peer.host.as_str().as_bytes()));
+            }
+            Self::User => {
+                let user = head.and_then(|head| head.header("authorization")).and_then(basic_user);
+                field(line, user.as_deref());
+            }
+            Self::Time => line.extend_from_slice(time),
+            Self::RequestLine => match head {
+                Some(head) => {
+                    escape::text(line, head.method.as_str().as_bytes());
+                    line.push(b' ');
+                    escape::text(line, head.target.as_slice());
+                    line.push(b' ');
+                    line.extend_from_slice(head.version.name().as_bytes());
+                }
+                None => field(line, Some(record.request_line.as_slice())),
+            },
+            Self::Status | Self::LengthOrDash if record.status == 0 => line.push(b'-'),
+            Self::Status => number(line, record.status.into()),
+            Self::Method => field(line, head.map(|head| head.method.as_str().as_bytes())),
+            Self::Path => match head.map(|head| head.path.as_slice()) {
+                Some(path) if path.contains(&b'%') => field(line, Some(&percent_decoded(path))),
+                path => field(line, path),
+            },
+            // An empty query is an empty text in gunicorn, too.
+            Self::Query => match head {
+                Some(head) => escape::text(line, head.query.as_slice()),
+                None => line.push(b'-'),
+            },
+            Self::Protocol => field(line, head.map(|head| head.version.name().as_bytes())),
+            Self::Length | Self::LengthOrDash => number(line, record.body_bytes),
+            Self::Seconds => number(line, micros / 1_000_000),
+            Self::Milliseconds => number(line, micros / 1000),
+            Self::Microseconds => number(line, micros),
+            Self::DecimalSeconds => {
+                let (seconds, rest) = (micros / 1_000_000, micros % 1_000_000);
+                // Writing to a vector cannot fail.
+                let _ = write!(line, "{seconds}.{rest:06}");
+            }
+            Self::Pid => {
+                let _ = write!(line, "<{}>", std::process::id());
+            }
+            Self::RequestField(name) => {
+                field(line, head.and_then(|head| last(head.headers.as_slice(), name)));
+            }
+            Self::ResponseField(name) => {
+                field(line, last(record.response_headers.as_slice(), name));
+            }
+            Self::RemotePort => {
+                number(line, head.map_or(record.peer, |head| head.peer).port.into());
+            }
+            Self::LocalPort => number(line, head.map_or(0, |head| head.local.port).into()),
+            Self::Target => field(line, head.map(|head| head.target.as_slice())),
+            Self::Scheme => field(line, head.map(|head| head.scheme.as_str().as_bytes())),
+        }
+    }
+}
+
+/// The last field of that name, as in gunicorn, where a repeated field replaces the one before.
+fn last<'a>(headers: &[Header<'a>], name: &str) -> Option<&'a [u8]> {
+    headers.iter().rfind(|header| header.is(name)).map(|header| header.value.as_slice())
+}
+
+/// The user name of basic authentication (RFC 7617).
+pub(super) fn basic_user(authorization: &[u8]) -> Option<Vec<u8>> {
+    let (scheme, credentials) = authorization.split_at_checked(BASIC.len())?;
+    if !scheme.eq_ignore_ascii_case(BASIC) {
+        return None;
+    }
+    let mut pair = base64_decoded(credentials.trim_ascii())?;
+    let colon = pair.iter().position(|byte| *byte == b':')?;
+    pair.truncate(colon);
+    Some(pair)
+}
+
+/// A value, or `-` where there is none.
+fn field(line: &mut Vec<u8>, value: Option<&[u8]>) {
+    match value {
+        None | Some([]) => line.push(b'-'),
+        Some(value) => escape::text(line, value),
+    }
+}
+
+/// Decimal digits, without the machinery of `fmt`: most lines have several numbers.
+fn number(line: &mut Vec<u8>, number: u64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    let mut rest = number;
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    line.extend_from_slice(&digits[at..]);
+}
+
+/// The name of an atom and what follows it; the text begins behind the opening parenthesis. What
+/// Python's formatting allows between the name and its letter (a width) is passed over.
+fn split_atom(text: &str) -> Option<(&str, &str)> {
+    let (name, rest) = text.split_once(')')?;
+    let letter = rest.find(|c: char| !"#0- +.123456789".contains(c))?;
+    matches!(rest.as_bytes()[letter], b's' | b'd' | b'r' | b'i' | b'f')
+        .then(|| (name, &rest[letter + 1..]))
+}
+
+fn percent_decoded(path: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((&byte, tail)) = rest.split_first() {
+        let digit = |at: usize| tail.get(at).and_then(|digit| char::from(*digit).to_digit(16));
+        if let (b'%', Some(high), Some(low)) = (byte, digit(0), digit(1)) {
+            decoded.push((high << 4 | low) as u8);
+            rest = &tail[2..];
+        } else {
+            decoded.push(byte);
+            rest = tail;
+        }
+    }
+    decoded
+}
+
+/// RFC 4648 section 4, with or without padding.
+fn base64_decoded(text: &[u8]) -> Option<Vec<u8>> {
+    let text = text.trim_ascii_end();
+    let end = text.iter().rposition(|byte| *byte != b'=').map_or(0, |at| at + 1);
+    let mut decoded = Vec::with_capacity(end * 3 / 4);
+    let (mut bits, mut count) = (0u32, 0);
+    for byte in &text[..end] {
+        let value = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        bits = bits << 6 | u32::from(value);
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            decoded.push((bits >> count) as u8);
+        }
+    }
+    Some(decoded)
+}
+
+const BASIC: &[u8] = b"basic ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::access::tests::{head, record};
+
+    fn line(format: &str, record: &AccessRecord<'_>) -> String {
+        let mut line = Vec::new();
+        AccessFormat::compile(format).unwrap().write(&mut line, record, b"[now]");
+        String::from_utf8(line).unwrap()
+    }
+
+    #[test]
+    fn every_atom_has_gunicorns_meaning() {
+        let fields = [
+            Header::new("Host", "localhost"),
+            Header::new("Referer", "http://a/"),
+            Header::new("User-Agent", "curl/8"),
+            Header::new("Authorization", "Basic YnJpYW46aG93"),
+            Header::new("X-Id", "1"),
+            Header::new("x-id", "2"),
+        ];
+        let head = head(&fields);
+        let sent = [Header::new("Content-Type", "text/plain")];
+        let record = record(Some(&head), &sent);
+        for (atom, written) in [
+            ("h", "10.0.0.7"),
+            ("l", "-"),
+            ("u", "brian"),
+            ("t", "[now]"),
+            ("r", "GET /a%20b?c=d HTTP/1.1"),
+            ("s", "200"),
+            ("m", "GET"),
+            ("U", "/a b"),
+            ("q", "c=d"),
+            ("H", "HTTP/1.1"),
+            ("B", "1024"),
+            ("b", "1024"),
+            ("f", "http://a/"),
+            ("a", "curl/8"),
+            ("T", "1"),
+            ("M", "1234"),
+            ("D", "1234567"),
+            ("L", "1.234567"),
+            ("p", &format!("<{}>", std::process::id())),
+            ("{x-id}i", "2"),
+            ("{X-ID}i", "2"),
+            ("{none}i", "-"),
+            ("{content-type}o", "text/plain"),
+            ("{remote_port}e", "4711"),
+            ("{HTTP_USER_AGENT}e", "curl/8"),
+            ("{nothing}e", "-"),
+            ("{x-id}z", "-"),
+            ("unknown", "-"),
+        ] {
+            assert_eq!(line(&format!("%({atom})s"), &record), format!("{written}\n"), "{atom}");
+        }
+        assert_eq!(line("100%% %(s)s|%(D)09d!", &record), "100% 200|1234567!\n");
+    }
+
+    #[test]
+    fn a_request_without_a_head_still_has_a_line() {
+        let record = AccessRecord { status: 400, ..record(None, &[]) };
+        let written = line(r#"%(h)s %(u)s "%(r)s" %(s)s "%(a)s" %(U)s%(q)s"#, &record);
+        assert_eq!(written, "10.0.0.9 - \"BAD \\\"\\x0d\" 400 \"-\" --\n");
+    }
+
+    #[test]
+    fn nobody_can_forge_a_line() {
+        let fields = [Header::new("User-Agent", b"x\" 200\n10.0.0.1 - \x1b[31m\xff")];
+        let written = line("\"%(a)s\"", &record(Some(&head(&fields)), &[]));
+        assert_eq!(written, "\"x\\\" 200\\x0a10.0.0.1 - \\x1b[31m\\xff\"\n");
+    }
+
+    #[test]
+    fn formats_that_make_no_sense_are_refused_by_place() {
+        for (format, column) in [("%", 1), ("ab%x", 3), ("%(h", 1), ("%(h)s %(s)", 7), ("%(h)é", 1)]
+        {
+            let error = AccessFormat::compile(format).unwrap_err();
+            assert!(error.ends_with(&format!("at character {column}")), "{format}: {error}");
+        }
+    }
+
+    #[test]
+    fn only_formats_with_response_fields_ask_for_them() {
+        let wants = |format| AccessFormat::compile(format).unwrap().wants_response_headers();
+        assert!(wants("%(h)s %({etag}o)s"));
+        assert!(!wants("%(h)s %({etag}i)s"));
+    }
+
+    #[test]
+    fn credentials_that_are_none_have_no_user() {
+        for authorization in ["", "Basic", "Basic !!!", "Bearer YnJpYW46aG93", "Basic YnJpYW4="] {
+            assert_eq!(basic_user(authorization.as_bytes()), None, "{authorization}");
+        }
+        assert_eq!(basic_user(b"bAsIc YTo="), Some(b"a".to_vec()));
+    }
+}
