@@ -1,0 +1,125 @@
+//! The epoll descriptor and what the hub keeps in it for itself: the wake-up and the guest loop's timer.
+//! It knows tokens, not sources.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+
+use super::wake::Shared;
+
+#[derive(Debug)]
+pub(crate) struct Poller {
+    epoll: Epoll,
+    events: RefCell<Vec<EpollEvent>>,
+    guest: OnceCell<GuestTimer>,
+}
+
+/// Makes the epoll descriptor readable when the next timer is due, for a loop that polls it.
+#[derive(Debug)]
+struct GuestTimer {
+    timer: TimerFd,
+    armed: Cell<Option<Instant>>,
+}
+
+impl Poller {
+    pub(crate) fn new(shared: &Arc<Shared>) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        // Edge-triggered: each write to the eventfd is an edge, so its counter need not be read.
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+        epoll.add(shared.eventfd(), EpollEvent::new(flags, OWN_TOKEN))?;
+        let events = RefCell::new(vec![EpollEvent::empty(); EVENTS_PER_POLL]);
+        Ok(Self { epoll, events, guest: OnceCell::new() })
+    }
+
+    pub(crate) fn add(&self, fd: BorrowedFd<'_>, flags: EpollFlags, token: u64) -> io::Result<()> {
+        debug_assert_ne!(token, OWN_TOKEN);
+        Ok(self.epoll.add(fd, EpollEvent::new(flags, token))?)
+    }
+
+    pub(crate) fn modify(
+        &self,
+        fd: BorrowedFd<'_>,
+        flags: EpollFlags,
+        token: u64,
+    ) -> io::Result<()> {
+        Ok(self.epoll.modify(fd, &mut EpollEvent::new(flags, token))?)
+    }
+
+    pub(crate) fn delete(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        Ok(self.epoll.delete(fd)?)
+    }
+
+    /// Waits for events at most `timeout` (for ever if `None`) and calls `each` for every one that is
+    /// not the hub's own. A signal ends the wait as if nothing had happened.
+    pub(crate) fn poll(
+        &self,
+        timeout: Option<Duration>,
+        mut each: impl FnMut(EpollFlags, u64),
+    ) -> io::Result<()> {
+        let mut events = self.events.take();
+        let count = match self.epoll.wait(&mut events, round_up(timeout)) {
+            Ok(count) => count,
+            Err(Errno::EINTR) => 0,
+            Err(errno) => {
+                self.events.replace(events);
+                return Err(errno.into());
+            }
+        };
+        for event in &events[..count] {
+            if event.data() != OWN_TOKEN {
+                each(event.events(), event.data());
+            }
+        }
+        self.events.replace(events);
+        Ok(())
+    }
+
+    /// The pollable descriptor; from now on a guest loop drives the hub.
+    pub(crate) fn become_guest(&self) -> io::Result<BorrowedFd<'_>> {
+        if self.guest.get().is_none() {
+            let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
+            let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
+            let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
+            self.epoll.add(&timer, EpollEvent::new(flags, OWN_TOKEN))?;
+            self.guest.get_or_init(|| GuestTimer { timer, armed: Cell::new(None) });
+        }
+        Ok(self.epoll.0.as_fd())
+    }
+
+    pub(crate) fn is_guest(&self) -> bool {
+        self.guest.get().is_some()
+    }
+
+    /// Sees to it that the descriptor is readable at `next`. No system call while an earlier expiry
+    /// is still to come: that one leads to a turn, which arms the timer again.
+    pub(crate) fn arm_guest_timer(&self, next: Option<Instant>) -> io::Result<()> {
+        let (Some(guest), Some(next)) = (self.guest.get(), next) else { return Ok(()) };
+        let now = Instant::now();
+        if guest.armed.get().is_some_and(|armed| armed > now && armed <= next) {
+            return Ok(());
+        }
+        let delay = next.saturating_duration_since(now).max(Duration::from_nanos(1));
+        let expiry = Expiration::OneShot(TimeSpec::from_duration(delay));
+        guest.timer.set(expiry, TimerSetTimeFlags::empty())?;
+        guest.armed.set(Some(now + delay));
+        Ok(())
+    }
+}
+
+/// epoll counts in milliseconds: rounded up, so that a timer never fires early nor the hub spins.
+fn round_up(timeout: Option<Duration>) -> EpollTimeout {
+    let Some(timeout) = timeout else { return EpollTimeout::NONE };
+    let ms = timeout.as_nanos().div_ceil(1_000_000);
+    EpollTimeout::try_from(ms).unwrap_or(EpollTimeout::MAX)
+}
+
+/// The token of the hub's own descriptors: their only message is that the wait is over.
+pub(crate) const OWN_TOKEN: u64 = u64::MAX;
+const EVENTS_PER_POLL: usize = 256;

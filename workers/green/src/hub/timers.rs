@@ -1,0 +1,265 @@
+//! The hub's timers: an indexed heap of deadlines. It knows nothing of clocks, descriptors or greenlets.
+//!
+//! A keep-alive timeout is set and cancelled on every request and runs out hardly ever. So setting a
+//! timer later, or cancelling it, only writes its entry: the heap keeps the old, earlier position until
+//! that time comes, and the timer is put right (or taken out) then. A timer owns at most one place in
+//! the heap, so the heap is never longer than the number of timers.
+
+use std::time::Instant;
+
+use slab::Slab;
+
+/// Timers with an action of type `A` each.
+#[derive(Debug)]
+pub(crate) struct Timers<A> {
+    entries: Slab<Entry<A>>,
+    heap: Vec<Slot>,
+    sequence: u64,
+}
+
+/// Names one timer until it is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TimerKey(usize);
+
+#[derive(Debug)]
+struct Entry<A> {
+    action: A,
+    /// When it is really due; `None` while it is not set. Never earlier than its slot in the heap.
+    deadline: Option<Instant>,
+    /// Its index in the heap, or `NOWHERE`.
+    position: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    at: Instant,
+    /// Timers due at the same instant run in the order in which they were set.
+    sequence: u64,
+    key: usize,
+}
+
+impl<A> Timers<A> {
+    pub(crate) fn new() -> Self {
+        Self { entries: Slab::new(), heap: Vec::new(), sequence: 0 }
+    }
+
+    /// A new timer, not set yet.
+    pub(crate) fn add(&mut self, action: A) -> TimerKey {
+        TimerKey(self.entries.insert(Entry { action, deadline: None, position: NOWHERE }))
+    }
+
+    /// Sets a timer, whether or not it was set before. O(1) if it moves later, O(log n) otherwise.
+    /// After a [`drain`](Self::drain), keys name nothing and setting one has no effect.
+    pub(crate) fn set(&mut self, key: TimerKey, at: Instant) {
+        let Some(entry) = self.entries.get_mut(key.0) else { return };
+        entry.deadline = Some(at);
+        let position = entry.position;
+        self.sequence += 1;
+        if position == NOWHERE {
+            self.heap.push(Slot { at, sequence: self.sequence, key: key.0 });
+            self.sift_up(self.heap.len() - 1);
+        } else if at < self.heap[position].at {
+            self.heap[position].at = at;
+            self.heap[position].sequence = self.sequence;
+            self.sift_up(position);
+        }
+    }
+
+    /// Unsets a timer. It can be set again.
+    pub(crate) fn cancel(&mut self, key: TimerKey) {
+        if let Some(entry) = self.entries.get_mut(key.0) {
+            entry.deadline = None;
+        }
+    }
+
+    /// Takes a timer out for good; `None` if all were drained before.
+    pub(crate) fn remove(&mut self, key: TimerKey) -> Option<A> {
+        let entry = self.entries.try_remove(key.0)?;
+        if entry.position != NOWHERE {
+            self.take_slot(entry.position);
+        }
+        Some(entry.action)
+    }
+
+    /// A time before which nothing is due. It may be too early (see above), never too late.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.heap.first().map(|slot| slot.at)
+    }
+
+    /// Unsets one timer that is due and answers its action; `None` when no more are due.
+    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<&A> {
+        while let Some(&Slot { at, key, .. }) = self.heap.first() {
+            if at > now {
+                return None;
+            }
+            match self.entries[key].deadline {
+                // It was put off. Even if it is due by now, others may be due before it.
+                Some(deadline) if deadline > at => {
+                    self.heap[0].at = deadline;
+                    self.sift_down(0);
+                }
+                unset_or_due => {
+                    self.take_slot(0);
+                    let entry = &mut self.entries[key];
+                    entry.position = NOWHERE;
+                    entry.deadline = None;
+                    if unset_or_due.is_some() {
+                        return Some(&self.entries[key].action);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Forgets every timer; the actions are handed over so that they are dropped outside any borrow.
+    pub(crate) fn drain(&mut self) -> Vec<A> {
+        self.heap.clear();
+        self.entries.drain().map(|entry| entry.action).collect()
+    }
+
+    fn take_slot(&mut self, position: usize) {
+        self.heap.swap_remove(position);
+        if position < self.heap.len() {
+            self.sift_down(position);
+            self.sift_up(position);
+        }
+    }
+
+    fn sift_up(&mut self, mut position: usize) {
+        let slot = self.heap[position];
+        while position > 0 {
+            let parent = (position - 1) / ARITY;
+            if !slot.before(&self.heap[parent]) {
+                break;
+            }
+            self.place(position, self.heap[parent]);
+            position = parent;
+        }
+        self.place(position, slot);
+    }
+
+    fn sift_down(&mut self, mut position: usize) {
+        let slot = self.heap[position];
+        loop {
+            let first = position * ARITY + 1;
+            let end = (first + ARITY).min(self.heap.len());
+            let mut least: Option<usize> = None;
+            for child in first..end {
+                if least.is_none_or(|best| self.heap[child].before(&self.heap[best])) {
+                    least = Some(child);
+                }
+            }
+            match least {
+                Some(child) if self.heap[child].before(&slot) => {
+                    self.place(position, self.heap[child]);
+                    position = child;
+                }
+                _ => break,
+            }
+        }
+        self.place(position, slot);
+    }
+
+    fn place(&mut self, position: usize, slot: Slot) {
+        self.heap[position] = slot;
+        self.entries[slot.key].position = position;
+    }
+}
+
+impl Slot {
+    fn before(&self, other: &Self) -> bool {
+        (self.at, self.sequence) < (other.at, other.sequence)
+    }
+}
+
+/// Children of a node: four keep the heap shallow and a node's children in one or two cache lines.
+const ARITY: usize = 4;
+const NOWHERE: usize = usize::MAX;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Set(usize, u64),
+        Cancel(usize),
+        Replace(usize),
+        Advance(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0..12_usize, 0..100_u64).prop_map(|(t, ms)| Step::Set(t, ms)),
+            2 => (0..12_usize).prop_map(Step::Cancel),
+            1 => (0..12_usize).prop_map(Step::Replace),
+            2 => (0..60_u64).prop_map(Step::Advance),
+        ]
+    }
+
+    proptest! {
+        /// Against a plain map of deadlines: the same timers run out, each in the order of its time.
+        #[test]
+        fn behaves_as_a_map_of_deadlines(steps in proptest::collection::vec(step(), 1..200)) {
+            let start = Instant::now();
+            let at = |ms| start + Duration::from_millis(ms);
+            let mut timers = Timers::new();
+            let mut keys: Vec<TimerKey> = (0..12_usize).map(|t| timers.add(t)).collect();
+            let mut model: BTreeMap<usize, u64> = BTreeMap::new();
+            let mut now = 0;
+            for step in steps {
+                match step {
+                    Step::Set(t, ms) => {
+                        timers.set(keys[t], at(now + ms));
+                        model.insert(t, now + ms);
+                    }
+                    Step::Cancel(t) => {
+                        timers.cancel(keys[t]);
+                        model.remove(&t);
+                    }
+                    Step::Replace(t) => {
+                        prop_assert_eq!(timers.remove(keys[t]), Some(t));
+                        keys[t] = timers.add(t);
+                        model.remove(&t);
+                    }
+                    Step::Advance(ms) => {
+                        now += ms;
+                        let mut ran = Vec::new();
+                        while let Some(&t) = timers.pop_due(at(now)) {
+                            ran.push(t);
+                        }
+                        let times: Vec<u64> = ran.iter().map(|t| model[t]).collect();
+                        prop_assert!(times.is_sorted(), "order {:?}", times);
+                        let due: Vec<usize> =
+                            model.iter().filter(|(_, d)| **d <= now).map(|(t, _)| *t).collect();
+                        ran.sort_unstable();
+                        prop_assert_eq!(&ran, &due);
+                        model.retain(|_, deadline| *deadline > now);
+                    }
+                }
+                prop_assert!(timers.heap.len() <= keys.len());
+                if let Some(earliest) = model.values().min() {
+                    prop_assert!(timers.next().is_some_and(|next| next <= at(*earliest)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn timers_of_one_instant_keep_their_order() {
+        let now = Instant::now();
+        let mut timers = Timers::new();
+        for name in 0..50 {
+            let key = timers.add(name);
+            timers.set(key, now);
+        }
+        let ran: Vec<i32> = std::iter::from_fn(|| timers.pop_due(now).copied()).collect();
+        assert_eq!(ran, (0..50).collect::<Vec<_>>());
+    }
+}

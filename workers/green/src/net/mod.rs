@@ -1,0 +1,16 @@
+//! Cooperative sockets: they look like those of the standard library, and where those block, these
+//! suspend the greenlet.
+
+mod dns;
+mod fd;
+mod listener;
+mod stream;
+mod tcp;
+mod unix;
+
+pub use dns::resolve;
+pub use fd::wait_fd;
+pub use listener::Listener;
+pub use stream::Stream;
+pub use tcp::{TcpListener, TcpStream};
+pub use unix::{UnixListener, UnixStream};

@@ -1,0 +1,153 @@
+//! gevent's `Pool`.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use slab::Slab;
+
+use crate::greenlet::{Greenlet, Group, JoinHandle, SpawnError};
+use crate::hub::Core;
+use crate::interrupt::Interrupt;
+use crate::sync::Event;
+
+/// A set of greenlets with a bound. It knows its members, so it can end them.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    inner: Rc<Inner>,
+}
+
+struct Inner {
+    size: Option<usize>,
+    members: RefCell<Slab<Greenlet>>,
+    available: Event,
+    empty: Event,
+    on_available: RefCell<Option<Rc<dyn Fn()>>>,
+    was_full: Cell<bool>,
+}
+
+/// Why [`Pool::spawn`] started nothing.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PoolError {
+    /// It has as many members as it may.
+    #[error("the pool is full")]
+    Full,
+    /// There is no stack, or no hub.
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+}
+
+impl Pool {
+    /// A pool of at most `size` greenlets, or of any number.
+    pub fn new(size: Option<usize>) -> Self {
+        let (available, empty) = (Event::new(), Event::new());
+        if size != Some(0) {
+            available.set();
+        }
+        empty.set();
+        let members = RefCell::default();
+        let on_available = RefCell::new(None);
+        let was_full = Cell::new(false);
+        Self { inner: Rc::new(Inner { size, members, available, empty, on_available, was_full }) }
+    }
+
+    /// Starts a greenlet. It never waits, so it may be called by a callback of the hub; where gevent's
+    /// would wait, call [`wait_available`](Self::wait_available) first.
+    pub fn spawn<T: 'static>(
+        &self,
+        f: impl FnOnce() -> T + 'static,
+    ) -> Result<JoinHandle<T>, PoolError> {
+        if self.full() {
+            return Err(PoolError::Full);
+        }
+        let core = Core::current().ok_or(SpawnError::NoHub)?;
+        let key = self.inner.members.borrow().vacant_key();
+        let member = Member { pool: Rc::clone(&self.inner), key };
+        let handle = core.spawn(f, Some(Rc::new(member)))?;
+        self.inner.members.borrow_mut().insert(handle.greenlet().clone());
+        self.inner.empty.clear();
+        if self.full() {
+            self.inner.available.clear();
+            self.inner.was_full.set(true);
+        }
+        Ok(handle)
+    }
+
+    /// Whether no more greenlets can be started.
+    pub fn full(&self) -> bool {
+        self.free_count() == 0
+    }
+
+    /// How many more greenlets can be started.
+    pub fn free_count(&self) -> usize {
+        self.inner.size.map_or(usize::MAX, |size| size.saturating_sub(self.len()))
+    }
+
+    /// How many greenlets there are.
+    pub fn len(&self) -> usize {
+        self.inner.members.borrow().len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Waits until there is room, at most `timeout`; answers whether there is.
+    pub fn wait_available(&self, timeout: Option<Duration>) -> Result<bool, Interrupt> {
+        self.inner.available.wait(timeout)
+    }
+
+    /// Has `callback` run on the hub each time the full pool has room again.
+    pub fn on_available(&self, callback: impl Fn() + 'static) {
+        self.inner.on_available.replace(Some(Rc::new(callback)));
+    }
+
+    /// Waits until every member has ended, at most `timeout`; answers whether all have.
+    pub fn join(&self, timeout: Option<Duration>) -> Result<bool, Interrupt> {
+        self.inner.empty.wait(timeout)
+    }
+
+    /// Kills every member (see [`Greenlet::kill`]) and answers at once; [`join`](Self::join) waits.
+    pub fn kill(&self) {
+        let members: Vec<Greenlet> =
+            self.inner.members.borrow().iter().map(|(_, member)| member.clone()).collect();
+        for member in members {
+            member.kill();
+        }
+    }
+}
+
+/// A member's way back to its place in the pool.
+#[derive(Debug)]
+struct Member {
+    pool: Rc<Inner>,
+    key: usize,
+}
+
+impl Group for Member {
+    fn ended(&self, _: &Greenlet) {
+        let pool = &self.pool;
+        pool.members.borrow_mut().remove(self.key);
+        if pool.members.borrow().is_empty() {
+            pool.empty.set();
+        }
+        if pool.was_full.take() {
+            pool.available.set();
+            let callback = pool.on_available.borrow().clone();
+            if let Some(callback) = callback {
+                callback();
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner")
+            .field("size", &self.size)
+            .field("members", &self.members.borrow().len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,8 @@
+//! Bounded sets of greenlets, in two dialects: eventlet's [`GreenPool`], whose `spawn` waits for room,
+//! and gevent's [`Pool`], which tells whether there is room so that an accept watch can be paused.
+
+mod eventlet;
+mod gevent;
+
+pub use eventlet::{GreenPool, GreenPoolError};
+pub use gevent::{Pool, PoolError};
