@@ -4,8 +4,10 @@
 //! | --- | --- |
 //! | [`settings`] | one declaration of all settings: flags, file, help, reference page |
 //! | [`log`] | the error log and the access log |
+//! | [`plugin`] | worker classes and applications on the host's side of the ABI |
 //!
 //! **Invariant:** the arbiter loads no plugin and starts no thread; only this crate forks.
 
 pub mod log;
+pub mod plugin;
 pub mod settings;

@@ -1,0 +1,152 @@
+//! Whether a file can be a shared library of this machine at all, from its ELF header: so that the
+//! operator reads what is wrong instead of what dlopen(3) makes of it.
+//!
+//! No more than that: the dynamic linker does the rest, and says what it does not like.
+
+use super::error::Unfit;
+
+/// Checks the header of a library's bytes, and that the file is whole: opening one that is still being
+/// written would end the process by SIGBUS.
+pub fn check(file: &[u8]) -> Result<(), Unfit> {
+    let head = file.get(..HEADER_SIZE).filter(|head| head.starts_with(MAGIC));
+    let Some(head) = head else {
+        return Err(if file.starts_with(MAGIC) { Unfit::Truncated } else { Unfit::NotElf });
+    };
+    let machine = number(head, 18, 2).unwrap_or_default() as u16;
+    if (head[4], head[5]) != (CLASS_64, LITTLE_ENDIAN) || machine != THIS_MACHINE {
+        return Err(Unfit::Machine { found: describe(head[4], head[5], machine) });
+    }
+    if number(head, 16, 2) != Some(TYPE_SHARED) {
+        return Err(Unfit::NotShared);
+    }
+    is_whole(file, head).filter(|whole| *whole).map(drop).ok_or(Unfit::Truncated)
+}
+
+/// The name of the machine that this program runs on.
+pub fn this_machine() -> String {
+    describe(CLASS_64, LITTLE_ENDIAN, THIS_MACHINE)
+}
+
+/// Whether all that is mapped is there, and the table of sections, which linkers put last. Nothing
+/// where the table of segments itself is cut.
+fn is_whole(file: &[u8], head: &[u8]) -> Option<bool> {
+    let length = file.len() as u64;
+    let sections = number(head, 58, 2)?.checked_mul(number(head, 60, 2)?)?;
+    let mut end = number(head, 40, 8)?.checked_add(sections)?;
+    let table = usize::try_from(number(head, 32, 8)?).ok()?;
+    let (size, count) = (number(head, 54, 2)? as usize, number(head, 56, 2)? as usize);
+    for index in 0..count {
+        let start = table.checked_add(index.checked_mul(size)?)?;
+        let entry = file.get(start..start.checked_add(size)?)?;
+        if number(entry, 0, 4)? == SEGMENT_LOAD {
+            end = end.max(number(entry, 8, 8)?.checked_add(number(entry, 32, 8)?)?);
+        }
+    }
+    Some(end <= length)
+}
+
+/// The little-endian number of `size` bytes at `at`.
+fn number(bytes: &[u8], at: usize, size: usize) -> Option<u64> {
+    let bytes = bytes.get(at..at + size)?;
+    Some(bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+}
+
+fn describe(class: u8, order: u8, machine: u16) -> String {
+    let machine = if order == LITTLE_ENDIAN { machine } else { machine.swap_bytes() };
+    let bits = if class == CLASS_64 { "64-bit" } else { "32-bit" };
+    match MACHINES.iter().find(|(number, _)| *number == machine) {
+        Some((_, name)) => format!("{bits} {name}"),
+        None => format!("{bits} machine number {machine}"),
+    }
+}
+
+const MAGIC: &[u8] = b"\x7fELF";
+/// Of the header of a 64-bit file. A 32-bit one is shorter, but no library fits into the difference.
+const HEADER_SIZE: usize = 64;
+const CLASS_64: u8 = 2;
+const LITTLE_ENDIAN: u8 = 1;
+const TYPE_SHARED: u64 = 3;
+const SEGMENT_LOAD: u64 = 1;
+
+/// The ELF number of the machine that this program was built for.
+const THIS_MACHINE: u16 = if cfg!(target_arch = "aarch64") {
+    183
+} else if cfg!(target_arch = "riscv64") {
+    243
+} else {
+    62
+};
+
+/// Machines that servers and laptops have (elf(5), `e_machine`).
+const MACHINES: [(u16, &str); 10] = [
+    (3, "x86"),
+    (8, "MIPS"),
+    (20, "PowerPC"),
+    (21, "PowerPC 64"),
+    (22, "S/390"),
+    (40, "ARM"),
+    (62, "x86-64"),
+    (183, "AArch64"),
+    (243, "RISC-V"),
+    (258, "LoongArch"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The test program itself: position-independent, so of the same type as a library.
+    fn own_program() -> Vec<u8> {
+        std::fs::read("/proc/self/exe").unwrap()
+    }
+
+    #[test]
+    fn a_file_of_this_machine_passes() {
+        assert_eq!(check(&own_program()), Ok(()));
+    }
+
+    #[test]
+    fn other_files_are_told_apart() {
+        for text in [&b""[..], b"\x7fEL", b"#!/bin/sh\n", &[0; 100]] {
+            assert_eq!(check(text), Err(Unfit::NotElf), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn other_machines_are_named() {
+        let mut file = own_program();
+        file[18..20].copy_from_slice(&22u16.to_le_bytes());
+        assert_eq!(check(&file), Err(Unfit::Machine { found: "64-bit S/390".to_owned() }));
+        let mut file = own_program();
+        file[4] = 1;
+        file[18..20].copy_from_slice(&3u16.to_le_bytes());
+        assert_eq!(check(&file), Err(Unfit::Machine { found: "32-bit x86".to_owned() }));
+        let mut file = own_program();
+        file[5] = 2;
+        file[18..20].copy_from_slice(&21u16.to_be_bytes());
+        assert_eq!(check(&file), Err(Unfit::Machine { found: "64-bit PowerPC 64".to_owned() }));
+    }
+
+    #[test]
+    fn object_files_and_cut_files_are_refused() {
+        let mut file = own_program();
+        file[16] = 1;
+        assert_eq!(check(&file), Err(Unfit::NotShared));
+        let file = own_program();
+        for length in [4, 63, 64, 100, file.len() / 2, file.len() - 1] {
+            assert_eq!(check(&file[..length]), Err(Unfit::Truncated), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn no_header_makes_the_check_panic() {
+        let file = own_program();
+        for at in 0..HEADER_SIZE {
+            for value in [0, 1, 0x7f, 0xff] {
+                let mut file = file[..4096].to_vec();
+                file[at] = value;
+                let _ = check(&file);
+            }
+        }
+    }
+}

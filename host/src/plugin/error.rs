@@ -1,0 +1,277 @@
+//! Why a library is refused: one line that names the file, what is wrong and what to do.
+
+use std::io;
+use std::path::PathBuf;
+
+use worker_api::{Failure, FailureKind};
+
+use super::elf;
+use super::search::NotFound;
+use crate::settings::EX_CONFIG;
+
+/// What kind of library is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A worker class.
+    Class,
+    /// An application.
+    App,
+}
+
+impl Kind {
+    /// What an operator calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Class => "worker class",
+            Self::App => "application",
+        }
+    }
+
+    fn with_article(self) -> &'static str {
+        match self {
+            Self::Class => "a worker class",
+            Self::App => "an application",
+        }
+    }
+
+    fn place(self) -> &'static str {
+        match self {
+            Self::Class => "name it with --worker-class",
+            Self::App => "name it behind the options",
+        }
+    }
+
+    pub(super) fn other(self) -> Self {
+        match self {
+            Self::Class => Self::App,
+            Self::App => Self::Class,
+        }
+    }
+}
+
+/// Why a file cannot be a library of this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unfit {
+    /// Something else altogether.
+    NotElf,
+    /// Another machine's.
+    Machine {
+        /// Which.
+        found: String,
+    },
+    /// An object file or a program.
+    NotShared,
+    /// A part is missing.
+    Truncated,
+}
+
+/// Why a library is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A short name that stands for no library.
+    #[error(transparent)]
+    NotFound(#[from] NotFound),
+    /// The file is not there, is a directory, or cannot be read.
+    #[error("{}: {}", .path.display(), unreadable(.error, *.kind))]
+    Unreadable {
+        /// What was meant.
+        kind: Kind,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The file is no shared library of this machine.
+    #[error("{}: {}", .path.display(), unfit(.reason))]
+    Unfit {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead.
+        reason: Unfit,
+    },
+    /// The dynamic linker refused it.
+    #[error("{}: cannot be loaded: {}", .path.display(), linker(.reason))]
+    Linker {
+        /// The file.
+        path: PathBuf,
+        /// What the linker said.
+        reason: String,
+    },
+    /// It exports no root module.
+    #[error(
+        "{}: is a library, but no {}: it exports no root module; build it on worker-api, with {}",
+        .path.display(), .kind.name(), macro_of(*.kind)
+    )]
+    NoRootModule {
+        /// What was meant.
+        kind: Kind,
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is of the other kind.
+    #[error(
+        "{}: is {}, where {} is meant; {}",
+        .path.display(), .kind.other().with_article(), .kind.with_article(),
+        .kind.other().place()
+    )]
+    OtherKind {
+        /// What was meant.
+        kind: Kind,
+        /// The file.
+        path: PathBuf,
+    },
+    /// It was built against a worker-api that does not fit.
+    #[error(
+        "{}: was built against worker-api {found}, this host has {}: {reason}; build it against {} again",
+        .path.display(), worker_api::API_VERSION, worker_api::API_VERSION
+    )]
+    Incompatible {
+        /// The file.
+        path: PathBuf,
+        /// The version that it was built against, as far as it can be told.
+        found: String,
+        /// What does not fit.
+        reason: String,
+    },
+    /// Making its root module panicked.
+    #[error("{}: its root module cannot be made: it {reason}; this is a fault of the library", .path.display())]
+    Constructor {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        reason: String,
+    },
+    /// It reported a failure when it was set up or made.
+    #[error("{}: the {} refuses to start: {}", .path.display(), .kind.name(), one_line(.failure))]
+    Refused {
+        /// What refuses.
+        kind: Kind,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        failure: Failure,
+    },
+    /// The application needs what the class cannot do.
+    #[error(
+        "{}: the application {need}, which the worker class {class} cannot do; choose another class with --worker-class"
+        , .path.display()
+    )]
+    Needs {
+        /// The application's file.
+        path: PathBuf,
+        /// What it needs, as the end of "the application …".
+        need: &'static str,
+        /// The class's name.
+        class: String,
+    },
+}
+
+impl LoadError {
+    /// The status that `host` ends with when this happens at start.
+    pub fn exit_status(&self) -> i32 {
+        match self {
+            Self::Refused { failure, .. } => status_of(failure, EX_CONFIG),
+            _ => EX_CONFIG,
+        }
+    }
+}
+
+/// The exit status for a failure: gunicorn's 4 where the application cannot be loaded, `EX_CONFIG`
+/// where a setting is wrong, `otherwise` else.
+pub fn status_of(failure: &Failure, otherwise: i32) -> i32 {
+    match failure.kind {
+        FailureKind::LOAD => APP_LOAD_ERROR,
+        FailureKind::CONFIG => EX_CONFIG,
+        _ => otherwise,
+    }
+}
+
+/// A failure with its causes in one line. Causes of several lines (tracebacks) are left out: they go
+/// to the log.
+pub fn one_line(failure: &Failure) -> String {
+    let causes = failure.chain.iter().filter(|cause| !cause.trim_end().contains('\n'));
+    let parts: Vec<String> = std::iter::once(&failure.message)
+        .chain(causes)
+        .map(|part| part.trim().replace(['\n', '\r'], " "))
+        .collect();
+    parts.join(": ")
+}
+
+fn unreadable(error: &io::Error, kind: Kind) -> String {
+    let kind = kind.name();
+    match error.kind() {
+        io::ErrorKind::NotFound => format!("no such file; check the path of the {kind}"),
+        io::ErrorKind::IsADirectory => {
+            format!("is a directory; name the {kind}'s library in it, a file that ends in .so")
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("cannot be read by the user that workers run as ({error})")
+        }
+        _ => format!("cannot be read: {error}"),
+    }
+}
+
+fn unfit(reason: &Unfit) -> String {
+    match reason {
+        Unfit::NotElf => {
+            "not an ELF file, so no shared library; name what cargo built as a cdylib".to_owned()
+        }
+        Unfit::Machine { found } => {
+            let this = elf::this_machine();
+            format!("built for {found}, this machine is {this}; build it for this machine")
+        }
+        Unfit::NotShared => "an ELF file, but no shared library; build it as a cdylib".to_owned(),
+        Unfit::Truncated => "an ELF file that is cut short; copy it again, as a whole".to_owned(),
+    }
+}
+
+fn linker(reason: &str) -> String {
+    let reason = reason.trim().replace('\n', " ");
+    if reason.contains("undefined symbol") {
+        format!("{reason}; link it with the library that has this symbol")
+    } else if reason.contains("cannot open shared object file") {
+        format!("{reason}; install that library, or set LD_LIBRARY_PATH")
+    } else {
+        reason
+    }
+}
+
+fn macro_of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Class => "export_worker_class!",
+        Kind::App => "export_app!",
+    }
+}
+
+/// gunicorn's `APP_LOAD_ERROR`.
+pub const APP_LOAD_ERROR: i32 = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_one_line_and_its_status_says_who_is_to_act() {
+        let failure = Failure::new(FailureKind::LOAD, "cannot import app.wsgi\n")
+            .with_detail("No module named 'app'")
+            .with_detail("Traceback:\n  File …");
+        let error = LoadError::Refused { kind: Kind::App, path: "/x/a.so".into(), failure };
+        assert_eq!(
+            error.to_string(),
+            "/x/a.so: the application refuses to start: cannot import app.wsgi: No module named 'app'"
+        );
+        assert_eq!(error.exit_status(), APP_LOAD_ERROR);
+        let failure = Failure::config("root is no folder");
+        let error = LoadError::Refused { kind: Kind::App, path: "/x/a.so".into(), failure };
+        assert_eq!(error.exit_status(), EX_CONFIG);
+    }
+
+    #[test]
+    fn the_other_kind_is_told_with_what_to_do() {
+        let error = LoadError::OtherKind { kind: Kind::Class, path: "/x/a.so".into() };
+        assert_eq!(
+            error.to_string(),
+            "/x/a.so: is an application, where a worker class is meant; name it behind the options"
+        );
+    }
+}

@@ -1,0 +1,208 @@
+//! Opening a library and checking that it fits, before any of its code but its constructors runs.
+//!
+//! `abi_stable`'s own loader is not used: it opens lazily, knows one library a type and process, and
+//! refuses a library that is older than the host.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+use worker_api::abi::abi_stability::check_layout_compatibility;
+use worker_api::abi::library::{
+    AbiHeaderRef, LibHeader, LibraryError, ROOT_MODULE_LOADER_NAME_WITH_NUL, RootModule,
+    RootModuleError,
+};
+use worker_api::abi::type_layout::TypeLayout;
+use worker_api::{AppModuleRef, WorkerClassRef};
+
+use super::copy::SealedCopy;
+use super::elf;
+use super::error::{Kind, LoadError};
+
+/// A library that has been opened and checked; its root module is `M`. It stays open for the life
+/// of the process.
+pub struct Plugin<M> {
+    /// The file it came from.
+    pub path: PathBuf,
+    /// The version of `worker-api` that it was built against.
+    pub api_version: String,
+    /// What it exports.
+    pub root: M,
+}
+
+/// Opens a worker class.
+pub fn open_class(path: &Path) -> Result<Plugin<WorkerClassRef>, LoadError> {
+    open(Kind::Class, path)
+}
+
+/// Opens an application.
+pub fn open_app(path: &Path) -> Result<Plugin<AppModuleRef>, LoadError> {
+    open(Kind::App, path)
+}
+
+fn open<M: RootModule>(kind: Kind, path: &Path) -> Result<Plugin<M>, LoadError> {
+    let path = path.to_owned();
+    let bytes = match read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) => return Err(LoadError::Unreadable { kind, path, error }),
+    };
+    if let Err(reason) = elf::check(&bytes) {
+        return Err(LoadError::Unfit { path, reason });
+    }
+    let library = match link(&path, &bytes) {
+        Ok(library) => library,
+        Err(reason) => return Err(LoadError::Linker { path, reason }),
+    };
+    let Some(header) = header_of(&library) else {
+        return Err(LoadError::NoRootModule { kind, path });
+    };
+    let header = header.upgrade().map_err(|error| incompatible(&path, None, &error))?;
+    let root = check(header, kind, &path)?;
+    Ok(Plugin { path, api_version: header.version_strings().version.to_string(), root })
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Loads the library from a private copy, or from its file where the system executes no copies.
+fn link(path: &Path, bytes: &[u8]) -> Result<Library, String> {
+    let copy = match SealedCopy::new(path, bytes) {
+        Ok(copy) => copy,
+        Err(error) => {
+            tracing::warn!("{}: no private copy can be made ({error})", path.display());
+            return dlopen(path);
+        }
+    };
+    match dlopen(&copy.path()) {
+        Ok(library) => {
+            // The descriptor stays open with the library: backtraces read the copy by its path.
+            std::mem::forget(copy);
+            Ok(library)
+        }
+        Err(reason) if COPY_REFUSALS.iter().any(|words| reason.contains(words)) => {
+            tracing::warn!("{}: loaded from the file itself ({reason})", path.display());
+            dlopen(path)
+        }
+        Err(reason) => {
+            Err(reason.replace(&*copy.path().to_string_lossy(), &path.to_string_lossy()))
+        }
+    }
+}
+
+/// dlopen(3) with all symbols bound now, local to the library. The library stays for good.
+fn dlopen(path: &Path) -> Result<Library, String> {
+    let flags = RTLD_NOW | RTLD_LOCAL | libc::RTLD_NODELETE;
+    // SAFETY: the library's constructors run here. The file is one that the operator named as code
+    // to be run; this process is a mold, which exists so that they may do as they please.
+    unsafe { Library::open(Some(path), flags) }.map_err(|error| {
+        let source = std::error::Error::source(&error).map(ToString::to_string);
+        source.unwrap_or_else(|| error.to_string())
+    })
+}
+
+/// What `abi_stable` finds a root module by.
+fn header_of(library: &Library) -> Option<AbiHeaderRef> {
+    // SAFETY: a symbol of this name is a static `LibHeader`, which begins with an `AbiHeader`; the
+    // reference to it lives as long as the library, which is never unloaded. `AbiHeaderRef` is a
+    // pointer to it that reads nothing but the magic string and two numbers before it is upgraded.
+    let symbol =
+        unsafe { library.get::<AbiHeaderRef>(ROOT_MODULE_LOADER_NAME_WITH_NUL.as_bytes()) };
+    symbol.ok().map(|symbol| *symbol)
+}
+
+/// The root module of a library, if it fits this host: in the way that `abi_stable` checks, or, where
+/// the library is older, the other way round.
+///
+/// `abi_stable` accepts a library with more fields and methods than the host knows. An older library
+/// has fewer, and from its side the host is the one with more: what the library knows is then in the
+/// same place on both sides, and what it lacks is read as absent, for which prefix types are made.
+fn check<M: RootModule>(
+    header: &'static LibHeader,
+    kind: Kind,
+    path: &Path,
+) -> Result<M, LoadError> {
+    let Some(layout) = header.layout() else {
+        return Err(LoadError::Incompatible {
+            path: path.to_owned(),
+            found: header.version_strings().version.to_string(),
+            reason: "it was built without the description of its types".to_owned(),
+        });
+    };
+    if name_of(layout) == name_of(kind_layout(kind.other())) {
+        return Err(LoadError::OtherKind { kind, path: path.to_owned() });
+    }
+    let error = match header.init_root_module::<M>() {
+        Ok(root) => return Ok(root),
+        Err(error) => error,
+    };
+    let is_layout = matches!(error, LibraryError::AbiInstability(_));
+    if is_layout && check_layout_compatibility(layout, M::LAYOUT).is_ok() {
+        tracing::debug!("{}: is older than this host, and fits", path.display());
+        // SAFETY: the library's own check, with the host in the place of the newer side, has just
+        // found that every type that both sides know has the same layout, and that the host's
+        // additions are where prefix types may have them. That holds in both directions, since a
+        // prefix type carries which of its fields exist.
+        return unsafe { header.init_root_module_with_unchecked_layout::<M>() }
+            .map_err(|error| incompatible(path, Some(header), &error));
+    }
+    Err(incompatible(path, Some(header), &error))
+}
+
+/// The refusal for an error of `abi_stable`, whose own text can be hundreds of lines.
+fn incompatible(path: &Path, header: Option<&LibHeader>, error: &LibraryError) -> LoadError {
+    tracing::debug!("{}: {error:?}", path.display());
+    let path = path.to_owned();
+    if let LibraryError::RootModule { err, .. } = error {
+        let reason = match err {
+            RootModuleError::Unwound => "panicked".to_owned(),
+            RootModuleError::Returned(error) => first_line(&error.to_string()),
+        };
+        return LoadError::Constructor { path, reason };
+    }
+    let found = header.map(|header| header.version_strings().version.to_string());
+    let reason = match error {
+        LibraryError::IncompatibleVersionNumber { .. } => "another major version".to_owned(),
+        LibraryError::InvalidAbiHeader(_) => "another version of abi_stable".to_owned(),
+        LibraryError::AbiInstability(errors) => first_difference(&errors.to_string()),
+        other => first_line(&other.to_string()),
+    };
+    LoadError::Incompatible { path, found: found.unwrap_or("of an unknown version".into()), reason }
+}
+
+/// What `abi_stable`'s report says about the first type that differs.
+fn first_difference(report: &str) -> String {
+    let lines = || report.lines().map(str::trim);
+    let error = lines().find_map(|line| line.strip_prefix("Error:"));
+    let error = error.map(str::trim).filter(|words| !words.is_empty());
+    let words = error.or_else(|| lines().find(|line| !line.is_empty()));
+    words.unwrap_or("their types differ").trim_end_matches([':', '.']).to_owned()
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().to_owned()
+}
+
+fn name_of(layout: &TypeLayout) -> String {
+    layout.full_type().to_string()
+}
+
+fn kind_layout(kind: Kind) -> &'static TypeLayout {
+    match kind {
+        Kind::Class => <WorkerClassRef as RootModule>::CONSTANTS.layout(),
+        Kind::App => <AppModuleRef as RootModule>::CONSTANTS.layout(),
+    }
+    .into_option()
+    .expect("the root modules of worker-api are declared with their layout")
+}
+
+/// What glibc and musl say when a file may not be mapped as code, or not be opened.
+const COPY_REFUSALS: [&str; 4] = [
+    "failed to map segment",
+    "Permission denied",
+    "Operation not permitted",
+    "Error loading shared library /proc/self/fd/",
+];

@@ -1,0 +1,21 @@
+//! Plugins on the host's side: finding a worker class and an application, opening them, serving
+//! them. All of it runs in molds and workers; the arbiter uses nothing of this module.
+//!
+//! | module | what it is for |
+//! | --- | --- |
+//! | [`search`] | from what the operator wrote to the path of a library |
+//! | [`elf`] | whether a file can be a library of this machine at all |
+//! | [`copy`] | the private copy from which a library is loaded |
+//! | [`load`] | opening a library and checking that it fits |
+//! | [`error`] | why a library is refused, in one line |
+//!
+//! **Invariants:** a library is never unloaded; a library whose layout was not checked is never
+//! called.
+
+pub mod copy;
+pub mod elf;
+pub mod error;
+pub mod load;
+pub mod search;
+
+pub use error::LoadError;

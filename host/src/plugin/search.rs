@@ -1,0 +1,242 @@
+//! From what the operator wrote to the path of a library: short names are looked up beside the
+//! executable, in `../lib/host/` from there, and in the folders of `HOST_PLUGIN_PATH`.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::error::Kind;
+
+/// An application as the operator meant it: its library, and what that library is to serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppChoice {
+    /// The library.
+    pub library: PathBuf,
+    /// What was written; empty where nothing was.
+    pub spec: String,
+}
+
+/// The folders in which short names are looked up, in their order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SearchPath(Vec<PathBuf>);
+
+impl SearchPath {
+    /// The folders of this process: those of its executable, and of `HOST_PLUGIN_PATH`.
+    pub fn of_process() -> Self {
+        let executable = std::env::current_exe().unwrap_or_default();
+        Self::new(&executable, std::env::var_os(VARIABLE).as_deref())
+    }
+
+    fn new(executable: &Path, variable: Option<&OsStr>) -> Self {
+        let beside = executable.parent().unwrap_or(Path::new("/"));
+        let installed = beside.parent().map(|prefix| prefix.join("lib/host"));
+        let named = variable.map(std::env::split_paths).into_iter().flatten();
+        let folders = std::iter::once(beside.to_owned()).chain(installed).chain(named);
+        Self(folders.filter(|folder| !folder.as_os_str().is_empty()).collect())
+    }
+
+    /// The library of a worker class: a path as it is, a short name where it is found.
+    pub fn class(&self, class: &str) -> Result<PathBuf, NotFound> {
+        if is_path(class) { Ok(class.into()) } else { self.find(Kind::Class, class) }
+    }
+
+    /// The library of an application. A path that ends in `.so` is one; without anything it is the
+    /// built-in welcome page, and everything else is what the plugin `wsgi` understands.
+    pub fn app(&self, spec: Option<&str>) -> Result<AppChoice, NotFound> {
+        let library = match spec {
+            None => self.find(Kind::App, WELCOME)?,
+            Some(spec) if is_library(spec) => spec.into(),
+            Some(_) => self.find(Kind::App, WSGI)?,
+        };
+        Ok(AppChoice { library, spec: spec.unwrap_or_default().to_owned() })
+    }
+
+    fn find(&self, kind: Kind, name: &str) -> Result<PathBuf, NotFound> {
+        let file = file_of(kind, name);
+        let found = self.0.iter().map(|folder| folder.join(&file)).find(|path| path.is_file());
+        found.ok_or_else(|| NotFound {
+            kind,
+            name: name.to_owned(),
+            folders: self.0.clone(),
+            similar: self.similar(kind, name),
+        })
+    }
+
+    /// The name of a library that is there and could be meant.
+    fn similar(&self, kind: Kind, name: &str) -> Option<String> {
+        let far = 1 + name.chars().count() / 4;
+        self.names(kind)
+            .into_iter()
+            .map(|candidate| (distance(name, &candidate), candidate))
+            .filter(|(distance, _)| *distance <= far)
+            .min()
+            .map(|(_, candidate)| candidate)
+    }
+
+    /// The short names of all libraries of that kind that are there.
+    fn names(&self, kind: Kind) -> BTreeSet<String> {
+        let entries = self.0.iter().filter_map(|folder| folder.read_dir().ok()).flatten().flatten();
+        entries
+            .filter_map(|entry| {
+                let file = entry.file_name().into_string().ok()?;
+                let name = file.strip_prefix("lib")?.strip_suffix(suffix_of(kind))?;
+                Some(name.to_owned())
+            })
+            .collect()
+    }
+}
+
+/// A short name that stands for no library.
+#[derive(Debug, thiserror::Error)]
+pub struct NotFound {
+    kind: Kind,
+    name: String,
+    folders: Vec<PathBuf>,
+    similar: Option<String>,
+}
+
+impl fmt::Display for NotFound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, name) = (self.kind.name(), &self.name);
+        let file = file_of(self.kind, name);
+        write!(f, "no {kind} {name:?}: there is no {file} in ")?;
+        for (index, folder) in self.folders.iter().enumerate() {
+            let between = if index == 0 { "" } else { ", " };
+            write!(f, "{between}{}", folder.display())?;
+        }
+        match (&self.similar, self.kind) {
+            (Some(similar), _) => write!(f, "; did you mean {similar}?"),
+            (None, Kind::Class) => write!(f, "; give its path, or set {VARIABLE}"),
+            (None, Kind::App) => write!(f, "; build it (cargo build), or set {VARIABLE}"),
+        }
+    }
+}
+
+/// Whether a worker class is named by its path.
+fn is_path(text: &str) -> bool {
+    text.contains('/') || is_library(text)
+}
+
+fn is_library(text: &str) -> bool {
+    Path::new(text).extension().is_some_and(|extension| extension == "so")
+}
+
+fn file_of(kind: Kind, name: &str) -> String {
+    format!("lib{name}{}", suffix_of(kind))
+}
+
+fn suffix_of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Class => "_worker.so",
+        Kind::App => "_app.so",
+    }
+}
+
+/// How many letters must be put in, taken out or replaced to make `b` of `a` (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate().take(NAME_COMPARED_MAX) {
+        let mut above_left = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let replaced = above_left + usize::from(from != *to);
+            above_left = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(above_left + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// Further folders to look into, parted by colons.
+const VARIABLE: &str = "HOST_PLUGIN_PATH";
+/// The application that is served when none is named.
+const WELCOME: &str = "welcome";
+/// The application that takes everything that is no library.
+const WSGI: &str = "wsgi";
+/// No name that is meant is longer.
+const NAME_COMPARED_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A prefix with an executable, libraries beside it and installed ones, and a further folder.
+    fn house() -> (tempfile::TempDir, SearchPath) {
+        let house = tempfile::tempdir().unwrap();
+        let files = [
+            "bin/libsync_worker.so",
+            "bin/libwelcome_app.so",
+            "lib/host/libsync_worker.so",
+            "lib/host/libgthread_worker.so",
+            "mine/libown_worker.so",
+            "mine/libwsgi_app.so",
+        ];
+        for file in files {
+            let path = house.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        let variable = format!("/nowhere::{}", house.path().join("mine").display());
+        let path = SearchPath::new(&house.path().join("bin/host"), Some(OsStr::new(&variable)));
+        (house, path)
+    }
+
+    #[test]
+    fn short_names_are_found_in_their_order() {
+        let (house, path) = house();
+        for (name, file) in [
+            ("sync", "bin/libsync_worker.so"),
+            ("gthread", "lib/host/libgthread_worker.so"),
+            ("own", "mine/libown_worker.so"),
+        ] {
+            assert_eq!(path.class(name).unwrap(), house.path().join(file));
+        }
+    }
+
+    #[test]
+    fn paths_are_taken_as_they_are() {
+        let (_house, path) = house();
+        for name in ["/a/b", "./sync", "libx.so", "a/libx.so"] {
+            assert_eq!(path.class(name).unwrap(), Path::new(name));
+        }
+    }
+
+    #[test]
+    fn an_application_is_a_library_or_the_welcome_page_or_wsgi() {
+        let (house, path) = house();
+        let at = |file: &str| house.path().join(file);
+        let none = path.app(None).unwrap();
+        assert_eq!((none.library, none.spec.as_str()), (at("bin/libwelcome_app.so"), ""));
+        let native = path.app(Some("/a/libx.so")).unwrap();
+        assert_eq!((native.library, native.spec.as_str()), ("/a/libx.so".into(), "/a/libx.so"));
+        let wsgi = path.app(Some("project.wsgi:app")).unwrap();
+        assert_eq!(
+            (wsgi.library, wsgi.spec.as_str()),
+            (at("mine/libwsgi_app.so"), "project.wsgi:app")
+        );
+    }
+
+    #[test]
+    fn what_is_not_found_is_told_with_the_folders_and_the_likely_intention() {
+        let (house, path) = house();
+        let words = path.class("gtread").unwrap_err().to_string();
+        assert!(
+            words.starts_with("no worker class \"gtread\": there is no libgtread_worker.so in ")
+        );
+        for folder in ["bin", "lib/host", "mine"] {
+            assert!(words.contains(&house.path().join(folder).display().to_string()), "{words}");
+        }
+        assert!(words.ends_with("; did you mean gthread?"), "{words}");
+        let words = path.class("tornado").unwrap_err().to_string();
+        assert!(words.ends_with("; give its path, or set HOST_PLUGIN_PATH"), "{words}");
+    }
+
+    #[test]
+    fn a_directory_of_the_right_name_is_no_library() {
+        let (house, path) = house();
+        std::fs::create_dir(house.path().join("bin/libown_worker.so")).unwrap();
+        assert_eq!(path.class("own").unwrap(), house.path().join("mine/libown_worker.so"));
+    }
+}

@@ -1,0 +1,167 @@
+//! Opening libraries: those that fit, and one of each kind that must be refused with a line that
+//! says why. What a library does to the process while it is opened is tested from outside, with the
+//! whole server.
+
+#![expect(clippy::unwrap_used, reason = "the helpers of tests are tests")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use host::plugin::LoadError;
+use host::plugin::load::{open_app, open_class};
+
+/// A library that cargo built for this test as a dependency.
+fn built(name: &str) -> PathBuf {
+    let program = std::env::current_exe().unwrap();
+    let path = program.with_file_name(format!("lib{name}.so"));
+    assert!(path.is_file(), "{} was not built", path.display());
+    path
+}
+
+/// The one line with which an application is refused.
+fn refusal(path: &Path) -> String {
+    let error = open_app(path).err().expect("it must be refused");
+    let words = error.to_string();
+    assert_eq!(error.exit_status(), 78, "{words}");
+    assert_eq!(words.lines().count(), 1, "{words}");
+    let path = path.display().to_string();
+    words.strip_prefix(&path).and_then(|rest| rest.strip_prefix(": ")).expect(&words).to_owned()
+}
+
+/// A library made by the C compiler, which Rust needs for linking anyhow.
+fn compiled(folder: &Path, source: &str) -> PathBuf {
+    let (c, library) = (folder.join("a.c"), folder.join("liba.so"));
+    fs::write(&c, source).unwrap();
+    let status = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&c).status();
+    assert!(status.unwrap().success());
+    library
+}
+
+/// A copy of the library `hello` in which all occurrences of some bytes are replaced.
+fn edited(folder: &Path, from: &str, to: &str) -> PathBuf {
+    assert_eq!(from.len(), to.len());
+    let mut bytes = fs::read(built("hello_app")).unwrap();
+    let places: Vec<usize> = memchr_all(&bytes, from.as_bytes());
+    assert!(!places.is_empty());
+    for at in places {
+        bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+    }
+    let path = folder.join("libedited_app.so");
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+fn memchr_all(bytes: &[u8], words: &[u8]) -> Vec<usize> {
+    let windows = bytes.windows(words.len()).enumerate();
+    windows.filter(|(_, window)| *window == words).map(|(at, _)| at).collect()
+}
+
+#[test]
+fn what_fits_is_opened_and_tells_about_itself() {
+    let app = open_app(&built("hello_app")).unwrap();
+    assert_eq!(app.root.name().as_str(), "hello");
+    assert_eq!(app.api_version, worker_api::API_VERSION);
+    let class = open_class(&built("faulty_worker")).unwrap();
+    assert_eq!(class.root.name().as_str(), "faulty");
+}
+
+#[test]
+fn two_libraries_of_one_kind_do_not_take_each_others_place() {
+    let hello = open_app(&built("hello_app")).unwrap();
+    let faulty = open_app(&built("faulty_app")).unwrap();
+    assert_eq!((hello.root.name().as_str(), faulty.root.name().as_str()), ("hello", "faulty"));
+}
+
+#[test]
+fn an_open_library_does_not_mind_what_becomes_of_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("libcopied_app.so");
+    fs::copy(built("hello_app"), &path).unwrap();
+    let app = open_app(&path).unwrap();
+    fs::File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+    assert_eq!(app.root.name().as_str(), "hello");
+    assert_eq!(app.root.version().as_str(), env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn files_that_are_no_libraries_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("libnone_app.so");
+    assert_eq!(refusal(&path), "no such file; check the path of the application");
+    assert!(refusal(folder.path()).starts_with("is a directory; name the application's library"));
+    fs::write(&path, "#!/bin/sh\n").unwrap();
+    assert!(refusal(&path).starts_with("not an ELF file"));
+    let mut bytes = fs::read(built("hello_app")).unwrap();
+    fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    assert!(refusal(&path).contains("cut short"));
+    bytes[18] = 22;
+    fs::write(&path, &bytes).unwrap();
+    assert!(refusal(&path).starts_with("built for 64-bit S/390, this machine is 64-bit "));
+}
+
+#[test]
+fn a_library_without_a_root_module_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let words = refusal(&compiled(folder.path(), "int nothing;"));
+    assert!(words.contains("no application: it exports no root module"), "{words}");
+    assert!(words.contains("export_app!"), "{words}");
+}
+
+#[test]
+fn a_library_of_the_other_kind_is_refused() {
+    let words = refusal(&built("faulty_worker"));
+    assert!(words.starts_with("is a worker class, where an application is meant"), "{words}");
+    let error = open_class(&built("hello_app")).err().unwrap();
+    assert!(matches!(error, LoadError::OtherKind { .. }), "{error}");
+}
+
+#[test]
+fn an_unresolved_symbol_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = "void nowhere_to_be_found(void); void f(void) { nowhere_to_be_found(); }";
+    let words = refusal(&compiled(folder.path(), source));
+    assert!(words.contains("undefined symbol: nowhere_to_be_found"), "{words}");
+    assert!(!words.contains("/proc/self/fd"), "{words}");
+}
+
+#[test]
+fn another_version_of_the_interface_is_refused_with_both_versions() {
+    let folder = tempfile::tempdir().unwrap();
+    let words = refusal(&edited(folder.path(), "1.0.0", "2.0.0"));
+    assert!(words.starts_with("was built against worker-api 2.0.0, this host has 1."), "{words}");
+}
+
+#[test]
+fn another_layout_of_the_interface_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let words = refusal(&edited(folder.path(), "content_length", "content_lenght"));
+    assert!(words.starts_with("was built against worker-api 1."), "{words}");
+    assert!(words.len() < 400, "{words}");
+}
+
+#[test]
+fn another_abi_stable_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let symbol = "_1as_0lib_1header_0root_bmodule_bloader";
+    let words = refusal(&compiled(folder.path(), &format!("const char {symbol}[4096] = \"old\";")));
+    assert!(words.contains("another version of abi_stable"), "{words}");
+}
+
+#[test]
+fn a_panic_while_the_root_module_is_made_is_a_refusal() {
+    let test = ["--exact", "inner_panic_of_a_root_module", "--ignored"];
+    let program = std::env::current_exe().unwrap();
+    let output = Command::new(program).args(test).env("FAULTY_APP", "root=panic").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
+#[ignore = "run by the test above in a process with another environment"]
+fn inner_panic_of_a_root_module() {
+    let words = refusal(&built("faulty_app"));
+    assert_eq!(
+        words,
+        "its root module cannot be made: it panicked; this is a fault of the library"
+    );
+}
