@@ -81,6 +81,8 @@ pub(crate) struct Inner {
     pub(crate) joiners: WaitList,
     interrupts: RefCell<VecDeque<Interrupt>>,
     group: RefCell<Option<Rc<dyn Group>>>,
+    /// Its place in the group's table, if that has one.
+    pub(crate) group_key: Cell<usize>,
 }
 
 /// Is told when a member has ended: a pool.
@@ -107,6 +109,7 @@ impl Greenlet {
             joiners: WaitList::new(),
             interrupts: RefCell::new(VecDeque::new()),
             group: RefCell::new(group),
+            group_key: Cell::new(0),
         }))
     }
 

@@ -21,6 +21,20 @@ pub(crate) struct Poller {
     guest: OnceCell<GuestTimer>,
 }
 
+/// What one wait has found.
+pub(crate) struct Events {
+    list: Vec<EpollEvent>,
+    count: usize,
+}
+
+impl Events {
+    /// The events with their tokens, without the hub's own.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (EpollFlags, u64)> {
+        let found = self.list[..self.count].iter().map(|event| (event.events(), event.data()));
+        found.filter(|(_, token)| *token != OWN_TOKEN)
+    }
+}
+
 /// Makes the epoll descriptor readable when the next timer is due, for a loop that polls it.
 #[derive(Debug)]
 struct GuestTimer {
@@ -56,29 +70,23 @@ impl Poller {
         Ok(self.epoll.delete(fd)?)
     }
 
-    /// Waits for events at most `timeout` (for ever if `None`) and calls `each` for every one that is
-    /// not the hub's own. A signal ends the wait as if nothing had happened.
-    pub(crate) fn poll(
-        &self,
-        timeout: Option<Duration>,
-        mut each: impl FnMut(EpollFlags, u64),
-    ) -> io::Result<()> {
-        let mut events = self.events.take();
-        let count = match self.epoll.wait(&mut events, round_up(timeout)) {
-            Ok(count) => count,
-            Err(Errno::EINTR) => 0,
+    /// Waits for events at most `timeout` (for ever if `None`). A signal ends the wait as if nothing had
+    /// happened. What is handed out is to be given back by [`recycle`](Self::recycle).
+    pub(crate) fn poll(&self, timeout: Option<Duration>) -> io::Result<Events> {
+        let mut events = Events { list: self.events.take(), count: 0 };
+        match self.epoll.wait(&mut events.list, round_up(timeout)) {
+            Ok(count) => events.count = count,
+            Err(Errno::EINTR) => {}
             Err(errno) => {
-                self.events.replace(events);
+                self.recycle(events);
                 return Err(errno.into());
             }
-        };
-        for event in &events[..count] {
-            if event.data() != OWN_TOKEN {
-                each(event.events(), event.data());
-            }
         }
-        self.events.replace(events);
-        Ok(())
+        Ok(events)
+    }
+
+    pub(crate) fn recycle(&self, events: Events) {
+        self.events.replace(events.list);
     }
 
     /// The pollable descriptor; from now on a guest loop drives the hub.

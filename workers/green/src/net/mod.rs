@@ -14,3 +14,6 @@ pub use listener::Listener;
 pub use stream::Stream;
 pub use tcp::{TcpListener, TcpStream};
 pub use unix::{UnixListener, UnixStream};
+
+#[cfg(test)]
+mod tests;

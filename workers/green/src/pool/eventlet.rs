@@ -99,3 +99,64 @@ pub enum GreenPoolError {
     #[error(transparent)]
     Spawn(#[from] SpawnError),
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::{Hub, spawn, yield_now};
+
+    #[test]
+    fn spawn_waits_for_room_and_waitall_for_everybody() {
+        let hub = Hub::new().unwrap();
+        hub.block_on(|| {
+            let pool = GreenPool::new(2);
+            let gate = Rc::new(Event::new());
+            let log = Rc::new(RefCell::new(Vec::new()));
+            let (members, order, wait) = (pool.clone(), Rc::clone(&log), Rc::clone(&gate));
+            let spawner = spawn(move || {
+                for i in 0..4 {
+                    let (order, gate) = (Rc::clone(&order), Rc::clone(&wait));
+                    members
+                        .spawn(move || {
+                            gate.wait(None).unwrap();
+                            order.borrow_mut().push(i);
+                        })
+                        .unwrap();
+                }
+            })
+            .unwrap();
+            yield_now().unwrap();
+            assert_eq!((pool.free(), pool.running(), pool.waiting()), (0, 2, 1));
+            assert!(!spawner.is_finished());
+            gate.set();
+            spawner.join().unwrap();
+            pool.waitall().unwrap();
+            assert_eq!(*log.borrow(), [0, 1, 2, 3]);
+            assert_eq!((pool.free(), pool.running(), pool.waiting()), (2, 0, 0));
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn a_killed_spawner_takes_no_room_and_a_panic_gives_it_back() {
+        let hub = Hub::new().unwrap();
+        hub.block_on(|| {
+            let pool = GreenPool::new(1);
+            let gate = Rc::new(Event::new());
+            let wait = Rc::clone(&gate);
+            pool.spawn(move || wait.wait(None).map(|_| panic!("on purpose"))).map(drop).unwrap();
+            let members = pool.clone();
+            let spawner = spawn(move || members.spawn(|| ()).map(drop)).unwrap();
+            yield_now().unwrap();
+            spawner.kill();
+            let error = spawner.join().unwrap().unwrap_err();
+            assert!(matches!(error, GreenPoolError::Interrupted(Interrupt::Exit)));
+            gate.set();
+            pool.waitall().unwrap();
+            assert_eq!(pool.free(), 1);
+        })
+        .unwrap();
+    }
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 use slab::Slab;
 
 use crate::greenlet::{Greenlet, Group, JoinHandle, SpawnError};
-use crate::hub::Core;
+use crate::hub::{Core, call_back};
 use crate::interrupt::Interrupt;
 use crate::sync::Event;
 
@@ -62,10 +62,10 @@ impl Pool {
             return Err(PoolError::Full);
         }
         let core = Core::current().ok_or(SpawnError::NoHub)?;
-        let key = self.inner.members.borrow().vacant_key();
-        let member = Member { pool: Rc::clone(&self.inner), key };
-        let handle = core.spawn(f, Some(Rc::new(member)))?;
-        self.inner.members.borrow_mut().insert(handle.greenlet().clone());
+        let handle = core.spawn(f, Some(Rc::clone(&self.inner) as Rc<dyn Group>))?;
+        let member = handle.greenlet().clone();
+        let key = self.inner.members.borrow_mut().insert(member);
+        handle.greenlet().0.group_key.set(key);
         self.inner.empty.clear();
         if self.full() {
             self.inner.available.clear();
@@ -99,7 +99,8 @@ impl Pool {
         self.inner.available.wait(timeout)
     }
 
-    /// Has `callback` run on the hub each time the full pool has room again.
+    /// Has `callback` run on the hub each time the full pool has room again: there an accept watch that
+    /// was stopped when the pool became full is started.
     pub fn on_available(&self, callback: impl Fn() + 'static) {
         self.inner.on_available.replace(Some(Rc::new(callback)));
     }
@@ -119,25 +120,17 @@ impl Pool {
     }
 }
 
-/// A member's way back to its place in the pool.
-#[derive(Debug)]
-struct Member {
-    pool: Rc<Inner>,
-    key: usize,
-}
-
-impl Group for Member {
-    fn ended(&self, _: &Greenlet) {
-        let pool = &self.pool;
-        pool.members.borrow_mut().remove(self.key);
-        if pool.members.borrow().is_empty() {
-            pool.empty.set();
+impl Group for Inner {
+    fn ended(&self, greenlet: &Greenlet) {
+        self.members.borrow_mut().remove(greenlet.0.group_key.get());
+        if self.members.borrow().is_empty() {
+            self.empty.set();
         }
-        if pool.was_full.take() {
-            pool.available.set();
-            let callback = pool.on_available.borrow().clone();
+        if self.was_full.take() {
+            self.available.set();
+            let callback = self.on_available.borrow().clone();
             if let Some(callback) = callback {
-                callback();
+                call_back(|| callback());
             }
         }
     }
@@ -149,5 +142,54 @@ impl std::fmt::Debug for Inner {
             .field("size", &self.size)
             .field("members", &self.members.borrow().len())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Hub, sleep, yield_now};
+
+    const BRIEF: Duration = Duration::from_millis(5);
+
+    #[test]
+    fn a_full_pool_refuses_tells_and_has_room_again() {
+        let hub = Hub::new().unwrap();
+        hub.block_on(|| {
+            let pool = Pool::new(Some(2));
+            let told = Rc::new(Cell::new(0));
+            let count = Rc::clone(&told);
+            pool.on_available(move || count.set(count.get() + 1));
+            let gate = Rc::new(Event::new());
+            for _ in 0..2 {
+                let gate = Rc::clone(&gate);
+                pool.spawn(move || gate.wait(None)).unwrap();
+            }
+            assert!(pool.full());
+            assert!(matches!(pool.spawn(|| ()), Err(PoolError::Full)));
+            assert_eq!(pool.wait_available(Some(BRIEF)), Ok(false));
+            assert_eq!(pool.join(Some(BRIEF)), Ok(false));
+            gate.set();
+            assert_eq!(pool.wait_available(None), Ok(true));
+            assert_eq!(pool.join(None), Ok(true));
+            assert_eq!((told.get(), pool.free_count()), (1, 2), "told once, when it became free");
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn kill_ends_the_started_and_the_others() {
+        let hub = Hub::new().unwrap();
+        hub.block_on(|| {
+            let pool = Pool::new(None);
+            let started = pool.spawn(|| sleep(Duration::from_secs(60))).unwrap();
+            yield_now().unwrap();
+            pool.spawn(|| panic!("never runs")).map(drop).unwrap();
+            pool.kill();
+            assert_eq!(pool.join(None), Ok(true));
+            assert!(pool.is_empty());
+            assert_eq!(started.join().unwrap(), Err(Interrupt::Exit));
+        })
+        .unwrap();
     }
 }
