@@ -1,0 +1,205 @@
+//! The head of a request: what it means, or how it is refused.
+
+use worker_api::{Header, Version};
+
+use super::fields::Facts;
+use super::policy::{LEADING_LINES_MAX, Policy};
+use super::reject::Reject;
+use super::request_line::RequestLine;
+use super::scan::{HeadScan, Scan};
+use super::target::Target;
+
+/// A request's head; its fields are in the vector that [`parse_head`] filled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Head<'b> {
+    /// The octets of the head, with empty lines before it.
+    pub len: usize,
+    /// The method, a token.
+    pub method: &'b str,
+    /// The target as it was sent.
+    pub target: &'b [u8],
+    /// The path, percent-encoded as it was sent; `*` for `OPTIONS *`; empty for CONNECT.
+    pub path: &'b [u8],
+    /// What follows the first `?` of the target.
+    pub query: &'b [u8],
+    /// The authority: of the target where it is absolute (RFC 9112 3.2.2), else of Host; empty where there is none.
+    pub authority: &'b str,
+    /// The version: 1.0 or 1.1; a higher minor version is treated as 1.1.
+    pub version: Version,
+    /// Where the body is.
+    pub framing: Framing,
+    /// What the Connection fields ask for.
+    pub connection: ConnectionOptions,
+    /// Whether the client waits for a 100 before it sends the body.
+    pub expect_continue: bool,
+    /// The scheme that an absolute target names: `http` or `https`; see [`super::forwarded::check_scheme`].
+    pub absolute_scheme: Option<&'b str>,
+}
+
+impl Head<'_> {
+    /// Whether the connection may go on after this request, as far as the client is concerned (RFC 9112 9.3).
+    pub fn persistent(&self) -> bool {
+        if self.connection.close || self.method == "CONNECT" {
+            return false;
+        }
+        self.version >= Version::HTTP_11 || self.connection.keep_alive
+    }
+}
+
+/// Where the body of a request is (RFC 9112 6.3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Framing {
+    /// There is none.
+    None,
+    /// So many octets follow the head.
+    Length(u64),
+    /// It comes in chunks.
+    Chunked,
+}
+
+/// What the Connection fields of a request ask for (RFC 9110 7.6.1), over all of its lines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ConnectionOptions {
+    /// `close`, or something malformed: the connection ends after the answer.
+    pub close: bool,
+    /// `keep-alive`: what HTTP/1.0 clients say.
+    pub keep_alive: bool,
+    /// `upgrade` with an Upgrade field, in HTTP/1.1.
+    pub upgrade: bool,
+}
+
+/// Parses a head at the beginning of `buf`; its fields replace what is in `headers`. Nothing where the head is not
+/// whole yet: use [`HeadScan`] to learn that without parsing again and again.
+pub fn parse_head<'b>(
+    buf: &'b [u8],
+    policy: &Policy,
+    headers: &mut Vec<Header<'b>>,
+) -> Result<Option<Head<'b>>, Reject> {
+    headers.clear();
+    match parse(buf, policy, headers) {
+        Ok(Some(head)) => Ok(Some(head)),
+        Ok(None) => explain(buf, policy, None),
+        Err(reject) => explain(buf, policy, Some(reject)),
+    }
+}
+
+/// The path of a good request. What is found wrong with lines here is only a hint: [`explain`] has the last word.
+fn parse<'b>(
+    buf: &'b [u8],
+    policy: &Policy,
+    headers: &mut Vec<Header<'b>>,
+) -> Result<Option<Head<'b>>, Reject> {
+    let start = skip_empty_lines(buf);
+    let Some(line_len) = memchr::memchr(b'\n', &buf[start..]) else { return Ok(None) };
+    let Some((b'\r', line)) = buf[start..start + line_len].split_last() else { return Ok(None) };
+    if line.len() > policy.line_max() {
+        return Ok(None);
+    }
+    let line = RequestLine::parse(line, policy)?;
+    let target = Target::parse(line.method, line.target)?;
+    let Some((facts, len)) =
+        Facts::collect(buf, start + line_len + 1, line.version, policy, headers)?
+    else {
+        return Ok(None);
+    };
+    if len > policy.head_max() {
+        return Ok(None);
+    }
+    let host = facts.host(line.version)?;
+    let framing = facts.framing(line.version, policy)?;
+    Ok(Some(Head {
+        len,
+        method: line.method,
+        target: line.target,
+        path: target.path,
+        query: target.query,
+        authority: target.authority.unwrap_or(host),
+        version: line.version,
+        framing,
+        connection: facts.connection(line.version),
+        expect_continue: facts.expect_continue(line.version)? && framing != Framing::None,
+        absolute_scheme: target.scheme,
+    }))
+}
+
+/// What is wrong with a head that was not accepted: the first line that breaks a rule, else what its meaning breaks.
+/// So the answer does not depend on how much of the head came at once.
+#[cold]
+fn explain<'b>(
+    buf: &[u8],
+    policy: &Policy,
+    reject: Option<Reject>,
+) -> Result<Option<Head<'b>>, Reject> {
+    match HeadScan::new().scan_lines(buf, policy)? {
+        Scan::Incomplete => Ok(None),
+        Scan::Complete => Err(reject.unwrap_or(Reject::bad("the head is malformed"))),
+    }
+}
+
+/// How many octets of empty lines precede the request line (RFC 9112 2.2).
+fn skip_empty_lines(buf: &[u8]) -> usize {
+    let mut at = 0;
+    while at < LEADING_LINES_MAX * 2 && buf[at..].starts_with(b"\r\n") {
+        at += 2;
+    }
+    at
+}
+
+/// Rewrites a whole head in place as the policy asks: folded lines become one, with spaces for the line ends
+/// (RFC 9112 5.2), and the method upper case. Its length stays. To be called once [`HeadScan`] says that the head is
+/// complete, where [`Policy::rewrites`] says so, before [`parse_head`].
+pub fn normalize(buf: &mut [u8], policy: &Policy) {
+    let start = skip_empty_lines(buf);
+    if policy.casefold_http_method && policy.permit_unconventional_http_method {
+        let method = buf[start..].split_mut(|octet| *octet == b' ').next();
+        if let Some(method) = method {
+            method.make_ascii_uppercase();
+        }
+    }
+    if !policy.permit_obsolete_folding {
+        return;
+    }
+    let Some(mut at) = memchr::memchr(b'\n', &buf[start..]).map(|len| start + len + 1) else {
+        return;
+    };
+    // A fold of the request line is no fold of a field: the scan has refused it.
+    while let Some(len) = memchr::memchr(b'\n', &buf[at..]) {
+        let end = at + len;
+        if len == 1 && buf[at] == b'\r' {
+            return;
+        }
+        if len > 0 && matches!(buf.get(end + 1), Some(b' ' | b'\t')) {
+            buf[end - 1] = b' ';
+            buf[end] = b' ';
+        }
+        at = end + 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_request_is_understood() {
+        let mut headers = Vec::new();
+        let bytes = b"POST /a?b=c HTTP/1.1\r\nHost: example.org:80\r\nX-Id:  1 \r\nContent-Length: 3\r\n\r\nabc";
+        let head = parse_head(bytes, &Policy::default(), &mut headers).unwrap().unwrap();
+        assert_eq!(head.len, bytes.len() - 3);
+        assert_eq!((head.method, head.path, head.query), ("POST", &b"/a"[..], &b"b=c"[..]));
+        assert_eq!((head.authority, head.framing), ("example.org:80", Framing::Length(3)));
+        assert_eq!(headers[1], Header::new("X-Id", "1"));
+        assert!(head.persistent());
+    }
+
+    #[test]
+    fn a_head_that_is_not_whole_is_waited_for() {
+        let mut headers = Vec::new();
+        let bytes = b"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        for len in 0..bytes.len() {
+            let head = parse_head(&bytes[..len], &Policy::default(), &mut headers);
+            assert_eq!(head, Ok(None), "{len}");
+        }
+        assert!(parse_head(bytes, &Policy::default(), &mut headers).unwrap().is_some());
+    }
+}

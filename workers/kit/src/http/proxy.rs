@@ -1,0 +1,172 @@
+//! The PROXY protocol, versions 1 and 2: who the client of a proxy is, said in front of the first request.
+//!
+//! As in gunicorn a connection without such a header is served as it is; a header from a peer that is not on
+//! `proxy_allow_ips` is refused.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::reject::Reject;
+
+/// Which versions are understood: the setting `proxy_protocol`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ProxyProtocol {
+    /// None.
+    Off,
+    /// The text form.
+    V1,
+    /// The binary form.
+    V2,
+    /// Both.
+    Auto,
+}
+
+/// What stood in front of the first request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ProxyHeader {
+    /// No PROXY header.
+    Absent,
+    /// A header that says nothing about a client: a health check of the proxy's own (LOCAL), or a protocol that it
+    /// does not tell. The connection's own addresses hold.
+    Local,
+    /// The addresses of the original connection.
+    Proxied {
+        /// The client's end.
+        source: SocketAddr,
+        /// The end of the proxy.
+        destination: SocketAddr,
+    },
+}
+
+/// Reads the header at the beginning of a connection; answers how many octets it has. Nothing where more octets are
+/// needed to tell. `allowed` says whether the peer may send one ([`super::forwarded::TrustedPeers`]).
+pub fn parse_proxy(
+    buf: &[u8],
+    protocol: ProxyProtocol,
+    allowed: bool,
+) -> Result<Option<(usize, ProxyHeader)>, Reject> {
+    let text = matches!(protocol, ProxyProtocol::V1 | ProxyProtocol::Auto);
+    let binary = matches!(protocol, ProxyProtocol::V2 | ProxyProtocol::Auto);
+    let parse = if text && begins(buf, V1_BEGIN) {
+        parse_v1
+    } else if binary && begins(buf, V2_BEGIN) {
+        parse_v2
+    } else {
+        return Ok(Some((0, ProxyHeader::Absent)));
+    };
+    let signature = if begins(buf, V1_BEGIN) { V1_BEGIN } else { V2_BEGIN };
+    if buf.len() < signature.len() {
+        return Ok(None);
+    }
+    if !allowed {
+        return Err(Reject::new(403, "a PROXY header from a peer that is not on proxy_allow_ips"));
+    }
+    parse(buf)
+}
+
+/// Whether `buf` begins with the signature, as far as it has come.
+fn begins(buf: &[u8], signature: &[u8]) -> bool {
+    let len = buf.len().min(signature.len());
+    buf[..len] == signature[..len]
+}
+
+/// `PROXY TCP4 source destination source-port destination-port`, a line of 107 octets at most.
+fn parse_v1(buf: &[u8]) -> Result<Option<(usize, ProxyHeader)>, Reject> {
+    let seen = &buf[..buf.len().min(V1_MAX)];
+    let Some(end) = memchr::memchr(b'\n', seen) else {
+        if buf.len() >= V1_MAX {
+            return Err(Reject::bad("the PROXY line is too long"));
+        }
+        return Ok(None);
+    };
+    let malformed = || Reject::bad("the PROXY line is malformed").with(&seen[..end]);
+    let line = seen[..end].strip_suffix(b"\r").ok_or_else(malformed)?;
+    let line = std::str::from_utf8(line).map_err(|_| malformed())?;
+    let mut words = line.split(' ').skip(1);
+    let family = words.next().unwrap_or_default();
+    if family == "UNKNOWN" {
+        return Ok(Some((end + 1, ProxyHeader::Local)));
+    }
+    let words: Vec<&str> = words.collect();
+    let [source, destination, source_port, destination_port] = words[..] else {
+        return Err(malformed());
+    };
+    let address = |address: &str, port: &str| {
+        let ip: IpAddr = match family {
+            "TCP4" => address.parse::<Ipv4Addr>().ok()?.into(),
+            "TCP6" => address.parse::<Ipv6Addr>().ok()?.into(),
+            _ => return None,
+        };
+        let canonical = port.bytes().all(|octet| octet.is_ascii_digit())
+            && (port == "0" || !port.starts_with('0'));
+        Some(SocketAddr::new(ip, port.parse().ok().filter(|_| canonical)?))
+    };
+    let source = address(source, source_port).ok_or_else(malformed)?;
+    let destination = address(destination, destination_port).ok_or_else(malformed)?;
+    Ok(Some((end + 1, ProxyHeader::Proxied { source, destination })))
+}
+
+/// Signature, version and command, family and transport, length; then addresses, then what else there may be.
+fn parse_v2(buf: &[u8]) -> Result<Option<(usize, ProxyHeader)>, Reject> {
+    let Some((fixed, rest)) = buf.split_first_chunk::<16>() else { return Ok(None) };
+    let [.., version_command, family_transport, high, low] = *fixed;
+    let len = usize::from(u16::from_be_bytes([high, low]));
+    if len > V2_REST_MAX {
+        return Err(Reject::bad("the PROXY header is too long"));
+    }
+    let command = match version_command {
+        0x20 => ProxyCommand::Local,
+        0x21 => ProxyCommand::Proxy,
+        _ => return Err(Reject::bad("the PROXY header has an unknown version or command")),
+    };
+    let Some(rest) = rest.get(..len) else { return Ok(None) };
+    let header = match (command, family_transport) {
+        (ProxyCommand::Local, _) | (_, 0x00) => Some(ProxyHeader::Local),
+        (_, 0x11) => rest.first_chunk::<12>().map(ipv4),
+        (_, 0x21) => rest.first_chunk::<36>().map(ipv6),
+        // A unix stream: its paths say nothing about a client.
+        (_, 0x31) if rest.len() >= 216 => Some(ProxyHeader::Local),
+        _ => None,
+    };
+    let header = header
+        .ok_or(Reject::bad("the PROXY header has an unknown family, or too few octets for it"))?;
+    Ok(Some((16 + len, header)))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ProxyCommand {
+    Local,
+    Proxy,
+}
+
+fn ipv4(octets: &[u8; 12]) -> ProxyHeader {
+    let address = |at: usize| {
+        let mut address = [0; 4];
+        address.copy_from_slice(&octets[at..at + 4]);
+        IpAddr::from(address)
+    };
+    let port = |at: usize| u16::from_be_bytes([octets[at], octets[at + 1]]);
+    ProxyHeader::Proxied {
+        source: SocketAddr::new(address(0), port(8)),
+        destination: SocketAddr::new(address(4), port(10)),
+    }
+}
+
+fn ipv6(octets: &[u8; 36]) -> ProxyHeader {
+    let address = |at: usize| {
+        let mut address = [0; 16];
+        address.copy_from_slice(&octets[at..at + 16]);
+        IpAddr::from(address)
+    };
+    let port = |at: usize| u16::from_be_bytes([octets[at], octets[at + 1]]);
+    ProxyHeader::Proxied {
+        source: SocketAddr::new(address(0), port(32)),
+        destination: SocketAddr::new(address(16), port(34)),
+    }
+}
+
+const V1_BEGIN: &[u8] = b"PROXY ";
+const V2_BEGIN: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+/// The longest text form, with its line end, by the specification.
+const V1_MAX: usize = 107;
+/// The longest binary form behind its first 16 octets: addresses and a generous share of further facts.
+const V2_REST_MAX: usize = 4096;

@@ -1,0 +1,90 @@
+//! Refusals of what a peer sent, and the answer to them: plain, small, the same for every worker class.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use worker_api::Header;
+
+use super::response::{self, ResponseContext};
+
+/// A request, or the rest of one, is refused. The connection is closed after the answer: where the message ends is
+/// not known, so that nothing behind it may be read as another request (RFC 9112 9.6, 11.2).
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{status}: {reason}")]
+pub struct Reject {
+    /// The status that answers it, where an answer is still possible.
+    pub status: u16,
+    /// What is wrong, for the log; never sent to the peer unless a debug setting asks for it.
+    pub reason: Cow<'static, str>,
+}
+
+impl Reject {
+    /// A refusal with that status.
+    pub const fn new(status: u16, reason: &'static str) -> Self {
+        Self { status, reason: Cow::Borrowed(reason) }
+    }
+
+    /// The message is malformed: 400.
+    pub(super) const fn bad(reason: &'static str) -> Self {
+        Self::new(400, reason)
+    }
+
+    /// The same refusal with the octets that caused it, escaped and cut at a bound.
+    #[cold]
+    pub(super) fn with(self, octets: &[u8]) -> Self {
+        let shown = &octets[..octets.len().min(SHOWN_MAX)];
+        let more = if octets.len() > SHOWN_MAX { "…" } else { "" };
+        let reason = format!("{}: \"{}\"{more}", self.reason, shown.escape_ascii());
+        Self { status: self.status, reason: Cow::Owned(reason) }
+    }
+}
+
+/// A whole response that says that something failed: a small page with the status, and `detail` where the debug
+/// setting asks for it. Without a body, but with its length, where the request was a HEAD.
+pub fn error_answer(ctx: &ResponseContext<'_>, status: u16, detail: Option<&str>) -> Vec<u8> {
+    let status = if (400..=599).contains(&status) { status } else { 500 };
+    let page = Page { status, detail }.to_string();
+    let length = page.len().to_string();
+    let mut headers = vec![
+        Header::new("Content-Type", "text/html; charset=utf-8"),
+        Header::new("Content-Length", &length),
+    ];
+    if status == 405 {
+        headers.push(Header::new("Allow", ALLOW));
+    }
+    let mut answer = Vec::with_capacity(256 + page.len());
+    let plan = response::encode_head(&mut answer, ctx, status, "", &headers);
+    debug_assert!(plan.is_ok(), "names are tokens, values visible ASCII, the status is an error's");
+    if !ctx.head_method {
+        answer.extend_from_slice(page.as_bytes());
+    }
+    answer
+}
+
+struct Page<'a> {
+    status: u16,
+    detail: Option<&'a str>,
+}
+
+impl fmt::Display for Page<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let title = response::reason_phrase(self.status);
+        write!(f, "<!doctype html>\n<title>{} {title}</title>\n<h1>{title}</h1>\n", self.status)?;
+        let Some(detail) = self.detail else { return Ok(()) };
+        f.write_str("<pre>")?;
+        for char in detail.chars() {
+            match char {
+                '&' => f.write_str("&amp;")?,
+                '<' => f.write_str("&lt;")?,
+                '>' => f.write_str("&gt;")?,
+                other => write!(f, "{other}")?,
+            }
+        }
+        f.write_str("</pre>\n")
+    }
+}
+
+/// How many octets of what a peer sent a reason shows.
+const SHOWN_MAX: usize = 80;
+/// What Allow says where the server itself refuses a method: the methods of RFC 9110 9 and RFC 5789.
+const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";

@@ -1,0 +1,72 @@
+//! The request line: method, target, version (RFC 9112 3).
+
+use worker_api::Version;
+
+use super::policy::Policy;
+use super::reject::Reject;
+use super::tokens::is_token;
+
+/// A request line, its three parts valid by themselves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct RequestLine<'b> {
+    pub(super) method: &'b str,
+    pub(super) target: &'b [u8],
+    pub(super) version: Version,
+}
+
+impl<'b> RequestLine<'b> {
+    /// Parses a line without its line end: three parts with one space between each.
+    pub(super) fn parse(line: &'b [u8], policy: &Policy) -> Result<Self, Reject> {
+        let malformed =
+            || Reject::bad("the request line is not `method target version`").with(line);
+        let first = memchr::memchr(b' ', line).ok_or_else(malformed)?;
+        let last = memchr::memrchr(b' ', line).ok_or_else(malformed)?;
+        if first == last {
+            return Err(malformed());
+        }
+        let target = &line[first + 1..last];
+        Ok(Self {
+            method: method(&line[..first], policy)?,
+            target: visible(target)?,
+            version: version(&line[last + 1..], policy)?,
+        })
+    }
+}
+
+/// A method is any token (RFC 9110 9.1); gunicorn takes only those that look like the registered ones.
+fn method<'b>(octets: &'b [u8], policy: &Policy) -> Result<&'b str, Reject> {
+    let method = std::str::from_utf8(octets).unwrap_or_default();
+    if !is_token(method.as_bytes()) {
+        return Err(Reject::bad("the method is no token").with(octets));
+    }
+    let unconventional = !(3..=20).contains(&octets.len())
+        || octets.iter().any(|octet| octet.is_ascii_lowercase() || *octet == b'#');
+    if unconventional && !policy.permit_unconventional_http_method {
+        return Err(Reject::new(405, "an unconventional method").with(octets));
+    }
+    Ok(method)
+}
+
+/// A target has visible ASCII only; what else a URI may have is percent-encoded (RFC 3986 2).
+fn visible(target: &[u8]) -> Result<&[u8], Reject> {
+    let visible = |all: bool, octet: &u8| all & (octet.wrapping_sub(b'!') <= b'~' - b'!');
+    if target.is_empty() || !target.iter().fold(true, visible) {
+        return Err(Reject::bad("the target is empty or has an octet that no URI has").with(target));
+    }
+    Ok(target)
+}
+
+/// `HTTP/` and two single digits (RFC 9112 2.3). A higher minor version is treated as 1.1 (RFC 9110 6.2).
+fn version(octets: &[u8], policy: &Policy) -> Result<Version, Reject> {
+    match octets {
+        b"HTTP/1.0" => Ok(Version::HTTP_10),
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1'..=b'9'] => Ok(Version::HTTP_11),
+        [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => {
+            if policy.permit_unconventional_http_version {
+                return Ok(Version::HTTP_11);
+            }
+            Err(Reject::new(505, "a version other than HTTP/1.x").with(octets))
+        }
+        _ => Err(Reject::bad("the version is malformed").with(octets)),
+    }
+}

@@ -1,0 +1,165 @@
+//! The forms of a request target (RFC 9112 3.2), and the grammar of an authority (RFC 3986 3.2).
+
+use super::reject::Reject;
+
+/// What a request target says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Target<'b> {
+    pub(super) path: &'b [u8],
+    pub(super) query: &'b [u8],
+    /// The authority of an absolute or authority form.
+    pub(super) authority: Option<&'b str>,
+    /// The scheme of an absolute form: `http` or `https`.
+    pub(super) scheme: Option<&'static str>,
+}
+
+impl<'b> Target<'b> {
+    /// Tells the four forms apart; `target` has visible ASCII only.
+    pub(super) fn parse(method: &str, target: &'b [u8]) -> Result<Self, Reject> {
+        if method == "CONNECT" {
+            return connect(target);
+        }
+        if target.first() == Some(&b'/') {
+            let (path, query) = path_and_query(target);
+            return Ok(Self { path, query, authority: None, scheme: None });
+        }
+        if target == b"*" {
+            if method != "OPTIONS" {
+                return Err(Reject::bad("the target is `*`, which only OPTIONS may ask for"));
+            }
+            return Ok(Self { path: target, query: b"", authority: None, scheme: None });
+        }
+        absolute(method, target)
+    }
+}
+
+/// Checks `uri-host [":" port]`: what a Host field or an authority without user information may be.
+pub(super) fn check_authority(authority: &[u8]) -> Result<&str, Reject> {
+    let malformed = || Reject::bad("the authority is not `host` or `host:port`").with(authority);
+    let text = std::str::from_utf8(authority).map_err(|_| malformed())?;
+    let (host, port) = split_port(text).ok_or_else(malformed)?;
+    let host_valid = match host.strip_prefix('[') {
+        Some(literal) => literal.strip_suffix(']').is_some_and(is_ip_literal),
+        None => is_reg_name(host.as_bytes()),
+    };
+    let port_valid = port.is_none_or(|port| port.is_empty() || is_port(port));
+    if host_valid && port_valid { Ok(text) } else { Err(malformed()) }
+}
+
+/// authority-form: host and port, both of them (RFC 9112 3.2.3, RFC 9110 9.3.6).
+fn connect(target: &[u8]) -> Result<Target<'_>, Reject> {
+    let authority = check_authority(target)?;
+    let named = |(host, port): (&str, Option<&str>)| !host.is_empty() && port.is_some_and(is_port);
+    if !split_port(authority).is_some_and(named) {
+        return Err(Reject::bad("CONNECT needs a host and a port").with(target));
+    }
+    Ok(Target { path: b"", query: b"", authority: Some(authority), scheme: None })
+}
+
+/// absolute-form: `http://authority/path?query` (RFC 9112 3.2.2).
+fn absolute<'b>(method: &str, target: &'b [u8]) -> Result<Target<'b>, Reject> {
+    let Some(colon) = memchr::memchr(b':', target).filter(|at| target[*at..].starts_with(b"://"))
+    else {
+        return Err(
+            Reject::bad("the target is in none of the forms that the method may have").with(target)
+        );
+    };
+    let scheme = match &target[..colon] {
+        name if name.eq_ignore_ascii_case(b"http") => "http",
+        name if name.eq_ignore_ascii_case(b"https") => "https",
+        name if is_scheme(name) => {
+            return Err(Reject::new(421, "the target's scheme is not served here").with(target));
+        }
+        _ => return Err(Reject::bad("the target's scheme is malformed").with(target)),
+    };
+    let rest = &target[colon + 3..];
+    let end =
+        rest.iter().position(|octet| matches!(octet, b'/' | b'?' | b'#')).unwrap_or(rest.len());
+    let authority = check_authority(&rest[..end])?;
+    if split_port(authority).is_none_or(|(host, _)| host.is_empty()) {
+        return Err(Reject::bad("the target names no host").with(target));
+    }
+    let (path, query) = path_and_query(&rest[end..]);
+    let path: &[u8] = match path {
+        // RFC 9112 3.2.4: the last proxy turns an OPTIONS for a whole server into `*`.
+        b"" if method == "OPTIONS" && query.is_empty() => b"*",
+        b"" => b"/",
+        path => path,
+    };
+    Ok(Target { path, query, authority: Some(authority), scheme: Some(scheme) })
+}
+
+/// Splits at the first `?`; what follows a `#` is left out: it is not for servers (RFC 3986 3.5), yet some clients
+/// send it.
+fn path_and_query(target: &[u8]) -> (&[u8], &[u8]) {
+    let target = match memchr::memchr(b'#', target) {
+        Some(at) => &target[..at],
+        None => target,
+    };
+    match memchr::memchr(b'?', target) {
+        Some(at) => (&target[..at], &target[at + 1..]),
+        None => (target, b""),
+    }
+}
+
+/// The host, in brackets where it is an IP literal, and the port where there is a colon.
+fn split_port(authority: &str) -> Option<(&str, Option<&str>)> {
+    let after_host = match authority.strip_prefix('[') {
+        Some(literal) => literal.find(']')? + 2,
+        None => authority.find(':').unwrap_or(authority.len()),
+    };
+    let (host, rest) = authority.split_at(after_host);
+    match rest.strip_prefix(':') {
+        Some(port) => Some((host, Some(port))),
+        None if rest.is_empty() => Some((host, None)),
+        None => None,
+    }
+}
+
+fn is_port(port: &str) -> bool {
+    port.bytes().all(|octet| octet.is_ascii_digit()) && port.parse::<u16>().is_ok()
+}
+
+fn is_scheme(name: &[u8]) -> bool {
+    let valid = |octet: &u8| octet.is_ascii_alphanumeric() || matches!(octet, b'+' | b'-' | b'.');
+    name.first().is_some_and(u8::is_ascii_alphabetic) && name.iter().all(valid)
+}
+
+/// `*( unreserved / pct-encoded / sub-delims )` (RFC 3986 3.2.2).
+fn is_reg_name(host: &[u8]) -> bool {
+    let mut rest = host;
+    loop {
+        rest = match rest {
+            [] => return true,
+            [b'%', high, low, rest @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                rest
+            }
+            [octet, rest @ ..] if is_unreserved_or_sub_delim(*octet) => rest,
+            _ => return false,
+        }
+    }
+}
+
+/// What stands between the brackets of `IP-literal`: an IPv6 address, or an address of a version to come.
+fn is_ip_literal(literal: &str) -> bool {
+    if literal.parse::<std::net::Ipv6Addr>().is_ok() {
+        return true;
+    }
+    let Some(future) = literal.strip_prefix(['v', 'V']) else { return false };
+    future.split_once('.').is_some_and(|(version, address)| {
+        let valid = |octet: u8| is_unreserved_or_sub_delim(octet) || octet == b':';
+        !version.is_empty()
+            && version.bytes().all(|octet| octet.is_ascii_hexdigit())
+            && !address.is_empty()
+            && address.bytes().all(valid)
+    })
+}
+
+const fn is_unreserved_or_sub_delim(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric()
+        || matches!(octet, b'-' | b'.' | b'_' | b'~')
+        || matches!(
+            octet,
+            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
+        )
+}
