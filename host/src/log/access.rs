@@ -16,7 +16,7 @@ use super::{
     clock::{self, LocalTime},
     escape,
     file::LogFile,
-    format::{AccessFormat, basic_user},
+    format::{AccessFormat, Scene, basic_user, decimal_seconds, number},
 };
 use crate::settings::{LogFormat, Settings};
 
@@ -26,6 +26,8 @@ pub struct AccessLog {
     file: Arc<LogFile>,
     form: Form,
     lines: Mutex<Lines>,
+    /// Asked once: the log belongs to one process.
+    pid: u32,
 }
 
 #[derive(Debug)]
@@ -53,7 +55,7 @@ impl AccessLog {
         settings.accesslog.as_ref().map(open).transpose()
     }
 
-    /// The log of the worker that owns `buffer`.
+    /// The log of the worker that owns `buffer`; to be made in the worker itself.
     pub fn new(settings: &Settings, file: Arc<LogFile>, buffer: AccessBuffer) -> Self {
         let form = match settings.log_format {
             LogFormat::Text => Form::Text(settings.access_log_format.clone()),
@@ -61,7 +63,7 @@ impl AccessLog {
         };
         let stamp = Stamp { second: i64::MIN, text: Vec::new() };
         let lines = Lines { buffer, line: Vec::new(), stamp, oldest: 0 };
-        Self { file, form, lines: Mutex::new(lines) }
+        Self { file, form, lines: Mutex::new(lines), pid: std::process::id() }
     }
 
     /// Whether a line needs the fields of the response.
@@ -75,9 +77,10 @@ impl AccessLog {
         let lines = &mut *self.lock();
         lines.stamp.set(now, &self.form);
         lines.line.clear();
+        let scene = Scene { time: &lines.stamp.text, pid: self.pid };
         match &self.form {
-            Form::Text(format) => format.write(&mut lines.line, record, &lines.stamp.text),
-            Form::Json => write_json(&mut lines.line, record, &lines.stamp.text),
+            Form::Text(format) => format.write(&mut lines.line, record, &scene),
+            Form::Json => write_json(&mut lines.line, record, &scene),
         }
         if lines.buffer.is_empty() {
             lines.oldest = now;
@@ -161,25 +164,25 @@ impl Stamp {
 }
 
 /// Appends one line with all that is known of a request.
-fn write_json(line: &mut Vec<u8>, record: &AccessRecord<'_>, time: &[u8]) {
+fn write_json(line: &mut Vec<u8>, record: &AccessRecord<'_>, scene: &Scene<'_>) {
     let head = record.head.into_option();
     line.extend_from_slice(br#"{"time":""#);
-    line.extend_from_slice(time);
+    line.extend_from_slice(scene.time);
     line.extend_from_slice(br#"","remote":"#);
     escape::json(line, head.map_or(record.peer, |head| head.peer).host.as_str().as_bytes());
     if let Some(head) = head {
         let user = head.header("authorization").and_then(basic_user);
         for (name, value) in [
-            ("user", user.as_deref()),
-            ("method", Some(head.method.as_str().as_bytes())),
-            ("target", Some(head.target.as_slice())),
-            ("protocol", Some(head.version.name().as_bytes())),
-            ("host", Some(head.authority.as_str().as_bytes())),
-            ("referer", head.header("referer")),
-            ("user_agent", head.header("user-agent")),
+            (r#","user":"#, user.as_deref()),
+            (r#","method":"#, Some(head.method.as_str().as_bytes())),
+            (r#","target":"#, Some(head.target.as_slice())),
+            (r#","protocol":"#, Some(head.version.name().as_bytes())),
+            (r#","host":"#, Some(head.authority.as_str().as_bytes())),
+            (r#","referer":"#, head.header("referer")),
+            (r#","user_agent":"#, head.header("user-agent")),
         ] {
             if let Some(value) = value {
-                let _ = write!(line, r#","{name}":"#);
+                line.extend_from_slice(name.as_bytes());
                 escape::json(line, value);
             }
         }
@@ -187,15 +190,15 @@ fn write_json(line: &mut Vec<u8>, record: &AccessRecord<'_>, time: &[u8]) {
         line.extend_from_slice(br#","request_line":"#);
         escape::json(line, record.request_line.as_slice());
     }
-    let (seconds, micros) =
-        (record.duration_ns / 1_000_000_000, record.duration_ns / 1000 % 1_000_000);
-    let _ = writeln!(
-        line,
-        r#","status":{},"bytes":{},"duration":{seconds}.{micros:06},"pid":{}}}"#,
-        record.status,
-        record.body_bytes,
-        std::process::id(),
-    );
+    line.extend_from_slice(br#","status":"#);
+    number(line, record.status.into());
+    line.extend_from_slice(br#","bytes":"#);
+    number(line, record.body_bytes);
+    line.extend_from_slice(br#","duration":"#);
+    decimal_seconds(line, record.duration_ns);
+    line.extend_from_slice(br#","pid":"#);
+    number(line, scene.pid.into());
+    line.extend_from_slice(b"}\n");
 }
 
 const MONTHS: [&str; 12] =
@@ -251,7 +254,7 @@ pub(super) mod tests {
         let buffer = AccessBuffers::map(1).unwrap().claim(0).unwrap();
         let stamp = Stamp { second: i64::MIN, text: Vec::new() };
         let lines = Lines { buffer, line: Vec::new(), stamp, oldest: 0 };
-        AccessLog { file: Arc::new(file), form, lines: Mutex::new(lines) }
+        AccessLog { file: Arc::new(file), form, lines: Mutex::new(lines), pid: 1 }
     }
 
     fn short_format() -> Form {

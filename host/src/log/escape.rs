@@ -3,27 +3,26 @@
 /// Appends `bytes` for a text line: quotes and backslashes are escaped, and what is not printable
 /// ASCII becomes `\xNN`, so that nobody can end a line or a quoted field, or command a terminal.
 pub(super) fn text(line: &mut Vec<u8>, bytes: &[u8]) {
-    let mut rest = bytes;
-    while let Some(at) = rest.iter().position(|byte| !PLAIN[usize::from(*byte)]) {
-        line.extend_from_slice(&rest[..at]);
-        match rest[at] {
-            quoted @ (b'"' | b'\\') => line.extend_from_slice(&[b'\\', quoted]),
-            byte => line.extend_from_slice(&[
-                b'\\',
-                b'x',
-                HEX[usize::from(byte >> 4)],
-                HEX[usize::from(byte & 15)],
-            ]),
-        }
-        rest = &rest[at + 1..];
+    if all_plain(bytes) {
+        line.extend_from_slice(bytes);
+        return;
     }
-    line.extend_from_slice(rest);
+    for byte in bytes {
+        match *byte {
+            quoted @ (b'"' | b'\\') => line.extend_from_slice(&[b'\\', quoted]),
+            byte if is_plain(byte) => line.push(byte),
+            byte => {
+                let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
+                line.extend_from_slice(&[b'\\', b'x', digit(byte >> 4), digit(byte & 15)]);
+            }
+        }
+    }
 }
 
 /// Appends `bytes` as a JSON string with its quotes; what is not UTF-8 becomes U+FFFD.
 pub(super) fn json(line: &mut Vec<u8>, bytes: &[u8]) {
     line.push(b'"');
-    if bytes.iter().all(|byte| PLAIN[usize::from(*byte)]) {
+    if all_plain(bytes) {
         line.extend_from_slice(bytes);
     } else {
         for c in String::from_utf8_lossy(bytes).chars() {
@@ -58,18 +57,20 @@ pub(super) fn message(line: &mut Vec<u8>, text: &str, after_newline: &str) {
     }
 }
 
-const HEX: &[u8; 16] = b"0123456789abcdef";
+/// Whether all bytes mean themselves. Without a branch inside, so that it becomes vector code:
+/// nearly every field is plain, and this looks at each byte of the log.
+fn all_plain(bytes: &[u8]) -> bool {
+    bytes.iter().fold(true, |plain, byte| plain & is_plain(*byte))
+}
 
-/// Bytes that mean themselves: printable ASCII but quotes and backslashes.
-const PLAIN: [bool; 256] = {
-    let mut plain = [false; 256];
-    let mut byte = 0x20;
-    while byte < 0x7f {
-        plain[byte] = byte != b'"' as usize && byte != b'\\' as usize;
-        byte += 1;
-    }
-    plain
-};
+/// Whether a byte means itself: printable ASCII but quotes and backslashes.
+#[expect(
+    clippy::needless_bitwise_bool,
+    reason = "lazy operators would keep it from being vector code"
+)]
+const fn is_plain(byte: u8) -> bool {
+    (byte.wrapping_sub(0x20) < 0x5f) & (byte != b'"') & (byte != b'\\')
+}
 
 #[cfg(test)]
 mod tests {

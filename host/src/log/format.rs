@@ -2,8 +2,6 @@
 //!
 //! Whatever a client or an application can choose is escaped on its way into the line.
 
-use std::io::Write as _;
-
 use worker_api::{AccessRecord, Header};
 
 use super::escape;
@@ -42,6 +40,14 @@ enum Atom {
     Scheme,
 }
 
+/// What a line says that does not come from the request.
+pub(super) struct Scene<'a> {
+    /// The current time as the form of the log has it.
+    pub(super) time: &'a [u8],
+    /// The worker's process.
+    pub(super) pid: u32,
+}
+
 impl AccessFormat {
     /// Compiles a format; the error says where it is wrong. Atoms that nobody knows are written
     /// as `-`, as gunicorn does.
@@ -78,10 +84,10 @@ impl AccessFormat {
         self.0.iter().any(|atom| matches!(atom, Atom::ResponseField(_)))
     }
 
-    /// Appends one line with its line end. `time` is the current time as `%(t)s` has it.
-    pub(super) fn write(&self, line: &mut Vec<u8>, record: &AccessRecord<'_>, time: &[u8]) {
+    /// Appends one line with its line end.
+    pub(super) fn write(&self, line: &mut Vec<u8>, record: &AccessRecord<'_>, scene: &Scene<'_>) {
         for atom in &self.0 {
-            atom.write(line, record, time);
+            atom.write(line, record, scene);
         }
     }
 }
@@ -140,7 +146,7 @@ impl Atom {
         })
     }
 
-    fn write(&self, line: &mut Vec<u8>, record: &AccessRecord<'_>, time: &[u8]) {
+    fn write(&self, line: &mut Vec<u8>, record: &AccessRecord<'_>, scene: &Scene<'_>) {
         let head = record.head.into_option();
         let micros = record.duration_ns / 1000;
         match self {
@@ -154,7 +160,7 @@ impl Atom {
                 let user = head.and_then(|head| head.header("authorization")).and_then(basic_user);
                 field(line, user.as_deref());
             }
-            Self::Time => line.extend_from_slice(time),
+            Self::Time => line.extend_from_slice(scene.time),
             Self::RequestLine => match head {
                 Some(head) => {
                     escape::text(line, head.method.as_str().as_bytes());
@@ -183,12 +189,12 @@ impl Atom {
             Self::Milliseconds => number(line, micros / 1000),
             Self::Microseconds => number(line, micros),
             Self::DecimalSeconds => {
-                let (seconds, rest) = (micros / 1_000_000, micros % 1_000_000);
-                // Writing to a vector cannot fail.
-                let _ = write!(line, "{seconds}.{rest:06}");
+                decimal_seconds(line, record.duration_ns);
             }
             Self::Pid => {
-                let _ = write!(line, "<{}>", std::process::id());
+                line.push(b'<');
+                number(line, scene.pid.into());
+                line.push(b'>');
             }
             Self::RequestField(name) => {
                 field(line, head.and_then(|head| last(head.headers.as_slice(), name)));
@@ -231,8 +237,17 @@ fn field(line: &mut Vec<u8>, value: Option<&[u8]>) {
     }
 }
 
+/// Seconds with six digits behind the point.
+pub(super) fn decimal_seconds(line: &mut Vec<u8>, nanoseconds: u64) {
+    number(line, nanoseconds / 1_000_000_000);
+    let point = line.len();
+    // A leading one keeps the zeros behind the point; its place becomes the point.
+    number(line, 1_000_000 + nanoseconds / 1000 % 1_000_000);
+    line[point] = b'.';
+}
+
 /// Decimal digits, without the machinery of `fmt`: most lines have several numbers.
-fn number(line: &mut Vec<u8>, number: u64) {
+pub(super) fn number(line: &mut Vec<u8>, number: u64) {
     let mut digits = [0; 20];
     let mut at = digits.len();
     let mut rest = number;
@@ -306,7 +321,11 @@ mod tests {
 
     fn line(format: &str, record: &AccessRecord<'_>) -> String {
         let mut line = Vec::new();
-        AccessFormat::compile(format).unwrap().write(&mut line, record, b"[now]");
+        AccessFormat::compile(format).unwrap().write(
+            &mut line,
+            record,
+            &Scene { time: b"[now]", pid: 77 },
+        );
         String::from_utf8(line).unwrap()
     }
 
@@ -342,7 +361,7 @@ mod tests {
             ("M", "1234"),
             ("D", "1234567"),
             ("L", "1.234567"),
-            ("p", &format!("<{}>", std::process::id())),
+            ("p", "<77>"),
             ("{x-id}i", "2"),
             ("{X-ID}i", "2"),
             ("{none}i", "-"),
