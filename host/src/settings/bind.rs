@@ -32,8 +32,7 @@ pub enum Bind {
 impl Bind {
     /// Reads an address; the error says what was expected.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let unexpected =
-            || format!("expected HOST:PORT, unix:PATH, unix:@NAME or fd://N instead of {text:?}");
+        let unexpected = || "expected HOST:PORT, unix:PATH, unix:@NAME or fd://N".to_owned();
         if let Some(number) = text.strip_prefix("fd://") {
             return number.parse().ok().filter(|fd| *fd >= 0).map(Self::Fd).ok_or_else(unexpected);
         }

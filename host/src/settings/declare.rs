@@ -166,7 +166,12 @@ macro_rules! settings {
                 let mut index = 0;
                 $($(
                     let $name = <$type as Field>::read(&values[index]).map_err(|expected| {
-                        Problem::value(&origins[index], stringify!($name), &expected)
+                        Problem::value(
+                            &origins[index],
+                            stringify!($name),
+                            &expected,
+                            &TABLE[index].kind.write_toml(&values[index]).unwrap_or_default(),
+                        )
                     })?;
                     index += 1;
                 )*)*

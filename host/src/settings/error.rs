@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{declare::Setting, table::TABLE};
+use super::{absent, declare::Setting, table::TABLE};
 
 /// Exit status for settings that cannot be used: `EX_CONFIG` of sysexits(3).
 pub const EX_CONFIG: i32 = 78;
@@ -75,15 +75,21 @@ impl Problem {
         }
     }
 
-    /// A value that does not fit.
-    pub(super) fn value(origin: &Origin, name: &str, expected: &str) -> Self {
-        Self::at(origin, format!("{name}: {expected}"))
+    /// A value that does not fit, as it was written.
+    pub(super) fn value(origin: &Origin, name: &str, expected: &str, found: &str) -> Self {
+        let found = found.split_whitespace().collect::<Vec<_>>().join(" ");
+        let cut = found.char_indices().nth(FOUND_SHOWN).map_or(found.len(), |(at, _)| at);
+        let dots = if cut < found.len() { "…" } else { "" };
+        Self::at(origin, format!("{name}: {expected}, found {}{dots}", &found[..cut]))
     }
 
     /// A key that no setting has.
     pub(super) fn unknown(origin: &Origin, key: &str) -> Self {
-        let hint = nearest(key)
-            .map_or_else(String::new, |setting| format!("; did you mean {:?}?", setting.name));
+        let hint = match (absent::reason(key), nearest(key)) {
+            (Some(reason), _) => format!(" (of gunicorn): {reason}"),
+            (None, Some(setting)) => format!("; did you mean {:?}?", setting.name),
+            (None, None) => String::new(),
+        };
         Self::at(origin, format!("unknown key {key:?}{hint}"))
     }
 }
@@ -175,6 +181,9 @@ fn distance(a: &str, b: &str) -> usize {
     }
     row[b.len()]
 }
+
+/// How much of a wrong value a message shows, in characters.
+const FOUND_SHOWN: usize = 60;
 
 /// No setting has a longer name; what follows cannot bring a key nearer to one.
 const KEY_COMPARED_MAX: usize = 64;

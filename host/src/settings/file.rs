@@ -41,9 +41,15 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<FileSettings, Vec<Problem
     for (key, value) in table.get_ref() {
         let origin = origin(key.span());
         let name: &str = key.get_ref();
+        let found = text.get(value.span()).unwrap_or_default();
         if SECTIONS.contains(&name) {
             if value.get_ref().as_table().is_none() {
-                problems.push(Problem::value(&origin, name, &format!("expected a table [{name}]")));
+                problems.push(Problem::value(
+                    &origin,
+                    name,
+                    &format!("expected a table [{name}]"),
+                    found,
+                ));
             }
             continue;
         }
@@ -55,7 +61,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<FileSettings, Vec<Problem
         let read = setting.read_toml(value.get_ref());
         match read {
             Ok(value) => file.values.push((index, value, origin)),
-            Err(expected) => problems.push(Problem::value(&origin, name, &expected)),
+            Err(expected) => problems.push(Problem::value(&origin, name, &expected, found)),
         }
     }
     if problems.is_empty() {

@@ -4,7 +4,11 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Command, builder::ValueParser};
 
-use super::{declare::Setting, table::TABLE, value::Value};
+use super::{
+    declare::Setting,
+    table::TABLE,
+    value::{Kind, Value},
+};
 
 /// What is to be done with the settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,22 +104,25 @@ fn argument(setting: &'static Setting) -> Option<Arg> {
 fn help(setting: &Setting) -> String {
     let summary = setting.summary().replace('`', "");
     let summary = summary.strip_suffix('.').unwrap_or(&summary);
-    match setting.default {
-        Some(default) if setting.bare.is_none() && !default.is_empty() => {
-            format!("{summary} [default: {default}]")
-        }
-        _ => summary.to_owned(),
-    }
+    format!("{summary}{}", facts(setting, " "))
 }
 
 fn long_help(setting: &Setting) -> String {
-    let mut text = setting.paragraphs().join("\n\n").replace('`', "");
-    if let (Some(default), None) = (setting.default, setting.bare) {
-        text.push_str("\n\n[default: ");
-        text.push_str(default);
-        text.push(']');
-    }
-    text
+    let text = setting.paragraphs().join("\n\n").replace('`', "");
+    format!("{text}{}", facts(setting, "\n\n"))
+}
+
+/// The choices and the default in brackets, each with `separator` before it.
+fn facts(setting: &Setting, separator: &str) -> String {
+    let choices = match setting.kind {
+        Kind::Choice(words) => Some(format!("{separator}[one of: {}]", words.join(", "))),
+        _ => None,
+    };
+    let default = setting
+        .default
+        .filter(|text| setting.kind != Kind::Bool && !text.is_empty())
+        .map(|text| format!("{separator}[default: {text}]"));
+    choices.into_iter().chain(default).collect()
 }
 
 /// The value given for a setting; lists of repeated flags are put together.

@@ -7,11 +7,13 @@
 //!
 //! **Invariant:** a `Settings` that exists is valid; nobody checks a setting again.
 
+mod absent;
 mod bind;
 mod declare;
 mod error;
 mod file;
 mod flags;
+mod page;
 mod print;
 mod table;
 mod types;
@@ -25,11 +27,13 @@ use std::{
     sync::Arc,
 };
 
+pub use absent::ABSENT;
 pub use bind::Bind;
 pub use declare::{Effect, Setting, Variable};
 pub use error::{EX_CONFIG, Error, Origin, Problem};
 pub use file::Sections;
 pub use flags::{Action, command};
+pub use page::page;
 pub use table::{Settings, TABLE};
 pub use types::{
     Account, ClientCertificate, GroupId, HeaderMap, LogFormat, LogLevel, LogTarget, ProxyProtocol,
@@ -91,7 +95,10 @@ impl Sources {
     fn command_variable(&self) -> Result<flags::Flags, Error> {
         let text = self.environment.get(COMMAND_VARIABLE).map_or("", String::as_str);
         let words = words::split(text).ok_or_else(|| {
-            Problem::at(&Origin::CommandVariable, "a quote is not closed, or ends in a backslash")
+            Problem::at(
+                &Origin::CommandVariable,
+                "a quote is not closed, or a backslash stands last",
+            )
         })?;
         let words: Vec<OsString> = words.into_iter().map(OsString::from).collect();
         flags::parse(&words).map_err(|error| {
@@ -161,7 +168,7 @@ impl Layers {
             let origin = Origin::Variable(variable.name);
             let value = setting
                 .parse(&format!("{}{text}", variable.prefix))
-                .map_err(|expected| Problem::value(&origin, setting.name, &expected))?;
+                .map_err(|expected| Problem::value(&origin, setting.name, &expected, text))?;
             self.set(index, value, origin);
         }
         if let (Some(index), Some(path)) =
@@ -184,7 +191,7 @@ impl Layers {
             let index = index_of(name).ok_or_else(|| Problem::unknown(&origin, name))?;
             let value = TABLE[index]
                 .parse(text)
-                .map_err(|expected| Problem::value(&origin, name, &expected))?;
+                .map_err(|expected| Problem::value(&origin, name, &expected, text))?;
             self.set(index, value, origin);
         }
         Ok(())
@@ -199,7 +206,8 @@ impl Layers {
             return Err(Problem::value(
                 &self.origins[chdir],
                 "chdir",
-                &format!("expected a folder instead of {}", base.display()),
+                "expected a folder",
+                &base.display().to_string(),
             )
             .into());
         }

@@ -24,7 +24,7 @@ const MANY: i64 = 1 << 20;
 /// The most worker processes: each has a slot in the scoreboard.
 const WORKERS_MAX: i64 = 1024;
 /// Counters and sizes without a bound of their own.
-const HUGE: i64 = 1 << 50;
+const HUGE: i64 = i64::MAX;
 
 settings! {
     "Server socket" {
@@ -33,7 +33,7 @@ settings! {
         /// `HOST:PORT`, `HOST` (port 8000), `[IPV6]:PORT`, `unix:PATH`, `unix:@NAME` for an abstract name,
         /// or `fd://N` for a listening socket that was inherited. A unix path may be followed by
         /// `?mode=0660&user=NAME&group=NAME`. When `PORT` is in the environment, the default is that
-        /// port on all IPv4 addresses.
+        /// port on all IPv4 addresses, as in gunicorn.
         bind: Vec<Bind> {
             kind: Kind::Addresses, default: Some("127.0.0.1:8000"),
             long: Some("bind"), short: Some('b'),
@@ -181,12 +181,12 @@ settings! {
             kind: Kind::Bool, default: Some("false"), long: Some("permit-obsolete-folding"),
             bare: Some("true"),
         }
-        /// Send the Server field with every answer.
+        /// Send the Server field with every answer; the flag turns it off.
         server_header: bool {
             kind: Kind::Bool, default: Some("true"), long: Some("no-server-header"),
             bare: Some("false"),
         }
-        /// Send files by `sendfile(2)` where the connection allows it.
+        /// Send files by `sendfile(2)` where the connection allows it; the flag turns it off.
         sendfile: bool {
             kind: Kind::Bool, default: Some("true"), long: Some("no-sendfile"),
             bare: Some("false"),

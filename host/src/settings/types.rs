@@ -236,7 +236,7 @@ impl Field for Vec<(String, String)> {
                     !name.is_empty() && !item.contains('\0') && value.len() < PAIR_MAX
                 })
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .ok_or_else(|| format!("expected NAME=VALUE instead of {item:?}"))
+                .ok_or_else(|| "expected NAME=VALUE".to_owned())
         };
         <Vec<String>>::read(value)?.iter().map(pair).collect()
     }
@@ -266,7 +266,7 @@ impl Field for Account {
         }
         match User::from_name(text) {
             Ok(Some(user)) => Ok(Self { uid: user.uid.as_raw(), name: Some(user.name) }),
-            _ => Err(format!("expected a user of this system instead of {text:?}")),
+            _ => Err("expected a user of this system".to_owned()),
         }
     }
 }
@@ -279,7 +279,7 @@ impl Field for GroupId {
         }
         match Group::from_name(text) {
             Ok(Some(group)) => Ok(Self(group.gid.as_raw())),
-            _ => Err(format!("expected a group of this system instead of {text:?}")),
+            _ => Err("expected a group of this system".to_owned()),
         }
     }
 }
@@ -298,9 +298,10 @@ impl Field for ClientCertificate {
 impl Field for TrustedPeers {
     fn read(value: &Value) -> Result<Self, String> {
         let peers = <Vec<String>>::read(value)?;
-        match peers.iter().find(|peer| !is_network(peer)) {
-            Some(peer) => Err(format!("expected \"*\", addresses or networks instead of {peer:?}")),
-            None => Ok(Self(peers)),
+        if peers.iter().all(|peer| is_network(peer)) {
+            Ok(Self(peers))
+        } else {
+            Err("expected \"*\", addresses or networks".to_owned())
         }
     }
 }

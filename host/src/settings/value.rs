@@ -232,11 +232,13 @@ impl Kind {
     pub fn expected(self) -> String {
         match self {
             Self::Bool => "expected true or false".to_owned(),
+            Self::Int { min, max: i64::MAX } => format!("expected a whole number from {min}"),
             Self::Int { min, max } => format!("expected a whole number from {min} to {max}"),
             Self::Seconds { max } => format!("expected seconds, from 0 to {max}"),
-            Self::Bytes { min, max } => format!(
-                "expected a number of bytes from {min} to {max}, or a text such as \"64k\" or \"10M\""
-            ),
+            Self::Bytes { min, max } => {
+                let range = if max == i64::MAX { String::new() } else { format!(" to {max}") };
+                format!("expected bytes, from {min}{range}; 64k and 10M are understood")
+            }
             Self::Mode => "expected permission bits such as 0o660 or \"0660\"".to_owned(),
             Self::Choice(words) => format!("expected one of {}", words.join(", ")),
             Self::Text | Self::Name | Self::Application => "expected a text".to_owned(),

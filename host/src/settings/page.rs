@@ -1,0 +1,115 @@
+//! The reference page, made from the table. `docs/settings.md` is its output; a test compares.
+
+use std::fmt::{self, Write as _};
+
+use super::{absent::ABSENT, declare::Setting, flags::APPLICATION, table::TABLE, value::Kind};
+
+/// The whole page as Markdown.
+pub fn page() -> String {
+    let mut page = INTRODUCTION.to_owned();
+    // Writing to a string cannot fail.
+    let _ = write_settings(&mut page);
+    let _ = write_absent(&mut page);
+    page
+}
+
+fn write_settings(page: &mut String) -> fmt::Result {
+    let mut section = "";
+    for setting in TABLE {
+        if setting.section != section {
+            section = setting.section;
+            writeln!(page, "\n## {section}")?;
+        }
+        writeln!(page, "\n### {}\n", setting.name)?;
+        for paragraph in setting.paragraphs() {
+            writeln!(page, "{paragraph}\n")?;
+        }
+        for (label, text) in facts(setting) {
+            writeln!(page, "- {label}: {text}")?;
+        }
+    }
+    Ok(())
+}
+
+/// What the lines under a setting's text say.
+fn facts(setting: &Setting) -> Vec<(&'static str, String)> {
+    let mut facts = Vec::new();
+    let flags = flags(setting);
+    if !flags.is_empty() {
+        facts.push(("Flag", flags.join(", ")));
+    }
+    facts.push(("Value", value(setting)));
+    facts.push(("Default", default(setting)));
+    if let Some(variable) = setting.variable {
+        facts.push(("Default from the environment", format!("`{}`", variable.name)));
+    }
+    facts.push(("A change takes effect", setting.effect.describe().to_owned()));
+    facts
+}
+
+fn flags(setting: &Setting) -> Vec<String> {
+    if setting.name == APPLICATION {
+        return vec!["none; the argument `APPLICATION`".to_owned()];
+    }
+    let short = setting.short.map(|short| format!("`-{short}`"));
+    let longs = setting.long.iter().chain(setting.aliases).map(|long| format!("`--{long}`"));
+    short.into_iter().chain(longs).collect()
+}
+
+fn value(setting: &Setting) -> String {
+    let kind = setting.kind.expected();
+    let kind = kind.strip_prefix("expected ").unwrap_or(&kind);
+    match setting.bare {
+        Some(bare) if setting.kind != Kind::Bool => format!("{kind}; `{bare}` for the bare flag"),
+        Some("false") => format!("{kind}; the flag means false"),
+        _ => kind.to_owned(),
+    }
+}
+
+fn default(setting: &Setting) -> String {
+    match setting.default {
+        None => "unset".to_owned(),
+        Some("") => "none".to_owned(),
+        Some(text) => format!("`{text}`"),
+    }
+}
+
+fn write_absent(page: &mut String) -> fmt::Result {
+    page.push_str(ABSENT_INTRODUCTION);
+    for (names, reason) in ABSENT {
+        let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+        writeln!(page, "| {} | {reason} |", names.join(", "))?;
+    }
+    Ok(())
+}
+
+const INTRODUCTION: &str = "\
+# Settings
+
+This page is made from the table in `host/src/settings/table.rs`; a test keeps it in step.
+Names, flags and meanings are gunicorn's wherever gunicorn has the setting.
+
+A setting's value comes from the strongest of these places that names it:
+
+1. what `hostctl` asks for,
+2. the command line,
+3. the flags in the environment variable `HOST_CMD_ARGS`, split as a shell does,
+4. the file: `host.toml` in the folder where the server starts, or what `--config` names,
+5. the default, or the environment variable that replaces it.
+
+`host --print-config` writes all values in force and where each comes from, as a file that can be
+read back; `host --check-config` tells whether everything is in order. Settings that cannot be used
+end the command with status 78, and with a line for each thing that is wrong:
+
+    error: host.toml:3: unknown key \"worker\"; did you mean \"workers\"?
+
+The file is TOML. Besides the settings below it may have tables for plugins, which the server hands
+on as they are: `[class.NAME]` for the worker class of that name, `[application]`, and `[hooks]`.
+";
+
+const ABSENT_INTRODUCTION: &str = "
+## Settings of gunicorn that do not exist here
+
+| setting | why |
+| --- | --- |
+";
