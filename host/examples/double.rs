@@ -1,0 +1,147 @@
+//! A whole server with a double in place of worker class and application, for the tests of the
+//! process model in `tests/processes.rs`. Its application is the word behind the flags: it says what
+//! goes wrong, and when.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::time::Duration;
+
+use host::message::{Loaded, Refusal};
+use host::payload::{MoldContext, Payload};
+use host::worker::{GRACEFUL, QUICK, WorkerContext};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+fn main() {
+    std::process::exit(host::serve::main::<Double>());
+}
+
+/// Answers each connection with its process id and closes it.
+struct Double {
+    behaviour: String,
+    class: String,
+}
+
+impl Payload for Double {
+    fn load(context: &MoldContext) -> Result<Self, Refusal> {
+        let settings = &context.settings;
+        // A file can be changed between two reloads, the command line cannot.
+        let behaviour = match &settings.wsgi_app {
+            Some(path) if path.starts_with('/') => {
+                std::fs::read_to_string(path).unwrap_or_default()
+            }
+            word => word.clone().unwrap_or_default(),
+        };
+        let behaviour = behaviour.trim().to_owned();
+        match behaviour.as_str() {
+            "load-refuse" => return Err(Refusal::new("no such module: nosuch", 4)),
+            "load-panic" => panic!("at the disco"),
+            "load-exit-0" => std::process::exit(0),
+            "load-exit-3" => std::process::exit(3),
+            "load-abort" => std::process::abort(),
+            "load-hang" => loop {
+                std::thread::sleep(Duration::from_secs(60));
+            },
+            _ => {}
+        }
+        if settings.worker_class == "missing" {
+            return Err(Refusal::new("no worker class missing", 78));
+        }
+        Ok(Self { behaviour, class: settings.worker_class.clone() })
+    }
+
+    fn loaded(&self) -> Loaded {
+        Loaded {
+            class: self.class.clone(),
+            class_version: "0.0.0".to_owned(),
+            app: self.behaviour.clone(),
+            worker_api: "none".to_owned(),
+        }
+    }
+
+    fn run_worker(self, context: WorkerContext) -> i32 {
+        match self.behaviour.as_str() {
+            "boot-refuse" => {
+                context.boot_failed(Refusal::new("the worker does not like it", 3));
+                return 3;
+            }
+            "boot-hang" => loop {
+                std::thread::sleep(Duration::from_secs(60));
+            },
+            "boot-slow" => std::thread::sleep(Duration::from_millis(400)),
+            "boot-panic" => panic!("at the boot"),
+            _ => {}
+        }
+        context.ready();
+        let mut served = 0;
+        loop {
+            let ready = wait(&context);
+            context.notify();
+            let signals = context.take_signals();
+            if signals & QUICK != 0 {
+                return 0;
+            }
+            for listener in &context.listeners {
+                if ready.contains(&listener.descriptor()) || signals & GRACEFUL != 0 {
+                    while let Some(stream) = accept(listener.descriptor()) {
+                        context.slot.count_accepted();
+                        self.answer(&context, stream);
+                        served += 1;
+                    }
+                }
+            }
+            if !context.alive() {
+                context.close_listeners();
+                if self.behaviour == "drain-slow" {
+                    std::thread::sleep(Duration::from_secs(60));
+                }
+                return 0;
+            }
+            if self.behaviour == "retire" && served >= 5 {
+                context.retire("it has served 5 connections");
+            }
+        }
+    }
+}
+
+impl Double {
+    fn answer(&self, context: &WorkerContext, mut stream: TcpStream) {
+        let mut request = [0; 64];
+        let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
+        let length = stream.read(&mut request).unwrap_or(0);
+        let word = String::from_utf8_lossy(&request[..length]).trim().to_owned();
+        let token = context.slot.begin_request(word.as_bytes());
+        match word.as_str() {
+            "exit 3" => std::process::exit(3),
+            "abort" => std::process::abort(),
+            "panic" => panic!("in the request"),
+            "hang" => std::thread::sleep(Duration::from_secs(60)),
+            "sleep" => std::thread::sleep(Duration::from_millis(300)),
+            _ => {}
+        }
+        let _ = writeln!(stream, "{} {}", std::process::id(), self.behaviour);
+        context.slot.end_request(token);
+        context.slot.count_answer(200, 1, 0, 0);
+    }
+}
+
+/// The descriptors that are readable, within a second.
+fn wait(context: &WorkerContext) -> Vec<RawFd> {
+    let listeners = context.listeners.iter().map(|listener| listener.as_fd());
+    let mut polled: Vec<PollFd<'_>> = std::iter::once(context.wake_fd())
+        .chain(listeners)
+        .map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN))
+        .collect();
+    let _ = poll(&mut polled, PollTimeout::from(1000u16));
+    polled
+        .iter()
+        .filter(|descriptor| descriptor.any().unwrap_or(false))
+        .map(|descriptor| descriptor.as_fd().as_raw_fd())
+        .collect()
+}
+
+fn accept(listener: RawFd) -> Option<TcpStream> {
+    let number = nix::sys::socket::accept(listener).ok()?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Some(unsafe { OwnedFd::from_raw_fd(number) }.into())
+}

@@ -1,0 +1,276 @@
+//! The arbiter's view of a generation, of its mold and of its workers: what it knows about them and
+//! what it has decided. Nothing here does anything to a process.
+
+use std::sync::Arc;
+
+use nix::unistd::Pid;
+
+use crate::control::ClientId;
+use crate::listener::Listener;
+use crate::log::LogFile;
+use crate::message::{Channel, Loaded, Refusal};
+use crate::settings::Settings;
+
+/// One configuration, one worker class, one application, and the processes made from it.
+pub(super) struct Generation {
+    pub(super) id: u32,
+    pub(super) settings: Arc<Settings>,
+    pub(super) listeners: Vec<Arc<Listener>>,
+    pub(super) stage: Stage,
+    /// How many workers it shall have.
+    pub(super) target: usize,
+    pub(super) mold: Option<Mold>,
+    pub(super) loaded: Option<Loaded>,
+    pub(super) workers: Vec<WorkerHandle>,
+    /// The arbiter's end of the pair on which workers report, and the end that they share.
+    pub(super) report: Channel,
+    pub(super) report_of_workers: Channel,
+    /// The access log's file, if there is an access log.
+    pub(super) access_file: Option<Arc<LogFile>>,
+    pub(super) started_ns: u64,
+    /// Boots that failed since one succeeded, and when the next may begin.
+    pub(super) boot_failures: u32,
+    pub(super) retry_at_ns: u64,
+    /// Clients of the control socket that wait for this generation to have taken over.
+    pub(super) waiting: Vec<ClientId>,
+}
+
+/// The life of a generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Its mold loads, its workers boot; it may still be refused.
+    Booting,
+    /// It is the one that serves.
+    Serving,
+    /// It finishes what it has and ends.
+    Retiring,
+}
+
+impl Stage {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Booting => "booting",
+            Self::Serving => "serving",
+            Self::Retiring => "retiring",
+        }
+    }
+}
+
+/// A mold that runs.
+pub(super) struct Mold {
+    pub(super) pid: Pid,
+    pub(super) command: Channel,
+    pub(super) stage: MoldStage,
+    /// When it is killed unless it gets on: it has to load, or to quit, in time.
+    pub(super) kill_at_ns: Option<u64>,
+    /// Why the arbiter killed it.
+    pub(super) killed_for: Option<String>,
+    /// What it said when it refused.
+    pub(super) refusal: Option<Refusal>,
+}
+
+/// The life of a mold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MoldStage {
+    Loading,
+    Loaded,
+    Quitting,
+}
+
+impl MoldStage {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Loading => "loading",
+            Self::Loaded => "loaded",
+            Self::Quitting => "quitting",
+        }
+    }
+}
+
+/// A worker that runs, or that a mold was asked to fork.
+pub(super) struct WorkerHandle {
+    /// Unknown until the mold or the worker itself has told it.
+    pub(super) pid: Option<Pid>,
+    pub(super) slot: u32,
+    pub(super) age: u64,
+    pub(super) stage: WorkerStage,
+    pub(super) forked_ns: u64,
+    pub(super) ready_ns: u64,
+    /// It asked to be replaced: it serves until its replacement does.
+    pub(super) wants_to_retire: bool,
+    /// When it is killed unless it has ended before.
+    pub(super) kill_at_ns: Option<u64>,
+    /// Why the arbiter ends it the hard way, for the log.
+    pub(super) sentence: Option<String>,
+    /// What it said when it could not boot.
+    pub(super) refusal: Option<Refusal>,
+}
+
+/// The life of a worker, as the arbiter knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WorkerStage {
+    Booting,
+    Ready,
+    /// It was told to end.
+    Draining,
+}
+
+impl WorkerHandle {
+    /// Whether it counts as one of the workers that a generation shall have.
+    pub(super) fn counts(&self) -> bool {
+        self.stage != WorkerStage::Draining && !self.wants_to_retire && self.sentence.is_none()
+    }
+
+    /// Whether it serves and will go on.
+    pub(super) fn serves(&self) -> bool {
+        self.stage == WorkerStage::Ready && self.counts()
+    }
+}
+
+impl Generation {
+    /// Workers that it has or is about to have, without those on their way out.
+    pub(super) fn counted(&self) -> usize {
+        self.workers.iter().filter(|worker| worker.counts()).count()
+    }
+
+    /// Workers that serve and will go on.
+    pub(super) fn serving(&self) -> usize {
+        self.workers.iter().filter(|worker| worker.serves()).count()
+    }
+
+    /// Whether nothing of it runs any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.stage == Stage::Retiring && self.mold.is_none() && self.workers.is_empty()
+    }
+
+    /// The workers that may go because there are more than enough: those that asked for it as soon
+    /// as the others suffice, then the oldest.
+    pub(super) fn surplus(&self) -> Vec<u64> {
+        let mut ages: Vec<u64> =
+            self.workers.iter().filter(|worker| worker.counts()).map(|worker| worker.age).collect();
+        ages.sort_unstable();
+        ages.truncate(ages.len().saturating_sub(self.target));
+        let mut asked: Vec<u64> = self
+            .workers
+            .iter()
+            .filter(|worker| {
+                worker.wants_to_retire
+                    && worker.stage == WorkerStage::Ready
+                    && worker.sentence.is_none()
+            })
+            .map(|worker| worker.age)
+            .collect();
+        asked.sort_unstable();
+        asked.truncate((self.serving() + asked.len()).saturating_sub(self.target));
+        ages.extend(asked);
+        ages
+    }
+
+    /// A boot succeeded.
+    pub(super) fn boot_succeeded(&mut self) {
+        self.boot_failures = 0;
+        self.retry_at_ns = 0;
+    }
+
+    /// A boot failed: the first is tried again at once, each further one after twice the time.
+    pub(super) fn boot_failed(&mut self, now_ns: u64) {
+        self.boot_failures += 1;
+        let doublings = self.boot_failures.saturating_sub(2).min(BACK_OFF_DOUBLINGS_MAX);
+        self.retry_at_ns = match self.boot_failures {
+            0 | 1 => 0,
+            _ => now_ns + (BACK_OFF_NS << doublings),
+        };
+    }
+}
+
+/// The first pause between failed boots: 100 ms.
+const BACK_OFF_NS: u64 = 100_000_000;
+/// The longest is 2^8 times the first: 25.6 s.
+const BACK_OFF_DOUBLINGS_MAX: u32 = 8;
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in crate::arbiter) fn worker(age: u64, stage: WorkerStage) -> WorkerHandle {
+        WorkerHandle {
+            pid: None,
+            slot: age as u32,
+            age,
+            stage,
+            forked_ns: 1,
+            ready_ns: 0,
+            wants_to_retire: false,
+            kill_at_ns: None,
+            sentence: None,
+            refusal: None,
+        }
+    }
+
+    fn generation(target: usize, workers: Vec<WorkerHandle>) -> Generation {
+        let (report, report_of_workers) = Channel::pair().unwrap();
+        let sources =
+            crate::settings::Sources { directory: std::env::temp_dir(), ..Default::default() };
+        Generation {
+            id: 1,
+            settings: sources.load().unwrap().0,
+            listeners: vec![],
+            stage: Stage::Serving,
+            target,
+            mold: None,
+            loaded: None,
+            workers,
+            report,
+            report_of_workers,
+            access_file: None,
+            started_ns: 1,
+            boot_failures: 0,
+            retry_at_ns: 0,
+            waiting: vec![],
+        }
+    }
+
+    fn retiring(age: u64) -> WorkerHandle {
+        WorkerHandle { wants_to_retire: true, ..worker(age, WorkerStage::Ready) }
+    }
+
+    #[test]
+    fn the_oldest_go_when_there_are_too_many() {
+        let ready = |age| worker(age, WorkerStage::Ready);
+        let generation = generation(1, vec![ready(5), ready(3), ready(4)]);
+        assert_eq!(generation.surplus(), [3, 4]);
+    }
+
+    #[test]
+    fn who_asks_to_retire_stays_until_the_replacement_serves() {
+        let booting = worker(2, WorkerStage::Booting);
+        let mut generation = generation(1, vec![retiring(1), booting]);
+        assert_eq!(generation.counted(), 1);
+        assert_eq!(generation.surplus(), Vec::<u64>::new());
+        generation.workers[1].stage = WorkerStage::Ready;
+        assert_eq!(generation.surplus(), [1]);
+    }
+
+    #[test]
+    fn of_several_that_ask_to_retire_only_as_many_go_as_were_replaced() {
+        let ready = worker(4, WorkerStage::Ready);
+        let generation = generation(3, vec![retiring(1), retiring(2), retiring(3), ready]);
+        assert_eq!(generation.counted(), 1);
+        assert_eq!(generation.surplus(), [1]);
+    }
+
+    #[test]
+    fn the_pause_between_failed_boots_doubles_up_to_a_bound() {
+        let mut generation = generation(1, vec![]);
+        let pauses: Vec<u64> = (0..20)
+            .map(|_| {
+                generation.boot_failed(0);
+                generation.retry_at_ns / 1_000_000
+            })
+            .collect();
+        assert_eq!(pauses[..5], [0, 100, 200, 400, 800]);
+        assert_eq!(pauses[19], 25_600);
+        generation.boot_succeeded();
+        assert_eq!(generation.retry_at_ns, 0);
+    }
+}

@@ -1,0 +1,163 @@
+//! What molds and workers say. A message counts only if it comes from the process that it is about;
+//! everything else is logged and forgotten.
+
+use std::sync::Arc;
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use super::Arbiter;
+use super::generation::{Generation, MoldStage, Stage, WorkerHandle, WorkerStage};
+use crate::clock;
+use crate::message::{FromMold, FromWorker, Loaded, Received};
+use crate::scoreboard::Scoreboard;
+
+impl Arbiter {
+    /// Takes what the mold of a generation has said.
+    pub(super) fn hear_mold(&mut self, generation: u32) {
+        for _ in 0..MESSAGES_MAX {
+            let scoreboard = Arc::clone(&self.scoreboard);
+            let Some(generation) = self.generation(generation) else { return };
+            let Some(mold) = &generation.mold else { return };
+            match mold.command.receive::<FromMold>() {
+                Ok(Received::Message(message, sender)) if mold.is(sender) => {
+                    generation.on_mold(message, &scoreboard);
+                }
+                Ok(Received::Message(message, sender)) => {
+                    tracing::warn!("process {sender} is no mold but says {message:?}: ignored");
+                }
+                Ok(Received::Garbled(sender)) => {
+                    tracing::warn!("process {sender} sent a garbled message: ignored");
+                }
+                // That it is gone is noticed when it is reaped.
+                Ok(Received::Nothing | Received::Closed) => return,
+                Err(error) => {
+                    tracing::warn!("mold {} cannot be heard: {error}", mold.pid);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Takes what the workers of a generation have said.
+    pub(super) fn hear_workers(&mut self, id: u32) {
+        for _ in 0..MESSAGES_MAX {
+            let scoreboard = Arc::clone(&self.scoreboard);
+            let Some(generation) = self.generation(id) else { return };
+            match generation.report.receive::<FromWorker>() {
+                Ok(Received::Message(message, sender)) => {
+                    if generation.on_worker(message, sender, &scoreboard) {
+                        self.on_ready(id);
+                    }
+                }
+                Ok(Received::Garbled(sender)) => {
+                    tracing::warn!("process {sender} sent a garbled message: ignored");
+                }
+                Ok(Received::Nothing | Received::Closed) => return,
+                Err(error) => {
+                    tracing::warn!("workers cannot be heard: {error}");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// A worker of a generation can serve.
+    fn on_ready(&mut self, id: u32) {
+        let Some(generation) = self.generation(id) else { return };
+        if generation.stage != Stage::Booting {
+            return;
+        }
+        let all = generation.serving() >= generation.target;
+        // The first generation has nobody to spare: it serves from its first worker on.
+        if all || !self.has_been_ready {
+            self.promote(id);
+        }
+    }
+}
+
+impl Generation {
+    fn on_mold(&mut self, message: FromMold, scoreboard: &Scoreboard) {
+        let Some(mold) = &mut self.mold else { return };
+        match message {
+            FromMold::Loaded(loaded) => {
+                if mold.stage == MoldStage::Loading {
+                    mold.stage = MoldStage::Loaded;
+                    mold.kill_at_ns = None;
+                }
+                let Loaded { class, class_version, app, worker_api } = &loaded;
+                tracing::info!(
+                    "Using worker class: {class} {class_version} (worker-api {worker_api}), \
+                     application: {app}"
+                );
+                self.loaded = Some(loaded);
+            }
+            FromMold::Refused(refusal) => mold.refusal = Some(refusal),
+            FromMold::Forked { age, pid } => {
+                if let Some(worker) = self.workers.iter_mut().find(|worker| worker.age == age) {
+                    worker.known_as(pid);
+                }
+            }
+            FromMold::ForkFailed { age, reason } => {
+                tracing::error!("no worker can be forked: {reason}");
+                let unforked = |worker: &WorkerHandle| worker.age == age && worker.pid.is_none();
+                if let Some(index) = self.workers.iter().position(unforked) {
+                    scoreboard.release(self.workers.remove(index).slot);
+                }
+                self.boot_failed(clock::now_ns());
+            }
+        }
+    }
+
+    /// Whether the worker has become able to serve.
+    fn on_worker(&mut self, message: FromWorker, sender: u32, scoreboard: &Scoreboard) -> bool {
+        let (FromWorker::Ready { slot }
+        | FromWorker::BootFailed { slot, .. }
+        | FromWorker::Retiring { slot, .. }) = message;
+        let lives_there = scoreboard.reader(slot).is_some_and(|reader| reader.pid() == sender);
+        let worker = self.workers.iter_mut().find(|worker| {
+            let known = worker.pid.map_or(lives_there, |pid| pid.as_raw() as u32 == sender);
+            worker.slot == slot && known
+        });
+        let Some(worker) = worker else {
+            tracing::warn!("process {sender} is not the worker of slot {slot}: ignored");
+            return false;
+        };
+        worker.known_as(sender);
+        match message {
+            FromWorker::Ready { .. } if worker.stage == WorkerStage::Booting => {
+                worker.stage = WorkerStage::Ready;
+                worker.ready_ns = clock::now_ns();
+                worker.kill_at_ns = None;
+                tracing::info!("Booted worker with pid: {sender}");
+                self.boot_succeeded();
+                return true;
+            }
+            FromWorker::Ready { .. } => {}
+            FromWorker::BootFailed { refusal, .. } => worker.refusal = Some(refusal),
+            FromWorker::Retiring { reason, .. } => {
+                if !worker.wants_to_retire && worker.stage == WorkerStage::Ready {
+                    tracing::info!("Worker {sender} is to be replaced: {reason}");
+                    worker.wants_to_retire = true;
+                }
+            }
+        }
+        false
+    }
+}
+
+impl WorkerHandle {
+    /// The worker's process id is known now; what it was to be told meanwhile it is told.
+    pub(super) fn known_as(&mut self, pid: u32) {
+        if self.pid.is_none() && pid != 0 {
+            self.pid = Some(Pid::from_raw(pid as i32));
+            if self.stage == WorkerStage::Draining {
+                self.signal(Signal::SIGTERM);
+            }
+        }
+    }
+}
+
+/// Messages taken from one channel in one turn, so that one that never ends cannot keep the
+/// arbiter from the others.
+const MESSAGES_MAX: usize = 256;

@@ -1,0 +1,318 @@
+//! The arbiter: it owns the listening sockets, the generations, the signals, the scoreboard and the
+//! control socket, and waits in one poll over all of them.
+//!
+//! | module | what it is for |
+//! | --- | --- |
+//! | `generation` | what the arbiter knows about generations, molds and workers |
+//! | `supply` | as many workers as there shall be: molds and forks, and ends for those too many |
+//! | `messages` | what molds and workers say |
+//! | `watch` | what takes too long |
+//! | `reap` | who died, and what follows |
+//! | `death` | why, in words |
+//! | `reload` | the next generation: made, promoted or refused |
+//! | `signals` | what each signal means |
+//! | `stop` | the end, graceful or quick |
+//! | `upgrade` | another arbiter from another binary takes over (USR2) |
+//! | `requests` | what clients of the control socket ask |
+//!
+//! **Invariants:** one thread. No plugin is loaded, and nothing is parsed that comes from the
+//! network. Nothing in the loop waits for another process.
+
+mod death;
+mod generation;
+mod messages;
+mod reap;
+mod reload;
+mod requests;
+mod signals;
+mod stop;
+mod supply;
+mod upgrade;
+mod watch;
+
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, RawFd};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use death::OutOfMemory;
+use generation::{Generation, Stage};
+use reload::ReloadRequest;
+use stop::Phase;
+use upgrade::{Predecessor, Successor};
+
+use crate::clock;
+use crate::control::{ClientId, ControlServer};
+use crate::listener::{self, Inherited, ListenError, Listener};
+use crate::log::{AccessBuffers, ErrorLog};
+use crate::mold::MoldMain;
+use crate::pidfile::Pidfile;
+use crate::process;
+use crate::scoreboard::{SLOTS_MAX, Scoreboard};
+use crate::settings::{Settings, Sources};
+use crate::signals::SignalInbox;
+use crate::systemd::Notifier;
+
+/// Why there is no arbiter.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener cannot be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The process id cannot be written down, or another server runs.
+    #[error(transparent)]
+    Pidfile(#[from] crate::pidfile::PidfileError),
+    /// The system refused something that every server needs.
+    #[error("cannot start: {what}: {reason}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        reason: std::io::Error,
+    },
+}
+
+/// The master process.
+pub struct Arbiter {
+    sources: Sources,
+    mold_main: MoldMain,
+    log: Arc<ErrorLog>,
+    access_buffers: AccessBuffers,
+    scoreboard: Arc<Scoreboard>,
+    signals: SignalInbox,
+    control: ControlServer,
+    notifier: Notifier,
+    pidfile: Option<Pidfile>,
+    inherited: Inherited,
+    predecessor: Option<Predecessor>,
+    successor: Option<Successor>,
+    out_of_memory: OutOfMemory,
+
+    /// In the order of their making: at most one is booting and one serving.
+    generations: Vec<Generation>,
+    generations_made: u32,
+    workers_made: u64,
+    /// The one reload that follows the one under way.
+    reload_queued: Option<ReloadRequest>,
+    phase: Phase,
+    /// Whether a worker was ever able to serve: that is when the server became ready.
+    has_been_ready: bool,
+    /// WINCH: no workers, until a reload or the successor's end.
+    workers_withdrawn: bool,
+    /// No worker is late by a time before this: the arbiter itself was stopped until then.
+    watch_from_ns: u64,
+}
+
+/// What an event came from.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    Signals,
+    Mold(u32),
+    Report(u32),
+    Control,
+    Client(ClientId),
+    Predecessor,
+}
+
+impl Arbiter {
+    /// Opens the listeners and everything else, before the first fork. `settings` are what
+    /// `sources` said.
+    pub fn new(
+        sources: Sources,
+        settings: Arc<Settings>,
+        log: Arc<ErrorLog>,
+        mold_main: MoldMain,
+    ) -> Result<Self, StartError> {
+        fn system<E: Into<std::io::Error>>(what: &'static str) -> impl Fn(E) -> StartError {
+            move |reason| StartError::System { what, reason: reason.into() }
+        }
+        process::adopt_descendants().map_err(system("adopting workers"))?;
+        process::reset_signal_handlers();
+        let signals = SignalInbox::install(signals::HEARD).map_err(system("signal handlers"))?;
+        let access_buffers = AccessBuffers::map(SLOTS_MAX).map_err(system("memory for logs"))?;
+        let scoreboard = Scoreboard::new().map_err(system("the scoreboard"))?;
+        let predecessor = Predecessor::from_environment();
+        let mut inherited = Inherited::from_environment();
+        process::clear_environment(Inherited::VARIABLES);
+        process::clear_environment(&[upgrade::PREDECESSOR_VARIABLE]);
+        let pidfile = match &settings.pidfile {
+            Some(path) if predecessor.is_some() => Some(Pidfile::create_for_successor(path)?),
+            Some(path) => Some(Pidfile::create(path)?),
+            None => None,
+        };
+        let attempts = if predecessor.is_some() { 1 } else { LISTEN_ATTEMPTS };
+        let listeners = listener::open_all(&settings, &[], &mut inherited, attempts)?;
+        inherited.close_rest();
+        let control = ControlServer::new(&settings);
+        let notifier = Notifier::from_environment();
+        let mut arbiter = Self {
+            sources,
+            mold_main,
+            log,
+            access_buffers,
+            scoreboard: Arc::new(scoreboard),
+            signals,
+            control,
+            notifier,
+            pidfile,
+            inherited,
+            predecessor,
+            successor: None,
+            out_of_memory: OutOfMemory::find(),
+            generations: Vec::new(),
+            generations_made: 0,
+            workers_made: 0,
+            reload_queued: None,
+            phase: Phase::Running,
+            has_been_ready: false,
+            workers_withdrawn: false,
+            watch_from_ns: clock::now_ns(),
+        };
+        tracing::info!("Starting host {}", env!("CARGO_PKG_VERSION"));
+        for listener in &listeners {
+            tracing::info!("Listening at: {listener} ({})", std::process::id());
+        }
+        if arbiter.predecessor.is_none() {
+            arbiter.control.open();
+        }
+        arbiter
+            .add_generation(settings, listeners, Vec::new())
+            .map_err(system("the first generation"))?;
+        Ok(arbiter)
+    }
+
+    /// Serves until the end, and gives the exit status back.
+    pub fn run(mut self) -> i32 {
+        let status = loop {
+            self.supply_workers();
+            self.finish_reloads();
+            if let Some(status) = self.ended() {
+                break status;
+            }
+            let wake_at_ns = self.next_deadline();
+            let ready = self.wait(wake_at_ns);
+            self.notice_own_pause(wake_at_ns);
+            for source in ready {
+                self.handle(source);
+            }
+            self.reap();
+            self.watch();
+        };
+        self.close();
+        status
+    }
+
+    fn handle(&mut self, source: Source) {
+        match source {
+            Source::Signals => self.take_signals(),
+            Source::Mold(generation) => self.hear_mold(generation),
+            Source::Report(generation) => self.hear_workers(generation),
+            Source::Control => self.control.accept(),
+            Source::Client(client) => self.hear_client(client),
+            Source::Predecessor => self.succeed(),
+        }
+    }
+
+    /// Waits for an event, or until a time.
+    fn wait(&self, until_ns: Option<u64>) -> Vec<Source> {
+        let timeout = until_ns.map_or(PollTimeout::NONE, |until_ns| {
+            let left = until_ns.saturating_sub(clock::now_ns()).div_ceil(NANOS_PER_MILLI);
+            PollTimeout::try_from(left.min(WAIT_MS_MAX) as i32).unwrap_or(PollTimeout::MAX)
+        });
+        let (origins, mut descriptors): (Vec<_>, Vec<_>) = self
+            .sources()
+            .map(|(source, descriptor, flags)| (source, PollFd::new(descriptor, flags)))
+            .unzip();
+        match poll(&mut descriptors, timeout) {
+            Ok(_) => {}
+            Err(Errno::EINTR) => return vec![Source::Signals],
+            Err(error) => {
+                tracing::error!("poll failed: {error}");
+                return vec![Source::Signals];
+            }
+        }
+        let is_ready = |descriptor: &PollFd<'_>| descriptor.any().unwrap_or(false);
+        let ready = descriptors.iter().zip(origins).filter(|(descriptor, _)| is_ready(descriptor));
+        ready.map(|(_, source)| source).collect()
+    }
+
+    /// Everything that can wake the loop.
+    fn sources(&self) -> impl Iterator<Item = (Source, BorrowedFd<'_>, PollFlags)> {
+        let readable = PollFlags::POLLIN;
+        let molds = self.generations.iter().filter_map(move |generation| {
+            let mold = generation.mold.as_ref()?;
+            Some((Source::Mold(generation.id), mold.command.as_fd(), readable))
+        });
+        let reports = self.generations.iter().map(move |generation| {
+            (Source::Report(generation.id), generation.report.as_fd(), readable)
+        });
+        let control = self.control.listener().map(|fd| (Source::Control, fd, readable));
+        let clients = self.control.clients().map(|(id, fd, flags)| (Source::Client(id), fd, flags));
+        let predecessor = self
+            .predecessor
+            .as_ref()
+            .map(|predecessor| (Source::Predecessor, predecessor.end(), readable));
+        std::iter::once((Source::Signals, self.signals.as_fd(), readable))
+            .chain(molds)
+            .chain(reports)
+            .chain(control)
+            .chain(clients)
+            .chain(predecessor)
+    }
+
+    /// The descriptors that no child may hold, but for those of the generation it is made for.
+    fn private_descriptors(&self, keep: u32) -> Vec<RawFd> {
+        let others = self.generations.iter().filter(|generation| generation.id != keep);
+        let kept: Vec<RawFd> = self
+            .generations
+            .iter()
+            .filter(|generation| generation.id == keep)
+            .flat_map(|generation| &generation.listeners)
+            .map(|listener| listener.descriptor())
+            .collect();
+        let mut descriptors: Vec<RawFd> = others
+            .flat_map(|generation| {
+                let listeners = generation.listeners.iter().map(|listener| listener.descriptor());
+                let access = generation.access_file.as_ref().map(|file| file.as_fd().as_raw_fd());
+                listeners.chain([generation.report_of_workers.as_raw_fd()]).chain(access)
+            })
+            .filter(|descriptor| !kept.contains(descriptor))
+            .chain(self.sources().map(|(_, descriptor, _)| descriptor.as_raw_fd()))
+            .chain(self.signals.descriptors())
+            .collect();
+        descriptors.sort_unstable();
+        descriptors.dedup();
+        descriptors
+    }
+
+    fn generation(&mut self, id: u32) -> Option<&mut Generation> {
+        self.generations.iter_mut().find(|generation| generation.id == id)
+    }
+
+    fn generation_in(&mut self, stage: Stage) -> Option<&mut Generation> {
+        self.generations.iter_mut().find(|generation| generation.stage == stage)
+    }
+
+    /// The listeners of all generations, each once.
+    fn listeners(&self) -> Vec<Arc<Listener>> {
+        let mut listeners: Vec<Arc<Listener>> = Vec::new();
+        for listener in self.generations.iter().flat_map(|generation| &generation.listeners) {
+            if !listeners.iter().any(|known| Arc::ptr_eq(known, listener)) {
+                listeners.push(Arc::clone(listener));
+            }
+        }
+        listeners
+    }
+
+    /// Whether another arbiter serves the same sockets.
+    fn shares_listeners(&self) -> bool {
+        self.predecessor.is_some() || self.successor.is_some()
+    }
+}
+
+/// How often a port in use is tried at start, as in gunicorn.
+const LISTEN_ATTEMPTS: u32 = 5;
+const NANOS_PER_MILLI: u64 = 1_000_000;
+/// The longest wait: poll counts milliseconds in an int.
+const WAIT_MS_MAX: u64 = 24 * 3600 * 1000;

@@ -1,0 +1,197 @@
+//! Who died, and what follows: workers are missed and replaced, molds are made anew when they are
+//! needed, strangers that the arbiter adopted are reaped without a word.
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use super::Arbiter;
+use super::death::describe_worker;
+use super::generation::{Mold, MoldStage, Stage, WorkerHandle, WorkerStage};
+use crate::clock;
+use crate::message::Refusal;
+use crate::mold::CONFIG;
+use crate::process::{self, End};
+use crate::worker::BOOT_ERROR;
+
+impl Arbiter {
+    /// Takes note of all children that ended.
+    pub(super) fn reap(&mut self) {
+        for _ in 0..CHILDREN_MAX {
+            match process::reap(None, false) {
+                Ok(Some((pid, end))) => self.on_end(pid, end),
+                // None has ended, or there is none.
+                Ok(None) | Err(_) => return,
+            }
+        }
+        // More than a burst: the loop comes back at once.
+        let _ = nix::sys::signal::raise(Signal::SIGCHLD);
+    }
+
+    fn on_end(&mut self, pid: Pid, end: End) {
+        if self.successor.as_ref().is_some_and(|successor| successor.pid() == pid) {
+            return self.on_successor_end(end);
+        }
+        for index in 0..self.generations.len() {
+            let generation = &mut self.generations[index];
+            if generation.mold.as_ref().is_some_and(|mold| mold.pid == pid) {
+                let id = generation.id;
+                // What it said last may still be unread.
+                self.hear_mold(id);
+                if let Some(mold) = self.generations[index].mold.take() {
+                    self.on_mold_end(index, &mold, end);
+                }
+                return;
+            }
+            let scoreboard = &self.scoreboard;
+            let position = generation.workers.iter().position(|worker| match worker.pid {
+                Some(known) => known == pid,
+                None => scoreboard
+                    .reader(worker.slot)
+                    .is_some_and(|slot| slot.pid() == pid.as_raw() as u32),
+            });
+            if position.is_some() {
+                let id = generation.id;
+                self.hear_workers(id);
+                return self.on_worker_end(index, pid, end);
+            }
+        }
+        tracing::debug!("adopted process {pid} {}", end.describe());
+    }
+
+    fn on_mold_end(&mut self, index: usize, mold: &Mold, end: End) {
+        let generation = &mut self.generations[index];
+        let id = generation.id;
+        generation.find_forked(&self.scoreboard);
+        match mold.stage {
+            MoldStage::Quitting => {
+                tracing::debug!("generation {id}: mold {} ended", mold.pid);
+            }
+            MoldStage::Loaded => {
+                let ended = end.describe();
+                tracing::warn!("Mold {} {ended}; another is made when it is needed", mold.pid);
+            }
+            MoldStage::Loading => {
+                let refusal = why_not_loaded(mold, end, &mut self.out_of_memory);
+                self.on_load_failed(index, &refusal);
+            }
+        }
+    }
+
+    /// The payload of a generation could not be loaded.
+    fn on_load_failed(&mut self, index: usize, refusal: &Refusal) {
+        let now_ns = clock::now_ns();
+        let generation = &mut self.generations[index];
+        match generation.stage {
+            Stage::Booting => self.refuse(index, refusal),
+            Stage::Serving => {
+                tracing::error!("No new workers for now: {}", refusal.reason);
+                generation.boot_failed(now_ns);
+                generation.retry_at_ns = generation.retry_at_ns.max(now_ns + RELOAD_PAUSE_NS);
+            }
+            Stage::Retiring => {}
+        }
+    }
+
+    fn on_worker_end(&mut self, index: usize, pid: Pid, end: End) {
+        let generation = &mut self.generations[index];
+        let position = generation.workers.iter().position(|worker| {
+            let slot = self.scoreboard.reader(worker.slot);
+            let lives_there = slot.is_some_and(|slot| slot.pid() == pid.as_raw() as u32);
+            worker.pid.map_or(lives_there, |known| known == pid)
+        });
+        let Some(position) = position else { return };
+        let worker = generation.workers.remove(position);
+        let Some(slot) = self.scoreboard.reader(worker.slot) else { return };
+        let snapshot = slot.snapshot();
+        let killed = end.is_by(Signal::SIGKILL) && worker.sentence.is_none();
+        let out_of_memory = killed && self.out_of_memory.has_struck();
+        let arbiter = self.scoreboard.arbiter_pid();
+        let sentence = worker.sentence.as_deref();
+        let story = describe_worker(end, sentence, out_of_memory, &snapshot, arbiter);
+        if let Some(file) = &generation.access_file {
+            self.access_buffers.rescue(worker.slot as usize, file);
+        }
+        self.scoreboard.release(worker.slot);
+        let was_told = worker.stage == WorkerStage::Draining || snapshot.ended_by.is_some();
+        if was_told && end == End::Status(0) {
+            tracing::info!("Worker exiting (pid: {pid}): it {story}");
+            return;
+        }
+        if worker.stage == WorkerStage::Booting {
+            let refusal = worker.refusal.clone().unwrap_or_else(|| {
+                Refusal::new(format!("worker {pid} {story} before it was ready"), BOOT_ERROR)
+            });
+            return self.on_boot_failed(index, &refusal);
+        }
+        tracing::error!("Worker (pid: {pid}) {story}");
+        if worker.stage == WorkerStage::Ready && is_early(&worker) {
+            self.generations[index].boot_failed(clock::now_ns());
+        }
+    }
+
+    /// A worker could not become ready.
+    fn on_boot_failed(&mut self, index: usize, refusal: &Refusal) {
+        let now_ns = clock::now_ns();
+        let starting = !self.has_been_ready;
+        let generation = &mut self.generations[index];
+        generation.boot_failed(now_ns);
+        let last = generation.boot_failures >= generation.settings.boot_failures_max;
+        match generation.stage {
+            Stage::Booting if !starting || last => self.refuse(index, refusal),
+            Stage::Booting | Stage::Serving => {
+                tracing::error!("Worker failed to boot: {}", refusal.reason);
+            }
+            Stage::Retiring => {}
+        }
+    }
+}
+
+impl super::generation::Generation {
+    /// After the mold's end: which of the workers that it was asked for exist.
+    fn find_forked(&mut self, scoreboard: &crate::scoreboard::Scoreboard) {
+        self.workers.retain_mut(|worker| {
+            let pid = scoreboard.reader(worker.slot).map_or(0, |slot| slot.pid());
+            match (worker.pid, pid) {
+                (Some(_), _) => true,
+                (None, 0) => {
+                    scoreboard.release(worker.slot);
+                    false
+                }
+                (None, pid) => {
+                    worker.known_as(pid);
+                    true
+                }
+            }
+        });
+    }
+}
+
+/// Why a mold ended before it had loaded.
+fn why_not_loaded(mold: &Mold, end: End, out_of_memory: &mut super::death::OutOfMemory) -> Refusal {
+    if let Some(refusal) = &mold.refusal {
+        return refusal.clone();
+    }
+    if let Some(reason) = &mold.killed_for {
+        return Refusal::new(reason.clone(), CONFIG);
+    }
+    let mut reason =
+        format!("the process that loads worker class and application {}", end.describe());
+    if end.is_by(Signal::SIGKILL) && out_of_memory.has_struck() {
+        reason.push_str(": the kernel ran out of memory for it");
+    } else {
+        reason.push_str(" while it loaded them");
+    }
+    Refusal::new(reason, CONFIG)
+}
+
+/// Whether a worker died so soon after it was ready that its successor may fare no better.
+fn is_early(worker: &WorkerHandle) -> bool {
+    clock::now_ns().saturating_sub(worker.ready_ns) < EARLY_NS
+}
+
+/// Children taken in one turn.
+const CHILDREN_MAX: usize = 1024;
+/// A worker that dies within this time of being ready counts as one that failed to boot.
+const EARLY_NS: u64 = 1_000_000_000;
+/// The pause before a generation that serves tries to load its payload again.
+const RELOAD_PAUSE_NS: u64 = 1_000_000_000;

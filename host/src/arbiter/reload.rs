@@ -1,0 +1,186 @@
+//! The next generation: settings are read anew, a mold loads, workers boot; only when all of them
+//! can serve is the old generation told to end. Whatever fails on this way is reported once, to the
+//! log and to those who asked, and the old generation has never stopped serving.
+
+use std::sync::Arc;
+
+use nix::sys::signal::Signal;
+
+use super::Arbiter;
+use super::generation::Stage;
+use super::stop::Phase;
+use crate::clock;
+use crate::control::{ClientId, Response};
+use crate::listener::{self, Listener};
+use crate::message::Refusal;
+
+/// What somebody asked for.
+#[derive(Debug, Default)]
+pub(super) struct ReloadRequest {
+    /// Another worker class than the settings name, for this reload alone.
+    pub(super) worker_class: Option<String>,
+    /// Who waits for the end of it; nobody when it was a signal.
+    pub(super) waiting: Vec<ClientId>,
+}
+
+impl Arbiter {
+    /// Begins a reload, or notes it down when one is under way: exactly one follows, for all that
+    /// ask meanwhile.
+    pub(super) fn reload(&mut self, request: ReloadRequest) {
+        if !matches!(self.phase, Phase::Running) {
+            return self.answer_refused(&request.waiting, "the server is stopping");
+        }
+        if self.generation_in(Stage::Booting).is_none() {
+            return self.begin_reload(request);
+        }
+        let queued = self.reload_queued.get_or_insert_default();
+        let superseded = if queued.worker_class == request.worker_class {
+            queued.waiting.extend(request.waiting);
+            Vec::new()
+        } else {
+            queued.worker_class = request.worker_class;
+            std::mem::replace(&mut queued.waiting, request.waiting)
+        };
+        self.answer_refused(&superseded, "another reload was asked for before this one began");
+    }
+
+    /// A generation can serve: it takes over from the one before.
+    pub(super) fn promote(&mut self, id: u32) {
+        let Some(old) = self.generation_in(Stage::Serving).map(|old| {
+            let limit = old.settings.graceful_timeout;
+            (old.id, limit)
+        }) else {
+            return self.become_ready(id);
+        };
+        let (old, limit) = old;
+        let left = self.listeners_left(id, old);
+        let Some(generation) = self.generation(id) else { return };
+        generation.stage = Stage::Serving;
+        let settings = Arc::clone(&generation.settings);
+        tracing::info!("Generation {id} serves; generation {old} ends");
+        for listener in left {
+            tracing::info!("No longer listening at: {listener}");
+            listener.stop_taking();
+        }
+        if let Some(old) = self.generation(old) {
+            old.retire(Signal::SIGTERM, clock::duration_ns(limit));
+        }
+        self.log.set_level(settings.loglevel);
+        self.move_pidfile(settings.pidfile.as_deref());
+        self.workers_withdrawn = false;
+        self.notifier.ready();
+    }
+
+    /// A generation cannot serve: it ends, and everything is as it was before it began. At start,
+    /// where there is nothing before it, the server ends.
+    pub(super) fn refuse(&mut self, index: usize, refusal: &Refusal) {
+        let Some(old) = self.generation_in(Stage::Serving).map(|old| old.id) else {
+            tracing::error!("{}", refusal.reason);
+            return self.stop_quickly(refusal.status);
+        };
+        let generation = &mut self.generations[index];
+        let id = generation.id;
+        let waiting = std::mem::take(&mut generation.waiting);
+        let limit_ns = clock::duration_ns(generation.settings.graceful_timeout);
+        tracing::error!("Reload refused, generation {old} goes on: {}", refusal.reason);
+        generation.retire(Signal::SIGTERM, limit_ns);
+        for listener in self.listeners_left(old, id) {
+            listener.stop_taking();
+        }
+        self.answer_refused(&waiting, &refusal.reason);
+        self.notifier.ready();
+    }
+
+    /// Buries generations that are over, answers those who waited for that, and begins the reload
+    /// that was asked for meanwhile.
+    pub(super) fn finish_reloads(&mut self) {
+        self.generations.retain(|generation| {
+            let over = generation.is_over();
+            if over {
+                tracing::debug!("generation {} is over", generation.id);
+            }
+            !over
+        });
+        let oldest = self.generations.first().map_or(0, |generation| generation.id);
+        let done: Vec<ClientId> = self
+            .generations
+            .iter_mut()
+            .filter(|generation| generation.stage == Stage::Serving && generation.id == oldest)
+            .flat_map(|generation| std::mem::take(&mut generation.waiting))
+            .collect();
+        for client in done {
+            self.control.answer(client, &Response::done());
+        }
+        let running = matches!(self.phase, Phase::Running);
+        if !running || self.generation_in(Stage::Booting).is_some() {
+            return;
+        }
+        if let Some(request) = self.reload_queued.take() {
+            self.begin_reload(request);
+        }
+    }
+
+    fn begin_reload(&mut self, request: ReloadRequest) {
+        let ReloadRequest { worker_class, waiting } = request;
+        tracing::info!("Reloading");
+        self.notifier.reloading();
+        let mut sources = self.sources.clone();
+        if let Some(class) = worker_class {
+            sources.requests.push(("worker_class".to_owned(), class));
+        }
+        let result = sources.load().map_err(|error| error.to_string()).and_then(|(settings, _)| {
+            let present = self.listeners();
+            let listeners = listener::open_all(&settings, &present, &mut self.inherited, 1);
+            let listeners = listeners.map_err(|error| error.to_string())?;
+            for listener in listeners.iter().filter(|new| !is_among(new, &present)) {
+                tracing::info!("Listening at: {listener}");
+            }
+            Ok((settings, listeners))
+        });
+        let result = result.and_then(|(settings, listeners)| {
+            self.add_generation(settings, listeners, waiting.clone()).map_err(|error| {
+                format!("the logs or sockets of a generation cannot be opened: {error}")
+            })
+        });
+        if let Err(reason) = result {
+            tracing::error!("Reload refused: {}", reason.trim_end());
+            self.answer_refused(&waiting, reason.trim_end());
+            self.notifier.ready();
+        }
+    }
+
+    fn become_ready(&mut self, id: u32) {
+        if let Some(generation) = self.generation(id) {
+            generation.stage = Stage::Serving;
+        }
+        self.has_been_ready = true;
+        let listeners = self.listeners();
+        let addresses: Vec<String> = listeners.iter().map(ToString::to_string).collect();
+        tracing::info!("Server is ready. Listening at: {}", addresses.join(", "));
+        self.notifier.ready();
+        self.control.open();
+    }
+
+    /// The listeners that `gone` has and `stays` has not, unless other programs go on with them.
+    fn listeners_left(&self, stays: u32, gone: u32) -> Vec<Arc<Listener>> {
+        let of = |id| self.generations.iter().find(move |generation| generation.id == id);
+        let (Some(stays), Some(gone)) = (of(stays), of(gone)) else { return Vec::new() };
+        let shared = self.shares_listeners();
+        gone.listeners
+            .iter()
+            .filter(|listener| !is_among(listener, &stays.listeners))
+            .filter(|listener| !shared && !listener.is_from_outside())
+            .cloned()
+            .collect()
+    }
+
+    pub(super) fn answer_refused(&mut self, clients: &[ClientId], reason: &str) {
+        for &client in clients {
+            self.control.answer(client, &Response::refused(reason));
+        }
+    }
+}
+
+fn is_among(listener: &Arc<Listener>, listeners: &[Arc<Listener>]) -> bool {
+    listeners.iter().any(|other| Arc::ptr_eq(other, listener))
+}

@@ -1,0 +1,125 @@
+//! What clients of the control socket ask, and the answers.
+
+use super::Arbiter;
+use super::generation::{Generation, WorkerHandle};
+use super::reload::ReloadRequest;
+use super::stop::Phase;
+use crate::clock;
+use crate::control::{
+    ClientId, GenerationStatus, MoldStatus, Request, Response, Status, WorkerStatus,
+};
+use crate::process::memory_kib;
+use crate::scoreboard::Scoreboard;
+
+impl Arbiter {
+    /// A client is ready: takes its requests and answers them, now or later.
+    pub(super) fn hear_client(&mut self, client: ClientId) {
+        for request in self.control.hear(client) {
+            if let Some(response) = self.on_request(client, request) {
+                self.control.answer(client, &response);
+            }
+        }
+    }
+
+    /// The answer, unless it comes later.
+    fn on_request(&mut self, client: ClientId, request: Request) -> Option<Response> {
+        match request {
+            Request::Status => return Some(Response::status(self.status())),
+            Request::Reload { worker_class } => {
+                self.reload(ReloadRequest { worker_class, waiting: vec![client] });
+                return None;
+            }
+            Request::Scale { workers } if !(1..=WORKERS_MAX).contains(&workers) => {
+                return Some(Response::refused(format!(
+                    "there can be between 1 and {WORKERS_MAX} workers"
+                )));
+            }
+            Request::Scale { workers } => {
+                tracing::info!("Scaling to {workers} workers");
+                self.change_target(|_| workers);
+            }
+            Request::Stop => self.begin_stop(),
+            Request::Quit => self.stop_quickly(0),
+            Request::Reopen => self.reopen_logs(),
+        }
+        Some(Response::done())
+    }
+
+    fn status(&self) -> Status {
+        let pid = std::process::id();
+        let state = match self.phase {
+            Phase::Running if !self.has_been_ready => "starting",
+            Phase::Running => "running",
+            Phase::Delaying { .. } | Phase::Stopping { .. } => "stopping",
+        };
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid,
+            state: state.to_owned(),
+            memory_kib: memory_kib(pid),
+            listeners: self.listeners().iter().map(ToString::to_string).collect(),
+            generations: self
+                .generations
+                .iter()
+                .map(|generation| generation.status(&self.scoreboard))
+                .collect(),
+        }
+    }
+}
+
+impl Generation {
+    fn status(&self, scoreboard: &Scoreboard) -> GenerationStatus {
+        let now_ns = clock::now_ns();
+        let loaded = self.loaded.as_ref();
+        let class = loaded.map(|loaded| loaded.class.as_str());
+        let mut workers: Vec<WorkerStatus> = self
+            .workers
+            .iter()
+            .filter_map(|worker| worker.status(class, scoreboard, now_ns))
+            .collect();
+        workers.sort_by_key(|worker| worker.age);
+        GenerationStatus {
+            id: self.id,
+            state: self.stage.name().to_owned(),
+            class: loaded.map(|loaded| format!("{} {}", loaded.class, loaded.class_version)),
+            app: loaded.map(|loaded| loaded.app.clone()),
+            worker_api: loaded.map(|loaded| loaded.worker_api.clone()),
+            target: self.target,
+            age: clock::between(self.started_ns, now_ns).as_secs(),
+            mold: self.mold.as_ref().map(|mold| MoldStatus {
+                pid: mold.pid.as_raw() as u32,
+                state: mold.stage.name().to_owned(),
+                memory_kib: memory_kib(mold.pid.as_raw() as u32),
+            }),
+            workers,
+        }
+    }
+}
+
+impl WorkerHandle {
+    fn status(
+        &self,
+        class: Option<&str>,
+        scoreboard: &Scoreboard,
+        now_ns: u64,
+    ) -> Option<WorkerStatus> {
+        let slot = scoreboard.reader(self.slot)?;
+        let figures = slot.snapshot();
+        Some(WorkerStatus {
+            pid: figures.pid,
+            age: self.age,
+            class: class.map(str::to_owned),
+            state: figures.state.name().to_owned(),
+            busy: figures.held,
+            in_flight: slot.in_flight().into_iter().map(|request| request.text).collect(),
+            requests: figures.requests,
+            accepted: figures.accepted,
+            uptime: clock::between(self.forked_ns, now_ns).as_secs(),
+            silent_ms: clock::between(figures.heartbeat_ns, now_ns).as_millis() as u64,
+            memory_kib: memory_kib(figures.pid).filter(|_| figures.pid != 0),
+        })
+    }
+}
+
+/// As many as the settings allow.
+const WORKERS_MAX: usize = 768;

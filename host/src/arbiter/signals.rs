@@ -1,0 +1,161 @@
+//! What signals mean to the arbiter: what they mean to gunicorn's.
+//!
+//! | signal | meaning |
+//! | --- | --- |
+//! | TERM | end gracefully |
+//! | INT, QUIT | end quickly |
+//! | HUP | reload |
+//! | TTIN, TTOU | one worker more, one fewer |
+//! | USR1 | open the log files anew, in all processes |
+//! | USR2 | start another arbiter from the program's file beside this one |
+//! | WINCH | end all workers and stay, in the background or beside a successor |
+//! | CHLD | a child ended |
+//! | CONT | the arbiter itself was stopped until now |
+
+use nix::sys::signal::Signal;
+
+use super::Arbiter;
+use super::generation::{Generation, MoldStage, Stage};
+use super::reload::ReloadRequest;
+use crate::clock;
+use crate::message::ToMold;
+use crate::process::name_of;
+use crate::signals::Caught;
+
+/// The signals that the arbiter has handlers for.
+pub(super) const HEARD: &[Signal] = &[
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGHUP,
+    Signal::SIGTTIN,
+    Signal::SIGTTOU,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGWINCH,
+    Signal::SIGCHLD,
+    Signal::SIGCONT,
+];
+
+impl Arbiter {
+    /// Does what the signals ask for that arrived since the last time. Reloads are merged here;
+    /// all others count one by one.
+    pub(super) fn take_signals(&mut self) {
+        let caught = self.signals.take();
+        let reloads = caught.iter().filter(|caught| caught.signal == Signal::SIGHUP).count();
+        for &caught in caught.iter().filter(|caught| caught.signal != Signal::SIGHUP) {
+            self.on_signal(caught);
+        }
+        // A second one may ask for something that changed after the first was sent.
+        for _ in 0..reloads.min(2) {
+            tracing::info!("Handling signal: hup");
+            self.reload(ReloadRequest::default());
+        }
+    }
+
+    fn on_signal(&mut self, caught: Caught) {
+        match caught.signal {
+            Signal::SIGTERM => {
+                log_signal(caught);
+                self.begin_stop();
+            }
+            Signal::SIGINT | Signal::SIGQUIT => {
+                log_signal(caught);
+                self.stop_quickly(0);
+            }
+            Signal::SIGTTIN => {
+                log_signal(caught);
+                self.change_target(|target| (target + 1).min(WORKERS_MAX));
+            }
+            Signal::SIGTTOU => {
+                log_signal(caught);
+                self.change_target(|target| target.saturating_sub(1).max(1));
+            }
+            Signal::SIGUSR1 => self.reopen_logs(),
+            Signal::SIGUSR2 => {
+                log_signal(caught);
+                self.upgrade();
+            }
+            Signal::SIGWINCH => self.withdraw_workers(),
+            Signal::SIGCONT => self.watch_from_ns = clock::now_ns(),
+            // Children are looked after in each turn of the loop.
+            _ => {}
+        }
+    }
+
+    /// Changes how many workers there shall be, in the generation that serves and in the one that
+    /// is about to.
+    pub(super) fn change_target(&mut self, change: impl Fn(usize) -> usize) {
+        if self.workers_withdrawn {
+            return tracing::info!("The workers are withdrawn (WINCH): their number stays");
+        }
+        for generation in &mut self.generations {
+            if generation.stage != Stage::Retiring {
+                generation.target = change(generation.target);
+            }
+        }
+    }
+
+    /// USR1: every process opens its log files anew.
+    pub(super) fn reopen_logs(&mut self) {
+        if let Err(error) = self.log.reopen() {
+            tracing::error!("The error log cannot be opened anew: {error}");
+        }
+        for generation in &mut self.generations {
+            if let Some(Err(error)) = generation.access_file.as_ref().map(|file| file.reopen()) {
+                tracing::error!("The access log cannot be opened anew: {error}");
+            }
+            generation.reopen_logs();
+        }
+        tracing::info!("Log files are open anew");
+    }
+
+    /// WINCH: the workers end, the arbiter stays; its successor goes on alone, until this one is
+    /// told to end or its workers are wanted back.
+    fn withdraw_workers(&mut self) {
+        let daemon = self.generations.iter().any(|generation| generation.settings.daemon);
+        if !daemon && self.successor.is_none() {
+            return tracing::debug!("SIGWINCH ignored: neither in the background nor upgraded");
+        }
+        tracing::info!("Handling signal: winch; the workers end, the arbiter stays");
+        self.workers_withdrawn = true;
+        for generation in &mut self.generations {
+            if generation.stage != Stage::Retiring {
+                generation.target = 0;
+            }
+        }
+    }
+
+    /// The workers that WINCH took away come back.
+    pub(super) fn restore_workers(&mut self) {
+        if std::mem::take(&mut self.workers_withdrawn) {
+            for generation in &mut self.generations {
+                generation.target = generation.settings.workers;
+            }
+        }
+    }
+}
+
+impl Generation {
+    fn reopen_logs(&mut self) {
+        if let Some(mold) = self.mold.as_ref().filter(|mold| mold.stage == MoldStage::Loaded) {
+            // One that does not listen any more is about to be reaped.
+            let _ = mold.command.send(&ToMold::Reopen);
+        }
+        for worker in &self.workers {
+            worker.signal(Signal::SIGUSR1);
+        }
+    }
+}
+
+fn log_signal(caught: Caught) {
+    let name = caught.signal.as_str().trim_start_matches("SIG").to_lowercase();
+    let sender = match (caught.sender, name_of(caught.sender)) {
+        (0, _) | (_, None) => String::new(),
+        (sender, Some(program)) => format!(" (from process {sender}, {program:?})"),
+    };
+    tracing::info!("Handling signal: {name}{sender}");
+}
+
+/// Room in the scoreboard, with some for workers that drain.
+const WORKERS_MAX: usize = 768;

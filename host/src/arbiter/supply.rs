@@ -1,0 +1,228 @@
+//! As many workers as there shall be: molds are made where workers are missing, asked to fork, and
+//! workers that are too many are told to end. Called in each turn of the loop; it looks at how
+//! things are, not at what happened.
+
+use std::sync::Arc;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{ForkResult, Pid};
+
+use super::Arbiter;
+use super::generation::{Generation, Mold, MoldStage, Stage, WorkerHandle, WorkerStage};
+use super::stop::Phase;
+use crate::control::ClientId;
+use crate::listener::Listener;
+use crate::log::AccessLog;
+use crate::message::{Channel, ToMold};
+use crate::mold::{MoldContext, MoldStart};
+use crate::settings::Settings;
+use crate::{clock, process};
+
+impl Arbiter {
+    /// A new generation, of which nothing runs yet.
+    pub(super) fn add_generation(
+        &mut self,
+        settings: Arc<Settings>,
+        listeners: Vec<Arc<Listener>>,
+        waiting: Vec<ClientId>,
+    ) -> std::io::Result<()> {
+        let (report, report_of_workers) = Channel::pair()?;
+        let access_file = AccessLog::open_file(&settings)?.map(Arc::new);
+        self.generations_made += 1;
+        self.generations.push(Generation {
+            id: self.generations_made,
+            stage: Stage::Booting,
+            target: settings.workers,
+            settings,
+            listeners,
+            mold: None,
+            loaded: None,
+            workers: Vec::new(),
+            report,
+            report_of_workers,
+            access_file,
+            started_ns: clock::now_ns(),
+            boot_failures: 0,
+            retry_at_ns: 0,
+            waiting,
+        });
+        Ok(())
+    }
+
+    /// Brings every generation nearer to its number of workers.
+    pub(super) fn supply_workers(&mut self) {
+        if matches!(self.phase, Phase::Stopping { .. }) {
+            return;
+        }
+        for index in 0..self.generations.len() {
+            let generation = &mut self.generations[index];
+            if generation.stage == Stage::Retiring {
+                continue;
+            }
+            if clock::now_ns() >= generation.retry_at_ns {
+                generation.retry_at_ns = 0;
+            }
+            let missing = generation.target.saturating_sub(generation.counted());
+            if missing > 0 && generation.retry_at_ns == 0 {
+                match generation.mold.as_ref().map(|mold| mold.stage) {
+                    None => self.make_mold(index),
+                    Some(MoldStage::Loaded) => self.ask_for_workers(index, missing),
+                    Some(MoldStage::Loading | MoldStage::Quitting) => {}
+                }
+            }
+            for age in self.generations[index].surplus() {
+                self.generations[index].drain(age);
+            }
+        }
+    }
+
+    /// Forks the mold of a generation.
+    fn make_mold(&mut self, index: usize) {
+        let now_ns = clock::now_ns();
+        let result = Channel::pair().map_err(|error| error.to_string()).and_then(|pair| {
+            let generation = &self.generations[index];
+            let report = generation.report_of_workers.duplicate();
+            let report = report.map_err(|error| error.to_string())?;
+            let fork = process::fork_with_signals_blocked().map_err(|error| error.to_string())?;
+            Ok((pair, report, fork))
+        });
+        let generation = &mut self.generations[index];
+        match result {
+            Ok(((near, far), report, ForkResult::Child)) => {
+                drop(near);
+                self.become_mold(index, far, report)
+            }
+            Ok(((near, _), _, ForkResult::Parent { child })) => {
+                tracing::debug!("generation {}: mold {child} loads", generation.id);
+                let limit = generation.settings.boot_timeout;
+                generation.mold = Some(Mold {
+                    pid: child,
+                    command: near,
+                    stage: MoldStage::Loading,
+                    kill_at_ns: limit.map(|limit| now_ns + clock::duration_ns(limit)),
+                    killed_for: None,
+                    refusal: None,
+                });
+            }
+            Err(reason) => {
+                tracing::error!("generation {}: no mold can be made: {reason}", generation.id);
+                generation.retry_at_ns = now_ns + RETRY_NS;
+            }
+        }
+    }
+
+    /// The other side of the fork: nothing of the arbiter is used or dropped from here on.
+    fn become_mold(&self, index: usize, command: Channel, report: Channel) -> ! {
+        let generation = &self.generations[index];
+        let context = MoldContext {
+            settings: Arc::clone(&generation.settings),
+            generation: generation.id,
+            listeners: generation.listeners.clone(),
+            arbiter_pid: self.scoreboard.arbiter_pid(),
+            log: Arc::clone(&self.log),
+            access: generation.access_file.clone().map(|file| (file, self.access_buffers)),
+            files: Vec::new(),
+        };
+        let scoreboard = Arc::clone(&self.scoreboard);
+        let mut close = self.private_descriptors(generation.id);
+        close.push(std::os::fd::AsRawFd::as_raw_fd(&generation.report_of_workers));
+        (self.mold_main)(MoldStart { context, command, report, scoreboard, close })
+    }
+
+    /// Asks a mold for `missing` workers.
+    fn ask_for_workers(&mut self, index: usize, missing: usize) {
+        let generation = &mut self.generations[index];
+        for _ in 0..missing {
+            let age = self.workers_made + 1;
+            let Some(slot) = self.scoreboard.claim(generation.id, age) else {
+                tracing::error!("no more workers: all slots of the scoreboard are taken");
+                generation.retry_at_ns = clock::now_ns() + RETRY_NS;
+                return;
+            };
+            let Some(mold) = &generation.mold else { return };
+            if let Err(error) = mold.command.send(&ToMold::Fork { slot, age }) {
+                tracing::debug!("mold {} does not listen: {error}", mold.pid);
+                self.scoreboard.release(slot);
+                generation.retry_at_ns = clock::now_ns() + RETRY_NS;
+                return;
+            }
+            self.workers_made = age;
+            let now_ns = clock::now_ns();
+            let limit = generation.settings.boot_timeout;
+            generation.workers.push(WorkerHandle {
+                pid: None,
+                slot,
+                age,
+                stage: WorkerStage::Booting,
+                forked_ns: now_ns,
+                ready_ns: 0,
+                wants_to_retire: false,
+                kill_at_ns: limit.map(|limit| now_ns + clock::duration_ns(limit)),
+                sentence: None,
+                refusal: None,
+            });
+        }
+    }
+}
+
+impl Generation {
+    /// Tells one worker to end gracefully.
+    pub(super) fn drain(&mut self, age: u64) {
+        let limit_ns = clock::duration_ns(self.settings.graceful_timeout);
+        if let Some(worker) = self.workers.iter_mut().find(|worker| worker.age == age) {
+            worker.tell_to_end(Signal::SIGTERM, clock::now_ns().saturating_add(limit_ns));
+        }
+    }
+
+    /// Lets the generation end: no worker is replaced any more, and each is sent `signal`.
+    pub(super) fn retire(&mut self, signal: Signal, limit_ns: u64) {
+        self.stage = Stage::Retiring;
+        let now_ns = clock::now_ns();
+        for worker in &mut self.workers {
+            worker.tell_to_end(signal, now_ns.saturating_add(limit_ns));
+        }
+        if let Some(mold) = &mut self.mold {
+            mold.quit(now_ns);
+        }
+    }
+}
+
+impl WorkerHandle {
+    /// Sends SIGTERM or SIGQUIT. One whose process id is not known yet gets it when it is.
+    pub(super) fn tell_to_end(&mut self, signal: Signal, kill_at_ns: u64) {
+        self.stage = WorkerStage::Draining;
+        let sooner = self.kill_at_ns.filter(|_| self.sentence.is_some());
+        self.kill_at_ns = Some(sooner.unwrap_or(kill_at_ns));
+        self.signal(signal);
+    }
+
+    /// Sends any signal, if the process is known.
+    pub(super) fn signal(&self, signal: Signal) {
+        if let Some(pid) = self.pid {
+            // Not an error: it may just have died, which is noticed elsewhere.
+            let _ = kill(pid, signal);
+        }
+    }
+}
+
+impl Mold {
+    /// Tells the mold to end. One that loads hears nothing and is killed.
+    pub(super) fn quit(&mut self, now_ns: u64) {
+        let loading = self.stage == MoldStage::Loading;
+        if loading || self.command.send(&ToMold::Quit).is_err() {
+            let _ = kill(self.pid, Signal::SIGKILL);
+        }
+        self.stage = MoldStage::Quitting;
+        self.kill_at_ns = Some(now_ns + MOLD_QUIT_NS);
+    }
+
+    /// Whether `pid` is this mold's.
+    pub(super) fn is(&self, pid: u32) -> bool {
+        self.pid == Pid::from_raw(pid as i32)
+    }
+}
+
+/// The pause after the system refused a process or a slot.
+const RETRY_NS: u64 = 1_000_000_000;
+/// How long a mold may take to hear that it is to end.
+const MOLD_QUIT_NS: u64 = 2_000_000_000;

@@ -1,0 +1,159 @@
+//! USR2: another arbiter, from what is now in the program's file, takes over the same sockets. Both
+//! serve until one of them is told to end; a successor that cannot start leaves the old one as it
+//! was.
+//!
+//! ```text
+//!     old:  USR2 → successor starts   WINCH → workers end   TERM → ends      (pid file: its own)
+//!     new:         boots, serves                            takes over pid file and control socket
+//! ```
+
+use std::os::fd::{AsFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::libc;
+use nix::unistd::{Pid, getppid};
+
+use super::Arbiter;
+use super::stop::Phase;
+use crate::listener::{UPGRADE_VARIABLE, upgrade_variable};
+use crate::pidfile::Pidfile;
+use crate::process::End;
+
+/// The arbiter that this one was started by, while it lives.
+pub(super) struct Predecessor {
+    /// Readable when the process has ended.
+    end: OwnedFd,
+}
+
+/// The arbiter that this one has started, while it lives.
+pub(super) struct Successor {
+    pid: Pid,
+}
+
+impl Predecessor {
+    /// By the variable that an upgrading arbiter sets for its child, which this process must be.
+    pub(super) fn from_environment() -> Option<Self> {
+        let pid: i32 = std::env::var(PREDECESSOR_VARIABLE).ok()?.parse().ok()?;
+        if pid != getppid().as_raw() {
+            return None;
+        }
+        // SAFETY: pidfd_open takes a pid and flags, and answers with a new descriptor or an error.
+        let number = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        let number = Errno::result(number).ok()?;
+        // SAFETY: the kernel has just made this descriptor for us.
+        Some(Self { end: unsafe { OwnedFd::from_raw_fd(number as RawFd) } })
+    }
+
+    pub(super) fn end(&self) -> BorrowedFd<'_> {
+        self.end.as_fd()
+    }
+}
+
+impl Successor {
+    pub(super) fn pid(&self) -> Pid {
+        self.pid
+    }
+}
+
+impl Arbiter {
+    /// Starts the successor.
+    pub(super) fn upgrade(&mut self) {
+        if self.phase != Phase::Running || !self.has_been_ready {
+            return tracing::warn!("USR2 ignored: the server is not serving");
+        }
+        if let Some(successor) = &self.successor {
+            let pid = successor.pid;
+            return tracing::warn!("USR2 ignored: another arbiter runs already (pid: {pid})");
+        }
+        if self.predecessor.is_some() {
+            return tracing::warn!("USR2 ignored: the arbiter before this one is still there");
+        }
+        let listeners = self.listeners();
+        let descriptors: Vec<RawFd> =
+            listeners.iter().map(|listener| listener.descriptor()).collect();
+        let program = program_path(&self.sources.directory);
+        let mut command = Command::new(&program);
+        command
+            .args(&self.sources.args)
+            .current_dir(&self.sources.directory)
+            .env(UPGRADE_VARIABLE, upgrade_variable(&listeners))
+            .env(PREDECESSOR_VARIABLE, std::process::id().to_string());
+        // SAFETY: the closure runs between fork and exec and calls fcntl alone.
+        unsafe {
+            command.pre_exec(move || keep_over_exec(&descriptors));
+        }
+        match command.spawn() {
+            Ok(child) => {
+                tracing::info!(
+                    "Starting another arbiter (pid: {}): {}",
+                    child.id(),
+                    program.display()
+                );
+                self.successor = Some(Successor { pid: Pid::from_raw(child.id() as i32) });
+            }
+            Err(error) => {
+                tracing::error!(
+                    "Upgrade refused: {} cannot be started: {error}",
+                    program.display()
+                );
+            }
+        }
+    }
+
+    /// The successor is gone: this arbiter goes on alone.
+    pub(super) fn on_successor_end(&mut self, end: End) {
+        self.successor = None;
+        tracing::warn!("The other arbiter {}; this one goes on", end.describe());
+        self.restore_workers();
+        self.control.open();
+        self.notifier.main_process(std::process::id());
+    }
+
+    /// The predecessor is gone: this arbiter is the only one now.
+    pub(super) fn succeed(&mut self) {
+        self.predecessor = None;
+        tracing::info!("The arbiter before this one has ended: this one is the only one now");
+        if let Some(Err(error)) = self.pidfile.as_mut().map(Pidfile::take_over) {
+            tracing::error!("{error}");
+        }
+    }
+
+    /// After a reload: the pid file is where the settings want it.
+    pub(super) fn move_pidfile(&mut self, path: Option<&Path>) {
+        let present = self.pidfile.as_ref().map(Pidfile::path);
+        if present == path || self.shares_listeners() {
+            return;
+        }
+        if let Some(pidfile) = self.pidfile.take() {
+            pidfile.remove();
+        }
+        match path.map(Pidfile::create) {
+            None => {}
+            Some(Ok(pidfile)) => self.pidfile = Some(pidfile),
+            Some(Err(error)) => tracing::error!("{error}"),
+        }
+    }
+}
+
+/// The file that this program was started from; a name without a slash is looked up again.
+fn program_path(directory: &Path) -> PathBuf {
+    let name = std::env::args_os().next().unwrap_or_default();
+    let path = PathBuf::from(name);
+    if path.components().count() > 1 { directory.join(path) } else { path }
+}
+
+fn keep_over_exec(descriptors: &[RawFd]) -> std::io::Result<()> {
+    for &descriptor in descriptors {
+        // SAFETY: the descriptors are the arbiter's listeners, which are open in its child too.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(descriptor) };
+        fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    }
+    Ok(())
+}
+
+/// The variable by which a successor knows who started it.
+pub(super) const PREDECESSOR_VARIABLE: &str = "HOST_PREDECESSOR_PID";

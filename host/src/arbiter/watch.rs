@@ -1,0 +1,161 @@
+//! What takes too long: molds that do not load, workers that do not boot, do not live, do not end.
+//! Nothing here wakes the arbiter more often than something may be due.
+
+use std::sync::Arc;
+
+use nix::sys::signal::{Signal, kill};
+
+use super::Arbiter;
+use super::death::{describe_requests, seconds};
+use super::generation::{Generation, MoldStage, Stage, WorkerHandle, WorkerStage};
+use super::stop::Phase;
+use crate::clock;
+use crate::scoreboard::SlotReader;
+
+impl Arbiter {
+    /// When something may be due next.
+    pub(super) fn next_deadline(&self) -> Option<u64> {
+        let stopping = matches!(self.phase, Phase::Stopping { .. });
+        let of_generations = self.generations.iter().flat_map(|generation| {
+            let mold = generation.mold.as_ref().and_then(|mold| mold.kill_at_ns);
+            let retries =
+                generation.retry_at_ns != 0 && generation.stage != Stage::Retiring && !stopping;
+            let retry = retries.then_some(generation.retry_at_ns);
+            let workers = generation.workers.iter().flat_map(|worker| {
+                let slot = self.scoreboard.reader(worker.slot);
+                let silent = slot.and_then(|slot| self.silent_at(generation, worker, slot));
+                [silent, worker.kill_at_ns]
+            });
+            [mold, retry].into_iter().chain(workers).flatten()
+        });
+        let of_phase = match self.phase {
+            Phase::Delaying { until_ns } => Some(until_ns),
+            Phase::Running | Phase::Stopping { .. } => None,
+        };
+        let of_clients = self.control.next_deadline();
+        of_generations.chain(of_phase).chain(of_clients).min()
+    }
+
+    /// Does what is due.
+    pub(super) fn watch(&mut self) {
+        let now_ns = clock::now_ns();
+        for index in 0..self.generations.len() {
+            self.watch_mold(index, now_ns);
+            for worker in 0..self.generations[index].workers.len() {
+                self.watch_worker(index, worker, now_ns);
+            }
+        }
+        if matches!(self.phase, Phase::Delaying { until_ns } if until_ns <= now_ns) {
+            self.stop_gracefully();
+        }
+        self.control.drop_idle(now_ns);
+    }
+
+    /// Gives all workers a fresh period when the arbiter itself did not run for a while, since in
+    /// that time nobody could have seen their heartbeats, and they may have stood still with it.
+    pub(super) fn notice_own_pause(&mut self, wake_at_ns: Option<u64>) {
+        let now_ns = clock::now_ns();
+        if wake_at_ns.is_some_and(|at| now_ns > at + OWN_PAUSE_NS) {
+            tracing::debug!("the arbiter was stopped for a while: no worker is late by that");
+            self.watch_from_ns = now_ns;
+        }
+    }
+
+    fn watch_mold(&mut self, index: usize, now_ns: u64) {
+        let generation = &mut self.generations[index];
+        let limit = generation.settings.boot_timeout;
+        let Some(mold) = &mut generation.mold else { return };
+        if mold.kill_at_ns.is_none_or(|at| now_ns < at) {
+            return;
+        }
+        if mold.stage == MoldStage::Loading {
+            let limit = seconds(limit.unwrap_or_default());
+            mold.killed_for =
+                Some(format!("loading did not end within {limit} (the setting boot_timeout)"));
+        }
+        mold.kill_at_ns = None;
+        // It may just have died, which is noticed elsewhere.
+        let _ = kill(mold.pid, Signal::SIGKILL);
+    }
+
+    fn watch_worker(&mut self, index: usize, worker: usize, now_ns: u64) {
+        let generation = &self.generations[index];
+        let handle = &generation.workers[worker];
+        let Some(slot) = self.scoreboard.reader(handle.slot) else { return };
+        if handle.pid.is_none() {
+            return self.forget_unforked(index, worker, now_ns);
+        }
+        let killed = handle.kill_at_ns.is_some_and(|at| at <= now_ns);
+        let silent = self.silent_at(generation, handle, slot).is_some_and(|at| at <= now_ns);
+        if !killed && !silent {
+            return;
+        }
+        let busy = describe_requests(&slot.in_flight(), now_ns);
+        let settings = Arc::clone(&generation.settings);
+        let heard_ns = slot.heartbeat_ns();
+        let handle = &mut self.generations[index].workers[worker];
+        if handle.sentence.is_some() {
+            handle.kill_at_ns = None;
+            handle.signal(Signal::SIGKILL);
+            return;
+        }
+        let reason = match handle.stage {
+            _ if silent => {
+                format!("no heartbeat for {}{busy}", seconds(clock::between(heard_ns, now_ns)))
+            }
+            WorkerStage::Booting => {
+                let limit = seconds(settings.boot_timeout.unwrap_or_default());
+                format!("it was not ready within {limit} (the setting boot_timeout)")
+            }
+            _ => {
+                let limit = seconds(settings.graceful_timeout);
+                format!("it had not ended within {limit} (the setting graceful_timeout){busy}")
+            }
+        };
+        let gentle = silent || handle.stage == WorkerStage::Booting;
+        handle.sentence = Some(reason);
+        if gentle {
+            // As in gunicorn: an abort first, which leaves a trace or a core.
+            handle.signal(Signal::SIGABRT);
+            handle.kill_at_ns = Some(now_ns + ABORT_NS);
+        } else {
+            handle.signal(Signal::SIGKILL);
+            handle.kill_at_ns = None;
+        }
+    }
+
+    /// A worker that its mold never forked, or that nobody ever heard of.
+    fn forget_unforked(&mut self, index: usize, worker: usize, now_ns: u64) {
+        let generation = &mut self.generations[index];
+        let handle = &generation.workers[worker];
+        let overdue = handle.kill_at_ns.is_some_and(|at| at <= now_ns);
+        if overdue {
+            if let Some(mold) = &mut generation.mold {
+                tracing::error!("mold {} does not fork workers: it is killed", mold.pid);
+                let _ = kill(mold.pid, Signal::SIGKILL);
+            }
+            generation.workers[worker].kill_at_ns = None;
+        }
+    }
+
+    /// When a worker counts as dead unless it is heard of.
+    fn silent_at(
+        &self,
+        generation: &Generation,
+        worker: &WorkerHandle,
+        slot: SlotReader,
+    ) -> Option<u64> {
+        let timeout_ns = clock::duration_ns(generation.settings.timeout?);
+        let is_watched = worker.stage != WorkerStage::Booting && worker.pid.is_some();
+        if !is_watched || worker.sentence.is_some() {
+            return None;
+        }
+        let heard_ns = slot.heartbeat_ns().max(self.watch_from_ns).max(worker.forked_ns);
+        Some(heard_ns.saturating_add(timeout_ns))
+    }
+}
+
+/// A wake-up that comes later than this was kept back by a stop of the whole process.
+const OWN_PAUSE_NS: u64 = 500_000_000;
+/// From SIGABRT to SIGKILL.
+const ABORT_NS: u64 = 1_000_000_000;

@@ -1,0 +1,40 @@
+//! The other side of the control socket: one request, one response.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use super::protocol::{Request, Response};
+
+/// Why there was no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens.
+    #[error("no server answers at {}: {reason}", path.display())]
+    Unreachable {
+        /// The socket's path.
+        path: PathBuf,
+        /// What the system said.
+        reason: std::io::Error,
+    },
+    /// The server went away before it answered.
+    #[error("the server ended before it answered")]
+    Gone,
+    /// The answer makes no sense: another version's, perhaps.
+    #[error("the server's answer is not understood: {0}")]
+    Garbled(serde_json::Error),
+}
+
+/// Asks the server behind `path`, and waits for its answer as long as it takes.
+pub fn ask(path: &Path, request: &Request) -> Result<Response, ClientError> {
+    let unreachable = |reason| ClientError::Unreachable { path: path.to_owned(), reason };
+    let mut stream = UnixStream::connect(path).map_err(unreachable)?;
+    let mut line = serde_json::to_vec(request).map_err(ClientError::Garbled)?;
+    line.push(b'\n');
+    stream.write_all(&line).map_err(|_| ClientError::Gone)?;
+    let mut answer = String::new();
+    match BufReader::new(stream).read_line(&mut answer) {
+        Ok(length) if length > 0 => serde_json::from_str(&answer).map_err(ClientError::Garbled),
+        _ => Err(ClientError::Gone),
+    }
+}

@@ -1,0 +1,274 @@
+//! The arbiter's side of the control socket. No client can make the arbiter wait, or grow: clients,
+//! lines and answers are bounded, and who says nothing is let go.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use nix::poll::PollFlags;
+use nix::sys::stat::{Mode, umask};
+
+use super::protocol::{Request, Response};
+use crate::clock;
+use crate::settings::Settings;
+
+/// A client, for as long as it is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientId(u64);
+
+/// The socket and its clients.
+#[derive(Debug)]
+pub struct ControlServer {
+    /// Where it shall be; nothing when there shall be none.
+    path: Option<PathBuf>,
+    /// Whether somebody named the path: then it is worth more than a debug line when it fails.
+    is_named: bool,
+    mode: u32,
+    listener: Option<UnixListener>,
+    /// Device and inode of the socket's file, so that only our own is ever removed.
+    identity: Option<(u64, u64)>,
+    clients: Vec<Client>,
+    clients_made: u64,
+}
+
+#[derive(Debug)]
+struct Client {
+    id: ClientId,
+    stream: UnixStream,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    /// How many requests are not answered yet.
+    unanswered: usize,
+    /// It says nothing more: it is let go when all is answered.
+    has_ended: bool,
+    heard_ns: u64,
+}
+
+impl ControlServer {
+    /// A server that is not open yet.
+    pub fn new(settings: &Settings) -> Self {
+        let path = settings.control_socket.clone().filter(|_| !settings.control_socket_disable);
+        let origin = settings.origin("control_socket");
+        Self {
+            path,
+            is_named: origin.is_some_and(|origin| *origin != crate::settings::Origin::Default),
+            mode: settings.control_socket_mode,
+            listener: None,
+            identity: None,
+            clients: Vec::new(),
+            clients_made: 0,
+        }
+    }
+
+    /// Makes the socket, if it is not there: at start, and when another arbiter that had taken its
+    /// name has ended. A place where it cannot be made is no reason not to serve.
+    pub fn open(&mut self) {
+        let Some(path) = &self.path else { return };
+        if self.identity.is_some() && self.identity == identity_of(path) {
+            return;
+        }
+        match listen(path, self.mode) {
+            Ok(listener) => {
+                tracing::debug!("Control socket at {}", path.display());
+                self.identity = identity_of(path);
+                self.listener = Some(listener);
+            }
+            Err(error) if self.is_named => {
+                tracing::warn!("no control socket at {}: {error}", path.display());
+            }
+            Err(error) => tracing::debug!("no control socket at {}: {error}", path.display()),
+        }
+    }
+
+    /// Removes the socket, if it still is this server's.
+    pub fn close(&mut self) {
+        let Some(path) = &self.path else { return };
+        if self.identity.is_some() && self.identity == identity_of(path) {
+            // A file that somebody else removed meanwhile is not missed.
+            let _ = std::fs::remove_file(path);
+        }
+        self.listener = None;
+    }
+
+    /// The descriptor that is readable when somebody connects; nothing while there are as many
+    /// clients as there may be.
+    pub fn listener(&self) -> Option<BorrowedFd<'_>> {
+        let has_room = self.clients.len() < CLIENTS_MAX;
+        self.listener.as_ref().filter(|_| has_room).map(|listener| listener.as_fd())
+    }
+
+    /// The clients, with what they are to be polled for.
+    pub fn clients(&self) -> impl Iterator<Item = (ClientId, BorrowedFd<'_>, PollFlags)> {
+        self.clients.iter().map(|client| {
+            let mut flags = PollFlags::empty();
+            flags.set(PollFlags::POLLIN, !client.has_ended);
+            flags.set(PollFlags::POLLOUT, !client.output.is_empty());
+            (client.id, client.stream.as_fd(), flags)
+        })
+    }
+
+    /// Takes everybody who waits, as far as there is room.
+    pub fn accept(&mut self) {
+        let Some(listener) = &self.listener else { return };
+        while self.clients.len() < CLIENTS_MAX {
+            let Ok((stream, _)) = listener.accept() else { return };
+            if stream.set_nonblocking(true).is_err() {
+                continue;
+            }
+            self.clients_made += 1;
+            self.clients.push(Client {
+                id: ClientId(self.clients_made),
+                stream,
+                input: Vec::new(),
+                output: Vec::new(),
+                unanswered: 0,
+                has_ended: false,
+                heard_ns: clock::now_ns(),
+            });
+        }
+    }
+
+    /// Reads from and writes to a client that is ready, and gives back the requests that are whole.
+    pub fn hear(&mut self, id: ClientId) -> Vec<Request> {
+        let Some(client) = self.clients.iter_mut().find(|client| client.id == id) else {
+            return Vec::new();
+        };
+        client.flush();
+        client.read();
+        let mut requests = Vec::new();
+        while let Some(end) = client.input.iter().position(|&byte| byte == b'\n') {
+            let line: Vec<u8> = client.input.drain(..=end).collect();
+            client.unanswered += 1;
+            match serde_json::from_slice(&line) {
+                Ok(request) => requests.push(request),
+                Err(error) => client.answer(&Response::refused(format!("no request: {error}"))),
+            }
+        }
+        if client.input.len() > LINE_MAX {
+            client.has_ended = true;
+            client.input.clear();
+            client.unanswered += 1;
+            client.answer(&Response::refused(format!("a line is longer than {LINE_MAX} bytes")));
+        }
+        self.drop_finished();
+        requests
+    }
+
+    /// Answers a request of a client; one that has gone meanwhile is not missed.
+    pub fn answer(&mut self, id: ClientId, response: &Response) {
+        if let Some(client) = self.clients.iter_mut().find(|client| client.id == id) {
+            client.answer(response);
+        }
+        self.drop_finished();
+    }
+
+    /// When a silent client is let go next.
+    pub fn next_deadline(&self) -> Option<u64> {
+        let idle = self.clients.iter().filter(|client| client.unanswered == 0);
+        idle.map(|client| client.heard_ns + CLIENT_IDLE_NS).min()
+    }
+
+    /// Lets clients go that have been silent for long.
+    pub fn drop_idle(&mut self, now_ns: u64) {
+        self.clients
+            .retain(|client| client.unanswered > 0 || now_ns < client.heard_ns + CLIENT_IDLE_NS);
+    }
+
+    fn drop_finished(&mut self) {
+        self.clients.retain(|client| {
+            let waits = client.unanswered > 0 || !client.output.is_empty();
+            !client.has_ended || (waits && client.output.len() <= OUTPUT_MAX)
+        });
+    }
+}
+
+impl Client {
+    fn read(&mut self) {
+        let mut buffer = [0; 4096];
+        while !self.has_ended && self.input.len() <= LINE_MAX {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => self.has_ended = true,
+                Ok(length) => {
+                    self.heard_ns = clock::now_ns();
+                    self.input.extend_from_slice(&buffer[..length]);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(_) => self.fail(),
+            }
+        }
+    }
+
+    fn answer(&mut self, response: &Response) {
+        self.unanswered = self.unanswered.saturating_sub(1);
+        self.heard_ns = clock::now_ns();
+        // These types have no map with keys other than text, the only thing that could fail.
+        let line = serde_json::to_vec(response).unwrap_or_default();
+        self.output.extend_from_slice(&line);
+        self.output.push(b'\n');
+        self.flush();
+        if self.output.len() > OUTPUT_MAX {
+            self.fail();
+        }
+    }
+
+    fn flush(&mut self) {
+        while !self.output.is_empty() {
+            match self.stream.write(&self.output) {
+                Ok(length) => drop(self.output.drain(..length)),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(_) => return self.fail(),
+            }
+        }
+    }
+
+    /// The client is gone, or asks for more than it takes.
+    fn fail(&mut self) {
+        self.has_ended = true;
+        self.unanswered = 0;
+        self.input.clear();
+        self.output.clear();
+    }
+}
+
+/// Makes the socket under another name and moves it into place, so that one that was there before
+/// is replaced in one step. A live one of another server is left alone, except that of the arbiter
+/// that this one follows, which is told apart by nothing: the newer server has the name.
+fn listen(path: &Path, mode: u32) -> std::io::Result<UnixListener> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
+        std::fs::DirBuilder::new().mode(0o700).create(folder)?;
+    }
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let temporary = PathBuf::from(name);
+    // One of a process that had the same number.
+    let _ = std::fs::remove_file(&temporary);
+    let before = umask(Mode::from_bits_truncate(0o177));
+    let listener = UnixListener::bind(&temporary);
+    umask(before);
+    let listener = listener?;
+    let placed = std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(mode))
+        .and_then(|()| listener.set_nonblocking(true))
+        .and_then(|()| std::fs::rename(&temporary, path));
+    if let Err(error) = placed {
+        let _ = std::fs::remove_file(&temporary);
+        return Err(error);
+    }
+    Ok(listener)
+}
+
+fn identity_of(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+/// Clients at a time; further ones wait in the socket's backlog.
+const CLIENTS_MAX: usize = 16;
+/// Longest line of a request in bytes.
+const LINE_MAX: usize = 16 * 1024;
+/// Answers that a client may leave unread, in bytes: the status of some thousand workers.
+const OUTPUT_MAX: usize = 4 << 20;
+/// A client that asks nothing for a minute is let go.
+const CLIENT_IDLE_NS: u64 = 60_000_000_000;

@@ -1,0 +1,148 @@
+//! Listeners that were open before this process began: `fd://N`, systemd's socket activation, and
+//! those that an older arbiter hands to its successor (USR2).
+
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::socket::{
+    AddressFamily, SockaddrLike as _, SockaddrStorage, getsockname, getsockopt, sockopt,
+};
+
+use super::{ACTIVATED, Address, ListenError, Listener, identity_of};
+use crate::process;
+
+/// What the environment handed to this process, each to be taken once.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    /// Numbers of systemd's descriptors.
+    activated: Vec<RawFd>,
+    /// Descriptors of the older arbiter with the keys that it knew them by.
+    upgraded: Vec<(RawFd, String)>,
+}
+
+impl Inherited {
+    /// Reads `LISTEN_FDS` (when `LISTEN_PID` means this process) and `HOST_FDS`.
+    ///
+    /// The variables are to be removed before anything is forked: see [`Inherited::VARIABLES`].
+    pub fn from_environment() -> Self {
+        let number = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
+        let mut inherited = Self::default();
+        if number("LISTEN_PID") == Some(std::process::id()) {
+            let count = number("LISTEN_FDS").unwrap_or(0).min(DESCRIPTORS_MAX);
+            inherited.activated = (0..count).map(|n| FIRST_ACTIVATED + n as RawFd).collect();
+        }
+        if let Ok(entries) = std::env::var(UPGRADE_VARIABLE) {
+            let entries = entries.lines().filter_map(parse_entry);
+            let (activated, ours): (Vec<_>, Vec<_>) =
+                entries.partition(|(_, key)| key.starts_with(ACTIVATED));
+            inherited.activated.extend(activated.into_iter().map(|(number, _)| number));
+            inherited.upgraded = ours;
+        }
+        inherited
+    }
+
+    /// The variables that say what was inherited: meant for this process and nobody behind it.
+    pub const VARIABLES: &[&str] =
+        &["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", UPGRADE_VARIABLE];
+
+    /// Systemd's sockets, if there are any: they stand in for the setting `bind`, as in gunicorn.
+    pub(super) fn take_activated(&mut self) -> Result<Option<Vec<Listener>>, ListenError> {
+        let numbers = std::mem::take(&mut self.activated);
+        let listeners: Vec<_> = numbers
+            .into_iter()
+            .map(|number| adopt(number, format!("{ACTIVATED}{number}")))
+            .collect::<Result<_, _>>()?;
+        Ok((!listeners.is_empty()).then_some(listeners))
+    }
+
+    /// The older arbiter's socket for the same address, if there is one.
+    pub(super) fn take_upgraded(&mut self, key: &str) -> Option<Result<Listener, ListenError>> {
+        let index = self.upgraded.iter().position(|(_, of)| of == key)?;
+        let (number, key) = self.upgraded.swap_remove(index);
+        let from_outside = key.starts_with("fd:");
+        Some(adopt(number, key).map(|mut listener| {
+            listener.from_outside = from_outside;
+            if let (false, Address::Unix(path)) = (from_outside, &listener.address) {
+                listener.identity = identity_of(path);
+            }
+            listener
+        }))
+    }
+
+    /// Closes what the older arbiter handed over and the settings do not ask for any more.
+    pub fn close_rest(&mut self) {
+        for (number, _) in self.upgraded.drain(..) {
+            if is_open(number) {
+                // SAFETY: the number was handed to this process for it to own, and was not adopted.
+                drop(unsafe { OwnedFd::from_raw_fd(number) });
+            }
+        }
+    }
+}
+
+/// Takes over a descriptor that another program opened. It must be a listening socket.
+pub(super) fn adopt(number: RawFd, key: String) -> Result<Listener, ListenError> {
+    let not_listening = || ListenError::NotListening { address: format!("fd://{number}") };
+    if number < FIRST_ACTIVATED || !is_open(number) {
+        return Err(not_listening());
+    }
+    // SAFETY: the descriptor is open, and by the settings or the environment it is meant for this
+    // listener; each number is adopted once, since a listener is looked up by its key first.
+    let socket = unsafe { OwnedFd::from_raw_fd(number) };
+    let listening = getsockopt(&socket, sockopt::AcceptConn).unwrap_or(false);
+    let Some(address) = address_of(&socket).filter(|_| listening) else {
+        // What is no listener is not ours to close.
+        std::mem::forget(socket);
+        return Err(not_listening());
+    };
+    let prepared = fcntl(&socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))
+        .and_then(|_| process::set_nonblocking(socket.as_fd(), true));
+    if let Err(reason) = prepared {
+        return Err(ListenError::System { address: format!("fd://{number}"), reason });
+    }
+    Ok(Listener { socket, key, address, from_outside: true, identity: None })
+}
+
+/// Where a socket is bound.
+pub(super) fn address_of(socket: &OwnedFd) -> Option<Address> {
+    let name: SockaddrStorage = getsockname(socket.as_raw_fd()).ok()?;
+    match name.family()? {
+        AddressFamily::Inet => {
+            let address = name.as_sockaddr_in()?;
+            Some(Address::Tcp((address.ip(), address.port()).into()))
+        }
+        AddressFamily::Inet6 => {
+            let address = name.as_sockaddr_in6()?;
+            Some(Address::Tcp((address.ip(), address.port()).into()))
+        }
+        AddressFamily::Unix => {
+            let address = name.as_unix_addr()?;
+            let of_path = address.path().map(|path| Address::Unix(path.to_owned()));
+            of_path.or_else(|| {
+                let name = address.as_abstract()?;
+                Some(Address::Abstract(std::ffi::OsStr::from_bytes(name).to_string_lossy().into()))
+            })
+        }
+        _ => None,
+    }
+}
+
+fn is_open(number: RawFd) -> bool {
+    // SAFETY: F_GETFD on a number that is not open answers EBADF and does nothing else.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+    fcntl(descriptor, FcntlArg::F_GETFD).is_ok()
+}
+
+fn parse_entry(line: &str) -> Option<(RawFd, String)> {
+    let (number, key) = line.split_once('=')?;
+    Some((number.parse().ok().filter(|number| *number >= FIRST_ACTIVATED)?, key.to_owned()))
+}
+
+/// The variable by which an arbiter hands its listeners to its successor: a line a listener, the
+/// descriptor's number and the key, with `=` between.
+pub(crate) const UPGRADE_VARIABLE: &str = "HOST_FDS";
+/// The first number that systemd uses (`SD_LISTEN_FDS_START`); below are the standard streams.
+const FIRST_ACTIVATED: RawFd = 3;
+/// More sockets than anybody hands over.
+const DESCRIPTORS_MAX: u32 = 256;

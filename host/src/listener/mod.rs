@@ -1,0 +1,228 @@
+//! The sockets that workers accept from: opened or inherited by the arbiter, kept over reloads,
+//! handed to workers by fork. Nobody accepts here.
+//!
+//! A listener that a new generation does not use any more, or that the server leaves when it ends,
+//! stops taking new connections first ([`Listener::stop_taking`]), so that workers can empty its
+//! backlog before the last copy of it is closed: nobody is reset.
+
+mod inherited;
+mod open;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::libc;
+use nix::sys::stat::stat;
+
+pub use inherited::Inherited;
+pub(crate) use inherited::UPGRADE_VARIABLE;
+
+use crate::settings::{Bind, Settings};
+
+/// Why a listener cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Somebody else listens there.
+    #[error("cannot listen on {address}: the address is in use by another process")]
+    InUse {
+        /// The address.
+        address: String,
+    },
+    /// The path of a unix socket is taken by something that is none.
+    #[error(
+        "cannot listen on {address}: the path exists and is no socket; remove it or choose another"
+    )]
+    NoSocket {
+        /// The address.
+        address: String,
+    },
+    /// The host has no address.
+    #[error("cannot listen on {address}: the host name is not known ({reason})")]
+    UnknownHost {
+        /// The address.
+        address: String,
+        /// What the resolver said.
+        reason: String,
+    },
+    /// A user or group of a unix socket does not exist.
+    #[error("cannot listen on {address}: no user or group {name:?} on this system")]
+    UnknownOwner {
+        /// The address.
+        address: String,
+        /// The name.
+        name: String,
+    },
+    /// The descriptor that was to be inherited is not there, or is no listening socket.
+    #[error("cannot listen on {address}: the descriptor is not an open, listening socket")]
+    NotListening {
+        /// The address.
+        address: String,
+    },
+    /// The system refused.
+    #[error("cannot listen on {address}: {reason}")]
+    System {
+        /// The address.
+        address: String,
+        /// What the system said.
+        reason: nix::Error,
+    },
+}
+
+/// Where a listener listens, as the kernel tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// An IP address and port.
+    Tcp(SocketAddr),
+    /// The path of a unix socket.
+    Unix(PathBuf),
+    /// The abstract name of a unix socket.
+    Abstract(String),
+}
+
+/// One listening socket. It does not block and is closed on exec.
+#[derive(Debug)]
+pub struct Listener {
+    socket: OwnedFd,
+    /// What asked for it: the key by which reloads and upgrades know it again.
+    key: String,
+    address: Address,
+    /// Whether the socket came from systemd or another program, which goes on listening on it.
+    from_outside: bool,
+    /// Device and inode of the path, so that only our own socket is ever removed.
+    identity: Option<(u64, u64)>,
+}
+
+impl Listener {
+    /// Where it listens.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Its file descriptor's number.
+    pub fn descriptor(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+
+    /// Takes no new connection from now on, while those in the backlog can still be accepted. Not
+    /// for a listener that another program, or another arbiter, goes on serving.
+    pub fn stop_taking(&self) {
+        match &self.address {
+            Address::Tcp(_) => self.drop_new_packets(),
+            Address::Unix(path) => self.remove(path),
+            // An abstract name cannot be taken back: it ends with its last descriptor.
+            Address::Abstract(_) => {}
+        }
+    }
+
+    /// Whether other programs hold this listener too.
+    pub fn is_from_outside(&self) -> bool {
+        self.from_outside
+    }
+
+    /// A socket filter that keeps no byte of any packet: the handshake of a new connection is not
+    /// answered, so that the client tries again (elsewhere, or later) instead of being reset.
+    fn drop_new_packets(&self) {
+        let mut drop_all =
+            libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: 0 };
+        let program = libc::sock_fprog { len: 1, filter: &raw mut drop_all };
+        // SAFETY: the kernel copies one `sock_fprog` of the given size and the one instruction that
+        // it points to before it returns.
+        let result = unsafe {
+            libc::setsockopt(
+                self.socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_ATTACH_FILTER,
+                (&raw const program).cast(),
+                size_of::<libc::sock_fprog>() as libc::socklen_t,
+            )
+        };
+        if result != 0 {
+            let reason = nix::Error::last();
+            tracing::debug!("{self}: new connections cannot be held off while draining: {reason}");
+        }
+    }
+
+    fn remove(&self, path: &Path) {
+        if self.identity.is_some() && self.identity == identity_of(path) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl fmt::Display for Listener {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.address {
+            Address::Tcp(address) => write!(formatter, "http://{address}"),
+            Address::Unix(path) => write!(formatter, "unix:{}", path.display()),
+            Address::Abstract(name) => write!(formatter, "unix:@{name}"),
+        }
+    }
+}
+
+/// Opens what `settings` ask for, keeping those of `present` that are asked for again. A port in use
+/// is tried `attempts` times, a second apart.
+pub fn open_all(
+    settings: &Settings,
+    present: &[Arc<Listener>],
+    inherited: &mut Inherited,
+    attempts: u32,
+) -> Result<Vec<Arc<Listener>>, ListenError> {
+    if let Some(listeners) = inherited.take_activated()? {
+        return Ok(listeners.into_iter().map(Arc::new).collect());
+    }
+    let activated = present.iter().filter(|listener| listener.key.starts_with(ACTIVATED));
+    let activated: Vec<_> = activated.cloned().collect();
+    if !activated.is_empty() {
+        return Ok(activated);
+    }
+    settings
+        .bind
+        .iter()
+        .map(|bind| {
+            let key = key_of(bind);
+            if let Some(listener) = present.iter().find(|listener| listener.key == key) {
+                return Ok(Arc::clone(listener));
+            }
+            match inherited.take_upgraded(&key) {
+                Some(listener) => listener,
+                None => open::open(bind, settings, attempts),
+            }
+            .map(Arc::new)
+        })
+        .collect()
+}
+
+/// The variable that hands `listeners` over to a new arbiter's binary.
+pub fn upgrade_variable(listeners: &[Arc<Listener>]) -> String {
+    let entries =
+        listeners.iter().map(|listener| format!("{}={}", listener.descriptor(), listener.key));
+    entries.collect::<Vec<_>>().join("\n")
+}
+
+fn key_of(bind: &Bind) -> String {
+    match bind {
+        Bind::Tcp { host, port } => format!("tcp:{host}:{port}"),
+        Bind::Unix { path, .. } => format!("unix:{}", path.display()),
+        Bind::Abstract(name) => format!("unix:@{name}"),
+        Bind::Fd(number) => format!("fd:{number}"),
+    }
+}
+
+fn identity_of(path: &Path) -> Option<(u64, u64)> {
+    stat(path).ok().map(|stat| (stat.st_dev, stat.st_ino))
+}
+
+/// How the key of a socket begins that systemd's socket activation handed to us.
+const ACTIVATED: &str = "activated:";
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,242 @@
+//! Opening listeners of our own: TCP, unix paths with mode and owner, abstract names.
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrStorage,
+    UnixAddr as NixUnixAddr, bind as bind_socket, listen, setsockopt, socket, sockopt,
+};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Gid, Group, Uid, User, chown};
+
+use super::{Address, ListenError, Listener, identity_of, inherited, key_of};
+use crate::settings::{Bind, Settings};
+
+/// Opens one listener; an address in use is tried `attempts` times.
+pub(super) fn open(
+    bind: &Bind,
+    settings: &Settings,
+    attempts: u32,
+) -> Result<Listener, ListenError> {
+    let mut attempt = 1;
+    loop {
+        let result = open_once(bind, settings);
+        match result {
+            Err(ListenError::InUse { ref address }) if attempt < attempts => {
+                tracing::error!("Connection in use: {address}; retrying in 1 second");
+                std::thread::sleep(ATTEMPT_PAUSE);
+                attempt += 1;
+            }
+            _ => return result,
+        }
+    }
+}
+
+fn open_once(bind: &Bind, settings: &Settings) -> Result<Listener, ListenError> {
+    match bind {
+        Bind::Tcp { host, port } => open_tcp(bind, host, *port, settings),
+        Bind::Unix { path, mode, user, group } => {
+            let owner = Owner::find(bind, user.as_deref(), group.as_deref(), settings)?;
+            open_path(bind, path, *mode, owner, settings)
+        }
+        Bind::Abstract(name) => open_abstract(bind, name, settings),
+        Bind::Fd(number) => inherited::adopt(*number, key_of(bind)),
+    }
+}
+
+fn open_tcp(
+    bind: &Bind,
+    host: &str,
+    port: u16,
+    settings: &Settings,
+) -> Result<Listener, ListenError> {
+    let unknown = |reason: String| ListenError::UnknownHost { address: name_of(bind), reason };
+    let addresses = (host, port).to_socket_addrs().map_err(|error| unknown(error.to_string()))?;
+    let mut result = Err(unknown("it has no address".to_owned()));
+    for address in addresses {
+        result = listen_tcp(bind, address, settings);
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
+}
+
+fn listen_tcp(
+    bind: &Bind,
+    address: SocketAddr,
+    settings: &Settings,
+) -> Result<Listener, ListenError> {
+    let failed = |error| system_error(bind, error);
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let descriptor = new_socket(family, Some(SockProtocol::Tcp)).map_err(failed)?;
+    setsockopt(&descriptor, sockopt::ReuseAddr, &true).map_err(failed)?;
+    if settings.reuse_port {
+        setsockopt(&descriptor, sockopt::ReusePort, &true).map_err(failed)?;
+    }
+    // Workers answer in one write mostly; accepted sockets inherit this.
+    setsockopt(&descriptor, sockopt::TcpNoDelay, &true).map_err(failed)?;
+    bind_socket(descriptor.as_raw_fd(), &SockaddrStorage::from(address)).map_err(failed)?;
+    start_listening(&descriptor, settings).map_err(failed)?;
+    let address = inherited::address_of(&descriptor).unwrap_or(Address::Tcp(address));
+    Ok(Listener {
+        socket: descriptor,
+        key: key_of(bind),
+        address,
+        from_outside: false,
+        identity: None,
+    })
+}
+
+fn open_path(
+    bind: &Bind,
+    path: &Path,
+    mode: Option<u32>,
+    owner: Owner,
+    settings: &Settings,
+) -> Result<Listener, ListenError> {
+    let failed = |error| system_error(bind, error);
+    clear_path(bind, path)?;
+    let descriptor = new_socket(AddressFamily::Unix, None).map_err(failed)?;
+    let address = NixUnixAddr::new(path).map_err(failed)?;
+    // The socket never has more permission than it shall have, not even for an instant.
+    let hidden = mode.map_or(settings.umask, |mode| !mode & 0o777);
+    let before = umask(Mode::from_bits_truncate(hidden));
+    let bound = bind_socket(descriptor.as_raw_fd(), &address);
+    umask(before);
+    bound.map_err(failed)?;
+    if owner.uid.is_some() || owner.gid.is_some() {
+        chown(path, owner.uid, owner.gid).map_err(failed)?;
+    }
+    if let Some(mode) = mode {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+            .map_err(|error| failed(errno_of(&error)))?;
+    }
+    start_listening(&descriptor, settings).map_err(failed)?;
+    Ok(Listener {
+        socket: descriptor,
+        key: key_of(bind),
+        address: Address::Unix(path.to_owned()),
+        from_outside: false,
+        identity: identity_of(path),
+    })
+}
+
+fn open_abstract(bind: &Bind, name: &str, settings: &Settings) -> Result<Listener, ListenError> {
+    let failed = |error| system_error(bind, error);
+    let descriptor = new_socket(AddressFamily::Unix, None).map_err(failed)?;
+    let address = NixUnixAddr::new_abstract(name.as_bytes()).map_err(failed)?;
+    bind_socket(descriptor.as_raw_fd(), &address).map_err(failed)?;
+    start_listening(&descriptor, settings).map_err(failed)?;
+    Ok(Listener {
+        socket: descriptor,
+        key: key_of(bind),
+        address: Address::Abstract(name.to_owned()),
+        from_outside: false,
+        identity: None,
+    })
+}
+
+/// Who shall own a unix socket.
+#[derive(Clone, Copy)]
+struct Owner {
+    uid: Option<Uid>,
+    gid: Option<Gid>,
+}
+
+impl Owner {
+    /// The owner that the address names; where it names none, and we are root, the user that the
+    /// workers run as, as in gunicorn.
+    fn find(
+        bind: &Bind,
+        user: Option<&str>,
+        group: Option<&str>,
+        settings: &Settings,
+    ) -> Result<Self, ListenError> {
+        let unknown = |name: &str| ListenError::UnknownOwner {
+            address: name_of(bind),
+            name: name.to_owned(),
+        };
+        let uid = match user {
+            Some(name) => Some(find_user(name).ok_or_else(|| unknown(name))?),
+            None => settings.user.as_ref().map(|user| Uid::from_raw(user.uid)),
+        };
+        let gid = match group {
+            Some(name) => Some(find_group(name).ok_or_else(|| unknown(name))?),
+            None => settings.group.map(|group| Gid::from_raw(group.0)),
+        };
+        Ok(Self { uid, gid })
+    }
+}
+
+fn find_user(name: &str) -> Option<Uid> {
+    let by_number = name.parse().ok().map(Uid::from_raw);
+    by_number.or_else(|| User::from_name(name).ok().flatten().map(|user| user.uid))
+}
+
+fn find_group(name: &str) -> Option<Gid> {
+    let by_number = name.parse().ok().map(Gid::from_raw);
+    by_number.or_else(|| Group::from_name(name).ok().flatten().map(|group| group.gid))
+}
+
+/// Removes the socket that a dead server left behind. A live one is known by that it accepts a
+/// connection, or would if its backlog were not full; it is not touched.
+fn clear_path(bind: &Bind, path: &Path) -> Result<(), ListenError> {
+    let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    if !metadata.file_type().is_socket() {
+        return Err(ListenError::NoSocket { address: name_of(bind) });
+    }
+    match connect_once(path) {
+        Err(Errno::ECONNREFUSED) => {
+            std::fs::remove_file(path).map_err(|error| system_error(bind, errno_of(&error)))
+        }
+        Err(Errno::ENOENT) => Ok(()),
+        _ => Err(ListenError::InUse { address: name_of(bind) }),
+    }
+}
+
+/// Connects without waiting for room in the backlog.
+fn connect_once(path: &Path) -> nix::Result<()> {
+    let descriptor = new_socket(AddressFamily::Unix, None)?;
+    nix::sys::socket::connect(descriptor.as_raw_fd(), &NixUnixAddr::new(path)?)
+}
+
+fn new_socket(family: AddressFamily, protocol: Option<SockProtocol>) -> nix::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    socket(family, SockType::Stream, flags, protocol)
+}
+
+fn start_listening(descriptor: &OwnedFd, settings: &Settings) -> nix::Result<()> {
+    let backlog = i32::try_from(settings.backlog).unwrap_or(i32::MAX);
+    listen(descriptor, Backlog::new(backlog).unwrap_or(Backlog::MAXCONN))
+}
+
+fn system_error(bind: &Bind, reason: Errno) -> ListenError {
+    match reason {
+        Errno::EADDRINUSE => ListenError::InUse { address: name_of(bind) },
+        reason => ListenError::System { address: name_of(bind), reason },
+    }
+}
+
+fn errno_of(error: &std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+/// An address as it stands in the settings.
+pub(super) fn name_of(bind: &Bind) -> String {
+    match bind {
+        Bind::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
+        Bind::Tcp { host, port } => format!("{host}:{port}"),
+        Bind::Unix { path, .. } => format!("unix:{}", path.display()),
+        Bind::Abstract(name) => format!("unix:@{name}"),
+        Bind::Fd(number) => format!("fd://{number}"),
+    }
+}
+
+/// gunicorn's pause between two attempts at an address in use.
+const ATTEMPT_PAUSE: Duration = Duration::from_secs(1);

@@ -1,0 +1,1 @@
+//! Listeners, as those see them who connect.

@@ -1,0 +1,254 @@
+//! All messages between arbiter, molds and workers: one enum a direction, and the channel that
+//! carries them. A message is one packet of JSON on a `SOCK_SEQPACKET` pair, so it arrives whole or
+//! not at all; who sent it is told by the kernel, not by the message.
+//!
+//! ```text
+//!     arbiter ── ToMold ────▶ mold        one pair a mold ("command")
+//!     arbiter ◀─ FromMold ─── mold
+//!     arbiter ◀─ FromWorker ─ workers     one pair a generation ("report"), shared by its workers
+//! ```
+
+use std::io::IoSliceMut;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use nix::cmsg_space;
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::socket::{
+    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, send, setsockopt,
+    socketpair, sockopt,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// What the arbiter asks a mold to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToMold {
+    /// Fork a worker into a slot of the scoreboard that is reserved for it.
+    Fork {
+        /// Number of the slot.
+        slot: u32,
+        /// The worker's place in the sequence of all workers.
+        age: u64,
+    },
+    /// Open the log files anew.
+    Reopen,
+    /// End; the workers stay.
+    Quit,
+}
+
+/// What a mold tells the arbiter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FromMold {
+    /// Worker class and application are loaded and checked.
+    Loaded(Loaded),
+    /// They could not be loaded; the mold ends.
+    Refused(Refusal),
+    /// The worker that was asked for exists.
+    Forked {
+        /// Its place in the sequence of all workers.
+        age: u64,
+        /// Its process id.
+        pid: u32,
+    },
+    /// The worker that was asked for could not be forked.
+    ForkFailed {
+        /// The place in the sequence that was meant for it.
+        age: u64,
+        /// What the system said.
+        reason: String,
+    },
+}
+
+/// What a worker tells the arbiter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FromWorker {
+    /// It can serve.
+    Ready {
+        /// Number of its slot.
+        slot: u32,
+    },
+    /// It cannot serve; it ends.
+    BootFailed {
+        /// Number of its slot.
+        slot: u32,
+        /// Why, and the exit status that goes with it.
+        refusal: Refusal,
+    },
+    /// It would like to be replaced (`max_requests`), and serves until it is told to end.
+    Retiring {
+        /// Number of its slot.
+        slot: u32,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What a mold has loaded, for the log and for `hostctl status`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loaded {
+    /// Name of the worker class, as it says itself.
+    pub class: String,
+    /// Its version.
+    pub class_version: String,
+    /// Name of the application.
+    pub app: String,
+    /// The version of worker-api that the class was built against.
+    pub worker_api: String,
+}
+
+/// Why something could not be loaded or booted, in one line, and the status that `host` ends with
+/// when this happens at start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// One line: what, where, and what to do about it.
+    pub reason: String,
+    /// Exit status.
+    pub status: i32,
+}
+
+impl Refusal {
+    /// A refusal that ends a starting `host` with `status`.
+    pub fn new(reason: impl Into<String>, status: i32) -> Self {
+        Self { reason: reason.into(), status }
+    }
+}
+
+/// One end of a pair. Sending never blocks on the arbiter's end.
+#[derive(Debug)]
+pub struct Channel {
+    socket: OwnedFd,
+}
+
+/// What came out of a channel.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Received<M> {
+    /// A message, and the process that sent it.
+    Message(M, u32),
+    /// A packet that is no message, and the process that sent it.
+    Garbled(u32),
+    /// Nothing more for now.
+    Nothing,
+    /// The other end is gone.
+    Closed,
+}
+
+impl Channel {
+    /// A connected pair: the arbiter's end, which does not block and learns each sender's process
+    /// id, and the other one, which blocks.
+    pub fn pair() -> nix::Result<(Self, Self)> {
+        let kind = SockType::SeqPacket;
+        let (near, far) = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)?;
+        setsockopt(&near, sockopt::PassCred, &true)?;
+        crate::process::set_nonblocking(near.as_fd(), true)?;
+        Ok((Self { socket: near }, Self { socket: far }))
+    }
+
+    /// A second handle to the same end.
+    pub fn duplicate(&self) -> std::io::Result<Self> {
+        Ok(Self { socket: self.socket.try_clone()? })
+    }
+
+    /// Sends one message.
+    pub fn send<M: Serialize>(&self, message: &M) -> nix::Result<()> {
+        let packet = serde_json::to_vec(message).map_err(|_| Errno::EINVAL)?;
+        loop {
+            match send(self.socket.as_raw_fd(), &packet, MsgFlags::MSG_NOSIGNAL) {
+                Err(Errno::EINTR) => {}
+                result => return result.map(drop),
+            }
+        }
+    }
+
+    /// Takes one packet with its sender. Only on the arbiter's end is the sender known; it is 0 on
+    /// the other.
+    pub fn receive<M: DeserializeOwned>(&self) -> nix::Result<Received<M>> {
+        let mut packet = [0; PACKET_MAX];
+        let mut ancillary = cmsg_space!(libc::ucred);
+        let mut parts = [IoSliceMut::new(&mut packet)];
+        let descriptor = self.socket.as_raw_fd();
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        let received = match recvmsg::<()>(descriptor, &mut parts, Some(&mut ancillary), flags) {
+            Ok(received) => received,
+            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(Received::Nothing),
+            Err(Errno::ECONNRESET) => return Ok(Received::Closed),
+            Err(error) => return Err(error),
+        };
+        let mut sender = 0;
+        for control in received.cmsgs()? {
+            if let ControlMessageOwned::ScmCredentials(credentials) = control {
+                sender = credentials.pid() as u32;
+            }
+        }
+        let length = received.bytes;
+        if length == 0 {
+            return Ok(Received::Closed);
+        }
+        Ok(match serde_json::from_slice(&packet[..length]) {
+            Ok(message) => Received::Message(message, sender),
+            Err(_) => Received::Garbled(sender),
+        })
+    }
+
+    /// Sends bytes that are no message: for the tests of those who receive.
+    #[cfg(test)]
+    pub(crate) fn send_bytes(&self, packet: &[u8]) -> nix::Result<()> {
+        send(self.socket.as_raw_fd(), packet, MsgFlags::MSG_NOSIGNAL).map(drop)
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl AsRawFd for Channel {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+/// Longest packet in bytes. The longest texts are reasons, which are one line each; a longer packet
+/// is cut by the kernel, and so is garbled.
+const PACKET_MAX: usize = 8 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_arrives_with_the_pid_of_its_sender() {
+        let (arbiter, worker) = Channel::pair().unwrap();
+        worker.send(&FromWorker::Ready { slot: 4 }).unwrap();
+        let received = arbiter.receive::<FromWorker>().unwrap();
+        assert_eq!(received, Received::Message(FromWorker::Ready { slot: 4 }, std::process::id()));
+        assert_eq!(arbiter.receive::<FromWorker>().unwrap(), Received::Nothing);
+    }
+
+    #[test]
+    fn garbage_is_told_from_a_message_and_the_next_one_still_arrives() {
+        let (arbiter, worker) = Channel::pair().unwrap();
+        worker.send_bytes(b"{\"ready\":").unwrap();
+        worker.send_bytes(&vec![b'x'; 4 * PACKET_MAX]).unwrap();
+        worker.send(&FromWorker::Ready { slot: 1 }).unwrap();
+        let sender = std::process::id();
+        assert_eq!(arbiter.receive::<FromWorker>().unwrap(), Received::Garbled(sender));
+        assert_eq!(arbiter.receive::<FromWorker>().unwrap(), Received::Garbled(sender));
+        assert!(matches!(arbiter.receive::<FromWorker>().unwrap(), Received::Message(..)));
+    }
+
+    #[test]
+    fn a_closed_channel_says_so() {
+        let (arbiter, mold) = Channel::pair().unwrap();
+        drop(arbiter);
+        assert_eq!(mold.receive::<ToMold>().unwrap(), Received::Closed);
+        assert_eq!(
+            mold.send(&FromMold::ForkFailed { age: 0, reason: String::new() }),
+            Err(Errno::EPIPE)
+        );
+    }
+}

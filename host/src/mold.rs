@@ -1,0 +1,245 @@
+//! The mold: the process of a generation that loads its payload and forks its workers.
+//!
+//! ```text
+//!     arbiter ──fork──▶ mold ──fork──▶ (between) ──fork──▶ worker
+//!        ▲                              ends at once          │
+//!        └───────────────── adopts, reaps ────────────────────┘
+//! ```
+//!
+//! Whatever a plugin does wrong while it loads, it does here. The mold has no state that matters:
+//! when it dies, the arbiter makes another one of the same generation.
+
+use std::os::fd::RawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use nix::unistd::{ForkResult, Pid};
+
+pub use crate::payload::MoldContext;
+
+use crate::log::ErrorLog;
+use crate::message::{Channel, FromMold, Loaded, Received, Refusal, ToMold};
+use crate::payload::Payload;
+use crate::privileges;
+use crate::process::{self, End};
+use crate::scoreboard::Scoreboard;
+use crate::settings::Settings;
+use crate::worker::{self, WorkerStart, panic_text};
+
+/// What a new mold gets from the arbiter.
+pub struct MoldStart {
+    /// What the generation is made of.
+    pub context: MoldContext,
+    /// The mold's end of its pair with the arbiter.
+    pub command: Channel,
+    /// The workers' end of the generation's pair with the arbiter.
+    pub report: Channel,
+    /// The memory in which the workers' slots are.
+    pub scoreboard: Arc<Scoreboard>,
+    /// Descriptors of the arbiter's that neither mold nor workers may hold.
+    pub close: Vec<RawFd>,
+}
+
+/// A mold's life for one kind of payload: what the arbiter calls in the process it has forked.
+pub type MoldMain = fn(MoldStart) -> !;
+
+/// A mold's life, from just behind the fork, where all signals are still blocked.
+pub fn run<P: Payload>(mut start: MoldStart) -> ! {
+    process::close_inherited(&start.close);
+    process::reset_signal_handlers();
+    process::ignore_until_exec(&ARBITERS_SIGNALS);
+    process::unblock_signals();
+    let mut payload = match prepare::<P>(&mut start) {
+        Ok(payload) => payload,
+        Err(refusal) => {
+            let status = refusal.status;
+            send(&start.command, &FromMold::Refused(refusal));
+            process::exit_now(status);
+        }
+    };
+    send(&start.command, &FromMold::Loaded(payload.loaded()));
+    loop {
+        match start.command.receive::<ToMold>() {
+            Ok(Received::Message(ToMold::Fork { slot, age }, _)) => {
+                payload = fork_worker(payload, &start, slot, age);
+            }
+            Ok(Received::Message(ToMold::Reopen, _)) => reopen(&start.context.log),
+            Ok(Received::Message(ToMold::Quit, _) | Received::Closed) => process::exit_now(0),
+            Ok(Received::Garbled(_) | Received::Nothing) => {}
+            Err(error) => {
+                tracing::error!("the mold cannot hear the arbiter: {error}");
+                process::exit_now(1);
+            }
+        }
+    }
+}
+
+/// Loads a payload the way a mold does, but in this process and with no listener: for a check of
+/// the settings.
+pub fn try_load<P: Payload>(
+    settings: Arc<Settings>,
+    log: Arc<ErrorLog>,
+) -> Result<Loaded, Refusal> {
+    let context = MoldContext {
+        files: read_private_files(&settings),
+        settings,
+        generation: 1,
+        listeners: Vec::new(),
+        arbiter_pid: std::process::id(),
+        log,
+        access: None,
+    };
+    load::<P>(&context).map(|payload| payload.loaded())
+}
+
+/// The name of a mold or worker in `ps`: the setting `proc_name` and what it is.
+pub(crate) fn title_of(settings: &Settings, role: &str) -> String {
+    format!("{}: {role}", settings.proc_name.as_deref().unwrap_or("host"))
+}
+
+/// Everything before the first fork of a worker.
+fn prepare<P: Payload>(start: &mut MoldStart) -> Result<P, Refusal> {
+    let settings = Arc::clone(&start.context.settings);
+    let settings = &*settings;
+    let context = &mut start.context;
+    let arbiter = Pid::from_raw(context.arbiter_pid as i32);
+    process::set_title(&title_of(settings, "mold"));
+    std::env::set_current_dir(&settings.chdir).map_err(|error| {
+        let folder = settings.chdir.display();
+        Refusal::new(format!("cannot change to the folder {folder}: {error}"), CONFIG)
+    })?;
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(settings.umask));
+    context.files = read_private_files(settings);
+    privileges::drop_to(settings).map_err(|error| Refusal::new(error.to_string(), CONFIG))?;
+    // Behind the change of user, which the kernel takes as a reason to forget it.
+    if !process::tie_to_parent(arbiter, Signal::SIGKILL) {
+        process::exit_now(0);
+    }
+    process::set_environment(&settings.raw_env);
+    load(context)
+}
+
+fn load<P: Payload>(context: &MoldContext) -> Result<P, Refusal> {
+    catch_unwind(AssertUnwindSafe(|| P::load(context))).unwrap_or_else(|panic| {
+        let text = panic_text(&*panic);
+        Err(Refusal::new(format!("loading ended in a panic: {text}"), CONFIG))
+    })
+}
+
+/// Reads what only root may read, before there is no root any more.
+fn read_private_files(settings: &Settings) -> Vec<(&'static str, std::io::Result<Vec<u8>>)> {
+    [
+        ("certfile", &settings.certfile),
+        ("keyfile", &settings.keyfile),
+        ("ca_certs", &settings.ca_certs),
+    ]
+    .into_iter()
+    .filter_map(|(name, path)| Some((name, std::fs::read(path.as_ref()?))))
+    .collect()
+}
+
+fn reopen(log: &ErrorLog) {
+    if let Err(error) = log.reopen() {
+        tracing::error!("the error log cannot be opened anew: {error}");
+    }
+}
+
+/// Forks a worker that becomes the arbiter's child, and reports how it went. Gives the payload back
+/// in the mold, and does not return in the worker.
+fn fork_worker<P: Payload>(mut payload: P, start: &MoldStart, slot: u32, age: u64) -> P {
+    let Some(writer) = start.scoreboard.writer(slot) else {
+        send(&start.command, &fork_failed(age, "there is no such slot"));
+        return payload;
+    };
+    let report = match start.report.duplicate() {
+        Ok(report) => report,
+        Err(error) => {
+            send(&start.command, &fork_failed(age, &error.to_string()));
+            return payload;
+        }
+    };
+    payload.before_fork();
+    match process::fork_with_signals_blocked() {
+        Ok(ForkResult::Parent { child }) => {
+            payload.after_fork_parent();
+            let message = match wait_for(child) {
+                Ok(()) => FromMold::Forked {
+                    age,
+                    pid: start.scoreboard.reader(slot).map_or(0, |reader| reader.pid()),
+                },
+                Err(error) => fork_failed(age, error.desc()),
+            };
+            send(&start.command, &message);
+            payload
+        }
+        Ok(ForkResult::Child) => {
+            let between = nix::unistd::getpid();
+            match process::fork_with_signals_blocked() {
+                Ok(ForkResult::Parent { child }) => {
+                    writer.announce(child.as_raw() as u32);
+                    process::exit_now(0);
+                }
+                Ok(ForkResult::Child) => {
+                    process::close_inherited(&[descriptor_of(&start.command)]);
+                    let context = &start.context;
+                    let start = WorkerStart {
+                        context,
+                        report,
+                        slot: writer,
+                        slot_number: slot,
+                        age,
+                        between,
+                    };
+                    worker::live(payload, start)
+                }
+                Err(error) => process::exit_now(error as i32),
+            }
+        }
+        Err(error) => {
+            payload.after_fork_parent();
+            send(&start.command, &fork_failed(age, error.desc()));
+            payload
+        }
+    }
+}
+
+/// Waits for the process in between; its exit status is the error of its fork.
+fn wait_for(between: Pid) -> Result<(), Errno> {
+    match process::reap(Some(between), true) {
+        // A plugin that reaps all children has taken the status; the slot tells the pid.
+        Ok(Some((_, End::Status(0))) | None) | Err(Errno::ECHILD) => Ok(()),
+        Ok(Some((_, End::Status(error)))) => Err(Errno::from_raw(error)),
+        Ok(Some((_, End::Signal(_)))) => Err(Errno::EINTR),
+        Err(error) => Err(error),
+    }
+}
+
+fn fork_failed(age: u64, reason: &str) -> FromMold {
+    FromMold::ForkFailed { age, reason: reason.to_owned() }
+}
+
+fn descriptor_of(channel: &Channel) -> RawFd {
+    std::os::fd::AsRawFd::as_raw_fd(channel)
+}
+
+fn send(command: &Channel, message: &FromMold) {
+    if let Err(error) = command.send(message) {
+        tracing::debug!("the arbiter cannot be told {message:?}: {error}");
+    }
+}
+
+/// sysexits' `EX_CONFIG`: the configuration is wrong.
+pub const CONFIG: i32 = 78;
+
+/// Signals that are meant for the arbiter and reach molds when they are sent to a process group or
+/// typed at a terminal. A mold is told to end by a message, or killed.
+const ARBITERS_SIGNALS: [Signal; 6] = [
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGHUP,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+];

@@ -1,0 +1,210 @@
+//! System calls about processes that std and nix do not wrap safely enough: fork, exit, prctl. The
+//! only place where this crate forks.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc;
+use nix::sys::prctl;
+use nix::sys::signal::{
+    SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask,
+};
+use nix::unistd::{ForkResult, Pid, getppid};
+
+/// Forks with all signals blocked, so that no handler of the parent ever runs in the child. The
+/// parent's mask is put back here; the child calls [`unblock_signals`] once its own handlers are in
+/// place.
+pub fn fork_with_signals_blocked() -> nix::Result<ForkResult> {
+    let mut before = SigSet::empty();
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
+    // SAFETY: the arbiter has one thread, so its child may use all that a lock could guard. In a
+    // mold a plugin may have started threads; the C library keeps its own heap usable in the child
+    // even then, and what a plugin's locks guard is up to the plugin's hooks around the fork.
+    let result = unsafe { nix::unistd::fork() };
+    if !matches!(result, Ok(ForkResult::Child)) {
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
+    }
+    result
+}
+
+/// Lets all signals in.
+pub fn unblock_signals() {
+    // Setting a whole mask from a valid set cannot fail.
+    let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+}
+
+/// Ends the process at once: no destructor, no atexit handler, no copy of the parent's buffers.
+pub fn exit_now(status: i32) -> ! {
+    // SAFETY: _exit takes any status and does not return.
+    unsafe { libc::_exit(status) }
+}
+
+/// All signals that can be handled back to what the system does by default, as exec leaves them,
+/// but for SIGPIPE, which stays ignored: a broken pipe is an error of the write.
+pub fn reset_signal_handlers() {
+    for signal in Signal::iterator() {
+        let action =
+            if signal == Signal::SIGPIPE { SigHandler::SigIgn } else { SigHandler::SigDfl };
+        // SAFETY: neither SIG_DFL nor SIG_IGN runs code of ours. SIGKILL and SIGSTOP answer with an
+        // error, which is of no interest.
+        let _ = unsafe { nix::sys::signal::signal(signal, action) };
+    }
+}
+
+/// Makes `signals` do nothing, until exec gives them their default back (which it does not do for
+/// signals that are ignored).
+pub fn ignore_until_exec(signals: &[Signal]) {
+    extern "C" fn nothing(_: i32) {}
+    for &signal in signals {
+        let handler = SigHandler::Handler(nothing);
+        let action = SigAction::new(handler, SaFlags::SA_RESTART, SigSet::empty());
+        // SAFETY: a handler that does nothing is async-signal-safe.
+        let _ = unsafe { sigaction(signal, &action) };
+    }
+}
+
+/// Puts variables into the environment of this process and its children.
+pub fn set_environment(variables: &[(String, String)]) {
+    for (name, value) in variables {
+        // SAFETY: called in a new process before it starts a thread or runs a plugin's code.
+        unsafe { std::env::set_var(name, value) };
+    }
+}
+
+/// Takes variables out of the environment.
+pub fn clear_environment(names: &[&str]) {
+    for name in names {
+        // SAFETY: called while this process has one thread: at the start of the arbiter.
+        unsafe { std::env::remove_var(name) };
+    }
+}
+
+/// Asks the kernel to send `signal` when the parent dies, and tells whether `parent` still is the
+/// parent: if it is not, it died before the kernel was asked.
+pub fn tie_to_parent(parent: Pid, signal: Signal) -> bool {
+    prctl::set_pdeathsig(signal).is_ok() && getppid() == parent
+}
+
+/// Waits until `parent` has become this process's parent. It does when the process in between has
+/// ended; false when somebody else inherited us, because `parent` is gone.
+pub fn wait_for_parent(parent: Pid, between: Pid) -> bool {
+    let mut pause = Duration::from_micros(20);
+    loop {
+        match getppid() {
+            pid if pid == parent => return true,
+            pid if pid != between => return false,
+            _ => std::thread::sleep(pause),
+        }
+        pause = (pause * 2).min(Duration::from_millis(2));
+    }
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// By itself, with a status.
+    Status(i32),
+    /// By a signal; real-time signals too, which nix has no names for.
+    Signal(i32),
+}
+
+impl End {
+    /// Whether it was killed by `signal`.
+    pub fn is_by(self, signal: Signal) -> bool {
+        self == Self::Signal(signal as i32)
+    }
+
+    /// "exited with status 1", "was killed by SIGSEGV".
+    pub fn describe(self) -> String {
+        match self {
+            Self::Status(status) => format!("exited with status {status}"),
+            Self::Signal(number) => match Signal::try_from(number) {
+                Ok(signal) => format!("was killed by {signal}"),
+                Err(_) => format!("was killed by signal {number}"),
+            },
+        }
+    }
+}
+
+/// Takes note of one child that has ended, any (`None`) or a certain one; nothing when none has.
+/// Waits for it when it is to.
+pub fn reap(child: Option<Pid>, wait: bool) -> nix::Result<Option<(Pid, End)>> {
+    let which = child.map_or(-1, Pid::as_raw);
+    let options = if wait { 0 } else { libc::WNOHANG };
+    let mut status = 0;
+    // SAFETY: the pointer is to a local int, which the kernel fills.
+    let result = unsafe { libc::waitpid(which, &raw mut status, options) };
+    let pid = match Errno::result(result) {
+        Ok(0) => return Ok(None),
+        Ok(pid) => Pid::from_raw(pid),
+        Err(Errno::EINTR) => return reap(child, wait),
+        Err(error) => return Err(error),
+    };
+    let end = if libc::WIFSIGNALED(status) {
+        End::Signal(libc::WTERMSIG(status))
+    } else {
+        End::Status(libc::WEXITSTATUS(status))
+    };
+    Ok(Some((pid, end)))
+}
+
+/// Makes orphaned descendants children of this process.
+pub fn adopt_descendants() -> nix::Result<()> {
+    prctl::set_child_subreaper(true)
+}
+
+/// Names the process in `ps` and `top`: 15 bytes in the kernel's short name.
+pub fn set_title(title: &str) {
+    if let Ok(name) = std::ffi::CString::new(title) {
+        // The name is cosmetic: nothing depends on it.
+        let _ = prctl::set_name(&name);
+    }
+}
+
+/// Sets or clears `O_NONBLOCK`.
+pub fn set_nonblocking(descriptor: BorrowedFd<'_>, nonblocking: bool) -> nix::Result<()> {
+    let mut flags = OFlag::from_bits_retain(fcntl(descriptor, FcntlArg::F_GETFL)?);
+    flags.set(OFlag::O_NONBLOCK, nonblocking);
+    fcntl(descriptor, FcntlArg::F_SETFL(flags)).map(drop)
+}
+
+/// Closes descriptors that belong to objects which this process, a fork that ends in
+/// [`exit_now`], will never touch or drop.
+pub fn close_inherited(descriptors: &[RawFd]) {
+    for &descriptor in descriptors {
+        // SAFETY: the owners live in the stack frames of the parent's main loop, to which this
+        // process never returns, so nobody here uses or closes the number again.
+        unsafe { libc::close(descriptor) };
+    }
+}
+
+/// Reads one small counter or line from a file below /proc or /sys.
+pub fn read_small(path: &str) -> Option<String> {
+    let mut text = String::new();
+    File::open(path).ok()?.take(SMALL_FILE_MAX).read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+/// How many threads this process has.
+pub fn thread_count() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
+}
+
+/// Resident memory of a process in KiB, as far as the kernel tells us.
+pub fn memory_kib(pid: u32) -> Option<u64> {
+    let text = read_small(&format!("/proc/{pid}/statm"))?;
+    let pages: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * PAGE_KIB)
+}
+
+/// The name of a process's program, for the log.
+pub fn name_of(pid: u32) -> Option<String> {
+    read_small(&format!("/proc/{pid}/comm")).map(|name| name.trim().to_owned())
+}
+
+const SMALL_FILE_MAX: u64 = 64 * 1024;
+const PAGE_KIB: u64 = 4;

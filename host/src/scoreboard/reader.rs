@@ -1,0 +1,146 @@
+//! The view of a slot for those who do not live in it: the arbiter, and whoever shows figures. What
+//! it reads is an allegation of the worker, which may lie or be half dead: every length is bounded.
+
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use super::WorkerState;
+use super::layout::{InFlight, LATENCY_BUCKETS, Slot};
+
+/// Reads one slot.
+#[derive(Clone, Copy)]
+pub struct SlotReader {
+    slot: &'static Slot,
+}
+
+/// The figures of a worker at one moment. Each is whole; together they may be an instant apart.
+#[derive(Debug, Clone)]
+pub struct SlotSnapshot {
+    /// Process id; 0 while the worker is not forked yet.
+    pub pid: u32,
+    /// Number of its generation.
+    pub generation: u32,
+    /// Its place in the sequence of all workers of this arbiter: the smallest is the oldest.
+    pub age: u64,
+    /// What it does.
+    pub state: WorkerState,
+    /// Exchanges that it holds.
+    pub held: u32,
+    /// When it was forked, became ready (0: not yet) and was last heard of, in nanoseconds.
+    pub forked_ns: u64,
+    /// When it said that it can serve; 0 when it has not.
+    pub ready_ns: u64,
+    /// When it was last heard of.
+    pub heartbeat_ns: u64,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Exchanges finished.
+    pub requests: u64,
+    /// The same by class of status: 1xx, 2xx, 3xx, 4xx, 5xx.
+    pub answers: [u64; 5],
+    /// Bytes of requests.
+    pub bytes_in: u64,
+    /// Bytes of responses.
+    pub bytes_out: u64,
+    /// Exchanges by duration; see [`super::bucket_limit_us`].
+    pub latency: [u64; LATENCY_BUCKETS],
+    /// The signal that told it to end and the process that sent it.
+    pub ended_by: Option<(i32, u32)>,
+    /// Why it ended, in its own words.
+    pub last_words: Option<String>,
+}
+
+/// A request that a worker holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InFlightRequest {
+    /// Method and target, as far as they are kept.
+    pub text: String,
+    /// When it began.
+    pub start_ns: u64,
+}
+
+impl SlotReader {
+    pub(super) fn new(slot: &'static Slot) -> Self {
+        Self { slot }
+    }
+
+    /// The process that lives here; 0 when nobody has moved in.
+    pub fn pid(&self) -> u32 {
+        self.slot.pid.load(Ordering::Acquire)
+    }
+
+    /// What it does.
+    pub fn state(&self) -> WorkerState {
+        WorkerState::from_number(self.slot.state.load(Ordering::Acquire))
+    }
+
+    /// When it was last heard of.
+    pub fn heartbeat_ns(&self) -> u64 {
+        self.slot.heartbeat_ns.load(Ordering::Acquire)
+    }
+
+    /// All figures.
+    pub fn snapshot(&self) -> SlotSnapshot {
+        let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        let slot = self.slot;
+        let ended_by = match slot.ended_by_signal.load(Ordering::Acquire) {
+            0 => None,
+            signal => Some((signal as i32, slot.ended_by_pid.load(Ordering::Relaxed))),
+        };
+        let last_words = match load_text(&slot.last_words, &slot.last_words_length) {
+            text if text.is_empty() => None,
+            text => Some(text),
+        };
+        SlotSnapshot {
+            pid: self.pid(),
+            generation: slot.generation.load(Ordering::Relaxed),
+            age: read(&slot.age),
+            state: self.state(),
+            held: slot.held.load(Ordering::Relaxed),
+            forked_ns: read(&slot.forked_ns),
+            ready_ns: read(&slot.ready_ns),
+            heartbeat_ns: self.heartbeat_ns(),
+            accepted: read(&slot.accepted),
+            requests: read(&slot.requests),
+            answers: slot.answers.each_ref().map(read),
+            bytes_in: read(&slot.bytes_in),
+            bytes_out: read(&slot.bytes_out),
+            latency: slot.latency.each_ref().map(read),
+            ended_by,
+            last_words,
+        }
+    }
+
+    /// The requests that it holds, the oldest first.
+    pub fn in_flight(&self) -> Vec<InFlightRequest> {
+        let mut requests: Vec<_> = self.slot.in_flight.iter().filter_map(read_entry).collect();
+        requests.sort_by_key(|request| request.start_ns);
+        requests
+    }
+}
+
+/// Reads an entry whole, or not at all when its writer does not hold still (or died in the middle).
+fn read_entry(entry: &InFlight) -> Option<InFlightRequest> {
+    (0..READ_ATTEMPTS_MAX)
+        .find_map(|_| {
+            let before = entry.version.load(Ordering::Acquire);
+            let start_ns = entry.start_ns.load(Ordering::Relaxed);
+            let text = load_text(&entry.text, &entry.text_length);
+            fence(Ordering::Acquire);
+            let whole = before.is_multiple_of(2) && before == entry.version.load(Ordering::Relaxed);
+            whole.then_some(InFlightRequest { text, start_ns })
+        })
+        .filter(|request| request.start_ns != 0)
+}
+
+fn load_text(words: &[AtomicU64], length: &AtomicU64) -> String {
+    let length = (length.load(Ordering::Acquire) as usize).min(words.len() * 8);
+    let bytes: Vec<u8> = words
+        .iter()
+        .flat_map(|word| word.load(Ordering::Relaxed).to_ne_bytes())
+        .take(length)
+        .collect();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// A writer needs some nanoseconds; one that was stopped in the middle is not waited for.
+const READ_ATTEMPTS_MAX: usize = 16;

@@ -1,0 +1,194 @@
+//! The worker's view of its slot. Everything here is a few atomic stores: no lock, no allocation,
+//! no system call but the clock's, so all of it may be called from any thread, and the parts that
+//! say so from a signal handler.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+use super::WorkerState;
+use super::layout::{InFlight, LAST_WORDS_MAX, REQUEST_TEXT_MAX, Slot, bucket_of_us};
+use crate::clock;
+
+/// Writes one slot. Copies of it write the same slot: a worker's threads share one.
+#[derive(Clone, Copy)]
+pub struct SlotWriter {
+    slot: &'static Slot,
+}
+
+/// A request that has begun; given back to [`SlotWriter::end_request`].
+#[derive(Debug)]
+#[must_use = "a request that has begun must be ended"]
+pub struct InFlightToken {
+    entry: Option<u8>,
+}
+
+impl InFlightToken {
+    /// The token as a number other than 0, for where no value of this type can be kept.
+    pub fn to_number(self) -> u32 {
+        self.entry.map_or(u32::MAX, |entry| u32::from(entry) + 1)
+    }
+
+    /// The token that [`InFlightToken::to_number`] made the number of. Any number is safe: at worst
+    /// the entry of another request of the same worker is cleared.
+    pub fn from_number(number: u32) -> Self {
+        Self { entry: number.checked_sub(1).and_then(|entry| u8::try_from(entry).ok()) }
+    }
+}
+
+impl SlotWriter {
+    pub(super) fn new(slot: &'static Slot) -> Self {
+        Self { slot }
+    }
+
+    /// Moves in: this process is the worker of the slot from now on.
+    pub fn enter(&self) {
+        self.slot.pid.store(std::process::id(), Ordering::Release);
+        self.heartbeat();
+    }
+
+    /// Says who will move in, before the one meant can say so itself.
+    pub fn announce(&self, pid: u32) {
+        self.slot.pid.store(pid, Ordering::Release);
+    }
+
+    /// What the worker is doing now.
+    pub fn set_state(&self, state: WorkerState) {
+        if state == WorkerState::Ready {
+            self.slot.ready_ns.store(clock::now_ns(), Ordering::Relaxed);
+        }
+        self.slot.state.store(state as u32, Ordering::Release);
+    }
+
+    /// "I am alive": to be called more often than the setting `timeout`.
+    pub fn heartbeat(&self) {
+        self.slot.heartbeat_ns.store(clock::now_ns(), Ordering::Release);
+    }
+
+    /// A signal told the worker to end. For signal handlers: two stores.
+    pub fn told_to_end(&self, signal: u32, sender: u32) {
+        self.slot.ended_by_pid.store(sender, Ordering::Relaxed);
+        self.slot.ended_by_signal.store(signal, Ordering::Release);
+    }
+
+    /// A connection was accepted.
+    pub fn count_accepted(&self) {
+        self.slot.accepted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A response was sent whole: its status, how long the exchange took in microseconds, and the
+    /// bytes that came and went.
+    pub fn count_answer(&self, status: u16, duration_us: u64, bytes_in: u64, bytes_out: u64) {
+        let class = usize::from(status / 100).clamp(1, 5) - 1;
+        self.slot.requests.fetch_add(1, Ordering::Relaxed);
+        self.slot.answers[class].fetch_add(1, Ordering::Relaxed);
+        self.slot.bytes_in.fetch_add(bytes_in, Ordering::Relaxed);
+        self.slot.bytes_out.fetch_add(bytes_out, Ordering::Relaxed);
+        self.slot.latency[bucket_of_us(duration_us)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A request begins. `text` is its method and target, of which the first bytes are kept.
+    pub fn begin_request(&self, text: &[u8]) -> InFlightToken {
+        self.slot.held.fetch_add(1, Ordering::Relaxed);
+        let entry = self.slot.in_flight.iter().position(|entry| {
+            entry.taken.load(Ordering::Relaxed) == 0
+                && entry.taken.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        });
+        if let Some(index) = entry {
+            let entry = &self.slot.in_flight[index];
+            let text = &text[..text.len().min(REQUEST_TEXT_MAX)];
+            begin_write(&entry.version);
+            store_text(&entry.text, &entry.text_length, text);
+            entry.start_ns.store(clock::now_ns(), Ordering::Relaxed);
+            end_write(&entry.version);
+        }
+        InFlightToken { entry: entry.map(|index| index as u8) }
+    }
+
+    /// A request is over.
+    #[expect(clippy::needless_pass_by_value, reason = "a request ends once")]
+    pub fn end_request(&self, token: InFlightToken) {
+        self.slot.held.fetch_sub(1, Ordering::Relaxed);
+        let entry = token.entry.and_then(|index| self.slot.in_flight.get(usize::from(index)));
+        if let Some(entry) = entry {
+            empty_entry(entry);
+            entry.taken.store(0, Ordering::Release);
+        }
+    }
+
+    /// Why the worker ends, for the arbiter's log; cut to [`LAST_WORDS_MAX`] bytes.
+    pub fn leave_last_words(&self, reason: &str) {
+        let fits = |&end: &usize| reason.is_char_boundary(end);
+        let end = (0..=reason.len().min(LAST_WORDS_MAX)).rev().find(fits).unwrap_or(0);
+        let text = &reason[..end];
+        self.slot.last_words_length.store(0, Ordering::Release);
+        store_text(&self.slot.last_words, &self.slot.last_words_length, text.as_bytes());
+    }
+}
+
+/// Prepares an empty slot for a worker that is about to be forked. Only the arbiter does this.
+pub(super) fn reset(slot: &Slot, generation: u32, age: u64) {
+    clear(slot);
+    slot.generation.store(generation, Ordering::Relaxed);
+    slot.age.store(age, Ordering::Relaxed);
+    slot.forked_ns.store(clock::now_ns(), Ordering::Relaxed);
+    slot.heartbeat_ns.store(clock::now_ns(), Ordering::Relaxed);
+    slot.state.store(WorkerState::Booting as u32, Ordering::Release);
+}
+
+/// Empties a slot. Only the arbiter does this, when the worker is gone.
+pub(super) fn clear(slot: &Slot) {
+    slot.state.store(WorkerState::Empty as u32, Ordering::Release);
+    for number in [&slot.pid, &slot.generation, &slot.held] {
+        number.store(0, Ordering::Relaxed);
+    }
+    for number in [&slot.ended_by_signal, &slot.ended_by_pid] {
+        number.store(0, Ordering::Relaxed);
+    }
+    let single = [
+        &slot.age,
+        &slot.forked_ns,
+        &slot.heartbeat_ns,
+        &slot.ready_ns,
+        &slot.accepted,
+        &slot.requests,
+        &slot.bytes_in,
+        &slot.bytes_out,
+        &slot.last_words_length,
+    ];
+    let many = slot.answers.iter().chain(&slot.latency);
+    for number in single.into_iter().chain(many) {
+        number.store(0, Ordering::Relaxed);
+    }
+    for entry in &slot.in_flight {
+        entry.version.store(0, Ordering::Relaxed);
+        empty_entry(entry);
+        entry.taken.store(0, Ordering::Release);
+    }
+}
+
+fn empty_entry(entry: &InFlight) {
+    begin_write(&entry.version);
+    entry.start_ns.store(0, Ordering::Relaxed);
+    end_write(&entry.version);
+}
+
+fn begin_write(version: &AtomicU32) {
+    let even = version.load(Ordering::Relaxed) & !1;
+    version.store(even.wrapping_add(1), Ordering::Relaxed);
+    fence(Ordering::Release);
+}
+
+fn end_write(version: &AtomicU32) {
+    let odd = version.load(Ordering::Relaxed) | 1;
+    version.store(odd.wrapping_add(1), Ordering::Release);
+}
+
+/// Stores text as whole words; the length comes last, so that words without a version of their own
+/// (the last words) are read only when they are there.
+fn store_text(words: &[AtomicU64], length: &AtomicU64, text: &[u8]) {
+    for (word, bytes) in words.iter().zip(text.chunks(8)) {
+        let mut buffer = [0; 8];
+        buffer[..bytes.len()].copy_from_slice(bytes);
+        word.store(u64::from_ne_bytes(buffer), Ordering::Relaxed);
+    }
+    length.store(text.len() as u64, Ordering::Release);
+}

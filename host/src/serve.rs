@@ -1,0 +1,91 @@
+//! From the command line to the arbiter: what `main` does, for any payload.
+
+use std::sync::Arc;
+
+use crate::arbiter::Arbiter;
+use crate::log::ErrorLog;
+use crate::message::Loaded;
+use crate::payload::Payload;
+use crate::settings::{Action, EX_CONFIG, Settings, Sources};
+use crate::{daemon, mold, process};
+
+/// Reads the settings, does what they ask for, and gives the exit status back: 0 after a planned
+/// end, 78 (`EX_CONFIG`) for settings that cannot be used, 1 for a server that cannot start, else
+/// what the payload's refusal says.
+pub fn main<P: Payload>() -> i32 {
+    let sources = match Sources::of_process() {
+        Ok(sources) => sources,
+        Err(error) => {
+            eprintln!("error: the working directory cannot be read: {error}");
+            return EX_CONFIG;
+        }
+    };
+    match sources.load() {
+        Ok((settings, Action::Serve)) => serve::<P>(sources, settings),
+        Ok((settings, Action::PrintConfig)) => {
+            print!("{}", settings.to_toml());
+            0
+        }
+        Ok((settings, Action::CheckConfig)) => check::<P>(&settings),
+        Err(error) => {
+            error.print();
+            error.exit_status()
+        }
+    }
+}
+
+fn serve<P: Payload>(sources: Sources, settings: Arc<Settings>) -> i32 {
+    // A successor of an upgraded arbiter is in the background already.
+    let in_background = std::env::var_os(crate::listener::UPGRADE_VARIABLE).is_some();
+    let leaves = settings.daemon && !in_background;
+    if let Some(Err(error)) = leaves.then(daemon::daemonize) {
+        eprintln!("error: cannot go to the background: {error}");
+        return FAILED;
+    }
+    let Some(log) = open_log(&settings) else { return EX_CONFIG };
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(settings.umask));
+    process::set_title(&mold::title_of(&settings, "arbiter"));
+    match Arbiter::new(sources, settings, log, mold::run::<P>) {
+        Ok(arbiter) => arbiter.run(),
+        Err(error) => {
+            tracing::error!("{error}");
+            FAILED
+        }
+    }
+}
+
+/// Loads what a mold would load, in this process, and says how it went.
+fn check<P: Payload>(settings: &Arc<Settings>) -> i32 {
+    let Some(log) = open_log(settings) else { return EX_CONFIG };
+    match mold::try_load::<P>(Arc::clone(settings), log) {
+        Ok(loaded) => {
+            let Loaded { class, class_version, app, worker_api } = loaded;
+            println!(
+                "worker class {class} {class_version} (worker-api {worker_api}), \
+                 application {app}: in order"
+            );
+            0
+        }
+        Err(refusal) => {
+            eprintln!("error: {}", refusal.reason);
+            refusal.status
+        }
+    }
+}
+
+fn open_log(settings: &Settings) -> Option<Arc<ErrorLog>> {
+    match ErrorLog::open(settings) {
+        Ok(log) => {
+            let log = Arc::new(log);
+            Arc::clone(&log).install();
+            Some(log)
+        }
+        Err(error) => {
+            eprintln!("error: the error log cannot be opened: {error}");
+            None
+        }
+    }
+}
+
+/// A server that cannot start for another reason than its settings, as in gunicorn.
+const FAILED: i32 = 1;

@@ -1,0 +1,131 @@
+//! How the arbiter hears signals: handlers put a record into a pipe, in the order of arrival and
+//! with the sender's process id, and the main loop takes them out. Unlike with a signalfd nothing is
+//! blocked, so a second TTIN is not merged into the first and children inherit no mask.
+
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, IntoRawFd as _, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+
+use nix::fcntl::OFlag;
+use nix::libc;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+
+/// A signal that arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caught {
+    /// Which.
+    pub signal: Signal,
+    /// The process that sent it; 0 when the kernel did, or when it is not known.
+    pub sender: u32,
+}
+
+/// The pipe's reading end.
+pub struct SignalInbox {
+    pipe: OwnedFd,
+    writer: RawFd,
+}
+
+impl SignalInbox {
+    /// Installs handlers for `signals`. There is one inbox a process: a second one would take the
+    /// signals of the first.
+    pub fn install(signals: &[Signal]) -> nix::Result<Self> {
+        let (pipe, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        let writer = writer.into_raw_fd();
+        PIPE.store(writer, Ordering::Release);
+        let flags = SaFlags::SA_SIGINFO | SaFlags::SA_RESTART;
+        let action = SigAction::new(SigHandler::SigAction(on_signal), flags, SigSet::all());
+        for &signal in signals {
+            // SAFETY: `on_signal` is async-signal-safe: it stores into atomics and calls write(2).
+            unsafe { sigaction(signal, &action) }?;
+        }
+        Ok(Self { pipe, writer })
+    }
+
+    /// Everything that arrived since the last call, in order.
+    pub fn take(&self) -> Vec<Caught> {
+        let mut caught = Vec::new();
+        let mut buffer = [0; RECORD * BATCH];
+        while let Ok(length) = nix::unistd::read(&self.pipe, &mut buffer) {
+            caught.extend(buffer[..length].chunks_exact(RECORD).filter_map(decode));
+            if length < buffer.len() {
+                break;
+            }
+        }
+        let overflown = OVERFLOWN.swap(0, Ordering::AcqRel);
+        caught.extend(
+            Signal::iterator()
+                .filter(|&signal| overflown & (1 << signal as u32) != 0)
+                .map(|signal| Caught { signal, sender: 0 }),
+        );
+        caught
+    }
+
+    /// The descriptors that a child closes.
+    pub fn descriptors(&self) -> [RawFd; 2] {
+        [self.pipe.as_raw_fd(), self.writer]
+    }
+}
+
+impl AsFd for SignalInbox {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pipe.as_fd()
+    }
+}
+
+extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    let sender = sender_of(info);
+    let mut record = [0; RECORD];
+    record[..4].copy_from_slice(&signal.to_ne_bytes());
+    record[4..].copy_from_slice(&sender.to_ne_bytes());
+    let saved_errno = nix::errno::Errno::last();
+    // SAFETY: write(2) is async-signal-safe; the buffer is RECORD bytes long, and the pipe stays
+    // open as long as the handler is installed.
+    let written =
+        unsafe { libc::write(PIPE.load(Ordering::Acquire), record.as_ptr().cast(), RECORD) };
+    if written != RECORD as isize {
+        OVERFLOWN.fetch_or(1 << signal, Ordering::AcqRel);
+    }
+    saved_errno.set();
+}
+
+/// Who sent a signal, by what the kernel handed to a handler; 0 when it was the kernel itself.
+pub(crate) fn sender_of(info: *const libc::siginfo_t) -> u32 {
+    // SAFETY: the kernel passes a valid siginfo to a handler that was installed with SA_SIGINFO;
+    // si_pid is defined for the codes of kill, sigqueue and tgkill, to which it is restricted here.
+    unsafe {
+        match (*info).si_code {
+            libc::SI_USER | libc::SI_QUEUE | libc::SI_TKILL => (*info).si_pid() as u32,
+            _ => 0,
+        }
+    }
+}
+
+fn decode(record: &[u8]) -> Option<Caught> {
+    let (signal, sender) = record.split_at(4);
+    let signal = i32::from_ne_bytes(signal.try_into().ok()?);
+    let sender = u32::from_ne_bytes(sender.try_into().ok()?);
+    Some(Caught { signal: Signal::try_from(signal).ok()?, sender })
+}
+
+static PIPE: AtomicI32 = AtomicI32::new(-1);
+/// Signals that did not fit into the pipe: these are merged, as a bit each.
+static OVERFLOWN: AtomicU64 = AtomicU64::new(0);
+const RECORD: usize = 8;
+const BATCH: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_keep_their_number_their_order_and_their_sender() {
+        let inbox = SignalInbox::install(&[Signal::SIGTTIN, Signal::SIGTTOU]).unwrap();
+        for signal in [Signal::SIGTTIN, Signal::SIGTTOU, Signal::SIGTTIN] {
+            nix::sys::signal::raise(signal).unwrap();
+        }
+        let caught = inbox.take();
+        let signals: Vec<_> = caught.iter().map(|caught| caught.signal).collect();
+        assert_eq!(signals, [Signal::SIGTTIN, Signal::SIGTTOU, Signal::SIGTTIN]);
+        assert!(caught.iter().all(|caught| caught.sender == std::process::id()));
+        assert_eq!(inbox.take(), []);
+    }
+}

@@ -1,0 +1,213 @@
+//! The worker's side of the process model: moving into its slot, its signals, its tie to the
+//! arbiter, and what the payload may ask of the server ([`WorkerContext`]). How a worker accepts and
+//! answers is the payload's business.
+
+mod signals;
+
+use std::os::fd::BorrowedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::sys::signal::Signal;
+use nix::unistd::{Pid, getppid};
+
+pub use signals::{GRACEFUL, QUICK, REOPEN, WINDOW, WorkerSignals};
+
+use crate::listener::Listener;
+use crate::log::{AccessLog, ErrorLog};
+use crate::message::{Channel, FromWorker, Refusal};
+use crate::mold::MoldContext;
+use crate::payload::Payload;
+use crate::process;
+use crate::scoreboard::{SlotWriter, WorkerState};
+use crate::settings::Settings;
+
+/// What a worker knows about itself, and its ways to the arbiter.
+pub struct WorkerContext {
+    /// The settings of its generation.
+    pub settings: Arc<Settings>,
+    /// Number of its generation.
+    pub generation: u32,
+    /// Its place in the sequence of all workers.
+    pub age: u64,
+    /// The sockets to accept from, in the order of the setting `bind`.
+    pub listeners: Vec<Arc<Listener>>,
+    /// Its counters.
+    pub slot: SlotWriter,
+    /// The error log, which is behind the macros of `tracing` already.
+    pub log: Arc<ErrorLog>,
+    /// The access log; nothing when there is none.
+    pub access_log: Option<AccessLog>,
+    slot_number: u32,
+    arbiter: Pid,
+    report: Channel,
+    signals: WorkerSignals,
+    listeners_closed: AtomicBool,
+    stopped: AtomicBool,
+    retiring: AtomicBool,
+}
+
+impl WorkerContext {
+    /// "I am alive": to be called more often than the setting `timeout`.
+    pub fn notify(&self) {
+        self.slot.heartbeat();
+    }
+
+    /// Whether the worker shall go on: nobody told it to end, and its arbiter lives.
+    pub fn alive(&self) -> bool {
+        !self.is_told_to_end() && self.arbiter_lives()
+    }
+
+    /// Makes [`WorkerContext::alive`] false, as a TERM does.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        self.slot.set_state(WorkerState::Draining);
+    }
+
+    fn is_told_to_end(&self) -> bool {
+        self.stopped.load(Ordering::Acquire) || self.signals.told_to_end()
+    }
+
+    /// Closes this process's copies of the listening sockets, once it accepts no more. Their
+    /// numbers mean nothing afterwards: they are to be taken out of every poller before.
+    pub fn close_listeners(&self) {
+        if !self.listeners_closed.swap(true, Ordering::AcqRel) {
+            let listeners = self.listeners.iter().map(|listener| listener.descriptor());
+            process::close_inherited(&listeners.collect::<Vec<_>>());
+        }
+    }
+
+    /// Whether the arbiter still is this worker's parent.
+    pub fn arbiter_lives(&self) -> bool {
+        getppid() == self.arbiter
+    }
+
+    /// The arbiter's process id.
+    pub fn arbiter_pid(&self) -> u32 {
+        self.arbiter.as_raw() as u32
+    }
+
+    /// Readable when there are signals to take.
+    pub fn wake_fd(&self) -> BorrowedFd<'_> {
+        self.signals.wake_fd()
+    }
+
+    /// The signals since the last call: [`GRACEFUL`], [`QUICK`], [`REOPEN`], [`WINDOW`].
+    pub fn take_signals(&self) -> u32 {
+        let bits = self.signals.take();
+        if bits & GRACEFUL != 0 {
+            self.slot.set_state(WorkerState::Draining);
+        }
+        bits
+    }
+
+    /// "I can serve."
+    pub fn ready(&self) {
+        self.slot.heartbeat();
+        if !self.is_told_to_end() {
+            self.slot.set_state(WorkerState::Ready);
+        }
+        self.report(&FromWorker::Ready { slot: self.slot_number });
+    }
+
+    /// "I cannot serve." The worker ends after this, with the refusal's status.
+    pub fn boot_failed(&self, refusal: Refusal) {
+        self.slot.leave_last_words(&refusal.reason);
+        self.report(&FromWorker::BootFailed { slot: self.slot_number, refusal });
+    }
+
+    /// "Replace me when you can." The worker serves on until it is told to end; saying it again
+    /// does nothing.
+    pub fn retire(&self, reason: &str) {
+        if self.retiring.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.report(&FromWorker::Retiring { slot: self.slot_number, reason: reason.to_owned() });
+    }
+
+    /// Why the worker ends, for the arbiter's log.
+    pub fn leave_last_words(&self, reason: &str) {
+        self.slot.leave_last_words(reason);
+    }
+
+    fn report(&self, message: &FromWorker) {
+        // When the arbiter is gone, there is nobody to tell; the worker notices that by itself.
+        if let Err(error) = self.report.send(message) {
+            tracing::debug!("the arbiter cannot be told {message:?}: {error}");
+        }
+    }
+}
+
+/// What a new worker gets from its mold.
+pub(crate) struct WorkerStart<'a> {
+    pub(crate) context: &'a MoldContext,
+    pub(crate) report: Channel,
+    pub(crate) slot: SlotWriter,
+    pub(crate) slot_number: u32,
+    pub(crate) age: u64,
+    /// The process between mold and worker, which is about to end.
+    pub(crate) between: Pid,
+}
+
+/// A worker's life, from just behind the fork, where all signals are still blocked.
+pub(crate) fn live<P: Payload>(mut payload: P, start: WorkerStart<'_>) -> ! {
+    let arbiter = Pid::from_raw(start.context.arbiter_pid as i32);
+    start.slot.enter();
+    process::reset_signal_handlers();
+    let signals = match WorkerSignals::install(start.slot) {
+        Ok(signals) => signals,
+        Err(error) => end(start.slot, &format!("no signal handlers: {error}"), BOOT_ERROR),
+    };
+    if !process::wait_for_parent(arbiter, start.between)
+        || !process::tie_to_parent(arbiter, Signal::SIGTERM)
+    {
+        end(start.slot, "the arbiter is gone", 0);
+    }
+    process::set_title(&crate::mold::title_of(&start.context.settings, "worker"));
+    payload.after_fork_child();
+    process::unblock_signals();
+    let context = WorkerContext {
+        settings: Arc::clone(&start.context.settings),
+        generation: start.context.generation,
+        age: start.age,
+        listeners: start.context.listeners.clone(),
+        slot: start.slot,
+        slot_number: start.slot_number,
+        arbiter,
+        report: start.report,
+        signals,
+        log: Arc::clone(&start.context.log),
+        access_log: open_access_log(start.context, start.slot_number),
+        listeners_closed: AtomicBool::new(false),
+        stopped: AtomicBool::new(false),
+        retiring: AtomicBool::new(false),
+    };
+    let slot = context.slot;
+    match catch_unwind(AssertUnwindSafe(|| payload.run_worker(context))) {
+        Ok(status) => process::exit_now(status),
+        Err(panic) => end(slot, &format!("panicked: {}", panic_text(&*panic)), PANICKED),
+    }
+}
+
+fn open_access_log(context: &MoldContext, slot: u32) -> Option<AccessLog> {
+    let (file, buffers) = context.access.as_ref()?;
+    let buffer = buffers.claim(slot as usize)?;
+    Some(AccessLog::new(&context.settings, Arc::clone(file), buffer))
+}
+
+fn end(slot: SlotWriter, reason: &str, status: i32) -> ! {
+    slot.leave_last_words(reason);
+    process::exit_now(status)
+}
+
+/// The text that a panic was raised with.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")
+}
+
+/// gunicorn's `WORKER_BOOT_ERROR`.
+pub const BOOT_ERROR: i32 = 3;
+/// The status of a worker that ends by a panic of the server's own code (`EX_SOFTWARE`).
+const PANICKED: i32 = 70;
