@@ -1,2 +1,44 @@
 //! What worker classes are built from: HTTP/1.1, connections, exchanges, the base worker.
+//!
+//! | module | what it is |
+//! | --- | --- |
+//! | [`http`] | HTTP/1.1 without I/O: what octets mean |
+//! | [`socket`], [`stream`] | accepting; octets in and out of a connection |
+//! | [`connection`] | a connection between requests: the state machine that every class drives |
+//! | `exchange`, `turn`, `request`, `response` | a connection during one request: the exchange of `worker-api` |
+//! | [`home`] | the seam: how a class waits, and takes its connections back |
+//! | [`base`], [`kit`], [`config`] | what every worker has: host, application, settings |
+//! | [`blocking`], [`poll`] | waiting with system calls, for classes whose threads may block |
+//!
+//! # Invariants
+//!
+//! - Nothing in here waits but [`poll`] and [`blocking`]: a connection answers what it waits for, its class waits.
+//! - No class is known by name, and no class's loop is in here.
+//! - Bytes and framing are decided here alone; a class sees requests, an application sees exchanges.
+
+pub mod base;
+pub mod blocking;
+pub mod clock;
+pub mod config;
+pub mod connection;
+pub mod home;
 pub mod http;
+pub mod kit;
+pub mod poll;
+pub mod socket;
+pub mod stream;
+
+mod buffer;
+mod exchange;
+mod kept;
+mod pace;
+mod request;
+mod response;
+mod turn;
+
+pub use base::Base;
+pub use connection::{Advance, Connection};
+pub use home::Home;
+pub use kept::TlsKept;
+pub use kit::Kit;
+pub use socket::Acceptor;

@@ -1,0 +1,56 @@
+//! The base worker: what every class has in common, as in gunicorn's `workers/base.py`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::unistd::getppid;
+use worker_api::{AppHandle, Host, Result, WorkerContext};
+
+use crate::clock::{deadline_after, now_ns};
+use crate::kit::Kit;
+use crate::socket::Acceptor;
+
+/// A worker's host, application, kit and listeners.
+#[derive(Debug)]
+pub struct Base {
+    /// The host's services.
+    pub host: Host,
+    /// The application.
+    pub app: AppHandle,
+    /// What its connections share.
+    pub kit: Arc<Kit>,
+    /// The listening sockets.
+    pub acceptors: Vec<Acceptor>,
+}
+
+impl Base {
+    /// The base of a worker; `keep_alive` is whether its class serves several requests on a connection.
+    pub fn new(context: WorkerContext, keep_alive: bool) -> Result<Self> {
+        let kit = Kit::new(context.host.clone(), keep_alive)?;
+        let acceptors = context.host.listeners().iter().map(Acceptor::new).collect();
+        Ok(Self { host: context.host, app: context.app, kit, acceptors })
+    }
+
+    /// The heartbeat and the check of the parent: to be called at least once a second.
+    pub fn tick(&self) {
+        self.host.notify();
+        if self.host.alive() && getppid().as_raw() != self.host.arbiter_pid() {
+            tracing::info!("the arbiter is gone: this worker ends");
+            self.host.stop();
+        }
+    }
+
+    /// Until when a worker that stops now may finish what it has.
+    pub fn graceful_deadline_ns(&self) -> u64 {
+        deadline_after(now_ns(), self.kit.config.graceful_timeout)
+    }
+
+    /// Until when a connection that is idle while the worker stops is kept: a client that is about to send its next
+    /// request on it still gets its answer, and is told to close.
+    pub fn farewell_deadline_ns() -> u64 {
+        deadline_after(now_ns(), Some(FAREWELL))
+    }
+}
+
+/// How long an idle connection of a stopping worker waits for a last request.
+const FAREWELL: Duration = Duration::from_secs(1);

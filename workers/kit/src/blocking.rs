@@ -1,0 +1,58 @@
+//! The runtime of classes whose threads may block: every wait is a system call.
+
+use std::thread;
+use std::time::Duration;
+
+use worker_api::abi::sabi_trait::TD_Opaque;
+use worker_api::abi::std_types::RResult;
+use worker_api::guard::catch_flat;
+use worker_api::raw::{Interest, RawRuntime, RawRuntime_TO, RuntimeBox, TaskBox};
+use worker_api::{Failure, Host};
+
+use crate::clock::now_ns;
+use crate::poll;
+
+/// A runtime for applications under a class whose threads may block. While a thread waits, the worker's heartbeat
+/// goes on: what waits is not hung.
+pub fn runtime(host: Host) -> RuntimeBox {
+    RawRuntime_TO::from_value(Blocking { host }, TD_Opaque)
+}
+
+struct Blocking {
+    host: Host,
+}
+
+impl RawRuntime for Blocking {
+    fn cooperative(&self) -> bool {
+        false
+    }
+
+    fn wait_fd(&self, fd: i32, interest: Interest, timeout_ns: u64) -> RResult<bool, Failure> {
+        let deadline_ns =
+            if timeout_ns == u64::MAX { 0 } else { now_ns().saturating_add(timeout_ns) };
+        catch_flat("a wait for a descriptor", || {
+            poll::wait(fd, interest, deadline_ns, || self.host.notify())
+                .map_err(|error| Failure::io("cannot wait for a descriptor", &error))
+        })
+        .into()
+    }
+
+    fn sleep(&self, ns: u64) -> RResult<(), Failure> {
+        thread::sleep(Duration::from_nanos(ns));
+        RResult::ROk(())
+    }
+
+    fn spawn(&self, mut task: TaskBox) -> RResult<(), Failure> {
+        thread::Builder::new()
+            .name("task".to_owned())
+            .spawn(move || task.run())
+            .map(drop)
+            .map_err(|error| Failure::io("cannot start a thread for a task", &error))
+            .into()
+    }
+
+    fn offload(&self, mut task: TaskBox) -> RResult<(), Failure> {
+        task.run();
+        RResult::ROk(())
+    }
+}

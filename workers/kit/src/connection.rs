@@ -1,0 +1,443 @@
+//! A connection between requests: from accepting it to a whole head, and from the end of a response to the next
+//! head or the end.
+//!
+//! Every worker class drives it in the same way: [`Connection::advance`] whenever its descriptor is ready,
+//! [`Connection::expire`] when its deadline has passed, [`Connection::into_exchange`] when a request has come. What
+//! happens within a request is the module [`crate::exchange`]'s.
+//!
+//! ```text
+//!   Head ──whole──> Exchange ──> Flush ──> Drain ──> Head        (kept alive)
+//!     └──refused──────────────────^  └──────> Linger ──> Closed
+//! ```
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use worker_api::abi::std_types::{ROption, RSlice};
+use worker_api::raw::ExchangeBox;
+use worker_api::{AccessRecord, Interest, Version};
+
+use crate::buffer::{Input, Output, READ_MAX};
+use crate::clock::{deadline_after, earlier, now_ns};
+use crate::exchange;
+use crate::home::Home;
+use crate::http::{BodyDecoder, HeadScan, Reject, Scan};
+use crate::kept::{Owned, TlsKept};
+use crate::kit::Kit;
+use crate::socket::{Accepted, End, Local};
+use crate::stream::Stream;
+use crate::turn::Turn;
+
+/// A client's connection. Holds a descriptor and this record, and no buffers while it is idle.
+pub struct Connection {
+    pub(crate) kit: Arc<Kit>,
+    pub(crate) stream: Stream,
+    pub(crate) peer: Arc<End>,
+    pub(crate) local: Arc<Local>,
+    pub(crate) tls: Option<Arc<TlsKept>>,
+    pub(crate) input: Input,
+    pub(crate) output: Output,
+    /// The request that is being served: there from a whole head to the end of its response.
+    pub(crate) turn: Option<Box<Turn>>,
+    phase: Phase,
+    scan: HeadScan,
+    /// Until when the present phase may last; 0 for ever.
+    deadline_ns: u64,
+    requests: u32,
+    /// What the phase has discarded so far, in octets.
+    discarded: usize,
+    /// Whether a read is worth its system call.
+    readable: bool,
+    /// Whether the limit of the present head counts already.
+    head_timed: bool,
+    /// What is left of the body of a request whose response is over.
+    pub(crate) body: Option<BodyDecoder>,
+}
+
+/// What a class is to do with a connection next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Advance {
+    /// A whole head is there: call [`Connection::into_exchange`].
+    Request,
+    /// Wait until the descriptor is ready for this, or until the deadline.
+    Wait(Interest),
+    /// Drop it.
+    Closed,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    /// Reading a head, or waiting for one.
+    Head,
+    /// An exchange has it.
+    Exchange,
+    /// Sending what is left of a response.
+    Flush(Then),
+    /// Reading what is left of a request's body, to keep the connection.
+    Drain,
+    /// Our side is shut down; reading until the client's is too, so that it is not reset (RFC 9112 9.6).
+    Linger,
+    /// At its end.
+    Closed,
+}
+
+/// What follows a response.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Then {
+    /// The next request, once the body of this one has been read.
+    Next,
+    /// The end, in a way that lets the client read the response.
+    Linger,
+    /// The end: the client has nothing more to send.
+    Close,
+    /// The end, in a way that lets the client see that the response is cut.
+    Abort,
+    /// Nothing: somebody else has the connection now.
+    Forget,
+}
+
+impl Connection {
+    /// A connection that was just accepted.
+    pub fn new(kit: &Arc<Kit>, accepted: Accepted) -> Box<Self> {
+        let deadline_ns = deadline_after(now_ns(), kit.config.header_timeout);
+        Box::new(Self {
+            kit: Arc::clone(kit),
+            stream: Stream::plain(accepted.stream),
+            peer: Arc::new(accepted.peer),
+            local: accepted.local,
+            tls: None,
+            input: Input::default(),
+            output: Output::default(),
+            turn: None,
+            phase: Phase::Head,
+            scan: HeadScan::default(),
+            deadline_ns,
+            requests: 0,
+            discarded: 0,
+            readable: true,
+            head_timed: false,
+            body: None,
+        })
+    }
+
+    /// Goes on as far as possible without waiting.
+    pub fn advance(&mut self) -> Advance {
+        loop {
+            let step = match self.phase {
+                Phase::Head => self.read_head(),
+                Phase::Exchange => Some(Advance::Request),
+                Phase::Flush(then) => self.flush(then),
+                Phase::Drain => self.drain_body(),
+                Phase::Linger => self.linger(),
+                Phase::Closed => Some(Advance::Closed),
+            };
+            if let Some(advance) = step {
+                return advance;
+            }
+        }
+    }
+
+    /// Ends the phase whose deadline has passed: a client that is too slow with a head is told so (408), an idle one is
+    /// let go, anything else is cut.
+    pub fn expire(&mut self) -> Advance {
+        if self.phase == Phase::Head && !self.input.is_empty() {
+            self.refuse(&Reject::new(408, "the request's head did not come in time"));
+            return self.advance();
+        }
+        self.phase = Phase::Closed;
+        Advance::Closed
+    }
+
+    /// Hands the request to an exchange. Only after [`Advance::Request`]; the connection comes back through
+    /// [`Home::done`].
+    pub fn into_exchange(self: Box<Self>, home: Arc<dyn Home>) -> ExchangeBox {
+        exchange::make(self, home)
+    }
+
+    /// The descriptor to wait on.
+    pub fn fd(&self) -> RawFd {
+        self.stream.fd()
+    }
+
+    /// Until when to wait, in monotonic nanoseconds; 0 for ever. Changes with every call of the others.
+    pub fn deadline_ns(&self) -> u64 {
+        self.deadline_ns
+    }
+
+    /// Whether it waits for a request of which nothing has come.
+    pub fn is_idle(&self) -> bool {
+        self.phase == Phase::Head && self.input.is_empty()
+    }
+
+    /// Whether it has had no request yet.
+    pub fn is_fresh(&self) -> bool {
+        self.requests == 0
+    }
+
+    /// Shortens the wait for a request of which nothing has come: for a server that stops.
+    pub fn hasten(&mut self, deadline_ns: u64) {
+        if self.is_idle() {
+            self.deadline_ns = earlier(self.deadline_ns, deadline_ns);
+        }
+    }
+
+    /// Sets what follows the response whose last octets stand in `output`.
+    pub(crate) fn end_turn(&mut self, then: Then) {
+        self.enter(Phase::Flush(then));
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.discarded = 0;
+        let config = &self.kit.config;
+        let limit = match phase {
+            Phase::Flush(_) if self.output.is_empty() => return,
+            Phase::Flush(_) => config.write_timeout,
+            Phase::Drain => config.body_timeout,
+            Phase::Linger => Some(LINGER_MAX),
+            Phase::Head => config.keepalive,
+            Phase::Exchange | Phase::Closed => None,
+        };
+        self.deadline_ns = deadline_after(now_ns(), limit);
+    }
+
+    /// Reads until a head is whole.
+    fn read_head(&mut self) -> Option<Advance> {
+        let mut readable = std::mem::replace(&mut self.readable, true);
+        loop {
+            if !self.input.is_empty() {
+                match self.scan.advance(self.input.unused(), self.kit.config.policy(false)) {
+                    Ok(Scan::Complete) => return self.begin(),
+                    Ok(Scan::Incomplete) => self.time_head(),
+                    Err(reject) => {
+                        self.refuse(&reject);
+                        return None;
+                    }
+                }
+            }
+            if !readable {
+                self.release();
+                return Some(Advance::Wait(self.stream.read_interest()));
+            }
+            match self.fill() {
+                Ok(0) => return self.close(),
+                // A short read has emptied the socket: what comes next makes it ready again.
+                Ok(count) => readable = count == READ_MAX,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => readable = false,
+                Err(_) => return self.close(),
+            }
+        }
+    }
+
+    /// From the first octet of a head on a kept-alive connection its own limit counts; the first head of a connection
+    /// is timed from the accept.
+    fn time_head(&mut self) {
+        if !self.head_timed {
+            self.head_timed = true;
+            if self.requests > 0 {
+                self.deadline_ns = deadline_after(now_ns(), self.kit.config.header_timeout);
+            }
+        }
+    }
+
+    /// A whole head is there: parses it and makes the request's turn.
+    fn begin(&mut self) -> Option<Advance> {
+        let bytes = self.input.take();
+        let line = first_line(&bytes);
+        // Needed where the head is refused, by when its octets are gone; a line that fits is copied for little.
+        let mut kept_line = [0; LINE_LOGGED_MAX];
+        let kept_line = {
+            kept_line[..line.len()].copy_from_slice(line);
+            &kept_line[..line.len()]
+        };
+        self.scan = HeadScan::default();
+        self.head_timed = false;
+        let owned = Owned {
+            bytes,
+            peer: Arc::clone(&self.peer),
+            local: Arc::clone(&self.local),
+            tls: self.tls.clone(),
+        };
+        match Turn::begin(&self.kit, owned) {
+            Ok((turn, behind)) => {
+                self.requests += 1;
+                self.turn = Some(turn);
+                self.input.put(&behind);
+                self.enter(Phase::Exchange);
+                Some(Advance::Request)
+            }
+            Err(reject) => {
+                self.refuse_line(&reject, kept_line);
+                None
+            }
+        }
+    }
+
+    /// Answers a request that cannot be served, once, and lets nothing behind it be read.
+    fn refuse(&mut self, reject: &Reject) {
+        let line = first_line(self.input.unused()).to_vec();
+        self.refuse_line(reject, &line);
+    }
+
+    fn refuse_line(&mut self, reject: &Reject, line: &[u8]) {
+        tracing::warn!(
+            "invalid request from {}: {} ({})",
+            self.peer.host,
+            reject.reason,
+            reject.status
+        );
+        let detail = self.kit.config.debug_errors.then_some(&*reject.reason);
+        let answer = self.kit.error_answer(
+            Version::HTTP_11,
+            line.starts_with(b"HEAD "),
+            reject.status,
+            detail,
+        );
+        self.output.append().extend_from_slice(&answer);
+        let record = AccessRecord {
+            head: ROption::RNone,
+            request_line: line.into(),
+            peer: self.peer.address(),
+            status: reject.status,
+            body_bytes: 0,
+            duration_ns: 0,
+            response_headers: RSlice::EMPTY,
+        };
+        self.kit.host.request_ended(0, &record);
+        let unused = self.input.unused().len();
+        self.input.consume(unused);
+        self.enter(Phase::Flush(Then::Linger));
+    }
+
+    /// Sends what is left, then does what follows.
+    fn flush(&mut self, then: Then) -> Option<Advance> {
+        match then {
+            Then::Forget => return self.close(),
+            Then::Abort => {
+                self.stream.reset_on_close();
+                return self.close();
+            }
+            _ => {}
+        }
+        while !self.output.is_empty() {
+            let Self { stream, output, .. } = self;
+            match output.send(&[], |parts| stream.write(parts)) {
+                Ok(0) => return self.close(),
+                Ok(_) => self.deadline_ns = deadline_after(now_ns(), self.kit.config.write_timeout),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Some(Advance::Wait(self.stream.write_interest()));
+                }
+                Err(_) => return self.close(),
+            }
+        }
+        match then {
+            Then::Next if self.body.is_some() => self.enter(Phase::Drain),
+            Then::Next => self.next(),
+            Then::Linger if self.stream.shutdown_write().is_ok() => self.enter(Phase::Linger),
+            _ => return self.close(),
+        }
+        None
+    }
+
+    /// Reads the rest of a request's body that the application left, so that the connection can be kept.
+    fn drain_body(&mut self) -> Option<Advance> {
+        loop {
+            match self.discard_body() {
+                Ok(true) => break,
+                Ok(false) if self.discarded <= DRAIN_MAX => {}
+                _ => return self.close(),
+            }
+            match self.fill() {
+                Ok(0) => return self.close(),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Some(Advance::Wait(self.stream.read_interest()));
+                }
+                Err(_) => return self.close(),
+            }
+        }
+        self.next();
+        None
+    }
+
+    /// Decodes and forgets what was read of the body; whether it is at its end.
+    fn discard_body(&mut self) -> Result<bool, Reject> {
+        while let Some(body) = self.body.as_mut() {
+            let decoded = body.decode(self.input.unused())?;
+            self.discarded += decoded.consumed;
+            self.input.consume(decoded.consumed);
+            if decoded.done {
+                self.body = None;
+            } else if self.input.is_empty() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Begins to wait for the next request.
+    fn next(&mut self) {
+        self.enter(Phase::Head);
+        self.readable = false;
+    }
+
+    /// Reads and forgets what the client still sends, until it closes too.
+    fn linger(&mut self) -> Option<Advance> {
+        loop {
+            match self.fill() {
+                Ok(0) => return self.close(),
+                Ok(count) => {
+                    self.discarded += count;
+                    self.input = Input::default();
+                    if self.discarded > LINGER_OCTETS_MAX {
+                        return self.close();
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.release();
+                    return Some(Advance::Wait(self.stream.read_interest()));
+                }
+                Err(_) => return self.close(),
+            }
+        }
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "a phase's last step, in the form of the others")]
+    fn close(&mut self) -> Option<Advance> {
+        self.phase = Phase::Closed;
+        Some(Advance::Closed)
+    }
+
+    pub(crate) fn fill(&mut self) -> io::Result<usize> {
+        let Self { input, stream, .. } = self;
+        input.fill(|place| stream.read(place))
+    }
+
+    /// Gives memory back while nothing is under way.
+    fn release(&mut self) {
+        self.input.release();
+        self.output.release();
+    }
+}
+
+fn first_line(bytes: &[u8]) -> &[u8] {
+    let end = memchr::memchr2(b'\r', b'\n', bytes).unwrap_or(bytes.len());
+    &bytes[..end.min(LINE_LOGGED_MAX)]
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+/// How long a client may take to close its side after a response that closes the connection.
+const LINGER_MAX: Duration = Duration::from_secs(2);
+/// How much is read while lingering: a client that sends more has had its chance.
+const LINGER_OCTETS_MAX: usize = 16 << 20;
+/// How much of a request's body that nobody reads is read to keep the connection; more costs more than a new one.
+const DRAIN_MAX: usize = 256 << 10;
+/// How much of a request line that was refused stands in the access log.
+const LINE_LOGGED_MAX: usize = 256;

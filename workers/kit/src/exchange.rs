@@ -1,0 +1,182 @@
+//! The exchange as it crosses the ABI: a connection during one request, lent to the application.
+//!
+//! What it does is the connection's: reading in [`crate::request`], answering in [`crate::response`]. Here stand who
+//! owns the connection when, and that no panic leaves.
+
+use std::sync::Arc;
+
+use worker_api::abi::sabi_trait::TD_Opaque;
+use worker_api::abi::std_types::{ROption, RResult, RSlice, RSliceMut, RStr};
+use worker_api::guard::catch;
+use worker_api::raw::{ExchangeBox, Hijacked, Interest, RawExchange, RawExchange_TO, Step};
+use worker_api::{Address, Failure, Header, RequestHead, Version, Waker};
+
+use crate::connection::Connection;
+use crate::home::Home;
+
+/// Lends a connection with a request to the application.
+pub(crate) fn make(connection: Box<Connection>, home: Arc<dyn Home>) -> ExchangeBox {
+    RawExchange_TO::from_value(Lent { connection: Some(connection), home }, TD_Opaque)
+}
+
+/// A connection on loan. It goes home when the exchange is over, at the latest when this is dropped.
+struct Lent {
+    connection: Option<Box<Connection>>,
+    home: Arc<dyn Home>,
+}
+
+impl Lent {
+    /// Does `work` on the connection; a panic in the kit ends the exchange.
+    fn with<T>(
+        &mut self,
+        work: impl FnOnce(&mut Connection, &dyn Home) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let Some(connection) = self.connection.as_deref_mut() else {
+            return Err(Failure::application("the exchange is over"));
+        };
+        let home = &*self.home;
+        match catch("the worker class's kit", || work(connection, home)) {
+            Ok(result) => result,
+            Err(panic) => {
+                self.go_home(Connection::abort);
+                Err(panic)
+            }
+        }
+    }
+
+    fn step(&mut self, work: impl FnOnce(&mut Connection, &dyn Home) -> Step) -> Step {
+        self.with(|connection, home| Ok(work(connection, home))).unwrap_or_else(Step::Failed)
+    }
+
+    /// Ends the loan, after `end` has said what becomes of the connection.
+    fn go_home(&mut self, end: impl FnOnce(&mut Connection)) {
+        if let Some(mut connection) = self.connection.take() {
+            if catch("the worker class's kit", || end(&mut connection)).is_err() {
+                connection.abort();
+            }
+            self.home.done(connection);
+        }
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.go_home(|connection| {
+            connection.fail(&Failure::application(
+                "the application let the exchange go without an answer",
+            ));
+        });
+    }
+}
+
+impl RawExchange for Lent {
+    fn head(&self) -> &RequestHead<'_> {
+        self.connection.as_deref().and_then(Connection::request_head).unwrap_or(&NO_HEAD)
+    }
+
+    fn poll_read(&mut self, mut buf: RSliceMut<'_, u8>, waker: ROption<Waker>) -> Step {
+        self.step(|connection, home| {
+            connection.poll_read(buf.as_mut_slice(), waker.into_option(), home)
+        })
+    }
+
+    fn start(
+        &mut self,
+        status: u16,
+        reason: RStr<'_>,
+        headers: RSlice<'_, Header<'_>>,
+    ) -> RResult<(), Failure> {
+        self.with(|connection, _| connection.start(status, reason.as_str(), headers.as_slice()))
+            .into()
+    }
+
+    fn poll_write(&mut self, bytes: RSlice<'_, u8>, waker: ROption<Waker>) -> Step {
+        self.step(|connection, home| {
+            connection.poll_write(bytes.as_slice(), waker.into_option(), home)
+        })
+    }
+
+    fn poll_send_file(&mut self, fd: i32, offset: u64, len: u64, waker: ROption<Waker>) -> Step {
+        self.step(|connection, home| {
+            connection.poll_send_file(fd, offset, len, waker.into_option(), home)
+        })
+    }
+
+    fn informational(
+        &mut self,
+        status: u16,
+        headers: RSlice<'_, Header<'_>>,
+    ) -> RResult<(), Failure> {
+        self.with(|connection, _| connection.informational(status, headers.as_slice())).into()
+    }
+
+    fn trailers(&mut self, headers: RSlice<'_, Header<'_>>) -> RResult<(), Failure> {
+        self.with(|connection, _| connection.trailers(headers.as_slice())).into()
+    }
+
+    fn finish(&mut self) -> RResult<(), Failure> {
+        let finished = self.with(|connection, _| connection.finish());
+        if self.connection.as_deref().is_some_and(|connection| connection.turn.is_none()) {
+            self.go_home(|_| ());
+        }
+        finished.into()
+    }
+
+    fn fail(&mut self, failure: Failure) {
+        self.go_home(|connection| connection.fail(&failure));
+    }
+
+    fn hijack(&mut self) -> RResult<Hijacked, Failure> {
+        let hijacked = self.with(|connection, _| connection.hijack());
+        if hijacked.is_ok() {
+            self.go_home(|_| ());
+        }
+        hijacked.into()
+    }
+
+    fn descriptor(&self) -> i32 {
+        self.connection.as_deref().map_or(-1, Connection::fd)
+    }
+
+    fn deadline_ns(&self) -> u64 {
+        self.connection.as_deref().map_or(0, Connection::request_deadline_ns)
+    }
+
+    fn extend_deadline(&mut self, by_ns: u64) {
+        let _ = self.with(|connection, _| {
+            connection.extend_deadline(by_ns);
+            Ok(())
+        });
+    }
+
+    fn on_gone(&mut self, waker: Waker) {
+        let _ = self.with(|connection, home| {
+            home.watch_gone(connection.fd(), waker);
+            Ok(())
+        });
+    }
+
+    fn wait(&mut self, interest: Interest) -> RResult<(), Failure> {
+        self.with(|connection, home| connection.wait(interest, home)).into()
+    }
+}
+
+/// What [`RawExchange::head`] gives when the exchange is over.
+static NO_HEAD: RequestHead<'static> = RequestHead {
+    method: RStr::from_str(""),
+    target: RSlice::EMPTY,
+    path: RSlice::EMPTY,
+    query: RSlice::EMPTY,
+    authority: RStr::from_str(""),
+    version: Version::HTTP_11,
+    trusted_peer: false,
+    chunked: false,
+    content_length: ROption::RSome(0),
+    scheme: RStr::from_str("http"),
+    headers: RSlice::EMPTY,
+    peer: Address { host: RStr::from_str(""), port: 0 },
+    local: Address { host: RStr::from_str(""), port: 0 },
+    tls: ROption::RNone,
+    received_ns: 0,
+    id: 0,
+};

@@ -1,0 +1,33 @@
+//! The seam between an exchange and the class that serves it: how to wait, and where a connection goes afterwards.
+
+use std::os::fd::RawFd;
+
+use worker_api::{Failure, Interest, Result, Waker};
+
+use crate::connection::Connection;
+
+/// What a worker class does for the exchanges that it hands to the application.
+pub trait Home: Send + Sync {
+    /// Blocks in the class's way until the descriptor is ready. Fails with [`worker_api::FailureKind::TIMEOUT`] at the
+    /// deadline (monotonic nanoseconds; 0 for none), and with [`worker_api::FailureKind::INTERRUPTED`] where the
+    /// greenlet or the process is being ended.
+    fn wait(&self, fd: RawFd, interest: Interest, deadline_ns: u64) -> Result<()>;
+
+    /// Has the waker fire once when the descriptor is ready, or at the deadline. For exchanges that an application
+    /// keeps; a class that does not allow this refuses.
+    fn arm(&self, fd: RawFd, interest: Interest, deadline_ns: u64, waker: Waker) -> Result<()> {
+        let _ = (fd, interest, deadline_ns, waker);
+        Err(Failure::unsupported(
+            "this worker class does not wait for exchanges that an application keeps",
+        ))
+    }
+
+    /// Has the waker fire when the client hangs up. A class that cannot notice does nothing.
+    fn watch_gone(&self, fd: RawFd, waker: Waker) {
+        let _ = (fd, waker);
+    }
+
+    /// Takes the connection back when the exchange is over. May be called from any thread that had the exchange; goes
+    /// on with [`Connection::advance`].
+    fn done(&self, connection: Box<Connection>);
+}

@@ -1,0 +1,95 @@
+//! What all connections of a worker share: settings, the host's services, the server's own state.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use worker_api::{Host, Result, Version};
+
+use crate::clock;
+use crate::config::Config;
+use crate::http::date::DateCache;
+use crate::http::{ResponseContext, error_answer};
+
+/// The kit of one worker process: made once, shared by its connections.
+#[derive(Debug)]
+pub struct Kit {
+    /// The host's services.
+    pub host: Host,
+    /// The settings.
+    pub config: Config,
+    pub(crate) date: Mutex<DateCache>,
+    pub(crate) wants_response_headers: bool,
+    draining: AtomicBool,
+    requests: AtomicU64,
+}
+
+impl Kit {
+    /// Reads the settings; `keep_alive` is whether the class serves several requests on a connection.
+    pub fn new(host: Host, keep_alive: bool) -> Result<Arc<Self>> {
+        let mut config = Config::read(&host)?;
+        if !keep_alive {
+            config.keepalive = None;
+        }
+        let wants_response_headers = host.wants_response_headers();
+        Ok(Arc::new(Self {
+            host,
+            config,
+            date: Mutex::new(DateCache::new(clock::unix_seconds())),
+            wants_response_headers,
+            draining: AtomicBool::new(false),
+            requests: AtomicU64::new(0),
+        }))
+    }
+
+    /// From now on every response says that its connection is closed after it.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the worker is finishing.
+    pub fn draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request, and gives it its number. The worker that has served its share asks to be replaced.
+    pub(crate) fn count_request(&self) -> u64 {
+        let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
+        if number == self.config.max_requests {
+            tracing::info!("{number} requests served: asking to be replaced (max_requests)");
+            self.host.retire();
+        }
+        number
+    }
+
+    /// The value of the Date field now.
+    pub(crate) fn date(&self) -> [u8; 29] {
+        let seconds = clock::unix_seconds();
+        *self.date.lock().unwrap_or_else(PoisonError::into_inner).at(seconds)
+    }
+
+    /// An error answer, which closes the connection.
+    pub(crate) fn error_answer(
+        &self,
+        version: Version,
+        head_method: bool,
+        status: u16,
+        detail: Option<&str>,
+    ) -> Vec<u8> {
+        let context = ResponseContext {
+            version,
+            head_method,
+            connect: false,
+            upgrade: false,
+            keep_alive: false,
+            server: self.config.server.as_deref(),
+            date: &self.date(),
+        };
+        error_answer(&context, status, detail)
+    }
+
+    /// How many requests this worker has begun.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+}

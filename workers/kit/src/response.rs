@@ -1,0 +1,379 @@
+//! Answering on a connection: the head is held back until the body's first octets, so that a small response is one
+//! system call.
+
+use std::io;
+use std::os::fd::RawFd;
+
+use worker_api::raw::{Interest, Step};
+use worker_api::{Failure, FailureKind, Header, RequestHead, Waker};
+
+use crate::connection::{Connection, Then};
+use crate::home::Home;
+use crate::http::response::{
+    CHUNK_END, LAST_CHUNK, chunk_head, encode_informational, encode_trailers,
+};
+use crate::http::{BodyKind, ResponseContext, encode_head};
+use crate::socket;
+
+impl Connection {
+    /// Takes the head of the response; replaces one that is not on the wire yet.
+    pub(crate) fn start(
+        &mut self,
+        status: u16,
+        reason: &str,
+        headers: &[Header<'_>],
+    ) -> Result<(), Failure> {
+        let keep_alive = self.kit.config.keepalive.is_some() && !self.kit.draining();
+        let keeps_fields = self.kit.wants_response_headers;
+        let date = self.kit.date();
+        let server = self.kit.config.server.clone();
+        let turn = self.turn()?;
+        if turn.response.on_wire {
+            return Err(Failure::application(
+                "the response's head is on its way: it cannot be replaced",
+            ));
+        }
+        let context = ResponseContext {
+            version: turn.request().version,
+            head_method: turn.is_head_method,
+            connect: turn.is_connect,
+            upgrade: turn.wants_upgrade,
+            keep_alive: keep_alive && turn.persistent,
+            server: server.as_deref(),
+            date: &date,
+        };
+        let mut head = std::mem::take(&mut turn.response.head);
+        head.clear();
+        let plan = encode_head(&mut head, &context, status, reason, headers)
+            .map_err(|fault| Failure::application(fault.to_string()))?;
+        turn.response.head = head;
+        turn.response.plan = plan;
+        turn.response.status = status;
+        turn.response.fields = if keeps_fields {
+            headers.iter().map(|h| (h.name.to_string(), h.value.to_vec())).collect()
+        } else {
+            Vec::new()
+        };
+        Ok(())
+    }
+
+    /// Writes a part of the body.
+    pub(crate) fn poll_write(
+        &mut self,
+        bytes: &[u8],
+        waker: Option<Waker>,
+        home: &dyn Home,
+    ) -> Step {
+        match self.try_write(bytes) {
+            Ok(Some(count)) => Step::Ready(count),
+            Ok(None) => self.not_yet(Interest::WRITE, waker, home),
+            Err(failure) => Step::Failed(self.break_with(failure)),
+        }
+    }
+
+    /// Sends a part of a file as a part of the body.
+    pub(crate) fn poll_send_file(
+        &mut self,
+        file: RawFd,
+        offset: u64,
+        len: u64,
+        waker: Option<Waker>,
+        home: &dyn Home,
+    ) -> Step {
+        match self.try_send_file(file, offset, len) {
+            Ok(Some(count)) => Step::Ready(count),
+            Ok(None) => self.not_yet(Interest::WRITE, waker, home),
+            Err(failure) => Step::Failed(self.break_with(failure)),
+        }
+    }
+
+    /// Sends an informational response ahead of the final one; a client of HTTP/1.0 does not know them.
+    pub(crate) fn informational(
+        &mut self,
+        status: u16,
+        headers: &[Header<'_>],
+    ) -> Result<(), Failure> {
+        let turn = self.turn()?;
+        if turn.response.on_wire {
+            return Err(Failure::application(
+                "an informational response comes before the final one",
+            ));
+        }
+        let version = turn.request().version;
+        let sent = encode_informational(self.output.append(), version, status, headers)
+            .map_err(|fault| Failure::application(fault.to_string()))?;
+        if sent { self.push(&[]) } else { Ok(()) }
+    }
+
+    /// Takes the trailer fields; they go out at the end of a body in chunks.
+    pub(crate) fn trailers(&mut self, headers: &[Header<'_>]) -> Result<(), Failure> {
+        let turn = self.turn()?;
+        turn.response.trailers.clear();
+        encode_trailers(&mut turn.response.trailers, headers)
+            .map_err(|fault| Failure::application(fault.to_string()))
+    }
+
+    /// Ends the response. Fails, and leaves the request open, where there is none to end.
+    pub(crate) fn finish(&mut self) -> Result<(), Failure> {
+        let turn = self.turn()?;
+        let response = &mut turn.response;
+        if response.status == 0 {
+            return Err(Failure::application(
+                "the application ended the request without a response",
+            ));
+        }
+        if let BodyKind::Length(length) = response.plan.kind
+            && response.written < length
+        {
+            let words = format!(
+                "the response's body is shorter than its Content-Length: {} of {length} octets",
+                response.written
+            );
+            return Err(self.break_with(Failure::application(words)));
+        }
+        let mut last = std::mem::take(&mut response.head);
+        if response.plan.kind == BodyKind::Chunked {
+            let end = if response.trailers.is_empty() { LAST_CHUNK } else { &response.trailers };
+            last.extend_from_slice(end);
+        }
+        response.on_wire = true;
+        if !last.is_empty() {
+            self.push(&[&last])?;
+        }
+        let then = self.what_follows();
+        self.end_request(then);
+        Ok(())
+    }
+
+    /// Ends the response for a failure: an error answer while nothing is on the wire, a cut otherwise.
+    pub(crate) fn fail(&mut self, failure: &Failure) {
+        let debug = self.kit.config.debug_errors;
+        let Some(turn) = self.turn.as_deref_mut() else { return };
+        log_failure(turn.request(), failure);
+        let response = &mut turn.response;
+        if response.on_wire {
+            // A body without framing ends with the connection: only a reset tells that it is cut.
+            let cut =
+                if response.plan.kind == BodyKind::UntilClose { Then::Abort } else { Then::Linger };
+            return self.end_request(cut);
+        }
+        if failure.kind == FailureKind::GONE {
+            return self.end_request(Then::Close);
+        }
+        let status = if failure.status == 0 { 500 } else { failure.status };
+        let detail = debug.then(|| failure.to_string());
+        let is_head = turn.is_head_method;
+        let answer =
+            self.kit.error_answer(turn.head.get().version, is_head, status, detail.as_deref());
+        response.status = status;
+        response.written = 0;
+        response.on_wire = true;
+        self.output.append().extend_from_slice(&answer);
+        self.end_request(Then::Linger);
+    }
+
+    /// Cuts the connection, whatever it is doing.
+    pub(crate) fn abort(&mut self) {
+        self.end_request(Then::Abort);
+    }
+
+    /// Closes the request's account and says what becomes of the connection.
+    pub(crate) fn end_request(&mut self, then: Then) {
+        if let Some(turn) = self.turn.take() {
+            turn.record(&self.kit);
+            self.body = (then == Then::Next && !turn.body.is_done()).then_some(turn.body);
+        }
+        self.end_turn(then);
+    }
+
+    /// Hands `parts` to the socket behind what is unsent; keeps what it does not take.
+    pub(crate) fn push(&mut self, parts: &[&[u8]]) -> Result<(), Failure> {
+        let Self { stream, output, .. } = self;
+        match output.send(parts, |slices| stream.write(slices)) {
+            Ok(count) => {
+                if let Some(turn) = self.turn.as_deref_mut() {
+                    turn.writing.moved(count);
+                }
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(self.break_with(Failure::from(error))),
+        }
+    }
+
+    fn try_write(&mut self, bytes: &[u8]) -> Result<Option<usize>, Failure> {
+        let bytes = &bytes[..bytes.len().min(WRITE_MAX)];
+        if self.prepare_write(bytes.len() as u64)? == Ready::No {
+            return Ok(None);
+        }
+        let turn = self.turn()?;
+        let response = &mut turn.response;
+        if bytes.is_empty() || matches!(response.plan.kind, BodyKind::None { .. }) {
+            return Ok(Some(bytes.len()));
+        }
+        response.written += bytes.len() as u64;
+        response.on_wire = true;
+        let mut head = std::mem::take(&mut response.head);
+        let chunked = response.plan.kind == BodyKind::Chunked;
+        if chunked {
+            head.extend_from_slice(chunk_head(bytes.len()).as_slice());
+        }
+        if bytes.len() <= COPY_MAX {
+            // One buffer and one plain write are cheaper than gathering two.
+            head.extend_from_slice(bytes);
+            if chunked {
+                head.extend_from_slice(CHUNK_END);
+            }
+            self.push(&[&head])?;
+        } else {
+            self.push(&[&head, bytes, if chunked { CHUNK_END } else { b"" }])?;
+        }
+        Ok(Some(bytes.len()))
+    }
+
+    fn try_send_file(
+        &mut self,
+        file: RawFd,
+        offset: u64,
+        len: u64,
+    ) -> Result<Option<usize>, Failure> {
+        let count = len.min(SEND_FILE_MAX) as usize;
+        if self.prepare_write(count as u64)? == Ready::No {
+            return Ok(None);
+        }
+        let sendfile = self.kit.config.sendfile && self.stream.can_send_file();
+        let turn = self.turn()?;
+        let response = &mut turn.response;
+        if matches!(response.plan.kind, BodyKind::None { .. }) {
+            return Ok(Some(count));
+        }
+        if !sendfile || response.plan.kind == BodyKind::Chunked {
+            return self.copy_file(file, offset, count);
+        }
+        if !response.on_wire {
+            response.on_wire = true;
+            let head = std::mem::take(&mut response.head);
+            self.push(&[&head])?;
+        }
+        if !self.output.is_empty() {
+            self.push(&[])?;
+        }
+        if !self.output.is_empty() {
+            return Ok(None);
+        }
+        match self.stream.send_file(file, offset, count) {
+            Ok(0) => Err(file_too_short()),
+            Ok(sent) => {
+                let turn = self.turn()?;
+                turn.response.written += sent as u64;
+                turn.writing.moved(sent);
+                Ok(Some(sent))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            // A file that the kernel cannot send from, one of a pipe or of some file systems, is read instead.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                self.copy_file(file, offset, count)
+            }
+            Err(error) => Err(Failure::from(error)),
+        }
+    }
+
+    fn copy_file(
+        &mut self,
+        file: RawFd,
+        offset: u64,
+        count: usize,
+    ) -> Result<Option<usize>, Failure> {
+        let mut buffer = vec![0; count.min(WRITE_MAX)];
+        let read = socket::read_file(file, &mut buffer, offset)
+            .map_err(|error| Failure::io("cannot read the file to send", &error))?;
+        if read == 0 {
+            return Err(file_too_short());
+        }
+        self.try_write(&buffer[..read])
+    }
+
+    /// Checks that so many octets more may be written, and that there is room for them.
+    fn prepare_write(&mut self, more: u64) -> Result<Ready, Failure> {
+        let turn = self.turn()?;
+        let response = &mut turn.response;
+        match response.plan.kind {
+            _ if response.status == 0 => {
+                return Err(Failure::application(
+                    "a body was written before the response was started",
+                ));
+            }
+            BodyKind::Length(length) if response.written + more > length => {
+                let words = format!(
+                    "the response's body is longer than its Content-Length: {} of {length} octets",
+                    response.written + more
+                );
+                return Err(Failure::application(words));
+            }
+            BodyKind::None { warn_if_body: true } if more > 0 && !response.warned => {
+                response.warned = true;
+                let status = response.status;
+                tracing::warn!(
+                    "a response with status {status} has no body: what the application wrote is left out"
+                );
+            }
+            _ => {}
+        }
+        if self.output.len() >= HIGH_WATER {
+            self.push(&[])?;
+        }
+        Ok(if self.output.len() >= HIGH_WATER { Ready::No } else { Ready::Yes })
+    }
+
+    /// What becomes of the connection behind a complete response.
+    fn what_follows(&self) -> Then {
+        let Some(turn) = self.turn.as_deref() else { return Then::Close };
+        // A client that still waits for leave to send its body may send it or not: nobody can tell where the next
+        // request begins (RFC 9110 10.1.1).
+        let drainable = turn.body.remaining_hint().is_none_or(|rest| rest <= DRAIN_ANNOUNCED_MAX);
+        let body_over = turn.body.is_done();
+        if turn.response.plan.keep_alive && (body_over || drainable && !turn.expects_continue) {
+            Then::Next
+        } else if !turn.persistent && body_over && self.input.is_empty() {
+            Then::Close
+        } else {
+            Then::Linger
+        }
+    }
+}
+
+/// Whether there is room to write.
+#[derive(PartialEq, Eq)]
+enum Ready {
+    Yes,
+    No,
+}
+
+fn file_too_short() -> Failure {
+    Failure::application("the file to send is shorter than what was to be sent of it")
+}
+
+fn log_failure(request: &RequestHead<'_>, failure: &Failure) {
+    let path = request.target.as_slice().escape_ascii();
+    let method = request.method;
+    match failure.kind {
+        FailureKind::GONE | FailureKind::INTERRUPTED => {
+            tracing::debug!("{method} {path}: {failure}");
+        }
+        FailureKind::TIMEOUT | FailureKind::PROTOCOL | FailureKind::TOO_LARGE => {
+            tracing::warn!("{method} {path}: {failure}");
+        }
+        _ => tracing::error!("{method} {path}: {failure}"),
+    }
+}
+
+/// Above so many octets that the socket has not taken, a write is "not yet".
+const HIGH_WATER: usize = 64 << 10;
+/// The most that one write takes: what is kept of it at the worst is memory that each connection may hold.
+const WRITE_MAX: usize = 128 << 10;
+/// The most that one `sendfile` takes: a fair turn.
+const SEND_FILE_MAX: u64 = 1 << 20;
+/// Up to here a body is copied behind its head.
+const COPY_MAX: usize = 4 << 10;
+/// A request's body of which more than this is left unread is not worth reading to keep the connection.
+const DRAIN_ANNOUNCED_MAX: u64 = 256 << 10;

@@ -1,0 +1,204 @@
+//! Accepting sockets: the one system call for which neither `std` nor `nix` has a form that takes a borrowed
+//! listener, makes the connection non-blocking at once and tells the peer.
+
+use std::io;
+use std::mem;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use nix::sys::socket::{SockaddrLike, SockaddrStorage, getsockname, setsockopt, sockopt};
+use worker_api::Listener;
+
+/// A listening socket of the server, as a worker accepts from it. The host owns the socket.
+#[derive(Debug, Clone)]
+pub struct Acceptor {
+    fd: RawFd,
+    local: Arc<Local>,
+}
+
+/// What is the same for all connections of a listener.
+#[derive(Debug)]
+pub struct Local {
+    /// The server's end, as it was bound.
+    pub end: End,
+    /// Whether it is a unix socket.
+    pub unix: bool,
+}
+
+/// One end of a connection, as text and number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// The IP address without brackets, the path of a unix socket, or empty.
+    pub host: Box<str>,
+    /// The port; 0 for a unix socket.
+    pub port: u16,
+    /// The IP address, where the end has one.
+    pub ip: Option<IpAddr>,
+}
+
+/// A connection just accepted: non-blocking, closed on exec.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The connection.
+    pub stream: TcpStream,
+    /// The client's end.
+    pub peer: End,
+    /// The server's end.
+    pub local: Arc<Local>,
+}
+
+impl Acceptor {
+    /// An acceptor for a listener of the host's.
+    pub fn new(listener: &Listener) -> Self {
+        let end = match getsockname::<SockaddrStorage>(listener.fd) {
+            Ok(address) => End::from_address(&address),
+            Err(_) => End { host: listener.name.as_str().into(), port: 0, ip: None },
+        };
+        if !listener.unix {
+            set_nodelay(listener.fd);
+        }
+        Self { fd: listener.fd, local: Arc::new(Local { end, unix: listener.unix }) }
+    }
+
+    /// Takes one connection that waits; `WouldBlock` where there is none.
+    pub fn accept(&self) -> io::Result<Accepted> {
+        let (fd, peer) = accept4(self.fd)?;
+        Ok(Accepted { stream: TcpStream::from(fd), peer, local: Arc::clone(&self.local) })
+    }
+
+    /// The listening socket.
+    pub fn fd(&self) -> RawFd {
+        self.fd
+    }
+}
+
+impl End {
+    /// An end without an address: a client of a unix socket.
+    pub fn nowhere() -> Self {
+        Self { host: "".into(), port: 0, ip: None }
+    }
+
+    /// The end with this IP address.
+    pub fn from_ip(address: SocketAddr) -> Self {
+        let ip = address.ip().to_canonical();
+        Self { host: ip.to_string().into(), port: address.port(), ip: Some(ip) }
+    }
+
+    fn from_address(address: &SockaddrStorage) -> Self {
+        if let Some(v4) = address.as_sockaddr_in() {
+            return Self::from_ip(SocketAddr::V4((*v4).into()));
+        }
+        if let Some(v6) = address.as_sockaddr_in6() {
+            return Self::from_ip(SocketAddr::V6((*v6).into()));
+        }
+        let path = address.as_unix_addr().and_then(|unix| unix.path());
+        let host = path.map(|p| p.to_string_lossy().into_owned()).unwrap_or_default();
+        Self { host: host.into(), port: 0, ip: None }
+    }
+
+    /// The end as it crosses the ABI.
+    pub fn address(&self) -> worker_api::Address<'_> {
+        worker_api::Address { host: (&*self.host).into(), port: self.port }
+    }
+}
+
+/// Whether an error of `accept` concerns one connection or passes by itself, so that accepting goes on.
+pub fn is_passing(error: &io::Error) -> bool {
+    // accept(2) tells to treat network errors of the new connection like "try again".
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::EINTR
+                | libc::ECONNABORTED
+                | libc::EPROTO
+                | libc::ENETDOWN
+                | libc::ENOPROTOOPT
+                | libc::EHOSTDOWN
+                | libc::ENONET
+                | libc::EHOSTUNREACH
+                | libc::EOPNOTSUPP
+                | libc::ENETUNREACH
+                | libc::EPERM
+        )
+    )
+}
+
+/// A descriptor of the host's (a listener, the wake descriptor), which it keeps open while the worker runs.
+pub fn borrow(fd: RawFd) -> BorrowedFd<'static> {
+    // SAFETY: the host closes neither before the worker ends, but for listeners that the class asks it to close.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
+/// Accepted connections inherit the option from their listener on Linux: no system call for each.
+fn set_nodelay(fd: RawFd) {
+    // A listener without the option still serves: small writes are delayed at worst.
+    let _ = setsockopt(&borrow(fd), sockopt::TcpNoDelay, &true);
+}
+
+fn accept4(listener: RawFd) -> io::Result<(OwnedFd, End)> {
+    let mut storage: libc::sockaddr_storage =
+        // SAFETY: a socket address of any family is valid when it is all zeroes.
+        unsafe { mem::zeroed() };
+    let mut length = size_of_val(&storage) as libc::socklen_t;
+    // SAFETY: address and length point to storage of that size for the whole call.
+    let fd = unsafe {
+        libc::accept4(
+            listener,
+            (&raw mut storage).cast(),
+            &raw mut length,
+            libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC,
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: accept4 gave a new descriptor that nobody else owns.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: the kernel filled in an address of that length.
+    let address = unsafe { SockaddrStorage::from_raw((&raw const storage).cast(), Some(length)) };
+    Ok((fd, address.as_ref().map_or_else(End::nowhere, End::from_address)))
+}
+
+/// `sendfile(2)`: up to `count` octets of `file` from `offset` into `socket`.
+pub fn send_file(socket: &TcpStream, file: RawFd, offset: u64, count: usize) -> io::Result<usize> {
+    let mut offset = offset as libc::off_t;
+    // SAFETY: both are descriptors; the offset lives for the call. A wrong `file` is answered by EBADF.
+    let sent = unsafe { libc::sendfile(socket.as_raw_fd(), file, &raw mut offset, count) };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
+}
+
+/// `pread(2)`: octets of `file` from `offset` into `buffer`, for connections that need to see them (TLS, chunks).
+pub fn read_file(file: RawFd, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    // SAFETY: the buffer is writable for its length. A wrong `file` is answered by EBADF.
+    let read = unsafe {
+        libc::pread(file, buffer.as_mut_ptr().cast(), buffer.len(), offset as libc::off_t)
+    };
+    if read < 0 { Err(io::Error::last_os_error()) } else { Ok(read as usize) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+    use std::os::fd::AsRawFd;
+
+    #[test]
+    fn an_accepted_connection_knows_both_ends_and_does_not_block() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        server.set_nonblocking(true).unwrap();
+        let name = server.local_addr().unwrap().to_string();
+        let listener = Listener { fd: server.as_raw_fd(), name: name.into(), unix: false };
+        let acceptor = Acceptor::new(&listener);
+        assert_eq!(acceptor.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+
+        let client = TcpStream::connect(server.local_addr().unwrap()).unwrap();
+        let accepted = acceptor.accept().unwrap();
+        assert_eq!(&*accepted.peer.host, "127.0.0.1");
+        assert_eq!(accepted.peer.port, client.local_addr().unwrap().port());
+        assert_eq!(accepted.local.end.port, server.local_addr().unwrap().port());
+        assert!(accepted.stream.nodelay().unwrap());
+        let read = io::Read::read(&mut &accepted.stream, &mut [0]);
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+}

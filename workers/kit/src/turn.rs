@@ -1,0 +1,152 @@
+//! One request's turn on a connection: what is known of it from its head to the end of its response.
+
+use std::sync::Arc;
+
+use worker_api::abi::std_types::{ROption, RSlice};
+use worker_api::{AccessRecord, Failure, Header, RequestHead};
+
+use crate::clock::{deadline_after, now_ns};
+use crate::http::forwarded::check_scheme;
+use crate::http::{BodyDecoder, BodyKind, BodyPlan, Head, Policy, Reject, normalize};
+use crate::kept::{Decision, KeptHead, Owned, Parsed};
+use crate::kit::Kit;
+use crate::pace::Pace;
+
+/// The request that a connection is serving.
+pub(crate) struct Turn {
+    pub(crate) head: KeptHead,
+    pub(crate) body: BodyDecoder,
+    /// Whether the client waits for `100 Continue` before it sends the body.
+    pub(crate) expects_continue: bool,
+    /// Whether the client would keep the connection.
+    pub(crate) persistent: bool,
+    pub(crate) is_head_method: bool,
+    pub(crate) is_connect: bool,
+    pub(crate) wants_upgrade: bool,
+    pub(crate) response: Response,
+    /// How fast the body comes in, and the response goes out.
+    pub(crate) reading: Pace,
+    pub(crate) writing: Pace,
+    /// Until when the response is to be over, monotonic nanoseconds; 0 for ever.
+    pub(crate) deadline_ns: u64,
+    /// Why nothing more can be done with the exchange.
+    pub(crate) broken: Option<Failure>,
+    token: u32,
+}
+
+/// The response as far as it has come.
+pub(crate) struct Response {
+    /// The status that was announced; 0 before.
+    pub(crate) status: u16,
+    /// The encoded head, until it is handed to the socket.
+    pub(crate) head: Vec<u8>,
+    /// Whether the head has been handed to the socket.
+    pub(crate) on_wire: bool,
+    pub(crate) plan: BodyPlan,
+    /// How much of the body was written, framing apart.
+    pub(crate) written: u64,
+    /// The end of a chunked body, where it is not the plain last chunk.
+    pub(crate) trailers: Vec<u8>,
+    /// Whether a body that may not be sent has been warned of.
+    pub(crate) warned: bool,
+    /// The fields, where the access log asks for them.
+    pub(crate) fields: Vec<(String, Vec<u8>)>,
+}
+
+/// What a connection takes from a head while it is parsed.
+struct Seen {
+    body: BodyDecoder,
+    expects_continue: bool,
+    persistent: bool,
+    is_head_method: bool,
+    is_connect: bool,
+    wants_upgrade: bool,
+}
+
+impl Default for Response {
+    fn default() -> Self {
+        Self {
+            status: 0,
+            head: Vec::new(),
+            on_wire: false,
+            plan: BodyPlan { kind: BodyKind::UntilClose, keep_alive: false, upgrade: false },
+            written: 0,
+            trailers: Vec::new(),
+            warned: false,
+            fields: Vec::new(),
+        }
+    }
+}
+
+impl Turn {
+    /// Parses the head with which `owned.bytes` begin, and begins its request. Gives the octets behind the head too.
+    pub(crate) fn begin(kit: &Arc<Kit>, mut owned: Owned) -> Result<(Box<Self>, Vec<u8>), Reject> {
+        let received_ns = now_ns();
+        let trusted_peer = kit.config.forwarded_allow.contains(owned.peer.ip);
+        let policy = kit.config.policy(trusted_peer);
+        if policy.rewrites() {
+            normalize(&mut owned.bytes, policy);
+        }
+        let secure = owned.tls.is_some();
+        let look = |head: &Head<'_>, headers: &[Header<'_>]| {
+            let said = if trusted_peer { kit.config.schemes.decide(headers)? } else { None };
+            let scheme = said.unwrap_or(if secure { "https" } else { "http" });
+            check_scheme(head.absolute_scheme, scheme)?;
+            let decision = Decision { scheme, trusted_peer, received_ns, id: kit.count_request() };
+            Ok((decision, Seen::new(policy, head)))
+        };
+        let Parsed { head, seen, behind } = KeptHead::parse(owned, policy, look)?;
+        let token = kit.host.request_began(head.get());
+        let turn = Box::new(Self {
+            head,
+            body: seen.body,
+            expects_continue: seen.expects_continue,
+            persistent: seen.persistent,
+            is_head_method: seen.is_head_method,
+            is_connect: seen.is_connect,
+            wants_upgrade: seen.wants_upgrade,
+            response: Response::default(),
+            reading: Pace::default(),
+            writing: Pace::default(),
+            deadline_ns: deadline_after(received_ns, kit.config.request_timeout),
+            broken: None,
+            token,
+        });
+        Ok((turn, behind))
+    }
+
+    /// The request's head.
+    pub(crate) fn request(&self) -> &RequestHead<'_> {
+        self.head.get()
+    }
+
+    /// Tells the host that the request is over: access log, counters, hooks.
+    pub(crate) fn record(&self, kit: &Kit) {
+        let head = self.head.get();
+        let fields: Vec<Header<'_>> =
+            self.response.fields.iter().map(|(name, value)| Header::new(name, value)).collect();
+        let record = AccessRecord {
+            head: ROption::RSome(head),
+            request_line: RSlice::EMPTY,
+            peer: head.peer,
+            status: self.response.status,
+            body_bytes: self.response.written,
+            duration_ns: now_ns().saturating_sub(head.received_ns),
+            response_headers: fields.as_slice().into(),
+        };
+        kit.host.request_ended(self.token, &record);
+    }
+}
+
+impl Seen {
+    fn new(policy: &Policy, head: &Head<'_>) -> Self {
+        Self {
+            body: BodyDecoder::new(head.framing, policy),
+            expects_continue: head.expect_continue,
+            persistent: head.persistent(),
+            is_head_method: head.method == "HEAD",
+            is_connect: head.method == "CONNECT",
+            wants_upgrade: head.connection.upgrade,
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The connection and its exchange, driven over a socket pair as a worker class drives them, with a host and an
+//! application that are test doubles.
+
+mod double;
+
+use std::io::{Read, Write};
+
+use kit::{Advance, Connection};
+use worker_api::{Exchange, Failure, Header};
+
+use double::Server;
+
+#[test]
+fn a_request_is_answered_and_the_connection_kept() {
+    let mut server = Server::new(|exchange: &mut Exchange| exchange.respond(200, &[], b"hello"));
+    server.client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    assert_eq!(server.serve(), Advance::Wait(worker_api::Interest::READ));
+    let answer = server.received();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(answer.ends_with("Content-Length: 5\r\n\r\nhello"), "{answer}");
+
+    server.client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+    assert_eq!(server.serve(), Advance::Closed);
+    assert!(server.received().contains("Connection: close\r\n"));
+    assert_eq!(server.host.log(), ["GET / 200 5", "GET / 200 5"]);
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let mut server = Server::new(|exchange: &mut Exchange| {
+        let path = exchange.head().path_str().to_owned();
+        exchange.respond(200, &[], path.as_bytes())
+    });
+    server
+        .client
+        .write_all(b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n")
+        .unwrap();
+    server.serve();
+    let answers = server.received();
+    let (one, two) = (answers.find("/1").unwrap(), answers.find("/2").unwrap());
+    assert!(one < two, "{answers}");
+}
+
+#[test]
+fn a_body_is_read_as_it_was_framed() {
+    let mut server = Server::new(|exchange: &mut Exchange| {
+        let body = exchange.read_to_end(1000)?;
+        exchange.respond(200, &[], &body)
+    });
+    server
+        .client
+        .write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody")
+        .unwrap();
+    server
+        .client
+        .write_all(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        .unwrap();
+    server.client.write_all(b"3\r\nchu\r\n4\r\nnked\r\n0\r\n\r\n").unwrap();
+    server.serve();
+    let answers = server.received();
+    assert!(answers.contains("\r\n\r\nbody"), "{answers}");
+    assert!(answers.ends_with("\r\n\r\nchunked"), "{answers}");
+}
+
+#[test]
+fn the_rest_of_a_body_is_never_a_request() {
+    let mut server = Server::new(|exchange: &mut Exchange| exchange.respond(200, &[], b"x"));
+    let body = "GET /smuggled HTTP/1.1\r\n\r\n";
+    let request =
+        format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    server.client.write_all(request.as_bytes()).unwrap();
+    server.client.write_all(b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    server.serve();
+    assert_eq!(server.host.log(), ["POST / 200 1", "GET /next 200 1"]);
+}
+
+#[test]
+fn a_failure_before_the_response_is_a_500_and_after_its_head_a_cut() {
+    let mut server = Server::new(|_: &mut Exchange| Err(Failure::application("no")));
+    server.client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    server.serve();
+    let answer = server.received();
+    assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
+    assert!(answer.contains("Connection: close"), "{answer}");
+
+    let mut server = Server::new(|exchange: &mut Exchange| {
+        exchange.start(200, "", &[Header::new("Content-Length", "10")])?;
+        exchange.write(b"12345")?;
+        Err(Failure::application("no"))
+    });
+    server.client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    server.serve();
+    let answer = server.received();
+    assert!(answer.ends_with("\r\n\r\n12345"), "{answer}");
+}
+
+#[test]
+fn a_panic_is_a_500() {
+    let mut server = Server::new(|_: &mut Exchange| panic!("on purpose"));
+    server.client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    server.serve();
+    assert!(server.received().starts_with("HTTP/1.1 500 "));
+}
+
+#[test]
+fn a_body_that_does_not_fit_its_length_is_no_well_formed_answer() {
+    for (length, body) in [("3", "12345"), ("9", "12345")] {
+        let mut server = Server::new(move |exchange: &mut Exchange| {
+            exchange.start(200, "", &[Header::new("Content-Length", length)])?;
+            exchange.write(body.as_bytes())?;
+            exchange.finish()
+        });
+        server.client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        assert_ne!(server.serve(), Advance::Request);
+        let answer = server.received();
+        let complete = answer.starts_with("HTTP/1.1 200")
+            && answer.ends_with(&format!("\r\n\r\n{}", &body[..3.min(body.len())]));
+        assert!(!complete, "{answer}");
+    }
+}
+
+#[test]
+fn leave_to_continue_is_given_when_the_application_reads() {
+    let mut server = Server::new(|exchange: &mut Exchange| {
+        let body = exchange.read_to_end(1000)?;
+        exchange.respond(200, &[], &body)
+    });
+    let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n";
+    server.client.write_all(head).unwrap();
+    server.on_wait = Some(b"ok");
+    server.serve();
+    let answer = server.received();
+    assert!(answer.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(answer.ends_with("\r\n\r\nok"), "{answer}");
+}
+
+#[test]
+fn a_stream_of_unknown_length_is_sent_in_chunks() {
+    let mut server = Server::new(|exchange: &mut Exchange| {
+        exchange.start(200, "", &[])?;
+        exchange.write(b"one")?;
+        exchange.write(b"two!")?;
+        exchange.finish()
+    });
+    server.client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    server.serve();
+    let answer = server.received();
+    assert!(answer.ends_with("\r\n\r\n3\r\none\r\n4\r\ntwo!\r\n0\r\n\r\n"), "{answer}");
+}
+
+#[test]
+fn a_malformed_request_is_refused_once_and_nothing_behind_it_served() {
+    let mut server = Server::new(|exchange: &mut Exchange| exchange.respond(200, &[], b"x"));
+    server
+        .client
+        .write_all(b"GET / HTTP/1.1\r\nHost : a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n")
+        .unwrap();
+    server.serve();
+    let answer = server.received();
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
+}
+
+#[test]
+fn a_hijacked_connection_belongs_to_the_application() {
+    let mut server = Server::new(|exchange: &mut Exchange| {
+        let hijacked = exchange.hijack()?;
+        let mut stream = std::os::unix::net::UnixStream::from(hijacked.fd);
+        stream.write_all(&hijacked.already_read)?;
+        stream.write_all(b" raw")?;
+        Ok(())
+    });
+    server.client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nbehind").unwrap();
+    assert_eq!(server.serve(), Advance::Closed);
+    let mut answer = String::new();
+    drop(server.connection.take());
+    server.client.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "behind raw");
+}
+
+#[test]
+fn an_idle_connection_is_a_small_record() {
+    assert!(size_of::<Connection>() <= 512, "{}", size_of::<Connection>());
+}

@@ -1,0 +1,195 @@
+//! Test doubles of the host, of a worker class and of an application, around one real connection.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::{Arc, Mutex};
+
+use kit::{Acceptor, Advance, Connection, Home, Kit};
+use worker_api::abi::sabi_trait::TD_Opaque;
+use worker_api::abi::std_types::{ROption, RResult, RStr, RString, RVec};
+use worker_api::raw::{Counter, Listener, RawHost, RawHost_TO, Value};
+use worker_api::{
+    AccessRecord, App, AppHandle, Exchange, Failure, Host, Interest, RequestHead, Result,
+};
+
+/// One connection, its client, and what serves it.
+pub struct Server {
+    pub client: TcpStream,
+    pub connection: Option<Box<Connection>>,
+    pub host: Log,
+    /// What the client sends when the application first waits for it.
+    pub on_wait: Option<&'static [u8]>,
+    app: AppHandle,
+}
+
+impl Server {
+    pub fn new(app: impl Fn(&mut Exchange) -> Result<()> + Send + Sync + 'static) -> Self {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(socket.local_addr().unwrap()).unwrap();
+        let name = socket.local_addr().unwrap().to_string();
+        let acceptor =
+            Acceptor::new(&Listener { fd: socket.as_raw_fd(), name: name.into(), unix: false });
+        let log = Log::default();
+        let host = Host::from_raw(RawHost_TO::from_value(log.clone(), TD_Opaque));
+        let kit = Kit::new(host, true).unwrap();
+        let connection = Some(Connection::new(&kit, acceptor.accept().unwrap()));
+        Self {
+            client,
+            connection,
+            host: log,
+            on_wait: None,
+            app: AppHandle::from_app(Closure(app)),
+        }
+    }
+
+    /// Serves what the client has sent, until there is nothing more to do.
+    pub fn serve(&mut self) -> Advance {
+        let mut connection = self.connection.take().expect("one connection, served by one test");
+        let mut next = connection.advance();
+        let mut asked = false;
+        loop {
+            match next {
+                Advance::Request => {
+                    let home = Arc::new(Place {
+                        back: Mutex::new(None),
+                        client: self.client.try_clone().unwrap(),
+                        on_wait: Mutex::new(self.on_wait.take()),
+                    });
+                    self.app.call(connection.into_exchange(home.clone()));
+                    let back = home.back.lock().unwrap().take();
+                    connection = back.expect("an exchange that is over gives its connection back");
+                    asked = false;
+                }
+                // Behind a response nothing was read yet.
+                Advance::Wait(Interest::READ) if !asked => asked = true,
+                _ => {
+                    self.connection = (next != Advance::Closed).then_some(connection);
+                    return next;
+                }
+            }
+            next = connection.advance();
+        }
+    }
+
+    /// What the client has received so far.
+    pub fn received(&mut self) -> String {
+        self.client.set_nonblocking(true).unwrap();
+        let mut bytes = Vec::new();
+        let _ = self.client.read_to_end(&mut bytes);
+        self.client.set_nonblocking(false).unwrap();
+        String::from_utf8(bytes).unwrap()
+    }
+}
+
+struct Place {
+    back: Mutex<Option<Box<Connection>>>,
+    client: TcpStream,
+    on_wait: Mutex<Option<&'static [u8]>>,
+}
+
+impl Home for Place {
+    fn wait(&self, fd: RawFd, interest: Interest, deadline_ns: u64) -> Result<()> {
+        if let Some(bytes) = self.on_wait.lock().unwrap().take() {
+            (&self.client).write_all(bytes).unwrap();
+        }
+        let ready = kit::poll::wait(fd, interest, deadline_ns, || ()).unwrap();
+        assert!(ready, "no test waits until a deadline");
+        Ok(())
+    }
+
+    fn done(&self, connection: Box<Connection>) {
+        *self.back.lock().unwrap() = Some(connection);
+    }
+}
+
+struct Closure<F>(F);
+
+impl<F: Fn(&mut Exchange) -> Result<()> + Send + Sync + 'static> App for Closure<F> {
+    fn call(&self, exchange: &mut Exchange) -> Result<()> {
+        (self.0)(exchange)
+    }
+}
+
+/// A host that has no settings but those of a keep-alive, and keeps its access log.
+#[derive(Clone, Default)]
+pub struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    /// One line a request: method, target, status, octets of body.
+    pub fn log(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl RawHost for Log {
+    fn setting(&self, name: RStr<'_>) -> ROption<Value> {
+        match name.as_str() {
+            "keepalive" => ROption::RSome(Value::Int(5)),
+            "sendfile" => ROption::RSome(Value::Bool(true)),
+            _ => ROption::RNone,
+        }
+    }
+
+    fn section(&self) -> RString {
+        RString::new()
+    }
+
+    fn setting_file(&self, _: RStr<'_>) -> RResult<ROption<RVec<u8>>, Failure> {
+        RResult::ROk(ROption::RNone)
+    }
+
+    fn listeners(&self) -> RVec<Listener> {
+        RVec::new()
+    }
+
+    fn close_listeners(&self) {}
+
+    fn age(&self) -> u64 {
+        1
+    }
+
+    fn arbiter_pid(&self) -> i32 {
+        0
+    }
+
+    fn notify(&self) {}
+
+    fn alive(&self) -> bool {
+        true
+    }
+
+    fn stop(&self) {}
+
+    fn retire(&self) {}
+
+    fn wake_descriptor(&self) -> i32 {
+        -1
+    }
+
+    fn deliver_signals(&self) {}
+
+    fn count(&self, _: Counter, _: i64) {}
+
+    fn request_began(&self, _: &RequestHead<'_>) -> u32 {
+        1
+    }
+
+    fn request_ended(&self, _: u32, record: &AccessRecord<'_>) {
+        if let ROption::RSome(head) = record.head {
+            let target = String::from_utf8_lossy(head.target.as_slice()).into_owned();
+            let line = format!("{} {target} {} {}", head.method, record.status, record.body_bytes);
+            self.0.lock().unwrap().push(line);
+        }
+    }
+
+    fn wants_response_headers(&self) -> bool {
+        false
+    }
+
+    fn log_level(&self) -> u8 {
+        0
+    }
+
+    fn log(&self, _: u8, _: RStr<'_>, _: RStr<'_>) {}
+}

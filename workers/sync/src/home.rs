@@ -1,0 +1,39 @@
+//! Where the connection of the one request comes from and goes back to, and how its exchange waits.
+
+use std::os::fd::RawFd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kit::{Connection, Home, poll};
+use worker_api::{Failure, FailureKind, Host, Interest, Result};
+
+/// The place to which a request's connection returns.
+pub(crate) struct Place {
+    host: Host,
+    connection: Mutex<Option<Box<Connection>>>,
+}
+
+impl Place {
+    /// An empty place.
+    pub(crate) fn new(host: &Host) -> Arc<Self> {
+        Arc::new(Self { host: host.clone(), connection: Mutex::new(None) })
+    }
+
+    /// The connection, once its exchange is over.
+    pub(crate) fn take(&self) -> Option<Box<Connection>> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Home for Place {
+    fn wait(&self, fd: RawFd, interest: Interest, deadline_ns: u64) -> Result<()> {
+        match poll::wait(fd, interest, deadline_ns, || self.host.notify()) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Failure::new(FailureKind::TIMEOUT, "the deadline passed")),
+            Err(error) => Err(Failure::io("cannot wait for the client", &error)),
+        }
+    }
+
+    fn done(&self, connection: Box<Connection>) {
+        *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
+    }
+}

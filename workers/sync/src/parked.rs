@@ -1,0 +1,98 @@
+//! Connections that nobody serves now: they have not sent a whole head, or are being closed. They wait in the
+//! loop's poller, and cost the application's requests nothing.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, RawFd};
+
+use kit::Connection;
+use kit::clock::{earlier, now_ns};
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use worker_api::Interest;
+
+/// The parked connections by descriptor, in the loop's poller.
+#[derive(Default)]
+pub(crate) struct Parked {
+    by_fd: HashMap<RawFd, Parking>,
+    /// Not later than the earliest deadline; 0 where there is none.
+    deadline_ns: u64,
+    arrivals: u64,
+}
+
+struct Parking {
+    connection: Box<Connection>,
+    arrival: u64,
+}
+
+impl Parked {
+    /// Waits for a connection.
+    pub(crate) fn park(
+        &mut self,
+        epoll: &Epoll,
+        connection: Box<Connection>,
+        interest: Interest,
+    ) -> io::Result<()> {
+        let fd = connection.fd();
+        let flags =
+            if interest == Interest::READ { EpollFlags::EPOLLIN } else { EpollFlags::EPOLLOUT };
+        epoll.add(&connection, EpollEvent::new(flags | EpollFlags::EPOLLONESHOT, fd as u64))?;
+        self.deadline_ns = earlier(self.deadline_ns, connection.deadline_ns());
+        self.arrivals += 1;
+        self.by_fd.insert(fd, Parking { connection, arrival: self.arrivals });
+        Ok(())
+    }
+
+    /// Takes a connection back; it is not waited for any more.
+    pub(crate) fn take(&mut self, epoll: &Epoll, fd: RawFd) -> Option<Box<Connection>> {
+        let parking = self.by_fd.remove(&fd)?;
+        // A connection that the poller does not know is as good as one that it forgets now.
+        let _ = epoll.delete(parking.connection.as_fd());
+        Some(parking.connection)
+    }
+
+    /// Takes back all whose deadline has passed.
+    pub(crate) fn take_expired(&mut self, epoll: &Epoll) -> Vec<Box<Connection>> {
+        let now = now_ns();
+        if self.deadline_ns == 0 || now < self.deadline_ns {
+            return Vec::new();
+        }
+        let is_late = |parking: &Parking| {
+            let deadline = parking.connection.deadline_ns();
+            deadline != 0 && deadline <= now
+        };
+        let late: Vec<RawFd> =
+            self.by_fd.iter().filter(|(_, parking)| is_late(parking)).map(|(fd, _)| *fd).collect();
+        let taken = late.into_iter().filter_map(|fd| self.take(epoll, fd)).collect();
+        self.refresh_deadline();
+        taken
+    }
+
+    /// Takes back the one that has been parked longest: it gives way where there is no room for another.
+    pub(crate) fn take_oldest(&mut self, epoll: &Epoll) -> Option<Box<Connection>> {
+        let fd = self.by_fd.iter().min_by_key(|(_, parking)| parking.arrival).map(|(fd, _)| *fd)?;
+        self.take(epoll, fd)
+    }
+
+    /// Shortens the wait of those that have not sent anything.
+    pub(crate) fn hasten(&mut self, deadline_ns: u64) {
+        for parking in self.by_fd.values_mut() {
+            parking.connection.hasten(deadline_ns);
+        }
+        self.refresh_deadline();
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.by_fd.len()
+    }
+
+    /// Not later than the earliest deadline; 0 where there is none.
+    pub(crate) fn deadline_ns(&self) -> u64 {
+        self.deadline_ns
+    }
+
+    fn refresh_deadline(&mut self) {
+        let deadlines = self.by_fd.values().map(|parking| parking.connection.deadline_ns());
+        self.deadline_ns = deadlines.fold(0, earlier);
+    }
+}

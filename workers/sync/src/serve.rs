@@ -1,0 +1,204 @@
+//! The loop, as in gunicorn's sync worker: accept without waiting, serve, close, until nobody waits; then wait.
+
+use std::io;
+use std::os::fd::RawFd;
+
+use kit::clock::{earlier, now_ns};
+use kit::{Acceptor, Advance, Base, Connection, socket};
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use worker_api::Counter;
+
+use crate::home::Place;
+use crate::parked::Parked;
+
+/// The worker's loop with what it waits for.
+pub(crate) struct Server<'a> {
+    base: &'a Base,
+    epoll: Epoll,
+    parked: Parked,
+    /// The listeners that are watched; none while the process has no descriptor left for a connection.
+    listening: bool,
+    wake: RawFd,
+}
+
+impl<'a> Server<'a> {
+    pub(crate) fn new(base: &'a Base) -> io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let wake = base.host.wake_descriptor();
+        epoll.add(socket::borrow(wake), EpollEvent::new(EpollFlags::EPOLLIN, wake as u64))?;
+        let mut server = Self { base, epoll, parked: Parked::default(), listening: false, wake };
+        server.listen()?;
+        Ok(server)
+    }
+
+    /// Serves until the worker is to end, then finishes what has been begun.
+    pub(crate) fn run(&mut self) -> io::Result<()> {
+        while self.base.host.alive() {
+            self.base.tick();
+            self.turn(now_ns() + self.idle_ns())?;
+        }
+        self.finish()
+    }
+
+    /// One wait, until `until_ns` at the latest, and what it brings.
+    fn turn(&mut self, until_ns: u64) -> io::Result<()> {
+        for ready in self.wait(until_ns)? {
+            if ready == self.wake {
+                self.base.host.deliver_signals();
+            } else if let Some(connection) = self.parked.take(&self.epoll, ready) {
+                self.carry_on(connection);
+            } else if let Some(acceptor) = self.base.acceptors.iter().find(|a| a.fd() == ready) {
+                self.accept(acceptor, ACCEPTS_A_TURN);
+            }
+        }
+        for mut late in self.parked.take_expired(&self.epoll) {
+            let next = late.expire();
+            self.settle(late, next);
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self, until_ns: u64) -> io::Result<Vec<RawFd>> {
+        let until_ns = earlier(until_ns, self.parked.deadline_ns());
+        let left_ms = until_ns.saturating_sub(now_ns()).div_ceil(1_000_000).min(WAIT_MAX_MS);
+        let mut events = [EpollEvent::empty(); EVENTS_A_TURN];
+        match self.epoll.wait(&mut events, EpollTimeout::from(left_ms as u16)) {
+            Ok(count) => Ok(events[..count].iter().map(|event| event.data() as RawFd).collect()),
+            Err(Errno::EINTR) => Ok(Vec::new()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Accepts and serves those that wait, at most so many before the parked ones are looked at again. Answers whether
+    /// nobody waits any more.
+    fn accept(&mut self, acceptor: &Acceptor, most: usize) -> bool {
+        for _ in 0..most {
+            match acceptor.accept() {
+                Ok(accepted) => {
+                    self.base.host.count(Counter::ACCEPTED, 1);
+                    self.make_room();
+                    self.carry_on(Connection::new(&self.base.kit, accepted));
+                    self.base.tick();
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(error) if socket::is_passing(&error) => {}
+                Err(error) => {
+                    self.cannot_accept(&error);
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// Goes on with a connection: a whole head is served at once, anything else is parked.
+    fn carry_on(&mut self, mut connection: Box<Connection>) {
+        let mut next = connection.advance();
+        while next == Advance::Request {
+            let place = Place::new(&self.base.host);
+            self.base.app.call(connection.into_exchange(place.clone()));
+            if let Some(back) = place.take() {
+                connection = back
+            } else {
+                tracing::error!(
+                    "the application kept an exchange, which a sync worker does not wait for"
+                );
+                return;
+            }
+            next = connection.advance();
+        }
+        self.settle(connection, next);
+    }
+
+    fn settle(&mut self, connection: Box<Connection>, next: Advance) {
+        match next {
+            Advance::Wait(interest) => {
+                if let Err(error) = self.parked.park(&self.epoll, connection, interest) {
+                    tracing::warn!("cannot watch a connection: {error}");
+                }
+            }
+            Advance::Request => self.carry_on(connection),
+            Advance::Closed => {}
+        }
+        if !self.listening && self.base.host.alive() {
+            // A descriptor may be free again; where the poller is at its limit, the next turn tries anew.
+            let _ = self.listen();
+        }
+    }
+
+    /// At `worker_connections`, the connection that has been parked longest gives way.
+    fn make_room(&mut self) {
+        while self.parked.len() >= self.base.kit.config.worker_connections {
+            tracing::debug!(
+                "worker_connections reached: the connection that waited longest is closed"
+            );
+            drop(self.parked.take_oldest(&self.epoll));
+        }
+    }
+
+    /// There is no descriptor or memory for a connection: those that are parked give way, and accepting rests until
+    /// one has gone, so that the loop does not spin.
+    fn cannot_accept(&mut self, error: &io::Error) {
+        tracing::warn!("cannot accept a connection: {error}");
+        if self.parked.take_oldest(&self.epoll).is_none() {
+            self.unlisten();
+        }
+    }
+
+    fn listen(&mut self) -> io::Result<()> {
+        for acceptor in &self.base.acceptors {
+            // Of the workers that wait, the kernel wakes one or few for a connection, not all.
+            let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
+            self.epoll
+                .add(socket::borrow(acceptor.fd()), EpollEvent::new(flags, acceptor.fd() as u64))?;
+        }
+        self.listening = true;
+        Ok(())
+    }
+
+    fn unlisten(&mut self) {
+        for acceptor in &self.base.acceptors {
+            // One that is not watched is as good as one that is watched no more.
+            let _ = self.epoll.delete(socket::borrow(acceptor.fd()));
+        }
+        self.listening = false;
+    }
+
+    /// A graceful end: serves those that wait to be accepted, closes the listeners, and gives the parked ones the time
+    /// that a client needs to send what it is about to send.
+    fn finish(&mut self) -> io::Result<()> {
+        self.base.kit.drain();
+        let deadline_ns = self.base.graceful_deadline_ns();
+        for acceptor in &self.base.acceptors {
+            while !self.accept(acceptor, ACCEPTS_A_TURN) && now_ns() < deadline_ns {}
+        }
+        self.unlisten();
+        self.base.host.close_listeners();
+        self.parked.hasten(Base::farewell_deadline_ns());
+        while self.parked.len() > 0 && now_ns() < deadline_ns {
+            self.base.tick();
+            self.turn(deadline_ns)?;
+        }
+        Ok(())
+    }
+
+    /// How long to wait where nothing happens: a sign of life is due twice in the heartbeat's limit, as in gunicorn, and
+    /// the access log is flushed each second.
+    fn idle_ns(&self) -> u64 {
+        let half = self
+            .base
+            .kit
+            .config
+            .timeout
+            .map_or(u64::MAX, |timeout| kit::clock::nanoseconds(timeout / 2));
+        half.min(WAIT_MAX_MS * 1_000_000)
+    }
+}
+
+/// How many connections are served before the parked ones are looked at.
+const ACCEPTS_A_TURN: usize = 16;
+/// How many ready descriptors one wait brings.
+const EVENTS_A_TURN: usize = 64;
+/// The longest wait in milliseconds.
+const WAIT_MAX_MS: u64 = 1000;
