@@ -107,8 +107,10 @@ impl ThreadPool {
         let lacking = state.idle <= state.jobs.len();
         if lacking && self.threads < THREADS_MAX {
             let queue = Arc::clone(&self.queue);
-            let started =
-                thread::Builder::new().name("green-offload".into()).spawn(move || queue.work());
+            let started = thread::Builder::new().name("green-offload".into()).spawn(move || {
+                without_signals();
+                queue.work();
+            });
             match started {
                 Ok(_) => self.threads += 1,
                 // Others will get to it.
@@ -158,6 +160,12 @@ impl std::fmt::Debug for JobQueue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("JobQueue")
     }
+}
+
+/// The process's signals are for the hub's thread: a helper must not be the one that takes them.
+pub(crate) fn without_signals() {
+    // It cannot fail: the set is valid.
+    let _ = nix::sys::signal::SigSet::all().thread_block();
 }
 
 /// A panic elsewhere leaves these values whole: they are replaced, never half-changed.

@@ -18,6 +18,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 
 use crate::greenlet::Greenlet;
 use crate::greenlet::overflow::use_signal_stack;
+use crate::offload::without_signals;
 
 #[derive(Debug)]
 pub(crate) struct Watchdog {
@@ -69,7 +70,10 @@ impl Watchdog {
         let watcher = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("green-watchdog".into())
-            .spawn(move || watcher.watch())?
+            .spawn(move || {
+                without_signals();
+                watcher.watch();
+            })?
             .thread()
             .clone();
         Ok(Self { shared, thread })

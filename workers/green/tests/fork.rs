@@ -24,7 +24,7 @@ fn offloaded_work_gets_new_threads_after_a_fork() {
                 pid == Some(std::process::id()) && addresses.is_some_and(|count| count > 0)
             });
             // SAFETY: ends the process without running the harness's code.
-            unsafe { libc::_exit(if right { 0 } else { 1 }) }
+            unsafe { libc::_exit(i32::from(!right)) }
         }
         ForkResult::Parent { child } => {
             assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));

@@ -32,7 +32,8 @@ pub struct StackConfig {
     /// The most greenlets there can be at once. Each stack takes two of the process's mappings, whose
     /// number the kernel limits (`vm.max_map_count`).
     pub stacks_max: usize,
-    /// Free stacks whose pages are kept; the pages of further ones are given back.
+    /// Free stacks whose pages are kept. When twice as many are free, the pages of those that have
+    /// been free for longest are given back.
     pub warm_max: usize,
 }
 
@@ -108,6 +109,7 @@ impl StackPool {
                 warm_max: config.warm_max,
                 used: Cell::new(0),
                 free: RefCell::new(Vec::new()),
+                cold: Cell::new(0),
             }),
         })
     }
@@ -115,7 +117,8 @@ impl StackPool {
     /// A stack, warm if there is one.
     pub fn take(&self) -> Result<PooledStack, StackError> {
         let pool = &self.inner;
-        let index = match pool.free.borrow_mut().pop() {
+        let free = pool.free.borrow_mut().pop();
+        let index = match free {
             Some(index) => index,
             None => pool.open_slot()?,
         };
@@ -150,11 +153,7 @@ unsafe impl Stack for PooledStack {
 
 impl Drop for PooledStack {
     fn drop(&mut self) {
-        let mut free = self.pool.free.borrow_mut();
-        if free.len() >= self.pool.warm_max {
-            self.pool.give_pages_back(self.index);
-        }
-        free.push(self.index);
+        self.pool.put(self.index);
     }
 }
 
@@ -169,9 +168,25 @@ struct Reservation {
     /// Slots made accessible so far: those below this index.
     used: Cell<usize>,
     free: RefCell<Vec<usize>>,
+    /// The first so many of `free` have no pages.
+    cold: Cell<usize>,
 }
 
 impl Reservation {
+    fn put(&self, index: usize) {
+        let mut free = self.free.borrow_mut();
+        let cold = self.cold.get().min(free.len());
+        free.push(index);
+        // By many at once, so that a load that swings does not give back and fault in all the time.
+        if free.len() - cold >= 2 * self.warm_max.max(1) {
+            let colder = free.len() - self.warm_max;
+            free[cold..colder].iter().for_each(|&index| self.give_pages_back(index));
+            self.cold.set(colder);
+        } else {
+            self.cold.set(cold);
+        }
+    }
+
     fn open_slot(&self) -> Result<usize, StackError> {
         let index = self.used.get();
         if index == self.slots {
@@ -273,9 +288,9 @@ mod tests {
         assert_eq!((touch(&first), touch(&second)), (0, 0));
         drop(first);
         drop(second);
-        assert_eq!(touch(&pool.take().unwrap()), 0, "the second was one too many: zeroed");
-        let (_second, first) = (pool.take().unwrap(), pool.take().unwrap());
-        assert_eq!(touch(&first), 42, "the first stayed warm");
+        let (second, first) = (pool.take().unwrap(), pool.take().unwrap());
+        assert_eq!(touch(&second), 42, "the last one stays warm");
+        assert_eq!(touch(&first), 0, "the first was one too many: its pages are new");
     }
 
     #[test]

@@ -336,7 +336,11 @@ impl Core {
             match task {
                 None => return,
                 Some(Task::Greenlet(greenlet)) => self.resume(&greenlet),
-                Some(Task::Source(state)) => self.call_source(&state, state.queued_reason()),
+                Some(Task::Source(state)) => {
+                    if let Some(reason) = state.queued_reason() {
+                        self.call_source(&state, reason);
+                    }
+                }
             }
         }
     }
@@ -365,6 +369,7 @@ impl Core {
 
     /// Breaks the cycles between the hub and what it holds. Frames of suspended greenlets are leaked.
     fn abandon(&self) {
+        self.shared.close();
         let greenlets: Vec<Greenlet> = self.greenlets.borrow_mut().drain().collect();
         for greenlet in &greenlets {
             greenlet.0.context.abandon();

@@ -219,6 +219,10 @@ impl<T: AsFd> Source<T> {
             match operation(&self.io) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let told = self.registration.state.ready.get();
+                    // A broken or ended connection does not block: whatever said so was wrong.
+                    let ends = Ready::HANGUP.with(Ready(READ_END));
+                    self.registration.state.ready.set(told.without(ends));
                     self.clear_ready(interest)?;
                     return Err(error);
                 }
@@ -436,10 +440,14 @@ enum Callback {
 }
 
 impl State {
-    /// Why it was put into the ready queue.
-    pub(crate) fn queued_reason(&self) -> Ready {
+    /// Why it was put into the ready queue; `None` if that is over already.
+    pub(crate) fn queued_reason(&self) -> Option<Ready> {
         self.queued.set(false);
-        if self.expired.take() { Ready::EXPIRED } else { self.ready.get() }
+        if self.expired.take() {
+            return Some(Ready::EXPIRED);
+        }
+        let ready = self.ready.get();
+        ready.satisfies(self.watched.get()).then_some(ready)
     }
 
     /// Drops what could keep the hub alive.
@@ -531,14 +539,17 @@ impl Core {
 
     fn forget_source(&self, state: &Rc<State>) {
         state.active.set(false);
-        let mine = |found: &Rc<State>| Rc::ptr_eq(found, state);
-        if self.sources.borrow().get(state.key).is_some_and(mine) {
+        if self.knows(state) {
             self.sources.borrow_mut().remove(state.key);
         }
         if let Some(key) = state.timer.take() {
             self.remove_timer(key);
         }
         state.disconnect();
+    }
+
+    fn knows(&self, state: &Rc<State>) -> bool {
+        self.sources.borrow().get(state.key).is_some_and(|found| Rc::ptr_eq(found, state))
     }
 
     /// An event from epoll. The token may be one of a source that is gone.
@@ -581,9 +592,9 @@ impl Core {
             Some(Callback::Many(mut callback)) => {
                 call_back(|| callback(reason));
                 let replacement = state.callback.take();
-                let gone = !self.sources.borrow().contains(state.key);
-                let next = replacement.or(Some(Callback::Many(callback))).filter(|_| !gone);
-                state.callback.set(next);
+                if self.knows(state) {
+                    state.callback.set(replacement.or(Some(Callback::Many(callback))));
+                }
                 if state.trigger == Trigger::Edge {
                     self.call_soon(state);
                 }

@@ -24,8 +24,7 @@ impl Handle {
     /// Runs `call` on the hub's thread, outside any greenlet, in the hub's next turn. It must not
     /// block; it may spawn. If the hub is gone, nothing happens.
     pub fn call(&self, call: impl FnOnce() + Send + 'static) {
-        self.shared.lock().calls.push(Box::new(call));
-        self.shared.notify();
+        self.shared.post(|inbox| inbox.calls.push(Box::new(call)));
     }
 
     /// Makes the hub turn once, even if it has nothing to do.
@@ -51,8 +50,7 @@ impl Waker {
 
     /// Makes the greenlet ready.
     pub fn wake(&self) {
-        self.shared.lock().wakes.push(self.greenlet);
-        self.shared.notify();
+        self.shared.post(|inbox| inbox.wakes.push(self.greenlet));
     }
 }
 
@@ -78,6 +76,8 @@ pub(crate) struct Shared {
 pub(crate) struct Inbox {
     pub(crate) wakes: Vec<u64>,
     pub(crate) calls: Vec<Call>,
+    /// The hub is gone: nobody takes anything out any more.
+    closed: bool,
 }
 
 impl std::fmt::Debug for Inbox {
@@ -99,6 +99,23 @@ impl Shared {
 
     pub(crate) fn eventfd(&self) -> BorrowedFd<'_> {
         self.eventfd.as_fd()
+    }
+
+    fn post(&self, put: impl FnOnce(&mut Inbox)) {
+        let mut inbox = self.lock();
+        if inbox.closed {
+            return;
+        }
+        put(&mut inbox);
+        drop(inbox);
+        self.notify();
+    }
+
+    pub(crate) fn close(&self) {
+        let closed = Inbox { closed: true, ..Inbox::default() };
+        let left = std::mem::replace(&mut *self.lock(), closed);
+        // After the lock was given back: what it holds may post while it is dropped.
+        drop(left);
     }
 
     /// Makes the hub look at its inbox. Within the hub's own turn that needs no system call.

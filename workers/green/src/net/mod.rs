@@ -1,6 +1,7 @@
 //! Cooperative sockets: they look like those of the standard library, and where those block, these
 //! suspend the greenlet.
 
+mod accept;
 mod dns;
 mod fd;
 mod listener;

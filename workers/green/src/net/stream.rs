@@ -1,7 +1,7 @@
 //! A connected socket whose reads and writes suspend the greenlet. The same for every address family.
 
 use std::cell::Cell;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -64,6 +64,17 @@ where
     /// Writes as much as fits, or answers `WouldBlock`.
     pub fn try_send(&self, bytes: &[u8]) -> io::Result<usize> {
         self.source.try_io(Interest::Write, |mut socket| socket.write(bytes))
+    }
+
+    /// As [`send`](Self::send), from several pieces at once.
+    pub fn send_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        let timeout = self.write_timeout.get();
+        self.source.io(Interest::Write, timeout, |mut socket| socket.write_vectored(pieces))
+    }
+
+    /// As [`try_send`](Self::try_send), from several pieces at once.
+    pub fn try_send_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.source.try_io(Interest::Write, |mut socket| socket.write_vectored(pieces))
     }
 
     /// Leaves the connection to the hub until something can be read: it then holds neither greenlet nor
@@ -134,6 +145,10 @@ where
         self.send(bytes)
     }
 
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.send_vectored(pieces)
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -145,6 +160,10 @@ where
 {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.send(bytes)
+    }
+
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.send_vectored(pieces)
     }
 
     fn flush(&mut self) -> io::Result<()> {

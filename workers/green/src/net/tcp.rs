@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, connect, socket};
 
+use super::accept::accept;
 use super::{Listener, Stream, resolve};
 use crate::hub::source::{Interest, Trigger};
 
@@ -71,14 +72,14 @@ impl TcpListener {
 
     /// Accepts a connection, waiting for one.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let (socket, peer) = self.accept_with(None, net::TcpListener::accept)?;
-        Ok((TcpStream::from_std(socket)?, peer))
+        let (socket, peer) = self.accept_with(None, accept)?;
+        Ok((TcpStream::from_nonblocking(socket)?, peer))
     }
 
     /// Accepts a connection, or answers `WouldBlock`.
     pub fn try_accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let (socket, peer) = self.try_accept_with(net::TcpListener::accept)?;
-        Ok((TcpStream::from_std(socket)?, peer))
+        let (socket, peer) = self.try_accept_with(accept)?;
+        Ok((TcpStream::from_nonblocking(socket)?, peer))
     }
 
     /// The address it listens at.

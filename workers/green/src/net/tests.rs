@@ -19,7 +19,9 @@ fn more_than_the_buffers_hold_goes_through() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let sender = spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
+            let (mut stream, peer) = listener.accept().unwrap();
+            assert!(peer.ip().is_loopback());
+            assert_eq!(stream.get_ref().peer_addr().unwrap(), peer);
             let data: Vec<u8> = (0..20_000_000_u32).map(|i| i as u8).collect();
             stream.write_all(&data).unwrap();
         })
