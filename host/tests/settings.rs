@@ -101,6 +101,7 @@ fn variables_replace_defaults_as_in_gunicorn() {
     assert_eq!(settings.bind, [Bind::Tcp { host: "0.0.0.0".into(), port: 5000 }]);
     assert_eq!(settings.forwarded_allow_ips.0, ["10.0.0.0/8"]);
     assert_eq!(settings.origin("workers"), Some(&Origin::Variable("WEB_CONCURRENCY")));
+    assert_eq!(load("", &[("WEB_CONCURRENCY", "")], &[]).workers, 1);
     let start = Start::new("", &[("WEB_CONCURRENCY", "many")], &[]);
     let message = "$WEB_CONCURRENCY: workers: expected a whole number from 1 to 1024, found many";
     assert_eq!(start.error(), message);
@@ -250,6 +251,7 @@ fn every_mistake_of_a_file_has_its_line() {
     let expected = "\
 host.toml:1: unknown key \"wrokers\"; did you mean \"workers\"?
 host.toml:2: workers: expected a whole number from 1 to 1024, found \"two\"
+host.toml:5: class.gevent: expected a table [class.gevent], found 1
 host.toml:6: unknown key \"server\"";
     assert_eq!(Start::new(file, &[], &[]).error(), expected);
     for (line, message) in [

@@ -165,7 +165,8 @@ pub(super) mod tests {
     #[test]
     fn a_slot_takes_whole_lines_until_it_is_full() {
         let folder = tempfile::tempdir().unwrap();
-        let file = open(&folder.path().join("log"));
+        let path = folder.path().join("log");
+        let file = open(&path);
         let buffers = AccessBuffers::map(2).unwrap();
         let mut buffer = buffers.claim(1).unwrap();
         let line = [b'x'; 999];
@@ -174,7 +175,7 @@ pub(super) mod tests {
         assert_eq!(fitted, LINES_BYTES / line.len());
         buffer.flush(&file);
         assert!(buffer.is_empty());
-        assert_eq!(fs::metadata(file.path().unwrap()).unwrap().len(), (fitted * line.len()) as u64);
+        assert_eq!(fs::metadata(&path).unwrap().len(), (fitted * line.len()) as u64);
         assert_eq!(buffers.rescue(0, &file), 0, "another slot is another's");
     }
 
@@ -191,7 +192,8 @@ pub(super) mod tests {
     #[test]
     fn what_a_killed_process_wrote_is_rescued_without_its_half_line() {
         let folder = tempfile::tempdir().unwrap();
-        let file = open(&folder.path().join("log"));
+        let path = folder.path().join("log");
+        let file = open(&path);
         let buffers = AccessBuffers::map(1).unwrap();
         // SAFETY: the child touches the mapping only, and ends by a signal.
         match unsafe { nix::unistd::fork() }.unwrap() {
@@ -212,19 +214,20 @@ pub(super) mod tests {
         }
         assert_eq!(buffers.rescue(0, &file), 8);
         assert_eq!(buffers.rescue(0, &file), 0);
-        assert_eq!(fs::read_to_string(file.path().unwrap()).unwrap(), "one\ntwo\n");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one\ntwo\n");
     }
 
     #[test]
     fn scribbled_memory_gives_lines_or_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let file = open(&folder.path().join("log"));
+        let path = folder.path().join("log");
+        let file = open(&path);
         let buffers = AccessBuffers::map(1).unwrap();
         let mut buffer = buffers.claim(0).unwrap();
         buffer.append(b"one\ntorn");
         assert_eq!(buffers.rescue(0, &file), 4);
         buffer.slot.used.store(u32::MAX, Ordering::Release);
         buffers.rescue(0, &file);
-        assert!(fs::read_to_string(file.path().unwrap()).unwrap().ends_with('\n'));
+        assert!(fs::read_to_string(&path).unwrap().ends_with('\n'));
     }
 }

@@ -10,7 +10,7 @@ use std::{
     os::fd::AsFd,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
 };
 
@@ -32,25 +32,41 @@ use crate::settings::{LogFormat, LogLevel, LogTarget, Settings};
 #[derive(Debug)]
 pub struct ErrorLog {
     file: LogFile,
-    format: LogFormat,
-    /// Whether lines go to the journal, which takes a level in front of each.
-    journal: bool,
     /// The least severe level that is written, as a number of [`LogLevel`].
     level: AtomicU8,
+    /// Whether lines are JSON.
+    json: AtomicBool,
+    /// Whether lines go to the journal, which takes a level in front of each.
+    journal: AtomicBool,
 }
 
 impl ErrorLog {
     /// Opens the log that the settings name. Standard error is copied: to be called after
     /// anything that puts another file behind it.
     pub fn open(settings: &Settings) -> io::Result<Self> {
-        let file = LogFile::open(&settings.errorlog, io::stderr().as_fd())?;
-        let journal = settings.errorlog == LogTarget::Stream && is_journal(&file);
-        let log = Self::new(file, settings.log_format, settings.loglevel);
-        Ok(Self { journal, ..log })
+        let log = Self {
+            file: LogFile::open(&settings.errorlog, io::stderr().as_fd())?,
+            level: AtomicU8::default(),
+            json: AtomicBool::default(),
+            journal: AtomicBool::default(),
+        };
+        log.take_form(settings);
+        Ok(log)
     }
 
-    fn new(file: LogFile, format: LogFormat, level: LogLevel) -> Self {
-        Self { file, format, journal: false, level: AtomicU8::new(level as u8) }
+    /// Goes on as the settings of a new generation say. Where their file cannot be opened, nothing
+    /// changes.
+    pub fn apply(&self, settings: &Settings) -> io::Result<()> {
+        self.file.change_to(&settings.errorlog, io::stderr().as_fd())?;
+        self.take_form(settings);
+        Ok(())
+    }
+
+    fn take_form(&self, settings: &Settings) {
+        let journal = settings.errorlog == LogTarget::Stream && is_journal(&self.file);
+        self.level.store(settings.loglevel as u8, Ordering::Relaxed);
+        self.json.store(settings.log_format == LogFormat::Json, Ordering::Relaxed);
+        self.journal.store(journal, Ordering::Relaxed);
     }
 
     /// Sends the events of `tracing` here, for good: the first log that is installed stays.
@@ -68,11 +84,6 @@ impl ErrorLog {
     /// again after [`ErrorLog::reopen`].
     pub fn capture_streams(&self) -> io::Result<()> {
         self.file.capture_streams()
-    }
-
-    /// Changes the least severe level that is written.
-    pub fn set_level(&self, level: LogLevel) {
-        self.level.store(level as u8, Ordering::Relaxed);
     }
 
     /// Whether lines of that level are written.
@@ -96,43 +107,42 @@ impl ErrorLog {
     ) -> Vec<u8> {
         let mut line = Vec::with_capacity(LINE_USUAL + message.len());
         let pid = std::process::id();
-        let journal = if self.journal { level.journal_prefix() } else { "" };
-        line.extend_from_slice(journal.as_bytes());
+        let journal = self.journal.load(Ordering::Relaxed);
+        let prefix = if journal { level.journal_prefix() } else { "" };
+        line.extend_from_slice(prefix.as_bytes());
         // Writing to a vector cannot fail.
-        let _ = match self.format {
-            LogFormat::Text => {
-                let t = LocalTime::at(seconds);
-                write!(
-                    line,
-                    "[{:04}-{:02}-{:02} {:02}:{:02}:{:02} {}] [{pid}] [{}] ",
-                    t.year,
-                    t.month,
-                    t.day,
-                    t.hour,
-                    t.minute,
-                    t.second,
-                    t.offset(),
-                    level.name()
-                )
-            }
-            LogFormat::Json => {
-                let t = LocalTime::utc(seconds);
-                write!(
-                    line,
-                    r#"{{"time":"{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{millis:03}Z","#,
-                    t.year, t.month, t.day, t.hour, t.minute, t.second,
-                )
-            }
-        };
-        match self.format {
-            LogFormat::Text => escape::message(&mut line, message.trim_end(), journal),
-            LogFormat::Json => {
-                let _ = write!(line, r#""level":"{}","pid":{pid},"target":"#, level.name());
-                escape::json(&mut line, target.as_bytes());
-                line.extend_from_slice(br#","message":"#);
-                escape::json(&mut line, message.trim_end().as_bytes());
-                line.push(b'}');
-            }
+        if self.json.load(Ordering::Relaxed) {
+            let t = LocalTime::utc(seconds);
+            let _ = write!(
+                line,
+                r#"{{"time":"{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{millis:03}Z","level":"{}","pid":{pid},"target":"#,
+                t.year,
+                t.month,
+                t.day,
+                t.hour,
+                t.minute,
+                t.second,
+                level.name(),
+            );
+            escape::json(&mut line, target.as_bytes());
+            line.extend_from_slice(br#","message":"#);
+            escape::json(&mut line, message.trim_end().as_bytes());
+            line.push(b'}');
+        } else {
+            let t = LocalTime::at(seconds);
+            let _ = write!(
+                line,
+                "[{:04}-{:02}-{:02} {:02}:{:02}:{:02} {}] [{pid}] [{}] ",
+                t.year,
+                t.month,
+                t.day,
+                t.hour,
+                t.minute,
+                t.second,
+                t.offset(),
+                level.name(),
+            );
+            escape::message(&mut line, message.trim_end(), prefix);
         }
         line.push(b'\n');
         line
@@ -253,16 +263,30 @@ const LINE_USUAL: usize = 96;
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::path::Path;
 
-    fn log(format: LogFormat, journal: bool) -> ErrorLog {
-        let file = LogFile::open(&LogTarget::File("/dev/null".into()), io::stderr().as_fd());
-        ErrorLog { journal, ..ErrorLog::new(file.unwrap(), format, LogLevel::Info) }
+    use super::*;
+    use crate::settings::Sources;
+
+    fn log(json: bool, journal: bool) -> ErrorLog {
+        ErrorLog {
+            file: LogFile::open(&LogTarget::File("/dev/null".into()), io::stderr().as_fd())
+                .unwrap(),
+            level: AtomicU8::new(LogLevel::Info as u8),
+            json: AtomicBool::new(json),
+            journal: AtomicBool::new(journal),
+        }
+    }
+
+    fn settings(folder: &Path, args: &[&str]) -> Arc<Settings> {
+        let args = args.iter().map(Into::into).collect();
+        let sources = Sources { args, directory: folder.to_owned(), ..Sources::default() };
+        sources.load().unwrap().0
     }
 
     #[test]
     fn text_lines_are_gunicorns() {
-        let line = log(LogFormat::Text, false).line(LogLevel::Info, "x", "Booting\n", (0, 7));
+        let line = log(false, false).line(LogLevel::Info, "x", "Booting\n", (0, 7));
         let line = String::from_utf8(line).unwrap();
         let pid = std::process::id();
         let offset = LocalTime::at(0).offset();
@@ -273,7 +297,7 @@ mod tests {
 
     #[test]
     fn the_journal_learns_the_level_of_each_line() {
-        let line = log(LogFormat::Text, true).line(LogLevel::Error, "x", "one\ntwo", (0, 0));
+        let line = log(false, true).line(LogLevel::Error, "x", "one\ntwo", (0, 0));
         let line = String::from_utf8(line).unwrap();
         assert!(line.starts_with("<3>["), "{line}");
         assert!(line.ends_with("one\n<3>two\n"), "{line}");
@@ -281,8 +305,7 @@ mod tests {
 
     #[test]
     fn json_lines_read_back_on_one_line() {
-        let line =
-            log(LogFormat::Json, false).line(LogLevel::Critical, "mold", "a \"b\"\nc", (0, 7));
+        let line = log(true, false).line(LogLevel::Critical, "mold", "a \"b\"\nc", (0, 7));
         let line = String::from_utf8(line).unwrap();
         assert_eq!(line.matches('\n').count(), 1);
         let read: serde_json::Value = serde_json::from_str(&line).unwrap();
@@ -293,21 +316,32 @@ mod tests {
     }
 
     #[test]
-    fn events_come_with_their_fields_and_by_level() {
+    fn events_come_with_their_fields_and_by_the_level_of_the_moment() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("log");
-        let file = LogFile::open(&LogTarget::File(path.clone()), io::stderr().as_fd()).unwrap();
-        let log = Arc::new(ErrorLog::new(file, LogFormat::Text, LogLevel::Info));
+        let file = ["--log-file", "log"];
+        let log = Arc::new(ErrorLog::open(&settings(folder.path(), &file)).unwrap());
         tracing::subscriber::with_default(Events(Arc::clone(&log)), || {
             tracing::debug!("not seen");
             tracing::info!(worker = 3, "booted");
-            log.set_level(LogLevel::Error);
+            let quiet = [&file[..], &["--log-level", "error"]].concat();
+            log.apply(&settings(folder.path(), &quiet)).unwrap();
             tracing::warn!("not seen either");
             let error = io::Error::other("no such thing");
             tracing::error!(error = &error as &dyn std::error::Error, "failed");
         });
-        let text = std::fs::read_to_string(path).unwrap();
+        let text = std::fs::read_to_string(folder.path().join("log")).unwrap();
         let messages: Vec<_> = text.lines().map(|l| l.splitn(4, "] ").last().unwrap()).collect();
         assert_eq!(messages, ["booted worker=3", "failed error=no such thing"]);
+    }
+
+    #[test]
+    fn a_new_target_that_cannot_be_opened_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = ErrorLog::open(&settings(folder.path(), &["--log-file", "log"])).unwrap();
+        let wrong = ["--log-file", "none/log", "--log-format", "json"];
+        assert!(log.apply(&settings(folder.path(), &wrong)).is_err());
+        log.write(LogLevel::Error, "x", "still text");
+        let text = std::fs::read_to_string(folder.path().join("log")).unwrap();
+        assert!(text.ends_with("[ERROR] still text\n"), "{text}");
     }
 }

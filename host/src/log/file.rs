@@ -6,8 +6,12 @@
 use std::{
     fs::OpenOptions,
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+        unix::fs::OpenOptionsExt,
+    },
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use nix::errno::Errno;
@@ -18,18 +22,15 @@ use crate::settings::LogTarget;
 #[derive(Debug)]
 pub struct LogFile {
     descriptor: OwnedFd,
-    path: Option<PathBuf>,
+    /// Locked only by those who open the file anew, never by those who write.
+    path: Mutex<Option<PathBuf>>,
 }
 
 impl LogFile {
     /// Opens `target`; `-` is a copy of `stream`, so that redirecting that later changes nothing.
     pub fn open(target: &LogTarget, stream: BorrowedFd<'_>) -> io::Result<Self> {
-        Ok(match target {
-            LogTarget::Stream => Self { descriptor: stream.try_clone_to_owned()?, path: None },
-            LogTarget::File(path) => {
-                Self { descriptor: open_append(path)?, path: Some(path.clone()) }
-            }
-        })
+        let (descriptor, path) = open_target(target, stream)?;
+        Ok(Self { descriptor, path: Mutex::new(path) })
     }
 
     /// Appends whole lines by one write(2). Says whether all was written; nothing is ever raised,
@@ -50,12 +51,19 @@ impl LogFile {
     /// Opens the file anew, as log rotation wants it; a stream stays what it is. Where the file
     /// cannot be opened, the old one stays in use.
     pub fn reopen(&self) -> io::Result<()> {
-        match &self.path {
-            Some(path) => {
-                put_over(&open_append(path)?, self.descriptor.as_raw_fd(), libc::O_CLOEXEC)
-            }
+        match &*self.path() {
+            Some(path) => self.put(&open_append(path)?),
             None => Ok(()),
         }
+    }
+
+    /// Goes on with another target, as after a reload. Where it cannot be opened, the old one
+    /// stays in use.
+    pub fn change_to(&self, target: &LogTarget, stream: BorrowedFd<'_>) -> io::Result<()> {
+        let (descriptor, path) = open_target(target, stream)?;
+        self.put(&descriptor)?;
+        *self.path() = path;
+        Ok(())
     }
 
     /// Puts the file behind standard output and standard error of this process.
@@ -64,9 +72,12 @@ impl LogFile {
         put_over(&self.descriptor, libc::STDERR_FILENO, 0)
     }
 
-    /// The file's path; a stream has none.
-    pub fn path(&self) -> Option<&Path> {
-        self.path.as_deref()
+    fn put(&self, from: &OwnedFd) -> io::Result<()> {
+        put_over(from, self.descriptor.as_raw_fd(), libc::O_CLOEXEC)
+    }
+
+    fn path(&self) -> MutexGuard<'_, Option<PathBuf>> {
+        self.path.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -76,8 +87,18 @@ impl AsFd for LogFile {
     }
 }
 
+fn open_target(
+    target: &LogTarget,
+    stream: BorrowedFd<'_>,
+) -> io::Result<(OwnedFd, Option<PathBuf>)> {
+    Ok(match target {
+        LogTarget::Stream => (stream.try_clone_to_owned()?, None),
+        LogTarget::File(path) => (open_append(path)?, Some(path.clone())),
+    })
+}
+
 fn open_append(path: &Path) -> io::Result<OwnedFd> {
-    Ok(OpenOptions::new().append(true).create(true).open(path)?.into())
+    Ok(OpenOptions::new().append(true).create(true).mode(LOG_MODE).open(path)?.into())
 }
 
 /// Makes `number` mean the file behind `from`.
@@ -90,6 +111,9 @@ fn put_over(from: &OwnedFd, number: RawFd, flags: i32) -> io::Result<()> {
     Errno::result(unsafe { libc::dup3(from.as_raw_fd(), number, flags) })?;
     Ok(())
 }
+
+/// Nobody but the owner writes to a log, whatever the umask.
+const LOG_MODE: u32 = 0o644;
 
 #[cfg(test)]
 mod tests {
@@ -110,6 +134,21 @@ mod tests {
         assert!(log.append(b"three\n"));
         assert_eq!(fs::read_to_string(rotated).unwrap(), "one\ntwo\n");
         assert_eq!(fs::read_to_string(path).unwrap(), "three\n");
+    }
+
+    #[test]
+    fn a_changed_target_is_opened_anew_from_then_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = ["one", "two"].map(|name| folder.path().join(name));
+        let log = LogFile::open(&LogTarget::File(paths[0].clone()), stderr().as_fd()).unwrap();
+        log.append(b"one\n");
+        log.change_to(&LogTarget::File(paths[1].clone()), stderr().as_fd()).unwrap();
+        log.append(b"two\n");
+        fs::remove_file(&paths[1]).unwrap();
+        log.reopen().unwrap();
+        log.append(b"three\n");
+        assert_eq!(fs::read_to_string(&paths[0]).unwrap(), "one\n");
+        assert_eq!(fs::read_to_string(&paths[1]).unwrap(), "three\n");
     }
 
     #[test]

@@ -43,13 +43,15 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<FileSettings, Vec<Problem
         let name: &str = key.get_ref();
         let found = text.get(value.span()).unwrap_or_default();
         if SECTIONS.contains(&name) {
-            if value.get_ref().as_table().is_none() {
-                problems.push(Problem::value(
-                    &origin,
-                    name,
-                    &format!("expected a table [{name}]"),
-                    found,
-                ));
+            let Some(section) = value.get_ref().as_table() else {
+                problems.push(not_a_table(&origin, name, found));
+                continue;
+            };
+            let entries = section.iter().filter(|_| name == CLASS);
+            for (key, value) in entries.filter(|(_, value)| !value.get_ref().is_table()) {
+                let line = Origin::File(Arc::clone(&path), line_of(text, key.span().start));
+                let found = text.get(value.span()).unwrap_or_default();
+                problems.push(not_a_table(&line, &format!("{CLASS}.{}", key.get_ref()), found));
             }
             continue;
         }
@@ -57,17 +59,13 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<FileSettings, Vec<Problem
             problems.push(Problem::unknown(&origin, name));
             continue;
         };
-        let setting = &TABLE[index];
-        let read = setting.read_toml(value.get_ref());
-        match read {
+        match TABLE[index].read_toml(value.get_ref()) {
             Ok(value) => file.values.push((index, value, origin)),
             Err(expected) => problems.push(Problem::value(&origin, name, &expected, found)),
         }
     }
     if problems.is_empty() {
-        file.sections = read_sections(text).map_err(|name| {
-            vec![Problem::file(&path, format!("{name}: expected tables [class.NAME]"))]
-        })?;
+        file.sections = read_sections(text);
         return Ok(file);
     }
     // Keys come in alphabetical order; people read from the top.
@@ -75,22 +73,18 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<FileSettings, Vec<Problem
     Err(problems)
 }
 
-/// The plugins' tables; the error is the name of one that does not look right.
-fn read_sections(text: &str) -> Result<Sections, String> {
+fn not_a_table(origin: &Origin, name: &str, found: &str) -> Problem {
+    Problem::value(origin, name, &format!("expected a table [{name}]"), found)
+}
+
+/// The plugins' tables of a text that has been found to be in order.
+fn read_sections(text: &str) -> Sections {
     let mut table = text.parse::<toml::Table>().unwrap_or_default();
     let mut take = |name: &str| match table.remove(name) {
         Some(toml::Value::Table(section)) => section,
         _ => toml::Table::new(),
     };
-    let sections = Sections {
-        class: take(SECTIONS[0]),
-        application: take(SECTIONS[1]),
-        hooks: take(SECTIONS[2]),
-    };
-    match sections.class.iter().find(|(_, value)| !value.is_table()) {
-        Some((name, _)) => Err(format!("class.{name}")),
-        None => Ok(sections),
-    }
+    Sections { class: take(CLASS), application: take(SECTIONS[1]), hooks: take(SECTIONS[2]) }
 }
 
 /// Reads `path`; the error is one problem.
@@ -113,4 +107,7 @@ fn line_of(text: &str, offset: usize) -> usize {
 const FILE_DEFAULT: &str = "host.toml";
 
 /// The tables that are handed to plugins as they are.
-const SECTIONS: [&str; 3] = ["class", "application", "hooks"];
+const SECTIONS: [&str; 3] = [CLASS, "application", "hooks"];
+
+/// The table of tables: one for each worker class.
+const CLASS: &str = "class";

@@ -164,7 +164,8 @@ impl Layers {
     fn take_variables(&mut self, environment: &BTreeMap<String, String>) -> Result<(), Error> {
         for (index, setting) in TABLE.iter().enumerate() {
             let Some(variable) = setting.variable else { continue };
-            let Some(text) = environment.get(variable.name) else { continue };
+            let text = environment.get(variable.name).filter(|text| !text.is_empty());
+            let Some(text) = text else { continue };
             let origin = Origin::Variable(variable.name);
             let value = setting
                 .parse(&format!("{}{text}", variable.prefix))

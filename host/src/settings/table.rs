@@ -314,7 +314,10 @@ settings! {
             kind: Kind::Bool, default: Some("false"), long: Some("initgroups"),
             bare: Some("true"),
         }
-        /// Permission bits that files made by the server do not get.
+        /// Permission bits that unix sockets do not get.
+        ///
+        /// As in gunicorn it concerns the server's own sockets; what the application makes has the
+        /// umask that the server was started with.
         umask: u32 {
             kind: Kind::Mode, default: Some("0"), long: Some("umask"), short: Some('m'),
         }
