@@ -69,7 +69,8 @@ pub use greenlet::overflow::report_overflow;
 pub use greenlet::panics::PanicReport;
 pub use greenlet::stack::{StackConfig, StackError};
 pub use greenlet::{Greenlet, JoinError, JoinHandle, SpawnError, current, spawn};
-pub use hub::source::{Interest, Ready, Source, Trigger, expire_idle};
+pub use hub::ready::{Interest, Ready, Trigger};
+pub use hub::source::{Source, expire_idle};
 pub use hub::{
     Handle, Hub, HubError, NoSuspend, RunError, Timer, Waker, park, sleep, waker, yield_now,
 };

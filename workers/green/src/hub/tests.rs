@@ -8,8 +8,11 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::source::{Interest, Source, Trigger};
+use super::ready::{Interest, Trigger};
+use super::source::Source;
+use super::turn::READY_PER_TURN_MAX;
 use super::*;
+use crate::interrupt::Interrupt;
 use crate::net::UnixStream;
 use crate::{spawn, wait_fd};
 

@@ -4,7 +4,8 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use crate::hub::source::{Interest, Source, Trigger};
+use crate::hub::ready::{Interest, Trigger};
+use crate::hub::source::Source;
 
 /// Suspends the greenlet until a descriptor is ready, at most `timeout`; answers whether it is.
 ///

@@ -4,7 +4,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use crate::hub::source::{Interest, Source, Trigger};
+use crate::hub::ready::{Interest, Trigger};
+use crate::hub::source::Source;
 
 /// A cooperative listener over a socket of type `L`, such as [`TcpListener`](super::TcpListener).
 ///

@@ -5,7 +5,8 @@ use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use crate::hub::source::{Interest, Ready, Source, Trigger};
+use crate::hub::ready::{Interest, Ready, Trigger};
+use crate::hub::source::Source;
 
 /// A cooperative stream over a socket of type `S`, such as [`TcpStream`](super::TcpStream).
 ///
@@ -79,7 +80,7 @@ where
 
     /// Leaves the connection to the hub until something can be read: it then holds neither greenlet nor
     /// stack. `then` gets it back, on the hub, when that is so, or when `timeout` has passed, or by
-    /// [`expire_idle`](crate::expire_idle); it must not block, but will typically spawn.
+    /// [`expire_idle`](crate::expire_idle); it must not block, but will typically spawn. The time counts from the beginning of the hub's turn.
     pub fn idle(self, timeout: Option<Duration>, then: impl FnOnce(Self, Ready) + 'static)
     where
         S: 'static,

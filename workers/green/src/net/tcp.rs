@@ -9,7 +9,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrStorage, conne
 
 use super::accept::accept;
 use super::{Listener, Stream, resolve};
-use crate::hub::source::{Interest, Trigger};
+use crate::hub::ready::{Interest, Trigger};
 
 /// A TCP connection.
 pub type TcpStream = Stream<net::TcpStream>;

@@ -10,8 +10,8 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, soc
 use std::os::fd::AsRawFd;
 
 use super::{Listener, Stream};
+use crate::hub::ready::Trigger;
 use crate::hub::sleep;
-use crate::hub::source::Trigger;
 
 /// A connection over a unix socket.
 pub type UnixStream = Stream<net::UnixStream>;
