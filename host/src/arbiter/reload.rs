@@ -65,7 +65,9 @@ impl Arbiter {
         if let Some(old) = self.generation(old) {
             old.retire(Signal::SIGTERM, clock::duration_ns(limit));
         }
-        self.log.set_level(settings.loglevel);
+        if let Err(error) = self.log.apply(&settings) {
+            tracing::error!("The error log stays where it was: {error}");
+        }
         self.move_pidfile(settings.pidfile.as_deref());
         self.workers_withdrawn = false;
         self.notifier.ready();
