@@ -1,0 +1,207 @@
+//! The main thread's loop: it accepts while a thread is free, hands whole requests to the threads, keeps the time, and
+//! gives the sign of life.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{self, JoinHandle};
+
+use kit::clock::{earlier, nanoseconds, now_ns};
+use kit::{Acceptor, Base, Connection, socket};
+use nix::errno::Errno;
+use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
+use worker_api::Counter;
+
+use crate::home::Shared;
+
+/// The main thread of a worker.
+pub(crate) struct Server<'a> {
+    base: &'a Base,
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    wake: RawFd,
+    /// Whether the listeners are watched.
+    listening: bool,
+}
+
+impl<'a> Server<'a> {
+    pub(crate) fn new(base: &'a Base, threads: usize) -> io::Result<Self> {
+        let shared = Shared::new(Arc::clone(&base.kit), base.app.clone())?;
+        let wake = base.host.wake_descriptor();
+        let readable = |fd: RawFd| EpollEvent::new(EpollFlags::EPOLLIN, fd as u64);
+        shared.epoll.add(socket::borrow(wake), readable(wake))?;
+        shared.epoll.add(shared.bell.as_fd(), readable(shared.bell.as_raw_fd()))?;
+        base.host.count(Counter::SLOTS, threads as i64);
+        let threads =
+            (1..=threads).map(|number| start_thread(&shared, number)).collect::<io::Result<_>>()?;
+        let mut server = Self { base, shared, threads, wake, listening: false };
+        server.listen()?;
+        Ok(server)
+    }
+
+    /// Serves until the worker is to end, then finishes what has been begun.
+    pub(crate) fn run(&mut self) -> io::Result<()> {
+        let half =
+            self.base.kit.config.timeout.map_or(u64::MAX, |timeout| nanoseconds(timeout / 2));
+        while self.base.host.alive() {
+            self.base.tick();
+            if !self.listening && self.may_accept() {
+                self.listen()?;
+            }
+            self.turn(now_ns().saturating_add(half))?;
+        }
+        self.finish()
+    }
+
+    /// One wait, until `until_ns` at the latest, and what it brings.
+    fn turn(&mut self, until_ns: u64) -> io::Result<()> {
+        let mut events = [EpollEvent::empty(); EVENTS_A_TURN];
+        let until_ns = earlier(until_ns, self.shared.table().deadline_ns());
+        let left_ms = until_ns.saturating_sub(now_ns()).div_ceil(1_000_000).min(WAIT_MAX_MS);
+        let count = match self.shared.epoll.wait(&mut events, EpollTimeout::from(left_ms as u16)) {
+            Ok(count) => count,
+            Err(Errno::EINTR) => 0,
+            Err(errno) => return Err(errno.into()),
+        };
+        let mut requests = Vec::new();
+        for event in &events[..count] {
+            let fd = event.data() as RawFd;
+            if fd == self.wake {
+                self.base.host.deliver_signals();
+            } else if fd == self.shared.bell.as_raw_fd() {
+                // An empty bell has been heard already.
+                let _ = self.shared.bell.read();
+            } else if let Some(acceptor) = self.base.acceptors.iter().find(|a| a.fd() == fd) {
+                self.accept(acceptor);
+            } else {
+                let ready = self.shared.table().ready(fd, event.events());
+                requests.extend(ready.and_then(|connection| self.shared.carry_on(connection)));
+            }
+        }
+        self.shared.queue.push(requests);
+        self.expire();
+        Ok(())
+    }
+
+    /// Takes connections while a thread is free; another worker takes the rest.
+    fn accept(&mut self, acceptor: &Acceptor) {
+        for _ in 0..ACCEPTS_A_TURN {
+            if !self.may_accept() {
+                self.unlisten();
+                return;
+            }
+            if !self.accept_one(acceptor) {
+                return;
+            }
+        }
+    }
+
+    /// Accepts a connection; whether it is worth while to try another.
+    fn accept_one(&mut self, acceptor: &Acceptor) -> bool {
+        match acceptor.accept() {
+            Ok(accepted) => {
+                self.base.host.count(Counter::ACCEPTED, 1);
+                let connection = Connection::new(&self.base.kit, accepted);
+                self.shared.table().enter(connection.fd());
+                self.shared.queue.push(self.shared.carry_on(connection));
+                true
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            Err(error) if socket::is_passing(&error) => true,
+            Err(error) => {
+                // No descriptor or no memory is left: accepting rests until the next second, or a free thread.
+                tracing::warn!("cannot accept a connection: {error}");
+                self.unlisten();
+                false
+            }
+        }
+    }
+
+    /// Whether a connection that is accepted now would be served now.
+    fn may_accept(&self) -> bool {
+        let has_room = |shared: &Shared| {
+            shared.queue.has_room() && shared.table().len() < shared.kit.config.worker_connections
+        };
+        if has_room(&self.shared) {
+            return true;
+        }
+        self.shared.wants_room.store(true, Ordering::Release);
+        // A thread may have become free before it could know that somebody waits for that.
+        has_room(&self.shared)
+    }
+
+    fn expire(&self) {
+        let late = self.shared.table().expire(now_ns());
+        for mut connection in late {
+            match connection.expire() {
+                kit::Advance::Closed => self.shared.close(connection),
+                _ => drop(
+                    self.shared
+                        .carry_on(connection)
+                        .map(|request| self.shared.queue.push([request])),
+                ),
+            }
+        }
+    }
+
+    fn listen(&mut self) -> io::Result<()> {
+        for acceptor in &self.base.acceptors {
+            // Of the workers that wait, the kernel wakes one or few for a connection, not all.
+            let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
+            let event = EpollEvent::new(flags, acceptor.fd() as u64);
+            match self.shared.epoll.add(socket::borrow(acceptor.fd()), event) {
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        self.listening = true;
+        Ok(())
+    }
+
+    fn unlisten(&mut self) {
+        for acceptor in &self.base.acceptors {
+            // One that is not watched is as good as one that is watched no more.
+            let _ = self.shared.epoll.delete(socket::borrow(acceptor.fd()));
+        }
+        self.listening = false;
+    }
+
+    /// A graceful end: takes those that wait to be accepted, closes the listeners, has the threads finish, and gives
+    /// idle connections the time that a client needs to send what it is about to send.
+    fn finish(&mut self) -> io::Result<()> {
+        self.base.kit.drain();
+        let deadline_ns = self.base.graceful_deadline_ns();
+        let acceptors = &self.base.acceptors;
+        for acceptor in acceptors {
+            while now_ns() < deadline_ns && self.accept_one(acceptor) {}
+        }
+        self.unlisten();
+        self.base.host.close_listeners();
+        self.shared.table().hasten(Base::farewell_deadline_ns());
+        while self.shared.table().len() > 0 && now_ns() < deadline_ns {
+            self.base.tick();
+            self.turn(deadline_ns)?;
+        }
+        self.shared.queue.close();
+        if self.shared.table().len() == 0 {
+            for thread in self.threads.drain(..) {
+                // A panic of the application ends its exchange and not the thread.
+                let _ = thread.join();
+            }
+        }
+        Ok(())
+    }
+}
+
+fn start_thread(shared: &Arc<Shared>, number: usize) -> io::Result<JoinHandle<()>> {
+    let shared = Arc::clone(shared);
+    thread::Builder::new().name(format!("gthread-{number}")).spawn(move || shared.serve())
+}
+
+/// How many connections are accepted before those that are ready are looked at again.
+const ACCEPTS_A_TURN: usize = 16;
+/// How many ready descriptors one wait brings.
+const EVENTS_A_TURN: usize = 256;
+/// The longest wait in milliseconds.
+const WAIT_MAX_MS: u64 = 1000;

@@ -1,0 +1,230 @@
+//! The connections of a worker: those that wait are here, of those that somebody has only the place is.
+//!
+//! Each connection is registered with the poller once, edge-triggered, for all that can happen to it. So a connection
+//! that is kept alive costs no system call for being waited for; an event that comes while a thread has it is noted
+//! in its place, and looked at when it comes back.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
+
+use kit::clock::earlier;
+use kit::{Connection, socket};
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use worker_api::{Interest, Waker};
+
+/// The connections by descriptor.
+#[derive(Default)]
+pub(crate) struct Table {
+    places: Vec<Option<Place>>,
+    count: usize,
+    /// Not later than the earliest deadline of all that wait; 0 where there is none.
+    deadline_ns: u64,
+}
+
+/// One connection's place.
+struct Place {
+    registered: bool,
+    holder: Holder,
+    /// Fires when the client hangs up.
+    gone: Option<Waker>,
+}
+
+enum Holder {
+    /// It waits here for its descriptor to be ready.
+    Nobody(Box<Connection>, Interest),
+    /// A thread or the application has it; the flags came meanwhile.
+    Somebody { came: EpollFlags, armed: Option<Armed> },
+}
+
+/// Whom to wake, and why at the latest.
+struct Armed {
+    interest: Interest,
+    deadline_ns: u64,
+    waker: Waker,
+}
+
+impl Table {
+    /// Makes the place of a connection that was just accepted: somebody has it.
+    pub(crate) fn enter(&mut self, fd: RawFd) {
+        let index = fd as usize;
+        if self.places.len() <= index {
+            self.places.resize_with(index + 1, || None);
+        }
+        let holder = Holder::Somebody { came: EpollFlags::empty(), armed: None };
+        self.places[index] = Some(Place { registered: false, holder, gone: None });
+        self.count += 1;
+    }
+
+    /// Gives up the place of a connection that is at its end.
+    pub(crate) fn leave(&mut self, fd: RawFd) {
+        if self.places.get_mut(fd as usize).and_then(Option::take).is_some() {
+            self.count -= 1;
+        }
+    }
+
+    /// Has a connection wait here; gives it back where it is ready already.
+    pub(crate) fn wait(
+        &mut self,
+        epoll: &Epoll,
+        connection: Box<Connection>,
+        interest: Interest,
+    ) -> io::Result<Option<Box<Connection>>> {
+        let fd = connection.fd();
+        let Some(place) = self.place(fd) else { return Ok(None) };
+        if let Holder::Somebody { came, .. } = &mut place.holder
+            && fits(interest, std::mem::replace(came, EpollFlags::empty()))
+        {
+            return Ok(Some(connection));
+        }
+        if let Err(error) = place.register(epoll, connection.as_fd()) {
+            self.leave(fd);
+            return Err(error);
+        }
+        let deadline_ns = connection.deadline_ns();
+        place.holder = Holder::Nobody(connection, interest);
+        self.deadline_ns = earlier(self.deadline_ns, deadline_ns);
+        Ok(None)
+    }
+
+    /// Has a waker fire when the descriptor is ready; the exchange's connection is with the application.
+    pub(crate) fn arm(
+        &mut self,
+        epoll: &Epoll,
+        fd: RawFd,
+        interest: Interest,
+        deadline_ns: u64,
+        waker: Waker,
+    ) -> io::Result<()> {
+        let Some(place) = self.place(fd) else { return Ok(()) };
+        place.register(epoll, socket::borrow(fd))?;
+        if let Holder::Somebody { came, armed } = &mut place.holder {
+            if fits(interest, *came) {
+                *came = EpollFlags::empty();
+                waker.wake();
+            } else {
+                *armed = Some(Armed { interest, deadline_ns, waker });
+                self.deadline_ns = earlier(self.deadline_ns, deadline_ns);
+            }
+        }
+        Ok(())
+    }
+
+    /// Has a waker fire when the client hangs up.
+    pub(crate) fn watch_gone(&mut self, epoll: &Epoll, fd: RawFd, waker: Waker) -> io::Result<()> {
+        let Some(place) = self.place(fd) else { return Ok(()) };
+        place.register(epoll, socket::borrow(fd))?;
+        place.gone = Some(waker);
+        Ok(())
+    }
+
+    /// An event came for a descriptor: gives the connection that waited for it, or notes it.
+    pub(crate) fn ready(&mut self, fd: RawFd, flags: EpollFlags) -> Option<Box<Connection>> {
+        let place = self.place(fd)?;
+        if flags.intersects(HANGUP)
+            && let Some(gone) = place.gone.take()
+        {
+            gone.wake();
+        }
+        match &mut place.holder {
+            Holder::Nobody(_, interest) if fits(*interest, flags) => place.take(),
+            Holder::Nobody(..) => None,
+            Holder::Somebody { came, armed } => {
+                match armed.take_if(|armed| fits(armed.interest, flags)) {
+                    Some(armed) => armed.waker.wake(),
+                    None => *came |= flags,
+                }
+                None
+            }
+        }
+    }
+
+    /// Takes the connections whose deadline has passed, and wakes those who wait for one that has.
+    pub(crate) fn expire(&mut self, now_ns: u64) -> Vec<Box<Connection>> {
+        if self.deadline_ns == 0 || now_ns < self.deadline_ns {
+            return Vec::new();
+        }
+        let is_past = |deadline_ns: u64| deadline_ns != 0 && deadline_ns <= now_ns;
+        let mut late = Vec::new();
+        for place in self.places.iter_mut().flatten() {
+            match &mut place.holder {
+                Holder::Nobody(connection, _) if is_past(connection.deadline_ns()) => {
+                    late.extend(place.take());
+                }
+                Holder::Nobody(..) => {}
+                Holder::Somebody { armed, .. } => {
+                    if let Some(armed) = armed.take_if(|armed| is_past(armed.deadline_ns)) {
+                        armed.waker.wake();
+                    }
+                }
+            }
+        }
+        self.refresh_deadline();
+        late
+    }
+
+    /// Shortens the wait of connections that are idle.
+    pub(crate) fn hasten(&mut self, deadline_ns: u64) {
+        for place in self.places.iter_mut().flatten() {
+            if let Holder::Nobody(connection, _) = &mut place.holder {
+                connection.hasten(deadline_ns);
+            }
+        }
+        self.refresh_deadline();
+    }
+
+    /// Not later than the earliest deadline of all that wait; 0 where there is none.
+    pub(crate) fn deadline_ns(&self) -> u64 {
+        self.deadline_ns
+    }
+
+    fn refresh_deadline(&mut self) {
+        let deadlines = self.places.iter().flatten().map(|place| match &place.holder {
+            Holder::Nobody(connection, _) => connection.deadline_ns(),
+            Holder::Somebody { armed, .. } => armed.as_ref().map_or(0, |armed| armed.deadline_ns),
+        });
+        self.deadline_ns = deadlines.fold(0, earlier);
+    }
+
+    /// How many connections there are.
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+
+    fn place(&mut self, fd: RawFd) -> Option<&mut Place> {
+        self.places.get_mut(fd as usize)?.as_mut()
+    }
+}
+
+impl Place {
+    fn register(&mut self, epoll: &Epoll, fd: BorrowedFd<'_>) -> io::Result<()> {
+        use std::os::fd::AsRawFd;
+        if !self.registered {
+            epoll.add(fd, EpollEvent::new(ALL, fd.as_raw_fd() as u64))?;
+            self.registered = true;
+        }
+        Ok(())
+    }
+
+    /// Takes the connection away: somebody has it now.
+    fn take(&mut self) -> Option<Box<Connection>> {
+        let somebody = Holder::Somebody { came: EpollFlags::empty(), armed: None };
+        match std::mem::replace(&mut self.holder, somebody) {
+            Holder::Nobody(connection, _) => Some(connection),
+            Holder::Somebody { .. } => None,
+        }
+    }
+}
+
+/// Whether an event is what somebody waits for; an error or the end is worth looking at in either direction.
+fn fits(interest: Interest, flags: EpollFlags) -> bool {
+    let wanted =
+        if interest == Interest::READ { EpollFlags::EPOLLIN } else { EpollFlags::EPOLLOUT };
+    flags.intersects(wanted | HANGUP)
+}
+
+const HANGUP: EpollFlags =
+    EpollFlags::EPOLLRDHUP.union(EpollFlags::EPOLLHUP).union(EpollFlags::EPOLLERR);
+const ALL: EpollFlags = EpollFlags::EPOLLIN
+    .union(EpollFlags::EPOLLOUT)
+    .union(EpollFlags::EPOLLRDHUP)
+    .union(EpollFlags::EPOLLET);
