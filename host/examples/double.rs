@@ -84,7 +84,7 @@ impl Payload for Double {
             for listener in &context.listeners {
                 if ready.contains(&listener.descriptor()) || signals & GRACEFUL != 0 {
                     while let Some(stream) = accept(listener.descriptor()) {
-                        context.slot.count_accepted();
+                        context.slot.count_accepted(1);
                         self.answer(&context, stream);
                         served += 1;
                     }

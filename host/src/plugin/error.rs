@@ -8,6 +8,7 @@ use worker_api::{Failure, FailureKind};
 use super::elf;
 use super::search::NotFound;
 use crate::settings::EX_CONFIG;
+use crate::worker::BOOT_ERROR;
 
 /// What kind of library is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,10 +142,20 @@ pub enum LoadError {
         /// What happened.
         reason: String,
     },
-    /// It reported a failure when it was set up or made.
+    /// It reported a failure in the mold, when it was set up, made or loaded.
     #[error("{}: the {} refuses to start: {}", .path.display(), .kind.name(), one_line(.failure))]
     Refused {
         /// What refuses.
+        kind: Kind,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        failure: Failure,
+    },
+    /// It reported a failure in a worker, before that could serve.
+    #[error("{}: the {} cannot boot: {}", .path.display(), .kind.name(), one_line(.failure))]
+    Boot {
+        /// What cannot.
         kind: Kind,
         /// The file.
         path: PathBuf,
@@ -167,32 +178,37 @@ pub enum LoadError {
 }
 
 impl LoadError {
-    /// The status that `host` ends with when this happens at start.
+    /// The status that `host` ends with when this happens at start: gunicorn's 4 where the
+    /// application cannot be loaded, 3 where a worker cannot boot, and `EX_CONFIG` for what the
+    /// operator has chosen wrongly.
     pub fn exit_status(&self) -> i32 {
         match self {
-            Self::Refused { failure, .. } => status_of(failure, EX_CONFIG),
+            Self::Refused { failure, .. } | Self::Boot { failure, .. }
+                if failure.kind == FailureKind::LOAD =>
+            {
+                APP_LOAD_ERROR
+            }
+            Self::Boot { failure, .. } if failure.kind != FailureKind::CONFIG => BOOT_ERROR,
             _ => EX_CONFIG,
         }
     }
-}
 
-/// The exit status for a failure: gunicorn's 4 where the application cannot be loaded, `EX_CONFIG`
-/// where a setting is wrong, `otherwise` else.
-pub fn status_of(failure: &Failure, otherwise: i32) -> i32 {
-    match failure.kind {
-        FailureKind::LOAD => APP_LOAD_ERROR,
-        FailureKind::CONFIG => EX_CONFIG,
-        _ => otherwise,
+    /// The failure that a plugin reported, if it was one.
+    pub fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Refused { failure, .. } | Self::Boot { failure, .. } => Some(failure),
+            _ => None,
+        }
     }
 }
 
 /// A failure with its causes in one line. Causes of several lines (tracebacks) are left out: they go
 /// to the log.
-pub fn one_line(failure: &Failure) -> String {
+pub(super) fn one_line(failure: &Failure) -> String {
     let causes = failure.chain.iter().filter(|cause| !cause.trim_end().contains('\n'));
     let parts: Vec<String> = std::iter::once(&failure.message)
         .chain(causes)
-        .map(|part| part.trim().replace(['\n', '\r'], " "))
+        .map(|part| part.trim().replace(char::is_control, " "))
         .collect();
     parts.join(": ")
 }
@@ -244,7 +260,7 @@ fn macro_of(kind: Kind) -> &'static str {
 }
 
 /// gunicorn's `APP_LOAD_ERROR`.
-pub const APP_LOAD_ERROR: i32 = 4;
+const APP_LOAD_ERROR: i32 = 4;
 
 #[cfg(test)]
 mod tests {
@@ -261,9 +277,9 @@ mod tests {
             "/x/a.so: the application refuses to start: cannot import app.wsgi: No module named 'app'"
         );
         assert_eq!(error.exit_status(), APP_LOAD_ERROR);
-        let failure = Failure::config("root is no folder");
-        let error = LoadError::Refused { kind: Kind::App, path: "/x/a.so".into(), failure };
-        assert_eq!(error.exit_status(), EX_CONFIG);
+        let boot = |failure| LoadError::Boot { kind: Kind::App, path: "/x/a.so".into(), failure };
+        assert_eq!(boot(Failure::config("root is no folder")).exit_status(), EX_CONFIG);
+        assert_eq!(boot(Failure::unsupported("no threads here")).exit_status(), BOOT_ERROR);
     }
 
     #[test]

@@ -8,6 +8,9 @@
 //! | [`copy`] | the private copy from which a library is loaded |
 //! | [`load`] | opening a library and checking that it fits |
 //! | [`error`] | why a library is refused, in one line |
+//! | [`payload`] | a worker class and an application, from their opening to a worker's exit status |
+//! | [`services`] | the host as plugins see it |
+//! | `request` | what is noted of each request |
 //!
 //! **Invariants:** a library is never unloaded; a library whose layout was not checked is never
 //! called.
@@ -16,6 +19,10 @@ pub mod copy;
 pub mod elf;
 pub mod error;
 pub mod load;
+pub mod payload;
+mod request;
 pub mod search;
+pub mod services;
 
 pub use error::LoadError;
+pub use payload::Plugins;

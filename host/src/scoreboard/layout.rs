@@ -15,7 +15,8 @@
 //!           128  latency: 24 buckets of u64
 //!           320  last words: length, then 128 bytes of text
 //!           456  in flight: 8 entries of 144 bytes
-//!          1608  (unused)
+//!          1608  connections · busy places · places                     (gauges)
+//!          1632  (unused)
 //! ```
 //!
 //! Pages that nobody touches cost nothing, so the file has room for [`SLOTS_MAX`] workers always.
@@ -82,7 +83,10 @@ pub(super) struct Slot {
     pub(super) last_words: [AtomicU64; LAST_WORDS_WORDS],
 
     pub(super) in_flight: [InFlight; IN_FLIGHT_MAX],
-    pub(super) unused: [AtomicU64; 55],
+    pub(super) connections: AtomicU64,
+    pub(super) busy_places: AtomicU64,
+    pub(super) places: AtomicU64,
+    pub(super) unused: [AtomicU64; 52],
 }
 
 /// One request that a worker holds. `version` is odd while the entry is being written; a reader
@@ -99,7 +103,7 @@ pub(super) struct InFlight {
 /// "JIMUSCOR", read as a little-endian number.
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"JIMUSCOR");
 /// Rises whenever the layout changes, so that a reader of another build can tell.
-pub(super) const LAYOUT: u32 = 1;
+pub(super) const LAYOUT: u32 = 2;
 pub(super) const HEADER_SIZE: usize = 4096;
 pub(super) const SLOT_SIZE: usize = 2048;
 /// Size of the whole file in bytes.
@@ -119,7 +123,7 @@ const _: () = {
     assert!(std::mem::offset_of!(Slot, latency) == 128);
     assert!(std::mem::offset_of!(Slot, last_words_length) == 320);
     assert!(std::mem::offset_of!(Slot, in_flight) == 456);
-    assert!(std::mem::offset_of!(Slot, unused) == 1608);
+    assert!(std::mem::offset_of!(Slot, connections) == 1608);
 };
 
 #[cfg(test)]

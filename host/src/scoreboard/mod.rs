@@ -184,8 +184,12 @@ mod tests {
         writer.set_state(WorkerState::Ready);
         writer.heartbeat();
         let token = writer.begin_request(b"GET /slow");
-        writer.count_accepted();
+        writer.count_accepted(1);
         writer.count_answer(404, 1_500, 10, 20);
+        writer.count_connections(3);
+        writer.count_connections(-1);
+        writer.count_places(8);
+        writer.count_busy_places(-1);
         writer.leave_last_words("the application panicked");
 
         let snapshot = reader.snapshot();
@@ -194,6 +198,7 @@ mod tests {
         assert_eq!(snapshot.state, WorkerState::Ready);
         assert_eq!((snapshot.accepted, snapshot.requests, snapshot.held), (1, 1, 1));
         assert_eq!(snapshot.answers, [0, 0, 0, 1, 0]);
+        assert_eq!((snapshot.connections, snapshot.busy_places, snapshot.places), (2, 0, 8));
         assert_eq!((snapshot.bytes_in, snapshot.bytes_out), (10, 20));
         assert_eq!(snapshot.latency.iter().sum::<u64>(), 1);
         assert_eq!(snapshot.last_words.as_deref(), Some("the application panicked"));

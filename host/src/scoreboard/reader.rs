@@ -41,6 +41,13 @@ pub struct SlotSnapshot {
     pub bytes_in: u64,
     /// Bytes of responses.
     pub bytes_out: u64,
+    /// Connections that are open.
+    pub connections: u64,
+    /// Threads or greenlets that are busy, and how many there are at most; both 0 where the worker
+    /// class has none.
+    pub busy_places: u64,
+    /// See above.
+    pub places: u64,
     /// Exchanges by duration; see [`super::bucket_limit_us`].
     pub latency: [u64; LATENCY_BUCKETS],
     /// The signal that told it to end and the process that sent it.
@@ -81,6 +88,8 @@ impl SlotReader {
     /// All figures.
     pub fn snapshot(&self) -> SlotSnapshot {
         let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        // A gauge that a class counted below zero is at zero.
+        let gauge = |number: &AtomicU64| u64::try_from(read(number) as i64).unwrap_or(0);
         let slot = self.slot;
         let ended_by = match slot.ended_by_signal.load(Ordering::Acquire) {
             0 => None,
@@ -104,6 +113,9 @@ impl SlotReader {
             answers: slot.answers.each_ref().map(read),
             bytes_in: read(&slot.bytes_in),
             bytes_out: read(&slot.bytes_out),
+            connections: gauge(&slot.connections),
+            busy_places: gauge(&slot.busy_places),
+            places: gauge(&slot.places),
             latency: slot.latency.each_ref().map(read),
             ended_by,
             last_words,

@@ -69,17 +69,34 @@ impl SlotWriter {
         self.slot.ended_by_signal.store(signal, Ordering::Release);
     }
 
-    /// A connection was accepted.
-    pub fn count_accepted(&self) {
-        self.slot.accepted.fetch_add(1, Ordering::Relaxed);
+    /// Connections were accepted.
+    pub fn count_accepted(&self, by: u64) {
+        self.slot.accepted.fetch_add(by, Ordering::Relaxed);
     }
 
-    /// A response was sent whole: its status, how long the exchange took in microseconds, and the
+    /// Connections were opened, or closed where `by` is negative.
+    pub fn count_connections(&self, by: i64) {
+        self.slot.connections.fetch_add(by as u64, Ordering::Relaxed);
+    }
+
+    /// Threads or greenlets became busy, or free where `by` is negative.
+    pub fn count_busy_places(&self, by: i64) {
+        self.slot.busy_places.fetch_add(by as u64, Ordering::Relaxed);
+    }
+
+    /// There can be so many more, or fewer, busy threads or greenlets.
+    pub fn count_places(&self, by: i64) {
+        self.slot.places.fetch_add(by as u64, Ordering::Relaxed);
+    }
+
+    /// An exchange is over: its status (0 where no response went out), how long the exchange took in microseconds, and the
     /// bytes that came and went.
     pub fn count_answer(&self, status: u16, duration_us: u64, bytes_in: u64, bytes_out: u64) {
-        let class = usize::from(status / 100).clamp(1, 5) - 1;
         self.slot.requests.fetch_add(1, Ordering::Relaxed);
-        self.slot.answers[class].fetch_add(1, Ordering::Relaxed);
+        let class = usize::from(status / 100).wrapping_sub(1);
+        if let Some(answers) = self.slot.answers.get(class) {
+            answers.fetch_add(1, Ordering::Relaxed);
+        }
         self.slot.bytes_in.fetch_add(bytes_in, Ordering::Relaxed);
         self.slot.bytes_out.fetch_add(bytes_out, Ordering::Relaxed);
         self.slot.latency[bucket_of_us(duration_us)].fetch_add(1, Ordering::Relaxed);
@@ -153,6 +170,9 @@ pub(super) fn clear(slot: &Slot) {
         &slot.bytes_in,
         &slot.bytes_out,
         &slot.last_words_length,
+        &slot.connections,
+        &slot.busy_places,
+        &slot.places,
     ];
     let many = slot.answers.iter().chain(&slot.latency);
     for number in single.into_iter().chain(many) {

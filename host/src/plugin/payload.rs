@@ -1,0 +1,236 @@
+//! The product's payload: a worker class and an application, opened through the stable ABI in the
+//! mold and run in its workers.
+
+use std::mem::ManuallyDrop;
+use std::path::Path;
+
+use worker_api::abi::sabi_trait::TD_Opaque;
+use worker_api::abi::std_types::{RResult, RSlice, RStr, RString, RVec};
+use worker_api::raw::{AppBox, EngineBox, ExchangeBox, RawApp, RawApp_TO, RuntimeBox, WorkerBox};
+use worker_api::{Abilities, AppModuleRef, Failure, Needs, RawAppContext, WorkerClassRef};
+
+use super::error::{Kind, LoadError, one_line};
+use super::load::{Plugin, open_app, open_class};
+use super::search::SearchPath;
+use super::services::{Services, register_worker};
+use crate::message::{Loaded, Refusal};
+use crate::mold::MoldContext;
+use crate::payload::Payload;
+use crate::settings::Settings;
+use crate::worker::WorkerContext;
+
+/// What a generation is made of.
+pub struct Plugins {
+    settings: &'static Settings,
+    services: &'static Services,
+    class: Plugin<WorkerClassRef>,
+    app_module: Plugin<AppModuleRef>,
+    app: &'static AppBox,
+}
+
+impl Payload for Plugins {
+    fn load(context: &MoldContext) -> Result<Self, Refusal> {
+        Self::open(context).map_err(|error| refusal(&error))
+    }
+
+    fn loaded(&self) -> Loaded {
+        Loaded {
+            class: self.class.root.name().to_string(),
+            class_version: self.class.root.version().to_string(),
+            app: self.app_module.root.name().to_string(),
+            worker_api: self.class.api_version.clone(),
+        }
+    }
+
+    fn before_fork(&mut self) {
+        self.app.before_fork();
+    }
+
+    fn after_fork_parent(&mut self) {
+        self.app.after_fork(false);
+    }
+
+    fn after_fork_child(&mut self) {
+        self.app.after_fork(true);
+    }
+
+    fn run_worker(self, context: WorkerContext) -> i32 {
+        // Plugins hold on to what they were given until the process is gone.
+        let plugins = ManuallyDrop::new(self);
+        let context = plugins.services.enter(context);
+        let worker = match plugins.boot() {
+            Ok(worker) => worker,
+            Err(error) => {
+                context.boot_failed(refusal(&error));
+                return error.exit_status();
+            }
+        };
+        context.ready();
+        let outcome = worker.run().into_result();
+        plugins.app.shutdown();
+        if let Some(access) = &context.access_log {
+            access.flush();
+        }
+        match outcome {
+            Ok(()) => 0,
+            Err(failure) => {
+                log_details(&failure);
+                context.leave_last_words(&one_line(&failure));
+                RUN_ERROR
+            }
+        }
+    }
+}
+
+impl Plugins {
+    /// Everything up to the first fork.
+    fn open(context: &MoldContext) -> Result<Self, LoadError> {
+        let settings = Box::leak(Box::new(Settings::clone(&context.settings)));
+        let search = SearchPath::of_process();
+        let class = search.class(settings.class())?;
+        let choice = search.app(settings.wsgi_app.as_deref())?;
+        let class = open_class(&class)?;
+        let app_module = open_app(&choice.library)?;
+        let services = Services::of_mold(context);
+        let class_name = class.root.name();
+
+        let host = services.for_plugin(&class_section(settings, &class_name));
+        let refused = |kind, path: &Path| {
+            let path = path.to_owned();
+            move |failure| LoadError::Refused { kind, path, failure }
+        };
+        (class.root.setup())(host).into_result().map_err(refused(Kind::Class, &class.path))?;
+
+        let host = services.for_plugin(&settings.sections.application);
+        let app_context = RawAppContext {
+            spec: choice.spec.into(),
+            class: class_name.into(),
+            guest_loop: class.root.guest_loop().into(),
+        };
+        let app = (app_module.root.new())(host, app_context)
+            .into_result()
+            .map_err(refused(Kind::App, &app_module.path))?;
+        check_needs(&app, &class, &app_module.path)?;
+        if settings.preload_app {
+            app.load().into_result().map_err(refused(Kind::App, &app_module.path))?;
+        }
+        Ok(Self { settings, services, class, app_module, app: Box::leak(Box::new(app)) })
+    }
+
+    /// Everything from the fork until the worker can serve.
+    fn boot(&self) -> Result<&'static WorkerBox, LoadError> {
+        let failed = |kind, path: &Path| {
+            let path = path.to_owned();
+            move |failure| LoadError::Boot { kind, path: path.clone(), failure }
+        };
+        if !self.settings.preload_app {
+            let failed = failed(Kind::App, &self.app_module.path);
+            self.app.load().into_result().map_err(failed)?;
+        }
+        let section = class_section(self.settings, &self.class.root.name());
+        let host = self.services.for_plugin(&section);
+        let app = RawApp_TO::from_value(Shared(self.app), TD_Opaque);
+        let failed = failed(Kind::Class, &self.class.path);
+        let worker = (self.class.root.new())(host, app).into_result().map_err(&failed)?;
+        let worker: &'static WorkerBox = Box::leak(Box::new(worker));
+        register_worker(worker);
+        worker.init_process().into_result().map_err(failed)?;
+        Ok(worker)
+    }
+}
+
+/// Refuses an application that the class cannot serve.
+fn check_needs(app: &AppBox, class: &Plugin<WorkerClassRef>, path: &Path) -> Result<(), LoadError> {
+    let (needs, abilities) = (Needs(app.needs()), class.root.abilities());
+    let lacking = [
+        (Needs::LATER, Abilities::LATER, "answers requests later, after its call has returned"),
+        (Needs::LOOP, Abilities::LOOP, "brings an event loop of its own"),
+    ]
+    .into_iter()
+    .find(|(need, ability, _)| needs.contains(*need) && abilities & ability.0 == 0);
+    match lacking {
+        None => Ok(()),
+        Some((_, _, need)) => Err(LoadError::Needs {
+            path: path.to_owned(),
+            need,
+            class: class.root.name().to_string(),
+        }),
+    }
+}
+
+/// What the settings file says to the class of that name.
+fn class_section(settings: &Settings, class: &str) -> toml::Table {
+    let section = settings.sections.class.get(class).and_then(toml::Value::as_table);
+    section.cloned().unwrap_or_default()
+}
+
+/// Writes to the log what has no place in the one line of a refusal: tracebacks.
+fn log_details(failure: &Failure) {
+    for cause in failure.chain.iter().filter(|cause| cause.trim_end().contains('\n')) {
+        tracing::error!("{cause}");
+    }
+}
+
+/// What the arbiter is told. What has no place in one line is logged here.
+fn refusal(error: &LoadError) -> Refusal {
+    if let Some(failure) = error.failure() {
+        log_details(failure);
+    }
+    let reason: String = error.to_string().chars().take(REASON_MAX).collect();
+    Refusal::new(reason, error.exit_status())
+}
+
+/// The application that the worker class gets, while the host keeps it too.
+struct Shared(&'static AppBox);
+
+impl RawApp for Shared {
+    fn needs(&self) -> u64 {
+        self.0.needs()
+    }
+
+    fn load(&self) -> RResult<(), Failure> {
+        self.0.load()
+    }
+
+    fn before_fork(&self) {
+        self.0.before_fork();
+    }
+
+    fn after_fork(&self, in_child: bool) {
+        self.0.after_fork(in_child);
+    }
+
+    fn init_worker(&self, runtime: RuntimeBox) -> RResult<(), Failure> {
+        self.0.init_worker(runtime)
+    }
+
+    fn call(&self, exchange: ExchangeBox) {
+        self.0.call(exchange);
+    }
+
+    fn run_loop(&self, engine: EngineBox) -> RResult<(), Failure> {
+        self.0.run_loop(engine)
+    }
+
+    fn hook(&self, event: RStr<'_>, facts: RSlice<'_, i64>) -> RResult<(), Failure> {
+        self.0.hook(event, facts)
+    }
+
+    fn trace(&self) -> RString {
+        self.0.trace()
+    }
+
+    fn files(&self) -> RVec<RString> {
+        self.0.files()
+    }
+
+    fn shutdown(&self) {
+        self.0.shutdown();
+    }
+}
+
+/// The status of a worker whose class gave up although it could serve before.
+const RUN_ERROR: i32 = 1;
+/// Longest reason in characters. Of 4 bytes at most, or 2 where it is escaped, they fit into one
+/// message to the arbiter.
+const REASON_MAX: usize = 1500;

@@ -1,0 +1,172 @@
+//! What is noted of each request, in the worker's slot of the scoreboard and in the access log. The
+//! hot path: no allocation, no lock and no system call where there is no access log.
+
+use worker_api::{AccessRecord, Counter, RequestHead};
+
+use crate::log::AccessLog;
+use crate::scoreboard::{InFlightToken, REQUEST_TEXT_MAX, SlotWriter};
+
+/// A request begins; the token is never 0.
+pub(super) fn began(slot: SlotWriter, head: &RequestHead<'_>) -> u32 {
+    let mut text = [0; REQUEST_TEXT_MAX];
+    let length = describe(head, &mut text);
+    slot.begin_request(&text[..length]).to_number()
+}
+
+/// A request is over; token 0 stands for one that was refused before it began.
+pub(super) fn ended(
+    slot: SlotWriter,
+    access: Option<&AccessLog>,
+    token: u32,
+    record: &AccessRecord<'_>,
+) {
+    if token != 0 {
+        slot.end_request(InFlightToken::from_number(token));
+    }
+    let announced = record.head.into_option().and_then(|head| head.content_length.into_option());
+    let duration_us = record.duration_ns / NANOS_PER_MICRO;
+    slot.count_answer(record.status, duration_us, announced.unwrap_or(0), record.body_bytes);
+    if let Some(access) = access {
+        access.record(record);
+    }
+}
+
+/// Adds to a counter. One that this host does not know is nobody's loss.
+pub(super) fn count(slot: SlotWriter, counter: Counter, by: i64) {
+    match counter {
+        Counter::ACCEPTED => slot.count_accepted(by.max(0) as u64),
+        Counter::CONNECTIONS => slot.count_connections(by),
+        Counter::BUSY_SLOTS => slot.count_busy_places(by),
+        Counter::SLOTS => slot.count_places(by),
+        _ => {}
+    }
+}
+
+/// Method and target, as far as there is room.
+fn describe(head: &RequestHead<'_>, text: &mut [u8; REQUEST_TEXT_MAX]) -> usize {
+    let mut length = 0;
+    for part in [head.method.as_str().as_bytes(), b" ", head.target.as_slice()] {
+        let part = &part[..part.len().min(text.len() - length)];
+        text[length..length + part.len()].copy_from_slice(part);
+        length += part.len();
+    }
+    length
+}
+
+const NANOS_PER_MICRO: u64 = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scoreboard::{IN_FLIGHT_MAX, Scoreboard, SlotReader};
+    use worker_api::abi::std_types::{ROption, RSlice, RStr};
+    use worker_api::{Address, Header, Version};
+
+    fn head<'a>(target: &'a [u8], headers: &'a [Header<'a>]) -> RequestHead<'a> {
+        let nowhere = Address { host: RStr::from_str("127.0.0.1"), port: 0 };
+        RequestHead {
+            method: RStr::from_str("PUT"),
+            target: RSlice::from_slice(target),
+            path: RSlice::from_slice(target),
+            query: RSlice::EMPTY,
+            authority: RStr::from_str("localhost"),
+            version: Version::HTTP_11,
+            trusted_peer: false,
+            chunked: false,
+            content_length: ROption::RSome(7),
+            scheme: RStr::from_str("http"),
+            headers: RSlice::from_slice(headers),
+            peer: nowhere,
+            local: nowhere,
+            tls: ROption::RNone,
+            received_ns: 0,
+            id: 0,
+        }
+    }
+
+    fn record<'a>(head: Option<&'a RequestHead<'a>>, status: u16) -> AccessRecord<'a> {
+        AccessRecord {
+            head: head.into(),
+            request_line: RSlice::EMPTY,
+            peer: Address { host: RStr::from_str(""), port: 0 },
+            status,
+            body_bytes: 20,
+            duration_ns: 1_500_000,
+            response_headers: RSlice::EMPTY,
+        }
+    }
+
+    fn slot() -> (Scoreboard, SlotWriter, SlotReader) {
+        let board = Scoreboard::new().unwrap();
+        let index = board.claim(1, 1).unwrap();
+        let (writer, reader) = (board.writer(index).unwrap(), board.reader(index).unwrap());
+        (board, writer, reader)
+    }
+
+    #[test]
+    fn a_request_is_shown_while_it_runs_and_counted_when_it_is_over() {
+        let (_board, writer, reader) = slot();
+        let head = head(b"/slow?a=1", &[]);
+        let token = began(writer, &head);
+        assert_ne!(token, 0);
+        assert_eq!(reader.in_flight()[0].text, "PUT /slow?a=1");
+        ended(writer, None, token, &record(Some(&head), 404));
+        let snapshot = reader.snapshot();
+        assert_eq!(reader.in_flight(), vec![]);
+        assert_eq!((snapshot.held, snapshot.requests), (0, 1));
+        assert_eq!(snapshot.answers, [0, 0, 0, 1, 0]);
+        assert_eq!((snapshot.bytes_in, snapshot.bytes_out), (7, 20));
+    }
+
+    #[test]
+    fn what_never_began_and_what_was_never_answered_is_counted_once() {
+        let (_board, writer, reader) = slot();
+        ended(writer, None, 0, &record(None, 400));
+        let head = head(b"/", &[]);
+        let token = began(writer, &head);
+        ended(writer, None, token, &record(Some(&head), 0));
+        let snapshot = reader.snapshot();
+        assert_eq!((snapshot.held, snapshot.requests), (0, 2));
+        assert_eq!(snapshot.answers, [0, 0, 0, 1, 0]);
+    }
+
+    #[test]
+    fn a_target_of_any_length_and_any_number_of_requests_will_do() {
+        let (_board, writer, reader) = slot();
+        let target = [b'/'; 9000];
+        let head = head(&target, &[]);
+        let tokens: Vec<_> = (0..IN_FLIGHT_MAX * 2).map(|_| began(writer, &head)).collect();
+        assert_eq!(reader.in_flight().len(), IN_FLIGHT_MAX);
+        assert_eq!(reader.in_flight()[0].text.len(), REQUEST_TEXT_MAX);
+        for token in tokens {
+            ended(writer, None, token, &record(Some(&head), 200));
+        }
+        assert_eq!((reader.snapshot().held, reader.in_flight().len()), (0, 0));
+    }
+
+    #[test]
+    fn unknown_counters_change_nothing() {
+        let (_board, writer, reader) = slot();
+        count(writer, Counter(200), 5);
+        count(writer, Counter::ACCEPTED, -5);
+        count(writer, Counter::CONNECTIONS, 2);
+        let snapshot = reader.snapshot();
+        assert_eq!((snapshot.accepted, snapshot.connections), (0, 2));
+    }
+
+    const ROUNDS: u32 = 2_000_000;
+
+    #[test]
+    #[ignore = "measures: run it alone, in release"]
+    fn the_price_of_a_request() {
+        let (_board, writer, _) = slot();
+        let headers = [Header::new("Host", "localhost"); 8];
+        let head = head(b"/hello/world?name=value", &headers);
+        let start = std::time::Instant::now();
+        for _ in 0..ROUNDS {
+            let token = began(writer, std::hint::black_box(&head));
+            ended(writer, None, token, std::hint::black_box(&record(Some(&head), 200)));
+        }
+        println!("{:?} a request", start.elapsed() / ROUNDS);
+    }
+}

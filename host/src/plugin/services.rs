@@ -1,0 +1,264 @@
+//! The host's services as plugins see them: one object a process, behind the ABI's `RawHost`.
+//!
+//! Made in the mold, where settings, files and the log work; in a worker it learns the rest with
+//! [`Services::enter`]. What a plugin took in the mold (its log, above all) goes on working in the
+//! worker, since it is the same object.
+
+use std::sync::{Arc, OnceLock};
+
+use worker_api::abi::sabi_trait::TD_Opaque;
+use worker_api::abi::std_types::{ROption, RResult, RStr, RString, RVec};
+use worker_api::guard::catch;
+use worker_api::raw::{HostBox, RawHost, RawHost_TO, WorkerBox};
+use worker_api::{AccessRecord, Counter, Failure, Listener, LogLevel, RequestHead, Value};
+
+use super::request;
+use crate::listener::Address;
+use crate::log::{self, ErrorLog};
+use crate::mold::MoldContext;
+use crate::settings::{self, Settings};
+use crate::worker::{GRACEFUL, QUICK, REOPEN, WINDOW, WorkerContext};
+
+/// Everything that the services are made of. Lives as long as the process.
+pub struct Services {
+    settings: Arc<Settings>,
+    listeners: Vec<Listener>,
+    files: Vec<(&'static str, Result<Vec<u8>, String>)>,
+    log: Arc<ErrorLog>,
+    arbiter_pid: i32,
+    worker: OnceLock<WorkerContext>,
+}
+
+impl Services {
+    /// The services of a mold and of the workers that it will fork.
+    pub fn of_mold(context: &MoldContext) -> &'static Self {
+        let listeners = context.listeners.iter().map(|listener| {
+            let (name, unix) = match listener.address() {
+                Address::Tcp(address) => (address.to_string(), false),
+                Address::Unix(path) => (format!("unix:{}", path.display()), true),
+                Address::Abstract(name) => (format!("unix:@{name}"), true),
+            };
+            Listener { fd: listener.descriptor(), name: name.into(), unix }
+        });
+        let files = context.files.iter().map(|(name, contents)| {
+            let contents = contents.as_ref().map_err(ToString::to_string);
+            (*name, contents.cloned())
+        });
+        Box::leak(Box::new(Self {
+            settings: Arc::clone(&context.settings),
+            listeners: listeners.collect(),
+            files: files.collect(),
+            log: Arc::clone(&context.log),
+            arbiter_pid: context.arbiter_pid as i32,
+            worker: OnceLock::new(),
+        }))
+    }
+
+    /// This process has become a worker.
+    pub fn enter(&self, context: WorkerContext) -> &WorkerContext {
+        self.worker.get_or_init(|| context)
+    }
+
+    /// The services for one plugin, whose section of the settings file is `section`.
+    pub fn for_plugin(&'static self, section: &toml::Table) -> HostBox {
+        let section = toml::to_string(section).unwrap_or_default();
+        RawHost_TO::from_value(ForPlugin { services: self, section }, TD_Opaque)
+    }
+
+    fn setting(&self, name: &str) -> Option<Value> {
+        Some(match self.settings.get(name)? {
+            settings::Value::Unset => return None,
+            settings::Value::Bool(flag) => Value::Bool(*flag),
+            settings::Value::Int(number) => Value::Int(*number),
+            settings::Value::Seconds(seconds) => Value::Float(*seconds),
+            settings::Value::Text(text) => Value::Text(text.as_str().into()),
+            several => {
+                let items = several.to_list().unwrap_or_default();
+                Value::List(items.into_iter().map(RString::from).collect())
+            }
+        })
+    }
+
+    fn setting_file(&self, name: &str) -> Result<Option<&[u8]>, Failure> {
+        match self.files.iter().find(|(setting, _)| *setting == name) {
+            None => Ok(None),
+            Some((_, Ok(contents))) => Ok(Some(contents)),
+            Some((_, Err(error))) => {
+                let path = self.settings.get(name).and_then(settings::Value::as_str);
+                let path = path.unwrap_or_default();
+                Err(Failure::config(format!("{name}: {path} cannot be read: {error}")))
+            }
+        }
+    }
+
+    /// Acts upon the signals that came, and has the worker act upon them.
+    fn deliver_signals(&self) {
+        let Some(context) = self.worker.get() else { return };
+        let bits = context.take_signals();
+        if bits & REOPEN != 0 {
+            self.reopen(context);
+        }
+        let delivered = with_worker(|worker| {
+            for (bit, handle) in [
+                (REOPEN, WorkerBox::handle_usr1 as fn(&WorkerBox)),
+                (WINDOW, WorkerBox::handle_winch),
+                (GRACEFUL, WorkerBox::handle_exit),
+                (QUICK, WorkerBox::handle_quit),
+            ] {
+                if bits & bit != 0 {
+                    handle(worker);
+                }
+            }
+        });
+        if delivered.is_none() && bits != 0 {
+            tracing::error!("signals were asked for on another than the worker's main thread");
+        }
+    }
+
+    fn reopen(&self, context: &WorkerContext) {
+        let access = context.access_log.as_ref().map_or(Ok(()), log::AccessLog::reopen);
+        for result in [self.log.reopen(), access] {
+            if let Err(error) = result {
+                tracing::warn!("a log file cannot be opened anew, the old one is kept: {error}");
+            }
+        }
+    }
+
+    fn log(&self, level: LogLevel, target: &str, message: &str) {
+        let level = match level {
+            LogLevel::CRITICAL => settings::LogLevel::Critical,
+            LogLevel::ERROR => settings::LogLevel::Error,
+            LogLevel::WARNING => settings::LogLevel::Warning,
+            LogLevel::INFO => settings::LogLevel::Info,
+            _ => settings::LogLevel::Debug,
+        };
+        self.log.write(level, target, message);
+    }
+}
+
+/// Makes the worker the one that signals are delivered to. On the worker's main thread, once.
+pub fn register_worker(worker: &'static WorkerBox) {
+    WORKER.set(Some(worker));
+}
+
+fn with_worker(act: impl FnOnce(&WorkerBox)) -> Option<()> {
+    WORKER.get().map(act)
+}
+
+thread_local! {
+    /// On the worker's main thread the worker, which belongs to that thread alone.
+    static WORKER: std::cell::Cell<Option<&'static WorkerBox>> = const { std::cell::Cell::new(None) };
+}
+
+/// The services of one plugin.
+struct ForPlugin {
+    services: &'static Services,
+    section: String,
+}
+
+impl ForPlugin {
+    /// Runs `act` in a worker. In the mold there is nothing to act upon; a panic of ours is logged
+    /// by the hook, and costs what was asked for.
+    fn in_worker<T: Default>(&self, act: impl FnOnce(&WorkerContext) -> T) -> T {
+        let act = || self.services.worker.get().map(act).unwrap_or_default();
+        catch("a service of the host", act).unwrap_or_default()
+    }
+}
+
+impl RawHost for ForPlugin {
+    fn setting(&self, name: RStr<'_>) -> ROption<Value> {
+        catch("Host::setting", || self.services.setting(&name)).unwrap_or_default().into()
+    }
+
+    fn section(&self) -> RString {
+        self.section.as_str().into()
+    }
+
+    fn setting_file(&self, name: RStr<'_>) -> RResult<ROption<RVec<u8>>, Failure> {
+        let contents = catch("Host::setting_file", || self.services.setting_file(&name));
+        contents.and_then(|contents| contents).map(|file| file.map(RVec::from).into()).into()
+    }
+
+    fn listeners(&self) -> RVec<Listener> {
+        self.services.listeners.clone().into()
+    }
+
+    fn close_listeners(&self) {
+        self.in_worker(WorkerContext::close_listeners);
+    }
+
+    fn age(&self) -> u64 {
+        self.in_worker(|worker| worker.age)
+    }
+
+    fn arbiter_pid(&self) -> i32 {
+        self.services.arbiter_pid
+    }
+
+    fn notify(&self) {
+        self.in_worker(|worker| {
+            worker.notify();
+            if let Some(access) = &worker.access_log {
+                access.flush_due();
+            }
+        });
+    }
+
+    fn alive(&self) -> bool {
+        self.in_worker(WorkerContext::alive)
+    }
+
+    fn stop(&self) {
+        self.in_worker(WorkerContext::stop);
+    }
+
+    fn retire(&self) {
+        self.in_worker(|worker| worker.retire("max_requests"));
+    }
+
+    fn wake_descriptor(&self) -> i32 {
+        use std::os::fd::AsRawFd as _;
+        self.services.worker.get().map_or(-1, |worker| worker.wake_fd().as_raw_fd())
+    }
+
+    fn deliver_signals(&self) {
+        // A panic of ours is logged by the hook; the signals are lost, but not the worker.
+        let _ = catch("Host::deliver_signals", || self.services.deliver_signals());
+    }
+
+    fn count(&self, counter: Counter, by: i64) {
+        self.in_worker(|worker| request::count(worker.slot, counter, by));
+    }
+
+    fn request_began(&self, head: &RequestHead<'_>) -> u32 {
+        self.in_worker(|worker| request::began(worker.slot, head))
+    }
+
+    fn request_ended(&self, token: u32, record: &AccessRecord<'_>) {
+        self.in_worker(|worker| {
+            request::ended(worker.slot, worker.access_log.as_ref(), token, record);
+        });
+    }
+
+    fn wants_response_headers(&self) -> bool {
+        self.in_worker(|worker| {
+            worker.access_log.as_ref().is_some_and(log::AccessLog::wants_response_headers)
+        })
+    }
+
+    fn log_level(&self) -> u8 {
+        match self.services.settings.loglevel {
+            settings::LogLevel::Critical => LogLevel::CRITICAL,
+            settings::LogLevel::Error => LogLevel::ERROR,
+            settings::LogLevel::Warning => LogLevel::WARNING,
+            settings::LogLevel::Info => LogLevel::INFO,
+            settings::LogLevel::Debug => LogLevel::DEBUG,
+        }
+        .0
+    }
+
+    fn log(&self, level: u8, target: RStr<'_>, message: RStr<'_>) {
+        // There is no other place to say that the log cannot be written.
+        let _ = catch("Host::log", || self.services.log(LogLevel(level), &target, &message));
+    }
+}
