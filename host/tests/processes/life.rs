@@ -1,0 +1,189 @@
+//! Start, signals, the end.
+
+use std::io::Write as _;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use host::control::Request;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::server::{Server, answer, lives};
+
+#[test]
+fn a_server_starts_answers_and_ends() {
+    let server = Server::start("hello", &["-w", "2"]);
+    assert!(server.talk("hi").ends_with(" hello\n"));
+    server.wait_until("two workers", |server| server.workers().len() == 2);
+    let workers = server.workers();
+    let log = server.stop();
+    assert!(workers.iter().all(|&pid| !lives(pid)), "{log}");
+    assert!(!log.contains("[ERROR]"), "{log}");
+}
+
+#[test]
+fn quick_signals_end_at_once_with_status_0() {
+    for signal in [Signal::SIGINT, Signal::SIGQUIT] {
+        let mut server = Server::start("hello", &[]);
+        let stream = server.say("hang");
+        server.wait_until("busy", |server| server.serving().workers[0].busy == 1);
+        server.signal(signal);
+        assert_eq!(server.wait().code(), Some(0));
+        assert_eq!(answer(stream), "");
+        assert!(!server.log().contains("killed by the arbiter"), "{}", server.log());
+    }
+}
+
+#[test]
+fn what_waits_in_the_backlog_is_answered_at_the_end() {
+    let server = Server::start("hello", &[]);
+    let streams: Vec<_> = (0..8).map(|_| server.say("sleep")).collect();
+    server.wait_until("busy", |server| server.serving().workers[0].busy == 1);
+    server.stop();
+    for stream in streams {
+        assert!(answer(stream).ends_with(" hello\n"));
+    }
+}
+
+#[test]
+fn who_does_not_finish_in_time_is_killed_and_named() {
+    let mut server = Server::start("hello", &["--graceful-timeout", "0.3"]);
+    let stream = server.say("hang");
+    server.wait_until("busy", |server| server.serving().workers[0].busy == 1);
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
+    assert_eq!(answer(stream), "");
+    let line = server.wait_for("killed by the arbiter");
+    assert!(line.contains("graceful_timeout), busy with hang for 0."), "{line}");
+}
+
+#[test]
+fn a_delayed_stop_goes_on_serving_for_a_while() {
+    let mut server = Server::start("hello", &["--drain-delay", "0.5"]);
+    server.signal(Signal::SIGTERM);
+    server.wait_for("Serving for 0.5 s more");
+    assert!(server.talk("hi").ends_with(" hello\n"));
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn a_storm_of_signals_ends_in_the_right_number_of_workers() {
+    let server = Server::start("hello", &["-w", "3"]);
+    for round in 0..200 {
+        let signal = match round % 5 {
+            0 | 1 => Signal::SIGTTIN,
+            2 | 3 => Signal::SIGTTOU,
+            _ => Signal::SIGUSR1,
+        };
+        server.signal(signal);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    server.wait_until("three workers", |server| {
+        let serving = server.serving();
+        serving.target == 3 && serving.workers.len() == 3 && server.workers().len() == 3
+    });
+    for _ in 0..200 {
+        server.signal(Signal::SIGHUP);
+    }
+    server.wait_until("one generation", |server| {
+        server.status().generations.len() == 1 && server.workers().len() == 3
+    });
+    server.stop();
+}
+
+#[test]
+fn more_and_fewer_workers_by_signal_and_by_request() {
+    let server = Server::start("hello", &[]);
+    server.signal(Signal::SIGTTIN);
+    server.wait_until("two workers", |server| server.workers().len() == 2);
+    assert!(server.ask(&Request::Scale { workers: 4 }).ok);
+    server.wait_until("four workers", |server| server.workers().len() == 4);
+    let youngest = *server.workers().last().unwrap();
+    assert!(server.ask(&Request::Scale { workers: 1 }).ok);
+    server.wait_until("one worker", |server| server.serving().workers.len() == 1);
+    assert_eq!(server.workers(), [youngest], "the oldest go first");
+    server.signal(Signal::SIGTTOU);
+    assert!(!server.ask(&Request::Scale { workers: 0 }).ok);
+    server.signal(Signal::SIGUSR1);
+    server.wait_for("Log files are open anew");
+    assert_eq!(server.workers(), [youngest], "there is always one");
+    server.stop();
+}
+
+#[test]
+fn when_the_arbiter_is_killed_nothing_of_it_stays() {
+    let server = Server::start("hello", &["-w", "2"]);
+    server.wait_until("two workers", |server| server.workers().len() == 2);
+    let status = server.serving();
+    let mold = status.mold.unwrap().pid;
+    let workers = server.workers();
+    let streams: Vec<_> = (0..4).map(|_| server.say("sleep")).collect();
+    server.signal(Signal::SIGKILL);
+    server.wait_until("over", |_| !lives(mold) && !workers.iter().any(|&pid| lives(pid)));
+    for stream in streams {
+        assert!(answer(stream).ends_with(" hello\n"), "what was accepted is answered");
+    }
+}
+
+#[test]
+fn workers_do_not_die_of_a_pause_of_the_arbiter() {
+    let server = Server::start("hello", &["-w", "2", "--timeout", "1.2"]);
+    server.wait_until("two workers", |server| server.workers().len() == 2);
+    let workers = server.workers();
+    let stop = |signal| {
+        server.signal(signal);
+        workers.iter().for_each(|&pid| kill(Pid::from_raw(pid as i32), signal).unwrap());
+    };
+    stop(Signal::SIGSTOP);
+    std::thread::sleep(Duration::from_millis(2500));
+    stop(Signal::SIGCONT);
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(server.workers(), workers);
+    server.stop();
+}
+
+#[test]
+fn an_idle_arbiter_sleeps() {
+    let server = Server::start("hello", &["-w", "2"]);
+    server.wait_until("two workers", |server| server.workers().len() == 2);
+    let wakes = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("voluntary_ctxt")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u32>().unwrap()
+    };
+    let before = wakes();
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(wakes() - before <= 3, "{} wake-ups in 3 s", wakes() - before);
+    server.stop();
+}
+
+#[test]
+fn a_stale_unix_socket_is_replaced_and_a_live_one_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let bind = format!("unix:{}?mode=0600", path.display());
+    let server = Server::start("hello", &["--bind", &bind]);
+    let mode = std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let mut second = Server::spawn("hello", &["--bind", &bind]);
+    assert_eq!(second.wait().code(), Some(1));
+    second.wait_for("is in use by another process");
+    UnixStream::connect(&path).unwrap().write_all(b"hi").unwrap();
+    server.stop();
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_second_server_with_the_same_pid_file_refuses() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pid");
+    let flags = ["--pid", path.to_str().unwrap()];
+    let server = Server::start("hello", &flags);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", server.pid()));
+    let mut second = Server::spawn("hello", &flags);
+    assert_eq!(second.wait().code(), Some(1));
+    second.wait_for("already running as process");
+    server.stop();
+    assert!(!path.exists());
+}

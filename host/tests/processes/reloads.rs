@@ -1,0 +1,125 @@
+//! The way from one generation to the next.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use host::control::Request;
+use nix::sys::signal::Signal;
+
+use crate::server::Server;
+
+fn descriptors(server: &Server) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count()
+}
+
+#[test]
+fn a_reload_replaces_everything_and_answers_when_it_is_done() {
+    let server = Server::start("one", &["-w", "2"]);
+    let before = server.workers();
+    server.behave("two");
+    let request = Request::Reload { worker_class: Some("other".to_owned()) };
+    assert!(server.ask(&request).ok);
+    let status = server.status();
+    assert_eq!(status.generations.len(), 1, "the old one is gone");
+    assert_eq!(status.generations[0].class.as_deref(), Some("other 0.0.0"));
+    assert!(server.workers().iter().all(|pid| !before.contains(pid)));
+    assert!(server.talk("hi").ends_with(" two\n"));
+    server.stop();
+}
+
+#[test]
+fn reloads_lose_no_connection_and_leave_nothing_behind() {
+    let server = Server::start("hello", &["-w", "2"]);
+    assert!(server.reload().ok);
+    let before = descriptors(&server);
+    let memory = |server: &Server| server.status().memory_kib.unwrap();
+    let memory_before = memory(&server);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (done, server) = (&done, &server);
+        let clients: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(move || {
+                    let mut count = 0;
+                    while !done.load(Ordering::Relaxed) {
+                        assert!(server.talk("hi").ends_with(" hello\n"));
+                        count += 1;
+                    }
+                    count
+                })
+            })
+            .collect();
+        for _ in 0..20 {
+            assert!(server.reload().ok);
+        }
+        done.store(true, Ordering::Relaxed);
+        let answered: usize = clients.into_iter().map(|client| client.join().unwrap()).sum();
+        assert!(answered > 20, "{answered} answers");
+    });
+    assert_eq!(descriptors(&server), before);
+    let grown = memory(&server).saturating_sub(memory_before);
+    assert!(grown < 256, "the arbiter grew by {grown} KiB");
+    server.stop();
+}
+
+#[test]
+fn settings_that_are_wrong_are_refused_with_their_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("host.toml");
+    std::fs::write(&file, "workers = 1\n").unwrap();
+    let server = Server::start("hello", &["-c", file.to_str().unwrap()]);
+    let before = server.workers();
+    std::fs::write(&file, "workerz = 1\n").unwrap();
+    let error = server.reload().error.unwrap();
+    assert!(error.contains("workerz") && error.contains("workers"), "{error}");
+    assert_eq!(server.workers(), before);
+    std::fs::write(&file, "workers = 3\n").unwrap();
+    assert!(server.reload().ok);
+    assert_eq!(server.workers().len(), 3);
+    server.stop();
+}
+
+#[test]
+fn a_changed_bind_opens_and_closes_the_difference() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, first, second) =
+        (folder.path().join("host.toml"), folder.path().join("a"), folder.path().join("b"));
+    let bind = |path: &std::path::Path| format!("bind = [\"unix:{}\"]\n", path.display());
+    std::fs::write(&file, bind(&first)).unwrap();
+    // The harness's own bind would win over the file: this server is started without it.
+    let server = Server::start_without_bind("hello", &["-c", file.to_str().unwrap()]);
+    assert!(first.exists());
+    std::fs::write(&file, bind(&second)).unwrap();
+    assert!(server.reload().ok);
+    assert!(second.exists() && !first.exists());
+    std::fs::write(&file, bind(&folder.path().join("no/such/folder"))).unwrap();
+    let error = server.reload().error.unwrap();
+    assert!(error.contains("cannot listen on"), "{error}");
+    assert!(second.exists());
+    server.stop();
+}
+
+#[test]
+fn reloads_asked_for_during_a_reload_become_one() {
+    let server = Server::start("boot-slow", &[]);
+    for _ in 0..10 {
+        server.signal(Signal::SIGHUP);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(server.reload().ok);
+    assert_eq!(server.count("serves; generation"), 2, "{}", server.log());
+    server.stop();
+}
+
+#[test]
+fn signals_act_at_once_also_during_a_reload() {
+    let server = Server::start("hello", &[]);
+    server.behave("load-hang");
+    server.signal(Signal::SIGHUP);
+    server.wait_for_nth("loads", 2);
+    server.signal(Signal::SIGTTIN);
+    server.wait_until("two workers", |server| server.workers().len() == 2);
+    let start = Instant::now();
+    server.stop();
+    assert!(start.elapsed() < Duration::from_secs(5));
+}

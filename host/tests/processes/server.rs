@@ -1,0 +1,216 @@
+//! A server of `examples/double.rs` for one test: started on a port of its own, heard line by line,
+//! and always ended.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use host::control::client::ask;
+use host::control::{GenerationStatus, Request, Response, Status};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+pub(crate) struct Server {
+    child: Child,
+    folder: tempfile::TempDir,
+    lines: Arc<(Mutex<Vec<String>>, Condvar)>,
+}
+
+/// More than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+impl Server {
+    /// Starts a server whose application is the word `behaviour`, and waits until it is ready.
+    pub(crate) fn start(behaviour: &str, flags: &[&str]) -> Self {
+        let server = Self::spawn(behaviour, flags);
+        server.wait_for("Server is ready");
+        server
+    }
+
+    /// Starts a server that listens only where the settings file says.
+    pub(crate) fn start_without_bind(behaviour: &str, flags: &[&str]) -> Self {
+        let server = Self::spawn_with(behaviour, flags);
+        server.wait_for("Server is ready");
+        server
+    }
+
+    /// Starts a server without waiting.
+    pub(crate) fn spawn(behaviour: &str, flags: &[&str]) -> Self {
+        Self::spawn_with(behaviour, &[&["--bind", "127.0.0.1:0"], flags].concat())
+    }
+
+    fn spawn_with(behaviour: &str, flags: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("behaviour"), behaviour).unwrap();
+        let mut child = Command::new(double())
+            .args(["--log-level", "debug", "--control-socket"])
+            .arg(folder.path().join("control"))
+            .args(flags)
+            .arg(folder.path().join("behaviour"))
+            .current_dir(folder.path())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
+        let log = child.stderr.take().unwrap();
+        let heard = Arc::clone(&lines);
+        std::thread::spawn(move || {
+            for line in BufReader::new(log).lines().map_while(Result::ok) {
+                heard.0.lock().unwrap().push(line);
+                heard.1.notify_all();
+            }
+        });
+        Self { child, folder, lines }
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id() as i32)
+    }
+
+    /// What the next load will find.
+    pub(crate) fn behave(&self, behaviour: &str) {
+        std::fs::write(self.folder.path().join("behaviour"), behaviour).unwrap();
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).unwrap();
+    }
+
+    /// The log so far.
+    pub(crate) fn log(&self) -> String {
+        self.lines.0.lock().unwrap().join("\n")
+    }
+
+    pub(crate) fn count(&self, text: &str) -> usize {
+        self.lines.0.lock().unwrap().iter().filter(|line| line.contains(text)).count()
+    }
+
+    /// Waits until the log has a line with `text`, and gives it back.
+    pub(crate) fn wait_for(&self, text: &str) -> String {
+        self.wait_for_nth(text, 1)
+    }
+
+    /// Waits until the log has `count` such lines, and gives the last of them back.
+    pub(crate) fn wait_for_nth(&self, text: &str, count: usize) -> String {
+        let (lines, changed) = &*self.lines;
+        let nth = |lines: &Vec<String>| {
+            lines.iter().filter(|line| line.contains(text)).nth(count - 1).cloned()
+        };
+        let (lines, _) = changed
+            .wait_timeout_while(lines.lock().unwrap(), PATIENCE, |lines| nth(lines).is_none())
+            .unwrap();
+        nth(&lines).unwrap_or_else(|| panic!("no {text:?} in:\n{}", lines.join("\n")))
+    }
+
+    /// Where the server listens, by its log.
+    pub(crate) fn address(&self) -> SocketAddr {
+        let line = self.wait_for("Listening at: http://");
+        let address = line.split("http://").nth(1).unwrap();
+        address.split(' ').next().unwrap().parse().unwrap()
+    }
+
+    /// A connection that has said `word`.
+    pub(crate) fn say(&self, word: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(word.as_bytes()).unwrap();
+        stream
+    }
+
+    /// The answer to `word`; empty when there was none.
+    pub(crate) fn talk(&self, word: &str) -> String {
+        answer(self.say(word))
+    }
+
+    pub(crate) fn ask(&self, request: &Request) -> Response {
+        ask(&self.folder.path().join("control"), request).unwrap()
+    }
+
+    pub(crate) fn reload(&self) -> Response {
+        self.ask(&Request::Reload { worker_class: None })
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        self.ask(&Request::Status).status.unwrap()
+    }
+
+    /// The generation that serves.
+    pub(crate) fn serving(&self) -> GenerationStatus {
+        let generations = self.status().generations;
+        generations.into_iter().find(|generation| generation.state == "serving").unwrap()
+    }
+
+    /// The process ids of the workers that serve.
+    pub(crate) fn workers(&self) -> Vec<u32> {
+        let workers = self.serving().workers;
+        workers.iter().filter(|worker| worker.state == "ready").map(|worker| worker.pid).collect()
+    }
+
+    /// Waits until the server says that it is so.
+    pub(crate) fn wait_until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        let start = Instant::now();
+        while !is_so(self) {
+            assert!(start.elapsed() < PATIENCE, "not {what}:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits for the server's end.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(start.elapsed() < PATIENCE, "the server does not end:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Ends the server with TERM, and checks that it ended well.
+    pub(crate) fn stop(mut self) -> String {
+        self.signal(Signal::SIGTERM);
+        assert_eq!(self.wait().code(), Some(0), "{}", self.log());
+        self.log()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("the server said:\n{}", self.log());
+        }
+    }
+}
+
+/// What comes until the other side closes; empty when it resets.
+pub(crate) fn answer(mut stream: TcpStream) -> String {
+    let mut text = String::new();
+    let _ = stream.read_to_string(&mut text);
+    text
+}
+
+/// Whether a process exists and is no zombie.
+pub(crate) fn lives(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| {
+        let state = rest.trim_start().chars().next();
+        state.is_some_and(|state| state != 'Z')
+    })
+}
+
+/// `examples/double.rs`, which cargo builds with the tests, beside their folder.
+fn double() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let profile = test.parent().and_then(Path::parent).unwrap();
+    profile.join("examples/double")
+}

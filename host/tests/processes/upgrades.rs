@@ -1,0 +1,65 @@
+//! USR2: another arbiter beside the first.
+
+use std::path::Path;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::server::{Server, lives};
+
+fn pid_in(path: &Path) -> Option<u32> {
+    std::fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+#[test]
+fn another_arbiter_takes_over_and_the_pid_file_follows() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pid");
+    let second = folder.path().join("pid.2");
+    let mut server = Server::start("hello", &["--pid", path.to_str().unwrap()]);
+    server.signal(Signal::SIGUSR2);
+    server.wait_for_nth("Server is ready", 2);
+    let new = pid_in(&second).unwrap();
+    assert_eq!(pid_in(&path), Some(server.pid().as_raw() as u32));
+    assert!(server.talk("hi").ends_with(" hello\n"));
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
+    server.wait_for("this one is the only one now");
+    assert!(server.talk("hi").ends_with(" hello\n"));
+    server.wait_until("renamed", |_| pid_in(&path) == Some(new) && !second.exists());
+    assert_eq!(server.status().pid, new, "the control socket is the new arbiter's");
+    kill(Pid::from_raw(new as i32), Signal::SIGTERM).unwrap();
+    server.wait_until("over", |_| !lives(new));
+    assert!(!path.exists());
+}
+
+#[test]
+fn an_upgrade_can_be_taken_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pid");
+    let server = Server::start("hello", &["--pid", path.to_str().unwrap()]);
+    server.signal(Signal::SIGUSR2);
+    server.wait_for_nth("Server is ready", 2);
+    let new = pid_in(&folder.path().join("pid.2")).unwrap();
+    server.signal(Signal::SIGWINCH);
+    server.wait_for("Worker exiting");
+    assert!(server.talk("hi").ends_with(" hello\n"));
+    kill(Pid::from_raw(new as i32), Signal::SIGTERM).unwrap();
+    server.wait_for("this one goes on");
+    assert!(server.talk("hi").ends_with(" hello\n"));
+    assert_eq!(server.status().pid, server.pid().as_raw() as u32);
+    assert_eq!(pid_in(&path), Some(server.pid().as_raw() as u32));
+    server.stop();
+}
+
+#[test]
+fn a_successor_that_cannot_start_changes_nothing() {
+    let server = Server::start("hello", &[]);
+    let before = server.workers();
+    server.behave("load-exit-3");
+    server.signal(Signal::SIGUSR2);
+    server.wait_for("The other arbiter exited with status 78; this one goes on");
+    assert_eq!(server.workers(), before);
+    assert!(server.talk("hi").ends_with(" hello\n"));
+    server.stop();
+}
