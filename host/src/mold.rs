@@ -65,7 +65,7 @@ pub fn run<P: Payload>(mut start: MoldStart) -> ! {
             Ok(Received::Message(ToMold::Fork { slot, age }, _)) => {
                 payload = fork_worker(payload, &start, slot, age);
             }
-            Ok(Received::Message(ToMold::Reopen, _)) => reopen(&start.context.log),
+            Ok(Received::Message(ToMold::Reopen, _)) => reopen_logs(&start.context),
             Ok(Received::Message(ToMold::Quit, _) | Received::Closed) => process::exit_now(0),
             Ok(Received::Garbled(_) | Received::Nothing) => {}
             Err(error) => {
@@ -118,6 +118,9 @@ fn prepare<P: Payload>(start: &mut MoldStart) -> Result<P, Refusal> {
         process::exit_now(0);
     }
     process::set_environment(&settings.raw_env);
+    use_log(context).map_err(|error| {
+        Refusal::new(format!("the error log cannot be opened: {error}"), CONFIG)
+    })?;
     load(context)
 }
 
@@ -140,8 +143,19 @@ fn read_private_files(settings: &Settings) -> Vec<(&'static str, std::io::Result
     .collect()
 }
 
-fn reopen(log: &ErrorLog) {
-    if let Err(error) = log.reopen() {
+/// Writes to the log of this generation, which may be another than the arbiter's.
+fn use_log(context: &MoldContext) -> std::io::Result<()> {
+    context.log.apply(&context.settings)?;
+    capture_output(context)
+}
+
+fn capture_output(context: &MoldContext) -> std::io::Result<()> {
+    if context.settings.capture_output { context.log.capture_streams() } else { Ok(()) }
+}
+
+/// Opens the error log of this process anew.
+fn reopen_logs(context: &MoldContext) {
+    if let Err(error) = context.log.reopen().and_then(|()| capture_output(context)) {
         tracing::error!("the error log cannot be opened anew: {error}");
     }
 }

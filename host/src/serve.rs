@@ -34,6 +34,11 @@ pub fn main<P: Payload>() -> i32 {
     }
 }
 
+/// A panic of the server's own code is a line of the log.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
+}
+
 fn serve<P: Payload>(sources: Sources, settings: Arc<Settings>) -> i32 {
     // A successor of an upgraded arbiter is in the background already.
     let in_background = std::env::var_os(crate::listener::UPGRADE_VARIABLE).is_some();
@@ -78,6 +83,7 @@ fn open_log(settings: &Settings) -> Option<Arc<ErrorLog>> {
         Ok(log) => {
             let log = Arc::new(log);
             Arc::clone(&log).install();
+            log_panics();
             Some(log)
         }
         Err(error) => {

@@ -116,9 +116,11 @@ pub(super) enum WorkerStage {
 }
 
 impl WorkerHandle {
-    /// Whether it counts as one of the workers that a generation shall have.
+    /// Whether it counts as one of the workers that a generation shall have. One that is killed
+    /// because it does not boot does until it is dead: only then is it known that a boot failed.
     pub(super) fn counts(&self) -> bool {
-        self.stage != WorkerStage::Draining && !self.wants_to_retire && self.sentence.is_none()
+        let dies = self.sentence.is_some() && self.stage != WorkerStage::Booting;
+        self.stage != WorkerStage::Draining && !self.wants_to_retire && !dies
     }
 
     /// Whether it serves and will go on.

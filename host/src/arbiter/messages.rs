@@ -147,12 +147,12 @@ impl Generation {
 }
 
 impl WorkerHandle {
-    /// The worker's process id is known now; what it was to be told meanwhile it is told.
+    /// The worker's process id is known now. If it was told to end meanwhile, it ends: it boots.
     pub(super) fn known_as(&mut self, pid: u32) {
         if self.pid.is_none() && pid != 0 {
             self.pid = Some(Pid::from_raw(pid as i32));
             if self.stage == WorkerStage::Draining {
-                self.signal(Signal::SIGTERM);
+                self.signal(Signal::SIGKILL);
             }
         }
     }

@@ -102,6 +102,8 @@ pub struct Arbiter {
     workers_withdrawn: bool,
     /// No worker is late by a time before this: the arbiter itself was stopped until then.
     watch_from_ns: u64,
+    /// When the last wait ended.
+    woke_ns: u64,
 }
 
 /// What an event came from.
@@ -168,6 +170,7 @@ impl Arbiter {
             has_been_ready: false,
             workers_withdrawn: false,
             watch_from_ns: clock::now_ns(),
+            woke_ns: clock::now_ns(),
         };
         tracing::info!("Starting host {}", env!("CARGO_PKG_VERSION"));
         for listener in &listeners {

@@ -113,13 +113,15 @@ impl Arbiter {
         }
         self.scoreboard.release(worker.slot);
         let was_told = worker.stage == WorkerStage::Draining || snapshot.ended_by.is_some();
-        if was_told && end == End::Status(0) {
+        let never_served = worker.stage == WorkerStage::Draining && worker.ready_ns == 0;
+        if never_served || (was_told && end == End::Status(0)) {
             tracing::info!("Worker exiting (pid: {pid}): it {story}");
             return;
         }
         if worker.stage == WorkerStage::Booting {
             let refusal = worker.refusal.clone().unwrap_or_else(|| {
-                Refusal::new(format!("worker {pid} {story} before it was ready"), BOOT_ERROR)
+                let before = if worker.sentence.is_some() { "" } else { " before it was ready" };
+                Refusal::new(format!("worker {pid} {story}{before}"), BOOT_ERROR)
             });
             return self.on_boot_failed(index, &refusal);
         }

@@ -17,7 +17,6 @@ use nix::sys::signal::Signal;
 use super::Arbiter;
 use super::generation::{Generation, MoldStage, Stage};
 use super::reload::ReloadRequest;
-use crate::clock;
 use crate::message::ToMold;
 use crate::process::name_of;
 use crate::signals::Caught;
@@ -77,7 +76,7 @@ impl Arbiter {
                 self.upgrade();
             }
             Signal::SIGWINCH => self.withdraw_workers(),
-            Signal::SIGCONT => self.watch_from_ns = clock::now_ns(),
+            Signal::SIGCONT => self.watch_anew(),
             // Children are looked after in each turn of the loop.
             _ => {}
         }

@@ -188,8 +188,10 @@ impl Generation {
 }
 
 impl WorkerHandle {
-    /// Sends SIGTERM or SIGQUIT. One whose process id is not known yet gets it when it is.
+    /// Sends SIGTERM or SIGQUIT. One whose process id is not known yet gets it when it is; one
+    /// that boots has nothing to finish, and perhaps no ear for a signal: it is killed.
     pub(super) fn tell_to_end(&mut self, signal: Signal, kill_at_ns: u64) {
+        let signal = if self.stage == WorkerStage::Booting { Signal::SIGKILL } else { signal };
         self.stage = WorkerStage::Draining;
         let sooner = self.kill_at_ns.filter(|_| self.sentence.is_some());
         self.kill_at_ns = Some(sooner.unwrap_or(kill_at_ns));

@@ -39,6 +39,9 @@ impl Arbiter {
     /// Does what is due.
     pub(super) fn watch(&mut self) {
         let now_ns = clock::now_ns();
+        if now_ns > self.woke_ns + OWN_PAUSE_NS {
+            self.watch_anew();
+        }
         for index in 0..self.generations.len() {
             self.watch_mold(index, now_ns);
             for worker in 0..self.generations[index].workers.len() {
@@ -54,11 +57,16 @@ impl Arbiter {
     /// Gives all workers a fresh period when the arbiter itself did not run for a while, since in
     /// that time nobody could have seen their heartbeats, and they may have stood still with it.
     pub(super) fn notice_own_pause(&mut self, wake_at_ns: Option<u64>) {
-        let now_ns = clock::now_ns();
-        if wake_at_ns.is_some_and(|at| now_ns > at + OWN_PAUSE_NS) {
-            tracing::debug!("the arbiter was stopped for a while: no worker is late by that");
-            self.watch_from_ns = now_ns;
+        self.woke_ns = clock::now_ns();
+        if wake_at_ns.is_some_and(|at| self.woke_ns > at + OWN_PAUSE_NS) {
+            self.watch_anew();
         }
+    }
+
+    /// From now on all workers have a whole period again.
+    pub(super) fn watch_anew(&mut self) {
+        tracing::debug!("the arbiter was stopped for a while: no worker is late by that");
+        self.watch_from_ns = clock::now_ns();
     }
 
     fn watch_mold(&mut self, index: usize, now_ns: u64) {
@@ -155,7 +163,7 @@ impl Arbiter {
     }
 }
 
-/// A wake-up that comes later than this was kept back by a stop of the whole process.
+/// A wake-up, or a turn of the loop, that takes longer was kept back by a stop of the process.
 const OWN_PAUSE_NS: u64 = 500_000_000;
 /// From SIGABRT to SIGKILL.
 const ABORT_NS: u64 = 1_000_000_000;

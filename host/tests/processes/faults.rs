@@ -4,7 +4,20 @@ use host::control::Request;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::Test;
 use crate::server::{Server, answer};
+
+pub(crate) const TESTS: &[Test] = &tests![
+    what_cannot_be_loaded_or_booted_ends_the_start_with_its_reason,
+    what_cannot_be_loaded_or_booted_leaves_the_old_generation_as_it_was,
+    a_worker_that_dies_is_replaced_and_its_death_is_told_once,
+    a_worker_ended_by_somebody_else_is_told_with_the_sender,
+    a_worker_that_shows_no_life_is_aborted_and_its_request_named,
+    a_stopped_worker_is_killed_in_the_end,
+    a_worker_that_wants_to_retire_serves_until_its_replacement_does,
+    a_mold_that_dies_is_made_anew_when_a_worker_is_needed,
+    the_control_socket_bears_nonsense,
+];
 
 /// What goes wrong at start, the exit status, and how the log names it.
 const REFUSALS: &[(&str, i32, &str)] = &[
@@ -19,7 +32,6 @@ const REFUSALS: &[(&str, i32, &str)] = &[
     ("boot-hang", 3, "it was not ready within 0.5 s"),
 ];
 
-#[test]
 fn what_cannot_be_loaded_or_booted_ends_the_start_with_its_reason() {
     for (behaviour, status, reason) in REFUSALS {
         let flags = ["-w", "2", "--boot-timeout", "0.5", "--boot-failures-max", "3"];
@@ -30,7 +42,6 @@ fn what_cannot_be_loaded_or_booted_ends_the_start_with_its_reason() {
     }
 }
 
-#[test]
 fn what_cannot_be_loaded_or_booted_leaves_the_old_generation_as_it_was() {
     for workers in ["1", "4"] {
         let server = Server::start("hello", &["-w", workers, "--boot-timeout", "0.5"]);
@@ -49,7 +60,6 @@ fn what_cannot_be_loaded_or_booted_leaves_the_old_generation_as_it_was() {
     }
 }
 
-#[test]
 fn a_worker_that_dies_is_replaced_and_its_death_is_told_once() {
     let deaths = [
         ("exit 3", "exited with status 3"),
@@ -76,7 +86,6 @@ fn a_worker_that_dies_is_replaced_and_its_death_is_told_once() {
     server.stop();
 }
 
-#[test]
 fn a_worker_ended_by_somebody_else_is_told_with_the_sender() {
     let server = Server::start("hello", &[]);
     let victim = server.workers()[0];
@@ -88,7 +97,6 @@ fn a_worker_ended_by_somebody_else_is_told_with_the_sender() {
     server.stop();
 }
 
-#[test]
 fn a_worker_that_shows_no_life_is_aborted_and_its_request_named() {
     let server = Server::start("hello", &["--timeout", "1.5"]);
     let stream = server.say("hang");
@@ -99,7 +107,6 @@ fn a_worker_that_shows_no_life_is_aborted_and_its_request_named() {
     server.stop();
 }
 
-#[test]
 fn a_stopped_worker_is_killed_in_the_end() {
     let server = Server::start("hello", &["--timeout", "1"]);
     let victim = server.workers()[0];
@@ -109,7 +116,6 @@ fn a_stopped_worker_is_killed_in_the_end() {
     server.stop();
 }
 
-#[test]
 fn a_worker_that_wants_to_retire_serves_until_its_replacement_does() {
     let server = Server::start("retire", &[]);
     let first = server.workers()[0];
@@ -125,7 +131,6 @@ fn a_worker_that_wants_to_retire_serves_until_its_replacement_does() {
     assert!(booted < ended, "{log}");
 }
 
-#[test]
 fn a_mold_that_dies_is_made_anew_when_a_worker_is_needed() {
     let server = Server::start("hello", &[]);
     let mold = server.serving().mold.unwrap().pid;
@@ -138,7 +143,6 @@ fn a_mold_that_dies_is_made_anew_when_a_worker_is_needed() {
     server.stop();
 }
 
-#[test]
 fn the_control_socket_bears_nonsense() {
     use std::io::{Read as _, Write as _};
     let server = Server::start("hello", &[]);
@@ -154,7 +158,7 @@ fn the_control_socket_bears_nonsense() {
     assert!(answers[0].starts_with(r#"{"ok":false,"error":"no request:"#), "{answers:?}");
     assert!(answers[1].starts_with(r#"{"ok":true,"status":"#), "{answers:?}");
     let mut endless = connect();
-    let _ = endless.write_all(&[b'x'; 64 * 1024]);
+    let _ = endless.write_all(&vec![b'x'; 64 * 1024]);
     let mut answer = String::new();
     let _ = endless.read_to_string(&mut answer);
     drop(idle);

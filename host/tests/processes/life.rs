@@ -8,9 +8,24 @@ use host::control::Request;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::Test;
 use crate::server::{Server, answer, lives};
 
-#[test]
+pub(crate) const TESTS: &[Test] = &tests![
+    a_server_starts_answers_and_ends,
+    quick_signals_end_at_once_with_status_0,
+    what_waits_in_the_backlog_is_answered_at_the_end,
+    who_does_not_finish_in_time_is_killed_and_named,
+    a_delayed_stop_goes_on_serving_for_a_while,
+    a_storm_of_signals_ends_in_the_right_number_of_workers,
+    more_and_fewer_workers_by_signal_and_by_request,
+    when_the_arbiter_is_killed_nothing_of_it_stays,
+    workers_do_not_die_of_a_pause_of_the_arbiter,
+    an_idle_arbiter_sleeps,
+    a_stale_unix_socket_is_replaced_and_a_live_one_is_not,
+    a_second_server_with_the_same_pid_file_refuses,
+];
+
 fn a_server_starts_answers_and_ends() {
     let server = Server::start("hello", &["-w", "2"]);
     assert!(server.talk("hi").ends_with(" hello\n"));
@@ -21,7 +36,6 @@ fn a_server_starts_answers_and_ends() {
     assert!(!log.contains("[ERROR]"), "{log}");
 }
 
-#[test]
 fn quick_signals_end_at_once_with_status_0() {
     for signal in [Signal::SIGINT, Signal::SIGQUIT] {
         let mut server = Server::start("hello", &[]);
@@ -34,7 +48,6 @@ fn quick_signals_end_at_once_with_status_0() {
     }
 }
 
-#[test]
 fn what_waits_in_the_backlog_is_answered_at_the_end() {
     let server = Server::start("hello", &[]);
     let streams: Vec<_> = (0..8).map(|_| server.say("sleep")).collect();
@@ -45,7 +58,6 @@ fn what_waits_in_the_backlog_is_answered_at_the_end() {
     }
 }
 
-#[test]
 fn who_does_not_finish_in_time_is_killed_and_named() {
     let mut server = Server::start("hello", &["--graceful-timeout", "0.3"]);
     let stream = server.say("hang");
@@ -57,7 +69,6 @@ fn who_does_not_finish_in_time_is_killed_and_named() {
     assert!(line.contains("graceful_timeout), busy with hang for 0."), "{line}");
 }
 
-#[test]
 fn a_delayed_stop_goes_on_serving_for_a_while() {
     let mut server = Server::start("hello", &["--drain-delay", "0.5"]);
     server.signal(Signal::SIGTERM);
@@ -66,7 +77,6 @@ fn a_delayed_stop_goes_on_serving_for_a_while() {
     assert_eq!(server.wait().code(), Some(0));
 }
 
-#[test]
 fn a_storm_of_signals_ends_in_the_right_number_of_workers() {
     let server = Server::start("hello", &["-w", "3"]);
     for round in 0..200 {
@@ -91,7 +101,6 @@ fn a_storm_of_signals_ends_in_the_right_number_of_workers() {
     server.stop();
 }
 
-#[test]
 fn more_and_fewer_workers_by_signal_and_by_request() {
     let server = Server::start("hello", &[]);
     server.signal(Signal::SIGTTIN);
@@ -110,7 +119,6 @@ fn more_and_fewer_workers_by_signal_and_by_request() {
     server.stop();
 }
 
-#[test]
 fn when_the_arbiter_is_killed_nothing_of_it_stays() {
     let server = Server::start("hello", &["-w", "2"]);
     server.wait_until("two workers", |server| server.workers().len() == 2);
@@ -125,14 +133,15 @@ fn when_the_arbiter_is_killed_nothing_of_it_stays() {
     }
 }
 
-#[test]
 fn workers_do_not_die_of_a_pause_of_the_arbiter() {
     let server = Server::start("hello", &["-w", "2", "--timeout", "1.2"]);
     server.wait_until("two workers", |server| server.workers().len() == 2);
     let workers = server.workers();
     let stop = |signal| {
         server.signal(signal);
-        workers.iter().for_each(|&pid| kill(Pid::from_raw(pid as i32), signal).unwrap());
+        for &pid in &workers {
+            kill(Pid::from_raw(pid as i32), signal).unwrap();
+        }
     };
     stop(Signal::SIGSTOP);
     std::thread::sleep(Duration::from_millis(2500));
@@ -142,7 +151,6 @@ fn workers_do_not_die_of_a_pause_of_the_arbiter() {
     server.stop();
 }
 
-#[test]
 fn an_idle_arbiter_sleeps() {
     let server = Server::start("hello", &["-w", "2"]);
     server.wait_until("two workers", |server| server.workers().len() == 2);
@@ -157,7 +165,6 @@ fn an_idle_arbiter_sleeps() {
     server.stop();
 }
 
-#[test]
 fn a_stale_unix_socket_is_replaced_and_a_live_one_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
@@ -174,7 +181,6 @@ fn a_stale_unix_socket_is_replaced_and_a_live_one_is_not() {
     assert!(!path.exists());
 }
 
-#[test]
 fn a_second_server_with_the_same_pid_file_refuses() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pid");

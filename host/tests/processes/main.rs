@@ -1,8 +1,37 @@
 //! The process model, seen from outside: a whole server with a double in place of worker class and
-//! application (`examples/double.rs`).
+//! application. The server is this same program, which the tests start with a variable set: so it
+//! is never another build than theirs, and has one thread, as a server must.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+/// A test and its name.
+pub(crate) type Test = (&'static str, fn());
+
+macro_rules! tests {
+    ($($name:ident),* $(,)?) => { [$((concat!(module_path!(), "::", stringify!($name)), $name)),*] };
+}
+
+mod double;
 mod faults;
 mod life;
 mod reloads;
 mod server;
 mod upgrades;
+
+fn main() -> ExitCode {
+    if std::env::var_os(server::SERVE).is_some() {
+        std::process::exit(host::serve::main::<double::Double>());
+    }
+    let tests = [life::TESTS, faults::TESTS, reloads::TESTS, upgrades::TESTS];
+    let trials = tests.into_iter().flatten().map(|&(name, test)| {
+        Trial::test(name, move || {
+            test();
+            Ok(())
+        })
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
+}

@@ -1,9 +1,9 @@
-//! A server of `examples/double.rs` for one test: started on a port of its own, heard line by line,
+//! A server of the double for one test: started on a port of its own, heard line by line,
 //! and always ended.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -18,6 +18,9 @@ pub(crate) struct Server {
     folder: tempfile::TempDir,
     lines: Arc<(Mutex<Vec<String>>, Condvar)>,
 }
+
+/// The variable that makes this program a server.
+pub(crate) const SERVE: &str = "JIMU_TEST_SERVER";
 
 /// More than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -45,7 +48,8 @@ impl Server {
     fn spawn_with(behaviour: &str, flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("behaviour"), behaviour).unwrap();
-        let mut child = Command::new(double())
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .env(SERVE, "1")
             .args(["--log-level", "debug", "--control-socket"])
             .arg(folder.path().join("control"))
             .args(flags)
@@ -206,11 +210,4 @@ pub(crate) fn lives(pid: u32) -> bool {
         let state = rest.trim_start().chars().next();
         state.is_some_and(|state| state != 'Z')
     })
-}
-
-/// `examples/double.rs`, which cargo builds with the tests, beside their folder.
-fn double() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let profile = test.parent().and_then(Path::parent).unwrap();
-    profile.join("examples/double")
 }

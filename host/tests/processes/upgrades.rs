@@ -5,13 +5,19 @@ use std::path::Path;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::Test;
 use crate::server::{Server, lives};
+
+pub(crate) const TESTS: &[Test] = &tests![
+    another_arbiter_takes_over_and_the_pid_file_follows,
+    an_upgrade_can_be_taken_back,
+    a_successor_that_cannot_start_changes_nothing,
+];
 
 fn pid_in(path: &Path) -> Option<u32> {
     std::fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-#[test]
 fn another_arbiter_takes_over_and_the_pid_file_follows() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pid");
@@ -33,7 +39,6 @@ fn another_arbiter_takes_over_and_the_pid_file_follows() {
     assert!(!path.exists());
 }
 
-#[test]
 fn an_upgrade_can_be_taken_back() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pid");
@@ -52,7 +57,6 @@ fn an_upgrade_can_be_taken_back() {
     server.stop();
 }
 
-#[test]
 fn a_successor_that_cannot_start_changes_nothing() {
     let server = Server::start("hello", &[]);
     let before = server.workers();

@@ -1,6 +1,5 @@
-//! A whole server with a double in place of worker class and application, for the tests of the
-//! process model in `tests/processes.rs`. Its application is the word behind the flags: it says what
-//! goes wrong, and when.
+//! The double in place of worker class and application. Its application is a word, or the file that
+//! the word is in: it says what goes wrong, and when.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -12,12 +11,8 @@ use host::payload::{MoldContext, Payload};
 use host::worker::{GRACEFUL, QUICK, WorkerContext};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-fn main() {
-    std::process::exit(host::serve::main::<Double>());
-}
-
 /// Answers each connection with its process id and closes it.
-struct Double {
+pub(crate) struct Double {
     behaviour: String,
     class: String,
 }
