@@ -20,8 +20,9 @@ mod pool;
 mod serve;
 mod table;
 
+use kit::config::Config;
 use kit::{Base, blocking};
-use worker_api::{Abilities, Failure, Result, Worker, WorkerContext, WorkerFactory};
+use worker_api::{Abilities, Failure, Host, Result, Worker, WorkerContext, WorkerFactory};
 
 use crate::serve::Server;
 
@@ -49,6 +50,10 @@ impl WorkerFactory for GthreadWorker {
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const DESCRIPTION: &'static str = "a pool of threads, connections kept alive in a poller";
     const ABILITIES: Abilities = Abilities(Abilities::LATER.0 | Abilities::THREADS.0);
+
+    fn setup(host: &Host) -> Result<()> {
+        Config::read(host).map(drop)
+    }
 
     fn new(context: WorkerContext) -> Result<Self> {
         let threads = context.host.setting_usize("threads").unwrap_or(1).max(1);

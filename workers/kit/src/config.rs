@@ -2,12 +2,16 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ServerConfig;
 use worker_api::{Failure, Host, Result};
 
 use crate::http::forwarded::{SchemeRules, TrustedPeers};
+use crate::http::proxy::ProxyProtocol;
 use crate::http::{HeaderMap, Policy};
+use crate::tls;
 
 /// What a worker's connections are served by. Durations that are nothing mean "no limit".
 #[derive(Debug)]
@@ -30,6 +34,12 @@ pub struct Config {
     pub min_rate: u64,
     /// Peers whose forwarding fields are believed.
     pub forwarded_allow: TrustedPeers,
+    /// Which forms of the PROXY protocol connections may begin with.
+    pub proxy_protocol: ProxyProtocol,
+    /// Peers that may speak it.
+    pub proxy_allow: TrustedPeers,
+    /// How to speak TLS; nothing where connections are plain.
+    pub tls: Option<Arc<ServerConfig>>,
     /// The value of the Server field; nothing where it is off.
     pub server: Option<String>,
     /// Whether error answers tell the failure's chain.
@@ -50,7 +60,6 @@ impl Config {
     /// Reads the settings of a worker.
     pub fn read(host: &Host) -> Result<Self> {
         let policy = read_policy(host)?;
-        let forwarded = host.setting_list("forwarded_allow_ips");
         Ok(Self {
             policies: [policy.for_strangers(), policy],
             schemes: SchemeRules::new(pairs(&host.setting_list("secure_scheme_headers"))),
@@ -60,8 +69,10 @@ impl Config {
             write_timeout: host.setting_duration("write_timeout"),
             request_timeout: host.setting_duration("request_timeout"),
             min_rate: host.setting_usize("min_rate").unwrap_or_default() as u64,
-            forwarded_allow: TrustedPeers::parse(&forwarded)
-                .map_err(|error| Failure::config(format!("forwarded_allow_ips: {error}")))?,
+            forwarded_allow: read_peers(host, "forwarded_allow_ips")?,
+            proxy_protocol: read_proxy_protocol(host)?,
+            proxy_allow: read_peers(host, "proxy_allow_ips")?,
+            tls: tls::read_settings(host)?,
             server: host.setting_bool("server_header").then(|| SERVER.to_owned()),
             debug_errors: host.setting_bool("debug_errors"),
             sendfile: host.setting_bool("sendfile"),
@@ -110,6 +121,23 @@ fn read_policy(host: &Host) -> Result<Policy> {
         permit_unconventional_http_version: host.setting_bool("permit_unconventional_http_version"),
         casefold_http_method: host.setting_bool("casefold_http_method"),
     })
+}
+
+fn read_peers(host: &Host, setting: &str) -> Result<TrustedPeers> {
+    TrustedPeers::parse(&host.setting_list(setting))
+        .map_err(|error| Failure::config(format!("{setting}: {error}")))
+}
+
+fn read_proxy_protocol(host: &Host) -> Result<ProxyProtocol> {
+    match host.setting_text("proxy_protocol").as_deref() {
+        None | Some("off") => Ok(ProxyProtocol::Off),
+        Some("v1") => Ok(ProxyProtocol::V1),
+        Some("v2") => Ok(ProxyProtocol::V2),
+        Some("auto") => Ok(ProxyProtocol::Auto),
+        Some(other) => {
+            Err(Failure::config(format!("proxy_protocol: `{other}` is none of off, v1, v2, auto")))
+        }
+    }
 }
 
 /// The pairs of a list of `NAME=value`.

@@ -6,8 +6,8 @@
 //! happens within a request is the module [`crate::exchange`]'s.
 //!
 //! ```text
-//!   Head ──whole──> Exchange ──> Flush ──> Drain ──> Head        (kept alive)
-//!     └──refused──────────────────^  └──────> Linger ──> Closed
+//!   Proxy ──> Head ──whole──> Exchange ──> Flush ──> Drain ──> Head        (kept alive)
+//!                └──refused──────────────────^  └──────> Linger ──> Closed
 //! ```
 
 use std::io;
@@ -19,10 +19,11 @@ use worker_api::abi::std_types::{ROption, RSlice};
 use worker_api::raw::ExchangeBox;
 use worker_api::{AccessRecord, Interest, Version};
 
-use crate::buffer::{Input, Output, READ_MAX};
+use crate::buffer::{Input, Output};
 use crate::clock::{deadline_after, earlier, now_ns};
 use crate::exchange;
 use crate::home::Home;
+use crate::http::proxy::{ProxyHeader, ProxyProtocol, parse_proxy};
 use crate::http::{BodyDecoder, HeadScan, Reject, Scan};
 use crate::kept::{Owned, TlsKept};
 use crate::kit::Kit;
@@ -69,6 +70,8 @@ pub enum Advance {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
+    /// Reading what a proxy may say about its client, before anything else.
+    Proxy,
     /// Reading a head, or waiting for one.
     Head,
     /// An exchange has it.
@@ -102,7 +105,7 @@ impl Connection {
     /// A connection that was just accepted.
     pub fn new(kit: &Arc<Kit>, accepted: Accepted) -> Box<Self> {
         let deadline_ns = deadline_after(now_ns(), kit.config.header_timeout);
-        Box::new(Self {
+        let mut connection = Box::new(Self {
             kit: Arc::clone(kit),
             stream: Stream::plain(accepted.stream),
             peer: Arc::new(accepted.peer),
@@ -111,7 +114,7 @@ impl Connection {
             input: Input::default(),
             output: Output::default(),
             turn: None,
-            phase: Phase::Head,
+            phase: Phase::Proxy,
             scan: HeadScan::default(),
             deadline_ns,
             requests: 0,
@@ -119,13 +122,18 @@ impl Connection {
             readable: true,
             head_timed: false,
             body: None,
-        })
+        });
+        if kit.config.proxy_protocol == ProxyProtocol::Off {
+            connection.begin_http();
+        }
+        connection
     }
 
     /// Goes on as far as possible without waiting.
     pub fn advance(&mut self) -> Advance {
         loop {
             let step = match self.phase {
+                Phase::Proxy => self.read_proxy(),
                 Phase::Head => self.read_head(),
                 Phase::Exchange => Some(Advance::Request),
                 Phase::Flush(then) => self.flush(then),
@@ -198,9 +206,60 @@ impl Connection {
             Phase::Drain => config.body_timeout,
             Phase::Linger => Some(LINGER_MAX),
             Phase::Head => config.keepalive,
+            Phase::Proxy => config.header_timeout,
             Phase::Exchange | Phase::Closed => None,
         };
         self.deadline_ns = deadline_after(now_ns(), limit);
+    }
+
+    /// Reads what a proxy says about its client; a connection that begins with something else is served as it is.
+    fn read_proxy(&mut self) -> Option<Advance> {
+        let allowed = self.kit.config.proxy_allow.contains(self.peer.ip);
+        loop {
+            if !self.input.is_empty() {
+                match parse_proxy(self.input.unused(), self.kit.config.proxy_protocol, allowed) {
+                    Ok(None) => {}
+                    Ok(Some((length, header))) => {
+                        self.input.consume(length);
+                        self.take_ends(header);
+                        return self.begin_http();
+                    }
+                    Err(reject) => {
+                        self.refuse(&reject);
+                        return None;
+                    }
+                }
+            }
+            match self.fill() {
+                Ok(0) => return self.close(),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Some(Advance::Wait(Interest::READ));
+                }
+                Err(_) => return self.close(),
+            }
+        }
+    }
+
+    /// The ends of the connection are those that the proxy told.
+    fn take_ends(&mut self, header: ProxyHeader) {
+        if let ProxyHeader::Proxied { source, destination } = header {
+            self.peer = Arc::new(End::from_ip(source));
+            self.local = Arc::new(Local { end: End::from_ip(destination), unix: false });
+        }
+    }
+
+    /// From here on the connection speaks HTTP, within TLS where that is set.
+    fn begin_http(&mut self) -> Option<Advance> {
+        self.phase = Phase::Head;
+        if let Some(config) = &self.kit.config.tls {
+            let already_read = self.input.take();
+            if let Err(error) = self.stream.start_tls(config, &already_read) {
+                tracing::debug!("no TLS with {}: {error}", self.peer.host);
+                return self.close();
+            }
+        }
+        None
     }
 
     /// Reads until a head is whole.
@@ -223,10 +282,12 @@ impl Connection {
             }
             match self.fill() {
                 Ok(0) => return self.close(),
-                // A short read has emptied the socket: what comes next makes it ready again.
-                Ok(count) => readable = count == READ_MAX,
+                Ok(count) => readable = self.stream.may_have_more(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => readable = false,
-                Err(_) => return self.close(),
+                Err(error) => {
+                    tracing::debug!("connection of {} ended: {error}", self.peer.host);
+                    return self.close();
+                }
             }
         }
     }
@@ -254,6 +315,9 @@ impl Connection {
         };
         self.scan = HeadScan::default();
         self.head_timed = false;
+        if self.tls.is_none() {
+            self.tls = self.stream.tls_facts().map(Arc::new);
+        }
         let owned = Owned {
             bytes,
             peer: Arc::clone(&self.peer),
@@ -332,6 +396,13 @@ impl Connection {
                 Err(_) => return self.close(),
             }
         }
+        match self.stream.flush() {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Some(Advance::Wait(Interest::WRITE));
+            }
+            Err(_) => return self.close(),
+        }
         match then {
             Then::Next if self.body.is_some() => self.enter(Phase::Drain),
             Then::Next => self.next(),
@@ -380,7 +451,7 @@ impl Connection {
     /// Begins to wait for the next request.
     fn next(&mut self) {
         self.enter(Phase::Head);
-        self.readable = false;
+        self.readable = self.stream.may_have_more(0);
     }
 
     /// Reads and forgets what the client still sends, until it closes too.

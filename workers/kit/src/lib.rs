@@ -3,7 +3,7 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | [`http`] | HTTP/1.1 without I/O: what octets mean |
-//! | [`socket`], [`stream`] | accepting; octets in and out of a connection |
+//! | [`socket`], [`stream`], [`tls`] | accepting; octets in and out of a connection |
 //! | [`connection`] | a connection between requests: the state machine that every class drives |
 //! | `exchange`, `turn`, `request`, `response` | a connection during one request: the exchange of `worker-api` |
 //! | [`home`] | the seam: how a class waits, and takes its connections back |
@@ -27,6 +27,7 @@ pub mod kit;
 pub mod poll;
 pub mod socket;
 pub mod stream;
+pub mod tls;
 
 mod buffer;
 mod exchange;

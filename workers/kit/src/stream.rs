@@ -5,35 +5,68 @@
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, RawFd};
+use std::sync::Arc;
 
 use nix::sys::socket::{setsockopt, sockopt};
+use rustls::ServerConfig;
 use worker_api::Interest;
 
+use crate::buffer::READ_MAX;
+use crate::kept::TlsKept;
 use crate::socket;
+use crate::tls::Session;
 
 /// A non-blocking connection.
 #[derive(Debug)]
 pub struct Stream {
     socket: TcpStream,
+    session: Option<Session>,
 }
 
 impl Stream {
     /// A connection without TLS.
     pub fn plain(socket: TcpStream) -> Self {
-        Self { socket }
+        Self { socket, session: None }
+    }
+
+    /// Begins TLS; `already_read` was read from the connection before.
+    pub fn start_tls(&mut self, config: &Arc<ServerConfig>, already_read: &[u8]) -> io::Result<()> {
+        self.session = Some(Session::new(config, already_read)?);
+        Ok(())
     }
 
     /// Reads what is there; 0 is the end of file.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        retried(|| (&self.socket).read(buffer))
+        let Self { socket, session } = self;
+        retried(|| match session {
+            None => (&*socket).read(buffer),
+            Some(session) => session.read(socket, buffer),
+        })
+    }
+
+    /// Whether a read of so many octets may have left some, so that waiting for the descriptor would be in vain.
+    pub fn may_have_more(&self, count: usize) -> bool {
+        // A short read of a plain socket has emptied it; a session may hold octets that the socket does not.
+        self.session.is_some() || count == READ_MAX
     }
 
     /// Writes what the socket takes of `parts`.
     pub fn write(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        retried(|| match parts {
-            [one] => (&self.socket).write(one),
-            several => (&self.socket).write_vectored(several),
+        let Self { socket, session } = self;
+        retried(|| match (&mut *session, parts) {
+            (Some(session), parts) => session.write(socket, parts),
+            (None, [one]) => (&*socket).write(one),
+            (None, several) => (&*socket).write_vectored(several),
         })
+    }
+
+    /// Sends what was written and is still held; `WouldBlock` where something is left.
+    pub fn flush(&mut self) -> io::Result<()> {
+        let Self { socket, session } = self;
+        match session {
+            None => Ok(()),
+            Some(session) => retried(|| session.flush(socket)),
+        }
     }
 
     /// Sends octets of a file without copying them; `Unsupported` where the stream has to see them.
@@ -43,6 +76,10 @@ impl Stream {
 
     /// Says that nothing more will be sent, and goes on reading.
     pub fn shutdown_write(&mut self) -> io::Result<()> {
+        if let Some(session) = &mut self.session {
+            // A client that does not take the alert sees the end of the connection all the same.
+            let _ = session.say_close(&self.socket);
+        }
         self.socket.shutdown(Shutdown::Write)
     }
 
@@ -58,7 +95,11 @@ impl Stream {
 
     /// What to wait for before a read is worth trying again.
     pub fn read_interest(&self) -> Interest {
-        Interest::READ
+        // A handshake may have to send before it can read on.
+        match &self.session {
+            Some(session) if session.wants_write() => Interest::WRITE,
+            _ => Interest::READ,
+        }
     }
 
     /// What to wait for before a write is worth trying again.
@@ -68,11 +109,19 @@ impl Stream {
 
     /// Whether files go out without being read: not where the stream has to see their octets.
     pub fn can_send_file(&self) -> bool {
-        true
+        self.session.is_none()
+    }
+
+    /// What is known of the TLS session; nothing on a plain connection.
+    pub fn tls_facts(&self) -> Option<TlsKept> {
+        self.session.as_ref().map(Session::facts)
     }
 
     /// A second descriptor of the connection, for an application that takes it over.
     pub fn duplicate(&self) -> io::Result<RawFd> {
+        if self.session.is_some() {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "the connection speaks TLS"));
+        }
         Ok(self.socket.try_clone()?.into_raw_fd())
     }
 

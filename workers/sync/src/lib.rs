@@ -17,8 +17,9 @@ mod home;
 mod parked;
 mod serve;
 
+use kit::config::Config;
 use kit::{Base, blocking};
-use worker_api::{Abilities, Failure, Result, Worker, WorkerContext, WorkerFactory};
+use worker_api::{Abilities, Failure, Host, Result, Worker, WorkerContext, WorkerFactory};
 
 use crate::serve::Server;
 
@@ -44,6 +45,10 @@ impl WorkerFactory for SyncWorker {
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const DESCRIPTION: &'static str = "one request at a time, one connection for each";
     const ABILITIES: Abilities = Abilities::NOTHING;
+
+    fn setup(host: &Host) -> Result<()> {
+        Config::read(host).map(drop)
+    }
 
     fn new(context: WorkerContext) -> Result<Self> {
         Ok(Self { base: Base::new(context, false)? })
