@@ -110,7 +110,10 @@ fn prepare<P: Payload>(start: &mut MoldStart) -> Result<P, Refusal> {
         let folder = settings.chdir.display();
         Refusal::new(format!("cannot change to the folder {folder}: {error}"), CONFIG)
     })?;
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(settings.umask));
+    // Before the change of user, who may not be allowed to open the file.
+    use_log(context).map_err(|error| {
+        Refusal::new(format!("the error log cannot be opened: {error}"), CONFIG)
+    })?;
     context.files = read_private_files(settings);
     privileges::drop_to(settings).map_err(|error| Refusal::new(error.to_string(), CONFIG))?;
     // Behind the change of user, which the kernel takes as a reason to forget it.
@@ -118,9 +121,6 @@ fn prepare<P: Payload>(start: &mut MoldStart) -> Result<P, Refusal> {
         process::exit_now(0);
     }
     process::set_environment(&settings.raw_env);
-    use_log(context).map_err(|error| {
-        Refusal::new(format!("the error log cannot be opened: {error}"), CONFIG)
-    })?;
     load(context)
 }
 
@@ -146,17 +146,16 @@ fn read_private_files(settings: &Settings) -> Vec<(&'static str, std::io::Result
 /// Writes to the log of this generation, which may be another than the arbiter's.
 fn use_log(context: &MoldContext) -> std::io::Result<()> {
     context.log.apply(&context.settings)?;
-    capture_output(context)
-}
-
-fn capture_output(context: &MoldContext) -> std::io::Result<()> {
     if context.settings.capture_output { context.log.capture_streams() } else { Ok(()) }
 }
 
-/// Opens the error log of this process anew.
+/// Opens the logs of this process anew, so that workers forked later have the new files.
 fn reopen_logs(context: &MoldContext) {
-    if let Err(error) = context.log.reopen().and_then(|()| capture_output(context)) {
+    if let Err(error) = context.log.reopen() {
         tracing::error!("the error log cannot be opened anew: {error}");
+    }
+    if let Some(Err(error)) = context.access.as_ref().map(|(file, _)| file.reopen()) {
+        tracing::error!("the access log cannot be opened anew: {error}");
     }
 }
 

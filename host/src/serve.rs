@@ -48,7 +48,6 @@ fn serve<P: Payload>(sources: Sources, settings: Arc<Settings>) -> i32 {
         return FAILED;
     }
     let Some(log) = open_log(&settings) else { return EX_CONFIG };
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(settings.umask));
     process::set_title(&mold::title_of(&settings, "arbiter"));
     match Arbiter::new(sources, settings, log, mold::run::<P>) {
         Ok(arbiter) => arbiter.run(),

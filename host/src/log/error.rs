@@ -38,6 +38,8 @@ pub struct ErrorLog {
     json: AtomicBool,
     /// Whether lines go to the journal, which takes a level in front of each.
     journal: AtomicBool,
+    /// Whether the file is behind the standard streams of this process, too.
+    captured: AtomicBool,
 }
 
 impl ErrorLog {
@@ -49,6 +51,7 @@ impl ErrorLog {
             level: AtomicU8::default(),
             json: AtomicBool::default(),
             journal: AtomicBool::default(),
+            captured: AtomicBool::default(),
         };
         log.take_form(settings);
         Ok(log)
@@ -75,14 +78,19 @@ impl ErrorLog {
         let _ = tracing::subscriber::set_global_default(Events(self));
     }
 
-    /// Opens the file anew (USR1).
+    /// Opens the file anew (USR1), also behind captured streams.
     pub fn reopen(&self) -> io::Result<()> {
-        self.file.reopen()
+        self.file.reopen()?;
+        if self.captured.load(Ordering::Relaxed) { self.file.capture_streams() } else { Ok(()) }
     }
 
-    /// Puts the log behind standard output and standard error (`capture_output`); to be called
-    /// again after [`ErrorLog::reopen`].
+    /// Puts the log's file behind this process's standard output and standard error
+    /// (`capture_output`). A log that is standard error itself leaves both as they are.
     pub fn capture_streams(&self) -> io::Result<()> {
+        if self.file.is_stream() {
+            return Ok(());
+        }
+        self.captured.store(true, Ordering::Relaxed);
         self.file.capture_streams()
     }
 
@@ -275,6 +283,7 @@ mod tests {
             level: AtomicU8::new(LogLevel::Info as u8),
             json: AtomicBool::new(json),
             journal: AtomicBool::new(journal),
+            captured: AtomicBool::default(),
         }
     }
 
@@ -343,5 +352,34 @@ mod tests {
         log.write(LogLevel::Error, "x", "still text");
         let text = std::fs::read_to_string(folder.path().join("log")).unwrap();
         assert!(text.ends_with("[ERROR] still text\n"), "{text}");
+    }
+
+    #[test]
+    fn captured_streams_follow_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, rotated) = (folder.path().join("log"), folder.path().join("log.1"));
+        let log = ErrorLog::open(&settings(folder.path(), &["--log-file", "log"])).unwrap();
+        let speak = || {
+            log.capture_streams()?;
+            nix::unistd::write(io::stdout(), b"to standard output\n")?;
+            std::fs::rename(&path, &rotated)?;
+            log.reopen()?;
+            nix::unistd::write(io::stderr(), b"to standard error\n").map_err(io::Error::from)
+        };
+        // SAFETY: the child calls nothing that waits for another thread of this process: glibc
+        // makes its allocator usable in a child.
+        match unsafe { nix::unistd::fork() }.unwrap() {
+            nix::unistd::ForkResult::Child => {
+                let status = i32::from(speak().is_err());
+                // SAFETY: ends the child without the exit handlers of the test process.
+                unsafe { libc::_exit(status) }
+            }
+            nix::unistd::ForkResult::Parent { child } => {
+                let end = nix::sys::wait::waitpid(child, None).unwrap();
+                assert_eq!(end, nix::sys::wait::WaitStatus::Exited(child, 0));
+            }
+        }
+        assert_eq!(std::fs::read_to_string(rotated).unwrap(), "to standard output\n");
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "to standard error\n");
     }
 }

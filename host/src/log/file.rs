@@ -67,9 +67,14 @@ impl LogFile {
     }
 
     /// Puts the file behind standard output and standard error of this process.
-    pub fn capture_streams(&self) -> io::Result<()> {
+    pub(super) fn capture_streams(&self) -> io::Result<()> {
         put_over(&self.descriptor, libc::STDOUT_FILENO, 0)?;
         put_over(&self.descriptor, libc::STDERR_FILENO, 0)
+    }
+
+    /// Whether this is a standard stream.
+    pub(super) fn is_stream(&self) -> bool {
+        self.path().is_none()
     }
 
     fn put(&self, from: &OwnedFd) -> io::Result<()> {
