@@ -51,7 +51,7 @@ impl AccessLog {
     /// Opens the file that the settings name; nothing where there is to be no access log. Done by
     /// the arbiter, which needs the file for what workers leave.
     pub fn open_file(settings: &Settings) -> io::Result<Option<LogFile>> {
-        let open = |target| LogFile::open(target, io::stdout().as_fd());
+        let open = |target| LogFile::open(target, io::stdout().as_fd(), settings);
         settings.accesslog.as_ref().map(open).transpose()
     }
 

@@ -156,10 +156,10 @@ pub(super) mod tests {
     use std::{fs, io::stderr, os::fd::AsFd, path::Path};
 
     use super::*;
-    use crate::settings::LogTarget;
+    use crate::{log::file::tests::as_user, settings::LogTarget};
 
     pub(in crate::log) fn open(path: &Path) -> LogFile {
-        LogFile::open(&LogTarget::File(path.to_owned()), stderr().as_fd()).unwrap()
+        LogFile::open(&LogTarget::File(path.to_owned()), stderr().as_fd(), &as_user(&[])).unwrap()
     }
 
     #[test]

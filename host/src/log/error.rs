@@ -47,7 +47,7 @@ impl ErrorLog {
     /// anything that puts another file behind it.
     pub fn open(settings: &Settings) -> io::Result<Self> {
         let log = Self {
-            file: LogFile::open(&settings.errorlog, io::stderr().as_fd())?,
+            file: LogFile::open(&settings.errorlog, io::stderr().as_fd(), settings)?,
             level: AtomicU8::default(),
             json: AtomicBool::default(),
             journal: AtomicBool::default(),
@@ -60,7 +60,7 @@ impl ErrorLog {
     /// Goes on as the settings of a new generation say. Where their file cannot be opened, nothing
     /// changes.
     pub fn apply(&self, settings: &Settings) -> io::Result<()> {
-        self.file.change_to(&settings.errorlog, io::stderr().as_fd())?;
+        self.file.change_to(&settings.errorlog, io::stderr().as_fd(), settings)?;
         self.take_form(settings);
         Ok(())
     }
@@ -274,12 +274,12 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::log::buffer::tests::open;
     use crate::settings::Sources;
 
     fn log(json: bool, journal: bool) -> ErrorLog {
         ErrorLog {
-            file: LogFile::open(&LogTarget::File("/dev/null".into()), io::stderr().as_fd())
-                .unwrap(),
+            file: open(Path::new("/dev/null")),
             level: AtomicU8::new(LogLevel::Info as u8),
             json: AtomicBool::new(json),
             journal: AtomicBool::new(journal),

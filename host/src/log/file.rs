@@ -8,29 +8,43 @@ use std::{
     io,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
-        unix::fs::OpenOptionsExt,
+        unix::fs::{OpenOptionsExt, fchown},
     },
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use nix::errno::Errno;
 
-use crate::settings::LogTarget;
+use crate::settings::{LogTarget, Settings};
 
 /// An open log file, or a standard stream.
 #[derive(Debug)]
 pub struct LogFile {
     descriptor: OwnedFd,
     /// Locked only by those who open the file anew, never by those who write.
-    path: Mutex<Option<PathBuf>>,
+    place: Mutex<Option<Place>>,
+}
+
+/// The file of a log that is not a stream.
+#[derive(Debug, Clone)]
+struct Place {
+    path: PathBuf,
+    user: Option<u32>,
+    group: Option<u32>,
 }
 
 impl LogFile {
-    /// Opens `target`; `-` is a copy of `stream`, so that redirecting that later changes nothing.
-    pub fn open(target: &LogTarget, stream: BorrowedFd<'_>) -> io::Result<Self> {
-        let (descriptor, path) = open_target(target, stream)?;
-        Ok(Self { descriptor, path: Mutex::new(path) })
+    /// Opens the target of a log; `-` is a copy of `stream`, so that redirecting that later
+    /// changes nothing. A file that is made belongs to the user that the settings name, since
+    /// workers open it anew by themselves.
+    pub fn open(
+        target: &LogTarget,
+        stream: BorrowedFd<'_>,
+        settings: &Settings,
+    ) -> io::Result<Self> {
+        let (descriptor, place) = open_target(target, stream, settings)?;
+        Ok(Self { descriptor, place: Mutex::new(place) })
     }
 
     /// Appends whole lines by one write(2). Says whether all was written; nothing is ever raised,
@@ -51,18 +65,23 @@ impl LogFile {
     /// Opens the file anew, as log rotation wants it; a stream stays what it is. Where the file
     /// cannot be opened, the old one stays in use.
     pub fn reopen(&self) -> io::Result<()> {
-        match &*self.path() {
-            Some(path) => self.put(&open_append(path)?),
+        match &*self.place() {
+            Some(place) => self.put(&place.open()?),
             None => Ok(()),
         }
     }
 
     /// Goes on with another target, as after a reload. Where it cannot be opened, the old one
     /// stays in use.
-    pub fn change_to(&self, target: &LogTarget, stream: BorrowedFd<'_>) -> io::Result<()> {
-        let (descriptor, path) = open_target(target, stream)?;
+    pub fn change_to(
+        &self,
+        target: &LogTarget,
+        stream: BorrowedFd<'_>,
+        settings: &Settings,
+    ) -> io::Result<()> {
+        let (descriptor, place) = open_target(target, stream, settings)?;
         self.put(&descriptor)?;
-        *self.path() = path;
+        *self.place() = place;
         Ok(())
     }
 
@@ -74,15 +93,15 @@ impl LogFile {
 
     /// Whether this is a standard stream.
     pub(super) fn is_stream(&self) -> bool {
-        self.path().is_none()
+        self.place().is_none()
     }
 
     fn put(&self, from: &OwnedFd) -> io::Result<()> {
         put_over(from, self.descriptor.as_raw_fd(), libc::O_CLOEXEC)
     }
 
-    fn path(&self) -> MutexGuard<'_, Option<PathBuf>> {
-        self.path.lock().unwrap_or_else(PoisonError::into_inner)
+    fn place(&self) -> MutexGuard<'_, Option<Place>> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -92,18 +111,42 @@ impl AsFd for LogFile {
     }
 }
 
+impl Place {
+    /// A file that is made here is given away. One that is there keeps its owner: it may be behind
+    /// a link that somebody else has put there.
+    fn open(&self) -> io::Result<OwnedFd> {
+        let mut options = OpenOptions::new();
+        options.append(true).mode(LOG_MODE);
+        let file = match options.clone().create_new(true).open(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                options.create(true).open(&self.path)?
+            }
+            made => {
+                let file = made?;
+                if self.user.is_some() || self.group.is_some() {
+                    // Only root may do this; anybody else owns the file already.
+                    let _ = fchown(&file, self.user, self.group);
+                }
+                file
+            }
+        };
+        Ok(file.into())
+    }
+}
+
 fn open_target(
     target: &LogTarget,
     stream: BorrowedFd<'_>,
-) -> io::Result<(OwnedFd, Option<PathBuf>)> {
-    Ok(match target {
-        LogTarget::Stream => (stream.try_clone_to_owned()?, None),
-        LogTarget::File(path) => (open_append(path)?, Some(path.clone())),
-    })
-}
-
-fn open_append(path: &Path) -> io::Result<OwnedFd> {
-    Ok(OpenOptions::new().append(true).create(true).mode(LOG_MODE).open(path)?.into())
+    settings: &Settings,
+) -> io::Result<(OwnedFd, Option<Place>)> {
+    let path = match target {
+        LogTarget::Stream => return Ok((stream.try_clone_to_owned()?, None)),
+        LogTarget::File(path) => path.clone(),
+    };
+    let user = settings.user.as_ref().map(|user| user.uid);
+    let group = settings.group.map(|group| group.0);
+    let place = Place { path, user, group };
+    Ok((place.open()?, Some(place)))
 }
 
 /// Makes `number` mean the file behind `from`.
@@ -121,16 +164,48 @@ fn put_over(from: &OwnedFd, number: RawFd, flags: i32) -> io::Result<()> {
 const LOG_MODE: u32 = 0o644;
 
 #[cfg(test)]
-mod tests {
-    use std::{fs, io::stderr};
+pub(super) mod tests {
+    use std::{fs, io::stderr, os::unix::fs::MetadataExt, sync::Arc};
 
     use super::*;
+    use crate::settings::Sources;
+
+    pub(in crate::log) fn as_user(args: &[&str]) -> Arc<Settings> {
+        let args = args.iter().map(Into::into).collect();
+        let sources = Sources { args, directory: "/".into(), ..Sources::default() };
+        sources.load().unwrap().0
+    }
+
+    #[test]
+    fn a_file_belongs_to_the_user_that_workers_run_as() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let settings = as_user(&["--user", "4711", "--group", "4712"]);
+        let target = LogTarget::File(path.clone());
+        let log = LogFile::open(&target, stderr().as_fd(), &settings).unwrap();
+        for _ in 0..2 {
+            let facts = fs::metadata(&path).unwrap();
+            assert_eq!((facts.uid(), facts.gid()), (4711, 4712));
+            fs::remove_file(&path).unwrap();
+            log.reopen().unwrap();
+        }
+        let kept = folder.path().join("kept");
+        fs::write(&kept, "").unwrap();
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&kept, &path).unwrap();
+        log.reopen().unwrap();
+        assert_eq!(fs::metadata(&kept).unwrap().uid(), 0, "nothing behind a link is given away");
+    }
 
     #[test]
     fn a_renamed_file_is_left_at_reopening_and_no_line_is_lost() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let log = LogFile::open(&LogTarget::File(path.clone()), stderr().as_fd()).unwrap();
+        let log =
+            LogFile::open(&LogTarget::File(path.clone()), stderr().as_fd(), &as_user(&[])).unwrap();
         assert!(log.append(b"one\n"));
         let rotated = folder.path().join("log.1");
         fs::rename(&path, &rotated).unwrap();
@@ -145,9 +220,11 @@ mod tests {
     fn a_changed_target_is_opened_anew_from_then_on() {
         let folder = tempfile::tempdir().unwrap();
         let paths = ["one", "two"].map(|name| folder.path().join(name));
-        let log = LogFile::open(&LogTarget::File(paths[0].clone()), stderr().as_fd()).unwrap();
+        let log =
+            LogFile::open(&LogTarget::File(paths[0].clone()), stderr().as_fd(), &as_user(&[]))
+                .unwrap();
         log.append(b"one\n");
-        log.change_to(&LogTarget::File(paths[1].clone()), stderr().as_fd()).unwrap();
+        log.change_to(&LogTarget::File(paths[1].clone()), stderr().as_fd(), &as_user(&[])).unwrap();
         log.append(b"two\n");
         fs::remove_file(&paths[1]).unwrap();
         log.reopen().unwrap();
@@ -161,7 +238,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sub/log");
         fs::create_dir(folder.path().join("sub")).unwrap();
-        let log = LogFile::open(&LogTarget::File(path.clone()), stderr().as_fd()).unwrap();
+        let log =
+            LogFile::open(&LogTarget::File(path.clone()), stderr().as_fd(), &as_user(&[])).unwrap();
         let kept = folder.path().join("kept");
         fs::rename(&path, &kept).unwrap();
         fs::remove_dir(folder.path().join("sub")).unwrap();
@@ -173,10 +251,10 @@ mod tests {
     #[test]
     fn a_full_disk_and_a_closed_pipe_are_only_reported() {
         let full = LogTarget::File("/dev/full".into());
-        assert!(!LogFile::open(&full, stderr().as_fd()).unwrap().append(b"lost\n"));
+        assert!(!LogFile::open(&full, stderr().as_fd(), &as_user(&[])).unwrap().append(b"lost\n"));
         let (reader, writer) = nix::unistd::pipe().unwrap();
         drop(reader);
-        let closed = LogFile::open(&LogTarget::Stream, writer.as_fd()).unwrap();
+        let closed = LogFile::open(&LogTarget::Stream, writer.as_fd(), &as_user(&[])).unwrap();
         assert!(!closed.append(b"lost\n"));
     }
 }
