@@ -1,0 +1,201 @@
+//! The application as the host sees it.
+
+use std::path::Path;
+use std::sync::OnceLock;
+
+use worker_api::{
+    App, AppContext, AppFactory, Exchange, Failure, FailureKind, Host, Result, Runtime,
+};
+
+use crate::bridge::{Bridge, Plan};
+use crate::interpreter::{self, Interpreter};
+use crate::python::{self, PyResult, Python, Stored, attach};
+use crate::serve::serve;
+
+/// A WSGI application, and the interpreter that it runs in.
+pub struct Wsgi {
+    bridge: &'static Bridge,
+    spec: String,
+    /// Loaded in the mold, before the workers are forked.
+    preload: bool,
+    hooks: OnceLock<Stored>,
+}
+
+impl AppFactory for Wsgi {
+    const NAME: &'static str = "wsgi";
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+
+    fn new(context: AppContext) -> Result<Self> {
+        if Bridge::is_installed() {
+            return Err(Failure::unsupported(
+                "there is a Python application in this process already",
+            ));
+        }
+        let host = &context.host;
+        let interpreter = Interpreter::find(host.setting_text("python").as_deref())?;
+        // SAFETY: the check above makes it the first time; the mold has one thread.
+        unsafe { interpreter::start(&interpreter)? };
+        let plan = Plan { host: host.clone(), multithread: context.class != "sync" };
+        let bridge = attach(|py| {
+            Bridge::install(py, plan).map_err(|raised| {
+                let line = raised.take(py).to_text();
+                Failure::new(FailureKind::LOAD, format!("the interpreter does not start: {line}"))
+            })
+        })?;
+        let app = Self {
+            bridge,
+            spec: context.spec,
+            preload: host.setting_bool("preload_app"),
+            hooks: OnceLock::new(),
+        };
+        app.prepare(host, &interpreter)?;
+        Ok(app)
+    }
+}
+
+impl Wsgi {
+    /// Sets the interpreter up, up to the point where the application's own code would run.
+    fn prepare(&self, host: &Host, interpreter: &Interpreter) -> Result<()> {
+        let chdir = host.setting_text("chdir").unwrap_or_else(|| ".".to_owned());
+        let mut folders = host.setting_list("pythonpath");
+        folders.push(chdir);
+        self.attached("cannot set the interpreter up", |py| {
+            let paths = folders
+                .iter()
+                .map(|folder| py.text(&absolute(folder)))
+                .collect::<PyResult<Vec<_>>>()?;
+            let arguments = py.list([py.text("host")?, py.text(&self.spec)?])?;
+            self.bridge.helper(py, "prepare", [&arguments, &py.list(paths)?])?;
+            if host.setting_bool("capture_output") {
+                self.bridge.helper(py, "capture_output", [])?;
+            }
+            Ok(())
+        })?;
+        self.check_prefix(interpreter)?;
+        self.load_hooks(host)
+    }
+
+    /// The interpreter is the one that was chosen: otherwise its packages would be another's.
+    fn check_prefix(&self, interpreter: &Interpreter) -> Result<()> {
+        let prefix = self.attached("cannot ask the interpreter for its prefix", |py| {
+            Ok(py.import("sys")?.attr_named("prefix")?.to_text())
+        })?;
+        if Path::new(&prefix) != interpreter.prefix {
+            let message = format!(
+                "the interpreter came up with the prefix {prefix} instead of {}",
+                interpreter.prefix.display()
+            );
+            return Err(Failure::new(FailureKind::LOAD, message));
+        }
+        Ok(())
+    }
+
+    fn load_hooks(&self, host: &Host) -> Result<()> {
+        let Some(name) = host.setting_text("hooks_module").filter(|name| !is_library(name)) else {
+            return Ok(());
+        };
+        let hooks = self.attached(&format!("cannot load the hooks of {name}"), |py| {
+            Ok(self.bridge.helper(py, "Hooks", [&py.text(&name)?])?.store())
+        })?;
+        let _ = self.hooks.set(hooks);
+        Ok(())
+    }
+
+    /// Runs `work` attached; an exception becomes a failure of kind LOAD, its traceback in the chain.
+    fn attached<T>(&self, doing: &str, work: impl FnOnce(Python<'_>) -> PyResult<T>) -> Result<T> {
+        attach(|py| {
+            work(py).map_err(|raised| {
+                let (line, traceback) = self.bridge.describe(py, raised);
+                match line.strip_prefix("jimu.ApplicationError: ") {
+                    Some(line) => Failure::new(FailureKind::LOAD, format!("{doing}: {line}")),
+                    None => Failure::new(FailureKind::LOAD, format!("{doing}: {line}"))
+                        .with_detail(traceback),
+                }
+            })
+        })
+    }
+}
+
+impl App for Wsgi {
+    fn load(&self) -> Result<()> {
+        let name = if self.spec.is_empty() { "the project in this folder" } else { &self.spec };
+        let application = self.attached(&format!("cannot load {name}"), |py| {
+            let application = self.bridge.helper(py, "load", [&py.text(&self.spec)?])?;
+            Ok(application.store())
+        })?;
+        let _ = self.bridge.application.set(application);
+        Ok(())
+    }
+
+    fn before_fork(&self) {
+        if self.preload {
+            attach(|py| {
+                if let Err(raised) = self.bridge.helper(py, "freeze", []) {
+                    self.bridge.report(py, raised, "Error before a fork");
+                }
+            });
+        }
+        python::before_fork();
+    }
+
+    fn after_fork(&self, in_child: bool) {
+        python::after_fork(in_child);
+    }
+
+    fn init_worker(&self, _runtime: Runtime) -> Result<()> {
+        Ok(())
+    }
+
+    fn call(&self, exchange: &mut Exchange) -> Result<()> {
+        serve(self.bridge, exchange)
+    }
+
+    fn hook(&self, event: &str, facts: &[i64]) -> Result<()> {
+        let Some(hooks) = self.hooks.get() else { return Ok(()) };
+        attach(|py| {
+            let call = || {
+                let facts = facts.iter().map(|f| py.number(*f)).collect::<PyResult<Vec<_>>>()?;
+                hooks.get(py).call_method("call", [&py.text(event)?, &py.list(facts)?])
+            };
+            call().map(drop).map_err(|raised| {
+                let (line, traceback) = self.bridge.describe(py, raised);
+                Failure::application(format!("the hook {event} failed: {line}"))
+                    .with_detail(traceback)
+            })
+        })
+    }
+
+    fn trace(&self) -> String {
+        self.text_of("trace")
+    }
+
+    fn files(&self) -> Vec<String> {
+        self.text_of("files").lines().map(str::to_owned).collect()
+    }
+
+    fn shutdown(&self) {
+        self.text_of("shut_down");
+    }
+}
+
+impl Wsgi {
+    /// What a function of `jimu.py` without arguments answers, as text.
+    fn text_of(&self, function: &str) -> String {
+        attach(|py| match self.bridge.helper(py, function, []) {
+            Ok(text) => text.to_text(),
+            Err(raised) => {
+                self.bridge.report(py, raised, &format!("Error in {function}()"));
+                String::new()
+            }
+        })
+    }
+}
+
+fn absolute(folder: &str) -> String {
+    std::path::absolute(folder)
+        .map_or_else(|_| folder.to_owned(), |path| path.to_string_lossy().into_owned())
+}
+
+fn is_library(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|extension| extension == "so")
+}

@@ -1,0 +1,218 @@
+//! What this library holds for the process: the interpreter is one, so this is one.
+
+use std::sync::OnceLock;
+
+use worker_api::{Host, LogLevel};
+
+use crate::environ::{Constants, Environs};
+use crate::function;
+use crate::python::{
+    Arguments, Cell, Definition, Exception, Function, NativeType, Object, PyResult, Python, Raised,
+    Stored, required,
+};
+use crate::request::{self, Request, Slot, Socket};
+
+/// All that is made once in a process.
+pub(crate) struct Bridge {
+    /// The host's services.
+    pub(crate) host: Host,
+    /// The types and functions that Python sees.
+    pub(crate) types: Types,
+    /// The module `jimu`, from `jimu.py`.
+    module: Stored,
+    /// Makers of environs: as many as there have been threads that made one at the same time.
+    environs: Cell<Vec<Box<Environs>>>,
+    constants: Constants,
+    /// Objects of requests that are over, for the next ones.
+    pub(crate) slots: Cell<Vec<Slot>>,
+    /// The application, once it is loaded.
+    pub(crate) application: OnceLock<Stored>,
+    /// The type of `wsgi.file_wrapper`.
+    pub(crate) file_wrapper: Stored,
+    /// What an application returns that answered by itself, on the socket.
+    pub(crate) already_handled: Stored,
+    /// `close`, the name.
+    pub(crate) close: Stored,
+}
+
+/// The types and functions that Python sees.
+pub(crate) struct Types {
+    pub(crate) request: NativeType<Request>,
+    pub(crate) socket: NativeType<Socket>,
+    pub(crate) start_response: Definition,
+    pub(crate) write: Definition,
+    pub(crate) early_hints: Definition,
+}
+
+/// What [`Bridge::install`] is made with.
+pub(crate) struct Plan {
+    /// The host's services.
+    pub(crate) host: Host,
+    /// Whether several threads, or greenlets, serve at once.
+    pub(crate) multithread: bool,
+}
+
+impl Bridge {
+    /// The bridge of this process.
+    ///
+    /// # Panics
+    /// Before [`Bridge::install`]: nobody can have an object that leads here then.
+    pub(crate) fn get() -> &'static Self {
+        BRIDGE.get().expect(
+            "the bridge is installed before any application or Python object of ours exists",
+        )
+    }
+
+    /// Whether there is one.
+    pub(crate) fn is_installed() -> bool {
+        BRIDGE.get().is_some()
+    }
+
+    /// Makes it. The second call in a process changes nothing.
+    pub(crate) fn install(py: Python<'_>, plan: Plan) -> PyResult<&'static Self> {
+        let bridge = Self::new(py, plan)?;
+        Ok(BRIDGE.get_or_init(|| bridge))
+    }
+
+    fn new(py: Python<'_>, plan: Plan) -> PyResult<Self> {
+        let log = Definition::new(Function { name: c"_log", entry: function!(log) });
+        let natives = [("_log", log.bind(&py.none())?)];
+        let module = py.module("jimu", include_str!("jimu.py"), &natives)?;
+        let file_wrapper = module.attr_named("FileWrapper")?;
+        let constants = Constants {
+            multithread: plan.multithread,
+            multiprocess: plan.host.setting_int("workers").is_some_and(|workers| workers > 1),
+            software: format!("jimu/{}", env!("CARGO_PKG_VERSION")),
+            errors: module.attr_named("errors")?.store(),
+            file_wrapper: file_wrapper.clone().store(),
+            script_name: std::env::var("SCRIPT_NAME").unwrap_or_default(),
+        };
+        Ok(Self {
+            types: Types {
+                request: NativeType::new(py)?,
+                socket: NativeType::new(py)?,
+                start_response: Definition::new(Function {
+                    name: c"start_response",
+                    entry: function!(request::start_response),
+                }),
+                write: Definition::new(Function {
+                    name: c"write",
+                    entry: function!(request::write),
+                }),
+                early_hints: Definition::new(Function {
+                    name: c"early_hints",
+                    entry: function!(request::early_hints),
+                }),
+            },
+            environs: Cell::new(Vec::new()),
+            constants,
+            slots: Cell::new(Vec::new()),
+            application: OnceLock::new(),
+            file_wrapper: file_wrapper.store(),
+            already_handled: module.attr_named("ALREADY_HANDLED")?.store(),
+            close: py.name(b"close")?.store(),
+            module: module.store(),
+            host: plan.host,
+        })
+    }
+
+    /// Calls a function of `jimu.py`.
+    pub(crate) fn helper<'py, const N: usize>(
+        &self,
+        py: Python<'py>,
+        name: &str,
+        arguments: [&Object<'py>; N],
+    ) -> PyResult<Object<'py>> {
+        self.module.get(py).call_method(name, arguments)
+    }
+
+    /// A slot from the pool, or a new one.
+    pub(crate) fn slot(&self, py: Python<'_>) -> PyResult<Slot> {
+        let pooled = self.slots.borrow(py).and_then(|mut slots| slots.pop());
+        pooled.map_or_else(|| Slot::new(py, self), Ok)
+    }
+
+    /// Works with a maker of environs, of which nobody else has the use meanwhile: an allocation in the midst of it can
+    /// run the garbage collector, and that any Python code, which can let another thread go on.
+    pub(crate) fn with_environs<T>(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce(&mut Environs, &Constants) -> T,
+    ) -> PyResult<T> {
+        let pooled = self.environs.borrow(py).and_then(|mut makers| makers.pop());
+        let mut maker = match pooled {
+            Some(maker) => maker,
+            None => Box::new(Environs::new(py)?),
+        };
+        let result = work(&mut maker, &self.constants);
+        if let Some(mut makers) = self.environs.borrow(py) {
+            makers.push(maker);
+        }
+        Ok(result)
+    }
+
+    /// Gives a slot back, where the application has kept nothing of it.
+    pub(crate) fn give_back(&self, py: Python<'_>, slot: Slot) {
+        if slot.is_free(py, self)
+            && let Some(mut slots) = self.slots.borrow(py)
+            && slots.len() < SLOTS_MAX
+        {
+            slots.push(slot);
+            return;
+        }
+        slot.let_go(py, self);
+    }
+
+    /// Logs an exception with its traceback, and answers the line that names it.
+    pub(crate) fn report(&self, py: Python<'_>, raised: Raised, doing: &str) -> String {
+        let (line, traceback) = self.describe(py, raised);
+        self.host.log(LogLevel::ERROR, "wsgi", format!("{doing}\n{traceback}").trim_end());
+        line
+    }
+
+    /// An exception as one line, and as a traceback.
+    pub(crate) fn describe(&self, py: Python<'_>, raised: Raised) -> (String, String) {
+        describe(py, &self.module.get(py), raised)
+    }
+}
+
+/// As [`Bridge::describe`], with the module at hand.
+fn describe(py: Python<'_>, module: &Object<'_>, raised: Raised) -> (String, String) {
+    let exception = raised.take(py);
+    let texts = module.attr_named("describe").and_then(|describe| {
+        let pair = describe.call([&exception])?;
+        Ok((pair.tuple_item(0)?.to_text(), pair.tuple_item(1)?.to_text()))
+    });
+    texts.unwrap_or_else(|second| {
+        second.clear(py);
+        let text = exception.to_text();
+        (format!("{}: {text}", exception.type_name()), String::new())
+    })
+}
+
+/// `_log(level, target, message)`, for `jimu.py`: the level is one of `logging`'s.
+fn log<'py>(
+    py: Python<'py>,
+    _me: &Object<'py>,
+    arguments: &Arguments<'_, 'py>,
+) -> PyResult<Object<'py>> {
+    let [level, target, message] = arguments.take(["level", "target", "message"])?;
+    let level = match required(py, level, "level")?.as_number()? {
+        50.. => LogLevel::CRITICAL,
+        40..50 => LogLevel::ERROR,
+        30..40 => LogLevel::WARNING,
+        20..30 => LogLevel::INFO,
+        _ => LogLevel::DEBUG,
+    };
+    let (target, message) = (required(py, target, "target")?, required(py, message, "message")?);
+    let Some(bridge) = BRIDGE.get() else {
+        return Err(Raised::new(py, Exception::Runtime, "the log is not there yet"));
+    };
+    bridge.host.log(level, target.as_str()?, message.as_str()?);
+    Ok(py.none())
+}
+
+static BRIDGE: OnceLock<Bridge> = OnceLock::new();
+
+/// How many slots are kept; more than that many requests at once make theirs anew.
+const SLOTS_MAX: usize = 1024;

@@ -1,0 +1,524 @@
+//! The environ: what a request says, as PEP 3333 and gunicorn have it.
+//!
+//! It is made for every request, so it is made of what is at hand: a prepared dict is copied, keys are interned once,
+//! and a value that is the same as in an earlier request (a browser sends the same dozen again and again) is the same
+//! object again.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use worker_api::{Failure, RequestHead, TlsFacts};
+
+use crate::errors::Fault;
+use crate::python::{Object, PyResult, Python, Stored};
+
+/// What does not change from request to request.
+pub(crate) struct Constants {
+    /// `wsgi.multithread`.
+    pub(crate) multithread: bool,
+    /// `wsgi.multiprocess`.
+    pub(crate) multiprocess: bool,
+    /// `SERVER_SOFTWARE`.
+    pub(crate) software: String,
+    /// `wsgi.errors`.
+    pub(crate) errors: Stored,
+    /// `wsgi.file_wrapper`.
+    pub(crate) file_wrapper: Stored,
+    /// `SCRIPT_NAME` of the process's environment: where the application is mounted.
+    pub(crate) script_name: String,
+}
+
+/// What belongs to one request: the objects through which the application answers it.
+pub(crate) struct Handles<'a, 'py> {
+    /// `wsgi.input`.
+    pub(crate) input: &'a Object<'py>,
+    /// `wsgi.early_hints`.
+    pub(crate) early_hints: &'a Object<'py>,
+    /// `gunicorn.socket`.
+    pub(crate) socket: &'a Object<'py>,
+}
+
+/// Makes environs.
+pub(crate) struct Environs {
+    keys: Keys,
+    prototypes: Vec<Prototype>,
+    fields: Fields,
+    method: Remembered,
+    protocol: Remembered,
+    target: Remembered,
+    path: Remembered,
+    query: Remembered,
+    remote_address: Remembered,
+    remote_port: Remembered,
+}
+
+/// The start of every environ of a listener.
+struct Prototype {
+    https: bool,
+    local_host: String,
+    local_port: u16,
+    dict: Stored,
+}
+
+impl Environs {
+    /// Makes the maker.
+    pub(crate) fn new(py: Python<'_>) -> PyResult<Self> {
+        Ok(Self {
+            keys: Keys::new(py)?,
+            prototypes: Vec::new(),
+            fields: Fields::default(),
+            method: Remembered::new(py)?,
+            protocol: Remembered::new(py)?,
+            target: Remembered::new(py)?,
+            path: Remembered::new(py)?,
+            query: Remembered::new(py)?,
+            remote_address: Remembered::new(py)?,
+            remote_port: Remembered::new(py)?,
+        })
+    }
+
+    /// The environ of a request; a failure where the request cannot be the application's.
+    pub(crate) fn make<'py>(
+        &mut self,
+        py: Python<'py>,
+        constants: &Constants,
+        head: &RequestHead<'_>,
+        handles: &Handles<'_, 'py>,
+    ) -> Result<Object<'py>, Fault> {
+        let environ = self.prototype(py, constants, head)?.dict_copy()?;
+        let keys = &self.keys;
+        let set = |key: &Stored, value: &Object<'py>| environ.set_item(&key.get(py), value);
+        set(&keys.input, handles.input)?;
+        set(&keys.early_hints, handles.early_hints)?;
+        set(&keys.socket, handles.socket)?;
+        set(&keys.request_method, &self.method.value(py, head.method.as_bytes())?)?;
+        set(&keys.server_protocol, &self.protocol.value(py, head.version.name().as_bytes())?)?;
+        set(&keys.query_string, &self.query.value(py, head.query.as_slice())?)?;
+        set(&keys.raw_uri, &self.target.value(py, head.target.as_slice())?)?;
+        set(&keys.remote_addr, &self.remote_address.value(py, head.peer.host.as_bytes())?)?;
+        if head.peer.port != 0 {
+            let mut digits = itoa::Buffer::new();
+            let port = digits.format(head.peer.port);
+            set(&keys.remote_port, &self.remote_port.value(py, port.as_bytes())?)?;
+        }
+        self.fields.set(py, &environ, head)?;
+        self.set_place(py, &environ, head)?;
+        if let Some(tls) = head.tls.into_option() {
+            set_tls(py, &environ, tls)?;
+        }
+        self.set_path(py, constants, &environ, head)?;
+        Ok(environ)
+    }
+
+    fn prototype<'py>(
+        &mut self,
+        py: Python<'py>,
+        constants: &Constants,
+        head: &RequestHead<'_>,
+    ) -> PyResult<Object<'py>> {
+        let https = head.scheme.as_str() == "https";
+        let (host, port) = (head.local.host.as_str(), head.local.port);
+        let found = self
+            .prototypes
+            .iter()
+            .find(|p| p.https == https && p.local_port == port && p.local_host == host);
+        if let Some(prototype) = found {
+            return Ok(prototype.dict.get(py).clone());
+        }
+        let dict = self.new_prototype(py, constants, head)?;
+        if self.prototypes.len() >= PROTOTYPES_MAX {
+            self.prototypes.swap_remove(0).dict.take(py);
+        }
+        self.prototypes.push(Prototype {
+            https,
+            local_host: host.to_owned(),
+            local_port: port,
+            dict: dict.clone().store(),
+        });
+        Ok(dict)
+    }
+
+    /// What is the same in each request of a listener. Keys that every request sets are in it too, so that a copy has
+    /// room for them and need not grow.
+    fn new_prototype<'py>(
+        &self,
+        py: Python<'py>,
+        constants: &Constants,
+        head: &RequestHead<'_>,
+    ) -> PyResult<Object<'py>> {
+        let dict = py.dict()?;
+        let set = |key: &str, value: Object<'py>| dict.set_item(&py.name(key.as_bytes())?, &value);
+        set("wsgi.version", py.tuple([py.number(1)?, py.number(0)?])?)?;
+        set("wsgi.url_scheme", py.name(head.scheme.as_bytes())?)?;
+        set("wsgi.errors", constants.errors.get(py).clone())?;
+        set("wsgi.multithread", py.truth(constants.multithread)?)?;
+        set("wsgi.multiprocess", py.truth(constants.multiprocess)?)?;
+        set("wsgi.run_once", py.truth(false)?)?;
+        set("wsgi.input_terminated", py.truth(true)?)?;
+        set("wsgi.file_wrapper", constants.file_wrapper.get(py).clone())?;
+        set("SERVER_SOFTWARE", py.name(constants.software.as_bytes())?)?;
+        set("SERVER_NAME", py.latin1(head.local.host.as_bytes())?)?;
+        let port = head.local.port;
+        let port = if port == 0 { String::new() } else { port.to_string() };
+        set("SERVER_PORT", py.latin1(port.as_bytes())?)?;
+        set("SCRIPT_NAME", py.latin1(constants.script_name.as_bytes())?)?;
+        for key in self.keys.always() {
+            dict.set_item(&key.get(py), &py.none())?;
+        }
+        if head.peer.port != 0 {
+            dict.set_item(&self.keys.remote_port.get(py), &py.none())?;
+        }
+        Ok(dict)
+    }
+
+    /// What depends on the authority that the client meant: the Host of an absolute target (RFC 9112 3.2.2), and the
+    /// server's name where the listener has none of its own, a unix socket, as in gunicorn.
+    fn set_place<'py>(
+        &self,
+        py: Python<'py>,
+        environ: &Object<'py>,
+        head: &RequestHead<'_>,
+    ) -> PyResult<()> {
+        let authority = head.authority.as_str();
+        let absolute = !matches!(head.target.first(), Some(b'/' | b'*') | None);
+        if absolute && !authority.is_empty() {
+            environ.set_item(&self.keys.http_host.get(py), &py.latin1(authority.as_bytes())?)?;
+        }
+        if head.local.port == 0 && !authority.is_empty() {
+            let https = head.scheme.as_str() == "https";
+            let (name, port) = authority
+                .rsplit_once(':')
+                .filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()))
+                .unwrap_or((authority, if https { "443" } else { "80" }));
+            environ.set_item(&py.name(b"SERVER_NAME")?, &py.latin1(name.as_bytes())?)?;
+            environ.set_item(&py.name(b"SERVER_PORT")?, &py.latin1(port.as_bytes())?)?;
+        }
+        Ok(())
+    }
+
+    /// `PATH_INFO`, without the part that is `SCRIPT_NAME`'s.
+    fn set_path<'py>(
+        &mut self,
+        py: Python<'py>,
+        constants: &Constants,
+        environ: &Object<'py>,
+        head: &RequestHead<'_>,
+    ) -> Result<(), Fault> {
+        let mut path = head.path.as_slice();
+        let told = self.fields.script_name.take();
+        let mount = told.as_deref().unwrap_or(constants.script_name.as_bytes());
+        if !mount.is_empty() {
+            let Some(rest) = path.strip_prefix(mount) else {
+                let message = format!(
+                    "the request's path {:?} does not start with SCRIPT_NAME {:?}",
+                    String::from_utf8_lossy(path),
+                    String::from_utf8_lossy(mount),
+                );
+                return Err(Failure::config(message).with_status(500).into());
+            };
+            path = rest;
+        }
+        if let Some(told) = &told {
+            environ.set_item(&py.name(b"SCRIPT_NAME")?, &py.latin1(told)?)?;
+        }
+        let decoded = percent_decoded(path);
+        let decoded = decoded.as_deref().unwrap_or(path);
+        environ.set_item(&self.keys.path_info.get(py), &self.path.value(py, decoded)?)?;
+        Ok(())
+    }
+}
+
+/// The header fields as `HTTP_*`.
+#[derive(Default)]
+struct Fields {
+    /// From a field's name as it was sent to its place in `known`.
+    places: HashMap<Box<[u8]>, usize, BuildHasherDefault<NameHasher>>,
+    known: Vec<Field>,
+    /// The number of the current request, to find out that a field came twice.
+    request: u64,
+    /// The value of a `SCRIPT_NAME` field, which only a peer that is trusted can have sent.
+    script_name: Option<Vec<u8>>,
+}
+
+/// A field that has been seen.
+struct Field {
+    key: Stored,
+    name: Box<[u8]>,
+    last: Remembered,
+    /// The request in which it was seen last.
+    request: u64,
+}
+
+impl Fields {
+    fn set<'py>(
+        &mut self,
+        py: Python<'py>,
+        environ: &Object<'py>,
+        head: &RequestHead<'_>,
+    ) -> PyResult<()> {
+        self.request += 1;
+        self.script_name = None;
+        for header in head.headers.as_slice() {
+            let (name, value) = (header.name.as_bytes(), header.value.as_slice());
+            let place = match self.places.get(name) {
+                Some(place) => Some(*place),
+                None => self.learn(py, name)?,
+            };
+            let Some(place) = place else {
+                if let Some(key) = environ_key(name) {
+                    add(environ, &py.latin1(key.as_bytes())?, &py.latin1(value)?)?;
+                }
+                continue;
+            };
+            let Some(field) = self.known.get_mut(place) else { continue };
+            if field.name.as_ref() == b"SCRIPT_NAME" {
+                self.script_name = Some(value.to_vec());
+            }
+            let key = field.key.get(py);
+            let value = field.last.value(py, value)?;
+            if std::mem::replace(&mut field.request, self.request) == self.request {
+                add(environ, &key, &value)?;
+            } else {
+                environ.set_item(&key, &value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Remembers a field's name, while there is room; the names come from clients.
+    #[cold]
+    fn learn(&mut self, py: Python<'_>, name: &[u8]) -> PyResult<Option<usize>> {
+        if self.places.len() >= FIELDS_MAX || name.len() > REMEMBERED_MAX {
+            return Ok(None);
+        }
+        let Some(key) = environ_key(name) else {
+            self.places.insert(name.into(), usize::MAX);
+            return Ok(Some(usize::MAX));
+        };
+        let canonical: Box<[u8]> = name.to_ascii_uppercase().into();
+        let known = self.known.iter().position(|field| field.name == canonical);
+        let place = if let Some(place) = known {
+            place
+        } else {
+            let key = py.name(key.as_bytes())?.store();
+            let last = Remembered::new(py)?;
+            self.known.push(Field { key, name: canonical, last, request: 0 });
+            self.known.len() - 1
+        };
+        self.places.insert(name.into(), place);
+        Ok(Some(place))
+    }
+}
+
+/// Sets an item, or appends to it with a comma where the field has come before, as gunicorn does.
+fn add<'py>(environ: &Object<'py>, key: &Object<'py>, value: &Object<'py>) -> PyResult<()> {
+    let py = environ.py();
+    let Some(before) = environ.dict_item(key)? else {
+        return environ.set_item(key, value);
+    };
+    let mut both = before.as_latin1()?.octets().to_vec();
+    both.push(b',');
+    both.extend_from_slice(value.as_latin1()?.octets());
+    environ.set_item(key, &py.latin1(&both)?)
+}
+
+/// The key of a field: nothing for `Proxy`, which as `HTTP_PROXY` would be taken for the setting of that name
+/// (CVE-2016-5385).
+fn environ_key(name: &[u8]) -> Option<String> {
+    let upper: String = name
+        .iter()
+        .map(|b| if *b == b'-' { '_' } else { char::from(b.to_ascii_uppercase()) })
+        .collect();
+    match upper.as_str() {
+        "PROXY" => None,
+        "CONTENT_TYPE" | "CONTENT_LENGTH" if name.contains(&b'-') => Some(upper),
+        _ => Some(format!("HTTP_{upper}")),
+    }
+}
+
+/// What is known of the TLS session, under the names of Apache's `mod_ssl`.
+#[cold]
+fn set_tls<'py>(py: Python<'py>, environ: &Object<'py>, tls: &TlsFacts<'_>) -> PyResult<()> {
+    let set =
+        |key: &str, value: &[u8]| environ.set_item(&py.name(key.as_bytes())?, &py.latin1(value)?);
+    set("HTTPS", b"on")?;
+    set("SSL_PROTOCOL", tls.protocol.as_bytes())?;
+    set("SSL_CIPHER", tls.cipher.as_bytes())?;
+    if !tls.server_name.is_empty() {
+        set("SSL_TLS_SNI", tls.server_name.as_bytes())?;
+    }
+    let certificate = tls.client_certificate.as_slice();
+    if certificate.is_empty() {
+        return set("SSL_CLIENT_VERIFY", b"NONE");
+    }
+    set("SSL_CLIENT_VERIFY", b"SUCCESS")?;
+    set("SSL_CLIENT_CERT", pem(certificate).as_bytes())
+}
+
+fn pem(der: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
+    // 48 octets are the 64 characters of a line (RFC 7468).
+    for line in der.chunks(48) {
+        for group in line.chunks(3) {
+            let bits = group.iter().fold(0_u32, |bits, b| bits << 8 | u32::from(*b))
+                << (8 * (3 - group.len()));
+            for place in 0..4 {
+                let character = ALPHABET[(bits >> (18 - 6 * place) & 63) as usize];
+                text.push(if place <= group.len() { char::from(character) } else { '=' });
+            }
+        }
+        text.push('\n');
+    }
+    text.push_str("-----END CERTIFICATE-----\n");
+    text
+}
+
+/// The path with its percent escapes decoded; nothing where it has none. What is no escape stays as it is.
+fn percent_decoded(path: &[u8]) -> Option<Vec<u8>> {
+    let first = memchr::memchr(b'%', path)?;
+    let mut decoded = path[..first].to_vec();
+    let mut rest = &path[first..];
+    while let Some((octet, after)) = rest.split_first() {
+        let escape = (*octet == b'%').then(|| Some((hex(*after.first()?)?, hex(*after.get(1)?)?)));
+        if let Some(Some((high, low))) = escape {
+            decoded.push(high << 4 | low);
+            rest = &after[2..];
+        } else {
+            decoded.push(*octet);
+            rest = after;
+        }
+    }
+    Some(decoded)
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).map(|value| value as u8)
+}
+
+/// The last value of its kind, and the object that was made of it.
+struct Remembered {
+    octets: Vec<u8>,
+    object: Stored,
+}
+
+impl Remembered {
+    fn new(py: Python<'_>) -> PyResult<Self> {
+        Ok(Self { octets: Vec::new(), object: py.latin1(b"")?.store() })
+    }
+
+    /// The `str` of these octets.
+    #[inline]
+    fn value<'py>(&mut self, py: Python<'py>, octets: &[u8]) -> PyResult<Object<'py>> {
+        if self.octets == octets {
+            return Ok(self.object.get(py).clone());
+        }
+        let object = py.latin1(octets)?;
+        if octets.len() <= REMEMBERED_MAX {
+            drop(std::mem::replace(&mut self.object, object.clone().store()).take(py));
+            self.octets.clear();
+            self.octets.extend_from_slice(octets);
+        }
+        Ok(object)
+    }
+}
+
+macro_rules! keys {
+    ($($field:ident: $name:literal,)*) => {
+        /// The keys that every environ has, interned.
+        struct Keys { $($field: Stored,)* http_host: Stored, remote_port: Stored }
+
+        impl Keys {
+            fn new(py: Python<'_>) -> PyResult<Self> {
+                Ok(Self {
+                    $($field: py.name($name)?.store(),)*
+                    http_host: py.name(b"HTTP_HOST")?.store(),
+                    remote_port: py.name(b"REMOTE_PORT")?.store(),
+                })
+            }
+
+            /// Those that each request sets.
+            fn always(&self) -> impl Iterator<Item = &Stored> {
+                [$(&self.$field),*].into_iter()
+            }
+        }
+    };
+}
+
+keys! {
+    input: b"wsgi.input",
+    early_hints: b"wsgi.early_hints",
+    socket: b"gunicorn.socket",
+    request_method: b"REQUEST_METHOD",
+    server_protocol: b"SERVER_PROTOCOL",
+    query_string: b"QUERY_STRING",
+    raw_uri: b"RAW_URI",
+    path_info: b"PATH_INFO",
+    remote_addr: b"REMOTE_ADDR",
+}
+
+/// Hashes the names of fields: they are short, and at most [`FIELDS_MAX`] of them are kept, so that nobody gains by
+/// choosing names that collide.
+#[derive(Default)]
+struct NameHasher(u64);
+
+impl Hasher for NameHasher {
+    #[inline]
+    fn write(&mut self, octets: &[u8]) {
+        let mut parts = octets.chunks_exact(8);
+        for part in &mut parts {
+            self.mix(u64::from_le_bytes(part.try_into().unwrap_or_default()));
+        }
+        self.mix(parts.remainder().iter().fold(0, |word, b| word << 8 | u64::from(*b)));
+    }
+
+    #[inline]
+    fn write_usize(&mut self, number: usize) {
+        self.mix(number as u64);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0 ^ self.0 >> 32
+    }
+}
+
+impl NameHasher {
+    #[inline]
+    fn mix(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+}
+
+/// How many listeners have a prepared environ.
+const PROTOTYPES_MAX: usize = 16;
+/// How many names of fields are remembered.
+const FIELDS_MAX: usize = 512;
+/// The longest name, and the longest value, that is remembered.
+const REMEMBERED_MAX: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_are_decoded_and_what_is_none_stays() {
+        assert_eq!(percent_decoded(b"/a/b"), None);
+        assert_eq!(percent_decoded(b"/a%20b%2Fc").as_deref(), Some(&b"/a b/c"[..]));
+        assert_eq!(percent_decoded(b"/%zz%4").as_deref(), Some(&b"/%zz%4"[..]));
+        assert_eq!(percent_decoded(b"%C3%BC%25").as_deref(), Some(&b"\xC3\xBC%"[..]));
+    }
+
+    #[test]
+    fn fields_have_the_keys_of_cgi() {
+        assert_eq!(environ_key(b"X-Forwarded-For").as_deref(), Some("HTTP_X_FORWARDED_FOR"));
+        assert_eq!(environ_key(b"content-type").as_deref(), Some("CONTENT_TYPE"));
+        assert_eq!(environ_key(b"Content_Length").as_deref(), Some("HTTP_CONTENT_LENGTH"));
+        assert_eq!(environ_key(b"Proxy"), None);
+    }
+
+    #[test]
+    fn a_certificate_is_written_as_pem() {
+        let text = pem(&[0, 1, 2, 0xFF]);
+        assert!(text.contains("\nAAEC/w==\n"), "{text}");
+    }
+}

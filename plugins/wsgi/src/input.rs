@@ -1,0 +1,182 @@
+//! `wsgi.input`: the request's body as a file. What has to be waited for is waited for without the interpreter.
+
+use worker_api::{Exchange, Interest, Result, Step};
+
+use crate::bridge::Bridge;
+use crate::python::{Arguments, Object, PyResult, Python};
+use crate::request::State;
+
+/// What has been read from the exchange and not been given out yet.
+#[derive(Default)]
+pub(crate) struct Input {
+    buffer: Vec<u8>,
+    given: usize,
+    ended: bool,
+    /// How much of the body is still to come from the exchange, where that is known.
+    to_come: Option<u64>,
+}
+
+impl Input {
+    /// Begins anew, for another request.
+    pub(crate) fn begin(&mut self, length: Option<u64>) {
+        self.buffer.clear();
+        self.buffer.shrink_to(KEPT_MAX);
+        self.given = 0;
+        self.ended = false;
+        self.to_come = length;
+    }
+
+    fn ready(&self) -> &[u8] {
+        &self.buffer[self.given..]
+    }
+
+    /// Gives out `n` octets that are ready.
+    fn give(&mut self, n: usize) -> Vec<u8> {
+        let end = self.given + n;
+        let given = self.buffer[self.given..end].to_vec();
+        self.given = end;
+        if self.given == self.buffer.len() {
+            self.buffer.clear();
+            self.given = 0;
+        }
+        given
+    }
+
+    /// Reads one part more, of at most `want` octets; false at the end.
+    fn fill(&mut self, py: Python<'_>, exchange: &mut Exchange, want: usize) -> Result<bool> {
+        if self.ended || self.to_come == Some(0) {
+            return Ok(false);
+        }
+        let old = self.buffer.len();
+        self.buffer.resize(old + want.clamp(PART_MIN, PART_MAX), 0);
+        let n = read_some(py, exchange, &mut self.buffer[old..]);
+        self.buffer.truncate(old + *n.as_ref().unwrap_or(&0));
+        let n = n?;
+        self.ended = n == 0;
+        self.to_come = self.to_come.map(|rest| rest.saturating_sub(n as u64));
+        Ok(n > 0)
+    }
+}
+
+/// Reads what there is, and waits, without the interpreter, where there is nothing yet.
+fn read_some(py: Python<'_>, exchange: &mut Exchange, place: &mut [u8]) -> Result<usize> {
+    match exchange.poll_read(place, None) {
+        Step::Ready(n) => Ok(n),
+        Step::Failed(failure) => Err(failure),
+        Step::NotYet => py.detach(|| {
+            exchange.wait(Interest::READ)?;
+            exchange.read(place)
+        }),
+    }
+}
+
+impl State {
+    /// At most `size` octets; fewer only at the end of the body.
+    fn take(&mut self, py: Python<'_>, size: usize) -> PyResult<Vec<u8>> {
+        self.collect(py, |input, _| if input.ready().len() >= size { Ok(size) } else { Err(size) })
+    }
+
+    /// A line with its end, or `limit` octets of it; empty at the end of the body.
+    pub(crate) fn line(&mut self, py: Python<'_>, limit: usize) -> PyResult<Vec<u8>> {
+        self.collect(py, |input, searched| {
+            let ready = input.ready();
+            let searched = searched.min(ready.len());
+            match memchr::memchr(b'\n', &ready[searched..]) {
+                Some(at) => Ok((searched + at + 1).min(limit)),
+                None if ready.len() >= limit => Ok(limit),
+                None => Err(limit),
+            }
+        })
+    }
+
+    /// Fills the buffer until `enough` says how much of it to give out; everything at the end of the body. Where it is
+    /// not enough it says how much there should be. It is told how much it has seen before.
+    fn collect(
+        &mut self,
+        py: Python<'_>,
+        enough: impl Fn(&Input, usize) -> std::result::Result<usize, usize>,
+    ) -> PyResult<Vec<u8>> {
+        let mut seen = 0;
+        loop {
+            let want = match enough(&self.input, seen) {
+                Ok(n) => return Ok(self.input.give(n)),
+                Err(want) => want - self.input.ready().len(),
+            };
+            seen = self.input.ready().len();
+            self.open(py)?;
+            let Self { exchange: Some(exchange), input, .. } = self else {
+                return Ok(Vec::new());
+            };
+            match input.fill(py, exchange, want) {
+                Ok(true) => {}
+                Ok(false) => {
+                    let n = self.input.ready().len();
+                    return Ok(self.input.give(n));
+                }
+                Err(failure) => return Err(self.raise(py, failure)),
+            }
+        }
+    }
+}
+
+/// `read(size=-1)`
+pub(crate) fn read<'py>(
+    py: Python<'py>,
+    me: &Object<'py>,
+    arguments: &Arguments<'_, 'py>,
+) -> PyResult<Object<'py>> {
+    let [size] = arguments.take(["size"])?;
+    let size = limit(size)?;
+    let request = Bridge::get().types.request.value(me)?;
+    let octets = request.state(py)?.take(py, size)?;
+    py.octets(&octets)
+}
+
+/// `readline(size=-1)`
+pub(crate) fn readline<'py>(
+    py: Python<'py>,
+    me: &Object<'py>,
+    arguments: &Arguments<'_, 'py>,
+) -> PyResult<Object<'py>> {
+    let [size] = arguments.take(["size"])?;
+    let size = limit(size)?;
+    let request = Bridge::get().types.request.value(me)?;
+    let octets = request.state(py)?.line(py, size)?;
+    py.octets(&octets)
+}
+
+/// `readlines(hint=-1)`: whole lines, until they are `hint` octets or more in sum.
+pub(crate) fn readlines<'py>(
+    py: Python<'py>,
+    me: &Object<'py>,
+    arguments: &Arguments<'_, 'py>,
+) -> PyResult<Object<'py>> {
+    let [hint] = arguments.take(["hint"])?;
+    let hint = Some(limit(hint)?).filter(|hint| *hint > 0).unwrap_or(usize::MAX);
+    let request = Bridge::get().types.request.value(me)?;
+    let (mut lines, mut sum) = (Vec::new(), 0);
+    while sum < hint {
+        let line = request.state(py)?.line(py, usize::MAX)?;
+        if line.is_empty() {
+            break;
+        }
+        sum += line.len();
+        lines.push(py.octets(&line)?);
+    }
+    py.list(lines)
+}
+
+/// A size as Python's files take it: none and negative mean "all".
+fn limit(size: Option<Object<'_>>) -> PyResult<usize> {
+    match size.filter(|size| !size.is_none()) {
+        Some(size) => Ok(usize::try_from(size.as_number()?).unwrap_or(usize::MAX)),
+        None => Ok(usize::MAX),
+    }
+}
+
+/// How much is asked of the exchange at once.
+const PART_MIN: usize = 8 * 1024;
+/// Bounds what a client can make us allocate by announcing a body that it does not send.
+const PART_MAX: usize = 256 * 1024;
+/// How much of a buffer is kept for the next request.
+const KEPT_MAX: usize = 64 * 1024;

@@ -1,0 +1,335 @@
+"""The Python side of the server: what is easier said in Python and is not on the way of every request.
+
+It is the module `jimu`, which applications can import: for HostLogHandler in a logging configuration, and for
+ALREADY_HANDLED. Names that begin with an underscore, and functions without a use outside, are the server's own.
+"""
+
+import ast
+import atexit
+import gc
+import importlib
+import io
+import logging
+import os
+import runpy
+import stat
+import sys
+import sysconfig
+import threading
+import traceback
+
+#: To be returned by an application that answered by itself, on environ["gunicorn.socket"].
+ALREADY_HANDLED = object()
+
+
+class HostLogHandler(logging.Handler):
+    """Sends records to the server's error log."""
+
+    def emit(self, record):
+        try:
+            _log(record.levelno, record.name, self.format(record))
+        except Exception:
+            self.handleError(record)
+
+
+class _LogStream(io.TextIOBase):
+    """A text stream whose lines go to the server's log."""
+
+    def __init__(self, target, level):
+        self._target = target
+        self._level = level
+        self._rest = ""
+
+    def writable(self):
+        return True
+
+    def write(self, text):
+        if not isinstance(text, str):
+            raise TypeError("write() takes str, not %s" % type(text).__name__)
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._line(line)
+        return len(text)
+
+    def flush(self):
+        rest, self._rest = self._rest, ""
+        if rest:
+            self._line(rest)
+
+    def _line(self, line):
+        if line:
+            _log(self._level, self._target, line.encode("utf-8", "backslashreplace").decode("utf-8"))
+
+
+#: wsgi.errors
+errors = _LogStream("wsgi.errors", logging.ERROR)
+
+
+class FileWrapper:
+    """wsgi.file_wrapper: the server sends a plain file without reading it, and anything else part by part."""
+
+    def __init__(self, filelike, blksize=8192):
+        self.filelike = filelike
+        self.blksize = blksize
+        if hasattr(filelike, "close"):
+            self.close = filelike.close
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        part = self.filelike.read(self.blksize)
+        if not part:
+            raise StopIteration
+        return part
+
+
+def file_span(wrapper):
+    """Descriptor, position and length of the plain file in a FileWrapper; None where it holds something else."""
+    filelike = wrapper.filelike
+    try:
+        descriptor = filelike.fileno()
+        position = filelike.tell()
+        facts = os.fstat(descriptor)
+    except (AttributeError, OSError, TypeError, ValueError):
+        return None
+    if not stat.S_ISREG(facts.st_mode) or isinstance(filelike, io.TextIOBase):
+        return None
+    return descriptor, position, max(0, facts.st_size - position)
+
+
+def socket_of(descriptor):
+    """A socket object of its own for a connection."""
+    import socket
+
+    made = socket.socket(fileno=os.dup(descriptor))
+    # A time-out leaves the descriptor as it is, non-blocking: other settings would change it for the server too.
+    made.settimeout(_SOCKET_TIMEOUT_SECONDS)
+    return made
+
+
+def describe(exception):
+    """An exception as one line, and as a traceback without the server's own frames."""
+    line = "".join(traceback.format_exception_only(type(exception), exception)).strip()
+    frames = exception.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename == _FILE:
+        frames = frames.tb_next
+    text = "".join(traceback.format_exception(type(exception), exception, frames))
+    return line, text
+
+
+def prepare(arguments, folders):
+    """Puts the process's words and the folders of the application where Python looks for them."""
+    sys.argv = list(arguments)
+    for folder in reversed(folders):
+        if folder in sys.path:
+            sys.path.remove(folder)
+        sys.path.insert(0, folder)
+
+
+def capture_output():
+    """Sends what the application prints to the server's log."""
+    sys.stdout = _LogStream("stdout", logging.INFO)
+    sys.stderr = _LogStream("stderr", logging.WARNING)
+
+
+class ApplicationError(Exception):
+    """The application argument, or what it names, is at fault: said in one line, no traceback is due."""
+
+
+def load(spec):
+    """The application that `spec` names."""
+    if not spec or spec.startswith("django:"):
+        return _django(spec.partition(":")[2])
+    module_name, _, expression = spec.partition(":")
+    application = _evaluate(_module(module_name), module_name, expression or "application")
+    if application is None:
+        raise ApplicationError("Failed to find application object: %r" % (expression or "application"))
+    if not callable(application):
+        raise ApplicationError("Application object must be callable: %s is of type %s."
+                               % (spec, type(application).__name__))
+    return application
+
+
+def _module(name):
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if name.endswith(".py") and os.path.exists(name):
+            raise ApplicationError("Failed to find application, did you mean '%s:application'?"
+                                   % name[:-3].replace("/", ".")) from None
+        if error.name and (name == error.name or name.startswith(error.name + ".")):
+            raise ApplicationError("No module named %r: looked in %s"
+                                   % (error.name, ", ".join(sys.path))) from None
+        raise
+    except ValueError as error:
+        raise ApplicationError("%r is not the name of a module: %s" % (name, error)) from None
+
+
+def _evaluate(module, module_name, text):
+    """`text` is an attribute, attributes of attributes, or a call of one with literal arguments."""
+    try:
+        expression = ast.parse(text, mode="eval").body
+    except SyntaxError:
+        raise ApplicationError("Failed to parse %r as an attribute name or function call." % text) from None
+    if not isinstance(expression, ast.Call):
+        return _attribute(module, module_name, expression, text)
+    factory = _attribute(module, module_name, expression.func, text)
+    try:
+        arguments = [ast.literal_eval(argument) for argument in expression.args]
+        named = {argument.arg: ast.literal_eval(argument.value) for argument in expression.keywords}
+    except (TypeError, ValueError):
+        raise ApplicationError("Failed to parse arguments as literal values: %r" % text) from None
+    try:
+        return factory(*arguments, **named)
+    except TypeError as error:
+        if error.__traceback__.tb_next is None:
+            # Raised by the call itself and not in the function: the arguments are wrong.
+            raise ApplicationError(str(error)) from None
+        raise
+
+
+def _attribute(module, module_name, expression, text):
+    names = []
+    while isinstance(expression, ast.Attribute):
+        names.append(expression.attr)
+        expression = expression.value
+    if not isinstance(expression, ast.Name):
+        raise ApplicationError("Failed to parse %r as an attribute name or function call." % text)
+    names.append(expression.id)
+    found, path = module, module_name
+    for name in reversed(names):
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            raise ApplicationError("Failed to find attribute %r in %r." % (name, path)) from None
+        path += "." + name
+    return found
+
+
+def _django(settings):
+    """The application of the Django project in the working folder."""
+    settings = settings or os.environ.get("DJANGO_SETTINGS_MODULE") or _settings_of("manage.py")
+    if not settings:
+        raise ApplicationError("manage.py does not say which settings it uses: set DJANGO_SETTINGS_MODULE")
+    os.environ["DJANGO_SETTINGS_MODULE"] = settings
+    try:
+        from django.core.wsgi import get_wsgi_application
+    except ModuleNotFoundError as error:
+        if error.name and error.name.partition(".")[0] == "django":
+            raise ApplicationError("There is a manage.py, but Django is not installed in %s"
+                                   % sys.prefix) from None
+        raise
+    return get_wsgi_application()
+
+
+def _settings_of(path):
+    """The module that a manage.py makes the default of DJANGO_SETTINGS_MODULE."""
+    try:
+        with open(path, "rb") as file:
+            tree = ast.parse(file.read(), path)
+    except FileNotFoundError:
+        raise ApplicationError("No application was given, and there is no manage.py here") from None
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            words = [getattr(argument, "value", None) for argument in node.args]
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript):
+            key = node.targets[0].slice
+            key = getattr(key, "value", key)
+            words = [getattr(key, "value", key), getattr(node.value, "value", None)]
+        else:
+            continue
+        if len(words) >= 2 and words[0] == "DJANGO_SETTINGS_MODULE" and isinstance(words[1], str):
+            return words[1]
+    return None
+
+
+def freeze():
+    """What has been loaded before the fork stays out of the collector's way, and its pages shared."""
+    gc.collect()
+    gc.freeze()
+
+
+def trace():
+    """What each thread is doing now."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    parts = []
+    for ident, frame in sys._current_frames().items():
+        stack = "".join(traceback.format_stack(frame))
+        parts.append("Thread %s (%d):\n%s" % (names.get(ident, "?"), ident, stack))
+    return "\n".join(parts)
+
+
+def files():
+    """The files of the modules that are loaded, without Python's own."""
+    own = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")})
+    found = set()
+    for module in list(sys.modules.values()):
+        path = getattr(module, "__file__", None)
+        if isinstance(path, str) and os.path.isabs(path) and not (
+            path.startswith(own) and "site-packages" not in path
+        ):
+            found.add(path[:-1] if path.endswith(".pyc") else path)
+    return "\n".join(sorted(found))
+
+
+def shut_down():
+    """What an interpreter does at its end, up to the point where it would take itself apart."""
+    for step in (threading._shutdown, atexit._run_exitfuncs, sys.stdout.flush, sys.stderr.flush):
+        try:
+            step()
+        except Exception:
+            _log(logging.ERROR, "wsgi", "Error at shutdown\n" + traceback.format_exc())
+
+
+class Hooks:
+    """gunicorn's server hooks, from a module or from a file of Python."""
+
+    def __init__(self, name):
+        if name.endswith(".py"):
+            self._names = runpy.run_path(name, run_name="<hooks>")
+        else:
+            self._names = vars(importlib.import_module(name))
+
+    def has(self, event):
+        return callable(self._names.get(event))
+
+    def call(self, event, facts):
+        hook = self._names.get(event)
+        if callable(hook):
+            hook(*_arguments(hook, event, facts))
+
+
+class Server:
+    """What a hook gets for the arbiter and for a worker: what of gunicorn's objects has a meaning here."""
+
+    def __init__(self, **facts):
+        self.log = logging.getLogger("jimu.hooks")
+        self.__dict__.update(facts)
+
+
+def _arguments(hook, event, facts):
+    """The arguments of gunicorn's hook of that name, made of the numbers that describe the event."""
+    number = list(facts) + [0] * 4
+    server = Server(pid=os.getppid(), num_workers=number[0])
+    worker = Server(pid=number[0] or os.getpid(), age=number[1])
+    by_name = {
+        "on_starting": (server,),
+        "on_reload": (server,),
+        "when_ready": (server,),
+        "pre_fork": (server, worker),
+        "post_fork": (server, worker),
+        "post_worker_init": (worker,),
+        "worker_int": (worker,),
+        "worker_abort": (worker,),
+        "pre_exec": (server,),
+        "child_exit": (server, worker),
+        "worker_exit": (server, worker),
+        "nworkers_changed": (server, number[0], number[1]),
+        "on_exit": (server,),
+    }
+    return by_name.get(event, tuple(facts))
+
+
+_FILE = HostLogHandler.emit.__code__.co_filename
+_SOCKET_TIMEOUT_SECONDS = 3600.0

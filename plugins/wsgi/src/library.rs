@@ -1,0 +1,64 @@
+//! libpython itself: opened with its symbols for everybody, so that Python's own extension modules find them.
+//!
+//! This is the one place that calls `dlopen` and `dlsym`.
+
+use std::ffi::{CStr, CString, c_void};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+/// libpython, open until the process ends.
+pub(crate) struct Library {
+    handle: *mut c_void,
+}
+
+impl Library {
+    /// Opens the library at `path`, with its symbols visible to all libraries that are opened later.
+    ///
+    /// # Errors
+    /// What the dynamic linker says.
+    pub(crate) fn open(path: &Path) -> Result<Self, String> {
+        let name = CString::new(path.as_os_str().as_bytes())
+            .map_err(|_| "its path contains a NUL".to_owned())?;
+        // SAFETY: libpython's constructors have no requirements; the name is a C string.
+        let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
+        if handle.is_null() {
+            return Err(last_error());
+        }
+        Ok(Self { handle })
+    }
+
+    /// The address of a symbol.
+    ///
+    /// # Errors
+    /// A line that names the symbol.
+    pub(crate) fn symbol(&self, name: &str) -> Result<*mut c_void, String> {
+        let c_name = CString::new(name).map_err(|_| format!("{name:?} is no symbol"))?;
+        // SAFETY: the handle is open, the name is a C string.
+        let address = unsafe { libc::dlsym(self.handle, c_name.as_ptr()) };
+        if address.is_null() { Err(format!("it has no symbol `{name}`")) } else { Ok(address) }
+    }
+
+    /// A function.
+    ///
+    /// # Errors
+    /// A line that names the symbol.
+    ///
+    /// # Safety
+    /// `F` is the type of a function pointer, and the one that the function of this name has.
+    pub(crate) unsafe fn function<F: Copy>(&self, name: &str) -> Result<F, String> {
+        const { assert!(size_of::<F>() == size_of::<*mut c_void>()) };
+        let address = self.symbol(name)?;
+        // SAFETY: `F` is a function pointer of the size of an address, by this function's contract.
+        Ok(unsafe { std::mem::transmute_copy(&address) })
+    }
+}
+
+fn last_error() -> String {
+    // SAFETY: dlerror gives a C string that is valid until the next call in this thread, or null.
+    let text = unsafe { libc::dlerror() };
+    if text.is_null() {
+        return "the dynamic linker does not say why".to_owned();
+    }
+    // SAFETY: not null, see above.
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+}

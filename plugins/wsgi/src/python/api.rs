@@ -1,0 +1,191 @@
+//! CPython's functions, looked up by name in the libpython that was chosen at run time.
+//!
+//! A table and nothing else: whether a call is right is the business of the modules beside this one. The signatures
+//! are those of `pyo3-ffi`, and the compiler compares each of them with it; but none of its symbols is linked, so
+//! this library loads where no Python is, and says itself what is missing.
+
+use std::cell::UnsafeCell;
+use std::ffi::{c_char, c_int, c_uint, c_void};
+use std::mem::MaybeUninit;
+
+use pyo3_ffi::{
+    Py_ssize_t, PyGILState_STATE, PyMethodDef, PyObject, PyThreadState, PyType_Slot, PyType_Spec,
+    PyTypeObject,
+};
+
+use crate::library::Library;
+
+/// A function that takes no Python state and may be absent: its own type, since it is never called otherwise.
+pub(crate) type SetProgramName = unsafe extern "C" fn(*const libc::wchar_t);
+
+/// `PyObject_Vectorcall` from 3.12 on, `PyObject_VectorcallDict` before: with nothing for keywords they are the same.
+type Vectorcall = unsafe extern "C" fn(
+    *mut PyObject,
+    *const *mut PyObject,
+    usize,
+    *mut PyObject,
+) -> *mut PyObject;
+
+macro_rules! api {
+    (
+        functions { $(fn $name:ident($($type:ty),*) $(-> $result:ty)?;)* }
+        unchecked { $(fn $late:ident($($late_type:ty),*) $(-> $late_result:ty)?;)* }
+        objects { $($object:ident)* }
+        exceptions { $($exception:ident)* }
+    ) => {
+        /// The functions and objects of libpython that this plugin uses, under their own names.
+        #[allow(non_snake_case, reason = "the names are CPython's")]
+        pub(crate) struct Api {
+            $(pub(crate) $name: unsafe extern "C" fn($($type),*) $(-> $result)?,)*
+            $(pub(crate) $late: unsafe extern "C" fn($($late_type),*) $(-> $late_result)?,)*
+            $(pub(crate) $object: *mut PyObject,)*
+            $(pub(crate) $exception: *mut *mut PyObject,)*
+            pub(crate) vectorcall: Vectorcall,
+        }
+
+        impl Api {
+            /// Finds everything, or names the first symbol that is missing.
+            fn find(library: &Library) -> Result<Self, String> {
+                // SAFETY: each symbol has in every CPython from 3.9 on the type that its field has.
+                unsafe {
+                    Ok(Self {
+                        $($name: library.function(stringify!($name))?,)*
+                        $($late: library.function(stringify!($late))?,)*
+                        $($object: library.symbol(stringify!($object))?.cast(),)*
+                        $($exception: library.symbol(stringify!($exception))?.cast(),)*
+                        vectorcall: library
+                            .function("PyObject_Vectorcall")
+                            .or_else(|_| library.function("PyObject_VectorcallDict"))?,
+                    })
+                }
+            }
+        }
+
+        $(const _: unsafe extern "C" fn($($type),*) $(-> $result)? = pyo3_ffi::$name;)*
+    };
+}
+
+api! {
+    functions {
+        fn Py_InitializeEx(c_int);
+        fn PyEval_SaveThread() -> *mut PyThreadState;
+        fn PyEval_RestoreThread(*mut PyThreadState);
+        fn PyGILState_Ensure() -> PyGILState_STATE;
+        fn PyGILState_Release(PyGILState_STATE);
+        fn PyOS_BeforeFork();
+        fn PyOS_AfterFork_Parent();
+        fn PyOS_AfterFork_Child();
+        fn Py_IncRef(*mut PyObject);
+        fn Py_DecRef(*mut PyObject);
+        fn PyErr_Occurred() -> *mut PyObject;
+        fn PyErr_Fetch(*mut *mut PyObject, *mut *mut PyObject, *mut *mut PyObject);
+        fn PyErr_NormalizeException(*mut *mut PyObject, *mut *mut PyObject, *mut *mut PyObject);
+        fn PyErr_Restore(*mut PyObject, *mut PyObject, *mut PyObject);
+        fn PyErr_SetObject(*mut PyObject, *mut PyObject);
+        fn PyErr_Clear();
+        fn PyException_SetTraceback(*mut PyObject, *mut PyObject) -> c_int;
+        fn PyObject_GetAttr(*mut PyObject, *mut PyObject) -> *mut PyObject;
+        fn PyObject_GenericGetAttr(*mut PyObject, *mut PyObject) -> *mut PyObject;
+        fn PyObject_GetIter(*mut PyObject) -> *mut PyObject;
+        fn PyObject_Size(*mut PyObject) -> Py_ssize_t;
+        fn PyObject_Str(*mut PyObject) -> *mut PyObject;
+        fn PyIter_Next(*mut PyObject) -> *mut PyObject;
+        fn PyDict_New() -> *mut PyObject;
+        fn PyDict_Copy(*mut PyObject) -> *mut PyObject;
+        fn PyDict_SetItem(*mut PyObject, *mut PyObject, *mut PyObject) -> c_int;
+        fn PyDict_GetItemWithError(*mut PyObject, *mut PyObject) -> *mut PyObject;
+        fn PyTuple_New(Py_ssize_t) -> *mut PyObject;
+        fn PyTuple_SetItem(*mut PyObject, Py_ssize_t, *mut PyObject) -> c_int;
+        fn PyTuple_GetItem(*mut PyObject, Py_ssize_t) -> *mut PyObject;
+        fn PyTuple_Size(*mut PyObject) -> Py_ssize_t;
+        fn PyList_New(Py_ssize_t) -> *mut PyObject;
+        fn PyList_Size(*mut PyObject) -> Py_ssize_t;
+        fn PyList_GetItem(*mut PyObject, Py_ssize_t) -> *mut PyObject;
+        fn PyList_Append(*mut PyObject, *mut PyObject) -> c_int;
+        fn PySequence_List(*mut PyObject) -> *mut PyObject;
+        fn PyUnicode_DecodeLatin1(*const c_char, Py_ssize_t, *const c_char) -> *mut PyObject;
+        fn PyUnicode_DecodeUTF8(*const c_char, Py_ssize_t, *const c_char) -> *mut PyObject;
+        fn PyUnicode_InternInPlace(*mut *mut PyObject);
+        fn PyUnicode_GetLength(*mut PyObject) -> Py_ssize_t;
+        fn PyUnicode_AsLatin1String(*mut PyObject) -> *mut PyObject;
+        fn PyBytes_FromStringAndSize(*const c_char, Py_ssize_t) -> *mut PyObject;
+        fn PyBytes_AsStringAndSize(*mut PyObject, *mut *mut c_char, *mut Py_ssize_t) -> c_int;
+        fn PyLong_FromLongLong(i64) -> *mut PyObject;
+        fn PyLong_AsLongLong(*mut PyObject) -> i64;
+        fn PyBool_FromLong(std::ffi::c_long) -> *mut PyObject;
+        fn PyImport_ImportModule(*const c_char) -> *mut PyObject;
+        fn PyImport_AddModule(*const c_char) -> *mut PyObject;
+        fn PyModule_GetDict(*mut PyObject) -> *mut PyObject;
+        fn PyEval_EvalCode(*mut PyObject, *mut PyObject, *mut PyObject) -> *mut PyObject;
+        fn PyType_FromSpec(*mut PyType_Spec) -> *mut PyObject;
+        fn PyType_GenericAlloc(*mut PyTypeObject, Py_ssize_t) -> *mut PyObject;
+        fn PyObject_Free(*mut c_void);
+    }
+    unchecked {
+        // The first two are macros over newer functions in the headers of today, kept by the stable ABI; the third is
+        // in the limited API from 3.10 on only, and exported by every version.
+        fn Py_CompileString(*const c_char, *const c_char, c_int) -> *mut PyObject;
+        fn PyCFunction_NewEx(*mut PyMethodDef, *mut PyObject, *mut PyObject) -> *mut PyObject;
+        fn PyUnicode_AsUTF8AndSize(*mut PyObject, *mut Py_ssize_t) -> *const c_char;
+    }
+    objects {
+        _Py_NoneStruct
+        PyList_Type
+        PyTuple_Type
+        PyUnicode_Type
+    }
+    exceptions {
+        PyExc_AssertionError
+        PyExc_ConnectionResetError
+        PyExc_OSError
+        PyExc_RuntimeError
+        PyExc_TimeoutError
+        PyExc_TypeError
+        PyExc_ValueError
+    }
+}
+
+/// Fills the table, once in a process.
+///
+/// # Errors
+/// The symbol that the library does not have.
+///
+/// # Safety
+/// Called once, before any other thread of this process can have reached [`api`].
+pub(super) unsafe fn install(library: &Library) -> Result<(), String> {
+    let found = Api::find(library)?;
+    // SAFETY: nobody reads the table yet, by this function's contract.
+    unsafe { (*TABLE.0.get()).write(found) };
+    Ok(())
+}
+
+/// The table.
+///
+/// # Safety
+/// Only after [`install`] has returned well: whoever holds a [`super::Python`] knows that it has.
+#[inline]
+pub(super) unsafe fn api() -> &'static Api {
+    // SAFETY: written by `install` before, and never again.
+    unsafe { (*TABLE.0.get()).assume_init_ref() }
+}
+
+/// In place, so that a call is one indirect jump.
+struct Table(UnsafeCell<MaybeUninit<Api>>);
+
+// SAFETY: written once before it is shared (`install`), read only afterwards.
+unsafe impl Sync for Table {}
+
+static TABLE: Table = Table(UnsafeCell::new(MaybeUninit::uninit()));
+
+// What the table's names refer to, kept next to it: CPython's own numbers, frozen by its stable ABI.
+
+/// `Py_file_input`: a whole file of statements.
+pub(crate) const FILE_INPUT: c_int = 257;
+/// `METH_FASTCALL`: in the limited API since 3.10, with the same meaning since 3.7.
+pub(crate) const METH_FASTCALL: c_int = 0x80;
+/// `METH_KEYWORDS`.
+pub(crate) const METH_KEYWORDS: c_int = 0x02;
+/// `Py_TPFLAGS_DEFAULT`, the part of it that the stable ABI has.
+pub(crate) const TPFLAGS_DEFAULT: c_uint = 1 << 18;
+/// A slot of a type that ends a list of slots.
+pub(crate) const LAST_SLOT: PyType_Slot = PyType_Slot { slot: 0, pfunc: std::ptr::null_mut() };

@@ -1,0 +1,222 @@
+//! Who holds the interpreter's lock: this thread, while it has a [`Python`].
+//!
+//! A thread of the worker class gets a thread state of Python's at its first call and keeps it until it ends, so that
+//! `threading.local` lasts from request to request as it does under gunicorn, and attaching costs no allocation.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::ptr::{self, NonNull};
+
+use pyo3_ffi::{PyGILState_STATE, PyThreadState};
+
+use super::api::{self, Api};
+use super::raised::{PyResult, Raised};
+use crate::library::Library;
+
+/// The proof that this thread holds the interpreter's lock.
+#[derive(Clone, Copy)]
+pub(crate) struct Python<'py>(PhantomData<(&'py (), *mut ())>);
+
+impl Python<'_> {
+    /// Makes the proof from the knowledge.
+    ///
+    /// # Safety
+    /// The interpreter runs, and this thread holds its lock throughout `'py`.
+    pub(super) unsafe fn assume() -> Self {
+        Self(PhantomData)
+    }
+
+    /// CPython's functions.
+    #[inline]
+    #[allow(clippy::unused_self, reason = "the token is the proof that the table is filled")]
+    pub(super) fn api(self) -> &'static Api {
+        // SAFETY: a token exists only after `initialize`, which fills the table first.
+        unsafe { api::api() }
+    }
+
+    /// Runs `work` without the interpreter, so that other threads can have it meanwhile.
+    pub(crate) fn detach<T>(self, work: impl FnOnce() -> T + Send) -> T {
+        let api = self.api();
+        // SAFETY: this thread is attached, which the token proves. `work` cannot use the token: it is not `Send`.
+        let state = unsafe { (api.PyEval_SaveThread)() };
+        let _back = Back { api, state };
+        work()
+    }
+
+    /// Turns a status of CPython's into a result.
+    #[inline]
+    #[allow(clippy::unused_self, reason = "the error is that of the attached thread")]
+    pub(super) fn check(self, status: i32) -> PyResult<()> {
+        if status < 0 { Err(Raised::set()) } else { Ok(()) }
+    }
+}
+
+/// Takes the interpreter back, also when the work panicked.
+struct Back {
+    api: &'static Api,
+    state: *mut PyThreadState,
+}
+
+impl Drop for Back {
+    fn drop(&mut self) {
+        // SAFETY: the state is the one that was saved on this thread, and nothing has restored it since.
+        unsafe { (self.api.PyEval_RestoreThread)(self.state) };
+    }
+}
+
+/// Fills the table of functions and starts the interpreter on this thread, which becomes Python's main thread; leaves
+/// it detached. `prepare` runs between the two, for what must be set before the start.
+///
+/// # Errors
+/// What the library does not have.
+///
+/// # Safety
+/// Called once in a process, before anything else of this module.
+pub(crate) unsafe fn initialize(library: &Library, prepare: impl FnOnce()) -> Result<(), String> {
+    // SAFETY: first and only call, by this function's contract.
+    unsafe { api::install(library)? };
+    prepare();
+    // SAFETY: the table is filled; 0 leaves the signals to the host. The thread is attached after the first call and
+    // gives up its state in the second.
+    let state = unsafe {
+        (api::api().Py_InitializeEx)(0);
+        (api::api().PyEval_SaveThread)()
+    };
+    THREAD.with(|thread| thread.state.set(state));
+    Ok(())
+}
+
+/// Runs `work` with the interpreter. Within another call of this on the same thread it costs next to nothing.
+///
+/// Only after [`initialize`]; the callers of this hold an object that exists since then.
+pub(crate) fn attach<T>(work: impl FnOnce(Python<'_>) -> T) -> T {
+    let _guard = Attached::new();
+    // SAFETY: the guard attached this thread and outlives the call.
+    work(unsafe { Python::assume() })
+}
+
+/// Prepares the interpreter for a fork: its locks are held until [`after_fork`].
+pub(crate) fn before_fork() {
+    let guard = Attached::new();
+    // SAFETY: attached, on the thread that forks.
+    unsafe { (api::api().PyOS_BeforeFork)() };
+    // Kept over the fork: `after_fork` drops what this leaves.
+    std::mem::forget(guard);
+}
+
+/// Ends what [`before_fork`] began, in both processes, and detaches.
+pub(crate) fn after_fork(in_child: bool) {
+    // SAFETY: `before_fork` left this thread attached; CPython asks for exactly one of the two after it.
+    unsafe {
+        if in_child {
+            (api::api().PyOS_AfterFork_Child)();
+        } else {
+            (api::api().PyOS_AfterFork_Parent)();
+        }
+    }
+    THREAD.with(Thread::leave);
+}
+
+/// Attached until dropped.
+struct Attached(Kind);
+
+enum Kind {
+    /// By this guard, with the thread's own state.
+    Ours,
+    /// By somebody further up on this thread's stack.
+    Nested,
+    /// The thread is Python's own and was attached: only counted.
+    Counted,
+}
+
+impl Attached {
+    #[inline]
+    fn new() -> Self {
+        Self(THREAD.with(Thread::enter))
+    }
+}
+
+impl Drop for Attached {
+    #[inline]
+    fn drop(&mut self) {
+        match self.0 {
+            Kind::Ours => THREAD.with(Thread::leave),
+            Kind::Nested => {}
+            // SAFETY: the other half of the call in `enter`.
+            Kind::Counted => unsafe {
+                (api::api().PyGILState_Release)(PyGILState_STATE::PyGILState_LOCKED);
+            },
+        }
+    }
+}
+
+/// What this thread is for Python.
+struct Thread {
+    /// The state with which it attaches; null before the first time, and while it is attached.
+    state: Cell<*mut PyThreadState>,
+    attached: Cell<bool>,
+    /// Whether the state was made for this thread, and is to be given back when it ends.
+    owned: Cell<bool>,
+}
+
+impl Thread {
+    #[inline]
+    fn enter(&self) -> Kind {
+        if self.attached.get() {
+            return Kind::Nested;
+        }
+        let Some(state) = NonNull::new(self.state.get()) else {
+            return self.enter_first();
+        };
+        // SAFETY: the state is this thread's, saved when it detached.
+        unsafe { (api::api().PyEval_RestoreThread)(state.as_ptr()) };
+        self.attached.set(true);
+        Kind::Ours
+    }
+
+    #[cold]
+    fn enter_first(&self) -> Kind {
+        // SAFETY: the interpreter runs. When the thread had no state this makes one, and since the call is not undone
+        // before the thread ends, it stays.
+        let before = unsafe { (api::api().PyGILState_Ensure)() };
+        if before == PyGILState_STATE::PyGILState_LOCKED {
+            return Kind::Counted;
+        }
+        self.owned.set(true);
+        self.attached.set(true);
+        Kind::Ours
+    }
+
+    #[inline]
+    fn leave(&self) {
+        self.attached.set(false);
+        // SAFETY: this thread is attached.
+        self.state.set(unsafe { (api::api().PyEval_SaveThread)() });
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        if !self.owned.get() || self.attached.get() {
+            return;
+        }
+        let state = self.state.replace(ptr::null_mut());
+        if !state.is_null() {
+            // SAFETY: the state is this thread's; releasing what `enter_first` ensured clears and frees it.
+            unsafe {
+                (api::api().PyEval_RestoreThread)(state);
+                (api::api().PyGILState_Release)(PyGILState_STATE::PyGILState_UNLOCKED);
+            }
+        }
+    }
+}
+
+thread_local! {
+    static THREAD: Thread = const {
+        Thread {
+            state: Cell::new(ptr::null_mut()),
+            attached: Cell::new(false),
+            owned: Cell::new(false),
+        }
+    };
+}

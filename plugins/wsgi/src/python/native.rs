@@ -1,0 +1,382 @@
+//! Functions and types of ours that Python can call and hold. A panic in one of them becomes a `RuntimeError`.
+
+use std::ffi::{CStr, c_int, c_void};
+use std::marker::PhantomData;
+use std::ptr;
+use std::slice;
+
+use pyo3_ffi::{
+    Py_ssize_t, Py_tp_dealloc, Py_tp_getattro, Py_tp_iter, Py_tp_iternext, Py_tp_methods,
+    PyCFunction, PyMethodDef, PyMethodDefPointer, PyObject, PyType_Slot, PyType_Spec,
+};
+use worker_api::guard;
+
+use super::api::{self, LAST_SLOT, METH_FASTCALL, METH_KEYWORDS, TPFLAGS_DEFAULT};
+use super::attach::Python;
+use super::object::{Object, Stored};
+use super::raised::{Exception, PyResult, Raised};
+
+/// The form in which CPython calls: `METH_FASTCALL | METH_KEYWORDS`.
+type RawFunction = unsafe extern "C" fn(
+    *mut PyObject,
+    *const *mut PyObject,
+    Py_ssize_t,
+    *mut PyObject,
+) -> *mut PyObject;
+
+/// A function of ours: its name in Python, and what [`function!`](crate::function) made of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Function {
+    /// Its name.
+    pub(crate) name: &'static CStr,
+    /// Its entry.
+    pub(crate) entry: Entry,
+}
+
+/// What CPython calls. Made by [`function!`](crate::function) alone, around [`enter`].
+#[derive(Clone, Copy)]
+pub(crate) struct Entry(RawFunction);
+
+impl Entry {
+    /// Wraps an entry.
+    ///
+    /// # Safety
+    /// The function does nothing but call [`enter`] with what it was given.
+    pub(crate) const unsafe fn new(raw: RawFunction) -> Self {
+        Self(raw)
+    }
+}
+
+/// Makes an [`Entry`] of a function `fn(Python<'py>, &Object<'py>, &Arguments<'_, 'py>) -> PyResult<Object<'py>>`,
+/// whose second argument is the object that it is bound to.
+#[macro_export]
+macro_rules! function {
+    ($body:path) => {{
+        unsafe extern "C" fn raw(
+            me: *mut pyo3_ffi::PyObject,
+            arguments: *const *mut pyo3_ffi::PyObject,
+            count: pyo3_ffi::Py_ssize_t,
+            names: *mut pyo3_ffi::PyObject,
+        ) -> *mut pyo3_ffi::PyObject {
+            // SAFETY: handed on as CPython gave it.
+            unsafe { $crate::python::enter(me, arguments, count, names, $body) }
+        }
+        // SAFETY: it does nothing but call `enter`.
+        unsafe { $crate::python::Entry::new(raw) }
+    }};
+}
+
+/// The way in from CPython.
+///
+/// # Safety
+/// The arguments are those of a call by `METH_FASTCALL | METH_KEYWORDS`, bound to an object.
+pub(crate) unsafe fn enter(
+    me: *mut PyObject,
+    arguments: *const *mut PyObject,
+    count: Py_ssize_t,
+    names: *mut PyObject,
+    body: for<'py> fn(Python<'py>, &Object<'py>, &Arguments<'_, 'py>) -> PyResult<Object<'py>>,
+) -> *mut PyObject {
+    // SAFETY: CPython calls with the lock held, and keeps what it passes alive for the call. `names` is a tuple of
+    // that many names behind the arguments by position, or null.
+    unsafe {
+        let py = Python::assume();
+        answer(py, || {
+            let me = Object::shared(py, me);
+            let keywords = if names.is_null() { None } else { Some(Object::shared(py, names)) };
+            let all = count as usize
+                + match &keywords {
+                    Some(names) => names.len()?,
+                    None => 0,
+                };
+            let pointers = if all == 0 { &[] } else { slice::from_raw_parts(arguments, all) };
+            body(py, &me, &Arguments { py, pointers, by_position: count as usize, names: keywords })
+        })
+    }
+}
+
+/// Runs `body`, and turns what it returns, or its panic, into what CPython expects.
+fn answer<'py>(py: Python<'py>, body: impl FnOnce() -> PyResult<Object<'py>>) -> *mut PyObject {
+    match guard::catch("a native function", body) {
+        Ok(Ok(object)) => object.into_ptr(),
+        Ok(Err(raised)) => handed_back(raised),
+        Err(failure) => handed_back(Raised::new(py, Exception::Runtime, &failure.message)),
+    }
+}
+
+/// Null: the error stays set, for the caller.
+fn handed_back(_: Raised) -> *mut PyObject {
+    ptr::null_mut()
+}
+
+/// The arguments of a call from Python.
+pub(crate) struct Arguments<'a, 'py> {
+    py: Python<'py>,
+    pointers: &'a [*mut PyObject],
+    by_position: usize,
+    names: Option<Object<'py>>,
+}
+
+impl<'py> Arguments<'_, 'py> {
+    /// The arguments of these names, in their order; `TypeError` where there are others or too many.
+    pub(crate) fn take<const N: usize>(
+        &self,
+        expected: [&str; N],
+    ) -> PyResult<[Option<Object<'py>>; N]> {
+        if self.by_position > N {
+            let message = format!("takes {N} arguments, and {} were given", self.by_position);
+            return Err(Raised::new(self.py, Exception::Type, &message));
+        }
+        let mut taken = [const { None }; N];
+        for (place, pointer) in taken.iter_mut().zip(&self.pointers[..self.by_position]) {
+            *place = Some(self.shared(*pointer));
+        }
+        if let Some(names) = &self.names {
+            for (at, pointer) in self.pointers[self.by_position..].iter().enumerate() {
+                let name = names.tuple_item(at)?;
+                let name = name.as_str()?;
+                let Some(place) = expected.iter().position(|e| *e == name) else {
+                    let message = format!("has no argument `{name}`");
+                    return Err(Raised::new(self.py, Exception::Type, &message));
+                };
+                taken[place] = Some(self.shared(*pointer));
+            }
+        }
+        Ok(taken)
+    }
+
+    fn shared(&self, pointer: *mut PyObject) -> Object<'py> {
+        // SAFETY: CPython keeps the arguments alive for the call, which this value does not outlive.
+        unsafe { Object::shared(self.py, pointer) }
+    }
+}
+
+/// `argument`, or `TypeError` with its name where it was not given.
+pub(crate) fn required<'py>(
+    py: Python<'py>,
+    argument: Option<Object<'py>>,
+    name: &str,
+) -> PyResult<Object<'py>> {
+    argument
+        .ok_or_else(|| Raised::new(py, Exception::Type, &format!("lacks the argument `{name}`")))
+}
+
+/// A [`Function`] in the form that CPython keeps a pointer to: made once, never freed.
+pub(crate) struct Definition(&'static PyMethodDef);
+
+// SAFETY: CPython reads it only.
+unsafe impl Send for Definition {}
+// SAFETY: as above.
+unsafe impl Sync for Definition {}
+
+impl Definition {
+    /// Makes it. For functions of which many objects are bound: once, not for each of them.
+    pub(crate) fn new(function: Function) -> Self {
+        Self(Box::leak(Box::new(definition(function))))
+    }
+
+    /// A Python function, bound to `me`.
+    pub(crate) fn bind<'py>(&self, me: &Object<'py>) -> PyResult<Object<'py>> {
+        let py = me.py();
+        // SAFETY: the definition is never freed, and never written to; CPython takes a reference of its own to `me`.
+        unsafe {
+            let definition = ptr::from_ref(self.0).cast_mut();
+            let made = (py.api().PyCFunction_NewEx)(definition, me.as_ptr(), ptr::null_mut());
+            Object::owned(py, made)
+        }
+    }
+}
+
+fn definition(function: Function) -> PyMethodDef {
+    PyMethodDef {
+        ml_name: function.name.as_ptr(),
+        // CPython takes the pointer for what the flags say, and not for what the union's field does.
+        ml_meth: PyMethodDefPointer {
+            // SAFETY: both are pointers to functions; see above for who calls it how.
+            PyCFunction: unsafe {
+                std::mem::transmute::<RawFunction, PyCFunction>(function.entry.0)
+            },
+        },
+        ml_flags: METH_FASTCALL | METH_KEYWORDS,
+        ml_doc: ptr::null(),
+    }
+}
+
+/// What a type of ours does beside its methods.
+pub(crate) trait Native: Sized + 'static {
+    /// Its full name: `jimu.Input`.
+    const NAME: &'static CStr;
+    /// Its methods.
+    const METHODS: &'static [Function];
+    /// Whether it is its own iterator.
+    const ITERATES: bool = false;
+    /// Whether [`Native::attribute`] answers for its attributes.
+    const ANSWERS: bool = false;
+
+    /// What becomes of the value when nobody refers to its object any more.
+    fn end(self, py: Python<'_>) {
+        let _ = py;
+    }
+
+    /// The next item; nothing at the end.
+    fn next<'py>(&self, me: &Object<'py>) -> PyResult<Option<Object<'py>>> {
+        let _ = me;
+        Ok(None)
+    }
+
+    /// An attribute.
+    fn attribute<'py>(&self, me: &Object<'py>, name: &Object<'py>) -> PyResult<Object<'py>> {
+        let _ = name;
+        Ok(me.clone())
+    }
+}
+
+/// A Python type whose objects hold a `T`. Python code can neither make objects of it nor derive from it.
+pub(crate) struct NativeType<T> {
+    kind: Stored,
+    holds: PhantomData<fn() -> T>,
+}
+
+/// An object of ours in memory: CPython's head, and where the value is (null in one that Python made by itself).
+#[repr(C)]
+struct Layout<T> {
+    head: PyObject,
+    value: *mut T,
+}
+
+impl<T: Native> NativeType<T> {
+    /// Makes the type.
+    pub(crate) fn new(py: Python<'_>) -> PyResult<Self> {
+        let mut methods: Vec<PyMethodDef> = T::METHODS.iter().copied().map(definition).collect();
+        methods.push(PyMethodDef::zeroed());
+        let methods = methods.leak();
+        let slot = |slot: c_int, pfunc: *mut c_void| PyType_Slot { slot, pfunc };
+        let mut slots = vec![
+            slot(Py_tp_dealloc, deallocate::<T> as *mut c_void),
+            slot(Py_tp_methods, methods.as_mut_ptr().cast()),
+        ];
+        if T::ITERATES {
+            slots.push(slot(Py_tp_iter, itself as *mut c_void));
+            slots.push(slot(Py_tp_iternext, next::<T> as *mut c_void));
+        }
+        if T::ANSWERS {
+            slots.push(slot(Py_tp_getattro, attribute::<T> as *mut c_void));
+        }
+        slots.push(LAST_SLOT);
+        let mut spec = PyType_Spec {
+            name: T::NAME.as_ptr(),
+            basicsize: size_of::<Layout<T>>() as c_int,
+            itemsize: 0,
+            flags: TPFLAGS_DEFAULT,
+            slots: slots.as_mut_ptr(),
+        };
+        // SAFETY: CPython copies the spec and its slots; name and methods are never freed.
+        let kind = unsafe { Object::owned(py, (py.api().PyType_FromSpec)(&raw mut spec))? };
+        Ok(Self { kind: kind.store(), holds: PhantomData })
+    }
+
+    /// An object with that value.
+    pub(crate) fn make<'py>(&self, py: Python<'py>, value: T) -> PyResult<Object<'py>> {
+        // SAFETY: the type is ours, so the memory has the layout; it comes zeroed, and the value is ours to place.
+        unsafe {
+            let made = (py.api().PyType_GenericAlloc)(self.kind.get(py).as_ptr().cast(), 0);
+            let object = Object::owned(py, made)?;
+            (*made.cast::<Layout<T>>()).value = Box::into_raw(Box::new(value));
+            Ok(object)
+        }
+    }
+
+    /// The value of an object of this type; `TypeError` where it is another's.
+    #[inline]
+    pub(crate) fn value<'a>(&self, object: &'a Object<'_>) -> PyResult<&'a T> {
+        let py = object.py();
+        if !object.is_exactly(&self.kind.get(py)) {
+            return Err(Raised::new(py, Exception::Type, "the object is of another type"));
+        }
+        // SAFETY: of our type, therefore of the layout.
+        unsafe { value_of(py, object.as_ptr()) }
+    }
+}
+
+/// # Safety
+/// `object` is alive and has the layout of `T`.
+unsafe fn value_of<'a, T>(py: Python<'_>, object: *mut PyObject) -> PyResult<&'a T> {
+    // SAFETY: by this function's contract; the value lives as long as the object.
+    let value = unsafe { (*object.cast::<Layout<T>>()).value.as_ref() };
+    value
+        .ok_or_else(|| Raised::new(py, Exception::Runtime, "the object was not made by the server"))
+}
+
+unsafe extern "C" fn deallocate<T: Native>(object: *mut PyObject) {
+    // SAFETY: called by CPython with the lock held, once, for an object of our type that nobody refers to. Objects of
+    // a heap type own a reference to it.
+    unsafe {
+        let value = (*object.cast::<Layout<T>>()).value;
+        let kind = (*object).ob_type;
+        if !value.is_null() {
+            // A panic while the value is dropped must not reach CPython; there is nobody to tell but the log.
+            let _ = guard::catch("a native object's end", || {
+                Box::from_raw(value).end(Python::assume());
+            });
+        }
+        (api::api().PyObject_Free)(object.cast());
+        (api::api().Py_DecRef)(kind.cast());
+    }
+}
+
+unsafe extern "C" fn itself(object: *mut PyObject) -> *mut PyObject {
+    // SAFETY: called by CPython with the lock held, for an object that is alive.
+    unsafe { (api::api().Py_IncRef)(object) };
+    object
+}
+
+unsafe extern "C" fn next<T: Native>(object: *mut PyObject) -> *mut PyObject {
+    // SAFETY: called by CPython with the lock held, for an object of our type that is alive.
+    unsafe {
+        let py = Python::assume();
+        let me = Object::shared(py, object);
+        let step = guard::catch("a native iterator", || {
+            value_of::<T>(py, object).and_then(|value| value.next(&me))
+        });
+        match step {
+            Ok(Ok(Some(item))) => item.into_ptr(),
+            Ok(Ok(None)) => ptr::null_mut(),
+            Ok(Err(raised)) => handed_back(raised),
+            Err(failure) => handed_back(Raised::new(py, Exception::Runtime, &failure.message)),
+        }
+    }
+}
+
+unsafe extern "C" fn attribute<T: Native>(
+    object: *mut PyObject,
+    name: *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: called by CPython with the lock held, for an object of our type and a name, both alive.
+    unsafe {
+        let py = Python::assume();
+        let me = Object::shared(py, object);
+        let name = Object::shared(py, name);
+        answer(py, || value_of::<T>(py, object)?.attribute(&me, &name))
+    }
+}
+
+/// A value that only who holds the interpreter touches. Borrowing it twice at once, for example from a second thread
+/// while the first waits detached in the middle of its work, is an error of the application's and not a crash.
+pub(crate) struct Cell<T>(std::cell::RefCell<T>);
+
+// SAFETY: the `RefCell` is reached with a token only, which proves that this thread holds the interpreter's lock; its
+// flag is therefore changed by one thread at a time. A borrow that is held over a detached section stays flagged.
+unsafe impl<T: Send> Sync for Cell<T> {}
+
+impl<T> Cell<T> {
+    /// Wraps a value.
+    pub(crate) const fn new(value: T) -> Self {
+        Self(std::cell::RefCell::new(value))
+    }
+
+    /// Borrows it; nothing while somebody else has it.
+    #[inline]
+    pub(crate) fn borrow<'a>(&'a self, _py: Python<'_>) -> Option<std::cell::RefMut<'a, T>> {
+        self.0.try_borrow_mut().ok()
+    }
+}

@@ -1,0 +1,156 @@
+//! References to Python objects: counted, never null.
+
+use std::mem::ManuallyDrop;
+use std::ops::Deref;
+use std::ptr::NonNull;
+
+use pyo3_ffi::{PyObject, PyTypeObject};
+
+use super::attach::Python;
+use super::raised::{PyResult, Raised};
+
+/// An owned reference, usable while this thread is attached.
+#[repr(transparent)]
+pub(crate) struct Object<'py> {
+    pointer: NonNull<PyObject>,
+    python: std::marker::PhantomData<Python<'py>>,
+}
+
+impl<'py> Object<'py> {
+    /// Takes a new reference that CPython gave; null means that an error is set.
+    ///
+    /// # Safety
+    /// `pointer` is null with an error set, or a reference that now belongs to the result.
+    #[inline]
+    pub(super) unsafe fn owned(_py: Python<'py>, pointer: *mut PyObject) -> PyResult<Self> {
+        match NonNull::new(pointer) {
+            Some(pointer) => Ok(Self { pointer, python: std::marker::PhantomData }),
+            None => Err(Raised::set()),
+        }
+    }
+
+    /// Makes a reference of one that somebody else owns.
+    ///
+    /// # Safety
+    /// `pointer` is an object that is alive.
+    #[inline]
+    pub(super) unsafe fn shared(py: Python<'py>, pointer: *mut PyObject) -> Self {
+        // SAFETY: alive, by this function's contract.
+        unsafe { (py.api().Py_IncRef)(pointer) };
+        // SAFETY: an object that is alive has an address.
+        let pointer = unsafe { NonNull::new_unchecked(pointer) };
+        Self { pointer, python: std::marker::PhantomData }
+    }
+
+    /// The object, borrowed.
+    #[inline]
+    pub(super) fn as_ptr(&self) -> *mut PyObject {
+        self.pointer.as_ptr()
+    }
+
+    /// The reference, for CPython to own.
+    #[inline]
+    pub(super) fn into_ptr(self) -> *mut PyObject {
+        ManuallyDrop::new(self).pointer.as_ptr()
+    }
+
+    /// The token that this reference stands for.
+    #[inline]
+    #[allow(clippy::unused_self, reason = "the reference is the proof")]
+    pub(crate) fn py(&self) -> Python<'py> {
+        // SAFETY: a reference lives only while its thread is attached: its lifetime is the token's.
+        unsafe { Python::assume() }
+    }
+
+    /// Whether both are the same object.
+    #[inline]
+    pub(crate) fn is(&self, other: &Object<'_>) -> bool {
+        self.pointer == other.pointer
+    }
+
+    /// Whether it is `None`.
+    #[inline]
+    pub(crate) fn is_none(&self) -> bool {
+        self.as_ptr() == self.py().api()._Py_NoneStruct
+    }
+
+    /// The object's type, borrowed.
+    #[inline]
+    pub(super) fn type_ptr(&self) -> *mut PyTypeObject {
+        // SAFETY: the head of an object is part of the stable ABI, and the object is alive.
+        unsafe { (*self.as_ptr()).ob_type }
+    }
+
+    /// How many references there are to it. An `immortal` object has some large number.
+    #[inline]
+    pub(crate) fn reference_count(&self) -> u32 {
+        // SAFETY: the object is alive, and its count is the first thing in it: a word up to 3.11, of whose 64 bits
+        // later versions use the lower half for the count. Counts of our own objects stay far below 2^32.
+        unsafe { self.as_ptr().cast::<u32>().read() }
+    }
+
+    /// The reference, for longer than this thread is attached.
+    #[inline]
+    pub(crate) fn store(self) -> Stored {
+        let pointer = self.pointer;
+        std::mem::forget(self);
+        Stored(pointer)
+    }
+}
+
+impl Clone for Object<'_> {
+    #[inline]
+    fn clone(&self) -> Self {
+        // SAFETY: alive, because this reference is.
+        unsafe { Self::shared(self.py(), self.as_ptr()) }
+    }
+}
+
+impl Drop for Object<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: the reference is this value's own.
+        unsafe { (self.py().api().Py_DecRef)(self.as_ptr()) };
+    }
+}
+
+/// An owned reference that outlives the attachment. Dropped without [`Stored::take`], it is leaked: a reference can
+/// be given back only while attached.
+pub(crate) struct Stored(NonNull<PyObject>);
+
+// SAFETY: the object is touched only with a token, that is under the interpreter's lock.
+unsafe impl Send for Stored {}
+// SAFETY: as above.
+unsafe impl Sync for Stored {}
+
+impl Stored {
+    /// The object, to use while attached.
+    #[inline]
+    pub(crate) fn get<'a, 'py>(&'a self, _py: Python<'py>) -> Borrowed<'a, 'py> {
+        Borrowed {
+            object: ManuallyDrop::new(Object { pointer: self.0, python: std::marker::PhantomData }),
+            owner: std::marker::PhantomData,
+        }
+    }
+
+    /// The reference itself, to be dropped while attached.
+    #[inline]
+    pub(crate) fn take(self, _py: Python<'_>) -> Object<'_> {
+        Object { pointer: self.0, python: std::marker::PhantomData }
+    }
+}
+
+/// A reference that a [`Stored`] owns.
+pub(crate) struct Borrowed<'a, 'py> {
+    object: ManuallyDrop<Object<'py>>,
+    owner: std::marker::PhantomData<&'a Stored>,
+}
+
+impl<'py> Deref for Borrowed<'_, 'py> {
+    type Target = Object<'py>;
+
+    #[inline]
+    fn deref(&self) -> &Object<'py> {
+        &self.object
+    }
+}

@@ -1,0 +1,122 @@
+//! The error that is set in this thread, and the exception that it becomes.
+
+use std::ptr;
+
+use super::attach::Python;
+use super::object::Object;
+
+/// The result of a call into Python.
+pub(crate) type PyResult<T> = Result<T, Raised>;
+
+/// Says that an error is set in this thread. It carries nothing: the error is the interpreter's to keep until it is
+/// taken, cleared, or handed back to Python by returning.
+#[must_use = "an error that is set must be taken, cleared, or returned to Python"]
+#[derive(Debug)]
+pub(crate) struct Raised(());
+
+/// Which of Python's exceptions to raise.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exception {
+    /// `AssertionError`
+    Assertion,
+    /// `ConnectionResetError`
+    ConnectionReset,
+    /// `OSError`
+    Os,
+    /// `RuntimeError`
+    Runtime,
+    /// `TimeoutError`
+    Timeout,
+    /// `TypeError`
+    Type,
+    /// `ValueError`
+    Value,
+}
+
+impl Raised {
+    /// States that an error is set.
+    #[inline]
+    pub(super) fn set() -> Self {
+        Self(())
+    }
+
+    /// Sets an error of that kind with that message.
+    #[cold]
+    pub(crate) fn new(py: Python<'_>, kind: Exception, message: &str) -> Self {
+        let api = py.api();
+        let exception = match kind {
+            Exception::Assertion => api.PyExc_AssertionError,
+            Exception::ConnectionReset => api.PyExc_ConnectionResetError,
+            Exception::Os => api.PyExc_OSError,
+            Exception::Runtime => api.PyExc_RuntimeError,
+            Exception::Timeout => api.PyExc_TimeoutError,
+            Exception::Type => api.PyExc_TypeError,
+            Exception::Value => api.PyExc_ValueError,
+        };
+        if let Ok(text) = py.text(message) {
+            // SAFETY: the first is one of CPython's exceptions, the second an object that is alive.
+            unsafe { (api.PyErr_SetObject)(*exception, text.as_ptr()) };
+        }
+        Self(())
+    }
+
+    /// Raises this exception again, with its traceback where there is one.
+    pub(crate) fn again(
+        py: Python<'_>,
+        kind: Object<'_>,
+        value: Object<'_>,
+        trace: Option<Object<'_>>,
+    ) -> Self {
+        let trace = trace.map_or(ptr::null_mut(), Object::into_ptr);
+        // SAFETY: takes the three references.
+        unsafe { (py.api().PyErr_Restore)(kind.into_ptr(), value.into_ptr(), trace) };
+        Self(())
+    }
+
+    /// Raises an exception that was taken, again.
+    pub(crate) fn restore(exception: &Object<'_>) -> Self {
+        let api = exception.py().api();
+        // SAFETY: alive; a value that is an exception brings its type and its traceback.
+        unsafe { (api.PyErr_SetObject)(exception.type_ptr().cast(), exception.as_ptr()) };
+        Self(())
+    }
+
+    /// Takes the error: the exception object, its traceback attached.
+    #[cold]
+    #[allow(clippy::unused_self, reason = "the value says that there is an error to take")]
+    pub(crate) fn take(self, py: Python<'_>) -> Object<'_> {
+        let api = py.api();
+        let (mut kind, mut value, mut trace) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
+        // SAFETY: the three places are ours, and hold owned references or null afterwards. An exception that was
+        // normalized has a value of its type.
+        unsafe {
+            (api.PyErr_Fetch)(&raw mut kind, &raw mut value, &raw mut trace);
+            (api.PyErr_NormalizeException)(&raw mut kind, &raw mut value, &raw mut trace);
+            if !trace.is_null() {
+                (api.PyException_SetTraceback)(value, trace);
+                (api.Py_DecRef)(trace);
+            }
+            if !kind.is_null() {
+                (api.Py_DecRef)(kind);
+            }
+            Object::owned(py, value).unwrap_or_else(|_| py.none())
+        }
+    }
+
+    /// Forgets the error.
+    #[allow(clippy::unused_self, reason = "the value says that there is an error to clear")]
+    pub(crate) fn clear(self, py: Python<'_>) {
+        // SAFETY: attached.
+        unsafe { (py.api().PyErr_Clear)() };
+    }
+}
+
+impl Python<'_> {
+    /// The error that is set, if there is one.
+    #[inline]
+    pub(super) fn pending(self) -> Option<Raised> {
+        // SAFETY: attached.
+        let kind = unsafe { (self.api().PyErr_Occurred)() };
+        (!kind.is_null()).then_some(Raised(()))
+    }
+}

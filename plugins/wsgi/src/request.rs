@@ -1,0 +1,404 @@
+//! One request as Python holds it: the exchange, and the objects through which the application uses it.
+//!
+//! The objects are made once and used for request after request, as long as the application did not keep them:
+//! making four Python objects costs more than all the rest of a small request.
+
+use worker_api::{Exchange, Failure, FailureKind};
+
+use crate::bridge::Bridge;
+use crate::function;
+use crate::input::Input;
+use crate::python::{
+    Arguments, Cell, Exception, Function, Native, Object, PyResult, Python, Raised, Stored,
+    required,
+};
+use crate::response::{Phase, Response, is_text, is_token, trimmed};
+
+/// What a request consists of. The value of the Python object that is `wsgi.input`.
+pub(crate) struct Request(Cell<State>);
+
+/// The parts of a request.
+#[derive(Default)]
+pub(crate) struct State {
+    /// The exchange; nothing between two requests, and while the application's own loop has it.
+    pub(crate) exchange: Option<Exchange>,
+    /// What the application has said in answer.
+    pub(crate) response: Response,
+    /// What has been read of the body and not been given out yet.
+    pub(crate) input: Input,
+    /// The first failure of the exchange, which the application saw as an exception.
+    pub(crate) failure: Option<Failure>,
+    /// `write`, as `start_response` gives it.
+    write: Option<Stored>,
+    /// A socket object for the connection, where the application asked for one.
+    socket: Option<Stored>,
+}
+
+impl Request {
+    /// Borrows the parts; `RuntimeError` where another thread of the application is in the middle of using them.
+    #[inline]
+    pub(crate) fn state<'a>(&'a self, py: Python<'_>) -> PyResult<std::cell::RefMut<'a, State>> {
+        self.0.borrow(py).ok_or_else(|| {
+            Raised::new(py, Exception::Runtime, "the request is in use by another thread")
+        })
+    }
+}
+
+impl State {
+    /// The exchange, while the request lasts.
+    pub(crate) fn open<'a>(
+        &'a mut self,
+        py: Python<'_>,
+    ) -> PyResult<(&'a mut Exchange, &'a mut Response)> {
+        match &mut self.exchange {
+            Some(exchange) => Ok((exchange, &mut self.response)),
+            None => Err(Raised::new(py, Exception::Runtime, "the request is over")),
+        }
+    }
+
+    /// Notes a failure of the exchange, and raises the exception that stands for it.
+    #[cold]
+    pub(crate) fn raise(&mut self, py: Python<'_>, failure: Failure) -> Raised {
+        let kind = match failure.kind {
+            FailureKind::GONE => Exception::ConnectionReset,
+            FailureKind::TIMEOUT => Exception::Timeout,
+            FailureKind::APPLICATION => Exception::Value,
+            _ => Exception::Os,
+        };
+        let raised = Raised::new(py, kind, &failure.to_string());
+        self.failure.get_or_insert(failure);
+        raised
+    }
+
+    /// Sends a part of the body, with the head before it if it is the first.
+    pub(crate) fn send(&mut self, py: Python<'_>, bytes: &[u8]) -> PyResult<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let (exchange, response) = self.open(py)?;
+        let sent = response.account(bytes.len() as u64).and_then(|()| {
+            response.send_head(exchange, None)?;
+            if response.omits_body() {
+                return Ok(());
+            }
+            py.detach(|| exchange.write(bytes))
+        });
+        sent.map_err(|failure| self.raise(py, failure))
+    }
+}
+
+impl Native for Request {
+    const NAME: &'static std::ffi::CStr = c"jimu.Input";
+    const METHODS: &'static [Function] = &[
+        Function { name: c"read", entry: function!(crate::input::read) },
+        Function { name: c"readline", entry: function!(crate::input::readline) },
+        Function { name: c"readlines", entry: function!(crate::input::readlines) },
+    ];
+    const ITERATES: bool = true;
+
+    fn end(self, py: Python<'_>) {
+        if let Some(mut state) = self.0.borrow(py) {
+            let State { write, socket, .. } = std::mem::take(&mut *state);
+            drop((write.map(|w| w.take(py)), socket.map(|s| s.take(py))));
+        }
+    }
+
+    fn next<'py>(&self, me: &Object<'py>) -> PyResult<Option<Object<'py>>> {
+        let line = self.state(me.py())?.line(me.py(), usize::MAX)?;
+        Ok(if line.is_empty() { None } else { Some(me.py().octets(&line)?) })
+    }
+}
+
+/// The value of the Python object that is `gunicorn.socket`: becomes a socket object when it is first used. Few
+/// applications use it, and making one costs as much as a small request.
+pub(crate) struct Socket {
+    /// The [`Request`].
+    owner: Stored,
+}
+
+impl Native for Socket {
+    const NAME: &'static std::ffi::CStr = c"jimu.Socket";
+    const METHODS: &'static [Function] = &[];
+    const ANSWERS: bool = true;
+
+    fn end(self, py: Python<'_>) {
+        drop(self.owner.take(py));
+    }
+
+    fn attribute<'py>(&self, me: &Object<'py>, name: &Object<'py>) -> PyResult<Object<'py>> {
+        let py = me.py();
+        if name.as_str()?.starts_with("__") {
+            // `isinstance` and its like ask for these: that is no use of the socket yet.
+            return me.own_attr(name);
+        }
+        let bridge = Bridge::get();
+        let owner = self.owner.get(py);
+        let request = bridge.types.request.value(&owner)?;
+        let made = request.state(py)?.socket.as_ref().map(|socket| socket.get(py).clone());
+        let socket = if let Some(socket) = made {
+            socket
+        } else {
+            let fd = request.state(py)?.open(py)?.0.descriptor();
+            let made = bridge.helper(py, "socket_of", [&py.number(fd.into())?])?;
+            request.state(py)?.socket = Some(made.clone().store());
+            made
+        };
+        socket.attr(name)
+    }
+}
+
+/// The objects of a request, in one place: taken from a pool and given back to it.
+pub(crate) struct Slot {
+    /// The [`Request`], which is `wsgi.input`.
+    pub(crate) input: Stored,
+    /// `start_response`.
+    pub(crate) start_response: Stored,
+    /// `wsgi.early_hints`.
+    pub(crate) early_hints: Stored,
+    /// The [`Socket`].
+    pub(crate) socket: Stored,
+}
+
+impl Slot {
+    /// Makes the objects.
+    pub(crate) fn new(py: Python<'_>, bridge: &Bridge) -> PyResult<Self> {
+        let input = bridge.types.request.make(py, Request(Cell::new(State::default())))?;
+        let write = bridge.types.write.bind(&input)?;
+        bridge.types.request.value(&input)?.state(py)?.write = Some(write.store());
+        Ok(Self {
+            start_response: bridge.types.start_response.bind(&input)?.store(),
+            early_hints: bridge.types.early_hints.bind(&input)?.store(),
+            socket: bridge.types.socket.make(py, Socket { owner: input.clone().store() })?.store(),
+            input: input.store(),
+        })
+    }
+
+    /// Puts an exchange in.
+    pub(crate) fn begin(
+        &self,
+        py: Python<'_>,
+        bridge: &Bridge,
+        exchange: Exchange,
+    ) -> PyResult<()> {
+        let input = self.input.get(py);
+        let mut state = bridge.types.request.value(&input)?.state(py)?;
+        state.response.begin(exchange.head().method.as_str() == "HEAD");
+        state.input.begin(exchange.head().content_length.into_option());
+        state.failure = None;
+        state.exchange = Some(exchange);
+        Ok(())
+    }
+
+    /// Takes the exchange out: from now on the application's use of these objects is an error.
+    pub(crate) fn end(&self, py: Python<'_>, bridge: &Bridge) -> PyResult<Option<Exchange>> {
+        let input = self.input.get(py);
+        let mut state = bridge.types.request.value(&input)?.state(py)?;
+        let socket = state.socket.take().map(|socket| socket.take(py));
+        state.response.phase = Phase::Over;
+        let exchange = state.exchange.take();
+        // The socket's own end runs Python code.
+        drop(state);
+        drop(socket);
+        Ok(exchange)
+    }
+
+    /// Whether nobody but the slot refers to its objects.
+    pub(crate) fn is_free(&self, py: Python<'_>, bridge: &Bridge) -> bool {
+        let input = self.input.get(py);
+        let write_is_free =
+            bridge.types.request.value(&input).and_then(|request| request.state(py)).map(|state| {
+                state.write.as_ref().is_some_and(|w| w.get(py).reference_count() == 1)
+            });
+        let write_is_free = write_is_free.unwrap_or_else(|raised| {
+            raised.clear(py);
+            false
+        });
+        write_is_free
+            && self.start_response.get(py).reference_count() == 1
+            && self.early_hints.get(py).reference_count() == 1
+            && self.socket.get(py).reference_count() == 1
+            && input.reference_count() == REFERENCES_TO_INPUT
+    }
+
+    /// Lets go of the objects: they live on as long as the application holds them.
+    pub(crate) fn let_go(self, py: Python<'_>, bridge: &Bridge) {
+        let input = self.input.take(py);
+        let write = bridge
+            .types
+            .request
+            .value(&input)
+            .and_then(|request| request.state(py))
+            .map(|mut state| state.write.take());
+        match write {
+            // Breaks the circle: `write` is bound to the input that keeps it.
+            Ok(write) => drop(write.map(|w| w.take(py))),
+            Err(raised) => raised.clear(py),
+        }
+        drop((self.start_response.take(py), self.early_hints.take(py), self.socket.take(py)));
+    }
+}
+
+/// `start_response(status, headers, exc_info=None)`, bound to the request.
+pub(crate) fn start_response<'py>(
+    py: Python<'py>,
+    me: &Object<'py>,
+    arguments: &Arguments<'_, 'py>,
+) -> PyResult<Object<'py>> {
+    let [status, headers, exc_info] = arguments.take(["status", "headers", "exc_info"])?;
+    let status = required(py, status, "status")?;
+    let headers = required(py, headers, "headers")?;
+    let request = Bridge::get().types.request.value(me)?;
+    let exc_info = exc_info.filter(|info| !info.is_none());
+    let phase = request.state(py)?.response.phase;
+    match (phase, exc_info) {
+        (Phase::Over, _) => {
+            return Err(Raised::new(py, Exception::Runtime, "start_response after the request"));
+        }
+        (Phase::Sent, Some(info)) => return Err(raise_again(py, &info)?),
+        (Phase::Said | Phase::Sent, None) => {
+            let message = "start_response was called before, and there is no exc_info";
+            return Err(Raised::new(py, Exception::Assertion, message));
+        }
+        (Phase::Nothing, _) | (Phase::Said, Some(_)) => {}
+    }
+    let said = say(py, &mut request.state(py)?.response, &status, &headers);
+    let mut state = request.state(py)?;
+    if let Err(raised) = said {
+        state.response.phase = Phase::Nothing;
+        return Err(raised);
+    }
+    state.response.phase = Phase::Said;
+    match &state.write {
+        Some(write) => Ok(write.get(py).clone()),
+        None => Ok(py.none()),
+    }
+}
+
+fn say<'py>(
+    py: Python<'py>,
+    response: &mut Response,
+    status: &Object<'py>,
+    headers: &Object<'py>,
+) -> PyResult<()> {
+    let refused =
+        |refused: crate::response::Refused| Raised::new(py, Exception::Value, &refused.to_string());
+    response.forget();
+    response.set_status(text(status, "the status")?).map_err(refused)?;
+    each_header(headers, |name, value| response.add(name, value).map_err(refused))
+}
+
+/// Calls `with` for each header of a list of pairs.
+fn each_header(
+    headers: &Object<'_>,
+    mut with: impl FnMut(&str, &[u8]) -> PyResult<()>,
+) -> PyResult<()> {
+    let headers = headers.to_list()?;
+    for place in 0..headers.list_len() {
+        let item = headers.list_item(place)?;
+        let (name, value) = item.pair().map_or_else(|| loose_pair(&item), Ok)?;
+        if !value.is_exact_str() {
+            text(&value, "a header's value")?;
+        }
+        with(text(&name, "a header's name")?, value.as_latin1()?.octets())?;
+    }
+    Ok(())
+}
+
+/// A pair that is no tuple: a list of two, as some frameworks have it.
+#[cold]
+fn loose_pair<'py>(pair: &Object<'py>) -> PyResult<(Object<'py>, Object<'py>)> {
+    let items = pair.to_list()?;
+    if items.list_len() != 2 {
+        let message = "a header is not a pair of name and value";
+        return Err(Raised::new(pair.py(), Exception::Type, message));
+    }
+    Ok((items.list_item(0)?, items.list_item(1)?))
+}
+
+fn text<'a>(object: &'a Object<'_>, what: &str) -> PyResult<&'a str> {
+    object.as_str().map_err(|raised| {
+        let py = object.py();
+        raised.clear(py);
+        let message = format!("{what} must be str, not {}", object.type_name());
+        Raised::new(py, Exception::Type, &message)
+    })
+}
+
+/// Raises the exception of an `exc_info` again: the head is on its way, so that no other can take its place.
+#[cold]
+fn raise_again<'py>(py: Python<'py>, info: &Object<'py>) -> PyResult<Raised> {
+    let (kind, value, trace) = (info.tuple_item(0)?, info.tuple_item(1)?, info.tuple_item(2)?);
+    let trace = Some(trace).filter(|trace| !trace.is_none());
+    Ok(Raised::again(py, kind, value, trace))
+}
+
+/// `write(data)`, bound to the request: what `start_response` gives back.
+pub(crate) fn write<'py>(
+    py: Python<'py>,
+    me: &Object<'py>,
+    arguments: &Arguments<'_, 'py>,
+) -> PyResult<Object<'py>> {
+    let [data] = arguments.take(["data"])?;
+    let data = required(py, data, "data")?;
+    let request = Bridge::get().types.request.value(me)?;
+    let mut state = request.state(py)?;
+    if state.response.phase == Phase::Nothing {
+        return Err(Raised::new(py, Exception::Assertion, "write() before start_response()"));
+    }
+    let bytes = data.as_octets().ok_or_else(|| not_octets(&data, "write()"))?;
+    state.send(py, bytes)?;
+    Ok(py.none())
+}
+
+/// The `TypeError` for a part of a body that is no `bytes`.
+#[cold]
+pub(crate) fn not_octets(object: &Object<'_>, where_from: &str) -> Raised {
+    let message = format!("{where_from} gave {} where bytes were due", object.type_name());
+    Raised::new(object.py(), Exception::Type, &message)
+}
+
+/// `wsgi.early_hints(headers)`, bound to the request: sends 103 (RFC 8297), unless the answer has begun.
+pub(crate) fn early_hints<'py>(
+    py: Python<'py>,
+    me: &Object<'py>,
+    arguments: &Arguments<'_, 'py>,
+) -> PyResult<Object<'py>> {
+    let [headers] = arguments.take(["headers"])?;
+    let headers = required(py, headers, "headers")?.to_list()?;
+    let mut fields: Vec<(String, Vec<u8>)> = Vec::new();
+    for place in 0..headers.list_len() {
+        let pair = headers.list_item(place)?;
+        let (name, value) = pair.pair().map_or_else(|| loose_pair(&pair), Ok)?;
+        let (name, value) = (octets_of(&name)?, octets_of(&value)?);
+        if name.is_empty()
+            || !name.iter().all(|b| is_token(*b))
+            || !value.iter().all(|b| is_text(*b))
+        {
+            let message = format!("Invalid header {:?}", String::from_utf8_lossy(&name));
+            return Err(Raised::new(py, Exception::Value, &message));
+        }
+        fields.push((String::from_utf8_lossy(&name).into_owned(), trimmed(&value).to_vec()));
+    }
+    let request = Bridge::get().types.request.value(me)?;
+    let mut state = request.state(py)?;
+    let (exchange, response) = state.open(py)?;
+    if response.phase == Phase::Sent {
+        return Ok(py.none());
+    }
+    let headers: Vec<_> = fields.iter().map(|(n, v)| worker_api::Header::new(n, v)).collect();
+    match py.detach(|| exchange.informational(103, &headers)) {
+        Ok(()) => Ok(py.none()),
+        Err(failure) => Err(state.raise(py, failure)),
+    }
+}
+
+fn octets_of(object: &Object<'_>) -> PyResult<Vec<u8>> {
+    if let Some(octets) = object.as_octets() {
+        return Ok(octets.to_vec());
+    }
+    text(object, "a header")?;
+    Ok(object.as_latin1()?.octets().to_vec())
+}
+
+/// From the slot itself, and from the four objects that are bound to it.
+const REFERENCES_TO_INPUT: u32 = 5;

@@ -1,0 +1,271 @@
+//! The response that an application is making: what it said in `start_response`, and whether what it sends fits that.
+//!
+//! No Python in here: the rules of PEP 3333 and RFC 9110 on plain octets.
+
+use worker_api::{Exchange, Failure, Header, Result};
+
+/// How far a response is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Phase {
+    /// `start_response` was not called.
+    #[default]
+    Nothing,
+    /// It was, and nothing has been sent: it may be called again, with `exc_info`.
+    Said,
+    /// The head went to the exchange with the first octets of the body.
+    Sent,
+    /// The request is over.
+    Over,
+}
+
+/// One response. Used again for the next request: its memory stays.
+#[derive(Default)]
+pub(crate) struct Response {
+    pub(crate) phase: Phase,
+    status: u16,
+    reason: String,
+    names: String,
+    values: Vec<u8>,
+    /// The lengths of each field's name and value in `names` and `values`.
+    fields: Vec<(u32, u32)>,
+    /// What `Content-Length` says.
+    announced: Option<u64>,
+    written: u64,
+    head_request: bool,
+}
+
+/// Why something in a response's head may not be sent.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refused {
+    #[error("Invalid status {0:?}: three digits of a final status, a space and a reason")]
+    Status(String),
+    #[error("Invalid header name {0:?}")]
+    Name(String),
+    // The value may be a secret: only the name is told.
+    #[error("Invalid value of header {0:?}")]
+    Value(String),
+    #[error("Header {0:?} is the server's to set (hop-by-hop)")]
+    HopByHop(String),
+    #[error("Content-Length was set twice")]
+    TwoLengths,
+}
+
+impl Response {
+    /// Begins anew, for another request.
+    pub(crate) fn begin(&mut self, head_request: bool) {
+        self.forget();
+        self.phase = Phase::Nothing;
+        self.written = 0;
+        self.head_request = head_request;
+    }
+
+    /// Forgets what an earlier `start_response` said.
+    pub(crate) fn forget(&mut self) {
+        self.reason.clear();
+        self.names.clear();
+        self.values.clear();
+        self.fields.clear();
+        self.announced = None;
+    }
+
+    /// Takes `200 OK`.
+    pub(crate) fn set_status(&mut self, line: &str) -> Result<(), Refused> {
+        let refused = || Refused::Status(line.to_owned());
+        let (digits, reason) = line.as_bytes().split_at_checked(3).ok_or_else(refused)?;
+        if !digits.iter().all(u8::is_ascii_digit) || digits[0] < b'2' {
+            return Err(refused());
+        }
+        if !(reason.is_empty() || reason[0] == b' ' && reason.iter().all(|b| is_text(*b))) {
+            return Err(refused());
+        }
+        self.status = digits.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0'));
+        // Behind three ASCII digits and a space, the rest is whole characters.
+        self.reason.push_str(line.get(4..).unwrap_or_default());
+        Ok(())
+    }
+
+    /// Takes one header.
+    pub(crate) fn add(&mut self, name: &str, value: &[u8]) -> Result<(), Refused> {
+        if name.is_empty() || !name.bytes().all(is_token) {
+            return Err(Refused::Name(name.to_owned()));
+        }
+        let value = trimmed(value);
+        if !value.iter().all(|b| is_text(*b)) {
+            return Err(Refused::Value(name.to_owned()));
+        }
+        if HOP_BY_HOP.iter().any(|hop| name.eq_ignore_ascii_case(hop)) {
+            return Err(Refused::HopByHop(name.to_owned()));
+        }
+        if name.eq_ignore_ascii_case("content-length") {
+            let length = number(value).ok_or_else(|| Refused::Value(name.to_owned()))?;
+            if self.announced.replace(length).is_some() {
+                return Err(Refused::TwoLengths);
+            }
+            if self.status == 204 {
+                // RFC 9110 8.6: not with 204.
+                return Ok(());
+            }
+        }
+        self.names.push_str(name);
+        self.values.extend_from_slice(value);
+        self.fields.push((name.len() as u32, value.len() as u32));
+        Ok(())
+    }
+
+    /// Hands the head to the exchange, where it waits for the first octets of the body. `whole` is the length of the
+    /// body where it is known that there will be no more: it becomes `Content-Length` if the application set none.
+    pub(crate) fn send_head(&mut self, exchange: &mut Exchange, whole: Option<u64>) -> Result<()> {
+        if self.phase == Phase::Sent {
+            return Ok(());
+        }
+        let mut digits = itoa::Buffer::new();
+        let mut headers = Vec::with_capacity(self.fields.len() + 1);
+        let (mut names, mut values) = (self.names.as_str(), self.values.as_slice());
+        for (name, value) in &self.fields {
+            let (name, other_names) = names.split_at(*name as usize);
+            let (value, other_values) = values.split_at(*value as usize);
+            (names, values) = (other_names, other_values);
+            headers.push(Header::new(name, value));
+        }
+        if let Some(length) = whole
+            && self.announced.is_none()
+            && !self.forbids_body()
+        {
+            headers.push(Header::new("Content-Length", digits.format(length)));
+            self.announced = whole;
+        }
+        exchange.start(self.status, &self.reason, &headers)?;
+        self.phase = Phase::Sent;
+        Ok(())
+    }
+
+    /// Counts `len` octets that are to be sent, or says that they are more than was announced.
+    pub(crate) fn account(&mut self, len: u64) -> Result<()> {
+        self.written += len;
+        match self.announced {
+            Some(announced) if self.written > announced && !self.omits_body() => {
+                Err(Failure::application(format!(
+                    "the application announced {announced} octets of body and sent {}",
+                    self.written
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a body of `len` octets, that is all there is, fits what was announced.
+    pub(crate) fn fits(&self, len: u64) -> Result<()> {
+        match self.announced {
+            Some(announced) if announced != len && !self.omits_body() => Err(Failure::application(
+                format!("the application announced {announced} octets of body and has {len}"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Says whether all that was announced has been sent. Called at the end of the body.
+    pub(crate) fn complete(&self) -> Result<()> {
+        self.fits(self.written)
+    }
+
+    /// How much of a body is still announced.
+    pub(crate) fn announced(&self) -> Option<u64> {
+        self.announced.map(|announced| announced.saturating_sub(self.written))
+    }
+
+    /// Whether the body is left out: for HEAD, and with a status that has none (RFC 9110 6.4.1).
+    pub(crate) fn omits_body(&self) -> bool {
+        self.head_request || self.forbids_body()
+    }
+
+    fn forbids_body(&self) -> bool {
+        matches!(self.status, 204 | 304)
+    }
+}
+
+/// RFC 9110 5.6.2.
+pub(crate) fn is_token(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&octet)
+}
+
+/// RFC 9110 5.5: what a field's value, or a reason, may hold.
+pub(crate) fn is_text(octet: u8) -> bool {
+    matches!(octet, b'\t' | b' '..=b'~' | 0x80..)
+}
+
+/// Without the spaces and tabs around it.
+pub(crate) fn trimmed(value: &[u8]) -> &[u8] {
+    let blank = |b: &u8| matches!(*b, b' ' | b'\t');
+    let start = value.iter().position(|b| !blank(b)).unwrap_or(value.len());
+    let end = value.iter().rposition(|b| !blank(b)).map_or(start, |last| last + 1);
+    &value[start..end]
+}
+
+fn number(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// What concerns one connection only, and is the server's (RFC 9110 7.6.1, PEP 3333 "Other HTTP Features").
+const HOP_BY_HOP: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "trailers",
+    "transfer-encoding",
+    "upgrade",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_three_digits_and_a_reason() {
+        let mut response = Response::default();
+        assert_eq!(response.set_status("404 Not Found"), Ok(()));
+        assert_eq!((response.status, response.reason.as_str()), (404, "Not Found"));
+        for bad in ["", "20", "2000", "200\tOK", "100 Continue", "200 O\r\nK", "２00 OK", "+20 OK"]
+        {
+            assert!(Response::default().set_status(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn headers_that_would_lie_are_refused() {
+        let mut response = Response::default();
+        assert_eq!(response.add("Content-Length", b" 5 "), Ok(()));
+        assert_eq!(response.add("content-length", b"5"), Err(Refused::TwoLengths));
+        for (name, value) in [
+            ("Content-Length", &b"-1"[..]),
+            ("Content-Length", b"+1"),
+            ("Content-Length", b""),
+            ("X Y", b"1"),
+            ("", b"1"),
+            ("X", b"a\r\nb"),
+            ("X", b"a\0"),
+            ("Connection", b"close"),
+            ("Transfer-Encoding", b"chunked"),
+        ] {
+            assert!(Response::default().add(name, value).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_body_has_to_fit_what_was_announced() {
+        let mut response = Response::default();
+        response.set_status("200 OK").unwrap();
+        response.add("Content-Length", b"5").unwrap();
+        assert!(response.fits(4).is_err());
+        assert!(response.account(3).is_ok());
+        assert!(response.complete().is_err());
+        assert!(response.account(2).is_ok());
+        assert!(response.complete().is_ok());
+        assert!(response.account(1).is_err());
+    }
+}

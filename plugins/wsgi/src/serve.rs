@@ -1,0 +1,353 @@
+//! Serving one request by calling the application: PEP 3333's server side, for classes that wait by themselves.
+
+use std::cell::Cell;
+use std::slice;
+
+use worker_api::{Exchange, Failure, FailureKind, LogLevel, Result};
+
+use crate::bridge::Bridge;
+use crate::environ::Handles;
+use crate::errors::{Fault, is_outside};
+use crate::python::{Object, PyResult, Python, Raised, Stored, attach};
+use crate::request::{Request, Slot, not_octets};
+use crate::response::Phase;
+
+/// Serves it.
+pub(crate) fn serve(bridge: &Bridge, exchange: &mut Exchange) -> Result<()> {
+    let rest = attach(|py| {
+        drop_left(py);
+        let slot = bridge.slot(py).map_err(|raised| unexpected(bridge, py, raised))?;
+        let answered = with_slot(bridge, py, &slot, exchange);
+        bridge.give_back(py, slot);
+        answered
+    })?;
+    // The rest needs no Python: other threads have it meanwhile.
+    let Some(body) = rest else { return Ok(()) };
+    let sent = exchange.write(body.octets()).and_then(|()| exchange.finish());
+    body.leave();
+    sent
+}
+
+fn with_slot(
+    bridge: &Bridge,
+    py: Python<'_>,
+    slot: &Slot,
+    exchange: &mut Exchange,
+) -> Result<Option<Octets>> {
+    let input = slot.input.get(py);
+    let internal = |raised| unexpected(bridge, py, raised);
+    let request = bridge.types.request.value(&input).map_err(internal)?;
+    slot.begin(py, bridge, exchange.keep()).map_err(internal)?;
+    let answered = answer(bridge, py, slot, request);
+    let answered = answered.map_err(|fault| failed(bridge, py, request, fault));
+    if let Some(kept) = slot.end(py, bridge).map_err(internal)? {
+        *exchange = kept;
+    }
+    answered
+}
+
+/// Calls the application and sends what it gives. A body that is in one piece is answered instead, and the head is
+/// with the exchange then: it can be sent without the interpreter.
+fn answer(
+    bridge: &Bridge,
+    py: Python<'_>,
+    slot: &Slot,
+    request: &Request,
+) -> Result<Option<Octets>, Fault> {
+    let environ = environ(bridge, py, slot, request)?;
+    let Some(application) = bridge.application.get() else {
+        return Err(Failure::application("the application is not loaded").into());
+    };
+    let result = application.get(py).call([&environ, &slot.start_response.get(py)])?;
+    drop(environ);
+    if result.is_exact_list() {
+        // A list has no `close`.
+        return send_list(py, request, &result);
+    }
+    let sent = send_other(bridge, py, request, &result);
+    // Python code does not run while an error is set.
+    let sent = sent.map_err(|fault| Taken::new(py, fault));
+    if let Err(raised) = close(bridge, &result) {
+        bridge.report(py, raised, "Error in close() of what the application returned");
+    }
+    sent.map(|()| None).map_err(Taken::back)
+}
+
+/// A fault whose exception is not set while other code runs.
+enum Taken<'py> {
+    Raised(Object<'py>),
+    Failed(Failure),
+}
+
+impl<'py> Taken<'py> {
+    fn new(py: Python<'py>, fault: Fault) -> Self {
+        match fault {
+            Fault::Raised(raised) => Self::Raised(raised.take(py)),
+            Fault::Failed(failure) => Self::Failed(failure),
+        }
+    }
+
+    fn back(self) -> Fault {
+        match self {
+            Self::Raised(exception) => Raised::restore(&exception).into(),
+            Self::Failed(failure) => failure.into(),
+        }
+    }
+}
+
+fn environ<'py>(
+    bridge: &Bridge,
+    py: Python<'py>,
+    slot: &Slot,
+    request: &Request,
+) -> Result<Object<'py>, Fault> {
+    let mut state = request.state(py)?;
+    let (exchange, _) = state.open(py)?;
+    let handles = Handles {
+        input: &slot.input.get(py),
+        early_hints: &slot.early_hints.get(py),
+        socket: &slot.socket.get(py),
+    };
+    bridge.with_environs(py, |environs, constants| {
+        environs.make(py, constants, exchange.head(), &handles)
+    })?
+}
+
+/// A list, of one item as a rule.
+fn send_list(
+    py: Python<'_>,
+    request: &Request,
+    list: &Object<'_>,
+) -> Result<Option<Octets>, Fault> {
+    if list.list_len() == 1 {
+        let item = list.list_item(0)?;
+        let octets = Octets::new(item)?;
+        let mut state = request.state(py)?;
+        expect_start(py, state.response.phase)?;
+        let (exchange, response) = state.open(py)?;
+        if response.phase == Phase::Said {
+            let len = octets.octets().len() as u64;
+            response.fits(len)?;
+            response.send_head(exchange, Some(len))?;
+            return Ok(if response.omits_body() {
+                exchange.finish()?;
+                None
+            } else {
+                Some(octets)
+            });
+        }
+        // After `write()`: one part more.
+        state.send(py, octets.octets())?;
+        drop(state);
+        octets.leave();
+    } else {
+        for place in 0.. {
+            if place >= list.list_len() {
+                break;
+            }
+            send_part(py, request, &list.list_item(place)?)?;
+        }
+    }
+    finish(py, request)?;
+    Ok(None)
+}
+
+/// Whatever else an application returns.
+fn send_other(
+    bridge: &Bridge,
+    py: Python<'_>,
+    request: &Request,
+    result: &Object<'_>,
+) -> Result<(), Fault> {
+    if result.is(&bridge.already_handled.get(py)) {
+        let mut state = request.state(py)?;
+        let (exchange, _) = state.open(py)?;
+        // The application has a descriptor of its own from the socket that it asked for.
+        exchange.hijack()?;
+        return Ok(());
+    }
+    if result.is_exactly(&bridge.file_wrapper.get(py)) && send_file(bridge, py, request, result)? {
+        return finish(py, request);
+    }
+    let parts = result.iterator()?;
+    while let Some(part) = parts.next()? {
+        send_part(py, request, &part)?;
+    }
+    finish(py, request)
+}
+
+fn send_part(py: Python<'_>, request: &Request, part: &Object<'_>) -> PyResult<()> {
+    let mut state = request.state(py)?;
+    expect_start(py, state.response.phase)?;
+    let octets = part.as_octets().ok_or_else(|| not_octets(part, "the application"))?;
+    state.send(py, octets)
+}
+
+/// Sends a `wsgi.file_wrapper` of a plain file without reading it; false where it has to be read after all.
+fn send_file(
+    bridge: &Bridge,
+    py: Python<'_>,
+    request: &Request,
+    wrapper: &Object<'_>,
+) -> Result<bool, Fault> {
+    let span = bridge.helper(py, "file_span", [wrapper])?;
+    if span.is_none() {
+        return Ok(false);
+    }
+    let number = |place| span.tuple_item(place)?.as_number();
+    let (fd, offset, len) = (number(0)? as i32, number(1)? as u64, number(2)? as u64);
+    let mut state = request.state(py)?;
+    expect_start(py, state.response.phase)?;
+    let (exchange, response) = state.open(py)?;
+    let len = response.announced().map_or(len, |announced| announced.min(len));
+    response.account(len)?;
+    response.send_head(exchange, Some(len))?;
+    if len > 0 && !response.omits_body() {
+        let sent = py.detach(|| exchange.send_file(fd, offset, len));
+        sent.map_err(|failure| state.raise(py, failure))?;
+    }
+    Ok(true)
+}
+
+/// The body is whole: sends what was not sent, and ends the exchange where it fits what was announced.
+fn finish(py: Python<'_>, request: &Request) -> Result<(), Fault> {
+    let mut state = request.state(py)?;
+    expect_start(py, state.response.phase)?;
+    let (exchange, response) = state.open(py)?;
+    response.complete()?;
+    response.send_head(exchange, Some(0))?;
+    py.detach(|| exchange.finish())?;
+    Ok(())
+}
+
+fn expect_start(py: Python<'_>, phase: Phase) -> PyResult<()> {
+    if phase == Phase::Nothing {
+        let message = "the application sent its body before it called start_response";
+        return Err(Raised::new(py, crate::python::Exception::Assertion, message));
+    }
+    Ok(())
+}
+
+/// Calls `close` where there is one (PEP 3333: always, and once).
+fn close(bridge: &Bridge, result: &Object<'_>) -> PyResult<()> {
+    if result.is_exact_tuple() {
+        return Ok(());
+    }
+    let py = result.py();
+    match result.attr(&bridge.close.get(py)) {
+        Ok(close) => close.call([]).map(drop),
+        Err(raised) => {
+            raised.clear(py);
+            Ok(())
+        }
+    }
+}
+
+/// The failure that ends the exchange. An error of the application's is logged with its traceback.
+#[cold]
+fn failed(bridge: &Bridge, py: Python<'_>, request: &Request, fault: Fault) -> Failure {
+    let place = place(py, request);
+    let earlier = match request.state(py) {
+        Ok(mut state) => state.failure.take(),
+        Err(raised) => {
+            raised.clear(py);
+            None
+        }
+    };
+    let failure = match fault {
+        Fault::Failed(failure) => earlier.unwrap_or(failure),
+        Fault::Raised(raised) => match earlier {
+            // The application let the exception through that stood for this failure.
+            Some(failure) if is_outside(&failure) => {
+                raised.clear(py);
+                failure
+            }
+            _ => {
+                return Failure::application(bridge.report(
+                    py,
+                    raised,
+                    &format!("Error handling request {place}"),
+                ));
+            }
+        },
+    };
+    let level = if failure.kind == FailureKind::APPLICATION || failure.kind == FailureKind::CONFIG {
+        LogLevel::ERROR
+    } else {
+        LogLevel::DEBUG
+    };
+    bridge.host.log(level, "wsgi", &format!("Error handling request {place}: {failure}"));
+    failure
+}
+
+fn place(py: Python<'_>, request: &Request) -> String {
+    match request.state(py) {
+        Ok(state) => state.exchange.as_ref().map_or_else(String::new, |exchange| {
+            String::from_utf8_lossy(exchange.head().target.as_slice()).into_owned()
+        }),
+        Err(raised) => {
+            raised.clear(py);
+            String::new()
+        }
+    }
+}
+
+/// An error of Python's where only a lack of memory explains one.
+#[cold]
+fn unexpected(bridge: &Bridge, py: Python<'_>, raised: Raised) -> Failure {
+    Failure::new(FailureKind::OTHER, bridge.report(py, raised, "Error in the server"))
+}
+
+/// A `bytes` object whose octets are used while detached: they never change, and live as long as this.
+struct Octets {
+    owner: Stored,
+    pointer: *const u8,
+    len: usize,
+}
+
+// SAFETY: see `octets`; the owner is given back on an attached thread only.
+unsafe impl Send for Octets {}
+
+impl Octets {
+    fn new(object: Object<'_>) -> PyResult<Self> {
+        let Some(octets) = object.as_octets() else {
+            return Err(not_octets(&object, "the application"));
+        };
+        let (pointer, len) = (octets.as_ptr(), octets.len());
+        Ok(Self { owner: object.store(), pointer, len })
+    }
+
+    fn octets(&self) -> &[u8] {
+        // SAFETY: the memory of a `bytes`, which is never written to again and is kept alive by `owner`.
+        unsafe { slice::from_raw_parts(self.pointer, self.len) }
+    }
+
+    /// Leaves the object to this thread's next request, or drops it at once where it is large.
+    fn leave(self) {
+        let large = self.len > LEFT_MAX;
+        let before = LEFT.replace(Some(self.owner));
+        if large || before.is_some() {
+            attach(|py| {
+                drop(before.map(|object| object.take(py)));
+                if large {
+                    drop_left(py);
+                }
+            });
+        }
+    }
+}
+
+/// Drops what the last request of this thread left.
+fn drop_left(py: Python<'_>) {
+    if let Some(left) = LEFT.take() {
+        drop(left.take(py));
+    }
+}
+
+thread_local! {
+    /// The body of the last response: dropping it takes the interpreter, which the next request has anyway.
+    static LEFT: Cell<Option<Stored>> = const { Cell::new(None) };
+}
+
+/// The largest body that is kept until then.
+const LEFT_MAX: usize = 64 * 1024;

@@ -1,0 +1,319 @@
+"""Applications for the tests of the wsgi plugin, by path. Each is a small case of PEP 3333."""
+
+import io
+import json
+import os
+import sys
+import threading
+from wsgiref.validate import validator
+
+closed = []
+kept = []
+
+
+class Parts:
+    """An iterable that tells when it is closed."""
+
+    def __init__(self, *parts):
+        self.parts = parts
+
+    def __iter__(self):
+        for part in self.parts:
+            if isinstance(part, Exception):
+                raise part
+            yield part
+
+    def close(self):
+        closed.append(self.parts[0] if self.parts else None)
+
+
+def hello(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "5")])
+    return [b"hello"]
+
+
+def no_length(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"hello"]
+
+
+def environ_(environ, start_response):
+    body = json.dumps({key: value if isinstance(value, (str, bool, int)) else repr(value)
+                       for key, value in environ.items()}, sort_keys=True).encode()
+    start_response("200 OK", [("Content-Type", "application/json")])
+    return [body]
+
+
+def generator(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    yield b"one "
+    yield b""
+    yield b"two "
+    yield b"three"
+
+
+def late_start(environ, start_response):
+    def parts():
+        start_response("201 Created", [("Content-Type", "text/plain")])
+        yield b"late"
+
+    return parts()
+
+
+def closing(environ, start_response):
+    start_response("200 OK", [])
+    return Parts(b"closing", b" well")
+
+
+def closing_fault(environ, start_response):
+    start_response("200 OK", [])
+    return Parts(b"closing_fault", ValueError("in the middle"))
+
+
+def write(environ, start_response):
+    put = start_response("200 OK", [("Content-Type", "text/plain")])
+    put(b"written ")
+    return [b"returned"]
+
+
+def replace(environ, start_response):
+    start_response("200 OK", [("X-First", "1"), ("Content-Length", "3")])
+    try:
+        raise ValueError("changed my mind")
+    except ValueError:
+        start_response("503 Sorry", [("X-Second", "2")], sys.exc_info())
+    return [b"sorry"]
+
+
+def too_late(environ, start_response):
+    put = start_response("200 OK", [])
+    put(b"on its way")
+    try:
+        raise KeyError("the first")
+    except KeyError:
+        start_response("500 Oh", [], sys.exc_info())
+    return [b"never"]
+
+
+def twice(environ, start_response):
+    start_response("200 OK", [])
+    start_response("200 OK", [])
+    return [b""]
+
+
+def never_started(environ, start_response):
+    return [b"body"]
+
+
+def never_started_empty(environ, start_response):
+    return []
+
+
+def text_body(environ, start_response):
+    start_response("200 OK", [])
+    return ["text"]
+
+
+def text_part(environ, start_response):
+    start_response("200 OK", [])
+    return iter([b"octets", "text"])
+
+
+def nothing(environ, start_response):
+    start_response("200 OK", [])
+
+
+def two_lengths(environ, start_response):
+    start_response("200 OK", [("Content-Length", "2"), ("Content-Length", "3")])
+    return [b"abc"]
+
+
+def negative_length(environ, start_response):
+    start_response("200 OK", [("Content-Length", "-1")])
+    return [b"abc"]
+
+
+def too_long(environ, start_response):
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"abc"]
+
+
+def too_short(environ, start_response):
+    start_response("200 OK", [("Content-Length", "9")])
+    return [b"abc"]
+
+
+def too_long_parts(environ, start_response):
+    start_response("200 OK", [("Content-Length", "4")])
+    return iter([b"abc", b"def"])
+
+
+def too_short_parts(environ, start_response):
+    start_response("200 OK", [("Content-Length", "9")])
+    return iter([b"abc", b"def"])
+
+
+def hop_by_hop(environ, start_response):
+    start_response("200 OK", [("Connection", "close")])
+    return [b""]
+
+
+def splitting(environ, start_response):
+    start_response("200 OK", [("X-A", "b\r\nSet-Cookie: c")])
+    return [b""]
+
+
+def latin(environ, start_response):
+    start_response("200 Sch\u00f6n", [("X-Name", "J\u00fcrgen")])
+    return [b"x"]
+
+
+def beyond_latin(environ, start_response):
+    start_response("200 OK", [("X-Name", "\u79ef\u6728")])
+    return [b"x"]
+
+
+def bad_types(environ, start_response):
+    start_response(b"200 OK", [])
+    return [b"x"]
+
+
+def fails(environ, start_response):
+    raise LookupError("nothing here")
+
+
+def exits(environ, start_response):
+    sys.exit(3)
+
+
+def recursion(environ, start_response):
+    return recursion(environ, start_response)
+
+
+def empty(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return []
+
+
+def no_content(environ, start_response):
+    start_response("204 No Content", [])
+    return [b""]
+
+
+def echo(environ, start_response):
+    body = environ["wsgi.input"].read()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+
+
+def pieces(environ, start_response):
+    source = environ["wsgi.input"]
+    got = [source.read(3), source.readline(), source.readline(2), source.read(0), source.readlines(1)]
+    got.append(list(source))
+    got += [source.read(), source.readline(), source.read(5)]
+    body = repr(got).encode()
+    start_response("200 OK", [])
+    return [body]
+
+
+def read_fault(environ, start_response):
+    try:
+        environ["wsgi.input"].read()
+    except OSError as error:
+        kept.append(type(error).__name__)
+        raise
+    start_response("200 OK", [])
+    return [b"whole"]
+
+
+def errors(environ, start_response):
+    environ["wsgi.errors"].write("to the log\nhalf a")
+    environ["wsgi.errors"].writelines([" line"])
+    environ["wsgi.errors"].flush()
+    start_response("200 OK", [])
+    return [b""]
+
+
+def file(environ, start_response):
+    source = open(os.path.join(os.path.dirname(__file__), "numbers.txt"), "rb")
+    source.seek(3)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return environ["wsgi.file_wrapper"](source)
+
+
+def file_like(environ, start_response):
+    start_response("200 OK", [])
+    return environ["wsgi.file_wrapper"](io.BytesIO(b"0123456789"), 4)
+
+
+def hints(environ, start_response):
+    environ["wsgi.early_hints"]([("Link", "</style.css>; rel=preload")])
+    start_response("200 OK", [])
+    return [b"late"]
+
+
+def keeps(environ, start_response):
+    kept.append((environ, start_response))
+    start_response("200 OK", [])
+    return [b"kept"]
+
+
+def use_kept(environ, start_response):
+    old_environ, old_start = kept.pop()
+    found = []
+    for attempt in (lambda: old_start("200 OK", []), lambda: old_environ["wsgi.input"].read(1)):
+        try:
+            attempt()
+            found.append("worked")
+        except RuntimeError:
+            found.append("refused")
+    start_response("200 OK", [])
+    return [" ".join(found).encode()]
+
+
+def close_count(environ, start_response):
+    start_response("200 OK", [])
+    body = repr(closed).encode()
+    del closed[:]
+    return [body]
+
+
+def handled(environ, start_response):
+    import jimu
+
+    return jimu.ALREADY_HANDLED
+
+
+def threads(environ, start_response):
+    start_response("200 OK", [])
+    is_main = threading.current_thread() is threading.main_thread()
+    return [("%d %s" % (len(threading.enumerate()), is_main)).encode()]
+
+
+def everything(environ, start_response):
+    body = environ["wsgi.input"].read(100)
+    put = start_response("200 OK", [("Content-Type", "text/plain")])
+    put(b"<")
+    environ["wsgi.errors"].write("noted\n")
+    return Parts(body, b">")
+
+
+validated = validator(everything)
+
+
+def application(environ, start_response):
+    name = environ["PATH_INFO"].strip("/").replace("-", "_")
+    return globals()[name](environ, start_response)
+
+
+def factory(word, *, suffix="!"):
+    def made(environ, start_response):
+        start_response("200 OK", [])
+        return [(word + suffix).encode()]
+
+    return made
+
+
+class Holder:
+    application = staticmethod(hello)
+    number = 5

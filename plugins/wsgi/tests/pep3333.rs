@@ -1,0 +1,302 @@
+//! PEP 3333 as the application sees it, under every CPython that is found: each in a process of its own, because a
+//! process has one interpreter.
+//!
+//! The interpreters are those of pyenv, if there are any, and `python3`.
+
+mod double;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use double::{Host, Request, Seen};
+use libtest_mimic::{Arguments, Failed, Trial};
+use worker_api::raw::Value;
+use worker_api::{AppHandle, FailureKind};
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let trials = match std::env::var(CHOSEN) {
+        Ok(python) => cases(&python),
+        Err(_) => interpreters().into_iter().map(in_a_process).collect(),
+    };
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+fn in_a_process(python: PathBuf) -> Trial {
+    Trial::test(format!("all cases under {}", python.display()), move || {
+        let this = std::env::current_exe()?;
+        let output = Command::new(this).arg("--test-threads=1").env(CHOSEN, &python).output()?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let out = String::from_utf8_lossy(&output.stdout);
+        let err = String::from_utf8_lossy(&output.stderr);
+        Err(Failed::from(format!("{}\n{out}\n{err}", output.status)))
+    })
+}
+
+fn interpreters() -> Vec<PathBuf> {
+    let root = std::env::var("PYENV_ROOT").map(PathBuf::from);
+    let root = root.or_else(|_| std::env::var("HOME").map(|home| Path::new(&home).join(".pyenv")));
+    let versions = root.ok().and_then(|root| std::fs::read_dir(root.join("versions")).ok());
+    let mut found: Vec<PathBuf> = versions
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path().join("bin/python3")))
+        .filter(|python| is_new_enough(python))
+        .collect();
+    found.push(PathBuf::from("/usr/bin/python3"));
+    found
+}
+
+fn is_new_enough(python: &Path) -> bool {
+    let question = "import sys; sys.exit(sys.version_info < (3, 9))";
+    Command::new(python).args(["-c", question]).status().is_ok_and(|status| status.success())
+}
+
+struct World {
+    host: Host,
+    app: AppHandle,
+}
+
+impl World {
+    fn get(&self, path: &str) -> Seen {
+        Request::get(path).call(&self.app)
+    }
+}
+
+fn cases(python: &str) -> Vec<Trial> {
+    let apps = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/apps");
+    let host = Host::default()
+        .text("python", python)
+        .set("pythonpath", Value::List(vec![apps.to_string_lossy().into_owned().into()].into()))
+        .set("workers", Value::Int(2));
+    let app = host.app("apps:application", "gthread", "").unwrap_or_else(|f| panic!("{f}"));
+    app.load().unwrap_or_else(|f| panic!("{f}"));
+    let world: &'static World = Box::leak(Box::new(World { host, app }));
+    CASES
+        .iter()
+        .map(|(name, case)| {
+            Trial::test(*name, move || {
+                world.host.take_log();
+                case(world);
+                Ok(())
+            })
+        })
+        .collect()
+}
+
+type Case = (&'static str, fn(&World));
+
+const CASES: &[Case] = &[
+    ("a whole body is written once", |w| {
+        let seen = w.get("/hello");
+        assert!(seen.is_good(), "{seen:?}");
+        assert_eq!((seen.status, seen.reason.as_str(), seen.text().as_str()), (200, "OK", "hello"));
+        assert_eq!((seen.writes, seen.header("content-length")), (1, Some("5")));
+    }),
+    ("a body of one item gets its length", |w| {
+        assert_eq!(w.get("/no-length").header("content-length"), Some("5"));
+        assert_eq!(w.get("/empty").header("content-length"), Some("0"));
+        let head = Request::get("/no-length").method("HEAD").call(&w.app);
+        assert_eq!((head.header("content-length"), head.text().as_str()), (Some("5"), ""));
+        assert_eq!(w.get("/no-content").header("content-length"), None);
+    }),
+    ("the environ is what PEP 3333 and gunicorn say", environ_is_right),
+    ("parts are sent as they come", |w| {
+        let seen = w.get("/generator");
+        assert!(seen.is_good(), "{seen:?}");
+        assert_eq!((seen.text().as_str(), seen.writes), ("one two three", 3));
+        assert_eq!(seen.header("content-length"), None);
+        assert_eq!(w.get("/late-start").status, 201);
+    }),
+    ("close is called once, whatever happens", |w| {
+        w.get("/close-count");
+        assert!(w.get("/closing").is_good());
+        let fault = w.get("/closing-fault");
+        assert_eq!(fault.text(), "closing_fault");
+        assert_eq!(fault.failed.map(|f| f.kind), Some(FailureKind::APPLICATION));
+        let mut gone = Request::get("/closing");
+        gone.reads_until = Some(0);
+        assert_eq!(gone.call(&w.app).failed.map(|f| f.kind), Some(FailureKind::GONE));
+        assert_eq!(w.get("/close-count").text(), "[b'closing', b'closing_fault', b'closing']");
+        let log = w.host.take_log();
+        assert_eq!(log.matches("Traceback").count(), 1, "{log}");
+        assert!(log.contains("ValueError: in the middle"), "{log}");
+    }),
+    ("write() sends before what is returned", |w| {
+        let seen = w.get("/write");
+        assert!(seen.is_good(), "{seen:?}");
+        assert_eq!(seen.text(), "written returned");
+    }),
+    ("start_response with exc_info replaces what was said", |w| {
+        let seen = w.get("/replace");
+        assert!(seen.is_good(), "{seen:?}");
+        assert_eq!((seen.status, seen.reason.as_str()), (503, "Sorry"));
+        assert_eq!(seen.headers.len(), 2, "{:?}", seen.headers);
+        assert_eq!(
+            (seen.header("x-second"), seen.header("content-length")),
+            (Some("2"), Some("5"))
+        );
+    }),
+    ("start_response with exc_info raises it when the head is out", |w| {
+        let seen = w.get("/too-late");
+        assert_eq!((seen.status, seen.text().as_str()), (200, "on its way"));
+        assert!(seen.failed.is_some_and(|f| f.message.contains("KeyError: 'the first'")));
+    }),
+    ("lies are not well-formed", |w| {
+        for path in [
+            "/twice",
+            "/never-started",
+            "/never-started-empty",
+            "/text-body",
+            "/nothing",
+            "/two-lengths",
+            "/negative-length",
+            "/too-long",
+            "/too-short",
+            "/hop-by-hop",
+            "/splitting",
+            "/beyond-latin",
+            "/bad-types",
+            "/fails",
+            "/exits",
+            "/recursion",
+        ] {
+            let seen = w.get(path);
+            assert_eq!((seen.status, seen.body.len()), (500, 0), "{path}: {seen:?}");
+            assert_eq!(seen.failed.map(|f| f.kind), Some(FailureKind::APPLICATION), "{path}");
+            assert!(
+                w.host.take_log().contains(&format!("Error handling request {path}")),
+                "{path}"
+            );
+        }
+        for path in ["/too-long-parts", "/too-short-parts", "/text-part"] {
+            let seen = w.get(path);
+            assert!(seen.failed.is_some() && !seen.finished, "{path}: {seen:?}");
+        }
+    }),
+    ("latin-1 goes through", |w| {
+        let seen = w.get("/latin");
+        assert_eq!((seen.reason.as_str(), seen.header("x-name")), ("Schön", Some("Jürgen")));
+    }),
+    ("the input is read in every way", |w| {
+        let body = b"abcdef\nghij\nkl\nmno\np";
+        let expected = "[b'abc', b'def\\n', b'gh', b'', [b'ij\\n'], [b'kl\\n', b'mno\\n', b'p'], b'', b'', b'']";
+        for part in [1, 7, 1000] {
+            let request = Request::get("/pieces").body(body).part(part);
+            assert_eq!(request.call(&w.app).text(), expected);
+            assert_eq!(request.chunked().call(&w.app).text(), expected);
+        }
+        let large: Vec<u8> = (0..1_000_000_u32).map(|n| n as u8).collect();
+        let request = Request::get("/echo").body(&large).part(100_000);
+        assert!(request.call(&w.app).body == large);
+        assert!(request.chunked().call(&w.app).body == large);
+        assert_eq!(w.get("/echo").text(), "");
+    }),
+    ("a body that does not come is an error", |w| {
+        let mut request = Request::get("/read-fault").body(b"0123456789");
+        request.gone_after = Some(5);
+        let seen = request.call(&w.app);
+        assert_eq!(seen.failed.map(|f| f.kind), Some(FailureKind::GONE));
+        assert!(!w.host.take_log().contains("Traceback"));
+    }),
+    ("wsgi.errors is the error log", |w| {
+        assert!(w.get("/errors").is_good());
+        let log = w.host.take_log();
+        assert!(log.contains("1 wsgi.errors: to the log\n1 wsgi.errors: half a line"), "{log}");
+    }),
+    ("files are sent without reading them", |w| {
+        let seen = w.get("/file");
+        assert!(seen.is_good(), "{seen:?}");
+        assert_eq!((seen.text().as_str(), seen.files), ("3456789", 1));
+        assert_eq!(seen.header("content-length"), Some("7"));
+        let seen = w.get("/file-like");
+        assert_eq!((seen.text().as_str(), seen.files, seen.writes), ("0123456789", 0, 3));
+    }),
+    ("early hints go out before", |w| {
+        let seen = w.get("/hints");
+        assert_eq!(seen.early.len(), 1);
+        assert!(seen.early[0].1.contains("</style.css>"), "{seen:?}");
+    }),
+    ("what an application keeps is of no use later", |w| {
+        assert_eq!(w.get("/keeps").text(), "kept");
+        assert_eq!(w.get("/hello").text(), "hello");
+        assert_eq!(w.get("/use-kept").text(), "refused refused");
+        assert!(w.get("/hello").is_good());
+    }),
+    ("an application can answer by itself", |w| {
+        let seen = w.get("/handled");
+        assert!(seen.hijacked && seen.failed.is_none(), "{seen:?}");
+    }),
+    ("wsgiref.validate finds nothing", |w| {
+        let request = Request::get("/validated?a=b").body(b"the body");
+        let seen = request.call(&w.app);
+        assert!(seen.is_good(), "{seen:?}\n{}", w.host.take_log());
+        assert_eq!(seen.text(), "<the body>");
+    }),
+    ("threads of the class are threads of Python", |w| {
+        assert_eq!(w.get("/threads").text(), "1 True");
+        let app = w.app.clone();
+        let seen = std::thread::spawn(move || Request::get("/threads").call(&app))
+            .join()
+            .expect("the thread does not panic");
+        assert_eq!(seen.text(), "2 False");
+    }),
+    ("traces name the line that runs", |w| {
+        assert!(w.app.trace().contains("Thread MainThread"), "{}", w.app.trace());
+        assert!(w.app.files().iter().any(|file| file.ends_with("/tests/apps/apps.py")));
+    }),
+    ("the fork hooks of Python run", |w| {
+        w.app.before_fork();
+        w.app.after_fork(false);
+        assert!(w.get("/hello").is_good());
+    }),
+];
+
+fn environ_is_right(w: &World) {
+    let request = Request::get("/environ_?a=%20b")
+        .header("X-Two", "1")
+        .header("x-two", "2")
+        .header("Content-Type", "text/x")
+        .header("Proxy", "evil")
+        .header("X-Latin", "J\u{fc}rgen");
+    let first = request.call(&w.app).text();
+    let second = request.call(&w.app).text();
+    let without_addresses = |text: &str| {
+        let keys = ["wsgi.input", "socket", "early_hints"];
+        let kept = text.split(", ").filter(|item| !keys.iter().any(|key| item.contains(key)));
+        kept.collect::<Vec<_>>().join(", ")
+    };
+    assert_eq!(without_addresses(&first), without_addresses(&second));
+    for item in [
+        r#""REQUEST_METHOD": "GET""#,
+        r#""PATH_INFO": "/environ_""#,
+        r#""QUERY_STRING": "a=%20b""#,
+        r#""RAW_URI": "/environ_?a=%20b""#,
+        r#""SCRIPT_NAME": """#,
+        r#""SERVER_NAME": "127.0.0.1""#,
+        r#""SERVER_PORT": "8000""#,
+        r#""SERVER_PROTOCOL": "HTTP/1.1""#,
+        r#""REMOTE_ADDR": "192.0.2.7""#,
+        r#""REMOTE_PORT": "40000""#,
+        r#""HTTP_HOST": "localhost:8000""#,
+        r#""HTTP_X_TWO": "1,2""#,
+        r#""CONTENT_TYPE": "text/x""#,
+        r#""wsgi.url_scheme": "http""#,
+        r#""wsgi.version": "(1, 0)""#,
+        r#""wsgi.multithread": true"#,
+        r#""wsgi.multiprocess": true"#,
+        r#""wsgi.run_once": false"#,
+        r#""wsgi.input_terminated": true"#,
+        r#""SERVER_SOFTWARE": "jimu/"#,
+    ] {
+        assert!(first.contains(item), "{item} is not in {first}");
+    }
+    assert!(!first.contains("HTTP_PROXY") && !first.contains("null"), "{first}");
+    let decoded = Request::get("/environ%5F?x").call(&w.app).text();
+    assert!(decoded.contains(r#""PATH_INFO": "/environ_""#), "{decoded}");
+}
+
+/// Names the interpreter in the process that runs the cases.
+const CHOSEN: &str = "WSGI_TEST_PYTHON";
