@@ -1,7 +1,9 @@
 //! The file that names the arbiter's process: written whole, never over the file of a server that
 //! runs, removed only while it names this process.
 
-use std::io;
+use std::fs::{File, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -80,11 +82,18 @@ impl Pidfile {
         let mut name = written.as_os_str().to_owned();
         name.push(format!(".{}", std::process::id()));
         let temporary = PathBuf::from(name);
-        std::fs::write(&temporary, format!("{}\n", std::process::id()))
+        write_new(&temporary, &format!("{}\n", std::process::id()))
             .and_then(|()| std::fs::rename(&temporary, &written))
             .map_err(|reason| PidfileError::Unwritable { path: written.clone(), reason })?;
         Ok(Self { path: path.to_owned(), written })
     }
+}
+
+/// Others may read the file, whatever the umask, but not write it.
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.set_permissions(Permissions::from_mode(0o644))?;
+    file.write_all(text.as_bytes())
 }
 
 fn read(path: &Path) -> Option<i32> {

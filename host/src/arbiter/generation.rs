@@ -28,8 +28,11 @@ pub(super) struct Generation {
     /// The access log's file, if there is an access log.
     pub(super) access_file: Option<Arc<LogFile>>,
     pub(super) started_ns: u64,
-    /// Boots that failed since one succeeded, and when the next may begin.
+    /// Boots that failed in a row, when the last of them did, whether one has succeeded since, and
+    /// when the next may begin.
     pub(super) boot_failures: u32,
+    pub(super) failed_ns: u64,
+    pub(super) has_booted: bool,
     pub(super) retry_at_ns: u64,
     /// Clients of the control socket that wait for this generation to have taken over.
     pub(super) waiting: Vec<ClientId>,
@@ -96,6 +99,8 @@ pub(super) struct WorkerHandle {
     pub(super) stage: WorkerStage,
     pub(super) forked_ns: u64,
     pub(super) ready_ns: u64,
+    /// Until when it may finish what it has, once it was told to end.
+    pub(super) drain_until_ns: u64,
     /// It asked to be replaced: it serves until its replacement does.
     pub(super) wants_to_retire: bool,
     /// When it is killed unless it has ended before.
@@ -168,27 +173,46 @@ impl Generation {
         ages
     }
 
-    /// A boot succeeded.
-    pub(super) fn boot_succeeded(&mut self) {
-        self.boot_failures = 0;
-        self.retry_at_ns = 0;
+    /// A worker could not become ready. The first is replaced at once, each further one after twice
+    /// the time.
+    pub(super) fn boot_failed(&mut self, now_ns: u64) {
+        self.back_off(now_ns, BOOT_DOUBLINGS_MAX);
     }
 
-    /// A boot failed: the first is tried again at once, each further one after twice the time.
-    pub(super) fn boot_failed(&mut self, now_ns: u64) {
+    /// A worker died so soon after it was ready that its successor may fare no better. As others
+    /// may do well meanwhile, the pause stays short.
+    pub(super) fn died_early(&mut self, now_ns: u64) {
+        self.back_off(now_ns, EARLY_DOUBLINGS_MAX);
+    }
+
+    /// A worker is ready. Whether it stays so is not known yet: failures are forgotten only when
+    /// none follows for a while.
+    pub(super) fn boot_succeeded(&mut self) {
+        self.has_booted = true;
+    }
+
+    fn back_off(&mut self, now_ns: u64, doublings_max: u32) {
+        if self.has_booted && now_ns.saturating_sub(self.failed_ns) > FORGET_NS {
+            self.boot_failures = 0;
+        }
+        self.has_booted = false;
+        self.failed_ns = now_ns;
         self.boot_failures += 1;
-        let doublings = self.boot_failures.saturating_sub(2).min(BACK_OFF_DOUBLINGS_MAX);
-        self.retry_at_ns = match self.boot_failures {
-            0 | 1 => 0,
-            _ => now_ns + (BACK_OFF_NS << doublings),
-        };
+        if self.boot_failures > 1 {
+            let doublings = (self.boot_failures - 2).min(doublings_max);
+            self.retry_at_ns = now_ns + (BACK_OFF_NS << doublings);
+        }
     }
 }
 
 /// The first pause between failed boots: 100 ms.
 const BACK_OFF_NS: u64 = 100_000_000;
 /// The longest is 2^8 times the first: 25.6 s.
-const BACK_OFF_DOUBLINGS_MAX: u32 = 8;
+const BOOT_DOUBLINGS_MAX: u32 = 8;
+/// The longest after workers that died early: 0.8 s.
+const EARLY_DOUBLINGS_MAX: u32 = 3;
+/// A failure this long after the last one is the first of a new row.
+const FORGET_NS: u64 = 10_000_000_000;
 
 #[cfg(test)]
 pub(super) mod tests {
@@ -202,6 +226,7 @@ pub(super) mod tests {
             stage,
             forked_ns: 1,
             ready_ns: 0,
+            drain_until_ns: 0,
             wants_to_retire: false,
             kill_at_ns: None,
             sentence: None,
@@ -227,6 +252,8 @@ pub(super) mod tests {
             access_file: None,
             started_ns: 1,
             boot_failures: 0,
+            failed_ns: 0,
+            has_booted: false,
             retry_at_ns: 0,
             waiting: vec![],
         }
@@ -264,15 +291,29 @@ pub(super) mod tests {
     #[test]
     fn the_pause_between_failed_boots_doubles_up_to_a_bound() {
         let mut generation = generation(1, vec![]);
-        let pauses: Vec<u64> = (0..20)
-            .map(|_| {
-                generation.boot_failed(0);
-                generation.retry_at_ns / 1_000_000
-            })
-            .collect();
+        let mut pause_ms = |fail: fn(&mut Generation, u64)| {
+            fail(&mut generation, 0);
+            generation.retry_at_ns / 1_000_000
+        };
+        let pauses: Vec<u64> = (0..20).map(|_| pause_ms(Generation::boot_failed)).collect();
         assert_eq!(pauses[..5], [0, 100, 200, 400, 800]);
         assert_eq!(pauses[19], 25_600);
+        assert_eq!(pause_ms(Generation::died_early), 800);
+    }
+
+    #[test]
+    fn failures_are_forgotten_when_a_worker_was_ready_and_none_failed_for_a_while() {
+        let mut generation = generation(1, vec![]);
+        for _ in 0..3 {
+            generation.boot_failed(0);
+        }
+        generation.boot_failed(2 * FORGET_NS);
+        assert_eq!(generation.boot_failures, 4, "slow boots fail in a row, too");
         generation.boot_succeeded();
-        assert_eq!(generation.retry_at_ns, 0);
+        generation.boot_failed(2 * FORGET_NS + 1);
+        assert_eq!(generation.boot_failures, 5, "ready for an instant is not well");
+        generation.boot_succeeded();
+        generation.boot_failed(4 * FORGET_NS);
+        assert_eq!(generation.boot_failures, 1);
     }
 }

@@ -133,6 +133,13 @@ impl Generation {
                 self.boot_succeeded();
                 return true;
             }
+            // It was told to end before this was heard, and may have accepted connections.
+            FromWorker::Ready { .. } if worker.stage == WorkerStage::Draining => {
+                worker.ready_ns = clock::now_ns();
+                if worker.sentence.is_none() {
+                    worker.kill_at_ns = Some(worker.drain_until_ns);
+                }
+            }
             FromWorker::Ready { .. } => {}
             FromWorker::BootFailed { refusal, .. } => worker.refusal = Some(refusal),
             FromWorker::Retiring { reason, .. } => {
@@ -147,12 +154,12 @@ impl Generation {
 }
 
 impl WorkerHandle {
-    /// The worker's process id is known now. If it was told to end meanwhile, it ends: it boots.
+    /// The worker's process id is known now; what it was to be told meanwhile it is told.
     pub(super) fn known_as(&mut self, pid: u32) {
         if self.pid.is_none() && pid != 0 {
             self.pid = Some(Pid::from_raw(pid as i32));
             if self.stage == WorkerStage::Draining {
-                self.signal(Signal::SIGKILL);
+                self.signal(Signal::SIGTERM);
             }
         }
     }

@@ -131,6 +131,7 @@ impl Arbiter {
         }
         process::adopt_descendants().map_err(system("adopting workers"))?;
         process::reset_signal_handlers();
+        process::unblock_signals();
         let signals = SignalInbox::install(signals::HEARD).map_err(system("signal handlers"))?;
         let access_buffers = AccessBuffers::map(SLOTS_MAX).map_err(system("memory for logs"))?;
         let scoreboard = Scoreboard::new().map_err(system("the scoreboard"))?;

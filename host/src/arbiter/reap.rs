@@ -126,8 +126,10 @@ impl Arbiter {
             return self.on_boot_failed(index, &refusal);
         }
         tracing::error!("Worker (pid: {pid}) {story}");
-        if worker.stage == WorkerStage::Ready && is_early(&worker) {
-            self.generations[index].boot_failed(clock::now_ns());
+        // Somebody who kills workers is no sign that they are ill.
+        let by_itself = !killed || out_of_memory;
+        if worker.stage == WorkerStage::Ready && by_itself && is_early(&worker) {
+            self.generations[index].died_early(clock::now_ns());
         }
     }
 
@@ -193,7 +195,7 @@ fn is_early(worker: &WorkerHandle) -> bool {
 
 /// Children taken in one turn.
 const CHILDREN_MAX: usize = 1024;
-/// A worker that dies within this time of being ready counts as one that failed to boot.
+/// A worker that dies within this time of being ready died early.
 const EARLY_NS: u64 = 1_000_000_000;
 /// The pause before a generation that serves tries to load its payload again.
 const RELOAD_PAUSE_NS: u64 = 1_000_000_000;

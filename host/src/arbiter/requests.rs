@@ -3,6 +3,7 @@
 use super::Arbiter;
 use super::generation::{Generation, WorkerHandle};
 use super::reload::ReloadRequest;
+use super::signals::WORKERS_MAX;
 use super::stop::Phase;
 use crate::clock;
 use crate::control::{
@@ -120,6 +121,3 @@ impl WorkerHandle {
         })
     }
 }
-
-/// As many as the settings allow.
-const WORKERS_MAX: usize = 768;

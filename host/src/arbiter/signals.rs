@@ -156,5 +156,5 @@ fn log_signal(caught: Caught) {
     tracing::info!("Handling signal: {name}{sender}");
 }
 
-/// Room in the scoreboard, with some for workers that drain.
-const WORKERS_MAX: usize = 768;
+/// As many as the setting `workers` allows.
+pub(super) const WORKERS_MAX: usize = 1024;

@@ -13,8 +13,8 @@ use super::stop::Phase;
 use crate::control::ClientId;
 use crate::listener::Listener;
 use crate::log::AccessLog;
-use crate::message::{Channel, ToMold};
-use crate::mold::{MoldContext, MoldStart};
+use crate::message::{Channel, Refusal, ToMold};
+use crate::mold::{CONFIG, MoldContext, MoldStart};
 use crate::settings::Settings;
 use crate::{clock, process};
 
@@ -43,6 +43,8 @@ impl Arbiter {
             access_file,
             started_ns: clock::now_ns(),
             boot_failures: 0,
+            failed_ns: 0,
+            has_booted: false,
             retry_at_ns: 0,
             waiting,
         });
@@ -135,7 +137,11 @@ impl Arbiter {
         for _ in 0..missing {
             let age = self.workers_made + 1;
             let Some(slot) = self.scoreboard.claim(generation.id, age) else {
-                tracing::error!("no more workers: all slots of the scoreboard are taken");
+                let reason = "no more workers: all slots of the scoreboard are taken";
+                if generation.stage == Stage::Booting {
+                    return self.refuse(index, &Refusal::new(reason, CONFIG));
+                }
+                tracing::error!("{reason}");
                 generation.retry_at_ns = clock::now_ns() + RETRY_NS;
                 return;
             };
@@ -156,6 +162,7 @@ impl Arbiter {
                 stage: WorkerStage::Booting,
                 forked_ns: now_ns,
                 ready_ns: 0,
+                drain_until_ns: 0,
                 wants_to_retire: false,
                 kill_at_ns: limit.map(|limit| now_ns + clock::duration_ns(limit)),
                 sentence: None,
@@ -170,31 +177,35 @@ impl Generation {
     pub(super) fn drain(&mut self, age: u64) {
         let limit_ns = clock::duration_ns(self.settings.graceful_timeout);
         if let Some(worker) = self.workers.iter_mut().find(|worker| worker.age == age) {
-            worker.tell_to_end(Signal::SIGTERM, clock::now_ns().saturating_add(limit_ns));
+            worker.tell_to_end(Signal::SIGTERM, limit_ns);
         }
     }
 
     /// Lets the generation end: no worker is replaced any more, and each is sent `signal`.
     pub(super) fn retire(&mut self, signal: Signal, limit_ns: u64) {
         self.stage = Stage::Retiring;
-        let now_ns = clock::now_ns();
         for worker in &mut self.workers {
-            worker.tell_to_end(signal, now_ns.saturating_add(limit_ns));
+            worker.tell_to_end(signal, limit_ns);
         }
         if let Some(mold) = &mut self.mold {
-            mold.quit(now_ns);
+            mold.quit(clock::now_ns());
         }
     }
 }
 
 impl WorkerHandle {
     /// Sends SIGTERM or SIGQUIT. One whose process id is not known yet gets it when it is; one
-    /// that boots has nothing to finish, and perhaps no ear for a signal: it is killed.
-    pub(super) fn tell_to_end(&mut self, signal: Signal, kill_at_ns: u64) {
-        let signal = if self.stage == WorkerStage::Booting { Signal::SIGKILL } else { signal };
+    /// that boots has nothing to finish, and perhaps no ear for a signal: it is not waited for.
+    pub(super) fn tell_to_end(&mut self, signal: Signal, limit_ns: u64) {
+        let now_ns = clock::now_ns();
         self.stage = WorkerStage::Draining;
-        let sooner = self.kill_at_ns.filter(|_| self.sentence.is_some());
-        self.kill_at_ns = Some(sooner.unwrap_or(kill_at_ns));
+        self.drain_until_ns = now_ns.saturating_add(limit_ns);
+        if self.sentence.is_none() {
+            let unready = now_ns + BOOTING_END_NS;
+            let until_ns = self.drain_until_ns;
+            let kill_at_ns = if self.ready_ns == 0 { unready.min(until_ns) } else { until_ns };
+            self.kill_at_ns = Some(kill_at_ns);
+        }
         self.signal(signal);
     }
 
@@ -226,5 +237,7 @@ impl Mold {
 
 /// The pause after the system refused a process or a slot.
 const RETRY_NS: u64 = 1_000_000_000;
+/// How long a worker that still boots may take to hear that it is to end.
+const BOOTING_END_NS: u64 = 1_000_000_000;
 /// How long a mold may take to hear that it is to end.
 const MOLD_QUIT_NS: u64 = 2_000_000_000;

@@ -115,6 +115,7 @@ impl Arbiter {
                 let limit = seconds(settings.boot_timeout.unwrap_or_default());
                 format!("it was not ready within {limit} (the setting boot_timeout)")
             }
+            _ if handle.ready_ns == 0 => "it was told to end while it booted".to_owned(),
             _ => {
                 let limit = seconds(settings.graceful_timeout);
                 format!("it had not ended within {limit} (the setting graceful_timeout){busy}")

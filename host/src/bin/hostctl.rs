@@ -56,7 +56,9 @@ fn main() -> ExitCode {
     };
     let request = match &arguments.command {
         Command::Status { .. } => Request::Status,
-        Command::Reload { worker_class } => Request::Reload { worker_class: worker_class.clone() },
+        Command::Reload { worker_class } => {
+            Request::Reload { worker_class: worker_class.as_deref().map(absolute) }
+        }
         Command::Scale { workers } => Request::Scale { workers: *workers },
         Command::Stop => Request::Stop,
         Command::Quit => Request::Quit,
@@ -82,6 +84,12 @@ fn main() -> ExitCode {
             }
         }
     }
+}
+
+/// A path means the same to the server as to the user, whose working directory is another.
+fn absolute(class: &str) -> String {
+    let path = if class.contains('/') { std::path::absolute(class).ok() } else { None };
+    path.map_or_else(|| class.to_owned(), |path| path.to_string_lossy().into_owned())
 }
 
 fn as_json(status: &Status) -> String {

@@ -23,8 +23,9 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-/// How many workers there can be at a time, those that are draining included.
-pub const SLOTS_MAX: usize = 1024;
+/// How many workers there can be at a time: twice what the setting `workers` allows, since those of
+/// the old generation stay until those of the new one serve.
+pub const SLOTS_MAX: usize = 2048;
 /// How many requests of one worker are named at a time; further ones are only counted.
 pub const IN_FLIGHT_MAX: usize = 8;
 /// Longest text of a request line that is kept, in bytes.

@@ -9,7 +9,6 @@ mod reader;
 mod writer;
 
 use std::num::NonZeroUsize;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -64,7 +63,6 @@ impl WorkerState {
 
 /// The mapped file. Made by the arbiter before its first fork, inherited by all processes.
 pub struct Scoreboard {
-    file: OwnedFd,
     header: &'static Header,
     slots: &'static [Slot],
 }
@@ -98,7 +96,7 @@ impl Scoreboard {
         header.slots.store(SLOTS_MAX as u32, Ordering::Relaxed);
         header.arbiter_pid.store(std::process::id(), Ordering::Relaxed);
         header.magic.store(MAGIC, Ordering::Release);
-        Ok(Self { file, header, slots })
+        Ok(Self { header, slots })
     }
 
     /// The arbiter's process id.
@@ -140,12 +138,6 @@ impl Scoreboard {
             .enumerate()
             .map(|(index, slot)| (index as u32, SlotReader::new(slot)))
             .filter(|(_, reader)| reader.state() != WorkerState::Empty)
-    }
-}
-
-impl AsFd for Scoreboard {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
     }
 }
 

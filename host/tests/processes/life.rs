@@ -88,13 +88,24 @@ fn a_storm_of_signals_ends_in_the_right_number_of_workers() {
         server.signal(signal);
         std::thread::sleep(Duration::from_millis(2));
     }
-    server.wait_until("three workers", |server| {
+    // The kernel itself merges equal signals that a busy machine delivers late: what counts is that
+    // each one that arrived has had its effect.
+    server.wait_until("settled", |server| {
+        let heard = |name: &str| format!("Handling signal: {name}");
+        let expected = server.log().lines().fold(3, |count: usize, line| {
+            let more = usize::from(line.contains(&heard("ttin")));
+            let fewer = usize::from(line.contains(&heard("ttou")));
+            (count + more - fewer).max(1)
+        });
         let serving = server.serving();
-        serving.target == 3 && serving.workers.len() == 3 && server.workers().len() == 3
+        serving.target == expected
+            && serving.workers.len() == expected
+            && server.workers().len() == expected
     });
     for _ in 0..200 {
         server.signal(Signal::SIGHUP);
     }
+    server.wait_for("Generation 2 serves");
     server.wait_until("one generation", |server| {
         server.status().generations.len() == 1 && server.workers().len() == 3
     });
