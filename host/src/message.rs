@@ -42,6 +42,9 @@ pub enum ToMold {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FromMold {
+    /// It is about to run code that is not the server's, "FILE: opening the worker class" for
+    /// example: what it died of, if it dies now.
+    Loading(String),
     /// Worker class and application are loaded and checked.
     Loaded(Loaded),
     /// They could not be loaded; the mold ends.

@@ -91,7 +91,7 @@ pub fn try_load<P: Payload>(
         log,
         access: None,
     };
-    load::<P>(&context).map(|payload| payload.loaded())
+    load::<P>(&context, &|_| {}).map(|payload| payload.loaded())
 }
 
 /// The name of a mold or worker in `ps`: the setting `proc_name` and what it is.
@@ -121,11 +121,11 @@ fn prepare<P: Payload>(start: &mut MoldStart) -> Result<P, Refusal> {
         process::exit_now(0);
     }
     process::set_environment(&settings.raw_env);
-    load(context)
+    load(context, &|what| send(&start.command, &FromMold::Loading(what.to_owned())))
 }
 
-fn load<P: Payload>(context: &MoldContext) -> Result<P, Refusal> {
-    catch_unwind(AssertUnwindSafe(|| P::load(context))).unwrap_or_else(|panic| {
+fn load<P: Payload>(context: &MoldContext, doing: &dyn Fn(&str)) -> Result<P, Refusal> {
+    catch_unwind(AssertUnwindSafe(|| P::load(context, doing))).unwrap_or_else(|panic| {
         let text = panic_text(&*panic);
         Err(Refusal::new(format!("loading ended in a panic: {text}"), CONFIG))
     })

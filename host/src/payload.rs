@@ -33,8 +33,9 @@ pub struct MoldContext {
 /// [`Payload::after_fork_child`] and [`Payload::run_worker`], which are called in a worker.
 pub trait Payload: Sized {
     /// Loads and checks everything that a worker needs. May run plugin code, and may therefore
-    /// never return: the arbiter has a time limit for it.
-    fn load(context: &MoldContext) -> Result<Self, Refusal>;
+    /// never return: the arbiter has a time limit for it. `doing` tells the arbiter, before each
+    /// such piece of code, which one it is: "FILE: opening the worker class".
+    fn load(context: &MoldContext, doing: &dyn Fn(&str)) -> Result<Self, Refusal>;
 
     /// What was loaded.
     fn loaded(&self) -> Loaded;

@@ -66,6 +66,8 @@ pub(super) struct Mold {
     pub(super) stage: MoldStage,
     /// When it is killed unless it gets on: it has to load, or to quit, in time.
     pub(super) kill_at_ns: Option<u64>,
+    /// What it does while it loads, in its own words.
+    pub(super) doing: Option<String>,
     /// Why the arbiter killed it.
     pub(super) killed_for: Option<String>,
     /// What it said when it refused.

@@ -92,6 +92,7 @@ impl Generation {
                 );
                 self.loaded = Some(loaded);
             }
+            FromMold::Loading(what) => mold.doing = Some(what),
             FromMold::Refused(refusal) => mold.refusal = Some(refusal),
             FromMold::Forked { age, pid } => {
                 if let Some(worker) = self.workers.iter_mut().find(|worker| worker.age == age) {

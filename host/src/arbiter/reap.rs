@@ -178,14 +178,14 @@ fn why_not_loaded(mold: &Mold, end: End, out_of_memory: &mut super::death::OutOf
     if let Some(reason) = &mold.killed_for {
         return Refusal::new(reason.clone(), CONFIG);
     }
-    let mut reason =
-        format!("the process that loads worker class and application {}", end.describe());
-    if end.is_by(Signal::SIGKILL) && out_of_memory.has_struck() {
-        reason.push_str(": the kernel ran out of memory for it");
+    let what = mold.doing.as_deref().unwrap_or("loading worker class and application");
+    let how = end.describe();
+    let why = if end.is_by(Signal::SIGKILL) && out_of_memory.has_struck() {
+        ": the kernel ran out of memory for it"
     } else {
-        reason.push_str(" while it loaded them");
-    }
-    Refusal::new(reason, CONFIG)
+        ""
+    };
+    Refusal::new(format!("{what} ended the process that does it, which {how}{why}"), CONFIG)
 }
 
 /// Whether a worker died so soon after it was ready that its successor may fare no better.

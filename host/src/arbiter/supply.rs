@@ -102,6 +102,7 @@ impl Arbiter {
                     command: near,
                     stage: MoldStage::Loading,
                     kill_at_ns: limit.map(|limit| now_ns + clock::duration_ns(limit)),
+                    doing: None,
                     killed_for: None,
                     refusal: None,
                 });

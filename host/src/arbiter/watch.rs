@@ -78,8 +78,9 @@ impl Arbiter {
         }
         if mold.stage == MoldStage::Loading {
             let limit = seconds(limit.unwrap_or_default());
+            let what = mold.doing.as_deref().unwrap_or("loading");
             mold.killed_for =
-                Some(format!("loading did not end within {limit} (the setting boot_timeout)"));
+                Some(format!("{what} did not end within {limit} (the setting boot_timeout)"));
         }
         mold.kill_at_ns = None;
         // It may just have died, which is noticed elsewhere.

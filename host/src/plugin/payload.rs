@@ -29,8 +29,8 @@ pub struct Plugins {
 }
 
 impl Payload for Plugins {
-    fn load(context: &MoldContext) -> Result<Self, Refusal> {
-        Self::open(context).map_err(|error| refusal(&error))
+    fn load(context: &MoldContext, doing: &dyn Fn(&str)) -> Result<Self, Refusal> {
+        Self::open(context, doing).map_err(|error| refusal(&error))
     }
 
     fn loaded(&self) -> Loaded {
@@ -84,12 +84,15 @@ impl Payload for Plugins {
 
 impl Plugins {
     /// Everything up to the first fork.
-    fn open(context: &MoldContext) -> Result<Self, LoadError> {
+    fn open(context: &MoldContext, doing: &dyn Fn(&str)) -> Result<Self, LoadError> {
+        let doing = |path: &Path, what| doing(&format!("{}: {what}", path.display()));
         let settings = Box::leak(Box::new(Settings::clone(&context.settings)));
         let search = SearchPath::of_process();
         let class = search.class(settings.class())?;
         let choice = search.app(settings.wsgi_app.as_deref())?;
+        doing(&class, "opening the worker class");
         let class = open_class(&class)?;
+        doing(&choice.library, "opening the application");
         let app_module = open_app(&choice.library)?;
         let services = Services::of_mold(context);
         let class_name = class.root.name();
@@ -99,6 +102,7 @@ impl Plugins {
             let path = path.to_owned();
             move |failure| LoadError::Refused { kind, path, failure }
         };
+        doing(&class.path, "setting the worker class up");
         (class.root.setup())(host).into_result().map_err(refused(Kind::Class, &class.path))?;
 
         let host = services.for_plugin(&settings.sections.application);
@@ -107,11 +111,13 @@ impl Plugins {
             class: class_name.into(),
             guest_loop: class.root.guest_loop().into(),
         };
+        doing(&app_module.path, "making the application");
         let app = (app_module.root.new())(host, app_context)
             .into_result()
             .map_err(refused(Kind::App, &app_module.path))?;
         check_needs(&app, &class, &app_module.path)?;
         if settings.preload_app {
+            doing(&app_module.path, "loading the application");
             app.load().into_result().map_err(refused(Kind::App, &app_module.path))?;
         }
         Ok(Self { settings, services, class, app_module, app: Box::leak(Box::new(app)) })

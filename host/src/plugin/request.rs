@@ -3,6 +3,7 @@
 
 use worker_api::{AccessRecord, Counter, RequestHead};
 
+use crate::clock;
 use crate::log::AccessLog;
 use crate::scoreboard::{InFlightToken, REQUEST_TEXT_MAX, SlotWriter};
 
@@ -10,7 +11,9 @@ use crate::scoreboard::{InFlightToken, REQUEST_TEXT_MAX, SlotWriter};
 pub(super) fn began(slot: SlotWriter, head: &RequestHead<'_>) -> u32 {
     let mut text = [0; REQUEST_TEXT_MAX];
     let length = describe(head, &mut text);
-    slot.begin_request(&text[..length]).to_number()
+    // The class has just read the clock: once is enough.
+    let start_ns = if head.received_ns == 0 { clock::now_ns() } else { head.received_ns };
+    slot.begin_request(&text[..length], start_ns).to_number()
 }
 
 /// A request is over; token 0 stands for one that was refused before it began.
@@ -79,7 +82,7 @@ mod tests {
             peer: nowhere,
             local: nowhere,
             tls: ROption::RNone,
-            received_ns: 0,
+            received_ns: 1,
             id: 0,
         }
     }

@@ -175,7 +175,7 @@ mod tests {
         writer.enter();
         writer.set_state(WorkerState::Ready);
         writer.heartbeat();
-        let token = writer.begin_request(b"GET /slow");
+        let token = writer.begin_request(b"GET /slow", 1);
         writer.count_accepted(1);
         writer.count_answer(404, 1_500, 10, 20);
         writer.count_connections(3);
@@ -209,7 +209,7 @@ mod tests {
         let index = board.claim(1, 1).unwrap();
         let (writer, reader) = (board.writer(index).unwrap(), board.reader(index).unwrap());
         let tokens: Vec<_> =
-            (0..IN_FLIGHT_MAX + 3).map(|_| writer.begin_request(b"GET /")).collect();
+            (0..IN_FLIGHT_MAX + 3).map(|_| writer.begin_request(b"GET /", 1)).collect();
         assert_eq!(reader.in_flight().len(), IN_FLIGHT_MAX);
         assert_eq!(reader.snapshot().held as usize, IN_FLIGHT_MAX + 3);
         for token in tokens {
@@ -223,7 +223,7 @@ mod tests {
         let board = Scoreboard::new().unwrap();
         let index = board.claim(1, 1).unwrap();
         let (writer, reader) = (board.writer(index).unwrap(), board.reader(index).unwrap());
-        let _held = writer.begin_request(&[b'a'; 500]);
+        let _held = writer.begin_request(&[b'a'; 500], 1);
         assert_eq!(reader.in_flight()[0].text, "a".repeat(REQUEST_TEXT_MAX));
         writer.leave_last_words(&"ä".repeat(LAST_WORDS_MAX));
         assert_eq!(reader.snapshot().last_words, Some("ä".repeat(LAST_WORDS_MAX / 2)));
@@ -239,7 +239,7 @@ mod tests {
             scope.spawn(|| {
                 for round in 0..20_000u32 {
                     let letter = if round % 2 == 0 { b'a' } else { b'b' };
-                    let token = writer.begin_request(&[letter; 100]);
+                    let token = writer.begin_request(&[letter; 100], 1);
                     writer.end_request(token);
                 }
                 done.store(true, Ordering::Release);

@@ -102,8 +102,9 @@ impl SlotWriter {
         self.slot.latency[bucket_of_us(duration_us)].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A request begins. `text` is its method and target, of which the first bytes are kept.
-    pub fn begin_request(&self, text: &[u8]) -> InFlightToken {
+    /// A request begins, or has begun at `start_ns`. `text` is its method and target, of which the
+    /// first bytes are kept.
+    pub fn begin_request(&self, text: &[u8], start_ns: u64) -> InFlightToken {
         self.slot.held.fetch_add(1, Ordering::Relaxed);
         let entry = self.slot.in_flight.iter().position(|entry| {
             entry.taken.load(Ordering::Relaxed) == 0
@@ -114,7 +115,7 @@ impl SlotWriter {
             let text = &text[..text.len().min(REQUEST_TEXT_MAX)];
             begin_write(&entry.version);
             store_text(&entry.text, &entry.text_length, text);
-            entry.start_ns.store(clock::now_ns(), Ordering::Relaxed);
+            entry.start_ns.store(start_ns, Ordering::Relaxed);
             end_write(&entry.version);
         }
         InFlightToken { entry: entry.map(|index| index as u8) }

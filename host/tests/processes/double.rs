@@ -18,7 +18,7 @@ pub(crate) struct Double {
 }
 
 impl Payload for Double {
-    fn load(context: &MoldContext) -> Result<Self, Refusal> {
+    fn load(context: &MoldContext, _: &dyn Fn(&str)) -> Result<Self, Refusal> {
         let settings = &context.settings;
         // A file can be changed between two reloads, the command line cannot.
         let behaviour = match &settings.wsgi_app {
@@ -105,7 +105,7 @@ impl Double {
         let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
         let length = stream.read(&mut request).unwrap_or(0);
         let word = String::from_utf8_lossy(&request[..length]).trim().to_owned();
-        let token = context.slot.begin_request(word.as_bytes());
+        let token = context.slot.begin_request(word.as_bytes(), host::clock::now_ns());
         match word.as_str() {
             "exit 3" => std::process::exit(3),
             "abort" => std::process::abort(),

@@ -23,9 +23,9 @@ pub(crate) const TESTS: &[Test] = &tests![
 const REFUSALS: &[(&str, i32, &str)] = &[
     ("load-refuse", 4, "no such module: nosuch"),
     ("load-panic", 78, "loading ended in a panic: at the disco"),
-    ("load-exit-0", 78, "exited with status 0 while it loaded them"),
-    ("load-exit-3", 78, "exited with status 3 while it loaded them"),
-    ("load-abort", 78, "was killed by SIGABRT while it loaded them"),
+    ("load-exit-0", 78, "ended the process that does it, which exited with status 0"),
+    ("load-exit-3", 78, "ended the process that does it, which exited with status 3"),
+    ("load-abort", 78, "ended the process that does it, which was killed by SIGABRT"),
     ("load-hang", 78, "loading did not end within 0.5 s"),
     ("boot-refuse", 3, "the worker does not like it"),
     ("boot-panic", 3, "exited with status 70: panicked: at the boot before it was ready"),

@@ -1,0 +1,203 @@
+//! What `host` says, and ends with, when worker class and application cannot be had: each case is
+//! one run of the command.
+
+#![expect(clippy::unwrap_used, reason = "the helpers of tests are tests")]
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+/// A case: variables, arguments after the class and the application, the status, and words of the
+/// one line that says why. `CLASS` and `APP` stand for the faulty libraries, `HELLO` for a good one.
+type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str, &'a [&'a str], i32, &'a [&'a str]);
+
+#[test]
+fn a_server_that_cannot_have_its_plugins_ends_with_one_line_that_says_why() {
+    let cases: &[Case<'_>] = &[
+        (&[], "gtread", "HELLO", &[], 78, &["no worker class \"gtread\"", "HOST_PLUGIN_PATH"]),
+        (&[], "/no/such.so", "HELLO", &[], 78, &["/no/such.so: no such file"]),
+        (
+            &[],
+            "CLASS",
+            "CLASS",
+            &[],
+            78,
+            &["CLASS: is a worker class, where an application is meant"],
+        ),
+        (&[], "CLASS", "project.wsgi:app", &[], 78, &["no application \"wsgi\"", "libwsgi_app.so"]),
+        (
+            &[("FAULTY_CLASS", "setup=config")],
+            "CLASS",
+            "HELLO",
+            &[],
+            78,
+            &["CLASS: the worker class refuses to start"],
+        ),
+        (
+            &[("FAULTY_CLASS", "setup=panic")],
+            "CLASS",
+            "HELLO",
+            &[],
+            78,
+            &["CLASS: the worker class refuses", "panicked"],
+        ),
+        (
+            &[("FAULTY_APP", "new=load")],
+            "CLASS",
+            "APP",
+            &[],
+            4,
+            &["APP: the application refuses to start"],
+        ),
+        (
+            &[("FAULTY_APP", "new=error")],
+            "CLASS",
+            "APP",
+            &[],
+            78,
+            &["APP: the application refuses to start"],
+        ),
+        (
+            &[("FAULTY_APP", "load=load")],
+            "CLASS",
+            "APP",
+            &["--preload"],
+            4,
+            &["APP: the application refuses to start"],
+        ),
+        (
+            &[("FAULTY_APP", "needs=later")],
+            "CLASS",
+            "APP",
+            &[],
+            78,
+            &["APP: the application answers requests later", "faulty cannot"],
+        ),
+        (
+            &[("FAULTY_APP", "needs=loop")],
+            "CLASS",
+            "APP",
+            &[],
+            78,
+            &["APP: the application brings an event loop", "faulty cannot"],
+        ),
+    ];
+    for (variables, class, app, options, status, words) in cases {
+        let output = host(variables, class, app, &[&["--check-config"], *options].concat());
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(*status), "{class} {app} {variables:?}: {text}");
+        let line = text.lines().rfind(|line| line.starts_with("error: ")).expect(&text);
+        for words in *words {
+            assert!(line.contains(&named(words)), "{words:?} in {line:?}");
+        }
+    }
+}
+
+#[test]
+fn a_library_that_ends_its_process_is_named() {
+    let cases: &[Case<'_>] = &[
+        (
+            &[("FAULTY_CLASS", "constructor=abort")],
+            "CLASS",
+            "HELLO",
+            &[],
+            78,
+            &["CLASS: opening the worker class", "SIGABRT"],
+        ),
+        (
+            &[("FAULTY_APP", "constructor=segfault")],
+            "CLASS",
+            "APP",
+            &[],
+            78,
+            &["APP: opening the application", "SIGSEGV"],
+        ),
+        (
+            &[("FAULTY_APP", "constructor=exit0")],
+            "CLASS",
+            "APP",
+            &[],
+            78,
+            &["APP: opening the application", "exited with status 0"],
+        ),
+        (
+            &[("FAULTY_CLASS", "setup=exit3")],
+            "CLASS",
+            "HELLO",
+            &[],
+            78,
+            &["CLASS: setting the worker class up", "status 3"],
+        ),
+        (
+            &[("FAULTY_APP", "new=hang")],
+            "CLASS",
+            "APP",
+            &["--boot-timeout=0.5"],
+            78,
+            &["APP: making the application did not end within 0.5 s"],
+        ),
+        (
+            &[("FAULTY_CLASS", "new=error")],
+            "CLASS",
+            "HELLO",
+            &["--boot-failures-max=1"],
+            3,
+            &["CLASS: the worker class cannot boot"],
+        ),
+        (
+            &[("FAULTY_APP", "load=load")],
+            "CLASS",
+            "APP",
+            &["--boot-failures-max=1"],
+            4,
+            &["APP: the application cannot boot"],
+        ),
+        (
+            &[("FAULTY_CLASS", "init_process=config")],
+            "CLASS",
+            "HELLO",
+            &["--boot-failures-max=1"],
+            78,
+            &["CLASS: the worker class cannot boot"],
+        ),
+    ];
+    for (variables, class, app, options, status, words) in cases {
+        let output = host(variables, class, app, &[&SERVE, *options].concat());
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(*status), "{class} {app} {variables:?}: {text}");
+        let mut lines = text.lines().filter(|line| line.contains("[ERROR]"));
+        let fits = |line: &str| words.iter().all(|words| line.contains(&named(words)));
+        assert!(lines.any(fits), "{words:?} in {text}");
+    }
+}
+
+/// Runs the command in a folder without a settings file, until it ends by itself.
+fn host(variables: &[(&str, &str)], class: &str, app: &str, options: &[&str]) -> Output {
+    let folder = tempfile::tempdir().unwrap();
+    Command::new(env!("CARGO_BIN_EXE_host"))
+        .current_dir(folder.path())
+        .envs(variables.iter().copied())
+        .args(options)
+        .args(["--worker-class", &named(class), &named(app)])
+        .output()
+        .unwrap()
+}
+
+/// The words with the paths that the placeholders stand for.
+fn named(words: &str) -> String {
+    let path = |name: &str| built(name).display().to_string();
+    words
+        .replace("CLASS", &path("faulty_worker"))
+        .replace("APP", &path("faulty_app"))
+        .replace("HELLO", &path("hello_app"))
+}
+
+/// A library that cargo built for this test as a dependency.
+fn built(name: &str) -> PathBuf {
+    let program = std::env::current_exe().unwrap();
+    let path = program.with_file_name(format!("lib{name}.so"));
+    assert!(path.is_file(), "{} was not built", path.display());
+    path
+}
+
+/// Of a run that tries to serve.
+const SERVE: [&str; 3] = ["--bind=127.0.0.1:0", "--no-control-socket", "--workers=1"];
