@@ -47,7 +47,7 @@ impl Ready {
         self.intersects(Self::TIMED_OUT)
     }
 
-    /// Nothing happened, and [`expire_idle`] ended the wait.
+    /// Nothing happened, and [`expire_idle`](crate::expire_idle) ended the wait.
     pub fn is_expired(self) -> bool {
         self.intersects(Self::EXPIRED)
     }

@@ -22,7 +22,10 @@ impl Event {
 
     /// Sets the flag and wakes all waiters.
     pub fn set(&self) {
-        self.set.set(true);
+        // Nobody waits for an event that is set.
+        if self.set.replace(true) {
+            return;
+        }
         if let Some(core) = Core::current() {
             self.waiters.wake_all(&core);
         }
