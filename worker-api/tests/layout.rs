@@ -3,21 +3,21 @@
 //!
 //! `UPDATE_ABI=1 cargo test -p worker-api` writes it anew.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
 use worker_api::abi::StableAbi;
+use worker_api::abi::std_types::utypeid::UTypeId;
 use worker_api::abi::type_layout::{TLFieldsIterator, TypeLayout};
 use worker_api::{AppModuleRef, WorkerClassRef};
 
 #[test]
 fn the_abi_is_the_one_that_was_promised() {
-    let mut types = BTreeMap::new();
-    describe(<WorkerClassRef as StableAbi>::LAYOUT, &mut types);
-    describe(<AppModuleRef as StableAbi>::LAYOUT, &mut types);
-    let now: String = types.into_values().collect();
+    let mut described = Described::default();
+    describe(<WorkerClassRef as StableAbi>::LAYOUT, &mut described);
+    describe(<AppModuleRef as StableAbi>::LAYOUT, &mut described);
+    let now = described.text;
 
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("abi/1.layout");
     if std::env::var_os("UPDATE_ABI").is_some() {
@@ -31,39 +31,50 @@ fn the_abi_is_the_one_that_was_promised() {
     );
 }
 
+/// What was described so far, in the order in which it was met.
+#[derive(Default)]
+struct Described {
+    seen: Vec<UTypeId>,
+    text: String,
+}
+
 /// Describes a type and all that it is made of, each once.
-fn describe(layout: &'static TypeLayout, types: &mut BTreeMap<String, String>) {
-    let name = layout.full_type().to_string();
-    if types.contains_key(&name) {
+fn describe(layout: &'static TypeLayout, described: &mut Described) {
+    if described.seen.contains(&layout.get_utypeid()) {
         return;
     }
-    let mut text = format!("{name}: {} octets, aligned to {}\n", layout.size(), layout.alignment());
-    types.insert(name.clone(), String::new());
-    let fields = layout.get_fields().map(|fields| fields.iter());
-    for (kind, fields) in [("field", fields), ("behind", Some(layout.phantom_fields().iter()))] {
-        fields.map(|fields| describe_fields(kind, fields, &mut text, types));
+    described.seen.push(layout.get_utypeid());
+    let (size, alignment) = (layout.size(), layout.alignment());
+    let mut text = format!("{}: {size} octets, aligned to {alignment}\n", layout.full_type());
+    let mut parts = Vec::new();
+    if let Some(fields) = layout.get_fields() {
+        describe_fields("field", fields.iter(), &mut text, &mut parts);
     }
+    describe_fields("behind", layout.phantom_fields().iter(), &mut text, &mut parts);
     text.push('\n');
-    types.insert(name, text);
+    described.text.push_str(&text);
+    for part in parts {
+        describe(part, described);
+    }
 }
 
 fn describe_fields(
     kind: &str,
     fields: TLFieldsIterator,
     text: &mut String,
-    types: &mut BTreeMap<String, String>,
+    parts: &mut Vec<&'static TypeLayout>,
 ) {
     for field in fields {
         let _ = writeln!(text, "    {kind} {}: {}", field.name(), field.full_type());
-        for function in field.function_range().iter() {
+        for function in field.function_range() {
             let _ = writeln!(text, "        {function}");
             for layout in function.param_type_layouts.iter() {
-                describe(layout(), types);
+                parts.push(layout());
             }
             if let Some(layout) = function.return_type_layout() {
-                describe(layout(), types);
+                parts.push(layout());
             }
         }
-        describe(field.layout(), types);
+        parts.push(field.layout());
     }
 }
