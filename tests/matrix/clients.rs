@@ -1,0 +1,202 @@
+//! Clients that misbehave, and the good client beside them (faults.md 3: 22 to 26).
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use jimu_tests::{
+    behaviour,
+    cell::{Cell, Need},
+    http::Connection,
+    load::{Load, Plan, get},
+    process,
+    runner::Behaviour,
+    server::{Server, Setup},
+};
+
+pub(crate) fn behaviours() -> Vec<Behaviour> {
+    vec![
+        behaviour!(silent_connections_hold_nobody_up),
+        behaviour!(slow_heads_hold_nobody_up),
+        behaviour!(a_slow_head_is_cut),
+        behaviour!(a_body_that_stands_still_is_cut),
+        behaviour!(a_client_that_reads_nothing_is_cut),
+        behaviour!(clients_that_vanish_harm_nobody),
+        behaviour!(connections_made_and_dropped_harm_nobody),
+        behaviour!(without_descriptors_the_service_recovers).of_class(),
+        behaviour!(an_unread_upload_is_answered),
+        behaviour!(idle_connections_are_no_burden).needs(Need::KeepAlive),
+    ]
+}
+
+/// A good client beside the bad ones is answered within this time.
+const SOON: Duration = Duration::from_secs(2);
+
+fn assert_good_client_served(server: &Server) {
+    let begun = Instant::now();
+    assert_eq!(server.get("/").status, 200);
+    assert!(begun.elapsed() < SOON, "the good client waited for {:?}", begun.elapsed());
+}
+
+fn silent_connections_hold_nobody_up(cell: &Cell) {
+    let server = Setup::new(cell).start();
+    let silent: Vec<Connection> = (0..50).map(|_| server.connect()).collect();
+    for _ in 0..5 {
+        assert_good_client_served(&server);
+    }
+    drop(silent);
+    assert_good_client_served(&server);
+    server.stop();
+}
+
+fn slow_heads_hold_nobody_up(cell: &Cell) {
+    let server = Setup::new(cell).start();
+    let mut slow: Vec<Connection> = (0..30).map(|_| server.connect()).collect();
+    for part in ["GET / HT", "TP/1.1\r", "\nHost:", " test\r\nX: y"] {
+        slow.iter_mut().for_each(|client| client.send(part).unwrap());
+        assert_good_client_served(&server);
+    }
+    for client in &mut slow {
+        client.send("\r\n\r\n").unwrap();
+        assert_eq!(client.answer("GET").unwrap().status, 200);
+    }
+}
+
+fn a_slow_head_is_cut(cell: &Cell) {
+    let server = Setup::new(cell).flags("--header-timeout 1").start();
+    let mut client = server.connect();
+    client.send("GET / HTTP/1.1\r\nHost: te").unwrap();
+    let begun = Instant::now();
+    // Either a 408 or a plain close; in any case the end, and soon.
+    let bytes = client.rest().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(6), "cut after {:?}", begun.elapsed());
+    assert!(bytes.is_empty() || bytes.starts_with(b"HTTP/1.1 408 "), "{bytes:?}");
+}
+
+fn a_body_that_stands_still_is_cut(cell: &Cell) {
+    let server = Setup::new(cell).flags("--body-timeout 1").start();
+    let mut client = server.connect();
+    client.send("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\nhalf").unwrap();
+    let begun = Instant::now();
+    let end = client.answer("POST");
+    assert!(end.as_ref().map_or(true, |answer| answer.status >= 400), "{end:?}");
+    assert!(begun.elapsed() < Duration::from_secs(6), "cut after {:?}", begun.elapsed());
+    assert_good_client_served(&server);
+}
+
+fn a_client_that_reads_nothing_is_cut(cell: &Cell) {
+    let server = Setup::new(cell).flags("--write-timeout 1 --timeout 20").start();
+    let worker = server.serving_pid();
+    let mut client = server.connect();
+    client.send_get("/stream?n=4000&size=16384").unwrap();
+    let before = process::rss_kib(worker);
+    // The answer of 64 MB fits into no buffer; while it stands, memory must not grow with it.
+    assert!(client.fill().unwrap() > 0);
+    server.until_workers("the slow reader was given up", |workers| {
+        workers.iter().all(|worker| worker.busy == 0)
+    });
+    let grown = process::rss_kib(worker).saturating_sub(before);
+    assert!(grown < 16 << 10, "{grown} KiB more");
+    assert_eq!(server.serving_pid(), worker);
+    assert!(client.rest().is_err() || client.left_over().len() < 60 << 20);
+}
+
+fn clients_that_vanish_harm_nobody(cell: &Cell) {
+    let server = Setup::new(cell).start();
+    let worker = server.serving_pid();
+    for bytes in [
+        "",
+        "GET / HT",
+        "GET / HTTP/1.1\r\nHost: test\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\nhalf",
+        "POST /echo HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhe",
+        "GET /stream?n=500&size=16384 HTTP/1.1\r\nHost: test\r\n\r\n",
+        "GET /sleep?ms=20 HTTP/1.1\r\nHost: test\r\n\r\n",
+        "\x16\x03\x01\x02garbage\0\0\0",
+    ] {
+        for with_reset in [false, true] {
+            let mut client = server.connect();
+            client.send(bytes).unwrap();
+            if with_reset {
+                client.reset();
+            }
+        }
+        assert_good_client_served(&server);
+    }
+    assert_eq!(server.serving_pid(), worker, "no worker dies of its clients");
+    server.stop();
+}
+
+fn connections_made_and_dropped_harm_nobody(cell: &Cell) {
+    let server = Setup::new(cell).start();
+    let worker = server.serving_pid();
+    let descriptors = process::descriptors(worker);
+    for n in 0..1500 {
+        let client = server.connect();
+        if n % 2 == 0 {
+            client.reset();
+        }
+    }
+    assert_good_client_served(&server);
+    assert_eq!(server.serving_pid(), worker);
+    server.until_workers("nothing is held", |workers| workers.iter().all(|w| w.busy == 0));
+    let left = process::descriptors(worker).saturating_sub(descriptors);
+    assert!(left < 20, "{left} descriptors more");
+}
+
+/// Row 22: no busy loop, no end, and all is well when descriptors are there again.
+fn without_descriptors_the_service_recovers(cell: &Cell) {
+    let server = Setup::new(cell).start();
+    let worker = server.serving_pid();
+    let room = process::descriptors(worker) as u64 + 8;
+    process::limit_descriptors(worker, room);
+    let crowd: Vec<Connection> = (0..60).map(|_| server.connect()).collect();
+    let ticks = || process::stat(worker).expect("the worker lives").ticks;
+    let before = ticks();
+    thread::sleep(Duration::from_secs(1));
+    let spent = ticks() - before;
+    assert!(spent < 50, "{spent} ticks in a second of want: a busy loop");
+    drop(crowd);
+    let begun = Instant::now();
+    while server.try_get("/").map_or(0, |answer| answer.status) != 200 {
+        assert!(begun.elapsed() < Duration::from_secs(10), "does not recover");
+    }
+    assert_eq!(server.serving_pid(), worker);
+}
+
+/// Row 26: a body that nobody reads is not buffered, and the client sees the answer.
+fn an_unread_upload_is_answered(cell: &Cell) {
+    let server = Setup::new(cell).start();
+    let worker = server.serving_pid();
+    let before = process::rss_kib(worker);
+    let mut client = server.connect();
+    client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 50000000\r\n\r\n").unwrap();
+    let mut sender = client.twin();
+    let sending = thread::spawn(move || {
+        let part = vec![b'x'; 100_000];
+        (0..500).take_while(|_| sender.send(&part).is_ok()).count()
+    });
+    let answer = client.answer("POST").unwrap();
+    assert_eq!(answer.status, 200);
+    drop(client);
+    sending.join().unwrap();
+    let grown = process::rss_kib(worker).saturating_sub(before);
+    assert!(grown < 16 << 10, "{grown} KiB more for a body that nobody wants");
+    assert_good_client_served(&server);
+}
+
+fn idle_connections_are_no_burden(cell: &Cell) {
+    let server = Setup::new(cell).flags("--keep-alive 60 --threads 2").start();
+    let mut idle: Vec<Connection> = (0..100).map(|_| server.connect()).collect();
+    for client in &mut idle {
+        assert!(client.get("/").unwrap().keeps());
+    }
+    let plan = Plan { clients: 4, ask: |_| get("/"), ..Plan::default() };
+    let load = Load::start(server.address(), plan);
+    load.flows(200, Duration::from_secs(20));
+    load.finish().assert_nothing_lost();
+    for client in &mut idle {
+        assert_eq!(client.get("/").unwrap().status, 200);
+    }
+}

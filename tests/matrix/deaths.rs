@@ -1,0 +1,197 @@
+//! Workers that die: only their own requests are lost, another takes over, and the log says once what happened
+//! (faults.md 3: 3 to 6, 13, 29, 34).
+
+use std::time::{Duration, Instant};
+
+use jimu_tests::{
+    artifacts, behaviour,
+    cell::Cell,
+    load::{Load, Plan, get},
+    process,
+    runner::Behaviour,
+    server::{Server, Setup},
+};
+use nix::{sys::signal::Signal, unistd::Pid};
+
+pub(crate) fn behaviours() -> Vec<Behaviour> {
+    vec![
+        behaviour!(a_killed_worker_is_replaced_and_named_once),
+        behaviour!(a_worker_told_to_quit_is_replaced),
+        behaviour!(an_application_that_ends_its_process_costs_one_worker).of_class().within(90),
+        behaviour!(kills_under_load_cost_only_their_own_requests).heavy(),
+        behaviour!(max_requests_brings_the_successor_first).heavy(),
+        behaviour!(max_requests_waits_for_a_slow_successor).of_class().heavy(),
+        behaviour!(workers_that_die_at_once_do_not_make_a_storm).of_host(),
+        behaviour!(the_mold_may_die).of_class(),
+        behaviour!(no_zombie_is_left).of_class(),
+    ]
+}
+
+/// A dead worker's successor serves within this time.
+const SOON: Duration = Duration::from_secs(5);
+
+fn a_killed_worker_is_replaced_and_named_once(cell: &Cell) {
+    let server = Setup::new(cell).start();
+    let victim = server.serving_pid();
+    process::signal(victim, Signal::SIGKILL);
+    assert!(process::gone(victim, SOON));
+    assert_ne!(until_served(&server), victim);
+    let line = server.log.line(&[&victim.to_string(), "sigkill"], SOON);
+    assert!(line.to_lowercase().contains("worker"), "{line}");
+    assert_told_once(&server, victim);
+}
+
+fn a_worker_told_to_quit_is_replaced(cell: &Cell) {
+    let server = Setup::new(cell).start();
+    let victim = server.serving_pid();
+    process::signal(victim, Signal::SIGQUIT);
+    assert!(process::gone(victim, SOON));
+    assert_ne!(until_served(&server), victim);
+    assert_told_once(&server, victim);
+}
+
+/// Rows 5, 6 and 30: whatever the status, 3 and 4 too, the server stays up.
+fn an_application_that_ends_its_process_costs_one_worker(cell: &Cell) {
+    let app = artifacts::library("faulty_app");
+    for (fault, word) in [
+        ("abort", "SIGABRT"),
+        ("segfault", "SIGSEGV"),
+        ("exit0", "status 0"),
+        ("exit1", "status 1"),
+        ("exit3", "status 3"),
+        ("exit4", "status 4"),
+    ] {
+        let server = Setup::new(cell).app(&app).flags("--workers 2").start();
+        let before = server.until_ready_workers(2);
+        let lost = server.try_get(&format!("/fault/{fault}"));
+        assert!(lost.is_err(), "{fault}: {lost:?}");
+        let line = server.log.line(&[word], SOON);
+        assert_eq!(server.log.count(word), 1, "{fault} is told once: {line}");
+        let after = server.until_workers("a successor", |workers| {
+            workers.len() == 2
+                && workers.iter().all(|w| w.state == "ready")
+                && workers.iter().any(|w| !before.contains(&w.pid))
+        });
+        let kept = after.iter().filter(|worker| before.contains(&worker.pid)).count();
+        assert_eq!(kept, 1, "{fault}: the other worker is unharmed");
+        assert_eq!(server.get("/").status, 200);
+        server.stop();
+    }
+}
+
+/// Row 4.
+fn kills_under_load_cost_only_their_own_requests(cell: &Cell) {
+    let server = Setup::new(cell).flags("--workers 2").start();
+    let clients = 8;
+    let load = Load::start(server.address(), Plan { clients, ..Plan::default() });
+    let kills = 4;
+    for _ in 0..kills {
+        let victim = server.until_ready_workers(2)[0];
+        process::signal(victim, Signal::SIGKILL);
+        server.until_workers("a successor", |workers| {
+            workers.len() == 2 && workers.iter().all(|w| w.state == "ready" && w.pid != victim)
+        });
+        load.flows(50, Duration::from_secs(20));
+    }
+    let tally = load.finish();
+    let lost = tally.failures.len() + tally.races.len();
+    assert!(lost <= kills * clients, "{lost} lost by {kills} kills: {:#?}", tally.failures);
+    assert!(tally.failures.iter().all(|failure| !failure.contains("status")), "{tally:?}");
+    server.stop();
+}
+
+/// Row 13.
+fn max_requests_brings_the_successor_first(cell: &Cell) {
+    let server = Setup::new(cell).flags("--max-requests 100 --max-requests-jitter 20").start();
+    let first = server.serving_pid();
+    let load = Load::start(server.address(), Plan::default());
+    load.flows(1000, Duration::from_secs(40));
+    load.finish().assert_nothing_lost();
+    assert!(process::gone(first, SOON), "the first worker still serves after 1000 requests");
+    server.until_ready_workers(1);
+    let retired = server.log.count("max_requests");
+    assert!(retired >= 2, "retired {retired} times in 1000 requests");
+    server.stop();
+}
+
+fn max_requests_waits_for_a_slow_successor(cell: &Cell) {
+    let app = artifacts::library("faulty_app");
+    let setup = Setup::new(cell).app(&app).env("FAULTY_APP", "init_worker=sleep2000");
+    let server = setup.flags("--max-requests 50").start();
+    let plan = Plan { clients: 4, ask: |_| get("/"), ..Plan::default() };
+    let load = Load::start(server.address(), plan);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(5) {
+        let asked = Instant::now();
+        assert_eq!(server.get("/").status, 200);
+        assert!(asked.elapsed() < Duration::from_millis(900), "stalled for {:?}", asked.elapsed());
+    }
+    load.finish().assert_nothing_lost();
+    assert!(server.log.count("Booted worker") >= 2, "nobody was replaced");
+    server.stop();
+}
+
+/// After the start, a generation whose workers die as soon as they are ready is retried, more and more seldom.
+fn workers_that_die_at_once_do_not_make_a_storm(cell: &Cell) {
+    let class = artifacts::library("faulty_worker");
+    let server = Setup::new(cell).class(&class).env("FAULTY_CLASS", "run=exit1").start();
+    let begun = Instant::now();
+    server.log.until(Duration::from_secs(5), |text| {
+        (text.matches("Booted worker").count() >= 12).then_some(())
+    });
+    let boots = server.log.count("Booted worker");
+    assert!(boots < 12, "{boots} boots in {:?}", begun.elapsed());
+    server.stop();
+}
+
+/// The mold is only needed to make workers; when it is gone, another is made.
+fn the_mold_may_die(cell: &Cell) {
+    let server = Setup::new(cell).flags("--workers 2").start();
+    let workers = server.until_ready_workers(2);
+    let children = process::children(server.pid());
+    let mold = children.iter().find(|child| !workers.contains(&child.pid)).expect("a mold").pid;
+    process::signal(mold, Signal::SIGKILL);
+    server.log.line(&["mold", &mold.to_string()], SOON);
+    assert_eq!(server.until_ready_workers(2), workers, "workers live on");
+    process::signal(workers[0], Signal::SIGKILL);
+    server.until_workers("a successor", |now| {
+        now.len() == 2 && now.iter().all(|w| w.state == "ready" && w.pid != workers[0])
+    });
+    server.stop();
+}
+
+fn no_zombie_is_left(cell: &Cell) {
+    let server = Setup::new(cell).flags("--workers 2").start();
+    for _ in 0..5 {
+        let victim = server.until_ready_workers(2)[0];
+        process::signal(victim, Signal::SIGKILL);
+        server.until_workers("a successor", |workers| {
+            workers.len() == 2 && workers.iter().all(|w| w.state == "ready" && w.pid != victim)
+        });
+        server.ctl(&["reload"]).done();
+    }
+    let children = process::children(server.pid());
+    assert!(children.iter().all(|child| child.state != 'Z'), "{children:?}");
+    assert_eq!(children.len(), 3, "two workers and a mold: {children:?}");
+}
+
+/// The worker that answers, as soon as one does.
+fn until_served(server: &Server) -> Pid {
+    let begun = Instant::now();
+    loop {
+        match server.try_get("/pid") {
+            Ok(answer) => return jimu_tests::server::pid_of(&answer),
+            Err(broken) => assert!(begun.elapsed() < SOON, "nobody answers: {broken}"),
+        }
+    }
+}
+
+/// One line of the log tells of this worker's death, not two.
+fn assert_told_once(server: &Server, pid: Pid) {
+    let told = |text: &str| {
+        text.lines()
+            .filter(|line| line.contains(&format!("pid: {pid})")) && !line.contains("Booted"))
+            .count()
+    };
+    assert_eq!(told(&server.log.text()), 1, "{}", server.log.text());
+}

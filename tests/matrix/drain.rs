@@ -1,0 +1,173 @@
+//! The end of serving: who is still answered, what is cut, and when (faults.md 3: 10, 12, 13, 15).
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use jimu_tests::{
+    behaviour,
+    cell::{Cell, Need},
+    http::Connection,
+    process::{self, End},
+    runner::Behaviour,
+    server::Setup,
+};
+use nix::sys::signal::Signal;
+
+pub(crate) fn behaviours() -> Vec<Behaviour> {
+    vec![
+        behaviour!(the_backlog_is_answered),
+        behaviour!(then_connections_are_refused),
+        behaviour!(a_kept_connection_is_answered_and_closed).needs(Need::KeepAlive),
+        behaviour!(idle_connections_are_closed_at_once).needs(Need::KeepAlive),
+        behaviour!(a_stream_runs_to_its_end),
+        behaviour!(graceful_timeout_cuts_what_is_left),
+        behaviour!(drain_delay_keeps_accepting).of_host(),
+        behaviour!(without_the_arbiter_workers_finish_and_end),
+        behaviour!(a_second_term_changes_nothing).of_host(),
+        behaviour!(quit_after_term_is_quick).of_host(),
+    ]
+}
+
+/// Row 10: what the kernel has accepted on our behalf is ours to answer.
+fn the_backlog_is_answered(cell: &Cell) {
+    let server = Setup::new(cell).flags("--threads 1").start();
+    let mut busy = server.connect();
+    busy.send_get("/sleep?ms=700").unwrap();
+    server.until_held("/sleep");
+    let mut waiting: Vec<Connection> = (0..8).map(|_| server.connect()).collect();
+    waiting.iter_mut().for_each(|client| client.send_get("/").unwrap());
+    let answers = thread::spawn(move || {
+        waiting.iter_mut().map(|client| client.answer("GET").map(|a| a.status)).collect::<Vec<_>>()
+    });
+    server.stop();
+    assert_eq!(busy.answer("GET").unwrap().status, 200);
+    for answer in answers.join().unwrap() {
+        assert_eq!(answer.unwrap(), 200);
+    }
+}
+
+fn then_connections_are_refused(cell: &Cell) {
+    let mut server = Setup::new(cell).start();
+    let mut busy = server.connect();
+    busy.send_get("/sleep?ms=3000").unwrap();
+    server.until_held("/sleep");
+    server.signal(Signal::SIGTERM);
+    let begun = Instant::now();
+    // Those that come before the listener is closed are still answered.
+    while let Ok(mut client) = Connection::open(server.address()) {
+        assert!(begun.elapsed() < Duration::from_secs(2), "still accepts");
+        match client.get("/") {
+            Ok(answer) => assert_eq!(answer.status, 200),
+            Err(broken) if cell.class.can(Need::Concurrency) => panic!("{broken}"),
+            Err(_) => {}
+        }
+    }
+    assert_eq!(busy.answer("GET").unwrap().status, 200);
+    assert_eq!(server.ended(Duration::from_secs(10)).end, End::Status(0));
+}
+
+fn a_kept_connection_is_answered_and_closed(cell: &Cell) {
+    let mut server = Setup::new(cell).flags("--threads 4 --keep-alive 20").start();
+    let mut busy = server.connect();
+    busy.send_get("/sleep?ms=2000").unwrap();
+    server.until_held("/sleep");
+    let mut kept = server.connect();
+    assert!(kept.get("/").unwrap().keeps());
+    // The next request is on its way when the server is told to end: it must be answered, not reset.
+    kept.send("GET / HTTP/1.1\r\nHo").unwrap();
+    server.signal(Signal::SIGTERM);
+    server.log.line(&["term"], Duration::from_secs(5));
+    kept.send("st: test\r\n\r\n").unwrap();
+    let answer = kept.answer("GET").unwrap();
+    assert_eq!(answer.status, 200);
+    assert!(!answer.keeps(), "a draining worker announces the end");
+    assert!(kept.closes(Duration::from_secs(5)));
+    assert_eq!(busy.answer("GET").unwrap().status, 200);
+    server.ended(Duration::from_secs(10));
+}
+
+fn idle_connections_are_closed_at_once(cell: &Cell) {
+    let server = Setup::new(cell).flags("--keep-alive 60 --graceful-timeout 30").start();
+    let mut idle: Vec<Connection> = (0..10).map(|_| server.connect()).collect();
+    idle.iter_mut().for_each(|client| assert!(client.get("/").unwrap().keeps()));
+    let begun = Instant::now();
+    server.stop();
+    assert!(begun.elapsed() < Duration::from_secs(5), "took {:?}", begun.elapsed());
+    assert!(idle.iter_mut().all(|client| client.closes(Duration::ZERO)));
+}
+
+fn a_stream_runs_to_its_end(cell: &Cell) {
+    let mut server = Setup::new(cell).start();
+    let mut client = server.connect();
+    client.send_get("/stream?n=400&size=16384").unwrap();
+    client.fill().unwrap();
+    server.signal(Signal::SIGTERM);
+    server.log.line(&["term"], Duration::from_secs(5));
+    assert_eq!(client.answer("GET").unwrap().body.len(), 400 * 16384);
+    assert_eq!(server.ended(Duration::from_secs(10)).end, End::Status(0));
+}
+
+/// Row 12.
+fn graceful_timeout_cuts_what_is_left(cell: &Cell) {
+    let mut server = Setup::new(cell).flags("--graceful-timeout 1").start();
+    let mut client = server.connect();
+    client.send_get("/sleep?ms=30000").unwrap();
+    server.until_held("/sleep");
+    let begun = Instant::now();
+    server.signal(Signal::SIGTERM);
+    server.ended(Duration::from_secs(8));
+    assert!(begun.elapsed() > Duration::from_millis(900), "cut after {:?}", begun.elapsed());
+    let cut = client.answer("GET");
+    assert!(cut.as_ref().map_or(true, |answer| answer.status >= 500), "{cut:?}");
+}
+
+fn drain_delay_keeps_accepting(cell: &Cell) {
+    let server = Setup::new(cell).flags("--drain-delay 1.5").start();
+    let begun = Instant::now();
+    server.signal(Signal::SIGTERM);
+    server.log.line(&["term"], Duration::from_secs(5));
+    assert_eq!(server.get("/").status, 200);
+    let mut server = server;
+    assert_eq!(server.ended(Duration::from_secs(10)).end, End::Status(0));
+    assert!(begun.elapsed() > Duration::from_millis(1400), "ended after {:?}", begun.elapsed());
+}
+
+/// Row 15.
+fn without_the_arbiter_workers_finish_and_end(cell: &Cell) {
+    let mut server = Setup::new(cell).flags("--workers 2").start();
+    let mut client = server.connect();
+    client.send_get("/sleep?ms=1500").unwrap();
+    server.until_held("/sleep");
+    server.signal(Signal::SIGKILL);
+    assert_eq!(server.leader_ended(Duration::from_secs(5)), End::Signal(Signal::SIGKILL));
+    assert_eq!(client.answer("GET").unwrap().status, 200, "what was begun is finished");
+    assert!(server.all_gone(Duration::from_secs(10)), "orphans: {:?}", server.processes());
+    assert!(Connection::open(server.address()).is_err(), "the port is still open");
+}
+
+fn a_second_term_changes_nothing(cell: &Cell) {
+    let mut server = Setup::new(cell).start();
+    let mut client = server.connect();
+    client.send_get("/sleep?ms=1000").unwrap();
+    server.until_held("/sleep");
+    for _ in 0..3 {
+        server.signal(Signal::SIGTERM);
+    }
+    assert_eq!(client.answer("GET").unwrap().status, 200);
+    assert_eq!(server.ended(Duration::from_secs(10)).end, End::Status(0));
+}
+
+fn quit_after_term_is_quick(cell: &Cell) {
+    let mut server = Setup::new(cell).start();
+    let mut client = server.connect();
+    client.send_get("/sleep?ms=30000").unwrap();
+    server.until_held("/sleep");
+    server.signal(Signal::SIGTERM);
+    server.log.line(&["term"], Duration::from_secs(5));
+    let begun = Instant::now();
+    process::signal(server.pid(), Signal::SIGQUIT);
+    server.ended(Duration::from_secs(5));
+    assert!(begun.elapsed() < Duration::from_secs(4), "took {:?}", begun.elapsed());
+}

@@ -1,0 +1,98 @@
+//! What the server costs when nothing is asked of it, and that this does not grow.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use jimu_tests::{
+    behaviour,
+    cell::Cell,
+    load::{Load, Plan},
+    process,
+    runner::Behaviour,
+    server::Setup,
+};
+use nix::sys::signal::Signal;
+
+pub(crate) fn behaviours() -> Vec<Behaviour> {
+    vec![
+        behaviour!(the_arbiter_is_small).of_host(),
+        behaviour!(the_arbiter_sleeps_when_idle).of_host(),
+        behaviour!(a_worker_sleeps_when_idle),
+        behaviour!(a_worker_does_not_grow).heavy().within(120),
+        behaviour!(a_soak_ends_where_it_began).heavy().within(180),
+    ]
+}
+
+fn the_arbiter_is_small(cell: &Cell) {
+    let server = Setup::new(cell).flags("--workers 4").start();
+    server.until_ready_workers(4);
+    let kib = process::pss_kib(server.pid());
+    assert!(kib < 4 << 10, "the arbiter has {kib} KiB");
+}
+
+/// At most one system call a second, and a process that sleeps through makes one each time it wakes up.
+fn the_arbiter_sleeps_when_idle(cell: &Cell) {
+    let server = Setup::new(cell).flags("--workers 2").start();
+    server.until_ready_workers(2);
+    let before = process::sleeps(server.pid());
+    thread::sleep(Duration::from_secs(5));
+    let woken = process::sleeps(server.pid()) - before;
+    assert!(woken <= 6, "woken {woken} times in 5 idle seconds");
+}
+
+fn a_worker_sleeps_when_idle(cell: &Cell) {
+    let server = Setup::new(cell).start();
+    let worker = server.serving_pid();
+    let before = process::sleeps(worker);
+    thread::sleep(Duration::from_secs(4));
+    let woken = process::sleeps(worker) - before;
+    assert!(woken <= 12, "woken {woken} times in 4 idle seconds");
+}
+
+fn a_worker_does_not_grow(cell: &Cell) {
+    let server = Setup::new(cell).start();
+    let worker = server.serving_pid();
+    let load = Load::start(server.address(), Plan { think: Duration::ZERO, ..Plan::default() });
+    load.flows(3000, Duration::from_secs(50));
+    let (memory, descriptors) = (process::rss_kib(worker), process::descriptors(worker));
+    load.flows(6000, Duration::from_secs(60));
+    let grown = process::rss_kib(worker).saturating_sub(memory);
+    load.finish().assert_nothing_lost();
+    assert!(grown < 1 << 10, "{grown} KiB more after 6000 requests");
+    assert!(process::descriptors(worker) <= descriptors, "descriptors are left open");
+    assert_eq!(server.serving_pid(), worker);
+}
+
+/// Row 34, in half a minute: reloads and kills under a mix of clients.
+fn a_soak_ends_where_it_began(cell: &Cell) {
+    let server = Setup::new(cell).flags("--workers 2").start();
+    let keeping = Load::start(server.address(), Plan { clients: 8, ..Plan::default() });
+    let closing =
+        Load::start(server.address(), Plan { clients: 4, keep: false, ..Plan::default() });
+    let measure = || {
+        let workers = server.until_ready_workers(2);
+        let children = process::children(server.pid()).len();
+        (process::pss_kib(server.pid()), process::descriptors(server.pid()), children, workers)
+    };
+    server.ctl(&["reload"]).done();
+    let start = measure();
+    let (begun, mut kills) = (Instant::now(), 0);
+    while begun.elapsed() < Duration::from_secs(25) {
+        server.ctl(&["reload"]).done();
+        keeping.flows(100, Duration::from_secs(20));
+        let victim = server.until_ready_workers(2)[0];
+        process::signal(victim, Signal::SIGKILL);
+        kills += 1;
+        closing.flows(20, Duration::from_secs(20));
+    }
+    let end = measure();
+    for (tally, clients) in [(keeping.finish(), 8), (closing.finish(), 4)] {
+        let lost = tally.failures.len() + tally.races.len();
+        assert!(lost <= kills * clients, "{lost} lost by {kills} kills: {tally:#?}");
+    }
+    assert!(end.0 <= start.0 + start.0 / 20 + 64, "the arbiter: {} to {} KiB", start.0, end.0);
+    assert_eq!((end.1, end.2), (start.1, start.2), "the arbiter's descriptors and children");
+    server.stop();
+}

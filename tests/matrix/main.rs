@@ -1,0 +1,34 @@
+//! What a server does, each as one test for every worker class (and application) that it concerns.
+//!
+//! Which cells a behaviour is run in, what it needs of a class and how long it may take stands in each module's list.
+
+mod clients;
+mod deaths;
+mod drain;
+mod footprint;
+mod logs;
+mod refusals;
+mod reload;
+mod serving;
+mod signals;
+mod sockets;
+mod start;
+mod watch;
+
+fn main() {
+    let lists = [
+        start::behaviours(),
+        serving::behaviours(),
+        clients::behaviours(),
+        sockets::behaviours(),
+        signals::behaviours(),
+        drain::behaviours(),
+        reload::behaviours(),
+        refusals::behaviours(),
+        deaths::behaviours(),
+        watch::behaviours(),
+        logs::behaviours(),
+        footprint::behaviours(),
+    ];
+    jimu_tests::runner::run(lists.into_iter().flatten().collect())
+}

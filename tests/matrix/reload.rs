@@ -1,0 +1,189 @@
+//! Hot swap: a new generation takes over, and nothing is lost (faults.md 3: 1, 21, 28).
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use jimu_tests::{
+    artifacts, behaviour,
+    cell::{Cell, Class},
+    load::{Load, Plan, get},
+    process,
+    runner::Behaviour,
+    server::Setup,
+};
+use nix::sys::signal::Signal;
+
+pub(crate) fn behaviours() -> Vec<Behaviour> {
+    vec![
+        behaviour!(hostctl_reload_answers_when_it_is_done),
+        behaviour!(reloads_under_load_lose_nothing).heavy().within(120),
+        behaviour!(fifty_reloads_between_two_builds).of_class().heavy().within(240),
+        behaviour!(swaps_between_classes_lose_nothing).of_host().heavy().within(240),
+        behaviour!(the_library_may_be_overwritten).of_class().heavy(),
+        behaviour!(a_slow_start_stalls_nobody).of_class().heavy(),
+        behaviour!(reloads_asked_for_together_are_merged).of_host(),
+        behaviour!(new_settings_take_effect).of_host(),
+    ]
+}
+
+/// How long one reload may take on a busy machine.
+const RELOAD: Duration = Duration::from_secs(20);
+
+fn hostctl_reload_answers_when_it_is_done(cell: &Cell) {
+    let server = Setup::new(cell).flags("--workers 2").start();
+    let before = server.until_ready_workers(2);
+    server.ctl(&["reload"]).done();
+    assert!(before.iter().all(|pid| process::gone(*pid, Duration::ZERO)), "answered too early");
+    let after = server.workers();
+    assert_eq!(after.len(), 2);
+    assert!(after.iter().all(|worker| worker.state == "ready" && worker.generation == 2));
+}
+
+/// Row 1.
+fn reloads_under_load_lose_nothing(cell: &Cell) {
+    let server = Setup::new(cell).flags("--workers 2").start();
+    let keeping = Load::start(server.address(), Plan::default());
+    let closing =
+        Load::start(server.address(), Plan { clients: 4, keep: false, ..Plan::default() });
+    for generation in 2..8 {
+        server.signal(Signal::SIGHUP);
+        server.log.line(&[&format!("generation {generation} serves")], RELOAD);
+        keeping.flows(20, RELOAD);
+        closing.flows(5, RELOAD);
+    }
+    keeping.finish().assert_nothing_lost();
+    closing.finish().assert_nothing_lost();
+    server.stop();
+}
+
+fn fifty_reloads_between_two_builds(cell: &Cell) {
+    let builds = [cell.class.path.clone(), other_build(cell)];
+    let server = Setup::new(cell).flags("--workers 2").start();
+    let plan = Plan { clients: 32, ..Plan::default() };
+    let load = Load::start(server.address(), plan);
+    let arbiter = server.pid();
+    let mut after_a_few = (0, 0);
+    for round in 0..50 {
+        let build = builds[(round + 1) % 2].to_str().unwrap();
+        server.ctl(&["reload", "--worker-class", build]).done();
+        load.flows(10, RELOAD);
+        if round == 9 {
+            after_a_few = (process::pss_kib(arbiter), process::descriptors(arbiter));
+        }
+    }
+    let (memory, descriptors) = (process::pss_kib(arbiter), process::descriptors(arbiter));
+    load.finish().assert_nothing_lost();
+    assert_eq!(descriptors, after_a_few.1, "the arbiter's descriptors");
+    let grown = memory.saturating_sub(after_a_few.0);
+    assert!(grown <= 64, "the arbiter grew by {grown} KiB in 40 reloads");
+    server.stop();
+    fs::remove_file(&builds[1]).unwrap();
+}
+
+fn swaps_between_classes_lose_nothing(cell: &Cell) {
+    let server = Setup::new(cell).flags("--workers 2 --threads 4").start();
+    let load = Load::start(server.address(), Plan::default());
+    for (from, to) in pairs(&Class::all()) {
+        for class in [from, to] {
+            server.ctl(&["reload", "--worker-class", class.path.to_str().unwrap()]).done();
+            load.flows(20, RELOAD);
+        }
+    }
+    load.finish().assert_nothing_lost();
+    server.stop();
+}
+
+/// The file is only read while a generation is made: what is done to it later harms nobody.
+fn the_library_may_be_overwritten(cell: &Cell) {
+    let place = tempfile::tempdir().unwrap();
+    let (class, app) =
+        (place.path().join("libcopy_worker.so"), place.path().join("libcopy_app.so"));
+    let original = artifacts::library("hello_app");
+    fs::copy(&cell.class.path, &class).unwrap();
+    fs::copy(&original, &app).unwrap();
+    let server = Setup::bare().class(&class).app(&app).flags("--workers 2").start();
+    let load = Load::start(server.address(), Plan::default());
+    for (file, from) in [(&class, &cell.class.path), (&app, &original)] {
+        overwrite(file, &vec![0xff; 1 << 20]);
+        load.flows(100, RELOAD);
+        overwrite(file, b"");
+        load.flows(100, RELOAD);
+        // A new worker comes from the mold, which has its own copy.
+        let victim = server.until_ready_workers(2)[0];
+        process::signal(victim, Signal::SIGTERM);
+        assert!(process::gone(victim, RELOAD));
+        server.until_ready_workers(2);
+        server.ctl(&["reload"]).refused();
+        load.flows(100, RELOAD);
+        fs::copy(from, file).unwrap();
+    }
+    server.ctl(&["reload"]).done();
+    load.finish().assert_nothing_lost();
+    server.stop();
+}
+
+fn a_slow_start_stalls_nobody(cell: &Cell) {
+    let app = artifacts::library("faulty_app");
+    let setup = Setup::new(cell).app(&app).env("FAULTY_APP", "new=sleep4000,load=sleep1");
+    let server = setup.start();
+    let load = Load::start(server.address(), Plan { ask: |_| get("/"), ..Plan::default() });
+    server.signal(Signal::SIGHUP);
+    server.log.line(&["reloading"], RELOAD);
+    let begun = Instant::now();
+    let ready = || server.log.count("Generation 2 serves") > 0;
+    while !ready() {
+        let asked = Instant::now();
+        assert_eq!(server.get("/").status, 200);
+        assert!(asked.elapsed() < Duration::from_millis(900), "stalled for {:?}", asked.elapsed());
+        assert!(begun.elapsed() < RELOAD, "no new generation");
+    }
+    assert!(begun.elapsed() > Duration::from_secs(3), "the slow start was not slow");
+    load.finish().assert_nothing_lost();
+}
+
+fn reloads_asked_for_together_are_merged(cell: &Cell) {
+    let server = Setup::new(cell).start();
+    for _ in 0..50 {
+        server.signal(Signal::SIGHUP);
+    }
+    server.ctl(&["reload"]).done();
+    let workers = server.until_ready_workers(1);
+    let generation = server.workers()[0].generation;
+    assert!((2..=5).contains(&generation), "{generation} generations for reloads asked at once");
+    assert_eq!(server.serving_pid(), workers[0]);
+}
+
+fn new_settings_take_effect(cell: &Cell) {
+    let server = Setup::new(cell).file("host.toml", "workers = 1\n").start();
+    server.until_ready_workers(1);
+    server.write("host.toml", "workers = 3\nserver_header = false\n");
+    server.ctl(&["reload"]).done();
+    server.until_ready_workers(3);
+    assert!(server.get("/").field("Server").is_none());
+}
+
+/// The same class in another file with another content: a byte behind the end of an ELF file means nothing to the
+/// loader, but makes it a library that no process has loaded yet.
+fn other_build(cell: &Cell) -> PathBuf {
+    let name = format!("jimu-{}-{}-b.so", std::process::id(), cell.class.name);
+    let path = std::env::temp_dir().join(name);
+    let mut bytes = fs::read(&cell.class.path).unwrap();
+    bytes.push(0);
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+/// Writes into the file itself, as `cp` does: no new file takes its name.
+fn overwrite(path: &Path, content: &[u8]) {
+    fs::OpenOptions::new().write(true).truncate(true).open(path).unwrap();
+    fs::write(path, content).unwrap();
+}
+
+/// Every class after every other, and after itself.
+fn pairs(classes: &[Class]) -> Vec<(&Class, &Class)> {
+    let all = classes.iter().flat_map(|from| classes.iter().map(move |to| (from, to)));
+    all.filter(|(from, to)| from.name <= to.name).collect()
+}

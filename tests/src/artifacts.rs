@@ -1,0 +1,72 @@
+//! The executables and shared libraries under test: where they are, and how they come to be there.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+/// Set by `cargo xtask test`, which has built everything already.
+const BUILT: &str = "JIMU_BUILT";
+
+/// Builds what the tests start, in the profile that they were built in themselves, unless that was done just before.
+pub fn build() {
+    if env::var_os(BUILT).is_some() {
+        return;
+    }
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["build", "--workspace", "--quiet"]).current_dir(root());
+    if folder().file_name().is_some_and(|name| name == "release") {
+        command.arg("--release");
+    }
+    let status = command.status().expect("cargo can be started");
+    assert!(status.success(), "cargo build failed: {status}");
+}
+
+/// The top of the source tree.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the source tree")
+}
+
+/// The folder that cargo puts executables and libraries in.
+pub fn folder() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let test = env::current_exe().expect("a process knows its executable");
+        let deps = test.parent().expect("a file is in a folder");
+        deps.parent().expect("tests are built into target/PROFILE/deps").to_owned()
+    })
+}
+
+/// An executable of the workspace.
+pub fn executable(name: &str) -> PathBuf {
+    present(folder().join(name))
+}
+
+/// The shared library of a worker class by its short name.
+pub fn class(name: &str) -> PathBuf {
+    folder().join(format!("lib{name}_worker.so"))
+}
+
+/// Any other shared library of the workspace: `library("hello_app")`.
+pub fn library(name: &str) -> PathBuf {
+    present(folder().join(format!("lib{name}.so")))
+}
+
+/// The worker classes that this workspace has built, in the order of their names.
+pub fn classes() -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(root().join("workers"))
+        .expect("workers/ is in the source tree")
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| class(name).exists())
+        .collect();
+    names.sort_unstable();
+    names
+}
+
+fn present(path: PathBuf) -> PathBuf {
+    assert!(path.exists(), "{} is missing: run `cargo build --workspace`", path.display());
+    path
+}

@@ -1,0 +1,149 @@
+//! One cell of the matrix: a worker class and an application.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+use crate::{artifacts, server::Setup};
+
+/// A worker class under test.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Class {
+    /// `sync`, or the file name of a third party's.
+    pub name: String,
+    /// The shared library.
+    pub path: PathBuf,
+}
+
+/// The application that runs under the class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum App {
+    /// The example in Rust, `plugins/hello`.
+    Native,
+    /// The same routes in Python, `apps/routes.py`, through the wsgi plugin.
+    Wsgi,
+}
+
+/// A worker class and an application.
+#[derive(Clone, Debug)]
+pub struct Cell {
+    /// The class.
+    pub class: Class,
+    /// The application.
+    pub app: App,
+}
+
+/// What a behaviour needs a class to be able to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// It answers several requests on one connection.
+    KeepAlive,
+    /// One worker has several requests in hand at once.
+    Concurrency,
+}
+
+/// What our own classes can do, so that losing it is a failure and not a skipped test.
+const KNOWN: [(&str, &[Need]); 5] = [
+    ("sync", &[]),
+    ("gthread", &[Need::KeepAlive, Need::Concurrency]),
+    ("eventlet", &[Need::KeepAlive, Need::Concurrency]),
+    ("gevent", &[Need::KeepAlive, Need::Concurrency]),
+    ("pywsgi", &[Need::KeepAlive, Need::Concurrency]),
+];
+
+impl Class {
+    /// The classes to test: `WORKER_CLASS` alone when it is set, else all that the workspace has built.
+    pub fn all() -> Vec<Self> {
+        if let Some(path) = env::var_os("WORKER_CLASS").map(PathBuf::from) {
+            let path = path.canonicalize().unwrap_or_else(|error| panic!("WORKER_CLASS: {error}"));
+            let file = path.file_name().unwrap_or_default().to_string_lossy();
+            let name = file.trim_start_matches("lib").trim_end_matches(".so");
+            let name = name.trim_end_matches("_worker").to_owned();
+            return vec![Self { name, path }];
+        }
+        artifacts::classes()
+            .into_iter()
+            .map(|name| Self { path: artifacts::class(&name), name })
+            .collect()
+    }
+
+    /// Whether the class can do it: by the table if it is one of ours, else by trying.
+    pub fn can(&self, need: Need) -> bool {
+        let ours = self.path.parent() == Some(artifacts::folder());
+        match KNOWN.iter().find(|(name, _)| ours && *name == self.name) {
+            Some((_, abilities)) => abilities.contains(&need),
+            None => tried(self, need),
+        }
+    }
+
+    /// Whether its heartbeat comes from another thread than its requests, so that a busy request does not stop it.
+    pub fn has_threads(&self) -> bool {
+        self.name == "gthread"
+    }
+}
+
+impl App {
+    /// The applications that can be tested here.
+    pub fn all() -> Vec<Self> {
+        let wsgi = artifacts::folder().join("libwsgi_app.so").exists() && python().is_some();
+        [Self::Native, Self::Wsgi].into_iter().take(1 + usize::from(wsgi)).collect()
+    }
+
+    /// Its name in the names of tests.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Wsgi => "wsgi",
+        }
+    }
+
+    pub(crate) fn prepare(self, setup: &mut Setup) {
+        match self {
+            Self::Native => setup.set_app(artifacts::library("hello_app")),
+            Self::Wsgi => {
+                setup.set_app("routes:application");
+                setup.python_path(&apps());
+            }
+        }
+    }
+}
+
+/// The folder of the Python applications.
+pub fn apps() -> PathBuf {
+    artifacts::root().join("tests/apps")
+}
+
+/// The interpreter with the packages that the Python tests need: `TEST_PYTHON`, else the one of
+/// the virtual environment that `cargo xtask test` makes.
+pub fn python() -> Option<PathBuf> {
+    let made = || {
+        let target = artifacts::folder().parent().map(Path::to_owned).unwrap_or_default();
+        target.join("venv/bin/python")
+    };
+    let path = env::var_os("TEST_PYTHON").map_or_else(made, PathBuf::from);
+    path.exists().then_some(path)
+}
+
+/// Tries once for each class and need.
+fn tried(class: &Class, need: Need) -> bool {
+    static TRIED: Mutex<Vec<(Class, Need, bool)>> = Mutex::new(Vec::new());
+    let mut tried = TRIED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, _, can)) = tried.iter().find(|(c, n, _)| c == class && *n == need) {
+        return *can;
+    }
+    let server = Setup::new(&Cell { class: class.clone(), app: App::Native }).start();
+    let can = match need {
+        Need::KeepAlive => server.get("/").keeps(),
+        Need::Concurrency => {
+            let mut slow = server.connect();
+            slow.send_get("/sleep?ms=3000").is_ok()
+                && server.get("/").status == 200
+                && slow.left_over().is_empty()
+                && slow.fresh()
+        }
+    };
+    tried.push((class.clone(), need, can));
+    can
+}

@@ -1,0 +1,369 @@
+//! A connection to the server: bytes out, answers in.
+
+use std::{
+    io::{self, ErrorKind, Read, Write},
+    net::{Shutdown, SocketAddr, TcpStream},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::net::UnixStream,
+    },
+    path::PathBuf,
+    time::Duration,
+};
+
+use nix::{
+    poll::PollFlags,
+    sys::socket::{MsgFlags, recv},
+};
+use std::os::fd::AsRawFd;
+
+use super::answer::{Answer, Framing, chunk_size, field, malformed};
+use crate::process;
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// TCP over IPv4 or IPv6.
+    Tcp(SocketAddr),
+    /// A unix socket's path.
+    Unix(PathBuf),
+}
+
+/// Why there is no whole answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// The connection ended in order before the first byte of an answer.
+    #[error("the connection was closed before an answer")]
+    Closed,
+    /// The connection was reset before the first byte of an answer.
+    #[error("the connection was reset before an answer")]
+    Reset,
+    /// The answer is not whole: what was read, and how it ended.
+    #[error("the answer was cut: {0}")]
+    Cut(String),
+    /// The answer breaks the rules.
+    #[error("malformed: {0}")]
+    Malformed(String),
+    /// Nothing came within the time limit.
+    #[error("silence for {0:?}")]
+    Silent(Duration),
+    /// Any other failure of the socket.
+    #[error(transparent)]
+    Io(io::Error),
+}
+
+/// A client's end of a connection.
+#[derive(Debug)]
+pub struct Connection {
+    stream: Stream,
+    buffer: Vec<u8>,
+    limit: Duration,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// How long a client waits for the next bytes unless it says otherwise.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// The longest head that the client takes.
+const HEAD_MAX: usize = 64 << 10;
+
+impl Connection {
+    /// Connects.
+    pub fn open(address: &Address) -> io::Result<Self> {
+        let stream = match address {
+            Address::Tcp(address) => {
+                let stream = TcpStream::connect_timeout(address, PATIENCE)?;
+                stream.set_nodelay(true)?;
+                Stream::Tcp(stream)
+            }
+            Address::Unix(path) => Stream::Unix(UnixStream::connect(path)?),
+        };
+        let mut connection = Self { stream, buffer: Vec::new(), limit: PATIENCE };
+        connection.patience(PATIENCE);
+        Ok(connection)
+    }
+
+    /// Sets how long to wait for the next bytes.
+    pub fn patience(&mut self, limit: Duration) {
+        self.limit = limit;
+        let limit = Some(limit);
+        match &self.stream {
+            Stream::Tcp(s) => s.set_read_timeout(limit).and_then(|()| s.set_write_timeout(limit)),
+            Stream::Unix(s) => s.set_read_timeout(limit).and_then(|()| s.set_write_timeout(limit)),
+        }
+        .expect("a limit above zero can be set");
+    }
+
+    /// Sends these bytes, all of them.
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        match &mut self.stream {
+            Stream::Tcp(stream) => stream.write_all(bytes.as_ref()),
+            Stream::Unix(stream) => stream.write_all(bytes.as_ref()),
+        }
+    }
+
+    /// Sends a GET that keeps the connection.
+    pub fn send_get(&mut self, target: &str) -> io::Result<()> {
+        self.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n"))
+    }
+
+    /// A GET and its answer.
+    pub fn get(&mut self, target: &str) -> Result<Answer, Broken> {
+        self.send_get(target).map_err(sent)?;
+        self.answer("GET")
+    }
+
+    /// A POST with a body of known length, and its answer.
+    pub fn post(&mut self, target: &str, body: &[u8]) -> Result<Answer, Broken> {
+        let length = body.len();
+        let head =
+            format!("POST {target} HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\n");
+        self.send([head.as_bytes(), body].concat()).map_err(sent)?;
+        self.answer("POST")
+    }
+
+    /// A second handle of the same connection, to send and receive at once.
+    #[must_use]
+    pub fn twin(&self) -> Self {
+        let stream = match &self.stream {
+            Stream::Tcp(stream) => stream.try_clone().map(Stream::Tcp),
+            Stream::Unix(stream) => stream.try_clone().map(Stream::Unix),
+        };
+        let stream = stream.expect("a descriptor can be duplicated");
+        Self { stream, buffer: Vec::new(), limit: self.limit }
+    }
+
+    /// Ends this side: the server sees the end of the stream and can still answer.
+    pub fn end_sending(&mut self) {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+        }
+        .expect("a connected stream can be half closed");
+    }
+
+    /// Makes the close of this connection a reset (TCP only).
+    pub fn reset(self) {
+        if let Stream::Tcp(stream) = &self.stream {
+            let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+            nix::sys::socket::setsockopt(stream, nix::sys::socket::sockopt::Linger, &linger)
+                .expect("SO_LINGER can be set on TCP");
+        }
+    }
+
+    /// Reads the final answer to a request of that method, and the informational ones before it.
+    pub fn answer(&mut self, method: &str) -> Result<Answer, Broken> {
+        let mut informational = Vec::new();
+        loop {
+            let mut answer = self.one_answer(method)?;
+            if answer.status >= 200 || answer.status == 101 {
+                answer.informational = informational;
+                return Ok(answer);
+            }
+            informational.push(answer);
+        }
+    }
+
+    /// Reads one head and its body, an informational answer too.
+    pub fn one_answer(&mut self, method: &str) -> Result<Answer, Broken> {
+        let head = self.through(b"\r\n\r\n", HEAD_MAX)?;
+        let mut answer = Answer::head(&head, method)?;
+        match answer.framing {
+            Framing::None => {}
+            Framing::Length(length) => answer.body = self.exactly(length as usize)?,
+            Framing::Chunked => self.chunks(&mut answer)?,
+            Framing::Close => answer.body = self.rest()?,
+        }
+        Ok(answer)
+    }
+
+    /// Reads to the end of the stream; a reset is an error.
+    pub fn rest(&mut self) -> Result<Vec<u8>, Broken> {
+        while self.fill()? > 0 {}
+        Ok(std::mem::take(&mut self.buffer))
+    }
+
+    /// Bytes that came and that nobody has asked for.
+    pub fn left_over(&self) -> &[u8] {
+        &self.buffer
+    }
+
+    /// The careful client's look before it sends on a kept connection: has the server closed it, or sent something?
+    pub fn fresh(&self) -> bool {
+        self.buffer.is_empty() && !process::ready(self, PollFlags::POLLIN, Duration::ZERO)
+    }
+
+    /// Waits for the end of the connection; true if nothing came before it.
+    pub fn closes(&mut self, limit: Duration) -> bool {
+        if !process::ready(self, PollFlags::POLLIN, limit) {
+            return false;
+        }
+        let mut byte = [0];
+        matches!(recv(self.as_fd().as_raw_fd(), &mut byte, MsgFlags::MSG_PEEK), Ok(0) | Err(_))
+    }
+
+    /// Reads some more bytes into the buffer; 0 at the end of the stream.
+    pub fn fill(&mut self) -> Result<usize, Broken> {
+        let mut chunk = [0; 16 << 10];
+        let read = match &mut self.stream {
+            Stream::Tcp(stream) => stream.read(&mut chunk),
+            Stream::Unix(stream) => stream.read(&mut chunk),
+        };
+        match read {
+            Ok(n) => {
+                self.buffer.extend_from_slice(&chunk[..n]);
+                Ok(n)
+            }
+            Err(error) => Err(match error.kind() {
+                ErrorKind::WouldBlock | ErrorKind::TimedOut => Broken::Silent(self.limit),
+                ErrorKind::ConnectionReset if self.buffer.is_empty() => Broken::Reset,
+                ErrorKind::ConnectionReset => Broken::Cut(self.shown("reset")),
+                _ => Broken::Io(error),
+            }),
+        }
+    }
+
+    fn chunks(&mut self, answer: &mut Answer) -> Result<(), Broken> {
+        loop {
+            let line = self.line()?;
+            let size = chunk_size(&line)?;
+            if size == 0 {
+                break;
+            }
+            answer.body.extend(self.exactly(size)?);
+            let end = self.exactly(2)?;
+            if end != b"\r\n" {
+                return Err(malformed("the end of a chunk", &end));
+            }
+        }
+        loop {
+            let line = self.line()?;
+            if line.is_empty() {
+                return Ok(());
+            }
+            answer.trailers.push(field(&String::from_utf8_lossy(&line))?);
+        }
+    }
+
+    /// The next line without its CRLF.
+    fn line(&mut self) -> Result<Vec<u8>, Broken> {
+        let mut line = self.through(b"\r\n", HEAD_MAX).map_err(|broken| self.inside(broken))?;
+        line.truncate(line.len() - 2);
+        Ok(line)
+    }
+
+    /// Bytes up to and with `end`.
+    fn through(&mut self, end: &[u8], max: usize) -> Result<Vec<u8>, Broken> {
+        let mut seen = 0;
+        loop {
+            let from = self.buffer.get(seen..).unwrap_or_default();
+            if let Some(at) = from.windows(end.len()).position(|window| window == end) {
+                let tail = self.buffer.split_off(seen + at + end.len());
+                return Ok(std::mem::replace(&mut self.buffer, tail));
+            }
+            if self.buffer.len() > max {
+                return Err(malformed("a head without end", &self.buffer));
+            }
+            seen = self.buffer.len().saturating_sub(end.len() - 1);
+            if self.fill()? == 0 {
+                let nothing = self.buffer.is_empty();
+                return Err(if nothing {
+                    Broken::Closed
+                } else {
+                    Broken::Cut(self.shown("closed"))
+                });
+            }
+        }
+    }
+
+    /// The next `length` bytes of a body.
+    fn exactly(&mut self, length: usize) -> Result<Vec<u8>, Broken> {
+        while self.buffer.len() < length {
+            if self.fill().map_err(|broken| self.inside(broken))? == 0 {
+                return Err(Broken::Cut(format!("{} of {length} bytes", self.buffer.len())));
+            }
+        }
+        let tail = self.buffer.split_off(length);
+        Ok(std::mem::replace(&mut self.buffer, tail))
+    }
+
+    /// The same failure, seen from inside an answer.
+    fn inside(&self, broken: Broken) -> Broken {
+        match broken {
+            Broken::Closed => Broken::Cut(self.shown("closed")),
+            Broken::Reset => Broken::Cut(self.shown("reset")),
+            other => other,
+        }
+    }
+
+    fn shown(&self, how: &str) -> String {
+        let bytes = &self.buffer[..self.buffer.len().min(120)];
+        format!("{how} after {} bytes {:?}", self.buffer.len(), String::from_utf8_lossy(bytes))
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.as_fd(),
+            Stream::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+/// A failure to send says the same as an end before the answer.
+fn sent(error: io::Error) -> Broken {
+    match error.kind() {
+        ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => Broken::Reset,
+        _ => Broken::Io(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::TcpListener, thread};
+
+    use super::*;
+
+    /// A connection to a peer that writes `bytes` and closes.
+    fn peer(bytes: &'static [u8]) -> Connection {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap());
+        thread::spawn(move || listener.accept().unwrap().0.write_all(bytes).unwrap());
+        Connection::open(&address).unwrap()
+    }
+
+    #[test]
+    fn whole_answers_are_read_one_by_one() {
+        let mut connection = peer(
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab\
+              HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nT: x\r\n\r\nz",
+        );
+        let first = connection.answer("GET").unwrap();
+        assert_eq!((first.status, first.text().as_str()), (200, "ab"));
+        assert_eq!(first.informational.len(), 1);
+        let second = connection.answer("GET").unwrap();
+        assert_eq!((second.status, second.text().as_str()), (201, "abc"));
+        assert_eq!(second.trailers, [("T".to_owned(), "x".to_owned())]);
+        assert_eq!(connection.rest().unwrap(), b"z");
+    }
+
+    #[test]
+    fn what_is_cut_is_not_taken_for_whole() {
+        for cut in [
+            &b"HTTP/1.1 200 OK\r\nContent-Le"[..],
+            b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nab",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n",
+        ] {
+            let broken = peer(cut).answer("GET").unwrap_err();
+            assert!(matches!(broken, Broken::Cut(_)), "{:?}: {broken}", str::from_utf8(cut));
+        }
+        assert!(matches!(peer(b"").answer("GET"), Err(Broken::Closed)));
+    }
+}

@@ -1,0 +1,219 @@
+//! Many clients at once, each careful, and an account of what became of every request.
+//!
+//! A careful client looks whether a kept connection is still open before it sends on it. What it then loses anyway is
+//! counted apart: a *race* (a kept connection closed just as the request was sent, without a byte of an answer; a
+//! retry is right) and a *failure* (anything else: a refused or reset new connection, a cut or wrong answer, a status
+//! that was not asked for).
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use crate::http::{Address, Answer, Broken, Connection};
+
+/// What the clients do.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// How many clients there are.
+    pub clients: usize,
+    /// Whether they keep their connections.
+    pub keep: bool,
+    /// How long each thinks between an answer and its next request.
+    pub think: Duration,
+    /// What is asked, given the request's number.
+    pub ask: fn(u64) -> Ask,
+}
+
+/// One request, and what its answer's body has to be.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// The method: GET or POST.
+    pub method: &'static str,
+    /// The target.
+    pub target: String,
+    /// The request's body.
+    pub body: Vec<u8>,
+    /// The answer's body, where it is known.
+    pub expected: Option<Vec<u8>>,
+}
+
+/// Clients at work.
+#[derive(Debug)]
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
+    clients: Vec<JoinHandle<Tally>>,
+}
+
+/// What became of the requests.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Whole and right answers.
+    pub answered: u64,
+    /// Connections made.
+    pub connections: u64,
+    /// Kept connections that closed just as a request was sent.
+    pub races: Vec<String>,
+    /// Requests that were lost.
+    pub failures: Vec<String>,
+}
+
+/// How many failures each client describes before it stops.
+const DESCRIBED_MAX: usize = 5;
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self { clients: 16, keep: true, think: Duration::from_millis(2), ask: echo_or_hello }
+    }
+}
+
+/// Every fourth request sends a body of its own and wants it back; the others ask for `/`.
+pub fn echo_or_hello(number: u64) -> Ask {
+    if number.is_multiple_of(4) {
+        let body = format!("request {number} ").repeat(1 + (number % 50) as usize).into_bytes();
+        let expected = Some(body.clone());
+        return Ask { method: "POST", target: "/echo".to_owned(), body, expected };
+    }
+    get("/")
+}
+
+/// A GET whose answer's body is not checked.
+pub fn get(target: &str) -> Ask {
+    Ask { method: "GET", target: target.to_owned(), body: Vec::new(), expected: None }
+}
+
+impl Load {
+    /// Sets the clients to work.
+    pub fn start(address: &Address, plan: Plan) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let answered = Arc::new(AtomicU64::new(0));
+        let clients = (0..plan.clients as u64)
+            .map(|client| {
+                let (stop, answered) = (stop.clone(), answered.clone());
+                let address = address.clone();
+                let name = format!("client {client}");
+                let work = move || serve_client(&address, plan, client << 32, &stop, &answered);
+                thread::Builder::new().name(name).spawn(work).expect("a thread can be made")
+            })
+            .collect();
+        Self { stop, answered, clients }
+    }
+
+    /// How many requests have been answered so far.
+    pub fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many more requests have been answered: a proof that the service goes on.
+    pub fn flows(&self, more: u64, limit: Duration) {
+        let wanted = self.answered() + more;
+        let deadline = std::time::Instant::now() + limit;
+        while self.answered() < wanted {
+            let now = std::time::Instant::now();
+            assert!(now < deadline, "fewer than {more} answers in {limit:?}");
+            assert!(!self.clients.iter().all(JoinHandle::is_finished), "all clients gave up");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Lets the clients finish the request that they are at, and adds up.
+    pub fn finish(self) -> Tally {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut sum = Tally::default();
+        for client in self.clients {
+            let tally = client.join().expect("a client does not panic");
+            sum.answered += tally.answered;
+            sum.connections += tally.connections;
+            sum.races.extend(tally.races);
+            sum.failures.extend(tally.failures);
+        }
+        sum
+    }
+}
+
+impl Tally {
+    /// Panics unless every request was answered, and some were.
+    pub fn assert_nothing_lost(&self) {
+        assert!(
+            self.failures.is_empty() && self.races.is_empty() && self.answered > 0,
+            "{} answered on {} connections, {} failed: {:#?}, {} raced: {:#?}",
+            self.answered,
+            self.connections,
+            self.failures.len(),
+            &self.failures[..self.failures.len().min(8)],
+            self.races.len(),
+            &self.races[..self.races.len().min(8)],
+        );
+    }
+}
+
+fn serve_client(
+    address: &Address,
+    plan: Plan,
+    first: u64,
+    stop: &AtomicBool,
+    answered: &AtomicU64,
+) -> Tally {
+    let mut tally = Tally::default();
+    let mut kept: Option<Connection> = None;
+    let mut number = first;
+    while !stop.load(Ordering::Relaxed) && tally.failures.len() < DESCRIBED_MAX {
+        number += 1;
+        let ask = (plan.ask)(number);
+        let reused = kept.take().filter(Connection::fresh);
+        let old = reused.is_some();
+        let connection = reused.map_or_else(|| Connection::open(address), Ok);
+        tally.connections += u64::from(!old);
+        let mut connection = match connection {
+            Ok(connection) => connection,
+            Err(error) => {
+                tally.failures.push(format!("connect: {error}"));
+                continue;
+            }
+        };
+        match exchange(&mut connection, &ask, plan.keep) {
+            Ok(answer) => {
+                tally.answered += 1;
+                answered.fetch_add(1, Ordering::Relaxed);
+                kept = (plan.keep && answer.keeps()).then_some(connection);
+            }
+            Err(Broken::Closed | Broken::Reset) if old => {
+                tally.races.push(format!("{} {}", ask.method, ask.target));
+            }
+            Err(broken) => tally.failures.push(format!("{} {}: {broken}", ask.method, ask.target)),
+        }
+        if !plan.think.is_zero() {
+            thread::sleep(plan.think);
+        }
+    }
+    tally
+}
+
+fn exchange(connection: &mut Connection, ask: &Ask, keep: bool) -> Result<Answer, Broken> {
+    let length = match ask.method {
+        "GET" => String::new(),
+        _ => format!("Content-Length: {}\r\n", ask.body.len()),
+    };
+    let close = if keep { "" } else { "Connection: close\r\n" };
+    let head =
+        format!("{} {} HTTP/1.1\r\nHost: test\r\n{length}{close}\r\n", ask.method, ask.target);
+    let sent = connection.send([head.as_bytes(), &ask.body].concat());
+    // A server may answer and close before it has read everything: the answer counts, not the failed send.
+    let answer = match (connection.answer(ask.method), sent) {
+        (Err(Broken::Io(_)), Err(_)) => return Err(Broken::Reset),
+        (answer, _) => answer?,
+    };
+    let wrong = ask.expected.as_ref().is_some_and(|expected| *expected != answer.body);
+    if answer.status != 200 || wrong {
+        return Err(Broken::Malformed(format!("status {}: {:.100}", answer.status, answer.text())));
+    }
+    if !connection.left_over().is_empty() {
+        return Err(Broken::Malformed("more than one answer to one request".to_owned()));
+    }
+    Ok(answer)
+}

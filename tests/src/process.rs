@@ -1,0 +1,203 @@
+//! Processes as the kernel shows them, and process groups that end when their owner does.
+
+use std::{
+    fs,
+    os::fd::{AsFd, FromRawFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signal::{Signal, kill, killpg},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::Pid,
+};
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// With this exit status.
+    Status(i32),
+    /// By this signal.
+    Signal(Signal),
+}
+
+/// A process group: a server and all that it started.
+#[derive(Debug)]
+pub struct Group {
+    leader: Pid,
+    end: Option<End>,
+}
+
+impl Group {
+    /// The group that `leader`, a child of ours, was started as leader of.
+    pub fn new(leader: Pid) -> Self {
+        Self { leader, end: None }
+    }
+
+    /// The first process of the group.
+    pub fn leader(&self) -> Pid {
+        self.leader
+    }
+
+    /// Waits for the leader's end.
+    pub fn wait(&mut self, limit: Duration) -> Option<End> {
+        if self.end.is_none() && gone(self.leader, limit) {
+            self.end = reap(self.leader);
+        }
+        self.end
+    }
+
+    /// Ends every process of the group and reaps those that became children of ours.
+    pub fn destroy(&mut self) {
+        let _ = killpg(self.leader, Signal::SIGKILL);
+        if self.end.is_none() {
+            self.end = reap(self.leader);
+        }
+        let group = Pid::from_raw(-self.leader.as_raw());
+        while !matches!(waitpid(group, None), Err(Errno::ECHILD)) {
+            let _ = killpg(self.leader, Signal::SIGKILL);
+        }
+    }
+
+    /// The processes of the group that are alive.
+    pub fn members(&self) -> Vec<Pid> {
+        all().filter(|stat| stat.group == self.leader && stat.state != 'Z').map(|s| s.pid).collect()
+    }
+
+    /// Waits until no process of the group is alive.
+    pub fn empty(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        self.members()
+            .into_iter()
+            .all(|pid| gone(pid, deadline.saturating_duration_since(Instant::now())))
+            && self.members().is_empty()
+    }
+}
+
+/// What `/proc/PID/stat` says.
+#[derive(Clone, Debug)]
+pub struct Stat {
+    /// The process.
+    pub pid: Pid,
+    /// The letter of its state: `R`, `S`, `T`, `Z`, …
+    pub state: char,
+    /// Its parent.
+    pub parent: Pid,
+    /// Its process group.
+    pub group: Pid,
+    /// CPU time spent, in clock ticks.
+    pub ticks: u64,
+}
+
+/// What the kernel says of a process; `None` when it is no more.
+pub fn stat(pid: Pid) -> Option<Stat> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut words = text.rsplit_once(')')?.1.split_whitespace();
+    let state = words.next()?.chars().next()?;
+    let parent = Pid::from_raw(words.next()?.parse().ok()?);
+    let group = Pid::from_raw(words.next()?.parse().ok()?);
+    let times: Vec<u64> = words.skip(8).take(2).filter_map(|word| word.parse().ok()).collect();
+    Some(Stat { pid, state, parent, group, ticks: times.iter().sum() })
+}
+
+/// The children of a process, zombies included.
+pub fn children(parent: Pid) -> Vec<Stat> {
+    all().filter(|stat| stat.parent == parent).collect()
+}
+
+/// How many descriptors a process has open.
+pub fn descriptors(pid: Pid) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
+/// The proportional set size of a process in KiB.
+pub fn pss_kib(pid: Pid) -> u64 {
+    field(&format!("/proc/{pid}/smaps_rollup"), "Pss:")
+}
+
+/// The resident set size of a process in KiB.
+pub fn rss_kib(pid: Pid) -> u64 {
+    field(&format!("/proc/{pid}/status"), "VmRSS:")
+}
+
+/// How often a process has gone to sleep of its own accord: an upper bound of its wake-ups.
+pub fn sleeps(pid: Pid) -> u64 {
+    field(&format!("/proc/{pid}/status"), "voluntary_ctxt_switches:")
+}
+
+/// Lowers how many descriptors a process may have open.
+pub fn limit_descriptors(pid: Pid, count: u64) {
+    let limit = libc::rlimit { rlim_cur: count, rlim_max: count };
+    // SAFETY: prlimit reads one structure, which outlives the call, and writes none.
+    let done = unsafe {
+        libc::prlimit(pid.as_raw(), libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut())
+    };
+    assert_eq!(done, 0, "prlimit of {pid}");
+}
+
+/// Sends a signal, to a process that must be there.
+pub fn signal(pid: Pid, signal: Signal) {
+    kill(pid, signal).unwrap_or_else(|error| panic!("{signal} to {pid}: {error}"));
+}
+
+/// Waits until a process has ended (a zombie counts as ended).
+pub fn gone(pid: Pid, limit: Duration) -> bool {
+    let Some(descriptor) = pidfd(pid) else { return true };
+    ready(&descriptor, PollFlags::POLLIN, limit)
+}
+
+/// Waits until one of `events` holds on a descriptor.
+pub fn ready(descriptor: &impl AsFd, events: PollFlags, limit: Duration) -> bool {
+    let deadline = Instant::now() + limit;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(descriptor.as_fd(), events)], timeout) {
+            Ok(0) if left.is_zero() => return false,
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) => return true,
+            Err(error) => panic!("poll: {error}"),
+        }
+    }
+}
+
+/// Makes this process the parent of what its descendants leave behind, so that it can reap it.
+pub fn adopt_orphans() {
+    nix::sys::prctl::set_child_subreaper(true).expect("every Linux since 3.4 has subreapers");
+}
+
+fn reap(pid: Pid) -> Option<End> {
+    loop {
+        match waitpid(pid, Some(WaitPidFlag::empty())) {
+            Ok(WaitStatus::Exited(_, status)) => return Some(End::Status(status)),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Some(End::Signal(signal)),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+fn pidfd(pid: Pid) -> Option<OwnedFd> {
+    // SAFETY: pidfd_open takes two integers and touches no memory of ours.
+    let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+    // SAFETY: a non-negative answer is a new descriptor that nobody else owns.
+    (descriptor >= 0).then(|| unsafe { OwnedFd::from_raw_fd(descriptor as i32) })
+}
+
+fn all() -> impl Iterator<Item = Stat> {
+    fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| {
+        let pid = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        stat(Pid::from_raw(pid))
+    })
+}
+
+fn field(path: &str, name: &str) -> u64 {
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let number = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+    number.unwrap_or_else(|| panic!("{path} has no {name}"))
+}

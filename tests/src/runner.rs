@@ -1,0 +1,253 @@
+//! Behaviours as tests: for which cells each is run, how long it may take, how many run at once.
+
+use std::{
+    any::Any,
+    cell::RefCell,
+    env,
+    panic::{self, AssertUnwindSafe},
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread,
+    time::Duration,
+};
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
+
+use crate::{
+    artifacts,
+    cell::{App, Cell, Class, Need},
+    process,
+};
+
+/// Something that a server does, and how it is tested.
+#[derive(Clone, Debug)]
+pub struct Behaviour {
+    name: &'static str,
+    run: fn(&Cell),
+    scope: Scope,
+    needs: Vec<Need>,
+    limit: Duration,
+    heavy: bool,
+}
+
+/// For which cells a behaviour is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    /// Once: it does not depend on the class.
+    Host,
+    /// For every class, with the native application.
+    Class,
+    /// For every class and every application.
+    Cell,
+}
+
+/// Names a function as a behaviour, for every class and every application.
+#[macro_export]
+macro_rules! behaviour {
+    ($function:ident) => {
+        $crate::runner::Behaviour::new(stringify!($function), $function)
+    };
+}
+
+/// A test that takes longer has failed.
+const LIMIT: Duration = Duration::from_secs(60);
+/// How many tests run at once: most of them wait most of the time. `JIMU_TEST_THREADS` overrides it.
+const AT_ONCE: usize = 4;
+
+impl Behaviour {
+    /// A behaviour of every class with every application.
+    pub fn new(name: &'static str, run: fn(&Cell)) -> Self {
+        Self { name, run, scope: Scope::Cell, needs: Vec::new(), limit: LIMIT, heavy: false }
+    }
+
+    /// It does not depend on the class: run once.
+    #[must_use]
+    pub fn of_host(mut self) -> Self {
+        self.scope = Scope::Host;
+        self
+    }
+
+    /// It does not depend on the application: run with the native one.
+    #[must_use]
+    pub fn of_class(mut self) -> Self {
+        self.scope = Scope::Class;
+        self
+    }
+
+    /// Skipped for classes that cannot do this.
+    #[must_use]
+    pub fn needs(mut self, need: Need) -> Self {
+        self.needs.push(need);
+        self
+    }
+
+    /// It may take so many seconds.
+    #[must_use]
+    pub fn within(mut self, seconds: u64) -> Self {
+        self.limit = Duration::from_secs(seconds);
+        self
+    }
+
+    /// It makes load or measures: nothing else runs beside it.
+    #[must_use]
+    pub fn heavy(mut self) -> Self {
+        self.heavy = true;
+        self
+    }
+
+    fn trials(self, classes: &[Class]) -> Vec<Trial> {
+        let cell = |class: &Class, app| Cell { class: class.clone(), app };
+        let cells: Vec<(String, Cell)> = match self.scope {
+            Scope::Host => classes
+                .iter()
+                .rev()
+                .max_by_key(|class| class.name == "sync")
+                .into_iter()
+                .map(|class| ("host".to_owned(), cell(class, App::Native)))
+                .collect(),
+            Scope::Class => {
+                classes.iter().map(|class| (class.name.clone(), cell(class, App::Native))).collect()
+            }
+            Scope::Cell => classes
+                .iter()
+                .flat_map(|class| App::all().into_iter().map(move |app| cell(class, app)))
+                .map(|cell| (format!("{}::{}", cell.class.name, cell.app.name()), cell))
+                .collect(),
+        };
+        cells
+            .into_iter()
+            .map(|(prefix, cell)| {
+                let behaviour = self.clone();
+                Trial::ignorable_test(format!("{prefix}::{}", self.name), move || {
+                    behaviour.run_in(cell)
+                })
+            })
+            .collect()
+    }
+
+    fn run_in(self, cell: Cell) -> Result<Completion, Failed> {
+        let _turn = Turn::take(if self.heavy { AT_ONCE } else { 1 });
+        if let Some(need) = self.needs.iter().find(|need| !cell.class.can(**need)) {
+            return Ok(Completion::ignored_with(format!("{} has no {need:?}", cell.class.name)));
+        }
+        let scene = Scene::default();
+        let (done, end) = mpsc::channel();
+        let body = {
+            let scene = scene.clone();
+            move || {
+                SCENE.set(Some(scene));
+                let result = panic::catch_unwind(AssertUnwindSafe(|| (self.run)(&cell)));
+                let _ = done.send(result.map_err(|payload| message(payload.as_ref())));
+            }
+        };
+        let thread = thread::Builder::new().name(self.name.to_owned()).spawn(body);
+        let thread = thread.map_err(|error| format!("no thread: {error}"))?;
+        let result = end.recv_timeout(self.limit);
+        if result == Err(RecvTimeoutError::Timeout) {
+            scene.kill();
+            let _ = end.recv_timeout(Duration::from_secs(20));
+        } else {
+            let _ = thread.join();
+        }
+        match result {
+            Ok(Ok(())) => Ok(Completion::Completed),
+            Ok(Err(message)) => Err(scene.failure(&message)),
+            Err(_) => Err(scene.failure(&format!("took longer than {:?}", self.limit))),
+        }
+    }
+}
+
+/// Runs the behaviours as this process's tests, and ends it.
+pub fn run(behaviours: Vec<Behaviour>) -> ! {
+    let mut arguments = Arguments::from_args();
+    artifacts::build();
+    process::adopt_orphans();
+    let wanted = env::var("JIMU_TEST_THREADS").ok().and_then(|text| text.parse().ok());
+    arguments.test_threads = arguments.test_threads.or(wanted).or(Some(AT_ONCE));
+    let classes = Class::all();
+    assert!(!classes.is_empty(), "no worker class in {}", artifacts::folder().display());
+    let trials = behaviours.into_iter().flat_map(|behaviour| behaviour.trials(&classes)).collect();
+    libtest_mimic::run(&arguments, trials).exit()
+}
+
+/// Registers a process group with the running test, so that it ends when the test runs over its time.
+pub(crate) fn own(group: Pid) {
+    SCENE.with_borrow(|scene| {
+        if let Some(scene) = scene {
+            scene.lock().groups.push(group);
+        }
+    });
+}
+
+/// Adds text to the running test's failure.
+pub(crate) fn explain(text: &str) {
+    SCENE.with_borrow(|scene| match scene {
+        Some(scene) => scene.lock().text.push_str(text),
+        None => eprintln!("{text}"),
+    });
+}
+
+thread_local! {
+    static SCENE: RefCell<Option<Scene>> = const { RefCell::new(None) };
+}
+
+/// What a running test has started and has to say.
+#[derive(Clone, Debug, Default)]
+struct Scene(Arc<Mutex<Notes>>);
+
+#[derive(Debug, Default)]
+struct Notes {
+    groups: Vec<Pid>,
+    text: String,
+}
+
+impl Scene {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Notes> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kill(&self) {
+        for group in &self.lock().groups {
+            let _ = killpg(*group, Signal::SIGKILL);
+        }
+    }
+
+    fn failure(&self, message: &str) -> Failed {
+        format!("{message}\n{}", self.lock().text).into()
+    }
+}
+
+/// A share of the machine: a heavy test takes all of it.
+struct Turn(usize);
+
+static TAKEN: Mutex<usize> = Mutex::new(0);
+static GIVEN_BACK: Condvar = Condvar::new();
+
+impl Turn {
+    fn take(shares: usize) -> Self {
+        let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = GIVEN_BACK
+            .wait_while(taken, |taken| *taken > 0 && *taken + shares > AT_ONCE)
+            .unwrap_or_else(PoisonError::into_inner);
+        *taken += shares;
+        Self(shares)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) -= self.0;
+        GIVEN_BACK.notify_all();
+    }
+}
+
+fn message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default()
+}

@@ -1,0 +1,97 @@
+//! hostctl, run as a user would run it.
+
+use std::{
+    path::Path,
+    process::{Command, Output},
+};
+
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::artifacts;
+
+/// What hostctl answered.
+#[derive(Debug)]
+pub struct Control {
+    /// Its exit status.
+    pub status: i32,
+    /// Its standard output.
+    pub out: String,
+    /// Its standard error.
+    pub err: String,
+}
+
+/// A worker as `hostctl status --json` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerStatus {
+    /// Its process.
+    pub pid: Pid,
+    /// What it does: `ready`, `busy`, `draining`, …
+    pub state: String,
+    /// How many exchanges it has answered.
+    pub requests: u64,
+    /// How many it holds now.
+    pub busy: u64,
+    /// The requests that it holds: method and target.
+    pub in_flight: Vec<String>,
+    /// The generation that it belongs to.
+    pub generation: u64,
+    /// The generation's state: `booting`, `serving`, `retiring`.
+    pub generation_state: String,
+}
+
+impl Control {
+    pub(super) fn run(socket: &Path, arguments: &[&str]) -> Self {
+        let mut command = Command::new(artifacts::executable("hostctl"));
+        let output = command.arg("--socket").arg(socket).args(arguments).output();
+        let Output { status, stdout, stderr } = output.expect("hostctl can be started");
+        Self {
+            status: status.code().expect("hostctl ends by itself"),
+            out: String::from_utf8_lossy(&stdout).into_owned(),
+            err: String::from_utf8_lossy(&stderr).into_owned(),
+        }
+    }
+
+    /// The output of a command that must have succeeded.
+    pub fn done(self) -> String {
+        assert_eq!(self.status, 0, "hostctl failed: {}{}", self.out, self.err);
+        self.out
+    }
+
+    /// The words of a command that must have been refused.
+    pub fn refused(self) -> String {
+        assert_ne!(self.status, 0, "hostctl succeeded: {}{}", self.out, self.err);
+        assert!(!self.err.trim().is_empty(), "hostctl gave no reason");
+        self.err
+    }
+}
+
+/// All workers in the status, of all generations.
+pub(super) fn workers(json: &str) -> Vec<WorkerStatus> {
+    let text = |value: &Value| value.as_str().map(str::to_owned).expect("a text in the status");
+    let status: Value = serde_json::from_str(json).expect("hostctl status --json prints JSON");
+    let generations = status["generations"].as_array().expect("status has generations");
+    generations
+        .iter()
+        .flat_map(|generation| {
+            let id = number(&generation["id"]);
+            let stage = text(&generation["state"]);
+            let workers = generation["workers"].as_array().expect("a generation has workers");
+            workers.iter().map(move |worker| WorkerStatus {
+                pid: Pid::from_raw(number(&worker["pid"]) as i32),
+                state: text(&worker["state"]),
+                requests: number(&worker["requests"]),
+                busy: number(&worker["busy"]),
+                in_flight: worker["in_flight"]
+                    .as_array()
+                    .map_or_else(Vec::new, |requests| requests.iter().map(text).collect()),
+                generation: id,
+                generation_state: stage.clone(),
+            })
+        })
+        .collect()
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_else(|| panic!("not a number in the status: {value}"))
+}

@@ -1,0 +1,284 @@
+//! How a server is to be started: its class, its application, its settings, its surroundings.
+
+use std::{
+    ffi::OsString,
+    fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    os::{
+        fd::AsRawFd,
+        unix::{net::UnixDatagram, process::CommandExt},
+    },
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Mutex,
+        atomic::{AtomicU16, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use nix::{poll::PollFlags, sys::signal::Signal, unistd::Pid};
+use tempfile::TempDir;
+
+use super::{Ended, PATIENCE, Server};
+use crate::{
+    artifacts,
+    cell::{self, Cell},
+    http::Address,
+    process,
+};
+
+/// A server that has not been started yet.
+#[derive(Debug)]
+pub struct Setup {
+    command: Command,
+    class: Option<OsString>,
+    app: Option<OsString>,
+    addresses: Vec<Address>,
+    bound: bool,
+    dir: TempDir,
+    notify: Notify,
+}
+
+/// What a running server keeps of its setup.
+pub(super) struct Parts {
+    pub(super) addresses: Vec<Address>,
+    pub(super) dir: TempDir,
+    pub(super) notify: Notify,
+}
+
+impl Setup {
+    /// The cell's class and application, one worker, a free port, everything else by default.
+    pub fn new(cell: &Cell) -> Self {
+        let mut setup = Self::bare();
+        setup.class = Some(cell.class.path.clone().into());
+        cell.app.prepare(&mut setup);
+        setup
+    }
+
+    /// `host` with a control socket and a supervisor to notify, but without class and application.
+    pub fn bare() -> Self {
+        Self::of(&artifacts::executable("host"))
+    }
+
+    /// As [`Setup::bare`], with another executable.
+    pub fn of(executable: &Path) -> Self {
+        Self::of_command(Command::new(executable))
+    }
+
+    fn of_command(mut command: Command) -> Self {
+        let dir = TempDir::with_prefix("jimu-").expect("a temporary folder can be made");
+        let notify = Notify::new(&dir.path().join("notify"));
+        command
+            .current_dir(dir.path())
+            .env("NOTIFY_SOCKET", dir.path().join("notify"))
+            .env("XDG_RUNTIME_DIR", dir.path())
+            .arg("--control-socket")
+            .arg(dir.path().join("control"));
+        for variable in ["PORT", "WEB_CONCURRENCY", "HOST_CMD_ARGS", "FORWARDED_ALLOW_IPS"] {
+            command.env_remove(variable);
+        }
+        // SAFETY: prctl takes integers and touches no memory; it is safe after a fork.
+        unsafe {
+            command
+                .pre_exec(|| nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(Into::into));
+        }
+        Self { command, class: None, app: None, addresses: Vec::new(), bound: false, dir, notify }
+    }
+
+    /// As [`Setup::new`], but a shell runs `script`, whose `"$0" "$@"` are the command.
+    pub fn shell(cell: &Cell, script: &str) -> Self {
+        let mut command = Command::new("/bin/sh");
+        command.arg("-c").arg(script).arg(artifacts::executable("host"));
+        let mut setup = Self::of_command(command);
+        setup.class = Some(cell.class.path.clone().into());
+        cell.app.prepare(&mut setup);
+        setup
+    }
+
+    /// Another worker class: a path or a short name.
+    #[must_use]
+    pub fn class(mut self, class: impl Into<OsString>) -> Self {
+        self.class = Some(class.into());
+        self
+    }
+
+    /// Another application.
+    #[must_use]
+    pub fn app(mut self, app: impl Into<OsString>) -> Self {
+        self.app = Some(app.into());
+        self
+    }
+
+    /// Sets the application from within [`Setup::new`].
+    pub(crate) fn set_app(&mut self, app: impl Into<OsString>) {
+        self.app = Some(app.into());
+    }
+
+    /// Lets Python find modules in `folder`, with the interpreter that has the tests' packages.
+    pub(crate) fn python_path(&mut self, folder: &Path) {
+        self.command.arg("--pythonpath").arg(folder);
+        if let Some(python) = cell::python() {
+            self.command.arg("--python").arg(python);
+        }
+    }
+
+    /// Further flags and their values, parted by spaces.
+    #[must_use]
+    pub fn flags(mut self, flags: &str) -> Self {
+        self.command.args(flags.split_whitespace());
+        self
+    }
+
+    /// One flag with a value that may hold spaces.
+    #[must_use]
+    pub fn flag(mut self, flag: &str, value: impl Into<OsString>) -> Self {
+        self.command.arg(flag).arg(value.into());
+        self
+    }
+
+    /// A variable of the environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.command.env(name, value.into());
+        self
+    }
+
+    /// A file in the server's folder.
+    #[must_use]
+    pub fn file(self, name: &str, content: impl AsRef<[u8]>) -> Self {
+        fs::write(self.dir.path().join(name), content).expect("the folder is writable");
+        self
+    }
+
+    /// Listens on this address too; without any, on a free port.
+    #[must_use]
+    pub fn bind(mut self, address: Address) -> Self {
+        let flag: OsString = match &address {
+            Address::Tcp(address) => address.to_string().into(),
+            Address::Unix(path) => format!("unix:{}", path.display()).into(),
+        };
+        self.addresses.push(address);
+        self.flag("--bind", flag)
+    }
+
+    /// The server can be reached there, but is not told so by a flag.
+    #[must_use]
+    pub fn reached_at(mut self, address: Address) -> Self {
+        self.addresses.push(address);
+        self.bound = true;
+        self
+    }
+
+    /// Changes the command by hand.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut Command)) -> Self {
+        change(&mut self.command);
+        self
+    }
+
+    /// The folder that the server will run in.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Starts it and waits until it is ready.
+    pub fn start(self) -> Server {
+        self.launch().until_ready()
+    }
+
+    /// Starts it and waits for nothing.
+    pub fn launch(mut self) -> Server {
+        if self.addresses.is_empty() && !self.bound {
+            self = self.bind(Address::Tcp(address()));
+        }
+        if let Some(class) = self.class {
+            self.command.arg("--worker-class").arg(class);
+        }
+        if let Some(app) = self.app {
+            self.command.arg(app);
+        }
+        let parts = Parts { addresses: self.addresses, dir: self.dir, notify: self.notify };
+        Server::spawn(self.command, parts)
+    }
+
+    /// Starts it and waits for its end, which must come by itself.
+    pub fn refused(self) -> Ended {
+        let mut server = self.launch();
+        server.ended(PATIENCE)
+    }
+}
+
+/// An address that no other test has: the host part is made from this process's number, the port counts up below the
+/// range from which the kernel takes the ports of clients.
+pub fn address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(10_000);
+    let id = std::process::id();
+    let host = Ipv4Addr::new(127, 64 | (id >> 16) as u8, (id >> 8) as u8, id as u8);
+    loop {
+        let address = SocketAddr::from((host, NEXT.fetch_add(1, Ordering::Relaxed)));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
+
+/// The supervisor's end of `NOTIFY_SOCKET`.
+#[derive(Debug)]
+pub(super) struct Notify {
+    socket: UnixDatagram,
+    /// Messages that nobody has waited for yet.
+    seen: Mutex<Vec<String>>,
+}
+
+impl Notify {
+    fn new(path: &PathBuf) -> Self {
+        let socket = UnixDatagram::bind(path).expect("a socket can be made in a new folder");
+        socket.set_nonblocking(true).expect("a socket can be made non-blocking");
+        Self { socket, seen: Mutex::default() }
+    }
+
+    /// Waits for a message that has this line, and takes it; false when the process ends or time does.
+    pub(super) fn awaits(&self, line: &str, limit: Duration, pid: Pid) -> bool {
+        let deadline = Instant::now() + limit;
+        loop {
+            self.receive();
+            let mut seen = self.seen.lock().unwrap();
+            if let Some(at) = seen.iter().position(|message| message.lines().any(|l| l == line)) {
+                seen.remove(at);
+                return true;
+            }
+            drop(seen);
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || process::gone(pid, Duration::ZERO) {
+                return false;
+            }
+            // A server that ends sends nothing: look after it now and then.
+            process::ready(&self.socket, PollFlags::POLLIN, left.min(Duration::from_millis(100)));
+        }
+    }
+
+    fn receive(&self) {
+        let mut bytes = [0; 4096];
+        while let Ok(n) = self.socket.recv(&mut bytes) {
+            let message = String::from_utf8_lossy(&bytes[..n]).into_owned();
+            self.seen.lock().unwrap().push(message);
+        }
+    }
+}
+
+/// Makes `descriptor` the process's descriptor number `number` when `command` is started.
+pub fn inherit(command: &mut Command, descriptor: &impl AsRawFd, number: i32) {
+    let from = descriptor.as_raw_fd();
+    // SAFETY: dup2 and fcntl touch no memory and may be called after a fork.
+    unsafe {
+        command.pre_exec(move || {
+            let done = if from == number {
+                libc::fcntl(from, libc::F_SETFD, 0)
+            } else {
+                libc::dup2(from, number)
+            };
+            if done < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+        });
+    }
+}

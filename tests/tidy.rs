@@ -1,0 +1,160 @@
+//! Habits of the source that a machine can watch (docs/ARCHITECTURE.md says why). Each message says what to do instead.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use jimu_tests::artifacts;
+
+#[test]
+fn every_file_says_what_it_is_for() {
+    check(&["rs"], "start with `//!`: what the file is for, and what it is not", |_, text| {
+        (!text.starts_with("//!")).then_some(1).into_iter().collect()
+    });
+}
+
+#[test]
+fn nothing_is_left_to_do() {
+    let words = ["todo!(", "unimplemented!(", "dbg!(", "FIXME", "TODO", "XXX"];
+    check(&["rs", "py"], "do it now, or file an issue", |path, text| {
+        let own = path.ends_with("tests/tidy.rs");
+        lines(text, |line| !own && words.iter().any(|word| line.contains(word)))
+    });
+}
+
+#[test]
+fn nothing_is_unwrapped_outside_tests() {
+    check(&["rs"], "return an error, or `expect` a proof", |path, text| {
+        if path.starts_with("tests") || path.components().any(|part| part.as_os_str() == "tests") {
+            return Vec::new();
+        }
+        let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+        lines(code, |line| line.contains(".unwrap()") && !line.trim_start().starts_with("//"))
+    });
+}
+
+#[test]
+fn nothing_names_the_machine_it_was_made_on() {
+    let words = ["/work/", "/root/"];
+    check(&["rs", "md", "toml", "py", "sh"], "use a path that others have too", |path, text| {
+        let own = path.ends_with("tests/tidy.rs");
+        lines(text, |line| !own && words.iter().any(|word| line.contains(word)))
+    });
+}
+
+#[test]
+fn lines_end_where_their_text_ends() {
+    check(&["rs", "md", "toml", "py"], "remove the space at the end", |_, text| {
+        lines(text, |line| line.ends_with([' ', '\t']))
+    });
+}
+
+/// The arbiter is one thread that loads nothing: what forks must have no other threads, and no plugin's fault may
+/// reach it.
+#[test]
+fn the_arbiter_has_no_threads_and_loads_nothing() {
+    let words = ["thread::spawn", "thread::Builder", "thread::scope", "libloading", "dlopen"];
+    check(&["rs"], "let the mold do it, or a process of its own", |path, text| {
+        let ours = path.starts_with("host/src/arbiter") || path.starts_with("host/src/listener");
+        lines(text, |line| ours && words.iter().any(|word| line.contains(word)))
+    });
+}
+
+#[test]
+fn a_file_fits_in_a_head() {
+    check(&["rs"], "split it: no file needs more than 800 lines", |_, text| {
+        let count = text.lines().count();
+        (count > 800).then_some(count).into_iter().collect()
+    });
+}
+
+/// Every long flag in a command of the documents is one that the command knows.
+#[test]
+fn documented_flags_exist() {
+    let known: Vec<(&str, BTreeSet<String>)> = ["host", "hostctl"]
+        .map(|program| {
+            let mut command = Command::new(artifacts::executable(program));
+            let output = command.arg("--help").output().expect("--help can be asked for");
+            (program, long_flags(&String::from_utf8_lossy(&output.stdout)))
+        })
+        .into();
+    let mut unknown = Vec::new();
+    for path in files(&["md"]) {
+        let text = fs::read_to_string(artifacts::root().join(&path)).unwrap();
+        for command in commands(&text) {
+            let program = command.split_whitespace().next().unwrap_or_default();
+            let name = program.rsplit('/').next().unwrap_or_default();
+            let Some((_, flags)) = known.iter().find(|(known, _)| *known == name) else { continue };
+            let strange = long_flags(&command).into_iter().filter(|flag| !flags.contains(flag));
+            unknown.extend(strange.map(|flag| format!("{}: {flag} in {command}", path.display())));
+        }
+    }
+    assert!(unknown.is_empty(), "flags that --help does not know: {unknown:#?}");
+}
+
+/// The commands in a document: lines of its code blocks, with what was continued.
+fn commands(text: &str) -> Vec<String> {
+    let mut fenced = false;
+    let mut found: Vec<String> = Vec::new();
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            fenced = !fenced;
+            continue;
+        }
+        if fenced || line.starts_with("    ") {
+            let line = line.trim().trim_start_matches("$ ");
+            match found.last_mut().filter(|last| last.ends_with('\\')) {
+                Some(last) => {
+                    last.pop();
+                    last.push_str(line);
+                }
+                None => found.push(line.to_owned()),
+            }
+        }
+    }
+    found
+}
+
+fn long_flags(text: &str) -> BTreeSet<String> {
+    text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_'))
+        .filter(|word| word.len() > 3 && word.starts_with("--") && !word.starts_with("---"))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Panics with all places where `find` finds line numbers.
+fn check(kinds: &[&str], advice: &str, find: impl Fn(&Path, &str) -> Vec<usize>) {
+    let mut places = Vec::new();
+    for path in files(kinds) {
+        let text = fs::read_to_string(artifacts::root().join(&path)).unwrap();
+        places.extend(find(&path, &text).iter().map(|line| format!("{}:{line}", path.display())));
+    }
+    assert!(places.is_empty(), "{advice}: {places:#?}");
+}
+
+fn lines(text: &str, wrong: impl Fn(&str) -> bool) -> Vec<usize> {
+    text.lines().zip(1..).filter(|(line, _)| wrong(line)).map(|(_, number)| number).collect()
+}
+
+/// The files of the tree with one of these endings, without what git ignores.
+fn files(kinds: &[&str]) -> Vec<PathBuf> {
+    let mut folders = vec![artifacts::root().to_owned()];
+    let mut found = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap().map(Result::unwrap) {
+            let (path, name) = (entry.path(), entry.file_name().into_string().unwrap());
+            if entry.file_type().unwrap().is_dir() {
+                let ours = !name.starts_with('.') && name != "target" && name != "node_modules";
+                folders.extend(ours.then_some(path));
+            } else if kinds.contains(&name.rsplit('.').next().unwrap_or_default()) {
+                found.push(path.strip_prefix(artifacts::root()).unwrap().to_owned());
+            }
+        }
+    }
+    found.sort();
+    assert!(found.len() > 1, "the source tree is not where it was");
+    found
+}

@@ -1,0 +1,145 @@
+//! What each command does, step by step.
+
+use std::{
+    env,
+    ffi::OsString,
+    fmt::Write as _,
+    io::{BufRead, BufReader},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+    time::Instant,
+};
+
+use crate::{count::Counts, python};
+
+/// How the tests are to be run.
+#[derive(Debug, Default)]
+pub(crate) struct TestOptions {
+    release: bool,
+    no_python: bool,
+    only: Option<String>,
+}
+
+impl TestOptions {
+    pub(crate) fn parse(words: &[String]) -> Result<Self, String> {
+        let mut options = Self::default();
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            match word.as_str() {
+                "--release" => options.release = true,
+                "--no-python" => options.no_python = true,
+                "--only" => options.only = Some(words.next().ok_or("--only WORD")?.clone()),
+                other => return Err(format!("test has no option {other:?}")),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// Builds everything and becomes `host`.
+pub(crate) fn serve(flags: &[String]) -> ExitCode {
+    if !succeeds(cargo().args(["build", "--release", "--workspace"])) {
+        return ExitCode::FAILURE;
+    }
+    let mut host = Command::new(target().join("release/host"));
+    if !flags.iter().any(|flag| flag == "-b" || flag.starts_with("--bind")) {
+        host.args(["--bind", "127.0.0.1:8000"]);
+    }
+    let error = host.args(flags).exec();
+    eprintln!("xtask: {}: {error}", host.get_program().display());
+    ExitCode::FAILURE
+}
+
+/// Builds what the tests need, runs all of them and ends with the line of counts.
+pub(crate) fn test(options: &TestOptions) -> ExitCode {
+    let begun = Instant::now();
+    let python = if options.no_python { Ok(None) } else { python::environment().map(Some) };
+    let python = match python {
+        Ok(python) => python,
+        Err(missing) => {
+            eprintln!(
+                "xtask: {missing} (or leave the Python tests out: cargo xtask test --no-python)"
+            );
+            return ExitCode::FAILURE;
+        }
+    };
+    let profile: &[&str] = if options.release { &["--release"] } else { &[] };
+    if !succeeds(cargo().args(["build", "--workspace"]).args(profile)) {
+        return closing(Counts { failed: 1, ..Counts::default() }, "the workspace does not build");
+    }
+    let built = begun.elapsed();
+    let mut command = cargo();
+    command.args(["test", "--workspace", "--no-fail-fast"]).args(profile);
+    command.env("JIMU_BUILT", "1").env("TEST_PYTHON", python.unwrap_or_default());
+    command.args(options.only.as_deref().map(|word| ["--", word]).into_iter().flatten());
+    let (mut counts, ended_well) = counted(&mut command);
+    if !ended_well && counts.failed == 0 {
+        counts.failed = 1;
+    }
+    let times = format!("{} s to build, {} s in all", built.as_secs(), begun.elapsed().as_secs());
+    closing(counts, &times)
+}
+
+/// Formatting and clippy.
+pub(crate) fn lint() -> ExitCode {
+    let formatted = succeeds(cargo().args(["fmt", "--all", "--check"]));
+    let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    if succeeds(cargo().args(clippy)) && formatted { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The top of the source tree.
+pub(crate) fn root() -> &'static Path {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).expect("this crate is in tests/xtask")
+}
+
+/// Cargo's folder for what it builds: this very executable is in `debug/` below it.
+pub(crate) fn target() -> PathBuf {
+    let executable = env::current_exe().expect("a process knows its executable");
+    executable.ancestors().nth(2).expect("cargo builds into target/debug").to_owned()
+}
+
+fn cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    command.current_dir(root());
+    command
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    match command.status() {
+        Ok(status) => status.success(),
+        Err(error) => {
+            eprintln!("xtask: {}: {error}", command.get_program().display());
+            false
+        }
+    }
+}
+
+/// Runs a command that runs tests, shows its output and adds up what it says.
+fn counted(command: &mut Command) -> (Counts, bool) {
+    let mut counts = Counts::default();
+    let mut child = match command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            eprintln!("xtask: cargo: {error}");
+            return (counts, false);
+        }
+    };
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line);
+            counts.add_line(&line);
+            println!("{line}");
+        }
+    }
+    (counts, child.wait().is_ok_and(|status| status.success()))
+}
+
+/// The last lines of a test run.
+fn closing(counts: Counts, remark: &str) -> ExitCode {
+    let mut text = format!("\n{remark}\n");
+    let _ = writeln!(text, "{counts}");
+    print!("{text}");
+    if counts.failed == 0 && counts.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
