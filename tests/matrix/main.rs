@@ -1,6 +1,8 @@
 //! What a server does, each as one test for every worker class (and application) that it concerns.
 //!
 //! Which cells a behaviour is run in, what it needs of a class and how long it may take stands in each module's list.
+// A test fails by panicking.
+#![allow(clippy::unwrap_used, clippy::needless_for_each)]
 
 mod clients;
 mod deaths;

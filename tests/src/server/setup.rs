@@ -75,7 +75,7 @@ impl Setup {
             .env("XDG_RUNTIME_DIR", dir.path())
             .arg("--control-socket")
             .arg(dir.path().join("control"));
-        for variable in ["PORT", "WEB_CONCURRENCY", "HOST_CMD_ARGS", "FORWARDED_ALLOW_IPS"] {
+        for variable in FOREIGN {
             command.env_remove(variable);
         }
         // SAFETY: prctl takes integers and touches no memory; it is safe after a fork.
@@ -208,6 +208,16 @@ impl Setup {
         server.ended(PATIENCE)
     }
 }
+
+/// Variables of the tester's own environment that would change what a server does.
+const FOREIGN: [&str; 6] = [
+    "PORT",
+    "WEB_CONCURRENCY",
+    "HOST_CMD_ARGS",
+    "FORWARDED_ALLOW_IPS",
+    "HOST_PLUGIN_PATH",
+    "RUST_BACKTRACE",
+];
 
 /// An address that no other test has: the host part is made from this process's number, the port counts up below the
 /// range from which the kernel takes the ports of clients.
