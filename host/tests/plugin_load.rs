@@ -90,6 +90,7 @@ fn files_that_are_no_libraries_are_refused() {
     let path = folder.path().join("libnone_app.so");
     assert_eq!(refusal(&path), "no such file; check the path of the application");
     assert!(refusal(folder.path()).starts_with("is a directory; name the application's library"));
+    assert!(refusal(Path::new("/dev/zero")).starts_with("not an ELF file"));
     fs::write(&path, "#!/bin/sh\n").unwrap();
     assert!(refusal(&path).starts_with("not an ELF file"));
     let mut bytes = fs::read(built("hello_app")).unwrap();

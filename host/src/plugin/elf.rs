@@ -5,13 +5,12 @@
 
 use super::error::Unfit;
 
-/// Checks the header of a library's bytes, and that the file is whole: opening one that is still being
-/// written would end the process by SIGBUS.
-pub fn check(file: &[u8]) -> Result<(), Unfit> {
-    let head = file.get(..HEADER_SIZE).filter(|head| head.starts_with(MAGIC));
-    let Some(head) = head else {
-        return Err(if file.starts_with(MAGIC) { Unfit::Truncated } else { Unfit::NotElf });
-    };
+/// Checks the first [`HEADER_SIZE`] bytes of a file, or as many as there are.
+pub fn check_header(start: &[u8]) -> Result<(), Unfit> {
+    if !start.starts_with(MAGIC) {
+        return Err(Unfit::NotElf);
+    }
+    let head = start.get(..HEADER_SIZE).ok_or(Unfit::Truncated)?;
     let machine = number(head, 18, 2).unwrap_or_default() as u16;
     if (head[4], head[5]) != (CLASS_64, LITTLE_ENDIAN) || machine != THIS_MACHINE {
         return Err(Unfit::Machine { found: describe(head[4], head[5], machine) });
@@ -19,7 +18,13 @@ pub fn check(file: &[u8]) -> Result<(), Unfit> {
     if number(head, 16, 2) != Some(TYPE_SHARED) {
         return Err(Unfit::NotShared);
     }
-    is_whole(file, head).filter(|whole| *whole).map(drop).ok_or(Unfit::Truncated)
+    Ok(())
+}
+
+/// Checks that a file whose header is in order is whole: opening one that is still being written
+/// would end the process by SIGBUS.
+pub fn check_whole(file: &[u8]) -> Result<(), Unfit> {
+    is_whole(file).filter(|whole| *whole).map(drop).ok_or(Unfit::Truncated)
 }
 
 /// The name of the machine that this program runs on.
@@ -29,7 +34,8 @@ pub fn this_machine() -> String {
 
 /// Whether all that is mapped is there, and the table of sections, which linkers put last. Nothing
 /// where the table of segments itself is cut.
-fn is_whole(file: &[u8], head: &[u8]) -> Option<bool> {
+fn is_whole(file: &[u8]) -> Option<bool> {
+    let head = file.get(..HEADER_SIZE)?;
     let length = file.len() as u64;
     let sections = number(head, 58, 2)?.checked_mul(number(head, 60, 2)?)?;
     let mut end = number(head, 40, 8)?.checked_add(sections)?;
@@ -61,8 +67,8 @@ fn describe(class: u8, order: u8, machine: u16) -> String {
 }
 
 const MAGIC: &[u8] = b"\x7fELF";
-/// Of the header of a 64-bit file. A 32-bit one is shorter, but no library fits into the difference.
-const HEADER_SIZE: usize = 64;
+/// Of a 64-bit file. A 32-bit header is shorter, but no library fits into the difference.
+pub const HEADER_SIZE: usize = 64;
 const CLASS_64: u8 = 2;
 const LITTLE_ENDIAN: u8 = 1;
 const TYPE_SHARED: u64 = 3;
@@ -94,6 +100,10 @@ const MACHINES: [(u16, &str); 10] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn check(file: &[u8]) -> Result<(), Unfit> {
+        check_header(&file[..file.len().min(HEADER_SIZE)]).and_then(|()| check_whole(file))
+    }
 
     /// The test program itself: position-independent, so of the same type as a library.
     fn own_program() -> Vec<u8> {

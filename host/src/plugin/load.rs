@@ -18,7 +18,7 @@ use worker_api::{AppModuleRef, WorkerClassRef};
 
 use super::copy::SealedCopy;
 use super::elf;
-use super::error::{Kind, LoadError};
+use super::error::{Kind, LoadError, Unfit};
 
 /// A library that has been opened and checked; its root module is `M`. It stays open for the life
 /// of the process.
@@ -45,11 +45,9 @@ fn open<M: RootModule>(kind: Kind, path: &Path) -> Result<Plugin<M>, LoadError> 
     let path = path.to_owned();
     let bytes = match read(&path) {
         Ok(bytes) => bytes,
-        Err(error) => return Err(LoadError::Unreadable { kind, path, error }),
+        Err(Unreadable::System(error)) => return Err(LoadError::Unreadable { kind, path, error }),
+        Err(Unreadable::Unfit(reason)) => return Err(LoadError::Unfit { path, reason }),
     };
-    if let Err(reason) = elf::check(&bytes) {
-        return Err(LoadError::Unfit { path, reason });
-    }
     let library = match link(&path, &bytes) {
         Ok(library) => library,
         Err(reason) => return Err(LoadError::Linker { path, reason }),
@@ -62,10 +60,41 @@ fn open<M: RootModule>(kind: Kind, path: &Path) -> Result<Plugin<M>, LoadError> 
     Ok(Plugin { path, api_version: header.version_strings().version.to_string(), root })
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+/// The whole file, once its beginning says that it can be a library: no other file is worth the
+/// memory, and some (devices, pipes) have no end.
+fn read(path: &Path) -> Result<Vec<u8>, Unreadable> {
+    let facts = std::fs::metadata(path)?;
+    if facts.is_dir() {
+        return Err(io::Error::from(io::ErrorKind::IsADirectory).into());
+    }
+    if !facts.is_file() {
+        return Err(Unfit::NotElf.into());
+    }
+    let mut file = File::open(path)?;
     let mut bytes = Vec::new();
-    File::open(path)?.read_to_end(&mut bytes)?;
+    file.by_ref().take(elf::HEADER_SIZE as u64).read_to_end(&mut bytes)?;
+    elf::check_header(&bytes)?;
+    file.read_to_end(&mut bytes)?;
+    elf::check_whole(&bytes)?;
     Ok(bytes)
+}
+
+/// Why there are no bytes of a library.
+enum Unreadable {
+    System(io::Error),
+    Unfit(Unfit),
+}
+
+impl From<io::Error> for Unreadable {
+    fn from(error: io::Error) -> Self {
+        Self::System(error)
+    }
+}
+
+impl From<Unfit> for Unreadable {
+    fn from(reason: Unfit) -> Self {
+        Self::Unfit(reason)
+    }
 }
 
 /// Loads the library from a private copy, or from its file where the system executes no copies.
@@ -77,20 +106,24 @@ fn link(path: &Path, bytes: &[u8]) -> Result<Library, String> {
             return dlopen(path);
         }
     };
+    let name = copy.path().to_string_lossy().into_owned();
     match dlopen(&copy.path()) {
         Ok(library) => {
             // The descriptor stays open with the library: backtraces read the copy by its path.
             std::mem::forget(copy);
             Ok(library)
         }
-        Err(reason) if COPY_REFUSALS.iter().any(|words| reason.contains(words)) => {
+        Err(reason) if is_about_the_copy(&reason, &name) => {
             tracing::warn!("{}: loaded from the file itself ({reason})", path.display());
             dlopen(path)
         }
-        Err(reason) => {
-            Err(reason.replace(&*copy.path().to_string_lossy(), &path.to_string_lossy()))
-        }
+        Err(reason) => Err(reason.replace(&name, &path.to_string_lossy())),
     }
+}
+
+/// Whether dlopen(3) could not open or map the copy, as opposed to not liking what is in it.
+fn is_about_the_copy(reason: &str, name: &str) -> bool {
+    reason.contains(name) && COPY_REFUSALS.iter().any(|words| reason.contains(words))
 }
 
 /// dlopen(3) with all symbols bound now, local to the library. The library stays for good.
@@ -199,10 +232,39 @@ fn kind_layout(kind: Kind) -> &'static TypeLayout {
     .expect("the root modules of worker-api are declared with their layout")
 }
 
-/// What glibc and musl say when a file may not be mapped as code, or not be opened.
+/// What glibc and musl say when a file cannot be opened, or may not be mapped as code.
 const COPY_REFUSALS: [&str; 4] = [
+    "cannot open shared object file",
     "failed to map segment",
-    "Permission denied",
+    "Error loading shared library",
     "Operation not permitted",
-    "Error loading shared library /proc/self/fd/",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_about_the_copy_itself_has_the_file_tried() {
+        let name = "/proc/self/fd/7";
+        for reason in [
+            "/proc/self/fd/7: failed to map segment from shared object",
+            "/proc/self/fd/7: cannot open shared object file: Permission denied",
+        ] {
+            assert!(is_about_the_copy(reason, name), "{reason}");
+        }
+        for reason in [
+            "/proc/self/fd/7: undefined symbol: nowhere",
+            "libnone.so.1: cannot open shared object file: No such file or directory",
+        ] {
+            assert!(!is_about_the_copy(reason, name), "{reason}");
+        }
+    }
+
+    #[test]
+    fn the_first_difference_of_a_report_is_one_line() {
+        let report = "\nCompared <this>:\n  --- Type Layout ---\nError:too many fields\nError:b\n";
+        assert_eq!(first_difference(report), "too many fields");
+        assert_eq!(first_difference(""), "their types differ");
+    }
+}

@@ -3,6 +3,7 @@
 
 use std::mem::ManuallyDrop;
 use std::path::Path;
+use std::sync::Arc;
 
 use worker_api::abi::sabi_trait::TD_Opaque;
 use worker_api::abi::std_types::{RResult, RSlice, RStr, RString, RVec};
@@ -21,7 +22,7 @@ use crate::worker::WorkerContext;
 
 /// What a generation is made of.
 pub struct Plugins {
-    settings: &'static Settings,
+    settings: Arc<Settings>,
     services: &'static Services,
     class: Plugin<WorkerClassRef>,
     app_module: Plugin<AppModuleRef>,
@@ -86,7 +87,7 @@ impl Plugins {
     /// Everything up to the first fork.
     fn open(context: &MoldContext, doing: &dyn Fn(&str)) -> Result<Self, LoadError> {
         let doing = |path: &Path, what| doing(&format!("{}: {what}", path.display()));
-        let settings = Box::leak(Box::new(Settings::clone(&context.settings)));
+        let settings = Arc::clone(&context.settings);
         let search = SearchPath::of_process();
         let class = search.class(settings.class())?;
         let choice = search.app(settings.wsgi_app.as_deref())?;
@@ -97,7 +98,7 @@ impl Plugins {
         let services = Services::of_mold(context);
         let class_name = class.root.name();
 
-        let host = services.for_plugin(&class_section(settings, &class_name));
+        let host = services.for_plugin(&class_section(&settings, &class_name));
         let refused = |kind, path: &Path| {
             let path = path.to_owned();
             move |failure| LoadError::Refused { kind, path, failure }
@@ -133,7 +134,7 @@ impl Plugins {
             let failed = failed(Kind::App, &self.app_module.path);
             self.app.load().into_result().map_err(failed)?;
         }
-        let section = class_section(self.settings, &self.class.root.name());
+        let section = class_section(&self.settings, &self.class.root.name());
         let host = self.services.for_plugin(&section);
         let app = RawApp_TO::from_value(Shared(self.app), TD_Opaque);
         let failed = failed(Kind::Class, &self.class.path);
