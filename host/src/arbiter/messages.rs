@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::Arbiter;
-use super::generation::{Generation, MoldStage, Stage, WorkerHandle, WorkerStage};
+use super::generation::{Generation, MoldStage, WorkerHandle, WorkerStage};
 use crate::clock;
 use crate::message::{FromMold, FromWorker, Loaded, Received};
 use crate::scoreboard::Scoreboard;
@@ -29,8 +29,8 @@ impl Arbiter {
                 Ok(Received::Garbled(sender)) => {
                     tracing::warn!("process {sender} sent a garbled message: ignored");
                 }
-                // That it is gone is noticed when it is reaped.
-                Ok(Received::Nothing | Received::Closed) => return,
+                Ok(Received::Nothing) => return,
+                Ok(Received::Closed) => return generation.on_mold_closed(),
                 Err(error) => {
                     tracing::warn!("mold {} cannot be heard: {error}", mold.pid);
                     return;
@@ -40,15 +40,13 @@ impl Arbiter {
     }
 
     /// Takes what the workers of a generation have said.
-    pub(super) fn hear_workers(&mut self, id: u32) {
+    pub(super) fn hear_workers(&mut self, generation: u32) {
         for _ in 0..MESSAGES_MAX {
             let scoreboard = Arc::clone(&self.scoreboard);
-            let Some(generation) = self.generation(id) else { return };
+            let Some(generation) = self.generation(generation) else { return };
             match generation.report.receive::<FromWorker>() {
                 Ok(Received::Message(message, sender)) => {
-                    if generation.on_worker(message, sender, &scoreboard) {
-                        self.on_ready(id);
-                    }
+                    generation.on_worker(message, sender, &scoreboard);
                 }
                 Ok(Received::Garbled(sender)) => {
                     tracing::warn!("process {sender} sent a garbled message: ignored");
@@ -61,22 +59,20 @@ impl Arbiter {
             }
         }
     }
-
-    /// A worker of a generation can serve.
-    fn on_ready(&mut self, id: u32) {
-        let Some(generation) = self.generation(id) else { return };
-        if generation.stage != Stage::Booting {
-            return;
-        }
-        let all = generation.serving() >= generation.target;
-        // The first generation has nobody to spare: it serves from its first worker on.
-        if all || !self.has_been_ready {
-            self.promote(id);
-        }
-    }
 }
 
 impl Generation {
+    /// The mold has ended, or a plugin in it has closed what is not its own. A mold that cannot be
+    /// told anything is of no use, and one that is ending is not harmed.
+    fn on_mold_closed(&mut self) {
+        if let Some(mold) = &mut self.mold {
+            let _ = kill(mold.pid, Signal::SIGKILL);
+            mold.killed_for.get_or_insert_with(|| {
+                "the process that loads them closed its connection to the arbiter".to_owned()
+            });
+        }
+    }
+
     fn on_mold(&mut self, message: FromMold, scoreboard: &Scoreboard) {
         let Some(mold) = &mut self.mold else { return };
         match message {
@@ -110,8 +106,7 @@ impl Generation {
         }
     }
 
-    /// Whether the worker has become able to serve.
-    fn on_worker(&mut self, message: FromWorker, sender: u32, scoreboard: &Scoreboard) -> bool {
+    fn on_worker(&mut self, message: FromWorker, sender: u32, scoreboard: &Scoreboard) {
         let (FromWorker::Ready { slot }
         | FromWorker::BootFailed { slot, .. }
         | FromWorker::Retiring { slot, .. }) = message;
@@ -122,7 +117,7 @@ impl Generation {
         });
         let Some(worker) = worker else {
             tracing::warn!("process {sender} is not the worker of slot {slot}: ignored");
-            return false;
+            return;
         };
         worker.known_as(sender);
         match message {
@@ -132,7 +127,6 @@ impl Generation {
                 worker.kill_at_ns = None;
                 tracing::info!("Booted worker with pid: {sender}");
                 self.boot_succeeded();
-                return true;
             }
             // It was told to end before this was heard, and may have accepted connections.
             FromWorker::Ready { .. } if worker.stage == WorkerStage::Draining => {
@@ -150,7 +144,6 @@ impl Generation {
                 }
             }
         }
-        false
     }
 }
 

@@ -189,6 +189,7 @@ impl Arbiter {
     /// Serves until the end, and gives the exit status back.
     pub fn run(mut self) -> i32 {
         let status = loop {
+            self.promote_when_ready();
             self.supply_workers();
             self.finish_reloads();
             if let Some(status) = self.ended() {
@@ -284,6 +285,7 @@ impl Arbiter {
             .filter(|descriptor| !kept.contains(descriptor))
             .chain(self.sources().map(|(_, descriptor, _)| descriptor.as_raw_fd()))
             .chain(self.signals.descriptors())
+            .chain(self.control.descriptors())
             .collect();
         descriptors.sort_unstable();
         descriptors.dedup();

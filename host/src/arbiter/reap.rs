@@ -175,7 +175,7 @@ fn why_not_loaded(mold: &Mold, end: End, out_of_memory: &mut super::death::OutOf
     if let Some(refusal) = &mold.refusal {
         return refusal.clone();
     }
-    if let Some(reason) = &mold.killed_for {
+    if let Some(reason) = mold.killed_for.as_ref().filter(|_| end.is_by(Signal::SIGKILL)) {
         return Refusal::new(reason.clone(), CONFIG);
     }
     let what = mold.doing.as_deref().unwrap_or("loading worker class and application");

@@ -44,8 +44,22 @@ impl Arbiter {
         self.answer_refused(&superseded, "another reload was asked for before this one began");
     }
 
+    /// Lets a generation take over once all its workers serve. The first one has nobody to spare:
+    /// it does from its first worker on.
+    pub(super) fn promote_when_ready(&mut self) {
+        let needed = if self.has_been_ready { usize::MAX } else { 1 };
+        let running = matches!(self.phase, Phase::Running);
+        let Some(generation) = self.generation_in(Stage::Booting).filter(|_| running) else {
+            return;
+        };
+        let id = generation.id;
+        if generation.serving() >= generation.target.min(needed) {
+            self.promote(id);
+        }
+    }
+
     /// A generation can serve: it takes over from the one before.
-    pub(super) fn promote(&mut self, id: u32) {
+    fn promote(&mut self, id: u32) {
         let Some(old) = self.generation_in(Stage::Serving).map(|old| {
             let limit = old.settings.graceful_timeout;
             (old.id, limit)
@@ -71,6 +85,7 @@ impl Arbiter {
         self.move_pidfile(settings.pidfile.as_deref());
         self.workers_withdrawn = false;
         self.notifier.ready();
+        self.control.open();
     }
 
     /// A generation cannot serve: it ends, and everything is as it was before it began. At start,

@@ -118,19 +118,19 @@ impl Arbiter {
         }
         tracing::info!("Handling signal: winch; the workers end, the arbiter stays");
         self.workers_withdrawn = true;
-        for generation in &mut self.generations {
-            if generation.stage != Stage::Retiring {
-                generation.target = 0;
-            }
+        // A reload that is under way brings workers back, as one that comes later does.
+        if let Some(generation) = self.generation_in(Stage::Serving) {
+            generation.target = 0;
         }
     }
 
     /// The workers that WINCH took away come back.
     pub(super) fn restore_workers(&mut self) {
-        if std::mem::take(&mut self.workers_withdrawn) {
-            for generation in &mut self.generations {
-                generation.target = generation.settings.workers;
-            }
+        if !std::mem::take(&mut self.workers_withdrawn) {
+            return;
+        }
+        if let Some(generation) = self.generation_in(Stage::Serving) {
+            generation.target = generation.settings.workers;
         }
     }
 }

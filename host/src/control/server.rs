@@ -2,7 +2,7 @@
 //! lines and answers are bounded, and who says nothing is let go.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -66,7 +66,7 @@ impl ControlServer {
     /// name has ended. A place where it cannot be made is no reason not to serve.
     pub fn open(&mut self) {
         let Some(path) = &self.path else { return };
-        if self.identity.is_some() && self.identity == identity_of(path) {
+        if self.listener.is_some() && self.identity == identity_of(path) {
             return;
         }
         match listen(path, self.mode) {
@@ -99,21 +99,37 @@ impl ControlServer {
         self.listener.as_ref().filter(|_| has_room).map(|listener| listener.as_fd())
     }
 
-    /// The clients, with what they are to be polled for.
+    /// The clients that are to be polled, and what for. One that has hung up and waits for nothing
+    /// but a late answer is not among them: it would wake the arbiter without end.
     pub fn clients(&self) -> impl Iterator<Item = (ClientId, BorrowedFd<'_>, PollFlags)> {
-        self.clients.iter().map(|client| {
+        self.clients.iter().filter_map(|client| {
             let mut flags = PollFlags::empty();
             flags.set(PollFlags::POLLIN, !client.has_ended);
             flags.set(PollFlags::POLLOUT, !client.output.is_empty());
-            (client.id, client.stream.as_fd(), flags)
+            (!flags.is_empty()).then(|| (client.id, client.stream.as_fd(), flags))
         })
+    }
+
+    /// All descriptors that no child may hold.
+    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
+        let clients = self.clients.iter().map(|client| client.stream.as_raw_fd());
+        clients.chain(self.listener.as_ref().map(AsRawFd::as_raw_fd))
     }
 
     /// Takes everybody who waits, as far as there is room.
     pub fn accept(&mut self) {
         let Some(listener) = &self.listener else { return };
         while self.clients.len() < CLIENTS_MAX {
-            let Ok((stream, _)) = listener.accept() else { return };
+            let stream = match listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    tracing::warn!("the control socket closes until the next reload: {error}");
+                    self.listener = None;
+                    return;
+                }
+            };
             if stream.set_nonblocking(true).is_err() {
                 continue;
             }

@@ -34,6 +34,12 @@ impl Payload for Double {
             "load-exit-0" => std::process::exit(0),
             "load-exit-3" => std::process::exit(3),
             "load-abort" => std::process::abort(),
+            "load-close" => {
+                for number in 3..64 {
+                    let _ = nix::unistd::close(number);
+                }
+                std::thread::sleep(Duration::from_secs(60));
+            }
             "load-hang" => loop {
                 std::thread::sleep(Duration::from_secs(60));
             },

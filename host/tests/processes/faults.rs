@@ -27,6 +27,7 @@ const REFUSALS: &[(&str, i32, &str)] = &[
     ("load-exit-3", 78, "ended the process that does it, which exited with status 3"),
     ("load-abort", 78, "ended the process that does it, which was killed by SIGABRT"),
     ("load-hang", 78, "loading did not end within 0.5 s"),
+    ("load-close", 78, "the process that loads them closed its connection to the arbiter"),
     ("boot-refuse", 3, "the worker does not like it"),
     ("boot-panic", 3, "exited with status 70: panicked: at the boot before it was ready"),
     ("boot-hang", 3, "it was not ready within 0.5 s"),

@@ -16,6 +16,7 @@ pub(crate) const TESTS: &[Test] = &tests![
     a_changed_bind_opens_and_closes_the_difference,
     reloads_asked_for_during_a_reload_become_one,
     signals_act_at_once_also_during_a_reload,
+    who_asked_and_left_costs_nothing,
 ];
 
 fn descriptors(server: &Server) -> usize {
@@ -126,4 +127,24 @@ fn signals_act_at_once_also_during_a_reload() {
     let start = Instant::now();
     server.stop();
     assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+fn who_asked_and_left_costs_nothing() {
+    use std::io::Write as _;
+    let server = Server::start("hello", &["--boot-timeout", "2"]);
+    server.behave("load-hang");
+    let path = server.folder().join("control");
+    let mut client = std::os::unix::net::UnixStream::connect(path).unwrap();
+    client.write_all(b"{\"request\":\"reload\"}\n").unwrap();
+    drop(client);
+    server.wait_for_nth("loads", 2);
+    let cpu = || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.pid())).unwrap();
+        let ticks = |field: usize| stat.split(' ').nth(field).unwrap().parse::<u64>().unwrap();
+        ticks(13) + ticks(14)
+    };
+    let before = cpu();
+    server.wait_for("loading did not end within 2.0 s");
+    assert!(cpu() - before < 20, "the arbiter span: {} ticks in 2 s", cpu() - before);
+    server.stop();
 }
