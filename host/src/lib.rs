@@ -15,6 +15,7 @@
 //! | [`worker`] | a worker's slot, signals, tie to the arbiter | workers |
 //! | [`scoreboard`] | shared memory: what each worker does | everywhere |
 //! | [`message`] | what arbiter, molds and workers say to each other | everywhere |
+//! | [`similar`] | how alike two words are, for "did you mean" | everywhere |
 //! | [`process`], [`privileges`], [`signals`], [`clock`] | system calls, each in one place | everywhere |
 //!
 //! **Invariants:** the arbiter loads no plugin and starts no thread; only this crate forks, and it
@@ -37,5 +38,6 @@ pub mod scoreboard;
 pub mod serve;
 pub mod settings;
 pub mod signals;
+pub mod similar;
 pub mod systemd;
 pub mod worker;

@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::error::Kind;
+use crate::similar::distance;
 
 /// An application as the operator meant it: its library, and what that library is to serve.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,30 +134,12 @@ fn suffix_of(kind: Kind) -> &'static str {
     }
 }
 
-/// How many letters must be put in, taken out or replaced to make `b` of `a` (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate().take(NAME_COMPARED_MAX) {
-        let mut above_left = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let replaced = above_left + usize::from(from != *to);
-            above_left = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(above_left + 1);
-        }
-    }
-    row[b.len()]
-}
-
 /// Further folders to look into, parted by colons.
 const VARIABLE: &str = "HOST_PLUGIN_PATH";
 /// The application that is served when none is named.
 const WELCOME: &str = "welcome";
 /// The application that takes everything that is no library.
 const WSGI: &str = "wsgi";
-/// No name that is meant is longer.
-const NAME_COMPARED_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {

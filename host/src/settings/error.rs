@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{absent, declare::Setting, table::TABLE};
+use crate::similar::distance;
 
 /// Exit status for settings that cannot be used: `EX_CONFIG` of sysexits(3).
 pub const EX_CONFIG: i32 = 78;
@@ -166,24 +167,5 @@ fn nearest(key: &str) -> Option<&'static Setting> {
         .map(|(_, setting)| setting)
 }
 
-/// Levenshtein's distance: insertions, deletions and replacements from one word to the other.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().take(KEY_COMPARED_MAX).enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
-}
-
 /// How much of a wrong value a message shows, in characters.
 const FOUND_SHOWN: usize = 60;
-
-/// No setting has a longer name; what follows cannot bring a key nearer to one.
-const KEY_COMPARED_MAX: usize = 64;

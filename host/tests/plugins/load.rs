@@ -2,8 +2,6 @@
 //! says why. What a library does to the process while it is opened is tested from outside, with the
 //! whole server.
 
-#![expect(clippy::unwrap_used, reason = "the helpers of tests are tests")]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,13 +9,7 @@ use std::process::Command;
 use host::plugin::LoadError;
 use host::plugin::load::{open_app, open_class};
 
-/// A library that cargo built for this test as a dependency.
-fn built(name: &str) -> PathBuf {
-    let program = std::env::current_exe().unwrap();
-    let path = program.with_file_name(format!("lib{name}.so"));
-    assert!(path.is_file(), "{} was not built", path.display());
-    path
-}
+use crate::built;
 
 /// The one line with which an application is refused.
 fn refusal(path: &Path) -> String {
@@ -42,7 +34,7 @@ fn compiled(folder: &Path, source: &str) -> PathBuf {
 fn edited(folder: &Path, from: &str, to: &str) -> PathBuf {
     assert_eq!(from.len(), to.len());
     let mut bytes = fs::read(built("hello_app")).unwrap();
-    let places: Vec<usize> = memchr_all(&bytes, from.as_bytes());
+    let places = places(&bytes, from.as_bytes());
     assert!(!places.is_empty());
     for at in places {
         bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
@@ -52,7 +44,7 @@ fn edited(folder: &Path, from: &str, to: &str) -> PathBuf {
     path
 }
 
-fn memchr_all(bytes: &[u8], words: &[u8]) -> Vec<usize> {
+fn places(bytes: &[u8], words: &[u8]) -> Vec<usize> {
     let windows = bytes.windows(words.len()).enumerate();
     windows.filter(|(_, window)| *window == words).map(|(at, _)| at).collect()
 }
@@ -151,7 +143,7 @@ fn another_abi_stable_is_refused() {
 
 #[test]
 fn a_panic_while_the_root_module_is_made_is_a_refusal() {
-    let test = ["--exact", "inner_panic_of_a_root_module", "--ignored"];
+    let test = ["--exact", "load::inner_panic_of_a_root_module", "--ignored"];
     let program = std::env::current_exe().unwrap();
     let output = Command::new(program).args(test).env("FAULTY_APP", "root=panic").output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));

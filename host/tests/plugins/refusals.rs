@@ -1,10 +1,9 @@
 //! What `host` says, and ends with, when worker class and application cannot be had: each case is
 //! one run of the command.
 
-#![expect(clippy::unwrap_used, reason = "the helpers of tests are tests")]
-
-use std::path::PathBuf;
 use std::process::{Command, Output};
+
+use crate::built;
 
 /// A case: variables, arguments after the class and the application, the status, and words of the
 /// one line that says why. `CLASS` and `APP` stand for the faulty libraries, `HELLO` for a good one.
@@ -189,14 +188,6 @@ fn named(words: &str) -> String {
         .replace("CLASS", &path("faulty_worker"))
         .replace("APP", &path("faulty_app"))
         .replace("HELLO", &path("hello_app"))
-}
-
-/// A library that cargo built for this test as a dependency.
-fn built(name: &str) -> PathBuf {
-    let program = std::env::current_exe().unwrap();
-    let path = program.with_file_name(format!("lib{name}.so"));
-    assert!(path.is_file(), "{} was not built", path.display());
-    path
 }
 
 /// Of a run that tries to serve.
