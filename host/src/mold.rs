@@ -60,6 +60,10 @@ pub fn run<P: Payload>(mut start: MoldStart) -> ! {
         }
     };
     send(&start.command, &FromMold::Loaded(payload.loaded()));
+    let threads = process::thread_count();
+    if threads > 1 {
+        tracing::warn!("Loading has started {} threads, which no worker will have", threads - 1);
+    }
     loop {
         match start.command.receive::<ToMold>() {
             Ok(Received::Message(ToMold::Fork { slot, age }, _)) => {
