@@ -74,7 +74,12 @@ fn a_soak_ends_where_it_began(cell: &Cell) {
     let measure = || {
         let workers = server.until_ready_workers(2);
         let children = process::children(server.pid()).len();
-        (process::pss_kib(server.pid()), process::descriptors(server.pid()), children, workers)
+        (
+            process::anonymous_kib(server.pid()),
+            process::descriptors(server.pid()),
+            children,
+            workers,
+        )
     };
     server.ctl(&["reload"]).done();
     let start = measure();

@@ -71,10 +71,10 @@ fn fifty_reloads_between_two_builds(cell: &Cell) {
         server.ctl(&["reload", "--worker-class", build]).done();
         load.flows(10, RELOAD);
         if round == 9 {
-            after_a_few = (process::pss_kib(arbiter), process::descriptors(arbiter));
+            after_a_few = (process::anonymous_kib(arbiter), process::descriptors(arbiter));
         }
     }
-    let (memory, descriptors) = (process::pss_kib(arbiter), process::descriptors(arbiter));
+    let (memory, descriptors) = (process::anonymous_kib(arbiter), process::descriptors(arbiter));
     load.finish().assert_nothing_lost();
     assert_eq!(descriptors, after_a_few.1, "the arbiter's descriptors");
     let grown = memory.saturating_sub(after_a_few.0);

@@ -119,6 +119,11 @@ pub fn pss_kib(pid: Pid) -> u64 {
     field(&format!("/proc/{pid}/smaps_rollup"), "Pss:")
 }
 
+/// The memory of a process that is no file's, in KiB: whether or not others share it.
+pub fn anonymous_kib(pid: Pid) -> u64 {
+    field(&format!("/proc/{pid}/status"), "RssAnon:")
+}
+
 /// The resident set size of a process in KiB.
 pub fn rss_kib(pid: Pid) -> u64 {
     field(&format!("/proc/{pid}/status"), "VmRSS:")

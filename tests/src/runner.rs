@@ -10,7 +10,7 @@ use std::{
         mpsc::{self, RecvTimeoutError},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -58,6 +58,8 @@ macro_rules! behaviour {
 
 /// A test that takes longer has failed.
 const LIMIT: Duration = Duration::from_secs(60);
+/// How many of the slowest tests are named at the end.
+const SLOWEST_SHOWN: usize = 15;
 /// How many tests run at once: most of them wait most of the time. `JIMU_TEST_THREADS` overrides it.
 const AT_ONCE: usize = 4;
 
@@ -142,24 +144,25 @@ impl Behaviour {
             .map(|(prefix, cell)| {
                 let behaviour = self.clone();
                 Trial::ignorable_test(format!("{prefix}::{}", self.name), move || {
-                    behaviour.run_in(cell)
+                    behaviour.run_in(&cell)
                 })
             })
             .collect()
     }
 
-    fn run_in(self, cell: Cell) -> Result<Completion, Failed> {
+    fn run_in(self, cell: &Cell) -> Result<Completion, Failed> {
         let _turn = Turn::take(if self.heavy { AT_ONCE } else { 1 });
         if let Some(need) = self.needs.iter().find(|need| !cell.class.can(**need)) {
             return Ok(Completion::ignored_with(format!("{} has no {need:?}", cell.class.name)));
         }
+        let begun = Instant::now();
         let scene = Scene::default();
         let (done, end) = mpsc::channel();
         let body = {
-            let scene = scene.clone();
+            let (scene, body_cell) = (scene.clone(), cell.clone());
             move || {
                 SCENE.set(Some(scene));
-                let result = panic::catch_unwind(AssertUnwindSafe(|| (self.run)(&cell)));
+                let result = panic::catch_unwind(AssertUnwindSafe(|| (self.run)(&body_cell)));
                 let _ = done.send(result.map_err(|payload| message(payload.as_ref())));
             }
         };
@@ -172,6 +175,8 @@ impl Behaviour {
         } else {
             let _ = thread.join();
         }
+        let took = format!("{}::{}::{}", cell.class.name, cell.app.name(), self.name);
+        TOOK.lock().unwrap_or_else(PoisonError::into_inner).push((begun.elapsed(), took));
         match (result, self.gap) {
             (Ok(Ok(())), None) => Ok(Completion::Completed),
             (Ok(Ok(())), Some(gap)) => Err(format!("holds now: remove not_yet({gap:?})").into()),
@@ -192,7 +197,20 @@ pub fn run(behaviours: Vec<Behaviour>) -> ! {
     let classes = Class::all();
     assert!(!classes.is_empty(), "no worker class in {}", artifacts::folder().display());
     let trials = behaviours.into_iter().flat_map(|behaviour| behaviour.trials(&classes)).collect();
-    libtest_mimic::run(&arguments, trials).exit()
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    show_slowest();
+    conclusion.exit()
+}
+
+/// How long each test took, to see where the time of a run goes.
+static TOOK: Mutex<Vec<(Duration, String)>> = Mutex::new(Vec::new());
+
+fn show_slowest() {
+    let mut took = TOOK.lock().unwrap_or_else(PoisonError::into_inner);
+    took.sort_unstable();
+    for (time, name) in took.iter().rev().take(SLOWEST_SHOWN) {
+        println!("{:5.1} s  {name}", time.as_secs_f64());
+    }
 }
 
 /// Registers a process group with the running test, so that it ends when the test runs over its time.
