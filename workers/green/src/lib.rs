@@ -72,7 +72,8 @@ pub use greenlet::{Greenlet, JoinError, JoinHandle, SpawnError, current, spawn};
 pub use hub::ready::{Interest, Ready, Trigger};
 pub use hub::source::{Source, expire_idle};
 pub use hub::{
-    Handle, Hub, HubError, NoSuspend, RunError, Timer, Waker, park, sleep, waker, yield_now,
+    Handle, Hub, HubError, NoSuspend, Observer, RunError, Timer, Waker, park, sleep, waker,
+    yield_now,
 };
 pub use interrupt::{Interrupt, Interrupted, TimeoutId};
 pub use net::wait_fd;

@@ -51,6 +51,8 @@ pub struct Connection {
     discarded: usize,
     /// Whether a read is worth its system call.
     readable: bool,
+    /// Whether the last read has emptied the socket, so that a poller will tell of what comes next.
+    emptied: bool,
     /// Whether the limit of the present head counts already.
     head_timed: bool,
     /// What is left of the body of a request whose response is over.
@@ -120,6 +122,7 @@ impl Connection {
             requests: 0,
             discarded: 0,
             readable: true,
+            emptied: false,
             head_timed: false,
             body: None,
         });
@@ -209,7 +212,7 @@ impl Connection {
             Phase::Proxy => config.header_timeout,
             Phase::Exchange | Phase::Closed => None,
         };
-        self.deadline_ns = deadline_after(now_ns(), limit);
+        self.deadline_ns = limit.map_or(0, |limit| deadline_after(now_ns(), Some(limit)));
     }
 
     /// Reads what a proxy says about its client; a connection that begins with something else is served as it is.
@@ -282,7 +285,7 @@ impl Connection {
             }
             match self.fill() {
                 Ok(0) => return self.close(),
-                Ok(count) => readable = self.stream.may_have_more(count),
+                Ok(_) => readable = !self.emptied,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => readable = false,
                 Err(error) => {
                     tracing::debug!("connection of {} ended: {error}", self.peer.host);
@@ -451,7 +454,7 @@ impl Connection {
     /// Begins to wait for the next request.
     fn next(&mut self) {
         self.enter(Phase::Head);
-        self.readable = self.stream.may_have_more(0);
+        self.readable = !self.emptied;
     }
 
     /// Reads and forgets what the client still sends, until it closes too.
@@ -483,7 +486,10 @@ impl Connection {
 
     pub(crate) fn fill(&mut self) -> io::Result<usize> {
         let Self { input, stream, .. } = self;
-        input.fill(|place| stream.read(place))
+        let read = input.fill(|place| stream.read(place));
+        // A short read has emptied the socket: what comes next makes it ready again.
+        self.emptied = !matches!(&read, Ok(count) if stream.may_have_more(*count));
+        read
     }
 
     /// Gives memory back while nothing is under way.

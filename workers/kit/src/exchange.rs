@@ -143,8 +143,9 @@ impl RawExchange for Lent {
     }
 
     fn extend_deadline(&mut self, by_ns: u64) {
-        let _ = self.with(|connection, _| {
+        let _ = self.with(|connection, home| {
             connection.extend_deadline(by_ns);
+            home.extended(connection.fd(), connection.request_deadline_ns());
             Ok(())
         });
     }

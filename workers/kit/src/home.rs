@@ -27,6 +27,11 @@ pub trait Home: Send + Sync {
         let _ = (fd, waker);
     }
 
+    /// The request on this connection has got more time: until when, in monotonic nanoseconds.
+    fn extended(&self, fd: RawFd, deadline_ns: u64) {
+        let _ = (fd, deadline_ns);
+    }
+
     /// Takes the connection back when the exchange is over. May be called from any thread that had the exchange; goes
     /// on with [`Connection::advance`].
     fn done(&self, connection: Box<Connection>);

@@ -23,6 +23,7 @@ pub(crate) mod timers;
 mod turn;
 pub(crate) mod wake;
 
+pub use registration::Observer;
 pub use schedule::{NoSuspend, park, sleep, waker, yield_now};
 pub use timer::Timer;
 pub use wake::{Handle, Waker};

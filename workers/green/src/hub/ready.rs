@@ -42,6 +42,11 @@ impl Ready {
         self.intersects(Self::HANGUP)
     }
 
+    /// The peer sends no more: reading never blocks again.
+    pub fn is_end(self) -> bool {
+        self.intersects(Self(Self::READ_END.0 | Self::HANGUP.0))
+    }
+
     /// Nothing happened in time.
     pub fn is_timed_out(self) -> bool {
         self.intersects(Self::TIMED_OUT)

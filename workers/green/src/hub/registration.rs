@@ -1,16 +1,17 @@
 //! The hub's side of a [`Source`](super::source::Source): its entry in epoll, what is known of its
 //! readiness, who waits for it, and how an event reaches them.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
+use std::time::Instant;
 
 use nix::sys::epoll::EpollFlags;
 
 use super::ready::{Interest, Ready, Trigger};
 use super::timers::TimerKey;
-use super::{Core, Task, call_back};
+use super::{Action, Core, Task, call_back};
 use crate::greenlet::Greenlet;
 
 /// Ties a descriptor to its [`State`], for as long as the source lives.
@@ -101,6 +102,8 @@ pub(crate) struct State {
     reader: RefCell<Option<Greenlet>>,
     writer: RefCell<Option<Greenlet>>,
     pub(super) callback: Cell<Option<Callback>>,
+    /// Who is told instead of a callback.
+    pub(super) observer: OnceCell<Weak<dyn Observer>>,
     /// The callback is to be called, when ready for `watched`.
     pub(super) active: Cell<bool>,
     pub(super) watched: Cell<Interest>,
@@ -108,6 +111,13 @@ pub(crate) struct State {
     queued: Cell<bool>,
     expired: Cell<bool>,
     pub(super) timer: Cell<Option<TimerKey>>,
+}
+
+/// Is told of everything that happens to a source, and keeps account of it by itself; see
+/// [`Source::observe`](super::source::Source::observe).
+pub trait Observer {
+    /// Something has happened, or the source's deadline has come. Runs on the hub: it must not block, and may spawn.
+    fn notice(&self, ready: Ready);
 }
 
 pub(super) enum Callback {
@@ -203,6 +213,7 @@ impl Core {
             reader: RefCell::new(None),
             writer: RefCell::new(None),
             callback: Cell::new(None),
+            observer: OnceCell::new(),
             active: Cell::new(false),
             watched: Cell::new(Interest::Read),
             queued: Cell::new(false),
@@ -240,8 +251,24 @@ impl Core {
         if ready.is_writable() {
             self.wake_slot(&state.writer);
         }
-        if ready.satisfies(state.watched.get()) {
+        if state.observer.get().is_some() {
+            self.call_source(&state, ready);
+        } else if ready.satisfies(state.watched.get()) {
             self.call_source(&state, state.ready.get());
+        }
+    }
+
+    /// Has the source's own timer run out at `at`, or not at all.
+    pub(super) fn set_deadline(&self, state: &Rc<State>, at: Option<Instant>) {
+        match (at, state.timer.get()) {
+            (None, None) => {}
+            (None, Some(key)) => self.cancel_timer(key),
+            (Some(at), Some(key)) => self.set_timer(key, at),
+            (Some(at), None) => {
+                let key = self.add_timer(Action::Source(Rc::clone(state)));
+                state.timer.set(Some(key));
+                self.set_timer(key, at);
+            }
         }
     }
 
@@ -251,8 +278,14 @@ impl Core {
         }
     }
 
-    /// Runs the callback of a started watch.
+    /// Tells the observer, or runs the callback of a started watch.
     pub(super) fn call_source(&self, state: &Rc<State>, reason: Ready) {
+        if let Some(observer) = state.observer.get() {
+            if let Some(observer) = observer.upgrade() {
+                call_back(|| observer.notice(reason));
+            }
+            return;
+        }
         if !state.active.get() {
             return;
         }

@@ -8,12 +8,12 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
 use super::ready::{Interest, Ready, Trigger};
-use super::registration::{Callback, Registration, State};
-use super::{Action, Core};
+use super::registration::{Callback, Observer, Registration, State};
+use super::Core;
 use crate::interrupt::Interrupt;
 
 /// A descriptor that is registered in this thread's hub.
@@ -33,6 +33,12 @@ impl<T: AsFd> Source<T> {
         let core = Core::current().ok_or(Interrupt::Outside)?;
         let registration = Registration::new(core, io.as_fd(), trigger)?;
         Ok(Self { registration, io })
+    }
+
+    /// Says that the descriptor will be closed right after this is dropped, and has no duplicate: closing takes it out of
+    /// the epoll without a system call more.
+    pub fn closes(&mut self) {
+        self.registration.closes = true;
     }
 
     /// As [`new`](Self::new) for something that closes its descriptor when dropped, and has no
@@ -183,6 +189,35 @@ impl<T: AsFd> Source<T> {
         self.registration.state.active.get()
     }
 
+    /// From now on has `observer` told of every event, with what that event says, and of
+    /// [`set_deadline`](Self::set_deadline). For owners of many idle connections: there is nothing to start, to stop
+    /// or to allocate for each event. A source has one observer for good, and it excludes [`watch`](Self::watch);
+    /// [`wait`](Self::wait) works beside it.
+    pub fn observe(&self, observer: Weak<dyn Observer>) {
+        let set = self.registration.state.observer.set(observer);
+        debug_assert!(set.is_ok(), "a source has one observer");
+    }
+
+    /// Has the observer told [`Ready::is_timed_out`] at `at`, once; with `None`, not any more. May be a little late when
+    /// the hub is busy, never early.
+    pub fn set_deadline(&self, at: Option<Instant>) {
+        let Registration { state, core, .. } = &self.registration;
+        core.set_deadline(state, at);
+    }
+
+    /// Whether the source has become ready since this was asked last, or [`clear_ready`](Self::clear_ready) called:
+    /// then an operation is worth trying. What is not known yet counts as ready; an end of the stream always does.
+    pub fn take_ready(&self, interest: Interest) -> io::Result<bool> {
+        let state = &self.registration.state;
+        let told = state.ready.get();
+        if !told.satisfies(interest) {
+            return Ok(false);
+        }
+        state.ready.set(told.without(Ready::HANGUP));
+        self.clear_ready(interest)?;
+        Ok(true)
+    }
+
     /// Leaves the source to the hub until it can be read, or `timeout` has passed, or [`expire_idle`]
     /// is called; then runs `then` on the hub with the source that `source_of` finds in `owner`.
     pub(crate) fn once_readable<O: 'static>(
@@ -197,13 +232,8 @@ impl<T: AsFd> Source<T> {
         state.active.set(true);
         state.callback.set(Some(Callback::Once(Box::new(move |ready| then(owner, ready)))));
         if let Some(timeout) = timeout {
-            let key = state.timer.get().unwrap_or_else(|| {
-                let key = core.add_timer(Action::Source(Rc::clone(&state)));
-                state.timer.set(Some(key));
-                key
-            });
             // The hub's time saves a look at the clock for each request.
-            core.set_timer(key, core.now() + timeout.max(IDLE_MIN));
+            core.set_deadline(&state, Some(core.now() + timeout.max(IDLE_MIN)));
         }
         core.call_soon(&state);
     }

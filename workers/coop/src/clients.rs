@@ -1,0 +1,268 @@
+//! The connections of a worker: each has a place, and is parked there or lent to an exchange.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::VecDeque;
+use std::os::fd::RawFd;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use green::sync::Event;
+use green::{Handle, Interrupt};
+use kit::clock::now_ns;
+use kit::socket::Accepted;
+use kit::{Advance, Base, Connection, Home};
+use worker_api::Counter;
+
+use crate::home::GreenHome;
+use crate::overtime::Overtime;
+use crate::place::{Place, hub_interest};
+
+/// How a class serves: the part of [`Clients`] that is the class's own.
+pub trait Serve {
+    /// A whole request has come: sees to it that [`Clients::call_in_turn`] runs for it in a greenlet, or answers with the
+    /// connection where there is no greenlet left for it. Must not block.
+    fn start(&self, connection: Box<Connection>) -> Result<(), Box<Connection>>;
+
+    /// A connection is gone: there is room for another. Must not block.
+    fn gone(&self) {}
+}
+
+/// The connections of the worker that runs on this thread.
+pub struct Clients {
+    base: Rc<Base>,
+    home: Arc<dyn Home>,
+    handle: Handle,
+    clock: Clock,
+    guest: bool,
+    serve: OnceCell<Weak<dyn Serve>>,
+    /// By descriptor.
+    places: RefCell<Vec<Option<Rc<Place>>>>,
+    count: Cell<usize>,
+    /// Requests that wait for a greenlet to end, or for the guest loop's turn.
+    waiting: RefCell<VecDeque<Box<Connection>>>,
+    overtime: Overtime,
+    /// Nobody is connected.
+    empty: Event,
+    /// Until when connections without a request are kept; 0 while the worker serves.
+    farewell_ns: Cell<u64>,
+    /// Requests that are in greenlets now.
+    busy: Cell<usize>,
+}
+
+impl Clients {
+    /// The connections of the hub on this thread; `guest` is whether a guest loop drives it.
+    pub(crate) fn new(base: &Rc<Base>, handle: Handle, guest: bool) -> Rc<Self> {
+        let empty = Event::new();
+        empty.set();
+        let clients = Rc::new(Self {
+            base: Rc::clone(base),
+            home: Arc::new(GreenHome::new(handle.clone())),
+            handle,
+            clock: Clock { at: Instant::now(), ns: now_ns() },
+            guest,
+            serve: OnceCell::new(),
+            places: RefCell::default(),
+            count: Cell::new(0),
+            waiting: RefCell::default(),
+            overtime: Overtime::new(base),
+            empty,
+            farewell_ns: Cell::new(0),
+            busy: Cell::new(0),
+        });
+        HERE.set(Some(Rc::clone(&clients)));
+        clients
+    }
+
+    /// Those of this thread.
+    pub(crate) fn here() -> Option<Rc<Self>> {
+        HERE.with_borrow(Clone::clone)
+    }
+
+    /// Says who serves them: once, before the first is admitted.
+    pub fn served_by(&self, serve: Weak<dyn Serve>) {
+        let set = self.serve.set(serve);
+        debug_assert!(set.is_ok(), "a worker has one way to serve");
+    }
+
+    /// Takes a connection in, and waits for its first request.
+    pub fn admit(self: &Rc<Self>, accepted: Accepted) {
+        let mut connection = Connection::new(&self.base.kit, accepted);
+        let place = match Place::new(self, &connection) {
+            Ok(place) => place,
+            Err(error) => {
+                tracing::warn!("cannot watch a connection: {error}");
+                return;
+            }
+        };
+        self.base.host.count(Counter::ACCEPTED, 1);
+        self.base.host.count(Counter::CONNECTIONS, 1);
+        let fd = connection.fd() as usize;
+        let mut places = self.places.borrow_mut();
+        if places.len() <= fd {
+            places.resize_with(fd + 1, || None);
+        }
+        places[fd] = Some(Rc::clone(&place));
+        drop(places);
+        self.count.set(self.count.get() + 1);
+        self.empty.clear();
+        if self.farewell_ns.get() != 0 {
+            connection.hasten(self.farewell_ns.get());
+        }
+        // Its octets are an event like any others: many connections share the wait for them.
+        place.park_fresh(connection);
+    }
+
+    /// How many connections there are.
+    pub fn len(&self) -> usize {
+        self.count.get()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many requests are with the application, in greenlets.
+    pub fn busy(&self) -> usize {
+        self.busy.get()
+    }
+
+    /// Calls the application for a request, and then for those that waited for a greenlet. In a greenlet.
+    pub fn call_in_turn(&self, connection: Box<Connection>) {
+        let mut next = Some(connection);
+        self.busy.set(self.busy.get() + 1);
+        while let Some(connection) = next {
+            self.call(connection);
+            next = self.waiting.borrow_mut().pop_front();
+        }
+        self.busy.set(self.busy.get() - 1);
+    }
+
+    /// Calls a guest's application for the requests that have come.
+    pub(crate) fn call_guest(&self) {
+        // As many as there are now: what comes meanwhile is the next turn's.
+        let came = self.waiting.borrow().len();
+        for _ in 0..came {
+            let next = self.waiting.borrow_mut().pop_front();
+            next.into_iter().for_each(|connection| self.call(connection));
+        }
+    }
+
+    /// From now on every answer closes its connection, and one without a request is let go soon.
+    pub fn drain(self: &Rc<Self>) {
+        self.base.kit.drain();
+        self.farewell_ns.set(Base::farewell_deadline_ns());
+        let places: Vec<Rc<Place>> = self.places.borrow().iter().flatten().cloned().collect();
+        for place in places {
+            place.hasten(self.farewell_ns.get());
+        }
+    }
+
+    /// Waits until nobody is connected, until `deadline_ns` at the latest (0: for ever); answers whether nobody is.
+    pub fn wait_empty(&self, deadline_ns: u64) -> Result<bool, Interrupt> {
+        let left = (deadline_ns != 0)
+            .then(|| Duration::from_nanos(deadline_ns.saturating_sub(now_ns())));
+        self.empty.wait(left)
+    }
+
+    /// Goes on with a connection that came back from its exchange.
+    pub(crate) fn come_back(self: &Rc<Self>, mut connection: Box<Connection>) {
+        self.overtime.end(connection.fd());
+        if self.farewell_ns.get() != 0 {
+            connection.hasten(self.farewell_ns.get());
+        }
+        let next = connection.advance();
+        self.settle(connection, next);
+    }
+
+    /// Does with a connection what it asks for.
+    pub(crate) fn settle(self: &Rc<Self>, mut connection: Box<Connection>, mut next: Advance) {
+        loop {
+            match next {
+                Advance::Request => return self.start(connection),
+                Advance::Closed => return self.leave(connection),
+                Advance::Wait(interest) => {
+                    let Some(place) = self.place(connection.fd()) else { return };
+                    match place.source.take_ready(hub_interest(interest)) {
+                        Ok(true) => next = connection.advance(),
+                        Ok(false) => return place.park(connection, interest),
+                        Err(error) => {
+                            tracing::warn!("cannot watch a connection: {error}");
+                            next = Advance::Closed;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    pub(crate) fn place(&self, fd: RawFd) -> Option<Rc<Place>> {
+        self.places.borrow().get(usize::try_from(fd).ok()?)?.clone()
+    }
+
+    pub(crate) fn instant(&self, deadline_ns: u64) -> Option<Instant> {
+        (deadline_ns != 0).then(|| self.clock.instant(deadline_ns))
+    }
+
+    pub(crate) fn overtime(&self) -> &Overtime {
+        &self.overtime
+    }
+
+    fn start(&self, connection: Box<Connection>) {
+        let refused = if self.guest {
+            // Outside a turn the guest's loop must come to know.
+            self.handle.wake();
+            Err(connection)
+        } else {
+            match self.serve.get().and_then(Weak::upgrade) {
+                Some(serve) => serve.start(connection),
+                None => return,
+            }
+        };
+        if let Err(connection) = refused {
+            self.waiting.borrow_mut().push_back(connection);
+        }
+    }
+
+    fn call(&self, connection: Box<Connection>) {
+        let fd = connection.fd();
+        let exchange = connection.into_exchange(Arc::clone(&self.home));
+        self.overtime.begin(fd, &exchange);
+        self.base.app.call(exchange);
+    }
+
+    fn leave(&self, connection: Box<Connection>) {
+        let place = match self.places.borrow_mut().get_mut(connection.fd() as usize) {
+            Some(place) => place.take(),
+            None => None,
+        };
+        // The registration goes first: it still names the descriptor.
+        drop(place);
+        drop(connection);
+        self.base.host.count(Counter::CONNECTIONS, -1);
+        self.count.set(self.count.get() - 1);
+        if self.is_empty() {
+            self.empty.set();
+        }
+        if let Some(serve) = self.serve.get().and_then(Weak::upgrade) {
+            serve.gone();
+        }
+    }
+}
+
+/// Turns the kit's deadlines into the hub's: both count the same clock.
+struct Clock {
+    at: Instant,
+    ns: u64,
+}
+
+impl Clock {
+    fn instant(&self, ns: u64) -> Instant {
+        self.at + Duration::from_nanos(ns.saturating_sub(self.ns))
+    }
+}
+
+thread_local! {
+    static HERE: RefCell<Option<Rc<Clients>>> = const { RefCell::new(None) };
+}

@@ -1,0 +1,127 @@
+//! Requests that run over `request_timeout`: each is named in the log with where it stands, and what it waits for
+//! fails. Costs nothing where there is no such limit.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::os::fd::RawFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use green::{Greenlet, Timer};
+use kit::Base;
+use kit::clock::now_ns;
+use worker_api::AppHandle;
+use worker_api::raw::ExchangeBox;
+
+use crate::clients::Clients;
+
+/// The requests that are with the application, where these have a limit.
+pub(crate) struct Overtime {
+    limited: bool,
+    app: AppHandle,
+    requests: RefCell<HashMap<RawFd, Rc<Limited>>>,
+}
+
+/// One request with a limit.
+struct Limited {
+    timer: Timer,
+    request: String,
+    received_ns: u64,
+    deadline_ns: Cell<u64>,
+    /// Who serves it; nobody where a guest loop does.
+    greenlet: Option<Greenlet>,
+}
+
+impl Overtime {
+    pub(crate) fn new(base: &Base) -> Self {
+        Self {
+            limited: base.kit.config.request_timeout.is_some(),
+            app: base.app.clone(),
+            requests: RefCell::default(),
+        }
+    }
+
+    /// The application is about to be called.
+    pub(crate) fn begin(&self, fd: RawFd, exchange: &ExchangeBox) {
+        if !self.limited {
+            return;
+        }
+        let head = exchange.head();
+        let ran_over = move || {
+            if let Some(clients) = Clients::here() {
+                clients.overtime().ran_over(&clients, fd);
+            }
+        };
+        // There is a hub: requests are served on its thread alone.
+        let Ok(timer) = Timer::new(ran_over) else { return };
+        let limited = Limited {
+            timer,
+            request: format!("{} {}", head.method, head.target.as_slice().escape_ascii()),
+            received_ns: head.received_ns,
+            deadline_ns: Cell::new(exchange.deadline_ns()),
+            greenlet: green::current(),
+        };
+        limited.set();
+        self.requests.borrow_mut().insert(fd, Rc::new(limited));
+    }
+
+    /// The request got more time.
+    pub(crate) fn extend(&self, fd: RawFd, deadline_ns: u64) {
+        if let Some(limited) = self.requests.borrow().get(&fd) {
+            limited.deadline_ns.set(deadline_ns);
+            limited.set();
+        }
+    }
+
+    /// The exchange is over.
+    pub(crate) fn end(&self, fd: RawFd) {
+        if self.limited {
+            let over = self.requests.borrow_mut().remove(&fd);
+            drop(over);
+        }
+    }
+
+    fn ran_over(&self, clients: &Rc<Clients>, fd: RawFd) {
+        let Some(limited) = self.requests.borrow().get(&fd).cloned() else { return };
+        let age = Duration::from_nanos(now_ns().saturating_sub(limited.received_ns));
+        let stack = match &limited.greenlet {
+            Some(greenlet) => greenlet.trace().map(|trace| trace.to_string()).unwrap_or_default(),
+            None => String::new(),
+        };
+        let told = self.app.trace();
+        tracing::warn!(
+            "{} runs since {:.3} s, which is over its time (request_timeout):\n{stack}{told}",
+            limited.request,
+            age.as_secs_f64()
+        );
+        if let Some(greenlet) = &limited.greenlet {
+            greenlet.kill();
+        }
+        if let Some(place) = clients.place(fd) {
+            place.fire_gone();
+        }
+    }
+
+    fn serves(&self, greenlet: &Greenlet) -> Option<Rc<Limited>> {
+        let requests = self.requests.borrow();
+        requests.values().find(|limited| limited.greenlet.as_ref() == Some(greenlet)).cloned()
+    }
+}
+
+impl Limited {
+    fn set(&self) {
+        let left = self.deadline_ns.get().saturating_sub(now_ns());
+        self.timer.set(Duration::from_nanos(left));
+    }
+}
+
+/// Whether the request of the greenlet that runs now has had its time.
+pub(crate) fn is_over() -> bool {
+    let Some(clients) = Clients::here() else { return false };
+    let overtime = clients.overtime();
+    let served = overtime.limited.then(green::current).flatten();
+    served.and_then(|greenlet| overtime.serves(&greenlet)).is_some_and(|limited| {
+        let deadline_ns = limited.deadline_ns.get();
+        deadline_ns != 0 && deadline_ns <= now_ns()
+    })
+}

@@ -1,0 +1,112 @@
+//! The runtime of the cooperative classes: where the application waits, other requests run. On a thread of the
+//! application's own the same calls block that thread.
+
+use std::thread;
+use std::time::Duration;
+
+use green::{Handle, Interrupt, OffloadError};
+use kit::clock::now_ns;
+use kit::{poll, socket};
+use worker_api::abi::sabi_trait::TD_Opaque;
+use worker_api::abi::std_types::RResult;
+use worker_api::guard::catch_flat;
+use worker_api::raw::{Interest, RawRuntime, RawRuntime_TO, RuntimeBox, TaskBox};
+use worker_api::{Failure, FailureKind, Result};
+
+use crate::clients::Clients;
+use crate::home::interrupted;
+use crate::overtime;
+use crate::place::hub_interest;
+
+/// A runtime for the application of a cooperative worker.
+pub(crate) fn runtime(handle: Handle) -> RuntimeBox {
+    RawRuntime_TO::from_value(Cooperative { handle }, TD_Opaque)
+}
+
+struct Cooperative {
+    handle: Handle,
+}
+
+impl RawRuntime for Cooperative {
+    fn cooperative(&self) -> bool {
+        true
+    }
+
+    fn wait_fd(&self, fd: i32, interest: Interest, timeout_ns: u64) -> RResult<bool, Failure> {
+        catch_flat("a wait for a descriptor", || wait_fd(fd, interest, timeout_ns)).into()
+    }
+
+    fn sleep(&self, ns: u64) -> RResult<(), Failure> {
+        let duration = Duration::from_nanos(ns);
+        catch_flat("a sleep", || {
+            if !on_hub() {
+                thread::sleep(duration);
+                return Ok(());
+            }
+            in_time()?;
+            green::sleep(duration).map_err(interrupted)
+        })
+        .into()
+    }
+
+    fn spawn(&self, task: TaskBox) -> RResult<(), Failure> {
+        catch_flat("the start of a task", || {
+            if on_hub() {
+                return start(task);
+            }
+            self.handle.call(move || {
+                if let Err(failure) = start(task) {
+                    tracing::error!("a task was not started: {failure}");
+                }
+            });
+            Ok(())
+        })
+        .into()
+    }
+
+    fn offload(&self, mut task: TaskBox) -> RResult<(), Failure> {
+        catch_flat("offloaded work", || {
+            if !on_hub() {
+                task.run();
+                return Ok(());
+            }
+            in_time()?;
+            green::offload(move || task.run()).map_err(|error| match error {
+                OffloadError::Interrupted(interrupt) => interrupted(interrupt),
+                other => Failure::new(FailureKind::OTHER, other.to_string()),
+            })
+        })
+        .into()
+    }
+}
+
+fn wait_fd(fd: i32, interest: Interest, timeout_ns: u64) -> Result<bool> {
+    let cannot = |error| Failure::io("cannot wait for a descriptor", &error);
+    let timeout = (timeout_ns != u64::MAX).then(|| Duration::from_nanos(timeout_ns));
+    if !on_hub() {
+        let deadline_ns = timeout.map_or(0, |_| now_ns().saturating_add(timeout_ns));
+        return poll::wait(fd, interest, deadline_ns, || ()).map_err(cannot);
+    }
+    in_time()?;
+    green::wait_fd(socket::borrow(fd), hub_interest(interest), timeout).map_err(|error| {
+        match Interrupt::of(&error) {
+            Some(interrupt) => interrupted(interrupt),
+            None => cannot(error),
+        }
+    })
+}
+
+fn on_hub() -> bool {
+    Clients::here().is_some()
+}
+
+/// A request that has had its time waits for nothing any more.
+fn in_time() -> Result<()> {
+    if overtime::is_over() { Err(interrupted(Interrupt::Exit)) } else { Ok(()) }
+}
+
+fn start(mut task: TaskBox) -> Result<()> {
+    green::spawn(move || task.run())
+        .map(drop)
+        .map_err(|error| Failure::new(FailureKind::OTHER, "cannot start a greenlet").caused_by(&error))
+}

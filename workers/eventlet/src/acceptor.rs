@@ -1,0 +1,83 @@
+//! The greenlet that blocks in accept, one for each listener, as in eventlet's `serve`.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use coop::{Clients, Listening, Taken};
+use green::sync::Semaphore;
+use green::{Interest, Interrupt};
+
+/// What an acceptor needs.
+#[derive(Clone)]
+pub(crate) struct Acceptor {
+    pub(crate) listening: Rc<Listening>,
+    pub(crate) clients: Rc<Clients>,
+    /// Room for connections: each holds one permit until it is gone.
+    pub(crate) room: Rc<Semaphore>,
+    /// How many are accepted before the others in the process, and the other workers, have their turn.
+    pub(crate) burst: usize,
+}
+
+impl Acceptor {
+    /// Accepts until the greenlet is killed.
+    pub(crate) fn run(&self) -> Interrupt {
+        loop {
+            if let Err(interrupt) = self.turn() {
+                return interrupt;
+            }
+        }
+    }
+
+    /// Accepts those that wait now, until `deadline_ns` at the latest.
+    pub(crate) fn take_rest(&self, left: impl Fn() -> Option<Duration>) {
+        while let Ok(true) = self.room.acquire(left()) {
+            if !self.take() {
+                return;
+            }
+        }
+    }
+
+    fn turn(&self) -> Result<(), Interrupt> {
+        // A socket that cannot be watched is tried again after a rest, as one without descriptors is.
+        match self.listening.source().wait(Interest::Read, None) {
+            Ok(_) => {}
+            Err(error) => match Interrupt::of(&error) {
+                Some(interrupt) => return Err(interrupt),
+                None => return self.rest(),
+            },
+        }
+        for _ in 0..self.burst {
+            // A full pool stops accepting: the socket is not in the poller meanwhile.
+            self.room.acquire(None)?;
+            match self.listening.take() {
+                Taken::One(accepted) => self.clients.admit(accepted),
+                Taken::Nobody => {
+                    self.room.release();
+                    return Ok(());
+                }
+                Taken::Exhausted(_) => {
+                    self.room.release();
+                    return self.rest();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn rest(&self) -> Result<(), Interrupt> {
+        green::sleep(REST)
+    }
+
+    /// Takes one connection with the permit that is held; gives it back where there is none.
+    fn take(&self) -> bool {
+        if let Taken::One(accepted) = self.listening.take() {
+            self.clients.admit(accepted);
+            return true;
+        }
+        self.room.release();
+        false
+    }
+}
+
+/// How long accepting rests where there is no descriptor left.
+const REST: Duration = Duration::from_millis(100);
