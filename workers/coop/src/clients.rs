@@ -79,6 +79,11 @@ impl Clients {
         HERE.with_borrow(Clone::clone)
     }
 
+    /// Has the thread forget them.
+    pub(crate) fn forget() {
+        drop(HERE.take());
+    }
+
     /// Says who serves them: once, before the first is admitted.
     pub fn served_by(&self, serve: Weak<dyn Serve>) {
         let set = self.serve.set(serve);
@@ -145,7 +150,9 @@ impl Clients {
         let came = self.waiting.borrow().len();
         for _ in 0..came {
             let next = self.waiting.borrow_mut().pop_front();
-            next.into_iter().for_each(|connection| self.call(connection));
+            if let Some(connection) = next {
+                self.call(connection);
+            }
         }
     }
 
@@ -161,8 +168,8 @@ impl Clients {
 
     /// Waits until nobody is connected, until `deadline_ns` at the latest (0: for ever); answers whether nobody is.
     pub fn wait_empty(&self, deadline_ns: u64) -> Result<bool, Interrupt> {
-        let left = (deadline_ns != 0)
-            .then(|| Duration::from_nanos(deadline_ns.saturating_sub(now_ns())));
+        let left =
+            (deadline_ns != 0).then(|| Duration::from_nanos(deadline_ns.saturating_sub(now_ns())));
         self.empty.wait(left)
     }
 
@@ -237,9 +244,14 @@ impl Clients {
             Some(place) => place.take(),
             None => None,
         };
-        // The registration goes first: it still names the descriptor.
-        drop(place);
+        if connection.is_duplicated()
+            && let Some(place) = &place
+            && let Err(error) = place.source.deregister()
+        {
+            tracing::warn!("a connection that was taken over is still watched: {error}");
+        }
         drop(connection);
+        drop(place);
         self.base.host.count(Counter::CONNECTIONS, -1);
         self.count.set(self.count.get() - 1);
         if self.is_empty() {

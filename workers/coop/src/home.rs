@@ -44,8 +44,8 @@ impl Home for GreenHome {
             return answer(ready);
         };
         let interest = hub_interest(interest);
-        let timeout = (deadline_ns != 0)
-            .then(|| Duration::from_nanos(deadline_ns.saturating_sub(now_ns())));
+        let timeout =
+            (deadline_ns != 0).then(|| Duration::from_nanos(deadline_ns.saturating_sub(now_ns())));
         answer(match place.source.take_ready(interest) {
             Ok(false) => place.source.wait(interest, timeout).and_then(|ready| {
                 place.source.take_ready(interest)?;

@@ -36,7 +36,8 @@ struct Armed {
 impl Place {
     /// A place for a connection. It must leave it before it is closed.
     pub(crate) fn new(clients: &Rc<Clients>, connection: &Connection) -> io::Result<Rc<Self>> {
-        let source = Source::new(socket::borrow(connection.fd()), Trigger::Edge)?;
+        let mut source = Source::new(socket::borrow(connection.fd()), Trigger::Edge)?;
+        source.closes();
         let place = Rc::new(Self {
             source,
             clients: Rc::downgrade(clients),
@@ -84,8 +85,7 @@ impl Place {
             (None, None) => deadline_ns,
             _ => earlier(armed.deadline_ns, deadline_ns),
         };
-        let slot =
-            if interest == Interest::READ { &mut armed.read } else { &mut armed.write };
+        let slot = if interest == Interest::READ { &mut armed.read } else { &mut armed.write };
         *slot = Some(waker);
         let at = self.clients.upgrade().and_then(|clients| clients.instant(armed.deadline_ns));
         drop(armed);

@@ -114,6 +114,12 @@ impl Process {
     }
 }
 
+impl Drop for Process {
+    fn drop(&mut self) {
+        Clients::forget();
+    }
+}
+
 impl Life {
     /// Says how the class serves, for as long as this lives.
     pub fn served_by(&self, serve: Rc<dyn Serve>) {
@@ -143,8 +149,7 @@ impl Life {
             self.tick();
             let next = now_ns() + TICK.as_nanos() as u64;
             let until = if deadline_ns == 0 { next } else { next.min(deadline_ns) };
-            let empty =
-                self.clients.wait_empty(until).map_err(|interrupt| ended(&interrupt))?;
+            let empty = self.clients.wait_empty(until).map_err(|interrupt| ended(&interrupt))?;
             if empty || self.quit.get() || (deadline_ns != 0 && now_ns() >= deadline_ns) {
                 return Ok(empty);
             }
@@ -194,8 +199,8 @@ fn make_hub(base: &Base, guest: bool) -> Result<(Hub, usize)> {
 
 fn watch_signals(host: &Host) -> Result<Source<BorrowedFd<'static>>> {
     let cannot = |error| Failure::io("cannot watch for signals", &error);
-    let signals = Source::new(socket::borrow(host.wake_descriptor()), Trigger::Level)
-        .map_err(cannot)?;
+    let signals =
+        Source::new(socket::borrow(host.wake_descriptor()), Trigger::Level).map_err(cannot)?;
     let services = host.clone();
     signals.watch(Interest::Read, move |_| services.deliver_signals());
     signals.start().map_err(cannot)?;

@@ -106,7 +106,7 @@ fn in_time() -> Result<()> {
 }
 
 fn start(mut task: TaskBox) -> Result<()> {
-    green::spawn(move || task.run())
-        .map(drop)
-        .map_err(|error| Failure::new(FailureKind::OTHER, "cannot start a greenlet").caused_by(&error))
+    green::spawn(move || task.run()).map(drop).map_err(|error| {
+        Failure::new(FailureKind::OTHER, "cannot start a greenlet").caused_by(&error)
+    })
 }

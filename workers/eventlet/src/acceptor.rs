@@ -43,7 +43,7 @@ impl Acceptor {
             Ok(_) => {}
             Err(error) => match Interrupt::of(&error) {
                 Some(interrupt) => return Err(interrupt),
-                None => return self.rest(),
+                None => return green::sleep(REST),
             },
         }
         for _ in 0..self.burst {
@@ -57,15 +57,11 @@ impl Acceptor {
                 }
                 Taken::Exhausted(_) => {
                     self.room.release();
-                    return self.rest();
+                    return green::sleep(REST);
                 }
             }
         }
         Ok(())
-    }
-
-    fn rest(&self) -> Result<(), Interrupt> {
-        green::sleep(REST)
     }
 
     /// Takes one connection with the permit that is held; gives it back where there is none.

@@ -44,11 +44,15 @@ impl Worker for EventletWorker {
     }
 
     fn handle_exit(&self) {
-        self.process.get().into_iter().for_each(Process::handle_exit);
+        if let Some(process) = self.process.get() {
+            process.handle_exit();
+        }
     }
 
     fn handle_quit(&self) {
-        self.process.get().into_iter().for_each(Process::handle_quit);
+        if let Some(process) = self.process.get() {
+            process.handle_quit();
+        }
     }
 }
 

@@ -86,19 +86,17 @@ fn acceptors(life: &Rc<Life>, pool: &Rc<Pool>) -> Result<Vec<Acceptor>> {
 /// A graceful end: those that wait to be accepted are, then everybody is served to the end of what they have begun.
 fn stop(life: &Rc<Life>, acceptors: Vec<Acceptor>) -> Result<()> {
     let deadline_ns = life.base.graceful_deadline_ns();
-    let left = || {
-        (deadline_ns != 0).then(|| Duration::from_nanos(deadline_ns.saturating_sub(now_ns())))
-    };
+    let left =
+        || (deadline_ns != 0).then(|| Duration::from_nanos(deadline_ns.saturating_sub(now_ns())));
     life.base.kit.drain();
-    acceptors.iter().for_each(|acceptor| acceptor.take_rest(left));
+    for acceptor in &acceptors {
+        acceptor.take_rest(left);
+    }
     drop(acceptors);
     life.base.host.close_listeners();
     life.clients.drain();
     if !life.wait_empty(deadline_ns)? {
-        tracing::warn!(
-            "{} connections are cut: graceful_timeout is over",
-            life.clients.len()
-        );
+        tracing::warn!("{} connections are cut: graceful_timeout is over", life.clients.len());
     }
     Ok(())
 }

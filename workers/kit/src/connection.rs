@@ -47,6 +47,8 @@ pub struct Connection {
     /// Until when the present phase may last; 0 for ever.
     deadline_ns: u64,
     requests: u32,
+    /// Whether somebody else has a descriptor of the same connection.
+    pub(crate) duplicated: bool,
     /// What the phase has discarded so far, in octets.
     discarded: usize,
     /// Whether a read is worth its system call.
@@ -120,6 +122,7 @@ impl Connection {
             scan: HeadScan::default(),
             deadline_ns,
             requests: 0,
+            duplicated: false,
             discarded: 0,
             readable: true,
             emptied: false,
@@ -180,6 +183,11 @@ impl Connection {
     /// Whether it waits for a request of which nothing has come.
     pub fn is_idle(&self) -> bool {
         self.phase == Phase::Head && self.input.is_empty()
+    }
+
+    /// Whether it was taken over by an application: closing our descriptor then does not take it out of an epoll.
+    pub fn is_duplicated(&self) -> bool {
+        self.duplicated
     }
 
     /// Whether it has had no request yet.

@@ -87,6 +87,7 @@ impl Connection {
             .stream
             .duplicate()
             .map_err(|error| Failure::io("cannot hand over the connection", &error))?;
+        self.duplicated = true;
         let hijacked = Hijacked { fd, already_read: self.input.unused().to_vec().into() };
         self.end_request(Then::Forget);
         Ok(hijacked)

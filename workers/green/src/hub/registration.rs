@@ -39,6 +39,13 @@ impl Registration {
         unsafe { BorrowedFd::borrow_raw(self.fd) }
     }
 
+    pub(super) fn deregister(&self) -> io::Result<()> {
+        if self.state.registered.replace(EpollFlags::empty()).is_empty() {
+            return Ok(());
+        }
+        self.core.poller.delete(self.descriptor())
+    }
+
     /// Asks for room to write, too. Left out at first: on a unix socket each read of the peer would be
     /// an event.
     pub(super) fn register_writes(&self) -> io::Result<()> {
@@ -84,9 +91,9 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        if !self.closes && !self.state.registered.get().is_empty() {
+        if !self.closes {
             // The descriptor may have been taken out by hand; then there is nothing to undo.
-            let _ = self.core.poller.delete(self.descriptor());
+            let _ = self.deregister();
         }
         self.core.forget_source(&self.state);
     }

@@ -11,9 +11,9 @@ use std::os::fd::AsFd;
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
+use super::Core;
 use super::ready::{Interest, Ready, Trigger};
 use super::registration::{Callback, Observer, Registration, State};
-use super::Core;
 use crate::interrupt::Interrupt;
 
 /// A descriptor that is registered in this thread's hub.
@@ -35,10 +35,16 @@ impl<T: AsFd> Source<T> {
         Ok(Self { registration, io })
     }
 
-    /// Says that the descriptor will be closed right after this is dropped, and has no duplicate: closing takes it out of
-    /// the epoll without a system call more.
+    /// Says that the descriptor is closed when this is dropped, a little before or after, and has no duplicate: closing
+    /// takes it out of the epoll without a system call more.
     pub fn closes(&mut self) {
         self.registration.closes = true;
+    }
+
+    /// Takes the descriptor out of the epoll now: nothing is noticed any more. For one that has got a duplicate after
+    /// all.
+    pub fn deregister(&self) -> io::Result<()> {
+        self.registration.deregister()
     }
 
     /// As [`new`](Self::new) for something that closes its descriptor when dropped, and has no

@@ -1,0 +1,123 @@
+//! A worker of gevent's kind, as gunicorn's `GeventWorker` runs one: start the servers, show signs of life, stop.
+
+use std::cell::OnceCell;
+use std::marker::PhantomData;
+use std::rc::Rc;
+use std::time::Duration;
+
+use coop::{Life, Process};
+use kit::Base;
+use worker_api::{Abilities, Failure, FailureKind, Result, Worker, WorkerContext, WorkerFactory};
+
+use crate::handler::Handler;
+use crate::pool::Greenlets;
+use crate::server::StreamServer;
+
+/// What makes a class of this kind: gunicorn's `server_class` and `wsgi_handler`.
+pub trait ServerClass: 'static {
+    /// The class's short name.
+    const NAME: &'static str;
+    /// One line that says how it serves.
+    const DESCRIPTION: &'static str;
+
+    /// The base worker.
+    fn base(context: WorkerContext) -> Result<Base> {
+        Base::new(context, true)
+    }
+
+    /// What becomes of requests.
+    fn handler(life: &Rc<Life>) -> Result<Rc<dyn Handler>>;
+}
+
+/// A worker of a class of this kind.
+pub struct GeventWorker<C> {
+    base: Rc<Base>,
+    process: OnceCell<Process>,
+    class: PhantomData<C>,
+}
+
+impl<C: ServerClass> Worker for GeventWorker<C> {
+    fn init_process(&self) -> Result<()> {
+        let process = Process::new(Rc::clone(&self.base))?;
+        self.process
+            .set(process)
+            .map_err(|_| Failure::application("the worker's process is prepared once"))
+    }
+
+    fn run(&self) -> Result<()> {
+        let Some(process) = self.process.get() else {
+            return Err(Failure::application("a worker is run after its init_process"));
+        };
+        let life = Rc::clone(process.life());
+        let greenlets = Greenlets::new(&life, process.greenlets_max(), C::handler(&life)?);
+        process.run(move || main(&life, &greenlets))
+    }
+
+    fn handle_exit(&self) {
+        if let Some(process) = self.process.get() {
+            process.handle_exit();
+        }
+    }
+
+    fn handle_quit(&self) {
+        if let Some(process) = self.process.get() {
+            process.handle_quit();
+        }
+    }
+}
+
+impl<C: ServerClass> WorkerFactory for GeventWorker<C> {
+    const NAME: &'static str = C::NAME;
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+    const DESCRIPTION: &'static str = C::DESCRIPTION;
+    const ABILITIES: Abilities =
+        Abilities(Abilities::LATER.0 | Abilities::LOOP.0 | Abilities::COOPERATIVE.0);
+    const GUEST_LOOP: &'static str = "gevent";
+
+    fn new(context: WorkerContext) -> Result<Self> {
+        let base = Rc::new(C::base(context)?);
+        Ok(Self { base, process: OnceCell::new(), class: PhantomData })
+    }
+}
+
+/// The main greenlet.
+fn main(life: &Rc<Life>, greenlets: &Rc<Greenlets>) -> Result<()> {
+    // With other workers beside it, a worker takes one connection at a time, as gevent's servers do.
+    let alone = life.base.host.setting_usize("workers").unwrap_or(1) == 1;
+    let max_accept = if alone { MAX_ACCEPT } else { 1 };
+    let server = |acceptor| StreamServer::new(acceptor, greenlets, max_accept);
+    let servers: Vec<Rc<StreamServer>> =
+        life.base.acceptors.iter().map(server).collect::<Result<_>>()?;
+    for server in &servers {
+        server.start();
+    }
+    life.go_on()?;
+    for server in &servers {
+        server.stop_accepting();
+    }
+    if life.is_quitting() { Ok(()) } else { stop(life, greenlets, servers) }
+}
+
+/// A graceful end: those that wait to be accepted are, then everybody is served to the end of what they have begun.
+/// Requests that outlast `graceful_timeout` are ended.
+fn stop(life: &Rc<Life>, greenlets: &Rc<Greenlets>, servers: Vec<Rc<StreamServer>>) -> Result<()> {
+    let deadline_ns = life.base.graceful_deadline_ns();
+    life.base.kit.drain();
+    servers.iter().try_for_each(|server| server.accept_rest(deadline_ns))?;
+    drop(servers);
+    life.base.host.close_listeners();
+    life.clients.drain();
+    if life.wait_empty(deadline_ns)? || life.is_quitting() {
+        return Ok(());
+    }
+    tracing::warn!("graceful_timeout is over: {} connections are cut", life.clients.len());
+    greenlets.pool().kill();
+    greenlets.pool().join(Some(STOP_TIMEOUT)).map(drop).map_err(|error| {
+        Failure::new(FailureKind::INTERRUPTED, "the main greenlet was ended").caused_by(&error)
+    })
+}
+
+/// gevent's `max_accept`: connections that a server accepts in a turn.
+const MAX_ACCEPT: usize = 100;
+/// How long requests that were ended may take to say so: gunicorn's `server.stop(timeout=1)`.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);

@@ -1,0 +1,81 @@
+//! The pool that all servers of a worker spawn into, and the room for connections: as long as there is none, the
+//! servers are paused.
+
+use std::cell::RefCell;
+use std::rc::{Rc, Weak};
+
+use coop::{Clients, Life, Serve};
+use green::pool::Pool;
+use kit::Connection;
+
+use crate::handler::Handler;
+use crate::server::StreamServer;
+
+/// The greenlets of a worker, and who is to be told when there is room for a connection again.
+pub struct Greenlets {
+    pool: Pool,
+    connections_max: usize,
+    clients: Rc<Clients>,
+    handler: Rc<dyn Handler>,
+    paused: RefCell<Vec<Weak<StreamServer>>>,
+}
+
+impl Greenlets {
+    /// A pool for `worker_connections` connections, of which at most `greenlets_max` are served at once.
+    pub fn new(life: &Rc<Life>, greenlets_max: usize, handler: Rc<dyn Handler>) -> Rc<Self> {
+        let connections_max = life.base.kit.config.worker_connections;
+        let greenlets = Rc::new(Self {
+            pool: Pool::new(Some(connections_max.min(greenlets_max))),
+            connections_max,
+            clients: Rc::clone(&life.clients),
+            handler,
+            paused: RefCell::default(),
+        });
+        life.served_by(greenlets.clone());
+        greenlets
+    }
+
+    /// The pool itself, to wait for it and to end it.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// The connections that it serves.
+    pub fn clients(&self) -> &Rc<Clients> {
+        &self.clients
+    }
+
+    /// Whether there is no room for another connection.
+    pub fn full(&self) -> bool {
+        self.clients.len() >= self.connections_max
+    }
+
+    /// Has a server that paused go on when there is room.
+    pub(crate) fn tell_when_free(&self, server: Weak<StreamServer>) {
+        self.paused.borrow_mut().push(server);
+    }
+}
+
+impl Serve for Greenlets {
+    fn start(&self, connection: Box<Connection>) -> Result<(), Box<Connection>> {
+        if self.pool.full() {
+            return Err(connection);
+        }
+        let (clients, handler) = (Rc::clone(&self.clients), Rc::clone(&self.handler));
+        let started = self.pool.spawn(move || handler.handle(&clients, connection));
+        if let Err(error) = started {
+            tracing::error!("a request is dropped, there is no greenlet for it: {error}");
+        }
+        Ok(())
+    }
+
+    fn gone(&self) {
+        if self.paused.borrow().is_empty() || self.full() {
+            return;
+        }
+        let paused = self.paused.take();
+        for server in paused.iter().filter_map(Weak::upgrade) {
+            server.start_accepting();
+        }
+    }
+}

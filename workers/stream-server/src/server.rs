@@ -1,0 +1,149 @@
+//! gevent's `StreamServer`: an accept watch on the hub takes several connections a turn. It is paused while the pool
+//! is full, and rests while the process has no descriptor left.
+
+use std::cell::Cell;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use coop::{Listening, Taken};
+use green::{Interest, Timer};
+use kit::Acceptor;
+use kit::clock::now_ns;
+use worker_api::{Failure, FailureKind, Result};
+
+use crate::pool::Greenlets;
+
+/// The server of one listener.
+pub struct StreamServer {
+    listening: Listening,
+    greenlets: Rc<Greenlets>,
+    /// How many connections are accepted in a turn of the hub.
+    max_accept: usize,
+    /// Accepting rests until it runs out.
+    rest: Timer,
+    delay: Cell<Duration>,
+    started: Cell<bool>,
+    me: Weak<Self>,
+}
+
+impl StreamServer {
+    /// A server that accepts nothing yet. `max_accept` is gevent's: how many connections are accepted in a turn.
+    pub fn new(
+        acceptor: &Acceptor,
+        greenlets: &Rc<Greenlets>,
+        max_accept: usize,
+    ) -> Result<Rc<Self>> {
+        let listening = Listening::new(acceptor)?;
+        // The timer's callback needs the server, and the server the timer.
+        let slot: Rc<Cell<Weak<Self>>> = Rc::default();
+        let me = Rc::clone(&slot);
+        let rest = Timer::new(move || {
+            let server = me.take();
+            me.set(server.clone());
+            if let Some(server) = server.upgrade() {
+                server.start_accepting();
+            }
+        })
+        .map_err(|error| {
+            Failure::new(FailureKind::OTHER, "a server needs a hub").caused_by(&error)
+        })?;
+        let server = Rc::new_cyclic(|me| Self {
+            listening,
+            greenlets: Rc::clone(greenlets),
+            max_accept,
+            rest,
+            delay: Cell::new(DELAY_MIN),
+            started: Cell::new(false),
+            me: me.clone(),
+        });
+        slot.set(Rc::downgrade(&server));
+        let me = Rc::downgrade(&server);
+        server.listening.source().watch(Interest::Read, move |_| {
+            if let Some(server) = me.upgrade() {
+                server.accept();
+            }
+        });
+        Ok(server)
+    }
+
+    /// Begins to accept.
+    pub fn start(&self) {
+        self.started.set(true);
+        self.start_accepting();
+    }
+
+    /// Accepts no more.
+    pub fn stop_accepting(&self) {
+        self.started.set(false);
+        self.rest.cancel();
+        self.pause();
+    }
+
+    /// Accepts those that wait now, until `deadline_ns` at the latest (0: without a limit): before a listener is
+    /// closed for good.
+    pub fn accept_rest(&self, deadline_ns: u64) -> Result<()> {
+        while deadline_ns == 0 || now_ns() < deadline_ns {
+            if self.greenlets.full() {
+                // Somebody has to go first.
+                green::sleep(FULL_PAUSE).map_err(|error| {
+                    Failure::new(FailureKind::INTERRUPTED, "stopping").caused_by(&error)
+                })?;
+                continue;
+            }
+            match self.listening.take() {
+                Taken::One(accepted) => self.greenlets.clients().admit(accepted),
+                Taken::Nobody | Taken::Exhausted(_) => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// One turn of the accept watch.
+    fn accept(&self) {
+        for _ in 0..self.max_accept {
+            if self.greenlets.full() {
+                self.pause();
+                return self.greenlets.tell_when_free(self.me.clone());
+            }
+            match self.listening.take() {
+                Taken::One(accepted) => {
+                    self.delay.set(DELAY_MIN);
+                    self.greenlets.clients().admit(accepted);
+                }
+                Taken::Nobody => return,
+                Taken::Exhausted(_) => {
+                    self.pause();
+                    self.rest.set(self.delay.get());
+                    return self.delay.set((self.delay.get() * 2).min(DELAY_MAX));
+                }
+            }
+        }
+        if self.max_accept == 1 {
+            // To the end of the line of the workers that wait for this socket.
+            self.pause();
+            self.start_accepting();
+        }
+    }
+
+    pub(crate) fn start_accepting(&self) {
+        if !self.started.get() {
+            return;
+        }
+        if let Err(error) = self.listening.source().start() {
+            tracing::warn!("cannot watch a listening socket: {error}");
+            self.rest.set(DELAY_MAX);
+        }
+    }
+
+    fn pause(&self) {
+        if let Err(error) = self.listening.source().stop() {
+            tracing::warn!("cannot stop to watch a listening socket: {error}");
+        }
+    }
+}
+
+/// How long accepting rests where there is no descriptor left, at first and at the most: gevent's.
+const DELAY_MIN: Duration = Duration::from_millis(10);
+const DELAY_MAX: Duration = Duration::from_secs(1);
+/// How long a server that stops waits for room.
+const FULL_PAUSE: Duration = Duration::from_millis(10);
