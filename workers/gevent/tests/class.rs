@@ -1,5 +1,8 @@
 //! The class, as every cooperative class is tested: a whole worker, a real listener, a double of the host.
 
+// Helpers of a test fail as the test does.
+#![allow(clippy::unwrap_used)]
+
 #[path = "../../coop/tests/double/behaviour.rs"]
 mod behaviour;
 #[path = "../../coop/tests/double/mod.rs"]

@@ -162,8 +162,8 @@ pub fn an_idle_connection_is_let_go<W: WorkerFactory>() {
 
 pub fn a_stop_serves_those_who_wait_and_those_who_are_served<W: WorkerFactory>() {
     let server = Running::start::<W>(SETTINGS, Sleeper::default());
-    let mut served = server.connect();
-    served.write_all(b"GET /?ms=300 HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let mut busy = server.connect();
+    busy.write_all(b"GET /?ms=300 HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     let mut idle = server.connect();
     idle.write_all(b"GET /?ms=0 HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     read_answer(&mut idle);
@@ -172,7 +172,7 @@ pub fn a_stop_serves_those_who_wait_and_those_who_are_served<W: WorkerFactory>()
     for client in &mut waiting {
         client.write_all(b"GET /?ms=1 HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     }
-    for client in waiting.iter_mut().chain([&mut served]) {
+    for client in waiting.iter_mut().chain([&mut busy]) {
         let answer = read_answer(client);
         assert!(answer.ends_with("slept"), "{answer}");
     }
@@ -185,8 +185,8 @@ pub fn a_stop_serves_those_who_wait_and_those_who_are_served<W: WorkerFactory>()
 
 pub fn a_quit_ends_at_once<W: WorkerFactory>() {
     let server = Running::start::<W>(SETTINGS, Sleeper::default());
-    let mut served = server.connect();
-    served.write_all(b"GET /?ms=60000 HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let mut busy = server.connect();
+    busy.write_all(b"GET /?ms=60000 HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     server.signal(b'q');
     let began = Instant::now();
     server.join().unwrap();
