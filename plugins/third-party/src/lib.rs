@@ -17,9 +17,7 @@ use kit::config::Config;
 use kit::{Acceptor, Base, Connection, blocking, clock, socket};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use worker_api::{
-    Abilities, Counter, Failure, Host, Result, Worker, WorkerContext, WorkerFactory,
-};
+use worker_api::{Abilities, Counter, Failure, Host, Result, Worker, WorkerContext, WorkerFactory};
 
 use crate::connection::Shared;
 
