@@ -80,9 +80,11 @@ fn a_file_fits_in_a_head() {
 fn documented_flags_exist() {
     let known: Vec<(&str, BTreeSet<String>)> = ["host", "hostctl"]
         .map(|program| {
-            let mut command = Command::new(artifacts::executable(program));
-            let output = command.arg("--help").output().expect("--help can be asked for");
-            (program, long_flags(&String::from_utf8_lossy(&output.stdout)))
+            let mut flags = long_flags(&help(program, &[]));
+            for command in ["status", "reload", "scale"] {
+                flags.extend(long_flags(&help(program, &[command])));
+            }
+            (program, flags)
         })
         .into();
     let mut unknown = Vec::new();
@@ -97,6 +99,12 @@ fn documented_flags_exist() {
         }
     }
     assert!(unknown.is_empty(), "flags that --help does not know: {unknown:#?}");
+}
+
+fn help(program: &str, command: &[&str]) -> String {
+    let mut asked = Command::new(artifacts::executable(program));
+    let output = asked.args(command).arg("--help").output().expect("--help can be asked for");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// The commands in a document: lines of its code blocks, with what was continued.

@@ -22,6 +22,11 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(a_slow_head_is_cut),
         behaviour!(a_body_that_stands_still_is_cut),
         behaviour!(a_client_that_reads_nothing_is_cut),
+        behaviour!(five_hundred_slow_senders_hold_nobody_up).of_class().heavy(),
+        behaviour!(five_hundred_slow_readers_hold_nobody_up)
+            .needs(Need::Concurrency)
+            .of_class()
+            .heavy(),
         behaviour!(clients_that_vanish_harm_nobody),
         behaviour!(connections_made_and_dropped_harm_nobody),
         behaviour!(without_descriptors_the_service_recovers).of_class(),
@@ -32,6 +37,9 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
 
 /// A good client beside the bad ones is answered within this time.
 const SOON: Duration = Duration::from_secs(2);
+
+/// How many slow clients there are at once.
+const SLOW: usize = 500;
 
 fn assert_good_client_served(server: &Server) {
     let begun = Instant::now();
@@ -100,6 +108,53 @@ fn a_client_that_reads_nothing_is_cut(cell: &Cell) {
     assert!(grown < 16 << 10, "{grown} KiB more");
     assert_eq!(server.serving_pid(), worker);
     assert!(client.rest().is_err() || client.left_over().len() < 60 << 20);
+}
+
+/// A byte a second, less than `min_rate`: they are cut in the end, and until then hold nobody up.
+fn five_hundred_slow_senders_hold_nobody_up(cell: &Cell) {
+    let server = Setup::new(cell).flags("--header-timeout 4 --threads 4").start();
+    let worker = server.serving_pid();
+    let before = process::rss_kib(worker);
+    let mut slow: Vec<Connection> = (0..SLOW).map(|_| server.connect()).collect();
+    let head = b"GET /slow HTTP/1.1\r\nHost: test\r\n";
+    for byte in head.chunks(1).take(3) {
+        slow.iter_mut().for_each(|client| client.send(byte).unwrap());
+        let second = Instant::now() + Duration::from_secs(1);
+        while Instant::now() < second {
+            assert_good_client_served(&server);
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+    let grown = process::rss_kib(worker).saturating_sub(before);
+    assert!(grown < 64 << 10, "{grown} KiB more");
+    let cut = Instant::now();
+    assert!(slow.iter_mut().all(|client| client.ends(Duration::from_secs(8))), "not all are cut");
+    assert!(cut.elapsed() < Duration::from_secs(8), "cut after {:?}", cut.elapsed());
+    assert_good_client_served(&server);
+    assert_eq!(server.serving_pid(), worker);
+}
+
+/// Each asks for more than any buffer holds, and takes a byte a second.
+fn five_hundred_slow_readers_hold_nobody_up(cell: &Cell) {
+    let flags = "--write-timeout 4 --threads 600 --worker-connections 2000";
+    let server = Setup::new(cell).flags(flags).start();
+    let worker = server.serving_pid();
+    let before = process::rss_kib(worker);
+    let mut slow: Vec<Connection> = (0..SLOW).map(|_| server.connect()).collect();
+    slow.iter_mut().for_each(|client| client.send_get("/stream?n=1000&size=16384").unwrap());
+    for _ in 0..3 {
+        slow.iter_mut().for_each(|client| assert!(client.take_byte().is_some()));
+        let second = Instant::now() + Duration::from_secs(1);
+        while Instant::now() < second {
+            assert_good_client_served(&server);
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+    let grown = process::rss_kib(worker).saturating_sub(before);
+    assert!(grown < 128 << 10, "{grown} KiB more for {SLOW} slow readers");
+    server.until_workers("all are given up", |w| w.iter().all(|worker| worker.busy == 0));
+    assert_good_client_served(&server);
+    assert_eq!(server.serving_pid(), worker);
 }
 
 fn clients_that_vanish_harm_nobody(cell: &Cell) {

@@ -9,6 +9,8 @@ mod deaths;
 mod drain;
 mod footprint;
 mod logs;
+mod peers;
+mod python;
 mod refusals;
 mod reload;
 mod serving;
@@ -30,6 +32,8 @@ fn main() {
         deaths::behaviours(),
         watch::behaviours(),
         logs::behaviours(),
+        python::behaviours(),
+        peers::behaviours(),
         footprint::behaviours(),
     ];
     jimu_tests::runner::run(lists.into_iter().flatten().collect())

@@ -87,7 +87,7 @@ impl Class {
 impl App {
     /// The applications that can be tested here.
     pub fn all() -> Vec<Self> {
-        let wsgi = artifacts::folder().join("libwsgi_app.so").exists() && python().is_some();
+        let wsgi = artifacts::folder().join("libwsgi_app.so").exists();
         [Self::Native, Self::Wsgi].into_iter().take(1 + usize::from(wsgi)).collect()
     }
 
@@ -118,11 +118,16 @@ pub fn apps() -> PathBuf {
 /// The interpreter with the packages that the Python tests need: `TEST_PYTHON`, else the one of
 /// the virtual environment that `cargo xtask test` makes.
 pub fn python() -> Option<PathBuf> {
-    let made = || {
-        let target = artifacts::folder().parent().map(Path::to_owned).unwrap_or_default();
-        target.join("venv/bin/python")
-    };
-    let path = env::var_os("TEST_PYTHON").map_or_else(made, PathBuf::from);
+    match env::var_os("TEST_PYTHON").map(PathBuf::from) {
+        Some(path) => path.exists().then_some(path),
+        None => python_of("venv"),
+    }
+}
+
+/// The interpreter of a virtual environment under target/.
+pub fn python_of(name: &str) -> Option<PathBuf> {
+    let target = artifacts::folder().parent().map(Path::to_owned).unwrap_or_default();
+    let path = target.join(name).join("bin/python");
     path.exists().then_some(path)
 }
 

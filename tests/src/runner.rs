@@ -21,7 +21,7 @@ use nix::{
 
 use crate::{
     artifacts,
-    cell::{App, Cell, Class, Need},
+    cell::{App, Cell, Class, Need, python},
     process,
 };
 
@@ -44,6 +44,8 @@ enum Scope {
     Host,
     /// For every class, with the native application.
     Class,
+    /// For every class, with a Python application.
+    Python,
     /// For every class and every application.
     Cell,
 }
@@ -91,6 +93,13 @@ impl Behaviour {
         self
     }
 
+    /// It is about Python: run for every class with Python alone.
+    #[must_use]
+    pub fn of_python(mut self) -> Self {
+        self.scope = Scope::Python;
+        self
+    }
+
     /// Skipped for classes that cannot do this.
     #[must_use]
     pub fn needs(mut self, need: Need) -> Self {
@@ -133,6 +142,11 @@ impl Behaviour {
             Scope::Class => {
                 classes.iter().map(|class| (class.name.clone(), cell(class, App::Native))).collect()
             }
+            Scope::Python => classes
+                .iter()
+                .filter(|_| App::all().contains(&App::Wsgi))
+                .map(|class| (format!("{}::wsgi", class.name), cell(class, App::Wsgi)))
+                .collect(),
             Scope::Cell => classes
                 .iter()
                 .flat_map(|class| App::all().into_iter().map(move |app| cell(class, app)))
@@ -154,6 +168,9 @@ impl Behaviour {
         let _turn = Turn::take(if self.heavy { AT_ONCE } else { 1 });
         if let Some(need) = self.needs.iter().find(|need| !cell.class.can(**need)) {
             return Ok(Completion::ignored_with(format!("{} has no {need:?}", cell.class.name)));
+        }
+        if cell.app == App::Wsgi && python().is_none() {
+            return Ok(Completion::ignored_with("no Python environment: cargo xtask python"));
         }
         let begun = Instant::now();
         let scene = Scene::default();

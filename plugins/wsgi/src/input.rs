@@ -47,6 +47,8 @@ impl Input {
         if self.ended || self.to_come == Some(0) {
             return Ok(false);
         }
+        // What was given out goes before more comes in: else an application that always leaves a rest keeps the body.
+        self.buffer.drain(..std::mem::take(&mut self.given));
         let old = self.buffer.len();
         self.buffer.resize(old + want.clamp(PART_MIN, PART_MAX), 0);
         let n = read_some(py, exchange, &mut self.buffer[old..]);

@@ -8,7 +8,7 @@ use std::{
         unix::net::UnixStream,
     },
     path::PathBuf,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -206,6 +206,27 @@ impl Connection {
         matches!(recv(self.as_fd().as_raw_fd(), &mut byte, MsgFlags::MSG_PEEK), Ok(0) | Err(_))
     }
 
+    /// Waits for the end of the connection, whatever comes before it.
+    pub fn ends(&mut self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        while process::ready(
+            self,
+            PollFlags::POLLIN,
+            deadline.saturating_duration_since(Instant::now()),
+        ) {
+            if !matches!(self.fill(), Ok(1..)) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Takes one byte out of the kernel's buffer.
+    pub fn take_byte(&mut self) -> Option<u8> {
+        let mut byte = [0];
+        matches!(self.read(&mut byte), Ok(1)).then_some(byte[0])
+    }
+
     /// Reads some more bytes into the buffer; 0 at the end of the stream.
     pub fn fill(&mut self) -> Result<usize, Broken> {
         let mut chunk = [0; 16 << 10];
@@ -303,6 +324,22 @@ impl Connection {
     fn shown(&self, how: &str) -> String {
         let bytes = &self.buffer[..self.buffer.len().min(120)];
         format!("{how} after {} bytes {:?}", self.buffer.len(), String::from_utf8_lossy(bytes))
+    }
+}
+
+/// The bytes as they come, after those that are in the buffer.
+impl Read for Connection {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if !self.buffer.is_empty() {
+            let n = into.len().min(self.buffer.len());
+            into[..n].copy_from_slice(&self.buffer[..n]);
+            self.buffer.drain(..n);
+            return Ok(n);
+        }
+        match &mut self.stream {
+            Stream::Tcp(stream) => stream.read(into),
+            Stream::Unix(stream) => stream.read(into),
+        }
     }
 }
 

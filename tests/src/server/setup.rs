@@ -34,6 +34,7 @@ pub struct Setup {
     command: Command,
     class: Option<OsString>,
     app: Option<OsString>,
+    python: Option<PathBuf>,
     addresses: Vec<Address>,
     bound: bool,
     dir: TempDir,
@@ -63,7 +64,14 @@ impl Setup {
 
     /// As [`Setup::bare`], with another executable.
     pub fn of(executable: &Path) -> Self {
-        Self::of_command(Command::new(executable))
+        Self::of_command(Command::new(executable)).controlled()
+    }
+
+    /// The original, as a reference: gunicorn of that interpreter's packages, with one sync worker.
+    pub fn gunicorn(python: &Path) -> Self {
+        let mut command = Command::new(python);
+        command.args(["-m", "gunicorn", "--no-control-socket", "--workers", "1"]);
+        Self::of_command(command)
     }
 
     fn of_command(mut command: Command) -> Self {
@@ -73,8 +81,7 @@ impl Setup {
             .current_dir(dir.path())
             .env("NOTIFY_SOCKET", dir.path().join("notify"))
             .env("XDG_RUNTIME_DIR", dir.path())
-            .arg("--control-socket")
-            .arg(dir.path().join("control"));
+            .env("PYTHONDONTWRITEBYTECODE", "1");
         for variable in FOREIGN {
             command.env_remove(variable);
         }
@@ -83,14 +90,28 @@ impl Setup {
             command
                 .pre_exec(|| nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(Into::into));
         }
-        Self { command, class: None, app: None, addresses: Vec::new(), bound: false, dir, notify }
+        Self {
+            command,
+            class: None,
+            app: None,
+            python: None,
+            addresses: Vec::new(),
+            bound: false,
+            dir,
+            notify,
+        }
+    }
+
+    fn controlled(self) -> Self {
+        let path = self.dir().join("control");
+        self.flag("--control-socket", path)
     }
 
     /// As [`Setup::new`], but a shell runs `script`, whose `"$0" "$@"` are the command.
     pub fn shell(cell: &Cell, script: &str) -> Self {
         let mut command = Command::new("/bin/sh");
         command.arg("-c").arg(script).arg(artifacts::executable("host"));
-        let mut setup = Self::of_command(command);
+        let mut setup = Self::of_command(command).controlled();
         setup.class = Some(cell.class.path.clone().into());
         cell.app.prepare(&mut setup);
         setup
@@ -118,9 +139,14 @@ impl Setup {
     /// Lets Python find modules in `folder`, with the interpreter that has the tests' packages.
     pub(crate) fn python_path(&mut self, folder: &Path) {
         self.command.arg("--pythonpath").arg(folder);
-        if let Some(python) = cell::python() {
-            self.command.arg("--python").arg(python);
-        }
+        self.python = cell::python();
+    }
+
+    /// Another interpreter than the one that has the tests' packages.
+    #[must_use]
+    pub fn python(mut self, python: impl Into<PathBuf>) -> Self {
+        self.python = Some(python.into());
+        self
     }
 
     /// Further flags and their values, parted by spaces.
@@ -194,6 +220,9 @@ impl Setup {
         }
         if let Some(class) = self.class {
             self.command.arg("--worker-class").arg(class);
+        }
+        if let Some(python) = self.python {
+            self.command.arg("--python").arg(python);
         }
         if let Some(app) = self.app {
             self.command.arg(app);

@@ -14,7 +14,7 @@ cargo xtask test [OPTIONS]  build what the tests need and run all of them
     --no-python             leave the Python tests out
     --only WORD             only the tests whose names contain WORD
 cargo xtask lint            formatting and clippy, warnings are errors
-cargo xtask python          make the virtual environment of the Python tests, and print its interpreter
+cargo xtask python          make the virtual environments of the Python tests, and print the interpreter
 ";
 
 fn main() -> ExitCode {
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
             Err(message) => refuse(&message),
         },
         "lint" => steps::lint(),
-        "python" => match python::environment() {
+        "python" => match python::environments() {
             Ok(path) => {
                 println!("{}", path.display());
                 ExitCode::SUCCESS

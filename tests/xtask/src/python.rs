@@ -1,4 +1,4 @@
-//! The virtual environment of the Python tests, made once under target/ from tests/requirements.txt.
+//! The virtual environments of the Python tests, made once under target/ from tests/requirements*.txt.
 
 use std::{
     fs,
@@ -19,20 +19,26 @@ except ImportError: pip = False
 print('%d.%d' % sys.version_info[:2], int(found), int(pip))
 ";
 
-/// Makes the environment unless it is there, and gives its interpreter; or one line that says what to install.
-pub(crate) fn environment() -> Result<PathBuf, String> {
-    let wanted = fs::read_to_string(root().join("tests/requirements.txt"))
-        .map_err(|error| format!("tests/requirements.txt: {error}"))?;
-    let folder = target().join("venv");
+/// Makes the environments unless they are there, and gives the first one's interpreter; or one line that says what to
+/// install.
+pub(crate) fn environments() -> Result<PathBuf, String> {
+    made("venv-httpbin", "tests/requirements-httpbin.txt")?;
+    made("venv", "tests/requirements.txt")
+}
+
+fn made(name: &str, requirements: &str) -> Result<PathBuf, String> {
+    let requirements = root().join(requirements);
+    let wanted = fs::read_to_string(&requirements)
+        .map_err(|error| format!("{}: {error}", requirements.display()))?;
+    let folder = target().join(name);
     let interpreter = folder.join("bin/python");
     let stamp = folder.join("requirements.txt");
     if interpreter.exists() && fs::read_to_string(&stamp).is_ok_and(|made| made == wanted) {
         return Ok(interpreter);
     }
     usable()?;
-    let log = target().join("venv.log");
+    let log = target().join(format!("{name}.log"));
     step(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder), &log)?;
-    let requirements = root().join("tests/requirements.txt");
     let mut install = Command::new(&interpreter);
     install.args(["-m", "pip", "install", "--disable-pip-version-check", "--quiet", "-r"]);
     step(install.arg(&requirements), &log)?;

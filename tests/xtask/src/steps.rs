@@ -54,7 +54,7 @@ pub(crate) fn serve(flags: &[String]) -> ExitCode {
 /// Builds what the tests need, runs all of them and ends with the line of counts.
 pub(crate) fn test(options: &TestOptions) -> ExitCode {
     let begun = Instant::now();
-    let python = if options.no_python { Ok(None) } else { python::environment().map(Some) };
+    let python = if options.no_python { Ok(None) } else { python::environments().map(Some) };
     let python = match python {
         Ok(python) => python,
         Err(missing) => {

@@ -1,0 +1,305 @@
+//! Python applications: PEP 3333 by its own validator, and applications that break its rules or their process
+//! (faults.md 1.6 to 1.8, 3: 17 to 19, 25, 27, 30).
+
+use std::{fs, io::Read as _, time::Duration};
+
+use jimu_tests::{
+    behaviour,
+    cell::Cell,
+    http::{Answer, Broken, Connection},
+    load::{Load, Plan, get},
+    process,
+    runner::Behaviour,
+    server::{Server, Setup},
+};
+
+pub(crate) fn behaviours() -> Vec<Behaviour> {
+    vec![
+        behaviour!(the_validator_finds_nothing).of_python(),
+        behaviour!(applications_have_gunicorns_names).of_python(),
+        behaviour!(what_cannot_be_imported_is_refused).of_python().within(90),
+        behaviour!(a_broken_file_at_reload_leaves_the_service).of_python().heavy().within(120),
+        behaviour!(no_lie_is_well_formed).of_python(),
+        behaviour!(nothing_is_smuggled_into_the_head).of_python(),
+        behaviour!(a_failure_under_way_cuts_the_answer).of_python(),
+        behaviour!(what_ends_its_process_costs_one_worker).of_python().within(90),
+        behaviour!(odd_applications_are_served).of_python(),
+        behaviour!(a_body_is_closed_once_when_its_reader_leaves).of_python(),
+        behaviour!(exit_functions_run_once).of_python(),
+        behaviour!(a_spinning_application_is_replaced).of_python(),
+        behaviour!(uploads_and_downloads_pass_through).of_python().heavy().within(120),
+    ]
+}
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn the_validator_finds_nothing(cell: &Cell) {
+    let server = Setup::new(cell).app("validated:application").start();
+    for (target, status, body) in [
+        ("/", 200, "plain"),
+        ("/parts", 200, "some parts"),
+        ("/writes", 201, "written first, then returned"),
+        ("/replaced", 503, "replaced"),
+        ("/complains", 200, "plain"),
+        ("/nothing", 204, ""),
+        ("/%C3%A9t%C3%A9/?a=%20b", 200, "plain"),
+    ] {
+        let answer = server.get(target);
+        assert_eq!((answer.status, answer.text().as_str()), (status, body), "{target}");
+        assert!(answer.field("X-First").is_none(), "the first start_response is replaced");
+    }
+    let answer = server.connect().post("/reads", b"012line\nlong line\nx\ny\nz and more").unwrap();
+    assert_eq!(answer.text(), "012|line\n|long|| line\n|x\n|y\n|z and more|");
+    server.log.line(&["and two more"], SOON);
+    let ended = server.stop();
+    assert!(!ended.log.contains("AssertionError"), "{}", ended.log);
+}
+
+fn applications_have_gunicorns_names(cell: &Cell) {
+    let module = "def make(word='none'):\n    def app(environ, start_response):\n        \
+                  start_response('200 OK', [])\n        return [word.encode()]\n    return app\n\
+                  class box: inner = staticmethod(make('inner'))\napplication = make('plain')\n";
+    for (name, body) in [
+        ("naming", "plain"),
+        ("naming:application", "plain"),
+        ("naming:make('made')", "made"),
+        ("naming:make(word='named')", "named"),
+        ("naming:box.inner", "inner"),
+    ] {
+        let setup = Setup::new(cell).file("naming.py", module).app(name);
+        let server = setup.start();
+        assert_eq!(server.get("/").text(), body, "{name}");
+    }
+}
+
+fn what_cannot_be_imported_is_refused(cell: &Cell) {
+    for (file, app, words) in [
+        ("", "nosuch:application", &["nosuch"][..]),
+        ("", "broken:application", &["broken", "application"]),
+        ("application = 3\n", "broken:application", &["callable"]),
+        ("def application(:\n", "broken:application", &["SyntaxError", "broken.py"]),
+        ("import nosuchmodule\n", "broken:application", &["nosuchmodule", "Traceback"]),
+        ("raise RuntimeError('on import')\n", "broken:application", &["on import", "Traceback"]),
+        ("import os\nos._exit(3)\n", "broken:application", &["status 3"]),
+    ] {
+        let ended = Setup::new(cell).file("broken.py", file).app(app).refused();
+        assert!([3, 4, 78].contains(&ended.status()), "{file:?}: {} {}", ended.status(), ended.log);
+        assert!(ended.took < Duration::from_secs(10), "{file:?} took {:?}", ended.took);
+        for word in words {
+            assert!(ended.log.contains(word), "no {word:?} for {file:?}: {}", ended.log);
+        }
+    }
+    let ended = Setup::new(cell).python("/nowhere/python").app("x:y").refused();
+    assert_eq!(ended.status(), 4, "{}", ended.log);
+    assert!(ended.log.contains("/nowhere/python"), "{}", ended.log);
+}
+
+/// Row 18.
+fn a_broken_file_at_reload_leaves_the_service(cell: &Cell) {
+    let answer = |word: &str| {
+        format!(
+            "def application(environ, start_response):\n    \
+             start_response('200 OK', [('Content-Length', '{}')])\n    return [b'{word}']\n",
+            word.len()
+        )
+    };
+    let setup = Setup::new(cell).file("changing.py", answer("first")).app("changing");
+    let server = setup.flags("--workers 2 --boot-timeout 3").start();
+    let before = server.until_ready_workers(2);
+    let load =
+        Load::start(server.address(), Plan { clients: 4, ask: |_| get("/"), ..Plan::default() });
+    for (file, word) in [
+        ("def application(:\n", "SyntaxError"),
+        ("import nosuchmodule\n", "nosuchmodule"),
+        ("raise SystemExit(3)\n", ""),
+        ("import os\nos._exit(4)\n", "status 4"),
+        ("import os\nos.abort()\n", "SIGABRT"),
+        ("import time\ntime.sleep(100)\n", "boot_timeout"),
+    ] {
+        server.write("changing.py", file);
+        let reason = server.ctl(&["reload"]).refused();
+        assert!(reason.contains(word), "no {word:?} in {reason:?} for {file:?}");
+        load.flows(20, SOON);
+        assert_eq!(server.get("/").text(), "first");
+    }
+    assert_eq!(server.until_ready_workers(2), before);
+    server.write("changing.py", answer("second"));
+    server.ctl(&["reload"]).done();
+    assert_eq!(server.get("/").text(), "second");
+    load.finish().assert_nothing_lost();
+    server.stop();
+}
+
+/// Row 27, and what gunicorn lets through: the client sees an error, or that the answer is not whole.
+fn no_lie_is_well_formed(cell: &Cell) {
+    let server = faulty(cell);
+    let worker = server.until_ready_workers(1);
+    for fault in
+        ["never-starts", "text-body", "two-lengths", "negative-length", "too-short", "recursion"]
+    {
+        let answer = server.try_get(&format!("/{fault}"));
+        assert_bad(fault, &answer);
+        server.log.line(&["error"], SOON);
+    }
+    assert_eq!(server.get("/").text(), "ok\n");
+    assert_eq!(server.until_ready_workers(1), worker, "the worker serves on");
+}
+
+fn nothing_is_smuggled_into_the_head(cell: &Cell) {
+    let server = faulty(cell);
+    for fault in ["splits", "splits-status"] {
+        let mut client = server.connect();
+        client
+            .send(format!("GET /{fault} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"))
+            .unwrap();
+        let bytes = client.rest().unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes).to_lowercase();
+        assert!(!text.contains("\nset-cookie"), "{fault}: {text}");
+        assert!(text.starts_with("http/1.1 500 ") || text.is_empty(), "{fault}: {text}");
+    }
+}
+
+fn a_failure_under_way_cuts_the_answer(cell: &Cell) {
+    let server = faulty(cell);
+    let answer = server.try_get("/fails-under-way");
+    assert!(matches!(answer, Err(Broken::Cut(_))), "{answer:?}");
+    server.log.line(&["RuntimeError: under way"], SOON);
+    assert_eq!(server.get("/").text(), "ok\n");
+}
+
+/// Rows 5, 6 and 30.
+fn what_ends_its_process_costs_one_worker(cell: &Cell) {
+    let server = Setup::new(cell).app("faulty:application").flags("--workers 2").start();
+    for fault in ["exit0", "exit1", "exit3", "exit4"] {
+        let before = server.until_ready_workers(2);
+        let answer = server.try_get(&format!("/{fault}"));
+        assert!(answer.is_err(), "{fault}: {answer:?}");
+        let status = fault.replace("exit", "status ");
+        server.log.line(&[&status], SOON);
+        let after = server.until_workers("a successor", |workers| {
+            workers.iter().filter(|w| w.state == "ready" && !before.contains(&w.pid)).count() == 1
+        });
+        assert!(
+            after.iter().any(|worker| before.contains(&worker.pid)),
+            "{fault}: one is unharmed"
+        );
+        assert_eq!(server.get("/").text(), "ok\n", "{fault}");
+    }
+    // sys.exit is no end of the process from within a request, but an error of that request.
+    let answer = server.try_get("/ends");
+    assert_bad("ends", &answer);
+    assert_eq!(server.get("/").text(), "ok\n");
+}
+
+fn odd_applications_are_served(cell: &Cell) {
+    let server = faulty(cell);
+    let worker = server.until_ready_workers(1);
+    for _ in 0..3 {
+        assert_eq!(server.get("/forks").text(), "forked\n");
+        assert_eq!(server.get("/leaves-a-thread").text(), "left\n");
+    }
+    assert_eq!(server.until_ready_workers(1), worker);
+    server.stop();
+}
+
+/// Row 25: `close()` is called, once, also when the client is gone.
+fn a_body_is_closed_once_when_its_reader_leaves(cell: &Cell) {
+    let server = faulty(cell);
+    for _ in 0..3 {
+        let mut client = server.connect();
+        client.send_get("/endless").unwrap();
+        client.fill().unwrap();
+        client.reset();
+        server.until_workers("given up", |workers| workers.iter().all(|w| w.busy == 0));
+    }
+    let closed = fs::read_to_string(server.dir().join("closed")).unwrap();
+    assert_eq!(closed, "closed\n".repeat(3));
+}
+
+/// `atexit` runs in each process that ends gracefully, and in each once.
+fn exit_functions_run_once(cell: &Cell) {
+    let server = Setup::new(cell).app("faulty:application").flags("--workers 2").start();
+    let mut workers: Vec<String> =
+        server.until_ready_workers(2).iter().map(ToString::to_string).collect();
+    assert_eq!(server.get("/").text(), "ok\n");
+    let path = server.dir().join("atexit");
+    let mut server = server;
+    server.signal(nix::sys::signal::Signal::SIGTERM);
+    server.ended(SOON);
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let mut told: Vec<String> = text.lines().map(str::to_owned).collect();
+    told.retain(|pid| workers.contains(pid));
+    told.sort();
+    workers.sort();
+    assert_eq!(told, workers);
+}
+
+/// Row 17, with the interpreter's lock held.
+fn a_spinning_application_is_replaced(cell: &Cell) {
+    let setup = Setup::new(cell).app("faulty:application");
+    let server = setup.flags("--workers 2 --timeout 2").start();
+    let mut client = server.connect();
+    client.send_get("/spins").unwrap();
+    let workers = server.until_workers("one spins", |w| w.iter().any(|worker| worker.busy > 0));
+    let victim = workers.iter().find(|worker| worker.busy > 0).expect("one is busy").pid;
+    if !process::gone(victim, Duration::from_secs(7)) {
+        assert!(cell.class.has_threads(), "a worker that spins is left alone");
+        return assert_eq!(server.get("/").text(), "ok\n");
+    }
+    server.log.line(&["heartbeat", "/spins"], SOON);
+    server.until_ready_workers(2);
+    assert_eq!(server.get("/").text(), "ok\n");
+}
+
+/// Row 26, in both directions, by an amount that would show if it were kept.
+fn uploads_and_downloads_pass_through(cell: &Cell) {
+    let server = Setup::new(cell).flags("--timeout 60").start();
+    let worker = server.serving_pid();
+    let before = process::rss_kib(worker);
+    let close = "Host: test\r\nConnection: close\r\n";
+    let mut client = server.connect();
+    client.send(format!("GET /stream?n=3000&size=100000 HTTP/1.1\r\n{close}\r\n")).unwrap();
+    let down = count(&mut client);
+    assert!(down > BIG, "{down} bytes came");
+    let mut client = server.connect();
+    client.send(format!("POST /echo HTTP/1.1\r\n{close}Content-Length: {BIG}\r\n\r\n")).unwrap();
+    let mut sender = client.twin();
+    let sending = std::thread::spawn(move || {
+        let part = vec![b'x'; 1_000_000];
+        (0..BIG / 1_000_000).for_each(|_| sender.send(&part).unwrap());
+    });
+    let back = count(&mut client);
+    sending.join().unwrap();
+    assert!(back > BIG, "{back} bytes came back");
+    let grown = process::rss_kib(worker).saturating_sub(before);
+    assert!(grown < 16 << 10, "{grown} KiB more");
+    assert_eq!(server.serving_pid(), worker);
+}
+
+/// The size of a body that would show if it were kept.
+const BIG: u64 = 300_000_000;
+
+/// Reads to the end, and keeps nothing.
+fn count(client: &mut Connection) -> u64 {
+    let mut part = vec![0; 1 << 18];
+    let mut sum = 0;
+    loop {
+        match client.read(&mut part).unwrap() {
+            0 => return sum,
+            n => sum += n as u64,
+        }
+    }
+}
+
+fn faulty(cell: &Cell) -> Server {
+    Setup::new(cell).app("faulty:application").start()
+}
+
+/// An error, or something that no client takes for a whole answer.
+fn assert_bad(fault: &str, answer: &Result<Answer, Broken>) {
+    match answer {
+        Ok(answer) => assert_eq!(answer.status, 500, "{fault}: {}", answer.text()),
+        Err(Broken::Cut(_) | Broken::Closed) => {}
+        Err(broken) => panic!("{fault}: {broken}"),
+    }
+}
