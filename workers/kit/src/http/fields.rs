@@ -1,5 +1,7 @@
 //! The fields of a request's head: checked by httparse, sifted here, and what the ones say that frame the message.
 
+use std::ops::Range;
+
 use worker_api::abi::std_types::{RSlice, RStr};
 use worker_api::{Header, Version};
 
@@ -7,111 +9,99 @@ use super::head::{ConnectionOptions, Framing};
 use super::policy::{HeaderMap, Policy};
 use super::reject::Reject;
 use super::target::check_authority;
-use super::tokens::{decimal, is_token, trim};
+use super::tokens::{decimal, has_underscore, is_token, trim};
 
 /// What the fields say that the server itself acts upon.
 #[derive(Default)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "independent facts, all combinations of which occur"
-)]
 pub(super) struct Facts<'b> {
     host: Option<&'b [u8]>,
     content_length: Option<&'b [u8]>,
     transfer_encoding: Option<&'b [u8]>,
+    content_type: Option<&'b [u8]>,
     connection: ConnectionOptions,
     upgrade: bool,
-    content_type: bool,
     expect_continue: bool,
     expect_other: bool,
 }
 
 impl<'b> Facts<'b> {
-    /// Parses the fields from `at` on into `headers`; answers where the head ends. Nothing where a line is malformed,
-    /// beyond a limit or missing.
+    /// Takes the fields of the head that is at `head` in `buf`, and puts those into `headers` that the application
+    /// gets. Checks what httparse does not: limits, and that lines end with CRLF.
     pub(super) fn collect(
         buf: &'b [u8],
-        at: usize,
-        _version: Version,
+        head: Range<usize>,
+        fields: &[httparse::Header<'b>],
         policy: &Policy,
         headers: &mut Vec<Header<'b>>,
-    ) -> Result<Option<(Self, usize)>, Reject> {
-        let mut slots = [httparse::EMPTY_HEADER; SLOTS];
-        let mut more_slots;
-        let mut parsed = httparse::parse_headers(&buf[at..], &mut slots);
-        if parsed == Err(httparse::Error::TooManyHeaders) && policy.limit_request_fields > SLOTS {
-            more_slots = vec![httparse::EMPTY_HEADER; policy.limit_request_fields];
-            parsed = httparse::parse_headers(&buf[at..], &mut more_slots);
+    ) -> Result<Self, Reject> {
+        let fields_end = head.end - 2;
+        let fields_begin = fields.first().map_or(fields_end, |field| offset(buf, field.name));
+        // LF alone ends a line too for httparse: the octet before the LF of each line must be a CR.
+        let follows_crlf = |line: usize| buf[line - 2] == b'\r';
+        if fields_begin - head.start > policy.line_max() + 2
+            || fields.len() > policy.limit_request_fields
+            || head.len() > policy.field_max() && !are_short(buf, fields, fields_end, policy)
+            || head.end > policy.head_max()
+            || !fields.iter().all(|field| follows_crlf(offset(buf, field.name)))
+            || !follows_crlf(fields_end)
+            || !follows_crlf(head.end)
+        {
+            return Err(Reject::bad("the head is beyond a limit, or a line ends with LF alone"));
         }
-        let Ok(httparse::Status::Complete((len, fields))) = parsed else { return Ok(None) };
-        if fields.len() > policy.limit_request_fields {
-            return Ok(None);
-        }
-        let end = at + len;
+        headers.clear();
+        headers.extend(fields.iter().map(|field| Header {
+            name: RStr::from_str(field.name),
+            value: RSlice::from_slice(field.value),
+        }));
         let mut facts = Self::default();
-        let begin = |field: &httparse::Header<'b>| offset(buf, field.name);
-        for (index, field) in fields.iter().enumerate() {
-            let next = fields.get(index + 1).map_or(end - 2, begin);
-            if next.wrapping_sub(begin(field)) > policy.field_max()
-                || !buf[..next].ends_with(b"\r\n")
-            {
-                return Ok(None);
+        let mut sift = false;
+        for field in fields {
+            let name = field.name.as_bytes();
+            if may_be_known(name) {
+                sift |= facts.take(name, field.value)?;
             }
-            if facts.take(field, policy)? {
-                headers.push(Header {
-                    name: RStr::from_str(field.name),
-                    value: RSlice::from_slice(trim(field.value)),
-                });
-            }
+            sift |= has_underscore(name);
         }
-        if !buf[..end].ends_with(b"\r\n") {
-            return Ok(None);
+        if sift {
+            leave_out(headers, policy)?;
         }
-        Ok(Some((facts, end)))
+        Ok(facts)
     }
 
-    /// Looks at one field; answers whether the application gets it.
-    fn take(&mut self, field: &httparse::Header<'b>, policy: &Policy) -> Result<bool, Reject> {
-        let (name, value) = (field.name, trim(field.value));
-        let is = |other: &str| name.eq_ignore_ascii_case(other);
-        if is("host") {
-            once(&mut self.host, value, "Host")?;
-        } else if is("content-length") {
-            once(&mut self.content_length, value, "Content-Length")?;
-        } else if is("transfer-encoding") {
-            once(&mut self.transfer_encoding, value, "Transfer-Encoding")?;
-        } else if is("connection") {
-            self.take_connection(value);
-        } else if is("upgrade") {
-            self.upgrade = true;
-        } else if is("expect") {
-            if value.eq_ignore_ascii_case(b"100-continue") {
-                self.expect_continue = true;
-            } else {
-                self.expect_other = true;
+    /// Takes a field of the server's own concern; answers whether it is one that the application does not get.
+    #[inline(never)]
+    fn take(&mut self, name: &[u8], value: &'b [u8]) -> Result<bool, Reject> {
+        let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
+        match name.len() {
+            4 if is(b"host") => once(&mut self.host, value, "Host")?,
+            5 if is(b"proxy") => return Ok(true),
+            6 if is(b"expect") => self.take_expect(value),
+            7 if is(b"upgrade") => self.upgrade = true,
+            10 if is(b"connection") => self.take_connection(value),
+            12 if is(b"content-type") => once(&mut self.content_type, value, "Content-Type")?,
+            14 if is(b"content-length") => once(&mut self.content_length, value, "Content-Length")?,
+            17 if is(b"transfer-encoding") => {
+                once(&mut self.transfer_encoding, value, "Transfer-Encoding")?;
             }
-        } else if is("content-type") {
-            if self.content_type {
-                return Err(Reject::bad("more than one Content-Type"));
-            }
-            self.content_type = true;
-        } else if is("proxy") {
-            // It would become the variable HTTP_PROXY, which many libraries obey (CVE-2016-5385).
-            return Ok(false);
-        } else if memchr::memchr(b'_', name.as_bytes()).is_some() && !policy.forwards(name) {
-            return match policy.header_map {
-                HeaderMap::Drop => Ok(false),
-                HeaderMap::Dangerous => Ok(true),
-                HeaderMap::Refuse => {
-                    Err(Reject::bad("a field's name has an underscore").with(name.as_bytes()))
-                }
-            };
+            _ => {}
         }
-        Ok(true)
+        Ok(false)
+    }
+
+    fn take_expect(&mut self, value: &[u8]) {
+        if value.eq_ignore_ascii_case(b"100-continue") {
+            self.expect_continue = true;
+        } else {
+            self.expect_other = true;
+        }
     }
 
     /// The options of one Connection line. One that is no token could be a `close` that somebody else understands.
     fn take_connection(&mut self, value: &[u8]) {
+        if value == b"keep-alive" {
+            self.connection.keep_alive = true;
+            return;
+        }
         for option in value.split(|octet| *octet == b',').map(trim) {
             if option.eq_ignore_ascii_case(b"close") {
                 self.connection.close = true;
@@ -174,6 +164,43 @@ impl<'b> Facts<'b> {
     }
 }
 
+/// Whether each field is within its limit, with its line end.
+#[cold]
+fn are_short(buf: &[u8], fields: &[httparse::Header<'_>], end: usize, policy: &Policy) -> bool {
+    let begins = fields.iter().map(|field| offset(buf, field.name));
+    let ends = begins.clone().skip(1).chain([end]);
+    begins.zip(ends).all(|(begin, end)| end - begin <= policy.field_max())
+}
+
+/// Whether a name has the length and the first letter of one that [`Facts::take`] knows: most have not.
+#[inline]
+fn may_be_known(name: &[u8]) -> bool {
+    let first = name.first().map_or(0, |first| first | 0x20);
+    KNOWN_FIRST.get(name.len()).is_some_and(|known| *known == first)
+}
+
+/// Removes what the application does not get: fields that it could take for others.
+#[cold]
+fn leave_out(headers: &mut Vec<Header<'_>>, policy: &Policy) -> Result<(), Reject> {
+    let ambiguous = |field: &Header<'_>| {
+        has_underscore(field.name.as_bytes()) && !policy.forwards(field.name.as_str())
+    };
+    // Proxy would become the variable HTTP_PROXY, which many libraries obey (CVE-2016-5385).
+    headers.retain(|field| !field.is("proxy"));
+    match policy.header_map {
+        HeaderMap::Dangerous => {}
+        HeaderMap::Drop => headers.retain(|field| !ambiguous(field)),
+        HeaderMap::Refuse => {
+            if let Some(field) = headers.iter().find(|field| ambiguous(field)) {
+                return Err(
+                    Reject::bad("a field's name has an underscore").with(field.name.as_bytes())
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Takes the value of a field that there may be once.
 fn once<'b>(
     place: &mut Option<&'b [u8]>,
@@ -213,12 +240,12 @@ fn is_registered(coding: &[u8]) -> bool {
         .any(|known| coding.eq_ignore_ascii_case(known.as_bytes()))
 }
 
-/// Where a slice of the buffer begins in it.
-fn offset(buf: &[u8], part: &str) -> usize {
+/// Where a part of the buffer begins in it.
+pub(super) fn offset(buf: &[u8], part: &str) -> usize {
     (part.as_ptr() as usize).wrapping_sub(buf.as_ptr() as usize)
 }
 
-/// How many fields are parsed without an allocation: more than browsers send.
-const SLOTS: usize = 32;
+/// The first letter of the name of each length that [`Facts::take`] knows.
+const KNOWN_FIRST: [u8; 18] = *b"    hpeu  c c c  t";
 /// The largest Content-Length that is taken: file offsets and sums of lengths stay within 63 bits.
 const LENGTH_MAX: u64 = i64::MAX as u64;

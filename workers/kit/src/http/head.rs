@@ -1,8 +1,12 @@
 //! The head of a request: what it means, or how it is refused.
 
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use httparse::Status;
 use worker_api::{Header, Version};
 
-use super::fields::Facts;
+use super::fields::{Facts, offset};
 use super::policy::{LEADING_LINES_MAX, Policy};
 use super::reject::Reject;
 use super::request_line::RequestLine;
@@ -75,40 +79,64 @@ pub fn parse_head<'b>(
     policy: &Policy,
     headers: &mut Vec<Header<'b>>,
 ) -> Result<Option<Head<'b>>, Reject> {
-    headers.clear();
-    match parse(buf, policy, headers) {
-        Ok(Some(head)) => Ok(Some(head)),
-        Ok(None) => explain(buf, policy, None),
-        Err(reject) => explain(buf, policy, Some(reject)),
+    let start = skip_empty_lines(buf);
+    let mut slots = [const { MaybeUninit::uninit() }; SLOTS];
+    let mut request = httparse::Request::new(&mut []);
+    if let Ok(Status::Complete(len)) = request.parse_with_uninit_headers(&buf[start..], &mut slots)
+        && let Some(line) = RequestLine::of(&request, policy)
+        && offset(buf, line.method) == start
+        && let Ok(head) =
+            understand(buf, start..start + len, line, request.headers, policy, headers)
+    {
+        return Ok(Some(head));
     }
+    parse_carefully(buf, start, policy, headers)
 }
 
-/// The path of a good request. What is found wrong with lines here is only a hint: [`explain`] has the last word.
-fn parse<'b>(
+/// Parses a head that the quick way did not take: because it is not whole, is wrong, or is unusual. The first line
+/// that breaks a rule is what is wrong, else what the lines mean together; so the refusal does not depend on how much of
+/// the head came at once.
+#[cold]
+fn parse_carefully<'b>(
     buf: &'b [u8],
+    start: usize,
     policy: &Policy,
     headers: &mut Vec<Header<'b>>,
 ) -> Result<Option<Head<'b>>, Reject> {
-    let start = skip_empty_lines(buf);
-    let Some(line_len) = memchr::memchr(b'\n', &buf[start..]) else { return Ok(None) };
-    let Some((b'\r', line)) = buf[start..start + line_len].split_last() else { return Ok(None) };
-    if line.len() > policy.line_max() {
+    let mut scan = HeadScan::new();
+    if scan.scan_lines(buf, policy)? == Scan::Incomplete {
         return Ok(None);
     }
-    let line = RequestLine::parse(line, policy)?;
+    let malformed = || Reject::bad("the head is malformed");
+    let line_len = memchr::memchr(b'\r', &buf[start..]).ok_or_else(malformed)?;
+    let line = RequestLine::parse(&buf[start..start + line_len], policy)?;
+    let fields_begin = start + line_len + 2;
+    let mut slots = vec![httparse::EMPTY_HEADER; scan.fields()];
+    match httparse::parse_headers(&buf[fields_begin..], &mut slots) {
+        Ok(Status::Complete((len, fields))) => {
+            understand(buf, start..fields_begin + len, line, fields, policy, headers).map(Some)
+        }
+        // The scan took lines as folded; `normalize` was to unfold them.
+        _ => Err(malformed()),
+    }
+}
+
+/// What valid lines mean together.
+#[inline]
+fn understand<'b>(
+    buf: &'b [u8],
+    head: Range<usize>,
+    line: RequestLine<'b>,
+    fields: &[httparse::Header<'b>],
+    policy: &Policy,
+    headers: &mut Vec<Header<'b>>,
+) -> Result<Head<'b>, Reject> {
+    let facts = Facts::collect(buf, head.clone(), fields, policy, headers)?;
     let target = Target::parse(line.method, line.target)?;
-    let Some((facts, len)) =
-        Facts::collect(buf, start + line_len + 1, line.version, policy, headers)?
-    else {
-        return Ok(None);
-    };
-    if len > policy.head_max() {
-        return Ok(None);
-    }
     let host = facts.host(line.version)?;
     let framing = facts.framing(line.version, policy)?;
-    Ok(Some(Head {
-        len,
+    Ok(Head {
+        len: head.end,
         method: line.method,
         target: line.target,
         path: target.path,
@@ -119,21 +147,7 @@ fn parse<'b>(
         connection: facts.connection(line.version),
         expect_continue: facts.expect_continue(line.version)? && framing != Framing::None,
         absolute_scheme: target.scheme,
-    }))
-}
-
-/// What is wrong with a head that was not accepted: the first line that breaks a rule, else what its meaning breaks.
-/// So the answer does not depend on how much of the head came at once.
-#[cold]
-fn explain<'b>(
-    buf: &[u8],
-    policy: &Policy,
-    reject: Option<Reject>,
-) -> Result<Option<Head<'b>>, Reject> {
-    match HeadScan::new().scan_lines(buf, policy)? {
-        Scan::Incomplete => Ok(None),
-        Scan::Complete => Err(reject.unwrap_or(Reject::bad("the head is malformed"))),
-    }
+    })
 }
 
 /// How many octets of empty lines precede the request line (RFC 9112 2.2).
@@ -175,6 +189,9 @@ pub fn normalize(buf: &mut [u8], policy: &Policy) {
         at = end + 1;
     }
 }
+
+/// How many fields the quick way takes: the default of `limit_request_fields`.
+const SLOTS: usize = 100;
 
 #[cfg(test)]
 mod tests {

@@ -12,6 +12,8 @@
 //! | [`proxy`] | the PROXY protocol, versions 1 and 2 | its specification |
 //! | [`forwarded`] | which peers are believed, and what they may say | gunicorn's settings |
 //!
+//! The feature `cases` adds `cases`: raw requests with what becomes of them, for tests of this layer and of servers.
+//!
 //! # How a connection uses it
 //!
 //! 1. [`proxy::parse_proxy`] once, where the setting asks for it.
@@ -30,6 +32,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(any(test, feature = "cases"))]
+pub mod cases;
 pub mod date;
 pub mod forwarded;
 pub mod proxy;

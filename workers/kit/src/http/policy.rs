@@ -100,4 +100,4 @@ pub const LINE_MAX: usize = 1 << 20;
 /// The longest head whatever the settings say: a connection buffers it whole.
 pub const HEAD_MAX: usize = 8 << 20;
 /// How many empty lines before a request line are skipped (RFC 9112 2.2 asks for at least one).
-pub(super) const LEADING_LINES_MAX: usize = 4;
+pub(super) const LEADING_LINES_MAX: usize = 1;

@@ -15,6 +15,17 @@ pub(super) struct RequestLine<'b> {
 }
 
 impl<'b> RequestLine<'b> {
+    /// What httparse has found to be a request line, where it is one here too.
+    #[inline]
+    pub(super) fn of(request: &httparse::Request<'_, 'b>, policy: &Policy) -> Option<Self> {
+        let method = request.method?;
+        let target = request.path?.as_bytes();
+        let version = if request.version? == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
+        let valid = is_visible(target)
+            && (is_conventional(method) || policy.permit_unconventional_http_method);
+        valid.then_some(Self { method, target, version })
+    }
+
     /// Parses a line without its line end: three parts with one space between each.
     pub(super) fn parse(line: &'b [u8], policy: &Policy) -> Result<Self, Reject> {
         let malformed =
@@ -25,35 +36,41 @@ impl<'b> RequestLine<'b> {
             return Err(malformed());
         }
         let target = &line[first + 1..last];
+        if !is_visible(target) {
+            return Err(
+                Reject::bad("the target is empty or has an octet that no URI has").with(target)
+            );
+        }
         Ok(Self {
             method: method(&line[..first], policy)?,
-            target: visible(target)?,
+            target,
             version: version(&line[last + 1..], policy)?,
         })
     }
 }
 
-/// A method is any token (RFC 9110 9.1); gunicorn takes only those that look like the registered ones.
+/// A method is any token (RFC 9110 9.1); as in gunicorn only those are taken that look like the registered ones.
 fn method<'b>(octets: &'b [u8], policy: &Policy) -> Result<&'b str, Reject> {
     let method = std::str::from_utf8(octets).unwrap_or_default();
     if !is_token(method.as_bytes()) {
         return Err(Reject::bad("the method is no token").with(octets));
     }
-    let unconventional = !(3..=20).contains(&octets.len())
-        || octets.iter().any(|octet| octet.is_ascii_lowercase() || *octet == b'#');
-    if unconventional && !policy.permit_unconventional_http_method {
+    if !is_conventional(method) && !policy.permit_unconventional_http_method {
         return Err(Reject::new(405, "an unconventional method").with(octets));
     }
     Ok(method)
 }
 
+fn is_conventional(method: &str) -> bool {
+    let odd = |octet: u8| octet.is_ascii_lowercase() || octet == b'#';
+    (3..=20).contains(&method.len()) && !method.bytes().any(odd)
+}
+
 /// A target has visible ASCII only; what else a URI may have is percent-encoded (RFC 3986 2).
-fn visible(target: &[u8]) -> Result<&[u8], Reject> {
+fn is_visible(target: &[u8]) -> bool {
+    // Without an early end, so that many octets are looked at at once.
     let visible = |all: bool, octet: &u8| all & (octet.wrapping_sub(b'!') <= b'~' - b'!');
-    if target.is_empty() || !target.iter().fold(true, visible) {
-        return Err(Reject::bad("the target is empty or has an octet that no URI has").with(target));
-    }
-    Ok(target)
+    !target.is_empty() && target.iter().fold(true, visible)
 }
 
 /// `HTTP/` and two single digits (RFC 9112 2.3). A higher minor version is treated as 1.1 (RFC 9110 6.2).

@@ -47,6 +47,11 @@ impl HeadScan {
         !self.started && self.searched == self.line_start
     }
 
+    /// How many fields have come.
+    pub(super) fn fields(&self) -> usize {
+        self.fields
+    }
+
     /// Looks at what has come since the last call.
     pub fn advance(&mut self, buf: &[u8], policy: &Policy) -> Result<Scan, Reject> {
         if self.searched == 0 && is_small_and_whole(buf, policy) {

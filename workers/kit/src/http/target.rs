@@ -1,6 +1,7 @@
 //! The forms of a request target (RFC 9112 3.2), and the grammar of an authority (RFC 3986 3.2).
 
 use super::reject::Reject;
+use super::tokens::is_host_char;
 
 /// What a request target says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,6 +36,10 @@ impl<'b> Target<'b> {
 
 /// Checks `uri-host [":" port]`: what a Host field or an authority without user information may be.
 pub(super) fn check_authority(authority: &[u8]) -> Result<&str, Reject> {
+    // Most are plain names, without a port.
+    if authority.iter().all(|octet| is_host_char(*octet)) {
+        return Ok(std::str::from_utf8(authority).unwrap_or_default());
+    }
     let malformed = || Reject::bad("the authority is not `host` or `host:port`").with(authority);
     let text = std::str::from_utf8(authority).map_err(|_| malformed())?;
     let (host, port) = split_port(text).ok_or_else(malformed)?;
@@ -64,6 +69,10 @@ fn absolute<'b>(method: &str, target: &'b [u8]) -> Result<Target<'b>, Reject> {
             Reject::bad("the target is in none of the forms that the method may have").with(target)
         );
     };
+    let rest = &target[colon + 3..];
+    let end =
+        rest.iter().position(|octet| matches!(octet, b'/' | b'?' | b'#')).unwrap_or(rest.len());
+    let authority = check_authority(&rest[..end])?;
     let scheme = match &target[..colon] {
         name if name.eq_ignore_ascii_case(b"http") => "http",
         name if name.eq_ignore_ascii_case(b"https") => "https",
@@ -72,10 +81,6 @@ fn absolute<'b>(method: &str, target: &'b [u8]) -> Result<Target<'b>, Reject> {
         }
         _ => return Err(Reject::bad("the target's scheme is malformed").with(target)),
     };
-    let rest = &target[colon + 3..];
-    let end =
-        rest.iter().position(|octet| matches!(octet, b'/' | b'?' | b'#')).unwrap_or(rest.len());
-    let authority = check_authority(&rest[..end])?;
     if split_port(authority).is_none_or(|(host, _)| host.is_empty()) {
         return Err(Reject::bad("the target names no host").with(target));
     }
@@ -92,12 +97,13 @@ fn absolute<'b>(method: &str, target: &'b [u8]) -> Result<Target<'b>, Reject> {
 /// Splits at the first `?`; what follows a `#` is left out: it is not for servers (RFC 3986 3.5), yet some clients
 /// send it.
 fn path_and_query(target: &[u8]) -> (&[u8], &[u8]) {
-    let target = match memchr::memchr(b'#', target) {
-        Some(at) => &target[..at],
-        None => target,
-    };
-    match memchr::memchr(b'?', target) {
-        Some(at) => (&target[..at], &target[at + 1..]),
+    let whole = |target: &'_ [u8]| memchr::memchr(b'#', target).unwrap_or(target.len());
+    match memchr::memchr2(b'?', b'#', target) {
+        Some(at) if target[at] == b'?' => {
+            let query = &target[at + 1..];
+            (&target[..at], &query[..whole(query)])
+        }
+        Some(at) => (&target[..at], b""),
         None => (target, b""),
     }
 }
@@ -134,7 +140,7 @@ fn is_reg_name(host: &[u8]) -> bool {
             [b'%', high, low, rest @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
                 rest
             }
-            [octet, rest @ ..] if is_unreserved_or_sub_delim(*octet) => rest,
+            [octet, rest @ ..] if is_host_char(*octet) => rest,
             _ => return false,
         }
     }
@@ -147,19 +153,10 @@ fn is_ip_literal(literal: &str) -> bool {
     }
     let Some(future) = literal.strip_prefix(['v', 'V']) else { return false };
     future.split_once('.').is_some_and(|(version, address)| {
-        let valid = |octet: u8| is_unreserved_or_sub_delim(octet) || octet == b':';
+        let valid = |octet: u8| is_host_char(octet) || octet == b':';
         !version.is_empty()
             && version.bytes().all(|octet| octet.is_ascii_hexdigit())
             && !address.is_empty()
             && address.bytes().all(valid)
     })
-}
-
-const fn is_unreserved_or_sub_delim(octet: u8) -> bool {
-    octet.is_ascii_alphanumeric()
-        || matches!(octet, b'-' | b'.' | b'_' | b'~')
-        || matches!(
-            octet,
-            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
-        )
 }

@@ -2,24 +2,7 @@
 
 /// Whether the octet may stand in a token (RFC 9110 5.6.2).
 pub(super) const fn is_token_char(octet: u8) -> bool {
-    octet.is_ascii_alphanumeric()
-        || matches!(
-            octet,
-            b'!' | b'#'
-                | b'$'
-                | b'%'
-                | b'&'
-                | b'\''
-                | b'*'
-                | b'+'
-                | b'-'
-                | b'.'
-                | b'^'
-                | b'_'
-                | b'`'
-                | b'|'
-                | b'~'
-        )
+    CLASSES[octet as usize] & TOKEN != 0
 }
 
 /// Whether it is a token: one character at least, all of them permitted.
@@ -30,6 +13,33 @@ pub(super) fn is_token(text: &[u8]) -> bool {
 /// Whether the octet may stand in a field value: visible, space, tab, or above ASCII (RFC 9110 5.5).
 pub(super) const fn is_value_char(octet: u8) -> bool {
     octet == b'\t' || (octet >= b' ' && octet != 0x7f)
+}
+
+/// Whether the octet may stand for itself in a host's name: `unreserved` and `sub-delims` (RFC 3986 2.2, 2.3).
+pub(super) const fn is_host_char(octet: u8) -> bool {
+    CLASSES[octet as usize] & HOST != 0
+}
+
+/// Whether there is an underscore in it; eight octets at a time, for it is asked of every field.
+pub(super) fn has_underscore(name: &[u8]) -> bool {
+    let both = match name.len() {
+        0..4 => return name.contains(&b'_'),
+        4..8 => name.first_chunk::<4>().zip(name.last_chunk::<4>()).map(|(first, last)| {
+            [u32::from_le_bytes(*first).into(), u32::from_le_bytes(*last).into()]
+        }),
+        _ => name
+            .first_chunk::<8>()
+            .zip(name.last_chunk::<8>())
+            .map(|(first, last)| [u64::from_le_bytes(*first), u64::from_le_bytes(*last)]),
+    };
+    // A zero octet where there was an underscore, and then the usual way to find one.
+    let has = |word: u64| {
+        let word = word ^ UNDERSCORES;
+        word.wrapping_sub(ONES) & !word & (ONES << 7) != 0
+    };
+    let [first, last] = both.unwrap_or_default();
+    let middle = || name.as_chunks::<8>().0.iter().any(|word| has(u64::from_le_bytes(*word)));
+    has(first) | has(last) || (name.len() > 16 && middle())
 }
 
 /// The text without the spaces and tabs around it: no other octet counts as white space (RFC 9110 5.6.3).
@@ -50,4 +60,83 @@ pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
     }
     let add = |sum: u64, digit: &u8| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0'));
     Some(digits.iter().fold(0, add))
+}
+
+/// One in each octet.
+const ONES: u64 = u64::from_le_bytes([1; 8]);
+/// An underscore in each octet.
+const UNDERSCORES: u64 = u64::from_le_bytes([b'_'; 8]);
+const TOKEN: u8 = 1;
+const HOST: u8 = 2;
+
+/// The classes that each octet is in.
+static CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut octet = 0;
+    while octet < 256 {
+        let alphanumeric = (octet as u8).is_ascii_alphanumeric();
+        let both = matches!(
+            octet as u8,
+            b'!' | b'$' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'_' | b'~'
+        );
+        let token = matches!(octet as u8, b'#' | b'%' | b'^' | b'`' | b'|');
+        let host = matches!(octet as u8, b'(' | b')' | b',' | b';' | b'=');
+        if alphanumeric || both || token {
+            classes[octet] |= TOKEN;
+        }
+        if alphanumeric || both || host {
+            classes[octet] |= HOST;
+        }
+        octet += 1;
+    }
+    classes
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_classes_are_those_of_the_grammars() {
+        let text = |class: fn(u8) -> bool| -> String {
+            (0..=255)
+                .filter(|octet| class(*octet) && !octet.is_ascii_alphanumeric())
+                .map(char::from)
+                .collect()
+        };
+        assert_eq!(text(is_token_char), "!#$%&'*+-.^_`|~");
+        assert_eq!(text(is_host_char), "!$&'()*+,-.;=_~");
+        assert!(
+            (b'a'..=b'z')
+                .chain(b'A'..=b'Z')
+                .chain(b'0'..=b'9')
+                .all(|o| is_token_char(o) && is_host_char(o))
+        );
+    }
+
+    #[test]
+    fn an_underscore_is_found_wherever_it_stands() {
+        for len in 0..40 {
+            let mut name = vec![b'-'; len];
+            assert!(!has_underscore(&name));
+            for at in 0..len {
+                name[at] = b'_';
+                assert!(has_underscore(&name), "{len} {at}");
+                // Octets that differ from it in one bit.
+                name[at] = [b'^', b'\x7f', b'O', 0xdf][at % 4];
+                assert!(!has_underscore(&name), "{len} {at}");
+                name[at] = b'-';
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_are_digits_and_nothing_else() {
+        assert_eq!(decimal(b"007"), Some(7));
+        assert_eq!(decimal(b"18446744073709551615"), Some(u64::MAX));
+        assert_eq!(decimal(b"18446744073709551616"), Some(u64::MAX));
+        for text in [&b""[..], b"+1", b"-0", b"1 2", b"0x5", b"1_0", b"5.0", b"\xb2"] {
+            assert_eq!(decimal(text), None, "{}", text.escape_ascii());
+        }
+    }
 }

@@ -1,0 +1,141 @@
+//! A worker class with one thread for each connection: the server that everybody understands, and a good one where a
+//! few hundred clients talk to an application that computes or blocks.
+//!
+//! The main thread accepts, gives the sign of life and hears signals. A connection's thread does everything else for
+//! it, waits included, so no request waits for another. `worker_connections` bounds the threads: beyond it, clients
+//! wait in the listener's queue, where other workers find them.
+
+mod connection;
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use kit::config::Config;
+use kit::{Acceptor, Base, Connection, blocking, clock, socket};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use worker_api::{Abilities, Counter, Failure, Host, Result, Worker, WorkerContext, WorkerFactory};
+
+use crate::connection::Shared;
+
+worker_api::export_worker_class!(Threaded);
+
+/// The worker: one in each process, used on its main thread.
+pub struct Threaded {
+    base: Base,
+    shared: Arc<Shared>,
+}
+
+impl WorkerFactory for Threaded {
+    const NAME: &'static str = "threaded";
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+    const DESCRIPTION: &'static str = "a thread for each connection";
+    const ABILITIES: Abilities = Abilities::THREADS;
+
+    fn setup(host: &Host) -> Result<()> {
+        Config::read(host).map(drop)
+    }
+
+    fn new(context: WorkerContext) -> Result<Self> {
+        let base = Base::new(context, true)?;
+        let shared = Shared::new(Arc::clone(&base.kit), base.app.clone())
+            .map_err(|error| Failure::io("the threaded worker has no bell", &error))?;
+        Ok(Self { base, shared })
+    }
+}
+
+impl Worker for Threaded {
+    fn init_process(&self) -> Result<()> {
+        self.base.host.count(Counter::SLOTS, self.base.kit.config.worker_connections as i64);
+        self.base.app.init_worker(blocking::runtime(self.base.host.clone()))
+    }
+
+    fn run(&self) -> Result<()> {
+        while self.base.host.alive() {
+            self.base.tick();
+            let room = self.shared.open() < self.base.kit.config.worker_connections;
+            let acceptors = if room { &self.base.acceptors[..] } else { &[] };
+            self.turn(acceptors).map_err(|error| Failure::io("cannot wait", &error))?;
+        }
+        self.finish().map_err(|error| Failure::io("cannot wait for the last requests", &error))
+    }
+}
+
+impl Threaded {
+    /// One wait, and what it brings: signals, the end of a thread, connections.
+    fn turn(&self, acceptors: &[Acceptor]) -> io::Result<()> {
+        let ready = wait(self.base.host.wake_descriptor(), self.shared.bell(), acceptors)?;
+        self.shared.hear();
+        self.base.host.deliver_signals();
+        for acceptor in acceptors.iter().filter(|acceptor| ready.contains(&acceptor.fd())) {
+            self.accept(acceptor);
+        }
+        Ok(())
+    }
+
+    /// Takes one connection; whether another may be waiting. One at a time, so that workers share a crowd.
+    fn accept(&self, acceptor: &Acceptor) -> bool {
+        match acceptor.accept() {
+            Ok(accepted) => {
+                self.base.host.count(Counter::ACCEPTED, 1);
+                self.start(Connection::new(&self.base.kit, accepted));
+                true
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            Err(error) if socket::is_passing(&error) => true,
+            Err(error) => {
+                tracing::warn!("cannot accept a connection: {error}");
+                // No descriptor or no memory is left: a moment's rest, so that this does not spin.
+                thread::sleep(REST);
+                false
+            }
+        }
+    }
+
+    fn start(&self, connection: Box<Connection>) {
+        let opened = self.shared.enter();
+        let body = move || opened.serve(connection);
+        if let Err(error) = thread::Builder::new().name("connection".to_owned()).spawn(body) {
+            tracing::warn!("no thread for a connection, which is closed: {error}");
+        }
+    }
+
+    /// A graceful end: whoever waits in the queue is served, then the listeners are closed, then the threads finish.
+    fn finish(&self) -> io::Result<()> {
+        self.base.kit.drain();
+        let deadline_ns = self.base.graceful_deadline_ns();
+        let in_time = || deadline_ns == 0 || clock::now_ns() < deadline_ns;
+        for acceptor in &self.base.acceptors {
+            while in_time() && self.accept(acceptor) {}
+        }
+        self.base.host.close_listeners();
+        while self.shared.open() > 0 && in_time() {
+            self.base.tick();
+            self.turn(&[])?;
+        }
+        Ok(())
+    }
+}
+
+/// Waits for at most a second, which is when the next sign of life is due; answers the descriptors that are ready.
+fn wait(wake: RawFd, bell: impl AsFd, acceptors: &[Acceptor]) -> io::Result<Vec<RawFd>> {
+    let bell = bell.as_fd();
+    let descriptors = [socket::borrow(wake), bell].into_iter();
+    let descriptors = descriptors.chain(acceptors.iter().map(|a| socket::borrow(a.fd())));
+    let mut polled: Vec<PollFd<'_>> =
+        descriptors.map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN)).collect();
+    match poll(&mut polled, PollTimeout::from(WAIT_MAX_MS)) {
+        Ok(_) | Err(Errno::EINTR) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let ready = polled.iter().filter(|descriptor| descriptor.any().unwrap_or(false));
+    Ok(ready.map(|descriptor| descriptor.as_fd().as_raw_fd()).collect())
+}
+
+/// The longest wait of the main thread.
+const WAIT_MAX_MS: u16 = 1000;
+/// The rest where a connection cannot be accepted for want of something.
+const REST: Duration = Duration::from_millis(50);

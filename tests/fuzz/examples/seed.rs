@@ -1,0 +1,38 @@
+//! Writes the seed corpus: the table of cases for heads and chunked bodies, and PROXY headers of each kind.
+
+use std::path::Path;
+use std::{fs, io};
+
+use kit::http::cases::CASES;
+
+fn main() -> io::Result<()> {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    let cases: Vec<&[u8]> = CASES.iter().copied().flatten().map(|case| case.bytes).collect();
+    let chunked = cases.iter().filter_map(|octets| octets.strip_prefix(CHUNKED_HEAD));
+    write(&corpus.join("head"), cases.iter().copied())?;
+    write(&corpus.join("chunked"), chunked)?;
+    write(&corpus.join("proxy"), PROXY.iter().copied())
+}
+
+fn write<'o>(folder: &Path, seeds: impl Iterator<Item = &'o [u8]>) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    for (number, octets) in seeds.enumerate() {
+        fs::write(folder.join(format!("seed-{number:03}")), octets)?;
+    }
+    Ok(())
+}
+
+/// What the target `chunked` puts in front of its input.
+const CHUNKED_HEAD: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+const PROXY: &[&[u8]] = &[
+    b"GET / HTTP/1.1\r\n",
+    b"PROXY TCP4 192.0.2.1 198.51.100.7 40000 443\r\nGET",
+    b"PROXY TCP6 2001:db8::1 2001:db8::2 40000 443\r\n",
+    b"PROXY UNKNOWN\r\n",
+    b"PROXY UNKNOWN ffff:f...f:ffff ffff:f...f:ffff 65535 65535\r\n",
+    b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00",
+    b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x01\xc6\x33\x64\x07\x9c\x40\x01\xbb",
+    b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x13\xc0\x00\x02\x01\xc6\x33\x64\x07\x9c\x40\x01\xbb\x04\x00\x04abcd",
+    b"\r\n\r\n\0\r\nQUIT\n\x21\x21\x00\x24\
+      \x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x02\x9c\x40\x01\xbb",
+];

@@ -1,0 +1,27 @@
+//! PROXY headers: never beyond what is there, and a part of a header never means something else than the whole.
+
+#![no_main]
+
+use kit::http::proxy::{ProxyHeader, ProxyProtocol, parse_proxy};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|octets: &[u8]| {
+    for protocol in [ProxyProtocol::V1, ProxyProtocol::V2, ProxyProtocol::Auto] {
+        let whole = parse_proxy(octets, protocol, true);
+        if let Ok(Some((len, header))) = whole {
+            assert!(len <= octets.len().min(16 + 4096));
+            assert_eq!(len == 0, header == ProxyHeader::Absent);
+        }
+        for len in 0..octets.len().min(64) {
+            match parse_proxy(&octets[..len], protocol, true) {
+                Ok(None) => {}
+                Ok(decided) => assert_eq!(Ok(decided), whole),
+                Err(refused) => {
+                    assert_eq!(Some(refused.status), whole.as_ref().err().map(|r| r.status))
+                }
+            }
+        }
+        let stranger = parse_proxy(octets, protocol, false);
+        assert!(matches!(stranger, Ok(None | Some((0, ProxyHeader::Absent))) | Err(_)));
+    }
+});
