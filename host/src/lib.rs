@@ -14,6 +14,7 @@
 //! | [`plugin`] | worker classes and applications on the host's side of the ABI | molds, workers |
 //! | [`worker`] | a worker's slot, signals, tie to the arbiter | workers |
 //! | [`scoreboard`] | shared memory: what each worker does | everywhere |
+//! | [`status`] | Prometheus, StatsD and the status page, from the scoreboard | a process of its own |
 //! | [`message`] | what arbiter, molds and workers say to each other | everywhere |
 //! | [`similar`] | how alike two words are, for "did you mean" | everywhere |
 //! | [`process`], [`privileges`], [`signals`], [`clock`] | system calls, each in one place | everywhere |
@@ -39,5 +40,6 @@ pub mod serve;
 pub mod settings;
 pub mod signals;
 pub mod similar;
+pub mod status;
 pub mod systemd;
 pub mod worker;

@@ -201,6 +201,14 @@ pub fn memory_kib(pid: u32) -> Option<u64> {
     Some(pages * PAGE_KIB)
 }
 
+/// Memory of a process in KiB with its part of what it shares with others (`Pss`); nothing where the
+/// kernel lets only root or the same user see that.
+pub fn shared_memory_kib(pid: u32) -> Option<u64> {
+    let text = read_small(&format!("/proc/{pid}/smaps_rollup"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
 /// The name of a process's program, for the log.
 pub fn name_of(pid: u32) -> Option<String> {
     read_small(&format!("/proc/{pid}/comm")).map(|name| name.trim().to_owned())

@@ -10,7 +10,7 @@ use super::Arbiter;
 use super::generation::{Generation, MoldStage, WorkerHandle, WorkerStage};
 use crate::clock;
 use crate::message::{FromMold, FromWorker, Loaded, Received};
-use crate::scoreboard::Scoreboard;
+use crate::scoreboard::{Event, Scoreboard};
 
 impl Arbiter {
     /// Takes what the mold of a generation has said.
@@ -127,6 +127,7 @@ impl Generation {
                 worker.kill_at_ns = None;
                 tracing::info!("Booted worker with pid: {sender}");
                 self.boot_succeeded();
+                scoreboard.ledger().count(Event::WorkerReady);
             }
             // It was told to end before this was heard, and may have accepted connections.
             FromWorker::Ready { .. } if worker.stage == WorkerStage::Draining => {
@@ -141,6 +142,7 @@ impl Generation {
                 if !worker.wants_to_retire && worker.stage == WorkerStage::Ready {
                     tracing::info!("Worker {sender} is to be replaced: {reason}");
                     worker.wants_to_retire = true;
+                    scoreboard.ledger().count(Event::WorkerRetired);
                 }
             }
         }

@@ -14,11 +14,13 @@
 //! | `stop` | the end, graceful or quick |
 //! | `upgrade` | another arbiter from another binary takes over (USR2) |
 //! | `requests` | what clients of the control socket ask |
+//! | `figures` | notes for those who watch, and the process that shows them |
 //!
 //! **Invariants:** one thread. No plugin is loaded, and nothing is parsed that comes from the
 //! network. Nothing in the loop waits for another process.
 
 mod death;
+mod figures;
 mod generation;
 mod messages;
 mod reap;
@@ -37,6 +39,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use death::OutOfMemory;
+use figures::StatusProcess;
 use generation::{Generation, Stage};
 use reload::ReloadRequest;
 use stop::Phase;
@@ -88,6 +91,7 @@ pub struct Arbiter {
     predecessor: Option<Predecessor>,
     successor: Option<Successor>,
     out_of_memory: OutOfMemory,
+    status: StatusProcess,
 
     /// In the order of their making: at most one is booting and one serving.
     generations: Vec<Generation>,
@@ -135,6 +139,7 @@ impl Arbiter {
         let signals = SignalInbox::install(signals::HEARD).map_err(system("signal handlers"))?;
         let access_buffers = AccessBuffers::map(SLOTS_MAX).map_err(system("memory for logs"))?;
         let scoreboard = Scoreboard::new().map_err(system("the scoreboard"))?;
+        log.count_in(scoreboard.ledger().log_lines());
         let predecessor = Predecessor::from_environment();
         let mut inherited = Inherited::from_environment();
         process::clear_environment(Inherited::VARIABLES);
@@ -163,6 +168,7 @@ impl Arbiter {
             predecessor,
             successor: None,
             out_of_memory: OutOfMemory::find(),
+            status: StatusProcess::default(),
             generations: Vec::new(),
             generations_made: 0,
             workers_made: 0,
@@ -192,6 +198,8 @@ impl Arbiter {
             self.promote_when_ready();
             self.supply_workers();
             self.finish_reloads();
+            self.supply_status();
+            self.note_figures();
             if let Some(status) = self.ended() {
                 break status;
             }
@@ -286,6 +294,7 @@ impl Arbiter {
             .chain(self.sources().map(|(_, descriptor, _)| descriptor.as_raw_fd()))
             .chain(self.signals.descriptors())
             .chain(self.control.descriptors())
+            .chain(self.status.descriptors())
             .collect();
         descriptors.sort_unstable();
         descriptors.dedup();

@@ -11,6 +11,7 @@ use crate::clock;
 use crate::message::Refusal;
 use crate::mold::CONFIG;
 use crate::process::{self, End};
+use crate::scoreboard::Event;
 use crate::worker::BOOT_ERROR;
 
 impl Arbiter {
@@ -30,6 +31,9 @@ impl Arbiter {
     fn on_end(&mut self, pid: Pid, end: End) {
         if self.successor.as_ref().is_some_and(|successor| successor.pid() == pid) {
             return self.on_successor_end(end);
+        }
+        if self.on_status_end(pid, end) {
+            return;
         }
         for index in 0..self.generations.len() {
             let generation = &mut self.generations[index];
@@ -68,6 +72,7 @@ impl Arbiter {
             }
             MoldStage::Loaded => {
                 let ended = end.describe();
+                self.scoreboard.ledger().count(Event::MoldDied);
                 tracing::warn!("Mold {} {ended}; another is made when it is needed", mold.pid);
             }
             MoldStage::Loading => {
@@ -79,6 +84,7 @@ impl Arbiter {
 
     /// The payload of a generation could not be loaded.
     fn on_load_failed(&mut self, index: usize, refusal: &Refusal) {
+        self.scoreboard.ledger().count(Event::BootFailed);
         let now_ns = clock::now_ns();
         let generation = &mut self.generations[index];
         match generation.stage {
@@ -125,6 +131,7 @@ impl Arbiter {
             });
             return self.on_boot_failed(index, &refusal);
         }
+        self.scoreboard.ledger().count(Event::WorkerDied);
         tracing::error!("Worker (pid: {pid}) {story}");
         // Somebody who kills workers is no sign that they are ill.
         let by_itself = !killed || out_of_memory;
@@ -135,6 +142,7 @@ impl Arbiter {
 
     /// A worker could not become ready.
     fn on_boot_failed(&mut self, index: usize, refusal: &Refusal) {
+        self.scoreboard.ledger().count(Event::BootFailed);
         let now_ns = clock::now_ns();
         let starting = !self.has_been_ready;
         let generation = &mut self.generations[index];

@@ -13,6 +13,7 @@ use crate::clock;
 use crate::control::{ClientId, Response};
 use crate::listener::{self, Listener};
 use crate::message::Refusal;
+use crate::scoreboard::Event;
 
 /// What somebody asked for.
 #[derive(Debug, Default)]
@@ -83,6 +84,8 @@ impl Arbiter {
             tracing::error!("The error log stays where it was: {error}");
         }
         self.move_pidfile(settings.pidfile.as_deref());
+        self.show_figures(&settings);
+        self.scoreboard.ledger().count(Event::Reloaded);
         self.workers_withdrawn = false;
         self.notifier.ready();
         self.control.open();
@@ -100,6 +103,7 @@ impl Arbiter {
         let waiting = std::mem::take(&mut generation.waiting);
         let limit_ns = clock::duration_ns(generation.settings.graceful_timeout);
         tracing::error!("Reload refused, generation {old} goes on: {}", refusal.reason);
+        self.scoreboard.ledger().count(Event::ReloadRefused);
         generation.retire(Signal::SIGTERM, limit_ns);
         for listener in self.listeners_left(old, id) {
             listener.stop_taking();
@@ -161,14 +165,20 @@ impl Arbiter {
         });
         if let Err(reason) = result {
             tracing::error!("Reload refused: {}", reason.trim_end());
+            self.scoreboard.ledger().count(Event::ReloadRefused);
             self.answer_refused(&waiting, reason.trim_end());
             self.notifier.ready();
         }
     }
 
     fn become_ready(&mut self, id: u32) {
+        let mut settings = None;
         if let Some(generation) = self.generation(id) {
             generation.stage = Stage::Serving;
+            settings = Some(Arc::clone(&generation.settings));
+        }
+        if let Some(settings) = settings {
+            self.show_figures(&settings);
         }
         self.has_been_ready = true;
         let listeners = self.listeners();

@@ -85,6 +85,7 @@ impl Arbiter {
 
     /// The last things before the process ends.
     pub(super) fn close(mut self) {
+        self.hide_figures();
         self.control.close();
         if let Some(pidfile) = self.pidfile.take() {
             pidfile.remove();

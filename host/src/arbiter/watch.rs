@@ -10,7 +10,7 @@ use super::death::{describe_requests, seconds};
 use super::generation::{Generation, MoldStage, Stage, WorkerHandle, WorkerStage};
 use super::stop::Phase;
 use crate::clock;
-use crate::scoreboard::SlotReader;
+use crate::scoreboard::{Event, SlotReader};
 
 impl Arbiter {
     /// When something may be due next.
@@ -33,7 +33,8 @@ impl Arbiter {
             Phase::Running | Phase::Stopping { .. } => None,
         };
         let of_clients = self.control.next_deadline();
-        of_generations.chain(of_phase).chain(of_clients).min()
+        let of_status = self.status.next_deadline();
+        of_generations.chain(of_phase).chain(of_clients).chain(of_status).min()
     }
 
     /// Does what is due.
@@ -122,6 +123,9 @@ impl Arbiter {
                 format!("it had not ended within {limit} (the setting graceful_timeout){busy}")
             }
         };
+        if silent {
+            self.scoreboard.ledger().count(Event::WorkerTimedOut);
+        }
         let gentle = silent || handle.stage == WorkerStage::Booting;
         handle.sentence = Some(reason);
         if gentle {

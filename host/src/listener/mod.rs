@@ -101,6 +101,11 @@ impl Listener {
         &self.address
     }
 
+    /// Whether it was opened for that address of the settings.
+    pub fn was_asked_for_by(&self, bind: &Bind) -> bool {
+        self.key == key_of(bind)
+    }
+
     /// Its file descriptor's number.
     pub fn descriptor(&self) -> RawFd {
         self.socket.as_raw_fd()
@@ -199,6 +204,11 @@ pub fn open_all(
             .map(Arc::new)
         })
         .collect()
+}
+
+/// Opens one listener that is not among those that workers accept from.
+pub fn open_one(bind: &Bind, settings: &Settings) -> Result<Listener, ListenError> {
+    open::open(bind, settings, 1)
 }
 
 /// The variable that hands `listeners` over to a new arbiter's binary.

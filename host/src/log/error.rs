@@ -9,7 +9,7 @@ use std::{
     io::{self, Write as _},
     os::fd::AsFd,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU8, Ordering},
     },
 };
@@ -26,6 +26,7 @@ use super::{
     escape,
     file::LogFile,
 };
+use crate::scoreboard::LogLines;
 use crate::settings::{LogFormat, LogLevel, LogTarget, Settings};
 
 /// The error log of this process. Forked processes go on with the copy they have.
@@ -40,6 +41,8 @@ pub struct ErrorLog {
     journal: AtomicBool,
     /// Whether the file is behind the standard streams of this process, too.
     captured: AtomicBool,
+    /// Where lines are counted, once there is such a place.
+    lines: OnceLock<LogLines>,
 }
 
 impl ErrorLog {
@@ -52,6 +55,7 @@ impl ErrorLog {
             json: AtomicBool::default(),
             journal: AtomicBool::default(),
             captured: AtomicBool::default(),
+            lines: OnceLock::new(),
         };
         log.take_form(settings);
         Ok(log)
@@ -99,9 +103,18 @@ impl ErrorLog {
         level as u8 >= self.level.load(Ordering::Relaxed)
     }
 
+    /// Counts lines there from now on, in all processes that are forked later, too.
+    pub fn count_in(&self, lines: LogLines) {
+        // Only fails where lines are counted already.
+        let _ = self.lines.set(lines);
+    }
+
     /// Writes one message, if its level is enabled. `target` says who speaks; only JSON has it.
     pub fn write(&self, level: LogLevel, target: &str, message: &str) {
         if self.enabled(level) {
+            if let Some(lines) = self.lines.get() {
+                lines.count(level as usize);
+            }
             self.file.append(&self.line(level, target, message, clock::now_millis()));
         }
     }
@@ -284,6 +297,7 @@ mod tests {
             json: AtomicBool::new(json),
             journal: AtomicBool::new(journal),
             captured: AtomicBool::default(),
+            lines: OnceLock::new(),
         }
     }
 

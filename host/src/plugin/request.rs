@@ -116,9 +116,9 @@ mod tests {
         ended(writer, None, token, &record(Some(&head), 404));
         let snapshot = reader.snapshot();
         assert_eq!(reader.in_flight(), vec![]);
-        assert_eq!((snapshot.held, snapshot.requests), (0, 1));
-        assert_eq!(snapshot.answers, [0, 0, 0, 1, 0]);
-        assert_eq!((snapshot.bytes_in, snapshot.bytes_out), (7, 20));
+        assert_eq!((snapshot.held, snapshot.totals.requests), (0, 1));
+        assert_eq!(snapshot.totals.statuses.values().sum::<u64>(), 1);
+        assert_eq!((snapshot.totals.bytes_in, snapshot.totals.bytes_out), (7, 20));
     }
 
     #[test]
@@ -129,8 +129,8 @@ mod tests {
         let token = began(writer, &head);
         ended(writer, None, token, &record(Some(&head), 0));
         let snapshot = reader.snapshot();
-        assert_eq!((snapshot.held, snapshot.requests), (0, 2));
-        assert_eq!(snapshot.answers, [0, 0, 0, 1, 0]);
+        assert_eq!((snapshot.held, snapshot.totals.requests), (0, 2));
+        assert_eq!(snapshot.totals.statuses.values().sum::<u64>(), 1);
     }
 
     #[test]
@@ -154,7 +154,7 @@ mod tests {
         count(writer, Counter::ACCEPTED, -5);
         count(writer, Counter::CONNECTIONS, 2);
         let snapshot = reader.snapshot();
-        assert_eq!((snapshot.accepted, snapshot.connections), (0, 2));
+        assert_eq!((snapshot.totals.accepted, snapshot.connections), (0, 2));
     }
 
     const ROUNDS: u32 = 2_000_000;

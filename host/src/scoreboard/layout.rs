@@ -2,21 +2,22 @@
 //! read at any time what another one writes; what the fields mean is told by the views.
 //!
 //! ```text
-//!        0                                                         4096
-//!        ├ header ── magic · layout · slots · arbiter ── (rest: zero) ┤
-//!     4096                                                         6144
+//!        0                                                          4096
+//!        ├ header ── magic · layout · slots · arbiter ── (rest: zero) ─┤
+//!     4096                                                        69632
+//!        ├ ledger: what the arbiter notes (16 pages) ─────────────────┤
+//!    69632                                                        77824
 //!        ├ slot 0 ────────────────────────────────────────────────────┤
 //!        ├ slot 1 ────────────────────────────────────────────────────┤
-//!          …                                        2048 bytes each
+//!          …                                        8192 bytes each
 //!
 //!     slot    0  pid · generation · age · state · held               (who)
 //!            32  heartbeat · booted · ended_by: signal, sender        (when)
-//!            56  accepted · requests · answers 1xx…5xx · bytes        (how much)
-//!           128  latency: 24 buckets of u64
-//!           320  last words: length, then 128 bytes of text
-//!           456  in flight: 8 entries of 144 bytes
-//!          1608  connections · busy places · places                     (gauges)
-//!          1632  (unused)
+//!            56  last words: length, then 128 bytes of text
+//!           192  in flight: 8 entries of 144 bytes
+//!          1344  connections · busy places · places                     (gauges)
+//!          1368  counts: how much, by status and by duration
+//!          5600  (unused)
 //! ```
 //!
 //! Pages that nobody touches cost nothing, so the file has room for [`SLOTS_MAX`] workers always.
@@ -34,6 +35,18 @@ pub const REQUEST_TEXT_MAX: usize = REQUEST_WORDS * WORD;
 pub const LAST_WORDS_MAX: usize = LAST_WORDS_WORDS * WORD;
 /// Buckets of the latency histogram: see [`bucket_limit_us`].
 pub const LATENCY_BUCKETS: usize = 24;
+
+/// Statuses are counted one by one from here ...
+pub(super) const STATUS_MIN: u16 = 100;
+/// ... up to 599.
+pub(super) const STATUSES: usize = 500;
+/// Generations, listeners and worker classes that the ledger has room for; further ones serve as
+/// well, but are not shown.
+pub(super) const GENERATIONS_MAX: usize = 16;
+pub(super) const LISTENERS_MAX: usize = 64;
+pub(super) const CLASSES_MAX: usize = 8;
+/// Kinds of events that the arbiter counts.
+pub(super) const EVENTS_MAX: usize = 32;
 
 /// The upper end of a latency bucket in microseconds: 64 µs, doubled from one to the next; the last
 /// bucket has no end.
@@ -57,6 +70,81 @@ pub(super) struct Header {
     pub(super) unused: [AtomicU32; 1019],
 }
 
+/// What is counted of requests: of those of one worker, or of those of all workers of a class that
+/// have ended.
+#[repr(C)]
+pub(super) struct Counts {
+    pub(super) accepted: AtomicU64,
+    pub(super) requests: AtomicU64,
+    pub(super) bytes_in: AtomicU64,
+    pub(super) bytes_out: AtomicU64,
+    pub(super) duration_us: AtomicU64,
+    pub(super) latency: [AtomicU64; LATENCY_BUCKETS],
+    /// By status, from [`STATUS_MIN`] on.
+    pub(super) statuses: [AtomicU64; STATUSES],
+}
+
+impl Counts {
+    /// All of them, in the order of the layout.
+    pub(super) fn all(&self) -> impl Iterator<Item = &AtomicU64> {
+        let single =
+            [&self.accepted, &self.requests, &self.bytes_in, &self.bytes_out, &self.duration_us];
+        single.into_iter().chain(&self.latency).chain(&self.statuses)
+    }
+}
+
+/// What the arbiter notes for those who show figures: only the arbiter writes here, except for the
+/// lines of the error log, which every process counts.
+#[repr(C)]
+pub(super) struct LedgerPages {
+    /// Odd while counts move from a slot into `ended`: who reads meanwhile would count them twice.
+    pub(super) version: AtomicU32,
+    /// Slots from this number on were never used.
+    pub(super) slots_used: AtomicU32,
+    pub(super) started_ns: AtomicU64,
+    /// When the server started, in seconds since 1970.
+    pub(super) started_at: AtomicU64,
+    pub(super) events: [AtomicU64; EVENTS_MAX],
+    /// Lines of the error log by level, the least severe first.
+    pub(super) log_lines: [AtomicU64; 8],
+    pub(super) generations: [GenerationEntry; GENERATIONS_MAX],
+    pub(super) listeners: [ListenerEntry; LISTENERS_MAX],
+    pub(super) ended: [EndedEntry; CLASSES_MAX],
+}
+
+/// A generation; `id` 0: none.
+#[repr(C)]
+pub(super) struct GenerationEntry {
+    pub(super) id: AtomicU32,
+    pub(super) stage: AtomicU32,
+    pub(super) target: AtomicU32,
+    pub(super) mold: AtomicU32,
+    pub(super) started_ns: AtomicU64,
+    pub(super) class: Text,
+    pub(super) app: Text,
+}
+
+/// A listening socket; `inode` 0: none.
+#[repr(C)]
+pub(super) struct ListenerEntry {
+    pub(super) inode: AtomicU64,
+    pub(super) name: Text,
+}
+
+/// What the workers of a class did that have ended; without a name: none.
+#[repr(C)]
+pub(super) struct EndedEntry {
+    pub(super) class: Text,
+    pub(super) counts: Counts,
+}
+
+/// A short text: its length, and as many bytes as there is room for.
+#[repr(C)]
+pub(super) struct Text {
+    pub(super) length: AtomicU64,
+    pub(super) words: [AtomicU64; TEXT_WORDS],
+}
+
 /// One worker.
 #[repr(C)]
 pub(super) struct Slot {
@@ -72,14 +160,6 @@ pub(super) struct Slot {
     pub(super) ended_by_signal: AtomicU32,
     pub(super) ended_by_pid: AtomicU32,
 
-    pub(super) accepted: AtomicU64,
-    pub(super) requests: AtomicU64,
-    pub(super) answers: [AtomicU64; 5],
-    pub(super) bytes_in: AtomicU64,
-    pub(super) bytes_out: AtomicU64,
-
-    pub(super) latency: [AtomicU64; LATENCY_BUCKETS],
-
     pub(super) last_words_length: AtomicU64,
     pub(super) last_words: [AtomicU64; LAST_WORDS_WORDS],
 
@@ -87,7 +167,8 @@ pub(super) struct Slot {
     pub(super) connections: AtomicU64,
     pub(super) busy_places: AtomicU64,
     pub(super) places: AtomicU64,
-    pub(super) unused: [AtomicU64; 52],
+    pub(super) counts: Counts,
+    pub(super) unused: [AtomicU64; 324],
 }
 
 /// One request that a worker holds. `version` is odd while the entry is being written; a reader
@@ -104,27 +185,30 @@ pub(super) struct InFlight {
 /// "JIMUSCOR", read as a little-endian number.
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"JIMUSCOR");
 /// Rises whenever the layout changes, so that a reader of another build can tell.
-pub(super) const LAYOUT: u32 = 2;
+pub(super) const LAYOUT: u32 = 3;
 pub(super) const HEADER_SIZE: usize = 4096;
-pub(super) const SLOT_SIZE: usize = 2048;
+pub(super) const LEDGER_SIZE: usize = 16 * 4096;
+pub(super) const SLOT_SIZE: usize = 8192;
 /// Size of the whole file in bytes.
-pub(super) const FILE_SIZE: usize = HEADER_SIZE + SLOTS_MAX * SLOT_SIZE;
+pub(super) const FILE_SIZE: usize = HEADER_SIZE + LEDGER_SIZE + SLOTS_MAX * SLOT_SIZE;
 
 const WORD: usize = 8;
 const REQUEST_WORDS: usize = 15;
 const LAST_WORDS_WORDS: usize = 16;
+const TEXT_WORDS: usize = 8;
 const FIRST_BUCKET_US: u64 = 64;
 
 const _: () = {
     assert!(size_of::<Header>() == HEADER_SIZE);
+    assert!(size_of::<LedgerPages>() <= LEDGER_SIZE);
     assert!(size_of::<Slot>() == SLOT_SIZE);
     assert!(size_of::<InFlight>() == 144);
     assert!(std::mem::offset_of!(Slot, heartbeat_ns) == 32);
-    assert!(std::mem::offset_of!(Slot, accepted) == 56);
-    assert!(std::mem::offset_of!(Slot, latency) == 128);
-    assert!(std::mem::offset_of!(Slot, last_words_length) == 320);
-    assert!(std::mem::offset_of!(Slot, in_flight) == 456);
-    assert!(std::mem::offset_of!(Slot, connections) == 1608);
+    assert!(std::mem::offset_of!(Slot, last_words_length) == 56);
+    assert!(std::mem::offset_of!(Slot, in_flight) == 192);
+    assert!(std::mem::offset_of!(Slot, connections) == 1344);
+    assert!(std::mem::offset_of!(Slot, counts) == 1368);
+    assert!(std::mem::offset_of!(Slot, unused) == 5600);
 };
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! [`SlotWriter`] is the worker's view of its slot, [`SlotReader`] everybody else's.
 
 mod layout;
+mod ledger;
 mod reader;
 mod writer;
 
@@ -17,10 +18,11 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 pub use layout::{
     IN_FLIGHT_MAX, LAST_WORDS_MAX, LATENCY_BUCKETS, REQUEST_TEXT_MAX, SLOTS_MAX, bucket_limit_us,
 };
-pub use reader::{InFlightRequest, SlotReader, SlotSnapshot};
+pub use ledger::{Event, GenerationNote, Ledger, LogLines};
+pub use reader::{InFlightRequest, SlotReader, SlotSnapshot, Totals};
 pub use writer::{InFlightToken, SlotWriter};
 
-use layout::{FILE_SIZE, HEADER_SIZE, Header, LAYOUT, MAGIC, Slot};
+use layout::{FILE_SIZE, HEADER_SIZE, Header, LAYOUT, LEDGER_SIZE, LedgerPages, MAGIC, Slot};
 
 /// What a worker is doing with its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +66,7 @@ impl WorkerState {
 /// The mapped file. Made by the arbiter before its first fork, inherited by all processes.
 pub struct Scoreboard {
     header: &'static Header,
+    ledger: &'static LedgerPages,
     slots: &'static [Slot],
 }
 
@@ -86,17 +89,23 @@ impl Scoreboard {
             )
         }?;
         // SAFETY: the mapping is page-aligned, FILE_SIZE bytes long, zeroed, and never unmapped.
-        // `Header` and `Slot` consist of atomics alone, for which zero is valid and which may be
-        // shared between threads and processes; the layout module asserts the sizes.
-        let (header, slots) = unsafe {
-            let slots = start.byte_add(HEADER_SIZE).cast::<Slot>();
-            (start.cast::<Header>().as_ref(), std::slice::from_raw_parts(slots.as_ptr(), SLOTS_MAX))
+        // `Header`, `LedgerPages` and `Slot` consist of atomics alone, for which zero is valid and
+        // which may be shared between threads and processes; the layout module asserts the sizes.
+        let (header, ledger, slots) = unsafe {
+            let ledger = start.byte_add(HEADER_SIZE).cast::<LedgerPages>();
+            let slots = start.byte_add(HEADER_SIZE + LEDGER_SIZE).cast::<Slot>();
+            (
+                start.cast::<Header>().as_ref(),
+                ledger.as_ref(),
+                std::slice::from_raw_parts(slots.as_ptr(), SLOTS_MAX),
+            )
         };
         header.layout.store(LAYOUT, Ordering::Relaxed);
         header.slots.store(SLOTS_MAX as u32, Ordering::Relaxed);
         header.arbiter_pid.store(std::process::id(), Ordering::Relaxed);
         header.magic.store(MAGIC, Ordering::Release);
-        Ok(Self { header, slots })
+        ledger::begin(ledger);
+        Ok(Self { header, ledger, slots })
     }
 
     /// The arbiter's process id.
@@ -110,15 +119,21 @@ impl Scoreboard {
             .slots
             .iter()
             .position(|slot| slot.state.load(Ordering::Acquire) == WorkerState::Empty as u32)?;
+        self.ledger.slots_used.fetch_max(index as u32 + 1, Ordering::Relaxed);
         writer::reset(&self.slots[index], generation, age);
         Some(index as u32)
     }
 
-    /// Gives a slot back, once its worker has been reaped.
+    /// Gives a slot back, once its worker has been reaped. What it did is kept in the ledger.
     pub fn release(&self, index: u32) {
         if let Some(slot) = self.slots.get(index as usize) {
-            writer::clear(slot);
+            ledger::settle(self.ledger, slot, || writer::clear(slot));
         }
+    }
+
+    /// What the arbiter notes beside the slots.
+    pub fn ledger(&self) -> Ledger {
+        Ledger::new(self.ledger)
     }
 
     /// The worker's view of a slot.
@@ -133,7 +148,9 @@ impl Scoreboard {
 
     /// The slots in which somebody lives, with their numbers.
     pub fn occupied(&self) -> impl Iterator<Item = (u32, SlotReader)> + '_ {
-        self.slots
+        // Looking at a slot that was never used would make a page for it.
+        let used = self.ledger.slots_used.load(Ordering::Relaxed) as usize;
+        self.slots[..used.min(SLOTS_MAX)]
             .iter()
             .enumerate()
             .map(|(index, slot)| (index as u32, SlotReader::new(slot)))
@@ -188,11 +205,11 @@ mod tests {
         assert_eq!(snapshot.pid, std::process::id());
         assert_eq!((snapshot.generation, snapshot.age), (3, 9));
         assert_eq!(snapshot.state, WorkerState::Ready);
-        assert_eq!((snapshot.accepted, snapshot.requests, snapshot.held), (1, 1, 1));
-        assert_eq!(snapshot.answers, [0, 0, 0, 1, 0]);
+        assert_eq!((snapshot.totals.accepted, snapshot.totals.requests, snapshot.held), (1, 1, 1));
+        assert_eq!(snapshot.totals.statuses, [(404, 1)].into());
         assert_eq!((snapshot.connections, snapshot.busy_places, snapshot.places), (2, 0, 8));
-        assert_eq!((snapshot.bytes_in, snapshot.bytes_out), (10, 20));
-        assert_eq!(snapshot.latency.iter().sum::<u64>(), 1);
+        assert_eq!((snapshot.totals.bytes_in, snapshot.totals.bytes_out), (10, 20));
+        assert_eq!(snapshot.totals.latency.iter().sum::<u64>(), 1);
         assert_eq!(snapshot.last_words.as_deref(), Some("the application panicked"));
         let in_flight = reader.in_flight();
         assert_eq!(in_flight.len(), 1);

@@ -1,10 +1,11 @@
 //! The view of a slot for those who do not live in it: the arbiter, and whoever shows figures. What
 //! it reads is an allegation of the worker, which may lie or be half dead: every length is bounded.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::WorkerState;
-use super::layout::{InFlight, LATENCY_BUCKETS, Slot};
+use super::layout::{Counts, InFlight, LATENCY_BUCKETS, STATUS_MIN, Slot};
 
 /// Reads one slot.
 #[derive(Clone, Copy)]
@@ -31,16 +32,8 @@ pub struct SlotSnapshot {
     pub ready_ns: u64,
     /// When it was last heard of.
     pub heartbeat_ns: u64,
-    /// Connections accepted.
-    pub accepted: u64,
-    /// Exchanges finished.
-    pub requests: u64,
-    /// The same by class of status: 1xx, 2xx, 3xx, 4xx, 5xx.
-    pub answers: [u64; 5],
-    /// Bytes of requests.
-    pub bytes_in: u64,
-    /// Bytes of responses.
-    pub bytes_out: u64,
+    /// What it has done.
+    pub totals: Totals,
     /// Connections that are open.
     pub connections: u64,
     /// Threads or greenlets that are busy, and how many there are at most; both 0 where the worker
@@ -48,12 +41,64 @@ pub struct SlotSnapshot {
     pub busy_places: u64,
     /// See above.
     pub places: u64,
-    /// Exchanges by duration; see [`super::bucket_limit_us`].
-    pub latency: [u64; LATENCY_BUCKETS],
     /// The signal that told it to end and the process that sent it.
     pub ended_by: Option<(i32, u32)>,
     /// Why it ended, in its own words.
     pub last_words: Option<String>,
+}
+
+/// What was done: by one worker, or by all that have ended of one class.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Exchanges finished.
+    pub requests: u64,
+    /// The same by status, without those that never occurred.
+    pub statuses: BTreeMap<u16, u64>,
+    /// Bytes of requests.
+    pub bytes_in: u64,
+    /// Bytes of responses.
+    pub bytes_out: u64,
+    /// The sum of the durations of exchanges, in microseconds.
+    pub duration_us: u64,
+    /// Exchanges by duration; see [`super::bucket_limit_us`].
+    pub latency: [u64; LATENCY_BUCKETS],
+}
+
+impl Totals {
+    pub(super) fn read(counts: &Counts) -> Self {
+        let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        let statuses = counts.statuses.iter().map(read).enumerate();
+        Self {
+            accepted: read(&counts.accepted),
+            requests: read(&counts.requests),
+            statuses: statuses
+                .filter(|(_, count)| *count > 0)
+                .map(|(index, count)| (STATUS_MIN + index as u16, count))
+                .collect(),
+            bytes_in: read(&counts.bytes_in),
+            bytes_out: read(&counts.bytes_out),
+            duration_us: read(&counts.duration_us),
+            latency: counts.latency.each_ref().map(read),
+        }
+    }
+
+    /// Adds what others have done. A slot may hold anything: sums wrap.
+    pub fn add(&mut self, other: &Self) {
+        let add = |sum: &mut u64, more: u64| *sum = sum.wrapping_add(more);
+        add(&mut self.accepted, other.accepted);
+        add(&mut self.requests, other.requests);
+        add(&mut self.bytes_in, other.bytes_in);
+        add(&mut self.bytes_out, other.bytes_out);
+        add(&mut self.duration_us, other.duration_us);
+        for (status, count) in &other.statuses {
+            add(self.statuses.entry(*status).or_default(), *count);
+        }
+        for (sum, more) in self.latency.iter_mut().zip(other.latency) {
+            add(sum, more);
+        }
+    }
 }
 
 /// A request that a worker holds.
@@ -108,15 +153,10 @@ impl SlotReader {
             forked_ns: read(&slot.forked_ns),
             ready_ns: read(&slot.ready_ns),
             heartbeat_ns: self.heartbeat_ns(),
-            accepted: read(&slot.accepted),
-            requests: read(&slot.requests),
-            answers: slot.answers.each_ref().map(read),
-            bytes_in: read(&slot.bytes_in),
-            bytes_out: read(&slot.bytes_out),
+            totals: Totals::read(&slot.counts),
             connections: gauge(&slot.connections),
             busy_places: gauge(&slot.busy_places),
             places: gauge(&slot.places),
-            latency: slot.latency.each_ref().map(read),
             ended_by,
             last_words,
         }
@@ -144,7 +184,7 @@ fn read_entry(entry: &InFlight) -> Option<InFlightRequest> {
         .filter(|request| request.start_ns != 0)
 }
 
-fn load_text(words: &[AtomicU64], length: &AtomicU64) -> String {
+pub(super) fn load_text(words: &[AtomicU64], length: &AtomicU64) -> String {
     let length = (length.load(Ordering::Acquire) as usize).min(words.len() * 8);
     let bytes: Vec<u8> = words
         .iter()

@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use super::WorkerState;
-use super::layout::{InFlight, LAST_WORDS_MAX, REQUEST_TEXT_MAX, Slot, bucket_of_us};
+use super::layout::{InFlight, LAST_WORDS_MAX, REQUEST_TEXT_MAX, STATUS_MIN, Slot, bucket_of_us};
 use crate::clock;
 
 /// Writes one slot. Copies of it write the same slot: a worker's threads share one.
@@ -71,7 +71,7 @@ impl SlotWriter {
 
     /// Connections were accepted.
     pub fn count_accepted(&self, by: u64) {
-        self.slot.accepted.fetch_add(by, Ordering::Relaxed);
+        self.slot.counts.accepted.fetch_add(by, Ordering::Relaxed);
     }
 
     /// Connections were opened, or closed where `by` is negative.
@@ -92,14 +92,16 @@ impl SlotWriter {
     /// An exchange is over: its status (0 where no response went out), how long the exchange took in microseconds, and the
     /// bytes that came and went.
     pub fn count_answer(&self, status: u16, duration_us: u64, bytes_in: u64, bytes_out: u64) {
-        self.slot.requests.fetch_add(1, Ordering::Relaxed);
-        let class = usize::from(status / 100).wrapping_sub(1);
-        if let Some(answers) = self.slot.answers.get(class) {
-            answers.fetch_add(1, Ordering::Relaxed);
+        let counts = &self.slot.counts;
+        counts.requests.fetch_add(1, Ordering::Relaxed);
+        let index = usize::from(status).wrapping_sub(usize::from(STATUS_MIN));
+        if let Some(count) = counts.statuses.get(index) {
+            count.fetch_add(1, Ordering::Relaxed);
         }
-        self.slot.bytes_in.fetch_add(bytes_in, Ordering::Relaxed);
-        self.slot.bytes_out.fetch_add(bytes_out, Ordering::Relaxed);
-        self.slot.latency[bucket_of_us(duration_us)].fetch_add(1, Ordering::Relaxed);
+        counts.bytes_in.fetch_add(bytes_in, Ordering::Relaxed);
+        counts.bytes_out.fetch_add(bytes_out, Ordering::Relaxed);
+        counts.duration_us.fetch_add(duration_us, Ordering::Relaxed);
+        counts.latency[bucket_of_us(duration_us)].fetch_add(1, Ordering::Relaxed);
     }
 
     /// A request begins, or has begun at `start_ns`. `text` is its method and target, of which the
@@ -166,17 +168,12 @@ pub(super) fn clear(slot: &Slot) {
         &slot.forked_ns,
         &slot.heartbeat_ns,
         &slot.ready_ns,
-        &slot.accepted,
-        &slot.requests,
-        &slot.bytes_in,
-        &slot.bytes_out,
         &slot.last_words_length,
         &slot.connections,
         &slot.busy_places,
         &slot.places,
     ];
-    let many = slot.answers.iter().chain(&slot.latency);
-    for number in single.into_iter().chain(many) {
+    for number in single.into_iter().chain(slot.counts.all()) {
         number.store(0, Ordering::Relaxed);
     }
     for entry in &slot.in_flight {
@@ -205,7 +202,7 @@ fn end_write(version: &AtomicU32) {
 
 /// Stores text as whole words; the length comes last, so that words without a version of their own
 /// (the last words) are read only when they are there.
-fn store_text(words: &[AtomicU64], length: &AtomicU64, text: &[u8]) {
+pub(super) fn store_text(words: &[AtomicU64], length: &AtomicU64, text: &[u8]) {
     for (word, bytes) in words.iter().zip(text.chunks(8)) {
         let mut buffer = [0; 8];
         buffer[..bytes.len()].copy_from_slice(bytes);

@@ -92,10 +92,6 @@ pub static ABSENT: &[(&[&str], &str)] = &[
         ],
         "logs go to files and streams",
     ),
-    (
-        &["statsd_host", "statsd_prefix", "dogstatsd_tags", "enable_backlog_metric"],
-        "StatsD is not spoken",
-    ),
 ];
 
 /// Why a setting of gunicorn's does not exist here.

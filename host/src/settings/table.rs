@@ -10,7 +10,7 @@ use super::{
     file::Sections,
     types::{
         Account, ClientCertificate, Field, GroupId, HeaderMap, LogFormat, LogLevel, LogTarget,
-        ProxyProtocol, TlsVersion, TrustedPeers,
+        ProxyProtocol, StatsdHost, TlsVersion, TrustedPeers,
     },
     value::{Kind, Value},
 };
@@ -374,6 +374,32 @@ settings! {
         /// Put what the application writes to its standard streams into the error log.
         capture_output: bool {
             kind: Kind::Bool, default: Some("false"), long: Some("capture-output"),
+            bare: Some("true"),
+        }
+    }
+    "Metrics" {
+        /// Where Prometheus finds metrics; may be repeated.
+        ///
+        /// The forms of `bind`. Served by a small process of its own, under `/metrics`; `/health`
+        /// there answers 200 while a worker serves, and 503 else.
+        metrics_bind: Option<Vec<Bind>> { kind: Kind::Addresses, long: Some("metrics-bind") }
+        /// Where browsers find a page that shows the server's life; may be repeated.
+        ///
+        /// It changes nothing, but it shows what is requested: not for the open internet.
+        status_bind: Option<Vec<Bind>> { kind: Kind::Addresses, long: Some("status-bind") }
+        /// The StatsD server, `HOST:PORT` or `unix:PATH`, that metrics are sent to.
+        statsd_host: Option<StatsdHost> { kind: Kind::Text, long: Some("statsd-host") }
+        /// What the names of all metrics for StatsD begin with.
+        statsd_prefix: String {
+            kind: Kind::Text, default: Some(""), long: Some("statsd-prefix"),
+        }
+        /// Tags of all metrics for StatsD, in DogStatsD's form: `name:value,name:value`.
+        dogstatsd_tags: String {
+            kind: Kind::Text, default: Some(""), long: Some("dogstatsd-tags"),
+        }
+        /// Send StatsD how many connections wait in the backlogs.
+        enable_backlog_metric: bool {
+            kind: Kind::Bool, default: Some("false"), long: Some("enable-backlog-metric"),
             bare: Some("true"),
         }
     }

@@ -116,6 +116,20 @@ pub enum TlsVersion {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustedPeers(pub Vec<String>);
 
+/// Where StatsD listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StatsdHost {
+    /// By UDP.
+    Udp {
+        /// Name or address.
+        host: String,
+        /// Port.
+        port: u16,
+    },
+    /// By datagrams to a unix socket.
+    Unix(PathBuf),
+}
+
 /// Types that are a choice of words: each word with its meaning.
 macro_rules! choices {
     ($($type:ident { $($word:literal => $variant:ident),* })*) => { $(
@@ -302,6 +316,21 @@ impl Field for TrustedPeers {
             Ok(Self(peers))
         } else {
             Err("expected \"*\", addresses or networks".to_owned())
+        }
+    }
+}
+
+impl Field for StatsdHost {
+    fn read(value: &Value) -> Result<Self, String> {
+        let text = value.as_str().unwrap_or_default();
+        if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
+            return Ok(Self::Unix(path.strip_prefix("//").unwrap_or(path).into()));
+        }
+        let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        match port.parse() {
+            Ok(port) if !host.is_empty() => Ok(Self::Udp { host: host.to_owned(), port }),
+            _ => Err("expected HOST:PORT or unix:PATH".to_owned()),
         }
     }
 }

@@ -17,6 +17,7 @@ macro_rules! tests {
 
 mod double;
 mod faults;
+mod figures;
 mod life;
 mod reloads;
 mod server;
@@ -26,7 +27,7 @@ fn main() -> ExitCode {
     if std::env::var_os(server::SERVE).is_some() {
         std::process::exit(host::serve::main::<double::Double>());
     }
-    let tests = [life::TESTS, faults::TESTS, reloads::TESTS, upgrades::TESTS];
+    let tests = [life::TESTS, faults::TESTS, figures::TESTS, reloads::TESTS, upgrades::TESTS];
     let trials = tests.into_iter().flatten().map(|&(name, test)| {
         Trial::test(name, move || {
             test();

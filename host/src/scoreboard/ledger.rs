@@ -1,0 +1,342 @@
+//! The arbiter's notes beside the slots: what only it knows (generations, listeners, what became of
+//! workers), and what workers did that have ended. Whoever shows figures needs these and the slots,
+//! and nothing of the arbiter itself.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::layout::{Counts, GenerationEntry, LedgerPages, Slot, Text};
+use super::reader::{Totals, load_text};
+use super::writer::store_text;
+use crate::clock;
+
+/// Reads and writes the notes. Only the arbiter writes.
+#[derive(Clone, Copy)]
+pub struct Ledger {
+    pages: &'static LedgerPages,
+}
+
+/// What the arbiter counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Event {
+    /// A worker became able to serve.
+    WorkerReady,
+    /// A worker ended without having been told to.
+    WorkerDied,
+    /// A worker was killed because it showed no sign of life.
+    WorkerTimedOut,
+    /// A worker asked to be replaced.
+    WorkerRetired,
+    /// A worker took more memory than the settings allow.
+    WorkerTooBig,
+    /// A worker could not become able to serve.
+    BootFailed,
+    /// A mold died that was to live.
+    MoldDied,
+    /// A generation took over from the one before.
+    Reloaded,
+    /// A new generation was refused.
+    ReloadRefused,
+    /// A generation was rolled back that had taken a share.
+    RolledBack,
+    /// The process that shows figures died.
+    StatusDied,
+}
+
+/// A generation as the ledger has it. Texts are cut to 64 bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GenerationNote {
+    /// Its number, from 1.
+    pub id: u32,
+    /// A number for what it does, whose names are up to the reader.
+    pub stage: u32,
+    /// How many workers it shall have.
+    pub target: u32,
+    /// Its mold's process id; 0: it has none.
+    pub mold: u32,
+    /// Since when it exists.
+    pub started_ns: u64,
+    /// The name of its worker class; empty before that is loaded.
+    pub class: String,
+    /// The name of its application.
+    pub app: String,
+}
+
+/// The counters of the error log's lines, by level.
+#[derive(Clone, Copy)]
+pub struct LogLines(&'static [AtomicU64; 8]);
+
+impl LogLines {
+    /// One more line of that level, 0 being the least severe.
+    pub fn count(&self, level: usize) {
+        if let Some(count) = self.0.get(level) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl std::fmt::Debug for LogLines {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("LogLines")
+    }
+}
+
+impl Ledger {
+    pub(super) fn new(pages: &'static LedgerPages) -> Self {
+        Self { pages }
+    }
+
+    /// Something has happened.
+    pub fn count(&self, event: Event) {
+        self.pages.events[event as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What generations there are now.
+    pub fn note_generations(&self, notes: impl Iterator<Item = GenerationNote>) {
+        let mut notes = notes.fuse();
+        for entry in &self.pages.generations {
+            let note = notes.next().unwrap_or_default();
+            if entry.id.load(Ordering::Relaxed) != note.id {
+                entry.id.store(0, Ordering::Release);
+                entry.class.clear();
+                entry.app.clear();
+            }
+            let set = |number: &AtomicU32, value| number.store(value, Ordering::Relaxed);
+            set(&entry.stage, note.stage);
+            set(&entry.target, note.target);
+            set(&entry.mold, note.mold);
+            entry.started_ns.store(note.started_ns, Ordering::Relaxed);
+            entry.class.set(&note.class);
+            entry.app.set(&note.app);
+            entry.id.store(note.id, Ordering::Release);
+        }
+    }
+
+    /// What listeners there are now: their inodes and names.
+    pub fn note_listeners(&self, notes: impl Iterator<Item = (u64, String)>) {
+        let mut notes = notes.fuse();
+        for entry in &self.pages.listeners {
+            let (inode, name) = notes.next().unwrap_or_default();
+            if entry.inode.load(Ordering::Relaxed) != inode {
+                entry.inode.store(0, Ordering::Release);
+                entry.name.clear();
+                entry.name.set(&name);
+                entry.inode.store(inode, Ordering::Release);
+            }
+        }
+    }
+
+    /// How often something has happened.
+    pub fn counted(&self, event: Event) -> u64 {
+        self.pages.events[event as usize].load(Ordering::Relaxed)
+    }
+
+    /// The generations, the oldest first.
+    pub fn generations(&self) -> Vec<GenerationNote> {
+        self.pages.generations.iter().filter_map(read_generation).collect()
+    }
+
+    /// The listeners: inodes and names.
+    pub fn listeners(&self) -> Vec<(u64, String)> {
+        let read = |entry: &super::layout::ListenerEntry| {
+            let inode = entry.inode.load(Ordering::Acquire);
+            (inode != 0).then(|| (inode, entry.name.get()))
+        };
+        self.pages.listeners.iter().filter_map(read).collect()
+    }
+
+    /// What workers did that have ended, by the name of their class.
+    pub fn ended(&self) -> Vec<(String, Totals)> {
+        let entries = self.pages.ended.iter();
+        let named = entries.filter(|entry| entry.class.length.load(Ordering::Acquire) > 0);
+        named.map(|entry| (entry.class.get(), Totals::read(&entry.counts))).collect()
+    }
+
+    /// Runs `read` until no slot was given back meanwhile, so that nothing is counted twice or not
+    /// at all; after some attempts the last result has to do.
+    pub fn consistently<T>(&self, mut read: impl FnMut() -> T) -> T {
+        for _ in 1..READ_ATTEMPTS_MAX {
+            let before = self.pages.version.load(Ordering::Acquire);
+            let result = read();
+            fence(Ordering::Acquire);
+            if before.is_multiple_of(2) && before == self.pages.version.load(Ordering::Relaxed) {
+                return result;
+            }
+        }
+        read()
+    }
+
+    /// When the server started: by the monotonic clock, and in seconds since 1970.
+    pub fn started(&self) -> (u64, u64) {
+        let pages = self.pages;
+        (pages.started_ns.load(Ordering::Relaxed), pages.started_at.load(Ordering::Relaxed))
+    }
+
+    /// The counters of the error log's lines.
+    pub fn log_lines(&self) -> LogLines {
+        LogLines(&self.pages.log_lines)
+    }
+
+    /// Lines of the error log by level: debug, info, warning, error, critical.
+    pub fn logged(&self) -> [u64; 5] {
+        std::array::from_fn(|level| self.pages.log_lines[level].load(Ordering::Relaxed))
+    }
+}
+
+/// The first entry: when it all began.
+pub(super) fn begin(pages: &LedgerPages) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    pages.started_at.store(now.as_secs(), Ordering::Relaxed);
+    pages.started_ns.store(clock::now_ns(), Ordering::Relaxed);
+}
+
+/// Moves what the worker of a slot did to what the ended workers of its class did, and clears the
+/// slot.
+pub(super) fn settle(pages: &LedgerPages, slot: &Slot, clear: impl FnOnce()) {
+    pages.version.fetch_add(1, Ordering::AcqRel);
+    fence(Ordering::Release);
+    if slot.counts.accepted.load(Ordering::Relaxed) + slot.counts.requests.load(Ordering::Relaxed)
+        > 0
+    {
+        let generation = slot.generation.load(Ordering::Relaxed);
+        let class = pages
+            .generations
+            .iter()
+            .find(|entry| entry.id.load(Ordering::Relaxed) == generation)
+            .map_or_else(String::new, |entry| entry.class.get());
+        add_ended(pages, if class.is_empty() { UNKNOWN } else { &class }, &slot.counts);
+    }
+    clear();
+    pages.version.fetch_add(1, Ordering::Release);
+}
+
+fn add_ended(pages: &LedgerPages, class: &str, counts: &Counts) {
+    let entry = pages
+        .ended
+        .iter()
+        .find(|entry| {
+            let name = entry.class.get();
+            name.is_empty() || name == class
+        })
+        // More classes than there is room for: the last entry stands for all further ones.
+        .unwrap_or(&pages.ended[pages.ended.len() - 1]);
+    if entry.class.length.load(Ordering::Relaxed) == 0 {
+        entry.class.set(class);
+    }
+    for (sum, more) in entry.counts.all().zip(counts.all()) {
+        sum.fetch_add(more.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+fn read_generation(entry: &GenerationEntry) -> Option<GenerationNote> {
+    let id = entry.id.load(Ordering::Acquire);
+    let read = |number: &AtomicU32| number.load(Ordering::Relaxed);
+    let note = GenerationNote {
+        id,
+        stage: read(&entry.stage),
+        target: read(&entry.target),
+        mold: read(&entry.mold),
+        started_ns: entry.started_ns.load(Ordering::Relaxed),
+        class: entry.class.get(),
+        app: entry.app.get(),
+    };
+    fence(Ordering::Acquire);
+    (id != 0 && entry.id.load(Ordering::Relaxed) == id).then_some(note)
+}
+
+impl Text {
+    /// Writes a text once; it stays until it is cleared.
+    fn set(&self, text: &str) {
+        if self.length.load(Ordering::Relaxed) > 0 {
+            return;
+        }
+        let fits = |&end: &usize| text.is_char_boundary(end);
+        let end = (0..=text.len().min(self.words.len() * 8)).rev().find(fits).unwrap_or(0);
+        store_text(&self.words, &self.length, &text.as_bytes()[..end]);
+    }
+
+    fn get(&self) -> String {
+        load_text(&self.words, &self.length)
+    }
+
+    fn clear(&self) {
+        self.length.store(0, Ordering::Release);
+    }
+}
+
+/// The arbiter needs some microseconds for a slot, and ends few at a time.
+const READ_ATTEMPTS_MAX: usize = 64;
+/// The class of workers whose generation the ledger had no room for.
+const UNKNOWN: &str = "unknown";
+
+#[cfg(test)]
+mod tests {
+    use super::super::Scoreboard;
+    use super::*;
+
+    fn note(id: u32, class: &str) -> GenerationNote {
+        GenerationNote { id, class: class.to_owned(), target: 2, ..GenerationNote::default() }
+    }
+
+    #[test]
+    fn what_workers_did_outlives_them_by_class() {
+        let board = Scoreboard::new().unwrap();
+        let ledger = board.ledger();
+        ledger.note_generations([note(1, "sync"), note(2, "gthread")].into_iter());
+        for (generation, status) in [(1, 200), (2, 404), (1, 200), (3, 500)] {
+            let slot = board.claim(generation, 1).unwrap();
+            board.writer(slot).unwrap().count_answer(status, 100, 1, 2);
+            board.release(slot);
+        }
+        let ended = ledger.ended();
+        let names: Vec<&str> = ended.iter().map(|(class, _)| class.as_str()).collect();
+        assert_eq!(names, ["sync", "gthread", "unknown"]);
+        assert_eq!(ended[0].1.statuses, [(200, 2)].into());
+        assert_eq!((ended[0].1.duration_us, ended[0].1.bytes_out), (200, 4));
+        assert_eq!(ended[1].1.statuses, [(404, 1)].into());
+    }
+
+    #[test]
+    fn generations_come_and_go_in_their_places() {
+        let board = Scoreboard::new().unwrap();
+        let ledger = board.ledger();
+        ledger.note_generations([note(1, ""), note(2, "sync")].into_iter());
+        ledger.note_generations([note(1, "eventlet"), note(2, "sync")].into_iter());
+        assert_eq!(ledger.generations()[0].class, "eventlet", "a class becomes known later");
+        ledger.note_generations([note(2, "sync")].into_iter());
+        assert_eq!(ledger.generations(), [note(2, "sync")]);
+        ledger.note_generations((1..40).map(|id| note(id, "sync")));
+        assert_eq!(ledger.generations().len(), 16, "no room for more");
+    }
+
+    #[test]
+    fn a_reader_never_sees_a_worker_twice() {
+        let board = Scoreboard::new().unwrap();
+        let ledger = board.ledger();
+        ledger.note_generations([note(1, "sync")].into_iter());
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..500 {
+                    let slot = board.claim(1, 1).unwrap();
+                    board.writer(slot).unwrap().count_answer(200, 1, 0, 0);
+                    board.release(slot);
+                    // Faster than any arbiter ends workers, but not all the time.
+                    std::thread::sleep(std::time::Duration::from_micros(100));
+                }
+                done.store(true, Ordering::Release);
+            });
+            let mut before = 0;
+            while !done.load(Ordering::Acquire) {
+                let now = ledger.consistently(|| {
+                    let ended: u64 = ledger.ended().iter().map(|(_, all)| all.requests).sum();
+                    let living = board.occupied().map(|(_, slot)| slot.snapshot().totals.requests);
+                    ended + living.sum::<u64>()
+                });
+                assert!(now >= before, "{now} after {before}");
+                before = now;
+            }
+        });
+    }
+}

@@ -1,0 +1,107 @@
+//! The process that shows figures: Prometheus text, the status page, StatsD. It reads the scoreboard
+//! and what `/proc` and the kernel's socket diagnosis say, and writes nothing that others read, so
+//! neither the arbiter nor a worker parses a request of those who watch. The arbiter forks it, and
+//! forks another when it dies.
+//!
+//! | module | what it is for |
+//! | --- | --- |
+//! | `http` | the little HTTP that it understands |
+//! | `server` | connections: few, short, and bounded |
+//! | `view` | all figures at one moment |
+//! | `backlog` | how many connections wait in the kernel |
+//! | `prometheus`, `statsd` | the figures as these want them |
+//!
+//! **Invariants:** one thread, no plugin code; it runs as the workers' user and holds no socket that
+//! requests of the application come from.
+
+mod backlog;
+mod http;
+mod prometheus;
+mod server;
+mod statsd;
+mod view;
+
+use std::fmt;
+use std::os::fd::{AsFd as _, RawFd};
+use std::sync::Arc;
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use crate::listener::Listener;
+use crate::mold::title_of;
+use crate::scoreboard::Scoreboard;
+use crate::settings::Settings;
+use crate::{privileges, process};
+use server::Server;
+use statsd::Statsd;
+
+/// What a listener of this process serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    /// Metrics for Prometheus.
+    Metrics,
+    /// The page for browsers.
+    Page,
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Metrics => "Metrics",
+            Self::Page => "Status page",
+        })
+    }
+}
+
+/// What the process gets from the arbiter.
+pub struct StatusStart {
+    /// The settings of the generation that serves.
+    pub settings: Arc<Settings>,
+    /// Where the figures are.
+    pub scoreboard: Arc<Scoreboard>,
+    /// Where it listens.
+    pub listeners: Vec<(Service, Arc<Listener>)>,
+    /// Descriptors of the arbiter's that it may not hold.
+    pub close: Vec<RawFd>,
+}
+
+/// The life of the process, from just behind the fork, where all signals are still blocked.
+pub fn run(start: &StatusStart) -> ! {
+    process::close_inherited(&start.close);
+    process::reset_signal_handlers();
+    process::ignore_until_exec(&ARBITERS_SIGNALS);
+    process::unblock_signals();
+    process::set_title(&title_of(&start.settings, "status"));
+    if let Err(error) = privileges::drop_to(&start.settings) {
+        tracing::error!("No metrics and no status page: {error}");
+        process::exit_now(1);
+    }
+    let arbiter = Pid::from_raw(start.scoreboard.arbiter_pid() as i32);
+    if !process::tie_to_parent(arbiter, Signal::SIGKILL) {
+        process::exit_now(0);
+    }
+    let listeners = start.listeners.iter().filter_map(|(service, listener)| {
+        let socket = listener.as_fd().try_clone_to_owned().ok()?;
+        Some((*service, listener.address().clone(), socket))
+    });
+    let statsd = Statsd::new(&start.settings);
+    match Server::new(listeners, statsd, &start.scoreboard).serve() {
+        Ok(never) => match never {},
+        Err(error) => {
+            tracing::error!("Metrics and status page cannot be served: {error}");
+            process::exit_now(1);
+        }
+    }
+}
+
+/// Signals that reach all processes of a group and mean something to the arbiter only.
+const ARBITERS_SIGNALS: [Signal; 7] = [
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGHUP,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGWINCH,
+];

@@ -1,0 +1,271 @@
+//! The figures as Prometheus reads them: text format 0.0.4.
+//!
+//! What counts up never goes down while the server lives: the requests of workers that have ended
+//! are kept by class. Series of single workers are named by their slot, of which there are only as
+//! many as workers at a time; a slot's counter begins anew with each worker.
+
+use std::fmt::{Display, Write as _};
+
+use super::view::{ClassView, View, WorkerView};
+use crate::scoreboard::bucket_limit_us;
+
+/// The whole answer to a scrape.
+pub(super) fn text(view: &View) -> String {
+    let mut page = Page(String::new());
+    server(&mut page, view);
+    requests(&mut page, view);
+    workers(&mut page, view);
+    each_worker(&mut page, view);
+    page.0
+}
+
+fn server(page: &mut Page, view: &View) {
+    page.family("host_info", "gauge", "The server's version.");
+    page.sample("host_info", &[("version", &view.version)], 1);
+    page.family("host_start_time_seconds", "gauge", "When the server started, since 1970.");
+    page.sample("host_start_time_seconds", &[], view.started_at);
+    page.family("host_generation", "gauge", "Generations that exist, by what they do.");
+    for generation in &view.generations {
+        let labels: [Label<'_>; 4] = [
+            ("generation", &generation.id),
+            ("state", &generation.state),
+            ("class", &generation.class),
+            ("app", &generation.app),
+        ];
+        page.sample("host_generation", &labels, 1);
+    }
+    for (name, count) in &view.events {
+        let name = format!("host_{name}_total");
+        page.family(&name, "counter", "See docs/metrics.md.");
+        page.sample(&name, &[], count);
+    }
+    page.family("host_log_lines_total", "counter", "Lines of the error log.");
+    for (level, count) in LEVELS.iter().zip(view.log_lines) {
+        page.sample("host_log_lines_total", &[("level", level)], count);
+    }
+    page.family("host_listener_backlog", "gauge", "Connections that no worker has accepted yet.");
+    for listener in &view.listeners {
+        if let Some(backlog) = listener.backlog {
+            page.sample("host_listener_backlog", &[("listener", &listener.name)], backlog);
+        }
+    }
+    page.family("host_listener_backlog_max", "gauge", "How many the kernel lets wait.");
+    for listener in &view.listeners {
+        if let Some(backlog_max) = listener.backlog_max {
+            page.sample("host_listener_backlog_max", &[("listener", &listener.name)], backlog_max);
+        }
+    }
+    page.family("host_memory_bytes", "gauge", "Memory by kind of process.");
+    let molds = view.generations.iter().filter_map(|generation| generation.mold.as_ref());
+    let of_molds: u64 = molds.filter_map(|mold| mold.memory_kib).sum();
+    let of_workers: u64 = view.workers().filter_map(|worker| worker.memory_kib).sum();
+    for (role, kib) in
+        [("arbiter", view.memory_kib.unwrap_or(0)), ("mold", of_molds), ("worker", of_workers)]
+    {
+        page.sample("host_memory_bytes", &[("role", &role)], kib * 1024);
+    }
+}
+
+fn requests(page: &mut Page, view: &View) {
+    page.family("host_requests_total", "counter", "Requests answered, by class and status.");
+    for (class, totals) in &view.classes {
+        for (status, count) in &totals.statuses {
+            let labels: [Label<'_>; 2] = [("class", class), ("status", status)];
+            page.sample("host_requests_total", &labels, count);
+        }
+        let unanswered = totals.requests.saturating_sub(totals.statuses.values().sum());
+        let labels: [Label<'_>; 2] = [("class", class), ("status", &"none")];
+        page.sample("host_requests_total", &labels, unanswered);
+    }
+    for (name, help, figure) in SUMS {
+        page.family(name, "counter", help);
+        for (class, totals) in &view.classes {
+            page.sample(name, &[("class", class)], figure(totals));
+        }
+    }
+    let name = "host_request_duration_seconds";
+    page.family(name, "histogram", "From the complete head of a request to the end of its answer.");
+    for (class, totals) in &view.classes {
+        histogram(page, name, class, totals);
+    }
+}
+
+fn histogram(page: &mut Page, name: &str, class: &str, totals: &ClassView) {
+    let mut sum = 0;
+    for (bucket, count) in totals.latency.iter().enumerate() {
+        sum += count;
+        let limit = bucket_limit_us(bucket).map_or_else(|| "+Inf".to_owned(), decimal_seconds);
+        let labels: [Label<'_>; 2] = [("class", &class), ("le", &limit)];
+        page.sample(&format!("{name}_bucket"), &labels, sum);
+    }
+    let duration = decimal_seconds(totals.duration_us);
+    page.sample(&format!("{name}_sum"), &[("class", &class)], duration);
+    page.sample(&format!("{name}_count"), &[("class", &class)], sum);
+}
+
+fn workers(page: &mut Page, view: &View) {
+    page.family("host_workers", "gauge", "Workers by what they do.");
+    for state in ["booting", "ready", "draining"] {
+        let count = view.workers().filter(|worker| worker.state == state).count();
+        page.sample("host_workers", &[("state", &state)], count);
+    }
+    page.family("host_workers_target", "gauge", "How many workers there shall be.");
+    let serving = view.generations.iter().filter(|generation| generation.state == "serving");
+    page.sample("host_workers_target", &[], serving.map(|serving| serving.target).sum::<u32>());
+    page.family("host_requests_in_flight", "gauge", "Requests that workers hold.");
+    let held: u32 = view.workers().map(|worker| worker.held).sum();
+    page.sample("host_requests_in_flight", &[], held);
+    page.family("host_connections", "gauge", "Connections that are open.");
+    let connections: u64 = view.workers().map(|worker| worker.connections).sum();
+    page.sample("host_connections", &[], connections);
+    page.family(
+        "host_slots",
+        "gauge",
+        "Threads or greenlets; of a class that has neither, the workers themselves.",
+    );
+    let slots = view.workers().filter(|worker| worker.state == "ready").map(places);
+    let (busy, all) = slots.fold((0, 0), |sum, slots| (sum.0 + slots.0, sum.1 + slots.1));
+    page.sample("host_slots", &[("state", &"busy")], busy);
+    page.sample("host_slots", &[("state", &"idle")], all.saturating_sub(busy));
+}
+
+/// Busy and all places of a worker.
+fn places(worker: &WorkerView) -> (u64, u64) {
+    match worker.places {
+        0 => (u64::from(worker.held.min(1)), 1),
+        places => (worker.busy_places.min(places), places),
+    }
+}
+
+fn each_worker(page: &mut Page, view: &View) {
+    for (name, kind, help, figure) in EACH {
+        page.family(name, kind, help);
+        for worker in view.workers() {
+            page.sample(name, &[("worker", &worker.slot)], figure(worker));
+        }
+    }
+}
+
+type Label<'a> = (&'static str, &'a dyn Display);
+
+/// Text that grows line by line. Writing to a string cannot fail.
+struct Page(String);
+
+impl Page {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &[Label<'_>], value: impl Display) {
+        self.0.push_str(name);
+        for (index, (label, value)) in labels.iter().enumerate() {
+            let before = if index == 0 { '{' } else { ',' };
+            let _ = write!(self.0, "{before}{label}=\"{}\"", escaped(&value.to_string()));
+        }
+        let after = if labels.is_empty() { "" } else { "}" };
+        let _ = writeln!(self.0, "{after} {value}");
+    }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+fn decimal_seconds(microseconds: u64) -> String {
+    format!("{}.{:06}", microseconds / 1_000_000, microseconds % 1_000_000)
+}
+
+type OfClass = fn(&ClassView) -> u64;
+
+/// Counters by class.
+const SUMS: [(&str, &str, OfClass); 3] = [
+    ("host_connections_accepted_total", "Connections accepted.", |totals| totals.accepted),
+    ("host_request_body_bytes_total", "Bytes of request bodies.", |totals| totals.bytes_in),
+    ("host_response_body_bytes_total", "Bytes of response bodies.", |totals| totals.bytes_out),
+];
+
+type OfWorker = fn(&WorkerView) -> String;
+
+/// Series of single workers.
+const EACH: [(&str, &str, &str, OfWorker); 4] = [
+    ("host_worker_requests_total", "counter", "Requests of the worker in that slot.", |worker| {
+        worker.requests.to_string()
+    }),
+    ("host_worker_requests_in_flight", "gauge", "Requests that it holds.", |worker| {
+        worker.held.to_string()
+    }),
+    ("host_worker_heartbeat_age_seconds", "gauge", "Since its last sign of life.", |worker| {
+        format!("{:.3}", worker.silent)
+    }),
+    ("host_worker_memory_bytes", "gauge", "Its memory.", |worker| {
+        (worker.memory_kib.unwrap_or(0) * 1024).to_string()
+    }),
+];
+
+const LEVELS: [&str; 5] = ["debug", "info", "warning", "error", "critical"];
+/// What Prometheus wants to hear.
+pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scoreboard::{GenerationNote, Scoreboard, WorkerState};
+
+    fn scraped() -> String {
+        let board = Scoreboard::new().unwrap();
+        let note = GenerationNote {
+            id: 1,
+            stage: 3,
+            target: 1,
+            class: "sync".to_owned(),
+            app: "a \"b\"".to_owned(),
+            ..GenerationNote::default()
+        };
+        board.ledger().note_generations(std::iter::once(note));
+        let gone = board.claim(1, 1).unwrap();
+        board.writer(gone).unwrap().count_answer(200, 100, 0, 0);
+        board.release(gone);
+        let writer = board.writer(board.claim(1, 2).unwrap()).unwrap();
+        writer.enter();
+        writer.set_state(WorkerState::Ready);
+        writer.count_answer(200, 50, 0, 7);
+        writer.count_answer(0, 3_000_000, 0, 0);
+        let _held = writer.begin_request(b"GET /", 1);
+        text(&View::take(&board))
+    }
+
+    #[test]
+    fn every_line_is_a_sample_or_says_what_follows() {
+        let text = scraped();
+        let mut families = std::collections::HashSet::new();
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let name = rest.split(' ').next().unwrap();
+                assert!(families.insert(name.to_owned()), "{name} comes twice");
+            } else if !line.starts_with("# HELP ") {
+                let (series, value) = line.rsplit_once(' ').unwrap();
+                assert!(value.parse::<f64>().is_ok(), "{line}");
+                assert!(series.starts_with("host_"), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn requests_of_workers_that_ended_stay() {
+        let text = scraped();
+        for line in [
+            "host_requests_total{class=\"sync\",status=\"200\"} 2",
+            "host_requests_total{class=\"sync\",status=\"none\"} 1",
+            "host_request_duration_seconds_bucket{class=\"sync\",le=\"0.000064\"} 1",
+            "host_request_duration_seconds_bucket{class=\"sync\",le=\"+Inf\"} 3",
+            "host_request_duration_seconds_sum{class=\"sync\"} 3.000150",
+            "host_request_duration_seconds_count{class=\"sync\"} 3",
+            "host_slots{state=\"busy\"} 1",
+            "host_workers{state=\"ready\"} 1",
+            "host_workers_target 1",
+            "host_generation{generation=\"1\",state=\"serving\",class=\"sync\",app=\"a \\\"b\\\"\"} 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "no {line} in:\n{text}");
+        }
+    }
+}

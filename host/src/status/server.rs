@@ -1,0 +1,217 @@
+//! Connections of those who watch: a few at a time, one request each, all within seconds. Nobody can
+//! make this process grow or keep it from the others.
+
+use std::convert::Infallible;
+use std::fs::File;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpListener;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::Service;
+use super::http::{Answer, HEAD_MAX, Parsed, TEXT, parse};
+use super::prometheus;
+use super::statsd::Statsd;
+use super::view::View;
+use crate::clock;
+use crate::listener::Address;
+use crate::process::set_nonblocking;
+use crate::scoreboard::Scoreboard;
+
+/// Serves until the process is killed.
+pub(super) struct Server<'a> {
+    listeners: Vec<(Service, Socket)>,
+    clients: Vec<Client>,
+    statsd: Option<Statsd>,
+    scoreboard: &'a Scoreboard,
+}
+
+/// A listening socket by its family, which decides how accept reads the peer's address.
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// A connection: its request comes in, then its answer goes out.
+struct Client {
+    /// Read and written like a file.
+    stream: File,
+    service: Service,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    written: usize,
+    until_ns: u64,
+}
+
+impl<'a> Server<'a> {
+    pub(super) fn new(
+        listeners: impl Iterator<Item = (Service, Address, OwnedFd)>,
+        statsd: Option<Statsd>,
+        scoreboard: &'a Scoreboard,
+    ) -> Self {
+        let socket = |(service, address, socket): (_, _, OwnedFd)| match address {
+            Address::Tcp(_) => (service, Socket::Tcp(socket.into())),
+            Address::Unix(_) | Address::Abstract(_) => (service, Socket::Unix(socket.into())),
+        };
+        Self { listeners: listeners.map(socket).collect(), clients: Vec::new(), statsd, scoreboard }
+    }
+
+    pub(super) fn serve(mut self) -> nix::Result<Infallible> {
+        loop {
+            let ready = match self.wait() {
+                Ok(ready) => ready,
+                Err(Errno::EINTR) => continue,
+                Err(error) => return Err(error),
+            };
+            let (clients, listeners) = ready.split_at(self.clients.len());
+            for (client, _) in self.clients.iter_mut().zip(clients).filter(|(_, ready)| **ready) {
+                client.proceed(self.scoreboard);
+            }
+            for (index, _) in listeners.iter().enumerate().filter(|(_, ready)| **ready) {
+                self.accept(index);
+            }
+            let now_ns = clock::now_ns();
+            self.clients.retain(|client| !client.is_over() && now_ns < client.until_ns);
+            if let Some(statsd) = &mut self.statsd {
+                statsd.send_due(now_ns, self.scoreboard);
+            }
+        }
+    }
+
+    /// Which clients, and then which listeners, are ready. While there are as many clients as there
+    /// may be, listeners are not looked at.
+    fn wait(&self) -> nix::Result<Vec<bool>> {
+        let now_ns = clock::now_ns();
+        let deadlines = self.clients.iter().map(|client| client.until_ns);
+        let due = deadlines.chain(self.statsd.as_ref().map(Statsd::due_ns)).min();
+        let timeout = due.map_or(PollTimeout::NONE, |due| {
+            let millis = due.saturating_sub(now_ns).div_ceil(1_000_000).min(60_000);
+            PollTimeout::from(millis as u16)
+        });
+        let has_room = self.clients.len() < CLIENTS_MAX;
+        let clients = self.clients.iter().map(|client| {
+            let wants =
+                if client.output.is_empty() { PollFlags::POLLIN } else { PollFlags::POLLOUT };
+            PollFd::new(client.stream.as_fd(), wants)
+        });
+        let listeners = self.listeners.iter().map(|(_, socket)| {
+            let wants = if has_room { PollFlags::POLLIN } else { PollFlags::empty() };
+            PollFd::new(socket.as_fd(), wants)
+        });
+        let mut polled: Vec<PollFd<'_>> = clients.chain(listeners).collect();
+        poll(&mut polled, timeout)?;
+        Ok(polled.iter().map(|polled| polled.any().unwrap_or(false)).collect())
+    }
+
+    fn accept(&mut self, index: usize) {
+        let (service, socket) = &self.listeners[index];
+        while self.clients.len() < CLIENTS_MAX {
+            let Ok(stream) = socket.accept() else { return };
+            if set_nonblocking(stream.as_fd(), true).is_err() {
+                continue;
+            }
+            self.clients.push(Client {
+                stream: stream.into(),
+                service: *service,
+                input: Vec::new(),
+                output: Vec::new(),
+                written: 0,
+                until_ns: clock::now_ns() + CLIENT_NS,
+            });
+        }
+    }
+}
+
+impl Socket {
+    fn accept(&self) -> std::io::Result<OwnedFd> {
+        match self {
+            Self::Tcp(listener) => listener.accept().map(|(stream, _)| stream.into()),
+            Self::Unix(listener) => listener.accept().map(|(stream, _)| stream.into()),
+        }
+    }
+
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
+        }
+    }
+}
+
+impl Client {
+    fn proceed(&mut self, scoreboard: &Scoreboard) {
+        if self.output.is_empty() {
+            self.read(scoreboard);
+        }
+        if !self.output.is_empty() {
+            self.write();
+        }
+    }
+
+    fn read(&mut self, scoreboard: &Scoreboard) {
+        let mut buffer = [0; 2048];
+        while self.input.len() < HEAD_MAX {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return self.end(),
+                Ok(length) => self.input.extend_from_slice(&buffer[..length]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => return self.end(),
+            }
+        }
+        self.output = match parse(&self.input) {
+            Parsed::Incomplete => return,
+            Parsed::Refused(status) => Answer::status(status).bytes(false),
+            Parsed::Request { path, head_only } => {
+                answer(self.service, &path, scoreboard).bytes(head_only)
+            }
+        };
+    }
+
+    fn write(&mut self) {
+        while self.written < self.output.len() {
+            match self.stream.write(&self.output[self.written..]) {
+                Ok(length) => self.written += length,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(_) => return self.end(),
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        self.until_ns = 0;
+    }
+
+    fn is_over(&self) -> bool {
+        !self.output.is_empty() && self.written == self.output.len()
+    }
+}
+
+fn answer(service: Service, path: &str, scoreboard: &Scoreboard) -> Answer {
+    let view = || View::take(scoreboard);
+    match (service, path) {
+        (Service::Metrics, "/" | "/metrics") => {
+            Answer::ok(prometheus::CONTENT_TYPE, prometheus::text(&view()))
+        }
+        (Service::Page, "/") => Answer::ok("text/html; charset=utf-8", PAGE.to_owned()),
+        (Service::Page, "/status.json") => {
+            // Texts, numbers and maps with texts as keys: JSON has all of them.
+            let json = serde_json::to_string(&view()).unwrap_or_default();
+            Answer::ok("application/json", json)
+        }
+        (_, "/health") if view().serves() => Answer::ok(TEXT, "serving\n".to_owned()),
+        (_, "/health") => Answer::status(503),
+        _ => Answer::status(404),
+    }
+}
+
+/// The page, which asks for `/status.json` again and again.
+const PAGE: &str = include_str!("page.html");
+/// Connections at a time; further ones wait in the backlog.
+const CLIENTS_MAX: usize = 32;
+/// From accept to the last byte of the answer.
+const CLIENT_NS: u64 = 5_000_000_000;

@@ -1,0 +1,186 @@
+//! Metrics, the status page and StatsD, seen from outside.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::Test;
+use crate::server::{Server, lives};
+
+pub(crate) const TESTS: &[Test] = &tests![
+    metrics_count_requests_also_of_workers_that_ended,
+    the_page_shows_what_the_json_says,
+    clients_that_misbehave_disturb_nobody,
+    the_process_is_replaced_when_it_dies_and_ends_with_the_server,
+    an_address_in_use_is_waited_for_and_does_not_keep_the_server_from_serving,
+    statsd_hears_once_a_second,
+    connections_that_wait_are_counted,
+];
+
+/// Where the server says that it serves metrics, or the page.
+fn address(server: &Server, what: &str) -> SocketAddr {
+    let line = server.wait_for(&format!("{what} at: http://"));
+    line.split("http://").nth(1).unwrap().trim().parse().unwrap()
+}
+
+fn get(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn sample(metrics: &str, series: &str) -> Option<f64> {
+    let line = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.map(|value| value.parse().unwrap())
+}
+
+/// The process that serves the figures, by its name.
+fn status_process(server: &Server) -> Option<u32> {
+    let task = format!("/proc/{0}/task/{0}/children", server.pid());
+    let children = std::fs::read_to_string(task).unwrap();
+    let mut pids = children.split_whitespace().map(|pid| pid.parse().unwrap());
+    pids.find(|pid: &u32| {
+        std::fs::read_to_string(format!("/proc/{pid}/comm"))
+            .is_ok_and(|name| name.contains("status"))
+    })
+}
+
+fn metrics_count_requests_also_of_workers_that_ended() {
+    let server = Server::start("hello", &["-w", "2", "--metrics-bind", "127.0.0.1:0"]);
+    let address = address(&server, "Metrics");
+    for _ in 0..7 {
+        server.talk("hi");
+    }
+    server.wait_until("two workers", |server| server.workers().len() == 2);
+    let requests = r#"host_requests_total{class="sync",status="200"}"#;
+    server.wait_until("seven", |_| sample(&get(address, "/metrics"), requests) == Some(7.0));
+    assert!(server.reload().ok);
+    let metrics = get(address, "/metrics");
+    assert!(metrics.starts_with("HTTP/1.1 200 OK\r\n"), "{metrics}");
+    assert_eq!(sample(&metrics, requests), Some(7.0), "{metrics}");
+    assert_eq!(sample(&metrics, r#"host_workers{state="ready"}"#), Some(2.0));
+    assert_eq!(sample(&metrics, "host_reloads_total"), Some(1.0));
+    assert_eq!(sample(&metrics, "host_worker_deaths_total"), Some(0.0));
+    server.talk("exit 3");
+    server.wait_until("a death", |_| {
+        sample(&get(address, "/"), "host_worker_deaths_total") == Some(1.0)
+    });
+    assert!(get(address, "/health").starts_with("HTTP/1.1 200 "));
+    server.stop();
+}
+
+fn the_page_shows_what_the_json_says() {
+    let server = Server::start("hello", &["--status-bind", "127.0.0.1:0"]);
+    let address = address(&server, "Status page");
+    let page = get(address, "/");
+    assert!(page.contains("Content-Type: text/html") && page.contains("fetch(\"status.json\""));
+    let json = get(address, "/status.json");
+    let body = json.split("\r\n\r\n").nth(1).unwrap();
+    let status: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!(status["generations"][0]["state"], "serving");
+    assert_eq!(status["generations"][0]["class"], "sync");
+    assert_eq!(status["generations"][0]["workers"][0]["pid"], server.workers()[0]);
+    assert!(get(address, "/metrics").starts_with("HTTP/1.1 404 "));
+    server.stop();
+}
+
+fn clients_that_misbehave_disturb_nobody() {
+    let server = Server::start("hello", &["--metrics-bind", "127.0.0.1:0"]);
+    let address = address(&server, "Metrics");
+    let silent: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(address).unwrap()).collect();
+    // They are let go after some seconds; whoever comes behind them is served then.
+    assert!(get(address, "/health").starts_with("HTTP/1.1 200 "));
+    drop(silent);
+    for (request, status) in [
+        (&b"POST / HTTP/1.1\r\n\r\n"[..], "405"),
+        (b"\x16\x03\x01\r\n\r\n", "400"),
+        (&[b'x'; 8192], "431"),
+    ] {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(request).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer.split(' ').nth(1), Some(status));
+    }
+    server.stop();
+}
+
+fn the_process_is_replaced_when_it_dies_and_ends_with_the_server() {
+    let server = Server::start("hello", &["--metrics-bind", "127.0.0.1:0"]);
+    let address = address(&server, "Metrics");
+    assert!(get(address, "/health").starts_with("HTTP/1.1 200 "));
+    let first = status_process(&server).unwrap();
+    kill(Pid::from_raw(first as i32), Signal::SIGKILL).unwrap();
+    // Who connects meanwhile waits for the next one.
+    assert!(get(address, "/health").starts_with("HTTP/1.1 200 "));
+    let second = status_process(&server).unwrap();
+    assert_ne!(first, second);
+    assert_eq!(sample(&get(address, "/"), "host_status_deaths_total"), Some(1.0));
+    assert!(server.talk("hi").ends_with(" hello\n"));
+    server.stop();
+    assert!(!lives(second));
+    assert!(TcpStream::connect(address).is_err());
+}
+
+fn an_address_in_use_is_waited_for_and_does_not_keep_the_server_from_serving() {
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = other.local_addr().unwrap();
+    let server = Server::start("hello", &["--metrics-bind", &address.to_string()]);
+    server.wait_for("No Metrics yet");
+    assert!(server.talk("hi").ends_with(" hello\n"));
+    drop(other);
+    server.wait_for("Metrics at: http://");
+    assert!(get(address, "/health").starts_with("HTTP/1.1 200 "));
+    assert_eq!(server.count("No Metrics yet"), 1);
+    server.stop();
+}
+
+fn statsd_hears_once_a_second() {
+    let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+    receiver.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let host = receiver.local_addr().unwrap().to_string();
+    let flags = ["--statsd-host", &host, "--statsd-prefix", "my.", "--enable-backlog-metric"];
+    let server = Server::start("hello", &flags);
+    let mut buffer = [0; 2048];
+    let mut hear = || {
+        let length = receiver.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    assert!(hear().starts_with("my.gunicorn.workers:"));
+    for _ in 0..3 {
+        server.talk("hi");
+    }
+    let mut requests = 0;
+    while requests < 3 {
+        let text = hear();
+        assert!(text.contains("my.gunicorn.backlog:"), "{text}");
+        let count = text.lines().find_map(|line| {
+            line.strip_prefix("my.gunicorn.requests:")?.strip_suffix("|c")?.parse::<u32>().ok()
+        });
+        requests += count.unwrap_or(0);
+    }
+    assert_eq!(requests, 3);
+    server.stop();
+}
+
+fn connections_that_wait_are_counted() {
+    let server = Server::start("hello", &["--metrics-bind", "127.0.0.1:0"]);
+    let address = address(&server, "Metrics");
+    let series = format!("host_listener_backlog{{listener=\"http://{}\"}}", server.address());
+    if sample(&get(address, "/"), &series).is_none() {
+        eprintln!("this kernel does not tell");
+        return;
+    }
+    let streams: Vec<_> = (0..4).map(|_| server.say("sleep")).collect();
+    server.wait_until("some wait", |_| {
+        sample(&get(address, "/"), &series).is_some_and(|waiting| waiting >= 1.0)
+    });
+    drop(streams);
+    server.stop();
+}
