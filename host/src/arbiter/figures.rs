@@ -139,11 +139,13 @@ impl Arbiter {
         }
         match process::fork_with_signals_blocked() {
             Ok(ForkResult::Child) => {
+                let mut close = self.private_descriptors(NO_GENERATION);
+                close.retain(|descriptor| !self.status.descriptors().any(|own| own == *descriptor));
                 let start = StatusStart {
                     settings,
                     scoreboard: Arc::clone(&self.scoreboard),
                     listeners: self.status.listeners.clone(),
-                    close: self.private_descriptors(NO_GENERATION),
+                    close,
                 };
                 status::run(&start)
             }

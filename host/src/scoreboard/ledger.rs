@@ -3,7 +3,7 @@
 //! and nothing of the arbiter itself.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::layout::{Counts, GenerationEntry, LedgerPages, Slot, Text};
 use super::reader::{Totals, load_text};
@@ -158,9 +158,13 @@ impl Ledger {
     pub fn consistently<T>(&self, mut read: impl FnMut() -> T) -> T {
         for _ in 1..READ_ATTEMPTS_MAX {
             let before = self.pages.version.load(Ordering::Acquire);
+            if !before.is_multiple_of(2) {
+                std::thread::sleep(READ_PAUSE);
+                continue;
+            }
             let result = read();
             fence(Ordering::Acquire);
-            if before.is_multiple_of(2) && before == self.pages.version.load(Ordering::Relaxed) {
+            if before == self.pages.version.load(Ordering::Relaxed) {
                 return result;
             }
         }
@@ -265,8 +269,9 @@ impl Text {
     }
 }
 
-/// The arbiter needs some microseconds for a slot, and ends few at a time.
-const READ_ATTEMPTS_MAX: usize = 64;
+/// The arbiter needs some microseconds for a slot, unless it is kept from running in the middle.
+const READ_ATTEMPTS_MAX: usize = 1000;
+const READ_PAUSE: Duration = Duration::from_millis(1);
 /// The class of workers whose generation the ledger had no room for.
 const UNKNOWN: &str = "unknown";
 
@@ -323,7 +328,7 @@ mod tests {
                     board.writer(slot).unwrap().count_answer(200, 1, 0, 0);
                     board.release(slot);
                     // Faster than any arbiter ends workers, but not all the time.
-                    std::thread::sleep(std::time::Duration::from_micros(100));
+                    std::thread::sleep(Duration::from_micros(100));
                 }
                 done.store(true, Ordering::Release);
             });
