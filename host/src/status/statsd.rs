@@ -174,7 +174,7 @@ fn increases(
 fn timing(bucket: usize, number: u64) -> String {
     let upper = bucket_limit_us(bucket);
     let lower = bucket.checked_sub(1).and_then(bucket_limit_us).unwrap_or(0);
-    let micros = (lower + upper.unwrap_or(lower)) / 2;
+    let micros = u64::midpoint(lower, upper.unwrap_or(lower));
     let mut text = format!("{}.{:03}|ms", micros / 1000, micros % 1000);
     if number > 1 {
         // Writing to a string cannot fail.
