@@ -1,6 +1,7 @@
 //! The product's payload: a worker class and an application, opened through the stable ABI in the
 //! mold and run in its workers.
 
+use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::sync::Arc;
@@ -20,16 +21,33 @@ use crate::payload::Payload;
 use crate::settings::Settings;
 use crate::worker::WorkerContext;
 
-/// What a generation is made of.
-pub struct Plugins {
+/// What a generation is made of. Where its worker class comes from is a matter of `C`.
+pub struct Plugins<C = FromLibrary> {
     settings: Arc<Settings>,
     services: &'static Services,
     class: Plugin<WorkerClassRef>,
     app_module: Plugin<AppModuleRef>,
     app: &'static AppBox,
+    source: PhantomData<C>,
 }
 
-impl Payload for Plugins {
+/// Where the worker class comes from. In the product always [`FromLibrary`]; the benchmarks have one
+/// linked in, to measure what it costs that a class is a library.
+pub trait ClassSource {
+    /// The class for the path that the settings lead to.
+    fn open(path: &Path) -> Result<Plugin<WorkerClassRef>, LoadError>;
+}
+
+/// The class is in the library of that path.
+pub struct FromLibrary;
+
+impl ClassSource for FromLibrary {
+    fn open(path: &Path) -> Result<Plugin<WorkerClassRef>, LoadError> {
+        open_class(path)
+    }
+}
+
+impl<C: ClassSource> Payload for Plugins<C> {
     fn load(context: &MoldContext, doing: &dyn Fn(&str)) -> Result<Self, Refusal> {
         Self::open(context, doing).map_err(|error| refusal(&error))
     }
@@ -83,7 +101,7 @@ impl Payload for Plugins {
     }
 }
 
-impl Plugins {
+impl<C: ClassSource> Plugins<C> {
     /// Everything up to the first fork.
     fn open(context: &MoldContext, doing: &dyn Fn(&str)) -> Result<Self, LoadError> {
         let doing = |path: &Path, what| doing(&format!("{}: {what}", path.display()));
@@ -92,7 +110,7 @@ impl Plugins {
         let class = search.class(settings.class())?;
         let choice = search.app(settings.wsgi_app.as_deref())?;
         doing(&class, "opening the worker class");
-        let class = open_class(&class)?;
+        let class = C::open(&class)?;
         doing(&choice.library, "opening the application");
         let app_module = open_app(&choice.library)?;
         let services = Services::of_mold(context);
@@ -121,7 +139,14 @@ impl Plugins {
             doing(&app_module.path, "loading the application");
             app.load().into_result().map_err(refused(Kind::App, &app_module.path))?;
         }
-        Ok(Self { settings, services, class, app_module, app: Box::leak(Box::new(app)) })
+        Ok(Self {
+            settings,
+            services,
+            class,
+            app_module,
+            app: Box::leak(Box::new(app)),
+            source: PhantomData,
+        })
     }
 
     /// Everything from the fork until the worker can serve.

@@ -13,6 +13,9 @@ cargo xtask test [OPTIONS]  build what the tests need and run all of them
     --release               with the release profile instead of dev
     --no-python             leave the Python tests out
     --only WORD             only the tests whose names contain WORD
+cargo xtask bench [SCENARIO...] [--rounds N]
+                            measure against the peers that there are, and write docs/performance.md;
+                            --list names the scenarios
 cargo xtask lint            formatting and clippy, warnings are errors
 cargo xtask python          make the virtual environments of the Python tests, and print the interpreter
 ";
@@ -27,6 +30,7 @@ fn main() -> ExitCode {
             Ok(options) => steps::test(&options),
             Err(message) => refuse(&message),
         },
+        "bench" => steps::bench(&words),
         "lint" => steps::lint(),
         "python" => match python::environments() {
             Ok(path) => {

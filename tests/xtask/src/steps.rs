@@ -81,6 +81,15 @@ pub(crate) fn test(options: &TestOptions) -> ExitCode {
     closing(counts, &times)
 }
 
+/// Builds everything and measures it.
+pub(crate) fn bench(words: &[String]) -> ExitCode {
+    if !succeeds(cargo().args(["build", "--release", "--workspace"])) {
+        return ExitCode::FAILURE;
+    }
+    let done = succeeds(Command::new(target().join("release/jimu-bench")).args(words));
+    if done { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 /// Formatting and clippy.
 pub(crate) fn lint() -> ExitCode {
     let formatted = succeeds(cargo().args(["fmt", "--all", "--check"]));

@@ -99,7 +99,7 @@ impl<'a> Server<'a> {
             let place = Place::new(&self.base.host);
             self.base.app.call(connection.into_exchange(place.clone()));
             if let Some(back) = place.take() {
-                connection = back
+                connection = back;
             } else {
                 tracing::error!(
                     "the application kept an exchange, which a sync worker does not wait for"

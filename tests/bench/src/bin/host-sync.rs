@@ -1,0 +1,23 @@
+//! `host` with the worker class sync linked in: the other side of the measurement of what it costs
+//! that a class is a library. All else is as in `host`; the application is loaded.
+
+use std::path::Path;
+
+use host::plugin::load::Plugin;
+use host::plugin::payload::ClassSource;
+use host::plugin::{LoadError, Plugins};
+use worker_api::WorkerClassRef;
+
+fn main() {
+    std::process::exit(host::serve::main::<Plugins<Linked>>());
+}
+
+/// The class of this executable.
+struct Linked;
+
+impl ClassSource for Linked {
+    fn open(path: &Path) -> Result<Plugin<WorkerClassRef>, LoadError> {
+        let root = sync_worker::root_module();
+        Ok(Plugin { path: path.to_owned(), api_version: worker_api::API_VERSION.into(), root })
+    }
+}

@@ -1,0 +1,263 @@
+//! Who is measured: Jimu with each class, its peers, and the floor that no server can be below; and
+//! with which command each of them serves an application.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::{Deserialize, Serialize};
+
+use crate::setup::Setup;
+
+/// A server, as a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contender {
+    /// `host` with the worker class of that name, loaded from its library.
+    Jimu(&'static str),
+    /// `host` with the worker class of that name linked into it.
+    Linked(&'static str),
+    /// gunicorn with the worker class of that name.
+    Gunicorn(&'static str),
+    /// gevent's own WSGI server.
+    Pywsgi,
+    /// bjoern.
+    Bjoern,
+    /// granian, in its WSGI mode.
+    Granian,
+    /// uWSGI, speaking HTTP itself.
+    Uwsgi,
+    /// nginx.
+    Nginx,
+    /// The loop that parses nothing.
+    Bare,
+}
+
+/// What a contender is to Jimu.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// It is Jimu.
+    Ours,
+    /// Another server.
+    Peer,
+    /// No server, but the least that one can cost.
+    Floor,
+}
+
+/// What is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum App {
+    /// The native application `hello`; nginx and the bare loop answer the same by themselves.
+    Native,
+    /// The Python application of that `module:name`.
+    Wsgi(&'static str),
+}
+
+/// How it is to be served.
+#[derive(Clone, Copy, Debug)]
+pub struct Serving<'a> {
+    /// What is served.
+    pub app: App,
+    /// Whether connections are kept alive, as far as that is for the server to say.
+    pub keep_alive: bool,
+    /// How many worker processes there are.
+    pub workers: usize,
+    /// Whether the application is loaded before the workers are forked.
+    pub preload: bool,
+    /// How many connections a worker has to bear.
+    pub connections: usize,
+    /// A folder of this run's, the working directory of servers.
+    pub folder: &'a Path,
+}
+
+impl Contender {
+    /// The name in the tables.
+    pub fn name(self) -> String {
+        match self {
+            Self::Jimu(class) => format!("Jimu {class}"),
+            Self::Linked(class) => format!("Jimu {class}, linked in"),
+            Self::Gunicorn(class) => format!("gunicorn {class}"),
+            Self::Pywsgi => "gevent pywsgi".into(),
+            Self::Bjoern => "bjoern".into(),
+            Self::Granian => "granian".into(),
+            Self::Uwsgi => "uWSGI".into(),
+            Self::Nginx => "nginx".into(),
+            Self::Bare => "bare epoll loop".into(),
+        }
+    }
+
+    /// What it is to Jimu.
+    pub fn role(self) -> Role {
+        match self {
+            Self::Jimu(_) | Self::Linked(_) => Role::Ours,
+            Self::Bare => Role::Floor,
+            _ => Role::Peer,
+        }
+    }
+
+    /// The command that serves, on an address; or one line that says what is missing for it.
+    pub fn command(
+        self,
+        setup: &Setup,
+        serving: Serving<'_>,
+        address: SocketAddr,
+    ) -> Result<Command, String> {
+        let mut command = match self {
+            Self::Jimu(class) => jimu(setup, &setup.built("host")?, class, serving, address)?,
+            Self::Linked(class) => {
+                let host = setup.built(&format!("host-{class}"))?;
+                jimu(setup, &host, class, serving, address)?
+            }
+            Self::Gunicorn(class) => gunicorn(setup, class, serving, address)?,
+            Self::Pywsgi => script(setup, "gevent", "serve_pywsgi.py", serving, address)?,
+            Self::Bjoern => script(setup, "bjoern", "serve_bjoern.py", serving, address)?,
+            Self::Granian => granian(setup, serving, address)?,
+            Self::Uwsgi => uwsgi(setup, serving, address)?,
+            Self::Nginx => nginx(setup, serving, address)?,
+            Self::Bare => {
+                let mut command = Command::new(setup.built("bare-epoll")?);
+                command.arg(address.to_string());
+                command.args((!serving.keep_alive).then_some("--close"));
+                command
+            }
+        };
+        command.current_dir(serving.folder).env("PYTHONPATH", setup.apps());
+        // Else each server would be the interpreter of whoever measures.
+        command.env_remove("VIRTUAL_ENV").env_remove("HOST_CMD_ARGS").env_remove("PORT");
+        Ok(command)
+    }
+}
+
+fn jimu(
+    setup: &Setup,
+    host: &Path,
+    class: &str,
+    serving: Serving<'_>,
+    address: SocketAddr,
+) -> Result<Command, String> {
+    let class_file = setup.built(&format!("lib{class}_worker.so"))?;
+    let mut command = Command::new(host);
+    command.arg("--worker-class").arg(class_file);
+    command.args(["--bind", &address.to_string(), "--workers", &serving.workers.to_string()]);
+    command.args(["--worker-connections", &serving.connections.to_string()]);
+    command.args(["--threads", &threads_of(class).to_string()]);
+    command.args(["--keep-alive", KEEP_ALIVE_SECONDS, "--log-level", "warning"]);
+    command.arg("--control-socket").arg(serving.folder.join(format!("{}.ctl", address.port())));
+    command.args(serving.preload.then_some("--preload"));
+    match serving.app {
+        App::Native => command.arg(setup.built("libhello_app.so")?),
+        App::Wsgi(app) => {
+            setup.built("libwsgi_app.so")?;
+            command.arg("--python").arg(setup.python()?).arg(app)
+        }
+    };
+    Ok(command)
+}
+
+fn gunicorn(
+    setup: &Setup,
+    class: &str,
+    serving: Serving<'_>,
+    address: SocketAddr,
+) -> Result<Command, String> {
+    setup.package("gunicorn")?;
+    if class == "gevent" {
+        setup.package("gevent")?;
+    }
+    let mut command = setup.module("gunicorn")?;
+    command.args(["--worker-class", class, "--bind", &address.to_string()]);
+    command.args(["--workers", &serving.workers.to_string()]);
+    command.args(["--worker-connections", &serving.connections.to_string()]);
+    command.args(["--threads", &threads_of(class).to_string()]);
+    command.args(["--keep-alive", KEEP_ALIVE_SECONDS, "--log-level", "warning"]);
+    command.args(serving.preload.then_some("--preload"));
+    command.arg(wsgi_of(serving)?);
+    Ok(command)
+}
+
+/// A server that is a library: its script of ours takes the application and the address.
+fn script(
+    setup: &Setup,
+    package: &str,
+    file: &str,
+    serving: Serving<'_>,
+    address: SocketAddr,
+) -> Result<Command, String> {
+    setup.package(package)?;
+    let mut command = Command::new(setup.python()?);
+    command.arg(setup.apps().join(file)).arg(wsgi_of(serving)?).arg(address.port().to_string());
+    Ok(command)
+}
+
+fn granian(setup: &Setup, serving: Serving<'_>, address: SocketAddr) -> Result<Command, String> {
+    setup.package("granian")?;
+    let mut command = setup.module("granian")?;
+    command.args(["--interface", "wsgi", "--no-ws", "--log-level", "warning"]);
+    command.args(["--workers", &serving.workers.to_string()]);
+    command.args(["--host", &address.ip().to_string(), "--port", &address.port().to_string()]);
+    command.arg(wsgi_of(serving)?);
+    Ok(command)
+}
+
+fn uwsgi(setup: &Setup, serving: Serving<'_>, address: SocketAddr) -> Result<Command, String> {
+    setup.package("uWSGI")?;
+    let (module, name) = wsgi_of(serving)?.split_once(':').unwrap_or_default();
+    let python = setup.python()?;
+    let mut command = Command::new(python.with_file_name("uwsgi"));
+    command.arg(if serving.keep_alive { "--http11-socket" } else { "--http-socket" });
+    command.args([&address.to_string(), "--master", "--die-on-term", "--disable-logging"]);
+    command.args(["--processes", &serving.workers.to_string(), "--listen", "128"]);
+    command.args(["--module", module, "--callable", name, "--need-app"]);
+    let home = python.ancestors().nth(2).unwrap_or(Path::new("/"));
+    command.arg("--virtualenv").arg(home).arg("--pythonpath").arg(setup.apps());
+    Ok(command)
+}
+
+fn nginx(setup: &Setup, serving: Serving<'_>, address: SocketAddr) -> Result<Command, String> {
+    if serving.app != App::Native {
+        return Err("nginx runs no applications".into());
+    }
+    let program = setup.nginx()?;
+    let configuration: PathBuf = serving.folder.join(format!("nginx-{}.conf", address.port()));
+    let user = if nix::unistd::geteuid().is_root() { "user root;" } else { "" };
+    let text = format!(
+        "{user} daemon off; worker_processes {workers}; pid nginx-{port}.pid; error_log stderr warn;
+         events {{ worker_connections {connections}; }}
+         http {{
+             access_log off; sendfile on; tcp_nodelay on; keepalive_requests 1000000000;
+             client_body_temp_path nginx-body; proxy_temp_path nginx-proxy;
+             fastcgi_temp_path nginx-fastcgi; uwsgi_temp_path nginx-uwsgi;
+             scgi_temp_path nginx-scgi;
+             server {{
+                 listen {address};
+                 location = / {{ default_type text/plain; return 200 \"Hello, world!\\n\"; }}
+                 location = /file {{ alias {folder}/{BIG_FILE}; }}
+             }}
+         }}",
+        workers = serving.workers,
+        port = address.port(),
+        connections = serving.connections + 64,
+        folder = serving.folder.display(),
+    );
+    std::fs::write(&configuration, text).map_err(|error| error.to_string())?;
+    let mut command = Command::new(program);
+    command.arg("-p").arg(serving.folder).arg("-c").arg(configuration);
+    Ok(command)
+}
+
+fn wsgi_of(serving: Serving<'_>) -> Result<&'static str, String> {
+    match serving.app {
+        App::Wsgi(app) => Ok(app),
+        App::Native => Err("it runs Python applications only".into()),
+    }
+}
+
+fn threads_of(class: &str) -> usize {
+    if class == "gthread" { THREADS } else { 1 }
+}
+
+/// The name, in the folder of a run, of the file that is served.
+pub const BIG_FILE: &str = "megabyte";
+/// Longer than the pause between two rounds of one contender's is not needed, shorter would be.
+const KEEP_ALIVE_SECONDS: &str = "75";
+/// Threads of each worker of the threaded classes.
+const THREADS: usize = 8;

@@ -1,0 +1,154 @@
+//! Where an answer ends. Reads no more of HTTP than that: all contenders announce a length, or close.
+
+use std::io;
+
+use memchr::memmem;
+
+/// An answer that is on its way.
+#[derive(Default)]
+pub(super) struct Answer {
+    head: Vec<u8>,
+    body: Body,
+}
+
+/// Whether there is more to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    More,
+    Complete,
+}
+
+#[derive(Clone, Copy, Default)]
+enum Body {
+    /// The head is not complete.
+    #[default]
+    Unknown,
+    /// So many octets are missing.
+    Left { octets: u64, closes: bool },
+    /// All until the connection is closed.
+    UntilClose,
+}
+
+impl Answer {
+    /// Whether the server closes the connection after this answer.
+    pub(super) fn closes(&self) -> bool {
+        !matches!(self.body, Body::Left { closes: false, .. })
+    }
+
+    /// Takes what was read; nothing means that the connection was closed.
+    pub(super) fn take(&mut self, part: &[u8]) -> io::Result<Step> {
+        match self.body {
+            Body::UntilClose if part.is_empty() => Ok(Step::Complete),
+            Body::UntilClose => Ok(Step::More),
+            _ if part.is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
+            Body::Unknown => self.take_head(part),
+            Body::Left { octets, closes } => self.take_body(part.len() as u64, octets, closes),
+        }
+    }
+
+    fn take_head(&mut self, part: &[u8]) -> io::Result<Step> {
+        let whole = if self.head.is_empty() {
+            part
+        } else {
+            self.head.extend_from_slice(part);
+            &self.head
+        };
+        let Some(end) = memmem::find(whole, b"\r\n\r\n") else {
+            if self.head.is_empty() {
+                self.head.extend_from_slice(part);
+            }
+            return Ok(Step::More);
+        };
+        let behind = (whole.len() - end - 4) as u64;
+        self.body = body_of(&whole[..end + 2])?;
+        match self.body {
+            Body::Left { octets, closes } => self.take_body(behind, octets, closes),
+            _ => Ok(Step::More),
+        }
+    }
+
+    fn take_body(&mut self, came: u64, missing: u64, closes: bool) -> io::Result<Step> {
+        let octets =
+            missing.checked_sub(came).ok_or_else(|| invalid("more came than announced"))?;
+        self.body = Body::Left { octets, closes };
+        Ok(if octets == 0 { Step::Complete } else { Step::More })
+    }
+}
+
+/// What a head, with the end of its last line, says about the body.
+fn body_of(head: &[u8]) -> io::Result<Body> {
+    let mut lines = memmem::find_iter(head, b"\r\n");
+    let status_end = lines.next().unwrap_or_default();
+    let status = &head[..status_end];
+    if status.get(9..12) != Some(b"200") {
+        let status = String::from_utf8_lossy(status);
+        return Err(invalid(&format!("the server answered {status:?}")));
+    }
+    let mut closes = status.starts_with(b"HTTP/1.0");
+    let mut octets = None;
+    let mut start = status_end + 2;
+    for end in lines {
+        let (name, value) = split(&head[start..end]);
+        start = end + 2;
+        if name.eq_ignore_ascii_case(b"content-length") {
+            let digits = std::str::from_utf8(value).unwrap_or_default();
+            octets = Some(digits.parse().map_err(|_| invalid("a strange Content-Length"))?);
+        } else if name.eq_ignore_ascii_case(b"connection") {
+            closes = !value.eq_ignore_ascii_case(b"keep-alive");
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            return Err(invalid("an answer of unannounced length"));
+        }
+    }
+    Ok(octets.map_or(Body::UntilClose, |octets| Body::Left { octets, closes }))
+}
+
+fn split(line: &[u8]) -> (&[u8], &[u8]) {
+    let colon = memchr::memchr(b':', line).unwrap_or(line.len());
+    (&line[..colon], line[colon..].get(1..).unwrap_or_default().trim_ascii())
+}
+
+fn invalid(words: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_ends_after_its_length_however_it_is_cut() {
+        let bytes = b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-length: 5\r\n\r\nHello";
+        for cut in 1..bytes.len() {
+            let mut answer = Answer::default();
+            assert_eq!(answer.take(&bytes[..cut]).unwrap(), Step::More, "cut at {cut}");
+            assert_eq!(answer.take(&bytes[cut..]).unwrap(), Step::Complete, "cut at {cut}");
+            assert!(!answer.closes());
+        }
+    }
+
+    #[test]
+    fn an_answer_without_a_length_ends_with_the_connection() {
+        let mut answer = Answer::default();
+        let head = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nHel";
+        assert_eq!(answer.take(head).unwrap(), Step::More);
+        assert_eq!(answer.take(b"lo").unwrap(), Step::More);
+        assert_eq!(answer.take(b"").unwrap(), Step::Complete);
+        assert!(answer.closes());
+    }
+
+    #[test]
+    fn what_is_no_whole_answer_is_an_error() {
+        let cut = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nHell";
+        let mut answer = Answer::default();
+        assert_eq!(answer.take(cut).unwrap(), Step::More);
+        assert!(answer.take(b"").is_err());
+        for bytes in [
+            &b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"[..],
+            b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nab",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"",
+        ] {
+            assert!(Answer::default().take(bytes).is_err());
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! One connection of the load generator: sends its request, reads the answer, again.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrStorage, connect, setsockopt, socket, sockopt,
+};
+
+use super::Plan;
+use super::answer::{Answer, Step};
+
+/// A connection with at most one request under way.
+pub(super) struct Connection<'plan> {
+    stream: TcpStream,
+    plan: &'plan Plan,
+    sent: usize,
+    answer: Answer,
+    begun: Instant,
+    /// Until when the server has to close, once the answer is here.
+    latency_us: Option<u32>,
+    usable: bool,
+}
+
+/// What became of the request under way.
+pub(super) enum Progress {
+    /// Nothing yet: an event will tell.
+    Waiting,
+    /// Answered after so many microseconds.
+    Answered(u32),
+    /// Not answered, or not as it should be. The connection is of no more use.
+    Failed,
+}
+
+impl<'plan> Connection<'plan> {
+    /// Begins to connect, and has the descriptor watched under the number `at`.
+    pub(super) fn open(plan: &'plan Plan, epoll: &Epoll, at: usize) -> io::Result<Self> {
+        let begun = Instant::now();
+        let stream = begin_connect(plan.address)?;
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
+        epoll.add(stream.as_fd(), EpollEvent::new(flags, at as u64))?;
+        let answer = Answer::default();
+        Ok(Self { stream, plan, sent: 0, answer, begun, latency_us: None, usable: true })
+    }
+
+    /// Makes the next request due. On a connection just opened, its time has begun with it.
+    pub(super) fn begin(&mut self) {
+        if self.sent > 0 {
+            self.begun = Instant::now();
+        }
+        self.sent = 0;
+        self.answer = Answer::default();
+        self.latency_us = None;
+    }
+
+    /// Whether another request may follow.
+    pub(super) fn is_reusable(&self) -> bool {
+        self.usable && self.plan.keep_alive
+    }
+
+    /// Sends and reads as far as it goes without waiting. What is read goes into `part`, and nowhere else.
+    pub(super) fn proceed(&mut self, part: &mut [u8]) -> Progress {
+        match self.try_proceed(part) {
+            Ok(Some(latency_us)) => Progress::Answered(latency_us),
+            Ok(None) => Progress::Waiting,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Progress::Waiting,
+            Err(_) => {
+                self.usable = false;
+                Progress::Failed
+            }
+        }
+    }
+
+    fn try_proceed(&mut self, part: &mut [u8]) -> io::Result<Option<u32>> {
+        while self.sent < self.plan.request.len() {
+            match self.stream.write(&self.plan.request[self.sent..]) {
+                Ok(octets) => self.sent += octets,
+                // An early answer may have come although the request cannot be sent to its end.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // The connection is still being made.
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+        loop {
+            let octets = self.stream.read(part)?;
+            if let Some(latency_us) = self.latency_us {
+                return if octets == 0 { Ok(Some(latency_us)) } else { Err(surplus()) };
+            }
+            if self.answer.take(&part[..octets])? == Step::Complete {
+                let latency_us =
+                    u32::try_from(self.begun.elapsed().as_micros()).unwrap_or(u32::MAX);
+                self.usable = octets > 0 && !self.answer.closes();
+                if self.plan.keep_alive || octets == 0 {
+                    return Ok(Some(latency_us));
+                }
+                self.latency_us = Some(latency_us);
+            }
+        }
+    }
+}
+
+/// Sends a request over a new connection the ordinary way, and reads its answer.
+pub(super) fn ask_once(address: SocketAddr, request: &[u8]) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(super::STALL))?;
+    stream.write_all(request)?;
+    let mut answer = Answer::default();
+    let mut part = [0; 4096];
+    loop {
+        let octets = stream.read(&mut part)?;
+        if answer.take(&part[..octets])? == Step::Complete {
+            return Ok(stream);
+        }
+    }
+}
+
+/// A non-blocking connect, which std does not have.
+fn begin_connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let socket: OwnedFd = socket(family, SockType::Stream, flags, None)?;
+    setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
+    let address = SockaddrStorage::from(address);
+    match connect(socket.as_raw_fd(), &address) {
+        Ok(()) | Err(Errno::EINPROGRESS) => Ok(TcpStream::from(socket)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn surplus() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "more came than was announced")
+}

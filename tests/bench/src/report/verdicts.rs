@@ -1,0 +1,79 @@
+//! What was asked for and whether it is met; and in which cases a peer is ahead.
+
+use std::fmt::Write as _;
+
+use super::{number, ranking, spread};
+use crate::contender::Role;
+use crate::result::{Measured, Metric, Row};
+use crate::scenario::Scenario;
+use crate::target::{Against, Bound, targets};
+
+/// The table of targets.
+pub(super) fn asked_for(all: &[(&Scenario, Measured)]) -> String {
+    let mut text = String::from(
+        "## What is asked for\n\n\
+         | scenario | figure | asked | found | |\n| --- | --- | --- | --- | --- |\n",
+    );
+    for target in targets() {
+        let verdict = all
+            .iter()
+            .find(|(scenario, _)| scenario.name == target.scenario)
+            .and_then(|(_, measured)| target.verdict(measured));
+        let title = target.metric.title();
+        let figure = match target.against {
+            Against::Nothing => format!("{}: {title}", target.ours),
+            Against::Ratio(peer) => format!("{} / {peer}: {title}", target.ours),
+            Against::Difference(peer) => format!("{} − {peer}: {title}", target.ours),
+        };
+        let asked = match target.bound {
+            Bound::AtMost(limit) => format!("≤ {}", number(limit)),
+            Bound::AtLeast(limit) => format!("≥ {}", number(limit)),
+        };
+        let (found, met) = match verdict {
+            Some(verdict) if verdict.met => (spread(verdict.found), "met"),
+            Some(verdict) => (spread(verdict.found), "**not met**"),
+            None => (String::new(), "not measured"),
+        };
+        let _ = writeln!(text, "| {} | {figure} | {asked} | {found} | {met} |", target.scenario);
+    }
+    text.push('\n');
+    text
+}
+
+/// The cases in which a peer has the better figure than one of ours that does the same work.
+pub(super) fn peers_ahead(all: &[(&Scenario, Measured)]) -> String {
+    let mut text = String::from("## Where a peer is ahead\n\n");
+    let mut cases = 0;
+    for (scenario, measured) in all {
+        let Some(metric) = ranking(measured) else { continue };
+        for ours in measured.rows.iter().filter(|row| row.role == Role::Ours) {
+            let ahead = ahead_of(ours, measured, metric).join(", ");
+            if !ahead.is_empty() {
+                cases += 1;
+                let (name, title) = (scenario.name, metric.title());
+                let _ = writeln!(text, "- {name}, {title}, {}: {ahead}", ours.name);
+            }
+        }
+    }
+    if cases == 0 {
+        text.push_str("Nowhere in what was measured.\n");
+    }
+    text.push('\n');
+    text
+}
+
+/// Which peers need less than this one of ours, with their share of its figure.
+fn ahead_of(ours: &Row, measured: &Measured, metric: Metric) -> Vec<String> {
+    let peers = measured.rows.iter().filter(|row| row.role == Role::Peer);
+    peers
+        .filter(|peer| serves_the_same(ours, peer))
+        .filter_map(|peer| Some((peer, peer.ratio(ours, metric)?)))
+        .filter(|(_, ratio)| ratio.median < 1.0)
+        .map(|(peer, ratio)| format!("{} needs {}", peer.name, spread(ratio)))
+        .collect()
+}
+
+/// nginx runs no Python, and the Python servers nothing else.
+fn serves_the_same(ours: &Row, peer: &Row) -> bool {
+    ours.name.contains("native") == (peer.name == "nginx")
+}

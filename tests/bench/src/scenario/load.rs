@@ -1,0 +1,79 @@
+//! Requests, as many as can be: processor time for each, answers a second, how long they take.
+
+use super::{Kind, Outcome, Runner, Stage};
+use crate::load::{Plan, run};
+use crate::proc;
+use crate::result::Metric;
+
+/// Runs all contenders in turns. The order goes round, so that none is always behind the same one.
+pub(super) fn measure(stage: &Stage<'_>) -> Outcome {
+    let (runners, mut absent) = stage.start_all();
+    let mut ready = Vec::new();
+    for runner in runners {
+        match warm(stage, &runner) {
+            Ok(requests) => ready.push((runner, requests)),
+            Err(error) => absent.push(stage.absence(runner.entry, &error.to_string())),
+        }
+    }
+    for round in 0..stage.effort.rounds {
+        for turn in 0..ready.len() {
+            let at = (round + turn) % ready.len();
+            let (runner, requests) = &mut ready[at];
+            let name = runner.entry.name();
+            match take_turn(stage, runner, *requests) {
+                Ok(()) => eprintln!("{}: round {}: {name}", stage.scenario.name, round + 1),
+                Err(error) => eprintln!("{}: {name}: {error}", stage.scenario.name),
+            }
+        }
+    }
+    (ready.into_iter().map(|(runner, _)| runner.row).collect(), absent)
+}
+
+/// Lets a server come to its stride, and finds out how many requests fill a turn.
+fn warm(stage: &Stage<'_>, runner: &Runner) -> std::io::Result<u64> {
+    let mut requests = plan(stage, runner, 0).connections as u64 * 2;
+    loop {
+        let outcome = run(&plan(stage, runner, requests))?;
+        if outcome.failed > requests / 20 {
+            return Err(std::io::Error::other(format!(
+                "{} of {requests} requests failed",
+                outcome.failed
+            )));
+        }
+        let wanted = (outcome.rate() * stage.effort.seconds) as u64;
+        if outcome.took.as_secs_f64() > stage.effort.seconds / 8.0 {
+            return Ok(wanted.max(requests / 8));
+        }
+        requests = (requests * 4).min(wanted.max(requests * 2));
+    }
+}
+
+fn take_turn(stage: &Stage<'_>, runner: &mut Runner, requests: u64) -> std::io::Result<()> {
+    let plan = plan(stage, runner, requests);
+    let pids = runner.server.pids();
+    let before = proc::cpu(&pids);
+    let outcome = run(&plan)?;
+    let spent = proc::cpu(&pids).saturating_sub(before);
+    let row = &mut runner.row;
+    row.push(Metric::Cpu, spent.as_secs_f64() * 1e6 / requests as f64);
+    row.push(Metric::Rate, outcome.rate());
+    row.push(Metric::P50, outcome.quantile_us(0.5) / 1e3);
+    row.push(Metric::P99, outcome.quantile_us(0.99) / 1e3);
+    row.push(Metric::Memory, proc::pss_kib(&pids) as f64 / 1024.0);
+    if let Kind::Pauses { connections, pause_ms } = stage.scenario.kind {
+        let ideal = connections as f64 * 1e3 / pause_ms as f64;
+        row.push(Metric::OfIdeal, outcome.rate() / ideal);
+    }
+    row.failed += outcome.failed;
+    Ok(())
+}
+
+fn plan(stage: &Stage<'_>, runner: &Runner, requests: u64) -> Plan {
+    let (connections, keep_alive) = match stage.scenario.kind {
+        Kind::Load { connections, keep_alive } => (connections, keep_alive),
+        Kind::Pauses { connections, .. } => (connections, true),
+        Kind::Idle { .. } | Kind::Memory { .. } | Kind::Start => (1, true),
+    };
+    let request = runner.request.clone();
+    Plan { address: runner.server.address, request, requests, connections, keep_alive }
+}

@@ -1,0 +1,184 @@
+//! What is measured: the table of scenarios, and running one.
+//!
+//! | module | what it measures |
+//! | --- | --- |
+//! | `mod` | the table, the servers of a scenario, the rounds |
+//! | `load` | requests, as many as can be |
+//! | `idle` | kept-alive connections on which nothing happens |
+//! | `memory` | servers of several workers, and what an idle one does |
+//! | `start` | from the start to the first answer |
+
+mod idle;
+mod load;
+mod memory;
+mod start;
+mod table;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::SystemTime;
+
+pub use self::table::{SCENARIOS, Scenario};
+use crate::contender::{App, BIG_FILE, Contender, Serving};
+use crate::result::{Measured, Row};
+use crate::server::{Fault, Server};
+use crate::setup::Setup;
+
+/// A request that clients send.
+#[derive(Clone, Copy, Debug)]
+struct Request {
+    /// For each kind of application the target that does the same.
+    native: &'static str,
+    wsgi: &'static str,
+    /// How many octets of body there are.
+    body: usize,
+}
+
+/// The way of measuring.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    /// Requests, as many as can be, over so many connections.
+    Load { connections: usize, keep_alive: bool },
+    /// The same where each request pauses for so many milliseconds.
+    Pauses { connections: usize, pause_ms: u64 },
+    /// So many idle connections beside some busy ones.
+    Idle { connections: usize },
+    /// So many workers, the application loaded before they are forked.
+    Memory { workers: usize },
+    /// The time to the first answer.
+    Start,
+}
+
+/// One contender with the application that it serves.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// Who serves.
+    pub contender: Contender,
+    /// What is served.
+    pub app: App,
+}
+
+impl Entry {
+    /// The name in the tables. Peers serve one kind of application only.
+    pub fn name(self) -> String {
+        let native = self.app == App::Native && matches!(self.contender, Contender::Jimu(_));
+        format!("{}{}", self.contender.name(), if native { ", native" } else { "" })
+    }
+}
+
+/// How much is to be measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// How often each contender has its turn.
+    pub rounds: usize,
+    /// About how long a turn takes.
+    pub seconds: f64,
+}
+
+/// Measures a scenario. Who cannot take part is named in the result.
+pub fn measure(scenario: &Scenario, setup: &Setup, effort: Effort) -> io::Result<Measured> {
+    let folder = tempfile::tempdir()?;
+    std::fs::write(folder.path().join(BIG_FILE), vec![b'x'; 1 << 20])?;
+    let stage = Stage { scenario, setup, effort, folder: folder.path() };
+    let (rows, absent) = match scenario.kind {
+        Kind::Load { .. } | Kind::Pauses { .. } => load::measure(&stage),
+        Kind::Idle { connections } => idle::measure(&stage, connections),
+        Kind::Memory { .. } => memory::measure(&stage),
+        Kind::Start => start::measure(&stage),
+    };
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let day = since.as_secs() / 86_400;
+    Ok(Measured { scenario: scenario.name.into(), day, rows, absent })
+}
+
+/// What the measuring of one scenario works with.
+struct Stage<'a> {
+    scenario: &'a Scenario,
+    setup: &'a Setup,
+    effort: Effort,
+    folder: &'a Path,
+}
+
+/// A contender that is up.
+struct Runner {
+    entry: Entry,
+    server: Server,
+    request: Vec<u8>,
+    row: Row,
+}
+
+/// Rows, and one line for each contender that has none.
+type Outcome = (Vec<Row>, Vec<String>);
+
+impl Stage<'_> {
+    /// Starts all contenders.
+    fn start_all(&self) -> (Vec<Runner>, Vec<String>) {
+        let mut runners = Vec::new();
+        let mut absent = Vec::new();
+        for entry in self.scenario.entries() {
+            match self.start(entry) {
+                Ok(server) => {
+                    let request = self.request(entry, server.address);
+                    let row = Row::new(entry.name(), entry.contender.role());
+                    runners.push(Runner { entry, server, request, row });
+                }
+                Err(why) => absent.push(self.absence(entry, &why)),
+            }
+        }
+        (runners, absent)
+    }
+
+    /// Starts one contender and waits for its first answer.
+    fn start(&self, entry: Entry) -> Result<Server, String> {
+        let (connections, keep_alive, workers) = match self.scenario.kind {
+            Kind::Load { connections, keep_alive } => (connections, keep_alive, 1),
+            Kind::Pauses { connections, .. } => (connections, true, 1),
+            Kind::Idle { connections } => (connections + idle::BUSY, true, 1),
+            Kind::Memory { workers } => (0, true, workers),
+            Kind::Start => (0, true, 1),
+        };
+        let serving = Serving {
+            app: entry.app,
+            keep_alive,
+            workers,
+            preload: workers > 1,
+            // Above what is used, so that nobody is at its limit, and never below the default.
+            connections: (connections + 100).max(1000),
+            folder: self.folder,
+        };
+        // Whether it can be started at all shows with any address.
+        entry.contender.command(self.setup, serving, SocketAddr::from(([127, 0, 0, 1], 1)))?;
+        let request = |address| self.request(entry, address);
+        let command = |address| {
+            let command = entry.contender.command(self.setup, serving, address);
+            command.unwrap_or_else(|why| unreachable!("it could be made a moment ago: {why}"))
+        };
+        Server::start(self.folder, request, command).map_err(|fault: Fault| fault.to_string())
+    }
+
+    /// What clients send to this contender.
+    fn request(&self, entry: Entry, address: SocketAddr) -> Vec<u8> {
+        let Request { native, wsgi, body } = self.scenario.request;
+        let target = if entry.app == App::Native { native } else { wsgi };
+        let keep_alive = !matches!(self.scenario.kind, Kind::Load { keep_alive: false, .. });
+        let close = if keep_alive { "" } else { "Connection: close\r\n" };
+        let (method, length) = match body {
+            0 => ("GET", String::new()),
+            octets => ("POST", format!("Content-Length: {octets}\r\n")),
+        };
+        let mut request = format!(
+            "{method} {target} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: bench\r\n\
+             Accept: */*\r\n{close}{length}\r\n"
+        )
+        .into_bytes();
+        request.resize(request.len() + body, b'u');
+        request
+    }
+
+    fn absence(&self, entry: Entry, why: &str) -> String {
+        let line = format!("{}: {why}", entry.name());
+        eprintln!("{}: left out: {line}", self.scenario.name);
+        line
+    }
+}

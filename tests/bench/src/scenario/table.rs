@@ -1,0 +1,216 @@
+//! The table of scenarios.
+
+use super::{Entry, Kind, Request};
+use crate::contender::{App, Contender};
+
+/// One line of the table.
+#[derive(Debug)]
+pub struct Scenario {
+    /// By which it is chosen on the command line.
+    pub name: &'static str,
+    /// The heading of its table.
+    pub title: &'static str,
+    /// The way of measuring.
+    pub(super) kind: Kind,
+    /// What clients ask.
+    pub(super) request: Request,
+    /// Who serves a native application, or answers without one.
+    native: &'static [Contender],
+    /// Who serves a Python application, and which.
+    wsgi: (&'static str, &'static [Contender]),
+}
+
+impl Scenario {
+    /// Who takes part.
+    pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
+        let native = self.native.iter().map(|&contender| Entry { contender, app: App::Native });
+        let (app, contenders) = self.wsgi;
+        native.chain(
+            contenders.iter().map(move |&contender| Entry { contender, app: App::Wsgi(app) }),
+        )
+    }
+}
+
+/// All scenarios, in the order of the page.
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "hello-native",
+        title: "Hello, kept alive, without Python",
+        kind: KEPT_ALIVE,
+        request: HELLO,
+        native: &[Jimu("gthread"), Jimu("eventlet"), Jimu("gevent"), Jimu("pywsgi"), Nginx, Bare],
+        wsgi: NOBODY,
+    },
+    Scenario {
+        name: "hello-wsgi",
+        title: "Hello, kept alive, WSGI",
+        kind: KEPT_ALIVE,
+        request: HELLO,
+        native: &[],
+        wsgi: (APP, KEEPING),
+    },
+    Scenario {
+        name: "close-native",
+        title: "Hello, a connection for each request, without Python",
+        kind: Kind::Load { connections: 32, keep_alive: false },
+        request: HELLO,
+        native: &[
+            Jimu("sync"),
+            Jimu("gthread"),
+            Jimu("eventlet"),
+            Jimu("gevent"),
+            Jimu("pywsgi"),
+            Nginx,
+            Bare,
+        ],
+        wsgi: NOBODY,
+    },
+    Scenario {
+        name: "close-wsgi",
+        title: "Hello, a connection for each request, WSGI",
+        kind: Kind::Load { connections: 32, keep_alive: false },
+        request: HELLO,
+        native: &[],
+        wsgi: (APP, ALL),
+    },
+    Scenario {
+        name: "json",
+        title: "10 KB of JSON, kept alive, WSGI",
+        kind: KEPT_ALIVE,
+        request: Request { native: "/json", wsgi: "/json", body: 0 },
+        native: &[],
+        wsgi: (APP, KEEPING),
+    },
+    Scenario {
+        name: "file",
+        title: "A file of 1 MB, kept alive",
+        kind: Kind::Load { connections: 8, keep_alive: true },
+        request: Request { native: "/file?path=megabyte", wsgi: "/file", body: 0 },
+        native: &[Jimu("gthread"), Jimu("gevent"), Nginx],
+        wsgi: (APP, KEEPING),
+    },
+    Scenario {
+        name: "upload",
+        title: "An upload of 1 MB, kept alive, WSGI",
+        kind: Kind::Load { connections: 8, keep_alive: true },
+        request: Request { native: "/echo", wsgi: "/upload", body: 1 << 20 },
+        native: &[],
+        wsgi: (APP, KEEPING),
+    },
+    Scenario {
+        name: "sleep",
+        title: "1,000 clients, each request sleeps for 100 ms",
+        kind: Kind::Pauses { connections: 1000, pause_ms: 100 },
+        request: Request { native: "/sleep?ms=100", wsgi: "/sleep", body: 0 },
+        native: &[Jimu("eventlet"), Jimu("gevent"), Jimu("pywsgi")],
+        wsgi: (
+            APP,
+            &[Jimu("eventlet"), Jimu("gevent"), Jimu("pywsgi"), Gunicorn("gevent"), Pywsgi],
+        ),
+    },
+    Scenario {
+        name: "idle",
+        title: "10,000 idle connections beside 32 busy ones",
+        kind: Kind::Idle { connections: 10_000 },
+        request: HELLO,
+        native: &[Jimu("gthread"), Jimu("eventlet"), Jimu("gevent"), Jimu("pywsgi"), Nginx],
+        wsgi: (
+            APP,
+            &[
+                Jimu("gthread"),
+                Jimu("eventlet"),
+                Jimu("gevent"),
+                Jimu("pywsgi"),
+                Gunicorn("gthread"),
+                Gunicorn("gevent"),
+                Granian,
+            ],
+        ),
+    },
+    Scenario {
+        name: "django",
+        title: "A page of a Django project, kept alive",
+        kind: KEPT_ALIVE,
+        request: HELLO,
+        native: &[],
+        wsgi: (DJANGO, KEEPING),
+    },
+    Scenario {
+        name: "memory",
+        title: "Memory of 4 workers with a Django project, preloaded; and the first process when idle",
+        kind: Kind::Memory { workers: 4 },
+        request: Request { native: "/", wsgi: "/admin/login/", body: 0 },
+        native: &[Jimu("sync")],
+        wsgi: (
+            DJANGO,
+            &[
+                Jimu("sync"),
+                Jimu("gthread"),
+                Jimu("gevent"),
+                Gunicorn("sync"),
+                Gunicorn("gthread"),
+                Gunicorn("gevent"),
+                Uwsgi,
+            ],
+        ),
+    },
+    Scenario {
+        name: "start",
+        title: "From the start to the first answer",
+        kind: Kind::Start,
+        request: HELLO,
+        native: &[Jimu("sync"), Jimu("gthread"), Jimu("gevent"), Nginx, Bare],
+        wsgi: (APP, &[Jimu("sync"), Gunicorn("sync"), Granian, Uwsgi, Bjoern]),
+    },
+    Scenario {
+        name: "block-close",
+        title: "The price of the building block: sync, a connection for each request",
+        kind: Kind::Load { connections: 32, keep_alive: false },
+        request: HELLO,
+        native: &[Jimu("sync"), Linked("sync")],
+        wsgi: NOBODY,
+    },
+    Scenario {
+        name: "block-kept",
+        title: "The price of the building block: gthread, kept alive",
+        kind: KEPT_ALIVE,
+        request: HELLO,
+        native: &[Jimu("gthread"), Linked("gthread")],
+        wsgi: NOBODY,
+    },
+];
+
+use Contender::{Bare, Bjoern, Granian, Gunicorn, Jimu, Linked, Nginx, Pywsgi, Uwsgi};
+
+const HELLO: Request = Request { native: "/", wsgi: "/", body: 0 };
+const KEPT_ALIVE: Kind = Kind::Load { connections: 32, keep_alive: true };
+const APP: &str = "hello:application";
+const DJANGO: &str = "site_django:application";
+const NOBODY: (&str, &[Contender]) = (APP, &[]);
+/// Those that keep connections alive.
+const KEEPING: &[Contender] = &[
+    Jimu("gthread"),
+    Jimu("eventlet"),
+    Jimu("gevent"),
+    Jimu("pywsgi"),
+    Bjoern,
+    Granian,
+    Uwsgi,
+    Gunicorn("gthread"),
+    Gunicorn("gevent"),
+    Pywsgi,
+];
+const ALL: &[Contender] = &[
+    Jimu("sync"),
+    Jimu("gthread"),
+    Jimu("eventlet"),
+    Jimu("gevent"),
+    Jimu("pywsgi"),
+    Bjoern,
+    Granian,
+    Uwsgi,
+    Gunicorn("sync"),
+    Gunicorn("gthread"),
+    Gunicorn("gevent"),
+    Pywsgi,
+];

@@ -1,0 +1,156 @@
+//! A server under measurement: a process group that is started, found to answer, and ended.
+
+use std::fs::File;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use crate::{load, proc};
+
+/// A server that cannot be measured.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// Its program cannot be started.
+    #[error("{program}: {error}")]
+    Start {
+        /// What was to be run.
+        program: String,
+        /// Why it was not.
+        error: io::Error,
+    },
+    /// It ended, or does not answer. What it wrote is in the file.
+    #[error("it does not answer ({reason}); it wrote: {said}")]
+    Silent {
+        /// What came instead of an answer.
+        reason: String,
+        /// The end of what it wrote.
+        said: String,
+    },
+    /// The load could not be run.
+    #[error("{0}")]
+    Load(#[from] io::Error),
+}
+
+/// A server that answers.
+pub struct Server {
+    child: Child,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// From its start to its first answer.
+    pub start: Duration,
+}
+
+impl Server {
+    /// Starts what `command` makes for an address, with its output in a file of `folder`, and waits
+    /// until it has answered `request`.
+    pub fn start(
+        folder: &Path,
+        request: impl Fn(SocketAddr) -> Vec<u8>,
+        command: impl FnOnce(SocketAddr) -> Command,
+    ) -> Result<Self, Fault> {
+        let address = free_address()?;
+        let mut command = command(address);
+        let output = folder.join(format!("server-{}.log", address.port()));
+        let file = File::create(&output)?;
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).process_group(0);
+        let begun = Instant::now();
+        let spawned = on_processor(SERVER_PROCESSOR, || command.spawn());
+        let child = spawned.map_err(|error| Fault::Start {
+            program: command.get_program().to_string_lossy().into_owned(),
+            error,
+        })?;
+        let mut server = Self { child, address, start: Duration::ZERO };
+        server.await_answer(&request(address), &output)?;
+        server.start = begun.elapsed();
+        Ok(server)
+    }
+
+    /// Its processes, as of now.
+    pub fn pids(&self) -> Vec<u32> {
+        proc::tree(self.child.id())
+    }
+
+    /// The first of its processes.
+    pub fn leader(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn await_answer(&mut self, request: &[u8], output: &Path) -> Result<(), Fault> {
+        let begun = Instant::now();
+        loop {
+            let error = match load::ask(self.address, request) {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            let ended = self.child.try_wait()?;
+            if ended.is_some() || begun.elapsed() > START_MAX {
+                let said = std::fs::read_to_string(output).unwrap_or_default();
+                let reason = ended.map_or(error.to_string(), |status| status.to_string());
+                return Err(Fault::Silent { reason, said: last_lines(&said) });
+            }
+            thread::sleep(START_PAUSE);
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let group = Pid::from_raw(self.child.id() as i32);
+        let _ = killpg(group, Signal::SIGTERM);
+        let begun = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && begun.elapsed() < STOP_MAX {
+            thread::sleep(Duration::from_millis(10));
+        }
+        let _ = killpg(group, Signal::SIGKILL);
+        let _ = self.child.wait();
+    }
+}
+
+/// Puts this thread, which generates the load, on a processor that no server has, where there are two.
+pub fn settle() {
+    on_processor_for_good(LOAD_PROCESSOR);
+}
+
+/// Does something with this thread on one processor, which the processes it starts inherit.
+fn on_processor<T>(processor: usize, act: impl FnOnce() -> T) -> T {
+    let before = sched_getaffinity(Pid::from_raw(0));
+    on_processor_for_good(processor);
+    let result = act();
+    if let Ok(before) = before {
+        let _ = sched_setaffinity(Pid::from_raw(0), &before);
+    }
+    result
+}
+
+fn on_processor_for_good(processor: usize) {
+    let mut set = CpuSet::new();
+    if set.set(processor).is_ok() {
+        // A machine of one processor refuses the second, and is measured as it is.
+        let _ = sched_setaffinity(Pid::from_raw(0), &set);
+    }
+}
+
+fn free_address() -> io::Result<SocketAddr> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
+}
+
+fn last_lines(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(4)..].join(" / ")
+}
+
+const SERVER_PROCESSOR: usize = 0;
+const LOAD_PROCESSOR: usize = 1;
+/// The slowest start is that of Django with preloading.
+const START_MAX: Duration = Duration::from_secs(40);
+/// Short, as it is the resolution of the start-up times.
+const START_PAUSE: Duration = Duration::from_micros(500);
+const STOP_MAX: Duration = Duration::from_secs(5);

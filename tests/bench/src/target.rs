@@ -1,0 +1,161 @@
+//! The figures that were asked for, and whether they are met.
+
+use crate::result::{Measured, Metric, Spread};
+
+/// One figure.
+#[derive(Debug)]
+pub struct Target {
+    /// The scenario in which it is measured.
+    pub scenario: &'static str,
+    /// Whose figure it is.
+    pub ours: &'static str,
+    /// Of what.
+    pub metric: Metric,
+    /// What it is compared with.
+    pub against: Against,
+    /// What it may be.
+    pub bound: Bound,
+}
+
+/// What a figure is compared with.
+#[derive(Clone, Copy, Debug)]
+pub enum Against {
+    /// Nothing: it stands for itself.
+    Nothing,
+    /// It is divided by this contender's.
+    Ratio(&'static str),
+    /// This contender's is taken from it.
+    Difference(&'static str),
+}
+
+/// What a figure may be.
+#[derive(Clone, Copy, Debug)]
+pub enum Bound {
+    /// This at most.
+    AtMost(f64),
+    /// This at least.
+    AtLeast(f64),
+}
+
+/// How a figure came out.
+#[derive(Clone, Copy, Debug)]
+pub struct Verdict {
+    /// What it is.
+    pub found: Spread,
+    /// Whether its median is within the bound.
+    pub met: bool,
+}
+
+impl Target {
+    /// Compares with what was measured. Nothing where one of the two could not be measured.
+    pub fn verdict(&self, measured: &Measured) -> Option<Verdict> {
+        let ours = measured.row(self.ours)?;
+        let found = match self.against {
+            Against::Nothing => ours.spread(self.metric)?,
+            Against::Ratio(peer) => ours.ratio(measured.row(peer)?, self.metric)?,
+            Against::Difference(peer) => ours.difference(measured.row(peer)?, self.metric)?,
+        };
+        let met = match self.bound {
+            Bound::AtMost(limit) => found.median <= limit,
+            Bound::AtLeast(limit) => found.median >= limit,
+        };
+        Some(Verdict { found, met })
+    }
+}
+
+/// All of them.
+pub fn targets() -> Vec<Target> {
+    let mut targets = vec![
+        at_most(
+            "block-close",
+            "Jimu sync, native",
+            Metric::Cpu,
+            Against::Ratio("Jimu sync, linked in"),
+            1.02,
+        ),
+        at_most(
+            "block-kept",
+            "Jimu gthread, native",
+            Metric::Cpu,
+            Against::Ratio("Jimu gthread, linked in"),
+            1.02,
+        ),
+        at_most(
+            "start",
+            "Jimu sync, native",
+            Metric::Start,
+            Against::Difference("bare epoll loop"),
+            50.0,
+        ),
+        at_most("memory", "Jimu sync, native", Metric::LeaderMemory, Against::Nothing, 4.0),
+        at_most("memory", "Jimu sync, native", Metric::Wakes, Against::Nothing, 1.0),
+        at_most("memory", "Jimu sync", Metric::Memory, Against::Ratio("gunicorn sync"), 0.7),
+        cpu("close-wsgi", "Jimu sync", "gunicorn sync", 0.17),
+        cpu("hello-wsgi", "Jimu gthread", "granian", 0.6),
+        cpu("hello-wsgi", "Jimu gthread", "bjoern", 1.1),
+    ];
+    for native in ["Jimu eventlet, native", "Jimu gevent, native"] {
+        targets.push(cpu("hello-native", native, "nginx", 1.0));
+        targets.push(cpu("hello-native", native, "bare epoll loop", 1.2));
+    }
+    for class in COOPERATIVE {
+        for (peer, limit) in [
+            ("granian", 0.65),
+            ("bjoern", 1.15),
+            ("gunicorn gevent", 0.12),
+            ("gevent pywsgi", 0.12),
+        ] {
+            targets.push(cpu("hello-wsgi", class, peer, limit));
+        }
+    }
+    for class in COOPERATIVE.into_iter().chain(COOPERATIVE_NATIVE) {
+        targets.push(at_least("sleep", class, Metric::OfIdeal, 0.9));
+        targets.push(at_most("idle", class, Metric::PerIdle, Against::Nothing, 2048.0));
+        targets.push(at_least("idle", class, Metric::RateKept, 0.9));
+    }
+    targets
+}
+
+fn cpu(scenario: &'static str, ours: &'static str, peer: &'static str, limit: f64) -> Target {
+    at_most(scenario, ours, Metric::Cpu, Against::Ratio(peer), limit)
+}
+
+fn at_most(
+    scenario: &'static str,
+    ours: &'static str,
+    metric: Metric,
+    against: Against,
+    limit: f64,
+) -> Target {
+    Target { scenario, ours, metric, against, bound: Bound::AtMost(limit) }
+}
+
+fn at_least(scenario: &'static str, ours: &'static str, metric: Metric, limit: f64) -> Target {
+    Target { scenario, ours, metric, against: Against::Nothing, bound: Bound::AtLeast(limit) }
+}
+
+const COOPERATIVE: [&str; 3] = ["Jimu eventlet", "Jimu gevent", "Jimu pywsgi"];
+const COOPERATIVE_NATIVE: [&str; 3] =
+    ["Jimu eventlet, native", "Jimu gevent, native", "Jimu pywsgi, native"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::{Entry, SCENARIOS};
+
+    #[test]
+    fn each_target_names_contenders_of_its_scenario() {
+        for target in targets() {
+            let scenario =
+                SCENARIOS.iter().find(|scenario| scenario.name == target.scenario).unwrap();
+            let names: Vec<String> = scenario.entries().map(Entry::name).collect();
+            let peer = match target.against {
+                Against::Nothing => None,
+                Against::Ratio(peer) | Against::Difference(peer) => Some(peer),
+            };
+            for name in [target.ours].into_iter().chain(peer) {
+                assert!(names.iter().any(|known| known == name), "{name} in {target:?}");
+            }
+        }
+    }
+}
