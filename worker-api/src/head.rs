@@ -22,8 +22,15 @@ impl<'a> Header<'a> {
     }
 
     /// Whether the field has this name, whatever the case.
+    #[inline]
     pub fn is(&self, name: &str) -> bool {
         self.name.as_str().eq_ignore_ascii_case(name)
+    }
+}
+
+impl<'a, V: AsRef<[u8]> + ?Sized> From<(&'a str, &'a V)> for Header<'a> {
+    fn from((name, value): (&'a str, &'a V)) -> Self {
+        Self::new(name, value)
     }
 }
 
@@ -119,6 +126,12 @@ pub struct RequestHead<'a> {
 }
 
 impl<'a> RequestHead<'a> {
+    /// All fields as names and values, in their order: for maps of the caller's own, and for the `http` crate's
+    /// `HeaderMap`, which is made from such an iterator.
+    pub fn fields(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
+        self.headers.as_slice().iter().map(|h| (h.name.as_str(), h.value.as_slice()))
+    }
+
     /// The first field of that name, whatever the case.
     pub fn header(&self, name: &str) -> Option<&'a [u8]> {
         self.headers.as_slice().iter().find(|h| h.is(name)).map(|h| h.value.as_slice())
@@ -181,6 +194,8 @@ mod tests {
         assert_eq!(head.header("x-ID"), Some(&b"1"[..]));
         assert_eq!(head.header_all("X-Id").collect::<Vec<_>>(), [b"1", b"2"]);
         assert_eq!(head.header("host"), None);
+        let back: Vec<Header<'_>> = head.fields().map(Header::from).collect();
+        assert_eq!(back, headers);
     }
 
     #[test]
