@@ -108,7 +108,7 @@ impl<C: ClassSource> Plugins<C> {
         let settings = Arc::clone(&context.settings);
         let search = SearchPath::of_process();
         let class = search.class(settings.class())?;
-        let choice = search.app(settings.wsgi_app.as_deref())?;
+        let choice = search.app(settings.wsgi_app.as_deref(), &settings.chdir)?;
         doing(&class, "opening the worker class");
         let class = C::open(&class)?;
         doing(&choice.library, "opening the application");

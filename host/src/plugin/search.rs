@@ -42,10 +42,12 @@ impl SearchPath {
         if is_path(class) { Ok(class.into()) } else { self.find(Kind::Class, class) }
     }
 
-    /// The library of an application. A path that ends in `.so` is one; without anything it is the
-    /// built-in welcome page, and everything else is what the plugin `wsgi` understands.
-    pub fn app(&self, spec: Option<&str>) -> Result<AppChoice, NotFound> {
+    /// The library of an application. A path that ends in `.so` is one, and everything else is what
+    /// the plugin `wsgi` understands. Without anything it is the Django project in `folder`, where
+    /// there is a `manage.py`, and the built-in welcome page otherwise.
+    pub fn app(&self, spec: Option<&str>, folder: &Path) -> Result<AppChoice, NotFound> {
         let library = match spec {
+            None if folder.join(DJANGO).is_file() => self.find(Kind::App, WSGI)?,
             None => self.find(Kind::App, WELCOME)?,
             Some(spec) if is_library(spec) => spec.into(),
             Some(_) => self.find(Kind::App, WSGI)?,
@@ -140,6 +142,8 @@ const VARIABLE: &str = "HOST_PLUGIN_PATH";
 const WELCOME: &str = "welcome";
 /// The application that takes everything that is no library.
 const WSGI: &str = "wsgi";
+/// The file that a Django project has at its top.
+const DJANGO: &str = "manage.py";
 
 #[cfg(test)]
 mod tests {
@@ -190,15 +194,18 @@ mod tests {
     fn an_application_is_a_library_or_the_welcome_page_or_wsgi() {
         let (house, path) = house();
         let at = |file: &str| house.path().join(file);
-        let none = path.app(None).unwrap();
+        let none = path.app(None, house.path()).unwrap();
         assert_eq!((none.library, none.spec.as_str()), (at("bin/libwelcome_app.so"), ""));
-        let native = path.app(Some("/a/libx.so")).unwrap();
+        let native = path.app(Some("/a/libx.so"), house.path()).unwrap();
         assert_eq!((native.library, native.spec.as_str()), ("/a/libx.so".into(), "/a/libx.so"));
-        let wsgi = path.app(Some("project.wsgi:app")).unwrap();
+        let wsgi = path.app(Some("project.wsgi:app"), house.path()).unwrap();
         assert_eq!(
             (wsgi.library, wsgi.spec.as_str()),
             (at("mine/libwsgi_app.so"), "project.wsgi:app")
         );
+        std::fs::write(at("manage.py"), "").unwrap();
+        let django = path.app(None, house.path()).unwrap();
+        assert_eq!((django.library, django.spec.as_str()), (at("mine/libwsgi_app.so"), ""));
     }
 
     #[test]

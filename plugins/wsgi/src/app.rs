@@ -4,10 +4,11 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use worker_api::{
-    App, AppContext, AppFactory, Exchange, Failure, FailureKind, Host, Result, Runtime,
+    App, AppContext, AppFactory, Engine, Exchange, Failure, FailureKind, Host, Needs, Result,
 };
 
 use crate::bridge::{Bridge, Plan};
+use crate::guest::Loop;
 use crate::interpreter::{self, Interpreter};
 use crate::python::{self, PyResult, Python, Stored, attach};
 use crate::serve::serve;
@@ -32,15 +33,14 @@ impl AppFactory for Wsgi {
             ));
         }
         let host = &context.host;
+        let guest = Loop::named(&context.guest_loop)?;
         let interpreter = Interpreter::find(host.setting_text("python").as_deref())?;
         // SAFETY: the check above makes it the first time; the mold has one thread.
         unsafe { interpreter::start(&interpreter)? };
-        let plan = Plan { host: host.clone(), multithread: context.class != "sync" };
+        let plan = Plan { host: host.clone(), multithread: context.class != "sync", guest };
         let bridge = attach(|py| {
-            Bridge::install(py, plan).map_err(|raised| {
-                let line = raised.take(py).to_text();
-                Failure::new(FailureKind::LOAD, format!("the interpreter does not start: {line}"))
-            })
+            Bridge::install(py, plan)
+                .map_err(|raised| Failure::new(FailureKind::LOAD, raised.take(py).to_text()))
         })?;
         let app = Self {
             bridge,
@@ -117,6 +117,10 @@ impl Wsgi {
 }
 
 impl App for Wsgi {
+    fn needs(&self) -> Needs {
+        if self.bridge.guest.is_some() { Needs::LOOP | Needs::LATER } else { Needs::NOTHING }
+    }
+
     fn load(&self) -> Result<()> {
         let name = if self.spec.is_empty() { "the project in this folder" } else { &self.spec };
         let application = self.attached(&format!("cannot load {name}"), |py| {
@@ -140,14 +144,37 @@ impl App for Wsgi {
 
     fn after_fork(&self, in_child: bool) {
         python::after_fork(in_child);
-    }
-
-    fn init_worker(&self, _runtime: Runtime) -> Result<()> {
-        Ok(())
+        if let Some(guest) = self.bridge.guest.as_ref().filter(|_| in_child) {
+            attach(|py| {
+                if let Err(raised) = guest.after_fork(py) {
+                    self.bridge.report(py, raised, "Error after a fork");
+                }
+            });
+        }
     }
 
     fn call(&self, exchange: &mut Exchange) -> Result<()> {
-        serve(self.bridge, exchange)
+        match &self.bridge.guest {
+            None => serve(self.bridge, exchange),
+            Some(guest) => {
+                guest.take(exchange.keep());
+                Ok(())
+            }
+        }
+    }
+
+    fn run_loop(&self, engine: Engine) -> Result<()> {
+        let (Some(guest), Some(application)) = (&self.bridge.guest, self.bridge.application.get())
+        else {
+            return Err(Failure::unsupported("this worker class does not use a guest loop"));
+        };
+        attach(|py| {
+            guest.run(py, engine, &application.get(py)).map_err(|raised| {
+                let (line, traceback) = self.bridge.describe(py, raised);
+                Failure::new(FailureKind::OTHER, format!("the guest loop failed: {line}"))
+                    .with_detail(traceback)
+            })
+        })
     }
 
     fn hook(&self, event: &str, facts: &[i64]) -> Result<()> {

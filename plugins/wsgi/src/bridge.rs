@@ -1,11 +1,13 @@
 //! What this library holds for the process: the interpreter is one, so this is one.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use worker_api::{Host, LogLevel};
 
 use crate::environ::{Constants, Environs};
 use crate::function;
+use crate::guest::{Guest, Loop};
 use crate::python::{
     Arguments, Cell, Definition, Exception, Function, NativeType, Object, PyResult, Python, Raised,
     Stored, required,
@@ -25,6 +27,12 @@ pub(crate) struct Bridge {
     constants: Constants,
     /// Objects of requests that are over, for the next ones.
     pub(crate) slots: Cell<Vec<Slot>>,
+    /// Slots that greenlets have just left, and still refer to.
+    aside: Cell<Vec<Slot>>,
+    /// The guest loop, where the worker class has its engine driven by one.
+    pub(crate) guest: Option<Guest>,
+    /// The number of the last request.
+    last: AtomicU64,
     /// The application, once it is loaded.
     pub(crate) application: OnceLock<Stored>,
     /// The type of `wsgi.file_wrapper`.
@@ -50,6 +58,8 @@ pub(crate) struct Plan {
     pub(crate) host: Host,
     /// Whether several threads, or greenlets, serve at once.
     pub(crate) multithread: bool,
+    /// The guest loop that is to drive the worker class's engine.
+    pub(crate) guest: Option<Loop>,
 }
 
 impl Bridge {
@@ -75,6 +85,8 @@ impl Bridge {
     }
 
     fn new(py: Python<'_>, plan: Plan) -> PyResult<Self> {
+        // Before anything else is imported that the loop has to patch.
+        let patched = plan.guest.map(|guest| guest.patch(py)).transpose()?;
         let log = Definition::new(Function { name: c"_log", entry: function!(log) });
         let natives = [("_log", log.bind(&py.none())?)];
         let module = py.module("jimu", include_str!("jimu.py"), &natives)?;
@@ -107,6 +119,9 @@ impl Bridge {
             environs: Cell::new(Vec::new()),
             constants,
             slots: Cell::new(Vec::new()),
+            aside: Cell::new(Vec::new()),
+            guest: patched.map(|module| Guest::new(py, module)).transpose()?,
+            last: AtomicU64::new(0),
             application: OnceLock::new(),
             file_wrapper: file_wrapper.store(),
             already_handled: module.attr_named("ALREADY_HANDLED")?.store(),
@@ -126,8 +141,16 @@ impl Bridge {
         self.module.get(py).call_method(name, arguments)
     }
 
+    /// A number that no other request of this process has.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.last.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
     /// A slot from the pool, or a new one.
     pub(crate) fn slot(&self, py: Python<'_>) -> PyResult<Slot> {
+        if self.guest.is_some() {
+            self.reclaim(py);
+        }
         let pooled = self.slots.borrow(py).and_then(|mut slots| slots.pop());
         pooled.map_or_else(|| Slot::new(py, self), Ok)
     }
@@ -161,6 +184,36 @@ impl Bridge {
             return;
         }
         slot.let_go(py, self);
+    }
+
+    /// Keeps a slot that is done with, but for references on the stack of the greenlet that served it.
+    pub(crate) fn put_aside(&self, py: Python<'_>, slot: Slot) {
+        if let Some(mut aside) = self.aside.borrow(py) {
+            aside.push(slot);
+        }
+    }
+
+    /// Gives back the slots that have been put aside and are free by now.
+    fn reclaim(&self, py: Python<'_>) {
+        let Some(mut aside) = self.aside.borrow(py) else { return };
+        let mut waiting = std::mem::take(&mut *aside);
+        drop(aside);
+        let mut still = Vec::new();
+        for slot in waiting.drain(..) {
+            if slot.is_free(py, self) {
+                self.give_back(py, slot);
+            } else {
+                still.push(slot);
+            }
+        }
+        // What stays longer has been kept by the application.
+        let kept = still.len().saturating_sub(ASIDE_MAX);
+        for slot in still.drain(..kept) {
+            slot.let_go(py, self);
+        }
+        if let Some(mut aside) = self.aside.borrow(py) {
+            aside.append(&mut still);
+        }
     }
 
     /// Logs an exception with its traceback, and answers the line that names it.
@@ -214,5 +267,7 @@ fn log<'py>(
 
 static BRIDGE: OnceLock<Bridge> = OnceLock::new();
 
+/// How many slots may wait for the last references to them to go.
+const ASIDE_MAX: usize = 16;
 /// How many slots are kept; more than that many requests at once make theirs anew.
 const SLOTS_MAX: usize = 1024;

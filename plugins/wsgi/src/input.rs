@@ -1,6 +1,7 @@
-//! `wsgi.input`: the request's body as a file. What has to be waited for is waited for without the interpreter.
+//! `wsgi.input`: the request's body as a file. What has to be waited for is waited for without the interpreter; under a
+//! guest loop `read` and `readline` answer `None` instead, and the driver's own `wsgi.input` waits and asks again.
 
-use worker_api::{Exchange, Interest, Result, Step};
+use worker_api::{Exchange, Interest, Result, Step, Waker};
 
 use crate::bridge::Bridge;
 use crate::python::{Arguments, Object, PyResult, Python};
@@ -42,44 +43,65 @@ impl Input {
         given
     }
 
-    /// Reads one part more, of at most `want` octets; false at the end.
-    fn fill(&mut self, py: Python<'_>, exchange: &mut Exchange, want: usize) -> Result<bool> {
+    /// Reads one part more, of at most `want` octets. With a waker it does not wait, but says that it would have to.
+    fn fill(
+        &mut self,
+        py: Python<'_>,
+        exchange: &mut Exchange,
+        want: usize,
+        waker: Option<Waker>,
+    ) -> Result<Filled> {
         if self.ended || self.to_come == Some(0) {
-            return Ok(false);
+            return Ok(Filled::End);
         }
         // What was given out goes before more comes in: else an application that always leaves a rest keeps the body.
         self.buffer.drain(..std::mem::take(&mut self.given));
         let old = self.buffer.len();
         self.buffer.resize(old + want.clamp(PART_MIN, PART_MAX), 0);
-        let n = read_some(py, exchange, &mut self.buffer[old..]);
-        self.buffer.truncate(old + *n.as_ref().unwrap_or(&0));
-        let n = n?;
+        let n = read_some(py, exchange, &mut self.buffer[old..], waker);
+        self.buffer.truncate(old + n.as_ref().ok().copied().flatten().unwrap_or(0));
+        let Some(n) = n? else { return Ok(Filled::NotYet) };
         self.ended = n == 0;
         self.to_come = self.to_come.map(|rest| rest.saturating_sub(n as u64));
-        Ok(n > 0)
+        Ok(if self.ended { Filled::End } else { Filled::More })
     }
 }
 
-/// Reads what there is, and waits, without the interpreter, where there is nothing yet.
-fn read_some(py: Python<'_>, exchange: &mut Exchange, place: &mut [u8]) -> Result<usize> {
-    match exchange.poll_read(place, None) {
-        Step::Ready(n) => Ok(n),
+/// How reading one part more went.
+enum Filled {
+    More,
+    End,
+    NotYet,
+}
+
+/// Reads what there is. Where there is nothing yet, it waits without the interpreter; with a waker it gives that to the
+/// exchange instead, and answers nothing.
+fn read_some(
+    py: Python<'_>,
+    exchange: &mut Exchange,
+    place: &mut [u8],
+    waker: Option<Waker>,
+) -> Result<Option<usize>> {
+    let patient = waker.is_none();
+    match exchange.poll_read(place, waker) {
+        Step::Ready(n) => Ok(Some(n)),
         Step::Failed(failure) => Err(failure),
-        Step::NotYet => py.detach(|| {
+        Step::NotYet if patient => py.detach(|| {
             exchange.wait(Interest::READ)?;
-            exchange.read(place)
+            exchange.read(place).map(Some)
         }),
+        Step::NotYet => Ok(None),
     }
 }
 
 impl State {
     /// At most `size` octets; fewer only at the end of the body.
-    fn take(&mut self, py: Python<'_>, size: usize) -> PyResult<Vec<u8>> {
+    fn take(&mut self, py: Python<'_>, size: usize) -> PyResult<Option<Vec<u8>>> {
         self.collect(py, |input, _| if input.ready().len() >= size { Ok(size) } else { Err(size) })
     }
 
     /// A line with its end, or `limit` octets of it; empty at the end of the body.
-    pub(crate) fn line(&mut self, py: Python<'_>, limit: usize) -> PyResult<Vec<u8>> {
+    pub(crate) fn line(&mut self, py: Python<'_>, limit: usize) -> PyResult<Option<Vec<u8>>> {
         self.collect(py, |input, searched| {
             let ready = input.ready();
             let searched = searched.min(ready.len());
@@ -92,28 +114,31 @@ impl State {
     }
 
     /// Fills the buffer until `enough` says how much of it to give out; everything at the end of the body. Where it is
-    /// not enough it says how much there should be. It is told how much it has seen before.
+    /// not enough it says how much there should be. It is told how much it has seen before. Nothing under a guest loop
+    /// that has to wait first: what has been read stays for the next time.
     fn collect(
         &mut self,
         py: Python<'_>,
         enough: impl Fn(&Input, usize) -> std::result::Result<usize, usize>,
-    ) -> PyResult<Vec<u8>> {
+    ) -> PyResult<Option<Vec<u8>>> {
         let mut seen = 0;
         loop {
             let want = match enough(&self.input, seen) {
-                Ok(n) => return Ok(self.input.give(n)),
+                Ok(n) => return Ok(Some(self.input.give(n))),
                 Err(want) => want - self.input.ready().len(),
             };
             seen = self.input.ready().len();
             self.open(py)?;
+            let waker = Bridge::get().guest.as_ref().map(|guest| guest.waker(self.number));
             let Self { exchange: Some(exchange), input, .. } = self else {
-                return Ok(Vec::new());
+                return Ok(None);
             };
-            match input.fill(py, exchange, want) {
-                Ok(true) => {}
-                Ok(false) => {
+            match input.fill(py, exchange, want, waker) {
+                Ok(Filled::More) => {}
+                Ok(Filled::NotYet) => return Ok(None),
+                Ok(Filled::End) => {
                     let n = self.input.ready().len();
-                    return Ok(self.input.give(n));
+                    return Ok(Some(self.input.give(n)));
                 }
                 Err(failure) => return Err(self.raise(py, failure)),
             }
@@ -131,7 +156,7 @@ pub(crate) fn read<'py>(
     let size = limit(size)?;
     let request = Bridge::get().types.request.value(me)?;
     let octets = request.state(py)?.take(py, size)?;
-    py.octets(&octets)
+    octets.map_or_else(|| Ok(py.none()), |octets| py.octets(&octets))
 }
 
 /// `readline(size=-1)`
@@ -144,7 +169,7 @@ pub(crate) fn readline<'py>(
     let size = limit(size)?;
     let request = Bridge::get().types.request.value(me)?;
     let octets = request.state(py)?.line(py, size)?;
-    py.octets(&octets)
+    octets.map_or_else(|| Ok(py.none()), |octets| py.octets(&octets))
 }
 
 /// `readlines(hint=-1)`: whole lines, until they are `hint` octets or more in sum.
@@ -158,10 +183,10 @@ pub(crate) fn readlines<'py>(
     let request = Bridge::get().types.request.value(me)?;
     let (mut lines, mut sum) = (Vec::new(), 0);
     while sum < hint {
-        let line = request.state(py)?.line(py, usize::MAX)?;
-        if line.is_empty() {
+        let Some(line) = request.state(py)?.line(py, usize::MAX)?.filter(|line| !line.is_empty())
+        else {
             break;
-        }
+        };
         sum += line.len();
         lines.push(py.octets(&line)?);
     }

@@ -112,7 +112,7 @@ def describe(exception):
     """An exception as one line, and as a traceback without the server's own frames."""
     line = "".join(traceback.format_exception_only(type(exception), exception)).strip()
     frames = exception.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename == _FILE:
+    while frames is not None and frames.tb_frame.f_code.co_filename in _FILES:
         frames = frames.tb_next
     text = "".join(traceback.format_exception(type(exception), exception, frames))
     return line, text
@@ -331,5 +331,11 @@ def _arguments(hook, event, facts):
     return by_name.get(event, tuple(facts))
 
 
-_FILE = HostLogHandler.emit.__code__.co_filename
+def report(doing):
+    """Logs the exception that is being handled."""
+    _log(logging.ERROR, "wsgi", doing + "\n" + traceback.format_exc())
+
+
+#: The server's own code, as tracebacks call it.
+_FILES = ("<jimu>", "<_jimu_driver>")
 _SOCKET_TIMEOUT_SECONDS = 3600.0

@@ -9,6 +9,7 @@
 //! | [`serve`] | one request: the server side of PEP 3333 |
 //! | [`request`], [`input`], [`response`], [`environ`] | its parts: what the application holds, reads, says, is told |
 //! | [`errors`] | what can end a request |
+//! | [`guest`] | requests in greenlets of the real gevent or eventlet |
 //! | `jimu.py` | what is easier said in Python: importing, hooks, logging, tracebacks |
 //! | `question.py` | what an interpreter is asked about itself |
 //!
@@ -24,6 +25,7 @@ mod app;
 mod bridge;
 mod environ;
 mod errors;
+mod guest;
 mod input;
 mod interpreter;
 mod library;

@@ -6,7 +6,9 @@
 use worker_api::{Exchange, Failure, FailureKind};
 
 use crate::bridge::Bridge;
+use crate::errors::Fault;
 use crate::function;
+use crate::guest;
 use crate::input::Input;
 use crate::python::{
     Arguments, Cell, Exception, Function, Native, Object, PyResult, Python, Raised, Stored,
@@ -26,6 +28,10 @@ pub(crate) struct State {
     pub(crate) response: Response,
     /// What has been read of the body and not been given out yet.
     pub(crate) input: Input,
+    /// A number that no other request of this process has.
+    pub(crate) number: u64,
+    /// The objects of the request, while a greenlet of a guest loop serves it.
+    pub(crate) slot: Option<Slot>,
     /// The first failure of the exchange, which the application saw as an exception.
     pub(crate) failure: Option<Failure>,
     /// `write`, as `start_response` gives it.
@@ -70,14 +76,21 @@ impl State {
         raised
     }
 
+    /// As an exception, whatever it is.
+    pub(crate) fn raised(&mut self, py: Python<'_>, fault: Fault) -> Raised {
+        match fault {
+            Fault::Raised(raised) => raised,
+            Fault::Failed(failure) => self.raise(py, failure),
+        }
+    }
+
     /// Sends a part of the body, with the head before it if it is the first.
     pub(crate) fn send(&mut self, py: Python<'_>, bytes: &[u8]) -> PyResult<()> {
         if bytes.is_empty() {
             return Ok(());
         }
         let (exchange, response) = self.open(py)?;
-        let sent = response.account(bytes.len() as u64).and_then(|()| {
-            response.send_head(exchange, None)?;
+        let sent = response.begin_part(exchange, bytes.len() as u64, false).and_then(|()| {
             if response.omits_body() {
                 return Ok(());
             }
@@ -93,6 +106,13 @@ impl Native for Request {
         Function { name: c"read", entry: function!(crate::input::read) },
         Function { name: c"readline", entry: function!(crate::input::readline) },
         Function { name: c"readlines", entry: function!(crate::input::readlines) },
+        guest::METHODS[0],
+        guest::METHODS[1],
+        guest::METHODS[2],
+        guest::METHODS[3],
+        guest::METHODS[4],
+        guest::METHODS[5],
+        guest::METHODS[6],
     ];
     const ITERATES: bool = true;
 
@@ -105,7 +125,7 @@ impl Native for Request {
 
     fn next<'py>(&self, me: &Object<'py>) -> PyResult<Option<Object<'py>>> {
         let line = self.state(me.py())?.line(me.py(), usize::MAX)?;
-        Ok(if line.is_empty() { None } else { Some(me.py().octets(&line)?) })
+        line.filter(|line| !line.is_empty()).map(|line| me.py().octets(&line)).transpose()
     }
 }
 
@@ -149,8 +169,10 @@ impl Native for Socket {
 
 /// The objects of a request, in one place: taken from a pool and given back to it.
 pub(crate) struct Slot {
-    /// The [`Request`], which is `wsgi.input`.
-    pub(crate) input: Stored,
+    /// The [`Request`].
+    pub(crate) request: Stored,
+    /// `wsgi.input` under a guest loop; elsewhere the request object is that itself.
+    input: Option<Stored>,
     /// `start_response`.
     pub(crate) start_response: Stored,
     /// `wsgi.early_hints`.
@@ -162,15 +184,29 @@ pub(crate) struct Slot {
 impl Slot {
     /// Makes the objects.
     pub(crate) fn new(py: Python<'_>, bridge: &Bridge) -> PyResult<Self> {
-        let input = bridge.types.request.make(py, Request(Cell::new(State::default())))?;
-        let write = bridge.types.write.bind(&input)?;
-        bridge.types.request.value(&input)?.state(py)?.write = Some(write.store());
+        let types = &bridge.types;
+        let request = types.request.make(py, Request(Cell::new(State::default())))?;
+        let (input, write) = match &bridge.guest {
+            Some(guest) => {
+                let input = guest.input(py, &request)?;
+                let write = input.attr_named("_write")?;
+                (Some(input.store()), write)
+            }
+            None => (None, types.write.bind(&request)?),
+        };
+        types.request.value(&request)?.state(py)?.write = Some(write.store());
         Ok(Self {
-            start_response: bridge.types.start_response.bind(&input)?.store(),
-            early_hints: bridge.types.early_hints.bind(&input)?.store(),
-            socket: bridge.types.socket.make(py, Socket { owner: input.clone().store() })?.store(),
-            input: input.store(),
+            start_response: types.start_response.bind(&request)?.store(),
+            early_hints: types.early_hints.bind(&request)?.store(),
+            socket: types.socket.make(py, Socket { owner: request.clone().store() })?.store(),
+            request: request.store(),
+            input,
         })
+    }
+
+    /// `wsgi.input`.
+    pub(crate) fn wsgi_input(&self) -> &Stored {
+        self.input.as_ref().unwrap_or(&self.request)
     }
 
     /// Puts an exchange in.
@@ -180,10 +216,11 @@ impl Slot {
         bridge: &Bridge,
         exchange: Exchange,
     ) -> PyResult<()> {
-        let input = self.input.get(py);
-        let mut state = bridge.types.request.value(&input)?.state(py)?;
+        let request = self.request.get(py);
+        let mut state = bridge.types.request.value(&request)?.state(py)?;
         state.response.begin(exchange.head().method.as_str() == "HEAD");
         state.input.begin(exchange.head().content_length.into_option());
+        state.number = bridge.next_number();
         state.failure = None;
         state.exchange = Some(exchange);
         Ok(())
@@ -191,8 +228,8 @@ impl Slot {
 
     /// Takes the exchange out: from now on the application's use of these objects is an error.
     pub(crate) fn end(&self, py: Python<'_>, bridge: &Bridge) -> PyResult<Option<Exchange>> {
-        let input = self.input.get(py);
-        let mut state = bridge.types.request.value(&input)?.state(py)?;
+        let request = self.request.get(py);
+        let mut state = bridge.types.request.value(&request)?.state(py)?;
         let socket = state.socket.take().map(|socket| socket.take(py));
         state.response.phase = Phase::Over;
         let exchange = state.exchange.take();
@@ -204,36 +241,41 @@ impl Slot {
 
     /// Whether nobody but the slot refers to its objects.
     pub(crate) fn is_free(&self, py: Python<'_>, bridge: &Bridge) -> bool {
-        let input = self.input.get(py);
-        let write_is_free =
-            bridge.types.request.value(&input).and_then(|request| request.state(py)).map(|state| {
-                state.write.as_ref().is_some_and(|w| w.get(py).reference_count() == 1)
-            });
+        let is = |object: &Stored, references| object.get(py).reference_count() == references;
+        let request = self.request.get(py);
+        let write_is_free = bridge
+            .types
+            .request
+            .value(&request)
+            .and_then(|request| request.state(py))
+            .map(|state| state.write.as_ref().is_some_and(|write| is(write, 1)));
         let write_is_free = write_is_free.unwrap_or_else(|raised| {
             raised.clear(py);
             false
         });
         write_is_free
-            && self.start_response.get(py).reference_count() == 1
-            && self.early_hints.get(py).reference_count() == 1
-            && self.socket.get(py).reference_count() == 1
-            && input.reference_count() == REFERENCES_TO_INPUT
+            && is(&self.start_response, 1)
+            && is(&self.early_hints, 1)
+            && is(&self.socket, 1)
+            && self.input.as_ref().is_none_or(|input| is(input, REFERENCES_TO_INPUT))
+            && is(&self.request, REFERENCES_TO_REQUEST)
     }
 
     /// Lets go of the objects: they live on as long as the application holds them.
     pub(crate) fn let_go(self, py: Python<'_>, bridge: &Bridge) {
-        let input = self.input.take(py);
+        let request = self.request.take(py);
         let write = bridge
             .types
             .request
-            .value(&input)
+            .value(&request)
             .and_then(|request| request.state(py))
             .map(|mut state| state.write.take());
         match write {
-            // Breaks the circle: `write` is bound to the input that keeps it.
+            // Breaks the circle: `write` is bound to what keeps it.
             Ok(write) => drop(write.map(|w| w.take(py))),
             Err(raised) => raised.clear(py),
         }
+        drop(self.input.map(|input| input.take(py)));
         drop((self.start_response.take(py), self.early_hints.take(py), self.socket.take(py)));
     }
 }
@@ -400,5 +442,8 @@ fn octets_of(object: &Object<'_>) -> PyResult<Vec<u8>> {
     Ok(object.as_latin1()?.octets().to_vec())
 }
 
-/// From the slot itself, and from the four objects that are bound to it.
-const REFERENCES_TO_INPUT: u32 = 5;
+/// From the slot; from `start_response`, early hints and the socket; and from `write`, or under a guest loop from
+/// `wsgi.input`.
+const REFERENCES_TO_REQUEST: u32 = 5;
+/// From the slot, and from `write`, which is a method of it.
+const REFERENCES_TO_INPUT: u32 = 2;

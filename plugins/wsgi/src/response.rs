@@ -139,8 +139,23 @@ impl Response {
         Ok(())
     }
 
+    /// Prepares for `len` octets of body that are sent next: counts them, and hands over the head if they are the first.
+    /// `whole` says that there will be no more.
+    pub(crate) fn begin_part(
+        &mut self,
+        exchange: &mut Exchange,
+        len: u64,
+        whole: bool,
+    ) -> Result<()> {
+        if whole && self.phase == Phase::Said {
+            self.fits(len)?;
+        }
+        self.account(len)?;
+        self.send_head(exchange, whole.then_some(len))
+    }
+
     /// Counts `len` octets that are to be sent, or says that they are more than was announced.
-    pub(crate) fn account(&mut self, len: u64) -> Result<()> {
+    fn account(&mut self, len: u64) -> Result<()> {
         self.written += len;
         match self.announced {
             Some(announced) if self.written > announced && !self.omits_body() => {
@@ -154,7 +169,7 @@ impl Response {
     }
 
     /// Whether a body of `len` octets, that is all there is, fits what was announced.
-    pub(crate) fn fits(&self, len: u64) -> Result<()> {
+    fn fits(&self, len: u64) -> Result<()> {
         match self.announced {
             Some(announced) if announced != len && !self.omits_body() => Err(Failure::application(
                 format!("the application announced {announced} octets of body and has {len}"),

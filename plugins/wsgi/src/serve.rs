@@ -3,13 +3,13 @@
 use std::cell::Cell;
 use std::slice;
 
-use worker_api::{Exchange, Failure, FailureKind, LogLevel, Result};
+use worker_api::{Exchange, Failure, FailureKind, Result};
 
 use crate::bridge::Bridge;
 use crate::environ::Handles;
 use crate::errors::{Fault, is_outside};
 use crate::python::{Object, PyResult, Python, Raised, Stored, attach};
-use crate::request::{Request, Slot, not_octets};
+use crate::request::{Request, Slot, State, not_octets};
 use crate::response::Phase;
 
 /// Serves it.
@@ -34,9 +34,9 @@ fn with_slot(
     slot: &Slot,
     exchange: &mut Exchange,
 ) -> Result<Option<Octets>> {
-    let input = slot.input.get(py);
+    let object = slot.request.get(py);
     let internal = |raised| unexpected(bridge, py, raised);
-    let request = bridge.types.request.value(&input).map_err(internal)?;
+    let request = bridge.types.request.value(&object).map_err(internal)?;
     slot.begin(py, bridge, exchange.keep()).map_err(internal)?;
     let answered = answer(bridge, py, slot, request);
     let answered = answered.map_err(|fault| failed(bridge, py, request, fault));
@@ -54,7 +54,7 @@ fn answer(
     slot: &Slot,
     request: &Request,
 ) -> Result<Option<Octets>, Fault> {
-    let environ = environ(bridge, py, slot, request)?;
+    let environ = environ_of(bridge, py, slot, request)?;
     let Some(application) = bridge.application.get() else {
         return Err(Failure::application("the application is not loaded").into());
     };
@@ -95,7 +95,8 @@ impl<'py> Taken<'py> {
     }
 }
 
-fn environ<'py>(
+/// The environ of a request.
+pub(crate) fn environ_of<'py>(
     bridge: &Bridge,
     py: Python<'py>,
     slot: &Slot,
@@ -104,7 +105,7 @@ fn environ<'py>(
     let mut state = request.state(py)?;
     let (exchange, _) = state.open(py)?;
     let handles = Handles {
-        input: &slot.input.get(py),
+        input: &slot.wsgi_input().get(py),
         early_hints: &slot.early_hints.get(py),
         socket: &slot.socket.get(py),
     };
@@ -126,9 +127,7 @@ fn send_list(
         expect_start(py, state.response.phase)?;
         let (exchange, response) = state.open(py)?;
         if response.phase == Phase::Said {
-            let len = octets.octets().len() as u64;
-            response.fits(len)?;
-            response.send_head(exchange, Some(len))?;
+            response.begin_part(exchange, octets.octets().len() as u64, true)?;
             return Ok(if response.omits_body() {
                 exchange.finish()?;
                 None
@@ -176,10 +175,19 @@ fn send_other(
     finish(py, request)
 }
 
+/// The octets of a part of the body, where it is one and `start_response` was called before.
+pub(crate) fn prepare_part<'a>(
+    py: Python<'_>,
+    state: &State,
+    part: &'a Object<'_>,
+) -> PyResult<&'a [u8]> {
+    expect_start(py, state.response.phase)?;
+    part.as_octets().ok_or_else(|| not_octets(part, "the application"))
+}
+
 fn send_part(py: Python<'_>, request: &Request, part: &Object<'_>) -> PyResult<()> {
     let mut state = request.state(py)?;
-    expect_start(py, state.response.phase)?;
-    let octets = part.as_octets().ok_or_else(|| not_octets(part, "the application"))?;
+    let octets = prepare_part(py, &state, part)?;
     state.send(py, octets)
 }
 
@@ -200,8 +208,7 @@ fn send_file(
     expect_start(py, state.response.phase)?;
     let (exchange, response) = state.open(py)?;
     let len = response.announced().map_or(len, |announced| announced.min(len));
-    response.account(len)?;
-    response.send_head(exchange, Some(len))?;
+    response.begin_part(exchange, len, true)?;
     if len > 0 && !response.omits_body() {
         let sent = py.detach(|| exchange.send_file(fd, offset, len));
         sent.map_err(|failure| state.raise(py, failure))?;
@@ -210,7 +217,7 @@ fn send_file(
 }
 
 /// The body is whole: sends what was not sent, and ends the exchange where it fits what was announced.
-fn finish(py: Python<'_>, request: &Request) -> Result<(), Fault> {
+pub(crate) fn finish(py: Python<'_>, request: &Request) -> Result<(), Fault> {
     let mut state = request.state(py)?;
     expect_start(py, state.response.phase)?;
     let (exchange, response) = state.open(py)?;
@@ -220,7 +227,8 @@ fn finish(py: Python<'_>, request: &Request) -> Result<(), Fault> {
     Ok(())
 }
 
-fn expect_start(py: Python<'_>, phase: Phase) -> PyResult<()> {
+/// `AssertionError` where `start_response` was not called.
+pub(crate) fn expect_start(py: Python<'_>, phase: Phase) -> PyResult<()> {
     if phase == Phase::Nothing {
         let message = "the application sent its body before it called start_response";
         return Err(Raised::new(py, crate::python::Exception::Assertion, message));
@@ -243,10 +251,10 @@ fn close(bridge: &Bridge, result: &Object<'_>) -> PyResult<()> {
     }
 }
 
-/// The failure that ends the exchange. An error of the application's is logged with its traceback.
+/// The failure that ends the exchange. The worker class logs it as a line; here the traceback is logged, where an
+/// error of the application's is the reason.
 #[cold]
-fn failed(bridge: &Bridge, py: Python<'_>, request: &Request, fault: Fault) -> Failure {
-    let place = place(py, request);
+pub(crate) fn failed(bridge: &Bridge, py: Python<'_>, request: &Request, fault: Fault) -> Failure {
     let earlier = match request.state(py) {
         Ok(mut state) => state.failure.take(),
         Err(raised) => {
@@ -254,30 +262,18 @@ fn failed(bridge: &Bridge, py: Python<'_>, request: &Request, fault: Fault) -> F
             None
         }
     };
-    let failure = match fault {
-        Fault::Failed(failure) => earlier.unwrap_or(failure),
-        Fault::Raised(raised) => match earlier {
-            // The application let the exception through that stood for this failure.
-            Some(failure) if is_outside(&failure) => {
-                raised.clear(py);
-                failure
-            }
-            _ => {
-                return Failure::application(bridge.report(
-                    py,
-                    raised,
-                    &format!("Error handling request {place}"),
-                ));
-            }
-        },
-    };
-    let level = if failure.kind == FailureKind::APPLICATION || failure.kind == FailureKind::CONFIG {
-        LogLevel::ERROR
-    } else {
-        LogLevel::DEBUG
-    };
-    bridge.host.log(level, "wsgi", &format!("Error handling request {place}: {failure}"));
-    failure
+    match (fault, earlier) {
+        (Fault::Failed(failure), earlier) => earlier.unwrap_or(failure),
+        // The application let the exception through that stood for this failure.
+        (Fault::Raised(raised), Some(failure)) if is_outside(&failure) => {
+            raised.clear(py);
+            failure
+        }
+        (Fault::Raised(raised), _) => {
+            let doing = format!("Error handling request {}", place(py, request));
+            Failure::application(bridge.report(py, raised, &doing))
+        }
+    }
 }
 
 fn place(py: Python<'_>, request: &Request) -> String {

@@ -260,6 +260,14 @@ impl<'py> Object<'py> {
         }
     }
 
+    /// Whether it is `True`.
+    pub(crate) fn is_true(&self) -> bool {
+        self.as_number().unwrap_or_else(|raised| {
+            raised.clear(self.py());
+            0
+        }) == 1
+    }
+
     /// The number that it is.
     pub(crate) fn as_number(&self) -> PyResult<i64> {
         // SAFETY: alive.

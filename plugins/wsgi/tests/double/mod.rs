@@ -3,13 +3,15 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::collections::HashMap;
+use std::io::{Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use worker_api::abi::sabi_trait::TD_Opaque;
 use worker_api::abi::std_types::{ROption, RResult, RSlice, RSliceMut, RStr, RString, RVec};
 use worker_api::raw::{
-    Counter, ExchangeBox, Hijacked, HostBox, Interest, Listener, RawExchange, RawExchange_TO,
-    RawHost, RawHost_TO, Step, Value,
+    Counter, ExchangeBox, Hijacked, HostBox, Interest, Listener, RawEngine, RawEngine_TO,
+    RawExchange, RawExchange_TO, RawHost, RawHost_TO, Step, Value,
 };
 use worker_api::{
     AccessRecord, Address, AppHandle, Failure, FailureKind, Header, RawAppContext, RequestHead,
@@ -149,7 +151,8 @@ pub(crate) struct Request {
     pub(crate) gone_after: Option<usize>,
     /// After so many octets of response the client is gone.
     pub(crate) reads_until: Option<usize>,
-    pub(crate) script_name: Option<String>,
+    /// The engine whose loop has to turn before what has to be waited for is there.
+    pub(crate) engine: Option<Arc<Engine>>,
 }
 
 impl Request {
@@ -163,7 +166,7 @@ impl Request {
             part: 7,
             gone_after: None,
             reads_until: None,
-            script_name: None,
+            engine: None,
         }
     }
 
@@ -261,6 +264,16 @@ struct InMemory {
 }
 
 impl InMemory {
+    /// What is waited for is there when the engine has turned.
+    fn not_yet(&mut self, waker: ROption<Waker>) -> Step {
+        if let (Some(engine), ROption::RSome(waker)) = (&self.request.engine, waker) {
+            self.waited = true;
+            locked(&engine.wakers).push(waker);
+            engine.signal();
+        }
+        Step::NotYet
+    }
+
     fn flush_head(&mut self) {
         if let Some((status, reason, headers)) = self.start.take() {
             let mut seen = locked(&self.seen);
@@ -289,14 +302,15 @@ impl RawExchange for InMemory {
         &self.head
     }
 
-    fn poll_read(&mut self, mut buf: RSliceMut<'_, u8>, _waker: ROption<Waker>) -> Step {
+    fn poll_read(&mut self, mut buf: RSliceMut<'_, u8>, waker: ROption<Waker>) -> Step {
         if self.request.gone_after.is_some_and(|limit| self.read >= limit) {
             return Step::Failed(Failure::new(FailureKind::GONE, "the client is gone"));
         }
         let rest = &self.request.body[self.read..];
         if !rest.is_empty() && !std::mem::replace(&mut self.waited, false) {
-            return Step::NotYet;
+            return self.not_yet(waker);
         }
+        let rest = &self.request.body[self.read..];
         let n = rest.len().min(buf.len()).min(self.request.part);
         buf.as_mut_slice()[..n].copy_from_slice(&rest[..n]);
         self.read += n;
@@ -317,11 +331,21 @@ impl RawExchange for InMemory {
         RResult::ROk(())
     }
 
-    fn poll_write(&mut self, bytes: RSlice<'_, u8>, _waker: ROption<Waker>) -> Step {
-        self.take_in(bytes.as_slice())
+    fn poll_write(&mut self, bytes: RSlice<'_, u8>, waker: ROption<Waker>) -> Step {
+        if self.request.engine.is_none() {
+            return self.take_in(bytes.as_slice());
+        }
+        if !std::mem::replace(&mut self.waited, false) {
+            return self.not_yet(waker);
+        }
+        let half = bytes.len().div_ceil(2);
+        self.take_in(&bytes.as_slice()[..half])
     }
 
-    fn poll_send_file(&mut self, fd: i32, offset: u64, len: u64, _waker: ROption<Waker>) -> Step {
+    fn poll_send_file(&mut self, fd: i32, offset: u64, len: u64, waker: ROption<Waker>) -> Step {
+        if self.request.engine.is_some() && !std::mem::replace(&mut self.waited, false) {
+            return self.not_yet(waker);
+        }
         let path = format!("/proc/self/fd/{fd}");
         let content = std::fs::read(path).expect("the descriptor is a file's");
         locked(&self.seen).files += 1;
@@ -384,6 +408,87 @@ impl RawExchange for InMemory {
     fn wait(&mut self, _interest: Interest) -> RResult<(), Failure> {
         self.waited = true;
         RResult::ROk(())
+    }
+}
+
+/// A worker class's engine: hands over the exchanges that it was given, and has stopped when all are over.
+pub(crate) struct Engine {
+    wakers: Mutex<Vec<Waker>>,
+    waiting: Mutex<Vec<ExchangeBox>>,
+    seen: Mutex<Vec<Arc<Mutex<Seen>>>>,
+    event: std::fs::File,
+}
+
+impl Engine {
+    pub(crate) fn new() -> Arc<Self> {
+        // SAFETY: the call makes a descriptor, which belongs to the file alone.
+        let event = unsafe {
+            let fd = libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC);
+            assert!(fd >= 0, "there are descriptors left");
+            std::os::fd::FromRawFd::from_raw_fd(fd)
+        };
+        Arc::new(Self {
+            wakers: Mutex::default(),
+            waiting: Mutex::default(),
+            seen: Mutex::default(),
+            event,
+        })
+    }
+
+    /// Adds a request that comes in the next turn.
+    pub(crate) fn add(self: &Arc<Self>, mut request: Request) -> Arc<Mutex<Seen>> {
+        request.engine = Some(Arc::clone(self));
+        let (exchange, seen) = request.exchange();
+        locked(&self.waiting).push(exchange);
+        locked(&self.seen).push(Arc::clone(&seen));
+        self.signal();
+        seen
+    }
+
+    /// Has the application's loop drive it until all requests are over.
+    pub(crate) fn run(self: &Arc<Self>, app: &AppHandle) -> Result<(), Failure> {
+        let driven = Driven { engine: Arc::clone(self), app: app.clone() };
+        app.run_loop(RawEngine_TO::from_value(driven, TD_Opaque))
+    }
+
+    fn signal(&self) {
+        (&self.event).write_all(&1_u64.to_ne_bytes()).expect("an event can be counted");
+    }
+}
+
+struct Driven {
+    engine: Arc<Engine>,
+    app: AppHandle,
+}
+
+impl RawEngine for Driven {
+    fn descriptor(&self) -> i32 {
+        self.engine.event.as_raw_fd()
+    }
+
+    fn turn(&self) -> RResult<(), Failure> {
+        let _ = (&self.engine.event).read(&mut [0; 8]);
+        let wakers = std::mem::take(&mut *locked(&self.engine.wakers));
+        for waker in wakers {
+            waker.wake();
+        }
+        let waiting = std::mem::take(&mut *locked(&self.engine.waiting));
+        for exchange in waiting {
+            self.app.call(exchange);
+        }
+        if !self.stopped() {
+            // Stands for the timers of an engine: the next turn finds out what has ended.
+            self.engine.signal();
+        }
+        RResult::ROk(())
+    }
+
+    fn stopped(&self) -> bool {
+        let over = |seen: &Arc<Mutex<Seen>>| {
+            let seen = locked(seen);
+            seen.finished || seen.failed.is_some() || seen.hijacked
+        };
+        locked(&self.engine.seen).iter().all(over)
     }
 }
 

@@ -71,13 +71,9 @@ impl SchemeRules {
 }
 
 /// Checks the scheme of an absolute target against the one that the request really has: who asks for an `https`
-/// resource must have come that way, unless a trusted gateway asks (RFC 9110 7.4).
-pub fn check_scheme(
-    absolute: Option<&str>,
-    actual: &str,
-    trusted_peer: bool,
-) -> Result<(), Reject> {
-    if absolute == Some("https") && actual != "https" && !trusted_peer {
+/// resource must have come that way (RFC 9110 7.4).
+pub fn check_scheme(absolute: Option<&str>, actual: &str) -> Result<(), Reject> {
+    if absolute == Some("https") && actual != "https" {
         return Err(Reject::new(421, "an https target over a connection that is not secure"));
     }
     Ok(())

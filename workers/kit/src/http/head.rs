@@ -1,11 +1,12 @@
 //! The head of a request: what it means, or how it is refused.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use httparse::Status;
 use worker_api::{Header, Version};
 
-use super::fields::{Facts, Message, offset};
+use super::fields::{Facts, offset};
 use super::policy::{LEADING_LINES_MAX, Policy};
 use super::reject::Reject;
 use super::request_line::RequestLine;
@@ -81,16 +82,13 @@ pub fn parse_head<'b>(
     let start = skip_empty_lines(buf);
     let mut slots = [const { MaybeUninit::uninit() }; SLOTS];
     let mut request = httparse::Request::new(&mut []);
-    let mut facts = Facts::default();
-    // Spelled out for its speed: a head is built once, where it is returned.
     if let Ok(Status::Complete(len)) = request.parse_with_uninit_headers(&buf[start..], &mut slots)
         && let Some(line) = RequestLine::of(&request, policy)
         && offset(buf, line.method) == start
-        && facts.collect(buf, start..start + len, request.headers, policy, headers).is_ok()
-        && let Ok(target) = Target::parse(line.method, line.target)
-        && let Ok(message) = facts.message(line.version, policy)
+        && let Ok(head) =
+            understand(buf, start..start + len, line, request.headers, policy, headers)
     {
-        return Ok(Some(head(start + len, &line, &target, &message)));
+        return Ok(Some(head));
     }
     parse_carefully(buf, start, policy, headers)
 }
@@ -114,37 +112,42 @@ fn parse_carefully<'b>(
     let line = RequestLine::parse(&buf[start..start + line_len], policy)?;
     let fields_begin = start + line_len + 2;
     let mut slots = vec![httparse::EMPTY_HEADER; scan.fields()];
-    let parsed = httparse::parse_headers(&buf[fields_begin..], &mut slots);
-    // Where that fails, the scan took lines as folded, and `normalize` was to unfold them.
-    let Ok(Status::Complete((len, fields))) = parsed else { return Err(malformed()) };
-    let end = fields_begin + len;
-    let mut facts = Facts::default();
-    facts.collect(buf, start..end, fields, policy, headers)?;
-    let target = Target::parse(line.method, line.target)?;
-    let message = facts.message(line.version, policy)?;
-    Ok(Some(head(end, &line, &target, &message)))
+    match httparse::parse_headers(&buf[fields_begin..], &mut slots) {
+        Ok(Status::Complete((len, fields))) => {
+            understand(buf, start..fields_begin + len, line, fields, policy, headers).map(Some)
+        }
+        // The scan took lines as folded; `normalize` was to unfold them.
+        _ => Err(malformed()),
+    }
 }
 
+/// What valid lines mean together.
 #[inline]
-fn head<'b>(
-    len: usize,
-    line: &RequestLine<'b>,
-    target: &Target<'b>,
-    message: &Message<'b>,
-) -> Head<'b> {
-    Head {
-        len,
+fn understand<'b>(
+    buf: &'b [u8],
+    head: Range<usize>,
+    line: RequestLine<'b>,
+    fields: &[httparse::Header<'b>],
+    policy: &Policy,
+    headers: &mut Vec<Header<'b>>,
+) -> Result<Head<'b>, Reject> {
+    let facts = Facts::collect(buf, head.clone(), fields, policy, headers)?;
+    let target = Target::parse(line.method, line.target)?;
+    let host = facts.host(line.version)?;
+    let framing = facts.framing(line.version, policy)?;
+    Ok(Head {
+        len: head.end,
         method: line.method,
         target: line.target,
         path: target.path,
         query: target.query,
-        authority: target.authority.unwrap_or(message.host),
+        authority: target.authority.unwrap_or(host),
         version: line.version,
-        framing: message.framing,
-        connection: message.connection,
-        expect_continue: message.expect_continue,
+        framing,
+        connection: facts.connection(line.version),
+        expect_continue: facts.expect_continue(line.version)? && framing != Framing::None,
         absolute_scheme: target.scheme,
-    }
+    })
 }
 
 /// How many octets of empty lines precede the request line (RFC 9112 2.2).

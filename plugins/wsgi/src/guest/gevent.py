@@ -1,0 +1,66 @@
+"""The gevent loop: the real package's hub, after its monkey.patch_all()."""
+
+
+def patch():
+    try:
+        import gevent
+    except ImportError:
+        raise RuntimeError("You need gevent installed to use this worker.") from None
+    version = tuple(int(part) for part in gevent.__version__.split(".")[:2] if part.isdigit())
+    if version < (1, 4):
+        raise RuntimeError("gevent worker requires gevent 1.4 or higher")
+    import gevent.monkey
+
+    gevent.monkey.patch_all()
+
+
+def after_fork():
+    import gevent
+
+    gevent.reinit()
+
+
+def run(descriptor, turn):
+    import gevent
+    import gevent.event
+    import gevent.pool
+
+    global _hub, _pool
+    _hub = gevent.get_hub()
+    _pool = gevent.pool.Pool()
+    over = gevent.event.Event()
+    failure = None
+
+    def on_readable():
+        nonlocal failure
+        try:
+            goes_on = turn()
+        except BaseException as error:
+            failure, goes_on = error, False
+        if not goes_on:
+            watcher.stop()
+            over.set()
+
+    watcher = _hub.loop.io(descriptor, 1)
+    watcher.start(on_readable)
+    # The first turn is the hub's too: greenlets go back to where the hub was, not to this one.
+    _hub.loop.run_callback(on_readable)
+    try:
+        over.wait()
+    finally:
+        watcher.stop()
+        watcher.close()
+    if failure is not None:
+        raise failure
+
+
+def spawn(function, *arguments):
+    _pool.spawn(function, *arguments)
+
+
+def to_hub():
+    return _hub.switch()
+
+
+def already_handled(result):
+    return False

@@ -1,0 +1,389 @@
+//! Guest loops: the real gevent or eventlet runs this process, and watches the worker class's engine as one descriptor
+//! among its own.
+//!
+//! The loops are driven in Python (`driver.py`, with `gevent.py` or `eventlet.py` for what differs): a greenlet
+//! switches only where Python code alone is on its stack. What it calls in here answers at once, with "not yet" where
+//! there is something to wait for; the waker then puts the request's number on a list, which the driver reads after
+//! each turn of the engine.
+
+use std::cell::RefMut;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
+
+use worker_api::{Engine, Exchange, Failure, FailureKind, Result, Step, Waker};
+
+use crate::bridge::Bridge;
+use crate::function;
+use crate::python::{
+    Arguments, Definition, Exception, Function, Native, NativeType, Object, PyResult, Python,
+    Raised, Stored, required,
+};
+use crate::request::{Request, State};
+use crate::serve::{environ_of, failed, finish, prepare_part};
+
+/// A guest loop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Loop {
+    /// gevent's hub.
+    Gevent,
+    /// eventlet's hub.
+    Eventlet,
+}
+
+impl Loop {
+    /// The loop of that name, as [`worker_api::AppContext::guest_loop`] has it; nothing for an empty name.
+    pub(crate) fn named(name: &str) -> Result<Option<Self>> {
+        match name {
+            "" => Ok(None),
+            "gevent" => Ok(Some(Self::Gevent)),
+            "eventlet" => Ok(Some(Self::Eventlet)),
+            other => {
+                Err(Failure::unsupported(format!("there is no guest loop `{other}` for Python")))
+            }
+        }
+    }
+
+    /// Patches Python's standard library, before anything of the application is imported. Answers the loop's module.
+    pub(crate) fn patch(self, py: Python<'_>) -> PyResult<Object<'_>> {
+        let (name, source) = match self {
+            Self::Gevent => ("_jimu_gevent", include_str!("gevent.py")),
+            Self::Eventlet => ("_jimu_eventlet", include_str!("eventlet.py")),
+        };
+        let module = py.module(name, source, &[])?;
+        module.call_method("patch", [])?;
+        Ok(module)
+    }
+}
+
+/// What there is of a guest loop, once in a process.
+pub(crate) struct Guest {
+    /// The module of the loop.
+    module: Stored,
+    /// The driver that it made.
+    driver: Stored,
+    /// Makes `wsgi.input` of a request.
+    input: Stored,
+    engines: NativeType<Running>,
+    /// Exchanges that wait for a greenlet.
+    ready: Mutex<VecDeque<Exchange>>,
+    /// The numbers of requests that need not wait any more.
+    woken: Arc<Mutex<Vec<u64>>>,
+}
+
+impl Guest {
+    /// Makes the driver of a loop, whose module [`Loop::patch`] gave.
+    pub(crate) fn new(py: Python<'_>, module: Object<'_>) -> PyResult<Self> {
+        let driver = py.module("_jimu_driver", include_str!("driver.py"), &[])?;
+        let natives = [
+            Function { name: c"next", entry: function!(next) },
+            Function { name: c"woken", entry: function!(woken) },
+        ];
+        let [next, woken] = natives.map(|native| Definition::new(native).bind(&py.none()));
+        let made = driver.attr_named("Driver")?.call([&module, &next?, &woken?])?;
+        Ok(Self {
+            input: made.attr_named("input")?.store(),
+            driver: made.store(),
+            module: module.store(),
+            engines: NativeType::new(py)?,
+            ready: Mutex::new(VecDeque::new()),
+            woken: Arc::default(),
+        })
+    }
+
+    /// Makes `wsgi.input` for a request object.
+    pub(crate) fn input<'py>(
+        &self,
+        py: Python<'py>,
+        request: &Object<'py>,
+    ) -> PyResult<Object<'py>> {
+        self.input.get(py).call([request])
+    }
+
+    /// Takes an exchange, to be served by a greenlet later.
+    pub(crate) fn take(&self, exchange: Exchange) {
+        locked(&self.ready).push_back(exchange);
+    }
+
+    /// Makes the loop usable after a fork, in the child.
+    pub(crate) fn after_fork(&self, py: Python<'_>) -> PyResult<()> {
+        self.module.get(py).call_method("after_fork", []).map(drop)
+    }
+
+    /// Runs the loop until the engine has stopped.
+    pub(crate) fn run<'py>(
+        &self,
+        py: Python<'py>,
+        engine: Engine,
+        application: &Object<'py>,
+    ) -> PyResult<()> {
+        let running = Running { engine, thread: thread::current().id() };
+        let engine = self.engines.make(py, running)?;
+        let driver = self.driver.get(py);
+        driver.call_method("run", [&engine, application]).map(drop)
+    }
+
+    /// A waker that puts the number on the list.
+    pub(crate) fn waker(&self, number: u64) -> Waker {
+        let woken = Arc::clone(&self.woken);
+        Waker::new(move || locked(&woken).push(number))
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn guest(py: Python<'_>) -> PyResult<&'static Guest> {
+    let guest = Bridge::get().guest.as_ref();
+    guest.ok_or_else(|| Raised::new(py, Exception::Runtime, "this process has no guest loop"))
+}
+
+/// The engine, as the driver holds it.
+struct Running {
+    engine: Engine,
+    /// The only thread that may use it.
+    thread: ThreadId,
+}
+
+impl Native for Running {
+    const NAME: &'static std::ffi::CStr = c"jimu.Engine";
+    const METHODS: &'static [Function] = &[
+        Function { name: c"descriptor", entry: function!(descriptor) },
+        Function { name: c"turn", entry: function!(turn) },
+    ];
+}
+
+impl Running {
+    fn of<'a>(me: &'a Object<'_>) -> PyResult<&'a Self> {
+        let running = guest(me.py())?.engines.value(me)?;
+        if thread::current().id() == running.thread {
+            Ok(running)
+        } else {
+            Err(Raised::new(me.py(), Exception::Runtime, "the engine is another thread's"))
+        }
+    }
+}
+
+/// `descriptor()` of the engine.
+fn descriptor<'py>(
+    py: Python<'py>,
+    me: &Object<'py>,
+    _: &Arguments<'_, 'py>,
+) -> PyResult<Object<'py>> {
+    py.number(Running::of(me)?.engine.descriptor().into())
+}
+
+/// `turn()` of the engine: whether it goes on.
+fn turn<'py>(py: Python<'py>, me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
+    let engine = &Running::of(me)?.engine;
+    match engine.turn() {
+        Ok(()) => py.truth(!engine.stopped()),
+        Err(failure) => Err(Raised::new(py, Exception::Runtime, &failure.to_string())),
+    }
+}
+
+/// `next()`: the request object of the next exchange that waits for a greenlet; `None` where none does.
+fn next<'py>(py: Python<'py>, _me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
+    let bridge = Bridge::get();
+    let Some(exchange) = locked(&guest(py)?.ready).pop_front() else {
+        return Ok(py.none());
+    };
+    let slot = bridge.slot(py)?;
+    slot.begin(py, bridge, exchange)?;
+    let object = slot.request.get(py).clone();
+    bridge.types.request.value(&object)?.state(py)?.slot = Some(slot);
+    Ok(object)
+}
+
+/// `woken()`: the numbers of requests that need not wait any more.
+fn woken<'py>(py: Python<'py>, _me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
+    let numbers = std::mem::take(&mut *locked(&guest(py)?.woken));
+    if numbers.is_empty() {
+        return Ok(py.none());
+    }
+    let numbers = numbers.into_iter().map(|number| py.number(number as i64));
+    py.list(numbers.collect::<PyResult<Vec<_>>>()?)
+}
+
+/// The methods of a request object that the driver calls.
+pub(crate) const METHODS: [Function; 7] = [
+    Function { name: c"_number", entry: function!(number) },
+    Function { name: c"_begin", entry: function!(begin) },
+    Function { name: c"_put", entry: function!(put) },
+    Function { name: c"_put_file", entry: function!(put_file) },
+    Function { name: c"_finish", entry: function!(finish_request) },
+    Function { name: c"_hijack", entry: function!(hijack) },
+    Function { name: c"_end", entry: function!(end) },
+];
+
+fn request<'a>(me: &'a Object<'_>) -> PyResult<&'a Request> {
+    Bridge::get().types.request.value(me)
+}
+
+/// `_number()`: what [`woken`] calls the request.
+fn number<'py>(py: Python<'py>, me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
+    py.number(request(me)?.state(py)?.number as i64)
+}
+
+/// `_begin()`: the environ and `start_response`.
+fn begin<'py>(py: Python<'py>, me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
+    let bridge = Bridge::get();
+    let request = request(me)?;
+    // Out of the state while the environ is made, which borrows that.
+    let Some(slot) = request.state(py)?.slot.take() else {
+        return Err(Raised::new(py, Exception::Runtime, "the request is over"));
+    };
+    let made = environ_of(bridge, py, &slot, request)
+        .and_then(|environ| Ok(py.tuple([environ, slot.start_response.get(py).clone()])?));
+    let mut state = request.state(py)?;
+    state.slot = Some(slot);
+    made.map_err(|fault| state.raised(py, fault))
+}
+
+/// `_put(data, at, what)`: sends `data` from `at` on, and answers how far it came. Where that is not the end, the
+/// request is woken when it is worth while to go on. `what` is 0 for the rest of what was put before, 1 for a part of
+/// the body, 2 for all of it.
+fn put<'py>(
+    py: Python<'py>,
+    me: &Object<'py>,
+    arguments: &Arguments<'_, 'py>,
+) -> PyResult<Object<'py>> {
+    let [data, at, what] = arguments.take(["data", "at", "what"])?;
+    let data = required(py, data, "data")?;
+    let at = required(py, at, "at")?.as_number()? as usize;
+    let what = required(py, what, "what")?.as_number()?;
+    let request = request(me)?;
+    let mut state = request.state(py)?;
+    let octets = prepare_part(py, &state, &data)?;
+    let sent = put_octets(&mut state, py, octets, at, what)?;
+    py.number(sent as i64)
+}
+
+fn put_octets(
+    state: &mut State,
+    py: Python<'_>,
+    octets: &[u8],
+    at: usize,
+    what: i64,
+) -> PyResult<usize> {
+    let number = state.number;
+    let guest = guest(py)?;
+    let (exchange, response) = state.open(py)?;
+    let mut step = || -> Result<usize> {
+        if what != 0 {
+            if octets.is_empty() && what == 1 {
+                return Ok(0);
+            }
+            response.begin_part(exchange, octets.len() as u64, what == 2)?;
+        }
+        if response.omits_body() {
+            return Ok(octets.len());
+        }
+        let mut at = at;
+        while let Some(rest) = octets.get(at..).filter(|rest| !rest.is_empty()) {
+            match exchange.poll_write(rest, None) {
+                Step::Ready(n) => at += n,
+                Step::Failed(failure) => return Err(failure),
+                Step::NotYet => match exchange.poll_write(rest, Some(guest.waker(number))) {
+                    Step::Ready(n) => at += n,
+                    Step::Failed(failure) => return Err(failure),
+                    Step::NotYet => break,
+                },
+            }
+        }
+        Ok(at)
+    };
+    step().map_err(|failure| state.raise(py, failure))
+}
+
+/// `_put_file(fd, offset, length)`: sends a part of a file as `_put` sends octets, and answers how much of it went.
+/// The first call is told the whole length, and says how much of it there is to be sent: as a pair.
+fn put_file<'py>(
+    py: Python<'py>,
+    me: &Object<'py>,
+    arguments: &Arguments<'_, 'py>,
+) -> PyResult<Object<'py>> {
+    let [fd, offset, length, first] = arguments.take(["fd", "offset", "length", "first"])?;
+    let number_of = |argument, name| required(py, argument, name)?.as_number();
+    let fd = number_of(fd, "fd")? as i32;
+    let offset = number_of(offset, "offset")? as u64;
+    let mut length = number_of(length, "length")? as u64;
+    let request = request(me)?;
+    let mut state = request.state(py)?;
+    crate::serve::expect_start(py, state.response.phase)?;
+    let number = state.number;
+    let guest = guest(py)?;
+    let (exchange, response) = state.open(py)?;
+    let step = || -> Result<u64> {
+        if first.is_some_and(|first| first.is_true()) {
+            length = response.announced().map_or(length, |announced| announced.min(length));
+            response.begin_part(exchange, length, true)?;
+        }
+        if response.omits_body() {
+            return Ok(length);
+        }
+        let mut sent = 0;
+        while sent < length {
+            let (from, rest) = (offset + sent, length - sent);
+            match exchange.poll_send_file(fd, from, rest, Some(guest.waker(number))) {
+                Step::Ready(n) => sent += n as u64,
+                Step::Failed(failure) => return Err(failure),
+                Step::NotYet => break,
+            }
+        }
+        Ok(sent)
+    };
+    let sent = step().map_err(|failure| state.raise(py, failure))?;
+    py.tuple([py.number(sent as i64)?, py.number(length as i64)?])
+}
+
+/// `_finish()`: the body is whole.
+fn finish_request<'py>(
+    py: Python<'py>,
+    me: &Object<'py>,
+    _: &Arguments<'_, 'py>,
+) -> PyResult<Object<'py>> {
+    let request = request(me)?;
+    match finish(py, request) {
+        Ok(()) => Ok(py.none()),
+        Err(fault) => Err(request.state(py)?.raised(py, fault)),
+    }
+}
+
+/// `_hijack()`: the application has answered by itself.
+fn hijack<'py>(py: Python<'py>, me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
+    let mut state: RefMut<'_, State> = request(me)?.state(py)?;
+    let hijacked = state.open(py)?.0.hijack();
+    match hijacked {
+        // The application has a descriptor of its own from the socket that it asked for.
+        Ok(_) => Ok(py.none()),
+        Err(failure) => Err(state.raise(py, failure)),
+    }
+}
+
+/// `_end(exception)`: the request is over, well where there is no exception.
+fn end<'py>(
+    py: Python<'py>,
+    me: &Object<'py>,
+    arguments: &Arguments<'_, 'py>,
+) -> PyResult<Object<'py>> {
+    let [exception] = arguments.take(["exception"])?;
+    let exception = exception.filter(|exception| !exception.is_none());
+    let bridge = Bridge::get();
+    let request = request(me)?;
+    let failure = exception.map(|exception| {
+        if exception.type_name() == "GreenletExit" {
+            return Failure::new(FailureKind::INTERRUPTED, "the greenlet was killed");
+        }
+        failed(bridge, py, request, Raised::restore(&exception).into())
+    });
+    let Some(slot) = request.state(py)?.slot.take() else { return Ok(py.none()) };
+    let exchange = slot.end(py, bridge)?;
+    if let (Some(mut exchange), Some(failure)) = (exchange, failure) {
+        exchange.fail(failure);
+    }
+    // What CPython still holds of this call is one reference: the slot cannot be free before it has returned.
+    bridge.put_aside(py, slot);
+    Ok(py.none())
+}

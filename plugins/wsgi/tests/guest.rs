@@ -1,0 +1,163 @@
+//! Guest loops: requests in greenlets of the real gevent and eventlet, with an engine in memory. Each loop in a process
+//! of its own, because it patches Python's standard library.
+//!
+//! Runs where there is an interpreter with both packages: that of `TEST_PYTHON`, or of the virtual environment that
+//! `cargo xtask test` makes under the target folder.
+
+mod double;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+
+use double::{Engine, Host, Request, Seen, locked};
+use libtest_mimic::{Arguments, Failed, Trial};
+use worker_api::raw::Value;
+use worker_api::{AppHandle, FailureKind, Needs};
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let python = python();
+    let trials = match (std::env::var(CHOSEN), &python) {
+        (Ok(name), Some(python)) => cases(&name, python),
+        _ => ["gevent", "eventlet"].map(|name| in_a_process(name, python.is_some())).into(),
+    };
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+fn in_a_process(name: &'static str, possible: bool) -> Trial {
+    let trial = Trial::test(format!("all cases under {name}"), move || {
+        let this = std::env::current_exe()?;
+        let output = Command::new(this).arg("--test-threads=1").env(CHOSEN, name).output()?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let out = String::from_utf8_lossy(&output.stdout);
+        let err = String::from_utf8_lossy(&output.stderr);
+        Err(Failed::from(format!("{}\n{out}\n{err}", output.status)))
+    });
+    trial.with_ignored_flag(!possible)
+}
+
+fn python() -> Option<PathBuf> {
+    let made = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("venv/bin/python");
+    let path = std::env::var_os("TEST_PYTHON").map_or(made, PathBuf::from);
+    let asked = Command::new(&path).args(["-c", "import gevent, eventlet"]).output();
+    asked.is_ok_and(|output| output.status.success()).then_some(path)
+}
+
+fn cases(name: &str, python: &Path) -> Vec<Trial> {
+    let apps = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/apps");
+    let host = Host::default()
+        .text("python", &python.to_string_lossy())
+        .set("pythonpath", Value::List(vec![apps.to_string_lossy().into_owned().into()].into()));
+    let app = host.app("green:application", name, name).unwrap_or_else(|f| panic!("{f}"));
+    assert_eq!(app.needs(), Needs::LOOP | Needs::LATER);
+    app.load().unwrap_or_else(|f| panic!("{f}"));
+    app.before_fork();
+    app.after_fork(true);
+    let world: &'static World = Box::leak(Box::new(World { host, app }));
+    CASES
+        .iter()
+        .map(|(name, case)| {
+            Trial::test(*name, move || {
+                world.host.take_log();
+                case(world);
+                Ok(())
+            })
+        })
+        .collect()
+}
+
+struct World {
+    host: Host,
+    app: AppHandle,
+}
+
+impl World {
+    /// Serves these requests, all at once.
+    fn serve(&self, requests: impl IntoIterator<Item = Request>) -> Vec<Seen> {
+        let engine = Engine::new();
+        let seen: Vec<Arc<Mutex<Seen>>> = requests.into_iter().map(|r| engine.add(r)).collect();
+        engine.run(&self.app).unwrap_or_else(|f| panic!("{f}"));
+        seen.iter().map(|seen| locked(seen).clone()).collect()
+    }
+
+    fn get(&self, path: &str) -> Seen {
+        self.serve([Request::get(path)]).remove(0)
+    }
+}
+
+type Case = (&'static str, fn(&World));
+
+const CASES: &[Case] = &[
+    ("a request is answered", |w| {
+        let seen = w.get("/hello");
+        assert!(seen.is_good(), "{seen:?}");
+        assert_eq!((seen.text().as_str(), seen.header("content-length")), ("hello", Some("5")));
+    }),
+    ("requests that sleep let others run", |w| {
+        let seen = w.serve((0..3).map(|_| Request::get("/sleeps")));
+        assert!(seen.iter().all(|seen| seen.text() == "slept"), "{seen:?}");
+        assert_eq!(w.get("/in-order").text(), "in in in out out out");
+    }),
+    ("each request has a fresh context and fresh locals", |w| {
+        for round in 0..3 {
+            let paths = (0..4).map(|n| Request::get(&format!("/fresh?{round}-{n}")));
+            for seen in w.serve(paths) {
+                assert_eq!(seen.text(), "((None, None), True)");
+            }
+        }
+    }),
+    ("bodies are read and sent in parts", |w| {
+        let body = b"abcdef\nghij\nkl\nmno\np";
+        let seen = w.serve([
+            Request::get("/echo").body(body),
+            Request::get("/echo").body(body).chunked(),
+            Request::get("/pieces").body(body),
+            Request::get("/generator"),
+            Request::get("/sleeping-parts"),
+            Request::get("/write"),
+            Request::get("/file"),
+            Request::get("/file-like"),
+        ]);
+        assert!(seen.iter().all(Seen::is_good), "{seen:?}");
+        let texts: Vec<String> = seen.iter().map(Seen::text).collect();
+        let pieces = "[b'abc', b'def\\n', b'gh', b'', [b'ij\\n'], [b'kl\\n', b'mno\\n', b'p'], b'', b'', b'']";
+        let echoed = String::from_utf8_lossy(body);
+        assert_eq!(texts[..3], [&*echoed, &*echoed, pieces]);
+        assert_eq!(texts[3..5], ["one two three", "part 0 part 1 part 2 "]);
+        assert_eq!(texts[5..], ["written returned", "3456789", "0123456789"]);
+        assert_eq!(seen[6].files, 1);
+    }),
+    ("an application that fails ends its request alone", |w| {
+        let seen = w.serve(["/fails", "/hello", "/too-short", "/exits"].map(Request::get));
+        let kinds: Vec<_> = seen.iter().map(|s| s.failed.as_ref().map(|f| f.kind)).collect();
+        let fault = Some(FailureKind::APPLICATION);
+        assert_eq!(kinds, [fault, None, fault, fault]);
+        let log = w.host.take_log();
+        assert!(
+            log.contains("LookupError: nothing here") && !log.contains("_jimu_driver"),
+            "{log}"
+        );
+    }),
+    ("close is called once", |w| {
+        w.get("/close-count");
+        w.serve([Request::get("/closing")]);
+        w.serve([Request::get("/closing-fault")]);
+        assert_eq!(w.get("/close-count").text(), "[b'closing', b'closing_fault']");
+    }),
+    ("wsgiref.validate finds nothing", |w| {
+        let seen = w.serve([Request::get("/validated?a=b").body(b"the body")]).remove(0);
+        assert!(seen.is_good(), "{seen:?}\n{}", w.host.take_log());
+        assert_eq!(seen.text(), "<the body>");
+    }),
+    ("what an application keeps is of no use later", |w| {
+        assert_eq!(w.get("/keeps").text(), "kept");
+        assert_eq!(w.get("/hello").text(), "hello");
+        assert_eq!(w.get("/use-kept").text(), "refused refused");
+    }),
+];
+
+/// Names the loop in the process that runs the cases.
+const CHOSEN: &str = "WSGI_TEST_LOOP";

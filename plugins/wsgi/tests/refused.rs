@@ -1,0 +1,147 @@
+//! What is refused, and in which words: interpreters that cannot be embedded, and applications that cannot be loaded.
+
+mod double;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use double::Host;
+use libtest_mimic::{Arguments, Failed, Trial};
+use worker_api::raw::Value;
+use worker_api::{Failure, FailureKind};
+
+fn main() {
+    if let Ok(spec) = std::env::var(CHOSEN) {
+        // One process for each: there is one interpreter in a process.
+        println!(
+            "{}",
+            loading(&spec).map_or_else(|failure| told(&failure), |()| "loaded".to_owned())
+        );
+        return;
+    }
+    let arguments = Arguments::from_args();
+    let interpreters = INTERPRETERS.iter().map(|(name, answer, words)| {
+        Trial::test(format!("an interpreter that is {name}"), move || interpreter(answer, words))
+    });
+    let specs = SPECS.iter().map(|(spec, words)| {
+        Trial::test(format!("the application {spec}"), move || application(spec, words))
+    });
+    let mut trials: Vec<Trial> = interpreters.chain(specs).collect();
+    trials.push(Trial::test("an interpreter that is not there", || {
+        let failure = made_with("/nonexistent/python").expect_err("it cannot be run");
+        has(
+            &told(&failure),
+            "cannot run the Python interpreter /nonexistent/python (setting `python`)",
+        )
+    }));
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+/// What an interpreter answers, and what is said about it.
+const INTERPRETERS: &[(&str, &str, &str)] = &[
+    (
+        "too old",
+        r#"{"version": [3, 8], "implementation": "cpython", "free_threaded": false, "library": "/l.so"}"#,
+        "/x/python is Python 3.8: 3.9 or later is needed",
+    ),
+    (
+        "free-threaded",
+        r#"{"version": [3, 13], "implementation": "cpython", "free_threaded": true, "library": "/l.so"}"#,
+        "/x/python is a free-threaded build of Python 3.13",
+    ),
+    (
+        "static",
+        r#"{"version": [3, 12], "implementation": "cpython", "free_threaded": false, "library": null}"#,
+        "/x/python has no libpython3.so: it is linked statically",
+    ),
+    (
+        "another",
+        r#"{"version": [3, 10], "implementation": "pypy", "free_threaded": false, "library": "/l.so"}"#,
+        "/x/python is pypy: only CPython can be embedded",
+    ),
+    ("no Python", "hello", "does not answer as a Python does"),
+    (
+        "without its library",
+        r#"{"version": [3, 12], "implementation": "cpython", "free_threaded": false, "library": "/nonexistent/l.so"}"#,
+        "cannot load /nonexistent/l.so of /x/python",
+    ),
+];
+
+fn interpreter(answer: &str, words: &str) -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("python");
+    let rest = r#", "executable": "/x/python", "prefix": "/x", "library_name": "libpython3.so", "utf8": false}"#;
+    let answer =
+        answer.strip_suffix('}').map_or(answer.to_owned(), |start| format!("{start}{rest}"));
+    fs::write(&path, format!("#!/bin/sh\necho '{answer}'\n"))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    let failure = made_with(&path.to_string_lossy()).expect_err("it cannot be embedded");
+    if failure.kind != FailureKind::LOAD || failure.message.contains('\n') {
+        return Err(Failed::from(format!("{failure:?}")));
+    }
+    has(&told(&failure), words)
+}
+
+fn made_with(python: &str) -> Result<(), Failure> {
+    Host::default().text("python", python).app("apps:application", "sync", "").map(drop)
+}
+
+/// What an application argument is, and what is said about it.
+const SPECS: &[(&str, &str)] = &[
+    ("apps", "loaded"),
+    ("apps:hello", "loaded"),
+    ("apps:Holder.application", "loaded"),
+    ("apps:factory('a', suffix='b')", "loaded"),
+    ("no_such_module", "cannot load no_such_module: No module named 'no_such_module'"),
+    ("apps.py", "did you mean 'apps:application'?"),
+    ("apps:nothing_of_this_name", "Failed to find attribute 'nothing_of_this_name' in 'apps'"),
+    ("apps:Holder.nothing", "Failed to find attribute 'nothing' in 'apps.Holder'"),
+    ("apps:Holder.number", "Application object must be callable"),
+    ("apps:factory()", "missing 1 required positional argument: 'word'"),
+    ("apps:factory(kept)", "Failed to parse arguments as literal values"),
+    ("apps:1 +", "Failed to parse '1 +' as an attribute name or function call"),
+    ("apps:[1]", "Failed to parse '[1]' as an attribute name or function call"),
+    ("broken_import", "import no_such_module_of_ours"),
+    ("broken_syntax", "SyntaxError"),
+    ("", "there is no manage.py here"),
+];
+
+fn application(spec: &str, words: &str) -> Result<(), Failed> {
+    let output = Command::new(std::env::current_exe()?).env(CHOSEN, spec).output()?;
+    let out = String::from_utf8_lossy(&output.stdout);
+    has(&out, words)?;
+    let is_ours = !spec.starts_with("broken");
+    if is_ours && out.contains("Traceback") {
+        return Err(Failed::from(format!("a traceback that helps nobody: {out}")));
+    }
+    Ok(())
+}
+
+fn loading(spec: &str) -> Result<(), Failure> {
+    let apps = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/apps");
+    let folders = Value::List(vec![apps.to_string_lossy().into_owned().into()].into());
+    let chdir = apps.to_string_lossy().into_owned();
+    std::env::set_current_dir(&apps).expect("the folder is there");
+    let host = Host::default().set("pythonpath", folders).text("chdir", &chdir);
+    let app = host.app(spec, "sync", "")?;
+    app.load()
+}
+
+/// The failure as the log shows it: a line, and what comes under it.
+fn told(failure: &Failure) -> String {
+    let details: Vec<&str> = failure.chain.iter().map(|cause| &**cause).collect();
+    format!("{}\n{}", failure.message, details.join("\n"))
+}
+
+fn has(text: &str, words: &str) -> Result<(), Failed> {
+    if text.contains(words) {
+        Ok(())
+    } else {
+        Err(Failed::from(format!("{words:?} is not in {text}")))
+    }
+}
+
+/// Names the application in the process that loads it.
+const CHOSEN: &str = "WSGI_TEST_SPEC";
