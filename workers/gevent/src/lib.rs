@@ -7,11 +7,7 @@
 
 #![forbid(unsafe_code)]
 
-use std::rc::Rc;
-
-use coop::Life;
-use stream_server::{GeventWorker, Handler, Plain, ServerClass};
-use worker_api::Result;
+use stream_server::{GeventWorker, Plain, ServerClass};
 
 /// The class `gevent`.
 pub struct Gevent;
@@ -20,9 +16,7 @@ impl ServerClass for Gevent {
     const NAME: &'static str = "gevent";
     const DESCRIPTION: &'static str = "a stream server for each listener, and a pool of greenlets";
 
-    fn handler(_: &Rc<Life>) -> Result<Rc<dyn Handler>> {
-        Ok(Rc::new(Plain))
-    }
+    type Handler = Plain;
 }
 
 worker_api::export_worker_class!(GeventWorker<Gevent>);

@@ -7,6 +7,7 @@ use nix::unistd::getppid;
 use worker_api::{AppHandle, Host, Result, WorkerContext};
 
 use crate::clock::{deadline_after, now_ns};
+use crate::http::Manners;
 use crate::kit::Kit;
 use crate::socket::Acceptor;
 
@@ -26,7 +27,16 @@ pub struct Base {
 impl Base {
     /// The base of a worker; `keep_alive` is whether its class serves several requests on a connection.
     pub fn new(context: WorkerContext, keep_alive: bool) -> Result<Self> {
-        let kit = Kit::new(context.host.clone(), keep_alive)?;
+        Self::with_manners(context, keep_alive, Manners::GUNICORN)
+    }
+
+    /// As [`Base::new`], for a class with words of its own.
+    pub fn with_manners(
+        context: WorkerContext,
+        keep_alive: bool,
+        manners: Manners,
+    ) -> Result<Self> {
+        let kit = Kit::with_manners(context.host.clone(), keep_alive, manners)?;
         let acceptors = context.host.listeners().iter().map(Acceptor::new).collect();
         Ok(Self { host: context.host, app: context.app, kit, acceptors })
     }

@@ -9,7 +9,7 @@ use worker_api::{Host, Result, Version};
 use crate::clock;
 use crate::config::Config;
 use crate::http::date::DateCache;
-use crate::http::{ResponseContext, error_answer};
+use crate::http::{Manners, ResponseContext, error_answer};
 
 /// The kit of one worker process: made once, shared by its connections.
 #[derive(Debug)]
@@ -19,6 +19,7 @@ pub struct Kit {
     /// The settings.
     pub config: Config,
     pub(crate) date: Mutex<DateCache>,
+    pub(crate) manners: Manners,
     pub(crate) wants_response_headers: bool,
     draining: AtomicBool,
     requests: AtomicU64,
@@ -27,7 +28,15 @@ pub struct Kit {
 impl Kit {
     /// Reads the settings; `keep_alive` is whether the class serves several requests on a connection.
     pub fn new(host: Host, keep_alive: bool) -> Result<Arc<Self>> {
+        Self::with_manners(host, keep_alive, Manners::GUNICORN)
+    }
+
+    /// As [`Kit::new`], for a class with words of its own.
+    pub fn with_manners(host: Host, keep_alive: bool, manners: Manners) -> Result<Arc<Self>> {
         let mut config = Config::read(&host)?;
+        if !manners.names_server {
+            config.server = None;
+        }
         if !keep_alive {
             config.keepalive = None;
         }
@@ -36,6 +45,7 @@ impl Kit {
             host,
             config,
             date: Mutex::new(DateCache::new(clock::unix_seconds())),
+            manners,
             wants_response_headers,
             draining: AtomicBool::new(false),
             requests: AtomicU64::new(0),
@@ -84,6 +94,7 @@ impl Kit {
             keep_alive: false,
             server: self.config.server.as_deref(),
             date: &self.date(),
+            manners: self.manners,
         };
         error_answer(&context, status, detail)
     }

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 
 use worker_api::raw::{Interest, Step};
 use worker_api::{Failure, FailureKind, Header, RequestHead, Waker};
@@ -26,7 +27,7 @@ impl Connection {
         let keep_alive = self.kit.config.keepalive.is_some() && !self.kit.draining();
         let keeps_fields = self.kit.wants_response_headers;
         let date = self.kit.date();
-        let server = self.kit.config.server.clone();
+        let kit = Arc::clone(&self.kit);
         let turn = self.turn()?;
         if turn.response.on_wire {
             return Err(Failure::application(
@@ -39,8 +40,9 @@ impl Connection {
             connect: turn.is_connect,
             upgrade: turn.wants_upgrade,
             keep_alive: keep_alive && turn.persistent,
-            server: server.as_deref(),
+            server: kit.config.server.as_deref(),
             date: &date,
+            manners: kit.manners,
         };
         let mut head = std::mem::take(&mut turn.response.head);
         head.clear();

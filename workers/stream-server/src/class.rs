@@ -20,13 +20,8 @@ pub trait ServerClass: 'static {
     /// One line that says how it serves.
     const DESCRIPTION: &'static str;
 
-    /// The base worker.
-    fn base(context: WorkerContext) -> Result<Base> {
-        Base::new(context, true)
-    }
-
     /// What becomes of requests.
-    fn handler(life: &Rc<Life>) -> Result<Rc<dyn Handler>>;
+    type Handler: Handler;
 }
 
 /// A worker of a class of this kind.
@@ -49,7 +44,7 @@ impl<C: ServerClass> Worker for GeventWorker<C> {
             return Err(Failure::application("a worker is run after its init_process"));
         };
         let life = Rc::clone(process.life());
-        let greenlets = Greenlets::new(&life, process.greenlets_max(), C::handler(&life)?);
+        let greenlets = Greenlets::new::<C::Handler>(&life, process.greenlets_max());
         process.run(move || main(&life, &greenlets))
     }
 
@@ -75,7 +70,7 @@ impl<C: ServerClass> WorkerFactory for GeventWorker<C> {
     const GUEST_LOOP: &'static str = "gevent";
 
     fn new(context: WorkerContext) -> Result<Self> {
-        let base = Rc::new(C::base(context)?);
+        let base = Rc::new(Base::with_manners(context, true, C::Handler::MANNERS)?);
         Ok(Self { base, process: OnceCell::new(), class: PhantomData })
     }
 }

@@ -4,20 +4,22 @@ use std::rc::Rc;
 
 use coop::Clients;
 use kit::Connection;
+use kit::http::Manners;
 
-/// gevent's `handler_class`: serves the requests of a server's connections.
+/// gevent's `handler_class`: how a class's server serves requests, and in which words it answers by itself.
 pub trait Handler: 'static {
+    /// The server's own words.
+    const MANNERS: Manners = Manners::GUNICORN;
+
     /// Serves one request, in a greenlet of the pool. To be ended with [`Clients::call_in_turn`], which calls the
     /// application and gives the connection back.
-    fn handle(&self, clients: &Rc<Clients>, connection: Box<Connection>);
-}
-
-/// The handler that does nothing but to call the application.
-#[derive(Debug, Default)]
-pub struct Plain;
-
-impl Handler for Plain {
-    fn handle(&self, clients: &Rc<Clients>, connection: Box<Connection>) {
+    fn handle(clients: &Rc<Clients>, connection: Box<Connection>) {
         clients.call_in_turn(connection);
     }
 }
+
+/// The handler that does nothing but to call the application.
+#[derive(Debug)]
+pub struct Plain;
+
+impl Handler for Plain {}

@@ -16,19 +16,19 @@ pub struct Greenlets {
     pool: Pool,
     connections_max: usize,
     clients: Rc<Clients>,
-    handler: Rc<dyn Handler>,
+    handle: fn(&Rc<Clients>, Box<Connection>),
     paused: RefCell<Vec<Weak<StreamServer>>>,
 }
 
 impl Greenlets {
-    /// A pool for `worker_connections` connections, of which at most `greenlets_max` are served at once.
-    pub fn new(life: &Rc<Life>, greenlets_max: usize, handler: Rc<dyn Handler>) -> Rc<Self> {
+    /// A pool of greenlets that serve as `H` does, for `worker_connections` connections, of which at most `greenlets_max` are served at once.
+    pub fn new<H: Handler>(life: &Rc<Life>, greenlets_max: usize) -> Rc<Self> {
         let connections_max = life.base.kit.config.worker_connections;
         let greenlets = Rc::new(Self {
             pool: Pool::new(Some(connections_max.min(greenlets_max))),
             connections_max,
             clients: Rc::clone(&life.clients),
-            handler,
+            handle: H::handle,
             paused: RefCell::default(),
         });
         life.served_by(greenlets.clone());
@@ -61,8 +61,8 @@ impl Serve for Greenlets {
         if self.pool.full() {
             return Err(connection);
         }
-        let (clients, handler) = (Rc::clone(&self.clients), Rc::clone(&self.handler));
-        let started = self.pool.spawn(move || handler.handle(&clients, connection));
+        let (clients, handle) = (Rc::clone(&self.clients), self.handle);
+        let started = self.pool.spawn(move || handle(&clients, connection));
         if let Err(error) = started {
             tracing::error!("a request is dropped, there is no greenlet for it: {error}");
         }

@@ -43,6 +43,7 @@ mod body;
 mod chunked;
 mod fields;
 mod head;
+mod manners;
 mod policy;
 mod reject;
 mod request_line;
@@ -52,6 +53,7 @@ mod tokens;
 
 pub use body::{BodyDecoder, Decoded};
 pub use head::{ConnectionOptions, Framing, Head, normalize, parse_head};
+pub use manners::{ErrorPage, Manners};
 pub use policy::{HEAD_MAX, HeaderMap, LINE_MAX, Policy};
 pub use reject::{Reject, error_answer};
 pub use response::{BodyKind, BodyPlan, HeaderFault, ResponseContext, encode_head};

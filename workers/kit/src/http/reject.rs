@@ -1,7 +1,6 @@
 //! Refusals of what a peer sent, and the answer to them: plain, small, the same for every worker class.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use worker_api::Header;
 
@@ -39,49 +38,27 @@ impl Reject {
     }
 }
 
-/// A whole response that says that something failed: a small page with the status, and `detail` where the debug
-/// setting asks for it. Without a body, but with its length, where the request was a HEAD.
+/// A whole response that says that something failed, in the words of the class, with `detail` where the debug setting
+/// asks for it. Without a body, but with its length, where the request was a HEAD.
 pub fn error_answer(ctx: &ResponseContext<'_>, status: u16, detail: Option<&str>) -> Vec<u8> {
     let status = if (400..=599).contains(&status) { status } else { 500 };
-    let page = Page { status, detail }.to_string();
-    let length = page.len().to_string();
-    let mut headers = vec![
-        Header::new("Content-Type", "text/html; charset=utf-8"),
-        Header::new("Content-Length", &length),
-    ];
+    let page = (ctx.manners.error_page)(status, detail);
+    let length = page.body.len().to_string();
+    let mut headers = Vec::with_capacity(3);
+    if let Some(content_type) = page.content_type {
+        headers.push(Header::new("Content-Type", content_type));
+    }
+    headers.push(Header::new("Content-Length", &length));
     if status == 405 {
         headers.push(Header::new("Allow", ALLOW));
     }
-    let mut answer = Vec::with_capacity(256 + page.len());
-    let plan = response::encode_head(&mut answer, ctx, status, "", &headers);
+    let mut answer = Vec::with_capacity(256 + page.body.len());
+    let plan = response::encode_head(&mut answer, ctx, status, page.reason, &headers);
     debug_assert!(plan.is_ok(), "names are tokens, values visible ASCII, the status is an error's");
     if !ctx.head_method {
-        answer.extend_from_slice(page.as_bytes());
+        answer.extend_from_slice(page.body.as_bytes());
     }
     answer
-}
-
-struct Page<'a> {
-    status: u16,
-    detail: Option<&'a str>,
-}
-
-impl fmt::Display for Page<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let title = response::reason_phrase(self.status);
-        write!(f, "<!doctype html>\n<title>{} {title}</title>\n<h1>{title}</h1>\n", self.status)?;
-        let Some(detail) = self.detail else { return Ok(()) };
-        f.write_str("<pre>")?;
-        for char in detail.chars() {
-            match char {
-                '&' => f.write_str("&amp;")?,
-                '<' => f.write_str("&lt;")?,
-                '>' => f.write_str("&gt;")?,
-                other => write!(f, "{other}")?,
-            }
-        }
-        f.write_str("</pre>\n")
-    }
 }
 
 /// How many octets of what a peer sent a reason shows.

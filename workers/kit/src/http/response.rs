@@ -5,6 +5,7 @@
 
 use worker_api::{Header, Version};
 
+use super::manners::Manners;
 use super::tokens::{decimal, is_token, is_value_char, trim};
 
 /// What is known of the request and the server when a response begins.
@@ -28,6 +29,8 @@ pub struct ResponseContext<'a> {
     pub server: Option<&'a str>,
     /// The value of the Date field ([`super::date::DateCache`]).
     pub date: &'a [u8; 29],
+    /// The words of the class.
+    pub manners: Manners,
 }
 
 impl<'a> ResponseContext<'a> {
@@ -41,6 +44,7 @@ impl<'a> ResponseContext<'a> {
             keep_alive: false,
             server,
             date,
+            manners: Manners::GUNICORN,
         }
     }
 }
@@ -133,7 +137,11 @@ pub fn encode_head(
     if !said.date {
         push_field(out, b"Date", ctx.date);
     }
-    push_field(out, b"Connection", connection(&plan, status, &said));
+    let option = connection(&plan, status, &said);
+    let goes_without_saying = option == b"keep-alive" && ctx.version >= Version::HTTP_11;
+    if ctx.manners.says_keep_alive || !goes_without_saying {
+        push_field(out, b"Connection", option);
+    }
     for field in headers {
         if Own::of(field.name.as_bytes()).is_kept(status) {
             push_field(out, field.name.as_bytes(), trim(field.value.as_slice()));
@@ -331,7 +339,8 @@ fn plan(ctx: &ResponseContext<'_>, status: u16, said: &Said) -> BodyPlan {
     BodyPlan { kind, keep_alive, upgrade }
 }
 
-/// The value of Connection. It is always sent, as gunicorn does: HTTP/1.0 clients need it, others read it gladly.
+/// The value of Connection. As a rule it is always sent, as gunicorn does: HTTP/1.0 clients need it, others read it
+/// gladly.
 fn connection(plan: &BodyPlan, status: u16, said: &Said) -> &'static [u8] {
     match (status, plan.keep_alive) {
         (101, _) => b"upgrade",
