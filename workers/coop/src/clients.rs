@@ -48,6 +48,10 @@ pub struct Clients {
     farewell_ns: Cell<u64>,
     /// Requests that are in greenlets now.
     busy: Cell<usize>,
+    /// A greenlet rests until `handover` is set, and then takes what is `handed` to it.
+    resting: Cell<bool>,
+    handover: Event,
+    handed: Cell<Option<Box<Connection>>>,
 }
 
 impl Clients {
@@ -69,6 +73,9 @@ impl Clients {
             empty,
             farewell_ns: Cell::new(0),
             busy: Cell::new(0),
+            resting: Cell::new(false),
+            handover: Event::new(),
+            handed: Cell::new(None),
         });
         HERE.set(Some(Rc::clone(&clients)));
         clients
@@ -133,15 +140,31 @@ impl Clients {
         self.busy.get()
     }
 
-    /// Calls the application for a request, and then for those that waited for a greenlet. In a greenlet.
+    /// Calls the application for a request, for those that waited for a greenlet, and for those that come while this
+    /// one rests. In a greenlet.
     pub fn call_in_turn(&self, connection: Box<Connection>) {
         let mut next = Some(connection);
-        self.busy.set(self.busy.get() + 1);
         while let Some(connection) = next {
+            self.busy.set(self.busy.get() + 1);
             self.call(connection);
-            next = self.waiting.borrow_mut().pop_front();
+            self.busy.set(self.busy.get() - 1);
+            self.overtime.absorb();
+            next = self.waiting.borrow_mut().pop_front().or_else(|| self.rest());
         }
-        self.busy.set(self.busy.get() - 1);
+    }
+
+    /// One greenlet that has nothing to do rests for a while instead of ending: as long as no request waits for
+    /// anything, it serves them all, and none is made for each.
+    fn rest(&self) -> Option<Box<Connection>> {
+        if self.resting.get() || self.farewell_ns.get() != 0 {
+            return None;
+        }
+        self.resting.set(true);
+        // What was handed over is served, whatever else ended the wait; otherwise the greenlet ends.
+        let _ = self.handover.wait(Some(REST));
+        self.handover.clear();
+        self.resting.set(false);
+        self.handed.take()
     }
 
     /// Calls a guest's application for the requests that have come.
@@ -222,14 +245,26 @@ impl Clients {
             self.handle.wake();
             Err(connection)
         } else {
-            match self.serve.get().and_then(Weak::upgrade) {
-                Some(serve) => serve.start(connection),
-                None => return,
-            }
+            self.hand_over(connection).or_else(|connection| {
+                match self.serve.get().and_then(Weak::upgrade) {
+                    Some(serve) => serve.start(connection),
+                    None => Ok(()),
+                }
+            })
         };
         if let Err(connection) = refused {
             self.waiting.borrow_mut().push_back(connection);
         }
+    }
+
+    /// Gives the request to the greenlet that rests, if one does.
+    fn hand_over(&self, connection: Box<Connection>) -> Result<(), Box<Connection>> {
+        if !self.resting.replace(false) {
+            return Err(connection);
+        }
+        self.handed.set(Some(connection));
+        self.handover.set();
+        Ok(())
     }
 
     fn call(&self, connection: Box<Connection>) {
@@ -274,6 +309,9 @@ impl Clock {
         self.at + Duration::from_nanos(ns.saturating_sub(self.ns))
     }
 }
+
+/// How long a greenlet rests before it ends and its stack goes back.
+const REST: Duration = Duration::from_secs(1);
 
 thread_local! {
     static HERE: RefCell<Option<Rc<Clients>>> = const { RefCell::new(None) };

@@ -203,8 +203,13 @@ impl Connection {
     }
 
     /// Sets what follows the response whose last octets stand in `output`.
-    pub(crate) fn end_turn(&mut self, then: Then) {
-        self.enter(Phase::Flush(then));
+    pub(crate) fn end_turn(&mut self, then: Then, now_ns: u64) {
+        if then == Then::Next && self.output.is_empty() && self.body.is_none() {
+            // The usual case: all is sent and read, and the clock was looked at just now.
+            self.next(now_ns);
+        } else {
+            self.enter(Phase::Flush(then));
+        }
     }
 
     fn enter(&mut self, phase: Phase) {
@@ -416,7 +421,7 @@ impl Connection {
         }
         match then {
             Then::Next if self.body.is_some() => self.enter(Phase::Drain),
-            Then::Next => self.next(),
+            Then::Next => self.next(now_ns()),
             Then::Linger if self.stream.shutdown_write().is_ok() => self.enter(Phase::Linger),
             _ => return self.close(),
         }
@@ -440,7 +445,7 @@ impl Connection {
                 Err(_) => return self.close(),
             }
         }
-        self.next();
+        self.next(now_ns());
         None
     }
 
@@ -460,8 +465,9 @@ impl Connection {
     }
 
     /// Begins to wait for the next request.
-    fn next(&mut self) {
-        self.enter(Phase::Head);
+    fn next(&mut self, now_ns: u64) {
+        self.phase = Phase::Head;
+        self.deadline_ns = deadline_after(now_ns, self.kit.config.keepalive);
         self.readable = !self.emptied;
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use worker_api::raw::{Interest, Step};
 use worker_api::{Failure, FailureKind, Header, RequestHead, Waker};
 
+use crate::clock::now_ns;
 use crate::connection::{Connection, Then};
 use crate::home::Home;
 use crate::http::response::{
@@ -181,11 +182,12 @@ impl Connection {
 
     /// Closes the request's account and says what becomes of the connection.
     pub(crate) fn end_request(&mut self, then: Then) {
+        let ended_ns = now_ns();
         if let Some(turn) = self.turn.take() {
-            turn.record(&self.kit);
+            turn.record(&self.kit, ended_ns);
             self.body = (then == Then::Next && !turn.body.is_done()).then_some(turn.body);
         }
-        self.end_turn(then);
+        self.end_turn(then, ended_ns);
     }
 
     /// Hands `parts` to the socket behind what is unsent; keeps what it does not take.

@@ -121,7 +121,7 @@ impl Turn {
     }
 
     /// Tells the host that the request is over: access log, counters, hooks.
-    pub(crate) fn record(&self, kit: &Kit) {
+    pub(crate) fn record(&self, kit: &Kit, ended_ns: u64) {
         let head = self.head.get();
         let fields: Vec<Header<'_>> =
             self.response.fields.iter().map(|(name, value)| Header::new(name, value)).collect();
@@ -131,7 +131,7 @@ impl Turn {
             peer: head.peer,
             status: self.response.status,
             body_bytes: self.response.written,
-            duration_ns: now_ns().saturating_sub(head.received_ns),
+            duration_ns: ended_ns.saturating_sub(head.received_ns),
             response_headers: fields.as_slice().into(),
         };
         kit.host.request_ended(self.token, &record);

@@ -125,6 +125,7 @@ pub fn encode_head(
     let said = Said::collect(headers, status)?;
     let plan = plan(ctx, status, &said);
 
+    out.reserve(HEAD_USUAL);
     let reason = if reason.is_empty() { reason_phrase(status) } else { reason };
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
@@ -456,3 +457,6 @@ const TRAILERS_REFUSED: [&str; 14] = [
     "transfer-encoding",
     "upgrade",
 ];
+
+/// Room for most heads, and a small body behind: growing step by step costs more than making it.
+const HEAD_USUAL: usize = 512;
