@@ -149,7 +149,9 @@ impl Clients {
             self.call(connection);
             self.busy.set(self.busy.get() - 1);
             self.overtime.absorb();
-            next = self.waiting.borrow_mut().pop_front().or_else(|| self.rest());
+            // The queue is not held over the rest.
+            let waiting = self.waiting.borrow_mut().pop_front();
+            next = waiting.or_else(|| self.rest());
         }
     }
 
