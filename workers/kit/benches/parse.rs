@@ -88,6 +88,7 @@ fn response(c: &mut Criterion) {
         keep_alive: true,
         server: Some("jimu"),
         date: dates.at(1_700_000_000),
+        manners: kit::http::Manners::GUNICORN,
     };
     let headers = [
         Header::new("Content-Type", "text/html; charset=utf-8"),
