@@ -11,6 +11,7 @@ mod footprint;
 mod logs;
 mod peers;
 mod python;
+mod raw;
 mod refusals;
 mod reload;
 mod serving;
@@ -23,6 +24,7 @@ fn main() {
     let lists = [
         start::behaviours(),
         serving::behaviours(),
+        raw::behaviours(),
         clients::behaviours(),
         sockets::behaviours(),
         signals::behaviours(),

@@ -15,7 +15,7 @@
 //!
 //! # Invariants
 //!
-//! - Nothing of `host`, `worker-api` or the kit is linked: what is tested is what is shipped.
+//! - Nothing of the server is linked but the kit's table of raw requests: what is tested is what is shipped.
 //! - Waiting means waiting for an event (a datagram, a line, a descriptor) with a limit, never sleeping and hoping.
 //! - Every process that a test starts, and what that starts, is in a process group of its own and is reaped.
 //! - Traffic stays on loopback, on addresses made from this process's number, so that two runs never meet.

@@ -25,6 +25,8 @@ pub(crate) struct Table {
 struct Place {
     registered: bool,
     holder: Holder,
+    /// Whether the client has ended its side: no further event tells of that, so each wait to read is over at once.
+    hung_up: bool,
     /// Fires when the client hangs up.
     gone: Option<Waker>,
 }
@@ -51,7 +53,7 @@ impl Table {
             self.places.resize_with(index + 1, || None);
         }
         let holder = Holder::Somebody { came: EpollFlags::empty(), armed: None };
-        self.places[index] = Some(Place { registered: false, holder, gone: None });
+        self.places[index] = Some(Place { registered: false, holder, hung_up: false, gone: None });
         self.count += 1;
     }
 
@@ -71,8 +73,9 @@ impl Table {
     ) -> io::Result<Option<Box<Connection>>> {
         let fd = connection.fd();
         let Some(place) = self.place(fd) else { return Ok(None) };
+        let ended = place.hung_up && interest == Interest::READ;
         if let Holder::Somebody { came, .. } = &mut place.holder
-            && fits(interest, std::mem::replace(came, EpollFlags::empty()))
+            && (fits(interest, std::mem::replace(came, EpollFlags::empty())) || ended)
         {
             return Ok(Some(connection));
         }
@@ -97,8 +100,9 @@ impl Table {
     ) -> io::Result<()> {
         let Some(place) = self.place(fd) else { return Ok(()) };
         place.register(epoll, socket::borrow(fd))?;
+        let ended = place.hung_up && interest == Interest::READ;
         if let Holder::Somebody { came, armed } = &mut place.holder {
-            if fits(interest, *came) {
+            if fits(interest, *came) || ended {
                 *came = EpollFlags::empty();
                 waker.wake();
             } else {
@@ -120,10 +124,11 @@ impl Table {
     /// An event came for a descriptor: gives the connection that waited for it, or notes it.
     pub(crate) fn ready(&mut self, fd: RawFd, flags: EpollFlags) -> Option<Box<Connection>> {
         let place = self.place(fd)?;
-        if flags.intersects(HANGUP)
-            && let Some(gone) = place.gone.take()
-        {
-            gone.wake();
+        if flags.intersects(HANGUP) {
+            place.hung_up = true;
+            if let Some(gone) = place.gone.take() {
+                gone.wake();
+            }
         }
         match &mut place.holder {
             Holder::Nobody(_, interest) if fits(*interest, flags) => place.take(),

@@ -1,0 +1,13 @@
+"""plugins/mirror in Python: answers every request with what it saw of it, in hexadecimal digits, as fields."""
+
+
+def application(environ, start_response):
+    body = environ["wsgi.input"].read()
+    seen = {
+        "X-Method": environ["REQUEST_METHOD"].encode("latin-1"),
+        "X-Target": environ["RAW_URI"].encode("latin-1"),
+        "X-Authority": environ.get("HTTP_HOST", "").encode("latin-1"),
+        "X-Body": body,
+    }
+    start_response("200 OK", [(name, value.hex()) for name, value in seen.items()])
+    return [b"seen\n"]
