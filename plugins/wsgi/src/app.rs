@@ -124,7 +124,10 @@ impl App for Wsgi {
     fn load(&self) -> Result<()> {
         let name = if self.spec.is_empty() { "the project in this folder" } else { &self.spec };
         let application = self.attached(&format!("cannot load {name}"), |py| {
-            let application = self.bridge.helper(py, "load", [&py.text(&self.spec)?])?;
+            let mut application = self.bridge.helper(py, "load", [&py.text(&self.spec)?])?;
+            if let Some(hooks) = self.hooks.get() {
+                application = hooks.get(py).call_method("wrap", [&application])?;
+            }
             Ok(application.store())
         })?;
         let _ = self.bridge.application.set(application);
@@ -193,7 +196,15 @@ impl App for Wsgi {
     }
 
     fn trace(&self) -> String {
-        self.text_of("trace")
+        let threads = self.text_of("trace");
+        let Some(guest) = &self.bridge.guest else { return threads };
+        let greenlets = attach(|py| {
+            guest.trace(py).unwrap_or_else(|raised| {
+                self.bridge.report(py, raised, "Error in the driver's trace()");
+                String::new()
+            })
+        });
+        format!("{threads}\n{greenlets}")
     }
 
     fn files(&self) -> Vec<String> {

@@ -90,6 +90,7 @@ impl Bridge {
         let log = Definition::new(Function { name: c"_log", entry: function!(log) });
         let natives = [("_log", log.bind(&py.none())?)];
         let module = py.module("jimu", include_str!("jimu.py"), &natives)?;
+        let limited = plan.host.setting_duration("request_timeout").is_some();
         let file_wrapper = module.attr_named("FileWrapper")?;
         let constants = Constants {
             multithread: plan.multithread,
@@ -120,7 +121,7 @@ impl Bridge {
             constants,
             slots: Cell::new(Vec::new()),
             aside: Cell::new(Vec::new()),
-            guest: patched.map(|module| Guest::new(py, module)).transpose()?,
+            guest: patched.map(|module| Guest::new(py, module, limited)).transpose()?,
             last: AtomicU64::new(0),
             application: OnceLock::new(),
             file_wrapper: file_wrapper.store(),

@@ -7,11 +7,13 @@ use crate::bridge::Bridge;
 use crate::python::{Arguments, Object, PyResult, Python};
 use crate::request::State;
 
-/// What has been read from the exchange and not been given out yet.
+/// What has been read from the exchange and not been given out yet: `buffer[given..filled]`. The memory behind that is
+/// kept as it is, so that nothing is cleared again and again.
 #[derive(Default)]
 pub(crate) struct Input {
     buffer: Vec<u8>,
     given: usize,
+    filled: usize,
     ended: bool,
     /// How much of the body is still to come from the exchange, where that is known.
     to_come: Option<u64>,
@@ -20,27 +22,27 @@ pub(crate) struct Input {
 impl Input {
     /// Begins anew, for another request.
     pub(crate) fn begin(&mut self, length: Option<u64>) {
-        self.buffer.clear();
-        self.buffer.shrink_to(KEPT_MAX);
-        self.given = 0;
+        if self.buffer.len() > KEPT_MAX {
+            self.buffer.truncate(KEPT_MAX);
+            self.buffer.shrink_to_fit();
+        }
+        (self.given, self.filled) = (0, 0);
         self.ended = false;
         self.to_come = length;
     }
 
     fn ready(&self) -> &[u8] {
-        &self.buffer[self.given..]
+        &self.buffer[self.given..self.filled]
     }
 
     /// Gives out `n` octets that are ready.
-    fn give(&mut self, n: usize) -> Vec<u8> {
-        let end = self.given + n;
-        let given = self.buffer[self.given..end].to_vec();
-        self.given = end;
-        if self.given == self.buffer.len() {
-            self.buffer.clear();
-            self.given = 0;
+    fn give<'py>(&mut self, py: Python<'py>, n: usize) -> PyResult<Object<'py>> {
+        let given = py.octets(&self.buffer[self.given..self.given + n])?;
+        self.given += n;
+        if self.given == self.filled {
+            (self.given, self.filled) = (0, 0);
         }
-        given
+        Ok(given)
     }
 
     /// Reads one part more, of at most `want` octets. With a waker it does not wait, but says that it would have to.
@@ -54,13 +56,18 @@ impl Input {
         if self.ended || self.to_come == Some(0) {
             return Ok(Filled::End);
         }
-        // What was given out goes before more comes in: else an application that always leaves a rest keeps the body.
-        self.buffer.drain(..std::mem::take(&mut self.given));
-        let old = self.buffer.len();
-        self.buffer.resize(old + want.clamp(PART_MIN, PART_MAX), 0);
-        let n = read_some(py, exchange, &mut self.buffer[old..], waker);
-        self.buffer.truncate(old + n.as_ref().ok().copied().flatten().unwrap_or(0));
-        let Some(n) = n? else { return Ok(Filled::NotYet) };
+        let want = want.clamp(PART_MIN, PART_MAX);
+        if self.given > 0 && self.buffer.len() < self.filled + want {
+            self.buffer.copy_within(self.given..self.filled, 0);
+            (self.given, self.filled) = (0, self.filled - self.given);
+        }
+        if self.buffer.len() < self.filled + want {
+            // Doubled, so that a body that is read at once is moved seldom.
+            self.buffer.resize((self.filled + want).max(self.filled * 2), 0);
+        }
+        let place = &mut self.buffer[self.filled..];
+        let Some(n) = read_some(py, exchange, place, waker)? else { return Ok(Filled::NotYet) };
+        self.filled += n;
         self.ended = n == 0;
         self.to_come = self.to_come.map(|rest| rest.saturating_sub(n as u64));
         Ok(if self.ended { Filled::End } else { Filled::More })
@@ -96,12 +103,16 @@ fn read_some(
 
 impl State {
     /// At most `size` octets; fewer only at the end of the body.
-    fn take(&mut self, py: Python<'_>, size: usize) -> PyResult<Option<Vec<u8>>> {
+    fn take<'py>(&mut self, py: Python<'py>, size: usize) -> PyResult<Option<Object<'py>>> {
         self.collect(py, |input, _| if input.ready().len() >= size { Ok(size) } else { Err(size) })
     }
 
     /// A line with its end, or `limit` octets of it; empty at the end of the body.
-    pub(crate) fn line(&mut self, py: Python<'_>, limit: usize) -> PyResult<Option<Vec<u8>>> {
+    pub(crate) fn line<'py>(
+        &mut self,
+        py: Python<'py>,
+        limit: usize,
+    ) -> PyResult<Option<Object<'py>>> {
         self.collect(py, |input, searched| {
             let ready = input.ready();
             let searched = searched.min(ready.len());
@@ -116,15 +127,15 @@ impl State {
     /// Fills the buffer until `enough` says how much of it to give out; everything at the end of the body. Where it is
     /// not enough it says how much there should be. It is told how much it has seen before. Nothing under a guest loop
     /// that has to wait first: what has been read stays for the next time.
-    fn collect(
+    fn collect<'py>(
         &mut self,
-        py: Python<'_>,
+        py: Python<'py>,
         enough: impl Fn(&Input, usize) -> std::result::Result<usize, usize>,
-    ) -> PyResult<Option<Vec<u8>>> {
+    ) -> PyResult<Option<Object<'py>>> {
         let mut seen = 0;
         loop {
             let want = match enough(&self.input, seen) {
-                Ok(n) => return Ok(Some(self.input.give(n))),
+                Ok(n) => return self.input.give(py, n).map(Some),
                 Err(want) => want - self.input.ready().len(),
             };
             seen = self.input.ready().len();
@@ -138,7 +149,7 @@ impl State {
                 Ok(Filled::NotYet) => return Ok(None),
                 Ok(Filled::End) => {
                     let n = self.input.ready().len();
-                    return Ok(Some(self.input.give(n)));
+                    return self.input.give(py, n).map(Some);
                 }
                 Err(failure) => return Err(self.raise(py, failure)),
             }
@@ -155,8 +166,7 @@ pub(crate) fn read<'py>(
     let [size] = arguments.take(["size"])?;
     let size = limit(size)?;
     let request = Bridge::get().types.request.value(me)?;
-    let octets = request.state(py)?.take(py, size)?;
-    octets.map_or_else(|| Ok(py.none()), |octets| py.octets(&octets))
+    Ok(request.state(py)?.take(py, size)?.unwrap_or_else(|| py.none()))
 }
 
 /// `readline(size=-1)`
@@ -168,8 +178,7 @@ pub(crate) fn readline<'py>(
     let [size] = arguments.take(["size"])?;
     let size = limit(size)?;
     let request = Bridge::get().types.request.value(me)?;
-    let octets = request.state(py)?.line(py, size)?;
-    octets.map_or_else(|| Ok(py.none()), |octets| py.octets(&octets))
+    Ok(request.state(py)?.line(py, size)?.unwrap_or_else(|| py.none()))
 }
 
 /// `readlines(hint=-1)`: whole lines, until they are `hint` octets or more in sum.
@@ -183,12 +192,13 @@ pub(crate) fn readlines<'py>(
     let request = Bridge::get().types.request.value(me)?;
     let (mut lines, mut sum) = (Vec::new(), 0);
     while sum < hint {
-        let Some(line) = request.state(py)?.line(py, usize::MAX)?.filter(|line| !line.is_empty())
-        else {
+        let Some(line) = request.state(py)?.line(py, usize::MAX)? else { break };
+        let len = line.len()?;
+        if len == 0 {
             break;
-        };
-        sum += line.len();
-        lines.push(py.octets(&line)?);
+        }
+        sum += len;
+        lines.push(line);
     }
     py.list(lines)
 }

@@ -300,6 +300,67 @@ class Hooks:
             hook(*_arguments(hook, event, facts))
 
 
+    def wrap(self, application):
+        """The application with the hooks pre_request and post_request around each request, where there are any."""
+        before, after = self._names.get("pre_request"), self._names.get("post_request")
+        if not callable(before) and not callable(after):
+            return application
+
+        def hooked(environ, start_response):
+            worker, request = Server(pid=os.getpid()), _Facts(environ)
+            if callable(before):
+                before(worker, request)
+            if not callable(after):
+                return application(environ, start_response)
+            response = Server(status=None, headers=[])
+
+            def watched(status, headers, exc_info=None):
+                response.status, response.headers = status, headers
+                return start_response(status, headers, exc_info)
+
+            def finish():
+                after(worker, request, environ, response)
+
+            try:
+                return _Watched(application(environ, watched), finish)
+            except BaseException:
+                finish()
+                raise
+
+        return hooked
+
+
+class _Facts:
+    """A request as the hooks of gunicorn see it."""
+
+    def __init__(self, environ):
+        self.method = environ["REQUEST_METHOD"]
+        self.uri = environ["RAW_URI"]
+        self.path = environ["PATH_INFO"]
+        self.query = environ["QUERY_STRING"]
+        self.version = tuple(int(part) for part in environ["SERVER_PROTOCOL"][5:].split("."))
+        self.headers = [(key[5:].replace("_", "-"), value) for key, value in environ.items()
+                        if key.startswith("HTTP_")]
+
+
+class _Watched:
+    """The parts of a body, and what is to be done when they are closed."""
+
+    def __init__(self, parts, finish):
+        self._parts = parts
+        self._finish = finish
+
+    def __iter__(self):
+        return iter(self._parts)
+
+    def close(self):
+        try:
+            if hasattr(self._parts, "close"):
+                self._parts.close()
+        finally:
+            self._finish()
+
+
 class Server:
     """What a hook gets for the arbiter and for a worker: what of gunicorn's objects has a meaning here."""
 

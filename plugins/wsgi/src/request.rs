@@ -113,6 +113,7 @@ impl Native for Request {
         guest::METHODS[4],
         guest::METHODS[5],
         guest::METHODS[6],
+        guest::METHODS[7],
     ];
     const ITERATES: bool = true;
 
@@ -124,8 +125,10 @@ impl Native for Request {
     }
 
     fn next<'py>(&self, me: &Object<'py>) -> PyResult<Option<Object<'py>>> {
-        let line = self.state(me.py())?.line(me.py(), usize::MAX)?;
-        line.filter(|line| !line.is_empty()).map(|line| me.py().octets(&line)).transpose()
+        match self.state(me.py())?.line(me.py(), usize::MAX)? {
+            Some(line) if line.len()? > 0 => Ok(Some(line)),
+            _ => Ok(None),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ to which somebody holds a weak reference has such locals, and is not used again.
 """
 
 import contextvars
+import traceback
 from weakref import getweakrefcount
 
 import greenlet
@@ -18,12 +19,18 @@ REST, PART, WHOLE = 0, 1, 2
 
 
 class Driver:
-    def __init__(self, loop, next_request, woken):
+    def __init__(self, loop, next_request, woken, gone, limited):
         self._loop = loop
         self._next = next_request
         self._woken = woken
+        self._gone = gone
+        self._limited = limited
         self._idle = []
         self._waiting = {}
+        #: All greenlets of requests, also the idle ones.
+        self._greenlets = set()
+        #: With a limit on the time of requests: the greenlet and the request of each number.
+        self._serving = {}
         self._engine = None
         self._application = None
         self.input = make_input(self._wait)
@@ -44,6 +51,8 @@ class Driver:
                 parked = waiting.get(number)
                 if parked is not None:
                     parked.switch()
+        if self._limited:
+            self._end_what_is_over()
         request = self._next()
         idle = self._idle
         while request is not None:
@@ -53,6 +62,17 @@ class Driver:
                 self._loop.spawn(self._serve_all, request)
             request = self._next()
         return goes_on
+
+    def trace(self):
+        """What each greenlet that serves a request is doing."""
+        busy = [one for one in self._greenlets.difference(self._idle) if one.gr_frame is not None]
+        return "\n".join("%r:\n%s" % (one, "".join(traceback.format_stack(one.gr_frame))) for one in busy)
+
+    def _end_what_is_over(self):
+        for number in self._gone() or ():
+            serving, request = self._serving.get(number, (None, None))
+            if serving is not None and request._is_over():
+                serving.throw(RequestTimeout("the request ran over its time"))
 
     def _wait(self, request):
         """In a greenlet: until the request's waker has fired."""
@@ -68,22 +88,31 @@ class Driver:
         me = greenlet.getcurrent()
         idle = self._idle
         references = getweakrefcount(me)
-        to_hub = self._loop.to_hub
-        while True:
-            me.gr_context = contextvars.Context()
-            if not self._serve(request):
-                return
-            del request
-            if getweakrefcount(me) != references or len(idle) >= IDLE_MAX:
-                return
-            idle.append(me)
-            try:
-                request = to_hub()
-            except BaseException:
-                # Somebody killed it while it was idle.
-                if me in idle:
-                    idle.remove(me)
-                raise
+        self._greenlets.add(me)
+        try:
+            while True:
+                me.gr_context = contextvars.Context()
+                serve = self._serve_limited if self._limited else self._serve
+                if not serve(request):
+                    return
+                del request
+                if getweakrefcount(me) != references or len(idle) >= IDLE_MAX:
+                    return
+                idle.append(me)
+                request = self._loop.to_hub()
+        finally:
+            self._greenlets.discard(me)
+            if me in idle:
+                # Somebody killed it there.
+                idle.remove(me)
+
+    def _serve_limited(self, request):
+        number = request._number()
+        self._serving[number] = greenlet.getcurrent(), request
+        try:
+            return self._serve(request)
+        finally:
+            del self._serving[number]
 
     def _serve(self, request):
         """Serves one request; false where the greenlet is to end."""
@@ -136,6 +165,10 @@ class Driver:
             self._wait(request)
             more, _ = request._put_file(descriptor, offset + sent, length - sent)
             sent += more
+
+
+class RequestTimeout(BaseException):
+    """The request ran over request_timeout: raised in its greenlet. No Exception, so that nobody takes it for his."""
 
 
 def make_input(wait):

@@ -69,18 +69,23 @@ pub(crate) struct Guest {
     ready: Mutex<VecDeque<Exchange>>,
     /// The numbers of requests that need not wait any more.
     woken: Arc<Mutex<Vec<u64>>>,
+    /// The numbers of requests whose client is gone, or whose time is up.
+    gone: Arc<Mutex<Vec<u64>>>,
 }
 
 impl Guest {
-    /// Makes the driver of a loop, whose module [`Loop::patch`] gave.
-    pub(crate) fn new(py: Python<'_>, module: Object<'_>) -> PyResult<Self> {
+    /// Makes the driver of a loop, whose module [`Loop::patch`] gave. `limited`: requests have a time that they may take.
+    pub(crate) fn new(py: Python<'_>, module: Object<'_>, limited: bool) -> PyResult<Self> {
         let driver = py.module("_jimu_driver", include_str!("driver.py"), &[])?;
         let natives = [
             Function { name: c"next", entry: function!(next) },
             Function { name: c"woken", entry: function!(woken) },
+            Function { name: c"gone", entry: function!(gone) },
         ];
-        let [next, woken] = natives.map(|native| Definition::new(native).bind(&py.none()));
-        let made = driver.attr_named("Driver")?.call([&module, &next?, &woken?])?;
+        let [next, woken, gone] = natives.map(|native| Definition::new(native).bind(&py.none()));
+        let limited = py.truth(limited)?;
+        let made =
+            driver.attr_named("Driver")?.call([&module, &next?, &woken?, &gone?, &limited])?;
         Ok(Self {
             input: made.attr_named("input")?.store(),
             driver: made.store(),
@@ -88,6 +93,7 @@ impl Guest {
             engines: NativeType::new(py)?,
             ready: Mutex::new(VecDeque::new()),
             woken: Arc::default(),
+            gone: Arc::default(),
         })
     }
 
@@ -123,10 +129,21 @@ impl Guest {
         driver.call_method("run", [&engine, application]).map(drop)
     }
 
-    /// A waker that puts the number on the list.
+    /// What each greenlet that serves a request is doing.
+    pub(crate) fn trace(&self, py: Python<'_>) -> PyResult<String> {
+        Ok(self.driver.get(py).call_method("trace", [])?.to_text())
+    }
+
+    /// A waker that puts the number on the list of those that need not wait any more.
     pub(crate) fn waker(&self, number: u64) -> Waker {
         let woken = Arc::clone(&self.woken);
         Waker::new(move || locked(&woken).push(number))
+    }
+
+    /// A waker that puts the number on the list of those whose client is gone, or whose time is up.
+    fn gone_waker(&self, number: u64) -> Waker {
+        let gone = Arc::clone(&self.gone);
+        Waker::new(move || locked(&gone).push(number))
     }
 }
 
@@ -186,19 +203,39 @@ fn turn<'py>(py: Python<'py>, me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyRes
 /// `next()`: the request object of the next exchange that waits for a greenlet; `None` where none does.
 fn next<'py>(py: Python<'py>, _me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
     let bridge = Bridge::get();
-    let Some(exchange) = locked(&guest(py)?.ready).pop_front() else {
+    let guest = guest(py)?;
+    let Some(exchange) = locked(&guest.ready).pop_front() else {
         return Ok(py.none());
     };
     let slot = bridge.slot(py)?;
     slot.begin(py, bridge, exchange)?;
     let object = slot.request.get(py).clone();
-    bridge.types.request.value(&object)?.state(py)?.slot = Some(slot);
+    let mut state = bridge.types.request.value(&object)?.state(py)?;
+    state.slot = Some(slot);
+    let number = state.number;
+    let (exchange, _) = state.open(py)?;
+    if exchange.deadline_ns().is_some()
+        && let Err(failure) = exchange.on_gone(guest.gone_waker(number))
+    {
+        return Err(state.raise(py, failure));
+    }
+    drop(state);
     Ok(object)
 }
 
 /// `woken()`: the numbers of requests that need not wait any more.
 fn woken<'py>(py: Python<'py>, _me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
-    let numbers = std::mem::take(&mut *locked(&guest(py)?.woken));
+    taken(py, &guest(py)?.woken)
+}
+
+/// `gone()`: the numbers of requests whose client is gone, or whose time is up.
+fn gone<'py>(py: Python<'py>, _me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
+    taken(py, &guest(py)?.gone)
+}
+
+/// What is on a list, which is empty afterwards; `None` for nothing.
+fn taken<'py>(py: Python<'py>, list: &Mutex<Vec<u64>>) -> PyResult<Object<'py>> {
+    let numbers = std::mem::take(&mut *locked(list));
     if numbers.is_empty() {
         return Ok(py.none());
     }
@@ -207,8 +244,9 @@ fn woken<'py>(py: Python<'py>, _me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyR
 }
 
 /// The methods of a request object that the driver calls.
-pub(crate) const METHODS: [Function; 7] = [
+pub(crate) const METHODS: [Function; 8] = [
     Function { name: c"_number", entry: function!(number) },
+    Function { name: c"_is_over", entry: function!(is_over) },
     Function { name: c"_begin", entry: function!(begin) },
     Function { name: c"_put", entry: function!(put) },
     Function { name: c"_put_file", entry: function!(put_file) },
@@ -224,6 +262,24 @@ fn request<'a>(me: &'a Object<'_>) -> PyResult<&'a Request> {
 /// `_number()`: what [`woken`] calls the request.
 fn number<'py>(py: Python<'py>, me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
     py.number(request(me)?.state(py)?.number as i64)
+}
+
+/// `_is_over()`: whether the request's time is up.
+fn is_over<'py>(
+    py: Python<'py>,
+    me: &Object<'py>,
+    _: &Arguments<'_, 'py>,
+) -> PyResult<Object<'py>> {
+    let deadline = request(me)?.state(py)?.open(py)?.0.deadline_ns();
+    py.truth(deadline.is_some_and(|deadline| deadline <= now_ns()))
+}
+
+/// `CLOCK_MONOTONIC` in nanoseconds.
+fn now_ns() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the place is ours, and the clock exists on every Linux.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 /// `_begin()`: the environ and `start_response`.
@@ -372,11 +428,10 @@ fn end<'py>(
     let exception = exception.filter(|exception| !exception.is_none());
     let bridge = Bridge::get();
     let request = request(me)?;
-    let failure = exception.map(|exception| {
-        if exception.type_name() == "GreenletExit" {
-            return Failure::new(FailureKind::INTERRUPTED, "the greenlet was killed");
-        }
-        failed(bridge, py, request, Raised::restore(&exception).into())
+    let failure = exception.map(|exception| match exception.type_name().as_str() {
+        "GreenletExit" => Failure::new(FailureKind::INTERRUPTED, "the greenlet was killed"),
+        "RequestTimeout" => Failure::new(FailureKind::TIMEOUT, "the deadline passed"),
+        _ => failed(bridge, py, request, Raised::restore(&exception).into()),
     });
     let Some(slot) = request.state(py)?.slot.take() else { return Ok(py.none()) };
     let exchange = slot.end(py, bridge)?;
