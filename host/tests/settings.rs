@@ -398,6 +398,8 @@ fn text_for(name: &'static str, kind: Kind) -> BoxedStrategy<String> {
         ("errorlog", _) => "-|[a-z/]{1,9}".boxed_regex(),
         ("raw_env", _) => format!("[A-Z]{{1,8}}={word}").boxed_regex(),
         ("statsd_host", _) => prop_oneof!["[a-z.]{1,9}:[0-9]{1,4}", "unix:/[a-z]{1,9}"].boxed(),
+        // Not to be combined with a certificate.
+        ("health_path", _) => Just(String::new()).boxed(),
         ("access_log_format", _) => "([a-z\" ]|%\\([a-zA-Z]\\)s|%%){0,20}".boxed_regex(),
         ("forwarded_allow_ips" | "proxy_allow_ips", _) => {
             prop_oneof![r"\*", "10\\.0\\.[1-9]\\.0/2[0-9]", "::1,127\\.0\\.0\\.1"].boxed()

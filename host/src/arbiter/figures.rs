@@ -182,6 +182,7 @@ impl Generation {
             id: self.id,
             stage: match self.stage {
                 Stage::Booting => 1,
+                Stage::Trial => 2,
                 Stage::Serving => 3,
                 Stage::Retiring => 4,
             },

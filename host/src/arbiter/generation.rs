@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use nix::unistd::Pid;
 
+use super::health::Health;
 use crate::control::ClientId;
 use crate::listener::Listener;
 use crate::log::LogFile;
@@ -36,6 +37,11 @@ pub(super) struct Generation {
     pub(super) retry_at_ns: u64,
     /// Clients of the control socket that wait for this generation to have taken over.
     pub(super) waiting: Vec<ClientId>,
+    /// With how many workers it is to be tried before it takes over.
+    pub(super) share: Option<usize>,
+    /// How many workers the generation that serves has given up for it.
+    pub(super) taken: usize,
+    pub(super) health: Health,
 }
 
 /// The life of a generation.
@@ -43,6 +49,8 @@ pub(super) struct Generation {
 pub(super) enum Stage {
     /// Its mold loads, its workers boot; it may still be refused.
     Booting,
+    /// Some workers of it serve, beside those of the one that serves.
+    Trial,
     /// It is the one that serves.
     Serving,
     /// It finishes what it has and ends.
@@ -53,6 +61,7 @@ impl Stage {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Booting => "booting",
+            Self::Trial => "trial",
             Self::Serving => "serving",
             Self::Retiring => "retiring",
         }
@@ -258,6 +267,9 @@ pub(super) mod tests {
             has_booted: false,
             retry_at_ns: 0,
             waiting: vec![],
+            share: None,
+            taken: 0,
+            health: Health::default(),
         }
     }
 

@@ -14,6 +14,8 @@
 //! | `stop` | the end, graceful or quick |
 //! | `upgrade` | another arbiter from another binary takes over (USR2) |
 //! | `requests` | what clients of the control socket ask |
+//! | `trial` | a generation that takes a share first, and the way back |
+//! | `health` | whether a new generation is well |
 //! | `figures` | notes for those who watch, and the process that shows them |
 //!
 //! **Invariants:** one thread. No plugin is loaded, and nothing is parsed that comes from the
@@ -22,6 +24,7 @@
 mod death;
 mod figures;
 mod generation;
+mod health;
 mod messages;
 mod reap;
 mod reload;
@@ -29,6 +32,7 @@ mod requests;
 mod signals;
 mod stop;
 mod supply;
+mod trial;
 mod upgrade;
 mod watch;
 
@@ -43,6 +47,7 @@ use figures::StatusProcess;
 use generation::{Generation, Stage};
 use reload::ReloadRequest;
 use stop::Phase;
+use trial::Past;
 use upgrade::{Predecessor, Successor};
 
 use crate::clock;
@@ -95,6 +100,8 @@ pub struct Arbiter {
 
     /// In the order of their making: at most one is booting and one serving.
     generations: Vec<Generation>,
+    /// Those that have served and ended, the oldest first.
+    past: Vec<Past>,
     generations_made: u32,
     workers_made: u64,
     /// The one reload that follows the one under way.
@@ -170,6 +177,7 @@ impl Arbiter {
             out_of_memory: OutOfMemory::find(),
             status: StatusProcess::default(),
             generations: Vec::new(),
+            past: Vec::new(),
             generations_made: 0,
             workers_made: 0,
             reload_queued: None,
@@ -288,11 +296,16 @@ impl Arbiter {
             .flat_map(|generation| {
                 let listeners = generation.listeners.iter().map(|listener| listener.descriptor());
                 let access = generation.access_file.as_ref().map(|file| file.as_fd().as_raw_fd());
-                listeners.chain([generation.report_of_workers.as_raw_fd()]).chain(access)
+                let door = generation.health.listener().map(|door| door.descriptor());
+                listeners
+                    .chain([generation.report_of_workers.as_raw_fd()])
+                    .chain(access)
+                    .chain(door)
             })
             .filter(|descriptor| !kept.contains(descriptor))
             .chain(self.sources().map(|(_, descriptor, _)| descriptor.as_raw_fd()))
             .chain(self.signals.descriptors())
+            .chain(self.generations.iter().filter_map(|generation| generation.health.way_in()))
             .chain(self.control.descriptors())
             .chain(self.status.descriptors())
             .collect();

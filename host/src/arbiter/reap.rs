@@ -32,7 +32,7 @@ impl Arbiter {
         if self.successor.as_ref().is_some_and(|successor| successor.pid() == pid) {
             return self.on_successor_end(end);
         }
-        if self.on_status_end(pid, end) {
+        if self.on_status_end(pid, end) || self.on_question_end(pid, end) {
             return;
         }
         for index in 0..self.generations.len() {
@@ -89,10 +89,11 @@ impl Arbiter {
         let generation = &mut self.generations[index];
         match generation.stage {
             Stage::Booting => self.refuse(index, refusal),
-            Stage::Serving => {
+            Stage::Serving | Stage::Trial => {
                 tracing::error!("No new workers for now: {}", refusal.reason);
                 generation.boot_failed(now_ns);
                 generation.retry_at_ns = generation.retry_at_ns.max(now_ns + RELOAD_PAUSE_NS);
+                self.abandon_if_ill(index, refusal);
             }
             Stage::Retiring => {}
         }
@@ -137,6 +138,7 @@ impl Arbiter {
         let by_itself = !killed || out_of_memory;
         if worker.stage == WorkerStage::Ready && by_itself && is_early(&worker) {
             self.generations[index].died_early(clock::now_ns());
+            self.abandon_if_ill(index, &Refusal::new("its workers die", BOOT_ERROR));
         }
     }
 
@@ -150,8 +152,9 @@ impl Arbiter {
         let last = generation.boot_failures >= generation.settings.boot_failures_max;
         match generation.stage {
             Stage::Booting if !starting || last => self.refuse(index, refusal),
-            Stage::Booting | Stage::Serving => {
+            Stage::Booting | Stage::Trial | Stage::Serving => {
                 tracing::error!("Worker failed to boot: {}", refusal.reason);
+                self.abandon_if_ill(index, refusal);
             }
             Stage::Retiring => {}
         }

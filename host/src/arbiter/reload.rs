@@ -14,14 +14,28 @@ use crate::control::{ClientId, Response};
 use crate::listener::{self, Listener};
 use crate::message::Refusal;
 use crate::scoreboard::Event;
+use crate::settings::Settings;
 
 /// What somebody asked for.
 #[derive(Debug, Default)]
 pub(super) struct ReloadRequest {
     /// Another worker class than the settings name, for this reload alone.
     pub(super) worker_class: Option<String>,
+    /// With how many workers the new generation is to be tried before it takes over.
+    pub(super) share: Option<usize>,
+    /// Those of an earlier generation, instead of what the sources of settings say now.
+    pub(super) settings: Option<Arc<Settings>>,
     /// Who waits for the end of it; nobody when it was a signal.
     pub(super) waiting: Vec<ClientId>,
+}
+
+impl ReloadRequest {
+    fn asks_the_same(&self, other: &Self) -> bool {
+        self.worker_class == other.worker_class
+            && self.share == other.share
+            && self.settings.is_none()
+            && other.settings.is_none()
+    }
 }
 
 impl Arbiter {
@@ -35,12 +49,11 @@ impl Arbiter {
             return self.begin_reload(request);
         }
         let queued = self.reload_queued.get_or_insert_default();
-        let superseded = if queued.worker_class == request.worker_class {
+        let superseded = if queued.asks_the_same(&request) {
             queued.waiting.extend(request.waiting);
             Vec::new()
         } else {
-            queued.worker_class = request.worker_class;
-            std::mem::replace(&mut queued.waiting, request.waiting)
+            std::mem::replace(queued, request).waiting
         };
         self.answer_refused(&superseded, "another reload was asked for before this one began");
     }
@@ -54,8 +67,18 @@ impl Arbiter {
             return;
         };
         let id = generation.id;
-        if generation.serving() >= generation.target.min(needed) {
-            self.promote(id);
+        let share = generation.share;
+        if generation.serving() < generation.target.min(needed) || !self.is_well(id) {
+            return;
+        }
+        match share {
+            Some(share) => {
+                if let Some(generation) = self.generation(id) {
+                    generation.share = None;
+                }
+                self.begin_trial(id, share);
+            }
+            None => self.promote(id),
         }
     }
 
@@ -77,6 +100,7 @@ impl Arbiter {
             tracing::info!("No longer listening at: {listener}");
             listener.stop_taking();
         }
+        self.remember(old);
         if let Some(old) = self.generation(old) {
             old.retire(Signal::SIGTERM, clock::duration_ns(limit));
         }
@@ -98,6 +122,7 @@ impl Arbiter {
             tracing::error!("{}", refusal.reason);
             return self.stop_quickly(refusal.status);
         };
+        self.give_back(index);
         let generation = &mut self.generations[index];
         let id = generation.id;
         let waiting = std::mem::take(&mut generation.waiting);
@@ -105,9 +130,7 @@ impl Arbiter {
         tracing::error!("Reload refused, generation {old} goes on: {}", refusal.reason);
         self.scoreboard.ledger().count(Event::ReloadRefused);
         generation.retire(Signal::SIGTERM, limit_ns);
-        for listener in self.listeners_left(old, id) {
-            listener.stop_taking();
-        }
+        self.leave_listeners_of(id);
         self.answer_refused(&waiting, &refusal.reason);
         self.notifier.ready();
     }
@@ -142,14 +165,26 @@ impl Arbiter {
     }
 
     fn begin_reload(&mut self, request: ReloadRequest) {
-        let ReloadRequest { worker_class, waiting } = request;
+        let ReloadRequest { worker_class, share, settings, waiting } = request;
+        if let Some(trial) = self.generation_in(Stage::Trial).map(|trial| trial.id) {
+            let reason =
+                format!("generation {trial} is on trial: promote it or roll it back first");
+            tracing::error!("Reload refused: {reason}");
+            return self.answer_refused(&waiting, &reason);
+        }
         tracing::info!("Reloading");
         self.notifier.reloading();
         let mut sources = self.sources.clone();
         if let Some(class) = worker_class {
             sources.requests.push(("worker_class".to_owned(), class));
         }
-        let result = sources.load().map_err(|error| error.to_string()).and_then(|(settings, _)| {
+        let settings = if let Some(settings) = settings {
+            Ok(settings)
+        } else {
+            let loaded = sources.load().map_err(|error| error.to_string());
+            loaded.map(|(settings, _)| settings)
+        };
+        let result = settings.and_then(|settings| {
             let present = self.listeners();
             let listeners = listener::open_all(&settings, &present, &mut self.inherited, 1);
             let listeners = listeners.map_err(|error| error.to_string())?;
@@ -163,6 +198,10 @@ impl Arbiter {
                 format!("the logs or sockets of a generation cannot be opened: {error}")
             })
         });
+        if let (Ok(()), Some(generation)) = (&result, self.generations.last_mut()) {
+            generation.share = share;
+            generation.target = generation.target.min(share.unwrap_or(usize::MAX));
+        }
         if let Err(reason) = result {
             tracing::error!("Reload refused: {}", reason.trim_end());
             self.scoreboard.ledger().count(Event::ReloadRefused);
@@ -199,6 +238,16 @@ impl Arbiter {
             .filter(|listener| !shared && !listener.is_from_outside())
             .cloned()
             .collect()
+    }
+
+    /// A generation ends before it took over: what it alone listens at is left.
+    pub(super) fn leave_listeners_of(&mut self, id: u32) {
+        let Some(serving) = self.generation_in(Stage::Serving).map(|serving| serving.id) else {
+            return;
+        };
+        for listener in self.listeners_left(serving, id) {
+            listener.stop_taking();
+        }
     }
 
     pub(super) fn answer_refused(&mut self, clients: &[ClientId], reason: &str) {

@@ -1,10 +1,11 @@
 //! What clients of the control socket ask, and the answers.
 
 use super::Arbiter;
-use super::generation::{Generation, WorkerHandle};
+use super::generation::{Generation, Stage, WorkerHandle};
 use super::reload::ReloadRequest;
 use super::signals::WORKERS_MAX;
 use super::stop::Phase;
+use super::trial::Past;
 use crate::clock;
 use crate::control::{
     ClientId, GenerationStatus, MoldStatus, Request, Response, Status, WorkerStatus,
@@ -26,10 +27,24 @@ impl Arbiter {
     fn on_request(&mut self, client: ClientId, request: Request) -> Option<Response> {
         match request {
             Request::Status => return Some(Response::status(self.status())),
-            Request::Reload { worker_class } => {
-                self.reload(ReloadRequest { worker_class, waiting: vec![client] });
+            Request::Reload { canary: Some(canary), .. }
+                if !(1..=WORKERS_MAX).contains(&canary) =>
+            {
+                return Some(Response::refused("a generation is tried with at least 1 worker"));
+            }
+            Request::Reload { worker_class, canary } => {
+                self.reload(ReloadRequest {
+                    worker_class,
+                    share: canary,
+                    settings: None,
+                    waiting: vec![client],
+                });
                 return None;
             }
+            Request::Promote => return self.promote_trial(client),
+            Request::Rollback { generation } => return self.roll_back(generation, client),
+            Request::KillWorker { pid } => return Some(self.kill_worker(pid)),
+            Request::Config => return Some(self.config()),
             Request::Scale { workers } if !(1..=WORKERS_MAX).contains(&workers) => {
                 return Some(Response::refused(format!(
                     "there can be between 1 and {WORKERS_MAX} workers"
@@ -44,6 +59,32 @@ impl Arbiter {
             Request::Reopen => self.reopen_logs(),
         }
         Some(Response::done())
+    }
+
+    /// Ends a worker gracefully; another takes its place.
+    fn kill_worker(&mut self, pid: u32) -> Response {
+        let found = self.generations.iter_mut().find_map(|generation| {
+            let is_meant = |worker: &&WorkerHandle| {
+                worker.pid.is_some_and(|known| known.as_raw() as u32 == pid)
+            };
+            let age = generation.workers.iter().find(is_meant)?.age;
+            Some((generation, age))
+        });
+        let Some((generation, age)) = found else {
+            return Response::refused(format!("process {pid} is no worker"));
+        };
+        tracing::info!("Worker {pid} is to end, by request");
+        generation.drain(age);
+        Response::done()
+    }
+
+    /// The settings of the generation that serves, as `--print-config` writes them.
+    fn config(&mut self) -> Response {
+        let serving = self.generation_in(Stage::Serving);
+        match serving.map(|generation| generation.settings.to_toml()) {
+            Some(config) => Response { ok: true, config: Some(config), ..Response::default() },
+            None => Response::refused("no generation serves yet"),
+        }
     }
 
     fn status(&self) -> Status {
@@ -64,6 +105,7 @@ impl Arbiter {
                 .iter()
                 .map(|generation| generation.status(&self.scoreboard))
                 .collect(),
+            past: self.past.iter().map(Past::status).collect(),
         }
     }
 }

@@ -89,7 +89,7 @@ impl Arbiter {
             return tracing::info!("The workers are withdrawn (WINCH): their number stays");
         }
         for generation in &mut self.generations {
-            if generation.stage != Stage::Retiring {
+            if matches!(generation.stage, Stage::Booting | Stage::Serving) {
                 generation.target = change(generation.target);
             }
         }

@@ -9,6 +9,7 @@ use nix::unistd::{ForkResult, Pid};
 
 use super::Arbiter;
 use super::generation::{Generation, Mold, MoldStage, Stage, WorkerHandle, WorkerStage};
+use super::health::Health;
 use super::stop::Phase;
 use crate::control::ClientId;
 use crate::listener::Listener;
@@ -28,6 +29,12 @@ impl Arbiter {
     ) -> std::io::Result<()> {
         let (report, report_of_workers) = Channel::pair()?;
         let access_file = AccessLog::open_file(&settings)?.map(Arc::new);
+        // The first generation has nobody behind whom it could be asked.
+        let health = if self.has_been_ready {
+            Health::to_be_asked(&settings).map_err(std::io::Error::other)?
+        } else {
+            Health::default()
+        };
         self.generations_made += 1;
         self.generations.push(Generation {
             id: self.generations_made,
@@ -47,6 +54,9 @@ impl Arbiter {
             has_booted: false,
             retry_at_ns: 0,
             waiting,
+            share: None,
+            taken: 0,
+            health,
         });
         Ok(())
     }
@@ -120,7 +130,12 @@ impl Arbiter {
         let context = MoldContext {
             settings: Arc::clone(&generation.settings),
             generation: generation.id,
-            listeners: generation.listeners.clone(),
+            listeners: generation
+                .listeners
+                .iter()
+                .cloned()
+                .chain(generation.health.listener())
+                .collect(),
             arbiter_pid: self.scoreboard.arbiter_pid(),
             log: Arc::clone(&self.log),
             access: generation.access_file.clone().map(|file| (file, self.access_buffers)),
@@ -185,6 +200,7 @@ impl Generation {
     /// Lets the generation end: no worker is replaced any more, and each is sent `signal`.
     pub(super) fn retire(&mut self, signal: Signal, limit_ns: u64) {
         self.stage = Stage::Retiring;
+        self.health.close();
         for worker in &mut self.workers {
             worker.tell_to_end(signal, limit_ns);
         }

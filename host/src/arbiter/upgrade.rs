@@ -18,6 +18,7 @@ use nix::libc;
 use nix::unistd::{Pid, getppid};
 
 use super::Arbiter;
+use super::generation::Stage;
 use super::stop::Phase;
 use crate::listener::{UPGRADE_VARIABLE, upgrade_variable};
 use crate::pidfile::Pidfile;
@@ -71,6 +72,10 @@ impl Arbiter {
         }
         if self.predecessor.is_some() {
             return tracing::warn!("USR2 ignored: the arbiter before this one is still there");
+        }
+        if let Some(trial) = self.generation_in(Stage::Trial) {
+            let id = trial.id;
+            return tracing::warn!("USR2 ignored: generation {id} is on trial");
         }
         let listeners = self.listeners();
         let descriptors: Vec<RawFd> =

@@ -26,7 +26,8 @@ impl Arbiter {
                 let silent = slot.and_then(|slot| self.silent_at(generation, worker, slot));
                 [silent, worker.kill_at_ns]
             });
-            [mold, retry].into_iter().chain(workers).flatten()
+            let health = generation.health.next_deadline();
+            [mold, retry, health].into_iter().chain(workers).flatten()
         });
         let of_phase = match self.phase {
             Phase::Delaying { until_ns } => Some(until_ns),

@@ -11,5 +11,7 @@ pub mod client;
 mod protocol;
 mod server;
 
-pub use protocol::{GenerationStatus, MoldStatus, Request, Response, Status, WorkerStatus};
+pub use protocol::{
+    GenerationStatus, MoldStatus, PastGeneration, Request, Response, Status, WorkerStatus,
+};
 pub use server::{ClientId, ControlServer};

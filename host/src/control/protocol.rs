@@ -14,7 +14,26 @@ pub enum Request {
         /// Another worker class than the settings name, for this reload.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         worker_class: Option<String>,
+        /// Try the new generation with so many workers first; answered when these serve.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        canary: Option<usize>,
     },
+    /// The generation on trial takes over; answered when it has.
+    Promote,
+    /// The generation on trial, or the one that boots, ends. Where there is none, a generation like
+    /// an earlier one takes over; answered as a reload.
+    Rollback {
+        /// Which one; the one before where none is named.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        generation: Option<u32>,
+    },
+    /// A worker ends gracefully and is replaced.
+    KillWorker {
+        /// Its process id.
+        pid: u32,
+    },
+    /// The settings of the generation that serves.
+    Config,
     /// Another number of workers, until the next reload.
     Scale {
         /// How many.
@@ -39,6 +58,9 @@ pub struct Response {
     /// What was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<Status>,
+    /// The settings, as TOML.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
 }
 
 impl Response {
@@ -73,6 +95,22 @@ pub struct Status {
     pub listeners: Vec<String>,
     /// The oldest first.
     pub generations: Vec<GenerationStatus>,
+    /// Those that have served and ended, as far as there is a way back to them.
+    #[serde(default)]
+    pub past: Vec<PastGeneration>,
+}
+
+/// A generation that has served and ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PastGeneration {
+    /// Its number.
+    pub id: u32,
+    /// Name and version of its worker class.
+    pub class: Option<String>,
+    /// Its application.
+    pub app: Option<String>,
+    /// The name or path of the worker class, as its settings had it.
+    pub worker_class: String,
 }
 
 /// A generation.
@@ -80,7 +118,7 @@ pub struct Status {
 pub struct GenerationStatus {
     /// Its number.
     pub id: u32,
-    /// `booting`, `serving` or `retiring`.
+    /// `booting`, `trial`, `serving` or `retiring`.
     pub state: String,
     /// Name and version of the worker class, once it is loaded.
     pub class: Option<String>,
@@ -144,7 +182,10 @@ mod tests {
     fn requests_are_written_as_documented() {
         let read = |text: &str| serde_json::from_str::<Request>(text).unwrap();
         assert_eq!(read(r#"{"request":"status"}"#), Request::Status);
-        assert_eq!(read(r#"{"request":"reload"}"#), Request::Reload { worker_class: None });
+        assert_eq!(
+            read(r#"{"request":"reload"}"#),
+            Request::Reload { worker_class: None, canary: None }
+        );
         assert_eq!(read(r#"{"request":"scale","workers":3}"#), Request::Scale { workers: 3 });
         assert!(serde_json::from_str::<Request>(r#"{"request":"scale"}"#).is_err());
         assert!(serde_json::from_str::<Request>(r#"{"request":"reload","clas":"x"}"#).is_err());

@@ -215,7 +215,13 @@ impl Layers {
         for (setting, value) in TABLE.iter().zip(&mut self.values) {
             setting.kind.resolve(value, &base);
         }
-        Ok(Settings::assemble(self.values, self.origins, sections)?)
+        let settings = Settings::assemble(self.values, self.origins, sections)?;
+        if let (Some(_), Some(path)) = (&settings.certfile, &settings.health_path) {
+            let expected = "it is asked without TLS: leave it or certfile unset";
+            let origin = settings.origin("health_path").unwrap_or(&Origin::Default);
+            return Err(Problem::value(origin, "health_path", expected, path).into());
+        }
+        Ok(settings)
     }
 }
 

@@ -108,6 +108,15 @@ settings! {
             kind: Kind::Int { min: 1, max: MANY }, default: Some("5"),
             long: Some("boot-failures-max"),
         }
+        /// A path that must answer 200 in a new generation before the old one ends.
+        ///
+        /// Asked of the new workers alone, through a socket that nobody else can reach, without TLS:
+        /// not to be combined with `certfile`. The first generation is not asked.
+        health_path: Option<String> { kind: Kind::Text, long: Some("health-path") }
+        /// How long a new generation may take until `health_path` answers 200.
+        health_timeout: Duration {
+            kind: SECONDS, default: Some("10"), long: Some("health-timeout"),
+        }
         /// How long a stopping server still accepts connections.
         ///
         /// Gives a load balancer time to look away before the first connection is refused.

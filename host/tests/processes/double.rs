@@ -120,7 +120,12 @@ impl Double {
             "sleep" => std::thread::sleep(Duration::from_millis(300)),
             _ => {}
         }
-        let _ = writeln!(stream, "{} {}", std::process::id(), self.behaviour);
+        if word.starts_with("GET /health ") {
+            let status = if self.behaviour == "sick" { 500 } else { 200 };
+            let _ = write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n");
+        } else {
+            let _ = writeln!(stream, "{} {}", std::process::id(), self.behaviour);
+        }
         context.slot.end_request(token);
         context.slot.count_answer(200, 1, 0, 0);
     }

@@ -21,13 +21,21 @@ mod figures;
 mod life;
 mod reloads;
 mod server;
+mod trials;
 mod upgrades;
 
 fn main() -> ExitCode {
     if std::env::var_os(server::SERVE).is_some() {
         std::process::exit(host::serve::main::<double::Double>());
     }
-    let tests = [life::TESTS, faults::TESTS, figures::TESTS, reloads::TESTS, upgrades::TESTS];
+    let tests = [
+        life::TESTS,
+        faults::TESTS,
+        figures::TESTS,
+        reloads::TESTS,
+        trials::TESTS,
+        upgrades::TESTS,
+    ];
     let trials = tests.into_iter().flatten().map(|&(name, test)| {
         Trial::test(name, move || {
             test();

@@ -27,7 +27,7 @@ fn a_reload_replaces_everything_and_answers_when_it_is_done() {
     let server = Server::start("one", &["-w", "2"]);
     let before = server.workers();
     server.behave("two");
-    let request = Request::Reload { worker_class: Some("other".to_owned()) };
+    let request = Request::Reload { worker_class: Some("other".to_owned()), canary: None };
     assert!(server.ask(&request).ok);
     let status = server.status();
     assert_eq!(status.generations.len(), 1, "the old one is gone");

@@ -138,7 +138,7 @@ impl Server {
     }
 
     pub(crate) fn reload(&self) -> Response {
-        self.ask(&Request::Reload { worker_class: None })
+        self.ask(&Request::Reload { worker_class: None, canary: None })
     }
 
     pub(crate) fn status(&self) -> Status {

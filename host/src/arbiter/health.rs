@@ -1,0 +1,221 @@
+//! The question whether a new generation is well, before it takes over: a request for `health_path`
+//! that its own workers answer, since it comes through a door that only they have. The arbiter
+//! neither sends nor reads HTTP: it forks a process for each question, which ends with the answer.
+//!
+//! The door is a unix socket whose name is removed as soon as it is made. The arbiter keeps a
+//! descriptor of the name, through which alone somebody can still connect.
+
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::fcntl::{OFlag, open};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::Mode;
+use nix::unistd::{ForkResult, Pid};
+
+use super::Arbiter;
+use super::generation::{Generation, Stage};
+use crate::clock;
+use crate::listener::{self, ListenError, Listener};
+use crate::message::{Channel, Received, Refusal};
+use crate::mold::CONFIG;
+use crate::process::{self, End};
+use crate::settings::{Bind, ProxyProtocol, Settings};
+
+/// What is known of a generation's health.
+#[derive(Default)]
+pub(super) struct Health {
+    /// Nothing once it has answered well, or where it is not asked.
+    door: Option<Door>,
+    asking: Option<Question>,
+    /// When it is asked (again), and until when it must have answered well; 0: it is not asked yet.
+    ask_at_ns: u64,
+    until_ns: u64,
+}
+
+/// A way to the workers of one generation.
+struct Door {
+    listener: Arc<Listener>,
+    way_in: OwnedFd,
+}
+
+/// A process that asks.
+struct Question {
+    pid: Pid,
+    answer: Channel,
+}
+
+impl Health {
+    /// Of a generation that is asked before it takes over, as far as the settings say so.
+    pub(super) fn to_be_asked(settings: &Settings) -> Result<Self, String> {
+        let door = settings.health_path.as_ref().map(|_| Door::make(settings)).transpose()?;
+        Ok(Self { door, ..Self::default() })
+    }
+
+    /// What its workers accept from beside the listeners of the settings.
+    pub(super) fn listener(&self) -> Option<Arc<Listener>> {
+        self.door.as_ref().map(|door| Arc::clone(&door.listener))
+    }
+
+    pub(super) fn way_in(&self) -> Option<RawFd> {
+        self.door.as_ref().map(|door| door.way_in.as_raw_fd())
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<u64> {
+        (self.door.is_some() && self.asking.is_none() && self.ask_at_ns != 0)
+            .then_some(self.ask_at_ns)
+    }
+
+    /// It is not asked any more.
+    pub(super) fn close(&mut self) {
+        if let Some(question) = self.asking.take() {
+            // It may just have ended, which is noticed elsewhere.
+            let _ = kill(question.pid, Signal::SIGKILL);
+        }
+        self.door = None;
+    }
+}
+
+impl Door {
+    fn make(settings: &Settings) -> Result<Self, String> {
+        let mut reason = String::new();
+        for folder in [std::env::temp_dir(), PathBuf::from("/dev/shm")] {
+            let name = format!("host-{}-{}", std::process::id(), clock::now_ns());
+            match Self::make_in(&folder.join(name), settings) {
+                Ok(door) => return Ok(door),
+                Err(error) => reason = error.to_string(),
+            }
+        }
+        Err(format!("health_path cannot be asked for: {reason}"))
+    }
+
+    fn make_in(path: &Path, settings: &Settings) -> Result<Self, ListenError> {
+        let bind = Bind::Unix { path: path.to_owned(), mode: Some(0o600), user: None, group: None };
+        let listener = listener::open_one(&bind, settings)?;
+        let way_in = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
+        // Somebody who removed it before us did what was to be done.
+        let _ = std::fs::remove_file(path);
+        match way_in {
+            Ok(way_in) => Ok(Self { listener: Arc::new(listener), way_in }),
+            Err(reason) => Err(ListenError::System { address: path.display().to_string(), reason }),
+        }
+    }
+}
+
+impl Arbiter {
+    /// Whether a generation whose workers serve may take over; asks, if that is not known.
+    pub(super) fn is_well(&mut self, id: u32) -> bool {
+        let now_ns = clock::now_ns();
+        let Some(generation) = self.generation(id) else { return false };
+        let limit_ns = clock::duration_ns(generation.settings.health_timeout);
+        let health = &mut generation.health;
+        if health.door.is_none() {
+            return true;
+        }
+        if health.until_ns == 0 {
+            health.until_ns = now_ns + limit_ns;
+        }
+        if health.asking.is_none() && now_ns >= health.ask_at_ns {
+            self.ask(id);
+        }
+        false
+    }
+
+    /// Whether it was a process that asked which ended; then its answer counts.
+    pub(super) fn on_question_end(&mut self, pid: Pid, end: End) -> bool {
+        let index = self.generations.iter().position(|generation| {
+            generation.health.asking.as_ref().is_some_and(|question| question.pid == pid)
+        });
+        let Some(index) = index else { return false };
+        let Generation { id, settings, health, stage, .. } = &mut self.generations[index];
+        let Some(question) = health.asking.take() else { return true };
+        let answer = match question.answer.receive::<String>() {
+            Ok(Received::Message(answer, sender)) if sender == pid.as_raw() as u32 => answer,
+            _ if end.is_by(Signal::SIGALRM) => "it did not answer in time".to_owned(),
+            _ => format!("the process that asked {}", end.describe()),
+        };
+        let path = settings.health_path.as_deref().unwrap_or_default();
+        if answer == WELL {
+            tracing::info!("Generation {id} is well: {path} answered 200");
+            health.close();
+        } else if clock::now_ns() < health.until_ns {
+            tracing::debug!("generation {id} is not well yet: {path}: {answer}");
+            health.ask_at_ns = clock::now_ns() + PAUSE_NS;
+        } else if *stage == Stage::Booting {
+            let reason = format!("the health path {path}: {answer}");
+            self.refuse(index, &Refusal::new(reason, CONFIG));
+        }
+        true
+    }
+
+    fn ask(&mut self, id: u32) {
+        let close = self.private_descriptors(0);
+        let Some(generation) = self.generation(id) else { return };
+        let Some(way_in) = generation.health.way_in() else { return };
+        let asked = Channel::pair().and_then(|pair| {
+            let fork = process::fork_with_signals_blocked()?;
+            Ok((pair, fork))
+        });
+        match asked {
+            Ok(((_, far), ForkResult::Child)) => {
+                let close: Vec<RawFd> = close.into_iter().filter(|fd| *fd != way_in).collect();
+                question(&generation.settings, way_in, &close, &far)
+            }
+            Ok(((near, _), ForkResult::Parent { child })) => {
+                generation.health.asking = Some(Question { pid: child, answer: near });
+            }
+            Err(error) => {
+                tracing::error!("health path: no process can be made: {error}");
+                generation.health.ask_at_ns = clock::now_ns() + PAUSE_NS;
+            }
+        }
+    }
+}
+
+/// The life of the process that asks.
+fn question(settings: &Settings, way_in: RawFd, close: &[RawFd], answer: &Channel) -> ! {
+    process::close_inherited(close);
+    process::reset_signal_handlers();
+    process::unblock_signals();
+    let limit = settings.health_timeout.max(Duration::from_secs(1));
+    // Whatever it waits for, it does not outlive its question.
+    nix::unistd::alarm::set(limit.as_secs_f32().ceil() as u32);
+    let text = ask_once(settings, way_in).unwrap_or_else(|error| error.to_string());
+    // When the arbiter is gone, nobody wants to know.
+    let _ = answer.send(&text);
+    process::exit_now(0)
+}
+
+fn ask_once(settings: &Settings, way_in: RawFd) -> std::io::Result<String> {
+    let mut stream = UnixStream::connect(format!("/proc/self/fd/{way_in}"))?;
+    let mut request = match settings.proxy_protocol {
+        ProxyProtocol::Off => Vec::new(),
+        ProxyProtocol::V1 | ProxyProtocol::Auto => b"PROXY UNKNOWN\r\n".to_vec(),
+        // "LOCAL": a connection of the proxy's own (PROXY protocol, 2.2).
+        ProxyProtocol::V2 => b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00".to_vec(),
+    };
+    let path = settings.health_path.as_deref().unwrap_or_default();
+    write!(request, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    stream.write_all(&request)?;
+    let mut head = Vec::new();
+    stream.take(HEAD_MAX).read_to_end(&mut head)?;
+    let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
+    let line = String::from_utf8_lossy(line);
+    let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.split(' ').nth(1));
+    Ok(match status {
+        Some("200") => WELL.to_owned(),
+        Some(status) => format!("it answered {}", status.escape_default()),
+        None => "it did not answer in HTTP".to_owned(),
+    })
+}
+
+/// What the process says that has got a 200.
+const WELL: &str = "well";
+/// As much of an answer as is read.
+const HEAD_MAX: u64 = 4096;
+/// The pause between two questions.
+const PAUSE_NS: u64 = 250_000_000;

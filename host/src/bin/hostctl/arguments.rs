@@ -1,0 +1,158 @@
+//! The command line of `hostctl`, from which help, completions and manual pages come.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use clap_complete::Shell;
+
+/// Talk to a running host
+#[derive(Parser)]
+#[command(
+    name = "hostctl",
+    version,
+    after_help = "Exit status: 0 done; 1 refused, with the reason; 2 wrong usage; 69 no server answers."
+)]
+pub(crate) struct Arguments {
+    /// The server's control socket [default: host.ctl in $`XDG_RUNTIME_DIR`, or in ~/.host]
+    #[arg(long, global = true, value_name = "PATH", help = SOCKET_HELP)]
+    pub(crate) socket: Option<PathBuf>,
+    /// Write the server's answer as JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Show generations, molds and workers
+    Status,
+    /// Show them again and again, with requests a second
+    Top {
+        /// Seconds between two looks
+        #[arg(short, long, default_value_t = 1.0, value_parser = interval)]
+        interval: f64,
+        /// End after so many looks
+        #[arg(short = 'n', long)]
+        count: Option<u32>,
+    },
+    /// Replace everything by a new generation, and wait until that is done or refused
+    Reload {
+        /// Serve with another worker class until the next reload
+        #[arg(short = 'k', long, value_name = "NAME|PATH")]
+        worker_class: Option<String>,
+    },
+    /// Replace the worker class until the next reload
+    Swap {
+        /// The class, by its name or as a library
+        #[arg(value_name = "NAME|PATH")]
+        worker_class: String,
+        /// Try it with so many workers first, until it is promoted or rolled back
+        #[arg(long, value_name = "WORKERS", num_args = 0..=1, default_missing_value = "1")]
+        canary: Option<usize>,
+    },
+    /// Let the generation on trial take over
+    Promote,
+    /// End the generation on trial, or go back to the one before
+    Rollback {
+        /// Go back to what this generation was
+        generation: Option<u32>,
+    },
+    /// Generations: those that there are, and those that were
+    Generation {
+        #[command(subcommand)]
+        command: GenerationCommand,
+    },
+    /// Serve with another number of workers until the next reload
+    Scale {
+        /// How many
+        workers: usize,
+    },
+    /// Single workers
+    Workers {
+        #[command(subcommand)]
+        command: WorkersCommand,
+    },
+    /// The server's settings
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// End the server when it has answered what it accepted
+    Stop,
+    /// End the server now
+    Quit,
+    /// Open the log files anew
+    Reopen,
+    /// Write a script that completes commands in a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write the manual page, or those of all commands to a folder
+    Man {
+        /// The folder
+        folder: Option<PathBuf>,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum GenerationCommand {
+    /// List them
+    List,
+    /// As `rollback`
+    Rollback {
+        /// Go back to what this generation was
+        generation: Option<u32>,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum WorkersCommand {
+    /// End workers gracefully; others take their places
+    Kill {
+        /// Their process ids
+        #[arg(required = true, value_name = "PID")]
+        pids: Vec<u32>,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Write the settings in force as TOML
+    Show,
+}
+
+fn interval(text: &str) -> Result<f64, String> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
+    seconds.ok_or_else(|| "expected seconds from 0.1 to 3600".to_owned())
+}
+
+const SOCKET_HELP: &str =
+    "The server's control socket [default: host.ctl in $XDG_RUNTIME_DIR, or in ~/.host]";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_canary_is_one_worker_unless_it_is_said() {
+        let canary = |words: &[&str]| {
+            let words = [&["hostctl", "swap", "./x.so"], words].concat();
+            match Arguments::try_parse_from(words).map(|arguments| arguments.command) {
+                Ok(Command::Swap { canary, .. }) => canary,
+                _ => panic!("no swap"),
+            }
+        };
+        assert_eq!(canary(&[]), None);
+        assert_eq!(canary(&["--canary"]), Some(1));
+        assert_eq!(canary(&["--canary", "3"]), Some(3));
+    }
+}

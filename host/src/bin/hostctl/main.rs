@@ -1,0 +1,130 @@
+//! The command `hostctl`: talks to a running `host` through its control socket. Exit status 0: done;
+//! 1: the server refused, and said why; 2: wrong usage; 69: no server answers.
+
+mod arguments;
+mod show;
+mod top;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+use host::control::client::{ClientError, ask};
+use host::control::{Request, Response};
+use host::settings::default_control_socket;
+
+use arguments::{Arguments, Command, ConfigCommand, GenerationCommand, WorkersCommand};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match &arguments.command {
+        Command::Completions { shell } => {
+            let mut command = Arguments::command();
+            clap_complete::generate(*shell, &mut command, NAME, &mut std::io::stdout());
+            return ExitCode::SUCCESS;
+        }
+        Command::Man { folder } => return man(folder.as_deref()),
+        _ => {}
+    }
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let Some(path) = arguments.socket.clone().or_else(|| default_control_socket(&environment))
+    else {
+        eprintln!("error: no control socket is known: name one with --socket PATH");
+        return ExitCode::from(UNAVAILABLE);
+    };
+    let result = match &arguments.command {
+        Command::Top { interval, count } => top::run(&path, *interval, *count),
+        command => requests(command).iter().try_fold(Response::default(), |_, request| {
+            let response = ask(&path, request)?;
+            show(&arguments, &response);
+            Ok(response)
+        }),
+    };
+    match result {
+        Ok(Response { ok: true, .. }) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            match error {
+                ClientError::Unreachable { .. } => ExitCode::from(UNAVAILABLE),
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+/// What a command asks of the server, one after the other.
+fn requests(command: &Command) -> Vec<Request> {
+    vec![match command {
+        Command::Status | Command::Generation { command: GenerationCommand::List } => {
+            Request::Status
+        }
+        Command::Reload { worker_class } => {
+            Request::Reload { worker_class: worker_class.as_deref().map(absolute), canary: None }
+        }
+        Command::Swap { worker_class, canary } => {
+            Request::Reload { worker_class: Some(absolute(worker_class)), canary: *canary }
+        }
+        Command::Promote => Request::Promote,
+        Command::Rollback { generation }
+        | Command::Generation { command: GenerationCommand::Rollback { generation } } => {
+            Request::Rollback { generation: *generation }
+        }
+        Command::Scale { workers } => Request::Scale { workers: *workers },
+        Command::Workers { command: WorkersCommand::Kill { pids } } => {
+            return pids.iter().map(|&pid| Request::KillWorker { pid }).collect();
+        }
+        Command::Config { command: ConfigCommand::Show } => Request::Config,
+        Command::Stop => Request::Stop,
+        Command::Quit => Request::Quit,
+        Command::Reopen => Request::Reopen,
+        Command::Top { .. } | Command::Completions { .. } | Command::Man { .. } => return vec![],
+    }]
+}
+
+fn show(arguments: &Arguments, response: &Response) {
+    if arguments.json {
+        print!("{}", show::json(response));
+        return;
+    }
+    if !response.ok {
+        let reason = response.error.as_deref().unwrap_or("the server gave no reason");
+        eprintln!("refused: {reason}");
+    }
+    if let Some(status) = &response.status {
+        let list = matches!(arguments.command, Command::Generation { .. });
+        print!("{}", if list { show::generations(status) } else { show::status(status) });
+    }
+    if let Some(config) = &response.config {
+        print!("{config}");
+    }
+}
+
+/// Writes manual pages: that of `hostctl` to standard output, or those of all commands to a folder.
+fn man(folder: Option<&Path>) -> ExitCode {
+    let command = Arguments::command();
+    let result = match folder {
+        Some(folder) => clap_mangen::generate_to(command, folder)
+            .and_then(|()| clap_mangen::generate_to(host::settings::command(), folder)),
+        None => clap_mangen::Man::new(command).render(&mut std::io::stdout()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: the manual pages cannot be written: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A path means the same to the server as to the user, whose working directory is another.
+fn absolute(class: &str) -> String {
+    let path = if class.contains('/') { std::path::absolute(class).ok() } else { None };
+    path.map_or_else(|| class.to_owned(), |path| path.to_string_lossy().into_owned())
+}
+
+const NAME: &str = "hostctl";
+/// sysexits' `EX_UNAVAILABLE`.
+const UNAVAILABLE: u8 = 69;

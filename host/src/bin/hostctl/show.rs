@@ -1,0 +1,99 @@
+//! The server's answers as text for people.
+
+use host::control::{GenerationStatus, Response, Status, WorkerStatus};
+
+/// The whole answer, for programs.
+pub(crate) fn json(response: &Response) -> String {
+    // An answer is made of texts and numbers, which JSON has.
+    let mut text = serde_json::to_string_pretty(response).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+/// Everything that there is.
+pub(crate) fn status(status: &Status) -> String {
+    let mut lines = vec![headline(status)];
+    for generation in &status.generations {
+        lines.push(generation_line(generation));
+        if let Some(mold) = &generation.mold {
+            let memory = memory(mold.memory_kib);
+            lines.push(format!("  mold   {:>7}  {:<9} {memory}", mold.pid, mold.state));
+        }
+        lines.extend(generation.workers.iter().map(|worker| worker_line(worker, None)));
+    }
+    join(&lines)
+}
+
+/// The generations alone, also those that were.
+pub(crate) fn generations(status: &Status) -> String {
+    let past = status.past.iter().map(|past| {
+        let class = past.class.as_deref().unwrap_or(&past.worker_class);
+        let app = past.app.as_deref().unwrap_or("application not loaded");
+        format!("generation {}: past, {class}, {app}", past.id)
+    });
+    let present = status.generations.iter().map(|generation| {
+        let workers = generation.workers.len();
+        format!("{}, {workers} of {} workers", generation_line(generation), generation.target)
+    });
+    join(&past.chain(present).collect::<Vec<_>>())
+}
+
+pub(crate) fn headline(status: &Status) -> String {
+    format!(
+        "host {} (pid {}), {}, listening at {}",
+        status.version,
+        status.pid,
+        status.state,
+        status.listeners.join(", ")
+    )
+}
+
+pub(crate) fn generation_line(generation: &GenerationStatus) -> String {
+    let class = generation.class.as_deref().unwrap_or("worker class not loaded");
+    let app = generation.app.as_deref().unwrap_or("application not loaded");
+    format!("generation {}: {}, {class}, {app}", generation.id, generation.state)
+}
+
+/// One worker, with its requests a second where they are known.
+pub(crate) fn worker_line(worker: &WorkerStatus, rate: Option<f64>) -> String {
+    let rate = rate.map_or_else(String::new, |rate| format!("  {rate:>7.0}/s"));
+    format!(
+        "  worker {:>7}  {:<9} {}{rate}  busy {}  requests {}  age {} s  {}",
+        worker.pid,
+        worker.state,
+        memory(worker.memory_kib),
+        worker.busy,
+        worker.requests,
+        worker.uptime,
+        printable(&worker.in_flight.join(", "))
+    )
+}
+
+pub(crate) fn join(lines: &[String]) -> String {
+    let trimmed: Vec<&str> = lines.iter().map(|line| line.trim_end()).collect();
+    trimmed.join("\n") + "\n"
+}
+
+/// What a client has sent may not speak to the terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { '?' } else { letter }).collect()
+}
+
+fn memory(kib: Option<u64>) -> String {
+    kib.map_or_else(
+        || "?".to_owned(),
+        |kib| format!("{}.{} MiB", kib / 1024, kib % 1024 * 10 / 1024),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_cannot_move_the_cursor() {
+        let worker =
+            WorkerStatus { in_flight: vec!["GET /\x1b[2J".to_owned()], ..WorkerStatus::default() };
+        assert!(worker_line(&worker, None).ends_with("GET /?[2J"));
+    }
+}

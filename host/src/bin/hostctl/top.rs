@@ -1,0 +1,95 @@
+//! `hostctl top`: the server's life in the terminal, look by look. It asks for the status and paints
+//! over what it painted before; how wide the terminal is, it need not know.
+
+use std::collections::HashMap;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use host::control::client::{ClientError, ask};
+use host::control::{Request, Response, Status};
+
+use crate::show;
+
+/// Shows until the server is gone, the terminal is, or `count` looks are done.
+pub(crate) fn run(path: &Path, interval: f64, count: Option<u32>) -> Result<Response, ClientError> {
+    let mut before = Look::default();
+    let mut looks = 0;
+    loop {
+        let response = ask(path, &Request::Status)?;
+        let Some(status) = &response.status else { return Ok(response) };
+        let now = Look::at(status);
+        let text = paint(status, &now, &before);
+        let clear = if std::io::stdout().is_terminal() { CLEAR } else { "" };
+        if write!(std::io::stdout(), "{clear}{text}").is_err() {
+            return Ok(response);
+        }
+        looks += 1;
+        if count == Some(looks) {
+            return Ok(response);
+        }
+        before = now;
+        sleep(Duration::from_secs_f64(interval));
+    }
+}
+
+/// How many requests each worker had answered at a time.
+#[derive(Default)]
+struct Look {
+    at: Option<Instant>,
+    requests: HashMap<u64, u64>,
+}
+
+impl Look {
+    fn at(status: &Status) -> Self {
+        let workers = status.generations.iter().flat_map(|generation| &generation.workers);
+        let requests = workers.map(|worker| (worker.age, worker.requests)).collect();
+        Self { at: Some(Instant::now()), requests }
+    }
+
+    /// Requests a second of one worker since the look before; all that it had where it is new.
+    #[expect(clippy::cast_precision_loss, reason = "for the eye")]
+    fn rate(&self, before: &Self, age: u64) -> Option<f64> {
+        let seconds = self.at?.duration_since(before.at?).as_secs_f64();
+        let known = before.requests.get(&age).copied().unwrap_or(0);
+        let increase = self.requests.get(&age)?.saturating_sub(known);
+        (seconds > 0.0).then(|| increase as f64 / seconds)
+    }
+}
+
+fn paint(status: &Status, now: &Look, before: &Look) -> String {
+    let mut lines = vec![show::headline(status)];
+    let workers = || status.generations.iter().flat_map(|generation| &generation.workers);
+    let rate: f64 = workers().filter_map(|worker| now.rate(before, worker.age)).sum();
+    let busy: u32 = workers().map(|worker| worker.busy).sum();
+    let ready = workers().filter(|worker| worker.state == "ready").count();
+    lines.push(format!("{rate:.0} requests/s, {busy} in flight, {ready} workers ready"));
+    for generation in &status.generations {
+        lines.push(String::new());
+        lines.push(show::generation_line(generation));
+        let of = generation.workers.iter();
+        lines.extend(of.map(|worker| show::worker_line(worker, now.rate(before, worker.age))));
+    }
+    show::join(&lines)
+}
+
+/// Cursor to the corner, and nothing behind it.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_come_from_two_looks() {
+        let start = Instant::now();
+        let before = Look { at: Some(start), requests: [(1, 10)].into() };
+        let at = Some(start + Duration::from_secs(2));
+        let now = Look { at, requests: [(1, 30), (2, 4)].into() };
+        assert_eq!(now.rate(&before, 1), Some(10.0));
+        assert_eq!(now.rate(&before, 2), Some(2.0), "a new worker");
+        assert_eq!(now.rate(&Look::default(), 1), None);
+        assert_eq!(now.rate(&before, 3), None);
+    }
+}

@@ -1,0 +1,111 @@
+//! `hostctl` as its users have it: what it writes and how it ends.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn hostctl(socket: &Path, words: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hostctl"));
+    command.arg("--socket").arg(socket).args(words).output().unwrap()
+}
+
+/// Answers one request with `answer`, and gives back what was asked and what hostctl did.
+fn answered(answer: &'static str, words: &[&str]) -> (String, Output) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("control");
+    let listener = UnixListener::bind(&path).unwrap();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = String::new();
+        BufReader::new(stream.try_clone().unwrap()).read_line(&mut request).unwrap();
+        writeln!(stream, "{answer}").unwrap();
+        request.trim().to_owned()
+    });
+    let output = hostctl(&path, words);
+    (server.join().unwrap(), output)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn commands_ask_what_they_say() {
+    for (words, request) in [
+        (&["reload"][..], r#"{"request":"reload"}"#),
+        (&["reload", "-k", "sync"], r#"{"request":"reload","worker_class":"sync"}"#),
+        (&["swap", "/x.so"], r#"{"request":"reload","worker_class":"/x.so"}"#),
+        (
+            &["swap", "--canary", "2", "/x.so"],
+            r#"{"request":"reload","worker_class":"/x.so","canary":2}"#,
+        ),
+        (&["promote"], r#"{"request":"promote"}"#),
+        (&["rollback"], r#"{"request":"rollback"}"#),
+        (&["generation", "rollback", "3"], r#"{"request":"rollback","generation":3}"#),
+        (&["workers", "kill", "12"], r#"{"request":"kill_worker","pid":12}"#),
+        (&["scale", "4"], r#"{"request":"scale","workers":4}"#),
+        (&["stop"], r#"{"request":"stop"}"#),
+    ] {
+        let (asked, output) = answered(r#"{"ok":true}"#, words);
+        assert_eq!(asked, request);
+        assert_eq!(output.status.code(), Some(0), "{words:?}");
+        assert_eq!(text(&output.stdout), "");
+    }
+}
+
+#[test]
+fn the_exit_status_tells_what_became_of_it() {
+    let (_, refused) = answered(r#"{"ok":false,"error":"no such class"}"#, &["reload"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(text(&refused.stderr), "refused: no such class\n");
+    assert_eq!(hostctl(Path::new("/nonexistent"), &["stop"]).status.code(), Some(69));
+    assert_eq!(hostctl(Path::new("/nonexistent"), &["nonsense"]).status.code(), Some(2));
+}
+
+#[test]
+fn answers_come_as_text_or_as_json() {
+    let status = r#"{"ok":true,"status":{"version":"1","pid":7,"state":"running","memory_kib":1,
+        "listeners":["http://x"],"generations":[{"id":2,"state":"serving","class":"sync 1",
+        "app":"hello","worker_api":"1","target":1,"age":3,"mold":null,"workers":[{"pid":9,"age":1,
+        "class":"sync","state":"ready","busy":0,"in_flight":[],"requests":5,"accepted":5,
+        "uptime":3,"silent_ms":1,"memory_kib":2048}]}],
+        "past":[{"id":1,"class":"gthread 1","app":"hello","worker_class":"gthread"}]}}"#;
+    let line: &'static str = Box::leak(status.replace('\n', "").into_boxed_str());
+    let (_, output) = answered(line, &["status"]);
+    let lines = text(&output.stdout);
+    assert_eq!(lines.lines().next(), Some("host 1 (pid 7), running, listening at http://x"));
+    assert!(lines.contains("worker       9  ready     2.0 MiB  busy 0  requests 5"), "{lines}");
+    let (_, output) = answered(line, &["generation", "list"]);
+    assert_eq!(
+        text(&output.stdout),
+        "generation 1: past, gthread 1, hello\n\
+         generation 2: serving, sync 1, hello, 1 of 1 workers\n"
+    );
+    let (_, output) = answered(line, &["--json", "status"]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["status"]["generations"][0]["workers"][0]["pid"], 9);
+    let (_, output) = answered(line, &["top", "-n", "1"]);
+    assert!(text(&output.stdout).contains("1 workers ready"));
+    let (_, output) = answered(r#"{"ok":true,"config":"workers = 1\n"}"#, &["config", "show"]);
+    assert_eq!(text(&output.stdout), "workers = 1\n");
+}
+
+#[test]
+fn completions_and_manual_pages_need_no_server() {
+    let nowhere = Path::new("/nonexistent");
+    for shell in ["bash", "zsh", "fish"] {
+        let script = text(&hostctl(nowhere, &["completions", shell]).stdout);
+        assert!(script.contains("canary"), "{shell}");
+    }
+    let page = text(&hostctl(nowhere, &["man"]).stdout);
+    assert!(page.contains(".TH hostctl"), "{page}");
+    let folder = tempfile::tempdir().unwrap();
+    let output = hostctl(nowhere, &["man", folder.path().to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0));
+    for name in ["hostctl.1", "hostctl-swap.1", "host.1"] {
+        assert!(folder.path().join(name).exists(), "{name}");
+    }
+}
