@@ -3,6 +3,7 @@
 //! | module | what it is for | runs in |
 //! | --- | --- | --- |
 //! | [`serve`] | from the command line to the arbiter | arbiter |
+//! | [`check`] | `--check-worker`: the contract of a worker class, against scratch servers | a process of its own |
 //! | [`settings`] | one declaration of all settings: flags, file, help, reference page | arbiter |
 //! | [`log`] | the error log and the access log | everywhere |
 //! | [`arbiter`] | the main loop: generations, signals, reloads, the end | arbiter |
@@ -23,6 +24,7 @@
 //! does so in [`process`]; a worker is the child of the arbiter, whoever forked it.
 
 pub mod arbiter;
+pub mod check;
 pub mod clock;
 pub mod control;
 pub mod daemon;

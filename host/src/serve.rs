@@ -27,6 +27,9 @@ pub fn main<P: Payload>() -> i32 {
             0
         }
         Ok((settings, Action::CheckConfig)) => check::<P>(&settings),
+        Ok((_, Action::CheckWorker { class, config })) => {
+            crate::check::main(&class, config.as_deref())
+        }
         Err(error) => {
             error.print();
             error.exit_status()

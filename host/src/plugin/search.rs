@@ -55,6 +55,11 @@ impl SearchPath {
         Ok(AppChoice { library, spec: spec.unwrap_or_default().to_owned() })
     }
 
+    /// The application with which worker classes are checked.
+    pub fn checking_app(&self) -> Result<PathBuf, NotFound> {
+        self.find(Kind::App, CHECK)
+    }
+
     fn find(&self, kind: Kind, name: &str) -> Result<PathBuf, NotFound> {
         let file = file_of(kind, name);
         let found = self.0.iter().map(|folder| folder.join(&file)).find(|path| path.is_file());
@@ -140,6 +145,8 @@ fn suffix_of(kind: Kind) -> &'static str {
 const VARIABLE: &str = "HOST_PLUGIN_PATH";
 /// The application that is served when none is named.
 const WELCOME: &str = "welcome";
+/// The application of `--check-worker`.
+const CHECK: &str = "check";
 /// The application that takes everything that is no library.
 const WSGI: &str = "wsgi";
 /// The file that a Django project has at its top.

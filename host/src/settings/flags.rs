@@ -11,7 +11,7 @@ use super::{
 };
 
 /// What is to be done with the settings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Serve.
     Serve,
@@ -19,6 +19,13 @@ pub enum Action {
     CheckConfig,
     /// Write the settings in force and end.
     PrintConfig,
+    /// Check whether a worker class keeps its contract, and end.
+    CheckWorker {
+        /// Its path or short name.
+        class: String,
+        /// The settings file that was named.
+        config: Option<PathBuf>,
+    },
 }
 
 /// What stood on a command line.
@@ -34,16 +41,19 @@ pub(super) fn parse(args: &[OsString]) -> Result<Flags, clap::Error> {
     let program = OsString::from("host");
     let matches = command().try_get_matches_from(std::iter::once(&program).chain(args))?;
     let given = |(index, setting)| take(&matches, setting).map(|value| (index, value));
+    let config: Option<PathBuf> = matches.get_one(CONFIG).cloned();
     Ok(Flags {
         values: TABLE.iter().enumerate().filter_map(given).collect(),
-        config: matches.get_one(CONFIG).cloned(),
-        action: if matches.get_flag(CHECK) {
+        action: if let Some(class) = matches.get_one::<String>(CHECK_WORKER) {
+            Action::CheckWorker { class: class.clone(), config: config.clone() }
+        } else if matches.get_flag(CHECK) {
             Action::CheckConfig
         } else if matches.get_flag(PRINT) {
             Action::PrintConfig
         } else {
             Action::Serve
         },
+        config,
     })
 }
 
@@ -70,6 +80,13 @@ pub fn command() -> Command {
             "Load settings, class and application, say whether they are in order, and end",
         ))
         .arg(flag(PRINT, "Write the settings in force and where each comes from, and end"))
+        .arg(
+            Arg::new(CHECK_WORKER)
+                .long(CHECK_WORKER)
+                .value_name("NAME|PATH")
+                .help("Check whether a worker class keeps its contract, in servers of its own, and end")
+                .help_heading("Settings"),
+        )
         .args(TABLE.iter().filter_map(argument))
 }
 
@@ -143,3 +160,4 @@ pub(super) const APPLICATION: &str = "wsgi_app";
 const CONFIG: &str = "config";
 const CHECK: &str = "check-config";
 const PRINT: &str = "print-config";
+const CHECK_WORKER: &str = "check-worker";

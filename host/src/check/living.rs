@@ -1,0 +1,293 @@
+//! Checks of a worker's life: heartbeat, signals, replacement, the end. Each has a scratch server of its own, so they run
+//! side by side.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::client::{Client, PATIENCE, get_ok};
+use super::facts;
+use super::report::{Finding, Report};
+use super::server::{Bench, Server, until};
+
+/// Checks one thing or two that need the same server.
+pub(super) type Check = fn(&Bench, &mut Report);
+
+/// All of them.
+pub(super) const CHECKS: &[Check] = &[
+    idle,
+    |bench, report| one("heartbeat-waiting", heartbeat_waiting, bench, report),
+    |bench, report| one("timeout", timeout, bench, report),
+    |bench, report| one("wake-up", wake_up, bench, report),
+    |bench, report| one("term", term, bench, report),
+    |bench, report| one("term-queue", term_queue, bench, report),
+    |bench, report| one("term-idle", term_idle, bench, report),
+    |bench, report| one("quit", |bench| quick(bench, Signal::SIGQUIT), bench, report),
+    |bench, report| one("int", |bench| quick(bench, Signal::SIGINT), bench, report),
+    |bench, report| one("max-requests", max_requests, bench, report),
+    |bench, report| one("graceful-timeout", graceful_timeout, bench, report),
+    |bench, report| one("parent-death", parent_death, bench, report),
+    |bench, report| one("reload", reload, bench, report),
+];
+
+fn one(name: &'static str, check: fn(&Bench) -> Finding, bench: &Bench, report: &mut Report) {
+    report.check(name, || check(bench));
+}
+
+/// Nothing happens for longer than `timeout`.
+fn idle(bench: &Bench, report: &mut Report) {
+    let observed = || -> Result<(Duration, f64, Option<String>), String> {
+        let server = bench.start(&[TIMEOUT])?;
+        let pid = server.worker()?.pid;
+        let before = facts::processor_time(pid).unwrap_or_default();
+        let begun = Instant::now();
+        let mut longest = 0;
+        while begun.elapsed() < WATCHED {
+            thread::sleep(LOOK_AGAIN);
+            longest = server.workers().iter().map(|w| w.silent_ms).fold(longest, u64::max);
+        }
+        let used = facts::processor_time(pid).unwrap_or_default().saturating_sub(before);
+        let share = used.as_secs_f64() / begun.elapsed().as_secs_f64();
+        Ok((Duration::from_millis(longest), share, server.error()))
+    };
+    match observed() {
+        Err(fault) | Ok((_, _, Some(fault))) => {
+            report.put("heartbeat-idle", Err(fault));
+        }
+        Ok((longest, share, None)) => {
+            let words = format!("longest silence {} ms", longest.as_millis());
+            report.put("heartbeat-idle", Ok(words));
+            let words = format!("{:.1} % of a processor", share * 100.0);
+            report.put("idle-cpu", if share > IDLE_SHARE_MAX { Err(words) } else { Ok(words) });
+        }
+    }
+}
+
+/// A client that sends its body for longer than `timeout`.
+fn heartbeat_waiting(bench: &Bench) -> Finding {
+    let server = bench.start(&[TIMEOUT])?;
+    let mut client = Client::open(server.address)?;
+    client.send(b"POST /echo HTTP/1.1\r\nHost: check\r\nContent-Length: 10\r\n\r\nfirst")?;
+    thread::sleep(WATCHED);
+    client.send(b"other").map_err(|fault| server.fault(&fault))?;
+    let answer = client.answer().map_err(|fault| server.fault(&fault))?;
+    match server.error() {
+        Some(error) => Err(error),
+        None if answer.body == b"firstother" => Ok(format!("waited {} s", WATCHED.as_secs_f32())),
+        None => Err(format!("answered {}", answer.status)),
+    }
+}
+
+/// An application that blocks its thread for longer than `timeout`.
+fn timeout(bench: &Bench) -> Finding {
+    let server = bench.start(&[TIMEOUT, "--threads=4"])?;
+    let pid = server.worker()?.pid;
+    let _hung = in_flight(&server, "/hang?ms=60000")?;
+    let begun = Instant::now();
+    let other = until(HANG_LIMIT, || get_ok(server.address, "/").ok());
+    let lives = server.workers().iter().any(|worker| worker.pid == pid);
+    match other {
+        Some(_) if lives => Ok("others are served meanwhile".to_owned()),
+        Some(_) => Ok(format!("replaced after {:.1} s", begun.elapsed().as_secs_f32())),
+        None => Err("one hung request holds up all others, but the heartbeat goes on, so that \
+                     nobody ends the worker"
+            .to_owned()),
+    }
+}
+
+/// USR1 to the worker itself: the host's part in it, the access log opened anew, shows that it was delivered.
+fn wake_up(bench: &Bench) -> Finding {
+    let server = bench.start(&[])?;
+    let worker = Pid::from_raw(server.worker()?.pid as i32);
+    let path = server.access_log();
+    let delivered = || {
+        // One that is not there yet need not be removed.
+        let _ = std::fs::remove_file(&path);
+        let begun = Instant::now();
+        kill(worker, Signal::SIGUSR1).map_err(|_| server.fault("the worker has gone"))?;
+        match until(PATIENCE, || path.exists().then(|| begun.elapsed())) {
+            Some(time) => Ok(time),
+            None => Err(server.fault("a signal came, and deliver_signals was not called")),
+        }
+    };
+    delivered()?;
+    // Right behind a delivery a class that only looks now and then has its whole pause before it. The quickest of
+    // several counts: what else the machine does is not the class's fault.
+    let mut quickest = Duration::MAX;
+    for _ in 0..3 {
+        quickest = quickest.min(delivered()?);
+    }
+    let words = format!("delivered after {} ms", quickest.as_millis());
+    if quickest > WAKE_UP_MAX { Err(words) } else { Ok(words) }
+}
+
+fn term(bench: &Bench) -> Finding {
+    let mut server = bench.start(&["--graceful-timeout=5"])?;
+    let mut client = in_flight(&server, "/sleep?ms=1000")?;
+    server.signal(Signal::SIGTERM)?;
+    let begun = Instant::now();
+    let answer = client.answer();
+    let ended = server.ends(GRACEFUL + PATIENCE);
+    match answer {
+        Err(fault) => Err(server.fault(&format!("what was in flight: {fault}"))),
+        Ok(answer) if answer.status != 200 => {
+            Err(format!("what was in flight was answered {}", answer.status))
+        }
+        Ok(_) => ended.map(|_| format!("answered, ended after {} ms", begun.elapsed().as_millis())),
+    }
+}
+
+/// The worker stands still while clients come and the signal is sent: when it goes on, it finds both.
+fn term_queue(bench: &Bench) -> Finding {
+    let mut server = bench.start(&["--graceful-timeout=5"])?;
+    let worker = Pid::from_raw(server.worker()?.pid as i32);
+    let send = |signal| kill(worker, signal).map_err(|_| server.fault("the worker has gone"));
+    send(Signal::SIGSTOP)?;
+    let mut clients = Vec::new();
+    for _ in 0..QUEUED {
+        let mut client = Client::open(server.address)?;
+        client.send_get("/", "Connection: close\r\n")?;
+        clients.push(client);
+    }
+    server.signal(Signal::SIGTERM)?;
+    let was_told = || server.log().contains("Handling signal: term").then_some(());
+    until(PATIENCE, was_told).ok_or("the server does not take TERM")?;
+    thread::sleep(LOOK_AGAIN);
+    send(Signal::SIGCONT)?;
+    let lost = clients.iter_mut().filter_map(|client| client.answer().err()).collect::<Vec<_>>();
+    let ended = server.ends(GRACEFUL + PATIENCE);
+    match lost.first() {
+        Some(fault) => Err(format!("{} of {QUEUED} in the queue are lost: {fault}", lost.len())),
+        None => ended.map(|_| format!("{QUEUED} in the queue are answered")),
+    }
+}
+
+fn term_idle(bench: &Bench) -> Finding {
+    let mut server = bench.start(&["--keep-alive=60", "--header-timeout=60"])?;
+    let mut kept = Client::open(server.address)?;
+    kept.send_get("/", "")?;
+    kept.answer()?;
+    let _silent = Client::open(server.address)?;
+    server.signal(Signal::SIGTERM)?;
+    match server.ends(PATIENCE) {
+        Ok(time) => Ok(format!("ended after {} ms", time.as_millis())),
+        Err(fault) => Err(format!("with idle connections: {fault}")),
+    }
+}
+
+fn quick(bench: &Bench, signal: Signal) -> Finding {
+    let mut server = bench.start(&[])?;
+    let worker = server.worker()?.pid;
+    let _client = in_flight(&server, "/sleep?ms=10000")?;
+    // The host kills soon what does not end, and the log does not dwell on it: so a class that shuts its ears is found
+    // out before.
+    if facts::blocks(worker, Signal::SIGQUIT) || facts::blocks(worker, signal) {
+        return Err("the worker blocks the signals by which it is told to end".to_owned());
+    }
+    server.signal(signal)?;
+    let time = server.ends(PATIENCE)?;
+    Ok(format!("ended after {} ms", time.as_millis()))
+}
+
+fn max_requests(bench: &Bench) -> Finding {
+    let server = bench.start(&["--max-requests=5"])?;
+    let first = server.worker()?.pid;
+    for number in 1..=12 {
+        get_ok(server.address, "/")
+            .map_err(|fault| server.fault(&format!("request {number}: {fault}")))?;
+    }
+    let another = || server.workers().iter().find(|worker| worker.pid != first).map(|w| w.pid);
+    let replaced = until(PATIENCE, another)
+        .ok_or("12 requests with max_requests 5, and the worker has not asked to be replaced")?;
+    until(PATIENCE, || (!facts::lives(first)).then_some(()))
+        .ok_or("the worker was replaced, and has not ended")?;
+    match server.error() {
+        Some(error) => Err(error),
+        None => Ok(format!("worker {first} replaced by {replaced}")),
+    }
+}
+
+fn graceful_timeout(bench: &Bench) -> Finding {
+    let mut server = bench.start(&["--graceful-timeout=1"])?;
+    let _hung = in_flight(&server, "/hang?ms=60000")?;
+    server.signal(Signal::SIGTERM)?;
+    let begun = Instant::now();
+    match server.wait(PATIENCE) {
+        Some(_) => Ok(format!("ended after {:.1} s", begun.elapsed().as_secs_f32())),
+        None => Err(format!("graceful_timeout 1 s, not ended after {} s", PATIENCE.as_secs())),
+    }
+}
+
+fn parent_death(bench: &Bench) -> Finding {
+    let server = bench.start(&[])?;
+    let worker = server.worker()?.pid;
+    server.signal(Signal::SIGKILL)?;
+    let begun = Instant::now();
+    match until(PATIENCE, || (!facts::lives(worker)).then_some(())) {
+        Some(()) => Ok(format!("ended after {} ms", begun.elapsed().as_millis())),
+        None => Err(format!("it lives {} s after its arbiter", PATIENCE.as_secs())),
+    }
+}
+
+fn reload(bench: &Bench) -> Finding {
+    let server = bench.start(&["--threads=4"])?;
+    let (stop, count) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let generation = |wanted| server.generation().filter(|found| found.id == wanted);
+    let (taken_over, fault) = thread::scope(|scope| {
+        let clients: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| ask_until(server.address, &stop, &count))).collect();
+        let signalled = server.signal(Signal::SIGHUP);
+        let taken_over = signalled.and_then(|()| {
+            until(2 * PATIENCE, || generation(2)).ok_or_else(|| server.fault("no new generation"))
+        });
+        thread::sleep(AFTER_RELOAD);
+        stop.store(true, Ordering::Relaxed);
+        let faults = clients.into_iter().filter_map(|client| client.join().ok()?.err());
+        (taken_over, faults.last())
+    });
+    taken_over?;
+    match fault.or_else(|| server.error()) {
+        Some(fault) => Err(fault),
+        None => Ok(format!("{} requests, none lost", count.load(Ordering::Relaxed))),
+    }
+}
+
+/// A request for a path, once the worker is at it.
+fn in_flight(server: &Server, path: &str) -> Result<Client, String> {
+    let mut client = Client::open(server.address)?;
+    client.send_get(path, "Connection: close\r\n")?;
+    let begun = || server.workers().iter().any(|worker| !worker.in_flight.is_empty()).then_some(());
+    // A class that records nothing has been named for that; here it gets the time that it would need.
+    until(IN_FLIGHT, begun);
+    Ok(client)
+}
+
+fn ask_until(address: SocketAddr, stop: &AtomicBool, count: &AtomicUsize) -> Result<(), String> {
+    while !stop.load(Ordering::Relaxed) {
+        get_ok(address, "/")?;
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// The setting `timeout` of servers that are watched for longer than that.
+const TIMEOUT: &str = "--timeout=2";
+const WATCHED: Duration = Duration::from_millis(3500);
+/// The setting of servers that are to end gracefully.
+const GRACEFUL: Duration = Duration::from_secs(5);
+/// From a hang to its end: `timeout`, an abort, a kill, another worker, and a busy machine.
+const HANG_LIMIT: Duration = Duration::from_secs(10);
+const IN_FLIGHT: Duration = Duration::from_secs(2);
+/// How long after a reload the clients go on.
+const AFTER_RELOAD: Duration = Duration::from_millis(500);
+/// How late a class that waits on the wake descriptor may hear of a signal.
+const WAKE_UP_MAX: Duration = Duration::from_millis(500);
+/// The share of a processor that an idle worker may take: it looks up once a second.
+const IDLE_SHARE_MAX: f64 = 0.05;
+/// Clients in the listener's queue.
+const QUEUED: usize = 8;
+const LOOK_AGAIN: Duration = Duration::from_millis(100);

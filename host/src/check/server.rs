@@ -1,0 +1,230 @@
+//! A scratch server: this same program, with the class under test and the checking application, on a free port of the
+//! loopback, in a folder of its own. It is always ended, with all that it started.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::{Pid, mkdtemp};
+
+use super::client::PATIENCE;
+use crate::control::client::ask;
+use crate::control::{GenerationStatus, Request, WorkerStatus};
+
+/// What all scratch servers have in common.
+pub(super) struct Bench {
+    /// This program.
+    pub(super) program: PathBuf,
+    /// The class under test.
+    pub(super) class: PathBuf,
+    /// The checking application.
+    pub(super) app: PathBuf,
+    /// A settings file, for the sections that the class may need.
+    pub(super) config: Option<PathBuf>,
+    /// A folder that each server has a folder in.
+    folder: PathBuf,
+    servers: AtomicU32,
+}
+
+/// A running server.
+pub(super) struct Server {
+    child: Child,
+    folder: PathBuf,
+    /// Where it listens.
+    pub(super) address: SocketAddr,
+    /// How long it took to become ready.
+    pub(super) booted_in: Duration,
+}
+
+impl Bench {
+    pub(super) fn new(class: PathBuf, app: PathBuf, config: Option<PathBuf>) -> io::Result<Self> {
+        let folder = mkdtemp(&std::env::temp_dir().join("jimu-check-XXXXXX"))?;
+        let program = std::env::current_exe()?;
+        Ok(Self { program, class, app, config, folder, servers: AtomicU32::new(0) })
+    }
+
+    /// Loads the class and ends: what `--check-config` says.
+    pub(super) fn load(&self) -> io::Result<Output> {
+        self.command(&self.folder).arg("--check-config").output()
+    }
+
+    /// Starts a server with one worker, and waits until that is ready; else the reason that its log tells.
+    pub(super) fn start(&self, flags: &[&str]) -> Result<Server, String> {
+        let number = self.servers.fetch_add(1, Ordering::Relaxed);
+        let folder = self.folder.join(number.to_string());
+        let start = |folder: &Path| {
+            fs::create_dir(folder)?;
+            let log = File::create(folder.join(LOG))?;
+            let mut command = self.command(folder);
+            command.args(["--bind=127.0.0.1:0", "--workers=1", "--boot-failures-max=1"]);
+            command.arg(format!("--boot-timeout={}", BOOT_LIMIT.as_secs())).args(flags);
+            command.arg("--control-socket").arg(folder.join(CONTROL));
+            command.arg("--access-logfile").arg(folder.join(ACCESS_LOG));
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0);
+            command.spawn()
+        };
+        let child = start(&folder).map_err(|error| format!("no scratch server: {error}"))?;
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut server = Server { child, folder, address: nowhere, booted_in: Duration::ZERO };
+        let started = Instant::now();
+        server.address = server.until_ready()?;
+        server.booted_in = started.elapsed();
+        Ok(server)
+    }
+
+    fn command(&self, folder: &Path) -> Command {
+        let mut command = Command::new(&self.program);
+        // Nothing but what is given here says how the server is to be.
+        for variable in FOREIGN_SETTINGS {
+            command.env_remove(variable);
+        }
+        command.current_dir(folder);
+        if let Some(config) = &self.config {
+            command.arg("--config").arg(config);
+        }
+        command.arg("--worker-class").arg(&self.class).arg(&self.app);
+        command
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        // What cannot be removed is in the system's own folder for such things.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+impl Server {
+    /// The arbiter.
+    pub(super) fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id() as i32)
+    }
+
+    pub(super) fn signal(&self, signal: Signal) -> Result<(), String> {
+        kill(self.pid(), signal).map_err(|errno| format!("the server is gone: {errno}"))
+    }
+
+    /// The workers of the serving generation that are ready.
+    pub(super) fn workers(&self) -> Vec<WorkerStatus> {
+        let workers = self.generation().map(|generation| generation.workers).unwrap_or_default();
+        workers.into_iter().filter(|worker| worker.state == "ready").collect()
+    }
+
+    /// The one worker that is ready.
+    pub(super) fn worker(&self) -> Result<WorkerStatus, String> {
+        self.workers().pop().ok_or_else(|| self.fault("no worker is ready"))
+    }
+
+    /// The generation that serves.
+    pub(super) fn generation(&self) -> Option<GenerationStatus> {
+        let status = ask(&self.folder.join(CONTROL), &Request::Status).ok()?.status?;
+        status.generations.into_iter().find(|generation| generation.state == "serving")
+    }
+
+    /// The error log so far.
+    pub(super) fn log(&self) -> String {
+        fs::read_to_string(self.folder.join(LOG)).unwrap_or_default()
+    }
+
+    /// The access log's file.
+    pub(super) fn access_log(&self) -> PathBuf {
+        self.folder.join(ACCESS_LOG)
+    }
+
+    /// The first error of the log: what brought the others about.
+    pub(super) fn error(&self) -> Option<String> {
+        let log = self.log();
+        let mut words = log.lines().filter_map(|line| {
+            let (_, words) = line.split_once("[ERROR] ").or(line.split_once("[CRITICAL] "))?;
+            Some(words.to_owned())
+        });
+        words.next()
+    }
+
+    /// `what`, and what the log says to it.
+    pub(super) fn fault(&self, what: &str) -> String {
+        self.error().map_or_else(|| what.to_owned(), |error| format!("{what}: {error}"))
+    }
+
+    /// Waits for the server's end.
+    pub(super) fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
+        until(limit, || self.child.try_wait().ok().flatten())
+    }
+
+    /// The end that a server is told to, within `limit` and with status 0; answers how long it took.
+    pub(super) fn ends(&mut self, limit: Duration) -> Result<Duration, String> {
+        let begun = Instant::now();
+        match self.wait(limit) {
+            None => Err(format!("the server had not ended after {} s", limit.as_secs_f32())),
+            Some(status) if status.success() => match self.error() {
+                None => Ok(begun.elapsed()),
+                Some(error) => Err(error),
+            },
+            Some(status) => Err(self.fault(&format!("the server ended with {status}"))),
+        }
+    }
+
+    fn until_ready(&mut self) -> Result<SocketAddr, String> {
+        let begun = Instant::now();
+        let limit = BOOT_LIMIT + PATIENCE;
+        let ready = until(limit, || {
+            let ended = self.child.try_wait().ok().flatten().is_some();
+            if ended || !self.workers().is_empty() { Some(ended) } else { None }
+        });
+        match ready {
+            Some(false) if begun.elapsed() > BOOT_LIMIT => {
+                Err(format!("it took {:.1} s to boot", begun.elapsed().as_secs_f32()))
+            }
+            Some(false) => {
+                self.read_address().ok_or_else(|| "the server has no address".to_owned())
+            }
+            _ => Err(self.error().unwrap_or_else(|| "the server did not start".to_owned())),
+        }
+    }
+
+    /// Where it listens, by its log.
+    fn read_address(&self) -> Option<SocketAddr> {
+        let log = self.log();
+        let (_, rest) = log.split_once("http://")?;
+        rest.split_whitespace().next()?.parse().ok()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // The group is this server's alone, whether its leader lives or not.
+        let _ = killpg(self.pid(), Signal::SIGKILL);
+        let _ = self.child.wait();
+    }
+}
+
+/// Looks until there is something, for at most `limit`. What is looked at are processes that are no children of this
+/// one, which nobody can wait for.
+pub(super) fn until<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return Some(found);
+        }
+        if begun.elapsed() > limit {
+            return None;
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// How long a worker may take to boot: the application needs no time.
+const BOOT_LIMIT: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+const LOG: &str = "error.log";
+const ACCESS_LOG: &str = "access.log";
+const CONTROL: &str = "control";
+/// Variables that would add to the settings of a scratch server.
+const FOREIGN_SETTINGS: [&str; 6] =
+    ["HOST_CMD_ARGS", "WEB_CONCURRENCY", "PORT", "SENDFILE", "NOTIFY_SOCKET", "LISTEN_FDS"];
