@@ -15,7 +15,7 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("setup-starts-thread", "fork-safe", "1 threads"),
     ("new-panics", "boots", "the fault that was asked for"),
     ("init-fails", "boots", "cannot boot: the fault that was asked for"),
-    ("boots-slowly", "boots", "it was not ready within 5.0 s"),
+    ("boots-slowly", "boots", "it was not ready within 10.0 s"),
     ("run-panics", "runs", "the fault that was asked for"),
     ("run-returns", "runs", "exited with status 0"),
     ("closes-listener", "listeners", "has closed its listening socket"),
@@ -138,4 +138,4 @@ fn built(name: &str) -> PathBuf {
 }
 
 /// How many classes are checked at the same time.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 3;

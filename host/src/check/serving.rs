@@ -24,11 +24,16 @@ pub(super) fn check(bench: &Bench, report: &mut Report) -> bool {
         Ok(pid) => pid,
         Err(fault) => return report.put("runs", Err(fault)),
     };
-    report.put("runs", Ok("no end without a reason".to_owned()));
     if let Err(fault) = listeners(server, pid) {
         return report.put("listeners", Err(fault));
     }
     let answered = serves(server);
+    if answered.is_err()
+        && let Err(fault) = same_worker(server, pid)
+    {
+        return report.put("runs", Err(fault));
+    }
+    report.put("runs", Ok("no end without a reason".to_owned()));
     let kept = listeners(server, pid);
     let open = report.put("listeners", kept);
     if !report.put("serves", answered) || !open || !report.check("stays", || stays(server, pid)) {

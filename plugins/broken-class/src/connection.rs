@@ -22,6 +22,15 @@ pub(crate) struct Shared {
     one_at_a_time: Mutex<()>,
 }
 
+/// A connection's place among those that are open.
+pub(crate) struct Opened(Arc<Shared>);
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// One that is counted for as long as it lives.
 struct Counted<'a>(&'a AtomicUsize);
 
@@ -35,6 +44,13 @@ impl<'a> Counted<'a> {
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Opened {
+    /// Serves a connection to its end.
+    pub(crate) fn serve(self, connection: Box<Connection>) {
+        self.0.serve(connection);
     }
 }
 
@@ -61,10 +77,14 @@ impl Shared {
         self.waiting.load(Ordering::Acquire) > 0
     }
 
-    /// Serves a connection to its end.
-    pub(crate) fn serve(self: Arc<Self>, mut connection: Box<Connection>) {
-        let _counted = Counted::new(&self.open);
-        let place = Arc::new(Place { shared: Arc::clone(&self), connection: Mutex::default() });
+    /// A place for one more.
+    pub(crate) fn enter(self: &Arc<Self>) -> Opened {
+        self.open.fetch_add(1, Ordering::AcqRel);
+        Opened(Arc::clone(self))
+    }
+
+    fn serve(self: &Arc<Self>, mut connection: Box<Connection>) {
+        let place = Arc::new(Place { shared: Arc::clone(self), connection: Mutex::default() });
         let mut next = connection.advance();
         loop {
             next = match next {
@@ -82,10 +102,10 @@ impl Shared {
                     }
                     connection.advance()
                 }
-                Advance::Wait(interest) => match self.wait(&mut connection, interest) {
-                    true => connection.advance(),
-                    false => connection.expire(),
-                },
+                Advance::Wait(interest) if self.wait(&mut connection, interest) => {
+                    connection.advance()
+                }
+                Advance::Wait(_) => connection.expire(),
                 Advance::Closed => break,
             };
         }

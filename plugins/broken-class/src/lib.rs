@@ -173,11 +173,11 @@ impl Broken {
             _ => {}
         }
         let connection = Connection::new(&self.base.kit, accepted);
-        let shared = Arc::clone(&self.shared);
+        let opened = self.shared.enter();
         if self.has(Fault::ServesOneAtATime) {
-            shared.serve(connection);
+            opened.serve(connection);
         } else {
-            thread::spawn(move || shared.serve(connection));
+            thread::spawn(move || opened.serve(connection));
         }
         true
     }
@@ -190,8 +190,6 @@ impl Broken {
             while !self.has(Fault::DropsQueue) && in_time() && self.accept(acceptor) {}
         }
         self.base.host.close_listeners();
-        // What was accepted last may have a thread that has not begun.
-        thread::sleep(BEGINNING);
         while self.shared.is_busy() && in_time() {
             self.base.tick();
             self.wait(&[])?;
@@ -206,5 +204,4 @@ const ASKED_FOR: &str = "the fault that was asked for";
 const FOR_EVER: Duration = Duration::from_secs(60);
 /// How long a class that looks now and then does not look.
 const PAUSE: Duration = Duration::from_millis(900);
-const BEGINNING: Duration = Duration::from_millis(20);
 const LIMIT_MS: u16 = 200;
