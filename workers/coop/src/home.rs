@@ -55,6 +55,10 @@ impl Home for GreenHome {
         })
     }
 
+    fn give_way(&self) -> Result<()> {
+        if Clients::here().is_none() { Ok(()) } else { green::yield_now().map_err(interrupted) }
+    }
+
     fn arm(&self, fd: RawFd, interest: Interest, deadline_ns: u64, waker: Waker) -> Result<()> {
         self.on_hub(move |clients| {
             if let Some(place) = clients.place(fd)

@@ -1,6 +1,7 @@
 //! Requests that run over `request_timeout`: each is named in the log with where it stands, and what it waits for
 //! fails. Costs nothing where there is no such limit.
 
+use std::backtrace::Backtrace;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::os::fd::RawFd;
@@ -91,16 +92,16 @@ impl Overtime {
     fn ran_over(&self, clients: &Rc<Clients>, fd: RawFd) {
         let Some(limited) = self.requests.borrow().get(&fd).cloned() else { return };
         let age = Duration::from_nanos(now_ns().saturating_sub(limited.received_ns));
-        let stack = match &limited.greenlet {
-            Some(greenlet) => greenlet.trace().map(|trace| trace.to_string()).unwrap_or_default(),
-            None => String::new(),
-        };
         let told = self.app.trace();
         tracing::warn!(
-            "{} runs since {:.3} s, which is over its time (request_timeout):\n{stack}{told}",
+            "{} runs since {:.3} s, which is over its time (request_timeout){}{told}",
             limited.request,
-            age.as_secs_f64()
+            age.as_secs_f64(),
+            if told.is_empty() { "" } else { ":\n" },
         );
+        if let Some(trace) = limited.greenlet.as_ref().and_then(Greenlet::trace) {
+            tell_stack(limited.request.clone(), trace);
+        }
         if let Some(greenlet) = &limited.greenlet {
             greenlet.kill();
         }
@@ -119,6 +120,18 @@ impl Limited {
     fn set(&self) {
         let left = self.deadline_ns.get().saturating_sub(now_ns());
         self.timer.set(Duration::from_nanos(left));
+    }
+}
+
+/// Logs where a request stood. To name the functions takes a second or more where a library is full of symbols: a thread
+/// does it, while others are served.
+fn tell_stack(request: String, trace: Backtrace) {
+    let told = green::spawn(move || match green::offload(move || trace.to_string()) {
+        Ok(stack) => tracing::warn!("{request} stood here when its time was up:\n{stack}"),
+        Err(error) => tracing::warn!("where {request} stood cannot be told: {error}"),
+    });
+    if let Err(error) = told {
+        tracing::warn!("there is no greenlet to tell where a request stood: {error}");
     }
 }
 

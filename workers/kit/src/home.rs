@@ -13,6 +13,12 @@ pub trait Home: Send + Sync {
     /// greenlet or the process is being ended.
     fn wait(&self, fd: RawFd, interest: Interest, deadline_ns: u64) -> Result<()>;
 
+    /// Lets others have their turn, for an exchange that has not had to wait for long; fails as [`Home::wait`] does. A
+    /// class whose threads serve one request each does nothing.
+    fn give_way(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Has the waker fire once when the descriptor is ready, or at the deadline. For exchanges that an application
     /// keeps; a class that does not allow this refuses.
     fn arm(&self, fd: RawFd, interest: Interest, deadline_ns: u64, waker: Waker) -> Result<()> {

@@ -38,6 +38,9 @@ impl Connection {
         waker: Option<Waker>,
         home: &dyn Home,
     ) -> Step {
+        if self.is_to_give_way(waker.as_ref()) {
+            return Step::NotYet;
+        }
         match self.try_read(buf) {
             Ok(Some(count)) => Step::Ready(count),
             Ok(None) => self.not_yet(Interest::READ, waker, home),
@@ -47,12 +50,25 @@ impl Connection {
 
     /// Blocks until the direction of `interest` is worth trying again.
     pub(crate) fn wait(&mut self, interest: Interest, home: &dyn Home) -> Result<(), Failure> {
+        let streak = self.turn.as_deref_mut().map(|turn| std::mem::take(&mut turn.streak));
+        if streak.is_some_and(|streak| streak > STREAK_MAX) {
+            return home.give_way().map_err(|failure| self.break_with(failure));
+        }
         let (polled, deadline_ns) = self.what_to_wait_for(interest)?;
         match home.wait(self.fd(), polled, deadline_ns) {
             Err(failure) if failure.kind == FailureKind::TIMEOUT => Err(self.out_of_time(interest)),
             Err(failure) => Err(self.break_with(failure)),
             Ok(()) => Ok(()),
         }
+    }
+
+    /// Whether a blocking caller has had its turn: it is told "not yet" once, though it is, and gives way when it waits. A
+    /// client that is always ready would leave the thread to nobody else.
+    pub(crate) fn is_to_give_way(&mut self, waker: Option<&Waker>) -> bool {
+        let Some(turn) = self.turn.as_deref_mut().filter(|_| waker.is_none()) else { return false };
+        turn.streak += 1;
+        // Who does not wait then, but tries again, is not told a second time.
+        turn.streak == STREAK_MAX + 1
     }
 
     /// "Not yet", after the waker was set, where there is one.
@@ -205,3 +221,6 @@ fn refused(reject: &Reject) -> Failure {
     let kind = if reject.status == 413 { FailureKind::TOO_LARGE } else { FailureKind::PROTOCOL };
     Failure::new(kind, reject.reason.clone()).with_status(reject.status)
 }
+
+/// How many operations in a row an exchange has before others have their turn.
+const STREAK_MAX: u32 = 64;

@@ -67,6 +67,9 @@ impl Connection {
         waker: Option<Waker>,
         home: &dyn Home,
     ) -> Step {
+        if self.is_to_give_way(waker.as_ref()) {
+            return Step::NotYet;
+        }
         match self.try_write(bytes) {
             Ok(Some(count)) => Step::Ready(count),
             Ok(None) => self.not_yet(Interest::WRITE, waker, home),
@@ -83,6 +86,9 @@ impl Connection {
         waker: Option<Waker>,
         home: &dyn Home,
     ) -> Step {
+        if self.is_to_give_way(waker.as_ref()) {
+            return Step::NotYet;
+        }
         match self.try_send_file(file, offset, len) {
             Ok(Some(count)) => Step::Ready(count),
             Ok(None) => self.not_yet(Interest::WRITE, waker, home),

@@ -27,6 +27,8 @@ pub(crate) struct Turn {
     /// How fast the body comes in, and the response goes out.
     pub(crate) reading: Pace,
     pub(crate) writing: Pace,
+    /// Operations in a row that did not have to wait.
+    pub(crate) streak: u32,
     /// Until when the response is to be over, monotonic nanoseconds; 0 for ever.
     pub(crate) deadline_ns: u64,
     /// Why nothing more can be done with the exchange.
@@ -108,6 +110,7 @@ impl Turn {
             response: Response::default(),
             reading: Pace::default(),
             writing: Pace::default(),
+            streak: 0,
             deadline_ns: deadline_after(received_ns, kit.config.request_timeout),
             broken: None,
             token,

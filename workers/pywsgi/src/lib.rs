@@ -30,6 +30,7 @@ pub struct PyWsgiHandler;
 
 impl Handler for PyWsgiHandler {
     const MANNERS: Manners = manners::MANNERS;
+    const LOG_FORMAT: &'static str = manners::LOG_FORMAT;
 }
 
 worker_api::export_worker_class!(GeventWorker<Pywsgi>);

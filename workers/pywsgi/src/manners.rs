@@ -9,6 +9,9 @@ use kit::http::{ErrorPage, Manners};
 pub(crate) const MANNERS: Manners =
     Manners { names_server: false, says_keep_alive: false, error_page };
 
+/// gevent's `format_request`: client, time, request line, status, length, seconds.
+pub(crate) const LOG_FORMAT: &str = r#"%(h)s - - [%(I)s] "%(r)s" %(s)s %(b)s %(L)s"#;
+
 /// An application's error has a line of text for its body, a refused request has none. The phrase of 414 is gevent's.
 fn error_page(status: u16, detail: Option<&str>) -> ErrorPage {
     let reason = if status == 414 { "Request URI Too Long" } else { "" };

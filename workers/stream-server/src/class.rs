@@ -68,6 +68,7 @@ impl<C: ServerClass> WorkerFactory for GeventWorker<C> {
     const ABILITIES: Abilities =
         Abilities(Abilities::LATER.0 | Abilities::LOOP.0 | Abilities::COOPERATIVE.0);
     const GUEST_LOOP: &'static str = "gevent";
+    const ACCESS_LOG_FORMAT: &'static str = C::Handler::LOG_FORMAT;
 
     fn new(context: WorkerContext) -> Result<Self> {
         let base = Rc::new(Base::with_manners(context, true, C::Handler::MANNERS)?);

@@ -10,6 +10,8 @@ use kit::http::Manners;
 pub trait Handler: 'static {
     /// The server's own words.
     const MANNERS: Manners = Manners::GUNICORN;
+    /// The form of its lines in the access log, as in [`worker_api::WorkerFactory::ACCESS_LOG_FORMAT`].
+    const LOG_FORMAT: &'static str = "";
 
     /// Serves one request, in a greenlet of the pool. To be ended with [`Clients::call_in_turn`], which calls the
     /// application and gives the connection back.

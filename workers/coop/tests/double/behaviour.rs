@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -115,6 +116,34 @@ pub fn a_slow_body_holds_up_nobody<W: WorkerFactory>() {
     assert!(server.get("/").starts_with("HTTP/1.1 200"));
     slow.write_all(b"dy").unwrap();
     assert!(read_answer(&mut slow).ends_with("body"));
+}
+
+pub fn a_greedy_request_leaves_a_turn_to_others<W: WorkerFactory>() {
+    static OTHERS: AtomicUsize = AtomicUsize::new(0);
+    let server = Running::start::<W>(
+        SETTINGS,
+        Closure(|exchange: &mut Exchange| {
+            if exchange.head().path_str() != "/greedy" {
+                OTHERS.fetch_add(1, Ordering::SeqCst);
+                return exchange.respond(200, &[], b"other");
+            }
+            let before = OTHERS.load(Ordering::SeqCst);
+            let began = Instant::now();
+            exchange.start(200, "", &[])?;
+            // The client takes each part at once: nothing here ever has to wait for it.
+            while OTHERS.load(Ordering::SeqCst) == before && began.elapsed() < LONG {
+                exchange.write(b"more")?;
+            }
+            exchange.finish()
+        }),
+    );
+    let mut greedy = server.connect();
+    greedy.write_all(b"GET /greedy HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+    let mut first = [0; 4];
+    greedy.read_exact(&mut first).unwrap();
+    let reader = std::thread::spawn(move || greedy.read_to_end(&mut Vec::new()).map(drop));
+    assert!(server.get("/").ends_with("other"));
+    reader.join().unwrap().unwrap();
 }
 
 pub fn a_slow_reader_gets_all_of_a_large_answer<W: WorkerFactory>() {
@@ -254,6 +283,7 @@ macro_rules! cooperative_class {
             a_connection_is_kept_and_pipelined_requests_are_answered,
             sleepers_sleep_side_by_side,
             a_slow_body_holds_up_nobody,
+            a_greedy_request_leaves_a_turn_to_others,
             a_slow_reader_gets_all_of_a_large_answer,
             a_full_worker_accepts_when_somebody_has_gone,
             an_idle_connection_is_let_go,
