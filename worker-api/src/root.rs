@@ -34,6 +34,8 @@ pub struct WorkerClass {
     pub abilities: u64,
     /// See [`WorkerFactory::GUEST_LOOP`].
     pub guest_loop: RStr<'static>,
+    /// See [`WorkerFactory::ACCESS_LOG_FORMAT`].
+    pub access_log_format: RStr<'static>,
     /// In the mold: takes the host's log and checks the settings; see [`WorkerFactory::setup`].
     pub setup: extern "C" fn(host: HostBox) -> RResult<(), Failure>,
     /// In a worker process: makes the worker; see [`WorkerFactory::new`].
@@ -145,6 +147,7 @@ pub fn __worker_class<W: WorkerFactory>() -> WorkerClassRef {
         description: RStr::from_str(W::DESCRIPTION),
         abilities: W::ABILITIES.0,
         guest_loop: RStr::from_str(W::GUEST_LOOP),
+        access_log_format: RStr::from_str(W::ACCESS_LOG_FORMAT),
         setup: setup::<W>,
         new: new_worker::<W>,
     }

@@ -91,6 +91,9 @@ pub trait WorkerFactory: Worker + Sized {
     const ABILITIES: Abilities = Abilities::NOTHING;
     /// The guest loop that it is made for; see [`crate::AppContext::guest_loop`].
     const GUEST_LOOP: &'static str = "";
+    /// The form of its access log lines where the operator sets none, in the words of gunicorn's `access_log_format`;
+    /// empty for the server's own.
+    const ACCESS_LOG_FORMAT: &'static str = "";
 
     /// Checks its settings, in the mold, once for a generation: a failure refuses the generation.
     fn setup(host: &Host) -> Result<()> {

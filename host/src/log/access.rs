@@ -61,9 +61,16 @@ impl AccessLog {
             LogFormat::Text => Form::Text(settings.access_log_format.clone()),
             LogFormat::Json => Form::Json,
         };
-        let stamp = Stamp { second: i64::MIN, text: Vec::new() };
+        let stamp = Stamp::default();
         let lines = Lines { buffer, line: Vec::new(), stamp, oldest: 0 };
         Self { file, form, lines: Mutex::new(lines), pid: std::process::id() }
+    }
+
+    /// Takes another form for its lines of text: a worker class has one of its own.
+    pub fn set_format(&mut self, format: AccessFormat) {
+        if let Form::Text(old) = &mut self.form {
+            *old = format;
+        }
     }
 
     /// Whether a line needs the fields of the response.
@@ -77,7 +84,8 @@ impl AccessLog {
         let lines = &mut *self.lock();
         lines.stamp.set(now, &self.form);
         lines.line.clear();
-        let scene = Scene { time: &lines.stamp.text, pid: self.pid };
+        let Stamp { text, local, .. } = &lines.stamp;
+        let scene = Scene { time: text, local_time: local, pid: self.pid };
         match &self.form {
             Form::Text(format) => format.write(&mut lines.line, record, &scene),
             Form::Json => write_json(&mut lines.line, record, &scene),
@@ -126,6 +134,14 @@ impl AccessLog {
 struct Stamp {
     second: i64,
     text: Vec<u8>,
+    /// The local time without its zone.
+    local: Vec<u8>,
+}
+
+impl Default for Stamp {
+    fn default() -> Self {
+        Self { second: i64::MIN, text: Vec::new(), local: Vec::new() }
+    }
 }
 
 impl Stamp {
@@ -135,11 +151,17 @@ impl Stamp {
         }
         self.second = now;
         self.text.clear();
+        self.local.clear();
         // Writing to a vector cannot fail.
         let _ = match form {
             Form::Text(_) => {
                 let t = LocalTime::at(now);
                 let month = MONTHS[t.month as usize - 1];
+                let _ = write!(
+                    self.local,
+                    "{:04}-{:02}-{:02} {:02}:{:02}:{:02}",
+                    t.year, t.month, t.day, t.hour, t.minute, t.second,
+                );
                 write!(
                     self.text,
                     "[{:02}/{month}/{:04}:{:02}:{:02}:{:02} {}]",
@@ -252,7 +274,7 @@ pub(super) mod tests {
 
     fn log(form: Form, file: LogFile) -> AccessLog {
         let buffer = AccessBuffers::map(1).unwrap().claim(0).unwrap();
-        let stamp = Stamp { second: i64::MIN, text: Vec::new() };
+        let stamp = Stamp::default();
         let lines = Lines { buffer, line: Vec::new(), stamp, oldest: 0 };
         AccessLog { file: Arc::new(file), form, lines: Mutex::new(lines), pid: 1 }
     }
@@ -336,7 +358,7 @@ pub(super) mod tests {
 
     #[test]
     fn the_stamp_is_common_log_format() {
-        let mut stamp = Stamp { second: i64::MIN, text: Vec::new() };
+        let mut stamp = Stamp::default();
         stamp.set(951_782_400 + 12 * 3600, &short_format());
         let text = String::from_utf8(stamp.text).unwrap();
         let offset = LocalTime::at(951_825_600).offset();

@@ -19,6 +19,7 @@ enum Atom {
     RemoteHost,
     User,
     Time,
+    LocalTime,
     RequestLine,
     Status,
     Method,
@@ -44,6 +45,8 @@ enum Atom {
 pub(super) struct Scene<'a> {
     /// The current time as the form of the log has it.
     pub(super) time: &'a [u8],
+    /// The current local time as `2026-01-31 23:59:59`.
+    pub(super) local_time: &'a [u8],
     /// The worker's process.
     pub(super) pid: u32,
 }
@@ -98,6 +101,7 @@ impl Atom {
             "h" => Self::RemoteHost,
             "u" => Self::User,
             "t" => Self::Time,
+            "I" => Self::LocalTime,
             "r" => Self::RequestLine,
             "s" => Self::Status,
             "m" => Self::Method,
@@ -161,6 +165,7 @@ impl Atom {
                 field(line, user.as_deref());
             }
             Self::Time => line.extend_from_slice(scene.time),
+            Self::LocalTime => line.extend_from_slice(scene.local_time),
             Self::RequestLine => match head {
                 Some(head) => {
                     escape::text(line, head.method.as_str().as_bytes());
@@ -324,7 +329,7 @@ mod tests {
         AccessFormat::compile(format).unwrap().write(
             &mut line,
             record,
-            &Scene { time: b"[now]", pid: 77 },
+            &Scene { time: b"[now]", local_time: b"today", pid: 77 },
         );
         String::from_utf8(line).unwrap()
     }

@@ -15,10 +15,11 @@ use super::error::{Kind, LoadError, one_line};
 use super::load::{Plugin, open_app, open_class};
 use super::search::SearchPath;
 use super::services::{Services, register_worker};
+use crate::log::AccessFormat;
 use crate::message::{Loaded, Refusal};
 use crate::mold::MoldContext;
 use crate::payload::Payload;
-use crate::settings::Settings;
+use crate::settings::{Origin, Settings};
 use crate::worker::WorkerContext;
 
 /// What a generation is made of. Where its worker class comes from is a matter of `C`.
@@ -73,9 +74,10 @@ impl<C: ClassSource> Payload for Plugins<C> {
         self.app.after_fork(true);
     }
 
-    fn run_worker(self, context: WorkerContext) -> i32 {
+    fn run_worker(self, mut context: WorkerContext) -> i32 {
         // Plugins hold on to what they were given until the process is gone.
         let plugins = ManuallyDrop::new(self);
+        plugins.form_access_log(&mut context);
         let context = plugins.services.enter(context);
         let worker = match plugins.boot() {
             Ok(worker) => worker,
@@ -147,6 +149,20 @@ impl<C: ClassSource> Plugins<C> {
             app: Box::leak(Box::new(app)),
             source: PhantomData,
         })
+    }
+
+    /// Has the access log take the class's form, unless the operator chose one.
+    fn form_access_log(&self, context: &mut WorkerContext) {
+        let format = self.class.root.access_log_format();
+        let chosen = self.settings.origin("access_log_format") != Some(&Origin::Default);
+        let Some(access) = context.access_log.as_mut().filter(|_| !chosen && !format.is_empty())
+        else {
+            return;
+        };
+        match AccessFormat::compile(&format) {
+            Ok(format) => access.set_format(format),
+            Err(error) => tracing::warn!("the class's form of access lines is not used: {error}"),
+        }
     }
 
     /// Everything from the fork until the worker can serve.

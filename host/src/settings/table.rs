@@ -354,9 +354,11 @@ settings! {
         accesslog: Option<LogTarget> { kind: Kind::Output, long: Some("access-logfile") }
         /// The form of an access line.
         ///
-        /// `%(h)s` address, `%(l)s` always -, `%(u)s` user, `%(t)s` time, `%(r)s` request line, `%(m)s`
-        /// method, `%(U)s` path, `%(q)s` query, `%(H)s` protocol, `%(s)s` status, `%(B)s` length, `%(b)s`
-        /// length or -, `%(f)s` referrer, `%(a)s` user agent, `%(T)s` seconds, `%(M)s` milliseconds, `%(D)s`
+        /// Unset, it is that of the worker class where that has one of its own, as pywsgi has.
+        ///
+        /// `%(h)s` address, `%(l)s` always -, `%(u)s` user, `%(t)s` time, `%(I)s` time as year-month-day
+        /// hour:minute:second, `%(r)s` request line, `%(m)s` method, `%(U)s` path, `%(q)s` query,
+        /// `%(H)s` protocol, `%(s)s` status, `%(B)s` length, `%(b)s` length or -, `%(f)s` referrer, `%(a)s` user agent, `%(T)s` seconds, `%(M)s` milliseconds, `%(D)s`
         /// microseconds, `%(L)s` seconds with a fraction, `%(p)s` process, `%({name}i)s` request field,
         /// `%({name}o)s` answer field, `%({name}e)s` environment variable of the request.
         access_log_format: AccessFormat {
