@@ -93,7 +93,7 @@ impl Turn {
         let look = |head: &Head<'_>, headers: &[Header<'_>]| {
             let said = if trusted_peer { kit.config.schemes.decide(headers)? } else { None };
             let scheme = said.unwrap_or(if secure { "https" } else { "http" });
-            check_scheme(head.absolute_scheme, scheme)?;
+            check_scheme(head.absolute_scheme, scheme, trusted_peer)?;
             let decision = Decision { scheme, trusted_peer, received_ns, id: kit.count_request() };
             Ok((decision, Seen::new(policy, head)))
         };

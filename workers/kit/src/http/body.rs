@@ -80,3 +80,106 @@ impl BodyDecoder {
         Err(Reject::bad("the connection ended inside the request's body"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(decoder: &mut BodyDecoder, mut input: &[u8]) -> Result<Vec<u8>, u16> {
+        let mut data = Vec::new();
+        while !input.is_empty() && !decoder.is_done() {
+            let decoded = decoder.decode(input).map_err(|reject| reject.status)?;
+            data.extend_from_slice(&input[decoded.data]);
+            input = &input[decoded.consumed..];
+        }
+        Ok(data)
+    }
+
+    fn chunked(policy: &Policy) -> BodyDecoder {
+        BodyDecoder::new(Framing::Chunked, policy)
+    }
+
+    #[test]
+    fn nothing_is_taken_beyond_the_end() {
+        let policy = Policy::default();
+        let mut fixed = BodyDecoder::new(Framing::Length(3), &policy);
+        assert_eq!(fixed.decode(b"abcdef"), Ok(Decoded { consumed: 3, data: 0..3, done: true }));
+        assert_eq!(fixed.decode(b"def"), Ok(Decoded { consumed: 0, data: 0..0, done: true }));
+        let mut none = BodyDecoder::new(Framing::None, &policy);
+        assert!(none.is_done() && none.eof().is_ok());
+        assert_eq!(none.decode(b"GET"), Ok(Decoded { consumed: 0, data: 0..0, done: true }));
+        let mut chunked = chunked(&policy);
+        assert_eq!(chunked.decode(b"0\r\n\r\nGET").unwrap().consumed, 5);
+        assert_eq!(chunked.decode(b"GET"), Ok(Decoded { consumed: 0, data: 0..0, done: true }));
+    }
+
+    #[test]
+    fn the_end_of_input_is_right_after_the_body_only() {
+        let mut decoder = BodyDecoder::new(Framing::Length(3), &Policy::default());
+        assert_eq!(decoder.remaining_hint(), Some(3));
+        decoder.decode(b"ab").unwrap();
+        assert_eq!(decoder.remaining_hint(), Some(1));
+        assert_eq!(decoder.eof().map_err(|reject| reject.status), Err(400));
+        decoder.decode(b"c").unwrap();
+        assert_eq!((decoder.remaining_hint(), decoder.eof()), (Some(0), Ok(())));
+    }
+
+    #[test]
+    fn a_malformed_body_stays_malformed() {
+        let mut decoder = chunked(&Policy::default());
+        assert!(decoder.decode(b"x").is_err());
+        assert!(decoder.decode(b"0\r\n\r\n").is_err());
+        assert!(!decoder.is_done() && decoder.eof().is_err());
+    }
+
+    #[test]
+    fn the_sum_of_chunks_is_limited() {
+        let policy = Policy { limit_request_body: 10, ..Policy::default() };
+        assert_eq!(
+            read(&mut chunked(&policy), b"5\r\nhello\r\n5\r\nworld\r\n0\r\n\r\n"),
+            Ok(b"helloworld".to_vec())
+        );
+        assert_eq!(read(&mut chunked(&policy), b"5\r\nhello\r\n6\r\n"), Err(413));
+        assert_eq!(read(&mut chunked(&policy), b"b\r\n"), Err(413));
+    }
+
+    #[test]
+    fn a_size_line_is_limited() {
+        let line = |len: usize| format!("5;{}\r\nhello\r\n", "x".repeat(len - 4));
+        assert_eq!(
+            read(&mut chunked(&Policy::default()), line(8190).as_bytes()),
+            Ok(b"hello".to_vec())
+        );
+        assert_eq!(read(&mut chunked(&Policy::default()), line(8191).as_bytes()), Err(400));
+        let endless = vec![b'0'; 64 * 1024];
+        assert_eq!(read(&mut chunked(&Policy::default()), &endless), Err(400));
+    }
+
+    /// CVE-2023-39326 and its like: extensions that cost more than the body.
+    #[test]
+    fn extensions_may_not_outgrow_the_data() {
+        let chunk = format!("1;{}\r\nx\r\n", "y".repeat(1000));
+        let small = chunk.repeat(1000);
+        assert_eq!(read(&mut chunked(&Policy::default()), small.as_bytes()), Err(400));
+        // A signature of 85 octets with each chunk of 64 KiB is in use and fine.
+        let signed =
+            format!("10000;chunk-signature={}\r\n{}\r\n", "0".repeat(64), "x".repeat(65536));
+        let body = [signed.repeat(500), "0\r\n\r\n".to_owned()].concat();
+        assert_eq!(
+            read(&mut chunked(&Policy::default()), body.as_bytes()).map(|data| data.len()),
+            Ok(500 * 65536)
+        );
+    }
+
+    #[test]
+    fn trailers_are_limited() {
+        let trailers = |count: usize| format!("0\r\n{}\r\n", "X: y\r\n".repeat(count));
+        assert_eq!(
+            read(&mut chunked(&Policy::default()), trailers(100).as_bytes()),
+            Ok(Vec::new())
+        );
+        assert_eq!(read(&mut chunked(&Policy::default()), trailers(101).as_bytes()), Err(431));
+        let long = format!("0\r\nX: {}\r\n\r\n", "y".repeat(8190));
+        assert_eq!(read(&mut chunked(&Policy::default()), long.as_bytes()), Err(431));
+    }
+}

@@ -19,88 +19,103 @@ pub(super) struct Facts<'b> {
     transfer_encoding: Option<&'b [u8]>,
     content_type: Option<&'b [u8]>,
     connection: ConnectionOptions,
+    /// Whether one of the fields above that there may be once only is there twice.
+    twice: bool,
     upgrade: bool,
     expect_continue: bool,
     expect_other: bool,
+}
+
+/// What the fields of a head say of its message.
+pub(super) struct Message<'b> {
+    /// The Host field.
+    pub(super) host: &'b str,
+    pub(super) framing: Framing,
+    pub(super) connection: ConnectionOptions,
+    pub(super) expect_continue: bool,
 }
 
 impl<'b> Facts<'b> {
     /// Takes the fields of the head that is at `head` in `buf`, and puts those into `headers` that the application
     /// gets. Checks what httparse does not: limits, and that lines end with CRLF.
     pub(super) fn collect(
+        &mut self,
         buf: &'b [u8],
         head: Range<usize>,
         fields: &[httparse::Header<'b>],
         policy: &Policy,
         headers: &mut Vec<Header<'b>>,
-    ) -> Result<Self, Reject> {
+    ) -> Result<(), Reject> {
         let fields_end = head.end - 2;
         let fields_begin = fields.first().map_or(fields_end, |field| offset(buf, field.name));
         // LF alone ends a line too for httparse: the octet before the LF of each line must be a CR.
         let follows_crlf = |line: usize| buf[line - 2] == b'\r';
         if fields_begin - head.start > policy.line_max() + 2
             || fields.len() > policy.limit_request_fields
-            || head.len() > policy.field_max() && !are_short(buf, fields, fields_end, policy)
-            || head.end > policy.head_max()
-            || !fields.iter().all(|field| follows_crlf(offset(buf, field.name)))
+            || head.len() > policy.field_max() && !is_within_limits(buf, head.end, fields, policy)
             || !follows_crlf(fields_end)
             || !follows_crlf(head.end)
         {
             return Err(Reject::bad("the head is beyond a limit, or a line ends with LF alone"));
+        }
+        let mut sift = false;
+        let mut differ = 0;
+        for field in fields {
+            let name = field.name.as_bytes();
+            differ |= buf[offset(buf, field.name) - 2] ^ b'\r';
+            sift |= has_underscore(name);
+            if may_be_known(name) {
+                sift |= self.take(name, field.value);
+            }
+        }
+        if differ != 0 {
+            return Err(Reject::bad("a line ends with LF alone"));
         }
         headers.clear();
         headers.extend(fields.iter().map(|field| Header {
             name: RStr::from_str(field.name),
             value: RSlice::from_slice(field.value),
         }));
-        let mut facts = Self::default();
-        let mut sift = false;
-        for field in fields {
-            let name = field.name.as_bytes();
-            if may_be_known(name) {
-                sift |= facts.take(name, field.value)?;
-            }
-            sift |= has_underscore(name);
-        }
         if sift {
             leave_out(headers, policy)?;
         }
-        Ok(facts)
+        Ok(())
     }
 
     /// Takes a field of the server's own concern; answers whether it is one that the application does not get.
-    #[inline(never)]
-    fn take(&mut self, name: &[u8], value: &'b [u8]) -> Result<bool, Reject> {
-        let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
-        match name.len() {
-            4 if is(b"host") => once(&mut self.host, value, "Host")?,
-            5 if is(b"proxy") => return Ok(true),
-            6 if is(b"expect") => self.take_expect(value),
-            7 if is(b"upgrade") => self.upgrade = true,
-            10 if is(b"connection") => self.take_connection(value),
-            12 if is(b"content-type") => once(&mut self.content_type, value, "Content-Type")?,
-            14 if is(b"content-length") => once(&mut self.content_length, value, "Content-Length")?,
-            17 if is(b"transfer-encoding") => {
-                once(&mut self.transfer_encoding, value, "Transfer-Encoding")?;
+    fn take(&mut self, name: &[u8], value: &'b [u8]) -> bool {
+        // Most clients write names as the RFCs do.
+        let is = |known: &[u8]| name == known || name.eq_ignore_ascii_case(known);
+        let place = match name.len() {
+            4 if is(b"Host") => &mut self.host,
+            12 if is(b"Content-Type") => &mut self.content_type,
+            14 if is(b"Content-Length") => &mut self.content_length,
+            17 if is(b"Transfer-Encoding") => &mut self.transfer_encoding,
+            5 if is(b"Proxy") => return true,
+            6 if is(b"Expect") => return self.take_expect(value),
+            7 if is(b"Upgrade") => {
+                self.upgrade = true;
+                return false;
             }
-            _ => {}
-        }
-        Ok(false)
+            10 if is(b"Connection") => return self.take_connection(value),
+            _ => return false,
+        };
+        self.twice |= place.replace(value).is_some();
+        false
     }
 
-    fn take_expect(&mut self, value: &[u8]) {
-        if value.eq_ignore_ascii_case(b"100-continue") {
-            self.expect_continue = true;
-        } else {
-            self.expect_other = true;
-        }
+    fn take_expect(&mut self, value: &[u8]) -> bool {
+        let known = value.eq_ignore_ascii_case(b"100-continue");
+        self.expect_continue |= known;
+        self.expect_other |= !known;
+        false
     }
 
     /// The options of one Connection line. One that is no token could be a `close` that somebody else understands.
-    fn take_connection(&mut self, value: &[u8]) {
+    fn take_connection(&mut self, value: &[u8]) -> bool {
         if value == b"keep-alive" {
             self.connection.keep_alive = true;
-            return;
+            return false;
         }
         for option in value.split(|octet| *octet == b',').map(trim) {
             if option.eq_ignore_ascii_case(b"close") {
@@ -113,10 +128,28 @@ impl<'b> Facts<'b> {
                 self.connection.close = true;
             }
         }
+        false
+    }
+
+    /// What the fields say of the message together.
+    #[inline]
+    pub(super) fn message(&self, version: Version, policy: &Policy) -> Result<Message<'b>, Reject> {
+        if self.twice {
+            return Err(Reject::bad(
+                "Host, Content-Type, Content-Length or Transfer-Encoding is there twice",
+            ));
+        }
+        let framing = self.framing(version, policy)?;
+        Ok(Message {
+            host: self.host(version)?,
+            framing,
+            connection: self.connection(version),
+            expect_continue: self.expect_continue(version)? && framing != Framing::None,
+        })
     }
 
     /// The Host field; it must be there in HTTP/1.1, and valid wherever it is (RFC 9112 3.2).
-    pub(super) fn host(&self, version: Version) -> Result<&'b str, Reject> {
+    fn host(&self, version: Version) -> Result<&'b str, Reject> {
         match self.host {
             Some(host) => check_authority(host),
             None if version >= Version::HTTP_11 => Err(Reject::bad("Host is missing")),
@@ -125,7 +158,7 @@ impl<'b> Facts<'b> {
     }
 
     /// Where the body is (RFC 9112 6.1, 6.3).
-    pub(super) fn framing(&self, version: Version, policy: &Policy) -> Result<Framing, Reject> {
+    fn framing(&self, version: Version, policy: &Policy) -> Result<Framing, Reject> {
         match (self.transfer_encoding, self.content_length) {
             (None, None) => Ok(Framing::None),
             (Some(_), Some(_)) => Err(Reject::bad("both Transfer-Encoding and Content-Length")),
@@ -150,13 +183,13 @@ impl<'b> Facts<'b> {
     }
 
     /// What Connection asks for. An HTTP/1.0 client cannot ask for an upgrade (RFC 9110 7.8).
-    pub(super) fn connection(&self, version: Version) -> ConnectionOptions {
+    fn connection(&self, version: Version) -> ConnectionOptions {
         let upgrade = self.connection.upgrade && self.upgrade && version >= Version::HTTP_11;
         ConnectionOptions { upgrade, ..self.connection }
     }
 
     /// Whether the client waits for a 100; an HTTP/1.0 client cannot (RFC 9110 10.1.1).
-    pub(super) fn expect_continue(&self, version: Version) -> Result<bool, Reject> {
+    fn expect_continue(&self, version: Version) -> Result<bool, Reject> {
         if self.expect_other {
             return Err(Reject::new(417, "an expectation other than 100-continue"));
         }
@@ -164,12 +197,19 @@ impl<'b> Facts<'b> {
     }
 }
 
-/// Whether each field is within its limit, with its line end.
+/// Whether each field is within its limit, with its line end, and so is the head: asked only where the head is longer
+/// than one field may be.
 #[cold]
-fn are_short(buf: &[u8], fields: &[httparse::Header<'_>], end: usize, policy: &Policy) -> bool {
+fn is_within_limits(
+    buf: &[u8],
+    end: usize,
+    fields: &[httparse::Header<'_>],
+    policy: &Policy,
+) -> bool {
     let begins = fields.iter().map(|field| offset(buf, field.name));
-    let ends = begins.clone().skip(1).chain([end]);
-    begins.zip(ends).all(|(begin, end)| end - begin <= policy.field_max())
+    let ends = begins.clone().skip(1).chain([end - 2]);
+    let mut lengths = begins.zip(ends).map(|(begin, end)| end - begin);
+    end <= policy.head_max() && lengths.all(|len| len <= policy.field_max())
 }
 
 /// Whether a name has the length and the first letter of one that [`Facts::take`] knows: most have not.
@@ -197,20 +237,6 @@ fn leave_out(headers: &mut Vec<Header<'_>>, policy: &Policy) -> Result<(), Rejec
                 );
             }
         }
-    }
-    Ok(())
-}
-
-/// Takes the value of a field that there may be once.
-fn once<'b>(
-    place: &mut Option<&'b [u8]>,
-    value: &'b [u8],
-    name: &'static str,
-) -> Result<(), Reject> {
-    if place.replace(value).is_some() {
-        return Err(
-            Reject::bad("a field that there may be once only came twice").with(name.as_bytes())
-        );
     }
     Ok(())
 }

@@ -71,9 +71,13 @@ impl SchemeRules {
 }
 
 /// Checks the scheme of an absolute target against the one that the request really has: who asks for an `https`
-/// resource must have come that way (RFC 9110 7.4).
-pub fn check_scheme(absolute: Option<&str>, actual: &str) -> Result<(), Reject> {
-    if absolute == Some("https") && actual != "https" {
+/// resource must have come that way, unless a trusted gateway asks (RFC 9110 7.4).
+pub fn check_scheme(
+    absolute: Option<&str>,
+    actual: &str,
+    trusted_peer: bool,
+) -> Result<(), Reject> {
+    if absolute == Some("https") && actual != "https" && !trusted_peer {
         return Err(Reject::new(421, "an https target over a connection that is not secure"));
     }
     Ok(())
@@ -101,5 +105,111 @@ fn is_within(peer: IpAddr, network: IpAddr, bits: u8) -> bool {
             differ.leading_zeros() >= u32::from(bits)
         }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trusts(peers: &TrustedPeers, peer: &str) -> bool {
+        peers.contains(Some(peer.parse().unwrap()))
+    }
+
+    #[test]
+    fn peers_are_trusted_by_address_and_network() {
+        let peers =
+            TrustedPeers::parse(&["127.0.0.1", " ::1", "10.0.0.0/8", "fd00::/8", "192.0.2.128/25"])
+                .unwrap();
+        for peer in [
+            "127.0.0.1",
+            "::1",
+            "10.255.0.1",
+            "fdff::1",
+            "192.0.2.129",
+            "::ffff:127.0.0.1",
+            "::ffff:10.1.1.1",
+        ] {
+            assert!(trusts(&peers, peer), "{peer}");
+        }
+        for peer in [
+            "127.0.0.2",
+            "::2",
+            "11.0.0.1",
+            "fe00::1",
+            "192.0.2.127",
+            "::ffff:11.0.0.1",
+            "::10.0.0.1",
+        ] {
+            assert!(!trusts(&peers, peer), "{peer}");
+        }
+    }
+
+    #[test]
+    fn everybody_nobody_and_unix_peers() {
+        let all = TrustedPeers::parse(&["*"]).unwrap();
+        let zero = TrustedPeers::parse(&["0.0.0.0/0"]).unwrap();
+        let none = TrustedPeers::default();
+        assert!(trusts(&all, "1.2.3.4") && trusts(&all, "::1"));
+        assert!(trusts(&zero, "1.2.3.4") && !trusts(&zero, "::1"));
+        assert!(!trusts(&none, "127.0.0.1") && none.contains(None));
+    }
+
+    #[test]
+    fn what_is_no_network_is_named() {
+        for text in [
+            "",
+            "localhost",
+            "10.0.0.0/33",
+            "10.0.0.0/-1",
+            "fd00::/129",
+            "10.0.0.0/",
+            "1.2.3",
+            "10.0.0.0/8/8",
+        ] {
+            assert_eq!(TrustedPeers::parse(&[text]), Err(PeerError(text.to_owned())));
+        }
+    }
+
+    #[test]
+    fn the_scheme_is_what_the_fields_agree_upon() {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let rules = SchemeRules::new(vec![
+            pair("X-FORWARDED-PROTO", "https"),
+            pair("X-FORWARDED-SSL", "on"),
+        ]);
+        let decide = |fields: &[(&str, &str)]| {
+            let headers: Vec<_> =
+                fields.iter().map(|(name, value)| Header::new(name, *value)).collect();
+            rules.decide(&headers).map_err(|reject| reject.status)
+        };
+        assert_eq!(decide(&[("Host", "a")]), Ok(None));
+        assert_eq!(decide(&[("x-forwarded-proto", "https")]), Ok(Some("https")));
+        assert_eq!(decide(&[("X-Forwarded-Proto", "HTTPS")]), Ok(Some("http")));
+        assert_eq!(
+            decide(&[("X-Forwarded-Proto", "https"), ("X-Forwarded-Ssl", "on")]),
+            Ok(Some("https"))
+        );
+        assert_eq!(decide(&[("X-Forwarded-Proto", "https"), ("X-Forwarded-Ssl", "off")]), Err(400));
+        assert_eq!(
+            decide(&[("X-Forwarded-Proto", "https"), ("X-Forwarded-Proto", "http")]),
+            Err(400)
+        );
+    }
+
+    #[test]
+    fn an_https_target_has_to_come_over_https() {
+        assert_eq!(
+            check_scheme(Some("https"), "http", false).map_err(|reject| reject.status),
+            Err(421)
+        );
+        for (absolute, actual, trusted) in [
+            (Some("https"), "http", true),
+            (Some("https"), "https", false),
+            (Some("http"), "https", false),
+            (None, "http", false),
+        ] {
+            assert_eq!(check_scheme(absolute, actual, trusted), Ok(()));
+        }
     }
 }

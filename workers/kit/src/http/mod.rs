@@ -45,6 +45,7 @@ mod fields;
 mod head;
 mod manners;
 mod policy;
+mod reason;
 mod reject;
 mod request_line;
 mod scan;

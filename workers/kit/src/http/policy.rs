@@ -22,7 +22,7 @@ pub struct Policy {
     pub limit_request_line: usize,
     /// The most fields of a head.
     pub limit_request_fields: usize,
-    /// The longest field in octets, with its line end as gunicorn counts; 0: [`LINE_MAX`].
+    /// The longest field in octets, with its line end as gunicorn counts; 0: the default, as in gunicorn.
     pub limit_request_field_size: usize,
     /// The longest body in octets; 0: none.
     pub limit_request_body: u64,
@@ -46,7 +46,7 @@ impl Default for Policy {
         Self {
             limit_request_line: 8190,
             limit_request_fields: 100,
-            limit_request_field_size: 8190,
+            limit_request_field_size: FIELD_SIZE,
             limit_request_body: 0,
             header_map: HeaderMap::Drop,
             forwarder_headers: vec!["SCRIPT_NAME".to_owned(), "PATH_INFO".to_owned()],
@@ -84,7 +84,7 @@ impl Policy {
 
     /// The longest field, with its line end.
     pub(super) fn field_max(&self) -> usize {
-        if self.limit_request_field_size == 0 { LINE_MAX } else { self.limit_request_field_size }
+        if self.limit_request_field_size == 0 { FIELD_SIZE } else { self.limit_request_field_size }
     }
 
     /// Whether a name with an underscore is on the list of those that are passed on.
@@ -95,9 +95,11 @@ impl Policy {
     }
 }
 
-/// The longest line where the settings set no limit of their own.
+/// The longest request line where the setting sets no limit.
 pub const LINE_MAX: usize = 1 << 20;
 /// The longest head whatever the settings say: a connection buffers it whole.
 pub const HEAD_MAX: usize = 8 << 20;
+/// The default of `limit_request_field_size`.
+const FIELD_SIZE: usize = 8190;
 /// How many empty lines before a request line are skipped (RFC 9112 2.2 asks for at least one).
 pub(super) const LEADING_LINES_MAX: usize = 1;

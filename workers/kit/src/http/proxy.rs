@@ -170,3 +170,124 @@ const V2_BEGIN: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 const V1_MAX: usize = 107;
 /// The longest binary form behind its first 16 octets: addresses and a generous share of further facts.
 const V2_REST_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(octets: &[u8]) -> Result<Option<(usize, ProxyHeader)>, u16> {
+        parse_proxy(octets, ProxyProtocol::Auto, true).map_err(|reject| reject.status)
+    }
+
+    fn proxied(source: &str, destination: &str) -> ProxyHeader {
+        let address = |text: &str| text.parse().unwrap();
+        ProxyHeader::Proxied { source: address(source), destination: address(destination) }
+    }
+
+    fn v2(version_command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
+        let len = u16::try_from(rest.len()).unwrap().to_be_bytes();
+        [V2_BEGIN, &[version_command, family], &len, rest].concat()
+    }
+
+    #[test]
+    fn the_text_form() {
+        let tcp4 = b"PROXY TCP4 192.0.2.1 198.51.100.7 40000 443\r\nGET / HTTP/1.1\r\n";
+        assert_eq!(parse(tcp4), Ok(Some((45, proxied("192.0.2.1:40000", "198.51.100.7:443")))));
+        let tcp6 = b"PROXY TCP6 2001:db8::1 ::1 0 65535\r\n";
+        assert_eq!(parse(tcp6), Ok(Some((36, proxied("[2001:db8::1]:0", "[::1]:65535")))));
+        for unknown in [&b"PROXY UNKNOWN\r\n"[..], b"PROXY UNKNOWN whatever it says\r\n"] {
+            assert_eq!(parse(unknown), Ok(Some((unknown.len(), ProxyHeader::Local))));
+        }
+    }
+
+    #[test]
+    fn a_malformed_text_form_is_refused() {
+        for line in [
+            "PROXY TCP4 192.0.2.1 198.51.100.7 40000\r\n",
+            "PROXY TCP4 192.0.2.1 198.51.100.7 40000 443 1\r\n",
+            "PROXY  TCP4 192.0.2.1 198.51.100.7 40000 443\r\n",
+            "PROXY TCP4 192.0.2.1 198.51.100.7 40000 443 \r\n",
+            "PROXY TCP4 192.0.2.1 198.51.100.7 40000 443\n",
+            "PROXY TCP4 2001:db8::1 ::1 40000 443\r\n",
+            "PROXY TCP6 192.0.2.1 198.51.100.7 40000 443\r\n",
+            "PROXY UDP4 192.0.2.1 198.51.100.7 40000 443\r\n",
+            "PROXY tcp4 192.0.2.1 198.51.100.7 40000 443\r\n",
+            "PROXY TCP4 192.0.2.256 198.51.100.7 40000 443\r\n",
+            "PROXY TCP4 192.0.2.01 198.51.100.7 40000 443\r\n",
+            "PROXY TCP4 192.0.2.1 198.51.100.7 65536 443\r\n",
+            "PROXY TCP4 192.0.2.1 198.51.100.7 +40000 443\r\n",
+            "PROXY TCP4 192.0.2.1 198.51.100.7 040000 443\r\n",
+            "PROXY TCP4 192.0.2.1 198.51.100.7 -1 443\r\n",
+            "PROXY TCP4 192.0.2.1 198.51.100.7 4000a 443\r\n",
+            "PROXY \r\n",
+            "PROXY \u{e9}\r\n",
+        ] {
+            assert_eq!(parse(line.as_bytes()), Err(400), "{line:?}");
+        }
+        assert_eq!(parse(&[b"PROXY ", &[b'x'; 101][..]].concat()), Err(400), "without an end");
+        assert_eq!(parse(&[b"PROXY ", &[b'x'; 100][..]].concat()), Ok(None));
+    }
+
+    #[test]
+    fn the_binary_form() {
+        let ipv4 = [192, 0, 2, 1, 198, 51, 100, 7, 0x9c, 0x40, 0x01, 0xbb];
+        let header = proxied("192.0.2.1:40000", "198.51.100.7:443");
+        assert_eq!(parse(&v2(0x21, 0x11, &ipv4)), Ok(Some((28, header))));
+        let with_more = [&ipv4[..], &[0x04, 0, 1, 0]].concat();
+        assert_eq!(parse(&v2(0x21, 0x11, &with_more)), Ok(Some((32, header))));
+        let mut ipv6 = [0; 36];
+        (ipv6[15], ipv6[31], ipv6[33], ipv6[34]) = (1, 2, 80, 1);
+        let header = proxied("[::1]:80", "[::2]:256");
+        assert_eq!(parse(&v2(0x21, 0x21, &ipv6)), Ok(Some((52, header))));
+        for local in [
+            v2(0x20, 0, b""),
+            v2(0x20, 0x11, &ipv4),
+            v2(0x21, 0, b"xyz"),
+            v2(0x21, 0x31, &[b'/'; 216]),
+        ] {
+            assert_eq!(parse(&local), Ok(Some((local.len(), ProxyHeader::Local))));
+        }
+    }
+
+    #[test]
+    fn a_malformed_binary_form_is_refused() {
+        for header in [
+            v2(0x11, 0x11, &[0; 12]),
+            v2(0x31, 0x11, &[0; 12]),
+            v2(0x22, 0x11, &[0; 12]),
+            v2(0x21, 0x11, &[0; 11]),
+            v2(0x21, 0x21, &[0; 35]),
+            v2(0x21, 0x31, &[0; 215]),
+            v2(0x21, 0x12, &[0; 12]),
+            v2(0x21, 0x41, &[0; 12]),
+            v2(0x21, 0x11, &[0; V2_REST_MAX + 1]),
+        ] {
+            assert_eq!(parse(&header), Err(400), "{}", header[..16].escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_part_is_waited_for_and_nothing_else() {
+        for header in [b"PROXY TCP4 1.2.3.4 5.6.7.8 9 10\r\n".to_vec(), v2(0x21, 0x11, &[1; 12])] {
+            for len in 0..header.len() {
+                assert_eq!(parse(&header[..len]), Ok(None), "{len}");
+            }
+        }
+        for other in ["PROPFIND / HTTP/1.1", "GET", "\r\nGET", "\r\n\r\nG", "proxy "] {
+            assert_eq!(parse(other.as_bytes()), Ok(Some((0, ProxyHeader::Absent))), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_the_setting_names_is_understood_and_only_from_peers_that_may() {
+        let (text, binary) = (b"PROXY UNKNOWN\r\n".to_vec(), v2(0x20, 0, b""));
+        let absent = Ok(Some((0, ProxyHeader::Absent)));
+        assert_eq!(parse_proxy(&binary, ProxyProtocol::V1, true), absent);
+        assert_eq!(parse_proxy(&text, ProxyProtocol::V2, true), absent);
+        assert_eq!(parse_proxy(&text, ProxyProtocol::Off, false), absent);
+        for header in [text, binary] {
+            let refused = parse_proxy(&header, ProxyProtocol::Auto, false);
+            assert_eq!(refused.map_err(|reject| reject.status), Err(403));
+        }
+    }
+}

@@ -65,3 +65,57 @@ pub fn error_answer(ctx: &ResponseContext<'_>, status: u16, detail: Option<&str>
 const SHOWN_MAX: usize = 80;
 /// What Allow says where the server itself refuses a method: the methods of RFC 9110 9 and RFC 5789.
 const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATE: &[u8; 29] = b"Sun, 06 Nov 1994 08:49:37 GMT";
+
+    fn answer(head_method: bool, status: u16, detail: Option<&str>) -> (String, String) {
+        let ctx = ResponseContext { head_method, ..ResponseContext::refusal(None, DATE) };
+        let text = String::from_utf8(error_answer(&ctx, status, detail)).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        (head.to_owned(), body.to_owned())
+    }
+
+    #[test]
+    fn an_error_is_answered_with_a_small_page_and_closes() {
+        let (head, body) = answer(false, 400, None);
+        assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{head}");
+        assert!(head.contains("\r\nConnection: close\r\n"), "{head}");
+        assert!(head.contains(&format!("\r\nContent-Length: {}", body.len())), "{head}");
+        assert!(body.contains("<h1>Bad Request</h1>") && body.len() < 200, "{body}");
+    }
+
+    #[test]
+    fn a_head_request_gets_the_same_head_and_no_page() {
+        let (head, body) = answer(true, 404, None);
+        assert_eq!((head, body.as_str()), (answer(false, 404, None).0, ""));
+    }
+
+    #[test]
+    fn a_detail_is_shown_as_text() {
+        let (_, body) = answer(false, 500, Some("<script>&\0"));
+        assert!(body.contains("&lt;script&gt;&amp;"), "{body}");
+    }
+
+    #[test]
+    fn a_status_that_is_no_error_becomes_one() {
+        for status in [0, 200, 399, 600] {
+            assert!(answer(false, status, None).0.starts_with("HTTP/1.1 500 "), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_method_that_is_not_allowed_is_told_which_are() {
+        assert!(answer(false, 405, None).0.contains("\r\nAllow: GET, HEAD, POST"));
+    }
+
+    #[test]
+    fn a_reason_shows_what_caused_it_escaped_and_cut() {
+        let reject = Reject::bad("bad").with(&[b'\n'; 1000]);
+        assert!(reject.reason.starts_with("bad: \"\\n\\n"), "{}", reject.reason);
+        assert!(reject.reason.chars().count() < 200, "{}", reject.reason);
+    }
+}

@@ -19,10 +19,12 @@ impl<'b> RequestLine<'b> {
     #[inline]
     pub(super) fn of(request: &httparse::Request<'_, 'b>, policy: &Policy) -> Option<Self> {
         let method = request.method?;
-        let target = request.path?.as_bytes();
+        let target = request.path?;
         let version = if request.version? == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
-        let valid = is_visible(target)
+        // httparse takes UTF-8 too, but no space and no control character.
+        let valid = target.is_ascii()
             && (is_conventional(method) || policy.permit_unconventional_http_method);
+        let target = target.as_bytes();
         valid.then_some(Self { method, target, version })
     }
 

@@ -37,7 +37,7 @@ impl<'b> Target<'b> {
 /// Checks `uri-host [":" port]`: what a Host field or an authority without user information may be.
 pub(super) fn check_authority(authority: &[u8]) -> Result<&str, Reject> {
     // Most are plain names, without a port.
-    if authority.iter().all(|octet| is_host_char(*octet)) {
+    if authority.iter().fold(true, |all, octet| all & is_host_char(*octet)) {
         return Ok(std::str::from_utf8(authority).unwrap_or_default());
     }
     let malformed = || Reject::bad("the authority is not `host` or `host:port`").with(authority);

@@ -20,26 +20,23 @@ pub(super) const fn is_host_char(octet: u8) -> bool {
     CLASSES[octet as usize] & HOST != 0
 }
 
-/// Whether there is an underscore in it; eight octets at a time, for it is asked of every field.
+/// Whether there is an underscore in a field's name; eight octets at a time, for it is asked of every field.
+#[inline]
 pub(super) fn has_underscore(name: &[u8]) -> bool {
-    let both = match name.len() {
-        0..4 => return name.contains(&b'_'),
-        4..8 => name.first_chunk::<4>().zip(name.last_chunk::<4>()).map(|(first, last)| {
-            [u32::from_le_bytes(*first).into(), u32::from_le_bytes(*last).into()]
-        }),
-        _ => name
-            .first_chunk::<8>()
-            .zip(name.last_chunk::<8>())
-            .map(|(first, last)| [u64::from_le_bytes(*first), u64::from_le_bytes(*last)]),
+    let [first, last] = match (name.first_chunk::<8>(), name.last_chunk::<8>()) {
+        (Some(first), Some(last)) => [u64::from_le_bytes(*first), u64::from_le_bytes(*last)],
+        _ => match (name.first_chunk::<4>(), name.last_chunk::<4>()) {
+            (Some(first), Some(last)) => {
+                [u32::from_le_bytes(*first).into(), u32::from_le_bytes(*last).into()]
+            }
+            _ => return name.contains(&b'_'),
+        },
     };
-    // A zero octet where there was an underscore, and then the usual way to find one.
-    let has = |word: u64| {
-        let word = word ^ UNDERSCORES;
-        word.wrapping_sub(ONES) & !word & (ONES << 7) != 0
-    };
-    let [first, last] = both.unwrap_or_default();
-    let middle = || name.as_chunks::<8>().0.iter().any(|word| has(u64::from_le_bytes(*word)));
-    has(first) | has(last) || (name.len() > 16 && middle())
+    // Of all characters of tokens only the underscore has its five lower bits set: one more makes a sixth of them.
+    let carry = |word: u64| (word & (ONES * 0x1f)) + ONES;
+    let words = || name.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
+    let middle = name.len() > 16 && words().any(|word| carry(word) & (ONES * 0x20) != 0);
+    (carry(first) | carry(last)) & (ONES * 0x20) != 0 || middle
 }
 
 /// The text without the spaces and tabs around it: no other octet counts as white space (RFC 9110 5.6.3).
@@ -64,8 +61,6 @@ pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
 
 /// One in each octet.
 const ONES: u64 = u64::from_le_bytes([1; 8]);
-/// An underscore in each octet.
-const UNDERSCORES: u64 = u64::from_le_bytes([b'_'; 8]);
 const TOKEN: u8 = 1;
 const HOST: u8 = 2;
 
@@ -122,10 +117,19 @@ mod tests {
             for at in 0..len {
                 name[at] = b'_';
                 assert!(has_underscore(&name), "{len} {at}");
-                // Octets that differ from it in one bit.
-                name[at] = [b'^', b'\x7f', b'O', 0xdf][at % 4];
+                // Characters that differ from it in one bit.
+                name[at] = [b'^', b'W', b'O'][at % 3];
                 assert!(!has_underscore(&name), "{len} {at}");
                 name[at] = b'-';
+            }
+        }
+    }
+
+    #[test]
+    fn no_other_character_of_tokens_looks_like_an_underscore() {
+        for octet in (0..=255).filter(|octet| is_token_char(*octet)) {
+            for len in [1, 5, 9, 17] {
+                assert_eq!(has_underscore(&vec![octet; len]), octet == b'_', "{octet}");
             }
         }
     }
