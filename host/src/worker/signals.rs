@@ -89,6 +89,7 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, _: *mut libc::c
         libc::SIGWINCH => WINDOW,
         libc::SIGABRT => {
             remember(signal, info);
+            say_where(info);
             die_of_abort()
         }
         _ => 0,
@@ -117,6 +118,19 @@ extern "C" fn on_quick_timer(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_vo
 fn remember(signal: i32, info: *const libc::siginfo_t) {
     if let Some(slot) = SLOT.get() {
         slot.told_to_end(signal as u32, sender_of(info));
+    }
+}
+
+/// Logs what the worker is doing when the arbiter gives it up.
+///
+/// This is more than a handler may do: it allocates, and takes the locks of `std`'s backtraces. Where it
+/// interrupted their owner it hangs, and the arbiter's SIGKILL, a second later, ends that. Only for a
+/// process that the arbiter has given up; one that aborts by itself has its own reasons and tells them.
+fn say_where(info: *const libc::siginfo_t) {
+    if sender_of(info) == std::os::unix::process::parent_id() {
+        let backtrace = std::backtrace::Backtrace::force_capture().to_string();
+        let frames = worker_api::log::own_frames(&backtrace);
+        tracing::error!("no sign of life; the main thread is here:\n{frames}");
     }
 }
 
