@@ -85,12 +85,12 @@ impl BodyDecoder {
 mod tests {
     use super::*;
 
-    fn read(decoder: &mut BodyDecoder, mut input: &[u8]) -> Result<Vec<u8>, u16> {
+    fn read(body: &mut BodyDecoder, mut input: &[u8]) -> Result<Vec<u8>, u16> {
         let mut data = Vec::new();
-        while !input.is_empty() && !decoder.is_done() {
-            let decoded = decoder.decode(input).map_err(|reject| reject.status)?;
-            data.extend_from_slice(&input[decoded.data]);
-            input = &input[decoded.consumed..];
+        while !input.is_empty() && !body.is_done() {
+            let part = body.decode(input).map_err(|reject| reject.status)?;
+            data.extend_from_slice(&input[part.data]);
+            input = &input[part.consumed..];
         }
         Ok(data)
     }
