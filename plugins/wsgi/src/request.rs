@@ -114,6 +114,7 @@ impl Native for Request {
         guest::METHODS[5],
         guest::METHODS[6],
         guest::METHODS[7],
+        guest::METHODS[8],
     ];
     const ITERATES: bool = true;
 

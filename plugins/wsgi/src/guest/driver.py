@@ -5,7 +5,6 @@ one costs about twenty times a switch. Each request still finds a fresh context,
 to which somebody holds a weak reference has such locals, and is not used again.
 """
 
-import contextvars
 import traceback
 from weakref import getweakrefcount
 
@@ -14,8 +13,8 @@ import jimu
 
 #: How many greenlets are kept for the next requests.
 IDLE_MAX = 512
-#: What is put: the rest of what was put before, a part of the body, all of it.
-REST, PART, WHOLE = 0, 1, 2
+#: What is put: the rest of what was put before, a part of the body.
+REST, PART = 0, 1
 
 
 class Driver:
@@ -42,10 +41,15 @@ class Driver:
         self._loop.run(engine.descriptor(), self.turn)
 
     def turn(self):
-        """In the hub: lets the engine work, and goes on with what has become ready. False when all is over."""
+        """In the hub: lets the engine work, and goes on with what has become ready.
+
+        Answers whether it goes on at all, and whether there was something to do: another turn may find more then.
+        """
         goes_on = self._engine.turn()
+        busy = False
         numbers = self._woken()
         if numbers is not None:
+            busy = True
             waiting = self._waiting
             for number in numbers:
                 parked = waiting.get(number)
@@ -56,12 +60,13 @@ class Driver:
         request = self._next()
         idle = self._idle
         while request is not None:
+            busy = True
             if idle:
                 idle.pop().switch(request)
             else:
                 self._loop.spawn(self._serve_all, request)
             request = self._next()
-        return goes_on
+        return goes_on, busy
 
     def trace(self):
         """What each greenlet that serves a request is doing."""
@@ -91,15 +96,18 @@ class Driver:
         self._greenlets.add(me)
         try:
             while True:
-                me.gr_context = contextvars.Context()
+                me.gr_context = None
                 serve = self._serve_limited if self._limited else self._serve
                 if not serve(request):
                     return
                 del request
                 if getweakrefcount(me) != references or len(idle) >= IDLE_MAX:
                     return
-                idle.append(me)
-                request = self._loop.to_hub()
+                # Another that is ready costs no switch.
+                request = self._next()
+                if request is None:
+                    idle.append(me)
+                    request = self._loop.to_hub()
         finally:
             self._greenlets.discard(me)
             if me in idle:
@@ -121,7 +129,8 @@ class Driver:
             result = self._application(environ, start_response)
             del environ, start_response
             if type(result) is list and len(result) == 1:
-                self._put(request, result[0], WHOLE)
+                if not self._put_whole(request, result[0]):
+                    return True
                 request._finish()
             else:
                 self._send(request, result)
@@ -143,7 +152,7 @@ class Driver:
                     request._finish()
                     return
             for part in result:
-                self._put(request, part, PART)
+                self._put(request, part)
             request._finish()
         finally:
             close = getattr(result, "close", None)
@@ -153,8 +162,18 @@ class Driver:
                 except Exception:
                     jimu.report("Error in close() of what the application returned")
 
-    def _put(self, request, data, what):
-        sent = request._put(data, 0, what)
+    def _put_whole(self, request, data):
+        """Puts a body that is in one piece; false where the request has ended with it, which is the rule."""
+        sent = request._put_whole(data)
+        if sent is None:
+            return False
+        while sent < len(data):
+            self._wait(request)
+            sent = request._put(data, sent, REST)
+        return True
+
+    def _put(self, request, data):
+        sent = request._put(data, 0, PART)
         while sent < len(data):
             self._wait(request)
             sent = request._put(data, sent, REST)

@@ -34,7 +34,7 @@ def run(descriptor, turn):
     def on_readable():
         nonlocal failure
         try:
-            goes_on = turn()
+            goes_on, _ = turn()
         except BaseException as error:
             failure, goes_on = error, False
         if not goes_on:

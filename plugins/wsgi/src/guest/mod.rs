@@ -244,11 +244,12 @@ fn taken<'py>(py: Python<'py>, list: &Mutex<Vec<u64>>) -> PyResult<Object<'py>> 
 }
 
 /// The methods of a request object that the driver calls.
-pub(crate) const METHODS: [Function; 8] = [
+pub(crate) const METHODS: [Function; 9] = [
     Function { name: c"_number", entry: function!(number) },
     Function { name: c"_is_over", entry: function!(is_over) },
     Function { name: c"_begin", entry: function!(begin) },
     Function { name: c"_put", entry: function!(put) },
+    Function { name: c"_put_whole", entry: function!(put_whole) },
     Function { name: c"_put_file", entry: function!(put_file) },
     Function { name: c"_finish", entry: function!(finish_request) },
     Function { name: c"_hijack", entry: function!(hijack) },
@@ -299,7 +300,7 @@ fn begin<'py>(py: Python<'py>, me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyRe
 
 /// `_put(data, at, what)`: sends `data` from `at` on, and answers how far it came. Where that is not the end, the
 /// request is woken when it is worth while to go on. `what` is 0 for the rest of what was put before, 1 for a part of
-/// the body, 2 for all of it.
+/// the body.
 fn put<'py>(
     py: Python<'py>,
     me: &Object<'py>,
@@ -308,7 +309,7 @@ fn put<'py>(
     let [data, at, what] = arguments.take(["data", "at", "what"])?;
     let data = required(py, data, "data")?;
     let at = required(py, at, "at")?.as_number()? as usize;
-    let what = required(py, what, "what")?.as_number()?;
+    let what = if what.is_some_and(|what| what.is_true()) { What::Part } else { What::Rest };
     let request = request(me)?;
     let mut state = request.state(py)?;
     let octets = prepare_part(py, &state, &data)?;
@@ -316,22 +317,52 @@ fn put<'py>(
     py.number(sent as i64)
 }
 
+/// What is put.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    Rest,
+    Part,
+    Whole,
+}
+
+/// `_put_whole(data)`: sends a body that is in one piece, and ends the request. Answers `None`; or how far it came,
+/// where that is not the end.
+fn put_whole<'py>(
+    py: Python<'py>,
+    me: &Object<'py>,
+    arguments: &Arguments<'_, 'py>,
+) -> PyResult<Object<'py>> {
+    let [data] = arguments.take(["data"])?;
+    let data = required(py, data, "data")?;
+    let request = request(me)?;
+    let mut state = request.state(py)?;
+    let octets = prepare_part(py, &state, &data)?;
+    let sent = put_octets(&mut state, py, octets, 0, What::Whole)?;
+    if sent < octets.len() {
+        return py.number(sent as i64);
+    }
+    drop(state);
+    finish(py, request).or_else(|fault| Err(request.state(py)?.raised(py, fault)))?;
+    over(py, request, None)?;
+    Ok(py.none())
+}
+
 fn put_octets(
     state: &mut State,
     py: Python<'_>,
     octets: &[u8],
     at: usize,
-    what: i64,
+    what: What,
 ) -> PyResult<usize> {
     let number = state.number;
     let guest = guest(py)?;
     let (exchange, response) = state.open(py)?;
     let mut step = || -> Result<usize> {
-        if what != 0 {
-            if octets.is_empty() && what == 1 {
+        if what != What::Rest {
+            if octets.is_empty() && what == What::Part {
                 return Ok(0);
             }
-            response.begin_part(exchange, octets.len() as u64, what == 2)?;
+            response.begin_part(exchange, octets.len() as u64, what == What::Whole)?;
         }
         if response.omits_body() {
             return Ok(octets.len());
@@ -433,12 +464,19 @@ fn end<'py>(
         "RequestTimeout" => Failure::new(FailureKind::TIMEOUT, "the deadline passed"),
         _ => failed(bridge, py, request, Raised::restore(&exception).into()),
     });
-    let Some(slot) = request.state(py)?.slot.take() else { return Ok(py.none()) };
+    over(py, request, failure)?;
+    Ok(py.none())
+}
+
+/// Ends a request, and puts its objects aside.
+fn over(py: Python<'_>, request: &Request, failure: Option<Failure>) -> PyResult<()> {
+    let bridge = Bridge::get();
+    let Some(slot) = request.state(py)?.slot.take() else { return Ok(()) };
     let exchange = slot.end(py, bridge)?;
     if let (Some(mut exchange), Some(failure)) = (exchange, failure) {
         exchange.fail(failure);
     }
     // What CPython still holds of this call is one reference: the slot cannot be free before it has returned.
     bridge.put_aside(py, slot);
-    Ok(py.none())
+    Ok(())
 }

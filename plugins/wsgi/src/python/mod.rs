@@ -17,7 +17,8 @@
 //! its interpreter afterwards. The ways out were two files (or one inside the other), or a table filled by `dlsym`. The
 //! table makes one file that a user can copy about, gives an error of ours where no Python is, and lets one build
 //! use what the chosen version has although the limited API of 3.9 has not (vectorcall). `pyo3-ffi` gives the
-//! declarations and checks the table's signatures.
+//! declarations and checks the table's signatures. Measured: a library that refers to `PyBool_Type` fails to open
+//! under `RTLD_LAZY` as under `RTLD_NOW`; this one has no undefined symbol of Python's, and opens under both.
 //!
 //! # Invariants
 //!
