@@ -1,6 +1,8 @@
 //! What the server costs when nothing is asked of it, and that this does not grow.
 
 use std::{
+    fs,
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -19,6 +21,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
         behaviour!(the_arbiter_is_small).of_host(),
         behaviour!(the_arbiter_sleeps_when_idle).of_host(),
+        behaviour!(the_arbiter_makes_no_call_when_idle).of_host(),
         behaviour!(a_worker_sleeps_when_idle),
         behaviour!(a_worker_does_not_grow).heavy().within(120),
         behaviour!(a_soak_ends_where_it_began).of_class().heavy().within(180),
@@ -40,6 +43,22 @@ fn the_arbiter_sleeps_when_idle(cell: &Cell) {
     thread::sleep(Duration::from_secs(5));
     let woken = process::sleeps(server.pid()) - before;
     assert!(woken <= 6, "woken {woken} times in 5 idle seconds");
+}
+
+/// The same by strace, where it is installed and allowed: each line that it writes is a call.
+fn the_arbiter_makes_no_call_when_idle(cell: &Cell) {
+    let server = Setup::new(cell).flags("--workers 2").start();
+    server.until_ready_workers(2);
+    let calls = server.dir().join("calls");
+    let mut command = Command::new("timeout");
+    command.args(["--signal", "INT", "5", "strace", "-q", "-p", &server.pid().to_string(), "-o"]);
+    let traced = command.arg(&calls).stderr(Stdio::null()).status();
+    let text = fs::read_to_string(&calls).unwrap_or_default();
+    if traced.is_err() || text.is_empty() {
+        return eprintln!("no strace here: the look at voluntary switches has to do");
+    }
+    let count = text.lines().filter(|line| !line.starts_with("strace:")).count();
+    assert!(count <= 7, "{count} calls in 5 idle seconds:\n{text}");
 }
 
 fn a_worker_sleeps_when_idle(cell: &Cell) {
@@ -98,7 +117,7 @@ fn a_soak_ends_where_it_began(cell: &Cell) {
     (0..WARM_UP).for_each(|_| round());
     let start = measure();
     let (begun, mut kills) = (Instant::now(), WARM_UP);
-    while begun.elapsed() < Duration::from_secs(12) {
+    while begun.elapsed() < Duration::from_secs(8) {
         round();
         kills += 1;
     }

@@ -22,7 +22,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
         behaviour!(flask_answers_as_under_gunicorn).of_python().within(90),
         behaviour!(django_answers_as_under_gunicorn).of_python().within(120),
-        behaviour!(django_takes_a_big_upload).of_python().heavy().within(120),
+        behaviour!(django_takes_a_big_upload).of_python().busy().within(120),
         behaviour!(httpbin_answers_as_under_gunicorn).of_python().within(120),
     ]
 }

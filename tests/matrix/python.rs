@@ -18,7 +18,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(the_validator_finds_nothing).of_python(),
         behaviour!(applications_have_gunicorns_names).of_python(),
         behaviour!(what_cannot_be_imported_is_refused).of_python().within(90),
-        behaviour!(a_broken_file_at_reload_leaves_the_service).of_python().heavy().within(120),
+        behaviour!(a_broken_file_at_reload_leaves_the_service).of_python().busy().within(120),
         behaviour!(no_lie_is_well_formed).of_python(),
         behaviour!(nothing_is_smuggled_into_the_head).of_python(),
         behaviour!(a_failure_under_way_cuts_the_answer).of_python(),
@@ -27,7 +27,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(a_body_is_closed_once_when_its_reader_leaves).of_python(),
         behaviour!(exit_functions_run_once).of_python(),
         behaviour!(a_spinning_application_is_replaced).of_python(),
-        behaviour!(uploads_and_downloads_pass_through).of_python().heavy().within(120),
+        behaviour!(uploads_and_downloads_pass_through).of_python().busy().within(120),
     ]
 }
 

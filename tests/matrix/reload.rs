@@ -19,13 +19,15 @@ use nix::sys::signal::Signal;
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
         behaviour!(hostctl_reload_answers_when_it_is_done),
-        behaviour!(reloads_under_load_lose_nothing).heavy().within(120),
+        behaviour!(reloads_under_load_lose_nothing).busy().within(120),
         behaviour!(fifty_reloads_between_two_builds).of_class().heavy().within(240),
         behaviour!(swaps_between_classes_lose_nothing).of_host().heavy().within(240),
-        behaviour!(the_library_may_be_overwritten).of_class().heavy(),
+        behaviour!(the_library_may_be_overwritten).of_class().busy(),
         behaviour!(a_slow_start_stalls_nobody).of_class().heavy(),
         behaviour!(reloads_asked_for_together_are_merged).of_host(),
         behaviour!(new_settings_take_effect).of_host(),
+        behaviour!(shared_ports_lose_nothing).of_class().busy(),
+        behaviour!(nothing_depends_on_files_it_has_made).of_host(),
     ]
 }
 
@@ -163,6 +165,34 @@ fn new_settings_take_effect(cell: &Cell) {
     server.ctl(&["reload"]).done();
     server.until_ready_workers(3);
     assert!(server.get("/").field("Server").is_none());
+}
+
+/// Row 21: with `SO_REUSEPORT` each process could have a socket of its own, whose backlog would go with it.
+fn shared_ports_lose_nothing(cell: &Cell) {
+    let server = Setup::new(cell).flags("--workers 2 --reuse-port").start();
+    let load = Load::start(server.address(), Plan { keep: false, ..Plan::default() });
+    for generation in 2..6 {
+        server.signal(Signal::SIGHUP);
+        server.log.line(&[&format!("generation {generation} serves")], RELOAD);
+        load.flows(50, RELOAD);
+    }
+    load.finish().assert_nothing_lost();
+    server.stop();
+}
+
+/// Row 35: requests go on when the pid file and the control socket disappear, and so does the end.
+fn nothing_depends_on_files_it_has_made(cell: &Cell) {
+    let server = Setup::new(cell).flags("--pid host.pid").start();
+    let mut client = server.connect();
+    client.send_get("/sleep?ms=700").unwrap();
+    server.until_held("/sleep");
+    fs::remove_file(server.dir().join("host.pid")).unwrap();
+    fs::remove_file(server.control_socket()).unwrap();
+    assert_eq!(client.answer("GET").unwrap().status, 200);
+    server.signal(Signal::SIGHUP);
+    server.log.line(&["generation 2 serves"], RELOAD);
+    assert_eq!(server.get("/").status, 200);
+    server.stop();
 }
 
 /// The same class in another file with another content: a byte behind the end of an ELF file means nothing to the

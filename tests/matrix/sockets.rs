@@ -27,6 +27,8 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(a_stale_unix_socket_is_replaced).of_host(),
         behaviour!(a_live_unix_socket_is_not_stolen).of_host(),
         behaviour!(a_file_at_the_sockets_path_is_not_removed).of_host(),
+        behaviour!(an_address_of_nobody_is_refused).of_host(),
+        behaviour!(the_mode_of_a_unix_socket_is_as_asked).of_host(),
         behaviour!(an_inherited_descriptor_serves).of_host(),
         behaviour!(sockets_from_systemd_serve).of_class(),
         behaviour!(addresses_change_with_a_reload).of_host(),
@@ -101,6 +103,26 @@ fn a_file_at_the_sockets_path_is_not_removed(cell: &Cell) {
     let ended = server.ended(Duration::from_secs(20));
     assert_ne!(ended.status(), 0);
     assert_eq!(fs::read(&path).unwrap(), b"precious");
+}
+
+/// Row 20: an address that is not this machine's, and a folder that is not there.
+fn an_address_of_nobody_is_refused(cell: &Cell) {
+    for bind in ["192.0.2.1:8000", "unix:/nowhere/at/all.sock"] {
+        let setup = Setup::new(cell).flags(&format!("--bind {bind}"));
+        let ended = setup.reached_at(Address::Unix("/nowhere".into())).refused();
+        assert_eq!(ended.status(), 1, "{bind}: {}", ended.log);
+        let words = bind.trim_start_matches("unix:");
+        assert!(ended.log.contains(words), "{bind}: {}", ended.log);
+    }
+}
+
+fn the_mode_of_a_unix_socket_is_as_asked(cell: &Cell) {
+    let setup = Setup::new(cell);
+    let path = setup.dir().join("web.sock");
+    let bind = format!("--bind unix:{}?mode=0620", path.display());
+    let server = setup.flags(&bind).reached_at(Address::Unix(path.clone())).start();
+    assert_eq!(server.get("/").status, 200);
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o620);
 }
 
 fn an_inherited_descriptor_serves(cell: &Cell) {

@@ -131,7 +131,7 @@ fn a_port_in_use_ends_with_status_1(cell: &Cell) {
     assert!(ended.log.contains(&address.to_string()), "{}", ended.log);
 }
 
-/// The bar is 50 ms more than a bare process takes; a debug build on a busy machine gets three times that.
+/// The bar is 50 ms more than a bare process takes; a debug build on a busy machine gets five times that.
 fn the_first_answer_comes_soon(cell: &Cell) {
     let bare = |n: u32| {
         let begun = std::time::Instant::now();
@@ -148,7 +148,7 @@ fn the_first_answer_comes_soon(cell: &Cell) {
         .min()
         .unwrap();
     let extra = best.saturating_sub(process);
-    assert!(extra < Duration::from_millis(150), "{extra:?} more than a bare process");
+    assert!(extra < Duration::from_millis(250), "{extra:?} more than a bare process");
 }
 
 /// What `--print-config` prints, with a file that sets `keepalive`.

@@ -57,7 +57,10 @@ impl Class {
     /// The classes to test: `WORKER_CLASS` alone when it is set, else all that the workspace has built.
     pub fn all() -> Vec<Self> {
         if let Some(path) = env::var_os("WORKER_CLASS").map(PathBuf::from) {
-            let path = path.canonicalize().unwrap_or_else(|error| panic!("WORKER_CLASS: {error}"));
+            // cargo runs tests in their package's folder: a relative path means from the top of the tree.
+            let path =
+                artifacts::root().join(&path).canonicalize().or_else(|_| path.canonicalize());
+            let path = path.unwrap_or_else(|error| panic!("WORKER_CLASS: {error}"));
             let file = path.file_name().unwrap_or_default().to_string_lossy();
             let name = file.trim_start_matches("lib").trim_end_matches(".so");
             let name = name.trim_end_matches("_worker").to_owned();

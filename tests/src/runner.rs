@@ -33,7 +33,7 @@ pub struct Behaviour {
     scope: Scope,
     needs: Vec<Need>,
     limit: Duration,
-    heavy: bool,
+    shares: usize,
     gap: Option<&'static str>,
 }
 
@@ -74,7 +74,7 @@ impl Behaviour {
             scope: Scope::Cell,
             needs: Vec::new(),
             limit: LIMIT,
-            heavy: false,
+            shares: 1,
             gap: None,
         }
     }
@@ -114,10 +114,17 @@ impl Behaviour {
         self
     }
 
-    /// It makes load or measures: nothing else runs beside it.
+    /// It makes load: half as many run beside it.
+    #[must_use]
+    pub fn busy(mut self) -> Self {
+        self.shares = AT_ONCE / 2;
+        self
+    }
+
+    /// It measures, or makes all the load that the machine bears: nothing else runs beside it.
     #[must_use]
     pub fn heavy(mut self) -> Self {
-        self.heavy = true;
+        self.shares = AT_ONCE;
         self
     }
 
@@ -165,7 +172,7 @@ impl Behaviour {
     }
 
     fn run_in(self, cell: &Cell) -> Result<Completion, Failed> {
-        let _turn = Turn::take(if self.heavy { AT_ONCE } else { 1 });
+        let _turn = Turn::take(self.shares);
         if let Some(need) = self.needs.iter().find(|need| !cell.class.can(**need)) {
             return Ok(Completion::ignored_with(format!("{} has no {need:?}", cell.class.name)));
         }

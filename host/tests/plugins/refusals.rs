@@ -12,7 +12,7 @@ type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str, &'a [&'a str], i32,
 #[test]
 fn a_server_that_cannot_have_its_plugins_ends_with_one_line_that_says_why() {
     let cases: &[Case<'_>] = &[
-        (&[], "gtread", "HELLO", &[], 78, &["no worker class \"gtread\"", "HOST_PLUGIN_PATH"]),
+        (&[], "nonesuch", "HELLO", &[], 78, &["no worker class \"nonesuch\"", "HOST_PLUGIN_PATH"]),
         (&[], "/no/such.so", "HELLO", &[], 78, &["/no/such.so: no such file"]),
         (
             &[],
