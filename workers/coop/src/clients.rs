@@ -233,8 +233,9 @@ impl Clients {
         self.places.borrow().get(usize::try_from(fd).ok()?)?.clone()
     }
 
-    pub(crate) fn instant(&self, deadline_ns: u64) -> Option<Instant> {
-        (deadline_ns != 0).then(|| self.clock.instant(deadline_ns))
+    /// A deadline of the kit's as the hub counts.
+    pub(crate) fn instant(&self, deadline_ns: u64) -> Instant {
+        self.clock.instant(deadline_ns)
     }
 
     pub(crate) fn overtime(&self) -> &Overtime {

@@ -21,6 +21,9 @@ pub(crate) struct Place {
     parked: Cell<Option<Box<Connection>>>,
     interest: Cell<Interest>,
     armed: RefCell<Armed>,
+    /// When the source's timer runs out; 0 where it is not set. It may be early: a timer that is not put off with every
+    /// request, but looked at when it runs out, costs a request nothing.
+    timer_ns: Cell<u64>,
 }
 
 /// The wakers of an exchange that the application keeps.
@@ -44,6 +47,7 @@ impl Place {
             parked: Cell::new(None),
             interest: Cell::new(Interest::READ),
             armed: RefCell::default(),
+            timer_ns: Cell::new(0),
         });
         let observer: Weak<dyn Observer> = Rc::<Self>::downgrade(&place);
         place.source.observe(observer);
@@ -59,9 +63,7 @@ impl Place {
 
     /// Parks the connection until its descriptor is ready for `interest`, or its deadline has passed.
     pub(crate) fn park(&self, connection: Box<Connection>, interest: Interest) {
-        if let Some(clients) = self.clients.upgrade() {
-            self.source.set_deadline(clients.instant(connection.deadline_ns()));
-        }
+        self.be_told_by(connection.deadline_ns());
         self.interest.set(interest);
         self.parked.set(Some(connection));
     }
@@ -87,9 +89,9 @@ impl Place {
         };
         let slot = if interest == Interest::READ { &mut armed.read } else { &mut armed.write };
         *slot = Some(waker);
-        let at = self.clients.upgrade().and_then(|clients| clients.instant(armed.deadline_ns));
+        let deadline_ns = armed.deadline_ns;
         drop(armed);
-        self.source.set_deadline(at);
+        self.be_told_by(deadline_ns);
         Ok(())
     }
 
@@ -103,6 +105,18 @@ impl Place {
         let gone = self.armed.borrow_mut().gone.take();
         if let Some(waker) = gone {
             waker.wake();
+        }
+    }
+
+    /// Has the timer run out at `deadline_ns` at the latest; 0 stands for never.
+    fn be_told_by(&self, deadline_ns: u64) {
+        let set_ns = self.timer_ns.get();
+        if deadline_ns == 0 || (set_ns != 0 && set_ns <= deadline_ns) {
+            return;
+        }
+        if let Some(clients) = self.clients.upgrade() {
+            self.timer_ns.set(deadline_ns);
+            self.source.set_deadline(Some(clients.instant(deadline_ns)));
         }
     }
 
@@ -134,13 +148,18 @@ impl Place {
     /// Something happened while an exchange has the connection.
     fn fire(&self, ready: Ready) {
         let mut armed = self.armed.borrow_mut();
-        let late = ready.is_timed_out();
+        let deadline_ns = armed.deadline_ns;
+        let late = ready.is_timed_out() && deadline_ns != 0 && now_ns() >= deadline_ns;
         let fires = [
             (late || ready.is_readable()).then(|| armed.read.take()).flatten(),
             (late || ready.is_writable()).then(|| armed.write.take()).flatten(),
             ready.is_end().then(|| armed.gone.take()).flatten(),
         ];
+        let still_armed = armed.read.is_some() || armed.write.is_some();
         drop(armed);
+        if ready.is_timed_out() && still_armed {
+            self.be_told_by(deadline_ns);
+        }
         let [read, write, _] = &fires;
         for (waker, interest) in [(read, green::Interest::Read), (write, green::Interest::Write)] {
             if waker.is_some()
@@ -155,6 +174,9 @@ impl Place {
 
 impl Observer for Place {
     fn notice(&self, ready: Ready) {
+        if ready.is_timed_out() {
+            self.timer_ns.set(0);
+        }
         match self.parked.take() {
             Some(connection) => self.carry_on(connection, ready),
             None => self.fire(ready),

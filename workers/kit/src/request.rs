@@ -111,11 +111,7 @@ impl Connection {
 
     /// The request's turn; a failure where it is over or broken.
     pub(crate) fn turn(&mut self) -> Result<&mut Turn, Failure> {
-        match self.turn.as_deref_mut() {
-            Some(Turn { broken: Some(failure), .. }) => Err(failure.clone()),
-            Some(turn) => Ok(turn),
-            None => Err(Failure::application("the exchange is over")),
-        }
+        whole(self.turn.as_deref_mut())
     }
 
     /// Makes a failure final: whatever is tried later fails in the same way.
@@ -213,6 +209,15 @@ impl Connection {
             )
         };
         self.break_with(failure)
+    }
+}
+
+/// The turn of a request; a failure where it is over or broken.
+pub(crate) fn whole(turn: Option<&mut Turn>) -> Result<&mut Turn, Failure> {
+    match turn {
+        Some(Turn { broken: Some(failure), .. }) => Err(failure.clone()),
+        Some(turn) => Ok(turn),
+        None => Err(Failure::application("the exchange is over")),
     }
 }
 

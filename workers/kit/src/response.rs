@@ -3,7 +3,6 @@
 
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::Arc;
 
 use worker_api::raw::{Interest, Step};
 use worker_api::{Failure, FailureKind, Header, RequestHead, Waker};
@@ -15,6 +14,7 @@ use crate::http::response::{
     CHUNK_END, LAST_CHUNK, chunk_head, encode_informational, encode_trailers,
 };
 use crate::http::{BodyKind, ResponseContext, encode_head};
+use crate::request::whole;
 use crate::socket;
 
 impl Connection {
@@ -28,8 +28,8 @@ impl Connection {
         let keep_alive = self.kit.config.keepalive.is_some() && !self.kit.draining();
         let keeps_fields = self.kit.wants_response_headers;
         let date = self.kit.date();
-        let kit = Arc::clone(&self.kit);
-        let turn = self.turn()?;
+        let Self { kit, turn, .. } = self;
+        let turn = whole(turn.as_deref_mut())?;
         if turn.response.on_wire {
             return Err(Failure::application(
                 "the response's head is on its way: it cannot be replaced",
