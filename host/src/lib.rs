@@ -11,6 +11,7 @@
 //! | [`control`] | the control socket, and hostctl's side of it | arbiter, hostctl |
 //! | [`pidfile`], [`systemd`], [`daemon`] | what surrounds a server | arbiter |
 //! | [`mold`] | loads the payload of a generation, forks its workers | molds |
+//! | [`hooks`] | hooks that are commands | molds |
 //! | [`payload`] | the seam behind which worker class and application are | molds, workers |
 //! | [`plugin`] | worker classes and applications on the host's side of the ABI | molds, workers |
 //! | [`worker`] | a worker's slot, signals, tie to the arbiter | workers |
@@ -28,6 +29,7 @@ pub mod check;
 pub mod clock;
 pub mod control;
 pub mod daemon;
+pub mod hooks;
 pub mod listener;
 pub mod log;
 pub mod message;

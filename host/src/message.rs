@@ -34,6 +34,13 @@ pub enum ToMold {
     },
     /// Open the log files anew.
     Reopen,
+    /// Run the hooks of one of the arbiter's events.
+    Hook {
+        /// gunicorn's name of it.
+        event: String,
+        /// Numbers that describe it.
+        facts: Vec<i64>,
+    },
     /// End; the workers stay.
     Quit,
 }

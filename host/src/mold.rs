@@ -19,6 +19,7 @@ use nix::unistd::{ForkResult, Pid};
 
 pub use crate::payload::MoldContext;
 
+use crate::hooks::Commands;
 use crate::log::ErrorLog;
 use crate::message::{Channel, FromMold, Loaded, Received, Refusal, ToMold};
 use crate::payload::Payload;
@@ -64,12 +65,18 @@ pub fn run<P: Payload>(mut start: MoldStart) -> ! {
     if threads > 1 {
         tracing::warn!("Loading has started {} threads, which no worker will have", threads - 1);
     }
+    let event = if start.context.generation == 1 { "on_starting" } else { "on_reload" };
+    let workers = start.context.settings.workers as i64;
+    run_hooks(&payload, &start.context, event, &[workers]);
     loop {
         match start.command.receive::<ToMold>() {
             Ok(Received::Message(ToMold::Fork { slot, age }, _)) => {
                 payload = fork_worker(payload, &start, slot, age);
             }
             Ok(Received::Message(ToMold::Reopen, _)) => reopen_logs(&start.context),
+            Ok(Received::Message(ToMold::Hook { event, facts }, _)) => {
+                run_hooks(&payload, &start.context, &event, &facts);
+            }
             Ok(Received::Message(ToMold::Quit, _) | Received::Closed) => process::exit_now(0),
             Ok(Received::Garbled(_) | Received::Nothing) => {}
             Err(error) => {
@@ -94,6 +101,7 @@ pub fn try_load<P: Payload>(
         arbiter_pid: std::process::id(),
         log,
         access: None,
+        commands: Commands::default(),
     };
     load::<P>(&context, &|_| {}).map(|payload| payload.loaded())
 }
@@ -125,6 +133,8 @@ fn prepare<P: Payload>(start: &mut MoldStart) -> Result<P, Refusal> {
         process::exit_now(0);
     }
     process::set_environment(&settings.raw_env);
+    context.commands =
+        Commands::read(&settings.sections.hooks).map_err(|reason| Refusal::new(reason, CONFIG))?;
     load(context, &|what| send(&start.command, &FromMold::Loading(what.to_owned())))
 }
 
@@ -133,6 +143,11 @@ fn load<P: Payload>(context: &MoldContext, doing: &dyn Fn(&str)) -> Result<P, Re
         let text = panic_text(&*panic);
         Err(Refusal::new(format!("loading ended in a panic: {text}"), CONFIG))
     })
+}
+
+fn run_hooks<P: Payload>(payload: &P, context: &MoldContext, event: &str, facts: &[i64]) {
+    payload.hook(event, facts);
+    context.commands.start(event, facts, &context.log);
 }
 
 /// Reads what only root may read, before there is no root any more.
@@ -177,6 +192,7 @@ fn fork_worker<P: Payload>(mut payload: P, start: &MoldStart, slot: u32, age: u6
             return payload;
         }
     };
+    payload.hook("pre_fork", &[0, age as i64]);
     payload.before_fork();
     match process::fork_with_signals_blocked() {
         Ok(ForkResult::Parent { child }) => {

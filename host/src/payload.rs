@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use crate::hooks::Commands;
 use crate::listener::Listener;
 use crate::log::{AccessBuffers, ErrorLog, LogFile};
 use crate::message::{Loaded, Refusal};
@@ -27,6 +28,8 @@ pub struct MoldContext {
     /// The contents of the files that `certfile`, `keyfile` and `ca_certs` name, as far as they are
     /// set, read before privileges were given up.
     pub files: Vec<(&'static str, std::io::Result<Vec<u8>>)>,
+    /// Hooks that are commands.
+    pub commands: Commands,
 }
 
 /// What a mold loads and workers run. All methods are called in the mold, but for
@@ -39,6 +42,12 @@ pub trait Payload: Sized {
 
     /// What was loaded.
     fn loaded(&self) -> Loaded;
+
+    /// A server hook by its gunicorn name, with numbers that describe it; in the mold or in a worker,
+    /// wherever it happens.
+    fn hook(&self, event: &str, facts: &[i64]) {
+        let _ = (event, facts);
+    }
 
     /// Called before each fork of a worker.
     fn before_fork(&mut self) {}

@@ -152,6 +152,24 @@ pub fn reap(child: Option<Pid>, wait: bool) -> nix::Result<Option<(Pid, End)>> {
     Ok(Some((pid, end)))
 }
 
+/// Starts a program that is no child of this process's, so that nobody here need wait for its end:
+/// whoever adopts orphans does.
+pub fn start_apart(command: &mut std::process::Command) -> std::io::Result<()> {
+    match fork_with_signals_blocked()? {
+        ForkResult::Child => {
+            reset_signal_handlers();
+            unblock_signals();
+            let error = command.spawn().err().map(|error| error.raw_os_error());
+            exit_now(error.map_or(0, |number| number.unwrap_or(Errno::EIO as i32)))
+        }
+        ForkResult::Parent { child } => match reap(Some(child), true)? {
+            Some((_, End::Status(0))) | None => Ok(()),
+            Some((_, End::Status(number))) => Err(std::io::Error::from_raw_os_error(number)),
+            Some((_, End::Signal(_))) => Err(Errno::EINTR.into()),
+        },
+    }
+}
+
 /// Makes orphaned descendants children of this process.
 pub fn adopt_descendants() -> nix::Result<()> {
     prctl::set_child_subreaper(true)

@@ -10,6 +10,14 @@ use crate::clock;
 #[derive(Debug, Default)]
 pub struct Notifier {
     address: Option<SocketAddr>,
+    /// How often it wants to hear that the arbiter lives (`WatchdogSec=`), and when it does next.
+    watchdog: Option<Watchdog>,
+}
+
+#[derive(Debug)]
+struct Watchdog {
+    period_ns: u64,
+    due_ns: u64,
 }
 
 impl Notifier {
@@ -22,7 +30,20 @@ impl Notifier {
             None if name.starts_with('/') => SocketAddr::from_pathname(&name).ok(),
             None => None,
         };
-        Self { address }
+        Self { address, watchdog: Watchdog::from_environment() }
+    }
+
+    /// When systemd is to hear next that the arbiter lives.
+    pub fn watchdog_due_ns(&self) -> Option<u64> {
+        self.watchdog.as_ref().map(|watchdog| watchdog.due_ns)
+    }
+
+    /// Tells systemd that the arbiter lives, if it is time. An arbiter that hangs does not come here.
+    pub fn keep_watchdog_quiet(&mut self, now_ns: u64) {
+        if let Some(watchdog) = self.watchdog.as_mut().filter(|dog| dog.due_ns <= now_ns) {
+            watchdog.due_ns = now_ns + watchdog.period_ns;
+            self.send("WATCHDOG=1");
+        }
     }
 
     /// A worker can serve, at start or again after a reload.
@@ -57,6 +78,16 @@ impl Notifier {
     }
 }
 
+impl Watchdog {
+    /// By `$WATCHDOG_USEC`; the period is half of it, as sd_watchdog_enabled(3) advises.
+    /// `$WATCHDOG_PID` is no obstacle: the successor of an upgrade is to be watched too.
+    fn from_environment() -> Option<Self> {
+        let limit_us: u64 = std::env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
+        let period_ns = limit_us.checked_mul(1000 / 2).filter(|period| *period > 0)?;
+        Some(Self { period_ns, due_ns: 0 })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,7 +97,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
-        let notifier = Notifier { address: SocketAddr::from_pathname(&path).ok() };
+        let notifier = Notifier { address: SocketAddr::from_pathname(&path).ok(), watchdog: None };
         notifier.ready();
         let mut buffer = [0; 256];
         let length = socket.recv(&mut buffer).unwrap();
@@ -75,8 +106,26 @@ mod tests {
     }
 
     #[test]
+    fn the_watchdog_hears_once_a_period() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let watchdog = Some(Watchdog { period_ns: 100, due_ns: 0 });
+        let address = SocketAddr::from_pathname(&path).ok();
+        let mut notifier = Notifier { address, watchdog };
+        let mut heard = |now_ns| {
+            notifier.keep_watchdog_quiet(now_ns);
+            let mut buffer = [0; 64];
+            socket.recv(&mut buffer).is_ok_and(|length| &buffer[..length] == b"WATCHDOG=1")
+        };
+        assert_eq!([1, 50, 100, 101, 150].map(&mut heard), [true, false, false, true, false]);
+    }
+
+    #[test]
     fn nobody_is_told_where_nobody_listens() {
-        Notifier { address: SocketAddr::from_pathname("/nonexistent/notify").ok() }.stopping();
+        let address = SocketAddr::from_pathname("/nonexistent/notify").ok();
+        Notifier { address, watchdog: None }.stopping();
         Notifier::default().stopping();
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! | module | what crosses the boundary | who implements it |
 //! | --- | --- | --- |
-//! | [`root`](crate::WorkerClass) | the root modules [`WorkerClass`] and [`AppModule`], the export macros | a `.so` |
+//! | [`root`](crate::WorkerClass) | the root modules [`WorkerClass`], [`AppModule`] and [`HooksModule`], the export macros | a `.so` |
 //! | [`worker`](crate::Worker) | how a process accepts, waits and calls | a worker class |
 //! | [`app`](crate::App) | what answers requests | an application |
+//! | [`hooks`](crate::Hooks) | what hears of the server's life | a hook plugin |
 //! | [`exchange`](crate::Exchange), [`head`](crate::RequestHead) | one request and its response | a worker class |
 //! | [`host`](crate::Host) | settings, listeners, heartbeat, log, counters | the host |
 //! | [`runtime`](crate::Runtime) | waiting in the class's way | a worker class |
@@ -36,6 +37,7 @@ mod exchange;
 mod failure;
 pub mod guard;
 mod head;
+mod hooks;
 mod host;
 pub mod log;
 pub mod raw;
@@ -49,11 +51,12 @@ pub use engine::Engine;
 pub use exchange::{Exchange, HijackedStream};
 pub use failure::{Failure, FailureKind, Result};
 pub use head::{AccessRecord, Address, Header, RequestHead, TlsFacts, Version};
+pub use hooks::{Hooks, HooksFactory};
 pub use host::{Host, LogLevel};
 pub use raw::{Counter, Interest, Listener, Step, Value};
 pub use root::{
-    __app_module, __worker_class, API_VERSION, AppModule, AppModuleRef, RawAppContext, WorkerClass,
-    WorkerClassRef,
+    __app_module, __hooks_module, __worker_class, API_VERSION, AppModule, AppModuleRef,
+    HooksModule, HooksModuleRef, RawAppContext, WorkerClass, WorkerClassRef,
 };
 pub use runtime::Runtime;
 pub use waker::Waker;

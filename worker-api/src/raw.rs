@@ -318,3 +318,21 @@ pub trait RawEngine: 'static {
 
 /// The owned form of [`RawEngine`].
 pub type EngineBox = RawEngine_TO<RBox<()>>;
+
+/// A hook plugin: see [`crate::Hooks`]. Made by its library in the mold, called there and in workers.
+#[sabi_trait]
+#[sabi(impl_InterfaceType(Send, Sync))]
+pub trait RawHooks: Send + Sync + 'static {
+    /// A server hook by its gunicorn name, with numbers that describe it.
+    fn event(&self, event: RStr<'_>, facts: RSlice<'_, i64>) -> RResult<(), Failure>;
+    /// Whether the two below are to be called.
+    fn wants_requests(&self) -> bool;
+    /// A request's head is complete.
+    fn pre_request(&self, head: &RequestHead<'_>);
+    /// A request is over.
+    #[sabi(last_prefix_field)]
+    fn post_request(&self, record: &AccessRecord<'_>);
+}
+
+/// The owned form of [`RawHooks`].
+pub type HooksBox = RawHooks_TO<RBox<()>>;

@@ -13,9 +13,10 @@ use abi_stable::{StableAbi, package_version_strings};
 use crate::app::{self, AppContext, AppFactory, AppHandle};
 use crate::failure::Failure;
 use crate::guard::catch_flat;
+use crate::hooks::{self, HooksFactory};
 use crate::host::Host;
 use crate::log;
-use crate::raw::{AppBox, HostBox, WorkerBox};
+use crate::raw::{AppBox, HooksBox, HostBox, WorkerBox};
 use crate::worker::{self, WorkerContext, WorkerFactory};
 
 /// The root module of a worker class.
@@ -72,6 +73,28 @@ impl RootModule for AppModuleRef {
     const VERSION_STRINGS: VersionStrings = package_version_strings!();
 }
 
+/// The root module of a hook plugin.
+#[repr(C)]
+#[derive(StableAbi)]
+#[sabi(kind(Prefix(prefix_ref = HooksModuleRef)))]
+#[sabi(missing_field(panic))]
+pub struct HooksModule {
+    /// See [`HooksFactory::NAME`].
+    pub name: RStr<'static>,
+    /// See [`HooksFactory::VERSION`].
+    pub version: RStr<'static>,
+    /// In the mold: makes the hooks; see [`HooksFactory::new`].
+    #[sabi(last_prefix_field)]
+    pub new: extern "C" fn(host: HostBox) -> RResult<HooksBox, Failure>,
+}
+
+impl RootModule for HooksModuleRef {
+    abi_stable::declare_root_module_statics! {HooksModuleRef}
+    const BASE_NAME: &'static str = "hooks";
+    const NAME: &'static str = "hook plugin";
+    const VERSION_STRINGS: VersionStrings = package_version_strings!();
+}
+
 /// The words of an [`AppContext`] as they cross the boundary.
 #[repr(C)]
 #[derive(StableAbi, Clone, Debug)]
@@ -110,6 +133,19 @@ macro_rules! export_app {
         }
 
         $crate::__export_root!($crate::AppModuleRef);
+    };
+}
+
+/// Exports a [`HooksFactory`] as this library's hooks. Once in a `cdylib`.
+#[macro_export]
+macro_rules! export_hooks {
+    ($hooks:ty) => {
+        /// The hooks' root module: what the host finds in the library.
+        pub fn root_module() -> $crate::HooksModuleRef {
+            $crate::__hooks_module::<$hooks>()
+        }
+
+        $crate::__export_root!($crate::HooksModuleRef);
     };
 }
 
@@ -165,6 +201,17 @@ pub fn __app_module<A: AppFactory>() -> AppModuleRef {
     .leak_into_prefix()
 }
 
+#[doc(hidden)]
+pub fn __hooks_module<H: HooksFactory>() -> HooksModuleRef {
+    use abi_stable::prefix_type::PrefixTypeTrait;
+    HooksModule {
+        name: RStr::from_str(H::NAME),
+        version: RStr::from_str(H::VERSION),
+        new: new_hooks::<H>,
+    }
+    .leak_into_prefix()
+}
+
 extern "C" fn setup<W: WorkerFactory>(host: HostBox) -> RResult<(), Failure> {
     let host = Host::from_raw(host);
     log::install(&host);
@@ -192,6 +239,12 @@ extern "C" fn new_app<A: AppFactory>(
         guest_loop: context.guest_loop.into(),
     };
     catch_flat("the application's constructor", || A::new(context)).map(app::to_raw).into()
+}
+
+extern "C" fn new_hooks<H: HooksFactory>(host: HostBox) -> RResult<HooksBox, Failure> {
+    let host = Host::from_raw(host);
+    log::install(&host);
+    catch_flat("the hooks' constructor", || H::new(host)).map(hooks::to_raw).into()
 }
 
 #[cfg(test)]

@@ -10,13 +10,14 @@ use std::path::Path;
 use worker_api::abi::StableAbi;
 use worker_api::abi::std_types::utypeid::UTypeId;
 use worker_api::abi::type_layout::{TLFieldsIterator, TypeLayout};
-use worker_api::{AppModuleRef, WorkerClassRef};
+use worker_api::{AppModuleRef, HooksModuleRef, WorkerClassRef};
 
 #[test]
 fn the_abi_is_the_one_that_was_promised() {
     let mut described = Described::default();
     describe(<WorkerClassRef as StableAbi>::LAYOUT, &mut described);
     describe(<AppModuleRef as StableAbi>::LAYOUT, &mut described);
+    describe(<HooksModuleRef as StableAbi>::LAYOUT, &mut described);
     let now = described.text;
 
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("abi/1.layout");

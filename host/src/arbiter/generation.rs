@@ -120,6 +120,8 @@ pub(super) struct WorkerHandle {
     pub(super) sentence: Option<String>,
     /// What it said when it could not boot.
     pub(super) refusal: Option<Refusal>,
+    /// Its memory when that was last mentioned, or first measured.
+    pub(super) mentioned_kib: u64,
 }
 
 /// The life of a worker, as the arbiter knows it.
@@ -242,6 +244,7 @@ pub(super) mod tests {
             kill_at_ns: None,
             sentence: None,
             refusal: None,
+            mentioned_kib: 0,
         }
     }
 

@@ -16,6 +16,7 @@
 //! | `requests` | what clients of the control socket ask |
 //! | `trial` | a generation that takes a share first, and the way back |
 //! | `health` | whether a new generation is well |
+//! | `memory` | workers that take too much of it |
 //! | `figures` | notes for those who watch, and the process that shows them |
 //!
 //! **Invariants:** one thread. No plugin is loaded, and nothing is parsed that comes from the
@@ -25,6 +26,7 @@ mod death;
 mod figures;
 mod generation;
 mod health;
+mod memory;
 mod messages;
 mod reap;
 mod reload;
@@ -113,6 +115,8 @@ pub struct Arbiter {
     workers_withdrawn: bool,
     /// No worker is late by a time before this: the arbiter itself was stopped until then.
     watch_from_ns: u64,
+    /// When the workers' memory was last measured.
+    measured_ns: u64,
     /// When the last wait ended.
     woke_ns: u64,
 }
@@ -185,6 +189,7 @@ impl Arbiter {
             has_been_ready: false,
             workers_withdrawn: false,
             watch_from_ns: clock::now_ns(),
+            measured_ns: clock::now_ns(),
             woke_ns: clock::now_ns(),
         };
         tracing::info!("Starting host {}", env!("CARGO_PKG_VERSION"));

@@ -119,6 +119,12 @@ impl Arbiter {
             self.access_buffers.rescue(worker.slot as usize, file);
         }
         self.scoreboard.release(worker.slot);
+        let status = match end {
+            End::Status(status) => status,
+            End::Signal(number) => -number,
+        };
+        let facts = [i64::from(pid.as_raw()), worker.age as i64, i64::from(status)];
+        generation.tell_hooks("child_exit", &facts);
         let was_told = worker.stage == WorkerStage::Draining || snapshot.ended_by.is_some();
         let never_served = worker.stage == WorkerStage::Draining && worker.ready_ns == 0;
         if never_served || (was_told && end == End::Status(0)) {

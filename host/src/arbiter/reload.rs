@@ -222,6 +222,9 @@ impl Arbiter {
         self.has_been_ready = true;
         let listeners = self.listeners();
         let addresses: Vec<String> = listeners.iter().map(ToString::to_string).collect();
+        if let Some(generation) = self.generation(id) {
+            generation.tell_hooks("when_ready", &[generation.target as i64]);
+        }
         tracing::info!("Server is ready. Listening at: {}", addresses.join(", "));
         self.notifier.ready();
         self.control.open();

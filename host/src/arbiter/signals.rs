@@ -90,7 +90,12 @@ impl Arbiter {
         }
         for generation in &mut self.generations {
             if matches!(generation.stage, Stage::Booting | Stage::Serving) {
-                generation.target = change(generation.target);
+                let before = generation.target;
+                generation.target = change(before);
+                if generation.target != before && generation.stage == Stage::Serving {
+                    let facts = [generation.target as i64, before as i64];
+                    generation.tell_hooks("nworkers_changed", &facts);
+                }
             }
         }
     }

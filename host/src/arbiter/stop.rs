@@ -97,6 +97,9 @@ impl Arbiter {
     /// they live as long as the workers that empty them.
     fn end_all(&mut self, signal: Signal, limit_ns: Option<u64>) {
         self.refuse_reloads();
+        if let Some(generation) = self.generation_in(Stage::Serving) {
+            generation.tell_hooks("on_exit", &[generation.target as i64]);
+        }
         for generation in &mut self.generations {
             let graceful = clock::duration_ns(generation.settings.graceful_timeout);
             generation.retire(signal, limit_ns.unwrap_or(graceful));

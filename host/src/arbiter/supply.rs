@@ -12,6 +12,7 @@ use super::generation::{Generation, Mold, MoldStage, Stage, WorkerHandle, Worker
 use super::health::Health;
 use super::stop::Phase;
 use crate::control::ClientId;
+use crate::hooks::Commands;
 use crate::listener::Listener;
 use crate::log::AccessLog;
 use crate::message::{Channel, Refusal, ToMold};
@@ -140,6 +141,7 @@ impl Arbiter {
             log: Arc::clone(&self.log),
             access: generation.access_file.clone().map(|file| (file, self.access_buffers)),
             files: Vec::new(),
+            commands: Commands::default(),
         };
         let scoreboard = Arc::clone(&self.scoreboard);
         let mut close = self.private_descriptors(generation.id);
@@ -183,12 +185,27 @@ impl Arbiter {
                 kill_at_ns: limit.map(|limit| now_ns + clock::duration_ns(limit)),
                 sentence: None,
                 refusal: None,
+                mentioned_kib: 0,
             });
         }
     }
 }
 
 impl Generation {
+    /// Has the hooks of one of the arbiter's events run, in the mold. An event that no mold can hear
+    /// of is lost.
+    pub(super) fn tell_hooks(&self, event: &str, facts: &[i64]) {
+        let settings = &self.settings;
+        if settings.hooks_module.is_none() && settings.sections.hooks.is_empty() {
+            return;
+        }
+        let message = ToMold::Hook { event: event.to_owned(), facts: facts.to_vec() };
+        let mold = self.mold.as_ref().filter(|mold| mold.stage != MoldStage::Quitting);
+        if mold.is_none_or(|mold| mold.command.send(&message).is_err()) {
+            tracing::debug!("generation {}: no mold hears of {event}", self.id);
+        }
+    }
+
     /// Tells one worker to end gracefully.
     pub(super) fn drain(&mut self, age: u64) {
         let limit_ns = clock::duration_ns(self.settings.graceful_timeout);

@@ -91,6 +91,9 @@ impl Arbiter {
         unsafe {
             command.pre_exec(move || keep_over_exec(&descriptors));
         }
+        if let Some(generation) = self.generation_in(Stage::Serving) {
+            generation.tell_hooks("pre_exec", &[generation.target as i64]);
+        }
         match command.spawn() {
             Ok(child) => {
                 tracing::info!(

@@ -35,7 +35,15 @@ impl Arbiter {
         };
         let of_clients = self.control.next_deadline();
         let of_status = self.status.next_deadline();
-        of_generations.chain(of_phase).chain(of_clients).chain(of_status).min()
+        let of_memory = self.has_been_ready.then(|| self.next_measurement());
+        let of_systemd = self.notifier.watchdog_due_ns();
+        of_generations
+            .chain(of_phase)
+            .chain(of_clients)
+            .chain(of_status)
+            .chain(of_memory)
+            .chain(of_systemd)
+            .min()
     }
 
     /// Does what is due.
@@ -54,6 +62,8 @@ impl Arbiter {
             self.stop_gracefully();
         }
         self.control.drop_idle(now_ns);
+        self.watch_memory(now_ns);
+        self.notifier.keep_watchdog_quiet(now_ns);
     }
 
     /// Gives all workers a fresh period when the arbiter itself did not run for a while, since in

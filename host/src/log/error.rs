@@ -7,7 +7,7 @@
 use std::{
     fmt::{self, Write as _},
     io::{self, Write as _},
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU8, Ordering},
@@ -96,6 +96,12 @@ impl ErrorLog {
         }
         self.captured.store(true, Ordering::Relaxed);
         self.file.capture_streams()
+    }
+
+    /// The log's file twice, as standard output and standard error of another program.
+    pub fn output(&self) -> io::Result<(OwnedFd, OwnedFd)> {
+        let file = self.file.as_fd();
+        Ok((file.try_clone_to_owned()?, file.try_clone_to_owned()?))
     }
 
     /// Whether lines of that level are written.

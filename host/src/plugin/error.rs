@@ -17,6 +17,8 @@ pub enum Kind {
     Class,
     /// An application.
     App,
+    /// A hook plugin.
+    Hooks,
 }
 
 impl Kind {
@@ -25,6 +27,7 @@ impl Kind {
         match self {
             Self::Class => "worker class",
             Self::App => "application",
+            Self::Hooks => "hook plugin",
         }
     }
 
@@ -32,6 +35,7 @@ impl Kind {
         match self {
             Self::Class => "a worker class",
             Self::App => "an application",
+            Self::Hooks => "a hook plugin",
         }
     }
 
@@ -39,15 +43,12 @@ impl Kind {
         match self {
             Self::Class => "name it with --worker-class",
             Self::App => "name it behind the options",
+            Self::Hooks => "name it with --hooks",
         }
     }
 
-    pub(super) fn other(self) -> Self {
-        match self {
-            Self::Class => Self::App,
-            Self::App => Self::Class,
-        }
-    }
+    /// All of them.
+    pub(super) const ALL: [Self; 3] = [Self::Class, Self::App, Self::Hooks];
 }
 
 /// Why a file cannot be a library of this machine.
@@ -112,12 +113,13 @@ pub enum LoadError {
     /// It is of the other kind.
     #[error(
         "{}: is {}, where {} is meant; {}",
-        .path.display(), .kind.other().with_article(), .kind.with_article(),
-        .kind.other().place()
+        .path.display(), .found.with_article(), .kind.with_article(), .found.place()
     )]
     OtherKind {
         /// What was meant.
         kind: Kind,
+        /// What it is.
+        found: Kind,
         /// The file.
         path: PathBuf,
     },
@@ -256,6 +258,7 @@ fn macro_of(kind: Kind) -> &'static str {
     match kind {
         Kind::Class => "export_worker_class!",
         Kind::App => "export_app!",
+        Kind::Hooks => "export_hooks!",
     }
 }
 
@@ -284,7 +287,8 @@ mod tests {
 
     #[test]
     fn the_other_kind_is_told_with_what_to_do() {
-        let error = LoadError::OtherKind { kind: Kind::Class, path: "/x/a.so".into() };
+        let error =
+            LoadError::OtherKind { kind: Kind::Class, found: Kind::App, path: "/x/a.so".into() };
         assert_eq!(
             error.to_string(),
             "/x/a.so: is an application, where a worker class is meant; name it behind the options"

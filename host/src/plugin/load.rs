@@ -14,7 +14,7 @@ use worker_api::abi::library::{
     RootModuleError,
 };
 use worker_api::abi::type_layout::TypeLayout;
-use worker_api::{AppModuleRef, WorkerClassRef};
+use worker_api::{AppModuleRef, HooksModuleRef, WorkerClassRef};
 
 use super::copy::SealedCopy;
 use super::elf;
@@ -39,6 +39,11 @@ pub fn open_class(path: &Path) -> Result<Plugin<WorkerClassRef>, LoadError> {
 /// Opens an application.
 pub fn open_app(path: &Path) -> Result<Plugin<AppModuleRef>, LoadError> {
     open(Kind::App, path)
+}
+
+/// Opens a hook plugin.
+pub fn open_hooks(path: &Path) -> Result<Plugin<HooksModuleRef>, LoadError> {
+    open(Kind::Hooks, path)
 }
 
 fn open<M: RootModule>(kind: Kind, path: &Path) -> Result<Plugin<M>, LoadError> {
@@ -165,8 +170,9 @@ fn check<M: RootModule>(
             reason: "it was built without the description of its types".to_owned(),
         });
     };
-    if name_of(layout) == name_of(kind_layout(kind.other())) {
-        return Err(LoadError::OtherKind { kind, path: path.to_owned() });
+    let is_of = |kind: &Kind| name_of(layout) == name_of(kind_layout(*kind));
+    if let Some(found) = Kind::ALL.into_iter().filter(|other| *other != kind).find(is_of) {
+        return Err(LoadError::OtherKind { kind, found, path: path.to_owned() });
     }
     let error = match header.init_root_module::<M>() {
         Ok(root) => return Ok(root),
@@ -227,6 +233,7 @@ fn kind_layout(kind: Kind) -> &'static TypeLayout {
     match kind {
         Kind::Class => <WorkerClassRef as RootModule>::CONSTANTS.layout(),
         Kind::App => <AppModuleRef as RootModule>::CONSTANTS.layout(),
+        Kind::Hooks => <HooksModuleRef as RootModule>::CONSTANTS.layout(),
     }
     .into_option()
     .expect("the root modules of worker-api are declared with their layout")

@@ -8,11 +8,13 @@ use std::sync::Arc;
 
 use worker_api::abi::sabi_trait::TD_Opaque;
 use worker_api::abi::std_types::{RResult, RSlice, RStr, RString, RVec};
-use worker_api::raw::{AppBox, EngineBox, ExchangeBox, RawApp, RawApp_TO, RuntimeBox, WorkerBox};
+use worker_api::raw::{
+    AppBox, EngineBox, ExchangeBox, HooksBox, RawApp, RawApp_TO, RuntimeBox, WorkerBox,
+};
 use worker_api::{Abilities, AppModuleRef, Failure, Needs, RawAppContext, WorkerClassRef};
 
 use super::error::{Kind, LoadError, one_line};
-use super::load::{Plugin, open_app, open_class};
+use super::load::{Plugin, open_app, open_class, open_hooks};
 use super::search::SearchPath;
 use super::services::{Services, register_worker};
 use crate::log::AccessFormat;
@@ -62,6 +64,10 @@ impl<C: ClassSource> Payload for Plugins<C> {
         }
     }
 
+    fn hook(&self, event: &str, facts: &[i64]) {
+        self.services.hook(event, facts);
+    }
+
     fn before_fork(&mut self) {
         self.app.before_fork();
     }
@@ -86,8 +92,11 @@ impl<C: ClassSource> Payload for Plugins<C> {
                 return error.exit_status();
             }
         };
+        let facts = [i64::from(std::process::id()), context.age as i64];
+        plugins.services.hook("post_worker_init", &facts);
         context.ready();
         let outcome = worker.run().into_result();
+        plugins.services.hook("worker_exit", &facts);
         plugins.app.shutdown();
         if let Some(access) = &context.access_log {
             access.flush();
@@ -106,7 +115,7 @@ impl<C: ClassSource> Payload for Plugins<C> {
 impl<C: ClassSource> Plugins<C> {
     /// Everything up to the first fork.
     fn open(context: &MoldContext, doing: &dyn Fn(&str)) -> Result<Self, LoadError> {
-        let doing = |path: &Path, what| doing(&format!("{}: {what}", path.display()));
+        let doing = |path: &Path, what: &str| doing(&format!("{}: {what}", path.display()));
         let settings = Arc::clone(&context.settings);
         let search = SearchPath::of_process();
         let class = search.class(settings.class())?;
@@ -141,14 +150,9 @@ impl<C: ClassSource> Plugins<C> {
             doing(&app_module.path, "loading the application");
             app.load().into_result().map_err(refused(Kind::App, &app_module.path))?;
         }
-        Ok(Self {
-            settings,
-            services,
-            class,
-            app_module,
-            app: Box::leak(Box::new(app)),
-            source: PhantomData,
-        })
+        let app: &'static AppBox = Box::leak(Box::new(app));
+        services.set_hooks(open_hook_plugin(&settings, services, &doing)?, app);
+        Ok(Self { settings, services, class, app_module, app, source: PhantomData })
     }
 
     /// Has the access log take the class's form, unless the operator chose one.
@@ -185,6 +189,29 @@ impl<C: ClassSource> Plugins<C> {
         worker.init_process().into_result().map_err(failed)?;
         Ok(worker)
     }
+}
+
+/// The hooks of the setting `hooks_module`, where that names a library; other names mean something
+/// to the application.
+fn open_hook_plugin(
+    settings: &Settings,
+    services: &'static Services,
+    doing: &dyn Fn(&Path, &str),
+) -> Result<Option<HooksBox>, LoadError> {
+    let named = settings.hooks_module.as_deref().map(Path::new);
+    let Some(path) = named.filter(|path| path.extension().is_some_and(|end| end == "so")) else {
+        return Ok(None);
+    };
+    doing(path, "opening the hooks");
+    let plugin = open_hooks(path)?;
+    tracing::info!("Using hooks: {} {}", plugin.root.name(), plugin.root.version());
+    let host = services.for_plugin(&settings.sections.hooks);
+    let hooks = (plugin.root.new())(host).into_result().map_err(|failure| LoadError::Refused {
+        kind: Kind::Hooks,
+        path: path.to_owned(),
+        failure,
+    })?;
+    Ok(Some(hooks))
 }
 
 /// Refuses an application that the class cannot serve.

@@ -115,7 +115,7 @@ impl fmt::Display for NotFound {
         }
         match (&self.similar, self.kind) {
             (Some(similar), _) => write!(f, "; did you mean {similar}?"),
-            (None, Kind::Class) => write!(f, "; give its path, or set {VARIABLE}"),
+            (None, Kind::Class | Kind::Hooks) => write!(f, "; give its path, or set {VARIABLE}"),
             (None, Kind::App) => write!(f, "; build it (cargo build), or set {VARIABLE}"),
         }
     }
@@ -138,6 +138,7 @@ fn suffix_of(kind: Kind) -> &'static str {
     match kind {
         Kind::Class => "_worker.so",
         Kind::App => "_app.so",
+        Kind::Hooks => "_hooks.so",
     }
 }
 

@@ -7,11 +7,12 @@
 use std::sync::{Arc, OnceLock};
 
 use worker_api::abi::sabi_trait::TD_Opaque;
-use worker_api::abi::std_types::{ROption, RResult, RStr, RString, RVec};
+use worker_api::abi::std_types::{ROption, RResult, RSlice, RStr, RString, RVec};
 use worker_api::guard::catch;
-use worker_api::raw::{HostBox, RawHost, RawHost_TO, WorkerBox};
+use worker_api::raw::{AppBox, HooksBox, HostBox, RawHost, RawHost_TO, WorkerBox};
 use worker_api::{AccessRecord, Counter, Failure, Listener, LogLevel, RequestHead, Value};
 
+use super::error::one_line;
 use super::request;
 use crate::listener::Address;
 use crate::log::{self, ErrorLog};
@@ -27,6 +28,15 @@ pub struct Services {
     log: Arc<ErrorLog>,
     arbiter_pid: i32,
     worker: OnceLock<WorkerContext>,
+    hooks: OnceLock<Hooks>,
+}
+
+/// Who hears of events.
+struct Hooks {
+    plugin: Option<HooksBox>,
+    /// Whether the plugin wants to hear of requests, too.
+    wants_requests: bool,
+    app: &'static AppBox,
 }
 
 impl Services {
@@ -51,12 +61,39 @@ impl Services {
             log: Arc::clone(&context.log),
             arbiter_pid: context.arbiter_pid as i32,
             worker: OnceLock::new(),
+            hooks: OnceLock::new(),
         }))
     }
 
     /// This process has become a worker.
     pub fn enter(&self, context: WorkerContext) -> &WorkerContext {
         self.worker.get_or_init(|| context)
+    }
+
+    /// These hear of events from now on.
+    pub fn set_hooks(&self, plugin: Option<HooksBox>, app: &'static AppBox) {
+        let wants_requests = plugin.as_ref().is_some_and(|hooks| hooks.wants_requests());
+        // Only fails where they are set already.
+        let _ = self.hooks.set(Hooks { plugin, wants_requests, app });
+    }
+
+    /// Runs the hooks of an event: the plugin's, then the application's. One that fails is a line of
+    /// the log.
+    pub fn hook(&self, event: &str, facts: &[i64]) {
+        let Some(Hooks { plugin, app, .. }) = self.hooks.get() else { return };
+        let (name, facts) = (RStr::from_str(event), RSlice::from_slice(facts));
+        let of_plugin = plugin.as_ref().map(|plugin| plugin.event(name, facts).into_result());
+        for result in of_plugin.into_iter().chain([app.hook(name, facts).into_result()]) {
+            if let Err(failure) = result {
+                tracing::error!("hook {event}: {}", one_line(&failure));
+            }
+        }
+    }
+
+    /// The plugin, where it wants to hear of requests.
+    fn request_hooks(&self) -> Option<&HooksBox> {
+        let hooks = self.hooks.get().filter(|hooks| hooks.wants_requests)?;
+        hooks.plugin.as_ref()
     }
 
     /// The services for one plugin, whose section of the settings file is `section`.
@@ -97,6 +134,10 @@ impl Services {
         let bits = context.take_signals();
         if bits & REOPEN != 0 {
             self.reopen(context);
+        }
+        if bits & QUICK != 0 {
+            let facts = [i64::from(std::process::id()), context.age as i64];
+            self.hook("worker_int", &facts);
         }
         let delivered = with_worker(|worker| {
             for (bit, handle) in [
@@ -231,13 +272,20 @@ impl RawHost for ForPlugin {
     }
 
     fn request_began(&self, head: &RequestHead<'_>) -> u32 {
-        self.in_worker(|worker| request::began(worker.slot, head))
+        let token = self.in_worker(|worker| request::began(worker.slot, head));
+        if let Some(hooks) = self.services.request_hooks() {
+            hooks.pre_request(head);
+        }
+        token
     }
 
     fn request_ended(&self, token: u32, record: &AccessRecord<'_>) {
         self.in_worker(|worker| {
             request::ended(worker.slot, worker.access_log.as_ref(), token, record);
         });
+        if let Some(hooks) = self.services.request_hooks() {
+            hooks.post_request(record);
+        }
     }
 
     fn wants_response_headers(&self) -> bool {

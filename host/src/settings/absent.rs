@@ -22,7 +22,7 @@ pub static ABSENT: &[(&[&str], &str)] = &[
             "nworkers_changed",
             "on_exit",
         ],
-        "functions cannot stand in a TOML file: name a hook module by --hooks",
+        "functions cannot stand in a TOML file: see docs/hooks.md for hook modules and commands",
     ),
     (&["ssl_context"], "a Python function; TLS is made from certfile, keyfile and ca_certs"),
     (

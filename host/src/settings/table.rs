@@ -84,6 +84,14 @@ settings! {
             kind: Kind::Int { min: 0, max: HUGE }, default: Some("0"),
             long: Some("max-requests-jitter"),
         }
+        /// Replace a worker that takes more memory than this, in bytes; 0: no limit.
+        ///
+        /// Counted is what is resident, with what is shared; measured every two seconds. It is
+        /// replaced like one that has served `max_requests`: nothing that it has is lost.
+        max_worker_memory: Option<u64> {
+            kind: Kind::Bytes { min: 0, max: HUGE }, default: Some("0"),
+            long: Some("max-worker-memory"),
+        }
         /// Replace a worker that has not shown a sign of life for so many seconds; 0: never.
         timeout: Option<Duration> {
             kind: SECONDS, default: Some("30"), long: Some("timeout"), short: Some('t'),

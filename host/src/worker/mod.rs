@@ -166,6 +166,7 @@ pub(crate) fn live<P: Payload>(mut payload: P, start: WorkerStart<'_>) -> ! {
     }
     process::set_title(&crate::mold::title_of(&start.context.settings, "worker"));
     payload.after_fork_child();
+    payload.hook("post_fork", &[i64::from(std::process::id()), start.age as i64]);
     process::unblock_signals();
     let context = WorkerContext {
         settings: Arc::clone(&start.context.settings),

@@ -1,8 +1,9 @@
 //! Plugins on the host's side, with real libraries: what is opened and what is refused ([`load`]),
-//! and what the command says of it ([`refusals`]).
+//! what the command says of it ([`refusals`]), and what hook plugins hear ([`hooks`]).
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests are tests")]
 
+mod hooks;
 mod load;
 mod refusals;
 

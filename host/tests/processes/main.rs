@@ -18,6 +18,7 @@ macro_rules! tests {
 mod double;
 mod faults;
 mod figures;
+mod hooks;
 mod life;
 mod reloads;
 mod server;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         life::TESTS,
         faults::TESTS,
         figures::TESTS,
+        hooks::TESTS,
         reloads::TESTS,
         trials::TESTS,
         upgrades::TESTS,

@@ -1,0 +1,64 @@
+//! Hook plugins, in a whole server: what the journal has at the end.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::built;
+
+#[test]
+fn a_hook_plugin_hears_of_the_servers_life_in_its_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = folder.path().join("journal");
+    let section = format!("[hooks]\njournal = {journal:?}\n");
+    fs::write(folder.path().join("host.toml"), section).unwrap();
+    let mut server = start(folder.path(), &built("journal_hooks"));
+    wait_for(&journal, "post_worker_init");
+    wait_for(&journal, "when_ready");
+    kill(Pid::from_raw(server.id() as i32), Signal::SIGTTIN).unwrap();
+    wait_for(&journal, "nworkers_changed 2 1");
+    kill(Pid::from_raw(server.id() as i32), Signal::SIGHUP).unwrap();
+    wait_for(&journal, "on_reload");
+    wait_for(&journal, "worker_exit");
+    kill(Pid::from_raw(server.id() as i32), Signal::SIGTERM).unwrap();
+    assert!(server.wait().unwrap().success());
+    let text = fs::read_to_string(&journal).unwrap();
+    let events: Vec<&str> = text.lines().map(|line| line.split(' ').next().unwrap()).collect();
+    let first = |event: &str| {
+        events.iter().position(|found| *found == event).unwrap_or_else(|| panic!("{event}: {text}"))
+    };
+    assert_eq!(events[0], "on_starting", "{text}");
+    assert_eq!(text.lines().nth(1), Some("pre_fork 1"));
+    let order = ["pre_fork", "post_fork", "post_worker_init", "when_ready", "on_reload", "on_exit"];
+    assert!(order.map(first).is_sorted(), "{text}");
+    assert!(events.contains(&"worker_exit"), "{text}");
+}
+
+#[test]
+fn a_library_that_is_no_hook_plugin_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = start(folder.path(), &built("hello_app"));
+    assert_eq!(server.wait().unwrap().code(), Some(78));
+    let log = fs::read_to_string(folder.path().join("log")).unwrap();
+    assert!(log.contains("is an application, where a hook plugin is meant"), "{log}");
+}
+
+fn start(folder: &Path, hooks: &Path) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_host"));
+    command.current_dir(folder).args(["--bind", "127.0.0.1:0", "--no-control-socket"]);
+    command.args(["--log-file", "log", "--hooks"]).arg(hooks);
+    command.arg("-k").arg(built("faulty_worker")).arg(built("hello_app"));
+    command.stdout(Stdio::null()).spawn().unwrap()
+}
+
+fn wait_for(journal: &Path, event: &str) {
+    let start = Instant::now();
+    while !fs::read_to_string(journal).unwrap_or_default().contains(event) {
+        assert!(start.elapsed() < Duration::from_secs(20), "no {event}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

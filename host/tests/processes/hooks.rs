@@ -1,0 +1,69 @@
+//! Hooks that are commands, and workers that take too much memory.
+
+use nix::sys::signal::Signal;
+
+use crate::Test;
+use crate::server::Server;
+
+pub(crate) const TESTS: &[Test] = &tests![
+    commands_hear_of_the_arbiters_events_and_speak_to_the_log,
+    commands_that_cannot_be_are_refused,
+    a_worker_that_takes_too_much_memory_is_replaced,
+];
+
+fn commands_hear_of_the_arbiters_events_and_speak_to_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("host.toml");
+    let events =
+        ["on_starting", "on_reload", "when_ready", "nworkers_changed", "child_exit", "on_exit"];
+    let commands = events.map(|event| {
+        format!("{event} = [\"sh\", \"-c\", \"echo heard $HOST_EVENT: $HOST_FACTS.\"]\n")
+    });
+    let slow = "pre_exec = [\"sleep\", \"60\"]\n";
+    std::fs::write(&file, format!("[hooks]\n{}{slow}", commands.concat())).unwrap();
+    let server = Server::start("hello", &["-c", file.to_str().unwrap()]);
+    server.wait_for("heard on_starting: 1.");
+    server.wait_for("heard when_ready: 1.");
+    server.signal(Signal::SIGTTIN);
+    server.wait_for("heard nworkers_changed: 2 1.");
+    server.talk("exit 3");
+    let line = server.wait_for("heard child_exit: ");
+    assert!(line.ends_with(" 3."), "{line}");
+    assert!(server.reload().ok);
+    server.wait_for("heard on_reload: 1.");
+    server.signal(Signal::SIGTERM);
+    server.wait_for("heard on_exit: 1.");
+}
+
+fn commands_that_cannot_be_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("host.toml");
+    std::fs::write(&file, "").unwrap();
+    let server = Server::start("hello", &["-c", file.to_str().unwrap()]);
+    for (section, words) in [
+        ("[hooks]\nwhen_ready = 'echo'\n", "hooks.when_ready: expected [\"COMMAND\""),
+        ("[hooks]\npost_fork = ['echo']\n", "a hook plugin hears of post_fork"),
+    ] {
+        std::fs::write(&file, section).unwrap();
+        let error = server.reload().error.unwrap();
+        assert!(error.contains(words), "{error}");
+    }
+    std::fs::write(&file, "[hooks]\non_reload = ['/no/such/command']\n").unwrap();
+    assert!(server.reload().ok, "a command that fails changes nothing");
+    server.wait_for("hook on_reload: \"/no/such/command\" cannot be started");
+    server.stop();
+}
+
+fn a_worker_that_takes_too_much_memory_is_replaced() {
+    // Every process is bigger than this: each worker is replaced in its turn.
+    let server = Server::start("hello", &["--max-worker-memory", "64k"]);
+    server.wait_until("a worker", |server| server.workers().len() == 1);
+    let before = server.workers();
+    server.wait_for("(max_worker_memory)");
+    server.wait_until("another", |server| {
+        let workers = server.workers();
+        workers.len() == 1 && workers != before
+    });
+    assert!(server.talk("hi").ends_with(" hello\n"));
+    server.stop();
+}
