@@ -79,7 +79,7 @@ impl Notifier {
 }
 
 impl Watchdog {
-    /// By `$WATCHDOG_USEC`; the period is half of it, as sd_watchdog_enabled(3) advises.
+    /// By `$WATCHDOG_USEC`; the period is half of it, as `sd_watchdog_enabled(3)` advises.
     /// `$WATCHDOG_PID` is no obstacle: the successor of an upgrade is to be watched too.
     fn from_environment() -> Option<Self> {
         let limit_us: u64 = std::env::var("WATCHDOG_USEC").ok()?.parse().ok()?;

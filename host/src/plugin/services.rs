@@ -72,7 +72,7 @@ impl Services {
 
     /// These hear of events from now on.
     pub fn set_hooks(&self, plugin: Option<HooksBox>, app: &'static AppBox) {
-        let wants_requests = plugin.as_ref().is_some_and(|hooks| hooks.wants_requests());
+        let wants_requests = plugin.as_ref().is_some_and(HooksBox::wants_requests);
         // Only fails where they are set already.
         let _ = self.hooks.set(Hooks { plugin, wants_requests, app });
     }
