@@ -63,10 +63,11 @@ impl<'b> Facts<'b> {
         for field in fields {
             let name = field.name.as_bytes();
             differ |= buf[offset(buf, field.name) - 2] ^ b'\r';
-            sift |= has_underscore(name);
-            if may_be_known(name) {
-                sift |= self.take(name, field.value);
-            }
+            sift |= if may_be_known(name) {
+                self.take(name, field.value)
+            } else {
+                has_underscore(name)
+            };
         }
         if differ != 0 {
             return Err(Reject::bad("a line ends with LF alone"));
@@ -82,7 +83,7 @@ impl<'b> Facts<'b> {
         Ok(())
     }
 
-    /// Takes a field of the server's own concern; answers whether it is one that the application does not get.
+    /// Takes a field that may be of the server's own concern; answers whether it is one that the application may not get.
     fn take(&mut self, name: &[u8], value: &'b [u8]) -> bool {
         // Most clients write names as the RFCs do.
         let is = |known: &[u8]| name == known || name.eq_ignore_ascii_case(known);
@@ -98,7 +99,7 @@ impl<'b> Facts<'b> {
                 return false;
             }
             10 if is(b"Connection") => return self.take_connection(value),
-            _ => return false,
+            _ => return has_underscore(name),
         };
         self.twice |= place.replace(value).is_some();
         false

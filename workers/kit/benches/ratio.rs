@@ -1,0 +1,56 @@
+//! How many times the price of httparse alone a head costs: `cargo bench -p jimu-kit --bench ratio`.
+//!
+//! The two take turns, and the least time of each counts: on a machine that others use too, that says more than means.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use browser::BROWSER;
+use kit::http::{HeadScan, Policy, parse_head};
+
+mod browser;
+
+fn main() {
+    let policy = Policy::default();
+    let mut headers = Vec::with_capacity(32);
+    let mut least = [f64::MAX; 3];
+    for _ in 0..ROUNDS {
+        let times = [
+            time(|| {
+                let mut slots = [httparse::EMPTY_HEADER; 32];
+                let mut request = httparse::Request::new(&mut slots);
+                let status = request.parse(black_box(BROWSER)).expect("the request is valid");
+                black_box((status.is_complete(), request.headers.len()));
+            }),
+            time(|| {
+                let head = parse_head(black_box(BROWSER), &policy, &mut headers);
+                black_box(head.expect("the request is valid").is_some());
+            }),
+            time(|| {
+                let octets = black_box(BROWSER);
+                black_box(HeadScan::new().advance(octets, &policy).expect("the request is valid"));
+                let head = parse_head(octets, &policy, &mut headers);
+                black_box(head.expect("the request is valid").is_some());
+            }),
+        ];
+        for (least, time) in least.iter_mut().zip(times) {
+            *least = least.min(time);
+        }
+    }
+    let [httparse, parse, both] = least;
+    println!("httparse alone       {httparse:6.1} ns");
+    println!("parse_head           {parse:6.1} ns  {:.2} times", parse / httparse);
+    println!("scan and parse_head  {both:6.1} ns  {:.2} times", both / httparse);
+}
+
+/// Nanoseconds for one call, of many in a row.
+fn time(mut call: impl FnMut()) -> f64 {
+    let begin = Instant::now();
+    for _ in 0..CALLS {
+        call();
+    }
+    begin.elapsed().as_nanos() as f64 / f64::from(CALLS)
+}
+
+const ROUNDS: u32 = 20_000;
+const CALLS: u32 = 200;
