@@ -155,11 +155,12 @@ impl HeadScan {
     }
 }
 
-/// The common case: the whole head came at once and nothing behind it. What it contains `parse_head` checks.
+/// The common case: the whole head came at once, and is so short that no line is beyond a limit. What it contains
+/// `parse_head` checks.
 fn is_small_and_whole(buf: &[u8], policy: &Policy) -> bool {
-    buf.ends_with(b"\r\n\r\n")
-        && buf.len() <= policy.line_max().min(policy.field_max())
-        && is_token_char(buf[0])
+    let small = &buf[..buf.len().min(policy.line_max()).min(policy.field_max())];
+    buf.first().is_some_and(|first| is_token_char(*first))
+        && (small.ends_with(b"\r\n\r\n") || memchr::memmem::find(small, b"\r\n\r\n").is_some())
 }
 
 /// Checks a field line: `name: value`.

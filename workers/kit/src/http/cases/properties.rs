@@ -52,19 +52,35 @@ fn split<'i>(input: &'i [u8], cuts: &[Index]) -> Vec<&'i [u8]> {
     cuts.windows(2).map(|cut| &input[cut[0]..cut[1]]).collect()
 }
 
-/// Octets that are nearly requests: made of pieces that are right and pieces that are nearly right, with a few octets
-/// changed, inserted or removed.
+/// Octets that are nearly requests: made of pieces that are right and, now and then, one that is nearly right, with a few
+/// octets changed, inserted or removed in some.
 fn requests() -> impl Strategy<Value = Vec<u8>> {
-    let line = (select(METHODS), select(TARGETS), select(VERSIONS), select(LINE_ENDS))
+    let line = (
+        mostly(METHODS, ODD_METHODS),
+        mostly(TARGETS, ODD_TARGETS),
+        mostly(VERSIONS, ODD_VERSIONS),
+        line_end(),
+    )
         .prop_map(|(method, target, version, end)| format!("{method} {target} {version}{end}"));
+    let host = mostly(
+        &["Host: a\r\n", "Host: a:80\r\n"],
+        &["", "Host: a b\r\n", "Host: a\r\nHost: a\r\n"],
+    );
     let field =
-        (select(FIELDS), select(LINE_ENDS)).prop_map(|(field, end)| format!("{field}{end}"));
-    let body = vec(select(BODIES), 0..4).prop_map(|parts| parts.concat());
-    let host = prop_oneof![9 => Just("Host: a\r\n"), 1 => Just("")];
-    let request = (line, host, vec(field, 0..4), body).prop_map(|(line, host, fields, body)| {
-        format!("{line}{host}{}\r\n{body}", fields.concat()).into_bytes()
+        (mostly(FIELDS, ODD_FIELDS), line_end()).prop_map(|(field, end)| format!("{field}{end}"));
+    let chunks = (vec(mostly(CHUNKS, ODD_CHUNKS), 0..4), mostly(LAST_CHUNKS, ODD_LAST_CHUNKS))
+        .prop_map(|(chunks, last)| chunks.concat() + last);
+    let body = prop_oneof![
+        3 => Just(String::new()),
+        2 => mostly(&["Content-Length: 5\r\n\r\nhello"], &["Content-Length: 5\r\n\r\nhell", "Content-Length: 6\r\n\r\nhello"])
+            .prop_map(str::to_owned),
+        3 => chunks.prop_map(|chunks| format!("Transfer-Encoding: chunked\r\n\r\n{chunks}")),
+    ]
+    .prop_map(|body| if body.is_empty() { "\r\n".to_owned() } else { body });
+    let request = (line, host, vec(field, 0..3), body).prop_map(|(line, host, fields, body)| {
+        format!("{line}{host}{}{body}", fields.concat()).into_bytes()
     });
-    let edits = prop_oneof![3 => Just(Vec::new()).boxed(), 1 => vec((any::<Index>(), edit()), 1..4).boxed()];
+    let edits = prop_oneof![3 => Just(Vec::new()).boxed(), 1 => vec((any::<Index>(), edit()), 1..3).boxed()];
     (vec(request, 1..4), edits).prop_map(|(requests, edits)| {
         let mut octets = requests.concat();
         for (at, edit) in edits {
@@ -78,6 +94,18 @@ fn requests() -> impl Strategy<Value = Vec<u8>> {
         }
         octets
     })
+}
+
+/// One of those that are right, and now and then one of the others.
+fn mostly(
+    right: &'static [&'static str],
+    odd: &'static [&'static str],
+) -> impl Strategy<Value = &'static str> {
+    prop_oneof![24 => select(right), 1 => select(odd)]
+}
+
+fn line_end() -> impl Strategy<Value = &'static str> {
+    mostly(&["\r\n"], &["\n", "\r", "\r\n ", " \r\n", "\r\r\n"])
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -108,84 +136,68 @@ fn policies() -> impl Strategy<Value = Policy> {
     )
 }
 
-const METHODS: &[&str] =
-    &["GET", "GET", "POST", "POST", "OPTIONS", "CONNECT", "get", "HEAD", "G(T", "A", ""];
-const TARGETS: &[&str] = &[
-    "/",
-    "/",
-    "/a?b#c",
+const METHODS: &[&str] = &["GET", "POST", "HEAD", "OPTIONS", "\r\nGET"];
+const ODD_METHODS: &[&str] = &["CONNECT", "get", "G(T", "A", "", "\r\n\r\nGET"];
+const TARGETS: &[&str] =
+    &["/", "/a?b#c", "//", "http://b/x", "https://b:1", "http://b?q", "http://%41/"];
+const ODD_TARGETS: &[&str] = &[
     "*",
-    "http://b/x",
-    "https://b:1",
     "http://u@b/",
     "b:80",
     "[::1]:80",
     "x",
     "/\u{e9}",
     "",
-    "//",
     "ftp://b/",
-    "http://b?q",
     "http:///",
     "http://[::1/",
-    "http://%41/",
+    "http://b:/",
 ];
-const VERSIONS: &[&str] = &[
-    "HTTP/1.1",
-    "HTTP/1.1",
-    "HTTP/1.1",
-    "HTTP/1.0",
-    "HTTP/1.2",
-    "HTTP/2.0",
-    "http/1.1",
-    "HTTP/1.10",
-    "",
-];
-const LINE_ENDS: &[&str] =
-    &["\r\n", "\r\n", "\r\n", "\r\n", "\r\n", "\r\n", "\n", "\r", "\r\n ", " \r\n"];
+const VERSIONS: &[&str] = &["HTTP/1.1", "HTTP/1.1", "HTTP/1.1", "HTTP/1.2"];
+const ODD_VERSIONS: &[&str] = &["HTTP/1.0", "HTTP/2.0", "http/1.1", "HTTP/1.10", ""];
 const FIELDS: &[&str] = &[
-    "Content-Length: 5",
+    "X: ",
+    "X:y  z\t",
+    "X: \u{e9}",
+    "Content_Length: 5",
+    "Proxy: x",
+    "Connection: keep-alive",
+    "Connection: , x",
+    "Expect: 100-continue",
+    "Content-Type: a/b",
+];
+const ODD_FIELDS: &[&str] = &[
     "Content-Length: 0",
     "Content-Length: +5",
     "content-length:5",
-    "Content_Length: 5",
-    "Transfer-Encoding: chunked",
-    "Transfer-Encoding: chunked",
     "Transfer-Encoding: chunked",
     "transfer-encoding:\tCHUNKED ",
     "Transfer-Encoding: gzip, chunked",
     "Transfer-Encoding : chunked",
     "Connection: close",
-    "Connection: keep-alive",
     "Connection: keep-alive, , close",
     "Connection: x y",
-    "Expect: 100-continue",
     "Expect: 200-ok",
-    "Host: b",
-    "Content-Type: a/b",
-    "Proxy: x",
-    "X: ",
-    "X:y  z\t",
     "X",
     ": y",
     " y",
     "X-\u{e9}: y",
-    "X: \u{e9}",
 ];
-const BODIES: &[&str] = &[
-    "hello",
+const CHUNKS: &[&str] = &[
     "5\r\nhello\r\n",
-    "0\r\n\r\n",
-    "0\r\n\r\n",
-    "0\r\nX: y\r\n\r\n",
-    "5;a=\"b\\\"\" ; c\r\nhello\r\n",
-    "5 \r\nhello\r\n",
     "00005\r\nhello\r\n",
-    "0\r\nHost: b\r\n\r\n",
+    "5;a=\"b\\\"\" ; c\r\nhello\r\n",
+    "A\r\n0123456789\r\n",
+];
+const ODD_CHUNKS: &[&str] = &[
+    "5 \r\nhello\r\n",
     "5\r\nhell",
     "ffffffffffffffffff\r\n",
-    "A\r\n0123456789\r\n",
-    "0\r\nX\r\n\r\n",
-    "\r\n",
     "5\nhello\r\n",
+    "5;\r\nhello\r\n",
+    "\r\n",
+    "5\r\nhelloX",
 ];
+const LAST_CHUNKS: &[&str] = &["0\r\n\r\n", "0\r\nX: y\r\n\r\n", "000;a\r\n\r\n"];
+const ODD_LAST_CHUNKS: &[&str] =
+    &["0\r\nHost: b\r\n\r\n", "0\r\nX\r\n\r\n", "0\r\n", "", "0\r\n\n"];
