@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+use std::fmt::Write as _;
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
 
 use host::settings::{
@@ -334,7 +335,11 @@ fn help_is_no_error_and_actions_are_told_apart() {
 fn the_generated_files_are_up_to_date() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let help = command().term_width(100).render_help().to_string();
-    for (path, text) in [("../docs/settings.md", page()), ("tests/settings/help.txt", help)] {
+    for (path, text) in [
+        ("../docs/settings.md", page()),
+        ("../docs/gunicorn-settings.md", comparison()),
+        ("tests/settings/help.txt", help),
+    ] {
         let path = root.join(path);
         if std::env::var_os("UPDATE_PAGES").is_some() {
             fs::write(&path, &text).unwrap();
@@ -347,6 +352,35 @@ fn the_generated_files_are_up_to_date() {
             path.display()
         );
     }
+}
+
+/// gunicorn's settings beside ours, one by one. What has no place in it fails the test below.
+fn comparison() -> String {
+    let mut page = String::from(
+        "# gunicorn's settings, one by one\n\nMade from gunicorn 27.0.1's own table and from ours; a test \
+         fails when a setting is neither here\nnor explained. What each of ours does is told in \
+         [settings.md](settings.md).\n\n| gunicorn | its flags | its default | here |\n| --- | --- | --- | --- |\n",
+    );
+    for line in include_str!("settings/gunicorn-27.tsv").lines().filter(|l| !l.starts_with('#')) {
+        let [name, flags, default] = line.split('\t').collect::<Vec<_>>()[..] else {
+            panic!("{line}")
+        };
+        let reason = ABSENT.iter().find(|(names, _)| names.contains(&name)).map(|(_, why)| *why);
+        let here = match (TABLE.iter().find(|setting| setting.name == name), reason) {
+            (Some(setting), _) if OTHER_DEFAULTS.contains(&name) => {
+                format!("yes, by default `{}`", setting.default.unwrap_or("unset"))
+            }
+            (Some(_), _) => "yes".to_owned(),
+            (None, reason) => format!("no: {}", reason.unwrap_or("not explained")),
+        };
+        let code = |text: &str| match text {
+            "-" | "unset" | "?" => text.to_owned(),
+            text => format!("`{}`", text.replace('|', "\\|")),
+        };
+        // Writing to a string cannot fail.
+        let _ = writeln!(page, "| {name} | {} | {} | {here} |", code(flags), code(default));
+    }
+    page
 }
 
 #[test]
@@ -398,6 +432,9 @@ fn text_for(name: &'static str, kind: Kind) -> BoxedStrategy<String> {
         ("errorlog", _) => "-|[a-z/]{1,9}".boxed_regex(),
         ("raw_env", _) => format!("[A-Z]{{1,8}}={word}").boxed_regex(),
         ("statsd_host", _) => prop_oneof!["[a-z.]{1,9}:[0-9]{1,4}", "unix:/[a-z]{1,9}"].boxed(),
+        ("syslog_addr", _) => {
+            prop_oneof!["udp://[a-z.]{1,9}:[0-9]{1,4}", "unix:///[a-z]{1,9}"].boxed()
+        }
         // Not to be combined with a certificate.
         ("health_path", _) => Just(String::new()).boxed(),
         ("access_log_format", _) => "([a-z\" ]|%\\([a-zA-Z]\\)s|%%){0,20}".boxed_regex(),

@@ -6,7 +6,10 @@
 use std::{
     io::{self, Write as _},
     os::fd::AsFd,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use worker_api::AccessRecord;
@@ -16,9 +19,10 @@ use super::{
     clock::{self, LocalTime},
     escape,
     file::LogFile,
-    format::{AccessFormat, Scene, basic_user, decimal_seconds, number},
+    format::{AccessFormat, Scene, basic_user, decimal_seconds, number, request_id},
+    syslog::{Part, Syslog},
 };
-use crate::settings::{LogFormat, Settings};
+use crate::settings::{LogFormat, LogLevel, LogTarget, Settings};
 
 /// The access log of this worker; any of its threads may write to it.
 #[derive(Debug)]
@@ -28,6 +32,10 @@ pub struct AccessLog {
     lines: Mutex<Lines>,
     /// Asked once: the log belongs to one process.
     pid: u32,
+    syslog: Option<Syslog>,
+    /// One of so many lines is written; how many there were.
+    sample: u64,
+    seen: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -52,7 +60,11 @@ impl AccessLog {
     /// the arbiter, which needs the file for what workers leave.
     pub fn open_file(settings: &Settings) -> io::Result<Option<LogFile>> {
         let open = |target| LogFile::open(target, io::stdout().as_fd(), settings);
-        settings.accesslog.as_ref().map(open).transpose()
+        // With syslog alone, lines go the same way to where nothing is kept.
+        let nowhere = LogTarget::File("/dev/null".into());
+        let to_syslog = settings.syslog && !settings.disable_redirect_access_to_syslog;
+        let only_syslog = to_syslog.then_some(&nowhere);
+        settings.accesslog.as_ref().or(only_syslog).map(open).transpose()
     }
 
     /// The log of the worker that owns `buffer`; to be made in the worker itself.
@@ -63,7 +75,19 @@ impl AccessLog {
         };
         let stamp = Stamp::default();
         let lines = Lines { buffer, line: Vec::new(), stamp, oldest: 0 };
-        Self { file, form, lines: Mutex::new(lines), pid: std::process::id() }
+        let syslog = Syslog::open(settings, Part::Access).unwrap_or_else(|error| {
+            tracing::error!("the access log cannot be sent to syslog: {error}");
+            None
+        });
+        Self {
+            file,
+            form,
+            lines: Mutex::new(lines),
+            pid: std::process::id(),
+            syslog,
+            sample: settings.access_log_sample,
+            seen: AtomicU64::new(0),
+        }
     }
 
     /// Takes another form for its lines of text: a worker class has one of its own.
@@ -80,6 +104,12 @@ impl AccessLog {
 
     /// Writes the line of a request that is over.
     pub fn record(&self, record: &AccessRecord<'_>) {
+        if self.sample > 1 && matches!(record.status, 1..500) {
+            let seen = self.seen.fetch_add(1, Ordering::Relaxed);
+            if !seen.is_multiple_of(self.sample) {
+                return;
+            }
+        }
         let now = clock::now();
         let lines = &mut *self.lock();
         lines.stamp.set(now, &self.form);
@@ -89,6 +119,9 @@ impl AccessLog {
         match &self.form {
             Form::Text(format) => format.write(&mut lines.line, record, &scene),
             Form::Json => write_json(&mut lines.line, record, &scene),
+        }
+        if let Some(syslog) = &self.syslog {
+            syslog.send(LogLevel::Info, &lines.line);
         }
         if lines.buffer.is_empty() {
             lines.oldest = now;
@@ -220,6 +253,11 @@ fn write_json(line: &mut Vec<u8>, record: &AccessRecord<'_>, scene: &Scene<'_>) 
     decimal_seconds(line, record.duration_ns);
     line.extend_from_slice(br#","pid":"#);
     number(line, scene.pid.into());
+    if let Some(head) = head {
+        line.extend_from_slice(br#","id":""#);
+        request_id(line, scene.pid, head.id);
+        line.push(b'"');
+    }
     line.extend_from_slice(b"}\n");
 }
 
@@ -276,7 +314,15 @@ pub(super) mod tests {
         let buffer = AccessBuffers::map(1).unwrap().claim(0).unwrap();
         let stamp = Stamp::default();
         let lines = Lines { buffer, line: Vec::new(), stamp, oldest: 0 };
-        AccessLog { file: Arc::new(file), form, lines: Mutex::new(lines), pid: 1 }
+        AccessLog {
+            file: Arc::new(file),
+            form,
+            lines: Mutex::new(lines),
+            pid: 1,
+            syslog: None,
+            sample: 1,
+            seen: AtomicU64::new(0),
+        }
     }
 
     fn short_format() -> Form {
@@ -354,6 +400,24 @@ pub(super) mod tests {
         assert_eq!(lines[0]["duration"], 1.234_567);
         assert_eq!(lines[1]["request_line"], "BAD \"\r");
         assert_eq!(lines[1]["remote"], "10.0.0.9");
+    }
+
+    #[test]
+    fn of_a_sample_one_line_of_so_many_is_written_and_every_failure() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let form = Form::Text(AccessFormat::compile("%(i)s %(s)s").unwrap());
+        let log = AccessLog { sample: 10, ..log(form, open(&path)) };
+        let head = head(&[]);
+        for status in [200, 503, 0] {
+            for _ in 0..20 {
+                log.record(&AccessRecord { status, ..record(Some(&head), &[]) });
+            }
+        }
+        log.flush();
+        let text = fs::read_to_string(&path).unwrap();
+        let count = |line: &str| text.lines().filter(|found| *found == line).count();
+        assert_eq!([count("1-1 200"), count("1-1 503"), count("1-1 -")], [2, 20, 20], "{text}");
     }
 
     #[test]

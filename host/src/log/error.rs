@@ -9,7 +9,7 @@ use std::{
     io::{self, Write as _},
     os::fd::{AsFd, OwnedFd},
     sync::{
-        Arc, OnceLock,
+        Arc, OnceLock, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU8, Ordering},
     },
 };
@@ -25,6 +25,7 @@ use super::{
     clock::{self, LocalTime},
     escape,
     file::LogFile,
+    syslog::{Part, Syslog},
 };
 use crate::scoreboard::LogLines;
 use crate::settings::{LogFormat, LogLevel, LogTarget, Settings};
@@ -41,6 +42,9 @@ pub struct ErrorLog {
     journal: AtomicBool,
     /// Whether the file is behind the standard streams of this process, too.
     captured: AtomicBool,
+    /// Changed only where there is one thread, in the arbiter and in a mold that loads: a fork never
+    /// finds it locked for that.
+    syslog: RwLock<Option<Syslog>>,
     /// Where lines are counted, once there is such a place.
     lines: OnceLock<LogLines>,
 }
@@ -56,6 +60,7 @@ impl ErrorLog {
             journal: AtomicBool::default(),
             captured: AtomicBool::default(),
             lines: OnceLock::new(),
+            syslog: RwLock::new(None),
         };
         log.take_form(settings);
         Ok(log)
@@ -72,6 +77,15 @@ impl ErrorLog {
     fn take_form(&self, settings: &Settings) {
         let journal = settings.errorlog == LogTarget::Stream && is_journal(&self.file);
         self.level.store(settings.loglevel as u8, Ordering::Relaxed);
+        match Syslog::open(settings, Part::Error) {
+            Ok(syslog) => {
+                *self.syslog.write().unwrap_or_else(PoisonError::into_inner) = syslog;
+            }
+            Err(error) => {
+                let text = format!("syslog at {:?} cannot be had: {error}", settings.syslog_addr);
+                self.write(LogLevel::Error, module_path!(), &text);
+            }
+        }
         self.json.store(settings.log_format == LogFormat::Json, Ordering::Relaxed);
         self.journal.store(journal, Ordering::Relaxed);
     }
@@ -122,6 +136,10 @@ impl ErrorLog {
                 lines.count(level as usize);
             }
             self.file.append(&self.line(level, target, message, clock::now_millis()));
+            let syslog = self.syslog.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(syslog) = &*syslog {
+                syslog.send(level, message.as_bytes());
+            }
         }
     }
 
@@ -304,6 +322,7 @@ mod tests {
             journal: AtomicBool::new(journal),
             captured: AtomicBool::default(),
             lines: OnceLock::new(),
+            syslog: RwLock::new(None),
         }
     }
 

@@ -33,6 +33,7 @@ enum Atom {
     Microseconds,
     DecimalSeconds,
     Pid,
+    Id,
     RequestField(Box<str>),
     ResponseField(Box<str>),
     RemotePort,
@@ -117,6 +118,7 @@ impl Atom {
             "D" => Self::Microseconds,
             "L" => Self::DecimalSeconds,
             "p" => Self::Pid,
+            "i" => Self::Id,
             _ => Self::braced(name).unwrap_or(Self::Dash),
         }
     }
@@ -201,6 +203,10 @@ impl Atom {
                 number(line, scene.pid.into());
                 line.push(b'>');
             }
+            Self::Id => match head {
+                Some(head) => request_id(line, scene.pid, head.id),
+                None => line.push(b'-'),
+            },
             Self::RequestField(name) => {
                 field(line, head.and_then(|head| last(head.headers.as_slice(), name)));
             }
@@ -240,6 +246,13 @@ fn field(line: &mut Vec<u8>, value: Option<&[u8]>) {
         None | Some([]) => line.push(b'-'),
         Some(value) => escape::text(line, value),
     }
+}
+
+/// What no other request has while the server runs: its worker's process and its number there.
+pub(super) fn request_id(line: &mut Vec<u8>, pid: u32, id: u64) {
+    number(line, pid.into());
+    line.push(b'-');
+    number(line, id);
 }
 
 /// Seconds with six digits behind the point.

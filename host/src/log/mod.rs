@@ -6,6 +6,7 @@
 //! | [`access`] | the access log of one worker |
 //! | [`format`](mod@format) | gunicorn's access log format, compiled once |
 //! | [`buffer`] | access lines that outlive the worker that wrote them |
+//! | `syslog` | the same lines for a syslog daemon |
 //! | [`file`] | a log's file: whole lines, reopened on USR1 |
 //!
 //! **Invariants:** a line is one write(2) in append mode; no log starts a thread or holds a lock
@@ -18,6 +19,7 @@ pub mod error;
 mod escape;
 pub mod file;
 pub mod format;
+mod syslog;
 
 pub use access::AccessLog;
 pub use buffer::AccessBuffers;

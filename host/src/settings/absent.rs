@@ -82,16 +82,6 @@ pub static ABSENT: &[(&[&str], &str)] = &[
         &["logger_class", "logconfig", "logconfig_dict", "logconfig_json"],
         "the log is not Python's logging; see log_format",
     ),
-    (
-        &[
-            "syslog",
-            "syslog_addr",
-            "syslog_prefix",
-            "syslog_facility",
-            "disable_redirect_access_to_syslog",
-        ],
-        "logs go to files and streams",
-    ),
 ];
 
 /// Why a setting of gunicorn's does not exist here.

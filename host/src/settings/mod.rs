@@ -37,7 +37,7 @@ pub use page::page;
 pub use table::{Settings, TABLE};
 pub use types::{
     Account, ClientCertificate, GroupId, HeaderMap, LogFormat, LogLevel, LogTarget, ProxyProtocol,
-    StatsdHost, TlsVersion, TrustedPeers,
+    StatsdHost, SyslogAddress, SyslogFacility, TlsVersion, TrustedPeers,
 };
 pub use value::{Kind, Value};
 

@@ -10,7 +10,7 @@ use super::{
     file::Sections,
     types::{
         Account, ClientCertificate, Field, GroupId, HeaderMap, LogFormat, LogLevel, LogTarget,
-        ProxyProtocol, StatsdHost, TlsVersion, TrustedPeers,
+        ProxyProtocol, StatsdHost, SyslogAddress, SyslogFacility, TlsVersion, TrustedPeers,
     },
     value::{Kind, Value},
 };
@@ -368,7 +368,8 @@ settings! {
         /// hour:minute:second, `%(r)s` request line, `%(m)s` method, `%(U)s` path, `%(q)s` query,
         /// `%(H)s` protocol, `%(s)s` status, `%(B)s` length, `%(b)s` length or -, `%(f)s` referrer, `%(a)s` user agent, `%(T)s` seconds, `%(M)s` milliseconds, `%(D)s`
         /// microseconds, `%(L)s` seconds with a fraction, `%(p)s` process, `%({name}i)s` request field,
-        /// `%({name}o)s` answer field, `%({name}e)s` environment variable of the request.
+        /// `%({name}o)s` answer field, `%({name}e)s` environment variable of the request, and `%(i)s` a
+        /// number that no other request has while the server runs.
         access_log_format: AccessFormat {
             kind: Kind::Text, long: Some("access-logformat"),
             default: Some(
@@ -389,6 +390,33 @@ settings! {
         /// With json, `access_log_format` means nothing: an object has all that is known.
         log_format: LogFormat {
             kind: Kind::Choice(LogFormat::WORDS), default: Some("text"), long: Some("log-format"),
+        }
+        /// Write only one of so many lines to the access log.
+        ///
+        /// Answers of 500 and above, and requests without an answer, are always written.
+        access_log_sample: u64 {
+            kind: Kind::Int { min: 1, max: MANY }, default: Some("1"),
+            long: Some("access-log-sample"),
+        }
+        /// Send both logs to a syslog daemon, too.
+        syslog: bool {
+            kind: Kind::Bool, default: Some("false"), long: Some("log-syslog"), bare: Some("true"),
+        }
+        /// Where the syslog daemon listens: `udp://HOST:PORT` or `unix://PATH`.
+        syslog_addr: SyslogAddress {
+            kind: Kind::Text, default: Some("udp://localhost:514"), long: Some("log-syslog-to"),
+        }
+        /// What stands in a syslog line between `host.` and the name of the log. Unset: `proc_name`.
+        syslog_prefix: Option<String> { kind: Kind::Text, long: Some("log-syslog-prefix") }
+        /// The facility of syslog lines.
+        syslog_facility: SyslogFacility {
+            kind: Kind::Choice(SyslogFacility::WORDS), default: Some("user"),
+            long: Some("log-syslog-facility"),
+        }
+        /// Keep the access log away from syslog.
+        disable_redirect_access_to_syslog: bool {
+            kind: Kind::Bool, default: Some("false"),
+            long: Some("disable-redirect-access-to-syslog"), bare: Some("true"),
         }
         /// Put what the application writes to its standard streams into the error log.
         capture_output: bool {

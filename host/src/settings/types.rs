@@ -130,6 +130,33 @@ pub enum StatsdHost {
     Unix(PathBuf),
 }
 
+/// Where the syslog daemon listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SyslogAddress {
+    /// A unix socket for datagrams.
+    Unix(PathBuf),
+    /// By UDP.
+    Udp {
+        /// Name or address.
+        host: String,
+        /// Port.
+        port: u16,
+    },
+}
+
+/// A facility of syslog, as the number of RFC 3164.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SyslogFacility(pub u8);
+
+impl SyslogFacility {
+    /// The words that are understood; each stands at the place of its number.
+    pub const WORDS: &[&str] = &[
+        "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron",
+        "authpriv", "ftp", "local0", "local1", "local2", "local3", "local4", "local5", "local6",
+        "local7", "security",
+    ];
+}
+
 /// Types that are a choice of words: each word with its meaning.
 macro_rules! choices {
     ($($type:ident { $($word:literal => $variant:ident),* })*) => { $(
@@ -331,6 +358,42 @@ impl Field for StatsdHost {
         match port.parse() {
             Ok(port) if !host.is_empty() => Ok(Self::Udp { host: host.to_owned(), port }),
             _ => Err("expected HOST:PORT or unix:PATH".to_owned()),
+        }
+    }
+}
+
+impl Field for SyslogAddress {
+    fn read(value: &Value) -> Result<Self, String> {
+        let text = value.as_str().unwrap_or_default();
+        if let Some(path) = text.strip_prefix("unix://") {
+            let path = path.strip_suffix("#dgram").unwrap_or(path);
+            return Ok(Self::Unix(path.into()));
+        }
+        let Some(rest) = text.strip_prefix("udp://") else {
+            return Err("expected udp://HOST:PORT or unix://PATH".to_owned());
+        };
+        let (host, port) = match rest.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, port),
+            _ => (rest, "514"),
+        };
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let host = if host.is_empty() { "localhost" } else { host };
+        match port.parse() {
+            Ok(port) => Ok(Self::Udp { host: host.to_owned(), port }),
+            Err(_) => Err("expected udp://HOST:PORT or unix://PATH".to_owned()),
+        }
+    }
+}
+
+impl Field for SyslogFacility {
+    fn read(value: &Value) -> Result<Self, String> {
+        let place = Self::WORDS.iter().position(|word| Some(*word) == value.as_str());
+        // The last word is an old name of "auth". From "local0" on the numbers begin at 16.
+        match place {
+            Some(place @ 0..=11) => Ok(Self(place as u8)),
+            Some(place @ 12..=19) => Ok(Self(place as u8 + 4)),
+            Some(_) => Ok(Self(4)),
+            None => Err(format!("expected one of {}", Self::WORDS.join(", "))),
         }
     }
 }

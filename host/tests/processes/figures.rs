@@ -18,6 +18,8 @@ pub(crate) const TESTS: &[Test] = &tests![
     an_address_in_use_is_waited_for_and_does_not_keep_the_server_from_serving,
     statsd_hears_once_a_second,
     connections_that_wait_are_counted,
+    a_browser_shows_the_page,
+    the_error_log_reaches_a_syslog_daemon,
 ];
 
 /// Where the server says that it serves metrics, or the page.
@@ -182,5 +184,57 @@ fn connections_that_wait_are_counted() {
         sample(&get(address, "/"), &series).is_some_and(|waiting| waiting >= 1.0)
     });
     drop(streams);
+    server.stop();
+}
+
+fn a_browser_shows_the_page() {
+    let Some(browser) = ["/usr/bin/chromium", "/usr/bin/google-chrome"]
+        .into_iter()
+        .find(|path| std::path::Path::new(path).exists())
+    else {
+        eprintln!("there is no browser here");
+        return;
+    };
+    let server = Server::start("hello", &["-w", "2", "--status-bind", "127.0.0.1:0"]);
+    let address = address(&server, "Status page");
+    for _ in 0..5 {
+        server.talk("hi");
+    }
+    server.wait_until("two workers", |server| server.workers().len() == 2);
+    let folder = tempfile::tempdir().unwrap();
+    let profile = format!("--user-data-dir={}", folder.path().display());
+    let output = std::process::Command::new("timeout")
+        .args(["60", browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"])
+        .args(["--no-first-run", "--disable-background-networking", "--disable-component-update"])
+        .args(["--disable-sync", "--virtual-time-budget=4000", "--dump-dom", &profile])
+        .arg(format!("http://{address}/"))
+        .output()
+        .unwrap();
+    let page = String::from_utf8_lossy(&output.stdout);
+    assert!(page.contains("Generation 1: serving, sync, hello"), "{page}");
+    assert_eq!(page.matches("class=\"worker ready\"").count(), 2, "{page}");
+    assert!(page.contains("<b>5</b><small>requests</small>"), "{page}");
+    assert!(page.contains(&format!("http://{} · 0 of ", server.address())), "{page}");
+    server.stop();
+}
+
+fn the_error_log_reaches_a_syslog_daemon() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    let daemon = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    daemon.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let address = format!("unix://{}", path.display());
+    let flags = ["--log-syslog", "--log-syslog-to", &address, "--log-syslog-prefix", "mine"];
+    let server = Server::start("hello", &flags);
+    let mut buffer = [0; 1024];
+    let line = loop {
+        let length = daemon.recv(&mut buffer).unwrap();
+        let line = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        if line.contains("Server is ready") {
+            break line;
+        }
+    };
+    let start = format!("<14>host.mine.error: [{}] Server is ready", server.pid());
+    assert!(line.starts_with(&start), "{line}");
     server.stop();
 }

@@ -1,0 +1,135 @@
+//! Lines for a syslog daemon: one datagram each, in the form of RFC 3164 without time and host, which the
+//! daemon adds. A daemon that is not there, or too slow, costs its own lines and nothing else.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs as _, UdpSocket};
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+
+use crate::settings::{LogLevel, Settings, SyslogAddress};
+
+/// Which of the two logs a line belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Error,
+    Access,
+}
+
+/// A way to the daemon, for one log.
+#[derive(Debug)]
+pub(super) struct Syslog {
+    socket: Socket,
+    facility: u8,
+    /// "host.PREFIX.error"
+    tag: String,
+}
+
+#[derive(Debug)]
+enum Socket {
+    /// Not connected, so that a daemon that was started anew is found again.
+    Unix(UnixDatagram, PathBuf),
+    Udp(UdpSocket, SocketAddr),
+}
+
+impl Syslog {
+    /// By the settings; nothing where they want none for this log.
+    pub(super) fn open(settings: &Settings, part: Part) -> io::Result<Option<Self>> {
+        let wanted = match part {
+            Part::Error => settings.syslog,
+            Part::Access => settings.syslog && !settings.disable_redirect_access_to_syslog,
+        };
+        if !wanted {
+            return Ok(None);
+        }
+        let name = settings.proc_name.as_deref().unwrap_or("host").replace(':', ".");
+        let prefix = settings.syslog_prefix.as_deref().unwrap_or(&name);
+        let part = if part == Part::Error { "error" } else { "access" };
+        Ok(Some(Self {
+            socket: Socket::open(&settings.syslog_addr)?,
+            facility: settings.syslog_facility.0,
+            tag: format!("host.{prefix}.{part}"),
+        }))
+    }
+
+    /// Sends one line.
+    pub(super) fn send(&self, level: LogLevel, line: &[u8]) {
+        let priority = u16::from(self.facility) * 8 + severity(level);
+        let pid = std::process::id();
+        let mut datagram = format!("<{priority}>{}: [{pid}] ", self.tag).into_bytes();
+        datagram.extend_from_slice(line.trim_ascii_end());
+        datagram.truncate(DATAGRAM_MAX);
+        // The log is the place where this could be said.
+        let _ = match &self.socket {
+            Socket::Unix(socket, path) => socket.send_to(&datagram, path),
+            Socket::Udp(socket, address) => socket.send_to(&datagram, address),
+        };
+    }
+}
+
+impl Socket {
+    fn open(address: &SyslogAddress) -> io::Result<Self> {
+        match address {
+            SyslogAddress::Unix(path) => {
+                let socket = UnixDatagram::unbound()?;
+                socket.set_nonblocking(true)?;
+                Ok(Self::Unix(socket, path.clone()))
+            }
+            SyslogAddress::Udp { host, port } => {
+                let address = (host.as_str(), *port).to_socket_addrs()?.next();
+                let address = address.ok_or(io::ErrorKind::NotFound)?;
+                let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+                let socket = UdpSocket::bind(any)?;
+                socket.set_nonblocking(true)?;
+                Ok(Self::Udp(socket, address))
+            }
+        }
+    }
+}
+
+/// RFC 3164, 4.1.1.
+fn severity(level: LogLevel) -> u16 {
+    match level {
+        LogLevel::Debug => 7,
+        LogLevel::Info => 6,
+        LogLevel::Warning => 4,
+        LogLevel::Error => 3,
+        LogLevel::Critical => 2,
+    }
+}
+
+/// What daemons take at least, and mostly at most.
+const DATAGRAM_MAX: usize = 8 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::settings::Sources;
+
+    #[test]
+    fn lines_come_with_priority_and_tag_and_a_new_daemon_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let address = format!("unix://{}#dgram", path.display());
+        let args = ["--log-syslog", "--log-syslog-to", &address, "--log-syslog-facility", "local3"];
+        let sources = Sources {
+            args: args.iter().map(Into::into).collect(),
+            directory: folder.path().to_owned(),
+            ..Sources::default()
+        };
+        let settings = sources.load().unwrap().0;
+        let syslog = Syslog::open(&settings, Part::Access).unwrap().unwrap();
+        syslog.send(LogLevel::Info, b"nobody hears this");
+        for _ in 0..2 {
+            let daemon = UnixDatagram::bind(&path).unwrap();
+            daemon.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            syslog.send(LogLevel::Info, b"GET / 200\n");
+            let mut buffer = [0; 256];
+            let length = daemon.recv(&mut buffer).unwrap();
+            let expected = format!("<158>host.host.access: [{}] GET / 200", std::process::id());
+            assert_eq!(String::from_utf8_lossy(&buffer[..length]), expected);
+            std::fs::remove_file(&path).unwrap();
+        }
+    }
+}
