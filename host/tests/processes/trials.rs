@@ -129,6 +129,7 @@ fn there_is_a_way_back_to_generations_that_ended() {
 fn a_generation_whose_health_path_says_500_is_refused() {
     let flags = ["-w", "2", "--health-path", "/health", "--health-timeout", "0.6"];
     let server = Server::start("hello", &flags);
+    server.wait_until("two workers", |server| server.workers().len() == 2);
     let before = server.workers();
     server.behave("sick");
     let error = server.reload().error.unwrap();
