@@ -1,9 +1,10 @@
 //! A scratch server: this same program, with the class under test and the checking application, on a free port of the
 //! loopback, in a folder of its own. It is always ended, with all that it started.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -11,9 +12,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::{Pid, mkdtemp};
+use nix::unistd::Pid;
 
 use super::client::PATIENCE;
+use crate::clock;
 use crate::control::client::ask;
 use crate::control::{GenerationStatus, Request, WorkerStatus};
 
@@ -44,7 +46,10 @@ pub(super) struct Server {
 
 impl Bench {
     pub(super) fn new(class: PathBuf, app: PathBuf, config: Option<PathBuf>) -> io::Result<Self> {
-        let folder = mkdtemp(&std::env::temp_dir().join("jimu-check-XXXXXX"))?;
+        let name = format!("jimu-check-{}-{:x}", std::process::id(), clock::now_ns());
+        let folder = std::env::temp_dir().join(name);
+        // One that is there already is somebody else's: an error.
+        DirBuilder::new().mode(0o700).create(&folder)?;
         let program = std::env::current_exe()?;
         Ok(Self { program, class, app, config, folder, servers: AtomicU32::new(0) })
     }

@@ -1,0 +1,19 @@
+#!/bin/bash
+# A worker class that is built outside the workspace: lints, the contract, and the matrix of behaviours.
+#   third-party.sh [--no-matrix]
+source "$(dirname "$0")/common.sh"
+
+step "The class"
+manifest=plugins/third-party/Cargo.toml
+cargo fmt --manifest-path $manifest --check
+cargo clippy --manifest-path $manifest --target-dir "$target/third-party" --locked -- -D warnings
+cargo build --manifest-path $manifest --target-dir "$target/third-party" --locked
+class=$target/third-party/debug/libthreaded_worker.so
+
+cargo build --quiet -p host -p check-app
+check "$target/debug/host" "$class"
+
+if [ "${1:-}" != --no-matrix ]; then
+    step "The matrix"
+    WORKER_CLASS=$class cargo test -p jimu-tests --test matrix
+fi
