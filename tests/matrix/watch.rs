@@ -23,9 +23,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(a_long_sleep_is_no_death_where_others_run).of_class(),
         behaviour!(an_idle_worker_keeps_its_heartbeat),
         behaviour!(a_paused_arbiter_kills_nobody).of_class(),
-        behaviour!(a_request_that_runs_over_is_named)
-            .of_class()
-            .not_yet("no class enforces request_timeout (issue 5)"),
+        behaviour!(a_request_that_runs_over_is_named).of_class(),
     ]
 }
 

@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kit::{Advance, Connection, Home, Kit, poll};
+use kit::{Advance, Base, Connection, Home, Kit, Overtime, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use worker_api::{AppHandle, Counter, Failure, FailureKind, Interest, Result, Waker};
@@ -23,18 +23,22 @@ pub(crate) struct Shared {
     pub(crate) bell: EventFd,
     /// Whether the main thread wants to hear of a thread that is free.
     pub(crate) wants_room: AtomicBool,
+    /// Watches the requests that the threads serve, where these have a limit.
+    overtime: Option<Arc<Overtime>>,
     table: Mutex<Table>,
 }
 
 impl Shared {
-    pub(crate) fn new(kit: Arc<Kit>, app: AppHandle) -> io::Result<Arc<Self>> {
+    pub(crate) fn new(base: &Base) -> io::Result<Arc<Self>> {
         Ok(Arc::new(Self {
-            kit,
-            app,
+            kit: Arc::clone(&base.kit),
+            app: base.app.clone(),
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
             queue: Queue::default(),
             bell: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
             wants_room: AtomicBool::new(false),
+            // The thread goes on with what it does; what it writes fails, and so the request ends.
+            overtime: Overtime::start(base, || ())?,
             table: Mutex::new(Table::default()),
         }))
     }
@@ -48,7 +52,12 @@ impl Shared {
     pub(crate) fn serve(self: &Arc<Self>) {
         while let Some(connection) = self.queue.next(|| self.ring_if_wanted()) {
             self.kit.host.count(Counter::BUSY_SLOTS, 1);
-            self.app.call(connection.into_exchange(Arc::<Self>::clone(self)));
+            let fd = connection.fd();
+            let exchange = connection.into_exchange(Arc::<Self>::clone(self));
+            if let Some(overtime) = &self.overtime {
+                overtime.begin(fd, &exchange);
+            }
+            self.app.call(exchange);
             self.kit.host.count(Counter::BUSY_SLOTS, -1);
         }
     }
@@ -120,7 +129,16 @@ impl Home for Shared {
         }
     }
 
+    fn extended(&self, fd: RawFd, deadline_ns: u64) {
+        if let Some(overtime) = &self.overtime {
+            overtime.extend(fd, deadline_ns);
+        }
+    }
+
     fn done(&self, connection: Box<Connection>) {
+        if let Some(overtime) = &self.overtime {
+            overtime.end(connection.fd());
+        }
         if let Some(request) = self.carry_on(connection) {
             self.queue.push([request]);
         }

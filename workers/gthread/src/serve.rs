@@ -27,7 +27,7 @@ pub(crate) struct Server<'a> {
 
 impl<'a> Server<'a> {
     pub(crate) fn new(base: &'a Base, threads: usize) -> io::Result<Self> {
-        let shared = Shared::new(Arc::clone(&base.kit), base.app.clone())?;
+        let shared = Shared::new(base)?;
         let wake = base.host.wake_descriptor();
         let readable = |fd: RawFd| EpollEvent::new(EpollFlags::EPOLLIN, fd as u64);
         shared.epoll.add(socket::borrow(wake), readable(wake))?;

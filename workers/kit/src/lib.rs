@@ -8,7 +8,7 @@
 //! | `exchange`, `turn`, `request`, `response` | a connection during one request: the exchange of `worker-api` |
 //! | [`home`] | the seam: how a class waits, and takes its connections back |
 //! | [`base`], [`kit`], [`config`] | what every worker has: host, application, settings |
-//! | [`blocking`], [`poll`] | waiting with system calls, for classes whose threads may block |
+//! | [`blocking`], [`poll`], [`overtime`] | waiting with system calls, and its limit, for classes whose threads may block |
 //!
 //! # Invariants
 //!
@@ -24,6 +24,7 @@ pub mod connection;
 pub mod home;
 pub mod http;
 pub mod kit;
+pub mod overtime;
 pub mod poll;
 pub mod socket;
 pub mod stream;
@@ -42,4 +43,5 @@ pub use connection::{Advance, Connection};
 pub use home::Home;
 pub use kept::TlsKept;
 pub use kit::Kit;
+pub use overtime::Overtime;
 pub use socket::Acceptor;

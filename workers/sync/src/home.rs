@@ -3,19 +3,21 @@
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kit::{Connection, Home, poll};
+use kit::{Connection, Home, Overtime, poll};
 use worker_api::{Failure, FailureKind, Host, Interest, Result};
 
 /// The place to which a request's connection returns.
 pub(crate) struct Place {
     host: Host,
+    overtime: Option<Arc<Overtime>>,
     connection: Mutex<Option<Box<Connection>>>,
 }
 
 impl Place {
     /// An empty place.
-    pub(crate) fn new(host: &Host) -> Arc<Self> {
-        Arc::new(Self { host: host.clone(), connection: Mutex::new(None) })
+    pub(crate) fn new(host: &Host, overtime: Option<&Arc<Overtime>>) -> Arc<Self> {
+        let overtime = overtime.map(Arc::clone);
+        Arc::new(Self { host: host.clone(), overtime, connection: Mutex::new(None) })
     }
 
     /// The connection, once its exchange is over.
@@ -33,7 +35,16 @@ impl Home for Place {
         }
     }
 
+    fn extended(&self, fd: RawFd, deadline_ns: u64) {
+        if let Some(overtime) = &self.overtime {
+            overtime.extend(fd, deadline_ns);
+        }
+    }
+
     fn done(&self, connection: Box<Connection>) {
+        if let Some(overtime) = &self.overtime {
+            overtime.end(connection.fd());
+        }
         *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
     }
 }

@@ -2,11 +2,14 @@
 
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 
 use kit::clock::{earlier, now_ns};
-use kit::{Acceptor, Advance, Base, Connection, socket};
+use kit::{Acceptor, Advance, Base, Connection, Overtime, socket};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use worker_api::Counter;
 
 use crate::home::Place;
@@ -17,6 +20,8 @@ pub(crate) struct Server<'a> {
     base: &'a Base,
     epoll: Epoll,
     parked: Parked,
+    /// Watches the request that is served, where it has a limit.
+    overtime: Option<Arc<Overtime>>,
     /// The listeners that are watched; none while the process has no descriptor left for a connection.
     listening: bool,
     wake: RawFd,
@@ -27,7 +32,9 @@ impl<'a> Server<'a> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let wake = base.host.wake_descriptor();
         epoll.add(socket::borrow(wake), EpollEvent::new(EpollFlags::EPOLLIN, wake as u64))?;
-        let mut server = Self { base, epoll, parked: Parked::default(), listening: false, wake };
+        let overtime = Overtime::start(base, end_worker)?;
+        let mut server =
+            Self { base, epoll, parked: Parked::default(), overtime, listening: false, wake };
         server.listen()?;
         Ok(server)
     }
@@ -96,8 +103,13 @@ impl<'a> Server<'a> {
     fn carry_on(&mut self, mut connection: Box<Connection>) {
         let mut next = connection.advance();
         while next == Advance::Request {
-            let place = Place::new(&self.base.host);
-            self.base.app.call(connection.into_exchange(place.clone()));
+            let place = Place::new(&self.base.host, self.overtime.as_ref());
+            let fd = connection.fd();
+            let exchange = connection.into_exchange(place.clone());
+            if let Some(overtime) = &self.overtime {
+                overtime.begin(fd, &exchange);
+            }
+            self.base.app.call(exchange);
             if let Some(back) = place.take() {
                 connection = back;
             } else {
@@ -194,6 +206,14 @@ impl<'a> Server<'a> {
             .map_or(u64::MAX, |timeout| kit::clock::nanoseconds(timeout / 2));
         half.min(WAIT_MAX_MS * 1_000_000)
     }
+}
+
+/// Ends this process: its only thread is with a request whose time is over, and nothing else ends that. The arbiter
+/// makes another worker.
+fn end_worker() {
+    tracing::error!("a sync worker cannot leave a request: this worker ends");
+    // A process may always send a signal to itself.
+    let _ = kill(Pid::this(), Signal::SIGABRT);
 }
 
 /// How many connections are served before the parked ones are looked at.
