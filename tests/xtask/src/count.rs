@@ -28,6 +28,12 @@ impl Counts {
     }
 }
 
+/// The name of the test that a line such as `test a_test ... FAILED` is about; nothing on other lines.
+pub(crate) fn failed_test(line: &str) -> Option<&str> {
+    let (name, verdict) = line.strip_prefix("test ")?.split_once(" ... ")?;
+    verdict.starts_with("FAILED").then(|| name.trim())
+}
+
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
@@ -48,6 +54,11 @@ mod tests {
         ] {
             counts.add_line(line);
         }
+        assert_eq!(
+            failed_test("test sync::native::a_test ... FAILED"),
+            Some("sync::native::a_test")
+        );
+        assert_eq!(failed_test("test sync::native::a_test ... ok"), None);
         assert_eq!(counts, Counts { passed: 7, failed: 3, skipped: 1 });
         assert_eq!(counts.to_string(), "7 passed, 3 failed, 1 skipped");
     }

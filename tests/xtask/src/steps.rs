@@ -11,7 +11,13 @@ use std::{
     time::Instant,
 };
 
-use crate::{count::Counts, python};
+use crate::{
+    count::{self, Counts},
+    python,
+};
+
+/// So many failed tests are run again alone at the most.
+const ALONE_MAX: usize = 12;
 
 /// How the tests are to be run.
 #[derive(Debug, Default)]
@@ -69,14 +75,21 @@ pub(crate) fn test(options: &TestOptions) -> ExitCode {
         return closing(Counts { failed: 1, ..Counts::default() }, "the workspace does not build");
     }
     let built = begun.elapsed();
-    let mut command = cargo();
-    command.args(["test", "--workspace", "--no-fail-fast"]).args(profile);
-    command.env("JIMU_BUILT", "1").env("TEST_PYTHON", python.unwrap_or_default());
+    let tests = || {
+        let mut command = cargo();
+        command.args(["test", "--workspace", "--no-fail-fast"]).args(profile);
+        command.env("JIMU_BUILT", "1").env("TEST_PYTHON", python.clone().unwrap_or_default());
+        command
+    };
+    let mut command = tests();
     command.args(options.only.as_deref().map(|word| ["--", word]).into_iter().flatten());
-    let (mut counts, ended_well) = counted(&mut command);
+    let (mut counts, failed, ended_well) = counted(&mut command);
     if !ended_well && counts.failed == 0 {
         counts.failed = 1;
     }
+    let passed_alone = alone(&failed, tests);
+    counts.passed += passed_alone;
+    counts.failed -= passed_alone;
     let times = format!("{} s to build, {} s in all", built.as_secs(), begun.elapsed().as_secs());
     closing(counts, &times)
 }
@@ -125,24 +138,45 @@ fn succeeds(command: &mut Command) -> bool {
     }
 }
 
-/// Runs a command that runs tests, shows its output and adds up what it says.
-fn counted(command: &mut Command) -> (Counts, bool) {
+/// Runs tests that failed among others again, each alone: on a machine that had much to do at once, a test with
+/// processes and times may fail for that reason. Says so of each, and answers how many passed. Where many failed, the
+/// machine is not the reason.
+fn alone(failed: &[String], tests: impl Fn() -> Command) -> u64 {
+    if failed.len() > ALONE_MAX {
+        return 0;
+    }
+    let mut passed = 0;
+    for name in failed {
+        println!("\n{name} failed among others; alone:");
+        let (counts, _, ended_well) =
+            counted(tests().args(["--", "--exact", name, "--test-threads=1"]));
+        let well = ended_well && counts.failed == 0 && counts.passed == 1;
+        println!("{name} {} alone", if well { "passes" } else { "fails" });
+        passed += u64::from(well);
+    }
+    passed
+}
+
+/// Runs a command that runs tests, shows its output, adds up what it says, and names the tests that failed.
+fn counted(command: &mut Command) -> (Counts, Vec<String>, bool) {
     let mut counts = Counts::default();
+    let mut failed = Vec::new();
     let mut child = match command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn() {
         Ok(child) => child,
         Err(error) => {
             eprintln!("xtask: cargo: {error}");
-            return (counts, false);
+            return (counts, failed, false);
         }
     };
     if let Some(stdout) = child.stdout.take() {
         for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
             let line = String::from_utf8_lossy(&line);
             counts.add_line(&line);
+            failed.extend(count::failed_test(&line).map(str::to_owned));
             println!("{line}");
         }
     }
-    (counts, child.wait().is_ok_and(|status| status.success()))
+    (counts, failed, child.wait().is_ok_and(|status| status.success()))
 }
 
 /// The last lines of a test run.
