@@ -124,7 +124,13 @@ impl Arbiter {
             End::Signal(number) => -number,
         };
         let facts = [i64::from(pid.as_raw()), worker.age as i64, i64::from(status)];
-        generation.tell_hooks("child_exit", &facts);
+        let teller = self.generations[index].mold.as_ref().map_or_else(
+            || self.generations.iter().position(|other| other.stage == Stage::Serving),
+            |_| Some(index),
+        );
+        if let Some(teller) = teller {
+            self.generations[teller].tell_hooks("child_exit", &facts);
+        }
         let was_told = worker.stage == WorkerStage::Draining || snapshot.ended_by.is_some();
         let never_served = worker.stage == WorkerStage::Draining && worker.ready_ns == 0;
         if never_served || (was_told && end == End::Status(0)) {

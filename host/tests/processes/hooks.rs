@@ -1,4 +1,4 @@
-//! Hooks that are commands, and workers that take too much memory.
+//! Hooks that are commands, what systemd hears, and workers that take too much memory.
 
 use nix::sys::signal::Signal;
 
@@ -9,6 +9,7 @@ pub(crate) const TESTS: &[Test] = &tests![
     commands_hear_of_the_arbiters_events_and_speak_to_the_log,
     commands_that_cannot_be_are_refused,
     a_worker_that_takes_too_much_memory_is_replaced,
+    systemd_hears_of_each_stage_and_of_the_watchdog,
 ];
 
 fn commands_hear_of_the_arbiters_events_and_speak_to_the_log() {
@@ -66,4 +67,31 @@ fn a_worker_that_takes_too_much_memory_is_replaced() {
     });
     assert!(server.talk("hi").ends_with(" hello\n"));
     server.stop();
+}
+
+fn systemd_hears_of_each_stage_and_of_the_watchdog() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    let hear = |words: &str| {
+        let mut buffer = [0; 256];
+        loop {
+            let length = socket.recv(&mut buffer).unwrap();
+            let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            if text.starts_with(words) {
+                return text;
+            }
+        }
+    };
+    let variables = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "200000")];
+    let server = Server::start_in(&variables, &[]);
+    assert_eq!(hear("READY=1"), format!("READY=1\nMAINPID={}", server.pid()));
+    hear("WATCHDOG=1");
+    hear("WATCHDOG=1");
+    assert!(server.reload().ok);
+    assert!(hear("RELOADING=1").contains("MONOTONIC_USEC="));
+    hear("READY=1");
+    server.stop();
+    hear("STOPPING=1");
 }

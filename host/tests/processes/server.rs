@@ -45,11 +45,24 @@ impl Server {
         Self::spawn_with(behaviour, &[&["--bind", "127.0.0.1:0"], flags].concat())
     }
 
+    /// Starts a server with variables in its environment, and waits until it is ready.
+    pub(crate) fn start_in(variables: &[(&str, &str)], flags: &[&str]) -> Self {
+        let flags = [&["--bind", "127.0.0.1:0"], flags].concat();
+        let server = Self::spawn_in(variables, "hello", &flags);
+        server.wait_for("Server is ready");
+        server
+    }
+
     fn spawn_with(behaviour: &str, flags: &[&str]) -> Self {
+        Self::spawn_in(&[], behaviour, flags)
+    }
+
+    fn spawn_in(variables: &[(&str, &str)], behaviour: &str, flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("behaviour"), behaviour).unwrap();
         let mut child = Command::new(std::env::current_exe().unwrap())
             .env(SERVE, "1")
+            .envs(variables.iter().copied())
             .args(["--log-level", "debug", "--control-socket"])
             .arg(folder.path().join("control"))
             .args(flags)
