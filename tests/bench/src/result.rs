@@ -35,6 +35,8 @@ pub enum Metric {
     PerIdle,
     /// Answers a second with idle connections, as a share of those without.
     RateKept,
+    /// Processor time of a function, in nanoseconds.
+    Nanoseconds,
 }
 
 impl Metric {
@@ -52,11 +54,13 @@ impl Metric {
             Self::Start => "first answer after ms",
             Self::PerIdle => "octets/idle connection",
             Self::RateKept => "rate kept",
+            Self::Nanoseconds => "ns",
         }
     }
 
     /// The quantity that ranks the contenders of a scenario where it was measured; less is better.
-    pub const RANKING: [Self; 4] = [Self::Cpu, Self::PerIdle, Self::Memory, Self::Start];
+    pub const RANKING: [Self; 5] =
+        [Self::Cpu, Self::PerIdle, Self::Memory, Self::Start, Self::Nanoseconds];
 }
 
 /// A server's figures in one scenario: for each quantity one value a round. In the same place of each

@@ -34,6 +34,11 @@ impl Setup {
         if path.is_file() { Ok(path) } else { Err(format!("{file} is not built")) }
     }
 
+    /// Cargo's folder for everything it builds.
+    pub fn target(&self) -> &Path {
+        self.built.parent().unwrap_or(&self.built)
+    }
+
     /// The interpreter that all Python servers run.
     pub fn python(&self) -> Result<PathBuf, String> {
         self.python.clone()

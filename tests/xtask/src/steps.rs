@@ -96,7 +96,8 @@ pub(crate) fn test(options: &TestOptions) -> ExitCode {
 
 /// Builds everything and measures it.
 pub(crate) fn bench(words: &[String]) -> ExitCode {
-    if !succeeds(cargo().args(["build", "--release", "--workspace"])) {
+    let features = ["--features", "jimu-bench/linked"];
+    if !succeeds(cargo().args(["build", "--release", "--workspace"]).args(features)) {
         return ExitCode::FAILURE;
     }
     let done = succeeds(Command::new(target().join("release/jimu-bench")).args(words));

@@ -72,7 +72,7 @@ fn plan(stage: &Stage<'_>, runner: &Runner, requests: u64) -> Plan {
     let (connections, keep_alive) = match stage.scenario.kind {
         Kind::Load { connections, keep_alive } => (connections, keep_alive),
         Kind::Pauses { connections, .. } => (connections, true),
-        Kind::Idle { .. } | Kind::Memory { .. } | Kind::Start => (1, true),
+        _ => (1, true),
     };
     let request = runner.request.clone();
     Plan { address: runner.server.address, request, requests, connections, keep_alive }

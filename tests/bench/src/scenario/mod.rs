@@ -6,11 +6,13 @@
 //! | `load` | requests, as many as can be |
 //! | `idle` | kept-alive connections on which nothing happens |
 //! | `memory` | servers of several workers, and what an idle one does |
+//! | `parse` | the parser beside the one it is built on |
 //! | `start` | from the start to the first answer |
 
 mod idle;
 mod load;
 mod memory;
+mod parse;
 mod start;
 mod table;
 
@@ -48,6 +50,8 @@ enum Kind {
     Memory { workers: usize },
     /// The time to the first answer.
     Start,
+    /// The parser alone.
+    Parse,
 }
 
 /// One contender with the application that it serves.
@@ -86,6 +90,7 @@ pub fn measure(scenario: &Scenario, setup: &Setup, effort: Effort) -> io::Result
         Kind::Idle { connections } => idle::measure(&stage, connections),
         Kind::Memory { .. } => memory::measure(&stage),
         Kind::Start => start::measure(&stage),
+        Kind::Parse => parse::measure(&stage),
     };
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let day = since.as_secs() / 86_400;
@@ -136,7 +141,7 @@ impl Stage<'_> {
             Kind::Pauses { connections, .. } => (connections, true, 1),
             Kind::Idle { connections } => (connections + idle::BUSY, true, 1),
             Kind::Memory { workers } => (0, true, workers),
-            Kind::Start => (0, true, 1),
+            Kind::Start | Kind::Parse => (0, true, 1),
         };
         let serving = Serving {
             app: entry.app,

@@ -21,7 +21,7 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// Who takes part.
+    /// Who takes part. Where no server does, nobody.
     pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
         let native = self.native.iter().map(|&contender| Entry { contender, app: App::Native });
         let (app, contenders) = self.wsgi;
@@ -176,6 +176,14 @@ pub const SCENARIOS: &[Scenario] = &[
         kind: KEPT_ALIVE,
         request: HELLO,
         native: &[Jimu("gthread"), Linked("gthread")],
+        wsgi: NOBODY,
+    },
+    Scenario {
+        name: "parse",
+        title: "A browser's request head of 700 octets, parsed",
+        kind: Kind::Parse,
+        request: HELLO,
+        native: &[],
         wsgi: NOBODY,
     },
 ];
