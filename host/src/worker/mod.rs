@@ -7,13 +7,14 @@ mod signals;
 use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getppid};
 
 pub use signals::{GRACEFUL, QUICK, REOPEN, WINDOW, WorkerSignals};
 
+use crate::clock;
 use crate::listener::Listener;
 use crate::log::{AccessLog, ErrorLog};
 use crate::message::{Channel, FromWorker, Refusal};
@@ -41,6 +42,8 @@ pub struct WorkerContext {
     pub access_log: Option<AccessLog>,
     slot_number: u32,
     arbiter: Pid,
+    /// When to look for the arbiter again.
+    parent_due_ns: AtomicU64,
     report: Channel,
     signals: WorkerSignals,
     listeners_closed: AtomicBool,
@@ -78,9 +81,20 @@ impl WorkerContext {
         }
     }
 
-    /// Whether the arbiter still is this worker's parent.
-    pub fn arbiter_lives(&self) -> bool {
-        getppid() == self.arbiter
+    /// Whether the arbiter still is this worker's parent. Classes ask before each connection, so the
+    /// kernel is asked from time to time only; a signal tells of the arbiter's end besides.
+    fn arbiter_lives(&self) -> bool {
+        let now_ns = clock::now_ns();
+        if now_ns < self.parent_due_ns.load(Ordering::Relaxed) {
+            return true;
+        }
+        self.parent_due_ns.store(now_ns + PARENT_CHECK_NS, Ordering::Relaxed);
+        let lives = getppid() == self.arbiter;
+        if !lives {
+            tracing::info!("the arbiter is gone: this worker ends");
+            self.stop();
+        }
+        lives
     }
 
     /// The arbiter's process id.
@@ -176,6 +190,7 @@ pub(crate) fn live<P: Payload>(mut payload: P, start: WorkerStart<'_>) -> ! {
         slot: start.slot,
         slot_number: start.slot_number,
         arbiter,
+        parent_due_ns: AtomicU64::new(0),
         report: start.report,
         signals,
         log: Arc::clone(&start.context.log),
@@ -208,6 +223,8 @@ pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")
 }
 
+/// How long a look for the arbiter is believed.
+const PARENT_CHECK_NS: u64 = 100_000_000;
 /// gunicorn's `WORKER_BOOT_ERROR`.
 pub const BOOT_ERROR: i32 = 3;
 /// The status of a worker that ends by a panic of the server's own code (`EX_SOFTWARE`).

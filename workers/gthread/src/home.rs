@@ -10,7 +10,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use worker_api::{AppHandle, Counter, Failure, FailureKind, Interest, Result, Waker};
 
-use crate::pool::Queue;
+use crate::pool::{PATIENCE_NS, Queue};
 use crate::table::Table;
 
 /// What the threads of a worker share.
@@ -18,7 +18,7 @@ pub(crate) struct Shared {
     pub(crate) kit: Arc<Kit>,
     pub(crate) app: AppHandle,
     pub(crate) epoll: Epoll,
-    pub(crate) queue: Queue,
+    pub(crate) queue: Queue<Box<Connection>>,
     /// Wakes the main thread out of its wait.
     pub(crate) bell: EventFd,
     /// Whether the main thread wants to hear of a thread that is free.
@@ -34,7 +34,7 @@ impl Shared {
             kit: Arc::clone(&base.kit),
             app: base.app.clone(),
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
-            queue: Queue::default(),
+            queue: Queue::new(PATIENCE_NS),
             bell: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
             wants_room: AtomicBool::new(false),
             // The thread goes on with what it does; what it writes fails, and so the request ends.

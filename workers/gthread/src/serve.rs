@@ -14,6 +14,7 @@ use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
 use worker_api::Counter;
 
 use crate::home::Shared;
+use crate::pool::PATIENCE_NS;
 
 /// The main thread of a worker.
 pub(crate) struct Server<'a> {
@@ -57,7 +58,10 @@ impl<'a> Server<'a> {
     /// One wait, until `until_ns` at the latest, and what it brings.
     fn turn(&mut self, until_ns: u64) -> io::Result<()> {
         let mut events = [EpollEvent::empty(); EVENTS_A_TURN];
-        let until_ns = earlier(until_ns, self.shared.table().deadline_ns());
+        let mut until_ns = earlier(until_ns, self.shared.table().deadline_ns());
+        if self.shared.queue.is_to_be_watched() {
+            until_ns = earlier(until_ns, now_ns() + PATIENCE_NS);
+        }
         let left_ms = until_ns.saturating_sub(now_ns()).div_ceil(1_000_000).min(WAIT_MAX_MS);
         let count = match self.shared.epoll.wait(&mut events, EpollTimeout::from(left_ms as u16)) {
             Ok(count) => count,
@@ -79,8 +83,9 @@ impl<'a> Server<'a> {
                 requests.extend(ready.and_then(|connection| self.shared.carry_on(connection)));
             }
         }
-        self.shared.queue.push(requests);
+        self.shared.queue.push_watched(requests);
         self.expire();
+        self.shared.queue.nudge();
         Ok(())
     }
 
@@ -104,7 +109,7 @@ impl<'a> Server<'a> {
                 self.base.host.count(Counter::ACCEPTED, 1);
                 let connection = Connection::new(&self.base.kit, accepted);
                 self.shared.table().enter(connection.fd());
-                self.shared.queue.push(self.shared.carry_on(connection));
+                self.shared.queue.push_watched(self.shared.carry_on(connection));
                 true
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
@@ -139,7 +144,7 @@ impl<'a> Server<'a> {
                 _ => drop(
                     self.shared
                         .carry_on(connection)
-                        .map(|request| self.shared.queue.push([request])),
+                        .map(|request| self.shared.queue.push_watched([request])),
                 ),
             }
         }

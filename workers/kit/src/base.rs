@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::unistd::getppid;
 use worker_api::{AppHandle, Host, Result, WorkerContext};
 
 use crate::clock::{deadline_after, now_ns};
@@ -41,13 +40,9 @@ impl Base {
         Ok(Self { host: context.host, app: context.app, kit, acceptors })
     }
 
-    /// The heartbeat and the check of the parent: to be called at least once a second.
+    /// The heartbeat: to be called at least once a second.
     pub fn tick(&self) {
         self.host.notify();
-        if self.host.alive() && getppid().as_raw() != self.host.arbiter_pid() {
-            tracing::info!("the arbiter is gone: this worker ends");
-            self.host.stop();
-        }
     }
 
     /// Until when a worker that stops now may finish what it has.

@@ -3,10 +3,11 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, RawFd};
+use std::os::fd::RawFd;
 
 use kit::Connection;
 use kit::clock::{earlier, now_ns};
+use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use worker_api::Interest;
 
@@ -35,23 +36,27 @@ impl Parked {
         let fd = connection.fd();
         let flags =
             if interest == Interest::READ { EpollFlags::EPOLLIN } else { EpollFlags::EPOLLOUT };
-        epoll.add(&connection, EpollEvent::new(flags | EpollFlags::EPOLLONESHOT, fd as u64))?;
+        let mut event = EpollEvent::new(flags | EpollFlags::EPOLLONESHOT, fd as u64);
+        match epoll.add(&connection, event) {
+            Ok(()) => {}
+            // It was parked before.
+            Err(Errno::EEXIST) => epoll.modify(&connection, &mut event)?,
+            Err(errno) => return Err(errno.into()),
+        }
         self.deadline_ns = earlier(self.deadline_ns, connection.deadline_ns());
         self.arrivals += 1;
         self.by_fd.insert(fd, Parking { connection, arrival: self.arrivals });
         Ok(())
     }
 
-    /// Takes a connection back; it is not waited for any more.
-    pub(crate) fn take(&mut self, epoll: &Epoll, fd: RawFd) -> Option<Box<Connection>> {
-        let parking = self.by_fd.remove(&fd)?;
-        // A connection that the poller does not know is as good as one that it forgets now.
-        let _ = epoll.delete(parking.connection.as_fd());
-        Some(parking.connection)
+    /// Takes a connection back. The poller keeps it, as most are closed after their one request, which takes them out
+    /// of it; it tells of each only once.
+    pub(crate) fn take(&mut self, fd: RawFd) -> Option<Box<Connection>> {
+        self.by_fd.remove(&fd).map(|parking| parking.connection)
     }
 
     /// Takes back all whose deadline has passed.
-    pub(crate) fn take_expired(&mut self, epoll: &Epoll) -> Vec<Box<Connection>> {
+    pub(crate) fn take_expired(&mut self) -> Vec<Box<Connection>> {
         let now = now_ns();
         if self.deadline_ns == 0 || now < self.deadline_ns {
             return Vec::new();
@@ -62,15 +67,15 @@ impl Parked {
         };
         let late: Vec<RawFd> =
             self.by_fd.iter().filter(|(_, parking)| is_late(parking)).map(|(fd, _)| *fd).collect();
-        let taken = late.into_iter().filter_map(|fd| self.take(epoll, fd)).collect();
+        let taken = late.into_iter().filter_map(|fd| self.take(fd)).collect();
         self.refresh_deadline();
         taken
     }
 
     /// Takes back the one that has been parked longest: it gives way where there is no room for another.
-    pub(crate) fn take_oldest(&mut self, epoll: &Epoll) -> Option<Box<Connection>> {
+    pub(crate) fn take_oldest(&mut self) -> Option<Box<Connection>> {
         let fd = self.by_fd.iter().min_by_key(|(_, parking)| parking.arrival).map(|(fd, _)| *fd)?;
-        self.take(epoll, fd)
+        self.take(fd)
     }
 
     /// Shortens the wait of those that have not sent anything.

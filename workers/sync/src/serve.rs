@@ -53,13 +53,13 @@ impl<'a> Server<'a> {
         for ready in self.wait(until_ns)? {
             if ready == self.wake {
                 self.base.host.deliver_signals();
-            } else if let Some(connection) = self.parked.take(&self.epoll, ready) {
+            } else if let Some(connection) = self.parked.take(ready) {
                 self.carry_on(connection);
             } else if let Some(acceptor) = self.base.acceptors.iter().find(|a| a.fd() == ready) {
                 self.accept(acceptor, ACCEPTS_A_TURN);
             }
         }
-        for mut late in self.parked.take_expired(&self.epoll) {
+        for mut late in self.parked.take_expired() {
             let next = late.expire();
             self.settle(late, next);
         }
@@ -145,7 +145,7 @@ impl<'a> Server<'a> {
             tracing::debug!(
                 "worker_connections reached: the connection that waited longest is closed"
             );
-            drop(self.parked.take_oldest(&self.epoll));
+            drop(self.parked.take_oldest());
         }
     }
 
@@ -153,7 +153,7 @@ impl<'a> Server<'a> {
     /// one has gone, so that the loop does not spin.
     fn cannot_accept(&mut self, error: &io::Error) {
         tracing::warn!("cannot accept a connection: {error}");
-        if self.parked.take_oldest(&self.epoll).is_none() {
+        if self.parked.take_oldest().is_none() {
             self.unlisten();
         }
     }

@@ -105,13 +105,14 @@ fn metrics(measured: &Measured) -> Vec<Metric> {
     metrics
 }
 
-/// Three figures, and never an exponent.
+/// About three figures, and never an exponent.
 fn number(value: f64) -> String {
     let magnitude = value.abs();
     let places = match magnitude {
         _ if magnitude >= 100.0 => 0,
         _ if magnitude >= 10.0 => 1,
-        _ => 2,
+        _ if magnitude >= 1.0 || magnitude == 0.0 => 2,
+        _ => 3,
     };
     format!("{value:.places$}")
 }
