@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::needless_for_each)]
 
 mod clients;
+mod contract;
 mod deaths;
 mod drain;
 mod footprint;
@@ -36,6 +37,7 @@ fn main() {
         logs::behaviours(),
         python::behaviours(),
         peers::behaviours(),
+        contract::behaviours(),
         footprint::behaviours(),
     ];
     jimu_tests::runner::run(lists.into_iter().flatten().collect())
