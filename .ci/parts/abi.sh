@@ -3,9 +3,9 @@
 source "$(dirname "$0")/common.sh"
 
 step "Libraries of worker-api 1.0.0, this host"
-cargo build --manifest-path tests/abi/Cargo.toml --workspace --target-dir "$target/abi" --locked
+cargo build --manifest-path tests/abi/Cargo.toml -p app-of-1-0 -p class-of-1-0 --target-dir "$target" --locked
 cargo build --quiet -p host -p check-app -p sync-worker -p hello-app -p broken-class
-old=$target/abi/debug
+old=$target/debug
 fits() {
     echo "-- $(basename "$2") and $(basename "$3") in $1"
     "$1" --check-config --worker-class "$2" "$3"

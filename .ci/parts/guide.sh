@@ -11,10 +11,13 @@ crate() {
     rm -rf "$folder" && mkdir -p "$folder/src"
     ln -sfn "$PWD" "$target/guide/jimu"
     # The folder may be below this workspace, of which it is no member.
-    { blocks toml "$1"; echo '[workspace]'; } > "$folder/Cargo.toml"
+    {
+        blocks toml "$1"
+        printf '[workspace]\n[profile.dev]\ndebug = "line-tables-only"\n'
+    } > "$folder/Cargo.toml"
     blocks rust "$1" > "$folder/src/lib.rs"
     cp plugins/third-party/Cargo.lock "$folder/"
-    cargo build --offline --manifest-path "$folder/Cargo.toml" --target-dir "$target/third-party"
+    cargo build --offline --manifest-path "$folder/Cargo.toml" --target-dir "$target"
 }
 
 step "The class of the guide"
@@ -23,9 +26,9 @@ lines=$(grep -c . "$target/guide/class/src/lib.rs")
 echo "$lines lines that are not empty"
 [ "$lines" -lt 150 ]
 cargo build --quiet -p host -p check-app
-check "$target/debug/host" "$target/third-party/debug/libsimple_worker.so"
+check "$target/debug/host" "$target/debug/libsimple_worker.so"
 
 step "The application of the guide"
 crate docs/applications.md app
 "$target/debug/host" --check-config \
-    --worker-class "$target/third-party/debug/libsimple_worker.so" "$target/third-party/debug/libgreeting_app.so"
+    --worker-class "$target/debug/libsimple_worker.so" "$target/debug/libgreeting_app.so"

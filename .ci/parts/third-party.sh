@@ -6,9 +6,9 @@ source "$(dirname "$0")/common.sh"
 step "The class"
 manifest=plugins/third-party/Cargo.toml
 cargo fmt --manifest-path $manifest --check
-cargo clippy --manifest-path $manifest --target-dir "$target/third-party" --locked -- -D warnings
-cargo build --manifest-path $manifest --target-dir "$target/third-party" --locked
-class=$target/third-party/debug/libthreaded_worker.so
+cargo clippy --manifest-path $manifest --target-dir "$target" --locked -- -D warnings
+cargo build --manifest-path $manifest --target-dir "$target" --locked
+class=$target/debug/libthreaded_worker.so
 
 cargo build --quiet -p host -p check-app
 check "$target/debug/host" "$class"
