@@ -70,7 +70,7 @@ impl Control {
 pub(super) fn workers(json: &str) -> Vec<WorkerStatus> {
     let text = |value: &Value| value.as_str().map(str::to_owned).expect("a text in the status");
     let status: Value = serde_json::from_str(json).expect("hostctl status --json prints JSON");
-    let generations = status["generations"].as_array().expect("status has generations");
+    let generations = status["status"]["generations"].as_array().expect("status has generations");
     generations
         .iter()
         .flat_map(|generation| {
