@@ -88,7 +88,7 @@ fn answers_come_as_text_or_as_json() {
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(json["status"]["generations"][0]["workers"][0]["pid"], 9);
     let (_, output) = answered(line, &["top", "-n", "1"]);
-    assert!(text(&output.stdout).contains("1 workers ready"));
+    assert!(text(&output.stdout).contains("\n0 requests/s, 0 in flight, 1 workers ready\n"));
     let (_, output) = answered(r#"{"ok":true,"config":"workers = 1\n"}"#, &["config", "show"]);
     assert_eq!(text(&output.stdout), "workers = 1\n");
 }

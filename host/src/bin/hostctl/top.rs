@@ -61,7 +61,9 @@ impl Look {
 fn paint(status: &Status, now: &Look, before: &Look) -> String {
     let mut lines = vec![show::headline(status)];
     let workers = || status.generations.iter().flat_map(|generation| &generation.workers);
-    let rate: f64 = workers().filter_map(|worker| now.rate(before, worker.age)).sum();
+    let rates = workers().filter_map(|worker| now.rate(before, worker.age));
+    // The sum of nothing is a zero with a sign.
+    let rate = rates.fold(0.0, |sum, rate| sum + rate);
     let busy: u32 = workers().map(|worker| worker.busy).sum();
     let ready = workers().filter(|worker| worker.state == "ready").count();
     lines.push(format!("{rate:.0} requests/s, {busy} in flight, {ready} workers ready"));
