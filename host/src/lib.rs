@@ -17,6 +17,7 @@
 //! | [`worker`] | a worker's slot, signals, tie to the arbiter | workers |
 //! | [`scoreboard`] | shared memory: what each worker does | everywhere |
 //! | [`status`] | Prometheus, StatsD and the status page, from the scoreboard | a process of its own |
+//! | [`watcher`] | `reload`: watches the files of a generation | a process of its own |
 //! | [`message`] | what arbiter, molds and workers say to each other | everywhere |
 //! | [`similar`] | how alike two words are, for "did you mean" | everywhere |
 //! | [`process`], [`privileges`], [`signals`], [`clock`] | system calls, each in one place | everywhere |
@@ -46,4 +47,5 @@ pub mod signals;
 pub mod similar;
 pub mod status;
 pub mod systemd;
+pub mod watcher;
 pub mod worker;

@@ -6,10 +6,13 @@
 //!     arbiter ── ToMold ────▶ mold        one pair a mold ("command")
 //!     arbiter ◀─ FromMold ─── mold
 //!     arbiter ◀─ FromWorker ─ workers     one pair a generation ("report"), shared by its workers
+//!     watcher ◀─ ToWatcher ── workers     with `reload`: one pair a generation, shared by its workers
+//!     arbiter ◀─ FromWatcher  watcher     with `reload`: one pair a generation
 //! ```
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::PathBuf;
 
 use nix::cmsg_space;
 use nix::errno::Errno;
@@ -94,6 +97,27 @@ pub enum FromWorker {
         slot: u32,
         /// Why.
         reason: String,
+    },
+}
+
+/// What a worker tells the process that watches the files of its generation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToWatcher {
+    /// A change of these means another application, or another worker class.
+    Files(Vec<PathBuf>),
+}
+
+/// What the process that watches the files of a generation tells the arbiter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FromWatcher {
+    /// Files have changed.
+    Changed {
+        /// One of them.
+        file: PathBuf,
+        /// How many besides it.
+        others: usize,
     },
 }
 

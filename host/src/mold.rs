@@ -102,6 +102,7 @@ pub fn try_load<P: Payload>(
         log,
         access: None,
         commands: Commands::default(),
+        watcher: None,
     };
     load::<P>(&context, &|_| {}).map(|payload| payload.loaded())
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::hooks::Commands;
 use crate::listener::Listener;
 use crate::log::{AccessBuffers, ErrorLog, LogFile};
-use crate::message::{Loaded, Refusal};
+use crate::message::{Channel, Loaded, Refusal};
 use crate::settings::Settings;
 use crate::worker::WorkerContext;
 
@@ -30,6 +30,8 @@ pub struct MoldContext {
     pub files: Vec<(&'static str, std::io::Result<Vec<u8>>)>,
     /// Hooks that are commands.
     pub commands: Commands,
+    /// The workers' end of the pair with the process that watches files; nothing without `reload`.
+    pub watcher: Option<Arc<Channel>>,
 }
 
 /// What a mold loads and workers run. All methods are called in the mold, but for

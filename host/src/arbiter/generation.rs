@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use nix::unistd::Pid;
 
+use super::changes::Watcher;
 use super::health::Health;
 use crate::control::ClientId;
 use crate::listener::Listener;
@@ -42,6 +43,9 @@ pub(super) struct Generation {
     /// How many workers the generation that serves has given up for it.
     pub(super) taken: usize,
     pub(super) health: Health,
+    /// The process that watches its files, and whether one was made.
+    pub(super) watcher: Option<Watcher>,
+    pub(super) is_watched: bool,
 }
 
 /// The life of a generation.
@@ -273,6 +277,8 @@ pub(super) mod tests {
             share: None,
             taken: 0,
             health: Health::default(),
+            watcher: None,
+            is_watched: false,
         }
     }
 

@@ -17,11 +17,13 @@
 //! | `trial` | a generation that takes a share first, and the way back |
 //! | `health` | whether a new generation is well |
 //! | `memory` | workers that take too much of it |
+//! | `changes` | `reload`: files that changed, and who watches them |
 //! | `figures` | notes for those who watch, and the process that shows them |
 //!
 //! **Invariants:** one thread. No plugin is loaded, and nothing is parsed that comes from the
 //! network. Nothing in the loop waits for another process.
 
+mod changes;
 mod death;
 mod figures;
 mod generation;
@@ -44,6 +46,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use changes::Watcher;
 use death::OutOfMemory;
 use figures::StatusProcess;
 use generation::{Generation, Stage};
@@ -127,6 +130,7 @@ enum Source {
     Signals,
     Mold(u32),
     Report(u32),
+    Watcher(u32),
     Control,
     Client(ClientId),
     Predecessor,
@@ -234,6 +238,7 @@ impl Arbiter {
             Source::Signals => self.take_signals(),
             Source::Mold(generation) => self.hear_mold(generation),
             Source::Report(generation) => self.hear_workers(generation),
+            Source::Watcher(generation) => self.hear_watcher(generation),
             Source::Control => self.control.accept(),
             Source::Client(client) => self.hear_client(client),
             Source::Predecessor => self.succeed(),
@@ -273,6 +278,10 @@ impl Arbiter {
         let reports = self.generations.iter().map(move |generation| {
             (Source::Report(generation.id), generation.report.as_fd(), readable)
         });
+        let watchers = self.generations.iter().filter_map(move |generation| {
+            let watcher = generation.watcher.as_ref()?;
+            Some((Source::Watcher(generation.id), watcher.changes(), readable))
+        });
         let control = self.control.listener().map(|fd| (Source::Control, fd, readable));
         let clients = self.control.clients().map(|(id, fd, flags)| (Source::Client(id), fd, flags));
         let predecessor = self
@@ -282,6 +291,7 @@ impl Arbiter {
         std::iter::once((Source::Signals, self.signals.as_fd(), readable))
             .chain(molds)
             .chain(reports)
+            .chain(watchers)
             .chain(control)
             .chain(clients)
             .chain(predecessor)
@@ -302,10 +312,12 @@ impl Arbiter {
                 let listeners = generation.listeners.iter().map(|listener| listener.descriptor());
                 let access = generation.access_file.as_ref().map(|file| file.as_fd().as_raw_fd());
                 let door = generation.health.listener().map(|door| door.descriptor());
+                let watcher = generation.watcher.as_ref().map(Watcher::descriptor);
                 listeners
                     .chain([generation.report_of_workers.as_raw_fd()])
                     .chain(access)
                     .chain(door)
+                    .chain(watcher)
             })
             .filter(|descriptor| !kept.contains(descriptor))
             .chain(self.sources().map(|(_, descriptor, _)| descriptor.as_raw_fd()))

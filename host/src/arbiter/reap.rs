@@ -32,7 +32,10 @@ impl Arbiter {
         if self.successor.as_ref().is_some_and(|successor| successor.pid() == pid) {
             return self.on_successor_end(end);
         }
-        if self.on_status_end(pid, end) || self.on_question_end(pid, end) {
+        if self.on_status_end(pid, end)
+            || self.on_question_end(pid, end)
+            || self.on_watcher_end(pid, end)
+        {
             return;
         }
         for index in 0..self.generations.len() {

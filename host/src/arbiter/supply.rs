@@ -8,6 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{ForkResult, Pid};
 
 use super::Arbiter;
+use super::changes::Watcher;
 use super::generation::{Generation, Mold, MoldStage, Stage, WorkerHandle, WorkerStage};
 use super::health::Health;
 use super::stop::Phase;
@@ -58,6 +59,8 @@ impl Arbiter {
             share: None,
             taken: 0,
             health,
+            watcher: None,
+            is_watched: false,
         });
         Ok(())
     }
@@ -91,6 +94,7 @@ impl Arbiter {
 
     /// Forks the mold of a generation.
     fn make_mold(&mut self, index: usize) {
+        self.supply_watcher(index);
         let now_ns = clock::now_ns();
         let result = Channel::pair().map_err(|error| error.to_string()).and_then(|pair| {
             let generation = &self.generations[index];
@@ -142,6 +146,7 @@ impl Arbiter {
             access: generation.access_file.clone().map(|file| (file, self.access_buffers)),
             files: Vec::new(),
             commands: Commands::default(),
+            watcher: generation.watcher.as_ref().map(Watcher::files),
         };
         let scoreboard = Arc::clone(&self.scoreboard);
         let mut close = self.private_descriptors(generation.id);
@@ -218,6 +223,7 @@ impl Generation {
     pub(super) fn retire(&mut self, signal: Signal, limit_ns: u64) {
         self.stage = Stage::Retiring;
         self.health.close();
+        self.watcher = None;
         for worker in &mut self.workers {
             worker.tell_to_end(signal, limit_ns);
         }

@@ -10,6 +10,7 @@
 //! | [`error`] | why a library is refused, in one line |
 //! | [`payload`] | a worker class and an application, from their opening to a worker's exit status |
 //! | [`services`] | the host as plugins see it |
+//! | `files` | which files a worker is made of, for `reload` |
 //! | `request` | what is noted of each request |
 //!
 //! **Invariants:** a library is never unloaded; a library whose layout was not checked is never
@@ -18,6 +19,7 @@
 pub mod copy;
 pub mod elf;
 pub mod error;
+mod files;
 pub mod load;
 pub mod payload;
 mod request;

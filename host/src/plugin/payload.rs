@@ -15,6 +15,7 @@ use worker_api::{Abilities, AppModuleRef, Failure, Needs, RawAppContext, WorkerC
 
 use super::error::{Kind, LoadError, one_line};
 use super::load::{Plugin, open_app, open_class, open_hooks};
+use super::files::LoadedFiles;
 use super::search::SearchPath;
 use super::services::{Services, register_worker};
 use crate::log::AccessFormat;
@@ -94,6 +95,7 @@ impl<C: ClassSource> Payload for Plugins<C> {
         };
         let facts = [i64::from(std::process::id()), context.age as i64];
         plugins.services.hook("post_worker_init", &facts);
+        plugins.services.report_files();
         context.ready();
         let outcome = worker.run().into_result();
         plugins.services.hook("worker_exit", &facts);
@@ -152,6 +154,8 @@ impl<C: ClassSource> Plugins<C> {
         }
         let app: &'static AppBox = Box::leak(Box::new(app));
         services.set_hooks(open_hook_plugin(&settings, services, &doing)?, app);
+        let libraries = vec![class.path.clone(), app_module.path.clone()];
+        services.know_loaded(LoadedFiles::new(app, libraries));
         Ok(Self { settings, services, class, app_module, app, source: PhantomData })
     }
 

@@ -13,6 +13,7 @@ use worker_api::raw::{AppBox, HooksBox, HostBox, RawHost, RawHost_TO, WorkerBox}
 use worker_api::{AccessRecord, Counter, Failure, Listener, LogLevel, RequestHead, Value};
 
 use super::error::one_line;
+use super::files::LoadedFiles;
 use super::request;
 use crate::listener::Address;
 use crate::log::{self, ErrorLog};
@@ -29,6 +30,7 @@ pub struct Services {
     arbiter_pid: i32,
     worker: OnceLock<WorkerContext>,
     hooks: OnceLock<Hooks>,
+    loaded: OnceLock<LoadedFiles>,
 }
 
 /// Who hears of events.
@@ -62,7 +64,22 @@ impl Services {
             arbiter_pid: context.arbiter_pid as i32,
             worker: OnceLock::new(),
             hooks: OnceLock::new(),
+            loaded: OnceLock::new(),
         }))
+    }
+
+    /// What is loaded, so that a worker can tell which files it is made of.
+    pub fn know_loaded(&self, loaded: LoadedFiles) {
+        let _ = self.loaded.set(loaded);
+    }
+
+    /// Tells the watcher of files what it does not know yet, where there is a watcher.
+    pub fn report_files(&self) {
+        if let Some(worker) = self.worker.get().filter(|worker| worker.is_watched())
+            && let Some(loaded) = self.loaded.get()
+        {
+            loaded.report(worker);
+        }
     }
 
     /// This process has become a worker.
@@ -243,6 +260,8 @@ impl RawHost for ForPlugin {
                 access.flush_due();
             }
         });
+        // What a first request imports is part of the application, too.
+        self.services.report_files();
     }
 
     fn alive(&self) -> bool {

@@ -6,6 +6,7 @@ mod signals;
 
 use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -17,7 +18,7 @@ pub use signals::{GRACEFUL, QUICK, REOPEN, WINDOW, WorkerSignals};
 use crate::clock;
 use crate::listener::Listener;
 use crate::log::{AccessLog, ErrorLog};
-use crate::message::{Channel, FromWorker, Refusal};
+use crate::message::{Channel, FromWorker, Refusal, ToWatcher};
 use crate::mold::MoldContext;
 use crate::payload::Payload;
 use crate::process;
@@ -49,6 +50,7 @@ pub struct WorkerContext {
     listeners_closed: AtomicBool,
     stopped: AtomicBool,
     retiring: AtomicBool,
+    watcher: Option<Arc<Channel>>,
 }
 
 impl WorkerContext {
@@ -140,6 +142,22 @@ impl WorkerContext {
         self.report(&FromWorker::Retiring { slot: self.slot_number, reason: reason.to_owned() });
     }
 
+    /// Whether somebody wants to know what files there are: see [`WorkerContext::watch_files`].
+    pub fn is_watched(&self) -> bool {
+        self.watcher.is_some()
+    }
+
+    /// "A change of these means another application": for the setting `reload`.
+    pub fn watch_files(&self, files: &[PathBuf]) {
+        let Some(watcher) = &self.watcher else { return };
+        for files in files.chunks(FILES_A_MESSAGE) {
+            // When nobody watches any more, there is nobody to tell.
+            if let Err(error) = watcher.send(&ToWatcher::Files(files.to_vec())) {
+                return tracing::debug!("the files that are loaded cannot be told: {error}");
+            }
+        }
+    }
+
     /// Why the worker ends, for the arbiter's log.
     pub fn leave_last_words(&self, reason: &str) {
         self.slot.leave_last_words(reason);
@@ -198,6 +216,7 @@ pub(crate) fn live<P: Payload>(mut payload: P, start: WorkerStart<'_>) -> ! {
         listeners_closed: AtomicBool::new(false),
         stopped: AtomicBool::new(false),
         retiring: AtomicBool::new(false),
+        watcher: start.context.watcher.clone(),
     };
     let slot = context.slot;
     match catch_unwind(AssertUnwindSafe(|| payload.run_worker(context))) {
@@ -225,6 +244,8 @@ pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 
 /// How long a look for the arbiter is believed.
 const PARENT_CHECK_NS: u64 = 100_000_000;
+/// So many paths, of a hundred or two hundred bytes each, fit into one message by far.
+const FILES_A_MESSAGE: usize = 16;
 /// gunicorn's `WORKER_BOOT_ERROR`.
 pub const BOOT_ERROR: i32 = 3;
 /// The status of a worker that ends by a panic of the server's own code (`EX_SOFTWARE`).

@@ -217,11 +217,10 @@ impl Bridge {
         }
     }
 
-    /// Logs an exception with its traceback, and answers the line that names it.
-    pub(crate) fn report(&self, py: Python<'_>, raised: Raised, doing: &str) -> String {
-        let (line, traceback) = self.describe(py, raised);
+    /// Logs an exception with its traceback.
+    pub(crate) fn report(&self, py: Python<'_>, raised: Raised, doing: &str) {
+        let (_, traceback) = self.describe(py, raised);
         self.host.log(LogLevel::ERROR, "wsgi", format!("{doing}\n{traceback}").trim_end());
-        line
     }
 
     /// An exception as one line, and as a traceback.

@@ -251,8 +251,8 @@ fn close(bridge: &Bridge, result: &Object<'_>) -> PyResult<()> {
     }
 }
 
-/// The failure that ends the exchange. The worker class logs it as a line; here the traceback is logged, where an
-/// error of the application's is the reason.
+/// The failure that ends the exchange, with the traceback where an error of the application's is the reason: the
+/// worker class logs both as one record.
 #[cold]
 pub(crate) fn failed(bridge: &Bridge, py: Python<'_>, request: &Request, fault: Fault) -> Failure {
     let earlier = match request.state(py) {
@@ -269,29 +269,20 @@ pub(crate) fn failed(bridge: &Bridge, py: Python<'_>, request: &Request, fault: 
             raised.clear(py);
             failure
         }
-        (Fault::Raised(raised), _) => {
-            let doing = format!("Error handling request {}", place(py, request));
-            Failure::application(bridge.report(py, raised, &doing))
-        }
-    }
-}
-
-fn place(py: Python<'_>, request: &Request) -> String {
-    match request.state(py) {
-        Ok(state) => state.exchange.as_ref().map_or_else(String::new, |exchange| {
-            String::from_utf8_lossy(exchange.head().target.as_slice()).into_owned()
-        }),
-        Err(raised) => {
-            raised.clear(py);
-            String::new()
-        }
+        (Fault::Raised(raised), _) => told(bridge, py, FailureKind::APPLICATION, raised),
     }
 }
 
 /// An error of Python's where only a lack of memory explains one.
 #[cold]
 fn unexpected(bridge: &Bridge, py: Python<'_>, raised: Raised) -> Failure {
-    Failure::new(FailureKind::OTHER, bridge.report(py, raised, "Error in the server"))
+    told(bridge, py, FailureKind::OTHER, raised)
+}
+
+/// An exception as a failure, with the traceback for the log.
+fn told(bridge: &Bridge, py: Python<'_>, kind: FailureKind, raised: Raised) -> Failure {
+    let (line, traceback) = bridge.describe(py, raised);
+    Failure::new(kind, line).with_detail(traceback)
 }
 
 /// A `bytes` object whose octets are used while detached: they never change, and live as long as this.

@@ -1,6 +1,7 @@
 //! Answering on a connection: the head is held back until the body's first octets, so that a small response is one
 //! system call.
 
+use std::fmt;
 use std::io;
 use std::os::fd::RawFd;
 
@@ -366,14 +367,28 @@ fn file_too_short() -> Failure {
 fn log_failure(request: &RequestHead<'_>, failure: &Failure) {
     let path = request.target.as_slice().escape_ascii();
     let method = request.method;
+    let story = Story(failure);
     match failure.kind {
         FailureKind::GONE | FailureKind::INTERRUPTED => {
-            tracing::debug!("{method} {path}: {failure}");
+            tracing::debug!("{method} {path}: {story}");
         }
         FailureKind::TIMEOUT | FailureKind::PROTOCOL | FailureKind::TOO_LARGE => {
-            tracing::warn!("{method} {path}: {failure}");
+            tracing::warn!("{method} {path}: {story}");
         }
-        _ => tracing::error!("{method} {path}: {failure}"),
+        _ => tracing::error!("{method} {path}: {story}"),
+    }
+}
+
+/// A failure as one record of the log: causes of one line behind the message, others, which are tracebacks, below it.
+struct Story<'a>(&'a Failure);
+
+impl fmt::Display for Story<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)?;
+        self.0.chain.iter().try_for_each(|cause| match cause.trim_end() {
+            lines if lines.contains('\n') => write!(f, "\n{lines}"),
+            line => write!(f, ": {line}"),
+        })
     }
 }
 

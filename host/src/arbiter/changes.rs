@@ -1,0 +1,124 @@
+//! `reload`: each generation of such settings has a process that watches its files ([`crate::watcher`])
+//! and tells when some have changed; then the arbiter reloads as if it had been asked to.
+
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, RawFd};
+use std::sync::Arc;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{ForkResult, Pid};
+
+use super::Arbiter;
+use super::reload::ReloadRequest;
+use crate::message::{Channel, FromWatcher, Received};
+use crate::process::{self, End};
+use crate::watcher::{self, WatcherStart};
+
+/// The process that watches a generation's files. It is killed when this is dropped: it has nothing to
+/// finish.
+pub(super) struct Watcher {
+    pid: Pid,
+    changes: Channel,
+    /// The end on which workers name files.
+    files: Arc<Channel>,
+}
+
+impl Watcher {
+    /// Where changes are told.
+    pub(super) fn changes(&self) -> BorrowedFd<'_> {
+        self.changes.as_fd()
+    }
+
+    /// What the workers of the generation need of it.
+    pub(super) fn files(&self) -> Arc<Channel> {
+        Arc::clone(&self.files)
+    }
+
+    /// The end of the workers, for those who may not hold it.
+    pub(super) fn descriptor(&self) -> RawFd {
+        self.files.as_raw_fd()
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        // That it is a child that ended is noticed as of any other.
+        let _ = kill(self.pid, Signal::SIGKILL);
+    }
+}
+
+impl Arbiter {
+    /// Makes the process that watches a generation's files, where there is to be one: before its mold,
+    /// which inherits the way to it.
+    pub(super) fn supply_watcher(&mut self, index: usize) {
+        let generation = &self.generations[index];
+        if !generation.settings.reload || generation.is_watched {
+            return;
+        }
+        let made = self.make_watcher(index);
+        let generation = &mut self.generations[index];
+        generation.is_watched = true;
+        match made {
+            Ok(watcher) => generation.watcher = Some(watcher),
+            Err(error) => tracing::error!("No file is watched: {error}"),
+        }
+    }
+
+    fn make_watcher(&self, index: usize) -> nix::Result<Watcher> {
+        let (changes, to_arbiter) = Channel::pair()?;
+        let (from_workers, files) = Channel::pair()?;
+        match process::fork_with_signals_blocked()? {
+            ForkResult::Child => {
+                let mut close = self.private_descriptors(NO_GENERATION);
+                close.extend([changes.as_raw_fd(), files.as_raw_fd()]);
+                watcher::run(WatcherStart {
+                    settings: Arc::clone(&self.generations[index].settings),
+                    arbiter_pid: self.scoreboard.arbiter_pid(),
+                    files: from_workers,
+                    changes: to_arbiter,
+                    close,
+                })
+            }
+            ForkResult::Parent { child } => {
+                Ok(Watcher { pid: child, changes, files: Arc::new(files) })
+            }
+        }
+    }
+
+    /// Takes what the watcher of a generation has said.
+    pub(super) fn hear_watcher(&mut self, generation: u32) {
+        let Some(generation) = self.generation(generation) else { return };
+        let Some(watcher) = &generation.watcher else { return };
+        match watcher.changes.receive::<FromWatcher>() {
+            Ok(Received::Message(FromWatcher::Changed { file, others }, sender))
+                if watcher.pid.as_raw() as u32 == sender =>
+            {
+                let file = file.display();
+                match others {
+                    0 => tracing::info!("Changed: {file}"),
+                    _ => tracing::info!("Changed: {file} and {others} more"),
+                }
+                self.reload(ReloadRequest::default());
+            }
+            Ok(Received::Closed) => generation.watcher = None,
+            Ok(_) => {}
+            Err(error) => tracing::warn!("the watcher of files cannot be heard: {error}"),
+        }
+    }
+
+    /// Whether it was a process that watches files which ended by itself. Another one would not know the
+    /// files: that begins with the next generation.
+    pub(super) fn on_watcher_end(&mut self, pid: Pid, end: End) -> bool {
+        let watcher = |of: &Option<Watcher>| of.as_ref().is_some_and(|watcher| watcher.pid == pid);
+        let ended = self.generations.iter_mut().find(|generation| watcher(&generation.watcher));
+        let Some(generation) = ended else { return false };
+        generation.watcher = None;
+        tracing::error!(
+            "The watcher of files {}: changes go unnoticed until the next reload",
+            end.describe()
+        );
+        true
+    }
+}
+
+/// No generation has this number: the process keeps nothing of any.
+const NO_GENERATION: u32 = 0;
