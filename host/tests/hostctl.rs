@@ -109,3 +109,40 @@ fn completions_and_manual_pages_need_no_server() {
         assert!(folder.path().join(name).exists(), "{name}");
     }
 }
+
+#[test]
+fn a_file_of_gunicorns_becomes_settings() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("gunicorn.conf.py");
+    std::fs::write(
+        &file,
+        "import os\nprint('not an answer')\nbind = ['127.0.0.1:0']\nworkers = 2 * 2\n\
+         worker_class = 'gthread'\nthreads = 8\nuser = os.getuid()\ncertfile = None\n\
+         worker_tmp_dir = '/dev/shm'\nlogger_class = dict\nhelper = 1\n\
+         def post_fork(server, worker):\n    pass\n",
+    )
+    .unwrap();
+    let output = hostctl(folder.path(), &["convert", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let errors = text(&output.stderr);
+    for left in ["worker_tmp_dir", "logger_class", "post_fork"] {
+        let line = format!("not carried over: {left}: ");
+        assert_eq!(errors.matches(&line).count(), 1, "{left}: {errors}");
+    }
+    let toml = folder.path().join("host.toml");
+    std::fs::write(&toml, &output.stdout).unwrap();
+    let (settings, _) = host::settings::Sources {
+        args: vec!["--config".into(), toml.into()],
+        directory: folder.path().to_owned(),
+        ..Default::default()
+    }
+    .load()
+    .unwrap();
+    assert_eq!((settings.workers, settings.threads, settings.class()), (4, 8, "gthread"));
+    assert_eq!(settings.bind.len(), 1);
+
+    std::fs::write(&file, "raise RuntimeError('on purpose')\n").unwrap();
+    let output = hostctl(folder.path(), &["convert", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("RuntimeError: on purpose"));
+}

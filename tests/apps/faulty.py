@@ -1,6 +1,7 @@
 """An application that does what applications must not do, at `/FAULT`."""
 
 import atexit
+import ctypes
 import os
 import sys
 import threading
@@ -85,6 +86,14 @@ def spins(environ, start_response):
         pass
 
 
+def segfaults(environ, start_response):
+    return ctypes.string_at(0)
+
+
+def raises(environ, start_response):
+    raise RuntimeError("on purpose")
+
+
 class Closing:
     """An endless body that tells in a file when it was closed."""
 
@@ -124,5 +133,7 @@ FAULTS = {
     "leaves-a-thread": leaves_a_thread,
     "ends": ends,
     "spins": spins,
+    "segfaults": segfaults,
+    "raises": raises,
     "endless": endless,
 }

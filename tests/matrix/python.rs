@@ -27,11 +27,16 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(a_body_is_closed_once_when_its_reader_leaves).of_python(),
         behaviour!(exit_functions_run_once).of_python(),
         behaviour!(a_spinning_application_is_replaced).of_python(),
+        behaviour!(a_fault_leaves_a_traceback).of_python(),
+        behaviour!(an_exception_is_one_record).of_python(),
+        behaviour!(a_changed_file_is_reloaded).of_python().busy().within(90),
         behaviour!(uploads_and_downloads_pass_through).of_python().busy().within(120),
     ]
 }
 
 const SOON: Duration = Duration::from_secs(10);
+/// How long one reload may take on a busy machine.
+const RELOAD: Duration = Duration::from_secs(20);
 
 fn the_validator_finds_nothing(cell: &Cell) {
     let server = Setup::new(cell).app("validated:application").start();
@@ -246,9 +251,67 @@ fn a_spinning_application_is_replaced(cell: &Cell) {
         assert!(cell.class.has_threads(), "a worker that spins is left alone");
         return assert_eq!(server.get("/").text(), "ok\n");
     }
+    let at = server.log.line(&["faulty.py", "in spins"], SOON);
+    assert!(at.contains("line "), "{at}");
     server.log.line(&["heartbeat", "/spins"], SOON);
+    assert_eq!(server.log.count("heartbeat"), 1, "it is told once");
     server.until_ready_workers(2);
     assert_eq!(server.get("/").text(), "ok\n");
+}
+
+fn a_fault_leaves_a_traceback(cell: &Cell) {
+    let server = faulty(cell);
+    server.try_get("/segfaults").unwrap_err();
+    server.log.line(&["Fatal Python error: Segmentation fault"], SOON);
+    server.log.line(&["faulty.py", "in segfaults"], SOON);
+    server.log.line(&["Worker", "SIGSEGV"], SOON);
+    assert_eq!(server.log.count("SIGSEGV"), 1, "it is told once");
+    server.until_ready_workers(1);
+    assert_eq!(server.get("/").text(), "ok\n");
+}
+
+fn an_exception_is_one_record(cell: &Cell) {
+    let server = faulty(cell);
+    let start = server.log.mark();
+    assert_eq!(server.get("/raises").status, 500);
+    server.log.line_after(start, &["RuntimeError: on purpose"], SOON);
+    // What is logged later stands behind all that is logged for the request before.
+    assert_eq!(server.get("/text-body").status, 500);
+    server.log.line_after(start, &["GET /text-body"], SOON);
+    let log = server.log.text();
+    assert_eq!(log.matches("GET /raises: RuntimeError: on purpose\nTraceback").count(), 1, "{log}");
+    assert_eq!(log.matches("RuntimeError: on purpose").count(), 2, "line and traceback: {log}");
+}
+
+/// With `--reload` nobody has to ask for one.
+fn a_changed_file_is_reloaded(cell: &Cell) {
+    let answer = |word: &str| {
+        format!(
+            "def application(environ, start_response):\n    \
+             start_response('200 OK', [('Content-Length', '{}')])\n    return [b'{word}']\n",
+            word.len()
+        )
+    };
+    let setup = Setup::new(cell).file("changing.py", answer("first")).app("changing");
+    let server = setup.flags("--reload").start();
+    server.until_ready_workers(1);
+    assert_eq!(server.get("/").text(), "first");
+    let served = |generation: u32| {
+        server.log.line(&[&format!("generation {generation} serves")], RELOAD);
+    };
+    server.write("changing.py", answer("the second"));
+    server.log.line(&["Changed: ", "changing.py"], SOON);
+    served(2);
+    assert_eq!(server.get("/").text(), "the second");
+    server.write("changing.py", "import beside\n".to_owned() + &answer("is broken"));
+    server.log.line(&["reload refused", "generation 2 goes on"], RELOAD);
+    assert_eq!(server.get("/").text(), "the second");
+    // The module that was missing: no generation has ever loaded it.
+    server.write("beside.py", "");
+    server.log.line(&["Changed: ", "beside.py"], SOON);
+    server.log.line(&["Generation 4 serves"], RELOAD);
+    assert_eq!(server.get("/").text(), "is broken");
+    server.stop();
 }
 
 /// Row 26, in both directions, by an amount that would show if it were kept.

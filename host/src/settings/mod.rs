@@ -13,6 +13,7 @@ mod declare;
 mod error;
 mod file;
 mod flags;
+pub mod gunicorn;
 mod page;
 mod print;
 mod table;

@@ -8,6 +8,7 @@ use worker_api::{
 };
 
 use crate::bridge::{Bridge, Plan};
+use crate::faults;
 use crate::guest::Loop;
 use crate::interpreter::{self, Interpreter};
 use crate::python::{self, PyResult, Python, Stored, attach};
@@ -147,6 +148,13 @@ impl App for Wsgi {
 
     fn after_fork(&self, in_child: bool) {
         python::after_fork(in_child);
+        if in_child {
+            attach(|py| {
+                if let Err(raised) = faults::report(self.bridge, py) {
+                    self.bridge.report(py, raised, "Faults will leave no traceback");
+                }
+            });
+        }
         if let Some(guest) = self.bridge.guest.as_ref().filter(|_| in_child) {
             attach(|py| {
                 if let Err(raised) = guest.after_fork(py) {

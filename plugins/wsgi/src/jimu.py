@@ -6,6 +6,7 @@ ALREADY_HANDLED. Names that begin with an underscore, and functions without a us
 
 import ast
 import atexit
+import faulthandler
 import gc
 import importlib
 import io
@@ -258,6 +259,17 @@ def trace():
         stack = "".join(traceback.format_stack(frame))
         parts.append("Thread %s (%d):\n%s" % (names.get(ident, "?"), ident, stack))
     return "\n".join(parts)
+
+
+def report_faults(log, signal):
+    """At a fault, and at `signal`, writes what all threads do to the log: a file, or else the standard stream."""
+    try:
+        # The descriptor stays open: it is for a time when nothing can be opened any more.
+        descriptor = os.open(log, os.O_WRONLY | os.O_APPEND) if log else 2
+    except OSError:
+        descriptor = 2
+    faulthandler.enable(descriptor, all_threads=True)
+    faulthandler.register(signal, descriptor, all_threads=True)
 
 
 def files():

@@ -9,6 +9,7 @@
 //! | [`serve`] | one request: the server side of PEP 3333 |
 //! | [`request`], [`input`], [`response`], [`environ`] | its parts: what the application holds, reads, says, is told |
 //! | [`errors`] | what can end a request |
+//! | [`faults`] | what Python was doing when its process came to a violent end |
 //! | [`guest`] | requests in greenlets of the real gevent or eventlet |
 //! | `jimu.py` | what is easier said in Python: importing, hooks, logging, tracebacks |
 //! | `question.py` | what an interpreter is asked about itself |
@@ -17,7 +18,7 @@
 //!
 //! - The library refers to no symbol of libpython: it loads where there is no Python, and says then what is missing.
 //! - The interpreter is never held while something is waited for.
-//! - No signal handler is installed, and Python is never finalized in a worker: its threads and `atexit` functions are
+//! - No signal handler is installed but those of [`faults`], and Python is never finalized in a worker: its threads and `atexit` functions are
 //!   ended, and the process is.
 //! - What an application does wrong ends its request, with a traceback in the log.
 
@@ -25,6 +26,7 @@ mod app;
 mod bridge;
 mod environ;
 mod errors;
+mod faults;
 mod guest;
 mod input;
 mod interpreter;

@@ -84,6 +84,15 @@ pub(crate) enum Command {
     Quit,
     /// Open the log files anew
     Reopen,
+    /// Write a gunicorn.conf.py as a host.toml to standard output, and name what cannot stand there
+    Convert {
+        /// gunicorn's file, which Python runs
+        #[arg(value_name = "gunicorn.conf.py")]
+        file: PathBuf,
+        /// The interpreter [default: that of $`VIRTUAL_ENV`, or python3]
+        #[arg(long, value_name = "PATH", help = PYTHON_HELP)]
+        python: Option<PathBuf>,
+    },
     /// Write a script that completes commands in a shell
     Completions {
         /// The shell
@@ -130,6 +139,8 @@ fn interval(text: &str) -> Result<f64, String> {
 
 const SOCKET_HELP: &str =
     "The server's control socket [default: host.ctl in $XDG_RUNTIME_DIR, or in ~/.host]";
+
+const PYTHON_HELP: &str = "The interpreter [default: that of $VIRTUAL_ENV, or python3]";
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,7 @@
 //! 1: the server refused, and said why; 2: wrong usage; 69: no server answers.
 
 mod arguments;
+mod convert;
 mod show;
 mod top;
 
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Command::Man { folder } => return man(folder.as_deref()),
+        Command::Convert { file, python } => return convert::run(file, python.clone()),
         _ => {}
     }
     let environment = std::env::vars_os()
@@ -80,7 +82,10 @@ fn requests(command: &Command) -> Vec<Request> {
         Command::Stop => Request::Stop,
         Command::Quit => Request::Quit,
         Command::Reopen => Request::Reopen,
-        Command::Top { .. } | Command::Completions { .. } | Command::Man { .. } => return vec![],
+        Command::Top { .. }
+        | Command::Completions { .. }
+        | Command::Man { .. }
+        | Command::Convert { .. } => return vec![],
     }]
 }
 

@@ -1,0 +1,47 @@
+//! `hostctl convert`: a gunicorn.conf.py as a host.toml. The file is a program, so Python runs it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use host::settings::gunicorn::{Converted, Found, convert};
+
+/// Writes the settings to standard output, and what could not be carried over also to standard error.
+pub(crate) fn run(file: &Path, python: Option<PathBuf>) -> ExitCode {
+    match converted(file, python) {
+        Ok(converted) => {
+            print!("# Made from {}\n{}", file.display(), converted.to_toml());
+            for left in &converted.left {
+                eprintln!("not carried over: {left}");
+            }
+            ExitCode::SUCCESS
+        }
+        Err(reason) => {
+            eprintln!("error: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn converted(file: &Path, python: Option<PathBuf>) -> Result<Converted, String> {
+    let python = python.or_else(of_environment).unwrap_or_else(|| "python3".into());
+    let answer = Command::new(&python)
+        .args(["-c", SCRIPT])
+        .arg(file)
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| format!("{} cannot be started: {error}", python.display()))?;
+    if !answer.status.success() {
+        return Err(format!("{} failed in Python: {}", file.display(), answer.status));
+    }
+    let found: Vec<(String, Found)> = serde_json::from_slice(&answer.stdout)
+        .map_err(|error| format!("{} gave no answer: {error}", python.display()))?;
+    Ok(convert(&found))
+}
+
+/// The interpreter of the virtual environment, as `host` chooses it.
+fn of_environment() -> Option<PathBuf> {
+    let environment = std::env::var_os("VIRTUAL_ENV").filter(|path| !path.is_empty())?;
+    Some(Path::new(&environment).join("bin/python"))
+}
+
+const SCRIPT: &str = include_str!("gunicorn_conf.py");

@@ -1,0 +1,180 @@
+//! Settings from a `gunicorn.conf.py`, as a `host.toml`: for those who come from there. What the file
+//! means, Python has found out; here is what of it can be said in TOML, and what cannot, with the reason.
+
+use serde_json::Value as Json;
+
+use super::absent;
+use super::declare::Setting;
+use super::table::TABLE;
+use super::value::{Kind, Value};
+
+/// What a name of the file was set to.
+#[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Found {
+    /// A plain value.
+    Value(Json),
+    /// Something that only Python has, in words: "a function".
+    Other(String),
+}
+
+/// What became of a file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Converted {
+    /// The settings as lines of TOML.
+    pub lines: Vec<String>,
+    /// A line for each setting that could not be carried over, with the reason.
+    pub left: Vec<String>,
+}
+
+impl Converted {
+    /// The file's text: the settings, and as comments what is not among them.
+    pub fn to_toml(&self) -> String {
+        let mut text: String = self.lines.iter().map(|line| format!("{line}\n")).collect();
+        if !self.left.is_empty() {
+            text.push_str("\n# Not carried over:\n");
+            text.extend(self.left.iter().map(|line| format!("# {}\n", line.replace('\n', " "))));
+        }
+        text
+    }
+}
+
+/// Converts what a file has set, in its order. Names that are no settings of gunicorn's are the file's
+/// own affair, as they are to gunicorn.
+pub fn convert(found: &[(String, Found)]) -> Converted {
+    let mut converted = Converted::default();
+    for (name, found) in found {
+        let setting = TABLE.iter().find(|setting| setting.name == name);
+        match (setting, found, absent::reason(name)) {
+            (_, Found::Value(Json::Null), _) | (None, _, None) => {}
+            (_, Found::Other(what), _) if what == FUNCTION && HOOKS.contains(&name.as_str()) => {
+                converted.left.push(format!(
+                    "{name}: a function; move it to a module and name that by hooks_module"
+                ));
+            }
+            (None, _, Some(reason)) => converted.left.push(format!("{name}: {reason}")),
+            (Some(_), Found::Other(what), _) => {
+                converted.left.push(format!("{name}: {what} cannot stand in a TOML file"));
+            }
+            (Some(setting), Found::Value(value), _) => match read(setting, value) {
+                Ok(text) => converted.lines.push(format!("{name} = {text}")),
+                Err(reason) => converted.left.push(format!("{name} = {value}: {reason}")),
+            },
+        }
+    }
+    converted
+}
+
+/// A value of gunicorn's as TOML.
+fn read(setting: &Setting, json: &Json) -> Result<String, String> {
+    let value = match (setting.name, json) {
+        ("worker_class", Json::String(class)) => Value::Text(class_of(class)?.to_owned()),
+        (_, Json::String(text)) if setting.kind == Kind::Addresses => {
+            Value::List(text.split(',').map(|address| address.trim().to_owned()).collect())
+        }
+        (_, Json::String(text)) => setting.parse(text)?,
+        // A user or a group may be a number.
+        (_, Json::Number(number)) if setting.kind == Kind::Text => {
+            setting.parse(&number.to_string())?
+        }
+        _ => {
+            let literal =
+                toml::Value::try_from(json).map_err(|error| error.to_string())?.to_string();
+            let literal = toml::de::DeValue::parse(&literal).map_err(|error| error.to_string())?;
+            setting.read_toml(literal.get_ref())?
+        }
+    };
+    (setting.check)(&value)?;
+    setting.kind.write_toml(&value).ok_or_else(|| "it is empty".to_owned())
+}
+
+/// The class of that name; gunicorn has some by two names.
+fn class_of(name: &str) -> Result<&str, String> {
+    match name {
+        "sync" | "gthread" | "eventlet" | "gevent" => Ok(name),
+        "gevent_pywsgi" | "gevent_wsgi" => Ok("pywsgi"),
+        "gunicorn.workers.sync.SyncWorker" => Ok("sync"),
+        "gunicorn.workers.gthread.ThreadWorker" => Ok("gthread"),
+        "gunicorn.workers.geventlet.EventletWorker" => Ok("eventlet"),
+        "gunicorn.workers.ggevent.GeventWorker" => Ok("gevent"),
+        "gunicorn.workers.ggevent.GeventPyWSGIWorker" => Ok("pywsgi"),
+        _ => Err("a worker class is a shared library here: none stands for this one".to_owned()),
+    }
+}
+
+/// How Python describes a function.
+const FUNCTION: &str = "a function";
+
+/// gunicorn's hooks that a module of hooks can have.
+const HOOKS: [&str; 14] = [
+    "on_starting",
+    "on_reload",
+    "when_ready",
+    "pre_fork",
+    "post_fork",
+    "post_worker_init",
+    "worker_int",
+    "worker_abort",
+    "pre_request",
+    "post_request",
+    "child_exit",
+    "worker_exit",
+    "nworkers_changed",
+    "on_exit",
+];
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn converted(name: &str, value: Json) -> Converted {
+        convert(&[(name.to_owned(), Found::Value(value))])
+    }
+
+    #[test]
+    fn values_are_written_as_this_server_reads_them() {
+        for (name, value, line) in [
+            ("workers", json!(4), "workers = 4"),
+            ("workers", json!("4"), "workers = 4"),
+            ("timeout", json!(30), "timeout = 30"),
+            ("bind", json!("127.0.0.1:1, unix:/x"), r#"bind = ["127.0.0.1:1", "unix:/x"]"#),
+            ("bind", json!(["127.0.0.1:1"]), r#"bind = ["127.0.0.1:1"]"#),
+            ("umask", json!(0o22), "umask = 0o22"),
+            ("preload_app", json!(true), "preload_app = true"),
+            ("worker_class", json!("gevent_pywsgi"), r#"worker_class = "pywsgi""#),
+            ("errorlog", json!("-"), r#"errorlog = "-""#),
+            ("cert_reqs", json!(2), "cert_reqs = 2"),
+            (
+                "secure_scheme_headers",
+                json!({"X-SSL": "on"}),
+                r#"secure_scheme_headers = { "X-SSL" = "on" }"#,
+            ),
+        ] {
+            let converted = converted(name, value);
+            assert_eq!((converted.lines, converted.left), (vec![line.to_owned()], vec![]));
+        }
+    }
+
+    #[test]
+    fn what_is_left_has_a_reason() {
+        for (name, value, reason) in [
+            ("worker_class", json!("uvicorn.workers.UvicornWorker"), "shared library"),
+            ("workers", json!("many"), "expected"),
+            ("worker_tmp_dir", json!("/dev/shm"), "shared memory"),
+        ] {
+            let converted = converted(name, value);
+            assert_eq!(converted.lines, Vec::<String>::new());
+            assert!(converted.left[0].starts_with(name) && converted.left[0].contains(reason));
+        }
+        let hook = convert(&[("post_fork".to_owned(), Found::Other(FUNCTION.to_owned()))]);
+        assert!(hook.left[0].contains("hooks_module"));
+    }
+
+    #[test]
+    fn what_is_no_setting_or_unset_is_of_no_interest() {
+        assert_eq!(converted("my_own", json!(1)), Converted::default());
+        assert_eq!(converted("certfile", Json::Null), Converted::default());
+    }
+}
