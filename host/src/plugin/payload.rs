@@ -14,8 +14,8 @@ use worker_api::raw::{
 use worker_api::{Abilities, AppModuleRef, Failure, Needs, RawAppContext, WorkerClassRef};
 
 use super::error::{Kind, LoadError, one_line};
-use super::load::{Plugin, open_app, open_class, open_hooks};
 use super::files::LoadedFiles;
+use super::load::{Plugin, open_app, open_class, open_hooks};
 use super::search::SearchPath;
 use super::services::{Services, register_worker};
 use crate::log::AccessFormat;
