@@ -277,7 +277,7 @@ settings! {
         preload_app: bool {
             kind: Kind::Bool, default: Some("false"), long: Some("preload"), bare: Some("true"),
         }
-        /// Reload when a file of the application changes.
+        /// Reload when a file of the application, or of the worker class, changes.
         reload: bool {
             kind: Kind::Bool, default: Some("false"), long: Some("reload"), bare: Some("true"),
         }
