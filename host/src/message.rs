@@ -13,6 +13,7 @@
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use nix::cmsg_space;
 use nix::errno::Errno;
@@ -105,7 +106,12 @@ pub enum FromWorker {
 #[serde(rename_all = "snake_case")]
 pub enum ToWatcher {
     /// A change of these means another application, or another worker class.
-    Files(Vec<PathBuf>),
+    Files {
+        /// Their absolute paths.
+        files: Vec<PathBuf>,
+        /// When they were named: what was changed later is news, also before anybody watched.
+        named: SystemTime,
+    },
 }
 
 /// What the process that watches the files of a generation tells the arbiter.

@@ -15,7 +15,7 @@ use std::os::fd::{AsFd as _, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -66,7 +66,7 @@ pub fn run(start: WatcherStart) -> ! {
 
 /// What wakes the process.
 enum Input {
-    Files(Vec<PathBuf>),
+    Files(Vec<PathBuf>, SystemTime),
     Event(notify::Result<notify::Event>),
 }
 
@@ -94,8 +94,8 @@ fn serve(start: WatcherStart) -> Result<(), Box<dyn std::error::Error>> {
 fn hear(files: &Channel, inputs: &Sender<Input>) {
     loop {
         match files.receive::<ToWatcher>() {
-            Ok(Received::Message(ToWatcher::Files(paths), _)) => {
-                if inputs.send(Input::Files(paths)).is_err() {
+            Ok(Received::Message(ToWatcher::Files { files, named }, _)) => {
+                if inputs.send(Input::Files(files, named)).is_err() {
                     return;
                 }
             }
@@ -135,7 +135,11 @@ struct Watched {
 impl Watched {
     fn take(&mut self, input: Input, changed: &mut BTreeSet<PathBuf>) {
         match input {
-            Input::Files(paths) => self.add(paths.into_iter()),
+            Input::Files(paths, named) => {
+                let is_news = |path: &PathBuf| changed_since(path, named);
+                self.add(paths.iter().cloned());
+                changed.extend(paths.into_iter().filter(is_news));
+            }
             Input::Event(Ok(event)) if is_change(event.kind) => {
                 changed.extend(event.paths.into_iter().filter(|path| self.concerns(path)));
             }
@@ -170,6 +174,12 @@ impl Watched {
         let is_python = path.extension().is_some_and(|extension| extension == "py");
         self.files.contains(path) || self.told && is_python
     }
+}
+
+/// Whether a file was written to after a time; a moment that the clock of the file system does not tell apart
+/// is none.
+fn changed_since(path: &Path, time: SystemTime) -> bool {
+    path.metadata().and_then(|facts| facts.modified()).is_ok_and(|modified| modified > time)
 }
 
 /// Whether the contents may be others now. Reading is none, and neither is a change of rights.

@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getppid};
@@ -150,9 +151,10 @@ impl WorkerContext {
     /// "A change of these means another application": for the setting `reload`.
     pub fn watch_files(&self, files: &[PathBuf]) {
         let Some(watcher) = &self.watcher else { return };
+        let named = SystemTime::now();
         for files in files.chunks(FILES_A_MESSAGE) {
             // When nobody watches any more, there is nobody to tell.
-            if let Err(error) = watcher.send(&ToWatcher::Files(files.to_vec())) {
+            if let Err(error) = watcher.send(&ToWatcher::Files { files: files.to_vec(), named }) {
                 return tracing::debug!("the files that are loaded cannot be told: {error}");
             }
         }
