@@ -93,9 +93,10 @@ impl Arbiter {
                 if watcher.pid.as_raw() as u32 == sender =>
             {
                 let file = file.display();
-                match others {
-                    0 => tracing::info!("Changed: {file}"),
-                    _ => tracing::info!("Changed: {file} and {others} more"),
+                if others == 0 {
+                    tracing::info!("Changed: {file}");
+                } else {
+                    tracing::info!("Changed: {file} and {others} more");
                 }
                 self.reload(ReloadRequest::default());
             }

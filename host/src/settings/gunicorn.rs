@@ -30,12 +30,12 @@ pub struct Converted {
 impl Converted {
     /// The file's text: the settings, and as comments what is not among them.
     pub fn to_toml(&self) -> String {
-        let mut text: String = self.lines.iter().map(|line| format!("{line}\n")).collect();
+        let mut lines = self.lines.clone();
         if !self.left.is_empty() {
-            text.push_str("\n# Not carried over:\n");
-            text.extend(self.left.iter().map(|line| format!("# {}\n", line.replace('\n', " "))));
+            lines.extend([String::new(), "# Not carried over:".to_owned()]);
+            lines.extend(self.left.iter().map(|line| format!("# {}", line.replace('\n', " "))));
         }
-        text
+        lines.join("\n") + "\n"
     }
 }
 
@@ -89,15 +89,15 @@ fn read(setting: &Setting, json: &Json) -> Result<String, String> {
 }
 
 /// The class of that name; gunicorn has some by two names.
-fn class_of(name: &str) -> Result<&str, String> {
+fn class_of(name: &str) -> Result<&'static str, String> {
     match name {
-        "sync" | "gthread" | "eventlet" | "gevent" => Ok(name),
-        "gevent_pywsgi" | "gevent_wsgi" => Ok("pywsgi"),
-        "gunicorn.workers.sync.SyncWorker" => Ok("sync"),
-        "gunicorn.workers.gthread.ThreadWorker" => Ok("gthread"),
-        "gunicorn.workers.geventlet.EventletWorker" => Ok("eventlet"),
-        "gunicorn.workers.ggevent.GeventWorker" => Ok("gevent"),
-        "gunicorn.workers.ggevent.GeventPyWSGIWorker" => Ok("pywsgi"),
+        "sync" | "gunicorn.workers.sync.SyncWorker" => Ok("sync"),
+        "gthread" | "gunicorn.workers.gthread.ThreadWorker" => Ok("gthread"),
+        "eventlet" | "gunicorn.workers.geventlet.EventletWorker" => Ok("eventlet"),
+        "gevent" | "gunicorn.workers.ggevent.GeventWorker" => Ok("gevent"),
+        "gevent_pywsgi" | "gevent_wsgi" | "gunicorn.workers.ggevent.GeventPyWSGIWorker" => {
+            Ok("pywsgi")
+        }
         _ => Err("a worker class is a shared library here: none stands for this one".to_owned()),
     }
 }
