@@ -158,9 +158,15 @@ impl HeadScan {
 /// The common case: the whole head came at once, and is so short that no line is beyond a limit. What it contains
 /// `parse_head` checks.
 fn is_small_and_whole(buf: &[u8], policy: &Policy) -> bool {
-    let small = &buf[..buf.len().min(policy.line_max()).min(policy.field_max())];
-    buf.first().is_some_and(|first| is_token_char(*first))
-        && (small.ends_with(b"\r\n\r\n") || memchr::memmem::find(small, b"\r\n\r\n").is_some())
+    let most = policy.line_max().min(policy.field_max());
+    let ends_here = buf.len() <= most && buf.ends_with(b"\r\n\r\n");
+    (ends_here || ends_within(buf, most)) && is_token_char(buf[0])
+}
+
+/// Whether an empty line is among the first octets: a body or another request follows the head.
+#[inline(never)]
+fn ends_within(buf: &[u8], most: usize) -> bool {
+    memchr::memmem::find(&buf[..buf.len().min(most)], b"\r\n\r\n").is_some()
 }
 
 /// Checks a field line: `name: value`.
