@@ -15,5 +15,7 @@ check "$target/debug/host" "$class"
 
 if [ "${1:-}" != --no-matrix ]; then
     step "The matrix"
-    WORKER_CLASS=$class cargo test -p jimu-tests --test matrix
+    # The harness takes what lies among our own classes for one of them.
+    mkdir -p "$target/foreign" && cp "$class" "$target/foreign/"
+    WORKER_CLASS=$target/foreign/$(basename "$class") cargo test -p jimu-tests --test matrix
 fi

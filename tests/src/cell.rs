@@ -81,9 +81,9 @@ impl Class {
         }
     }
 
-    /// Whether its heartbeat comes from another thread than its requests, so that a busy request does not stop it.
+    /// Whether its heartbeat may come from another thread than its requests, so that a busy request does not stop it.
     pub fn has_threads(&self) -> bool {
-        self.name == "gthread"
+        self.name == "gthread" || self.path.parent() != Some(artifacts::folder())
     }
 }
 

@@ -7,7 +7,7 @@
 //! | [`format`](mod@format) | gunicorn's access log format, compiled once |
 //! | [`buffer`] | access lines that outlive the worker that wrote them |
 //! | `syslog` | the same lines for a syslog daemon |
-//! | [`file`] | a log's file: whole lines, reopened on USR1 |
+//! | [`mod@file`] | a log's file: whole lines, reopened on USR1 |
 //!
 //! **Invariants:** a line is one write(2) in append mode; no log starts a thread or holds a lock
 //! that a fork could leave locked; a log that cannot be written disturbs nobody.

@@ -1,5 +1,5 @@
 //! A worker class for tests of `host --check-worker`: it keeps the contract but for one fault, which is chosen
-//! ([`fault`]). Apart from that it serves each connection with a thread.
+//! (`fault`). Apart from that it serves each connection with a thread.
 //!
 //! | module | what it is |
 //! | --- | --- |

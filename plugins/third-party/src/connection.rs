@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kit::{Advance, Base, Connection, Home, Kit, clock, poll};
+use kit::{Advance, Base, Connection, Home, Kit, Overtime, clock, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use worker_api::{AppHandle, Counter, Failure, FailureKind, Interest, Result};
 
@@ -15,15 +15,23 @@ pub(crate) struct Shared {
     app: AppHandle,
     open: AtomicUsize,
     bell: EventFd,
+    /// Watches the requests' time, where it is limited.
+    overtime: Option<Arc<Overtime>>,
 }
 
 /// A connection's place among those that are open: given up when dropped.
 pub(crate) struct Opened(Arc<Shared>);
 
 impl Shared {
-    pub(crate) fn new(kit: Arc<Kit>, app: AppHandle) -> io::Result<Arc<Self>> {
-        let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        Ok(Arc::new(Self { kit, app, open: AtomicUsize::new(0), bell }))
+    pub(crate) fn new(base: &Base) -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
+            kit: Arc::clone(&base.kit),
+            app: base.app.clone(),
+            open: AtomicUsize::new(0),
+            bell: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
+            // What runs over has its connection shut down: its thread finds that out, and ends.
+            overtime: Overtime::start(base, || ())?,
+        }))
     }
 
     /// How many connections are open.
@@ -64,13 +72,18 @@ impl Drop for Opened {
 impl Opened {
     /// The thread's life: requests, one after the other, until the connection ends.
     pub(crate) fn serve(self, mut connection: Box<Connection>) {
-        let place = Arc::new(Place::default());
+        let place = Arc::new(Place { shared: Arc::clone(&self.0), connection: Mutex::default() });
         let mut next = connection.advance();
         loop {
             next = match next {
                 Advance::Request => {
                     self.0.kit.host.count(Counter::BUSY_SLOTS, 1);
-                    self.0.app.call(connection.into_exchange(place.clone()));
+                    let fd = connection.fd();
+                    let exchange = connection.into_exchange(place.clone());
+                    if let Some(overtime) = &self.0.overtime {
+                        overtime.begin(fd, &exchange);
+                    }
+                    self.0.app.call(exchange);
                     self.0.kit.host.count(Counter::BUSY_SLOTS, -1);
                     let Some(back) = place.take() else { return };
                     connection = back;
@@ -106,12 +119,14 @@ impl Opened {
 }
 
 /// Where a request's connection comes back to: its own thread, which waits for it in the application's call.
-#[derive(Default)]
-struct Place(Mutex<Option<Box<Connection>>>);
+struct Place {
+    shared: Arc<Shared>,
+    connection: Mutex<Option<Box<Connection>>>,
+}
 
 impl Place {
     fn take(&self) -> Option<Box<Connection>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -124,8 +139,17 @@ impl Home for Place {
         }
     }
 
+    fn extended(&self, fd: RawFd, deadline_ns: u64) {
+        if let Some(overtime) = &self.shared.overtime {
+            overtime.extend(fd, deadline_ns);
+        }
+    }
+
     fn done(&self, connection: Box<Connection>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
+        if let Some(overtime) = &self.shared.overtime {
+            overtime.end(connection.fd());
+        }
+        *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
     }
 }
 

@@ -41,8 +41,8 @@ impl WorkerFactory for Threaded {
 
     fn new(context: WorkerContext) -> Result<Self> {
         let base = Base::new(context, true)?;
-        let shared = Shared::new(Arc::clone(&base.kit), base.app.clone())
-            .map_err(|error| Failure::io("the threaded worker has no bell", &error))?;
+        let shared = Shared::new(&base)
+            .map_err(|error| Failure::io("the threaded worker cannot start", &error))?;
         Ok(Self { base, shared })
     }
 }
@@ -67,13 +67,20 @@ impl Worker for Threaded {
 impl Threaded {
     /// One wait, and what it brings: signals, the end of a thread, connections.
     fn turn(&self, acceptors: &[Acceptor]) -> io::Result<()> {
-        let ready = wait(self.base.host.wake_descriptor(), self.shared.bell(), acceptors)?;
+        let ready =
+            wait(self.base.host.wake_descriptor(), self.shared.bell(), acceptors, self.pause())?;
         self.shared.hear();
         self.base.host.deliver_signals();
         for acceptor in acceptors.iter().filter(|acceptor| ready.contains(&acceptor.fd())) {
             self.accept(acceptor);
         }
         Ok(())
+    }
+
+    /// How long the main thread may wait: a sign of life is due each second, and twice in `timeout`.
+    fn pause(&self) -> PollTimeout {
+        let half = self.base.kit.config.timeout.map_or(WAIT_MAX, |timeout| timeout / 2);
+        PollTimeout::try_from(half.min(WAIT_MAX)).unwrap_or(PollTimeout::ZERO)
     }
 
     /// Takes one connection; whether another may be waiting. One at a time, so that workers share a crowd.
@@ -120,14 +127,19 @@ impl Threaded {
     }
 }
 
-/// Waits for at most a second, which is when the next sign of life is due; answers the descriptors that are ready.
-fn wait(wake: RawFd, bell: impl AsFd, acceptors: &[Acceptor]) -> io::Result<Vec<RawFd>> {
+/// Waits, and answers the descriptors that are ready.
+fn wait(
+    wake: RawFd,
+    bell: impl AsFd,
+    acceptors: &[Acceptor],
+    pause: PollTimeout,
+) -> io::Result<Vec<RawFd>> {
     let bell = bell.as_fd();
     let descriptors = [socket::borrow(wake), bell].into_iter();
     let descriptors = descriptors.chain(acceptors.iter().map(|a| socket::borrow(a.fd())));
     let mut polled: Vec<PollFd<'_>> =
         descriptors.map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN)).collect();
-    match poll(&mut polled, PollTimeout::from(WAIT_MAX_MS)) {
+    match poll(&mut polled, pause) {
         Ok(_) | Err(Errno::EINTR) => {}
         Err(errno) => return Err(errno.into()),
     }
@@ -136,6 +148,6 @@ fn wait(wake: RawFd, bell: impl AsFd, acceptors: &[Acceptor]) -> io::Result<Vec<
 }
 
 /// The longest wait of the main thread.
-const WAIT_MAX_MS: u16 = 1000;
+const WAIT_MAX: Duration = Duration::from_secs(1);
 /// The rest where a connection cannot be accepted for want of something.
 const REST: Duration = Duration::from_millis(50);
