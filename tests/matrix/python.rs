@@ -296,7 +296,7 @@ fn a_changed_file_is_reloaded(cell: &Cell) {
     let server = setup.flags("--reload").start();
     server.until_ready_workers(1);
     assert_eq!(server.get("/").text(), "first");
-    let served = |generation: u64| {
+    let until_it_serves = |generation: u64| {
         server.log.line(&[&format!("generation {generation} serves")], RELOAD);
         server.until_workers("the old ones are gone", |workers| {
             workers.iter().all(|worker| worker.generation == generation)
@@ -304,7 +304,7 @@ fn a_changed_file_is_reloaded(cell: &Cell) {
     };
     server.write("changing.py", answer("the second"));
     server.log.line(&["Changed: ", "changing.py"], SOON);
-    served(2);
+    until_it_serves(2);
     assert_eq!(server.get("/").text(), "the second");
     server.write("changing.py", "import beside\n".to_owned() + &answer("is broken"));
     server.log.line(&["reload refused", "generation 2 goes on"], RELOAD);
@@ -312,7 +312,7 @@ fn a_changed_file_is_reloaded(cell: &Cell) {
     // The module that was missing: no generation has ever loaded it.
     server.write("beside.py", "");
     server.log.line(&["Changed: ", "beside.py"], SOON);
-    served(4);
+    until_it_serves(4);
     assert_eq!(server.get("/").text(), "is broken");
     server.stop();
 }
