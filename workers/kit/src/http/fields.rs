@@ -58,19 +58,18 @@ impl<'b> Facts<'b> {
         {
             return Err(Reject::bad("the head is beyond a limit, or a line ends with LF alone"));
         }
+        let before = |field: &httparse::Header<'_>| buf[offset(buf, field.name) - 2];
+        if fields.iter().fold(0, |differ, field| differ | (before(field) ^ b'\r')) != 0 {
+            return Err(Reject::bad("a line ends with LF alone"));
+        }
         let mut sift = false;
-        let mut differ = 0;
         for field in fields {
             let name = field.name.as_bytes();
-            differ |= buf[offset(buf, field.name) - 2] ^ b'\r';
-            sift |= if may_be_known(name) {
-                self.take(name, field.value)
+            if may_be_known(name) {
+                sift |= self.take(name, field.value);
             } else {
-                has_underscore(name)
-            };
-        }
-        if differ != 0 {
-            return Err(Reject::bad("a line ends with LF alone"));
+                sift |= has_underscore(name);
+            }
         }
         headers.clear();
         headers.extend(fields.iter().map(|field| Header {
@@ -84,6 +83,7 @@ impl<'b> Facts<'b> {
     }
 
     /// Takes a field that may be of the server's own concern; answers whether it is one that the application may not get.
+    #[inline(never)]
     fn take(&mut self, name: &[u8], value: &'b [u8]) -> bool {
         // Most clients write names as the RFCs do.
         let is = |known: &[u8]| name == known || name.eq_ignore_ascii_case(known);
