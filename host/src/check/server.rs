@@ -142,14 +142,14 @@ impl Server {
         self.folder.join(ACCESS_LOG)
     }
 
-    /// The first error of the log: what brought the others about.
+    /// The first error of the log, which brought the others about; not a line that only begins a list of frames.
     pub(super) fn error(&self) -> Option<String> {
         let log = self.log();
         let mut words = log.lines().filter_map(|line| {
             let (_, words) = line.split_once("[ERROR] ").or(line.split_once("[CRITICAL] "))?;
             Some(words.to_owned())
         });
-        words.next()
+        words.find(|words| !words.ends_with(':'))
     }
 
     /// `what`, and what the log says to it.
