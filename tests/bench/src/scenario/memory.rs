@@ -18,7 +18,7 @@ pub(super) fn measure(stage: &Stage<'_>) -> Outcome {
             request: runner.request.clone(),
             requests: REQUESTS,
             connections: CONNECTIONS,
-            keep_alive: false,
+            keep_alive: true,
         };
         match run(&plan) {
             Ok(outcome) => runner.row.failed = outcome.failed,
