@@ -235,7 +235,8 @@ fn nginx(setup: &Setup, serving: Serving<'_>, address: SocketAddr) -> Result<Com
          }}",
         workers = serving.workers,
         port = address.port(),
-        connections = serving.connections + 64,
+        // With few left it closes idle ones to make room.
+        connections = serving.connections * 2,
         folder = serving.folder.display(),
     );
     std::fs::write(&configuration, text).map_err(|error| error.to_string())?;

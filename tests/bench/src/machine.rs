@@ -18,6 +18,12 @@ pub fn description() -> String {
     format!("{model}, {processors} processors, {gib:.0} GiB, Linux {}", kernel.trim())
 }
 
+/// The load average of the last minute.
+pub fn load() -> f64 {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or_default()
+}
+
 /// A day since 1970 as year, month and day, in the Gregorian calendar.
 pub fn date(day: u64) -> String {
     let mut left = day;

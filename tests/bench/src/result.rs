@@ -84,6 +84,8 @@ pub struct Measured {
     pub scenario: String,
     /// When, in days since 1970.
     pub day: u64,
+    /// How many threads wanted a processor, on average, in the minute before the end: the noise.
+    pub load: f64,
     /// One row for each contender that could be measured.
     pub rows: Vec<Row>,
     /// One line for each that could not.

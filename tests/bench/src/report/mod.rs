@@ -46,7 +46,8 @@ fn section(scenario: &Scenario, measured: &Measured) -> String {
     let date = machine::date(measured.day);
     let rounds = measured.rows.iter().flat_map(|row| row.figures.values().map(Vec::len)).max();
     let rounds = rounds.unwrap_or_default();
-    let _ = writeln!(text, "`cargo xtask bench {}`, {date}, {rounds} rounds.\n", scenario.name);
+    let (name, load) = (scenario.name, number(measured.load));
+    let _ = writeln!(text, "`cargo xtask bench {name}`, {date}, rounds: {rounds}, load: {load}.\n");
     if let Some(ranking) = ranking(measured) {
         text.push_str(&table(measured, ranking));
     }
@@ -132,7 +133,8 @@ How it is measured: one worker process each unless said otherwise, on one proces
 program of ours that sends a fixed number of requests over 32 connections and checks every answer, on
 another. All contenders of a scenario are up at the same time and take turns; the figures are medians
 over the rounds. Ratios are taken round by round, then their median and, in parentheses, their least and
-largest: what else the machine does in a round touches both sides. CPU time is that of all of a
+largest: what else the machine does in a round touches both sides. How much that was says the load
+average; above some 2.5 on two processors, rates, latencies and shares of an ideal rate say little. CPU time is that of all of a
 server's processes, user and system. Threaded classes have 8 threads. The bare epoll loop parses
 nothing and answers with a constant: no server can be below it.
 

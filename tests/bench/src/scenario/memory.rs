@@ -4,46 +4,44 @@
 use std::thread;
 use std::time::Duration;
 
-use super::{Outcome, Runner, Stage};
-use crate::load::{Plan, run};
-use crate::proc;
-use crate::result::Metric;
+use super::{Entry, Outcome, Stage};
+use crate::result::{Metric, Row};
+use crate::server::Server;
+use crate::{load, proc};
 
-/// All servers are up at the same time, as pages that two of them share would be in an installation.
+/// One server at a time: pages of an executable that several have open would count for each with a
+/// part only.
 pub(super) fn measure(stage: &Stage<'_>) -> Outcome {
-    let (mut runners, absent) = stage.start_all();
-    for runner in &mut runners {
-        let plan = Plan {
-            address: runner.server.address,
-            request: runner.request.clone(),
-            requests: REQUESTS,
-            connections: CONNECTIONS,
-            keep_alive: true,
-        };
-        match run(&plan) {
-            Ok(outcome) => runner.row.failed = outcome.failed,
-            Err(error) => eprintln!("{}: {}: {error}", stage.scenario.name, runner.entry.name()),
+    let mut rows = Vec::new();
+    let mut absent = Vec::new();
+    for entry in stage.scenario.entries() {
+        match stage.start(entry).and_then(|server| take_turn(stage, entry, &server)) {
+            Ok(row) => rows.push(row),
+            Err(why) => absent.push(stage.absence(entry, &why)),
         }
     }
-    let before: Vec<u64> = runners.iter().map(wakes).collect();
-    thread::sleep(IDLE);
-    for (runner, before) in runners.iter_mut().zip(before) {
-        let woken = wakes(runner) - before;
-        let leader = [runner.server.leader()];
-        let all = proc::pss_kib(&runner.server.pids());
-        runner.row.push(Metric::Wakes, woken as f64 / IDLE.as_secs_f64());
-        runner.row.push(Metric::Memory, all as f64 / 1024.0);
-        runner.row.push(Metric::LeaderMemory, proc::pss_kib(&leader) as f64 / 1024.0);
-    }
-    (runners.into_iter().map(|runner| runner.row).collect(), absent)
+    (rows, absent)
 }
 
-fn wakes(runner: &Runner) -> u64 {
-    proc::sleeps(runner.server.leader())
+fn take_turn(stage: &Stage<'_>, entry: Entry, server: &Server) -> Result<Row, String> {
+    let mut row = Row::new(entry.name(), entry.contender.role());
+    for _ in 0..REQUESTS {
+        // Connections of their own, so that they are spread over the workers.
+        load::ask(server.address, &stage.request(entry, server.address))
+            .map_err(|error| error.to_string())?;
+    }
+    let leader = server.leader();
+    let before = proc::sleeps(leader);
+    thread::sleep(IDLE);
+    let woken = proc::sleeps(leader) - before;
+    row.push(Metric::Wakes, woken as f64 / IDLE.as_secs_f64());
+    row.push(Metric::Memory, proc::pss_kib(&server.pids()) as f64 / 1024.0);
+    row.push(Metric::LeaderMemory, proc::pss_kib(&[leader]) as f64 / 1024.0);
+    eprintln!("{}: {}", stage.scenario.name, row.name);
+    Ok(row)
 }
 
 /// Enough that every worker has answered some.
-const REQUESTS: u64 = 400;
-const CONNECTIONS: usize = 16;
-/// How long the servers are left alone.
+const REQUESTS: usize = 400;
+/// How long the server is left alone.
 const IDLE: Duration = Duration::from_secs(10);

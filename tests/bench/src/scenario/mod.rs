@@ -23,6 +23,7 @@ use std::time::SystemTime;
 
 pub use self::table::{SCENARIOS, Scenario};
 use crate::contender::{App, BIG_FILE, Contender, Serving};
+use crate::machine;
 use crate::result::{Measured, Row};
 use crate::server::{Fault, Server};
 use crate::setup::Setup;
@@ -94,7 +95,8 @@ pub fn measure(scenario: &Scenario, setup: &Setup, effort: Effort) -> io::Result
     };
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let day = since.as_secs() / 86_400;
-    Ok(Measured { scenario: scenario.name.into(), day, rows, absent })
+    let load = machine::load();
+    Ok(Measured { scenario: scenario.name.into(), day, load, rows, absent })
 }
 
 /// What the measuring of one scenario works with.
