@@ -94,8 +94,13 @@ pub struct Idle(Vec<std::net::TcpStream>);
 impl Idle {
     /// Opens connections and has each answered once, so that the server knows them as kept alive.
     pub fn open(address: SocketAddr, request: &[u8], count: usize) -> io::Result<Self> {
+        let begun = Instant::now();
         let mut streams = Vec::with_capacity(count);
-        for _ in 0..count {
+        for opened in 0..count {
+            if begun.elapsed() > OPEN_MAX {
+                let words = format!("it took {opened} idle connections in {OPEN_MAX:?}");
+                return Err(io::Error::new(io::ErrorKind::TimedOut, words));
+            }
             streams.push(connection::ask_once(address, request)?);
         }
         Ok(Self(streams))
@@ -174,5 +179,7 @@ impl<'plan> Run<'plan> {
 
 /// A server from which nothing comes for so long has lost a request.
 const STALL: Duration = Duration::from_secs(30);
+/// A server that takes longer for the idle connections than this has a limit below their number.
+const OPEN_MAX: Duration = Duration::from_secs(60);
 /// How much is read at once: an answer of a megabyte takes few calls.
 const PART: usize = 128 * 1024;
