@@ -84,10 +84,6 @@ fn replay(cell: &Cell, send: impl Fn(&Case, &mut Connection) -> Sent + Sync) {
             case.expect
         );
         let count = if keeps { case.expect.served.len() } else { case.expect.served.len().min(1) };
-        if is_for_tls(case) {
-            let refused: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
-            return assert!(refused == [421], "served: {seen}");
-        }
         assert!(answers.len() >= count, "not all are served: {seen}");
         for (answer, request) in answers.iter().zip(case.expect.served) {
             assert!(answer.status == 200 && is(answer, request), "served wrongly: {seen}");
@@ -104,11 +100,6 @@ fn replay(cell: &Cell, send: impl Fn(&Case, &mut Connection) -> Sent + Sync) {
         assert!(right, "the end: {seen}");
     });
     assert_eq!(server.until_ready_workers(1), worker, "a worker died of a request");
-}
-
-/// A target that says https: the parser takes it, a connection that is not secure does not (RFC 9110 section 15.5.20).
-fn is_for_tls(case: &Case) -> bool {
-    case.expect.served.first().is_some_and(|request| request.target.starts_with("https:"))
 }
 
 fn mirror(cell: &Cell) -> Server {

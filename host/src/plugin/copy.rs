@@ -3,7 +3,7 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
@@ -18,8 +18,9 @@ pub struct SealedCopy {
 }
 
 impl SealedCopy {
-    /// Makes a copy of `bytes`. `origin` gives it its name in `/proc/PID/maps`.
-    pub fn new(origin: &Path, bytes: &[u8]) -> io::Result<Self> {
+    /// Makes a copy of what is left to read of `source`, within the kernel. `origin` gives it its name in
+    /// `/proc/PID/maps`.
+    pub fn new(origin: &Path, source: &mut File) -> io::Result<Self> {
         let name = origin.file_name().unwrap_or_default().to_string_lossy();
         let name = CString::new(name.chars().take(NAME_MAX).collect::<String>())?;
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
@@ -30,13 +31,18 @@ impl SealedCopy {
             result => result?,
         };
         let mut file = File::from(descriptor);
-        file.write_all(bytes)?;
+        io::copy(source, &mut file)?;
         let seals = SealFlag::F_SEAL_WRITE
             | SealFlag::F_SEAL_SHRINK
             | SealFlag::F_SEAL_GROW
             | SealFlag::F_SEAL_SEAL;
         fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
         Ok(Self { file })
+    }
+
+    /// What was copied.
+    pub fn file(&self) -> &File {
+        &self.file
     }
 
     /// The path by which this process, and its children, can open the copy.
@@ -51,10 +57,18 @@ const NAME_MAX: usize = 60;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Seek as _, Write as _};
+
+    fn copy_of(name: &Path, bytes: &[u8]) -> SealedCopy {
+        let mut source = tempfile::tempfile().unwrap();
+        source.write_all(bytes).unwrap();
+        source.rewind().unwrap();
+        SealedCopy::new(name, &mut source).unwrap()
+    }
 
     #[test]
     fn a_copy_holds_the_bytes_and_cannot_be_changed() {
-        let copy = SealedCopy::new(Path::new("/x/liba.so"), b"0123").unwrap();
+        let copy = copy_of(Path::new("/x/liba.so"), b"0123");
         assert_eq!(std::fs::read(copy.path()).unwrap(), b"0123");
         assert_eq!((&copy.file).write(b"x").unwrap_err().kind(), io::ErrorKind::PermissionDenied);
         assert!(copy.file.set_len(0).is_err());
@@ -65,6 +79,6 @@ mod tests {
     #[test]
     fn a_name_of_any_length_will_do() {
         let name = "ä☃".repeat(200);
-        SealedCopy::new(Path::new(&name), b"").unwrap();
+        assert_eq!(copy_of(Path::new(&name), b"").file().metadata().unwrap().len(), 0);
     }
 }

@@ -21,10 +21,10 @@ pub fn check_header(start: &[u8]) -> Result<(), Unfit> {
     Ok(())
 }
 
-/// Checks that a file whose header is in order is whole: opening one that is still being written
-/// would end the process by SIGBUS.
-pub fn check_whole(file: &[u8]) -> Result<(), Unfit> {
-    is_whole(file).filter(|whole| *whole).map(drop).ok_or(Unfit::Truncated)
+/// Checks that a file of `length` bytes, whose header is in order, is whole: opening one that is still
+/// being written would end the process by SIGBUS. `start` is its beginning, up to [`START_SIZE`] bytes.
+pub fn check_whole(start: &[u8], length: u64) -> Result<(), Unfit> {
+    is_whole(start, length).filter(|whole| *whole).map(drop).ok_or(Unfit::Truncated)
 }
 
 /// The name of the machine that this program runs on.
@@ -34,16 +34,15 @@ pub fn this_machine() -> String {
 
 /// Whether all that is mapped is there, and the table of sections, which linkers put last. Nothing
 /// where the table of segments itself is cut.
-fn is_whole(file: &[u8]) -> Option<bool> {
-    let head = file.get(..HEADER_SIZE)?;
-    let length = file.len() as u64;
+fn is_whole(start: &[u8], length: u64) -> Option<bool> {
+    let head = start.get(..HEADER_SIZE)?;
     let sections = number(head, 58, 2)?.checked_mul(number(head, 60, 2)?)?;
     let mut end = number(head, 40, 8)?.checked_add(sections)?;
     let table = usize::try_from(number(head, 32, 8)?).ok()?;
     let (size, count) = (number(head, 54, 2)? as usize, number(head, 56, 2)? as usize);
     for index in 0..count {
-        let start = table.checked_add(index.checked_mul(size)?)?;
-        let entry = file.get(start..start.checked_add(size)?)?;
+        let begin = table.checked_add(index.checked_mul(size)?)?;
+        let entry = start.get(begin..begin.checked_add(size)?)?;
         if number(entry, 0, 4)? == SEGMENT_LOAD {
             end = end.max(number(entry, 8, 8)?.checked_add(number(entry, 32, 8)?)?);
         }
@@ -69,6 +68,8 @@ fn describe(class: u8, order: u8, machine: u16) -> String {
 const MAGIC: &[u8] = b"\x7fELF";
 /// Of a 64-bit file. A 32-bit header is shorter, but no library fits into the difference.
 pub const HEADER_SIZE: usize = 64;
+/// How much of a file holds its header and its table of segments, which linkers put right behind.
+pub const START_SIZE: usize = 16 << 10;
 const CLASS_64: u8 = 2;
 const LITTLE_ENDIAN: u8 = 1;
 const TYPE_SHARED: u64 = 3;
@@ -102,7 +103,8 @@ mod tests {
     use super::*;
 
     fn check(file: &[u8]) -> Result<(), Unfit> {
-        check_header(&file[..file.len().min(HEADER_SIZE)]).and_then(|()| check_whole(file))
+        check_header(&file[..file.len().min(HEADER_SIZE)])
+            .and_then(|()| check_whole(&file[..file.len().min(START_SIZE)], file.len() as u64))
     }
 
     /// The test program itself: position-independent, so of the same type as a library.

@@ -4,7 +4,8 @@
 //! refuses a library that is older than the host.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
@@ -48,12 +49,12 @@ pub fn open_hooks(path: &Path) -> Result<Plugin<HooksModuleRef>, LoadError> {
 
 fn open<M: RootModule>(kind: Kind, path: &Path) -> Result<Plugin<M>, LoadError> {
     let path = path.to_owned();
-    let bytes = match read(&path) {
-        Ok(bytes) => bytes,
+    let source = match Source::of(&path) {
+        Ok(source) => source,
         Err(Unreadable::System(error)) => return Err(LoadError::Unreadable { kind, path, error }),
         Err(Unreadable::Unfit(reason)) => return Err(LoadError::Unfit { path, reason }),
     };
-    let library = match link(&path, &bytes) {
+    let library = match link(&path, source) {
         Ok(library) => library,
         Err(reason) => return Err(LoadError::Linker { path, reason }),
     };
@@ -65,26 +66,52 @@ fn open<M: RootModule>(kind: Kind, path: &Path) -> Result<Plugin<M>, LoadError> 
     Ok(Plugin { path, api_version: header.version_strings().version.to_string(), root })
 }
 
-/// The whole file, once its beginning says that it can be a library: no other file is worth the
-/// memory, and some (devices, pipes) have no end.
-fn read(path: &Path) -> Result<Vec<u8>, Unreadable> {
-    let facts = std::fs::metadata(path)?;
-    if facts.is_dir() {
-        return Err(io::Error::from(io::ErrorKind::IsADirectory).into());
-    }
-    if !facts.is_file() {
-        return Err(Unfit::NotElf.into());
-    }
-    let mut file = File::open(path)?;
-    let mut bytes = Vec::new();
-    file.by_ref().take(elf::HEADER_SIZE as u64).read_to_end(&mut bytes)?;
-    elf::check_header(&bytes)?;
-    file.read_to_end(&mut bytes)?;
-    elf::check_whole(&bytes)?;
-    Ok(bytes)
+/// Where a library is loaded from: something whole.
+enum Source {
+    Copy(SealedCopy),
+    /// The file itself, where no copy can be made for this reason.
+    File(io::Error),
 }
 
-/// Why there are no bytes of a library.
+impl Source {
+    /// Copies a file once its beginning says that it can be a library: no other file is worth the
+    /// memory, and some (devices, pipes) have no end.
+    fn of(path: &Path) -> Result<Self, Unreadable> {
+        let facts = std::fs::metadata(path)?;
+        if facts.is_dir() {
+            return Err(io::Error::from(io::ErrorKind::IsADirectory).into());
+        }
+        if !facts.is_file() {
+            return Err(Unfit::NotElf.into());
+        }
+        let mut file = File::open(path)?;
+        elf::check_header(&start_of(&file, elf::HEADER_SIZE)?)?;
+        let source = match SealedCopy::new(path, &mut file) {
+            Ok(copy) => Self::Copy(copy),
+            Err(error) => Self::File(error),
+        };
+        // Of the copy: the file may still be growing.
+        let whole = if let Self::Copy(copy) = &source { copy.file() } else { &file };
+        elf::check_whole(&start_of(whole, elf::START_SIZE)?, whole.metadata()?.len())?;
+        Ok(source)
+    }
+}
+
+/// The first bytes of a file, at most so many, wherever its position is.
+fn start_of(file: &File, most: usize) -> io::Result<Vec<u8>> {
+    let mut start = vec![0; most];
+    let mut length = 0;
+    while length < most {
+        match file.read_at(&mut start[length..], length as u64)? {
+            0 => break,
+            count => length += count,
+        }
+    }
+    start.truncate(length);
+    Ok(start)
+}
+
+/// Why there is no library to load.
 enum Unreadable {
     System(io::Error),
     Unfit(Unfit),
@@ -103,10 +130,10 @@ impl From<Unfit> for Unreadable {
 }
 
 /// Loads the library from a private copy, or from its file where the system executes no copies.
-fn link(path: &Path, bytes: &[u8]) -> Result<Library, String> {
-    let copy = match SealedCopy::new(path, bytes) {
-        Ok(copy) => copy,
-        Err(error) => {
+fn link(path: &Path, source: Source) -> Result<Library, String> {
+    let copy = match source {
+        Source::Copy(copy) => copy,
+        Source::File(error) => {
             tracing::warn!("{}: no private copy can be made ({error})", path.display());
             return dlopen(path);
         }

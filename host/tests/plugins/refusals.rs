@@ -22,7 +22,6 @@ fn a_server_that_cannot_have_its_plugins_ends_with_one_line_that_says_why() {
             78,
             &["CLASS: is a worker class, where an application is meant"],
         ),
-        (&[], "CLASS", "project.wsgi:app", &[], 78, &["no application \"wsgi\"", "libwsgi_app.so"]),
         (
             &[("FAULTY_CLASS", "setup=config")],
             "CLASS",
