@@ -24,6 +24,8 @@ pub(crate) struct Server<'a> {
     wake: RawFd,
     /// Whether the listeners are watched.
     listening: bool,
+    /// Until when they are not, where there was no descriptor for a connection; monotonic nanoseconds.
+    rest_until_ns: u64,
 }
 
 impl<'a> Server<'a> {
@@ -36,7 +38,7 @@ impl<'a> Server<'a> {
         base.host.count(Counter::SLOTS, threads as i64);
         let threads =
             (1..=threads).map(|number| start_thread(&shared, number)).collect::<io::Result<_>>()?;
-        let mut server = Self { base, shared, threads, wake, listening: false };
+        let mut server = Self { base, shared, threads, wake, listening: false, rest_until_ns: 0 };
         server.listen()?;
         Ok(server)
     }
@@ -47,10 +49,14 @@ impl<'a> Server<'a> {
             self.base.kit.config.timeout.map_or(u64::MAX, |timeout| nanoseconds(timeout / 2));
         while self.base.host.alive() {
             self.base.tick();
-            if !self.listening && self.may_accept() {
+            let now = now_ns();
+            if now >= self.rest_until_ns {
+                self.rest_until_ns = 0;
+            }
+            if !self.listening && self.rest_until_ns == 0 && self.may_accept() {
                 self.listen()?;
             }
-            self.turn(now_ns().saturating_add(half))?;
+            self.turn(earlier(now.saturating_add(half), self.rest_until_ns))?;
         }
         self.finish()
     }
@@ -115,8 +121,9 @@ impl<'a> Server<'a> {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
             Err(error) if socket::is_passing(&error) => true,
             Err(error) => {
-                // No descriptor or no memory is left: accepting rests until the next second, or a free thread.
+                // No descriptor or no memory is left: accepting rests for a while, so that the loop does not spin.
                 tracing::warn!("cannot accept a connection: {error}");
+                self.rest_until_ns = now_ns() + REST_NS;
                 self.unlisten();
                 false
             }
@@ -204,6 +211,8 @@ fn start_thread(shared: &Arc<Shared>, number: usize) -> io::Result<JoinHandle<()
     thread::Builder::new().name(format!("gthread-{number}")).spawn(move || shared.serve())
 }
 
+/// How long accepting rests when there was no descriptor for a connection.
+const REST_NS: u64 = 200_000_000;
 /// How many connections are accepted before those that are ready are looked at again.
 const ACCEPTS_A_TURN: usize = 16;
 /// How many ready descriptors one wait brings.
