@@ -1,4 +1,4 @@
-//! Clients that misbehave, and the good client beside them (faults.md 3: 22 to 26).
+//! Clients that misbehave, and the good client beside them.
 
 use std::{
     thread,
@@ -200,7 +200,7 @@ fn connections_made_and_dropped_harm_nobody(cell: &Cell) {
     assert!(left < 20, "{left} descriptors more");
 }
 
-/// Row 22: no busy loop, no end, and all is well when descriptors are there again.
+/// No busy loop, no end, and all is well when descriptors are there again.
 fn without_descriptors_the_service_recovers(cell: &Cell) {
     let server = Setup::new(cell).start();
     let worker = server.serving_pid();
@@ -220,7 +220,7 @@ fn without_descriptors_the_service_recovers(cell: &Cell) {
     assert_eq!(server.serving_pid(), worker);
 }
 
-/// Row 26: a body that nobody reads is not buffered, and the client sees the answer.
+/// A body that nobody reads is not buffered, and the client sees the answer.
 fn an_unread_upload_is_answered(cell: &Cell) {
     let server = Setup::new(cell).start();
     let worker = server.serving_pid();

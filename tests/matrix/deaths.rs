@@ -1,5 +1,4 @@
-//! Workers that die: only their own requests are lost, another takes over, and the log says once what happened
-//! (faults.md 3: 3 to 6, 13, 29, 34).
+//! Workers that die: only their own requests are lost, another takes over, and the log says once what happened.
 
 use std::time::{Duration, Instant};
 
@@ -50,7 +49,7 @@ fn a_worker_told_to_quit_is_replaced(cell: &Cell) {
     assert_told_once(&server, victim);
 }
 
-/// Rows 5, 6 and 30: whatever the status, 3 and 4 too, the server stays up.
+/// 6 and 30: whatever the status, 3 and 4 too, the server stays up.
 fn an_application_that_ends_its_process_costs_one_worker(cell: &Cell) {
     let app = artifacts::library("faulty_app");
     for (fault, word) in [
@@ -79,7 +78,6 @@ fn an_application_that_ends_its_process_costs_one_worker(cell: &Cell) {
     }
 }
 
-/// Row 4.
 fn kills_under_load_cost_only_their_own_requests(cell: &Cell) {
     let server = Setup::new(cell).flags("--workers 2").start();
     let clients = 8;
@@ -100,7 +98,6 @@ fn kills_under_load_cost_only_their_own_requests(cell: &Cell) {
     server.stop();
 }
 
-/// Row 13.
 fn max_requests_brings_the_successor_first(cell: &Cell) {
     let server = Setup::new(cell).flags("--max-requests 100 --max-requests-jitter 20").start();
     let first = server.serving_pid();

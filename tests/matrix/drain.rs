@@ -1,4 +1,4 @@
-//! The end of serving: who is still answered, what is cut, and when (faults.md 3: 10, 12, 13, 15).
+//! The end of serving: who is still answered, what is cut, and when.
 
 use std::{
     thread,
@@ -30,7 +30,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
     ]
 }
 
-/// Row 10: what the kernel has accepted on our behalf is ours to answer.
+/// What the kernel has accepted on our behalf is ours to answer.
 fn the_backlog_is_answered(cell: &Cell) {
     let server = Setup::new(cell).flags("--threads 1").start();
     let mut busy = server.connect();
@@ -114,7 +114,6 @@ fn a_stream_runs_to_its_end(cell: &Cell) {
     assert_eq!(server.ended(Duration::from_secs(10)).end, End::Status(0));
 }
 
-/// Row 12.
 fn graceful_timeout_cuts_what_is_left(cell: &Cell) {
     let mut server = Setup::new(cell).flags("--graceful-timeout 1").start();
     let mut client = server.connect();
@@ -139,7 +138,6 @@ fn drain_delay_keeps_accepting(cell: &Cell) {
     assert!(begun.elapsed() > Duration::from_millis(1400), "ended after {:?}", begun.elapsed());
 }
 
-/// Row 15.
 fn without_the_arbiter_workers_finish_and_end(cell: &Cell) {
     let mut server = Setup::new(cell).flags("--workers 2").start();
     let mut client = server.connect();

@@ -90,7 +90,7 @@ fn a_worker_does_not_grow(cell: &Cell) {
 
 const WARM_UP: usize = 5;
 
-/// Row 34, in a quarter of a minute: reloads and kills under a mix of clients.
+/// In a quarter of a minute: reloads and kills under a mix of clients.
 fn a_soak_ends_where_it_began(cell: &Cell) {
     let server = Setup::new(cell).flags("--workers 2").start();
     let keeping = Load::start(server.address(), Plan { clients: 8, ..Plan::default() });

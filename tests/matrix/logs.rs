@@ -1,4 +1,4 @@
-//! What is written down: the error log, the access log, and what happens to them under way (faults.md 3: 8, 33).
+//! What is written down: the error log, the access log, and what happens to them under way.
 
 use std::{fs, time::Duration};
 
@@ -95,7 +95,6 @@ fn every_request_has_one_access_line(cell: &Cell) {
     assert_lines(&fs::read_to_string(access).unwrap(), tally.answered);
 }
 
-/// Row 8.
 fn rotation_loses_no_line(cell: &Cell) {
     let mut server = numbered(cell);
     let workers = server.until_ready_workers(2);
@@ -140,7 +139,7 @@ fn access_lines_survive_a_killed_worker(cell: &Cell) {
     assert_lines(&fs::read_to_string(access).unwrap(), 20);
 }
 
-/// Row 33: `/dev/full` takes nothing.
+/// `/dev/full` takes nothing.
 fn a_full_disk_stops_nobody(cell: &Cell) {
     let server =
         Setup::new(cell).flags("--access-logfile /dev/full --error-logfile /dev/full").start();

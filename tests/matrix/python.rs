@@ -1,5 +1,4 @@
-//! Python applications: PEP 3333 by its own validator, and applications that break its rules or their process
-//! (faults.md 1.6 to 1.8, 3: 17 to 19, 25, 27, 30).
+//! Python applications: PEP 3333 by its own validator, and applications that break its rules or their process.
 
 use std::{fs, io::Read as _, time::Duration};
 
@@ -99,7 +98,6 @@ fn what_cannot_be_imported_is_refused(cell: &Cell) {
     assert!(ended.log.contains("/nowhere/python"), "{}", ended.log);
 }
 
-/// Row 18.
 fn a_broken_file_at_reload_leaves_the_service(cell: &Cell) {
     let answer = |word: &str| {
         format!(
@@ -135,7 +133,7 @@ fn a_broken_file_at_reload_leaves_the_service(cell: &Cell) {
     server.stop();
 }
 
-/// Row 27, and what gunicorn lets through: the client sees an error, or that the answer is not whole.
+/// And what gunicorn lets through: the client sees an error, or that the answer is not whole.
 fn no_lie_is_well_formed(cell: &Cell) {
     let server = faulty(cell);
     let worker = server.until_ready_workers(1);
@@ -172,7 +170,6 @@ fn a_failure_under_way_cuts_the_answer(cell: &Cell) {
     assert_eq!(server.get("/").text(), "ok\n");
 }
 
-/// Rows 5, 6 and 30.
 fn what_ends_its_process_costs_one_worker(cell: &Cell) {
     let server = Setup::new(cell).app("faulty:application").flags("--workers 2").start();
     for fault in ["exit0", "exit1", "exit3", "exit4"] {
@@ -207,7 +204,7 @@ fn odd_applications_are_served(cell: &Cell) {
     server.stop();
 }
 
-/// Row 25: `close()` is called, once, also when the client is gone.
+/// `close()` is called, once, also when the client is gone.
 fn a_body_is_closed_once_when_its_reader_leaves(cell: &Cell) {
     let server = faulty(cell);
     for _ in 0..3 {
@@ -239,7 +236,7 @@ fn exit_functions_run_once(cell: &Cell) {
     assert_eq!(told, workers);
 }
 
-/// Row 17, with the interpreter's lock held.
+/// With the interpreter's lock held.
 fn a_spinning_application_is_replaced(cell: &Cell) {
     let setup = Setup::new(cell).app("faulty:application");
     let server = setup.flags("--workers 2 --timeout 2").start();
@@ -317,7 +314,7 @@ fn a_changed_file_is_reloaded(cell: &Cell) {
     server.stop();
 }
 
-/// Row 26, in both directions, by an amount that would show if it were kept.
+/// In both directions, by an amount that would show if it were kept.
 fn uploads_and_downloads_pass_through(cell: &Cell) {
     let server = Setup::new(cell).flags("--timeout 60").start();
     let worker = server.serving_pid();

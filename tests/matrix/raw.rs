@@ -1,5 +1,5 @@
 //! The kit's table of raw requests, over real connections: what is served, refused, and never taken for a second
-//! request, is the same for every class and every application as for the parser alone (faults.md 2 and 4).
+//! request, is the same for every class and every application as for the parser alone.
 
 use std::{thread, time::Duration};
 

@@ -1,5 +1,4 @@
-//! What must not be loaded: refused at start with one line and a status, and at reload without a gap in the service
-//! (faults.md 3: 18, 19, 28, 29).
+//! What must not be loaded: refused at start with one line and a status, and at reload without a gap in the service.
 
 use std::{
     ffi::OsString,

@@ -1,4 +1,4 @@
-//! Hot swap: a new generation takes over, and nothing is lost (faults.md 3: 1, 21, 28).
+//! Hot swap: a new generation takes over, and nothing is lost.
 
 use std::{
     fs,
@@ -44,7 +44,6 @@ fn hostctl_reload_answers_when_it_is_done(cell: &Cell) {
     assert!(after.iter().all(|worker| worker.state == "ready" && worker.generation == 2));
 }
 
-/// Row 1.
 fn reloads_under_load_lose_nothing(cell: &Cell) {
     let server = Setup::new(cell).flags("--workers 2").start();
     let keeping = Load::start(server.address(), Plan::default());
@@ -167,7 +166,7 @@ fn new_settings_take_effect(cell: &Cell) {
     assert!(server.get("/").field("Server").is_none());
 }
 
-/// Row 21: with `SO_REUSEPORT` each process could have a socket of its own, whose backlog would go with it.
+/// With `SO_REUSEPORT` each process could have a socket of its own, whose backlog would go with it.
 fn shared_ports_lose_nothing(cell: &Cell) {
     let server = Setup::new(cell).flags("--workers 2 --reuse-port").start();
     let load = Load::start(server.address(), Plan { keep: false, ..Plan::default() });
@@ -180,7 +179,7 @@ fn shared_ports_lose_nothing(cell: &Cell) {
     server.stop();
 }
 
-/// Row 35: requests go on when the pid file and the control socket disappear, and so does the end.
+/// Requests go on when the pid file and the control socket disappear, and so does the end.
 fn nothing_depends_on_files_it_has_made(cell: &Cell) {
     let server = Setup::new(cell).flags("--pid host.pid").start();
     let mut client = server.connect();

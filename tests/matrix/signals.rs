@@ -89,7 +89,6 @@ fn ttin_and_ttou_change_the_number(cell: &Cell) {
     server.until_ready_workers(3);
 }
 
-/// Row 7.
 fn ttin_and_ttou_lose_nothing(cell: &Cell) {
     let server = Setup::new(cell).flags("--workers 2").start();
     let load = Load::start(server.address(), Plan::default());
@@ -102,7 +101,7 @@ fn ttin_and_ttou_lose_nothing(cell: &Cell) {
     load.finish().assert_nothing_lost();
 }
 
-/// Row 9, forward: USR2, then TERM to the old one.
+/// USR2, then TERM to the old one.
 fn usr2_and_term_hand_over(cell: &Cell) {
     let mut server = Setup::new(cell).flags("--pid host.pid --workers 2").start();
     let pid_file = server.dir().join("host.pid");
@@ -123,7 +122,7 @@ fn usr2_and_term_hand_over(cell: &Cell) {
     assert!(server.all_gone(Duration::from_secs(20)), "left: {:?}", server.processes());
 }
 
-/// Row 9, back: USR2, WINCH to the old one, TERM to the new one, HUP to the old one.
+/// USR2, WINCH to the old one, TERM to the new one, HUP to the old one.
 fn usr2_can_be_taken_back(cell: &Cell) {
     let server = Setup::new(cell).flags("--workers 2").start();
     let load = Load::start(server.address(), Plan::default());
@@ -153,7 +152,7 @@ fn winch_in_the_foreground_is_ignored(cell: &Cell) {
     assert!(server.until_ready_workers(2).contains(&before[0]));
 }
 
-/// Row 2: an operator ends workers one by one.
+/// An operator ends workers one by one.
 fn workers_told_to_end_are_replaced(cell: &Cell) {
     let server = Setup::new(cell).flags("--workers 2").start();
     let load = Load::start(server.address(), Plan::default());
@@ -168,7 +167,6 @@ fn workers_told_to_end_are_replaced(cell: &Cell) {
     server.stop();
 }
 
-/// Row 31.
 fn a_storm_of_signals_ends_in_order(cell: &Cell) {
     let server = Setup::new(cell).flags("--workers 2").start();
     for n in 0..200 {

@@ -105,7 +105,7 @@ fn a_file_at_the_sockets_path_is_not_removed(cell: &Cell) {
     assert_eq!(fs::read(&path).unwrap(), b"precious");
 }
 
-/// Row 20: an address that is not this machine's, and a folder that is not there.
+/// An address that is not this machine's, and a folder that is not there.
 fn an_address_of_nobody_is_refused(cell: &Cell) {
     for bind in ["192.0.2.1:8000", "unix:/nowhere/at/all.sock"] {
         let setup = Setup::new(cell).flags(&format!("--bind {bind}"));

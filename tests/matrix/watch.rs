@@ -1,4 +1,4 @@
-//! The watch over workers: heartbeat, and pauses that are nobody's fault (faults.md 3: 14, 16, 17).
+//! The watch over workers: heartbeat, and pauses that are nobody's fault.
 
 use std::{
     thread,
@@ -27,7 +27,6 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
     ]
 }
 
-/// Row 16.
 fn a_stopped_worker_is_replaced(cell: &Cell) {
     let server = Setup::new(cell).flags("--workers 2 --timeout 1").start();
     let victim = server.until_ready_workers(2)[0];
@@ -51,7 +50,7 @@ fn a_class_without_heartbeat_is_replaced(cell: &Cell) {
     }
 }
 
-/// Row 17. A worker whose threads go on (gthread) has a heartbeat, and is not to be killed for one request.
+/// A worker whose threads go on (gthread) has a heartbeat, and is not to be killed for one request.
 fn an_application_that_spins_is_replaced(cell: &Cell) {
     let app = artifacts::library("faulty_app");
     let server = Setup::new(cell).app(app).flags("--timeout 1 --workers 2").start();
@@ -96,7 +95,7 @@ fn an_idle_worker_keeps_its_heartbeat(cell: &Cell) {
     assert_eq!(server.serving_pid(), worker);
 }
 
-/// Row 14: the arbiter's own pause, and the whole machine's, are not the workers' fault.
+/// The arbiter's own pause, and the whole machine's, are not the workers' fault.
 fn a_paused_arbiter_kills_nobody(cell: &Cell) {
     let server = Setup::new(cell).flags("--timeout 1 --workers 2").start();
     let before = server.until_ready_workers(2);
