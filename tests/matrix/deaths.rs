@@ -49,7 +49,7 @@ fn a_worker_told_to_quit_is_replaced(cell: &Cell) {
     assert_told_once(&server, victim);
 }
 
-/// 6 and 30: whatever the status, 3 and 4 too, the server stays up.
+/// Whatever the status, 3 and 4 too, the server stays up.
 fn an_application_that_ends_its_process_costs_one_worker(cell: &Cell) {
     let app = artifacts::library("faulty_app");
     for (fault, word) in [

@@ -133,7 +133,7 @@ fn a_broken_file_at_reload_leaves_the_service(cell: &Cell) {
     server.stop();
 }
 
-/// And what gunicorn lets through: the client sees an error, or that the answer is not whole.
+/// What gunicorn lets through too: the client sees an error, or that the answer is not whole.
 fn no_lie_is_well_formed(cell: &Cell) {
     let server = faulty(cell);
     let worker = server.until_ready_workers(1);
