@@ -190,9 +190,11 @@ impl<'a> Server<'a> {
         }
         self.unlisten();
         self.base.host.close_listeners();
-        self.shared.table().hasten(Base::farewell_deadline_ns());
+        let farewell_ns = Base::farewell_deadline_ns();
         while self.shared.table().len() > 0 && now_ns() < deadline_ns {
             self.base.tick();
+            // Each time: a thread may just have given one back that had not heard of the end.
+            self.shared.table().hasten(farewell_ns);
             self.turn(deadline_ns)?;
         }
         self.shared.queue.close();
