@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use green::sync::Event;
 use green::{Greenlet, Hub, HubError, Interest, Source, StackConfig, StackError, Trigger};
-use kit::clock::now_ns;
+use kit::clock::{nanoseconds, now_ns};
 use kit::{Base, socket};
 use worker_api::abi::sabi_trait::TD_Opaque;
 use worker_api::abi::std_types::RResult;
@@ -133,7 +133,7 @@ impl Life {
     pub fn go_on(&self) -> Result<()> {
         while self.base.host.alive() && !self.quit.get() {
             self.tick();
-            self.end.wait(Some(TICK)).map_err(|interrupt| ended(&interrupt))?;
+            self.end.wait(Some(self.pause())).map_err(|interrupt| ended(&interrupt))?;
         }
         Ok(())
     }
@@ -147,7 +147,7 @@ impl Life {
     pub fn wait_empty(&self, deadline_ns: u64) -> Result<bool> {
         loop {
             self.tick();
-            let next = now_ns() + TICK.as_nanos() as u64;
+            let next = now_ns() + nanoseconds(self.pause());
             let until = if deadline_ns == 0 { next } else { next.min(deadline_ns) };
             let empty = self.clients.wait_empty(until).map_err(|interrupt| ended(&interrupt))?;
             if empty || self.quit.get() || (deadline_ns != 0 && now_ns() >= deadline_ns) {
@@ -157,6 +157,11 @@ impl Life {
     }
 
     /// A sign of life, and what is counted once a second.
+    /// How long to the next sign of life: a second, or less where twice within `timeout` asks for it.
+    fn pause(&self) -> Duration {
+        self.base.kit.config.timeout.map_or(TICK, |timeout| TICK.min(timeout / 2))
+    }
+
     fn tick(&self) {
         self.base.tick();
         let busy = self.clients.busy() as i64;
