@@ -126,7 +126,9 @@ fn a_soak_ends_where_it_began(cell: &Cell) {
         let lost = tally.failures.len() + tally.races.len();
         assert!(lost <= kills * clients, "{lost} lost by {kills} kills: {tally:#?}");
     }
-    assert!(end.0 <= start.0 + start.0 / 20 + 64, "the arbiter: {} to {} KiB", start.0, end.0);
+    // The arbiter keeps the settings of the last generations, to go back to: bounded, but not there at first.
+    let grown = end.0.saturating_sub(start.0);
+    assert!(grown <= start.0 / 20 + 256, "the arbiter: {} to {} KiB", start.0, end.0);
     assert_eq!((end.1, end.2), (start.1, start.2), "the arbiter's descriptors and children");
     server.stop();
 }
