@@ -35,6 +35,8 @@ pub(super) struct Health {
     /// When it is asked (again), and until when it must have answered well; 0: it is not asked yet.
     ask_at_ns: u64,
     until_ns: u64,
+    /// What it last answered instead of 200: says more than that the time was over before it could answer again.
+    answered: Option<String>,
 }
 
 /// A way to the workers of one generation.
@@ -135,7 +137,10 @@ impl Arbiter {
         let Some(question) = health.asking.take() else { return true };
         let answer = match question.answer.receive::<String>() {
             Ok(Received::Message(answer, sender)) if sender == pid.as_raw() as u32 => answer,
-            _ if end.is_by(Signal::SIGALRM) => "it did not answer in time".to_owned(),
+            _ if end.is_by(Signal::SIGALRM) => {
+                let answered = health.answered.take();
+                answered.unwrap_or_else(|| "it did not answer in time".to_owned())
+            }
             _ => format!("the process that asked {}", end.describe()),
         };
         let path = settings.health_path.as_deref().unwrap_or_default();
@@ -144,6 +149,7 @@ impl Arbiter {
             health.close();
         } else if clock::now_ns() < health.until_ns {
             tracing::debug!("generation {id} is not well yet: {path}: {answer}");
+            health.answered = Some(answer);
             health.ask_at_ns = clock::now_ns() + PAUSE_NS;
         } else if *stage == Stage::Booting {
             let reason = format!("the health path {path}: {answer}");

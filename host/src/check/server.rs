@@ -175,24 +175,23 @@ impl Server {
         }
     }
 
+    /// The log says it, and not the list of workers: a worker may be ready, and gone before anybody looks.
     fn until_ready(&mut self) -> Result<SocketAddr, String> {
         let ready = until(BOOT_LIMIT + PATIENCE, || {
             let ended = self.child.try_wait().ok().flatten().is_some();
-            if ended || !self.workers().is_empty() { Some(ended) } else { None }
+            let address = self.read_address();
+            (ended || address.is_some()).then_some(address)
         });
-        match ready {
-            Some(false) => {
-                self.read_address().ok_or_else(|| "the server has no address".to_owned())
-            }
-            _ => Err(self.error().unwrap_or_else(|| "the server did not start".to_owned())),
-        }
+        let address = ready.flatten();
+        address.ok_or_else(|| self.error().unwrap_or_else(|| "the server did not start".to_owned()))
     }
 
-    /// Where it listens, by its log.
+    /// Where it listens, once a worker can serve.
     fn read_address(&self) -> Option<SocketAddr> {
         let log = self.log();
-        let (_, rest) = log.split_once("http://")?;
-        rest.split_whitespace().next()?.parse().ok()
+        let (_, rest) = log.split_once("Server is ready. Listening at: http://")?;
+        let (line, _) = rest.split_once('\n')?;
+        line.split_whitespace().next()?.parse().ok()
     }
 }
 

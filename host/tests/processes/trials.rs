@@ -134,9 +134,11 @@ fn a_generation_whose_health_path_says_500_is_refused() {
     server.behave("sick");
     let error = server.reload().error.unwrap();
     assert!(error.contains("the health path /health: it answered 500"), "{error}");
+    server.wait_for("Reload refused, generation 1 goes on");
+    // Until they have gone, its workers answer what they have accepted.
+    server.wait_until("the old generation alone", |server| picture(server) == ["serving:2"]);
     assert!(server.talk("hi").ends_with(" hello\n"));
     assert_eq!(server.workers(), before);
-    server.wait_for("Reload refused, generation 1 goes on");
     server.stop();
 }
 

@@ -1,5 +1,9 @@
 //! The main thread's loop: it accepts while a thread is free, hands whole requests to the threads, keeps the time, and
 //! gives the sign of life.
+//!
+//! While a thread is free it waits at the gate, which watches the listeners and the poller of the connections; while none
+//! is, at that poller alone. For a connection that comes, the kernel wakes one worker of those that wait at their gates:
+//! to watch the listeners always would be to be woken in vain, with a connection that an idle sibling then never hears of.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -10,7 +14,7 @@ use std::thread::{self, JoinHandle};
 use kit::clock::{earlier, nanoseconds, now_ns};
 use kit::{Acceptor, Base, Connection, socket};
 use nix::errno::Errno;
-use nix::sys::epoll::{EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use worker_api::Counter;
 
 use crate::home::Shared;
@@ -22,9 +26,9 @@ pub(crate) struct Server<'a> {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
     wake: RawFd,
-    /// Whether the listeners are watched.
-    listening: bool,
-    /// Until when they are not, where there was no descriptor for a connection; monotonic nanoseconds.
+    /// Watches the listeners, and the poller of everything else.
+    gate: Epoll,
+    /// Until when nothing is accepted, where there was no descriptor for a connection; monotonic nanoseconds.
     rest_until_ns: u64,
 }
 
@@ -38,9 +42,8 @@ impl<'a> Server<'a> {
         base.host.count(Counter::SLOTS, threads as i64);
         let threads =
             (1..=threads).map(|number| start_thread(&shared, number)).collect::<io::Result<_>>()?;
-        let mut server = Self { base, shared, threads, wake, listening: false, rest_until_ns: 0 };
-        server.listen()?;
-        Ok(server)
+        let gate = gate(base, &shared.epoll)?;
+        Ok(Self { base, shared, threads, wake, gate, rest_until_ns: 0 })
     }
 
     /// Serves until the worker is to end, then finishes what has been begun.
@@ -53,57 +56,61 @@ impl<'a> Server<'a> {
             if now >= self.rest_until_ns {
                 self.rest_until_ns = 0;
             }
-            if !self.listening && self.rest_until_ns == 0 && self.may_accept() {
-                self.listen()?;
-            }
-            self.turn(earlier(now.saturating_add(half), self.rest_until_ns))?;
+            let accepting = self.rest_until_ns == 0 && self.may_accept();
+            self.turn(accepting, earlier(now.saturating_add(half), self.rest_until_ns))?;
         }
         self.finish()
     }
 
     /// One wait, until `until_ns` at the latest, and what it brings.
-    fn turn(&mut self, until_ns: u64) -> io::Result<()> {
+    fn turn(&mut self, accepting: bool, until_ns: u64) -> io::Result<()> {
         let mut events = [EpollEvent::empty(); EVENTS_A_TURN];
         let mut until_ns = earlier(until_ns, self.shared.table().deadline_ns());
         if self.shared.queue.is_to_be_watched() {
             until_ns = earlier(until_ns, now_ns() + PATIENCE_NS);
         }
         let left_ms = until_ns.saturating_sub(now_ns()).div_ceil(1_000_000).min(WAIT_MAX_MS);
-        let count = match self.shared.epoll.wait(&mut events, EpollTimeout::from(left_ms as u16)) {
-            Ok(count) => count,
-            Err(Errno::EINTR) => 0,
-            Err(errno) => return Err(errno.into()),
+        let timeout = EpollTimeout::from(left_ms as u16);
+        let shared = Arc::clone(&self.shared);
+        let poller = &shared.epoll;
+        let count = if accepting {
+            let count = wait(&self.gate, &mut events, timeout)?;
+            // Before the requests of this turn take the threads: nobody else was woken for these connections.
+            self.accept(&events[..count]);
+            let has_more = events[..count].iter().any(|event| event.data() == number(poller));
+            if has_more { wait(poller, &mut events, EpollTimeout::ZERO)? } else { 0 }
+        } else {
+            wait(poller, &mut events, timeout)?
         };
         let mut requests = Vec::new();
         for event in &events[..count] {
             let fd = event.data() as RawFd;
             if fd == self.wake {
                 self.base.host.deliver_signals();
-            } else if fd == self.shared.bell.as_raw_fd() {
+            } else if fd == shared.bell.as_raw_fd() {
                 // An empty bell has been heard already.
-                let _ = self.shared.bell.read();
-            } else if let Some(acceptor) = self.base.acceptors.iter().find(|a| a.fd() == fd) {
-                self.accept(acceptor);
+                let _ = shared.bell.read();
             } else {
-                let ready = self.shared.table().ready(fd, event.events());
-                requests.extend(ready.and_then(|connection| self.shared.carry_on(connection)));
+                let ready = shared.table().ready(fd, event.events());
+                requests.extend(ready.and_then(|connection| shared.carry_on(connection)));
             }
         }
-        self.shared.queue.push_watched(requests);
+        shared.queue.push_watched(requests);
         self.expire();
-        self.shared.queue.nudge();
+        shared.queue.nudge();
         Ok(())
     }
 
-    /// Takes connections while a thread is free; another worker takes the rest.
-    fn accept(&mut self, acceptor: &Acceptor) {
-        for _ in 0..ACCEPTS_A_TURN {
-            if !self.may_accept() {
-                self.unlisten();
-                return;
-            }
-            if !self.accept_one(acceptor) {
-                return;
+    /// Takes connections from the listeners among `events` while a thread is free; another worker takes the rest.
+    fn accept(&mut self, events: &[EpollEvent]) {
+        for event in events {
+            let acceptors = &self.base.acceptors;
+            let Some(acceptor) = acceptors.iter().find(|a| a.fd() as u64 == event.data()) else {
+                continue;
+            };
+            let mut left = ACCEPTS_A_TURN;
+            while left > 0 && self.may_accept() && self.accept_one(acceptor) {
+                left -= 1;
             }
         }
     }
@@ -124,7 +131,6 @@ impl<'a> Server<'a> {
                 // No descriptor or no memory is left: accepting rests for a while, so that the loop does not spin.
                 tracing::warn!("cannot accept a connection: {error}");
                 self.rest_until_ns = now_ns() + REST_NS;
-                self.unlisten();
                 false
             }
         }
@@ -157,28 +163,6 @@ impl<'a> Server<'a> {
         }
     }
 
-    fn listen(&mut self) -> io::Result<()> {
-        for acceptor in &self.base.acceptors {
-            // Of the workers that wait, the kernel wakes one or few for a connection, not all.
-            let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
-            let event = EpollEvent::new(flags, acceptor.fd() as u64);
-            match self.shared.epoll.add(socket::borrow(acceptor.fd()), event) {
-                Ok(()) | Err(Errno::EEXIST) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-        }
-        self.listening = true;
-        Ok(())
-    }
-
-    fn unlisten(&mut self) {
-        for acceptor in &self.base.acceptors {
-            // One that is not watched is as good as one that is watched no more.
-            let _ = self.shared.epoll.delete(socket::borrow(acceptor.fd()));
-        }
-        self.listening = false;
-    }
-
     /// A graceful end: takes those that wait to be accepted, closes the listeners, has the threads finish, and gives
     /// idle connections the time that a client needs to send what it is about to send.
     fn finish(&mut self) -> io::Result<()> {
@@ -188,14 +172,13 @@ impl<'a> Server<'a> {
         for acceptor in acceptors {
             while now_ns() < deadline_ns && self.accept_one(acceptor) {}
         }
-        self.unlisten();
         self.base.host.close_listeners();
         let farewell_ns = Base::farewell_deadline_ns();
         while self.shared.table().len() > 0 && now_ns() < deadline_ns {
             self.base.tick();
             // Each time: a thread may just have given one back that had not heard of the end.
             self.shared.table().hasten(farewell_ns);
-            self.turn(deadline_ns)?;
+            self.turn(false, deadline_ns)?;
         }
         self.shared.queue.close();
         if self.shared.table().len() == 0 {
@@ -205,6 +188,31 @@ impl<'a> Server<'a> {
             }
         }
         Ok(())
+    }
+}
+
+/// Watches the listeners, and `connections` as a whole.
+fn gate(base: &Base, connections: &Epoll) -> io::Result<Epoll> {
+    let gate = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    for acceptor in &base.acceptors {
+        // Of the workers that wait, the kernel wakes one or few for a connection, not all.
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
+        gate.add(socket::borrow(acceptor.fd()), EpollEvent::new(flags, acceptor.fd() as u64))?;
+    }
+    gate.add(&connections.0, EpollEvent::new(EpollFlags::EPOLLIN, number(connections)))?;
+    Ok(gate)
+}
+
+/// What the poller of the connections is called at the gate.
+fn number(connections: &Epoll) -> u64 {
+    connections.0.as_raw_fd() as u64
+}
+
+fn wait(epoll: &Epoll, events: &mut [EpollEvent], timeout: EpollTimeout) -> io::Result<usize> {
+    match epoll.wait(events, timeout) {
+        Ok(count) => Ok(count),
+        Err(Errno::EINTR) => Ok(0),
+        Err(errno) => Err(errno.into()),
     }
 }
 
