@@ -31,6 +31,8 @@ def application(environ, start_response):
             if key.startswith("HTTP_")
         ]
         return text(start_response, "".join(fields))
+    if path == "/tls":
+        return text(start_response, tls(environ))
     if path == "/file":
         return file(environ, start_response, query["path"][0])
     if path == "/panic":
@@ -38,6 +40,18 @@ def application(environ, start_response):
     if path == "/abort":
         os.abort()
     return text(start_response, "nothing here\n", "404 Not Found")
+
+
+def tls(environ):
+    """The scheme, the version of TLS, the name asked for, the client's certificate in hexadecimal."""
+    lines = environ["wsgi.url_scheme"] + "\n"
+    if "SSL_PROTOCOL" in environ:
+        lines += environ["SSL_PROTOCOL"] + "\n" + environ.get("SSL_TLS_SNI", "") + "\n"
+    if environ.get("SSL_CLIENT_VERIFY") == "SUCCESS":
+        import ssl
+
+        lines += ssl.PEM_cert_to_DER_cert(environ["SSL_CLIENT_CERT"]).hex()
+    return lines
 
 
 def text(start_response, body, status="200 OK"):

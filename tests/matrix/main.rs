@@ -19,6 +19,7 @@ mod serving;
 mod signals;
 mod sockets;
 mod start;
+mod tls;
 mod watch;
 
 fn main() {
@@ -28,6 +29,7 @@ fn main() {
         raw::behaviours(),
         clients::behaviours(),
         sockets::behaviours(),
+        tls::behaviours(),
         signals::behaviours(),
         drain::behaviours(),
         reload::behaviours(),

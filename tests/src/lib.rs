@@ -11,6 +11,7 @@
 //! | [`output`] | what a process writes, awaited line by line |
 //! | [`process`] | `/proc`, signals, process groups |
 //! | [`http`] | a client of our own that sends bytes as they are and reads answers strictly |
+//! | [`tls`] | certificates made for a test, and clients that trust and show them |
 //! | [`load`] | many clients at once, and what became of each request |
 //!
 //! # Invariants
@@ -30,3 +31,4 @@ pub mod output;
 pub mod process;
 pub mod runner;
 pub mod server;
+pub mod tls;

@@ -6,6 +6,7 @@
 //! that was not asked for).
 
 use std::{
+    io,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -90,14 +91,24 @@ pub fn get(target: &str) -> Ask {
 impl Load {
     /// Sets the clients to work.
     pub fn start(address: &Address, plan: Plan) -> Self {
+        let address = address.clone();
+        Self::through(move || Connection::open(&address), plan)
+    }
+
+    /// Sets the clients to work, who get their connections from `connect`.
+    pub fn through(
+        connect: impl Fn() -> io::Result<Connection> + Send + Sync + 'static,
+        plan: Plan,
+    ) -> Self {
+        let connect = Arc::new(connect);
         let stop = Arc::new(AtomicBool::new(false));
         let answered = Arc::new(AtomicU64::new(0));
         let clients = (0..plan.clients as u64)
             .map(|client| {
                 let (stop, answered) = (stop.clone(), answered.clone());
-                let address = address.clone();
+                let connect = Arc::clone(&connect);
                 let name = format!("client {client}");
-                let work = move || serve_client(&address, plan, client << 32, &stop, &answered);
+                let work = move || serve_client(&*connect, plan, client << 32, &stop, &answered);
                 thread::Builder::new().name(name).spawn(work).expect("a thread can be made")
             })
             .collect();
@@ -153,7 +164,7 @@ impl Tally {
 }
 
 fn serve_client(
-    address: &Address,
+    connect: &dyn Fn() -> io::Result<Connection>,
     plan: Plan,
     first: u64,
     stop: &AtomicBool,
@@ -167,7 +178,7 @@ fn serve_client(
         let ask = (plan.ask)(number);
         let reused = kept.take().filter(Connection::fresh);
         let old = reused.is_some();
-        let connection = reused.map_or_else(|| Connection::open(address), Ok);
+        let connection = reused.map_or_else(connect, Ok);
         tally.connections += u64::from(!old);
         let mut connection = match connection {
             Ok(connection) => connection,

@@ -198,7 +198,7 @@ impl Arbiter {
         };
         tracing::info!("Starting host {}", env!("CARGO_PKG_VERSION"));
         for listener in &listeners {
-            tracing::info!("Listening at: {listener} ({})", std::process::id());
+            tracing::info!("Listening at: {} ({})", listener.url(&settings), std::process::id());
         }
         if arbiter.predecessor.is_none() {
             arbiter.control.open();

@@ -189,7 +189,7 @@ impl Arbiter {
             let listeners = listener::open_all(&settings, &present, &mut self.inherited, 1);
             let listeners = listeners.map_err(|error| error.to_string())?;
             for listener in listeners.iter().filter(|new| !is_among(new, &present)) {
-                tracing::info!("Listening at: {listener}");
+                tracing::info!("Listening at: {}", listener.url(&settings));
             }
             Ok((settings, listeners))
         });
@@ -216,12 +216,13 @@ impl Arbiter {
             generation.stage = Stage::Serving;
             settings = Some(Arc::clone(&generation.settings));
         }
+        let listeners = self.listeners();
+        let mut addresses = Vec::new();
         if let Some(settings) = settings {
             self.show_figures(&settings);
+            addresses.extend(listeners.iter().map(|listener| listener.url(&settings)));
         }
         self.has_been_ready = true;
-        let listeners = self.listeners();
-        let addresses: Vec<String> = listeners.iter().map(ToString::to_string).collect();
         if let Some(generation) = self.generation(id) {
             generation.tell_hooks("when_ready", &[generation.target as i64]);
         }

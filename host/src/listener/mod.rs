@@ -101,6 +101,14 @@ impl Listener {
         &self.address
     }
 
+    /// Where it listens, as it is reached under these settings: a listener outlives those that it was opened for.
+    pub fn url(&self, settings: &Settings) -> String {
+        match &self.address {
+            Address::Tcp(address) if settings.certfile.is_some() => format!("https://{address}"),
+            _ => self.to_string(),
+        }
+    }
+
     /// Whether it was opened for that address of the settings.
     pub fn was_asked_for_by(&self, bind: &Bind) -> bool {
         self.key == key_of(bind)

@@ -9,9 +9,11 @@
 //! | `/stream?n=&size=` | `n` parts of `size` octets, of unknown length to the client |
 //! | `/file?path=` | a file below the root: `[application] root = "…"` in host.toml, else the working directory |
 //! | `/headers` | the request's fields |
+//! | `/tls` | the scheme, the version of TLS, the name asked for, the client's certificate in hexadecimal |
 //! | `/pid` | the worker's process |
 //! | `/panic`, `/abort` | what not to do: the server survives both |
 
+use std::fmt::Write as _;
 use std::fs::{File, Metadata};
 use std::os::fd::AsRawFd as _;
 use std::path::{Component, Path, PathBuf};
@@ -52,6 +54,7 @@ impl App for Hello {
             "/stream" => stream(exchange),
             "/file" => self.file(exchange),
             "/headers" => headers(exchange),
+            "/tls" => tls(exchange),
             "/pid" => text(exchange, 200, &format!("{}\n", std::process::id())),
             "/panic" => panic!("a client asked for a panic"),
             "/abort" => std::process::abort(),
@@ -117,6 +120,18 @@ fn headers(exchange: &mut Exchange) -> Result<()> {
     let fields = exchange.head().headers.as_slice();
     let lines: Vec<String> = fields.iter().map(|field| format!("{field:?}\n")).collect();
     text(exchange, 200, &lines.concat())
+}
+
+fn tls(exchange: &mut Exchange) -> Result<()> {
+    let head = exchange.head();
+    let mut lines = format!("{}\n", head.scheme);
+    if let Some(tls) = head.tls.into_option() {
+        let _ = writeln!(lines, "{}\n{}", tls.protocol, tls.server_name);
+        for octet in tls.client_certificate.as_slice() {
+            let _ = write!(lines, "{octet:02x}");
+        }
+    }
+    text(exchange, 200, &lines)
 }
 
 fn text(exchange: &mut Exchange, status: u16, body: &str) -> Result<()> {

@@ -2,12 +2,13 @@
 
 use std::{
     io::{self, ErrorKind, Read, Write},
-    net::{Shutdown, SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream},
     os::{
-        fd::{AsFd, BorrowedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd},
         unix::net::UnixStream,
     },
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,9 +16,10 @@ use nix::{
     poll::PollFlags,
     sys::socket::{MsgFlags, recv},
 };
-use std::os::fd::AsRawFd;
+use rustls::{ClientConfig, ClientConnection};
 
 use super::answer::{Answer, Framing, chunk_size, field, malformed};
+use super::stream::Stream;
 use crate::process;
 
 /// Where a server listens.
@@ -60,12 +62,6 @@ pub struct Connection {
     limit: Duration,
 }
 
-#[derive(Debug)]
-enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
 /// How long a client waits for the next bytes unless it says otherwise.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// The longest head that the client takes.
@@ -78,32 +74,41 @@ impl Connection {
             Address::Tcp(address) => {
                 let stream = TcpStream::connect_timeout(address, PATIENCE)?;
                 stream.set_nodelay(true)?;
-                Stream::Tcp(stream)
+                Stream::tcp(stream)
             }
-            Address::Unix(path) => Stream::Unix(UnixStream::connect(path)?),
+            Address::Unix(path) => Stream::unix(UnixStream::connect(path)?),
         };
         let mut connection = Self { stream, buffer: Vec::new(), limit: PATIENCE };
         connection.patience(PATIENCE);
         Ok(connection)
     }
 
+    /// Speaks TLS from here on; fails where the handshake does, as far as the client sees it before its first request.
+    pub fn over_tls(mut self, config: &Arc<ClientConfig>) -> io::Result<Self> {
+        self.stream = self.stream.over_tls(config)?;
+        Ok(self)
+    }
+
+    /// The same connection without its TLS session, to send what is no TLS.
+    #[must_use]
+    pub fn into_plain(self) -> Self {
+        Self { stream: self.stream.into_plain(), ..self }
+    }
+
+    /// What is known of the TLS session.
+    pub fn tls(&self) -> &ClientConnection {
+        self.stream.tls().expect("the connection speaks TLS")
+    }
+
     /// Sets how long to wait for the next bytes.
     pub fn patience(&mut self, limit: Duration) {
         self.limit = limit;
-        let limit = Some(limit);
-        match &self.stream {
-            Stream::Tcp(s) => s.set_read_timeout(limit).and_then(|()| s.set_write_timeout(limit)),
-            Stream::Unix(s) => s.set_read_timeout(limit).and_then(|()| s.set_write_timeout(limit)),
-        }
-        .expect("a limit above zero can be set");
+        self.stream.set_timeout(limit).expect("a limit above zero can be set");
     }
 
     /// Sends these bytes, all of them.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
-        match &mut self.stream {
-            Stream::Tcp(stream) => stream.write_all(bytes.as_ref()),
-            Stream::Unix(stream) => stream.write_all(bytes.as_ref()),
-        }
+        self.stream.write_all(bytes.as_ref())
     }
 
     /// Sends a GET that keeps the connection.
@@ -129,30 +134,20 @@ impl Connection {
     /// A second handle of the same connection, to send and receive at once.
     #[must_use]
     pub fn twin(&self) -> Self {
-        let stream = match &self.stream {
-            Stream::Tcp(stream) => stream.try_clone().map(Stream::Tcp),
-            Stream::Unix(stream) => stream.try_clone().map(Stream::Unix),
-        };
-        let stream = stream.expect("a descriptor can be duplicated");
+        let stream = self.stream.twin().expect("a descriptor can be duplicated");
         Self { stream, buffer: Vec::new(), limit: self.limit }
     }
 
     /// Ends this side: the server sees the end of the stream and can still answer.
     pub fn end_sending(&mut self) {
-        match &self.stream {
-            Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
-            Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
-        }
-        .expect("a connected stream can be half closed");
+        self.stream.end_writing().expect("a connected stream can be half closed");
     }
 
     /// Makes the close of this connection a reset (TCP only).
     pub fn reset(self) {
-        if let Stream::Tcp(stream) = &self.stream {
-            let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-            nix::sys::socket::setsockopt(stream, nix::sys::socket::sockopt::Linger, &linger)
-                .expect("SO_LINGER can be set on TCP");
-        }
+        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+        nix::sys::socket::setsockopt(&self, nix::sys::socket::sockopt::Linger, &linger)
+            .expect("SO_LINGER can be set");
     }
 
     /// Reads the final answer to a request of that method, and the informational ones before it.
@@ -230,11 +225,7 @@ impl Connection {
     /// Reads some more bytes into the buffer; 0 at the end of the stream.
     pub fn fill(&mut self) -> Result<usize, Broken> {
         let mut chunk = [0; 16 << 10];
-        let read = match &mut self.stream {
-            Stream::Tcp(stream) => stream.read(&mut chunk),
-            Stream::Unix(stream) => stream.read(&mut chunk),
-        };
-        match read {
+        match self.stream.read(&mut chunk) {
             Ok(n) => {
                 self.buffer.extend_from_slice(&chunk[..n]);
                 Ok(n)
@@ -336,19 +327,13 @@ impl Read for Connection {
             self.buffer.drain(..n);
             return Ok(n);
         }
-        match &mut self.stream {
-            Stream::Tcp(stream) => stream.read(into),
-            Stream::Unix(stream) => stream.read(into),
-        }
+        self.stream.read(into)
     }
 }
 
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match &self.stream {
-            Stream::Tcp(stream) => stream.as_fd(),
-            Stream::Unix(stream) => stream.as_fd(),
-        }
+        self.stream.as_fd()
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod answer;
 mod connection;
+mod stream;
 
 pub use answer::{Answer, Framing};
 pub use connection::{Address, Broken, Connection};

@@ -29,6 +29,7 @@ use crate::kept::{Owned, TlsKept};
 use crate::kit::Kit;
 use crate::socket::{Accepted, End, Local};
 use crate::stream::Stream;
+use crate::tls::PlainHttp;
 use crate::turn::Turn;
 
 /// A client's connection. Holds a descriptor and this record, and no buffers while it is idle.
@@ -160,6 +161,9 @@ impl Connection {
             self.refuse(&Reject::new(408, "the request's head did not come in time"));
             return self.advance();
         }
+        if self.phase == Phase::Head {
+            self.stream.say_close();
+        }
         self.phase = Phase::Closed;
         Advance::Closed
     }
@@ -204,7 +208,7 @@ impl Connection {
 
     /// Sets what follows the response whose last octets stand in `output`.
     pub(crate) fn end_turn(&mut self, then: Then, now_ns: u64) {
-        if then == Then::Next && self.output.is_empty() && self.body.is_none() {
+        if then == Then::Next && self.all_sent() && self.body.is_none() {
             // The usual case: all is sent and read, and the clock was looked at just now.
             self.next(now_ns);
         } else {
@@ -217,7 +221,7 @@ impl Connection {
         self.discarded = 0;
         let config = &self.kit.config;
         let limit = match phase {
-            Phase::Flush(_) if self.output.is_empty() => return,
+            Phase::Flush(_) if self.all_sent() => return,
             Phase::Flush(_) => config.write_timeout,
             Phase::Drain => config.body_timeout,
             Phase::Linger => Some(LINGER_MAX),
@@ -271,11 +275,20 @@ impl Connection {
         if let Some(config) = &self.kit.config.tls {
             let already_read = self.input.take();
             if let Err(error) = self.stream.start_tls(config, &already_read) {
-                tracing::debug!("no TLS with {}: {error}", self.peer.host);
-                return self.close();
+                self.refuse_tls(&error);
             }
         }
         None
+    }
+
+    /// Ends a connection on which TLS has failed, in a way that lets the client read why.
+    fn refuse_tls(&mut self, error: &io::Error) {
+        self.stream.leave_tls();
+        if matches!(error.get_ref(), Some(inner) if inner.is::<PlainHttp>()) {
+            return self.refuse(&Reject::new(400, "plain HTTP where TLS is spoken"));
+        }
+        tracing::debug!("no TLS with {}: {error}", self.peer.host);
+        self.enter(Phase::Flush(Then::Linger));
     }
 
     /// Reads until a head is whole.
@@ -297,9 +310,13 @@ impl Connection {
                 return Some(Advance::Wait(self.stream.read_interest()));
             }
             match self.fill() {
-                Ok(0) => return self.close(),
+                Ok(0) => return self.part(),
                 Ok(_) => readable = !self.emptied,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => readable = false,
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    self.refuse_tls(&error);
+                    return None;
+                }
                 Err(error) => {
                     tracing::debug!("connection of {} ended: {error}", self.peer.host);
                     return self.close();
@@ -412,18 +429,20 @@ impl Connection {
                 Err(_) => return self.close(),
             }
         }
-        match self.stream.flush() {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Some(Advance::Wait(Interest::WRITE));
+        while self.stream.has_unsent() {
+            match self.stream.flush_some() {
+                Ok(_) => self.deadline_ns = deadline_after(now_ns(), self.kit.config.write_timeout),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Some(Advance::Wait(Interest::WRITE));
+                }
+                Err(_) => return self.close(),
             }
-            Err(_) => return self.close(),
         }
         match then {
             Then::Next if self.body.is_some() => self.enter(Phase::Drain),
             Then::Next => self.next(now_ns()),
             Then::Linger if self.stream.shutdown_write().is_ok() => self.enter(Phase::Linger),
-            _ => return self.close(),
+            _ => return self.part(),
         }
         None
     }
@@ -492,10 +511,21 @@ impl Connection {
         }
     }
 
+    /// Closes where nothing is cut.
+    fn part(&mut self) -> Option<Advance> {
+        self.stream.say_close();
+        self.close()
+    }
+
     #[expect(clippy::unnecessary_wraps, reason = "a phase's last step, in the form of the others")]
     fn close(&mut self) -> Option<Advance> {
         self.phase = Phase::Closed;
         Some(Advance::Closed)
+    }
+
+    /// Whether the kernel has all that was written.
+    fn all_sent(&self) -> bool {
+        self.output.is_empty() && !self.stream.has_unsent()
     }
 
     pub(crate) fn fill(&mut self) -> io::Result<usize> {

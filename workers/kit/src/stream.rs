@@ -60,12 +60,17 @@ impl Stream {
         })
     }
 
-    /// Sends what was written and is still held; `WouldBlock` where something is left.
-    pub fn flush(&mut self) -> io::Result<()> {
+    /// Whether something of what was written is still held.
+    pub fn has_unsent(&self) -> bool {
+        self.session.as_ref().is_some_and(Session::wants_write)
+    }
+
+    /// Sends a part of what was written and is still held.
+    pub fn flush_some(&mut self) -> io::Result<usize> {
         let Self { socket, session } = self;
         match session {
-            None => Ok(()),
-            Some(session) => retried(|| session.flush(socket)),
+            None => Ok(0),
+            Some(session) => retried(|| session.flush_some(socket)),
         }
     }
 
@@ -74,13 +79,23 @@ impl Stream {
         retried(|| socket::send_file(&self.socket, file, offset, count))
     }
 
-    /// Says that nothing more will be sent, and goes on reading.
-    pub fn shutdown_write(&mut self) -> io::Result<()> {
+    /// Tells the client, where TLS has words for it, that nothing more will be sent: that nothing is cut.
+    pub fn say_close(&mut self) {
         if let Some(session) = &mut self.session {
             // A client that does not take the alert sees the end of the connection all the same.
             let _ = session.say_close(&self.socket);
         }
+    }
+
+    /// Says that nothing more will be sent, and goes on reading.
+    pub fn shutdown_write(&mut self) -> io::Result<()> {
+        self.say_close();
         self.socket.shutdown(Shutdown::Write)
+    }
+
+    /// Gives TLS up after it has failed: what follows goes over the socket as it is.
+    pub fn leave_tls(&mut self) {
+        self.session = None;
     }
 
     /// The descriptor, borrowed.

@@ -44,7 +44,14 @@ pub fn read_settings(host: &Host) -> Result<Option<Arc<ServerConfig>>> {
 /// One connection's session.
 pub(crate) struct Session {
     tls: Box<ServerConnection>,
+    /// Whether the first octet of the client's has been looked at.
+    begun: bool,
 }
+
+/// The client does not speak TLS at all.
+#[derive(Debug, thiserror::Error)]
+#[error("the client speaks plain HTTP, and TLS is spoken here")]
+pub(crate) struct PlainHttp;
 
 impl Session {
     /// The session of a connection whose first octets may have been read already.
@@ -52,11 +59,14 @@ impl Session {
         let mut tls =
             Box::new(ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?);
         let mut rest = already_read;
+        if let Some(first) = already_read.first() {
+            check_first(*first)?;
+        }
         while !rest.is_empty() {
             tls.read_tls(&mut rest)?;
             tls.process_new_packets().map_err(refused)?;
         }
-        Ok(Self { tls })
+        Ok(Self { tls, begun: !already_read.is_empty() })
     }
 
     /// Octets of HTTP; 0 is the end, whether the client said so or not.
@@ -70,6 +80,12 @@ impl Session {
             }
             // An alert or a part of the handshake may have to go out before more comes in.
             let sent = self.flush(socket);
+            if !self.begun {
+                let mut first = [0];
+                socket.peek(&mut first)?;
+                check_first(first[0])?;
+                self.begun = true;
+            }
             let came = self.tls.read_tls(&mut socket)?;
             let state = self.tls.process_new_packets();
             if self.tls.wants_write() {
@@ -85,7 +101,7 @@ impl Session {
     }
 
     /// Takes octets of HTTP, and hands the socket what it takes. What was taken may still be unsent: see
-    /// [`Session::flush`].
+    /// [`Session::wants_write`].
     pub(crate) fn write(&mut self, socket: &TcpStream, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         self.flush(socket).or_else(not_yet)?;
         let taken = self.tls.writer().write_vectored(parts)?;
@@ -96,12 +112,9 @@ impl Session {
         Ok(taken)
     }
 
-    /// Hands the socket what is unsent; `WouldBlock` where something is left.
-    pub(crate) fn flush(&mut self, mut socket: &TcpStream) -> io::Result<()> {
-        while self.tls.wants_write() {
-            self.tls.write_tls(&mut socket)?;
-        }
-        Ok(())
+    /// Hands the socket a part of what is unsent.
+    pub(crate) fn flush_some(&mut self, mut socket: &TcpStream) -> io::Result<usize> {
+        self.tls.write_tls(&mut socket)
     }
 
     /// Tells the client that nothing more will be sent.
@@ -113,6 +126,14 @@ impl Session {
     /// Whether octets wait to go out.
     pub(crate) fn wants_write(&self) -> bool {
         self.tls.wants_write()
+    }
+
+    /// Hands the socket all that is unsent; `WouldBlock` where something is left.
+    fn flush(&mut self, socket: &TcpStream) -> io::Result<()> {
+        while self.tls.wants_write() {
+            self.flush_some(socket)?;
+        }
+        Ok(())
     }
 
     /// What is known of the session once its handshake is over.
@@ -186,6 +207,14 @@ fn versions(host: &Host) -> Result<&'static [&'static SupportedProtocolVersion]>
 }
 
 static TLS_13_ALONE: &[&SupportedProtocolVersion] = &[&version::TLS13];
+
+/// A record of TLS begins with a small number, a request with a letter.
+fn check_first(octet: u8) -> io::Result<()> {
+    if octet.is_ascii_alphabetic() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, PlainHttp));
+    }
+    Ok(())
+}
 
 fn refused(error: rustls::Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)

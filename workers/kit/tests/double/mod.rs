@@ -5,6 +5,8 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex};
 
+use nix::sys::socket::{setsockopt, sockopt};
+
 use kit::{Acceptor, Advance, Connection, Home, Kit};
 use worker_api::abi::sabi_trait::TD_Opaque;
 use worker_api::abi::std_types::{ROption, RResult, RStr, RString, RVec};
@@ -25,12 +27,23 @@ pub struct Server {
 
 impl Server {
     pub fn new(app: impl Fn(&mut Exchange) -> Result<()> + Send + Sync + 'static) -> Self {
+        Self::with_files(Vec::new(), app)
+    }
+
+    /// With settings that are files, and little room for what is sent.
+    pub fn with_files(
+        files: Vec<(&'static str, String)>,
+        app: impl Fn(&mut Exchange) -> Result<()> + Send + Sync + 'static,
+    ) -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        if !files.is_empty() {
+            setsockopt(&socket, sockopt::SndBuf, &4096).unwrap();
+        }
         let client = TcpStream::connect(socket.local_addr().unwrap()).unwrap();
         let name = socket.local_addr().unwrap().to_string();
         let acceptor =
             Acceptor::new(&Listener { fd: socket.as_raw_fd(), name: name.into(), unix: false });
-        let log = Log::default();
+        let log = Log { files: files.into(), ..Log::default() };
         let host = Host::from_raw(RawHost_TO::from_value(log.clone(), TD_Opaque));
         let kit = Kit::new(host, true).unwrap();
         let connection = Some(Connection::new(&kit, acceptor.accept().unwrap()));
@@ -113,12 +126,15 @@ impl<F: Fn(&mut Exchange) -> Result<()> + Send + Sync + 'static> App for Closure
 
 /// A host that has no settings but those of a keep-alive, and keeps its access log.
 #[derive(Clone, Default)]
-pub struct Log(Arc<Mutex<Vec<String>>>);
+pub struct Log {
+    lines: Arc<Mutex<Vec<String>>>,
+    files: Arc<[(&'static str, String)]>,
+}
 
 impl Log {
     /// One line a request: method, target, status, octets of body.
     pub fn log(&self) -> Vec<String> {
-        self.0.lock().unwrap().clone()
+        self.lines.lock().unwrap().clone()
     }
 }
 
@@ -135,8 +151,9 @@ impl RawHost for Log {
         RString::new()
     }
 
-    fn setting_file(&self, _: RStr<'_>) -> RResult<ROption<RVec<u8>>, Failure> {
-        RResult::ROk(ROption::RNone)
+    fn setting_file(&self, name: RStr<'_>) -> RResult<ROption<RVec<u8>>, Failure> {
+        let file = self.files.iter().find(|(setting, _)| *setting == name.as_str());
+        RResult::ROk(file.map(|(_, content)| content.as_bytes().into()).into())
     }
 
     fn listeners(&self) -> RVec<Listener> {
@@ -179,7 +196,7 @@ impl RawHost for Log {
         if let ROption::RSome(head) = record.head {
             let target = String::from_utf8_lossy(head.target.as_slice()).into_owned();
             let line = format!("{} {target} {} {}", head.method, record.status, record.body_bytes);
-            self.0.lock().unwrap().push(line);
+            self.lines.lock().unwrap().push(line);
         }
     }
 
