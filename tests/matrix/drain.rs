@@ -6,7 +6,7 @@ use std::{
 };
 
 use jimu_tests::{
-    behaviour,
+    artifacts, behaviour,
     cell::{Cell, Need},
     http::Connection,
     process::{self, End},
@@ -25,6 +25,8 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(graceful_timeout_cuts_what_is_left),
         behaviour!(drain_delay_keeps_accepting).of_host(),
         behaviour!(without_the_arbiter_workers_finish_and_end),
+        behaviour!(a_worker_that_hangs_ends_soon_after_the_arbiter).of_class(),
+        behaviour!(a_worker_that_boots_ends_with_the_arbiter).of_host(),
         behaviour!(a_second_term_changes_nothing).of_host(),
         behaviour!(quit_after_term_is_quick).of_host(),
     ]
@@ -148,6 +150,29 @@ fn without_the_arbiter_workers_finish_and_end(cell: &Cell) {
     assert_eq!(client.answer("GET").unwrap().status, 200, "what was begun is finished");
     assert!(server.all_gone(Duration::from_secs(10)), "orphans: {:?}", server.processes());
     assert!(Connection::open(server.address()).is_err(), "the port is still open");
+}
+
+/// Nobody is left who would watch it.
+fn a_worker_that_hangs_ends_soon_after_the_arbiter(cell: &Cell) {
+    let app = artifacts::library("faulty_app");
+    let mut server = Setup::new(cell).app(app).flags("--graceful-timeout 1").start();
+    let mut client = server.connect();
+    client.send_get("/fault/hang").unwrap();
+    server.until_held("/fault/hang");
+    server.signal(Signal::SIGKILL);
+    assert_eq!(server.leader_ended(Duration::from_secs(5)), End::Signal(Signal::SIGKILL));
+    assert!(server.all_gone(Duration::from_secs(10)), "orphans: {:?}", server.processes());
+}
+
+fn a_worker_that_boots_ends_with_the_arbiter(cell: &Cell) {
+    let class = artifacts::library("faulty_worker");
+    let setup = Setup::new(cell).class(&class).env("FAULTY_CLASS", "init_process=hang");
+    let mut server = setup.flags("--boot-timeout 60").launch();
+    server.log.line(&["Using worker class"], Duration::from_secs(10));
+    server.until_workers("a worker that boots", |workers| workers.len() == 1);
+    server.signal(Signal::SIGKILL);
+    assert_eq!(server.leader_ended(Duration::from_secs(5)), End::Signal(Signal::SIGKILL));
+    assert!(server.all_gone(Duration::from_secs(10)), "orphans: {:?}", server.processes());
 }
 
 fn a_second_term_changes_nothing(cell: &Cell) {

@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getppid};
@@ -122,6 +122,7 @@ impl WorkerContext {
     /// "I can serve."
     pub fn ready(&self) {
         self.slot.heartbeat();
+        signals::may_outlive_arbiter(self.settings.graceful_timeout + ORPHAN_MARGIN);
         if !self.is_told_to_end() {
             self.slot.set_state(WorkerState::Ready);
         }
@@ -189,7 +190,7 @@ pub(crate) fn live<P: Payload>(mut payload: P, start: WorkerStart<'_>) -> ! {
     let arbiter = Pid::from_raw(start.context.arbiter_pid as i32);
     start.slot.enter();
     process::reset_signal_handlers();
-    let signals = match WorkerSignals::install(start.slot) {
+    let signals = match WorkerSignals::install(start.slot, arbiter) {
         Ok(signals) => signals,
         Err(error) => end(start.slot, &format!("no signal handlers: {error}"), BOOT_ERROR),
     };
@@ -244,6 +245,9 @@ pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")
 }
 
+/// By how much a worker without an arbiter may miss its `graceful_timeout`: the class is to end first, with its last log
+/// lines.
+const ORPHAN_MARGIN: Duration = Duration::from_secs(1);
 /// How long a look for the arbiter is believed.
 const PARENT_CHECK_NS: u64 = 100_000_000;
 /// So many paths, of a hundred or two hundred bytes each, fit into one message by far.

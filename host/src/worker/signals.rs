@@ -1,11 +1,11 @@
 //! What signals mean to a worker. Handlers set a bit and wake the worker's loop through one
-//! descriptor; what is to be done is the worker class's business, with two exceptions that work
-//! even when the class does not listen: a quick end that is not reached in time is made here, and an
-//! abort is one.
+//! descriptor; what is to be done is the worker class's business, with exceptions that work even
+//! when the class does not listen: an abort is an end, and an end that is not reached in time is made
+//! here where nobody else would make it, which is a quick one, and any after the arbiter's death.
 //!
 //! | signal | bit | meaning |
 //! | --- | --- | --- |
-//! | TERM | [`GRACEFUL`] | accept what waits, finish, end |
+//! | TERM | [`GRACEFUL`] | accept what waits, finish, end; it also comes when the arbiter dies |
 //! | QUIT, INT | [`QUICK`] | end now; after 200 ms the process ends by itself |
 //! | USR1 | [`REOPEN`] | open the log files anew |
 //! | WINCH | [`WINDOW`] | nothing, as in gunicorn; the class may give it a meaning |
@@ -14,11 +14,13 @@
 
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, Ordering};
+use std::time::Duration;
 
 use nix::libc;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::Signal;
+use nix::unistd::{Pid, getppid};
 
 use crate::process;
 use crate::scoreboard::SlotWriter;
@@ -40,12 +42,13 @@ pub struct WorkerSignals {
 
 impl WorkerSignals {
     /// Installs the handlers, in a process whose handlers are the system's own.
-    pub(super) fn install(slot: SlotWriter) -> nix::Result<Self> {
+    pub(super) fn install(slot: SlotWriter, arbiter: Pid) -> nix::Result<Self> {
         let wake =
             EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         SLOT.get_or_init(|| slot);
         WAKE.store(wake.as_fd().as_raw_fd(), Ordering::Release);
-        create_quick_timer()?;
+        ARBITER.store(arbiter.as_raw(), Ordering::Release);
+        create_end_timer()?;
         for signal in [
             Signal::SIGTERM,
             Signal::SIGQUIT,
@@ -58,7 +61,7 @@ impl WorkerSignals {
         ] {
             install_handler(signal as i32, on_signal)?;
         }
-        install_handler(libc::SIGRTMAX(), on_quick_timer)?;
+        install_handler(libc::SIGRTMAX(), on_end_timer)?;
         Ok(Self { wake })
     }
 
@@ -80,6 +83,12 @@ impl WorkerSignals {
     }
 }
 
+/// The worker can serve. Without an arbiter it has this time to finish what it does; before, there is nothing to finish.
+pub(super) fn may_outlive_arbiter(finishing: Duration) {
+    let ns = i64::try_from(finishing.as_nanos()).unwrap_or(i64::MAX);
+    ORPHAN_END_NS.store(ns, Ordering::Release);
+}
+
 extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     let saved_errno = nix::errno::Errno::last();
     let bit = match signal {
@@ -98,7 +107,9 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, _: *mut libc::c
         remember(signal, info);
     }
     if bit == QUICK {
-        arm_quick_timer();
+        arm_end_timer(QUICK_END_NS);
+    } else if bit == GRACEFUL && getppid().as_raw() != ARBITER.load(Ordering::Acquire) {
+        arm_end_timer(ORPHAN_END_NS.load(Ordering::Acquire));
     }
     TOLD.fetch_or(bit, Ordering::AcqRel);
     if bit != 0 {
@@ -111,7 +122,7 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, _: *mut libc::c
     saved_errno.set();
 }
 
-extern "C" fn on_quick_timer(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+extern "C" fn on_end_timer(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
     process::exit_now(0);
 }
 
@@ -151,24 +162,25 @@ fn die_of_abort() -> ! {
 }
 
 /// Makes the timer beforehand: `timer_create` is not async-signal-safe, `timer_settime` is.
-fn create_quick_timer() -> nix::Result<()> {
+fn create_end_timer() -> nix::Result<()> {
     // SAFETY: a zeroed sigevent is a valid one, and both pointers are valid for the call.
     let result = unsafe {
         let mut event: libc::sigevent = std::mem::zeroed();
         event.sigev_notify = libc::SIGEV_SIGNAL;
         event.sigev_signo = libc::SIGRTMAX();
-        libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, (&raw mut QUICK_TIMER).cast())
+        libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, (&raw mut END_TIMER).cast())
     };
     nix::errno::Errno::result(result).map(drop)
 }
 
-fn arm_quick_timer() {
-    let at = libc::timespec { tv_sec: 0, tv_nsec: QUICK_END_NS };
+fn arm_end_timer(after_ns: i64) {
+    const SECOND_NS: i64 = 1_000_000_000;
+    let at = libc::timespec { tv_sec: after_ns / SECOND_NS, tv_nsec: after_ns % SECOND_NS };
     let never = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     let time = libc::itimerspec { it_interval: never, it_value: at };
     // SAFETY: timer_settime is async-signal-safe. The timer was created before any handler was
     // installed and is not written to afterwards.
-    unsafe { libc::timer_settime(QUICK_TIMER, 0, &raw const time, std::ptr::null_mut()) };
+    unsafe { libc::timer_settime(END_TIMER, 0, &raw const time, std::ptr::null_mut()) };
 }
 
 fn install_handler(
@@ -192,7 +204,11 @@ static PENDING: AtomicU32 = AtomicU32::new(0);
 /// All bits that ever arrived.
 static TOLD: AtomicU32 = AtomicU32::new(0);
 static WAKE: AtomicI32 = AtomicI32::new(-1);
-/// Written once, by [`create_quick_timer`].
-static mut QUICK_TIMER: libc::timer_t = std::ptr::null_mut();
+/// The arbiter's process id, which is this process's parent's while it lives.
+static ARBITER: AtomicI32 = AtomicI32::new(0);
+/// How long after the arbiter's death the process ends by itself.
+static ORPHAN_END_NS: AtomicI64 = AtomicI64::new(QUICK_END_NS);
+/// Written once, by [`create_end_timer`].
+static mut END_TIMER: libc::timer_t = std::ptr::null_mut();
 /// As long as gunicorn's workers have for ending quickly, doubled.
 const QUICK_END_NS: i64 = 200_000_000;
