@@ -220,6 +220,7 @@ fn wrong_files(place: &Path, right: &Path, other: &Path) -> Vec<(PathBuf, &'stat
     // e_machine (offset 18) of an IBM S/390.
     foreign[18..20].copy_from_slice(&22_u16.to_le_bytes());
     vec![
+        (make("libother_worker.so", &of_another_interface(bytes.clone())), "worker-api"),
         (place.join("libnosuch_worker.so"), ""),
         (place.to_owned(), "director"),
         (make("libtext_worker.so", b"I am a poem.\n"), "ELF"),
@@ -237,6 +238,18 @@ fn wrong_files(place: &Path, right: &Path, other: &Path) -> Vec<(PathBuf, &'stat
             "nowhere",
         ),
     ]
+}
+
+/// What a library would be that was built against a worker-api with a field of another name.
+fn of_another_interface(mut library: Vec<u8>) -> Vec<u8> {
+    let (from, to) = (b"content_length", b"content_lenght");
+    let places: Vec<usize> =
+        (0..library.len() - from.len()).filter(|&at| library[at..].starts_with(from)).collect();
+    assert!(!places.is_empty(), "the library does not describe its interface");
+    for at in places {
+        library[at..at + to.len()].copy_from_slice(to);
+    }
+    library
 }
 
 /// A shared library from C: the linker that Rust needs can make it.

@@ -22,6 +22,7 @@ use nix::sys::signal::Signal;
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
         behaviour!(unix_sockets_serve).of_class(),
+        behaviour!(abstract_names_serve).of_class(),
         behaviour!(several_addresses_serve_at_once).of_class(),
         behaviour!(ipv6_serves).of_class(),
         behaviour!(a_stale_unix_socket_is_replaced).of_host(),
@@ -45,6 +46,16 @@ fn unix_sockets_serve(cell: &Cell) {
     assert_eq!(server.connect().post("/echo", b"over a path").unwrap().text(), "over a path");
     server.stop();
     assert!(!path.exists(), "the socket is left over");
+}
+
+fn abstract_names_serve(cell: &Cell) {
+    let name = format!("jimu-test-{}-{}", std::process::id(), cell.class.name);
+    let server = Setup::new(cell).bind(Address::Abstract(name.clone())).start();
+    assert_eq!(server.get("/").text(), "Hello, world!\n");
+    let stolen = Setup::new(cell).bind(Address::Abstract(name)).refused();
+    assert_eq!(stolen.status(), 1, "{}", stolen.log);
+    assert_eq!(server.get("/").status, 200);
+    server.stop();
 }
 
 fn several_addresses_serve_at_once(cell: &Cell) {

@@ -5,7 +5,8 @@ use std::{
     net::{SocketAddr, TcpStream},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd},
-        unix::net::UnixStream,
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr as UnixAddr, UnixStream},
     },
     path::PathBuf,
     sync::Arc,
@@ -29,6 +30,8 @@ pub enum Address {
     Tcp(SocketAddr),
     /// A unix socket's path.
     Unix(PathBuf),
+    /// The abstract name of a unix socket.
+    Abstract(String),
 }
 
 /// Why there is no whole answer.
@@ -77,6 +80,10 @@ impl Connection {
                 Stream::tcp(stream)
             }
             Address::Unix(path) => Stream::unix(UnixStream::connect(path)?),
+            Address::Abstract(name) => {
+                let address = UnixAddr::from_abstract_name(name)?;
+                Stream::unix(UnixStream::connect_addr(&address)?)
+            }
         };
         let mut connection = Self { stream, buffer: Vec::new(), limit: PATIENCE };
         connection.patience(PATIENCE);

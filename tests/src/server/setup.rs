@@ -183,6 +183,7 @@ impl Setup {
         let flag: OsString = match &address {
             Address::Tcp(address) => address.to_string().into(),
             Address::Unix(path) => format!("unix:{}", path.display()).into(),
+            Address::Abstract(name) => format!("unix:@{name}").into(),
         };
         self.addresses.push(address);
         self.flag("--bind", flag)
