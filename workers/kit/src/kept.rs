@@ -105,12 +105,14 @@ impl KeptHead {
         });
         // SAFETY: as above: the box's content stays where it is until `_tls` is dropped, after `head`.
         let facts = tls.as_ref().map(|facts| unsafe { outlived(&**facts) });
+        // SAFETY: an authority is ASCII, so it is UTF-8.
+        let authority = unsafe { str::from_utf8_unchecked(head.authority.as_bytes()) };
         let head = RequestHead {
             method: head.method.into(),
             target: head.target.into(),
             path: head.path.into(),
             query: head.query.into(),
-            authority: head.authority.into(),
+            authority: authority.into(),
             version: head.version,
             trusted_peer: decision.trusted_peer,
             chunked: head.framing == Framing::Chunked,

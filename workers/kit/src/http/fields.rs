@@ -8,7 +8,7 @@ use worker_api::{Header, Version};
 use super::head::{ConnectionOptions, Framing};
 use super::policy::{HeaderMap, Policy};
 use super::reject::Reject;
-use super::target::check_authority;
+use super::target::{Authority, check_authority};
 use super::tokens::{decimal, has_underscore, is_token, trim};
 
 /// What the fields say that the server itself acts upon.
@@ -29,7 +29,7 @@ pub(super) struct Facts<'b> {
 /// What the fields of a head say of its message.
 pub(super) struct Message<'b> {
     /// The Host field.
-    pub(super) host: &'b str,
+    pub(super) host: Authority<'b>,
     pub(super) framing: Framing,
     pub(super) connection: ConnectionOptions,
     pub(super) expect_continue: bool,
@@ -150,11 +150,11 @@ impl<'b> Facts<'b> {
     }
 
     /// The Host field; it must be there in HTTP/1.1, and valid wherever it is (RFC 9112 3.2).
-    fn host(&self, version: Version) -> Result<&'b str, Reject> {
+    fn host(&self, version: Version) -> Result<Authority<'b>, Reject> {
         match self.host {
             Some(host) => check_authority(host),
             None if version >= Version::HTTP_11 => Err(Reject::bad("Host is missing")),
-            None => Ok(""),
+            None => Ok(Authority::default()),
         }
     }
 

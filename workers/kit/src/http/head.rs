@@ -10,7 +10,7 @@ use super::policy::{LEADING_LINES_MAX, Policy};
 use super::reject::Reject;
 use super::request_line::RequestLine;
 use super::scan::{HeadScan, Scan};
-use super::target::Target;
+use super::target::{Authority, Target};
 
 /// A request's head; its fields are in the vector that [`parse_head`] filled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,7 +26,7 @@ pub struct Head<'b> {
     /// What follows the first `?` of the target.
     pub query: &'b [u8],
     /// The authority: of the target where it is absolute (RFC 9112 3.2.2), else of Host; empty where there is none.
-    pub authority: &'b str,
+    pub authority: Authority<'b>,
     /// The version: 1.0 or 1.1; a higher minor version is treated as 1.1.
     pub version: Version,
     /// Where the body is.

@@ -59,3 +59,4 @@ pub use policy::{HEAD_MAX, HeaderMap, LINE_MAX, Policy};
 pub use reject::{Reject, error_answer};
 pub use response::{BodyKind, BodyPlan, HeaderFault, ResponseContext, encode_head};
 pub use scan::{HeadScan, Scan};
+pub use target::Authority;

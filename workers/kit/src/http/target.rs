@@ -1,7 +1,22 @@
 //! The forms of a request target (RFC 9112 3.2), and the grammar of an authority (RFC 3986 3.2).
 
 use super::reject::Reject;
-use super::tokens::is_host_char;
+use super::tokens::{is_host_char, is_host_name};
+
+/// A host, and a port where one is named. What its grammar permits is ASCII, so it is text without another look at it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Authority<'b>(&'b [u8]);
+
+impl<'b> Authority<'b> {
+    /// Its octets: ASCII.
+    pub fn as_bytes(self) -> &'b [u8] {
+        self.0
+    }
+
+    fn text(self) -> &'b str {
+        std::str::from_utf8(self.0).unwrap_or_default()
+    }
+}
 
 /// What a request target says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -9,7 +24,7 @@ pub(super) struct Target<'b> {
     pub(super) path: &'b [u8],
     pub(super) query: &'b [u8],
     /// The authority of an absolute or authority form.
-    pub(super) authority: Option<&'b str>,
+    pub(super) authority: Option<Authority<'b>>,
     /// The scheme of an absolute form: `http` or `https`.
     pub(super) scheme: Option<&'static str>,
 }
@@ -35,10 +50,10 @@ impl<'b> Target<'b> {
 }
 
 /// Checks `uri-host [":" port]`: what a Host field or an authority without user information may be.
-pub(super) fn check_authority(authority: &[u8]) -> Result<&str, Reject> {
+pub(super) fn check_authority(authority: &[u8]) -> Result<Authority<'_>, Reject> {
     // Most are plain names, without a port.
-    if authority.iter().fold(true, |all, octet| all & is_host_char(*octet)) {
-        return Ok(std::str::from_utf8(authority).unwrap_or_default());
+    if is_host_name(authority) {
+        return Ok(Authority(authority));
     }
     let malformed = || Reject::bad("the authority is not `host` or `host:port`").with(authority);
     let text = std::str::from_utf8(authority).map_err(|_| malformed())?;
@@ -48,14 +63,14 @@ pub(super) fn check_authority(authority: &[u8]) -> Result<&str, Reject> {
         None => is_reg_name(host.as_bytes()),
     };
     let port_valid = port.is_none_or(|port| port.is_empty() || is_port(port));
-    if host_valid && port_valid { Ok(text) } else { Err(malformed()) }
+    if host_valid && port_valid { Ok(Authority(authority)) } else { Err(malformed()) }
 }
 
 /// authority-form: host and port, both of them (RFC 9112 3.2.3, RFC 9110 9.3.6).
 fn connect(target: &[u8]) -> Result<Target<'_>, Reject> {
     let authority = check_authority(target)?;
     let named = |(host, port): (&str, Option<&str>)| !host.is_empty() && port.is_some_and(is_port);
-    if !split_port(authority).is_some_and(named) {
+    if !split_port(authority.text()).is_some_and(named) {
         return Err(Reject::bad("CONNECT needs a host and a port").with(target));
     }
     Ok(Target { path: b"", query: b"", authority: Some(authority), scheme: None })
@@ -81,7 +96,7 @@ fn absolute<'b>(method: &str, target: &'b [u8]) -> Result<Target<'b>, Reject> {
         }
         _ => return Err(Reject::bad("the target's scheme is malformed").with(target)),
     };
-    if split_port(authority).is_none_or(|(host, _)| host.is_empty()) {
+    if split_port(authority.text()).is_none_or(|(host, _)| host.is_empty()) {
         return Err(Reject::bad("the target names no host").with(target));
     }
     let (path, query) = path_and_query(&rest[end..]);
@@ -97,13 +112,9 @@ fn absolute<'b>(method: &str, target: &'b [u8]) -> Result<Target<'b>, Reject> {
 /// Splits at the first `?`; what follows a `#` is left out: it is not for servers (RFC 3986 3.5), yet some clients
 /// send it.
 fn path_and_query(target: &[u8]) -> (&[u8], &[u8]) {
-    let whole = |target: &'_ [u8]| memchr::memchr(b'#', target).unwrap_or(target.len());
-    match memchr::memchr2(b'?', b'#', target) {
-        Some(at) if target[at] == b'?' => {
-            let query = &target[at + 1..];
-            (&target[..at], &query[..whole(query)])
-        }
-        Some(at) => (&target[..at], b""),
+    let target = memchr::memchr(b'#', target).map_or(target, |fragment| &target[..fragment]);
+    match memchr::memchr(b'?', target) {
+        Some(at) => (&target[..at], &target[at + 1..]),
         None => (target, b""),
     }
 }

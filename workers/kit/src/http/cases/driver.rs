@@ -144,7 +144,7 @@ fn describe(head: &Head<'_>, headers: &[Header<'_>]) -> Served {
     Served {
         method: head.method.to_owned(),
         target: head.target.to_vec(),
-        authority: head.authority.to_owned(),
+        authority: String::from_utf8_lossy(head.authority.as_bytes()).into_owned(),
         fields: headers.iter().map(field).collect(),
         body: Vec::new(),
     }

@@ -10,7 +10,10 @@ fn a_plain_request_is_understood() {
     let head = parse_head(bytes, &Policy::default(), &mut headers).unwrap().unwrap();
     assert_eq!(head.len, bytes.len() - 3);
     assert_eq!((head.method, head.path, head.query), ("POST", &b"/a"[..], &b"b=c"[..]));
-    assert_eq!((head.authority, head.framing), ("example.org:80", Framing::Length(3)));
+    assert_eq!(
+        (head.authority.as_bytes(), head.framing),
+        (&b"example.org:80"[..], Framing::Length(3))
+    );
     assert_eq!(headers[1], Header::new("X-Id", "1"));
     assert!(head.persistent());
 }
