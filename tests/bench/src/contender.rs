@@ -16,6 +16,8 @@ pub enum Contender {
     Jimu(&'static str),
     /// `host` with the worker class of that name linked into it.
     Linked(&'static str),
+    /// `host` with the worker class of that name and `--metrics-bind`, asked for its metrics once a second.
+    Metered(&'static str),
     /// gunicorn with the worker class of that name.
     Gunicorn(&'static str),
     /// gevent's own WSGI server.
@@ -75,6 +77,7 @@ impl Contender {
         match self {
             Self::Jimu(class) => format!("Jimu {class}"),
             Self::Linked(class) => format!("Jimu {class}, linked in"),
+            Self::Metered(class) => format!("Jimu {class}, with metrics"),
             Self::Gunicorn(class) => format!("gunicorn {class}"),
             Self::Pywsgi => "gevent pywsgi".into(),
             Self::Bjoern => "bjoern".into(),
@@ -88,7 +91,7 @@ impl Contender {
     /// What it is to Jimu.
     pub fn role(self) -> Role {
         match self {
-            Self::Jimu(_) | Self::Linked(_) => Role::Ours,
+            Self::Jimu(_) | Self::Linked(_) | Self::Metered(_) => Role::Ours,
             Self::Bare => Role::Floor,
             _ => Role::Peer,
         }
@@ -106,6 +109,12 @@ impl Contender {
             Self::Linked(class) => {
                 let host = setup.built(&format!("host-{class}"))?;
                 jimu(setup, &host, class, serving, address)?
+            }
+            Self::Metered(class) => {
+                let mut command = jimu(setup, &setup.built("host")?, class, serving, address)?;
+                let metrics = metrics_of(serving.folder, address);
+                command.arg("--metrics-bind").arg(format!("unix:{}", metrics.display()));
+                command
             }
             Self::Gunicorn(class) => gunicorn(setup, class, serving, address)?,
             Self::Pywsgi => script(setup, "gevent", "serve_pywsgi.py", serving, address)?,
@@ -125,6 +134,11 @@ impl Contender {
         command.env_remove("VIRTUAL_ENV").env_remove("HOST_CMD_ARGS").env_remove("PORT");
         Ok(command)
     }
+}
+
+/// Where a metered server answers what it has counted.
+pub fn metrics_of(folder: &Path, address: SocketAddr) -> PathBuf {
+    folder.join(format!("{}.metrics", address.port()))
 }
 
 fn jimu(

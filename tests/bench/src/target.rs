@@ -101,6 +101,12 @@ pub fn targets() -> Vec<Target> {
         cpu("hello-wsgi", "Jimu gthread", "granian", 0.6),
         cpu("hello-wsgi", "Jimu gthread", "bjoern", 1.1),
     ];
+    for (metered, plain) in [
+        ("Jimu gthread, with metrics, native", "Jimu gthread, native"),
+        ("Jimu gevent, with metrics, native", "Jimu gevent, native"),
+    ] {
+        targets.push(cpu("metrics", metered, plain, 1.01));
+    }
     for native in ["Jimu eventlet, native", "Jimu gevent, native"] {
         targets.push(cpu("hello-native", native, "nginx", 1.0));
         targets.push(cpu("hello-native", native, "bare epoll loop", 1.2));

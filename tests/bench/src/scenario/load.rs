@@ -1,6 +1,8 @@
 //! Requests, as many as can be: processor time for each, answers a second, how long they take.
 
+use super::scrape::Scraper;
 use super::{Kind, Outcome, Runner, Stage};
+use crate::contender::{Contender, metrics_of};
 use crate::load::{Plan, run};
 use crate::proc;
 use crate::result::Metric;
@@ -52,7 +54,10 @@ fn take_turn(stage: &Stage<'_>, runner: &mut Runner, requests: u64) -> std::io::
     let plan = plan(stage, runner, requests);
     let pids = runner.server.pids();
     let before = proc::cpu(&pids);
+    let scraper = matches!(runner.entry.contender, Contender::Metered(_))
+        .then(|| Scraper::start(metrics_of(stage.folder, plan.address)));
     let outcome = run(&plan)?;
+    scraper.map_or(Ok(()), Scraper::stop)?;
     let spent = proc::cpu(&pids).saturating_sub(before);
     let row = &mut runner.row;
     row.push(Metric::Cpu, spent.as_secs_f64() * 1e6 / requests as f64);

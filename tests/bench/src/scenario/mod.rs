@@ -6,6 +6,7 @@
 //! | `load` | requests, as many as can be |
 //! | `idle` | kept-alive connections on which nothing happens |
 //! | `memory` | servers of several workers, and what an idle one does |
+//! | `scrape` | somebody who asks for metrics meanwhile |
 //! | `parse` | the parser beside the one it is built on |
 //! | `start` | from the start to the first answer |
 
@@ -13,6 +14,7 @@ mod idle;
 mod load;
 mod memory;
 mod parse;
+mod scrape;
 mod start;
 mod table;
 
@@ -67,7 +69,8 @@ pub struct Entry {
 impl Entry {
     /// The name in the tables. Peers serve one kind of application only.
     pub fn name(self) -> String {
-        let native = self.app == App::Native && matches!(self.contender, Contender::Jimu(_));
+        let native = self.app == App::Native
+            && matches!(self.contender, Contender::Jimu(_) | Contender::Metered(_));
         format!("{}{}", self.contender.name(), if native { ", native" } else { "" })
     }
 }

@@ -179,6 +179,14 @@ pub const SCENARIOS: &[Scenario] = &[
         wsgi: NOBODY,
     },
     Scenario {
+        name: "metrics",
+        title: "The price of metrics: asked for once a second, kept alive",
+        kind: KEPT_ALIVE,
+        request: HELLO,
+        native: &[Jimu("gthread"), Metered("gthread"), Jimu("gevent"), Metered("gevent")],
+        wsgi: NOBODY,
+    },
+    Scenario {
         name: "parse",
         title: "A browser's request head of 700 octets, parsed",
         kind: Kind::Parse,
@@ -188,7 +196,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-use Contender::{Bare, Bjoern, Granian, Gunicorn, Jimu, Linked, Nginx, Pywsgi, Uwsgi};
+use Contender::{Bare, Bjoern, Granian, Gunicorn, Jimu, Linked, Metered, Nginx, Pywsgi, Uwsgi};
 
 const HELLO: Request = Request { native: "/", wsgi: "/", body: 0 };
 const KEPT_ALIVE: Kind = Kind::Load { connections: 32, keep_alive: true };

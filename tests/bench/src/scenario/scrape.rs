@@ -1,0 +1,51 @@
+//! Somebody who asks a server for its metrics once a second, as Prometheus would, only more often.
+
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// The thread that asks, on the processor of the load.
+pub(super) struct Scraper {
+    end: Sender<()>,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+impl Scraper {
+    /// Asks at once, and then once a second.
+    pub(super) fn start(socket: PathBuf) -> Self {
+        let (end, ended) = mpsc::channel::<()>();
+        let thread = thread::spawn(move || {
+            loop {
+                scrape(&socket)?;
+                if ended.recv_timeout(PAUSE) != Err(RecvTimeoutError::Timeout) {
+                    return Ok(());
+                }
+            }
+        });
+        Self { end, thread }
+    }
+
+    /// Ends it. An error means that it was not answered, so that nothing was measured.
+    pub(super) fn stop(self) -> io::Result<()> {
+        drop(self.end);
+        self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the scraper panicked")))
+    }
+}
+
+fn scrape(socket: &Path) -> io::Result<()> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(ANSWER_MAX))?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    if answer.starts_with("HTTP/1.1 200") && answer.contains("host_requests_total") {
+        return Ok(());
+    }
+    Err(io::Error::other("the metrics were not answered"))
+}
+
+const PAUSE: Duration = Duration::from_secs(1);
+const ANSWER_MAX: Duration = Duration::from_secs(10);
