@@ -12,3 +12,15 @@ check() {
     step "$(basename "$2") in $1"
     "$1" --check-worker "$2"
 }
+
+# The matrix of behaviours over one class, with the native and the Python application: matrix CLASS [--release]
+matrix() {
+    step "The matrix over $(basename "$1")"
+    local python foreign=$target/foreign
+    python=$(cargo xtask python)
+    # The harness takes what lies among our own classes for one of them.
+    mkdir -p "$foreign" && cp "$1" "$foreign/"
+    cargo build --quiet --workspace "${@:2}"
+    JIMU_BUILT=1 TEST_PYTHON=$python WORKER_CLASS=$foreign/$(basename "$1") \
+        cargo test "${@:2}" -p jimu-tests --test matrix
+}

@@ -1,5 +1,7 @@
 #!/bin/bash
-# The class in docs/worker-classes.md and the application in docs/applications.md, built from these pages alone.
+# The class in docs/worker-classes.md and the application in docs/applications.md, built from these pages alone; the
+# checks of a class, the matrix of behaviours, and the application under each class.
+#   guide.sh [--no-matrix]
 source "$(dirname "$0")/common.sh"
 
 # blocks LANGUAGE PAGE: the page's code blocks in that language, put together.
@@ -20,15 +22,33 @@ crate() {
     cargo build --offline --manifest-path "$folder/Cargo.toml" --target-dir "$target"
 }
 
+# greets CLASS: the application answers under this class.
+greets() {
+    local folder answer
+    folder=$(mktemp -d)
+    "$target/debug/host" --bind "unix:$folder/socket" --pid "$folder/pid" --no-control-socket \
+        --worker-class "$1" "$target/debug/libgreeting_app.so" 2> "$folder/log" &
+    answer=$(curl --silent --show-error --retry 50 --retry-delay 1 --retry-all-errors \
+        --unix-socket "$folder/socket" http://localhost/guide) || true
+    kill $! && wait $!
+    echo "$(basename "$1"): $answer"
+    [ "$answer" = "You asked for /guide" ] || { cat "$folder/log"; return 1; }
+    rm -r "$folder"
+}
+
 step "The class of the guide"
 crate docs/worker-classes.md class
 lines=$(grep -c . "$target/guide/class/src/lib.rs")
 echo "$lines lines that are not empty"
 [ "$lines" -lt 150 ]
 cargo build --quiet -p host -p check-app
-check "$target/debug/host" "$target/debug/libsimple_worker.so"
+class=$target/debug/libsimple_worker.so
+check "$target/debug/host" "$class"
+[ "${1:-}" = --no-matrix ] || matrix "$class"
 
 step "The application of the guide"
 crate docs/applications.md app
-"$target/debug/host" --check-config \
-    --worker-class "$target/debug/libsimple_worker.so" "$target/debug/libgreeting_app.so"
+for name in sync gthread eventlet gevent pywsgi; do cargo build --quiet -p "$name-worker"; done
+for class in "$target"/debug/lib{simple,sync,gthread,eventlet,gevent,pywsgi}_worker.so; do
+    greets "$class"
+done

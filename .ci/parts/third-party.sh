@@ -13,9 +13,4 @@ class=$target/debug/libthreaded_worker.so
 cargo build --quiet -p host -p check-app
 check "$target/debug/host" "$class"
 
-if [ "${1:-}" != --no-matrix ]; then
-    step "The matrix"
-    # The harness takes what lies among our own classes for one of them.
-    mkdir -p "$target/foreign" && cp "$class" "$target/foreign/"
-    WORKER_CLASS=$target/foreign/$(basename "$class") cargo test -p jimu-tests --test matrix
-fi
+[ "${1:-}" = --no-matrix ] || matrix "$class"
