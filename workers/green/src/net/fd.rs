@@ -10,7 +10,7 @@ use crate::hub::source::Source;
 /// Suspends the greenlet until a descriptor is ready, at most `timeout`; answers whether it is.
 ///
 /// Registers and deregisters the descriptor (two system calls): who waits often keeps a
-/// [`Source`](crate::Source). What epoll cannot watch, such as a regular file, is always ready.
+/// [`Source`]. What epoll cannot watch, such as a regular file, is always ready.
 pub fn wait_fd(fd: impl AsFd, interest: Interest, timeout: Option<Duration>) -> io::Result<bool> {
     let fd = fd.as_fd();
     match Source::new(fd, Trigger::Level).and_then(|source| source.wait(interest, timeout)) {
