@@ -57,11 +57,16 @@ impl Commands {
     }
 }
 
+/// The arbiter gives up a worker. The only event that plugins and Python hear of elsewhere than commands do: in the
+/// worker itself.
+pub const WORKER_ABORT: &str = "worker_abort";
+
 /// The arbiter's events.
-const EVENTS: [&str; 7] = [
+const EVENTS: [&str; 8] = [
     "on_starting",
     "on_reload",
     "when_ready",
+    WORKER_ABORT,
     "child_exit",
     "nworkers_changed",
     "pre_exec",
@@ -69,12 +74,11 @@ const EVENTS: [&str; 7] = [
 ];
 
 /// Events of single workers and requests: a process for each would be the slowest part of them.
-const EVENTS_OF_WORKERS: [&str; 8] = [
+const EVENTS_OF_WORKERS: [&str; 7] = [
     "pre_fork",
     "post_fork",
     "post_worker_init",
     "worker_int",
-    "worker_abort",
     "worker_exit",
     "pre_request",
     "post_request",

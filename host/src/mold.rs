@@ -19,7 +19,7 @@ use nix::unistd::{ForkResult, Pid};
 
 pub use crate::payload::MoldContext;
 
-use crate::hooks::Commands;
+use crate::hooks::{Commands, WORKER_ABORT};
 use crate::log::ErrorLog;
 use crate::message::{Channel, FromMold, Loaded, Received, Refusal, ToMold};
 use crate::payload::Payload;
@@ -147,7 +147,9 @@ fn load<P: Payload>(context: &MoldContext, doing: &dyn Fn(&str)) -> Result<P, Re
 }
 
 fn run_hooks<P: Payload>(payload: &P, context: &MoldContext, event: &str, facts: &[i64]) {
-    payload.hook(event, facts);
+    if event != WORKER_ABORT {
+        payload.hook(event, facts);
+    }
     context.commands.start(event, facts, &context.log);
 }
 

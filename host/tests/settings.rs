@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
 
 use host::settings::{
-    ABSENT, Action, Bind, Error, Kind, LogLevel, LogTarget, Origin, ProxyProtocol, Setting,
-    Settings, Sources, TABLE, Value, command, page,
+    ABSENT, Action, Bind, ELSEWHERE, Error, Kind, LogLevel, LogTarget, Origin, ProxyProtocol,
+    Setting, Settings, Sources, TABLE, Value, command, page,
 };
 use proptest::prelude::*;
 
@@ -357,21 +357,25 @@ fn the_generated_files_are_up_to_date() {
 /// gunicorn's settings beside ours, one by one. What has no place in it fails the test below.
 fn comparison() -> String {
     let mut page = String::from(
-        "# gunicorn's settings, one by one\n\nMade from gunicorn 27.0.1's own table and from ours; a test \
-         fails when a setting is neither here\nnor explained. What each of ours does is told in \
-         [settings.md](settings.md).\n\n| gunicorn | its flags | its default | here |\n| --- | --- | --- | --- |\n",
+        "# gunicorn's settings, one by one\n\nMade from gunicorn 27.0.1's own table (`host/tests/settings/list_of_gunicorn.py` \
+         prints it) and from ours; a\ntest (`cargo test -p host --test settings`) fails when a setting is neither \
+         here nor explained, has other flags,\nor another default without saying so. What each of ours does is told in \
+         [settings.md](settings.md), what is `?`\nis found out when gunicorn starts.\n\n| gunicorn | its flags | its default | here |\n| --- | --- | --- | --- |\n",
     );
     for line in include_str!("settings/gunicorn-27.tsv").lines().filter(|l| !l.starts_with('#')) {
         let [name, flags, default] = line.split('\t').collect::<Vec<_>>()[..] else {
             panic!("{line}")
         };
-        let reason = ABSENT.iter().find(|(names, _)| names.contains(&name)).map(|(_, why)| *why);
-        let here = match (TABLE.iter().find(|setting| setting.name == name), reason) {
+        let reason_in = |table: &'static [(&[&str], &'static str)]| {
+            table.iter().find(|(names, _)| names.contains(&name)).map(|(_, reason)| *reason)
+        };
+        let here = match (TABLE.iter().find(|setting| setting.name == name), reason_in(ELSEWHERE)) {
             (Some(setting), _) if OTHER_DEFAULTS.contains(&name) => {
                 format!("yes, by default `{}`", setting.default.unwrap_or("unset"))
             }
             (Some(_), _) => "yes".to_owned(),
-            (None, reason) => format!("no: {}", reason.unwrap_or("not explained")),
+            (None, Some(form)) => format!("in another form: {form}"),
+            (None, None) => format!("no: {}", reason_in(ABSENT).unwrap_or("not explained")),
         };
         let code = |text: &str| match text {
             "-" | "unset" | "?" => text.to_owned(),
@@ -391,12 +395,12 @@ fn every_setting_of_gunicorn_is_here_or_explained() {
             panic!("{line}")
         };
         gunicorns.push(name);
-        let absent = ABSENT.iter().any(|(names, _)| names.contains(&name));
+        let explained = ELSEWHERE.iter().chain(ABSENT).any(|(names, _)| names.contains(&name));
         let Some(setting) = TABLE.iter().find(|setting| setting.name == name) else {
-            assert!(absent, "{name} is neither here nor explained");
+            assert!(explained, "{name} is neither here nor explained");
             continue;
         };
-        assert!(!absent, "{name} is here, and explained as absent");
+        assert!(!explained, "{name} is here, and explained as absent");
         let longs = setting.long.iter().chain(setting.aliases).map(|long| format!("--{long}"));
         let ours: Vec<_> =
             setting.short.iter().map(|short| format!("-{short}")).chain(longs).collect();
@@ -415,7 +419,7 @@ fn every_setting_of_gunicorn_is_here_or_explained() {
         };
         assert_eq!(same, !OTHER_DEFAULTS.contains(&name), "{name}: {default}");
     }
-    for name in ABSENT.iter().flat_map(|(names, _)| names.iter()) {
+    for name in ELSEWHERE.iter().chain(ABSENT).flat_map(|(names, _)| names.iter()) {
         assert!(gunicorns.contains(name), "{name} is no setting of gunicorn's");
     }
 }
@@ -435,8 +439,6 @@ fn text_for(name: &'static str, kind: Kind) -> BoxedStrategy<String> {
         ("syslog_addr", _) => {
             prop_oneof!["udp://[a-z.]{1,9}:[0-9]{1,4}", "unix:///[a-z]{1,9}"].boxed()
         }
-        // Not to be combined with a certificate.
-        ("health_path", _) => Just(String::new()).boxed(),
         ("access_log_format", _) => "([a-z\" ]|%\\([a-zA-Z]\\)s|%%){0,20}".boxed_regex(),
         ("forwarded_allow_ips" | "proxy_allow_ips", _) => {
             prop_oneof![r"\*", "10\\.0\\.[1-9]\\.0/2[0-9]", "::1,127\\.0\\.0\\.1"].boxed()

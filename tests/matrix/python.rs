@@ -27,6 +27,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(exit_functions_run_once).of_python(),
         behaviour!(a_spinning_application_is_replaced).of_python(),
         behaviour!(a_fault_leaves_a_traceback).of_python(),
+        behaviour!(the_hook_worker_abort_runs_before_the_end).of_python(),
         behaviour!(an_exception_is_one_record).of_python(),
         behaviour!(a_changed_file_is_reloaded).of_python().busy().within(90),
         behaviour!(uploads_and_downloads_pass_through).of_python().busy().within(120),
@@ -265,6 +266,34 @@ fn a_fault_leaves_a_traceback(cell: &Cell) {
     assert_eq!(server.log.count("SIGSEGV"), 1, "it is told once");
     server.until_ready_workers(1);
     assert_eq!(server.get("/").text(), "ok\n");
+}
+
+/// Of a worker that is idle, and of one whose main thread is in Python and is given up.
+fn the_hook_worker_abort_runs_before_the_end(cell: &Cell) {
+    let hooks = "def worker_abort(worker):\n    \
+                 open('aborted', 'a').write('%d %d\\n' % (worker.pid, worker.age))\n";
+    let setup = Setup::new(cell).app("faulty:application").file("hooks.py", hooks);
+    let server = setup.flags("--hooks ./hooks.py --timeout 2").start();
+    let told = |pid: nix::unistd::Pid, age: u32| {
+        let text = fs::read_to_string(server.dir().join("aborted")).unwrap_or_default();
+        text.lines().last() == Some(&format!("{pid} {age}"))
+    };
+    let first = server.until_ready_workers(1)[0];
+    process::signal(first, nix::sys::signal::Signal::SIGABRT);
+    server.log.line(&["Worker", &first.to_string(), "SIGABRT"], SOON);
+    assert!(told(first, 1), "the idle one");
+    let second = server.until_workers("a successor", |workers| {
+        workers.iter().any(|worker| worker.pid != first && worker.state == "ready")
+    })[0]
+        .pid;
+    let mut client = server.connect();
+    client.send_get("/spins").unwrap();
+    if !process::gone(second, Duration::from_secs(7)) {
+        return assert!(cell.class.has_threads(), "a worker that spins is left alone");
+    }
+    server.log.line(&["no sign of life"], SOON);
+    server.log.line(&["faulty.py", "in spins"], SOON);
+    assert!(told(second, 2), "the one that was given up");
 }
 
 fn an_exception_is_one_record(cell: &Cell) {

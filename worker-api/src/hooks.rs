@@ -17,8 +17,8 @@ use crate::raw::{HooksBox, RawHooks, RawHooks_TO};
 ///
 /// In the mold: `on_starting` or `on_reload` once the generation is loaded, then `when_ready`, `pre_fork`,
 /// `child_exit`, `nworkers_changed`, `pre_exec` and `on_exit`. In a worker: `post_fork`, `post_worker_init`,
-/// `pre_request`, `post_request`, `worker_int` and `worker_exit`. A mold that blocks in a hook forks no workers
-/// meanwhile, and is replaced when that takes too long.
+/// `pre_request`, `post_request`, `worker_int`, `worker_abort` and `worker_exit`. A mold that blocks in a hook forks no
+/// workers meanwhile, and is replaced when that takes too long.
 pub trait Hooks: Send + Sync + 'static {
     /// The first generation is loaded.
     fn on_starting(&self) {}
@@ -46,6 +46,14 @@ pub trait Hooks: Send + Sync + 'static {
 
     /// The worker was told to end at once (INT or QUIT).
     fn worker_int(&self, pid: i64, age: i64) {
+        let _ = (pid, age);
+    }
+
+    /// The worker was sent SIGABRT, as the arbiter does to one without a heartbeat, and ends after this.
+    ///
+    /// In the midst of whatever its main thread does: a lock that is held there is never released. Who waits for one
+    /// is killed a second later.
+    fn worker_abort(&self, pid: i64, age: i64) {
         let _ = (pid, age);
     }
 
@@ -140,6 +148,7 @@ fn dispatch(hooks: &impl Hooks, event: &str, facts: &[i64]) {
         "post_fork" => hooks.post_fork(fact(0), fact(1)),
         "post_worker_init" => hooks.post_worker_init(fact(0), fact(1)),
         "worker_int" => hooks.worker_int(fact(0), fact(1)),
+        "worker_abort" => hooks.worker_abort(fact(0), fact(1)),
         "worker_exit" => hooks.worker_exit(fact(0), fact(1)),
         "child_exit" => hooks.child_exit(fact(0), fact(1), fact(2)),
         "nworkers_changed" => hooks.nworkers_changed(fact(0), fact(1)),

@@ -22,6 +22,7 @@
 //! | version | what was added |
 //! | --- | --- |
 //! | 1.0 | everything |
+//! | 1.1 | the hook `worker_abort`, the name of private listeners |
 //!
 //! # Invariants
 //!
@@ -53,7 +54,7 @@ pub use failure::{Failure, FailureKind, Result};
 pub use head::{AccessRecord, Address, Header, RequestHead, TlsFacts, Version};
 pub use hooks::{Hooks, HooksFactory};
 pub use host::{Host, LogLevel};
-pub use raw::{Counter, Interest, Listener, Step, Value};
+pub use raw::{Counter, Interest, Listener, PRIVATE, Step, Value};
 pub use root::{
     __app_module, __hooks_module, __worker_class, API_VERSION, AppModule, AppModuleRef,
     HooksModule, HooksModuleRef, RawAppContext, WorkerClass, WorkerClassRef,

@@ -80,11 +80,15 @@ pub enum Value {
 pub struct Listener {
     /// The listening socket, non-blocking; owned by the host.
     pub fd: i32,
-    /// As it was bound: `127.0.0.1:8000`, `unix:/run/app.sock`.
+    /// As it was bound: `127.0.0.1:8000`, `unix:/run/app.sock`; or [`PRIVATE`].
     pub name: RString,
     /// Whether it is a unix socket.
     pub unix: bool,
 }
+
+/// The name of a listener that only the server itself connects to, for `health_path`: without TLS, whatever the
+/// settings say. Since 1.1.
+pub const PRIVATE: &str = "private";
 
 /// What is counted; see [`RawHost::count`].
 #[repr(transparent)]

@@ -97,7 +97,7 @@ impl Door {
 
     fn make_in(path: &Path, settings: &Settings) -> Result<Self, ListenError> {
         let bind = Bind::Unix { path: path.to_owned(), mode: Some(0o600), user: None, group: None };
-        let listener = listener::open_one(&bind, settings)?;
+        let listener = listener::open_one(&bind, settings)?.into_private();
         let way_in = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
         // Somebody who removed it before us did what was to be done.
         let _ = std::fs::remove_file(path);
@@ -205,7 +205,14 @@ fn ask_once(settings: &Settings, way_in: RawFd) -> std::io::Result<String> {
         ProxyProtocol::V2 => b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00".to_vec(),
     };
     let path = settings.health_path.as_deref().unwrap_or_default();
-    write!(request, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    write!(request, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n")?;
+    if settings.certfile.is_some()
+        && let Some((field, value)) = settings.secure_scheme_headers.first()
+    {
+        // An application that sends its clients from http to https shall answer and not send us there.
+        write!(request, "{field}: {value}\r\n")?;
+    }
+    request.extend_from_slice(b"\r\n");
     stream.write_all(&request)?;
     let mut head = Vec::new();
     stream.take(HEAD_MAX).read_to_end(&mut head)?;

@@ -10,6 +10,7 @@ use super::death::{describe_requests, seconds};
 use super::generation::{Generation, MoldStage, Stage, WorkerHandle, WorkerStage};
 use super::stop::Phase;
 use crate::clock;
+use crate::hooks::WORKER_ABORT;
 use crate::scoreboard::{Event, SlotReader};
 
 impl Arbiter {
@@ -143,6 +144,8 @@ impl Arbiter {
             // As in gunicorn: an abort first, which leaves a trace or a core.
             handle.signal(Signal::SIGABRT);
             handle.kill_at_ns = Some(now_ns + ABORT_NS);
+            let facts = [handle.pid.map_or(0, |pid| i64::from(pid.as_raw())), handle.age as i64];
+            self.generations[index].tell_hooks(WORKER_ABORT, &facts);
         } else {
             handle.signal(Signal::SIGKILL);
             handle.kill_at_ns = None;

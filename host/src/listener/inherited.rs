@@ -101,7 +101,7 @@ pub(super) fn adopt(number: RawFd, key: String) -> Result<Listener, ListenError>
     if let Err(reason) = prepared {
         return Err(ListenError::System { address: format!("fd://{number}"), reason });
     }
-    Ok(Listener { socket, key, address, from_outside: true, identity: None })
+    Ok(Listener { socket, key, address, from_outside: true, private: false, identity: None })
 }
 
 /// Where a socket is bound.

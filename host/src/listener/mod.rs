@@ -91,6 +91,8 @@ pub struct Listener {
     address: Address,
     /// Whether the socket came from systemd or another program, which goes on listening on it.
     from_outside: bool,
+    /// Whether only the server itself connects to it.
+    private: bool,
     /// Device and inode of the path, so that only our own socket is ever removed.
     identity: Option<(u64, u64)>,
 }
@@ -107,6 +109,17 @@ impl Listener {
             Address::Tcp(address) if settings.certfile.is_some() => format!("https://{address}"),
             _ => self.to_string(),
         }
+    }
+
+    /// The same for connections of the server's own: they come without TLS.
+    #[must_use]
+    pub fn into_private(self) -> Self {
+        Self { private: true, ..self }
+    }
+
+    /// Whether only the server itself connects to it.
+    pub fn is_private(&self) -> bool {
+        self.private
     }
 
     /// Whether it was opened for that address of the settings.

@@ -89,6 +89,7 @@ fn listen_tcp(
         key: key_of(bind),
         address,
         from_outside: false,
+        private: false,
         identity: None,
     })
 }
@@ -123,6 +124,7 @@ fn open_path(
         key: key_of(bind),
         address: Address::Unix(path.to_owned()),
         from_outside: false,
+        private: false,
         identity: identity_of(path),
     })
 }
@@ -138,6 +140,7 @@ fn open_abstract(bind: &Bind, name: &str, settings: &Settings) -> Result<Listene
         key: key_of(bind),
         address: Address::Abstract(name.to_owned()),
         from_outside: false,
+        private: false,
         identity: None,
     })
 }

@@ -23,7 +23,7 @@ use crate::message::{Loaded, Refusal};
 use crate::mold::MoldContext;
 use crate::payload::Payload;
 use crate::settings::{Origin, Settings};
-use crate::worker::WorkerContext;
+use crate::worker::{WorkerContext, at_abort};
 
 /// What a generation is made of. Where its worker class comes from is a matter of `C`.
 pub struct Plugins<C = FromLibrary> {
@@ -86,6 +86,9 @@ impl<C: ClassSource> Payload for Plugins<C> {
         let plugins = ManuallyDrop::new(self);
         plugins.form_access_log(&mut context);
         let context = plugins.services.enter(context);
+        let facts = [i64::from(std::process::id()), context.age as i64];
+        let services = plugins.services;
+        at_abort(move || services.hook("worker_abort", &facts));
         let worker = match plugins.boot() {
             Ok(worker) => worker,
             Err(error) => {
@@ -93,7 +96,6 @@ impl<C: ClassSource> Payload for Plugins<C> {
                 return error.exit_status();
             }
         };
-        let facts = [i64::from(std::process::id()), context.age as i64];
         plugins.services.hook("post_worker_init", &facts);
         plugins.services.report_files();
         context.ready();

@@ -50,6 +50,7 @@ impl Services {
                 Address::Unix(path) => (format!("unix:{}", path.display()), true),
                 Address::Abstract(name) => (format!("unix:@{name}"), true),
             };
+            let name = if listener.is_private() { worker_api::PRIVATE.to_owned() } else { name };
             Listener { fd: listener.descriptor(), name: name.into(), unix }
         });
         let files = context.files.iter().map(|(name, contents)| {

@@ -1,8 +1,8 @@
-//! gunicorn's settings that do not exist here, each with the reason: for the reference page, and
-//! for those who bring a file from there.
+//! gunicorn's settings that are no keys of the file here, each with the reason: for the reference page, and for those
+//! who bring a file from there.
 
-/// Names with the reason why they are absent; those of one reason stand together.
-pub static ABSENT: &[(&[&str], &str)] = &[
+/// Names of what exists in another form, with that form; those of one form stand together.
+pub static ELSEWHERE: &[(&[&str], &str)] = &[
     (&["config", "check_config", "print_config"], "flags only, not keys of the file"),
     (
         &[
@@ -24,6 +24,10 @@ pub static ABSENT: &[(&[&str], &str)] = &[
         ],
         "functions cannot stand in a TOML file: see docs/hooks.md for hook modules and commands",
     ),
+];
+
+/// Names of what does not exist, with the reason; those of one reason stand together.
+pub static ABSENT: &[(&[&str], &str)] = &[
     (&["ssl_context"], "a Python function; TLS is made from certfile, keyfile and ca_certs"),
     (
         &["ssl_version", "ciphers"],
@@ -84,7 +88,8 @@ pub static ABSENT: &[(&[&str], &str)] = &[
     ),
 ];
 
-/// Why a setting of gunicorn's does not exist here.
+/// Why a setting of gunicorn's is no key of the file.
 pub(super) fn reason(name: &str) -> Option<&'static str> {
-    ABSENT.iter().find(|(names, _)| names.contains(&name)).map(|(_, reason)| *reason)
+    let mut all = ELSEWHERE.iter().chain(ABSENT);
+    all.find(|(names, _)| names.contains(&name)).map(|(_, reason)| *reason)
 }

@@ -28,7 +28,7 @@ use std::{
     sync::Arc,
 };
 
-pub use absent::ABSENT;
+pub use absent::{ABSENT, ELSEWHERE};
 pub use bind::Bind;
 pub use declare::{Effect, Setting, Variable};
 pub use error::{EX_CONFIG, Error, Origin, Problem};
@@ -216,13 +216,7 @@ impl Layers {
         for (setting, value) in TABLE.iter().zip(&mut self.values) {
             setting.kind.resolve(value, &base);
         }
-        let settings = Settings::assemble(self.values, self.origins, sections)?;
-        if let (Some(_), Some(path)) = (&settings.certfile, &settings.health_path) {
-            let expected = "it is asked without TLS: leave it or certfile unset";
-            let origin = settings.origin("health_path").unwrap_or(&Origin::Default);
-            return Err(Problem::value(origin, "health_path", expected, path).into());
-        }
-        Ok(settings)
+        Ok(Settings::assemble(self.values, self.origins, sections)?)
     }
 }
 

@@ -2,14 +2,23 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{absent::ABSENT, declare::Setting, flags::APPLICATION, table::TABLE, value::Kind};
+use super::{
+    absent::{ABSENT, ELSEWHERE},
+    declare::Setting,
+    flags::APPLICATION,
+    table::TABLE,
+    value::Kind,
+};
 
 /// The whole page as Markdown.
 pub fn page() -> String {
     let mut page = INTRODUCTION.to_owned();
     // Writing to a string cannot fail.
     let _ = write_settings(&mut page);
-    let _ = write_absent(&mut page);
+    page.push_str(ELSEWHERE_INTRODUCTION);
+    let _ = write_names(&mut page, ELSEWHERE);
+    page.push_str(ABSENT_INTRODUCTION);
+    let _ = write_names(&mut page, ABSENT);
     page
 }
 
@@ -74,9 +83,8 @@ fn default(setting: &Setting) -> String {
     }
 }
 
-fn write_absent(page: &mut String) -> fmt::Result {
-    page.push_str(ABSENT_INTRODUCTION);
-    for (names, reason) in ABSENT {
+fn write_names(page: &mut String, table: &[(&[&str], &str)]) -> fmt::Result {
+    for (names, reason) in table {
         let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
         writeln!(page, "| {} | {reason} |", names.join(", "))?;
     }
@@ -105,6 +113,13 @@ end the command with status 78, and with a line for each thing that is wrong:
 
 The file is TOML. Besides the settings below it may have tables for plugins, which the server hands
 on as they are: `[class.NAME]` for the worker class of that name, `[application]`, and `[hooks]`.
+";
+
+const ELSEWHERE_INTRODUCTION: &str = "
+## Settings of gunicorn that exist in another form
+
+| setting | how |
+| --- | --- |
 ";
 
 const ABSENT_INTRODUCTION: &str = "

@@ -118,8 +118,9 @@ settings! {
         }
         /// A path that must answer 200 in a new generation before the old one ends.
         ///
-        /// Asked of the new workers alone, through a socket that nobody else can reach, without TLS:
-        /// not to be combined with `certfile`. The first generation is not asked.
+        /// Asked of the new workers alone, through a socket that nobody else can reach; without TLS even
+        /// where clients speak it, but as if a proxy had been reached by https. The first generation is not
+        /// asked.
         health_path: Option<String> { kind: Kind::Text, long: Some("health-path") }
         /// How long a new generation may take until `health_path` answers 200.
         health_timeout: Duration {

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getppid};
 
-pub use signals::{GRACEFUL, QUICK, REOPEN, WINDOW, WorkerSignals};
+pub use signals::{GRACEFUL, QUICK, REOPEN, WINDOW, WorkerSignals, at_abort};
 
 use crate::clock;
 use crate::listener::Listener;

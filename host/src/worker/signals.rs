@@ -9,7 +9,7 @@
 //! | QUIT, INT | [`QUICK`] | end now; after 200 ms the process ends by itself |
 //! | USR1 | [`REOPEN`] | open the log files anew |
 //! | WINCH | [`WINDOW`] | nothing, as in gunicorn; the class may give it a meaning |
-//! | ABRT | – | end with a core; the arbiter sends it to a worker that does not answer |
+//! | ABRT | – | run the hook `worker_abort` and end with a core; the arbiter sends it to a worker that does not answer |
 //! | HUP, USR2 | – | none: they are meant for the arbiter |
 
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
@@ -99,6 +99,7 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, _: *mut libc::c
         libc::SIGABRT => {
             remember(signal, info);
             say_where(info);
+            run_abort_hook(info);
             die_of_abort()
         }
         _ => 0,
@@ -142,6 +143,21 @@ fn say_where(info: *const libc::siginfo_t) {
         let backtrace = std::backtrace::Backtrace::force_capture().to_string();
         let frames = worker_api::log::own_frames(&backtrace);
         tracing::error!("no sign of life; the main thread is here:\n{frames}");
+    }
+}
+
+/// What is to be done when somebody else aborts this process. Of several calls the first counts.
+pub fn at_abort(hook: impl Fn() + Send + Sync + 'static) {
+    ABORT_HOOK.get_or_init(|| Box::new(hook));
+}
+
+/// As [`say_where`], more than a handler may do, for a process that ends in any case; but not where it aborts by
+/// itself, in a state in which nothing works any more.
+fn run_abort_hook(info: *const libc::siginfo_t) {
+    if ![0, std::process::id()].contains(&sender_of(info))
+        && let Some(hook) = ABORT_HOOK.get()
+    {
+        hook();
     }
 }
 
@@ -199,6 +215,7 @@ fn install_handler(
     nix::errno::Errno::result(result).map(drop)
 }
 
+static ABORT_HOOK: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
 static SLOT: OnceLock<SlotWriter> = OnceLock::new();
 static PENDING: AtomicU32 = AtomicU32::new(0);
 /// All bits that ever arrived.

@@ -21,6 +21,12 @@ fn a_hook_plugin_hears_of_the_servers_life_in_its_order() {
     wait_for(&journal, "when_ready");
     kill(Pid::from_raw(server.id() as i32), Signal::SIGTTIN).unwrap();
     wait_for(&journal, "nworkers_changed 2 1");
+    let text = fs::read_to_string(&journal).unwrap();
+    let words = text.lines().find_map(|line| line.strip_prefix("post_worker_init ")).unwrap();
+    let worker: i32 = words.split(' ').next().unwrap().parse().unwrap();
+    kill(Pid::from_raw(worker), Signal::SIGABRT).unwrap();
+    wait_for(&journal, &format!("worker_abort {words}\n"));
+    wait_for(&journal, &format!("child_exit {words} -6\n"));
     kill(Pid::from_raw(server.id() as i32), Signal::SIGHUP).unwrap();
     wait_for(&journal, "on_reload");
     wait_for(&journal, "worker_exit");

@@ -121,8 +121,8 @@ fn an_unresolved_symbol_is_named() {
 #[test]
 fn another_version_of_the_interface_is_refused_with_both_versions() {
     let folder = tempfile::tempdir().unwrap();
-    let words = refusal(&edited(folder.path(), "1.0.0", "2.0.0"));
-    assert!(words.starts_with("was built against worker-api 2.0.0, this host has 1."), "{words}");
+    let words = refusal(&edited(folder.path(), "1.1.0", "2.1.0"));
+    assert!(words.starts_with("was built against worker-api 2.1.0, this host has 1."), "{words}");
 }
 
 #[test]

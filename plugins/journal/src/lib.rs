@@ -75,6 +75,10 @@ impl Hooks for Journal {
         self.write(&format!("worker_int {pid} {age}"));
     }
 
+    fn worker_abort(&self, pid: i64, age: i64) {
+        self.write(&format!("worker_abort {pid} {age}"));
+    }
+
     fn worker_exit(&self, pid: i64, age: i64) {
         self.write(&format!("worker_exit {pid} {age}"));
     }

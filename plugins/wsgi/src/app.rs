@@ -150,7 +150,7 @@ impl App for Wsgi {
         python::after_fork(in_child);
         if in_child {
             attach(|py| {
-                if let Err(raised) = faults::report(self.bridge, py) {
+                if let Err(raised) = faults::report(self.bridge, py, self.hooks.get()) {
                     self.bridge.report(py, raised, "Faults will leave no traceback");
                 }
             });
@@ -190,6 +190,9 @@ impl App for Wsgi {
 
     fn hook(&self, event: &str, facts: &[i64]) -> Result<()> {
         let Some(hooks) = self.hooks.get() else { return Ok(()) };
+        if event == "worker_abort" && faults::is_handed_to_python() {
+            return Ok(());
+        }
         attach(|py| {
             let call = || {
                 let facts = facts.iter().map(|f| py.number(*f)).collect::<PyResult<Vec<_>>>()?;

@@ -13,6 +13,7 @@ import io
 import logging
 import os
 import runpy
+import signal
 import stat
 import sys
 import sysconfig
@@ -261,15 +262,32 @@ def trace():
     return "\n".join(parts)
 
 
-def report_faults(log, signal):
-    """At a fault, and at `signal`, writes what all threads do to the log: a file, or else the standard stream."""
+def report_faults(log, dump_signal):
+    """At a fault, and at `dump_signal`, writes what all threads do to the log: a file, or else the standard stream."""
     try:
         # The descriptor stays open: it is for a time when nothing can be opened any more.
         descriptor = os.open(log, os.O_WRONLY | os.O_APPEND) if log else 2
     except OSError:
         descriptor = 2
     faulthandler.enable(descriptor, all_threads=True)
-    faulthandler.register(signal, descriptor, all_threads=True)
+    faulthandler.register(dump_signal, descriptor, all_threads=True)
+
+
+def take_abort(hooks, age, end):
+    """Has Python handle SIGABRT by the hook worker_abort, where there is one, and `end` after it."""
+    if not hooks.has("worker_abort"):
+        return False
+
+    def aborted(number, frame):
+        try:
+            hooks.call("worker_abort", [os.getpid(), age()])
+        except BaseException:
+            report("The hook worker_abort failed")
+        finally:
+            end()
+
+    signal.signal(signal.SIGABRT, aborted)
+    return True
 
 
 def files():

@@ -265,14 +265,14 @@ impl Connection {
     fn take_ends(&mut self, header: ProxyHeader) {
         if let ProxyHeader::Proxied { source, destination } = header {
             self.peer = Arc::new(End::from_ip(source));
-            self.local = Arc::new(Local { end: End::from_ip(destination), unix: false });
+            self.local = Arc::new(Local { end: End::from_ip(destination), unix: false, private: false });
         }
     }
 
     /// From here on the connection speaks HTTP, within TLS where that is set.
     fn begin_http(&mut self) -> Option<Advance> {
         self.phase = Phase::Head;
-        if let Some(config) = &self.kit.config.tls {
+        if let Some(config) = self.kit.config.tls.as_ref().filter(|_| !self.local.private) {
             let already_read = self.input.take();
             if let Err(error) = self.stream.start_tls(config, &already_read) {
                 self.refuse_tls(&error);

@@ -24,6 +24,8 @@ pub struct Local {
     pub end: End,
     /// Whether it is a unix socket.
     pub unix: bool,
+    /// Whether the server itself is the client: no TLS is spoken.
+    pub private: bool,
 }
 
 /// One end of a connection, as text and number.
@@ -58,7 +60,8 @@ impl Acceptor {
         if !listener.unix {
             set_nodelay(listener.fd);
         }
-        Self { fd: listener.fd, local: Arc::new(Local { end, unix: listener.unix }) }
+        let private = listener.name.as_str() == worker_api::PRIVATE;
+        Self { fd: listener.fd, local: Arc::new(Local { end, unix: listener.unix, private }) }
     }
 
     /// Takes one connection that waits; `WouldBlock` where there is none.

@@ -95,6 +95,11 @@ pub(crate) fn attach<T>(work: impl FnOnce(Python<'_>) -> T) -> T {
     work(unsafe { Python::assume() })
 }
 
+/// Whether this thread is in the midst of [`attach`]. Async-signal-safe on a thread that has attached before.
+pub(crate) fn is_attached() -> bool {
+    THREAD.with(|thread| thread.attached.get())
+}
+
 /// Prepares the interpreter for a fork: its locks are held until [`after_fork`].
 pub(crate) fn before_fork() {
     let guard = Attached::new();

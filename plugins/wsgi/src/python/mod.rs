@@ -34,7 +34,7 @@ mod raised;
 mod value;
 
 pub(crate) use api::SetProgramName;
-pub(crate) use attach::{Python, after_fork, attach, before_fork, initialize};
+pub(crate) use attach::{Python, after_fork, attach, before_fork, initialize, is_attached};
 pub(crate) use native::{
     Arguments, Cell, Definition, Entry, Function, Native, NativeType, enter, required,
 };
