@@ -3,7 +3,9 @@
 
 use std::{
     fmt::Write as _,
+    fs::{self, Permissions},
     io,
+    os::unix::fs::PermissionsExt as _,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,6 +19,7 @@ use jimu_tests::{
     server::{Server, Setup},
     tls::{Authority, Identity},
 };
+use nix::unistd::{User, geteuid};
 use rustls::{ClientConfig, ProtocolVersion, version};
 
 pub(crate) fn behaviours() -> Vec<Behaviour> {
@@ -29,6 +32,8 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(plain_http_where_tls_is_spoken_is_refused).of_class(),
         behaviour!(stalled_handshakes_hold_nobody_up).of_class(),
         behaviour!(garbage_within_tls_harms_nobody).of_class(),
+        behaviour!(a_health_path_is_asked_behind_tls).of_class(),
+        behaviour!(a_key_that_only_root_may_read_is_handed_over).of_class(),
         behaviour!(certificates_exchanged_under_load_lose_nothing).of_class().busy().within(120),
     ]
 }
@@ -183,6 +188,49 @@ fn stalled_handshakes_hold_nobody_up(cell: &Cell) {
         "not all are cut"
     );
     assert_eq!(get(&server, &client, "/").status, 200);
+}
+
+/// Whatever the settings say of TLS, and of clients' certificates.
+fn a_health_path_is_asked_behind_tls(cell: &Cell) {
+    let authority = Authority::new();
+    let setup = secured(Setup::new(cell), &authority.server()).file("ca.pem", &authority.pem);
+    let server = setup.flags("--health-path / --ca-certs ca.pem --cert-reqs 2").start();
+    server.ctl(&["reload"]).done();
+    server.log.line(&["Generation 2 is well: / answered 200"], SOON);
+    let identity = authority.client("somebody");
+    let client = authority.client_config(Some(&identity), rustls::ALL_VERSIONS, &[]);
+    assert_eq!(get(&server, &client, "/").status, 200);
+    assert!(server.try_get("/").is_err() || server.get("/").status == 400, "clients speak TLS");
+    server.stop();
+}
+
+/// What root has opened, and what it opens anew, the workers of another user write to.
+fn a_key_that_only_root_may_read_is_handed_over(cell: &Cell) {
+    let Some(nobody) = User::from_name("nobody").ok().flatten() else { return };
+    if !geteuid().is_root() {
+        return;
+    }
+    let authority = Authority::new();
+    let setup = secured(Setup::new(cell), &authority.server());
+    fs::set_permissions(setup.dir(), Permissions::from_mode(0o755)).unwrap();
+    for file in fs::read_dir(setup.dir()).unwrap().flatten() {
+        fs::set_permissions(file.path(), Permissions::from_mode(0o600)).unwrap();
+    }
+    let server = setup.flags("--user nobody --access-logfile access").start();
+    let status = format!("/proc/{}/status", server.until_ready_workers(1)[0]);
+    let uids = format!("Uid:\t{0}\t{0}\t{0}\t{0}", nobody.uid);
+    assert!(fs::read_to_string(status).unwrap().contains(&uids));
+    for generation in 2..4 {
+        assert_eq!(get(&server, &authority.trusting(), "/").status, 200);
+        server.ctl(&["reload"]).done();
+        let rotated = server.dir().join(format!("access.{generation}"));
+        fs::rename(server.dir().join("access"), &rotated).unwrap();
+        let mark = server.log.mark();
+        server.ctl(&["reopen"]).done();
+        server.log.line_after(mark, &["open"], SOON);
+        assert_eq!(fs::read_to_string(rotated).unwrap().lines().count(), 1);
+    }
+    server.stop();
 }
 
 /// A handshake, and then octets that are no records.
