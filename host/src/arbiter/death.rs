@@ -46,7 +46,7 @@ fn describe_sender(end: End, slot: &SlotSnapshot, arbiter: u32) -> Option<String
         return Some(format!(" ({signal} from itself)"));
     }
     if sender == 0 {
-        return Some(format!(" ({signal} from the kernel)"));
+        return Some(format!(" ({signal} from the kernel or from outside this PID namespace)"));
     }
     let name = name_of(sender).map_or_else(String::new, |name| format!(", {name:?}"));
     Some(format!(" ({signal} from process {sender}{name})"))

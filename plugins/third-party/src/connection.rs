@@ -30,7 +30,7 @@ impl Shared {
             open: AtomicUsize::new(0),
             bell: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
             // What runs over has its connection shut down: its thread finds that out, and ends.
-            overtime: Overtime::start(base, || ())?,
+            overtime: Overtime::start(base, |_| ())?,
         }))
     }
 

@@ -38,7 +38,7 @@ impl Shared {
             bell: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
             wants_room: AtomicBool::new(false),
             // The thread goes on with what it does; what it writes fails, and so the request ends.
-            overtime: Overtime::start(base, || ())?,
+            overtime: Overtime::start(base, |_| ())?,
             table: Mutex::new(Table::default()),
         }))
     }

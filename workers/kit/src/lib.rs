@@ -43,5 +43,5 @@ pub use connection::{Advance, Connection};
 pub use home::Home;
 pub use kept::TlsKept;
 pub use kit::Kit;
-pub use overtime::Overtime;
+pub use overtime::{Overtime, RanOver};
 pub use socket::Acceptor;

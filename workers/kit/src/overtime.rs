@@ -11,8 +11,9 @@ use std::time::Duration;
 use std::{io, mem};
 
 use nix::sys::socket;
-use worker_api::AppHandle;
+use worker_api::abi::std_types::{ROption, RSlice};
 use worker_api::raw::ExchangeBox;
+use worker_api::{AccessRecord, Address, AppHandle, Host, RequestHead, Version};
 
 use crate::base::Base;
 use crate::clock::now_ns;
@@ -24,20 +25,59 @@ pub struct Overtime {
     app: AppHandle,
 }
 
-struct Limited {
-    request: String,
+/// A request that has run over.
+#[derive(Default)]
+pub struct RanOver {
+    method: String,
+    target: Vec<u8>,
+    version: &'static str,
+    peer: String,
+    port: u16,
     received_ns: u64,
+}
+
+struct Limited {
+    request: RanOver,
     /// Monotonic nanoseconds; 0 once it has passed.
     deadline_ns: u64,
+}
+
+impl RanOver {
+    /// Writes its line into the access log, without a status: for a class that ends with it. Elsewhere the exchange
+    /// does that when the application leaves it.
+    pub fn record(&self, host: &Host) {
+        let line = [self.method.as_bytes(), &self.target, self.version.as_bytes()].join(&b' ');
+        let record = AccessRecord {
+            head: ROption::RNone,
+            request_line: line.as_slice().into(),
+            peer: Address { host: self.peer.as_str().into(), port: self.port },
+            status: 0,
+            body_bytes: 0,
+            duration_ns: now_ns().saturating_sub(self.received_ns),
+            response_headers: RSlice::EMPTY,
+        };
+        host.request_ended(0, &record);
+    }
+
+    fn of(head: &RequestHead<'_>) -> Self {
+        Self {
+            method: head.method.to_string(),
+            target: head.target.to_vec(),
+            version: if head.version == Version::HTTP_10 { "HTTP/1.0" } else { "HTTP/1.1" },
+            peer: head.peer.host.to_string(),
+            port: head.peer.port,
+            received_ns: head.received_ns,
+        }
+    }
 }
 
 impl Overtime {
     /// Watches the requests of a worker; nothing where they have no limit. A request that runs over is named in the log
     /// with its age and where the application stands, and its connection is shut down: what is written to it fails.
-    /// Then `ran_over` is called, on a thread of its own.
+    /// Then `ran_over` is called with those that ran over together, on a thread of its own.
     pub fn start(
         base: &Base,
-        ran_over: impl Fn() + Send + 'static,
+        ran_over: impl Fn(&[RanOver]) + Send + 'static,
     ) -> io::Result<Option<Arc<Self>>> {
         if base.kit.config.request_timeout.is_none() {
             return Ok(None);
@@ -60,9 +100,7 @@ impl Overtime {
         if deadline_ns == 0 {
             return;
         }
-        let head = exchange.head();
-        let request = format!("{} {}", head.method, head.target.as_slice().escape_ascii());
-        let limited = Limited { request, received_ns: head.received_ns, deadline_ns };
+        let limited = Limited { request: RanOver::of(exchange.head()), deadline_ns };
         self.lock().insert(fd, limited);
         self.begun.notify_one();
     }
@@ -79,7 +117,7 @@ impl Overtime {
         self.lock().remove(&fd);
     }
 
-    fn watch(&self, ran_over: impl Fn()) {
+    fn watch(&self, ran_over: impl Fn(&[RanOver])) {
         let mut requests = self.lock();
         loop {
             let now = now_ns();
@@ -96,10 +134,7 @@ impl Overtime {
                 // While the lock is held the request is not over, so the descriptor is its connection's. One that the
                 // client has closed already needs no end.
                 let _ = socket::shutdown(*fd, socket::Shutdown::Both);
-                late.push((
-                    mem::take(&mut limited.request),
-                    now.saturating_sub(limited.received_ns),
-                ));
+                late.push(mem::take(&mut limited.request));
             }
             if late.is_empty() {
                 let pause = Duration::from_nanos(next_ns.saturating_sub(now)).min(PAUSE_MAX);
@@ -111,16 +146,18 @@ impl Overtime {
                 continue;
             }
             drop(requests);
-            for (request, age_ns) in late {
-                self.name(&request, Duration::from_nanos(age_ns));
+            for request in &late {
+                self.name(request);
             }
-            ran_over();
+            ran_over(&late);
             requests = self.lock();
         }
     }
 
-    fn name(&self, request: &str, age: Duration) {
-        let seconds = age.as_secs_f64();
+    fn name(&self, request: &RanOver) {
+        let age_ns = now_ns().saturating_sub(request.received_ns);
+        let seconds = Duration::from_nanos(age_ns).as_secs_f64();
+        let request = format!("{} {}", request.method, request.target.escape_ascii());
         tracing::error!("{request} has run over its time (request_timeout): {seconds:.1} s");
         // Behind the line itself: an application that holds a lock of its own may be slow to answer.
         let trace = self.app.trace();

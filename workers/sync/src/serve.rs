@@ -5,12 +5,12 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use kit::clock::{earlier, now_ns};
-use kit::{Acceptor, Advance, Base, Connection, Overtime, socket};
+use kit::{Acceptor, Advance, Base, Connection, Overtime, RanOver, socket};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use worker_api::Counter;
+use worker_api::{Counter, Host};
 
 use crate::home::Place;
 use crate::parked::Parked;
@@ -32,7 +32,8 @@ impl<'a> Server<'a> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let wake = base.host.wake_descriptor();
         epoll.add(socket::borrow(wake), EpollEvent::new(EpollFlags::EPOLLIN, wake as u64))?;
-        let overtime = Overtime::start(base, end_worker)?;
+        let host = base.host.clone();
+        let overtime = Overtime::start(base, move |requests| end_worker(&host, requests))?;
         let mut server =
             Self { base, epoll, parked: Parked::default(), overtime, listening: false, wake };
         server.listen()?;
@@ -210,7 +211,10 @@ impl<'a> Server<'a> {
 
 /// Ends this process: its only thread is with a request whose time is over, and nothing else ends that. The arbiter
 /// makes another worker.
-fn end_worker() {
+fn end_worker(host: &Host, requests: &[RanOver]) {
+    for request in requests {
+        request.record(host);
+    }
     tracing::error!("a sync worker cannot leave a request: this worker ends");
     // A process may always send a signal to itself.
     let _ = kill(Pid::this(), Signal::SIGABRT);
