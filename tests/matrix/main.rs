@@ -8,6 +8,7 @@ mod clients;
 mod contract;
 mod deaths;
 mod drain;
+mod figures;
 mod footprint;
 mod logs;
 mod peers;
@@ -41,6 +42,7 @@ fn main() {
         peers::behaviours(),
         contract::behaviours(),
         footprint::behaviours(),
+        figures::behaviours(),
     ];
     jimu_tests::runner::run(lists.into_iter().flatten().collect())
 }

@@ -46,7 +46,7 @@ pub struct Clients {
     empty: Event,
     /// Until when connections without a request are kept; 0 while the worker serves.
     farewell_ns: Cell<u64>,
-    /// Requests that are in greenlets now.
+    /// Requests that are in greenlets now, the guest's or our own.
     busy: Cell<usize>,
     /// A greenlet rests until `handover` is set, and then takes what is `handed` to it.
     resting: Cell<bool>,
@@ -176,6 +176,8 @@ impl Clients {
         for _ in 0..came {
             let next = self.waiting.borrow_mut().pop_front();
             if let Some(connection) = next {
+                // Until it comes back, wherever the guest serves it.
+                self.busy.set(self.busy.get() + 1);
                 self.call(connection);
             }
         }
@@ -201,6 +203,9 @@ impl Clients {
     /// Goes on with a connection that came back from its exchange.
     pub(crate) fn come_back(self: &Rc<Self>, mut connection: Box<Connection>) {
         self.overtime.end(connection.fd());
+        if self.guest {
+            self.busy.set(self.busy.get().saturating_sub(1));
+        }
         if self.farewell_ns.get() != 0 {
             connection.hasten(self.farewell_ns.get());
         }

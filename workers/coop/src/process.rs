@@ -49,6 +49,9 @@ impl Process {
         let clients = Clients::new(&base, hub.handle(), guest);
         let signals = watch_signals(&base.host)?;
         base.app.init_worker(runtime(hub.handle()))?;
+        // A guest loop's greenlets are its own, as many as there may be connections.
+        let slots = if guest { base.kit.config.worker_connections } else { greenlets_max };
+        base.host.count(Counter::SLOTS, slots as i64);
         let life = Rc::new(Life {
             base,
             clients,
@@ -156,12 +159,12 @@ impl Life {
         }
     }
 
-    /// A sign of life, and what is counted once a second.
     /// How long to the next sign of life: a second, or less where twice within `timeout` asks for it.
     fn pause(&self) -> Duration {
         self.base.kit.config.timeout.map_or(TICK, |timeout| TICK.min(timeout / 2))
     }
 
+    /// A sign of life, and what is counted once a second.
     fn tick(&self) {
         self.base.tick();
         let busy = self.clients.busy() as i64;
