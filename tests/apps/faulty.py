@@ -52,6 +52,18 @@ def splits_status(environ, start_response):
     return [b"abc"]
 
 
+def bodies_where_none_is(environ, start_response):
+    start_response("204 No Content", [("Content-Length", "6")])
+    return [b"a body"]
+
+
+def hints(environ, start_response):
+    """No fault: what gunicorn has besides PEP 3333."""
+    environ["wsgi.early_hints"]([("Link", "</style.css>; rel=preload")])
+    start_response("200 OK", [("Content-Length", "3")])
+    return [b"ok\n"]
+
+
 def fails_under_way(environ, start_response):
     start_response("200 OK", [])
     yield b"the first part"
@@ -127,6 +139,8 @@ FAULTS = {
     "too-short": too_short,
     "splits": splits,
     "splits-status": splits_status,
+    "bodies-where-none-is": bodies_where_none_is,
+    "hints": hints,
     "fails-under-way": fails_under_way,
     "recursion": recursion,
     "forks": forks,

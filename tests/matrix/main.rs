@@ -10,6 +10,7 @@ mod deaths;
 mod drain;
 mod figures;
 mod footprint;
+mod front;
 mod logs;
 mod peers;
 mod python;
@@ -27,6 +28,7 @@ fn main() {
     let lists = [
         start::behaviours(),
         serving::behaviours(),
+        front::behaviours(),
         raw::behaviours(),
         clients::behaviours(),
         sockets::behaviours(),

@@ -158,7 +158,7 @@ impl Response {
     fn account(&mut self, len: u64) -> Result<()> {
         self.written += len;
         match self.announced {
-            Some(announced) if self.written > announced && !self.omits_body() => {
+            Some(announced) if self.written > announced && !self.has_no_body() => {
                 Err(Failure::application(format!(
                     "the application announced {announced} octets of body and sent {}",
                     self.written
@@ -171,9 +171,11 @@ impl Response {
     /// Whether a body of `len` octets, that is all there is, fits what was announced.
     fn fits(&self, len: u64) -> Result<()> {
         match self.announced {
-            Some(announced) if announced != len && !self.omits_body() => Err(Failure::application(
-                format!("the application announced {announced} octets of body and has {len}"),
-            )),
+            Some(announced) if announced != len && !self.has_no_body() => {
+                Err(Failure::application(format!(
+                    "the application announced {announced} octets of body and has {len}"
+                )))
+            }
             _ => Ok(()),
         }
     }
@@ -188,8 +190,14 @@ impl Response {
         self.announced.map(|announced| announced.saturating_sub(self.written))
     }
 
-    /// Whether the body is left out: for HEAD, and with a status that has none (RFC 9110 6.4.1).
+    /// Whether the body is not even handed to the exchange: for HEAD. With a status that has none, the exchange leaves
+    /// it out, and warns of it.
     pub(crate) fn omits_body(&self) -> bool {
+        self.head_request
+    }
+
+    /// Whether there is none, whatever the application says and sends (RFC 9110 6.4.1).
+    fn has_no_body(&self) -> bool {
         self.head_request || self.forbids_body()
     }
 
