@@ -1,16 +1,22 @@
 //! Python applications: PEP 3333 by its own validator, and applications that break its rules or their process.
 
-use std::{fs, io::Read as _, time::Duration};
+use std::{
+    fs,
+    io::Read as _,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use jimu_tests::{
-    behaviour,
-    cell::Cell,
+    artifacts, behaviour,
+    cell::{Cell, Need, python},
     http::{Answer, Broken, Connection},
     load::{Load, Plan, get},
-    process,
+    process::{self, End},
     runner::Behaviour,
     server::{Server, Setup},
 };
+use nix::sys::signal::Signal;
 
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
@@ -25,6 +31,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(odd_applications_are_served).of_python(),
         behaviour!(a_body_is_closed_once_when_its_reader_leaves).of_python(),
         behaviour!(exit_functions_run_once).of_python(),
+        behaviour!(any_loop_can_drive_the_engine).of_python().needs(Need::Loops),
         behaviour!(a_spinning_application_is_replaced).of_python(),
         behaviour!(a_fault_leaves_a_traceback).of_python(),
         behaviour!(the_hook_worker_abort_runs_before_the_end).of_python(),
@@ -227,7 +234,7 @@ fn exit_functions_run_once(cell: &Cell) {
     assert_eq!(server.get("/").text(), "ok\n");
     let path = server.dir().join("atexit");
     let mut server = server;
-    server.signal(nix::sys::signal::Signal::SIGTERM);
+    server.signal(Signal::SIGTERM);
     server.ended(SOON);
     let text = fs::read_to_string(path).unwrap_or_default();
     let mut told: Vec<String> = text.lines().map(str::to_owned).collect();
@@ -238,6 +245,34 @@ fn exit_functions_run_once(cell: &Cell) {
 }
 
 /// With the interpreter's lock held.
+/// The seam for guest loops is no matter of gevent and eventlet: a bare asyncio loop on it serves many at once, waits for
+/// bodies and for clients that read slowly, and finishes what it has begun.
+fn any_loop_can_drive_the_engine(cell: &Cell) {
+    let facts = "import sys, sysconfig as s; print(sys.base_prefix); \
+                 print(s.get_config_var('LIBDIR') + '/' + s.get_config_var('INSTSONAME'))";
+    let asked = Command::new(python().unwrap()).args(["-c", facts]).output().unwrap();
+    let asked = String::from_utf8(asked.stdout).unwrap();
+    let (prefix, library) = asked.trim_end().split_once('\n').unwrap();
+    let setup = Setup::new(cell).app(artifacts::library("asyncio_app"));
+    let setup = setup.env("PYTHONHOME", prefix).env("ASYNCIO_LIBPYTHON", library);
+    let mut server = setup.start();
+    let body = vec![b'x'; 3 << 20];
+    assert_eq!(server.connect().post("/", &body).unwrap().body, body);
+    let begun = Instant::now();
+    let mut clients: Vec<Connection> = (0..30).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(|client| client.send_get("/?ms=400").unwrap());
+    for client in &mut clients {
+        assert_eq!(client.answer("GET").unwrap().status, 200);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(6), "one after the other: {:?}", begun.elapsed());
+    clients[0].send_get("/?ms=800").unwrap();
+    server.until_held("/?ms=800");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(clients[0].answer("GET").unwrap().status, 200);
+    drop(clients);
+    assert_eq!(server.ended(SOON).end, End::Status(0));
+}
+
 fn a_spinning_application_is_replaced(cell: &Cell) {
     let setup = Setup::new(cell).app("faulty:application");
     let server = setup.flags("--workers 2 --timeout 2").start();
@@ -279,7 +314,7 @@ fn the_hook_worker_abort_runs_before_the_end(cell: &Cell) {
         text.lines().last() == Some(&format!("{pid} {age}"))
     };
     let first = server.until_ready_workers(1)[0];
-    process::signal(first, nix::sys::signal::Signal::SIGABRT);
+    process::signal(first, Signal::SIGABRT);
     server.log.line(&["Worker", &first.to_string(), "SIGABRT"], SOON);
     assert!(told(first, 1), "the idle one");
     let second = server.until_workers("a successor", |workers| {

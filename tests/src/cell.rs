@@ -42,15 +42,17 @@ pub enum Need {
     KeepAlive,
     /// One worker has several requests in hand at once.
     Concurrency,
+    /// It serves applications that bring an event loop of their own.
+    Loops,
 }
 
 /// What our own classes can do, so that losing it is a failure and not a skipped test.
 const KNOWN: [(&str, &[Need]); 5] = [
     ("sync", &[]),
     ("gthread", &[Need::KeepAlive, Need::Concurrency]),
-    ("eventlet", &[Need::KeepAlive, Need::Concurrency]),
-    ("gevent", &[Need::KeepAlive, Need::Concurrency]),
-    ("pywsgi", &[Need::KeepAlive, Need::Concurrency]),
+    ("eventlet", &[Need::KeepAlive, Need::Concurrency, Need::Loops]),
+    ("gevent", &[Need::KeepAlive, Need::Concurrency, Need::Loops]),
+    ("pywsgi", &[Need::KeepAlive, Need::Concurrency, Need::Loops]),
 ];
 
 impl Class {
@@ -141,10 +143,18 @@ fn tried(class: &Class, need: Need) -> bool {
     if let Some((_, _, can)) = tried.iter().find(|(c, n, _)| c == class && *n == need) {
         return *can;
     }
-    let server = Setup::new(&Cell { class: class.clone(), app: App::Native }).start();
+    let cell = Cell { class: class.clone(), app: App::Native };
+    let start = || Setup::new(&cell).start();
     let can = match need {
-        Need::KeepAlive => server.get("/").keeps(),
+        Need::KeepAlive => start().get("/").keeps(),
+        Need::Loops => {
+            let setup = Setup::new(&cell).app(artifacts::library("asyncio_app"));
+            // It ends in any case: the application lacks its interpreter.
+            let ended = setup.flags("--boot-failures-max 1").refused();
+            !ended.log.contains("brings an event loop of its own")
+        }
         Need::Concurrency => {
+            let server = start();
             let mut slow = server.connect();
             slow.send_get("/sleep?ms=3000").is_ok()
                 && server.get("/").status == 200
