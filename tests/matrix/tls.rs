@@ -142,6 +142,7 @@ fn versions_and_protocols_are_negotiated(cell: &Cell) {
         connection.map(|connection| connection.tls().alpn_protocol().map(<[u8]>::to_vec))
     };
     assert_eq!(offering(&["h2", "http/1.1"]).unwrap().unwrap(), b"http/1.1");
+    assert_eq!(offering(&["http/1.0"]).unwrap().unwrap(), b"http/1.0");
     assert_eq!(offering(&[]).unwrap(), None);
     assert!(offering(&["h2"]).is_err(), "a client that would speak nothing but h2");
     let old = authority.client_config(None, &[&version::TLS12], &[]);

@@ -37,7 +37,8 @@ pub fn read_settings(host: &Host) -> Result<Option<Arc<ServerConfig>>> {
     let mut config = builder.with_single_cert(chain, key).map_err(|error| {
         Failure::config(format!("certfile and keyfile do not go together: {error}"))
     })?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // A client that offers others alone is turned away (RFC 7301 3.2), so every version that is spoken is named.
+    config.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
     Ok(Some(Arc::new(config)))
 }
 

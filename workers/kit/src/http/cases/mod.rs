@@ -13,6 +13,8 @@ mod lines;
 mod table;
 
 #[cfg(test)]
+mod octets;
+#[cfg(test)]
 mod properties;
 
 pub use driver::{End, Transcript, serve};
