@@ -30,6 +30,8 @@ def run(descriptor, turn):
     _pool = gevent.pool.Pool()
     over = gevent.event.Event()
     failure = None
+    # gevent would do it behind the first os.fork(): a child that has ended by then is waited for in vain, for ever.
+    _hub.loop.install_sigchld()
 
     def on_readable():
         nonlocal failure
