@@ -3,6 +3,8 @@
 //! The objects are made once and used for request after request, as long as the application did not keep them:
 //! making four Python objects costs more than all the rest of a small request.
 
+use std::os::fd::RawFd;
+
 use worker_api::{Exchange, Failure, FailureKind};
 
 use crate::bridge::Bridge;
@@ -30,6 +32,8 @@ pub(crate) struct State {
     pub(crate) input: Input,
     /// A number that no other request of this process has.
     pub(crate) number: u64,
+    /// The descriptor of the connection, which may be closed when the exchange is over.
+    pub(crate) descriptor: RawFd,
     /// The objects of the request, while a greenlet of a guest loop serves it.
     pub(crate) slot: Option<Slot>,
     /// The first failure of the exchange, which the application saw as an exception.
@@ -115,6 +119,7 @@ impl Native for Request {
         guest::METHODS[6],
         guest::METHODS[7],
         guest::METHODS[8],
+        guest::METHODS[9],
     ];
     const ITERATES: bool = true;
 
@@ -225,6 +230,7 @@ impl Slot {
         state.response.begin(exchange.head().method.as_str() == "HEAD");
         state.input.begin(exchange.head().content_length.into_option());
         state.number = bridge.next_number();
+        state.descriptor = exchange.descriptor();
         state.failure = None;
         state.exchange = Some(exchange);
         Ok(())

@@ -1,10 +1,14 @@
 """Serves requests in greenlets of a guest loop: what gevent and eventlet have in common.
 
 The loop calls Driver.turn when the engine's descriptor is readable. Greenlets are kept and used again, because making
-one costs about twenty times a switch. Each request still finds a fresh context, and fresh greenlet-locals: a greenlet
-to which somebody holds a weak reference has such locals, and is not used again.
+one costs about twenty times a switch. Context and greenlet-locals are still those of a connection, as where each
+connection has a greenlet: fresh for its first request, and for the next ones as the request before left them. A
+context is put aside with its connection. A greenlet to which somebody holds a weak reference has locals: it serves
+this connection alone from then on, and ends with it.
 """
 
+import os
+import time
 import traceback
 from weakref import getweakrefcount
 
@@ -13,6 +17,8 @@ import jimu
 
 #: How many greenlets are kept for the next requests.
 IDLE_MAX = 512
+#: How often is looked whether connections that have left something are still open.
+SWEEP_SECONDS = 1.0
 #: What is put: the rest of what was put before, a part of the body.
 REST, PART = 0, 1
 
@@ -26,6 +32,10 @@ class Driver:
         self._limited = limited
         self._idle = []
         self._waiting = {}
+        #: By connection, with its descriptor: contexts that are not empty, and greenlets that have locals.
+        self._contexts = {}
+        self._bound = {}
+        self._swept = time.monotonic()
         #: All greenlets of requests, also the idle ones.
         self._greenlets = set()
         #: With a limit on the time of requests: the greenlet and the request of each number.
@@ -61,16 +71,23 @@ class Driver:
         idle = self._idle
         while request is not None:
             busy = True
-            if idle:
+            bound = self._bound and self._bound.get(connection_of(request._descriptor()))
+            if bound:
+                bound[1].switch(request)
+            elif idle:
                 idle.pop().switch(request)
             else:
                 self._loop.spawn(self._serve_all, request)
             request = self._next()
+        # The engine turns at least once a second: for the heartbeat.
+        if self._contexts or self._bound:
+            self._forget_closed(goes_on)
         return goes_on, busy
 
     def trace(self):
         """What each greenlet that serves a request is doing."""
-        busy = [one for one in self._greenlets.difference(self._idle) if one.gr_frame is not None]
+        resting = [*self._idle, *(one for _, one in self._bound.values())]
+        busy = [one for one in self._greenlets.difference(resting) if one.gr_frame is not None]
         return "\n".join("%r:\n%s" % (one, "".join(traceback.format_stack(one.gr_frame))) for one in busy)
 
     def _end_what_is_over(self):
@@ -89,22 +106,32 @@ class Driver:
             del self._waiting[number]
 
     def _serve_all(self, request):
-        """A greenlet's life: request after request."""
+        """A greenlet's life: request after request, as long as they come."""
         me = greenlet.getcurrent()
         idle = self._idle
         references = getweakrefcount(me)
+        serve = self._serve_limited if self._limited else self._serve
+        bound = False
         self._greenlets.add(me)
         try:
-            while True:
-                me.gr_context = None
-                serve = self._serve_limited if self._limited else self._serve
+            while request is not None:
+                if self._contexts and not bound:
+                    me.gr_context = self._context_of(request)
                 if not serve(request):
                     return
-                del request
-                if getweakrefcount(me) != references or len(idle) >= IDLE_MAX:
+                bound = getweakrefcount(me) != references
+                if bound:
+                    request = self._stay(me, request._descriptor())
+                    continue
+                context = me.gr_context
+                if context is not None:
+                    self._put_aside(request, context)
+                    me.gr_context = None
+                del request, context
+                if len(idle) >= IDLE_MAX:
                     return
-                # Another that is ready costs no switch.
-                request = self._next()
+                # Another that is ready costs no switch; but it may be for a greenlet that waits for it.
+                request = None if self._bound else self._next()
                 if request is None:
                     idle.append(me)
                     request = self._loop.to_hub()
@@ -113,6 +140,45 @@ class Driver:
             if me in idle:
                 # Somebody killed it there.
                 idle.remove(me)
+
+    def _stay(self, me, descriptor):
+        """In a greenlet with locals: until the next request of its connection; None where there will be none."""
+        connection = connection_of(descriptor)
+        # Another has served its next request already where this one was long about closing a body.
+        if connection is None or connection in self._bound:
+            return None
+        self._bound[connection] = descriptor, me
+        try:
+            return self._loop.to_hub()
+        finally:
+            del self._bound[connection]
+
+    def _context_of(self, request):
+        """What the request before has left; None for an empty context."""
+        kept = self._contexts.pop(connection_of(request._descriptor()), None)
+        return kept and kept[1]
+
+    def _put_aside(self, request, context):
+        """Keeps a context for the next request of the connection, where there can be one."""
+        descriptor = request._descriptor()
+        connection = connection_of(descriptor) if len(context) else None
+        if connection is not None:
+            self._contexts[connection] = descriptor, context
+
+    def _forget_closed(self, goes_on):
+        """In the hub: drops what closed connections have left; all of it at the end."""
+        now = time.monotonic()
+        if goes_on and now - self._swept < SWEEP_SECONDS:
+            return
+        self._swept = now
+        for kept in self._contexts, self._bound:
+            for connection, (descriptor, what) in list(kept.items()):
+                if goes_on and connection_of(descriptor) == connection:
+                    continue
+                if kept is self._bound:
+                    what.switch(None)
+                else:
+                    del kept[connection]
 
     def _serve_limited(self, request):
         number = request._number()
@@ -184,6 +250,14 @@ class Driver:
             self._wait(request)
             more, _ = request._put_file(descriptor, offset + sent, length - sent)
             sent += more
+
+
+def connection_of(descriptor):
+    """What tells a connection from all others, as long as it is open; None for one that is not."""
+    try:
+        return os.fstat(descriptor).st_ino
+    except OSError:
+        return None
 
 
 class RequestTimeout(BaseException):

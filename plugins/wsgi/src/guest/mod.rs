@@ -244,8 +244,9 @@ fn taken<'py>(py: Python<'py>, list: &Mutex<Vec<u64>>) -> PyResult<Object<'py>> 
 }
 
 /// The methods of a request object that the driver calls.
-pub(crate) const METHODS: [Function; 9] = [
+pub(crate) const METHODS: [Function; 10] = [
     Function { name: c"_number", entry: function!(number) },
+    Function { name: c"_descriptor", entry: function!(descriptor_of) },
     Function { name: c"_is_over", entry: function!(is_over) },
     Function { name: c"_begin", entry: function!(begin) },
     Function { name: c"_put", entry: function!(put) },
@@ -263,6 +264,15 @@ fn request<'a>(me: &'a Object<'_>) -> PyResult<&'a Request> {
 /// `_number()`: what [`woken`] calls the request.
 fn number<'py>(py: Python<'py>, me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
     py.number(request(me)?.state(py)?.number as i64)
+}
+
+/// `_descriptor()`: that of the request's connection, also when the request is over.
+fn descriptor_of<'py>(
+    py: Python<'py>,
+    me: &Object<'py>,
+    _: &Arguments<'_, 'py>,
+) -> PyResult<Object<'py>> {
+    py.number(request(me)?.state(py)?.descriptor.into())
 }
 
 /// `_is_over()`: whether the request's time is up.
