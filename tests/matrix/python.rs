@@ -4,6 +4,7 @@ use std::{
     fs,
     io::Read as _,
     process::Command,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -29,9 +30,11 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(a_failure_under_way_cuts_the_answer).of_python(),
         behaviour!(what_ends_its_process_costs_one_worker).of_python().within(90),
         behaviour!(odd_applications_are_served).of_python(),
+        behaviour!(locals_are_a_connections_own).of_python().needs(Need::Concurrency),
         behaviour!(a_body_is_closed_once_when_its_reader_leaves).of_python(),
         behaviour!(exit_functions_run_once).of_python(),
         behaviour!(any_loop_can_drive_the_engine).of_python().needs(Need::Loops),
+        behaviour!(hooks_in_python_are_called).of_python(),
         behaviour!(a_spinning_application_is_replaced).of_python(),
         behaviour!(a_fault_leaves_a_traceback).of_python(),
         behaviour!(the_hook_worker_abort_runs_before_the_end).of_python(),
@@ -212,6 +215,34 @@ fn odd_applications_are_served(cell: &Cell) {
     server.stop();
 }
 
+/// As where each connection has a greenlet of its own: a connection's requests find what its earlier ones left, others
+/// do not, and nothing of it outlives the connection.
+fn locals_are_a_connections_own(cell: &Cell) {
+    if cell.class.has_threads() {
+        // They are the thread's there.
+        return;
+    }
+    let server = Setup::new(cell).app("local:application").start();
+    let mut first = server.connect();
+    assert_eq!(first.get("/context").unwrap().text(), "1 0");
+    assert_eq!(first.get("/context").unwrap().text(), "2 0");
+    let mut second = server.connect();
+    for round in 1..=3 {
+        // Others between, on connections that come and go.
+        assert_eq!(server.get("/count").text(), "1 1");
+        assert_eq!(server.get("/context").text(), "1 0");
+        assert_eq!(first.get("/count").unwrap().text(), format!("{} {round}", round + 2));
+        assert_eq!(second.get("/count").unwrap().text(), format!("{round} {round}"));
+    }
+    drop((first, second));
+    let deadline = Instant::now() + SOON;
+    // eventlet's local holds what it gave out last.
+    while !["0", "1"].contains(&server.get("/alive").text().as_str()) {
+        assert!(Instant::now() < deadline, "locals outlive their connections");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// `close()` is called, once, also when the client is gone.
 fn a_body_is_closed_once_when_its_reader_leaves(cell: &Cell) {
     let server = faulty(cell);
@@ -244,7 +275,46 @@ fn exit_functions_run_once(cell: &Cell) {
     assert_eq!(told, workers);
 }
 
-/// With the interpreter's lock held.
+/// Those of gunicorn's master in the mold, also where the application is not preloaded.
+fn hooks_in_python_are_called(cell: &Cell) {
+    let module = "import os\n\ndef tells(name):\n    def hook(*facts):\n        with open('told', 'a') as file:\n            \
+                  file.write(f'{name} {os.getpid()}\\n')\n    return hook\n\n\
+                  for name in 'on_starting when_ready pre_fork post_fork post_worker_init worker_int worker_exit \
+                  child_exit on_exit'.split():\n    globals()[name] = tells(name)\n";
+    let setup = Setup::new(cell).file("telling.py", module);
+    let mut server = setup.flags("--hooks telling").start();
+    let told = server.dir().join("told");
+    let until_told = |line: &str| {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let text = fs::read_to_string(&told).unwrap_or_default();
+            if text.lines().any(|told| told.starts_with(line)) {
+                return text;
+            }
+            assert!(Instant::now() < deadline, "no {line} in:\n{text}");
+            thread::sleep(Duration::from_millis(30));
+        }
+    };
+    until_told("when_ready");
+    let worker = server.until_ready_workers(1)[0];
+    process::signal(worker, Signal::SIGINT);
+    let text = until_told("child_exit");
+    let pids = |event: &str| -> Vec<&str> {
+        text.lines().filter_map(|line| line.strip_prefix(event)?.strip_prefix(' ')).collect()
+    };
+    let (worker, mold) = (worker.to_string(), pids("on_starting"));
+    for event in ["post_fork", "post_worker_init", "worker_int", "worker_exit"] {
+        assert_eq!(pids(event)[0], worker, "{event} in:\n{text}");
+    }
+    for event in ["when_ready", "pre_fork", "child_exit"] {
+        assert_eq!(pids(event)[..1], mold, "{event} in:\n{text}");
+    }
+    assert_ne!(mold, [worker.as_str()]);
+    server.signal(Signal::SIGTERM);
+    server.ended(SOON);
+    assert!(fs::read_to_string(&told).unwrap().contains("on_exit"));
+}
+
 /// The seam for guest loops is no matter of gevent and eventlet: a bare asyncio loop on it serves many at once, waits for
 /// bodies and for clients that read slowly, and finishes what it has begun.
 fn any_loop_can_drive_the_engine(cell: &Cell) {
@@ -273,6 +343,7 @@ fn any_loop_can_drive_the_engine(cell: &Cell) {
     assert_eq!(server.ended(SOON).end, End::Status(0));
 }
 
+/// With the interpreter's lock held.
 fn a_spinning_application_is_replaced(cell: &Cell) {
     let setup = Setup::new(cell).app("faulty:application");
     let server = setup.flags("--workers 2 --timeout 2").start();
@@ -391,7 +462,7 @@ fn uploads_and_downloads_pass_through(cell: &Cell) {
     let mut client = server.connect();
     client.send(format!("POST /echo HTTP/1.1\r\n{close}Content-Length: {BIG}\r\n\r\n")).unwrap();
     let mut sender = client.twin();
-    let sending = std::thread::spawn(move || {
+    let sending = thread::spawn(move || {
         let part = vec![b'x'; 1_000_000];
         (0..BIG / 1_000_000).for_each(|_| sender.send(&part).unwrap());
     });

@@ -100,6 +100,7 @@ impl<C: ClassSource> Payload for Plugins<C> {
         plugins.services.report_files();
         context.ready();
         let outcome = worker.run().into_result();
+        plugins.services.hear_last_signals();
         plugins.services.hook("worker_exit", &facts);
         plugins.app.shutdown();
         if let Some(access) = &context.access_log {

@@ -146,6 +146,19 @@ impl Services {
         }
     }
 
+    /// The worker has ended its run, perhaps for a signal that it did not wait to be told of.
+    pub fn hear_last_signals(&self) {
+        if let Some(context) = self.worker.get() {
+            self.tell_of_interrupt(context, context.take_signals());
+        }
+    }
+
+    fn tell_of_interrupt(&self, context: &WorkerContext, signals: u32) {
+        if signals & QUICK != 0 {
+            self.hook("worker_int", &[i64::from(std::process::id()), context.age as i64]);
+        }
+    }
+
     /// Acts upon the signals that came, and has the worker act upon them.
     fn deliver_signals(&self) {
         let Some(context) = self.worker.get() else { return };
@@ -153,10 +166,7 @@ impl Services {
         if bits & REOPEN != 0 {
             self.reopen(context);
         }
-        if bits & QUICK != 0 {
-            let facts = [i64::from(std::process::id()), context.age as i64];
-            self.hook("worker_int", &facts);
-        }
+        self.tell_of_interrupt(context, bits);
         let delivered = with_worker(|worker| {
             for (bit, handle) in [
                 (REOPEN, WorkerBox::handle_usr1 as fn(&WorkerBox)),
