@@ -7,7 +7,7 @@ use worker_api::{Header, Version};
 
 use super::manners::Manners;
 pub use super::reason::reason_phrase;
-use super::tokens::{decimal, is_token, is_value_char, trim};
+use super::tokens::{decimal, is_token, is_value, trim};
 
 /// What is known of the request and the server when a response begins.
 #[derive(Clone, Copy, Debug)]
@@ -120,7 +120,7 @@ pub fn encode_head(
     if !switches && !(200..=999).contains(&status) {
         return Err(HeaderFault::Status(status));
     }
-    if !reason.bytes().all(is_value_char) {
+    if !is_value(reason.as_bytes()) {
         return Err(HeaderFault::Reason);
     }
     let said = Said::collect(headers, status)?;
@@ -128,11 +128,7 @@ pub fn encode_head(
 
     out.reserve(HEAD_USUAL);
     let reason = if reason.is_empty() { reason_phrase(status) } else { reason };
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(reason.as_bytes());
-    out.extend_from_slice(b"\r\n");
+    push_status_line(out, status, reason);
     if let Some(server) = ctx.server.filter(|_| !said.server) {
         push_field(out, b"Server", server.as_bytes());
     }
@@ -145,7 +141,7 @@ pub fn encode_head(
         push_field(out, b"Connection", option);
     }
     for field in headers {
-        if Own::of(field.name.as_bytes()).is_kept(status) {
+        if !said.sifted || Own::of(field.name.as_bytes()).is_kept(status) {
             push_field(out, field.name.as_bytes(), trim(field.value.as_slice()));
         }
     }
@@ -173,11 +169,7 @@ pub fn encode_informational(
     if version < Version::HTTP_11 {
         return Ok(false);
     }
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(reason_phrase(status).as_bytes());
-    out.extend_from_slice(b"\r\n");
+    push_status_line(out, status, reason_phrase(status));
     for field in headers {
         if Own::of(field.name.as_bytes()).is_kept(status) {
             push_field(out, field.name.as_bytes(), trim(field.value.as_slice()));
@@ -250,6 +242,8 @@ struct Said {
     date: bool,
     server: bool,
     upgrade: bool,
+    /// Whether one of the fields stays behind.
+    sifted: bool,
 }
 
 impl Said {
@@ -258,7 +252,9 @@ impl Said {
         for field in headers {
             check_field(field)?;
             let value = trim(field.value.as_slice());
-            match Own::of(field.name.as_bytes()) {
+            let own = Own::of(field.name.as_bytes());
+            said.sifted |= !own.is_kept(status);
+            match own {
                 Own::ContentLength => {
                     let length = decimal(value).filter(|length| *length < u64::MAX);
                     if length.is_none() || said.length.is_some() {
@@ -295,17 +291,18 @@ enum Own {
 
 impl Own {
     fn of(name: &[u8]) -> Self {
-        let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
+        // Most applications write names as the RFCs do.
+        let is = |known: &[u8]| name == known || name.eq_ignore_ascii_case(known);
         match name.len() {
-            2 if is("te") => Self::HopByHop,
-            4 if is("date") => Self::Date,
-            6 if is("server") => Self::Server,
-            7 if is("upgrade") => Self::Upgrade,
-            10 if is("connection") => Self::Connection,
-            10 if is("keep-alive") => Self::HopByHop,
-            14 if is("content-length") => Self::ContentLength,
-            16 if is("proxy-connection") => Self::HopByHop,
-            17 if is("transfer-encoding") => Self::TransferEncoding,
+            2 if is(b"TE") => Self::HopByHop,
+            4 if is(b"Date") => Self::Date,
+            6 if is(b"Server") => Self::Server,
+            7 if is(b"Upgrade") => Self::Upgrade,
+            10 if is(b"Connection") => Self::Connection,
+            10 if is(b"Keep-Alive") => Self::HopByHop,
+            14 if is(b"Content-Length") => Self::ContentLength,
+            16 if is(b"Proxy-Connection") => Self::HopByHop,
+            17 if is(b"Transfer-Encoding") => Self::TransferEncoding,
             _ => Self::Other,
         }
     }
@@ -357,7 +354,7 @@ fn check_field(field: &Header<'_>) -> Result<(), HeaderFault> {
     if !is_token(field.name.as_bytes()) {
         return Err(HeaderFault::Name(field.name.to_string()));
     }
-    if !field.value.iter().all(|octet| is_value_char(*octet)) {
+    if !is_value(field.value.as_slice()) {
         return Err(HeaderFault::Value(field.name.to_string()));
     }
     Ok(())
@@ -367,6 +364,21 @@ fn has_option(value: &[u8], option: &[u8]) -> bool {
     value.split(|octet| *octet == b',').any(|part| trim(part).eq_ignore_ascii_case(option))
 }
 
+/// A status has three digits, as was checked.
+fn push_status_line(out: &mut Vec<u8>, status: u16, reason: &str) {
+    let digit = |of: u16| b'0' + (of % 10) as u8;
+    let digits = [digit(status / 100), digit(status / 10), digit(status), b' '];
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(&digits);
+    out.extend_from_slice(reason.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+#[expect(
+    clippy::inline_always,
+    reason = "a name and the little around it that are known here cost a store each, and no call"
+)]
+#[inline(always)]
 fn push_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");

@@ -51,8 +51,7 @@ impl<'b> Target<'b> {
 
 /// Checks `uri-host [":" port]`: what a Host field or an authority without user information may be.
 pub(super) fn check_authority(authority: &[u8]) -> Result<Authority<'_>, Reject> {
-    // Most are plain names, without a port.
-    if is_host_name(authority) {
+    if is_usual(authority) {
         return Ok(Authority(authority));
     }
     let malformed = || Reject::bad("the authority is not `host` or `host:port`").with(authority);
@@ -64,6 +63,17 @@ pub(super) fn check_authority(authority: &[u8]) -> Result<Authority<'_>, Reject>
     };
     let port_valid = port.is_none_or(|port| port.is_empty() || is_port(port));
     if host_valid && port_valid { Ok(Authority(authority)) } else { Err(malformed()) }
+}
+
+/// Whether it is a name or an IPv4 address, with a port of up to five digits or without one: most are.
+fn is_usual(authority: &[u8]) -> bool {
+    let digits = authority.iter().rev().take_while(|octet| octet.is_ascii_digit()).count();
+    match authority.split_at(authority.len() - digits) {
+        ([host @ .., b':'], port) if digits < 5 || digits == 5 && port <= b"65535".as_slice() => {
+            is_host_name(host)
+        }
+        _ => is_host_name(authority),
+    }
 }
 
 /// authority-form: host and port, both of them (RFC 9112 3.2.3, RFC 9110 9.3.6).

@@ -7,12 +7,33 @@ pub(super) const fn is_token_char(octet: u8) -> bool {
 
 /// Whether it is a token: one character at least, all of them permitted.
 pub(super) fn is_token(text: &[u8]) -> bool {
-    !text.is_empty() && text.iter().all(|octet| is_token_char(*octet))
+    // Without an early end: tokens are short, and nearly always whole.
+    !text.is_empty() && text.iter().fold(true, |all, octet| all & is_token_char(*octet))
 }
 
 /// Whether the octet may stand in a field value: visible, space, tab, or above ASCII (RFC 9110 5.5).
 pub(super) const fn is_value_char(octet: u8) -> bool {
     octet == b'\t' || (octet >= b' ' && octet != 0x7f)
+}
+
+/// Whether the text may be a field's value: see [`is_value_char`]. Eight octets at a time, for it is asked of every
+/// field of a response.
+pub(super) fn is_value(text: &[u8]) -> bool {
+    let (Some(last), (words, _)) = (text.last_chunk::<8>(), text.as_chunks::<8>()) else {
+        return text.iter().all(|octet| is_value_char(*octet));
+    };
+    // The last word overlaps the one before it. A suspect may be a tab, or follow one that was borrowed from.
+    let suspects = words.iter().fold(suspects(*last), |all, word| all | suspects(*word));
+    suspects == 0 || text.iter().all(|octet| is_value_char(*octet))
+}
+
+/// Not 0 where one of the octets is a control character.
+fn suspects(octets: [u8; 8]) -> u64 {
+    let word = u64::from_le_bytes(octets);
+    let delete = word ^ (ONES * 0x7f);
+    let low = word.wrapping_sub(ONES * 0x20) & !word;
+    let deleted = delete.wrapping_sub(ONES) & !delete;
+    (low | deleted) & (ONES * 0x80)
 }
 
 /// Whether the octet may stand for itself in a host's name: `unreserved` and `sub-delims` (RFC 3986 2.2, 2.3).
@@ -114,6 +135,25 @@ mod tests {
                 .chain(b'0'..=b'9')
                 .all(|o| is_token_char(o) && is_host_char(o))
         );
+    }
+
+    #[test]
+    fn a_control_character_is_found_wherever_it_stands() {
+        for len in 0..27 {
+            let mut value = vec![b'~'; len];
+            assert!(is_value(&value));
+            for at in 0..len {
+                for octet in 0..=255 {
+                    value[at] = octet;
+                    assert_eq!(
+                        is_value(&value),
+                        is_value_char(octet),
+                        "{octet:#x} at {at} of {len}"
+                    );
+                }
+                value[at] = b"\t\x80 \xff"[at % 4];
+            }
+        }
     }
 
     #[test]
