@@ -311,7 +311,7 @@ fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
 }
 
 /// How many headers [`Exchange::respond`] handles without an allocation.
-const HEADERS_INLINE: usize = 16;
+const HEADERS_INLINE: usize = 8;
 
 #[cfg(test)]
 mod tests {

@@ -40,7 +40,11 @@ impl Input {
     ) -> io::Result<usize> {
         SCRATCH.with_borrow_mut(|scratch| {
             let count = read(scratch)?;
-            self.bytes.drain(..self.used);
+            if self.bytes.capacity() == 0 {
+                self.bytes = spare();
+            } else {
+                self.bytes.drain(..self.used);
+            }
             self.used = 0;
             self.bytes.extend_from_slice(&scratch[..count]);
             Ok(count)
@@ -50,8 +54,10 @@ impl Input {
     /// Takes the unused octets away, without copying them as a rule.
     pub(crate) fn take(&mut self) -> Vec<u8> {
         let mut bytes = std::mem::take(&mut self.bytes);
-        bytes.drain(..self.used);
-        self.used = 0;
+        let used = std::mem::take(&mut self.used);
+        if used > 0 {
+            bytes.drain(..used);
+        }
         bytes
     }
 
@@ -63,7 +69,7 @@ impl Input {
 
     /// Gives memory back where there is nothing to keep.
     pub(crate) fn release(&mut self) {
-        if self.is_empty() {
+        if self.is_empty() && self.bytes.capacity() > 0 {
             *self = Self::default();
         }
     }
@@ -142,6 +148,27 @@ impl Output {
     }
 }
 
+/// An empty buffer for a head or a short answer: one that the thread has had in use before, where there is one.
+pub(crate) fn spare() -> Vec<u8> {
+    let kept = SPARES.try_with(|spares| spares.borrow_mut().pop());
+    kept.ok().flatten().unwrap_or_else(|| Vec::with_capacity(SPARE_OCTETS))
+}
+
+/// Keeps a buffer for [`spare`], unless there are enough of them or it has grown.
+pub(crate) fn give_back(mut bytes: Vec<u8>) {
+    if !(SPARE_OCTETS..=SPARE_OCTETS_MAX).contains(&bytes.capacity()) {
+        return;
+    }
+    bytes.clear();
+    // Where the thread ends, its memory is freed.
+    let _ = SPARES.try_with(|spares| {
+        let mut spares = spares.borrow_mut();
+        if spares.len() < SPARES_MAX {
+            spares.push(bytes);
+        }
+    });
+}
+
 /// How many octets one read takes at the most: what a socket of the loopback gives at once, and a fair turn.
 pub(crate) const READ_MAX: usize = 16 * 1024;
 
@@ -149,6 +176,16 @@ thread_local! {
     static SCRATCH: RefCell<[u8; READ_MAX]> = const { RefCell::new([0; READ_MAX]) };
 }
 
+thread_local! {
+    static SPARES: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The room in a spare buffer: most heads fit, and a connection that waits for the rest of its head holds little.
+const SPARE_OCTETS: usize = 512;
+/// One that has grown beyond this is not kept.
+const SPARE_OCTETS_MAX: usize = 1024;
+/// A thread that serves one request after the other needs one for what it reads and one for what it answers.
+const SPARES_MAX: usize = 2;
 /// How many parts [`Output::send`] takes at the most: the frame of a chunk around its data.
 const PARTS_MAX: usize = 3;
 

@@ -340,13 +340,6 @@ impl Connection {
     /// A whole head is there: parses it and makes the request's turn.
     fn begin(&mut self) -> Option<Advance> {
         let bytes = self.input.take();
-        let line = first_line(&bytes);
-        // Needed where the head is refused, by when its octets are gone; a line that fits is copied for little.
-        let mut kept_line = [0; LINE_LOGGED_MAX];
-        let kept_line = {
-            kept_line[..line.len()].copy_from_slice(line);
-            &kept_line[..line.len()]
-        };
         self.scan = HeadScan::default();
         self.head_timed = false;
         if self.tls.is_none() {
@@ -363,11 +356,12 @@ impl Connection {
                 self.requests += 1;
                 self.turn = Some(turn);
                 self.input.put(&behind);
-                self.enter(Phase::Exchange);
+                self.phase = Phase::Exchange;
+                self.deadline_ns = 0;
                 Some(Advance::Request)
             }
-            Err(reject) => {
-                self.refuse_line(&reject, kept_line);
+            Err(refused) => {
+                self.refuse_line(&refused.reject, first_line(&refused.bytes));
                 None
             }
         }

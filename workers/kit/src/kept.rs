@@ -3,11 +3,13 @@
 //! The only place of the kit where a lifetime is left out of sight: an exchange owns its head, and the head borrows
 //! from memory of the same exchange.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use worker_api::abi::std_types::{ROption, RSlice, RStr};
 use worker_api::{Header, RequestHead, TlsFacts};
 
+use crate::buffer;
 use crate::http::{Framing, Head, Policy, Reject, parse_head};
 use crate::socket::{End, Local};
 
@@ -78,6 +80,14 @@ pub(crate) struct Parsed<T> {
     pub(crate) behind: Vec<u8>,
 }
 
+/// A head that was not taken.
+pub(crate) struct Refused {
+    /// Why.
+    pub(crate) reject: Reject,
+    /// Its octets.
+    pub(crate) bytes: Vec<u8>,
+}
+
 impl KeptHead {
     /// Parses `owned.bytes`, which begin with a whole head, and keeps the result. `look` sees the head once: it decides what
     /// the application is told, and takes what the connection needs.
@@ -85,15 +95,21 @@ impl KeptHead {
         owned: Owned,
         policy: &Policy,
         look: impl FnOnce(&Head<'_>, &[Header<'_>]) -> Result<(Decision, T), Reject>,
-    ) -> Result<Parsed<T>, Reject> {
+    ) -> Result<Parsed<T>, Box<Refused>> {
         // SAFETY: the vector's block of memory stays where it is, unchanged, until `_owned` is dropped, which the
         // order of fields puts after `head` and `_headers`; and no reference of this lifetime leaves `KeptHead` but
         // through `get`, which shortens it.
         let bytes: &'static [u8] = unsafe { outlived(owned.bytes.as_slice()) };
-        let mut headers: Vec<Header<'static>> = Vec::with_capacity(HEADERS_USUAL);
-        let head = parse_head(bytes, policy, &mut headers)?
-            .ok_or_else(|| Reject::new(400, "the request's head has no end"))?;
-        let (decision, seen) = look(&head, &headers)?;
+        let mut headers = SPARE.take();
+        headers.reserve(HEADERS_USUAL);
+        let looked = parse_head(bytes, policy, &mut headers).and_then(|head| {
+            let head = head.ok_or_else(|| Reject::new(400, "the request's head has no end"))?;
+            look(&head, &headers).map(|(decision, seen)| (head, decision, seen))
+        });
+        let (head, decision, seen) = match looked {
+            Ok(looked) => looked,
+            Err(reject) => return Err(Box::new(Refused { reject, bytes: owned.bytes })),
+        };
         let behind = bytes[head.len..].to_vec();
         // SAFETY: as above: the vector of headers is not touched any more while `head` lives.
         let fields: &'static [Header<'static>] = unsafe { outlived(headers.as_slice()) };
@@ -136,6 +152,16 @@ impl KeptHead {
         })
     }
 
+    /// Ends it, and keeps its memory for the thread's next one.
+    pub(crate) fn recycle(self) {
+        let Self { head: _, _headers: mut headers, _tls, _owned: owned } = self;
+        headers.clear();
+        if headers.capacity() <= HEADERS_KEPT_MAX {
+            SPARE.set(headers);
+        }
+        buffer::give_back(owned.bytes);
+    }
+
     /// The head, for as long as it is kept.
     pub(crate) fn get(&self) -> &RequestHead<'_> {
         &self.head
@@ -151,5 +177,12 @@ unsafe fn outlived<T: ?Sized>(reference: &T) -> &'static T {
     unsafe { &*std::ptr::from_ref(reference) }
 }
 
+thread_local! {
+    /// Empty, with room.
+    static SPARE: Cell<Vec<Header<'static>>> = const { Cell::new(Vec::new()) };
+}
+
+/// Room for more fields than this is not kept.
+const HEADERS_KEPT_MAX: usize = 128;
 /// Room for the fields of most requests: a browser sends about a dozen.
 const HEADERS_USUAL: usize = 16;

@@ -1,8 +1,8 @@
 //! What all connections of a worker share: settings, the host's services, the server's own state.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use worker_api::{Host, Result, Version};
 
@@ -18,7 +18,6 @@ pub struct Kit {
     pub host: Host,
     /// The settings.
     pub config: Config,
-    pub(crate) date: Mutex<DateCache>,
     pub(crate) manners: Manners,
     pub(crate) wants_response_headers: bool,
     draining: AtomicBool,
@@ -44,7 +43,6 @@ impl Kit {
         Ok(Arc::new(Self {
             host,
             config,
-            date: Mutex::new(DateCache::new(clock::unix_seconds())),
             manners,
             wants_response_headers,
             draining: AtomicBool::new(false),
@@ -73,9 +71,8 @@ impl Kit {
     }
 
     /// The value of the Date field now.
-    pub(crate) fn date(&self) -> [u8; 29] {
-        let seconds = clock::unix_seconds();
-        *self.date.lock().unwrap_or_else(PoisonError::into_inner).at(seconds)
+    pub(crate) fn date() -> [u8; 29] {
+        DATE.with_borrow_mut(|date| *date.at(clock::unix_seconds()))
     }
 
     /// An error answer, which closes the connection.
@@ -93,7 +90,7 @@ impl Kit {
             upgrade: false,
             keep_alive: false,
             server: self.config.server.as_deref(),
-            date: &self.date(),
+            date: &Self::date(),
             manners: self.manners,
         };
         error_answer(&context, status, detail)
@@ -103,4 +100,8 @@ impl Kit {
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
     }
+}
+
+thread_local! {
+    static DATE: RefCell<DateCache> = const { RefCell::new(DateCache::EPOCH) };
 }

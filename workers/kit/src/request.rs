@@ -110,6 +110,7 @@ impl Connection {
     }
 
     /// The request's turn; a failure where it is over or broken.
+    #[inline]
     pub(crate) fn turn(&mut self) -> Result<&mut Turn, Failure> {
         whole(self.turn.as_deref_mut())
     }
@@ -213,6 +214,7 @@ impl Connection {
 }
 
 /// The turn of a request; a failure where it is over or broken.
+#[inline]
 pub(crate) fn whole(turn: Option<&mut Turn>) -> Result<&mut Turn, Failure> {
     match turn {
         Some(Turn { broken: Some(failure), .. }) => Err(failure.clone()),

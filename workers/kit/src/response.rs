@@ -8,6 +8,7 @@ use std::os::fd::RawFd;
 use worker_api::raw::{Interest, Step};
 use worker_api::{Failure, FailureKind, Header, RequestHead, Waker};
 
+use crate::buffer;
 use crate::clock::now_ns;
 use crate::connection::{Connection, Then};
 use crate::home::Home;
@@ -15,8 +16,10 @@ use crate::http::response::{
     CHUNK_END, LAST_CHUNK, chunk_head, encode_informational, encode_trailers,
 };
 use crate::http::{BodyKind, ResponseContext, encode_head};
+use crate::kit::Kit;
 use crate::request::whole;
 use crate::socket;
+use crate::turn::Turn;
 
 impl Connection {
     /// Takes the head of the response; replaces one that is not on the wire yet.
@@ -28,7 +31,7 @@ impl Connection {
     ) -> Result<(), Failure> {
         let keep_alive = self.kit.config.keepalive.is_some() && !self.kit.draining();
         let keeps_fields = self.kit.wants_response_headers;
-        let date = self.kit.date();
+        let date = Kit::date();
         let Self { kit, turn, .. } = self;
         let turn = whole(turn.as_deref_mut())?;
         if turn.response.on_wire {
@@ -46,7 +49,10 @@ impl Connection {
             date: &date,
             manners: kit.manners,
         };
-        let mut head = std::mem::take(&mut turn.response.head);
+        let mut head = match std::mem::take(&mut turn.response.head) {
+            none if none.capacity() == 0 => buffer::spare(),
+            replaced => replaced,
+        };
         head.clear();
         let plan = encode_head(&mut head, &context, status, reason, headers)
             .map_err(|fault| Failure::application(fault.to_string()))?;
@@ -150,6 +156,7 @@ impl Connection {
         if !last.is_empty() {
             self.push(&[&last])?;
         }
+        buffer::give_back(last);
         let then = self.what_follows();
         self.end_request(then);
         Ok(())
@@ -192,7 +199,9 @@ impl Connection {
         let ended_ns = now_ns();
         if let Some(turn) = self.turn.take() {
             turn.record(&self.kit, ended_ns);
-            self.body = (then == Then::Next && !turn.body.is_done()).then_some(turn.body);
+            let Turn { head, body, .. } = *turn;
+            self.body = (then == Then::Next && !body.is_done()).then_some(body);
+            head.recycle();
         }
         self.end_turn(then, ended_ns);
     }
@@ -239,6 +248,7 @@ impl Connection {
         } else {
             self.push(&[&head, bytes, if chunked { CHUNK_END } else { b"" }])?;
         }
+        buffer::give_back(head);
         Ok(Some(bytes.len()))
     }
 

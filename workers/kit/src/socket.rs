@@ -5,6 +5,7 @@ use std::io;
 use std::mem;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
 use std::sync::Arc;
 
 use nix::sys::socket::{SockaddrLike, SockaddrStorage, getsockname, setsockopt, sockopt};
@@ -161,6 +162,29 @@ fn accept4(listener: RawFd) -> io::Result<(OwnedFd, End)> {
     // SAFETY: the kernel filled in an address of that length.
     let address = unsafe { SockaddrStorage::from_raw((&raw const storage).cast(), Some(length)) };
     Ok((fd, address.as_ref().map_or_else(End::nowhere, End::from_address)))
+}
+
+/// `recv(2)`: what has come, as far as it fits into `buffer`; 0 is the end of file.
+///
+/// Here and in [`send`] the system is called without the C library's wrapper, which in a process with threads prepares
+/// each call for the thread's being cancelled. Nobody cancels threads.
+pub fn receive(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let (fd, flags) = (socket.as_raw_fd(), 0);
+    let nobody = ptr::null_mut::<libc::c_void>();
+    let (start, len) = (buffer.as_mut_ptr(), buffer.len());
+    // SAFETY: the buffer is writable for its length, and nobody's address is asked for.
+    let read = unsafe { libc::syscall(libc::SYS_recvfrom, fd, start, len, flags, nobody, nobody) };
+    if read < 0 { Err(io::Error::last_os_error()) } else { Ok(read as usize) }
+}
+
+/// `send(2)`: as much of `octets` as the socket takes. A connection that is gone is an error, and no signal.
+pub fn send(socket: &TcpStream, octets: &[u8]) -> io::Result<usize> {
+    let (fd, flags) = (socket.as_raw_fd(), libc::MSG_NOSIGNAL);
+    let (nobody, nothing) = (ptr::null::<libc::c_void>(), 0);
+    let (start, len) = (octets.as_ptr(), octets.len());
+    // SAFETY: the octets are readable for their length, and the address that is not there has no length.
+    let sent = unsafe { libc::syscall(libc::SYS_sendto, fd, start, len, flags, nobody, nothing) };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
 }
 
 /// `sendfile(2)`: up to `count` octets of `file` from `offset` into `socket`.

@@ -2,7 +2,7 @@
 //!
 //! Nothing here waits: what cannot be done now is `WouldBlock`.
 
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, RawFd};
 use std::sync::Arc;
@@ -39,7 +39,7 @@ impl Stream {
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let Self { socket, session } = self;
         retried(|| match session {
-            None => (&*socket).read(buffer),
+            None => socket::receive(socket, buffer),
             Some(session) => session.read(socket, buffer),
         })
     }
@@ -55,7 +55,7 @@ impl Stream {
         let Self { socket, session } = self;
         retried(|| match (&mut *session, parts) {
             (Some(session), parts) => session.write(socket, parts),
-            (None, [one]) => (&*socket).write(one),
+            (None, [one]) => socket::send(socket, one),
             (None, several) => (&*socket).write_vectored(several),
         })
     }

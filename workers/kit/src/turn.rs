@@ -7,8 +7,8 @@ use worker_api::{AccessRecord, Failure, Header, RequestHead};
 
 use crate::clock::{deadline_after, now_ns};
 use crate::http::forwarded::check_scheme;
-use crate::http::{BodyDecoder, BodyKind, BodyPlan, Head, Policy, Reject, normalize};
-use crate::kept::{Decision, KeptHead, Owned, Parsed};
+use crate::http::{BodyDecoder, BodyKind, BodyPlan, Head, Policy, normalize};
+use crate::kept::{Decision, KeptHead, Owned, Parsed, Refused};
 use crate::kit::Kit;
 use crate::pace::Pace;
 
@@ -82,7 +82,10 @@ impl Default for Response {
 
 impl Turn {
     /// Parses the head with which `owned.bytes` begin, and begins its request. Gives the octets behind the head too.
-    pub(crate) fn begin(kit: &Arc<Kit>, mut owned: Owned) -> Result<(Box<Self>, Vec<u8>), Reject> {
+    pub(crate) fn begin(
+        kit: &Arc<Kit>,
+        mut owned: Owned,
+    ) -> Result<(Box<Self>, Vec<u8>), Box<Refused>> {
         let received_ns = now_ns();
         let trusted_peer = kit.config.forwarded_allow.contains(owned.peer.ip);
         let policy = kit.config.policy(trusted_peer);

@@ -11,6 +11,9 @@ pub struct DateCache {
 }
 
 impl DateCache {
+    /// The value of the first second.
+    pub const EPOCH: Self = Self { second: 0, text: *b"Thu, 01 Jan 1970 00:00:00 GMT" };
+
     /// The value for a time in seconds since 1970.
     pub fn new(unix_seconds: u64) -> Self {
         let mut text = [b' '; 29];
@@ -43,7 +46,7 @@ mod tests {
         let mut cache = DateCache::new(784_111_777);
         assert_eq!(cache.at(784_111_777), b"Sun, 06 Nov 1994 08:49:37 GMT");
         assert_eq!(cache.at(784_111_778), b"Sun, 06 Nov 1994 08:49:38 GMT");
-        assert_eq!(cache.at(0), b"Thu, 01 Jan 1970 00:00:00 GMT");
+        assert_eq!(cache.at(0), &DateCache::EPOCH.text);
     }
 
     #[test]
