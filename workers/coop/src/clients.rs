@@ -50,6 +50,8 @@ pub struct Clients {
     busy: Cell<usize>,
     /// A greenlet rests until `handover` is set, and then takes what is `handed` to it.
     resting: Cell<bool>,
+    /// Whether it has begun to rest since the last sign of life.
+    rests_anew: Cell<bool>,
     handover: Event,
     handed: Cell<Option<Box<Connection>>>,
 }
@@ -74,6 +76,7 @@ impl Clients {
             farewell_ns: Cell::new(0),
             busy: Cell::new(0),
             resting: Cell::new(false),
+            rests_anew: Cell::new(false),
             handover: Event::new(),
             handed: Cell::new(None),
         });
@@ -156,17 +159,27 @@ impl Clients {
     }
 
     /// One greenlet that has nothing to do rests for a while instead of ending: as long as no request waits for
-    /// anything, it serves them all, and none is made for each.
+    /// anything, it serves them all, and none is made for each. How long is not timed for each request:
+    /// [`Clients::end_rest`] sees to that.
     fn rest(&self) -> Option<Box<Connection>> {
         if self.resting.get() || self.farewell_ns.get() != 0 {
             return None;
         }
         self.resting.set(true);
+        self.rests_anew.set(true);
         // What was handed over is served, whatever else ended the wait; otherwise the greenlet ends.
-        let _ = self.handover.wait(Some(REST));
+        let _ = self.handover.wait(None);
         self.handover.clear();
         self.resting.set(false);
         self.handed.take()
+    }
+
+    /// Has the greenlet that rests end, so that its stack goes back, where it has had nothing to do since this was
+    /// called last: with each sign of life.
+    pub(crate) fn end_rest(&self) {
+        if !self.rests_anew.replace(false) && self.resting.get() {
+            self.handover.set();
+        }
     }
 
     /// Calls a guest's application for the requests that have come.
@@ -190,6 +203,9 @@ impl Clients {
         let places: Vec<Rc<Place>> = self.places.borrow().iter().flatten().cloned().collect();
         for place in places {
             place.hasten(self.farewell_ns.get());
+        }
+        if self.resting.get() {
+            self.handover.set();
         }
     }
 
@@ -317,9 +333,6 @@ impl Clock {
         self.at + Duration::from_nanos(ns.saturating_sub(self.ns))
     }
 }
-
-/// How long a greenlet rests before it ends and its stack goes back.
-const REST: Duration = Duration::from_secs(1);
 
 thread_local! {
     static HERE: RefCell<Option<Rc<Clients>>> = const { RefCell::new(None) };

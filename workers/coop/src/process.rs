@@ -164,9 +164,10 @@ impl Life {
         self.base.kit.config.timeout.map_or(TICK, |timeout| TICK.min(timeout / 2))
     }
 
-    /// A sign of life, and what is counted once a second.
+    /// A sign of life, and what is counted or looked at once a second.
     fn tick(&self) {
         self.base.tick();
+        self.clients.end_rest();
         let busy = self.clients.busy() as i64;
         self.base.host.count(Counter::BUSY_SLOTS, busy - self.busy_told.replace(busy));
     }

@@ -72,6 +72,7 @@ impl Watchdog {
             .name("green-watchdog".into())
             .spawn(move || {
                 without_signals();
+                without_descriptors();
                 watcher.watch();
             })?
             .thread()
@@ -80,16 +81,18 @@ impl Watchdog {
     }
 
     pub(crate) fn begin(&self) {
-        self.shared.resumes.fetch_add(1, Ordering::Release);
+        self.shared.count();
     }
 
     /// Logs what the handler noted while the greenlet ran, if it ran for too long.
     pub(crate) fn end(&self, greenlet: &Greenlet) {
-        self.shared.resumes.fetch_add(1, Ordering::Release);
-        let length = self.shared.sample.length.swap(0, Ordering::Acquire);
+        self.shared.count();
+        // The handler runs on this very thread: it can only come between the two, as it can at any other time.
+        let length = self.shared.sample.length.load(Ordering::Acquire);
         if length == 0 {
             return;
         }
+        self.shared.sample.length.store(0, Ordering::Release);
         let frames = &self.shared.sample.frames[..length.min(FRAMES_MAX)];
         let addresses = frames.iter().map(|frame| frame.load(Ordering::Relaxed));
         tracing::warn!(
@@ -109,6 +112,12 @@ impl Drop for Watchdog {
 }
 
 impl Shared {
+    /// Only the hub's thread counts.
+    fn count(&self) {
+        let resumes = self.resumes.load(Ordering::Relaxed);
+        self.resumes.store(resumes + 1, Ordering::Release);
+    }
+
     fn watch(&self) {
         let mut seen = 0;
         let mut since = Instant::now();
@@ -145,6 +154,16 @@ impl Sample {
     }
 }
 
+/// Leaves the process's descriptors to the other threads: with a table of its own, which is empty, this thread does not
+/// make the kernel count references in each of the hub's system calls.
+fn without_descriptors() {
+    // SAFETY: it closes nothing but in the copy of the table that it makes, and this thread uses no descriptor. Where the
+    // kernel does not know the call (before 5.9), nothing happens.
+    unsafe {
+        libc::syscall(libc::SYS_close_range, FIRST_OPENED, u32::MAX, libc::CLOSE_RANGE_UNSHARE);
+    }
+}
+
 extern "C" fn on_signal(_: libc::c_int) {
     let sample = SAMPLE.get();
     // SAFETY: null on threads without a watchdog, else a leaked sample of this very thread.
@@ -176,6 +195,8 @@ thread_local! {
 
 /// Ignored by default and rarely used for anything: urgent data on sockets.
 const SIGNAL: Signal = Signal::SIGURG;
+/// Behind those of the standard streams.
+const FIRST_OPENED: u32 = 3;
 const FRAMES_MAX: usize = 128;
 /// A greenlet is noticed after its limit and at most a fraction of that more.
 const CHECKS_PER_LIMIT: u32 = 4;
