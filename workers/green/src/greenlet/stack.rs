@@ -7,8 +7,9 @@
 //! ```
 //!
 //! A slot's stack becomes accessible when it is first used and stays so; pages that were never touched
-//! cost nothing. Stacks are handed out again last in, first out, while their pages are warm; beyond a
-//! number of free ones, the pages go back to the system. What runs on a stack is not known here.
+//! cost nothing. Stacks are handed out again last in, first out, while their pages are warm; of those that
+//! have been free for some time, beyond a number, the pages go back to the system. What runs on a stack is
+//! not known here.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -32,8 +33,8 @@ pub struct StackConfig {
     /// The most greenlets there can be at once. Each stack takes two of the process's mappings, whose
     /// number the kernel limits (`vm.max_map_count`).
     pub stacks_max: usize,
-    /// Free stacks whose pages are kept. When twice as many are free, the pages of those that have
-    /// been free for longest are given back.
+    /// Free stacks whose pages are kept whatever happens. The pages of others are given back when these
+    /// have been free for about a second.
     pub warm_max: usize,
 }
 
@@ -110,6 +111,7 @@ impl StackPool {
                 used: Cell::new(0),
                 free: RefCell::new(Vec::new()),
                 cold: Cell::new(0),
+                free_least: Cell::new(0),
             }),
         })
     }
@@ -117,12 +119,32 @@ impl StackPool {
     /// A stack, warm if there is one.
     pub fn take(&self) -> Result<PooledStack, StackError> {
         let pool = &self.inner;
-        let free = pool.free.borrow_mut().pop();
-        let index = match free {
+        let mut free = pool.free.borrow_mut();
+        let index = match free.pop() {
             Some(index) => index,
             None => pool.open_slot()?,
         };
+        pool.free_least.set(pool.free_least.get().min(free.len()));
+        pool.cold.set(pool.cold.get().min(free.len()));
+        drop(free);
         Ok(PooledStack { pool: Rc::clone(pool), index })
+    }
+
+    /// Gives back the pages of stacks that have been free since this was called last, but for the warm ones,
+    /// and but for more than `TRIMMED_MAX` at once: to be called now and then.
+    ///
+    /// What counts is the time and not the number: a load of many greenlets that end and begin together
+    /// would else give back and fault in the same pages all the time.
+    pub fn trim(&self) {
+        let pool = &self.inner;
+        let free = pool.free.borrow();
+        let cold = pool.cold.get();
+        let colder = pool.free_least.replace(free.len()).saturating_sub(pool.warm_max);
+        let colder = colder.min(cold + TRIMMED_MAX);
+        if colder > cold {
+            free[cold..colder].iter().for_each(|&index| pool.give_pages_back(index));
+            pool.cold.set(colder);
+        }
     }
 
     /// How many stacks are in use.
@@ -170,21 +192,13 @@ struct Reservation {
     free: RefCell<Vec<usize>>,
     /// The first so many of `free` have no pages.
     cold: Cell<usize>,
+    /// The fewest that were free at once since the last look: so many of the first were free all the time.
+    free_least: Cell<usize>,
 }
 
 impl Reservation {
     fn put(&self, index: usize) {
-        let mut free = self.free.borrow_mut();
-        let cold = self.cold.get().min(free.len());
-        free.push(index);
-        // By many at once, so that a load that swings does not give back and fault in all the time.
-        if free.len() - cold >= 2 * self.warm_max.max(1) {
-            let colder = free.len() - self.warm_max;
-            free[cold..colder].iter().for_each(|&index| self.give_pages_back(index));
-            self.cold.set(colder);
-        } else {
-            self.cold.set(cold);
-        }
+        self.free.borrow_mut().push(index);
     }
 
     fn open_slot(&self) -> Result<usize, StackError> {
@@ -250,6 +264,8 @@ pub(crate) fn page_size() -> usize {
     size.ok().flatten().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(4096)
 }
 
+/// Each takes a system call, and together they must not hold up the hub.
+const TRIMMED_MAX: usize = 256;
 /// Below this, not even a formatted log line fits.
 const STACK_SIZE_MIN: usize = 16 << 10;
 /// Mappings left to the rest of the process: libraries, heaps, threads, Python's arenas.
@@ -277,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_beyond_the_warm_ones_are_given_back() {
+    fn pages_beyond_the_warm_ones_are_given_back_after_some_time() {
         let pool = pool(2, 1);
         let touch = |stack: &PooledStack| {
             let top = stack.pool.start.with_addr(stack.base()).as_ptr().wrapping_sub(8);
@@ -286,11 +302,15 @@ mod tests {
         };
         let (first, second) = (pool.take().unwrap(), pool.take().unwrap());
         assert_eq!((touch(&first), touch(&second)), (0, 0));
-        drop(first);
-        drop(second);
-        let (second, first) = (pool.take().unwrap(), pool.take().unwrap());
-        assert_eq!(touch(&second), 42, "the last one stays warm");
-        assert_eq!(touch(&first), 0, "the first was one too many: its pages are new");
+        let mut taken = [first, second];
+        for (trims, first_was) in [(1, 42), (2, 0)] {
+            drop(taken);
+            (0..trims).for_each(|_| pool.trim());
+            let (second, first) = (pool.take().unwrap(), pool.take().unwrap());
+            assert_eq!(touch(&second), 42, "the last one stays warm");
+            assert_eq!(touch(&first), first_was, "free since {trims} looks");
+            taken = [first, second];
+        }
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub(crate) struct Core {
     /// What it told.
     pub(super) traced: RefCell<Option<Backtrace>>,
     pub(super) now: Cell<Instant>,
+    /// When stacks were last looked over for pages to give back.
+    trimmed: Cell<Instant>,
     pub(super) turning: Cell<bool>,
     pub(super) stopped: Cell<bool>,
     pub(super) serial: Cell<u32>,
@@ -91,6 +93,7 @@ impl Core {
             tracing: Cell::new(false),
             traced: RefCell::new(None),
             now: Cell::new(Instant::now()),
+            trimmed: Cell::new(Instant::now()),
             turning: Cell::new(false),
             stopped: Cell::new(false),
             serial: Cell::new(0),
@@ -137,10 +140,19 @@ impl Core {
         }
         let budget = self.ready.borrow().len().clamp(READY_PER_TURN_MIN, READY_PER_TURN_MAX);
         self.run_ready(budget);
+        self.trim_stacks();
         self.shared.set_turning(false);
         self.turning.set(false);
         polled?;
         self.settle_guest()
+    }
+
+    fn trim_stacks(&self) {
+        let now = self.now.get();
+        if now.saturating_duration_since(self.trimmed.get()) >= TRIM_INTERVAL {
+            self.trimmed.set(now);
+            self.stacks.trim();
+        }
     }
 
     /// Handles one event. What it makes ready is run at once if nothing else waits for its turn: then
@@ -275,3 +287,5 @@ thread_local! {
 /// that the system call is shared.
 const READY_PER_TURN_MIN: usize = 64;
 pub(super) const READY_PER_TURN_MAX: usize = 1024;
+/// How long a stack is free before its pages go back, and how long at most twice.
+const TRIM_INTERVAL: Duration = Duration::from_secs(1);
