@@ -1,10 +1,13 @@
 //! What the main thread and the pool share: how an exchange waits, and where a connection goes when it is over.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::{self, JoinHandle};
 
+use kit::clock::{earlier, now_ns};
 use kit::{Advance, Base, Connection, Home, Kit, Overtime, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -26,21 +29,43 @@ pub(crate) struct Shared {
     /// Watches the requests that the threads serve, where these have a limit.
     overtime: Option<Arc<Overtime>>,
     table: Mutex<Table>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Whether another thread may serve while one waits for its client: not where the application is to have one
+    /// request at a time.
+    several: bool,
+    me: Weak<Self>,
 }
 
 impl Shared {
-    pub(crate) fn new(base: &Base) -> io::Result<Arc<Self>> {
-        Ok(Arc::new(Self {
+    /// With so many threads, which are started.
+    pub(crate) fn new(base: &Base, threads: usize) -> io::Result<Arc<Self>> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        // The thread goes on with what it does; what it writes fails, and so the request ends.
+        let overtime = Overtime::start(base, |_| ())?;
+        let shared = Arc::new_cyclic(|me| Self {
             kit: Arc::clone(&base.kit),
             app: base.app.clone(),
-            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
-            queue: Queue::new(PATIENCE_NS),
-            bell: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
+            epoll,
+            queue: Queue::new(threads, PATIENCE_NS),
+            bell,
             wants_room: AtomicBool::new(false),
-            // The thread goes on with what it does; what it writes fails, and so the request ends.
-            overtime: Overtime::start(base, |_| ())?,
+            overtime,
             table: Mutex::new(Table::default()),
-        }))
+            threads: Mutex::new(Vec::new()),
+            several: threads > 1,
+            me: Weak::clone(me),
+        });
+        (0..threads).try_for_each(|_| shared.start_thread())?;
+        Ok(shared)
+    }
+
+    /// Waits until all threads have ended. Only once the queue is closed.
+    pub(crate) fn join(&self) {
+        for thread in self.threads().drain(..) {
+            // A panic of the application ends its exchange and not the thread.
+            let _ = thread.join();
+        }
     }
 
     /// The connections.
@@ -50,7 +75,9 @@ impl Shared {
 
     /// One thread's life: requests, one after the other.
     pub(crate) fn serve(self: &Arc<Self>) {
-        while let Some(connection) = self.queue.next(|| self.ring_if_wanted()) {
+        OF_THE_POOL.set(true);
+        let mut served = false;
+        while let Some(connection) = self.queue.next(served, || self.ring_if_wanted()) {
             self.kit.host.count(Counter::BUSY_SLOTS, 1);
             let fd = connection.fd();
             let exchange = connection.into_exchange(Arc::<Self>::clone(self));
@@ -59,6 +86,7 @@ impl Shared {
             }
             self.app.call(exchange);
             self.kit.host.count(Counter::BUSY_SLOTS, -1);
+            served = true;
         }
     }
 
@@ -95,6 +123,47 @@ impl Shared {
         drop(connection);
     }
 
+    fn start_thread(&self) -> io::Result<()> {
+        let Some(shared) = self.me.upgrade() else { return Ok(()) };
+        let mut threads = self.threads();
+        threads.retain(|thread| !thread.is_finished());
+        let name = format!("gthread-{}", threads.len() + 1);
+        threads.push(thread::Builder::new().name(name).spawn(move || shared.serve())?);
+        Ok(())
+    }
+
+    /// Waits; where that takes long, another thread serves meanwhile.
+    fn wait_for_client(&self, fd: RawFd, interest: Interest, deadline_ns: u64) -> io::Result<bool> {
+        let wait_until = |until_ns| poll::wait(fd, interest, until_ns, || ());
+        if !self.several || !OF_THE_POOL.get() {
+            return wait_until(deadline_ns);
+        }
+        let grace_ends_ns = now_ns() + GRACE_NS;
+        // Where the main thread found none that is free, somebody else may be waiting for this one.
+        let is_wanted = self.wants_room.load(Ordering::Acquire);
+        if !is_wanted && earlier(grace_ends_ns, deadline_ns) == grace_ends_ns {
+            let waited = wait_until(grace_ends_ns);
+            if !matches!(waited, Ok(false)) {
+                return waited;
+            }
+        }
+        if self.queue.leave()
+            && let Err(error) = self.start_thread()
+        {
+            // Those that there are go on.
+            self.queue.miss();
+            tracing::debug!("no thread can be started: {error}");
+        }
+        self.ring_if_wanted();
+        let waited = wait_until(deadline_ns);
+        self.queue.come_back();
+        waited
+    }
+
+    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn ring_if_wanted(&self) {
         if self.wants_room.swap(false, Ordering::AcqRel) {
             self.ring();
@@ -110,7 +179,7 @@ impl Shared {
 
 impl Home for Shared {
     fn wait(&self, fd: RawFd, interest: Interest, deadline_ns: u64) -> Result<()> {
-        match poll::wait(fd, interest, deadline_ns, || ()) {
+        match self.wait_for_client(fd, interest, deadline_ns) {
             Ok(true) => Ok(()),
             Ok(false) => Err(Failure::new(FailureKind::TIMEOUT, "the deadline passed")),
             Err(error) => Err(Failure::io("cannot wait for the client", &error)),
@@ -147,3 +216,11 @@ impl Home for Shared {
         }
     }
 }
+
+thread_local! {
+    /// Whether this thread is one of the pool's: an application may wait on one of its own.
+    static OF_THE_POOL: Cell<bool> = const { Cell::new(false) };
+}
+
+/// How long a client may keep a thread waiting before another serves in its place.
+const GRACE_NS: u64 = 20_000_000;

@@ -9,7 +9,6 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::{self, JoinHandle};
 
 use kit::clock::{earlier, nanoseconds, now_ns};
 use kit::{Acceptor, Base, Connection, socket};
@@ -24,7 +23,6 @@ use crate::pool::PATIENCE_NS;
 pub(crate) struct Server<'a> {
     base: &'a Base,
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
     wake: RawFd,
     /// Watches the listeners, and the poller of everything else.
     gate: Epoll,
@@ -34,16 +32,14 @@ pub(crate) struct Server<'a> {
 
 impl<'a> Server<'a> {
     pub(crate) fn new(base: &'a Base, threads: usize) -> io::Result<Self> {
-        let shared = Shared::new(base)?;
+        let shared = Shared::new(base, threads)?;
         let wake = base.host.wake_descriptor();
         let readable = |fd: RawFd| EpollEvent::new(EpollFlags::EPOLLIN, fd as u64);
         shared.epoll.add(socket::borrow(wake), readable(wake))?;
         shared.epoll.add(shared.bell.as_fd(), readable(shared.bell.as_raw_fd()))?;
         base.host.count(Counter::SLOTS, threads as i64);
-        let threads =
-            (1..=threads).map(|number| start_thread(&shared, number)).collect::<io::Result<_>>()?;
         let gate = gate(base, &shared.epoll)?;
-        Ok(Self { base, shared, threads, wake, gate, rest_until_ns: 0 })
+        Ok(Self { base, shared, wake, gate, rest_until_ns: 0 })
     }
 
     /// Serves until the worker is to end, then finishes what has been begun.
@@ -182,10 +178,7 @@ impl<'a> Server<'a> {
         }
         self.shared.queue.close();
         if self.shared.table().len() == 0 {
-            for thread in self.threads.drain(..) {
-                // A panic of the application ends its exchange and not the thread.
-                let _ = thread.join();
-            }
+            self.shared.join();
         }
         Ok(())
     }
@@ -214,11 +207,6 @@ fn wait(epoll: &Epoll, events: &mut [EpollEvent], timeout: EpollTimeout) -> io::
         Err(Errno::EINTR) => Ok(0),
         Err(errno) => Err(errno.into()),
     }
-}
-
-fn start_thread(shared: &Arc<Shared>, number: usize) -> io::Result<JoinHandle<()>> {
-    let shared = Arc::clone(shared);
-    thread::Builder::new().name(format!("gthread-{number}")).spawn(move || shared.serve())
 }
 
 /// How long accepting rests when there was no descriptor for a connection.
