@@ -5,7 +5,7 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn hostctl(socket: &Path, words: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hostctl"));
@@ -108,6 +108,16 @@ fn completions_and_manual_pages_need_no_server() {
     for name in ["hostctl.1", "hostctl-swap.1", "host.1"] {
         assert!(folder.path().join(name).exists(), "{name}");
     }
+}
+
+#[test]
+fn whoever_stops_reading_has_seen_enough() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hostctl"));
+    let output = command.args(["completions", "bash"]).stdout(writer).stderr(Stdio::piped());
+    let output = output.spawn().unwrap().wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", text(&output.stderr));
 }
 
 #[test]

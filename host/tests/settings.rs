@@ -169,6 +169,20 @@ fn flags_have_gunicorns_forms() {
 }
 
 #[test]
+fn a_flag_may_have_its_value_behind_it() {
+    for (args, mode, app) in [
+        (&["--proxy-protocol", "v2", "app"][..], ProxyProtocol::V2, Some("app")),
+        (&["--proxy-protocol=v1", "app"], ProxyProtocol::V1, Some("app")),
+        (&["--proxy-protocol", "app:v2"], ProxyProtocol::Auto, Some("app:v2")),
+        (&["--proxy-protocol"], ProxyProtocol::Auto, None),
+    ] {
+        let settings = load("", &[], args);
+        assert_eq!(settings.proxy_protocol, mode, "{args:?}");
+        assert_eq!(settings.wsgi_app.as_deref(), app, "{args:?}");
+    }
+}
+
+#[test]
 fn the_file_has_the_same_settings_and_the_plugins_tables() {
     let file = r#"
         bind = "127.0.0.1:0"

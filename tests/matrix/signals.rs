@@ -24,6 +24,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(ttin_and_ttou_change_the_number).of_host(),
         behaviour!(ttin_and_ttou_lose_nothing).busy(),
         behaviour!(usr2_and_term_hand_over).of_class().busy(),
+        behaviour!(twenty_rounds_of_everything_lose_nothing).of_host().heavy().within(240),
         behaviour!(usr2_can_be_taken_back).of_class().busy(),
         behaviour!(winch_in_the_foreground_is_ignored).of_host(),
         behaviour!(workers_told_to_end_are_replaced).busy(),
@@ -114,12 +115,68 @@ fn usr2_and_term_hand_over(cell: &Cell) {
     server.signal(Signal::SIGTERM);
     let ended = server.leader_ended(Duration::from_secs(20));
     assert_eq!(ended, End::Status(0));
+    assert!(!server.has_notified("STOPPING=1"), "the service goes on");
     load.flows(20, Duration::from_secs(20));
     let written = fs::read_to_string(&pid_file).unwrap();
     assert_eq!(written.trim(), new.to_string(), "the pid file follows");
     load.finish().assert_nothing_lost();
     process::signal(new, Signal::SIGTERM);
     assert!(server.all_gone(Duration::from_secs(20)), "left: {:?}", server.processes());
+    assert!(server.has_notified("STOPPING=1"), "now it ends");
+}
+
+/// More and fewer workers, a canary promoted and one rolled back, logs rotated, and an upgrade: twenty times.
+fn twenty_rounds_of_everything_lose_nothing(cell: &Cell) {
+    let flags = "--pid host.pid --workers 2 --access-logfile access --log-file error";
+    let mut server = Setup::new(cell).flags(flags).start();
+    let class = cell.class.path.to_str().unwrap();
+    let [pid_file, access, error] = ["host.pid", "access", "error"].map(|n| server.dir().join(n));
+    let load = Load::start(server.address(), Plan { clients: 8, ..Plan::default() });
+    let mut arbiter = server.pid();
+    for round in 0..20 {
+        process::signal(arbiter, Signal::SIGTTIN);
+        server.until_ready_workers(3);
+        process::signal(arbiter, Signal::SIGTTOU);
+        server.until_ready_workers(2);
+        for end in ["promote", "rollback"] {
+            server.ctl(&["swap", "--canary", "1", class]).done();
+            server.ctl(&[end]).done();
+        }
+        server.until_ready_workers(2);
+        for log in [&access, &error] {
+            fs::rename(log, log.with_extension(round.to_string())).unwrap();
+        }
+        server.ctl(&["reopen"]).done();
+        load.flows(10, Duration::from_secs(20));
+        process::signal(arbiter, Signal::SIGUSR2);
+        let successor = until(|| {
+            let line = fs::read_to_string(&error).ok()?;
+            let line = line.lines().rfind(|line| line.contains("Server is ready"))?.to_owned();
+            line.split(['[', ']']).nth(3)?.parse().ok().map(Pid::from_raw)
+        });
+        process::signal(arbiter, Signal::SIGTERM);
+        assert!(process::gone(arbiter, Duration::from_secs(20)), "round {round}");
+        let written = until(|| fs::read_to_string(&pid_file).ok());
+        assert_eq!(written.trim(), successor.to_string(), "the pid file follows");
+        arbiter = successor;
+        load.flows(10, Duration::from_secs(20));
+    }
+    load.finish().assert_nothing_lost();
+    assert_eq!(server.leader_ended(Duration::ZERO), End::Status(0));
+    process::signal(arbiter, Signal::SIGTERM);
+    assert!(server.all_gone(Duration::from_secs(20)), "left: {:?}", server.processes());
+}
+
+/// Looks again and again until something is there.
+fn until<T>(found: impl Fn() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = found() {
+            return found;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "it did not come");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// USR2, WINCH to the old one, TERM to the new one, HUP to the old one.

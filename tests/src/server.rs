@@ -146,6 +146,11 @@ impl Server {
         assert!(self.notify.awaits(message, PATIENCE, self.pid()), "no {message} in {PATIENCE:?}");
     }
 
+    /// Whether it has sent its supervisor a message with this line that nobody has waited for.
+    pub fn has_notified(&self, line: &str) -> bool {
+        self.notify.awaits(line, Duration::ZERO, self.pid())
+    }
+
     /// Runs hostctl against this server.
     pub fn ctl(&self, arguments: &[&str]) -> Control {
         Control::run(&self.control_socket(), arguments)

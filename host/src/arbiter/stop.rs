@@ -39,7 +39,7 @@ impl Arbiter {
         match serving.and_then(|generation| generation.settings.drain_delay) {
             Some(delay) => {
                 tracing::info!("Serving for {} s more", delay.as_secs_f32());
-                self.notifier.stopping();
+                self.say_stopping();
                 let until_ns = clock::now_ns() + clock::duration_ns(delay);
                 self.phase = Phase::Delaying { until_ns };
                 self.refuse_reloads();
@@ -50,7 +50,7 @@ impl Arbiter {
 
     /// Everything ends, but not before what was accepted is answered.
     pub(super) fn stop_gracefully(&mut self) {
-        self.notifier.stopping();
+        self.say_stopping();
         self.phase = Phase::Stopping { quick: false, status: 0 };
         for listener in self.listeners_to_leave() {
             listener.stop_taking();
@@ -58,12 +58,19 @@ impl Arbiter {
         self.end_all(Signal::SIGTERM, None);
     }
 
+    /// The end of one of two arbiters is not the end of the service.
+    fn say_stopping(&self) {
+        if !self.shares_listeners() {
+            self.notifier.stopping();
+        }
+    }
+
     /// Everything ends now.
     pub(super) fn stop_quickly(&mut self, status: i32) {
         if matches!(self.phase, Phase::Stopping { quick: true, .. }) {
             return;
         }
-        self.notifier.stopping();
+        self.say_stopping();
         let status = match self.phase {
             Phase::Stopping { status, .. } => status,
             Phase::Running | Phase::Delaying { .. } => status,

@@ -39,7 +39,7 @@ pub(super) struct Flags {
 /// Parses flags; the first argument is not the program's name.
 pub(super) fn parse(args: &[OsString]) -> Result<Flags, clap::Error> {
     let program = OsString::from("host");
-    let matches = command().try_get_matches_from(std::iter::once(&program).chain(args))?;
+    let matches = command().try_get_matches_from(std::iter::once(program).chain(joined(args)))?;
     let given = |(index, setting)| take(&matches, setting).map(|value| (index, value));
     let config: Option<PathBuf> = matches.get_one(CONFIG).cloned();
     Ok(Flags {
@@ -55,6 +55,29 @@ pub(super) fn parse(args: &[OsString]) -> Result<Flags, clap::Error> {
         },
         config,
     })
+}
+
+/// Arguments where a flag that may have a value has it in the same argument: `--proxy-protocol v2`, which gunicorn
+/// takes, becomes `--proxy-protocol=v2`. A word that is no value of the flag's is the application.
+fn joined(args: &[OsString]) -> Vec<OsString> {
+    let takes = |flag: &OsString, word: &OsString| {
+        let setting = TABLE.iter().filter(|setting| setting.bare_or_value).find(|setting| {
+            let name = flag.to_str().and_then(|flag| flag.strip_prefix("--"));
+            name.is_some() && setting.long == name
+        });
+        setting.zip(word.to_str()).is_some_and(|(setting, word)| setting.parse(word).is_ok())
+    };
+    let mut joined: Vec<OsString> = Vec::with_capacity(args.len());
+    for word in args {
+        match joined.last_mut() {
+            Some(flag) if takes(flag, word) => {
+                flag.push("=");
+                flag.push(word);
+            }
+            _ => joined.push(word.clone()),
+        }
+    }
+    joined
 }
 
 /// The command of `host`, with a flag for every setting that has one.

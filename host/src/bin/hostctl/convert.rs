@@ -9,7 +9,7 @@ use host::settings::gunicorn::{Converted, Found, convert};
 pub(crate) fn run(file: &Path, python: Option<PathBuf>) -> ExitCode {
     match converted(file, python) {
         Ok(converted) => {
-            print!("# Made from {}\n{}", file.display(), converted.to_toml());
+            crate::say(format!("# Made from {}\n{}", file.display(), converted.to_toml()));
             for left in &converted.left {
                 eprintln!("not carried over: {left}");
             }

@@ -6,6 +6,7 @@ mod convert;
 mod show;
 mod top;
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -21,7 +22,9 @@ fn main() -> ExitCode {
     match &arguments.command {
         Command::Completions { shell } => {
             let mut command = Arguments::command();
-            clap_complete::generate(*shell, &mut command, NAME, &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut command, NAME, &mut script);
+            say(script);
             return ExitCode::SUCCESS;
         }
         Command::Man { folder } => return man(folder.as_deref()),
@@ -91,7 +94,7 @@ fn requests(command: &Command) -> Vec<Request> {
 
 fn show(arguments: &Arguments, response: &Response) {
     if arguments.json {
-        print!("{}", show::json(response));
+        say(show::json(response));
         return;
     }
     if !response.ok {
@@ -100,10 +103,10 @@ fn show(arguments: &Arguments, response: &Response) {
     }
     if let Some(status) = &response.status {
         let list = matches!(arguments.command, Command::Generation { .. });
-        print!("{}", if list { show::generations(status) } else { show::status(status) });
+        say(if list { show::generations(status) } else { show::status(status) });
     }
     if let Some(config) = &response.config {
-        print!("{config}");
+        say(config);
     }
 }
 
@@ -111,7 +114,8 @@ fn show(arguments: &Arguments, response: &Response) {
 fn man(folder: Option<&Path>) -> ExitCode {
     let command = Arguments::command();
     let result = match folder {
-        Some(folder) => clap_mangen::generate_to(command, folder)
+        Some(folder) => std::fs::create_dir_all(folder)
+            .and_then(|()| clap_mangen::generate_to(command, folder))
             .and_then(|()| clap_mangen::generate_to(host::settings::command(), folder)),
         None => clap_mangen::Man::new(command).render(&mut std::io::stdout()),
     };
@@ -122,6 +126,12 @@ fn man(folder: Option<&Path>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Writes to standard output. Whoever has closed it, as `head` does, has seen enough.
+fn say(text: impl AsRef<[u8]>) {
+    let mut output = std::io::stdout().lock();
+    let _ = output.write_all(text.as_ref()).and_then(|()| output.flush());
 }
 
 /// A path means the same to the server as to the user, whose working directory is another.
