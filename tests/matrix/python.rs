@@ -397,7 +397,6 @@ fn the_hook_worker_abort_runs_before_the_end(cell: &Cell) {
     if !process::gone(second, Duration::from_secs(7)) {
         return assert!(cell.class.has_threads(), "a worker that spins is left alone");
     }
-    server.log.line(&["no sign of life"], SOON);
     server.log.line(&["faulty.py", "in spins"], SOON);
     assert!(told(second, 2), "the one that was given up");
 }

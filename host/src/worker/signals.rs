@@ -98,8 +98,9 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, _: *mut libc::c
         libc::SIGWINCH => WINDOW,
         libc::SIGABRT => {
             remember(signal, info);
-            say_where(info);
+            // First, since to find out where takes its time, and the arbiter waits a second.
             run_abort_hook(info);
+            say_where(info);
             die_of_abort()
         }
         _ => 0,
