@@ -12,6 +12,12 @@ def patch():
     import gevent.monkey
 
     gevent.monkey.patch_all()
+    # Else each worker would import for itself what its hub and its pool are made of.
+    import gevent.event
+    import gevent.pool
+
+    for part in ("loop", "resolver", "threadpool", "format_context"):
+        getattr(gevent.config, part)
 
 
 def after_fork():

@@ -54,6 +54,9 @@ fn section(scenario: &Scenario, measured: &Measured) -> String {
     for row in measured.rows.iter().filter(|row| row.failed > 0) {
         let _ = writeln!(text, "{}: {} requests failed.\n", row.name, row.failed);
     }
+    if scenario.name == "memory" {
+        text.push_str(ON_MEMORY);
+    }
     for line in &measured.absent {
         let _ = writeln!(text, "Not measured: {line}.\n");
     }
@@ -122,6 +125,9 @@ fn spread(spread: Spread) -> String {
     let Spread { median, least, most } = spread;
     format!("{} ({}–{})", number(median), number(least), number(most))
 }
+
+const ON_MEMORY: &str = "What workers cannot share, and why it is about the same for all servers of this class: \
+                         [gunicorn](gunicorn.md#memory-with-preload_app).\n\n";
 
 const HEAD: &str = "\
 # Performance

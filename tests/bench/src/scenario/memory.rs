@@ -1,6 +1,8 @@
 //! Servers of several workers: their memory, that of the first process alone, and how often it wakes
 //! up when there is nothing to do.
 
+use std::io;
+use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
 
@@ -25,11 +27,8 @@ pub(super) fn measure(stage: &Stage<'_>) -> Outcome {
 
 fn take_turn(stage: &Stage<'_>, entry: Entry, server: &Server) -> Result<Row, String> {
     let mut row = Row::new(entry.name(), entry.contender.role());
-    for _ in 0..REQUESTS {
-        // Connections of their own, so that they are spread over the workers.
-        load::ask(server.address, &stage.request(entry, server.address))
-            .map_err(|error| error.to_string())?;
-    }
+    let request = stage.request(entry, server.address);
+    ask_at_once(server.address, &request).map_err(|error| error.to_string())?;
     let leader = server.leader();
     let before = proc::sleeps(leader);
     thread::sleep(IDLE);
@@ -41,7 +40,21 @@ fn take_turn(stage: &Stage<'_>, entry: Entry, server: &Server) -> Result<Row, St
     Ok(row)
 }
 
+/// Several at once, and each over a connection of its own: else one worker could answer them all, and the memory of the
+/// others would say nothing.
+fn ask_at_once(address: SocketAddr, request: &[u8]) -> io::Result<()> {
+    let asks = || (0..REQUESTS / CLIENTS).try_for_each(|_| load::ask(address, request));
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(asks)).collect();
+        clients.into_iter().try_for_each(|client| {
+            client.join().unwrap_or_else(|_| Err(io::Error::other("a client panicked")))
+        })
+    })
+}
+
 /// Enough that every worker has answered some.
-const REQUESTS: usize = 400;
+const REQUESTS: usize = 800;
+/// Twice as many as there are workers.
+const CLIENTS: usize = 8;
 /// How long the server is left alone.
 const IDLE: Duration = Duration::from_secs(10);
