@@ -115,7 +115,9 @@ fn usr2_and_term_hand_over(cell: &Cell) {
     server.signal(Signal::SIGTERM);
     let ended = server.leader_ended(Duration::from_secs(20));
     assert_eq!(ended, End::Status(0));
+    server.log.line(&["this one is the only one now"], Duration::from_secs(20));
     assert!(!server.has_notified("STOPPING=1"), "the service goes on");
+    assert!(server.has_notified(&format!("MAINPID={new}")), "and has another main process");
     load.flows(20, Duration::from_secs(20));
     let written = fs::read_to_string(&pid_file).unwrap();
     assert_eq!(written.trim(), new.to_string(), "the pid file follows");

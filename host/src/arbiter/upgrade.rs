@@ -125,8 +125,20 @@ impl Arbiter {
     pub(super) fn succeed(&mut self) {
         self.predecessor = None;
         tracing::info!("The arbiter before this one has ended: this one is the only one now");
+        self.notify_of_adoption();
         if let Some(Err(error)) = self.pidfile.as_mut().map(Pidfile::take_over) {
             tracing::error!("{error}");
+        }
+    }
+
+    /// systemd looks whose child a service's main process is when it hears another number, and no more: at its READY
+    /// this process was the child of the one that has ended. A main process that is not systemd's own is killed at a
+    /// stop without any time to end. So it hears another number, and then this one again.
+    fn notify_of_adoption(&self) {
+        let mut molds = self.generations.iter().filter_map(|generation| generation.mold.as_ref());
+        if let Some(mold) = molds.next() {
+            self.notifier.main_process(mold.pid.as_raw() as u32);
+            self.notifier.main_process(std::process::id());
         }
     }
 
