@@ -124,8 +124,8 @@ impl Arbiter {
     /// The predecessor is gone: this arbiter is the only one now.
     pub(super) fn succeed(&mut self) {
         self.predecessor = None;
-        tracing::info!("The arbiter before this one has ended: this one is the only one now");
         self.notify_of_adoption();
+        tracing::info!("The arbiter before this one has ended: this one is the only one now");
         if let Some(Err(error)) = self.pidfile.as_mut().map(Pidfile::take_over) {
             tracing::error!("{error}");
         }
