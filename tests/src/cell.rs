@@ -151,7 +151,7 @@ fn tried(class: &Class, need: Need) -> bool {
             let setup = Setup::new(&cell).app(artifacts::library("asyncio_app"));
             // It ends in any case: the application lacks its interpreter.
             let ended = setup.flags("--boot-failures-max 1").refused();
-            !ended.log.contains("brings an event loop of its own")
+            !ended.log.contains("choose another class with --worker-class")
         }
         Need::Concurrency => {
             let server = start();

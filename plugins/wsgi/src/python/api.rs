@@ -151,7 +151,7 @@ api! {
 /// The symbol that the library does not have.
 ///
 /// # Safety
-/// Called once, before any other thread of this process can have reached [`api`].
+/// Called once, before any other thread of this process can have reached [`fn@api`].
 pub(super) unsafe fn install(library: &Library) -> Result<(), String> {
     let found = Api::find(library)?;
     // SAFETY: nobody reads the table yet, by this function's contract.

@@ -3,7 +3,7 @@
 //! | module | what it is for |
 //! | --- | --- |
 //! | [`api`] | the table of libpython's functions |
-//! | [`attach`] | who holds the interpreter: [`Python`], [`attach`], [`Python::detach`], the fork |
+//! | [`mod@attach`] | who holds the interpreter: [`Python`], [`fn@attach`], [`Python::detach`], the fork |
 //! | [`object`] | references: [`Object`] while attached, [`Stored`] beyond |
 //! | [`raised`] | the error that is set in this thread: [`Raised`] |
 //! | [`value`] | text, octets, numbers, dicts, lists, calls |
