@@ -40,13 +40,21 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
 /// A good client beside the bad ones is answered within this time.
 const SOON: Duration = Duration::from_secs(2);
 
+/// The same beside hundreds, whose octets are work for a busy machine: still less than their time limit, which is how
+/// long whoever they held up would wait.
+const SOON_BESIDE_HUNDREDS: Duration = Duration::from_millis(3500);
+
 /// How many slow clients there are at once.
 const SLOW: usize = 500;
 
 fn assert_good_client_served(server: &Server) {
+    assert_served_within(server, SOON);
+}
+
+fn assert_served_within(server: &Server, limit: Duration) {
     let begun = Instant::now();
     assert_eq!(server.get("/").status, 200);
-    assert!(begun.elapsed() < SOON, "the good client waited for {:?}", begun.elapsed());
+    assert!(begun.elapsed() < limit, "the good client waited for {:?}", begun.elapsed());
 }
 
 fn silent_connections_hold_nobody_up(cell: &Cell) {
@@ -162,12 +170,13 @@ fn five_hundred_slow_senders_hold_nobody_up(cell: &Cell) {
             client
         }));
     }
+    until_taken_in(&server);
     let head = b"GET /slow HTTP/1.1\r\nHost: test\r\n";
     for byte in head.chunks(1).take(3) {
         slow.iter_mut().for_each(|client| client.send(byte).unwrap());
         let second = Instant::now() + Duration::from_secs(1);
         while Instant::now() < second {
-            assert_good_client_served(&server);
+            assert_served_within(&server, SOON_BESIDE_HUNDREDS);
             thread::sleep(Duration::from_millis(50));
         }
     }
@@ -180,6 +189,11 @@ fn five_hundred_slow_senders_hold_nobody_up(cell: &Cell) {
     assert_eq!(server.serving_pid(), worker);
 }
 
+/// That many came at once is a load of its own, which is not what is tested: waits until who came behind them is served.
+fn until_taken_in(server: &Server) {
+    assert_eq!(server.get("/").status, 200);
+}
+
 /// Each asks for more than any buffer holds, and takes a byte a second.
 fn five_hundred_slow_readers_hold_nobody_up(cell: &Cell) {
     let flags = "--write-timeout 4 --threads 4 --worker-connections 2000";
@@ -187,12 +201,17 @@ fn five_hundred_slow_readers_hold_nobody_up(cell: &Cell) {
     let worker = server.serving_pid();
     let before = process::rss_kib(worker);
     let mut slow: Vec<Connection> = (0..SLOW).map(|_| server.connect()).collect();
-    slow.iter_mut().for_each(|client| client.send_get("/stream?n=1000&size=16384").unwrap());
+    for client in &mut slow {
+        // What the kernel takes for so many would be gigabytes, and the filling of it a load of its own.
+        client.take_little();
+        client.send_get("/stream?n=1000&size=16384").unwrap();
+    }
+    until_taken_in(&server);
     for _ in 0..3 {
         slow.iter_mut().for_each(|client| assert!(client.take_byte().is_some()));
         let second = Instant::now() + Duration::from_secs(1);
         while Instant::now() < second {
-            assert_good_client_served(&server);
+            assert_served_within(&server, SOON_BESIDE_HUNDREDS);
             thread::sleep(Duration::from_millis(50));
         }
     }

@@ -223,6 +223,12 @@ impl Connection {
         false
     }
 
+    /// Has the kernel hold little for this client, so that a server soon finds it slow.
+    pub fn take_little(&self) {
+        nix::sys::socket::setsockopt(self, nix::sys::socket::sockopt::RcvBuf, &(8 << 10))
+            .expect("SO_RCVBUF can be set");
+    }
+
     /// Takes one byte out of the kernel's buffer.
     pub fn take_byte(&mut self) -> Option<u8> {
         let mut byte = [0];
