@@ -39,29 +39,43 @@ impl Acceptor {
 
     fn turn(&self) -> Result<(), Interrupt> {
         // A socket that cannot be watched is tried again after a rest, as one without descriptors is.
-        match self.listening.source().wait(Interest::Read, None) {
-            Ok(_) => {}
+        match self.listening.source().wait_in_line(Interest::Read) {
+            Ok(()) => {}
             Err(error) => match Interrupt::of(&error) {
                 Some(interrupt) => return Err(interrupt),
                 None => return green::sleep(REST),
             },
         }
         for _ in 0..self.burst {
-            // A full pool stops accepting: the socket is not in the poller meanwhile.
-            self.room.acquire(None)?;
+            if !self.room.try_acquire() {
+                // A full pool stops accepting: the socket is not in the poller meanwhile.
+                self.leave_line();
+                self.room.acquire(None)?;
+            }
             match self.listening.take() {
-                Taken::One(accepted) => self.clients.admit(accepted),
+                Taken::One(accepted) => {
+                    // To the end of the line of the workers that wait for this socket.
+                    self.leave_line();
+                    self.clients.admit(accepted);
+                }
                 Taken::Nobody => {
                     self.room.release();
                     return Ok(());
                 }
                 Taken::Exhausted(_) => {
                     self.room.release();
+                    self.leave_line();
                     return green::sleep(REST);
                 }
             }
         }
         Ok(())
+    }
+
+    fn leave_line(&self) {
+        if let Err(error) = self.listening.source().leave_line() {
+            tracing::warn!("cannot stop to watch a listening socket: {error}");
+        }
     }
 
     /// Takes one connection with the permit that is held; gives it back where there is none.

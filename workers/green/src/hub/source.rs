@@ -71,6 +71,29 @@ impl<T: AsFd> Source<T> {
     /// One greenlet may wait for reading and one for writing; a second one is refused
     /// ([`io::ErrorKind::ResourceBusy`]).
     pub fn wait(&self, interest: Interest, timeout: Option<Duration>) -> io::Result<bool> {
+        let result = self.wait_registered(interest, timeout);
+        self.registration.update()?;
+        result
+    }
+
+    /// As [`wait`](Self::wait), but an exclusive source stays where it is in the line of the processes that wait for
+    /// the descriptor: who was woken for nothing, because another was quicker, is not to lose its turn by that.
+    ///
+    /// Who does not wait again soon has to [`leave_line`](Self::leave_line), or the hub is told in each of its turns.
+    pub fn wait_in_line(&self, interest: Interest) -> io::Result<()> {
+        let result = self.wait_registered(interest, None);
+        if result.is_err() {
+            self.registration.update()?;
+        }
+        result.map(drop)
+    }
+
+    /// Gives up the place in the line: the next wait begins at its end.
+    pub fn leave_line(&self) -> io::Result<()> {
+        self.registration.update()
+    }
+
+    fn wait_registered(&self, interest: Interest, timeout: Option<Duration>) -> io::Result<bool> {
         let Registration { state, core, .. } = &self.registration;
         match state.trigger {
             Trigger::Edge if state.ready.get().satisfies(interest) => return Ok(true),
@@ -92,7 +115,6 @@ impl<T: AsFd> Source<T> {
             }
         });
         state.vacate(interest);
-        self.registration.update()?;
         result
     }
 
