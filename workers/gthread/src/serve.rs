@@ -28,6 +28,8 @@ pub(crate) struct Server<'a> {
     gate: Epoll,
     /// Until when nothing is accepted, where there was no descriptor for a connection; monotonic nanoseconds.
     rest_until_ns: u64,
+    /// Whether no other worker waits for the same connections.
+    alone: bool,
 }
 
 impl<'a> Server<'a> {
@@ -39,7 +41,8 @@ impl<'a> Server<'a> {
         shared.epoll.add(shared.bell.as_fd(), readable(shared.bell.as_raw_fd()))?;
         base.host.count(Counter::SLOTS, threads as i64);
         let gate = gate(base, &shared.epoll)?;
-        Ok(Self { base, shared, wake, gate, rest_until_ns: 0 })
+        let alone = base.host.setting_usize("workers").unwrap_or(1) == 1;
+        Ok(Self { base, shared, wake, gate, rest_until_ns: 0, alone })
     }
 
     /// Serves until the worker is to end, then finishes what has been begun.
@@ -72,7 +75,7 @@ impl<'a> Server<'a> {
         let count = if accepting {
             let count = wait(&self.gate, &mut events, timeout)?;
             // Before the requests of this turn take the threads: nobody else was woken for these connections.
-            self.accept(&events[..count]);
+            self.accept(&events[..count])?;
             let has_more = events[..count].iter().any(|event| event.data() == number(poller));
             if has_more { wait(poller, &mut events, EpollTimeout::ZERO)? } else { 0 }
         } else {
@@ -98,7 +101,7 @@ impl<'a> Server<'a> {
     }
 
     /// Takes connections from the listeners among `events` while a thread is free; another worker takes the rest.
-    fn accept(&mut self, events: &[EpollEvent]) {
+    fn accept(&mut self, events: &[EpollEvent]) -> io::Result<()> {
         for event in events {
             let acceptors = &self.base.acceptors;
             let Some(acceptor) = acceptors.iter().find(|a| a.fd() as u64 == event.data()) else {
@@ -108,7 +111,14 @@ impl<'a> Server<'a> {
             while left > 0 && self.may_accept() && self.accept_one(acceptor) {
                 left -= 1;
             }
+            if left < ACCEPTS_A_TURN && !self.alone {
+                // To the end of the line of the workers that wait for this listener. The kernel wakes the first of the
+                // line that sleeps: without this one and the same whenever there is little to do.
+                self.gate.delete(socket::borrow(acceptor.fd()))?;
+                watch(&self.gate, acceptor)?;
+            }
         }
+        Ok(())
     }
 
     /// Accepts a connection; whether it is worth while to try another.
@@ -187,13 +197,15 @@ impl<'a> Server<'a> {
 /// Watches the listeners, and `connections` as a whole.
 fn gate(base: &Base, connections: &Epoll) -> io::Result<Epoll> {
     let gate = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-    for acceptor in &base.acceptors {
-        // Of the workers that wait, the kernel wakes one or few for a connection, not all.
-        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
-        gate.add(socket::borrow(acceptor.fd()), EpollEvent::new(flags, acceptor.fd() as u64))?;
-    }
+    base.acceptors.iter().try_for_each(|acceptor| watch(&gate, acceptor))?;
     gate.add(&connections.0, EpollEvent::new(EpollFlags::EPOLLIN, number(connections)))?;
     Ok(gate)
+}
+
+fn watch(gate: &Epoll, acceptor: &Acceptor) -> io::Result<()> {
+    // Of the workers that wait, the kernel wakes one or few for a connection, not all.
+    let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
+    Ok(gate.add(socket::borrow(acceptor.fd()), EpollEvent::new(flags, acceptor.fd() as u64))?)
 }
 
 /// What the poller of the connections is called at the gate.

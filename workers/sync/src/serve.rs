@@ -24,6 +24,8 @@ pub(crate) struct Server<'a> {
     overtime: Option<Arc<Overtime>>,
     /// The listeners that are watched; none while the process has no descriptor left for a connection.
     listening: bool,
+    /// Whether no other worker waits for the same connections.
+    alone: bool,
     wake: RawFd,
 }
 
@@ -34,8 +36,9 @@ impl<'a> Server<'a> {
         epoll.add(socket::borrow(wake), EpollEvent::new(EpollFlags::EPOLLIN, wake as u64))?;
         let host = base.host.clone();
         let overtime = Overtime::start(base, move |requests| end_worker(&host, requests))?;
-        let mut server =
-            Self { base, epoll, parked: Parked::default(), overtime, listening: false, wake };
+        let alone = base.host.setting_usize("workers").unwrap_or(1) == 1;
+        let parked = Parked::default();
+        let mut server = Self { base, epoll, parked, overtime, listening: false, alone, wake };
         server.listen()?;
         Ok(server)
     }
@@ -56,8 +59,10 @@ impl<'a> Server<'a> {
                 self.base.host.deliver_signals();
             } else if let Some(connection) = self.parked.take(ready) {
                 self.carry_on(connection);
-            } else if let Some(acceptor) = self.base.acceptors.iter().find(|a| a.fd() == ready) {
-                self.accept(acceptor, ACCEPTS_A_TURN);
+            } else if let Some(acceptor) = self.base.acceptors.iter().find(|a| a.fd() == ready)
+                && self.accept(acceptor, ACCEPTS_A_TURN) > 0
+            {
+                self.step_back(acceptor)?;
             }
         }
         for mut late in self.parked.take_expired() {
@@ -78,26 +83,38 @@ impl<'a> Server<'a> {
         }
     }
 
-    /// Accepts and serves those that wait, at most so many before the parked ones are looked at again. Answers whether
-    /// nobody waits any more.
-    fn accept(&mut self, acceptor: &Acceptor, most: usize) -> bool {
-        for _ in 0..most {
+    /// Accepts and serves those that wait, at most so many before the parked ones are looked at again. Answers how many
+    /// they were; where fewer, nobody waits any more.
+    fn accept(&mut self, acceptor: &Acceptor, most: usize) -> usize {
+        let mut taken = 0;
+        while taken < most {
             match acceptor.accept() {
                 Ok(accepted) => {
+                    taken += 1;
                     self.base.host.count(Counter::ACCEPTED, 1);
                     self.make_room();
                     self.carry_on(Connection::new(&self.base.kit, accepted));
                     self.base.tick();
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if socket::is_passing(&error) => {}
                 Err(error) => {
                     self.cannot_accept(&error);
-                    return true;
+                    break;
                 }
             }
         }
-        false
+        taken
+    }
+
+    /// Goes to the end of the line of the workers that wait for this listener. The kernel wakes the first of the line
+    /// that sleeps: without this one and the same whenever there is little to do.
+    fn step_back(&self, acceptor: &Acceptor) -> io::Result<()> {
+        if self.alone || !self.listening {
+            return Ok(());
+        }
+        self.epoll.delete(socket::borrow(acceptor.fd()))?;
+        self.watch(acceptor)
     }
 
     /// Goes on with a connection: a whole head is served at once, anything else is parked.
@@ -160,14 +177,16 @@ impl<'a> Server<'a> {
     }
 
     fn listen(&mut self) -> io::Result<()> {
-        for acceptor in &self.base.acceptors {
-            // Of the workers that wait, the kernel wakes one or few for a connection, not all.
-            let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
-            self.epoll
-                .add(socket::borrow(acceptor.fd()), EpollEvent::new(flags, acceptor.fd() as u64))?;
-        }
+        self.base.acceptors.iter().try_for_each(|acceptor| self.watch(acceptor))?;
         self.listening = true;
         Ok(())
+    }
+
+    fn watch(&self, acceptor: &Acceptor) -> io::Result<()> {
+        // Of the workers that wait, the kernel wakes one or few for a connection, not all.
+        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
+        let event = EpollEvent::new(flags, acceptor.fd() as u64);
+        Ok(self.epoll.add(socket::borrow(acceptor.fd()), event)?)
     }
 
     fn unlisten(&mut self) {
@@ -184,7 +203,9 @@ impl<'a> Server<'a> {
         self.base.kit.drain();
         let deadline_ns = self.base.graceful_deadline_ns();
         for acceptor in &self.base.acceptors {
-            while !self.accept(acceptor, ACCEPTS_A_TURN) && now_ns() < deadline_ns {}
+            while self.accept(acceptor, ACCEPTS_A_TURN) == ACCEPTS_A_TURN && now_ns() < deadline_ns
+            {
+            }
         }
         self.unlisten();
         self.base.host.close_listeners();
