@@ -8,6 +8,7 @@ mod clients;
 mod contract;
 mod deaths;
 mod drain;
+mod fairness;
 mod figures;
 mod footprint;
 mod front;
@@ -43,6 +44,7 @@ fn main() {
         python::behaviours(),
         peers::behaviours(),
         contract::behaviours(),
+        fairness::behaviours(),
         footprint::behaviours(),
         figures::behaviours(),
     ];

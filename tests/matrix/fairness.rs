@@ -1,0 +1,88 @@
+//! That nobody has more than a share: connections are spread over the workers, and under the cooperative classes it is
+//! told who keeps the others waiting, and who needs more stack than there is.
+
+use std::time::Duration;
+
+use jimu_tests::{
+    artifacts, behaviour,
+    cell::Cell,
+    load::{Load, Plan, get},
+    runner::Behaviour,
+    server::{Server, Setup},
+};
+
+pub(crate) fn behaviours() -> Vec<Behaviour> {
+    vec![
+        behaviour!(connections_are_spread_over_the_workers).of_class().heavy().within(120),
+        behaviour!(who_keeps_the_hub_is_named).of_class(),
+        behaviour!(an_overflow_is_named).of_class(),
+    ]
+}
+
+/// In one of a few rounds: what else the machine does can keep a worker from its share in the others. The clients pause,
+/// so that workers wait for connections: of busy ones, whoever has more of the processors serves more.
+fn connections_are_spread_over_the_workers(cell: &Cell) {
+    let server = Setup::new(cell).flags("--workers 4").start();
+    server.until_ready_workers(4);
+    let plan = Plan { clients: 8, keep: false, think: PAUSE, ask: |_| get("/") };
+    let mut found = Vec::new();
+    for _ in 0..ROUNDS {
+        let before = served(&server);
+        let load = Load::start(server.address(), plan);
+        load.flows(REQUESTS, Duration::from_secs(30));
+        load.finish().assert_nothing_lost();
+        let shares: Vec<u64> = served(&server)
+            .iter()
+            .map(|(pid, now)| now - before.iter().find(|(p, _)| p == pid).map_or(0, |(_, n)| *n))
+            .collect();
+        let (least, most) = (shares.iter().min().unwrap(), shares.iter().max().unwrap());
+        if *most as f64 <= *least as f64 * RATIO_MAX {
+            return;
+        }
+        found.push(shares);
+    }
+    panic!("the busiest worker has more than {RATIO_MAX} times what the idlest has: {found:?}");
+}
+
+fn who_keeps_the_hub_is_named(cell: &Cell) {
+    if !is_cooperative(cell) {
+        return;
+    }
+    let setup = Setup::new(cell).app(artifacts::library("faulty_app"));
+    let server = setup.flags("--greenlet-block-warning 0.2").start();
+    assert_eq!(server.get("/fault/sleep900").status, 200);
+    server.log.line(&["kept the hub for longer than its limit"], LONG);
+    server.log.line(&["faulty-app/src/fault.rs"], LONG);
+    assert_eq!(server.get("/").status, 200);
+}
+
+fn an_overflow_is_named(cell: &Cell) {
+    if !is_cooperative(cell) {
+        return;
+    }
+    let setup = Setup::new(cell).app(artifacts::library("faulty_app"));
+    let server = setup.start();
+    server.try_get("/fault/overflow").unwrap_err();
+    server.log.line(&["coroutine stack overflow: raise greenlet_stack"], LONG);
+    server.until_ready_workers(1);
+    assert_eq!(server.get("/").status, 200);
+}
+
+/// How many requests each worker has answered.
+fn served(server: &Server) -> Vec<(nix::unistd::Pid, u64)> {
+    server.workers().iter().map(|worker| (worker.pid, worker.requests)).collect()
+}
+
+fn is_cooperative(cell: &Cell) -> bool {
+    ["eventlet", "gevent", "pywsgi"].contains(&cell.class.name.as_str())
+}
+
+const ROUNDS: usize = 8;
+/// Between an answer and a client's next connection.
+const PAUSE: Duration = Duration::from_millis(5);
+/// Enough that chance alone keeps the shares within a tenth of each other.
+const REQUESTS: u64 = 1500;
+/// How many times the idlest worker's share the busiest may have.
+const RATIO_MAX: f64 = 1.3;
+/// To name functions takes seconds on a busy machine.
+const LONG: Duration = Duration::from_secs(30);
