@@ -23,12 +23,13 @@ pub(super) fn ended(
     token: u32,
     record: &AccessRecord<'_>,
 ) {
-    if token != 0 {
-        slot.end_request(InFlightToken::from_number(token));
-    }
     let announced = record.head.into_option().and_then(|head| head.content_length.into_option());
     let duration_us = record.duration_ns / NANOS_PER_MICRO;
     slot.count_answer(record.status, duration_us, announced.unwrap_or(0), record.body_bytes);
+    // Behind the count: who sees it in flight no more finds it counted.
+    if token != 0 {
+        slot.end_request(InFlightToken::from_number(token));
+    }
     if let Some(access) = access {
         access.record(record);
     }
