@@ -110,14 +110,7 @@ fn what_cannot_be_imported_is_refused(cell: &Cell) {
 }
 
 fn a_broken_file_at_reload_leaves_the_service(cell: &Cell) {
-    let answer = |word: &str| {
-        format!(
-            "def application(environ, start_response):\n    \
-             start_response('200 OK', [('Content-Length', '{}')])\n    return [b'{word}']\n",
-            word.len()
-        )
-    };
-    let setup = Setup::new(cell).file("changing.py", answer("first")).app("changing");
+    let setup = Setup::new(cell).file("changing.py", saying("first")).app("changing");
     let server = setup.flags("--workers 2 --boot-timeout 3").start();
     let before = server.until_ready_workers(2);
     let load =
@@ -137,7 +130,7 @@ fn a_broken_file_at_reload_leaves_the_service(cell: &Cell) {
         assert_eq!(server.get("/").text(), "first");
     }
     assert_eq!(server.until_ready_workers(2), before);
-    server.write("changing.py", answer("second"));
+    server.write("changing.py", saying("second"));
     server.ctl(&["reload"]).done();
     assert_eq!(server.get("/").text(), "second");
     load.finish().assert_nothing_lost();
@@ -416,14 +409,7 @@ fn an_exception_is_one_record(cell: &Cell) {
 
 /// With `--reload` nobody has to ask for one.
 fn a_changed_file_is_reloaded(cell: &Cell) {
-    let answer = |word: &str| {
-        format!(
-            "def application(environ, start_response):\n    \
-             start_response('200 OK', [('Content-Length', '{}')])\n    return [b'{word}']\n",
-            word.len()
-        )
-    };
-    let setup = Setup::new(cell).file("changing.py", answer("first")).app("changing");
+    let setup = Setup::new(cell).file("changing.py", saying("first")).app("changing");
     let server = setup.flags("--reload").start();
     server.until_ready_workers(1);
     assert_eq!(server.get("/").text(), "first");
@@ -433,11 +419,11 @@ fn a_changed_file_is_reloaded(cell: &Cell) {
             workers.iter().all(|worker| worker.generation == generation)
         });
     };
-    server.write("changing.py", answer("the second"));
+    server.write("changing.py", saying("the second"));
     server.log.line(&["Changed: ", "changing.py"], SOON);
     until_it_serves(2);
     assert_eq!(server.get("/").text(), "the second");
-    server.write("changing.py", "import beside\n".to_owned() + &answer("is broken"));
+    server.write("changing.py", "import beside\n".to_owned() + &saying("is broken"));
     server.log.line(&["reload refused", "generation 2 goes on"], RELOAD);
     assert_eq!(server.get("/").text(), "the second");
     // The module that was missing: no generation has ever loaded it.
@@ -486,6 +472,15 @@ fn count(client: &mut Connection) -> u64 {
             n => sum += n as u64,
         }
     }
+}
+
+/// A module whose application answers this word.
+fn saying(word: &str) -> String {
+    format!(
+        "def application(environ, start_response):\n    \
+         start_response('200 OK', [('Content-Length', '{}')])\n    return [b'{word}']\n",
+        word.len()
+    )
 }
 
 fn faulty(cell: &Cell) -> Server {
