@@ -13,6 +13,7 @@ use jimu_tests::{
     process,
     runner::Behaviour,
     server::{Server, Setup},
+    wait,
 };
 
 pub(crate) fn behaviours() -> Vec<Behaviour> {
@@ -278,10 +279,10 @@ fn without_descriptors_the_service_recovers(cell: &Cell) {
     let spent = ticks() - before;
     assert!(spent < 50, "{spent} ticks in a second of want: a busy loop");
     drop(crowd);
-    let begun = Instant::now();
-    while server.try_get("/").map_or(0, |answer| answer.status) != 200 {
-        assert!(begun.elapsed() < Duration::from_secs(10), "does not recover");
-    }
+    wait::until("an answer", Duration::from_secs(10), || match server.try_get("/") {
+        Ok(answer) if answer.status == 200 => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
     assert_eq!(server.serving_pid(), worker);
 }
 

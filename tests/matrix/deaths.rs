@@ -8,7 +8,8 @@ use jimu_tests::{
     load::{Load, Plan, get},
     process,
     runner::Behaviour,
-    server::{Server, Setup},
+    server::{Server, Setup, pid_of},
+    wait,
 };
 use nix::{sys::signal::Signal, unistd::Pid};
 
@@ -174,13 +175,8 @@ fn no_zombie_is_left(cell: &Cell) {
 
 /// The worker that answers, as soon as one does.
 fn until_served(server: &Server) -> Pid {
-    let begun = Instant::now();
-    loop {
-        match server.try_get("/pid") {
-            Ok(answer) => return jimu_tests::server::pid_of(&answer),
-            Err(broken) => assert!(begun.elapsed() < SOON, "nobody answers: {broken}"),
-        }
-    }
+    let answer = wait::until("an answer", SOON, || server.try_get("/pid"));
+    pid_of(&answer)
 }
 
 /// One line of the log tells of this worker's death, not two.

@@ -1,9 +1,6 @@
 //! What is counted while a server serves, as its metrics show it.
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 use jimu_tests::{
     behaviour,
@@ -11,6 +8,7 @@ use jimu_tests::{
     http::{Address, Connection},
     runner::Behaviour,
     server::{Setup, address},
+    wait,
 };
 
 pub(crate) fn behaviours() -> Vec<Behaviour> {
@@ -33,10 +31,9 @@ fn busy_and_idle_places_are_counted(cell: &Cell) {
     assert_eq!(client.answer("GET").unwrap().status, 200);
 }
 
-/// Waits until the places, busy and idle, are as wanted. What is counted has no event that a test could wait for.
+/// Waits until the places, busy and idle, are as wanted.
 fn until_places(figures: &Address, what: &str, wanted: impl Fn(u64, u64) -> bool) -> (u64, u64) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    wait::until(what, PATIENCE, || {
         let answer = Connection::open(figures).unwrap().get("/metrics").unwrap();
         let text = answer.text();
         let sample = |state: &str| -> u64 {
@@ -45,12 +42,8 @@ fn until_places(figures: &Address, what: &str, wanted: impl Fn(u64, u64) -> bool
             line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{series}: {text}"))
         };
         let places = (sample("busy"), sample("idle"));
-        if wanted(places.0, places.1) {
-            return places;
-        }
-        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}: {places:?}");
-        thread::sleep(Duration::from_millis(50));
-    }
+        if wanted(places.0, places.1) { Ok(places) } else { Err(format!("{places:?}")) }
+    })
 }
 
 const PATIENCE: Duration = Duration::from_secs(15);

@@ -16,6 +16,7 @@ use jimu_tests::{
     process::{self, End},
     runner::Behaviour,
     server::{Server, Setup},
+    wait,
 };
 use nix::sys::signal::Signal;
 
@@ -228,12 +229,11 @@ fn locals_are_a_connections_own(cell: &Cell) {
         assert_eq!(second.get("/count").unwrap().text(), format!("{round} {round}"));
     }
     drop((first, second));
-    let deadline = Instant::now() + SOON;
-    // eventlet's local holds what it gave out last.
-    while !["0", "1"].contains(&server.get("/alive").text().as_str()) {
-        assert!(Instant::now() < deadline, "locals outlive their connections");
-        thread::sleep(Duration::from_millis(50));
-    }
+    wait::until("no locals but living connections'", SOON, || {
+        let alive = server.get("/alive").text();
+        // eventlet's local holds what it gave out last.
+        if ["0", "1"].contains(&alive.as_str()) { Ok(()) } else { Err(alive) }
+    });
 }
 
 /// `close()` is called, once, also when the client is gone.
@@ -278,15 +278,10 @@ fn hooks_in_python_are_called(cell: &Cell) {
     let mut server = setup.flags("--hooks telling").start();
     let told = server.dir().join("told");
     let until_told = |line: &str| {
-        let deadline = Instant::now() + SOON;
-        loop {
+        wait::until(line, SOON, || {
             let text = fs::read_to_string(&told).unwrap_or_default();
-            if text.lines().any(|told| told.starts_with(line)) {
-                return text;
-            }
-            assert!(Instant::now() < deadline, "no {line} in:\n{text}");
-            thread::sleep(Duration::from_millis(30));
-        }
+            if text.lines().any(|told| told.starts_with(line)) { Ok(text) } else { Err(text) }
+        })
     };
     until_told("when_ready");
     let worker = server.until_ready_workers(1)[0];

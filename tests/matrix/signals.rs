@@ -12,7 +12,8 @@ use jimu_tests::{
     load::{Load, Plan},
     process::{self, End},
     runner::Behaviour,
-    server::{Server, Setup},
+    server::{PATIENCE, Server, Setup},
+    wait,
 };
 use nix::{sys::signal::Signal, unistd::Pid};
 
@@ -65,7 +66,7 @@ fn hup_replaces_the_workers(cell: &Cell) {
     let server = Setup::new(cell).flags("--workers 2").start();
     let before = server.until_ready_workers(2);
     server.signal(Signal::SIGHUP);
-    server.log.line(&["generation 2 serves"], Duration::from_secs(20));
+    server.log.line(&["generation 2 serves"], PATIENCE);
     assert_eq!(server.get("/").status, 200);
     assert!(before.iter().all(|pid| process::gone(*pid, Duration::from_secs(5))));
     let after = server.until_ready_workers(2);
@@ -97,7 +98,7 @@ fn ttin_and_ttou_lose_nothing(cell: &Cell) {
         let now = server.until_workers("settled", |w| w.iter().all(|w| w.state == "ready")).len();
         server.signal(if count > now { Signal::SIGTTIN } else { Signal::SIGTTOU });
         server.until_ready_workers(count);
-        load.flows(20, Duration::from_secs(20));
+        load.flows(20, PATIENCE);
     }
     load.finish().assert_nothing_lost();
 }
@@ -107,23 +108,23 @@ fn usr2_and_term_hand_over(cell: &Cell) {
     let mut server = Setup::new(cell).flags("--pid host.pid --workers 2").start();
     let pid_file = server.dir().join("host.pid");
     let load = Load::start(server.address(), Plan::default());
-    load.flows(20, Duration::from_secs(20));
+    load.flows(20, PATIENCE);
     server.signal(Signal::SIGUSR2);
     server.notified("READY=1");
     let new = successor(&server);
     assert_ne!(new, server.pid());
     server.signal(Signal::SIGTERM);
-    let ended = server.leader_ended(Duration::from_secs(20));
+    let ended = server.leader_ended(PATIENCE);
     assert_eq!(ended, End::Status(0));
-    server.log.line(&["this one is the only one now"], Duration::from_secs(20));
+    server.log.line(&["this one is the only one now"], PATIENCE);
     assert!(!server.has_notified("STOPPING=1"), "the service goes on");
     assert!(server.has_notified(&format!("MAINPID={new}")), "and has another main process");
-    load.flows(20, Duration::from_secs(20));
+    load.flows(20, PATIENCE);
     let written = fs::read_to_string(&pid_file).unwrap();
     assert_eq!(written.trim(), new.to_string(), "the pid file follows");
     load.finish().assert_nothing_lost();
     process::signal(new, Signal::SIGTERM);
-    assert!(server.all_gone(Duration::from_secs(20)), "left: {:?}", server.processes());
+    assert!(server.all_gone(PATIENCE), "left: {:?}", server.processes());
     assert!(server.has_notified("STOPPING=1"), "now it ends");
 }
 
@@ -149,36 +150,29 @@ fn twenty_rounds_of_everything_lose_nothing(cell: &Cell) {
             fs::rename(log, log.with_extension(round.to_string())).unwrap();
         }
         server.ctl(&["reopen"]).done();
-        load.flows(10, Duration::from_secs(20));
+        load.flows(10, PATIENCE);
         process::signal(arbiter, Signal::SIGUSR2);
-        let successor = until(|| {
-            let line = fs::read_to_string(&error).ok()?;
-            let line = line.lines().rfind(|line| line.contains("Server is ready"))?.to_owned();
-            line.split(['[', ']']).nth(3)?.parse().ok().map(Pid::from_raw)
+        let successor = wait::until("a successor", PATIENCE, || {
+            let log = fs::read_to_string(&error).unwrap_or_default();
+            last_ready(&log).ok_or(log)
         });
         process::signal(arbiter, Signal::SIGTERM);
-        assert!(process::gone(arbiter, Duration::from_secs(20)), "round {round}");
-        let written = until(|| fs::read_to_string(&pid_file).ok());
+        assert!(process::gone(arbiter, PATIENCE), "round {round}");
+        let written = wait::until("the pid file", PATIENCE, || fs::read_to_string(&pid_file));
         assert_eq!(written.trim(), successor.to_string(), "the pid file follows");
         arbiter = successor;
-        load.flows(10, Duration::from_secs(20));
+        load.flows(10, PATIENCE);
     }
     load.finish().assert_nothing_lost();
     assert_eq!(server.leader_ended(Duration::ZERO), End::Status(0));
     process::signal(arbiter, Signal::SIGTERM);
-    assert!(server.all_gone(Duration::from_secs(20)), "left: {:?}", server.processes());
+    assert!(server.all_gone(PATIENCE), "left: {:?}", server.processes());
 }
 
-/// Looks again and again until something is there.
-fn until<T>(found: impl Fn() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(found) = found() {
-            return found;
-        }
-        assert!(begun.elapsed() < Duration::from_secs(20), "it did not come");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+/// The arbiter that said last in this log that it is ready.
+fn last_ready(log: &str) -> Option<Pid> {
+    let line = log.lines().rfind(|line| line.contains("Server is ready"))?;
+    line.split(['[', ']']).nth(3)?.parse().ok().map(Pid::from_raw)
 }
 
 /// USR2, WINCH to the old one, TERM to the new one, HUP to the old one.
@@ -190,14 +184,14 @@ fn usr2_can_be_taken_back(cell: &Cell) {
     server.notified("READY=1");
     let new = successor(&server);
     server.signal(Signal::SIGWINCH);
-    assert!(old.iter().all(|pid| process::gone(*pid, Duration::from_secs(20))), "old workers end");
-    load.flows(20, Duration::from_secs(20));
+    assert!(old.iter().all(|pid| process::gone(*pid, PATIENCE)), "old workers end");
+    load.flows(20, PATIENCE);
     // Before the new one goes, the old one gets its workers back.
     server.signal(Signal::SIGHUP);
-    server.log.line(&["generation 2 serves"], Duration::from_secs(20));
+    server.log.line(&["generation 2 serves"], PATIENCE);
     process::signal(new, Signal::SIGTERM);
-    assert!(process::gone(new, Duration::from_secs(20)));
-    load.flows(20, Duration::from_secs(20));
+    assert!(process::gone(new, PATIENCE));
+    load.flows(20, PATIENCE);
     load.finish().assert_nothing_lost();
     server.stop();
 }
@@ -218,8 +212,8 @@ fn workers_told_to_end_are_replaced(cell: &Cell) {
     for _ in 0..6 {
         let workers = server.until_ready_workers(2);
         process::signal(workers[0], Signal::SIGTERM);
-        assert!(process::gone(workers[0], Duration::from_secs(20)));
-        load.flows(20, Duration::from_secs(20));
+        assert!(process::gone(workers[0], PATIENCE));
+        load.flows(20, PATIENCE);
     }
     server.until_ready_workers(2);
     load.finish().assert_nothing_lost();
@@ -243,7 +237,7 @@ fn a_storm_of_signals_ends_in_order(cell: &Cell) {
     for _ in 0..20 {
         server.signal(Signal::SIGTERM);
     }
-    assert_eq!(server.ended(Duration::from_secs(20)).end, End::Status(0));
+    assert_eq!(server.ended(PATIENCE).end, End::Status(0));
 }
 
 fn term_during_a_reload_acts_at_once(cell: &Cell) {

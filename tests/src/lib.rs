@@ -13,11 +13,13 @@
 //! | [`http`] | a client of our own that sends bytes as they are and reads answers strictly |
 //! | [`tls`] | certificates made for a test, and clients that trust and show them |
 //! | [`load`] | many clients at once, and what became of each request |
+//! | [`wait`] | looking again and again at what has no event |
 //!
 //! # Invariants
 //!
 //! - Nothing of the server is linked but the kit's table of raw requests: what is tested is what is shipped.
-//! - Waiting means waiting for an event (a datagram, a line, a descriptor) with a limit, never sleeping and hoping.
+//! - Waiting means waiting for an event (a datagram, a line, a descriptor) with a limit, never sleeping and hoping. What
+//!   has no event is looked at until it is there, by [`wait::until`] alone.
 //! - Every process that a test starts, and what that starts, is in a process group of its own and is reaped.
 //! - Traffic stays on loopback, on addresses made from this process's number, so that two runs never meet.
 // A harness fails its test by panicking; that is its contract, not an accident to document on each function.
@@ -32,3 +34,4 @@ pub mod process;
 pub mod runner;
 pub mod server;
 pub mod tls;
+pub mod wait;

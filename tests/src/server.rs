@@ -19,7 +19,7 @@ use crate::{
     http::{Address, Answer, Broken, Connection},
     output::Output,
     process::{self, End, Group},
-    runner,
+    runner, wait,
 };
 pub use control::{Control, WorkerStatus};
 pub use setup::{Setup, address, inherit};
@@ -189,15 +189,10 @@ impl Server {
         what: &str,
         wanted: impl Fn(&[WorkerStatus]) -> bool,
     ) -> Vec<WorkerStatus> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
+        wait::until(what, PATIENCE, || {
             let workers = self.workers();
-            if wanted(&workers) {
-                return workers;
-            }
-            assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}: {workers:#?}");
-            thread::sleep(Duration::from_millis(30));
-        }
+            if wanted(&workers) { Ok(workers) } else { Err(format!("{workers:#?}")) }
+        })
     }
 
     /// Waits for the arbiter's end, whatever causes it.

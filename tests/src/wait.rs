@@ -1,0 +1,52 @@
+//! Waiting for what has no event: it is looked at again and again. What has one (a line, a datagram, the end of a
+//! process) is awaited by [`crate::output`], [`crate::server`] and [`crate::process`].
+
+use std::{
+    fmt::Display,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Looks until there is what the test waits for. The `Err` of a look says what is there instead; that of the last one is
+/// the failure, when the limit is over.
+pub fn until<T, E: Display>(
+    what: &str,
+    limit: Duration,
+    mut look: impl FnMut() -> Result<T, E>,
+) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        match look() {
+            Ok(found) => return found,
+            Err(instead) => {
+                assert!(Instant::now() < deadline, "{what}: not within {limit:?}: {instead}");
+            }
+        }
+        thread::sleep(BETWEEN);
+    }
+}
+
+/// Between two looks: soon enough to add nothing to a test, seldom enough to take nothing from the server.
+const BETWEEN: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_in_the_end_is_found() {
+        let mut looks = 0;
+        let third = until("the third look", Duration::from_secs(10), || {
+            looks += 1;
+            (looks == 3).then_some(looks).ok_or("too few")
+        });
+        assert_eq!(third, 3);
+    }
+
+    #[test]
+    fn what_does_not_come_is_named_with_what_is_there() {
+        let wait = || until("a miracle", Duration::ZERO, || Err::<(), _>("nothing"));
+        let said = crate::runner::message(std::panic::catch_unwind(wait).unwrap_err().as_ref());
+        assert_eq!(said, "a miracle: not within 0ns: nothing");
+    }
+}
