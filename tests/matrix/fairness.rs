@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jimu_tests::{
     artifacts, behaviour,
-    cell::Cell,
+    cell::{Cell, Need},
     load::{Load, Plan, get},
     runner::Behaviour,
     server::{Server, Setup},
@@ -14,8 +14,8 @@ use jimu_tests::{
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
         behaviour!(connections_are_spread_over_the_workers).of_class().heavy().within(120),
-        behaviour!(who_keeps_the_hub_is_named).of_class(),
-        behaviour!(an_overflow_is_named).of_class(),
+        behaviour!(who_keeps_the_hub_is_named).of_class().needs(Need::Loops),
+        behaviour!(an_overflow_is_named).of_class().needs(Need::Loops),
     ]
 }
 
@@ -45,9 +45,6 @@ fn connections_are_spread_over_the_workers(cell: &Cell) {
 }
 
 fn who_keeps_the_hub_is_named(cell: &Cell) {
-    if !is_cooperative(cell) {
-        return;
-    }
     let setup = Setup::new(cell).app(artifacts::library("faulty_app"));
     let server = setup.flags("--greenlet-block-warning 0.2").start();
     assert_eq!(server.get("/fault/sleep900").status, 200);
@@ -57,9 +54,6 @@ fn who_keeps_the_hub_is_named(cell: &Cell) {
 }
 
 fn an_overflow_is_named(cell: &Cell) {
-    if !is_cooperative(cell) {
-        return;
-    }
     let setup = Setup::new(cell).app(artifacts::library("faulty_app"));
     let server = setup.start();
     server.try_get("/fault/overflow").unwrap_err();
@@ -71,10 +65,6 @@ fn an_overflow_is_named(cell: &Cell) {
 /// How many requests each worker has answered.
 fn served(server: &Server) -> Vec<(nix::unistd::Pid, u64)> {
     server.workers().iter().map(|worker| (worker.pid, worker.requests)).collect()
-}
-
-fn is_cooperative(cell: &Cell) -> bool {
-    ["eventlet", "gevent", "pywsgi"].contains(&cell.class.name.as_str())
 }
 
 const ROUNDS: usize = 8;

@@ -31,7 +31,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(a_failure_under_way_cuts_the_answer).of_python(),
         behaviour!(what_ends_its_process_costs_one_worker).of_python().within(90),
         behaviour!(odd_applications_are_served).of_python(),
-        behaviour!(locals_are_a_connections_own).of_python().needs(Need::Concurrency),
+        behaviour!(locals_are_a_connections_own).of_python().needs(Need::Loops),
         behaviour!(a_body_is_closed_once_when_its_reader_leaves).of_python(),
         behaviour!(exit_functions_run_once).of_python(),
         behaviour!(any_loop_can_drive_the_engine).of_python().needs(Need::Loops),
@@ -210,12 +210,8 @@ fn odd_applications_are_served(cell: &Cell) {
 }
 
 /// As where each connection has a greenlet of its own: a connection's requests find what its earlier ones left, others
-/// do not, and nothing of it outlives the connection.
+/// do not, and nothing of it outlives the connection. Where threads serve, locals are the thread's.
 fn locals_are_a_connections_own(cell: &Cell) {
-    if cell.class.has_threads() {
-        // They are the thread's there.
-        return;
-    }
     let server = Setup::new(cell).app("local:application").start();
     let mut first = server.connect();
     assert_eq!(first.get("/context").unwrap().text(), "1 0");

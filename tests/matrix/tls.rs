@@ -33,7 +33,9 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(stalled_handshakes_hold_nobody_up).of_class(),
         behaviour!(garbage_within_tls_harms_nobody).of_class(),
         behaviour!(a_health_path_is_asked_behind_tls).of_class(),
-        behaviour!(a_key_that_only_root_may_read_is_handed_over).of_class(),
+        behaviour!(a_key_that_only_root_may_read_is_handed_over)
+            .of_class()
+            .only_if(may_become_nobody, "it takes root, and a user nobody"),
         behaviour!(certificates_exchanged_under_load_lose_nothing).of_class().busy().within(120),
     ]
 }
@@ -207,10 +209,7 @@ fn a_health_path_is_asked_behind_tls(cell: &Cell) {
 
 /// What root has opened, and what it opens anew, the workers of another user write to.
 fn a_key_that_only_root_may_read_is_handed_over(cell: &Cell) {
-    let Some(nobody) = User::from_name("nobody").ok().flatten() else { return };
-    if !geteuid().is_root() {
-        return;
-    }
+    let nobody = nobody().expect("the behaviour's condition");
     let authority = Authority::new();
     let setup = secured(Setup::new(cell), &authority.server());
     fs::set_permissions(setup.dir(), Permissions::from_mode(0o755)).unwrap();
@@ -232,6 +231,14 @@ fn a_key_that_only_root_may_read_is_handed_over(cell: &Cell) {
         assert_eq!(fs::read_to_string(rotated).unwrap().lines().count(), 1);
     }
     server.stop();
+}
+
+fn may_become_nobody() -> bool {
+    geteuid().is_root() && nobody().is_some()
+}
+
+fn nobody() -> Option<User> {
+    User::from_name("nobody").ok().flatten()
 }
 
 /// A handshake, and then octets that are no records.

@@ -32,10 +32,14 @@ pub struct Behaviour {
     run: fn(&Cell),
     scope: Scope,
     needs: Vec<Need>,
+    condition: Option<Condition>,
     limit: Duration,
     shares: usize,
     gap: Option<&'static str>,
 }
+
+/// What the machine must allow, and the reason that is given where it does not.
+type Condition = (fn() -> bool, &'static str);
 
 /// For which cells a behaviour is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +77,7 @@ impl Behaviour {
             run,
             scope: Scope::Cell,
             needs: Vec::new(),
+            condition: None,
             limit: LIMIT,
             shares: 1,
             gap: None,
@@ -104,6 +109,13 @@ impl Behaviour {
     #[must_use]
     pub fn needs(mut self, need: Need) -> Self {
         self.needs.push(need);
+        self
+    }
+
+    /// Skipped, for this reason, where the machine does not allow it.
+    #[must_use]
+    pub fn only_if(mut self, allowed: fn() -> bool, otherwise: &'static str) -> Self {
+        self.condition = Some((allowed, otherwise));
         self
     }
 
@@ -175,6 +187,9 @@ impl Behaviour {
         let _turn = Turn::take(self.shares);
         if let Some(need) = self.needs.iter().find(|need| !cell.class.can(**need)) {
             return Ok(Completion::ignored_with(format!("{} has no {need:?}", cell.class.name)));
+        }
+        if let Some((_, reason)) = self.condition.filter(|(allowed, _)| !allowed()) {
+            return Ok(Completion::ignored_with(reason));
         }
         if cell.app == App::Wsgi && python().is_none() {
             return Ok(Completion::ignored_with("no Python environment: cargo xtask python"));
