@@ -7,16 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kit::{Advance, Base, Connection, Home, Kit, Overtime, clock, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use worker_api::{AppHandle, Counter, Failure, FailureKind, Interest, Result};
+use worker_api::{Counter, Failure, FailureKind, Interest, Result};
 
 /// What the threads of a worker share.
 pub(crate) struct Shared {
     kit: Arc<Kit>,
-    app: AppHandle,
     open: AtomicUsize,
     bell: EventFd,
-    /// Watches the requests' time, where it is limited.
-    overtime: Option<Arc<Overtime>>,
+    overtime: Overtime,
 }
 
 /// A connection's place among those that are open: given up when dropped.
@@ -26,7 +24,6 @@ impl Shared {
     pub(crate) fn new(base: &Base) -> io::Result<Arc<Self>> {
         Ok(Arc::new(Self {
             kit: Arc::clone(&base.kit),
-            app: base.app.clone(),
             open: AtomicUsize::new(0),
             bell: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
             // What runs over has its connection shut down: its thread finds that out, and ends.
@@ -78,12 +75,7 @@ impl Opened {
             next = match next {
                 Advance::Request => {
                     self.0.kit.host.count(Counter::BUSY_SLOTS, 1);
-                    let fd = connection.fd();
-                    let exchange = connection.into_exchange(place.clone());
-                    if let Some(overtime) = &self.0.overtime {
-                        overtime.begin(fd, &exchange);
-                    }
-                    self.0.app.call(exchange);
+                    self.0.overtime.call(connection, place.clone());
                     self.0.kit.host.count(Counter::BUSY_SLOTS, -1);
                     let Some(back) = place.take() else { return };
                     connection = back;
@@ -140,15 +132,11 @@ impl Home for Place {
     }
 
     fn extended(&self, fd: RawFd, deadline_ns: u64) {
-        if let Some(overtime) = &self.shared.overtime {
-            overtime.extend(fd, deadline_ns);
-        }
+        self.shared.overtime.extend(fd, deadline_ns);
     }
 
     fn done(&self, connection: Box<Connection>) {
-        if let Some(overtime) = &self.shared.overtime {
-            overtime.end(connection.fd());
-        }
+        self.shared.overtime.end(connection.fd());
         *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
     }
 }

@@ -67,20 +67,14 @@ impl Worker for Threaded {
 impl Threaded {
     /// One wait, and what it brings: signals, the end of a thread, connections.
     fn turn(&self, acceptors: &[Acceptor]) -> io::Result<()> {
-        let ready =
-            wait(self.base.host.wake_descriptor(), self.shared.bell(), acceptors, self.pause())?;
+        let pause = PollTimeout::try_from(self.base.pause()).unwrap_or(PollTimeout::ZERO);
+        let ready = wait(self.base.host.wake_descriptor(), self.shared.bell(), acceptors, pause)?;
         self.shared.hear();
         self.base.host.deliver_signals();
         for acceptor in acceptors.iter().filter(|acceptor| ready.contains(&acceptor.fd())) {
             self.accept(acceptor);
         }
         Ok(())
-    }
-
-    /// How long the main thread may wait: a sign of life is due each second, and twice in `timeout`.
-    fn pause(&self) -> PollTimeout {
-        let half = self.base.kit.config.timeout.map_or(WAIT_MAX, |timeout| timeout / 2);
-        PollTimeout::try_from(half.min(WAIT_MAX)).unwrap_or(PollTimeout::ZERO)
     }
 
     /// Takes one connection; whether another may be waiting. One at a time, so that workers share a crowd.
@@ -147,7 +141,5 @@ fn wait(
     Ok(ready.map(|descriptor| descriptor.as_fd().as_raw_fd()).collect())
 }
 
-/// The longest wait of the main thread.
-const WAIT_MAX: Duration = Duration::from_secs(1);
 /// The rest where a connection cannot be accepted for want of something.
 const REST: Duration = Duration::from_millis(50);

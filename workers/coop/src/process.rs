@@ -4,7 +4,6 @@
 use std::cell::{Cell, OnceCell};
 use std::os::fd::BorrowedFd;
 use std::rc::{Rc, Weak};
-use std::time::Duration;
 
 use green::sync::Event;
 use green::{Greenlet, Hub, HubError, Interest, Source, StackConfig, StackError, Trigger};
@@ -136,7 +135,7 @@ impl Life {
     pub fn go_on(&self) -> Result<()> {
         while self.base.host.alive() && !self.quit.get() {
             self.tick();
-            self.end.wait(Some(self.pause())).map_err(|interrupt| ended(&interrupt))?;
+            self.end.wait(Some(self.base.pause())).map_err(|interrupt| ended(&interrupt))?;
         }
         Ok(())
     }
@@ -150,18 +149,13 @@ impl Life {
     pub fn wait_empty(&self, deadline_ns: u64) -> Result<bool> {
         loop {
             self.tick();
-            let next = now_ns() + nanoseconds(self.pause());
+            let next = now_ns() + nanoseconds(self.base.pause());
             let until = if deadline_ns == 0 { next } else { next.min(deadline_ns) };
             let empty = self.clients.wait_empty(until).map_err(|interrupt| ended(&interrupt))?;
             if empty || self.quit.get() || (deadline_ns != 0 && now_ns() >= deadline_ns) {
                 return Ok(empty);
             }
         }
-    }
-
-    /// How long to the next sign of life: a second, or less where twice within `timeout` asks for it.
-    fn pause(&self) -> Duration {
-        self.base.kit.config.timeout.map_or(TICK, |timeout| TICK.min(timeout / 2))
     }
 
     /// A sign of life, and what is counted or looked at once a second.
@@ -243,7 +237,5 @@ impl RawEngine for Engine {
     }
 }
 
-/// The heartbeat.
-const TICK: Duration = Duration::from_secs(1);
 /// Stacks for greenlets that serve no request: main, acceptors, the application's own tasks.
 const SPARE_STACKS: usize = 64;

@@ -71,7 +71,7 @@ pub(crate) fn main(life: &Rc<Life>, pool: &Rc<Pool>) -> Result<()> {
 }
 
 fn acceptors(life: &Rc<Life>, pool: &Rc<Pool>) -> Result<Vec<Acceptor>> {
-    let alone = life.base.host.setting_usize("workers").unwrap_or(1) == 1;
+    let alone = life.base.is_alone();
     let acceptor = |acceptor| {
         Ok(Acceptor {
             listening: Rc::new(Listening::new(acceptor)?),

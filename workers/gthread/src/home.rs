@@ -11,7 +11,7 @@ use kit::clock::{earlier, now_ns};
 use kit::{Advance, Base, Connection, Home, Kit, Overtime, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use worker_api::{AppHandle, Counter, Failure, FailureKind, Interest, Result, Waker};
+use worker_api::{Counter, Failure, FailureKind, Interest, Result, Waker};
 
 use crate::pool::{PATIENCE_NS, Queue};
 use crate::table::Table;
@@ -19,15 +19,13 @@ use crate::table::Table;
 /// What the threads of a worker share.
 pub(crate) struct Shared {
     pub(crate) kit: Arc<Kit>,
-    pub(crate) app: AppHandle,
     pub(crate) epoll: Epoll,
     pub(crate) queue: Queue<Box<Connection>>,
     /// Wakes the main thread out of its wait.
     pub(crate) bell: EventFd,
     /// Whether the main thread wants to hear of a thread that is free.
     pub(crate) wants_room: AtomicBool,
-    /// Watches the requests that the threads serve, where these have a limit.
-    overtime: Option<Arc<Overtime>>,
+    overtime: Overtime,
     table: Mutex<Table>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Whether another thread may serve while one waits for its client: not where the application is to have one
@@ -45,7 +43,6 @@ impl Shared {
         let overtime = Overtime::start(base, |_| ())?;
         let shared = Arc::new_cyclic(|me| Self {
             kit: Arc::clone(&base.kit),
-            app: base.app.clone(),
             epoll,
             queue: Queue::new(threads, PATIENCE_NS),
             bell,
@@ -79,12 +76,7 @@ impl Shared {
         let mut served = false;
         while let Some(connection) = self.queue.next(served, || self.ring_if_wanted()) {
             self.kit.host.count(Counter::BUSY_SLOTS, 1);
-            let fd = connection.fd();
-            let exchange = connection.into_exchange(Arc::<Self>::clone(self));
-            if let Some(overtime) = &self.overtime {
-                overtime.begin(fd, &exchange);
-            }
-            self.app.call(exchange);
+            self.overtime.call(connection, Arc::<Self>::clone(self));
             self.kit.host.count(Counter::BUSY_SLOTS, -1);
             served = true;
         }
@@ -199,15 +191,11 @@ impl Home for Shared {
     }
 
     fn extended(&self, fd: RawFd, deadline_ns: u64) {
-        if let Some(overtime) = &self.overtime {
-            overtime.extend(fd, deadline_ns);
-        }
+        self.overtime.extend(fd, deadline_ns);
     }
 
     fn done(&self, connection: Box<Connection>) {
-        if let Some(overtime) = &self.overtime {
-            overtime.end(connection.fd());
-        }
+        self.overtime.end(connection.fd());
         if let Some(request) = self.carry_on(connection) {
             self.queue.push([request]);
         }

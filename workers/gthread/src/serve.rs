@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use kit::clock::{earlier, nanoseconds, now_ns};
-use kit::{Acceptor, Base, Connection, socket};
+use kit::{Acceptor, Base, Connection, Line, socket};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use worker_api::Counter;
@@ -28,8 +28,7 @@ pub(crate) struct Server<'a> {
     gate: Epoll,
     /// Until when nothing is accepted, where there was no descriptor for a connection; monotonic nanoseconds.
     rest_until_ns: u64,
-    /// Whether no other worker waits for the same connections.
-    alone: bool,
+    line: Line,
 }
 
 impl<'a> Server<'a> {
@@ -40,15 +39,14 @@ impl<'a> Server<'a> {
         shared.epoll.add(socket::borrow(wake), readable(wake))?;
         shared.epoll.add(shared.bell.as_fd(), readable(shared.bell.as_raw_fd()))?;
         base.host.count(Counter::SLOTS, threads as i64);
-        let gate = gate(base, &shared.epoll)?;
-        let alone = base.host.setting_usize("workers").unwrap_or(1) == 1;
-        Ok(Self { base, shared, wake, gate, rest_until_ns: 0, alone })
+        let line = Line::new(base);
+        let gate = gate(&line, &shared.epoll)?;
+        Ok(Self { base, shared, wake, gate, rest_until_ns: 0, line })
     }
 
     /// Serves until the worker is to end, then finishes what has been begun.
     pub(crate) fn run(&mut self) -> io::Result<()> {
-        let half =
-            self.base.kit.config.timeout.map_or(u64::MAX, |timeout| nanoseconds(timeout / 2));
+        let pause = nanoseconds(self.base.pause());
         while self.base.host.alive() {
             self.base.tick();
             let now = now_ns();
@@ -56,7 +54,7 @@ impl<'a> Server<'a> {
                 self.rest_until_ns = 0;
             }
             let accepting = self.rest_until_ns == 0 && self.may_accept();
-            self.turn(accepting, earlier(now.saturating_add(half), self.rest_until_ns))?;
+            self.turn(accepting, earlier(now + pause, self.rest_until_ns))?;
         }
         self.finish()
     }
@@ -111,11 +109,8 @@ impl<'a> Server<'a> {
             while left > 0 && self.may_accept() && self.accept_one(acceptor) {
                 left -= 1;
             }
-            if left < ACCEPTS_A_TURN && !self.alone {
-                // To the end of the line of the workers that wait for this listener. The kernel wakes the first of the
-                // line that sleeps: without this one and the same whenever there is little to do.
-                self.gate.delete(socket::borrow(acceptor.fd()))?;
-                watch(&self.gate, acceptor)?;
+            if left < ACCEPTS_A_TURN {
+                self.line.step_back(&self.gate, acceptor)?;
             }
         }
         Ok(())
@@ -195,17 +190,11 @@ impl<'a> Server<'a> {
 }
 
 /// Watches the listeners, and `connections` as a whole.
-fn gate(base: &Base, connections: &Epoll) -> io::Result<Epoll> {
+fn gate(line: &Line, connections: &Epoll) -> io::Result<Epoll> {
     let gate = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-    base.acceptors.iter().try_for_each(|acceptor| watch(&gate, acceptor))?;
+    line.join(&gate)?;
     gate.add(&connections.0, EpollEvent::new(EpollFlags::EPOLLIN, number(connections)))?;
     Ok(gate)
-}
-
-fn watch(gate: &Epoll, acceptor: &Acceptor) -> io::Result<()> {
-    // Of the workers that wait, the kernel wakes one or few for a connection, not all.
-    let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
-    Ok(gate.add(socket::borrow(acceptor.fd()), EpollEvent::new(flags, acceptor.fd() as u64))?)
 }
 
 /// What the poller of the connections is called at the gate.

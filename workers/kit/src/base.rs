@@ -45,6 +45,17 @@ impl Base {
         self.host.notify();
     }
 
+    /// How long to wait where nothing happens: until the next sign of life, a second, or less where twice within
+    /// `timeout` asks for it, as in gunicorn.
+    pub fn pause(&self) -> Duration {
+        self.kit.config.timeout.map_or(TICK, |timeout| TICK.min(timeout / 2))
+    }
+
+    /// Whether no other worker serves the same listeners.
+    pub fn is_alone(&self) -> bool {
+        self.host.setting_usize("workers").unwrap_or(1) == 1
+    }
+
     /// Until when a worker that stops now may finish what it has.
     pub fn graceful_deadline_ns(&self) -> u64 {
         deadline_after(now_ns(), self.kit.config.graceful_timeout)
@@ -57,5 +68,7 @@ impl Base {
     }
 }
 
+/// How often there is a sign of life, and the access log is flushed.
+const TICK: Duration = Duration::from_secs(1);
 /// How long an idle connection of a stopping worker waits for a last request.
 const FAREWELL: Duration = Duration::from_secs(1);

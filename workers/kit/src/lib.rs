@@ -7,6 +7,7 @@
 //! | [`connection`] | a connection between requests: the state machine that every class drives |
 //! | `exchange`, `turn`, `request`, `response` | a connection during one request: the exchange of `worker-api` |
 //! | [`home`] | the seam: how a class waits, and takes its connections back |
+//! | [`line`] | waiting for connections side by side with the other workers |
 //! | [`base`], [`kit`], [`config`] | what every worker has: host, application, settings |
 //! | [`blocking`], [`poll`], [`overtime`] | waiting with system calls, and its limit, for classes whose threads may block |
 //!
@@ -24,6 +25,7 @@ pub mod connection;
 pub mod home;
 pub mod http;
 pub mod kit;
+pub mod line;
 pub mod overtime;
 pub mod poll;
 pub mod socket;
@@ -43,5 +45,6 @@ pub use connection::{Advance, Connection};
 pub use home::Home;
 pub use kept::TlsKept;
 pub use kit::Kit;
+pub use line::Line;
 pub use overtime::{Overtime, RanOver};
 pub use socket::Acceptor;

@@ -17,9 +17,18 @@ use worker_api::{AccessRecord, Address, AppHandle, Host, RequestHead, Version};
 
 use crate::base::Base;
 use crate::clock::now_ns;
+use crate::connection::Connection;
+use crate::home::Home;
+
+/// Calls the application, and watches for how long it has each request. Costs nothing where there is no such limit.
+#[derive(Clone)]
+pub struct Overtime {
+    app: AppHandle,
+    watch: Option<Arc<Watch>>,
+}
 
 /// The requests that are with the application, by their connection.
-pub struct Overtime {
+struct Watch {
     requests: Mutex<HashMap<RawFd, Limited>>,
     begun: Condvar,
     app: AppHandle,
@@ -72,30 +81,56 @@ impl RanOver {
 }
 
 impl Overtime {
-    /// Watches the requests of a worker; nothing where they have no limit. A request that runs over is named in the log
-    /// with its age and where the application stands, and its connection is shut down: what is written to it fails.
-    /// Then `ran_over` is called with those that ran over together, on a thread of its own.
-    pub fn start(
-        base: &Base,
-        ran_over: impl Fn(&[RanOver]) + Send + 'static,
-    ) -> io::Result<Option<Arc<Self>>> {
+    /// Watches the requests of a worker. A request that runs over is named in the log with its age and where the
+    /// application stands, and its connection is shut down: what is written to it fails. Then `ran_over` is called with
+    /// those that ran over together, on a thread of its own.
+    pub fn start(base: &Base, ran_over: impl Fn(&[RanOver]) + Send + 'static) -> io::Result<Self> {
+        let app = base.app.clone();
         if base.kit.config.request_timeout.is_none() {
-            return Ok(None);
+            return Ok(Self { app, watch: None });
         }
-        let overtime = Arc::new(Self {
+        let watch = Arc::new(Watch {
             requests: Mutex::default(),
             begun: Condvar::new(),
             app: base.app.clone(),
         });
-        let watched = Arc::clone(&overtime);
-        thread::Builder::new()
-            .name("overtime".to_owned())
-            .spawn(move || watched.watch(ran_over))?;
-        Ok(Some(overtime))
+        let watched = Arc::clone(&watch);
+        thread::Builder::new().name("overtime".to_owned()).spawn(move || watched.run(ran_over))?;
+        Ok(Self { app, watch: Some(watch) })
     }
 
-    /// The application is about to be called.
-    pub fn begin(&self, fd: RawFd, exchange: &ExchangeBox) {
+    /// Has the application answer the request that a connection has: only after [`Advance::Request`]. The connection
+    /// comes back through [`Home::done`], of which [`Overtime::end`] is to be told.
+    ///
+    /// [`Advance::Request`]: crate::Advance::Request
+    pub fn call(&self, connection: Box<Connection>, home: Arc<dyn Home>) {
+        let fd = connection.fd();
+        let exchange = connection.into_exchange(home);
+        if let Some(watch) = &self.watch {
+            watch.begin(fd, &exchange);
+        }
+        self.app.call(exchange);
+    }
+
+    /// The request has got more time: [`Home::extended`].
+    pub fn extend(&self, fd: RawFd, deadline_ns: u64) {
+        if let Some(watch) = &self.watch
+            && let Some(limited) = watch.lock().get_mut(&fd)
+        {
+            limited.deadline_ns = deadline_ns;
+        }
+    }
+
+    /// The request is over; from now on its descriptor may be another connection's.
+    pub fn end(&self, fd: RawFd) {
+        if let Some(watch) = &self.watch {
+            watch.lock().remove(&fd);
+        }
+    }
+}
+
+impl Watch {
+    fn begin(&self, fd: RawFd, exchange: &ExchangeBox) {
         let deadline_ns = exchange.deadline_ns();
         if deadline_ns == 0 {
             return;
@@ -105,19 +140,7 @@ impl Overtime {
         self.begun.notify_one();
     }
 
-    /// The request has got more time.
-    pub fn extend(&self, fd: RawFd, deadline_ns: u64) {
-        if let Some(limited) = self.lock().get_mut(&fd) {
-            limited.deadline_ns = deadline_ns;
-        }
-    }
-
-    /// The request is over; from now on its descriptor may be another connection's.
-    pub fn end(&self, fd: RawFd) {
-        self.lock().remove(&fd);
-    }
-
-    fn watch(&self, ran_over: impl Fn(&[RanOver])) {
+    fn run(&self, ran_over: impl Fn(&[RanOver])) {
         let mut requests = self.lock();
         loop {
             let now = now_ns();

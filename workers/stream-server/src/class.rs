@@ -79,7 +79,7 @@ impl<C: ServerClass> WorkerFactory for GeventWorker<C> {
 /// The main greenlet.
 fn main(life: &Rc<Life>, greenlets: &Rc<Greenlets>) -> Result<()> {
     // With other workers beside it, a worker takes one connection at a time, as gevent's servers do.
-    let alone = life.base.host.setting_usize("workers").unwrap_or(1) == 1;
+    let alone = life.base.is_alone();
     let max_accept = if alone { MAX_ACCEPT } else { 1 };
     let server = |acceptor| StreamServer::new(acceptor, greenlets, max_accept);
     let servers: Vec<Rc<StreamServer>> =

@@ -9,14 +9,14 @@ use worker_api::{Failure, FailureKind, Host, Interest, Result};
 /// The place to which a request's connection returns.
 pub(crate) struct Place {
     host: Host,
-    overtime: Option<Arc<Overtime>>,
+    overtime: Overtime,
     connection: Mutex<Option<Box<Connection>>>,
 }
 
 impl Place {
     /// An empty place.
-    pub(crate) fn new(host: &Host, overtime: Option<&Arc<Overtime>>) -> Arc<Self> {
-        let overtime = overtime.map(Arc::clone);
+    pub(crate) fn new(host: &Host, overtime: &Overtime) -> Arc<Self> {
+        let overtime = overtime.clone();
         Arc::new(Self { host: host.clone(), overtime, connection: Mutex::new(None) })
     }
 
@@ -36,15 +36,11 @@ impl Home for Place {
     }
 
     fn extended(&self, fd: RawFd, deadline_ns: u64) {
-        if let Some(overtime) = &self.overtime {
-            overtime.extend(fd, deadline_ns);
-        }
+        self.overtime.extend(fd, deadline_ns);
     }
 
     fn done(&self, connection: Box<Connection>) {
-        if let Some(overtime) = &self.overtime {
-            overtime.end(connection.fd());
-        }
+        self.overtime.end(connection.fd());
         *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
     }
 }

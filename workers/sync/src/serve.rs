@@ -2,10 +2,9 @@
 
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::Arc;
 
-use kit::clock::{earlier, now_ns};
-use kit::{Acceptor, Advance, Base, Connection, Overtime, RanOver, socket};
+use kit::clock::{earlier, nanoseconds, now_ns};
+use kit::{Acceptor, Advance, Base, Connection, Line, Overtime, RanOver, socket};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{Signal, kill};
@@ -20,12 +19,10 @@ pub(crate) struct Server<'a> {
     base: &'a Base,
     epoll: Epoll,
     parked: Parked,
-    /// Watches the request that is served, where it has a limit.
-    overtime: Option<Arc<Overtime>>,
+    overtime: Overtime,
+    line: Line,
     /// The listeners that are watched; none while the process has no descriptor left for a connection.
     listening: bool,
-    /// Whether no other worker waits for the same connections.
-    alone: bool,
     wake: RawFd,
 }
 
@@ -36,9 +33,9 @@ impl<'a> Server<'a> {
         epoll.add(socket::borrow(wake), EpollEvent::new(EpollFlags::EPOLLIN, wake as u64))?;
         let host = base.host.clone();
         let overtime = Overtime::start(base, move |requests| end_worker(&host, requests))?;
-        let alone = base.host.setting_usize("workers").unwrap_or(1) == 1;
+        let line = Line::new(base);
         let parked = Parked::default();
-        let mut server = Self { base, epoll, parked, overtime, listening: false, alone, wake };
+        let mut server = Self { base, epoll, parked, overtime, line, listening: false, wake };
         server.listen()?;
         Ok(server)
     }
@@ -47,7 +44,7 @@ impl<'a> Server<'a> {
     pub(crate) fn run(&mut self) -> io::Result<()> {
         while self.base.host.alive() {
             self.base.tick();
-            self.turn(now_ns() + self.idle_ns())?;
+            self.turn(now_ns() + nanoseconds(self.base.pause()))?;
         }
         self.finish()
     }
@@ -61,8 +58,9 @@ impl<'a> Server<'a> {
                 self.carry_on(connection);
             } else if let Some(acceptor) = self.base.acceptors.iter().find(|a| a.fd() == ready)
                 && self.accept(acceptor, ACCEPTS_A_TURN) > 0
+                && self.listening
             {
-                self.step_back(acceptor)?;
+                self.line.step_back(&self.epoll, acceptor)?;
             }
         }
         for mut late in self.parked.take_expired() {
@@ -107,27 +105,12 @@ impl<'a> Server<'a> {
         taken
     }
 
-    /// Goes to the end of the line of the workers that wait for this listener. The kernel wakes the first of the line
-    /// that sleeps: without this one and the same whenever there is little to do.
-    fn step_back(&self, acceptor: &Acceptor) -> io::Result<()> {
-        if self.alone || !self.listening {
-            return Ok(());
-        }
-        self.epoll.delete(socket::borrow(acceptor.fd()))?;
-        self.watch(acceptor)
-    }
-
     /// Goes on with a connection: a whole head is served at once, anything else is parked.
     fn carry_on(&mut self, mut connection: Box<Connection>) {
         let mut next = connection.advance();
         while next == Advance::Request {
-            let place = Place::new(&self.base.host, self.overtime.as_ref());
-            let fd = connection.fd();
-            let exchange = connection.into_exchange(place.clone());
-            if let Some(overtime) = &self.overtime {
-                overtime.begin(fd, &exchange);
-            }
-            self.base.app.call(exchange);
+            let place = Place::new(&self.base.host, &self.overtime);
+            self.overtime.call(connection, place.clone());
             if let Some(back) = place.take() {
                 connection = back;
             } else {
@@ -177,23 +160,13 @@ impl<'a> Server<'a> {
     }
 
     fn listen(&mut self) -> io::Result<()> {
-        self.base.acceptors.iter().try_for_each(|acceptor| self.watch(acceptor))?;
+        self.line.join(&self.epoll)?;
         self.listening = true;
         Ok(())
     }
 
-    fn watch(&self, acceptor: &Acceptor) -> io::Result<()> {
-        // Of the workers that wait, the kernel wakes one or few for a connection, not all.
-        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
-        let event = EpollEvent::new(flags, acceptor.fd() as u64);
-        Ok(self.epoll.add(socket::borrow(acceptor.fd()), event)?)
-    }
-
     fn unlisten(&mut self) {
-        for acceptor in &self.base.acceptors {
-            // One that is not watched is as good as one that is watched no more.
-            let _ = self.epoll.delete(socket::borrow(acceptor.fd()));
-        }
+        self.line.leave(&self.epoll);
         self.listening = false;
     }
 
@@ -215,18 +188,6 @@ impl<'a> Server<'a> {
             self.turn(deadline_ns)?;
         }
         Ok(())
-    }
-
-    /// How long to wait where nothing happens: a sign of life is due twice in the heartbeat's limit, as in gunicorn, and
-    /// the access log is flushed each second.
-    fn idle_ns(&self) -> u64 {
-        let half = self
-            .base
-            .kit
-            .config
-            .timeout
-            .map_or(u64::MAX, |timeout| kit::clock::nanoseconds(timeout / 2));
-        half.min(WAIT_MAX_MS * 1_000_000)
     }
 }
 
