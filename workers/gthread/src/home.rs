@@ -9,22 +9,21 @@ use std::thread::{self, JoinHandle};
 
 use kit::clock::{earlier, now_ns};
 use kit::{Advance, Base, Connection, Home, Kit, Overtime, poll};
-use nix::sys::epoll::{Epoll, EpollCreateFlags};
-use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::epoll::{EpollEvent, EpollTimeout};
 use worker_api::{Counter, Failure, FailureKind, Interest, Result, Waker};
 
-use crate::pool::{PATIENCE_NS, Queue};
+use crate::lookout::{Event, Lookout, wait};
+use crate::pool::{Next, PATIENCE_NS, Queue, Stint, UNSEEN_MAX_NS};
 use crate::table::Table;
 
 /// What the threads of a worker share.
 pub(crate) struct Shared {
     pub(crate) kit: Arc<Kit>,
-    pub(crate) epoll: Epoll,
-    pub(crate) queue: Queue<Box<Connection>>,
-    /// Wakes the main thread out of its wait.
-    pub(crate) bell: EventFd,
+    pub(crate) queue: Queue<Box<Connection>, Lookout>,
     /// Whether the main thread wants to hear of a thread that is free.
     pub(crate) wants_room: AtomicBool,
+    /// Whether it waits for connections, and so wants to hear that none is free.
+    pub(crate) at_gate: AtomicBool,
     overtime: Overtime,
     table: Mutex<Table>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -37,16 +36,14 @@ pub(crate) struct Shared {
 impl Shared {
     /// With so many threads, which are started.
     pub(crate) fn new(base: &Base, threads: usize) -> io::Result<Arc<Self>> {
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        let lookout = Lookout::new(base.host.wake_descriptor())?;
         // The thread goes on with what it does; what it writes fails, and so the request ends.
         let overtime = Overtime::start(base, |_| ())?;
         let shared = Arc::new_cyclic(|me| Self {
             kit: Arc::clone(&base.kit),
-            epoll,
-            queue: Queue::new(threads, PATIENCE_NS),
-            bell,
+            queue: Queue::new(threads, PATIENCE_NS, lookout),
             wants_room: AtomicBool::new(false),
+            at_gate: AtomicBool::new(false),
             overtime,
             table: Mutex::new(Table::default()),
             threads: Mutex::new(Vec::new()),
@@ -73,13 +70,54 @@ impl Shared {
     /// One thread's life: requests, one after the other.
     pub(crate) fn serve(self: &Arc<Self>) {
         OF_THE_POOL.set(true);
-        let mut served = false;
-        while let Some(connection) = self.queue.next(served, || self.ring_if_wanted()) {
-            self.kit.host.count(Counter::BUSY_SLOTS, 1);
-            self.overtime.call(connection, Arc::<Self>::clone(self));
-            self.kit.host.count(Counter::BUSY_SLOTS, -1);
-            served = true;
+        let mut stint = Stint::default();
+        loop {
+            match self.queue.next(&mut stint, || self.ring_if_wanted()) {
+                Next::Serve(connection) => self.serve_one(connection),
+                Next::Look(most) => self.look(most),
+                Next::End => return,
+            }
         }
+    }
+
+    fn serve_one(self: &Arc<Self>, connection: Box<Connection>) {
+        self.kit.host.count(Counter::BUSY_SLOTS, 1);
+        self.overtime.call(connection, Arc::<Self>::clone(self));
+        self.kit.host.count(Counter::BUSY_SLOTS, -1);
+    }
+
+    /// Waits for requests, of which it takes at most so many.
+    fn look(&self, most: usize) {
+        let mut events = [EpollEvent::empty(); LOOK_MAX];
+        let requests = self.take(&mut events[..most.min(LOOK_MAX)], EpollTimeout::NONE);
+        let found = self.queue.found(requests);
+        if found.set_timer {
+            self.queue.poller.set_timer(UNSEEN_MAX_NS);
+        }
+        if found.is_full && self.at_gate.load(Ordering::Acquire) || self.kit.draining() {
+            self.ring();
+        }
+    }
+
+    /// The requests of those connections that are ready, or will be within `timeout`: of as many as there is room for.
+    pub(crate) fn take(
+        &self,
+        events: &mut [EpollEvent],
+        timeout: EpollTimeout,
+    ) -> Vec<Box<Connection>> {
+        let lookout = &self.queue.poller;
+        let count = wait(&lookout.connections, events, timeout).unwrap_or_else(|error| {
+            tracing::warn!("cannot wait for the connections: {error}");
+            0
+        });
+        let mut requests = Vec::new();
+        for event in &events[..count] {
+            if let Event::Other(fd) = lookout.event(event) {
+                let ready = self.table().ready(fd, event.events());
+                requests.extend(ready.and_then(|connection| self.carry_on(connection)));
+            }
+        }
+        requests
     }
 
     /// Goes on with a connection until it waits, ends, or has a whole request, which it gives back.
@@ -89,7 +127,7 @@ impl Shared {
             match next {
                 Advance::Request => return Some(connection),
                 Advance::Wait(interest) => {
-                    match self.table().wait(&self.epoll, connection, interest) {
+                    match self.table().wait(&self.queue.poller.connections, connection, interest) {
                         Ok(None) => return None,
                         Ok(Some(ready)) => connection = ready,
                         Err(error) => {
@@ -164,8 +202,7 @@ impl Shared {
 
     /// Wakes the main thread.
     pub(crate) fn ring(&self) {
-        // A counter at its limit is a bell that rings already.
-        let _ = self.bell.write(1);
+        self.queue.poller.ring();
     }
 }
 
@@ -180,12 +217,12 @@ impl Home for Shared {
 
     fn arm(&self, fd: RawFd, interest: Interest, deadline_ns: u64, waker: Waker) -> Result<()> {
         self.table()
-            .arm(&self.epoll, fd, interest, deadline_ns, waker)
+            .arm(&self.queue.poller.connections, fd, interest, deadline_ns, waker)
             .map_err(|error| Failure::io("cannot watch the connection", &error))
     }
 
     fn watch_gone(&self, fd: RawFd, waker: Waker) {
-        if let Err(error) = self.table().watch_gone(&self.epoll, fd, waker) {
+        if let Err(error) = self.table().watch_gone(&self.queue.poller.connections, fd, waker) {
             tracing::warn!("cannot watch a connection: {error}");
         }
     }
@@ -210,5 +247,7 @@ thread_local! {
     static OF_THE_POOL: Cell<bool> = const { Cell::new(false) };
 }
 
+/// How many a thread of the pool takes at once: others would wait for it.
+const LOOK_MAX: usize = 8;
 /// How long a client may keep a thread waiting before another serves in its place.
 const GRACE_NS: u64 = 20_000_000;

@@ -6,7 +6,8 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | `lib` | the class: what the host makes and runs |
-//! | `serve` | the main thread's loop: accept, notice what is ready, keep the time |
+//! | `serve` | the main thread's loop: accept, keep the time, notice what is ready where no thread of the pool does |
+//! | `lookout` | the descriptors for which the worker waits, and who waits for them |
 //! | `table` | the connections: in the poller, or with somebody |
 //! | `pool` | the threads and the queue of whole requests before them |
 //! | `home` | how an exchange waits on a thread, and where its connection goes afterwards |
@@ -16,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 mod home;
+mod lookout;
 mod pool;
 mod serve;
 mod table;

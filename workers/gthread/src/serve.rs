@@ -1,30 +1,29 @@
-//! The main thread's loop: it accepts while a thread is free, hands whole requests to the threads, keeps the time, and
-//! gives the sign of life.
+//! The main thread's loop: it accepts while a thread is free, hands whole requests to the threads where none of these
+//! looks for them itself, keeps the time, and gives the sign of life.
 //!
-//! While a thread is free it waits at the gate, which watches the listeners and the poller of the connections; while none
-//! is, at that poller alone. For a connection that comes, the kernel wakes one worker of those that wait at their gates:
+//! While a thread is free it waits at the gate, which watches the listeners and everything else; while none is, for
+//! everything else alone. For a connection that comes, the kernel wakes one worker of those that wait at their gates:
 //! to watch the listeners always would be to be woken in vain, with a connection that an idle sibling then never hears of.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use kit::clock::{earlier, nanoseconds, now_ns};
 use kit::{Acceptor, Base, Connection, Line, socket};
-use nix::errno::Errno;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
 use worker_api::Counter;
 
 use crate::home::Shared;
+use crate::lookout::{Event, readable, wait};
 use crate::pool::PATIENCE_NS;
 
 /// The main thread of a worker.
 pub(crate) struct Server<'a> {
     base: &'a Base,
     shared: Arc<Shared>,
-    wake: RawFd,
-    /// Watches the listeners, and the poller of everything else.
+    /// Watches the listeners, and everything else as a whole.
     gate: Epoll,
     /// Until when nothing is accepted, where there was no descriptor for a connection; monotonic nanoseconds.
     rest_until_ns: u64,
@@ -34,14 +33,10 @@ pub(crate) struct Server<'a> {
 impl<'a> Server<'a> {
     pub(crate) fn new(base: &'a Base, threads: usize) -> io::Result<Self> {
         let shared = Shared::new(base, threads)?;
-        let wake = base.host.wake_descriptor();
-        let readable = |fd: RawFd| EpollEvent::new(EpollFlags::EPOLLIN, fd as u64);
-        shared.epoll.add(socket::borrow(wake), readable(wake))?;
-        shared.epoll.add(shared.bell.as_fd(), readable(shared.bell.as_raw_fd()))?;
         base.host.count(Counter::SLOTS, threads as i64);
         let line = Line::new(base);
-        let gate = gate(&line, &shared.epoll)?;
-        Ok(Self { base, shared, wake, gate, rest_until_ns: 0, line })
+        let gate = gate(&line, &shared.queue.poller.base)?;
+        Ok(Self { base, shared, gate, rest_until_ns: 0, line })
     }
 
     /// Serves until the worker is to end, then finishes what has been begun.
@@ -53,7 +48,10 @@ impl<'a> Server<'a> {
             if now >= self.rest_until_ns {
                 self.rest_until_ns = 0;
             }
+            // Set first: a thread that leaves no room for more either sees it, or is seen here.
+            self.shared.at_gate.store(true, Ordering::Release);
             let accepting = self.rest_until_ns == 0 && self.may_accept();
+            self.shared.at_gate.store(accepting, Ordering::Release);
             self.turn(accepting, earlier(now + pause, self.rest_until_ns))?;
         }
         self.finish()
@@ -61,38 +59,42 @@ impl<'a> Server<'a> {
 
     /// One wait, until `until_ns` at the latest, and what it brings.
     fn turn(&mut self, accepting: bool, until_ns: u64) -> io::Result<()> {
-        let mut events = [EpollEvent::empty(); EVENTS_A_TURN];
         let mut until_ns = earlier(until_ns, self.shared.table().deadline_ns());
+        let now = now_ns();
         if self.shared.queue.is_to_be_watched() {
-            until_ns = earlier(until_ns, now_ns() + PATIENCE_NS);
+            until_ns = earlier(until_ns, now + PATIENCE_NS);
         }
-        let left_ms = until_ns.saturating_sub(now_ns()).div_ceil(1_000_000).min(WAIT_MAX_MS);
+        let left_ms = until_ns.saturating_sub(now).div_ceil(1_000_000).min(WAIT_MAX_MS);
         let timeout = EpollTimeout::from(left_ms as u16);
+        let mut events = [EpollEvent::empty(); EVENTS_A_TURN];
         let shared = Arc::clone(&self.shared);
-        let poller = &shared.epoll;
+        let lookout = &shared.queue.poller;
         let count = if accepting {
             let count = wait(&self.gate, &mut events, timeout)?;
             // Before the requests of this turn take the threads: nobody else was woken for these connections.
             self.accept(&events[..count])?;
-            let has_more = events[..count].iter().any(|event| event.data() == number(poller));
-            if has_more { wait(poller, &mut events, EpollTimeout::ZERO)? } else { 0 }
+            let has_more =
+                events[..count].iter().any(|event| event.data() == number(&lookout.base));
+            if has_more { wait(&lookout.base, &mut events, EpollTimeout::ZERO)? } else { 0 }
         } else {
-            wait(poller, &mut events, timeout)?
+            wait(&lookout.base, &mut events, timeout)?
         };
-        let mut requests = Vec::new();
+        let mut are_ready = false;
         for event in &events[..count] {
-            let fd = event.data() as RawFd;
-            if fd == self.wake {
-                self.base.host.deliver_signals();
-            } else if fd == shared.bell.as_raw_fd() {
-                // An empty bell has been heard already.
-                let _ = shared.bell.read();
-            } else {
-                let ready = shared.table().ready(fd, event.events());
-                requests.extend(ready.and_then(|connection| shared.carry_on(connection)));
+            match lookout.event(event) {
+                Event::Connections => are_ready = true,
+                Event::Timer => {
+                    if let Some(after_ns) = shared.queue.take_over() {
+                        lookout.set_timer(after_ns);
+                    }
+                }
+                Event::Other(_) => self.base.host.deliver_signals(),
+                Event::Bell | Event::Poke => {}
             }
         }
-        shared.queue.push_watched(requests);
+        if are_ready && shared.queue.is_mains() {
+            shared.queue.push_watched(shared.take(&mut events, EpollTimeout::ZERO));
+        }
         self.expire();
         shared.queue.nudge();
         Ok(())
@@ -189,25 +191,17 @@ impl<'a> Server<'a> {
     }
 }
 
-/// Watches the listeners, and `connections` as a whole.
-fn gate(line: &Line, connections: &Epoll) -> io::Result<Epoll> {
+/// Watches the listeners, and `rest` as a whole.
+fn gate(line: &Line, rest: &Epoll) -> io::Result<Epoll> {
     let gate = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
     line.join(&gate)?;
-    gate.add(&connections.0, EpollEvent::new(EpollFlags::EPOLLIN, number(connections)))?;
+    gate.add(&rest.0, readable(rest.0.as_fd()))?;
     Ok(gate)
 }
 
-/// What the poller of the connections is called at the gate.
-fn number(connections: &Epoll) -> u64 {
-    connections.0.as_raw_fd() as u64
-}
-
-fn wait(epoll: &Epoll, events: &mut [EpollEvent], timeout: EpollTimeout) -> io::Result<usize> {
-    match epoll.wait(events, timeout) {
-        Ok(count) => Ok(count),
-        Err(Errno::EINTR) => Ok(0),
-        Err(errno) => Err(errno.into()),
-    }
+/// What an epoll is called at another one.
+fn number(epoll: &Epoll) -> u64 {
+    epoll.0.as_raw_fd() as u64
 }
 
 /// How long accepting rests when there was no descriptor for a connection.
