@@ -9,7 +9,7 @@ use super::head::{ConnectionOptions, Framing};
 use super::policy::{HeaderMap, Policy};
 use super::reject::Reject;
 use super::target::{Authority, check_authority};
-use super::tokens::{decimal, has_underscore, is_token, trim};
+use super::tokens::{decimal, has_underscore, is_token, trim, underscores};
 
 /// What the fields say that the server itself acts upon.
 #[derive(Default)]
@@ -59,23 +59,20 @@ impl<'b> Facts<'b> {
             return Err(Reject::bad("the head is beyond a limit, or a line ends with LF alone"));
         }
         let before = |field: &httparse::Header<'_>| buf[offset(buf, field.name) - 2];
-        if fields.iter().fold(0, |differ, field| differ | (before(field) ^ b'\r')) != 0 {
-            return Err(Reject::bad("a line ends with LF alone"));
-        }
-        let mut sift = false;
-        for field in fields {
-            let name = field.name.as_bytes();
-            if may_be_known(name) {
-                sift |= self.take(name, field.value);
-            } else {
-                sift |= has_underscore(name);
-            }
-        }
+        let differ = fields.iter().fold(0, |differ, field| differ | (before(field) ^ b'\r'));
+        let underscored = fields.iter().fold(0, |all, f| all | underscores(f.name.as_bytes()));
         headers.clear();
         headers.extend(fields.iter().map(|field| Header {
             name: RStr::from_str(field.name),
             value: RSlice::from_slice(field.value),
         }));
+        if differ != 0 {
+            return Err(Reject::bad("a line ends with LF alone"));
+        }
+        let mut sift = underscored != 0;
+        for field in fields.iter().filter(|field| may_be_known(field.name.as_bytes())) {
+            sift |= self.take(field.name.as_bytes(), field.value);
+        }
         if sift {
             leave_out(headers, policy)?;
         }
@@ -99,7 +96,7 @@ impl<'b> Facts<'b> {
                 return false;
             }
             10 if is(b"Connection") => return self.take_connection(value),
-            _ => return has_underscore(name),
+            _ => return false,
         };
         self.twice |= place.replace(value).is_some();
         false

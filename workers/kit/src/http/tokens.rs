@@ -44,27 +44,42 @@ pub(super) const fn is_host_char(octet: u8) -> bool {
 /// Whether all of the octets are such: of a name without a port, of nothing too.
 #[inline]
 pub(super) fn is_host_name(text: &[u8]) -> bool {
-    // Without an early end: the loop has no branch but its own.
-    text.iter().fold(HOST, |all, octet| all & CLASSES[*octet as usize]) & HOST != 0
+    // Without an early end, and eight to a round: the loop has no branch but its own.
+    let class = |all: u8, octet: &u8| all & CLASSES[*octet as usize];
+    let (words, rest) = text.as_chunks::<8>();
+    let all = words.iter().fold(HOST, |all, word| word.iter().fold(all, class));
+    rest.iter().fold(all, class) & HOST != 0
 }
 
-/// Whether there is an underscore in a field's name; eight octets at a time, for it is asked of every field.
-#[inline]
+/// Whether there is an underscore in a field's name.
 pub(super) fn has_underscore(name: &[u8]) -> bool {
-    let [first, last] = match (name.first_chunk::<8>(), name.last_chunk::<8>()) {
-        (Some(first), Some(last)) => [u64::from_le_bytes(*first), u64::from_le_bytes(*last)],
-        _ => match (name.first_chunk::<4>(), name.last_chunk::<4>()) {
-            (Some(first), Some(last)) => {
-                [u32::from_le_bytes(*first).into(), u32::from_le_bytes(*last).into()]
-            }
-            _ => return name.contains(&b'_'),
-        },
-    };
+    underscores(name) != 0
+}
+
+/// Not 0 where there is an underscore in a field's name; eight octets at a time, for it is asked of every field.
+#[inline]
+pub(super) fn underscores(name: &[u8]) -> u64 {
     // Of all characters of tokens only the underscore has its five lower bits set: one more makes a sixth of them.
     let carry = |word: u64| (word & (ONES * 0x1f)) + ONES;
-    let words = || name.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
-    let middle = name.len() > 16 && words().any(|word| carry(word) & (ONES * 0x20) != 0);
-    (carry(first) | carry(last)) & (ONES * 0x20) != 0 || middle
+    let carried = match (name.first_chunk::<8>(), name.last_chunk::<8>()) {
+        (Some(first), Some(last)) => {
+            let ends = carry(u64::from_le_bytes(*first)) | carry(u64::from_le_bytes(*last));
+            if name.len() <= 16 {
+                ends
+            } else {
+                let words = name.as_chunks::<8>().0;
+                words.iter().fold(ends, |all, word| all | carry(u64::from_le_bytes(*word)))
+            }
+        }
+        _ => match (name.first_chunk::<4>(), name.last_chunk::<4>()) {
+            (Some(first), Some(last)) => {
+                let halves = [u32::from_le_bytes(*first), u32::from_le_bytes(*last)];
+                carry(u64::from(halves[0]) | u64::from(halves[1]) << 32)
+            }
+            _ => return u64::from(name.contains(&b'_')),
+        },
+    };
+    carried & (ONES * 0x20)
 }
 
 /// The text without the spaces and tabs around it: no other octet counts as white space (RFC 9110 5.6.3).
