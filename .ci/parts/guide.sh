@@ -1,7 +1,7 @@
 #!/bin/bash
 # The class in docs/worker-classes.md and the application in docs/applications.md, built from these pages alone; the
 # checks of a class, the matrix of behaviours, and the application under each class.
-#   guide.sh [--no-matrix]
+#   guide.sh [--no-matrix|--build]      --build: they compile, and nothing more
 source "$(dirname "$0")/common.sh"
 
 # blocks LANGUAGE PAGE: the page's code blocks in that language, put together.
@@ -36,18 +36,20 @@ greets() {
     rm -r "$folder"
 }
 
-step "The class of the guide"
+step "The class and the application of the guides"
 crate docs/worker-classes.md class
 lines=$(grep -c . "$target/guide/class/src/lib.rs")
-echo "$lines lines that are not empty"
+echo "The class has $lines lines that are not empty"
 [ "$lines" -lt 150 ]
+crate docs/applications.md app
+[ "${1:-}" != --build ] || exit 0
+
 cargo build --quiet -p host -p check-app
 class=$target/debug/libsimple_worker.so
 check "$target/debug/host" "$class"
 [ "${1:-}" = --no-matrix ] || matrix "$class"
 
-step "The application of the guide"
-crate docs/applications.md app
+step "The application under each class"
 for name in sync gthread eventlet gevent pywsgi; do cargo build --quiet -p "$name-worker"; done
 for class in "$target"/debug/lib{simple,sync,gthread,eventlet,gevent,pywsgi}_worker.so; do
     greets "$class"
