@@ -21,7 +21,7 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("closes-listener", "listeners", "has closed its listening socket"),
     ("blocks-listener", "listeners", "made blocking"),
     ("answers-nothing", "serves", "did not come within 5 s"),
-    ("answers-itself", "serves", "not the application's"),
+    ("answers-itself", "serves", "is not the application's answer"),
     ("exits-after-first", "stays", "exited with status 0"),
     ("serves-one-at-a-time", "silent-client", "while two clients are silent"),
     ("dies-of-bad-clients", "bad-clients", "status 9"),
@@ -39,9 +39,9 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("ends-with-error", "term", "the fault that was asked for"),
     ("drops-queue", "term-queue", "in the queue are lost"),
     ("holds-idle", "term-idle", "with idle connections"),
-    ("blocks-signals", "quit", "blocks the signals"),
-    ("never-retires", "max-requests", "has not asked to be replaced"),
-    ("outlives-arbiter", "parent-death", "it lives 5 s after its arbiter"),
+    ("blocks-signals", "quit", "blocks SIGQUIT"),
+    ("never-retires", "max-requests", "has not called host.retire()"),
+    ("outlives-arbiter", "parent-death", "still lives 5 s after its arbiter"),
 ];
 
 fn main() -> ExitCode {

@@ -56,12 +56,12 @@ fn idle(bench: &Bench, report: &mut Report) {
     };
     match observed() {
         Err(fault) | Ok((_, _, Some(fault))) => {
-            report.put("heartbeat-idle", Err(fault));
+            report.put("heartbeat-idle", Err(format!("idle, with {TIMEOUT}: {fault}")));
         }
         Ok((longest, share, None)) => {
             let words = format!("longest silence {} ms", longest.as_millis());
             report.put("heartbeat-idle", Ok(words));
-            let words = format!("{:.1} % of a processor", share * 100.0);
+            let words = format!("idle, it takes {:.1} % of a processor", share * 100.0);
             report.put("idle-cpu", if share > IDLE_SHARE_MAX { Err(words) } else { Ok(words) });
         }
     }
@@ -69,6 +69,13 @@ fn idle(bench: &Bench, report: &mut Report) {
 
 /// A client that sends its body for longer than `timeout`.
 fn heartbeat_waiting(bench: &Bench) -> Finding {
+    waited(bench).map_err(|fault| {
+        let pause = WATCHED.as_secs_f32();
+        format!("a client pauses for {pause} s in its body, with {TIMEOUT}: {fault}")
+    })
+}
+
+fn waited(bench: &Bench) -> Finding {
     let server = bench.start(&[TIMEOUT])?;
     let mut client = Client::open(server.address)?;
     client.send(b"POST /echo HTTP/1.1\r\nHost: check\r\nContent-Length: 10\r\n\r\nfirst")?;
@@ -94,7 +101,7 @@ fn timeout(bench: &Bench) -> Finding {
         Some(_) if lives => Ok("others are served meanwhile".to_owned()),
         Some(_) => Ok(format!("replaced after {:.1} s", begun.elapsed().as_secs_f32())),
         None => Err("one hung request holds up all others, but the heartbeat goes on, so that \
-                     nobody ends the worker"
+                     nobody ends the worker: give it from the thread that would hang"
             .to_owned()),
     }
 }
@@ -111,7 +118,10 @@ fn wake_up(bench: &Bench) -> Finding {
         kill(worker, Signal::SIGUSR1).map_err(|_| server.fault("the worker has gone"))?;
         match until(PATIENCE, || path.exists().then(|| begun.elapsed())) {
             Some(time) => Ok(time),
-            None => Err(server.fault("a signal came, and deliver_signals was not called")),
+            None => Err(server.fault(&format!(
+                "USR1 came, and for {} s deliver_signals was not called: {WATCH_IT}",
+                PATIENCE.as_secs()
+            ))),
         }
     };
     delivered()?;
@@ -121,8 +131,8 @@ fn wake_up(bench: &Bench) -> Finding {
     for _ in 0..3 {
         quickest = quickest.min(delivered()?);
     }
-    let words = format!("delivered after {} ms", quickest.as_millis());
-    if quickest > WAKE_UP_MAX { Err(words) } else { Ok(words) }
+    let words = format!("a signal was delivered after {} ms", quickest.as_millis());
+    if quickest > WAKE_UP_MAX { Err(format!("{words}: {WATCH_IT}")) } else { Ok(words) }
 }
 
 fn term(bench: &Bench) -> Finding {
@@ -161,7 +171,9 @@ fn term_queue(bench: &Bench) -> Finding {
     let lost = clients.iter_mut().filter_map(|client| client.answer().err()).collect::<Vec<_>>();
     let ended = server.ends(GRACEFUL + PATIENCE);
     match lost.first() {
-        Some(fault) => Err(format!("{} of {QUEUED} in the queue are lost: {fault}", lost.len())),
+        Some(fault) => {
+            Err(format!("{} of {QUEUED} clients in the queue are lost: {fault}", lost.len()))
+        }
         None => ended.map(|_| format!("{QUEUED} in the queue are answered")),
     }
 }
@@ -175,7 +187,7 @@ fn term_idle(bench: &Bench) -> Finding {
     server.signal(Signal::SIGTERM)?;
     match server.ends(PATIENCE) {
         Ok(time) => Ok(format!("ended after {} ms", time.as_millis())),
-        Err(fault) => Err(format!("with idle connections: {fault}")),
+        Err(fault) => Err(format!("with idle connections, which get a second at most: {fault}")),
     }
 }
 
@@ -185,8 +197,8 @@ fn quick(bench: &Bench, signal: Signal) -> Finding {
     let _client = in_flight(&server, "/sleep?ms=10000")?;
     // The host kills soon what does not end, and the log does not dwell on it: so a class that shuts its ears is found
     // out before.
-    if facts::blocks(worker, Signal::SIGQUIT) || facts::blocks(worker, signal) {
-        return Err("the worker blocks the signals by which it is told to end".to_owned());
+    if let Some(blocked) = [signal, Signal::SIGQUIT].iter().find(|s| facts::blocks(worker, **s)) {
+        return Err(format!("the worker blocks {blocked}: signals are for the host to hear"));
     }
     server.signal(signal)?;
     let time = server.ends(PATIENCE)?;
@@ -202,9 +214,9 @@ fn max_requests(bench: &Bench) -> Finding {
     }
     let another = || server.workers().iter().find(|worker| worker.pid != first).map(|w| w.pid);
     let replaced = until(PATIENCE, another)
-        .ok_or("12 requests with max_requests 5, and the worker has not asked to be replaced")?;
+        .ok_or("12 requests with max_requests 5, and the worker has not called host.retire()")?;
     until(PATIENCE, || (!facts::lives(first)).then_some(()))
-        .ok_or("the worker was replaced, and has not ended")?;
+        .ok_or("the worker was replaced and told to end by TERM, and has not ended")?;
     match server.error() {
         Some(error) => Err(error),
         None => Ok(format!("worker {first} replaced by {replaced}")),
@@ -229,7 +241,7 @@ fn parent_death(bench: &Bench) -> Finding {
     let begun = Instant::now();
     match until(PATIENCE, || (!facts::lives(worker)).then_some(())) {
         Some(()) => Ok(format!("ended after {} ms", begun.elapsed().as_millis())),
-        None => Err(format!("it lives {} s after its arbiter", PATIENCE.as_secs())),
+        None => Err(format!("the worker still lives {} s after its arbiter", PATIENCE.as_secs())),
     }
 }
 
@@ -250,6 +262,7 @@ fn reload(bench: &Bench) -> Finding {
         (taken_over, faults.last())
     });
     taken_over?;
+    let fault = fault.map(|fault| format!("a client meanwhile: {fault}"));
     match fault.or_else(|| server.error()) {
         Some(fault) => Err(fault),
         None => Ok(format!("{} requests, none lost", count.load(Ordering::Relaxed))),
@@ -286,6 +299,7 @@ const IN_FLIGHT: Duration = Duration::from_secs(2);
 const AFTER_RELOAD: Duration = Duration::from_millis(500);
 /// How late a class that waits on the wake descriptor may hear of a signal.
 const WAKE_UP_MAX: Duration = Duration::from_millis(500);
+const WATCH_IT: &str = "watch host.wake_descriptor()";
 /// The share of a processor that an idle worker may take: it looks up once a second.
 const IDLE_SHARE_MAX: f64 = 0.05;
 /// Clients in the listener's queue.

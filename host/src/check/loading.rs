@@ -16,7 +16,7 @@ pub(super) fn check(bench: &Bench, report: &mut Report) -> bool {
     let Some(class) = class.filter(|_| output.status.success()) else {
         let words = String::from_utf8_lossy(&output.stderr).into_owned();
         let error = words.lines().find_map(|line| line.strip_prefix("error: "));
-        let ended = || format!("loading it ended the process: {}", output.status);
+        let ended = || format!("loading it, or its setup, ended the process: {}", output.status);
         return report.put("loads", Err(error.map_or_else(ended, ToOwned::to_owned)));
     };
     let (class, rest) = class.split_once(" (worker-api ").unwrap_or((class, ""));

@@ -56,7 +56,9 @@ pub(super) fn check(bench: &Bench, report: &mut Report) -> bool {
 fn fork_safe(server: &Server) -> Finding {
     let log = server.log();
     match log.lines().find_map(|line| line.split_once("Loading has started ")) {
-        Some((_, words)) => Err(format!("loading has started {words}")),
+        Some((_, words)) => {
+            Err(format!("loading or setup has started {words}: start them in init_process"))
+        }
         None => Ok("no threads in the mold".to_owned()),
     }
 }
@@ -74,20 +76,24 @@ fn listeners(server: &Server, pid: u32) -> Finding {
     match found[..] {
         // One that has ended is another fault.
         [] if !facts::lives(pid) => Ok("open until its end".to_owned()),
-        [] => Err(server.fault("the worker has closed its listening socket, and lives")),
+        [] => Err(server.fault(CLOSED)),
         _ if found.contains(&false) => {
-            Err("the listening socket has been made blocking, for all workers".to_owned())
+            Err("the listening socket has been made blocking, for all workers: who comes too late \
+                 for a client hangs in accept"
+                .to_owned())
         }
         _ => Ok("open, non-blocking".to_owned()),
     }
 }
 
 fn serves(server: &Server) -> Finding {
-    let body = get_ok(server.address, "/").map_err(|fault| server.fault(&fault))?;
-    if body == b"check\n" {
+    let fault = |fault: String| server.fault(&format!("GET /: {fault}"));
+    let body = get_ok(server.address, "/").map_err(fault)?;
+    if body == GREETING {
         Ok("the application's answer".to_owned())
     } else {
-        Err("the answer is not the application's".to_owned())
+        let [got, right] = [&body[..body.len().min(80)], GREETING].map(String::from_utf8_lossy);
+        Err(format!("GET /: {got:?} is not the application's answer, {right:?}"))
     }
 }
 
@@ -175,7 +181,10 @@ fn concurrent(address: SocketAddr) -> Finding {
         };
         clients.into_iter().find_map(|client| outcome(client).err())
     });
-    failed.map_or_else(|| Ok(format!("{CLIENTS} clients")), Err)
+    match failed {
+        None => Ok(format!("{CLIENTS} clients")),
+        Some(fault) => Err(format!("of {CLIENTS} clients that come together, one: {fault}")),
+    }
 }
 
 fn silent_client(server: &Server) -> Finding {
@@ -216,7 +225,7 @@ fn app_failure(server: &Server) -> Finding {
     match get(server.address, "/panic") {
         Ok(answer) if answer.status == 500 => {}
         Ok(answer) => return Err(format!("answered {} instead of 500", answer.status)),
-        Err(fault) => return Err(fault),
+        Err(fault) => return Err(server.fault(&format!("the request that panics: {fault}"))),
     }
     get_ok(server.address, "/").map_err(|fault| format!("afterwards: {fault}"))?;
     if server.worker()?.pid != pid {
@@ -236,7 +245,9 @@ fn descriptors(server: &Server) -> Finding {
     let after = until(PATIENCE, || count().ok().filter(|now| *now <= before + SPARE_DESCRIPTORS));
     let Some(after) = after else {
         let after = count()?;
-        return Err(format!("{before} descriptors before {REQUESTS} requests, {after} after"));
+        return Err(format!(
+            "it has {before} descriptors before {REQUESTS} requests, {after} after"
+        ));
     };
     Ok(format!("{before} before, {after} after {REQUESTS} requests"))
 }
@@ -248,7 +259,7 @@ fn memory(server: &Server) -> Finding {
     let before = kib()?;
     serve(server, 2 * REQUESTS)?;
     let more = kib()?.saturating_sub(before);
-    let words = format!("{more} KiB more after {} requests", 2 * REQUESTS);
+    let words = format!("it has {more} KiB more after {} requests", 2 * REQUESTS);
     if more > SPARE_MEMORY_KIB { Err(words) } else { Ok(words) }
 }
 
@@ -266,7 +277,10 @@ fn records(server: &Server) -> Finding {
     let counted = || server.workers().pop().map_or(0, |worker| worker.requests);
     if until(PATIENCE, || (counted() >= expected).then_some(())).is_none() || counted() > expected {
         let counted = counted().saturating_sub(before);
-        return Err(format!("{WARM_UP} requests count as {counted} in the scoreboard"));
+        return Err(format!(
+            "{WARM_UP} requests count as {counted} in the scoreboard: host.request_began and \
+             host.request_ended are due for each"
+        ));
     }
     let lines = || {
         let text = std::fs::read_to_string(server.access_log()).unwrap_or_default();
@@ -287,10 +301,14 @@ fn same_worker(server: &Server, pid: u32) -> Result<(), String> {
     match server.error().filter(|words| words.contains(&format!("(pid: {pid})"))) {
         Some(error) => Err(error),
         None if now == Some(pid) => Ok(()),
-        None => Err(server.fault("the worker has ended without being told to")),
+        None => Err(server.fault("the worker has ended while host.alive() was true")),
     }
 }
 
+const CLOSED: &str = "the worker has closed its listening socket, and lives: it stays open until \
+                      host.close_listeners(), at the end";
+/// What the checking application answers.
+const GREETING: &[u8] = b"check\n";
 /// Time for what has begun to show its consequences.
 const SETTLING: Duration = Duration::from_millis(300);
 /// Enough requests that what each leaves behind adds up.
