@@ -1,6 +1,7 @@
-//! The page: what was measured, as tables and as a picture, with what is met, what is not, and where
-//! a peer is ahead. Its words say nothing that the figures do not.
+//! The page: what was measured, as tables and as a picture, with what is met, what is not, and where a peer is ahead. Its
+//! words say nothing that the figures do not, but for the explanations of `notes`.
 
+mod notes;
 mod plot;
 mod verdicts;
 
@@ -31,6 +32,7 @@ fn page(all: &[(&Scenario, Measured)], setup: &Setup) -> String {
     let _ = writeln!(page, "Versions: Jimu {}, {versions}.\n", env!("CARGO_PKG_VERSION"));
     let _ = writeln!(page, "![CPU time a request](performance.svg)\n");
     page.push_str(&verdicts::asked_for(all));
+    page.push_str(&notes::section());
     page.push_str(&verdicts::peers_ahead(all));
     for (scenario, measured) in all {
         page.push_str(&section(scenario, measured));
@@ -53,9 +55,6 @@ fn section(scenario: &Scenario, measured: &Measured) -> String {
     }
     for row in measured.rows.iter().filter(|row| row.failed > 0) {
         let _ = writeln!(text, "{}: {} requests failed.\n", row.name, row.failed);
-    }
-    if scenario.name == "memory" {
-        text.push_str(ON_MEMORY);
     }
     for line in &measured.absent {
         let _ = writeln!(text, "Not measured: {line}.\n");
@@ -126,14 +125,11 @@ fn spread(spread: Spread) -> String {
     format!("{} ({}–{})", number(median), number(least), number(most))
 }
 
-const ON_MEMORY: &str = "What workers cannot share, and why it is about the same for all servers of this class: \
-                         [gunicorn](gunicorn.md#memory-with-preload_app).\n\n";
-
 const HEAD: &str = "\
 # Performance
 
-Made by `cargo xtask bench`; nothing here is written by hand. The command makes a virtual environment
-with the peers under target/, leaves out what it cannot find, and names it.
+Made by `cargo xtask bench`; written by hand is only what profiles say, which it takes from tests/bench/notes.md. The
+command makes a virtual environment with the peers under target/, leaves out what it cannot find, and names it.
 
 How it is measured: one worker process each unless said otherwise, on one processor; the load, a
 program of ours that sends a fixed number of requests over 32 connections and checks every answer, on

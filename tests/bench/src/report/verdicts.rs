@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{number, ranking, spread};
+use super::{notes, number, ranking, spread};
 use crate::contender::Role;
 use crate::result::{Measured, Metric, Row};
 use crate::scenario::Scenario;
@@ -30,14 +30,20 @@ pub(super) fn asked_for(all: &[(&Scenario, Measured)]) -> String {
             Bound::AtLeast(limit) => format!("≥ {}", number(limit)),
         };
         let (found, met) = match verdict {
-            Some(verdict) if verdict.met => (spread(verdict.found), "met"),
-            Some(verdict) => (spread(verdict.found), "**not met**"),
-            None => (String::new(), "not measured"),
+            Some(verdict) if verdict.met => (spread(verdict.found), "met".to_owned()),
+            Some(verdict) => (spread(verdict.found), not_met(target.scenario)),
+            None => (String::new(), "not measured".to_owned()),
         };
         let _ = writeln!(text, "| {} | {figure} | {asked} | {found} | {met} |", target.scenario);
     }
     text.push('\n');
     text
+}
+
+/// That a figure is not what was asked for, and where the page says why.
+fn not_met(scenario: &str) -> String {
+    let why = notes::anchor(scenario).map(|place| format!(": [why]({place})"));
+    format!("**not met**{}", why.unwrap_or_default())
 }
 
 /// The cases in which a peer has the better figure than one of ours that does the same work.

@@ -1,0 +1,40 @@
+//! What is written by hand, in `notes.md`: why a figure that was asked for is not reached, as a profile tells it, and what
+//! was tried. One heading for each scenario that needs it, `### Why: SCENARIO`.
+
+const NOTES: &str = include_str!("../../notes.md");
+const HEADING: &str = "### Why: ";
+
+/// The section of the page.
+pub(super) fn section() -> String {
+    format!("## What profiles say of it, and what was tried\n\n{}\n\n", NOTES.trim_end())
+}
+
+/// The place on the page where a scenario is explained.
+pub(super) fn anchor(scenario: &str) -> Option<String> {
+    explained().any(|name| name == scenario).then(|| format!("#why-{scenario}"))
+}
+
+fn explained() -> impl Iterator<Item = &'static str> {
+    NOTES.lines().filter_map(|line| line.strip_prefix(HEADING))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::SCENARIOS;
+
+    #[test]
+    fn each_heading_names_a_scenario() {
+        let headings = NOTES.lines().filter(|line| line.starts_with('#')).count();
+        assert_eq!(explained().count(), headings, "headings are {HEADING}SCENARIO");
+        for name in explained() {
+            assert!(SCENARIOS.iter().any(|scenario| scenario.name == name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_explained_has_a_place() {
+        assert_eq!(anchor("memory").as_deref(), Some("#why-memory"));
+        assert_eq!(anchor("no such scenario"), None);
+    }
+}
