@@ -104,6 +104,28 @@ fn documented_flags_exist() {
     assert!(unknown.is_empty(), "flags that --help does not know: {unknown:#?}");
 }
 
+/// What continuous integration is told to run is there, and it is told to run all that is there.
+#[test]
+fn no_part_of_ci_is_lost() {
+    let read = |path: &str| fs::read_to_string(artifacts::root().join(path)).unwrap();
+    let (workflow, run) = (read(".github/workflows/ci.yml"), read(".ci/run"));
+    let folder = fs::read_dir(artifacts::root().join(".ci/parts")).unwrap();
+    let parts = folder.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let parts: BTreeSet<String> = parts.filter(|name| name != "common.sh").collect();
+    let named = |text: &str| -> BTreeSet<String> {
+        let words = text.split_whitespace().filter_map(|word| word.strip_prefix(".ci/parts/"));
+        words.map(str::to_owned).collect()
+    };
+    assert_eq!(named(&workflow), parts, "ci.yml is to run every file of .ci/parts");
+    assert!(named(&run).is_subset(&parts), "{:?} of {parts:?}", named(&run));
+
+    let classes = workflow.lines().find_map(|line| line.trim().strip_prefix("class: ["));
+    let classes = classes.and_then(|rest| rest.strip_suffix(']')).expect("the matrix has classes");
+    let classes: BTreeSet<String> = classes.split(", ").map(str::to_owned).collect();
+    let built: BTreeSet<String> = artifacts::classes().into_iter().collect();
+    assert_eq!(classes, built, "ci.yml is to run the matrix over every class");
+}
+
 fn help(program: &str, command: &[&str]) -> String {
     let mut asked = Command::new(artifacts::executable(program));
     let output = asked.args(command).arg("--help").output().expect("--help can be asked for");
