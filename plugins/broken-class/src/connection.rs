@@ -6,8 +6,8 @@ use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kit::{Advance, Base, Connection, Home, Kit, clock, poll};
-use worker_api::{AppHandle, Failure, FailureKind, Host, Interest, Result};
+use kit::{Advance, Base, Connection, Home, Kit, blocking, clock, poll};
+use worker_api::{AppHandle, Host, Interest, Result};
 
 use crate::fault::Fault;
 
@@ -150,11 +150,7 @@ impl Place {
 impl Home for Place {
     fn wait(&self, fd: RawFd, interest: Interest, deadline_ns: u64) -> Result<()> {
         let _counted = Counted::new(&self.shared.waiting);
-        match poll::wait(fd, interest, deadline_ns, || ()) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Failure::new(FailureKind::TIMEOUT, "the deadline passed")),
-            Err(error) => Err(Failure::io("cannot wait for the client", &error)),
-        }
+        blocking::in_time(poll::wait(fd, interest, deadline_ns, || ()))
     }
 
     fn done(&self, connection: Box<Connection>) {

@@ -5,9 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kit::{Advance, Base, Connection, Home, Kit, Overtime, clock, poll};
+use kit::{Advance, Base, Connection, Home, Kit, Overtime, blocking, clock, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use worker_api::{Counter, Failure, FailureKind, Interest, Result};
+use worker_api::{Counter, Interest, Result};
 
 /// What the threads of a worker share.
 pub(crate) struct Shared {
@@ -124,11 +124,7 @@ impl Place {
 
 impl Home for Place {
     fn wait(&self, fd: RawFd, interest: Interest, deadline_ns: u64) -> Result<()> {
-        match poll::wait(fd, interest, deadline_ns, || ()) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Failure::new(FailureKind::TIMEOUT, "the deadline passed")),
-            Err(error) => Err(Failure::io("cannot wait for the client", &error)),
-        }
+        blocking::in_time(poll::wait(fd, interest, deadline_ns, || ()))
     }
 
     fn extended(&self, fd: RawFd, deadline_ns: u64) {

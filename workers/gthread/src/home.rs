@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
 use kit::clock::{earlier, now_ns};
-use kit::{Advance, Base, Connection, Home, Kit, Overtime, poll};
+use kit::{Advance, Base, Connection, Home, Kit, Overtime, blocking, poll};
 use nix::sys::epoll::{EpollEvent, EpollTimeout};
-use worker_api::{Counter, Failure, FailureKind, Interest, Result, Waker};
+use worker_api::{Counter, Failure, Interest, Result, Waker};
 
 use crate::lookout::{Event, Lookout, wait};
 use crate::pool::{Next, PATIENCE_NS, Queue, Stint, UNSEEN_MAX_NS};
@@ -208,11 +208,7 @@ impl Shared {
 
 impl Home for Shared {
     fn wait(&self, fd: RawFd, interest: Interest, deadline_ns: u64) -> Result<()> {
-        match self.wait_for_client(fd, interest, deadline_ns) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Failure::new(FailureKind::TIMEOUT, "the deadline passed")),
-            Err(error) => Err(Failure::io("cannot wait for the client", &error)),
-        }
+        blocking::in_time(self.wait_for_client(fd, interest, deadline_ns))
     }
 
     fn arm(&self, fd: RawFd, interest: Interest, deadline_ns: u64, waker: Waker) -> Result<()> {

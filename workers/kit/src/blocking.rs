@@ -1,5 +1,7 @@
-//! The runtime of classes whose threads may block: every wait is a system call.
+//! What classes whose threads may block have in common: their runtime, of which every wait is a system call, and how a
+//! wait for a client ends.
 
+use std::io;
 use std::thread;
 use std::time::Duration;
 
@@ -7,7 +9,7 @@ use worker_api::abi::sabi_trait::TD_Opaque;
 use worker_api::abi::std_types::RResult;
 use worker_api::guard::catch_flat;
 use worker_api::raw::{Interest, RawRuntime, RawRuntime_TO, RuntimeBox, TaskBox};
-use worker_api::{Failure, Host};
+use worker_api::{Failure, FailureKind, Host, Result};
 
 use crate::clock::now_ns;
 use crate::poll;
@@ -16,6 +18,15 @@ use crate::poll;
 /// goes on: what waits is not hung.
 pub fn runtime(host: Host) -> RuntimeBox {
     RawRuntime_TO::from_value(Blocking { host }, TD_Opaque)
+}
+
+/// What came of a wait for a client, as [`crate::Home::wait`] is to say it: false means that the deadline came first.
+pub fn in_time(waited: io::Result<bool>) -> Result<()> {
+    match waited {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Failure::new(FailureKind::TIMEOUT, "the deadline passed")),
+        Err(error) => Err(Failure::io("cannot wait for the client", &error)),
+    }
 }
 
 struct Blocking {

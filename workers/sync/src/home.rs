@@ -3,8 +3,8 @@
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kit::{Connection, Home, Overtime, poll};
-use worker_api::{Failure, FailureKind, Host, Interest, Result};
+use kit::{Connection, Home, Overtime, blocking, poll};
+use worker_api::{Host, Interest, Result};
 
 /// The place to which a request's connection returns.
 pub(crate) struct Place {
@@ -28,11 +28,7 @@ impl Place {
 
 impl Home for Place {
     fn wait(&self, fd: RawFd, interest: Interest, deadline_ns: u64) -> Result<()> {
-        match poll::wait(fd, interest, deadline_ns, || self.host.notify()) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Failure::new(FailureKind::TIMEOUT, "the deadline passed")),
-            Err(error) => Err(Failure::io("cannot wait for the client", &error)),
-        }
+        blocking::in_time(poll::wait(fd, interest, deadline_ns, || self.host.notify()))
     }
 
     fn extended(&self, fd: RawFd, deadline_ns: u64) {
