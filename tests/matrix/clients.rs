@@ -157,7 +157,7 @@ fn a_client_that_reads_in_drops_is_cut(cell: &Cell) {
 /// A byte a second, less than `min_rate`: they are cut in the end, and until then hold nobody up. Half of them are at
 /// their heads, the others at their bodies, where the class serves several at once.
 fn five_hundred_slow_senders_hold_nobody_up(cell: &Cell) {
-    let flags = "--header-timeout 4 --body-timeout 4 --threads 4 --worker-connections 2000";
+    let flags = "--header-timeout 4 --body-timeout 4 --worker-connections 2000";
     let server = Setup::new(cell).flags(flags).start();
     let worker = server.serving_pid();
     let before = process::rss_kib(worker);
@@ -197,7 +197,7 @@ fn until_taken_in(server: &Server) {
 
 /// Each asks for more than any buffer holds, and takes a byte a second.
 fn five_hundred_slow_readers_hold_nobody_up(cell: &Cell) {
-    let flags = "--write-timeout 4 --threads 4 --worker-connections 2000";
+    let flags = "--write-timeout 4 --worker-connections 2000";
     let server = Setup::new(cell).flags(flags).start();
     let worker = server.serving_pid();
     let before = process::rss_kib(worker);

@@ -68,7 +68,7 @@ settings! {
         }
         /// How many threads a worker of class gthread answers requests with.
         ///
-        /// With two or more, another thread serves in the place of one whose client keeps it waiting, so that slow
+        /// Another thread serves in the place of one whose client keeps it waiting, so that slow
         /// clients hold up nobody; more requests than threads are under way then.
         threads: usize {
             kind: Kind::Int { min: 1, max: 4096 }, default: Some("1"), long: Some("threads"),

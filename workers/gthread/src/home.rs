@@ -27,9 +27,6 @@ pub(crate) struct Shared {
     overtime: Overtime,
     table: Mutex<Table>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// Whether another thread may serve while one waits for its client: not where the application is to have one
-    /// request at a time.
-    several: bool,
     me: Weak<Self>,
 }
 
@@ -47,7 +44,6 @@ impl Shared {
             overtime,
             table: Mutex::new(Table::default()),
             threads: Mutex::new(Vec::new()),
-            several: threads > 1,
             me: Weak::clone(me),
         });
         (0..threads).try_for_each(|_| shared.start_thread())?;
@@ -165,15 +161,15 @@ impl Shared {
     /// Waits; where that takes long, another thread serves meanwhile.
     fn wait_for_client(&self, fd: RawFd, interest: Interest, deadline_ns: u64) -> io::Result<bool> {
         let wait_until = |until_ns| poll::wait(fd, interest, until_ns, || ());
-        if !self.several || !OF_THE_POOL.get() {
+        if !OF_THE_POOL.get() {
             return wait_until(deadline_ns);
         }
         let grace_ends_ns = now_ns() + GRACE_NS;
-        // Where the main thread found none that is free, somebody else may be waiting for this one.
-        let is_wanted = self.wants_room.load(Ordering::Acquire);
-        if !is_wanted && earlier(grace_ends_ns, deadline_ns) == grace_ends_ns {
-            let waited = wait_until(grace_ends_ns);
-            if !matches!(waited, Ok(false)) {
+        while !self.is_wanted() && now_ns() < grace_ends_ns {
+            let look_up_ns = (now_ns() + LOOK_UP_NS).min(grace_ends_ns);
+            let until_ns = earlier(look_up_ns, deadline_ns);
+            let waited = wait_until(until_ns);
+            if !matches!(waited, Ok(false)) || until_ns == deadline_ns {
                 return waited;
             }
         }
@@ -188,6 +184,11 @@ impl Shared {
         let waited = wait_until(deadline_ns);
         self.queue.come_back();
         waited
+    }
+
+    /// Whether somebody waits for a thread: a request, or the main thread with a connection.
+    fn is_wanted(&self) -> bool {
+        self.wants_room.load(Ordering::Acquire) || self.queue.is_waiting()
     }
 
     fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
@@ -245,5 +246,7 @@ thread_local! {
 
 /// How many a thread of the pool takes at once: others would wait for it.
 const LOOK_MAX: usize = 8;
-/// How long a client may keep a thread waiting before another serves in its place.
+/// How long a client may keep a thread waiting that nobody waits for before another serves in its place.
 const GRACE_NS: u64 = 20_000_000;
+/// How often it is asked meanwhile whether anybody waits for the thread.
+const LOOK_UP_NS: u64 = 1_000_000;

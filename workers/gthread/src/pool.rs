@@ -156,6 +156,11 @@ impl<T, P: Poller> Queue<T, P> {
         state.unmet() > 0 && self.spare(&state) > 0
     }
 
+    /// Whether a request waits for a thread.
+    pub(crate) fn is_waiting(&self) -> bool {
+        !self.lock().waiting.is_empty()
+    }
+
     /// Wakes a thread if a request has waited for too long.
     pub(crate) fn nudge(&self) {
         self.nudge_with(&mut self.lock());
