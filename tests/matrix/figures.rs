@@ -2,17 +2,23 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use jimu_tests::{
     behaviour,
     cell::{Cell, Need},
     http::{Address, Connection},
+    process,
     runner::Behaviour,
     server::{Setup, address},
     wait,
 };
 
 pub(crate) fn behaviours() -> Vec<Behaviour> {
-    vec![behaviour!(busy_and_idle_places_are_counted)]
+    vec![
+        behaviour!(busy_and_idle_places_are_counted),
+        behaviour!(time_spent_queued_is_counted).of_class(),
+    ]
 }
 
 /// A class without threads or greenlets counts its workers.
@@ -31,19 +37,55 @@ fn busy_and_idle_places_are_counted(cell: &Cell) {
     assert_eq!(client.answer("GET").unwrap().status, 200);
 }
 
+/// Requests that no worker takes are queued, whatever the class: one in sixteen is looked at.
+fn time_spent_queued_is_counted(cell: &Cell) {
+    let figures = address();
+    let setup = Setup::new(cell).flags("--workers 1");
+    let server = setup.flag("--metrics-bind", figures.to_string()).start();
+    server.log.line(&["Metrics at"], PATIENCE);
+    let figures = Address::Tcp(figures);
+    let worker = server.until_ready_workers(1)[0];
+    process::signal(worker, Signal::SIGSTOP);
+    let mut clients: Vec<Connection> = (0..16).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(|client| client.send_get("/").unwrap());
+    let silent = "host_worker_heartbeat_age_seconds{worker=\"0\"}";
+    let mut seconds = until(&figures, "a sample", |text| sample(text, silent));
+    seconds += 0.6;
+    until(&figures, "time passes", |text| sample(text, silent).filter(|now| *now > seconds));
+    process::signal(worker, Signal::SIGCONT);
+    for client in &mut clients {
+        assert_eq!(client.answer("GET").unwrap().status, 200);
+    }
+    let below = |limit: &str| {
+        let class = &cell.class.name;
+        format!("host_request_queued_seconds_bucket{{class=\"{class}\",le=\"{limit}\"}}")
+    };
+    until(&figures, "one was queued for half a second", |text| {
+        let all = sample(text, &below("+Inf"))?;
+        (sample(text, &below("0.512000"))? < all).then_some(())
+    });
+}
+
 /// Waits until the places, busy and idle, are as wanted.
 fn until_places(figures: &Address, what: &str, wanted: impl Fn(u64, u64) -> bool) -> (u64, u64) {
+    until(figures, what, |text| {
+        let places = |state| sample(text, &format!("host_slots{{state=\"{state}\"}}"));
+        let (busy, idle) = (places("busy")? as u64, places("idle")? as u64);
+        wanted(busy, idle).then_some((busy, idle))
+    })
+}
+
+/// Waits until the figures are as wanted.
+fn until<T>(figures: &Address, what: &str, wanted: impl Fn(&str) -> Option<T>) -> T {
     wait::until(what, PATIENCE, || {
         let answer = Connection::open(figures).unwrap().get("/metrics").unwrap();
-        let text = answer.text();
-        let sample = |state: &str| -> u64 {
-            let series = format!("host_slots{{state=\"{state}\"}} ");
-            let line = text.lines().find_map(|line| line.strip_prefix(&series));
-            line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{series}: {text}"))
-        };
-        let places = (sample("busy"), sample("idle"));
-        if wanted(places.0, places.1) { Ok(places) } else { Err(format!("{places:?}")) }
+        wanted(&answer.text()).ok_or_else(|| answer.text())
     })
+}
+
+fn sample(text: &str, series: &str) -> Option<f64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.and_then(|value| value.parse().ok())
 }
 
 const PATIENCE: Duration = Duration::from_secs(15);

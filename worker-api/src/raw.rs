@@ -104,6 +104,9 @@ impl Counter {
     pub const BUSY_SLOTS: Self = Self(2);
     /// The bound of [`Self::BUSY_SLOTS`].
     pub const SLOTS: Self = Self(3);
+    /// A request waited so many microseconds, from when its last octets arrived until the application is called for it:
+    /// once for each request that is looked at, not a sum. Since 1.1.
+    pub const QUEUED_US: Self = Self(4);
 }
 
 /// What wakes whoever waits. Made by the side that waits, called by the side that knows: from any thread of the

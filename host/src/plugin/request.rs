@@ -42,6 +42,7 @@ pub(super) fn count(slot: SlotWriter, counter: Counter, by: i64) {
         Counter::CONNECTIONS => slot.count_connections(by),
         Counter::BUSY_SLOTS => slot.count_busy_places(by),
         Counter::SLOTS => slot.count_places(by),
+        Counter::QUEUED_US => slot.count_queued(by.max(0) as u64),
         _ => {}
     }
 }

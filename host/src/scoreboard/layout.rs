@@ -16,8 +16,8 @@
 //!            56  last words: length, then 128 bytes of text
 //!           192  in flight: 8 entries of 144 bytes
 //!          1344  connections · busy places · places                     (gauges)
-//!          1368  counts: how much, by status and by duration
-//!          5600  (unused)
+//!          1368  counts: how much, by duration, by time spent queued and by status
+//!          5736  (unused)
 //! ```
 //!
 //! Pages that nobody touches cost nothing, so the file has room for [`SLOTS_MAX`] workers always.
@@ -35,6 +35,8 @@ pub const REQUEST_TEXT_MAX: usize = REQUEST_WORDS * WORD;
 pub const LAST_WORDS_MAX: usize = LAST_WORDS_WORDS * WORD;
 /// Buckets of the latency histogram: see [`bucket_limit_us`].
 pub const LATENCY_BUCKETS: usize = 24;
+/// Buckets of the histogram of the time spent queued: see [`queued_limit_us`].
+pub const QUEUED_BUCKETS: usize = 16;
 
 /// Statuses are counted one by one from here ...
 pub(super) const STATUS_MIN: u16 = 100;
@@ -56,8 +58,23 @@ pub fn bucket_limit_us(bucket: usize) -> Option<u64> {
 
 /// The bucket that a duration belongs to.
 pub(super) fn bucket_of_us(duration_us: u64) -> usize {
-    let doublings = u64::BITS - (duration_us / FIRST_BUCKET_US).leading_zeros();
-    (doublings as usize).min(LATENCY_BUCKETS - 1)
+    doublings(duration_us / FIRST_BUCKET_US).min(LATENCY_BUCKETS - 1)
+}
+
+/// The upper end of a bucket of the time spent queued, in microseconds: 8 ms, doubled from one to the next; the last
+/// bucket has no end. The kernel counts in ticks of 1 to 10 ms, so shorter waits cannot be told apart.
+pub fn queued_limit_us(bucket: usize) -> Option<u64> {
+    (bucket + 1 < QUEUED_BUCKETS).then(|| FIRST_QUEUED_US << bucket)
+}
+
+/// The bucket that a time spent queued belongs to.
+pub(super) fn queued_bucket_of_us(queued_us: u64) -> usize {
+    doublings(queued_us / FIRST_QUEUED_US).min(QUEUED_BUCKETS - 1)
+}
+
+/// How often 1 has to be doubled to exceed a number.
+fn doublings(number: u64) -> usize {
+    (u64::BITS - number.leading_zeros()) as usize
 }
 
 /// The first page: what the file is.
@@ -80,6 +97,8 @@ pub(super) struct Counts {
     pub(super) bytes_out: AtomicU64,
     pub(super) duration_us: AtomicU64,
     pub(super) latency: [AtomicU64; LATENCY_BUCKETS],
+    pub(super) queued_us: AtomicU64,
+    pub(super) queued: [AtomicU64; QUEUED_BUCKETS],
     /// By status, from [`STATUS_MIN`] on.
     pub(super) statuses: [AtomicU64; STATUSES],
 }
@@ -89,7 +108,8 @@ impl Counts {
     pub(super) fn all(&self) -> impl Iterator<Item = &AtomicU64> {
         let single =
             [&self.accepted, &self.requests, &self.bytes_in, &self.bytes_out, &self.duration_us];
-        single.into_iter().chain(&self.latency).chain(&self.statuses)
+        let queued = std::iter::once(&self.queued_us).chain(&self.queued);
+        single.into_iter().chain(&self.latency).chain(queued).chain(&self.statuses)
     }
 }
 
@@ -168,7 +188,7 @@ pub(super) struct Slot {
     pub(super) busy_places: AtomicU64,
     pub(super) places: AtomicU64,
     pub(super) counts: Counts,
-    pub(super) unused: [AtomicU64; 324],
+    pub(super) unused: [AtomicU64; 307],
 }
 
 /// One request that a worker holds. `version` is odd while the entry is being written; a reader
@@ -185,7 +205,7 @@ pub(super) struct InFlight {
 /// "JIMUSCOR", read as a little-endian number.
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"JIMUSCOR");
 /// Rises whenever the layout changes, so that a reader of another build can tell.
-pub(super) const LAYOUT: u32 = 3;
+pub(super) const LAYOUT: u32 = 4;
 pub(super) const HEADER_SIZE: usize = 4096;
 pub(super) const LEDGER_SIZE: usize = 16 * 4096;
 pub(super) const SLOT_SIZE: usize = 8192;
@@ -197,6 +217,7 @@ const REQUEST_WORDS: usize = 15;
 const LAST_WORDS_WORDS: usize = 16;
 const TEXT_WORDS: usize = 8;
 const FIRST_BUCKET_US: u64 = 64;
+const FIRST_QUEUED_US: u64 = 8_000;
 
 const _: () = {
     assert!(size_of::<Header>() == HEADER_SIZE);
@@ -208,7 +229,7 @@ const _: () = {
     assert!(std::mem::offset_of!(Slot, in_flight) == 192);
     assert!(std::mem::offset_of!(Slot, connections) == 1344);
     assert!(std::mem::offset_of!(Slot, counts) == 1368);
-    assert!(std::mem::offset_of!(Slot, unused) == 5600);
+    assert!(std::mem::offset_of!(Slot, unused) == 5736);
 };
 
 #[cfg(test)]
@@ -224,6 +245,16 @@ mod tests {
                 let below = bucket_limit_us(bucket - 1).expect("only the last has no end");
                 assert!(duration_us >= below, "{duration_us} µs in bucket {bucket}");
             }
+        }
+    }
+
+    #[test]
+    fn so_does_a_time_spent_queued() {
+        for queued_us in [0, 7_999, 8_000, 15_999, 16_000, 500_000, 131_071_999, 131_072_000] {
+            let bucket = queued_bucket_of_us(queued_us);
+            assert!(queued_limit_us(bucket).is_none_or(|limit| queued_us < limit));
+            let below = bucket.checked_sub(1).and_then(queued_limit_us).unwrap_or(0);
+            assert!(queued_us >= below, "{queued_us} µs in bucket {bucket}");
         }
     }
 }

@@ -16,7 +16,8 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 
 pub use layout::{
-    IN_FLIGHT_MAX, LAST_WORDS_MAX, LATENCY_BUCKETS, REQUEST_TEXT_MAX, SLOTS_MAX, bucket_limit_us,
+    IN_FLIGHT_MAX, LAST_WORDS_MAX, LATENCY_BUCKETS, QUEUED_BUCKETS, REQUEST_TEXT_MAX, SLOTS_MAX,
+    bucket_limit_us, queued_limit_us,
 };
 pub use ledger::{Event, GenerationNote, Ledger, LogLines};
 pub use reader::{InFlightRequest, SlotReader, SlotSnapshot, Totals};

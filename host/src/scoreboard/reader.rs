@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::WorkerState;
-use super::layout::{Counts, InFlight, LATENCY_BUCKETS, STATUS_MIN, Slot};
+use super::layout::{Counts, InFlight, LATENCY_BUCKETS, QUEUED_BUCKETS, STATUS_MIN, Slot};
 
 /// Reads one slot.
 #[derive(Clone, Copy)]
@@ -64,6 +64,10 @@ pub struct Totals {
     pub duration_us: u64,
     /// Exchanges by duration; see [`super::bucket_limit_us`].
     pub latency: [u64; LATENCY_BUCKETS],
+    /// The sum of the times that requests were queued, of those that were looked at, in microseconds.
+    pub queued_us: u64,
+    /// These requests by the time that they were queued; see [`super::queued_limit_us`].
+    pub queued: [u64; QUEUED_BUCKETS],
 }
 
 impl Totals {
@@ -81,6 +85,8 @@ impl Totals {
             bytes_out: read(&counts.bytes_out),
             duration_us: read(&counts.duration_us),
             latency: counts.latency.each_ref().map(read),
+            queued_us: read(&counts.queued_us),
+            queued: counts.queued.each_ref().map(read),
         }
     }
 
@@ -95,7 +101,11 @@ impl Totals {
         for (status, count) in &other.statuses {
             add(self.statuses.entry(*status).or_default(), *count);
         }
+        add(&mut self.queued_us, other.queued_us);
         for (sum, more) in self.latency.iter_mut().zip(other.latency) {
+            add(sum, more);
+        }
+        for (sum, more) in self.queued.iter_mut().zip(other.queued) {
             add(sum, more);
         }
     }

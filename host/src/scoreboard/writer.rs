@@ -5,7 +5,9 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use super::WorkerState;
-use super::layout::{InFlight, LAST_WORDS_MAX, REQUEST_TEXT_MAX, STATUS_MIN, Slot, bucket_of_us};
+use super::layout::{
+    InFlight, LAST_WORDS_MAX, REQUEST_TEXT_MAX, STATUS_MIN, Slot, bucket_of_us, queued_bucket_of_us,
+};
 use crate::clock;
 
 /// Writes one slot. Copies of it write the same slot: a worker's threads share one.
@@ -102,6 +104,13 @@ impl SlotWriter {
         counts.bytes_out.fetch_add(bytes_out, Ordering::Relaxed);
         counts.duration_us.fetch_add(duration_us, Ordering::Relaxed);
         counts.latency[bucket_of_us(duration_us)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A request has been queued for so long before the application was called for it.
+    pub fn count_queued(&self, queued_us: u64) {
+        let counts = &self.slot.counts;
+        counts.queued_us.fetch_add(queued_us, Ordering::Relaxed);
+        counts.queued[queued_bucket_of_us(queued_us)].fetch_add(1, Ordering::Relaxed);
     }
 
     /// A request begins, or has begun at `start_ns`. `text` is its method and target, of which the

@@ -7,7 +7,7 @@
 use std::fmt::{Display, Write as _};
 
 use super::view::{ClassView, View, WorkerView};
-use crate::scoreboard::bucket_limit_us;
+use crate::scoreboard::{bucket_limit_us, queued_limit_us};
 
 /// The whole answer to a scrape.
 pub(super) fn text(view: &View) -> String {
@@ -86,20 +86,34 @@ fn requests(page: &mut Page, view: &View) {
     let name = "host_request_duration_seconds";
     page.family(name, "histogram", "From the complete head of a request to the end of its answer.");
     for (class, totals) in &view.classes {
-        histogram(page, name, class, totals);
+        histogram(page, name, class, (&totals.latency, totals.duration_us), bucket_limit_us);
+    }
+    let name = "host_request_queued_seconds";
+    page.family(
+        name,
+        "histogram",
+        "From the arrival of a request to the call of the application, of one request in sixteen.",
+    );
+    for (class, totals) in &view.classes {
+        histogram(page, name, class, (&totals.queued, totals.queued_us), queued_limit_us);
     }
 }
 
-fn histogram(page: &mut Page, name: &str, class: &str, totals: &ClassView) {
+fn histogram(
+    page: &mut Page,
+    name: &str,
+    class: &str,
+    (counts, all_us): (&[u64], u64),
+    limit_us: fn(usize) -> Option<u64>,
+) {
     let mut sum = 0;
-    for (bucket, count) in totals.latency.iter().enumerate() {
+    for (bucket, count) in counts.iter().enumerate() {
         sum += count;
-        let limit = bucket_limit_us(bucket).map_or_else(|| "+Inf".to_owned(), decimal_seconds);
+        let limit = limit_us(bucket).map_or_else(|| "+Inf".to_owned(), decimal_seconds);
         let labels: [Label<'_>; 2] = [("class", &class), ("le", &limit)];
         page.sample(&format!("{name}_bucket"), &labels, sum);
     }
-    let duration = decimal_seconds(totals.duration_us);
-    page.sample(&format!("{name}_sum"), &[("class", &class)], duration);
+    page.sample(&format!("{name}_sum"), &[("class", &class)], decimal_seconds(all_us));
     page.sample(&format!("{name}_count"), &[("class", &class)], sum);
 }
 
@@ -230,6 +244,7 @@ mod tests {
         writer.set_state(WorkerState::Ready);
         writer.count_answer(200, 50, 0, 7);
         writer.count_answer(0, 3_000_000, 0, 0);
+        writer.count_queued(500_000);
         let _held = writer.begin_request(b"GET /", 1);
         text(&View::take(&board))
     }
@@ -260,6 +275,9 @@ mod tests {
             "host_request_duration_seconds_bucket{class=\"sync\",le=\"+Inf\"} 3",
             "host_request_duration_seconds_sum{class=\"sync\"} 3.000150",
             "host_request_duration_seconds_count{class=\"sync\"} 3",
+            "host_request_queued_seconds_bucket{class=\"sync\",le=\"0.256000\"} 0",
+            "host_request_queued_seconds_bucket{class=\"sync\",le=\"0.512000\"} 1",
+            "host_request_queued_seconds_sum{class=\"sync\"} 0.500000",
             "host_slots{state=\"busy\"} 1",
             "host_workers{state=\"ready\"} 1",
             "host_workers_target 1",

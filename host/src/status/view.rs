@@ -94,6 +94,8 @@ pub(super) struct ClassView {
     pub(super) bytes_out: u64,
     pub(super) duration_us: u64,
     pub(super) latency: Vec<u64>,
+    pub(super) queued_us: u64,
+    pub(super) queued: Vec<u64>,
 }
 
 impl View {
@@ -190,6 +192,8 @@ impl From<Totals> for ClassView {
             bytes_out: totals.bytes_out,
             duration_us: totals.duration_us,
             latency: totals.latency.to_vec(),
+            queued_us: totals.queued_us,
+            queued: totals.queued.to_vec(),
         }
     }
 }

@@ -111,6 +111,7 @@ impl Double {
         let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
         let length = stream.read(&mut request).unwrap_or(0);
         let word = String::from_utf8_lossy(&request[..length]).trim().to_owned();
+        context.slot.count_queued(0);
         let token = context.slot.begin_request(word.as_bytes(), host::clock::now_ns());
         match word.as_str() {
             "exit 3" => std::process::exit(3),

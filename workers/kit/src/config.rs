@@ -52,6 +52,8 @@ pub struct Config {
     pub graceful_timeout: Option<Duration>,
     /// The heartbeat's limit; half of it is the longest that a class waits without one.
     pub timeout: Option<Duration>,
+    /// Whether somebody may ask how long requests are queued.
+    pub(crate) notes_queueing: bool,
     /// After how many requests a worker asks to be replaced, jitter included; 0: never.
     pub max_requests: u64,
 }
@@ -81,6 +83,9 @@ impl Config {
                 .unwrap_or(WORKER_CONNECTIONS),
             graceful_timeout: host.setting_duration("graceful_timeout"),
             timeout: host.setting_duration("timeout"),
+            notes_queueing: ["metrics_bind", "status_bind"]
+                .iter()
+                .any(|setting| host.setting(setting).is_some()),
             max_requests: read_max_requests(host),
         })
     }

@@ -171,6 +171,7 @@ impl Connection {
     /// Hands the request to an exchange. Only after [`Advance::Request`]; the connection comes back through
     /// [`Home::done`].
     pub fn into_exchange(self: Box<Self>, home: Arc<dyn Home>) -> ExchangeBox {
+        self.note_queueing();
         exchange::make(self, home)
     }
 

@@ -6,6 +6,7 @@
 //! | [`socket`], [`stream`], [`tls`] | accepting; octets in and out of a connection |
 //! | [`connection`] | a connection between requests: the state machine that every class drives |
 //! | `exchange`, `turn`, `request`, `response` | a connection during one request: the exchange of `worker-api` |
+//! | `queueing` | how long requests have waited before |
 //! | [`home`] | the seam: how a class waits, and takes its connections back |
 //! | [`line`] | waiting for connections side by side with the other workers |
 //! | [`base`], [`kit`], [`config`] | what every worker has: host, application, settings |
@@ -36,6 +37,7 @@ mod buffer;
 mod exchange;
 mod kept;
 mod pace;
+mod queueing;
 mod request;
 mod response;
 mod turn;

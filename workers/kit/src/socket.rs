@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::sys::socket::{SockaddrLike, SockaddrStorage, getsockname, setsockopt, sockopt};
 use worker_api::Listener;
@@ -162,6 +163,30 @@ fn accept4(listener: RawFd) -> io::Result<(OwnedFd, End)> {
     // SAFETY: the kernel filled in an address of that length.
     let address = unsafe { SockaddrStorage::from_raw((&raw const storage).cast(), Some(length)) };
     Ok((fd, address.as_ref().map_or_else(End::nowhere, End::from_address)))
+}
+
+/// How long ago the last octets of a TCP connection arrived, in whole ticks of the kernel; where none has come yet, how
+/// long ago the connection was made. An error for a socket of another kind.
+pub fn since_last_received(socket: BorrowedFd<'_>) -> io::Result<Duration> {
+    let mut info: libc::tcp_info =
+        // SAFETY: it consists of numbers, for which zero is valid.
+        unsafe { mem::zeroed() };
+    let mut length = size_of_val(&info) as libc::socklen_t;
+    let place = (&raw mut info).cast();
+    // SAFETY: place and length point to storage of that size for the whole call.
+    let answer = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            place,
+            &raw mut length,
+        )
+    };
+    if answer < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Duration::from_millis(u64::from(info.tcpi_last_data_recv)))
 }
 
 /// `recv(2)`: what has come, as far as it fits into `buffer`; 0 is the end of file.
