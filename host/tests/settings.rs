@@ -314,6 +314,12 @@ fn files_that_cannot_be_read_are_named() {
     assert!(error.starts_with("host.toml:1: not TOML: "), "{error}");
     let error = Start::new("", &[], &["-c", "none.toml"]).error();
     assert_eq!(error, "none.toml: cannot be read: No such file or directory (os error 2)");
+    let start = Start::new("", &[], &["-c", "pipe.toml"]);
+    let pipe = start.folder.path().join("pipe.toml");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // A reload that waited for somebody to write would stop the arbiter.
+    let error = start.error();
+    assert!(error.ends_with("pipe.toml: cannot be read: it is not a regular file"), "{error}");
 }
 
 #[test]

@@ -1,6 +1,13 @@
 //! Reading the settings file: TOML whose keys are settings, and the tables of the plugins.
 
-use std::{ops::Range, path::Path, path::PathBuf, sync::Arc};
+use std::{
+    fs::OpenOptions,
+    io::{self, Read as _},
+    ops::Range,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use toml::de::DeTable;
 
@@ -89,9 +96,20 @@ fn read_sections(text: &str) -> Sections {
 
 /// Reads `path`; the error is one problem.
 pub(super) fn load(path: &Path) -> Result<FileSettings, Vec<Problem>> {
-    let text = std::fs::read_to_string(path)
+    let text = read(path)
         .map_err(|error| vec![Problem::file(path, format!("cannot be read: {error}"))])?;
     parse(path, &text)
+}
+
+/// The text of a regular file. A pipe, which the arbiter would wait for at a reload, is none.
+fn read(path: &Path) -> io::Result<String> {
+    let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Where the file is when nobody names it.
