@@ -22,6 +22,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(max_requests_brings_the_successor_first).busy(),
         behaviour!(max_requests_waits_for_a_slow_successor).of_class().heavy(),
         behaviour!(workers_that_die_at_once_do_not_make_a_storm).of_host(),
+        behaviour!(a_worker_that_grows_is_named_and_replaced).of_host(),
         behaviour!(the_mold_may_die).of_class(),
         behaviour!(no_zombie_is_left).of_class(),
     ]
@@ -127,6 +128,32 @@ fn max_requests_waits_for_a_slow_successor(cell: &Cell) {
     load.finish().assert_nothing_lost();
     assert!(server.log.count("Booted worker") >= 2, "nobody was replaced");
     server.stop();
+}
+
+/// It is measured every two seconds where there is a limit.
+fn a_worker_that_grows_is_named_and_replaced(cell: &Cell) {
+    let setup = Setup::new(cell).app(artifacts::library("faulty_app"));
+    let server = setup.flags("--workers 2 --max-worker-memory 150m").start();
+    let before = server.until_ready_workers(2);
+    let load = Load::start(server.address(), Plan { ask: |_| get("/"), ..Plan::default() });
+    // By then each has been measured, at an age of two to four seconds.
+    wait::until("an age", Duration::from_secs(20), || {
+        let age = server.age();
+        (age > Duration::from_secs(7)).then_some(()).ok_or(format!("{age:?}"))
+    });
+    assert_eq!(server.log.count("has grown"), 0);
+    server.get("/fault/grow180");
+    let grown = server.log.line(&["worker", "has grown from"], Duration::from_secs(10));
+    let replaced = server.log.line(&["is to be replaced", "max_worker_memory"], SOON);
+    let pid = |line: &str| line.split("Worker ").nth(1)?.split(' ').next()?.parse().ok();
+    let grown: Option<i32> = pid(&grown);
+    assert!(grown.is_some() && grown == pid(&replaced), "{grown:?}: {replaced}");
+    let grown = Pid::from_raw(grown.unwrap());
+    assert!(before.contains(&grown) && process::gone(grown, Duration::from_secs(20)));
+    assert_eq!(server.until_ready_workers(2).iter().filter(|pid| before.contains(pid)).count(), 1);
+    load.flows(20, Duration::from_secs(20));
+    load.finish().assert_nothing_lost();
+    assert_eq!(server.log.count("has grown"), 1, "the other has not");
 }
 
 /// After the start, a generation whose workers die as soon as they are ready is retried, more and more seldom.

@@ -6,6 +6,7 @@
 
 mod clients;
 mod contract;
+mod control;
 mod deaths;
 mod drain;
 mod fairness;
@@ -44,6 +45,7 @@ fn main() {
         python::behaviours(),
         peers::behaviours(),
         contract::behaviours(),
+        control::behaviours(),
         fairness::behaviours(),
         footprint::behaviours(),
         figures::behaviours(),

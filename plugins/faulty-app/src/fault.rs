@@ -39,7 +39,8 @@ impl Faults {
     }
 }
 
-/// Makes one fault. Those that are failures are returned; `sleepN` takes N milliseconds; what is unknown is a failure.
+/// Makes one fault. Those that are failures are returned; `sleepN` takes N milliseconds, `growN` N MiB for good; what is
+/// unknown is a failure.
 pub(crate) fn make(place: &str, what: &str) -> Result<()> {
     let words = format!("the fault asked for in {place}");
     let number = |prefix: &str| what.strip_prefix(prefix).and_then(|digits| digits.parse().ok());
@@ -62,10 +63,14 @@ pub(crate) fn make(place: &str, what: &str) -> Result<()> {
         "load" => {
             Err(Failure::new(FailureKind::LOAD, words).with_detail("its cause\nof two lines"))
         }
-        _ => match (number("exit"), number("sleep")) {
-            (Some(status), _) => std::process::exit(status as i32),
-            (_, Some(ms)) => {
+        _ => match (number("exit"), number("sleep"), number("grow")) {
+            (Some(status), ..) => std::process::exit(status as i32),
+            (_, Some(ms), _) => {
                 std::thread::sleep(Duration::from_millis(ms));
+                Ok(())
+            }
+            (.., Some(mebibytes)) => {
+                std::mem::forget(vec![1u8; (mebibytes as usize) << 20]);
                 Ok(())
             }
             _ => Err(Failure::config(format!("{place}: no such fault: {what}"))),
