@@ -27,9 +27,19 @@ fn the_abi_is_the_one_that_was_promised() {
     let promised = fs::read_to_string(&file).expect("the snapshot is in the repository");
     assert!(
         now == promised,
-        "the ABI differs from abi/1.layout at line {}: see docs/abi.md, then run with UPDATE_ABI=1",
-        1 + now.lines().zip(promised.lines()).take_while(|(one, other)| one == other).count()
+        "the ABI is not that of abi/1.layout: see docs/abi.md, then run with UPDATE_ABI=1\n{}",
+        first_difference(&promised, &now)
     );
+}
+
+/// Where two layouts begin to differ: in which type, and how.
+fn first_difference(promised: &str, now: &str) -> String {
+    let same = promised.lines().zip(now.lines()).take_while(|(one, other)| one == other).count();
+    let line_of = |text: &str| text.lines().nth(same).unwrap_or("(nothing)").trim().to_owned();
+    let is_heading = |line: &&str| !line.is_empty() && !line.starts_with(' ');
+    let before: Vec<&str> = promised.lines().take(same + 1).collect();
+    let heading = before.into_iter().rev().find(is_heading).unwrap_or_default();
+    format!("line {}, {heading}\n- {}\n+ {}", same + 1, line_of(promised), line_of(now))
 }
 
 /// What was described so far, in the order in which it was met.
