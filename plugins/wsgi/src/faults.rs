@@ -147,9 +147,9 @@ unsafe fn act(
     }
 }
 
-/// A signal that nobody else has a use for: the host takes the last one.
+/// A signal that nobody else has a use for: the host takes the one behind it, valgrind the last.
 fn dump_signal() -> c_int {
-    libc::SIGRTMAX() - 1
+    libc::SIGRTMAX() - 2
 }
 
 type Handler = extern "C" fn(c_int, *mut libc::siginfo_t, *mut libc::c_void);
