@@ -48,10 +48,7 @@ pub type MoldMain = fn(MoldStart) -> !;
 
 /// A mold's life, from just behind the fork, where all signals are still blocked.
 pub fn run<P: Payload>(mut start: MoldStart) -> ! {
-    process::close_inherited(&start.close);
-    process::reset_signal_handlers();
-    process::ignore_until_exec(&ARBITERS_SIGNALS);
-    process::unblock_signals();
+    process::begin_forked(&start.close);
     let mut payload = match prepare::<P>(&mut start) {
         Ok(payload) => payload,
         Err(refusal) => {
@@ -268,14 +265,3 @@ fn send(command: &Channel, message: &FromMold) {
 
 /// sysexits' `EX_CONFIG`: the configuration is wrong.
 pub const CONFIG: i32 = 78;
-
-/// Signals that are meant for the arbiter and reach molds when they are sent to a process group or
-/// typed at a terminal. A mold is told to end by a message, or killed.
-const ARBITERS_SIGNALS: [Signal; 6] = [
-    Signal::SIGTERM,
-    Signal::SIGINT,
-    Signal::SIGQUIT,
-    Signal::SIGHUP,
-    Signal::SIGUSR1,
-    Signal::SIGUSR2,
-];

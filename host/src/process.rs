@@ -55,9 +55,18 @@ pub fn reset_signal_handlers() {
     }
 }
 
+/// Begins the life of a process that the arbiter has forked beside itself, where all signals are still blocked: it does
+/// without the descriptors of `close`, and what is meant for the arbiter alone does not end it.
+pub fn begin_forked(close: &[RawFd]) {
+    close_inherited(close);
+    reset_signal_handlers();
+    ignore_until_exec(&ARBITERS_SIGNALS);
+    unblock_signals();
+}
+
 /// Makes `signals` do nothing, until exec gives them their default back (which it does not do for
 /// signals that are ignored).
-pub fn ignore_until_exec(signals: &[Signal]) {
+fn ignore_until_exec(signals: &[Signal]) {
     extern "C" fn nothing(_: i32) {}
     for &signal in signals {
         let handler = SigHandler::Handler(nothing);
@@ -232,5 +241,16 @@ pub fn name_of(pid: u32) -> Option<String> {
     read_small(&format!("/proc/{pid}/comm")).map(|name| name.trim().to_owned())
 }
 
+/// Signals that are meant for the arbiter and reach its children too when they are sent to a process group or typed at a
+/// terminal. These are told to end by a message or a closed channel, or killed.
+const ARBITERS_SIGNALS: [Signal; 7] = [
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGHUP,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGWINCH,
+];
 const SMALL_FILE_MAX: u64 = 64 * 1024;
 const PAGE_KIB: u64 = 4;

@@ -43,10 +43,7 @@ pub struct WatcherStart {
 
 /// The life of the process, from just behind the fork, where all signals are still blocked.
 pub fn run(start: WatcherStart) -> ! {
-    process::close_inherited(&start.close);
-    process::reset_signal_handlers();
-    process::ignore_until_exec(&ARBITERS_SIGNALS);
-    process::unblock_signals();
+    process::begin_forked(&start.close);
     process::set_title(&title_of(&start.settings, "watcher"));
     if let Err(error) = privileges::drop_to(&start.settings) {
         tracing::error!("No file is watched: {error}");
@@ -196,14 +193,3 @@ fn is_change(kind: EventKind) -> bool {
 const QUIET: Duration = Duration::from_millis(100);
 /// A change is told after this time at the latest.
 const SETTLE_MAX: Duration = Duration::from_secs(2);
-
-/// Signals that reach all processes of a group and mean something to the arbiter only.
-const ARBITERS_SIGNALS: [Signal; 7] = [
-    Signal::SIGTERM,
-    Signal::SIGINT,
-    Signal::SIGQUIT,
-    Signal::SIGHUP,
-    Signal::SIGUSR1,
-    Signal::SIGUSR2,
-    Signal::SIGWINCH,
-];

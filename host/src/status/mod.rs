@@ -68,10 +68,7 @@ pub struct StatusStart {
 
 /// The life of the process, from just behind the fork, where all signals are still blocked.
 pub fn run(start: &StatusStart) -> ! {
-    process::close_inherited(&start.close);
-    process::reset_signal_handlers();
-    process::ignore_until_exec(&ARBITERS_SIGNALS);
-    process::unblock_signals();
+    process::begin_forked(&start.close);
     process::set_title(&title_of(&start.settings, "status"));
     if let Err(error) = privileges::drop_to(&start.settings) {
         tracing::error!("No metrics and no status page: {error}");
@@ -94,14 +91,3 @@ pub fn run(start: &StatusStart) -> ! {
         }
     }
 }
-
-/// Signals that reach all processes of a group and mean something to the arbiter only.
-const ARBITERS_SIGNALS: [Signal; 7] = [
-    Signal::SIGTERM,
-    Signal::SIGINT,
-    Signal::SIGQUIT,
-    Signal::SIGHUP,
-    Signal::SIGUSR1,
-    Signal::SIGUSR2,
-    Signal::SIGWINCH,
-];
