@@ -57,6 +57,11 @@ impl Commands {
     }
 }
 
+/// Whether there is an event of this name, of which a plugin or a module of Python can hear.
+pub fn is_event(name: &str) -> bool {
+    EVENTS.contains(&name) || EVENTS_OF_WORKERS.contains(&name)
+}
+
 /// The arbiter gives up a worker. The only event that plugins and Python hear of elsewhere than commands do: in the
 /// worker itself.
 pub const WORKER_ABORT: &str = "worker_abort";

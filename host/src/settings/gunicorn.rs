@@ -7,6 +7,7 @@ use super::absent;
 use super::declare::Setting;
 use super::table::TABLE;
 use super::value::{Kind, Value};
+use crate::hooks;
 
 /// What a name of the file was set to.
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
@@ -47,7 +48,7 @@ pub fn convert(found: &[(String, Found)]) -> Converted {
         let setting = TABLE.iter().find(|setting| setting.name == name);
         match (setting, found, absent::reason(name)) {
             (_, Found::Value(Json::Null), _) | (None, _, None) => {}
-            (_, Found::Other(what), _) if what == FUNCTION && HOOKS.contains(&name.as_str()) => {
+            (_, Found::Other(what), _) if what == FUNCTION && hooks::is_event(name) => {
                 converted.left.push(format!(
                     "{name}: a function; move it to a module and name that by hooks_module"
                 ));
@@ -105,24 +106,6 @@ fn class_of(name: &str) -> Result<&'static str, String> {
 /// How Python describes a function.
 const FUNCTION: &str = "a function";
 
-/// gunicorn's hooks that a module of hooks can have.
-const HOOKS: [&str; 14] = [
-    "on_starting",
-    "on_reload",
-    "when_ready",
-    "pre_fork",
-    "post_fork",
-    "post_worker_init",
-    "worker_int",
-    "worker_abort",
-    "pre_request",
-    "post_request",
-    "child_exit",
-    "worker_exit",
-    "nworkers_changed",
-    "on_exit",
-];
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -168,8 +151,10 @@ mod tests {
             assert_eq!(converted.lines, Vec::<String>::new());
             assert!(converted.left[0].starts_with(name) && converted.left[0].contains(reason));
         }
-        let hook = convert(&[("post_fork".to_owned(), Found::Other(FUNCTION.to_owned()))]);
-        assert!(hook.left[0].contains("hooks_module"));
+        for hook in ["post_fork", "pre_exec"] {
+            let hook = convert(&[(hook.to_owned(), Found::Other(FUNCTION.to_owned()))]);
+            assert!(hook.left[0].contains("hooks_module"));
+        }
     }
 
     #[test]
