@@ -13,7 +13,6 @@ use clap_complete::Shell;
     after_help = "Exit status: 0 done; 1 refused, with the reason; 2 wrong usage; 69 no server answers."
 )]
 pub(crate) struct Arguments {
-    /// The server's control socket [default: host.ctl in $`XDG_RUNTIME_DIR`, or in ~/.host]
     #[arg(long, global = true, value_name = "PATH", help = SOCKET_HELP)]
     pub(crate) socket: Option<PathBuf>,
     /// Write the server's answer as JSON
@@ -89,7 +88,6 @@ pub(crate) enum Command {
         /// gunicorn's file, which Python runs
         #[arg(value_name = "gunicorn.conf.py")]
         file: PathBuf,
-        /// The interpreter [default: that of $`VIRTUAL_ENV`, or python3]
         #[arg(long, value_name = "PATH", help = PYTHON_HELP)]
         python: Option<PathBuf>,
     },
