@@ -106,20 +106,13 @@ impl State {
 
 impl Native for Request {
     const NAME: &'static std::ffi::CStr = c"jimu.Input";
-    const METHODS: &'static [Function] = &[
-        Function { name: c"read", entry: function!(crate::input::read) },
-        Function { name: c"readline", entry: function!(crate::input::readline) },
-        Function { name: c"readlines", entry: function!(crate::input::readlines) },
-        guest::METHODS[0],
-        guest::METHODS[1],
-        guest::METHODS[2],
-        guest::METHODS[3],
-        guest::METHODS[4],
-        guest::METHODS[5],
-        guest::METHODS[6],
-        guest::METHODS[7],
-        guest::METHODS[8],
-        guest::METHODS[9],
+    const METHODS: &'static [&'static [Function]] = &[
+        &[
+            Function { name: c"read", entry: function!(crate::input::read) },
+            Function { name: c"readline", entry: function!(crate::input::readline) },
+            Function { name: c"readlines", entry: function!(crate::input::readlines) },
+        ],
+        guest::METHODS,
     ];
     const ITERATES: bool = true;
 
@@ -147,7 +140,7 @@ pub(crate) struct Socket {
 
 impl Native for Socket {
     const NAME: &'static std::ffi::CStr = c"jimu.Socket";
-    const METHODS: &'static [Function] = &[];
+    const METHODS: &'static [&'static [Function]] = &[];
     const ANSWERS: bool = true;
 
     fn end(self, py: Python<'_>) {

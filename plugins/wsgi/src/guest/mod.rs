@@ -165,10 +165,10 @@ struct Running {
 
 impl Native for Running {
     const NAME: &'static std::ffi::CStr = c"jimu.Engine";
-    const METHODS: &'static [Function] = &[
+    const METHODS: &'static [&'static [Function]] = &[&[
         Function { name: c"descriptor", entry: function!(descriptor) },
         Function { name: c"turn", entry: function!(turn) },
-    ];
+    ]];
 }
 
 impl Running {
@@ -244,7 +244,7 @@ fn taken<'py>(py: Python<'py>, list: &Mutex<Vec<u64>>) -> PyResult<Object<'py>> 
 }
 
 /// The methods of a request object that the driver calls.
-pub(crate) const METHODS: [Function; 10] = [
+pub(crate) const METHODS: &[Function] = &[
     Function { name: c"_number", entry: function!(number) },
     Function { name: c"_descriptor", entry: function!(descriptor_of) },
     Function { name: c"_is_over", entry: function!(is_over) },

@@ -206,8 +206,8 @@ fn definition(function: Function) -> PyMethodDef {
 pub(crate) trait Native: Sized + 'static {
     /// Its full name: `jimu.Input`.
     const NAME: &'static CStr;
-    /// Its methods.
-    const METHODS: &'static [Function];
+    /// Its methods, in groups as they are defined.
+    const METHODS: &'static [&'static [Function]];
     /// Whether it is its own iterator.
     const ITERATES: bool = false;
     /// Whether [`Native::attribute`] answers for its attributes.
@@ -247,7 +247,8 @@ struct Layout<T> {
 impl<T: Native> NativeType<T> {
     /// Makes the type.
     pub(crate) fn new(py: Python<'_>) -> PyResult<Self> {
-        let mut methods: Vec<PyMethodDef> = T::METHODS.iter().copied().map(definition).collect();
+        let methods = T::METHODS.iter().copied().flatten();
+        let mut methods: Vec<PyMethodDef> = methods.copied().map(definition).collect();
         methods.push(PyMethodDef::zeroed());
         let methods = methods.leak();
         let slot = |slot: c_int, pfunc: *mut c_void| PyType_Slot { slot, pfunc };
