@@ -89,6 +89,17 @@ def leaves_a_thread(environ, start_response):
     return [b"left\n"]
 
 
+def finishes_later(environ, start_response):
+    def finish():
+        time.sleep(0.5)
+        with open("finished", "a") as file:
+            file.write(f"{os.getpid()}\n")
+
+    threading.Thread(target=finish).start()
+    start_response("200 OK", [("Content-Length", "6")])
+    return [b"begun\n"]
+
+
 def ends(environ, start_response):
     sys.exit(7)
 
@@ -145,6 +156,7 @@ FAULTS = {
     "recursion": recursion,
     "forks": forks,
     "leaves-a-thread": leaves_a_thread,
+    "finishes-later": finishes_later,
     "ends": ends,
     "spins": spins,
     "segfaults": segfaults,

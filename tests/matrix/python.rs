@@ -34,6 +34,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(locals_are_a_connections_own).of_python().needs(Need::Loops),
         behaviour!(a_body_is_closed_once_when_its_reader_leaves).of_python(),
         behaviour!(exit_functions_run_once).of_python(),
+        behaviour!(threads_of_an_application_finish).of_python(),
         behaviour!(any_loop_can_drive_the_engine).of_python().needs(Need::Loops),
         behaviour!(hooks_in_python_are_called).of_python(),
         behaviour!(a_spinning_application_is_replaced).of_python(),
@@ -262,6 +263,21 @@ fn exit_functions_run_once(cell: &Cell) {
     told.sort();
     workers.sort();
     assert_eq!(told, workers);
+}
+
+/// Those that are no daemons, whichever thread has started them. Where Python is patched they are greenlets, which end
+/// with their loop.
+fn threads_of_an_application_finish(cell: &Cell) {
+    let mut server = faulty(cell);
+    let worker = server.until_ready_workers(1)[0];
+    assert_eq!(server.get("/finishes-later").text(), "begun\n");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.ended(SOON).end, End::Status(0));
+    if cell.class.can(Need::Loops) {
+        return;
+    }
+    let finished = fs::read_to_string(server.dir().join("finished")).unwrap_or_default();
+    assert_eq!(finished, format!("{worker}\n"));
 }
 
 /// Those of gunicorn's master in the mold, also where the application is not preloaded.

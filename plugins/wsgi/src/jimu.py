@@ -303,6 +303,12 @@ def files():
     return "\n".join(sorted(found))
 
 
+def adopt_thread():
+    """Says that the class's thread is no daemon. Python takes it for one, and so the threads that it starts, which then
+    nobody waits for at the end."""
+    threading.current_thread()._daemonic = False
+
+
 def shut_down():
     """What an interpreter does at its end, up to the point where it would take itself apart."""
     for step in (threading._shutdown, atexit._run_exitfuncs, sys.stdout.flush, sys.stderr.flush):

@@ -16,6 +16,11 @@ use crate::response::Phase;
 pub(crate) fn serve(bridge: &Bridge, exchange: &mut Exchange) -> Result<()> {
     let rest = attach(|py| {
         drop_left(py);
+        if !ADOPTED.replace(true)
+            && let Err(raised) = bridge.helper(py, "adopt_thread", [])
+        {
+            return Err(unexpected(bridge, py, raised));
+        }
         let slot = bridge.slot(py).map_err(|raised| unexpected(bridge, py, raised))?;
         let answered = with_slot(bridge, py, &slot, exchange);
         bridge.give_back(py, slot);
@@ -334,6 +339,8 @@ fn drop_left(py: Python<'_>) {
 thread_local! {
     /// The body of the last response: dropping it takes the interpreter, which the next request has anyway.
     static LEFT: Cell<Option<Stored>> = const { Cell::new(None) };
+    /// Whether Python knows that this thread is one of the worker's.
+    static ADOPTED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The largest body that is kept until then.
