@@ -1,6 +1,7 @@
 //! A setting's value before it has its type: the kinds of values, and how each is read from a
 //! flag's text or a TOML value and written back as TOML.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use toml::de::DeValue;
@@ -328,9 +329,9 @@ fn split_commas(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
 }
 
-fn sorted(mut pairs: Vec<(String, String)>) -> Vec<(String, String)> {
-    pairs.sort();
-    pairs
+/// In the order of the names, each once: of several values the last counts, as in a dict of Python's.
+fn sorted(pairs: Vec<(String, String)>) -> Vec<(String, String)> {
+    pairs.into_iter().collect::<BTreeMap<_, _>>().into_iter().collect()
 }
 
 /// The path without `.` components; paths that come from UTF-8 texts stay texts.
