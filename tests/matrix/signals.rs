@@ -26,6 +26,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(ttin_and_ttou_lose_nothing).busy(),
         behaviour!(usr2_and_term_hand_over).of_class().busy(),
         behaviour!(twenty_rounds_of_everything_lose_nothing).of_host().heavy().within(240),
+        behaviour!(a_killed_arbiter_is_followed_by_its_successor).of_host(),
         behaviour!(usr2_can_be_taken_back).of_class().busy(),
         behaviour!(winch_in_the_foreground_is_ignored).of_host(),
         behaviour!(workers_told_to_end_are_replaced).busy(),
@@ -101,6 +102,26 @@ fn ttin_and_ttou_lose_nothing(cell: &Cell) {
         load.flows(20, PATIENCE);
     }
     load.finish().assert_nothing_lost();
+}
+
+/// USR2, then no word more from the old one.
+fn a_killed_arbiter_is_followed_by_its_successor(cell: &Cell) {
+    let mut server = Setup::new(cell).flags("--pid host.pid --workers 2").start();
+    server.signal(Signal::SIGUSR2);
+    server.notified("READY=1");
+    let new = successor(&server);
+    server.signal(Signal::SIGKILL);
+    assert_eq!(server.leader_ended(PATIENCE), End::Signal(Signal::SIGKILL));
+    server.log.line(&["this one is the only one now"], PATIENCE);
+    // These ask the new one: the address, the pid file and the control socket are its own now.
+    server.until_ready_workers(2);
+    assert_eq!(server.get("/").status, 200);
+    wait::until("the pid file follows", PATIENCE, || {
+        let written = fs::read_to_string(server.dir().join("host.pid")).unwrap();
+        (written.trim() == new.to_string()).then_some(()).ok_or(written)
+    });
+    process::signal(new, Signal::SIGTERM);
+    assert!(server.all_gone(PATIENCE), "left: {:?}", server.processes());
 }
 
 /// USR2, then TERM to the old one.

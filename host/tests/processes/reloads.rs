@@ -1,10 +1,12 @@
 //! The way from one generation to the next.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use host::control::Request;
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
 
 use crate::Test;
 use crate::server::Server;
@@ -13,6 +15,7 @@ pub(crate) const TESTS: &[Test] = &tests![
     a_reload_replaces_everything_and_answers_when_it_is_done,
     reloads_lose_no_connection_and_leave_nothing_behind,
     settings_that_are_wrong_are_refused_with_their_reason,
+    what_is_no_settings_file_any_more_changes_nothing,
     a_changed_bind_opens_and_closes_the_difference,
     reloads_asked_for_during_a_reload_become_one,
     signals_act_at_once_also_during_a_reload,
@@ -87,11 +90,39 @@ fn settings_that_are_wrong_are_refused_with_their_reason() {
     server.stop();
 }
 
+type Replace = fn(&Path);
+
+/// The arbiter reads the file itself, so it may neither end nor wait for what is in its place.
+fn what_is_no_settings_file_any_more_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("host.toml");
+    std::fs::write(&file, "workers = 1\n").unwrap();
+    let server = Server::start("hello", &["-c", file.to_str().unwrap()]);
+    let before = server.workers();
+    let replacements: [(Replace, &str); 4] = [
+        (|_| (), "No such file"),
+        (|file| std::fs::create_dir(file).unwrap(), "it is not a regular file"),
+        (|file| nix::unistd::mkfifo(file, Mode::S_IRWXU).unwrap(), "it is not a regular file"),
+        (|file| std::fs::write(file, [0xff, 0, 1]).unwrap(), "valid UTF-8"),
+    ];
+    std::fs::remove_file(&file).unwrap();
+    for (refusal, (replace, reason)) in (1..).zip(replacements) {
+        replace(&file);
+        server.signal(Signal::SIGHUP);
+        let line = server.wait_for_nth("Reload refused: ", refusal);
+        assert!(line.contains("host.toml: cannot be read: ") && line.contains(reason), "{line}");
+        assert_eq!(server.workers(), before);
+        let _ = std::fs::remove_dir(&file).or_else(|_| std::fs::remove_file(&file));
+    }
+    assert!(server.talk("hi").ends_with(" hello\n"));
+    server.stop();
+}
+
 fn a_changed_bind_opens_and_closes_the_difference() {
     let folder = tempfile::tempdir().unwrap();
     let (file, first, second) =
         (folder.path().join("host.toml"), folder.path().join("a"), folder.path().join("b"));
-    let bind = |path: &std::path::Path| format!("bind = [\"unix:{}\"]\n", path.display());
+    let bind = |path: &Path| format!("bind = [\"unix:{}\"]\n", path.display());
     std::fs::write(&file, bind(&first)).unwrap();
     // The harness's own bind would win over the file: this server is started without it.
     let server = Server::start_without_bind("hello", &["-c", file.to_str().unwrap()]);
