@@ -340,6 +340,13 @@ fn wrong_flags_are_said_in_one_line_first() {
 }
 
 #[test]
+fn of_flags_given_twice_the_last_counts_and_lists_add_up() {
+    let args = ["-w", "2", "--workers", "3", "--preload", "--preload", "-b", ":1", "--bind", ":2"];
+    let settings = load("", &[], &args);
+    assert_eq!((settings.workers, settings.preload_app, settings.bind.len()), (3, true, 2));
+}
+
+#[test]
 fn help_is_no_error_and_actions_are_told_apart() {
     let action = |flag| Start::new("", &[], &[flag]).sources.load().map(|(_, action)| action);
     assert_eq!(action("--check-config").unwrap(), Action::CheckConfig);

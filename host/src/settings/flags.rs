@@ -126,8 +126,13 @@ fn argument(setting: &'static Setting) -> Option<Arg> {
     let arg = arg
         .long(setting.long?)
         .visible_aliases(setting.aliases.iter().copied())
-        .value_name(setting.kind.placeholder())
-        .action(if setting.kind.is_list() { ArgAction::Append } else { ArgAction::Set });
+        .value_name(setting.kind.placeholder());
+    let arg = if setting.kind.is_list() {
+        arg.action(ArgAction::Append)
+    } else {
+        // The last one counts, as in gunicorn: a script can put its own flags before those of its caller.
+        arg.action(ArgAction::Set).overrides_with(setting.name)
+    };
     let arg = match setting.short {
         Some(short) => arg.short(short),
         None => arg,
