@@ -2,11 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use jimu_tests::{behaviour, cell::Cell, process::End, runner::Behaviour, server::Setup};
+use jimu_tests::{
+    behaviour,
+    cell::Cell,
+    process::End,
+    runner::Behaviour,
+    server::{PATIENCE, Setup},
+};
+use nix::sys::signal::Signal;
 
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
         behaviour!(hostctl_shows_what_there_is).of_host(),
+        behaviour!(a_control_socket_that_cannot_be_made_is_one_line).of_host(),
         behaviour!(hostctl_quit_ends_a_busy_server_at_once).of_class(),
     ]
 }
@@ -40,6 +48,18 @@ fn hostctl_shows_what_there_is(cell: &Cell) {
     server.ctl(&["generation", "rollback"]).done();
     assert!(server.ctl(&["rollback", "77"]).refused().contains("no such generation"));
     assert_eq!(server.get("/").status, 200);
+}
+
+/// A folder that is read-only, even to root.
+fn a_control_socket_that_cannot_be_made_is_one_line(cell: &Cell) {
+    let setup = Setup::new(cell).flag("--control-socket", "/proc/nowhere/control");
+    let server = setup.flags("--log-level debug").start();
+    server.signal(Signal::SIGHUP);
+    server.log.line(&["generation 2 serves"], PATIENCE);
+    assert_eq!(server.get("/").status, 200);
+    let ended = server.stop();
+    assert_eq!(ended.log.matches("no control socket at /proc/nowhere/control").count(), 1);
+    assert!(!ended.log.contains("[ERROR]"), "{}", ended.log);
 }
 
 fn hostctl_quit_ends_a_busy_server_at_once(cell: &Cell) {

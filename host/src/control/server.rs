@@ -27,6 +27,8 @@ pub struct ControlServer {
     is_named: bool,
     mode: u32,
     listener: Option<UnixListener>,
+    /// Why there is none, as it was said: once, and not at each reload.
+    missed: Option<String>,
     /// Device and inode of the socket's file, so that only our own is ever removed.
     identity: Option<(u64, u64)>,
     clients: Vec<Client>,
@@ -56,6 +58,7 @@ impl ControlServer {
             is_named: origin.is_some_and(|origin| *origin != crate::settings::Origin::Default),
             mode: settings.control_socket_mode,
             listener: None,
+            missed: None,
             identity: None,
             clients: Vec::new(),
             clients_made: 0,
@@ -72,13 +75,20 @@ impl ControlServer {
         match listen(path, self.mode) {
             Ok(listener) => {
                 tracing::debug!("Control socket at {}", path.display());
+                self.missed = None;
                 self.identity = identity_of(path);
                 self.listener = Some(listener);
             }
-            Err(error) if self.is_named => {
-                tracing::warn!("no control socket at {}: {error}", path.display());
+            Err(error) => {
+                let words = format!("no control socket at {}: {error}", path.display());
+                let is_new = self.missed.as_ref() != Some(&words);
+                if is_new && self.is_named {
+                    tracing::warn!("{words}");
+                } else if is_new {
+                    tracing::debug!("{words}");
+                }
+                self.missed = Some(words);
             }
-            Err(error) => tracing::debug!("no control socket at {}: {error}", path.display()),
         }
     }
 
