@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -115,7 +115,7 @@ fn clients_that_misbehave_disturb_nobody() {
 }
 
 fn the_process_is_replaced_when_it_dies_and_ends_with_the_server() {
-    let server = Server::start("hello", &["--metrics-bind", "127.0.0.1:0"]);
+    let mut server = Server::start("hello", &["--metrics-bind", "127.0.0.1:0"]);
     let address = address(&server, "Metrics");
     assert!(get(address, "/health").starts_with("HTTP/1.1 200 "));
     let first = status_process(&server).unwrap();
@@ -126,13 +126,10 @@ fn the_process_is_replaced_when_it_dies_and_ends_with_the_server() {
     assert_ne!(first, second);
     assert_eq!(sample(&get(address, "/"), "host_status_deaths_total"), Some(1.0));
     assert!(server.talk("hi").ends_with(" hello\n"));
-    server.stop();
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0), "{}", server.log());
     // The kernel ends it when the arbiter has ended.
-    let end = Instant::now() + Duration::from_secs(20);
-    while lives(second) {
-        assert!(Instant::now() < end, "process {second} goes on");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    server.wait_until("the end of the status process", |_| !lives(second));
     assert!(TcpStream::connect(address).is_err());
 }
 
