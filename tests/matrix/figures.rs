@@ -10,7 +10,7 @@ use jimu_tests::{
     http::{Address, Connection},
     process,
     runner::Behaviour,
-    server::{Setup, address},
+    server::{Server, Setup, address},
     wait,
 };
 
@@ -23,11 +23,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
 
 /// A class without threads or greenlets counts its workers.
 fn busy_and_idle_places_are_counted(cell: &Cell) {
-    let figures = address();
-    let setup = Setup::new(cell).flags("--workers 1 --threads 3 --worker-connections 50");
-    let server = setup.flag("--metrics-bind", figures.to_string()).start();
-    server.log.line(&["Metrics at"], PATIENCE);
-    let figures = Address::Tcp(figures);
+    let (server, figures) = start(cell, "--workers 1 --threads 3 --worker-connections 50");
     let mut client = server.connect();
     client.send_get("/sleep?ms=2500").unwrap();
     until_places(&figures, "one is busy", |busy, _| busy == 1);
@@ -39,11 +35,7 @@ fn busy_and_idle_places_are_counted(cell: &Cell) {
 
 /// Requests that no worker takes are queued, whatever the class: one in sixteen is looked at.
 fn time_spent_queued_is_counted(cell: &Cell) {
-    let figures = address();
-    let setup = Setup::new(cell).flags("--workers 1");
-    let server = setup.flag("--metrics-bind", figures.to_string()).start();
-    server.log.line(&["Metrics at"], PATIENCE);
-    let figures = Address::Tcp(figures);
+    let (server, figures) = start(cell, "--workers 1");
     let worker = server.until_ready_workers(1)[0];
     process::signal(worker, Signal::SIGSTOP);
     let mut clients: Vec<Connection> = (0..16).map(|_| server.connect()).collect();
@@ -64,6 +56,15 @@ fn time_spent_queued_is_counted(cell: &Cell) {
         let all = sample(text, &below("+Inf"))?;
         (sample(text, &below("0.512000"))? < all).then_some(())
     });
+}
+
+/// A server with these flags, and where its figures are.
+fn start(cell: &Cell, flags: &str) -> (Server, Address) {
+    let figures = address();
+    let setup = Setup::new(cell).flags(flags).flag("--metrics-bind", figures.to_string());
+    let server = setup.start();
+    server.log.line(&["Metrics at"], PATIENCE);
+    (server, Address::Tcp(figures))
 }
 
 /// Waits until the places, busy and idle, are as wanted.
