@@ -184,8 +184,9 @@ thread_local! {
 const SPARE_OCTETS: usize = 512;
 /// One that has grown beyond this is not kept.
 const SPARE_OCTETS_MAX: usize = 1024;
-/// A thread that serves one request after the other needs one for what it reads and one for what it answers.
-const SPARES_MAX: usize = 2;
+/// A thread needs one for what it reads and one for what it answers, of each request that it has at once: as many as a
+/// poller tells of in one turn under load.
+const SPARES_MAX: usize = 16;
 /// How many parts [`Output::send`] takes at the most: the frame of a chunk around its data.
 const PARTS_MAX: usize = 3;
 

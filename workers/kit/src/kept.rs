@@ -3,7 +3,7 @@
 //! The only place of the kit where a lifetime is left out of sight: an exchange owns its head, and the head borrows
 //! from memory of the same exchange.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use worker_api::abi::std_types::{ROption, RSlice, RStr};
@@ -100,8 +100,7 @@ impl KeptHead {
         // order of fields puts after `head` and `_headers`; and no reference of this lifetime leaves `KeptHead` but
         // through `get`, which shortens it.
         let bytes: &'static [u8] = unsafe { outlived(owned.bytes.as_slice()) };
-        let mut headers = SPARE.take();
-        headers.reserve(HEADERS_USUAL);
+        let mut headers = spare();
         let looked = parse_head(bytes, policy, &mut headers).and_then(|head| {
             let head = head.ok_or_else(|| Reject::new(400, "the request's head has no end"))?;
             look(&head, &headers).map(|(decision, seen)| (head, decision, seen))
@@ -156,9 +155,7 @@ impl KeptHead {
     pub(crate) fn recycle(self) {
         let Self { head: _, _headers: mut headers, _tls, _owned: owned } = self;
         headers.clear();
-        if headers.capacity() <= HEADERS_KEPT_MAX {
-            SPARE.set(headers);
-        }
+        give_back(headers);
         buffer::give_back(owned.bytes);
     }
 
@@ -177,12 +174,34 @@ unsafe fn outlived<T: ?Sized>(reference: &T) -> &'static T {
     unsafe { &*std::ptr::from_ref(reference) }
 }
 
+/// Room for the fields of a head: such as the thread has had in use before, where there is some.
+fn spare() -> Vec<Header<'static>> {
+    let kept = SPARES.try_with(|spares| spares.borrow_mut().pop());
+    kept.ok().flatten().unwrap_or_else(|| Vec::with_capacity(HEADERS_USUAL))
+}
+
+/// Keeps the room for [`spare`], unless there is enough or it has grown.
+fn give_back(headers: Vec<Header<'static>>) {
+    if headers.capacity() > HEADERS_KEPT_MAX {
+        return;
+    }
+    // Where the thread ends, its memory is freed.
+    let _ = SPARES.try_with(|spares| {
+        let mut spares = spares.borrow_mut();
+        if spares.len() < SPARES_MAX {
+            spares.push(headers);
+        }
+    });
+}
+
 thread_local! {
-    /// Empty, with room.
-    static SPARE: Cell<Vec<Header<'static>>> = const { Cell::new(Vec::new()) };
+    /// All empty, with room.
+    static SPARES: RefCell<Vec<Vec<Header<'static>>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Room for more fields than this is not kept.
-const HEADERS_KEPT_MAX: usize = 128;
+const HEADERS_KEPT_MAX: usize = 64;
+/// As many as a thread has heads at once: those of one turn of a poller under load.
+const SPARES_MAX: usize = 16;
 /// Room for the fields of most requests: a browser sends about a dozen.
 const HEADERS_USUAL: usize = 16;
