@@ -147,10 +147,12 @@ impl Bridge {
         self.last.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// A slot from the pool, or a new one.
+    /// A slot that nobody uses, or a new one.
     pub(crate) fn slot(&self, py: Python<'_>) -> PyResult<Slot> {
-        if self.guest.is_some() {
-            self.reclaim(py);
+        if self.guest.is_some()
+            && let Some(slot) = self.reclaimed(py)
+        {
+            return Ok(slot);
         }
         let pooled = self.slots.borrow(py).and_then(|mut slots| slots.pop());
         pooled.map_or_else(|| Slot::new(py, self), Ok)
@@ -177,7 +179,7 @@ impl Bridge {
 
     /// Gives a slot back, where the application has kept nothing of it.
     pub(crate) fn give_back(&self, py: Python<'_>, slot: Slot) {
-        if slot.is_free(py, self)
+        if slot.is_free(py)
             && let Some(mut slots) = self.slots.borrow(py)
             && slots.len() < SLOTS_MAX
         {
@@ -194,27 +196,20 @@ impl Bridge {
         }
     }
 
-    /// Gives back the slots that have been put aside and are free by now.
-    fn reclaim(&self, py: Python<'_>) {
-        let Some(mut aside) = self.aside.borrow(py) else { return };
-        let mut waiting = std::mem::take(&mut *aside);
-        drop(aside);
-        let mut still = Vec::new();
-        for slot in waiting.drain(..) {
-            if slot.is_free(py, self) {
-                self.give_back(py, slot);
-            } else {
-                still.push(slot);
-            }
-        }
+    /// The first of the slots put aside that is free by now: as a rule the one that was put there last.
+    fn reclaimed(&self, py: Python<'_>) -> Option<Slot> {
+        let mut aside = self.aside.borrow(py)?;
+        let free = aside.iter().position(|slot| slot.is_free(py));
+        let free = free.map(|at| aside.remove(at));
         // What stays longer has been kept by the application.
-        let kept = still.len().saturating_sub(ASIDE_MAX);
-        for slot in still.drain(..kept) {
-            slot.let_go(py, self);
+        let kept = aside.len().saturating_sub(ASIDE_MAX);
+        let kept: Vec<Slot> = aside.drain(..kept).collect();
+        // Letting go of objects can run Python code.
+        drop(aside);
+        for slot in kept {
+            self.give_back(py, slot);
         }
-        if let Some(mut aside) = self.aside.borrow(py) {
-            aside.append(&mut still);
-        }
+        free
     }
 
     /// Logs an exception with its traceback.

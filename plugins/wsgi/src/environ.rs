@@ -43,21 +43,22 @@ pub(crate) struct Environs {
     keys: Keys,
     prototypes: Vec<Prototype>,
     fields: Fields,
-    method: Remembered,
-    protocol: Remembered,
-    target: Remembered,
     path: Remembered,
-    query: Remembered,
-    remote_address: Remembered,
-    remote_port: Remembered,
 }
 
-/// The start of every environ of a listener.
+/// The start of every environ of a listener: what is the same in all of them, and what the last request said.
 struct Prototype {
     https: bool,
     local_host: String,
     local_port: u16,
     dict: Stored,
+    method: Remembered,
+    protocol: Remembered,
+    target: Remembered,
+    query: Remembered,
+    remote_address: Remembered,
+    /// Where the clients of the listener have ports.
+    remote_port: Option<Remembered>,
 }
 
 impl Environs {
@@ -67,13 +68,7 @@ impl Environs {
             keys: Keys::new(py)?,
             prototypes: Vec::new(),
             fields: Fields::default(),
-            method: Remembered::new(py)?,
-            protocol: Remembered::new(py)?,
-            target: Remembered::new(py)?,
             path: Remembered::new(py)?,
-            query: Remembered::new(py)?,
-            remote_address: Remembered::new(py)?,
-            remote_port: Remembered::new(py)?,
         })
     }
 
@@ -85,22 +80,13 @@ impl Environs {
         head: &RequestHead<'_>,
         handles: &Handles<'_, 'py>,
     ) -> Result<Object<'py>, Fault> {
-        let environ = self.prototype(py, constants, head)?.dict_copy()?;
+        let place = self.prototype(py, constants, head)?;
+        let environ = self.prototypes[place].copy(py, &self.keys, head)?;
         let keys = &self.keys;
         let set = |key: &Stored, value: &Object<'py>| environ.set_item(&key.get(py), value);
         set(&keys.input, handles.input)?;
         set(&keys.early_hints, handles.early_hints)?;
         set(&keys.socket, handles.socket)?;
-        set(&keys.request_method, &self.method.value(py, head.method.as_bytes())?)?;
-        set(&keys.server_protocol, &self.protocol.value(py, head.version.name().as_bytes())?)?;
-        set(&keys.query_string, &self.query.value(py, head.query.as_slice())?)?;
-        set(&keys.raw_uri, &self.target.value(py, head.target.as_slice())?)?;
-        set(&keys.remote_addr, &self.remote_address.value(py, head.peer.host.as_bytes())?)?;
-        if head.peer.port != 0 {
-            let mut digits = itoa::Buffer::new();
-            let port = digits.format(head.peer.port);
-            set(&keys.remote_port, &self.remote_port.value(py, port.as_bytes())?)?;
-        }
         self.fields.set(py, &environ, head)?;
         self.set_place(py, &environ, head)?;
         if let Some(tls) = head.tls.into_option() {
@@ -110,65 +96,22 @@ impl Environs {
         Ok(environ)
     }
 
-    fn prototype<'py>(
+    /// The place of the prototype that fits the request.
+    fn prototype(
         &mut self,
-        py: Python<'py>,
+        py: Python<'_>,
         constants: &Constants,
         head: &RequestHead<'_>,
-    ) -> PyResult<Object<'py>> {
-        let https = head.scheme.as_str() == "https";
-        let (host, port) = (head.local.host.as_str(), head.local.port);
-        let found = self
-            .prototypes
-            .iter()
-            .find(|p| p.https == https && p.local_port == port && p.local_host == host);
-        if let Some(prototype) = found {
-            return Ok(prototype.dict.get(py).clone());
+    ) -> PyResult<usize> {
+        if let Some(place) = self.prototypes.iter().position(|prototype| prototype.fits(head)) {
+            return Ok(place);
         }
-        let dict = self.new_prototype(py, constants, head)?;
+        let prototype = Prototype::new(py, constants, &self.keys, head)?;
         if self.prototypes.len() >= PROTOTYPES_MAX {
-            self.prototypes.swap_remove(0).dict.take(py);
+            self.prototypes.swap_remove(0).let_go(py);
         }
-        self.prototypes.push(Prototype {
-            https,
-            local_host: host.to_owned(),
-            local_port: port,
-            dict: dict.clone().store(),
-        });
-        Ok(dict)
-    }
-
-    /// What is the same in each request of a listener. Keys that every request sets are in it too, so that a copy has
-    /// room for them and need not grow.
-    fn new_prototype<'py>(
-        &self,
-        py: Python<'py>,
-        constants: &Constants,
-        head: &RequestHead<'_>,
-    ) -> PyResult<Object<'py>> {
-        let dict = py.dict()?;
-        let set = |key: &str, value: Object<'py>| dict.set_item(&py.name(key.as_bytes())?, &value);
-        set("wsgi.version", py.tuple([py.number(1)?, py.number(0)?])?)?;
-        set("wsgi.url_scheme", py.name(head.scheme.as_bytes())?)?;
-        set("wsgi.errors", constants.errors.get(py).clone())?;
-        set("wsgi.multithread", py.truth(constants.multithread)?)?;
-        set("wsgi.multiprocess", py.truth(constants.multiprocess)?)?;
-        set("wsgi.run_once", py.truth(false)?)?;
-        set("wsgi.input_terminated", py.truth(true)?)?;
-        set("wsgi.file_wrapper", constants.file_wrapper.get(py).clone())?;
-        set("SERVER_SOFTWARE", py.name(constants.software.as_bytes())?)?;
-        set("SERVER_NAME", py.latin1(head.local.host.as_bytes())?)?;
-        let port = head.local.port;
-        let port = if port == 0 { String::new() } else { port.to_string() };
-        set("SERVER_PORT", py.latin1(port.as_bytes())?)?;
-        set("SCRIPT_NAME", py.latin1(constants.script_name.as_bytes())?)?;
-        for key in self.keys.always() {
-            dict.set_item(&key.get(py), &py.none())?;
-        }
-        if head.peer.port != 0 {
-            dict.set_item(&self.keys.remote_port.get(py), &py.none())?;
-        }
-        Ok(dict)
+        self.prototypes.push(prototype);
+        Ok(self.prototypes.len() - 1)
     }
 
     /// What depends on the authority that the client meant: the Host of an absolute target (RFC 9112 3.2.2), and the
@@ -225,6 +168,107 @@ impl Environs {
         let decoded = decoded.as_deref().unwrap_or(path);
         environ.set_item(&self.keys.path_info.get(py), &self.path.value(py, decoded)?)?;
         Ok(())
+    }
+}
+
+impl Prototype {
+    /// What is the same in each request of a listener. Keys that every request sets are in it too, so that a copy has
+    /// room for them and need not grow.
+    fn new(
+        py: Python<'_>,
+        constants: &Constants,
+        keys: &Keys,
+        head: &RequestHead<'_>,
+    ) -> PyResult<Self> {
+        let dict = py.dict()?;
+        let set = |key: &str, value: Object<'_>| dict.set_item(&py.name(key.as_bytes())?, &value);
+        set("wsgi.version", py.tuple([py.number(1)?, py.number(0)?])?)?;
+        set("wsgi.url_scheme", py.name(head.scheme.as_bytes())?)?;
+        set("wsgi.errors", constants.errors.get(py).clone())?;
+        set("wsgi.multithread", py.truth(constants.multithread)?)?;
+        set("wsgi.multiprocess", py.truth(constants.multiprocess)?)?;
+        set("wsgi.run_once", py.truth(false)?)?;
+        set("wsgi.input_terminated", py.truth(true)?)?;
+        set("wsgi.file_wrapper", constants.file_wrapper.get(py).clone())?;
+        set("SERVER_SOFTWARE", py.name(constants.software.as_bytes())?)?;
+        set("SERVER_NAME", py.latin1(head.local.host.as_bytes())?)?;
+        let port = head.local.port;
+        let digits = if port == 0 { String::new() } else { port.to_string() };
+        set("SERVER_PORT", py.latin1(digits.as_bytes())?)?;
+        set("SCRIPT_NAME", py.latin1(constants.script_name.as_bytes())?)?;
+        for key in [&keys.input, &keys.early_hints, &keys.socket, &keys.path_info] {
+            dict.set_item(&key.get(py), &py.none())?;
+        }
+        let known = |key: &Stored| -> PyResult<Remembered> {
+            let empty = Remembered::new(py)?;
+            dict.set_item(&key.get(py), &empty.object.get(py))?;
+            Ok(empty)
+        };
+        Ok(Self {
+            https: head.scheme.as_str() == "https",
+            local_host: head.local.host.to_string(),
+            local_port: port,
+            method: known(&keys.request_method)?,
+            protocol: known(&keys.server_protocol)?,
+            target: known(&keys.raw_uri)?,
+            query: known(&keys.query_string)?,
+            remote_address: known(&keys.remote_addr)?,
+            remote_port: (head.peer.port != 0).then(|| known(&keys.remote_port)).transpose()?,
+            dict: dict.store(),
+        })
+    }
+
+    fn fits(&self, head: &RequestHead<'_>) -> bool {
+        self.local_port == head.local.port
+            && self.remote_port.is_some() == (head.peer.port != 0)
+            && self.https == (head.scheme.as_str() == "https")
+            && self.local_host == head.local.host.as_str()
+    }
+
+    /// An environ with what the request says apart from its fields. Where that is what the last one said, as most of it
+    /// is, it is in the prototype already.
+    fn copy<'py>(
+        &mut self,
+        py: Python<'py>,
+        keys: &Keys,
+        head: &RequestHead<'_>,
+    ) -> PyResult<Object<'py>> {
+        let dict = self.dict.get(py);
+        let mut digits = itoa::Buffer::new();
+        let port = digits.format(head.peer.port).as_bytes();
+        let said = [
+            (&keys.request_method, Some(&mut self.method), head.method.as_bytes()),
+            (&keys.server_protocol, Some(&mut self.protocol), head.version.name().as_bytes()),
+            (&keys.query_string, Some(&mut self.query), head.query.as_slice()),
+            (&keys.raw_uri, Some(&mut self.target), head.target.as_slice()),
+            (&keys.remote_addr, Some(&mut self.remote_address), head.peer.host.as_bytes()),
+            (&keys.remote_port, self.remote_port.as_mut(), port),
+        ];
+        let mut long = Vec::new();
+        for (key, remembered, octets) in said {
+            let Some(remembered) = remembered.filter(|known| known.octets != octets) else {
+                continue;
+            };
+            let value = py.latin1(octets)?;
+            if octets.len() <= REMEMBERED_MAX {
+                dict.set_item(&key.get(py), &value)?;
+                remembered.replace(octets, value);
+            } else {
+                long.push((key, value));
+            }
+        }
+        let environ = dict.dict_copy()?;
+        for (key, value) in long {
+            environ.set_item(&key.get(py), &value)?;
+        }
+        Ok(environ)
+    }
+
+    fn let_go(self, py: Python<'_>) {
+        let values = [self.method, self.protocol, self.target, self.query, self.remote_address];
+        let values = values.into_iter().chain(self.remote_port);
+        values.for_each(|value| drop(value.object.take(py)));
+        drop(self.dict.take(py));
     }
 }
 
@@ -415,31 +459,27 @@ impl Remembered {
         }
         let object = py.latin1(octets)?;
         if octets.len() <= REMEMBERED_MAX {
-            drop(std::mem::replace(&mut self.object, object.clone().store()).take(py));
-            self.octets.clear();
-            self.octets.extend_from_slice(octets);
+            self.replace(octets, object.clone());
         }
         Ok(object)
+    }
+
+    fn replace(&mut self, octets: &[u8], object: Object<'_>) {
+        let py = object.py();
+        drop(std::mem::replace(&mut self.object, object.store()).take(py));
+        self.octets.clear();
+        self.octets.extend_from_slice(octets);
     }
 }
 
 macro_rules! keys {
     ($($field:ident: $name:literal,)*) => {
-        /// The keys that every environ has, interned.
-        struct Keys { $($field: Stored,)* http_host: Stored, remote_port: Stored }
+        /// The keys of what differs from request to request, interned.
+        struct Keys { $($field: Stored,)* }
 
         impl Keys {
             fn new(py: Python<'_>) -> PyResult<Self> {
-                Ok(Self {
-                    $($field: py.name($name)?.store(),)*
-                    http_host: py.name(b"HTTP_HOST")?.store(),
-                    remote_port: py.name(b"REMOTE_PORT")?.store(),
-                })
-            }
-
-            /// Those that each request sets.
-            fn always(&self) -> impl Iterator<Item = &Stored> {
-                [$(&self.$field),*].into_iter()
+                Ok(Self { $($field: py.name($name)?.store(),)* })
             }
         }
     };
@@ -455,6 +495,8 @@ keys! {
     raw_uri: b"RAW_URI",
     path_info: b"PATH_INFO",
     remote_addr: b"REMOTE_ADDR",
+    remote_port: b"REMOTE_PORT",
+    http_host: b"HTTP_HOST",
 }
 
 /// Hashes the names of fields: they are short, and at most [`FIELDS_MAX`] of them are kept, so that nobody gains by

@@ -181,6 +181,8 @@ pub(crate) struct Slot {
     pub(crate) early_hints: Stored,
     /// The [`Socket`].
     pub(crate) socket: Stored,
+    /// `write`, which the request has too, to give it out.
+    write: Stored,
 }
 
 impl Slot {
@@ -196,8 +198,9 @@ impl Slot {
             }
             None => (None, types.write.bind(&request)?),
         };
-        types.request.value(&request)?.state(py)?.write = Some(write.store());
+        types.request.value(&request)?.state(py)?.write = Some(write.clone().store());
         Ok(Self {
+            write: write.store(),
             start_response: types.start_response.bind(&request)?.store(),
             early_hints: types.early_hints.bind(&request)?.store(),
             socket: types.socket.make(py, Socket { owner: request.clone().store() })?.store(),
@@ -243,25 +246,14 @@ impl Slot {
     }
 
     /// Whether nobody but the slot refers to its objects.
-    pub(crate) fn is_free(&self, py: Python<'_>, bridge: &Bridge) -> bool {
+    pub(crate) fn is_free(&self, py: Python<'_>) -> bool {
         let is = |object: &Stored, references| object.get(py).reference_count() == references;
-        let request = self.request.get(py);
-        let write_is_free = bridge
-            .types
-            .request
-            .value(&request)
-            .and_then(|request| request.state(py))
-            .map(|state| state.write.as_ref().is_some_and(|write| is(write, 1)));
-        let write_is_free = write_is_free.unwrap_or_else(|raised| {
-            raised.clear(py);
-            false
-        });
-        write_is_free
-            && is(&self.start_response, 1)
+        is(&self.start_response, 1)
             && is(&self.early_hints, 1)
             && is(&self.socket, 1)
-            && self.input.as_ref().is_none_or(|input| is(input, REFERENCES_TO_INPUT))
+            && is(&self.write, REFERENCES_TO_WRITE)
             && is(&self.request, REFERENCES_TO_REQUEST)
+            && self.input.as_ref().is_none_or(|input| is(input, REFERENCES_TO_INPUT))
     }
 
     /// Lets go of the objects: they live on as long as the application holds them.
@@ -279,7 +271,8 @@ impl Slot {
             Err(raised) => raised.clear(py),
         }
         drop(self.input.map(|input| input.take(py)));
-        drop((self.start_response.take(py), self.early_hints.take(py), self.socket.take(py)));
+        drop((self.start_response.take(py), self.early_hints.take(py)));
+        drop((self.socket.take(py), self.write.take(py)));
     }
 }
 
@@ -450,3 +443,5 @@ fn octets_of(object: &Object<'_>) -> PyResult<Vec<u8>> {
 const REFERENCES_TO_REQUEST: u32 = 5;
 /// From the slot, and from `write`, which is a method of it.
 const REFERENCES_TO_INPUT: u32 = 2;
+/// From the slot and from the request.
+const REFERENCES_TO_WRITE: u32 = 2;

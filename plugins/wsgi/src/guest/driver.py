@@ -67,18 +67,18 @@ class Driver:
                     parked.switch()
         if self._limited:
             self._end_what_is_over()
-        request = self._next()
+        work = self._next()
         idle = self._idle
-        while request is not None:
+        while work is not None:
             busy = True
-            bound = self._bound and self._bound.get(connection_of(request._descriptor()))
+            bound = self._bound and self._bound.get(connection_of(work[0]._descriptor()))
             if bound:
-                bound[1].switch(request)
+                bound[1].switch(work)
             elif idle:
-                idle.pop().switch(request)
+                idle.pop().switch(work)
             else:
-                self._loop.spawn(self._serve_all, request)
-            request = self._next()
+                self._loop.spawn(self._serve_all, work)
+            work = self._next()
         # The engine turns at least once a second: for the heartbeat.
         if self._contexts or self._bound:
             self._forget_closed(goes_on)
@@ -105,36 +105,41 @@ class Driver:
         finally:
             del self._waiting[number]
 
-    def _serve_all(self, request):
-        """A greenlet's life: request after request, as long as they come."""
+    def _serve_all(self, work):
+        """A greenlet's life: request after request, as long as they come.
+
+        What is looked at for each of them stands in locals: attributes would cost more than the rest of this.
+        """
         me = greenlet.getcurrent()
-        idle = self._idle
+        idle, contexts, others_bound, next_work = self._idle, self._contexts, self._bound, self._next
         references = getweakrefcount(me)
         serve = self._serve_limited if self._limited else self._serve
         bound = False
         self._greenlets.add(me)
         try:
-            while request is not None:
-                if self._contexts and not bound:
-                    me.gr_context = self._context_of(request)
-                if not serve(request):
+            while work is not None:
+                if contexts and not bound:
+                    me.gr_context = self._context_of(work[0])
+                if not serve(work):
                     return
                 bound = getweakrefcount(me) != references
                 if bound:
-                    request = self._stay(me, request._descriptor())
+                    descriptor = work[0]._descriptor()
+                    del work
+                    work = self._stay(me, descriptor)
                     continue
                 context = me.gr_context
                 if context is not None:
-                    self._put_aside(request, context)
-                    me.gr_context = None
-                del request, context
-                if len(idle) >= IDLE_MAX:
-                    return
+                    self._put_aside(work[0], context)
+                    me.gr_context = context = None
+                del work
                 # Another that is ready costs no switch; but it may be for a greenlet that waits for it.
-                request = None if self._bound else self._next()
-                if request is None:
+                work = None if others_bound else next_work()
+                if work is None:
+                    if len(idle) >= IDLE_MAX:
+                        return
                     idle.append(me)
-                    request = self._loop.to_hub()
+                    work = self._loop.to_hub()
         finally:
             self._greenlets.discard(me)
             if me in idle:
@@ -180,31 +185,39 @@ class Driver:
                 else:
                     del kept[connection]
 
-    def _serve_limited(self, request):
+    def _serve_limited(self, work):
+        request = work[0]
         number = request._number()
         self._serving[number] = greenlet.getcurrent(), request
         try:
-            return self._serve(request)
+            return self._serve(work)
         finally:
             del self._serving[number]
 
-    def _serve(self, request):
+    def _serve(self, work):
         """Serves one request; false where the greenlet is to end."""
+        request, environ, start_response = work
         try:
-            environ, start_response = request._begin()
             result = self._application(environ, start_response)
-            del environ, start_response
-            if type(result) is list and len(result) == 1:
-                if not self._put_whole(request, result[0]):
-                    return True
-                request._finish()
-            else:
-                self._send(request, result)
+            sent = request._put_list(result)
+            if sent is not None:
+                # A body of one piece is sent and the request is over with it, as a rule; this one is not.
+                self._go_on(request, result, sent)
+                request._end()
         except BaseException as error:
             request._end(error)
             return not isinstance(error, greenlet.GreenletExit)
-        request._end()
         return True
+
+    def _go_on(self, request, result, sent):
+        """Sends what the application has returned, from where the list of one piece stopped that it may be."""
+        if sent is False:
+            return self._send(request, result)
+        data = result[0]
+        while sent < len(data):
+            self._wait(request)
+            sent = request._put(data, sent, REST)
+        request._finish()
 
     def _send(self, request, result):
         try:
@@ -227,16 +240,6 @@ class Driver:
                     close()
                 except Exception:
                     jimu.report("Error in close() of what the application returned")
-
-    def _put_whole(self, request, data):
-        """Puts a body that is in one piece; false where the request has ended with it, which is the rule."""
-        sent = request._put_whole(data)
-        if sent is None:
-            return False
-        while sent < len(data):
-            self._wait(request)
-            sent = request._put(data, sent, REST)
-        return True
 
     def _put(self, request, data):
         sent = request._put(data, 0, PART)

@@ -14,12 +14,13 @@ use std::thread::{self, ThreadId};
 use worker_api::{Engine, Exchange, Failure, FailureKind, Result, Step, Waker};
 
 use crate::bridge::Bridge;
+use crate::errors::Fault;
 use crate::function;
 use crate::python::{
     Arguments, Definition, Exception, Function, Native, NativeType, Object, PyResult, Python,
     Raised, Stored, required,
 };
-use crate::request::{Request, State};
+use crate::request::{Request, Slot, State};
 use crate::serve::{environ_of, failed, finish, prepare_part};
 
 /// A guest loop.
@@ -200,27 +201,48 @@ fn turn<'py>(py: Python<'py>, me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyRes
     }
 }
 
-/// `next()`: the request object of the next exchange that waits for a greenlet; `None` where none does.
+/// `next()`: the next exchange that waits for a greenlet, as its request object, the environ and `start_response`;
+/// `None` where none does. A request that has no environ is answered here.
 fn next<'py>(py: Python<'py>, _me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
     let bridge = Bridge::get();
     let guest = guest(py)?;
-    let Some(exchange) = locked(&guest.ready).pop_front() else {
-        return Ok(py.none());
-    };
-    let slot = bridge.slot(py)?;
-    slot.begin(py, bridge, exchange)?;
-    let object = slot.request.get(py).clone();
-    let mut state = bridge.types.request.value(&object)?.state(py)?;
-    state.slot = Some(slot);
+    loop {
+        let Some(exchange) = locked(&guest.ready).pop_front() else {
+            return Ok(py.none());
+        };
+        let slot = bridge.slot(py)?;
+        slot.begin(py, bridge, exchange)?;
+        let object = slot.request.get(py).clone();
+        let request = bridge.types.request.value(&object)?;
+        match begin(py, guest, &slot, request) {
+            Ok(environ) => {
+                let start_response = slot.start_response.get(py).clone();
+                request.state(py)?.slot = Some(slot);
+                return py.tuple([object, environ, start_response]);
+            }
+            Err(fault) => {
+                let failure = failed(bridge, py, request, fault);
+                request.state(py)?.slot = Some(slot);
+                over(py, request, Some(failure))?;
+            }
+        }
+    }
+}
+
+fn begin<'py>(
+    py: Python<'py>,
+    guest: &Guest,
+    slot: &Slot,
+    request: &Request,
+) -> Result<Object<'py>, Fault> {
+    let mut state = request.state(py)?;
     let number = state.number;
     let (exchange, _) = state.open(py)?;
-    if exchange.deadline_ns().is_some()
-        && let Err(failure) = exchange.on_gone(guest.gone_waker(number))
-    {
-        return Err(state.raise(py, failure));
+    if exchange.deadline_ns().is_some() {
+        exchange.on_gone(guest.gone_waker(number))?;
     }
     drop(state);
-    Ok(object)
+    environ_of(Bridge::get(), py, slot, request)
 }
 
 /// `woken()`: the numbers of requests that need not wait any more.
@@ -248,9 +270,8 @@ pub(crate) const METHODS: &[Function] = &[
     Function { name: c"_number", entry: function!(number) },
     Function { name: c"_descriptor", entry: function!(descriptor_of) },
     Function { name: c"_is_over", entry: function!(is_over) },
-    Function { name: c"_begin", entry: function!(begin) },
     Function { name: c"_put", entry: function!(put) },
-    Function { name: c"_put_whole", entry: function!(put_whole) },
+    Function { name: c"_put_list", entry: function!(put_list) },
     Function { name: c"_put_file", entry: function!(put_file) },
     Function { name: c"_finish", entry: function!(finish_request) },
     Function { name: c"_hijack", entry: function!(hijack) },
@@ -293,21 +314,6 @@ fn now_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-/// `_begin()`: the environ and `start_response`.
-fn begin<'py>(py: Python<'py>, me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
-    let bridge = Bridge::get();
-    let request = request(me)?;
-    // Out of the state while the environ is made, which borrows that.
-    let Some(slot) = request.state(py)?.slot.take() else {
-        return Err(Raised::new(py, Exception::Runtime, "the request is over"));
-    };
-    let made = environ_of(bridge, py, &slot, request)
-        .and_then(|environ| Ok(py.tuple([environ, slot.start_response.get(py).clone()])?));
-    let mut state = request.state(py)?;
-    state.slot = Some(slot);
-    made.map_err(|fault| state.raised(py, fault))
-}
-
 /// `_put(data, at, what)`: sends `data` from `at` on, and answers how far it came. Where that is not the end, the
 /// request is woken when it is worth while to go on. `what` is 0 for the rest of what was put before, 1 for a part of
 /// the body.
@@ -335,15 +341,19 @@ enum What {
     Whole,
 }
 
-/// `_put_whole(data)`: sends a body that is in one piece, and ends the request. Answers `None`; or how far it came,
-/// where that is not the end.
-fn put_whole<'py>(
+/// `_put_list(result)`: where what the application has returned is a list of one piece, sends that and ends the
+/// request. Answers `None` then; how far it came where that is not the end; `False` for anything else.
+fn put_list<'py>(
     py: Python<'py>,
     me: &Object<'py>,
     arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
-    let [data] = arguments.take(["data"])?;
-    let data = required(py, data, "data")?;
+    let [result] = arguments.take(["result"])?;
+    let result = required(py, result, "result")?;
+    if !result.is_exact_list() || result.list_len() != 1 {
+        return py.truth(false);
+    }
+    let data = result.list_item(0)?;
     let request = request(me)?;
     let mut state = request.state(py)?;
     let octets = prepare_part(py, &state, &data)?;
