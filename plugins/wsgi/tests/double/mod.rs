@@ -153,6 +153,8 @@ pub(crate) struct Request {
     pub(crate) reads_until: Option<usize>,
     /// The engine whose loop has to turn before what has to be waited for is there.
     pub(crate) engine: Option<Arc<Engine>>,
+    /// The client's port; 0 for one that has none.
+    pub(crate) port: u16,
 }
 
 impl Request {
@@ -167,6 +169,7 @@ impl Request {
             gone_after: None,
             reads_until: None,
             engine: None,
+            port: 40_000,
         }
     }
 
@@ -242,7 +245,7 @@ impl Request {
             },
             scheme: "http".into(),
             headers: RSlice::from_slice(headers.leak()),
-            peer: Address { host: "192.0.2.7".into(), port: 40_000 },
+            peer: Address { host: "192.0.2.7".into(), port: copy.port },
             local: Address { host: "127.0.0.1".into(), port: 8000 },
             tls: ROption::RNone,
             received_ns: 0,
