@@ -25,6 +25,8 @@ use nix::sys::socket::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::worker::BOOT_ERROR;
+
 /// What the arbiter asks a mold to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -154,6 +156,11 @@ impl Refusal {
     /// A refusal that ends a starting `host` with `status`.
     pub fn new(reason: impl Into<String>, status: i32) -> Self {
         Self { reason: reason.into(), status }
+    }
+
+    /// Whether another try would fare no better: the application cannot be loaded, or something was set wrongly.
+    pub fn is_lasting(&self) -> bool {
+        self.status != BOOT_ERROR
     }
 }
 

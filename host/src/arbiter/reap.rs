@@ -164,7 +164,8 @@ impl Arbiter {
         let starting = !self.has_been_ready;
         let generation = &mut self.generations[index];
         generation.boot_failed(now_ns);
-        let last = generation.boot_failures >= generation.settings.boot_failures_max;
+        let last = refusal.is_lasting()
+            || generation.boot_failures >= generation.settings.boot_failures_max;
         match generation.stage {
             Stage::Booting if !starting || last => self.refuse(index, refusal),
             Stage::Booting | Stage::Trial | Stage::Serving => {

@@ -115,6 +115,9 @@ settings! {
             kind: SECONDS, default: Some("60"), long: Some("boot-timeout"),
         }
         /// End the server after so many failed boots in a row at start.
+        ///
+        /// An application that cannot be loaded, or a setting that is wrong, ends it at once: another try would
+        /// fare no better.
         boot_failures_max: u32 {
             kind: Kind::Int { min: 1, max: MANY }, default: Some("5"),
             long: Some("boot-failures-max"),
