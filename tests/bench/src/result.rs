@@ -25,6 +25,8 @@ pub enum Metric {
     OfIdeal,
     /// Proportional set size of all of a server's processes, in MiB.
     Memory,
+    /// Proportional set size of all of a server's processes after their first requests, in MiB.
+    YoungMemory,
     /// Proportional set size of the server's first process alone, in MiB.
     LeaderMemory,
     /// How often the server's first process woke up while idle, a second.
@@ -49,6 +51,7 @@ impl Metric {
             Self::P99 => "p99 ms",
             Self::OfIdeal => "of the ideal rate",
             Self::Memory => "PSS MiB",
+            Self::YoungMemory => "PSS MiB, after 200 requests a worker",
             Self::LeaderMemory => "PSS MiB, first process",
             Self::Wakes => "wake-ups/s, first process",
             Self::Start => "first answer after ms",

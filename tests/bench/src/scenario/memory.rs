@@ -1,5 +1,5 @@
-//! Servers of several workers: their memory, that of the first process alone, and how often it wakes
-//! up when there is nothing to do.
+//! Servers of several workers: their memory when they have just begun to serve and when they have served for long, that
+//! of the first process alone, and how often it wakes up when there is nothing to do.
 
 use std::io;
 use std::net::SocketAddr;
@@ -28,22 +28,28 @@ pub(super) fn measure(stage: &Stage<'_>) -> Outcome {
 fn take_turn(stage: &Stage<'_>, entry: Entry, server: &Server) -> Result<Row, String> {
     let mut row = Row::new(entry.name(), entry.contender.role());
     let request = stage.request(entry, server.address);
-    ask_at_once(server.address, &request).map_err(|error| error.to_string())?;
+    let pss_mib = |pids: &[u32]| proc::pss_kib(pids) as f64 / 1024.0;
+    let ask = |count| {
+        ask_at_once(server.address, &request, count).map_err(|error: io::Error| error.to_string())
+    };
+    ask(FIRST)?;
+    row.push(Metric::YoungMemory, pss_mib(&server.pids()));
+    ask(REQUESTS - FIRST)?;
     let leader = server.leader();
     let before = proc::sleeps(leader);
     thread::sleep(IDLE);
     let woken = proc::sleeps(leader) - before;
     row.push(Metric::Wakes, woken as f64 / IDLE.as_secs_f64());
-    row.push(Metric::Memory, proc::pss_kib(&server.pids()) as f64 / 1024.0);
-    row.push(Metric::LeaderMemory, proc::pss_kib(&[leader]) as f64 / 1024.0);
+    row.push(Metric::Memory, pss_mib(&server.pids()));
+    row.push(Metric::LeaderMemory, pss_mib(&[leader]));
     eprintln!("{}: {}", stage.scenario.name, row.name);
     Ok(row)
 }
 
 /// Several at once, and each over a connection of its own: else one worker could answer them all, and the memory of the
 /// others would say nothing.
-fn ask_at_once(address: SocketAddr, request: &[u8]) -> io::Result<()> {
-    let asks = || (0..REQUESTS / CLIENTS).try_for_each(|_| load::ask(address, request));
+fn ask_at_once(address: SocketAddr, request: &[u8], count: usize) -> io::Result<()> {
+    let asks = || (0..count / CLIENTS).try_for_each(|_| load::ask(address, request));
     thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(asks)).collect();
         clients.into_iter().try_for_each(|client| {
@@ -53,7 +59,10 @@ fn ask_at_once(address: SocketAddr, request: &[u8]) -> io::Result<()> {
 }
 
 /// Enough that every worker has answered some.
-const REQUESTS: usize = 800;
+const FIRST: usize = 800;
+/// Enough that the interpreter of every worker has looked through all of its objects once. It does so first after some
+/// thousand requests, and until then nobody can tell what a worker that has served for a day takes.
+const REQUESTS: usize = 16_000;
 /// Twice as many as there are workers.
 const CLIENTS: usize = 8;
 /// How long the server is left alone.
