@@ -67,7 +67,7 @@ fn answer(
     drop(environ);
     if result.is_exact_list() {
         // A list has no `close`.
-        return send_list(py, request, &result);
+        return send_list(bridge, py, request, &result);
     }
     let sent = send_other(bridge, py, request, &result);
     // Python code does not run while an error is set.
@@ -121,6 +121,7 @@ pub(crate) fn environ_of<'py>(
 
 /// A list, of one item as a rule.
 fn send_list(
+    bridge: &Bridge,
     py: Python<'_>,
     request: &Request,
     list: &Object<'_>,
@@ -152,7 +153,7 @@ fn send_list(
             send_part(py, request, &list.list_item(place)?)?;
         }
     }
-    finish(py, request)?;
+    finish(bridge, py, request)?;
     Ok(None)
 }
 
@@ -171,13 +172,13 @@ fn send_other(
         return Ok(());
     }
     if result.is_exactly(&bridge.file_wrapper.get(py)) && send_file(bridge, py, request, result)? {
-        return finish(py, request);
+        return finish(bridge, py, request);
     }
     let parts = result.iterator()?;
     while let Some(part) = parts.next()? {
         send_part(py, request, &part)?;
     }
-    finish(py, request)
+    finish(bridge, py, request)
 }
 
 /// The octets of a part of the body, where it is one and `start_response` was called before.
@@ -222,13 +223,18 @@ fn send_file(
 }
 
 /// The body is whole: sends what was not sent, and ends the exchange where it fits what was announced.
-pub(crate) fn finish(py: Python<'_>, request: &Request) -> Result<(), Fault> {
+pub(crate) fn finish(bridge: &Bridge, py: Python<'_>, request: &Request) -> Result<(), Fault> {
     let mut state = request.state(py)?;
     expect_start(py, state.response.phase)?;
     let (exchange, response) = state.open(py)?;
     response.complete()?;
     response.send_head(exchange, Some(0))?;
-    py.detach(|| exchange.finish())?;
+    if bridge.guest.is_some() {
+        // Nothing waits in there: to let others have the interpreter would cost more.
+        exchange.finish()?;
+    } else {
+        py.detach(|| exchange.finish())?;
+    }
     Ok(())
 }
 

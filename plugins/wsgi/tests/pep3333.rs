@@ -7,6 +7,8 @@ mod double;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use double::{Host, Request, Seen};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -86,7 +88,7 @@ fn cases(python: &str) -> Vec<Trial> {
         .collect()
 }
 
-type Case = (&'static str, fn(&World));
+type Case = (&'static str, fn(&'static World));
 
 const CASES: &[Case] = &[
     ("a whole body is written once", |w| {
@@ -260,6 +262,19 @@ const CASES: &[Case] = &[
     ("traces name the line that runs", |w| {
         assert!(w.app.trace().contains("Thread MainThread"), "{}", w.app.trace());
         assert!(w.app.files().iter().any(|file| file.ends_with("/tests/apps/apps.py")));
+    }),
+    ("a class may have the next request answered as soon as one is over", |w| {
+        let answered = Arc::new(AtomicUsize::new(0));
+        for path in ["/hello", "/generator"] {
+            let answered = Arc::clone(&answered);
+            let then = move || {
+                assert!(w.get("/generator").is_good());
+                answered.fetch_add(1, Ordering::Relaxed);
+            };
+            let request = Request { then: Some(Arc::new(then)), ..Request::get(path) };
+            assert!(request.call(&w.app).is_good(), "{path}");
+        }
+        assert_eq!(answered.load(Ordering::Relaxed), 2);
     }),
     ("the fork hooks of Python run", |w| {
         w.app.before_fork();

@@ -362,7 +362,8 @@ fn put_list<'py>(
         return py.number(sent as i64);
     }
     drop(state);
-    finish(py, request).or_else(|fault| Err(request.state(py)?.raised(py, fault)))?;
+    finish(Bridge::get(), py, request)
+        .or_else(|fault| Err(request.state(py)?.raised(py, fault)))?;
     over(py, request, None)?;
     Ok(py.none())
 }
@@ -452,7 +453,7 @@ fn finish_request<'py>(
     _: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
     let request = request(me)?;
-    match finish(py, request) {
+    match finish(Bridge::get(), py, request) {
         Ok(()) => Ok(py.none()),
         Err(fault) => Err(request.state(py)?.raised(py, fault)),
     }

@@ -34,12 +34,13 @@ impl Python<'_> {
         unsafe { api::api() }
     }
 
-    /// Runs `work` without the interpreter, so that other threads can have it meanwhile.
+    /// Runs `work` without the interpreter, so that other threads can have it meanwhile. `work` may lead to another
+    /// [`attach`].
     pub(crate) fn detach<T>(self, work: impl FnOnce() -> T + Send) -> T {
-        let api = self.api();
         // SAFETY: this thread is attached, which the token proves. `work` cannot use the token: it is not `Send`.
-        let state = unsafe { (api.PyEval_SaveThread)() };
-        let _back = Back { api, state };
+        let state = unsafe { (self.api().PyEval_SaveThread)() };
+        THREAD.with(|thread| thread.detached.set(state));
+        let _back = Back;
         work()
     }
 
@@ -52,15 +53,13 @@ impl Python<'_> {
 }
 
 /// Takes the interpreter back, also when the work panicked.
-struct Back {
-    api: &'static Api,
-    state: *mut PyThreadState,
-}
+struct Back;
 
 impl Drop for Back {
     fn drop(&mut self) {
-        // SAFETY: the state is the one that was saved on this thread, and nothing has restored it since.
-        unsafe { (self.api.PyEval_RestoreThread)(self.state) };
+        let state = THREAD.with(|thread| thread.detached.replace(ptr::null_mut()));
+        // SAFETY: the state was saved on this thread: by `detach`, or by the last guard that had resumed it.
+        unsafe { (api::api().PyEval_RestoreThread)(state) };
     }
 }
 
@@ -130,6 +129,8 @@ enum Kind {
     Ours,
     /// By somebody further up on this thread's stack.
     Nested,
+    /// By somebody further up, who had detached again.
+    Resumed,
     /// The thread is Python's own and was attached: only counted.
     Counted,
 }
@@ -147,6 +148,11 @@ impl Drop for Attached {
         match self.0 {
             Kind::Ours => THREAD.with(Thread::leave),
             Kind::Nested => {}
+            Kind::Resumed => {
+                // SAFETY: `enter` has attached this thread.
+                let state = unsafe { (api::api().PyEval_SaveThread)() };
+                THREAD.with(|thread| thread.detached.set(state));
+            }
             // SAFETY: the other half of the call in `enter`.
             Kind::Counted => unsafe {
                 (api::api().PyGILState_Release)(PyGILState_STATE::PyGILState_LOCKED);
@@ -159,7 +165,10 @@ impl Drop for Attached {
 struct Thread {
     /// The state with which it attaches; null before the first time, and while it is attached.
     state: Cell<*mut PyThreadState>,
+    /// Whether it is in the midst of [`attach`], detached again or not.
     attached: Cell<bool>,
+    /// The state that [`Python::detach`] has saved; null where this thread is not in the midst of that.
+    detached: Cell<*mut PyThreadState>,
     /// Whether the state was made for this thread, and is to be given back when it ends.
     owned: Cell<bool>,
 }
@@ -167,6 +176,11 @@ struct Thread {
 impl Thread {
     #[inline]
     fn enter(&self) -> Kind {
+        if let Some(state) = NonNull::new(self.detached.replace(ptr::null_mut())) {
+            // SAFETY: the state was saved on this thread, and nothing has restored it since.
+            unsafe { (api::api().PyEval_RestoreThread)(state.as_ptr()) };
+            return Kind::Resumed;
+        }
         if self.attached.get() {
             return Kind::Nested;
         }
@@ -221,6 +235,7 @@ thread_local! {
         Thread {
             state: Cell::new(ptr::null_mut()),
             attached: Cell::new(false),
+            detached: Cell::new(ptr::null_mut()),
             owned: Cell::new(false),
         }
     };

@@ -155,6 +155,8 @@ pub(crate) struct Request {
     pub(crate) engine: Option<Arc<Engine>>,
     /// The client's port; 0 for one that has none.
     pub(crate) port: u16,
+    /// What the class does when the request is over.
+    pub(crate) then: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
 impl Request {
@@ -170,6 +172,7 @@ impl Request {
             reads_until: None,
             engine: None,
             port: 40_000,
+            then: None,
         }
     }
 
@@ -377,6 +380,10 @@ impl RawExchange for InMemory {
         }
         assert!(!seen.finished, "finished twice");
         seen.finished = true;
+        drop(seen);
+        if let Some(then) = &self.request.then {
+            then();
+        }
         RResult::ROk(())
     }
 
