@@ -195,7 +195,7 @@ class Driver:
             del self._serving[number]
 
     def _serve(self, work):
-        """Serves one request; false where the greenlet is to end."""
+        """Serves one request, as the engine has given it; false where the greenlet is to end."""
         request, environ, start_response = work
         try:
             result = self._application(environ, start_response)
