@@ -3,6 +3,8 @@
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
 
+use crate::spares::Spares;
+
 /// Octets between being read from the socket and being used. Holds no memory while it is empty and released.
 #[derive(Debug, Default)]
 pub(crate) struct Input {
@@ -150,23 +152,15 @@ impl Output {
 
 /// An empty buffer for a head or a short answer: one that the thread has had in use before, where there is one.
 pub(crate) fn spare() -> Vec<u8> {
-    let kept = SPARES.try_with(|spares| spares.borrow_mut().pop());
+    let kept = SPARES.try_with(Spares::take);
     kept.ok().flatten().unwrap_or_else(|| Vec::with_capacity(SPARE_OCTETS))
 }
 
 /// Keeps a buffer for [`spare`], unless there are enough of them or it has grown.
 pub(crate) fn give_back(mut bytes: Vec<u8>) {
-    if !(SPARE_OCTETS..=SPARE_OCTETS_MAX).contains(&bytes.capacity()) {
-        return;
-    }
     bytes.clear();
     // Where the thread ends, its memory is freed.
-    let _ = SPARES.try_with(|spares| {
-        let mut spares = spares.borrow_mut();
-        if spares.len() < SPARES_MAX {
-            spares.push(bytes);
-        }
-    });
+    let _ = SPARES.try_with(|spares| spares.keep(bytes, SPARE_OCTETS..=SPARE_OCTETS_MAX));
 }
 
 /// How many octets one read takes at the most: what a socket of the loopback gives at once, and a fair turn.
@@ -177,16 +171,13 @@ thread_local! {
 }
 
 thread_local! {
-    static SPARES: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static SPARES: Spares<u8> = const { Spares::new() };
 }
 
 /// The room in a spare buffer: most heads fit, and a connection that waits for the rest of its head holds little.
 const SPARE_OCTETS: usize = 512;
 /// One that has grown beyond this is not kept.
 const SPARE_OCTETS_MAX: usize = 1024;
-/// A thread needs one for what it reads and one for what it answers, of each request that it has at once: as many as a
-/// poller tells of in one turn under load.
-const SPARES_MAX: usize = 16;
 /// How many parts [`Output::send`] takes at the most: the frame of a chunk around its data.
 const PARTS_MAX: usize = 3;
 

@@ -3,7 +3,6 @@
 //! The only place of the kit where a lifetime is left out of sight: an exchange owns its head, and the head borrows
 //! from memory of the same exchange.
 
-use std::cell::RefCell;
 use std::sync::Arc;
 
 use worker_api::abi::std_types::{ROption, RSlice, RStr};
@@ -12,6 +11,7 @@ use worker_api::{Header, RequestHead, TlsFacts};
 use crate::buffer;
 use crate::http::{Framing, Head, Policy, Reject, parse_head};
 use crate::socket::{End, Local};
+use crate::spares::Spares;
 
 /// The head of a request with everything that it borrows from.
 pub(crate) struct KeptHead {
@@ -155,7 +155,8 @@ impl KeptHead {
     pub(crate) fn recycle(self) {
         let Self { head: _, _headers: mut headers, _tls, _owned: owned } = self;
         headers.clear();
-        give_back(headers);
+        // Where the thread ends, its memory is freed.
+        let _ = SPARES.try_with(|spares| spares.keep(headers, 0..=HEADERS_KEPT_MAX));
         buffer::give_back(owned.bytes);
     }
 
@@ -176,32 +177,15 @@ unsafe fn outlived<T: ?Sized>(reference: &T) -> &'static T {
 
 /// Room for the fields of a head: such as the thread has had in use before, where there is some.
 fn spare() -> Vec<Header<'static>> {
-    let kept = SPARES.try_with(|spares| spares.borrow_mut().pop());
+    let kept = SPARES.try_with(Spares::take);
     kept.ok().flatten().unwrap_or_else(|| Vec::with_capacity(HEADERS_USUAL))
 }
 
-/// Keeps the room for [`spare`], unless there is enough or it has grown.
-fn give_back(headers: Vec<Header<'static>>) {
-    if headers.capacity() > HEADERS_KEPT_MAX {
-        return;
-    }
-    // Where the thread ends, its memory is freed.
-    let _ = SPARES.try_with(|spares| {
-        let mut spares = spares.borrow_mut();
-        if spares.len() < SPARES_MAX {
-            spares.push(headers);
-        }
-    });
-}
-
 thread_local! {
-    /// All empty, with room.
-    static SPARES: RefCell<Vec<Vec<Header<'static>>>> = const { RefCell::new(Vec::new()) };
+    static SPARES: Spares<Header<'static>> = const { Spares::new() };
 }
 
 /// Room for more fields than this is not kept.
 const HEADERS_KEPT_MAX: usize = 64;
-/// As many as a thread has heads at once: those of one turn of a poller under load.
-const SPARES_MAX: usize = 16;
 /// Room for the fields of most requests: a browser sends about a dozen.
 const HEADERS_USUAL: usize = 16;

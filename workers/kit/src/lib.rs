@@ -40,6 +40,7 @@ mod pace;
 mod queueing;
 mod request;
 mod response;
+mod spares;
 mod turn;
 
 pub use base::Base;
