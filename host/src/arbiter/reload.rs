@@ -101,8 +101,14 @@ impl Arbiter {
             listener.stop_taking();
         }
         self.remember(old);
+        let mut waiting = Vec::new();
         if let Some(old) = self.generation(old) {
             old.retire(Signal::SIGTERM, clock::duration_ns(limit));
+            waiting = std::mem::take(&mut old.waiting);
+        }
+        if let Some(generation) = self.generation(id) {
+            // What they wait for, the end of all that was before, the new generation waits for too.
+            generation.waiting.append(&mut waiting);
         }
         if let Err(error) = self.log.apply(&settings) {
             tracing::error!("The error log stays where it was: {error}");
