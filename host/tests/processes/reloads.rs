@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use host::control::Request;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
+use nix::unistd::Pid;
 
 use crate::Test;
 use crate::server::Server;
@@ -18,6 +19,7 @@ pub(crate) const TESTS: &[Test] = &tests![
     what_is_no_settings_file_any_more_changes_nothing,
     a_changed_bind_opens_and_closes_the_difference,
     reloads_asked_for_during_a_reload_become_one,
+    a_reload_that_is_overtaken_is_answered_with_the_one_that_overtook_it,
     signals_act_at_once_also_during_a_reload,
     who_asked_and_left_costs_nothing,
 ];
@@ -37,6 +39,23 @@ fn a_reload_replaces_everything_and_answers_when_it_is_done() {
     assert_eq!(status.generations[0].class.as_deref(), Some("other 0.0.0"));
     assert!(server.workers().iter().all(|pid| !before.contains(pid)));
     assert!(server.talk("hi").ends_with(" two\n"));
+    server.stop();
+}
+
+fn a_reload_that_is_overtaken_is_answered_with_the_one_that_overtook_it() {
+    let server = Server::start("hello", &["-w", "1", "--graceful-timeout", "3"]);
+    let before = server.workers();
+    // A worker that cannot end: its generation goes on for as long as it may.
+    kill(Pid::from_raw(before[0].cast_signed()), Signal::SIGSTOP).unwrap();
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| server.reload());
+        server.wait_until("a second generation", |server| {
+            server.log().contains("Generation 2 serves")
+        });
+        assert!(server.reload().ok);
+        assert!(first.join().unwrap().ok);
+    });
+    assert_eq!(server.status().generations.len(), 1, "both are answered when all before is gone");
     server.stop();
 }
 
