@@ -66,20 +66,28 @@ impl Shared {
     /// One thread's life: requests, one after the other.
     pub(crate) fn serve(self: &Arc<Self>) {
         OF_THE_POOL.set(true);
+        let busy = Cell::new(false);
+        let tell = |is_busy| {
+            // When it changes, and not for each request of many.
+            if busy.replace(is_busy) != is_busy {
+                self.kit.host.count(Counter::BUSY_SLOTS, if is_busy { 1 } else { -1 });
+            }
+        };
+        let idle = || {
+            tell(false);
+            self.ring_if_wanted();
+        };
         let mut stint = Stint::default();
         loop {
-            match self.queue.next(&mut stint, || self.ring_if_wanted()) {
-                Next::Serve(connection) => self.serve_one(connection),
+            match self.queue.next(&mut stint, idle) {
+                Next::Serve(connection) => {
+                    tell(true);
+                    self.overtime.call(connection, Arc::<Self>::clone(self));
+                }
                 Next::Look(most) => self.look(most),
-                Next::End => return,
+                Next::End => return tell(false),
             }
         }
-    }
-
-    fn serve_one(self: &Arc<Self>, connection: Box<Connection>) {
-        self.kit.host.count(Counter::BUSY_SLOTS, 1);
-        self.overtime.call(connection, Arc::<Self>::clone(self));
-        self.kit.host.count(Counter::BUSY_SLOTS, -1);
     }
 
     /// Waits for requests, of which it takes at most so many.
@@ -106,14 +114,14 @@ impl Shared {
             tracing::warn!("cannot wait for the connections: {error}");
             0
         });
-        let mut requests = Vec::new();
-        for event in &events[..count] {
-            if let Event::Other(fd) = lookout.event(event) {
-                let ready = self.table().ready(fd, event.events());
-                requests.extend(ready.and_then(|connection| self.carry_on(connection)));
-            }
-        }
-        requests
+        let mut table = self.table();
+        let ready = events[..count].iter().filter_map(|event| match lookout.event(event) {
+            Event::Other(fd) => table.ready(fd, event.events()),
+            _ => None,
+        });
+        let ready: Vec<_> = ready.collect();
+        drop(table);
+        ready.into_iter().filter_map(|connection| self.carry_on(connection)).collect()
     }
 
     /// Goes on with a connection until it waits, ends, or has a whole request, which it gives back.
