@@ -47,6 +47,8 @@ pub enum ToMold {
         /// Numbers that describe it.
         facts: Vec<i64>,
     },
+    /// Give up the listeners: the workers end, and only their hooks are still to come.
+    Rest,
     /// End; the workers stay.
     Quit,
 }

@@ -312,7 +312,10 @@ fn hooks_in_python_are_called(cell: &Cell) {
     assert_ne!(mold, [worker.as_str()]);
     server.signal(Signal::SIGTERM);
     server.ended(SOON);
-    assert!(fs::read_to_string(&told).unwrap().contains("on_exit"));
+    let text = fs::read_to_string(&told).unwrap();
+    let (begun, ended) = (text.matches("post_fork").count(), text.matches("child_exit").count());
+    assert_eq!(begun, ended, "the master hears of the last worker's end too:\n{text}");
+    assert_eq!(text.lines().last(), Some(&*format!("on_exit {}", mold[0])), "{text}");
 }
 
 /// The seam for guest loops is no matter of gevent and eventlet: a bare asyncio loop on it serves many at once, waits for

@@ -75,7 +75,7 @@ pub trait Hooks: Send + Sync + 'static {
     /// Another arbiter is about to be started (USR2).
     fn pre_exec(&self) {}
 
-    /// The server begins to end.
+    /// The server ends, and its last worker has ended.
     fn on_exit(&self) {}
 
     /// Whether [`Hooks::pre_request`] and [`Hooks::post_request`] are to be called. Asked once.

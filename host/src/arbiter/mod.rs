@@ -214,6 +214,7 @@ impl Arbiter {
         let status = loop {
             self.promote_when_ready();
             self.supply_workers();
+            self.tell_exit();
             self.finish_reloads();
             self.supply_status();
             self.note_figures();

@@ -6,7 +6,7 @@ use nix::unistd::Pid;
 
 use super::Arbiter;
 use super::death::describe_worker;
-use super::generation::{Mold, MoldStage, Stage, WorkerHandle, WorkerStage};
+use super::generation::{Generation, Mold, MoldStage, Stage, WorkerHandle, WorkerStage};
 use crate::clock;
 use crate::message::Refusal;
 use crate::mold::CONFIG;
@@ -74,9 +74,12 @@ impl Arbiter {
                 tracing::debug!("generation {id}: mold {} ended", mold.pid);
             }
             MoldStage::Loaded => {
-                let ended = end.describe();
+                let follows = match generation.stage {
+                    Stage::Retiring => "the hooks do not hear of the end",
+                    _ => "another is made when it is needed",
+                };
                 self.scoreboard.ledger().count(Event::MoldDied);
-                tracing::warn!("Mold {} {ended}; another is made when it is needed", mold.pid);
+                tracing::warn!("Mold {} {}; {follows}", mold.pid, end.describe());
             }
             MoldStage::Loading => {
                 let refusal = why_not_loaded(mold, end, &mut self.out_of_memory);
@@ -127,10 +130,13 @@ impl Arbiter {
             End::Signal(number) => -number,
         };
         let facts = [i64::from(pid.as_raw()), worker.age as i64, i64::from(status)];
-        let teller = self.generations[index].mold.as_ref().map_or_else(
-            || self.generations.iter().position(|other| other.stage == Stage::Serving),
-            |_| Some(index),
-        );
+        let hears = |mold: &Mold| mold.stage != MoldStage::Quitting;
+        let teller = if self.generations[index].mold.as_ref().is_some_and(hears) {
+            Some(index)
+        } else {
+            let serves = |other: &Generation| other.stage == Stage::Serving || other.rests();
+            self.generations.iter().position(serves)
+        };
         if let Some(teller) = teller {
             self.generations[teller].tell_hooks("child_exit", &facts);
         }
@@ -177,7 +183,7 @@ impl Arbiter {
     }
 }
 
-impl super::generation::Generation {
+impl Generation {
     /// After the mold's end: which of the workers that it was asked for exist.
     fn find_forked(&mut self, scoreboard: &crate::scoreboard::Scoreboard) {
         self.workers.retain_mut(|worker| {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use nix::sys::signal::Signal;
 
 use super::Arbiter;
-use super::generation::Stage;
+use super::generation::{Generation, Stage};
 use crate::clock;
 use crate::listener::Listener;
 
@@ -104,13 +104,20 @@ impl Arbiter {
     /// they live as long as the workers that empty them.
     fn end_all(&mut self, signal: Signal, limit_ns: Option<u64>) {
         self.refuse_reloads();
-        if let Some(generation) = self.generation_in(Stage::Serving) {
-            generation.tell_hooks("on_exit", &[generation.target as i64]);
-        }
         for generation in &mut self.generations {
             let graceful = clock::duration_ns(generation.settings.graceful_timeout);
-            generation.retire(signal, limit_ns.unwrap_or(graceful));
+            generation.retire_at_last(signal, limit_ns.unwrap_or(graceful));
             generation.listeners.clear();
+        }
+    }
+
+    /// Tells the hooks of the end, when the last worker has ended.
+    pub(super) fn tell_exit(&mut self) {
+        if self.generations.iter().all(|generation| generation.workers.is_empty()) {
+            self.generations
+                .iter_mut()
+                .filter(|generation| generation.rests())
+                .for_each(Generation::tell_exit);
         }
     }
 

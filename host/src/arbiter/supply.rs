@@ -200,8 +200,7 @@ impl Generation {
     /// Has the hooks of one of the arbiter's events run, in the mold. An event that no mold can hear
     /// of is lost.
     pub(super) fn tell_hooks(&self, event: &str, facts: &[i64]) {
-        let settings = &self.settings;
-        if settings.hooks_module.is_none() && settings.sections.hooks.is_empty() {
+        if !self.has_hooks() {
             return;
         }
         let message = ToMold::Hook { event: event.to_owned(), facts: facts.to_vec() };
@@ -209,6 +208,10 @@ impl Generation {
         if mold.is_none_or(|mold| mold.command.send(&message).is_err()) {
             tracing::debug!("generation {}: no mold hears of {event}", self.id);
         }
+    }
+
+    fn has_hooks(&self) -> bool {
+        self.settings.hooks_module.is_some() || !self.settings.sections.hooks.is_empty()
     }
 
     /// Tells one worker to end gracefully.
@@ -221,14 +224,46 @@ impl Generation {
 
     /// Lets the generation end: no worker is replaced any more, and each is sent `signal`.
     pub(super) fn retire(&mut self, signal: Signal, limit_ns: u64) {
+        self.end_workers(signal, limit_ns);
+        if let Some(mold) = &mut self.mold {
+            mold.quit(clock::now_ns());
+        }
+    }
+
+    /// Lets the generation end with the server: where it serves and has hooks, its mold lives until they have heard of
+    /// each worker's end ([`Generation::tell_exit`]).
+    pub(super) fn retire_at_last(&mut self, signal: Signal, limit_ns: u64) {
+        // A mold that outlives its generation's service is here for the second time.
+        let serves = matches!(self.stage, Stage::Serving | Stage::Retiring);
+        let stays = serves && self.has_hooks() && self.rest_mold();
+        if stays { self.end_workers(signal, limit_ns) } else { self.retire(signal, limit_ns) }
+    }
+
+    /// No worker is left: the last of the hooks, and the end of the mold that was kept for it.
+    pub(super) fn tell_exit(&mut self) {
+        self.tell_hooks("on_exit", &[self.target as i64]);
+        if let Some(mold) = &mut self.mold {
+            mold.quit(clock::now_ns());
+        }
+    }
+
+    /// Whether the mold is kept for hooks alone.
+    pub(super) fn rests(&self) -> bool {
+        let is_loaded = |mold: &Mold| mold.stage == MoldStage::Loaded;
+        self.stage == Stage::Retiring && self.mold.as_ref().is_some_and(is_loaded)
+    }
+
+    fn rest_mold(&self) -> bool {
+        let mold = self.mold.as_ref().filter(|mold| mold.stage == MoldStage::Loaded);
+        mold.is_some_and(|mold| mold.command.send(&ToMold::Rest).is_ok())
+    }
+
+    fn end_workers(&mut self, signal: Signal, limit_ns: u64) {
         self.stage = Stage::Retiring;
         self.health.close();
         self.watcher = None;
         for worker in &mut self.workers {
             worker.tell_to_end(signal, limit_ns);
-        }
-        if let Some(mold) = &mut self.mold {
-            mold.quit(clock::now_ns());
         }
     }
 }

@@ -41,6 +41,9 @@ fn a_hook_plugin_hears_of_the_servers_life_in_its_order() {
     assert_eq!(text.lines().nth(1), Some("pre_fork 1"));
     let order = ["pre_fork", "post_fork", "post_worker_init", "when_ready", "on_reload", "on_exit"];
     assert!(order.map(first).is_sorted(), "{text}");
+    let count = |event: &str| events.iter().filter(|found| **found == event).count();
+    assert_eq!(count("child_exit"), count("post_fork"), "{text}");
+    assert_eq!(events.last(), Some(&"on_exit"), "{text}");
     assert!(events.contains(&"worker_exit"), "{text}");
 }
 

@@ -7,6 +7,7 @@ use crate::server::Server;
 
 pub(crate) const TESTS: &[Test] = &tests![
     commands_hear_of_the_arbiters_events_and_speak_to_the_log,
+    the_last_hook_comes_when_the_last_worker_has_ended,
     commands_that_cannot_be_are_refused,
     a_worker_that_takes_too_much_memory_is_replaced,
     systemd_hears_of_each_stage_and_of_the_watchdog,
@@ -34,6 +35,33 @@ fn commands_hear_of_the_arbiters_events_and_speak_to_the_log() {
     server.wait_for("heard on_reload: 1.");
     server.signal(Signal::SIGTERM);
     server.wait_for("heard on_exit: 1.");
+}
+
+/// Also where a quick end comes into a graceful one.
+fn the_last_hook_comes_when_the_last_worker_has_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("host.toml");
+    let command = "[\"sh\", \"-c\", \"echo heard $HOST_EVENT: $HOST_FACTS.\"]";
+    let hooks = format!("[hooks]\nchild_exit = {command}\non_exit = {command}\n");
+    std::fs::write(&file, hooks).unwrap();
+    let mut server = Server::start("hello", &["-c", file.to_str().unwrap()]);
+    server.wait_until("serving", |server| server.workers().len() == 1);
+    let worker = server.workers()[0];
+    let _busy = server.say("hang");
+    server.signal(Signal::SIGTERM);
+    server.wait_for("Handling signal: term");
+    server.signal(Signal::SIGQUIT);
+    server.wait();
+    server.wait_for("heard on_exit: 1.");
+    let log = server.log();
+    let line = |words: &str| {
+        log.lines()
+            .position(|line| line.contains(words))
+            .unwrap_or_else(|| panic!("{words}: {log}"))
+    };
+    let child_exit = line(&format!("heard child_exit: {worker} "));
+    assert!(child_exit < line("heard on_exit: 1."), "{log}");
+    assert_eq!(log.matches("heard on_exit").count(), 1, "{log}");
 }
 
 fn commands_that_cannot_be_are_refused() {
