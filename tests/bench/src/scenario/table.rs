@@ -203,14 +203,15 @@ const KEPT_ALIVE: Kind = Kind::Load { connections: 32, keep_alive: true };
 const APP: &str = "hello:application";
 const DJANGO: &str = "site_django:application";
 const NOBODY: (&str, &[Contender]) = (APP, &[]);
-/// Those that keep connections alive.
+/// Those that keep connections alive. Who is compared with whom has its turn close by: what else the machine does for a
+/// second or two touches both then.
 const KEEPING: &[Contender] = &[
-    Jimu("gthread"),
     Jimu("eventlet"),
     Jimu("gevent"),
-    Jimu("pywsgi"),
-    Bjoern,
+    Jimu("gthread"),
     Granian,
+    Bjoern,
+    Jimu("pywsgi"),
     Uwsgi,
     Gunicorn("gthread"),
     Gunicorn("gevent"),
