@@ -152,15 +152,12 @@ impl Output {
 
 /// An empty buffer for a head or a short answer: one that the thread has had in use before, where there is one.
 pub(crate) fn spare() -> Vec<u8> {
-    let kept = SPARES.try_with(Spares::take);
-    kept.ok().flatten().unwrap_or_else(|| Vec::with_capacity(SPARE_OCTETS))
+    Spares::take(&SPARES).unwrap_or_else(|| Vec::with_capacity(SPARE_OCTETS))
 }
 
 /// Keeps a buffer for [`spare`], unless there are enough of them or it has grown.
-pub(crate) fn give_back(mut bytes: Vec<u8>) {
-    bytes.clear();
-    // Where the thread ends, its memory is freed.
-    let _ = SPARES.try_with(|spares| spares.keep(bytes, SPARE_OCTETS..=SPARE_OCTETS_MAX));
+pub(crate) fn give_back(bytes: Vec<u8>) {
+    Spares::keep(&SPARES, bytes, SPARE_OCTETS..=SPARE_OCTETS_MAX);
 }
 
 /// How many octets one read takes at the most: what a socket of the loopback gives at once, and a fair turn.

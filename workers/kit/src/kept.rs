@@ -153,10 +153,8 @@ impl KeptHead {
 
     /// Ends it, and keeps its memory for the thread's next one.
     pub(crate) fn recycle(self) {
-        let Self { head: _, _headers: mut headers, _tls, _owned: owned } = self;
-        headers.clear();
-        // Where the thread ends, its memory is freed.
-        let _ = SPARES.try_with(|spares| spares.keep(headers, 0..=HEADERS_KEPT_MAX));
+        let Self { head: _, _headers: headers, _tls, _owned: owned } = self;
+        Spares::keep(&SPARES, headers, 0..=HEADERS_KEPT_MAX);
         buffer::give_back(owned.bytes);
     }
 
@@ -177,8 +175,7 @@ unsafe fn outlived<T: ?Sized>(reference: &T) -> &'static T {
 
 /// Room for the fields of a head: such as the thread has had in use before, where there is some.
 fn spare() -> Vec<Header<'static>> {
-    let kept = SPARES.try_with(Spares::take);
-    kept.ok().flatten().unwrap_or_else(|| Vec::with_capacity(HEADERS_USUAL))
+    Spares::take(&SPARES).unwrap_or_else(|| Vec::with_capacity(HEADERS_USUAL))
 }
 
 thread_local! {

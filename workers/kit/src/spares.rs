@@ -2,28 +2,40 @@
 
 use std::cell::RefCell;
 use std::ops::RangeInclusive;
+use std::thread::LocalKey;
 
 /// Empty vectors with room. One for each thread, in a `thread_local!`.
 pub(crate) struct Spares<T>(RefCell<Vec<Vec<T>>>);
 
-impl<T> Spares<T> {
+impl<T: 'static> Spares<T> {
     /// None yet.
     pub(crate) const fn new() -> Self {
         Self(RefCell::new(Vec::new()))
     }
 
-    /// One of them, if there is one.
-    pub(crate) fn take(&self) -> Option<Vec<T>> {
-        self.0.borrow_mut().pop()
+    /// One of the thread's, if there is one.
+    pub(crate) fn take(threads: &'static LocalKey<Self>) -> Option<Vec<T>> {
+        threads.try_with(|spares| spares.0.borrow_mut().pop()).ok().flatten()
     }
 
-    /// Keeps an empty vector, unless there are enough of them or its room is not within `room`.
-    pub(crate) fn keep(&self, vector: Vec<T>, room: RangeInclusive<usize>) {
-        debug_assert!(vector.is_empty(), "what is kept is empty");
-        let mut spares = self.0.borrow_mut();
-        if spares.len() < SPARES_MAX && room.contains(&vector.capacity()) {
-            spares.push(vector);
+    /// Empties a vector and keeps it, unless there are enough of them or its room is not within `room`.
+    pub(crate) fn keep(
+        threads: &'static LocalKey<Self>,
+        mut vector: Vec<T>,
+        room: RangeInclusive<usize>,
+    ) {
+        // First: a vector without memory, as there is one in each request, costs no look at the thread.
+        if !room.contains(&vector.capacity()) {
+            return;
         }
+        vector.clear();
+        // Where the thread ends, its memory is freed.
+        let _ = threads.try_with(|spares| {
+            let mut spares = spares.0.borrow_mut();
+            if spares.len() < SPARES_MAX {
+                spares.push(vector);
+            }
+        });
     }
 }
 
