@@ -1,6 +1,7 @@
 //! Hooks that are commands, what systemd hears, and workers that take too much memory.
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::Test;
 use crate::server::Server;
@@ -8,6 +9,7 @@ use crate::server::Server;
 pub(crate) const TESTS: &[Test] = &tests![
     commands_hear_of_the_arbiters_events_and_speak_to_the_log,
     the_last_hook_comes_when_the_last_worker_has_ended,
+    a_mold_that_is_killed_while_the_server_ends_holds_up_nothing,
     commands_that_cannot_be_are_refused,
     a_worker_that_takes_too_much_memory_is_replaced,
     systemd_hears_of_each_stage_and_of_the_watchdog,
@@ -62,6 +64,23 @@ fn the_last_hook_comes_when_the_last_worker_has_ended() {
     let child_exit = line(&format!("heard child_exit: {worker} "));
     assert!(child_exit < line("heard on_exit: 1."), "{log}");
     assert_eq!(log.matches("heard on_exit").count(), 1, "{log}");
+}
+
+/// Without the one who would run them, the hooks do not hear of the end; the server ends all the same.
+fn a_mold_that_is_killed_while_the_server_ends_holds_up_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("host.toml");
+    std::fs::write(&file, "[hooks]\non_exit = [\"echo\", \"heard on_exit\"]\n").unwrap();
+    let mut server = Server::start("hello", &["-c", file.to_str().unwrap()]);
+    let mold = server.serving().mold.unwrap().pid;
+    let _busy = server.say("hang");
+    server.signal(Signal::SIGTERM);
+    server.wait_for("Handling signal: term");
+    kill(Pid::from_raw(mold as i32), Signal::SIGKILL).unwrap();
+    server.wait_for("the hooks do not hear of the end");
+    server.signal(Signal::SIGQUIT);
+    assert_eq!(server.wait().code(), Some(0), "{}", server.log());
+    assert_eq!(server.count("heard on_exit"), 0, "{}", server.log());
 }
 
 fn commands_that_cannot_be_are_refused() {
