@@ -20,6 +20,7 @@ use nix::unistd::{ForkResult, Pid};
 pub use crate::payload::MoldContext;
 
 use crate::hooks::{Commands, WORKER_ABORT};
+use crate::listener;
 use crate::log::ErrorLog;
 use crate::message::{Channel, FromMold, Loaded, Received, Refusal, ToMold};
 use crate::payload::Payload;
@@ -74,7 +75,9 @@ pub fn run<P: Payload>(mut start: MoldStart) -> ! {
             Ok(Received::Message(ToMold::Hook { event, facts }, _)) => {
                 run_hooks(&payload, &start.context, &event, &facts);
             }
-            Ok(Received::Message(ToMold::Rest, _)) => close_listeners(&mut start.context),
+            Ok(Received::Message(ToMold::Rest, _)) => {
+                listener::close_copies(&std::mem::take(&mut start.context.listeners));
+            }
             Ok(Received::Message(ToMold::Quit, _) | Received::Closed) => process::exit_now(0),
             Ok(Received::Garbled(_) | Received::Nothing) => {}
             Err(error) => {
@@ -167,13 +170,6 @@ fn read_private_files(settings: &Settings) -> Vec<(&'static str, std::io::Result
 fn use_log(context: &MoldContext) -> std::io::Result<()> {
     context.log.apply(&context.settings)?;
     if context.settings.capture_output { context.log.capture_streams() } else { Ok(()) }
-}
-
-/// Closes this process's copies of the listening sockets, which it has had for its workers.
-fn close_listeners(context: &mut MoldContext) {
-    let listeners = std::mem::take(&mut context.listeners);
-    let listeners = listeners.iter().map(|listener| listener.descriptor());
-    process::close_inherited(&listeners.collect::<Vec<_>>());
 }
 
 /// Opens the logs of this process anew, so that workers forked later have the new files.

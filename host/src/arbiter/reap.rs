@@ -130,8 +130,7 @@ impl Arbiter {
             End::Signal(number) => -number,
         };
         let facts = [i64::from(pid.as_raw()), worker.age as i64, i64::from(status)];
-        let hears = |mold: &Mold| mold.stage != MoldStage::Quitting;
-        let teller = if self.generations[index].mold.as_ref().is_some_and(hears) {
+        let teller = if self.generations[index].hearing_mold().is_some() {
             Some(index)
         } else {
             let serves = |other: &Generation| other.stage == Stage::Serving || other.rests();

@@ -15,7 +15,7 @@
 use nix::sys::signal::Signal;
 
 use super::Arbiter;
-use super::generation::{Generation, MoldStage, Stage};
+use super::generation::{Generation, Stage};
 use super::reload::ReloadRequest;
 use crate::message::ToMold;
 use crate::process::name_of;
@@ -142,7 +142,7 @@ impl Arbiter {
 
 impl Generation {
     fn reopen_logs(&mut self) {
-        if let Some(mold) = self.mold.as_ref().filter(|mold| mold.stage == MoldStage::Loaded) {
+        if let Some(mold) = self.loaded_mold() {
             // One that does not listen any more is about to be reaped.
             let _ = mold.command.send(&ToMold::Reopen);
         }

@@ -204,10 +204,19 @@ impl Generation {
             return;
         }
         let message = ToMold::Hook { event: event.to_owned(), facts: facts.to_vec() };
-        let mold = self.mold.as_ref().filter(|mold| mold.stage != MoldStage::Quitting);
-        if mold.is_none_or(|mold| mold.command.send(&message).is_err()) {
+        if self.hearing_mold().is_none_or(|mold| mold.command.send(&message).is_err()) {
             tracing::debug!("generation {}: no mold hears of {event}", self.id);
         }
+    }
+
+    /// The mold, where it hears of events, or will when it has loaded.
+    pub(super) fn hearing_mold(&self) -> Option<&Mold> {
+        self.mold.as_ref().filter(|mold| mold.stage != MoldStage::Quitting)
+    }
+
+    /// The mold, where it does what it is told at once.
+    pub(super) fn loaded_mold(&self) -> Option<&Mold> {
+        self.mold.as_ref().filter(|mold| mold.stage == MoldStage::Loaded)
     }
 
     fn has_hooks(&self) -> bool {
@@ -225,9 +234,7 @@ impl Generation {
     /// Lets the generation end: no worker is replaced any more, and each is sent `signal`.
     pub(super) fn retire(&mut self, signal: Signal, limit_ns: u64) {
         self.end_workers(signal, limit_ns);
-        if let Some(mold) = &mut self.mold {
-            mold.quit(clock::now_ns());
-        }
+        self.quit_mold();
     }
 
     /// Lets the generation end with the server: where it serves and has hooks, its mold lives until they have heard of
@@ -242,20 +249,22 @@ impl Generation {
     /// No worker is left: the last of the hooks, and the end of the mold that was kept for it.
     pub(super) fn tell_exit(&mut self) {
         self.tell_hooks("on_exit", &[self.target as i64]);
-        if let Some(mold) = &mut self.mold {
-            mold.quit(clock::now_ns());
-        }
+        self.quit_mold();
     }
 
     /// Whether the mold is kept for hooks alone.
     pub(super) fn rests(&self) -> bool {
-        let is_loaded = |mold: &Mold| mold.stage == MoldStage::Loaded;
-        self.stage == Stage::Retiring && self.mold.as_ref().is_some_and(is_loaded)
+        self.stage == Stage::Retiring && self.loaded_mold().is_some()
     }
 
     fn rest_mold(&self) -> bool {
-        let mold = self.mold.as_ref().filter(|mold| mold.stage == MoldStage::Loaded);
-        mold.is_some_and(|mold| mold.command.send(&ToMold::Rest).is_ok())
+        self.loaded_mold().is_some_and(|mold| mold.command.send(&ToMold::Rest).is_ok())
+    }
+
+    fn quit_mold(&mut self) {
+        if let Some(mold) = &mut self.mold {
+            mold.quit(clock::now_ns());
+        }
     }
 
     fn end_workers(&mut self, signal: Signal, limit_ns: u64) {

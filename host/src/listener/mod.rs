@@ -20,6 +20,7 @@ use nix::sys::stat::stat;
 pub use inherited::Inherited;
 pub(crate) use inherited::UPGRADE_VARIABLE;
 
+use crate::process;
 use crate::settings::{Bind, Settings};
 
 /// Why a listener cannot be had.
@@ -237,6 +238,13 @@ pub fn upgrade_variable(listeners: &[Arc<Listener>]) -> String {
     let entries =
         listeners.iter().map(|listener| format!("{}={}", listener.descriptor(), listener.key));
     entries.collect::<Vec<_>>().join("\n")
+}
+
+/// Closes a fork's copies of the sockets. Only once in a process, which never drops a listener: see
+/// [`process::close_inherited`].
+pub(crate) fn close_copies(listeners: &[Arc<Listener>]) {
+    let descriptors = listeners.iter().map(|listener| listener.descriptor());
+    process::close_inherited(&descriptors.collect::<Vec<_>>());
 }
 
 fn key_of(bind: &Bind) -> String {

@@ -17,7 +17,7 @@ use nix::unistd::{Pid, getppid};
 pub use signals::{GRACEFUL, QUICK, REOPEN, WINDOW, WorkerSignals, at_abort};
 
 use crate::clock;
-use crate::listener::Listener;
+use crate::listener::{self, Listener};
 use crate::log::{AccessLog, ErrorLog};
 use crate::message::{Channel, FromWorker, Refusal, ToWatcher};
 use crate::mold::MoldContext;
@@ -79,8 +79,7 @@ impl WorkerContext {
     /// numbers mean nothing afterwards: they are to be taken out of every poller before.
     pub fn close_listeners(&self) {
         if !self.listeners_closed.swap(true, Ordering::AcqRel) {
-            let listeners = self.listeners.iter().map(|listener| listener.descriptor());
-            process::close_inherited(&listeners.collect::<Vec<_>>());
+            listener::close_copies(&self.listeners);
         }
     }
 
