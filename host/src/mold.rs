@@ -88,8 +88,8 @@ pub fn run<P: Payload>(mut start: MoldStart) -> ! {
     }
 }
 
-/// Loads a payload the way a mold does, but in this process and with no listener: for a check of
-/// the settings.
+/// Loads a payload and its application the way a mold and its workers do, but in this process and
+/// with no listener: for a check of the settings.
 pub fn try_load<P: Payload>(
     settings: Arc<Settings>,
     log: Arc<ErrorLog>,
@@ -105,7 +105,9 @@ pub fn try_load<P: Payload>(
         commands: Commands::default(),
         watcher: None,
     };
-    load::<P>(&context, &|_| {}).map(|payload| payload.loaded())
+    let payload = load::<P>(&context, &|_| {})?;
+    payload.check()?;
+    Ok(payload.loaded())
 }
 
 /// The name of a mold or worker in `ps`: the setting `proc_name` and what it is.

@@ -45,6 +45,11 @@ pub trait Payload: Sized {
     /// What was loaded.
     fn loaded(&self) -> Loaded;
 
+    /// Loads what only a worker would load: for a check of the settings.
+    fn check(&self) -> Result<(), Refusal> {
+        Ok(())
+    }
+
     /// A server hook by its gunicorn name, with numbers that describe it; in the mold or in a worker,
     /// wherever it happens.
     fn hook(&self, event: &str, facts: &[i64]) {

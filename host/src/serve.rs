@@ -51,6 +51,7 @@ fn serve<P: Payload>(sources: Sources, settings: Arc<Settings>) -> i32 {
         return FAILED;
     }
     let Some(log) = open_log(&settings) else { return EX_CONFIG };
+    settings.warn_of_ignored();
     process::set_title(&mold::title_of(&settings, "arbiter"));
     match Arbiter::new(sources, settings, log, mold::run::<P>) {
         Ok(arbiter) => arbiter.run(),
@@ -64,6 +65,7 @@ fn serve<P: Payload>(sources: Sources, settings: Arc<Settings>) -> i32 {
 /// Loads what a mold would load, in this process, and says how it went.
 fn check<P: Payload>(settings: &Arc<Settings>) -> i32 {
     let Some(log) = open_log(settings) else { return EX_CONFIG };
+    settings.warn_of_ignored();
     match mold::try_load::<P>(Arc::clone(settings), log) {
         Ok(loaded) => {
             let Loaded { class, class_version, app, worker_api } = loaded;

@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
 
 use host::settings::{
-    ABSENT, Action, Bind, ELSEWHERE, Error, Kind, LogLevel, LogTarget, Origin, ProxyProtocol,
-    Setting, Settings, Sources, TABLE, Value, command, page,
+    ABSENT, Action, Bind, ELSEWHERE, Error, IGNORED, Kind, LogLevel, LogTarget, Origin,
+    ProxyProtocol, Setting, Settings, Sources, TABLE, Value, command, page,
 };
 use proptest::prelude::*;
 
@@ -298,10 +298,7 @@ host.toml:6: unknown key \"server\"";
         ("log_level = 'info'", "unknown key \"log_level\"; did you mean \"loglevel\"?"),
         ("worker-class = 'sync'", "unknown key \"worker-class\"; did you mean \"worker_class\"?"),
         ("pid = 'x'", "unknown key \"pid\"; did you mean \"pidfile\"?"),
-        (
-            "worker_tmp_dir = '/dev/shm'",
-            "unknown key \"worker_tmp_dir\" (of gunicorn): the heartbeat is in shared memory, not in a file",
-        ),
+        ("paste = 'x.ini'", "unknown key \"paste\" (of gunicorn): PasteDeploy files are not read"),
         ("quite_unlike_anything = 1", "unknown key \"quite_unlike_anything\""),
     ] {
         assert_eq!(Start::new(line, &[], &[]).error(), format!("host.toml:1: {message}"));
@@ -381,6 +378,27 @@ fn the_generated_files_are_up_to_date() {
     }
 }
 
+#[test]
+fn settings_of_gunicorn_without_a_meaning_are_accepted_with_a_warning() {
+    let file = "worker_tmp_dir = \"/dev/shm\"\nlogconfig_dict = { version = 1 }\n";
+    let start = Start::new(file, &[], &["-R", "--log-config", "logging.ini", "app:app"]);
+    let settings = start.load();
+    assert_eq!(settings.wsgi_app.as_deref(), Some("app:app"));
+    let warnings: Vec<String> = settings.ignored.iter().map(ToString::to_string).collect();
+    for (at, place, name, reason) in [
+        (0, "host.toml:2", "logconfig_dict", "log_format"),
+        (1, "host.toml:1", "worker_tmp_dir", "shared memory"),
+        (2, "command line", "enable_stdio_inheritance", "daemon"),
+        (3, "command line", "logconfig", "log_format"),
+    ] {
+        for word in [place, name, reason] {
+            assert!(warnings[at].contains(word), "no {word:?} in {:?}", warnings[at]);
+        }
+    }
+    assert_eq!(warnings.len(), 4);
+    assert_eq!(load("", &[], &["app:app"]).ignored, []);
+}
+
 /// gunicorn's settings beside ours, one by one. What has no place in it fails the test below.
 fn comparison() -> String {
     let mut page = String::from(
@@ -402,7 +420,10 @@ fn comparison() -> String {
             }
             (Some(_), _) => "yes".to_owned(),
             (None, Some(form)) => format!("in another form: {form}"),
-            (None, None) => format!("no: {}", reason_in(ABSENT).unwrap_or("not explained")),
+            (None, None) => match reason_in(IGNORED) {
+                Some(reason) => format!("accepted, without effect: {reason}"),
+                None => format!("no: {}", reason_in(ABSENT).unwrap_or("not explained")),
+            },
         };
         let code = |text: &str| match text {
             "-" | "unset" | "?" => text.to_owned(),
@@ -422,7 +443,14 @@ fn every_setting_of_gunicorn_is_here_or_explained() {
             panic!("{line}")
         };
         gunicorns.push(name);
-        let explained = ELSEWHERE.iter().chain(ABSENT).any(|(names, _)| names.contains(&name));
+        let ignored = IGNORED.iter().any(|(names, _)| names.contains(&name));
+        let explained =
+            ignored || ELSEWHERE.iter().chain(ABSENT).any(|(names, _)| names.contains(&name));
+        for flag in flags.split(',').filter(|flag| ignored && *flag != "-") {
+            let given = command().try_get_matches_from(["host", flag]);
+            let given = given.or_else(|_| command().try_get_matches_from(["host", flag, "value"]));
+            assert!(given.is_ok(), "{name}: the flag {flag} is not accepted");
+        }
         let Some(setting) = TABLE.iter().find(|setting| setting.name == name) else {
             assert!(explained, "{name} is neither here nor explained");
             continue;
@@ -446,7 +474,7 @@ fn every_setting_of_gunicorn_is_here_or_explained() {
         };
         assert_eq!(same, !OTHER_DEFAULTS.contains(&name), "{name}: {default}");
     }
-    for name in ELSEWHERE.iter().chain(ABSENT).flat_map(|(names, _)| names.iter()) {
+    for name in ELSEWHERE.iter().chain(ABSENT).chain(IGNORED).flat_map(|(names, _)| names.iter()) {
         assert!(gunicorns.contains(name), "{name} is no setting of gunicorn's");
     }
 }

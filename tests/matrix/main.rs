@@ -16,6 +16,7 @@ mod front;
 mod logs;
 mod peers;
 mod python;
+mod python_boot;
 mod raw;
 mod refusals;
 mod reload;
@@ -43,6 +44,7 @@ fn main() {
         watch::behaviours(),
         logs::behaviours(),
         python::behaviours(),
+        python_boot::behaviours(),
         peers::behaviours(),
         contract::behaviours(),
         control::behaviours(),

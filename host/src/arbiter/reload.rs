@@ -190,6 +190,9 @@ impl Arbiter {
             let loaded = sources.load().map_err(|error| error.to_string());
             loaded.map(|(settings, _)| settings)
         };
+        if let Ok(settings) = &settings {
+            settings.warn_of_ignored();
+        }
         let result = settings.and_then(|settings| {
             let present = self.listeners();
             let listeners = listener::open_all(&settings, &present, &mut self.inherited, 1);

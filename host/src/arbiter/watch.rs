@@ -92,8 +92,13 @@ impl Arbiter {
         if mold.stage == MoldStage::Loading {
             let limit = seconds(limit.unwrap_or_default());
             let what = mold.doing.as_deref().unwrap_or("loading");
-            mold.killed_for =
-                Some(format!("{what} did not end within {limit} (the setting boot_timeout)"));
+            let reason = format!("{what} did not end within {limit} (the setting boot_timeout)");
+            if mold.killed_for.replace(reason).is_none() {
+                // An abort first: where Python runs, its handler logs what each thread does.
+                mold.kill_at_ns = Some(now_ns + ABORT_NS);
+                let _ = kill(mold.pid, Signal::SIGABRT);
+                return;
+            }
         }
         mold.kill_at_ns = None;
         // It may just have died, which is noticed elsewhere.
@@ -138,7 +143,8 @@ impl Arbiter {
         if silent {
             self.scoreboard.ledger().count(Event::WorkerTimedOut);
         }
-        let gentle = silent || handle.stage == WorkerStage::Booting;
+        // One that was ordered to end while it booted has nothing to report.
+        let gentle = silent || handle.stage == WorkerStage::Booting || handle.ready_ns != 0;
         handle.sentence = Some(reason);
         if gentle {
             // As in gunicorn: an abort first, which leaves a trace or a core.

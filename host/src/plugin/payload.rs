@@ -65,6 +65,10 @@ impl<C: ClassSource> Payload for Plugins<C> {
         }
     }
 
+    fn check(&self) -> Result<(), Refusal> {
+        self.load_application().map_err(|error| refusal(&error))
+    }
+
     fn hook(&self, event: &str, facts: &[i64]) {
         self.services.hook(event, facts);
     }
@@ -176,20 +180,24 @@ impl<C: ClassSource> Plugins<C> {
         }
     }
 
+    /// Loads the application, unless the mold has done so.
+    fn load_application(&self) -> Result<(), LoadError> {
+        if self.settings.preload_app {
+            return Ok(());
+        }
+        let path = self.app_module.path.clone();
+        let failed = |failure| LoadError::Boot { kind: Kind::App, path, failure };
+        self.app.load().into_result().map_err(failed)
+    }
+
     /// Everything from the fork until the worker can serve.
     fn boot(&self) -> Result<&'static WorkerBox, LoadError> {
-        let failed = |kind, path: &Path| {
-            let path = path.to_owned();
-            move |failure| LoadError::Boot { kind, path: path.clone(), failure }
-        };
-        if !self.settings.preload_app {
-            let failed = failed(Kind::App, &self.app_module.path);
-            self.app.load().into_result().map_err(failed)?;
-        }
+        self.load_application()?;
         let section = class_section(&self.settings, &self.class.root.name());
         let host = self.services.for_plugin(&section);
         let app = RawApp_TO::from_value(Shared(self.app), TD_Opaque);
-        let failed = failed(Kind::Class, &self.class.path);
+        let failed =
+            |failure| LoadError::Boot { kind: Kind::Class, path: self.class.path.clone(), failure };
         let worker = (self.class.root.new())(host, app).into_result().map_err(&failed)?;
         let worker: &'static WorkerBox = Box::leak(Box::new(worker));
         register_worker(worker);

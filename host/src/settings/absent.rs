@@ -26,9 +26,9 @@ pub static ELSEWHERE: &[(&[&str], &str)] = &[
     ),
 ];
 
-/// Names of what does not exist, with the reason; those of one reason stand together.
-pub static ABSENT: &[(&[&str], &str)] = &[
-    (&["ssl_context"], "a Python function; TLS is made from certfile, keyfile and ca_certs"),
+/// Names of what is accepted and has no effect, with the reason; those of one reason stand together. Each is a warning at
+/// start and at a reload.
+pub static IGNORED: &[(&[&str], &str)] = &[
     (
         &["ssl_version", "ciphers"],
         "rustls offers only cipher suites that are safe; the oldest version is ssl_version_min",
@@ -37,6 +37,64 @@ pub static ABSENT: &[(&[&str], &str)] = &[
         &["suppress_ragged_eofs", "do_handshake_on_connect"],
         "switches of Python's ssl module, which is not used",
     ),
+    (&["http_parser"], "there is one parser"),
+    (&["worker_tmp_dir"], "the heartbeat is in shared memory, not in a file"),
+    (&["tmp_upload_dir"], "bodies are streamed, not stored"),
+    (&["strip_header_spaces"], "RFC 9112 5.1 forbids a space before the colon"),
+    (&["default_proc_name"], "an inner default of gunicorn's; use proc_name"),
+    (&["spew"], "Python tracing is left to a debugger"),
+    (&["reload_engine"], "the kernel reports changed files"),
+    (&["enable_stdio_inheritance"], "standard streams are kept unless daemon is set"),
+    (
+        &["logger_class", "logconfig", "logconfig_dict", "logconfig_json"],
+        "the log is not Python's logging; see log_format",
+    ),
+];
+
+/// The flags that gunicorn has for the settings of [`IGNORED`].
+pub(super) static IGNORED_FLAGS: &[IgnoredFlag] = &[
+    IgnoredFlag::value("ssl_version", "ssl-version"),
+    IgnoredFlag::value("ciphers", "ciphers"),
+    IgnoredFlag::switch("suppress_ragged_eofs", "suppress-ragged-eofs"),
+    IgnoredFlag::switch("do_handshake_on_connect", "do-handshake-on-connect"),
+    IgnoredFlag::value("http_parser", "http-parser"),
+    IgnoredFlag::value("worker_tmp_dir", "worker-tmp-dir"),
+    IgnoredFlag::switch("strip_header_spaces", "strip-header-spaces"),
+    IgnoredFlag::switch("spew", "spew"),
+    IgnoredFlag::value("reload_engine", "reload-engine"),
+    IgnoredFlag::switch("enable_stdio_inheritance", "enable-stdio-inheritance").short('R'),
+    IgnoredFlag::value("logger_class", "logger-class"),
+    IgnoredFlag::value("logconfig", "log-config"),
+    IgnoredFlag::value("logconfig_json", "log-config-json"),
+];
+
+/// A flag of gunicorn's that is accepted and has no effect.
+#[derive(Debug)]
+pub(super) struct IgnoredFlag {
+    pub(super) name: &'static str,
+    pub(super) long: &'static str,
+    pub(super) short: Option<char>,
+    pub(super) takes_value: bool,
+}
+
+impl IgnoredFlag {
+    const fn value(name: &'static str, long: &'static str) -> Self {
+        Self { name, long, short: None, takes_value: true }
+    }
+
+    const fn switch(name: &'static str, long: &'static str) -> Self {
+        Self { name, long, short: None, takes_value: false }
+    }
+
+    const fn short(mut self, short: char) -> Self {
+        self.short = Some(short);
+        self
+    }
+}
+
+/// Names of what does not exist, with the reason; those of one reason stand together.
+pub static ABSENT: &[(&[&str], &str)] = &[
+    (&["ssl_context"], "a Python function; TLS is made from certfile, keyfile and ca_certs"),
     (
         &[
             "http_protocols",
@@ -48,7 +106,6 @@ pub static ABSENT: &[(&[&str], &str)] = &[
         ],
         "the server speaks HTTP/1.1",
     ),
-    (&["http_parser"], "there is one parser"),
     (&["protocol", "uwsgi_allow_ips"], "the uwsgi protocol is not spoken"),
     (
         &[
@@ -74,22 +131,22 @@ pub static ABSENT: &[(&[&str], &str)] = &[
         ],
         "there is no second arbiter for long tasks",
     ),
-    (&["worker_tmp_dir"], "the heartbeat is in shared memory, not in a file"),
-    (&["tmp_upload_dir"], "bodies are streamed, not stored"),
-    (&["strip_header_spaces"], "RFC 9112 5.1 forbids a space before the colon"),
-    (&["default_proc_name"], "an inner default of gunicorn's own; use proc_name"),
     (&["paste", "raw_paste_global_conf"], "PasteDeploy files are not read"),
-    (&["spew"], "Python tracing is the business of a debugger"),
-    (&["reload_engine"], "the kernel tells of changed files"),
-    (&["enable_stdio_inheritance"], "standard streams are kept unless daemon is set"),
-    (
-        &["logger_class", "logconfig", "logconfig_dict", "logconfig_json"],
-        "the log is not Python's logging; see log_format",
-    ),
 ];
 
 /// Why a setting of gunicorn's is no key of the file.
 pub(super) fn reason(name: &str) -> Option<&'static str> {
-    let mut all = ELSEWHERE.iter().chain(ABSENT);
+    find(ELSEWHERE.iter().chain(ABSENT).chain(IGNORED), name)
+}
+
+/// Why a setting of gunicorn's has no effect, where it is one that is accepted.
+pub(super) fn ignored_reason(name: &str) -> Option<&'static str> {
+    find(IGNORED.iter(), name)
+}
+
+fn find<'a>(
+    mut all: impl Iterator<Item = &'a (&'static [&'static str], &'static str)>,
+    name: &str,
+) -> Option<&'static str> {
     all.find(|(names, _)| names.contains(&name)).map(|(_, reason)| *reason)
 }

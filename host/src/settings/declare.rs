@@ -152,6 +152,8 @@ macro_rules! settings {
             )*)*
             /// The tables that belong to plugins.
             pub sections: Sections,
+            /// Keys and flags of gunicorn's that were given and have no effect: a warning each.
+            pub ignored: Vec<Problem>,
             pub(super) values: Vec<Value>,
             pub(super) origins: Vec<Origin>,
         }
@@ -162,6 +164,7 @@ macro_rules! settings {
                 values: Vec<Value>,
                 origins: Vec<Origin>,
                 sections: Sections,
+                ignored: Vec<Problem>,
             ) -> Result<Self, Problem> {
                 let mut index = 0;
                 $($(
@@ -176,7 +179,7 @@ macro_rules! settings {
                     index += 1;
                 )*)*
                 debug_assert_eq!(index, TABLE.len());
-                Ok(Self { $($($name,)*)* sections, values, origins })
+                Ok(Self { $($($name,)*)* sections, ignored, values, origins })
             }
         }
     };

@@ -84,6 +84,12 @@ impl Problem {
         Self::at(origin, format!("{name}: {expected}, found {}{dots}", &found[..cut]))
     }
 
+    /// A key or flag of gunicorn's that is accepted and has no effect; `None` for any other name.
+    pub(super) fn ignored(origin: &Origin, name: &str) -> Option<Self> {
+        let reason = absent::ignored_reason(name)?;
+        Some(Self::at(origin, format!("{name} (of gunicorn) has no effect: {reason}")))
+    }
+
     /// A key that no setting has.
     pub(super) fn unknown(origin: &Origin, key: &str) -> Self {
         let hint = match (absent::reason(key), nearest(key)) {

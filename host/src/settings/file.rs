@@ -33,6 +33,8 @@ pub struct Sections {
 pub(super) struct FileSettings {
     pub(super) values: Vec<(usize, Value, Origin)>,
     pub(super) sections: Sections,
+    /// Keys that are accepted and have no effect.
+    pub(super) ignored: Vec<Problem>,
 }
 
 /// Reads a file's text; every key that is wrong becomes one problem.
@@ -60,6 +62,10 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<FileSettings, Vec<Problem
                 let found = text.get(value.span()).unwrap_or_default();
                 problems.push(not_a_table(&line, &format!("{CLASS}.{}", key.get_ref()), found));
             }
+            continue;
+        }
+        if let Some(ignored) = Problem::ignored(&origin, name) {
+            file.ignored.push(ignored);
             continue;
         }
         let Some(index) = TABLE.iter().position(|setting| setting.name == name) else {

@@ -2,9 +2,10 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Arg, ArgAction, ArgMatches, Command, builder::ValueParser};
+use clap::{Arg, ArgAction, ArgMatches, Command, builder::ValueParser, parser::ValueSource};
 
 use super::{
+    absent::{IGNORED_FLAGS, IgnoredFlag},
     declare::Setting,
     table::TABLE,
     value::{Kind, Value},
@@ -32,6 +33,8 @@ pub enum Action {
 #[derive(Debug)]
 pub(super) struct Flags {
     pub(super) values: Vec<(usize, Value)>,
+    /// Names of settings of gunicorn's that were given and have no effect.
+    pub(super) ignored: Vec<&'static str>,
     pub(super) config: Option<PathBuf>,
     pub(super) action: Action,
 }
@@ -44,6 +47,11 @@ pub(super) fn parse(args: &[OsString]) -> Result<Flags, clap::Error> {
     let config: Option<PathBuf> = matches.get_one(CONFIG).cloned();
     Ok(Flags {
         values: TABLE.iter().enumerate().filter_map(given).collect(),
+        ignored: IGNORED_FLAGS
+            .iter()
+            .map(|flag| flag.name)
+            .filter(|name| matches.value_source(name) == Some(ValueSource::CommandLine))
+            .collect(),
         action: if let Some(class) = matches.get_one::<String>(CHECK_WORKER) {
             Action::CheckWorker { class: class.clone(), config: config.clone() }
         } else if matches.get_flag(CHECK) {
@@ -111,6 +119,21 @@ pub fn command() -> Command {
                 .help_heading("Settings"),
         )
         .args(TABLE.iter().filter_map(argument))
+        .args(IGNORED_FLAGS.iter().map(ignored_argument))
+}
+
+/// A flag of gunicorn's that has no effect: accepted, and not shown.
+fn ignored_argument(flag: &'static IgnoredFlag) -> Arg {
+    let arg = Arg::new(flag.name).long(flag.long).hide(true).overrides_with(flag.name);
+    let arg = match flag.short {
+        Some(short) => arg.short(short),
+        None => arg,
+    };
+    if flag.takes_value {
+        arg.action(ArgAction::Set).value_parser(ValueParser::os_string())
+    } else {
+        arg.action(ArgAction::SetTrue)
+    }
 }
 
 fn argument(setting: &'static Setting) -> Option<Arg> {

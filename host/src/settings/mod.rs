@@ -28,7 +28,7 @@ use std::{
     sync::Arc,
 };
 
-pub use absent::{ABSENT, ELSEWHERE};
+pub use absent::{ABSENT, ELSEWHERE, IGNORED};
 pub use bind::Bind;
 pub use declare::{Effect, Setting, Variable};
 pub use error::{EX_CONFIG, Error, Origin, Problem};
@@ -81,16 +81,23 @@ impl Sources {
             None => file::default_path(&self.directory),
         };
         let mut sections = Sections::default();
+        let mut ignored = Vec::new();
         if let Some(path) = path {
             let file = file::load(&path).map_err(Error::Invalid)?;
             file.values.into_iter().for_each(|(i, value, origin)| layers.set(i, value, origin));
             sections = file.sections;
+            ignored = file.ignored;
+        }
+        for (flags, origin) in [(&variable, Origin::CommandVariable), (&flags, Origin::CommandLine)]
+        {
+            let names = flags.ignored.iter();
+            ignored.extend(names.filter_map(|name| Problem::ignored(&origin, name)));
         }
         layers.take_flags(variable.values, &Origin::CommandVariable);
         layers.take_flags(flags.values, &Origin::CommandLine);
         layers.take_requests(&self.requests)?;
         let action = if flags.action == Action::Serve { variable.action } else { flags.action };
-        Ok((Arc::new(layers.finish(&self.directory, sections)?), action))
+        Ok((Arc::new(layers.finish(&self.directory, sections, ignored)?), action))
     }
 
     fn command_variable(&self) -> Result<flags::Flags, Error> {
@@ -115,6 +122,13 @@ impl Settings {
     /// The value of the setting of that name: how settings reach plugins.
     pub fn get(&self, name: &str) -> Option<&Value> {
         index_of(name).map(|index| &self.values[index])
+    }
+
+    /// Log a warning for each key or flag that was given and has no effect.
+    pub fn warn_of_ignored(&self) {
+        for problem in &self.ignored {
+            tracing::warn!("{problem}");
+        }
     }
 
     /// Where the value of the setting of that name came from.
@@ -200,7 +214,12 @@ impl Layers {
     }
 
     /// Makes paths absolute, and types what there is.
-    fn finish(mut self, directory: &Path, sections: Sections) -> Result<Settings, Error> {
+    fn finish(
+        mut self,
+        directory: &Path,
+        sections: Sections,
+        ignored: Vec<Problem>,
+    ) -> Result<Settings, Error> {
         let chdir = index_of("chdir").unwrap_or_default();
         Kind::Path.resolve(&mut self.values[chdir], directory);
         let base = PathBuf::from(self.values[chdir].as_str().unwrap_or_default());
@@ -216,7 +235,7 @@ impl Layers {
         for (setting, value) in TABLE.iter().zip(&mut self.values) {
             setting.kind.resolve(value, &base);
         }
-        Ok(Settings::assemble(self.values, self.origins, sections)?)
+        Ok(Settings::assemble(self.values, self.origins, sections, ignored)?)
     }
 }
 

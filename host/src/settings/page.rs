@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 
 use super::{
-    absent::{ABSENT, ELSEWHERE},
+    absent::{ABSENT, ELSEWHERE, IGNORED},
     declare::Setting,
     flags::APPLICATION,
     table::TABLE,
@@ -17,6 +17,8 @@ pub fn page() -> String {
     let _ = write_settings(&mut page);
     page.push_str(ELSEWHERE_INTRODUCTION);
     let _ = write_names(&mut page, ELSEWHERE);
+    page.push_str(IGNORED_INTRODUCTION);
+    let _ = write_names(&mut page, IGNORED);
     page.push_str(ABSENT_INTRODUCTION);
     let _ = write_names(&mut page, ABSENT);
     page
@@ -119,6 +121,15 @@ const ELSEWHERE_INTRODUCTION: &str = "
 ## Settings of gunicorn that exist in another form
 
 | setting | how |
+| --- | --- |
+";
+
+const IGNORED_INTRODUCTION: &str = "
+## Settings of gunicorn that are accepted and have no effect
+
+Each is a warning in the error log that gives the reason.
+
+| setting | why |
 | --- | --- |
 ";
 

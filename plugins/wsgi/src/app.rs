@@ -70,7 +70,7 @@ impl Wsgi {
             if host.setting_bool("capture_output") {
                 self.bridge.helper(py, "capture_output", [])?;
             }
-            Ok(())
+            faults::report_in_mold(self.bridge, py)
         })?;
         self.check_prefix(interpreter)?;
         self.load_hooks(host)

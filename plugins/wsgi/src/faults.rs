@@ -45,6 +45,12 @@ pub(crate) fn report(bridge: &Bridge, py: Python<'_>, hooks: Option<&Stored>) ->
     Ok(())
 }
 
+/// Turns it on in the mold, for faults and for the SIGABRT that one gets that does not come to an end of loading.
+pub(crate) fn report_in_mold(bridge: &Bridge, py: Python<'_>) -> PyResult<()> {
+    let log = log_file(&bridge.host).unwrap_or_default();
+    bridge.helper(py, "report_faults", [&py.text(&log)?, &py.number(0)?]).map(drop)
+}
+
 /// Whether Python runs the hook `worker_abort`, or has run it.
 pub(crate) fn is_handed_to_python() -> bool {
     HANDED.load(Ordering::Acquire)

@@ -150,10 +150,30 @@ def load(spec):
     if not callable(application):
         raise ApplicationError("Application object must be callable: %s is of type %s."
                                % (spec, type(application).__name__))
+    if _is_asgi(application):
+        raise ApplicationError("%s is an ASGI application, and this server calls WSGI applications: name the WSGI "
+                               "callable, or wrap it (a2wsgi.ASGIMiddleware, for example)" % spec)
     return application
 
 
+def _is_asgi(application):
+    """Whether calling the application makes a coroutine, which no WSGI application does (as uvicorn detects it)."""
+    if isinstance(application, type):
+        return hasattr(application, "__await__")
+    return _is_coroutine_function(application) or _is_coroutine_function(type(application).__call__)
+
+
+def _is_coroutine_function(function):
+    # What inspect.iscoroutinefunction looks at: importing inspect would cost each start some milliseconds.
+    while hasattr(function, "func"):
+        function = function.func
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    return code is not None and bool(code.co_flags & _CO_COROUTINE)
+
+
 def _module(name):
+    if not name or name.startswith("."):
+        raise ApplicationError("%r is not the name of a module" % name)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -164,8 +184,6 @@ def _module(name):
             raise ApplicationError("No module named %r: looked in %s"
                                    % (error.name, ", ".join(sys.path))) from None
         raise
-    except ValueError as error:
-        raise ApplicationError("%r is not the name of a module: %s" % (name, error)) from None
 
 
 def _evaluate(module, module_name, text):
@@ -203,7 +221,10 @@ def _attribute(module, module_name, expression, text):
     for name in reversed(names):
         try:
             found = getattr(found, name)
-        except AttributeError:
+        except AttributeError as error:
+            if error.__traceback__.tb_next is not None:
+                # Raised by code of the application's: a property, or the module's __getattr__.
+                raise
             raise ApplicationError("Failed to find attribute %r in %r." % (name, path)) from None
         path += "." + name
     return found
@@ -263,14 +284,16 @@ def trace():
 
 
 def report_faults(log, dump_signal):
-    """At a fault, and at `dump_signal`, writes what all threads do to the log: a file, or else the standard stream."""
+    """At a fault, and at `dump_signal` (0: none), writes what all threads do to the log: a file, or else the standard
+    stream."""
     try:
         # The descriptor stays open: it is for a time when nothing can be opened any more.
         descriptor = os.open(log, os.O_WRONLY | os.O_APPEND) if log else 2
     except OSError:
         descriptor = 2
     faulthandler.enable(descriptor, all_threads=True)
-    faulthandler.register(dump_signal, descriptor, all_threads=True)
+    if dump_signal:
+        faulthandler.register(dump_signal, descriptor, all_threads=True)
 
 
 def take_abort(hooks, age, end):
@@ -436,3 +459,5 @@ def report(doing):
 #: The server's own code, as tracebacks call it.
 _FILES = ("<jimu>", "<_jimu_driver>")
 _SOCKET_TIMEOUT_SECONDS = 3600.0
+#: inspect.CO_COROUTINE
+_CO_COROUTINE = 0x80

@@ -1,0 +1,3 @@
+"""An application whose import ends in a ValueError."""
+
+int("not a number")
