@@ -17,6 +17,7 @@ mod logs;
 mod peers;
 mod python;
 mod python_boot;
+mod python_environ;
 mod raw;
 mod refusals;
 mod reload;
@@ -45,6 +46,7 @@ fn main() {
         logs::behaviours(),
         python::behaviours(),
         python_boot::behaviours(),
+        python_environ::behaviours(),
         peers::behaviours(),
         contract::behaviours(),
         control::behaviours(),

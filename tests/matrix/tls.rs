@@ -15,18 +15,23 @@ use jimu_tests::{
     cell::{Cell, Need},
     http::{Answer, Connection},
     load::{Load, Plan},
+    process,
     runner::Behaviour,
     server::{Server, Setup},
     tls::{Authority, Identity},
 };
-use nix::unistd::{User, geteuid};
-use rustls::{ClientConfig, ProtocolVersion, version};
+use nix::{
+    sys::signal::Signal,
+    unistd::{User, geteuid},
+};
+use rustls::{ClientConfig, HandshakeKind, ProtocolVersion, version};
 
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
         behaviour!(tls_carries_requests_and_bodies),
         behaviour!(tls_connections_are_kept).needs(Need::KeepAlive),
         behaviour!(a_client_certificate_reaches_the_application),
+        behaviour!(a_session_is_resumed_by_another_worker).of_class(),
         behaviour!(a_client_without_certificate_is_turned_away).of_class(),
         behaviour!(versions_and_protocols_are_negotiated).of_class(),
         behaviour!(plain_http_where_tls_is_spoken_is_refused).of_class(),
@@ -75,6 +80,27 @@ fn tls_carries_requests_and_bodies(cell: &Cell) {
     // Without a word that TLS ends here the client would have to take the answer for cut.
     assert!(connection.rest().unwrap().ends_with(b"Hello, world!\n"));
     server.stop();
+}
+
+fn a_session_is_resumed_by_another_worker(cell: &Cell) {
+    let authority = Authority::new();
+    let server = secured(Setup::new(cell), &authority.server()).start();
+    for version in [&version::TLS13, &version::TLS12] {
+        // The client keeps its tickets from one connection to the next.
+        let client = authority.client_config(None, &[version], &[]);
+        let handshake = || {
+            let mut connection = secure(&server, &client);
+            assert_eq!(connection.get("/").unwrap().status, 200);
+            connection.tls().handshake_kind().unwrap()
+        };
+        assert_eq!(handshake(), HandshakeKind::Full);
+        let first = server.until_ready_workers(1)[0];
+        process::signal(first, Signal::SIGTERM);
+        server.until_workers("a successor", |workers| {
+            workers.len() == 1 && workers[0].state == "ready" && workers[0].pid != first
+        });
+        assert_eq!(handshake(), HandshakeKind::Resumed, "{version:?}");
+    }
 }
 
 fn tls_connections_are_kept(cell: &Cell) {

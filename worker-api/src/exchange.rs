@@ -128,6 +128,11 @@ impl Exchange {
         }
     }
 
+    /// Whether the head's `peer` and `local` are the ends that a PROXY header named, and not the connection's.
+    pub fn is_proxied(&self) -> bool {
+        self.raw.as_ref().is_some_and(ExchangeBox::is_proxied)
+    }
+
     /// Takes over the connection: the server forgets it ("already handled"). Only before the response is begun.
     pub fn hijack(&mut self) -> Result<HijackedStream> {
         let hijacked = self.raw()?.hijack().into_result()?;

@@ -169,6 +169,14 @@ pub trait RawExchange: Send + 'static {
     /// Only where the class called the application and waits for its return; never in a guest loop.
     #[sabi(last_prefix_field)]
     fn wait(&mut self, interest: Interest) -> RResult<(), Failure>;
+    /// Whether the ends of the connection are those that a PROXY header named. Since 1.1.
+    fn is_proxied(&self) -> bool {
+        not_proxied()
+    }
+}
+
+fn not_proxied() -> bool {
+    false
 }
 
 /// The owned form of [`RawExchange`].

@@ -36,7 +36,7 @@ impl WorkerFactory for Threaded {
     const ABILITIES: Abilities = Abilities::THREADS;
 
     fn setup(host: &Host) -> Result<()> {
-        Config::read(host).map(drop)
+        Config::check(host)
     }
 
     fn new(context: WorkerContext) -> Result<Self> {

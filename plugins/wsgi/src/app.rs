@@ -38,7 +38,13 @@ impl AppFactory for Wsgi {
         let interpreter = Interpreter::find(host.setting_text("python").as_deref())?;
         // SAFETY: the check above makes it the first time; the mold has one thread.
         unsafe { interpreter::start(&interpreter)? };
-        let plan = Plan { host: host.clone(), multithread: context.class != "sync", guest };
+        let like_gevents = context.class == "pywsgi";
+        let plan = Plan {
+            host: host.clone(),
+            multithread: context.class != "sync" && !like_gevents,
+            gateway_interface: like_gevents.then_some("CGI/1.1"),
+            guest,
+        };
         let bridge = attach(|py| {
             Bridge::install(py, plan)
                 .map_err(|raised| Failure::new(FailureKind::LOAD, raised.take(py).to_text()))

@@ -58,6 +58,8 @@ pub(crate) struct Plan {
     pub(crate) host: Host,
     /// Whether several threads, or greenlets, serve at once.
     pub(crate) multithread: bool,
+    /// `GATEWAY_INTERFACE`, which gevent's server sets and gunicorn does not.
+    pub(crate) gateway_interface: Option<&'static str>,
     /// The guest loop that is to drive the worker class's engine.
     pub(crate) guest: Option<Loop>,
 }
@@ -94,11 +96,12 @@ impl Bridge {
         let file_wrapper = module.attr_named("FileWrapper")?;
         let constants = Constants {
             multithread: plan.multithread,
+            gateway_interface: plan.gateway_interface,
             multiprocess: plan.host.setting_int("workers").is_some_and(|workers| workers > 1),
             software: format!("jimu/{}", env!("CARGO_PKG_VERSION")),
             errors: module.attr_named("errors")?.store(),
             file_wrapper: file_wrapper.clone().store(),
-            script_name: std::env::var("SCRIPT_NAME").unwrap_or_default(),
+            script_name: OnceLock::new(),
         };
         Ok(Self {
             types: Types {

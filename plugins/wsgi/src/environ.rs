@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::OnceLock;
 
 use worker_api::{Failure, RequestHead, TlsFacts};
 
@@ -16,6 +17,8 @@ use crate::python::{Object, PyResult, Python, Stored};
 pub(crate) struct Constants {
     /// `wsgi.multithread`.
     pub(crate) multithread: bool,
+    /// `GATEWAY_INTERFACE`, where there is one.
+    pub(crate) gateway_interface: Option<&'static str>,
     /// `wsgi.multiprocess`.
     pub(crate) multiprocess: bool,
     /// `SERVER_SOFTWARE`.
@@ -24,8 +27,16 @@ pub(crate) struct Constants {
     pub(crate) errors: Stored,
     /// `wsgi.file_wrapper`.
     pub(crate) file_wrapper: Stored,
-    /// `SCRIPT_NAME` of the process's environment: where the application is mounted.
-    pub(crate) script_name: String,
+    /// See [`Constants::script_name`].
+    pub(crate) script_name: OnceLock<String>,
+}
+
+impl Constants {
+    /// `SCRIPT_NAME` of the process's environment: where the application is mounted. Read with the first request, as the
+    /// application may set it while it is imported.
+    fn script_name(&self) -> &str {
+        self.script_name.get_or_init(|| std::env::var("SCRIPT_NAME").unwrap_or_default())
+    }
 }
 
 /// What belongs to one request: the objects through which the application answers it.
@@ -36,6 +47,8 @@ pub(crate) struct Handles<'a, 'py> {
     pub(crate) early_hints: &'a Object<'py>,
     /// `gunicorn.socket`.
     pub(crate) socket: &'a Object<'py>,
+    /// Whether a PROXY header named the ends of the connection.
+    pub(crate) proxied: bool,
 }
 
 /// Makes environs.
@@ -91,6 +104,9 @@ impl Environs {
         self.set_place(py, &environ, head)?;
         if let Some(tls) = head.tls.into_option() {
             set_tls(py, &environ, tls)?;
+        }
+        if handles.proxied {
+            set_proxy(py, &environ, head)?;
         }
         self.set_path(py, constants, &environ, head)?;
         Ok(environ)
@@ -149,7 +165,7 @@ impl Environs {
     ) -> Result<(), Fault> {
         let mut path = head.path.as_slice();
         let told = self.fields.script_name.take();
-        let mount = told.as_deref().unwrap_or(constants.script_name.as_bytes());
+        let mount = told.as_deref().unwrap_or(constants.script_name().as_bytes());
         if !mount.is_empty() {
             let Some(rest) = path.strip_prefix(mount) else {
                 let message = format!(
@@ -195,7 +211,10 @@ impl Prototype {
         let port = head.local.port;
         let digits = if port == 0 { String::new() } else { port.to_string() };
         set("SERVER_PORT", py.latin1(digits.as_bytes())?)?;
-        set("SCRIPT_NAME", py.latin1(constants.script_name.as_bytes())?)?;
+        set("SCRIPT_NAME", py.latin1(constants.script_name().as_bytes())?)?;
+        if let Some(interface) = constants.gateway_interface {
+            set("GATEWAY_INTERFACE", py.name(interface.as_bytes())?)?;
+        }
         for key in [&keys.input, &keys.early_hints, &keys.socket, &keys.path_info] {
             dict.set_item(&key.get(py), &py.none())?;
         }
@@ -379,6 +398,20 @@ fn environ_key(name: &[u8]) -> Option<String> {
         "CONTENT_TYPE" | "CONTENT_LENGTH" if name.contains(&b'-') => Some(upper),
         _ => Some(format!("HTTP_{upper}")),
     }
+}
+
+/// What gunicorn makes of a PROXY header: the client's end is `REMOTE_*`, the proxy's `PROXY_*`.
+fn set_proxy(py: Python<'_>, environ: &Object<'_>, head: &RequestHead<'_>) -> PyResult<()> {
+    let protocol = if head.local.host.as_str().contains(':') { "TCP6" } else { "TCP4" };
+    let mut digits = itoa::Buffer::new();
+    for (key, value) in [
+        ("PROXY_PROTOCOL", protocol),
+        ("PROXY_ADDR", head.local.host.as_str()),
+        ("PROXY_PORT", digits.format(head.local.port)),
+    ] {
+        environ.set_item(&py.name(key.as_bytes())?, &py.latin1(value.as_bytes())?)?;
+    }
+    Ok(())
 }
 
 /// What is known of the TLS session, under the names of Apache's `mod_ssl`.

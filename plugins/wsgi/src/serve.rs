@@ -113,6 +113,7 @@ pub(crate) fn environ_of<'py>(
         input: &slot.wsgi_input().get(py),
         early_hints: &slot.early_hints.get(py),
         socket: &slot.socket.get(py),
+        proxied: exchange.is_proxied(),
     };
     bridge.with_environs(py, |environs, constants| {
         environs.make(py, constants, exchange.head(), &handles)

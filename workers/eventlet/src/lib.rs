@@ -18,7 +18,8 @@ use std::rc::Rc;
 
 use coop::Process;
 use kit::Base;
-use worker_api::{Abilities, Failure, Result, Worker, WorkerContext, WorkerFactory};
+use kit::config::Config;
+use worker_api::{Abilities, Failure, Host, Result, Worker, WorkerContext, WorkerFactory};
 
 /// A worker that accepts in greenlets and serves in a green pool.
 pub struct EventletWorker {
@@ -63,6 +64,10 @@ impl WorkerFactory for EventletWorker {
     const ABILITIES: Abilities =
         Abilities(Abilities::LATER.0 | Abilities::LOOP.0 | Abilities::COOPERATIVE.0);
     const GUEST_LOOP: &'static str = "eventlet";
+
+    fn setup(host: &Host) -> Result<()> {
+        Config::check(host)
+    }
 
     fn new(context: WorkerContext) -> Result<Self> {
         Ok(Self { base: Rc::new(Base::new(context, true)?), process: OnceCell::new() })

@@ -54,7 +54,7 @@ impl WorkerFactory for GthreadWorker {
     const ABILITIES: Abilities = Abilities(Abilities::LATER.0 | Abilities::THREADS.0);
 
     fn setup(host: &Host) -> Result<()> {
-        Config::read(host).map(drop)
+        Config::check(host)
     }
 
     fn new(context: WorkerContext) -> Result<Self> {

@@ -59,6 +59,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// Checks the settings: for a class's `setup`, in the mold, so that wrong ones are refused before a worker exists.
+    /// What workers share, such as the secret of TLS session tickets, is made here too.
+    pub fn check(host: &Host) -> Result<()> {
+        Self::read(host).map(drop)
+    }
+
     /// Reads the settings of a worker.
     pub fn read(host: &Host) -> Result<Self> {
         let policy = read_policy(host)?;

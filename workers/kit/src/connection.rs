@@ -266,8 +266,12 @@ impl Connection {
     fn take_ends(&mut self, header: ProxyHeader) {
         if let ProxyHeader::Proxied { source, destination } = header {
             self.peer = Arc::new(End::from_ip(source));
-            self.local =
-                Arc::new(Local { end: End::from_ip(destination), unix: false, private: false });
+            self.local = Arc::new(Local {
+                end: End::from_ip(destination),
+                unix: false,
+                private: false,
+                proxied: true,
+            });
         }
     }
 

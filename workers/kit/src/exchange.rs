@@ -160,6 +160,10 @@ impl RawExchange for Lent {
     fn wait(&mut self, interest: Interest) -> RResult<(), Failure> {
         self.with(|connection, home| connection.wait(interest, home)).into()
     }
+
+    fn is_proxied(&self) -> bool {
+        self.connection.as_deref().is_some_and(|connection| connection.local.proxied)
+    }
 }
 
 /// What [`RawExchange::head`] gives when the exchange is over.

@@ -41,6 +41,7 @@ mod queueing;
 mod request;
 mod response;
 mod spares;
+mod tickets;
 mod turn;
 
 pub use base::Base;

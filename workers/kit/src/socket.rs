@@ -28,6 +28,8 @@ pub struct Local {
     pub unix: bool,
     /// Whether the server itself is the client: no TLS is spoken.
     pub private: bool,
+    /// Whether a PROXY header named it: then it is the proxy's end.
+    pub proxied: bool,
 }
 
 /// One end of a connection, as text and number.
@@ -63,7 +65,8 @@ impl Acceptor {
             set_nodelay(listener.fd);
         }
         let private = listener.name.as_str() == worker_api::PRIVATE;
-        Self { fd: listener.fd, local: Arc::new(Local { end, unix: listener.unix, private }) }
+        let local = Local { end, unix: listener.unix, private, proxied: false };
+        Self { fd: listener.fd, local: Arc::new(local) }
     }
 
     /// Takes one connection that waits; `WouldBlock` where there is none.

@@ -17,6 +17,7 @@ use rustls::{RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVer
 use worker_api::{Failure, Host, Result};
 
 use crate::kept::TlsKept;
+use crate::tickets::Tickets;
 
 /// Reads `certfile`, `keyfile`, `ca_certs`, `cert_reqs` and `ssl_version_min`; nothing where TLS is not asked for.
 pub fn read_settings(host: &Host) -> Result<Option<Arc<ServerConfig>>> {
@@ -39,6 +40,10 @@ pub fn read_settings(host: &Host) -> Result<Option<Arc<ServerConfig>>> {
     })?;
     // A client that offers others alone is turned away (RFC 7301 3.2), so every version that is spoken is named.
     config.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
+    // Sessions in a worker's memory could be resumed by that worker alone.
+    if let Some(tickets) = Tickets::shared() {
+        config.ticketer = tickets;
+    }
     Ok(Some(Arc::new(config)))
 }
 

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use coop::{Life, Process};
 use kit::Base;
-use worker_api::{Abilities, Failure, FailureKind, Result, Worker, WorkerContext, WorkerFactory};
+use kit::config::Config;
+use worker_api::{
+    Abilities, Failure, FailureKind, Host, Result, Worker, WorkerContext, WorkerFactory,
+};
 
 use crate::handler::Handler;
 use crate::pool::Greenlets;
@@ -69,6 +72,10 @@ impl<C: ServerClass> WorkerFactory for GeventWorker<C> {
         Abilities(Abilities::LATER.0 | Abilities::LOOP.0 | Abilities::COOPERATIVE.0);
     const GUEST_LOOP: &'static str = "gevent";
     const ACCESS_LOG_FORMAT: &'static str = C::Handler::LOG_FORMAT;
+
+    fn setup(host: &Host) -> Result<()> {
+        Config::check(host)
+    }
 
     fn new(context: WorkerContext) -> Result<Self> {
         let base = Rc::new(Base::with_manners(context, true, C::Handler::MANNERS)?);

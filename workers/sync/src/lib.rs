@@ -47,7 +47,7 @@ impl WorkerFactory for SyncWorker {
     const ABILITIES: Abilities = Abilities::NOTHING;
 
     fn setup(host: &Host) -> Result<()> {
-        Config::read(host).map(drop)
+        Config::check(host)
     }
 
     fn new(context: WorkerContext) -> Result<Self> {
