@@ -90,8 +90,8 @@ impl Sources {
         }
         for (flags, origin) in [(&variable, Origin::CommandVariable), (&flags, Origin::CommandLine)]
         {
-            let names = flags.ignored.iter();
-            ignored.extend(names.filter_map(|name| Problem::ignored(&origin, name)));
+            let given = flags.ignored.iter();
+            ignored.extend(given.filter_map(|name| Problem::ignored(&origin, name)));
         }
         layers.take_flags(variable.values, &Origin::CommandVariable);
         layers.take_flags(flags.values, &Origin::CommandLine);
