@@ -127,9 +127,7 @@ fn prepare<P: Payload>(start: &mut MoldStart) -> Result<P, Refusal> {
         Refusal::new(format!("cannot change to the folder {folder}: {error}"), CONFIG)
     })?;
     // Before the change of user, who may not be allowed to open the file.
-    use_log(context).map_err(|error| {
-        Refusal::new(format!("the error log cannot be opened: {error}"), CONFIG)
-    })?;
+    use_log(context).map_err(|reason| Refusal::new(reason, CONFIG))?;
     context.files = read_private_files(settings);
     privileges::drop_to(settings).map_err(|error| Refusal::new(error.to_string(), CONFIG))?;
     // Behind the change of user, which the kernel takes as a reason to forget it.
@@ -169,18 +167,26 @@ fn read_private_files(settings: &Settings) -> Vec<(&'static str, std::io::Result
 }
 
 /// Writes to the log of this generation, which may be another than the arbiter's.
-fn use_log(context: &MoldContext) -> std::io::Result<()> {
-    context.log.apply(&context.settings)?;
-    if context.settings.capture_output { context.log.capture_streams() } else { Ok(()) }
+fn use_log(context: &MoldContext) -> Result<(), String> {
+    context.log.apply(&context.settings).map_err(|error| error.to_string())?;
+    context.log.be_patient();
+    if let Some((file, _)) = &context.access {
+        file.be_patient();
+    }
+    if context.settings.capture_output {
+        let captured = context.log.capture_streams();
+        captured.map_err(|error| format!("output cannot be captured: {error}"))?;
+    }
+    Ok(())
 }
 
 /// Opens the logs of this process anew, so that workers forked later have the new files.
 fn reopen_logs(context: &MoldContext) {
     if let Err(error) = context.log.reopen() {
-        tracing::error!("the error log cannot be opened anew: {error}");
+        tracing::error!("log not reopened: {error}");
     }
     if let Some(Err(error)) = context.access.as_ref().map(|(file, _)| file.reopen()) {
-        tracing::error!("the access log cannot be opened anew: {error}");
+        tracing::error!("log not reopened: {error}");
     }
 }
 

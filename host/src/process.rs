@@ -44,13 +44,31 @@ pub fn exit_now(status: i32) -> ! {
 }
 
 /// All signals that can be handled back to what the system does by default, as exec leaves them,
-/// but for SIGPIPE, which stays ignored: a broken pipe is an error of the write.
+/// but for [`WRITE_ERRORS`], which stay ignored.
 pub fn reset_signal_handlers() {
     for signal in Signal::iterator() {
-        let action =
-            if signal == Signal::SIGPIPE { SigHandler::SigIgn } else { SigHandler::SigDfl };
+        let ignored = WRITE_ERRORS.contains(&signal);
+        let action = if ignored { SigHandler::SigIgn } else { SigHandler::SigDfl };
         // SAFETY: neither SIG_DFL nor SIG_IGN runs code of ours. SIGKILL and SIGSTOP answer with an
         // error, which is of no interest.
+        let _ = unsafe { nix::sys::signal::signal(signal, action) };
+    }
+}
+
+/// Makes failed writes errors (EPIPE, EFBIG) and not the end of the process, from before the first log is opened.
+pub fn ignore_write_errors() {
+    set_write_errors(SigHandler::SigIgn);
+}
+
+/// Restores the default for the signals of [`WRITE_ERRORS`], which other programs expect: exec keeps ignored ones
+/// ignored.
+fn restore_write_errors() {
+    set_write_errors(SigHandler::SigDfl);
+}
+
+fn set_write_errors(action: SigHandler) {
+    for signal in WRITE_ERRORS {
+        // SAFETY: neither SIG_DFL nor SIG_IGN runs code of ours.
         let _ = unsafe { nix::sys::signal::signal(signal, action) };
     }
 }
@@ -167,6 +185,7 @@ pub fn start_apart(command: &mut std::process::Command) -> std::io::Result<()> {
     match fork_with_signals_blocked()? {
         ForkResult::Child => {
             reset_signal_handlers();
+            restore_write_errors();
             unblock_signals();
             let error = command.spawn().err().map(|error| error.raw_os_error());
             exit_now(error.map_or(0, |number| number.unwrap_or(Errno::EIO as i32)))
@@ -252,5 +271,8 @@ const ARBITERS_SIGNALS: [Signal; 7] = [
     Signal::SIGUSR2,
     Signal::SIGWINCH,
 ];
+/// A reader that is gone, a file at its size limit (`RLIMIT_FSIZE`): errors of the write, as under CPython, which ignores
+/// both signals when it starts.
+const WRITE_ERRORS: [Signal; 2] = [Signal::SIGPIPE, Signal::SIGXFSZ];
 const SMALL_FILE_MAX: u64 = 64 * 1024;
 const PAGE_KIB: u64 = 4;

@@ -13,6 +13,7 @@ use crate::{daemon, mold, process};
 /// end, 78 (`EX_CONFIG`) for settings that cannot be used, 1 for a server that cannot start, else
 /// what the payload's refusal says.
 pub fn main<P: Payload>() -> i32 {
+    process::ignore_write_errors();
     let sources = match Sources::of_process() {
         Ok(sources) => sources,
         Err(error) => {
@@ -91,7 +92,7 @@ fn open_log(settings: &Settings) -> Option<Arc<ErrorLog>> {
             Some(log)
         }
         Err(error) => {
-            eprintln!("error: the error log cannot be opened: {error}");
+            eprintln!("error: {error}");
             None
         }
     }

@@ -1,12 +1,16 @@
 //! What is written down: the error log, the access log, and what happens to them under way.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use jimu_tests::{
     behaviour,
     cell::Cell,
     http::Address,
     load::{Ask, Load, Plan, get},
+    output::Output,
     runner::Behaviour,
     server::Setup,
 };
@@ -24,6 +28,12 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(access_lines_survive_a_killed_worker),
         behaviour!(a_full_disk_stops_nobody).of_class(),
         behaviour!(a_closed_log_pipe_stops_nobody).of_class(),
+        behaviour!(a_reader_that_does_not_read_stops_nothing).of_class(),
+        behaviour!(a_fifo_without_a_reader_holds_up_nothing).of_host(),
+        behaviour!(a_log_at_its_size_limit_ends_no_process).of_host(),
+        behaviour!(a_log_in_a_missing_directory_is_named).of_host(),
+        behaviour!(access_lines_are_written_within_a_tenth_of_a_second).of_class(),
+        behaviour!(no_line_is_torn_in_a_pipe_of_four_workers).of_host().busy(),
     ]
 }
 
@@ -164,6 +174,101 @@ fn a_closed_log_pipe_stops_nobody(cell: &Cell) {
     server.ctl(&["reload"]).done();
     assert_eq!(server.get("/").status, 200);
     server.stop();
+}
+
+/// The pipe of both streams has a reader, the server itself, that never reads.
+fn a_reader_that_does_not_read_stops_nothing(cell: &Cell) {
+    let script = "mkfifo log; exec 3<>log; exec \"$0\" \"$@\" > log 2>&1";
+    let mut server = Setup::shell(cell, script).flags("--access-logfile -").start();
+    let target = format!("/?{}", "x".repeat(1000));
+    // More than the pipe and the worker's memory for lines take.
+    for _ in 0..300 {
+        assert_eq!(server.get(&target).status, 200);
+    }
+    let worker = server.serving_pid();
+    jimu_tests::process::signal(worker, Signal::SIGKILL);
+    assert!(jimu_tests::process::gone(worker, Duration::from_secs(10)));
+    server.until_ready_workers(1);
+    assert_eq!(server.get("/").status, 200);
+    server.signal(Signal::SIGUSR1);
+    server.ctl(&["reload"]).done();
+    assert_eq!(server.get("/").status, 200);
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.ended(Duration::from_secs(20)).status(), 0);
+}
+
+fn a_fifo_without_a_reader_holds_up_nothing(cell: &Cell) {
+    let script = "mkfifo errors access; exec \"$0\" \"$@\"";
+    let flags = "--error-logfile errors --access-logfile access";
+    let mut server = Setup::shell(cell, script).flags(flags).start();
+    assert_eq!(server.get("/?early").status, 200);
+    server.signal(Signal::SIGUSR1);
+    server.ctl(&["reload"]).done();
+    let read = |name: &str| Output::of(fs::File::open(server.dir().join(name)).unwrap());
+    let (errors, access) = (read("errors"), read("access"));
+    errors.line(&["Server is ready"], Duration::from_secs(10));
+    access.line(&["/?early"], Duration::from_secs(10));
+    assert_eq!(server.get("/?late").status, 200);
+    access.line(&["/?late"], Duration::from_secs(10));
+    server.signal(Signal::SIGTERM);
+    errors.line(&["Shutting down"], Duration::from_secs(10));
+    assert_eq!(server.ended(Duration::from_secs(20)).status(), 0);
+}
+
+/// The logs have grown to the limit of a file's size (`ulimit -f`, `LimitFSIZE`).
+fn a_log_at_its_size_limit_ends_no_process(cell: &Cell) {
+    // In blocks of 512 bytes: 256 MiB.
+    let script = "truncate -s 268435400 access.log; ulimit -f 524288; exec \"$0\" \"$@\"";
+    let server = Setup::shell(cell, script).flags("--access-logfile access.log").start();
+    let worker = server.serving_pid();
+    server.log.line(&["access.log: File too large"], Duration::from_secs(10));
+    jimu_tests::process::signal(worker, Signal::SIGKILL);
+    server.ctl(&["reload"]).done();
+    assert_eq!(server.get("/").status, 200);
+    server.stop();
+}
+
+fn a_log_in_a_missing_directory_is_named(cell: &Cell) {
+    for flag in ["--access-logfile", "--error-logfile"] {
+        let ended = Setup::new(cell).flag(flag, "no/where.log").refused();
+        let path = "no/where.log: there is no directory ";
+        assert!(ended.log.contains(path), "{flag}: {}", ended.log);
+        assert_eq!(ended.log.trim_end().lines().count(), ended.log.lines().count());
+    }
+}
+
+fn access_lines_are_written_within_a_tenth_of_a_second(cell: &Cell) {
+    let server = numbered(cell);
+    let access = server.dir().join("access.log");
+    let delay = (0..10).map(|round| {
+        for n in 0..3 {
+            assert_eq!(server.get(&format!("/?n={round}.{n}")).status, 200);
+        }
+        let answered = Instant::now();
+        let last = format!("n={round}.2 200\n");
+        while !fs::read_to_string(&access).unwrap().contains(&last) {
+            assert!(answered.elapsed() < Duration::from_secs(10), "{last} is not written");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        answered.elapsed()
+    });
+    // The machine may be busy for once, or twice.
+    let delay = delay.min().unwrap();
+    assert!(delay < Duration::from_millis(100), "{delay:?}");
+}
+
+fn no_line_is_torn_in_a_pipe_of_four_workers(cell: &Cell) {
+    let setup = Setup::new(cell).flags("--workers 4 --access-logfile -");
+    let server = setup.flag("--access-logformat", "%(q)s %(s)s").start();
+    let load = Load::start(server.address(), Plan { ask: number, clients: 16, ..Plan::default() });
+    load.flows(2000, Duration::from_secs(60));
+    let tally = load.finish();
+    tally.assert_nothing_lost();
+    let out = server.out.clone();
+    server.stop();
+    let is_whole = |text: &str| text.lines().count() as u64 >= tally.answered;
+    let text = out.until(Duration::from_secs(10), |t| is_whole(t).then(|| t.to_owned()));
+    assert_lines(&text.unwrap_or_else(|| out.text()), tally.answered);
 }
 
 fn numbered(cell: &Cell) -> jimu_tests::server::Server {

@@ -123,6 +123,9 @@ impl Arbiter {
         let story = describe_worker(end, sentence, out_of_memory, &snapshot, arbiter);
         if let Some(file) = &generation.access_file {
             self.access_buffers.rescue(worker.slot as usize, file);
+            if let Some(trouble) = file.trouble() {
+                tracing::warn!("the access log: {trouble}");
+            }
         }
         self.scoreboard.release(worker.slot);
         let status = match end {

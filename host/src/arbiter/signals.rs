@@ -103,11 +103,11 @@ impl Arbiter {
     /// USR1: every process opens its log files anew.
     pub(super) fn reopen_logs(&mut self) {
         if let Err(error) = self.log.reopen() {
-            tracing::error!("The error log cannot be opened anew: {error}");
+            tracing::error!("log not reopened: {error}");
         }
         for generation in &mut self.generations {
             if let Some(Err(error)) = generation.access_file.as_ref().map(|file| file.reopen()) {
-                tracing::error!("The access log cannot be opened anew: {error}");
+                tracing::error!("log not reopened: {error}");
             }
             generation.reopen_logs();
         }

@@ -30,7 +30,8 @@ impl Arbiter {
         waiting: Vec<ClientId>,
     ) -> std::io::Result<()> {
         let (report, report_of_workers) = Channel::pair()?;
-        let access_file = AccessLog::open_file(&settings)?.map(Arc::new);
+        let access_file =
+            AccessLog::open_file(&settings).map_err(std::io::Error::other)?.map(Arc::new);
         // The first generation has nobody behind whom it could be asked.
         let health = if self.has_been_ready {
             Health::to_be_asked(&settings).map_err(std::io::Error::other)?

@@ -1,17 +1,26 @@
 //! The access log of one worker: a line for each request, gathered and written in blocks.
 //!
-//! Lines wait in shared memory (see [`buffer`](super::buffer)) until the slot is full or a second
-//! has passed; what waits when the worker dies, the arbiter writes.
+//! A line is written at once where none was written shortly before. Otherwise it waits in shared memory (see
+//! [`buffer`](super::buffer)) for others, until a timer fires or the slot is full. The timer wakes the worker's loop: a
+//! worker whose only thread is busy with a request writes when that is over. What waits when the worker dies, the
+//! arbiter writes.
 
 use std::{
     io::{self, Write as _},
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
 
+use nix::{
+    errno::Errno,
+    sys::{
+        time::{TimeSpec, TimeValLike as _},
+        timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
+    },
+};
 use worker_api::AccessRecord;
 
 use super::{
@@ -20,6 +29,7 @@ use super::{
     escape,
     file::LogFile,
     format::{AccessFormat, Scene, basic_user, decimal_seconds, number, request_id},
+    open::OpenError,
     syslog::{Part, Syslog},
 };
 use crate::settings::{LogFormat, LogLevel, LogTarget, Settings};
@@ -51,14 +61,47 @@ struct Lines {
     /// The line that is being made; kept for its memory.
     line: Vec<u8>,
     stamp: Stamp,
-    /// When the first line that still waits was written.
-    oldest: i64,
+    pace: Pace,
+}
+
+/// When lines are written.
+#[derive(Debug)]
+struct Pace {
+    /// Fires when lines have waited; nothing where the system has no timer: they wait for [`AccessLog::flush_due`].
+    timer: Option<TimerFd>,
+    /// Whether it is set.
+    armed: bool,
+    /// When lines were last written, by the monotonic clock in milliseconds.
+    written_ms: i64,
+}
+
+impl Pace {
+    fn new() -> Self {
+        let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
+        Self {
+            timer: TimerFd::new(ClockId::CLOCK_MONOTONIC, flags).ok(),
+            armed: false,
+            written_ms: i64::MIN,
+        }
+    }
+
+    fn is_due(&self, now_ms: i64) -> bool {
+        now_ms >= self.written_ms.saturating_add(PACE_MS)
+    }
+
+    /// Has the timer fire when the lines that wait are due.
+    fn arm(&mut self, now_ms: i64) {
+        let Some(timer) = self.timer.as_ref().filter(|_| !self.armed) else { return };
+        let left = self.written_ms.saturating_add(PACE_MS).saturating_sub(now_ms).clamp(1, PACE_MS);
+        let after = Expiration::OneShot(TimeSpec::milliseconds(left));
+        self.armed = timer.set(after, TimerSetTimeFlags::empty()).is_ok();
+    }
 }
 
 impl AccessLog {
     /// Opens the file that the settings name; nothing where there is to be no access log. Done by
     /// the arbiter, which needs the file for what workers leave.
-    pub fn open_file(settings: &Settings) -> io::Result<Option<LogFile>> {
+    pub fn open_file(settings: &Settings) -> Result<Option<LogFile>, OpenError> {
         let open = |target| LogFile::open(target, io::stdout().as_fd(), settings);
         // With syslog alone, lines go the same way to where nothing is kept.
         let nowhere = LogTarget::File("/dev/null".into());
@@ -74,7 +117,7 @@ impl AccessLog {
             LogFormat::Json => Form::Json,
         };
         let stamp = Stamp::default();
-        let lines = Lines { buffer, line: Vec::new(), stamp, oldest: 0 };
+        let lines = Lines { buffer, line: Vec::new(), stamp, pace: Pace::new() };
         let syslog = Syslog::open(settings, Part::Access).unwrap_or_else(|error| {
             tracing::error!("the access log cannot be sent to syslog: {error}");
             None
@@ -111,46 +154,59 @@ impl AccessLog {
             }
         }
         let now = clock::now();
-        let lines = &mut *self.lock();
-        lines.stamp.set(now, &self.form);
-        lines.line.clear();
-        let Stamp { text, local, .. } = &lines.stamp;
-        let scene = Scene { time: text, local_time: local, pid: self.pid };
-        match &self.form {
-            Form::Text(format) => format.write(&mut lines.line, record, &scene),
-            Form::Json => write_json(&mut lines.line, record, &scene),
-        }
-        if let Some(syslog) = &self.syslog {
-            syslog.send(LogLevel::Info, &lines.line);
-        }
-        if lines.buffer.is_empty() {
-            lines.oldest = now;
-        }
-        if !lines.buffer.append(&lines.line) {
-            lines.buffer.flush(&self.file);
-            lines.oldest = now;
-            // A line that is longer than the whole slot waits for nothing.
-            if !lines.buffer.append(&lines.line) {
-                self.file.append(&lines.line);
+        let trouble = {
+            let lines = &mut *self.lock();
+            lines.stamp.set(now, &self.form);
+            lines.line.clear();
+            let Stamp { text, local, .. } = &lines.stamp;
+            let scene = Scene { time: text, local_time: local, pid: self.pid };
+            match &self.form {
+                Form::Text(format) => format.write(&mut lines.line, record, &scene),
+                Form::Json => write_json(&mut lines.line, record, &scene),
             }
+            if let Some(syslog) = &self.syslog {
+                syslog.send(LogLevel::Info, &lines.line);
+            }
+            lines.take(&self.file);
+            self.file.trouble()
+        };
+        if let Some(trouble) = trouble {
+            tracing::warn!("the access log: {trouble}");
         }
     }
 
-    /// Writes the waiting lines out once they have waited for a second; to be called now and then.
+    /// Writes the waiting lines out where their time has come; to be called now and then.
     pub fn flush_due(&self) {
         let lines = &mut *self.lock();
-        if !lines.buffer.is_empty() && clock::now() > lines.oldest {
-            lines.buffer.flush(&self.file);
+        if !lines.buffer.is_empty() && lines.pace.is_due(clock::monotonic_millis()) {
+            lines.flush(&self.file);
+        }
+    }
+
+    /// Readable when [`AccessLog::on_timer`] is to be called.
+    pub fn timer(&self) -> Option<OwnedFd> {
+        self.lock().pace.timer.as_ref()?.as_fd().try_clone_to_owned().ok()
+    }
+
+    /// Writes the waiting lines out when the timer has fired.
+    pub fn on_timer(&self) {
+        let lines = &mut *self.lock();
+        if std::mem::take(&mut lines.pace.armed) {
+            if let Some(timer) = &lines.pace.timer {
+                // It may not have fired yet; set to nothing, it is not readable in any case.
+                let _ = timer.unset();
+            }
+            lines.flush(&self.file);
         }
     }
 
     /// Writes the waiting lines out: at the end of the worker.
     pub fn flush(&self) {
-        self.lock().buffer.flush(&self.file);
+        self.lock().flush(&self.file);
     }
 
-    /// Opens the file anew (USR1), after the lines that belong to the old one.
-    pub fn reopen(&self) -> io::Result<()> {
+    /// Opens the file again (USR1), after the lines that belong to the old one.
+    pub fn reopen(&self) -> Result<(), OpenError> {
         self.flush();
         self.file.reopen()
     }
@@ -159,6 +215,34 @@ impl AccessLog {
         // What a panicking thread left is whole lines, and at worst the beginning of one that is
         // cleared before the next.
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lines {
+    /// Takes the line that was made: writes it with those that wait, or lets it wait.
+    fn take(&mut self, file: &LogFile) {
+        if !self.buffer.append(&self.line) {
+            self.flush(file);
+            if !self.buffer.append(&self.line) {
+                if self.buffer.is_empty() {
+                    // A line that is longer than the whole slot waits for nothing.
+                    file.append(&self.line);
+                } else {
+                    file.lose(&self.line, Errno::EAGAIN);
+                }
+            }
+        }
+        let now_ms = clock::monotonic_millis();
+        if self.pace.is_due(now_ms) {
+            self.flush(file);
+        } else {
+            self.pace.arm(now_ms);
+        }
+    }
+
+    fn flush(&mut self, file: &LogFile) {
+        self.buffer.flush(file);
+        self.pace.written_ms = clock::monotonic_millis();
     }
 }
 
@@ -261,6 +345,9 @@ fn write_json(line: &mut Vec<u8>, record: &AccessRecord<'_>, scene: &Scene<'_>) 
     line.extend_from_slice(b"}\n");
 }
 
+/// How long a line may wait for others. With the worker's way to its loop, less than 100 ms.
+const PACE_MS: i64 = 50;
+
 const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
@@ -268,6 +355,7 @@ const MONTHS: [&str; 12] =
 pub(super) mod tests {
     use std::fs;
 
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     use worker_api::abi::std_types::{ROption, RSlice, RStr};
     use worker_api::{Address, Header, RequestHead, Version};
 
@@ -313,7 +401,7 @@ pub(super) mod tests {
     fn log(form: Form, file: LogFile) -> AccessLog {
         let buffer = AccessBuffers::map(1).unwrap().claim(0).unwrap();
         let stamp = Stamp::default();
-        let lines = Lines { buffer, line: Vec::new(), stamp, oldest: 0 };
+        let lines = Lines { buffer, line: Vec::new(), stamp, pace: Pace::new() };
         AccessLog {
             file: Arc::new(file),
             form,
@@ -330,24 +418,29 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn lines_wait_for_a_flush_a_full_slot_or_a_second() {
+    fn the_first_line_is_written_at_once_and_those_behind_it_by_the_timer_or_a_full_slot() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         let log = log(short_format(), open(&path));
         let head = head(&[]);
-        log.record(&record(Some(&head), &[]));
-        assert_eq!(fs::read_to_string(&path).unwrap(), "");
-        log.lock().oldest -= 2;
-        log.flush_due();
+        for _ in 0..3 {
+            log.record(&record(Some(&head), &[]));
+        }
         assert_eq!(fs::read_to_string(&path).unwrap(), "GET 200\n");
+        let timer = log.timer().unwrap();
+        let mut watched = [PollFd::new(timer.as_fd(), PollFlags::POLLIN)];
+        assert_eq!(poll(&mut watched, PollTimeout::from(5000_u16)).unwrap(), 1);
+        log.on_timer();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "GET 200\n".repeat(3));
+        assert_eq!(poll(&mut watched, PollTimeout::ZERO).unwrap(), 0);
         for _ in 0..20_000 {
             log.record(&record(Some(&head), &[]));
         }
         assert!(fs::metadata(&path).unwrap().len() > 100_000, "a full slot is written");
         log.flush();
         let text = fs::read_to_string(&path).unwrap();
-        assert_eq!(text.lines().filter(|line| *line == "GET 200").count(), 20_001);
-        assert_eq!(text.lines().count(), 20_001);
+        assert_eq!(text.lines().filter(|line| *line == "GET 200").count(), 20_003);
+        assert_eq!(text.lines().count(), 20_003);
     }
 
     #[test]

@@ -3,22 +3,25 @@
 //! A slot:
 //!
 //! ```text
-//! 0        4         64                      used            SLOT_BYTES
-//! | used   | owner   | whole lines ...       | free          |
+//! 0        8         64          64 + start            64 + end        SLOT_BYTES
+//! | span   | owner   | written   | whole lines ...     | free          |
 //! ```
 //!
-//! A line is copied behind the others first, and counted in `used` then: wherever its writer dies,
-//! `used` ends at a whole line. The arbiter maps the slots before it forks anything, and writes out
-//! what a dead worker has left. A worker that is killed between writing its lines and clearing the
-//! slot leaves them there, so that they are written twice: better than not at all.
+//! A line is copied behind the others first, and counted in `end` then: wherever its writer dies, `end` is the end of
+//! a whole line. `span` is both numbers in one word. The arbiter maps the slots before it forks anything, and writes
+//! out what a dead worker has left. A worker that is killed between writing its lines and counting them as written
+//! leaves them there, so that they are written twice: better than not at all. Lines that the reader of a pipe has no
+//! room for stay in the slot until it has.
 
 use std::{
     io,
     num::NonZero,
+    ops::Range,
     ptr::NonNull,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
+use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 
 use super::file::LogFile;
@@ -58,21 +61,30 @@ impl AccessBuffers {
         (before != pid).then_some(AccessBuffer { slot: header })
     }
 
-    /// Writes out what a worker has left and frees its slot: to be called once it has been reaped.
-    /// Says how many bytes there were.
+    /// Writes out what a worker has left and frees its slot: to be called once it has been reaped. Says how many bytes
+    /// were written. What the log does not take now is kept for the next worker of the slot.
     pub fn rescue(&self, slot: usize, file: &LogFile) -> usize {
         let Some(header) = self.header(slot) else { return 0 };
-        let mut lines: Vec<u8> = (0..header.used())
-            // SAFETY: `used` is bounded by the slot's size. Volatile, since the memory belongs to
-            // another process, which may have scribbled over it.
+        let span = header.span();
+        let mut lines: Vec<u8> = (span.start..span.end)
+            // SAFETY: a span is within the slot. Volatile, since the memory belongs to another process, which may have
+            // scribbled over it.
             .map(|at| unsafe { header.lines().add(at).read_volatile() })
             .collect();
         // A plugin gone wild may have written here, too: what goes out are lines all the same.
         lines.truncate(lines.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1));
-        file.append(&lines);
-        header.used.store(0, Ordering::Release);
+        let end = span.start + lines.len();
+        let written = match file.append_some(&lines) {
+            Ok(()) => lines.len(),
+            Err((written, Errno::EAGAIN)) => written,
+            Err((written, error)) => {
+                file.lose(&lines[written..], error);
+                lines.len()
+            }
+        };
+        header.set_span(span.start + written..end);
         header.owner.store(0, Ordering::Release);
-        lines.len()
+        written
     }
 
     fn header(&self, slot: usize) -> Option<&'static Header> {
@@ -94,34 +106,42 @@ pub struct AccessBuffer {
 impl AccessBuffer {
     /// Adds a line; false where there is no room for it.
     pub(super) fn append(&mut self, line: &[u8]) -> bool {
-        let used = self.slot.used();
-        if line.len() > LINES_BYTES - used {
+        let Range { start, end } = self.slot.span();
+        if line.len() > LINES_BYTES - end {
             return false;
         }
-        // SAFETY: the bytes from `used` to `used + line.len()` lie within the slot, and only the
+        // SAFETY: the bytes from `end` to `end + line.len()` lie within the slot, and only the
         // slot's one owner, which is borrowed here, writes to it.
         unsafe {
-            self.slot.lines().add(used).copy_from_nonoverlapping(line.as_ptr(), line.len());
+            self.slot.lines().add(end).copy_from_nonoverlapping(line.as_ptr(), line.len());
         }
-        self.slot.used.store((used + line.len()) as u32, Ordering::Release);
+        self.slot.set_span(start..end + line.len());
         true
     }
 
-    /// Writes all lines out.
+    /// Writes the lines out. Those that the log's reader has no room for stay.
     pub(super) fn flush(&mut self, file: &LogFile) {
-        let used = self.slot.used();
-        if used > 0 {
-            // SAFETY: the bytes up to `used` have been written by an owner of this slot; while the
-            // one owner is borrowed here nobody writes.
-            let lines = unsafe { std::slice::from_raw_parts(self.slot.lines(), used) };
-            file.append(lines);
-            self.slot.used.store(0, Ordering::Release);
+        let Range { start, end } = self.slot.span();
+        if start == end {
+            return;
+        }
+        // SAFETY: the bytes of the span have been written by an owner of this slot; while the one owner is borrowed
+        // here no one writes.
+        let lines =
+            unsafe { std::slice::from_raw_parts(self.slot.lines().add(start), end - start) };
+        match file.append_some(lines) {
+            Ok(()) => self.slot.set_span(end..end),
+            Err((written, Errno::EAGAIN)) => self.slot.set_span(start + written..end),
+            Err((written, error)) => {
+                file.lose(&lines[written..], error);
+                self.slot.set_span(end..end);
+            }
         }
     }
 
     /// Whether there is no line.
     pub(super) fn is_empty(&self) -> bool {
-        self.slot.used() == 0
+        self.slot.span().is_empty()
     }
 }
 
@@ -129,17 +149,27 @@ impl AccessBuffer {
 #[repr(C, align(64))]
 #[derive(Debug)]
 struct Header {
-    used: AtomicU32,
+    /// Start and end of the lines, in the high and the low half.
+    span: AtomicU64,
     owner: AtomicU32,
 }
 
 impl Header {
-    /// How many bytes of lines there are, whatever stands in the memory.
-    fn used(&self) -> usize {
-        (self.used.load(Ordering::Acquire) as usize).min(LINES_BYTES)
+    /// Where the lines are, within the slot whatever stands in the memory.
+    fn span(&self) -> Range<usize> {
+        let span = self.span.load(Ordering::Acquire);
+        let end = (span as u32 as usize).min(LINES_BYTES);
+        let start = ((span >> 32) as usize).min(end);
+        start..end
     }
 
-    /// Where the lines begin. The pointer is good for the whole slot, not only for the header.
+    /// An empty span begins at the start of the slot.
+    fn set_span(&self, span: Range<usize>) {
+        let word = if span.is_empty() { 0 } else { (span.start as u64) << 32 | span.end as u64 };
+        self.span.store(word, Ordering::Release);
+    }
+
+    /// Where the slot's bytes begin. The pointer is good for the whole slot, not only for the header.
     fn lines(&self) -> *mut u8 {
         let start: *const Self = self;
         start.cast_mut().cast::<u8>().wrapping_add(size_of::<Self>())
@@ -226,8 +256,10 @@ pub(super) mod tests {
         let mut buffer = buffers.claim(0).unwrap();
         buffer.append(b"one\ntorn");
         assert_eq!(buffers.rescue(0, &file), 4);
-        buffer.slot.used.store(u32::MAX, Ordering::Release);
-        buffers.rescue(0, &file);
+        for span in [u64::MAX, u64::from(u32::MAX), 7 << 32 | 3] {
+            buffer.slot.span.store(span, Ordering::Release);
+            buffers.rescue(0, &file);
+        }
         assert!(fs::read_to_string(&path).unwrap().ends_with('\n'));
     }
 }

@@ -25,6 +25,7 @@ use super::{
     clock::{self, LocalTime},
     escape,
     file::LogFile,
+    open::OpenError,
     syslog::{Part, Syslog},
 };
 use crate::scoreboard::LogLines;
@@ -52,7 +53,7 @@ pub struct ErrorLog {
 impl ErrorLog {
     /// Opens the log that the settings name. Standard error is copied: to be called after
     /// anything that puts another file behind it.
-    pub fn open(settings: &Settings) -> io::Result<Self> {
+    pub fn open(settings: &Settings) -> Result<Self, OpenError> {
         let log = Self {
             file: LogFile::open(&settings.errorlog, io::stderr().as_fd(), settings)?,
             level: AtomicU8::default(),
@@ -68,7 +69,7 @@ impl ErrorLog {
 
     /// Goes on as the settings of a new generation say. Where their file cannot be opened, nothing
     /// changes.
-    pub fn apply(&self, settings: &Settings) -> io::Result<()> {
+    pub fn apply(&self, settings: &Settings) -> Result<(), OpenError> {
         self.file.change_to(&settings.errorlog, io::stderr().as_fd(), settings)?;
         self.take_form(settings);
         Ok(())
@@ -97,9 +98,19 @@ impl ErrorLog {
     }
 
     /// Opens the file anew (USR1), also behind captured streams.
-    pub fn reopen(&self) -> io::Result<()> {
+    pub fn reopen(&self) -> Result<(), OpenError> {
         self.file.reopen()?;
-        if self.captured.load(Ordering::Relaxed) { self.file.capture_streams() } else { Ok(()) }
+        if self.captured.load(Ordering::Relaxed)
+            && let Err(error) = self.file.capture_streams()
+        {
+            tracing::error!("captured output stays where it was: {error}");
+        }
+        Ok(())
+    }
+
+    /// Lets writes wait for the reader of a full pipe: in processes other than the arbiter.
+    pub fn be_patient(&self) {
+        self.file.be_patient();
     }
 
     /// Puts the log's file behind this process's standard output and standard error
@@ -114,8 +125,8 @@ impl ErrorLog {
 
     /// The log's file twice, as standard output and standard error of another program.
     pub fn output(&self) -> io::Result<(OwnedFd, OwnedFd)> {
-        let file = self.file.as_fd();
-        Ok((file.try_clone_to_owned()?, file.try_clone_to_owned()?))
+        let file = self.file.for_others()?;
+        Ok((file.try_clone()?, file))
     }
 
     /// Whether lines of that level are written.
@@ -135,7 +146,11 @@ impl ErrorLog {
             if let Some(lines) = self.lines.get() {
                 lines.count(level as usize);
             }
-            self.file.append(&self.line(level, target, message, clock::now_millis()));
+            let now = clock::now_millis();
+            let written = self.file.append(&self.line(level, target, message, now));
+            if written && let Some(trouble) = self.file.trouble() {
+                self.file.append(&self.line(LogLevel::Warning, module_path!(), &trouble, now));
+            }
             let syslog = self.syslog.read().unwrap_or_else(PoisonError::into_inner);
             if let Some(syslog) = &*syslog {
                 syslog.send(level, message.as_bytes());
@@ -402,7 +417,7 @@ mod tests {
             log.capture_streams()?;
             nix::unistd::write(io::stdout(), b"to standard output\n")?;
             std::fs::rename(&path, &rotated)?;
-            log.reopen()?;
+            log.reopen().map_err(io::Error::other)?;
             nix::unistd::write(io::stderr(), b"to standard error\n").map_err(io::Error::from)
         };
         // SAFETY: the child calls nothing that waits for another thread of this process: glibc

@@ -1,107 +1,259 @@
-//! A log's file: lines are appended whole, and USR1 opens it anew.
+//! A log's file: lines are appended whole, no reader is waited for without a limit, and USR1 opens it again.
 //!
-//! The descriptor's number stays the same for good: a reopened file is put in its place by dup3(2),
-//! so that no lock is needed between those who write and the one who reopens.
+//! The descriptor's number stays the same for good: a reopened file is put in its place by dup3(2), so that no lock is
+//! needed between those who write and the one who reopens.
 
 use std::{
-    fs::OpenOptions,
     io,
-    os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
-        unix::fs::{OpenOptionsExt, fchown},
-    },
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     path::PathBuf,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use nix::errno::Errno;
 
+use super::open::{self, OpenError};
+use super::sink::{Sink, blocking_clone};
+use crate::privileges::Identity;
 use crate::settings::{LogTarget, Settings};
 
 /// An open log file, or a standard stream.
 #[derive(Debug)]
 pub struct LogFile {
     descriptor: OwnedFd,
-    /// Locked only by those who open the file anew, never by those who write.
-    place: Mutex<Option<Place>>,
+    /// The [`Sink`] behind the descriptor.
+    sink: AtomicU8,
+    /// Locked only by those who open the file again, never by those who write.
+    origin: Mutex<Origin>,
+    /// Whether a full pipe is waited for.
+    patient: AtomicBool,
+    /// Whether the reader has been waited for in vain: until it reads again, no one waits.
+    stalled: AtomicBool,
+    /// Whether the end of a line is missing, as the reader had no room for it.
+    torn: AtomicBool,
+    /// Lines that could not be written since the last that could, and the error.
+    lost: AtomicU64,
+    error: AtomicI32,
+    /// Whether the trouble has been reported.
+    reported: AtomicBool,
 }
 
-/// The file of a log that is not a stream.
+/// Where a log's descriptor comes from.
 #[derive(Debug, Clone)]
-struct Place {
-    path: PathBuf,
-    user: Option<u32>,
-    group: Option<u32>,
+enum Origin {
+    /// The standard stream of that log: `-`.
+    Stream,
+    /// A descriptor that was inherited: `/dev/stdout`.
+    Inherited,
+    /// A file, with the user that it is opened for.
+    File(PathBuf, Option<Identity>),
+}
+
+/// A log's descriptor, opened.
+struct Opened {
+    descriptor: OwnedFd,
+    sink: Sink,
+    origin: Origin,
 }
 
 impl LogFile {
-    /// Opens the target of a log; `-` is a copy of `stream`, so that redirecting that later
-    /// changes nothing. A file that is made belongs to the user that the settings name, since
-    /// workers open it anew by themselves.
+    /// Opens the target of a log; `-` is a copy of `stream`, so that redirecting that later changes nothing. A file
+    /// is opened with the rights of the user that the settings name, since workers open it again by themselves.
     pub fn open(
         target: &LogTarget,
         stream: BorrowedFd<'_>,
         settings: &Settings,
-    ) -> io::Result<Self> {
-        let (descriptor, place) = open_target(target, stream, settings)?;
-        Ok(Self { descriptor, place: Mutex::new(place) })
+    ) -> Result<Self, OpenError> {
+        let Opened { descriptor, sink, origin } = open_target(target, stream, settings)?;
+        Ok(Self {
+            descriptor,
+            sink: AtomicU8::new(sink as u8),
+            origin: Mutex::new(origin),
+            patient: AtomicBool::default(),
+            stalled: AtomicBool::default(),
+            torn: AtomicBool::default(),
+            lost: AtomicU64::default(),
+            error: AtomicI32::default(),
+            reported: AtomicBool::default(),
+        })
     }
 
-    /// Appends whole lines by one write(2). Says whether all was written; nothing is ever raised,
+    /// Lets writes wait for the reader of a full pipe, up to a second in a row: in processes other than the arbiter.
+    pub fn be_patient(&self) {
+        self.patient.store(true, Ordering::Relaxed);
+    }
+
+    /// Appends whole lines, and counts those that cannot be written. Says whether all were; nothing is ever raised,
     /// since a full disk or a closed pipe must not disturb the service.
     pub fn append(&self, lines: &[u8]) -> bool {
-        let mut rest = lines;
-        while !rest.is_empty() {
-            match nix::unistd::write(&self.descriptor, rest) {
-                // A pipe or a full disk may take a part: go on with the rest of the lines.
-                Ok(written @ 1..) => rest = &rest[written..],
-                Err(Errno::EINTR) => {}
-                Ok(0) | Err(_) => return false,
+        match self.append_some(lines) {
+            Ok(()) => true,
+            Err((written, error)) => {
+                self.lose(&lines[written..], error);
+                false
             }
         }
-        true
     }
 
-    /// Opens the file anew, as log rotation wants it; a stream stays what it is. Where the file
-    /// cannot be opened, the old one stays in use.
-    pub fn reopen(&self) -> io::Result<()> {
-        match &*self.place() {
-            Some(place) => self.put(&place.open()?),
-            None => Ok(()),
+    /// Appends whole lines. Where not all could be written, says how many bytes were, which end at a line's end or
+    /// whose last line is torn for good.
+    pub(super) fn append_some(&self, lines: &[u8]) -> Result<(), (usize, Errno)> {
+        let sink = self.sink();
+        let mut written = 0;
+        if self.torn.load(Ordering::Relaxed) && !lines.is_empty() {
+            self.write_piece(sink, b"\n").map_err(|(_, error)| (0, error))?;
+            self.torn.store(false, Ordering::Relaxed);
         }
+        while written < lines.len() {
+            let rest = &lines[written..];
+            let piece = &rest[..piece_len(rest, sink.piece_max())];
+            match self.write_piece(sink, piece) {
+                Ok(()) => written += piece.len(),
+                Err((0, error)) => return Err((written, error)),
+                Err((part, error)) => {
+                    let torn = part < piece.len() && piece[part - 1] != b'\n';
+                    self.torn.store(torn, Ordering::Relaxed);
+                    // The rest of a torn line belongs to what is lost.
+                    let line = if torn { line_len(&piece[part..]) } else { 0 };
+                    if torn {
+                        self.lost.fetch_add(1, Ordering::Relaxed);
+                        self.error.store(error as i32, Ordering::Relaxed);
+                    }
+                    return Err((written + part + line, error));
+                }
+            }
+        }
+        Ok(())
     }
 
-    /// Goes on with another target, as after a reload. Where it cannot be opened, the old one
-    /// stays in use.
+    /// Counts lines as lost.
+    pub(super) fn lose(&self, lines: &[u8], error: Errno) {
+        let count = lines.split_inclusive(|byte| *byte == b'\n').count();
+        self.lost.fetch_add(count as u64, Ordering::Relaxed);
+        self.error.store(error as i32, Ordering::Relaxed);
+    }
+
+    /// What is to be said about this log's trouble: once when lines begin to be lost, and once when they are written
+    /// again. Costs two loads where there is none.
+    pub fn trouble(&self) -> Option<String> {
+        let lost = self.lost.load(Ordering::Relaxed);
+        if lost == 0 {
+            return None;
+        }
+        let error = self.error.load(Ordering::Relaxed);
+        if error == 0 {
+            self.reported.store(false, Ordering::Relaxed);
+            self.lost.store(0, Ordering::Relaxed);
+            return Some(format!("{lost} lines of {} were lost before this", self.name()));
+        }
+        if self.reported.swap(true, Ordering::Relaxed) {
+            return None;
+        }
+        let reason = match Errno::from_raw(error) {
+            Errno::EAGAIN => "its reader does not read",
+            errno => errno.desc(),
+        };
+        Some(format!(
+            "cannot write to {}: {reason}; lines are lost until that changes",
+            self.name()
+        ))
+    }
+
+    /// One write, that is: as many as it takes until the piece is written, or cannot be.
+    fn write_piece(&self, sink: Sink, piece: &[u8]) -> Result<(), (usize, Errno)> {
+        let mut until = None;
+        let mut written = 0;
+        while written < piece.len() {
+            match sink.write(self.as_fd(), &piece[written..]) {
+                Ok(part @ 1..) => written += part,
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => {
+                    let until = until.get_or_insert_with(|| Instant::now() + self.patience());
+                    if !Sink::wait(self.as_fd(), *until) {
+                        self.stalled.store(true, Ordering::Relaxed);
+                        return Err((written, Errno::EAGAIN));
+                    }
+                }
+                Ok(0) => return Err((written, Errno::EIO)),
+                Err(error) => return Err((written, error)),
+            }
+        }
+        if self.error.load(Ordering::Relaxed) != 0 || self.stalled.load(Ordering::Relaxed) {
+            self.stalled.store(false, Ordering::Relaxed);
+            self.error.store(0, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn patience(&self) -> Duration {
+        let waits = self.patient.load(Ordering::Relaxed) && !self.stalled.load(Ordering::Relaxed);
+        if waits { PATIENCE } else { Duration::ZERO }
+    }
+
+    /// Opens the file again, as log rotation needs it; a stream stays what it is. Where the file cannot be opened, the
+    /// old one stays in use.
+    pub fn reopen(&self) -> Result<(), OpenError> {
+        let Origin::File(path, owner) = &*self.origin() else { return Ok(()) };
+        let descriptor = open::open(path, owner.as_ref())?;
+        let sink = Sink::of_opened(descriptor.as_fd());
+        self.put(&descriptor, sink).map_err(|error| OpenError::new(path, &error))
+    }
+
+    /// Changes to another target, as after a reload. Where it cannot be opened, the old one stays in use.
     pub fn change_to(
         &self,
         target: &LogTarget,
         stream: BorrowedFd<'_>,
         settings: &Settings,
-    ) -> io::Result<()> {
-        let (descriptor, place) = open_target(target, stream, settings)?;
-        self.put(&descriptor)?;
-        *self.place() = place;
+    ) -> Result<(), OpenError> {
+        let Opened { descriptor, sink, origin } = open_target(target, stream, settings)?;
+        self.put(&descriptor, sink).map_err(|error| OpenError::new(&name_of(target), &error))?;
+        *self.origin() = origin;
         Ok(())
     }
 
     /// Puts the file behind standard output and standard error of this process.
     pub(super) fn capture_streams(&self) -> io::Result<()> {
-        put_over(&self.descriptor, libc::STDOUT_FILENO, 0)?;
-        put_over(&self.descriptor, libc::STDERR_FILENO, 0)
+        let blocking = self.for_others()?;
+        put_over(&blocking, libc::STDOUT_FILENO, 0)?;
+        put_over(&blocking, libc::STDERR_FILENO, 0)
     }
 
-    /// Whether this is a standard stream.
+    /// The file for those who expect writes to block: other programs, what the application prints.
+    pub(super) fn for_others(&self) -> io::Result<OwnedFd> {
+        blocking_clone(self.as_fd(), self.sink())
+    }
+
+    /// Whether this is a standard stream by the name `-`.
     pub(super) fn is_stream(&self) -> bool {
-        self.place().is_none()
+        matches!(*self.origin(), Origin::Stream)
     }
 
-    fn put(&self, from: &OwnedFd) -> io::Result<()> {
-        put_over(from, self.descriptor.as_raw_fd(), libc::O_CLOEXEC)
+    fn name(&self) -> String {
+        match &*self.origin() {
+            Origin::Stream | Origin::Inherited => "a standard stream".to_owned(),
+            Origin::File(path, _) => path.display().to_string(),
+        }
     }
 
-    fn place(&self) -> MutexGuard<'_, Option<Place>> {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    fn put(&self, from: &OwnedFd, sink: Sink) -> io::Result<()> {
+        put_over(from, self.descriptor.as_raw_fd(), libc::O_CLOEXEC)?;
+        self.sink.store(sink as u8, Ordering::Relaxed);
+        self.stalled.store(false, Ordering::Relaxed);
+        self.torn.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn sink(&self) -> Sink {
+        Sink::from_number(self.sink.load(Ordering::Relaxed))
+    }
+
+    fn origin(&self) -> MutexGuard<'_, Origin> {
+        self.origin.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -111,42 +263,52 @@ impl AsFd for LogFile {
     }
 }
 
-impl Place {
-    /// A file that is made here is given away. One that is there keeps its owner: it may be behind
-    /// a link that somebody else has put there.
-    fn open(&self) -> io::Result<OwnedFd> {
-        let mut options = OpenOptions::new();
-        options.append(true).mode(LOG_MODE);
-        let file = match options.clone().create_new(true).open(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                options.create(true).open(&self.path)?
-            }
-            made => {
-                let file = made?;
-                if self.user.is_some() || self.group.is_some() {
-                    // Only root may do this; anybody else owns the file already.
-                    let _ = fchown(&file, self.user, self.group);
-                }
-                file
-            }
-        };
-        Ok(file.into())
+/// Of whole lines, as many bytes as one write may have: those of several lines, or those of one, however long it is.
+/// The kernel keeps even a long one in one piece while the pipe has room for it.
+fn piece_len(lines: &[u8], most: usize) -> usize {
+    if lines.len() <= most {
+        return lines.len();
     }
+    match lines[..most].iter().rposition(|byte| *byte == b'\n') {
+        Some(end) => end + 1,
+        None => line_len(lines),
+    }
+}
+
+/// The length of the first line with its end.
+fn line_len(lines: &[u8]) -> usize {
+    lines.iter().position(|byte| *byte == b'\n').map_or(lines.len(), |end| end + 1)
 }
 
 fn open_target(
     target: &LogTarget,
     stream: BorrowedFd<'_>,
     settings: &Settings,
-) -> io::Result<(OwnedFd, Option<Place>)> {
-    let path = match target {
-        LogTarget::Stream => return Ok((stream.try_clone_to_owned()?, None)),
-        LogTarget::File(path) => path.clone(),
+) -> Result<Opened, OpenError> {
+    let of_shared = |fd, origin| {
+        let (descriptor, sink) = Sink::of_shared(fd)?;
+        Ok(Opened { descriptor, sink, origin })
     };
-    let user = settings.user.as_ref().map(|user| user.uid);
-    let group = settings.group.map(|group| group.0);
-    let place = Place { path, user, group };
-    Ok((place.open()?, Some(place)))
+    let failed = |error: io::Error| OpenError::new(&name_of(target), &error);
+    let LogTarget::File(path) = target else {
+        return of_shared(stream, Origin::Stream).map_err(failed);
+    };
+    if let Some(number) = open::descriptor_of(path) {
+        return open::borrow_inherited(number)
+            .and_then(|fd| of_shared(fd, Origin::Inherited))
+            .map_err(failed);
+    }
+    let owner = Identity::of_workers(settings);
+    let descriptor = open::open(path, owner.as_ref())?;
+    let sink = Sink::of_opened(descriptor.as_fd());
+    Ok(Opened { descriptor, sink, origin: Origin::File(path.clone(), owner) })
+}
+
+fn name_of(target: &LogTarget) -> PathBuf {
+    match target {
+        LogTarget::Stream => "-".into(),
+        LogTarget::File(path) => path.clone(),
+    }
 }
 
 /// Makes `number` mean the file behind `from`.
@@ -160,12 +322,17 @@ fn put_over(from: &OwnedFd, number: RawFd, flags: i32) -> io::Result<()> {
     Ok(())
 }
 
-/// Nobody but the owner writes to a log, whatever the umask.
-const LOG_MODE: u32 = 0o644;
+/// How long the reader of a full pipe is waited for, once, before lines are lost: a worker that waits serves no one.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::{fs, io::stderr, os::unix::fs::MetadataExt, sync::Arc};
+    use std::{
+        fs,
+        io::{Read as _, stderr},
+        os::unix::fs::{MetadataExt, PermissionsExt as _, chown, symlink},
+        sync::Arc,
+    };
 
     use super::*;
     use crate::settings::Sources;
@@ -192,12 +359,153 @@ pub(super) mod tests {
             fs::remove_file(&path).unwrap();
             log.reopen().unwrap();
         }
-        let kept = folder.path().join("kept");
-        fs::write(&kept, "").unwrap();
-        fs::remove_file(&path).unwrap();
-        std::os::unix::fs::symlink(&kept, &path).unwrap();
+        assert!(nix::unistd::getgroups().unwrap().iter().all(|group| group.as_raw() != 4712));
+        let root_again = folder.path().join("root's");
+        fs::write(&root_again, "").unwrap();
+        assert_eq!(fs::metadata(root_again).unwrap().uid(), 0);
+    }
+
+    #[test]
+    fn root_follows_its_own_links_and_none_of_the_workers_user() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        for directory in ["var", "theirs", "secret"] {
+            fs::create_dir(at(directory)).unwrap();
+        }
+        fs::set_permissions(at("secret"), fs::Permissions::from_mode(0o700)).unwrap();
+        chown(at("theirs"), Some(4711), Some(4712)).unwrap();
+        fs::write(at("secret/key"), "").unwrap();
+        symlink(at("secret/key"), at("theirs/key")).unwrap();
+        symlink(at("secret/new"), at("theirs/new")).unwrap();
+        symlink(at("secret"), at("theirs/sub")).unwrap();
+        symlink(at("var"), at("logs")).unwrap();
+        let settings = as_user(&["--user", "4711", "--group", "4712"]);
+        let open = |name: &str| {
+            let log = LogFile::open(&LogTarget::File(at(name)), stderr().as_fd(), &settings);
+            log.map(|log| log.append(b"line\n"))
+        };
+        for name in ["theirs/key", "theirs/new", "theirs/sub/key", "theirs/sub/other"] {
+            let error = open(name).unwrap_err().to_string();
+            assert!(error.contains(&at(name).display().to_string()), "{error}");
+        }
+        assert_eq!(fs::read_to_string(at("secret/key")).unwrap(), "");
+        assert_eq!(fs::read_dir(at("secret")).unwrap().count(), 1);
+        for (name, owner) in [("theirs/log", 4711), ("logs/log", 4711)] {
+            assert!(open(name).unwrap(), "{name}");
+            let facts = fs::metadata(at(name)).unwrap();
+            assert_eq!((facts.uid(), facts.len()), (owner, 5), "{name}");
+        }
+        // logrotate's `create 0640 root adm` in a directory of root's.
+        fs::write(at("var/roots"), "").unwrap();
+        assert!(open("logs/roots").unwrap());
+    }
+
+    #[test]
+    fn an_error_names_the_file_and_what_is_missing() {
+        let open = |path: &str| {
+            let target = LogTarget::File(path.into());
+            LogFile::open(&target, stderr().as_fd(), &as_user(&[])).unwrap_err().to_string()
+        };
+        assert_eq!(
+            open("/nowhere/at/all/log"),
+            "cannot open the log /nowhere/at/all/log: there is no directory /nowhere/at/all"
+        );
+        let error = open("/proc/self/fd/9999");
+        assert!(error.starts_with("cannot open the log /proc/self/fd/9999: "), "{error}");
+    }
+
+    #[test]
+    fn a_fifo_needs_no_reader_and_keeps_what_it_has_room_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fifo");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let log = LogFile::open(&LogTarget::File(path.clone()), stderr().as_fd(), &as_user(&[]));
+        let log = log.unwrap();
+        let line = [&[b'x'; 999][..], b"\n"].concat();
+        let written = std::iter::repeat_with(|| log.append(&line)).take_while(|all| *all).count();
+        assert!(written > 50, "{written}");
         log.reopen().unwrap();
-        assert_eq!(fs::metadata(&kept).unwrap().uid(), 0, "nothing behind a link is given away");
+        assert!(log.trouble().unwrap().contains("fifo: its reader does not read"));
+        assert_eq!(log.trouble(), None, "it is said once");
+        let mut reader = fs::File::open(&path).unwrap();
+        let mut text = vec![0; written * line.len()];
+        reader.read_exact(&mut text).unwrap();
+        assert!(text.chunks(line.len()).all(|found| found == line));
+        assert!(log.append(b"again\n"));
+        assert!(log.trouble().unwrap().starts_with("1 lines of "));
+    }
+
+    #[test]
+    fn a_shared_pipe_is_not_waited_for_and_stays_as_it_is_for_others() {
+        use nix::fcntl::{FcntlArg, OFlag, fcntl};
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        let log = LogFile::open(&LogTarget::Stream, writer.as_fd(), &as_user(&[])).unwrap();
+        for sink in [Sink::Own, Sink::Shared] {
+            if sink == Sink::Shared {
+                log.put(&writer.try_clone().unwrap(), sink).unwrap();
+            }
+            assert_eq!(log.sink(), sink);
+            let line = [&[b'x'; 3000][..], b"\n"].concat();
+            let written = std::iter::repeat_with(|| log.append(&line)).take_while(|all| *all);
+            assert!(written.count() > 10);
+            let flags = OFlag::from_bits_retain(fcntl(&writer, FcntlArg::F_GETFL).unwrap());
+            assert!(!flags.contains(OFlag::O_NONBLOCK));
+            let mut text = vec![0; 64 * 1024];
+            let length = nix::unistd::read(&reader, &mut text).unwrap();
+            assert!(text[..length].chunks(line.len()).all(|found| found == line), "whole lines");
+        }
+    }
+
+    #[test]
+    fn a_socket_is_written_to_and_not_waited_for() {
+        let (near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+        let number = LogTarget::File(format!("/proc/self/fd/{}", near.as_raw_fd()).into());
+        let log = LogFile::open(&number, stderr().as_fd(), &as_user(&[])).unwrap();
+        drop(near);
+        assert!(log.append(b"to the journal\n"));
+        let mut text = [0; 15];
+        (&far).read_exact(&mut text).unwrap();
+        assert_eq!(&text, b"to the journal\n");
+        let line = [&[b'x'; 999][..], b"\n"].concat();
+        while log.append(&line) {}
+        drop(far);
+        assert!(!log.append(b"no one reads\n"));
+    }
+
+    #[test]
+    fn lines_from_several_writers_to_one_pipe_are_never_torn() {
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        let length = |n: usize| 60 + n * 37 % 140;
+        let writers: Vec<_> = ["a", "b", "c", "d"]
+            .map(|name| {
+                let writer = writer.try_clone().unwrap();
+                std::thread::spawn(move || {
+                    let log = LogFile::open(&LogTarget::Stream, writer.as_fd(), &as_user(&[]));
+                    let log = log.unwrap();
+                    log.be_patient();
+                    for _ in 0..50 {
+                        let block: String =
+                            (0..200).map(|n| name.repeat(length(n)) + "\n").collect();
+                        assert!(log.append(block.as_bytes()));
+                    }
+                })
+            })
+            .into();
+        drop(writer);
+        let mut text = String::new();
+        fs::File::from(reader).read_to_string(&mut text).unwrap();
+        for writer in writers {
+            writer.join().unwrap();
+        }
+        assert_eq!(text.lines().count(), 4 * 50 * 200);
+        for line in text.lines() {
+            let first = line.as_bytes()[0];
+            assert!(line.bytes().all(|byte| byte == first), "a torn line: {line}");
+        }
     }
 
     #[test]

@@ -8,9 +8,12 @@
 //! | [`buffer`] | access lines that outlive the worker that wrote them |
 //! | `syslog` | the same lines for a syslog daemon |
 //! | [`mod@file`] | a log's file: whole lines, reopened on USR1 |
+//! | `open` | opens that file, and decides whose rights it is opened with |
+//! | `sink` | writes to a pipe, a terminal or a socket without waiting for its reader |
 //!
-//! **Invariants:** a line is one write(2) in append mode; no log starts a thread or holds a lock
-//! that a fork could leave locked; a log that cannot be written disturbs nobody.
+//! **Invariants:** a line is one write(2) in append mode; no log starts a thread or holds a lock that a fork could
+//! leave locked; a log that cannot be written disturbs no one: the arbiter never waits for the reader of a log, other
+//! processes for a second at most, and what is lost is counted.
 
 pub mod access;
 pub mod buffer;
@@ -19,6 +22,8 @@ pub mod error;
 mod escape;
 pub mod file;
 pub mod format;
+pub mod open;
+mod sink;
 mod syslog;
 
 pub use access::AccessLog;
@@ -26,3 +31,4 @@ pub use buffer::AccessBuffers;
 pub use error::ErrorLog;
 pub use file::LogFile;
 pub use format::AccessFormat;
+pub use open::OpenError;

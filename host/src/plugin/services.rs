@@ -163,6 +163,9 @@ impl Services {
     fn deliver_signals(&self) {
         let Some(context) = self.worker.get() else { return };
         let bits = context.take_signals();
+        if let Some(access) = &context.access_log {
+            access.on_timer();
+        }
         if bits & REOPEN != 0 {
             self.reopen(context);
         }
@@ -188,7 +191,7 @@ impl Services {
         let access = context.access_log.as_ref().map_or(Ok(()), log::AccessLog::reopen);
         for result in [self.log.reopen(), access] {
             if let Err(error) = result {
-                tracing::warn!("a log file cannot be opened anew, the old one is kept: {error}");
+                tracing::warn!("log not reopened, the old file stays in use: {error}");
             }
         }
     }

@@ -366,6 +366,9 @@ settings! {
     }
     "Logging" {
         /// The access log: a file, or - for standard output. Unset: none.
+        ///
+        /// `/dev/stdout`, `/dev/stderr` and `/proc/self/fd/N` mean that descriptor. The page [logs](logs.md) has whose
+        /// rights a file is opened with, and when a line is written.
         accesslog: Option<LogTarget> { kind: Kind::Output, long: Some("access-logfile") }
         /// The form of an access line.
         ///
@@ -384,6 +387,8 @@ settings! {
             ),
         }
         /// The error log: a file, or - for standard error.
+        ///
+        /// As with `accesslog`, a path may mean a descriptor.
         errorlog: LogTarget {
             kind: Kind::Output, default: Some("-"), long: Some("error-logfile"),
             aliases: &["log-file"],

@@ -4,13 +4,14 @@
 
 mod signals;
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getppid};
 
@@ -48,6 +49,7 @@ pub struct WorkerContext {
     parent_due_ns: AtomicU64,
     report: Channel,
     signals: WorkerSignals,
+    wake: Option<Wake>,
     listeners_closed: AtomicBool,
     stopped: AtomicBool,
     retiring: AtomicBool,
@@ -104,9 +106,9 @@ impl WorkerContext {
         self.arbiter.as_raw() as u32
     }
 
-    /// Readable when there are signals to take.
+    /// Readable when there are signals to take, or lines of the access log to write.
     pub fn wake_fd(&self) -> BorrowedFd<'_> {
-        self.signals.wake_fd()
+        self.wake.as_ref().map_or_else(|| self.signals.wake_fd(), |wake| wake.epoll.0.as_fd())
     }
 
     /// The signals since the last call: [`GRACEFUL`], [`QUICK`], [`REOPEN`], [`WINDOW`].
@@ -173,6 +175,21 @@ impl WorkerContext {
     }
 }
 
+/// What wakes the worker's loop, behind one descriptor: signals, and the timer of the access log.
+struct Wake {
+    epoll: Epoll,
+    _timer: OwnedFd,
+}
+
+impl Wake {
+    fn new(signals: &WorkerSignals, timer: OwnedFd) -> nix::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(signals.wake_fd(), EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
+        epoll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN, 1))?;
+        Ok(Self { epoll, _timer: timer })
+    }
+}
+
 /// What a new worker gets from its mold.
 pub(crate) struct WorkerStart<'a> {
     pub(crate) context: &'a MoldContext,
@@ -202,6 +219,10 @@ pub(crate) fn live<P: Payload>(mut payload: P, start: WorkerStart<'_>) -> ! {
     payload.after_fork_child();
     payload.hook("post_fork", &[i64::from(std::process::id()), start.age as i64]);
     process::unblock_signals();
+    let access_log = open_access_log(start.context, start.slot_number);
+    // Without a timer lines wait for the heartbeat.
+    let timer = access_log.as_ref().and_then(AccessLog::timer);
+    let wake = timer.and_then(|timer| Wake::new(&signals, timer).ok());
     let context = WorkerContext {
         settings: Arc::clone(&start.context.settings),
         generation: start.context.generation,
@@ -214,7 +235,8 @@ pub(crate) fn live<P: Payload>(mut payload: P, start: WorkerStart<'_>) -> ! {
         report: start.report,
         signals,
         log: Arc::clone(&start.context.log),
-        access_log: open_access_log(start.context, start.slot_number),
+        access_log,
+        wake,
         listeners_closed: AtomicBool::new(false),
         stopped: AtomicBool::new(false),
         retiring: AtomicBool::new(false),
