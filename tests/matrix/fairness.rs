@@ -1,7 +1,8 @@
 //! That nobody has more than a share: connections are spread over the workers, and under the cooperative classes it is
 //! told who keeps the others waiting, and who needs more stack than there is.
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use jimu_tests::{
     artifacts, behaviour,
@@ -16,6 +17,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(connections_are_spread_over_the_workers).of_class().heavy().within(120),
         behaviour!(who_keeps_the_hub_is_named).of_class().needs(Need::Loops),
         behaviour!(an_overflow_is_named).of_class().needs(Need::Loops),
+        behaviour!(a_body_that_is_always_ready_delays_no_one).needs(Need::Loops).heavy(),
     ]
 }
 
@@ -62,6 +64,32 @@ fn an_overflow_is_named(cell: &Cell) {
     assert_eq!(server.get("/").status, 200);
 }
 
+/// A body of chunks of one byte, sent and read back as fast as the server takes it: each of the other requests still
+/// gets its turn.
+fn a_body_that_is_always_ready_delays_no_one(cell: &Cell) {
+    let server = Setup::new(cell).start();
+    let mut sender = server.connect();
+    let head = "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    sender.send(head).unwrap();
+    let mut reader = sender.twin();
+    let (mut stop, chunks) = (sender.twin(), "1\r\na\r\n".repeat(4096));
+    let sends = thread::spawn(move || while sender.send(&chunks).is_ok() {});
+    let reads = thread::spawn(move || reader.ends(LONG));
+    server.until_held("/echo");
+    let mut slowest = Duration::ZERO;
+    for _ in 0..20 {
+        let asked = Instant::now();
+        assert_eq!(server.get("/").status, 200);
+        slowest = slowest.max(asked.elapsed());
+    }
+    assert!(!sends.is_finished() && !reads.is_finished(), "the upload ended early");
+    assert!(slowest < TURN_MAX, "another request waited for {slowest:?}");
+    stop.end_sending();
+    sends.join().unwrap();
+    assert!(reads.join().unwrap(), "the connection stayed open");
+    server.stop();
+}
+
 /// How many requests each worker has answered.
 fn served(server: &Server) -> Vec<(nix::unistd::Pid, u64)> {
     server.workers().iter().map(|worker| (worker.pid, worker.requests)).collect()
@@ -74,5 +102,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 const REQUESTS: u64 = 1500;
 /// How many times the idlest worker's share the busiest may have.
 const RATIO_MAX: f64 = 1.3;
+/// How long a request may wait for its turn behind one that is always ready, on a busy machine.
+const TURN_MAX: Duration = Duration::from_secs(1);
 /// To name functions takes seconds on a busy machine.
 const LONG: Duration = Duration::from_secs(30);

@@ -12,7 +12,7 @@ use green::{Handle, Interrupt};
 use kit::clock::now_ns;
 use kit::socket::Accepted;
 use kit::{Advance, Base, Connection, Home};
-use worker_api::Counter;
+use worker_api::{Counter, Waker};
 
 use crate::home::GreenHome;
 use crate::overtime::Overtime;
@@ -257,6 +257,11 @@ impl Clients {
     /// A deadline of the kit's as the hub counts.
     pub(crate) fn instant(&self, deadline_ns: u64) -> Instant {
         self.clock.instant(deadline_ns)
+    }
+
+    /// Fires a waker in the hub's next turn, which a guest loop is made to take.
+    pub(crate) fn wake_soon(&self, waker: Waker) {
+        self.handle.call(move || waker.wake());
     }
 
     pub(crate) fn overtime(&self) -> &Overtime {

@@ -70,6 +70,11 @@ impl Home for GreenHome {
         Ok(())
     }
 
+    fn wake_soon(&self, waker: Waker) {
+        // In the hub's next turn, which comes after those that wait for this one to end.
+        self.handle.call(move || waker.wake());
+    }
+
     fn watch_gone(&self, fd: RawFd, waker: Waker) {
         self.on_hub(move |clients| {
             if let Some(place) = clients.place(fd) {

@@ -79,7 +79,9 @@ impl Place {
     /// Has the waker fire when it is worth while to try again.
     pub(crate) fn arm(&self, interest: Interest, deadline_ns: u64, waker: Waker) -> io::Result<()> {
         if self.source.take_ready(hub_interest(interest))? {
-            waker.wake();
+            if let Some(clients) = self.clients.upgrade() {
+                clients.wake_soon(waker);
+            }
             return Ok(());
         }
         let mut armed = self.armed.borrow_mut();

@@ -28,6 +28,12 @@ pub trait Home: Send + Sync {
         ))
     }
 
+    /// Fires the waker once others have had the chance to run: for an exchange that has not had to wait for long. A class
+    /// whose threads serve one request each fires it at once.
+    fn wake_soon(&self, waker: Waker) {
+        waker.wake();
+    }
+
     /// Has the waker fire when the client hangs up. A class that cannot notice does nothing.
     fn watch_gone(&self, fd: RawFd, waker: Waker) {
         let _ = (fd, waker);

@@ -1,6 +1,7 @@
 //! Reading a request's body on a connection, and waiting for the client in either direction.
 
 use std::io;
+use std::ops::ControlFlow;
 
 use worker_api::raw::{Hijacked, Interest, Step};
 use worker_api::{Failure, FailureKind, RequestHead, Waker};
@@ -38,9 +39,10 @@ impl Connection {
         waker: Option<Waker>,
         home: &dyn Home,
     ) -> Step {
-        if self.is_to_give_way(waker.as_ref()) {
-            return Step::NotYet;
-        }
+        let waker = match self.after_streak(waker, home) {
+            ControlFlow::Continue(waker) => waker,
+            ControlFlow::Break(step) => return step,
+        };
         match self.try_read(buf) {
             Ok(Some(count)) => Step::Ready(count),
             Ok(None) => self.not_yet(Interest::READ, waker, home),
@@ -62,13 +64,26 @@ impl Connection {
         }
     }
 
-    /// Whether a blocking caller has had its turn: it is told "not yet" once, though it is, and gives way when it waits. A
-    /// client that is always ready would leave the thread to nobody else.
-    pub(crate) fn is_to_give_way(&mut self, waker: Option<&Waker>) -> bool {
-        let Some(turn) = self.turn.as_deref_mut().filter(|_| waker.is_none()) else { return false };
+    /// Counts an operation. After [`STREAK_MAX`] of them without a wait, reports "not yet" once, so that the caller
+    /// yields: a client that is always ready would leave the thread to no one else. A blocking caller yields in
+    /// [`Connection::wait`], and one that tries again instead is not stopped a second time; a caller with a waker is
+    /// woken as soon as others have run.
+    pub(crate) fn after_streak(
+        &mut self,
+        waker: Option<Waker>,
+        home: &dyn Home,
+    ) -> ControlFlow<Step, Option<Waker>> {
+        let Some(turn) = self.turn.as_deref_mut() else { return ControlFlow::Continue(waker) };
         turn.streak += 1;
-        // Who does not wait then, but tries again, is not told a second time.
-        turn.streak == STREAK_MAX + 1
+        match waker {
+            None if turn.streak == STREAK_MAX + 1 => ControlFlow::Break(Step::NotYet),
+            Some(waker) if turn.streak > STREAK_MAX => {
+                turn.streak = 0;
+                home.wake_soon(waker);
+                ControlFlow::Break(Step::NotYet)
+            }
+            waker => ControlFlow::Continue(waker),
+        }
     }
 
     /// "Not yet", after the waker was set, where there is one.
@@ -79,6 +94,9 @@ impl Connection {
         home: &dyn Home,
     ) -> Step {
         let Some(waker) = waker else { return Step::NotYet };
+        if let Some(turn) = self.turn.as_deref_mut() {
+            turn.streak = 0;
+        }
         let armed = self.what_to_wait_for(interest).and_then(|(polled, deadline_ns)| {
             if deadline_ns != 0 && now_ns() >= deadline_ns {
                 return Err(self.out_of_time(interest));

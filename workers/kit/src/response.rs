@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::RawFd;
 
 use worker_api::raw::{Interest, Step};
@@ -74,9 +75,10 @@ impl Connection {
         waker: Option<Waker>,
         home: &dyn Home,
     ) -> Step {
-        if self.is_to_give_way(waker.as_ref()) {
-            return Step::NotYet;
-        }
+        let waker = match self.after_streak(waker, home) {
+            ControlFlow::Continue(waker) => waker,
+            ControlFlow::Break(step) => return step,
+        };
         match self.try_write(bytes) {
             Ok(Some(count)) => Step::Ready(count),
             Ok(None) => self.not_yet(Interest::WRITE, waker, home),
@@ -93,9 +95,10 @@ impl Connection {
         waker: Option<Waker>,
         home: &dyn Home,
     ) -> Step {
-        if self.is_to_give_way(waker.as_ref()) {
-            return Step::NotYet;
-        }
+        let waker = match self.after_streak(waker, home) {
+            ControlFlow::Continue(waker) => waker,
+            ControlFlow::Break(step) => return step,
+        };
         match self.try_send_file(file, offset, len) {
             Ok(Some(count)) => Step::Ready(count),
             Ok(None) => self.not_yet(Interest::WRITE, waker, home),
