@@ -38,6 +38,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(any_loop_can_drive_the_engine).of_python().needs(Need::Loops),
         behaviour!(hooks_in_python_are_called).of_python(),
         behaviour!(a_spinning_application_is_replaced).of_python(),
+        behaviour!(deep_recursion_has_the_stack_of_the_main_thread).of_python(),
         behaviour!(a_fault_leaves_a_traceback).of_python(),
         behaviour!(the_hook_worker_abort_runs_before_the_end).of_python(),
         behaviour!(an_exception_is_one_record).of_python(),
@@ -347,6 +348,20 @@ fn any_loop_can_drive_the_engine(cell: &Cell) {
 }
 
 /// With the interpreter's lock held.
+/// A recursion through C that takes 3 MiB: more than a thread of Rust's has by itself, and less than a process has. Where
+/// the application asks for more with `threading.stack_size()`, one of 10 MiB goes through as well.
+fn deep_recursion_has_the_stack_of_the_main_thread(cell: &Cell) {
+    let server = Setup::new(cell).app("deep:application").start();
+    assert_eq!(server.get("/?depth=6000").text(), "6000");
+    assert_eq!(server.get("/pid").text(), server.workers()[0].pid.to_string(), "a worker has died");
+    drop(server);
+    // Other classes call the application on the main thread, whose stack no application can choose.
+    if cell.class.name == "gthread" {
+        let server = Setup::new(cell).app("deep:application").env("STACK_MIB", "32").start();
+        assert_eq!(server.get("/?depth=20000").text(), "20000");
+    }
+}
+
 fn a_spinning_application_is_replaced(cell: &Cell) {
     let setup = Setup::new(cell).app("faulty:application");
     let server = setup.flags("--workers 2 --timeout 2").start();

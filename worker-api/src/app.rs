@@ -119,6 +119,12 @@ pub trait App: Send + Sync + 'static {
 
     /// Called in a worker at a graceful end, after the last request.
     fn shutdown(&self) {}
+
+    /// The stack size of threads that call the application, in bytes; 0 for the class's default. Asked after
+    /// `init_worker`.
+    fn stack_size(&self) -> usize {
+        0
+    }
 }
 
 /// Makes an application: the type that [`crate::export_app!`] takes.
@@ -201,6 +207,11 @@ impl AppHandle {
     pub fn shutdown(&self) {
         self.0.shutdown();
     }
+
+    /// See [`App::stack_size`].
+    pub fn stack_size(&self) -> usize {
+        usize::try_from(self.0.stack_size()).unwrap_or_default()
+    }
 }
 
 impl std::fmt::Debug for AppHandle {
@@ -264,5 +275,9 @@ impl<A: App> RawApp for Guarded<A> {
 
     fn shutdown(&self) {
         let _ = catch("App::shutdown", || self.0.shutdown());
+    }
+
+    fn stack_size(&self) -> u64 {
+        catch("App::stack_size", || self.0.stack_size() as u64).unwrap_or_default()
     }
 }

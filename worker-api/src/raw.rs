@@ -90,6 +90,11 @@ pub struct Listener {
 /// settings say. Since 1.1.
 pub const PRIVATE: &str = "private";
 
+/// What an application that is older than a method wants of it.
+fn no_preference() -> u64 {
+    0
+}
+
 /// What is counted; see [`RawHost::count`].
 #[repr(transparent)]
 #[derive(StableAbi, Clone, Copy, PartialEq, Eq, Debug)]
@@ -258,6 +263,10 @@ pub trait RawApp: Send + Sync + 'static {
     /// In a worker, on its main thread, after the last request.
     #[sabi(last_prefix_field)]
     fn shutdown(&self);
+    /// The stack that threads which call the application need, in bytes; 0 for the class's default. Since 1.1.
+    fn stack_size(&self) -> u64 {
+        no_preference()
+    }
 }
 
 /// The owned form of [`RawApp`].

@@ -317,6 +317,10 @@ impl RawApp for Shared {
     fn shutdown(&self) {
         self.0.shutdown();
     }
+
+    fn stack_size(&self) -> u64 {
+        self.0.stack_size()
+    }
 }
 
 /// The status of a worker whose class gave up although it could serve before.

@@ -7,6 +7,7 @@
 
 mod connection;
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use kit::config::Config;
-use kit::{Acceptor, Base, Connection, blocking, clock, socket};
+use kit::{Acceptor, Base, Connection, blocking, clock, socket, threads};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use worker_api::{Abilities, Counter, Failure, Host, Result, Worker, WorkerContext, WorkerFactory};
@@ -27,6 +28,7 @@ worker_api::export_worker_class!(Threaded);
 pub struct Threaded {
     base: Base,
     shared: Arc<Shared>,
+    stack_size: Cell<usize>,
 }
 
 impl WorkerFactory for Threaded {
@@ -43,14 +45,17 @@ impl WorkerFactory for Threaded {
         let base = Base::new(context, true)?;
         let shared = Shared::new(&base)
             .map_err(|error| Failure::io("the threaded worker cannot start", &error))?;
-        Ok(Self { base, shared })
+        Ok(Self { base, shared, stack_size: Cell::new(0) })
     }
 }
 
 impl Worker for Threaded {
     fn init_process(&self) -> Result<()> {
         self.base.host.count(Counter::SLOTS, self.base.kit.config.worker_connections as i64);
-        self.base.app.init_worker(blocking::runtime(self.base.host.clone()))
+        self.base.app.init_worker(blocking::runtime(self.base.host.clone()))?;
+        // Python applications choose it while they are imported.
+        self.stack_size.set(threads::stack_size(&self.base.app));
+        Ok(())
     }
 
     fn run(&self) -> Result<()> {
@@ -99,7 +104,8 @@ impl Threaded {
     fn start(&self, connection: Box<Connection>) {
         let opened = self.shared.enter();
         let body = move || opened.serve(connection);
-        if let Err(error) = thread::Builder::new().name("connection".to_owned()).spawn(body) {
+        let builder = thread::Builder::new().name("connection".to_owned());
+        if let Err(error) = builder.stack_size(self.stack_size.get()).spawn(body) {
             tracing::warn!("no thread for a connection, which is closed: {error}");
         }
     }

@@ -231,6 +231,10 @@ impl App for Wsgi {
     fn shutdown(&self) {
         self.text_of("shut_down");
     }
+
+    fn stack_size(&self) -> usize {
+        self.text_of("stack_size").parse().unwrap_or_default()
+    }
 }
 
 impl Wsgi {

@@ -332,6 +332,11 @@ def adopt_thread():
     threading.current_thread()._daemonic = False
 
 
+def stack_size():
+    """What the application has set with threading.stack_size(), in bytes; 0 where it has not."""
+    return str(threading.stack_size())
+
+
 def shut_down():
     """What an interpreter does at its end, up to the point where it would take itself apart."""
     for step in (threading._shutdown, atexit._run_exitfuncs, sys.stdout.flush, sys.stderr.flush):

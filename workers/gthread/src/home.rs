@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
 use kit::clock::{earlier, now_ns};
-use kit::{Advance, Base, Connection, Home, Kit, Overtime, blocking, poll};
+use kit::{Advance, Base, Connection, Home, Kit, Overtime, blocking, poll, threads};
 use nix::sys::epoll::{EpollEvent, EpollTimeout};
 use worker_api::{Counter, Failure, Interest, Result, Waker};
 
@@ -25,6 +25,7 @@ pub(crate) struct Shared {
     /// Whether it waits for connections, and so wants to hear that none is free.
     pub(crate) at_gate: AtomicBool,
     overtime: Overtime,
+    stack_size: usize,
     table: Mutex<Table>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     me: Weak<Self>,
@@ -42,6 +43,7 @@ impl Shared {
             wants_room: AtomicBool::new(false),
             at_gate: AtomicBool::new(false),
             overtime,
+            stack_size: threads::stack_size(&base.app),
             table: Mutex::new(Table::default()),
             threads: Mutex::new(Vec::new()),
             me: Weak::clone(me),
@@ -162,7 +164,8 @@ impl Shared {
         let mut threads = self.threads();
         threads.retain(|thread| !thread.is_finished());
         let name = format!("gthread-{}", threads.len() + 1);
-        threads.push(thread::Builder::new().name(name).spawn(move || shared.serve())?);
+        let builder = thread::Builder::new().name(name).stack_size(self.stack_size);
+        threads.push(builder.spawn(move || shared.serve())?);
         Ok(())
     }
 

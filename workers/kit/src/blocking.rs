@@ -12,7 +12,7 @@ use worker_api::raw::{Interest, RawRuntime, RawRuntime_TO, RuntimeBox, TaskBox};
 use worker_api::{Failure, FailureKind, Host, Result};
 
 use crate::clock::now_ns;
-use crate::poll;
+use crate::{poll, threads};
 
 /// A runtime for applications under a class whose threads may block. While a thread waits, the worker's heartbeat
 /// goes on: what waits is not hung.
@@ -56,6 +56,7 @@ impl RawRuntime for Blocking {
     fn spawn(&self, mut task: TaskBox) -> RResult<(), Failure> {
         thread::Builder::new()
             .name("task".to_owned())
+            .stack_size(threads::default_stack_size())
             .spawn(move || task.run())
             .map(drop)
             .map_err(|error| Failure::io("cannot start a thread for a task", &error))

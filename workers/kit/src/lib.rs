@@ -10,6 +10,7 @@
 //! | [`home`] | the seam: how a class waits, and takes its connections back |
 //! | [`line`] | waiting for connections side by side with the other workers |
 //! | [`base`], [`kit`], [`config`] | what every worker has: host, application, settings |
+//! | [`threads`] | the stacks of threads that call the application |
 //! | [`blocking`], [`poll`], [`overtime`] | waiting with system calls, and its limit, for classes whose threads may block |
 //!
 //! # Invariants
@@ -31,6 +32,7 @@ pub mod overtime;
 pub mod poll;
 pub mod socket;
 pub mod stream;
+pub mod threads;
 pub mod tls;
 
 mod buffer;
