@@ -19,6 +19,7 @@ mod python;
 mod python_boot;
 mod python_environ;
 mod raw;
+mod readiness;
 mod refusals;
 mod reload;
 mod serving;
@@ -40,6 +41,7 @@ fn main() {
         signals::behaviours(),
         drain::behaviours(),
         reload::behaviours(),
+        readiness::behaviours(),
         refusals::behaviours(),
         deaths::behaviours(),
         watch::behaviours(),

@@ -76,16 +76,20 @@ impl Class {
 
     /// Whether the class can do it: by the table if it is one of ours, else by trying.
     pub fn can(&self, need: Need) -> bool {
-        let ours = self.path.parent() == Some(artifacts::folder());
-        match KNOWN.iter().find(|(name, _)| ours && *name == self.name) {
+        match KNOWN.iter().find(|(name, _)| self.is_ours() && *name == self.name) {
             Some((_, abilities)) => abilities.contains(&need),
             None => tried(self, need),
         }
     }
 
+    /// Whether it is one of the workspace's, and not a third party's.
+    pub fn is_ours(&self) -> bool {
+        self.path.parent() == Some(artifacts::folder())
+    }
+
     /// Whether its heartbeat may come from another thread than its requests, so that a busy request does not stop it.
     pub fn has_threads(&self) -> bool {
-        self.name == "gthread" || self.path.parent() != Some(artifacts::folder())
+        self.name == "gthread" || !self.is_ours()
     }
 }
 

@@ -10,6 +10,7 @@
 //! | [`server`] | one running `host`: start, readiness, log, signals, hostctl, end |
 //! | [`output`] | what a process writes, awaited line by line |
 //! | [`process`] | `/proc`, signals, process groups |
+//! | [`seccomp`] | system calls that the kernel refuses |
 //! | [`http`] | a client of our own that sends bytes as they are and reads answers strictly |
 //! | [`tls`] | certificates made for a test, and clients that trust and show them |
 //! | [`load`] | many clients at once, and what became of each request |
@@ -32,6 +33,7 @@ pub mod load;
 pub mod output;
 pub mod process;
 pub mod runner;
+pub mod seccomp;
 pub mod server;
 pub mod tls;
 pub mod wait;

@@ -134,14 +134,18 @@ pub fn sleeps(pid: Pid) -> u64 {
     field(&format!("/proc/{pid}/status"), "voluntary_ctxt_switches:")
 }
 
-/// Lowers how many descriptors a process may have open.
-pub fn limit_descriptors(pid: Pid, count: u64) {
-    let limit = libc::rlimit { rlim_cur: count, rlim_max: count };
+/// Sets how many descriptors a process may have open, and returns how many it might have before.
+pub fn limit_descriptors(pid: Pid, count: u64) -> u64 {
+    let mut before = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let (pid, what) = (pid.as_raw(), libc::RLIMIT_NOFILE);
+    // SAFETY: prlimit writes one structure, which outlives the call, and reads none.
+    let read = unsafe { libc::prlimit(pid, what, std::ptr::null(), &raw mut before) };
+    // The hard limit stays, so that the other can be raised again.
+    let limit = libc::rlimit { rlim_cur: count, ..before };
     // SAFETY: prlimit reads one structure, which outlives the call, and writes none.
-    let done = unsafe {
-        libc::prlimit(pid.as_raw(), libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut())
-    };
-    assert_eq!(done, 0, "prlimit of {pid}");
+    let set = unsafe { libc::prlimit(pid, what, &raw const limit, std::ptr::null_mut()) };
+    assert_eq!((read, set), (0, 0), "prlimit of {pid}");
+    before.rlim_cur
 }
 
 /// Sends a signal, to a process that must be there.

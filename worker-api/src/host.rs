@@ -106,8 +106,9 @@ impl Host {
         self.0.arbiter_pid()
     }
 
-    /// The heartbeat: to be called at least once in each second in which the class is well. Also flushes the access
-    /// log where its time has come. Costs no system call as a rule.
+    /// The heartbeat: to be called at least once in each second in which the class is well. The first one within
+    /// [`crate::Worker::run`] reports the worker as ready, or ends it where it has no free descriptors for connections.
+    /// Also flushes the access log where its time has come. Usually makes no system call.
     pub fn notify(&self) {
         self.0.notify();
     }

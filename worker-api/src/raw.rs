@@ -275,9 +275,9 @@ pub type AppBox = RawApp_TO<RBox<()>>;
 /// A worker: see [`crate::Worker`]. Made by its class in a worker process, used on its main thread.
 #[sabi_trait]
 pub trait RawWorker: 'static {
-    /// Prepares the process; the worker is ready when this returns well.
+    /// Prepares the process.
     fn init_process(&self) -> RResult<(), Failure>;
-    /// Serves until the worker is to end.
+    /// Serves until the worker is to end; the worker is ready with the first [`RawHost::notify`] in here.
     fn run(&self) -> RResult<(), Failure>;
     /// TERM came. Called from within [`RawHost::deliver_signals`], as are the three below.
     fn handle_exit(&self);

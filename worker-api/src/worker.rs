@@ -27,12 +27,14 @@ pub struct WorkerContext {
 /// the class asks for signals with [`Host::deliver_signals`]. All but `run` have defaults.
 pub trait Worker: 'static {
     /// Prepares the process: pollers, threads, the application's `init_worker`. A failure ends the worker with status
-    /// 3, "cannot boot"; when it returns well, the worker counts as ready.
+    /// 3, "cannot boot".
     fn init_process(&self) -> Result<()> {
         Ok(())
     }
 
-    /// Serves until [`Host::alive`] is false, then finishes what it has and returns.
+    /// Serves until [`Host::alive`] is false, then finishes what it has and returns. With the first call of
+    /// [`Host::notify`] in here the worker counts as ready: everything that it needs to accept and serve a connection
+    /// exists by then. A failure before that is a failure to boot.
     fn run(&self) -> Result<()>;
 
     /// TERM came: end gracefully. [`Host::alive`] is false already.

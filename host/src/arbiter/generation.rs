@@ -7,6 +7,7 @@ use nix::unistd::Pid;
 
 use super::changes::Watcher;
 use super::health::Health;
+use crate::clock;
 use crate::control::ClientId;
 use crate::listener::Listener;
 use crate::log::LogFile;
@@ -46,6 +47,8 @@ pub(super) struct Generation {
     /// The process that watches its files, and whether one was made.
     pub(super) watcher: Option<Watcher>,
     pub(super) is_watched: bool,
+    /// Whether another generation served when this one was added.
+    pub(super) is_reload: bool,
 }
 
 /// The life of a generation.
@@ -162,6 +165,25 @@ impl Generation {
         self.workers.iter().filter(|worker| worker.serves()).count()
     }
 
+    /// Until when a generation that boots beside another one may do so: its mold, its workers, and every further try.
+    pub(super) fn boot_deadline_ns(&self) -> Option<u64> {
+        let limit = self.settings.boot_timeout.filter(|_| self.is_reload)?;
+        (self.stage == Stage::Booting)
+            .then(|| self.started_ns.saturating_add(clock::duration_ns(limit)))
+    }
+
+    /// When it is refused as a whole, for what neither its mold nor one of its workers is late by itself.
+    pub(super) fn late_at_ns(&self) -> Option<u64> {
+        let lacks = self.serving() < self.target;
+        self.boot_deadline_ns().filter(|_| lacks).map(|at| at.saturating_add(BOOT_MARGIN_NS))
+    }
+
+    /// When a mold or worker that starts now is killed unless it is ready before.
+    pub(super) fn kill_at_ns(&self, now_ns: u64) -> Option<u64> {
+        let own = self.settings.boot_timeout.map(|limit| now_ns + clock::duration_ns(limit));
+        own.into_iter().chain(self.boot_deadline_ns()).min()
+    }
+
     /// Whether nothing of it runs any more.
     pub(super) fn is_over(&self) -> bool {
         self.stage == Stage::Retiring && self.mold.is_none() && self.workers.is_empty()
@@ -222,6 +244,8 @@ impl Generation {
     }
 }
 
+/// How much later than its parts a generation is late as a whole: theirs is the better reason.
+const BOOT_MARGIN_NS: u64 = 2_000_000_000;
 /// The first pause between failed boots: 100 ms.
 const BACK_OFF_NS: u64 = 100_000_000;
 /// The longest is 2^8 times the first: 25.6 s.
@@ -279,6 +303,7 @@ pub(super) mod tests {
             health: Health::default(),
             watcher: None,
             is_watched: false,
+            is_reload: false,
         }
     }
 

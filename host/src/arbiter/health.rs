@@ -175,9 +175,25 @@ impl Arbiter {
                 generation.health.asking = Some(Question { pid: child, answer: near });
             }
             Err(error) => {
-                tracing::error!("health path: no process can be made: {error}");
-                generation.health.ask_at_ns = clock::now_ns() + PAUSE_NS;
+                self.on_not_asked(id, error);
             }
+        }
+    }
+}
+
+impl Arbiter {
+    /// The system refused the process or the descriptors for a question.
+    fn on_not_asked(&mut self, id: u32, error: nix::errno::Errno) {
+        let now_ns = clock::now_ns();
+        let Some(index) = self.generations.iter().position(|generation| generation.id == id) else {
+            return;
+        };
+        let generation = &mut self.generations[index];
+        tracing::error!("cannot start the process that asks the health path: {error}");
+        generation.health.ask_at_ns = now_ns + PAUSE_NS;
+        if now_ns >= generation.health.until_ns && generation.stage == Stage::Booting {
+            let reason = format!("the health path cannot be asked: {error}");
+            self.refuse(index, &Refusal::new(reason, CONFIG));
         }
     }
 }

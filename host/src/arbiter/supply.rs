@@ -19,6 +19,7 @@ use crate::log::AccessLog;
 use crate::message::{Channel, Refusal, ToMold};
 use crate::mold::{CONFIG, MoldContext, MoldStart};
 use crate::settings::Settings;
+use crate::worker::BOOT_ERROR;
 use crate::{clock, process};
 
 impl Arbiter {
@@ -62,6 +63,7 @@ impl Arbiter {
             health,
             watcher: None,
             is_watched: false,
+            is_reload: self.has_been_ready,
         });
         Ok(())
     }
@@ -112,22 +114,39 @@ impl Arbiter {
             }
             Ok(((near, _), _, ForkResult::Parent { child })) => {
                 tracing::debug!("generation {}: mold {child} loads", generation.id);
-                let limit = generation.settings.boot_timeout;
+                let kill_at_ns = generation.kill_at_ns(now_ns);
                 generation.mold = Some(Mold {
                     pid: child,
                     command: near,
                     stage: MoldStage::Loading,
-                    kill_at_ns: limit.map(|limit| now_ns + clock::duration_ns(limit)),
+                    kill_at_ns,
                     doing: None,
                     killed_for: None,
                     refusal: None,
                 });
             }
-            Err(reason) => {
-                tracing::error!("generation {}: no mold can be made: {reason}", generation.id);
-                generation.retry_at_ns = now_ns + RETRY_NS;
-            }
+            Err(reason) => self.on_no_mold(index, &reason),
         }
+    }
+
+    /// The system refused the process or the descriptors of a mold. A generation that boots is refused, since another
+    /// one serves, or has failed to boot; any other tries again.
+    fn on_no_mold(&mut self, index: usize, reason: &str) {
+        let now_ns = clock::now_ns();
+        let generation = &mut self.generations[index];
+        let reason = format!("cannot start the process that loads the application: {reason}");
+        if generation.stage != Stage::Booting {
+            tracing::error!("generation {}: {reason}", generation.id);
+            generation.retry_at_ns = now_ns + RETRY_NS;
+            return;
+        }
+        generation.boot_failed(now_ns);
+        if generation.is_reload || generation.boot_failures >= generation.settings.boot_failures_max
+        {
+            return self.refuse(index, &Refusal::new(reason, BOOT_ERROR));
+        }
+        tracing::error!("{reason}");
+        generation.retry_at_ns = generation.retry_at_ns.max(now_ns + RETRY_NS);
     }
 
     /// The other side of the fork: nothing of the arbiter is used or dropped from here on.
@@ -178,7 +197,7 @@ impl Arbiter {
             }
             self.workers_made = age;
             let now_ns = clock::now_ns();
-            let limit = generation.settings.boot_timeout;
+            let kill_at_ns = generation.kill_at_ns(now_ns);
             generation.workers.push(WorkerHandle {
                 pid: None,
                 slot,
@@ -188,7 +207,7 @@ impl Arbiter {
                 ready_ns: 0,
                 drain_until_ns: 0,
                 wants_to_retire: false,
-                kill_at_ns: limit.map(|limit| now_ns + clock::duration_ns(limit)),
+                kill_at_ns,
                 sentence: None,
                 refusal: None,
                 mentioned_kib: 0,

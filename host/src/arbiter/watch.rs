@@ -11,7 +11,9 @@ use super::generation::{Generation, MoldStage, Stage, WorkerHandle, WorkerStage}
 use super::stop::Phase;
 use crate::clock;
 use crate::hooks::WORKER_ABORT;
+use crate::message::Refusal;
 use crate::scoreboard::{Event, SlotReader};
+use crate::worker::BOOT_ERROR;
 
 impl Arbiter {
     /// When something may be due next.
@@ -28,7 +30,8 @@ impl Arbiter {
                 [silent, worker.kill_at_ns]
             });
             let health = generation.health.next_deadline();
-            [mold, retry, health].into_iter().chain(workers).flatten()
+            let boot = generation.late_at_ns();
+            [mold, retry, health, boot].into_iter().chain(workers).flatten()
         });
         let of_phase = match self.phase {
             Phase::Delaying { until_ns } => Some(until_ns),
@@ -59,6 +62,7 @@ impl Arbiter {
                 self.watch_worker(index, worker, now_ns);
             }
         }
+        self.watch_boot(now_ns);
         if matches!(self.phase, Phase::Delaying { until_ns } if until_ns <= now_ns) {
             self.stop_gracefully();
         }
@@ -80,6 +84,21 @@ impl Arbiter {
     pub(super) fn watch_anew(&mut self) {
         tracing::debug!("the arbiter was stopped for a while: no worker is late by that");
         self.watch_from_ns = clock::now_ns();
+    }
+
+    /// Refuses a generation that boots for longer than it may, where neither its mold nor one of its workers was late by
+    /// itself.
+    fn watch_boot(&mut self, now_ns: u64) {
+        let is_late =
+            |generation: &Generation| generation.late_at_ns().is_some_and(|at| now_ns >= at);
+        let Some(index) = self.generations.iter().position(is_late) else { return };
+        let generation = &self.generations[index];
+        let (ready, target) = (generation.serving(), generation.target);
+        let limit = seconds(generation.settings.boot_timeout.unwrap_or_default());
+        let reason = format!(
+            "{ready} of {target} workers were ready within {limit} (the setting boot_timeout)"
+        );
+        self.refuse(index, &Refusal::new(reason, BOOT_ERROR));
     }
 
     fn watch_mold(&mut self, index: usize, now_ns: u64) {
@@ -132,7 +151,9 @@ impl Arbiter {
             }
             WorkerStage::Booting => {
                 let limit = seconds(settings.boot_timeout.unwrap_or_default());
-                format!("it was not ready within {limit} (the setting boot_timeout)")
+                let words = slot.snapshot().last_words.map(|words| format!(": {words}"));
+                let words = words.unwrap_or_default();
+                format!("it was not ready within {limit} (the setting boot_timeout){words}")
             }
             _ if handle.ready_ns == 0 => "it was told to end while it booted".to_owned(),
             _ => {

@@ -1,12 +1,14 @@
 //! The arbiter's side of the control socket. No client can make the arbiter wait, or grow: clients,
 //! lines and answers are bounded, and who says nothing is let go.
 
+use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use nix::libc;
 use nix::poll::PollFlags;
 use nix::sys::stat::{Mode, umask};
 
@@ -33,6 +35,10 @@ pub struct ControlServer {
     identity: Option<(u64, u64)>,
     clients: Vec<Client>,
     clients_made: u64,
+    /// Given up for a client when there is no other descriptor, to tell it so.
+    spare: Option<File>,
+    /// Nothing is accepted until then; 0 where it is.
+    rest_until_ns: u64,
 }
 
 #[derive(Debug)]
@@ -62,6 +68,8 @@ impl ControlServer {
             identity: None,
             clients: Vec::new(),
             clients_made: 0,
+            spare: None,
+            rest_until_ns: 0,
         }
     }
 
@@ -78,6 +86,7 @@ impl ControlServer {
                 self.missed = None;
                 self.identity = identity_of(path);
                 self.listener = Some(listener);
+                self.keep_spare();
             }
             Err(error) => {
                 let words = format!("no control socket at {}: {error}", path.display());
@@ -105,7 +114,7 @@ impl ControlServer {
     /// The descriptor that is readable when somebody connects; nothing while there are as many
     /// clients as there may be.
     pub fn listener(&self) -> Option<BorrowedFd<'_>> {
-        let has_room = self.clients.len() < CLIENTS_MAX;
+        let has_room = self.clients.len() < CLIENTS_MAX && self.rest_until_ns == 0;
         self.listener.as_ref().filter(|_| has_room).map(|listener| listener.as_fd())
     }
 
@@ -123,23 +132,21 @@ impl ControlServer {
     /// All descriptors that no child may hold.
     pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         let clients = self.clients.iter().map(|client| client.stream.as_raw_fd());
-        clients.chain(self.listener.as_ref().map(AsRawFd::as_raw_fd))
+        let spare = self.spare.as_ref().map(AsRawFd::as_raw_fd);
+        clients.chain(self.listener.as_ref().map(AsRawFd::as_raw_fd)).chain(spare)
     }
 
     /// Takes everybody who waits, as far as there is room.
     pub fn accept(&mut self) {
-        let Some(listener) = &self.listener else { return };
         while self.clients.len() < CLIENTS_MAX {
+            let Some(listener) = &self.listener else { return };
             let stream = match listener.accept() {
                 Ok((stream, _)) => stream,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => {
-                    tracing::warn!("the control socket closes until the next reload: {error}");
-                    self.listener = None;
-                    return;
-                }
+                Err(error) => return self.cannot_accept(&error),
             };
+            self.keep_spare();
             if stream.set_nonblocking(true).is_err() {
                 continue;
             }
@@ -153,6 +160,32 @@ impl ControlServer {
                 has_ended: false,
                 heard_ns: clock::now_ns(),
             });
+        }
+    }
+
+    /// A client cannot be accepted: it is told why with the spare descriptor, and the next one has to wait a moment.
+    fn cannot_accept(&mut self, error: &std::io::Error) {
+        let exhausted = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
+        if self.rest_until_ns == 0 {
+            tracing::warn!("cannot accept a client of the control socket: {error}");
+        }
+        self.rest_until_ns = clock::now_ns() + REST_NS;
+        let Some(listener) = self.listener.as_ref().filter(|_| exhausted) else { return };
+        drop(self.spare.take());
+        if let Ok((mut stream, _)) = listener.accept() {
+            let reason = format!("the arbiter has no free descriptors ({error}): raise its limit");
+            let line = serde_json::to_vec(&Response::refused(reason)).unwrap_or_default();
+            // A new connection has room for one line, so this does not block; one that is gone does not need it.
+            let _ = stream.set_nonblocking(true);
+            let _ = stream.write_all(&[line.as_slice(), b"\n"].concat());
+        }
+        self.keep_spare();
+    }
+
+    /// Opens the spare descriptor, where there is none and one is to be had.
+    fn keep_spare(&mut self) {
+        if self.spare.is_none() {
+            self.spare = File::open("/dev/null").ok();
         }
     }
 
@@ -193,11 +226,15 @@ impl ControlServer {
     /// When a silent client is let go next.
     pub fn next_deadline(&self) -> Option<u64> {
         let idle = self.clients.iter().filter(|client| client.unanswered == 0);
-        idle.map(|client| client.heard_ns + CLIENT_IDLE_NS).min()
+        let rest = (self.rest_until_ns != 0).then_some(self.rest_until_ns);
+        idle.map(|client| client.heard_ns + CLIENT_IDLE_NS).chain(rest).min()
     }
 
     /// Lets clients go that have been silent for long.
     pub fn drop_idle(&mut self, now_ns: u64) {
+        if now_ns >= self.rest_until_ns {
+            self.rest_until_ns = 0;
+        }
         self.clients
             .retain(|client| client.unanswered > 0 || now_ns < client.heard_ns + CLIENT_IDLE_NS);
     }
@@ -296,5 +333,7 @@ const CLIENTS_MAX: usize = 16;
 const LINE_MAX: usize = 16 * 1024;
 /// Answers that a client may leave unread, in bytes: the status of some thousand workers.
 const OUTPUT_MAX: usize = 4 << 20;
+/// The pause after a client could not be accepted: 500 ms.
+const REST_NS: u64 = 500_000_000;
 /// A client that asks nothing for a minute is let go.
 const CLIENT_IDLE_NS: u64 = 60_000_000_000;

@@ -102,8 +102,13 @@ impl<C: ClassSource> Payload for Plugins<C> {
         };
         plugins.services.hook("post_worker_init", &facts);
         plugins.services.report_files();
-        context.ready();
+        context.ready_with_first_heartbeat();
         let outcome = worker.run().into_result();
+        if let Err(failure) = &outcome
+            && !context.is_ready()
+        {
+            return plugins.report_failed_start(context, failure.clone());
+        }
         plugins.services.hear_last_signals();
         plugins.services.hook("worker_exit", &facts);
         plugins.app.shutdown();
@@ -188,6 +193,14 @@ impl<C: ClassSource> Plugins<C> {
         let path = self.app_module.path.clone();
         let failed = |failure| LoadError::Boot { kind: Kind::App, path, failure };
         self.app.load().into_result().map_err(failed)
+    }
+
+    /// The worker's loop ended before its first heartbeat.
+    fn report_failed_start(&self, context: &WorkerContext, failure: Failure) -> i32 {
+        let path = self.class.path.clone();
+        let error = LoadError::Boot { kind: Kind::Class, path, failure };
+        context.boot_failed(refusal(&error));
+        error.exit_status()
     }
 
     /// Everything from the fork until the worker can serve.

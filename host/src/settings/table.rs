@@ -109,6 +109,7 @@ settings! {
         }
         /// How long loading and booting may take before it counts as failed; 0: for ever.
         ///
+        /// At a reload it covers the mold and the workers together: a generation that is not ready by then is refused.
         /// Apart from timeout, so that an application that is slow to load need not weaken the
         /// watch over requests.
         boot_timeout: Option<Duration> {

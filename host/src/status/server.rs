@@ -27,6 +27,8 @@ pub(super) struct Server<'a> {
     clients: Vec<Client>,
     statsd: Option<Statsd>,
     scoreboard: &'a Scoreboard,
+    /// Nothing is accepted until then, after an accept has failed.
+    rest_until_ns: u64,
 }
 
 /// A listening socket by its family, which decides how accept reads the peer's address.
@@ -56,7 +58,8 @@ impl<'a> Server<'a> {
             Address::Tcp(_) => (service, Socket::Tcp(socket.into())),
             Address::Unix(_) | Address::Abstract(_) => (service, Socket::Unix(socket.into())),
         };
-        Self { listeners: listeners.map(socket).collect(), clients: Vec::new(), statsd, scoreboard }
+        let listeners = listeners.map(socket).collect();
+        Self { listeners, clients: Vec::new(), statsd, scoreboard, rest_until_ns: 0 }
     }
 
     pub(super) fn serve(mut self) -> nix::Result<Infallible> {
@@ -86,12 +89,14 @@ impl<'a> Server<'a> {
     fn wait(&self) -> nix::Result<Vec<bool>> {
         let now_ns = clock::now_ns();
         let deadlines = self.clients.iter().map(|client| client.until_ns);
-        let due = deadlines.chain(self.statsd.as_ref().map(Statsd::due_ns)).min();
+        let rests = now_ns < self.rest_until_ns;
+        let rest = rests.then_some(self.rest_until_ns);
+        let due = deadlines.chain(self.statsd.as_ref().map(Statsd::due_ns)).chain(rest).min();
         let timeout = due.map_or(PollTimeout::NONE, |due| {
             let millis = due.saturating_sub(now_ns).div_ceil(1_000_000).min(60_000);
             PollTimeout::from(millis as u16)
         });
-        let has_room = self.clients.len() < CLIENTS_MAX;
+        let has_room = self.clients.len() < CLIENTS_MAX && !rests;
         let clients = self.clients.iter().map(|client| {
             let wants =
                 if client.output.is_empty() { PollFlags::POLLIN } else { PollFlags::POLLOUT };
@@ -109,7 +114,15 @@ impl<'a> Server<'a> {
     fn accept(&mut self, index: usize) {
         let (service, socket) = &self.listeners[index];
         while self.clients.len() < CLIENTS_MAX {
-            let Ok(stream) = socket.accept() else { return };
+            let stream = match socket.accept() {
+                Ok(stream) => stream,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) => {
+                    // It would be reported as ready again at once.
+                    self.rest_until_ns = clock::now_ns() + REST_NS;
+                    return tracing::debug!("the status process cannot accept: {error}");
+                }
+            };
             if set_nonblocking(stream.as_fd(), true).is_err() {
                 continue;
             }
@@ -215,3 +228,5 @@ const PAGE: &str = include_str!("page.html");
 const CLIENTS_MAX: usize = 32;
 /// From accept to the last byte of the answer.
 const CLIENT_NS: u64 = 5_000_000_000;
+/// The pause after an accept has failed.
+const REST_NS: u64 = 500_000_000;

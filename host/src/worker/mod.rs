@@ -2,6 +2,7 @@
 //! arbiter, and what the payload may ask of the server ([`WorkerContext`]). How a worker accepts and
 //! answers is the payload's business.
 
+mod probe;
 mod signals;
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -54,12 +55,44 @@ pub struct WorkerContext {
     stopped: AtomicBool,
     retiring: AtomicBool,
     watcher: Option<Arc<Channel>>,
+    /// Set between the start of the worker's loop and its first heartbeat.
+    awaits_first_heartbeat: AtomicBool,
+    /// Whether the worker has been reported as ready.
+    is_ready: AtomicBool,
 }
 
 impl WorkerContext {
     /// "I am alive": to be called more often than the setting `timeout`.
     pub fn notify(&self) {
         self.slot.heartbeat();
+        if self.awaits_first_heartbeat.load(Ordering::Relaxed)
+            && self.awaits_first_heartbeat.swap(false, Ordering::AcqRel)
+        {
+            self.end_unless_it_can_accept();
+            self.leave_last_words("");
+            self.ready();
+        }
+    }
+
+    /// The worker's loop is about to start: with its first heartbeat, everything that the loop needs exists, and the
+    /// worker is reported as ready. Ends the process where it could not accept a connection.
+    pub fn ready_with_first_heartbeat(&self) {
+        // Here, too: a loop that runs out of descriptors while it starts has a worse reason, or none.
+        self.end_unless_it_can_accept();
+        self.leave_last_words("its loop has not given a heartbeat (Host::notify)");
+        self.awaits_first_heartbeat.store(true, Ordering::Release);
+    }
+
+    /// Whether the worker has been reported as ready.
+    pub fn is_ready(&self) -> bool {
+        self.is_ready.load(Ordering::Acquire)
+    }
+
+    fn end_unless_it_can_accept(&self) {
+        if let Err(error) = probe::can_accept(self.wake_fd()) {
+            self.boot_failed(Refusal::new(error.to_string(), BOOT_ERROR));
+            process::exit_now(BOOT_ERROR)
+        }
     }
 
     /// Whether the worker shall go on: nobody told it to end, and its arbiter lives.
@@ -122,6 +155,7 @@ impl WorkerContext {
 
     /// "I can serve."
     pub fn ready(&self) {
+        self.is_ready.store(true, Ordering::Release);
         self.slot.heartbeat();
         signals::may_outlive_arbiter(self.settings.graceful_timeout + ORPHAN_MARGIN);
         if !self.is_told_to_end() {
@@ -241,6 +275,8 @@ pub(crate) fn live<P: Payload>(mut payload: P, start: WorkerStart<'_>) -> ! {
         stopped: AtomicBool::new(false),
         retiring: AtomicBool::new(false),
         watcher: start.context.watcher.clone(),
+        awaits_first_heartbeat: AtomicBool::new(false),
+        is_ready: AtomicBool::new(false),
     };
     let slot = context.slot;
     match catch_unwind(AssertUnwindSafe(|| payload.run_worker(context))) {

@@ -33,6 +33,7 @@ impl Payload for Double {
             "load-panic" => panic!("at the disco"),
             "load-exit-0" => std::process::exit(0),
             "load-exit-3" => std::process::exit(3),
+            "all-slow" => std::thread::sleep(Duration::from_millis(1300)),
             "load-abort" => std::process::abort(),
             "load-close" => {
                 for number in 3..64 {
@@ -69,6 +70,7 @@ impl Payload for Double {
             "boot-hang" => loop {
                 std::thread::sleep(Duration::from_secs(60));
             },
+            "all-slow" => std::thread::sleep(Duration::from_millis(1300)),
             "boot-slow" => std::thread::sleep(Duration::from_millis(400)),
             "boot-panic" => panic!("at the boot"),
             _ => {}

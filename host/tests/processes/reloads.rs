@@ -22,6 +22,7 @@ pub(crate) const TESTS: &[Test] = &tests![
     a_reload_that_is_overtaken_is_answered_with_the_one_that_overtook_it,
     signals_act_at_once_also_during_a_reload,
     who_asked_and_left_costs_nothing,
+    a_reload_has_its_boot_timeout_for_mold_and_workers_together,
 ];
 
 fn descriptors(server: &Server) -> usize {
@@ -39,6 +40,20 @@ fn a_reload_replaces_everything_and_answers_when_it_is_done() {
     assert_eq!(status.generations[0].class.as_deref(), Some("other 0.0.0"));
     assert!(server.workers().iter().all(|pid| !before.contains(pid)));
     assert!(server.talk("hi").ends_with(" two\n"));
+    server.stop();
+}
+
+fn a_reload_has_its_boot_timeout_for_mold_and_workers_together() {
+    let server = Server::start("hello", &["--boot-timeout", "2"]);
+    // Neither takes too long by itself.
+    server.behave("all-slow");
+    let asked = Instant::now();
+    let answer = server.reload();
+    assert!(!answer.ok);
+    let reason = answer.error.unwrap_or_default();
+    assert!(reason.contains("boot_timeout"), "{reason}");
+    assert!(asked.elapsed() < Duration::from_secs(4), "refused after {:?}", asked.elapsed());
+    assert!(server.talk("hi").ends_with(" hello\n"));
     server.stop();
 }
 

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use kit::config::Config;
-use kit::{Acceptor, Base, Connection, blocking, clock, socket, threads};
+use kit::{Acceptor, Base, Connection, Taken, blocking, clock, socket, threads};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use worker_api::{Abilities, Counter, Failure, Host, Result, Worker, WorkerContext, WorkerFactory};
@@ -29,6 +29,8 @@ pub struct Threaded {
     base: Base,
     shared: Arc<Shared>,
     stack_size: Cell<usize>,
+    /// Until when nothing is accepted, after an accept has failed; monotonic nanoseconds.
+    rest_until_ns: Cell<u64>,
 }
 
 impl WorkerFactory for Threaded {
@@ -45,7 +47,7 @@ impl WorkerFactory for Threaded {
         let base = Base::new(context, true)?;
         let shared = Shared::new(&base)
             .map_err(|error| Failure::io("the threaded worker cannot start", &error))?;
-        Ok(Self { base, shared, stack_size: Cell::new(0) })
+        Ok(Self { base, shared, stack_size: Cell::new(0), rest_until_ns: Cell::new(0) })
     }
 }
 
@@ -61,7 +63,8 @@ impl Worker for Threaded {
     fn run(&self) -> Result<()> {
         while self.base.host.alive() {
             self.base.tick();
-            let room = self.shared.open() < self.base.kit.config.worker_connections;
+            let room = self.shared.open() < self.base.kit.config.worker_connections
+                && clock::now_ns() >= self.rest_until_ns.get();
             let acceptors = if room { &self.base.acceptors[..] } else { &[] };
             self.turn(acceptors).map_err(|error| Failure::io("cannot wait", &error))?;
         }
@@ -72,7 +75,10 @@ impl Worker for Threaded {
 impl Threaded {
     /// One wait, and what it brings: signals, the end of a thread, connections.
     fn turn(&self, acceptors: &[Acceptor]) -> io::Result<()> {
-        let pause = PollTimeout::try_from(self.base.pause()).unwrap_or(PollTimeout::ZERO);
+        let rest_ns = self.rest_until_ns.get().saturating_sub(clock::now_ns());
+        let rest = if rest_ns == 0 { Duration::MAX } else { Duration::from_nanos(rest_ns) };
+        let pause = self.base.pause().min(rest);
+        let pause = PollTimeout::try_from(pause).unwrap_or(PollTimeout::ZERO);
         let ready = wait(self.base.host.wake_descriptor(), self.shared.bell(), acceptors, pause)?;
         self.shared.hear();
         self.base.host.deliver_signals();
@@ -84,18 +90,15 @@ impl Threaded {
 
     /// Takes one connection; whether another may be waiting. One at a time, so that workers share a crowd.
     fn accept(&self, acceptor: &Acceptor) -> bool {
-        match acceptor.accept() {
-            Ok(accepted) => {
+        match acceptor.take() {
+            Taken::Connection(accepted) => {
                 self.base.host.count(Counter::ACCEPTED, 1);
                 self.start(Connection::new(&self.base.kit, accepted));
                 true
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
-            Err(error) if socket::is_passing(&error) => true,
-            Err(error) => {
-                tracing::warn!("cannot accept a connection: {error}");
-                // No descriptor or no memory is left: a moment's rest, so that this does not spin.
-                thread::sleep(REST);
+            Taken::Empty => false,
+            Taken::Rest(pause) => {
+                self.rest_until_ns.set(clock::now_ns() + clock::nanoseconds(pause));
                 false
             }
         }
@@ -147,5 +150,3 @@ fn wait(
     Ok(ready.map(|descriptor| descriptor.as_fd().as_raw_fd()).collect())
 }
 
-/// The rest where a connection cannot be accepted for want of something.
-const REST: Duration = Duration::from_millis(50);

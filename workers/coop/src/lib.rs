@@ -31,5 +31,5 @@ mod process;
 mod runtime;
 
 pub use clients::{Clients, Serve};
-pub use listener::{Listening, Taken};
+pub use listener::Listening;
 pub use process::{Life, Process};

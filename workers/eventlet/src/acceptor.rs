@@ -3,9 +3,10 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use coop::{Clients, Listening, Taken};
+use coop::{Clients, Listening};
 use green::sync::Semaphore;
 use green::{Interest, Interrupt};
+use kit::Taken;
 
 /// What an acceptor needs.
 #[derive(Clone)]
@@ -53,19 +54,19 @@ impl Acceptor {
                 self.room.acquire(None)?;
             }
             match self.listening.take() {
-                Taken::One(accepted) => {
+                Taken::Connection(accepted) => {
                     // To the end of the line of the workers that wait for this socket.
                     self.leave_line();
                     self.clients.admit(accepted);
                 }
-                Taken::Nobody => {
+                Taken::Empty => {
                     self.room.release();
                     return Ok(());
                 }
-                Taken::Exhausted(_) => {
+                Taken::Rest(pause) => {
                     self.room.release();
                     self.leave_line();
-                    return green::sleep(REST);
+                    return green::sleep(pause);
                 }
             }
         }
@@ -80,7 +81,7 @@ impl Acceptor {
 
     /// Takes one connection with the permit that is held; gives it back where there is none.
     fn take(&self) -> bool {
-        if let Taken::One(accepted) = self.listening.take() {
+        if let Taken::Connection(accepted) = self.listening.take() {
             self.clients.admit(accepted);
             return true;
         }
@@ -89,5 +90,5 @@ impl Acceptor {
     }
 }
 
-/// How long accepting rests where there is no descriptor left.
+/// How long accepting rests where the listener cannot be watched.
 const REST: Duration = Duration::from_millis(100);

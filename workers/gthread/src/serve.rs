@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use kit::clock::{earlier, nanoseconds, now_ns};
-use kit::{Acceptor, Base, Connection, Line, socket};
+use kit::{Acceptor, Base, Connection, Line, Taken};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
 use worker_api::Counter;
 
@@ -25,7 +25,7 @@ pub(crate) struct Server<'a> {
     shared: Arc<Shared>,
     /// Watches the listeners, and everything else as a whole.
     gate: Epoll,
-    /// Until when nothing is accepted, where there was no descriptor for a connection; monotonic nanoseconds.
+    /// Until when nothing is accepted, after an accept has failed; monotonic nanoseconds.
     rest_until_ns: u64,
     line: Line,
 }
@@ -120,20 +120,17 @@ impl<'a> Server<'a> {
 
     /// Accepts a connection; whether it is worth while to try another.
     fn accept_one(&mut self, acceptor: &Acceptor) -> bool {
-        match acceptor.accept() {
-            Ok(accepted) => {
+        match acceptor.take() {
+            Taken::Connection(accepted) => {
                 self.base.host.count(Counter::ACCEPTED, 1);
                 let connection = Connection::new(&self.base.kit, accepted);
                 self.shared.table().enter(connection.fd());
                 self.shared.queue.push_watched(self.shared.carry_on(connection));
                 true
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
-            Err(error) if socket::is_passing(&error) => true,
-            Err(error) => {
-                // No descriptor or no memory is left: accepting rests for a while, so that the loop does not spin.
-                tracing::warn!("cannot accept a connection: {error}");
-                self.rest_until_ns = now_ns() + REST_NS;
+            Taken::Empty => false,
+            Taken::Rest(pause) => {
+                self.rest_until_ns = now_ns() + nanoseconds(pause);
                 false
             }
         }
@@ -204,8 +201,6 @@ fn number(epoll: &Epoll) -> u64 {
     epoll.0.as_raw_fd() as u64
 }
 
-/// How long accepting rests when there was no descriptor for a connection.
-const REST_NS: u64 = 200_000_000;
 /// How many connections are accepted before those that are ready are looked at again.
 const ACCEPTS_A_TURN: usize = 16;
 /// How many ready descriptors one wait brings.

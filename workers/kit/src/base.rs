@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use worker_api::{AppHandle, Host, Result, WorkerContext};
 
+use crate::accept::AcceptState;
 use crate::clock::{deadline_after, now_ns};
 use crate::http::Manners;
 use crate::kit::Kit;
@@ -36,7 +37,9 @@ impl Base {
         manners: Manners,
     ) -> Result<Self> {
         let kit = Kit::with_manners(context.host.clone(), keep_alive, manners)?;
-        let acceptors = context.host.listeners().iter().map(Acceptor::new).collect();
+        let state = AcceptState::new();
+        let acceptor = |listener| Acceptor::with_state(listener, &state);
+        let acceptors = context.host.listeners().iter().map(acceptor).collect();
         Ok(Self { host: context.host, app: context.app, kit, acceptors })
     }
 

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`http`] | HTTP/1.1 without I/O: what octets mean |
 //! | [`socket`], [`stream`], [`tls`] | accepting; octets in and out of a connection |
+//! | [`accept`] | what a listener's errors mean, and the spare descriptor |
 //! | [`connection`] | a connection between requests: the state machine that every class drives |
 //! | `exchange`, `turn`, `request`, `response` | a connection during one request: the exchange of `worker-api` |
 //! | `queueing` | how long requests have waited before |
@@ -19,6 +20,7 @@
 //! - No class is known by name, and no class's loop is in here.
 //! - Bytes and framing are decided here alone; a class sees requests, an application sees exchanges.
 
+pub mod accept;
 pub mod base;
 pub mod blocking;
 pub mod clock;
@@ -46,6 +48,7 @@ mod spares;
 mod tickets;
 mod turn;
 
+pub use accept::Taken;
 pub use base::Base;
 pub use connection::{Advance, Connection};
 pub use home::Home;

@@ -12,11 +12,14 @@ use std::time::Duration;
 use nix::sys::socket::{SockaddrLike, SockaddrStorage, getsockname, setsockopt, sockopt};
 use worker_api::Listener;
 
+use crate::accept::AcceptState;
+
 /// A listening socket of the server, as a worker accepts from it. The host owns the socket.
 #[derive(Debug, Clone)]
 pub struct Acceptor {
     fd: RawFd,
     local: Arc<Local>,
+    pub(crate) state: Arc<AcceptState>,
 }
 
 /// What is the same for all connections of a listener.
@@ -57,6 +60,10 @@ pub struct Accepted {
 impl Acceptor {
     /// An acceptor for a listener of the host's.
     pub fn new(listener: &Listener) -> Self {
+        Self::with_state(listener, &AcceptState::new())
+    }
+
+    pub(crate) fn with_state(listener: &Listener, state: &Arc<AcceptState>) -> Self {
         let end = match getsockname::<SockaddrStorage>(listener.fd) {
             Ok(address) => End::from_address(&address),
             Err(_) => End { host: listener.name.as_str().into(), port: 0, ip: None },
@@ -65,11 +72,12 @@ impl Acceptor {
             set_nodelay(listener.fd);
         }
         let private = listener.name.as_str() == worker_api::PRIVATE;
-        let local = Local { end, unix: listener.unix, private, proxied: false };
-        Self { fd: listener.fd, local: Arc::new(local) }
+        let local = Arc::new(Local { end, unix: listener.unix, private, proxied: false });
+        Self { fd: listener.fd, local, state: Arc::clone(state) }
     }
 
-    /// Takes one connection that waits; `WouldBlock` where there is none.
+    /// Takes one connection that waits; `WouldBlock` where there is none. Prefer [`Acceptor::take`], which knows what the
+    /// errors mean.
     pub fn accept(&self) -> io::Result<Accepted> {
         let (fd, peer) = accept4(self.fd)?;
         Ok(Accepted { stream: TcpStream::from(fd), peer, local: Arc::clone(&self.local) })
@@ -127,7 +135,6 @@ pub fn is_passing(error: &io::Error) -> bool {
                 | libc::EHOSTUNREACH
                 | libc::EOPNOTSUPP
                 | libc::ENETUNREACH
-                | libc::EPERM
         )
     )
 }

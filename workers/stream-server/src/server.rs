@@ -5,10 +5,10 @@ use std::cell::Cell;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use coop::{Listening, Taken};
+use coop::Listening;
 use green::{Interest, Timer};
-use kit::Acceptor;
 use kit::clock::now_ns;
+use kit::{Acceptor, Taken};
 use worker_api::{Failure, FailureKind, Result};
 
 use crate::pool::Greenlets;
@@ -21,7 +21,6 @@ pub struct StreamServer {
     max_accept: usize,
     /// Accepting rests until it runs out.
     rest: Timer,
-    delay: Cell<Duration>,
     started: Cell<bool>,
     me: Weak<Self>,
 }
@@ -52,7 +51,6 @@ impl StreamServer {
             greenlets: Rc::clone(greenlets),
             max_accept,
             rest,
-            delay: Cell::new(DELAY_MIN),
             started: Cell::new(false),
             me: me.clone(),
         });
@@ -91,8 +89,8 @@ impl StreamServer {
                 continue;
             }
             match self.listening.take() {
-                Taken::One(accepted) => self.greenlets.clients().admit(accepted),
-                Taken::Nobody | Taken::Exhausted(_) => break,
+                Taken::Connection(accepted) => self.greenlets.clients().admit(accepted),
+                Taken::Empty | Taken::Rest(_) => break,
             }
         }
         Ok(())
@@ -106,15 +104,11 @@ impl StreamServer {
                 return self.greenlets.tell_when_free(self.me.clone());
             }
             match self.listening.take() {
-                Taken::One(accepted) => {
-                    self.delay.set(DELAY_MIN);
-                    self.greenlets.clients().admit(accepted);
-                }
-                Taken::Nobody => return,
-                Taken::Exhausted(_) => {
+                Taken::Connection(accepted) => self.greenlets.clients().admit(accepted),
+                Taken::Empty => return,
+                Taken::Rest(pause) => {
                     self.pause();
-                    self.rest.set(self.delay.get());
-                    return self.delay.set((self.delay.get() * 2).min(DELAY_MAX));
+                    return self.rest.set(pause);
                 }
             }
         }
@@ -131,7 +125,7 @@ impl StreamServer {
         }
         if let Err(error) = self.listening.source().start() {
             tracing::warn!("cannot watch a listening socket: {error}");
-            self.rest.set(DELAY_MAX);
+            self.rest.set(UNWATCHED_PAUSE);
         }
     }
 
@@ -142,8 +136,7 @@ impl StreamServer {
     }
 }
 
-/// How long accepting rests where there is no descriptor left, at first and at the most: gevent's.
-const DELAY_MIN: Duration = Duration::from_millis(10);
-const DELAY_MAX: Duration = Duration::from_secs(1);
+/// How long accepting rests where a listener cannot be watched.
+const UNWATCHED_PAUSE: Duration = Duration::from_secs(1);
 /// How long a server that stops waits for room.
 const FULL_PAUSE: Duration = Duration::from_millis(10);

@@ -2,9 +2,10 @@
 
 use std::io;
 use std::os::fd::RawFd;
+use std::time::Duration;
 
 use kit::clock::{earlier, nanoseconds, now_ns};
-use kit::{Acceptor, Advance, Base, Connection, Line, Overtime, RanOver, socket};
+use kit::{Acceptor, Advance, Base, Connection, Line, Overtime, RanOver, Taken, socket};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{Signal, kill};
@@ -21,8 +22,10 @@ pub(crate) struct Server<'a> {
     parked: Parked,
     overtime: Overtime,
     line: Line,
-    /// The listeners that are watched; none while the process has no descriptor left for a connection.
+    /// Whether the listeners are watched: not while accepting rests.
     listening: bool,
+    /// Until when accepting rests; 0 where it does not.
+    rest_until_ns: u64,
     wake: RawFd,
 }
 
@@ -35,7 +38,8 @@ impl<'a> Server<'a> {
         let overtime = Overtime::start(base, move |requests| end_worker(&host, requests))?;
         let line = Line::new(base);
         let parked = Parked::default();
-        let mut server = Self { base, epoll, parked, overtime, line, listening: false, wake };
+        let mut server =
+            Self { base, epoll, parked, overtime, line, listening: false, rest_until_ns: 0, wake };
         server.listen()?;
         Ok(server)
     }
@@ -44,7 +48,9 @@ impl<'a> Server<'a> {
     pub(crate) fn run(&mut self) -> io::Result<()> {
         while self.base.host.alive() {
             self.base.tick();
-            self.turn(now_ns() + nanoseconds(self.base.pause()))?;
+            self.end_rest();
+            let pause_ends_ns = now_ns() + nanoseconds(self.base.pause());
+            self.turn(earlier(pause_ends_ns, self.rest_until_ns))?;
         }
         self.finish()
     }
@@ -86,18 +92,17 @@ impl<'a> Server<'a> {
     fn accept(&mut self, acceptor: &Acceptor, most: usize) -> usize {
         let mut taken = 0;
         while taken < most {
-            match acceptor.accept() {
-                Ok(accepted) => {
+            match acceptor.take() {
+                Taken::Connection(accepted) => {
                     taken += 1;
                     self.base.host.count(Counter::ACCEPTED, 1);
                     self.make_room();
                     self.carry_on(Connection::new(&self.base.kit, accepted));
                     self.base.tick();
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if socket::is_passing(&error) => {}
-                Err(error) => {
-                    self.cannot_accept(&error);
+                Taken::Empty => break,
+                Taken::Rest(pause) => {
+                    self.rest(pause);
                     break;
                 }
             }
@@ -134,10 +139,6 @@ impl<'a> Server<'a> {
             Advance::Request => self.carry_on(connection),
             Advance::Closed => {}
         }
-        if !self.listening && self.base.host.alive() {
-            // A descriptor may be free again; where the poller is at its limit, the next turn tries anew.
-            let _ = self.listen();
-        }
     }
 
     /// At `worker_connections`, the connection that has been parked longest gives way.
@@ -150,12 +151,19 @@ impl<'a> Server<'a> {
         }
     }
 
-    /// There is no descriptor or memory for a connection: those that are parked give way, and accepting rests until
-    /// one has gone, so that the loop does not spin.
-    fn cannot_accept(&mut self, error: &io::Error) {
-        tracing::warn!("cannot accept a connection: {error}");
-        if self.parked.take_oldest().is_none() {
-            self.unlisten();
+    /// No connection can be accepted for now: one that is parked gives way, and accepting rests, so that the loop does
+    /// not spin.
+    fn rest(&mut self, pause: Duration) {
+        drop(self.parked.take_oldest());
+        self.unlisten();
+        self.rest_until_ns = now_ns() + nanoseconds(pause);
+    }
+
+    /// Listens again, once the rest is over. Where the poller is at its limit, the next turn tries again.
+    fn end_rest(&mut self) {
+        if !self.listening && now_ns() >= self.rest_until_ns && self.base.host.alive() {
+            self.rest_until_ns = 0;
+            let _ = self.listen();
         }
     }
 

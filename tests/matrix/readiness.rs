@@ -1,0 +1,144 @@
+//! That a worker which is ready can serve: descriptors that run out and system calls that are refused, at boot, at a
+//! reload and later.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use jimu_tests::{
+    behaviour,
+    cell::Cell,
+    http::Connection,
+    process,
+    runner::Behaviour,
+    seccomp,
+    server::{Server, Setup},
+};
+use nix::sys::signal::Signal;
+
+pub(crate) fn behaviours() -> Vec<Behaviour> {
+    vec![
+        behaviour!(a_worker_that_may_not_accept_is_not_ready).of_class(),
+        behaviour!(a_worker_without_its_poller_is_not_ready).of_class(),
+        behaviour!(a_worker_without_its_threads_is_not_ready).of_class(),
+        behaviour!(a_release_without_descriptors_is_refused).of_python().heavy().within(120),
+        behaviour!(an_arbiter_without_descriptors_refuses_and_recovers).of_host().within(90),
+        behaviour!(accept_errors_neither_spin_nor_keep_a_worker).of_python(),
+    ]
+}
+
+fn a_worker_that_may_not_accept_is_not_ready(cell: &Cell) {
+    is_refused(cell, &[libc::SYS_accept4], "does not let the worker accept connections");
+}
+
+fn a_worker_without_its_poller_is_not_ready(cell: &Cell) {
+    // Third parties wait as they like.
+    if cell.class.is_ours() {
+        is_refused(cell, &[libc::SYS_epoll_create1], "Operation not permitted");
+    }
+}
+
+fn a_worker_without_its_threads_is_not_ready(cell: &Cell) {
+    if cell.class.name == "gthread" {
+        is_refused(cell, &[libc::SYS_clone3], "cannot start its poller and threads");
+    }
+}
+
+/// Where these calls are refused, no worker becomes ready, and the log says why.
+fn is_refused(cell: &Cell, calls: &[libc::c_long], reason: &str) {
+    let setup = Setup::new(cell).flags("--boot-failures-max 2");
+    let ended = setup.with(|command| seccomp::refuse(command, calls, libc::EPERM)).refused();
+    assert_ne!(ended.status(), 0, "{}", ended.log);
+    assert!(ended.log.contains(reason), "{}", ended.log);
+    assert!(!ended.log.contains("Server is ready"), "{}", ended.log);
+}
+
+/// A new release that may open few files more: either it is refused and the old one goes on, or it serves.
+fn a_release_without_descriptors_is_refused(cell: &Cell) {
+    let setup = Setup::new(cell).app("release:application");
+    let server = setup.file("release.py", release(100)).start();
+    for free in [0, 1, 2, 3, 5, 6, 12, 100] {
+        server.write("release.py", release(free));
+        let reload = server.ctl(&["reload"]);
+        for _ in 0..3 {
+            let answer = server.get("/").text();
+            let expected = if reload.status == 0 { free.to_string() } else { "100".to_owned() };
+            assert_eq!(answer, expected, "{free} free: {}{}", reload.out, reload.err);
+        }
+        if free == 100 {
+            reload.done();
+        } else if reload.status != 0 {
+            let reason = reload.refused();
+            assert!(reason.contains("free descriptors") || reason.contains("Too many"), "{reason}");
+        }
+    }
+}
+
+/// An application that leaves its process so many free descriptors when it is loaded.
+fn release(free: u32) -> String {
+    let length = free.to_string().len();
+    format!(
+        "import itertools, os, resource\n\
+         def is_free(number):\n    \
+             return not os.path.exists('/proc/self/fd/%d' % number)\n\
+         limit = next(itertools.islice(filter(is_free, itertools.count()), {free}, None))\n\
+         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n\
+         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))\n\
+         def application(environ, start_response):\n    \
+             start_response('200 OK', [('Content-Length', '{length}')])\n    \
+             return [b'{free}']\n"
+    )
+}
+
+/// With any number of free descriptors a reload ends, and where it is refused the reason is given; the next one, with
+/// enough of them, succeeds.
+fn an_arbiter_without_descriptors_refuses_and_recovers(cell: &Cell) {
+    let server = Setup::new(cell).start();
+    for free in 0..8 {
+        let before = process::limit_descriptors(server.pid(), lowest_free(&server) + free);
+        let asked = Instant::now();
+        let reload = server.ctl(&["reload"]);
+        assert!(asked.elapsed() < SOON, "{free} free: hostctl took {:?}", asked.elapsed());
+        if reload.status != 0 {
+            let reason = reload.refused();
+            assert!(reason.contains("refused: "), "{free} free: {reason}");
+        }
+        assert_eq!(server.get("/").status, 200, "{free} free");
+        process::limit_descriptors(server.pid(), before);
+        // The socket may rest for a moment.
+        let until = Instant::now() + SOON;
+        while server.ctl(&["status"]).status != 0 && Instant::now() < until {
+            thread::yield_now();
+        }
+        server.ctl(&["reload"]).done();
+    }
+}
+
+/// The limit with which a process has no free descriptor, but for those below its highest.
+fn lowest_free(server: &Server) -> u64 {
+    let folder = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap();
+    let numbers = folder.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u64>().ok());
+    let numbers: Vec<u64> = numbers.collect();
+    (0..).find(|number| !numbers.contains(number)).unwrap()
+}
+
+/// When the system begins to forbid it, for whatever reason: one line in the log, no busy loop, and TERM is obeyed.
+fn accept_errors_neither_spin_nor_keep_a_worker(cell: &Cell) {
+    let mut server = Setup::new(cell).app("filtered:application").start();
+    let worker = server.workers()[0].pid;
+    assert_eq!(server.get("/refuse").text(), "ok");
+    let crowd: Vec<Connection> = (0..8).map(|_| server.connect()).collect();
+    server.log.line(&["cannot accept connections: Operation not permitted"], SOON);
+    let ticks = || process::stat(worker).expect("the worker lives").ticks;
+    let before = ticks();
+    thread::sleep(Duration::from_secs(1));
+    let spent = ticks() - before;
+    assert!(spent < 20, "{spent} ticks in a second in which nothing can be accepted");
+    assert_eq!(server.log.count("cannot accept connections"), 1);
+    drop(crowd);
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.ended(SOON).status(), 0);
+}
+
+const SOON: Duration = Duration::from_secs(10);
