@@ -120,7 +120,7 @@ fn lowest_free(server: &Server) -> u64 {
     let folder = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap();
     let numbers = folder.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u64>().ok());
     let numbers: Vec<u64> = numbers.collect();
-    (0..).find(|number| !numbers.contains(number)).unwrap()
+    (0..=numbers.len() as u64).find(|number| !numbers.contains(number)).unwrap()
 }
 
 /// When the system begins to forbid it, for whatever reason: one line in the log, no busy loop, and TERM is obeyed.
