@@ -18,6 +18,7 @@ mod peers;
 mod python;
 mod python_boot;
 mod python_environ;
+mod python_response;
 mod raw;
 mod readiness;
 mod refusals;
@@ -49,6 +50,7 @@ fn main() {
         python::behaviours(),
         python_boot::behaviours(),
         python_environ::behaviours(),
+        python_response::behaviours(),
         peers::behaviours(),
         contract::behaviours(),
         control::behaviours(),

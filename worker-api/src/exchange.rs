@@ -65,8 +65,9 @@ impl Exchange {
     /// replaces the first (PEP 3333 asks this of `start_response` with `exc_info`).
     ///
     /// The server adds Date, Server, Connection and the framing; `Content-Length` is the application's to set where
-    /// it knows the length. Fails with [`FailureKind::APPLICATION`] on a field that may not be sent: a name that is no
-    /// token, CR, LF or NUL in a value, two different lengths, a hop-by-hop field.
+    /// it knows the length. Hop-by-hop headers are left out; `Connection: close` closes the connection after the response.
+    /// Fails with [`FailureKind::APPLICATION`] on a header that may not be sent: a name that is no token, CR, LF or NUL in
+    /// a value, two lengths.
     pub fn start(&mut self, status: u16, reason: &str, headers: &[Header<'_>]) -> Result<()> {
         let raw = self.raw()?;
         raw.start(status, RStr::from_str(reason), RSlice::from_slice(headers)).into_result()

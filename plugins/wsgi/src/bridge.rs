@@ -1,7 +1,7 @@
 //! What this library holds for the process: the interpreter is one, so this is one.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use worker_api::{Host, LogLevel};
 
@@ -33,6 +33,8 @@ pub(crate) struct Bridge {
     pub(crate) guest: Option<Guest>,
     /// The number of the last request.
     last: AtomicU64,
+    /// Whether a body longer than its `Content-Length` has been logged.
+    warned_of_excess: AtomicBool,
     /// The application, once it is loaded.
     pub(crate) application: OnceLock<Stored>,
     /// The type of `wsgi.file_wrapper`.
@@ -126,6 +128,7 @@ impl Bridge {
             aside: Cell::new(Vec::new()),
             guest: patched.map(|module| Guest::new(py, module, limited)).transpose()?,
             last: AtomicU64::new(0),
+            warned_of_excess: AtomicBool::new(false),
             application: OnceLock::new(),
             file_wrapper: file_wrapper.store(),
             already_handled: module.attr_named("ALREADY_HANDLED")?.store(),
@@ -213,6 +216,16 @@ impl Bridge {
             self.give_back(py, slot);
         }
         free
+    }
+
+    /// Logs that a body is longer than its `Content-Length`: once, because the next one is likely to be so too.
+    #[cold]
+    pub(crate) fn warn_of_excess(&self) {
+        if !self.warned_of_excess.swap(true, Ordering::Relaxed) {
+            let message = "a response body is longer than its Content-Length: the rest is dropped (logged once per \
+                           worker)";
+            self.host.log(LogLevel::WARNING, "wsgi", message);
+        }
     }
 
     /// Logs an exception with its traceback.

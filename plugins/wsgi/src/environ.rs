@@ -304,10 +304,10 @@ struct Fields {
     script_name: Option<Vec<u8>>,
 }
 
-/// A field that has been seen.
+/// A field that has been seen. Names that have the same key, in other cases or with other marks, are one field.
 struct Field {
     key: Stored,
-    name: Box<[u8]>,
+    name: String,
     last: Remembered,
     /// The request in which it was seen last.
     request: u64,
@@ -322,25 +322,29 @@ impl Fields {
     ) -> PyResult<()> {
         self.request += 1;
         self.script_name = None;
+        // Whether a name has come that is not remembered: its field may be one of those that are.
+        let mut unknown = false;
         for header in head.headers.as_slice() {
             let (name, value) = (header.name.as_bytes(), header.value.as_slice());
+            if name.len() == SCRIPT_NAME.len() && name.eq_ignore_ascii_case(SCRIPT_NAME) {
+                self.script_name = Some(value.to_vec());
+            }
             let place = match self.places.get(name) {
                 Some(place) => Some(*place),
                 None => self.learn(py, name)?,
             };
             let Some(place) = place else {
+                unknown = true;
                 if let Some(key) = environ_key(name) {
                     add(environ, &py.latin1(key.as_bytes())?, &py.latin1(value)?)?;
                 }
                 continue;
             };
             let Some(field) = self.known.get_mut(place) else { continue };
-            if field.name.as_ref() == b"SCRIPT_NAME" {
-                self.script_name = Some(value.to_vec());
-            }
             let key = field.key.get(py);
             let value = field.last.value(py, value)?;
-            if std::mem::replace(&mut field.request, self.request) == self.request {
+            let before = std::mem::replace(&mut field.request, self.request);
+            if before == self.request || unknown {
                 add(environ, &key, &value)?;
             } else {
                 environ.set_item(&key, &value)?;
@@ -359,14 +363,13 @@ impl Fields {
             self.places.insert(name.into(), usize::MAX);
             return Ok(Some(usize::MAX));
         };
-        let canonical: Box<[u8]> = name.to_ascii_uppercase().into();
-        let known = self.known.iter().position(|field| field.name == canonical);
+        let known = self.known.iter().position(|field| field.name == key);
         let place = if let Some(place) = known {
             place
         } else {
-            let key = py.name(key.as_bytes())?.store();
+            let object = py.name(key.as_bytes())?.store();
             let last = Remembered::new(py)?;
-            self.known.push(Field { key, name: canonical, last, request: 0 });
+            self.known.push(Field { key: object, name: key, last, request: 0 });
             self.known.len() - 1
         };
         self.places.insert(name.into(), place);
@@ -374,14 +377,17 @@ impl Fields {
     }
 }
 
-/// Sets an item, or appends to it with a comma where the field has come before, as gunicorn does.
+/// Sets an item, or joins it to what the field said before: with a comma, as gunicorn does, and cookies with a semicolon
+/// (RFC 6265, section 4.2.1).
+#[cold]
 fn add<'py>(environ: &Object<'py>, key: &Object<'py>, value: &Object<'py>) -> PyResult<()> {
     let py = environ.py();
     let Some(before) = environ.dict_item(key)? else {
         return environ.set_item(key, value);
     };
+    let separator = if key.as_str()? == "HTTP_COOKIE" { "; " } else { "," };
     let mut both = before.as_latin1()?.octets().to_vec();
-    both.push(b',');
+    both.extend_from_slice(separator.as_bytes());
     both.extend_from_slice(value.as_latin1()?.octets());
     environ.set_item(key, &py.latin1(&both)?)
 }
@@ -584,6 +590,8 @@ impl NameHasher {
     }
 }
 
+/// The field by which a trusted peer says where the application is mounted.
+const SCRIPT_NAME: &[u8] = b"SCRIPT_NAME";
 /// How many listeners have a prepared environ.
 const PROTOTYPES_MAX: usize = 16;
 /// How many names of fields are remembered.

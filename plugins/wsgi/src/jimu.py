@@ -87,17 +87,41 @@ class FileWrapper:
 
 
 def file_span(wrapper):
-    """Descriptor, position and length of the plain file in a FileWrapper; None where it holds something else."""
-    filelike = wrapper.filelike
-    try:
-        descriptor = filelike.fileno()
-        position = filelike.tell()
-        facts = os.fstat(descriptor)
-    except (AttributeError, OSError, TypeError, ValueError):
+    """Descriptor, position and length of the plain file in a FileWrapper; None where it holds something else.
+
+    Only what the standard library opens is known to read what its descriptor reads: gzip, bz2, lzma, and classes
+    derived from a file have a fileno(), too, and give other bytes.
+    """
+    file = _unwrapped(wrapper.filelike)
+    kind = type(file)
+    raw = file.raw if kind is io.BufferedReader or kind is io.BufferedRandom else file
+    if type(raw) is not io.FileIO:
         return None
-    if not stat.S_ISREG(facts.st_mode) or isinstance(filelike, io.TextIOBase):
+    try:
+        if not raw.readable():
+            return None
+        if kind is io.BufferedRandom:
+            file.flush()
+        descriptor = raw.fileno()
+        position = file.tell()
+        facts = os.fstat(descriptor)
+    except (OSError, ValueError):
+        return None
+    if not stat.S_ISREG(facts.st_mode):
         return None
     return descriptor, position, max(0, facts.st_size - position)
+
+
+def _unwrapped(file):
+    """The file in a temporary file of the standard library, whose position is that of the file."""
+    tempfile = sys.modules.get("tempfile")
+    if tempfile is None:
+        return file
+    if type(file) is tempfile.SpooledTemporaryFile:
+        file = file._file
+    if type(file) is tempfile._TemporaryFileWrapper:
+        file = file.file
+    return file
 
 
 def socket_of(descriptor):

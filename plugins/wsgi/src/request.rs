@@ -36,6 +36,8 @@ pub(crate) struct State {
     pub(crate) descriptor: RawFd,
     /// The objects of the request, while a greenlet of a guest loop serves it.
     pub(crate) slot: Option<Slot>,
+    /// Where the part ends that a greenlet is sending, if `Content-Length` leaves no room for all of it.
+    pub(crate) part_end: usize,
     /// The first failure of the exchange, which the application saw as an exception.
     pub(crate) failure: Option<Failure>,
     /// `write`, as `start_response` gives it.
@@ -88,19 +90,34 @@ impl State {
         }
     }
 
-    /// Sends a part of the body, with the head before it if it is the first.
-    pub(crate) fn send(&mut self, py: Python<'_>, bytes: &[u8]) -> PyResult<()> {
+    /// Sends a part of the body, with the head before it if it is the first. Returns false where `Content-Length` left
+    /// no room for all of it: what does not fit is dropped.
+    pub(crate) fn send(&mut self, py: Python<'_>, bytes: &[u8]) -> PyResult<bool> {
         if bytes.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let (exchange, response) = self.open(py)?;
-        let sent = response.begin_part(exchange, bytes.len() as u64, false).and_then(|()| {
-            if response.omits_body() {
-                return Ok(());
+        let sent = response.begin_part(exchange, bytes.len() as u64).and_then(|fits| {
+            let part = &bytes[..fits as usize];
+            if !part.is_empty() && !response.omits_body() {
+                py.detach(|| exchange.write(part))?;
             }
-            py.detach(|| exchange.write(bytes))
+            Ok(part.len() == bytes.len())
         });
+        if let Ok(false) = sent {
+            Bridge::get().warn_of_excess();
+        }
         sent.map_err(|failure| self.raise(py, failure))
+    }
+
+    /// Refuses a `write()` that `Content-Length` leaves no room for, before any of it is sent (PEP 3333).
+    pub(crate) fn check_room(&self, py: Python<'_>, len: usize) -> PyResult<()> {
+        let room = self.response.room();
+        if len as u64 <= room {
+            return Ok(());
+        }
+        let message = format!("write() of {len} bytes, and Content-Length leaves room for {room}");
+        Err(Raised::new(py, Exception::Value, &message))
     }
 }
 
@@ -384,6 +401,7 @@ pub(crate) fn write<'py>(
         return Err(Raised::new(py, Exception::Assertion, "write() before start_response()"));
     }
     let bytes = data.as_octets().ok_or_else(|| not_octets(&data, "write()"))?;
+    state.check_room(py, bytes.len())?;
     state.send(py, bytes)?;
     Ok(py.none())
 }

@@ -31,6 +31,8 @@ pub(crate) struct Response {
     fields: Vec<(u32, u32)>,
     /// What `Content-Length` says.
     announced: Option<u64>,
+    /// The length of the whole body, where it is known and `Content-Length` was not set.
+    whole: Option<u64>,
     written: u64,
     head_request: bool,
 }
@@ -45,8 +47,6 @@ pub(crate) enum Refused {
     // The value may be a secret: only the name is told.
     #[error("Invalid value of header {0:?}")]
     Value(String),
-    #[error("Header {0:?} is the server's to set (hop-by-hop)")]
-    HopByHop(String),
     #[error("Content-Length was set twice")]
     TwoLengths,
 }
@@ -57,6 +57,7 @@ impl Response {
         self.forget();
         self.phase = Phase::Nothing;
         self.written = 0;
+        self.whole = None;
         self.head_request = head_request;
     }
 
@@ -73,7 +74,8 @@ impl Response {
     pub(crate) fn set_status(&mut self, line: &str) -> Result<(), Refused> {
         let refused = || Refused::Status(line.to_owned());
         let (digits, reason) = line.as_bytes().split_at_checked(3).ok_or_else(refused)?;
-        if !digits.iter().all(u8::is_ascii_digit) || digits[0] < b'2' {
+        if !digits.iter().all(u8::is_ascii_digit) || digits[0] < b'2' && digits != b"101".as_slice()
+        {
             return Err(refused());
         }
         if !(reason.is_empty() || reason[0] == b' ' && are(reason, TEXT)) {
@@ -94,9 +96,6 @@ impl Response {
         if !are(value, TEXT) {
             return Err(Refused::Value(name.to_owned()));
         }
-        if is_hop_by_hop(name) {
-            return Err(Refused::HopByHop(name.to_owned()));
-        }
         if name.eq_ignore_ascii_case("content-length") {
             let length = number(value).ok_or_else(|| Refused::Value(name.to_owned()))?;
             if self.announced.replace(length).is_some() {
@@ -113,9 +112,8 @@ impl Response {
         Ok(())
     }
 
-    /// Hands the head to the exchange, where it waits for the first octets of the body. `whole` is the length of the
-    /// body where it is known that there will be no more: it becomes `Content-Length` if the application set none.
-    pub(crate) fn send_head(&mut self, exchange: &mut Exchange, whole: Option<u64>) -> Result<()> {
+    /// Hands the head to the exchange, where it waits for the first bytes of the body.
+    pub(crate) fn send_head(&mut self, exchange: &mut Exchange) -> Result<()> {
         if self.phase == Phase::Sent {
             return Ok(());
         }
@@ -128,67 +126,58 @@ impl Response {
             (names, values) = (other_names, other_values);
             headers.push(Header::new(name, value));
         }
-        if let Some(length) = whole
+        if let Some(length) = self.whole
             && self.announced.is_none()
             && !self.forbids_body()
         {
             headers.push(Header::new("Content-Length", digits.format(length)));
-            self.announced = whole;
+            self.announced = self.whole;
         }
         exchange.start(self.status, &self.reason, &headers)?;
         self.phase = Phase::Sent;
         Ok(())
     }
 
-    /// Prepares for `len` octets of body that are sent next: counts them, and hands over the head if they are the first.
-    /// `whole` says that there will be no more.
-    pub(crate) fn begin_part(
-        &mut self,
-        exchange: &mut Exchange,
-        len: u64,
-        whole: bool,
-    ) -> Result<()> {
-        if whole && self.phase == Phase::Said {
-            self.fits(len)?;
+    /// Takes the length of the whole body, before any of it is sent: it becomes `Content-Length` where the application
+    /// set none.
+    pub(crate) fn set_whole(&mut self, len: u64) {
+        if self.phase == Phase::Said {
+            self.whole = Some(len);
         }
-        self.account(len)?;
-        self.send_head(exchange, whole.then_some(len))
     }
 
-    /// Counts `len` octets that are to be sent, or says that they are more than was announced.
-    fn account(&mut self, len: u64) -> Result<()> {
+    /// Prepares for a part of the body of `len` bytes, and returns how many of them to send: what fits `Content-Length`.
+    /// Hands over the head where they are the first.
+    pub(crate) fn begin_part(&mut self, exchange: &mut Exchange, len: u64) -> Result<u64> {
+        if let (Some(announced), Some(whole)) = (self.announced, self.whole)
+            && whole < announced
+            && self.phase == Phase::Said
+            && !self.has_no_body()
+        {
+            return Err(too_short(announced, whole));
+        }
+        let len = len.min(self.room());
         self.written += len;
+        self.send_head(exchange)?;
+        Ok(len)
+    }
+
+    /// How many more bytes the body may have.
+    pub(crate) fn room(&self) -> u64 {
         match self.announced {
-            Some(announced) if self.written > announced && !self.has_no_body() => {
-                Err(Failure::application(format!(
-                    "the application announced {announced} octets of body and sent {}",
-                    self.written
-                )))
-            }
-            _ => Ok(()),
+            Some(announced) if !self.has_no_body() => announced.saturating_sub(self.written),
+            _ => u64::MAX,
         }
     }
 
-    /// Whether a body of `len` octets, that is all there is, fits what was announced.
-    fn fits(&self, len: u64) -> Result<()> {
-        match self.announced {
-            Some(announced) if announced != len && !self.has_no_body() => {
-                Err(Failure::application(format!(
-                    "the application announced {announced} octets of body and has {len}"
-                )))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Says whether all that was announced has been sent. Called at the end of the body.
+    /// Fails unless all that was announced has been sent. Called at the end of the body.
     pub(crate) fn complete(&self) -> Result<()> {
-        self.fits(self.written)
-    }
-
-    /// How much of a body is still announced.
-    pub(crate) fn announced(&self) -> Option<u64> {
-        self.announced.map(|announced| announced.saturating_sub(self.written))
+        match self.announced {
+            Some(announced) if self.written < announced && !self.has_no_body() => {
+                Err(too_short(announced, self.written))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether the body is not even handed to the exchange: for HEAD. With a status that has none, the exchange leaves
@@ -203,8 +192,19 @@ impl Response {
     }
 
     fn forbids_body(&self) -> bool {
-        matches!(self.status, 204 | 304)
+        matches!(self.status, 101 | 204 | 304)
     }
+
+    /// Whether the response switches protocols: what follows its head is not HTTP.
+    pub(crate) fn is_switch(&self) -> bool {
+        self.status == 101
+    }
+}
+
+fn too_short(announced: u64, len: u64) -> Failure {
+    Failure::application(format!(
+        "the response body is shorter than its Content-Length: {len} of {announced} bytes"
+    ))
 }
 
 /// RFC 9110 5.6.2.
@@ -235,23 +235,6 @@ fn number(digits: &[u8]) -> Option<u64> {
         return None;
     }
     std::str::from_utf8(digits).ok()?.parse().ok()
-}
-
-/// Whether the field concerns one connection only, and is the server's (RFC 9110 7.6.1, PEP 3333 "Other HTTP
-/// Features").
-fn is_hop_by_hop(name: &str) -> bool {
-    // By length first: it tells nearly all other names apart.
-    let names: &[&str] = match name.len() {
-        2 => &["te"],
-        7 => &["trailer", "upgrade"],
-        8 => &["trailers"],
-        10 => &["connection", "keep-alive"],
-        17 => &["transfer-encoding"],
-        18 => &["proxy-authenticate"],
-        19 => &["proxy-authorization"],
-        _ => &[],
-    };
-    names.iter().any(|hop| name.eq_ignore_ascii_case(hop))
 }
 
 const TOKEN: u8 = 1;
@@ -319,30 +302,24 @@ mod tests {
             ("", b"1"),
             ("X", b"a\r\nb"),
             ("X", b"a\0"),
-            ("Connection", b"close"),
-            ("Transfer-Encoding", b"chunked"),
-            ("keep-alive", b"timeout=5"),
-            ("Proxy-Authenticate", b"Basic"),
-            ("PROXY-AUTHORIZATION", b"Basic"),
-            ("TE", b"trailers"),
-            ("Trailer", b"X"),
-            ("Trailers", b"X"),
-            ("Upgrade", b"websocket"),
         ] {
             assert!(Response::default().add(name, value).is_err(), "{name}");
         }
     }
 
     #[test]
-    fn a_body_has_to_fit_what_was_announced() {
+    fn a_body_is_as_long_as_was_announced() {
         let mut response = Response::default();
+        assert_eq!(response.room(), u64::MAX);
         response.set_status("200 OK").unwrap();
         response.add("Content-Length", b"5").unwrap();
-        assert!(response.fits(4).is_err());
-        assert!(response.account(3).is_ok());
+        response.written = 3;
+        assert_eq!(response.room(), 2);
         assert!(response.complete().is_err());
-        assert!(response.account(2).is_ok());
+        response.written = 5;
+        assert_eq!(response.room(), 0);
         assert!(response.complete().is_ok());
-        assert!(response.account(1).is_err());
+        response.head_request = true;
+        assert_eq!(response.room(), u64::MAX);
     }
 }

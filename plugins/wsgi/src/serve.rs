@@ -10,7 +10,7 @@ use crate::environ::Handles;
 use crate::errors::{Fault, is_outside};
 use crate::python::{Object, PyResult, Python, Raised, Stored, attach};
 use crate::request::{Request, Slot, State, not_octets};
-use crate::response::Phase;
+use crate::response::{Phase, Response};
 
 /// Serves it.
 pub(crate) fn serve(bridge: &Bridge, exchange: &mut Exchange) -> Result<()> {
@@ -129,12 +129,18 @@ fn send_list(
 ) -> Result<Option<Octets>, Fault> {
     if list.list_len() == 1 {
         let item = list.list_item(0)?;
-        let octets = Octets::new(item)?;
+        let mut octets = Octets::new(item)?;
         let mut state = request.state(py)?;
         expect_start(py, state.response.phase)?;
         let (exchange, response) = state.open(py)?;
         if response.phase == Phase::Said {
-            response.begin_part(exchange, octets.octets().len() as u64, true)?;
+            let len = octets.octets().len() as u64;
+            response.set_whole(len);
+            let fits = response.begin_part(exchange, len)?;
+            if fits < len {
+                bridge.warn_of_excess();
+                octets.truncate(fits);
+            }
             return Ok(if response.omits_body() {
                 exchange.finish()?;
                 None
@@ -147,15 +153,29 @@ fn send_list(
         drop(state);
         octets.leave();
     } else {
+        set_whole(&mut request.state(py)?.response, list)?;
         for place in 0.. {
-            if place >= list.list_len() {
+            if place >= list.list_len() || !send_part(py, request, &list.list_item(place)?)? {
                 break;
             }
-            send_part(py, request, &list.list_item(place)?)?;
         }
     }
     finish(bridge, py, request)?;
     Ok(None)
+}
+
+/// Takes the length of a body in several parts as that of the whole. A part that is no `bytes` is left to be refused
+/// when its turn comes.
+pub(crate) fn set_whole(response: &mut Response, list: &Object<'_>) -> PyResult<()> {
+    let mut sum = 0;
+    for place in 0..list.list_len() {
+        match list.list_item(place)?.as_octets() {
+            Some(part) => sum += part.len() as u64,
+            None => return Ok(()),
+        }
+    }
+    response.set_whole(sum);
+    Ok(())
 }
 
 /// Whatever else an application returns.
@@ -177,7 +197,9 @@ fn send_other(
     }
     let parts = result.iterator()?;
     while let Some(part) = parts.next()? {
-        send_part(py, request, &part)?;
+        if !send_part(py, request, &part)? {
+            break;
+        }
     }
     finish(bridge, py, request)
 }
@@ -192,7 +214,8 @@ pub(crate) fn prepare_part<'a>(
     part.as_octets().ok_or_else(|| not_octets(part, "the application"))
 }
 
-fn send_part(py: Python<'_>, request: &Request, part: &Object<'_>) -> PyResult<()> {
+/// Sends a part of the body; false where no more of it is to be sent.
+fn send_part(py: Python<'_>, request: &Request, part: &Object<'_>) -> PyResult<bool> {
     let mut state = request.state(py)?;
     let octets = prepare_part(py, &state, part)?;
     state.send(py, octets)
@@ -214,8 +237,8 @@ fn send_file(
     let mut state = request.state(py)?;
     expect_start(py, state.response.phase)?;
     let (exchange, response) = state.open(py)?;
-    let len = response.announced().map_or(len, |announced| announced.min(len));
-    response.begin_part(exchange, len, true)?;
+    response.set_whole(len);
+    let len = response.begin_part(exchange, len)?;
     if len > 0 && !response.omits_body() {
         let sent = py.detach(|| exchange.send_file(fd, offset, len));
         sent.map_err(|failure| state.raise(py, failure))?;
@@ -229,7 +252,8 @@ pub(crate) fn finish(bridge: &Bridge, py: Python<'_>, request: &Request) -> Resu
     expect_start(py, state.response.phase)?;
     let (exchange, response) = state.open(py)?;
     response.complete()?;
-    response.send_head(exchange, Some(0))?;
+    response.set_whole(0);
+    response.send_head(exchange)?;
     if bridge.guest.is_some() {
         // Nothing waits in there: to let others have the interpreter would cost more.
         exchange.finish()?;
@@ -294,7 +318,13 @@ fn unexpected(bridge: &Bridge, py: Python<'_>, raised: Raised) -> Failure {
 /// An exception as a failure, with the traceback for the log.
 fn told(bridge: &Bridge, py: Python<'_>, kind: FailureKind, raised: Raised) -> Failure {
     let (line, traceback) = bridge.describe(py, raised);
-    Failure::new(kind, line).with_detail(traceback)
+    let failure = Failure::new(kind, line);
+    // Without frames of the application it says the same again.
+    if traceback.trim_end() == failure.message.as_str() {
+        failure
+    } else {
+        failure.with_detail(traceback)
+    }
 }
 
 /// A `bytes` object whose octets are used while detached: they never change, and live as long as this.
@@ -314,6 +344,11 @@ impl Octets {
         };
         let (pointer, len) = (octets.as_ptr(), octets.len());
         Ok(Self { owner: object.store(), pointer, len })
+    }
+
+    /// Drops what is behind the first `len` bytes.
+    fn truncate(&mut self, len: u64) {
+        self.len = self.len.min(len as usize);
     }
 
     fn octets(&self) -> &[u8] {

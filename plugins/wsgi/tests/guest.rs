@@ -141,6 +141,31 @@ const CASES: &[Case] = &[
         assert!(told.contains("LookupError: nothing here"), "{failure} {told}");
         assert!(!told.contains("_jimu_driver"), "{told}");
     }),
+    ("a body is cut at its Content-Length", |w| {
+        w.get("/close-count");
+        let paths = [
+            "/too-long",
+            "/too-long-parts",
+            "/too-long-closing",
+            "/too-long-list",
+            "/too-long-write",
+            "/too-long-file",
+            "/too-long-file-like",
+            "/list_",
+        ];
+        let seen = w.serve(paths.map(Request::get));
+        assert!(seen.iter().all(Seen::is_good), "{seen:?}");
+        let texts: Vec<String> = seen.iter().map(Seen::text).collect();
+        let expected = ["ab", "abcd", "too_long_", "abcd", "abcd", "0123", "0123", "one two"];
+        assert_eq!(texts, expected);
+        assert_eq!(seen[7].header("content-length"), Some("7"));
+        assert_eq!(w.get("/close-count").text(), "[b'too_long']");
+    }),
+    ("a body that is too short is reported once", |w| {
+        let failure = w.get("/too-short-parts").failed.expect("it failed");
+        let text = format!("{} {:?}", failure.message, failure.chain);
+        assert_eq!(text.matches("shorter than its Content-Length").count(), 1, "{text}");
+    }),
     ("close is called once", |w| {
         w.get("/close-count");
         w.serve([Request::get("/closing")]);

@@ -4,12 +4,12 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use worker_api::{Host, Result, Version};
+use worker_api::{Header, Host, Result, Version};
 
 use crate::clock;
 use crate::config::Config;
 use crate::http::date::DateCache;
-use crate::http::{Manners, ResponseContext, error_answer};
+use crate::http::{Manners, ResponseContext, error_answer, left_out};
 
 /// The kit of one worker process: made once, shared by its connections.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub struct Kit {
     pub(crate) wants_response_headers: bool,
     draining: AtomicBool,
     requests: AtomicU64,
+    /// Whether a hop-by-hop header that was left out has been logged.
+    warned_of_left_out: AtomicBool,
 }
 
 impl Kit {
@@ -47,6 +49,7 @@ impl Kit {
             wants_response_headers,
             draining: AtomicBool::new(false),
             requests: AtomicU64::new(0),
+            warned_of_left_out: AtomicBool::new(false),
         }))
     }
 
@@ -68,6 +71,19 @@ impl Kit {
             self.host.retire();
         }
         number
+    }
+
+    /// Logs the hop-by-hop header that a response of the application lost: once, because the next response has it too.
+    #[cold]
+    pub(crate) fn warn_of_left_out(&self, headers: &[Header<'_>], status: u16) {
+        if !self.warned_of_left_out.swap(true, Ordering::Relaxed)
+            && let Some(name) = left_out(headers, status)
+        {
+            tracing::warn!(
+                "response header {name} left out: it is hop-by-hop, and the connection belongs to the server \
+                 (logged once per worker)"
+            );
+        }
     }
 
     /// The value of the Date field now.

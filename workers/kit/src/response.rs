@@ -57,6 +57,9 @@ impl Connection {
         head.clear();
         let plan = encode_head(&mut head, &context, status, reason, headers)
             .map_err(|fault| Failure::application(fault.to_string()))?;
+        if plan.left_out {
+            kit.warn_of_left_out(headers, status);
+        }
         turn.response.head = head;
         turn.response.plan = plan;
         turn.response.status = status;

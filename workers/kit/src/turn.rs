@@ -71,7 +71,12 @@ impl Default for Response {
             status: 0,
             head: Vec::new(),
             on_wire: false,
-            plan: BodyPlan { kind: BodyKind::UntilClose, keep_alive: false, upgrade: false },
+            plan: BodyPlan {
+                kind: BodyKind::UntilClose,
+                keep_alive: false,
+                upgrade: false,
+                left_out: false,
+            },
             written: 0,
             trailers: Vec::new(),
             warned: false,

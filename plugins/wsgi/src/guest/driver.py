@@ -19,8 +19,8 @@ import jimu
 IDLE_MAX = 512
 #: How often is looked whether connections that have left something are still open.
 SWEEP_SECONDS = 1.0
-#: What is put: the rest of what was put before, a part of the body.
-REST, PART = 0, 1
+#: What is put: the rest of what was put before, a part of the body, the data of a write().
+REST, PART, WRITE = 0, 1, 2
 
 
 class Driver:
@@ -231,7 +231,9 @@ class Driver:
                     request._finish()
                     return
             for part in result:
-                self._put(request, part)
+                if self._put(request, part) > len(part):
+                    # Content-Length leaves no room for all of it.
+                    break
             request._finish()
         finally:
             close = getattr(result, "close", None)
@@ -246,6 +248,7 @@ class Driver:
         while sent < len(data):
             self._wait(request)
             sent = request._put(data, sent, REST)
+        return sent
 
     def _put_file(self, request, descriptor, offset, length):
         sent, length = request._put_file(descriptor, offset, length, True)
@@ -312,7 +315,7 @@ def make_input(wait):
 
         def _write(self, data):
             request = self._request
-            sent = request._put(data, 0, PART)
+            sent = request._put(data, 0, WRITE)
             while sent < len(data):
                 wait(request)
                 sent = request._put(data, sent, REST)

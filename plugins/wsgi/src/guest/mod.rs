@@ -21,7 +21,7 @@ use crate::python::{
     Raised, Stored, required,
 };
 use crate::request::{Request, Slot, State};
-use crate::serve::{environ_of, failed, finish, prepare_part};
+use crate::serve::{environ_of, failed, finish, prepare_part, set_whole};
 
 /// A guest loop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -314,9 +314,10 @@ fn now_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-/// `_put(data, at, what)`: sends `data` from `at` on, and answers how far it came. Where that is not the end, the
-/// request is woken when it is worth while to go on. `what` is 0 for the rest of what was put before, 1 for a part of
-/// the body.
+/// `_put(data, at, what)`: sends `data` from `at` on, and returns how far it came. Where that is not the end, the
+/// request is woken when another try makes sense. `what` is 0 for the rest of what was put before, 1 for a part of the
+/// body, 2 for a `write()`, which has to fit `Content-Length`. Of a part, what does not fit is dropped: once the rest is
+/// sent, the result is one more than the length of `data`.
 fn put<'py>(
     py: Python<'py>,
     me: &Object<'py>,
@@ -325,10 +326,18 @@ fn put<'py>(
     let [data, at, what] = arguments.take(["data", "at", "what"])?;
     let data = required(py, data, "data")?;
     let at = required(py, at, "at")?.as_number()? as usize;
-    let what = if what.is_some_and(|what| what.is_true()) { What::Part } else { What::Rest };
+    let what = required(py, what, "what")?.as_number()?;
     let request = request(me)?;
     let mut state = request.state(py)?;
     let octets = prepare_part(py, &state, &data)?;
+    let what = match what {
+        0 => What::Rest,
+        1 => What::Part,
+        _ => {
+            state.check_room(py, octets.len())?;
+            What::Part
+        }
+    };
     let sent = put_octets(&mut state, py, octets, at, what)?;
     py.number(sent as i64)
 }
@@ -350,12 +359,16 @@ fn put_list<'py>(
 ) -> PyResult<Object<'py>> {
     let [result] = arguments.take(["result"])?;
     let result = required(py, result, "result")?;
-    if !result.is_exact_list() || result.list_len() != 1 {
+    if !result.is_exact_list() {
+        return py.truth(false);
+    }
+    let request = request(me)?;
+    let mut state = request.state(py)?;
+    if result.list_len() != 1 {
+        set_whole(&mut state.response, &result)?;
         return py.truth(false);
     }
     let data = result.list_item(0)?;
-    let request = request(me)?;
-    let mut state = request.state(py)?;
     let octets = prepare_part(py, &state, &data)?;
     let sent = put_octets(&mut state, py, octets, 0, What::Whole)?;
     if sent < octets.len() {
@@ -377,28 +390,37 @@ fn put_octets(
 ) -> PyResult<usize> {
     let number = state.number;
     let guest = guest(py)?;
-    let (exchange, response) = state.open(py)?;
+    let State { exchange: Some(exchange), response, part_end, .. } = state else {
+        return Err(Raised::new(py, Exception::Runtime, "the request is over"));
+    };
     let mut step = || -> Result<usize> {
         if what != What::Rest {
             if octets.is_empty() && what == What::Part {
                 return Ok(0);
             }
-            response.begin_part(exchange, octets.len() as u64, what == What::Whole)?;
+            if what == What::Whole {
+                response.set_whole(octets.len() as u64);
+            }
+            *part_end = response.begin_part(exchange, octets.len() as u64)? as usize;
         }
         if response.omits_body() {
             return Ok(octets.len());
         }
         let mut at = at;
-        while let Some(rest) = octets.get(at..).filter(|rest| !rest.is_empty()) {
+        while let Some(rest) = octets.get(at..*part_end).filter(|rest| !rest.is_empty()) {
             match exchange.poll_write(rest, None) {
                 Step::Ready(n) => at += n,
                 Step::Failed(failure) => return Err(failure),
                 Step::NotYet => match exchange.poll_write(rest, Some(guest.waker(number))) {
                     Step::Ready(n) => at += n,
                     Step::Failed(failure) => return Err(failure),
-                    Step::NotYet => break,
+                    Step::NotYet => return Ok(at),
                 },
             }
+        }
+        if *part_end < octets.len() {
+            Bridge::get().warn_of_excess();
+            return Ok(octets.len() + 1);
         }
         Ok(at)
     };
@@ -425,8 +447,8 @@ fn put_file<'py>(
     let (exchange, response) = state.open(py)?;
     let step = || -> Result<u64> {
         if first.is_some_and(|first| first.is_true()) {
-            length = response.announced().map_or(length, |announced| announced.min(length));
-            response.begin_part(exchange, length, true)?;
+            response.set_whole(length);
+            length = response.begin_part(exchange, length)?;
         }
         if response.omits_body() {
             return Ok(length);

@@ -148,13 +148,54 @@ def too_long_parts(environ, start_response):
     return iter([b"abc", b"def"])
 
 
+def too_long_closing(environ, start_response):
+    start_response("200 OK", [("Content-Length", "9")])
+    return Parts(b"too_long", b"", b"_closing", AssertionError("iterated past the length"))
+
+
+def too_long_list(environ, start_response):
+    start_response("200 OK", [("Content-Length", "4")])
+    return [b"ab", b"cd", b"ef"]
+
+
+def too_long_write(environ, start_response):
+    put = start_response("200 OK", [("Content-Length", "4")])
+    put(b"ab")
+    try:
+        put(b"cde")
+    except ValueError as error:
+        kept.append(str(error))
+    return [b"cd"]
+
+
+def too_long_file(environ, start_response):
+    source = open(os.path.join(os.path.dirname(__file__), "numbers.txt"), "rb")
+    start_response("200 OK", [("Content-Length", "4")])
+    return environ["wsgi.file_wrapper"](source)
+
+
+def too_long_file_like(environ, start_response):
+    start_response("200 OK", [("Content-Length", "4")])
+    return environ["wsgi.file_wrapper"](io.BytesIO(b"0123456789"), 3)
+
+
+def list_(environ, start_response):
+    start_response("200 OK", [])
+    return [b"one ", b"", b"two"]
+
+
+def list_short(environ, start_response):
+    start_response("200 OK", [("Content-Length", "9")])
+    return [b"ab", b"cd"]
+
+
 def too_short_parts(environ, start_response):
     start_response("200 OK", [("Content-Length", "9")])
     return iter([b"abc", b"def"])
 
 
 def hop_by_hop(environ, start_response):
-    start_response("200 OK", [("Connection", "close")])
+    start_response("200 OK", [("Connection", "close"), ("Keep-Alive", "5"), ("Trailer", "X")])
     return [b""]
 
 
@@ -244,6 +285,57 @@ def file(environ, start_response):
 def file_like(environ, start_response):
     start_response("200 OK", [])
     return environ["wsgi.file_wrapper"](io.BytesIO(b"0123456789"), 4)
+
+
+class Upper(io.FileIO):
+    def read(self, size=-1):
+        return super().read(size).upper()
+
+    def readinto(self, buffer):
+        count = super().readinto(buffer)
+        buffer[:count] = bytes(buffer[:count]).upper()
+        return count
+
+
+def file_kinds(environ, start_response):
+    """What a file wrapper gives, by the kind of its file."""
+    import bz2
+    import gzip
+    import lzma
+    import tempfile
+
+    kind = environ["QUERY_STRING"]
+    folder = tempfile.mkdtemp()
+    path = os.path.join(folder, "file")
+    openers = {"gzip": gzip.open, "bz2": bz2.open, "lzma": lzma.open}
+    with openers.get(kind, open)(path, "wb") as target:
+        target.write(b"0123456789abc")
+    if kind in openers:
+        source = openers[kind](path, "rb")
+    elif kind == "subclass":
+        source = Upper(path)
+    elif kind == "buffered-subclass":
+        source = io.BufferedReader(Upper(path))
+    elif kind == "raw":
+        source = open(path, "rb", buffering=0)
+    elif kind == "random":
+        source = open(path, "r+b")
+        source.write(b"X123456789ABC")
+    elif kind == "named":
+        source = tempfile.NamedTemporaryFile()
+        source.write(b"0123456789abc")
+    elif kind in ("spooled", "rolled"):
+        source = tempfile.SpooledTemporaryFile(1000 if kind == "spooled" else 1)
+        source.write(b"0123456789abc")
+    else:
+        source = open(path, "rb")
+    os.unlink(path)
+    os.rmdir(folder)
+    source.seek(2)
+    # The descriptor of a buffered file is at its end then.
+    source.read(1)
+    start_response("200 OK", [])
+    return environ["wsgi.file_wrapper"](source)
 
 
 def hints(environ, start_response):

@@ -57,6 +57,6 @@ pub use head::{ConnectionOptions, Framing, Head, normalize, parse_head};
 pub use manners::{ErrorPage, Manners};
 pub use policy::{HEAD_MAX, HeaderMap, LINE_MAX, Policy};
 pub use reject::{Reject, error_answer};
-pub use response::{BodyKind, BodyPlan, HeaderFault, ResponseContext, encode_head};
+pub use response::{BodyKind, BodyPlan, HeaderFault, ResponseContext, encode_head, left_out};
 pub use scan::{HeadScan, Scan};
 pub use target::Authority;

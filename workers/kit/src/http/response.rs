@@ -59,6 +59,8 @@ pub struct BodyPlan {
     pub keep_alive: bool,
     /// Whether the connection changes its protocol after the head (101, or 2xx to a CONNECT).
     pub upgrade: bool,
+    /// Whether a hop-by-hop header of the application was left out: see [`left_out`].
+    pub left_out: bool,
 }
 
 /// The framing of a response's body.
@@ -82,7 +84,7 @@ pub enum BodyKind {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum HeaderFault {
     /// A final response has a status from 200 to 999, or 101 where the request asked for an upgrade.
-    #[error("the status {0} cannot begin a response here")]
+    #[error("{}", status_fault(*.0))]
     Status(u16),
     /// The reason phrase has a control character.
     #[error("the reason phrase has a control character")]
@@ -96,9 +98,6 @@ pub enum HeaderFault {
     /// Content-Length is no number, or is there twice.
     #[error("Content-Length is not one number")]
     ContentLength,
-    /// A transfer coding other than chunked, which the server adds by itself.
-    #[error("Transfer-Encoding is the server's to set")]
-    TransferEncoding,
     /// A field that may not be in a trailer.
     #[error("{0} may not be a trailer field")]
     Trailer(String),
@@ -152,6 +151,16 @@ pub fn encode_head(
     }
     out.extend_from_slice(b"\r\n");
     Ok(plan)
+}
+
+/// The name of the first hop-by-hop header that [`encode_head`] leaves out of a response with this status (RFC 9110,
+/// section 7.6.1). `Connection` counts only with an option that has no effect here.
+pub fn left_out<'a>(headers: &'a [Header<'_>], status: u16) -> Option<&'a str> {
+    let field = headers.iter().find(|field| {
+        let own = Own::of(field.name.as_bytes());
+        own.is_left_out(trim(field.value.as_slice()), status)
+    })?;
+    Some(field.name.as_str())
 }
 
 /// Appends an informational response (100, 102, 103 …) to `out`. Leaves it out and answers false where the client is
@@ -244,6 +253,8 @@ struct Said {
     upgrade: bool,
     /// Whether one of the fields stays behind.
     sifted: bool,
+    /// Whether one of those is a hop-by-hop header that has no effect.
+    left_out: bool,
 }
 
 impl Said {
@@ -253,7 +264,10 @@ impl Said {
             check_field(field)?;
             let value = trim(field.value.as_slice());
             let own = Own::of(field.name.as_bytes());
-            said.sifted |= !own.is_kept(status);
+            if !own.is_kept(status) {
+                said.sifted = true;
+                said.left_out |= own.is_left_out(value, status);
+            }
             match own {
                 Own::ContentLength => {
                     let length = decimal(value).filter(|length| *length < u64::MAX);
@@ -262,14 +276,11 @@ impl Said {
                     }
                     said.length = length;
                 }
-                Own::TransferEncoding if !value.eq_ignore_ascii_case(b"chunked") => {
-                    return Err(HeaderFault::TransferEncoding);
-                }
                 Own::Connection => said.close |= has_option(value, b"close"),
                 Own::Date => said.date = true,
                 Own::Server => said.server = true,
                 Own::Upgrade => said.upgrade = Own::Upgrade.is_kept(status),
-                Own::TransferEncoding | Own::HopByHop | Own::Other => {}
+                Own::HopByHop | Own::Other => {}
             }
         }
         Ok(said)
@@ -284,7 +295,6 @@ enum Own {
     Date,
     HopByHop,
     Server,
-    TransferEncoding,
     Upgrade,
     Other,
 }
@@ -302,7 +312,7 @@ impl Own {
             10 if is(b"Keep-Alive") => Self::HopByHop,
             14 if is(b"Content-Length") => Self::ContentLength,
             16 if is(b"Proxy-Connection") => Self::HopByHop,
-            17 if is(b"Transfer-Encoding") => Self::TransferEncoding,
+            17 if is(b"Transfer-Encoding") => Self::HopByHop,
             _ => Self::Other,
         }
     }
@@ -310,12 +320,35 @@ impl Own {
     /// Whether a field of the application goes out with a response of that status (RFC 9110 7.6.1, 8.6).
     fn is_kept(self, status: u16) -> bool {
         match self {
-            Self::Connection | Self::HopByHop | Self::TransferEncoding => false,
+            Self::Connection | Self::HopByHop => false,
             Self::ContentLength => status >= 200 && status != 204 && status != 205,
             Self::Upgrade => status == 101 || status == 426,
             Self::Date | Self::Server | Self::Other => true,
         }
     }
+
+    /// Whether a header that is not kept has no effect either.
+    #[cold]
+    fn is_left_out(self, value: &[u8], status: u16) -> bool {
+        match self {
+            Self::HopByHop => true,
+            Self::Upgrade => !self.is_kept(status),
+            Self::Connection => value.split(|octet| *octet == b',').map(trim).any(|option| {
+                let is = |known: &[u8]| option.eq_ignore_ascii_case(known);
+                !(is(b"close")
+                    || is(b"keep-alive")
+                    || is(b"upgrade") && Self::Upgrade.is_kept(status))
+            }),
+            _ => false,
+        }
+    }
+}
+
+fn status_fault(status: u16) -> String {
+    if status == 101 {
+        return "101 Switching Protocols, and the request did not ask for an upgrade".to_owned();
+    }
+    format!("the status {status} cannot begin a response: 200 to 999 can")
 }
 
 /// Decides the framing and what becomes of the connection (RFC 9112 6.3, 9.3).
@@ -335,7 +368,7 @@ fn plan(ctx: &ResponseContext<'_>, status: u16, said: &Said) -> BodyPlan {
         BodyKind::UntilClose
     };
     let keep_alive = ctx.keep_alive && !said.close && !ctx.connect && kind != BodyKind::UntilClose;
-    BodyPlan { kind, keep_alive, upgrade }
+    BodyPlan { kind, keep_alive, upgrade, left_out: said.left_out }
 }
 
 /// The value of Connection. As a rule it is always sent, as gunicorn does: HTTP/1.0 clients need it, others read it
