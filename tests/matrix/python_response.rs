@@ -1,6 +1,6 @@
 //! What a Python application says of its response, and what the client receives: PEP 3333 and RFC 9110.
 
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 
 use jimu_tests::{
     behaviour,
@@ -78,22 +78,20 @@ fn a_repeated_header_keeps_every_value(cell: &Cell) {
         let server = setup.start();
         let mut seen = 0;
         for round in 0..2 {
-            let (second, joined) = if flags.is_empty() {
-                ("x-tWO", "HTTP_X_TWO=1,2")
-            } else {
-                ("X_Two", "HTTP_X_TWO=1,2")
-            };
+            let second = if flags.is_empty() { "x-tWO" } else { "X_Two" };
             let fields = format!("X-Two: 1\r\n{second}: 2\r\nCookie: a=1\r\ncOOKIE: b=2\r\n");
             let mut client = server.connect();
             let head = "GET /headers HTTP/1.1\r\nHost: test\r\nConnection: close\r\n";
             client.send(format!("{head}{fields}\r\n")).unwrap();
             let text = client.answer("GET").unwrap().text();
-            assert!(text.contains(joined), "{round}: {text}");
+            assert!(text.contains("HTTP_X_TWO=1,2"), "{round}: {text}");
             assert!(text.contains("HTTP_COOKIE=a=1; b=2"), "{round}: {text}");
             // Then more spellings of names than a worker remembers.
             for _ in 0..10 {
-                let names: String =
-                    (seen..seen + 60).map(|n| format!("X-Name-{n}: 1\r\n")).collect();
+                let mut names = String::new();
+                for name in seen..seen + 60 {
+                    writeln!(names, "X-Name-{name}: 1\r").unwrap();
+                }
                 seen += 60;
                 let mut client = server.connect();
                 client.send(format!("{head}{names}\r\n")).unwrap();

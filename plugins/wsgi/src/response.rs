@@ -194,11 +194,6 @@ impl Response {
     fn forbids_body(&self) -> bool {
         matches!(self.status, 101 | 204 | 304)
     }
-
-    /// Whether the response switches protocols: what follows its head is not HTTP.
-    pub(crate) fn is_switch(&self) -> bool {
-        self.status == 101
-    }
 }
 
 fn too_short(announced: u64, len: u64) -> Failure {
