@@ -38,6 +38,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(any_loop_can_drive_the_engine).of_python().needs(Need::Loops),
         behaviour!(hooks_in_python_are_called).of_python(),
         behaviour!(a_spinning_application_is_replaced).of_python(),
+        behaviour!(a_hang_with_the_interpreters_lock_is_replaced_soon).of_python(),
         behaviour!(deep_recursion_has_the_stack_of_the_main_thread).of_python(),
         behaviour!(a_fault_leaves_a_traceback).of_python(),
         behaviour!(the_hook_worker_abort_runs_before_the_end).of_python(),
@@ -348,6 +349,29 @@ fn any_loop_can_drive_the_engine(cell: &Cell) {
 }
 
 /// With the interpreter's lock held.
+/// C code that hangs without giving the interpreter's lock back: no thread of its worker can serve. Once its request has
+/// run over, a successor serves within a second.
+fn a_hang_with_the_interpreters_lock_is_replaced_soon(cell: &Cell) {
+    if cell.class.name != "gthread" {
+        // The others have one thread: it hangs, and the heartbeat with it, which `timeout` limits.
+        return;
+    }
+    let setup = Setup::new(cell).app("hung:application");
+    let server = setup.flags("--request-timeout 1 --threads 4").start();
+    let worker = server.serving_pid();
+    let mut hung = server.connect();
+    hung.send_get("/hang").unwrap();
+    server.log.line(&["GET /hang has run over its time (request_timeout)"], SOON);
+    let ran_over = Instant::now();
+    // Whatever the hung worker has accepted by now is lost with it.
+    server.log.line(&["another worker takes over"], SOON);
+    let successor = server.serving_pid();
+    assert!(ran_over.elapsed() < Duration::from_secs(1), "after {:?}", ran_over.elapsed());
+    assert_ne!(successor, worker);
+    server.log.line(&["hung.py\", line", "in application"], SOON);
+    server.until_ready_workers(1);
+}
+
 /// A recursion through C that takes 3 MiB: more than a thread of Rust's has by itself, and less than a process has. Where
 /// the application asks for more with `threading.stack_size()`, one of 10 MiB goes through as well.
 fn deep_recursion_has_the_stack_of_the_main_thread(cell: &Cell) {

@@ -129,6 +129,11 @@ impl Host {
         self.0.retire();
     }
 
+    /// As [`Host::retire`], with the reason for the log.
+    pub fn retire_for(&self, reason: &str) {
+        self.0.retire_for(RStr::from_str(reason));
+    }
+
     /// Becomes readable when a signal came: watch it, and call [`Host::deliver_signals`] then.
     pub fn wake_descriptor(&self) -> i32 {
         self.0.wake_descriptor()

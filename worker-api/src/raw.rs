@@ -95,6 +95,9 @@ fn no_preference() -> u64 {
     0
 }
 
+/// What a host does that is older than [`RawHost::retire_for`].
+fn not_replaced(_reason: RStr<'_>) {}
+
 /// What is counted; see [`RawHost::count`].
 #[repr(transparent)]
 #[derive(StableAbi, Clone, Copy, PartialEq, Eq, Debug)]
@@ -231,6 +234,10 @@ pub trait RawHost: Send + Sync + 'static {
     /// Writes a line to the error log.
     #[sabi(last_prefix_field)]
     fn log(&self, level: u8, target: RStr<'_>, message: RStr<'_>);
+    /// As [`RawHost::retire`], with the reason for the log. Since 1.1.
+    fn retire_for(&self, reason: RStr<'_>) {
+        not_replaced(reason);
+    }
 }
 
 /// The owned form of [`RawHost`].

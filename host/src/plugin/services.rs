@@ -290,6 +290,10 @@ impl RawHost for ForPlugin {
         self.in_worker(|worker| worker.retire("max_requests"));
     }
 
+    fn retire_for(&self, reason: RStr<'_>) {
+        self.in_worker(|worker| worker.retire(&reason));
+    }
+
     fn wake_descriptor(&self) -> i32 {
         use std::os::fd::AsRawFd as _;
         self.services.worker.get().map_or(-1, |worker| worker.wake_fd().as_raw_fd())

@@ -64,7 +64,8 @@ impl Worker for Threaded {
         while self.base.host.alive() {
             self.base.tick();
             let room = self.shared.open() < self.base.kit.config.worker_connections
-                && clock::now_ns() >= self.rest_until_ns.get();
+                && clock::now_ns() >= self.rest_until_ns.get()
+                && !self.base.kit.is_stuck();
             let acceptors = if room { &self.base.acceptors[..] } else { &[] };
             self.turn(acceptors).map_err(|error| Failure::io("cannot wait", &error))?;
         }
@@ -119,7 +120,7 @@ impl Threaded {
         let deadline_ns = self.base.graceful_deadline_ns();
         let in_time = || deadline_ns == 0 || clock::now_ns() < deadline_ns;
         for acceptor in &self.base.acceptors {
-            while in_time() && self.accept(acceptor) {}
+            while in_time() && !self.base.kit.is_stuck() && self.accept(acceptor) {}
         }
         self.base.host.close_listeners();
         while self.shared.open() > 0 && in_time() {

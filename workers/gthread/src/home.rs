@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
 use kit::clock::{earlier, now_ns};
@@ -35,8 +35,15 @@ impl Shared {
     /// With so many threads, which are started.
     pub(crate) fn new(base: &Base, threads: usize) -> io::Result<Arc<Self>> {
         let lookout = Lookout::new(base.host.wake_descriptor())?;
-        // The thread goes on with what it does; what it writes fails, and so the request ends.
-        let overtime = Overtime::start(base, |_| ())?;
+        // The thread continues with what it does; what it writes fails, and so the request ends. The main thread may have
+        // to stop accepting.
+        let main: Arc<OnceLock<Weak<Self>>> = Arc::default();
+        let of_main = Arc::clone(&main);
+        let overtime = Overtime::start(base, move |_| {
+            if let Some(shared) = of_main.get().and_then(Weak::upgrade) {
+                shared.ring();
+            }
+        })?;
         let shared = Arc::new_cyclic(|me| Self {
             kit: Arc::clone(&base.kit),
             queue: Queue::new(threads, PATIENCE_NS, lookout),
@@ -48,6 +55,7 @@ impl Shared {
             threads: Mutex::new(Vec::new()),
             me: Weak::clone(me),
         });
+        let _ = main.set(Arc::downgrade(&shared));
         (0..threads).try_for_each(|_| shared.start_thread())?;
         Ok(shared)
     }

@@ -138,6 +138,9 @@ impl<'a> Server<'a> {
 
     /// Whether a connection that is accepted now would be served now.
     fn may_accept(&self) -> bool {
+        if self.base.kit.is_stuck() {
+            return false;
+        }
         let has_room = |shared: &Shared| {
             shared.queue.has_room() && shared.table().len() < shared.kit.config.worker_connections
         };
@@ -166,11 +169,12 @@ impl<'a> Server<'a> {
     /// A graceful end: takes those that wait to be accepted, closes the listeners, has the threads finish, and gives
     /// idle connections the time that a client needs to send what it is about to send.
     fn finish(&mut self) -> io::Result<()> {
-        self.base.kit.drain();
+        let kit = &self.base.kit;
+        kit.drain();
         let deadline_ns = self.base.graceful_deadline_ns();
         let acceptors = &self.base.acceptors;
         for acceptor in acceptors {
-            while now_ns() < deadline_ns && self.accept_one(acceptor) {}
+            while now_ns() < deadline_ns && !kit.is_stuck() && self.accept_one(acceptor) {}
         }
         self.base.host.close_listeners();
         let farewell_ns = Base::farewell_deadline_ns();

@@ -21,6 +21,7 @@ pub struct Kit {
     pub(crate) manners: Manners,
     pub(crate) wants_response_headers: bool,
     draining: AtomicBool,
+    stuck: AtomicBool,
     requests: AtomicU64,
     /// Whether a hop-by-hop header that was left out has been logged.
     warned_of_left_out: AtomicBool,
@@ -48,6 +49,7 @@ impl Kit {
             manners,
             wants_response_headers,
             draining: AtomicBool::new(false),
+            stuck: AtomicBool::new(false),
             requests: AtomicU64::new(0),
             warned_of_left_out: AtomicBool::new(false),
         }))
@@ -61,6 +63,17 @@ impl Kit {
     /// Whether the worker is finishing.
     pub fn draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+
+    /// The application does not respond: see [`Kit::is_stuck`].
+    pub(crate) fn set_stuck(&self) {
+        self.stuck.store(true, Ordering::Release);
+    }
+
+    /// Whether the application as a whole does not respond. Such a worker accepts nothing: it would not serve it. A
+    /// successor is on its way.
+    pub fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Acquire)
     }
 
     /// Counts a request, and gives it its number. The worker that has served its share asks to be replaced.

@@ -5,12 +5,15 @@
 
 use std::collections::HashMap;
 use std::os::fd::RawFd;
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 use std::{io, mem};
 
+use nix::sys::signal::{Signal, kill};
 use nix::sys::socket;
+use nix::unistd::Pid;
 use worker_api::abi::std_types::{ROption, RSlice};
 use worker_api::raw::ExchangeBox;
 use worker_api::{AccessRecord, Address, AppHandle, Host, RequestHead, Version};
@@ -19,6 +22,7 @@ use crate::base::Base;
 use crate::clock::now_ns;
 use crate::connection::Connection;
 use crate::home::Home;
+use crate::kit::Kit;
 
 /// Calls the application, and watches for how long it has each request. Costs nothing where there is no such limit.
 #[derive(Clone)]
@@ -32,6 +36,7 @@ struct Watch {
     requests: Mutex<HashMap<RawFd, Limited>>,
     begun: Condvar,
     app: AppHandle,
+    kit: Arc<Kit>,
 }
 
 /// A request that has run over.
@@ -52,6 +57,15 @@ struct Limited {
 }
 
 impl RanOver {
+    /// Its method and target, for the log.
+    fn name(&self) -> String {
+        format!("{} {}", self.method, self.target.escape_ascii())
+    }
+
+    fn age(&self) -> Duration {
+        Duration::from_nanos(now_ns().saturating_sub(self.received_ns))
+    }
+
     /// Writes its line into the access log, without a status: for a class that ends with it. Elsewhere the exchange
     /// does that when the application leaves it.
     pub fn record(&self, host: &Host) {
@@ -93,6 +107,7 @@ impl Overtime {
             requests: Mutex::default(),
             begun: Condvar::new(),
             app: base.app.clone(),
+            kit: Arc::clone(&base.kit),
         });
         let watched = Arc::clone(&watch);
         thread::Builder::new().name("overtime".to_owned()).spawn(move || watched.run(ran_over))?;
@@ -169,23 +184,65 @@ impl Watch {
                 continue;
             }
             drop(requests);
-            for request in &late {
-                self.name(request);
-            }
+            self.name(&late);
             ran_over(&late);
             requests = self.lock();
         }
     }
 
-    fn name(&self, request: &RanOver) {
-        let age_ns = now_ns().saturating_sub(request.received_ns);
-        let seconds = Duration::from_nanos(age_ns).as_secs_f64();
-        let request = format!("{} {}", request.method, request.target.escape_ascii());
-        tracing::error!("{request} has run over its time (request_timeout): {seconds:.1} s");
-        // Behind the line itself: an application that holds a lock of its own may be slow to answer.
-        let trace = self.app.trace();
-        if !trace.is_empty() {
-            tracing::error!("{request} stands here:\n{}", trace.trim_end());
+    /// Logs which requests ran over, and where the application stands. One that does not even answer that question
+    /// serves no request any more: another worker is to take over.
+    fn name(&self, late: &[RanOver]) {
+        for request in late {
+            let seconds = request.age().as_secs_f64();
+            tracing::error!(
+                "{} has run over its time (request_timeout): {seconds:.1} s",
+                request.name()
+            );
+        }
+        if self.kit.is_stuck() {
+            return;
+        }
+        let Ok(answer) = self.ask_for_trace() else { return };
+        match answer.recv_timeout(TRACE_PATIENCE) {
+            Ok(trace) if trace.is_empty() => {}
+            Ok(trace) => {
+                let names: Vec<String> = late.iter().map(RanOver::name).collect();
+                tracing::error!("{} stands here:\n{}", names.join(", "), trace.trim_end());
+            }
+            Err(_) => self.give_up(answer),
+        }
+    }
+
+    /// Has a thread ask, since the answer may never come: an application with a lock for all of it, as Python's, can hang
+    /// with the lock held.
+    fn ask_for_trace(&self) -> io::Result<Receiver<String>> {
+        let (answers, answer) = channel();
+        let app = self.app.clone();
+        let ask = move || {
+            // No one may wait for it any more.
+            let _ = answers.send(app.trace());
+        };
+        thread::Builder::new().name("trace".to_owned()).spawn(ask)?;
+        Ok(answer)
+    }
+
+    /// The application does not respond. The worker stops accepting and is replaced; where the application has not come
+    /// round by then, the worker aborts, which logs where it stands and lets its clients go.
+    fn give_up(&self, answer: Receiver<String>) {
+        self.kit.set_stuck();
+        tracing::error!(
+            "the application does not respond, as if it hung with a lock held: another worker takes over"
+        );
+        self.kit.host.retire_for("its application does not respond");
+        let abort = move || {
+            if answer.recv_timeout(ABORT_AFTER).is_err() {
+                // A process may always send a signal to itself.
+                let _ = kill(Pid::this(), Signal::SIGABRT);
+            }
+        };
+        if let Err(error) = thread::Builder::new().name("abort".to_owned()).spawn(abort) {
+            tracing::debug!("cannot watch the application that does not respond: {error}");
         }
     }
 
@@ -196,5 +253,9 @@ impl Watch {
 
 /// How long after its time a request is cut: one that waits for its client notices by itself, and is answered.
 const GRACE_NS: u64 = 100_000_000;
+/// How long the application may take to say where it stands. A worker that is replaced for a slow answer loses nothing.
+const TRACE_PATIENCE: Duration = Duration::from_millis(300);
+/// How long after that it may come round: its successor serves by then.
+const ABORT_AFTER: Duration = Duration::from_secs(2);
 /// The longest that the watch sleeps: a deadline is never further away than it was when it began to.
 const PAUSE_MAX: Duration = Duration::from_secs(3600);
