@@ -23,6 +23,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(idle_connections_are_closed_at_once).needs(Need::KeepAlive),
         behaviour!(a_stream_runs_to_its_end),
         behaviour!(graceful_timeout_cuts_what_is_left),
+        behaviour!(a_task_is_waited_for_and_told).of_class(),
         behaviour!(drain_delay_keeps_accepting).of_host(),
         behaviour!(without_the_arbiter_workers_finish_and_end),
         behaviour!(a_worker_that_hangs_ends_soon_after_the_arbiter).of_class(),
@@ -127,6 +128,17 @@ fn graceful_timeout_cuts_what_is_left(cell: &Cell) {
     assert!(begun.elapsed() > Duration::from_millis(900), "cut after {:?}", begun.elapsed());
     let cut = client.answer("GET");
     assert!(cut.as_ref().map_or(true, |answer| answer.status >= 500), "{cut:?}");
+}
+
+/// A worker that ends waits for what its application has spawned, and tells the application that it ends.
+fn a_task_is_waited_for_and_told(cell: &Cell) {
+    let server = Setup::new(cell).app(artifacts::library("faulty_app")).start();
+    assert_eq!(server.get("/task").status, 200);
+    let asked = Instant::now();
+    let ended = server.stop();
+    assert!(ended.log.contains("the task has ended"), "{}", ended.log);
+    // Not the whole graceful_timeout: the task is over.
+    assert!(asked.elapsed() < Duration::from_secs(10), "after {:?}", asked.elapsed());
 }
 
 fn drain_delay_keeps_accepting(cell: &Cell) {

@@ -38,6 +38,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(any_loop_can_drive_the_engine).of_python().needs(Need::Loops),
         behaviour!(hooks_in_python_are_called).of_python(),
         behaviour!(a_spinning_application_is_replaced).of_python(),
+        behaviour!(a_connection_that_was_taken_over_outlives_term).of_python(),
         behaviour!(a_hang_with_the_interpreters_lock_is_replaced_soon).of_python(),
         behaviour!(deep_recursion_has_the_stack_of_the_main_thread).of_python(),
         behaviour!(a_fault_leaves_a_traceback).of_python(),
@@ -349,6 +350,21 @@ fn any_loop_can_drive_the_engine(cell: &Cell) {
 }
 
 /// With the interpreter's lock held.
+/// A worker that ends waits for a connection that its application has taken over, and tells the application so.
+fn a_connection_that_was_taken_over_outlives_term(cell: &Cell) {
+    let mut server = Setup::new(cell).app("taken:application").start();
+    let mut client = server.connect();
+    client.send_get("/take").unwrap();
+    while !client.left_over().ends_with(b"begun\n") {
+        assert!(client.fill().unwrap() > 0, "closed before it began");
+    }
+    server.signal(Signal::SIGTERM);
+    let rest = client.rest().unwrap();
+    assert!(rest.ends_with(b"draining\n"), "{}", String::from_utf8_lossy(&rest));
+    // Not the whole graceful_timeout: the connection is closed.
+    assert_eq!(server.ended(SOON).status(), 0);
+}
+
 /// C code that hangs without giving the interpreter's lock back: no thread of its worker can serve. Once its request has
 /// run over, a successor serves within a second.
 fn a_hang_with_the_interpreters_lock_is_replaced_soon(cell: &Cell) {

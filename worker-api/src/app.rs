@@ -120,6 +120,11 @@ pub trait App: Send + Sync + 'static {
     /// Called in a worker at a graceful end, after the last request.
     fn shutdown(&self) {}
 
+    /// TERM came: the worker accepts no more and ends once its requests are over, the tasks that the application has
+    /// spawned have ended, and the connections that it has taken over are closed, after `graceful_timeout` at the latest.
+    /// Called once, on the main thread. Must not block.
+    fn drain(&self) {}
+
     /// The stack size of threads that call the application, in bytes; 0 for the class's default. Asked after
     /// `init_worker`.
     fn stack_size(&self) -> usize {
@@ -208,6 +213,11 @@ impl AppHandle {
         self.0.shutdown();
     }
 
+    /// See [`App::drain`].
+    pub fn drain(&self) {
+        self.0.drain();
+    }
+
     /// See [`App::stack_size`].
     pub fn stack_size(&self) -> usize {
         usize::try_from(self.0.stack_size()).unwrap_or_default()
@@ -275,6 +285,10 @@ impl<A: App> RawApp for Guarded<A> {
 
     fn shutdown(&self) {
         let _ = catch("App::shutdown", || self.0.shutdown());
+    }
+
+    fn drain(&self) {
+        let _ = catch("App::drain", || self.0.drain());
     }
 
     fn stack_size(&self) -> u64 {

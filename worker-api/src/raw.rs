@@ -90,6 +90,9 @@ pub struct Listener {
 /// settings say. Since 1.1.
 pub const PRIVATE: &str = "private";
 
+/// What an application does that is older than [`RawApp::drain`].
+fn not_interested() {}
+
 /// What an application that is older than a method wants of it.
 fn no_preference() -> u64 {
     0
@@ -273,6 +276,10 @@ pub trait RawApp: Send + Sync + 'static {
     /// The stack that threads which call the application need, in bytes; 0 for the class's default. Since 1.1.
     fn stack_size(&self) -> u64 {
         no_preference()
+    }
+    /// In a worker, on its main thread, from within [`RawHost::deliver_signals`]: the worker has begun to end. Since 1.1.
+    fn drain(&self) {
+        not_interested();
     }
 }
 

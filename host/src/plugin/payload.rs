@@ -331,6 +331,10 @@ impl RawApp for Shared {
         self.0.shutdown();
     }
 
+    fn drain(&self) {
+        self.0.drain();
+    }
+
     fn stack_size(&self) -> u64 {
         self.0.stack_size()
     }

@@ -4,6 +4,7 @@
 //! [`Services::enter`]. What a plugin took in the mold (its log, above all) goes on working in the
 //! worker, since it is the same object.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use worker_api::abi::sabi_trait::TD_Opaque;
@@ -31,6 +32,8 @@ pub struct Services {
     worker: OnceLock<WorkerContext>,
     hooks: OnceLock<Hooks>,
     loaded: OnceLock<LoadedFiles>,
+    /// Whether the application has been told that the worker ends.
+    drains: AtomicBool,
 }
 
 /// Who hears of events.
@@ -66,6 +69,7 @@ impl Services {
             worker: OnceLock::new(),
             hooks: OnceLock::new(),
             loaded: OnceLock::new(),
+            drains: AtomicBool::new(false),
         }))
     }
 
@@ -170,6 +174,12 @@ impl Services {
             self.reopen(context);
         }
         self.tell_of_interrupt(context, bits);
+        if bits & GRACEFUL != 0
+            && !self.drains.swap(true, Ordering::AcqRel)
+            && let Some(hooks) = self.hooks.get()
+        {
+            hooks.app.drain();
+        }
         let delivered = with_worker(|worker| {
             for (bit, handle) in [
                 (REOPEN, WorkerBox::handle_usr1 as fn(&WorkerBox)),

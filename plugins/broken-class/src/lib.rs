@@ -76,7 +76,7 @@ impl Worker for Broken {
             Some(Fault::BootsSlowly) => thread::sleep(FOR_EVER),
             _ => {}
         }
-        self.base.app.init_worker(blocking::runtime(self.base.host.clone()))
+        self.base.app.init_worker(blocking::runtime(&self.base.kit))
     }
 
     fn run(&self) -> Result<()> {

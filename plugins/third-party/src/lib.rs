@@ -54,7 +54,7 @@ impl WorkerFactory for Threaded {
 impl Worker for Threaded {
     fn init_process(&self) -> Result<()> {
         self.base.host.count(Counter::SLOTS, self.base.kit.config.worker_connections as i64);
-        self.base.app.init_worker(blocking::runtime(self.base.host.clone()))?;
+        self.base.app.init_worker(blocking::runtime(&self.base.kit))?;
         // Python applications choose it while they are imported.
         self.stack_size.set(threads::stack_size(&self.base.app));
         Ok(())
@@ -127,6 +127,10 @@ impl Threaded {
             self.base.tick();
             self.turn(&[])?;
         }
+        while !self.base.kit.background.is_idle() && in_time() {
+            self.base.tick();
+            thread::sleep(LOOK_AGAIN);
+        }
         Ok(())
     }
 }
@@ -150,4 +154,5 @@ fn wait(
     let ready = polled.iter().filter(|descriptor| descriptor.any().unwrap_or(false));
     Ok(ready.map(|descriptor| descriptor.as_fd().as_raw_fd()).collect())
 }
-
+/// How often a worker that ends looks whether its application still does something beside requests.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);

@@ -8,6 +8,7 @@ use worker_api::{
 };
 
 use crate::bridge::{Bridge, Plan};
+use crate::drain;
 use crate::faults;
 use crate::guest::Loop;
 use crate::interpreter::{self, Interpreter};
@@ -230,6 +231,10 @@ impl App for Wsgi {
 
     fn shutdown(&self) {
         self.text_of("shut_down");
+    }
+
+    fn drain(&self) {
+        drain::begin(self.bridge);
     }
 
     fn stack_size(&self) -> usize {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use worker_api::{Host, LogLevel};
 
+use crate::drain;
 use crate::environ::{Constants, Environs};
 use crate::function;
 use crate::guest::{Guest, Loop};
@@ -92,7 +93,8 @@ impl Bridge {
         // Before anything else is imported that the loop has to patch.
         let patched = plan.guest.map(|guest| guest.patch(py)).transpose()?;
         let log = Definition::new(Function { name: c"_log", entry: function!(log) });
-        let natives = [("_log", log.bind(&py.none())?)];
+        let [draining, watch] = drain::natives(py)?;
+        let natives = [("_log", log.bind(&py.none())?), draining, watch];
         let module = py.module("jimu", include_str!("jimu.py"), &natives)?;
         let limited = plan.host.setting_duration("request_timeout").is_some();
         let file_wrapper = module.attr_named("FileWrapper")?;

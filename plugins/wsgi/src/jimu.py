@@ -24,6 +24,10 @@ import traceback
 ALREADY_HANDLED = object()
 
 
+#: What on_drain() was given.
+_drain_functions = []
+
+
 class HostLogHandler(logging.Handler):
     """Sends records to the server's error log."""
 
@@ -359,6 +363,27 @@ def adopt_thread():
 def stack_size():
     """What the application has set with threading.stack_size(), in bytes; 0 where it has not."""
     return str(threading.stack_size())
+
+
+def on_drain(function):
+    """Has `function` called, without arguments, when this worker begins to end; at once where it has begun to.
+
+    It runs on the main thread, under gevent and eventlet in the hub, and must not block there: it sets an event, or
+    closes the sockets that the application has taken over. Can be used as a decorator.
+    """
+    _drain_functions.append(function)
+    _watch_drain()
+    if is_draining():
+        run_drain_functions()
+    return function
+
+
+def run_drain_functions():
+    while _drain_functions:
+        try:
+            _drain_functions.pop(0)()
+        except Exception:
+            report("Error in a function of jimu.on_drain()")
 
 
 def shut_down():

@@ -24,6 +24,7 @@
 
 mod app;
 mod bridge;
+mod drain;
 mod environ;
 mod errors;
 mod faults;

@@ -4,6 +4,7 @@
 use std::cell::{Cell, OnceCell};
 use std::os::fd::BorrowedFd;
 use std::rc::{Rc, Weak};
+use std::time::Duration;
 
 use green::sync::Event;
 use green::{Greenlet, Hub, HubError, Interest, Source, StackConfig, StackError, Trigger};
@@ -47,7 +48,7 @@ impl Process {
         let (hub, greenlets_max) = make_hub(&base, guest)?;
         let clients = Clients::new(&base, hub.handle(), guest);
         let signals = watch_signals(&base.host)?;
-        base.app.init_worker(runtime(hub.handle()))?;
+        base.app.init_worker(runtime(hub.handle(), &base.kit))?;
         // A guest loop's greenlets are its own, as many as there may be connections.
         let slots = if guest { base.kit.config.worker_connections } else { greenlets_max };
         base.host.count(Counter::SLOTS, slots as i64);
@@ -145,8 +146,24 @@ impl Life {
         self.quit.get()
     }
 
-    /// Waits until nobody is connected, until `deadline_ns` at the latest, with signs of life; answers whether nobody is.
+    /// Waits until no one is connected and the application does nothing beside requests, until `deadline_ns` at the
+    /// latest, with heartbeats; returns whether that is so.
     pub fn wait_empty(&self, deadline_ns: u64) -> Result<bool> {
+        if !self.wait_for_connections(deadline_ns)? {
+            return Ok(false);
+        }
+        while !self.base.kit.background.is_idle() && !self.quit.get() {
+            if deadline_ns != 0 && now_ns() >= deadline_ns {
+                return Ok(false);
+            }
+            self.tick();
+            let pause = Base::look_again_ns().saturating_sub(now_ns());
+            green::sleep(Duration::from_nanos(pause)).map_err(|interrupt| ended(&interrupt))?;
+        }
+        Ok(true)
+    }
+
+    fn wait_for_connections(&self, deadline_ns: u64) -> Result<bool> {
         loop {
             self.tick();
             let next = now_ns() + nanoseconds(self.base.pause());

@@ -1,12 +1,14 @@
 //! The runtime of the cooperative classes: where the application waits, other requests run. On a thread of the
 //! application's own the same calls block that thread.
 
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use green::{Handle, Interrupt, OffloadError};
+use kit::background::{Background, Task};
 use kit::clock::now_ns;
-use kit::{poll, socket};
+use kit::{Kit, poll, socket};
 use worker_api::abi::sabi_trait::TD_Opaque;
 use worker_api::abi::std_types::RResult;
 use worker_api::guard::catch_flat;
@@ -19,12 +21,14 @@ use crate::overtime;
 use crate::place::hub_interest;
 
 /// A runtime for the application of a cooperative worker.
-pub(crate) fn runtime(handle: Handle) -> RuntimeBox {
-    RawRuntime_TO::from_value(Cooperative { handle }, TD_Opaque)
+pub(crate) fn runtime(handle: Handle, kit: &Kit) -> RuntimeBox {
+    let background = Arc::clone(&kit.background);
+    RawRuntime_TO::from_value(Cooperative { handle, background }, TD_Opaque)
 }
 
 struct Cooperative {
     handle: Handle,
+    background: Arc<Background>,
 }
 
 impl RawRuntime for Cooperative {
@@ -51,11 +55,12 @@ impl RawRuntime for Cooperative {
 
     fn spawn(&self, task: TaskBox) -> RResult<(), Failure> {
         catch_flat("the start of a task", || {
+            let running = self.background.begin_task();
             if on_hub() {
-                return start(task);
+                return start(task, running);
             }
             self.handle.call(move || {
-                if let Err(failure) = start(task) {
+                if let Err(failure) = start(task, running) {
                     tracing::error!("a task was not started: {failure}");
                 }
             });
@@ -105,8 +110,12 @@ fn in_time() -> Result<()> {
     if overtime::is_over() { Err(interrupted(Interrupt::Exit)) } else { Ok(()) }
 }
 
-fn start(mut task: TaskBox) -> Result<()> {
-    green::spawn(move || task.run()).map(drop).map_err(|error| {
+fn start(mut task: TaskBox, running: Task) -> Result<()> {
+    let run = move || {
+        task.run();
+        drop(running);
+    };
+    green::spawn(run).map(drop).map_err(|error| {
         Failure::new(FailureKind::OTHER, "cannot start a greenlet").caused_by(&error)
     })
 }

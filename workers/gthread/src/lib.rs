@@ -36,7 +36,7 @@ pub struct GthreadWorker {
 
 impl Worker for GthreadWorker {
     fn init_process(&self) -> Result<()> {
-        self.base.app.init_worker(blocking::runtime(self.base.host.clone()))
+        self.base.app.init_worker(blocking::runtime(&self.base.kit))
     }
 
     fn run(&self) -> Result<()> {

@@ -178,11 +178,12 @@ impl<'a> Server<'a> {
         }
         self.base.host.close_listeners();
         let farewell_ns = Base::farewell_deadline_ns();
-        while self.shared.table().len() > 0 && now_ns() < deadline_ns {
+        while (self.shared.table().len() > 0 || !kit.background.is_idle()) && now_ns() < deadline_ns
+        {
             self.base.tick();
             // Each time: a thread may just have given one back that had not heard of the end.
             self.shared.table().hasten(farewell_ns);
-            self.turn(false, deadline_ns)?;
+            self.turn(false, earlier(deadline_ns, Base::look_again_ns()))?;
         }
         self.shared.queue.close();
         if self.shared.table().len() == 0 {

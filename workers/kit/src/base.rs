@@ -6,7 +6,7 @@ use std::time::Duration;
 use worker_api::{AppHandle, Host, Result, WorkerContext};
 
 use crate::accept::AcceptState;
-use crate::clock::{deadline_after, now_ns};
+use crate::clock::{deadline_after, nanoseconds, now_ns};
 use crate::http::Manners;
 use crate::kit::Kit;
 use crate::socket::Acceptor;
@@ -64,6 +64,11 @@ impl Base {
         deadline_after(now_ns(), self.kit.config.graceful_timeout)
     }
 
+    /// While a worker that ends waits for what the application does beside requests: when to look again.
+    pub fn look_again_ns() -> u64 {
+        now_ns() + nanoseconds(LOOK_AGAIN)
+    }
+
     /// Until when a connection that is idle while the worker stops is kept: a client that is about to send its next
     /// request on it still gets its answer, and is told to close.
     pub fn farewell_deadline_ns() -> u64 {
@@ -73,5 +78,7 @@ impl Base {
 
 /// How often there is a sign of life, and the access log is flushed.
 const TICK: Duration = Duration::from_secs(1);
+/// How often a worker that ends looks whether its application still does something: nothing tells it.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How long an idle connection of a stopping worker waits for a last request.
 const FAREWELL: Duration = Duration::from_secs(1);

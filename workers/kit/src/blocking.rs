@@ -2,6 +2,7 @@
 //! wait for a client ends.
 
 use std::io;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -9,15 +10,16 @@ use worker_api::abi::sabi_trait::TD_Opaque;
 use worker_api::abi::std_types::RResult;
 use worker_api::guard::catch_flat;
 use worker_api::raw::{Interest, RawRuntime, RawRuntime_TO, RuntimeBox, TaskBox};
-use worker_api::{Failure, FailureKind, Host, Result};
+use worker_api::{Failure, FailureKind, Result};
 
 use crate::clock::now_ns;
+use crate::kit::Kit;
 use crate::{poll, threads};
 
 /// A runtime for applications under a class whose threads may block. While a thread waits, the worker's heartbeat
 /// goes on: what waits is not hung.
-pub fn runtime(host: Host) -> RuntimeBox {
-    RawRuntime_TO::from_value(Blocking { host }, TD_Opaque)
+pub fn runtime(kit: &Arc<Kit>) -> RuntimeBox {
+    RawRuntime_TO::from_value(Blocking { kit: Arc::clone(kit) }, TD_Opaque)
 }
 
 /// What came of a wait for a client, as [`crate::Home::wait`] is to say it: false means that the deadline came first.
@@ -30,7 +32,7 @@ pub fn in_time(waited: io::Result<bool>) -> Result<()> {
 }
 
 struct Blocking {
-    host: Host,
+    kit: Arc<Kit>,
 }
 
 impl RawRuntime for Blocking {
@@ -42,7 +44,7 @@ impl RawRuntime for Blocking {
         let deadline_ns =
             if timeout_ns == u64::MAX { 0 } else { now_ns().saturating_add(timeout_ns) };
         catch_flat("a wait for a descriptor", || {
-            poll::wait(fd, interest, deadline_ns, || self.host.notify())
+            poll::wait(fd, interest, deadline_ns, || self.kit.host.notify())
                 .map_err(|error| Failure::io("cannot wait for a descriptor", &error))
         })
         .into()
@@ -54,10 +56,14 @@ impl RawRuntime for Blocking {
     }
 
     fn spawn(&self, mut task: TaskBox) -> RResult<(), Failure> {
+        let running = self.kit.background.begin_task();
         thread::Builder::new()
             .name("task".to_owned())
             .stack_size(threads::default_stack_size())
-            .spawn(move || task.run())
+            .spawn(move || {
+                task.run();
+                drop(running);
+            })
             .map(drop)
             .map_err(|error| Failure::io("cannot start a thread for a task", &error))
             .into()

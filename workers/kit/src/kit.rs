@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use worker_api::{Header, Host, Result, Version};
 
+use crate::background::Background;
 use crate::clock;
 use crate::config::Config;
 use crate::http::date::DateCache;
@@ -18,6 +19,8 @@ pub struct Kit {
     pub host: Host,
     /// The settings.
     pub config: Config,
+    /// What the application does beside requests: a worker that ends waits until it is idle.
+    pub background: Arc<Background>,
     pub(crate) manners: Manners,
     pub(crate) wants_response_headers: bool,
     draining: AtomicBool,
@@ -46,6 +49,7 @@ impl Kit {
         Ok(Arc::new(Self {
             host,
             config,
+            background: Arc::default(),
             manners,
             wants_response_headers,
             draining: AtomicBool::new(false),

@@ -11,6 +11,7 @@
 //! | [`home`] | the seam: how a class waits, and takes its connections back |
 //! | [`line`] | waiting for connections side by side with the other workers |
 //! | [`base`], [`kit`], [`config`] | what every worker has: host, application, settings |
+//! | [`background`] | what the application does beside requests, and a worker that ends waits for |
 //! | [`threads`] | the stacks of threads that call the application |
 //! | [`blocking`], [`poll`], [`overtime`] | waiting with system calls, and its limit, for classes whose threads may block |
 //!
@@ -21,6 +22,7 @@
 //! - Bytes and framing are decided here alone; a class sees requests, an application sees exchanges.
 
 pub mod accept;
+pub mod background;
 pub mod base;
 pub mod blocking;
 pub mod clock;

@@ -122,6 +122,7 @@ impl Connection {
             .duplicate()
             .map_err(|error| Failure::io("cannot hand over the connection", &error))?;
         self.duplicated = true;
+        self.kit.background.take_over(self.fd());
         let hijacked = Hijacked { fd, already_read: self.input.unused().to_vec().into() };
         self.end_request(Then::Forget);
         Ok(hijacked)

@@ -30,7 +30,7 @@ pub struct SyncWorker {
 
 impl Worker for SyncWorker {
     fn init_process(&self) -> Result<()> {
-        self.base.app.init_worker(blocking::runtime(self.base.host.clone()))
+        self.base.app.init_worker(blocking::runtime(&self.base.kit))
     }
 
     fn run(&self) -> Result<()> {

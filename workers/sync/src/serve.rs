@@ -191,9 +191,11 @@ impl<'a> Server<'a> {
         self.unlisten();
         self.base.host.close_listeners();
         self.parked.hasten(Base::farewell_deadline_ns());
-        while self.parked.len() > 0 && now_ns() < deadline_ns {
+        while (self.parked.len() > 0 || !self.base.kit.background.is_idle())
+            && now_ns() < deadline_ns
+        {
             self.base.tick();
-            self.turn(deadline_ns)?;
+            self.turn(earlier(deadline_ns, Base::look_again_ns()))?;
         }
         Ok(())
     }

@@ -1,0 +1,48 @@
+//! What a Python application learns of the end of its worker: `jimu.is_draining()` and `jimu.on_drain(function)`.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::bridge::Bridge;
+use crate::function;
+use crate::python::{Arguments, Definition, Function, Object, PyResult, Python, attach};
+
+/// The functions that `jimu.py` is given.
+pub(crate) fn natives(py: Python<'_>) -> PyResult<[(&'static str, Object<'_>); 2]> {
+    let define = |name, entry| Definition::new(Function { name, entry }).bind(&py.none());
+    Ok([
+        ("is_draining", define(c"is_draining", function!(is_draining))?),
+        ("_watch_drain", define(c"_watch_drain", function!(watch))?),
+    ])
+}
+
+/// The worker has begun to end. Takes the interpreter only where something in Python is to be called: it may hang.
+pub(crate) fn begin(bridge: &Bridge) {
+    DRAINS.store(true, Ordering::Release);
+    if !IS_WATCHED.load(Ordering::Acquire) {
+        return;
+    }
+    attach(|py| {
+        if let Err(raised) = bridge.helper(py, "run_drain_functions", []) {
+            bridge.report(py, raised, "Error in the functions of jimu.on_drain()");
+        }
+    });
+}
+
+/// `is_draining()`: whether this worker has begun to end.
+fn is_draining<'py>(
+    py: Python<'py>,
+    _me: &Object<'py>,
+    _: &Arguments<'_, 'py>,
+) -> PyResult<Object<'py>> {
+    py.truth(DRAINS.load(Ordering::Acquire))
+}
+
+/// `_watch_drain()`: from now on Python is to be called.
+#[expect(clippy::unnecessary_wraps, reason = "functions for Python have this form")]
+fn watch<'py>(py: Python<'py>, _me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
+    IS_WATCHED.store(true, Ordering::Release);
+    Ok(py.none())
+}
+
+static DRAINS: AtomicBool = AtomicBool::new(false);
+static IS_WATCHED: AtomicBool = AtomicBool::new(false);
