@@ -83,7 +83,7 @@ impl Class {
     }
 
     /// Whether it is one of the workspace's, and not a third party's.
-    pub fn is_ours(&self) -> bool {
+    fn is_ours(&self) -> bool {
         self.path.parent() == Some(artifacts::folder())
     }
 

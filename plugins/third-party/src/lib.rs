@@ -15,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use kit::config::Config;
-use kit::{Acceptor, Base, Connection, Taken, blocking, clock, socket, threads};
+use kit::{Acceptor, Base, Connection, Taken, blocking, clock, socket};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use worker_api::{Abilities, Counter, Failure, Host, Result, Worker, WorkerContext, WorkerFactory};
@@ -28,7 +28,6 @@ worker_api::export_worker_class!(Threaded);
 pub struct Threaded {
     base: Base,
     shared: Arc<Shared>,
-    stack_size: Cell<usize>,
     /// Until when nothing is accepted, after an accept has failed; monotonic nanoseconds.
     rest_until_ns: Cell<u64>,
 }
@@ -47,17 +46,14 @@ impl WorkerFactory for Threaded {
         let base = Base::new(context, true)?;
         let shared = Shared::new(&base)
             .map_err(|error| Failure::io("the threaded worker cannot start", &error))?;
-        Ok(Self { base, shared, stack_size: Cell::new(0), rest_until_ns: Cell::new(0) })
+        Ok(Self { base, shared, rest_until_ns: Cell::new(0) })
     }
 }
 
 impl Worker for Threaded {
     fn init_process(&self) -> Result<()> {
         self.base.host.count(Counter::SLOTS, self.base.kit.config.worker_connections as i64);
-        self.base.app.init_worker(blocking::runtime(&self.base.kit))?;
-        // Python applications choose it while they are imported.
-        self.stack_size.set(threads::stack_size(&self.base.app));
-        Ok(())
+        self.base.app.init_worker(blocking::runtime(&self.base.kit))
     }
 
     fn run(&self) -> Result<()> {
@@ -108,8 +104,7 @@ impl Threaded {
     fn start(&self, connection: Box<Connection>) {
         let opened = self.shared.enter();
         let body = move || opened.serve(connection);
-        let builder = thread::Builder::new().name("connection".to_owned());
-        if let Err(error) = builder.stack_size(self.stack_size.get()).spawn(body) {
+        if let Err(error) = self.base.thread().name("connection".to_owned()).spawn(body) {
             tracing::warn!("no thread for a connection, which is closed: {error}");
         }
     }

@@ -1,6 +1,7 @@
 //! The base worker: what every class has in common, as in gunicorn's `workers/base.py`.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::Duration;
 
 use worker_api::{AppHandle, Host, Result, WorkerContext};
@@ -10,6 +11,7 @@ use crate::clock::{deadline_after, nanoseconds, now_ns};
 use crate::http::Manners;
 use crate::kit::Kit;
 use crate::socket::Acceptor;
+use crate::threads;
 
 /// A worker's host, application, kit and listeners.
 #[derive(Debug)]
@@ -22,6 +24,7 @@ pub struct Base {
     pub kit: Arc<Kit>,
     /// The listening sockets.
     pub acceptors: Vec<Acceptor>,
+    stack_size: OnceLock<usize>,
 }
 
 impl Base {
@@ -40,7 +43,13 @@ impl Base {
         let state = AcceptState::new();
         let acceptor = |listener| Acceptor::with_state(listener, &state);
         let acceptors = context.host.listeners().iter().map(acceptor).collect();
-        Ok(Self { host: context.host, app: context.app, kit, acceptors })
+        Ok(Self {
+            host: context.host,
+            app: context.app,
+            kit,
+            acceptors,
+            stack_size: OnceLock::new(),
+        })
     }
 
     /// The heartbeat: to be called at least once a second.
@@ -52,6 +61,13 @@ impl Base {
     /// `timeout` asks for it, as in gunicorn.
     pub fn pause(&self) -> Duration {
         self.kit.config.timeout.map_or(TICK, |timeout| TICK.min(timeout / 2))
+    }
+
+    /// A thread that calls the application: with the stack that the application asks for, or with that of the main
+    /// thread. Once `init_worker` has returned.
+    pub fn thread(&self) -> thread::Builder {
+        let size = *self.stack_size.get_or_init(|| threads::stack_size(&self.app));
+        thread::Builder::new().stack_size(size)
     }
 
     /// Whether no other worker serves the same listeners.
