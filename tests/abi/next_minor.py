@@ -22,12 +22,8 @@ fn default_of_added() -> u64 {
     0
 }
 """
-# Behind which line of raw.rs, and what: the last method of each trait.
-METHODS = {
-    "    fn wait(&mut self, interest: Interest) -> RResult<(), Failure>;\n": "added_to_exchange",
-    "    fn log(&self, level: u8, target: RStr<'_>, message: RStr<'_>);\n": "added_to_host",
-    "    fn shutdown(&self);\n": "added_to_app",
-}
+# The traits of raw.rs that get a further method, at their end, and its name.
+METHODS = {"RawExchange": "added_to_exchange", "RawHost": "added_to_host", "RawApp": "added_to_app"}
 
 
 def main(tree):
@@ -52,8 +48,9 @@ def add_field(text):
 
 
 def add_methods(text):
-    for line, name in METHODS.items():
-        text = behind(text, line, METHOD.format(name=name))
+    for trait, name in METHODS.items():
+        end = text.index("\n}\n", text.index(f"pub trait {trait}:")) + 1
+        text = text[:end] + METHOD.format(name=name) + text[end:]
     return text + DEFAULT
 
 
