@@ -7,15 +7,9 @@ use std::{
 };
 
 use jimu_tests::{
-    behaviour,
-    cell::Cell,
-    http::Connection,
-    process,
-    runner::Behaviour,
-    seccomp,
-    server::{Server, Setup},
+    behaviour, cell::Cell, http::Connection, process, runner::Behaviour, seccomp, server::Setup,
 };
-use nix::sys::signal::Signal;
+use nix::{sys::signal::Signal, unistd::Pid};
 
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
@@ -24,6 +18,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(a_worker_without_its_threads_is_not_ready).of_class(),
         behaviour!(a_release_without_descriptors_is_refused).of_python().heavy().within(120),
         behaviour!(an_arbiter_without_descriptors_refuses_and_recovers).of_host().within(90),
+        behaviour!(without_a_free_descriptor_one_client_at_a_time_is_served).of_class(),
         behaviour!(accept_errors_neither_spin_nor_keep_a_worker).of_python(),
     ]
 }
@@ -96,7 +91,8 @@ fn release(free: u32) -> String {
 fn an_arbiter_without_descriptors_refuses_and_recovers(cell: &Cell) {
     let server = Setup::new(cell).start();
     for free in 0..8 {
-        let before = process::limit_descriptors(server.pid(), lowest_free(&server) + free);
+        let limit = lowest_free(server.pid()) + free;
+        let before = process::limit_descriptors(server.pid(), limit);
         let asked = Instant::now();
         let reload = server.ctl(&["reload"]);
         assert!(asked.elapsed() < SOON, "{free} free: hostctl took {:?}", asked.elapsed());
@@ -116,11 +112,25 @@ fn an_arbiter_without_descriptors_refuses_and_recovers(cell: &Cell) {
 }
 
 /// The limit with which a process has no free descriptor, but for those below its highest.
-fn lowest_free(server: &Server) -> u64 {
-    let folder = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap();
+fn lowest_free(pid: Pid) -> u64 {
+    let folder = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
     let numbers = folder.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u64>().ok());
     let numbers: Vec<u64> = numbers.collect();
     (0..=numbers.len() as u64).find(|number| !numbers.contains(number)).unwrap()
+}
+
+/// The spare descriptor: whoever comes is served, one after the other, where the application has used up all others.
+fn without_a_free_descriptor_one_client_at_a_time_is_served(cell: &Cell) {
+    let server = Setup::new(cell).start();
+    let worker = server.serving_pid();
+    server.until_workers("no connection", |workers| workers.iter().all(|w| w.busy == 0));
+    process::limit_descriptors(worker, lowest_free(worker));
+    for _ in 0..3 {
+        let mut client = server.connect();
+        client.send("GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
+        assert_eq!(client.answer("GET").unwrap().status, 200);
+        assert!(client.ends(SOON), "the connection stays open");
+    }
 }
 
 /// When the system begins to forbid it, for whatever reason: one line in the log, no busy loop, and TERM is obeyed.

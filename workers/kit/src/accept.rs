@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::sys::eventfd::EventFd;
+use worker_api::Interest;
 
 use crate::clock::now_ns;
+use crate::poll;
 use crate::socket::{Accepted, Acceptor, is_passing};
 
 /// What taking a connection gave.
@@ -105,15 +107,21 @@ impl Acceptor {
                     return Taken::Empty;
                 }
                 Err(error) if is_passing(&error) && passed < PASSING_MAX => passed += 1,
+                // Also where no one waits: only a connection that is kept waiting is a failure.
+                Err(error) if is_exhaustion(&error) && !self.has_waiting() => return Taken::Empty,
                 Err(error) => return Taken::Rest(self.state.failed(&error)),
             }
         }
     }
 
+    /// Whether a connection waits to be accepted; where that is not known, one may.
+    fn has_waiting(&self) -> bool {
+        poll::wait(self.fd(), Interest::READ, now_ns(), || ()).unwrap_or(true)
+    }
+
     fn accept_with_spare(&self) -> io::Result<Accepted> {
         let result = self.accept();
-        let Err(error) = &result else { return result };
-        if !matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
+        if !result.as_ref().is_err_and(is_exhaustion) {
             return result;
         }
         let mut inner = self.state.lock();
@@ -126,6 +134,11 @@ impl Acceptor {
         }
         result
     }
+}
+
+/// Whether there is no descriptor for another connection.
+fn is_exhaustion(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 /// Connections in a row that were lost before they could be accepted, until accepting rests.
