@@ -31,7 +31,7 @@ async def serve(descriptor, turn, came, woken, delay, read, put):
         result = step(number)
         while result == NOT_YET:
             waiting[number] = loop.create_future()
-            await waiting.pop(number)
+            await waiting[number]
             result = step(number)
         if result == FAILED:
             raise ConnectionError("the exchange has failed")
@@ -44,8 +44,9 @@ async def serve(descriptor, turn, came, woken, delay, read, put):
     def on_readable():
         turned = turn()
         while number := woken():
-            if number in waiting:
-                waiting[number].set_result(None)
+            waiter = waiting.pop(number, None)
+            if waiter is not None:
+                waiter.set_result(None)
         while number := came():
             task = loop.create_task(answer(number))
             tasks.add(task)
