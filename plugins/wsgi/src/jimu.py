@@ -319,6 +319,8 @@ def report_faults(log, dump_signal):
         descriptor = os.open(log, os.O_WRONLY | os.O_APPEND) if log else 2
     except OSError:
         descriptor = 2
+    # A worker's handlers are reset after the fork, and faulthandler, enabled in the mold, would not install its own again.
+    faulthandler.disable()
     faulthandler.enable(descriptor, all_threads=True)
     if dump_signal:
         faulthandler.register(dump_signal, descriptor, all_threads=True)
