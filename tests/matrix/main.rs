@@ -29,6 +29,7 @@ mod sockets;
 mod start;
 mod tls;
 mod watch;
+mod websockets;
 
 fn main() {
     let lists = [
@@ -46,6 +47,7 @@ fn main() {
         refusals::behaviours(),
         deaths::behaviours(),
         watch::behaviours(),
+        websockets::behaviours(),
         logs::behaviours(),
         python::behaviours(),
         python_boot::behaviours(),

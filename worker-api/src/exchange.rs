@@ -62,7 +62,8 @@ impl Exchange {
     }
 
     /// Begins the response. Nothing is sent before the first write or the end, and until then a second call
-    /// replaces the first (PEP 3333 asks this of `start_response` with `exc_info`).
+    /// replaces the first (PEP 3333 asks this of `start_response` with `exc_info`). The head of a 101 is sent at once: the
+    /// client waits for it.
     ///
     /// The server adds Date, Server, Connection and the framing; `Content-Length` is the application's to set where
     /// it knows the length. Hop-by-hop headers are left out; `Connection: close` closes the connection after the response.
@@ -134,7 +135,8 @@ impl Exchange {
         self.raw.as_ref().is_some_and(ExchangeBox::is_proxied)
     }
 
-    /// Takes over the connection: the server forgets it ("already handled"). Only before the response is begun.
+    /// Takes over the connection: the server forgets it ("already handled"). Only before the response is begun, or after the
+    /// head of a `101 Switching Protocols`.
     pub fn hijack(&mut self) -> Result<HijackedStream> {
         let hijacked = self.raw()?.hijack().into_result()?;
         if hijacked.fd < 0 {

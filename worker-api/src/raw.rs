@@ -52,7 +52,8 @@ impl Interest {
 #[repr(C)]
 #[derive(StableAbi, Debug)]
 pub struct Hijacked {
-    /// The descriptor, non-blocking, owned by the receiver; -1 where the connection cannot be given as one (TLS).
+    /// The descriptor, non-blocking, owned by the receiver; -1 where the connection cannot be given as one. It carries plain
+    /// bytes, also where the client speaks TLS.
     pub fd: i32,
     /// What had been read from the connection behind the request's head.
     pub already_read: RVec<u8>,
@@ -166,7 +167,8 @@ pub trait RawExchange: Send + 'static {
     fn finish(&mut self) -> RResult<(), Failure>;
     /// Ends the exchange for a failure: an error answer where nothing is on the wire, a cut otherwise.
     fn fail(&mut self, failure: Failure);
-    /// Gives the connection away: the descriptor in the answer is the caller's.
+    /// Gives the connection away, before the response is begun or after the head of a 101: the descriptor in the result is
+    /// the caller's.
     fn hijack(&mut self) -> RResult<Hijacked, Failure>;
     /// The connection's descriptor, to look at; -1 when the exchange is over.
     fn descriptor(&self) -> i32;

@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::error::Kind;
+use crate::settings::gunicorn::class_alias;
 use crate::similar::distance;
 
 /// An application as the operator meant it: its library, and what that library is to serve.
@@ -37,9 +38,16 @@ impl SearchPath {
         Self(folders.filter(|folder| !folder.as_os_str().is_empty()).collect())
     }
 
-    /// The library of a worker class: a path as it is, a short name where it is found.
+    /// The library of a worker class: a path as it is, a short name where it is found. A name of gunicorn's for which
+    /// there is no library stands for the class that takes the place of that worker.
     pub fn class(&self, class: &str) -> Result<PathBuf, NotFound> {
-        if is_path(class) { Ok(class.into()) } else { self.find(Kind::Class, class) }
+        if is_path(class) {
+            return Ok(class.into());
+        }
+        self.find(Kind::Class, class).or_else(|not_found| {
+            let alias = class_alias(class).filter(|alias| *alias != class).ok_or(not_found)?;
+            self.find(Kind::Class, alias)
+        })
     }
 
     /// The library of an application. A path that ends in `.so` is one, and everything else is what

@@ -89,17 +89,25 @@ fn read(setting: &Setting, json: &Json) -> Result<String, String> {
     setting.kind.write_toml(&value).ok_or_else(|| "it is empty".to_owned())
 }
 
-/// The class of that name; gunicorn has some by two names.
+/// The class of that name.
 fn class_of(name: &str) -> Result<&'static str, String> {
+    class_alias(name).ok_or_else(|| {
+        "a worker class is a shared library here: none stands for this one".to_owned()
+    })
+}
+
+/// The worker class that stands for one of Python's, by any of the names that gunicorn takes.
+pub fn class_alias(name: &str) -> Option<&'static str> {
     match name {
-        "sync" | "gunicorn.workers.sync.SyncWorker" => Ok("sync"),
-        "gthread" | "gunicorn.workers.gthread.ThreadWorker" => Ok("gthread"),
-        "eventlet" | "gunicorn.workers.geventlet.EventletWorker" => Ok("eventlet"),
-        "gevent" | "gunicorn.workers.ggevent.GeventWorker" => Ok("gevent"),
-        "gevent_pywsgi" | "gevent_wsgi" | "gunicorn.workers.ggevent.GeventPyWSGIWorker" => {
-            Ok("pywsgi")
-        }
-        _ => Err("a worker class is a shared library here: none stands for this one".to_owned()),
+        "sync" | "gunicorn.workers.sync.SyncWorker" => Some("sync"),
+        "gthread" | "gunicorn.workers.gthread.ThreadWorker" => Some("gthread"),
+        "eventlet" | "gunicorn.workers.geventlet.EventletWorker" => Some("eventlet"),
+        "gevent" | "gunicorn.workers.ggevent.GeventWorker" => Some("gevent"),
+        "gevent_pywsgi"
+        | "gevent_wsgi"
+        | "gunicorn.workers.ggevent.GeventPyWSGIWorker"
+        | "geventwebsocket.gunicorn.workers.GeventWebSocketWorker" => Some("pywsgi"),
+        _ => None,
     }
 }
 
@@ -127,6 +135,11 @@ mod tests {
             ("umask", json!(0o22), "umask = 0o22"),
             ("preload_app", json!(true), "preload_app = true"),
             ("worker_class", json!("gevent_pywsgi"), r#"worker_class = "pywsgi""#),
+            (
+                "worker_class",
+                json!("geventwebsocket.gunicorn.workers.GeventWebSocketWorker"),
+                r#"worker_class = "pywsgi""#,
+            ),
             ("errorlog", json!("-"), r#"errorlog = "-""#),
             ("cert_reqs", json!(2), "cert_reqs = 2"),
             (

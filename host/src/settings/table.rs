@@ -62,7 +62,8 @@ settings! {
         ///
         /// A short name such as sync finds `libsync_worker.so` beside the executable, in
         /// `../lib/host/` from there, and in the folders of `HOST_PLUGIN_PATH`. With more than one
-        /// thread, sync means gthread.
+        /// thread, sync means gthread. The names of gunicorn's own worker classes, and of
+        /// gevent-websocket's, work too.
         worker_class: String {
             kind: Kind::Name, default: Some("sync"), long: Some("worker-class"), short: Some('k'),
         }

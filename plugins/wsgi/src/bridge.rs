@@ -23,6 +23,10 @@ pub(crate) struct Bridge {
     pub(crate) types: Types,
     /// The module `jimu`, from `jimu.py`.
     module: Stored,
+    /// The module of `socket.py`.
+    socket_module: OnceLock<Stored>,
+    /// Whether `wsgi.websocket` is offered: where gevent-websocket's worker offers it, and that works.
+    pub(crate) offers_websocket: bool,
     /// Makers of environs: as many as there have been threads that made one at the same time.
     environs: Cell<Vec<Box<Environs>>>,
     constants: Constants,
@@ -136,6 +140,8 @@ impl Bridge {
             already_handled: module.attr_named("ALREADY_HANDLED")?.store(),
             close: py.name(b"close")?.store(),
             module: module.store(),
+            socket_module: OnceLock::new(),
+            offers_websocket: plan.guest == Some(Loop::Gevent),
             host: plan.host,
         })
     }
@@ -148,6 +154,33 @@ impl Bridge {
         arguments: [&Object<'py>; N],
     ) -> PyResult<Object<'py>> {
         self.module.get(py).call_method(name, arguments)
+    }
+
+    /// The module of `socket.py`, made when it is first asked for.
+    pub(crate) fn socket_module<'py>(&self, py: Python<'py>) -> PyResult<Object<'py>> {
+        if let Some(module) = self.socket_module.get() {
+            return Ok(module.get(py).clone());
+        }
+        let made = py.module("_jimu_socket", include_str!("socket.py"), &[])?;
+        // Another thread may have been faster: one of the two is as good as the other.
+        let _ = self.socket_module.set(made.clone().store());
+        Ok(made)
+    }
+
+    /// `wsgi.websocket` for a request that asks for an upgrade; nothing where it does not get one.
+    #[cold]
+    pub(crate) fn websocket<'py>(
+        &self,
+        py: Python<'py>,
+        environ: &Object<'py>,
+        slot: &Slot,
+    ) -> PyResult<()> {
+        let arguments = [environ, &*slot.socket.get(py), &*slot.request.get(py)];
+        let made = self.socket_module(py)?.call_method("websocket", arguments)?;
+        if made.is_none() {
+            return Ok(());
+        }
+        environ.set_item(&py.name(b"wsgi.websocket")?, &made)
     }
 
     /// A number that no other request of this process has.

@@ -17,7 +17,7 @@ use crate::python::{Object, PyResult, Python, Stored};
 pub(crate) struct Constants {
     /// `wsgi.multithread`.
     pub(crate) multithread: bool,
-    /// `GATEWAY_INTERFACE`, where there is one.
+    /// `GATEWAY_INTERFACE`, in the environ of gevent's pywsgi.
     pub(crate) gateway_interface: Option<&'static str>,
     /// `wsgi.multiprocess`.
     pub(crate) multiprocess: bool,
@@ -85,6 +85,11 @@ impl Environs {
         })
     }
 
+    /// Whether the request of the last environ asks for an upgrade.
+    pub(crate) fn is_upgrade(&self) -> bool {
+        self.fields.upgrade
+    }
+
     /// The environ of a request; a failure where the request cannot be the application's.
     pub(crate) fn make<'py>(
         &mut self,
@@ -100,6 +105,9 @@ impl Environs {
         set(&keys.input, handles.input)?;
         set(&keys.early_hints, handles.early_hints)?;
         set(&keys.socket, handles.socket)?;
+        if constants.gateway_interface.is_some() {
+            set(&keys.sock, handles.socket)?;
+        }
         self.fields.set(py, &environ, head)?;
         self.set_place(py, &environ, head)?;
         if let Some(tls) = head.tls.into_option() {
@@ -302,6 +310,8 @@ struct Fields {
     request: u64,
     /// The value of a `SCRIPT_NAME` field, which only a peer that is trusted can have sent.
     script_name: Option<Vec<u8>>,
+    /// Whether the request asks for an upgrade.
+    upgrade: bool,
 }
 
 /// A field that has been seen. Names that have the same key, in other cases or with other marks, are one field.
@@ -311,6 +321,7 @@ struct Field {
     last: Remembered,
     /// The request in which it was seen last.
     request: u64,
+    is_upgrade: bool,
 }
 
 impl Fields {
@@ -322,6 +333,7 @@ impl Fields {
     ) -> PyResult<()> {
         self.request += 1;
         self.script_name = None;
+        self.upgrade = false;
         // Whether a name has come that is not remembered: its field may be one of those that are.
         let mut unknown = false;
         for header in head.headers.as_slice() {
@@ -341,6 +353,7 @@ impl Fields {
                 continue;
             };
             let Some(field) = self.known.get_mut(place) else { continue };
+            self.upgrade |= field.is_upgrade;
             let key = field.key.get(py);
             let value = field.last.value(py, value)?;
             let before = std::mem::replace(&mut field.request, self.request);
@@ -369,7 +382,8 @@ impl Fields {
         } else {
             let object = py.name(key.as_bytes())?.store();
             let last = Remembered::new(py)?;
-            self.known.push(Field { key: object, name: key, last, request: 0 });
+            let is_upgrade = key == "HTTP_UPGRADE";
+            self.known.push(Field { key: object, name: key, last, request: 0, is_upgrade });
             self.known.len() - 1
         };
         self.places.insert(name.into(), place);
@@ -548,6 +562,7 @@ keys! {
     input: b"wsgi.input",
     early_hints: b"wsgi.early_hints",
     socket: b"gunicorn.socket",
+    sock: b"gunicorn.sock",
     request_method: b"REQUEST_METHOD",
     server_protocol: b"SERVER_PROTOCOL",
     query_string: b"QUERY_STRING",

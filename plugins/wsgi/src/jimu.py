@@ -128,16 +128,6 @@ def _unwrapped(file):
     return file
 
 
-def socket_of(descriptor):
-    """A socket object of its own for a connection."""
-    import socket
-
-    made = socket.socket(fileno=os.dup(descriptor))
-    # A time-out leaves the descriptor as it is, non-blocking: other settings would change it for the server too.
-    made.settimeout(_SOCKET_TIMEOUT_SECONDS)
-    return made
-
-
 def describe(exception):
     """An exception as one line, and as a traceback without the server's own frames."""
     line = "".join(traceback.format_exception_only(type(exception), exception)).strip()
@@ -514,6 +504,5 @@ def report(doing):
 
 #: The server's own code, as tracebacks call it.
 _FILES = ("<jimu>", "<_jimu_driver>")
-_SOCKET_TIMEOUT_SECONDS = 3600.0
 #: inspect.CO_COROUTINE
 _CO_COROUTINE = 0x80

@@ -3,7 +3,7 @@
 //! The objects are made once and used for request after request, as long as the application did not keep them:
 //! making four Python objects costs more than all the rest of a small request.
 
-use std::os::fd::RawFd;
+use std::os::fd::{IntoRawFd as _, RawFd};
 
 use worker_api::{Exchange, Failure, FailureKind};
 
@@ -44,6 +44,12 @@ pub(crate) struct State {
     write: Option<Stored>,
     /// A socket object for the connection, where the application asked for one.
     socket: Option<Stored>,
+    /// Whether the application has exchanged bytes on that socket.
+    taken: bool,
+    /// Whether what the application says by WSGI is dropped.
+    pub(crate) detached: bool,
+    /// Whether the exchange has given the connection away.
+    hijacked: bool,
 }
 
 impl Request {
@@ -90,10 +96,53 @@ impl State {
         }
     }
 
+    /// Notes that the application exchanges bytes on the connection itself. Through TLS it gets a descriptor of its own for
+    /// that.
+    fn take_over(&mut self, py: Python<'_>) -> PyResult<Option<RawFd>> {
+        let Some(exchange) = &mut self.exchange else {
+            return Err(Raised::new(py, Exception::Os, "the request is over"));
+        };
+        self.taken = true;
+        if self.response.is_switch()
+            && let Err(failure) = self.response.send_head(exchange)
+        {
+            return Err(Raised::new(py, Exception::Os, &failure.to_string()));
+        }
+        if exchange.head().tls.is_none() || self.hijacked {
+            return Ok(None);
+        }
+        let stream = exchange
+            .hijack()
+            .map_err(|failure| Raised::new(py, Exception::Os, &failure.to_string()))?;
+        (self.detached, self.hijacked) = (true, true);
+        Ok(Some(stream.fd.into_raw_fd()))
+    }
+
+    /// Whether the application has taken the connection over instead of answering.
+    pub(crate) fn is_taken(&self) -> bool {
+        self.taken && (self.detached || self.response.phase == Phase::Nothing)
+    }
+
+    /// Whether the application has exchanged bytes on the connection itself.
+    pub(crate) fn is_touched(&self) -> bool {
+        self.taken
+    }
+
+    /// Ends the request of an application that has taken the connection over, or has answered by itself.
+    pub(crate) fn release(&mut self, py: Python<'_>) -> PyResult<()> {
+        if !self.hijacked {
+            // The application has a descriptor of its own from the socket that it asked for.
+            let hijacked = self.open(py)?.0.hijack();
+            hijacked.map_err(|failure| self.raise(py, failure))?;
+            self.hijacked = true;
+        }
+        Ok(())
+    }
+
     /// Sends a part of the body, with the head before it if it is the first. Returns false where `Content-Length` left
     /// no room for all of it: what does not fit is dropped.
     pub(crate) fn send(&mut self, py: Python<'_>, bytes: &[u8]) -> PyResult<bool> {
-        if bytes.is_empty() {
+        if bytes.is_empty() && !self.response.is_switch() || self.detached {
             return Ok(true);
         }
         let (exchange, response) = self.open(py)?;
@@ -128,6 +177,8 @@ impl Native for Request {
             Function { name: c"read", entry: function!(crate::input::read) },
             Function { name: c"readline", entry: function!(crate::input::readline) },
             Function { name: c"readlines", entry: function!(crate::input::readlines) },
+            Function { name: c"_take_over", entry: function!(take_over) },
+            Function { name: c"_detach", entry: function!(detach) },
         ],
         guest::METHODS,
     ];
@@ -170,20 +221,61 @@ impl Native for Socket {
             // `isinstance` and its like ask for these: that is no use of the socket yet.
             return me.own_attr(name);
         }
-        let bridge = Bridge::get();
         let owner = self.owner.get(py);
-        let request = bridge.types.request.value(&owner)?;
+        let request = Bridge::get().types.request.value(&owner)?;
         let made = request.state(py)?.socket.as_ref().map(|socket| socket.get(py).clone());
-        let socket = if let Some(socket) = made {
-            socket
-        } else {
-            let fd = request.state(py)?.open(py)?.0.descriptor();
-            let made = bridge.helper(py, "socket_of", [&py.number(fd.into())?])?;
-            request.state(py)?.socket = Some(made.clone().store());
-            made
-        };
-        socket.attr(name)
+        match made {
+            Some(socket) => socket.attr(name),
+            None => connection(py, &owner, request)?.attr(name),
+        }
     }
+}
+
+/// Makes the socket object for the connection of a request; a closed one where the request is over.
+#[cold]
+fn connection<'py>(
+    py: Python<'py>,
+    owner: &Object<'py>,
+    request: &Request,
+) -> PyResult<Object<'py>> {
+    let module = Bridge::get().socket_module(py)?;
+    let facts = match &request.state(py)?.exchange {
+        None => return module.call_method("Closed", []),
+        Some(exchange) => {
+            let tls = exchange.head().tls.into_option().map(|tls| {
+                let text = |text: &str| py.latin1(text.as_bytes());
+                let certificate = py.octets(tls.client_certificate.as_slice());
+                Ok([text(&tls.protocol)?, text(&tls.cipher)?, certificate?])
+            });
+            (py.number(exchange.descriptor().into())?, tls.transpose()?)
+        }
+    };
+    let made = match facts {
+        (fd, None) => module.call_method("Connection", [owner, &fd])?,
+        (fd, Some([protocol, cipher, certificate])) => {
+            let arguments = [owner, &fd, &protocol, &cipher, &certificate];
+            module.call_method("TlsConnection", arguments)?
+        }
+    };
+    request.state(py)?.socket = Some(made.clone().store());
+    Ok(made)
+}
+
+/// `_take_over()`: the application exchanges bytes on the connection itself. Returns the descriptor for that, or `None`
+/// where that of the connection serves.
+fn take_over<'py>(
+    py: Python<'py>,
+    me: &Object<'py>,
+    _: &Arguments<'_, 'py>,
+) -> PyResult<Object<'py>> {
+    let descriptor = Bridge::get().types.request.value(me)?.state(py)?.take_over(py)?;
+    descriptor.map_or_else(|| Ok(py.none()), |fd| py.number(fd.into()))
+}
+
+/// `_detach()`: what the application says by WSGI from here on is dropped.
+fn detach<'py>(py: Python<'py>, me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
+    Bridge::get().types.request.value(me)?.state(py)?.detached = true;
+    Ok(py.none())
 }
 
 /// The objects of a request, in one place: taken from a pool and given back to it.
@@ -245,6 +337,7 @@ impl Slot {
         state.number = bridge.next_number();
         state.descriptor = exchange.descriptor();
         state.failure = None;
+        (state.taken, state.detached, state.hijacked) = (false, false, false);
         state.exchange = Some(exchange);
         Ok(())
     }
@@ -256,9 +349,13 @@ impl Slot {
         let socket = state.socket.take().map(|socket| socket.take(py));
         state.response.phase = Phase::Over;
         let exchange = state.exchange.take();
+        let hijacked = state.hijacked;
         // The socket's own end runs Python code.
         drop(state);
-        drop(socket);
+        if let Some(socket) = socket {
+            let ended = py.truth(hijacked).and_then(|gone| socket.call_method("_end", [&gone]));
+            ended.map(drop).unwrap_or_else(|raised| raised.clear(py));
+        }
         Ok(exchange)
     }
 

@@ -194,6 +194,11 @@ impl Response {
     fn forbids_body(&self) -> bool {
         matches!(self.status, 101 | 204 | 304)
     }
+
+    /// Whether the response switches protocols, and its head has not been handed over.
+    pub(crate) fn is_switch(&self) -> bool {
+        self.status == 101 && self.phase == Phase::Said
+    }
 }
 
 fn too_short(announced: u64, len: u64) -> Failure {

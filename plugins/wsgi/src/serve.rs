@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::slice;
 
-use worker_api::{Exchange, Failure, FailureKind, Result};
+use worker_api::{Exchange, Failure, FailureKind, LogLevel, Result};
 
 use crate::bridge::Bridge;
 use crate::environ::Handles;
@@ -44,7 +44,7 @@ fn with_slot(
     let request = bridge.types.request.value(&object).map_err(internal)?;
     slot.begin(py, bridge, exchange.keep()).map_err(internal)?;
     let answered = answer(bridge, py, slot, request);
-    let answered = answered.map_err(|fault| failed(bridge, py, request, fault));
+    let answered = answered.or_else(|fault| settle(bridge, py, request, fault).map(|()| None));
     if let Some(kept) = slot.end(py, bridge).map_err(internal)? {
         *exchange = kept;
     }
@@ -65,6 +65,12 @@ fn answer(
     };
     let result = application.get(py).call([&environ, &slot.start_response.get(py)])?;
     drop(environ);
+    let mut state = request.state(py)?;
+    if state.is_taken() {
+        state.release(py)?;
+        return Ok(None);
+    }
+    drop(state);
     if result.is_exact_list() {
         // A list has no `close`.
         return send_list(bridge, py, request, &result);
@@ -115,9 +121,14 @@ pub(crate) fn environ_of<'py>(
         socket: &slot.socket.get(py),
         proxied: exchange.is_proxied(),
     };
-    bridge.with_environs(py, |environs, constants| {
-        environs.make(py, constants, exchange.head(), &handles)
-    })?
+    let (environ, upgrade) = bridge.with_environs(py, |environs, constants| {
+        (environs.make(py, constants, exchange.head(), &handles), environs.is_upgrade())
+    })?;
+    let environ = environ?;
+    if upgrade && bridge.offers_websocket {
+        bridge.websocket(py, &environ, slot)?;
+    }
+    Ok(environ)
 }
 
 /// A list, of one item as a rule.
@@ -186,11 +197,7 @@ fn send_other(
     result: &Object<'_>,
 ) -> Result<(), Fault> {
     if result.is(&bridge.already_handled.get(py)) {
-        let mut state = request.state(py)?;
-        let (exchange, _) = state.open(py)?;
-        // The application has a descriptor of its own from the socket that it asked for.
-        exchange.hijack()?;
-        return Ok(());
+        return Ok(request.state(py)?.release(py)?);
     }
     if result.is_exactly(&bridge.file_wrapper.get(py)) && send_file(bridge, py, request, result)? {
         return finish(bridge, py, request);
@@ -249,6 +256,9 @@ fn send_file(
 /// The body is whole: sends what was not sent, and ends the exchange where it fits what was announced.
 pub(crate) fn finish(bridge: &Bridge, py: Python<'_>, request: &Request) -> Result<(), Fault> {
     let mut state = request.state(py)?;
+    if state.is_taken() {
+        return Ok(state.release(py)?);
+    }
     expect_start(py, state.response.phase)?;
     let (exchange, response) = state.open(py)?;
     response.complete()?;
@@ -285,6 +295,52 @@ fn close(bridge: &Bridge, result: &Object<'_>) -> PyResult<()> {
             Ok(())
         }
     }
+}
+
+/// Ends a request whose application failed: with its failure, unless it had taken the connection over. An error answer
+/// would be in the middle of what it has sent then.
+#[cold]
+pub(crate) fn settle(
+    bridge: &Bridge,
+    py: Python<'_>,
+    request: &Request,
+    fault: Fault,
+) -> Result<()> {
+    let fault = Taken::new(py, fault);
+    match request.state(py) {
+        Ok(mut state) if state.is_touched() => {
+            let head = state.exchange.as_ref().map(Exchange::head);
+            let what = match head.filter(|head| !head.method.is_empty()) {
+                Some(head) => format!("{} {}", head.method, head.path.as_slice().escape_ascii()),
+                None => "request".to_owned(),
+            };
+            let released = state.release(py);
+            drop(state);
+            if let Err(raised) = released {
+                raised.clear(py);
+            }
+            match fault {
+                Taken::Raised(exception) if exception.type_name() == "StopIteration" => {
+                    let message = "the application took the connection over, and is done with it";
+                    bridge.host.log(LogLevel::DEBUG, "wsgi", &format!("{what}: {message}"));
+                }
+                Taken::Raised(exception) => {
+                    let doing =
+                        format!("{what}: error on a connection that the application took over");
+                    bridge.report(py, Raised::restore(&exception), &doing);
+                }
+                Taken::Failed(failure) => {
+                    let late = failure.kind == FailureKind::TIMEOUT;
+                    let level = if late { LogLevel::WARNING } else { LogLevel::DEBUG };
+                    bridge.host.log(level, "wsgi", &format!("{what}: {failure}"));
+                }
+            }
+            return Ok(());
+        }
+        Ok(_) => {}
+        Err(raised) => raised.clear(py),
+    }
+    Err(failed(bridge, py, request, fault.back()))
 }
 
 /// The failure that ends the exchange, with the traceback where an error of the application's is the reason: the

@@ -5,6 +5,8 @@
 
 mod double;
 
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -323,6 +325,35 @@ const CASES: &[Case] = &[
         let seen = w.get("/handled");
         assert!(seen.hijacked && seen.failed.is_none(), "{seen:?}");
     }),
+    ("an application takes the connection over through gunicorn.socket", |w| {
+        for (how, log) in [
+            ("stops", "is done with it"),
+            ("closes", "is done with it"),
+            ("returns", ""),
+            ("returns-text", ""),
+            ("fails", "LookupError: after it took over"),
+        ] {
+            w.host.take_log();
+            let (seen, received) = taken_over(w, &format!("/takes-over?{how}"), b"hello");
+            assert!(seen.hijacked && seen.failed.is_none(), "{how}: {seen:?}");
+            assert_eq!(received, "ready raw bytes", "{how}");
+            let logged = w.host.take_log();
+            assert!(logged.contains(log) && logged.is_empty() == log.is_empty(), "{how}: {logged}");
+            assert_eq!(logged.contains("Traceback"), how == "fails", "{how}: {logged}");
+        }
+        let failure = w.get("/stops").failed.expect("nothing was taken over");
+        assert_eq!(failure.kind, FailureKind::APPLICATION);
+    }),
+    ("protocols are switched before the first byte of the other one", |w| {
+        let (seen, received) = taken_over(w, "/switches", b"");
+        assert!(seen.is_good(), "{seen:?}");
+        assert_eq!((seen.status, seen.header("upgrade"), &*received), (101, Some("x"), "raw"));
+    }),
+    ("the socket of a request that is over is closed", |w| {
+        let (seen, _) = taken_over(w, "/closed-later", b"");
+        assert!(seen.is_good(), "{seen:?}");
+        assert_eq!(w.get("/use-closed").text(), "-1 refused refused refused refused");
+    }),
     ("wsgiref.validate finds nothing", |w| {
         let request = Request::get("/validated?a=b").body(b"the body");
         let seen = request.call(&w.app);
@@ -360,6 +391,33 @@ const CASES: &[Case] = &[
         assert!(w.get("/hello").is_good());
     }),
 ];
+
+/// Has a request answered on a connection of its own. Gives also what the client reads, who sends `bytes` at once.
+fn taken_over(w: &World, target: &str, bytes: &[u8]) -> (Seen, String) {
+    let (mut client, server) = UnixStream::pair().expect("there are descriptors left");
+    server.set_nonblocking(true).expect("it can be");
+    let limit = Some(std::time::Duration::from_secs(10));
+    client.set_read_timeout(limit).expect("it can be limited");
+    let server = Arc::new(server);
+    let request = Request { connection: Some(Arc::clone(&server)), ..Request::get(target) };
+    let (seen, received) = std::thread::scope(|scope| {
+        let reading = scope.spawn(|| {
+            let mut received = vec![0; 64];
+            let count = client.read(&mut received).expect("something comes, or the end");
+            received.truncate(count);
+            if count > 0 && !bytes.is_empty() {
+                client.write_all(bytes).expect("it is open");
+            }
+            client.read_to_end(&mut received).expect("the end comes");
+            String::from_utf8_lossy(&received).into_owned()
+        });
+        let seen = request.call(&w.app);
+        // As the class does that has it back; nothing is left to do of one that was given away.
+        let _ = server.shutdown(std::net::Shutdown::Both);
+        (seen, reading.join().expect("the client does not panic"))
+    });
+    (seen, received)
+}
 
 fn environ_is_right(w: &World) {
     let request = Request::get("/environ_?a=%20b")

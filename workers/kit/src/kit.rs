@@ -1,8 +1,9 @@
 //! What all connections of a worker share: settings, the host's services, the server's own state.
 
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use worker_api::{Header, Host, Result, Version};
 
@@ -11,6 +12,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::http::date::DateCache;
 use crate::http::{Manners, ResponseContext, error_answer, left_out};
+use crate::relay::Relay;
 
 /// The kit of one worker process: made once, shared by its connections.
 #[derive(Debug)]
@@ -26,6 +28,8 @@ pub struct Kit {
     draining: AtomicBool,
     stuck: AtomicBool,
     requests: AtomicU64,
+    /// Serves the connections with TLS that applications took over.
+    relay: OnceLock<Relay>,
     /// Whether a hop-by-hop header that was left out has been logged.
     warned_of_left_out: AtomicBool,
 }
@@ -55,6 +59,7 @@ impl Kit {
             draining: AtomicBool::new(false),
             stuck: AtomicBool::new(false),
             requests: AtomicU64::new(0),
+            relay: OnceLock::new(),
             warned_of_left_out: AtomicBool::new(false),
         }))
     }
@@ -88,6 +93,15 @@ impl Kit {
             self.host.retire();
         }
         number
+    }
+
+    /// What serves the connections with TLS that applications took over; started by the first.
+    pub(crate) fn relay(&self) -> io::Result<&Relay> {
+        if let Some(relay) = self.relay.get() {
+            return Ok(relay);
+        }
+        let started = Relay::start()?;
+        Ok(self.relay.get_or_init(|| started))
     }
 
     /// Logs the hop-by-hop header that a response of the application lost: once, because the next response has it too.

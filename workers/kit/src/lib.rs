@@ -44,6 +44,7 @@ mod exchange;
 mod kept;
 mod pace;
 mod queueing;
+mod relay;
 mod request;
 mod response;
 mod spares;

@@ -109,21 +109,29 @@ impl Connection {
         }
     }
 
-    /// Takes the connection out of the server, before the response is begun.
+    /// Takes the connection out of the server: before the response is begun, or after the head of a 101.
     pub(crate) fn hijack(&mut self) -> Result<Hijacked, Failure> {
-        let turn = self.turn()?;
-        if turn.response.on_wire {
+        let response = &self.turn()?.response;
+        if response.on_wire && !response.plan.upgrade {
             return Err(Failure::application(
                 "the response is begun: its connection cannot be taken over",
             ));
         }
-        let fd = self
-            .stream
-            .duplicate()
+        if !self.output.is_empty() {
+            self.push(&[])?;
+        }
+        if !self.output.is_empty() {
+            return Err(Failure::application(
+                "the client has not read what was sent before: its connection cannot be taken over",
+            ));
+        }
+        let Self { kit, stream, input, .. } = self;
+        let (fd, unread) = stream
+            .hand_over(input.unused(), || kit.relay())
             .map_err(|error| Failure::io("cannot hand over the connection", &error))?;
+        let hijacked = Hijacked { fd, already_read: unread.to_vec().into() };
         self.duplicated = true;
         self.kit.background.take_over(self.fd());
-        let hijacked = Hijacked { fd, already_read: self.input.unused().to_vec().into() };
         self.end_request(Then::Forget);
         Ok(hijacked)
     }

@@ -68,6 +68,12 @@ impl Connection {
         } else {
             Vec::new()
         };
+        if status == 101 {
+            // The client waits for it before it speaks the other protocol.
+            turn.response.on_wire = true;
+            let head = std::mem::take(&mut turn.response.head);
+            self.push(&[&head])?;
+        }
         Ok(())
     }
 

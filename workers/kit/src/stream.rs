@@ -13,6 +13,7 @@ use worker_api::Interest;
 
 use crate::buffer::READ_MAX;
 use crate::kept::TlsKept;
+use crate::relay::Relay;
 use crate::socket;
 use crate::tls::Session;
 
@@ -132,12 +133,22 @@ impl Stream {
         self.session.as_ref().map(Session::facts)
     }
 
-    /// A second descriptor of the connection, for an application that takes it over.
-    pub fn duplicate(&self) -> io::Result<RawFd> {
-        if self.session.is_some() {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "the connection speaks TLS"));
+    /// Gives the connection away, as a descriptor that carries plain bytes, and what is to be read before them. Through
+    /// TLS they go by way of `relay`, and `unread` too.
+    pub(crate) fn hand_over<'a>(
+        &mut self,
+        unread: &'a [u8],
+        relay: impl FnOnce() -> io::Result<&'a Relay>,
+    ) -> io::Result<(RawFd, &'a [u8])> {
+        let socket = self.socket.try_clone()?;
+        if self.session.is_none() {
+            return Ok((socket.into_raw_fd(), unread));
         }
-        Ok(self.socket.try_clone()?.into_raw_fd())
+        let relay = relay()?;
+        match self.session.take() {
+            Some(session) => Ok((relay.add(socket, session, unread)?.into_raw_fd(), &[])),
+            None => Ok((socket.into_raw_fd(), unread)),
+        }
     }
 
     /// Has the connection reset when it is closed: the client sees that what it has is cut.

@@ -6,7 +6,6 @@
 //! there is something to wait for; the waker then puts the request's number on a list, which the driver reads after
 //! each turn of the engine.
 
-use std::cell::RefMut;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
@@ -21,7 +20,7 @@ use crate::python::{
     Raised, Stored, required,
 };
 use crate::request::{Request, Slot, State};
-use crate::serve::{environ_of, failed, finish, prepare_part, set_whole};
+use crate::serve::{environ_of, failed, finish, prepare_part, set_whole, settle};
 
 /// A guest loop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -364,6 +363,12 @@ fn put_list<'py>(
     }
     let request = request(me)?;
     let mut state = request.state(py)?;
+    if state.is_taken() {
+        state.release(py)?;
+        drop(state);
+        over(py, request, None)?;
+        return Ok(py.none());
+    }
     if result.list_len() != 1 {
         set_whole(&mut state.response, &result)?;
         return py.truth(false);
@@ -388,6 +393,9 @@ fn put_octets(
     at: usize,
     what: What,
 ) -> PyResult<usize> {
+    if state.detached {
+        return Ok(octets.len());
+    }
     let number = state.number;
     let guest = guest(py)?;
     let State { exchange: Some(exchange), response, part_end, .. } = state else {
@@ -395,7 +403,7 @@ fn put_octets(
     };
     let mut step = || -> Result<usize> {
         if what != What::Rest {
-            if octets.is_empty() && what == What::Part {
+            if octets.is_empty() && what == What::Part && !response.is_switch() {
                 return Ok(0);
             }
             if what == What::Whole {
@@ -483,13 +491,8 @@ fn finish_request<'py>(
 
 /// `_hijack()`: the application has answered by itself.
 fn hijack<'py>(py: Python<'py>, me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
-    let mut state: RefMut<'_, State> = request(me)?.state(py)?;
-    let hijacked = state.open(py)?.0.hijack();
-    match hijacked {
-        // The application has a descriptor of its own from the socket that it asked for.
-        Ok(_) => Ok(py.none()),
-        Err(failure) => Err(state.raise(py, failure)),
-    }
+    request(me)?.state(py)?.release(py)?;
+    Ok(py.none())
 }
 
 /// `_end(exception)`: the request is over, well where there is no exception.
@@ -502,10 +505,15 @@ fn end<'py>(
     let exception = exception.filter(|exception| !exception.is_none());
     let bridge = Bridge::get();
     let request = request(me)?;
-    let failure = exception.map(|exception| match exception.type_name().as_str() {
-        "GreenletExit" => Failure::new(FailureKind::INTERRUPTED, "the greenlet was killed"),
-        "RequestTimeout" => Failure::new(FailureKind::TIMEOUT, "the deadline passed"),
-        _ => failed(bridge, py, request, Raised::restore(&exception).into()),
+    let failure = exception.and_then(|exception| {
+        let fault: Fault = match exception.type_name().as_str() {
+            "GreenletExit" => {
+                Failure::new(FailureKind::INTERRUPTED, "the greenlet was killed").into()
+            }
+            "RequestTimeout" => Failure::new(FailureKind::TIMEOUT, "the deadline passed").into(),
+            _ => Raised::restore(&exception).into(),
+        };
+        settle(bridge, py, request, fault).err()
     });
     over(py, request, failure)?;
     Ok(py.none())

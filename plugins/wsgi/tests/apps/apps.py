@@ -376,6 +376,82 @@ def handled(environ, start_response):
     return jimu.ALREADY_HANDLED
 
 
+def takes_over(environ, start_response):
+    """Uses gunicorn.socket as the libraries do that take a connection over."""
+    import selectors
+    import socket
+
+    connection = environ["gunicorn.socket"]
+    assert connection.family == socket.AF_UNIX and connection.type == socket.SOCK_STREAM, connection.family
+    assert connection.gettimeout() is None and connection.getblocking()
+    connection.settimeout(2)
+    assert connection.gettimeout() == connection.timeout == 2.0
+    connection.setblocking(False)
+    try:
+        connection.recv(1, socket.MSG_PEEK)
+        raise AssertionError("there is nothing to read")
+    except BlockingIOError:
+        pass
+    connection.setblocking(True)
+    assert not hasattr(connection, "getpeercert"), "it is no TLS"
+    connection.send(b"ready ")
+    with selectors.DefaultSelector() as selector:
+        selector.register(connection, selectors.EVENT_READ)
+        assert selector.select(10)
+    assert connection.recv(2) == b"he"
+    buffer = bytearray(3)
+    assert connection.recv_into(buffer) == 3 and buffer == b"llo"
+    connection.sendall(b"raw ")
+    connection.sendmsg([b"by", b"tes"])
+    how = environ["QUERY_STRING"]
+    if how == "closes":
+        connection.close()
+        connection.close()
+        try:
+            connection.send(b"x")
+            raise AssertionError("it is closed")
+        except OSError:
+            pass
+    if how == "fails":
+        raise LookupError("after it took over")
+    if how == "returns":
+        return []
+    if how == "returns-text":
+        return [b"nobody reads this"]
+    raise StopIteration
+
+
+def switches(environ, start_response):
+    start_response("101 Switching Protocols", [("Upgrade", "x"), ("Connection", "Upgrade")])
+    environ["gunicorn.socket"].send(b"raw")
+    return []
+
+
+def stops(environ, start_response):
+    raise StopIteration
+
+
+def closed_later(environ, start_response):
+    environ["gunicorn.socket"].fileno()
+    kept.append(environ["gunicorn.socket"])
+    start_response("200 OK", [])
+    return [b""]
+
+
+def use_closed(environ, start_response):
+    old = kept.pop()
+    old.close()
+    found = [str(old.fileno())]
+    for attempt in (lambda: old.send(b""), lambda: old.recv(1), old.getpeername, old.makefile):
+        try:
+            attempt()
+            found.append("worked")
+        except OSError:
+            found.append("refused")
+    start_response("200 OK", [])
+    return [" ".join(found).encode()]
+
+
 def threads(environ, start_response):
     start_response("200 OK", [])
     is_main = threading.current_thread() is threading.main_thread()

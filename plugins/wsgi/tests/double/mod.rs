@@ -155,6 +155,8 @@ pub(crate) struct Request {
     pub(crate) engine: Option<Arc<Engine>>,
     /// The client's port; 0 for one that has none.
     pub(crate) port: u16,
+    /// The server's end of the connection, where it is one.
+    pub(crate) connection: Option<Arc<std::os::unix::net::UnixStream>>,
     /// What the class does when the request is over.
     pub(crate) then: Option<Arc<dyn Fn() + Send + Sync>>,
 }
@@ -172,6 +174,7 @@ impl Request {
             reads_until: None,
             engine: None,
             port: 40_000,
+            connection: None,
             then: None,
         }
     }
@@ -404,7 +407,7 @@ impl RawExchange for InMemory {
     }
 
     fn descriptor(&self) -> i32 {
-        -1
+        self.request.connection.as_ref().map_or(-1, |connection| connection.as_raw_fd())
     }
 
     fn deadline_ns(&self) -> u64 {

@@ -1,0 +1,99 @@
+"""WebSockets by the libraries that applications use for them, and by hand."""
+
+import os
+import sys
+
+import simple_websocket
+from flask import Flask
+from flask_sock import Sock
+from flask_socketio import SocketIO
+
+if "WITHOUT_GEVENT_WEBSOCKET" in os.environ:
+    sys.modules["geventwebsocket"] = None
+
+flask = Flask(__name__)
+sock = Sock(flask)
+#: As the recipes have it: by what the worker class has patched.
+modes = {"gevent": "gevent", "pywsgi": "gevent", "eventlet": "eventlet"}
+socketio = SocketIO(flask, async_mode=modes.get(os.environ.get("CLASS"), "threading"))
+
+
+@sock.route("/sock")
+def echo(ws):
+    while True:
+        data = ws.receive()
+        if data == "fail":
+            raise RuntimeError("the handler fails")
+        ws.send(data)
+
+
+@socketio.on("echo")
+def on_echo(data):
+    socketio.emit("echo", data)
+
+
+def simple(environ, start_response):
+    ws = simple_websocket.Server.accept(environ, ping_interval=5)
+    try:
+        while True:
+            ws.send(ws.receive())
+    except simple_websocket.ConnectionClosed:
+        pass
+    # As in a page of theirs, and against the rules of PEP 3333.
+    raise StopIteration
+
+
+def switches(environ, start_response):
+    """Another protocol, by the rules: every line comes back in capitals."""
+    write = start_response("101 Switching Protocols", [("Upgrade", "capitals"), ("Connection", "Upgrade")])
+    write(b"")
+    connection = environ["gunicorn.socket"]
+    facts = [connection.getpeername()[0], str(connection.gettimeout()), str(connection.fileno() >= 0)]
+    if environ["wsgi.url_scheme"] == "https":
+        facts += [connection.version()[:4], str(connection.cipher()[2]), str(connection.getpeercert())]
+    connection.sendall((" ".join(facts) + "\n").encode())
+    with connection.makefile("rb") as lines:
+        for line in lines:
+            if line == b"end\n":
+                break
+            connection.send(line.upper())
+    return []
+
+
+def after(environ, start_response):
+    """What an application kept of a connection is closed with its request, and says so as sockets do."""
+    connection = environ["gunicorn.socket"]
+    if kept:
+        old = kept.pop()
+        try:
+            old.send(b"x")
+            words = "sent"
+        except OSError as error:
+            words = type(error).__name__
+        old.close()
+        old.close()
+    else:
+        connection.getpeername()
+        kept.append(connection)
+        words = "kept"
+    start_response("200 OK", [])
+    return [words.encode()]
+
+
+kept = []
+
+
+def fails(environ, start_response):
+    environ["gunicorn.socket"].sendall(b"raw bytes")
+    raise RuntimeError("on purpose")
+
+
+def stops(environ, start_response):
+    raise StopIteration
+
+
+routes = {"/simple": simple, "/switches": switches, "/after": after, "/fails": fails, "/stops": stops}
+
+
+def application(environ, start_response):
+    return routes.get(environ["PATH_INFO"], flask)(environ, start_response)

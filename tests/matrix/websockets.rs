@@ -1,0 +1,157 @@
+//! Connections that Python applications take over: WebSockets by the libraries that they use, and other protocols by
+//! hand, with and without TLS.
+
+use std::{process::Command, thread, time::Duration};
+
+use jimu_tests::{
+    behaviour,
+    cell::{Cell, apps, python},
+    http::{Address, Connection},
+    runner::Behaviour,
+    server::{Server, Setup},
+    tls::Authority,
+};
+
+pub(crate) fn behaviours() -> Vec<Behaviour> {
+    vec![
+        behaviour!(websocket_libraries_work).of_python().only_if(has_libraries, NO_LIBRARIES),
+        behaviour!(websocket_libraries_work_over_tls)
+            .of_python()
+            .only_if(has_libraries, NO_LIBRARIES),
+        behaviour!(a_switch_of_protocols_leaves_a_socket)
+            .of_python()
+            .only_if(has_libraries, NO_LIBRARIES),
+        behaviour!(no_answer_is_written_into_a_protocol_of_an_application)
+            .of_python()
+            .only_if(has_libraries, NO_LIBRARIES),
+    ]
+}
+
+const SOON: Duration = Duration::from_secs(10);
+const NO_LIBRARIES: &str = "the Python environment is older than tests/requirements.txt";
+
+fn has_libraries() -> bool {
+    let check = "import flask_sock, flask_socketio, geventwebsocket, websocket";
+    python().is_some_and(|python| {
+        Command::new(python)
+            .args(["-c", check])
+            .output()
+            .is_ok_and(|output| output.status.success())
+    })
+}
+
+fn websocket_libraries_work(cell: &Cell) {
+    let mut runs = vec![false];
+    if ["gevent", "pywsgi"].contains(&&*cell.class.name) {
+        runs.push(true);
+    }
+    for without in runs {
+        let setup = serving(cell);
+        let setup = if without { setup.env("WITHOUT_GEVENT_WEBSOCKET", "1") } else { setup };
+        libraries_work(setup.start(), "ws");
+    }
+}
+
+fn websocket_libraries_work_over_tls(cell: &Cell) {
+    let authority = Authority::new();
+    libraries_work(secured(serving(cell), &authority).start(), "wss");
+}
+
+/// The client's script ends well for each library, and nothing but closed connections is left behind.
+fn libraries_work(server: Server, scheme: &str) {
+    let Address::Tcp(address) = server.address().clone() else { panic!("no TCP address") };
+    let url = format!("{scheme}://{address}");
+    let script = apps().join("websocket_client.py");
+    let clients = ["/sock", "/simple", "/socket.io"].map(|path| {
+        let mut client = Command::new(python().unwrap());
+        client.arg(&script).args([&url, path]);
+        thread::spawn(move || (path, client.output().unwrap()))
+    });
+    for client in clients {
+        let (path, output) = client.join().unwrap();
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{path}: {err}\n{}", server.log.text());
+    }
+    server.until_workers("the requests are over", |workers| workers.iter().all(|w| w.busy == 0));
+    let ended = server.stop();
+    for word in ["Traceback", "ERROR", "StopIteration"] {
+        assert!(!ended.log.contains(word), "{}", ended.log);
+    }
+}
+
+fn a_switch_of_protocols_leaves_a_socket(cell: &Cell) {
+    let authority = Authority::new();
+    let plain = serving(cell).start();
+    let tls = secured(serving(cell), &authority).start();
+    let over_tls = || tls.connect().over_tls(&authority.trusting()).unwrap();
+    for (mut client, facts) in [
+        (plain.connect(), "127.0.0.1 None True\n"),
+        (over_tls(), "127.0.0.1 None True TLSv 256 None\n"),
+    ] {
+        client
+            .send(
+                "GET /switches HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: \
+                 capitals\r\n\r\n",
+            )
+            .unwrap();
+        let head = until(&mut client, "\r\n\r\n");
+        assert!(head.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{head}");
+        assert!(head.contains("Upgrade: capitals\r\n"), "{head}");
+        let greeting = until(&mut client, "\n");
+        assert_eq!(greeting.split_once(' ').unwrap().1, facts.split_once(' ').unwrap().1);
+        client.send("one\n").unwrap();
+        assert_eq!(until(&mut client, "\n"), "ONE\n");
+        client.send("two\nend\n").unwrap();
+        assert_eq!(String::from_utf8(client.rest().unwrap()).unwrap(), "TWO\n");
+    }
+    // Not by a client that has not asked.
+    assert_eq!(plain.get("/switches").status, 500);
+    plain.log.line(&["did not ask for an upgrade"], SOON);
+}
+
+fn no_answer_is_written_into_a_protocol_of_an_application(cell: &Cell) {
+    let authority = Authority::new();
+    for tls in [false, true] {
+        let setup = serving(cell);
+        let server = if tls { secured(setup, &authority) } else { setup }.start();
+        let connect = || {
+            let client = server.connect();
+            if tls { client.over_tls(&authority.trusting()).unwrap() } else { client }
+        };
+        let mut client = connect();
+        client.send_get("/fails").unwrap();
+        assert_eq!(String::from_utf8(client.rest().unwrap()).unwrap(), "raw bytes");
+        server.log.line(&["error on a connection that the application took over"], SOON);
+        server.log.line(&["RuntimeError: on purpose"], SOON);
+        assert_eq!(connect().get("/stops").unwrap().status, 500, "nothing was taken over");
+        for words in ["kept", "OSError", "kept"] {
+            assert_eq!(connect().get("/after").unwrap().text(), words);
+        }
+    }
+}
+
+/// Reads up to the end of this word, byte by byte.
+fn until(client: &mut Connection, word: &str) -> String {
+    let mut text = String::new();
+    while !text.ends_with(word) {
+        match client.take_byte() {
+            Some(byte) => text.push(char::from(byte)),
+            None => panic!("the connection ended after {text:?}"),
+        }
+    }
+    text
+}
+
+fn serving(cell: &Cell) -> Setup {
+    Setup::new(cell).app("websockets:application").env("CLASS", &*cell.class.name)
+}
+
+fn secured(setup: Setup, authority: &Authority) -> Setup {
+    let identity = authority.server();
+    let (chain, key) = (setup.dir().join("chain.pem"), setup.dir().join("key.pem"));
+    setup
+        .file("chain.pem", &identity.chain_pem)
+        .file("key.pem", &identity.key_pem)
+        .flag("--certfile", chain)
+        .flag("--keyfile", key)
+}

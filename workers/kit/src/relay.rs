@@ -1,0 +1,310 @@
+//! TLS for connections that applications took over.
+//!
+//! An application that takes a connection over is handed a descriptor, and expects that bytes go out as it writes them.
+//! Where the connection speaks TLS, that descriptor is one end of a socket pair. One thread of the worker passes bytes
+//! between the other end and the client: it is started for the first such connection, and serves all of them.
+//!
+//! ```text
+//!   client ◀── TLS ──▶ socket │ session │ inner ◀── plain ──▶ the application's descriptor
+//! ```
+
+use std::collections::HashMap;
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::signal::SigSet;
+
+use crate::tls::Session;
+
+/// The thread that serves these connections, and its inbox.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    inbox: Arc<Inbox>,
+}
+
+#[derive(Debug)]
+struct Inbox {
+    tunnels: Mutex<Vec<Tunnel>>,
+    arrived: EventFd,
+}
+
+impl Inbox {
+    fn locked(&self) -> MutexGuard<'_, Vec<Tunnel>> {
+        self.tunnels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Vec<Tunnel> {
+        std::mem::take(&mut *self.locked())
+    }
+}
+
+impl Relay {
+    /// Starts the thread.
+    pub(crate) fn start() -> io::Result<Self> {
+        let arrived = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
+        let inbox = Arc::new(Inbox { tunnels: Mutex::default(), arrived });
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(&inbox.arrived, EpollEvent::new(EpollFlags::EPOLLIN, ARRIVED))?;
+        let served = Arc::clone(&inbox);
+        thread::Builder::new().name("tls-relay".to_owned()).spawn(move || {
+            // Signals are for the worker's own threads. It cannot fail: the set is valid.
+            let _ = SigSet::all().thread_block();
+            if let Err(error) = serve(&epoll, &served) {
+                tracing::error!("TLS connections that applications took over are lost: {error}");
+            }
+        })?;
+        Ok(Self { inbox })
+    }
+
+    /// Serves a connection from now on, and returns the application's end. `unread` was read from the client before.
+    pub(crate) fn add(
+        &self,
+        socket: TcpStream,
+        session: Session,
+        unread: &[u8],
+    ) -> io::Result<OwnedFd> {
+        let (inner, outer) = UnixStream::pair()?;
+        inner.set_nonblocking(true)?;
+        outer.set_nonblocking(true)?;
+        let tunnel = Tunnel {
+            socket,
+            session,
+            inner,
+            to_app: Pending { bytes: unread.to_vec(), sent: 0 },
+            to_client: Pending::default(),
+            client_ended: false,
+            app_ended: false,
+            client_gone: false,
+            app_gone: false,
+            told_client: false,
+            told_app: false,
+            deadline: None,
+        };
+        self.inbox.locked().push(tunnel);
+        self.inbox.arrived.write(1)?;
+        Ok(outer.into())
+    }
+}
+
+/// The thread's loop. Ends at an error of epoll only.
+///
+/// Both descriptors of a tunnel are watched for everything, by edges: [`Tunnel::advance`] stops only where one of them
+/// would block, and that one reports when it no longer does.
+fn serve(epoll: &Epoll, inbox: &Inbox) -> io::Result<()> {
+    let mut tunnels: HashMap<u64, Tunnel> = HashMap::new();
+    let mut next = ARRIVED + 1;
+    let mut events = [EpollEvent::empty(); EVENTS_MAX];
+    let mut buffer = vec![0; PART_MAX];
+    let all = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
+    loop {
+        let closing = tunnels.values().any(|tunnel| tunnel.deadline.is_some());
+        let timeout = if closing { EpollTimeout::from(LINGER_LOOK_MS) } else { EpollTimeout::NONE };
+        let count = match epoll.wait(&mut events, timeout) {
+            Err(nix::Error::EINTR) => continue,
+            outcome => outcome?,
+        };
+        let mut due = Vec::new();
+        for event in &events[..count] {
+            if event.data() != ARRIVED {
+                let number = event.data() / 2;
+                if let Some(tunnel) = tunnels.get_mut(&number) {
+                    tunnel.note(event.data() % 2 == 0, event.events());
+                    due.push(number);
+                }
+                continue;
+            }
+            // Nothing to read means that an earlier turn took what had arrived.
+            let _ = inbox.arrived.read();
+            for tunnel in inbox.take() {
+                epoll.add(&tunnel.socket, EpollEvent::new(all, next * 2))?;
+                epoll.add(&tunnel.inner, EpollEvent::new(all, next * 2 + 1))?;
+                tunnels.insert(next, tunnel);
+                due.push(next);
+                next += 1;
+            }
+        }
+        for number in due {
+            if let Some(tunnel) = tunnels.get_mut(&number)
+                && tunnel.advance(&mut buffer).unwrap_or_else(|error| {
+                    tracing::debug!("TLS connection of an application ended: {error}");
+                    true
+                })
+            {
+                tunnels.remove(&number);
+            }
+        }
+        if closing {
+            let now = Instant::now();
+            tunnels.retain(|_, tunnel| tunnel.deadline.is_none_or(|deadline| deadline > now));
+        }
+    }
+}
+
+/// One connection.
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "two sides, each of which ends by itself")]
+struct Tunnel {
+    socket: TcpStream,
+    session: Session,
+    inner: UnixStream,
+    to_app: Pending,
+    to_client: Pending,
+    /// No more bytes come from there.
+    client_ended: bool,
+    app_ended: bool,
+    /// The descriptor is closed in both directions.
+    client_gone: bool,
+    app_gone: bool,
+    /// The end of the one side was passed on to the other.
+    told_client: bool,
+    told_app: bool,
+    /// Until when the client may take to close its side, once the application has closed its own.
+    deadline: Option<Instant>,
+}
+
+impl Tunnel {
+    /// Takes note of what cannot be seen by reading: that a descriptor is closed in both directions.
+    fn note(&mut self, client: bool, events: EpollFlags) {
+        if events.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR) {
+            let gone = if client { &mut self.client_gone } else { &mut self.app_gone };
+            *gone = true;
+        }
+    }
+
+    /// Passes on what can be passed on. Returns true when it is over.
+    fn advance(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
+        while self.from_client(buffer)? | self.from_app(buffer)? {}
+        if self.client_ended && self.to_app.is_empty() && !self.told_app {
+            self.told_app = true;
+            // One that is gone needs no telling.
+            let _ = self.inner.shutdown(Shutdown::Write);
+        }
+        if self.app_ended && self.all_sent() && !self.told_client {
+            self.told_client = true;
+            self.session.say_close(&self.socket).or_else(not_yet)?;
+            self.socket.shutdown(Shutdown::Write)?;
+        }
+        if self.app_gone && self.told_client && self.deadline.is_none() {
+            self.deadline = Some(Instant::now() + LINGER_MAX);
+        }
+        let client_over = self.client_gone || self.client_ended && self.told_client;
+        Ok(client_over && (self.to_app.is_empty() || self.app_gone))
+    }
+
+    /// Moves bytes towards the application; returns whether there were any.
+    fn from_client(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
+        let mut moved = false;
+        if self.to_app.is_empty() && !self.client_ended {
+            if let Some(count) = ready(self.session.read(&self.socket, buffer))? {
+                self.client_ended = count == 0;
+                self.to_app.bytes.extend_from_slice(&buffer[..count]);
+                moved = true;
+            }
+        }
+        if !self.to_app.is_empty() {
+            match ready(self.inner.write(self.to_app.rest())) {
+                Ok(Some(count)) => {
+                    self.to_app.consume(count);
+                    moved = true;
+                }
+                Ok(None) => {}
+                // The application has closed its end: what the client still sends is dropped.
+                Err(_) => {
+                    self.to_app = Pending::default();
+                    (self.app_gone, self.app_ended) = (true, true);
+                }
+            }
+        }
+        Ok(moved)
+    }
+
+    /// Moves bytes towards the client; returns whether there were any.
+    fn from_app(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
+        let mut moved = false;
+        while self.session.wants_write() && ready(self.session.flush_some(&self.socket))?.is_some()
+        {
+            moved = true;
+        }
+        if self.all_sent() && !self.app_ended {
+            match ready(self.inner.read(buffer)) {
+                Ok(Some(count)) => {
+                    self.app_ended = count == 0;
+                    self.to_client.bytes.extend_from_slice(&buffer[..count]);
+                    moved = true;
+                }
+                Ok(None) => {}
+                // Closed with bytes unread.
+                Err(_) => self.app_ended = true,
+            }
+        }
+        if !self.to_client.is_empty() {
+            let parts = [IoSlice::new(self.to_client.rest())];
+            if let Some(count) = ready(self.session.write(&self.socket, &parts))? {
+                self.to_client.consume(count);
+                moved = true;
+            }
+        }
+        Ok(moved)
+    }
+
+    fn all_sent(&self) -> bool {
+        self.to_client.is_empty() && !self.session.wants_write()
+    }
+}
+
+/// Bytes on their way.
+#[derive(Debug, Default)]
+struct Pending {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.sent == self.bytes.len()
+    }
+
+    fn rest(&self) -> &[u8] {
+        &self.bytes[self.sent..]
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.sent += count;
+        if self.is_empty() {
+            // A connection that waits holds no memory.
+            *self = Self::default();
+        }
+    }
+}
+
+/// Nothing where the call would block.
+fn ready(outcome: io::Result<usize>) -> io::Result<Option<usize>> {
+    match outcome {
+        Ok(count) => Ok(Some(count)),
+        Err(error) => match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(None),
+            _ => Err(error),
+        },
+    }
+}
+
+fn not_yet(error: io::Error) -> io::Result<()> {
+    ready(Err(error)).map(drop)
+}
+
+/// The number of the inbox among the events; those of a tunnel are twice its number, and one more.
+const ARRIVED: u64 = 0;
+const EVENTS_MAX: usize = 64;
+/// How much is passed on at once.
+const PART_MAX: usize = 16 * 1024;
+/// How long a client may take to close its side after the application has closed its own.
+const LINGER_MAX: Duration = Duration::from_secs(2);
+/// How often clients that take their time are looked at.
+const LINGER_LOOK_MS: u16 = 250;
