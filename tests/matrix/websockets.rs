@@ -1,4 +1,4 @@
-//! Connections that Python applications take over: WebSockets by the libraries that they use, and other protocols by
+//! Connections that Python applications take over: web sockets by the libraries that they use, and other protocols by
 //! hand, with and without TLS.
 
 use std::{process::Command, thread, time::Duration};

@@ -354,7 +354,7 @@ impl Slot {
         drop(state);
         if let Some(socket) = socket {
             let ended = py.truth(hijacked).and_then(|gone| socket.call_method("_end", [&gone]));
-            ended.map(drop).unwrap_or_else(|raised| raised.clear(py));
+            ended.map_or_else(|raised| raised.clear(py), drop);
         }
         Ok(exchange)
     }

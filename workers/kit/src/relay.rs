@@ -180,7 +180,7 @@ impl Tunnel {
 
     /// Passes on what can be passed on. Returns true when it is over.
     fn advance(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
-        while self.from_client(buffer)? | self.from_app(buffer)? {}
+        while self.read_client(buffer)? | self.read_app(buffer)? {}
         if self.client_ended && self.to_app.is_empty() && !self.told_app {
             self.told_app = true;
             // One that is gone needs no telling.
@@ -199,14 +199,15 @@ impl Tunnel {
     }
 
     /// Moves bytes towards the application; returns whether there were any.
-    fn from_client(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
+    fn read_client(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
         let mut moved = false;
-        if self.to_app.is_empty() && !self.client_ended {
-            if let Some(count) = ready(self.session.read(&self.socket, buffer))? {
-                self.client_ended = count == 0;
-                self.to_app.bytes.extend_from_slice(&buffer[..count]);
-                moved = true;
-            }
+        if self.to_app.is_empty()
+            && !self.client_ended
+            && let Some(count) = ready(self.session.read(&self.socket, buffer))?
+        {
+            self.client_ended = count == 0;
+            self.to_app.bytes.extend_from_slice(&buffer[..count]);
+            moved = true;
         }
         if !self.to_app.is_empty() {
             match ready(self.inner.write(self.to_app.rest())) {
@@ -226,7 +227,7 @@ impl Tunnel {
     }
 
     /// Moves bytes towards the client; returns whether there were any.
-    fn from_app(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
+    fn read_app(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
         let mut moved = false;
         while self.session.wants_write() && ready(self.session.flush_some(&self.socket))?.is_some()
         {

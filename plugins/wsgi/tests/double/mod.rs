@@ -407,7 +407,7 @@ impl RawExchange for InMemory {
     }
 
     fn descriptor(&self) -> i32 {
-        self.request.connection.as_ref().map_or(-1, |connection| connection.as_raw_fd())
+        self.request.connection.as_ref().map_or(-1, std::os::fd::AsRawFd::as_raw_fd)
     }
 
     fn deadline_ns(&self) -> u64 {
