@@ -35,6 +35,7 @@ class Connection:
         self._taken = False
         self._shared = False
         self._limited = False
+        self._file = None
         self._peer = self._name = None
         for place, ask in (("_peer", self._socket.getpeername), ("_name", self._socket.getsockname)):
             try:
@@ -62,6 +63,9 @@ class Connection:
             except OSError:
                 pass
         self.close()
+        if self._file is not None:
+            # It would keep the descriptor open.
+            self._file.close()
 
     def send(self, *arguments):
         return self._take().send(*arguments)
@@ -93,6 +97,10 @@ class Connection:
 
     def recvmsg(self, size, ancillary=0, flags=0):
         return self._reading(flags).recvmsg(size, ancillary, flags)
+
+    def _keep(self, file):
+        """Closes a file of the server's own with the request."""
+        self._file = file
 
     def makefile(self, *arguments, **named):
         return self._take().makefile(*arguments, **named)
@@ -239,6 +247,7 @@ class Closed(Connection):
         self._socket = socket.socket()
         self._socket.close()
         self._taken = self._shared = self._limited = False
+        self._file = None
         self._peer = self._name = None
 
 
@@ -289,6 +298,7 @@ class WebSocket:
         self._connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                                  b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n")
         handler = _Handler(self._environ, self._connection)
+        self._connection._keep(handler.rfile)
         return self._module.WebSocket(self._environ, self._module.Stream(handler), handler)
 
 
