@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::{BorrowedFd, RawFd};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -209,6 +210,19 @@ pub fn set_title(title: &str) {
         // The name is cosmetic: nothing depends on it.
         let _ = prctl::set_name(&name);
     }
+}
+
+/// The file that this program was started from, by the path that the user gave from `directory`; a
+/// name without a slash is looked up on `PATH`.
+pub fn program_path(directory: &Path) -> PathBuf {
+    let path = PathBuf::from(std::env::args_os().next().unwrap_or_default());
+    if path.components().count() > 1 {
+        return directory.join(path);
+    }
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let mut files =
+        std::env::split_paths(&folders).map(|folder| directory.join(folder).join(&path));
+    files.find(|file| file.is_file()).unwrap_or_else(|| path.clone())
 }
 
 /// Sets or clears `O_NONBLOCK`.

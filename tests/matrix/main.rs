@@ -22,6 +22,7 @@ mod python_response;
 mod raw;
 mod readiness;
 mod refusals;
+mod releases;
 mod reload;
 mod serving;
 mod signals;
@@ -44,6 +45,7 @@ fn main() {
         drain::behaviours(),
         reload::behaviours(),
         readiness::behaviours(),
+        releases::behaviours(),
         refusals::behaviours(),
         deaths::behaviours(),
         watch::behaviours(),

@@ -188,7 +188,7 @@ impl Arbiter {
             Ok(settings)
         } else {
             let loaded = sources.load().map_err(|error| error.to_string());
-            loaded.map(|(settings, _)| settings)
+            loaded.and_then(|(settings, _)| self.check_losses(&settings).map(|()| settings))
         };
         if let Ok(settings) = &settings {
             settings.warn_of_ignored();
@@ -217,6 +217,13 @@ impl Arbiter {
             self.answer_refused(&waiting, reason.trim_end());
             self.notifier.ready();
         }
+    }
+
+    /// Refuses settings that lack what the generation that serves has.
+    pub(super) fn check_losses(&self, next: &Settings) -> Result<(), String> {
+        let serving = self.generations.iter().find(|one| one.stage == Stage::Serving);
+        let result = serving.map_or(Ok(()), |serving| serving.settings.check_successor(next));
+        result.map_err(|problem| problem.to_string())
     }
 
     fn become_ready(&mut self, id: u32) {

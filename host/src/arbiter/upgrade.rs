@@ -9,7 +9,7 @@
 
 use std::os::fd::{AsFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use nix::errno::Errno;
@@ -22,7 +22,7 @@ use super::generation::Stage;
 use super::stop::Phase;
 use crate::listener::{UPGRADE_VARIABLE, upgrade_variable};
 use crate::pidfile::Pidfile;
-use crate::process::End;
+use crate::process::{self, End};
 
 /// The arbiter that this one was started by, while it lives.
 pub(super) struct Predecessor {
@@ -77,14 +77,21 @@ impl Arbiter {
             let id = trial.id;
             return tracing::warn!("USR2 ignored: generation {id} is on trial");
         }
+        // What this version cannot read, the next one may; it refuses what it cannot read itself.
+        if let Ok((settings, _)) = self.sources.load()
+            && let Err(reason) = self.check_losses(&settings)
+        {
+            return tracing::error!("Upgrade refused: {reason}");
+        }
         let listeners = self.listeners();
         let descriptors: Vec<RawFd> =
             listeners.iter().map(|listener| listener.descriptor()).collect();
-        let program = program_path(&self.sources.directory);
+        let program = process::program_path(&self.sources.directory);
         let mut command = Command::new(&program);
         command
             .args(&self.sources.args)
             .current_dir(&self.sources.directory)
+            .env("PWD", &self.sources.directory)
             .env(UPGRADE_VARIABLE, upgrade_variable(&listeners))
             .env(PREDECESSOR_VARIABLE, std::process::id().to_string());
         // SAFETY: the closure runs between fork and exec and calls fcntl alone.
@@ -157,13 +164,6 @@ impl Arbiter {
             Some(Err(error)) => tracing::error!("{error}"),
         }
     }
-}
-
-/// The file that this program was started from; a name without a slash is looked up again.
-fn program_path(directory: &Path) -> PathBuf {
-    let name = std::env::args_os().next().unwrap_or_default();
-    let path = PathBuf::from(name);
-    if path.components().count() > 1 { directory.join(path) } else { path }
 }
 
 fn keep_over_exec(descriptors: &[RawFd]) -> std::io::Result<()> {

@@ -73,6 +73,12 @@ pub enum LoadError {
     /// A short name that stands for no library.
     #[error(transparent)]
     NotFound(#[from] NotFound),
+    /// A settings file without an application: the welcome page is for a start without settings.
+    #[error("{}: no application; set wsgi_app, or name it behind the options", .file.display())]
+    NoApplication {
+        /// The settings file.
+        file: PathBuf,
+    },
     /// The file is not there, is a directory, or cannot be read.
     #[error("{}: {}", .path.display(), unreadable(.error, *.kind))]
     Unreadable {

@@ -131,8 +131,11 @@ impl<C: ClassSource> Plugins<C> {
     fn open(context: &MoldContext, doing: &dyn Fn(&str)) -> Result<Self, LoadError> {
         let doing = |path: &Path, what: &str| doing(&format!("{}: {what}", path.display()));
         let settings = Arc::clone(&context.settings);
-        let search = SearchPath::of_process();
+        let search = SearchPath::of_server(&settings.start_directory);
         let class = search.class(settings.class())?;
+        if let (false, Some(file)) = (settings.has_application, &settings.file) {
+            return Err(LoadError::NoApplication { file: file.clone() });
+        }
         let choice = search.app(settings.wsgi_app.as_deref(), &settings.chdir)?;
         doing(&class, "opening the worker class");
         let class = C::open(&class)?;

@@ -7,7 +7,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::error::Kind;
+use crate::process;
 use crate::settings::gunicorn::class_alias;
+use crate::settings::is_django_project;
 use crate::similar::distance;
 
 /// An application as the operator meant it: its library, and what that library is to serve.
@@ -27,14 +29,27 @@ impl SearchPath {
     /// The folders of this process: those of its executable, and of `HOST_PLUGIN_PATH`.
     pub fn of_process() -> Self {
         let executable = std::env::current_exe().unwrap_or_default();
-        Self::new(&executable, std::env::var_os(VARIABLE).as_deref())
+        Self::new(&[executable], std::env::var_os(VARIABLE).as_deref())
     }
 
-    fn new(executable: &Path, variable: Option<&OsStr>) -> Self {
-        let beside = executable.parent().unwrap_or(Path::new("/"));
-        let installed = beside.parent().map(|prefix| prefix.join("lib/host"));
+    /// The same for a server that was started in `directory`: the executable is looked up again by
+    /// the path that the user gave, so that a release that took its place brings its libraries.
+    pub fn of_server(directory: &Path) -> Self {
+        let named = process::program_path(directory).canonicalize().ok();
+        let mut executables: Vec<PathBuf> =
+            named.into_iter().chain(std::env::current_exe().ok()).collect();
+        executables.dedup();
+        Self::new(&executables, std::env::var_os(VARIABLE).as_deref())
+    }
+
+    fn new(executables: &[PathBuf], variable: Option<&OsStr>) -> Self {
         let named = variable.map(std::env::split_paths).into_iter().flatten();
-        let folders = std::iter::once(beside.to_owned()).chain(installed).chain(named);
+        let around = executables.iter().flat_map(|executable| {
+            let beside = executable.parent().unwrap_or(Path::new("/"));
+            let installed = beside.parent().map(|prefix| prefix.join("lib/host"));
+            std::iter::once(beside.to_owned()).chain(installed)
+        });
+        let folders = around.chain(named);
         Self(folders.filter(|folder| !folder.as_os_str().is_empty()).collect())
     }
 
@@ -55,7 +70,7 @@ impl SearchPath {
     /// there is a `manage.py`, and the built-in welcome page otherwise.
     pub fn app(&self, spec: Option<&str>, folder: &Path) -> Result<AppChoice, NotFound> {
         let library = match spec {
-            None if folder.join(DJANGO).is_file() => self.find(Kind::App, WSGI)?,
+            None if is_django_project(folder) => self.find(Kind::App, WSGI)?,
             None => self.find(Kind::App, WELCOME)?,
             Some(spec) if is_library(spec) => spec.into(),
             Some(_) => self.find(Kind::App, WSGI)?,
@@ -159,7 +174,6 @@ const CHECK: &str = "check";
 /// The application that takes everything that is no library.
 const WSGI: &str = "wsgi";
 /// The file that a Django project has at its top.
-const DJANGO: &str = "manage.py";
 
 #[cfg(test)]
 mod tests {
@@ -182,7 +196,7 @@ mod tests {
             std::fs::write(path, "").unwrap();
         }
         let variable = format!("/nowhere::{}", house.path().join("mine").display());
-        let path = SearchPath::new(&house.path().join("bin/host"), Some(OsStr::new(&variable)));
+        let path = SearchPath::new(&[house.path().join("bin/host")], Some(OsStr::new(&variable)));
         (house, path)
     }
 

@@ -154,6 +154,12 @@ macro_rules! settings {
             pub sections: Sections,
             /// Keys and flags of gunicorn's that were given and have no effect: a warning each.
             pub ignored: Vec<Problem>,
+            /// The settings file that was read.
+            pub file: Option<PathBuf>,
+            /// The directory that the server was started in.
+            pub start_directory: PathBuf,
+            /// Whether there is an application to serve: one that is named, or a Django project.
+            pub has_application: bool,
             pub(super) values: Vec<Value>,
             pub(super) origins: Vec<Origin>,
         }
@@ -179,7 +185,16 @@ macro_rules! settings {
                     index += 1;
                 )*)*
                 debug_assert_eq!(index, TABLE.len());
-                Ok(Self { $($($name,)*)* sections, ignored, values, origins })
+                Ok(Self {
+                    $($($name,)*)*
+                    sections,
+                    ignored,
+                    file: None,
+                    start_directory: PathBuf::new(),
+                    has_application: false,
+                    values,
+                    origins,
+                })
             }
         }
     };

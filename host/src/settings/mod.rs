@@ -14,6 +14,7 @@ mod error;
 mod file;
 mod flags;
 pub mod gunicorn;
+mod losses;
 mod page;
 mod print;
 mod table;
@@ -34,6 +35,7 @@ pub use declare::{Effect, Setting, Variable};
 pub use error::{EX_CONFIG, Error, Origin, Problem};
 pub use file::Sections;
 pub use flags::{Action, command};
+pub use losses::is_django_project;
 pub use page::page;
 pub use table::{Settings, TABLE};
 pub use types::{
@@ -49,7 +51,8 @@ pub struct Sources {
     pub args: Vec<OsString>,
     /// The environment.
     pub environment: BTreeMap<String, String>,
-    /// The folder that the server was started in.
+    /// The directory that the server was started in, by the path that the user sees: a symbolic link
+    /// in it is followed again at each reload.
     pub directory: PathBuf,
     /// Names and texts that override all else: what `hostctl` asked for.
     pub requests: Vec<(String, String)>,
@@ -64,7 +67,7 @@ impl Sources {
         Ok(Self {
             args: std::env::args_os().skip(1).collect(),
             environment: std::env::vars_os().filter_map(utf8).collect(),
-            directory: std::env::current_dir()?,
+            directory: start_directory()?,
             requests: Vec::new(),
         })
     }
@@ -82,8 +85,8 @@ impl Sources {
         };
         let mut sections = Sections::default();
         let mut ignored = Vec::new();
-        if let Some(path) = path {
-            let file = file::load(&path).map_err(Error::Invalid)?;
+        if let Some(path) = &path {
+            let file = file::load(path).map_err(Error::Invalid)?;
             file.values.into_iter().for_each(|(i, value, origin)| layers.set(i, value, origin));
             sections = file.sections;
             ignored = file.ignored;
@@ -97,7 +100,7 @@ impl Sources {
         layers.take_flags(flags.values, &Origin::CommandLine);
         layers.take_requests(&self.requests)?;
         let action = if flags.action == Action::Serve { variable.action } else { flags.action };
-        Ok((Arc::new(layers.finish(&self.directory, sections, ignored)?), action))
+        Ok((Arc::new(layers.finish(&self.directory, path, sections, ignored)?), action))
     }
 
     fn command_variable(&self) -> Result<flags::Flags, Error> {
@@ -141,6 +144,17 @@ impl Settings {
     pub fn class(&self) -> &str {
         if self.worker_class == "sync" && self.threads > 1 { "gthread" } else { &self.worker_class }
     }
+}
+
+/// The working directory as `$PWD` spells it where that is the same directory, as in gunicorn: the
+/// spelling keeps the symbolic links that the user went through.
+fn start_directory() -> std::io::Result<PathBuf> {
+    use std::os::unix::fs::MetadataExt as _;
+    let current = std::env::current_dir()?;
+    let Some(spelled) = std::env::var_os("PWD").map(PathBuf::from) else { return Ok(current) };
+    let identity = |path: &Path| path.metadata().map(|facts| (facts.dev(), facts.ino())).ok();
+    let is_current = spelled.is_absolute() && identity(&spelled) == identity(&current);
+    Ok(if is_current { spelled } else { current })
 }
 
 /// Where the control socket is when nobody says: beside gunicorn's, under a name of its own.
@@ -217,6 +231,7 @@ impl Layers {
     fn finish(
         mut self,
         directory: &Path,
+        file: Option<PathBuf>,
         sections: Sections,
         ignored: Vec<Problem>,
     ) -> Result<Settings, Error> {
@@ -235,7 +250,12 @@ impl Layers {
         for (setting, value) in TABLE.iter().zip(&mut self.values) {
             setting.kind.resolve(value, &base);
         }
-        Ok(Settings::assemble(self.values, self.origins, sections, ignored)?)
+        let mut settings = Settings::assemble(self.values, self.origins, sections, ignored)?;
+        settings.has_application =
+            settings.wsgi_app.is_some() || is_django_project(&settings.chdir);
+        settings.file = file;
+        directory.clone_into(&mut settings.start_directory);
+        Ok(settings)
     }
 }
 

@@ -117,6 +117,13 @@ impl Setup {
         setup
     }
 
+    /// A shell runs `script`, which starts the server with `"$@"` among its arguments.
+    pub fn script(script: &str) -> Self {
+        let mut command = Command::new("/bin/sh");
+        command.arg("-c").arg(script).arg("sh");
+        Self::of_command(command).controlled()
+    }
+
     /// Another worker class: a path or a short name.
     #[must_use]
     pub fn class(mut self, class: impl Into<OsString>) -> Self {

@@ -1,0 +1,90 @@
+//! What a reload must not lose because a settings file is empty, shortened or missing.
+//!
+//! A key that is absent means its default, so a damaged file would replace the application by the
+//! welcome page and move the port without an error. Settings that decide what is served, where and
+//! as whom can be changed by a reload, but not by their absence.
+
+use std::path::Path;
+
+use super::{
+    declare::Setting,
+    error::{Origin, Problem},
+    table::{Settings, TABLE},
+};
+
+impl Settings {
+    /// Checks that `next`, read for a reload or an upgrade of a server that runs with `self`, lacks
+    /// nothing that decides what is served.
+    pub fn check_successor(&self, next: &Self) -> Result<(), Problem> {
+        if let Some(file) = self.file.as_deref().filter(|_| self.reads_from_file()) {
+            match &next.file {
+                None => {
+                    let message = format!("file not found, but the running server uses it; {UNDO}");
+                    return Err(Problem::file(file, message));
+                }
+                Some(path) if !next.reads_from_file() => {
+                    let message =
+                        format!("no settings in it, but the running server has some; {UNDO}");
+                    return Err(Problem::file(path, message));
+                }
+                Some(_) => {}
+            }
+        }
+        for (index, setting) in TABLE.iter().enumerate() {
+            let origin = &self.origins[index];
+            let is_lost = matches!(origin, Origin::File(..))
+                && matches!(next.origins[index], Origin::Default | Origin::Variable(_))
+                && self.values[index] != next.values[index];
+            if is_lost && ESSENTIAL.contains(&setting.name) {
+                return Err(self.lost(setting, index));
+            }
+        }
+        if self.has_application && !next.has_application {
+            let message = "no application here, but the running server has one; name it in wsgi_app, or \
+                 restart the server to serve the welcome page";
+            return Err(Problem::file(next.file.as_deref().unwrap_or(&next.chdir), message));
+        }
+        Ok(())
+    }
+
+    fn lost(&self, setting: &Setting, index: usize) -> Problem {
+        let value = setting.kind.write_toml(&self.values[index]).unwrap_or_default();
+        let message = format!(
+            "{name}: not set, but the running server has {name} = {value}; set it, or restart the \
+             server to use the default",
+            name = setting.name
+        );
+        match &self.origins[index] {
+            Origin::File(path, _) => Problem::file(path, message),
+            origin => Problem::at(origin, message),
+        }
+    }
+
+    fn reads_from_file(&self) -> bool {
+        let has_tables = [&self.sections.class, &self.sections.application, &self.sections.hooks]
+            .into_iter()
+            .any(|table| !table.is_empty());
+        has_tables || self.origins.iter().any(|origin| matches!(origin, Origin::File(..)))
+    }
+}
+
+/// Whether `directory` is that of a Django project, which is an application without being named.
+pub fn is_django_project(directory: &Path) -> bool {
+    directory.join("manage.py").is_file()
+}
+
+/// The settings whose absence would change what is served, where, or with which privileges.
+const ESSENTIAL: [&str; 10] = [
+    "wsgi_app",
+    "bind",
+    "chdir",
+    "certfile",
+    "keyfile",
+    "ca_certs",
+    "cert_reqs",
+    "user",
+    "group",
+    "proxy_protocol",
+];
+
+const UNDO: &str = "restore it, or restart the server to use the defaults";
