@@ -42,7 +42,7 @@ fn a_damaged_settings_file_is_refused(cell: &Cell) {
     let damaged = [
         (Some(String::new()), "no settings"),
         (Some("# workers = 1\n".to_owned()), "no settings"),
-        (Some(head.clone()), "wsgi_app"),
+        (Some(head.clone()), "bind"),
         (Some(format!("{head}{bind}")), "wsgi_app"),
         (Some(format!("{head}{name}")), "bind"),
         (None, "file not found"),
@@ -179,8 +179,9 @@ impl Releases {
 
 /// Replaces the arbiter by USR2 and TERM; the new one's number.
 fn upgrade(server: &Server) -> nix::unistd::Pid {
+    let mark = server.log.mark();
     server.signal(Signal::SIGUSR2);
-    server.notified("READY=1");
+    server.log.line_after(mark, &["Server is ready"], PATIENCE);
     let children = process::children(server.pid());
     let found = children.iter().find(|child| !process::children(child.pid).is_empty());
     let new = found.unwrap_or_else(|| panic!("no successor among {children:?}")).pid;
