@@ -52,7 +52,7 @@ fn open(path: &Path, flags: &[&str]) -> Result<AccessLog, Box<dyn std::error::Er
         args: args.into_iter().chain(flags.iter().map(Into::into)).collect(),
         environment: BTreeMap::new(),
         directory: PathBuf::from("/"),
-        requests: Vec::new(),
+        ..Sources::default()
     };
     let (settings, _) = sources.load()?;
     let file = AccessLog::open_file(&settings)?.ok_or("there is a file")?;

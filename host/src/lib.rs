@@ -19,6 +19,7 @@
 //! | [`status`] | Prometheus, StatsD and the status page, from the scoreboard | a process of its own |
 //! | [`watcher`] | `reload`: watches the files of a generation | a process of its own |
 //! | [`message`] | what arbiter, molds and workers say to each other | everywhere |
+//! | `title` | the names of the processes in `ps` | everywhere |
 //! | [`similar`] | how alike two words are, for "did you mean" | everywhere |
 //! | [`process`], [`privileges`], [`signals`], [`clock`] | system calls, each in one place | everywhere |
 //!
@@ -47,5 +48,6 @@ pub mod signals;
 pub mod similar;
 pub mod status;
 pub mod systemd;
+mod title;
 pub mod watcher;
 pub mod worker;

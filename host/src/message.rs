@@ -115,6 +115,8 @@ pub enum ToWatcher {
         files: Vec<PathBuf>,
         /// When they were named: what was changed later is news, also before anybody watched.
         named: SystemTime,
+        /// Whether the application is loaded; otherwise it could not be, and any Python file may be the reason.
+        loaded: bool,
     },
 }
 

@@ -28,6 +28,7 @@ use crate::privileges;
 use crate::process::{self, End};
 use crate::scoreboard::Scoreboard;
 use crate::settings::Settings;
+use crate::title;
 use crate::worker::{self, WorkerStart, panic_text};
 
 /// What a new mold gets from the arbiter.
@@ -110,18 +111,13 @@ pub fn try_load<P: Payload>(
     Ok(payload.loaded())
 }
 
-/// The name of a mold or worker in `ps`: the setting `proc_name` and what it is.
-pub(crate) fn title_of(settings: &Settings, role: &str) -> String {
-    format!("{}: {role}", settings.proc_name.as_deref().unwrap_or("host"))
-}
-
 /// Everything before the first fork of a worker.
 fn prepare<P: Payload>(start: &mut MoldStart) -> Result<P, Refusal> {
     let settings = Arc::clone(&start.context.settings);
     let settings = &*settings;
     let context = &mut start.context;
     let arbiter = Pid::from_raw(context.arbiter_pid as i32);
-    process::set_title(&title_of(settings, "mold"));
+    title::set(settings, "mold");
     std::env::set_current_dir(&settings.chdir).map_err(|error| {
         let folder = settings.chdir.display();
         Refusal::new(format!("cannot change to the folder {folder}: {error}"), CONFIG)

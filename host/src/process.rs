@@ -1,6 +1,7 @@
 //! System calls about processes that std and nix do not wrap safely enough: fork, exit, prctl. The
 //! only place where this crate forks.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -204,25 +205,16 @@ pub fn adopt_descendants() -> nix::Result<()> {
     prctl::set_child_subreaper(true)
 }
 
-/// Names the process in `ps` and `top`: 15 bytes in the kernel's short name.
-pub fn set_title(title: &str) {
-    if let Ok(name) = std::ffi::CString::new(title) {
-        // The name is cosmetic: nothing depends on it.
-        let _ = prctl::set_name(&name);
-    }
-}
-
-/// The file that this program was started from, by the path that the user gave from `directory`; a
-/// name without a slash is looked up on `PATH`.
-pub fn program_path(directory: &Path) -> PathBuf {
-    let path = PathBuf::from(std::env::args_os().next().unwrap_or_default());
+/// The file of `program`, the path that the user gave from `directory`; a name without a slash is looked up on `PATH`.
+pub fn program_path(program: &OsStr, directory: &Path) -> PathBuf {
+    let path = Path::new(program);
     if path.components().count() > 1 {
         return directory.join(path);
     }
     let folders = std::env::var_os("PATH").unwrap_or_default();
     let mut files =
-        std::env::split_paths(&folders).map(|folder| directory.join(folder).join(&path));
-    files.find(|file| file.is_file()).unwrap_or_else(|| path.clone())
+        std::env::split_paths(&folders).map(|folder| directory.join(folder).join(path));
+    files.find(|file| file.is_file()).unwrap_or_else(|| path.to_owned())
 }
 
 /// Sets or clears `O_NONBLOCK`.

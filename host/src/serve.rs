@@ -7,7 +7,7 @@ use crate::log::ErrorLog;
 use crate::message::Loaded;
 use crate::payload::Payload;
 use crate::settings::{Action, EX_CONFIG, Settings, Sources};
-use crate::{daemon, mold, process};
+use crate::{daemon, mold, process, title};
 
 /// Reads the settings, does what they ask for, and gives the exit status back: 0 after a planned
 /// end, 78 (`EX_CONFIG`) for settings that cannot be used, 1 for a server that cannot start, else
@@ -53,7 +53,7 @@ fn serve<P: Payload>(sources: Sources, settings: Arc<Settings>) -> i32 {
     }
     let Some(log) = open_log(&settings) else { return EX_CONFIG };
     settings.warn_of_ignored();
-    process::set_title(&mold::title_of(&settings, "arbiter"));
+    title::set(&settings, "arbiter");
     match Arbiter::new(sources, settings, log, mold::run::<P>) {
         Ok(arbiter) => arbiter.run(),
         Err(error) => {

@@ -23,9 +23,12 @@ use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 
 use crate::message::{Channel, FromWatcher, Received, ToWatcher};
-use crate::mold::title_of;
 use crate::settings::Settings;
-use crate::{privileges, process};
+use crate::{privileges, process, title};
+
+mod extra;
+
+use extra::{Extra, links_of};
 
 /// What the process gets from the arbiter.
 pub struct WatcherStart {
@@ -44,7 +47,7 @@ pub struct WatcherStart {
 /// The life of the process, from just behind the fork, where all signals are still blocked.
 pub fn run(start: WatcherStart) -> ! {
     process::begin_forked(&start.close);
-    process::set_title(&title_of(&start.settings, "watcher"));
+    title::set(&start.settings, "watcher");
     if let Err(error) = privileges::drop_to(&start.settings) {
         tracing::error!("No file is watched: {error}");
         process::exit_now(1);
@@ -63,7 +66,7 @@ pub fn run(start: WatcherStart) -> ! {
 
 /// What wakes the process.
 enum Input {
-    Files(Vec<PathBuf>, SystemTime),
+    Files { files: Vec<PathBuf>, named: SystemTime, loaded: bool },
     Event(notify::Result<notify::Event>),
 }
 
@@ -74,15 +77,26 @@ fn serve(start: WatcherStart) -> Result<(), Box<dyn std::error::Error>> {
         // Nobody takes it when the process is about to end.
         let _ = events.send(Input::Event(event));
     })?;
-    let mut watched =
-        Watched { kernel, files: BTreeSet::new(), folders: BTreeSet::new(), told: false };
-    watched.add(start.settings.reload_extra_files.iter().cloned());
+    let mut watched = Watched {
+        kernel,
+        files: BTreeSet::new(),
+        folders: BTreeSet::new(),
+        extras: Vec::new(),
+        any_python: true,
+    };
+    // Where the first attempt to load the application looks: nothing may have been loaded when it fails.
+    let chdir = &start.settings.chdir;
+    let directories = start.settings.pythonpath.iter().map(|path| chdir.join(path));
+    for directory in directories.chain([chdir.clone()]).filter(|path| path.is_dir()) {
+        watched.watch(&directory, RecursiveMode::NonRecursive);
+    }
+    start.settings.reload_extra_files.iter().for_each(|path| watched.add_extra(path));
     process::set_nonblocking(start.files.as_fd(), false)?;
     let files = start.files;
     std::thread::Builder::new().spawn(move || hear(&files, &inputs))?;
     while let Some(changed) = next_change(&arrived, &mut watched) {
         start.changes.send(&changed)?;
-        watched.told = true;
+        watched.any_python = true;
     }
     Ok(())
 }
@@ -91,8 +105,8 @@ fn serve(start: WatcherStart) -> Result<(), Box<dyn std::error::Error>> {
 fn hear(files: &Channel, inputs: &Sender<Input>) {
     loop {
         match files.receive::<ToWatcher>() {
-            Ok(Received::Message(ToWatcher::Files { files, named }, _)) => {
-                if inputs.send(Input::Files(files, named)).is_err() {
+            Ok(Received::Message(ToWatcher::Files { files, named, loaded }, _)) => {
+                if inputs.send(Input::Files { files, named, loaded }).is_err() {
                     return;
                 }
             }
@@ -124,18 +138,20 @@ struct Watched {
     kernel: RecommendedWatcher,
     files: BTreeSet<PathBuf>,
     folders: BTreeSet<PathBuf>,
-    /// A change was told and this generation is still there, so its successor is not, or cannot be: the
-    /// reason may stand in a file that nobody could load. Any Python file beside the known ones counts.
-    told: bool,
+    extras: Vec<Extra>,
+    /// Whether any Python file beside the known ones counts: while the application has not been loaded, and after a
+    /// change was reported, since the reason why a successor failed may be in a file that was never loaded.
+    any_python: bool,
 }
 
 impl Watched {
     fn take(&mut self, input: Input, changed: &mut BTreeSet<PathBuf>) {
         match input {
-            Input::Files(paths, named) => {
+            Input::Files { files, named, loaded } => {
                 let is_news = |path: &PathBuf| changed_since(path, named);
-                self.add(paths.iter().cloned());
-                changed.extend(paths.into_iter().filter(is_news));
+                self.any_python &= !loaded;
+                self.add(files.iter().cloned());
+                changed.extend(files.into_iter().filter(is_news));
             }
             Input::Event(Ok(event)) if is_change(event.kind) => {
                 changed.extend(event.paths.into_iter().filter(|path| self.concerns(path)));
@@ -156,20 +172,39 @@ impl Watched {
     }
 
     fn add_one(&mut self, path: PathBuf) {
-        if let Some(folder) = path.parent()
-            && !self.folders.contains(folder)
-        {
-            self.folders.insert(folder.to_owned());
-            if let Err(error) = self.kernel.watch(folder, RecursiveMode::NonRecursive) {
-                tracing::warn!("the files in {} are not watched: {error}", folder.display());
-            }
+        if let Some(folder) = path.parent() {
+            self.watch(folder, RecursiveMode::NonRecursive);
         }
         self.files.insert(path);
     }
 
+    /// Adds what `--reload-extra-file` names: a file, all files below a directory, or those that match a pattern.
+    fn add_extra(&mut self, path: &Path) {
+        // A link on the way may be switched to another directory, as deployments by links do.
+        links_of(path).into_iter().for_each(|link| self.add_one(link));
+        match Extra::of(path) {
+            Some(extra) => {
+                self.watch(&extra.directory, RecursiveMode::Recursive);
+                self.extras.push(extra);
+            }
+            None => self.add([path.to_owned()].into_iter()),
+        }
+    }
+
+    fn watch(&mut self, directory: &Path, mode: RecursiveMode) {
+        let is_new = self.folders.insert(directory.to_owned());
+        if (is_new || mode == RecursiveMode::Recursive)
+            && let Err(error) = self.kernel.watch(directory, mode)
+        {
+            tracing::warn!("the files in {} are not watched: {error}", directory.display());
+        }
+    }
+
     fn concerns(&self, path: &Path) -> bool {
         let is_python = path.extension().is_some_and(|extension| extension == "py");
-        self.files.contains(path) || self.told && is_python
+        self.files.contains(path)
+            || self.any_python && is_python
+            || self.extras.iter().any(|extra| extra.has(path))
     }
 }
 

@@ -30,7 +30,7 @@ impl Start {
             args: args.iter().map(Into::into).collect(),
             environment: environment.collect(),
             directory: folder.path().to_owned(),
-            requests: Vec::new(),
+            ..Sources::default()
         };
         Self { folder, sources }
     }

@@ -19,6 +19,7 @@ mod python;
 mod python_boot;
 mod python_environ;
 mod python_response;
+mod python_hooks;
 mod raw;
 mod readiness;
 mod refusals;
@@ -55,6 +56,7 @@ fn main() {
         python_boot::behaviours(),
         python_environ::behaviours(),
         python_response::behaviours(),
+        python_hooks::behaviours(),
         peers::behaviours(),
         contract::behaviours(),
         control::behaviours(),

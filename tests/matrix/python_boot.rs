@@ -1,6 +1,6 @@
 //! How a Python application is loaded, refused and given up: what the operator reads about it.
 
-use std::time::Duration;
+use std::{fs, os::unix::fs::symlink, time::Duration};
 
 use jimu_tests::{
     behaviour,
@@ -16,6 +16,8 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(an_asgi_application_is_refused_at_boot).of_python(),
         behaviour!(a_check_of_the_settings_loads_the_application).of_python(),
         behaviour!(a_mold_that_hangs_at_import_leaves_a_traceback).of_python(),
+        behaviour!(a_start_with_a_broken_file_waits_for_its_change).of_python().within(60),
+        behaviour!(extra_files_may_be_patterns_directories_and_behind_links).of_python().within(60),
         behaviour!(a_worker_killed_while_it_drains_leaves_a_traceback).of_python(),
     ]
 }
@@ -54,6 +56,61 @@ fn a_mold_that_hangs_at_import_leaves_a_traceback(cell: &Cell) {
     let ended = setup.flags("--preload --boot-timeout 4").refused();
     assert!(ended.log.contains("in hangs_here"), "{}", ended.log);
     assert!(ended.log.contains("(the setting boot_timeout)"), "{}", ended.log);
+}
+
+/// What `application` of a module with this text answers.
+fn saying(word: &str) -> String {
+    format!(
+        "def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'{word}']\n"
+    )
+}
+
+fn a_start_with_a_broken_file_waits_for_its_change(cell: &Cell) {
+    for flags in ["--reload", "--reload --preload"] {
+        let setup = Setup::new(cell).file("waiting.py", "def application(:\n").app("waiting");
+        let server = setup.flags(flags).launch();
+        server.log.line(&["SyntaxError"], SOON);
+        server.log.line(&["Waiting for a file to change"], SOON);
+        server.write("waiting.py", "import missing_so_far\n".to_owned() + &saying("mended"));
+        server.log.line(&["Changed: ", "waiting.py"], SOON);
+        server.log.line(&["No module named 'missing_so_far'"], SOON);
+        server.log.line(&["Waiting for a file to change"], SOON);
+        server.write("missing_so_far.py", "");
+        server.log.line(&["Server is ready"], SOON);
+        assert_eq!(server.get("/").text(), "mended", "{flags}");
+    }
+}
+
+fn extra_files_may_be_patterns_directories_and_behind_links(cell: &Cell) {
+    let setup = Setup::new(cell).file("extra.py", saying("here")).app("extra");
+    let top = setup.dir().to_owned();
+    for directory in ["conf", "templates/deep", "releases/1", "releases/2"] {
+        fs::create_dir_all(top.join(directory)).unwrap();
+    }
+    symlink("releases/1", top.join("current")).unwrap();
+    let extras = ["conf/*.toml", "templates", "current/release.txt"];
+    let setup = extras
+        .iter()
+        .fold(setup.flags("--reload"), |setup, extra| setup.flag("--reload-extra-file", *extra));
+    let server = setup.start();
+    let mut generation = 1;
+    let mut reloads = |what: &str| {
+        generation += 1;
+        server.log.line(&["Changed: ", what], SOON);
+        server.log.line(&[&format!("generation {generation} serves")], SOON);
+    };
+    server.write("conf/not-named.yaml", "");
+    server.write("conf/named.toml", "");
+    reloads("named.toml");
+    server.write("templates/deep/page.html", "");
+    reloads("page.html");
+    symlink("releases/2", top.join("next")).unwrap();
+    fs::rename(top.join("next"), top.join("current")).unwrap();
+    reloads("current");
+    server.write("releases/2/release.txt", "");
+    reloads("release.txt");
+    assert_eq!(server.log.count("Changed: "), 4);
+    server.stop();
 }
 
 /// A worker whose request never yields does not end by itself, except where a thread serves it.

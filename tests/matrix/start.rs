@@ -11,6 +11,7 @@ use jimu_tests::{
     runner::Behaviour,
     server::{Setup, address},
 };
+use nix::unistd::Pid;
 
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
@@ -23,6 +24,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(wrong_settings_are_refused_by_name).of_host(),
         behaviour!(settings_can_be_checked_and_printed).of_host(),
         behaviour!(help_and_version_are_there).of_host(),
+        behaviour!(ps_tells_processes_with_a_long_name_apart).of_class(),
         behaviour!(a_port_in_use_ends_with_status_1).of_host(),
         behaviour!(the_first_answer_comes_soon).of_host().heavy(),
     ]
@@ -121,6 +123,22 @@ fn help_and_version_are_there(_: &Cell) {
             assert!(!output.stdout.is_empty(), "{program} {flag} prints nothing");
         }
     }
+}
+
+fn ps_tells_processes_with_a_long_name_apart(cell: &Cell) {
+    let name = "a-project-with-a-long-name";
+    let server = Setup::new(cell).flag("--name", name).start();
+    let worker = server.until_ready_workers(1)[0];
+    let title = |pid: Pid| {
+        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+        let short = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
+        format!("{} | {}", line.trim_end_matches('\0'), short.trim_end())
+    };
+    let mut titles: Vec<String> = server.processes().into_iter().map(title).collect();
+    assert!(titles.contains(&title(worker)));
+    titles.sort();
+    let expected = [("arbiter", "a-proj"), ("mold", "a-project"), ("worker", "a-proje")];
+    assert_eq!(titles, expected.map(|(role, cut)| format!("{name}: {role} | {cut}: {role}")));
 }
 
 fn a_port_in_use_ends_with_status_1(cell: &Cell) {

@@ -49,6 +49,8 @@ pub(super) struct Generation {
     pub(super) is_watched: bool,
     /// Whether another generation served when this one was added.
     pub(super) is_reload: bool,
+    /// Refused at the start of a server with `reload`: nothing is tried before a file changes or a reload is asked for.
+    pub(super) awaits_change: bool,
 }
 
 /// The life of a generation.
@@ -304,6 +306,7 @@ pub(super) mod tests {
             watcher: None,
             is_watched: false,
             is_reload: false,
+            awaits_change: false,
         }
     }
 

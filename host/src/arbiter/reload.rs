@@ -45,8 +45,10 @@ impl Arbiter {
         if !matches!(self.phase, Phase::Running) {
             return self.answer_refused(&request.waiting, "the server is stopping");
         }
-        if self.generation_in(Stage::Booting).is_none() {
-            return self.begin_reload(request);
+        match self.generation_in(Stage::Booting) {
+            None => return self.begin_reload(request),
+            Some(refused) if refused.awaits_change => return self.begin_reload(request),
+            Some(_) => {}
         }
         let queued = self.reload_queued.get_or_insert_default();
         let superseded = if queued.asks_the_same(&request) {
@@ -122,10 +124,20 @@ impl Arbiter {
     }
 
     /// A generation cannot serve: it ends, and everything is as it was before it began. At start,
-    /// where there is nothing before it, the server ends.
+    /// where there is nothing before it, the server ends; with `reload` it waits for a file to change.
     pub(super) fn refuse(&mut self, index: usize, refusal: &Refusal) {
         let Some(old) = self.generation_in(Stage::Serving).map(|old| old.id) else {
             tracing::error!("{}", refusal.reason);
+            if self.generations[index].awaits_change {
+                return;
+            }
+            let running = self.phase == Phase::Running && self.predecessor.is_none();
+            if running && self.generations[index].watcher.is_some() {
+                tracing::info!("Waiting for a file to change (the setting reload)");
+                let waiting = std::mem::take(&mut self.generations[index].waiting);
+                self.answer_refused(&waiting, &refusal.reason);
+                return self.generations[index].await_change();
+            }
             return self.stop_quickly(refusal.status);
         };
         self.give_back(index);
@@ -207,7 +219,11 @@ impl Arbiter {
                 format!("the logs or sockets of a generation cannot be opened: {error}")
             })
         });
-        if let (Ok(()), Some(generation)) = (&result, self.generations.last_mut()) {
+        if let (Ok(()), Some((generation, earlier))) = (&result, self.generations.split_last_mut())
+        {
+            // Nothing of it runs, and its listeners are the next one's by now.
+            let refused = earlier.iter_mut().filter(|generation| generation.awaits_change);
+            refused.for_each(|generation| generation.retire(Signal::SIGTERM, 0));
             generation.share = share;
             generation.target = generation.target.min(share.unwrap_or(usize::MAX));
         }

@@ -64,6 +64,7 @@ impl Arbiter {
             watcher: None,
             is_watched: false,
             is_reload: self.has_been_ready,
+            awaits_change: false,
         });
         Ok(())
     }
@@ -75,7 +76,7 @@ impl Arbiter {
         }
         for index in 0..self.generations.len() {
             let generation = &mut self.generations[index];
-            if generation.stage == Stage::Retiring {
+            if generation.stage == Stage::Retiring || generation.awaits_change {
                 continue;
             }
             if clock::now_ns() >= generation.retry_at_ns {
@@ -249,6 +250,15 @@ impl Generation {
         if let Some(worker) = self.workers.iter_mut().find(|worker| worker.age == age) {
             worker.tell_to_end(Signal::SIGTERM, limit_ns);
         }
+    }
+
+    /// Lets the processes of a generation end that could not be loaded, and keeps the one that watches its files.
+    pub(super) fn await_change(&mut self) {
+        self.awaits_change = true;
+        for worker in &mut self.workers {
+            worker.tell_to_end(Signal::SIGTERM, BOOTING_END_NS);
+        }
+        self.quit_mold();
     }
 
     /// Lets the generation end: no worker is replaced any more, and each is sent `signal`.

@@ -86,7 +86,7 @@ impl Arbiter {
         let listeners = self.listeners();
         let descriptors: Vec<RawFd> =
             listeners.iter().map(|listener| listener.descriptor()).collect();
-        let program = process::program_path(&self.sources.directory);
+        let program = process::program_path(&self.sources.program, &self.sources.directory);
         let mut command = Command::new(&program);
         command
             .args(&self.sources.args)

@@ -101,7 +101,7 @@ impl<C: ClassSource> Payload for Plugins<C> {
             }
         };
         plugins.services.hook("post_worker_init", &facts);
-        plugins.services.report_files();
+        plugins.services.report_files(true);
         context.ready_with_first_heartbeat();
         let outcome = worker.run().into_result();
         if let Err(failure) = &outcome
@@ -131,7 +131,7 @@ impl<C: ClassSource> Plugins<C> {
     fn open(context: &MoldContext, doing: &dyn Fn(&str)) -> Result<Self, LoadError> {
         let doing = |path: &Path, what: &str| doing(&format!("{}: {what}", path.display()));
         let settings = Arc::clone(&context.settings);
-        let search = SearchPath::of_server(&settings.start_directory);
+        let search = SearchPath::of_server(&settings.program, &settings.start_directory);
         let class = search.class(settings.class())?;
         if let (false, Some(file)) = (settings.has_application, &settings.file) {
             return Err(LoadError::NoApplication { file: file.clone() });
@@ -163,14 +163,17 @@ impl<C: ClassSource> Plugins<C> {
             .into_result()
             .map_err(refused(Kind::App, &app_module.path))?;
         check_needs(&app, &class, &app_module.path)?;
-        if settings.preload_app {
-            doing(&app_module.path, "loading the application");
-            app.load().into_result().map_err(refused(Kind::App, &app_module.path))?;
-        }
         let app: &'static AppBox = Box::leak(Box::new(app));
-        services.set_hooks(open_hook_plugin(&settings, services, &doing)?, app);
         let libraries = vec![class.path.clone(), app_module.path.clone()];
         services.know_loaded(LoadedFiles::new(app, libraries));
+        if settings.preload_app {
+            doing(&app_module.path, "loading the application");
+            app.load().into_result().map_err(|failure| {
+                services.report_files(false);
+                refused(Kind::App, &app_module.path)(failure)
+            })?;
+        }
+        services.set_hooks(open_hook_plugin(&settings, services, &doing)?, app);
         Ok(Self { settings, services, class, app_module, app, source: PhantomData })
     }
 
@@ -195,7 +198,10 @@ impl<C: ClassSource> Plugins<C> {
         }
         let path = self.app_module.path.clone();
         let failed = |failure| LoadError::Boot { kind: Kind::App, path, failure };
-        self.app.load().into_result().map_err(failed)
+        self.app.load().into_result().map_err(|failure| {
+            self.services.report_files(false);
+            failed(failure)
+        })
     }
 
     /// The worker's loop ended before its first heartbeat.

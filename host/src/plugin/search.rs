@@ -34,8 +34,8 @@ impl SearchPath {
 
     /// The same for a server that was started in `directory`: the executable is looked up again by
     /// the path that the user gave, so that a release that took its place brings its libraries.
-    pub fn of_server(directory: &Path) -> Self {
-        let named = process::program_path(directory).canonicalize().ok();
+    pub fn of_server(program: &OsStr, directory: &Path) -> Self {
+        let named = process::program_path(program, directory).canonicalize().ok();
         let mut executables: Vec<PathBuf> =
             named.into_iter().chain(std::env::current_exe().ok()).collect();
         executables.dedup();

@@ -18,6 +18,7 @@ use super::files::LoadedFiles;
 use super::request;
 use crate::listener::Address;
 use crate::log::{self, ErrorLog};
+use crate::message::Channel;
 use crate::mold::MoldContext;
 use crate::settings::{self, Settings};
 use crate::worker::{GRACEFUL, QUICK, REOPEN, WINDOW, WorkerContext};
@@ -34,6 +35,7 @@ pub struct Services {
     loaded: OnceLock<LoadedFiles>,
     /// Whether the application has been told that the worker ends.
     drains: AtomicBool,
+    watcher: Option<Arc<Channel>>,
 }
 
 /// Who hears of events.
@@ -70,6 +72,7 @@ impl Services {
             hooks: OnceLock::new(),
             loaded: OnceLock::new(),
             drains: AtomicBool::new(false),
+            watcher: context.watcher.clone(),
         }))
     }
 
@@ -78,12 +81,11 @@ impl Services {
         let _ = self.loaded.set(loaded);
     }
 
-    /// Tells the watcher of files what it does not know yet, where there is a watcher.
-    pub fn report_files(&self) {
-        if let Some(worker) = self.worker.get().filter(|worker| worker.is_watched())
-            && let Some(loaded) = self.loaded.get()
-        {
-            loaded.report(worker);
+    /// Tells the watcher of files what it does not know yet, where there is a watcher. `loaded` is false where loading
+    /// the application has failed.
+    pub fn report_files(&self, loaded: bool) {
+        if let (Some(watcher), Some(files)) = (&self.watcher, self.loaded.get()) {
+            files.report(watcher, loaded);
         }
     }
 
@@ -285,7 +287,7 @@ impl RawHost for ForPlugin {
             }
         });
         // What a first request imports is part of the application, too.
-        self.services.report_files();
+        self.services.report_files(true);
     }
 
     fn alive(&self) -> bool {

@@ -158,6 +158,8 @@ macro_rules! settings {
             pub file: Option<PathBuf>,
             /// The directory that the server was started in.
             pub start_directory: PathBuf,
+            /// The program's name as it was called.
+            pub program: std::ffi::OsString,
             /// Whether there is an application to serve: one that is named, or a Django project.
             pub has_application: bool,
             pub(super) values: Vec<Value>,
@@ -191,6 +193,7 @@ macro_rules! settings {
                     ignored,
                     file: None,
                     start_directory: PathBuf::new(),
+                    program: std::ffi::OsString::new(),
                     has_application: false,
                     values,
                     origins,

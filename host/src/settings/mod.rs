@@ -47,6 +47,8 @@ pub use value::{Kind, Value};
 /// Everything that settings are read from, so that they can be read again.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
+    /// The program's name as it was called.
+    pub program: OsString,
     /// The command line without the program's name.
     pub args: Vec<OsString>,
     /// The environment.
@@ -64,8 +66,10 @@ impl Sources {
         let utf8 = |(name, value): (OsString, OsString)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
         };
+        let mut args = std::env::args_os();
         Ok(Self {
-            args: std::env::args_os().skip(1).collect(),
+            program: args.next().unwrap_or_default(),
+            args: args.collect(),
             environment: std::env::vars_os().filter_map(utf8).collect(),
             directory: start_directory()?,
             requests: Vec::new(),
@@ -100,7 +104,9 @@ impl Sources {
         layers.take_flags(flags.values, &Origin::CommandLine);
         layers.take_requests(&self.requests)?;
         let action = if flags.action == Action::Serve { variable.action } else { flags.action };
-        Ok((Arc::new(layers.finish(&self.directory, path, sections, ignored)?), action))
+        let mut settings = layers.finish(&self.directory, path, sections, ignored)?;
+        settings.program.clone_from(&self.program);
+        Ok((Arc::new(settings), action))
     }
 
     fn command_variable(&self) -> Result<flags::Flags, Error> {

@@ -290,7 +290,7 @@ settings! {
         reload: bool {
             kind: Kind::Bool, default: Some("false"), long: Some("reload"), bare: Some("true"),
         }
-        /// Further files to watch with reload; may be repeated.
+        /// Further files to watch with reload: paths, directories, or patterns with `*`, `**` and `?`; may be repeated.
         reload_extra_files: Vec<PathBuf> {
             kind: Kind::Paths, default: Some(""), long: Some("reload-extra-file"),
         }

@@ -29,10 +29,9 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::listener::Listener;
-use crate::mold::title_of;
 use crate::scoreboard::Scoreboard;
 use crate::settings::Settings;
-use crate::{privileges, process};
+use crate::{privileges, process, title};
 use server::Server;
 use statsd::Statsd;
 
@@ -69,7 +68,7 @@ pub struct StatusStart {
 /// The life of the process, from just behind the fork, where all signals are still blocked.
 pub fn run(start: &StatusStart) -> ! {
     process::begin_forked(&start.close);
-    process::set_title(&title_of(&start.settings, "status"));
+    title::set(&start.settings, "status");
     if let Err(error) = privileges::drop_to(&start.settings) {
         tracing::error!("No metrics and no status page: {error}");
         process::exit_now(1);

@@ -7,10 +7,9 @@ mod signals;
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::signal::Signal;
@@ -21,12 +20,13 @@ pub use signals::{GRACEFUL, QUICK, REOPEN, WINDOW, WorkerSignals, at_abort};
 use crate::clock;
 use crate::listener::{self, Listener};
 use crate::log::{AccessLog, ErrorLog};
-use crate::message::{Channel, FromWorker, Refusal, ToWatcher};
+use crate::message::{Channel, FromWorker, Refusal};
 use crate::mold::MoldContext;
 use crate::payload::Payload;
 use crate::process;
 use crate::scoreboard::{SlotWriter, WorkerState};
 use crate::settings::Settings;
+use crate::title;
 
 /// What a worker knows about itself, and its ways to the arbiter.
 pub struct WorkerContext {
@@ -54,7 +54,6 @@ pub struct WorkerContext {
     listeners_closed: AtomicBool,
     stopped: AtomicBool,
     retiring: AtomicBool,
-    watcher: Option<Arc<Channel>>,
     /// Set between the start of the worker's loop and its first heartbeat.
     awaits_first_heartbeat: AtomicBool,
     /// Whether the worker has been reported as ready.
@@ -179,23 +178,6 @@ impl WorkerContext {
         self.report(&FromWorker::Retiring { slot: self.slot_number, reason: reason.to_owned() });
     }
 
-    /// Whether somebody wants to know what files there are: see [`WorkerContext::watch_files`].
-    pub fn is_watched(&self) -> bool {
-        self.watcher.is_some()
-    }
-
-    /// "A change of these means another application": for the setting `reload`.
-    pub fn watch_files(&self, files: &[PathBuf]) {
-        let Some(watcher) = &self.watcher else { return };
-        let named = SystemTime::now();
-        for files in files.chunks(FILES_A_MESSAGE) {
-            // When nobody watches any more, there is nobody to tell.
-            if let Err(error) = watcher.send(&ToWatcher::Files { files: files.to_vec(), named }) {
-                return tracing::debug!("the files that are loaded cannot be told: {error}");
-            }
-        }
-    }
-
     /// Why the worker ends, for the arbiter's log.
     pub fn leave_last_words(&self, reason: &str) {
         self.slot.leave_last_words(reason);
@@ -249,7 +231,7 @@ pub(crate) fn live<P: Payload>(mut payload: P, start: WorkerStart<'_>) -> ! {
     {
         end(start.slot, "the arbiter is gone", 0);
     }
-    process::set_title(&crate::mold::title_of(&start.context.settings, "worker"));
+    title::set(&start.context.settings, "worker");
     payload.after_fork_child();
     payload.hook("post_fork", &[i64::from(std::process::id()), start.age as i64]);
     process::unblock_signals();
@@ -274,7 +256,6 @@ pub(crate) fn live<P: Payload>(mut payload: P, start: WorkerStart<'_>) -> ! {
         listeners_closed: AtomicBool::new(false),
         stopped: AtomicBool::new(false),
         retiring: AtomicBool::new(false),
-        watcher: start.context.watcher.clone(),
         awaits_first_heartbeat: AtomicBool::new(false),
         is_ready: AtomicBool::new(false),
     };
@@ -307,8 +288,6 @@ pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 const ORPHAN_MARGIN: Duration = Duration::from_secs(1);
 /// How long a look for the arbiter is believed.
 const PARENT_CHECK_NS: u64 = 100_000_000;
-/// So many paths, of a hundred or two hundred bytes each, fit into one message by far.
-const FILES_A_MESSAGE: usize = 16;
 /// gunicorn's `WORKER_BOOT_ERROR`.
 pub const BOOT_ERROR: i32 = 3;
 /// The status of a worker that ends by a panic of the server's own code (`EX_SOFTWARE`).

@@ -103,7 +103,8 @@ impl Wsgi {
             return Ok(());
         };
         let hooks = self.attached(&format!("cannot load the hooks of {name}"), |py| {
-            Ok(self.bridge.helper(py, "Hooks", [&py.text(&name)?])?.store())
+            let module = py.module("_jimu_hooks", include_str!("hooks.py"), &[])?;
+            Ok(module.call_method("Hooks", [&py.text(&name)?])?.store())
         })?;
         let _ = self.hooks.set(hooks);
         Ok(())

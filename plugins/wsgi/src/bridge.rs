@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use worker_api::raw::Value;
 use worker_api::{Host, LogLevel};
 
 use crate::drain;
@@ -97,8 +98,10 @@ impl Bridge {
         // Before anything else is imported that the loop has to patch.
         let patched = plan.guest.map(|guest| guest.patch(py)).transpose()?;
         let log = Definition::new(Function { name: c"_log", entry: function!(log) });
+        let setting = Definition::new(Function { name: c"_setting", entry: function!(setting) });
         let [draining, watch] = drain::natives(py)?;
-        let natives = [("_log", log.bind(&py.none())?), draining, watch];
+        let log = ("_log", log.bind(&py.none())?);
+        let natives = [log, ("_setting", setting.bind(&py.none())?), draining, watch];
         let module = py.module("jimu", include_str!("jimu.py"), &natives)?;
         let limited = plan.host.setting_duration("request_timeout").is_some();
         let file_wrapper = module.attr_named("FileWrapper")?;
@@ -309,6 +312,33 @@ fn log<'py>(
     };
     bridge.host.log(level, target.as_str()?, message.as_str()?);
     Ok(py.none())
+}
+
+/// `_setting(name)`: the value of a setting, `None` where it is not set.
+fn setting<'py>(
+    py: Python<'py>,
+    _me: &Object<'py>,
+    arguments: &Arguments<'_, 'py>,
+) -> PyResult<Object<'py>> {
+    let [name] = arguments.take(["name"])?;
+    let name = required(py, name, "name")?;
+    let value = BRIDGE.get().and_then(|bridge| bridge.host.setting(name.as_str().ok()?));
+    match value {
+        None => Ok(py.none()),
+        Some(Value::Bool(truth)) => py.truth(truth),
+        Some(Value::Int(number)) => py.number(number),
+        Some(Value::Text(text)) => py.text(&text),
+        // Times are whole seconds in gunicorn.
+        Some(Value::Float(number)) if number.fract() == 0.0 => py.number(number as i64),
+        Some(Value::Float(number)) => {
+            let text = py.text(&number.to_string())?;
+            py.import("builtins")?.call_method("float", [&text])
+        }
+        Some(Value::List(items)) => {
+            let items = items.iter().map(|item| py.text(item)).collect::<PyResult<Vec<_>>>()?;
+            py.list(items)
+        }
+    }
 }
 
 static BRIDGE: OnceLock<Bridge> = OnceLock::new();

@@ -12,7 +12,6 @@ import importlib
 import io
 import logging
 import os
-import runpy
 import signal
 import stat
 import sys
@@ -387,122 +386,12 @@ def shut_down():
             _log(logging.ERROR, "wsgi", "Error at shutdown\n" + traceback.format_exc())
 
 
-class Hooks:
-    """gunicorn's server hooks, from a module or from a file of Python."""
-
-    def __init__(self, name):
-        if name.endswith(".py"):
-            self._names = runpy.run_path(name, run_name="<hooks>")
-        else:
-            self._names = vars(importlib.import_module(name))
-
-    def has(self, event):
-        return callable(self._names.get(event))
-
-    def call(self, event, facts):
-        hook = self._names.get(event)
-        if callable(hook):
-            hook(*_arguments(hook, event, facts))
-
-
-    def wrap(self, application):
-        """The application with the hooks pre_request and post_request around each request, where there are any."""
-        before, after = self._names.get("pre_request"), self._names.get("post_request")
-        if not callable(before) and not callable(after):
-            return application
-
-        def hooked(environ, start_response):
-            worker, request = Server(pid=os.getpid()), _Facts(environ)
-            if callable(before):
-                before(worker, request)
-            if not callable(after):
-                return application(environ, start_response)
-            response = Server(status=None, headers=[])
-
-            def watched(status, headers, exc_info=None):
-                response.status, response.headers = status, headers
-                return start_response(status, headers, exc_info)
-
-            def finish():
-                after(worker, request, environ, response)
-
-            try:
-                return _Watched(application(environ, watched), finish)
-            except BaseException:
-                finish()
-                raise
-
-        return hooked
-
-
-class _Facts:
-    """A request as the hooks of gunicorn see it."""
-
-    def __init__(self, environ):
-        self.method = environ["REQUEST_METHOD"]
-        self.uri = environ["RAW_URI"]
-        self.path = environ["PATH_INFO"]
-        self.query = environ["QUERY_STRING"]
-        self.version = tuple(int(part) for part in environ["SERVER_PROTOCOL"][5:].split("."))
-        self.headers = [(key[5:].replace("_", "-"), value) for key, value in environ.items()
-                        if key.startswith("HTTP_")]
-
-
-class _Watched:
-    """The parts of a body, and what is to be done when they are closed."""
-
-    def __init__(self, parts, finish):
-        self._parts = parts
-        self._finish = finish
-
-    def __iter__(self):
-        return iter(self._parts)
-
-    def close(self):
-        try:
-            if hasattr(self._parts, "close"):
-                self._parts.close()
-        finally:
-            self._finish()
-
-
-class Server:
-    """What a hook gets for the arbiter and for a worker: what of gunicorn's objects has a meaning here."""
-
-    def __init__(self, **facts):
-        self.log = logging.getLogger("jimu.hooks")
-        self.__dict__.update(facts)
-
-
-def _arguments(hook, event, facts):
-    """The arguments of gunicorn's hook of that name, made of the numbers that describe the event."""
-    number = list(facts) + [0] * 4
-    server = Server(pid=os.getppid(), num_workers=number[0])
-    worker = Server(pid=number[0] or os.getpid(), age=number[1])
-    by_name = {
-        "on_starting": (server,),
-        "on_reload": (server,),
-        "when_ready": (server,),
-        "pre_fork": (server, worker),
-        "post_fork": (server, worker),
-        "post_worker_init": (worker,),
-        "worker_int": (worker,),
-        "worker_abort": (worker,),
-        "pre_exec": (server,),
-        "child_exit": (server, worker),
-        "worker_exit": (server, worker),
-        "nworkers_changed": (server, number[0], number[1]),
-        "on_exit": (server,),
-    }
-    return by_name.get(event, tuple(facts))
-
-
 def report(doing):
     """Logs the exception that is being handled."""
     _log(logging.ERROR, "wsgi", doing + "\n" + traceback.format_exc())
 
 
 #: The server's own code, as tracebacks call it.
-_FILES = ("<jimu>", "<_jimu_driver>")
+_FILES = ("<jimu>", "<_jimu_hooks>", "<_jimu_driver>")
 #: inspect.CO_COROUTINE
 _CO_COROUTINE = 0x80
