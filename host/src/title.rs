@@ -46,15 +46,15 @@ impl CommandLine {
         *FOUND.get_or_init(|| Self::parse(&read_small("/proc/self/stat")?))
     }
 
-    /// From the fields `arg_start` and `arg_end`, 48 and 49 of proc_pid_stat(5). The second field, the command, may
+    /// From the fields `arg_start` and `arg_end`, 48 and 49 of `proc_pid_stat(5)`. The second field, the command, may
     /// hold spaces and parentheses.
     fn parse(stat: &str) -> Option<Self> {
-        let (_, rest) = stat.rsplit_once(") ")?;
-        let mut fields = rest.split_ascii_whitespace().skip(ARG_START - FIRST_IN_REST);
-        let start: usize = fields.next()?.parse().ok()?;
+        let (_, behind) = stat.rsplit_once(") ")?;
+        let mut fields = behind.split_ascii_whitespace().skip(ARG_START - FIRST_BEHIND);
+        let first: usize = fields.next()?.parse().ok()?;
         let end: usize = fields.next()?.parse().ok()?;
-        let len = end.checked_sub(start).filter(|len| *len > 0 && start != 0)?;
-        Some(Self { start, len })
+        let len = end.checked_sub(first).filter(|len| *len > 0 && first != 0)?;
+        Some(Self { start: first, len })
     }
 
     fn write(self, text: &str) {
@@ -74,7 +74,7 @@ impl CommandLine {
 const SHORT_MAX: usize = 15;
 const ARG_START: usize = 48;
 /// The first field behind the command: the state.
-const FIRST_IN_REST: usize = 3;
+const FIRST_BEHIND: usize = 3;
 
 #[cfg(test)]
 mod tests {
@@ -94,8 +94,8 @@ mod tests {
 
     #[test]
     fn the_place_of_the_arguments_is_read_behind_any_command() {
-        let mut stat = "812 (a) (b c) S".to_owned();
-        (4..=52).for_each(|field| stat.push_str(&format!(" {field}000")));
+        let fields: Vec<String> = (4..=52).map(|field| format!("{field}000")).collect();
+        let stat = format!("812 (a) (b c) S {}", fields.join(" "));
         let found = CommandLine::parse(&stat).unwrap();
         assert_eq!((found.start, found.len), (48_000, 1_000));
         assert!(CommandLine::parse("812 (host) S 1 2").is_none());

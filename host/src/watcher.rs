@@ -181,7 +181,9 @@ impl Watched {
     /// Adds what `--reload-extra-file` names: a file, all files below a directory, or those that match a pattern.
     fn add_extra(&mut self, path: &Path) {
         // A link on the way may be switched to another directory, as deployments by links do.
-        links_of(path).into_iter().for_each(|link| self.add_one(link));
+        for link in links_of(path) {
+            self.add_one(link);
+        }
         match Extra::of(path) {
             Some(extra) => {
                 self.watch(&extra.directory, RecursiveMode::Recursive);
