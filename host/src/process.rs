@@ -212,8 +212,7 @@ pub fn program_path(program: &OsStr, directory: &Path) -> PathBuf {
         return directory.join(path);
     }
     let folders = std::env::var_os("PATH").unwrap_or_default();
-    let mut files =
-        std::env::split_paths(&folders).map(|folder| directory.join(folder).join(path));
+    let mut files = std::env::split_paths(&folders).map(|folder| directory.join(folder).join(path));
     files.find(|file| file.is_file()).unwrap_or_else(|| path.to_owned())
 }
 

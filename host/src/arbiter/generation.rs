@@ -88,6 +88,8 @@ pub(super) struct Mold {
     pub(super) doing: Option<String>,
     /// Why the arbiter killed it.
     pub(super) killed_for: Option<String>,
+    /// Whether the arbiter has sent it SIGABRT.
+    pub(super) is_aborted: bool,
     /// What it said when it refused.
     pub(super) refusal: Option<Refusal>,
 }

@@ -210,8 +210,8 @@ fn why_not_loaded(mold: &Mold, end: End, out_of_memory: &mut super::death::OutOf
     if let Some(refusal) = &mold.refusal {
         return refusal.clone();
     }
-    let aborted = end.is_by(Signal::SIGABRT) || end.is_by(Signal::SIGKILL);
-    if let Some(reason) = mold.killed_for.as_ref().filter(|_| aborted) {
+    let killed = end.is_by(Signal::SIGKILL) || (mold.is_aborted && end.is_by(Signal::SIGABRT));
+    if let Some(reason) = mold.killed_for.as_ref().filter(|_| killed) {
         return Refusal::new(reason.clone(), CONFIG);
     }
     let what = mold.doing.as_deref().unwrap_or("loading worker class and application");

@@ -123,6 +123,7 @@ impl Arbiter {
                     kill_at_ns,
                     doing: None,
                     killed_for: None,
+                    is_aborted: false,
                     refusal: None,
                 });
             }

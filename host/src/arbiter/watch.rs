@@ -115,6 +115,7 @@ impl Arbiter {
             if mold.killed_for.replace(reason).is_none() {
                 // An abort first: where Python runs, its handler logs what each thread does.
                 mold.kill_at_ns = Some(now_ns + ABORT_NS);
+                mold.is_aborted = true;
                 let _ = kill(mold.pid, Signal::SIGABRT);
                 return;
             }
