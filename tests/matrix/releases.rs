@@ -95,7 +95,7 @@ fn a_new_release_behind_the_link_is_loaded(cell: &Cell) {
     assert!(!server.get("/").text().contains("<html"), "the first release is hello");
     fill(&releases.make(2), "welcome_app");
     releases.prune(1);
-    releases.reload(&server, 2);
+    reload(&server, 2);
     assert!(server.get("/").text().contains("<html"), "still the first release");
     fill(&releases.make(3), "hello_app");
     releases.prune(2);
@@ -129,7 +129,7 @@ fn a_new_python_release_behind_the_link_is_loaded(cell: &Cell) {
     assert_eq!(server.get("/").text(), "first");
     fill(&releases.make(2), "second");
     releases.prune(1);
-    releases.reload(&server, 2);
+    reload(&server, 2);
     assert_eq!(server.get("/").text(), "second");
     fill(&releases.make(3), "third");
     releases.prune(2);
@@ -166,15 +166,16 @@ impl Releases {
         let script = format!("cd {}/current && {script}", self.0.path().display());
         Setup::script(&script).start()
     }
+}
 
-    fn reload(&self, server: &Server, generation: u32) {
-        server.signal(Signal::SIGHUP);
-        server.log.line(&[&format!("generation {generation} serves")], PATIENCE);
-        wait::until("one generation is left", PATIENCE, || {
-            let left = server.workers();
-            if left.len() == 1 { Ok(()) } else { Err(format!("{left:?}")) }
-        });
-    }
+/// Reloads by HUP and waits until the old generation is gone.
+fn reload(server: &Server, generation: u32) {
+    server.signal(Signal::SIGHUP);
+    server.log.line(&[&format!("generation {generation} serves")], PATIENCE);
+    wait::until("one generation is left", PATIENCE, || {
+        let left = server.workers();
+        if left.len() == 1 { Ok(()) } else { Err(format!("{left:?}")) }
+    });
 }
 
 /// Replaces the arbiter by USR2 and TERM; the new one's number.
