@@ -1,6 +1,6 @@
 //! All messages between arbiter, molds and workers: one enum a direction, and the channel that
 //! carries them. A message is one packet of JSON on a `SOCK_SEQPACKET` pair, so it arrives whole or
-//! not at all; who sent it is told by the kernel, not by the message.
+//! not at all. The kernel says who sent it; what a message says of other processes is a claim.
 //!
 //! ```text
 //!     arbiter ── ToMold ────▶ mold        one pair a mold ("command")
@@ -10,8 +10,8 @@
 //!     arbiter ◀─ FromWatcher  watcher     with `reload`: one pair a generation
 //! ```
 
-use std::io::IoSliceMut;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -19,9 +19,10 @@ use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, send, setsockopt,
-    socketpair, sockopt,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockType,
+    recvmsg, sendmsg, setsockopt, shutdown, socketpair, sockopt,
 };
+use nix::unistd::Pid;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +32,8 @@ use crate::worker::BOOT_ERROR;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToMold {
-    /// Fork a worker into a slot of the scoreboard that is reserved for it.
+    /// Fork a worker into a slot of the scoreboard that is reserved for it. The memory of the slot
+    /// comes as a descriptor.
     Fork {
         /// Number of the slot.
         slot: u32,
@@ -64,12 +66,14 @@ pub enum FromMold {
     Loaded(Loaded),
     /// They could not be loaded; the mold ends.
     Refused(Refusal),
-    /// The worker that was asked for exists.
+    /// The worker that was asked for exists. The arbiter waits for the worker's own
+    /// [`FromWorker::Started`] before it believes this; it needs the number where a worker dies
+    /// before it can send that.
     Forked {
         /// Its place in the sequence of all workers.
         age: u64,
         /// Its process id.
-        pid: u32,
+        pid: i32,
     },
     /// The worker that was asked for could not be forked.
     ForkFailed {
@@ -84,6 +88,11 @@ pub enum FromMold {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FromWorker {
+    /// It exists: the first message of every worker, by which the arbiter learns its process id.
+    Started {
+        /// Its place in the sequence of all workers.
+        age: u64,
+    },
     /// It can serve.
     Ready {
         /// Number of its slot.
@@ -102,6 +111,19 @@ pub enum FromWorker {
         slot: u32,
         /// Why.
         reason: String,
+    },
+}
+
+/// What the arbiter tells the process that shows figures.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToStatus {
+    /// A slot of the scoreboard was created, whose memory comes as a descriptor.
+    Slot {
+        /// Number of the slot.
+        index: u32,
+        /// Number of its memory.
+        serial: u64,
     },
 }
 
@@ -178,9 +200,9 @@ pub struct Channel {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Received<M> {
     /// A message, and the process that sent it.
-    Message(M, u32),
+    Message(M, Pid),
     /// A packet that is no message, and the process that sent it.
-    Garbled(u32),
+    Garbled(Pid),
     /// Nothing more for now.
     Nothing,
     /// The other end is gone.
@@ -205,9 +227,22 @@ impl Channel {
 
     /// Sends one message.
     pub fn send<M: Serialize>(&self, message: &M) -> nix::Result<()> {
+        self.send_with(message, None)
+    }
+
+    /// Sends one message, and a descriptor with it.
+    pub fn send_with<M: Serialize>(
+        &self,
+        message: &M,
+        descriptor: Option<BorrowedFd<'_>>,
+    ) -> nix::Result<()> {
         let packet = serde_json::to_vec(message).map_err(|_| Errno::EINVAL)?;
+        let parts = [IoSlice::new(&packet)];
+        let descriptors = descriptor.map(|descriptor| [descriptor.as_raw_fd()]);
+        let rights = descriptors.as_ref().map(|of| ControlMessage::ScmRights(of));
         loop {
-            match send(self.socket.as_raw_fd(), &packet, MsgFlags::MSG_NOSIGNAL) {
+            let socket = self.socket.as_raw_fd();
+            match sendmsg::<()>(socket, &parts, rights.as_slice(), MsgFlags::MSG_NOSIGNAL, None) {
                 Err(Errno::EINTR) => {}
                 result => return result.map(drop),
             }
@@ -215,39 +250,69 @@ impl Channel {
     }
 
     /// Takes one packet with its sender. Only on the arbiter's end is the sender known; it is 0 on
-    /// the other.
+    /// the other. A descriptor that comes with it is dropped by the kernel.
     pub fn receive<M: DeserializeOwned>(&self) -> nix::Result<Received<M>> {
+        self.receive_into(&mut cmsg_space!(libc::ucred)).map(|(received, _)| received)
+    }
+
+    /// As [`Channel::receive`], with the descriptor that came with the packet.
+    pub fn receive_with<M: DeserializeOwned>(&self) -> nix::Result<(Received<M>, Option<OwnedFd>)> {
+        self.receive_into(&mut cmsg_space!(libc::ucred, RawFd))
+    }
+
+    fn receive_into<M: DeserializeOwned>(
+        &self,
+        ancillary: &mut Vec<u8>,
+    ) -> nix::Result<(Received<M>, Option<OwnedFd>)> {
         let mut packet = [0; PACKET_MAX];
-        let mut ancillary = cmsg_space!(libc::ucred);
         let mut parts = [IoSliceMut::new(&mut packet)];
         let descriptor = self.socket.as_raw_fd();
         let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-        let received = match recvmsg::<()>(descriptor, &mut parts, Some(&mut ancillary), flags) {
+        let received = match recvmsg::<()>(descriptor, &mut parts, Some(ancillary), flags) {
             Ok(received) => received,
-            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(Received::Nothing),
-            Err(Errno::ECONNRESET) => return Ok(Received::Closed),
+            Err(Errno::EAGAIN | Errno::EINTR) => return Ok((Received::Nothing, None)),
+            Err(Errno::ECONNRESET) => return Ok((Received::Closed, None)),
             Err(error) => return Err(error),
         };
-        let mut sender = 0;
-        for control in received.cmsgs()? {
-            if let ControlMessageOwned::ScmCredentials(credentials) = control {
-                sender = credentials.pid() as u32;
+        let mut sender = Pid::from_raw(0);
+        let mut file = None;
+        // Without room for it, a descriptor that no one asked for makes the kernel cut the rest too;
+        // then the sender is not known, and the message counts as no one's.
+        for control in received.cmsgs().into_iter().flatten() {
+            match control {
+                ControlMessageOwned::ScmCredentials(credentials) => {
+                    sender = Pid::from_raw(credentials.pid());
+                }
+                ControlMessageOwned::ScmRights(descriptors) => {
+                    for number in descriptors {
+                        // SAFETY: the kernel has just made this descriptor for us.
+                        file = Some(unsafe { OwnedFd::from_raw_fd(number) });
+                    }
+                }
+                _ => {}
             }
         }
         let length = received.bytes;
         if length == 0 {
-            return Ok(Received::Closed);
+            return Ok((Received::Closed, None));
         }
         Ok(match serde_json::from_slice(&packet[..length]) {
-            Ok(message) => Received::Message(message, sender),
-            Err(_) => Received::Garbled(sender),
+            Ok(message) => (Received::Message(message, sender), file),
+            Err(_) => (Received::Garbled(sender), None),
         })
+    }
+
+    /// Lets no one send to this end any more. What was sent before can still be received.
+    pub fn refuse_more(&self) {
+        // An end whose other one is gone needs no refusal.
+        let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Read);
     }
 
     /// Sends bytes that are no message: for the tests of those who receive.
     #[cfg(test)]
     pub(crate) fn send_bytes(&self, packet: &[u8]) -> nix::Result<()> {
-        send(self.socket.as_raw_fd(), packet, MsgFlags::MSG_NOSIGNAL).map(drop)
+        let socket = self.socket.as_raw_fd();
+        nix::sys::socket::send(socket, packet, MsgFlags::MSG_NOSIGNAL).map(drop)
     }
 }
 
@@ -276,7 +341,7 @@ mod tests {
         let (arbiter, worker) = Channel::pair().unwrap();
         worker.send(&FromWorker::Ready { slot: 4 }).unwrap();
         let received = arbiter.receive::<FromWorker>().unwrap();
-        assert_eq!(received, Received::Message(FromWorker::Ready { slot: 4 }, std::process::id()));
+        assert_eq!(received, Received::Message(FromWorker::Ready { slot: 4 }, Pid::this()));
         assert_eq!(arbiter.receive::<FromWorker>().unwrap(), Received::Nothing);
     }
 
@@ -286,10 +351,46 @@ mod tests {
         worker.send_bytes(b"{\"ready\":").unwrap();
         worker.send_bytes(&vec![b'x'; 4 * PACKET_MAX]).unwrap();
         worker.send(&FromWorker::Ready { slot: 1 }).unwrap();
-        let sender = std::process::id();
+        let sender = Pid::this();
         assert_eq!(arbiter.receive::<FromWorker>().unwrap(), Received::Garbled(sender));
         assert_eq!(arbiter.receive::<FromWorker>().unwrap(), Received::Garbled(sender));
         assert!(matches!(arbiter.receive::<FromWorker>().unwrap(), Received::Message(..)));
+    }
+
+    #[test]
+    fn a_descriptor_comes_with_its_message_where_one_is_expected() {
+        let (arbiter, mold) = Channel::pair().unwrap();
+        let file = tempfile::tempfile().unwrap();
+        arbiter.send_with(&ToMold::Fork { slot: 1, age: 2 }, Some(file.as_fd())).unwrap();
+        let (received, descriptor) = mold.receive_with::<ToMold>().unwrap();
+        assert!(matches!(received, Received::Message(ToMold::Fork { slot: 1, age: 2 }, _)));
+        let inode = |fd: BorrowedFd<'_>| nix::sys::stat::fstat(fd).unwrap().st_ino;
+        assert_eq!(inode(descriptor.unwrap().as_fd()), inode(file.as_fd()));
+    }
+
+    #[test]
+    fn a_descriptor_that_no_one_expects_is_not_kept() {
+        let (arbiter, worker) = Channel::pair().unwrap();
+        let (pipe, writer) = nix::unistd::pipe().unwrap();
+        worker.send_with(&FromWorker::Ready { slot: 1 }, Some(writer.as_fd())).unwrap();
+        drop(writer);
+        assert!(arbiter.receive::<FromWorker>().is_ok());
+        // The end of the pipe is seen: no copy of the writing end is left.
+        assert_eq!(nix::unistd::read(&pipe, &mut [0]), Ok(0));
+        worker.send(&FromWorker::Ready { slot: 2 }).unwrap();
+        let received = arbiter.receive::<FromWorker>().unwrap();
+        assert_eq!(received, Received::Message(FromWorker::Ready { slot: 2 }, Pid::this()));
+    }
+
+    #[test]
+    fn what_was_sent_before_a_refusal_is_received_and_nothing_later() {
+        let (arbiter, worker) = Channel::pair().unwrap();
+        worker.send(&FromWorker::Started { age: 1 }).unwrap();
+        arbiter.refuse_more();
+        assert_eq!(worker.send(&FromWorker::Started { age: 2 }), Err(Errno::EPIPE));
+        let received = arbiter.receive::<FromWorker>().unwrap();
+        assert_eq!(received, Received::Message(FromWorker::Started { age: 1 }, Pid::this()));
+        assert_eq!(arbiter.receive::<FromWorker>().unwrap(), Received::Closed);
     }
 
     #[test]

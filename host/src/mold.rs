@@ -9,11 +9,12 @@
 //! Whatever a plugin does wrong while it loads, it does here. The mold has no state that matters:
 //! when it dies, the arbiter makes another one of the same generation.
 
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use nix::unistd::{ForkResult, Pid};
 
@@ -26,7 +27,7 @@ use crate::message::{Channel, FromMold, Loaded, Received, Refusal, ToMold};
 use crate::payload::Payload;
 use crate::privileges;
 use crate::process::{self, End};
-use crate::scoreboard::Scoreboard;
+use crate::scoreboard::{MoldSlots, Scoreboard, SlotMemory};
 use crate::settings::Settings;
 use crate::title;
 use crate::worker::{self, WorkerStart, panic_text};
@@ -39,18 +40,38 @@ pub struct MoldStart {
     pub command: Channel,
     /// The workers' end of the generation's pair with the arbiter.
     pub report: Channel,
-    /// The memory in which the workers' slots are.
+    /// The scoreboard, which the mold leaves before it loads anything.
     pub scoreboard: Arc<Scoreboard>,
+    /// The memory of the mold's own slot in it.
+    pub slot: SlotMemory,
     /// Descriptors of the arbiter's that neither mold nor workers may hold.
     pub close: Vec<RawFd>,
+}
+
+/// What a mold has once it is on its own.
+struct Inside {
+    context: MoldContext,
+    command: Channel,
+    report: Channel,
+    slots: MoldSlots,
 }
 
 /// A mold's life for one kind of payload: what the arbiter calls in the process it has forked.
 pub type MoldMain = fn(MoldStart) -> !;
 
 /// A mold's life, from just behind the fork, where all signals are still blocked.
-pub fn run<P: Payload>(mut start: MoldStart) -> ! {
+pub fn run<P: Payload>(start: MoldStart) -> ! {
     process::begin_forked(&start.close);
+    let MoldStart { context, command, report, scoreboard, slot, .. } = start;
+    let slots = match Scoreboard::leave(scoreboard, slot) {
+        Ok(slots) => slots,
+        Err(error) => {
+            let reason = format!("cannot map the mold's slot of the scoreboard: {error}");
+            send(&command, &FromMold::Refused(Refusal::new(reason, CONFIG)));
+            process::exit_now(CONFIG);
+        }
+    };
+    let mut start = Inside { context, command, report, slots };
     let mut payload = match prepare::<P>(&mut start) {
         Ok(payload) => payload,
         Err(refusal) => {
@@ -68,9 +89,14 @@ pub fn run<P: Payload>(mut start: MoldStart) -> ! {
     let workers = start.context.settings.workers as i64;
     run_hooks(&payload, &start.context, event, &[workers]);
     loop {
-        match start.command.receive::<ToMold>() {
+        let (received, memory) = match start.command.receive_with::<ToMold>() {
+            Ok((received, memory)) => (Ok(received), memory),
+            Err(error) => (Err(error), None),
+        };
+        match received {
             Ok(Received::Message(ToMold::Fork { slot, age }, _)) => {
-                payload = fork_worker(payload, &start, slot, age);
+                let memory = start.slots.memory(slot, memory);
+                payload = fork_worker(payload, &start, slot, age, memory);
             }
             Ok(Received::Message(ToMold::Reopen, _)) => reopen_logs(&start.context),
             Ok(Received::Message(ToMold::Hook { event, facts }, _)) => {
@@ -112,7 +138,7 @@ pub fn try_load<P: Payload>(
 }
 
 /// Everything before the first fork of a worker.
-fn prepare<P: Payload>(start: &mut MoldStart) -> Result<P, Refusal> {
+fn prepare<P: Payload>(start: &mut Inside) -> Result<P, Refusal> {
     let settings = Arc::clone(&start.context.settings);
     let settings = &*settings;
     let context = &mut start.context;
@@ -188,13 +214,23 @@ fn reopen_logs(context: &MoldContext) {
 
 /// Forks a worker that becomes the arbiter's child, and reports how it went. Gives the payload back
 /// in the mold, and does not return in the worker.
-fn fork_worker<P: Payload>(mut payload: P, start: &MoldStart, slot: u32, age: u64) -> P {
-    let Some(writer) = start.scoreboard.writer(slot) else {
-        send(&start.command, &fork_failed(age, "there is no such slot"));
+fn fork_worker<P: Payload>(
+    mut payload: P,
+    start: &Inside,
+    slot_number: u32,
+    age: u64,
+    memory: Option<SlotMemory>,
+) -> P {
+    let Some(memory) = memory else {
+        // The kernel drops a descriptor for which there is no room.
+        send(&start.command, &fork_failed(age, Errno::EMFILE.desc()));
         return payload;
     };
-    let report = match start.report.duplicate() {
-        Ok(report) => report,
+    let pipe =
+        nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(std::io::Error::from);
+    let made = pipe.and_then(|pipe| Ok((pipe, start.report.duplicate()?)));
+    let ((pid_reader, pid_writer), report) = match made {
+        Ok(made) => made,
         Err(error) => {
             send(&start.command, &fork_failed(age, &error.to_string()));
             return payload;
@@ -205,11 +241,9 @@ fn fork_worker<P: Payload>(mut payload: P, start: &MoldStart, slot: u32, age: u6
     match process::fork_with_signals_blocked() {
         Ok(ForkResult::Parent { child }) => {
             payload.after_fork_parent();
+            drop((pid_writer, memory));
             let message = match wait_for(child) {
-                Ok(()) => FromMold::Forked {
-                    age,
-                    pid: start.scoreboard.reader(slot).map_or(0, |reader| reader.pid()),
-                },
+                Ok(()) => FromMold::Forked { age, pid: read_pid(&pid_reader) },
                 Err(error) => fork_failed(age, error.desc()),
             };
             send(&start.command, &message);
@@ -219,20 +253,17 @@ fn fork_worker<P: Payload>(mut payload: P, start: &MoldStart, slot: u32, age: u6
             let between = nix::unistd::getpid();
             match process::fork_with_signals_blocked() {
                 Ok(ForkResult::Parent { child }) => {
-                    writer.announce(child.as_raw() as u32);
+                    // Not fatal: the worker reports to the arbiter itself.
+                    let _ = nix::unistd::write(&pid_writer, &child.as_raw().to_ne_bytes());
                     process::exit_now(0);
                 }
                 Ok(ForkResult::Child) => {
                     process::close_inherited(&[descriptor_of(&start.command)]);
+                    drop((pid_reader, pid_writer));
+                    let slot = start.slots.own();
                     let context = &start.context;
-                    let start = WorkerStart {
-                        context,
-                        report,
-                        slot: writer,
-                        slot_number: slot,
-                        age,
-                        between,
-                    };
+                    let start =
+                        WorkerStart { context, report, slot, memory, slot_number, age, between };
                     worker::live(payload, start)
                 }
                 Err(error) => process::exit_now(error as i32),
@@ -254,6 +285,15 @@ fn wait_for(between: Pid) -> Result<(), Errno> {
         Ok(Some((_, End::Status(error)))) => Err(Errno::from_raw(error)),
         Ok(Some((_, End::Signal(_)))) => Err(Errno::EINTR),
         Err(error) => Err(error),
+    }
+}
+
+/// What the process in between has written.
+fn read_pid(pipe: &OwnedFd) -> i32 {
+    let mut number = [0; size_of::<i32>()];
+    match nix::unistd::read(pipe, &mut number) {
+        Ok(length) if length == number.len() => i32::from_ne_bytes(number),
+        _ => 0,
     }
 }
 

@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read as _;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,8 +12,9 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{
-    SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask,
+    SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, kill, sigaction, sigprocmask,
 };
 use nix::unistd::{ForkResult, Pid, getppid};
 
@@ -118,6 +119,14 @@ pub fn tie_to_parent(parent: Pid, signal: Signal) -> bool {
     prctl::set_pdeathsig(signal).is_ok() && getppid() == parent
 }
 
+/// Asks the kernel for `signal` when the parent dies, in a process that looks at its parent when it
+/// comes.
+pub fn signal_at_parents_end(signal: Signal) {
+    if let Err(error) = prctl::set_pdeathsig(signal) {
+        tracing::error!("prctl(PR_SET_PDEATHSIG) refused: {error}");
+    }
+}
+
 /// Waits until `parent` has become this process's parent. It does when the process in between has
 /// ended; false when somebody else inherited us, because `parent` is gone.
 pub fn wait_for_parent(parent: Pid, between: Pid) -> bool {
@@ -179,6 +188,110 @@ pub fn reap(child: Option<Pid>, wait: bool) -> nix::Result<Option<(Pid, End)>> {
         End::Status(libc::WEXITSTATUS(status))
     };
     Ok(Some((pid, end)))
+}
+
+/// A child that has ended and was not reaped yet, if there is one.
+pub fn ended_child() -> nix::Result<Option<Pid>> {
+    wait_peek(libc::P_ALL, 0)
+}
+
+/// Whether a process is a child of this one that was not reaped yet. Its number is its own until then.
+pub fn is_child(pid: Pid) -> bool {
+    let Ok(number) = libc::id_t::try_from(pid.as_raw()) else { return false };
+    if number == 0 {
+        return false;
+    }
+    match wait_peek(libc::P_PID, number) {
+        Ok(_) => true,
+        Err(Errno::ECHILD) => false,
+        Err(_) => parent_of(pid) == Some(nix::unistd::getpid()),
+    }
+}
+
+/// The child among those that match which has ended, without reaping it.
+fn wait_peek(kind: libc::idtype_t, id: libc::id_t) -> nix::Result<Option<Pid>> {
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    loop {
+        // SAFETY: a zeroed siginfo is valid, and the kernel fills the local one.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        // SAFETY: the pointer is to a local value.
+        match Errno::result(unsafe { libc::waitid(kind, id, &raw mut info, flags) }) {
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error),
+            Ok(_) => {
+                // SAFETY: waitid has filled in the fields of SIGCHLD, or left zeros.
+                let pid = unsafe { info.si_pid() };
+                return Ok((pid != 0).then(|| Pid::from_raw(pid)));
+            }
+        }
+    }
+}
+
+/// A process's parent, where `/proc` says so.
+fn parent_of(pid: Pid) -> Option<Pid> {
+    let stat = read_small(&format!("/proc/{pid}/stat"))?;
+    // Behind the name, which may hold spaces and parentheses: state, parent.
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(1)?.parse().ok().map(Pid::from_raw)
+}
+
+/// A child whose number came from another process, verified.
+#[derive(Debug)]
+pub struct Child {
+    pid: Pid,
+    /// Signals go through it. Nothing where the system has none to give: a child's number is not
+    /// given to another process before the child was reaped, so the number will do.
+    handle: Option<OwnedFd>,
+}
+
+impl Child {
+    /// The child of this process with that number; nothing if it is no child.
+    pub fn verify(pid: Pid) -> Option<Self> {
+        is_child(pid).then(|| Self { pid, handle: open_pidfd(pid).ok().filter(leaves_room) })
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// The descriptor that stands for it.
+    pub fn descriptor(&self) -> Option<RawFd> {
+        self.handle.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// Sends a signal. To one that has just ended is no error: that is noticed elsewhere.
+    pub fn signal(&self, signal: Signal) {
+        let sent = self.handle.as_ref().map(|handle| send_through(handle, signal));
+        if !matches!(sent, Some(Ok(()) | Err(Errno::ESRCH))) {
+            let _ = kill(self.pid, signal);
+        }
+    }
+}
+
+/// A descriptor that is readable once the process has ended.
+pub fn open_pidfd(pid: Pid) -> nix::Result<OwnedFd> {
+    // SAFETY: pidfd_open takes a pid and flags, and returns a new descriptor or an error.
+    let number = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+    let number = RawFd::try_from(Errno::result(number)?).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+fn send_through(handle: &OwnedFd, signal: Signal) -> nix::Result<()> {
+    let number = handle.as_raw_fd();
+    let none: *const libc::siginfo_t = std::ptr::null();
+    // SAFETY: the descriptor is open, and a null siginfo means that of kill(2).
+    let sent =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, number, signal as i32, none, 0) };
+    Errno::result(sent).map(drop)
+}
+
+/// Whether a descriptor leaves enough others under the limit for what cannot do without.
+fn leaves_room(descriptor: &OwnedFd) -> bool {
+    getrlimit(Resource::RLIMIT_NOFILE).is_ok_and(|(limit, _)| {
+        u64::try_from(descriptor.as_raw_fd()).is_ok_and(|number| number + SPARE_DESCRIPTORS < limit)
+    })
 }
 
 /// Starts a program that is no child of this process's, so that nobody here need wait for its end:
@@ -279,5 +392,29 @@ const ARBITERS_SIGNALS: [Signal; 7] = [
 /// A reader that is gone, a file at its size limit (`RLIMIT_FSIZE`): errors of the write, as under CPython, which ignores
 /// both signals when it starts.
 const WRITE_ERRORS: [Signal; 2] = [Signal::SIGPIPE, Signal::SIGXFSZ];
+/// Descriptors that pidfds leave free: a pidfd is the one that can be done without.
+const SPARE_DESCRIPTORS: u64 = 128;
 const SMALL_FILE_MAX: u64 = 64 * 1024;
 const PAGE_KIB: u64 = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_children_are_verified() {
+        assert!(!is_child(Pid::from_raw(1)));
+        assert!(!is_child(Pid::this()));
+        for number in [0, -1, i32::MIN, i32::MAX] {
+            assert!(Child::verify(Pid::from_raw(number)).is_none(), "{number}");
+        }
+        let mut sleeper = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = Pid::from_raw(i32::try_from(sleeper.id()).unwrap());
+        assert_eq!(parent_of(pid), Some(Pid::this()));
+        let child = Child::verify(pid).unwrap();
+        child.signal(Signal::SIGKILL);
+        sleeper.wait().unwrap();
+        assert!(!is_child(pid), "it was reaped");
+        child.signal(Signal::SIGKILL);
+    }
+}

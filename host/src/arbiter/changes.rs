@@ -33,6 +33,11 @@ impl Watcher {
         Arc::clone(&self.files)
     }
 
+    /// Whether it is this process.
+    pub(super) fn is(&self, pid: Pid) -> bool {
+        self.pid == pid
+    }
+
     /// The end of the workers, for those who may not hold it.
     pub(super) fn descriptor(&self) -> RawFd {
         self.files.as_raw_fd()
@@ -90,7 +95,7 @@ impl Arbiter {
         let Some(watcher) = &generation.watcher else { return };
         match watcher.changes.receive::<FromWatcher>() {
             Ok(Received::Message(FromWatcher::Changed { file, others }, sender))
-                if watcher.pid.as_raw() as u32 == sender =>
+                if watcher.pid == sender =>
             {
                 let file = file.display();
                 if others == 0 {

@@ -123,9 +123,7 @@ mod tests {
 
     fn snapshot() -> SlotSnapshot {
         let board = crate::scoreboard::Scoreboard::new().unwrap();
-        let slot = board.claim(1, 1).unwrap();
-        board.writer(slot).unwrap().enter();
-        board.reader(slot).unwrap().snapshot()
+        crate::scoreboard::tests::claim(&board, 1, 1).2.snapshot()
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! serves metrics and the status page. The arbiter opens that process's sockets, keeps them while
 //! the process is replaced, and makes a new one when it dies; nothing of the service depends on it.
 
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::sync::Arc;
 
 use nix::sys::signal::{Signal, kill};
@@ -12,6 +13,7 @@ use super::Arbiter;
 use super::generation::{Generation, Stage};
 use crate::clock;
 use crate::listener::{self, Listener};
+use crate::message::{Channel, ToStatus};
 use crate::process::{self, End};
 use crate::scoreboard::{Event, GenerationNote};
 use crate::settings::Settings;
@@ -26,6 +28,8 @@ pub(super) struct StatusProcess {
     /// Whether an address could not be had yet.
     lacks_listener: bool,
     pid: Option<Pid>,
+    /// Where it learns of slots that were created after it.
+    channel: Option<Channel>,
     /// When another process, or another attempt to listen, is due; 0: none.
     retry_at_ns: u64,
 }
@@ -53,9 +57,26 @@ impl StatusProcess {
     }
 
     fn end(&mut self) {
+        self.channel = None;
         if let Some(pid) = self.pid.take() {
             // It has nothing to finish. That it is a child that ended is noticed as of any other.
             let _ = kill(pid, Signal::SIGKILL);
+        }
+    }
+
+    /// Whether it is this process.
+    pub(super) fn is(&self, pid: Pid) -> bool {
+        self.pid == Some(pid)
+    }
+
+    /// Passes on a slot that was created. A process that does not take it in is replaced, and the next
+    /// one inherits all slots.
+    pub(super) fn show_slot(&mut self, slot: &ToStatus, memory: Option<&OwnedFd>) {
+        let (Some(channel), Some(memory)) = (&self.channel, memory) else { return };
+        if let Err(error) = channel.send_with(slot, Some(memory.as_fd())) {
+            tracing::debug!("the status process does not read ({error}): it is replaced");
+            self.end();
+            self.retry_at_ns = clock::now_ns();
         }
     }
 
@@ -64,7 +85,8 @@ impl StatusProcess {
     }
 
     pub(super) fn descriptors(&self) -> impl Iterator<Item = std::os::fd::RawFd> + '_ {
-        self.listeners.iter().map(|(_, listener)| listener.descriptor())
+        let channel = self.channel.as_ref().map(Channel::as_raw_fd);
+        self.listeners.iter().map(|(_, listener)| listener.descriptor()).chain(channel)
     }
 
     /// Opens the addresses that are not open yet.
@@ -137,19 +159,28 @@ impl Arbiter {
         if status.pid.is_some() || !has_work {
             return;
         }
-        match process::fork_with_signals_blocked() {
-            Ok(ForkResult::Child) => {
+        let made = Channel::pair().and_then(|pair| {
+            let fork = process::fork_with_signals_blocked()?;
+            Ok((pair, fork))
+        });
+        match made {
+            Ok(((near, far), ForkResult::Child)) => {
+                drop(near);
                 let mut close = self.private_descriptors(NO_GENERATION);
                 close.retain(|descriptor| !self.status.descriptors().any(|own| own == *descriptor));
                 let start = StatusStart {
                     settings,
                     scoreboard: Arc::clone(&self.scoreboard),
+                    slots: far,
                     listeners: self.status.listeners.clone(),
                     close,
                 };
                 status::run(&start)
             }
-            Ok(ForkResult::Parent { child }) => self.status.pid = Some(child),
+            Ok(((near, _), ForkResult::Parent { child })) => {
+                self.status.channel = Some(near);
+                self.status.pid = Some(child);
+            }
             Err(error) => {
                 tracing::error!("metrics and status page: no process can be made: {error}");
                 self.status.retry_at_ns = clock::now_ns() + RESTART_NS;
@@ -163,6 +194,7 @@ impl Arbiter {
             return false;
         }
         self.status.pid = None;
+        self.status.channel = None;
         self.scoreboard.ledger().count(Event::StatusDied);
         tracing::error!("The process for metrics and status page {}", end.describe());
         self.status.retry_at_ns = clock::now_ns() + RESTART_NS;

@@ -1,6 +1,7 @@
 //! The arbiter's view of a generation, of its mold and of its workers: what it knows about them and
 //! what it has decided. Nothing here does anything to a process.
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use nix::unistd::Pid;
@@ -12,6 +13,7 @@ use crate::control::ClientId;
 use crate::listener::Listener;
 use crate::log::LogFile;
 use crate::message::{Channel, Loaded, Refusal};
+use crate::process::Child;
 use crate::settings::Settings;
 
 /// One configuration, one worker class, one application, and the processes made from it.
@@ -80,6 +82,8 @@ impl Stage {
 /// A mold that runs.
 pub(super) struct Mold {
     pub(super) pid: Pid,
+    /// Its slot of the scoreboard.
+    pub(super) slot: u32,
     pub(super) command: Channel,
     pub(super) stage: MoldStage,
     /// When it is killed unless it gets on: it has to load, or to quit, in time.
@@ -114,8 +118,10 @@ impl MoldStage {
 
 /// A worker that runs, or that a mold was asked to fork.
 pub(super) struct WorkerHandle {
-    /// Unknown until the mold or the worker itself has told it.
-    pub(super) pid: Option<Pid>,
+    /// Unknown until the worker itself has reported.
+    pub(super) process: Option<Child>,
+    /// What its mold says that its number is: see [`super::children`].
+    pub(super) claimed: Option<Pid>,
     pub(super) slot: u32,
     pub(super) age: u64,
     pub(super) stage: WorkerStage,
@@ -186,6 +192,12 @@ impl Generation {
     pub(super) fn kill_at_ns(&self, now_ns: u64) -> Option<u64> {
         let own = self.settings.boot_timeout.map(|limit| now_ns + clock::duration_ns(limit));
         own.into_iter().chain(self.boot_deadline_ns()).min()
+    }
+
+    /// The descriptors that stand for its workers' processes.
+    pub(super) fn handles(&self) -> impl Iterator<Item = RawFd> + '_ {
+        let processes = self.workers.iter().filter_map(|worker| worker.process.as_ref());
+        processes.filter_map(Child::descriptor)
     }
 
     /// Whether nothing of it runs any more.
@@ -265,7 +277,8 @@ pub(super) mod tests {
 
     pub(in crate::arbiter) fn worker(age: u64, stage: WorkerStage) -> WorkerHandle {
         WorkerHandle {
-            pid: None,
+            process: None,
+            claimed: None,
             slot: age as u32,
             age,
             stage,

@@ -72,6 +72,11 @@ impl Health {
             .then_some(self.ask_at_ns)
     }
 
+    /// Whether it is this process that asks.
+    pub(super) fn is_asked_by(&self, pid: Pid) -> bool {
+        self.asking.as_ref().is_some_and(|question| question.pid == pid)
+    }
+
     /// It is not asked any more.
     pub(super) fn close(&mut self) {
         if let Some(question) = self.asking.take() {
@@ -136,7 +141,7 @@ impl Arbiter {
         let Generation { id, settings, health, stage, .. } = &mut self.generations[index];
         let Some(question) = health.asking.take() else { return true };
         let answer = match question.answer.receive::<String>() {
-            Ok(Received::Message(answer, sender)) if sender == pid.as_raw() as u32 => answer,
+            Ok(Received::Message(answer, sender)) if sender == pid => answer,
             _ if end.is_by(Signal::SIGALRM) => {
                 let answered = health.answered.take();
                 answered.unwrap_or_else(|| "it did not answer in time".to_owned())

@@ -33,7 +33,7 @@ impl Arbiter {
             for worker in &mut generation.workers {
                 let old_enough = now_ns > worker.ready_ns + AGE_MIN_NS;
                 let ready = worker.stage == WorkerStage::Ready && !worker.wants_to_retire;
-                let pid = worker.pid.map_or(0, |pid| pid.as_raw() as u32);
+                let pid = worker.pid().map_or(0, |pid| pid.as_raw().unsigned_abs());
                 let Some(kib) = memory_kib(pid).filter(|_| ready && old_enough) else { continue };
                 worker.note_growth(pid, kib);
                 if may_replace && limit_kib.is_some_and(|limit| kib > limit) {

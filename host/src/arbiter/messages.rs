@@ -20,7 +20,16 @@ impl Arbiter {
             let Some(generation) = self.generation(generation) else { return };
             let Some(mold) = &generation.mold else { return };
             match mold.command.receive::<FromMold>() {
-                Ok(Received::Message(message, sender)) if mold.is(sender) => {
+                Ok(Received::Message(FromMold::Forked { age, pid }, sender))
+                    if mold.pid == sender =>
+                {
+                    let id = generation.id;
+                    let index = self.generations.iter().position(|of| of.id == id);
+                    if let Some(index) = index {
+                        self.on_forked(index, age, Pid::from_raw(pid));
+                    }
+                }
+                Ok(Received::Message(message, sender)) if mold.pid == sender => {
                     generation.on_mold(message, &scoreboard);
                 }
                 Ok(Received::Message(message, sender)) => {
@@ -45,6 +54,10 @@ impl Arbiter {
             let scoreboard = Arc::clone(&self.scoreboard);
             let Some(generation) = self.generation(generation) else { return };
             match generation.report.receive::<FromWorker>() {
+                Ok(Received::Message(FromWorker::Started { age }, sender)) => {
+                    let id = generation.id;
+                    self.on_started(id, age, sender);
+                }
                 Ok(Received::Message(message, sender)) => {
                     generation.on_worker(message, sender, &scoreboard);
                 }
@@ -90,14 +103,12 @@ impl Generation {
             }
             FromMold::Loading(what) => mold.doing = Some(what),
             FromMold::Refused(refusal) => mold.refusal = Some(refusal),
-            FromMold::Forked { age, pid } => {
-                if let Some(worker) = self.workers.iter_mut().find(|worker| worker.age == age) {
-                    worker.known_as(pid);
-                }
-            }
+            // See `Arbiter::hear_mold`.
+            FromMold::Forked { .. } => {}
             FromMold::ForkFailed { age, reason } => {
                 tracing::error!("no worker can be forked: {reason}");
-                let unforked = |worker: &WorkerHandle| worker.age == age && worker.pid.is_none();
+                let unforked =
+                    |worker: &WorkerHandle| worker.age == age && worker.process.is_none();
                 if let Some(index) = self.workers.iter().position(unforked) {
                     scoreboard.release(self.workers.remove(index).slot);
                 }
@@ -106,20 +117,12 @@ impl Generation {
         }
     }
 
-    fn on_worker(&mut self, message: FromWorker, sender: u32, scoreboard: &Scoreboard) {
-        let (FromWorker::Ready { slot }
-        | FromWorker::BootFailed { slot, .. }
-        | FromWorker::Retiring { slot, .. }) = message;
-        let lives_there = scoreboard.reader(slot).is_some_and(|reader| reader.pid() == sender);
-        let worker = self.workers.iter_mut().find(|worker| {
-            let known = worker.pid.map_or(lives_there, |pid| pid.as_raw() as u32 == sender);
-            worker.slot == slot && known
-        });
+    fn on_worker(&mut self, message: FromWorker, sender: Pid, scoreboard: &Scoreboard) {
+        let worker = self.workers.iter_mut().find(|worker| worker.pid() == Some(sender));
         let Some(worker) = worker else {
-            tracing::warn!("process {sender} is not the worker of slot {slot}: ignored");
+            tracing::warn!("process {sender} is no worker but reports {message:?}: ignored");
             return;
         };
-        worker.known_as(sender);
         match message {
             FromWorker::Ready { .. } if worker.stage == WorkerStage::Booting => {
                 worker.stage = WorkerStage::Ready;
@@ -136,7 +139,7 @@ impl Generation {
                     worker.kill_at_ns = Some(worker.drain_until_ns);
                 }
             }
-            FromWorker::Ready { .. } => {}
+            FromWorker::Ready { .. } | FromWorker::Started { .. } => {}
             FromWorker::BootFailed { refusal, .. } => worker.refusal = Some(refusal),
             FromWorker::Retiring { reason, .. } => {
                 if !worker.wants_to_retire && worker.stage == WorkerStage::Ready {
@@ -144,18 +147,6 @@ impl Generation {
                     worker.wants_to_retire = true;
                     scoreboard.ledger().count(Event::WorkerRetired);
                 }
-            }
-        }
-    }
-}
-
-impl WorkerHandle {
-    /// The worker's process id is known now; what it was to be told meanwhile it is told.
-    pub(super) fn known_as(&mut self, pid: u32) {
-        if self.pid.is_none() && pid != 0 {
-            self.pid = Some(Pid::from_raw(pid as i32));
-            if self.stage == WorkerStage::Draining {
-                self.signal(Signal::SIGTERM);
             }
         }
     }

@@ -4,6 +4,7 @@
 //! | module | what it is for |
 //! | --- | --- |
 //! | `generation` | what the arbiter knows about generations, molds and workers |
+//! | `children` | which process is which worker, verified |
 //! | `supply` | as many workers as there shall be: molds and forks, and ends for those too many |
 //! | `messages` | what molds and workers say |
 //! | `watch` | what takes too long |
@@ -24,6 +25,7 @@
 //! network. Nothing in the loop waits for another process.
 
 mod changes;
+mod children;
 mod death;
 mod figures;
 mod generation;
@@ -47,6 +49,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use changes::Watcher;
+use children::Unnamed;
 use death::OutOfMemory;
 use figures::StatusProcess;
 use generation::{Generation, Stage};
@@ -102,6 +105,7 @@ pub struct Arbiter {
     successor: Option<Successor>,
     out_of_memory: OutOfMemory,
     status: StatusProcess,
+    unnamed: Unnamed,
 
     /// In the order of their making: at most one is booting and one serving.
     generations: Vec<Generation>,
@@ -154,7 +158,7 @@ impl Arbiter {
         let signals = SignalInbox::install(signals::HEARD).map_err(system("signal handlers"))?;
         let access_buffers = AccessBuffers::map(SLOTS_MAX).map_err(system("memory for logs"))?;
         let scoreboard = Scoreboard::new().map_err(system("the scoreboard"))?;
-        log.count_in(scoreboard.ledger().log_lines());
+        log.count_in(scoreboard.log_lines());
         let predecessor = Predecessor::from_environment();
         let mut inherited = Inherited::from_environment();
         process::clear_environment(Inherited::VARIABLES);
@@ -184,6 +188,7 @@ impl Arbiter {
             successor: None,
             out_of_memory: OutOfMemory::find(),
             status: StatusProcess::default(),
+            unnamed: Unnamed::default(),
             generations: Vec::new(),
             past: Vec::new(),
             generations_made: 0,
@@ -226,6 +231,9 @@ impl Arbiter {
             self.notice_own_pause(wake_at_ns);
             for source in ready {
                 self.handle(source);
+            }
+            if self.predecessor.as_ref().is_some_and(Predecessor::has_ended) {
+                self.succeed();
             }
             self.reap();
             self.watch();
@@ -288,7 +296,7 @@ impl Arbiter {
         let predecessor = self
             .predecessor
             .as_ref()
-            .map(|predecessor| (Source::Predecessor, predecessor.end(), readable));
+            .and_then(|predecessor| Some((Source::Predecessor, predecessor.end()?, readable)));
         std::iter::once((Source::Signals, self.signals.as_fd(), readable))
             .chain(molds)
             .chain(reports)
@@ -326,6 +334,7 @@ impl Arbiter {
             .chain(self.generations.iter().filter_map(|generation| generation.health.way_in()))
             .chain(self.control.descriptors())
             .chain(self.status.descriptors())
+            .chain(self.generations.iter().flat_map(Generation::handles))
             .collect();
         descriptors.sort_unstable();
         descriptors.dedup();

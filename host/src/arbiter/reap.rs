@@ -17,8 +17,16 @@ use crate::worker::BOOT_ERROR;
 impl Arbiter {
     /// Takes note of all children that ended.
     pub(super) fn reap(&mut self) {
+        if !self.generations.iter().any(Generation::expects_workers) {
+            self.unnamed.clear();
+        }
         for _ in 0..CHILDREN_MAX {
-            match process::reap(None, false) {
+            // Messages count while their sender is a child: they are read before it is reaped.
+            let ended = process::ended_child().unwrap_or_default();
+            if ended.is_some_and(|pid| !self.knows(pid)) {
+                self.hear_of_new_workers();
+            }
+            match process::reap(ended, false) {
                 Ok(Some((pid, end))) => self.on_end(pid, end),
                 // None has ended, or there is none.
                 Ok(None) | Err(_) => return,
@@ -42,33 +50,32 @@ impl Arbiter {
             let generation = &mut self.generations[index];
             if generation.mold.as_ref().is_some_and(|mold| mold.pid == pid) {
                 let id = generation.id;
-                // What it said last may still be unread.
+                // What it said last may still be unread, and what its workers said.
                 self.hear_mold(id);
+                self.hear_workers(id);
                 if let Some(mold) = self.generations[index].mold.take() {
                     self.on_mold_end(index, &mold, end);
                 }
                 return;
             }
-            let scoreboard = &self.scoreboard;
-            let position = generation.workers.iter().position(|worker| match worker.pid {
-                Some(known) => known == pid,
-                None => scoreboard
-                    .reader(worker.slot)
-                    .is_some_and(|slot| slot.pid() == pid.as_raw() as u32),
-            });
-            if position.is_some() {
+            let is_it = |worker: &WorkerHandle| worker.pid() == Some(pid);
+            if generation.workers.iter().any(is_it) {
                 let id = generation.id;
                 self.hear_workers(id);
-                return self.on_worker_end(index, pid, end);
+                let position = self.generations[index].workers.iter().position(is_it);
+                return position.into_iter().for_each(|position| {
+                    self.on_worker_end(index, position, pid, end);
+                });
             }
         }
-        tracing::debug!("adopted process {pid} {}", end.describe());
+        self.on_unknown_end(pid, end);
     }
 
     fn on_mold_end(&mut self, index: usize, mold: &Mold, end: End) {
-        let generation = &mut self.generations[index];
+        self.scoreboard.release(mold.slot);
+        self.give_up_unforked(index);
+        let generation = &self.generations[index];
         let id = generation.id;
-        generation.find_forked(&self.scoreboard);
         match mold.stage {
             MoldStage::Quitting => {
                 tracing::debug!("generation {id}: mold {} ended", mold.pid);
@@ -105,14 +112,9 @@ impl Arbiter {
         }
     }
 
-    fn on_worker_end(&mut self, index: usize, pid: Pid, end: End) {
+    /// The worker at `position` ended, whose process was `pid`.
+    pub(super) fn on_worker_end(&mut self, index: usize, position: usize, pid: Pid, end: End) {
         let generation = &mut self.generations[index];
-        let position = generation.workers.iter().position(|worker| {
-            let slot = self.scoreboard.reader(worker.slot);
-            let lives_there = slot.is_some_and(|slot| slot.pid() == pid.as_raw() as u32);
-            worker.pid.map_or(lives_there, |known| known == pid)
-        });
-        let Some(position) = position else { return };
         let worker = generation.workers.remove(position);
         let Some(slot) = self.scoreboard.reader(worker.slot) else { return };
         let snapshot = slot.snapshot();
@@ -182,26 +184,6 @@ impl Arbiter {
             }
             Stage::Retiring => {}
         }
-    }
-}
-
-impl Generation {
-    /// After the mold's end: which of the workers that it was asked for exist.
-    fn find_forked(&mut self, scoreboard: &crate::scoreboard::Scoreboard) {
-        self.workers.retain_mut(|worker| {
-            let pid = scoreboard.reader(worker.slot).map_or(0, |slot| slot.pid());
-            match (worker.pid, pid) {
-                (Some(_), _) => true,
-                (None, 0) => {
-                    scoreboard.release(worker.slot);
-                    false
-                }
-                (None, pid) => {
-                    worker.known_as(pid);
-                    true
-                }
-            }
-        });
     }
 }
 

@@ -159,6 +159,7 @@ impl Arbiter {
         self.generations.retain(|generation| {
             let over = generation.is_over();
             if over {
+                generation.bury();
                 tracing::debug!("generation {} is over", generation.id);
             }
             !over

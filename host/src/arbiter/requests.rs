@@ -65,7 +65,7 @@ impl Arbiter {
     fn kill_worker(&mut self, pid: u32) -> Response {
         let found = self.generations.iter_mut().find_map(|generation| {
             let is_meant = |worker: &&WorkerHandle| {
-                worker.pid.is_some_and(|known| known.as_raw() as u32 == pid)
+                worker.pid().is_some_and(|known| known.as_raw().unsigned_abs() == pid)
             };
             let age = generation.workers.iter().find(is_meant)?.age;
             Some((generation, age))

@@ -2,10 +2,11 @@
 //! workers that are too many are told to end. Called in each turn of the loop; it looks at how
 //! things are, not at what happened.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{ForkResult, Pid};
+use nix::unistd::ForkResult;
 
 use super::Arbiter;
 use super::changes::Watcher;
@@ -18,6 +19,7 @@ use crate::listener::Listener;
 use crate::log::AccessLog;
 use crate::message::{Channel, Refusal, ToMold};
 use crate::mold::{CONFIG, MoldContext, MoldStart};
+use crate::scoreboard::{ClaimError, SlotMemory};
 use crate::settings::Settings;
 use crate::worker::BOOT_ERROR;
 use crate::{clock, process};
@@ -100,6 +102,11 @@ impl Arbiter {
     fn make_mold(&mut self, index: usize) {
         self.supply_watcher(index);
         let now_ns = clock::now_ns();
+        let claimed = self.claim_slot(self.generations[index].id, MOLD_AGE);
+        let (slot, memory) = match claimed {
+            Ok(claimed) => (claimed.index, claimed.memory),
+            Err(error) => return self.on_no_mold(index, &error.to_string()),
+        };
         let result = Channel::pair().map_err(|error| error.to_string()).and_then(|pair| {
             let generation = &self.generations[index];
             let report = generation.report_of_workers.duplicate();
@@ -111,13 +118,14 @@ impl Arbiter {
         match result {
             Ok(((near, far), report, ForkResult::Child)) => {
                 drop(near);
-                self.become_mold(index, far, report)
+                self.become_mold(index, far, report, memory)
             }
             Ok(((near, _), _, ForkResult::Parent { child })) => {
                 tracing::debug!("generation {}: mold {child} loads", generation.id);
                 let kill_at_ns = generation.kill_at_ns(now_ns);
                 generation.mold = Some(Mold {
                     pid: child,
+                    slot,
                     command: near,
                     stage: MoldStage::Loading,
                     kill_at_ns,
@@ -127,7 +135,10 @@ impl Arbiter {
                     refusal: None,
                 });
             }
-            Err(reason) => self.on_no_mold(index, &reason),
+            Err(reason) => {
+                self.scoreboard.release(slot);
+                self.on_no_mold(index, &reason);
+            }
         }
     }
 
@@ -152,7 +163,7 @@ impl Arbiter {
     }
 
     /// The other side of the fork: nothing of the arbiter is used or dropped from here on.
-    fn become_mold(&self, index: usize, command: Channel, report: Channel) -> ! {
+    fn become_mold(&self, index: usize, command: Channel, report: Channel, slot: SlotMemory) -> ! {
         let generation = &self.generations[index];
         let context = MoldContext {
             settings: Arc::clone(&generation.settings),
@@ -173,25 +184,31 @@ impl Arbiter {
         let scoreboard = Arc::clone(&self.scoreboard);
         let mut close = self.private_descriptors(generation.id);
         close.push(std::os::fd::AsRawFd::as_raw_fd(&generation.report_of_workers));
-        (self.mold_main)(MoldStart { context, command, report, scoreboard, close })
+        (self.mold_main)(MoldStart { context, command, report, scoreboard, slot, close })
     }
 
     /// Asks a mold for `missing` workers.
     fn ask_for_workers(&mut self, index: usize, missing: usize) {
-        let generation = &mut self.generations[index];
         for _ in 0..missing {
             let age = self.workers_made + 1;
-            let Some(slot) = self.scoreboard.claim(generation.id, age) else {
-                let reason = "no more workers: all slots of the scoreboard are taken";
-                if generation.stage == Stage::Booting {
-                    return self.refuse(index, &Refusal::new(reason, CONFIG));
+            let claimed = self.claim_slot(self.generations[index].id, age);
+            let generation = &mut self.generations[index];
+            let (slot, memory) = match claimed {
+                Ok(claimed) => (claimed.index, claimed.memory),
+                Err(error) => {
+                    let reason = format!("no more workers: {error}");
+                    if generation.stage == Stage::Booting && matches!(error, ClaimError::Full) {
+                        return self.refuse(index, &Refusal::new(reason, CONFIG));
+                    }
+                    tracing::error!("{reason}");
+                    generation.retry_at_ns = clock::now_ns() + RETRY_NS;
+                    return;
                 }
-                tracing::error!("{reason}");
-                generation.retry_at_ns = clock::now_ns() + RETRY_NS;
-                return;
             };
             let Some(mold) = &generation.mold else { return };
-            if let Err(error) = mold.command.send(&ToMold::Fork { slot, age }) {
+            let message = ToMold::Fork { slot, age };
+            let memory = memory.descriptor().map(AsFd::as_fd);
+            if let Err(error) = mold.command.send_with(&message, memory) {
                 tracing::debug!("mold {} does not listen: {error}", mold.pid);
                 self.scoreboard.release(slot);
                 generation.retry_at_ns = clock::now_ns() + RETRY_NS;
@@ -201,7 +218,8 @@ impl Arbiter {
             let now_ns = clock::now_ns();
             let kill_at_ns = generation.kill_at_ns(now_ns);
             generation.workers.push(WorkerHandle {
-                pid: None,
+                process: None,
+                claimed: None,
                 slot,
                 age,
                 stage: WorkerStage::Booting,
@@ -323,14 +341,6 @@ impl WorkerHandle {
         }
         self.signal(signal);
     }
-
-    /// Sends any signal, if the process is known.
-    pub(super) fn signal(&self, signal: Signal) {
-        if let Some(pid) = self.pid {
-            // Not an error: it may just have died, which is noticed elsewhere.
-            let _ = kill(pid, signal);
-        }
-    }
 }
 
 impl Mold {
@@ -343,13 +353,10 @@ impl Mold {
         self.stage = MoldStage::Quitting;
         self.kill_at_ns = Some(now_ns + MOLD_QUIT_NS);
     }
-
-    /// Whether `pid` is this mold's.
-    pub(super) fn is(&self, pid: u32) -> bool {
-        self.pid == Pid::from_raw(pid as i32)
-    }
 }
 
+/// The age by which the scoreboard knows a mold.
+const MOLD_AGE: u64 = 0;
 /// The pause after the system refused a process or a slot.
 const RETRY_NS: u64 = 1_000_000_000;
 /// How long a worker that still boots may take to hear that it is to end.

@@ -7,14 +7,13 @@
 //!     new:         boots, serves                            takes over pid file and control socket
 //! ```
 
-use std::os::fd::{AsFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::libc;
+use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getppid};
 
 use super::Arbiter;
@@ -26,8 +25,10 @@ use crate::process::{self, End};
 
 /// The arbiter that this one was started by, while it lives.
 pub(super) struct Predecessor {
-    /// Readable when the process has ended.
-    end: OwnedFd,
+    pid: Pid,
+    /// Readable when the process has ended. Nothing where the system refuses pidfds: then SIGCHLD
+    /// comes, as for a child.
+    end: Option<OwnedFd>,
 }
 
 /// The arbiter that this one has started, while it lives.
@@ -42,15 +43,23 @@ impl Predecessor {
         if pid != getppid().as_raw() {
             return None;
         }
-        // SAFETY: pidfd_open takes a pid and flags, and answers with a new descriptor or an error.
-        let number = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-        let number = Errno::result(number).ok()?;
-        // SAFETY: the kernel has just made this descriptor for us.
-        Some(Self { end: unsafe { OwnedFd::from_raw_fd(number as RawFd) } })
+        let pid = Pid::from_raw(pid);
+        let end = process::open_pidfd(pid).map_err(|error| {
+            tracing::warn!(
+                "pidfd_open refused ({error}): a signal will tell of the old arbiter's end"
+            );
+            process::signal_at_parents_end(Signal::SIGCHLD);
+        });
+        Some(Self { pid, end: end.ok() })
     }
 
-    pub(super) fn end(&self) -> BorrowedFd<'_> {
-        self.end.as_fd()
+    pub(super) fn end(&self) -> Option<BorrowedFd<'_>> {
+        self.end.as_ref().map(OwnedFd::as_fd)
+    }
+
+    /// Whether it has ended, where no descriptor says so.
+    pub(super) fn has_ended(&self) -> bool {
+        self.end.is_none() && getppid() != self.pid
     }
 }
 

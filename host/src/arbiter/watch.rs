@@ -58,7 +58,7 @@ impl Arbiter {
         }
         for index in 0..self.generations.len() {
             self.watch_mold(index, now_ns);
-            for worker in 0..self.generations[index].workers.len() {
+            for worker in (0..self.generations[index].workers.len()).rev() {
                 self.watch_worker(index, worker, now_ns);
             }
         }
@@ -129,7 +129,7 @@ impl Arbiter {
         let generation = &self.generations[index];
         let handle = &generation.workers[worker];
         let Some(slot) = self.scoreboard.reader(handle.slot) else { return };
-        if handle.pid.is_none() {
+        if handle.process.is_none() {
             return self.forget_unforked(index, worker, now_ns);
         }
         let killed = handle.kill_at_ns.is_some_and(|at| at <= now_ns);
@@ -172,7 +172,7 @@ impl Arbiter {
             // As in gunicorn: an abort first, which leaves a trace or a core.
             handle.signal(Signal::SIGABRT);
             handle.kill_at_ns = Some(now_ns + ABORT_NS);
-            let facts = [handle.pid.map_or(0, |pid| i64::from(pid.as_raw())), handle.age as i64];
+            let facts = [handle.pid().map_or(0, |pid| i64::from(pid.as_raw())), handle.age as i64];
             self.generations[index].tell_hooks(WORKER_ABORT, &facts);
         } else {
             handle.signal(Signal::SIGKILL);
@@ -180,17 +180,24 @@ impl Arbiter {
         }
     }
 
-    /// A worker that its mold never forked, or that nobody ever heard of.
+    /// A worker that its mold never forked, or that never reported.
     fn forget_unforked(&mut self, index: usize, worker: usize, now_ns: u64) {
+        let handle = &self.generations[index].workers[worker];
+        let slot = handle.slot;
+        if handle.kill_at_ns.is_none_or(|at| now_ns < at) {
+            return;
+        }
+        let is_killed = self.kill_silent_worker(index, worker);
         let generation = &mut self.generations[index];
-        let handle = &generation.workers[worker];
-        let overdue = handle.kill_at_ns.is_some_and(|at| at <= now_ns);
-        if overdue {
-            if let Some(mold) = &mut generation.mold {
-                tracing::error!("mold {} does not fork workers: it is killed", mold.pid);
-                let _ = kill(mold.pid, Signal::SIGKILL);
-            }
-            generation.workers[worker].kill_at_ns = None;
+        generation.workers[worker].kill_at_ns = None;
+        if is_killed {
+            generation.workers[worker].sentence = Some("it did not report".to_owned());
+        } else if let Some(mold) = &generation.mold {
+            tracing::error!("mold {} does not fork workers: it is killed", mold.pid);
+            let _ = kill(mold.pid, Signal::SIGKILL);
+        } else {
+            generation.workers.remove(worker);
+            self.scoreboard.release(slot);
         }
     }
 
@@ -202,7 +209,7 @@ impl Arbiter {
         slot: SlotReader,
     ) -> Option<u64> {
         let timeout_ns = clock::duration_ns(generation.settings.timeout?);
-        let is_watched = worker.stage != WorkerStage::Booting && worker.pid.is_some();
+        let is_watched = worker.stage != WorkerStage::Booting && worker.process.is_some();
         if !is_watched || worker.sentence.is_some() {
             return None;
         }

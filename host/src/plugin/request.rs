@@ -103,8 +103,7 @@ mod tests {
 
     fn slot() -> (Scoreboard, SlotWriter, SlotReader) {
         let board = Scoreboard::new().unwrap();
-        let index = board.claim(1, 1).unwrap();
-        let (writer, reader) = (board.writer(index).unwrap(), board.reader(index).unwrap());
+        let (_, writer, reader) = crate::scoreboard::tests::claim(&board, 1, 1);
         (board, writer, reader)
     }
 

@@ -1,26 +1,24 @@
 //! The bytes of the scoreboard: what lies where. Every field is an atomic, so that any process may
-//! read at any time what another one writes; what the fields mean is told by the views.
+//! read at any time what another one writes; the views say what the fields mean.
 //!
 //! ```text
-//!        0                                                          4096
-//!        ├ header ── magic · layout · slots · arbiter ── (rest: zero) ─┤
-//!     4096                                                        69632
-//!        ├ ledger: what the arbiter notes (16 pages) ─────────────────┤
-//!    69632                                                        77824
-//!        ├ slot 0 ────────────────────────────────────────────────────┤
-//!        ├ slot 1 ────────────────────────────────────────────────────┤
-//!          …                                        8192 bytes each
+//!     ledger: the arbiter's notes (32 pages), mapped by the arbiter and the status process only
+//!        events · log lines · generations · listeners · counts of ended workers
+//!        places: 2048 entries of 32 bytes: serial · age · forked · pid · generation
 //!
-//!     slot    0  pid · generation · age · state · held               (who)
-//!            32  heartbeat · booted · ended_by: signal, sender        (when)
-//!            56  last words: length, then 128 bytes of text
-//!           192  in flight: 8 entries of 144 bytes
-//!          1344  connections · busy places · places                     (gauges)
-//!          1368  counts: how much, by duration, by time spent queued and by status
-//!          5736  (unused)
+//!     slot: 8192 bytes, a file of its own for each worker and mold
+//!         0  state · held
+//!         8  heartbeat · booted · ended_by: signal, sender        (when)
+//!        32  last words: length, then 128 bytes of text
+//!       168  in flight: 8 entries of 144 bytes
+//!      1320  connections · busy places · places                   (gauges)
+//!      1344  counts: how much, by duration, by time spent queued and by status
+//!      5712  lines of the error log by level
+//!      5776  (unused)
 //! ```
 //!
-//! Pages that nobody touches cost nothing, so the file has room for [`SLOTS_MAX`] workers always.
+//! Who a worker is stands in the ledger, which only the arbiter writes. What a worker says about
+//! itself stands in its slot, which only that worker writes.
 
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
@@ -77,16 +75,6 @@ fn doublings(number: u64) -> usize {
     (u64::BITS - number.leading_zeros()) as usize
 }
 
-/// The first page: what the file is.
-#[repr(C)]
-pub(super) struct Header {
-    pub(super) magic: AtomicU64,
-    pub(super) layout: AtomicU32,
-    pub(super) slots: AtomicU32,
-    pub(super) arbiter_pid: AtomicU32,
-    pub(super) unused: [AtomicU32; 1019],
-}
-
 /// What is counted of requests: of those of one worker, or of those of all workers of a class that
 /// have ended.
 #[repr(C)]
@@ -113,8 +101,8 @@ impl Counts {
     }
 }
 
-/// What the arbiter notes for those who show figures: only the arbiter writes here, except for the
-/// lines of the error log, which every process counts.
+/// What the arbiter notes for those who show figures. The arbiter writes here, and the processes
+/// without plugins that it forks count the lines that they log.
 #[repr(C)]
 pub(super) struct LedgerPages {
     /// Odd while counts move from a slot into `ended`: who reads meanwhile would count them twice.
@@ -126,10 +114,25 @@ pub(super) struct LedgerPages {
     pub(super) started_at: AtomicU64,
     pub(super) events: [AtomicU64; EVENTS_MAX],
     /// Lines of the error log by level, the least severe first.
-    pub(super) log_lines: [AtomicU64; 8],
+    pub(super) log_lines: [AtomicU64; LOG_LEVELS],
     pub(super) generations: [GenerationEntry; GENERATIONS_MAX],
     pub(super) listeners: [ListenerEntry; LISTENERS_MAX],
     pub(super) ended: [EndedEntry; CLASSES_MAX],
+    pub(super) places: [Place; SLOTS_MAX],
+}
+
+/// Who has a slot; `serial` 0: no one.
+#[repr(C)]
+pub(super) struct Place {
+    /// Number of the slot's memory in the sequence of all that were made: a process that has
+    /// mapped older memory for this slot can tell.
+    pub(super) serial: AtomicU64,
+    /// 0 for a mold.
+    pub(super) age: AtomicU64,
+    pub(super) forked_ns: AtomicU64,
+    /// 0 until the arbiter has verified who the worker is.
+    pub(super) pid: AtomicU32,
+    pub(super) generation: AtomicU32,
 }
 
 /// A generation; `id` 0: none.
@@ -165,15 +168,11 @@ pub(super) struct Text {
     pub(super) words: [AtomicU64; TEXT_WORDS],
 }
 
-/// One worker.
+/// What one worker says about itself.
 #[repr(C)]
 pub(super) struct Slot {
-    pub(super) pid: AtomicU32,
-    pub(super) generation: AtomicU32,
-    pub(super) age: AtomicU64,
     pub(super) state: AtomicU32,
     pub(super) held: AtomicU32,
-    pub(super) forked_ns: AtomicU64,
 
     pub(super) heartbeat_ns: AtomicU64,
     pub(super) ready_ns: AtomicU64,
@@ -188,7 +187,8 @@ pub(super) struct Slot {
     pub(super) busy_places: AtomicU64,
     pub(super) places: AtomicU64,
     pub(super) counts: Counts,
-    pub(super) unused: [AtomicU64; 307],
+    pub(super) log_lines: [AtomicU64; LOG_LEVELS],
+    pub(super) unused: [AtomicU64; 302],
 }
 
 /// One request that a worker holds. `version` is odd while the entry is being written; a reader
@@ -202,15 +202,10 @@ pub(super) struct InFlight {
     pub(super) text: [AtomicU64; REQUEST_WORDS],
 }
 
-/// "JIMUSCOR", read as a little-endian number.
-pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"JIMUSCOR");
-/// Rises whenever the layout changes, so that a reader of another build can tell.
-pub(super) const LAYOUT: u32 = 4;
-pub(super) const HEADER_SIZE: usize = 4096;
-pub(super) const LEDGER_SIZE: usize = 16 * 4096;
+/// Levels of the error log, with room for more.
+pub(super) const LOG_LEVELS: usize = 8;
+pub(super) const LEDGER_SIZE: usize = 32 * 4096;
 pub(super) const SLOT_SIZE: usize = 8192;
-/// Size of the whole file in bytes.
-pub(super) const FILE_SIZE: usize = HEADER_SIZE + LEDGER_SIZE + SLOTS_MAX * SLOT_SIZE;
 
 const WORD: usize = 8;
 const REQUEST_WORDS: usize = 15;
@@ -220,16 +215,17 @@ const FIRST_BUCKET_US: u64 = 64;
 const FIRST_QUEUED_US: u64 = 8_000;
 
 const _: () = {
-    assert!(size_of::<Header>() == HEADER_SIZE);
     assert!(size_of::<LedgerPages>() <= LEDGER_SIZE);
+    assert!(size_of::<Place>() == 32);
     assert!(size_of::<Slot>() == SLOT_SIZE);
     assert!(size_of::<InFlight>() == 144);
-    assert!(std::mem::offset_of!(Slot, heartbeat_ns) == 32);
-    assert!(std::mem::offset_of!(Slot, last_words_length) == 56);
-    assert!(std::mem::offset_of!(Slot, in_flight) == 192);
-    assert!(std::mem::offset_of!(Slot, connections) == 1344);
-    assert!(std::mem::offset_of!(Slot, counts) == 1368);
-    assert!(std::mem::offset_of!(Slot, unused) == 5736);
+    assert!(std::mem::offset_of!(Slot, heartbeat_ns) == 8);
+    assert!(std::mem::offset_of!(Slot, last_words_length) == 32);
+    assert!(std::mem::offset_of!(Slot, in_flight) == 168);
+    assert!(std::mem::offset_of!(Slot, connections) == 1320);
+    assert!(std::mem::offset_of!(Slot, counts) == 1344);
+    assert!(std::mem::offset_of!(Slot, log_lines) == 5712);
+    assert!(std::mem::offset_of!(Slot, unused) == 5776);
 };
 
 #[cfg(test)]

@@ -2,11 +2,11 @@
 //! workers), and what workers did that have ended. Whoever shows figures needs these and the slots,
 //! and nothing of the arbiter itself.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::layout::{Counts, GenerationEntry, LedgerPages, Slot, Text};
-use super::reader::{Totals, load_text};
+use super::layout::{Counts, GenerationEntry, LedgerPages, Place, Slot, Text};
+use super::reader::{Totals, load_text, plausible};
 use super::writer::store_text;
 use crate::clock;
 
@@ -61,25 +61,6 @@ pub struct GenerationNote {
     pub class: String,
     /// The name of its application.
     pub app: String,
-}
-
-/// The counters of the error log's lines, by level.
-#[derive(Clone, Copy)]
-pub struct LogLines(&'static [AtomicU64; 8]);
-
-impl LogLines {
-    /// One more line of that level, 0 being the least severe.
-    pub fn count(&self, level: usize) {
-        if let Some(count) = self.0.get(level) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
-impl std::fmt::Debug for LogLines {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("LogLines")
-    }
 }
 
 impl Ledger {
@@ -177,13 +158,8 @@ impl Ledger {
         (pages.started_ns.load(Ordering::Relaxed), pages.started_at.load(Ordering::Relaxed))
     }
 
-    /// The counters of the error log's lines.
-    pub fn log_lines(&self) -> LogLines {
-        LogLines(&self.pages.log_lines)
-    }
-
-    /// Lines of the error log by level: debug, info, warning, error, critical.
-    pub fn logged(&self) -> [u64; 5] {
+    /// Lines of the error log by level, without those in slots.
+    pub(super) fn logged(&self) -> [u64; 5] {
         std::array::from_fn(|level| self.pages.log_lines[level].load(Ordering::Relaxed))
     }
 }
@@ -195,15 +171,16 @@ pub(super) fn begin(pages: &LedgerPages) {
     pages.started_ns.store(clock::now_ns(), Ordering::Relaxed);
 }
 
-/// Moves what the worker of a slot did to what the ended workers of its class did, and clears the
-/// slot.
-pub(super) fn settle(pages: &LedgerPages, slot: &Slot, clear: impl FnOnce()) {
+/// Adds what the owner of a slot did to what the ended workers of its class did, and runs `vacate`
+/// while readers know that counts move.
+pub(super) fn settle(pages: &LedgerPages, place: &Place, slot: &Slot, vacate: impl FnOnce()) {
     pages.version.fetch_add(1, Ordering::AcqRel);
     fence(Ordering::Release);
-    if slot.counts.accepted.load(Ordering::Relaxed) + slot.counts.requests.load(Ordering::Relaxed)
-        > 0
-    {
-        let generation = slot.generation.load(Ordering::Relaxed);
+    for (sum, more) in pages.log_lines.iter().zip(&slot.log_lines) {
+        sum.fetch_add(plausible(more), Ordering::Relaxed);
+    }
+    if plausible(&slot.counts.accepted) > 0 || plausible(&slot.counts.requests) > 0 {
+        let generation = place.generation.load(Ordering::Relaxed);
         let class = pages
             .generations
             .iter()
@@ -211,7 +188,7 @@ pub(super) fn settle(pages: &LedgerPages, slot: &Slot, clear: impl FnOnce()) {
             .map_or_else(String::new, |entry| entry.class.get());
         add_ended(pages, if class.is_empty() { UNKNOWN } else { &class }, &slot.counts);
     }
-    clear();
+    vacate();
     pages.version.fetch_add(1, Ordering::Release);
 }
 
@@ -229,7 +206,7 @@ fn add_ended(pages: &LedgerPages, class: &str, counts: &Counts) {
         entry.class.set(class);
     }
     for (sum, more) in entry.counts.all().zip(counts.all()) {
-        sum.fetch_add(more.load(Ordering::Relaxed), Ordering::Relaxed);
+        sum.fetch_add(plausible(more), Ordering::Relaxed);
     }
 }
 
@@ -278,6 +255,7 @@ const UNKNOWN: &str = "unknown";
 #[cfg(test)]
 mod tests {
     use super::super::Scoreboard;
+    use super::super::tests::claim;
     use super::*;
 
     fn note(id: u32, class: &str) -> GenerationNote {
@@ -290,8 +268,8 @@ mod tests {
         let ledger = board.ledger();
         ledger.note_generations([note(1, "sync"), note(2, "gthread")].into_iter());
         for (generation, status) in [(1, 200), (2, 404), (1, 200), (3, 500)] {
-            let slot = board.claim(generation, 1).unwrap();
-            board.writer(slot).unwrap().count_answer(status, 100, 1, 2);
+            let (slot, writer, _) = claim(&board, generation, 1);
+            writer.count_answer(status, 100, 1, 2);
             board.release(slot);
         }
         let ended = ledger.ended();
@@ -324,8 +302,8 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for _ in 0..500 {
-                    let slot = board.claim(1, 1).unwrap();
-                    board.writer(slot).unwrap().count_answer(200, 1, 0, 0);
+                    let (slot, writer, _) = claim(&board, 1, 1);
+                    writer.count_answer(200, 1, 0, 0);
                     board.release(slot);
                     // Faster than any arbiter ends workers, but not all the time.
                     std::thread::sleep(Duration::from_micros(100));

@@ -1,29 +1,33 @@
-//! The scoreboard: shared memory with one slot a worker. Workers write, the arbiter and the
-//! processes that show figures read. It holds no pointer and no lock, so a process that dies in the
-//! middle of a write harms nobody but its own slot.
+//! The scoreboard: shared memory with one slot a worker. Each worker writes its own slot; the arbiter
+//! and the process that shows figures read. Who owns which slot is the arbiter's note in the ledger,
+//! which workers do not even map. No pointer and no lock lies in shared memory, so a process that dies
+//! in the middle of a write, or writes garbage, harms nothing but its own figures.
 //!
-//! [`SlotWriter`] is the worker's view of its slot, [`SlotReader`] everybody else's.
+//! [`SlotWriter`] is a process's view of its own slot, [`SlotReader`] the view of others.
 
 mod layout;
 mod ledger;
+mod memory;
 mod reader;
 mod writer;
 
-use std::num::NonZeroUsize;
-use std::sync::atomic::Ordering;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
-use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap};
+use nix::errno::Errno;
 
 pub use layout::{
     IN_FLIGHT_MAX, LAST_WORDS_MAX, LATENCY_BUCKETS, QUEUED_BUCKETS, REQUEST_TEXT_MAX, SLOTS_MAX,
     bucket_limit_us, queued_limit_us,
 };
-pub use ledger::{Event, GenerationNote, Ledger, LogLines};
+pub use ledger::{Event, GenerationNote, Ledger};
+pub use memory::SlotMemory;
 pub use reader::{InFlightRequest, SlotReader, SlotSnapshot, Totals};
 pub use writer::{InFlightToken, SlotWriter};
 
-use layout::{FILE_SIZE, HEADER_SIZE, Header, LAYOUT, LEDGER_SIZE, LedgerPages, MAGIC, Slot};
+use layout::{LedgerPages, Place, Slot};
+use memory::Area;
 
 /// What a worker is doing with its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +41,7 @@ pub enum WorkerState {
     Ready = 2,
     /// Accepts no more and finishes what it has.
     Draining = 3,
-    /// Has ended; the arbiter has not cleared the slot yet.
+    /// Has ended.
     Dead = 4,
 }
 
@@ -64,72 +68,128 @@ impl WorkerState {
     }
 }
 
-/// The mapped file. Made by the arbiter before its first fork, inherited by all processes.
+/// All of the scoreboard, for the arbiter and the processes without plugins that it forks.
 pub struct Scoreboard {
-    header: &'static Header,
+    arbiter_pid: u32,
     ledger: &'static LedgerPages,
-    slots: &'static [Slot],
+    area: Area,
+    /// The serial numbers of the memory that this process has mapped for each slot.
+    mapped: Vec<AtomicU64>,
+    made: AtomicU64,
+    lines: LogLines,
+    own: SlotWriter,
+}
+
+/// A slot that was reserved.
+#[derive(Debug)]
+pub struct Claimed {
+    /// Its number.
+    pub index: u32,
+    /// Number of its memory, for [`Scoreboard::adopt`].
+    pub serial: u64,
+    /// What its owner enters with.
+    pub memory: SlotMemory,
+}
+
+/// Why no slot can be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    /// There are as many workers as there can be.
+    #[error("all {SLOTS_MAX} slots of the scoreboard are taken")]
+    Full,
+    /// The system refused the memory.
+    #[error("cannot create a slot of the scoreboard: {0}")]
+    Memory(#[from] Errno),
 }
 
 impl Scoreboard {
-    /// Makes and maps a new, empty scoreboard. The mapping stays until the process ends.
+    /// Creates and maps a new, empty scoreboard, with memfds where the system allows them.
     pub fn new() -> nix::Result<Self> {
-        let file = memfd_create(c"jimu-scoreboard", MFdFlags::MFD_CLOEXEC)?;
-        nix::unistd::ftruncate(&file, FILE_SIZE as i64)?;
-        let size = NonZeroUsize::new(FILE_SIZE).ok_or(nix::Error::EINVAL)?;
-        // SAFETY: the address is the kernel's choice, so no mapping of ours is replaced; `file` is an
-        // open memfd of exactly `size` bytes.
-        let start = unsafe {
-            mmap(
-                None,
-                size,
-                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
-                MapFlags::MAP_SHARED,
-                &file,
-                0,
-            )
-        }?;
-        // SAFETY: the mapping is page-aligned, FILE_SIZE bytes long, zeroed, and never unmapped.
-        // `Header`, `LedgerPages` and `Slot` consist of atomics alone, for which zero is valid and
-        // which may be shared between threads and processes; the layout module asserts the sizes.
-        let (header, ledger, slots) = unsafe {
-            let ledger = start.byte_add(HEADER_SIZE).cast::<LedgerPages>();
-            let slots = start.byte_add(HEADER_SIZE + LEDGER_SIZE).cast::<Slot>();
-            (
-                start.cast::<Header>().as_ref(),
-                ledger.as_ref(),
-                std::slice::from_raw_parts(slots.as_ptr(), SLOTS_MAX),
-            )
-        };
-        header.layout.store(LAYOUT, Ordering::Relaxed);
-        header.slots.store(SLOTS_MAX as u32, Ordering::Relaxed);
-        header.arbiter_pid.store(std::process::id(), Ordering::Relaxed);
-        header.magic.store(MAGIC, Ordering::Release);
+        match memory::create_slot() {
+            Ok(_) => Self::map(false),
+            Err(error) => {
+                tracing::warn!(
+                    "memfd_create refused ({error}): the scoreboard is one mapping, in which each \
+                     worker can write the figures of all"
+                );
+                Self::map(true)
+            }
+        }
+    }
+
+    fn map(is_inherited: bool) -> nix::Result<Self> {
+        let ledger = memory::map_ledger()?;
+        let own = SlotWriter::new()?;
         ledger::begin(ledger);
-        Ok(Self { header, ledger, slots })
+        let shared = AtomicPtr::new(std::ptr::from_ref(ledger).cast_mut());
+        Ok(Self {
+            arbiter_pid: std::process::id(),
+            ledger,
+            area: Area::map(is_inherited)?,
+            mapped: (0..SLOTS_MAX).map(|_| AtomicU64::new(0)).collect(),
+            made: AtomicU64::new(0),
+            lines: LogLines { shared: Box::leak(Box::new(shared)), own },
+            own,
+        })
     }
 
     /// The arbiter's process id.
     pub fn arbiter_pid(&self) -> u32 {
-        self.header.arbiter_pid.load(Ordering::Relaxed)
+        self.arbiter_pid
     }
 
-    /// Reserves a free slot for a worker that is about to be forked.
-    pub fn claim(&self, generation: u32, age: u64) -> Option<u32> {
-        let index = self
-            .slots
-            .iter()
-            .position(|slot| slot.state.load(Ordering::Acquire) == WorkerState::Empty as u32)?;
+    /// Reserves a free slot for a worker that is about to be forked; `age` 0 is a mold.
+    pub fn claim(&self, generation: u32, age: u64) -> Result<Claimed, ClaimError> {
+        let is_free = |place: &Place| place.serial.load(Ordering::Relaxed) == 0;
+        let index = self.ledger.places.iter().position(is_free).ok_or(ClaimError::Full)?;
+        let serial = self.made.load(Ordering::Relaxed) + 1;
+        let memory = match self.area.inherited(index) {
+            Some(memory) => memory,
+            None => {
+                let file = memory::create_slot()?;
+                self.area.show(index, &file)?;
+                SlotMemory::File(file)
+            }
+        };
+        self.made.store(serial, Ordering::Relaxed);
+        self.mapped[index].store(serial, Ordering::Relaxed);
         self.ledger.slots_used.fetch_max(index as u32 + 1, Ordering::Relaxed);
-        writer::reset(&self.slots[index], generation, age);
-        Some(index as u32)
+        let place = &self.ledger.places[index];
+        place.pid.store(0, Ordering::Relaxed);
+        place.generation.store(generation, Ordering::Relaxed);
+        place.age.store(age, Ordering::Relaxed);
+        place.forked_ns.store(crate::clock::now_ns(), Ordering::Relaxed);
+        place.serial.store(serial, Ordering::Release);
+        Ok(Claimed { index: index as u32, serial, memory })
     }
 
-    /// Gives a slot back, once its worker has been reaped. What it did is kept in the ledger.
-    pub fn release(&self, index: u32) {
-        if let Some(slot) = self.slots.get(index as usize) {
-            ledger::settle(self.ledger, slot, || writer::clear(slot));
+    /// Notes who the worker of a slot is, once that is verified.
+    pub fn note_pid(&self, index: u32, pid: u32) {
+        if let Some(place) = self.ledger.places.get(index as usize) {
+            place.pid.store(pid, Ordering::Release);
         }
+    }
+
+    /// Takes a slot back, once its worker has been reaped. What it did is kept in the ledger.
+    pub fn release(&self, index: u32) {
+        let Some(place) = self.ledger.places.get(index as usize) else { return };
+        let Some(slot) = self.slot(index) else { return };
+        if place.serial.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        ledger::settle(self.ledger, place, slot, || place.serial.store(0, Ordering::Release));
+        if self.area.is_inherited() {
+            writer::clear(slot);
+        } else if let Err(error) = self.area.hide(index as usize) {
+            tracing::error!("cannot unmap slot {index} of the scoreboard: {error}");
+        }
+    }
+
+    /// Maps a slot that the arbiter has created after it forked this process.
+    pub fn adopt(&self, index: u32, serial: u64, file: &OwnedFd) -> nix::Result<()> {
+        self.area.show(index as usize, file)?;
+        self.mapped[index as usize].store(serial, Ordering::Relaxed);
+        Ok(())
     }
 
     /// What the arbiter notes beside the slots.
@@ -137,138 +197,112 @@ impl Scoreboard {
         Ledger::new(self.ledger)
     }
 
-    /// The worker's view of a slot.
-    pub fn writer(&self, index: u32) -> Option<SlotWriter> {
-        self.slots.get(index as usize).map(SlotWriter::new)
+    /// The counters of the error log's lines.
+    pub fn log_lines(&self) -> LogLines {
+        self.lines
     }
 
-    /// Everybody else's view of a slot.
+    /// Lines of the error log by level, of all processes: debug, info, warning, error, critical.
+    pub fn logged(&self) -> [u64; 5] {
+        let mut logged = self.ledger().logged();
+        let taken = self.taken().filter_map(|(index, _)| self.slot(index));
+        for slot in taken {
+            for (sum, more) in logged.iter_mut().zip(&slot.log_lines) {
+                *sum = sum.wrapping_add(reader::plausible(more));
+            }
+        }
+        logged
+    }
+
+    /// The view of a slot.
     pub fn reader(&self, index: u32) -> Option<SlotReader> {
-        self.slots.get(index as usize).map(SlotReader::new)
+        let place = self.ledger.places.get(index as usize)?;
+        Some(SlotReader::new(place, self.slot(index)?))
     }
 
-    /// The slots in which somebody lives, with their numbers.
+    /// The slots of workers, with their numbers.
     pub fn occupied(&self) -> impl Iterator<Item = (u32, SlotReader)> + '_ {
-        // Looking at a slot that was never used would make a page for it.
+        self.taken()
+            .filter(|(_, place)| place.age.load(Ordering::Relaxed) != 0)
+            .filter_map(|(index, _)| Some((index, self.reader(index)?)))
+    }
+
+    fn taken(&self) -> impl Iterator<Item = (u32, &'static Place)> + '_ {
         let used = self.ledger.slots_used.load(Ordering::Relaxed) as usize;
-        self.slots[..used.min(SLOTS_MAX)]
-            .iter()
-            .enumerate()
-            .map(|(index, slot)| (index as u32, SlotReader::new(slot)))
-            .filter(|(_, reader)| reader.state() != WorkerState::Empty)
+        let places = self.ledger.places.iter().enumerate().take(used);
+        places
+            .filter(|(index, place)| {
+                let serial = place.serial.load(Ordering::Acquire);
+                let is_mapped = self.mapped[*index].load(Ordering::Relaxed) == serial;
+                serial != 0 && (is_mapped || self.area.is_inherited())
+            })
+            .map(|(index, place)| (index as u32, place))
+    }
+
+    fn slot(&self, index: u32) -> Option<&'static Slot> {
+        self.area.slot(index as usize)
+    }
+
+    /// Leaves the scoreboard, in a mold that has just been forked: the process keeps a slot of its
+    /// own, and unmaps everything else before it runs code that is not the server's.
+    pub fn leave(board: Arc<Self>, own: SlotMemory) -> nix::Result<MoldSlots> {
+        let slots = MoldSlots { area: board.area, own: board.own };
+        slots.own.enter(own)?;
+        board.lines.shared.store(std::ptr::null_mut(), Ordering::Release);
+        // SAFETY: the mold has this one handle, which it gives up here; the others are in the frames
+        // of the arbiter's loop, to which it never returns. The log counts lines elsewhere now.
+        unsafe { memory::unmap_all(board.ledger, board.area) }?;
+        Ok(slots)
+    }
+}
+
+/// What a mold needs of the scoreboard.
+#[derive(Clone, Copy)]
+pub struct MoldSlots {
+    area: Area,
+    own: SlotWriter,
+}
+
+impl MoldSlots {
+    /// The view of this process's own slot, in the mold and in each process that it forks.
+    pub fn own(&self) -> SlotWriter {
+        self.own
+    }
+
+    /// The memory of a worker's slot: what came with the request, or a part of what is inherited.
+    pub fn memory(&self, index: u32, file: Option<OwnedFd>) -> Option<SlotMemory> {
+        file.map(SlotMemory::File).or_else(|| self.area.inherited(index as usize))
+    }
+}
+
+/// The counters of the error log's lines: the ledger's in the arbiter and the processes without
+/// plugins, else those in the slot of this process.
+#[derive(Clone, Copy)]
+pub struct LogLines {
+    shared: &'static AtomicPtr<LedgerPages>,
+    own: SlotWriter,
+}
+
+impl LogLines {
+    /// One more line of that level, 0 being the least severe.
+    pub fn count(&self, level: usize) {
+        // SAFETY: null, or the ledger, which is mapped as long as the pointer is here.
+        match unsafe { self.shared.load(Ordering::Acquire).as_ref() } {
+            Some(ledger) => {
+                if let Some(count) = ledger.log_lines.get(level) {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            None => self.own.count_line(level),
+        }
+    }
+}
+
+impl std::fmt::Debug for LogLines {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("LogLines")
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_slot_is_claimed_once_and_can_be_claimed_again_after_its_release() {
-        let board = Scoreboard::new().unwrap();
-        let first = board.claim(1, 1).unwrap();
-        let second = board.claim(1, 2).unwrap();
-        assert_ne!(first, second);
-        board.release(first);
-        assert_eq!(board.claim(2, 3), Some(first));
-        assert_eq!(board.occupied().count(), 2);
-    }
-
-    #[test]
-    fn a_full_board_refuses_and_stays_whole() {
-        let board = Scoreboard::new().unwrap();
-        for age in 0..SLOTS_MAX as u64 {
-            assert!(board.claim(1, age).is_some());
-        }
-        assert_eq!(board.claim(1, 0), None);
-        board.release(7);
-        assert_eq!(board.claim(1, 0), Some(7));
-    }
-
-    #[test]
-    fn what_a_worker_writes_is_what_the_arbiter_reads() {
-        let board = Scoreboard::new().unwrap();
-        let index = board.claim(3, 9).unwrap();
-        let (writer, reader) = (board.writer(index).unwrap(), board.reader(index).unwrap());
-        writer.enter();
-        writer.set_state(WorkerState::Ready);
-        writer.heartbeat();
-        let token = writer.begin_request(b"GET /slow", 1);
-        writer.count_accepted(1);
-        writer.count_answer(404, 1_500, 10, 20);
-        writer.count_connections(3);
-        writer.count_connections(-1);
-        writer.count_places(8);
-        writer.count_busy_places(-1);
-        writer.leave_last_words("the application panicked");
-
-        let snapshot = reader.snapshot();
-        assert_eq!(snapshot.pid, std::process::id());
-        assert_eq!((snapshot.generation, snapshot.age), (3, 9));
-        assert_eq!(snapshot.state, WorkerState::Ready);
-        assert_eq!((snapshot.totals.accepted, snapshot.totals.requests, snapshot.held), (1, 1, 1));
-        assert_eq!(snapshot.totals.statuses, [(404, 1)].into());
-        assert_eq!((snapshot.connections, snapshot.busy_places, snapshot.places), (2, 0, 8));
-        assert_eq!((snapshot.totals.bytes_in, snapshot.totals.bytes_out), (10, 20));
-        assert_eq!(snapshot.totals.latency.iter().sum::<u64>(), 1);
-        assert_eq!(snapshot.last_words.as_deref(), Some("the application panicked"));
-        let in_flight = reader.in_flight();
-        assert_eq!(in_flight.len(), 1);
-        assert_eq!(in_flight[0].text, "GET /slow");
-
-        writer.end_request(token);
-        assert_eq!(reader.in_flight(), vec![]);
-        assert_eq!(reader.snapshot().held, 0);
-    }
-
-    #[test]
-    fn more_requests_than_entries_are_counted_all_the_same() {
-        let board = Scoreboard::new().unwrap();
-        let index = board.claim(1, 1).unwrap();
-        let (writer, reader) = (board.writer(index).unwrap(), board.reader(index).unwrap());
-        let tokens: Vec<_> =
-            (0..IN_FLIGHT_MAX + 3).map(|_| writer.begin_request(b"GET /", 1)).collect();
-        assert_eq!(reader.in_flight().len(), IN_FLIGHT_MAX);
-        assert_eq!(reader.snapshot().held as usize, IN_FLIGHT_MAX + 3);
-        for token in tokens {
-            writer.end_request(token);
-        }
-        assert_eq!(reader.snapshot().held, 0);
-    }
-
-    #[test]
-    fn texts_that_are_too_long_are_cut_at_a_character() {
-        let board = Scoreboard::new().unwrap();
-        let index = board.claim(1, 1).unwrap();
-        let (writer, reader) = (board.writer(index).unwrap(), board.reader(index).unwrap());
-        let _held = writer.begin_request(&[b'a'; 500], 1);
-        assert_eq!(reader.in_flight()[0].text, "a".repeat(REQUEST_TEXT_MAX));
-        writer.leave_last_words(&"ä".repeat(LAST_WORDS_MAX));
-        assert_eq!(reader.snapshot().last_words, Some("ä".repeat(LAST_WORDS_MAX / 2)));
-    }
-
-    #[test]
-    fn a_reader_never_sees_half_of_two_requests() {
-        let board = Scoreboard::new().unwrap();
-        let index = board.claim(1, 1).unwrap();
-        let (writer, reader) = (board.writer(index).unwrap(), board.reader(index).unwrap());
-        let done = std::sync::atomic::AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                for round in 0..20_000u32 {
-                    let letter = if round % 2 == 0 { b'a' } else { b'b' };
-                    let token = writer.begin_request(&[letter; 100], 1);
-                    writer.end_request(token);
-                }
-                done.store(true, Ordering::Release);
-            });
-            while !done.load(Ordering::Acquire) {
-                for request in reader.in_flight() {
-                    let first = request.text.chars().next();
-                    assert_eq!(request.text.len(), 100);
-                    assert!(request.text.chars().all(|letter| Some(letter) == first));
-                }
-            }
-        });
-    }
-}
+pub(crate) mod tests;

@@ -1,22 +1,25 @@
-//! The view of a slot for those who do not live in it: the arbiter, and whoever shows figures. What
-//! it reads is an allegation of the worker, which may lie or be half dead: every length is bounded.
+//! The view of a slot for those who do not own it: the arbiter, and the process that shows figures.
+//! Who the worker is comes from the arbiter's ledger. Everything else is a claim of the worker, which
+//! may lie or be half dead: every length is bounded, every number is made plausible.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::WorkerState;
-use super::layout::{Counts, InFlight, LATENCY_BUCKETS, QUEUED_BUCKETS, STATUS_MIN, Slot};
+use super::layout::{Counts, InFlight, LATENCY_BUCKETS, Place, QUEUED_BUCKETS, STATUS_MIN, Slot};
+use crate::clock;
 
 /// Reads one slot.
 #[derive(Clone, Copy)]
 pub struct SlotReader {
+    place: &'static Place,
     slot: &'static Slot,
 }
 
 /// The figures of a worker at one moment. Each is whole; together they may be an instant apart.
 #[derive(Debug, Clone)]
 pub struct SlotSnapshot {
-    /// Process id; 0 while the worker is not forked yet.
+    /// Process id; 0 until the arbiter knows it.
     pub pid: u32,
     /// Number of its generation.
     pub generation: u32,
@@ -72,7 +75,7 @@ pub struct Totals {
 
 impl Totals {
     pub(super) fn read(counts: &Counts) -> Self {
-        let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        let read = plausible;
         let statuses = counts.statuses.iter().map(read).enumerate();
         Self {
             accepted: read(&counts.accepted),
@@ -121,34 +124,44 @@ pub struct InFlightRequest {
 }
 
 impl SlotReader {
-    pub(super) fn new(slot: &'static Slot) -> Self {
-        Self { slot }
+    pub(super) fn new(place: &'static Place, slot: &'static Slot) -> Self {
+        Self { place, slot }
     }
 
-    /// The process that lives here; 0 when nobody has moved in.
+    /// The worker's process, as verified by the arbiter; 0 until then.
     pub fn pid(&self) -> u32 {
-        self.slot.pid.load(Ordering::Acquire)
+        self.place.pid.load(Ordering::Acquire)
     }
 
     /// What it does.
     pub fn state(&self) -> WorkerState {
-        WorkerState::from_number(self.slot.state.load(Ordering::Acquire))
+        match WorkerState::from_number(self.slot.state.load(Ordering::Acquire)) {
+            // It has not entered the slot yet.
+            WorkerState::Empty => WorkerState::Booting,
+            state => state,
+        }
     }
 
-    /// When it was last heard of.
+    /// When it last gave a sign of life. A time that is still to come is none.
     pub fn heartbeat_ns(&self) -> u64 {
-        self.slot.heartbeat_ns.load(Ordering::Acquire)
+        let heartbeat_ns = self.slot.heartbeat_ns.load(Ordering::Acquire);
+        if heartbeat_ns > clock::now_ns() { 0 } else { heartbeat_ns }
     }
 
     /// All figures.
     pub fn snapshot(&self) -> SlotSnapshot {
+        let (place, slot) = (self.place, self.slot);
         let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
         // A gauge that a class counted below zero is at zero.
-        let gauge = |number: &AtomicU64| u64::try_from(read(number) as i64).unwrap_or(0);
-        let slot = self.slot;
+        let gauge =
+            |number: &AtomicU64| u64::try_from(read(number) as i64).unwrap_or(0).min(GAUGE_MAX);
+        let held =
+            u32::try_from(slot.held.load(Ordering::Relaxed) as i32).unwrap_or(0).min(HELD_MAX);
         let ended_by = match slot.ended_by_signal.load(Ordering::Acquire) {
             0 => None,
-            signal => Some((signal as i32, slot.ended_by_pid.load(Ordering::Relaxed))),
+            signal => i32::try_from(signal)
+                .ok()
+                .map(|signal| (signal, slot.ended_by_pid.load(Ordering::Relaxed))),
         };
         let last_words = match load_text(&slot.last_words, &slot.last_words_length) {
             text if text.is_empty() => None,
@@ -156,11 +169,11 @@ impl SlotReader {
         };
         SlotSnapshot {
             pid: self.pid(),
-            generation: slot.generation.load(Ordering::Relaxed),
-            age: read(&slot.age),
+            generation: place.generation.load(Ordering::Relaxed),
+            age: read(&place.age),
             state: self.state(),
-            held: slot.held.load(Ordering::Relaxed),
-            forked_ns: read(&slot.forked_ns),
+            held,
+            forked_ns: read(&place.forked_ns),
             ready_ns: read(&slot.ready_ns),
             heartbeat_ns: self.heartbeat_ns(),
             totals: Totals::read(&slot.counts),
@@ -194,6 +207,14 @@ fn read_entry(entry: &InFlight) -> Option<InFlightRequest> {
         .filter(|request| request.start_ns != 0)
 }
 
+/// A count as it can be: one that no worker reaches in its life was not counted.
+pub(super) fn plausible(count: &AtomicU64) -> u64 {
+    match count.load(Ordering::Relaxed) {
+        count if count > COUNT_MAX => 0,
+        count => count,
+    }
+}
+
 pub(super) fn load_text(words: &[AtomicU64], length: &AtomicU64) -> String {
     let length = (length.load(Ordering::Acquire) as usize).min(words.len() * 8);
     let bytes: Vec<u8> = words
@@ -204,5 +225,10 @@ pub(super) fn load_text(words: &[AtomicU64], length: &AtomicU64) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// More than a hundred years of a count a microsecond.
+const COUNT_MAX: u64 = 1 << 52;
+/// More connections and threads than a process can have.
+const GAUGE_MAX: u64 = 1 << 24;
+const HELD_MAX: u32 = 1 << 24;
 /// A writer needs some nanoseconds; one that was stopped in the middle is not waited for.
 const READ_ATTEMPTS_MAX: usize = 16;

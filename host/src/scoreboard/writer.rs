@@ -8,12 +8,14 @@ use super::WorkerState;
 use super::layout::{
     InFlight, LAST_WORDS_MAX, REQUEST_TEXT_MAX, STATUS_MIN, Slot, bucket_of_us, queued_bucket_of_us,
 };
+use super::memory::{OwnSlot, SlotMemory};
 use crate::clock;
 
-/// Writes one slot. Copies of it write the same slot: a worker's threads share one.
+/// Writes the slot of this process. Copies of it write the same slot: a worker's threads share one.
+/// In a process that has none, a fork of a worker for example, everything here has no effect.
 #[derive(Clone, Copy)]
 pub struct SlotWriter {
-    slot: &'static Slot,
+    own: &'static OwnSlot,
 }
 
 /// A request that has begun; given back to [`SlotWriter::end_request`].
@@ -37,64 +39,82 @@ impl InFlightToken {
 }
 
 impl SlotWriter {
-    pub(super) fn new(slot: &'static Slot) -> Self {
-        Self { slot }
+    /// A writer in a process that has no slot yet.
+    pub fn new() -> nix::Result<Self> {
+        Ok(Self { own: OwnSlot::new()? })
     }
 
-    /// Moves in: this process is the worker of the slot from now on.
-    pub fn enter(&self) {
-        self.slot.pid.store(std::process::id(), Ordering::Release);
+    /// Takes possession: this process is the one that writes the slot from now on.
+    pub fn enter(&self, memory: SlotMemory) -> nix::Result<()> {
+        self.own.enter(memory)?;
+        self.set_state(WorkerState::Booting);
         self.heartbeat();
+        Ok(())
     }
 
-    /// Says who will move in, before the one meant can say so itself.
-    pub fn announce(&self, pid: u32) {
-        self.slot.pid.store(pid, Ordering::Release);
+    fn slot(self) -> &'static Slot {
+        self.own.get()
+    }
+
+    /// Writes the same number everywhere.
+    #[cfg(test)]
+    pub(super) fn scribble(&self, garbage: u64) {
+        let start = std::ptr::from_ref(self.slot()).cast::<AtomicU64>();
+        // SAFETY: a slot is a whole number of words, in which any value is valid.
+        let words = unsafe { std::slice::from_raw_parts(start, size_of::<Slot>() / 8) };
+        words.iter().for_each(|word| word.store(garbage, Ordering::Relaxed));
+    }
+
+    /// One more line of the error log, of a level of which 0 is the least severe.
+    pub(super) fn count_line(self, level: usize) {
+        if let Some(count) = self.slot().log_lines.get(level) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// What the worker is doing now.
     pub fn set_state(&self, state: WorkerState) {
         if state == WorkerState::Ready {
-            self.slot.ready_ns.store(clock::now_ns(), Ordering::Relaxed);
+            self.slot().ready_ns.store(clock::now_ns(), Ordering::Relaxed);
         }
-        self.slot.state.store(state as u32, Ordering::Release);
+        self.slot().state.store(state as u32, Ordering::Release);
     }
 
     /// "I am alive": to be called more often than the setting `timeout`.
     pub fn heartbeat(&self) {
-        self.slot.heartbeat_ns.store(clock::now_ns(), Ordering::Release);
+        self.slot().heartbeat_ns.store(clock::now_ns(), Ordering::Release);
     }
 
     /// A signal told the worker to end. For signal handlers: two stores.
     pub fn told_to_end(&self, signal: u32, sender: u32) {
-        self.slot.ended_by_pid.store(sender, Ordering::Relaxed);
-        self.slot.ended_by_signal.store(signal, Ordering::Release);
+        self.slot().ended_by_pid.store(sender, Ordering::Relaxed);
+        self.slot().ended_by_signal.store(signal, Ordering::Release);
     }
 
     /// Connections were accepted.
     pub fn count_accepted(&self, by: u64) {
-        self.slot.counts.accepted.fetch_add(by, Ordering::Relaxed);
+        self.slot().counts.accepted.fetch_add(by, Ordering::Relaxed);
     }
 
     /// Connections were opened, or closed where `by` is negative.
     pub fn count_connections(&self, by: i64) {
-        self.slot.connections.fetch_add(by as u64, Ordering::Relaxed);
+        self.slot().connections.fetch_add(by as u64, Ordering::Relaxed);
     }
 
     /// Threads or greenlets became busy, or free where `by` is negative.
     pub fn count_busy_places(&self, by: i64) {
-        self.slot.busy_places.fetch_add(by as u64, Ordering::Relaxed);
+        self.slot().busy_places.fetch_add(by as u64, Ordering::Relaxed);
     }
 
     /// There can be so many more, or fewer, busy threads or greenlets.
     pub fn count_places(&self, by: i64) {
-        self.slot.places.fetch_add(by as u64, Ordering::Relaxed);
+        self.slot().places.fetch_add(by as u64, Ordering::Relaxed);
     }
 
     /// An exchange is over: its status (0 where no response went out), how long the exchange took in microseconds, and the
     /// bytes that came and went.
     pub fn count_answer(&self, status: u16, duration_us: u64, bytes_in: u64, bytes_out: u64) {
-        let counts = &self.slot.counts;
+        let counts = &self.slot().counts;
         counts.requests.fetch_add(1, Ordering::Relaxed);
         let index = usize::from(status).wrapping_sub(usize::from(STATUS_MIN));
         if let Some(count) = counts.statuses.get(index) {
@@ -108,7 +128,7 @@ impl SlotWriter {
 
     /// A request has been queued for so long before the application was called for it.
     pub fn count_queued(&self, queued_us: u64) {
-        let counts = &self.slot.counts;
+        let counts = &self.slot().counts;
         counts.queued_us.fetch_add(queued_us, Ordering::Relaxed);
         counts.queued[queued_bucket_of_us(queued_us)].fetch_add(1, Ordering::Relaxed);
     }
@@ -116,13 +136,14 @@ impl SlotWriter {
     /// A request begins, or has begun at `start_ns`. `text` is its method and target, of which the
     /// first bytes are kept.
     pub fn begin_request(&self, text: &[u8], start_ns: u64) -> InFlightToken {
-        self.slot.held.fetch_add(1, Ordering::Relaxed);
-        let entry = self.slot.in_flight.iter().position(|entry| {
+        self.slot().held.fetch_add(1, Ordering::Relaxed);
+        let slot = self.slot();
+        let entry = slot.in_flight.iter().position(|entry| {
             entry.taken.load(Ordering::Relaxed) == 0
                 && entry.taken.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
         });
         if let Some(index) = entry {
-            let entry = &self.slot.in_flight[index];
+            let entry = &slot.in_flight[index];
             let text = &text[..text.len().min(REQUEST_TEXT_MAX)];
             begin_write(&entry.version);
             store_text(&entry.text, &entry.text_length, text);
@@ -135,8 +156,8 @@ impl SlotWriter {
     /// A request is over.
     #[expect(clippy::needless_pass_by_value, reason = "a request ends once")]
     pub fn end_request(&self, token: InFlightToken) {
-        self.slot.held.fetch_sub(1, Ordering::Relaxed);
-        let entry = token.entry.and_then(|index| self.slot.in_flight.get(usize::from(index)));
+        self.slot().held.fetch_sub(1, Ordering::Relaxed);
+        let entry = token.entry.and_then(|index| self.slot().in_flight.get(usize::from(index)));
         if let Some(entry) = entry {
             empty_entry(entry);
             entry.taken.store(0, Ordering::Release);
@@ -148,33 +169,18 @@ impl SlotWriter {
         let fits = |&end: &usize| reason.is_char_boundary(end);
         let end = (0..=reason.len().min(LAST_WORDS_MAX)).rev().find(fits).unwrap_or(0);
         let text = &reason[..end];
-        self.slot.last_words_length.store(0, Ordering::Release);
-        store_text(&self.slot.last_words, &self.slot.last_words_length, text.as_bytes());
+        self.slot().last_words_length.store(0, Ordering::Release);
+        store_text(&self.slot().last_words, &self.slot().last_words_length, text.as_bytes());
     }
 }
 
-/// Prepares an empty slot for a worker that is about to be forked. Only the arbiter does this.
-pub(super) fn reset(slot: &Slot, generation: u32, age: u64) {
-    clear(slot);
-    slot.generation.store(generation, Ordering::Relaxed);
-    slot.age.store(age, Ordering::Relaxed);
-    slot.forked_ns.store(clock::now_ns(), Ordering::Relaxed);
-    slot.heartbeat_ns.store(clock::now_ns(), Ordering::Relaxed);
-    slot.state.store(WorkerState::Booting as u32, Ordering::Release);
-}
-
-/// Empties a slot. Only the arbiter does this, when the worker is gone.
+/// Empties a slot that the arbiter can write: where slots are inherited, they are used again.
 pub(super) fn clear(slot: &Slot) {
     slot.state.store(WorkerState::Empty as u32, Ordering::Release);
-    for number in [&slot.pid, &slot.generation, &slot.held] {
-        number.store(0, Ordering::Relaxed);
-    }
-    for number in [&slot.ended_by_signal, &slot.ended_by_pid] {
+    for number in [&slot.held, &slot.ended_by_signal, &slot.ended_by_pid] {
         number.store(0, Ordering::Relaxed);
     }
     let single = [
-        &slot.age,
-        &slot.forked_ns,
         &slot.heartbeat_ns,
         &slot.ready_ns,
         &slot.last_words_length,
@@ -182,7 +188,7 @@ pub(super) fn clear(slot: &Slot) {
         &slot.busy_places,
         &slot.places,
     ];
-    for number in single.into_iter().chain(slot.counts.all()) {
+    for number in single.into_iter().chain(slot.counts.all()).chain(&slot.log_lines) {
         number.store(0, Ordering::Relaxed);
     }
     for entry in &slot.in_flight {

@@ -15,6 +15,7 @@
 //! requests of the application come from.
 
 mod backlog;
+mod figures;
 mod http;
 mod prometheus;
 mod server;
@@ -29,9 +30,11 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::listener::Listener;
+use crate::message::Channel;
 use crate::scoreboard::Scoreboard;
 use crate::settings::Settings;
 use crate::{privileges, process, title};
+use figures::Figures;
 use server::Server;
 use statsd::Statsd;
 
@@ -59,6 +62,8 @@ pub struct StatusStart {
     pub settings: Arc<Settings>,
     /// Where the figures are.
     pub scoreboard: Arc<Scoreboard>,
+    /// Where it learns of slots of the scoreboard that are created later.
+    pub slots: Channel,
     /// Where it listens.
     pub listeners: Vec<(Service, Arc<Listener>)>,
     /// Descriptors of the arbiter's that it may not hold.
@@ -82,7 +87,8 @@ pub fn run(start: &StatusStart) -> ! {
         Some((*service, listener.address().clone(), socket))
     });
     let statsd = Statsd::new(&start.settings);
-    match Server::new(listeners, statsd, &start.scoreboard).serve() {
+    let figures = Figures { scoreboard: &start.scoreboard, slots: &start.slots };
+    match Server::new(listeners, statsd, figures).serve() {
         Ok(never) => match never {},
         Err(error) => {
             tracing::error!("Metrics and status page cannot be served: {error}");

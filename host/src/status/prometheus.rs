@@ -127,7 +127,7 @@ fn workers(page: &mut Page, view: &View) {
     let serving = view.generations.iter().filter(|generation| generation.state == "serving");
     page.sample("host_workers_target", &[], serving.map(|serving| serving.target).sum::<u32>());
     page.family("host_requests_in_flight", "gauge", "Requests that workers hold.");
-    let held: u32 = view.workers().map(|worker| worker.held).sum();
+    let held: u64 = view.workers().map(|worker| u64::from(worker.held)).sum();
     page.sample("host_requests_in_flight", &[], held);
     page.family("host_connections", "gauge", "Connections that are open.");
     let connections: u64 = view.workers().map(|worker| worker.connections).sum();
@@ -223,6 +223,7 @@ pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8"
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scoreboard::tests::claim;
     use crate::scoreboard::{GenerationNote, Scoreboard, WorkerState};
 
     fn scraped() -> String {
@@ -236,11 +237,10 @@ mod tests {
             ..GenerationNote::default()
         };
         board.ledger().note_generations(std::iter::once(note));
-        let gone = board.claim(1, 1).unwrap();
-        board.writer(gone).unwrap().count_answer(200, 100, 0, 0);
+        let (gone, writer, _) = claim(&board, 1, 1);
+        writer.count_answer(200, 100, 0, 0);
         board.release(gone);
-        let writer = board.writer(board.claim(1, 2).unwrap()).unwrap();
-        writer.enter();
+        let (_, writer, _) = claim(&board, 1, 2);
         writer.set_state(WorkerState::Ready);
         writer.count_answer(200, 50, 0, 7);
         writer.count_answer(0, 3_000_000, 0, 0);

@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Service;
+use super::figures::Figures;
 use super::http::{Answer, HEAD_MAX, Parsed, TEXT, parse};
 use super::prometheus;
 use super::statsd::Statsd;
@@ -19,14 +20,13 @@ use super::view::View;
 use crate::clock;
 use crate::listener::Address;
 use crate::process::set_nonblocking;
-use crate::scoreboard::Scoreboard;
 
 /// Serves until the process is killed.
 pub(super) struct Server<'a> {
     listeners: Vec<(Service, Socket)>,
     clients: Vec<Client>,
     statsd: Option<Statsd>,
-    scoreboard: &'a Scoreboard,
+    figures: Figures<'a>,
     /// Nothing is accepted until then, after an accept has failed.
     rest_until_ns: u64,
 }
@@ -52,14 +52,14 @@ impl<'a> Server<'a> {
     pub(super) fn new(
         listeners: impl Iterator<Item = (Service, Address, OwnedFd)>,
         statsd: Option<Statsd>,
-        scoreboard: &'a Scoreboard,
+        figures: Figures<'a>,
     ) -> Self {
         let socket = |(service, address, socket): (_, _, OwnedFd)| match address {
             Address::Tcp(_) => (service, Socket::Tcp(socket.into())),
             Address::Unix(_) | Address::Abstract(_) => (service, Socket::Unix(socket.into())),
         };
         let listeners = listeners.map(socket).collect();
-        Self { listeners, clients: Vec::new(), statsd, scoreboard, rest_until_ns: 0 }
+        Self { listeners, clients: Vec::new(), statsd, figures, rest_until_ns: 0 }
     }
 
     pub(super) fn serve(mut self) -> nix::Result<Infallible> {
@@ -71,7 +71,7 @@ impl<'a> Server<'a> {
             };
             let (clients, listeners) = ready.split_at(self.clients.len());
             for (client, _) in self.clients.iter_mut().zip(clients).filter(|(_, ready)| **ready) {
-                client.proceed(self.scoreboard);
+                client.proceed(self.figures);
             }
             for (index, _) in listeners.iter().enumerate().filter(|(_, ready)| **ready) {
                 self.accept(index);
@@ -79,7 +79,7 @@ impl<'a> Server<'a> {
             let now_ns = clock::now_ns();
             self.clients.retain(|client| !client.is_over() && now_ns < client.until_ns);
             if let Some(statsd) = &mut self.statsd {
-                statsd.send_due(now_ns, self.scoreboard);
+                statsd.send_due(now_ns, self.figures);
             }
         }
     }
@@ -106,8 +106,13 @@ impl<'a> Server<'a> {
             let wants = if has_room { PollFlags::POLLIN } else { PollFlags::empty() };
             PollFd::new(socket.as_fd(), wants)
         });
-        let mut polled: Vec<PollFd<'_>> = clients.chain(listeners).collect();
+        let slots = PollFd::new(self.figures.descriptor(), PollFlags::POLLIN);
+        let mut polled: Vec<PollFd<'_>> = clients.chain(listeners).chain([slots]).collect();
         poll(&mut polled, timeout)?;
+        // The arbiter's channel is not to fill up while no one asks for figures.
+        if polled.pop().and_then(|slots| slots.any()).unwrap_or(false) {
+            self.figures.current();
+        }
         Ok(polled.iter().map(|polled| polled.any().unwrap_or(false)).collect())
     }
 
@@ -155,16 +160,16 @@ impl Socket {
 }
 
 impl Client {
-    fn proceed(&mut self, scoreboard: &Scoreboard) {
+    fn proceed(&mut self, figures: Figures<'_>) {
         if self.output.is_empty() {
-            self.read(scoreboard);
+            self.read(figures);
         }
         if !self.output.is_empty() {
             self.write();
         }
     }
 
-    fn read(&mut self, scoreboard: &Scoreboard) {
+    fn read(&mut self, figures: Figures<'_>) {
         let mut buffer = [0; 2048];
         while self.input.len() < HEAD_MAX {
             match self.stream.read(&mut buffer) {
@@ -179,7 +184,7 @@ impl Client {
             Parsed::Incomplete => return,
             Parsed::Refused(status) => Answer::status(status).bytes(false),
             Parsed::Request { path, head_only } => {
-                answer(self.service, &path, scoreboard).bytes(head_only)
+                answer(self.service, &path, figures).bytes(head_only)
             }
         };
     }
@@ -204,8 +209,8 @@ impl Client {
     }
 }
 
-fn answer(service: Service, path: &str, scoreboard: &Scoreboard) -> Answer {
-    let view = || View::take(scoreboard);
+fn answer(service: Service, path: &str, figures: Figures<'_>) -> Answer {
+    let view = || View::take(figures.current());
     match (service, path) {
         (Service::Metrics, "/" | "/metrics") => {
             Answer::ok(prometheus::CONTENT_TYPE, prometheus::text(&view()))

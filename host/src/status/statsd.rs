@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::net::{ToSocketAddrs as _, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 
+use super::figures::Figures;
 use super::view;
 use crate::scoreboard::{Scoreboard, Totals, WorkerState, bucket_limit_us};
 use crate::settings::{Settings, StatsdHost};
@@ -59,13 +60,13 @@ impl Statsd {
     }
 
     /// Sends, if it is time.
-    pub(super) fn send_due(&mut self, now_ns: u64, scoreboard: &Scoreboard) {
+    pub(super) fn send_due(&mut self, now_ns: u64, figures: Figures<'_>) {
         if now_ns < self.due_ns {
             return;
         }
         let is_first = self.due_ns == 0;
         self.due_ns = now_ns + PERIOD_NS;
-        let lines = self.lines(scoreboard);
+        let lines = self.lines(figures.current());
         // What a process before this one has sent already is not sent again.
         if !is_first {
             self.send(&lines);
@@ -94,7 +95,7 @@ impl Statsd {
         for (status, number) in increases(&self.totals.statuses, &sum.statuses) {
             count(&format!("request.status.{status}"), number);
         }
-        let logged = scoreboard.ledger().logged();
+        let logged = scoreboard.logged();
         for (level, name) in [(2, "warning"), (3, "error"), (4, "critical")] {
             count(&format!("log.{name}"), logged[level].saturating_sub(self.logged[level]));
         }
@@ -213,17 +214,19 @@ mod tests {
         let board = Scoreboard::new().unwrap();
         let note = GenerationNote { id: 1, class: "sync".to_owned(), ..Default::default() };
         board.ledger().note_generations(std::iter::once(note));
-        let writer = board.writer(board.claim(1, 1).unwrap()).unwrap();
+        let (_, writer, _) = crate::scoreboard::tests::claim(&board, 1, 1);
+        let (_arbiter, slots) = crate::message::Channel::pair().unwrap();
+        let figures = Figures { scoreboard: &board, slots: &slots };
         writer.set_state(WorkerState::Ready);
         writer.count_answer(200, 100, 0, 0);
-        statsd.send_due(1, &board);
+        statsd.send_due(1, figures);
         for _ in 0..4 {
             writer.count_answer(200, 100, 0, 0);
         }
         writer.count_answer(404, 1000, 0, 0);
-        board.ledger().log_lines().count(3);
-        statsd.send_due(2, &board);
-        statsd.send_due(1 + PERIOD_NS, &board);
+        board.log_lines().count(3);
+        statsd.send_due(2, figures);
+        statsd.send_due(1 + PERIOD_NS, figures);
         let mut buffer = [0; 2048];
         let length = receiver.recv(&mut buffer).unwrap();
         let text = String::from_utf8_lossy(&buffer[..length]);

@@ -120,7 +120,7 @@ impl View {
                 .map(|note| GenerationView::new(note, &slots, now_ns))
                 .collect(),
             events: EVENTS.iter().map(|(event, name)| (*name, ledger.counted(*event))).collect(),
-            log_lines: ledger.logged(),
+            log_lines: scoreboard.logged(),
         }
     }
 

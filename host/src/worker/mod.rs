@@ -24,7 +24,7 @@ use crate::message::{Channel, FromWorker, Refusal};
 use crate::mold::MoldContext;
 use crate::payload::Payload;
 use crate::process;
-use crate::scoreboard::{SlotWriter, WorkerState};
+use crate::scoreboard::{SlotMemory, SlotWriter, WorkerState};
 use crate::settings::Settings;
 use crate::title;
 
@@ -211,6 +211,7 @@ pub(crate) struct WorkerStart<'a> {
     pub(crate) context: &'a MoldContext,
     pub(crate) report: Channel,
     pub(crate) slot: SlotWriter,
+    pub(crate) memory: SlotMemory,
     pub(crate) slot_number: u32,
     pub(crate) age: u64,
     /// The process between mold and worker, which is about to end.
@@ -220,7 +221,10 @@ pub(crate) struct WorkerStart<'a> {
 /// A worker's life, from just behind the fork, where all signals are still blocked.
 pub(crate) fn live<P: Payload>(mut payload: P, start: WorkerStart<'_>) -> ! {
     let arbiter = Pid::from_raw(start.context.arbiter_pid as i32);
-    start.slot.enter();
+    if let Err(error) = start.slot.enter(start.memory) {
+        tracing::error!("cannot map a worker's slot of the scoreboard: {error}");
+        process::exit_now(BOOT_ERROR);
+    }
     process::reset_signal_handlers();
     let signals = match WorkerSignals::install(start.slot, arbiter) {
         Ok(signals) => signals,
@@ -230,6 +234,10 @@ pub(crate) fn live<P: Payload>(mut payload: P, start: WorkerStart<'_>) -> ! {
         || !process::tie_to_parent(arbiter, Signal::SIGTERM)
     {
         end(start.slot, "the arbiter is gone", 0);
+    }
+    // An arbiter that does not learn of this worker could never end it.
+    if let Err(error) = start.report.send(&FromWorker::Started { age: start.age }) {
+        end(start.slot, &format!("cannot report to the arbiter: {error}"), BOOT_ERROR);
     }
     title::set(&start.context.settings, "worker");
     payload.after_fork_child();

@@ -44,6 +44,7 @@ impl Payload for Double {
             "load-hang" => loop {
                 std::thread::sleep(Duration::from_secs(60));
             },
+            forge if forge.starts_with("forge-mold ") => forge_in_mold(forge),
             _ => {}
         }
         if settings.worker_class == "missing" {
@@ -76,6 +77,9 @@ impl Payload for Double {
             _ => {}
         }
         context.ready();
+        if let Some(victim) = self.behaviour.strip_prefix("forge-worker ") {
+            forge_in_worker(victim);
+        }
         let mut served = 0;
         loop {
             let ready = wait(&context);
@@ -153,4 +157,55 @@ fn accept(listener: RawFd) -> Option<TcpStream> {
     let number = nix::sys::socket::accept(listener).ok()?;
     // SAFETY: the kernel has just made this descriptor for us.
     Some(unsafe { OwnedFd::from_raw_fd(number) }.into())
+}
+
+/// A mold that names a foreign process as its worker, again and again, for each worker that there can be.
+fn forge_in_mold(behaviour: &str) {
+    let victim = behaviour.trim_start_matches("forge-mold ").to_owned();
+    std::thread::spawn(move || {
+        for _ in 0..2000 {
+            for age in 1..8 {
+                send_everywhere(&format!(r#"{{"forked":{{"age":{age},"pid":{victim}}}}}"#));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+}
+
+/// A worker that writes into all shared memory that it has, and says everything of any slot.
+fn forge_in_worker(victim: &str) {
+    for age in 1..8 {
+        send_everywhere(&format!(r#"{{"started":{{"age":{age}}}}}"#));
+        send_everywhere(&format!(r#"{{"forked":{{"age":{age},"pid":{victim}}}}}"#));
+        send_everywhere(&format!(r#"{{"ready":{{"slot":{age}}}}}"#));
+    }
+    let number: u32 = victim.parse().unwrap_or(0);
+    let mut own = 0;
+    for line in std::fs::read_to_string("/proc/self/maps").unwrap_or_default().lines() {
+        let mut words = line.split_whitespace();
+        let (Some(range), Some(mode)) = (words.next(), words.next()) else { continue };
+        if mode != "rw-s" {
+            continue;
+        }
+        own += usize::from(line.contains("jimu-slot"));
+        let ends = range.split_once('-').map(|(start, end)| {
+            let number = |text| usize::from_str_radix(text, 16).unwrap_or(0);
+            (number(start), number(end))
+        });
+        let Some((start, end)) = ends else { continue };
+        for at in (start..end.min(start + (1 << 20))).step_by(4) {
+            // SAFETY: mapped for reading and writing; that it harms this process is the purpose.
+            unsafe { std::ptr::with_exposed_provenance_mut::<u32>(at).write_volatile(number) };
+        }
+    }
+    tracing::info!("scribbled over {own} slots");
+}
+
+/// Sends a packet on every socket of this process that takes one.
+fn send_everywhere(packet: &str) {
+    for number in 3..64 {
+        let flags =
+            nix::sys::socket::MsgFlags::MSG_DONTWAIT | nix::sys::socket::MsgFlags::MSG_NOSIGNAL;
+        let _ = nix::sys::socket::send(number, packet.as_bytes(), flags);
+    }
 }

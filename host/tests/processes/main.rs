@@ -18,6 +18,7 @@ macro_rules! tests {
 mod double;
 mod faults;
 mod figures;
+mod forgers;
 mod hooks;
 mod life;
 mod reloads;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         life::TESTS,
         faults::TESTS,
         figures::TESTS,
+        forgers::TESTS,
         hooks::TESTS,
         reloads::TESTS,
         trials::TESTS,

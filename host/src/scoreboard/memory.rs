@@ -1,0 +1,238 @@
+//! The mappings behind the scoreboard.
+//!
+//! ```text
+//!                       ledger      slots
+//!     arbiter           write       read, each mapped over its place in one area
+//!     status            write       read: inherited, and by descriptor for those made later
+//!     mold, worker      –           write, its own; unmapped in what it forks
+//! ```
+//!
+//! A slot is a sealed memfd: whoever holds its descriptor can neither shrink it, which would kill the
+//! reader (SIGBUS), nor reach another slot with it. Where the system refuses memfds, all slots are one
+//! anonymous mapping that every process inherits ([`Area::is_inherited`]).
+
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Once;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::libc::{self, c_void};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+
+use super::layout::{LEDGER_SIZE, LedgerPages, SLOT_SIZE, SLOTS_MAX, Slot};
+
+/// The memory of one slot, on its way to the process that writes it.
+#[derive(Debug)]
+pub enum SlotMemory {
+    /// A file that holds this slot alone.
+    File(OwnedFd),
+    /// A part of the area that the process has inherited.
+    Inherited(Inherited),
+}
+
+/// A slot in the area that this process has inherited.
+pub struct Inherited(&'static Slot);
+
+impl std::fmt::Debug for Inherited {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Inherited")
+    }
+}
+
+impl SlotMemory {
+    /// The descriptor to pass on, where there is one.
+    pub fn descriptor(&self) -> Option<&OwnedFd> {
+        match self {
+            Self::File(file) => Some(file),
+            Self::Inherited(_) => None,
+        }
+    }
+}
+
+/// Creates the file of one slot: zeroed, of a size that no one can change.
+pub(super) fn create_slot() -> nix::Result<OwnedFd> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let file = memfd_create(c"jimu-slot", flags)?;
+    nix::unistd::ftruncate(&file, SLOT_SIZE as i64)?;
+    let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+    Ok(file)
+}
+
+/// Maps an empty ledger, shared with the processes that are forked later.
+pub(super) fn map_ledger() -> nix::Result<&'static LedgerPages> {
+    let start = map_shared(LEDGER_SIZE)?;
+    // SAFETY: page-aligned, large enough (asserted in the layout module), zeroed, and unmapped only
+    // by `unmap_all`; atomics alone, for which zero is valid.
+    Ok(unsafe { start.cast().as_ref() })
+}
+
+/// Address space with a place for each slot.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Area {
+    start: NonNull<c_void>,
+    is_inherited: bool,
+}
+
+// SAFETY: the area is memory of atomics, which any thread may use.
+unsafe impl Send for Area {}
+// SAFETY: as above.
+unsafe impl Sync for Area {}
+
+impl Area {
+    /// Maps the area. `is_inherited` says that the slots stay in it, since there are no memfds.
+    pub(super) fn map(is_inherited: bool) -> nix::Result<Self> {
+        Ok(Self { start: map_shared(SLOTS_MAX * SLOT_SIZE)?, is_inherited })
+    }
+
+    /// Whether slots are parts of this mapping instead of files.
+    pub(super) fn is_inherited(self) -> bool {
+        self.is_inherited
+    }
+
+    /// What is mapped at the place of a slot.
+    pub(super) fn slot(self, index: usize) -> Option<&'static Slot> {
+        let start = self.place(index)?;
+        // SAFETY: within the area, at a multiple of the page size. Something is always mapped there,
+        // of which the whole slot can be read; atomics alone.
+        Some(unsafe { start.cast().as_ref() })
+    }
+
+    /// The memory of a slot of the area itself, for its writer.
+    pub(super) fn inherited(self, index: usize) -> Option<SlotMemory> {
+        let slot = self.slot(index).filter(|_| self.is_inherited)?;
+        Some(SlotMemory::Inherited(Inherited(slot)))
+    }
+
+    /// Maps a slot's file at its place, to be read.
+    pub(super) fn show(self, index: usize, file: &OwnedFd) -> nix::Result<()> {
+        let start = self.place(index).ok_or(Errno::EINVAL)?;
+        let flags = MapFlags::MAP_SHARED | MapFlags::MAP_FIXED;
+        // SAFETY: the range is a place of the area, which belongs to this type alone; it stays mapped
+        // and readable, and what references to it see are atomics, whatever their values.
+        unsafe { mmap(Some(address(start)?), SIZE_OF_SLOT, ProtFlags::PROT_READ, flags, file, 0) }
+            .map(drop)
+    }
+
+    /// Takes a slot's file away from its place, where zeros are read from now on.
+    pub(super) fn hide(self, index: usize) -> nix::Result<()> {
+        let start = self.place(index).ok_or(Errno::EINVAL)?;
+        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_FIXED;
+        // SAFETY: as in `show`.
+        unsafe { mmap_anonymous(Some(address(start)?), SIZE_OF_SLOT, ProtFlags::PROT_READ, flags) }
+            .map(drop)
+    }
+
+    fn place(self, index: usize) -> Option<NonNull<c_void>> {
+        // SAFETY: the offset lies within the area.
+        (index < SLOTS_MAX).then(|| unsafe { self.start.byte_add(index * SLOT_SIZE) })
+    }
+}
+
+/// Unmaps what a mold has no use for: the ledger, and the area unless its slots are in it.
+///
+/// # Safety
+///
+/// Nothing in this process may use the ledger or the area's slots any more.
+pub(super) unsafe fn unmap_all(ledger: &'static LedgerPages, area: Area) -> nix::Result<()> {
+    // SAFETY: the ranges are those that were mapped here, and the caller vouches for the rest.
+    unsafe {
+        munmap(NonNull::from(ledger).cast(), LEDGER_SIZE)?;
+        if !area.is_inherited {
+            munmap(area.start, SLOTS_MAX * SLOT_SIZE)?;
+        }
+    }
+    Ok(())
+}
+
+/// The slot that this process writes: nothing in a process that has just been forked, whoever
+/// forked it.
+#[derive(Debug)]
+pub(super) struct OwnSlot {
+    /// Lies in a page that the kernel wipes in every fork.
+    slot: AtomicPtr<Slot>,
+}
+
+impl OwnSlot {
+    /// A new place for the pointer.
+    pub(super) fn new() -> nix::Result<&'static Self> {
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        let size = NonZeroUsize::new(size_of::<Self>()).ok_or(Errno::EINVAL)?;
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let page = unsafe { mmap_anonymous(None, size, protection, MapFlags::MAP_PRIVATE) }?;
+        // SAFETY: page-aligned, zeroed, never unmapped; a null pointer is valid.
+        let own: &'static Self = unsafe { page.cast().as_ref() };
+        // SAFETY: the page is this mapping's alone, and zero is valid for what it holds.
+        if unsafe { madvise(page, size.get(), MmapAdvise::MADV_WIPEONFORK) }.is_err() {
+            // Before Linux 4.14, or refused: the C library's fork does it, which is all but raw
+            // system calls.
+            FALLBACK.store(std::ptr::from_ref(own).cast_mut(), Ordering::Release);
+            // SAFETY: the handler is async-signal-safe.
+            REGISTER.call_once(|| unsafe {
+                libc::pthread_atfork(None, None, Some(forget_after_fork));
+            });
+        }
+        Ok(own)
+    }
+
+    /// Maps the slot of this process, so that what it forks does not have it.
+    pub(super) fn enter(&self, memory: SlotMemory) -> nix::Result<()> {
+        let slot = match memory {
+            SlotMemory::File(file) => map_own(&file)?,
+            SlotMemory::Inherited(Inherited(slot)) => NonNull::from(slot),
+        };
+        self.slot.store(slot.as_ptr(), Ordering::Release);
+        Ok(())
+    }
+
+    /// The slot, or one that no one reads.
+    pub(super) fn get(&self) -> &'static Slot {
+        let slot = self.slot.load(Ordering::Acquire);
+        // SAFETY: null, or a slot that this process has mapped and never unmaps. A process that was
+        // forked from it, and so lacks the mapping, finds null.
+        unsafe { slot.as_ref() }.unwrap_or(&NOWHERE)
+    }
+}
+
+fn map_own(file: &OwnedFd) -> nix::Result<NonNull<Slot>> {
+    let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    // SAFETY: a new mapping at an address of the kernel's choice; the file's size is sealed.
+    let start =
+        unsafe { mmap(None, SIZE_OF_SLOT, protection, MapFlags::MAP_SHARED, file.as_fd(), 0) }?;
+    // SAFETY: it changes nothing in this process. A refusal leaves the mapping in forked processes,
+    // which do not know of it.
+    let _ = unsafe { madvise(start, SLOT_SIZE, MmapAdvise::MADV_DONTFORK) };
+    Ok(start.cast())
+}
+
+extern "C" fn forget_after_fork() {
+    // SAFETY: null, or a place that is never unmapped.
+    if let Some(own) = unsafe { FALLBACK.load(Ordering::Acquire).as_ref() } {
+        own.slot.store(std::ptr::null_mut(), Ordering::Release);
+    }
+}
+
+fn map_shared(size: usize) -> nix::Result<NonNull<c_void>> {
+    let size = NonZeroUsize::new(size).ok_or(Errno::EINVAL)?;
+    let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    // SAFETY: a new mapping at an address of the kernel's choice.
+    unsafe {
+        mmap_anonymous(None, size, protection, MapFlags::MAP_SHARED | MapFlags::MAP_NORESERVE)
+    }
+}
+
+fn address(start: NonNull<c_void>) -> nix::Result<NonZeroUsize> {
+    NonZeroUsize::new(start.as_ptr() as usize).ok_or(Errno::EINVAL)
+}
+
+/// Where a process without a slot writes.
+// SAFETY: atomics alone, for which zero is valid.
+static NOWHERE: Slot = unsafe { std::mem::zeroed() };
+/// The place to clear in a forked process, where the kernel does not.
+static FALLBACK: AtomicPtr<OwnSlot> = AtomicPtr::new(std::ptr::null_mut());
+static REGISTER: Once = Once::new();
+const SIZE_OF_SLOT: NonZeroUsize = NonZeroUsize::new(SLOT_SIZE).unwrap();

@@ -1,0 +1,44 @@
+//! The scoreboard as this process has it: what it inherited, and the slots that the arbiter created
+//! since, each of which comes as a descriptor.
+
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::message::{Channel, Received, ToStatus};
+use crate::scoreboard::Scoreboard;
+
+/// Where figures come from.
+#[derive(Clone, Copy)]
+pub(super) struct Figures<'a> {
+    pub(super) scoreboard: &'a Scoreboard,
+    pub(super) slots: &'a Channel,
+}
+
+impl<'a> Figures<'a> {
+    /// Readable when slots were created.
+    pub(super) fn descriptor(self) -> BorrowedFd<'a> {
+        self.slots.as_fd()
+    }
+
+    /// The scoreboard with all slots that there are now.
+    pub(super) fn current(self) -> &'a Scoreboard {
+        while self.is_readable() {
+            match self.slots.receive_with::<ToStatus>() {
+                Ok((Received::Message(ToStatus::Slot { index, serial }, _), Some(memory))) => {
+                    if let Err(error) = self.scoreboard.adopt(index, serial, &memory) {
+                        tracing::error!("cannot map slot {index} of the scoreboard: {error}");
+                    }
+                }
+                Ok((Received::Message(..) | Received::Garbled(_), _)) => {}
+                Ok((Received::Nothing | Received::Closed, _)) | Err(_) => break,
+            }
+        }
+        self.scoreboard
+    }
+
+    fn is_readable(self) -> bool {
+        let mut polled = [PollFd::new(self.descriptor(), PollFlags::POLLIN)];
+        poll(&mut polled, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+    }
+}
