@@ -262,7 +262,7 @@ impl Channel {
 
     fn receive_into<M: DeserializeOwned>(
         &self,
-        ancillary: &mut Vec<u8>,
+        ancillary: &mut [u8],
     ) -> nix::Result<(Received<M>, Option<OwnedFd>)> {
         let mut packet = [0; PACKET_MAX];
         let mut parts = [IoSliceMut::new(&mut packet)];

@@ -1,7 +1,7 @@
 //! What clients of the control socket ask, and the answers.
 
 use super::Arbiter;
-use super::generation::{Generation, Stage, WorkerHandle};
+use super::generation::{Generation, Stage, WorkerHandle, WorkerStage};
 use super::reload::ReloadRequest;
 use super::signals::WORKERS_MAX;
 use super::stop::Phase;
@@ -11,7 +11,7 @@ use crate::control::{
     ClientId, GenerationStatus, MoldStatus, Request, Response, Status, WorkerStatus,
 };
 use crate::process::memory_kib;
-use crate::scoreboard::Scoreboard;
+use crate::scoreboard::{Scoreboard, WorkerState};
 
 impl Arbiter {
     /// A client is ready: takes its requests and answers them, now or later.
@@ -140,6 +140,16 @@ impl Generation {
 }
 
 impl WorkerHandle {
+    /// What it does. A worker's own word counts for what only the worker knows.
+    fn state_name(&self, own: WorkerState) -> &'static str {
+        match (self.stage, own) {
+            (WorkerStage::Booting, _) => WorkerState::Booting.name(),
+            (WorkerStage::Draining, _) => WorkerState::Draining.name(),
+            (WorkerStage::Ready, WorkerState::Draining | WorkerState::Dead) => own.name(),
+            (WorkerStage::Ready, _) => WorkerState::Ready.name(),
+        }
+    }
+
     fn status(
         &self,
         class: Option<&str>,
@@ -152,7 +162,7 @@ impl WorkerHandle {
             pid: figures.pid,
             age: self.age,
             class: class.map(str::to_owned),
-            state: figures.state.name().to_owned(),
+            state: self.state_name(figures.state).to_owned(),
             busy: figures.held,
             in_flight: slot.in_flight().into_iter().map(|request| request.text).collect(),
             requests: figures.totals.requests,

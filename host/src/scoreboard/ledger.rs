@@ -159,7 +159,7 @@ impl Ledger {
     }
 
     /// Lines of the error log by level, without those in slots.
-    pub(super) fn logged(&self) -> [u64; 5] {
+    pub(super) fn logged(self) -> [u64; 5] {
         std::array::from_fn(|level| self.pages.log_lines[level].load(Ordering::Relaxed))
     }
 }

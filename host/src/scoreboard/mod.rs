@@ -143,13 +143,12 @@ impl Scoreboard {
         let is_free = |place: &Place| place.serial.load(Ordering::Relaxed) == 0;
         let index = self.ledger.places.iter().position(is_free).ok_or(ClaimError::Full)?;
         let serial = self.made.load(Ordering::Relaxed) + 1;
-        let memory = match self.area.inherited(index) {
-            Some(memory) => memory,
-            None => {
-                let file = memory::create_slot()?;
-                self.area.show(index, &file)?;
-                SlotMemory::File(file)
-            }
+        let memory = if let Some(memory) = self.area.inherited(index) {
+            memory
+        } else {
+            let file = memory::create_slot()?;
+            self.area.show(index, &file)?;
+            SlotMemory::File(file)
         };
         self.made.store(serial, Ordering::Relaxed);
         self.mapped[index].store(serial, Ordering::Relaxed);
@@ -245,6 +244,7 @@ impl Scoreboard {
 
     /// Leaves the scoreboard, in a mold that has just been forked: the process keeps a slot of its
     /// own, and unmaps everything else before it runs code that is not the server's.
+    #[expect(clippy::needless_pass_by_value, reason = "the handle must not be used again")]
     pub fn leave(board: Arc<Self>, own: SlotMemory) -> nix::Result<MoldSlots> {
         let slots = MoldSlots { area: board.area, own: board.own };
         slots.own.enter(own)?;

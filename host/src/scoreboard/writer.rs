@@ -62,7 +62,9 @@ impl SlotWriter {
         let start = std::ptr::from_ref(self.slot()).cast::<AtomicU64>();
         // SAFETY: a slot is a whole number of words, in which any value is valid.
         let words = unsafe { std::slice::from_raw_parts(start, size_of::<Slot>() / 8) };
-        words.iter().for_each(|word| word.store(garbage, Ordering::Relaxed));
+        for word in words {
+            word.store(garbage, Ordering::Relaxed);
+        }
     }
 
     /// One more line of the error log, of a level of which 0 is the least severe.

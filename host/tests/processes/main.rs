@@ -21,6 +21,7 @@ mod figures;
 mod forgers;
 mod hooks;
 mod life;
+mod refusing;
 mod reloads;
 mod server;
 mod trials;
@@ -28,6 +29,7 @@ mod upgrades;
 
 fn main() -> ExitCode {
     if std::env::var_os(server::SERVE).is_some() {
+        refusing::obey_environment();
         std::process::exit(host::serve::main::<double::Double>());
     }
     let tests = [
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         figures::TESTS,
         forgers::TESTS,
         hooks::TESTS,
+        refusing::TESTS,
         reloads::TESTS,
         trials::TESTS,
         upgrades::TESTS,
