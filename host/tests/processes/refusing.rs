@@ -85,7 +85,10 @@ fn an_upgrade_needs_no_pidfd() {
         server.signal(Signal::SIGTERM);
         assert_eq!(server.wait().code(), Some(0));
         server.wait_for("this one is the only one now");
-        let new: u32 = std::fs::read_to_string(&path).unwrap().trim().parse().unwrap();
+        let read = || std::fs::read_to_string(&path).ok()?.trim().parse::<u32>().ok();
+        let old = server.pid().as_raw().unsigned_abs();
+        server.wait_until("renamed", |_| read().is_some_and(|pid| pid != old));
+        let new = read().unwrap();
         kill(Pid::from_raw(i32::try_from(new).unwrap()), Signal::SIGTERM).unwrap();
         server.wait_until("over", |_| !lives(new));
     }
