@@ -235,4 +235,7 @@ static NOWHERE: Slot = unsafe { std::mem::zeroed() };
 /// The place to clear in a forked process, where the kernel does not.
 static FALLBACK: AtomicPtr<OwnSlot> = AtomicPtr::new(std::ptr::null_mut());
 static REGISTER: Once = Once::new();
-const SIZE_OF_SLOT: NonZeroUsize = NonZeroUsize::new(SLOT_SIZE).unwrap();
+const SIZE_OF_SLOT: NonZeroUsize = match NonZeroUsize::new(SLOT_SIZE) {
+    Some(size) => size,
+    None => panic!("a slot has bytes"),
+};

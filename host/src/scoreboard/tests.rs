@@ -1,3 +1,5 @@
+//! Both kinds of memory, and what writers do to it, as readers see it.
+
 use super::*;
 
 /// A slot of a board, with a writer and a reader for it.
