@@ -4,7 +4,7 @@
 //! ```text
 //!     ledger: the arbiter's notes (32 pages), mapped by the arbiter and the status process only
 //!        events · log lines · generations · listeners · counts of ended workers
-//!        places: 2048 entries of 32 bytes: serial · age · forked · pid · generation
+//!        places: 2048 entries of 32 bytes for workers, 64 for molds: serial · age · forked · pid · generation
 //!
 //!     slot: 8192 bytes, a file of its own for each worker and mold
 //!         0  state · held
@@ -25,6 +25,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 /// How many workers there can be at a time: twice what the setting `workers` allows, since those of
 /// the old generation stay until those of the new one serve.
 pub const SLOTS_MAX: usize = 2048;
+/// Slots for molds, behind those of workers, whose numbers metrics show.
+pub(super) const MOLDS_MAX: usize = 64;
+pub(super) const PLACES_MAX: usize = SLOTS_MAX + MOLDS_MAX;
 /// How many requests of one worker are named at a time; further ones are only counted.
 pub const IN_FLIGHT_MAX: usize = 8;
 /// Longest text of a request line that is kept, in bytes.
@@ -118,7 +121,7 @@ pub(super) struct LedgerPages {
     pub(super) generations: [GenerationEntry; GENERATIONS_MAX],
     pub(super) listeners: [ListenerEntry; LISTENERS_MAX],
     pub(super) ended: [EndedEntry; CLASSES_MAX],
-    pub(super) places: [Place; SLOTS_MAX],
+    pub(super) places: [Place; PLACES_MAX],
 }
 
 /// Who has a slot; `serial` 0: no one.

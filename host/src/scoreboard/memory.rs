@@ -23,7 +23,7 @@ use nix::libc::{self, c_void};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
-use super::layout::{LEDGER_SIZE, LedgerPages, SLOT_SIZE, SLOTS_MAX, Slot};
+use super::layout::{LEDGER_SIZE, LedgerPages, PLACES_MAX, SLOT_SIZE, Slot};
 
 /// The memory of one slot, on its way to the process that writes it.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ unsafe impl Sync for Area {}
 impl Area {
     /// Maps the area. `is_inherited` says that the slots stay in it, since there are no memfds.
     pub(super) fn map(is_inherited: bool) -> nix::Result<Self> {
-        Ok(Self { start: map_shared(SLOTS_MAX * SLOT_SIZE)?, is_inherited })
+        Ok(Self { start: map_shared(PLACES_MAX * SLOT_SIZE)?, is_inherited })
     }
 
     /// Whether slots are parts of this mapping instead of files.
@@ -129,7 +129,7 @@ impl Area {
 
     fn place(self, index: usize) -> Option<NonNull<c_void>> {
         // SAFETY: the offset lies within the area.
-        (index < SLOTS_MAX).then(|| unsafe { self.start.byte_add(index * SLOT_SIZE) })
+        (index < PLACES_MAX).then(|| unsafe { self.start.byte_add(index * SLOT_SIZE) })
     }
 }
 
@@ -143,7 +143,7 @@ pub(super) unsafe fn unmap_all(ledger: &'static LedgerPages, area: Area) -> nix:
     unsafe {
         munmap(NonNull::from(ledger).cast(), LEDGER_SIZE)?;
         if !area.is_inherited {
-            munmap(area.start, SLOTS_MAX * SLOT_SIZE)?;
+            munmap(area.start, PLACES_MAX * SLOT_SIZE)?;
         }
     }
     Ok(())

@@ -26,7 +26,7 @@ pub use memory::SlotMemory;
 pub use reader::{InFlightRequest, SlotReader, SlotSnapshot, Totals};
 pub use writer::{InFlightToken, SlotWriter};
 
-use layout::{LedgerPages, Place, Slot};
+use layout::{LedgerPages, PLACES_MAX, Place, Slot};
 use memory::Area;
 
 /// What a worker is doing with its life.
@@ -95,7 +95,7 @@ pub struct Claimed {
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
     /// There are as many workers as there can be.
-    #[error("all {SLOTS_MAX} slots of the scoreboard are taken")]
+    #[error("all slots of the scoreboard are taken")]
     Full,
     /// The system refused the memory.
     #[error("cannot create a slot of the scoreboard: {0}")]
@@ -126,7 +126,7 @@ impl Scoreboard {
             arbiter_pid: std::process::id(),
             ledger,
             area: Area::map(is_inherited)?,
-            mapped: (0..SLOTS_MAX).map(|_| AtomicU64::new(0)).collect(),
+            mapped: (0..PLACES_MAX).map(|_| AtomicU64::new(0)).collect(),
             made: AtomicU64::new(0),
             lines: LogLines { shared: Box::leak(Box::new(shared)), own },
             own,
@@ -141,7 +141,9 @@ impl Scoreboard {
     /// Reserves a free slot for a worker that is about to be forked; `age` 0 is a mold.
     pub fn claim(&self, generation: u32, age: u64) -> Result<Claimed, ClaimError> {
         let is_free = |place: &Place| place.serial.load(Ordering::Relaxed) == 0;
-        let index = self.ledger.places.iter().position(is_free).ok_or(ClaimError::Full)?;
+        let mut candidates = if age == 0 { SLOTS_MAX..PLACES_MAX } else { 0..SLOTS_MAX };
+        let is_free = |index: &usize| is_free(&self.ledger.places[*index]);
+        let index = candidates.find(is_free).ok_or(ClaimError::Full)?;
         let serial = self.made.load(Ordering::Relaxed) + 1;
         let memory = if let Some(memory) = self.area.inherited(index) {
             memory
@@ -152,7 +154,9 @@ impl Scoreboard {
         };
         self.made.store(serial, Ordering::Relaxed);
         self.mapped[index].store(serial, Ordering::Relaxed);
-        self.ledger.slots_used.fetch_max(index as u32 + 1, Ordering::Relaxed);
+        if age != 0 {
+            self.ledger.slots_used.fetch_max(index as u32 + 1, Ordering::Relaxed);
+        }
         let place = &self.ledger.places[index];
         place.pid.store(0, Ordering::Relaxed);
         place.generation.store(generation, Ordering::Relaxed);
@@ -228,8 +232,9 @@ impl Scoreboard {
 
     fn taken(&self) -> impl Iterator<Item = (u32, &'static Place)> + '_ {
         let used = self.ledger.slots_used.load(Ordering::Relaxed) as usize;
-        let places = self.ledger.places.iter().enumerate().take(used);
+        let places = self.ledger.places.iter().enumerate();
         places
+            .filter(move |(index, _)| *index < used || *index >= SLOTS_MAX)
             .filter(|(index, place)| {
                 let serial = place.serial.load(Ordering::Acquire);
                 let is_mapped = self.mapped[*index].load(Ordering::Relaxed) == serial;

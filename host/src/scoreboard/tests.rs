@@ -44,9 +44,11 @@ fn a_full_board_refuses_and_stays_whole() {
     for age in 1..=SLOTS_MAX as u64 {
         assert!(board.claim(1, age).is_ok());
     }
-    assert!(matches!(board.claim(1, 0), Err(ClaimError::Full)));
+    assert!(matches!(board.claim(1, 1), Err(ClaimError::Full)));
+    assert_eq!(board.claim(1, 0).unwrap().index as usize, SLOTS_MAX, "a mold needs none of these");
+    assert_eq!(board.occupied().count(), SLOTS_MAX);
     board.release(7);
-    assert_eq!(board.claim(1, 0).unwrap().index, 7);
+    assert_eq!(board.claim(1, 1).unwrap().index, 7);
 }
 
 #[test]
