@@ -173,7 +173,6 @@ const WELCOME: &str = "welcome";
 const CHECK: &str = "check";
 /// The application that takes everything that is no library.
 const WSGI: &str = "wsgi";
-/// The file that a Django project has at its top.
 
 #[cfg(test)]
 mod tests {
