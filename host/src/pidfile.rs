@@ -1,12 +1,14 @@
 //! The file that names the arbiter's process: written whole, never over the file of a server that
 //! runs, removed only while it names this process.
 
-use std::fs::{File, Permissions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs::{OpenOptions, Permissions};
+use std::hash::{BuildHasher as _, RandomState};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -79,25 +81,63 @@ impl Pidfile {
     }
 
     fn write(path: &Path, written: PathBuf) -> Result<Self, PidfileError> {
+        // A random suffix: in a directory that others may write, no one can create the name first.
         let mut name = written.as_os_str().to_owned();
-        name.push(format!(".{}", std::process::id()));
+        name.push(format!(".{:016x}", RandomState::new().hash_one(std::process::id())));
         let temporary = PathBuf::from(name);
-        write_new(&temporary, &format!("{}\n", std::process::id()))
-            .and_then(|()| std::fs::rename(&temporary, &written))
-            .map_err(|reason| PidfileError::Unwritable { path: written.clone(), reason })?;
+        let result = check_replaceable(&written)
+            .and_then(|()| write_new(&temporary, &format!("{}\n", std::process::id())))
+            .and_then(|()| {
+                std::fs::rename(&temporary, &written).inspect_err(|_| {
+                    // The error of the rename is the one to report.
+                    let _ = std::fs::remove_file(&temporary);
+                })
+            });
+        result.map_err(|reason| PidfileError::Unwritable { path: written.clone(), reason })?;
         Ok(Self { path: path.to_owned(), written })
     }
 }
 
-/// Others may read the file, whatever the umask, but not write it.
-fn write_new(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    file.set_permissions(Permissions::from_mode(0o644))?;
-    file.write_all(text.as_bytes())
+/// Fails for a device, a FIFO, a socket or a directory, which the rename would replace. A link is
+/// replaced, not followed.
+fn check_replaceable(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !found.is_file() && !found.is_symlink() => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "it exists and is not a regular file; choose another path",
+        )),
+        _ => Ok(()),
+    }
 }
 
+/// Creates the file without following a link. Others may read the file, whatever the umask, but not
+/// write it.
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o644)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)?;
+    // On the descriptor, for a umask that took away the right to read.
+    file.set_permissions(Permissions::from_mode(0o644))
+        .and_then(|()| file.write_all(text.as_bytes()))
+        .inspect_err(|_| {
+            // The error of the write is the one to report.
+            let _ = std::fs::remove_file(path);
+        })
+}
+
+/// Returns the pid in a regular file. A FIFO put in its place does not block, a link is not followed.
 fn read(path: &Path) -> Option<i32> {
-    std::fs::read_to_string(path).ok()?.trim().parse().ok().filter(|&pid| pid > 0)
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut text = String::new();
+    file.take(PID_BYTES_MAX).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok().filter(|&pid| pid > 0)
 }
 
 fn is_running(pid: i32) -> bool {
@@ -105,9 +145,47 @@ fn is_running(pid: i32) -> bool {
         && !matches!(kill(Pid::from_raw(pid), None::<Signal>), Err(Errno::ESRCH))
 }
 
+/// Bytes read of a pid file: more than any pid has, white space included.
+const PID_BYTES_MAX: u64 = 64;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_in_the_place_of_the_file_is_replaced_and_its_target_untouched() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = directory.path().join("secret");
+        std::fs::write(&target, "secret").unwrap();
+        std::fs::set_permissions(&target, Permissions::from_mode(0o600)).unwrap();
+        let path = directory.path().join("host.pid");
+        let fixed = directory.path().join(format!("host.pid.{}", std::process::id()));
+        for link in [&path, &fixed] {
+            std::os::unix::fs::symlink(&target, link).unwrap();
+        }
+        let pidfile = Pidfile::create(&path).unwrap();
+        assert_eq!(std::fs::read_to_string(&target).unwrap(), "secret");
+        assert_eq!(target.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(!path.is_symlink());
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o644);
+        pidfile.remove();
+        assert!(!path.exists());
+        // An existing name is an error, even if it is a link to nowhere.
+        let dangling = directory.path().join("dangling");
+        std::os::unix::fs::symlink(directory.path().join("new"), &dangling).unwrap();
+        assert!(write_new(&dangling, "1\n").is_err());
+        assert!(!directory.path().join("new").exists());
+    }
+
+    #[test]
+    fn a_fifo_in_the_place_of_the_file_neither_blocks_nor_disappears() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("host.pid");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let error = Pidfile::create(&path).unwrap_err();
+        assert!(error.to_string().contains("not a regular file"), "{error}");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
 
     #[test]
     fn the_file_of_a_server_that_runs_is_left_alone() {

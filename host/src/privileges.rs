@@ -23,19 +23,22 @@ pub enum PrivilegeError {
         /// What the system said.
         reason: nix::Error,
     },
+    /// The user has no primary group.
+    #[error("user {uid} is not in the user database, so its group is unknown: set `group`")]
+    NoGroup {
+        /// The user.
+        uid: u32,
+    },
 }
 
-/// Becomes the user and group of the settings. All groups of root are given up too (gunicorn keeps
-/// them unless `initgroups` is set).
+/// Becomes the user and group of the settings. Root's own groups are given up as well.
 pub fn drop_to(settings: &Settings) -> Result<(), PrivilegeError> {
     let refused = |what| move |reason| PrivilegeError::Refused { what, reason };
     let uid = settings.user.as_ref().map(|user| Uid::from_raw(user.uid));
-    let gid = settings.group.map(|group| Gid::from_raw(group.0));
+    let gid = group_of(settings)?;
     if geteuid().is_root() && (uid.is_some_and(|uid| !uid.is_root()) || gid.is_some()) {
         let gid = gid.unwrap_or_else(getegid);
-        let name = settings.user.as_ref().and_then(|user| user.name.as_deref());
-        let name = name.and_then(|name| CString::new(name).ok());
-        match name.filter(|_| settings.initgroups) {
+        match user_with_groups(settings) {
             Some(name) => initgroups(&name, gid),
             None => setgroups(&[gid]),
         }
@@ -48,6 +51,32 @@ pub fn drop_to(settings: &Settings) -> Result<(), PrivilegeError> {
         setuid(uid).map_err(refused("user"))?;
     }
     Ok(())
+}
+
+/// The group that molds and workers run as: that of the settings, else the primary group of their
+/// user where root becomes another user.
+pub fn group_of(settings: &Settings) -> Result<Option<Gid>, PrivilegeError> {
+    if let Some(group) = settings.group {
+        return Ok(Some(Gid::from_raw(group.0)));
+    }
+    let Some(account) = settings.user.as_ref().filter(|account| account.uid != 0) else {
+        return Ok(None);
+    };
+    if !geteuid().is_root() {
+        return Ok(None);
+    }
+    match User::from_uid(Uid::from_raw(account.uid)) {
+        Ok(Some(user)) => Ok(Some(user.gid)),
+        _ => Err(PrivilegeError::NoGroup { uid: account.uid }),
+    }
+}
+
+/// The user whose supplementary groups molds and workers get: with `initgroups`, and where the
+/// settings name no group.
+fn user_with_groups(settings: &Settings) -> Option<CString> {
+    let name = settings.user.as_ref()?.name.as_deref()?;
+    let wanted = settings.initgroups || settings.group.is_none();
+    CString::new(name).ok().filter(|_| wanted)
 }
 
 /// The user that molds and workers run as, for what root does in places that this user may change.
@@ -70,11 +99,10 @@ impl Identity {
             return None;
         }
         let uid = Uid::from_raw(account.uid);
-        let primary = || User::from_uid(uid).ok().flatten().map_or_else(getegid, |user| user.gid);
-        let gid = settings.group.map_or_else(primary, |group| Gid::from_raw(group.0));
-        let name = account.name.as_deref().filter(|_| settings.initgroups);
-        let groups = name
-            .and_then(|name| getgrouplist(&CString::new(name).ok()?, gid).ok())
+        // A user without a primary group is refused when the mold starts.
+        let gid = group_of(settings).ok().flatten().unwrap_or_else(getegid);
+        let groups = user_with_groups(settings)
+            .and_then(|name| getgrouplist(&name, gid).ok())
             .unwrap_or_else(|| vec![gid]);
         Some(Self { uid, gid, groups })
     }

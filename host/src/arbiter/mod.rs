@@ -206,7 +206,7 @@ impl Arbiter {
             tracing::info!("Listening at: {} ({})", listener.url(&settings), std::process::id());
         }
         if arbiter.predecessor.is_none() {
-            arbiter.control.open();
+            arbiter.control.open(None);
         }
         arbiter
             .add_generation(settings, listeners, Vec::new())

@@ -120,7 +120,7 @@ impl Arbiter {
         self.scoreboard.ledger().count(Event::Reloaded);
         self.workers_withdrawn = false;
         self.notifier.ready();
-        self.control.open();
+        self.open_control();
     }
 
     /// A generation cannot serve: it ends, and everything is as it was before it began. At start,
@@ -261,7 +261,7 @@ impl Arbiter {
         }
         tracing::info!("Server is ready. Listening at: {}", addresses.join(", "));
         self.notifier.ready();
-        self.control.open();
+        self.open_control();
     }
 
     /// The listeners that `gone` has and `stays` has not, unless other programs go on with them.

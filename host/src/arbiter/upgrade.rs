@@ -133,8 +133,17 @@ impl Arbiter {
         self.successor = None;
         tracing::warn!("The other arbiter {}; this one goes on", end.describe());
         self.restore_workers();
-        self.control.open();
+        self.open_control();
         self.notifier.main_process(std::process::id());
+    }
+
+    /// Opens the control socket where it is not open. The predecessor's socket is taken over, that of
+    /// a successor is left to it.
+    pub(super) fn open_control(&mut self) {
+        if self.successor.is_none() {
+            let predecessor = self.predecessor.as_ref().map(|predecessor| predecessor.pid);
+            self.control.open(predecessor);
+        }
     }
 
     /// The predecessor is gone: this arbiter is the only one now.

@@ -2,19 +2,26 @@
 //! lines and answers are bounded, and who says nothing is let go.
 
 use std::fs::File;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, RawFd};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::libc;
 use nix::poll::PollFlags;
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt,
+};
 use nix::sys::stat::{Mode, umask};
+use nix::unistd::Pid;
 
 use super::protocol::{Request, Response};
 use crate::clock;
 use crate::settings::Settings;
+use crate::socket_file;
 
 /// A client, for as long as it is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +30,9 @@ pub struct ClientId(u64);
 /// The socket and its clients.
 #[derive(Debug)]
 pub struct ControlServer {
-    /// Where it shall be; nothing when there shall be none.
+    /// The configured path; none if the control socket is disabled.
+    configured: Option<PathBuf>,
+    /// The path in use: another one while a different server listens at the configured one.
     path: Option<PathBuf>,
     /// Whether somebody named the path: then it is worth more than a debug line when it fails.
     is_named: bool,
@@ -60,7 +69,8 @@ impl ControlServer {
         let path = settings.control_socket.clone().filter(|_| !settings.control_socket_disable);
         let origin = settings.origin("control_socket");
         Self {
-            path,
+            configured: path,
+            path: None,
             is_named: origin.is_some_and(|origin| *origin != crate::settings::Origin::Default),
             mode: settings.control_socket_mode,
             listener: None,
@@ -73,13 +83,27 @@ impl ControlServer {
         }
     }
 
-    /// Makes the socket, if it is not there: at start, and when another arbiter that had taken its
-    /// name has ended. A place where it cannot be made is no reason not to serve.
-    pub fn open(&mut self) {
-        let Some(path) = &self.path else { return };
-        if self.listener.is_some() && self.identity == identity_of(path) {
+    /// Creates the socket if it is not there: at start, and when another arbiter that had taken its
+    /// name has exited. The live socket of `predecessor` is replaced; that of any other server is left
+    /// alone, and this one listens at the same path with its pid appended. Failing to create it is no
+    /// reason not to serve.
+    pub fn open(&mut self, predecessor: Option<Pid>) {
+        let Some(configured) = &self.configured else { return };
+        if self.listener.is_some() && self.path.as_deref().and_then(identity_of) == self.identity {
             return;
         }
+        let path = match find_owner(configured) {
+            Owner::Server(pid) if Some(pid) != predecessor => {
+                let private = private_path(configured);
+                let (taken, own) = (configured.display(), private.display());
+                tracing::warn!(
+                    "control socket {taken} belongs to another server (pid {pid}); listening at {own} instead"
+                );
+                private
+            }
+            _ => configured.clone(),
+        };
+        let path = &*self.path.insert(path);
         match listen(path, self.mode) {
             Ok(listener) => {
                 tracing::debug!("Control socket at {}", path.display());
@@ -297,23 +321,57 @@ impl Client {
     }
 }
 
-/// Makes the socket under another name and moves it into place, so that one that was there before
-/// is replaced in one step. A live one of another server is left alone, except that of the arbiter
-/// that this one follows, which is told apart by nothing: the newer server has the name.
-fn listen(path: &Path, mode: u32) -> std::io::Result<UnixListener> {
-    if let Some(folder) = path.parent().filter(|folder| !folder.exists()) {
-        std::fs::DirBuilder::new().mode(0o700).create(folder)?;
+/// What a path names.
+enum Owner {
+    /// Nothing, or what no server listens at.
+    None,
+    /// A live socket of this process.
+    Server(Pid),
+}
+
+/// Asks the kernel who listens. A full backlog does not block, and counts as no answer about the pid.
+fn find_owner(path: &Path) -> Owner {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let Ok(stream) = socket(AddressFamily::Unix, SockType::Stream, flags, None) else {
+        return Owner::None;
+    };
+    let Ok(address) = UnixAddr::new(path) else { return Owner::None };
+    match connect(stream.as_raw_fd(), &address) {
+        Ok(()) => getsockopt(&stream, sockopt::PeerCredentials)
+            .map_or(Owner::Server(UNKNOWN), |peer| Owner::Server(Pid::from_raw(peer.pid()))),
+        Err(Errno::EAGAIN | Errno::EACCES) => Owner::Server(UNKNOWN),
+        Err(_) => Owner::None,
     }
+}
+
+/// The path of a server whose configured path another one has.
+fn private_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}", std::process::id()));
+    name.into()
+}
+
+/// Creates the socket under a temporary name and renames it, so that an old one is replaced in one
+/// step. Anything but a socket is left in place.
+fn listen(path: &Path, mode: u32) -> std::io::Result<UnixListener> {
+    if let Some(parent) = path.parent().filter(|parent| !parent.exists()) {
+        std::fs::DirBuilder::new().mode(0o700).create(parent)?;
+    }
+    if let Ok(found) = std::fs::symlink_metadata(path)
+        && !found.file_type().is_socket()
+    {
+        let words = "it exists and is not a socket; remove it or choose another path";
+        return Err(std::io::Error::new(ErrorKind::AlreadyExists, words));
+    }
+    // A random suffix: in a directory that others may write, no one can create the name first.
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{:08x}", RandomState::new().hash_one(std::process::id()) as u32));
     let temporary = PathBuf::from(name);
-    // One of a process that had the same number.
-    let _ = std::fs::remove_file(&temporary);
-    let before = umask(Mode::from_bits_truncate(0o177));
+    let before = umask(Mode::from_bits_truncate(!mode & 0o777));
     let listener = UnixListener::bind(&temporary);
     umask(before);
     let listener = listener?;
-    let placed = std::fs::set_permissions(&temporary, std::fs::Permissions::from_mode(mode))
+    let placed = socket_file::set_access(&temporary, None, None, Some(mode))
         .and_then(|()| listener.set_nonblocking(true))
         .and_then(|()| std::fs::rename(&temporary, path));
     if let Err(error) = placed {
@@ -327,6 +385,8 @@ fn identity_of(path: &Path) -> Option<(u64, u64)> {
     std::fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
+/// Stands for a server whose pid the kernel does not report; no process has it.
+const UNKNOWN: Pid = Pid::from_raw(0);
 /// Clients at a time; further ones wait in the socket's backlog.
 const CLIENTS_MAX: usize = 16;
 /// Longest line of a request in bytes.
@@ -337,3 +397,65 @@ const OUTPUT_MAX: usize = 4 << 20;
 const REST_NS: u64 = 500_000_000;
 /// A client that asks nothing for a minute is let go.
 const CLIENT_IDLE_NS: u64 = 60_000_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(path: &Path) -> ControlServer {
+        ControlServer {
+            configured: Some(path.to_owned()),
+            path: None,
+            is_named: true,
+            mode: 0o600,
+            listener: None,
+            missed: None,
+            identity: None,
+            clients: Vec::new(),
+            clients_made: 0,
+            spare: None,
+            rest_until_ns: 0,
+        }
+    }
+
+    #[test]
+    fn the_live_socket_of_another_server_is_left_alone_and_that_of_the_predecessor_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("host.ctl");
+        let mut first = server(&path);
+        first.open(None);
+        let taken = identity_of(&path).unwrap();
+        let mut second = server(&path);
+        second.open(None);
+        assert_eq!(identity_of(&path), Some(taken));
+        assert_eq!(second.path, Some(private_path(&path)));
+        second.close();
+        assert_eq!(identity_of(&path), Some(taken));
+        assert!(!private_path(&path).exists());
+        let mut successor = server(&path);
+        successor.open(Some(Pid::this()));
+        assert_ne!(identity_of(&path), Some(taken));
+        first.close();
+        assert!(path.exists());
+        successor.close();
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_stale_socket_is_replaced_and_a_regular_file_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("host.ctl");
+        drop(UnixListener::bind(&path).unwrap());
+        let mut control = server(&path);
+        control.open(None);
+        assert_eq!(control.path.as_ref(), Some(&path));
+        assert!(UnixStream::connect(&path).is_ok());
+        control.close();
+        std::fs::write(&path, "kept").unwrap();
+        let mut control = server(&path);
+        control.open(None);
+        assert!(control.missed.as_ref().unwrap().contains("not a socket"));
+        control.close();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "kept");
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,10 +12,12 @@ use nix::sys::socket::{
     UnixAddr as NixUnixAddr, bind as bind_socket, listen, setsockopt, socket, sockopt,
 };
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Gid, Group, Uid, User, chown};
+use nix::unistd::{Gid, Group, Uid, User};
 
 use super::{Address, ListenError, Listener, identity_of, inherited, key_of};
+use crate::privileges;
 use crate::settings::{Bind, Settings};
+use crate::socket_file;
 
 /// Opens one listener; an address in use is tried `attempts` times.
 pub(super) fn open(
@@ -111,13 +113,8 @@ fn open_path(
     let bound = bind_socket(descriptor.as_raw_fd(), &address);
     umask(before);
     bound.map_err(failed)?;
-    if owner.uid.is_some() || owner.gid.is_some() {
-        chown(path, owner.uid, owner.gid).map_err(failed)?;
-    }
-    if let Some(mode) = mode {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
-            .map_err(|error| failed(errno_of(&error)))?;
-    }
+    socket_file::set_access(path, owner.uid, owner.gid, mode)
+        .map_err(|error| failed(errno_of(&error)))?;
     start_listening(&descriptor, settings).map_err(failed)?;
     Ok(Listener {
         socket: descriptor,
@@ -171,7 +168,7 @@ impl Owner {
         };
         let gid = match group {
             Some(name) => Some(find_group(name).ok_or_else(|| unknown(name))?),
-            None => settings.group.map(|group| Gid::from_raw(group.0)),
+            None => privileges::group_of(settings).ok().flatten(),
         };
         Ok(Self { uid, gid })
     }

@@ -334,6 +334,9 @@ settings! {
         /// The user, by name or number, as whom molds and workers run.
         user: Option<Account> { kind: Kind::Text, long: Some("user"), short: Some('u') }
         /// The group, by name or number, as which molds and workers run.
+        ///
+        /// Unset, it is the primary group of `user`, together with the supplementary groups of that user.
+        /// gunicorn keeps the group of the process that starts it.
         group: Option<GroupId> { kind: Kind::Text, long: Some("group"), short: Some('g') }
         /// Give molds and workers all groups of the user.
         initgroups: bool {

@@ -2,6 +2,7 @@
 //! connection. Whatever else comes is answered with the status that says so.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 /// A request, or why there is none.
 #[derive(Debug, PartialEq, Eq)]
@@ -11,6 +12,8 @@ pub(super) enum Parsed {
     /// A request for a path, without its query.
     Request {
         path: String,
+        /// The host without its port, if the request has one.
+        host: Option<String>,
         /// Whether the answer has no body (HEAD).
         head_only: bool,
     },
@@ -78,7 +81,40 @@ pub(super) fn parse(input: &[u8]) -> Parsed {
         _ => return Parsed::Refused(405),
     };
     let path = target.split('?').next().unwrap_or_default().to_owned();
-    Parsed::Request { path, head_only }
+    let mut hosts = input[..end]
+        .split(|&byte| byte == b'\n')
+        .skip(1)
+        .filter_map(|line| {
+            let colon = line.iter().position(|&byte| byte == b':')?;
+            let (name, value) = line.split_at(colon);
+            name.eq_ignore_ascii_case(b"host").then(|| value[1..].trim_ascii())
+        })
+        .map(host_name);
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(Some(host)), None) => Some(host),
+        (None, _) => None,
+        _ => return Parsed::Refused(400),
+    };
+    Parsed::Request { path, host, head_only }
+}
+
+/// The value of `Host` without its port and without the brackets of an IPv6 address.
+fn host_name(value: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(value).ok()?;
+    let name = match text.strip_prefix('[') {
+        Some(rest) => rest.split_once(']')?.0,
+        None => text.split_once(':').map_or(text, |(name, _)| name),
+    };
+    Some(name.to_owned())
+}
+
+/// Whether a request for `host` may be answered at a listener bound to `bound`. A page of another
+/// site can point its own name at this address (DNS rebinding) and would read the answer as its own;
+/// it cannot do so with an address, `localhost`, or the name that the settings bind.
+pub(super) fn is_own_host(host: &str, bound: &[String]) -> bool {
+    host.parse::<IpAddr>().is_ok()
+        || host.eq_ignore_ascii_case("localhost")
+        || bound.iter().any(|name| name.eq_ignore_ascii_case(host))
 }
 
 fn reason(status: u16) -> &'static str {
@@ -87,6 +123,7 @@ fn reason(status: u16) -> &'static str {
         400 => "Bad Request",
         404 => "Not Found",
         405 => "Method Not Allowed",
+        421 => "Misdirected Request",
         431 => "Request Header Fields Too Large",
         503 => "Service Unavailable",
         _ => "Error",
@@ -104,17 +141,42 @@ mod tests {
 
     use super::*;
 
-    fn get(path: &str) -> Parsed {
-        Parsed::Request { path: path.to_owned(), head_only: false }
+    fn get(path: &str, host: Option<&str>) -> Parsed {
+        let host = host.map(str::to_owned);
+        Parsed::Request { path: path.to_owned(), host, head_only: false }
+    }
+
+    #[test]
+    fn only_addresses_localhost_and_the_bound_name_are_own_hosts() {
+        let bound = ["metrics.internal".to_owned()];
+        for (value, expected) in [
+            ("127.0.0.1:9100", true),
+            ("[::1]:9100", true),
+            ("[::1]", true),
+            ("LocalHost:1", true),
+            ("metrics.internal:9100", true),
+            ("evil.example:9100", false),
+            ("127.0.0.1.evil.example", false),
+            ("localhost.evil.example", false),
+            ("", false),
+        ] {
+            let request = format!("GET / HTTP/1.1\r\nHOST: {value}\r\n\r\n");
+            let Parsed::Request { host: Some(host), .. } = parse(request.as_bytes()) else {
+                panic!("{value} was refused");
+            };
+            assert_eq!(is_own_host(&host, &bound), expected, "{value}");
+        }
+        let two = parse(b"GET / HTTP/1.1\r\nHost: ::1\r\nHost: evil\r\n\r\n");
+        assert_eq!(two, Parsed::Refused(400));
     }
 
     #[test]
     fn requests_are_read_and_everything_else_is_refused() {
-        assert_eq!(parse(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"), get("/metrics"));
-        assert_eq!(parse(b"GET /?x=1 HTTP/1.0\r\n\r\n"), get("/"));
+        assert_eq!(parse(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"), get("/metrics", Some("x")));
+        assert_eq!(parse(b"GET /?x=1 HTTP/1.0\r\n\r\n"), get("/", None));
         assert_eq!(
             parse(b"HEAD / HTTP/1.1\r\n\r\n"),
-            Parsed::Request { path: "/".to_owned(), head_only: true }
+            Parsed::Request { path: "/".to_owned(), host: None, head_only: true }
         );
         assert_eq!(parse(b"GET / HTTP/1.1\r\n"), Parsed::Incomplete);
         for (input, status) in [

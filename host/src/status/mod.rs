@@ -32,7 +32,7 @@ use nix::unistd::Pid;
 use crate::listener::Listener;
 use crate::message::Channel;
 use crate::scoreboard::Scoreboard;
-use crate::settings::Settings;
+use crate::settings::{Bind, Settings};
 use crate::{privileges, process, title};
 use figures::Figures;
 use server::Server;
@@ -87,12 +87,23 @@ pub fn run(start: &StatusStart) -> ! {
         Some((*service, listener.address().clone(), socket))
     });
     let statsd = Statsd::new(&start.settings);
+    let bound = bound_names(&start.settings);
     let figures = Figures { scoreboard: &start.scoreboard, slots: &start.slots };
-    match Server::new(listeners, statsd, figures).serve() {
+    match Server::new(listeners, statsd, figures, bound).serve() {
         Ok(never) => match never {},
         Err(error) => {
             tracing::error!("Metrics and status page cannot be served: {error}");
             process::exit_now(1);
         }
     }
+}
+
+/// The hosts that the settings bind this process's listeners to.
+fn bound_names(settings: &Settings) -> Vec<String> {
+    let binds = [&settings.metrics_bind, &settings.status_bind].into_iter().flatten().flatten();
+    let hosts = binds.filter_map(|bind| match bind {
+        Bind::Tcp { host, .. } => Some(host.clone()),
+        _ => None,
+    });
+    hosts.collect()
 }

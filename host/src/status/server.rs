@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Service;
 use super::figures::Figures;
-use super::http::{Answer, HEAD_MAX, Parsed, TEXT, parse};
+use super::http::{Answer, HEAD_MAX, Parsed, TEXT, is_own_host, parse};
 use super::prometheus;
 use super::statsd::Statsd;
 use super::view::View;
@@ -27,6 +27,8 @@ pub(super) struct Server<'a> {
     clients: Vec<Client>,
     statsd: Option<Statsd>,
     figures: Figures<'a>,
+    /// Names that the settings bind.
+    bound: Vec<String>,
     /// Nothing is accepted until then, after an accept has failed.
     rest_until_ns: u64,
 }
@@ -42,6 +44,8 @@ struct Client {
     /// Read and written like a file.
     stream: File,
     service: Service,
+    /// A browser reaches TCP alone; what comes by a unix socket may name any host.
+    is_tcp: bool,
     input: Vec<u8>,
     output: Vec<u8>,
     written: usize,
@@ -53,13 +57,14 @@ impl<'a> Server<'a> {
         listeners: impl Iterator<Item = (Service, Address, OwnedFd)>,
         statsd: Option<Statsd>,
         figures: Figures<'a>,
+        bound: Vec<String>,
     ) -> Self {
         let socket = |(service, address, socket): (_, _, OwnedFd)| match address {
             Address::Tcp(_) => (service, Socket::Tcp(socket.into())),
             Address::Unix(_) | Address::Abstract(_) => (service, Socket::Unix(socket.into())),
         };
         let listeners = listeners.map(socket).collect();
-        Self { listeners, clients: Vec::new(), statsd, figures, rest_until_ns: 0 }
+        Self { listeners, clients: Vec::new(), statsd, figures, bound, rest_until_ns: 0 }
     }
 
     pub(super) fn serve(mut self) -> nix::Result<Infallible> {
@@ -71,7 +76,7 @@ impl<'a> Server<'a> {
             };
             let (clients, listeners) = ready.split_at(self.clients.len());
             for (client, _) in self.clients.iter_mut().zip(clients).filter(|(_, ready)| **ready) {
-                client.proceed(self.figures);
+                client.proceed(self.figures, &self.bound);
             }
             for (index, _) in listeners.iter().enumerate().filter(|(_, ready)| **ready) {
                 self.accept(index);
@@ -134,6 +139,7 @@ impl<'a> Server<'a> {
             self.clients.push(Client {
                 stream: stream.into(),
                 service: *service,
+                is_tcp: matches!(socket, Socket::Tcp(_)),
                 input: Vec::new(),
                 output: Vec::new(),
                 written: 0,
@@ -160,16 +166,16 @@ impl Socket {
 }
 
 impl Client {
-    fn proceed(&mut self, figures: Figures<'_>) {
+    fn proceed(&mut self, figures: Figures<'_>, bound: &[String]) {
         if self.output.is_empty() {
-            self.read(figures);
+            self.read(figures, bound);
         }
         if !self.output.is_empty() {
             self.write();
         }
     }
 
-    fn read(&mut self, figures: Figures<'_>) {
+    fn read(&mut self, figures: Figures<'_>, bound: &[String]) {
         let mut buffer = [0; 2048];
         while self.input.len() < HEAD_MAX {
             match self.stream.read(&mut buffer) {
@@ -183,7 +189,13 @@ impl Client {
         self.output = match parse(&self.input) {
             Parsed::Incomplete => return,
             Parsed::Refused(status) => Answer::status(status).bytes(false),
-            Parsed::Request { path, head_only } => {
+            Parsed::Request { host: Some(host), head_only, .. }
+                if self.is_tcp && !is_own_host(&host, bound) =>
+            {
+                Answer { status: 421, content_type: TEXT, body: MISDIRECTED.to_owned() }
+                    .bytes(head_only)
+            }
+            Parsed::Request { path, head_only, .. } => {
                 answer(self.service, &path, figures).bytes(head_only)
             }
         };
@@ -227,6 +239,9 @@ fn answer(service: Service, path: &str, figures: Figures<'_>) -> Answer {
     }
 }
 
+/// The answer to a request for a name that is not this server's.
+const MISDIRECTED: &str =
+    "unknown host: use an IP address, localhost, or the name in metrics_bind or status_bind\n";
 /// The page, which asks for `/status.json` again and again.
 const PAGE: &str = include_str!("page.html");
 /// Connections at a time; further ones wait in the backlog.

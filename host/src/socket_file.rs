@@ -1,0 +1,65 @@
+//! Owner and mode of a unix socket's file, set without following a link that another user may have put
+//! in its place.
+
+use std::fs::{OpenOptions, Permissions};
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use nix::fcntl::AtFlags;
+use nix::libc;
+use nix::unistd::{Gid, Uid, fchownat};
+
+/// Sets what is given and differs. Fails if the path names anything but a socket.
+pub fn set_access(
+    path: &Path,
+    uid: Option<Uid>,
+    gid: Option<Gid>,
+    mode: Option<u32>,
+) -> io::Result<()> {
+    let flags = libc::O_PATH | libc::O_NOFOLLOW;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.file_type().is_socket() {
+        return Err(io::Error::from_raw_os_error(libc::ENOTSOCK));
+    }
+    if uid.is_some() || gid.is_some() {
+        fchownat(&file, "", uid, gid, AtFlags::AT_EMPTY_PATH)?;
+    }
+    let Some(mode) = mode else { return Ok(()) };
+    if file.metadata()?.permissions().mode() & 0o7777 == mode {
+        return Ok(());
+    }
+    // Needed only where a default ACL overrides the umask. fchmod(2) refuses an O_PATH descriptor;
+    // its magic link leads to the opened file, whatever the path names by now.
+    let link = format!("/proc/self/fd/{}", file.as_raw_fd());
+    std::fs::set_permissions(link, Permissions::from_mode(mode))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn the_mode_of_a_socket_is_set_and_links_and_files_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("socket");
+        let _listener = UnixListener::bind(&socket).unwrap();
+        set_access(&socket, None, None, Some(0o640)).unwrap();
+        assert_eq!(socket.metadata().unwrap().permissions().mode() & 0o777, 0o640);
+        let (file, link) = (directory.path().join("file"), directory.path().join("link"));
+        std::fs::write(&file, "").unwrap();
+        std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+        let own = Some(nix::unistd::geteuid());
+        for target in [&socket, &file] {
+            std::os::unix::fs::symlink(target, &link).unwrap();
+            assert!(set_access(&link, own, None, Some(0o666)).is_err());
+            std::fs::remove_file(&link).unwrap();
+        }
+        assert!(set_access(&file, own, None, Some(0o666)).is_err());
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(socket.metadata().unwrap().permissions().mode() & 0o777, 0o640);
+    }
+}
