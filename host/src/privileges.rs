@@ -4,6 +4,7 @@
 use std::ffi::CString;
 
 use nix::errno::Errno;
+use nix::libc;
 use nix::sys::prctl;
 use nix::unistd::{
     Gid, Uid, User, getegid, geteuid, getgrouplist, getgroups, initgroups, setfsgid, setfsuid,
@@ -44,6 +45,10 @@ pub fn drop_to(settings: &Settings) -> Result<(), PrivilegeError> {
         }
         .map_err(refused("group"))?;
     }
+    let leaves_root = geteuid().is_root() && uid.is_some_and(|uid| !uid.is_root());
+    if leaves_root && settings.no_new_privs {
+        forgo_privileges().map_err(refused("user"))?;
+    }
     if let Some(gid) = gid.filter(|&gid| gid != getegid()) {
         setgid(gid).map_err(refused("group"))?;
     }
@@ -51,6 +56,23 @@ pub fn drop_to(settings: &Settings) -> Result<(), PrivilegeError> {
         setuid(uid).map_err(refused("user"))?;
     }
     Ok(())
+}
+
+/// Makes sure that this process and its children never gain privileges by executing a program: no capability is left in
+/// the bounding set, and set-user-id bits are ignored (`PR_SET_NO_NEW_PRIVS`).
+fn forgo_privileges() -> nix::Result<()> {
+    for capability in 0..=CAPABILITY_MAX {
+        // SAFETY: prctl takes numbers and touches no memory of this process.
+        let dropped = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+        match Errno::result(dropped) {
+            Ok(_) => {}
+            // The kernel knows no further capability, or a container has taken CAP_SETPCAP away: the bounding set is the
+            // container's then.
+            Err(Errno::EINVAL | Errno::EPERM) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    prctl::set_no_new_privs()
 }
 
 /// The group that molds and workers run as: that of the settings, else the primary group of their
@@ -144,3 +166,6 @@ impl Drop for FileAccess {
         let _ = prctl::set_dumpable(self.dumpable);
     }
 }
+
+/// The highest number that the kernel's masks of capabilities have room for.
+const CAPABILITY_MAX: libc::c_ulong = 63;

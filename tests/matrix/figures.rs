@@ -79,7 +79,10 @@ fn until_places(figures: &Address, what: &str, wanted: impl Fn(u64, u64) -> bool
 /// Waits until the figures are as wanted.
 fn until<T>(figures: &Address, what: &str, wanted: impl Fn(&str) -> Option<T>) -> T {
     wait::until(what, PATIENCE, || {
-        let answer = Connection::open(figures).unwrap().get("/metrics").unwrap();
+        // Other names than the server's own are refused.
+        let mut client = Connection::open(figures).unwrap();
+        client.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        let answer = client.answer("GET").unwrap();
         wanted(&answer.text()).ok_or_else(|| answer.text())
     })
 }

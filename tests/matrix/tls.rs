@@ -245,7 +245,11 @@ fn a_key_that_only_root_may_read_is_handed_over(cell: &Cell) {
     let server = setup.flags("--user nobody --access-logfile access").start();
     let status = format!("/proc/{}/status", server.until_ready_workers(1)[0]);
     let uids = format!("Uid:\t{0}\t{0}\t{0}\t{0}", nobody.uid);
-    assert!(fs::read_to_string(status).unwrap().contains(&uids));
+    let status = fs::read_to_string(status).unwrap();
+    let gids = format!("Gid:\t{0}\t{0}\t{0}\t{0}", nobody.gid);
+    for line in [uids.as_str(), &gids, "NoNewPrivs:\t1", "CapBnd:\t0000000000000000"] {
+        assert!(status.contains(line), "no {line:?} in {status}");
+    }
     for generation in 2..4 {
         assert_eq!(get(&server, &authority.trusting(), "/").status, 200);
         server.ctl(&["reload"]).done();

@@ -343,6 +343,14 @@ settings! {
             kind: Kind::Bool, default: Some("false"), long: Some("initgroups"),
             bare: Some("true"),
         }
+        /// Take from molds and workers the means to gain privileges again, where root gives up its own for `user`.
+        ///
+        /// Set-user-id programs (`sudo`, some mail programs) then run without their privileges, and no capability can be
+        /// acquired. Turn it off for applications that start such programs.
+        no_new_privs: bool {
+            kind: Kind::Bool, default: Some("true"), long: Some("no-no-new-privs"),
+            bare: Some("false"),
+        }
         /// Permission bits that unix sockets do not get.
         ///
         /// As in gunicorn it concerns the server's own sockets; what the application makes has the
