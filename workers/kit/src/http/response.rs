@@ -403,7 +403,13 @@ fn push_status_line(out: &mut Vec<u8>, status: u16, reason: &str) {
     let digits = [digit(status / 100), digit(status / 10), digit(status), b' '];
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(&digits);
-    out.extend_from_slice(reason.as_bytes());
+    if reason.is_ascii() {
+        out.extend_from_slice(reason.as_bytes());
+    } else {
+        // A reason phrase is bytes (RFC 9112 4). An application's text stands for them as in PEP 3333, a character
+        // each; one that no byte stands for comes from no WSGI application.
+        out.extend(reason.chars().map(|c| u8::try_from(u32::from(c)).unwrap_or(b'?')));
+    }
     out.extend_from_slice(b"\r\n");
 }
 

@@ -35,6 +35,13 @@ fn a_head_has_the_fields_of_server_and_application() {
 }
 
 #[test]
+fn a_reason_phrase_goes_out_as_latin_1() {
+    let mut out = Vec::new();
+    encode_head(&mut out, &ctx(), 200, "Sch\u{f6}n", &[]).unwrap();
+    assert!(out.starts_with(b"HTTP/1.1 200 Sch\xf6n\r\n"), "{}", out.escape_ascii());
+}
+
+#[test]
 fn what_the_application_says_of_date_and_server_holds() {
     let headers = [Header::new("date", "then"), Header::new("SERVER", "mine")];
     let (text, _) = encode(&ctx(), 200, &headers).unwrap();
