@@ -344,6 +344,17 @@ fn of_flags_given_twice_the_last_counts_and_lists_add_up() {
 }
 
 #[test]
+fn syslog_over_a_stream_socket_is_refused() {
+    for address in ["tcp://localhost:514", "unix:///run/log#stream"] {
+        let error = Start::new("", &[], &["--log-syslog-to", address]).error();
+        assert!(error.contains("--log-syslog-to"), "{error}");
+        assert!(error.contains("stream socket is not supported: use udp://HOST:PORT"), "{error}");
+        let first = error.lines().next().unwrap();
+        assert!(first.ends_with("such as /dev/log"), "{error}");
+    }
+}
+
+#[test]
 fn help_is_no_error_and_actions_are_told_apart() {
     let action = |flag| Start::new("", &[], &[flag]).sources.load().map(|(_, action)| action);
     assert_eq!(action("--check-config").unwrap(), Action::CheckConfig);

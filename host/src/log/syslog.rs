@@ -72,6 +72,15 @@ impl Socket {
             SyslogAddress::Unix(path) => {
                 let socket = UnixDatagram::unbound()?;
                 socket.set_nonblocking(true)?;
+                // A daemon that is not there yet may come; one with a stream socket would never receive a line.
+                let tried = UnixDatagram::unbound()?.connect(path);
+                if tried.is_err_and(|error| error.raw_os_error() == Some(libc::EPROTOTYPE)) {
+                    let path = path.display();
+                    return Err(io::Error::other(format!(
+                        "{path} is a stream socket, and syslog lines are sent as datagrams: name a datagram socket \
+                         such as /dev/log"
+                    )));
+                }
                 Ok(Self::Unix(socket, path.clone()))
             }
             SyslogAddress::Udp { host, port } => {
@@ -106,6 +115,15 @@ mod tests {
 
     use super::*;
     use crate::settings::Sources;
+
+    #[test]
+    fn a_stream_socket_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let _daemon = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let error = Socket::open(&SyslogAddress::Unix(path)).unwrap_err();
+        assert!(error.to_string().contains("log is a stream socket"), "{error}");
+    }
 
     #[test]
     fn lines_come_with_priority_and_tag_and_a_new_daemon_is_found() {

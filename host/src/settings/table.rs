@@ -428,6 +428,8 @@ settings! {
             kind: Kind::Bool, default: Some("false"), long: Some("log-syslog"), bare: Some("true"),
         }
         /// Where the syslog daemon listens: `udp://HOST:PORT` or `unix://PATH`.
+        ///
+        /// Lines are sent as datagrams. Stream sockets (`tcp://`, `unix://PATH#stream`) are not supported.
         syslog_addr: SyslogAddress {
             kind: Kind::Text, default: Some("udp://localhost:514"), long: Some("log-syslog-to"),
         }
@@ -444,6 +446,9 @@ settings! {
             long: Some("disable-redirect-access-to-syslog"), bare: Some("true"),
         }
         /// Put what the application writes to its standard streams into the error log.
+        ///
+        /// The text is written unchanged, also where `log_format` is json. An error log that is standard error (`-`)
+        /// leaves both streams as they are.
         capture_output: bool {
             kind: Kind::Bool, default: Some("false"), long: Some("capture-output"),
             bare: Some("true"),

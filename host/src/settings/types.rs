@@ -365,6 +365,11 @@ impl Field for StatsdHost {
 impl Field for SyslogAddress {
     fn read(value: &Value) -> Result<Self, String> {
         let text = value.as_str().unwrap_or_default();
+        if text.starts_with("tcp://") || text.ends_with("#stream") {
+            return Err("syslog over a stream socket is not supported: use udp://HOST:PORT, or unix://PATH for a \
+                        datagram socket such as /dev/log"
+                .to_owned());
+        }
         if let Some(path) = text.strip_prefix("unix://") {
             let path = path.strip_suffix("#dgram").unwrap_or(path);
             return Ok(Self::Unix(path.into()));
