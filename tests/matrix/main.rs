@@ -19,6 +19,7 @@ mod python;
 mod python_boot;
 mod python_environ;
 mod python_hooks;
+mod python_logs;
 mod python_response;
 mod raw;
 mod readiness;
@@ -57,6 +58,7 @@ fn main() {
         python_environ::behaviours(),
         python_response::behaviours(),
         python_hooks::behaviours(),
+        python_logs::behaviours(),
         peers::behaviours(),
         contract::behaviours(),
         control::behaviours(),

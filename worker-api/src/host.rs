@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use abi_stable::std_types::{ROption, RStr};
+use abi_stable::std_types::{ROption, RSlice, RStr};
 
 use crate::failure::{Failure, Result};
 use crate::head::{AccessRecord, RequestHead};
@@ -174,6 +174,24 @@ impl Host {
     /// Writes a line to the error log; prefer the macros of `tracing`.
     pub fn log(&self, level: LogLevel, target: &str, message: &str) {
         self.0.log(level.0, RStr::from_str(target), RStr::from_str(message));
+    }
+
+    /// Writes text to the error log as it is and in one piece, without a level: for an application's own error stream.
+    /// `target` names the stream. Since 1.1.
+    pub fn write_log(&self, target: &str, text: &[u8]) {
+        self.0.write_log(RStr::from_str(target), RSlice::from_slice(text));
+    }
+
+    /// The request variables that the access log has, by the names of CGI and WSGI: `REMOTE_ADDR`, and those that the
+    /// log's format names. Empty without an access log. Since 1.1.
+    pub fn logged_variables(&self) -> Vec<String> {
+        self.0.logged_variables().into_iter().map(Into::into).collect()
+    }
+
+    /// Sets the value of such a variable for the access log, if the application has given it one of its own. To be
+    /// called before the request is over; `request` is [`RequestHead::id`]. Since 1.1.
+    pub fn set_logged_variable(&self, request: u64, name: &str, value: &[u8]) {
+        self.0.set_logged_variable(request, RStr::from_str(name), RSlice::from_slice(value));
     }
 
     /// A setting that must be there; the failure names it.

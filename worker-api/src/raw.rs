@@ -243,7 +243,29 @@ pub trait RawHost: Send + Sync + 'static {
     fn retire_for(&self, reason: RStr<'_>) {
         not_replaced(reason);
     }
+    /// Writes text to the error log as it is, in one piece, whatever the level. Since 1.1.
+    fn write_log(&self, target: RStr<'_>, text: RSlice<'_, u8>) {
+        nothing_written(target, text);
+    }
+    /// The request variables that the access log has, by the names of CGI and WSGI: those that an application may
+    /// change. Since 1.1.
+    fn logged_variables(&self) -> RVec<RString> {
+        no_variables()
+    }
+    /// The value that the application gave to such a variable, before the request is over. `request` is
+    /// [`RequestHead::id`]. Since 1.1.
+    fn set_logged_variable(&self, request: u64, name: RStr<'_>, value: RSlice<'_, u8>) {
+        nothing_logged(request, name, value);
+    }
 }
+
+fn nothing_written(_: RStr<'_>, _: RSlice<'_, u8>) {}
+
+fn no_variables() -> RVec<RString> {
+    RVec::new()
+}
+
+fn nothing_logged(_: u64, _: RStr<'_>, _: RSlice<'_, u8>) {}
 
 /// The owned form of [`RawHost`].
 pub type HostBox = RawHost_TO<RBox<()>>;

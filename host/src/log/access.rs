@@ -6,11 +6,12 @@
 //! arbiter writes.
 
 use std::{
+    collections::VecDeque,
     io::{self, Write as _},
     os::fd::{AsFd, OwnedFd},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -43,6 +44,7 @@ pub struct AccessLog {
     /// Asked once: the log belongs to one process.
     pid: u32,
     syslog: Option<Syslog>,
+    variables: Variables,
     /// One of so many lines is written; how many there were.
     sample: u64,
     seen: AtomicU64,
@@ -128,6 +130,7 @@ impl AccessLog {
             lines: Mutex::new(lines),
             pid: std::process::id(),
             syslog,
+            variables: Variables::default(),
             sample: settings.access_log_sample,
             seen: AtomicU64::new(0),
         }
@@ -145,8 +148,23 @@ impl AccessLog {
         matches!(&self.form, Form::Text(format) if format.wants_response_headers())
     }
 
+    /// The variables of the environ that lines have and an application may set.
+    pub fn variables(&self) -> Vec<String> {
+        match &self.form {
+            Form::Text(format) => format.variables(),
+            Form::Json => vec!["REMOTE_ADDR".to_owned()],
+        }
+    }
+
+    /// Sets such a variable of a request that is not over.
+    pub fn set_variable(&self, request: u64, name: &str, value: &[u8]) {
+        self.variables.set(request, name, value);
+    }
+
     /// Writes the line of a request that is over.
     pub fn record(&self, record: &AccessRecord<'_>) {
+        let request = record.head.into_option().map(|head| head.id);
+        let variables = request.map(|id| self.variables.take(id)).unwrap_or_default();
         if self.sample > 1 && matches!(record.status, 1..500) {
             let seen = self.seen.fetch_add(1, Ordering::Relaxed);
             if !seen.is_multiple_of(self.sample) {
@@ -159,7 +177,8 @@ impl AccessLog {
             lines.stamp.set(now, &self.form);
             lines.line.clear();
             let Stamp { text, local, .. } = &lines.stamp;
-            let scene = Scene { time: text, local_time: local, pid: self.pid };
+            let pid = self.pid;
+            let scene = Scene { time: text, local_time: local, pid, variables: &variables };
             match &self.form {
                 Form::Text(format) => format.write(&mut lines.line, record, &scene),
                 Form::Json => write_json(&mut lines.line, record, &scene),
@@ -218,6 +237,48 @@ impl AccessLog {
     }
 }
 
+/// What applications have set for requests that are not over.
+#[derive(Debug, Default)]
+struct Variables {
+    /// How many requests there are, so that most need no lock.
+    count: AtomicUsize,
+    by_request: Mutex<VecDeque<(u64, Set)>>,
+}
+
+/// Names and values.
+type Set = Vec<(Box<str>, Box<[u8]>)>;
+
+impl Variables {
+    fn set(&self, request: u64, name: &str, value: &[u8]) {
+        let requests = &mut *self.lock();
+        let variable = (name.into(), value.into());
+        match requests.iter_mut().find(|(of, _)| *of == request) {
+            Some((_, set)) => set.push(variable),
+            None => requests.push_back((request, vec![variable])),
+        }
+        if requests.len() > REQUESTS_MAX {
+            // A plugin has set one for a request that was over.
+            requests.pop_front();
+        }
+        self.count.store(requests.len(), Ordering::Release);
+    }
+
+    fn take(&self, request: u64) -> Set {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return Set::new();
+        }
+        let requests = &mut *self.lock();
+        let found = requests.iter().position(|(of, _)| *of == request);
+        let set = found.and_then(|at| requests.swap_remove_back(at)).map(|(_, set)| set);
+        self.count.store(requests.len(), Ordering::Release);
+        set.unwrap_or_default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(u64, Set)>> {
+        self.by_request.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Lines {
     /// Takes the line that was made: writes it with those that wait, or lets it wait.
     fn take(&mut self, file: &LogFile) {
@@ -263,6 +324,7 @@ impl Default for Stamp {
 
 impl Stamp {
     fn set(&mut self, now: i64, form: &Form) {
+        // A zone that has changed shows in the next second.
         if now == self.second {
             return;
         }
@@ -308,7 +370,9 @@ fn write_json(line: &mut Vec<u8>, record: &AccessRecord<'_>, scene: &Scene<'_>) 
     line.extend_from_slice(br#"{"time":""#);
     line.extend_from_slice(scene.time);
     line.extend_from_slice(br#"","remote":"#);
-    escape::json(line, head.map_or(record.peer, |head| head.peer).host.as_str().as_bytes());
+    let peer = head.map_or(record.peer, |head| head.peer);
+    let remote = scene.variable("REMOTE_ADDR").unwrap_or(peer.host.as_str().as_bytes());
+    escape::json(line, remote);
     if let Some(head) = head {
         let user = head.header("authorization").and_then(basic_user);
         for (name, value) in [
@@ -347,6 +411,8 @@ fn write_json(line: &mut Vec<u8>, record: &AccessRecord<'_>, scene: &Scene<'_>) 
 
 /// How long a line may wait for others. With the worker's way to its loop, less than 100 ms.
 const PACE_MS: i64 = 50;
+/// More requests than one worker has between the end of the application and the end of the response.
+const REQUESTS_MAX: usize = 4096;
 
 const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -408,6 +474,7 @@ pub(super) mod tests {
             lines: Mutex::new(lines),
             pid: 1,
             syslog: None,
+            variables: Variables::default(),
             sample: 1,
             seen: AtomicU64::new(0),
         }

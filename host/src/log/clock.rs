@@ -1,9 +1,11 @@
 //! Wall-clock time as logs write it: local, with its offset from UTC.
 //!
 //! The C library is asked for the offset only, and only once in each quarter of an hour: offsets
-//! change at such times, and localtime takes a lock that must not be held over a fork.
+//! change at such times, and localtime takes a lock that must not be held over a fork. It is asked again where the
+//! application has changed the zone (Django does, by `time.tzset`), which shows in variables of the C library.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::ffi::{c_char, c_int, c_long};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use nix::time::{ClockId, clock_gettime};
 
@@ -91,10 +93,12 @@ fn civil(days: i64) -> (i64, u32, u32) {
 fn offset_at(seconds: i64) -> i64 {
     let quarter = seconds.div_euclid(900);
     let known = OFFSET.load(Ordering::Relaxed);
-    if known >> 16 == quarter {
+    if known >> 16 == quarter && ZONE.load(Ordering::Relaxed) == zone() {
         return i64::from(known as i16);
     }
     let offset = ask_offset(seconds) / 60;
+    // To ask may itself read the zone for the first time.
+    ZONE.store(zone(), Ordering::Relaxed);
     OFFSET.store(quarter << 16 | (offset & 0xffff), Ordering::Relaxed);
     offset
 }
@@ -107,6 +111,32 @@ fn ask_offset(seconds: i64) -> i64 {
     if made.is_null() { 0 } else { parts.tm_gmtoff }
 }
 
+/// What tells the C library's zone from another: where its names stand, and its offset.
+fn zone() -> u64 {
+    // SAFETY: variables of the C library, which are there for the life of the process. tzset may write them in another
+    // thread; they are words that are only compared, and a wrong one costs a question or a second of the old zone.
+    let (offset, summer, names) = unsafe {
+        (
+            (&raw const timezone).read_volatile(),
+            (&raw const daylight).read_volatile(),
+            (&raw const tzname).read_volatile(),
+        )
+    };
+    let words = [offset as u64, summer as u64, names[0] as u64, names[1] as u64];
+    words.into_iter().fold(0, |sum: u64, word| sum.rotate_left(13) ^ word)
+}
+
+unsafe extern "C" {
+    /// Seconds west of UTC (tzset(3)).
+    static timezone: c_long;
+    /// Whether the zone has a summer time.
+    static daylight: c_int;
+    /// The names of the zone without and with summer time.
+    static tzname: [*const c_char; 2];
+}
+
+/// The [`zone`] that was asked for last.
+static ZONE: AtomicU64 = AtomicU64::new(0);
 /// The quarter of an hour that was asked for last, and the offset in minutes in the low 16 bits.
 static OFFSET: AtomicI64 = AtomicI64::new(i64::MIN);
 
@@ -135,6 +165,36 @@ mod tests {
         for seconds in [0, 1_700_000_000, 1_750_000_000] {
             let time = LocalTime::at(seconds);
             assert_eq!(time.offset_minutes, ask_offset(seconds) / 60, "{zone:?}");
+        }
+    }
+
+    /// In a child, since the zone is the process's.
+    #[test]
+    fn a_zone_that_is_set_counts_at_once() {
+        unsafe extern "C" {
+            fn tzset();
+        }
+        let offsets = || {
+            ["UTC0", "AAA-5:30", "BBB3"].map(|zone| {
+                // SAFETY: the child has one thread.
+                unsafe {
+                    std::env::set_var("TZ", zone);
+                    tzset();
+                }
+                LocalTime::at(1_700_000_000).offset_minutes
+            })
+        };
+        // SAFETY: the child computes, and ends without the exit handlers of the test process.
+        match unsafe { nix::unistd::fork() }.unwrap() {
+            nix::unistd::ForkResult::Child => {
+                let right = offsets() == [0, 330, -180];
+                // SAFETY: as above.
+                unsafe { libc::_exit(i32::from(!right)) }
+            }
+            nix::unistd::ForkResult::Parent { child } => {
+                let end = nix::sys::wait::waitpid(child, None).unwrap();
+                assert_eq!(end, nix::sys::wait::WaitStatus::Exited(child, 0));
+            }
         }
     }
 

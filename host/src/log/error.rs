@@ -148,13 +148,41 @@ impl ErrorLog {
             }
             let now = clock::now_millis();
             let written = self.file.append(&self.line(level, target, message, now));
-            if written && let Some(trouble) = self.file.trouble() {
-                self.file.append(&self.line(LogLevel::Warning, module_path!(), &trouble, now));
+            if written {
+                self.report_trouble(now);
             }
             let syslog = self.syslog.read().unwrap_or_else(PoisonError::into_inner);
             if let Some(syslog) = &*syslog {
                 syslog.send(level, message.as_bytes());
             }
+        }
+    }
+
+    /// Writes text as it is, in one piece, as the error stream of an application: no level, nothing in front of it. In
+    /// a log of JSON it is one object, with the name of the stream as its target.
+    pub fn write_text(&self, target: &str, text: &[u8]) {
+        if text.is_empty() {
+            return;
+        }
+        let written = if self.json.load(Ordering::Relaxed) {
+            self.file.append(&json_text(target, text, clock::now_millis()))
+        } else if text.ends_with(b"\n") {
+            self.file.append(text)
+        } else {
+            self.file.append(&[text, b"\n"].concat())
+        };
+        if written {
+            self.report_trouble(clock::now_millis());
+        }
+        let syslog = self.syslog.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(syslog) = &*syslog {
+            syslog.send(LogLevel::Info, text);
+        }
+    }
+
+    fn report_trouble(&self, now: (i64, i64)) {
+        if let Some(trouble) = self.file.trouble() {
+            self.file.append(&self.line(LogLevel::Warning, module_path!(), &trouble, now));
         }
     }
 
@@ -172,18 +200,8 @@ impl ErrorLog {
         line.extend_from_slice(prefix.as_bytes());
         // Writing to a vector cannot fail.
         if self.json.load(Ordering::Relaxed) {
-            let t = LocalTime::utc(seconds);
-            let _ = write!(
-                line,
-                r#"{{"time":"{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{millis:03}Z","level":"{}","pid":{pid},"target":"#,
-                t.year,
-                t.month,
-                t.day,
-                t.hour,
-                t.minute,
-                t.second,
-                level.name(),
-            );
+            json_time(&mut line, (seconds, millis));
+            let _ = write!(line, r#","level":"{}","pid":{pid},"target":"#, level.name());
             escape::json(&mut line, target.as_bytes());
             line.extend_from_slice(br#","message":"#);
             escape::json(&mut line, message.trim_end().as_bytes());
@@ -207,6 +225,28 @@ impl ErrorLog {
         line.push(b'\n');
         line
     }
+}
+
+/// Begins an object with its time.
+fn json_time(line: &mut Vec<u8>, (seconds, millis): (i64, i64)) {
+    let t = LocalTime::utc(seconds);
+    // Writing to a vector cannot fail.
+    let _ = write!(
+        line,
+        r#"{{"time":"{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{millis:03}Z""#,
+        t.year, t.month, t.day, t.hour, t.minute, t.second,
+    );
+}
+
+fn json_text(target: &str, text: &[u8], now: (i64, i64)) -> Vec<u8> {
+    let mut line = Vec::with_capacity(LINE_USUAL + text.len());
+    json_time(&mut line, now);
+    let _ = write!(line, r#","pid":{},"target":"#, std::process::id());
+    escape::json(&mut line, target.as_bytes());
+    line.extend_from_slice(br#","message":"#);
+    escape::json(&mut line, text.trim_ascii_end());
+    line.extend_from_slice(b"}\n");
+    line
 }
 
 impl LogLevel {
@@ -376,6 +416,25 @@ mod tests {
         assert_eq!(read["level"], "CRITICAL");
         assert_eq!(read["target"], "mold");
         assert_eq!(read["message"], "a \"b\"\nc");
+    }
+
+    #[test]
+    fn an_applications_text_is_written_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = ErrorLog::open(&settings(folder.path(), &["--log-file", "log"])).unwrap();
+        log.write_text("wsgi.errors", "Traceback:\n  \x1b[1mline\u{e9}\n".as_bytes());
+        log.write_text("wsgi.errors", b"");
+        let json = ["--log-file", "log", "--log-format", "json", "--log-level", "error"];
+        log.apply(&settings(folder.path(), &json)).unwrap();
+        log.write_text("wsgi.errors", b"one\ntwo\n");
+        let text = std::fs::read_to_string(folder.path().join("log")).unwrap();
+        let object = text.strip_prefix("Traceback:\n  \x1b[1mline\u{e9}\n").unwrap();
+        let read: serde_json::Value = serde_json::from_str(object).unwrap();
+        assert_eq!(
+            (&read["message"], &read["target"]),
+            (&"one\ntwo".into(), &"wsgi.errors".into())
+        );
+        assert_eq!(read["level"], serde_json::Value::Null);
     }
 
     #[test]

@@ -1,14 +1,22 @@
 //! gunicorn's access log format, compiled once into the list of things to write.
 //!
-//! Whatever a client or an application can choose is escaped on its way into the line.
+//! Whatever a client or an application can choose is escaped on its way into the line. Widths and precisions are those of
+//! Python's `%` formatting, see [`layout`](super::layout).
 
 use worker_api::{AccessRecord, Header};
 
-use super::escape;
+use super::{escape, layout::Layout};
 
 /// A compiled format.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AccessFormat(Box<[Atom]>);
+pub struct AccessFormat(Box<[Piece]>);
+
+/// One thing to write, with the width that it has where the format says one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Piece {
+    atom: Atom,
+    layout: Option<Layout>,
+}
 
 /// One thing to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +44,8 @@ enum Atom {
     Id,
     RequestField(Box<str>),
     ResponseField(Box<str>),
+    /// A variable of the environ: what the application has set, else what follows from the request.
+    Variable(Box<str>, Box<Self>),
     RemotePort,
     LocalPort,
     Target,
@@ -50,6 +60,15 @@ pub(super) struct Scene<'a> {
     pub(super) local_time: &'a [u8],
     /// The worker's process.
     pub(super) pid: u32,
+    /// The variables that the application has set, by their names in lower case.
+    pub(super) variables: &'a [(Box<str>, Box<[u8]>)],
+}
+
+impl Scene<'_> {
+    /// The value that the application has set.
+    pub(super) fn variable(&self, name: &str) -> Option<&[u8]> {
+        self.variables.iter().find(|(known, _)| **known == *name).map(|(_, value)| &**value)
+    }
 }
 
 impl AccessFormat {
@@ -67,32 +86,60 @@ impl AccessFormat {
                 rest = after;
                 continue;
             }
-            let (name, after) = tail.strip_prefix('(').and_then(split_atom).ok_or_else(|| {
+            let atom = tail.strip_prefix('(').and_then(|tail| {
+                let (name, rest) = tail.split_once(')')?;
+                let (layout, rest) = Layout::parse(rest)?;
+                Some((name, layout, rest))
+            });
+            let (name, layout, after) = atom.ok_or_else(|| {
                 let column = format.len() - rest.len() + at + 1;
                 format!("expected %(NAME)s or %% at character {column}")
             })?;
             if !text.is_empty() {
-                atoms.push(Atom::Text(std::mem::take(&mut text).into()));
+                atoms.push(Piece::text(std::mem::take(&mut text)));
             }
-            atoms.push(Atom::named(name));
+            atoms.push(Piece { atom: Atom::named(name), layout });
             rest = after;
         }
         text.extend_from_slice(rest.as_bytes());
         text.push(b'\n');
-        atoms.push(Atom::Text(text.into()));
+        atoms.push(Piece::text(text));
         Ok(Self(atoms.into()))
+    }
+
+    /// The variables of the environ that a line has and an application may set, by the names that the format gives.
+    pub fn variables(&self) -> Vec<String> {
+        let names = self.0.iter().filter_map(|piece| match &piece.atom {
+            Atom::RemoteHost => Some(REMOTE_ADDR),
+            Atom::Variable(name, _) => Some(&**name),
+            _ => None,
+        });
+        let mut names: Vec<String> = names.map(str::to_owned).collect();
+        names.sort_unstable();
+        names.dedup_by(|one, other| one.eq_ignore_ascii_case(other));
+        names
     }
 
     /// Whether a line needs the fields of the response.
     pub fn wants_response_headers(&self) -> bool {
-        self.0.iter().any(|atom| matches!(atom, Atom::ResponseField(_)))
+        self.0.iter().any(|piece| matches!(piece.atom, Atom::ResponseField(_)))
     }
 
     /// Appends one line with its line end.
     pub(super) fn write(&self, line: &mut Vec<u8>, record: &AccessRecord<'_>, scene: &Scene<'_>) {
-        for atom in &self.0 {
-            atom.write(line, record, scene);
+        for piece in &self.0 {
+            let start = line.len();
+            piece.atom.write(line, record, scene);
+            if let Some(layout) = &piece.layout {
+                layout.apply(line, start);
+            }
         }
+    }
+}
+
+impl Piece {
+    fn text(text: Vec<u8>) -> Self {
+        Self { atom: Atom::Text(text.into()), layout: None }
     }
 }
 
@@ -126,11 +173,14 @@ impl Atom {
     /// `{name}i`, `{name}o` and `{name}e`, whatever the case of the name.
     fn braced(name: &str) -> Option<Self> {
         let (name, kind) = name.strip_prefix('{')?.rsplit_once('}')?;
-        let name = name.to_ascii_lowercase();
+        let lower = name.to_ascii_lowercase();
         match kind {
-            "i" => Some(Self::RequestField(name.into())),
-            "o" => Some(Self::ResponseField(name.into())),
-            "e" => Self::variable(&name),
+            "i" => Some(Self::RequestField(lower.into())),
+            "o" => Some(Self::ResponseField(lower.into())),
+            "e" => {
+                let of_request = Self::variable(&lower).unwrap_or(Self::Dash);
+                Some(Self::Variable(name.into(), of_request.into()))
+            }
             _ => None,
         }
     }
@@ -159,9 +209,16 @@ impl Atom {
             Self::Text(text) => line.extend_from_slice(text),
             Self::Dash => line.push(b'-'),
             Self::RemoteHost => {
+                if let Some(host) = scene.variable(REMOTE_ADDR) {
+                    return escape::text(line, host);
+                }
                 let peer = head.map_or(record.peer, |head| head.peer);
                 field(line, Some(peer.host.as_str().as_bytes()));
             }
+            Self::Variable(name, of_request) => match scene.variable(name) {
+                Some(value) => escape::text(line, value),
+                None => of_request.write(line, record, scene),
+            },
             Self::User => {
                 let user = head.and_then(|head| head.header("authorization")).and_then(basic_user);
                 field(line, user.as_deref());
@@ -280,15 +337,6 @@ pub(super) fn number(line: &mut Vec<u8>, number: u64) {
     line.extend_from_slice(&digits[at..]);
 }
 
-/// The name of an atom and what follows it; the text begins behind the opening parenthesis. What
-/// Python's formatting allows between the name and its letter (a width) is passed over.
-fn split_atom(text: &str) -> Option<(&str, &str)> {
-    let (name, rest) = text.split_once(')')?;
-    let letter = rest.find(|c: char| !"#0- +.123456789".contains(c))?;
-    matches!(rest.as_bytes()[letter], b's' | b'd' | b'r' | b'i' | b'f')
-        .then(|| (name, &rest[letter + 1..]))
-}
-
 fn percent_decoded(path: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(path.len());
     let mut rest = path;
@@ -331,6 +379,7 @@ fn base64_decoded(text: &[u8]) -> Option<Vec<u8>> {
 }
 
 const BASIC: &[u8] = b"basic ";
+const REMOTE_ADDR: &str = "REMOTE_ADDR";
 
 #[cfg(test)]
 mod tests {
@@ -342,7 +391,7 @@ mod tests {
         AccessFormat::compile(format).unwrap().write(
             &mut line,
             record,
-            &Scene { time: b"[now]", local_time: b"today", pid: 77 },
+            &Scene { time: b"[now]", local_time: b"today", pid: 77, variables: &[] },
         );
         String::from_utf8(line).unwrap()
     }
@@ -392,7 +441,7 @@ mod tests {
         ] {
             assert_eq!(line(&format!("%({atom})s"), &record), format!("{written}\n"), "{atom}");
         }
-        assert_eq!(line("100%% %(s)s|%(D)09d!", &record), "100% 200|1234567!\n");
+        assert_eq!(line("100%% %(s)s|%(D)09d!", &record), "100% 200|001234567!\n");
     }
 
     #[test]
@@ -400,6 +449,22 @@ mod tests {
         let record = AccessRecord { status: 400, ..record(None, &[]) };
         let written = line(r#"%(h)s %(u)s "%(r)s" %(s)s "%(a)s" %(U)s%(q)s"#, &record);
         assert_eq!(written, "10.0.0.9 - \"BAD \\\"\\x0d\" 400 \"-\" --\n");
+    }
+
+    #[test]
+    fn what_the_application_has_set_is_written() {
+        let fields = [Header::new("X-Id", "1")];
+        let head = head(&fields);
+        let record = record(Some(&head), &[]);
+        let format = "%(h)s %({REMOTE_ADDR}e)s %({myapp.user}e)5s %({http_x_id}e)s %({NONE}e)s";
+        let format = AccessFormat::compile(format).unwrap();
+        assert_eq!(format.variables(), ["NONE", "REMOTE_ADDR", "http_x_id", "myapp.user"]);
+        let set = |name: &str, value: &str| (name.into(), value.as_bytes().into());
+        let variables = [set("REMOTE_ADDR", "192.0.2.1"), set("myapp.user", "a\nb")];
+        let mut line = Vec::new();
+        let scene = Scene { time: b"", local_time: b"", pid: 1, variables: &variables };
+        format.write(&mut line, &record, &scene);
+        assert_eq!(line, b"192.0.2.1 192.0.2.1 a\\x0ab 1 -\n");
     }
 
     #[test]
@@ -411,8 +476,15 @@ mod tests {
 
     #[test]
     fn formats_that_make_no_sense_are_refused_by_place() {
-        for (format, column) in [("%", 1), ("ab%x", 3), ("%(h", 1), ("%(h)s %(s)", 7), ("%(h)é", 1)]
-        {
+        for (format, column) in [
+            ("%", 1),
+            ("ab%x", 3),
+            ("%(h", 1),
+            ("%(h)s %(s)", 7),
+            ("%(h)é", 1),
+            ("%(h)9999s", 1),
+            ("%(h)x", 1),
+        ] {
             let error = AccessFormat::compile(format).unwrap_err();
             assert!(error.ends_with(&format!("at character {column}")), "{format}: {error}");
         }

@@ -5,6 +5,7 @@
 //! | [`error`] | the error log, and the `tracing` subscriber in front of it |
 //! | [`access`] | the access log of one worker |
 //! | [`format`](mod@format) | gunicorn's access log format, compiled once |
+//! | `layout` | width and precision of a value in that format |
 //! | [`buffer`] | access lines that outlive the worker that wrote them |
 //! | `syslog` | the same lines for a syslog daemon |
 //! | [`mod@file`] | a log's file: whole lines, reopened on USR1 |
@@ -22,6 +23,7 @@ pub mod error;
 mod escape;
 pub mod file;
 pub mod format;
+mod layout;
 pub mod open;
 mod sink;
 mod syslog;

@@ -358,4 +358,25 @@ impl RawHost for ForPlugin {
         // There is no other place to say that the log cannot be written.
         let _ = catch("Host::log", || self.services.log(LogLevel(level), &target, &message));
     }
+
+    fn write_log(&self, target: RStr<'_>, text: RSlice<'_, u8>) {
+        // As above.
+        let _ = catch("Host::write_log", || self.services.log.write_text(&target, &text));
+    }
+
+    fn logged_variables(&self) -> RVec<RString> {
+        self.in_worker(|worker| {
+            let access = worker.access_log.as_ref();
+            let names = access.map(log::AccessLog::variables).unwrap_or_default();
+            names.into_iter().map(RString::from).collect()
+        })
+    }
+
+    fn set_logged_variable(&self, request: u64, name: RStr<'_>, value: RSlice<'_, u8>) {
+        self.in_worker(|worker| {
+            if let Some(access) = &worker.access_log {
+                access.set_variable(request, &name, &value);
+            }
+        });
+    }
 }

@@ -2,7 +2,7 @@
 //! ordinary one.
 
 use worker_api::abi::sabi_trait::TD_Opaque;
-use worker_api::abi::std_types::{ROption, RResult, RStr, RString, RVec};
+use worker_api::abi::std_types::{ROption, RResult, RSlice, RStr, RString, RVec};
 use worker_api::raw::{RawHost, RawHost_TO, Value};
 use worker_api::{AccessRecord, Counter, Failure, Host, Listener, LogLevel, RequestHead};
 
@@ -117,5 +117,17 @@ impl RawHost for Between {
 
     fn log(&self, level: u8, target: RStr<'_>, message: RStr<'_>) {
         self.host.log(LogLevel(level), &target, &message);
+    }
+
+    fn write_log(&self, target: RStr<'_>, text: RSlice<'_, u8>) {
+        self.host.write_log(&target, &text);
+    }
+
+    fn logged_variables(&self) -> RVec<RString> {
+        self.host.logged_variables().into_iter().map(RString::from).collect()
+    }
+
+    fn set_logged_variable(&self, request: u64, name: RStr<'_>, value: RSlice<'_, u8>) {
+        self.host.set_logged_variable(request, &name, &value);
     }
 }

@@ -10,6 +10,7 @@ use crate::drain;
 use crate::environ::{Constants, Environs};
 use crate::function;
 use crate::guest::{Guest, Loop};
+use crate::logged::LoggedVariables;
 use crate::python::{
     Arguments, Cell, Definition, Exception, Function, NativeType, Object, PyResult, Python, Raised,
     Stored, required,
@@ -49,6 +50,8 @@ pub(crate) struct Bridge {
     pub(crate) already_handled: Stored,
     /// `close`, the name.
     pub(crate) close: Stored,
+    /// The variables of the environ that the access log shows.
+    logged: LoggedVariables,
 }
 
 /// The types and functions that Python sees.
@@ -99,9 +102,11 @@ impl Bridge {
         let patched = plan.guest.map(|guest| guest.patch(py)).transpose()?;
         let log = Definition::new(Function { name: c"_log", entry: function!(log) });
         let setting = Definition::new(Function { name: c"_setting", entry: function!(setting) });
+        let write = Definition::new(Function { name: c"_write", entry: function!(write_log) });
         let [draining, watch] = drain::natives(py)?;
         let log = ("_log", log.bind(&py.none())?);
-        let natives = [log, ("_setting", setting.bind(&py.none())?), draining, watch];
+        let write = ("_write", write.bind(&py.none())?);
+        let natives = [log, write, ("_setting", setting.bind(&py.none())?), draining, watch];
         let module = py.module("jimu", include_str!("jimu.py"), &natives)?;
         let limited = plan.host.setting_duration("request_timeout").is_some();
         let file_wrapper = module.attr_named("FileWrapper")?;
@@ -142,6 +147,7 @@ impl Bridge {
             file_wrapper: file_wrapper.store(),
             already_handled: module.attr_named("ALREADY_HANDLED")?.store(),
             close: py.name(b"close")?.store(),
+            logged: LoggedVariables::default(),
             module: module.store(),
             socket_module: OnceLock::new(),
             offers_websocket: plan.guest == Some(Loop::Gevent),
@@ -266,6 +272,20 @@ impl Bridge {
         }
     }
 
+    /// Whether the access log shows variables of the environ: [`State::environ`](crate::request::State) is to be set
+    /// then.
+    pub(crate) fn logs_variables(&self, py: Python<'_>) -> PyResult<bool> {
+        self.logged.is_wanted(py, &self.host)
+    }
+
+    /// Passes on to the access log what the application has put into the environ. Must be called before the exchange
+    /// ends.
+    pub(crate) fn log_variables(&self, py: Python<'_>, request: &Request) {
+        if let Err(raised) = self.logged.pass_on(py, &self.host, request) {
+            self.report(py, raised, "Error in a variable of the access log");
+        }
+    }
+
     /// Logs an exception with its traceback.
     pub(crate) fn report(&self, py: Python<'_>, raised: Raised, doing: &str) {
         let (_, traceback) = self.describe(py, raised);
@@ -311,6 +331,21 @@ fn log<'py>(
         return Err(Raised::new(py, Exception::Runtime, "the log is not there yet"));
     };
     bridge.host.log(level, target.as_str()?, message.as_str()?);
+    Ok(py.none())
+}
+
+/// `_write(target, text)`, for `jimu.py`: `text` is `bytes`, and is written to the error log unchanged.
+fn write_log<'py>(
+    py: Python<'py>,
+    _me: &Object<'py>,
+    arguments: &Arguments<'_, 'py>,
+) -> PyResult<Object<'py>> {
+    let [target, text] = arguments.take(["target", "text"])?;
+    let (target, text) = (required(py, target, "target")?, required(py, text, "text")?);
+    let (Some(bridge), Some(text)) = (BRIDGE.get(), text.as_octets()) else {
+        return Err(Raised::new(py, Exception::Type, "_write() takes bytes"));
+    };
+    bridge.host.write_log(target.as_str()?, text);
     Ok(py.none())
 }
 

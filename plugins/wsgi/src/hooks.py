@@ -241,15 +241,3 @@ class Response:
         self.status_code = int(digits) if digits.isdigit() else None
         self.headers = headers
         self.headers_sent = True
-
-
-def prepare_log():
-    """Has the logger that hooks get write to the server's error log."""
-    log = logging.getLogger("gunicorn.error")
-    if not any(isinstance(handler, jimu.HostLogHandler) for handler in log.handlers):
-        log.addHandler(jimu.HostLogHandler())
-        log.propagate = False
-        log.setLevel((CONFIG.loglevel or "info").upper())
-
-
-prepare_log()

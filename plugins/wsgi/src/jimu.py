@@ -38,12 +38,16 @@ class HostLogHandler(logging.Handler):
 
 
 class _LogStream(io.TextIOBase):
-    """A text stream whose lines go to the server's log."""
+    """A text stream whose text is written to the server's log unchanged.
 
-    def __init__(self, target, level):
+    Each write is passed on in one piece, up to its last line end. What follows that is kept until the line ends, or
+    until flush().
+    """
+
+    def __init__(self, target):
         self._target = target
-        self._level = level
-        self._rest = ""
+        # By thread, so that print() of two threads does not mix: it writes the line end separately.
+        self._unfinished = {}
 
     def writable(self):
         return True
@@ -51,23 +55,29 @@ class _LogStream(io.TextIOBase):
     def write(self, text):
         if not isinstance(text, str):
             raise TypeError("write() takes str, not %s" % type(text).__name__)
-        *lines, self._rest = (self._rest + text).split("\n")
-        for line in lines:
-            self._line(line)
+        thread = threading.get_ident()
+        lines, end, unfinished = (self._unfinished.pop(thread, "") + text).rpartition("\n")
+        if end:
+            self._pass_on(lines + end)
+        if unfinished:
+            self._unfinished[thread] = unfinished
+            if len(unfinished) > _UNFINISHED_MAX or len(self._unfinished) > _UNFINISHED_LINES_MAX:
+                self.flush()
         return len(text)
 
     def flush(self):
-        rest, self._rest = self._rest, ""
-        if rest:
-            self._line(rest)
+        # Of all threads: one that has ended cannot flush its own.
+        for thread in list(self._unfinished):
+            unfinished = self._unfinished.pop(thread, "")
+            if unfinished:
+                self._pass_on(unfinished)
 
-    def _line(self, line):
-        if line:
-            _log(self._level, self._target, line.encode("utf-8", "backslashreplace").decode("utf-8"))
+    def _pass_on(self, text):
+        _write(self._target, text.encode("utf-8", "backslashreplace"))
 
 
 #: wsgi.errors
-errors = _LogStream("wsgi.errors", logging.ERROR)
+errors = _LogStream("wsgi.errors")
 
 
 class FileWrapper:
@@ -144,12 +154,27 @@ def prepare(arguments, folders):
         if folder in sys.path:
             sys.path.remove(folder)
         sys.path.insert(0, folder)
+    _prepare_loggers()
+
+
+def _prepare_loggers():
+    """Gives gunicorn's loggers a handler and a level, which applications copy to their own logger."""
+    level = (_setting("loglevel") or "info").upper()
+    for name, level in ("gunicorn.error", level), ("gunicorn.access", logging.INFO):
+        logger = logging.getLogger(name)
+        logger.addHandler(HostLogHandler())
+        logger.setLevel(level)
+        logger.propagate = False
 
 
 def capture_output():
-    """Sends what the application prints to the server's log."""
-    sys.stdout = _LogStream("stdout", logging.INFO)
-    sys.stderr = _LogStream("stderr", logging.WARNING)
+    """Has each line that the application prints written at once.
+
+    The log is behind the descriptors of standard output and standard error already. Standard output is block-buffered
+    where that is a file or a pipe.
+    """
+    if sys.stdout is not None:
+        sys.stdout.reconfigure(line_buffering=True)
 
 
 class ApplicationError(Exception):
@@ -379,7 +404,7 @@ def run_drain_functions():
 
 def shut_down():
     """What an interpreter does at its end, up to the point where it would take itself apart."""
-    for step in (threading._shutdown, atexit._run_exitfuncs, sys.stdout.flush, sys.stderr.flush):
+    for step in (threading._shutdown, atexit._run_exitfuncs, errors.flush, sys.stdout.flush, sys.stderr.flush):
         try:
             step()
         except Exception:
@@ -393,5 +418,8 @@ def report(doing):
 
 #: The server's own code, as tracebacks call it.
 _FILES = ("<jimu>", "<_jimu_hooks>", "<_jimu_driver>")
+#: The length of an unfinished line, and the number of threads with one, from which on they are written.
+_UNFINISHED_MAX = 64 * 1024
+_UNFINISHED_LINES_MAX = 64
 #: inspect.CO_COROUTINE
 _CO_COROUTINE = 0x80

@@ -32,6 +32,7 @@ mod guest;
 mod input;
 mod interpreter;
 mod library;
+mod logged;
 mod python;
 mod request;
 mod response;

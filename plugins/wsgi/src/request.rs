@@ -28,6 +28,8 @@ pub(crate) struct State {
     pub(crate) exchange: Option<Exchange>,
     /// What the application has said in answer.
     pub(crate) response: Response,
+    /// The environ, while the access log needs it.
+    pub(crate) environ: Option<Stored>,
     /// What has been read of the body and not been given out yet.
     pub(crate) input: Input,
     /// A number that no other request of this process has.
@@ -186,8 +188,8 @@ impl Native for Request {
 
     fn end(self, py: Python<'_>) {
         if let Some(mut state) = self.0.borrow(py) {
-            let State { write, socket, .. } = std::mem::take(&mut *state);
-            drop((write.map(|w| w.take(py)), socket.map(|s| s.take(py))));
+            let State { write, socket, environ, .. } = std::mem::take(&mut *state);
+            drop([write, socket, environ].map(|object| object.map(|object| object.take(py))));
         }
     }
 
@@ -347,11 +349,13 @@ impl Slot {
         let request = self.request.get(py);
         let mut state = bridge.types.request.value(&request)?.state(py)?;
         let socket = state.socket.take().map(|socket| socket.take(py));
+        let environ = state.environ.take().map(|environ| environ.take(py));
         state.response.phase = Phase::Over;
         let exchange = state.exchange.take();
         let hijacked = state.hijacked;
-        // The socket's own end runs Python code.
+        // The socket's own end runs Python code, and so may that of what is in the environ.
         drop(state);
+        drop(environ);
         if let Some(socket) = socket {
             let ended = py.truth(hijacked).and_then(|gone| socket.call_method("_end", [&gone]));
             ended.map_or_else(|raised| raised.clear(py), drop);

@@ -65,12 +65,11 @@ fn answer(
     };
     let result = application.get(py).call([&environ, &slot.start_response.get(py)])?;
     drop(environ);
-    let mut state = request.state(py)?;
-    if state.is_taken() {
-        state.release(py)?;
+    if request.state(py)?.is_taken() {
+        bridge.log_variables(py, request);
+        request.state(py)?.release(py)?;
         return Ok(None);
     }
-    drop(state);
     if result.is_exact_list() {
         // A list has no `close`.
         return send_list(bridge, py, request, &result);
@@ -125,6 +124,9 @@ pub(crate) fn environ_of<'py>(
         (environs.make(py, constants, exchange.head(), &handles), environs.is_upgrade())
     })?;
     let environ = environ?;
+    if bridge.logs_variables(py)? {
+        state.environ = Some(environ.clone().store());
+    }
     if upgrade && bridge.offers_websocket {
         bridge.websocket(py, &environ, slot)?;
     }
@@ -141,6 +143,7 @@ fn send_list(
     if list.list_len() == 1 {
         let item = list.list_item(0)?;
         let mut octets = Octets::new(item)?;
+        bridge.log_variables(py, request);
         let mut state = request.state(py)?;
         expect_start(py, state.response.phase)?;
         let (exchange, response) = state.open(py)?;
@@ -197,6 +200,7 @@ fn send_other(
     result: &Object<'_>,
 ) -> Result<(), Fault> {
     if result.is(&bridge.already_handled.get(py)) {
+        bridge.log_variables(py, request);
         return Ok(request.state(py)?.release(py)?);
     }
     if result.is_exactly(&bridge.file_wrapper.get(py)) && send_file(bridge, py, request, result)? {
@@ -255,6 +259,7 @@ fn send_file(
 
 /// The body is whole: sends what was not sent, and ends the exchange where it fits what was announced.
 pub(crate) fn finish(bridge: &Bridge, py: Python<'_>, request: &Request) -> Result<(), Fault> {
+    bridge.log_variables(py, request);
     let mut state = request.state(py)?;
     if state.is_taken() {
         return Ok(state.release(py)?);
@@ -307,6 +312,7 @@ pub(crate) fn settle(
     fault: Fault,
 ) -> Result<()> {
     let fault = Taken::new(py, fault);
+    bridge.log_variables(py, request);
     match request.state(py) {
         Ok(mut state) if state.is_touched() => {
             let head = state.exchange.as_ref().map(Exchange::head);

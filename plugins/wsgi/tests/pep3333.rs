@@ -284,7 +284,7 @@ const CASES: &[Case] = &[
     ("wsgi.errors is the error log", |w| {
         assert!(w.get("/errors").is_good());
         let log = w.host.take_log();
-        assert!(log.contains("1 wsgi.errors: to the log\n1 wsgi.errors: half a line"), "{log}");
+        assert!(log.contains("wsgi.errors: one\\ntwo\\n\nwsgi.errors: half a line"), "{log}");
     }),
     ("files are sent without reading them", |w| {
         let seen = w.get("/file");

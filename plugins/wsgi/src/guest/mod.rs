@@ -362,13 +362,13 @@ fn put_list<'py>(
         return py.truth(false);
     }
     let request = request(me)?;
-    let mut state = request.state(py)?;
-    if state.is_taken() {
-        state.release(py)?;
-        drop(state);
+    if request.state(py)?.is_taken() {
+        Bridge::get().log_variables(py, request);
+        request.state(py)?.release(py)?;
         over(py, request, None)?;
         return Ok(py.none());
     }
+    let mut state = request.state(py)?;
     if result.list_len() != 1 {
         set_whole(&mut state.response, &result)?;
         return py.truth(false);
@@ -491,7 +491,9 @@ fn finish_request<'py>(
 
 /// `_hijack()`: the application has answered by itself.
 fn hijack<'py>(py: Python<'py>, me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
-    request(me)?.state(py)?.release(py)?;
+    let request = request(me)?;
+    Bridge::get().log_variables(py, request);
+    request.state(py)?.release(py)?;
     Ok(py.none())
 }
 

@@ -268,7 +268,7 @@ def read_fault(environ, start_response):
 
 
 def errors(environ, start_response):
-    environ["wsgi.errors"].write("to the log\nhalf a")
+    environ["wsgi.errors"].write("one\ntwo\nhalf a")
     environ["wsgi.errors"].writelines([" line"])
     environ["wsgi.errors"].flush()
     start_response("200 OK", [])

@@ -102,6 +102,10 @@ impl RawHost for Host {
     fn log(&self, level: u8, target: RStr<'_>, message: RStr<'_>) {
         locked(&self.log).push(format!("{level} {target}: {message}"));
     }
+
+    fn write_log(&self, target: RStr<'_>, text: RSlice<'_, u8>) {
+        locked(&self.log).push(format!("{target}: {}", text.escape_ascii()));
+    }
 }
 
 /// What a client sees of a response.
