@@ -72,7 +72,10 @@ pub fn run<P: Payload>(start: MoldStart) -> ! {
         }
     };
     let mut start = Inside { context, command, report, slots };
-    let mut payload = match prepare::<P>(&mut start) {
+    let mold = std::process::id();
+    let prepared = prepare::<P>(&mut start);
+    end_if_copy(mold);
+    let mut payload = match prepared {
         Ok(payload) => payload,
         Err(refusal) => {
             let status = refusal.status;
@@ -89,6 +92,7 @@ pub fn run<P: Payload>(start: MoldStart) -> ! {
     let workers = start.context.settings.workers as i64;
     run_hooks(&payload, &start.context, event, &[workers]);
     loop {
+        end_if_copy(mold);
         let (received, memory) = match start.command.receive_with::<ToMold>() {
             Ok((received, memory)) => (Ok(received), memory),
             Err(error) => (Err(error), None),
@@ -112,6 +116,13 @@ pub fn run<P: Payload>(start: MoldStart) -> ! {
                 process::exit_now(1);
             }
         }
+    }
+}
+
+/// Ends this process where a plugin has forked it and returned: it would take messages that are meant for the mold.
+fn end_if_copy(mold: u32) {
+    if std::process::id() != mold {
+        process::exit_now(0);
     }
 }
 

@@ -15,6 +15,7 @@ mod footprint;
 mod front;
 mod logs;
 mod peers;
+mod processes;
 mod python;
 mod python_boot;
 mod python_environ;
@@ -59,6 +60,7 @@ fn main() {
         python_response::behaviours(),
         python_hooks::behaviours(),
         python_logs::behaviours(),
+        processes::behaviours(),
         peers::behaviours(),
         contract::behaviours(),
         control::behaviours(),

@@ -130,6 +130,10 @@ pub trait App: Send + Sync + 'static {
     fn stack_size(&self) -> usize {
         0
     }
+
+    /// Runs the handlers of signals that have come, where the application's runtime runs them later than the system
+    /// does. Called in a worker, on its main thread, after a byte was written to [`Host::signal_descriptor`].
+    fn run_signal_handlers(&self) {}
 }
 
 /// Makes an application: the type that [`crate::export_app!`] takes.
@@ -222,6 +226,11 @@ impl AppHandle {
     pub fn stack_size(&self) -> usize {
         usize::try_from(self.0.stack_size()).unwrap_or_default()
     }
+
+    /// See [`App::run_signal_handlers`].
+    pub fn run_signal_handlers(&self) {
+        self.0.run_signal_handlers();
+    }
 }
 
 impl std::fmt::Debug for AppHandle {
@@ -293,5 +302,9 @@ impl<A: App> RawApp for Guarded<A> {
 
     fn stack_size(&self) -> u64 {
         catch("App::stack_size", || self.0.stack_size() as u64).unwrap_or_default()
+    }
+
+    fn run_signal_handlers(&self) {
+        let _ = catch("App::run_signal_handlers", || self.0.run_signal_handlers());
     }
 }

@@ -144,6 +144,24 @@ impl Host {
         self.0.deliver_signals();
     }
 
+    /// Does what the server's handler of that signal does; nothing in the mold, or for signals that are not the
+    /// server's. For applications whose runtime keeps handlers of its own and gives out the one before.
+    pub fn on_signal(&self, signal: i32) {
+        self.0.on_signal(signal);
+    }
+
+    /// Puts the server's handlers of its signals before those that the application has installed, which then run after
+    /// them. The host does so when a worker has booted and once a second.
+    pub fn reclaim_signals(&self) {
+        self.0.reclaim_signals();
+    }
+
+    /// A non-blocking descriptor for handlers of signals: a byte other than 0 that is written to it makes the worker's
+    /// main thread call [`crate::App::run_signal_handlers`], also where it waits. -1 in the mold.
+    pub fn signal_descriptor(&self) -> i32 {
+        self.0.signal_descriptor()
+    }
+
     /// Adds to a counter of this worker's scoreboard slot.
     pub fn count(&self, counter: Counter, by: i64) {
         self.0.count(counter, by);

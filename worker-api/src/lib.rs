@@ -11,6 +11,7 @@
 //! | [`runtime`](crate::Runtime) | waiting in the class's way | a worker class |
 //! | [`engine`](crate::Engine), [`waker`](crate::Waker) | the seam for applications with a loop of their own | a worker class |
 //! | [`failure`](crate::Failure), [`guard`], [`log`] | failures; panics and log lines on their way out | this crate |
+//! | [`fork`] | forks that an application makes in a worker | this crate |
 //! | [`raw`] | the same traits as `abi_stable` checks them | |
 //!
 //! # How it evolves
@@ -22,7 +23,7 @@
 //! | version | what was added |
 //! | --- | --- |
 //! | 1.0 | everything |
-//! | 1.1 | the hook `worker_abort`, the name of private listeners, the counter of waits, `Exchange::is_proxied`, the stack size of threads, `Host::retire_for`, `App::drain`, `Host::write_log`, `Host::logged_variables` |
+//! | 1.1 | the hook `worker_abort`, the name of private listeners, the counter of waits, `Exchange::is_proxied`, the stack size of threads, `Host::retire_for`, `App::drain`, `Host::write_log`, `Host::logged_variables`, handlers of signals |
 //!
 //! # Invariants
 //!
@@ -36,6 +37,7 @@ mod app;
 mod engine;
 mod exchange;
 mod failure;
+pub mod fork;
 pub mod guard;
 mod head;
 mod hooks;

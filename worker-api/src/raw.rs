@@ -102,6 +102,13 @@ fn no_preference() -> u64 {
 /// What a host does that is older than [`RawHost::retire_for`].
 fn not_replaced(_reason: RStr<'_>) {}
 
+/// What a host or an application that is older than the methods for signals does.
+fn no_signal(_signal: i32) {}
+
+fn no_descriptor() -> i32 {
+    -1
+}
+
 /// What is counted; see [`RawHost::count`].
 #[repr(transparent)]
 #[derive(StableAbi, Clone, Copy, PartialEq, Eq, Debug)]
@@ -257,6 +264,20 @@ pub trait RawHost: Send + Sync + 'static {
     fn set_logged_variable(&self, request: u64, name: RStr<'_>, value: RSlice<'_, u8>) {
         nothing_logged(request, name, value);
     }
+    /// Does what the server's handler of that signal does; nothing in the mold, or for other signals. Since 1.1.
+    fn on_signal(&self, signal: i32) {
+        no_signal(signal);
+    }
+    /// Puts the server's handlers of its signals before those that the application has installed. In a worker. Since
+    /// 1.1.
+    fn reclaim_signals(&self) {
+        no_signal(0);
+    }
+    /// A non-blocking descriptor: a byte other than 0 that is written to it makes the worker's main thread call
+    /// [`RawApp::run_signal_handlers`]. -1 in the mold. Since 1.1.
+    fn signal_descriptor(&self) -> i32 {
+        no_descriptor()
+    }
 }
 
 fn nothing_written(_: RStr<'_>, _: RSlice<'_, u8>) {}
@@ -304,6 +325,11 @@ pub trait RawApp: Send + Sync + 'static {
     /// In a worker, on its main thread, from within [`RawHost::deliver_signals`]: the worker has begun to end. Since 1.1.
     fn drain(&self) {
         not_interested();
+    }
+    /// In a worker, on its main thread, from within [`RawHost::deliver_signals`]: a byte came through
+    /// [`RawHost::signal_descriptor`]. Since 1.1.
+    fn run_signal_handlers(&self) {
+        no_signal(0);
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use worker_api::abi::sabi_trait::TD_Opaque;
 use worker_api::abi::std_types::{RResult, RSlice, RStr, RString, RVec};
+use worker_api::fork;
 use worker_api::raw::{
     AppBox, EngineBox, ExchangeBox, HooksBox, RawApp, RawApp_TO, RuntimeBox, WorkerBox,
 };
@@ -93,7 +94,9 @@ impl<C: ClassSource> Payload for Plugins<C> {
         let facts = [i64::from(std::process::id()), context.age as i64];
         let services = plugins.services;
         at_abort(move || services.hook("worker_abort", &facts));
-        let worker = match plugins.boot() {
+        let booted = plugins.boot();
+        fork::end_if_child();
+        let worker = match booted {
             Ok(worker) => worker,
             Err(error) => {
                 context.boot_failed(refusal(&error));
@@ -102,8 +105,10 @@ impl<C: ClassSource> Payload for Plugins<C> {
         };
         plugins.services.hook("post_worker_init", &facts);
         plugins.services.report_files(true);
+        context.reclaim_signals();
         context.ready_with_first_heartbeat();
         let outcome = worker.run().into_result();
+        fork::end_if_child();
         if let Err(failure) = &outcome
             && !context.is_ready()
         {
@@ -318,10 +323,13 @@ impl RawApp for Shared {
 
     fn call(&self, exchange: ExchangeBox) {
         self.0.call(exchange);
+        fork::end_if_child();
     }
 
     fn run_loop(&self, engine: EngineBox) -> RResult<(), Failure> {
-        self.0.run_loop(engine)
+        let result = self.0.run_loop(engine);
+        fork::end_if_child();
+        result
     }
 
     fn hook(&self, event: RStr<'_>, facts: RSlice<'_, i64>) -> RResult<(), Failure> {
@@ -346,6 +354,10 @@ impl RawApp for Shared {
 
     fn stack_size(&self) -> u64 {
         self.0.stack_size()
+    }
+
+    fn run_signal_handlers(&self) {
+        self.0.run_signal_handlers();
     }
 }
 

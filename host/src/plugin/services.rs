@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use worker_api::abi::sabi_trait::TD_Opaque;
 use worker_api::abi::std_types::{ROption, RResult, RSlice, RStr, RString, RVec};
+use worker_api::fork;
 use worker_api::guard::catch;
 use worker_api::raw::{AppBox, HooksBox, HostBox, RawHost, RawHost_TO, WorkerBox};
 use worker_api::{AccessRecord, Counter, Failure, Listener, LogLevel, RequestHead, Value};
@@ -108,6 +109,7 @@ impl Services {
         let (name, facts) = (RStr::from_str(event), RSlice::from_slice(facts));
         let of_plugin = plugin.as_ref().map(|plugin| plugin.event(name, facts).into_result());
         for result in of_plugin.into_iter().chain([app.hook(name, facts).into_result()]) {
+            fork::end_if_child();
             if let Err(failure) = result {
                 tracing::error!("hook {event}: {}", one_line(&failure));
             }
@@ -116,7 +118,7 @@ impl Services {
 
     /// The plugin, where it wants to hear of requests.
     fn request_hooks(&self) -> Option<&HooksBox> {
-        let hooks = self.hooks.get().filter(|hooks| hooks.wants_requests)?;
+        let hooks = self.hooks.get().filter(|hooks| hooks.wants_requests && !fork::is_child())?;
         hooks.plugin.as_ref()
     }
 
@@ -155,7 +157,7 @@ impl Services {
     /// The worker has ended its run, perhaps for a signal that it did not wait to be told of.
     pub fn hear_last_signals(&self) {
         if let Some(context) = self.worker.get() {
-            self.tell_of_interrupt(context, context.take_signals());
+            self.tell_of_interrupt(context, context.take_signals().bits);
         }
     }
 
@@ -167,8 +169,9 @@ impl Services {
 
     /// Acts upon the signals that came, and has the worker act upon them.
     fn deliver_signals(&self) {
-        let Some(context) = self.worker.get() else { return };
-        let bits = context.take_signals();
+        let Some(context) = self.worker.get().filter(|_| !fork::is_child()) else { return };
+        let taken = context.take_signals();
+        let bits = taken.bits;
         if let Some(access) = &context.access_log {
             access.on_timer();
         }
@@ -196,6 +199,13 @@ impl Services {
         });
         if delivered.is_none() && bits != 0 {
             tracing::error!("signals were asked for on another than the worker's main thread");
+        }
+        // Last: where a handler of the application's hangs, the end is under way.
+        if taken.application
+            && let Some(hooks) = self.hooks.get()
+        {
+            hooks.app.run_signal_handlers();
+            fork::end_if_child();
         }
     }
 
@@ -241,9 +251,12 @@ struct ForPlugin {
 }
 
 impl ForPlugin {
-    /// Runs `act` in a worker. In the mold there is nothing to act upon; a panic of ours is logged
-    /// by the hook, and costs what was asked for.
+    /// Runs `act` in a worker. In the mold there is nothing to act upon, and in a child that the application has
+    /// forked nothing that is the child's; a panic of ours is logged by the hook, and costs what was asked for.
     fn in_worker<T: Default>(&self, act: impl FnOnce(&WorkerContext) -> T) -> T {
+        if fork::is_child() {
+            return T::default();
+        }
         let act = || self.services.worker.get().map(act).unwrap_or_default();
         catch("a service of the host", act).unwrap_or_default()
     }
@@ -282,12 +295,15 @@ impl RawHost for ForPlugin {
     fn notify(&self) {
         self.in_worker(|worker| {
             worker.notify();
+            worker.reclaim_signals_due();
             if let Some(access) = &worker.access_log {
                 access.flush_due();
             }
         });
         // What a first request imports is part of the application, too.
-        self.services.report_files(true);
+        if !fork::is_child() {
+            self.services.report_files(true);
+        }
     }
 
     fn alive(&self) -> bool {
@@ -378,5 +394,17 @@ impl RawHost for ForPlugin {
                 access.set_variable(request, &name, &value);
             }
         });
+    }
+
+    fn on_signal(&self, signal: i32) {
+        self.in_worker(|worker| worker.act_on_signal(signal));
+    }
+
+    fn reclaim_signals(&self) {
+        self.in_worker(WorkerContext::reclaim_signals);
+    }
+
+    fn signal_descriptor(&self) -> i32 {
+        self.services.worker.get().map_or(-1, WorkerContext::signal_writer)
     }
 }

@@ -2,10 +2,11 @@
 //! arbiter, and what the payload may ask of the server ([`WorkerContext`]). How a worker accepts and
 //! answers is the payload's business.
 
+mod forks;
 mod probe;
 mod signals;
 
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,7 +16,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getppid};
 
-pub use signals::{GRACEFUL, QUICK, REOPEN, WINDOW, WorkerSignals, at_abort};
+pub use signals::{GRACEFUL, QUICK, REOPEN, Taken, WINDOW, WorkerSignals, at_abort};
 
 use crate::clock;
 use crate::listener::{self, Listener};
@@ -48,6 +49,8 @@ pub struct WorkerContext {
     arbiter: Pid,
     /// When to look for the arbiter again.
     parent_due_ns: AtomicU64,
+    /// When to look for the application's signal handlers again.
+    reclaim_due_ns: AtomicU64,
     report: Channel,
     signals: WorkerSignals,
     wake: Option<Wake>,
@@ -113,6 +116,7 @@ impl WorkerContext {
     /// numbers mean nothing afterwards: they are to be taken out of every poller before.
     pub fn close_listeners(&self) {
         if !self.listeners_closed.swap(true, Ordering::AcqRel) {
+            forks::listeners_closed();
             listener::close_copies(&self.listeners);
         }
     }
@@ -143,13 +147,37 @@ impl WorkerContext {
         self.wake.as_ref().map_or_else(|| self.signals.wake_fd(), |wake| wake.epoll.0.as_fd())
     }
 
-    /// The signals since the last call: [`GRACEFUL`], [`QUICK`], [`REOPEN`], [`WINDOW`].
-    pub fn take_signals(&self) -> u32 {
-        let bits = self.signals.take();
-        if bits & GRACEFUL != 0 {
+    /// The signals since the last call.
+    pub fn take_signals(&self) -> Taken {
+        let taken = self.signals.take();
+        if taken.bits & GRACEFUL != 0 {
             self.slot.set_state(WorkerState::Draining);
         }
-        bits
+        taken
+    }
+
+    /// A descriptor to which handlers of the application write.
+    pub fn signal_writer(&self) -> RawFd {
+        self.signals.writer()
+    }
+
+    /// Does what the server does on a signal.
+    pub fn act_on_signal(&self, signal: i32) {
+        signals::act(signal, std::ptr::null());
+    }
+
+    /// Puts the server's handlers of signals before the application's.
+    pub fn reclaim_signals(&self) {
+        signals::reclaim();
+    }
+
+    /// As [`WorkerContext::reclaim_signals`], at most once a second.
+    pub fn reclaim_signals_due(&self) {
+        let now_ns = clock::now_ns();
+        if now_ns >= self.reclaim_due_ns.load(Ordering::Relaxed) {
+            self.reclaim_due_ns.store(now_ns + RECLAIM_NS, Ordering::Relaxed);
+            signals::reclaim();
+        }
     }
 
     /// "I can serve."
@@ -225,11 +253,14 @@ pub(crate) fn live<P: Payload>(mut payload: P, start: WorkerStart<'_>) -> ! {
         tracing::error!("cannot map a worker's slot of the scoreboard: {error}");
         process::exit_now(BOOT_ERROR);
     }
-    process::reset_signal_handlers();
+    // Handlers of other signals that the application has installed in the mold stay, as under gunicorn.
     let signals = match WorkerSignals::install(start.slot, arbiter) {
         Ok(signals) => signals,
         Err(error) => end(start.slot, &format!("no signal handlers: {error}"), BOOT_ERROR),
     };
+    if let Err(error) = forks::watch(&start.context.listeners) {
+        end(start.slot, &format!("cannot watch for forks: {error}"), BOOT_ERROR);
+    }
     if !process::wait_for_parent(arbiter, start.between)
         || !process::tie_to_parent(arbiter, Signal::SIGTERM)
     {
@@ -256,6 +287,7 @@ pub(crate) fn live<P: Payload>(mut payload: P, start: WorkerStart<'_>) -> ! {
         slot_number: start.slot_number,
         arbiter,
         parent_due_ns: AtomicU64::new(0),
+        reclaim_due_ns: AtomicU64::new(0),
         report: start.report,
         signals,
         log: Arc::clone(&start.context.log),
@@ -294,6 +326,8 @@ pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 /// By how much a worker without an arbiter may miss its `graceful_timeout`: the class is to end first, with its last log
 /// lines.
 const ORPHAN_MARGIN: Duration = Duration::from_secs(1);
+/// How often handlers are looked for that the application has installed by itself.
+const RECLAIM_NS: u64 = 1_000_000_000;
 /// How long a look for the arbiter is believed.
 const PARENT_CHECK_NS: u64 = 100_000_000;
 /// gunicorn's `WORKER_BOOT_ERROR`.

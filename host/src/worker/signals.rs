@@ -11,15 +11,18 @@
 //! | WINCH | [`WINDOW`] | nothing, as in gunicorn; the class may give it a meaning |
 //! | ABRT | – | run the hook `worker_abort` and end with a core; the arbiter sends it to a worker that does not answer |
 //! | HUP, USR2 | – | none: they are meant for the arbiter |
+//!
+//! An application may install handlers of its own for these signals. [`reclaim`] puts the server's before them: when
+//! the signal comes, the server's runs first and then the application's, so that TERM always ends the worker.
 
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd as _, OwnedFd, RawFd};
+use std::ptr;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicI64, AtomicPtr, AtomicU32, Ordering};
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
 use nix::libc;
-use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getppid};
 
 use crate::process;
@@ -36,33 +39,39 @@ pub const REOPEN: u32 = 1 << 2;
 pub const WINDOW: u32 = 1 << 3;
 
 /// The worker's end of its signals: there is one in a process.
+///
+/// Handlers write one byte to a pipe: 0 for a signal of the server's, another one where code of the application's is
+/// to run.
 pub struct WorkerSignals {
-    wake: EventFd,
+    wake: OwnedFd,
+    writer: RawFd,
+}
+
+/// What came since the last call of [`WorkerSignals::take`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Taken {
+    /// [`GRACEFUL`], [`QUICK`], [`REOPEN`], [`WINDOW`].
+    pub bits: u32,
+    /// Whether handlers of the application are to run.
+    pub application: bool,
 }
 
 impl WorkerSignals {
     /// Installs the handlers, in a process whose handlers are the system's own.
     pub(super) fn install(slot: SlotWriter, arbiter: Pid) -> nix::Result<Self> {
-        let wake =
-            EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        let flags = OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+        let (wake, writer) = nix::unistd::pipe2(flags)?;
+        let writer = writer.into_raw_fd();
         SLOT.get_or_init(|| slot);
-        WAKE.store(wake.as_fd().as_raw_fd(), Ordering::Release);
+        WAKE.store(writer, Ordering::Release);
         ARBITER.store(arbiter.as_raw(), Ordering::Release);
         create_end_timer()?;
-        for signal in [
-            Signal::SIGTERM,
-            Signal::SIGQUIT,
-            Signal::SIGINT,
-            Signal::SIGUSR1,
-            Signal::SIGWINCH,
-            Signal::SIGABRT,
-            Signal::SIGHUP,
-            Signal::SIGUSR2,
-        ] {
-            install_handler(signal as i32, on_signal)?;
+        for signal in OWNED {
+            install_handler(signal, on_signal, libc::SA_RESTART)?;
         }
-        install_handler(end_signal(), on_end_timer)?;
-        Ok(Self { wake })
+        install_handler(libc::SIGABRT, on_signal, libc::SA_RESTART)?;
+        install_handler(end_signal(), on_end_timer, libc::SA_RESTART)?;
+        Ok(Self { wake, writer })
     }
 
     /// Readable while there are signals that were not taken. Poll it; do not read it.
@@ -70,11 +79,21 @@ impl WorkerSignals {
         self.wake.as_fd()
     }
 
-    /// The bits of the signals that arrived since the last call.
-    pub fn take(&self) -> u32 {
+    /// What handlers write to.
+    pub fn writer(&self) -> RawFd {
+        self.writer
+    }
+
+    /// What arrived since the last call.
+    pub fn take(&self) -> Taken {
+        let mut taken = Taken::default();
+        let mut bytes = [0; 64];
         // Nothing to read means that nothing arrived.
-        let _ = self.wake.read();
-        PENDING.swap(0, Ordering::AcqRel)
+        while let Ok(count @ 1..) = nix::unistd::read(&self.wake, &mut bytes) {
+            taken.application |= bytes[..count].iter().any(|byte| *byte != 0);
+        }
+        taken.bits = PENDING.swap(0, Ordering::AcqRel);
+        taken
     }
 
     /// Whether the worker was told to end, in either way.
@@ -89,39 +108,132 @@ pub(super) fn may_outlive_arbiter(finishing: Duration) {
     ORPHAN_END_NS.store(ns, Ordering::Release);
 }
 
-extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+/// Puts the server's handlers before those that the application has installed since the last call.
+pub(super) fn reclaim() {
+    for (signal, next) in OWNED.into_iter().zip(&NEXT) {
+        let Some(action) = action_of(signal) else { continue };
+        if action.sa_sigaction == on_signal as *const () as usize {
+            continue;
+        }
+        let flags = if action.sa_sigaction <= libc::SIG_IGN {
+            // To ignore the signal, or to die of it, is not the application's to choose.
+            next.store(ptr::null_mut(), Ordering::Release);
+            libc::SA_RESTART
+        } else {
+            remember_next(next, action);
+            // As the application wanted it, so that its handler runs as soon as it expects.
+            action.sa_flags & (libc::SA_RESTART | libc::SA_ONSTACK)
+        };
+        // Only fails for signals that cannot be handled.
+        let _ = install_handler(signal, on_signal, flags);
+    }
+}
+
+/// In a child that the application has forked: its own handlers are installed, and where it has none, the system's.
+/// Async-signal-safe.
+pub(super) fn release() {
+    for (signal, next) in OWNED.into_iter().zip(&NEXT) {
+        release_one(signal, next.load(Ordering::Acquire));
+    }
+    release_one(libc::SIGABRT, ptr::null_mut());
+}
+
+fn release_one(signal: i32, next: *const libc::sigaction) {
+    let Some(action) = action_of(signal) else { return };
+    if action.sa_sigaction != on_signal as *const () as usize {
+        return;
+    }
+    // SAFETY: zeroed is the system's own action; `next` is null or a leaked action that was read from the kernel.
+    unsafe {
+        let default: libc::sigaction = std::mem::zeroed();
+        let next = next.as_ref().unwrap_or(&default);
+        libc::sigaction(signal, next, ptr::null_mut());
+    }
+}
+
+/// Keeps an action for handlers, which may be reading the one before: that is leaked. A runtime has one handler for
+/// all signals, so this happens a few times in the life of a process.
+fn remember_next(next: &AtomicPtr<libc::sigaction>, action: libc::sigaction) {
+    // SAFETY: null, or an action that was leaked here.
+    let known = unsafe { next.load(Ordering::Acquire).as_ref() };
+    let same = known.is_some_and(|known| {
+        (known.sa_sigaction, known.sa_flags) == (action.sa_sigaction, action.sa_flags)
+    });
+    if !same {
+        next.store(Box::leak(Box::new(action)), Ordering::Release);
+    }
+}
+
+fn action_of(signal: i32) -> Option<libc::sigaction> {
+    // SAFETY: a zeroed sigaction is a valid one to be written to; no handler is changed.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        (libc::sigaction(signal, ptr::null(), &raw mut action) == 0).then_some(action)
+    }
+}
+
+extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let saved_errno = nix::errno::Errno::last();
+    if signal == libc::SIGABRT {
+        if !worker_api::fork::is_child() {
+            remember(signal, info);
+            // First, since to find out where takes its time, and the arbiter waits a second.
+            run_abort_hook(info);
+            say_where(info);
+        }
+        die_of_abort();
+    }
+    act(signal, info);
+    run_next(signal, info, context);
+    saved_errno.set();
+}
+
+/// What the server does on a signal; `info` may be null. Async-signal-safe.
+pub(super) fn act(signal: i32, info: *const libc::siginfo_t) {
     let bit = match signal {
         libc::SIGTERM => GRACEFUL,
         libc::SIGQUIT | libc::SIGINT => QUICK,
         libc::SIGUSR1 => REOPEN,
         libc::SIGWINCH => WINDOW,
-        libc::SIGABRT => {
-            remember(signal, info);
-            // First, since to find out where takes its time, and the arbiter waits a second.
-            run_abort_hook(info);
-            say_where(info);
-            die_of_abort()
-        }
         _ => 0,
     };
-    if bit & (GRACEFUL | QUICK) != 0 {
-        remember(signal, info);
+    if bit == 0 || worker_api::fork::is_child() {
+        return;
     }
     if bit == QUICK {
         arm_end_timer(QUICK_END_NS);
     } else if bit == GRACEFUL && getppid().as_raw() != ARBITER.load(Ordering::Acquire) {
         arm_end_timer(ORPHAN_END_NS.load(Ordering::Acquire));
     }
-    TOLD.fetch_or(bit, Ordering::AcqRel);
-    if bit != 0 {
-        PENDING.fetch_or(bit, Ordering::AcqRel);
-        let one = 1u64;
-        // SAFETY: write(2) is async-signal-safe; the eventfd lives as long as the process, and the
-        // buffer is 8 bytes long.
-        unsafe { libc::write(WAKE.load(Ordering::Acquire), (&raw const one).cast(), 8) };
+    let told = TOLD.fetch_or(bit, Ordering::AcqRel);
+    if bit & (GRACEFUL | QUICK) != 0 {
+        if told & bit != 0 {
+            // An end that is under way already, perhaps by a handler that has called the one before it.
+            return;
+        }
+        remember(signal, info);
     }
-    saved_errno.set();
+    PENDING.fetch_or(bit, Ordering::AcqRel);
+    let zero = 0u8;
+    // SAFETY: write(2) is async-signal-safe; the pipe lives as long as the process. Where it is full, the loop is
+    // about to read it.
+    unsafe { libc::write(WAKE.load(Ordering::Acquire), (&raw const zero).cast(), 1) };
+}
+
+/// Runs the application's handler of a signal, where it has one.
+fn run_next(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    let Some(at) = OWNED.iter().position(|owned| *owned == signal) else { return };
+    // SAFETY: null, or an action that `remember_next` has leaked: its handler has one of the two forms, by its flags.
+    unsafe {
+        let Some(next) = NEXT[at].load(Ordering::Acquire).as_ref() else { return };
+        if next.sa_flags & libc::SA_SIGINFO != 0 {
+            let handler: Handler = std::mem::transmute(next.sa_sigaction);
+            handler(signal, info, context);
+        } else {
+            let handler: extern "C" fn(i32) = std::mem::transmute(next.sa_sigaction);
+            handler(signal);
+        }
+    }
 }
 
 extern "C" fn on_end_timer(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
@@ -130,7 +242,8 @@ extern "C" fn on_end_timer(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void
 
 fn remember(signal: i32, info: *const libc::siginfo_t) {
     if let Some(slot) = SLOT.get() {
-        slot.told_to_end(signal as u32, sender_of(info));
+        let sender = if info.is_null() { 0 } else { sender_of(info) };
+        slot.told_to_end(signal as u32, sender);
     }
 }
 
@@ -172,7 +285,7 @@ fn die_of_abort() -> ! {
         let mut set = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
         libc::sigaddset(&raw mut set, libc::SIGABRT);
-        libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, ptr::null_mut());
         libc::raise(libc::SIGABRT);
     }
     process::exit_now(134);
@@ -202,25 +315,36 @@ fn arm_end_timer(after_ns: i64) {
     let time = libc::itimerspec { it_interval: never, it_value: at };
     // SAFETY: timer_settime is async-signal-safe. The timer was created before any handler was
     // installed and is not written to afterwards.
-    unsafe { libc::timer_settime(END_TIMER, 0, &raw const time, std::ptr::null_mut()) };
+    unsafe { libc::timer_settime(END_TIMER, 0, &raw const time, ptr::null_mut()) };
 }
 
-fn install_handler(
-    signal: i32,
-    handler: extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void),
-) -> nix::Result<()> {
+fn install_handler(signal: i32, handler: Handler, flags: i32) -> nix::Result<()> {
     // SAFETY: the handlers of this module are async-signal-safe: atomics, write, timer_settime,
     // raise and _exit. nix does not know real-time signals, so libc's own function is called.
     let result = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = handler as usize;
-        action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
+        action.sa_flags = libc::SA_SIGINFO | flags;
         libc::sigemptyset(&raw mut action.sa_mask);
-        libc::sigaction(signal, &raw const action, std::ptr::null_mut())
+        libc::sigaction(signal, &raw const action, ptr::null_mut())
     };
     nix::errno::Errno::result(result).map(drop)
 }
 
+type Handler = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void);
+
+/// The signals that mean something to the server, whatever the application installs for them.
+const OWNED: [i32; 7] = [
+    libc::SIGTERM,
+    libc::SIGQUIT,
+    libc::SIGINT,
+    libc::SIGUSR1,
+    libc::SIGWINCH,
+    libc::SIGHUP,
+    libc::SIGUSR2,
+];
+/// The application's handlers of [`OWNED`].
+static NEXT: [AtomicPtr<libc::sigaction>; 7] = [const { AtomicPtr::new(ptr::null_mut()) }; 7];
 static ABORT_HOOK: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
 static SLOT: OnceLock<SlotWriter> = OnceLock::new();
 static PENDING: AtomicU32 = AtomicU32::new(0);
@@ -232,6 +356,6 @@ static ARBITER: AtomicI32 = AtomicI32::new(0);
 /// How long after the arbiter's death the process ends by itself.
 static ORPHAN_END_NS: AtomicI64 = AtomicI64::new(QUICK_END_NS);
 /// Written once, by [`create_end_timer`].
-static mut END_TIMER: libc::timer_t = std::ptr::null_mut();
+static mut END_TIMER: libc::timer_t = ptr::null_mut();
 /// As long as gunicorn's workers have for ending quickly, doubled.
 const QUICK_END_NS: i64 = 200_000_000;

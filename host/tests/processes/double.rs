@@ -84,7 +84,7 @@ impl Payload for Double {
         loop {
             let ready = wait(&context);
             context.notify();
-            let signals = context.take_signals();
+            let signals = context.take_signals().bits;
             if signals & QUICK != 0 {
                 return 0;
             }

@@ -130,4 +130,16 @@ impl RawHost for Between {
     fn set_logged_variable(&self, request: u64, name: RStr<'_>, value: RSlice<'_, u8>) {
         self.host.set_logged_variable(request, &name, &value);
     }
+
+    fn on_signal(&self, signal: i32) {
+        self.host.on_signal(signal);
+    }
+
+    fn reclaim_signals(&self) {
+        self.host.reclaim_signals();
+    }
+
+    fn signal_descriptor(&self) -> i32 {
+        self.host.signal_descriptor()
+    }
 }

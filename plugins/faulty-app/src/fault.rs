@@ -39,8 +39,8 @@ impl Faults {
     }
 }
 
-/// Makes one fault. Those that are failures are returned; `sleepN` takes N milliseconds, `growN` N MiB for good; what is
-/// unknown is a failure.
+/// Makes one fault. Those that are failures are returned; `sleepN` takes N milliseconds, `growN` N MiB for good, `fork`
+/// returns in two processes; what is unknown is a failure.
 pub(crate) fn make(place: &str, what: &str) -> Result<()> {
     let words = format!("the fault asked for in {place}");
     let number = |prefix: &str| what.strip_prefix(prefix).and_then(|digits| digits.parse().ok());
@@ -55,6 +55,7 @@ pub(crate) fn make(place: &str, what: &str) -> Result<()> {
         "hang" => loop {
             std::thread::sleep(Duration::from_secs(3600));
         },
+        "fork" => fork(&words),
         "spin" => loop {
             std::hint::spin_loop();
         },
@@ -86,6 +87,20 @@ fn segfault() -> ! {
         libc::raise(libc::SIGSEGV);
     }
     std::process::abort()
+}
+
+/// Returns in a child, too; in this process a failure where that does not end with status 0.
+fn fork(words: &str) -> Result<()> {
+    // SAFETY: the child calls functions that need no lock of another thread's.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        return Ok(());
+    }
+    let mut status = -1;
+    // SAFETY: the status is a local, which the kernel fills.
+    unsafe { libc::waitpid(child, &raw mut status, 0) };
+    let failed = || Failure::new(FailureKind::OTHER, format!("{words}: status {status}"));
+    if status == 0 { Ok(()) } else { Err(failed()) }
 }
 
 /// Uses the stack until there is none left.

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use worker_api::{
     App, AppContext, AppFactory, Engine, Exchange, Failure, FailureKind, Host, Needs, Result,
+    Runtime, fork,
 };
 
 use crate::bridge::{Bridge, Plan};
@@ -12,6 +13,7 @@ use crate::drain;
 use crate::faults;
 use crate::guest::Loop;
 use crate::interpreter::{self, Interpreter};
+use crate::process;
 use crate::python::{self, PyResult, Python, Stored, attach};
 use crate::serve::serve;
 
@@ -133,7 +135,15 @@ impl App for Wsgi {
     fn load(&self) -> Result<()> {
         let name = if self.spec.is_empty() { "the project in this folder" } else { &self.spec };
         let application = self.attached(&format!("cannot load {name}"), |py| {
-            let mut application = self.bridge.helper(py, "load", [&py.text(&self.spec)?])?;
+            let before = std::process::id();
+            let loaded = self.bridge.helper(py, "load", [&py.text(&self.spec)?]);
+            if std::process::id() != before {
+                process::end_child(py, &self.bridge.process, loaded.err());
+            }
+            let mut application = loaded?;
+            if self.preload {
+                process::reset_mold(py, &self.bridge.process)?;
+            }
             if let Some(hooks) = self.hooks.get() {
                 application = hooks.get(py).call_method("wrap", [&application])?;
             }
@@ -158,6 +168,9 @@ impl App for Wsgi {
         python::after_fork(in_child);
         if in_child {
             attach(|py| {
+                if let Err(raised) = process::reset_worker(py, &self.bridge.process) {
+                    self.bridge.report(py, raised, "Error in the signals of a worker");
+                }
                 if let Err(raised) = faults::report(self.bridge, py, self.hooks.get()) {
                     self.bridge.report(py, raised, "Faults will leave no traceback");
                 }
@@ -169,6 +182,20 @@ impl App for Wsgi {
                     self.bridge.report(py, raised, "Error after a fork");
                 }
             });
+        }
+    }
+
+    fn init_worker(&self, _runtime: Runtime) -> Result<()> {
+        let wakeup = self.bridge.host.signal_descriptor();
+        self.attached("cannot set the worker up", |py| {
+            process::start_worker(py, &self.bridge.process, wakeup)
+        })
+    }
+
+    fn run_signal_handlers(&self) {
+        // A guest loop runs Python code after each turn, and with it the handlers.
+        if self.bridge.guest.is_none() {
+            process::run_handlers(&self.bridge.process);
         }
     }
 
@@ -188,7 +215,11 @@ impl App for Wsgi {
             return Err(Failure::unsupported("this worker class does not use a guest loop"));
         };
         attach(|py| {
-            guest.run(py, engine, &application.get(py)).map_err(|raised| {
+            let ran = guest.run(py, engine, &application.get(py));
+            if fork::is_child() {
+                process::end_child(py, &self.bridge.process, ran.err());
+            }
+            ran.map_err(|raised| {
                 let (line, traceback) = self.bridge.describe(py, raised);
                 Failure::new(FailureKind::OTHER, format!("the guest loop failed: {line}"))
                     .with_detail(traceback)
@@ -206,7 +237,11 @@ impl App for Wsgi {
                 let facts = facts.iter().map(|f| py.number(*f)).collect::<PyResult<Vec<_>>>()?;
                 hooks.get(py).call_method("call", [&py.text(event)?, &py.list(facts)?])
             };
-            call().map(drop).map_err(|raised| {
+            let called = call();
+            if fork::is_child() {
+                process::end_child(py, &self.bridge.process, called.err());
+            }
+            called.map(drop).map_err(|raised| {
                 let (line, traceback) = self.bridge.describe(py, raised);
                 Failure::application(format!("the hook {event} failed: {line}"))
                     .with_detail(traceback)

@@ -29,6 +29,8 @@ pub(crate) struct Bridge {
     socket_module: OnceLock<Stored>,
     /// Whether `wsgi.websocket` is offered: where gevent-websocket's worker offers it, and that works.
     pub(crate) offers_websocket: bool,
+    /// The module `_jimu_process`, from `process.py`.
+    pub(crate) process: Stored,
     /// Makers of environs: as many as there have been threads that made one at the same time.
     environs: Cell<Vec<Box<Environs>>>,
     constants: Constants,
@@ -108,6 +110,8 @@ impl Bridge {
         let write = ("_write", write.bind(&py.none())?);
         let natives = [log, write, ("_setting", setting.bind(&py.none())?), draining, watch];
         let module = py.module("jimu", include_str!("jimu.py"), &natives)?;
+        let process = crate::process::module(py)?.store();
+        crate::process::install(py, &process)?;
         let limited = plan.host.setting_duration("request_timeout").is_some();
         let file_wrapper = module.attr_named("FileWrapper")?;
         let constants = Constants {
@@ -151,6 +155,7 @@ impl Bridge {
             module: module.store(),
             socket_module: OnceLock::new(),
             offers_websocket: plan.guest == Some(Loop::Gevent),
+            process,
             host: plan.host,
         })
     }

@@ -402,9 +402,12 @@ def run_drain_functions():
             report("Error in a function of jimu.on_drain()")
 
 
-def shut_down():
-    """What an interpreter does at its end, up to the point where it would take itself apart."""
-    for step in (threading._shutdown, atexit._run_exitfuncs, errors.flush, sys.stdout.flush, sys.stderr.flush):
+def shut_down(waits=True):
+    """What an interpreter does at its end, up to the point where it would take itself apart. `waits`: for threads."""
+    steps = [atexit._run_exitfuncs, errors.flush, sys.stdout.flush, sys.stderr.flush]
+    if waits:
+        steps.insert(0, threading._shutdown)
+    for step in steps:
         try:
             step()
         except Exception:
@@ -417,7 +420,7 @@ def report(doing):
 
 
 #: The server's own code, as tracebacks call it.
-_FILES = ("<jimu>", "<_jimu_hooks>", "<_jimu_driver>")
+_FILES = ("<jimu>", "<_jimu_hooks>", "<_jimu_driver>", "<_jimu_process>")
 #: The length of an unfinished line, and the number of threads with one, from which on they are written.
 _UNFINISHED_MAX = 64 * 1024
 _UNFINISHED_LINES_MAX = 64

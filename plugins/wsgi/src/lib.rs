@@ -10,6 +10,7 @@
 //! | [`request`], [`input`], [`response`], [`environ`] | its parts: what the application holds, reads, says, is told |
 //! | [`errors`] | what can end a request |
 //! | [`faults`] | what Python was doing when its process came to a violent end |
+//! | [`process`] | signal handlers and forks of the application |
 //! | [`guest`] | requests in greenlets of the real gevent or eventlet |
 //! | `jimu.py` | what is easier said in Python: importing, hooks, logging, tracebacks |
 //! | `question.py` | what an interpreter is asked about itself |
@@ -18,7 +19,7 @@
 //!
 //! - The library refers to no symbol of libpython: it loads where there is no Python, and says then what is missing.
 //! - The interpreter is never held while something is waited for.
-//! - No signal handler is installed but those of [`faults`], and Python is never finalized in a worker: its threads and `atexit` functions are
+//! - No signal handler is installed but those of [`faults`]; the application's stand behind the host's. Python is never finalized in a worker: its threads and `atexit` functions are
 //!   ended, and the process is.
 //! - What an application does wrong ends its request, with a traceback in the log.
 
@@ -33,6 +34,7 @@ mod input;
 mod interpreter;
 mod library;
 mod logged;
+mod process;
 mod python;
 mod request;
 mod response;

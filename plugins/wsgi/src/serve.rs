@@ -3,11 +3,12 @@
 use std::cell::Cell;
 use std::slice;
 
-use worker_api::{Exchange, Failure, FailureKind, LogLevel, Result};
+use worker_api::{Exchange, Failure, FailureKind, LogLevel, Result, fork};
 
 use crate::bridge::Bridge;
 use crate::environ::Handles;
 use crate::errors::{Fault, is_outside};
+use crate::process;
 use crate::python::{Object, PyResult, Python, Raised, Stored, attach};
 use crate::request::{Request, Slot, State, not_octets};
 use crate::response::{Phase, Response};
@@ -44,6 +45,14 @@ fn with_slot(
     let request = bridge.types.request.value(&object).map_err(internal)?;
     slot.begin(py, bridge, exchange.keep()).map_err(internal)?;
     let answered = answer(bridge, py, slot, request);
+    if fork::is_child() {
+        // What the server would do with it is the parent's to do. A fault of the server's is that it does not.
+        let raised = match answered {
+            Err(Fault::Raised(raised)) => Some(raised),
+            _ => None,
+        };
+        process::end_child(py, &bridge.process, raised);
+    }
     let answered = answered.or_else(|fault| settle(bridge, py, request, fault).map(|()| None));
     if let Some(kept) = slot.end(py, bridge).map_err(internal)? {
         *exchange = kept;
@@ -65,6 +74,9 @@ fn answer(
     };
     let result = application.get(py).call([&environ, &slot.start_response.get(py)])?;
     drop(environ);
+    if fork::is_child() {
+        return Ok(None);
+    }
     if request.state(py)?.is_taken() {
         bridge.log_variables(py, request);
         request.state(py)?.release(py)?;
@@ -208,6 +220,9 @@ fn send_other(
     }
     let parts = result.iterator()?;
     while let Some(part) = parts.next()? {
+        if fork::is_child() {
+            return Ok(());
+        }
         if !send_part(py, request, &part)? {
             break;
         }

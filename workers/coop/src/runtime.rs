@@ -13,7 +13,7 @@ use worker_api::abi::sabi_trait::TD_Opaque;
 use worker_api::abi::std_types::RResult;
 use worker_api::guard::catch_flat;
 use worker_api::raw::{Interest, RawRuntime, RawRuntime_TO, RuntimeBox, TaskBox};
-use worker_api::{Failure, FailureKind, Result};
+use worker_api::{Failure, FailureKind, Result, fork};
 
 use crate::clients::Clients;
 use crate::home::interrupted;
@@ -101,8 +101,10 @@ fn wait_fd(fd: i32, interest: Interest, timeout_ns: u64) -> Result<bool> {
     })
 }
 
+/// Whether waiting is the hub's: not on threads of the application's, and not in a process that it has forked, which
+/// would change what the worker's hub waits for.
 fn on_hub() -> bool {
-    Clients::here().is_some()
+    !fork::is_child() && Clients::here().is_some()
 }
 
 /// A request that has had its time waits for nothing any more.
@@ -113,6 +115,7 @@ fn in_time() -> Result<()> {
 fn start(mut task: TaskBox, running: Task) -> Result<()> {
     let run = move || {
         task.run();
+        fork::end_if_child();
         drop(running);
     };
     green::spawn(run).map(drop).map_err(|error| {

@@ -163,6 +163,10 @@ impl Shared {
     pub(crate) fn close(&self, connection: Box<Connection>) {
         let mut table = self.table();
         table.leave(connection.fd());
+        if connection.is_duplicated() {
+            // One that was never watched is as good as one that is watched no more.
+            let _ = self.queue.poller.connections.delete(&*connection);
+        }
         // Closed while the table is locked: the next connection with this descriptor finds its place free.
         drop(connection);
     }

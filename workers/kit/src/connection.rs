@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use worker_api::abi::std_types::{ROption, RSlice};
 use worker_api::raw::ExchangeBox;
-use worker_api::{AccessRecord, Interest, Version};
+use worker_api::{AccessRecord, Interest, Version, fork};
 
 use crate::buffer::{Input, Output};
 use crate::clock::{deadline_after, earlier, now_ns};
@@ -50,6 +50,8 @@ pub struct Connection {
     requests: u32,
     /// Whether somebody else has a descriptor of the same connection.
     pub(crate) duplicated: bool,
+    /// Whether the client is to see that its response is cut.
+    aborted: bool,
     /// What the phase has discarded so far, in octets.
     discarded: usize,
     /// Whether a read is worth its system call.
@@ -124,6 +126,7 @@ impl Connection {
             deadline_ns,
             requests: 0,
             duplicated: false,
+            aborted: false,
             discarded: 0,
             readable: true,
             emptied: false,
@@ -190,9 +193,10 @@ impl Connection {
         self.phase == Phase::Head && self.input.is_empty()
     }
 
-    /// Whether it was taken over by an application: closing our descriptor then does not take it out of an epoll.
+    /// Whether there may be another descriptor of it, an application's that took it over or a forked child's: closing
+    /// ours then does not take it out of an epoll.
     pub fn is_duplicated(&self) -> bool {
-        self.duplicated
+        self.duplicated || fork::has_forked()
     }
 
     /// Whether it has had no request yet.
@@ -414,6 +418,7 @@ impl Connection {
             Then::Forget => return self.close(),
             Then::Abort => {
                 self.stream.reset_on_close();
+                self.aborted = true;
                 return self.close();
             }
             _ => {}
@@ -540,6 +545,15 @@ impl Connection {
     fn release(&mut self) {
         self.input.release();
         self.output.release();
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // To close a descriptor ends a connection only where no child has a copy of it.
+        if fork::has_forked() && !self.duplicated && !fork::is_child() {
+            self.stream.end(self.aborted);
+        }
     }
 }
 

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use worker_api::abi::sabi_trait::TD_Opaque;
 use worker_api::abi::std_types::{ROption, RResult, RSlice, RSliceMut, RStr};
+use worker_api::fork;
 use worker_api::guard::catch;
 use worker_api::raw::{ExchangeBox, Hijacked, Interest, RawExchange, RawExchange_TO, Step};
-use worker_api::{Address, Failure, Header, RequestHead, Version, Waker};
+use worker_api::{Address, Failure, FailureKind, Header, RequestHead, Version, Waker};
 
 use crate::connection::Connection;
 use crate::home::Home;
@@ -31,6 +32,9 @@ impl Lent {
         &mut self,
         work: impl FnOnce(&mut Connection, &dyn Home) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
+        if fork::is_child() {
+            return Err(Failure::new(FailureKind::OTHER, OF_THE_PARENT));
+        }
         let Some(connection) = self.connection.as_deref_mut() else {
             return Err(Failure::application("the exchange is over"));
         };
@@ -50,6 +54,11 @@ impl Lent {
 
     /// Ends the loan, after `end` has said what becomes of the connection.
     fn go_home(&mut self, end: impl FnOnce(&mut Connection)) {
+        if fork::is_child() {
+            // A copy, of which nothing may be sent, recorded or taken out of a poller.
+            std::mem::forget(self.connection.take());
+            return;
+        }
         if let Some(mut connection) = self.connection.take() {
             if catch("the worker class's kit", || end(&mut connection)).is_err() {
                 connection.abort();
@@ -165,6 +174,9 @@ impl RawExchange for Lent {
         self.connection.as_deref().is_some_and(|connection| connection.local.proxied)
     }
 }
+
+/// Why a child that the application has forked cannot use an exchange.
+const OF_THE_PARENT: &str = "this process was forked in a request, which belongs to its parent";
 
 /// What [`RawExchange::head`] gives when the exchange is over.
 static NO_HEAD: RequestHead<'static> = RequestHead {

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use worker_api::{Header, Host, Result, Version};
+use worker_api::{Header, Host, Result, Version, fork};
 
 use crate::background::Background;
 use crate::clock;
@@ -42,6 +42,7 @@ impl Kit {
 
     /// As [`Kit::new`], for a class with words of its own.
     pub fn with_manners(host: Host, keep_alive: bool, manners: Manners) -> Result<Arc<Self>> {
+        fork::watch();
         let mut config = Config::read(&host)?;
         if !manners.names_server {
             config.server = None;

@@ -230,6 +230,16 @@ pub fn send_file(socket: &TcpStream, file: RawFd, offset: u64, count: usize) -> 
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
 }
 
+/// Resets a connection, whoever else has a descriptor of it. An error for a socket of another kind than TCP.
+pub fn disconnect(socket: &TcpStream) -> io::Result<()> {
+    let nowhere =
+        libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
+    let length = size_of_val(&nowhere) as libc::socklen_t;
+    // SAFETY: the address is readable for its length.
+    let done = unsafe { libc::connect(socket.as_raw_fd(), &raw const nowhere, length) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// `pread(2)`: octets of `file` from `offset` into `buffer`, for connections that need to see them (TLS, chunks).
 pub fn read_file(file: RawFd, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     // SAFETY: the buffer is writable for its length. A wrong `file` is answered by EBADF.

@@ -151,6 +151,16 @@ impl Stream {
         }
     }
 
+    /// Ends the connection for all who have a descriptor of it, by a reset where `reset` says so.
+    pub fn end(&self, reset: bool) {
+        // A client that has gone is no loss.
+        let _ = if reset && socket::disconnect(&self.socket).is_ok() {
+            Ok(())
+        } else {
+            self.socket.shutdown(Shutdown::Both)
+        };
+    }
+
     /// Has the connection reset when it is closed: the client sees that what it has is cut.
     pub fn reset_on_close(&self) {
         let now = libc::linger { l_onoff: 1, l_linger: 0 };

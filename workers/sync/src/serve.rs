@@ -137,7 +137,7 @@ impl<'a> Server<'a> {
                 }
             }
             Advance::Request => self.carry_on(connection),
-            Advance::Closed => {}
+            Advance::Closed => self.close(connection),
         }
     }
 
@@ -147,14 +147,26 @@ impl<'a> Server<'a> {
             tracing::debug!(
                 "worker_connections reached: the connection that waited longest is closed"
             );
-            drop(self.parked.take_oldest());
+            if let Some(oldest) = self.parked.take_oldest() {
+                self.close(oldest);
+            }
         }
+    }
+
+    fn close(&self, connection: Box<Connection>) {
+        if connection.is_duplicated() {
+            // One that was never parked is as good as one that is watched no more.
+            let _ = self.epoll.delete(&*connection);
+        }
+        drop(connection);
     }
 
     /// No connection can be accepted for now: one that is parked gives way, and accepting rests, so that the loop does
     /// not spin.
     fn rest(&mut self, pause: Duration) {
-        drop(self.parked.take_oldest());
+        if let Some(oldest) = self.parked.take_oldest() {
+            self.close(oldest);
+        }
         self.unlisten();
         self.rest_until_ns = now_ns() + nanoseconds(pause);
     }

@@ -12,6 +12,7 @@ import time
 import traceback
 from weakref import getweakrefcount
 
+import _jimu_process as process
 import greenlet
 import jimu
 
@@ -42,13 +43,34 @@ class Driver:
         self._serving = {}
         self._engine = None
         self._application = None
+        #: In a process that the application has forked: the greenlet that did it.
+        self._is_child = False
+        self._forker = None
         self.input = make_input(self._wait)
 
     def run(self, engine, application):
         """Runs the loop until the engine has stopped."""
         self._engine = engine
         self._application = application
+        self._loop.start()
+        # After the hub, whose own functions for forks have run then.
+        os.register_at_fork(after_in_child=self._after_fork_in_child)
         self._loop.run(engine.descriptor(), self.turn)
+
+    def _after_fork_in_child(self):
+        self._is_child = True
+        self._forker = greenlet.getcurrent()
+        self._loop.forget()
+
+    def _end_child(self, error):
+        """In a process that the application has forked: what a greenlet does whose request is over.
+
+        Copies of other requests' greenlets, which gevent carries on with as long as the process waits in its hub, end
+        without a word.
+        """
+        if greenlet.getcurrent() is self._forker:
+            process.end_child(error, False)
+        return False
 
     def turn(self):
         """In the hub: lets the engine work, and goes on with what has become ready.
@@ -199,12 +221,18 @@ class Driver:
         request, environ, start_response = work
         try:
             result = self._application(environ, start_response)
+            if self._is_child:
+                return self._end_child(None)
             sent = request._put_list(result)
             if sent is not None:
                 # A body of one piece is sent and the request is over with it, as a rule; this one is not.
                 self._go_on(request, result, sent)
+                if self._is_child:
+                    return self._end_child(None)
                 request._end()
         except BaseException as error:
+            if self._is_child:
+                return self._end_child(error)
             request._end(error)
             return not isinstance(error, greenlet.GreenletExit)
         return True
@@ -231,10 +259,13 @@ class Driver:
                     request._finish()
                     return
             for part in result:
+                if self._is_child:
+                    return
                 if self._put(request, part) > len(part):
                     # Content-Length leaves no room for all of it.
                     break
-            request._finish()
+            if not self._is_child:
+                request._finish()
         finally:
             close = getattr(result, "close", None)
             if close is not None:

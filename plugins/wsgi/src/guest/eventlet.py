@@ -3,34 +3,59 @@
 _OLDEST = (0, 9, 7)
 #: How often the engine turns before the hub does, whose turn is in Python and costs more than a request.
 _TURNS_MAX = 4
+#: Hubs of the processes that this one was forked from.
+_left = []
 
 
 def patch():
     try:
         import eventlet
+        import eventlet.patcher
     except ImportError:
         raise RuntimeError("You need eventlet installed to use this worker.") from None
     version = tuple(int(part) for part in eventlet.__version__.split(".")[:3] if part.isdigit())
     if version < _OLDEST:
         raise RuntimeError("You need eventlet 0.9.7 or later to use this worker.")
+    # Taken only after the patch, it would be one that waits with the patched select(), and the asyncio hub with it: an
+    # application that chooses that hub by use_hub() could not.
+    eventlet.patcher.original("selectors")
     eventlet.monkey_patch(os=False)
 
 
 def after_fork():
+    # A new hub of the kind that the application has chosen, or of the one that EVENTLET_HUB names.
+    _leave_hub()
+
+
+def _leave_hub():
+    import sys
+
     import eventlet.hubs
 
-    eventlet.hubs.use_hub()
+    chosen = eventlet.hubs._threadlocal
+    if hasattr(chosen, "hub"):
+        # Kept: to take it apart would change what the parent's poller waits for.
+        _left.append(chosen.hub)
+        del chosen.hub
+        if "asyncio" in sys.modules:
+            # The loop of the hub that was left does not run in this process.
+            sys.modules["asyncio"].events._set_running_loop(None)
 
 
-def run(descriptor, turn):
+def start():
     import eventlet
-    import eventlet.event
     import eventlet.hubs
 
     global _hub, _pool
     _hub = eventlet.hubs.get_hub()
     # Its bound is the engine's: it hands over no more requests at once than there may be.
     _pool = eventlet.GreenPool(1 << 20)
+
+
+def run(descriptor, turn):
+    import _jimu_process as process
+    import eventlet.event
+
     over = eventlet.event.Event()
     failure = None
 
@@ -52,9 +77,29 @@ def run(descriptor, turn):
     try:
         over.wait()
     finally:
-        _hub.remove(listener)
+        if not process.is_child:
+            _hub.remove(listener)
     if failure is not None:
         raise failure
+
+
+def forget():
+    """In a process that the application has forked: the engine and the hub's poller are the parent's.
+
+    The greenlet that forked goes on with a new hub, and when it ends the process does; no other runs again.
+    """
+    import threading
+
+    import greenlet
+
+    # multiprocessing calls it at the end of a child. Here it would wait for greenlets that never run again.
+    threading._shutdown = lambda: None
+    current = greenlet.getcurrent()
+    if current is _hub.greenlet:
+        _hub.abort()
+    elif current.parent is _hub.greenlet:
+        current.parent = _hub.greenlet.parent
+    _leave_hub()
 
 
 def spawn(function, *arguments):

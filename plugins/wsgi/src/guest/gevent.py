@@ -26,30 +26,39 @@ def after_fork():
     gevent.reinit()
 
 
-def run(descriptor, turn):
+def start():
     import gevent
-    import gevent.event
     import gevent.pool
 
     global _hub, _pool
     _hub = gevent.get_hub()
     _pool = gevent.pool.Pool()
+    # gevent would do it behind the first os.fork(): a child that has ended by then is waited for in vain, for ever. Where
+    # a child was run in the mold, gevent believes that its handler is in place, whatever has become of that.
+    _hub.loop.reset_sigchld()
+    _hub.loop.install_sigchld()
+
+
+def run(descriptor, turn):
+    import gevent.event
+
+    global _watcher
     over = gevent.event.Event()
     failure = None
-    # gevent would do it behind the first os.fork(): a child that has ended by then is waited for in vain, for ever.
-    _hub.loop.install_sigchld()
 
     def on_readable():
         nonlocal failure
+        if _watcher is None:
+            return
         try:
             goes_on, _ = turn()
         except BaseException as error:
             failure, goes_on = error, False
         if not goes_on:
-            watcher.stop()
+            _watcher.stop()
             over.set()
 
-    watcher = _hub.loop.io(descriptor, 1)
+    watcher = _watcher = _hub.loop.io(descriptor, 1)
     watcher.start(on_readable)
     # The first turn is the hub's too: greenlets go back to where the hub was, not to this one.
     _hub.loop.run_callback(on_readable)
@@ -60,6 +69,13 @@ def run(descriptor, turn):
         watcher.close()
     if failure is not None:
         raise failure
+
+
+def forget():
+    """In a process that the application has forked: the engine is the parent's. The hub and its greenlets go on."""
+    global _watcher
+    _watcher.stop()
+    _watcher = None
 
 
 def spawn(function, *arguments):

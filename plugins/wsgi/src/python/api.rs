@@ -83,6 +83,7 @@ api! {
         fn PyErr_Restore(*mut PyObject, *mut PyObject, *mut PyObject);
         fn PyErr_SetObject(*mut PyObject, *mut PyObject);
         fn PyErr_Clear();
+        fn PyErr_CheckSignals() -> c_int;
         fn PyException_SetTraceback(*mut PyObject, *mut PyObject) -> c_int;
         fn PyObject_GetAttr(*mut PyObject, *mut PyObject) -> *mut PyObject;
         fn PyObject_GenericGetAttr(*mut PyObject, *mut PyObject) -> *mut PyObject;

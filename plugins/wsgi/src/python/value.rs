@@ -17,6 +17,12 @@ impl<'py> Python<'py> {
         unsafe { Object::shared(self, self.api()._Py_NoneStruct) }
     }
 
+    /// Runs the handlers of signals that have come, where this is Python's main thread.
+    pub(crate) fn check_signals(self) -> PyResult<()> {
+        // SAFETY: attached.
+        self.check(unsafe { (self.api().PyErr_CheckSignals)() })
+    }
+
     /// `True` or `False`.
     pub(crate) fn truth(self, value: bool) -> PyResult<Object<'py>> {
         // SAFETY: attached; the reference is new.

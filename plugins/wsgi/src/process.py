@@ -1,0 +1,141 @@
+"""What the application may do to its process and the server has to know: signal handlers, and forks.
+
+The server's signals have Python-level handlers that the application can read, call and replace. When such a signal
+comes, the server acts on it first, whatever the application has installed; the application's handler then runs as
+Python runs handlers. It may end in any exception without a request being ended by that.
+"""
+
+import _signal
+import logging
+import os
+import signal
+import sys
+import threading
+
+import jimu
+
+#: The signals that mean something to the server.
+OWNED = frozenset((
+    signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH,
+))
+#: In a process that the application has forked in a worker.
+is_child = False
+
+_set, _get = _signal.signal, _signal.getsignal
+_wakeup = -1
+_DummyThread, _MainThread = threading._DummyThread, threading._MainThread
+
+
+def server_handler(signum, frame=None):
+    """Does what the server does on a signal. What signal.getsignal() gives for the server's signals."""
+    if not is_child:
+        _on_signal(int(signum))
+
+
+class _Guarded:
+    """A handler of the application's for a signal of the server's: what it raises does not end a request."""
+
+    __slots__ = ("handler",)
+
+    def __init__(self, handler):
+        self.handler = handler
+
+    def __call__(self, signum, frame):
+        if is_child:
+            return self.handler(signum, frame)
+        try:
+            self.handler(signum, frame)
+        except (SystemExit, KeyboardInterrupt):
+            # As under gunicorn, the worker ends; unlike there, after its requests.
+            _stop()
+        except BaseException as error:
+            _report("Error in the application's handler of %s" % signal.Signals(signum).name, error)
+
+
+def _signal_of_application(signalnum, handler):
+    """signal.signal()"""
+    if is_child or signalnum not in OWNED:
+        return _set(signalnum, handler)
+    guarded = callable(handler) and handler is not server_handler
+    before = _set(signalnum, _Guarded(handler) if guarded else handler)
+    _reclaim()
+    return _plain(before)
+
+
+def _getsignal_of_application(signalnum):
+    """signal.getsignal()"""
+    return _plain(_get(signalnum))
+
+
+def _plain(handler):
+    return handler.handler if isinstance(handler, _Guarded) else handler
+
+
+def install():
+    """In the mold, before anything of the application is imported."""
+    _signal.signal, _signal.getsignal = _signal_of_application, _getsignal_of_application
+    reset()
+
+
+def reset():
+    """Takes the server's signals back. All others keep the handlers that the application has installed."""
+    for number in OWNED:
+        if _get(number) is not server_handler:
+            _set(number, server_handler)
+
+
+def start_worker(wakeup):
+    """In a worker. `wakeup` takes the numbers of signals whose handlers are to run."""
+    global _wakeup
+    _wakeup = wakeup
+    signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _after_fork_in_child():
+    global is_child
+    is_child = True
+    if (other := signal.set_wakeup_fd(-1)) != _wakeup:
+        signal.set_wakeup_fd(other)
+    for number in OWNED:
+        if _get(number) is server_handler:
+            _set(number, signal.default_int_handler if number == signal.SIGINT else _signal.SIG_DFL)
+    current = threading.current_thread()
+    if type(current) is _DummyThread:
+        # A thread of the class's, which Python has not made. It is the main thread here, but before Python 3.12 it lacks
+        # what threading._shutdown() needs.
+        current.__class__, current._name, current._daemonic = _MainThread, "MainThread", False
+        if getattr(current, "_tstate_lock", True) is None:
+            current._set_tstate_lock()
+
+
+def handler_failed(exception):
+    """In the main thread, while the worker waits: a handler has raised this."""
+    if isinstance(exception, (SystemExit, KeyboardInterrupt)):
+        _stop()
+    else:
+        _report("Error in a signal handler of the application", exception)
+
+
+def _report(doing, exception):
+    jimu._log(logging.ERROR, "wsgi", "%s\n%s" % (doing, jimu.describe(exception)[1].rstrip()))
+
+
+def end_child(exception, waits):
+    """Ends a process that the application has forked, where its code has returned to the server: as CPython ends a
+    program. `waits`: threads of the application finish first."""
+    status = 0
+    if isinstance(exception, SystemExit):
+        code = exception.code
+        if isinstance(code, int):
+            status = code & 0xFF
+        elif code is not None:
+            print(code, file=sys.stderr)
+            status = 1
+    elif exception is not None and type(exception).__name__ != "GreenletExit":
+        _report("Error in a process that the application has forked", exception)
+        status = 1
+    try:
+        jimu.shut_down(waits)
+    finally:
+        os._exit(status)

@@ -1,0 +1,150 @@
+//! What the application does to its process: the Rust side of `process.py`.
+//!
+//! The kernel's handlers of the server's signals stay the host's; Python's table of handlers says what the application
+//! is to see. Where Python code changes that table, CPython changes the kernel's handler with it, so the host's is put
+//! back: with the application's behind it in a worker ([`worker_api::Host::reclaim_signals`]), alone in the mold.
+
+use std::ffi::c_int;
+use std::ptr;
+use std::sync::OnceLock;
+
+use worker_api::fork;
+
+use crate::bridge::Bridge;
+use crate::function;
+use crate::python::{
+    Arguments, Definition, Function, Object, PyResult, Python, Raised, Stored, attach, required,
+};
+
+/// Makes the module `_jimu_process`, which imports `jimu`.
+pub(crate) fn module(py: Python<'_>) -> PyResult<Object<'_>> {
+    let bound = |name, entry| Definition::new(Function { name, entry }).bind(&py.none());
+    let natives = [
+        ("_on_signal", bound(c"_on_signal", function!(on_signal))?),
+        ("_reclaim", bound(c"_reclaim", function!(reclaim))?),
+        ("_stop", bound(c"_stop", function!(stop))?),
+    ];
+    py.module("_jimu_process", include_str!("process.py"), &natives)
+}
+
+/// Puts the server's handlers in place, in the mold.
+pub(crate) fn install(py: Python<'_>, module: &Stored) -> PyResult<()> {
+    let kept = *KEPT.get_or_init(actions);
+    let installed = module.get(py).call_method("install", []);
+    restore(&kept);
+    installed.map(drop)
+}
+
+/// Takes the server's signals back in the mold, once it has loaded the application.
+pub(crate) fn reset_mold(py: Python<'_>, module: &Stored) -> PyResult<()> {
+    let reset = module.get(py).call_method("reset", []);
+    if let Some(kept) = KEPT.get() {
+        restore(kept);
+    }
+    reset.map(drop)
+}
+
+/// As [`reset_mold`], in a worker that was just forked, whose host has installed its handlers.
+pub(crate) fn reset_worker(py: Python<'_>, module: &Stored) -> PyResult<()> {
+    fork::watch();
+    let kept = actions();
+    let reset = module.get(py).call_method("reset", []);
+    restore(&kept);
+    reset.map(drop)
+}
+
+/// Has the main thread woken for signals whose handlers are Python's, and forks noted. In a worker.
+pub(crate) fn start_worker(py: Python<'_>, module: &Stored, wakeup: c_int) -> PyResult<()> {
+    module.get(py).call_method("start_worker", [&py.number(wakeup.into())?]).map(drop)
+}
+
+/// Runs Python's handlers of the signals that have come. On the main thread.
+pub(crate) fn run_handlers(module: &Stored) {
+    attach(|py| {
+        if let Err(raised) = py.check_signals() {
+            let exception = raised.take(py);
+            if let Err(raised) = module.get(py).call_method("handler_failed", [&exception]) {
+                raised.clear(py);
+            }
+        }
+    });
+}
+
+/// Ends a process that the application has forked, where its code has returned, or raised this.
+pub(crate) fn end_child(py: Python<'_>, module: &Stored, raised: Option<Raised>) -> ! {
+    let exception = raised.map_or_else(|| py.none(), |raised| raised.take(py));
+    let waits = py.truth(Bridge::get().guest.is_none());
+    let ended =
+        waits.and_then(|waits| module.get(py).call_method("end_child", [&exception, &waits]));
+    // It does not return.
+    drop(ended);
+    fork::end(1)
+}
+
+/// `_on_signal(number)`: does what the server does on a signal.
+fn on_signal<'py>(
+    py: Python<'py>,
+    _me: &Object<'py>,
+    arguments: &Arguments<'_, 'py>,
+) -> PyResult<Object<'py>> {
+    let [number] = arguments.take(["number"])?;
+    let number = required(py, number, "number")?.as_number()?;
+    Bridge::get().host.on_signal(number as i32);
+    Ok(py.none())
+}
+
+/// `_reclaim()`: the server's handlers come before the one that was just installed.
+#[expect(clippy::unnecessary_wraps, reason = "functions for Python have this form")]
+fn reclaim<'py>(
+    py: Python<'py>,
+    _me: &Object<'py>,
+    _arguments: &Arguments<'_, 'py>,
+) -> PyResult<Object<'py>> {
+    Bridge::get().host.reclaim_signals();
+    Ok(py.none())
+}
+
+/// `_stop()`: the worker ends, after its requests.
+#[expect(clippy::unnecessary_wraps, reason = "functions for Python have this form")]
+fn stop<'py>(
+    py: Python<'py>,
+    _me: &Object<'py>,
+    _arguments: &Arguments<'_, 'py>,
+) -> PyResult<Object<'py>> {
+    Bridge::get().host.on_signal(libc::SIGTERM);
+    Ok(py.none())
+}
+
+type Actions = [libc::sigaction; OWNED.len()];
+
+fn actions() -> Actions {
+    OWNED.map(|signal| {
+        // SAFETY: a zeroed sigaction is a valid one to be written to; no handler is changed.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(signal, ptr::null(), &raw mut action);
+            action
+        }
+    })
+}
+
+fn restore(actions: &Actions) {
+    for (signal, action) in OWNED.into_iter().zip(actions) {
+        // SAFETY: the action was installed for this signal before.
+        unsafe { libc::sigaction(signal, action, ptr::null_mut()) };
+    }
+}
+
+/// The signals that `process.py` calls the server's.
+const OWNED: [c_int; 7] = [
+    libc::SIGTERM,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGHUP,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGWINCH,
+];
+
+/// What the mold had installed before Python code could change it.
+static KEPT: OnceLock<Actions> = OnceLock::new();
