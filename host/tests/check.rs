@@ -40,6 +40,7 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("drops-queue", "term-queue", "in the queue are lost"),
     ("holds-idle", "term-idle", "with idle connections"),
     ("blocks-signals", "quit", "blocks SIGQUIT"),
+    ("keeps-accepting", "reload", "host.remaining_backlog()"),
     ("never-retires", "max-requests", "has not called host.retire()"),
     ("outlives-arbiter", "parent-death", "still lives 5 s after its arbiter"),
 ];

@@ -1,8 +1,14 @@
 //! That nobody has more than a share: connections are spread over the workers, and under the cooperative classes it is
 //! told who keeps the others waiting, and who needs more stack than there is.
 
-use std::thread;
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
 
 use jimu_tests::{
     artifacts, behaviour,
@@ -15,6 +21,7 @@ use jimu_tests::{
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
         behaviour!(connections_are_spread_over_the_workers).of_class().heavy().within(120),
+        behaviour!(a_late_head_does_not_wait_for_the_whole_queue),
         behaviour!(who_keeps_the_hub_is_named).of_class().needs(Need::Loops),
         behaviour!(an_overflow_is_named).of_class().needs(Need::Loops),
         behaviour!(a_body_that_is_always_ready_delays_no_one).needs(Need::Loops).heavy(),
@@ -44,6 +51,38 @@ fn connections_are_spread_over_the_workers(cell: &Cell) {
         found.push(shares);
     }
     panic!("the busiest worker has more than {RATIO_MAX} times what the idlest has: {found:?}");
+}
+
+/// A client whose head was late is served before those that connected after it, not behind all of them.
+fn a_late_head_does_not_wait_for_the_whole_queue(cell: &Cell) {
+    let server = Setup::new(cell).flags("--threads 1").start();
+    let mut late = server.connect();
+    late.send(b"GET / HTTP/1.1\r\n").unwrap();
+    // The queue is in order: once this one is answered, the first is with the worker.
+    assert_eq!(server.get("/").status, 200);
+    let mut busy = server.connect();
+    busy.send_get("/sleep?ms=300").unwrap();
+    server.until_held("/sleep");
+    let answered = Arc::new(AtomicUsize::new(0));
+    let queue: Vec<_> = (0..8)
+        .map(|_| {
+            let mut client = server.connect();
+            client.send_get("/sleep?ms=100").unwrap();
+            let answered = Arc::clone(&answered);
+            thread::spawn(move || {
+                let status = client.answer("GET").unwrap().status;
+                answered.fetch_add(1, Ordering::Relaxed);
+                status
+            })
+        })
+        .collect();
+    late.send(b"Host: late\r\n\r\n").unwrap();
+    assert_eq!(late.answer("GET").unwrap().status, 200);
+    let before = answered.load(Ordering::Relaxed);
+    assert!(before <= 2, "{before} of those that came later were served first");
+    for client in queue {
+        assert_eq!(client.join().unwrap(), 200);
+    }
 }
 
 fn who_keeps_the_hub_is_named(cell: &Cell) {

@@ -21,6 +21,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
         behaviour!(hostctl_reload_answers_when_it_is_done),
         behaviour!(reloads_under_load_lose_nothing).busy().within(120),
+        behaviour!(clients_that_always_wait_do_not_hold_up_a_reload).busy().within(120),
         behaviour!(fifty_reloads_between_two_builds).of_class().heavy().within(240),
         behaviour!(swaps_between_classes_lose_nothing).of_host().heavy().within(240),
         behaviour!(the_library_may_be_overwritten).of_class().busy(),
@@ -58,6 +59,26 @@ fn reloads_under_load_lose_nothing(cell: &Cell) {
     }
     keeping.finish().assert_nothing_lost();
     closing.finish().assert_nothing_lost();
+    server.stop();
+}
+
+/// More clients than the workers serve at a time: the listener's queue is never empty, and the old workers still end
+/// once they have finished what they have accepted.
+fn clients_that_always_wait_do_not_hold_up_a_reload(cell: &Cell) {
+    let server = Setup::new(cell).flags("--workers 2 --threads 2 --graceful-timeout 60").start();
+    let ask = |_| get("/sleep?ms=100");
+    let load = Load::start(
+        server.address(),
+        Plan { clients: 16, keep: false, think: Duration::ZERO, ask },
+    );
+    load.flows(16, RELOAD);
+    for _ in 0..3 {
+        let begun = Instant::now();
+        server.ctl(&["reload"]).done();
+        assert!(begun.elapsed() < RELOAD, "a reload took {:?}", begun.elapsed());
+        load.flows(4, RELOAD);
+    }
+    load.finish().assert_nothing_lost();
     server.stop();
 }
 

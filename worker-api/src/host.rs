@@ -90,8 +90,17 @@ impl Host {
         self.0.listeners().into_vec()
     }
 
+    /// Returns how many connections a worker that stops still accepts from this listening socket.
+    ///
+    /// It is 0 where other processes serve the socket: at a reload, after a TERM to one worker, at `max_requests`. There
+    /// the worker stops accepting at once. At the end of the server it is at least the number of connections in the
+    /// backlog at the time of the call; accept them until that many have come or `accept` would block.
+    pub fn remaining_backlog(&self, listener: i32) -> u64 {
+        self.0.remaining_backlog(listener)
+    }
+
     /// Closes this process's copies of the listening sockets: when the class has stopped accepting for good, after it
-    /// has accepted until there was nobody left. Take them out of every poller before.
+    /// has accepted [what remains in the backlog](Host::remaining_backlog). Take them out of every poller before.
     pub fn close_listeners(&self) {
         self.0.close_listeners();
     }

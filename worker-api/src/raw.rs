@@ -278,6 +278,16 @@ pub trait RawHost: Send + Sync + 'static {
     fn signal_descriptor(&self) -> i32 {
         no_descriptor()
     }
+    /// Returns how many connections a stopping worker still accepts from this listening socket; 0 where others serve it.
+    /// Since 1.1.
+    fn remaining_backlog(&self, listener: i32) -> u64 {
+        unlimited_backlog(listener)
+    }
+}
+
+/// What a host without [`RawHost::remaining_backlog`] expects: a worker that stops empties the backlog.
+fn unlimited_backlog(_listener: i32) -> u64 {
+    u64::MAX
 }
 
 fn nothing_written(_: RStr<'_>, _: RSlice<'_, u8>) {}

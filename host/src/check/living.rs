@@ -245,21 +245,26 @@ fn parent_death(bench: &Bench) -> Finding {
     }
 }
 
+/// More clients than the worker serves at a time: at each moment some are in the listener's queue.
 fn reload(bench: &Bench) -> Finding {
-    let server = bench.start(&["--threads=4"])?;
+    let server = bench.start(&["--threads=4", "--graceful-timeout=60"])?;
+    let old = server.worker()?.pid;
     let (stop, count) = (AtomicBool::new(false), AtomicUsize::new(0));
     let generation = |wanted| server.generation().filter(|found| found.id == wanted);
     let (taken_over, fault) = thread::scope(|scope| {
         let clients: Vec<_> =
-            (0..4).map(|_| scope.spawn(|| ask_until(server.address, &stop, &count))).collect();
+            (0..QUEUED).map(|_| scope.spawn(|| ask_until(server.address, &stop, &count))).collect();
         let signalled = server.signal(Signal::SIGHUP);
         let taken_over = signalled.and_then(|()| {
             until(2 * PATIENCE, || generation(2)).ok_or_else(|| server.fault("no new generation"))
         });
-        thread::sleep(AFTER_RELOAD);
+        let ended = taken_over.and_then(|_| {
+            until(PATIENCE, || (!facts::lives(old)).then_some(()))
+                .ok_or_else(|| format!("the old worker {KEEPS_ACCEPTING}"))
+        });
         stop.store(true, Ordering::Relaxed);
         let faults = clients.into_iter().filter_map(|client| client.join().ok()?.err());
-        (taken_over, faults.last())
+        (ended, faults.last())
     });
     taken_over?;
     let fault = fault.map(|fault| format!("a client meanwhile: {fault}"));
@@ -281,7 +286,7 @@ fn in_flight(server: &Server, path: &str) -> Result<Client, String> {
 
 fn ask_until(address: SocketAddr, stop: &AtomicBool, count: &AtomicUsize) -> Result<(), String> {
     while !stop.load(Ordering::Relaxed) {
-        get_ok(address, "/")?;
+        get_ok(address, "/sleep?ms=50")?;
         count.fetch_add(1, Ordering::Relaxed);
     }
     Ok(())
@@ -295,8 +300,8 @@ const GRACEFUL: Duration = Duration::from_secs(5);
 /// From a hang to its end: `timeout`, an abort, a kill, another worker, and a busy machine.
 const HANG_LIMIT: Duration = Duration::from_secs(10);
 const IN_FLIGHT: Duration = Duration::from_secs(2);
-/// How long after a reload the clients go on.
-const AFTER_RELOAD: Duration = Duration::from_millis(500);
+const KEEPS_ACCEPTING: &str = "has not ended 5 s after another took over, while clients wait: at TERM accept \
+                               host.remaining_backlog(), which is 0 at a reload, and no more";
 /// How late a class that waits on the wake descriptor may hear of a signal.
 const WAKE_UP_MAX: Duration = Duration::from_millis(500);
 const WATCH_IT: &str = "watch host.wake_descriptor()";

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::libc;
+use nix::sys::socket::{Shutdown, shutdown};
 use nix::sys::stat::stat;
 
 pub use inherited::Inherited;
@@ -136,12 +137,51 @@ impl Listener {
     /// Takes no new connection from now on, while those in the backlog can still be accepted. Not
     /// for a listener that another program, or another arbiter, goes on serving.
     pub fn stop_taking(&self) {
+        self.attach_filter();
         match &self.address {
-            Address::Tcp(_) => self.drop_new_packets(),
+            Address::Tcp(_) => {}
             Address::Unix(path) => self.remove(path),
-            // An abstract name cannot be taken back: it ends with its last descriptor.
-            Address::Abstract(_) => {}
+            Address::Abstract(_) => self.refuse_new(),
         }
+    }
+
+    /// Returns whether [`Listener::stop_taking`] was called for this socket, in any process that has it.
+    pub fn has_stopped_taking(&self) -> bool {
+        let mut instructions: libc::socklen_t = 0;
+        // SAFETY: with a length of 0 the kernel writes nothing but the number of the filter's instructions to the length,
+        // which lives for the call.
+        let result = unsafe {
+            libc::getsockopt(
+                self.socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_GET_FILTER,
+                std::ptr::null_mut(),
+                &raw mut instructions,
+            )
+        };
+        result == 0 && instructions > 0
+    }
+
+    /// Returns the number of connections that wait to be accepted, where the kernel tells it; `u64::MAX` elsewhere.
+    pub fn backlog(&self) -> u64 {
+        if !matches!(self.address, Address::Tcp(_)) {
+            return u64::MAX;
+        }
+        // SAFETY: it consists of numbers, for which zero is valid.
+        let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+        let mut length = size_of_val(&info) as libc::socklen_t;
+        // SAFETY: both pointers are valid for the call, and the length is that of the structure.
+        let result = unsafe {
+            libc::getsockopt(
+                self.socket.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_INFO,
+                (&raw mut info).cast(),
+                &raw mut length,
+            )
+        };
+        // Of a listening socket the kernel puts the length of its accept queue into this field.
+        if result == 0 { u64::from(info.tcpi_unacked) } else { u64::MAX }
     }
 
     /// Whether other programs hold this listener too.
@@ -151,7 +191,10 @@ impl Listener {
 
     /// A socket filter that keeps no byte of any packet: the handshake of a new connection is not
     /// answered, so that the client tries again (elsewhere, or later) instead of being reset.
-    fn drop_new_packets(&self) {
+    ///
+    /// It belongs to the socket, not to the process: workers recognize a listener that nobody else serves by it. That is
+    /// all that it does on a unix socket.
+    fn attach_filter(&self) {
         let mut drop_all =
             libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: 0 };
         let program = libc::sock_fprog { len: 1, filter: &raw mut drop_all };
@@ -169,6 +212,14 @@ impl Listener {
         if result != 0 {
             let reason = nix::Error::last();
             tracing::debug!("{self}: new connections cannot be held off while draining: {reason}");
+        }
+    }
+
+    /// An abstract name ends with the last descriptor. Until then a unix socket whose reading side is shut down
+    /// refuses new connections, and those in its backlog can be accepted.
+    fn refuse_new(&self) {
+        if let Err(errno) = shutdown(self.socket.as_raw_fd(), Shutdown::Read) {
+            tracing::debug!("{self}: new connections cannot be held off while draining: {errno}");
         }
     }
 

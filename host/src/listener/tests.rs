@@ -103,6 +103,32 @@ fn a_listener_that_stops_taking_still_gives_what_it_has() {
     listeners[0].stop_taking();
     let late = TcpStream::connect_timeout(&address, Duration::from_millis(100));
     assert_eq!(late.unwrap_err().kind(), ErrorKind::TimedOut);
+    assert_eq!(listeners[0].backlog(), 1);
+    assert!(nix::sys::socket::accept(listeners[0].descriptor()).is_ok());
+    assert_eq!(listeners[0].backlog(), 0);
+}
+
+#[test]
+fn a_listener_shows_that_it_has_stopped_taking() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = format!("unix:{}", folder.path().join("socket").display());
+    let name = format!("unix:@jimu-test-{}", std::process::id());
+    for listener in open(&["127.0.0.1:0", &path, &name]).unwrap() {
+        assert!(!listener.has_stopped_taking(), "{listener}");
+        listener.stop_taking();
+        assert!(listener.has_stopped_taking(), "{listener}");
+    }
+}
+
+#[test]
+fn an_abstract_listener_that_stops_taking_refuses_new_clients_alone() {
+    let name = format!("jimu-refusing-{}", std::process::id());
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
+    let listeners = open(&[&format!("unix:@{name}")]).unwrap();
+    let _early = UnixStream::connect_addr(&address).unwrap();
+    listeners[0].stop_taking();
+    let late = UnixStream::connect_addr(&address);
+    assert_eq!(late.unwrap_err().kind(), ErrorKind::ConnectionRefused);
     assert!(nix::sys::socket::accept(listeners[0].descriptor()).is_ok());
 }
 

@@ -284,6 +284,10 @@ impl RawHost for ForPlugin {
         self.in_worker(WorkerContext::close_listeners);
     }
 
+    fn remaining_backlog(&self, listener: i32) -> u64 {
+        self.in_worker(|worker| worker.remaining_backlog(listener))
+    }
+
     fn age(&self) -> u64 {
         self.in_worker(|worker| worker.age)
     }

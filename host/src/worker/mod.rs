@@ -121,6 +121,20 @@ impl WorkerContext {
         }
     }
 
+    /// Returns how many connections this worker, which stops, still accepts from a listener.
+    ///
+    /// None where others serve it. At the end of the server, and without an arbiter that would start another worker, those
+    /// in the backlog: the kernel resets them when the last copy is closed.
+    pub fn remaining_backlog(&self, descriptor: RawFd) -> u64 {
+        if self.listeners_closed.load(Ordering::Acquire) {
+            return 0;
+        }
+        let found = self.listeners.iter().find(|listener| listener.descriptor() == descriptor);
+        let Some(listener) = found else { return 0 };
+        let is_orphan = getppid() != self.arbiter && !listener.is_from_outside();
+        if is_orphan || listener.has_stopped_taking() { listener.backlog() } else { 0 }
+    }
+
     /// Whether the arbiter still is this worker's parent. Classes ask before each connection, so the
     /// kernel is asked from time to time only; a signal tells of the arbiter's end besides.
     fn arbiter_lives(&self) -> bool {

@@ -49,6 +49,10 @@ impl RawHost for Between {
         self.host.close_listeners();
     }
 
+    fn remaining_backlog(&self, listener: i32) -> u64 {
+        self.host.remaining_backlog(listener)
+    }
+
     fn age(&self) -> u64 {
         self.host.age()
     }

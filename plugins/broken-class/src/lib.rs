@@ -186,13 +186,22 @@ impl Broken {
         self.base.kit.drain();
         let deadline_ns = self.base.graceful_deadline_ns();
         let in_time = || clock::now_ns() < deadline_ns;
-        for acceptor in &self.base.acceptors {
-            while !self.has(Fault::DropsQueue) && in_time() && self.accept(acceptor) {}
+        for (acceptor, mut left) in self.base.remaining_backlog() {
+            while left > 0 && !self.has(Fault::DropsQueue) && in_time() && self.accept(acceptor) {
+                left -= 1;
+            }
         }
-        self.base.host.close_listeners();
-        while self.shared.is_busy() && in_time() {
+        let accepts_on = self.has(Fault::KeepsAccepting);
+        if !accepts_on {
+            self.base.host.close_listeners();
+        }
+        let mut busy = Instant::now();
+        while (self.shared.is_busy() || accepts_on && busy.elapsed() < PAUSE) && in_time() {
+            if self.shared.is_busy() {
+                busy = Instant::now();
+            }
             self.base.tick();
-            self.wait(&[])?;
+            self.wait(if accepts_on { &self.base.acceptors } else { &[] })?;
         }
         Ok(())
     }

@@ -109,13 +109,15 @@ impl Threaded {
         }
     }
 
-    /// A graceful end: whoever waits in the queue is served, then the listeners are closed, then the threads finish.
+    /// A graceful end: accepts the clients that no other worker would serve, closes the listeners, and waits for the threads.
     fn finish(&self) -> io::Result<()> {
         self.base.kit.drain();
         let deadline_ns = self.base.graceful_deadline_ns();
         let in_time = || deadline_ns == 0 || clock::now_ns() < deadline_ns;
-        for acceptor in &self.base.acceptors {
-            while in_time() && !self.base.kit.is_stuck() && self.accept(acceptor) {}
+        for (acceptor, mut left) in self.base.remaining_backlog() {
+            while left > 0 && in_time() && !self.base.kit.is_stuck() && self.accept(acceptor) {
+                left -= 1;
+            }
         }
         self.base.host.close_listeners();
         while self.shared.open() > 0 && in_time() {

@@ -12,7 +12,7 @@ use green::{Handle, Interrupt};
 use kit::clock::now_ns;
 use kit::socket::Accepted;
 use kit::{Advance, Base, Connection, Home};
-use worker_api::{Counter, Waker};
+use worker_api::{Counter, Host, Waker};
 
 use crate::home::GreenHome;
 use crate::overtime::Overtime;
@@ -126,6 +126,11 @@ impl Clients {
         }
         // Its octets are an event like any others: many connections share the wait for them.
         place.park_fresh(connection);
+    }
+
+    /// The host's services.
+    pub fn host(&self) -> &Host {
+        &self.base.host
     }
 
     /// How many connections there are.

@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 
 use green::{Source, Trigger};
 use kit::{Acceptor, Taken, socket};
-use worker_api::{Failure, Result};
+use worker_api::{Failure, Host, Result};
 
 /// A listening socket that this worker accepts from, with others.
 pub struct Listening {
@@ -23,6 +23,11 @@ impl Listening {
     /// Takes one connection, if one waits.
     pub fn take(&self) -> Taken {
         self.acceptor.take()
+    }
+
+    /// Returns how many connections a worker that stops still accepts; 0 where others serve the socket.
+    pub fn remaining_backlog(&self, host: &Host) -> u64 {
+        host.remaining_backlog(self.acceptor.fd())
     }
 
     /// The socket's source, to wait for or to watch.

@@ -29,10 +29,10 @@ impl Acceptor {
         }
     }
 
-    /// Accepts those that wait now, until `deadline_ns` at the latest.
+    /// Accepts what remains in the backlog when the worker stops, for as long as `left` says.
     pub(crate) fn take_rest(&self, left: impl Fn() -> Option<Duration>) {
-        while let Ok(true) = self.room.acquire(left()) {
-            if !self.take() {
+        for _ in 0..self.listening.remaining_backlog(self.clients.host()) {
+            if !matches!(self.room.acquire(left()), Ok(true)) || !self.take() {
                 return;
             }
         }

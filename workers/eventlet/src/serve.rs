@@ -83,7 +83,7 @@ fn acceptors(life: &Rc<Life>, pool: &Rc<Pool>) -> Result<Vec<Acceptor>> {
     life.base.acceptors.iter().map(acceptor).collect()
 }
 
-/// A graceful end: those that wait to be accepted are, then everybody is served to the end of what they have begun.
+/// A graceful end: accepts what no other worker would serve, then finishes the requests that have begun.
 fn stop(life: &Rc<Life>, acceptors: Vec<Acceptor>) -> Result<()> {
     let deadline_ns = life.base.graceful_deadline_ns();
     let left =

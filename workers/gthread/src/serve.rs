@@ -166,15 +166,17 @@ impl<'a> Server<'a> {
         }
     }
 
-    /// A graceful end: takes those that wait to be accepted, closes the listeners, has the threads finish, and gives
-    /// idle connections the time that a client needs to send what it is about to send.
+    /// A graceful end: takes those that wait to be accepted and that no other worker would serve, closes the listeners,
+    /// has the threads finish, and gives idle connections the time that a client needs to send what it is about to send.
     fn finish(&mut self) -> io::Result<()> {
         let kit = &self.base.kit;
         kit.drain();
         let deadline_ns = self.base.graceful_deadline_ns();
-        let acceptors = &self.base.acceptors;
-        for acceptor in acceptors {
-            while now_ns() < deadline_ns && !kit.is_stuck() && self.accept_one(acceptor) {}
+        for (acceptor, mut left) in self.base.remaining_backlog() {
+            while left > 0 && now_ns() < deadline_ns && !kit.is_stuck() && self.accept_one(acceptor)
+            {
+                left -= 1;
+            }
         }
         self.base.host.close_listeners();
         let farewell_ns = Base::farewell_deadline_ns();

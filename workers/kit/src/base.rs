@@ -75,6 +75,16 @@ impl Base {
         self.host.setting_usize("workers").unwrap_or(1) == 1
     }
 
+    /// Returns the listeners from which a worker that stops still accepts, each with the number of connections.
+    ///
+    /// Those are the connections that nobody else would serve. A listener that other workers serve is not among them.
+    pub fn remaining_backlog(&self) -> impl Iterator<Item = (&Acceptor, u64)> {
+        self.acceptors
+            .iter()
+            .map(|acceptor| (acceptor, self.host.remaining_backlog(acceptor.fd())))
+            .filter(|(_, connections)| *connections > 0)
+    }
+
     /// Until when a worker that stops now may finish what it has.
     pub fn graceful_deadline_ns(&self) -> u64 {
         deadline_after(now_ns(), self.kit.config.graceful_timeout)

@@ -77,10 +77,10 @@ impl StreamServer {
         self.pause();
     }
 
-    /// Accepts those that wait now, until `deadline_ns` at the latest (0: without a limit): before a listener is
-    /// closed for good.
+    /// Accepts what remains in the backlog when the worker stops, until `deadline_ns` at the latest (0: without a limit).
     pub fn accept_rest(&self, deadline_ns: u64) -> Result<()> {
-        while deadline_ns == 0 || now_ns() < deadline_ns {
+        let mut left = self.listening.remaining_backlog(self.greenlets.clients().host());
+        while left > 0 && (deadline_ns == 0 || now_ns() < deadline_ns) {
             if self.greenlets.full() {
                 // Somebody has to go first.
                 green::sleep(FULL_PAUSE).map_err(|error| {
@@ -92,6 +92,7 @@ impl StreamServer {
                 Taken::Connection(accepted) => self.greenlets.clients().admit(accepted),
                 Taken::Empty | Taken::Rest(_) => break,
             }
+            left -= 1;
         }
         Ok(())
     }

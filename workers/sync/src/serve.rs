@@ -63,7 +63,7 @@ impl<'a> Server<'a> {
             } else if let Some(connection) = self.parked.take(ready) {
                 self.carry_on(connection);
             } else if let Some(acceptor) = self.base.acceptors.iter().find(|a| a.fd() == ready)
-                && self.accept(acceptor, ACCEPTS_A_TURN) > 0
+                && self.accept_waiting(acceptor) > 0
                 && self.listening
             {
                 self.line.step_back(&self.epoll, acceptor)?;
@@ -87,27 +87,38 @@ impl<'a> Server<'a> {
         }
     }
 
-    /// Accepts and serves those that wait, at most so many before the parked ones are looked at again. Answers how many
-    /// they were; where fewer, nobody waits any more.
-    fn accept(&mut self, acceptor: &Acceptor, most: usize) -> usize {
+    /// Accepts and serves those that wait. Returns how many they were.
+    ///
+    /// It is one where a connection is parked: its head may have come during the request, and it has waited for longer
+    /// than the next in the listener's queue. The poller reports parked connections in the order in which they became
+    /// ready. Only where none is parked is there nothing to look at between two requests, which saves a system call.
+    fn accept_waiting(&mut self, acceptor: &Acceptor) -> usize {
         let mut taken = 0;
-        while taken < most {
-            match acceptor.take() {
-                Taken::Connection(accepted) => {
-                    taken += 1;
-                    self.base.host.count(Counter::ACCEPTED, 1);
-                    self.make_room();
-                    self.carry_on(Connection::new(&self.base.kit, accepted));
-                    self.base.tick();
-                }
-                Taken::Empty => break,
-                Taken::Rest(pause) => {
-                    self.rest(pause);
-                    break;
-                }
+        while taken < ACCEPTS_A_TURN && self.accept(acceptor) {
+            taken += 1;
+            if self.parked.len() > 0 {
+                break;
             }
         }
         taken
+    }
+
+    /// Accepts one connection and serves it, where one waits.
+    fn accept(&mut self, acceptor: &Acceptor) -> bool {
+        match acceptor.take() {
+            Taken::Connection(accepted) => {
+                self.base.host.count(Counter::ACCEPTED, 1);
+                self.make_room();
+                self.carry_on(Connection::new(&self.base.kit, accepted));
+                self.base.tick();
+                true
+            }
+            Taken::Empty => false,
+            Taken::Rest(pause) => {
+                self.rest(pause);
+                false
+            }
+        }
     }
 
     /// Goes on with a connection: a whole head is served at once, anything else is parked.
@@ -190,17 +201,21 @@ impl<'a> Server<'a> {
         self.listening = false;
     }
 
-    /// A graceful end: serves those that wait to be accepted, closes the listeners, and gives the parked ones the time
-    /// that a client needs to send what it is about to send.
+    /// A graceful end: serves the clients in the backlog that no other worker would serve, closes the listeners, and gives
+    /// the parked ones the time that a client needs to send what it is about to send.
     fn finish(&mut self) -> io::Result<()> {
         self.base.kit.drain();
         let deadline_ns = self.base.graceful_deadline_ns();
-        for acceptor in &self.base.acceptors {
-            while self.accept(acceptor, ACCEPTS_A_TURN) == ACCEPTS_A_TURN && now_ns() < deadline_ns
-            {
+        self.unlisten();
+        let base = self.base;
+        for (acceptor, mut left) in base.remaining_backlog() {
+            while left > 0 && now_ns() < deadline_ns && self.accept(acceptor) {
+                left -= 1;
+                if self.parked.len() > 0 {
+                    self.turn(now_ns())?;
+                }
             }
         }
-        self.unlisten();
         self.base.host.close_listeners();
         self.parked.hasten(Base::farewell_deadline_ns());
         while (self.parked.len() > 0 || !self.base.kit.background.is_idle())
@@ -224,7 +239,7 @@ fn end_worker(host: &Host, requests: &[RanOver]) {
     let _ = kill(Pid::this(), Signal::SIGABRT);
 }
 
-/// How many connections are served before the parked ones are looked at.
+/// How many connections are served, while none is parked, before the poller is looked at.
 const ACCEPTS_A_TURN: usize = 16;
 /// How many ready descriptors one wait brings.
 const EVENTS_A_TURN: usize = 64;
