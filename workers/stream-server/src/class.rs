@@ -101,7 +101,8 @@ fn main(life: &Rc<Life>, greenlets: &Rc<Greenlets>) -> Result<()> {
     if life.is_quitting() { Ok(()) } else { stop(life, greenlets, servers) }
 }
 
-/// A graceful end: accepts what no other worker would serve, then finishes the requests that have begun. Requests that outlast `graceful_timeout` are ended.
+/// A graceful end: accepts what no other worker would serve, then finishes the requests that have begun. Requests that
+/// outlast `graceful_timeout` are ended.
 fn stop(life: &Rc<Life>, greenlets: &Rc<Greenlets>, servers: Vec<Rc<StreamServer>>) -> Result<()> {
     let deadline_ns = life.base.graceful_deadline_ns();
     life.base.kit.drain();
