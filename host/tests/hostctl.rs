@@ -94,6 +94,18 @@ fn answers_come_as_text_or_as_json() {
 }
 
 #[test]
+fn a_server_that_does_not_answer_is_not_waited_for_longer_than_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("control");
+    let _silent = UnixListener::bind(&path).unwrap();
+    for command in ["status", "reload", "stop"] {
+        let output = hostctl(&path, &["--timeout", "0.2", command]);
+        assert_eq!(output.status.code(), Some(1), "{command}");
+        assert!(text(&output.stderr).starts_with("error: no answer within 0.2 s"), "{command}");
+    }
+}
+
+#[test]
 fn completions_and_manual_pages_need_no_server() {
     let nowhere = Path::new("/nonexistent");
     for shell in ["bash", "zsh", "fish"] {

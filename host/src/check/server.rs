@@ -128,7 +128,8 @@ impl Server {
 
     /// The generation that serves.
     pub(super) fn generation(&self) -> Option<GenerationStatus> {
-        let status = ask(&self.folder.join(CONTROL), &Request::Status).ok()?.status?;
+        let status =
+            ask(&self.folder.join(CONTROL), &Request::Status, Some(STATUS_LIMIT)).ok()?.status?;
         status.generations.into_iter().find(|generation| generation.state == "serving")
     }
 
@@ -221,6 +222,7 @@ pub(super) fn until<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> 
 /// How long a worker may take to boot: the application needs no time, a busy machine some.
 const BOOT_LIMIT: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
+const STATUS_LIMIT: Duration = Duration::from_secs(10);
 const LOG: &str = "error.log";
 const ACCESS_LOG: &str = "access.log";
 const CONTROL: &str = "control";

@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::protocol::{Request, Response};
 
@@ -20,15 +21,27 @@ pub enum ClientError {
     /// The server went away before it answered.
     #[error("the server ended before it answered")]
     Gone,
+    /// The time was over before an answer came.
+    #[error(
+        "no answer within {} s: the server may still carry it out, see `hostctl status` (--timeout sets the limit)",
+        .0.as_secs_f64()
+    )]
+    TimedOut(Duration),
     /// The answer makes no sense: another version's, perhaps.
     #[error("the server's answer is not understood: {0}")]
     Garbled(serde_json::Error),
 }
 
-/// Asks the server behind `path`, and waits for its answer as long as it takes.
-pub fn ask(path: &Path, request: &Request) -> Result<Response, ClientError> {
+/// Sends a request to the server behind `path` and waits for its answer, for as long as `limit` if there is one.
+pub fn ask(
+    path: &Path,
+    request: &Request,
+    limit: Option<Duration>,
+) -> Result<Response, ClientError> {
     let unreachable = |reason| ClientError::Unreachable { path: path.to_owned(), reason };
     let mut stream = UnixStream::connect(path).map_err(unreachable)?;
+    stream.set_read_timeout(limit).map_err(unreachable)?;
+    stream.set_write_timeout(limit).map_err(unreachable)?;
     let mut line = serde_json::to_vec(request).map_err(ClientError::Garbled)?;
     line.push(b'\n');
     // A server that refuses to talk has said why before it closed.
@@ -36,6 +49,9 @@ pub fn ask(path: &Path, request: &Request) -> Result<Response, ClientError> {
     let mut answer = String::new();
     match BufReader::new(stream).read_line(&mut answer) {
         Ok(length) if length > 0 => serde_json::from_str(&answer).map_err(ClientError::Garbled),
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+            Err(ClientError::TimedOut(limit.unwrap_or_default()))
+        }
         _ => Err(ClientError::Gone),
     }
 }

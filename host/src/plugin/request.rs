@@ -7,10 +7,10 @@ use crate::clock;
 use crate::log::AccessLog;
 use crate::scoreboard::{InFlightToken, REQUEST_TEXT_MAX, SlotWriter};
 
-/// A request begins; the token is never 0.
-pub(super) fn began(slot: SlotWriter, head: &RequestHead<'_>) -> u32 {
+/// A request begins; the token is never 0. `with_query` says whether the query may be shown to those who watch.
+pub(super) fn began(slot: SlotWriter, head: &RequestHead<'_>, with_query: bool) -> u32 {
     let mut text = [0; REQUEST_TEXT_MAX];
-    let length = describe(head, &mut text);
+    let length = describe(head, with_query, &mut text);
     // The class has just read the clock: once is enough.
     let start_ns = if head.received_ns == 0 { clock::now_ns() } else { head.received_ns };
     slot.begin_request(&text[..length], start_ns).to_number()
@@ -47,10 +47,14 @@ pub(super) fn count(slot: SlotWriter, counter: Counter, by: i64) {
     }
 }
 
-/// Method and target, as far as there is room.
-fn describe(head: &RequestHead<'_>, text: &mut [u8; REQUEST_TEXT_MAX]) -> usize {
+/// Method and target, as far as there is room; without the query, which may hold secrets, unless it is asked for.
+fn describe(head: &RequestHead<'_>, with_query: bool, text: &mut [u8; REQUEST_TEXT_MAX]) -> usize {
+    let target = head.target.as_slice();
+    // The query is the end of the target, behind a question mark.
+    let hidden = if with_query || head.query.is_empty() { 0 } else { head.query.len() + 1 };
+    let target = &target[..target.len().saturating_sub(hidden)];
     let mut length = 0;
-    for part in [head.method.as_str().as_bytes(), b" ", head.target.as_slice()] {
+    for part in [head.method.as_str().as_bytes(), b" ", target] {
         let part = &part[..part.len().min(text.len() - length)];
         text[length..length + part.len()].copy_from_slice(part);
         length += part.len();
@@ -108,10 +112,21 @@ mod tests {
     }
 
     #[test]
+    fn a_query_is_shown_only_where_it_is_asked_for() {
+        let head =
+            RequestHead { query: RSlice::from_slice(b"key=secret"), ..head(b"/a?key=secret", &[]) };
+        for (with_query, shown) in [(true, "PUT /a?key=secret"), (false, "PUT /a")] {
+            let mut text = [0; REQUEST_TEXT_MAX];
+            let length = describe(&head, with_query, &mut text);
+            assert_eq!(&text[..length], shown.as_bytes());
+        }
+    }
+
+    #[test]
     fn a_request_is_shown_while_it_runs_and_counted_when_it_is_over() {
         let (_board, writer, reader) = slot();
         let head = head(b"/slow?a=1", &[]);
-        let token = began(writer, &head);
+        let token = began(writer, &head, true);
         assert_ne!(token, 0);
         assert_eq!(reader.in_flight()[0].text, "PUT /slow?a=1");
         ended(writer, None, token, &record(Some(&head), 404));
@@ -127,7 +142,7 @@ mod tests {
         let (_board, writer, reader) = slot();
         ended(writer, None, 0, &record(None, 400));
         let head = head(b"/", &[]);
-        let token = began(writer, &head);
+        let token = began(writer, &head, true);
         ended(writer, None, token, &record(Some(&head), 0));
         let snapshot = reader.snapshot();
         assert_eq!((snapshot.held, snapshot.totals.requests), (0, 2));
@@ -139,7 +154,7 @@ mod tests {
         let (_board, writer, reader) = slot();
         let target = [b'/'; 9000];
         let head = head(&target, &[]);
-        let tokens: Vec<_> = (0..IN_FLIGHT_MAX * 2).map(|_| began(writer, &head)).collect();
+        let tokens: Vec<_> = (0..IN_FLIGHT_MAX * 2).map(|_| began(writer, &head, true)).collect();
         assert_eq!(reader.in_flight().len(), IN_FLIGHT_MAX);
         assert_eq!(reader.in_flight()[0].text.len(), REQUEST_TEXT_MAX);
         for token in tokens {
@@ -168,7 +183,7 @@ mod tests {
         let head = head(b"/hello/world?name=value", &headers);
         let start = std::time::Instant::now();
         for _ in 0..ROUNDS {
-            let token = began(writer, std::hint::black_box(&head));
+            let token = began(writer, std::hint::black_box(&head), true);
             ended(writer, None, token, std::hint::black_box(&record(Some(&head), 200)));
         }
         println!("{:?} a request", start.elapsed() / ROUNDS);

@@ -341,7 +341,9 @@ impl RawHost for ForPlugin {
     }
 
     fn request_began(&self, head: &RequestHead<'_>) -> u32 {
-        let token = self.in_worker(|worker| request::began(worker.slot, head));
+        let token = self.in_worker(|worker| {
+            request::began(worker.slot, head, self.services.settings.status_queries)
+        });
         if let Some(hooks) = self.services.request_hooks() {
             hooks.pre_request(head);
         }

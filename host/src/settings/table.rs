@@ -464,6 +464,13 @@ settings! {
         ///
         /// It changes nothing, but it shows what is requested: not for the open internet.
         status_bind: Option<Vec<Bind>> { kind: Kind::Addresses, long: Some("status-bind") }
+        /// Show requests in flight with their query: on the status page, in hostctl's output, and in log lines about workers.
+        ///
+        /// Queries often hold tokens and personal data, so only the path is shown otherwise.
+        status_queries: bool {
+            kind: Kind::Bool, default: Some("false"), long: Some("status-queries"),
+            bare: Some("true"),
+        }
         /// The StatsD server, `HOST:PORT` or `unix:PATH`, that metrics are sent to.
         statsd_host: Option<StatsdHost> { kind: Kind::Text, long: Some("statsd-host") }
         /// What the names of all metrics for StatsD begin with.

@@ -147,7 +147,7 @@ impl Server {
     }
 
     pub(crate) fn ask(&self, request: &Request) -> Response {
-        ask(&self.folder.path().join("control"), request).unwrap()
+        ask(&self.folder.path().join("control"), request, None).unwrap()
     }
 
     pub(crate) fn reload(&self) -> Response {

@@ -1,6 +1,7 @@
 //! The command line of `hostctl`, from which help, completions and manual pages come.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
@@ -18,9 +19,48 @@ pub(crate) struct Arguments {
     /// Write the server's answer as JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// Seconds to wait for an answer; 0 waits for ever [default: 10; 600 for commands that start or end workers]
+    #[arg(long, global = true, value_parser = timeout)]
+    pub(crate) timeout: Option<f64>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
+
+impl Arguments {
+    /// How long an answer may take.
+    pub(crate) fn limit(&self) -> Option<Duration> {
+        let seconds = self.timeout.unwrap_or(if self.command.changes_workers() {
+            CHANGE_SECONDS
+        } else {
+            ANSWER_SECONDS
+        });
+        (seconds > 0.0).then(|| Duration::from_secs_f64(seconds))
+    }
+}
+
+impl Command {
+    /// Whether the answer comes only when workers have booted or ended.
+    fn changes_workers(&self) -> bool {
+        matches!(
+            self,
+            Self::Reload { .. }
+                | Self::Swap { .. }
+                | Self::Promote
+                | Self::Rollback { .. }
+                | Self::Generation { command: GenerationCommand::Rollback { .. } }
+        )
+    }
+}
+
+fn timeout(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| "expected seconds".to_owned())?;
+    if (0.0..=1e9).contains(&seconds) { Ok(seconds) } else { Err("expected seconds".to_owned()) }
+}
+
+/// What the server answers at once it answers within this time.
+const ANSWER_SECONDS: f64 = 10.0;
+/// Longer than `boot_timeout` and `graceful_timeout` are by default.
+const CHANGE_SECONDS: f64 = 600.0;
 
 #[derive(Subcommand)]
 pub(crate) enum Command {

@@ -40,9 +40,9 @@ fn main() -> ExitCode {
         return ExitCode::from(UNAVAILABLE);
     };
     let result = match &arguments.command {
-        Command::Top { interval, count } => top::run(&path, *interval, *count),
+        Command::Top { interval, count } => top::run(&path, arguments.limit(), *interval, *count),
         command => requests(command).iter().try_fold(Response::default(), |_, request| {
-            let response = ask(&path, request)?;
+            let response = ask(&path, request, arguments.limit())?;
             show(&arguments, &response);
             Ok(response)
         }),

@@ -13,11 +13,16 @@ use host::control::{Request, Response, Status};
 use crate::show;
 
 /// Shows until the server is gone, the terminal is, or `count` looks are done.
-pub(crate) fn run(path: &Path, interval: f64, count: Option<u32>) -> Result<Response, ClientError> {
+pub(crate) fn run(
+    path: &Path,
+    limit: Option<Duration>,
+    interval: f64,
+    count: Option<u32>,
+) -> Result<Response, ClientError> {
     let mut before = Look::default();
     let mut looks = 0;
     loop {
-        let response = ask(path, &Request::Status)?;
+        let response = ask(path, &Request::Status, limit)?;
         let Some(status) = &response.status else { return Ok(response) };
         let now = Look::at(status);
         let text = paint(status, &now, &before);
