@@ -106,6 +106,28 @@ fn a_server_that_does_not_answer_is_not_waited_for_longer_than_asked() {
 }
 
 #[test]
+fn of_several_servers_one_has_to_be_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hostctl"));
+        command.env("XDG_RUNTIME_DIR", folder.path()).args(["--timeout", "0.2", "status"]);
+        let output = command.output().unwrap();
+        (output.status.code(), text(&output.stderr))
+    };
+    let (status, message) = run();
+    assert_eq!(status, Some(69), "{message}");
+    // A socket that was left over is no server.
+    drop(UnixListener::bind(folder.path().join("host.ctl")).unwrap());
+    let _second = UnixListener::bind(folder.path().join("host.ctl.12")).unwrap();
+    let (status, message) = run();
+    assert!(status == Some(1) && message.starts_with("error: no answer within"), "{message}");
+    let _third = UnixListener::bind(folder.path().join("host.ctl.34")).unwrap();
+    let (status, message) = run();
+    assert_eq!(status, Some(69));
+    assert!(message.contains("--socket") && message.contains("host.ctl.12, "), "{message}");
+}
+
+#[test]
 fn completions_and_manual_pages_need_no_server() {
     let nowhere = Path::new("/nonexistent");
     for shell in ["bash", "zsh", "fish"] {

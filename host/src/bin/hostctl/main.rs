@@ -4,10 +4,11 @@
 mod arguments;
 mod convert;
 mod show;
+mod sockets;
 mod top;
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
@@ -31,13 +32,12 @@ fn main() -> ExitCode {
         Command::Convert { file, python } => return convert::run(file, python.clone()),
         _ => {}
     }
-    let environment = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect();
-    let Some(path) = arguments.socket.clone().or_else(|| default_control_socket(&environment))
-    else {
-        eprintln!("error: no control socket is known: name one with --socket PATH");
-        return ExitCode::from(UNAVAILABLE);
+    let path = match control_socket(&arguments) {
+        Ok(path) => path,
+        Err(message) => {
+            eprintln!("error: {message}");
+            return ExitCode::from(UNAVAILABLE);
+        }
     };
     let result = match &arguments.command {
         Command::Top { interval, count } => top::run(&path, arguments.limit(), *interval, *count),
@@ -56,6 +56,27 @@ fn main() -> ExitCode {
                 ClientError::Unreachable { .. } => ExitCode::from(UNAVAILABLE),
                 _ => ExitCode::FAILURE,
             }
+        }
+    }
+}
+
+/// The socket that is named, else the one of the only server that runs.
+fn control_socket(arguments: &Arguments) -> Result<PathBuf, String> {
+    if let Some(path) = &arguments.socket {
+        return Ok(path.clone());
+    }
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let default = default_control_socket(&environment)
+        .ok_or("no control socket is known: name one with --socket PATH")?;
+    let mut running = sockets::running(&default);
+    match running.len() {
+        0 => Ok(default),
+        1 => Ok(running.remove(0)),
+        _ => {
+            let paths: Vec<_> = running.iter().map(|path| path.display().to_string()).collect();
+            Err(format!("several servers run: name one with --socket: {}", paths.join(", ")))
         }
     }
 }
