@@ -159,7 +159,7 @@ fn a_worker_that_grows_is_named_and_replaced(cell: &Cell) {
 /// After the start, a generation whose workers die as soon as they are ready is retried, more and more seldom.
 fn workers_that_die_at_once_do_not_make_a_storm(cell: &Cell) {
     let class = artifacts::library("faulty_worker");
-    let server = Setup::new(cell).class(&class).env("FAULTY_CLASS", "run=exit1").start();
+    let server = Setup::new(cell).class(&class).env("FAULTY_CLASS", "serving=exit1").start();
     // On a busy machine some have died before one was seen to be ready.
     let (begun, before) = (Instant::now(), server.log.count("Booted worker"));
     server.log.until(Duration::from_secs(5), |text| {

@@ -2,7 +2,7 @@
 //! bytes, without calling the application: the smallest class that there can be.
 //!
 //! `FAULTY_CLASS` or `[class.faulty] fault` names faults by the place where they happen: `constructor` (when the library
-//! is opened), `root` (when its root module is made), `setup`, `new`, `init_process`, `run`, `connection`,
+//! is opened), `root` (when its root module is made), `setup`, `new`, `init_process`, `run`, `serving`, `connection`,
 //! `handle_exit`; see [`fault`].
 
 #[path = "../../faulty-app/src/fault.rs"]
@@ -53,6 +53,9 @@ impl Worker for Faulty {
         let listeners = self.host.listeners();
         let mut watched = vec![self.host.wake_descriptor()];
         watched.extend(listeners.iter().map(|listener| listener.fd));
+        // With the first heartbeat it is ready.
+        self.host.notify();
+        self.faults.happen("serving")?;
         while self.host.alive() {
             self.host.notify();
             wait_readable(&watched);
