@@ -1,37 +1,38 @@
-//! Forks that an application makes in a worker: how a child is kept from being taken for the worker.
+//! Detects processes that an application forks from a worker.
 //!
-//! A child of fork(2) has a copy of everything that the worker has, and shares its sockets, its epoll instances and
-//! its scoreboard slot. It may run the application's code for as long as it likes, but nothing of the server's: one
-//! `epoll_ctl` there would change what the worker waits for. So each library that holds such things asks
-//! [`is_child`] before it touches them, and whatever calls application code ends the process when that code returns in
-//! a child ([`end_if_child`]).
+//! A child of fork(2) shares the worker's sockets, epoll instances and scoreboard slot. It may run application code but
+//! no server code: a single `epoll_ctl` would change what the worker waits for. A library that owns such resources calls
+//! [`is_child`] before it uses them, and code that calls the application ends the process if the call returns in a child
+//! ([`end_if_child`]).
 
 use std::ffi::c_int;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Notes forks of this process from now on. In a worker, which is itself a fork of the mold, at its start.
+/// Registers the fork handlers. Call it when a worker starts; the worker itself, a fork of the mold, is not a child.
 pub fn watch() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        // SAFETY: both handlers only store to an atomic. Where there is no memory for them, forks are not noted.
+        // SAFETY: both handlers are functions of this library, which is never unloaded, and only store to an atomic. If
+        // the registration fails for lack of memory, forks are not detected.
         unsafe { pthread_atfork(None, Some(in_parent), Some(in_child)) };
     });
 }
 
-/// Whether this process was forked by a worker's application. Costs one load.
+/// Returns whether this process was forked by a worker's application. Costs one load.
 #[inline]
 pub fn is_child() -> bool {
     IS_CHILD.load(Ordering::Relaxed)
 }
 
-/// Whether this process has been forked: a child may hold copies of its descriptors.
+/// Returns whether this process has forked, so that a child may hold copies of its descriptors.
 #[inline]
 pub fn has_forked() -> bool {
     HAS_FORKED.load(Ordering::Relaxed)
 }
 
-/// Ends a child with status 0, without destructors and without exit handlers: for where application code returns.
+/// Exits with status 0, without destructors and exit handlers, if this is a child. Call it where application code
+/// returns.
 #[inline]
 pub fn end_if_child() {
     if is_child() {
@@ -39,7 +40,7 @@ pub fn end_if_child() {
     }
 }
 
-/// Ends the process at once, without destructors and without exit handlers.
+/// Exits at once, without destructors and exit handlers.
 pub fn end(status: i32) -> ! {
     // SAFETY: _exit takes any status and does not return.
     unsafe { _exit(status) }
