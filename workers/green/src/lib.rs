@@ -1,8 +1,13 @@
-//! Green threads for one thread: a hub, greenlets, pools, timeouts and cooperative sockets, in the sense
-//! of gevent and eventlet.
+//! Green threads for one thread: a hub, greenlets, pools, timeouts and cooperative sockets, modeled on gevent and
+//! eventlet.
 //!
-//! Code that runs in a greenlet reads as if it blocked; where it waits, the hub runs others. There is no
-//! `async`, no executor and no work stealing: a hub and its greenlets belong to one thread for good.
+//! Code in a greenlet is written as if it blocked. Where it would block, it suspends, and the hub (the event loop) runs other
+//! greenlets until the operation can proceed. There is no `async`, no executor and no work stealing: a hub and its
+//! greenlets belong to one thread.
+//!
+//! # Example
+//!
+//! A server and a client, each in a greenlet of the same thread:
 //!
 //! ```
 //! use std::io::{Read, Write};
@@ -27,33 +32,38 @@
 //! # }
 //! ```
 //!
-//! # The map
+//! A hub does not have to own the thread. In guest mode it is one pollable descriptor inside another event loop (asyncio's,
+//! gevent's), which calls [`Hub::turn`] whenever the descriptor is readable.
 //!
-//! | module | what is there |
+//! # Map
+//!
+//! | items | contents |
 //! | --- | --- |
-//! | `hub` | the loop: epoll, timers, wake-up from other threads, sources, watches, scheduling |
-//! | [`mod@greenlet`] | greenlets: start, kill, join; their stacks, panics and overflows |
-//! | `timeout` | [`Timeout`] scopes; `interrupt`: what a blocking call returns when it is cut short |
+//! | [`Hub`], [`Handle`], [`Timer`], [`Observer`] | the event loop: epoll, timers, wake-ups from other threads, scheduling |
+//! | [`mod@greenlet`], [`spawn`], [`Greenlet`], [`JoinHandle`] | greenlets: start, kill, join; their stacks, panics and overflows |
+//! | [`park`], [`sleep`], [`yield_now`], [`Waker`] | suspending the current greenlet and resuming it |
+//! | [`Source`], [`Interest`], [`wait_fd`] | descriptors registered in the hub, and waiting for any descriptor |
+//! | [`Timeout`], [`Interrupt`] | timeouts as scopes, and what a blocking call returns when it is interrupted |
+//! | [`net`] | cooperative TCP and unix sockets, listeners, name resolution |
+//! | [`pool`] | bounded sets of greenlets: eventlet's [`GreenPool`](pool::GreenPool), gevent's [`Pool`](pool::Pool) |
 //! | [`sync`] | [`Event`](sync::Event), [`Semaphore`](sync::Semaphore), [`Queue`](sync::Queue) |
-//! | [`pool`] | eventlet's [`GreenPool`](pool::GreenPool), gevent's [`Pool`](pool::Pool) |
-//! | [`net`] | streams, listeners, names, any descriptor |
-//! | `offload` | blocking work on threads |
-//! | `watchdog` | names greenlets that compute for too long |
+//! | [`offload`](fn@offload) | blocking work on threads |
+//! | `watchdog` | logs greenlets that compute for too long |
 //!
 //! # Invariants
 //!
-//! - **A suspended greenlet is never unwound from outside.** Kill and timeout are errors that its
-//!   blocking call returns ([`Interrupt`]); what is suspended when the hub is dropped is leaked. So
-//!   greenlets may have frames of other languages or libraries on their stacks.
-//! - **A greenlet stays on its thread**, and only [`Handle`] and [`Waker`] leave it.
-//! - **A panic ends its greenlet**, or its callback, and nothing else: it is logged with its backtrace and
-//!   reported to whoever joins.
-//! - **Idle costs nothing but a descriptor**: a watch ([`Source::watch`], [`net::Stream::idle`]) holds
-//!   neither greenlet nor stack.
-//! - **A steady connection costs no `epoll_ctl`**, and setting a timeout no system call.
-//! - **No borrow is held over a switch**; see [`park`] for what that asks of users.
-//! - **Nobody starves**: a greenlet that never has to wait yields now and then, and a turn of the hub
-//!   runs a bounded number of greenlets before it looks at descriptors and timers again.
+//! - **A suspended greenlet is never unwound from outside.** Kill and timeout are errors that its blocking call returns
+//!   ([`Interrupt`]); greenlets that are suspended when the hub is dropped are leaked. Greenlets may therefore have frames of
+//!   other languages or libraries on their stacks.
+//! - **A greenlet stays on its thread.** Only [`Handle`] and [`Waker`] may leave it.
+//! - **A panic ends its greenlet**, or its callback, and nothing else: it is logged with its backtrace and reported to the
+//!   greenlet that joins.
+//! - **An idle connection costs only a descriptor**: a watch ([`Source::watch`], [`net::Stream::idle`]) holds neither a
+//!   greenlet nor a stack.
+//! - **A steady connection makes no `epoll_ctl` call**, and setting a timeout makes no system call.
+//! - **No borrow is held over a switch**; [`park`] documents what that requires of users.
+//! - **No greenlet starves**: a greenlet that never has to wait yields periodically, and a turn of the hub runs a bounded
+//!   number of greenlets before it checks descriptors and timers again.
 
 pub mod greenlet;
 mod hub;

@@ -1,25 +1,105 @@
-//! What worker classes are built from: HTTP/1.1, connections, exchanges, the base worker.
+//! The library that worker classes are built from: HTTP/1.1, TLS, connections, exchanges, and what every worker has.
 //!
-//! | module | what it is |
+//! A [`Connection`] is a state machine without an event loop: it never waits. [`Connection::advance`] reads and writes as
+//! far as it can without blocking and returns an [`Advance`]: wait for the descriptor, call the application, or drop the
+//! connection. The worker class decides how to wait — in `poll(2)`, in a pool of threads, in a greenlet — and that is
+//! what makes it a worker class.
+//!
+//! ```text
+//!     Acceptor ──▶ Connection ──advance()──▶ Advance::Wait(interest)   wait until readable or writable, or the deadline
+//!                      ▲                 ├─▶ Advance::Request          into_exchange(home), call the application
+//!                      │                 └─▶ Advance::Closed           drop it
+//!                      └────── Home::done ◀──── exchange ends
+//! ```
+//!
+//! # Example
+//!
+//! Serve one connection on the current thread, blocking in `poll(2)`:
+//!
+//! ```no_run
+//! use std::os::fd::RawFd;
+//! use std::sync::{Arc, Mutex, PoisonError};
+//!
+//! use kit::{Advance, Base, Connection, Home, blocking, poll};
+//! use worker_api::{Interest, Result};
+//!
+//! /// How an exchange waits while the application works on it, and where its connection returns to.
+//! #[derive(Default)]
+//! struct Place(Mutex<Option<Box<Connection>>>);
+//!
+//! impl Home for Place {
+//!     fn wait(&self, fd: RawFd, interest: Interest, deadline_ns: u64) -> Result<()> {
+//!         blocking::in_time(poll::wait(fd, interest, deadline_ns, || ()))
+//!     }
+//!
+//!     fn done(&self, connection: Box<Connection>) {
+//!         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
+//!     }
+//! }
+//!
+//! fn serve(base: &Base, mut connection: Box<Connection>) {
+//!     let mut next = connection.advance();
+//!     loop {
+//!         next = match next {
+//!             Advance::Request => {
+//!                 let place = Arc::new(Place::default());
+//!                 base.app.call(connection.into_exchange(place.clone()));
+//!                 let returned = place.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+//!                 let Some(returned) = returned else { return };
+//!                 connection = returned;
+//!                 connection.advance()
+//!             }
+//!             Advance::Wait(interest) => {
+//!                 match poll::wait(connection.fd(), interest, connection.deadline_ns(), || ()) {
+//!                     Ok(true) => connection.advance(),
+//!                     Ok(false) | Err(_) => connection.expire(),
+//!                 }
+//!             }
+//!             Advance::Closed => return,
+//!         };
+//!     }
+//! }
+//! ```
+//!
+//! The guide `docs/worker-classes.md` in the repository turns this into a complete class. The HTTP layer also works on its
+//! own, on any bytes:
+//!
+//! ```
+//! use kit::http::{Framing, HeadScan, Policy, Scan, parse_head};
+//!
+//! let bytes = b"GET /search?q=1 HTTP/1.1\r\nHost: example.org\r\n\r\n";
+//! let policy = Policy::default();
+//! assert!(matches!(HeadScan::new().advance(bytes, &policy), Ok(Scan::Complete)));
+//!
+//! let mut headers = Vec::new();
+//! let Ok(Some(head)) = parse_head(bytes, &policy, &mut headers) else { panic!("refused") };
+//! assert_eq!((head.method, head.path, head.query), ("GET", &b"/search"[..], &b"q=1"[..]));
+//! assert_eq!(head.framing, Framing::None);
+//! assert_eq!(headers.len(), 1);
+//! ```
+//!
+//! # Map
+//!
+//! | module | contents |
 //! | --- | --- |
-//! | [`http`] | HTTP/1.1 without I/O: what octets mean |
-//! | [`socket`], [`stream`], [`tls`] | accepting; octets in and out of a connection |
-//! | [`accept`] | what a listener's errors mean, and the spare descriptor |
+//! | [`base`], [`kit`], [`config`] | what every worker has: host, application, listeners, settings; what its connections share |
 //! | [`connection`] | a connection between requests: the state machine that every class drives |
+//! | [`home`] | the interface that a class implements: how an exchange waits, and where its connection returns to |
 //! | `exchange`, `turn`, `request`, `response` | a connection during one request: the exchange of `worker-api` |
-//! | `queueing` | how long requests have waited before |
-//! | [`home`] | the seam: how a class waits, and takes its connections back |
-//! | [`line`] | waiting for connections side by side with the other workers |
-//! | [`base`], [`kit`], [`config`] | what every worker has: host, application, settings |
-//! | [`background`] | what the application does beside requests, and a worker that ends waits for |
-//! | [`threads`] | the stacks of threads that call the application |
-//! | [`blocking`], [`poll`], [`overtime`] | waiting with system calls, and its limit, for classes whose threads may block |
+//! | [`http`] | HTTP/1.1 without I/O: heads, bodies, responses, the PROXY protocol |
+//! | [`socket`], [`accept`], [`line`](mod@line) | accepting: the system calls, the handling of errors, and sharing listeners with other workers |
+//! | [`stream`], [`tls`] | the bytes of a connection, plain or through TLS |
+//! | [`poll`], [`blocking`], [`overtime`] | for classes whose threads may block: waiting, the application's runtime, and `request_timeout` |
+//! | [`background`] | what the application does besides requests, for which a worker that drains waits |
+//! | [`threads`] | stack sizes of the threads that call the application |
+//! | [`clock`] | monotonic time in nanoseconds, the unit of every deadline |
+//! | `queueing` | how long requests have waited before the application is called |
 //!
 //! # Invariants
 //!
-//! - Nothing in here waits but [`poll`] and [`blocking`]: a connection answers what it waits for, its class waits.
-//! - No class is known by name, and no class's loop is in here.
-//! - Bytes and framing are decided here alone; a class sees requests, an application sees exchanges.
+//! - Connections and exchanges never wait. Only [`poll`], [`blocking`] and the thread of [`overtime`] do.
+//! - No worker class is known by name, and no event loop is in here.
+//! - Only the kit decides about bytes and framing: a class sees requests, an application sees exchanges.
 
 pub mod accept;
 pub mod background;
