@@ -30,7 +30,7 @@ fn page(all: &[(&Scenario, Measured)], setup: &Setup) -> String {
     let versions = setup.versions().join(", ");
     let _ = writeln!(page, "Machine: {}.\n", machine::description());
     let _ = writeln!(page, "Versions: Jimu {}, {versions}.\n", env!("CARGO_PKG_VERSION"));
-    let _ = writeln!(page, "![CPU time a request](performance.svg)\n");
+    let _ = writeln!(page, "![CPU time per request](performance.svg)\n");
     page.push_str(&verdicts::asked_for(all));
     page.push_str(&notes::section());
     page.push_str(&verdicts::peers_ahead(all));
@@ -128,16 +128,17 @@ fn spread(spread: Spread) -> String {
 const HEAD: &str = "\
 # Performance
 
-Made by `cargo xtask bench`; written by hand is only what profiles say, which it takes from tests/bench/notes.md. The
-command makes a virtual environment with the peers under target/, leaves out what it cannot find, and names it.
+`cargo xtask bench` writes this page. Only the section on profiles is written by hand, in `tests/bench/notes.md`. The
+command creates a virtual environment with the other servers under `target/`, skips what it cannot find, and lists what
+it skipped.
 
-How it is measured: one worker process each unless said otherwise, on one processor; the load, a
-program of ours that sends a fixed number of requests over 32 connections and checks every answer, on
-another. All contenders of a scenario are up at the same time and take turns; the figures are medians
-over the rounds. Ratios are taken round by round, then their median and, in parentheses, their least and
-largest: what else the machine does in a round touches both sides. How much that was says the load
-average; above some 2.5 on two processors, rates, latencies and shares of an ideal rate say little. CPU time is that of all of a
-server's processes, user and system. Threaded classes have 8 threads. The bare epoll loop parses
-nothing and answers with a constant: no server can be below it.
+Method: one worker process each unless stated otherwise, on one processor; on another processor the load generator, our
+own program, which sends a fixed number of requests over 32 connections and checks every response. All servers of a
+scenario are up at the same time and take turns. Figures are medians over the rounds. Ratios are calculated for each
+round, then reported as their median with minimum and maximum in parentheses, because other activity of the machine in a
+round affects both sides. The load average shows how much activity there was; above about 2.5 on two processors, rates,
+latencies and shares of an ideal rate mean little. CPU time is the user and system time of all processes of a server.
+Threaded classes have 8 threads. The bare epoll loop parses nothing and responds with a constant; it stands for
+the lowest possible cost.
 
 ";

@@ -6,7 +6,7 @@ const HEADING: &str = "### Why: ";
 
 /// The section of the page.
 pub(super) fn section() -> String {
-    format!("## What profiles say of it, and what was tried\n\n{}\n\n", NOTES.trim_end())
+    format!("## What profiles show, and what was tried\n\n{}\n\n", NOTES.trim_end())
 }
 
 /// The place on the page where a scenario is explained.

@@ -11,8 +11,8 @@ use crate::target::{Against, Bound, targets};
 /// The table of targets.
 pub(super) fn asked_for(all: &[(&Scenario, Measured)]) -> String {
     let mut text = String::from(
-        "## What is asked for\n\n\
-         | scenario | figure | asked | found | |\n| --- | --- | --- | --- | --- |\n",
+        "## Targets\n\n\
+         | scenario | metric | target | measured | |\n| --- | --- | --- | --- | --- |\n",
     );
     for target in targets() {
         let verdict = all
@@ -48,7 +48,9 @@ fn not_met(scenario: &str) -> String {
 
 /// The cases in which a peer has the better figure than one of ours that does the same work.
 pub(super) fn peers_ahead(all: &[(&Scenario, Measured)]) -> String {
-    let mut text = String::from("## Where a peer is ahead\n\n");
+    let mut text = String::from(
+        "## Where another server is ahead\n\nEach ratio is the other server's figure divided by Jimu's.\n\n",
+    );
     let mut cases = 0;
     for (scenario, measured) in all {
         let Some(metric) = ranking(measured) else { continue };
@@ -75,7 +77,7 @@ fn ahead_of(ours: &Row, measured: &Measured, metric: Metric) -> Vec<String> {
         .filter(|peer| serves_the_same(ours, peer))
         .filter_map(|peer| Some((peer, peer.ratio(ours, metric)?)))
         .filter(|(_, ratio)| ratio.median < 1.0)
-        .map(|(peer, ratio)| format!("{} needs {}", peer.name, spread(ratio)))
+        .map(|(peer, ratio)| format!("{} {}", peer.name, spread(ratio)))
         .collect()
 }
 

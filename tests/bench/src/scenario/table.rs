@@ -35,7 +35,7 @@ impl Scenario {
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "hello-native",
-        title: "Hello, kept alive, without Python",
+        title: "Hello, keep-alive, native",
         kind: KEPT_ALIVE,
         request: HELLO,
         native: &[Jimu("gthread"), Jimu("eventlet"), Jimu("gevent"), Jimu("pywsgi"), Nginx, Bare],
@@ -43,7 +43,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "hello-wsgi",
-        title: "Hello, kept alive, WSGI",
+        title: "Hello, keep-alive, WSGI",
         kind: KEPT_ALIVE,
         request: HELLO,
         native: &[],
@@ -51,7 +51,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "close-native",
-        title: "Hello, a connection for each request, without Python",
+        title: "Hello, one connection per request, native",
         kind: Kind::Load { connections: 32, keep_alive: false },
         request: HELLO,
         native: &[
@@ -67,7 +67,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "close-wsgi",
-        title: "Hello, a connection for each request, WSGI",
+        title: "Hello, one connection per request, WSGI",
         kind: Kind::Load { connections: 32, keep_alive: false },
         request: HELLO,
         native: &[],
@@ -75,7 +75,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "json",
-        title: "10 KB of JSON, kept alive, WSGI",
+        title: "10 KB of JSON, keep-alive, WSGI",
         kind: KEPT_ALIVE,
         request: Request { native: "/json", wsgi: "/json", body: 0 },
         native: &[],
@@ -83,7 +83,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "file",
-        title: "A file of 1 MB, kept alive",
+        title: "A file of 1 MB, keep-alive",
         kind: Kind::Load { connections: 8, keep_alive: true },
         request: Request { native: "/file?path=megabyte", wsgi: "/file", body: 0 },
         native: &[Jimu("gthread"), Jimu("gevent"), Nginx],
@@ -91,7 +91,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "upload",
-        title: "An upload of 1 MB, kept alive, WSGI",
+        title: "An upload of 1 MB, keep-alive, WSGI",
         kind: Kind::Load { connections: 8, keep_alive: true },
         request: Request { native: "/echo", wsgi: "/upload", body: 1 << 20 },
         native: &[],
@@ -129,7 +129,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "django",
-        title: "A page of a Django project, kept alive",
+        title: "A page of a Django project, keep-alive",
         kind: KEPT_ALIVE,
         request: HELLO,
         native: &[],
@@ -137,7 +137,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "memory",
-        title: "Memory of 4 workers with a Django project, preloaded; and the first process when idle",
+        title: "Memory of 4 workers with a preloaded Django project, and of the first process when idle",
         kind: Kind::Memory { workers: 4 },
         request: Request { native: "/", wsgi: "/admin/login/", body: 0 },
         native: &[Jimu("sync")],
@@ -156,7 +156,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "start",
-        title: "From the start to the first answer",
+        title: "From start to first response",
         kind: Kind::Start,
         request: HELLO,
         native: &[Jimu("sync"), Jimu("gthread"), Jimu("gevent"), Nginx, Bare],
@@ -164,7 +164,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "block-close",
-        title: "The price of the building block: sync, a connection for each request",
+        title: "Cost of the shared library: sync, one connection per request",
         kind: Kind::Load { connections: 32, keep_alive: false },
         request: HELLO,
         native: &[Jimu("sync"), Linked("sync")],
@@ -172,7 +172,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "block-kept",
-        title: "The price of the building block: gthread, kept alive",
+        title: "Cost of the shared library: gthread, keep-alive",
         kind: KEPT_ALIVE,
         request: HELLO,
         native: &[Jimu("gthread"), Linked("gthread")],
@@ -180,7 +180,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "metrics",
-        title: "The price of metrics: asked for once a second, kept alive",
+        title: "Cost of metrics: scraped once a second, keep-alive",
         kind: KEPT_ALIVE,
         request: HELLO,
         native: &[Jimu("gthread"), Metered("gthread"), Jimu("gevent"), Metered("gevent")],
@@ -188,7 +188,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "parse",
-        title: "A browser's request head of 700 octets, parsed",
+        title: "Parsing a browser's request head of 700 bytes",
         kind: Kind::Parse,
         request: HELLO,
         native: &[],
