@@ -1,32 +1,32 @@
-//! Why a blocking call came back without having done its work. Not an error of the operation itself:
-//! those stay `io::Error`s, and an [`Interrupt`] travels inside one where a call answers `io::Result`.
+//! Why a blocking call returned without completing. Not an error of the operation itself: those stay
+//! `io::Error`s, and an [`Interrupt`] is wrapped in one where a call returns `io::Result`.
 
 use std::io;
 
-/// What ended a blocking call early.
+/// Reason why a blocking call ended early.
 ///
-/// gevent and eventlet raise an exception out of the blocking call; here the call returns this. It is
-/// delivered once: a greenlet that ignores it and blocks again does block again.
+/// gevent and eventlet raise an exception from the blocking call; here the call returns this. It is delivered
+/// once: a greenlet that ignores it and blocks again does block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Interrupt {
     /// The greenlet was killed (`GreenletExit`): clean up and return.
     #[error("the greenlet was told to exit")]
     Exit,
-    /// A [`Timeout`](crate::Timeout) scope around the call ran out.
+    /// A [`Timeout`](crate::Timeout) scope around the call expired.
     #[error("{0} ran out")]
     Timeout(TimeoutId),
-    /// There is no greenlet to suspend: the call was made by the hub's own callbacks or by a thread
-    /// without a hub.
+    /// There is no greenlet to suspend: the call was made in a callback of the hub or on a thread without a
+    /// hub.
     #[error("a blocking call was made outside a greenlet")]
     Outside,
-    /// The greenlet unwinds from a panic. Suspending it now would confuse the thread's panic count.
+    /// The greenlet unwinds from a panic. Suspending it would corrupt the thread's panic count.
     #[error("a blocking call was made while its greenlet unwinds")]
     Unwinding,
 }
 
 impl Interrupt {
-    /// The interrupt inside an `io::Error` made from one, if there is one.
+    /// Returns the interrupt wrapped in an `io::Error`, if there is one.
     pub fn of(error: &io::Error) -> Option<Self> {
         error.get_ref()?.downcast_ref::<Self>().copied()
     }
@@ -43,9 +43,9 @@ impl From<Interrupt> for io::Error {
     }
 }
 
-/// Errors that may carry an [`Interrupt`], so that a timeout scope can recognise its own.
+/// Errors that can carry an [`Interrupt`], so that a timeout scope can recognize its own.
 pub trait Interrupted {
-    /// The interrupt that caused this error, if one did.
+    /// Returns the interrupt that caused this error, if any.
     fn interrupt(&self) -> Option<Interrupt>;
 }
 
@@ -61,7 +61,7 @@ impl Interrupted for io::Error {
     }
 }
 
-/// Tells one [`Timeout`](crate::Timeout) of a thread from every other.
+/// Distinguishes the [`Timeout`](crate::Timeout)s of a thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TimeoutId(pub(crate) u64);
 

@@ -1,8 +1,8 @@
-//! Blocking work on a few threads, while greenlets wait for it: name resolution, file system, anything
-//! that cannot be made to cooperate.
+//! Blocking work on a few threads while greenlets wait for it: name resolution, file system access, anything that
+//! cannot be made cooperative.
 //!
-//! The threads of a hub are started when the first piece of work comes, and anew after a fork: a child
-//! inherits none of them, and their queue's lock in whatever state it was.
+//! The threads of a hub are started with the first piece of work, and again after a fork: a child inherits no
+//! threads, and the lock of their queue may be held.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,9 +14,9 @@ use crate::greenlet::panics::payload_text;
 use crate::hub::{Core, park, waker};
 use crate::interrupt::Interrupt;
 
-/// Runs `work` on a thread and suspends the greenlet until it is done.
+/// Runs `work` on a thread and suspends the greenlet until it is finished.
 ///
-/// A greenlet that is interrupted leaves the work to itself: it is finished, its result dropped.
+/// If the greenlet is interrupted, the work continues and its result is dropped.
 pub fn offload<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, OffloadError> {
@@ -37,7 +37,7 @@ pub fn offload<T: Send + 'static>(
     }
 }
 
-/// Why [`offload`] has no result.
+/// Error of [`offload`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OffloadError {
@@ -64,7 +64,7 @@ impl From<OffloadError> for io::Error {
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// The threads of one hub, of one process.
+/// The threads of one hub, in one process.
 #[derive(Debug)]
 pub(crate) struct ThreadPool {
     pid: u32,
@@ -90,7 +90,7 @@ impl Core {
         let mut threads = self.threads.borrow_mut();
         let pid = std::process::id();
         if threads.as_ref().is_some_and(|pool| pool.pid != pid) {
-            // Its lock may be held for ever by a thread that exists in the parent only.
+            // Its lock may be held forever by a thread that exists only in the parent.
             std::mem::forget(threads.take());
         }
         threads.get_or_insert_with(|| ThreadPool::new(pid)).submit(job)
@@ -113,7 +113,7 @@ impl ThreadPool {
             });
             match started {
                 Ok(_) => self.threads += 1,
-                // Others will get to it.
+                // Other threads will run it.
                 Err(error) if self.threads > 0 => {
                     tracing::warn!(%error, "cannot start another thread for offloaded work");
                 }
@@ -128,7 +128,7 @@ impl ThreadPool {
 }
 
 impl Drop for ThreadPool {
-    /// The threads end when they have done what is queued; nobody waits for them.
+    /// The threads exit when the queue is empty; they are not joined.
     fn drop(&mut self) {
         if self.pid == std::process::id() {
             lock(&self.queue.state).closed = true;
@@ -162,18 +162,18 @@ impl std::fmt::Debug for JobQueue {
     }
 }
 
-/// The process's signals are for the hub's thread: a helper must not be the one that takes them.
+/// Signals of the process are for the hub's thread: a helper thread must not receive them.
 pub(crate) fn without_signals() {
     // It cannot fail: the set is valid.
     let _ = nix::sys::signal::SigSet::all().thread_block();
 }
 
-/// A panic elsewhere leaves these values whole: they are replaced, never half-changed.
+/// A panic elsewhere leaves these values consistent: they are replaced as a whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// gevent's default. Name servers that do not answer occupy a thread for seconds.
+/// gevent's default. Unresponsive name servers occupy a thread for seconds.
 const THREADS_MAX: usize = 10;
 
 #[cfg(test)]
@@ -189,7 +189,7 @@ mod tests {
         let here = thread::current().id();
         hub.block_on(move || {
             let (send, receive) = std::sync::mpsc::channel();
-            // The work ends only when another greenlet has run.
+            // The work finishes only after another greenlet has run.
             let other = spawn(move || send.send(7)).unwrap();
             let (there, got) = offload(move || (thread::current().id(), receive.recv())).unwrap();
             assert_ne!(there, here);

@@ -1,5 +1,5 @@
-//! Timeouts as scopes: whatever blocks within one is interrupted when it runs out. Scopes nest, and
-//! each recognises its own interrupt, so that an inner one does not swallow an outer one's.
+//! Timeouts as scopes: every blocking call within one is interrupted when it expires. Scopes nest, and each
+//! recognizes its own interrupt, so that an inner one does not swallow an outer one's.
 
 use std::marker::PhantomData;
 use std::rc::Rc;
@@ -38,7 +38,7 @@ pub struct Timeout {
 }
 
 impl Timeout {
-    /// Starts a timeout of the greenlet that runs now.
+    /// Starts a timeout of the running greenlet.
     pub fn new(duration: Duration) -> Result<Self, Interrupt> {
         let core = Core::current().ok_or(Interrupt::Outside)?;
         let greenlet = core.running().ok_or(Interrupt::Outside)?;
@@ -48,15 +48,15 @@ impl Timeout {
         Ok(Self { core, greenlet, key, id, silent: false, _of_this_thread: PhantomData })
     }
 
-    /// As [`new`](Self::new); [`scope`](Self::scope) then takes its running out for an answer.
+    /// Like [`new`](Self::new), but [`scope`](Self::scope) returns `Ok(None)` when it expires.
     pub fn silent(duration: Duration) -> Result<Self, Interrupt> {
         let mut timeout = Self::new(duration)?;
         timeout.silent = true;
         Ok(timeout)
     }
 
-    /// Runs `f` and ends the timeout. A silent one that ran out in `f` gives `Ok(None)`; any other
-    /// error passes, also another timeout's.
+    /// Runs `f` and ends the timeout. If a silent timeout expired in `f`, returns `Ok(None)`; other errors
+    /// are passed through, including another timeout's.
     pub fn scope<T, E: Interrupted>(
         self,
         f: impl FnOnce() -> Result<T, E>,
@@ -67,17 +67,17 @@ impl Timeout {
         }
     }
 
-    /// Whether an error is this timeout's doing.
+    /// Returns whether this timeout caused an error.
     pub fn caused(&self, error: &impl Interrupted) -> bool {
         error.interrupt() == Some(Interrupt::Timeout(self.id))
     }
 
-    /// Which timeout it is.
+    /// Returns the identifier of the timeout.
     pub fn id(&self) -> TimeoutId {
         self.id
     }
 
-    /// Starts the time anew: it runs out `duration` from now.
+    /// Restarts the timeout: it expires `duration` from now.
     pub fn restart(&self, duration: Duration) {
         self.greenlet.forget_timeout(self.id);
         self.core.set_timer(self.key, Instant::now() + duration);
@@ -123,7 +123,8 @@ mod tests {
             let loud = Timeout::new(BRIEF).unwrap();
             let id = loud.id();
             assert_eq!(loud.scope(|| sleep(LONG)), Err(Interrupt::Timeout(id)));
-            // It runs out while the greenlet is ready but not running, and ends before it blocks.
+            // It expires while the greenlet is ready but not running, and ends before the greenlet
+            // blocks.
             let ended = Timeout::new(Duration::ZERO).unwrap();
             crate::current().unwrap().interrupt(Interrupt::Timeout(ended.id()));
             drop(ended);

@@ -1,4 +1,4 @@
-//! The context switch: the one place where stacks change. It knows neither hub nor scheduling.
+//! The context switch: the only place where stacks are switched. Independent of the hub and of scheduling.
 
 use std::cell::Cell;
 use std::ptr::NonNull;
@@ -10,31 +10,32 @@ use super::stack::PooledStack;
 type YielderSlot = Cell<Option<NonNull<Yielder<Entry, ()>>>>;
 type Stackful = Coroutine<Entry, (), (), PooledStack>;
 
-/// Passed in at each resume; only the first one is read, by the coroutine's first lines.
+/// Passed in at each resume; only the first is read, at the start of the coroutine.
 struct Entry(NonNull<YielderSlot>);
 
-/// A coroutine with its stack, and the way to leave it from within.
+/// A coroutine with its stack, and the yielder to suspend it from within.
 pub(crate) struct Context {
-    /// Absent while it runs and after it has ended.
+    /// `None` while the coroutine runs and after it has finished.
     coroutine: Cell<Option<Stackful>>,
     yielder: YielderSlot,
 }
 
 impl Context {
-    /// `body` must not unwind: a panic that left it would come out of `resume`.
+    /// `body` must not unwind: a panic would propagate out of `resume`.
     pub(crate) fn new(stack: PooledStack, body: impl FnOnce() + 'static) -> Self {
         let coroutine =
             Coroutine::with_stack(stack, move |yielder: &Yielder<Entry, ()>, entry: Entry| {
-                // SAFETY: `resume` made the pointer from a reference to the slot which is alive until it
-                // returns, and nothing has been suspended yet: it has not returned.
+                // SAFETY: `resume` created the pointer from a reference to the slot, which is
+                // alive until `resume` returns. Nothing has been suspended yet, so it has not
+                // returned.
                 unsafe { entry.0.as_ref() }.set(Some(NonNull::from(yielder)));
                 body();
             });
         Self { coroutine: Cell::new(Some(coroutine)), yielder: Cell::new(None) }
     }
 
-    /// Runs the coroutine until it suspends or ends; answers whether it has ended. The stack of an
-    /// ended coroutine goes back to its pool here.
+    /// Runs the coroutine until it suspends or finishes; returns whether it has finished. The stack of a
+    /// finished coroutine is returned to its pool here.
     pub(crate) fn resume(&self) -> bool {
         let Some(mut coroutine) = self.coroutine.take() else { return true };
         match coroutine.resume(Entry(NonNull::from(&self.yielder))) {
@@ -49,15 +50,15 @@ impl Context {
         }
     }
 
-    /// Leaves the running coroutine; comes back at the next `resume`. Must be called on its own stack.
+    /// Suspends the running coroutine; returns at the next `resume`. Must be called on the coroutine's stack.
     pub(crate) fn suspend(&self) {
         let Some(yielder) = self.yielder.get() else {
             debug_assert!(false, "suspend outside a running coroutine");
             return;
         };
-        // SAFETY: the yielder lives on the coroutine's stack, below every frame of its body, for as long
-        // as the body runs; the slot is emptied when it ends. That the caller runs on this very stack is
-        // the contract of this function: the hub calls it for its current greenlet only.
+        // SAFETY: the yielder lives on the coroutine's stack, below every frame of its body, while the
+        // body runs; the slot is cleared when it finishes. The contract of this function requires the
+        // caller to run on this stack: the hub calls it only for its current greenlet.
         unsafe { yielder.as_ref() }.suspend(());
     }
 
@@ -65,8 +66,8 @@ impl Context {
         self.yielder.get().is_some()
     }
 
-    /// Gives up a coroutine that will never be resumed. One that has not started drops its body; the
-    /// frames of a suspended one are leaked, since unwinding them could meet foreign ones.
+    /// Abandons a coroutine that will not be resumed again. An unstarted coroutine drops its body. The frames
+    /// of a suspended coroutine are leaked, because unwinding could reach foreign frames.
     pub(crate) fn abandon(&self) {
         if let Some(coroutine) = self.coroutine.take()
             && coroutine.started()

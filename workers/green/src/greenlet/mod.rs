@@ -1,4 +1,4 @@
-//! Greenlets: what one is, how it is started, ended and joined. When it runs is the hub's business.
+//! Greenlets: spawning, killing and joining. The hub schedules them.
 
 use std::backtrace::Backtrace;
 use std::cell::{Cell, RefCell};
@@ -20,72 +20,72 @@ use context::Context;
 use panics::PanicReport;
 use stack::StackError;
 
-/// Starts a greenlet on this thread's hub. It runs when the caller waits, not before.
+/// Spawns a greenlet on this thread's hub. It starts when the caller next waits.
 pub fn spawn<T: 'static>(f: impl FnOnce() -> T + 'static) -> Result<JoinHandle<T>, SpawnError> {
     let core = Core::current().ok_or(SpawnError::NoHub)?;
     core.spawn(f, None)
 }
 
-/// The greenlet that runs now; `None` in the hub's own callbacks and outside a hub.
+/// Returns the running greenlet; `None` in callbacks of the hub and outside a hub.
 pub fn current() -> Option<Greenlet> {
     Core::current()?.running()
 }
 
-/// Why a greenlet could not be started.
+/// Error of [`spawn`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpawnError {
     /// This thread has no [`Hub`](crate::Hub).
     #[error("this thread has no hub")]
     NoHub,
-    /// There is no stack for it.
+    /// No stack is available.
     #[error(transparent)]
     Stack(#[from] StackError),
 }
 
-/// Why [`JoinHandle::join`] has no result.
+/// Error of [`JoinHandle::join`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JoinError {
-    /// The greenlet was killed before it began to run.
+    /// The greenlet was killed before it started.
     #[error("the greenlet was killed before it ran")]
     Killed,
-    /// The greenlet panicked. The panic was logged, too.
+    /// The greenlet panicked. The panic was also logged.
     #[error("the greenlet {0}")]
     Panicked(PanicReport),
-    /// The joiner was interrupted while it waited; the greenlet runs on.
+    /// The caller was interrupted while it waited; the greenlet keeps running.
     #[error(transparent)]
     Interrupted(#[from] Interrupt),
 }
 
-/// A reference to a greenlet. Cheap to clone; does not keep it from ending.
+/// A reference to a greenlet. Cheap to clone; does not keep the greenlet running.
 #[derive(Debug, Clone)]
 pub struct Greenlet(pub(crate) Rc<Inner>);
 
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) context: Context,
-    /// Place in the hub's table.
+    /// Index in the hub's table.
     pub(crate) key: usize,
-    /// Distinguishes it from other greenlets that had the same place.
+    /// Distinguishes the greenlet from earlier ones with the same index.
     pub(crate) serial: u32,
-    /// It is in the ready queue.
+    /// Whether it is in the ready queue.
     pub(crate) queued: Cell<bool>,
     pub(crate) finished: Cell<bool>,
-    /// What it waits for in a [`WaitList`] has been given to it.
+    /// Whether the [`WaitList`] has granted what the greenlet waits for.
     pub(crate) granted: Cell<bool>,
-    /// A [`Waker`](crate::Waker) fired; consumed by [`park`](crate::park).
+    /// Whether a [`Waker`](crate::Waker) fired; consumed by [`park`](crate::park).
     pub(crate) woken: Cell<bool>,
-    /// The timer of its own waits, made at the first one.
+    /// Timer of the greenlet's own waits, created at the first one.
     pub(crate) wait_timer: Cell<Option<TimerKey>>,
     pub(crate) joiners: WaitList,
     interrupts: RefCell<VecDeque<Interrupt>>,
     group: RefCell<Option<Rc<dyn Group>>>,
-    /// Its place in the group's table, if that has one.
+    /// Index in the group's table, if the group has one.
     pub(crate) group_key: Cell<usize>,
 }
 
-/// Is told when a member has ended: a pool.
+/// Notified when a member finishes. Implemented by pools.
 pub(crate) trait Group: std::fmt::Debug {
     fn ended(&self, greenlet: &Greenlet);
 }
@@ -113,27 +113,28 @@ impl Greenlet {
         }))
     }
 
-    /// A number that no other greenlet of this hub has had lately.
+    /// Returns an identifier that no other greenlet of this hub has had recently.
     pub fn id(&self) -> u64 {
         u64::from(self.0.serial) << 32 | self.0.key as u64
     }
 
-    /// Whether it has ended.
+    /// Returns whether the greenlet has finished.
     pub fn is_finished(&self) -> bool {
         self.0.finished.get()
     }
 
-    /// Ends the greenlet, soon: its blocking call, or else its next one, returns
-    /// [`Interrupt::Exit`]. One that has not begun never runs.
+    /// Kills the greenlet: its current blocking call, or its next one, returns [`Interrupt::Exit`]. An
+    /// unstarted greenlet never runs.
     ///
-    /// Nothing is unwound from outside: a greenlet that disregards the error goes on.
+    /// The stack is not unwound from outside: a greenlet that ignores the error keeps running.
     pub fn kill(&self) {
         self.interrupt(Interrupt::Exit);
     }
 
-    /// Where the greenlet stands, or `None` if it has ended or not begun.
+    /// Returns the greenlet's backtrace, or `None` if it has finished or not started.
     ///
-    /// A suspended greenlet is resumed for the purpose, inside the function that suspended it: it
+    /// A suspended greenlet is resumed inside the function that suspended it, captures its stack and suspends
+    /// again. None of its own code runs.
     /// captures its stack and suspends again. None of its own code runs.
     pub fn trace(&self) -> Option<Backtrace> {
         Core::current()?.trace(self)
@@ -153,7 +154,7 @@ impl Greenlet {
         self.0.interrupts.borrow_mut().pop_front()
     }
 
-    /// Puts back an interrupt that came too late to prevent what the greenlet waited for.
+    /// Requeues an interrupt that arrived too late to cancel what the greenlet waited for.
     pub(crate) fn defer_interrupt(&self, interrupt: Interrupt) {
         self.0.interrupts.borrow_mut().push_front(interrupt);
     }
@@ -166,7 +167,7 @@ impl Greenlet {
         self.0.interrupts.borrow().contains(&Interrupt::Exit)
     }
 
-    /// The last thing that happens to a greenlet; the hub has taken it out of its table.
+    /// Finishes a greenlet, after the hub has removed it from its table.
     pub(crate) fn end(&self, core: &Core) {
         self.0.finished.set(true);
         self.0.joiners.wake_all(core);
@@ -185,14 +186,14 @@ impl PartialEq for Greenlet {
 
 impl Eq for Greenlet {}
 
-/// A greenlet that was spawned, and its result. Dropping it lets the greenlet run on by itself.
+/// Handle of a spawned greenlet and its result. Dropping it detaches the greenlet.
 #[derive(Debug)]
 pub struct JoinHandle<T> {
     greenlet: Greenlet,
     outcome: Rc<Outcome<T>>,
 }
 
-/// Where a greenlet leaves its result.
+/// Slot for the result of a greenlet.
 pub(crate) type Outcome<T> = RefCell<Option<Result<T, PanicReport>>>;
 
 impl<T> JoinHandle<T> {
@@ -200,7 +201,7 @@ impl<T> JoinHandle<T> {
         Self { greenlet, outcome }
     }
 
-    /// The greenlet itself.
+    /// Returns the greenlet.
     pub fn greenlet(&self) -> &Greenlet {
         &self.greenlet
     }
@@ -210,12 +211,12 @@ impl<T> JoinHandle<T> {
         self.greenlet.kill();
     }
 
-    /// Whether the greenlet has ended: then [`join`](Self::join) does not wait.
+    /// Returns whether the greenlet has finished, so that [`join`](Self::join) does not wait.
     pub fn is_finished(&self) -> bool {
         self.greenlet.is_finished()
     }
 
-    /// Waits until the greenlet has ended, at most `timeout`; answers whether it has.
+    /// Waits up to `timeout` for the greenlet to finish; returns whether it has.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<bool, Interrupt> {
         if self.is_finished() {
             return Ok(true);
@@ -224,7 +225,7 @@ impl<T> JoinHandle<T> {
         self.greenlet.0.joiners.wait(&core, timeout)
     }
 
-    /// Waits until the greenlet has ended, and answers what its function returned.
+    /// Waits for the greenlet to finish and returns the result of its function.
     pub fn join(self) -> Result<T, JoinError> {
         self.wait(None)?;
         match self.outcome.take() {

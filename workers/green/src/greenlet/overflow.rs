@@ -1,9 +1,9 @@
-//! A name for a crash: when a greenlet runs off its stack into the guard below it, the process says so
-//! before it dies. Nothing is rescued, and nothing but write(2) and sigaction(2) happens in the handler.
+//! Reports stack overflows: when a greenlet runs into the guard pages below its stack, the process writes a
+//! message before it dies. It does not recover. The handler only calls write(2) and sigaction(2).
 //!
-//! The handler is process-wide, so it is installed only when asked for, by the process that runs
-//! greenlets, after its last fork or before it: it survives either way. It needs a stack of its own,
-//! which is per thread: call [`report_overflow`] on the hub's thread.
+//! The handler is process-wide and survives a fork. It is installed only on request, by the process that runs
+//! greenlets. It needs an alternate signal stack, which is per thread: call [`report_overflow`] on the hub's
+//! thread.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -12,10 +12,10 @@ use std::sync::{Mutex, PoisonError};
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
-/// Has a stack overflow in a greenlet reported on standard error as
-/// `coroutine stack overflow: raise <setting>`, before the process ends by SIGSEGV as it would anyway.
+/// Installs a handler that reports a stack overflow of a greenlet on standard error as `coroutine stack overflow:
+/// raise <setting>` before the process dies of SIGSEGV.
 ///
-/// Other faults go to the action that was there before.
+/// Other faults are passed to the previous action.
 pub fn report_overflow(setting: &str) -> io::Result<()> {
     let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
     use_signal_stack()?;
@@ -28,14 +28,14 @@ pub fn report_overflow(setting: &str) -> io::Result<()> {
     }
     let flags = SaFlags::SA_SIGINFO | SaFlags::SA_ONSTACK;
     let action = SigAction::new(SigHandler::SigAction(on_fault), flags, SigSet::empty());
-    // SAFETY: `on_fault` does only what is allowed in a signal handler.
+    // SAFETY: `on_fault` only performs async-signal-safe operations.
     let previous = unsafe { sigaction(Signal::SIGSEGV, &action) }?;
     PREVIOUS.store(Box::into_raw(Box::new(previous)), Ordering::SeqCst);
     *installed = Some(());
     Ok(())
 }
 
-/// Gives this thread a stack for its signal handlers. It is never freed: a handler could be using it.
+/// Gives this thread an alternate signal stack. It is never freed, because a handler could be using it.
 pub(crate) fn use_signal_stack() -> io::Result<()> {
     thread_local! {
         static DONE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
@@ -49,7 +49,7 @@ pub(crate) fn use_signal_stack() -> io::Result<()> {
         ss_flags: 0,
         ss_size: SIGNAL_STACK_SIZE,
     };
-    // SAFETY: the memory is leaked, so it is valid for as long as the thread can take a signal.
+    // SAFETY: the memory is leaked, so it stays valid while the thread can receive a signal.
     nix::errno::Errno::result(unsafe {
         libc::sigaltstack(&raw const stack, std::ptr::null_mut())
     })?;
@@ -57,8 +57,8 @@ pub(crate) fn use_signal_stack() -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a reservation of stacks known to the handler. Beyond [`RANGES_MAX`] pools, an overflow is
-/// still caught by its guard, it only dies without a name.
+/// Registers a reservation of stacks with the handler. Beyond [`RANGES_MAX`] pools the guard pages still stop an
+/// overflow, but it is not reported.
 pub(crate) fn watch_range(start: usize, bytes: usize, slot: usize, guard: usize) {
     for range in &RANGES {
         let free = range.start.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst);
@@ -87,8 +87,8 @@ extern "C" fn on_fault(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc:
     if RANGES.iter().any(|range| range.has_guard_at(address)) {
         let length = MESSAGE_LENGTH.load(Ordering::SeqCst);
         let text = MESSAGE.load(Ordering::SeqCst);
-        // SAFETY: the two describe a leaked string (or nothing, with length 0); write and sigaction
-        // are async-signal-safe. Returning then repeats the faulting access under the default action.
+        // SAFETY: the pointer and length describe a leaked string (or nothing, with length 0); write and
+        // sigaction are async-signal-safe. Returning repeats the faulting access under the default action.
         unsafe {
             libc::write(libc::STDERR_FILENO, text.cast(), length);
             let mut default: libc::sigaction = std::mem::zeroed();
@@ -98,8 +98,8 @@ extern "C" fn on_fault(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc:
         return;
     }
     let previous = PREVIOUS.load(Ordering::SeqCst);
-    // SAFETY: `previous` is null or a leaked action; restoring it and returning repeats the access
-    // under whatever handled it before us. sigaction is async-signal-safe.
+    // SAFETY: `previous` is null or a leaked action. Restoring it and returning repeats the access under the
+    // previous handler. sigaction is async-signal-safe.
     unsafe {
         match previous.as_ref() {
             Some(action) => {
@@ -112,7 +112,7 @@ extern "C" fn on_fault(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc:
     }
 }
 
-/// One pool's reservation, readable by a signal handler.
+/// The reservation of one pool, readable by a signal handler.
 struct Range {
     /// 0 if the entry is free, 1 while it is being filled.
     start: AtomicUsize,
@@ -149,7 +149,7 @@ static MESSAGE: AtomicPtr<u8> = AtomicPtr::new(std::ptr::null_mut());
 static MESSAGE_LENGTH: AtomicUsize = AtomicUsize::new(0);
 static PREVIOUS: AtomicPtr<SigAction> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Hubs of one process whose overflows are named: a worker has one, a test run one for each thread.
+/// Number of hubs per process whose overflows are reported: a worker has one, a test run has one per thread.
 const RANGES_MAX: usize = 64;
-/// Enough for an unwinder that takes a backtrace in a handler (see `watchdog`).
+/// Enough for an unwinder that captures a backtrace in a handler (see `watchdog`).
 const SIGNAL_STACK_SIZE: usize = 128 << 10;

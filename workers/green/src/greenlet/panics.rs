@@ -1,5 +1,5 @@
-//! Panics: contained where they happen, reported with the place and the backtrace that only the panic
-//! hook can see. The hook that was installed before goes on being called, first.
+//! Panics are contained where they happen and reported with the location and backtrace that only the panic hook
+//! can see. The previously installed hook is still called, first.
 
 use std::any::Any;
 use std::backtrace::Backtrace;
@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Once;
 
-/// What a panic left behind.
+/// A recorded panic.
 #[derive(Debug, Clone)]
 pub struct PanicReport {
     inner: Rc<Trail>,
@@ -22,17 +22,17 @@ struct Trail {
 }
 
 impl PanicReport {
-    /// What was passed to `panic!`, if it was text.
+    /// Returns the payload of the panic if it is text.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// `file:line:column` of the panic.
+    /// Returns the location of the panic as `file:line:column`.
     pub fn location(&self) -> &str {
         &self.inner.location
     }
 
-    /// The stack at the panic, of the greenlet and of the hub below it.
+    /// Returns the stack at the panic: of the greenlet and of the hub below it.
     pub fn backtrace(&self) -> &Backtrace {
         &self.inner.backtrace
     }
@@ -50,19 +50,19 @@ impl std::fmt::Display for PanicReport {
     }
 }
 
-/// Runs `f`; a panic in it becomes a report.
+/// Runs `f`; converts a panic into a report.
 pub(crate) fn contain<T>(f: impl FnOnce() -> T) -> Result<T, PanicReport> {
     catch_unwind(AssertUnwindSafe(f)).map_err(|payload| PanicReport::new(&*payload))
 }
 
-/// The text of a panic's payload.
+/// Returns the text of a panic payload.
 pub(crate) fn payload_text(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| payload.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "a payload that is no text".to_owned())
 }
 
-/// From now on, panics on this thread leave a trail.
+/// Records panics on this thread from now on.
 pub(crate) fn watch_this_thread() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

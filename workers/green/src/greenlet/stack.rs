@@ -6,10 +6,9 @@
 //!   no access   read/write, grows <--   no access
 //! ```
 //!
-//! A slot's stack becomes accessible when it is first used and stays so; pages that were never touched
-//! cost nothing. Stacks are handed out again last in, first out, while their pages are warm; of those that
-//! have been free for some time, beyond a number, the pages go back to the system. What runs on a stack is
-//! not known here.
+//! A stack becomes accessible when it is first used and stays accessible; untouched pages cost nothing. Free
+//! stacks are reused last in, first out, while their pages are warm. The pages of stacks that have been free for
+//! some time, beyond a number, are returned to the system. Independent of what runs on a stack.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -22,18 +21,18 @@ use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, m
 
 use super::overflow;
 
-/// How the stacks of a hub's greenlets are made.
+/// Configuration of the stacks of a hub's greenlets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StackConfig {
-    /// Usable bytes of a stack, rounded up to whole pages. Only touched pages cost memory.
+    /// Usable bytes per stack, rounded up to whole pages. Only touched pages use memory.
     pub size: usize,
-    /// Inaccessible bytes below each stack, rounded up to whole pages. One page catches Rust code,
-    /// which probes large frames; C code that does not may jump over it, so with foreign code: 64 KiB.
+    /// Inaccessible bytes below each stack, rounded up to whole pages. One page suffices for Rust code, which
+    /// probes large frames. C code that does not could jump over it: use 64 KiB with foreign code.
     pub guard: usize,
-    /// The most greenlets there can be at once. Each stack takes two of the process's mappings, whose
-    /// number the kernel limits (`vm.max_map_count`).
+    /// Maximum number of greenlets at a time. Each stack uses two of the process's mappings, whose number the
+    /// kernel limits (`vm.max_map_count`).
     pub stacks_max: usize,
-    /// Free stacks whose pages are kept whatever happens. The pages of others are given back when these
+    /// Number of free stacks whose pages are always kept. The pages of other stacks are released when they
     /// have been free for about a second.
     pub warm_max: usize,
 }
@@ -44,11 +43,11 @@ impl Default for StackConfig {
     }
 }
 
-/// Why there is no stack for a new greenlet.
+/// Error of allocating a stack for a new greenlet.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StackError {
-    /// Every stack of the pool is in use.
+    /// All stacks of the pool are in use.
     #[error("all {0} coroutine stacks are in use: allow more, or bound the greenlets by a pool")]
     Exhausted(usize),
     /// The kernel would refuse mappings before the pool is full.
@@ -57,26 +56,26 @@ pub enum StackError {
          raise that sysctl or allow at most {possible} stacks"
     )]
     TooMany {
-        /// Stacks asked for.
+        /// Number of stacks requested.
         wanted: usize,
-        /// Mappings these take, with a reserve for the rest of the process.
+        /// Number of mappings they need, including a reserve for the rest of the process.
         needed: usize,
-        /// The value of `vm.max_map_count`.
+        /// Value of `vm.max_map_count`.
         limit: usize,
-        /// Stacks that would fit.
+        /// Number of stacks that would fit.
         possible: usize,
     },
     /// The address space could not be reserved or made accessible.
     #[error("cannot map coroutine stacks ({bytes} bytes)")]
     Map {
-        /// How much was asked for.
+        /// Number of bytes requested.
         bytes: usize,
-        /// What the kernel said.
+        /// Error of the kernel.
         source: io::Error,
     },
 }
 
-/// Hands out stacks and takes them back. Of one thread, like everything that runs on them.
+/// Pool of stacks. Used by one thread, like everything that runs on the stacks.
 #[derive(Debug, Clone)]
 pub struct StackPool {
     inner: Rc<Reservation>,
@@ -96,7 +95,7 @@ impl StackPool {
             || StackError::Map { bytes: usize::MAX, source: io::ErrorKind::OutOfMemory.into() };
         let bytes = bytes.ok_or_else(too_big)?;
         let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE | MapFlags::MAP_STACK;
-        // SAFETY: an anonymous mapping at an address of the kernel's choice touches no other memory.
+        // SAFETY: an anonymous mapping at an address chosen by the kernel does not overlap other memory.
         let start = unsafe { mmap_anonymous(None, bytes, ProtFlags::PROT_NONE, flags) }
             .map_err(|errno| StackError::Map { bytes: bytes.get(), source: errno.into() })?;
         overflow::watch_range(start.as_ptr() as usize, bytes.get(), slot, guard);
@@ -116,7 +115,7 @@ impl StackPool {
         })
     }
 
-    /// A stack, warm if there is one.
+    /// Takes a stack, a warm one if possible.
     pub fn take(&self) -> Result<PooledStack, StackError> {
         let pool = &self.inner;
         let mut free = pool.free.borrow_mut();
@@ -130,11 +129,11 @@ impl StackPool {
         Ok(PooledStack { pool: Rc::clone(pool), index })
     }
 
-    /// Gives back the pages of stacks that have been free since this was called last, but for the warm ones,
-    /// and but for more than `TRIMMED_MAX` at once: to be called now and then.
+    /// Releases the pages of stacks that have been free since the previous call, except for the warm ones and
+    /// for at most `TRIMMED_MAX` per call. Call it periodically.
     ///
-    /// What counts is the time and not the number: a load of many greenlets that end and begin together
-    /// would else give back and fault in the same pages all the time.
+    /// The criterion is time and not number: a load of many greenlets that start and finish together would
+    /// otherwise release and fault in the same pages all the time.
     pub fn trim(&self) {
         let pool = &self.inner;
         let free = pool.free.borrow();
@@ -147,22 +146,22 @@ impl StackPool {
         }
     }
 
-    /// How many stacks are in use.
+    /// Returns the number of stacks in use.
     pub fn in_use(&self) -> usize {
         self.inner.used.get() - self.inner.free.borrow().len()
     }
 }
 
-/// One stack of a pool; goes back there when dropped.
+/// One stack of a pool; returned to the pool when dropped.
 #[derive(Debug)]
 pub struct PooledStack {
     pool: Rc<Reservation>,
     index: usize,
 }
 
-// SAFETY: base and limit delimit a slot that belongs to this object alone until it is dropped; its
-// lowest `guard` bytes are never made accessible; the rest is at least `STACK_SIZE_MIN` bytes. Both
-// are page-aligned, which is more than STACK_ALIGNMENT.
+// SAFETY: base and limit delimit a slot that this object owns exclusively until it is dropped. Its lowest `guard`
+// bytes are never made accessible; the rest is at least `STACK_SIZE_MIN` bytes. Both are page-aligned, which
+// exceeds STACK_ALIGNMENT.
 unsafe impl Stack for PooledStack {
     fn base(&self) -> StackPointer {
         self.limit().saturating_add(self.pool.slot)
@@ -187,12 +186,12 @@ struct Reservation {
     guard: usize,
     slots: usize,
     warm_max: usize,
-    /// Slots made accessible so far: those below this index.
+    /// Number of slots made accessible so far: those below this index.
     used: Cell<usize>,
     free: RefCell<Vec<usize>>,
-    /// The first so many of `free` have no pages.
+    /// Number of entries at the start of `free` that have no pages.
     cold: Cell<usize>,
-    /// The fewest that were free at once since the last look: so many of the first were free all the time.
+    /// Minimum length of `free` since the last trim: that many entries at its start were free all the time.
     free_least: Cell<usize>,
 }
 
@@ -207,7 +206,7 @@ impl Reservation {
             return Err(StackError::Exhausted(self.slots));
         }
         let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: the range is the stack part of a slot of our own reservation, not used by anybody yet.
+        // SAFETY: the range is the stack part of a slot of this reservation that is not in use yet.
         unsafe { mprotect(self.stack_of(index).cast(), self.slot - self.guard, access) }
             .map_err(|errno| StackError::Map { bytes: self.slot, source: errno.into() })?;
         self.used.set(index + 1);
@@ -215,8 +214,8 @@ impl Reservation {
     }
 
     fn give_pages_back(&self, index: usize) {
-        // SAFETY: the stack at `index` is being given back by its only owner: nobody reads it again
-        // before it is handed out anew, and then its contents mean nothing.
+        // SAFETY: the stack at `index` is being returned by its only owner: no one reads it before it is
+        // handed out again, and its contents are then meaningless.
         let advised = unsafe {
             let length = self.slot - self.guard;
             madvise(self.stack_of(index).cast(), length, MmapAdvise::MADV_DONTNEED)
@@ -264,11 +263,11 @@ pub(crate) fn page_size() -> usize {
     size.ok().flatten().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(4096)
 }
 
-/// Each takes a system call, and together they must not hold up the hub.
+/// Each release is a system call, and together they must not delay the hub.
 const TRIMMED_MAX: usize = 256;
-/// Below this, not even a formatted log line fits.
+/// Minimum size: below it, not even a formatted log line fits.
 const STACK_SIZE_MIN: usize = 16 << 10;
-/// Mappings left to the rest of the process: libraries, heaps, threads, Python's arenas.
+/// Mappings reserved for the rest of the process: libraries, heaps, threads, Python's arenas.
 const MAPPINGS_OF_OTHERS: usize = 4096;
 
 #[cfg(test)]
@@ -297,7 +296,7 @@ mod tests {
         let pool = pool(2, 1);
         let touch = |stack: &PooledStack| {
             let top = stack.pool.start.with_addr(stack.base()).as_ptr().wrapping_sub(8);
-            // SAFETY: the topmost bytes of a stack which this test owns and nothing runs on.
+            // SAFETY: the topmost bytes of a stack that this test owns and on which nothing runs.
             unsafe { top.replace(42) }
         };
         let (first, second) = (pool.take().unwrap(), pool.take().unwrap());

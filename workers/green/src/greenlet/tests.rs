@@ -1,4 +1,4 @@
-//! Greenlets from outside: ends of every kind, many at once, and where they stand.
+//! Greenlets from outside: all ways to finish, many at a time, backtraces.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

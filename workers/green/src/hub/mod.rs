@@ -1,6 +1,6 @@
-//! The hub: one per thread, it waits for descriptors, timers and other threads, and runs what became
-//! ready. This file holds its public face; the turn is in `turn`, the way in and out of greenlets in
-//! `schedule`, descriptors in `source` and `registration`, the parts in `poller`, `timers` and `wake`.
+//! The hub: one per thread; it waits for descriptors, timers and other threads, and runs what is ready. This file
+//! holds the public interface; the turn is in `turn`, switching to and from greenlets in `schedule`, descriptors
+//! in `source` and `registration`, the parts in `poller`, `timers` and `wake`.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -31,41 +31,41 @@ pub use wake::{Handle, Waker};
 pub(crate) use turn::{Action, Core, call_back};
 use turn::{Task, log_panic};
 
-/// The event loop of one thread.
+/// The event loop of a thread.
 ///
-/// A thread has at most one; everything of this crate that blocks needs one. Make it after the last
-/// fork: the epoll descriptor would be shared with the parent.
+/// A thread has at most one hub; everything in this crate that blocks needs one. Create it after the last fork:
+/// the epoll descriptor would be shared with the parent.
 ///
-/// Dropping it does not unwind the greenlets that are still suspended: their frames are leaked (they
-/// may be those of foreign code), as are the values these hold. End them first with
-/// [`Greenlet::kill`](crate::Greenlet::kill) where that matters.
+/// Dropping the hub does not unwind suspended greenlets: their frames, which may include foreign ones, and the
+/// values in them are leaked. Finish them first with [`Greenlet::kill`](crate::Greenlet::kill) where that
+/// matters.
 #[derive(Debug)]
 pub struct Hub {
     core: Rc<Core>,
 }
 
-/// Why there is no hub.
+/// Error of creating a hub.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HubError {
-    /// This thread has one.
+    /// This thread already has a hub.
     #[error("this thread has a hub already")]
     Second,
-    /// Its stacks cannot be had.
+    /// The stacks cannot be allocated.
     #[error(transparent)]
     Stack(#[from] StackError),
-    /// Its descriptors cannot be had.
+    /// The descriptors cannot be created.
     #[error("cannot make the hub's descriptors")]
     Io(#[from] io::Error),
 }
 
 impl Hub {
-    /// A hub for this thread, with stacks of the default size.
+    /// Creates a hub for this thread with stacks of the default size.
     pub fn new() -> Result<Self, HubError> {
         Self::with_stacks(StackConfig::default())
     }
 
-    /// A hub for this thread.
+    /// Creates a hub for this thread.
     pub fn with_stacks(stacks: StackConfig) -> Result<Self, HubError> {
         if Core::current().is_some() {
             return Err(HubError::Second);
@@ -76,8 +76,8 @@ impl Hub {
         Ok(Self { core })
     }
 
-    /// Runs `f` in a greenlet, and the hub until it has ended. Other greenlets run meanwhile, and stay
-    /// suspended afterwards.
+    /// Runs `f` in a greenlet, and the hub until that greenlet has finished. Other greenlets run in the
+    /// meantime and stay suspended afterwards.
     pub fn block_on<T: 'static>(&self, f: impl FnOnce() -> T + 'static) -> Result<T, RunError> {
         let main = self.core.spawn(f, None)?;
         while !main.is_finished() {
@@ -86,8 +86,8 @@ impl Hub {
         Ok(main.join()?)
     }
 
-    /// Runs the hub until [`stop`](Self::stop) is called by one of its greenlets or callbacks, or from
-    /// another thread through [`Handle::call`].
+    /// Runs the hub until [`stop`](Self::stop) is called by a greenlet or callback, or from another thread
+    /// through [`Handle::call`].
     pub fn run(&self) -> io::Result<()> {
         self.core.stopped.set(false);
         while !self.core.stopped.get() {
@@ -96,39 +96,39 @@ impl Hub {
         Ok(())
     }
 
-    /// Has [`run`](Self::run) of this thread's hub return at the end of its turn.
+    /// Makes [`run`](Self::run) of this thread's hub return at the end of its turn.
     pub fn stop() {
         if let Some(core) = Core::current() {
             core.stopped.set(true);
         }
     }
 
-    /// The descriptor by which a guest loop drives this hub: whenever it is readable, call
-    /// [`turn`](Self::turn). Timers make it readable, too.
+    /// Returns the descriptor by which a guest loop drives this hub: call [`turn`](Self::turn) whenever it is
+    /// readable. Timers also make it readable.
     pub fn descriptor(&self) -> io::Result<BorrowedFd<'_>> {
         let descriptor = self.core.poller.become_guest()?;
         self.core.settle_guest()?;
         Ok(descriptor)
     }
 
-    /// Does what is to do now, without waiting. A turn is bounded: what is left makes
+    /// Processes pending work without waiting. A turn is bounded: remaining work makes
     /// [`descriptor`](Self::descriptor) readable again.
     pub fn turn(&self) -> io::Result<()> {
         self.core.turn(false)
     }
 
-    /// A reference for other threads.
+    /// Returns a reference for other threads.
     pub fn handle(&self) -> Handle {
         Handle::new(Arc::clone(&self.core.shared))
     }
 
-    /// How many greenlets have been spawned and have not ended.
+    /// Returns the number of greenlets that have been spawned and have not finished.
     pub fn greenlets(&self) -> usize {
         self.core.greenlets.borrow().len()
     }
 
-    /// Has each greenlet that keeps the hub from its work for longer than `limit` named in the log, with
-    /// its backtrace. Off unless called; see the `watchdog` module for how it looks.
+    /// Logs each greenlet that blocks the hub for longer than `limit`, with its backtrace. Off unless called;
+    /// see the `watchdog` module for how it works.
     pub fn watch_blocking(&self, limit: Duration) -> io::Result<()> {
         self.core.watchdog.replace(Some(Watchdog::start(limit)?));
         self.core.watched.set(true);
@@ -143,7 +143,7 @@ impl Drop for Hub {
     }
 }
 
-/// Why [`Hub::block_on`] has no result.
+/// Error of [`Hub::block_on`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {

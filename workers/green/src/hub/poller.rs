@@ -1,5 +1,5 @@
-//! The epoll descriptor and what the hub keeps in it for itself: the wake-up and the guest loop's timer.
-//! It knows tokens, not sources.
+//! The epoll descriptor and the hub's own entries in it: the wake-up and the guest loop's timer. Works with
+//! tokens, not sources.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
@@ -21,14 +21,14 @@ pub(crate) struct Poller {
     guest: OnceCell<GuestTimer>,
 }
 
-/// What one wait has found.
+/// Result of one wait.
 pub(crate) struct Events {
     list: Vec<EpollEvent>,
     count: usize,
 }
 
 impl Events {
-    /// The events with their tokens, without the hub's own.
+    /// Events with their tokens, without the hub's own.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (EpollFlags, u64)> {
         let found = self.list[..self.count].iter().map(|event| (event.events(), event.data()));
         found.filter(|(_, token)| *token != OWN_TOKEN)
@@ -70,8 +70,8 @@ impl Poller {
         Ok(self.epoll.delete(fd)?)
     }
 
-    /// Waits for events at most `timeout` (for ever if `None`). A signal ends the wait as if nothing had
-    /// happened. What is handed out is to be given back by [`recycle`](Self::recycle).
+    /// Waits up to `timeout` for events (without limit if `None`). A signal ends the wait like a time-out.
+    /// Return the events with [`recycle`](Self::recycle).
     pub(crate) fn poll(&self, timeout: Option<Duration>) -> io::Result<Events> {
         let mut events = Events { list: self.events.take(), count: 0 };
         match self.epoll.wait(&mut events.list, round_up(timeout)) {
@@ -89,7 +89,7 @@ impl Poller {
         self.events.replace(events.list);
     }
 
-    /// The pollable descriptor; from now on a guest loop drives the hub.
+    /// Returns the pollable descriptor; from now on a guest loop drives the hub.
     pub(crate) fn become_guest(&self) -> io::Result<BorrowedFd<'_>> {
         if self.guest.get().is_none() {
             let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
@@ -105,8 +105,8 @@ impl Poller {
         self.guest.get().is_some()
     }
 
-    /// Sees to it that the descriptor is readable at `next`. No system call while an earlier expiry
-    /// is still to come: that one leads to a turn, which arms the timer again.
+    /// Makes the descriptor readable at `next`. No system call while an earlier expiry is pending: that one
+    /// leads to a turn, which arms the timer again.
     pub(crate) fn arm_guest_timer(&self, next: Option<Instant>) -> io::Result<()> {
         let (Some(guest), Some(next)) = (self.guest.get(), next) else { return Ok(()) };
         let now = Instant::now();
@@ -121,13 +121,13 @@ impl Poller {
     }
 }
 
-/// epoll counts in milliseconds: rounded up, so that a timer never fires early nor the hub spins.
+/// epoll counts in milliseconds: rounded up, so that a timer neither fires early nor makes the hub spin.
 fn round_up(timeout: Option<Duration>) -> EpollTimeout {
     let Some(timeout) = timeout else { return EpollTimeout::NONE };
     let ms = timeout.as_nanos().div_ceil(1_000_000);
     EpollTimeout::try_from(ms).unwrap_or(EpollTimeout::MAX)
 }
 
-/// The token of the hub's own descriptors: their only message is that the wait is over.
+/// Token of the hub's own descriptors, which only end the wait.
 pub(crate) const OWN_TOKEN: u64 = u64::MAX;
 const EVENTS_PER_POLL: usize = 256;

@@ -1,8 +1,8 @@
-//! The vocabulary of readiness: what one can wait for, what can have happened, how epoll is to tell.
+//! Readiness: what to wait for, what can have happened, and how epoll reports it.
 
 use nix::sys::epoll::EpollFlags;
 
-/// What somebody waits for.
+/// Readiness to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interest {
     /// Data, a connection, or the end of the stream.
@@ -27,32 +27,32 @@ impl Ready {
     /// The read side has ended: reading never blocks again.
     pub(super) const READ_END: Self = Self(32);
 
-    /// Reading will not block (there may be nothing but the end, or an error, to be read).
+    /// Reading does not block. It may only return the end of the stream or an error.
     pub fn is_readable(self) -> bool {
         self.intersects(Self(Self::READ.0 | Self::HANGUP.0))
     }
 
-    /// Writing will not block.
+    /// Writing does not block.
     pub fn is_writable(self) -> bool {
         self.intersects(Self(Self::WRITE.0 | Self::HANGUP.0))
     }
 
-    /// The peer has closed its side, or the connection is broken.
+    /// The peer has closed the connection, or it is broken.
     pub fn is_hangup(self) -> bool {
         self.intersects(Self::HANGUP)
     }
 
-    /// The peer sends no more: reading never blocks again.
+    /// The peer sends no more data: reading never blocks again.
     pub fn is_end(self) -> bool {
         self.intersects(Self(Self::READ_END.0 | Self::HANGUP.0))
     }
 
-    /// Nothing happened in time.
+    /// The timeout has passed.
     pub fn is_timed_out(self) -> bool {
         self.intersects(Self::TIMED_OUT)
     }
 
-    /// Nothing happened, and [`expire_idle`](crate::expire_idle) ended the wait.
+    /// [`expire_idle`](crate::expire_idle) ended the wait.
     pub fn is_expired(self) -> bool {
         self.intersects(Self::EXPIRED)
     }
@@ -87,7 +87,7 @@ impl From<EpollFlags> for Ready {
         if flags.intersects(gone) {
             ready = ready.with(Self::HANGUP);
         }
-        // The peer will send no more, but may well read: not a reason to write.
+        // The peer sends no more data but may still read: not a reason to write.
         if flags.contains(EpollFlags::EPOLLRDHUP) {
             ready = ready.with(Self::READ).with(Self::READ_END);
         }
@@ -116,12 +116,12 @@ impl Interest {
 /// How epoll reports a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trigger {
-    /// Once for each change. For descriptors of one process: connections, pipes.
+    /// Once per change. For descriptors of one process: connections, pipes.
     Edge,
-    /// For as long as it is so. For listeners and for descriptors that others read, too.
+    /// While the condition holds. For listeners and for descriptors that other processes read, too.
     Level,
-    /// As `Level`, but only one of the processes that wait for a shared listener is woken
-    /// (`EPOLLEXCLUSIVE`). The kernel prefers the one that has waited longest: stopping and starting a
-    /// watch after an accept puts this process at the end of the line and spreads the load.
+    /// Like `Level`, but only one of the processes that wait for a shared listener is woken
+    /// (`EPOLLEXCLUSIVE`). The kernel prefers the one that has waited longest: stopping and starting a watch
+    /// after an accept moves this process to the end of the queue and spreads the load.
     Exclusive,
 }

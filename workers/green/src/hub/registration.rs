@@ -1,5 +1,5 @@
-//! The hub's side of a [`Source`](super::source::Source): its entry in epoll, what is known of its
-//! readiness, who waits for it, and how an event reaches them.
+//! The hub's side of a [`Source`](super::source::Source): its epoll entry, its known readiness, its waiters, and
+//! how an event reaches them.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
@@ -14,13 +14,13 @@ use super::timers::TimerKey;
 use super::{Action, Core, Task, call_back};
 use crate::greenlet::Greenlet;
 
-/// Ties a descriptor to its [`State`], for as long as the source lives.
+/// Ties a descriptor to its [`State`] while the source exists.
 #[derive(Debug)]
 pub(super) struct Registration {
     pub(super) state: Rc<State>,
     pub(super) core: Rc<Core>,
     fd: RawFd,
-    /// The descriptor is closed right after this is dropped.
+    /// Whether the descriptor is closed right after this is dropped.
     pub(super) closes: bool,
 }
 
@@ -35,7 +35,7 @@ impl Registration {
     }
 
     fn descriptor(&self) -> BorrowedFd<'_> {
-        // SAFETY: a `Source` drops its registration before what owns the descriptor.
+        // SAFETY: a `Source` drops its registration before the owner of the descriptor.
         unsafe { BorrowedFd::borrow_raw(self.fd) }
     }
 
@@ -46,14 +46,14 @@ impl Registration {
         self.core.poller.delete(self.descriptor())
     }
 
-    /// Asks for room to write, too. Left out at first: on a unix socket each read of the peer would be
-    /// an event.
+    /// Registers for writability, too. Left out at first: on a unix socket each read of the peer would be an
+    /// event.
     pub(super) fn register_writes(&self) -> io::Result<()> {
         let wanted = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT;
         if self.state.registered.get() == wanted { Ok(()) } else { self.register(wanted) }
     }
 
-    /// Brings a level-triggered registration in line with who is interested now.
+    /// Updates a level-triggered registration to the current interests.
     pub(super) fn update(&self) -> io::Result<()> {
         if self.state.trigger == Trigger::Edge {
             return Ok(());
@@ -92,14 +92,14 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         if !self.closes {
-            // The descriptor may have been taken out by hand; then there is nothing to undo.
+            // The descriptor may already have been removed explicitly.
             let _ = self.deregister();
         }
         self.core.forget_source(&self.state);
     }
 }
 
-/// What the hub keeps for a source.
+/// State that the hub keeps for a source.
 pub(crate) struct State {
     key: usize,
     generation: u32,
@@ -109,21 +109,22 @@ pub(crate) struct State {
     reader: RefCell<Option<Greenlet>>,
     writer: RefCell<Option<Greenlet>>,
     pub(super) callback: Cell<Option<Callback>>,
-    /// Who is told instead of a callback.
+    /// Observer that is notified instead of a callback.
     pub(super) observer: OnceCell<Weak<dyn Observer>>,
-    /// The callback is to be called, when ready for `watched`.
+    /// Whether to run the callback when ready for `watched`.
     pub(super) active: Cell<bool>,
     pub(super) watched: Cell<Interest>,
-    /// It is in the ready queue.
+    /// Whether it is in the ready queue.
     queued: Cell<bool>,
     expired: Cell<bool>,
     pub(super) timer: Cell<Option<TimerKey>>,
 }
 
-/// Is told of everything that happens to a source, and keeps account of it by itself; see
+/// Notified of every event of a source; keeps its own state. See
 /// [`Source::observe`](super::source::Source::observe).
 pub trait Observer {
-    /// Something has happened, or the source's deadline has come. Runs on the hub: it must not block, and may spawn.
+    /// Called on an event or when the source's deadline has passed. Runs on the hub: it must not block, and
+    /// may spawn.
     fn notice(&self, ready: Ready);
 }
 
@@ -133,7 +134,7 @@ pub(super) enum Callback {
 }
 
 impl State {
-    /// Why it was put into the ready queue; `None` if that is over already.
+    /// Why it was put into the ready queue; `None` if that no longer applies.
     pub(crate) fn queued_reason(&self) -> Option<Ready> {
         self.queued.set(false);
         if self.expired.take() {
@@ -143,7 +144,7 @@ impl State {
         ready.satisfies(self.watched.get()).then_some(ready)
     }
 
-    /// Drops what could keep the hub alive.
+    /// Drops everything that could keep the hub alive.
     pub(crate) fn disconnect(&self) {
         drop((self.reader.take(), self.writer.take(), self.callback.take()));
     }
@@ -246,7 +247,7 @@ impl Core {
         self.sources.borrow().get(state.key).is_some_and(|found| Rc::ptr_eq(found, state))
     }
 
-    /// An event from epoll. The token may be one of a source that is gone.
+    /// Handles an event from epoll. The token may belong to a source that no longer exists.
     pub(super) fn dispatch(&self, events: EpollFlags, token: u64) {
         let state = self.sources.borrow().get((token & 0xffff_ffff) as usize).cloned();
         let Some(state) = state.filter(|state| state.token() == token) else { return };
@@ -265,7 +266,7 @@ impl Core {
         }
     }
 
-    /// Has the source's own timer run out at `at`, or not at all.
+    /// Sets or cancels the source's own timer.
     pub(super) fn set_deadline(&self, state: &Rc<State>, at: Option<Instant>) {
         match (at, state.timer.get()) {
             (None, None) => {}
@@ -285,7 +286,7 @@ impl Core {
         }
     }
 
-    /// Tells the observer, or runs the callback of a started watch.
+    /// Notifies the observer, or runs the callback of a started watch.
     pub(super) fn call_source(&self, state: &Rc<State>, reason: Ready) {
         if let Some(observer) = state.observer.get() {
             if let Some(observer) = observer.upgrade() {
@@ -318,7 +319,7 @@ impl Core {
         }
     }
 
-    /// Has an edge-triggered watch called without a new event, if it is ready.
+    /// Runs an edge-triggered watch without a new event, if it is ready.
     pub(super) fn call_soon(&self, state: &Rc<State>) {
         let due = state.active.get() && state.ready.get().satisfies(state.watched.get());
         if due && !state.queued.replace(true) {

@@ -1,4 +1,4 @@
-//! Scheduling: how a greenlet leaves the thread and comes back. The rules that keep this sound are at
+//! Scheduling: how a greenlet is suspended and resumed. The rules that keep this sound are documented at
 //! [`park`].
 
 use std::backtrace::Backtrace;
@@ -13,18 +13,18 @@ use crate::greenlet::panics::{self, PanicReport};
 use crate::greenlet::{Greenlet, Group, JoinHandle, Outcome, SpawnError};
 use crate::interrupt::{Interrupt, TimeoutId};
 
-/// Suspends the greenlet until its [`Waker`] fires, at most `timeout`; answers whether it fired.
+/// Suspends the greenlet until its [`Waker`] fires, up to `timeout`; returns whether it fired.
 ///
-/// Every other blocking call of this crate suspends in the same way, and for all of them holds:
+/// Every other blocking call of this crate suspends in the same way, with these rules:
 ///
-/// - A greenlet stays on its thread, so addresses of thread-locals stay valid. But other greenlets run
-///   meanwhile and use the same thread-locals: nothing that must be given back in order may be held
-///   across the call. No `LocalKey::with` closure, no `RefCell` borrow that others need, no
-///   `MutexGuard`, no span guard, no attachment to a Python interpreter. Code that holds such a thing
-///   can say so with [`NoSuspend`]; in debug builds a suspension then panics.
-/// - The call does not suspend while its greenlet unwinds from a panic (in a `Drop`): the panic count of
-///   the standard library is per thread. It answers [`Interrupt::Unwinding`].
-/// - A suspended greenlet is ended by an [`Interrupt`], never by unwinding it.
+/// - A greenlet stays on its thread, so addresses of thread-locals stay valid. But other greenlets run in the
+///   meantime and use the same thread-locals: nothing that must be released in order may be held across the call.
+///   No `LocalKey::with` closure, no `RefCell` borrow that others need, no `MutexGuard`, no span guard, no
+///   attachment to a Python interpreter. Code that holds such a thing can create a [`NoSuspend`]; in debug builds
+///   a suspension then panics.
+/// - The call does not suspend while its greenlet unwinds from a panic (in a `Drop`): the panic count of the
+///   standard library is per thread. It returns [`Interrupt::Unwinding`].
+/// - A suspended greenlet is stopped by an [`Interrupt`], never by unwinding it.
 pub fn park(timeout: Option<Duration>) -> Result<bool, Interrupt> {
     let core = Core::current().ok_or(Interrupt::Outside)?;
     let greenlet = core.running().ok_or(Interrupt::Outside)?;
@@ -38,7 +38,7 @@ pub fn park(timeout: Option<Duration>) -> Result<bool, Interrupt> {
     Ok(true)
 }
 
-/// A waker for the greenlet that runs now.
+/// Returns a waker for the running greenlet.
 pub fn waker() -> Result<Waker, Interrupt> {
     let core = Core::current().ok_or(Interrupt::Outside)?;
     let greenlet = core.running().ok_or(Interrupt::Outside)?;
@@ -57,19 +57,19 @@ pub fn sleep(duration: Duration) -> Result<(), Interrupt> {
     }
 }
 
-/// Lets everything run that is ready, and the hub look at its descriptors and timers.
+/// Lets all ready greenlets run and the hub check its descriptors and timers.
 pub fn yield_now() -> Result<(), Interrupt> {
     Core::current().ok_or(Interrupt::Outside)?.yield_now()
 }
 
-/// A claim that the greenlet does not suspend while this value lives. Checked in debug builds.
+/// Asserts that the greenlet does not suspend while this value exists. Checked in debug builds.
 #[derive(Debug)]
 pub struct NoSuspend {
     _not_send: std::marker::PhantomData<Rc<()>>,
 }
 
 impl NoSuspend {
-    /// Begins the claim.
+    /// Starts the assertion.
     #[must_use]
     pub fn new() -> Self {
         #[cfg(debug_assertions)]
@@ -127,12 +127,12 @@ impl Core {
         Ok(JoinHandle::new(greenlet, outcome))
     }
 
-    /// The greenlet that runs now.
+    /// Returns the running greenlet.
     pub(crate) fn running(&self) -> Option<Greenlet> {
         self.running.borrow().clone()
     }
 
-    /// Makes a greenlet ready. It may find that what it waits for has not come: every wait is a loop.
+    /// Makes a greenlet ready. Its condition may not hold when it runs: every wait is a loop.
     pub(crate) fn schedule(&self, greenlet: &Greenlet) {
         if !greenlet.is_finished() && !greenlet.0.queued.replace(true) {
             self.push(Task::Greenlet(greenlet.clone()));
@@ -144,7 +144,7 @@ impl Core {
         self.note_change();
     }
 
-    /// Suspends the running greenlet until it is scheduled, or at `deadline`. May come back earlier.
+    /// Suspends the running greenlet until it is scheduled or `deadline` has passed. May return early.
     pub(crate) fn park_until(&self, deadline: Option<Instant>) -> Result<(), Interrupt> {
         let greenlet = self.running().ok_or(Interrupt::Outside)?;
         if std::thread::panicking() {
@@ -174,14 +174,14 @@ impl Core {
         self.park_until(None)
     }
 
-    /// Called before an operation that may well succeed without waiting: after a run of these, yields.
+    /// Called before an operation that may succeed without waiting: yields after a run of these.
     pub(crate) fn be_fair(&self) -> Result<(), Interrupt> {
         let streak = self.streak.get() + 1;
         self.streak.set(streak);
         if streak > STREAK_MAX { self.yield_now() } else { Ok(()) }
     }
 
-    /// Runs a greenlet until it suspends or ends.
+    /// Runs a greenlet until it suspends or finishes.
     pub(super) fn resume(&self, greenlet: &Greenlet) {
         greenlet.0.queued.set(false);
         if greenlet.is_finished() {
@@ -285,5 +285,5 @@ fn log_greenlet_panic(report: &PanicReport) {
     log_panic(&format!("greenlet {id:x}"), report);
 }
 
-/// Operations in a row that did not have to wait, before a greenlet yields all the same.
+/// Number of consecutive operations without waiting after which a greenlet yields.
 const STREAK_MAX: u32 = 32;

@@ -1,10 +1,10 @@
-//! Descriptors registered in the hub. A [`Source`] owns what it watches, so that the registration never
-//! outlives the descriptor. It knows readiness; what is read or written is up to its owner.
+//! Descriptors registered in the hub. A [`Source`] owns what it watches, so the registration never outlives the
+//! descriptor. It tracks readiness; reading and writing are up to its owner.
 //!
-//! Edge-triggered sources (connections) are registered once and for good: the hub remembers what it was
-//! told, and an operation that has drained the descriptor says so. A kept-alive connection so costs no
-//! `epoll_ctl`. Level-triggered and exclusive ones (listeners) are registered only while somebody is
-//! interested, since epoll would report them again in each turn.
+//! Edge-triggered sources (connections) are registered once: the hub remembers their readiness, and an operation
+//! that has drained the descriptor clears it. A kept-alive connection therefore costs no `epoll_ctl`.
+//! Level-triggered and exclusive sources (listeners) are registered only while there is an interest, because
+//! epoll would report them again in each turn.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -16,13 +16,13 @@ use super::ready::{Interest, Ready, Trigger};
 use super::registration::{Callback, Observer, Registration, State};
 use crate::interrupt::Interrupt;
 
-/// A descriptor that is registered in this thread's hub.
+/// A descriptor registered in this thread's hub.
 ///
-/// Its owner waits in a greenlet ([`wait`](Self::wait), [`io`](Self::io)), or has a callback run on the
-/// hub ([`watch`](Self::watch)) which costs neither greenlet nor stack while nothing happens.
+/// Its owner waits in a greenlet ([`wait`](Self::wait), [`io`](Self::io)), or runs a callback on the hub
+/// ([`watch`](Self::watch)), which uses neither a greenlet nor a stack while nothing happens.
 #[derive(Debug)]
 pub struct Source<T> {
-    // Dropped first: it still names the descriptor.
+    // Dropped first: it still refers to the descriptor.
     registration: Registration,
     io: T,
 }
@@ -35,27 +35,27 @@ impl<T: AsFd> Source<T> {
         Ok(Self { registration, io })
     }
 
-    /// Says that the descriptor is closed when this is dropped, a little before or after, and has no duplicate: closing
-    /// takes it out of the epoll without a system call more.
+    /// Declares that the descriptor is closed at about the time this is dropped and has no duplicate: closing
+    /// removes it from the epoll without another system call.
     pub fn closes(&mut self) {
         self.registration.closes = true;
     }
 
-    /// Takes the descriptor out of the epoll now: nothing is noticed any more. For one that has got a duplicate after
-    /// all.
+    /// Removes the descriptor from the epoll now: no events are reported any more. For a descriptor that has
+    /// been duplicated after all.
     pub fn deregister(&self) -> io::Result<()> {
         self.registration.deregister()
     }
 
-    /// As [`new`](Self::new) for something that closes its descriptor when dropped, and has no
-    /// duplicate: closing takes it out of the epoll without a system call more.
+    /// Like [`new`](Self::new), for an object that closes its descriptor when dropped and has no duplicate:
+    /// closing removes it from the epoll without another system call.
     pub(crate) fn new_closing(io: T, trigger: Trigger) -> io::Result<Self> {
         let mut source = Self::new(io, trigger)?;
         source.registration.closes = true;
         Ok(source)
     }
 
-    /// What is watched.
+    /// Returns the watched object.
     pub fn get_ref(&self) -> &T {
         &self.io
     }
@@ -66,20 +66,22 @@ impl<T: AsFd> Source<T> {
         self.io
     }
 
-    /// Suspends the greenlet until the source is ready, at most `timeout`; answers whether it is.
+    /// Suspends the greenlet until the source is ready, up to `timeout`; returns the readiness.
     ///
-    /// One greenlet may wait for reading and one for writing; a second one is refused
-    /// ([`io::ErrorKind::ResourceBusy`]).
+    /// One greenlet can wait for reading and one for writing; another one gets
+    /// [`io::ErrorKind::ResourceBusy`].
     pub fn wait(&self, interest: Interest, timeout: Option<Duration>) -> io::Result<bool> {
         let result = self.wait_registered(interest, timeout);
         self.registration.update()?;
         result
     }
 
-    /// As [`wait`](Self::wait), but an exclusive source stays where it is in the line of the processes that wait for
-    /// the descriptor: who was woken for nothing, because another was quicker, is not to lose its turn by that.
+    /// Like [`wait`](Self::wait), but an exclusive source keeps its position in the queue of processes that
+    /// wait for the descriptor, so that a process woken in vain, because another was quicker, does not lose
+    /// its position.
     ///
-    /// Who does not wait again soon has to [`leave_line`](Self::leave_line), or the hub is told in each of its turns.
+    /// A caller that does not wait again soon must call [`leave_line`](Self::leave_line); otherwise the hub
+    /// receives an event in each of its turns.
     pub fn wait_in_line(&self, interest: Interest) -> io::Result<()> {
         let result = self.wait_registered(interest, None);
         if result.is_err() {
@@ -88,7 +90,7 @@ impl<T: AsFd> Source<T> {
         result.map(drop)
     }
 
-    /// Gives up the place in the line: the next wait begins at its end.
+    /// Gives up the position in the queue: the next wait starts at its end.
     pub fn leave_line(&self) -> io::Result<()> {
         self.registration.update()
     }
@@ -118,8 +120,8 @@ impl<T: AsFd> Source<T> {
         result
     }
 
-    /// Runs a non-blocking operation unless it is known that it would block. `WouldBlock` is noted:
-    /// the next event makes the source ready again.
+    /// Runs a non-blocking operation unless it is known to block. `WouldBlock` is recorded: the next event
+    /// makes the source ready again.
     pub fn try_io<R>(
         &self,
         interest: Interest,
@@ -134,7 +136,8 @@ impl<T: AsFd> Source<T> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let told = self.registration.state.ready.get();
-                    // A broken or ended connection does not block: whatever said so was wrong.
+                    // A broken or closed connection does not block, so the recorded state was
+                    // wrong.
                     let ends = Ready::HANGUP.with(Ready::READ_END);
                     self.registration.state.ready.set(told.without(ends));
                     self.clear_ready(interest)?;
@@ -145,9 +148,8 @@ impl<T: AsFd> Source<T> {
         }
     }
 
-    /// Runs an operation as often as it takes, waiting at most `timeout` each time
-    /// ([`io::ErrorKind::TimedOut`]). Yields now and then although it never had to wait, so that a peer
-    /// that is always ready leaves a turn to the others.
+    /// Retries an operation, waiting up to `timeout` each time ([`io::ErrorKind::TimedOut`]). Yields from
+    /// time to time even if it never had to wait, so that a peer that is always ready does not starve others.
     pub fn io<R>(
         &self,
         interest: Interest,
@@ -166,10 +168,10 @@ impl<T: AsFd> Source<T> {
         }
     }
 
-    /// Notes that the next such operation would block, as `WouldBlock` would have told.
+    /// Records that the next such operation would block, as `WouldBlock` does.
     ///
-    /// After a read that was shorter than its buffer a stream is drained; noting it saves the read
-    /// that would say so. An end of the stream that was announced before stays known.
+    /// After a read shorter than its buffer a stream is drained; recording it saves another read. A known end
+    /// of the stream stays known.
     pub fn clear_ready(&self, interest: Interest) -> io::Result<()> {
         let state = &self.registration.state;
         let ready = state.ready.get();
@@ -181,9 +183,9 @@ impl<T: AsFd> Source<T> {
         Ok(())
     }
 
-    /// Has `callback` run on the hub whenever the source is ready for `interest`, from
-    /// [`start`](Self::start) until [`stop`](Self::stop). It must not block (blocking calls answer
-    /// [`Interrupt::Outside`]); it may spawn.
+    /// Runs `callback` on the hub whenever the source is ready for `interest`, from [`start`](Self::start)
+    /// until [`stop`](Self::stop). It must not block (blocking calls return [`Interrupt::Outside`]); it may
+    /// spawn.
     ///
     /// For an edge-triggered source it is called again in the next turn until an operation through
     /// [`try_io`](Self::try_io) has met `WouldBlock`.
@@ -193,7 +195,7 @@ impl<T: AsFd> Source<T> {
         state.callback.set(Some(Callback::Many(Box::new(callback))));
     }
 
-    /// Starts, or resumes, the watch.
+    /// Starts or resumes the watch.
     pub fn start(&self) -> io::Result<()> {
         let Registration { state, core, .. } = &self.registration;
         state.active.set(true);
@@ -206,35 +208,36 @@ impl<T: AsFd> Source<T> {
         self.registration.update()
     }
 
-    /// Pauses the watch. What happens meanwhile is seen when it is started again.
+    /// Pauses the watch. Events in the meantime are seen when it is started again.
     pub fn stop(&self) -> io::Result<()> {
         self.registration.state.active.set(false);
         self.registration.update()
     }
 
-    /// Whether the watch is started.
+    /// Returns whether the watch is started.
     pub fn is_active(&self) -> bool {
         self.registration.state.active.get()
     }
 
-    /// From now on has `observer` told of every event, with what that event says, and of
-    /// [`set_deadline`](Self::set_deadline). For owners of many idle connections: there is nothing to start, to stop
-    /// or to allocate for each event. A source has one observer for good, and it excludes [`watch`](Self::watch);
-    /// [`wait`](Self::wait) works beside it.
+    /// Notifies `observer` of every event and of [`set_deadline`](Self::set_deadline). For owners of many
+    /// idle connections: there is nothing to start, stop or allocate per event. A source has at most one
+    /// observer, which cannot be replaced and excludes [`watch`](Self::watch); [`wait`](Self::wait) works
+    /// alongside it.
     pub fn observe(&self, observer: Weak<dyn Observer>) {
         let set = self.registration.state.observer.set(observer);
         debug_assert!(set.is_ok(), "a source has one observer");
     }
 
-    /// Has the observer told [`Ready::is_timed_out`] at `at`, once; with `None`, not any more. May be a little late when
-    /// the hub is busy, never early.
+    /// Notifies the observer with [`Ready::is_timed_out`] at `at`, once; `None` cancels this. May be slightly
+    /// late if the hub is busy, never early.
     pub fn set_deadline(&self, at: Option<Instant>) {
         let Registration { state, core, .. } = &self.registration;
         core.set_deadline(state, at);
     }
 
-    /// Whether the source has become ready since this was asked last, or [`clear_ready`](Self::clear_ready) called:
-    /// then an operation is worth trying. What is not known yet counts as ready; an end of the stream always does.
+    /// Returns whether the source has become ready since the previous call or
+    /// [`clear_ready`](Self::clear_ready), so that an operation is worth trying. Unknown readiness counts as
+    /// ready; an end of the stream always does.
     pub fn take_ready(&self, interest: Interest) -> io::Result<bool> {
         let state = &self.registration.state;
         let told = state.ready.get();
@@ -246,8 +249,8 @@ impl<T: AsFd> Source<T> {
         Ok(true)
     }
 
-    /// Leaves the source to the hub until it can be read, or `timeout` has passed, or [`expire_idle`]
-    /// is called; then runs `then` on the hub with the source that `source_of` finds in `owner`.
+    /// Parks the source on the hub until it is readable, `timeout` has passed, or [`expire_idle`] is called;
+    /// then runs `then` on the hub with the source that `source_of` finds in `owner`.
     pub(crate) fn once_readable<O: 'static>(
         owner: O,
         source_of: impl Fn(&O) -> &Self,
@@ -260,15 +263,15 @@ impl<T: AsFd> Source<T> {
         state.active.set(true);
         state.callback.set(Some(Callback::Once(Box::new(move |ready| then(owner, ready)))));
         if let Some(timeout) = timeout {
-            // The hub's time saves a look at the clock for each request.
+            // The hub's time saves reading the clock per request.
             core.set_deadline(&state, Some(core.now() + timeout.max(IDLE_MIN)));
         }
         core.call_soon(&state);
     }
 }
 
-/// Ends the wait of every idle connection (see [`Stream::idle`](crate::net::Stream::idle)) of this
-/// thread's hub, as when a server stops. Answers how many there were.
+/// Ends the wait of every idle connection (see [`Stream::idle`](crate::net::Stream::idle)) of this thread's hub,
+/// for a server that stops. Returns their number.
 pub fn expire_idle() -> usize {
     let Some(core) = Core::current() else { return 0 };
     let sources: Vec<Rc<State>> =
@@ -276,5 +279,5 @@ pub fn expire_idle() -> usize {
     sources.iter().filter(|state| core.expire(state)).count()
 }
 
-/// An idle connection with no time at all would come back within the turn that left it.
+/// Minimum time: with none, an idle connection would return within the turn that parked it.
 const IDLE_MIN: Duration = Duration::from_millis(1);

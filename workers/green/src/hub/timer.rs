@@ -1,4 +1,4 @@
-//! A timer with a callback, to be set and cancelled as often as one likes.
+//! A timer with a callback that can be set and cancelled any number of times.
 
 use std::fmt;
 use std::rc::Rc;
@@ -8,8 +8,7 @@ use super::timers::TimerKey;
 use super::{Action, Core};
 use crate::interrupt::Interrupt;
 
-/// Runs its callback on the hub once each time it runs out. The callback must not block; it may spawn
-/// and set timers.
+/// Runs its callback on the hub each time it expires. The callback must not block; it may spawn and set timers.
 ///
 /// Setting it later and cancelling it cost neither a system call nor an allocation.
 #[derive(Debug)]
@@ -19,19 +18,19 @@ pub struct Timer {
 }
 
 impl Timer {
-    /// A timer of this thread's hub, not set.
+    /// Creates an unset timer of this thread's hub.
     pub fn new(callback: impl Fn() + 'static) -> Result<Self, Interrupt> {
         let core = Core::current().ok_or(Interrupt::Outside)?;
         let key = core.add_timer(Action::Call(Callback(Rc::new(callback))));
         Ok(Self { core, key })
     }
 
-    /// Has it run out after `delay`, and not when it was set to before.
+    /// Sets the timer to expire after `delay`, replacing the previous setting.
     pub fn set(&self, delay: Duration) {
         self.core.set_timer(self.key, Instant::now() + delay);
     }
 
-    /// Unsets it.
+    /// Cancels the timer.
     pub fn cancel(&self) {
         self.core.cancel_timer(self.key);
     }

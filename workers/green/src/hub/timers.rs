@@ -1,15 +1,15 @@
-//! The hub's timers: an indexed heap of deadlines. It knows nothing of clocks, descriptors or greenlets.
+//! The hub's timers: an indexed heap of deadlines. Independent of clocks, descriptors and greenlets.
 //!
-//! A keep-alive timeout is set and cancelled on every request and runs out hardly ever. So setting a
-//! timer later, or cancelling it, only writes its entry: the heap keeps the old, earlier position until
-//! that time comes, and the timer is put right (or taken out) then. A timer owns at most one place in
-//! the heap, so the heap is never longer than the number of timers.
+//! A keep-alive timeout is set and cancelled per request and hardly ever expires. Setting a timer later, or
+//! cancelling it, therefore only writes its entry: the heap keeps the old, earlier position until that time, and
+//! the timer is then repositioned or removed. A timer has at most one position in the heap, so the heap is never
+//! longer than the number of timers.
 
 use std::time::Instant;
 
 use slab::Slab;
 
-/// Timers with an action of type `A` each.
+/// Timers, each with an action of type `A`.
 #[derive(Debug)]
 pub(crate) struct Timers<A> {
     entries: Slab<Entry<A>>,
@@ -17,16 +17,16 @@ pub(crate) struct Timers<A> {
     sequence: u64,
 }
 
-/// Names one timer until it is removed.
+/// Identifies a timer until it is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TimerKey(usize);
 
 #[derive(Debug)]
 struct Entry<A> {
     action: A,
-    /// When it is really due; `None` while it is not set. Never earlier than its slot in the heap.
+    /// Actual deadline; `None` if unset. Never earlier than its position in the heap.
     deadline: Option<Instant>,
-    /// Its index in the heap, or `NOWHERE`.
+    /// Index in the heap, or `NOWHERE`.
     position: usize,
 }
 
@@ -43,13 +43,13 @@ impl<A> Timers<A> {
         Self { entries: Slab::new(), heap: Vec::new(), sequence: 0 }
     }
 
-    /// A new timer, not set yet.
+    /// Adds a timer, unset.
     pub(crate) fn add(&mut self, action: A) -> TimerKey {
         TimerKey(self.entries.insert(Entry { action, deadline: None, position: NOWHERE }))
     }
 
-    /// Sets a timer, whether or not it was set before. O(1) if it moves later, O(log n) otherwise.
-    /// After a [`drain`](Self::drain), keys name nothing and setting one has no effect.
+    /// Sets a timer, whether or not it was set before. O(1) if it moves later, O(log n) otherwise. After a
+    /// [`drain`](Self::drain), keys are invalid and setting one has no effect.
     pub(crate) fn set(&mut self, key: TimerKey, at: Instant) {
         let Some(entry) = self.entries.get_mut(key.0) else { return };
         entry.deadline = Some(at);
@@ -65,14 +65,14 @@ impl<A> Timers<A> {
         }
     }
 
-    /// Unsets a timer. It can be set again.
+    /// Cancels a timer. It can be set again.
     pub(crate) fn cancel(&mut self, key: TimerKey) {
         if let Some(entry) = self.entries.get_mut(key.0) {
             entry.deadline = None;
         }
     }
 
-    /// Takes a timer out for good; `None` if all were drained before.
+    /// Removes a timer; `None` if all were drained before.
     pub(crate) fn remove(&mut self, key: TimerKey) -> Option<A> {
         let entry = self.entries.try_remove(key.0)?;
         if entry.position != NOWHERE {
@@ -81,19 +81,19 @@ impl<A> Timers<A> {
         Some(entry.action)
     }
 
-    /// A time before which nothing is due. It may be too early (see above), never too late.
+    /// Returns a time before which nothing is due. It may be too early (see above), never too late.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.heap.first().map(|slot| slot.at)
     }
 
-    /// Unsets one timer that is due and answers its action; `None` when no more are due.
+    /// Cancels one timer that is due and returns its action; `None` when no more are due.
     pub(crate) fn pop_due(&mut self, now: Instant) -> Option<&A> {
         while let Some(&Slot { at, key, .. }) = self.heap.first() {
             if at > now {
                 return None;
             }
             match self.entries[key].deadline {
-                // It was put off. Even if it is due by now, others may be due before it.
+                // It was postponed. Even if it is due by now, others may be due earlier.
                 Some(deadline) if deadline > at => {
                     self.heap[0].at = deadline;
                     self.sift_down(0);
@@ -112,7 +112,7 @@ impl<A> Timers<A> {
         None
     }
 
-    /// Forgets every timer; the actions are handed over so that they are dropped outside any borrow.
+    /// Removes all timers; returns the actions so that the caller drops them outside any borrow.
     pub(crate) fn drain(&mut self) -> Vec<A> {
         self.heap.clear();
         self.entries.drain().map(|entry| entry.action).collect()
@@ -173,7 +173,7 @@ impl Slot {
     }
 }
 
-/// Children of a node: four keep the heap shallow and a node's children in one or two cache lines.
+/// Children per node: four keep the heap shallow and a node's children in one or two cache lines.
 const ARITY: usize = 4;
 const NOWHERE: usize = usize::MAX;
 

@@ -1,5 +1,5 @@
-//! The turn of the hub, and what the parts of the hub share. Who may call what is said in the crate's
-//! documentation; how greenlets leave and come back, in `schedule`.
+//! The turn of the hub, and the state that its parts share. The crate's documentation says what may call what;
+//! `schedule` has the switches to and from greenlets.
 
 use std::backtrace::Backtrace;
 use std::cell::{Cell, RefCell};
@@ -25,10 +25,9 @@ use crate::interrupt::{Interrupt, TimeoutId};
 use crate::offload::ThreadPool;
 use crate::watchdog::Watchdog;
 
-/// What the greenlets, sources and timers of one thread share.
+/// State shared by the greenlets, sources and timers of one thread.
 ///
-/// No borrow of its cells is held while foreign code runs: not over a resume, not over a callback, and
-/// not over the drop of either.
+/// No borrow of its cells is held while foreign code runs: not over a resume, a callback, or the drop of either.
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(super) poller: Poller,
@@ -39,14 +38,14 @@ pub(crate) struct Core {
     pub(super) ready: RefCell<VecDeque<Task>>,
     pub(super) greenlets: RefCell<Slab<Greenlet>>,
     pub(super) running: RefCell<Option<Greenlet>>,
-    /// Blocking calls that the running greenlet has made since it was resumed and that did not block.
+    /// Number of blocking calls since the resume of the running greenlet that did not block.
     pub(super) streak: Cell<u32>,
-    /// The resumed greenlet is only to tell where it stands.
+    /// Whether the resumed greenlet only reports its backtrace.
     pub(super) tracing: Cell<bool>,
-    /// What it told.
+    /// The reported backtrace.
     pub(super) traced: RefCell<Option<Backtrace>>,
     pub(super) now: Cell<Instant>,
-    /// When stacks were last looked over for pages to give back.
+    /// Time of the last trim of the stack pool.
     trimmed: Cell<Instant>,
     pub(super) turning: Cell<bool>,
     pub(super) stopped: Cell<bool>,
@@ -57,23 +56,23 @@ pub(crate) struct Core {
     pub(super) watchdog: RefCell<Option<Watchdog>>,
 }
 
-/// What to do when a timer runs out.
+/// Action of an expired timer.
 #[derive(Debug)]
 pub(crate) enum Action {
-    /// The greenlet's own wait is over.
+    /// Ends the greenlet's own wait.
     Wake(Greenlet),
-    /// A timeout scope of the greenlet is over.
+    /// Ends a timeout scope of the greenlet.
     Timeout(Greenlet, TimeoutId),
-    /// The watch on a source has waited long enough.
+    /// Ends the wait of a source's watch.
     Source(Rc<State>),
     Call(timer::Callback),
 }
 
-/// Something that is ready to run.
+/// A task in the ready queue.
 #[derive(Debug)]
 pub(super) enum Task {
     Greenlet(Greenlet),
-    /// Its callback is to be called, without a new event.
+    /// Run its callback without a new event.
     Source(Rc<State>),
 }
 
@@ -104,23 +103,23 @@ impl Core {
         })
     }
 
-    /// Makes this hub the thread's, or leaves the thread without one.
+    /// Sets or clears the hub of this thread.
     pub(super) fn set_current(core: Option<Rc<Self>>) {
         CURRENT.set(core);
     }
 
-    /// The hub of this thread.
+    /// Returns the hub of this thread.
     pub(crate) fn current() -> Option<Rc<Self>> {
         CURRENT.with_borrow(Clone::clone)
     }
 
-    /// When the hub last looked at the clock: in this turn, after it had waited.
+    /// Time at which the hub last read the clock: in this turn, after its wait.
     pub(crate) fn now(&self) -> Instant {
         self.now.get()
     }
 
-    /// One turn: wait (if allowed and nothing is ready), then events, timers, other threads' wishes,
-    /// and a bounded number of the tasks that are ready.
+    /// Runs one turn: waits (if allowed and nothing is ready), then handles events, timers, requests of other
+    /// threads, and a bounded number of ready tasks.
     pub(super) fn turn(&self, may_wait: bool) -> io::Result<()> {
         if self.turning.replace(true) {
             return Err(io::Error::other("the hub was turned from within its own turn"));
@@ -155,8 +154,8 @@ impl Core {
         }
     }
 
-    /// Handles one event. What it makes ready is run at once if nothing else waits for its turn: then
-    /// many connections with one request each share one warm stack, instead of taking one each.
+    /// Handles one event. What it makes ready runs at once if the ready queue is empty: many connections with
+    /// one request each then share one warm stack instead of taking one each.
     fn dispatch_and_run(&self, flags: EpollFlags, token: u64) {
         let alone = self.ready.borrow().is_empty();
         self.dispatch(flags, token);
@@ -223,7 +222,7 @@ impl Core {
         }
     }
 
-    /// Leaves the descriptor of a guest readable if there is something to do, or when there will be.
+    /// Makes a guest's descriptor readable if there is pending work, or when there will be.
     pub(super) fn settle_guest(&self) -> io::Result<()> {
         if !self.poller.is_guest() || self.turning.get() {
             return Ok(());
@@ -234,8 +233,7 @@ impl Core {
         self.poller.arm_guest_timer(self.timers.borrow().next())
     }
 
-    /// Called when something was made ready or a timer was set: outside a turn, a guest loop must
-    /// come to know.
+    /// Called when a task was made ready or a timer was set: outside a turn, a guest loop must be notified.
     pub(super) fn note_change(&self) {
         if !self.turning.get()
             && self.poller.is_guest()
@@ -262,7 +260,7 @@ impl Core {
     }
 }
 
-/// Runs foreign code on the hub's own stack. A panic there ends that call and nothing else.
+/// Runs foreign code on the hub's own stack. A panic ends only that call.
 pub(crate) fn call_back(f: impl FnOnce()) {
     if let Err(report) = panics::contain(f) {
         log_panic("a callback of the hub", &report);
@@ -282,9 +280,9 @@ thread_local! {
     static CURRENT: RefCell<Option<Rc<Core>>> = const { RefCell::new(None) };
 }
 
-/// Ready tasks that run before the hub looks at descriptors and timers again: as many as were ready
-/// at first, within these bounds. Few, so that accepting and timers keep their pace; not fewer, so
-/// that the system call is shared.
+/// Number of ready tasks that run before the hub checks descriptors and timers again: as many as were ready at
+/// first, within these bounds. Few, so that accepting and timers are not delayed; not fewer, so that the system
+/// call is shared.
 const READY_PER_TURN_MIN: usize = 64;
 pub(super) const READY_PER_TURN_MAX: usize = 1024;
 /// How long a stack is free before its pages go back, and how long at most twice.

@@ -1,5 +1,5 @@
-//! Waking the hub from other threads: [`Handle`] runs something on the hub, [`Waker`] makes one
-//! greenlet ready. These are the only types of the crate that may leave the hub's thread.
+//! Waking the hub from other threads: [`Handle`] runs a call on the hub, [`Waker`] makes a greenlet ready. These
+//! are the only types of the crate that may leave the hub's thread.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,7 @@ use nix::sys::pthread::{Pthread, pthread_self};
 
 type Call = Box<dyn FnOnce() + Send>;
 
-/// A reference to a hub which any thread may hold.
+/// A reference to a hub for any thread.
 #[derive(Debug, Clone)]
 pub struct Handle {
     shared: Arc<Shared>,
@@ -21,22 +21,22 @@ impl Handle {
         Self { shared }
     }
 
-    /// Runs `call` on the hub's thread, outside any greenlet, in the hub's next turn. It must not
-    /// block; it may spawn. If the hub is gone, nothing happens.
+    /// Runs `call` on the hub's thread, outside any greenlet, in the hub's next turn. It must not block; it
+    /// may spawn. If the hub no longer exists, nothing happens.
     pub fn call(&self, call: impl FnOnce() + Send + 'static) {
         self.shared.post(|inbox| inbox.calls.push(Box::new(call)));
     }
 
-    /// Makes the hub turn once, even if it has nothing to do.
+    /// Makes the hub run a turn, even if it has nothing to do.
     pub fn wake(&self) {
         self.shared.notify();
     }
 }
 
-/// Makes one greenlet ready, from any thread. Waking a greenlet that has ended does nothing.
+/// Makes one greenlet ready, from any thread. Waking a finished greenlet has no effect.
 ///
-/// A wake-up is not counted and is not lost: a greenlet that was woken before it calls
-/// [`park`](crate::park) does not wait there.
+/// Wake-ups are neither counted nor lost: a greenlet that was woken before it calls [`park`](crate::park) does
+/// not wait there.
 #[derive(Debug, Clone)]
 pub struct Waker {
     shared: Arc<Shared>,
@@ -60,14 +60,14 @@ impl std::task::Wake for Waker {
     }
 }
 
-/// What the hub and the other threads share.
+/// State shared by the hub and other threads.
 #[derive(Debug)]
 pub(crate) struct Shared {
     eventfd: EventFd,
     inbox: Mutex<Inbox>,
-    /// The inbox has something that the hub has not looked at.
+    /// The inbox has an entry that the hub has not seen.
     signalled: AtomicBool,
-    /// The hub is inside a turn: it looks at `signalled` before it waits again.
+    /// The hub is inside a turn: it checks `signalled` before it waits again.
     turning: AtomicBool,
     hub_thread: Pthread,
 }
@@ -76,7 +76,7 @@ pub(crate) struct Shared {
 pub(crate) struct Inbox {
     pub(crate) wakes: Vec<u64>,
     pub(crate) calls: Vec<Call>,
-    /// The hub is gone: nobody takes anything out any more.
+    /// The hub no longer exists: the inbox is not read any more.
     closed: bool,
 }
 
@@ -114,11 +114,11 @@ impl Shared {
     pub(crate) fn close(&self) {
         let closed = Inbox { closed: true, ..Inbox::default() };
         let left = std::mem::replace(&mut *self.lock(), closed);
-        // After the lock was given back: what it holds may post while it is dropped.
+        // After the lock is released: what it holds may post while it is dropped.
         drop(left);
     }
 
-    /// Makes the hub look at its inbox. Within the hub's own turn that needs no system call.
+    /// Makes the hub check its inbox. Within the hub's own turn that needs no system call.
     pub(crate) fn notify(&self) {
         if self.signalled.swap(true, Ordering::AcqRel) {
             return;
@@ -128,9 +128,9 @@ impl Shared {
         }
     }
 
-    /// Makes the epoll descriptor readable, whatever was signalled before.
+    /// Makes the epoll descriptor readable, whether or not it was signalled before.
     pub(crate) fn kick(&self) {
-        // The counter cannot overflow: 2^64 wake-ups do not happen in a process's life.
+        // The counter cannot overflow: a process does not make 2^64 wake-ups.
         let _ = self.eventfd.write(1);
     }
 
@@ -142,7 +142,7 @@ impl Shared {
         self.signalled.load(Ordering::Acquire)
     }
 
-    /// Takes what has arrived. The flag is lowered first: what arrives later raises it again.
+    /// Takes the entries of the inbox. The flag is cleared first: later entries set it again.
     pub(crate) fn take(&self) -> Inbox {
         self.signalled.store(false, Ordering::SeqCst);
         std::mem::take(&mut self.lock())

@@ -1,4 +1,4 @@
-//! A listening socket whose accept suspends the greenlet, or is watched.
+//! A listening socket whose accept suspends the greenlet, or which is watched.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,8 +9,8 @@ use crate::hub::source::Source;
 
 /// A cooperative listener over a socket of type `L`, such as [`TcpListener`](super::TcpListener).
 ///
-/// It is level-triggered, as other processes may accept from it, too. For an accept watch, use
-/// [`source`](Self::source) and accept with `try_accept` in its callback.
+/// It is level-triggered because other processes may accept from it, too. For an accept watch, use
+/// [`source`](Self::source) and call `try_accept` in its callback.
 #[derive(Debug)]
 pub struct Listener<L> {
     source: Source<L>,
@@ -22,17 +22,17 @@ impl<L: AsFd> Listener<L> {
         Ok(Self { source })
     }
 
-    /// The source, to wait for or to watch.
+    /// Returns the source, to wait for or to watch.
     pub fn source(&self) -> &Source<L> {
         &self.source
     }
 
-    /// The socket. It is non-blocking.
+    /// Returns the socket. It is non-blocking.
     pub fn get_ref(&self) -> &L {
         self.source.get_ref()
     }
 
-    /// Takes the socket out of the hub. It stays non-blocking.
+    /// Removes the socket from the hub. It stays non-blocking.
     pub fn into_inner(self) -> L {
         self.source.into_inner()
     }

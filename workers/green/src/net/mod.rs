@@ -1,5 +1,4 @@
-//! Cooperative sockets: they look like those of the standard library, and where those block, these
-//! suspend the greenlet.
+//! Cooperative sockets: the interface of the standard library's, but blocking calls suspend the greenlet.
 
 mod accept;
 mod dns;

@@ -1,4 +1,4 @@
-//! A connected socket whose reads and writes suspend the greenlet. The same for every address family.
+//! A connected socket whose reads and writes suspend the greenlet, for every address family.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice, Read, Write};
@@ -12,8 +12,8 @@ use crate::hub::source::Source;
 ///
 /// The socket must not have been cloned; it is closed when the stream is dropped.
 ///
-/// A read that is shorter than its buffer is taken to have drained the socket, which saves the one that
-/// would say so. This holds for TCP, and for unix sockets over which no descriptors are passed.
+/// A read shorter than its buffer is assumed to have drained the socket, which saves another read. This holds for
+/// TCP, and for unix sockets over which no descriptors are passed.
 #[derive(Debug)]
 pub struct Stream<S> {
     source: Source<S>,
@@ -31,17 +31,17 @@ where
         Ok(Self { source, read_timeout: Cell::new(None), write_timeout: Cell::new(None) })
     }
 
-    /// The longest time that one read may wait: then it fails with [`io::ErrorKind::TimedOut`].
+    /// Sets the maximum time that one read may wait; it then fails with [`io::ErrorKind::TimedOut`].
     pub fn set_read_timeout(&self, timeout: Option<Duration>) {
         self.read_timeout.set(timeout);
     }
 
-    /// The longest time that one write may wait.
+    /// Sets the maximum time that one write may wait.
     pub fn set_write_timeout(&self, timeout: Option<Duration>) {
         self.write_timeout.set(timeout);
     }
 
-    /// Reads what there is, waiting for the first byte.
+    /// Reads available bytes, waiting for the first one.
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let timeout = self.read_timeout.get();
         let count = self.source.io(Interest::Read, timeout, |mut socket| socket.read(buffer))?;
@@ -49,7 +49,7 @@ where
         Ok(count)
     }
 
-    /// Reads what there is, or answers `WouldBlock`: without asking the kernel if that is known.
+    /// Reads available bytes or returns `WouldBlock`, without a system call if that is known.
     pub fn try_receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.source.try_io(Interest::Read, |mut socket| socket.read(buffer))?;
         self.note_drained(count, buffer.len())?;
@@ -62,25 +62,26 @@ where
         self.source.io(Interest::Write, timeout, |mut socket| socket.write(bytes))
     }
 
-    /// Writes as much as fits, or answers `WouldBlock`.
+    /// Writes as much as fits or returns `WouldBlock`.
     pub fn try_send(&self, bytes: &[u8]) -> io::Result<usize> {
         self.source.try_io(Interest::Write, |mut socket| socket.write(bytes))
     }
 
-    /// As [`send`](Self::send), from several pieces at once.
+    /// Like [`send`](Self::send), from several slices at once.
     pub fn send_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         let timeout = self.write_timeout.get();
         self.source.io(Interest::Write, timeout, |mut socket| socket.write_vectored(pieces))
     }
 
-    /// As [`try_send`](Self::try_send), from several pieces at once.
+    /// Like [`try_send`](Self::try_send), from several slices at once.
     pub fn try_send_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         self.source.try_io(Interest::Write, |mut socket| socket.write_vectored(pieces))
     }
 
-    /// Leaves the connection to the hub until something can be read: it then holds neither greenlet nor
-    /// stack. `then` gets it back, on the hub, when that is so, or when `timeout` has passed, or by
-    /// [`expire_idle`](crate::expire_idle); it must not block, but will typically spawn. The time counts from the beginning of the hub's turn.
+    /// Parks the connection on the hub until it is readable; it then uses neither a greenlet nor a stack.
+    /// `then` receives it, on the hub, when it is readable, when `timeout` has passed, or by
+    /// [`expire_idle`](crate::expire_idle); it must not block, but typically spawns. The time counts from the
+    /// start of the hub's turn.
     pub fn idle(self, timeout: Option<Duration>, then: impl FnOnce(Self, Ready) + 'static)
     where
         S: 'static,
@@ -88,7 +89,7 @@ where
         Self::idle_with(self, |stream| stream, timeout, then);
     }
 
-    /// As [`idle`](Self::idle), for a stream inside a connection's record.
+    /// Like [`idle`](Self::idle), for a stream inside a connection's record.
     pub fn idle_with<O: 'static>(
         owner: O,
         stream_of: impl Fn(&O) -> &Self,
@@ -100,17 +101,17 @@ where
         Source::once_readable(owner, |owner| &stream_of(owner).source, timeout, then);
     }
 
-    /// The source, to wait for or to watch.
+    /// Returns the source, to wait for or to watch.
     pub fn source(&self) -> &Source<S> {
         &self.source
     }
 
-    /// The socket. It is non-blocking.
+    /// Returns the socket. It is non-blocking.
     pub fn get_ref(&self) -> &S {
         self.source.get_ref()
     }
 
-    /// Takes the socket out of the hub. It stays non-blocking.
+    /// Removes the socket from the hub. It stays non-blocking.
     pub fn into_inner(self) -> S {
         self.source.into_inner()
     }

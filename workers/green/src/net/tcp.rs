@@ -1,4 +1,4 @@
-//! TCP. What is said of each kind of socket in `stream` and `listener` is not repeated here.
+//! TCP sockets. `stream` and `listener` document what all kinds of sockets have in common.
 
 use std::io;
 use std::net::{self, SocketAddr, ToSocketAddrs};
@@ -18,13 +18,13 @@ pub type TcpStream = Stream<net::TcpStream>;
 pub type TcpListener = Listener<net::TcpListener>;
 
 impl TcpStream {
-    /// Takes over a connection, and makes it non-blocking.
+    /// Wraps a connection and makes it non-blocking.
     pub fn from_std(socket: net::TcpStream) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         Self::from_nonblocking(socket)
     }
 
-    /// Connects to the first address that answers. Names are resolved on a thread.
+    /// Connects to the first address that responds. Names are resolved on a thread.
     pub fn connect(address: impl ToSocketAddrs + Send + 'static) -> io::Result<Self> {
         let mut last = io::Error::new(io::ErrorKind::InvalidInput, "the name has no address");
         for address in resolve(address)? {
@@ -37,7 +37,7 @@ impl TcpStream {
         Err(last)
     }
 
-    /// Connects to one address. To bound the time, put a [`Timeout`](crate::Timeout) around it.
+    /// Connects to one address. To limit the time, put a [`Timeout`](crate::Timeout) around it.
     pub fn connect_to(address: SocketAddr) -> io::Result<Self> {
         let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
@@ -59,12 +59,12 @@ impl TcpStream {
 }
 
 impl TcpListener {
-    /// Listens at the first address that can be had.
+    /// Listens on the first available address.
     pub fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
         Self::from_std(net::TcpListener::bind(address)?, Trigger::Level)
     }
 
-    /// Takes over a listener, and makes it non-blocking.
+    /// Wraps a listener and makes it non-blocking.
     pub fn from_std(socket: net::TcpListener, trigger: Trigger) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         Self::from_nonblocking(socket, trigger)
@@ -76,13 +76,13 @@ impl TcpListener {
         Ok((TcpStream::from_nonblocking(socket)?, peer))
     }
 
-    /// Accepts a connection, or answers `WouldBlock`.
+    /// Accepts a connection or returns `WouldBlock`.
     pub fn try_accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let (socket, peer) = self.try_accept_with(accept)?;
         Ok((TcpStream::from_nonblocking(socket)?, peer))
     }
 
-    /// The address it listens at.
+    /// Returns the address of the listener.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.get_ref().local_addr()
     }

@@ -1,4 +1,4 @@
-//! Sockets against each other, and the connection that is left to the hub.
+//! Sockets against each other, and connections parked on the hub.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read, Write};
@@ -107,7 +107,7 @@ fn an_idle_connection_holds_no_greenlet_and_comes_back_for_each_reason() {
             reasons.borrow_mut().pop().unwrap()
         };
         let (mut left, right) = UnixStream::pair().unwrap();
-        // Registered optimistically: the first read finds that there is nothing.
+        // Registered optimistically: the first read finds nothing.
         assert_eq!(right.try_receive(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
 
         leave(right, Some(BRIEF));
@@ -121,7 +121,7 @@ fn an_idle_connection_holds_no_greenlet_and_comes_back_for_each_reason() {
         let mut one = [0];
         right.receive(&mut one).unwrap();
 
-        // What was left unread is a reason at once.
+        // Unread data is a reason at once.
         leave(right, Some(LONG));
         let (right, why) = take();
         assert_eq!(why, (true, false, false));
@@ -161,7 +161,7 @@ fn an_exclusive_listener_accepts_in_greenlets_and_by_watch() {
             while listener.try_accept().is_ok() {
                 count.set(count.get() + 1);
             }
-            // As a worker that wants the others to have their turn.
+            // As a worker that yields to others.
             listener.source().stop().unwrap();
             listener.source().start().unwrap();
         });

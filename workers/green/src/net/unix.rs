@@ -16,24 +16,24 @@ use crate::hub::sleep;
 /// A connection over a unix socket.
 pub type UnixStream = Stream<net::UnixStream>;
 
-/// A unix socket that listens.
+/// A listening unix socket.
 pub type UnixListener = Listener<net::UnixListener>;
 
 impl UnixStream {
-    /// Takes over a connection, and makes it non-blocking.
+    /// Wraps a connection and makes it non-blocking.
     pub fn from_std(socket: net::UnixStream) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         Self::from_nonblocking(socket)
     }
 
-    /// Two sockets that are connected with each other.
+    /// Returns a pair of connected sockets.
     pub fn pair() -> io::Result<(Self, Self)> {
         let (left, right) = net::UnixStream::pair()?;
         Ok((Self::from_std(left)?, Self::from_std(right)?))
     }
 
-    /// Connects to a path. The kernel tells nobody when a full backlog has room again, so while it is
-    /// full this tries anew every few milliseconds.
+    /// Connects to a path. The kernel does not report when a full backlog has room again, so while it is full
+    /// this retries every few milliseconds.
     pub fn connect(path: impl AsRef<Path>) -> io::Result<Self> {
         let address = UnixAddr::new(path.as_ref())?;
         let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
@@ -54,7 +54,7 @@ impl UnixListener {
         Self::from_std(net::UnixListener::bind(path)?, Trigger::Level)
     }
 
-    /// Takes over a listener, and makes it non-blocking.
+    /// Wraps a listener and makes it non-blocking.
     pub fn from_std(socket: net::UnixListener, trigger: Trigger) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         Self::from_nonblocking(socket, trigger)
@@ -66,7 +66,7 @@ impl UnixListener {
         Ok((UnixStream::from_std(socket)?, peer))
     }
 
-    /// Accepts a connection, or answers `WouldBlock`.
+    /// Accepts a connection or returns `WouldBlock`.
     pub fn try_accept(&self) -> io::Result<(UnixStream, SocketAddr)> {
         let (socket, peer) = self.try_accept_with(net::UnixListener::accept)?;
         Ok((UnixStream::from_std(socket)?, peer))

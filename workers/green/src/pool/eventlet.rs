@@ -8,7 +8,7 @@ use crate::hub::Core;
 use crate::interrupt::Interrupt;
 use crate::sync::{Event, Semaphore};
 
-/// At most so many greenlets at once; spawning one more waits until another has ended.
+/// A bounded number of greenlets; spawning one more waits until another has finished.
 #[derive(Debug, Clone)]
 pub struct GreenPool {
     inner: Rc<Inner>,
@@ -23,7 +23,7 @@ struct Inner {
 }
 
 impl GreenPool {
-    /// A pool of at most `size` greenlets.
+    /// Creates a pool of at most `size` greenlets.
     pub fn new(size: usize) -> Self {
         let idle = Event::new();
         idle.set();
@@ -31,8 +31,8 @@ impl GreenPool {
         Self { inner: Rc::new(Inner { size, room, running: Cell::new(0), idle }) }
     }
 
-    /// Waits for room, then starts a greenlet. Called from outside a greenlet it works while there is
-    /// room, and answers [`Interrupt::Outside`] otherwise.
+    /// Waits for room, then spawns a greenlet. Outside a greenlet it works while there is room and returns
+    /// [`Interrupt::Outside`] otherwise.
     pub fn spawn<T: 'static>(
         &self,
         f: impl FnOnce() -> T + 'static,
@@ -52,27 +52,27 @@ impl GreenPool {
         }
     }
 
-    /// How many more greenlets can be started without waiting.
+    /// Returns the number of greenlets that can be spawned without waiting.
     pub fn free(&self) -> usize {
         self.inner.room.permits()
     }
 
-    /// How many greenlets there are.
+    /// Returns the number of greenlets.
     pub fn running(&self) -> usize {
         self.inner.running.get()
     }
 
-    /// How many greenlets wait in [`spawn`](Self::spawn).
+    /// Returns the number of greenlets that wait in [`spawn`](Self::spawn).
     pub fn waiting(&self) -> usize {
         self.inner.room.waiting()
     }
 
-    /// The most greenlets there can be.
+    /// Returns the maximum number of greenlets.
     pub fn size(&self) -> usize {
         self.inner.size
     }
 
-    /// Waits until every greenlet of the pool has ended.
+    /// Waits until every greenlet of the pool has finished.
     pub fn waitall(&self) -> Result<(), Interrupt> {
         self.inner.idle.wait(None).map(drop)
     }
@@ -88,7 +88,7 @@ impl Group for Inner {
     }
 }
 
-/// Why [`GreenPool::spawn`] started nothing.
+/// Error of [`GreenPool::spawn`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GreenPoolError {

@@ -11,7 +11,7 @@ use crate::hub::{Core, call_back};
 use crate::interrupt::Interrupt;
 use crate::sync::Event;
 
-/// A set of greenlets with a bound. It knows its members, so it can end them.
+/// A bounded set of greenlets. It tracks its members and can kill them.
 #[derive(Debug, Clone)]
 pub struct Pool {
     inner: Rc<Inner>,
@@ -26,11 +26,11 @@ struct Inner {
     was_full: Cell<bool>,
 }
 
-/// Why [`Pool::spawn`] started nothing.
+/// Error of [`Pool::spawn`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PoolError {
-    /// It has as many members as it may.
+    /// The pool is full.
     #[error("the pool is full")]
     Full,
     /// There is no stack, or no hub.
@@ -39,7 +39,7 @@ pub enum PoolError {
 }
 
 impl Pool {
-    /// A pool of at most `size` greenlets, or of any number.
+    /// Creates a pool of at most `size` greenlets, or without a limit.
     pub fn new(size: Option<usize>) -> Self {
         let (available, empty) = (Event::new(), Event::new());
         if size != Some(0) {
@@ -52,8 +52,8 @@ impl Pool {
         Self { inner: Rc::new(Inner { size, members, available, empty, on_available, was_full }) }
     }
 
-    /// Starts a greenlet. It never waits, so it may be called by a callback of the hub; where gevent's
-    /// would wait, call [`wait_available`](Self::wait_available) first.
+    /// Spawns a greenlet. It never waits, so callbacks of the hub may call it; where gevent's would wait,
+    /// call [`wait_available`](Self::wait_available) first.
     pub fn spawn<T: 'static>(
         &self,
         f: impl FnOnce() -> T + 'static,
@@ -74,43 +74,43 @@ impl Pool {
         Ok(handle)
     }
 
-    /// Whether no more greenlets can be started.
+    /// Returns whether the pool is full.
     pub fn full(&self) -> bool {
         self.free_count() == 0
     }
 
-    /// How many more greenlets can be started.
+    /// Returns the number of greenlets that can still be spawned.
     pub fn free_count(&self) -> usize {
         self.inner.size.map_or(usize::MAX, |size| size.saturating_sub(self.len()))
     }
 
-    /// How many greenlets there are.
+    /// Returns the number of greenlets.
     pub fn len(&self) -> usize {
         self.inner.members.borrow().len()
     }
 
-    /// Whether there are none.
+    /// Returns whether the pool is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Waits until there is room, at most `timeout`; answers whether there is.
+    /// Waits up to `timeout` for room; returns whether there is room.
     pub fn wait_available(&self, timeout: Option<Duration>) -> Result<bool, Interrupt> {
         self.inner.available.wait(timeout)
     }
 
-    /// Has `callback` run on the hub each time the full pool has room again: there an accept watch that
-    /// was stopped when the pool became full is started.
+    /// Runs `callback` on the hub each time the full pool has room again, for example to restart an accept
+    /// watch that was stopped when the pool became full.
     pub fn on_available(&self, callback: impl Fn() + 'static) {
         self.inner.on_available.replace(Some(Rc::new(callback)));
     }
 
-    /// Waits until every member has ended, at most `timeout`; answers whether all have.
+    /// Waits up to `timeout` until every member has finished; returns whether all have.
     pub fn join(&self, timeout: Option<Duration>) -> Result<bool, Interrupt> {
         self.inner.empty.wait(timeout)
     }
 
-    /// Kills every member (see [`Greenlet::kill`]) and answers at once; [`join`](Self::join) waits.
+    /// Kills every member (see [`Greenlet::kill`]) without waiting; [`join`](Self::join) waits.
     pub fn kill(&self) {
         let members: Vec<Greenlet> =
             self.inner.members.borrow().iter().map(|(_, member)| member.clone()).collect();

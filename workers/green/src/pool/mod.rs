@@ -1,5 +1,5 @@
-//! Bounded sets of greenlets, in two dialects: eventlet's [`GreenPool`], whose `spawn` waits for room,
-//! and gevent's [`Pool`], which tells whether there is room so that an accept watch can be paused.
+//! Bounded sets of greenlets: eventlet's [`GreenPool`], whose `spawn` waits for room, and gevent's [`Pool`],
+//! which reports whether there is room so that an accept watch can be paused.
 
 mod eventlet;
 mod gevent;

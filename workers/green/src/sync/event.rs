@@ -1,4 +1,4 @@
-//! A flag that greenlets wait for. Not a condition variable: it stays set until it is cleared.
+//! A flag that greenlets wait for. Unlike a condition variable, it stays set until it is cleared.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use super::WaitList;
 use crate::hub::Core;
 use crate::interrupt::Interrupt;
 
-/// gevent's `Event`: [`set`](Self::set) wakes everybody who waits.
+/// gevent's `Event`: [`set`](Self::set) wakes all waiters.
 #[derive(Debug, Default)]
 pub struct Event {
     set: Cell<bool>,
@@ -15,14 +15,14 @@ pub struct Event {
 }
 
 impl Event {
-    /// An event that is not set.
+    /// Creates an unset event.
     pub const fn new() -> Self {
         Self { set: Cell::new(false), waiters: WaitList::new() }
     }
 
     /// Sets the flag and wakes all waiters.
     pub fn set(&self) {
-        // Nobody waits for an event that is set.
+        // A set event has no waiters.
         if self.set.replace(true) {
             return;
         }
@@ -31,17 +31,17 @@ impl Event {
         }
     }
 
-    /// Clears the flag. Waiters that were woken before still return.
+    /// Clears the flag. Waiters that were already woken still return.
     pub fn clear(&self) {
         self.set.set(false);
     }
 
-    /// Whether the flag is set.
+    /// Returns whether the flag is set.
     pub fn is_set(&self) -> bool {
         self.set.get()
     }
 
-    /// Waits until the flag is set, at most `timeout`; answers whether it was.
+    /// Waits up to `timeout` until the flag is set; returns whether it was.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<bool, Interrupt> {
         if self.set.get() {
             return Ok(true);

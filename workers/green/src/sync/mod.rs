@@ -1,6 +1,5 @@
-//! What greenlets of one thread wait for: [`Event`], [`Semaphore`], [`Queue`]. None of these may leave
-//! its thread; other threads wake greenlets through [`Waker`](crate::Waker) and
-//! [`Handle`](crate::Handle).
+//! Synchronization between greenlets of one thread: [`Event`], [`Semaphore`], [`Queue`]. None of these may leave
+//! its thread; other threads wake greenlets through [`Waker`](crate::Waker) and [`Handle`](crate::Handle).
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -18,7 +17,7 @@ pub use event::Event;
 pub use queue::{Full, Queue};
 pub use semaphore::Semaphore;
 
-/// Greenlets that wait, first come first served. Each is in at most one list.
+/// Waiting greenlets, first come, first served. Each is in at most one list.
 #[derive(Debug, Default)]
 pub(crate) struct WaitList {
     waiting: RefCell<VecDeque<Greenlet>>,
@@ -33,8 +32,8 @@ impl WaitList {
         self.waiting.borrow().len()
     }
 
-    /// Waits to be woken, at most `timeout`; answers whether it was. An interrupt that arrives
-    /// together with the wake-up is kept for the next blocking call: what was given is never lost.
+    /// Waits up to `timeout` to be woken; returns whether it was. An interrupt that arrives together with the
+    /// wake-up is kept for the next blocking call, so that what was granted is never lost.
     pub(crate) fn wait(&self, core: &Core, timeout: Option<Duration>) -> Result<bool, Interrupt> {
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         let greenlet = core.running().ok_or(Interrupt::Outside)?;
@@ -55,7 +54,7 @@ impl WaitList {
         }
     }
 
-    /// Wakes the one that waits longest; answers whether there was one.
+    /// Wakes the greenlet that has waited longest; returns whether there was one.
     pub(crate) fn wake_one(&self, core: &Core) -> bool {
         let first = self.waiting.borrow_mut().pop_front();
         first.map(|greenlet| grant(core, &greenlet)).is_some()

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::Semaphore;
 use crate::interrupt::Interrupt;
 
-/// First in, first out; putting into a full one waits, and so does taking from an empty one.
+/// A first-in, first-out queue. Inserting into a full queue waits, and so does removing from an empty one.
 #[derive(Debug)]
 pub struct Queue<T> {
     items: RefCell<VecDeque<T>>,
@@ -21,7 +21,7 @@ pub struct Queue<T> {
 pub struct Full<T>(pub T);
 
 impl<T> Queue<T> {
-    /// A queue of at most `items_max` values.
+    /// Creates a queue of at most `items_max` values.
     pub fn new(items_max: usize) -> Self {
         Self {
             items: RefCell::new(VecDeque::new()),
@@ -30,7 +30,7 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Appends a value, waiting for room at most `timeout`. The value comes back if there was none.
+    /// Appends a value, waiting up to `timeout` for room. Returns the value if there was none.
     pub fn put(
         &self,
         item: T,
@@ -52,7 +52,7 @@ impl<T> Queue<T> {
         Ok(())
     }
 
-    /// Takes the first value, waiting for one at most `timeout`.
+    /// Removes the first value, waiting up to `timeout` for one.
     pub fn get(&self, timeout: Option<Duration>) -> Result<Option<T>, Interrupt> {
         if !self.filled.acquire(timeout)? {
             return Ok(None);
@@ -60,17 +60,17 @@ impl<T> Queue<T> {
         Ok(self.take_first())
     }
 
-    /// Takes the first value if there is one.
+    /// Removes the first value if there is one.
     pub fn try_get(&self) -> Option<T> {
         if self.filled.try_acquire() { self.take_first() } else { None }
     }
 
-    /// How many values are in it.
+    /// Returns the number of values in the queue.
     pub fn len(&self) -> usize {
         self.items.borrow().len()
     }
 
-    /// Whether it is empty.
+    /// Returns whether the queue is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -1,5 +1,5 @@
-//! A counter of permits. A released permit goes straight to the greenlet that has waited longest, so
-//! nobody overtakes it and none is lost when it is killed at that moment.
+//! A counter of permits. A released permit passes directly to the greenlet that has waited longest, so it cannot
+//! be overtaken, and no permit is lost if it is killed at that moment.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -16,12 +16,12 @@ pub struct Semaphore {
 }
 
 impl Semaphore {
-    /// A semaphore with `permits` to give.
+    /// Creates a semaphore with `permits` permits.
     pub const fn new(permits: usize) -> Self {
         Self { permits: Cell::new(permits), waiters: WaitList::new() }
     }
 
-    /// Takes a permit, waiting for one at most `timeout`; answers whether it got one.
+    /// Takes a permit, waiting up to `timeout` for one; returns whether it got one.
     pub fn acquire(&self, timeout: Option<Duration>) -> Result<bool, Interrupt> {
         if self.try_acquire() {
             return Ok(true);
@@ -37,7 +37,7 @@ impl Semaphore {
         permits > 0
     }
 
-    /// Gives a permit back, or a new one.
+    /// Releases a permit, or adds a new one.
     pub fn release(&self) {
         let handed_over = Core::current().is_some_and(|core| self.waiters.wake_one(&core));
         if !handed_over {
@@ -45,12 +45,12 @@ impl Semaphore {
         }
     }
 
-    /// Permits that can be taken without waiting.
+    /// Returns the number of permits that can be taken without waiting.
     pub fn permits(&self) -> usize {
         self.permits.get()
     }
 
-    /// Greenlets that wait for one.
+    /// Returns the number of waiting greenlets.
     pub fn waiting(&self) -> usize {
         self.waiters.len()
     }
