@@ -1,4 +1,4 @@
-//! The body of a request: which of the octets behind the head are its data, and where it ends (RFC 9112 6, 7).
+//! The body of a request: which of the bytes after the head are its data, and where it ends (RFC 9112 6, 7).
 
 use std::ops::Range;
 
@@ -7,32 +7,33 @@ use super::head::Framing;
 use super::policy::Policy;
 use super::reject::Reject;
 
-/// What [`BodyDecoder::decode`] made of its input.
+/// Result of [`BodyDecoder::decode`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Decoded {
-    /// So many octets of the input are done with; the rest is for the next call, or of the next request where `done`.
+    /// Number of input bytes consumed. The rest is for the next call, or belongs to the next request if
+    /// `done`.
     pub consumed: usize,
-    /// Where in the input the data is that this call found; may be empty. Always within what was consumed.
+    /// Range of the input that is body data; may be empty. Always within the consumed bytes.
     pub data: Range<usize>,
-    /// Whether the body is at its end.
+    /// Whether the body is complete.
     pub done: bool,
 }
 
-/// Finds the data of one request's body in the octets that follow its head.
+/// Finds the body data of one request in the bytes that follow its head.
 ///
-/// After an error it stays in error: the rest of the connection means nothing any more.
+/// After an error it stays in error: the rest of the connection has no meaning.
 #[derive(Clone, Debug)]
 pub struct BodyDecoder(Kind);
 
 #[derive(Clone, Debug)]
 enum Kind {
-    /// So many octets are left.
+    /// Number of bytes left.
     Length(u64),
     Chunked(Chunked),
 }
 
 impl BodyDecoder {
-    /// A decoder for a body of that framing, with the limits of the policy.
+    /// Creates a decoder for a body with this framing and the limits of the policy.
     pub fn new(framing: Framing, policy: &Policy) -> Self {
         Self(match framing {
             Framing::None => Kind::Length(0),
@@ -41,9 +42,9 @@ impl BodyDecoder {
         })
     }
 
-    /// Decodes a part of `input`: up to the end of the first run of data in it, as a rule. Call it again with what
-    /// was not consumed, followed by what has come since; an empty input is no end of input ([`BodyDecoder::eof`] is).
-    /// All of the input is consumed unless data was found or the body ended before.
+    /// Decodes a part of `input`: usually up to the end of the first run of data in it. Call it again with
+    /// the bytes that were not consumed, followed by new ones. An empty input is not the end of input; see
+    /// [`BodyDecoder::eof`]. All of the input is consumed unless data was found or the body ended before.
     pub fn decode(&mut self, input: &[u8]) -> Result<Decoded, Reject> {
         match &mut self.0 {
             Kind::Length(left) => {
@@ -55,7 +56,7 @@ impl BodyDecoder {
         }
     }
 
-    /// Whether the body is at its end.
+    /// Returns whether the body is complete.
     pub fn is_done(&self) -> bool {
         match &self.0 {
             Kind::Length(left) => *left == 0,
@@ -63,8 +64,9 @@ impl BodyDecoder {
         }
     }
 
-    /// How many octets of data are sure to be left: all of them, or those of the current chunk. Nothing where that is
-    /// not known. With [`Framing::Length`] a reader may read so many octets from the connection and decode them as data.
+    /// Returns the number of data bytes that are certain to follow: all of them, or those of the current
+    /// chunk; `None` if unknown. With [`Framing::Length`] a reader may read that many bytes from the
+    /// connection and decode them as data.
     pub fn remaining_hint(&self) -> Option<u64> {
         match &self.0 {
             Kind::Length(left) => Some(*left),
@@ -72,7 +74,8 @@ impl BodyDecoder {
         }
     }
 
-    /// The connection is at its end: fine after the body, otherwise the message is incomplete (RFC 9112 8).
+    /// Reports the end of the connection: valid after the body, otherwise the message is incomplete (RFC 9112
+    /// 8).
     pub fn eof(&self) -> Result<(), Reject> {
         if self.is_done() {
             return Ok(());
@@ -155,13 +158,13 @@ mod tests {
         assert_eq!(read(&mut chunked(&Policy::default()), &endless), Err(400));
     }
 
-    /// CVE-2023-39326 and its like: extensions that cost more than the body.
+    /// CVE-2023-39326 and similar attacks: extensions that cost more than the body.
     #[test]
     fn extensions_may_not_outgrow_the_data() {
         let chunk = format!("1;{}\r\nx\r\n", "y".repeat(1000));
         let small = chunk.repeat(1000);
         assert_eq!(read(&mut chunked(&Policy::default()), small.as_bytes()), Err(400));
-        // A signature of 85 octets with each chunk of 64 KiB is in use and fine.
+        // A signature of 85 bytes with each chunk of 64 KiB is in use and must be accepted.
         let signed =
             format!("10000;chunk-signature={}\r\n{}\r\n", "0".repeat(64), "x".repeat(65536));
         let body = [signed.repeat(500), "0\r\n\r\n".to_owned()].concat();

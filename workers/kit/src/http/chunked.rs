@@ -1,26 +1,26 @@
-//! The chunked transfer coding, octet by octet (RFC 9112 7.1): sizes, extensions and trailers are checked, counted and
-//! left out; nothing is buffered.
+//! The chunked transfer coding, byte by byte (RFC 9112 7.1): sizes, extensions and trailers are checked, counted
+//! and dropped; nothing is buffered.
 
 use super::body::Decoded;
 use super::policy::Policy;
 use super::reject::Reject;
 use super::tokens::{is_token_char, is_value_char};
 
-/// Where in a chunked body the decoder is.
+/// State of the decoder in a chunked body.
 #[derive(Clone, Debug)]
 pub(super) struct Chunked {
     state: State,
-    /// The size of the chunk: being read, or left of its data.
+    /// Size of the chunk while it is read, then the number of data bytes left.
     size: u64,
-    /// Octets of data in all chunks so far.
+    /// Number of data bytes in all chunks so far.
     total: u64,
-    /// Octets of the current line.
+    /// Number of bytes of the current line.
     line: usize,
-    /// Octets of size lines beyond what sizes need, so far.
+    /// Number of bytes in size lines beyond those that sizes need.
     overhead: u64,
-    /// Trailer fields so far.
+    /// Number of trailer fields so far.
     trailers: usize,
-    /// The beginning of the current trailer's name, in lower case.
+    /// Start of the current trailer's name, in lower case.
     name: [u8; NAME_SHOWN],
     line_max: usize,
     trailers_max: usize,
@@ -113,7 +113,7 @@ impl Chunked {
         }
     }
 
-    /// What one octet of framing does.
+    /// Processes one byte of framing.
     fn step(&mut self, octet: u8) -> Result<State, Reject> {
         self.count()?;
         match self.state {
@@ -146,7 +146,7 @@ impl Chunked {
         }
     }
 
-    /// Counts an octet of the current line against the limits.
+    /// Counts a byte of the current line against the limits.
     fn count(&mut self) -> Result<(), Reject> {
         self.line += 1;
         let trailer = matches!(
@@ -242,7 +242,7 @@ impl Chunked {
     }
 }
 
-/// What one octet does inside the extensions of a chunk (RFC 9112 7.1.1).
+/// Processes one byte inside the extensions of a chunk (RFC 9112 7.1.1).
 fn extension(state: State, octet: u8) -> Result<State, Reject> {
     let blank = matches!(octet, b' ' | b'\t');
     let token = is_token_char(octet);
@@ -275,15 +275,16 @@ fn extension(state: State, octet: u8) -> Result<State, Reject> {
     }
 }
 
-/// Fields that frame or route a message or say who sent it: as trailers they can only be meant to deceive
-/// (RFC 9110 6.5.1). All other trailers are checked and left out.
+/// Fields that frame, route or authenticate a message: as trailers they can only be an attack (RFC 9110 6.5.1).
+/// All other trailers are checked and dropped.
 const TRAILERS_REFUSED: [&str; 7] =
     ["authorization", "connection", "content-length", "host", "te", "trailer", "transfer-encoding"];
-/// One more than the longest name among [`TRAILERS_REFUSED`], so that a longer name does not look like one of them.
+/// One more than the length of the longest name in [`TRAILERS_REFUSED`], so that a longer name cannot match one
+/// of them.
 const NAME_SHOWN: usize = 18;
-/// The largest chunk: sums of sizes stay far within 64 bits.
+/// Maximum size of a chunk: sums of sizes stay far within 64 bits.
 const SIZE_MAX: u64 = i64::MAX as u64;
-/// Octets of a size line that cost nothing: sixteen digits and the line end.
+/// Bytes of a size line that are not counted as overhead: sixteen digits and the line end.
 const SIZE_LINE_FREE: usize = 18;
-/// Octets of extensions that any body may have; beyond, it may have as many as data (compare CVE-2023-39326).
+/// Bytes of extensions that any body may have; beyond that, as many as data bytes (compare CVE-2023-39326).
 const OVERHEAD_FREE: u64 = 16 * 1024;

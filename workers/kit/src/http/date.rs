@@ -1,9 +1,9 @@
-//! The value of the Date field (RFC 9110 6.6.1), formatted once a second. The time comes from the caller.
+//! The value of the Date header (RFC 9110 6.6.1), formatted once per second. The caller provides the time.
 
 use std::io::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// The value of Date for one second, kept until the next.
+/// The value of Date for one second, cached until the next.
 #[derive(Clone, Debug)]
 pub struct DateCache {
     second: u64,
@@ -14,18 +14,18 @@ impl DateCache {
     /// The value of the first second.
     pub const EPOCH: Self = Self { second: 0, text: *b"Thu, 01 Jan 1970 00:00:00 GMT" };
 
-    /// The value for a time in seconds since 1970.
+    /// Formats a time in seconds since 1970.
     pub fn new(unix_seconds: u64) -> Self {
         let mut text = [b' '; 29];
         let date = httpdate::HttpDate::from(
             UNIX_EPOCH + Duration::from_secs(unix_seconds.min(LAST_SECOND)),
         );
-        // An IMF-fixdate has 29 octets whatever the date, so this does not fail; if it did, the rest were spaces.
+        // An IMF-fixdate always has 29 bytes, so this does not fail; if it did, the rest would be spaces.
         let _ = write!(&mut text[..], "{date}");
         Self { second: unix_seconds, text }
     }
 
-    /// The value for that second; formatted anew only where it is another than the last time.
+    /// Returns the value for this second; formats it only if the second differs from the previous call.
     pub fn at(&mut self, unix_seconds: u64) -> &[u8; 29] {
         if unix_seconds != self.second {
             *self = Self::new(unix_seconds);
@@ -34,7 +34,7 @@ impl DateCache {
     }
 }
 
-/// The end of the year 9999: the format has no place for a fifth digit.
+/// End of the year 9999: the format has no room for a fifth digit.
 const LAST_SECOND: u64 = 253_402_300_799;
 
 #[cfg(test)]

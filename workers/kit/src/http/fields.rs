@@ -1,4 +1,5 @@
-//! The fields of a request's head: checked by httparse, sifted here, and what the ones say that frame the message.
+//! The headers of a request: validated by httparse, filtered here, and interpreted as far as they frame the
+//! message.
 
 use std::ops::Range;
 
@@ -11,7 +12,7 @@ use super::reject::Reject;
 use super::target::{Authority, check_authority};
 use super::tokens::{decimal, has_underscore, is_token, trim, underscores};
 
-/// What the fields say that the server itself acts upon.
+/// Headers that the server itself interprets.
 #[derive(Default)]
 pub(super) struct Facts<'b> {
     host: Option<&'b [u8]>,
@@ -19,16 +20,16 @@ pub(super) struct Facts<'b> {
     transfer_encoding: Option<&'b [u8]>,
     content_type: Option<&'b [u8]>,
     connection: ConnectionOptions,
-    /// Whether one of the fields above that there may be once only is there twice.
+    /// Whether a header above that must be unique occurs twice.
     twice: bool,
     upgrade: bool,
     expect_continue: bool,
     expect_other: bool,
 }
 
-/// What the fields of a head say of its message.
+/// What the headers of a head say about its message.
 pub(super) struct Message<'b> {
-    /// The Host field.
+    /// The Host header.
     pub(super) host: Authority<'b>,
     pub(super) framing: Framing,
     pub(super) connection: ConnectionOptions,
@@ -36,8 +37,8 @@ pub(super) struct Message<'b> {
 }
 
 impl<'b> Facts<'b> {
-    /// Takes the fields of the head that is at `head` in `buf`, and puts those into `headers` that the application
-    /// gets. Checks what httparse does not: limits, and that lines end with CRLF.
+    /// Collects the headers of the head at `head` in `buf` and puts those for the application into `headers`.
+    /// Checks what httparse does not: limits, and that lines end with CRLF.
     pub(super) fn collect(
         &mut self,
         buf: &'b [u8],
@@ -48,7 +49,7 @@ impl<'b> Facts<'b> {
     ) -> Result<(), Reject> {
         let fields_end = head.end - 2;
         let fields_begin = fields.first().map_or(fields_end, |field| offset(buf, field.name));
-        // LF alone ends a line too for httparse: the octet before the LF of each line must be a CR.
+        // httparse also accepts LF as a line end: the byte before the LF of each line must be a CR.
         let follows_crlf = |line: usize| buf[line - 2] == b'\r';
         if fields_begin - head.start > policy.line_max() + 2
             || fields.len() > policy.limit_request_fields
@@ -79,10 +80,10 @@ impl<'b> Facts<'b> {
         Ok(())
     }
 
-    /// Takes a field that may be of the server's own concern; answers whether it is one that the application may not get.
+    /// Records a header that the server may interpret; returns whether the application must not get it.
     #[inline(never)]
     fn take(&mut self, name: &[u8], value: &'b [u8]) -> bool {
-        // Most clients write names as the RFCs do.
+        // Most clients write names like the RFCs.
         let is = |known: &[u8]| name == known || name.eq_ignore_ascii_case(known);
         let place = match name.len() {
             4 if is(b"Host") => &mut self.host,
@@ -109,7 +110,8 @@ impl<'b> Facts<'b> {
         false
     }
 
-    /// The options of one Connection line. One that is no token could be a `close` that somebody else understands.
+    /// Parses the options of one Connection line. One that is not a token could be a `close` to another
+    /// recipient.
     fn take_connection(&mut self, value: &[u8]) -> bool {
         if value == b"keep-alive" {
             self.connection.keep_alive = true;
@@ -129,7 +131,7 @@ impl<'b> Facts<'b> {
         false
     }
 
-    /// What the fields say of the message together.
+    /// Combines the headers into the meaning of the message.
     #[inline]
     pub(super) fn message(&self, version: Version, policy: &Policy) -> Result<Message<'b>, Reject> {
         if self.twice {
@@ -146,7 +148,7 @@ impl<'b> Facts<'b> {
         })
     }
 
-    /// The Host field; it must be there in HTTP/1.1, and valid wherever it is (RFC 9112 3.2).
+    /// Returns the Host header, which HTTP/1.1 requires and which must be valid (RFC 9112 3.2).
     fn host(&self, version: Version) -> Result<Authority<'b>, Reject> {
         match self.host {
             Some(host) => check_authority(host),
@@ -155,7 +157,7 @@ impl<'b> Facts<'b> {
         }
     }
 
-    /// Where the body is (RFC 9112 6.1, 6.3).
+    /// Determines the framing of the body (RFC 9112 6.1, 6.3).
     fn framing(&self, version: Version, policy: &Policy) -> Result<Framing, Reject> {
         match (self.transfer_encoding, self.content_length) {
             (None, None) => Ok(Framing::None),
@@ -180,13 +182,13 @@ impl<'b> Facts<'b> {
         }
     }
 
-    /// What Connection asks for. An HTTP/1.0 client cannot ask for an upgrade (RFC 9110 7.8).
+    /// Returns the Connection options. An HTTP/1.0 client cannot ask for an upgrade (RFC 9110 7.8).
     fn connection(&self, version: Version) -> ConnectionOptions {
         let upgrade = self.connection.upgrade && self.upgrade && version >= Version::HTTP_11;
         ConnectionOptions { upgrade, ..self.connection }
     }
 
-    /// Whether the client waits for a 100; an HTTP/1.0 client cannot (RFC 9110 10.1.1).
+    /// Returns whether the client waits for a 100; an HTTP/1.0 client cannot (RFC 9110 10.1.1).
     fn expect_continue(&self, version: Version) -> Result<bool, Reject> {
         if self.expect_other {
             return Err(Reject::new(417, "an expectation other than 100-continue"));
@@ -195,8 +197,8 @@ impl<'b> Facts<'b> {
     }
 }
 
-/// Whether each field is within its limit, with its line end, and so is the head: asked only where the head is longer
-/// than one field may be.
+/// Returns whether each header, with its line end, and the head are within their limits. Called only if the head
+/// is longer than one header may be.
 #[cold]
 fn is_within_limits(
     buf: &[u8],
@@ -210,14 +212,14 @@ fn is_within_limits(
     end <= policy.head_max() && lengths.all(|len| len <= policy.field_max())
 }
 
-/// Whether a name has the length and the first letter of one that [`Facts::take`] knows: most have not.
+/// Returns whether a name has the length and the first letter of one that [`Facts::take`] knows: most do not.
 #[inline]
 fn may_be_known(name: &[u8]) -> bool {
     let first = name.first().map_or(0, |first| first | 0x20);
     KNOWN_FIRST.get(name.len()).is_some_and(|known| *known == first)
 }
 
-/// Removes what the application does not get: fields that it could take for others.
+/// Removes headers that the application must not get because it could mistake them for others.
 #[cold]
 fn leave_out(headers: &mut Vec<Header<'_>>, policy: &Policy) -> Result<(), Reject> {
     let ambiguous = |field: &Header<'_>| {
@@ -239,8 +241,8 @@ fn leave_out(headers: &mut Vec<Header<'_>>, policy: &Policy) -> Result<(), Rejec
     Ok(())
 }
 
-/// Checks that the transfer coding is `chunked` alone. What is no list of tokens is refused with 400, so is `chunked`
-/// anywhere but once at the end; a coding that is not implemented here with 501 (RFC 9112 6.1).
+/// Checks that the transfer coding is only `chunked`. A value that is not a list of tokens, and `chunked`
+/// anywhere but once at the end, are rejected with 400, an unsupported coding with 501 (RFC 9112 6.1).
 fn check_codings(value: &[u8]) -> Result<(), Reject> {
     if value.eq_ignore_ascii_case(b"chunked") {
         return Ok(());
@@ -257,19 +259,19 @@ fn check_codings(value: &[u8]) -> Result<(), Reject> {
     Err(Reject::new(501, "a transfer coding other than chunked").with(value))
 }
 
-/// Whether it is a single coding that is known, but cannot end a message (RFC 9112 6.3 asks for 400 then).
+/// Returns whether this is a single known coding that cannot end a message (RFC 9112 6.3 then requires 400).
 fn is_registered(coding: &[u8]) -> bool {
     ["gzip", "x-gzip", "compress", "x-compress", "deflate", "identity"]
         .iter()
         .any(|known| coding.eq_ignore_ascii_case(known.as_bytes()))
 }
 
-/// Where a part of the buffer begins in it.
+/// Returns the offset of a part of the buffer.
 pub(super) fn offset(buf: &[u8], part: &str) -> usize {
     (part.as_ptr() as usize).wrapping_sub(buf.as_ptr() as usize)
 }
 
 /// The first letter of the name of each length that [`Facts::take`] knows.
 const KNOWN_FIRST: [u8; 18] = *b"    hpeu  c c c  t";
-/// The largest Content-Length that is taken: file offsets and sums of lengths stay within 63 bits.
+/// Maximum Content-Length: file offsets and sums of lengths stay within 63 bits.
 const LENGTH_MAX: u64 = i64::MAX as u64;

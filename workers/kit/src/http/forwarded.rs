@@ -1,4 +1,4 @@
-//! Which peers are believed, and what they may say about the original request.
+//! Which peers are trusted, and what they may say about the original request.
 
 use std::net::IpAddr;
 
@@ -6,20 +6,20 @@ use worker_api::Header;
 
 use super::reject::Reject;
 
-/// Addresses and networks of peers that are trusted: `forwarded_allow_ips`, `proxy_allow_ips`.
+/// Addresses and networks of trusted peers: `forwarded_allow_ips`, `proxy_allow_ips`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct TrustedPeers {
     all: bool,
     networks: Vec<(IpAddr, u8)>,
 }
 
-/// Something in a list of peers is neither `*` nor an address nor a network.
+/// An entry in a list of peers is neither `*` nor an address nor a network.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("expected `*`, an address or a network instead of {0:?}")]
 pub struct PeerError(pub String);
 
 impl TrustedPeers {
-    /// Reads a list of `*`, addresses and networks (`10.0.0.0/8`, `fd00::/8`).
+    /// Parses a list of `*`, addresses and networks (`10.0.0.0/8`, `fd00::/8`).
     pub fn parse<T: AsRef<str>>(peers: &[T]) -> Result<Self, PeerError> {
         let mut trusted = Self::default();
         for peer in peers {
@@ -33,32 +33,32 @@ impl TrustedPeers {
         Ok(trusted)
     }
 
-    /// Whether the peer is trusted. `None` is the peer of a unix socket: always trusted, as in gunicorn, since the
-    /// socket's permissions say who may connect.
+    /// Returns whether the peer is trusted. `None`, the peer of a unix socket, is always trusted, as in
+    /// gunicorn: the permissions of the socket control who may connect.
     pub fn contains(&self, peer: Option<IpAddr>) -> bool {
-        // A v4 peer of a v6 socket is the same peer.
+        // An IPv4 peer of an IPv6 socket is the same peer.
         let Some(peer) = peer.map(|peer| peer.to_canonical()) else { return true };
         self.all || self.networks.iter().any(|(address, bits)| is_within(peer, *address, *bits))
     }
 }
 
-/// The fields by which a trusted peer says that it was reached by https: `secure_scheme_headers`.
+/// Headers by which a trusted peer signals https: `secure_scheme_headers`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct SchemeRules {
     rules: Vec<(String, String)>,
-    /// A bit for the length of each name: most fields are told apart by their length alone.
+    /// One bit per length of a name: most headers are told apart by their length alone.
     lengths: u64,
 }
 
 impl SchemeRules {
-    /// Rules from pairs of a field's name and the value that stands for https.
+    /// Creates rules from pairs of a header name and the value that means https.
     pub fn new(pairs: Vec<(String, String)>) -> Self {
         let lengths = pairs.iter().fold(0, |all, (name, _)| all | length_bit(name));
         Self { rules: pairs, lengths }
     }
 
-    /// What a trusted peer's fields say: `https`, `http` (a field is there, with another value), or nothing. Fields
-    /// that contradict each other are refused, as in gunicorn. Do not ask for what other peers send.
+    /// Returns what a trusted peer's headers say: `https`, `http` (a header is present with another value),
+    /// or `None`. Contradictory headers are rejected, as in gunicorn. Do not call it for other peers.
     pub fn decide(&self, headers: &[Header<'_>]) -> Result<Option<&'static str>, Reject> {
         let mut decided = None;
         for field in headers {
@@ -82,8 +82,8 @@ fn length_bit(name: &str) -> u64 {
     1 << name.len().min(63)
 }
 
-/// Checks the scheme of an absolute target against the one that the request really has: who asks for an `https`
-/// resource must have come that way, unless a trusted gateway asks (RFC 9110 7.4).
+/// Checks the scheme of an absolute target against that of the connection: a request for an `https` resource must
+/// use https, unless a trusted gateway sends it (RFC 9110 7.4).
 pub fn check_scheme(
     absolute: Option<&str>,
     actual: &str,

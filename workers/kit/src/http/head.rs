@@ -1,4 +1,4 @@
-//! The head of a request: what it means, or how it is refused.
+//! The head of a request: its meaning, or its rejection.
 
 use std::mem::MaybeUninit;
 
@@ -12,35 +12,36 @@ use super::request_line::RequestLine;
 use super::scan::{HeadScan, Scan};
 use super::target::{Authority, Target};
 
-/// A request's head; its fields are in the vector that [`parse_head`] filled.
+/// Head of a request. Its headers are in the vector that [`parse_head`] filled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Head<'b> {
-    /// The octets of the head, with empty lines before it.
+    /// Length of the head in bytes, including empty lines before it.
     pub len: usize,
-    /// The method, a token.
+    /// Method, a token.
     pub method: &'b str,
-    /// The target as it was sent.
+    /// Target as sent.
     pub target: &'b [u8],
-    /// The path, percent-encoded as it was sent; `*` for `OPTIONS *`; empty for CONNECT.
+    /// Path, percent-encoded as sent; `*` for `OPTIONS *`; empty for CONNECT.
     pub path: &'b [u8],
-    /// What follows the first `?` of the target.
+    /// Part of the target after the first `?`.
     pub query: &'b [u8],
-    /// The authority: of the target where it is absolute (RFC 9112 3.2.2), else of Host; empty where there is none.
+    /// Authority: of an absolute target (RFC 9112 3.2.2), otherwise of the Host header; empty if there is
+    /// none.
     pub authority: Authority<'b>,
-    /// The version: 1.0 or 1.1; a higher minor version is treated as 1.1.
+    /// Version: 1.0 or 1.1; a higher minor version is treated as 1.1.
     pub version: Version,
-    /// Where the body is.
+    /// Framing of the body.
     pub framing: Framing,
-    /// What the Connection fields ask for.
+    /// Options of the Connection headers.
     pub connection: ConnectionOptions,
     /// Whether the client waits for a 100 before it sends the body.
     pub expect_continue: bool,
-    /// The scheme that an absolute target names: `http` or `https`; see [`super::forwarded::check_scheme`].
+    /// Scheme of an absolute target: `http` or `https`; see [`super::forwarded::check_scheme`].
     pub absolute_scheme: Option<&'b str>,
 }
 
 impl Head<'_> {
-    /// Whether the connection may go on after this request, as far as the client is concerned (RFC 9112 9.3).
+    /// Returns whether the client permits the connection to be reused after this request (RFC 9112 9.3).
     pub fn persistent(&self) -> bool {
         if self.connection.close || self.method == "CONNECT" {
             return false;
@@ -49,30 +50,30 @@ impl Head<'_> {
     }
 }
 
-/// Where the body of a request is (RFC 9112 6.3).
+/// Framing of a request body (RFC 9112 6.3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Framing {
-    /// There is none.
+    /// No body.
     None,
-    /// So many octets follow the head.
+    /// This number of bytes follows the head.
     Length(u64),
-    /// It comes in chunks.
+    /// Chunked.
     Chunked,
 }
 
-/// What the Connection fields of a request ask for (RFC 9110 7.6.1), over all of its lines.
+/// Options of the Connection headers of a request (RFC 9110 7.6.1), over all lines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ConnectionOptions {
-    /// `close`, or something malformed: the connection ends after the answer.
+    /// `close`, or something malformed: the connection is closed after the response.
     pub close: bool,
-    /// `keep-alive`: what HTTP/1.0 clients say.
+    /// `keep-alive`, which HTTP/1.0 clients send.
     pub keep_alive: bool,
-    /// `upgrade` with an Upgrade field, in HTTP/1.1.
+    /// `upgrade` with an Upgrade header, in HTTP/1.1.
     pub upgrade: bool,
 }
 
-/// Parses a head at the beginning of `buf`; its fields replace what is in `headers`. Nothing where the head is not
-/// whole yet: use [`HeadScan`] to learn that without parsing again and again.
+/// Parses a head at the start of `buf`; its headers replace the contents of `headers`. Returns `None` if the head
+/// is incomplete; use [`HeadScan`] to detect this without parsing repeatedly.
 pub fn parse_head<'b>(
     buf: &'b [u8],
     policy: &Policy,
@@ -82,7 +83,7 @@ pub fn parse_head<'b>(
     let mut slots = [const { MaybeUninit::uninit() }; SLOTS];
     let mut request = httparse::Request::new(&mut []);
     let mut facts = Facts::default();
-    // Spelled out for its speed: a head is built once, where it is returned.
+    // Written out for speed: a head is constructed once, where it is returned.
     if let Ok(Status::Complete(len)) = request.parse_with_uninit_headers(&buf[start..], &mut slots)
         && let Some(line) = RequestLine::of(&request, policy)
         && offset(buf, line.method) == start
@@ -95,9 +96,9 @@ pub fn parse_head<'b>(
     parse_carefully(buf, start, policy, headers)
 }
 
-/// Parses a head that the quick way did not take: because it is not whole, is wrong, or is unusual. The first line
-/// that breaks a rule is what is wrong, else what the lines mean together; so the refusal does not depend on how much of
-/// the head came at once.
+/// Parses a head that the fast path did not accept because it is incomplete, invalid or unusual. The first line
+/// that violates a rule is reported, otherwise what is wrong with the lines together, so that the rejection does
+/// not depend on how much of the head arrived at once.
 #[cold]
 fn parse_carefully<'b>(
     buf: &'b [u8],
@@ -115,7 +116,7 @@ fn parse_carefully<'b>(
     let fields_begin = start + line_len + 2;
     let mut slots = vec![httparse::EMPTY_HEADER; scan.fields()];
     let parsed = httparse::parse_headers(&buf[fields_begin..], &mut slots);
-    // Where that fails, the scan took lines as folded, and `normalize` was to unfold them.
+    // If that fails, the scan accepted folded lines that `normalize` should have unfolded.
     let Ok(Status::Complete((len, fields))) = parsed else { return Err(malformed()) };
     let end = fields_begin + len;
     let mut facts = Facts::default();
@@ -147,7 +148,7 @@ fn head<'b>(
     }
 }
 
-/// How many octets of empty lines precede the request line (RFC 9112 2.2).
+/// Returns the length of the empty lines before the request line (RFC 9112 2.2).
 fn skip_empty_lines(buf: &[u8]) -> usize {
     let mut at = 0;
     while at < LEADING_LINES_MAX * 2 && buf[at..].starts_with(b"\r\n") {
@@ -156,9 +157,9 @@ fn skip_empty_lines(buf: &[u8]) -> usize {
     at
 }
 
-/// Rewrites a whole head in place as the policy asks: folded lines become one, with spaces for the line ends
-/// (RFC 9112 5.2), and the method upper case. Its length stays. To be called once [`HeadScan`] says that the head is
-/// complete, where [`Policy::rewrites`] says so, before [`parse_head`].
+/// Rewrites a complete head in place according to the policy: unfolds folded lines, replacing line ends by spaces
+/// (RFC 9112 5.2), and converts the method to upper case. The length does not change. Call it once [`HeadScan`]
+/// reports that the head is complete, if [`Policy::rewrites`], before [`parse_head`].
 pub fn normalize(buf: &mut [u8], policy: &Policy) {
     let start = skip_empty_lines(buf);
     if policy.casefold_http_method && policy.permit_unconventional_http_method {
@@ -173,7 +174,7 @@ pub fn normalize(buf: &mut [u8], policy: &Policy) {
     let Some(mut at) = memchr::memchr(b'\n', &buf[start..]).map(|len| start + len + 1) else {
         return;
     };
-    // A fold of the request line is no fold of a field: the scan has refused it.
+    // A fold of the request line is not a folded header: the scan has rejected it.
     while let Some(len) = memchr::memchr(b'\n', &buf[at..]) {
         let end = at + len;
         if len == 1 && buf[at] == b'\r' {
@@ -187,7 +188,7 @@ pub fn normalize(buf: &mut [u8], policy: &Policy) {
     }
 }
 
-/// How many fields the quick way takes: the default of `limit_request_fields`.
+/// Number of headers that the fast path accepts: the default of `limit_request_fields`.
 const SLOTS: usize = 100;
 
 #[cfg(test)]

@@ -1,41 +1,44 @@
-//! How a class words what the server says by itself: gunicorn's way unless it has its own. Framing is none of it.
+//! The style of responses that the server generates: gunicorn's unless the class has another. Does not affect
+//! framing.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use super::response::reason_phrase;
 
-/// The server's own words in answers.
+/// Style of generated responses.
 #[derive(Clone, Copy, Debug)]
 pub struct Manners {
-    /// Whether answers name the server, where the settings do not forbid it.
+    /// Whether responses name the server, unless the settings forbid it.
     pub names_server: bool,
-    /// Whether an answer to a client of HTTP/1.1 says that the connection is kept, which goes without saying (RFC 9112
-    /// 9.3).
+    /// Whether a response to an HTTP/1.1 client states that the connection is kept open, which is the default
+    /// (RFC 9112 9.3).
     pub says_keep_alive: bool,
-    /// The answer to a request that failed with a status, with details where the debug setting asks for them.
+    /// Generates the page for a failed request from the status and, if the debug setting asks for it,
+    /// details.
     pub error_page: fn(u16, Option<&str>) -> ErrorPage,
 }
 
-/// What answers a request that failed.
+/// An error page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ErrorPage {
-    /// The reason phrase; empty for the usual one.
+    /// Reason phrase; empty for the standard one.
     pub reason: &'static str,
-    /// The type of the body; nothing where there is no body.
+    /// Content type of the body; `None` if there is no body.
     pub content_type: Option<&'static str>,
-    /// The body.
+    /// Body.
     pub body: Cow<'static, str>,
 }
 
 impl Manners {
-    /// gunicorn's: the server is named, the connection's fate is always told, errors are small pages of HTML.
+    /// gunicorn's style: names the server, always states the fate of the connection, sends small HTML error
+    /// pages.
     pub const GUNICORN: Self =
         Self { names_server: true, says_keep_alive: true, error_page: ErrorPage::html };
 }
 
 impl ErrorPage {
-    /// A page with the status, and the detail.
+    /// A page with the status and the detail.
     pub fn html(status: u16, detail: Option<&str>) -> Self {
         let body = Html { status, detail }.to_string().into();
         Self { reason: "", content_type: Some("text/html; charset=utf-8"), body }

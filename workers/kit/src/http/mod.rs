@@ -1,34 +1,35 @@
-//! HTTP/1.1 without I/O: octets in, decisions and octets out. No socket, no clock, no thread is known in here.
+//! HTTP/1.1 syntax without I/O: bytes in; decisions and bytes out. No sockets, clocks or threads.
 //!
 //! | module | what it decides | reference |
 //! | --- | --- | --- |
-//! | [`policy`](Policy) | the limits and strictness that the settings ask for | gunicorn's settings |
-//! | [`scan`](HeadScan) | whether the head has come whole, limits enforced as it comes | RFC 9112 2.2, 3, 5 |
-//! | [`head`](parse_head) | what a head means, or how it is refused | RFC 9112 3, 5, 6 |
+//! | [`policy`](Policy) | limits and strictness from the settings | gunicorn's settings |
+//! | [`scan`](HeadScan) | whether a head is complete; enforces limits as it arrives | RFC 9112 2.2, 3, 5 |
+//! | [`head`](parse_head) | the meaning of a head, or its rejection | RFC 9112 3, 5, 6 |
 //! | [`body`](BodyDecoder), `chunked` | where the body is and where it ends | RFC 9112 6, 7 |
-//! | [`response`] | the head of an answer, its framing, chunks and trailers | RFC 9110 6–8, RFC 9112 4, 6, 7 |
-//! | [`date`] | the Date field, formatted once a second | RFC 9110 6.6.1 |
-//! | [`reject`](Reject) | refusals, and the answer to them | RFC 9110 15.5 |
+//! | [`response`] | response head, framing, chunks and trailers | RFC 9110 6–8, RFC 9112 4, 6, 7 |
+//! | [`date`] | the Date header, formatted once per second | RFC 9110 6.6.1 |
+//! | [`reject`](Reject) | rejections and error responses | RFC 9110 15.5 |
 //! | [`proxy`] | the PROXY protocol, versions 1 and 2 | its specification |
-//! | [`forwarded`] | which peers are believed, and what they may say | gunicorn's settings |
+//! | [`forwarded`] | which peers are trusted, and with what | gunicorn's settings |
 //!
-//! The feature `cases` adds `cases`: raw requests with what becomes of them, for tests of this layer and of servers.
+//! The feature `cases` adds `cases`: raw requests with their expected outcomes, to test this crate and servers.
 //!
 //! # How a connection uses it
 //!
-//! 1. [`proxy::parse_proxy`] once, where the setting asks for it.
-//! 2. [`HeadScan::advance`] after each read until it answers [`Scan::Complete`]; where [`Policy::rewrites`] says so,
-//!    [`normalize`] on the same octets; then [`parse_head`].
-//! 3. [`BodyDecoder::decode`] on what follows, as the application asks for it; [`BodyDecoder::eof`] at the end of input.
-//! 4. [`response::encode_head`], and what its [`BodyPlan`] says.
+//! 1. [`proxy::parse_proxy`] once, if the setting asks for it.
+//! 2. [`HeadScan::advance`] after each read until it returns [`Scan::Complete`]; if [`Policy::rewrites`],
+//!    [`normalize`] on the same bytes; then [`parse_head`].
+//! 3. [`BodyDecoder::decode`] on the bytes that follow, as the application reads; [`BodyDecoder::eof`] at the end
+//!    of input.
+//! 4. [`response::encode_head`], then the body as its [`BodyPlan`] says.
 //!
 //! # Invariants
 //!
-//! - Whatever the octets and however they are split: no panic, the same outcome, and nothing beyond the end of
-//!   a message is consumed.
-//! - A [`Reject`] is final: the framing is in doubt, so the connection is closed after the answer, and no octet after
-//!   it is read as a request.
-//! - Nothing allocates while a request is accepted, but the vector of headers, which the caller reuses.
+//! - Whatever the bytes and however they are split: no panic, the same outcome, and nothing beyond the end of a
+//!   message is consumed.
+//! - A [`Reject`] is final: the framing is in doubt, so the connection is closed after the response, and no byte
+//!   after it is parsed as a request.
+//! - Accepting a request does not allocate, except for the vector of headers, which the caller reuses.
 
 #![forbid(unsafe_code)]
 

@@ -1,43 +1,44 @@
-//! The limits and strictness of the layer, as the settings of the same names say.
+//! Limits and strictness of HTTP parsing, from the settings of the same names.
 
-/// What becomes of request fields whose name has an underscore (setting `header_map`).
+/// Treatment of request headers whose name contains an underscore (setting `header_map`).
 ///
-/// An application that sees fields as CGI variables cannot tell `X_Name` from `X-Name`, and so takes the one that
-/// a client forged for the one that its proxy set (RFC 9110 17.10).
+/// An application that reads headers as CGI variables cannot distinguish `X_Name` from `X-Name`, so it could
+/// mistake a header forged by a client for one set by its proxy (RFC 9110 17.10).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HeaderMap {
-    /// They are left out.
+    /// Drop them.
     Drop,
-    /// The request is refused.
+    /// Reject the request.
     Refuse,
-    /// They are passed on.
+    /// Pass them on.
     Dangerous,
 }
 
-/// Limits and strictness of the HTTP layer; each field is the setting of its name.
+/// Limits and strictness of HTTP parsing; each field is the setting of the same name.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub struct Policy {
-    /// The longest request line in octets, without its line end; 0: [`LINE_MAX`].
+    /// Maximum length of the request line in bytes, without its line end; 0 selects [`LINE_MAX`].
     pub limit_request_line: usize,
-    /// The most fields of a head.
+    /// Maximum number of headers.
     pub limit_request_fields: usize,
-    /// The longest field in octets, with its line end as gunicorn counts; 0: the default, as in gunicorn.
+    /// Maximum length of a header in bytes, including its line end, as gunicorn counts; 0 selects the
+    /// default, as in gunicorn.
     pub limit_request_field_size: usize,
-    /// The longest body in octets; 0: none.
+    /// Maximum length of the body in bytes; 0 for no limit.
     pub limit_request_body: u64,
-    /// What becomes of fields whose name has an underscore.
+    /// Treatment of headers whose name contains an underscore.
     pub header_map: HeaderMap,
-    /// Names with an underscore that are passed on all the same; `*` for all. They are for trusted peers only: parse
-    /// with [`Policy::for_strangers`] what others send.
+    /// Names with an underscore that are passed on regardless; `*` for all. Only for trusted peers: parse the
+    /// requests of other peers with [`Policy::for_strangers`].
     pub forwarder_headers: Vec<String>,
-    /// Whether fields folded over several lines are taken; see [`super::normalize`].
+    /// Whether to accept headers folded over several lines; see [`super::normalize`].
     pub permit_obsolete_folding: bool,
-    /// Whether methods are taken that are not 3 to 20 characters without lower-case letters and `#`.
+    /// Whether to accept methods other than 3 to 20 characters without lower-case letters and `#`.
     pub permit_unconventional_http_method: bool,
-    /// Whether versions other than 1.x are taken; they are treated as 1.1.
+    /// Whether to accept versions other than 1.x; they are treated as 1.1.
     pub permit_unconventional_http_version: bool,
-    /// Whether methods are turned into upper case; see [`super::normalize`].
+    /// Whether to convert methods to upper case; see [`super::normalize`].
     pub casefold_http_method: bool,
 }
 
@@ -59,35 +60,35 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// The same policy for peers that are not trusted: without `forwarder_headers`.
+    /// Returns the policy for untrusted peers: without `forwarder_headers`.
     #[must_use]
     pub fn for_strangers(&self) -> Self {
         Self { forwarder_headers: Vec::new(), ..self.clone() }
     }
 
-    /// How many octets a whole head may have: what a connection's buffer must be able to hold.
+    /// Returns the maximum length of a head in bytes: the required capacity of a connection's buffer.
     pub fn head_max(&self) -> usize {
         let fields = self.limit_request_fields.saturating_mul(self.field_max());
         let lines = self.line_max().saturating_add(fields);
         lines.min(HEAD_MAX) + LEADING_LINES_MAX * 2 + 4
     }
 
-    /// Whether a head has to go through [`super::normalize`] before it is parsed.
+    /// Returns whether a head must pass through [`super::normalize`] before it is parsed.
     pub fn rewrites(&self) -> bool {
         self.permit_obsolete_folding || self.casefold_http_method
     }
 
-    /// The longest request line, without its line end.
+    /// Returns the maximum length of the request line, without its line end.
     pub(super) fn line_max(&self) -> usize {
         if self.limit_request_line == 0 { LINE_MAX } else { self.limit_request_line }
     }
 
-    /// The longest field, with its line end.
+    /// Returns the maximum length of a header, with its line end.
     pub(super) fn field_max(&self) -> usize {
         if self.limit_request_field_size == 0 { FIELD_SIZE } else { self.limit_request_field_size }
     }
 
-    /// Whether a name with an underscore is on the list of those that are passed on.
+    /// Returns whether a name with an underscore is to be passed on.
     pub(super) fn forwards(&self, name: &str) -> bool {
         self.forwarder_headers
             .iter()
@@ -95,11 +96,11 @@ impl Policy {
     }
 }
 
-/// The longest request line where the setting sets no limit.
+/// Maximum length of the request line if the setting sets no limit.
 pub const LINE_MAX: usize = 1 << 20;
-/// The longest head whatever the settings say: a connection buffers it whole.
+/// Maximum length of a head whatever the settings are: a connection buffers all of it.
 pub const HEAD_MAX: usize = 8 << 20;
-/// The default of `limit_request_field_size`.
+/// Default of `limit_request_field_size`.
 const FIELD_SIZE: usize = 8190;
-/// How many empty lines before a request line are skipped (RFC 9112 2.2 asks for at least one).
+/// Number of empty lines before a request line that are skipped (RFC 9112 2.2 requires at least one).
 pub(super) const LEADING_LINES_MAX: usize = 1;

@@ -1,13 +1,13 @@
-//! The PROXY protocol, versions 1 and 2: who the client of a proxy is, said in front of the first request.
+//! The PROXY protocol, versions 1 and 2: the address of a proxy's client, sent before the first request.
 //!
-//! As in gunicorn a connection without such a header is served as it is; a header from a peer that is not on
-//! `proxy_allow_ips` is refused.
+//! As in gunicorn, a connection without such a header is served normally; a header from a peer that is not in
+//! `proxy_allow_ips` is rejected.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::reject::Reject;
 
-/// Which versions are understood: the setting `proxy_protocol`.
+/// Accepted versions: the setting `proxy_protocol`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ProxyProtocol {
     /// None.
@@ -20,25 +20,25 @@ pub enum ProxyProtocol {
     Auto,
 }
 
-/// What stood in front of the first request.
+/// Result of [`parse_proxy`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ProxyHeader {
     /// No PROXY header.
     Absent,
-    /// A header that says nothing about a client: a health check of the proxy's own (LOCAL), or a protocol that it
-    /// does not tell. The connection's own addresses hold.
+    /// A header without a client: a health check by the proxy (LOCAL), or an unspecified protocol. The
+    /// addresses of the connection apply.
     Local,
-    /// The addresses of the original connection.
+    /// Addresses of the original connection.
     Proxied {
-        /// The client's end.
+        /// Address of the client.
         source: SocketAddr,
-        /// The end of the proxy.
+        /// Address of the proxy.
         destination: SocketAddr,
     },
 }
 
-/// Reads the header at the beginning of a connection; answers how many octets it has. Nothing where more octets are
-/// needed to tell. `allowed` says whether the peer may send one ([`super::forwarded::TrustedPeers`]).
+/// Parses the header at the start of a connection; returns it with its length. Returns `None` if more bytes are
+/// needed. `allowed` says whether the peer may send one ([`super::forwarded::TrustedPeers`]).
 pub fn parse_proxy(
     buf: &[u8],
     protocol: ProxyProtocol,
@@ -63,13 +63,13 @@ pub fn parse_proxy(
     parse(buf)
 }
 
-/// Whether `buf` begins with the signature, as far as it has come.
+/// Returns whether `buf` starts with the signature or a prefix of it.
 fn begins(buf: &[u8], signature: &[u8]) -> bool {
     let len = buf.len().min(signature.len());
     buf[..len] == signature[..len]
 }
 
-/// `PROXY TCP4 source destination source-port destination-port`, a line of 107 octets at most.
+/// `PROXY TCP4 source destination source-port destination-port`, a line of at most 107 bytes.
 fn parse_v1(buf: &[u8]) -> Result<Option<(usize, ProxyHeader)>, Reject> {
     let seen = &buf[..buf.len().min(V1_MAX)];
     let Some(end) = memchr::memchr(b'\n', seen) else {
@@ -105,7 +105,7 @@ fn parse_v1(buf: &[u8]) -> Result<Option<(usize, ProxyHeader)>, Reject> {
     Ok(Some((end + 1, ProxyHeader::Proxied { source, destination })))
 }
 
-/// Signature, version and command, family and transport, length; then addresses, then what else there may be.
+/// Signature, version and command, family and transport, length; then the addresses, then optional data.
 fn parse_v2(buf: &[u8]) -> Result<Option<(usize, ProxyHeader)>, Reject> {
     let Some((fixed, rest)) = buf.split_first_chunk::<16>() else { return Ok(None) };
     let [.., version_command, family_transport, high, low] = *fixed;
@@ -166,9 +166,9 @@ fn ipv6(octets: &[u8; 36]) -> ProxyHeader {
 
 const V1_BEGIN: &[u8] = b"PROXY ";
 const V2_BEGIN: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
-/// The longest text form, with its line end, by the specification.
+/// Maximum length of the text form, with its line end, from the specification.
 const V1_MAX: usize = 107;
-/// The longest binary form behind its first 16 octets: addresses and a generous share of further facts.
+/// Maximum length of the binary form after its first 16 bytes: addresses and a generous share of optional data.
 const V2_REST_MAX: usize = 4096;
 
 #[cfg(test)]

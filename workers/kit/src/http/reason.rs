@@ -1,6 +1,6 @@
-//! The reason phrases of the registered statuses (RFC 9110 15, and the registry of IANA).
+//! Reason phrases of the registered statuses (RFC 9110 15 and the IANA registry).
 
-/// The usual reason phrase of a status; empty where it has none.
+/// Returns the standard reason phrase of a status; empty if it has none.
 pub fn reason_phrase(status: u16) -> &'static str {
     match status {
         100 => "Continue",

@@ -1,4 +1,4 @@
-//! Refusals of what a peer sent, and the answer to them: plain, small, the same for every worker class.
+//! Rejections of invalid requests, and error responses.
 
 use std::borrow::Cow;
 
@@ -6,29 +6,29 @@ use worker_api::Header;
 
 use super::response::{self, ResponseContext};
 
-/// A request, or the rest of one, is refused. The connection is closed after the answer: where the message ends is
-/// not known, so that nothing behind it may be read as another request (RFC 9112 9.6, 11.2).
+/// A rejected request. The connection is closed after the response: the end of the message is unknown, so nothing
+/// after it may be parsed as a request (RFC 9112 9.6, 11.2).
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{status}: {reason}")]
 pub struct Reject {
-    /// The status that answers it, where an answer is still possible.
+    /// Status to send if a response is still possible.
     pub status: u16,
-    /// What is wrong, for the log; never sent to the peer unless a debug setting asks for it.
+    /// Reason for the log; sent to the peer only if a debug setting asks for it.
     pub reason: Cow<'static, str>,
 }
 
 impl Reject {
-    /// A refusal with that status.
+    /// Creates a rejection with this status.
     pub const fn new(status: u16, reason: &'static str) -> Self {
         Self { status, reason: Cow::Borrowed(reason) }
     }
 
-    /// The message is malformed: 400.
+    /// Creates a rejection of a malformed message: 400.
     pub(super) const fn bad(reason: &'static str) -> Self {
         Self::new(400, reason)
     }
 
-    /// The same refusal with the octets that caused it, escaped and cut at a bound.
+    /// Appends the bytes that caused the rejection, escaped and truncated.
     #[cold]
     pub(super) fn with(self, octets: &[u8]) -> Self {
         let shown = &octets[..octets.len().min(SHOWN_MAX)];
@@ -38,8 +38,8 @@ impl Reject {
     }
 }
 
-/// A whole response that says that something failed, in the words of the class, with `detail` where the debug setting
-/// asks for it. Without a body, but with its length, where the request was a HEAD.
+/// Returns a complete error response in the style of the class, with `detail` if the debug setting asks for it.
+/// The response to a HEAD has the length but no body.
 pub fn error_answer(ctx: &ResponseContext<'_>, status: u16, detail: Option<&str>) -> Vec<u8> {
     let status = if (400..=599).contains(&status) { status } else { 500 };
     let page = (ctx.manners.error_page)(status, detail);
@@ -61,9 +61,9 @@ pub fn error_answer(ctx: &ResponseContext<'_>, status: u16, detail: Option<&str>
     answer
 }
 
-/// How many octets of what a peer sent a reason shows.
+/// Maximum number of bytes shown in a reason.
 const SHOWN_MAX: usize = 80;
-/// What Allow says where the server itself refuses a method: the methods of RFC 9110 9 and RFC 5789.
+/// Value of Allow when the server itself rejects a method: the methods of RFC 9110 9 and RFC 5789.
 const ALLOW: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::policy::Policy;
 use super::reject::Reject;
 use super::tokens::is_token;
 
-/// A request line, its three parts valid by themselves.
+/// A request line whose three parts are individually valid.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct RequestLine<'b> {
     pub(super) method: &'b str,
@@ -15,20 +15,20 @@ pub(super) struct RequestLine<'b> {
 }
 
 impl<'b> RequestLine<'b> {
-    /// What httparse has found to be a request line, where it is one here too.
+    /// Converts a request line accepted by httparse if it is also valid here.
     #[inline]
     pub(super) fn of(request: &httparse::Request<'_, 'b>, policy: &Policy) -> Option<Self> {
         let method = request.method?;
         let target = request.path?;
         let version = if request.version? == 0 { Version::HTTP_10 } else { Version::HTTP_11 };
-        // httparse takes UTF-8 too, but no space and no control character.
+        // httparse also accepts UTF-8, but no space and no control character.
         let valid = target.is_ascii()
             && (is_conventional(method) || policy.permit_unconventional_http_method);
         let target = target.as_bytes();
         valid.then_some(Self { method, target, version })
     }
 
-    /// Parses a line without its line end: three parts with one space between each.
+    /// Parses a line without its line end: three parts separated by single spaces.
     pub(super) fn parse(line: &'b [u8], policy: &Policy) -> Result<Self, Reject> {
         let malformed =
             || Reject::bad("the request line is not `method target version`").with(line);
@@ -51,7 +51,8 @@ impl<'b> RequestLine<'b> {
     }
 }
 
-/// A method is any token (RFC 9110 9.1); as in gunicorn only those are taken that look like the registered ones.
+/// Checks the method. Any token is a method (RFC 9110 9.1); like gunicorn, this accepts only those that look like
+/// registered ones.
 fn method<'b>(octets: &'b [u8], policy: &Policy) -> Result<&'b str, Reject> {
     let method = std::str::from_utf8(octets).unwrap_or_default();
     if !is_token(method.as_bytes()) {
@@ -68,14 +69,14 @@ fn is_conventional(method: &str) -> bool {
     (3..=20).contains(&method.len()) && !method.bytes().any(odd)
 }
 
-/// A target has visible ASCII only; what else a URI may have is percent-encoded (RFC 3986 2).
+/// Returns whether the target is visible ASCII; a URI percent-encodes everything else (RFC 3986 2).
 fn is_visible(target: &[u8]) -> bool {
-    // Without an early end, so that many octets are looked at at once.
+    // Without an early exit, so that many bytes are compared at a time.
     let visible = |all: bool, octet: &u8| all & (octet.wrapping_sub(b'!') <= b'~' - b'!');
     !target.is_empty() && target.iter().fold(true, visible)
 }
 
-/// `HTTP/` and two single digits (RFC 9112 2.3). A higher minor version is treated as 1.1 (RFC 9110 6.2).
+/// Parses `HTTP/` and two single digits (RFC 9112 2.3). A higher minor version is treated as 1.1 (RFC 9110 6.2).
 fn version(octets: &[u8], policy: &Policy) -> Result<Version, Reject> {
     match octets {
         b"HTTP/1.0" => Ok(Version::HTTP_10),

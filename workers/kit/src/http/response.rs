@@ -1,7 +1,7 @@
-//! The head of a response, and its framing: what the application said is checked, what is the server's is added.
+//! Response heads and framing: validates the application's headers and adds the server's.
 //!
-//! Nothing that an application says can break the framing: a response splits at no CR or LF, has one length, and no
-//! body where it may have none (RFC 9110 5.5, 6.4.1; RFC 9112 6.3).
+//! No application header can break the framing: a response cannot be split by CR or LF, has one length, and has
+//! no body where none is allowed (RFC 9110 5.5, 6.4.1; RFC 9112 6.3).
 
 use worker_api::{Header, Version};
 
@@ -9,33 +9,34 @@ use super::manners::Manners;
 pub use super::reason::reason_phrase;
 use super::tokens::{decimal, is_token, is_value, trim};
 
-/// What is known of the request and the server when a response begins.
+/// Properties of the request and the server that a response depends on.
 #[derive(Clone, Copy, Debug)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "independent facts, all combinations of which occur"
 )]
 pub struct ResponseContext<'a> {
-    /// The version that the client spoke.
+    /// Version of the request.
     pub version: Version,
-    /// Whether the request was a HEAD.
+    /// Whether the request is a HEAD.
     pub head_method: bool,
-    /// Whether the request was a CONNECT.
+    /// Whether the request is a CONNECT.
     pub connect: bool,
-    /// Whether the request asked for an upgrade ([`super::ConnectionOptions::upgrade`]).
+    /// Whether the request asks for an upgrade ([`super::ConnectionOptions::upgrade`]).
     pub upgrade: bool,
-    /// Whether class and client would go on with the connection after this response.
+    /// Whether the class and the client would reuse the connection after this response.
     pub keep_alive: bool,
-    /// The value of the Server field; nothing to leave it out.
+    /// Value of the Server header; `None` omits it.
     pub server: Option<&'a str>,
-    /// The value of the Date field ([`super::date::DateCache`]).
+    /// Value of the Date header ([`super::date::DateCache`]).
     pub date: &'a [u8; 29],
-    /// The words of the class.
+    /// Response style of the class.
     pub manners: Manners,
 }
 
 impl<'a> ResponseContext<'a> {
-    /// For the answer to a request that was refused before its head was understood: the connection closes after it.
+    /// Context of the response to a request rejected before its head was understood: the connection is closed
+    /// after it.
     pub const fn refusal(server: Option<&'a str>, date: &'a [u8; 29]) -> Self {
         Self {
             version: Version::HTTP_11,
@@ -50,64 +51,65 @@ impl<'a> ResponseContext<'a> {
     }
 }
 
-/// How the body of a response goes over the wire, as its head announced it.
+/// How the body of a response is sent, as announced by its head.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BodyPlan {
-    /// The framing.
+    /// Framing of the body.
     pub kind: BodyKind,
-    /// Whether the connection may go on after the response: decided, and announced.
+    /// Whether the connection is kept open after the response, as announced.
     pub keep_alive: bool,
-    /// Whether the connection changes its protocol after the head (101, or 2xx to a CONNECT).
+    /// Whether the connection switches protocols after the head (101, or 2xx to a CONNECT).
     pub upgrade: bool,
-    /// Whether a hop-by-hop header of the application was left out: see [`left_out`].
+    /// Whether a hop-by-hop header of the application was dropped; see [`left_out`].
     pub left_out: bool,
 }
 
-/// The framing of a response's body.
+/// Framing of a response body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BodyKind {
-    /// There is none (HEAD, 204, 205, 304): what the application writes is left out.
+    /// No body (HEAD, 204, 205, 304): what the application writes is dropped.
     None {
-        /// Whether to warn once when the application writes something all the same; not for HEAD, where applications
-        /// answer as to a GET.
+        /// Whether to warn if the application writes a body. Not for HEAD, which applications answer like
+        /// GET.
         warn_if_body: bool,
     },
-    /// So many octets: more are cut off, less means that the connection has to be closed.
+    /// This number of bytes: additional ones are cut off; if there are fewer, the connection must be closed.
     Length(u64),
-    /// In chunks: [`chunk_head`], data, [`CHUNK_END`]; then [`LAST_CHUNK`] or [`encode_trailers`].
+    /// Chunked: [`chunk_head`], data, [`CHUNK_END`]; then [`LAST_CHUNK`] or [`encode_trailers`].
     Chunked,
     /// Until the connection is closed.
     UntilClose,
 }
 
-/// What an application may not send.
+/// A response head that an application must not send.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum HeaderFault {
-    /// A final response has a status from 200 to 999, or 101 where the request asked for an upgrade.
+    /// A final response has a status from 200 to 999, or 101 if the request asked for an upgrade.
     #[error("{}", status_fault(*.0))]
     Status(u16),
-    /// The reason phrase has a control character.
+    /// The reason phrase contains a control character.
     #[error("the reason phrase has a control character")]
     Reason,
-    /// The name of a field is no token.
+    /// A header name is not a token.
     #[error("the field name {0:?} is no token")]
     Name(String),
-    /// The value of the field of this name has a control character. The value may be a secret: it is not shown.
+    /// The value of this header contains a control character. The value is not shown because it may be a
+    /// secret.
     #[error("the value of {0} has a control character")]
     Value(String),
-    /// Content-Length is no number, or is there twice.
+    /// Content-Length is not a number or occurs twice.
     #[error("Content-Length is not one number")]
     ContentLength,
-    /// A field that may not be in a trailer.
+    /// A field that must not be a trailer.
     #[error("{0} may not be a trailer field")]
     Trailer(String),
 }
 
-/// Appends the head of a response to `out`, checked whole before: at a fault nothing is appended.
+/// Appends the head of a response to `out`. Validates everything first: on an error nothing is appended.
 ///
-/// Hop-by-hop fields of the application are left out, as gunicorn does: the connection is the server's. What
-/// `Connection: close` asks for is done, and `Upgrade` is kept in a 101 and a 426. An empty `reason` stands for the
-/// usual one. A Date or Server field of the application's own takes the place of the server's.
+/// Hop-by-hop headers of the application are dropped, as in gunicorn, because the connection belongs to the
+/// server. `Connection: close` is obeyed, and `Upgrade` is kept in a 101 and a 426. An empty `reason` selects the
+/// standard phrase. A Date or Server header of the application replaces the server's.
 pub fn encode_head(
     out: &mut Vec<u8>,
     ctx: &ResponseContext<'_>,
@@ -153,8 +155,8 @@ pub fn encode_head(
     Ok(plan)
 }
 
-/// The name of the first hop-by-hop header that [`encode_head`] leaves out of a response with this status (RFC 9110,
-/// section 7.6.1). `Connection` counts only with an option that has no effect here.
+/// Returns the name of the first hop-by-hop header that [`encode_head`] drops from a response with this status
+/// (RFC 9110 7.6.1). `Connection` counts only if it has an option without effect.
 pub fn left_out<'a>(headers: &'a [Header<'_>], status: u16) -> Option<&'a str> {
     let field = headers.iter().find(|field| {
         let own = Own::of(field.name.as_bytes());
@@ -163,8 +165,8 @@ pub fn left_out<'a>(headers: &'a [Header<'_>], status: u16) -> Option<&'a str> {
     Some(field.name.as_str())
 }
 
-/// Appends an informational response (100, 102, 103 …) to `out`. Leaves it out and answers false where the client is
-/// too old for it (RFC 9110 15.2).
+/// Appends an informational response (100, 102, 103 …) to `out`. Appends nothing and returns false for an
+/// HTTP/1.0 client (RFC 9110 15.2).
 pub fn encode_informational(
     out: &mut Vec<u8>,
     version: Version,
@@ -204,7 +206,7 @@ pub fn encode_trailers(out: &mut Vec<u8>, headers: &[Header<'_>]) -> Result<(), 
     Ok(())
 }
 
-/// The line that begins a chunk, on the stack: for a gathered write of line, data and [`CHUNK_END`].
+/// The line that starts a chunk, on the stack: for a gathered write of line, data and [`CHUNK_END`].
 #[derive(Clone, Copy, Debug)]
 pub struct ChunkHead {
     octets: [u8; 18],
@@ -212,13 +214,13 @@ pub struct ChunkHead {
 }
 
 impl ChunkHead {
-    /// The octets of the line.
+    /// Returns the bytes of the line.
     pub fn as_slice(&self) -> &[u8] {
         &self.octets[self.begin..]
     }
 }
 
-/// The line that begins a chunk of `len` octets. A chunk of none would end the body: do not write empty chunks.
+/// Returns the line that starts a chunk of `len` bytes. Do not write empty chunks: they would end the body.
 pub fn chunk_head(len: usize) -> ChunkHead {
     debug_assert!(len > 0, "a chunk without data is the last one");
     let mut octets = *b"0000000000000000\r\n";
@@ -232,14 +234,14 @@ pub fn chunk_head(len: usize) -> ChunkHead {
     ChunkHead { octets, begin }
 }
 
-/// What follows the data of a chunk.
+/// Follows the data of a chunk.
 pub const CHUNK_END: &[u8] = b"\r\n";
-/// What ends a chunked body without trailers.
+/// Ends a chunked body without trailers.
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
-/// The answer to `Expect: 100-continue`.
+/// The response to `Expect: 100-continue`.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// What the fields of the application say about what is the server's.
+/// What the application's headers say about matters of the server.
 #[derive(Default)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -251,9 +253,9 @@ struct Said {
     date: bool,
     server: bool,
     upgrade: bool,
-    /// Whether one of the fields stays behind.
+    /// Whether a header is dropped.
     sifted: bool,
-    /// Whether one of those is a hop-by-hop header that has no effect.
+    /// Whether a dropped header is a hop-by-hop header without effect.
     left_out: bool,
 }
 
@@ -287,7 +289,7 @@ impl Said {
     }
 }
 
-/// The fields of a response that mean something to the server.
+/// Response headers that the server interprets.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Own {
     Connection,
@@ -301,7 +303,7 @@ enum Own {
 
 impl Own {
     fn of(name: &[u8]) -> Self {
-        // Most applications write names as the RFCs do.
+        // Most applications write names like the RFCs.
         let is = |known: &[u8]| name == known || name.eq_ignore_ascii_case(known);
         match name.len() {
             2 if is(b"TE") => Self::HopByHop,
@@ -317,7 +319,8 @@ impl Own {
         }
     }
 
-    /// Whether a field of the application goes out with a response of that status (RFC 9110 7.6.1, 8.6).
+    /// Returns whether a header of the application is sent with a response of this status (RFC 9110 7.6.1,
+    /// 8.6).
     fn is_kept(self, status: u16) -> bool {
         match self {
             Self::Connection | Self::HopByHop => false,
@@ -327,7 +330,7 @@ impl Own {
         }
     }
 
-    /// Whether a header that is not kept has no effect either.
+    /// Returns whether a dropped header also has no effect.
     #[cold]
     fn is_left_out(self, value: &[u8], status: u16) -> bool {
         match self {
@@ -351,7 +354,7 @@ fn status_fault(status: u16) -> String {
     format!("the status {status} cannot begin a response: 200 to 999 can")
 }
 
-/// Decides the framing and what becomes of the connection (RFC 9112 6.3, 9.3).
+/// Determines the framing and whether the connection is kept open (RFC 9112 6.3, 9.3).
 fn plan(ctx: &ResponseContext<'_>, status: u16, said: &Said) -> BodyPlan {
     let upgrade = status == 101 || (ctx.connect && (200..300).contains(&status));
     let kind = if upgrade {
@@ -371,8 +374,7 @@ fn plan(ctx: &ResponseContext<'_>, status: u16, said: &Said) -> BodyPlan {
     BodyPlan { kind, keep_alive, upgrade, left_out: said.left_out }
 }
 
-/// The value of Connection. As a rule it is always sent, as gunicorn does: HTTP/1.0 clients need it, others read it
-/// gladly.
+/// Returns the value of Connection. Usually it is always sent, as by gunicorn: HTTP/1.0 clients need it.
 fn connection(plan: &BodyPlan, status: u16, said: &Said) -> &'static [u8] {
     match (status, plan.keep_alive) {
         (101, _) => b"upgrade",
@@ -397,7 +399,7 @@ fn has_option(value: &[u8], option: &[u8]) -> bool {
     value.split(|octet| *octet == b',').any(|part| trim(part).eq_ignore_ascii_case(option))
 }
 
-/// A status has three digits, as was checked.
+/// Appends the status line. The status has three digits; this was checked.
 fn push_status_line(out: &mut Vec<u8>, status: u16, reason: &str) {
     let digit = |of: u16| b'0' + (of % 10) as u8;
     let digits = [digit(status / 100), digit(status / 10), digit(status), b' '];
@@ -406,8 +408,8 @@ fn push_status_line(out: &mut Vec<u8>, status: u16, reason: &str) {
     if reason.is_ascii() {
         out.extend_from_slice(reason.as_bytes());
     } else {
-        // A reason phrase is bytes (RFC 9112 4). An application's text stands for them as in PEP 3333, a character
-        // each; one that no byte stands for comes from no WSGI application.
+        // A reason phrase is bytes (RFC 9112 4). As in PEP 3333, each character of an application's text
+        // stands for one byte. A character beyond Latin-1 cannot come from a WSGI application.
         out.extend(reason.chars().map(|c| u8::try_from(u32::from(c)).unwrap_or(b'?')));
     }
     out.extend_from_slice(b"\r\n");
@@ -443,7 +445,7 @@ const TRAILERS_REFUSED: [&str; 14] = [
     "upgrade",
 ];
 
-/// Room for most heads, and a small body behind: growing step by step costs more than making it.
+/// Capacity for most heads with a small body: growing step by step costs more than allocating.
 const HEAD_USUAL: usize = 512;
 
 #[cfg(test)]

@@ -1,58 +1,59 @@
-//! Whether the head of a request has come whole: line by line as it comes, each octet looked at once.
+//! Detects whether the head of a request is complete: line by line as it arrives, scanning each byte once.
 //!
-//! What is wrong with a line is found here as soon as the line (or too much of it) is there, so that a peer which sends
-//! garbage or without end is refused at once and not at a timeout. What the fields mean together is `head`'s affair.
+//! An invalid line is detected as soon as the line (or too much of it) has arrived, so that a peer that sends
+//! garbage, or data without end, is rejected at once and not after a timeout. `head` interprets the headers as a
+//! whole.
 
 use super::policy::{LEADING_LINES_MAX, Policy};
 use super::reject::Reject;
 use super::request_line::RequestLine;
 use super::tokens::{is_token_char, is_value_char};
 
-/// What [`HeadScan::advance`] found.
+/// Result of [`HeadScan::advance`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Scan {
-    /// More octets are needed.
+    /// More bytes are needed.
     Incomplete,
-    /// The head is whole: parse it.
+    /// The head is complete: parse it.
     Complete,
 }
 
-/// How far the head of the next request has been looked at. One for each request; its buffer must begin with the
-/// request's first octet and may only grow between calls.
+/// Progress of the scan of a request head. Use one per request. The buffer must start with the request's first
+/// byte and may only grow between calls.
 #[derive(Clone, Default, Debug)]
 pub struct HeadScan {
-    /// Where the line begins that is not yet whole.
+    /// Start of the line that is not complete yet.
     line_start: usize,
-    /// Up to where no further line end is.
+    /// End of the range already searched for line ends.
     searched: usize,
-    /// Empty lines before the request line.
+    /// Number of empty lines before the request line.
     empty_lines: usize,
-    /// Whether the request line has been seen.
+    /// Whether the request line has been scanned.
     started: bool,
-    /// Fields so far.
+    /// Number of headers so far.
     fields: usize,
-    /// The length of the last field so far, with its line ends: folded lines add up.
+    /// Length of the last header so far, with its line ends: folded lines add up.
     field_len: usize,
 }
 
 impl HeadScan {
-    /// Nothing was looked at yet.
+    /// Creates a scan at the start of a head.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether octets of a request have come already, or empty lines at most: a connection in this state is idle, and
-    /// its client gets no 408 when it is closed.
+    /// Returns whether no bytes of a request have arrived, except for empty lines: a connection in this state
+    /// is idle, and its client gets no 408 when it is closed.
     pub fn is_idle(&self) -> bool {
         !self.started && self.searched == self.line_start
     }
 
-    /// How many fields have come.
+    /// Returns the number of headers so far.
     pub(super) fn fields(&self) -> usize {
         self.fields
     }
 
-    /// Looks at what has come since the last call.
+    /// Scans the bytes that have arrived since the previous call.
     pub fn advance(&mut self, buf: &[u8], policy: &Policy) -> Result<Scan, Reject> {
         if self.searched == 0 && is_small_and_whole(buf, policy) {
             return Ok(Scan::Complete);
@@ -60,7 +61,7 @@ impl HeadScan {
         self.scan_lines(buf, policy)
     }
 
-    /// The same without the short way.
+    /// Like [`Self::advance`], without the fast path.
     pub(super) fn scan_lines(&mut self, buf: &[u8], policy: &Policy) -> Result<Scan, Reject> {
         while let Some(found) = memchr::memchr(b'\n', buf.get(self.searched..).unwrap_or_default())
         {
@@ -89,7 +90,7 @@ impl HeadScan {
         Ok(Scan::Incomplete)
     }
 
-    /// Checks a whole line; answers whether it was the last of the head.
+    /// Checks a complete line; returns whether it was the last of the head.
     fn line(&mut self, line: &[u8], policy: &Policy) -> Result<bool, Reject> {
         if !self.started {
             if line.is_empty() {
@@ -113,13 +114,14 @@ impl HeadScan {
         check_field(line).map(|()| false)
     }
 
-    /// Checks what is there of a line that is not whole.
+    /// Checks an incomplete line.
     fn rest(&self, rest: &[u8], policy: &Policy) -> Result<(), Reject> {
         let line = rest.strip_suffix(b"\r").unwrap_or(rest);
         if line.is_empty() { Ok(()) } else { self.limits(line, policy) }
     }
 
-    /// Checks the limits of a line, whole or as far as it has come: a part exceeds a limit only where the whole does.
+    /// Checks the limits of a complete or incomplete line: a part exceeds a limit only if the whole line
+    /// does.
     fn limits(&self, line: &[u8], policy: &Policy) -> Result<(), Reject> {
         if !self.started {
             if !is_token_char(line[0]) {
@@ -155,21 +157,21 @@ impl HeadScan {
     }
 }
 
-/// The common case: the whole head came at once, and is so short that no line is beyond a limit. What it contains
-/// `parse_head` checks.
+/// Fast path: the complete head has arrived at once and is too short for any line to exceed a limit. `parse_head`
+/// checks its content.
 fn is_small_and_whole(buf: &[u8], policy: &Policy) -> bool {
     let most = policy.line_max().min(policy.field_max());
     let ends_here = buf.len() <= most && buf.ends_with(b"\r\n\r\n");
     (ends_here || ends_within(buf, most)) && is_token_char(buf[0])
 }
 
-/// Whether an empty line is among the first octets: a body or another request follows the head.
+/// Returns whether an empty line is within the limit: a body or another request follows the head.
 #[inline(never)]
 fn ends_within(buf: &[u8], most: usize) -> bool {
     memchr::memmem::find(&buf[..buf.len().min(most)], b"\r\n\r\n").is_some()
 }
 
-/// Checks a field line: `name: value`.
+/// Checks a header line: `name: value`.
 fn check_field(line: &[u8]) -> Result<(), Reject> {
     if matches!(line[0], b' ' | b'\t') {
         return Err(Reject::bad(

@@ -3,12 +3,12 @@
 use super::reject::Reject;
 use super::tokens::{is_host_char, is_host_name};
 
-/// A host, and a port where one is named. What its grammar permits is ASCII, so it is text without another look at it.
+/// A host with an optional port. Its grammar permits only ASCII, so it converts to text without another check.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Authority<'b>(&'b [u8]);
 
 impl<'b> Authority<'b> {
-    /// Its octets: ASCII.
+    /// Returns the bytes, which are ASCII.
     pub fn as_bytes(self) -> &'b [u8] {
         self.0
     }
@@ -18,19 +18,19 @@ impl<'b> Authority<'b> {
     }
 }
 
-/// What a request target says.
+/// A parsed request target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Target<'b> {
     pub(super) path: &'b [u8],
     pub(super) query: &'b [u8],
-    /// The authority of an absolute or authority form.
+    /// Authority of an absolute or authority form.
     pub(super) authority: Option<Authority<'b>>,
-    /// The scheme of an absolute form: `http` or `https`.
+    /// Scheme of an absolute form: `http` or `https`.
     pub(super) scheme: Option<&'static str>,
 }
 
 impl<'b> Target<'b> {
-    /// Tells the four forms apart; `target` has visible ASCII only.
+    /// Distinguishes the four forms; `target` is visible ASCII.
     pub(super) fn parse(method: &str, target: &'b [u8]) -> Result<Self, Reject> {
         if method == "CONNECT" {
             return connect(target);
@@ -49,7 +49,7 @@ impl<'b> Target<'b> {
     }
 }
 
-/// Checks `uri-host [":" port]`: what a Host field or an authority without user information may be.
+/// Checks `uri-host [":" port]`: the grammar of Host and of an authority without user information.
 pub(super) fn check_authority(authority: &[u8]) -> Result<Authority<'_>, Reject> {
     if is_usual(authority) {
         return Ok(Authority(authority));
@@ -65,7 +65,7 @@ pub(super) fn check_authority(authority: &[u8]) -> Result<Authority<'_>, Reject>
     if host_valid && port_valid { Ok(Authority(authority)) } else { Err(malformed()) }
 }
 
-/// Whether it is a name or an IPv4 address, with a port of up to five digits or without one: most are.
+/// Fast path: a name or an IPv4 address, optionally with a port of up to five digits.
 fn is_usual(authority: &[u8]) -> bool {
     let digits = authority.iter().rev().take_while(|octet| octet.is_ascii_digit()).count();
     match authority.split_at(authority.len() - digits) {
@@ -76,7 +76,7 @@ fn is_usual(authority: &[u8]) -> bool {
     }
 }
 
-/// authority-form: host and port, both of them (RFC 9112 3.2.3, RFC 9110 9.3.6).
+/// authority-form: both host and port (RFC 9112 3.2.3, RFC 9110 9.3.6).
 fn connect(target: &[u8]) -> Result<Target<'_>, Reject> {
     let authority = check_authority(target)?;
     let named = |(host, port): (&str, Option<&str>)| !host.is_empty() && port.is_some_and(is_port);
@@ -111,7 +111,7 @@ fn absolute<'b>(method: &str, target: &'b [u8]) -> Result<Target<'b>, Reject> {
     }
     let (path, query) = path_and_query(&rest[end..]);
     let path: &[u8] = match path {
-        // RFC 9112 3.2.4: the last proxy turns an OPTIONS for a whole server into `*`.
+        // RFC 9112 3.2.4: the last proxy converts an OPTIONS for a whole server to `*`.
         b"" if method == "OPTIONS" && query.is_empty() => b"*",
         b"" => b"/",
         path => path,
@@ -119,8 +119,8 @@ fn absolute<'b>(method: &str, target: &'b [u8]) -> Result<Target<'b>, Reject> {
     Ok(Target { path, query, authority: Some(authority), scheme: Some(scheme) })
 }
 
-/// Splits at the first `?`; what follows a `#` is left out: it is not for servers (RFC 3986 3.5), yet some clients
-/// send it.
+/// Splits at the first `?`. A fragment after `#` is dropped: it is not meant for servers (RFC 3986 3.5), but some
+/// clients send it.
 fn path_and_query(target: &[u8]) -> (&[u8], &[u8]) {
     let target = memchr::memchr(b'#', target).map_or(target, |fragment| &target[..fragment]);
     match memchr::memchr(b'?', target) {
@@ -129,7 +129,7 @@ fn path_and_query(target: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// The host, in brackets where it is an IP literal, and the port where there is a colon.
+/// Returns the host, in brackets if it is an IP literal, and the port if there is a colon.
 fn split_port(authority: &str) -> Option<(&str, Option<&str>)> {
     let after_host = match authority.strip_prefix('[') {
         Some(literal) => literal.find(']')? + 2,
@@ -167,7 +167,8 @@ fn is_reg_name(host: &[u8]) -> bool {
     }
 }
 
-/// What stands between the brackets of `IP-literal`: an IPv6 address, or an address of a version to come.
+/// Returns whether this is valid between the brackets of an `IP-literal`: an IPv6 address, or an address of a
+/// future version.
 fn is_ip_literal(literal: &str) -> bool {
     if literal.parse::<std::net::Ipv6Addr>().is_ok() {
         return true;

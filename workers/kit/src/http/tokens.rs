@@ -1,33 +1,33 @@
-//! The character classes and small grammars that several modules share (RFC 9110 5.5, 5.6).
+//! Character classes and small grammars shared by several modules (RFC 9110 5.5, 5.6).
 
-/// Whether the octet may stand in a token (RFC 9110 5.6.2).
+/// Returns whether the byte may occur in a token (RFC 9110 5.6.2).
 pub(super) const fn is_token_char(octet: u8) -> bool {
     CLASSES[octet as usize] & TOKEN != 0
 }
 
-/// Whether it is a token: one character at least, all of them permitted.
+/// Returns whether this is a token: at least one character, all permitted.
 pub(super) fn is_token(text: &[u8]) -> bool {
-    // Without an early end: tokens are short, and nearly always whole.
+    // Without an early exit: tokens are short and nearly always valid.
     !text.is_empty() && text.iter().fold(true, |all, octet| all & is_token_char(*octet))
 }
 
-/// Whether the octet may stand in a field value: visible, space, tab, or above ASCII (RFC 9110 5.5).
+/// Returns whether the byte may occur in a header value: visible, space, tab, or above ASCII (RFC 9110 5.5).
 pub(super) const fn is_value_char(octet: u8) -> bool {
     octet == b'\t' || (octet >= b' ' && octet != 0x7f)
 }
 
-/// Whether the text may be a field's value: see [`is_value_char`]. Eight octets at a time, for it is asked of every
-/// field of a response.
+/// Returns whether the text is a valid header value; see [`is_value_char`]. Eight bytes at a time, because it is
+/// called for every response header.
 pub(super) fn is_value(text: &[u8]) -> bool {
     let (Some(last), (words, _)) = (text.last_chunk::<8>(), text.as_chunks::<8>()) else {
         return text.iter().all(|octet| is_value_char(*octet));
     };
-    // The last word overlaps the one before it. A suspect may be a tab, or follow one that was borrowed from.
+    // The last word overlaps the previous one. A suspect may be a tab, or follow a byte that borrowed.
     let suspects = words.iter().fold(suspects(*last), |all, word| all | suspects(*word));
     suspects == 0 || text.iter().all(|octet| is_value_char(*octet))
 }
 
-/// Not 0 where one of the octets is a control character.
+/// Returns a non-zero value if one of the bytes is a control character.
 fn suspects(octets: [u8; 8]) -> u64 {
     let word = u64::from_le_bytes(octets);
     let delete = word ^ (ONES * 0x7f);
@@ -36,30 +36,33 @@ fn suspects(octets: [u8; 8]) -> u64 {
     (low | deleted) & (ONES * 0x80)
 }
 
-/// Whether the octet may stand for itself in a host's name: `unreserved` and `sub-delims` (RFC 3986 2.2, 2.3).
+/// Returns whether the byte may occur unescaped in a host name: `unreserved` and `sub-delims` (RFC 3986 2.2,
+/// 2.3).
 pub(super) const fn is_host_char(octet: u8) -> bool {
     CLASSES[octet as usize] & HOST != 0
 }
 
-/// Whether all of the octets are such: of a name without a port, of nothing too.
+/// Returns whether all bytes may; true for an empty name.
 #[inline]
 pub(super) fn is_host_name(text: &[u8]) -> bool {
-    // Without an early end, and eight to a round: the loop has no branch but its own.
+    // Without an early exit, and eight per iteration: the loop has no other branch.
     let class = |all: u8, octet: &u8| all & CLASSES[*octet as usize];
     let (words, rest) = text.as_chunks::<8>();
     let all = words.iter().fold(HOST, |all, word| word.iter().fold(all, class));
     rest.iter().fold(all, class) & HOST != 0
 }
 
-/// Whether there is an underscore in a field's name.
+/// Returns whether a header name contains an underscore.
 pub(super) fn has_underscore(name: &[u8]) -> bool {
     underscores(name) != 0
 }
 
-/// Not 0 where there is an underscore in a field's name; eight octets at a time, for it is asked of every field.
+/// Returns a non-zero value if a header name contains an underscore. Eight bytes at a time, because it is called
+/// for every header.
 #[inline]
 pub(super) fn underscores(name: &[u8]) -> u64 {
-    // Of all characters of tokens only the underscore has its five lower bits set: one more makes a sixth of them.
+    // Of all token characters only the underscore has its five lower bits set: adding one carries into the
+    // sixth.
     let carry = |word: u64| (word & (ONES * 0x1f)) + ONES;
     let carried = match (name.first_chunk::<8>(), name.last_chunk::<8>()) {
         (Some(first), Some(last)) => {
@@ -82,7 +85,7 @@ pub(super) fn underscores(name: &[u8]) -> u64 {
     carried & (ONES * 0x20)
 }
 
-/// The text without the spaces and tabs around it: no other octet counts as white space (RFC 9110 5.6.3).
+/// Trims spaces and tabs: no other byte counts as white space (RFC 9110 5.6.3).
 pub(super) fn trim(mut text: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = text {
         text = rest;
@@ -93,7 +96,7 @@ pub(super) fn trim(mut text: &[u8]) -> &[u8] {
     text
 }
 
-/// A number in decimal digits and nothing else; nothing where it is malformed, `u64::MAX` where it is too large.
+/// Parses a decimal number; `None` if it is malformed, `u64::MAX` if it is too large.
 pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
@@ -102,12 +105,12 @@ pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
     Some(digits.iter().fold(0, add))
 }
 
-/// One in each octet.
+/// One in each byte.
 const ONES: u64 = u64::from_le_bytes([1; 8]);
 const TOKEN: u8 = 1;
 const HOST: u8 = 2;
 
-/// The classes that each octet is in.
+/// Character classes of each byte.
 static CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
     let mut octet = 0;
