@@ -98,7 +98,7 @@
 //! # Invariants
 //!
 //! - Connections and exchanges never wait. Only [`poll`], [`blocking`] and the thread of [`overtime`] do.
-//! - No worker class is known by name, and no event loop is in here.
+//! - The kit refers to no worker class by name and contains no event loop.
 //! - Only the kit decides about bytes and framing: a class sees requests, an application sees exchanges.
 
 pub mod accept;
