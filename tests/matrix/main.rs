@@ -4,6 +4,7 @@
 // A test fails by panicking.
 #![allow(clippy::unwrap_used, clippy::needless_for_each)]
 
+mod buffers;
 mod clients;
 mod contract;
 mod control;
@@ -42,6 +43,7 @@ fn main() {
         front::behaviours(),
         raw::behaviours(),
         clients::behaviours(),
+        buffers::behaviours(),
         sockets::behaviours(),
         tls::behaviours(),
         signals::behaviours(),

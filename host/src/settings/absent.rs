@@ -39,7 +39,6 @@ pub static IGNORED: &[(&[&str], &str)] = &[
     ),
     (&["http_parser"], "there is one parser"),
     (&["worker_tmp_dir"], "the heartbeat is in shared memory, not in a file"),
-    (&["tmp_upload_dir"], "bodies are streamed, not stored"),
     (&["strip_header_spaces"], "RFC 9112 5.1 forbids a space before the colon"),
     (&["default_proc_name"], "an inner default of gunicorn's; use proc_name"),
     (&["spew"], "Python tracing is left to a debugger"),

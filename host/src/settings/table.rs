@@ -187,6 +187,35 @@ settings! {
             kind: Kind::Bytes { min: 0, max: HUGE }, default: Some("0"),
             long: Some("limit-request-body"),
         }
+        /// The most bytes of a request body that sync and gthread buffer before they call the application; 0: none.
+        ///
+        /// A slow upload then occupies no thread. The application is called when the body is whole, or when this much
+        /// of it is buffered; it reads the rest from the client. A body with a longer `Content-Length`, and one that
+        /// waits for `100 Continue`, is not buffered.
+        body_buffer_max: u64 {
+            kind: Kind::Bytes { min: 0, max: HUGE }, default: Some("16m"),
+            long: Some("body-buffer-max"),
+        }
+        /// The most bytes of buffered request bodies that a worker keeps in memory at a time.
+        ///
+        /// A body has at most a sixteenth of it, which is 1 MiB by default. A longer one is kept in a temporary file, and
+        /// so are all others when this much is in use.
+        body_buffer_memory: usize {
+            kind: Kind::Bytes { min: 0, max: HUGE }, default: Some("16m"),
+            long: Some("body-buffer-memory"),
+        }
+        /// The most temporary files that a worker has at a time; 0: none.
+        ///
+        /// With `body_buffer_max` it bounds the disk space: 64 files of 16 MiB take 1 GiB for each worker. When all are
+        /// in use, the application reads further bodies from the client.
+        body_buffer_files: usize {
+            kind: Kind::Int { min: 0, max: MANY }, default: Some("64"),
+            long: Some("body-buffer-files"),
+        }
+        /// The directory of the temporary files. Unset: `TMPDIR`, else `/tmp`.
+        ///
+        /// The files have no names, so that none is left behind.
+        tmp_upload_dir: Option<PathBuf> { kind: Kind::Path, long: Some("tmp-upload-dir") }
         /// Take methods that are not upper-case words of 3 to 20 letters.
         permit_unconventional_http_method: bool {
             kind: Kind::Bool, default: Some("false"),

@@ -59,7 +59,7 @@ impl WorkerFactory for GthreadWorker {
 
     fn new(context: WorkerContext) -> Result<Self> {
         let threads = context.host.setting_usize("threads").unwrap_or(1).max(1);
-        Ok(Self { base: Base::new(context, true)?, threads })
+        Ok(Self { base: Base::with_buffers(context, true)?, threads })
     }
 }
 

@@ -5,7 +5,7 @@
 //! in its place, and looked at when it comes back.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use kit::clock::earlier;
 use kit::{Connection, socket};
@@ -74,12 +74,19 @@ impl Table {
         let fd = connection.fd();
         let Some(place) = self.place(fd) else { return Ok(None) };
         let ended = place.hung_up && interest == Interest::READ;
+        let is_yielding = connection.is_yielding();
         if let Holder::Somebody { came, .. } = &mut place.holder
+            && !is_yielding
             && (fits(interest, std::mem::replace(came, EpollFlags::empty())) || ended)
         {
             return Ok(Some(connection));
         }
-        if let Err(error) = place.register(epoll, connection.as_fd()) {
+        let fresh = !place.registered;
+        let watched = place.register(epoll, connection.as_fd()).and_then(|()| {
+            // What is there already is reported again.
+            if is_yielding && !fresh { rearm(epoll, connection.as_fd()) } else { Ok(()) }
+        });
+        if let Err(error) = watched {
             self.leave(fd);
             return Err(error);
         }
@@ -202,7 +209,6 @@ impl Table {
 
 impl Place {
     fn register(&mut self, epoll: &Epoll, fd: BorrowedFd<'_>) -> io::Result<()> {
-        use std::os::fd::AsRawFd;
         if !self.registered {
             epoll.add(fd, EpollEvent::new(ALL, fd.as_raw_fd() as u64))?;
             self.registered = true;
@@ -218,6 +224,11 @@ impl Place {
             Holder::Somebody { .. } => None,
         }
     }
+}
+
+/// Has the poller report a descriptor that is ready now as if it had just become so.
+fn rearm(epoll: &Epoll, fd: BorrowedFd<'_>) -> io::Result<()> {
+    epoll.modify(fd, &mut EpollEvent::new(ALL, fd.as_raw_fd() as u64)).map_err(io::Error::from)
 }
 
 /// Whether an event is what somebody waits for; an error or the end is worth looking at in either direction.

@@ -40,16 +40,20 @@ impl Base {
         manners: Manners,
     ) -> Result<Self> {
         let kit = Kit::with_manners(context.host.clone(), keep_alive, manners)?;
+        Ok(Self::of(context, kit))
+    }
+
+    /// As [`Base::new`], for a class whose threads block: see [`Kit::with_buffers`].
+    pub fn with_buffers(context: WorkerContext, keep_alive: bool) -> Result<Self> {
+        let kit = Kit::with_buffers(context.host.clone(), keep_alive)?;
+        Ok(Self::of(context, kit))
+    }
+
+    fn of(context: WorkerContext, kit: Arc<Kit>) -> Self {
         let state = AcceptState::new();
         let acceptor = |listener| Acceptor::with_state(listener, &state);
         let acceptors = context.host.listeners().iter().map(acceptor).collect();
-        Ok(Self {
-            host: context.host,
-            app: context.app,
-            kit,
-            acceptors,
-            stack_size: OnceLock::new(),
-        })
+        Self { host: context.host, app: context.app, kit, acceptors, stack_size: OnceLock::new() }
     }
 
     /// The heartbeat: to be called at least once a second.

@@ -69,6 +69,12 @@ impl Input {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// Puts bytes before those that are unused.
+    pub(crate) fn prepend(&mut self, mut bytes: Vec<u8>) {
+        bytes.extend_from_slice(self.unused());
+        *self = Self { bytes, used: 0 };
+    }
+
     /// Gives memory back where there is nothing to keep.
     pub(crate) fn release(&mut self) {
         if self.is_empty() && self.bytes.capacity() > 0 {

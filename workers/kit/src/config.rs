@@ -11,7 +11,7 @@ use worker_api::{Failure, Host, Result};
 use crate::http::forwarded::{SchemeRules, TrustedPeers};
 use crate::http::proxy::ProxyProtocol;
 use crate::http::{HeaderMap, Policy};
-use crate::tls;
+use crate::{spool, tls};
 
 /// What a worker's connections are served by. Durations that are nothing mean "no limit".
 #[derive(Debug)]
@@ -62,6 +62,7 @@ impl Config {
     /// Checks the settings: for a class's `setup`, in the mold, so that wrong ones are refused before a worker exists.
     /// What workers share, such as the secret of TLS session tickets, is made here too.
     pub fn check(host: &Host) -> Result<()> {
+        spool::check_directory(host)?;
         Self::read(host).map(drop)
     }
 

@@ -6,8 +6,8 @@
 //! happens within a request is the module [`crate::exchange`]'s.
 //!
 //! ```text
-//!   Proxy ──> Head ──whole──> Exchange ──> Flush ──> Drain ──> Head        (kept alive)
-//!                └──refused──────────────────^  └──────> Linger ──> Closed
+//!   Proxy ──> Head ──whole──> (Intake) ──> Exchange ──> Flush ──> Drain ──> Head        (kept alive)
+//!                └──refused───────┴───────────────────────^  └──────> Linger ──> Closed
 //! ```
 
 use std::io;
@@ -46,7 +46,7 @@ pub struct Connection {
     phase: Phase,
     scan: HeadScan,
     /// Until when the present phase may last; 0 for ever.
-    deadline_ns: u64,
+    pub(crate) deadline_ns: u64,
     requests: u32,
     /// Whether somebody else has a descriptor of the same connection.
     pub(crate) duplicated: bool,
@@ -57,9 +57,11 @@ pub struct Connection {
     /// Whether a read is worth its system call.
     readable: bool,
     /// Whether the last read has emptied the socket, so that a poller will tell of what comes next.
-    emptied: bool,
+    pub(crate) emptied: bool,
     /// Whether the limit of the present head counts already.
     head_timed: bool,
+    /// Whether the last wait was asked for although more may be there to read.
+    pub(crate) is_yielding: bool,
     /// What is left of the body of a request whose response is over.
     pub(crate) body: Option<BodyDecoder>,
 }
@@ -81,6 +83,8 @@ enum Phase {
     Proxy,
     /// Reading a head, or waiting for one.
     Head,
+    /// Reading a request's body before the application is called.
+    Intake,
     /// An exchange has it.
     Exchange,
     /// Sending what is left of a response.
@@ -131,6 +135,7 @@ impl Connection {
             readable: true,
             emptied: false,
             head_timed: false,
+            is_yielding: false,
             body: None,
         });
         if kit.config.proxy_protocol == ProxyProtocol::Off {
@@ -141,10 +146,12 @@ impl Connection {
 
     /// Goes on as far as possible without waiting.
     pub fn advance(&mut self) -> Advance {
+        self.is_yielding = false;
         loop {
             let step = match self.phase {
                 Phase::Proxy => self.read_proxy(),
                 Phase::Head => self.read_head(),
+                Phase::Intake => self.take_in(),
                 Phase::Exchange => Some(Advance::Request),
                 Phase::Flush(then) => self.flush(then),
                 Phase::Drain => self.drain_body(),
@@ -163,6 +170,9 @@ impl Connection {
         if self.phase == Phase::Head && !self.input.is_empty() {
             self.refuse(&Reject::new(408, "the request's head did not come in time"));
             return self.advance();
+        }
+        if self.phase == Phase::Intake {
+            return self.expire_intake();
         }
         if self.phase == Phase::Head {
             self.stream.say_close();
@@ -204,6 +214,12 @@ impl Connection {
         self.requests == 0
     }
 
+    /// Whether it is to be advanced again although its descriptor may not become ready: it stopped early so that others
+    /// have their turn. A level-triggered poller reports it anyway.
+    pub fn is_yielding(&self) -> bool {
+        self.is_yielding
+    }
+
     /// Shortens the wait for a request of which nothing has come: for a server that stops.
     pub fn hasten(&mut self, deadline_ns: u64) {
         if self.is_idle() {
@@ -232,7 +248,7 @@ impl Connection {
             Phase::Linger => Some(LINGER_MAX),
             Phase::Head => config.keepalive,
             Phase::Proxy => config.header_timeout,
-            Phase::Exchange | Phase::Closed => None,
+            Phase::Intake | Phase::Exchange | Phase::Closed => None,
         };
         self.deadline_ns = limit.map_or(0, |limit| deadline_after(now_ns(), Some(limit)));
     }
@@ -365,8 +381,11 @@ impl Connection {
                 self.requests += 1;
                 self.turn = Some(turn);
                 self.input.put(&behind);
-                self.phase = Phase::Exchange;
-                self.deadline_ns = 0;
+                if self.has_intake() {
+                    self.phase = Phase::Intake;
+                    return None;
+                }
+                self.hold_for_exchange();
                 Some(Advance::Request)
             }
             Err(refused) => {
@@ -374,6 +393,12 @@ impl Connection {
                 None
             }
         }
+    }
+
+    /// The request is ready for an exchange.
+    pub(crate) fn hold_for_exchange(&mut self) {
+        self.phase = Phase::Exchange;
+        self.deadline_ns = 0;
     }
 
     /// Answers a request that cannot be served, once, and lets nothing behind it be read.
@@ -550,6 +575,12 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        if let Some(turn) = self.turn.take()
+            && !fork::is_child()
+        {
+            // The worker ends, or there was no room for it, before its body was whole.
+            turn.record(&self.kit, now_ns());
+        }
         // To close a descriptor ends a connection only where no child has a copy of it.
         if fork::has_forked() && !self.duplicated && !fork::is_child() {
             self.stream.end(self.aborted);

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::http::date::DateCache;
 use crate::http::{Manners, ResponseContext, error_answer, left_out};
 use crate::relay::Relay;
+use crate::spool::Buffers;
 
 /// The kit of one worker process: made once, shared by its connections.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub struct Kit {
     pub config: Config,
     /// What the application does beside requests: a worker that ends waits until it is idle.
     pub background: Arc<Background>,
+    /// Bounds what is buffered for slow clients; `None` where the class's threads do not wait for them.
+    pub(crate) buffers: Option<Arc<Buffers>>,
     pub(crate) manners: Manners,
     pub(crate) wants_response_headers: bool,
     draining: AtomicBool,
@@ -40,8 +43,24 @@ impl Kit {
         Self::with_manners(host, keep_alive, Manners::GUNICORN)
     }
 
+    /// As [`Kit::new`], for a class whose threads block: a slow client's request is buffered before the application is
+    /// called, and its response after the application has returned.
+    pub fn with_buffers(host: Host, keep_alive: bool) -> Result<Arc<Self>> {
+        let buffers = Buffers::read(&host);
+        Self::build(host, keep_alive, Manners::GUNICORN, buffers)
+    }
+
     /// As [`Kit::new`], for a class with words of its own.
     pub fn with_manners(host: Host, keep_alive: bool, manners: Manners) -> Result<Arc<Self>> {
+        Self::build(host, keep_alive, manners, None)
+    }
+
+    fn build(
+        host: Host,
+        keep_alive: bool,
+        manners: Manners,
+        buffers: Option<Arc<Buffers>>,
+    ) -> Result<Arc<Self>> {
         fork::watch();
         let mut config = Config::read(&host)?;
         if !manners.names_server {
@@ -55,6 +74,7 @@ impl Kit {
             host,
             config,
             background: Arc::default(),
+            buffers,
             manners,
             wants_response_headers,
             draining: AtomicBool::new(false),

@@ -13,10 +13,10 @@ impl Connection {
     #[inline]
     pub(crate) fn note_queueing(&self) {
         if self.kit.config.notes_queueing
-            && let Some(head) = self.request_head()
-            && head.id % ONE_OF == 1
+            && let Some(turn) = self.turn.as_deref()
+            && turn.request().id % ONE_OF == 1
         {
-            self.measure_queueing(head.received_ns);
+            self.measure_queueing(turn.request().received_ns.max(turn.ready_ns));
         }
     }
 

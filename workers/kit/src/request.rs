@@ -125,6 +125,7 @@ impl Connection {
                 "the client has not read what was sent before: its connection cannot be taken over",
             ));
         }
+        self.restore_body()?;
         let Self { kit, stream, input, .. } = self;
         let (fd, unread) = stream
             .hand_over(input.unused(), || kit.relay())
@@ -152,6 +153,17 @@ impl Connection {
 
     fn try_read(&mut self, buf: &mut [u8]) -> Result<Option<usize>, Failure> {
         let turn = self.turn()?;
+        if let Some(spool) = &mut turn.spool {
+            let read = spool.read(buf);
+            if spool.is_empty() {
+                turn.spool = None;
+            }
+            match read {
+                Ok(0) => {}
+                Ok(count) => return Ok(Some(count)),
+                Err(error) => return Err(Failure::io("cannot read the buffered body", &error)),
+            }
+        }
         if buf.is_empty() || turn.body.is_done() {
             return Ok(Some(0));
         }
@@ -219,7 +231,7 @@ impl Connection {
     }
 
     /// The failure for a deadline that passed: the request's own, or the client's slowness.
-    fn out_of_time(&mut self, interest: Interest) -> Failure {
+    pub(crate) fn out_of_time(&mut self, interest: Interest) -> Failure {
         let request_ns = self.request_deadline_ns();
         let failure = if request_ns != 0 && now_ns() >= request_ns {
             Failure::new(FailureKind::TIMEOUT, "the request ran over its time (request_timeout)")
@@ -251,7 +263,7 @@ pub(crate) fn whole(turn: Option<&mut Turn>) -> Result<&mut Turn, Failure> {
 }
 
 /// A body that cannot be read, as the application sees it.
-fn refused(reject: &Reject) -> Failure {
+pub(crate) fn refused(reject: &Reject) -> Failure {
     let kind = if reject.status == 413 { FailureKind::TOO_LARGE } else { FailureKind::PROTOCOL };
     Failure::new(kind, reject.reason.clone()).with_status(reject.status)
 }

@@ -47,8 +47,13 @@ impl Stream {
 
     /// Whether a read of so many octets may have left some, so that waiting for the descriptor would be in vain.
     pub fn may_have_more(&self, count: usize) -> bool {
-        // A short read of a plain socket has emptied it; a session may hold octets that the socket does not.
-        self.session.is_some() || count == READ_MAX
+        // A short read of a plain socket has emptied it.
+        self.may_hold_input() || count == READ_MAX
+    }
+
+    /// Whether bytes may be left to read of which the descriptor knows nothing: a session holds what it has decrypted.
+    pub fn may_hold_input(&self) -> bool {
+        self.session.is_some()
     }
 
     /// Writes what the socket takes of `parts`.

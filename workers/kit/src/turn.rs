@@ -11,11 +11,16 @@ use crate::http::{BodyDecoder, BodyKind, BodyPlan, Head, Policy, normalize};
 use crate::kept::{Decision, KeptHead, Owned, Parsed, Refused};
 use crate::kit::Kit;
 use crate::pace::Pace;
+use crate::spool::Spool;
 
 /// The request that a connection is serving.
 pub(crate) struct Turn {
     pub(crate) head: KeptHead,
     pub(crate) body: BodyDecoder,
+    /// What was taken in of the body, to be read first.
+    pub(crate) spool: Option<Box<Spool>>,
+    /// When the body had been taken in, monotonic nanoseconds; 0 where it was not.
+    pub(crate) ready_ns: u64,
     /// Whether the client waits for `100 Continue` before it sends the body.
     pub(crate) expects_continue: bool,
     /// Whether the client would keep the connection.
@@ -110,6 +115,8 @@ impl Turn {
         let turn = Box::new(Self {
             head,
             body: seen.body,
+            spool: None,
+            ready_ns: 0,
             expects_continue: seen.expects_continue,
             persistent: seen.persistent,
             is_head_method: seen.is_head_method,

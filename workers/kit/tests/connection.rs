@@ -4,6 +4,7 @@
 // A test fails by panicking.
 #![allow(clippy::unwrap_used)]
 
+#[allow(dead_code, reason = "each test program uses a part of it")]
 mod double;
 
 use std::io::{Read, Write};

@@ -1,11 +1,11 @@
 //! The sync worker class: one request at a time, then the connection is closed. gunicorn's sync worker, with two of
-//! its faults left out: a client that is slow with its head, or slow to close, holds up nobody.
+//! its faults left out: a client that is slow with its head or its body, or slow to close, delays no one else.
 //!
 //! | module | what it is |
 //! | --- | --- |
 //! | `lib` | the class: what the host makes and runs |
 //! | `serve` | the loop: accept, serve, wait |
-//! | `parked` | connections that are not being served: silent, slow with a head, or closing |
+//! | `parked` | connections that are not being served: silent, slow with a head or a body, or closing |
 //! | `home` | how the exchange of a sync worker waits: poll(2) on its connection |
 //!
 //! The application runs on the only thread. While it does, nothing else happens in this process, the heartbeat
@@ -51,7 +51,7 @@ impl WorkerFactory for SyncWorker {
     }
 
     fn new(context: WorkerContext) -> Result<Self> {
-        Ok(Self { base: Base::new(context, false)? })
+        Ok(Self { base: Base::with_buffers(context, false)? })
     }
 }
 

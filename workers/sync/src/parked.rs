@@ -1,4 +1,4 @@
-//! Connections that nobody serves now: they have not sent a whole head, or are being closed. They wait in the
+//! Connections that nobody serves now: they have not sent a whole head or body, or are being closed. They wait in the
 //! loop's poller, and cost the application's requests nothing.
 
 use std::collections::HashMap;

@@ -35,17 +35,33 @@ impl Server {
         files: Vec<(&'static str, String)>,
         app: impl Fn(&mut Exchange) -> Result<()> + Send + Sync + 'static,
     ) -> Self {
+        Self::build(Log { files: files.into(), ..Log::default() }, false, app)
+    }
+
+    /// As a class whose threads block, with settings that are numbers.
+    pub fn buffering(
+        numbers: &'static [(&'static str, i64)],
+        app: impl Fn(&mut Exchange) -> Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        Self::build(Log { numbers, ..Log::default() }, true, app)
+    }
+
+    fn build(
+        log: Log,
+        buffers: bool,
+        app: impl Fn(&mut Exchange) -> Result<()> + Send + Sync + 'static,
+    ) -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-        if !files.is_empty() {
+        if buffers || !log.files.is_empty() {
             setsockopt(&socket, sockopt::SndBuf, &4096).unwrap();
         }
         let client = TcpStream::connect(socket.local_addr().unwrap()).unwrap();
         let name = socket.local_addr().unwrap().to_string();
         let acceptor =
             Acceptor::new(&Listener { fd: socket.as_raw_fd(), name: name.into(), unix: false });
-        let log = Log { files: files.into(), ..Log::default() };
         let host = Host::from_raw(RawHost_TO::from_value(log.clone(), TD_Opaque));
-        let kit = Kit::new(host, true).unwrap();
+        let kit =
+            if buffers { Kit::with_buffers(host, true) } else { Kit::new(host, true) }.unwrap();
         let connection = Some(Connection::new(&kit, acceptor.accept().unwrap()));
         Self {
             client,
@@ -129,6 +145,7 @@ impl<F: Fn(&mut Exchange) -> Result<()> + Send + Sync + 'static> App for Closure
 pub struct Log {
     lines: Arc<Mutex<Vec<String>>>,
     files: Arc<[(&'static str, String)]>,
+    numbers: &'static [(&'static str, i64)],
 }
 
 impl Log {
@@ -143,7 +160,10 @@ impl RawHost for Log {
         match name.as_str() {
             "keepalive" => ROption::RSome(Value::Int(5)),
             "sendfile" => ROption::RSome(Value::Bool(true)),
-            _ => ROption::RNone,
+            name => {
+                let number = self.numbers.iter().find(|(setting, _)| *setting == name);
+                number.map(|(_, number)| Value::Int(*number)).into()
+            }
         }
     }
 

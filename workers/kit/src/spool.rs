@@ -1,0 +1,365 @@
+//! What a client sends or takes slowly, kept so that no thread has to wait for it: in memory, and in an unnamed temporary
+//! file where it is more than a little.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use worker_api::{Failure, Host, Result};
+
+/// The bounds on what a worker buffers, and what is in use.
+#[derive(Debug)]
+pub(crate) struct Buffers {
+    /// The most bytes that a buffer keeps.
+    pub(crate) max: u64,
+    /// The most bytes that all buffers keep in memory.
+    memory_max: usize,
+    /// The most temporary files at a time.
+    files_max: usize,
+    directory: PathBuf,
+    memory: AtomicUsize,
+    files: AtomicUsize,
+    /// Whether the last attempt to create or write a file failed, which has been logged.
+    failing: AtomicBool,
+}
+
+/// Bytes in the order in which they came. The bytes of the file come before those in memory.
+#[derive(Debug)]
+pub(crate) struct Spool {
+    buffers: Arc<Buffers>,
+    file: Option<TempFile>,
+    /// How much of the file is written, and read.
+    written: u64,
+    read: u64,
+    memory: Vec<u8>,
+    /// How much of the memory is read.
+    used: usize,
+    /// Whether it takes nothing more.
+    is_full: bool,
+}
+
+/// A temporary file without a name, which ends with this.
+#[derive(Debug)]
+struct TempFile {
+    file: File,
+    buffers: Arc<Buffers>,
+}
+
+impl Buffers {
+    /// Reads the settings; `None` where bodies are not buffered.
+    pub(crate) fn read(host: &Host) -> Option<Arc<Self>> {
+        let max = host.setting_usize("body_buffer_max").unwrap_or_default() as u64;
+        (max > 0).then(|| {
+            Arc::new(Self {
+                max,
+                memory_max: host.setting_usize("body_buffer_memory").unwrap_or_default(),
+                files_max: host.setting_usize("body_buffer_files").unwrap_or_default(),
+                directory: directory(host),
+                memory: AtomicUsize::new(0),
+                files: AtomicUsize::new(0),
+                failing: AtomicBool::new(false),
+            })
+        })
+    }
+
+    /// Takes more memory for a buffer that has some already; whether there is enough.
+    fn take_memory(&self, has: usize, more: usize) -> bool {
+        let taken = |taken: usize| (taken + more <= self.memory_max).then_some(taken + more);
+        has + more <= self.memory_max / SHARES
+            && self.memory.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok()
+    }
+
+    /// Opens a temporary file, unless there are too many of them.
+    fn open(self: &Arc<Self>) -> Option<TempFile> {
+        let one_more = |files| (files < self.files_max).then_some(files + 1);
+        self.files.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        match open_unnamed(&self.directory) {
+            Ok(file) => Some(TempFile { file, buffers: Arc::clone(self) }),
+            Err(error) => {
+                self.files.fetch_sub(1, Ordering::Relaxed);
+                self.warn(&error);
+                None
+            }
+        }
+    }
+
+    /// Logs that a file cannot be used: once, until one can be used again.
+    fn warn(&self, error: &io::Error) {
+        if !self.failing.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "cannot write a temporary file in {}: {error}; applications read slow bodies from the client until \
+                 this is fixed (tmp_upload_dir)",
+                self.directory.display()
+            );
+        }
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        self.buffers.files.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Spool {
+    /// An empty one.
+    pub(crate) fn new(buffers: &Arc<Buffers>) -> Self {
+        Self {
+            buffers: Arc::clone(buffers),
+            file: None,
+            written: 0,
+            read: 0,
+            memory: Vec::new(),
+            used: 0,
+            is_full: false,
+        }
+    }
+
+    /// Keeps all of `bytes`, also where it is full afterwards.
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
+        let is_small = self.file.is_none()
+            && !self.is_full
+            && self.buffers.take_memory(self.memory.len(), bytes.len());
+        if is_small {
+            self.memory.extend_from_slice(bytes);
+        } else if self.is_full || !self.append_to_file(bytes) {
+            self.is_full = true;
+            self.buffers.memory.fetch_add(bytes.len(), Ordering::Relaxed);
+            self.memory.extend_from_slice(bytes);
+        }
+        self.is_full |= self.written + self.memory.len() as u64 >= self.buffers.max;
+    }
+
+    /// Whether it takes nothing more: what comes next is to be read from the connection.
+    pub(crate) fn is_full(&self) -> bool {
+        self.is_full
+    }
+
+    /// Whether all was read.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.read == self.written && self.used == self.memory.len()
+    }
+
+    /// Reads the next bytes; 0 where it is empty.
+    pub(crate) fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if let Some(TempFile { file, .. }) = &self.file
+            && self.read < self.written
+        {
+            let left = usize::try_from(self.written - self.read).unwrap_or(usize::MAX);
+            let most = into.len().min(left);
+            let count = file.read_at(&mut into[..most], self.read)?;
+            if count == 0 && most > 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.read += count as u64;
+            return Ok(count);
+        }
+        let unread = &self.memory[self.used..];
+        let count = unread.len().min(into.len());
+        into[..count].copy_from_slice(&unread[..count]);
+        self.used += count;
+        Ok(count)
+    }
+
+    /// Takes what was not read.
+    pub(crate) fn take_unread(&mut self) -> io::Result<Vec<u8>> {
+        let in_file = usize::try_from(self.written - self.read).unwrap_or(usize::MAX);
+        let mut unread = vec![0; in_file + self.memory.len() - self.used];
+        let mut filled = 0;
+        while filled < unread.len() {
+            filled += self.read(&mut unread[filled..])?;
+        }
+        Ok(unread)
+    }
+
+    /// Appends what is in memory and `bytes` to the file; whether it takes them.
+    fn append_to_file(&mut self, bytes: &[u8]) -> bool {
+        if self.file.is_none() {
+            self.file = self.buffers.open();
+        }
+        let Some(TempFile { file, .. }) = &self.file else { return false };
+        let in_memory = self.memory.len() as u64;
+        let outcome = file
+            .write_all_at(&self.memory, self.written)
+            .and_then(|()| file.write_all_at(bytes, self.written + in_memory));
+        match outcome {
+            Ok(()) => {
+                self.written += in_memory + bytes.len() as u64;
+                self.release_memory();
+                self.buffers.failing.store(false, Ordering::Relaxed);
+                true
+            }
+            Err(error) => {
+                self.buffers.warn(&error);
+                false
+            }
+        }
+    }
+
+    fn release_memory(&mut self) {
+        self.buffers.memory.fetch_sub(self.memory.len(), Ordering::Relaxed);
+        self.memory = Vec::new();
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        self.release_memory();
+    }
+}
+
+/// Checks that temporary files can be made where `tmp_upload_dir` says: for the mold, so that a wrong one is refused
+/// before a worker exists.
+pub(crate) fn check_directory(host: &Host) -> Result<()> {
+    let Some(directory) = host.setting_text("tmp_upload_dir").map(PathBuf::from) else {
+        return Ok(());
+    };
+    open_unnamed(&directory).map(drop).map_err(|error| {
+        Failure::config(format!(
+            "tmp_upload_dir: cannot create a temporary file in {}: {error}",
+            directory.display()
+        ))
+    })
+}
+
+fn directory(host: &Host) -> PathBuf {
+    host.setting_text("tmp_upload_dir").map_or_else(std::env::temp_dir, PathBuf::from)
+}
+
+/// Creates a file without a name.
+fn open_unnamed(directory: &Path) -> io::Result<File> {
+    let open = |flags, path: &Path, create| {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(create).mode(0o600).custom_flags(flags);
+        options.open(path)
+    };
+    match open(libc::O_TMPFILE, directory, false) {
+        // Some file systems (overlayfs before Linux 6.1, NFS) have no files without a name: one is removed at once.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR)) => {
+            static NUMBER: AtomicUsize = AtomicUsize::new(0);
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+            let path = directory.join(format!("host-{}-{number}.body", std::process::id()));
+            let file = open(0, &path, true)?;
+            std::fs::remove_file(&path)?;
+            Ok(file)
+        }
+        outcome => outcome,
+    }
+}
+
+/// A buffer has at most this share of the memory for all, so that a few large ones leave some for small ones.
+const SHARES: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With so much memory for each spool.
+    fn buffers(share: usize, max: u64, files_max: usize, directory: &str) -> Arc<Buffers> {
+        Arc::new(Buffers {
+            max,
+            memory_max: share * SHARES,
+            files_max,
+            directory: directory.into(),
+            memory: AtomicUsize::new(0),
+            files: AtomicUsize::new(0),
+            failing: AtomicBool::new(false),
+        })
+    }
+
+    fn filled(parts: &[&[u8]], buffers: &Arc<Buffers>) -> Spool {
+        let mut spool = Spool::new(buffers);
+        for part in parts {
+            spool.append(part);
+        }
+        spool
+    }
+
+    /// The bytes in memory and the files that are in use.
+    fn in_use(buffers: &Buffers) -> (usize, usize) {
+        (buffers.memory.load(Ordering::Relaxed), buffers.files.load(Ordering::Relaxed))
+    }
+
+    fn read(spool: &mut Spool) -> Vec<u8> {
+        let mut all = Vec::new();
+        let mut part = [0; 3];
+        loop {
+            match spool.read(&mut part).unwrap() {
+                0 => return all,
+                count => all.extend_from_slice(&part[..count]),
+            }
+        }
+    }
+
+    #[test]
+    fn what_fits_stays_in_memory_and_the_rest_goes_to_a_file() {
+        let buffers = buffers(8, 100, 1, "/tmp");
+        let mut small = filled(&[b"1234", b"5678"], &buffers);
+        assert!(small.file.is_none() && !small.is_full());
+        assert_eq!(in_use(&buffers), (8, 0));
+        assert_eq!(read(&mut small), b"12345678");
+        assert!(small.is_empty());
+        drop(small);
+        let mut large = filled(&[b"1234", b"5678", b"9", b"0"], &buffers);
+        assert_eq!((large.written, large.memory.len()), (10, 0));
+        assert_eq!(in_use(&buffers), (0, 1));
+        assert_eq!(read(&mut large), b"1234567890");
+        drop(large);
+        assert_eq!(in_use(&buffers), (0, 0));
+    }
+
+    #[test]
+    fn all_spools_together_are_bounded_in_memory_and_files() {
+        let buffers = buffers(8, 100, 1, "/tmp");
+        let whole: Vec<Spool> = (0..SHARES).map(|_| filled(&[b"12345678"], &buffers)).collect();
+        assert_eq!(in_use(&buffers), (8 * SHARES, 0));
+        let in_file = filled(&[b"1"], &buffers);
+        assert_eq!((in_use(&buffers), in_file.is_full()), ((8 * SHARES, 1), false));
+        assert!(filled(&[b"1"], &buffers).is_full());
+        drop((whole, in_file));
+        assert_eq!(in_use(&buffers), (0, 0));
+    }
+
+    #[test]
+    fn nothing_is_lost_where_there_is_no_file() {
+        for (files_max, directory) in [(0, "/tmp"), (1, "/nowhere")] {
+            let buffers = buffers(8, 100, files_max, directory);
+            let mut spool = filled(&[b"1234", b"5678", b"9"], &buffers);
+            assert!(spool.is_full() && spool.file.is_none());
+            spool.append(b"0");
+            assert_eq!(spool.take_unread().unwrap(), b"1234567890");
+            drop(spool);
+            assert_eq!(in_use(&buffers), (0, 0));
+        }
+    }
+
+    #[test]
+    fn the_order_is_kept_where_a_file_takes_nothing_more() {
+        let buffers = buffers(2, 100, 1, "/tmp");
+        let mut spool = filled(&[b"123"], &buffers);
+        spool.file.as_mut().unwrap().file = File::open("/dev/full").unwrap();
+        spool.append(b"456");
+        spool.append(b"7");
+        assert!(spool.is_full());
+        assert_eq!((spool.written, spool.memory.as_slice()), (3, b"4567".as_slice()));
+    }
+
+    #[test]
+    fn it_is_full_at_the_bound() {
+        let buffers = buffers(2, 6, 1, "/tmp");
+        assert!(!filled(&[b"12345"], &buffers).is_full());
+        assert!(filled(&[b"12345", b"6"], &buffers).is_full());
+    }
+
+    #[test]
+    fn the_part_that_was_read_is_not_taken_again() {
+        let buffers = buffers(2, 100, 1, "/tmp");
+        let mut spool = filled(&[b"12345"], &buffers);
+        spool.read(&mut [0; 2]).unwrap();
+        assert_eq!(spool.take_unread().unwrap(), b"345");
+        assert!(spool.is_empty());
+    }
+}

@@ -1,0 +1,150 @@
+//! What a connection buffers for slow clients, driven as in `connection`.
+
+// A test fails by panicking.
+#![allow(clippy::unwrap_used)]
+
+#[allow(dead_code, reason = "each test program uses a part of it")]
+mod double;
+
+use std::io::{Read, Write};
+
+use kit::Advance;
+use worker_api::{Exchange, Interest};
+
+use double::Server;
+
+/// Everything that is larger than a few bytes is in a file.
+const SMALL: &[(&str, i64)] =
+    &[("body_buffer_memory", 64), ("body_buffer_max", 40), ("body_buffer_files", 1)];
+
+fn echo() -> Server {
+    Server::buffering(SMALL, |exchange: &mut Exchange| {
+        let body = exchange.read_to_end(1000)?;
+        exchange.respond(200, &[], &body)
+    })
+}
+
+#[test]
+fn the_application_is_called_when_the_body_is_whole() {
+    let mut server = echo();
+    let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n012";
+    server.client.write_all(head).unwrap();
+    for part in [b"3", b"4", b"5", b"6", b"7", b"8"] {
+        assert_eq!(server.serve(), Advance::Wait(Interest::READ));
+        assert_eq!(server.host.log(), [""; 0]);
+        server.client.write_all(part).unwrap();
+    }
+    // The next request is not a part of the body.
+    server.client.write_all(b"9GET /next HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    server.serve();
+    assert_eq!(server.host.log(), ["POST / 200 10", "GET /next 200 0"]);
+    let answers = server.received();
+    assert!(answers.contains("\r\n\r\n0123456789HTTP/1.1 200 OK"), "{answers}");
+}
+
+#[test]
+fn chunks_and_trailers_are_taken_in() {
+    let mut server = echo();
+    let head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nab";
+    server.client.write_all(head).unwrap();
+    assert_eq!(server.serve(), Advance::Wait(Interest::READ));
+    server.client.write_all(b"c\r\n4\r\ndefg\r\n0\r\nX-Sum: x\r\n").unwrap();
+    assert_eq!(server.serve(), Advance::Wait(Interest::READ));
+    server.client.write_all(b"\r\nGET /next HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    server.serve();
+    assert_eq!(server.host.log(), ["POST / 200 7", "GET /next 200 0"]);
+    assert!(server.received().contains("\r\n\r\nabcdefgHTTP"));
+}
+
+#[test]
+fn beyond_the_bound_the_application_reads_from_the_client() {
+    for (head, whole) in [
+        ("Content-Length: 44", ["01234567", "0123456789012345678901234567890123-x"]),
+        (
+            "Transfer-Encoding: chunked",
+            ["28\r\n01234567", "01234567890123456789012345678901\r\n3\r\n3-x\r\n0\r\n\r\n"],
+        ),
+    ] {
+        let mut server = echo();
+        let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{head}\r\n\r\n{}", whole[0]);
+        server.client.write_all(head.as_bytes()).unwrap();
+        let is_chunked = head.contains("chunked");
+        if is_chunked {
+            assert_eq!(server.serve(), Advance::Wait(Interest::READ));
+            server.client.write_all(&whole[1].as_bytes()[..34]).unwrap();
+            server.on_wait = Some(&whole[1].as_bytes()[34..]);
+        } else {
+            server.on_wait = Some(whole[1].as_bytes());
+        }
+        server.serve();
+        let answer = server.received();
+        assert!(answer.ends_with("3-x"), "{answer}");
+    }
+}
+
+#[test]
+fn a_client_that_waits_for_leave_gets_it() {
+    let mut server = echo();
+    let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n";
+    server.client.write_all(head).unwrap();
+    server.on_wait = Some(b"ok");
+    server.serve();
+    let answer = server.received();
+    assert!(answer.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(answer.ends_with("\r\n\r\nok"), "{answer}");
+}
+
+#[test]
+fn what_is_wrong_with_a_body_is_answered_without_the_application() {
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\na";
+    for (end, status) in [("is cut", 400), ("is malformed", 400), ("is late", 408)] {
+        let mut server = echo();
+        server.client.write_all(head.as_bytes()).unwrap();
+        assert_eq!(server.serve(), Advance::Wait(Interest::READ));
+        match end {
+            "is cut" => server.client.shutdown(std::net::Shutdown::Write).unwrap(),
+            "is malformed" => server.client.write_all(b"bcde!!").unwrap(),
+            _ => drop(server.connection.as_mut().unwrap().expire()),
+        }
+        server.serve();
+        assert_eq!(server.host.log(), [format!("POST / {status} 0")], "{end}");
+        let answer = server.received();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{end}: {answer}");
+    }
+}
+
+#[test]
+fn a_request_that_ends_with_its_connection_is_recorded() {
+    let mut server = echo();
+    let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n012";
+    server.client.write_all(head).unwrap();
+    server.serve();
+    drop(server.connection.take());
+    assert_eq!(server.host.log(), ["POST / 0 0"]);
+}
+
+#[test]
+fn who_takes_the_connection_over_gets_the_body_first() {
+    for (head, rest, expected) in [
+        ("Content-Length: 10", "3456789behind", "0123456789behind raw"),
+        ("Transfer-Encoding: chunked", "3\r\n345\r\n0\r\n\r\n", "6\r\n012345\r\n0\r\n\r\n raw"),
+    ] {
+        let mut server = Server::buffering(SMALL, |exchange: &mut Exchange| {
+            let hijacked = exchange.hijack()?;
+            let mut stream = std::os::unix::net::UnixStream::from(hijacked.fd);
+            stream.write_all(&hijacked.already_read)?;
+            stream.write_all(b" raw")?;
+            Ok(())
+        });
+        let first = if head.contains("chunked") { "3\r\n012\r\n" } else { "012" };
+        let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{head}\r\n\r\n{first}");
+        server.client.write_all(head.as_bytes()).unwrap();
+        assert_eq!(server.serve(), Advance::Wait(Interest::READ));
+        server.client.write_all(rest.as_bytes()).unwrap();
+        assert_eq!(server.serve(), Advance::Closed);
+        drop(server.connection.take());
+        let mut answer = String::new();
+        server.client.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, expected);
+    }
+}
