@@ -16,18 +16,18 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let hub = Hub::new()?;
-//! let answer = hub.block_on(|| -> Result<String, Box<dyn std::error::Error>> {
+//! let response = hub.block_on(|| -> Result<String, Box<dyn std::error::Error>> {
 //!     let listener = TcpListener::bind("127.0.0.1:0")?;
 //!     let address = listener.local_addr()?;
 //!     spawn(move || -> std::io::Result<()> {
 //!         let (mut stream, _) = listener.accept()?;
 //!         stream.write_all(b"hello")
 //!     })?;
-//!     let mut answer = String::new();
-//!     TcpStream::connect_to(address)?.read_to_string(&mut answer)?;
-//!     Ok(answer)
+//!     let mut response = String::new();
+//!     TcpStream::connect_to(address)?.read_to_string(&mut response)?;
+//!     Ok(response)
 //! })?;
-//! assert_eq!(answer.map_err(|error| error.to_string()), Ok("hello".to_owned()));
+//! assert_eq!(response.map_err(|error| error.to_string()), Ok("hello".to_owned()));
 //! # Ok(())
 //! # }
 //! ```
