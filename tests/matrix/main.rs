@@ -6,6 +6,7 @@
 
 mod buffers;
 mod clients;
+mod closing;
 mod contract;
 mod control;
 mod deaths;
@@ -44,6 +45,7 @@ fn main() {
         raw::behaviours(),
         clients::behaviours(),
         buffers::behaviours(),
+        closing::behaviours(),
         sockets::behaviours(),
         tls::behaviours(),
         signals::behaviours(),

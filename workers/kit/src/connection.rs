@@ -27,6 +27,7 @@ use crate::http::proxy::{ProxyHeader, ProxyProtocol, parse_proxy};
 use crate::http::{BodyDecoder, HeadScan, Reject, Scan};
 use crate::kept::{Owned, TlsKept};
 use crate::kit::Kit;
+use crate::pace::Pace;
 use crate::socket::{Accepted, End, Local};
 use crate::stream::Stream;
 use crate::tls::PlainHttp;
@@ -52,8 +53,8 @@ pub struct Connection {
     pub(crate) duplicated: bool,
     /// Whether the client is to see that its response is cut.
     aborted: bool,
-    /// What the phase has discarded so far, in octets.
-    discarded: usize,
+    /// How fast the client sends what is read and discarded in the present phase.
+    pace: Pace,
     /// Whether a read is worth its system call.
     readable: bool,
     /// Whether the last read has emptied the socket, so that a poller will tell of what comes next.
@@ -131,7 +132,7 @@ impl Connection {
             requests: 0,
             duplicated: false,
             aborted: false,
-            discarded: 0,
+            pace: Pace::default(),
             readable: true,
             emptied: false,
             head_timed: false,
@@ -239,7 +240,7 @@ impl Connection {
 
     fn enter(&mut self, phase: Phase) {
         self.phase = phase;
-        self.discarded = 0;
+        self.pace = Pace::default();
         let config = &self.kit.config;
         let limit = match phase {
             Phase::Flush(_) if self.all_sent() => return,
@@ -477,18 +478,25 @@ impl Connection {
         None
     }
 
-    /// Reads the rest of a request's body that the application left, so that the connection can be kept.
+    /// Reads the rest of a request's body that the application left: all of it, because the response said that the
+    /// connection is kept, as long as the client sends it in time.
     fn drain_body(&mut self) -> Option<Advance> {
         loop {
             match self.discard_body() {
                 Ok(true) => break,
-                Ok(false) if self.discarded <= DRAIN_MAX => {}
-                _ => return self.close(),
+                Ok(false) => {}
+                Err(reject) => {
+                    tracing::debug!("body of {}: {}", self.peer.host, reject.reason);
+                    self.enter(Phase::Flush(Then::Linger));
+                    return None;
+                }
             }
             match self.fill() {
                 Ok(0) => return self.close(),
-                Ok(_) => {}
+                Ok(count) => self.pace.moved(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let config = &self.kit.config;
+                    self.deadline_ns = self.pace.deadline(config.body_timeout, config.min_rate);
                     return Some(Advance::Wait(self.stream.read_interest()));
                 }
                 Err(_) => return self.close(),
@@ -502,7 +510,6 @@ impl Connection {
     fn discard_body(&mut self) -> Result<bool, Reject> {
         while let Some(body) = self.body.as_mut() {
             let decoded = body.decode(self.input.unused())?;
-            self.discarded += decoded.consumed;
             self.input.consume(decoded.consumed);
             if decoded.done {
                 self.body = None;
@@ -526,14 +533,15 @@ impl Connection {
             match self.fill() {
                 Ok(0) => return self.close(),
                 Ok(count) => {
-                    self.discarded += count;
+                    self.pace.moved(count);
                     self.input = Input::default();
-                    if self.discarded > LINGER_OCTETS_MAX {
+                    if self.pace.bytes() > LINGER_BYTES_MAX {
                         return self.close();
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.release();
+                    self.deadline_ns = self.pace.deadline(Some(LINGER_MAX), LINGER_RATE);
                     return Some(Advance::Wait(self.stream.read_interest()));
                 }
                 Err(_) => return self.close(),
@@ -599,11 +607,11 @@ impl AsFd for Connection {
     }
 }
 
-/// How long a client may take to close its side after a response that closes the connection.
+/// How long a client may send nothing, and not close its side either, after a response that closes the connection.
 const LINGER_MAX: Duration = Duration::from_secs(2);
-/// How much is read while lingering: a client that sends more has had its chance.
-const LINGER_OCTETS_MAX: usize = 16 << 20;
-/// How much of a request's body that nobody reads is read to keep the connection; more costs more than a new one.
-const DRAIN_MAX: usize = 256 << 10;
+/// Bytes a second that a client has to send to go beyond that time: it is still sending the body of its request.
+const LINGER_RATE: u64 = 64 << 10;
+/// How many bytes are read while lingering. A client that sends more without looking at the response may lose it.
+const LINGER_BYTES_MAX: u64 = 16 << 20;
 /// How much of a request line that was refused stands in the access log.
 const LINE_LOGGED_MAX: usize = 256;

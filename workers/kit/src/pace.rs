@@ -24,6 +24,11 @@ impl Pace {
         }
     }
 
+    /// How many bytes moved in all.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.octets
+    }
+
     /// A wait for the client begins or goes on: until when it may, in monotonic nanoseconds; 0 for ever.
     ///
     /// It may last `standstill` without an octet, and altogether so long that at least `rate` octets a second moved,

@@ -154,6 +154,7 @@ impl Connection {
     fn try_read(&mut self, buf: &mut [u8]) -> Result<Option<usize>, Failure> {
         let turn = self.turn()?;
         if let Some(spool) = &mut turn.spool {
+            turn.body_begun = true;
             let read = spool.read(buf);
             if spool.is_empty() {
                 turn.spool = None;
@@ -194,6 +195,7 @@ impl Connection {
     fn decode_into(&mut self, buf: &mut [u8]) -> Result<Option<usize>, Failure> {
         let Some(turn) = self.turn.as_deref_mut() else { return Ok(Some(0)) };
         turn.expects_continue = false;
+        turn.body_begun = true;
         let unused = self.input.unused();
         let shown = &unused[..unused.len().min(buf.len())];
         let decoded = turn.body.decode(shown).map_err(|reject| refused(&reject))?;

@@ -70,8 +70,7 @@ impl Connection {
         };
         if status == 101 {
             // The client waits for it before it speaks the other protocol.
-            turn.response.on_wire = true;
-            let head = std::mem::take(&mut turn.response.head);
+            let head = turn.take_head(&[]);
             self.push(&[&head])?;
         }
         Ok(())
@@ -159,12 +158,12 @@ impl Connection {
             );
             return Err(self.break_with(Failure::application(words)));
         }
-        let mut last = std::mem::take(&mut response.head);
+        let mut last = self.take_head()?;
+        let response = &self.turn()?.response;
         if response.plan.kind == BodyKind::Chunked {
             let end = if response.trailers.is_empty() { LAST_CHUNK } else { &response.trailers };
             last.extend_from_slice(end);
         }
-        response.on_wire = true;
         if !last.is_empty() {
             self.push(&[&last])?;
         }
@@ -218,6 +217,12 @@ impl Connection {
         self.end_turn(then, ended_ns);
     }
 
+    /// Takes the encoded head to send it: see [`Turn::take_head`].
+    fn take_head(&mut self) -> Result<Vec<u8>, Failure> {
+        let Self { turn, input, .. } = self;
+        Ok(whole(turn.as_deref_mut())?.take_head(input.unused()))
+    }
+
     /// Hands `parts` to the socket behind what is unsent; keeps what it does not take.
     pub(crate) fn push(&mut self, parts: &[&[u8]]) -> Result<(), Failure> {
         let Self { stream, output, .. } = self;
@@ -244,9 +249,8 @@ impl Connection {
             return Ok(Some(bytes.len()));
         }
         response.written += bytes.len() as u64;
-        response.on_wire = true;
-        let mut head = std::mem::take(&mut response.head);
         let chunked = response.plan.kind == BodyKind::Chunked;
+        let mut head = self.take_head()?;
         if chunked {
             head.extend_from_slice(chunk_head(bytes.len()).as_slice());
         }
@@ -284,8 +288,7 @@ impl Connection {
             return self.copy_file(file, offset, count);
         }
         if !response.on_wire {
-            response.on_wire = true;
-            let head = std::mem::take(&mut response.head);
+            let head = self.take_head()?;
             self.push(&[&head])?;
         }
         if !self.output.is_empty() {
@@ -361,13 +364,9 @@ impl Connection {
     /// What becomes of the connection behind a complete response.
     fn what_follows(&self) -> Then {
         let Some(turn) = self.turn.as_deref() else { return Then::Close };
-        // A client that still waits for leave to send its body may send it or not: nobody can tell where the next
-        // request begins (RFC 9110 10.1.1).
-        let drainable = turn.body.remaining_hint().is_none_or(|rest| rest <= DRAIN_ANNOUNCED_MAX);
-        let body_over = turn.body.is_done();
-        if turn.response.plan.keep_alive && (body_over || drainable && !turn.expects_continue) {
+        if turn.response.plan.keep_alive {
             Then::Next
-        } else if !turn.persistent && body_over && self.input.is_empty() {
+        } else if !turn.persistent && turn.body.is_done() && self.input.is_empty() {
             Then::Close
         } else {
             Then::Linger
@@ -422,5 +421,3 @@ const WRITE_MAX: usize = 128 << 10;
 const SEND_FILE_MAX: u64 = 1 << 20;
 /// Up to here a body is copied behind its head.
 const COPY_MAX: usize = 4 << 10;
-/// A request's body of which more than this is left unread is not worth reading to keep the connection.
-const DRAIN_ANNOUNCED_MAX: u64 = 256 << 10;

@@ -7,7 +7,7 @@ use worker_api::{AccessRecord, Failure, Header, RequestHead};
 
 use crate::clock::{deadline_after, now_ns};
 use crate::http::forwarded::check_scheme;
-use crate::http::{BodyDecoder, BodyKind, BodyPlan, Head, Policy, normalize};
+use crate::http::{BodyDecoder, BodyPlan, Head, Policy, normalize};
 use crate::kept::{Decision, KeptHead, Owned, Parsed, Refused};
 use crate::kit::Kit;
 use crate::pace::Pace;
@@ -21,6 +21,8 @@ pub(crate) struct Turn {
     pub(crate) spool: Option<Box<Spool>>,
     /// When the body had been taken in, monotonic nanoseconds; 0 where it was not.
     pub(crate) ready_ns: u64,
+    /// Whether the application has read some of the body.
+    pub(crate) body_begun: bool,
     /// Whether the client waits for `100 Continue` before it sends the body.
     pub(crate) expects_continue: bool,
     /// Whether the client would keep the connection.
@@ -76,12 +78,7 @@ impl Default for Response {
             status: 0,
             head: Vec::new(),
             on_wire: false,
-            plan: BodyPlan {
-                kind: BodyKind::UntilClose,
-                keep_alive: false,
-                upgrade: false,
-                left_out: false,
-            },
+            plan: BodyPlan::NONE,
             written: 0,
             trailers: Vec::new(),
             warned: false,
@@ -117,6 +114,7 @@ impl Turn {
             body: seen.body,
             spool: None,
             ready_ns: 0,
+            body_begun: false,
             expects_continue: seen.expects_continue,
             persistent: seen.persistent,
             is_head_method: seen.is_head_method,
@@ -136,6 +134,39 @@ impl Turn {
     /// The request's head.
     pub(crate) fn request(&self) -> &RequestHead<'_> {
         self.head.get()
+    }
+
+    /// Takes the encoded head to send it. What it announces about the connection is binding from here on, so one whose
+    /// request may not be read to its end announces that it closes.
+    pub(crate) fn take_head(&mut self, input: &[u8]) -> Vec<u8> {
+        let response = &mut self.response;
+        let mut head = std::mem::take(&mut response.head);
+        if !response.on_wire {
+            response.on_wire = true;
+            if response.plan.keep_alive && !self.body.is_done() && !self.is_worth_reading(input) {
+                self.response.plan.announce_close(&mut head);
+            }
+        }
+        head
+    }
+
+    /// Whether the rest of the request's body is read to keep the connection where the application does not read it;
+    /// `input` is what has come of it already.
+    #[cold]
+    fn is_worth_reading(&self, input: &[u8]) -> bool {
+        if self.expects_continue && input.is_empty() {
+            // The client may send the body or not: no one can tell where the next request begins (RFC 9110 10.1.1).
+            return false;
+        }
+        // An application that has begun to read reads on, as a rule. Where it does not, the promise is kept all the same.
+        self.body_begun
+            || match self.head.get().content_length {
+                ROption::RSome(_) => {
+                    self.body.remaining_hint().is_some_and(|rest| rest <= UNREAD_MAX)
+                }
+                // Its length is known once its end is there.
+                ROption::RNone => self.body.ends_within(input),
+            }
     }
 
     /// Tells the host that the request is over: access log, counters, hooks.
@@ -168,3 +199,7 @@ impl Seen {
         }
     }
 }
+
+/// A body of known length of which more than this is left unread is not worth reading to keep the connection: a new one
+/// costs less.
+const UNREAD_MAX: u64 = 256 << 10;

@@ -62,6 +62,36 @@ pub struct BodyPlan {
     pub upgrade: bool,
     /// Whether a hop-by-hop header of the application was dropped; see [`left_out`].
     pub left_out: bool,
+    /// Where in the encoded head the Connection header is, or would be.
+    connection_at: usize,
+}
+
+impl BodyPlan {
+    /// What a connection without a response has.
+    pub const NONE: Self = Self {
+        kind: BodyKind::UntilClose,
+        keep_alive: false,
+        upgrade: false,
+        left_out: false,
+        connection_at: 0,
+    };
+
+    /// Changes a head that [`encode_head`] made, and that has not been sent, to announce that the connection closes
+    /// after the response.
+    #[cold]
+    pub fn announce_close(&mut self, head: &mut Vec<u8>) {
+        if !std::mem::take(&mut self.keep_alive) {
+            return;
+        }
+        let at = self.connection_at;
+        if head.get(at..).is_some_and(|rest| rest.starts_with(CONNECTION_KEEP_ALIVE)) {
+            let value = at + CONNECTION_KEEP_ALIVE.len() - KEEP_ALIVE.len();
+            head.splice(value..value + KEEP_ALIVE.len(), CLOSE.iter().copied());
+        } else {
+            // HTTP/1.1 keeps a connection alive without a word, and some classes leave the header out then.
+            head.splice(at..at, b"Connection: close\r\n".iter().copied());
+        }
+    }
 }
 
 /// Framing of a response body.
@@ -125,7 +155,7 @@ pub fn encode_head(
         return Err(HeaderFault::Reason);
     }
     let said = Said::collect(headers, status)?;
-    let plan = plan(ctx, status, &said);
+    let mut plan = plan(ctx, status, &said);
 
     out.reserve(HEAD_USUAL);
     let reason = if reason.is_empty() { reason_phrase(status) } else { reason };
@@ -136,8 +166,9 @@ pub fn encode_head(
     if !said.date {
         push_field(out, b"Date", ctx.date);
     }
+    plan.connection_at = out.len();
     let option = connection(&plan, status, &said);
-    let goes_without_saying = option == b"keep-alive" && ctx.version >= Version::HTTP_11;
+    let goes_without_saying = option == KEEP_ALIVE && ctx.version >= Version::HTTP_11;
     if ctx.manners.says_keep_alive || !goes_without_saying {
         push_field(out, b"Connection", option);
     }
@@ -371,7 +402,7 @@ fn plan(ctx: &ResponseContext<'_>, status: u16, said: &Said) -> BodyPlan {
         BodyKind::UntilClose
     };
     let keep_alive = ctx.keep_alive && !said.close && !ctx.connect && kind != BodyKind::UntilClose;
-    BodyPlan { kind, keep_alive, upgrade, left_out: said.left_out }
+    BodyPlan { kind, keep_alive, upgrade, left_out: said.left_out, connection_at: 0 }
 }
 
 /// Returns the value of Connection. Usually it is always sent, as by gunicorn: HTTP/1.0 clients need it.
@@ -380,8 +411,8 @@ fn connection(plan: &BodyPlan, status: u16, said: &Said) -> &'static [u8] {
         (101, _) => b"upgrade",
         (426, true) if said.upgrade => b"keep-alive, upgrade",
         (426, false) if said.upgrade => b"close, upgrade",
-        (_, true) => b"keep-alive",
-        (_, false) => b"close",
+        (_, true) => KEEP_ALIVE,
+        (_, false) => CLOSE,
     }
 }
 
@@ -426,6 +457,11 @@ fn push_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }
+
+/// The connection options of a response without an upgrade, and the beginning of the header where it keeps the connection.
+const KEEP_ALIVE: &[u8] = b"keep-alive";
+const CLOSE: &[u8] = b"close";
+const CONNECTION_KEEP_ALIVE: &[u8] = b"Connection: keep-alive";
 
 /// Fields that frame, route or authenticate a message: clients must not find them after it (RFC 9110 6.5.1).
 const TRAILERS_REFUSED: [&str; 14] = [

@@ -31,7 +31,28 @@ fn a_head_has_the_fields_of_server_and_application() {
          Connection: keep-alive\r\nX-Id: 1\r\nContent-Length: 3\r\n\r\n"
     );
     let kind = BodyKind::Length(3);
-    assert_eq!(plan, BodyPlan { kind, keep_alive: true, upgrade: false, left_out: false });
+    assert_eq!(plan, BodyPlan { kind, keep_alive: true, connection_at: 75, ..BodyPlan::NONE });
+}
+
+#[test]
+fn an_encoded_head_can_still_announce_a_close() {
+    let headers = [Header::new("X-Said", "Connection: keep-alive"), Header::new("Upgrade", "h2c")];
+    let quiet = Manners { says_keep_alive: false, ..Manners::GUNICORN };
+    for manners in [Manners::GUNICORN, quiet] {
+        for status in [200, 426] {
+            let mut kept = Vec::new();
+            let ctx = ResponseContext { manners, ..ctx() };
+            let mut plan = encode_head(&mut kept, &ctx, status, "", &headers).unwrap();
+            let mut closing = Vec::new();
+            let ctx = ResponseContext { keep_alive: false, ..ctx };
+            encode_head(&mut closing, &ctx, status, "", &headers).unwrap();
+            for _ in 0..2 {
+                plan.announce_close(&mut kept);
+                assert_eq!(kept.escape_ascii().to_string(), closing.escape_ascii().to_string());
+                assert!(!plan.keep_alive);
+            }
+        }
+    }
 }
 
 #[test]
@@ -147,7 +168,7 @@ fn a_switch_of_protocols_needs_a_client_that_asked() {
     let (text, plan) = encode(&asked, 101, &headers).unwrap();
     assert!(text.contains("Connection: upgrade\r\nUpgrade: websocket\r\n"), "{text}");
     let kind = BodyKind::UntilClose;
-    assert_eq!(plan, BodyPlan { kind, keep_alive: false, upgrade: true, left_out: false });
+    assert_eq!((plan.kind, plan.keep_alive, plan.upgrade), (kind, false, true));
     let (text, _) = encode(&ctx(), 426, &headers).unwrap();
     assert!(text.contains("Connection: keep-alive, upgrade\r\nUpgrade: websocket\r\n"), "{text}");
 }
