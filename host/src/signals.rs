@@ -1,6 +1,6 @@
-//! How the arbiter hears signals: handlers put a record into a pipe, in the order of arrival and
-//! with the sender's process id, and the main loop takes them out. Unlike with a signalfd nothing is
-//! blocked, so a second TTIN is not merged into the first and children inherit no mask.
+//! Signals of the arbiter: handlers write a record into a pipe, in the order of arrival and with the sender's
+//! process ID, and the main loop reads them. Unlike with a signalfd nothing is blocked, so a second TTIN is not
+//! merged into the first, and children inherit no mask.
 
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, IntoRawFd as _, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
@@ -9,23 +9,23 @@ use nix::fcntl::OFlag;
 use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
-/// A signal that arrived.
+/// A received signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caught {
-    /// Which.
+    /// Signal number.
     pub signal: Signal,
-    /// The process that sent it; 0 when the kernel did, or when it is not known.
+    /// Process that sent it; 0 if the kernel did or it is unknown.
     pub sender: u32,
 }
 
-/// The pipe's reading end.
+/// The reading end of the pipe.
 pub struct SignalInbox {
     pipe: OwnedFd,
     writer: RawFd,
 }
 
 impl SignalInbox {
-    /// Installs handlers for `signals`. There is one inbox a process: a second one would take the
+    /// Installs handlers for `signals`. There is one inbox per process: a second one would take over the
     /// signals of the first.
     pub fn install(signals: &[Signal]) -> nix::Result<Self> {
         let (pipe, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
@@ -40,7 +40,7 @@ impl SignalInbox {
         Ok(Self { pipe, writer })
     }
 
-    /// Everything that arrived since the last call, in order.
+    /// Returns everything that arrived since the previous call, in order.
     pub fn take(&self) -> Vec<Caught> {
         let mut caught = Vec::new();
         let mut buffer = [0; RECORD * BATCH];
@@ -59,7 +59,7 @@ impl SignalInbox {
         caught
     }
 
-    /// The descriptors that a child closes.
+    /// Descriptors to close in a child.
     pub fn descriptors(&self) -> [RawFd; 2] {
         [self.pipe.as_raw_fd(), self.writer]
     }
@@ -77,8 +77,8 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, _: *mut libc::c
     record[..4].copy_from_slice(&signal.to_ne_bytes());
     record[4..].copy_from_slice(&sender.to_ne_bytes());
     let saved_errno = nix::errno::Errno::last();
-    // SAFETY: write(2) is async-signal-safe; the buffer is RECORD bytes long, and the pipe stays
-    // open as long as the handler is installed.
+    // SAFETY: write(2) is async-signal-safe; the buffer is RECORD bytes long, and the pipe stays open while
+    // the handler is installed.
     let written =
         unsafe { libc::write(PIPE.load(Ordering::Acquire), record.as_ptr().cast(), RECORD) };
     if written != RECORD as isize {
@@ -87,10 +87,10 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, _: *mut libc::c
     saved_errno.set();
 }
 
-/// Who sent a signal, by what the kernel handed to a handler; 0 when it was the kernel itself.
+/// Returns the sender of a signal from the information passed to a handler; 0 for the kernel.
 pub(crate) fn sender_of(info: *const libc::siginfo_t) -> u32 {
-    // SAFETY: the kernel passes a valid siginfo to a handler that was installed with SA_SIGINFO;
-    // si_pid is defined for the codes of kill, sigqueue and tgkill, to which it is restricted here.
+    // SAFETY: the kernel passes a valid siginfo to a handler installed with SA_SIGINFO. si_pid is defined for
+    // the codes of kill, sigqueue and tgkill, to which this is restricted.
     unsafe {
         match (*info).si_code {
             libc::SI_USER | libc::SI_QUEUE | libc::SI_TKILL => (*info).si_pid() as u32,
@@ -107,7 +107,7 @@ fn decode(record: &[u8]) -> Option<Caught> {
 }
 
 static PIPE: AtomicI32 = AtomicI32::new(-1);
-/// Signals that did not fit into the pipe: these are merged, as a bit each.
+/// Signals that did not fit into the pipe: they are merged, as one bit each.
 static OVERFLOWN: AtomicU64 = AtomicU64::new(0);
 const RECORD: usize = 8;
 const BATCH: usize = 64;

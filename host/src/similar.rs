@@ -1,7 +1,7 @@
-//! How alike two words are: for "did you mean".
+//! Similarity of two words, for "did you mean".
 
-/// How many letters must be put in, taken out or replaced to make `b` of `a` (Levenshtein). Only the
-/// first letters of `a` count, which may come from anywhere and be of any length.
+/// Returns how many letters must be inserted, removed or replaced to turn `a` into `b` (Levenshtein). Only the
+/// first letters of `a` count, which may come from anywhere and have any length.
 pub fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
@@ -17,7 +17,7 @@ pub fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// No name that is meant is longer; what follows cannot bring a word nearer to one.
+/// Longer than any name: further letters cannot make a word more similar.
 const LETTERS_MAX: usize = 64;
 
 #[cfg(test)]

@@ -1,16 +1,16 @@
-//! What systemd wants to know (`sd_notify(3)`): a datagram to the socket that `$NOTIFY_SOCKET` names.
-//! Without that variable, nothing happens.
+//! Notifications for systemd (`sd_notify(3)`): a datagram to the socket named by `$NOTIFY_SOCKET`. Without that
+//! variable, nothing happens.
 
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use crate::clock;
 
-/// Tells systemd about the server's state.
+/// Notifies systemd of the server's state.
 #[derive(Debug, Default)]
 pub struct Notifier {
     address: Option<SocketAddr>,
-    /// How often it wants to hear that the arbiter lives (`WatchdogSec=`), and when it does next.
+    /// Interval of the watchdog (`WatchdogSec=`), and when the next notification is due.
     watchdog: Option<Watchdog>,
 }
 
@@ -21,7 +21,7 @@ struct Watchdog {
 }
 
 impl Notifier {
-    /// By `$NOTIFY_SOCKET`: a path, or an abstract name behind an `@`. The variable stays, for the
+    /// Reads `$NOTIFY_SOCKET`: a path, or an abstract name after an `@`. The variable is kept for the
     /// successor of an upgrade.
     pub fn from_environment() -> Self {
         let name = std::env::var("NOTIFY_SOCKET").unwrap_or_default();
@@ -33,12 +33,12 @@ impl Notifier {
         Self { address, watchdog: Watchdog::from_environment() }
     }
 
-    /// When systemd is to hear next that the arbiter lives.
+    /// Returns when the next watchdog notification is due.
     pub fn watchdog_due_ns(&self) -> Option<u64> {
         self.watchdog.as_ref().map(|watchdog| watchdog.due_ns)
     }
 
-    /// Tells systemd that the arbiter lives, if it is time. An arbiter that hangs does not come here.
+    /// Notifies the watchdog, if it is time. An arbiter that hangs does not get here.
     pub fn keep_watchdog_quiet(&mut self, now_ns: u64) {
         if let Some(watchdog) = self.watchdog.as_mut().filter(|dog| dog.due_ns <= now_ns) {
             watchdog.due_ns = now_ns + watchdog.period_ns;
@@ -46,22 +46,22 @@ impl Notifier {
         }
     }
 
-    /// A worker can serve, at start or again after a reload.
+    /// A worker is ready, at start or again after a reload.
     pub fn ready(&self) {
         self.send(&format!("READY=1\nMAINPID={}", std::process::id()));
     }
 
-    /// A reload has begun.
+    /// A reload has started.
     pub fn reloading(&self) {
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={}", clock::now_ns() / 1000));
     }
 
-    /// The server ends.
+    /// The server is stopping.
     pub fn stopping(&self) {
         self.send("STOPPING=1");
     }
 
-    /// Which process stands for the service.
+    /// Main process of the service.
     pub fn main_process(&self, pid: u32) {
         self.send(&format!("MAINPID={pid}"));
     }
@@ -79,8 +79,8 @@ impl Notifier {
 }
 
 impl Watchdog {
-    /// By `$WATCHDOG_USEC`; the period is half of it, as `sd_watchdog_enabled(3)` advises.
-    /// `$WATCHDOG_PID` is no obstacle: the successor of an upgrade is to be watched too.
+    /// Reads `$WATCHDOG_USEC`; the period is half of it, as `sd_watchdog_enabled(3)` recommends.
+    /// `$WATCHDOG_PID` is ignored: the successor of an upgrade is also watched.
     fn from_environment() -> Option<Self> {
         let limit_us: u64 = std::env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
         let period_ns = limit_us.checked_mul(1000 / 2).filter(|period| *period > 0)?;

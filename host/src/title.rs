@@ -1,7 +1,7 @@
-//! The names of the server's processes in `ps(1)` and `top(1)`: "NAME: arbiter", "NAME: mold", "NAME: worker".
+//! Names of the server's processes in `ps(1)` and `top(1)`: "NAME: arbiter", "NAME: mold", "NAME: worker".
 //!
-//! The kernel's short name has 15 bytes, so a long NAME is cut there and the role is kept. `ps` shows the command line
-//! as well, whose memory is overwritten with the full text, as gunicorn's setproctitle does.
+//! The kernel's short name has 15 bytes, so a long NAME is truncated and the role kept. `ps` also shows the
+//! command line, whose memory is overwritten with the full text, as gunicorn's setproctitle does.
 
 use std::ffi::CString;
 use std::ptr;
@@ -24,7 +24,7 @@ pub(crate) fn set(settings: &Settings, role: &str) {
     }
 }
 
-/// The kernel's short name: the role in full, and as much of the name as there is room for.
+/// Returns the kernel's short name: the full role, and as much of the name as fits.
 fn short(name: &str, role: &str) -> String {
     let room = SHORT_MAX.saturating_sub(role.len() + ": ".len());
     let fits = |&end: &usize| name.is_char_boundary(end);
@@ -32,7 +32,7 @@ fn short(name: &str, role: &str) -> String {
     format!("{}: {role}", &name[..end])
 }
 
-/// The memory of the process's arguments, which `/proc/PID/cmdline` shows. At the same place in every process that was
+/// The memory of the process's arguments, which `/proc/PID/cmdline` shows. At the same address in every process
 /// forked from the first one.
 #[derive(Clone, Copy)]
 struct CommandLine {
@@ -46,8 +46,8 @@ impl CommandLine {
         *FOUND.get_or_init(|| Self::parse(&read_small("/proc/self/stat")?))
     }
 
-    /// From the fields `arg_start` and `arg_end`, 48 and 49 of `proc_pid_stat(5)`. The second field, the command, may
-    /// hold spaces and parentheses.
+    /// Parsed from the fields `arg_start` and `arg_end`, 48 and 49 of `proc_pid_stat(5)`. The second field,
+    /// the command, may contain spaces and parentheses.
     fn parse(stat: &str) -> Option<Self> {
         let (_, behind) = stat.rsplit_once(") ")?;
         let mut fields = behind.split_ascii_whitespace().skip(ARG_START - FIRST_BEHIND);
@@ -58,11 +58,12 @@ impl CommandLine {
     }
 
     fn write(self, text: &str) {
-        // A zero at the end, without which the kernel takes the environment for a part of the text.
+        // A final zero, without which the kernel takes the environment for a part of the text.
         let text = &text.as_bytes()[..text.len().min(self.len - 1)];
         let area = ptr::with_exposed_provenance_mut::<u8>(self.start);
-        // SAFETY: the kernel put the arguments there and nothing moves or frees them. The server reads its arguments
-        // once, before the first call of this function, and keeps copies; only threads that do the same exist then.
+        // SAFETY: the kernel put the arguments there, and nothing moves or frees them. The server reads
+        // its arguments once, before the first call of this function, and keeps copies; only threads that
+        // do the same exist at that time.
         unsafe {
             ptr::write_bytes(area, 0, self.len);
             ptr::copy_nonoverlapping(text.as_ptr(), area, text.len());
@@ -70,10 +71,10 @@ impl CommandLine {
     }
 }
 
-/// What the kernel keeps of a short name (`TASK_COMM_LEN` without the zero at its end).
+/// Length of the kernel's short name (`TASK_COMM_LEN` without the final zero).
 const SHORT_MAX: usize = 15;
 const ARG_START: usize = 48;
-/// The first field behind the command: the state.
+/// The first field after the command: the state.
 const FIRST_BEHIND: usize = 3;
 
 #[cfg(test)]

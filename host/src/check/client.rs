@@ -1,5 +1,5 @@
-//! A client that sends what it is told to and reads answers strictly: an answer that is cut, or does not come, is a
-//! fault with words.
+//! A client that sends given bytes and reads responses strictly: a truncated or missing response is a fault with
+//! a description.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -8,26 +8,26 @@ use std::time::Duration;
 /// A connection to the server under test.
 pub(super) struct Client {
     stream: TcpStream,
-    /// What was read and not used.
+    /// Bytes that were read and not used.
     input: Vec<u8>,
 }
 
-/// An answer, whole.
+/// A complete response.
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) body: Vec<u8>,
-    /// Whether the connection may be used again.
+    /// Whether the connection can be reused.
     pub(super) keeps: bool,
 }
 
-/// Asks for a path on a connection of its own.
+/// Requests a path on a new connection.
 pub(super) fn get(address: SocketAddr, path: &str) -> Result<Answer, String> {
     let mut client = Client::open(address)?;
     client.send_get(path, "Connection: close\r\n")?;
     client.answer()
 }
 
-/// Asks for a path that is there.
+/// Requests a path that exists.
 pub(super) fn get_ok(address: SocketAddr, path: &str) -> Result<Vec<u8>, String> {
     let answer = get(address, path)?;
     if answer.status == 200 { Ok(answer.body) } else { Err(format!("answered {}", answer.status)) }
@@ -45,7 +45,7 @@ impl Client {
         Ok(Self { stream, input: Vec::new() })
     }
 
-    /// Sends a request without a body; `fields` are whole lines.
+    /// Sends a request without a body; `fields` are complete header lines.
     pub(super) fn send_get(&mut self, path: &str, fields: &str) -> Result<(), String> {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: check\r\n{fields}\r\n").as_bytes())
     }
@@ -54,27 +54,27 @@ impl Client {
         self.stream.write_all(bytes).map_err(|error| format!("cannot be sent to: {error}"))
     }
 
-    /// Another handle for sending while this one reads.
+    /// Returns another handle for sending while this one reads.
     pub(super) fn sender(&self) -> io::Result<TcpStream> {
         self.stream.try_clone()
     }
 
-    /// The answer's octets come no faster than this, where they would otherwise fill the buffers of both sides.
+    /// Limits the receive buffer, so that a long response fills the buffers of both sides.
     pub(super) fn keep_small(&self) {
         use nix::sys::socket::{setsockopt, sockopt};
-        // A kernel that refuses makes the check easier to pass, not wrong.
+        // If the kernel refuses, the check is easier to pass, not wrong.
         let _ = setsockopt(&self.stream, sockopt::RcvBuf, &SMALL_BUFFER);
     }
 
-    /// Closes the connection so that the other side sees a reset.
+    /// Closes the connection so that the other side gets a reset.
     pub(super) fn reset(self) {
         use nix::sys::socket::{setsockopt, sockopt};
         let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-        // Without it the connection is closed in the ordinary way: the check is easier to pass, not wrong.
+        // Without this the connection is closed normally: the check is easier to pass, not wrong.
         let _ = setsockopt(&self.stream, sockopt::Linger, &linger);
     }
 
-    /// Reads one whole answer.
+    /// Reads one complete response.
     pub(super) fn answer(&mut self) -> Result<Answer, String> {
         let head = loop {
             match self.input.windows(4).position(|end| end == b"\r\n\r\n") {
@@ -103,7 +103,7 @@ impl Client {
         Ok(Answer { status, body, keeps: !closes && (chunked || length.is_some()) })
     }
 
-    /// What still comes until the other side closes; an error where it does not.
+    /// Reads until the other side closes; an error if it does not.
     pub(super) fn rest(&mut self) -> Result<Vec<u8>, String> {
         let mut rest = std::mem::take(&mut self.input);
         self.stream.read_to_end(&mut rest).map_err(|error| broken(&error, "the end"))?;
@@ -160,7 +160,7 @@ fn broken(error: &io::Error, what: &str) -> String {
     }
 }
 
-/// How long any single wait for the server may last.
+/// Time-out of each wait for the server.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
-/// A receive buffer that a long answer does not fit into.
+/// Receive buffer that is too small for a long response.
 const SMALL_BUFFER: usize = 256 * 1024;

@@ -1,4 +1,4 @@
-//! What the kernel says about a process: descriptors, processor time, memory, who listens.
+//! Properties of a process from the kernel: descriptors, CPU time, memory, listening sockets.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,28 +7,29 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-/// How many descriptors the process has open.
+/// Returns the number of open descriptors of the process.
 pub(super) fn descriptors(pid: u32) -> Option<usize> {
     Some(fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count())
 }
 
-/// The processor time that the process has used.
+/// Returns the CPU time that the process has used.
 pub(super) fn processor_time(pid: u32) -> Option<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The fields are counted behind the name, which may have spaces: utime and stime are the 14th and 15th of all.
+    // Fields are counted after the name, which may contain spaces: utime and stime are the 14th and 15th of
+    // all.
     let mut fields = stat.rsplit(')').next()?.split_whitespace().skip(11);
     let ticks: u64 = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
     Some(Duration::from_millis(ticks * MILLISECONDS_A_TICK))
 }
 
-/// The resident memory of the process in KiB.
+/// Returns the resident memory of the process in KiB.
 pub(super) fn memory_kib(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Whether no thread of the process takes that signal.
+/// Returns whether no thread of the process accepts this signal.
 pub(super) fn blocks(pid: u32, signal: Signal) -> bool {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let mut masks = tasks.filter_map(|task| {
@@ -40,14 +41,14 @@ pub(super) fn blocks(pid: u32, signal: Signal) -> bool {
     masks.all(|mask| mask & bit != 0)
 }
 
-/// Whether the process exists and is no zombie.
+/// Returns whether the process exists and is not a zombie.
 pub(super) fn lives(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(|state| state != 'Z'))
         && !stat.is_empty()
 }
 
-/// The process's descriptors that listen at that address, and whether each is non-blocking.
+/// Returns the process's descriptors that listen on this address, and whether each is non-blocking.
 pub(super) fn listeners(pid: u32, address: SocketAddr) -> Vec<bool> {
     let inodes = listening_inodes(address);
     let folder = format!("/proc/{pid}/fd");
@@ -67,7 +68,7 @@ fn is_nonblocking(pid: u32, number: &str) -> bool {
     flags.is_some_and(|flags| flags & libc::O_NONBLOCK != 0)
 }
 
-/// The sockets that listen at that address (IPv4), by their inodes.
+/// Returns the inodes of the sockets that listen on this address (IPv4).
 fn listening_inodes(address: SocketAddr) -> BTreeSet<String> {
     let SocketAddr::V4(address) = address else { return BTreeSet::new() };
     let octets = u32::from_ne_bytes(address.ip().octets());
@@ -81,9 +82,9 @@ fn listening_inodes(address: SocketAddr) -> BTreeSet<String> {
     table.lines().filter_map(inode).collect()
 }
 
-/// The state of a listening socket in the kernel's table.
+/// State of a listening socket in the kernel's table.
 const LISTENING: &str = "0A";
-/// Linux tells processor time in hundredths of a second, on every machine.
+/// Linux reports CPU time in hundredths of a second on every machine.
 const MILLISECONDS_A_TICK: u64 = 10;
 
 #[cfg(test)]

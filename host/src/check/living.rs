@@ -1,5 +1,5 @@
-//! Checks of a worker's life: heartbeat, signals, replacement, the end. Each has a scratch server of its own, so they run
-//! side by side.
+//! Checks of a worker's life cycle: heartbeat, signals, replacement, exit. Each has a scratch server, so they run
+//! concurrently.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,10 +14,10 @@ use super::facts;
 use super::report::{Finding, Report};
 use super::server::{Bench, Server, until};
 
-/// Checks one thing or two that need the same server.
+/// Performs one or two checks that need the same server.
 pub(super) type Check = fn(&Bench, &mut Report);
 
-/// All of them.
+/// All checks.
 pub(super) const CHECKS: &[Check] = &[
     idle,
     |bench, report| one("heartbeat-waiting", heartbeat_waiting, bench, report),
@@ -38,7 +38,7 @@ fn one(name: &'static str, check: fn(&Bench) -> Finding, bench: &Bench, report: 
     report.check(name, || check(bench));
 }
 
-/// Nothing happens for longer than `timeout`.
+/// Stays idle for longer than `timeout`.
 fn idle(bench: &Bench, report: &mut Report) {
     let observed = || -> Result<(Duration, f64, Option<String>), String> {
         let server = bench.start(&[TIMEOUT])?;
@@ -106,13 +106,13 @@ fn timeout(bench: &Bench) -> Finding {
     }
 }
 
-/// USR1 to the worker itself: the host's part in it, the access log opened anew, shows that it was delivered.
+/// Sends USR1 to the worker itself: the host's action, reopening the access log, shows that it was delivered.
 fn wake_up(bench: &Bench) -> Finding {
     let server = bench.start(&[])?;
     let worker = Pid::from_raw(server.worker()?.pid as i32);
     let path = server.access_log();
     let delivered = || {
-        // One that is not there yet need not be removed.
+        // A file that does not exist yet need not be removed.
         let _ = std::fs::remove_file(&path);
         let begun = Instant::now();
         kill(worker, Signal::SIGUSR1).map_err(|_| server.fault("the worker has gone"))?;
@@ -125,8 +125,8 @@ fn wake_up(bench: &Bench) -> Finding {
         }
     };
     delivered()?;
-    // Right behind a delivery a class that only looks now and then has its whole pause before it. The quickest of
-    // several counts: what else the machine does is not the class's fault.
+    // Right after a delivery, a class that only polls has its whole interval before it. The fastest of several
+    // deliveries counts: other load on the machine is not the class's fault.
     let mut quickest = Duration::MAX;
     for _ in 0..3 {
         quickest = quickest.min(delivered()?);
@@ -151,7 +151,7 @@ fn term(bench: &Bench) -> Finding {
     }
 }
 
-/// The worker stands still while clients come and the signal is sent: when it goes on, it finds both.
+/// Stops the worker while clients connect and the signal is sent: when it continues, it finds both.
 fn term_queue(bench: &Bench) -> Finding {
     let mut server = bench.start(&["--graceful-timeout=5"])?;
     let worker = Pid::from_raw(server.worker()?.pid as i32);
@@ -195,8 +195,8 @@ fn quick(bench: &Bench, signal: Signal) -> Finding {
     let mut server = bench.start(&[])?;
     let worker = server.worker()?.pid;
     let _client = in_flight(&server, "/sleep?ms=10000")?;
-    // The host kills soon what does not end, and the log does not dwell on it: so a class that shuts its ears is found
-    // out before.
+    // The host soon kills a process that does not exit, and does not log this at length; a class that blocks
+    // signals is detected before.
     if let Some(blocked) = [signal, Signal::SIGQUIT].iter().find(|s| facts::blocks(worker, **s)) {
         return Err(format!("the worker blocks {blocked}: signals are for the host to hear"));
     }
@@ -245,7 +245,7 @@ fn parent_death(bench: &Bench) -> Finding {
     }
 }
 
-/// More clients than the worker serves at a time: at each moment some are in the listener's queue.
+/// More clients than the worker serves at a time: some are always in the listener's queue.
 fn reload(bench: &Bench) -> Finding {
     let server = bench.start(&["--threads=4", "--graceful-timeout=60"])?;
     let old = server.worker()?.pid;
@@ -274,12 +274,12 @@ fn reload(bench: &Bench) -> Finding {
     }
 }
 
-/// A request for a path, once the worker is at it.
+/// Waits until the worker serves a request for this path.
 fn in_flight(server: &Server, path: &str) -> Result<Client, String> {
     let mut client = Client::open(server.address)?;
     client.send_get(path, "Connection: close\r\n")?;
     let begun = || server.workers().iter().any(|worker| !worker.in_flight.is_empty()).then_some(());
-    // A class that records nothing has been named for that; here it gets the time that it would need.
+    // A class that records nothing has already been reported for that; here it only gets enough time.
     until(IN_FLIGHT, begun);
     Ok(client)
 }
@@ -292,20 +292,20 @@ fn ask_until(address: SocketAddr, stop: &AtomicBool, count: &AtomicUsize) -> Res
     Ok(())
 }
 
-/// The setting `timeout` of servers that are watched for longer than that.
+/// The setting `timeout` of servers that are observed for longer than that.
 const TIMEOUT: &str = "--timeout=2";
 const WATCHED: Duration = Duration::from_millis(3500);
-/// The setting of servers that are to end gracefully.
+/// Setting of servers that exit gracefully.
 const GRACEFUL: Duration = Duration::from_secs(5);
 /// From a hang to its end: `timeout`, an abort, a kill, another worker, and a busy machine.
 const HANG_LIMIT: Duration = Duration::from_secs(10);
 const IN_FLIGHT: Duration = Duration::from_secs(2);
 const KEEPS_ACCEPTING: &str = "has not ended 5 s after another took over, while clients wait: at TERM accept \
                                host.remaining_backlog(), which is 0 at a reload, and no more";
-/// How late a class that waits on the wake descriptor may hear of a signal.
+/// Maximum delay of a signal for a class that waits on the wake descriptor.
 const WAKE_UP_MAX: Duration = Duration::from_millis(500);
 const WATCH_IT: &str = "watch host.wake_descriptor()";
-/// The share of a processor that an idle worker may take: it looks up once a second.
+/// Maximum CPU share of an idle worker: it wakes up once per second.
 const IDLE_SHARE_MAX: f64 = 0.05;
 /// Clients in the listener's queue.
 const QUEUED: usize = 8;

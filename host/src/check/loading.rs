@@ -1,9 +1,9 @@
-//! Checks before anything serves: the file, what it exports, its setup.
+//! Checks before a server runs: the file, its exports, its setup.
 
 use super::report::{Finding, Report};
 use super::server::Bench;
 
-/// Answers whether the class can be loaded at all.
+/// Checks whether the class can be loaded; returns whether it can.
 pub(super) fn check(bench: &Bench, report: &mut Report) -> bool {
     let output = match bench.load() {
         Ok(output) => output,
@@ -27,7 +27,7 @@ pub(super) fn check(bench: &Bench, report: &mut Report) -> bool {
     true
 }
 
-/// How the class's version of the interface stands to this host's. That they fit has been checked.
+/// Compares the class's version of the interface with this host's. Their compatibility has already been checked.
 fn relation(found: &str) -> String {
     let own = worker_api::API_VERSION;
     let number = |version: &str| -> Vec<u32> {
@@ -44,7 +44,7 @@ fn relation(found: &str) -> String {
     }
 }
 
-/// The name is what `hostctl status` and `[class.NAME]` know the class by, and short names are found by.
+/// `hostctl status` and `[class.NAME]` use this name, and short names are resolved to it.
 fn name(bench: &Bench, name: &str) -> Finding {
     let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);
     if name.is_empty() || !name.chars().all(is_plain) {
@@ -52,7 +52,7 @@ fn name(bench: &Bench, name: &str) -> Finding {
     }
     let file = bench.class.file_name().unwrap_or_default().to_string_lossy();
     let right = format!("lib{name}_worker.so");
-    // Cargo makes underscores of hyphens in the names of libraries.
+    // Cargo replaces hyphens by underscores in the names of libraries.
     if file == right || file == right.replace('-', "_") {
         Ok(file.into_owned())
     } else {

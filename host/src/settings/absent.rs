@@ -1,7 +1,7 @@
-//! gunicorn's settings that are no keys of the file here, each with the reason: for the reference page, and for those
-//! who bring a file from there.
+//! gunicorn's settings that are not keys of the settings file, each with the reason: for the reference page, and
+//! for users who convert a file.
 
-/// Names of what exists in another form, with that form; those of one form stand together.
+/// Settings that exist in another form, grouped by that form.
 pub static ELSEWHERE: &[(&[&str], &str)] = &[
     (&["config", "check_config", "print_config"], "flags only, not keys of the file"),
     (
@@ -26,8 +26,7 @@ pub static ELSEWHERE: &[(&[&str], &str)] = &[
     ),
 ];
 
-/// Names of what is accepted and has no effect, with the reason; those of one reason stand together. Each is a warning at
-/// start and at a reload.
+/// Settings that are accepted and have no effect, grouped by reason. Each is a warning at start and at a reload.
 pub static IGNORED: &[(&[&str], &str)] = &[
     (
         &["ssl_version", "ciphers"],
@@ -50,7 +49,7 @@ pub static IGNORED: &[(&[&str], &str)] = &[
     ),
 ];
 
-/// The flags that gunicorn has for the settings of [`IGNORED`].
+/// Flags of gunicorn for the settings of [`IGNORED`].
 pub(super) static IGNORED_FLAGS: &[IgnoredFlag] = &[
     IgnoredFlag::value("ssl_version", "ssl-version"),
     IgnoredFlag::value("ciphers", "ciphers"),
@@ -67,7 +66,7 @@ pub(super) static IGNORED_FLAGS: &[IgnoredFlag] = &[
     IgnoredFlag::value("logconfig_json", "log-config-json"),
 ];
 
-/// A flag of gunicorn's that is accepted and has no effect.
+/// A flag of gunicorn that is accepted and has no effect.
 #[derive(Debug)]
 pub(super) struct IgnoredFlag {
     pub(super) name: &'static str,
@@ -91,7 +90,7 @@ impl IgnoredFlag {
     }
 }
 
-/// Names of what does not exist, with the reason; those of one reason stand together.
+/// Settings that are not supported, grouped by reason.
 pub static ABSENT: &[(&[&str], &str)] = &[
     (&["ssl_context"], "a Python function; TLS is made from certfile, keyfile and ca_certs"),
     (
@@ -133,12 +132,12 @@ pub static ABSENT: &[(&[&str], &str)] = &[
     (&["paste", "raw_paste_global_conf"], "PasteDeploy files are not read"),
 ];
 
-/// Why a setting of gunicorn's is no key of the file.
+/// Returns why a setting of gunicorn is not a key of the file.
 pub(super) fn reason(name: &str) -> Option<&'static str> {
     find(ELSEWHERE.iter().chain(ABSENT).chain(IGNORED), name)
 }
 
-/// Why a setting of gunicorn's has no effect, where it is one that is accepted.
+/// Returns why a setting of gunicorn has no effect, if it is one that is accepted.
 pub(super) fn ignored_reason(name: &str) -> Option<&'static str> {
     find(IGNORED.iter(), name)
 }

@@ -1,4 +1,4 @@
-//! The addresses that `bind` understands. Nothing is opened or looked up here.
+//! Addresses that `bind` accepts. Nothing is opened or resolved here.
 
 use std::path::PathBuf;
 
@@ -7,14 +7,14 @@ use std::path::PathBuf;
 pub enum Bind {
     /// `HOST:PORT`, `HOST`, `[IPV6]:PORT`; the host may be a name.
     Tcp {
-        /// An address or a name, without brackets.
+        /// Address or name, without brackets.
         host: String,
-        /// The port; 0 lets the kernel choose.
+        /// Port; 0 lets the kernel choose.
         port: u16,
     },
-    /// `unix:PATH`, with `?mode=0660&user=NAME&group=NAME` behind it where the umask does not do.
+    /// `unix:PATH`, optionally followed by `?mode=0660&user=NAME&group=NAME`.
     Unix {
-        /// The socket's path.
+        /// Path of the socket.
         path: PathBuf,
         /// Permission bits to set.
         mode: Option<u32>,
@@ -25,12 +25,12 @@ pub enum Bind {
     },
     /// `unix:@NAME`: an abstract name, without a file.
     Abstract(String),
-    /// `fd://N`: a listening socket that was inherited.
+    /// `fd://N`: an inherited listening socket.
     Fd(i32),
 }
 
 impl Bind {
-    /// Reads an address; the error says what was expected.
+    /// Parses an address; the error says what was expected.
     pub fn parse(text: &str) -> Result<Self, String> {
         let unexpected = || "expected HOST:PORT, unix:PATH, unix:@NAME or fd://N".to_owned();
         if let Some(number) = text.strip_prefix("fd://") {
@@ -84,8 +84,8 @@ fn parse_unix(text: &str) -> Option<Bind> {
     Some(Bind::Unix { path: PathBuf::from(path), mode, user, group })
 }
 
-/// The port where an address has none, as in gunicorn.
+/// Port of an address without one, as in gunicorn.
 const PORT_DEFAULT: &str = "8000";
 
-/// Room for a path in `sockaddr_un`, with its final NUL.
+/// Size of the path in `sockaddr_un`, including its final NUL.
 const SUN_PATH: usize = 108;

@@ -1,69 +1,72 @@
-//! What a setting is: the type of one item of the table, and the macro that makes the table,
-//! [`Settings`](super::Settings) and their connection from one list.
+//! The declaration of a setting: the type of one item of the table, and the macro that generates the table,
+//! [`Settings`](super::Settings) and the conversion between them from one list.
 //!
-//! Not here: the list itself (`table.rs`) and what becomes of it (flags, file, page).
+//! The list is in `table.rs`; flags, file and page have their own modules.
 
 use toml::de::DeValue;
 
 use super::value::{Kind, Value};
 
-/// One setting: everything that flags, file, help and the reference page say about it.
+/// One setting, with everything that flags, file, help and the reference page need.
 #[derive(Debug)]
 pub struct Setting {
-    /// gunicorn's name where gunicorn has the setting; the TOML key and the field of `Settings`.
+    /// Name: gunicorn's if gunicorn has the setting. Also the TOML key and the field of `Settings`.
     pub name: &'static str,
-    /// The heading it stands under in `--help` and on the reference page.
+    /// Heading in `--help` and on the reference page.
     pub section: &'static str,
-    /// Lines of text; the first paragraph is the summary, blank lines part paragraphs.
+    /// Lines of text; the first paragraph is the summary. Blank lines separate paragraphs.
     pub doc: &'static [&'static str],
-    /// What values it takes.
+    /// Summary of the flag, if it differs from the setting's because the flag turns the setting off.
+    pub flag_summary: Option<&'static str>,
+    /// Kind of values.
     pub kind: Kind,
-    /// The default as one would write it after the flag; `None`: unset.
+    /// Default as written after the flag; `None` if unset.
     pub default: Option<&'static str>,
-    /// The long flag without its dashes; `None`: only in the file.
+    /// Long flag without its dashes; `None` if the setting exists only in the file.
     pub long: Option<&'static str>,
     /// Other long flags with the same meaning.
     pub aliases: &'static [&'static str],
-    /// The short flag.
+    /// Short flag.
     pub short: Option<char>,
-    /// What the flag sets when it is given without a value.
+    /// Value of the flag when it is given without one.
     pub bare: Option<&'static str>,
-    /// Whether the flag may also take a value where `bare` is set.
+    /// Whether the flag also accepts a value if `bare` is set.
     pub bare_or_value: bool,
-    /// An environment variable that replaces the default.
+    /// Environment variable that replaces the default.
     pub variable: Option<Variable>,
     /// When a changed value takes effect.
     pub effect: Effect,
-    /// Whether a value has the field's type; the text says what was expected instead.
+    /// Checks whether a value has the field's type; the error says what was expected.
     pub check: fn(&Value) -> Result<(), String>,
 }
 
-/// An environment variable that stands for a default.
+/// An environment variable that replaces a default.
 #[derive(Debug, Clone, Copy)]
 pub struct Variable {
-    /// The variable's name.
+    /// Name of the variable.
     pub name: &'static str,
-    /// What is put before its text, e.g. the address before a port.
+    /// Text put before its value, such as the address before a port.
     pub prefix: &'static str,
 }
 
 /// When a changed value takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
-    /// While the generation runs (a signal or `hostctl` changes it), and at a reload.
+    /// While the generation runs (changed by a signal or `hostctl`), and at a reload.
     Live,
-    /// With the next generation: at a reload.
+    /// With the next generation, at a reload.
     Reload,
-    /// When the server is started anew.
+    /// When the server is restarted.
     Restart,
 }
 
 impl Setting {
-    /// The item from which every declaration starts.
+    /// Base of all declarations.
     pub(super) const BLANK: Self = Self {
         name: "",
         section: "",
         doc: &[],
+        flag_summary: None,
         kind: Kind::Text,
         default: None,
         long: None,
@@ -76,18 +79,18 @@ impl Setting {
         check: |_| Ok(()),
     };
 
-    /// Reads a value as it stands after a flag or in the environment.
+    /// Parses a value from a flag or the environment.
     pub fn parse(&self, text: &str) -> Result<Value, String> {
         let value = self.kind.parse(text)?;
         (self.check)(&value)?;
         Ok(value)
     }
 
-    /// Reads a value of the file. The error says what was expected.
+    /// Converts a value of the file. The error says what was expected.
     pub(super) fn read_toml(&self, toml: &DeValue<'_>) -> Result<Value, String> {
         let bare = self.bare.filter(|_| self.bare_or_value);
         let value = match (toml, bare, self.default) {
-            // Where a flag may stand alone, the file may say true or false.
+            // For a flag that can be given without a value, the file accepts true and false.
             (DeValue::Boolean(true), Some(bare), _) => self.kind.parse(bare)?,
             (DeValue::Boolean(false), Some(_), Some(default)) => self.kind.parse(default)?,
             _ => self.kind.read_toml(toml)?,
@@ -96,12 +99,12 @@ impl Setting {
         Ok(value)
     }
 
-    /// The first paragraph of the text, on one line.
+    /// Returns the first paragraph of the text on one line.
     pub fn summary(&self) -> String {
         self.paragraphs().into_iter().next().unwrap_or_default()
     }
 
-    /// The text, one line a paragraph.
+    /// Returns the text, one line per paragraph.
     pub fn paragraphs(&self) -> Vec<String> {
         self.doc
             .split(|line| line.trim().is_empty())
@@ -112,7 +115,7 @@ impl Setting {
 }
 
 impl Effect {
-    /// How the reference page says it.
+    /// Describes the effect for the reference page.
     pub fn describe(self) -> &'static str {
         match self {
             Self::Live => "at once, and at a reload",
@@ -122,16 +125,16 @@ impl Effect {
     }
 }
 
-/// Makes `TABLE`, the struct `Settings` and the way from the one to the other.
+/// Generates `TABLE`, the struct `Settings` and the conversion between them.
 ///
-/// An item is `name: Type { field of Setting: value, … }` under its doc comment; the type's
-/// [`Field`](super::types::Field) implementation turns the checked value into the field.
+/// An item is `name: Type { field of Setting: value, … }` under its doc comment. The type's
+/// [`Field`](super::types::Field) implementation converts the checked value to the field.
 macro_rules! settings {
     ($( $section:literal { $(
         $(#[doc = $doc:literal])*
         $name:ident: $type:ty { $($key:ident: $value:expr),* $(,)? }
     )* } )*) => {
-        /// Every setting, in the order of `--help` and of the reference page.
+        /// All settings, in the order of `--help` and of the reference page.
         pub static TABLE: &[Setting] = &[$($(
             Setting {
                 name: stringify!($name),
@@ -143,31 +146,32 @@ macro_rules! settings {
             },
         )*)*];
 
-        /// The settings in force: checked, typed, with all paths absolute. Share it as an `Arc`.
+        /// The effective settings: checked, typed, with all paths absolute. Share them as an `Arc`.
         #[derive(Debug, Clone, PartialEq)]
         pub struct Settings {
             $($(
                 $(#[doc = $doc])*
                 pub $name: $type,
             )*)*
-            /// The tables that belong to plugins.
+            /// Tables for plugins.
             pub sections: Sections,
-            /// Keys and flags of gunicorn's that were given and have no effect: a warning each.
+            /// Settings and flags of gunicorn that were given and have no effect; each is logged as a
+            /// warning.
             pub ignored: Vec<Problem>,
-            /// The settings file that was read.
+            /// Settings file that was read.
             pub file: Option<PathBuf>,
-            /// The directory that the server was started in.
+            /// Directory in which the server was started.
             pub start_directory: PathBuf,
-            /// The program's name as it was called.
+            /// Name of the program as it was called.
             pub program: std::ffi::OsString,
-            /// Whether there is an application to serve: one that is named, or a Django project.
+            /// Whether there is an application to serve: a named one or a Django project.
             pub has_application: bool,
             pub(super) values: Vec<Value>,
             pub(super) origins: Vec<Origin>,
         }
 
         impl Settings {
-            /// Types values that stand in the order of [`TABLE`].
+            /// Converts values in the order of [`TABLE`].
             pub(super) fn assemble(
                 values: Vec<Value>,
                 origins: Vec<Origin>,

@@ -1,5 +1,5 @@
-//! What can be wrong with settings, and how it is said: one line for each problem, with the place
-//! it was found at, the key, what was expected and the likely intention.
+//! Errors in settings: one line per problem, with the location, the key, what was expected and the likely
+//! intention.
 
 use std::{
     fmt,
@@ -10,15 +10,15 @@ use std::{
 use super::{absent, declare::Setting, table::TABLE};
 use crate::similar::distance;
 
-/// Exit status for settings that cannot be used: `EX_CONFIG` of sysexits(3).
+/// Exit status for invalid settings: `EX_CONFIG` of sysexits(3).
 pub const EX_CONFIG: i32 = 78;
 
-/// Where a value came from.
+/// Origin of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Nobody set it.
+    /// The default.
     Default,
-    /// An environment variable that stands for a default.
+    /// An environment variable that replaces a default.
     Variable(&'static str),
     /// A line of the settings file.
     File(Arc<PathBuf>, usize),
@@ -43,14 +43,14 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One thing that is wrong, in one line.
+/// One problem, as one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     place: Place,
     message: String,
 }
 
-/// Where something is wrong: the origin of a value, or a file as a whole.
+/// Location of a problem: the origin of a value, or a file as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Place {
     Origin(Origin),
@@ -58,17 +58,17 @@ enum Place {
 }
 
 impl Problem {
-    /// Something that is wrong at a place, with no key to name.
+    /// Creates a problem at a location, without a key.
     pub(super) fn at(origin: &Origin, message: impl Into<String>) -> Self {
         Self { place: Place::Origin(origin.clone()), message: message.into() }
     }
 
-    /// Something that is wrong with a file as a whole.
+    /// Creates a problem of a whole file.
     pub(super) fn file(path: &Path, message: impl Into<String>) -> Self {
         Self { place: Place::File(path.to_owned()), message: message.into() }
     }
 
-    /// The line of a file, 0 where there is none.
+    /// Returns the line in the file; 0 if there is none.
     pub(super) fn line(&self) -> usize {
         match &self.place {
             Place::Origin(Origin::File(_, line)) => *line,
@@ -76,7 +76,7 @@ impl Problem {
         }
     }
 
-    /// A value that does not fit, as it was written.
+    /// Creates a problem of an invalid value, shown as written.
     pub(super) fn value(origin: &Origin, name: &str, expected: &str, found: &str) -> Self {
         let found = found.split_whitespace().collect::<Vec<_>>().join(" ");
         let cut = found.char_indices().nth(FOUND_SHOWN).map_or(found.len(), |(at, _)| at);
@@ -84,13 +84,14 @@ impl Problem {
         Self::at(origin, format!("{name}: {expected}, found {}{dots}", &found[..cut]))
     }
 
-    /// A key or flag of gunicorn's that is accepted and has no effect; `None` for any other name.
+    /// Creates a warning for a key or flag of gunicorn that is accepted but has no effect; `None` for any
+    /// other name.
     pub(super) fn ignored(origin: &Origin, name: &str) -> Option<Self> {
         let reason = absent::ignored_reason(name)?;
         Some(Self::at(origin, format!("{name} (of gunicorn) has no effect: {reason}")))
     }
 
-    /// A key that no setting has.
+    /// Creates a problem of an unknown key.
     pub(super) fn unknown(origin: &Origin, key: &str) -> Self {
         let hint = match (absent::reason(key), nearest(key)) {
             (Some(reason), _) => format!(" (of gunicorn): {reason}"),
@@ -110,19 +111,19 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Why there are no settings.
+/// Why reading the settings failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Values, keys or files that cannot be used: each one in a line of its own.
+    /// Invalid values, keys or files: one line each.
     #[error("{}", lines(.0))]
     Invalid(Vec<Problem>),
-    /// Flags that cannot be parsed, or `--help` and `--version`, in clap's words.
+    /// Invalid flags, or `--help` and `--version`, as reported by clap.
     #[error("{0}")]
     Flags(clap::Error),
 }
 
 impl Error {
-    /// The exit status: 0 after `--help` and `--version`, else [`EX_CONFIG`].
+    /// Returns the exit status: 0 after `--help` and `--version`, otherwise [`EX_CONFIG`].
     pub fn exit_status(&self) -> i32 {
         match self {
             Self::Flags(error) if !error.use_stderr() => 0,
@@ -130,10 +131,10 @@ impl Error {
         }
     }
 
-    /// Tells the user, on standard output what was asked for, on standard error what is wrong.
+    /// Prints requested output to standard output and errors to standard error.
     pub fn print(&self) {
         match self {
-            // Nothing is left to be done where the terminal itself is gone.
+            // Nothing can be done if the terminal itself no longer exists.
             Self::Flags(error) => drop(error.print()),
             Self::Invalid(problems) => {
                 for problem in problems {
@@ -154,7 +155,7 @@ fn lines(problems: &[Problem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
-/// The setting whose name or flag is most like `key`, if one is alike enough to be meant.
+/// Returns the setting whose name or flag is most similar to `key`, if one is similar enough.
 fn nearest(key: &str) -> Option<&'static Setting> {
     let key = key.to_ascii_lowercase().replace('-', "_");
     let spellings = |setting: &'static Setting| {
@@ -173,5 +174,5 @@ fn nearest(key: &str) -> Option<&'static Setting> {
         .map(|(_, setting)| setting)
 }
 
-/// How much of a wrong value a message shows, in characters.
+/// Maximum number of characters of an invalid value shown in a message.
 const FOUND_SHOWN: usize = 60;

@@ -1,4 +1,4 @@
-//! Reading the settings file: TOML whose keys are settings, and the tables of the plugins.
+//! Reads the settings file: TOML whose keys are settings, and tables for plugins.
 
 use std::{
     fs::OpenOptions,
@@ -17,18 +17,18 @@ use super::{
     value::Value,
 };
 
-/// The tables of the file that mean something to plugins only.
+/// Tables of the file that only plugins interpret.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Sections {
-    /// `[class.NAME]`: what the worker class of that name reads.
+    /// `[class.NAME]`: for the worker class with this name.
     pub class: toml::Table,
-    /// `[application]`: what the application reads.
+    /// `[application]`: for the application.
     pub application: toml::Table,
-    /// `[hooks]`: commands and options of hooks.
+    /// `[hooks]`: commands, and options of hooks.
     pub hooks: toml::Table,
 }
 
-/// What a file said: values with the index of their setting in [`TABLE`] and the line.
+/// Contents of a file: values with the index of their setting in [`TABLE`] and their line.
 #[derive(Debug, Default)]
 pub(super) struct FileSettings {
     pub(super) values: Vec<(usize, Value, Origin)>,
@@ -37,7 +37,7 @@ pub(super) struct FileSettings {
     pub(super) ignored: Vec<Problem>,
 }
 
-/// Reads a file's text; every key that is wrong becomes one problem.
+/// Parses a file's text; every invalid key becomes one problem.
 pub(super) fn parse(path: &Path, text: &str) -> Result<FileSettings, Vec<Problem>> {
     let path = Arc::new(path.to_owned());
     let origin = |span: Range<usize>| Origin::File(Arc::clone(&path), line_of(text, span.start));
@@ -81,7 +81,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<FileSettings, Vec<Problem
         file.sections = read_sections(text);
         return Ok(file);
     }
-    // Keys come in alphabetical order; people read from the top.
+    // Keys come in alphabetical order; report them in the order of the file.
     problems.sort_by_key(Problem::line);
     Err(problems)
 }
@@ -90,7 +90,7 @@ fn not_a_table(origin: &Origin, name: &str, found: &str) -> Problem {
     Problem::value(origin, name, &format!("expected a table [{name}]"), found)
 }
 
-/// The plugins' tables of a text that has been found to be in order.
+/// Returns the plugins' tables of a text that has been checked.
 fn read_sections(text: &str) -> Sections {
     let mut table = text.parse::<toml::Table>().unwrap_or_default();
     let mut take = |name: &str| match table.remove(name) {
@@ -100,14 +100,14 @@ fn read_sections(text: &str) -> Sections {
     Sections { class: take(CLASS), application: take(SECTIONS[1]), hooks: take(SECTIONS[2]) }
 }
 
-/// Reads `path`; the error is one problem.
+/// Reads `path`; an error becomes one problem.
 pub(super) fn load(path: &Path) -> Result<FileSettings, Vec<Problem>> {
     let text = read(path)
         .map_err(|error| vec![Problem::file(path, format!("cannot be read: {error}"))])?;
     parse(path, &text)
 }
 
-/// The text of a regular file. A pipe, which the arbiter would wait for at a reload, is none.
+/// Reads the text of a regular file. A pipe is refused because the arbiter would wait for it at a reload.
 fn read(path: &Path) -> io::Result<String> {
     let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     if !file.metadata()?.is_file() {
@@ -118,7 +118,7 @@ fn read(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Where the file is when nobody names it.
+/// Default name of the file.
 pub(super) fn default_path(directory: &Path) -> Option<PathBuf> {
     let path = directory.join(FILE_DEFAULT);
     path.exists().then_some(path)
@@ -130,8 +130,8 @@ fn line_of(text: &str, offset: usize) -> usize {
 
 const FILE_DEFAULT: &str = "host.toml";
 
-/// The tables that are handed to plugins as they are.
+/// Tables that are passed to plugins unchanged.
 const SECTIONS: [&str; 3] = [CLASS, "application", "hooks"];
 
-/// The table of tables: one for each worker class.
+/// Table of tables: one for each worker class.
 const CLASS: &str = "class";

@@ -1,4 +1,4 @@
-//! The command line: the clap command made from the table, and what was given on it.
+//! The command line: the clap command generated from the table, and the parsed arguments.
 
 use std::{ffi::OsString, path::PathBuf};
 
@@ -11,35 +11,35 @@ use super::{
     value::{Kind, Value},
 };
 
-/// What is to be done with the settings.
+/// What to do with the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Serve.
     Serve,
-    /// Load everything, say whether it is in order, and end.
+    /// Load everything, report the result, and exit.
     CheckConfig,
-    /// Write the settings in force and end.
+    /// Print the effective settings and exit.
     PrintConfig,
-    /// Check whether a worker class keeps its contract, and end.
+    /// Check whether a worker class fulfils its contract, and exit.
     CheckWorker {
-        /// Its path or short name.
+        /// Path or short name of the class.
         class: String,
-        /// The settings file that was named.
+        /// Settings file named on the command line.
         config: Option<PathBuf>,
     },
 }
 
-/// What stood on a command line.
+/// Parsed command line.
 #[derive(Debug)]
 pub(super) struct Flags {
     pub(super) values: Vec<(usize, Value)>,
-    /// Names of settings of gunicorn's that were given and have no effect.
+    /// Names of gunicorn's settings that were given and have no effect.
     pub(super) ignored: Vec<&'static str>,
     pub(super) config: Option<PathBuf>,
     pub(super) action: Action,
 }
 
-/// Parses flags; the first argument is not the program's name.
+/// Parses flags; `args` does not include the program's name.
 pub(super) fn parse(args: &[OsString]) -> Result<Flags, clap::Error> {
     let program = OsString::from("host");
     let matches = command().try_get_matches_from(std::iter::once(program).chain(joined(args)))?;
@@ -65,8 +65,8 @@ pub(super) fn parse(args: &[OsString]) -> Result<Flags, clap::Error> {
     })
 }
 
-/// Arguments where a flag that may have a value has it in the same argument: `--proxy-protocol v2`, which gunicorn
-/// takes, becomes `--proxy-protocol=v2`. A word that is no value of the flag's is the application.
+/// Joins a flag with an optional value to the value after it: `--proxy-protocol v2`, which gunicorn accepts,
+/// becomes `--proxy-protocol=v2`. A word that is not a value of the flag is the application.
 fn joined(args: &[OsString]) -> Vec<OsString> {
     let takes = |flag: &OsString, word: &OsString| {
         let setting = TABLE.iter().filter(|setting| setting.bare_or_value).find(|setting| {
@@ -88,7 +88,7 @@ fn joined(args: &[OsString]) -> Vec<OsString> {
     joined
 }
 
-/// The command of `host`, with a flag for every setting that has one.
+/// Returns the command of `host`, with a flag for every setting that has one.
 pub fn command() -> Command {
     let flag = |name: &'static str, help: &'static str| {
         Arg::new(name).long(name).help(help).action(ArgAction::SetTrue).help_heading("Settings")
@@ -108,21 +108,21 @@ pub fn command() -> Command {
         )
         .arg(flag(
             CHECK,
-            "Load settings, class and application, say whether they are in order, and end",
+            "Load settings, worker class and application, report whether they are valid, and exit",
         ))
-        .arg(flag(PRINT, "Write the settings in force and where each comes from, and end"))
+        .arg(flag(PRINT, "Print the effective settings with their origins, and exit"))
         .arg(
             Arg::new(CHECK_WORKER)
                 .long(CHECK_WORKER)
                 .value_name("NAME|PATH")
-                .help("Check whether a worker class keeps its contract, in servers of its own, and end")
+                .help("Check whether a worker class fulfils its contract, in private servers, and exit")
                 .help_heading("Settings"),
         )
         .args(TABLE.iter().filter_map(argument))
         .args(IGNORED_FLAGS.iter().map(ignored_argument))
 }
 
-/// A flag of gunicorn's that has no effect: accepted, and not shown.
+/// A flag of gunicorn that has no effect: accepted, and hidden.
 fn ignored_argument(flag: &'static IgnoredFlag) -> Arg {
     let arg = Arg::new(flag.name).long(flag.long).hide(true).overrides_with(flag.name);
     let arg = match flag.short {
@@ -153,7 +153,7 @@ fn argument(setting: &'static Setting) -> Option<Arg> {
     let arg = if setting.kind.is_list() {
         arg.action(ArgAction::Append)
     } else {
-        // The last one counts, as in gunicorn: a script can put its own flags before those of its caller.
+        // The last one counts, as in gunicorn: a script can put its flags before those of its caller.
         arg.action(ArgAction::Set).overrides_with(setting.name)
     };
     let arg = match setting.short {
@@ -170,17 +170,22 @@ fn argument(setting: &'static Setting) -> Option<Arg> {
 }
 
 fn help(setting: &Setting) -> String {
-    let summary = setting.summary().replace('`', "");
+    let summary = setting.flag_summary.map_or_else(|| setting.summary(), str::to_owned);
+    let summary = summary.replace('`', "");
     let summary = summary.strip_suffix('.').unwrap_or(&summary);
     format!("{summary}{}", facts(setting, " "))
 }
 
 fn long_help(setting: &Setting) -> String {
-    let text = setting.paragraphs().join("\n\n").replace('`', "");
+    let mut paragraphs = setting.paragraphs();
+    if let (Some(summary), Some(first)) = (setting.flag_summary, paragraphs.first_mut()) {
+        summary.clone_into(first);
+    }
+    let text = paragraphs.join("\n\n").replace('`', "");
     format!("{text}{}", facts(setting, "\n\n"))
 }
 
-/// The choices and the default in brackets, each with `separator` before it.
+/// Returns the choices and the default in brackets, each preceded by `separator`.
 fn facts(setting: &Setting, separator: &str) -> String {
     let choices = match setting.kind {
         Kind::Choice(words) => Some(format!("{separator}[one of: {}]", words.join(", "))),
@@ -193,7 +198,7 @@ fn facts(setting: &Setting, separator: &str) -> String {
     choices.into_iter().chain(default).collect()
 }
 
-/// The value given for a setting; lists of repeated flags are put together.
+/// Returns the value given for a setting; repeated flags of a list are combined.
 fn take(matches: &ArgMatches, setting: &Setting) -> Option<Value> {
     if setting.long.is_none() && setting.name != APPLICATION {
         return None;
@@ -205,7 +210,7 @@ fn take(matches: &ArgMatches, setting: &Setting) -> Option<Value> {
     Some(Value::List(values.filter_map(Value::to_list).flatten().collect()))
 }
 
-/// The setting that stands on the command line without a flag.
+/// The setting that is given without a flag.
 pub(super) const APPLICATION: &str = "wsgi_app";
 
 const CONFIG: &str = "config";

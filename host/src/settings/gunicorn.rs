@@ -1,5 +1,5 @@
-//! Settings from a `gunicorn.conf.py`, as a `host.toml`: for those who come from there. What the file
-//! means, Python has found out; here is what of it can be said in TOML, and what cannot, with the reason.
+//! Converts a `gunicorn.conf.py` to a `host.toml`. Python has evaluated the file; this module writes what TOML
+//! can express and gives a reason for the rest.
 
 use serde_json::Value as Json;
 
@@ -9,27 +9,27 @@ use super::table::TABLE;
 use super::value::{Kind, Value};
 use crate::hooks;
 
-/// What a name of the file was set to.
+/// Value of a name in the file.
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Found {
     /// A plain value.
     Value(Json),
-    /// Something that only Python has, in words: "a function".
+    /// A value that only Python has, described in words: "a function".
     Other(String),
 }
 
-/// What became of a file.
+/// Result of converting a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Converted {
-    /// The settings as lines of TOML.
+    /// Settings as lines of TOML.
     pub lines: Vec<String>,
-    /// A line for each setting that could not be carried over, with the reason.
+    /// One line for each setting that could not be converted, with the reason.
     pub left: Vec<String>,
 }
 
 impl Converted {
-    /// The file's text: the settings, and as comments what is not among them.
+    /// Returns the text of the file: the settings, and the rest as comments.
     pub fn to_toml(&self) -> String {
         let mut lines = self.lines.clone();
         if !self.left.is_empty() {
@@ -40,8 +40,7 @@ impl Converted {
     }
 }
 
-/// Converts what a file has set, in its order. Names that are no settings of gunicorn's are the file's
-/// own affair, as they are to gunicorn.
+/// Converts the settings of a file, in order. Other names are ignored, as by gunicorn.
 pub fn convert(found: &[(String, Found)]) -> Converted {
     let mut converted = Converted::default();
     for (name, found) in found {
@@ -66,7 +65,7 @@ pub fn convert(found: &[(String, Found)]) -> Converted {
     converted
 }
 
-/// A value of gunicorn's as TOML.
+/// Converts a value to TOML.
 fn read(setting: &Setting, json: &Json) -> Result<String, String> {
     let value = match (setting.name, json) {
         ("worker_class", Json::String(class)) => Value::Text(class_of(class)?.to_owned()),
@@ -89,14 +88,14 @@ fn read(setting: &Setting, json: &Json) -> Result<String, String> {
     setting.kind.write_toml(&value).ok_or_else(|| "it is empty".to_owned())
 }
 
-/// The class of that name.
+/// Converts the name of a worker class.
 fn class_of(name: &str) -> Result<&'static str, String> {
     class_alias(name).ok_or_else(|| {
         "a worker class is a shared library here: none stands for this one".to_owned()
     })
 }
 
-/// The worker class that stands for one of Python's, by any of the names that gunicorn takes.
+/// Returns the worker class that corresponds to one of gunicorn's, by any name that gunicorn accepts.
 pub fn class_alias(name: &str) -> Option<&'static str> {
     match name {
         "sync" | "gunicorn.workers.sync.SyncWorker" => Some("sync"),
@@ -111,7 +110,7 @@ pub fn class_alias(name: &str) -> Option<&'static str> {
     }
 }
 
-/// How Python describes a function.
+/// Description of a function by Python.
 const FUNCTION: &str = "a function";
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! What a reload must not lose because a settings file is empty, shortened or missing.
+//! Detects settings that a reload would lose because a settings file is empty, truncated or missing.
 //!
-//! A key that is absent means its default, so a damaged file would replace the application by the
-//! welcome page and move the port without an error. Settings that decide what is served, where and
-//! as whom can be changed by a reload, but not by their absence.
+//! A missing key means its default, so a damaged file would replace the application by the welcome page and
+//! change the port without an error. Settings that decide what is served, where and as which user can be changed
+//! by a reload, but not by omission.
 
 use std::path::Path;
 
@@ -13,8 +13,8 @@ use super::{
 };
 
 impl Settings {
-    /// Checks that `next`, read for a reload or an upgrade of a server that runs with `self`, lacks
-    /// nothing that decides what is served.
+    /// Checks that `next`, read for a reload or an upgrade of a server that runs with `self`, does not lack a
+    /// setting that decides what is served.
     pub fn check_successor(&self, next: &Self) -> Result<(), Problem> {
         if let Some(file) = self.file.as_deref().filter(|_| self.reads_from_file()) {
             match &next.file {
@@ -68,12 +68,12 @@ impl Settings {
     }
 }
 
-/// Whether `directory` is that of a Django project, which is an application without being named.
+/// Returns whether `directory` belongs to a Django project, which is an application without being named.
 pub fn is_django_project(directory: &Path) -> bool {
     directory.join("manage.py").is_file()
 }
 
-/// The settings whose absence would change what is served, where, or with which privileges.
+/// Settings whose omission would change what is served, where, or with which privileges.
 const ESSENTIAL: [&str; 10] = [
     "wsgi_app",
     "bind",

@@ -1,11 +1,11 @@
-//! The settings: one table ([`TABLE`]) from which flags, file keys, `--help`, `--print-config`, the
-//! reference page and the struct [`Settings`] come.
+//! The settings: one table ([`TABLE`]) from which flags, file keys, `--help`, `--print-config`, the reference
+//! page and the struct [`Settings`] are generated.
 //!
-//! [`Sources`] is everything that settings are read from. Weakest first: defaults (and the
-//! variables that replace them), the file, `HOST_CMD_ARGS`, the command line, and what `hostctl`
-//! asks for. It is kept, and read again at each reload.
+//! [`Sources`] is everything that settings are read from. In increasing priority: defaults (and the variables
+//! that replace them), the file, `HOST_CMD_ARGS`, the command line, and requests of `hostctl`. It is kept, and
+//! read again at each reload.
 //!
-//! **Invariant:** a `Settings` that exists is valid; nobody checks a setting again.
+//! **Invariant:** a `Settings` that exists is valid; no other code checks a setting again.
 
 mod absent;
 mod bind;
@@ -47,21 +47,21 @@ pub use value::{Kind, Value};
 /// Everything that settings are read from, so that they can be read again.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
-    /// The program's name as it was called.
+    /// Name of the program as it was called.
     pub program: OsString,
-    /// The command line without the program's name.
+    /// Command line without the program's name.
     pub args: Vec<OsString>,
-    /// The environment.
+    /// Environment.
     pub environment: BTreeMap<String, String>,
-    /// The directory that the server was started in, by the path that the user sees: a symbolic link
-    /// in it is followed again at each reload.
+    /// Directory in which the server was started, as the user spelled it: a symbolic link in it is resolved
+    /// again at each reload.
     pub directory: PathBuf,
-    /// Names and texts that override all else: what `hostctl` asked for.
+    /// Names and values that override everything else: requests of `hostctl`.
     pub requests: Vec<(String, String)>,
 }
 
 impl Sources {
-    /// Those of this process. Variables that are not UTF-8 are left out.
+    /// Returns the sources of this process. Variables that are not UTF-8 are ignored.
     pub fn of_process() -> std::io::Result<Self> {
         let utf8 = |(name, value): (OsString, OsString)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
@@ -128,32 +128,32 @@ impl Sources {
 }
 
 impl Settings {
-    /// The value of the setting of that name: how settings reach plugins.
+    /// Returns the value of a setting by its name; plugins receive settings this way.
     pub fn get(&self, name: &str) -> Option<&Value> {
         index_of(name).map(|index| &self.values[index])
     }
 
-    /// Log a warning for each key or flag that was given and has no effect.
+    /// Logs a warning for each key or flag that was given and has no effect.
     pub fn warn_of_ignored(&self) {
         for problem in &self.ignored {
             tracing::warn!("{problem}");
         }
     }
 
-    /// Where the value of the setting of that name came from.
+    /// Returns the origin of a setting's value.
     pub fn origin(&self, name: &str) -> Option<&Origin> {
         index_of(name).map(|index| &self.origins[index])
     }
 
-    /// The name or path of the worker class that is meant: as in gunicorn, `sync` with more than
-    /// one thread is `gthread`.
+    /// Returns the name or path of the effective worker class: as in gunicorn, `sync` with more than one
+    /// thread is `gthread`.
     pub fn class(&self) -> &str {
         if self.worker_class == "sync" && self.threads > 1 { "gthread" } else { &self.worker_class }
     }
 }
 
-/// The working directory as `$PWD` spells it where that is the same directory, as in gunicorn: the
-/// spelling keeps the symbolic links that the user went through.
+/// Returns the working directory as spelled by `$PWD` if that is the same directory, as in gunicorn: the spelling
+/// preserves the symbolic links that the user followed.
 fn start_directory() -> std::io::Result<PathBuf> {
     use std::os::unix::fs::MetadataExt as _;
     let current = std::env::current_dir()?;
@@ -163,7 +163,7 @@ fn start_directory() -> std::io::Result<PathBuf> {
     Ok(if is_current { spelled } else { current })
 }
 
-/// Where the control socket is when nobody says: beside gunicorn's, under a name of its own.
+/// Default path of the control socket: next to gunicorn's, under a different name.
 pub fn default_control_socket(environment: &BTreeMap<String, String>) -> Option<PathBuf> {
     let folder = |name: &str| environment.get(name).filter(|path| path.starts_with('/'));
     match folder("XDG_RUNTIME_DIR") {
@@ -172,7 +172,7 @@ pub fn default_control_socket(environment: &BTreeMap<String, String>) -> Option<
     }
 }
 
-/// The values so far and where each came from; stronger sources overwrite weaker ones.
+/// Values so far and their origins; higher-priority sources overwrite others.
 struct Layers {
     values: Vec<Value>,
     origins: Vec<Origin>,
@@ -233,7 +233,7 @@ impl Layers {
         Ok(())
     }
 
-    /// Makes paths absolute, and types what there is.
+    /// Makes paths absolute and types the values.
     fn finish(
         mut self,
         directory: &Path,
@@ -269,5 +269,5 @@ fn index_of(name: &str) -> Option<usize> {
     TABLE.iter().position(|setting| setting.name == name)
 }
 
-/// Flags that are put before those of the command line.
+/// Flags that precede those of the command line.
 const COMMAND_VARIABLE: &str = "HOST_CMD_ARGS";

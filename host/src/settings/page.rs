@@ -1,4 +1,4 @@
-//! The reference page, made from the table. `docs/settings.md` is its output; a test compares.
+//! The reference page, generated from the table. `docs/settings.md` is its output; a test compares them.
 
 use std::fmt::{self, Write as _};
 
@@ -10,7 +10,7 @@ use super::{
     value::Kind,
 };
 
-/// The whole page as Markdown.
+/// Returns the whole page as Markdown.
 pub fn page() -> String {
     let mut page = INTRODUCTION.to_owned();
     // Writing to a string cannot fail.
@@ -42,7 +42,7 @@ fn write_settings(page: &mut String) -> fmt::Result {
     Ok(())
 }
 
-/// What the lines under a setting's text say.
+/// Returns the list below a setting's text.
 fn facts(setting: &Setting) -> Vec<(&'static str, String)> {
     let mut facts = Vec::new();
     let flags = flags(setting);

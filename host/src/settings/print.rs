@@ -1,4 +1,4 @@
-//! `--print-config`: the settings in force as a file that reads back, with where each came from.
+//! `--print-config`: the effective settings as a file that can be read back, with the origin of each.
 
 use super::{
     declare::Setting,
@@ -7,7 +7,7 @@ use super::{
 };
 
 impl Settings {
-    /// The settings as TOML; unset ones are comments.
+    /// Returns the settings as TOML; unset ones are comments.
     pub fn to_toml(&self) -> String {
         let mut text = String::new();
         let items = TABLE.iter().zip(&self.values).zip(&self.origins);

@@ -1,4 +1,4 @@
-//! The types of the fields of `Settings`, and how each is made from a checked value.
+//! Types of the fields of `Settings`, and the conversion of a checked value to each.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -7,12 +7,12 @@ use nix::unistd::{Group, User};
 use super::{bind::Bind, value::Value};
 use crate::log::AccessFormat;
 
-/// A type that a field of `Settings` may have.
+/// A type of a field of `Settings`.
 pub(super) trait Field: Sized {
-    /// Makes it from a value of the right kind; the error says what was expected.
+    /// Converts a value of the right kind; the error says what was expected.
     fn read(value: &Value) -> Result<Self, String>;
 
-    /// Whether the value stands for "none" where the field is an `Option`.
+    /// Returns whether the value means "none" if the field is an `Option`.
     fn is_none(value: &Value) -> bool {
         match value {
             Value::Unset => true,
@@ -22,45 +22,45 @@ pub(super) trait Field: Sized {
     }
 }
 
-/// How much the error log says; the order is that of severity.
+/// Minimum severity of the error log, in order of severity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogLevel {
     /// Everything.
     Debug,
-    /// The ordinary events of a server's life.
+    /// Normal events.
     Info,
-    /// Things that somebody should look at.
+    /// Problems that need attention.
     Warning,
-    /// Things that failed.
+    /// Failures.
     Error,
-    /// Things that end the server.
+    /// Failures that stop the server.
     Critical,
 }
 
-/// The form of log lines.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// For people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Where a log goes.
+/// Destination of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogTarget {
     /// `-`: the standard stream of that log.
     Stream,
-    /// A file, appended to and opened anew on USR1.
+    /// A file, appended to and reopened on USR1.
     File(PathBuf),
 }
 
 /// A user to run as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
-    /// The user's number.
+    /// Number of the user.
     pub uid: u32,
-    /// The user's name, if the system knows one (needed for `initgroups`).
+    /// Name of the user, if the system knows one (required by `initgroups`).
     pub name: Option<String>,
 }
 
@@ -68,10 +68,10 @@ pub struct Account {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GroupId(pub u32);
 
-/// Which versions of the PROXY protocol are understood.
+/// Accepted versions of the PROXY protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProxyProtocol {
-    /// None: a connection begins with HTTP or TLS.
+    /// None: a connection starts with HTTP or TLS.
     Off,
     /// The text form.
     V1,
@@ -81,29 +81,29 @@ pub enum ProxyProtocol {
     Auto,
 }
 
-/// What becomes of request fields whose name has an underscore.
+/// Treatment of request headers whose name contains an underscore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeaderMap {
-    /// They are left out.
+    /// Drop them.
     Drop,
-    /// The request is refused.
+    /// Reject the request.
     Refuse,
-    /// They are passed on although they may be mistaken for others.
+    /// Pass them on although they may be mistaken for others.
     Dangerous,
 }
 
-/// Whether clients show a certificate.
+/// Whether to request client certificates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientCertificate {
-    /// None is asked for.
+    /// Do not request one.
     None,
-    /// It is asked for, and checked when there is one.
+    /// Request one; verify it if the client sends one.
     Optional,
-    /// No request without one.
+    /// Require one.
     Required,
 }
 
-/// The oldest TLS version that is spoken.
+/// Minimum TLS version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TlsVersion {
     /// TLS 1.2.
@@ -112,30 +112,30 @@ pub enum TlsVersion {
     V1_3,
 }
 
-/// Addresses and networks of peers that are trusted with something.
+/// Addresses and networks of trusted peers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustedPeers(pub Vec<String>);
 
-/// Where StatsD listens.
+/// Address of StatsD.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StatsdHost {
-    /// By UDP.
+    /// UDP.
     Udp {
         /// Name or address.
         host: String,
         /// Port.
         port: u16,
     },
-    /// By datagrams to a unix socket.
+    /// Datagrams to a unix socket.
     Unix(PathBuf),
 }
 
-/// Where the syslog daemon listens.
+/// Address of the syslog daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SyslogAddress {
-    /// A unix socket for datagrams.
+    /// A unix datagram socket.
     Unix(PathBuf),
-    /// By UDP.
+    /// UDP.
     Udp {
         /// Name or address.
         host: String,
@@ -144,12 +144,12 @@ pub enum SyslogAddress {
     },
 }
 
-/// A facility of syslog, as the number of RFC 3164.
+/// A syslog facility, as the number of RFC 3164.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SyslogFacility(pub u8);
 
 impl SyslogFacility {
-    /// The words that are understood; each stands at the place of its number.
+    /// Accepted words; the index of each is its number.
     pub const WORDS: &[&str] = &[
         "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron",
         "authpriv", "ftp", "local0", "local1", "local2", "local3", "local4", "local5", "local6",
@@ -157,11 +157,11 @@ impl SyslogFacility {
     ];
 }
 
-/// Types that are a choice of words: each word with its meaning.
+/// Types with a choice of words, each with its meaning.
 macro_rules! choices {
     ($($type:ident { $($word:literal => $variant:ident),* })*) => { $(
         impl $type {
-            /// The words that are understood.
+            /// Accepted words.
             pub const WORDS: &[&str] = &[$($word),*];
         }
 
@@ -393,7 +393,7 @@ impl Field for SyslogAddress {
 impl Field for SyslogFacility {
     fn read(value: &Value) -> Result<Self, String> {
         let place = Self::WORDS.iter().position(|word| Some(*word) == value.as_str());
-        // The last word is an old name of "auth". From "local0" on the numbers begin at 16.
+        // The last word is an old name of "auth". From "local0" on the numbers start at 16.
         match place {
             Some(place @ 0..=11) => Ok(Self(place as u8)),
             Some(place @ 12..=19) => Ok(Self(place as u8 + 4)),
@@ -403,7 +403,7 @@ impl Field for SyslogFacility {
     }
 }
 
-/// `*`, an address, or an address with a prefix length that fits it.
+/// `*`, an address, or an address with a valid prefix length.
 fn is_network(text: &str) -> bool {
     let (address, prefix) = text.split_once('/').unwrap_or((text, "0"));
     let Ok(address) = address.parse::<std::net::IpAddr>() else { return text == "*" };

@@ -1,73 +1,73 @@
-//! A setting's value before it has its type: the kinds of values, and how each is read from a
-//! flag's text or a TOML value and written back as TOML.
+//! Values of settings before they are typed: the kinds of values, and how each is parsed from a flag or a TOML
+//! value and written as TOML.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use toml::de::DeValue;
 
-/// What values a setting takes.
+/// Kind of values of a setting.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
     /// true or false.
     Bool,
-    /// A whole number.
+    /// An integer.
     Int {
-        /// The smallest allowed.
+        /// Minimum.
         min: i64,
-        /// The largest allowed.
+        /// Maximum.
         max: i64,
     },
     /// A time in seconds, with or without a fraction.
     Seconds {
-        /// The longest allowed.
+        /// Maximum.
         max: f64,
     },
     /// A number of bytes; text may end in k, M or G (powers of 1024).
     Bytes {
-        /// The smallest allowed (0 is always allowed where it means "off").
+        /// Minimum (0 is always allowed where it means "off").
         min: i64,
-        /// The largest allowed.
+        /// Maximum.
         max: i64,
     },
     /// File permission bits, octal as text.
     Mode,
     /// Any text.
     Text,
-    /// One of some words.
+    /// A choice of words.
     Choice(&'static [&'static str]),
     /// A path, made absolute from `chdir`.
     Path,
     /// A path, or `-` for a standard stream.
     Output,
-    /// A name to be looked up, or a path when it has a slash or ends in `.so`.
+    /// A name to look up, or a path if it contains a slash or ends in `.so`.
     Name,
-    /// An application: a path when it ends in `.so`, else a name that means something to a plugin.
+    /// An application: a path if it ends in `.so`, otherwise a name for a plugin.
     Application,
-    /// Texts; a flag is repeated.
+    /// Strings; the flag is repeated.
     List,
-    /// Texts; written as one text they are parted by commas.
+    /// Strings; separated by commas if written as one string.
     CommaList,
-    /// Paths; a flag is repeated.
+    /// Paths; the flag is repeated.
     Paths,
-    /// Socket addresses; a flag is repeated.
+    /// Socket addresses; the flag is repeated.
     Addresses,
-    /// Names with values, as one text `name=value,name=value`.
+    /// Names with values, as one string `name=value,name=value`.
     Map,
 }
 
 /// A value of one of these kinds.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
-    /// Not set, and without a default.
+    /// Unset, without a default.
     Unset,
     /// true or false.
     Bool(bool),
-    /// A whole number, a number of bytes or permission bits.
+    /// An integer, a number of bytes or permission bits.
     Int(i64),
     /// A time in seconds.
     Seconds(f64),
-    /// A text, a path or a choice.
+    /// A string, a path or a choice.
     Text(String),
     /// A list of any kind.
     List(Vec<String>),
@@ -76,22 +76,22 @@ pub enum Value {
 }
 
 impl Value {
-    /// The text, if it is one.
+    /// Returns the string, if it is one.
     pub fn as_str(&self) -> Option<&str> {
         if let Self::Text(text) = self { Some(text) } else { None }
     }
 
-    /// The whole number, if it is one.
+    /// Returns the integer, if it is one.
     pub fn as_int(&self) -> Option<i64> {
         if let Self::Int(number) = self { Some(*number) } else { None }
     }
 
-    /// The truth value, if it is one.
+    /// Returns the boolean, if it is one.
     pub fn as_bool(&self) -> Option<bool> {
         if let Self::Bool(flag) = self { Some(*flag) } else { None }
     }
 
-    /// The seconds, or the whole number, as a float.
+    /// Returns the seconds, or the integer, as a float.
     #[expect(clippy::cast_precision_loss, reason = "settings stay far below 2^52")]
     pub fn as_float(&self) -> Option<f64> {
         match self {
@@ -101,7 +101,7 @@ impl Value {
         }
     }
 
-    /// The items, if it is a list; a map gives `name=value`.
+    /// Returns the items, if it is a list; a map yields `name=value`.
     pub fn to_list(&self) -> Option<Vec<String>> {
         match self {
             Self::List(items) => Some(items.clone()),
@@ -112,7 +112,7 @@ impl Value {
 }
 
 impl Kind {
-    /// Reads the text after a flag. The error says what was expected.
+    /// Parses the text after a flag. The error says what was expected.
     pub fn parse(self, text: &str) -> Result<Value, String> {
         let unexpected = || self.expected();
         match self {
@@ -143,7 +143,7 @@ impl Kind {
         }
     }
 
-    /// Reads a value of the file. The error says what was expected.
+    /// Converts a value of the file. The error says what was expected.
     pub(super) fn read_toml(self, value: &DeValue<'_>) -> Result<Value, String> {
         match (self, value) {
             (Self::Bool, DeValue::Boolean(flag)) => Ok(Value::Bool(*flag)),
@@ -176,7 +176,7 @@ impl Kind {
         }
     }
 
-    /// Whether several flags add up to one value.
+    /// Returns whether repeated flags are combined into one value.
     pub(super) fn is_list(self) -> bool {
         matches!(self, Self::List | Self::CommaList | Self::Paths | Self::Addresses)
     }
@@ -229,7 +229,7 @@ impl Kind {
         }
     }
 
-    /// What a value of this kind looks like, for messages.
+    /// Describes the values of this kind, for messages.
     pub fn expected(self) -> String {
         match self {
             Self::Bool => "expected true or false".to_owned(),
@@ -252,7 +252,7 @@ impl Kind {
         }
     }
 
-    /// The word that stands for a value in `--help`.
+    /// Returns the placeholder for a value in `--help`.
     pub fn placeholder(self) -> &'static str {
         match self {
             Self::Bool => "BOOL",
@@ -301,7 +301,7 @@ impl Kind {
     }
 }
 
-/// `number` times the unit that its last letter names.
+/// Returns `number` times the unit given by its last letter.
 fn parse_bytes(text: &str) -> Option<i64> {
     let shift = match text.chars().last()? {
         'k' | 'K' => 10,
@@ -312,7 +312,7 @@ fn parse_bytes(text: &str) -> Option<i64> {
     text[..text.len() - 1].parse::<i64>().ok()?.checked_mul(1 << shift)
 }
 
-/// Octal with or without a leading zero or `0o`: nobody writes a mode in decimal on purpose.
+/// Octal with or without a leading zero or `0o`: modes are not written in decimal.
 fn parse_mode(text: &str) -> Option<i64> {
     i64::from_str_radix(text.strip_prefix("0o").unwrap_or(text), 8).ok()
 }
@@ -329,12 +329,12 @@ fn split_commas(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
 }
 
-/// In the order of the names, each once: of several values the last counts, as in a dict of Python's.
+/// Sorts by name and removes duplicates: the last value counts, as in a Python dict.
 fn sorted(pairs: Vec<(String, String)>) -> Vec<(String, String)> {
     pairs.into_iter().collect::<BTreeMap<_, _>>().into_iter().collect()
 }
 
-/// The path without `.` components; paths that come from UTF-8 texts stay texts.
+/// Returns the path without `.` components; paths from UTF-8 strings stay UTF-8.
 fn normal(path: &Path) -> String {
     path.components().collect::<PathBuf>().to_string_lossy().into_owned()
 }

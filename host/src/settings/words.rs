@@ -1,7 +1,6 @@
-//! Splitting `HOST_CMD_ARGS` into words by the shell's rules of quoting (POSIX 2.2), without
-//! expanding anything.
+//! Splits `HOST_CMD_ARGS` into words by the shell's quoting rules (POSIX 2.2), without expansion.
 
-/// The words of `text`; `None` where a quote is not closed or a backslash stands last.
+/// Returns the words of `text`; `None` if a quote is not closed or a backslash is last.
 pub(super) fn split(text: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;

@@ -1,7 +1,6 @@
-//! How many connections wait in the backlogs of listening sockets, as the kernel's socket diagnosis
-//! (`sock_diag(7)`) tells it. This process does not hold the sockets themselves: a listener lives as
-//! long as somebody holds it, and that is for arbiter and workers to decide. Sockets are known by
-//! their inodes.
+//! Number of connections in the backlogs of listening sockets, from the kernel's socket diagnosis
+//! (`sock_diag(7)`). This process does not hold the sockets themselves: a listener exists while a process holds
+//! it, and only the arbiter and workers decide about that. Sockets are identified by their inodes.
 
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -12,15 +11,15 @@ use nix::sys::socket::{
 };
 use nix::sys::time::TimeVal;
 
-/// The backlog of one listener.
+/// Backlog of one listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Backlog {
     pub(super) waiting: u32,
     pub(super) max: u32,
 }
 
-/// All listening sockets of this network namespace by their inodes; empty where the kernel does not
-/// tell.
+/// Returns all listening sockets of this network namespace by their inodes; empty if the kernel does not report
+/// them.
 pub(super) fn read() -> HashMap<u64, Backlog> {
     let mut found = HashMap::new();
     for request in [inet_request(AF_INET), inet_request(AF_INET6), unix_request()] {
@@ -38,7 +37,7 @@ fn ask(request: &[u8], found: &mut HashMap<u64, Backlog>) -> nix::Result<()> {
         SockFlag::SOCK_CLOEXEC,
         SockProtocol::NetlinkSockDiag,
     )?;
-    // The kernel answers at once; should it not, this process goes on.
+    // The kernel responds at once; if it does not, this process continues.
     setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(1, 0))?;
     send(socket.as_raw_fd(), request, MsgFlags::empty())?;
     let mut buffer = vec![0; BUFFER_SIZE];
@@ -51,7 +50,7 @@ fn ask(request: &[u8], found: &mut HashMap<u64, Backlog>) -> nix::Result<()> {
     Ok(())
 }
 
-/// Takes the messages of one packet; true when the last one of all has come.
+/// Processes the messages of one packet; returns true after the last one.
 fn read_messages(mut packet: &[u8], found: &mut HashMap<u64, Backlog>) -> bool {
     while let (Some(length), Some(kind)) = (word(packet, 0), half(packet, 4)) {
         let length = length as usize;
@@ -69,13 +68,13 @@ fn read_messages(mut packet: &[u8], found: &mut HashMap<u64, Backlog>) -> bool {
     false
 }
 
-/// `struct inet_diag_msg`: of a listener, `rqueue` is how many wait and `wqueue` how many may.
+/// `struct inet_diag_msg`: for a listener, `rqueue` is the length of the backlog and `wqueue` its limit.
 fn read_inet(body: &[u8]) -> Option<(u64, Backlog)> {
     let backlog = Backlog { waiting: word(body, 56)?, max: word(body, 60)? };
     Some((u64::from(word(body, 68)?), backlog))
 }
 
-/// `struct unix_diag_msg` and the attribute `UNIX_DIAG_RQLEN` behind it.
+/// `struct unix_diag_msg` followed by the attribute `UNIX_DIAG_RQLEN`.
 fn read_unix(body: &[u8]) -> Option<(u64, Backlog)> {
     let inode = u64::from(word(body, 4)?);
     let mut attributes = body.get(16..)?;
@@ -89,7 +88,7 @@ fn read_unix(body: &[u8]) -> Option<(u64, Backlog)> {
     }
 }
 
-/// `struct inet_diag_req_v2` for TCP sockets that listen.
+/// `struct inet_diag_req_v2` for listening TCP sockets.
 fn inet_request(family: u16) -> Vec<u8> {
     let mut body = vec![family as u8, IPPROTO_TCP, 0, 0];
     body.extend_from_slice(&(1u32 << TCP_LISTEN).to_ne_bytes());
@@ -97,7 +96,7 @@ fn inet_request(family: u16) -> Vec<u8> {
     request(body)
 }
 
-/// `struct unix_diag_req` for sockets that listen, with their queues.
+/// `struct unix_diag_req` for listening sockets, with their queues.
 fn unix_request() -> Vec<u8> {
     let mut body = vec![AF_UNIX as u8, 0, 0, 0];
     body.extend_from_slice(&(1u32 << TCP_LISTEN).to_ne_bytes());
@@ -107,7 +106,7 @@ fn unix_request() -> Vec<u8> {
     request(body)
 }
 
-/// `struct nlmsghdr` in front of a request for all sockets.
+/// `struct nlmsghdr` before a request for all sockets.
 fn request(body: Vec<u8>) -> Vec<u8> {
     let mut message = Vec::with_capacity(HEADER + body.len());
     message.extend_from_slice(&((HEADER + body.len()) as u32).to_ne_bytes());
@@ -140,9 +139,9 @@ const IPPROTO_TCP: u8 = 6;
 const AF_UNIX: u16 = libc::AF_UNIX as u16;
 const AF_INET: u16 = libc::AF_INET as u16;
 const AF_INET6: u16 = libc::AF_INET6 as u16;
-/// What the kernel fills at once at most.
+/// Maximum that the kernel fills at a time.
 const BUFFER_SIZE: usize = 32 * 1024;
-/// Listening sockets of a machine are few: this is room for tens of thousands.
+/// Machines have few listening sockets: this is room for tens of thousands.
 const PACKETS_MAX: usize = 256;
 
 #[cfg(test)]

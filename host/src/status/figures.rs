@@ -1,5 +1,5 @@
-//! The scoreboard as this process has it: what it inherited, and the slots that the arbiter created
-//! since, each of which comes as a descriptor.
+//! The scoreboard as this process sees it: what it inherited, and the slots that the arbiter has created since,
+//! each received as a descriptor.
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 
@@ -8,7 +8,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::message::{Channel, Received, ToStatus};
 use crate::scoreboard::Scoreboard;
 
-/// Where figures come from.
+/// Source of the figures.
 #[derive(Clone, Copy)]
 pub(super) struct Figures<'a> {
     pub(super) scoreboard: &'a Scoreboard,
@@ -16,12 +16,12 @@ pub(super) struct Figures<'a> {
 }
 
 impl<'a> Figures<'a> {
-    /// Readable when slots were created.
+    /// Becomes readable when slots are created.
     pub(super) fn descriptor(self) -> BorrowedFd<'a> {
         self.slots.as_fd()
     }
 
-    /// The scoreboard with all slots that there are now.
+    /// Returns the scoreboard with all current slots.
     pub(super) fn current(self) -> &'a Scoreboard {
         while self.is_readable() {
             match self.slots.receive_with::<ToStatus>() {

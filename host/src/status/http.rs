@@ -1,5 +1,5 @@
-//! The little HTTP that the status process understands: a GET or HEAD of a path without a body, one a
-//! connection. Whatever else comes is answered with the status that says so.
+//! The minimal HTTP of the status process: a GET or HEAD of a path without a body, one per connection. Anything
+//! else gets an error status.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -12,16 +12,16 @@ pub(super) enum Parsed {
     /// A request for a path, without its query.
     Request {
         path: String,
-        /// The host without its port, if the request has one.
+        /// Host without its port, if the request has one.
         host: Option<String>,
-        /// Whether the answer has no body (HEAD).
+        /// Whether the response has no body (HEAD).
         head_only: bool,
     },
-    /// Something else, and the status that it is answered with.
+    /// Anything else, with the status of the response.
     Refused(u16),
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
@@ -34,16 +34,16 @@ impl Answer {
         Self { status: 200, content_type, body }
     }
 
-    /// An answer whose body is the reason.
+    /// Creates a response whose body is the reason.
     pub(super) fn status(status: u16) -> Self {
         Self { status, content_type: TEXT, body: format!("{}\n", reason(status)) }
     }
 
-    /// The bytes that go out.
+    /// Returns the bytes to send.
     pub(super) fn bytes(&self, head_only: bool) -> Vec<u8> {
         let mut head = String::new();
-        // Writing to a string cannot fail. Nothing of the page comes from elsewhere, and no other
-        // site may show it in a frame.
+        // Writing to a string cannot fail. The page loads nothing from elsewhere, and no other site may
+        // embed it.
         let _ = write!(
             head,
             "HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: close\r\n\
@@ -63,7 +63,7 @@ impl Answer {
     }
 }
 
-/// Reads a request's head from what has come so far.
+/// Parses a request head from the bytes received so far.
 pub(super) fn parse(input: &[u8]) -> Parsed {
     let Some(end) = input.windows(4).position(|window| window == b"\r\n\r\n") else {
         return if input.len() >= HEAD_MAX { Parsed::Refused(431) } else { Parsed::Incomplete };
@@ -98,7 +98,7 @@ pub(super) fn parse(input: &[u8]) -> Parsed {
     Parsed::Request { path, host, head_only }
 }
 
-/// The value of `Host` without its port and without the brackets of an IPv6 address.
+/// Returns the value of `Host` without its port and without the brackets of an IPv6 address.
 fn host_name(value: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(value).ok()?;
     let name = match text.strip_prefix('[') {
@@ -108,9 +108,9 @@ fn host_name(value: &[u8]) -> Option<String> {
     Some(name.to_owned())
 }
 
-/// Whether a request for `host` may be answered at a listener bound to `bound`. A page of another
-/// site can point its own name at this address (DNS rebinding) and would read the answer as its own;
-/// it cannot do so with an address, `localhost`, or the name that the settings bind.
+/// Returns whether a request for `host` is accepted at a listener bound to `bound`. A page of another site can
+/// point its own name at this address (DNS rebinding) and could then read the response; it cannot do so with an
+/// address, `localhost`, or the name that the settings bind.
 pub(super) fn is_own_host(host: &str, bound: &[String]) -> bool {
     host.parse::<IpAddr>().is_ok()
         || host.eq_ignore_ascii_case("localhost")
@@ -132,7 +132,7 @@ fn reason(status: u16) -> &'static str {
 
 /// Plain text.
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
-/// Longest head of a request.
+/// Maximum length of a request head.
 pub(super) const HEAD_MAX: usize = 8 * 1024;
 
 #[cfg(test)]

@@ -1,15 +1,15 @@
-//! The figures as Prometheus reads them: text format 0.0.4.
+//! The figures in Prometheus' text format 0.0.4.
 //!
-//! What counts up never goes down while the server lives: the requests of workers that have ended
-//! are kept by class. Series of single workers are named by their slot, of which there are only as
-//! many as workers at a time; a slot's counter begins anew with each worker.
+//! Counters never decrease while the server lives: the requests of exited workers are kept per class. Series of
+//! single workers are named by their slot, of which there are only as many as workers at a time; a slot's counter
+//! restarts with each worker.
 
 use std::fmt::{Display, Write as _};
 
 use super::view::{ClassView, View, WorkerView};
 use crate::scoreboard::{bucket_limit_us, queued_limit_us};
 
-/// The whole answer to a scrape.
+/// Returns the response to a scrape.
 pub(super) fn text(view: &View) -> String {
     let mut page = Page(String::new());
     server(&mut page, view);
@@ -143,7 +143,7 @@ fn workers(page: &mut Page, view: &View) {
     page.sample("host_slots", &[("state", &"idle")], all.saturating_sub(busy));
 }
 
-/// Busy and all places of a worker.
+/// Busy and total slots of a worker.
 fn places(worker: &WorkerView) -> (u64, u64) {
     match worker.places {
         0 => (u64::from(worker.held.min(1)), 1),
@@ -191,7 +191,7 @@ fn decimal_seconds(microseconds: u64) -> String {
 
 type OfClass = fn(&ClassView) -> u64;
 
-/// Counters by class.
+/// Counters per class.
 const SUMS: [(&str, &str, OfClass); 3] = [
     ("host_connections_accepted_total", "Connections accepted.", |totals| totals.accepted),
     ("host_request_body_bytes_total", "Bytes of request bodies.", |totals| totals.bytes_in),
@@ -217,7 +217,7 @@ const EACH: [(&str, &str, &str, OfWorker); 4] = [
 ];
 
 const LEVELS: [&str; 5] = ["debug", "info", "warning", "error", "critical"];
-/// What Prometheus wants to hear.
+/// Content type that Prometheus expects.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Connections of those who watch: a few at a time, one request each, all within seconds. Nobody can
-//! make this process grow or keep it from the others.
+//! Connections of monitoring clients: a few at a time, one request each, all within seconds. No client can make
+//! this process grow or keep it from others.
 
 use std::convert::Infallible;
 use std::fs::File;
@@ -29,22 +29,22 @@ pub(super) struct Server<'a> {
     figures: Figures<'a>,
     /// Names that the settings bind.
     bound: Vec<String>,
-    /// Nothing is accepted until then, after an accept has failed.
+    /// No accepting until then, after an accept has failed.
     rest_until_ns: u64,
 }
 
-/// A listening socket by its family, which decides how accept reads the peer's address.
+/// A listening socket by its family, which determines how accept reads the peer's address.
 enum Socket {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
-/// A connection: its request comes in, then its answer goes out.
+/// A connection: its request is read, then its response written.
 struct Client {
     /// Read and written like a file.
     stream: File,
     service: Service,
-    /// A browser reaches TCP alone; what comes by a unix socket may name any host.
+    /// Browsers only reach TCP; requests through a unix socket may name any host.
     is_tcp: bool,
     input: Vec<u8>,
     output: Vec<u8>,
@@ -89,8 +89,8 @@ impl<'a> Server<'a> {
         }
     }
 
-    /// Which clients, and then which listeners, are ready. While there are as many clients as there
-    /// may be, listeners are not looked at.
+    /// Returns which clients, then which listeners, are ready. While the maximum number of clients is
+    /// connected, listeners are not polled.
     fn wait(&self) -> nix::Result<Vec<bool>> {
         let now_ns = clock::now_ns();
         let deadlines = self.clients.iter().map(|client| client.until_ns);
@@ -114,7 +114,7 @@ impl<'a> Server<'a> {
         let slots = PollFd::new(self.figures.descriptor(), PollFlags::POLLIN);
         let mut polled: Vec<PollFd<'_>> = clients.chain(listeners).chain([slots]).collect();
         poll(&mut polled, timeout)?;
-        // The arbiter's channel is not to fill up while no one asks for figures.
+        // The arbiter's channel must not fill up while no figures are requested.
         if polled.pop().and_then(|slots| slots.any()).unwrap_or(false) {
             self.figures.current();
         }
@@ -229,7 +229,7 @@ fn answer(service: Service, path: &str, figures: Figures<'_>) -> Answer {
         }
         (Service::Page, "/") => Answer::ok("text/html; charset=utf-8", PAGE.to_owned()),
         (Service::Page, "/status.json") => {
-            // Texts, numbers and maps with texts as keys: JSON has all of them.
+            // Strings, numbers and maps with string keys: JSON can represent all of them.
             let json = serde_json::to_string(&view()).unwrap_or_default();
             Answer::ok("application/json", json)
         }
@@ -239,14 +239,14 @@ fn answer(service: Service, path: &str, figures: Figures<'_>) -> Answer {
     }
 }
 
-/// The answer to a request for a name that is not this server's.
+/// Response to a request for a name that is not this server's.
 const MISDIRECTED: &str =
     "unknown host: use an IP address, localhost, or the name in metrics_bind or status_bind\n";
-/// The page, which asks for `/status.json` again and again.
+/// The page, which polls `/status.json`.
 const PAGE: &str = include_str!("page.html");
-/// Connections at a time; further ones wait in the backlog.
+/// Maximum number of connections; others wait in the backlog.
 const CLIENTS_MAX: usize = 32;
-/// From accept to the last byte of the answer.
+/// From accept to the last byte of the response.
 const CLIENT_NS: u64 = 5_000_000_000;
-/// The pause after an accept has failed.
+/// Pause after a failed accept.
 const REST_NS: u64 = 500_000_000;

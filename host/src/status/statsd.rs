@@ -1,6 +1,6 @@
-//! StatsD, with gunicorn's names. Once a second what happened since the last time is sent, instead of
-//! three datagrams a request: counters are exact; a request's duration is known by the bucket of the
-//! histogram that it fell into, and one timing with a sampling rate stands for all of a bucket.
+//! StatsD, with gunicorn's names. Changes are sent once per second instead of three datagrams per request:
+//! counters are exact; the duration of a request is known by its histogram bucket, and one timing with a sampling
+//! rate represents all of a bucket.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,14 +12,14 @@ use super::view;
 use crate::scoreboard::{Scoreboard, Totals, WorkerState, bucket_limit_us};
 use crate::settings::{Settings, StatsdHost};
 
-/// Sends figures to StatsD once a second.
+/// Sends figures to StatsD once per second.
 pub(super) struct Statsd {
     socket: Socket,
     prefix: String,
     tags: String,
     with_backlog: bool,
     due_ns: u64,
-    /// What was sent before.
+    /// Figures sent previously.
     totals: Totals,
     logged: [u64; 5],
 }
@@ -31,7 +31,7 @@ enum Socket {
 }
 
 impl Statsd {
-    /// By the settings; nothing where they name no server, or one that cannot be found.
+    /// Created from the settings; `None` if they name no server, or one that cannot be resolved.
     pub(super) fn new(settings: &Settings) -> Option<Self> {
         let host = settings.statsd_host.as_ref()?;
         let socket = match Socket::open(host) {
@@ -54,7 +54,7 @@ impl Statsd {
         })
     }
 
-    /// When something is to be sent next.
+    /// Returns when the next datagrams are due.
     pub(super) fn due_ns(&self) -> u64 {
         self.due_ns
     }
@@ -67,7 +67,7 @@ impl Statsd {
         let is_first = self.due_ns == 0;
         self.due_ns = now_ns + PERIOD_NS;
         let lines = self.lines(figures.current());
-        // What a process before this one has sent already is not sent again.
+        // Figures that a previous process has already sent are not sent again.
         if !is_first {
             self.send(&lines);
         }
@@ -114,7 +114,7 @@ impl Statsd {
         format!("{}gunicorn.{name}:{value}{}\n", self.prefix, self.tags)
     }
 
-    /// As few datagrams as there are lines for. What cannot be sent is lost, as always with StatsD.
+    /// Sends as few datagrams as the lines need. Lost datagrams are not repeated, as usual with StatsD.
     fn send(&self, lines: &[String]) {
         let mut datagram = String::new();
         for line in lines {
@@ -170,7 +170,7 @@ fn increases(
     })
 }
 
-/// One timing that stands for `number` of them: the middle of the bucket, in milliseconds.
+/// One timing that represents `number` of them: the middle of the bucket, in milliseconds.
 #[expect(clippy::cast_precision_loss, reason = "a second has far fewer than 2^52 requests")]
 fn timing(bucket: usize, number: u64) -> String {
     let upper = bucket_limit_us(bucket);
@@ -185,7 +185,7 @@ fn timing(bucket: usize, number: u64) -> String {
 }
 
 const PERIOD_NS: u64 = 1_000_000_000;
-/// What surely fits into one packet of an Ethernet.
+/// Fits into one Ethernet packet in any case.
 const DATAGRAM_MAX: usize = 1400;
 
 #[cfg(test)]

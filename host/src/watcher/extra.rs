@@ -1,19 +1,19 @@
-//! What `--reload-extra-file` may name besides a file: a directory, and a pattern.
+//! Entries of `--reload-extra-file` besides files: directories and patterns.
 
 use std::path::{Component, Path, PathBuf};
 
 use glob::{MatchOptions, Pattern};
 
-/// Files that are watched wherever they come up below a directory.
+/// Files that are watched wherever they appear below a directory.
 pub(super) struct Extra {
-    /// The directory that is watched with everything below it, without links.
+    /// Directory that is watched recursively, with links resolved.
     pub(super) directory: PathBuf,
-    /// What the files match; nothing: every file.
+    /// Pattern of the files; `None` for every file.
     pattern: Option<Pattern>,
 }
 
 impl Extra {
-    /// What `path` names where it is a directory or a pattern; nothing where it is a file.
+    /// Interprets `path` if it is a directory or a pattern; `None` if it is a file.
     pub(super) fn of(path: &Path) -> Option<Self> {
         if path.is_dir() {
             return Some(Self { directory: real(path), pattern: None });
@@ -23,7 +23,7 @@ impl Extra {
         let plain: PathBuf = path.components().take_while(is_plain).collect();
         let rest = path.strip_prefix(&plain).ok().filter(|rest| !rest.as_os_str().is_empty())?;
         if path.exists() {
-            // A file whose name has such a character.
+            // A file whose name contains such a character.
             return None;
         }
         let directory = real(&plain);
@@ -32,7 +32,7 @@ impl Extra {
         Some(Self { directory, pattern: Some(pattern) })
     }
 
-    /// Whether a file is among them.
+    /// Returns whether a file is included.
     pub(super) fn has(&self, path: &Path) -> bool {
         let options = MatchOptions { require_literal_separator: true, ..MatchOptions::new() };
         path.starts_with(&self.directory)
@@ -40,12 +40,12 @@ impl Extra {
     }
 }
 
-/// The links on the way to `path`, each as a path of its own: a change of one is a change of what is behind it.
+/// Returns the links on the way to `path`, each as a path: a change of a link changes what is behind it.
 pub(super) fn links_of(path: &Path) -> Vec<PathBuf> {
     path.ancestors().filter(|part| part.is_symlink()).map(Path::to_owned).collect()
 }
 
-/// The path without links, as events name it.
+/// Returns the path with links resolved, as events report it.
 fn real(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }

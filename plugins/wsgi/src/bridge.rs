@@ -1,4 +1,4 @@
-//! What this library holds for the process: the interpreter is one, so this is one.
+//! Per-process state of this library: there is one interpreter, so there is one of these.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,9 +17,9 @@ use crate::python::{
 };
 use crate::request::{self, Request, Slot, Socket};
 
-/// All that is made once in a process.
+/// Everything that is created once per process.
 pub(crate) struct Bridge {
-    /// The host's services.
+    /// Services of the host.
     pub(crate) host: Host,
     /// The types and functions that Python sees.
     pub(crate) types: Types,
@@ -27,32 +27,32 @@ pub(crate) struct Bridge {
     module: Stored,
     /// The module of `socket.py`.
     socket_module: OnceLock<Stored>,
-    /// Whether `wsgi.websocket` is offered: where gevent-websocket's worker offers it, and that works.
+    /// Whether `wsgi.websocket` is offered: if gevent-websocket's worker would offer it and it works.
     pub(crate) offers_websocket: bool,
     /// The module `_jimu_process`, from `process.py`.
     pub(crate) process: Stored,
-    /// Makers of environs: as many as there have been threads that made one at the same time.
+    /// Environ builders: as many as there have been threads that used one at the same time.
     environs: Cell<Vec<Box<Environs>>>,
     constants: Constants,
-    /// Objects of requests that are over, for the next ones.
+    /// Objects of finished requests, for reuse.
     pub(crate) slots: Cell<Vec<Slot>>,
-    /// Slots that greenlets have just left, and still refer to.
+    /// Slots that greenlets have just left and still refer to.
     aside: Cell<Vec<Slot>>,
-    /// The guest loop, where the worker class has its engine driven by one.
+    /// The guest loop, if the worker class's engine is driven by one.
     pub(crate) guest: Option<Guest>,
-    /// The number of the last request.
+    /// Number of the last request.
     last: AtomicU64,
     /// Whether a body longer than its `Content-Length` has been logged.
     warned_of_excess: AtomicBool,
-    /// The application, once it is loaded.
+    /// The application, once loaded.
     pub(crate) application: OnceLock<Stored>,
-    /// The type of `wsgi.file_wrapper`.
+    /// Type of `wsgi.file_wrapper`.
     pub(crate) file_wrapper: Stored,
-    /// What an application returns that answered by itself, on the socket.
+    /// Returned by an application that responded directly on the socket.
     pub(crate) already_handled: Stored,
-    /// `close`, the name.
+    /// The string `close`.
     pub(crate) close: Stored,
-    /// The variables of the environ that the access log shows.
+    /// Variables of the environ that the access log uses.
     logged: LoggedVariables,
 }
 
@@ -65,42 +65,42 @@ pub(crate) struct Types {
     pub(crate) early_hints: Definition,
 }
 
-/// What [`Bridge::install`] is made with.
+/// Arguments of [`Bridge::install`].
 pub(crate) struct Plan {
-    /// The host's services.
+    /// Services of the host.
     pub(crate) host: Host,
-    /// Whether several threads, or greenlets, serve at once.
+    /// Whether several threads or greenlets serve at once.
     pub(crate) multithread: bool,
     /// `GATEWAY_INTERFACE`, which gevent's server sets and gunicorn does not.
     pub(crate) gateway_interface: Option<&'static str>,
-    /// The guest loop that is to drive the worker class's engine.
+    /// Guest loop to drive the worker class's engine.
     pub(crate) guest: Option<Loop>,
 }
 
 impl Bridge {
-    /// The bridge of this process.
+    /// Returns the bridge of this process.
     ///
     /// # Panics
-    /// Before [`Bridge::install`]: nobody can have an object that leads here then.
+    /// Before [`Bridge::install`]. No object that leads here exists before that.
     pub(crate) fn get() -> &'static Self {
         BRIDGE.get().expect(
             "the bridge is installed before any application or Python object of ours exists",
         )
     }
 
-    /// Whether there is one.
+    /// Returns whether it is installed.
     pub(crate) fn is_installed() -> bool {
         BRIDGE.get().is_some()
     }
 
-    /// Makes it. The second call in a process changes nothing.
+    /// Installs it. Calling it again in a process has no effect.
     pub(crate) fn install(py: Python<'_>, plan: Plan) -> PyResult<&'static Self> {
         let bridge = Self::new(py, plan)?;
         Ok(BRIDGE.get_or_init(|| bridge))
     }
 
     fn new(py: Python<'_>, plan: Plan) -> PyResult<Self> {
-        // Before anything else is imported that the loop has to patch.
+        // Before anything else is imported that the loop must patch.
         let patched = plan.guest.map(|guest| guest.patch(py)).transpose()?;
         let log = Definition::new(Function { name: c"_log", entry: function!(log) });
         let setting = Definition::new(Function { name: c"_setting", entry: function!(setting) });
@@ -170,18 +170,18 @@ impl Bridge {
         self.module.get(py).call_method(name, arguments)
     }
 
-    /// The module of `socket.py`, made when it is first asked for.
+    /// Returns the module of `socket.py`, created on first use.
     pub(crate) fn socket_module<'py>(&self, py: Python<'py>) -> PyResult<Object<'py>> {
         if let Some(module) = self.socket_module.get() {
             return Ok(module.get(py).clone());
         }
         let made = py.module("_jimu_socket", include_str!("socket.py"), &[])?;
-        // Another thread may have been faster: one of the two is as good as the other.
+        // Another thread may have been faster; both modules are equivalent.
         let _ = self.socket_module.set(made.clone().store());
         Ok(made)
     }
 
-    /// `wsgi.websocket` for a request that asks for an upgrade; nothing where it does not get one.
+    /// Returns `wsgi.websocket` for a request that asks for an upgrade; `None` if it does not get one.
     #[cold]
     pub(crate) fn websocket<'py>(
         &self,
@@ -197,12 +197,12 @@ impl Bridge {
         environ.set_item(&py.name(b"wsgi.websocket")?, &made)
     }
 
-    /// A number that no other request of this process has.
+    /// Returns a request number that is unique in this process.
     pub(crate) fn next_number(&self) -> u64 {
         self.last.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// A slot that nobody uses, or a new one.
+    /// Takes an unused slot, or creates one.
     pub(crate) fn slot(&self, py: Python<'_>) -> PyResult<Slot> {
         if self.guest.is_some()
             && let Some(slot) = self.reclaimed(py)
@@ -213,7 +213,8 @@ impl Bridge {
         pooled.map_or_else(|| Slot::new(py, self), Ok)
     }
 
-    /// Works with a maker of environs, of which nobody else has the use meanwhile: an allocation in the midst of it can
+    /// Runs `work` with an environ builder that no one else uses at the time: an allocation can run the
+    /// garbage collector, and that any Python code, which can let another thread run.
     /// run the garbage collector, and that any Python code, which can let another thread go on.
     pub(crate) fn with_environs<T>(
         &self,
@@ -232,7 +233,7 @@ impl Bridge {
         Ok(result)
     }
 
-    /// Gives a slot back, where the application has kept nothing of it.
+    /// Returns a slot to the pool, unless the application has kept something of it.
     pub(crate) fn give_back(&self, py: Python<'_>, slot: Slot) {
         if slot.is_free(py)
             && let Some(mut slots) = self.slots.borrow(py)
@@ -244,22 +245,22 @@ impl Bridge {
         slot.let_go(py, self);
     }
 
-    /// Keeps a slot that is done with, but for references on the stack of the greenlet that served it.
+    /// Keeps a slot that is finished except for references on the stack of the greenlet that served it.
     pub(crate) fn put_aside(&self, py: Python<'_>, slot: Slot) {
         if let Some(mut aside) = self.aside.borrow(py) {
             aside.push(slot);
         }
     }
 
-    /// The first of the slots put aside that is free by now: as a rule the one that was put there last.
+    /// Takes the first deferred slot that is free by now: usually the last one deferred.
     fn reclaimed(&self, py: Python<'_>) -> Option<Slot> {
         let mut aside = self.aside.borrow(py)?;
         let free = aside.iter().position(|slot| slot.is_free(py));
         let free = free.map(|at| aside.remove(at));
-        // What stays longer has been kept by the application.
+        // Older ones have been kept by the application.
         let kept = aside.len().saturating_sub(ASIDE_MAX);
         let kept: Vec<Slot> = aside.drain(..kept).collect();
-        // Letting go of objects can run Python code.
+        // Dropping objects can run Python code.
         drop(aside);
         for slot in kept {
             self.give_back(py, slot);
@@ -267,7 +268,8 @@ impl Bridge {
         free
     }
 
-    /// Logs that a body is longer than its `Content-Length`: once, because the next one is likely to be so too.
+    /// Logs that a body is longer than its `Content-Length`: once, because following ones are likely to be
+    /// so, too.
     #[cold]
     pub(crate) fn warn_of_excess(&self) {
         if !self.warned_of_excess.swap(true, Ordering::Relaxed) {
@@ -277,14 +279,14 @@ impl Bridge {
         }
     }
 
-    /// Whether the access log shows variables of the environ: [`State::environ`](crate::request::State) is to be set
-    /// then.
+    /// Returns whether the access log uses variables of the environ.
+    /// [`State::environ`](crate::request::State) must then be set.
     pub(crate) fn logs_variables(&self, py: Python<'_>) -> PyResult<bool> {
         self.logged.is_wanted(py, &self.host)
     }
 
-    /// Passes on to the access log what the application has put into the environ. Must be called before the exchange
-    /// ends.
+    /// Passes what the application has put into the environ to the access log. Must be called before the
+    /// exchange ends.
     pub(crate) fn log_variables(&self, py: Python<'_>, request: &Request) {
         if let Err(raised) = self.logged.pass_on(py, &self.host, request) {
             self.report(py, raised, "Error in a variable of the access log");
@@ -297,13 +299,13 @@ impl Bridge {
         self.host.log(LogLevel::ERROR, "wsgi", format!("{doing}\n{traceback}").trim_end());
     }
 
-    /// An exception as one line, and as a traceback.
+    /// Formats an exception as one line and as a traceback.
     pub(crate) fn describe(&self, py: Python<'_>, raised: Raised) -> (String, String) {
         describe(py, &self.module.get(py), raised)
     }
 }
 
-/// As [`Bridge::describe`], with the module at hand.
+/// Like [`Bridge::describe`], with the module as an argument.
 fn describe(py: Python<'_>, module: &Object<'_>, raised: Raised) -> (String, String) {
     let exception = raised.take(py);
     let texts = module.attr_named("describe").and_then(|describe| {
@@ -339,7 +341,7 @@ fn log<'py>(
     Ok(py.none())
 }
 
-/// `_write(target, text)`, for `jimu.py`: `text` is `bytes`, and is written to the error log unchanged.
+/// `_write(target, text)`, for `jimu.py`: `text` is `bytes` and is written to the error log unchanged.
 fn write_log<'py>(
     py: Python<'py>,
     _me: &Object<'py>,
@@ -354,7 +356,7 @@ fn write_log<'py>(
     Ok(py.none())
 }
 
-/// `_setting(name)`: the value of a setting, `None` where it is not set.
+/// `_setting(name)`: the value of a setting, `None` if it is not set.
 fn setting<'py>(
     py: Python<'py>,
     _me: &Object<'py>,
@@ -368,7 +370,7 @@ fn setting<'py>(
         Some(Value::Bool(truth)) => py.truth(truth),
         Some(Value::Int(number)) => py.number(number),
         Some(Value::Text(text)) => py.text(&text),
-        // Times are whole seconds in gunicorn.
+        // Times are integers in gunicorn.
         Some(Value::Float(number)) if number.fract() == 0.0 => py.number(number as i64),
         Some(Value::Float(number)) => {
             let text = py.text(&number.to_string())?;
@@ -383,7 +385,7 @@ fn setting<'py>(
 
 static BRIDGE: OnceLock<Bridge> = OnceLock::new();
 
-/// How many slots may wait for the last references to them to go.
+/// Maximum number of deferred slots.
 const ASIDE_MAX: usize = 16;
-/// How many slots are kept; more than that many requests at once make theirs anew.
+/// Maximum number of pooled slots; beyond that, each request creates its objects.
 const SLOTS_MAX: usize = 1024;

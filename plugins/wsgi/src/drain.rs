@@ -1,4 +1,4 @@
-//! What a Python application learns of the end of its worker: `jimu.is_draining()` and `jimu.on_drain(function)`.
+//! Notifies a Python application that its worker drains: `jimu.is_draining()` and `jimu.on_drain(function)`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -6,7 +6,7 @@ use crate::bridge::Bridge;
 use crate::function;
 use crate::python::{Arguments, Definition, Function, Object, PyResult, Python, attach};
 
-/// The functions that `jimu.py` is given.
+/// Functions for `jimu.py`.
 pub(crate) fn natives(py: Python<'_>) -> PyResult<[(&'static str, Object<'_>); 2]> {
     let define = |name, entry| Definition::new(Function { name, entry }).bind(&py.none());
     Ok([
@@ -15,7 +15,8 @@ pub(crate) fn natives(py: Python<'_>) -> PyResult<[(&'static str, Object<'_>); 2
     ])
 }
 
-/// The worker has begun to end. Takes the interpreter only where something in Python is to be called: it may hang.
+/// Called when the worker begins to drain. Takes the interpreter's lock only if a Python function must be called,
+/// because the lock may be held by a hung thread.
 pub(crate) fn begin(bridge: &Bridge) {
     DRAINS.store(true, Ordering::Release);
     if !IS_WATCHED.load(Ordering::Acquire) {
@@ -28,7 +29,7 @@ pub(crate) fn begin(bridge: &Bridge) {
     });
 }
 
-/// `is_draining()`: whether this worker has begun to end.
+/// `is_draining()`: whether this worker drains.
 fn is_draining<'py>(
     py: Python<'py>,
     _me: &Object<'py>,
@@ -37,7 +38,7 @@ fn is_draining<'py>(
     py.truth(DRAINS.load(Ordering::Acquire))
 }
 
-/// `_watch_drain()`: from now on Python is to be called.
+/// `_watch_drain()`: call Python when the worker begins to drain.
 #[expect(clippy::unnecessary_wraps, reason = "functions for Python have this form")]
 fn watch<'py>(py: Python<'py>, _me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
     IS_WATCHED.store(true, Ordering::Release);

@@ -1,8 +1,8 @@
-//! The environ: what a request says, as PEP 3333 and gunicorn have it.
+//! The environ of a request, as specified by PEP 3333 and gunicorn.
 //!
-//! It is made for every request, so it is made of what is at hand: a prepared dict is copied, keys are interned once,
-//! and a value that is the same as in an earlier request (a browser sends the same dozen again and again) is the same
-//! object again.
+//! It is built for every request, from cached parts: a prepared dict is copied, keys are interned once, and a
+//! value that is the same as in an earlier request (browsers send the same dozen headers repeatedly) reuses the
+//! same object.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -13,7 +13,7 @@ use worker_api::{Failure, RequestHead, TlsFacts};
 use crate::errors::Fault;
 use crate::python::{Object, PyResult, Python, Stored};
 
-/// What does not change from request to request.
+/// What does not change between requests.
 pub(crate) struct Constants {
     /// `wsgi.multithread`.
     pub(crate) multithread: bool,
@@ -32,14 +32,14 @@ pub(crate) struct Constants {
 }
 
 impl Constants {
-    /// `SCRIPT_NAME` of the process's environment: where the application is mounted. Read with the first request, as the
-    /// application may set it while it is imported.
+    /// `SCRIPT_NAME` of the process's environment: where the application is mounted. Read at the first
+    /// request because the application may set it at import.
     fn script_name(&self) -> &str {
         self.script_name.get_or_init(|| std::env::var("SCRIPT_NAME").unwrap_or_default())
     }
 }
 
-/// What belongs to one request: the objects through which the application answers it.
+/// Per-request objects through which the application responds.
 pub(crate) struct Handles<'a, 'py> {
     /// `wsgi.input`.
     pub(crate) input: &'a Object<'py>,
@@ -47,11 +47,11 @@ pub(crate) struct Handles<'a, 'py> {
     pub(crate) early_hints: &'a Object<'py>,
     /// `gunicorn.socket`.
     pub(crate) socket: &'a Object<'py>,
-    /// Whether a PROXY header named the ends of the connection.
+    /// Whether the addresses of the connection come from a PROXY header.
     pub(crate) proxied: bool,
 }
 
-/// Makes environs.
+/// Builds environs.
 pub(crate) struct Environs {
     keys: Keys,
     prototypes: Vec<Prototype>,
@@ -59,7 +59,7 @@ pub(crate) struct Environs {
     path: Remembered,
 }
 
-/// The start of every environ of a listener: what is the same in all of them, and what the last request said.
+/// Prototype of the environs of a listener: what is the same in all of them, and the values of the last request.
 struct Prototype {
     https: bool,
     local_host: String,
@@ -70,12 +70,12 @@ struct Prototype {
     target: Remembered,
     query: Remembered,
     remote_address: Remembered,
-    /// Where the clients of the listener have ports.
+    /// Whether clients of the listener have ports.
     remote_port: Option<Remembered>,
 }
 
 impl Environs {
-    /// Makes the maker.
+    /// Creates the builder.
     pub(crate) fn new(py: Python<'_>) -> PyResult<Self> {
         Ok(Self {
             keys: Keys::new(py)?,
@@ -85,12 +85,12 @@ impl Environs {
         })
     }
 
-    /// Whether the request of the last environ asks for an upgrade.
+    /// Returns whether the request of the last environ asks for an upgrade.
     pub(crate) fn is_upgrade(&self) -> bool {
         self.fields.upgrade
     }
 
-    /// The environ of a request; a failure where the request cannot be the application's.
+    /// Builds the environ of a request; fails if the request is outside of the application.
     pub(crate) fn make<'py>(
         &mut self,
         py: Python<'py>,
@@ -120,7 +120,7 @@ impl Environs {
         Ok(environ)
     }
 
-    /// The place of the prototype that fits the request.
+    /// Returns the index of the prototype that fits the request.
     fn prototype(
         &mut self,
         py: Python<'_>,
@@ -138,8 +138,8 @@ impl Environs {
         Ok(self.prototypes.len() - 1)
     }
 
-    /// What depends on the authority that the client meant: the Host of an absolute target (RFC 9112 3.2.2), and the
-    /// server's name where the listener has none of its own, a unix socket, as in gunicorn.
+    /// Sets what depends on the authority of the request: the Host of an absolute target (RFC 9112 3.2.2),
+    /// and the server's name if the listener has none (a unix socket), as in gunicorn.
     fn set_place<'py>(
         &self,
         py: Python<'py>,
@@ -163,7 +163,7 @@ impl Environs {
         Ok(())
     }
 
-    /// `PATH_INFO`, without the part that is `SCRIPT_NAME`'s.
+    /// Sets `PATH_INFO`, without the part that belongs to `SCRIPT_NAME`.
     fn set_path<'py>(
         &mut self,
         py: Python<'py>,
@@ -196,8 +196,8 @@ impl Environs {
 }
 
 impl Prototype {
-    /// What is the same in each request of a listener. Keys that every request sets are in it too, so that a copy has
-    /// room for them and need not grow.
+    /// Creates what is the same in each request of a listener. It contains the keys that every request sets,
+    /// so that a copy has room for them and need not grow.
     fn new(
         py: Python<'_>,
         constants: &Constants,
@@ -252,8 +252,8 @@ impl Prototype {
             && self.local_host == head.local.host.as_str()
     }
 
-    /// An environ with what the request says apart from its fields. Where that is what the last one said, as most of it
-    /// is, it is in the prototype already.
+    /// Creates an environ with everything except the headers. Values equal to those of the previous request,
+    /// as most are, are already in the prototype.
     fn copy<'py>(
         &mut self,
         py: Python<'py>,
@@ -300,26 +300,26 @@ impl Prototype {
     }
 }
 
-/// The header fields as `HTTP_*`.
+/// The headers as `HTTP_*`.
 #[derive(Default)]
 struct Fields {
-    /// From a field's name as it was sent to its place in `known`.
+    /// From a header name as sent to its index in `known`.
     places: HashMap<Box<[u8]>, usize, BuildHasherDefault<NameHasher>>,
     known: Vec<Field>,
-    /// The number of the current request, to find out that a field came twice.
+    /// Number of the current request, to detect a repeated header.
     request: u64,
-    /// The value of a `SCRIPT_NAME` field, which only a peer that is trusted can have sent.
+    /// Value of a `SCRIPT_NAME` header, which only a trusted peer can send.
     script_name: Option<Vec<u8>>,
     /// Whether the request asks for an upgrade.
     upgrade: bool,
 }
 
-/// A field that has been seen. Names that have the same key, in other cases or with other marks, are one field.
+/// A known header. Names with the same key, in other cases or with other punctuation, are one header.
 struct Field {
     key: Stored,
     name: String,
     last: Remembered,
-    /// The request in which it was seen last.
+    /// The request in which it occurred last.
     request: u64,
     is_upgrade: bool,
 }
@@ -334,7 +334,7 @@ impl Fields {
         self.request += 1;
         self.script_name = None;
         self.upgrade = false;
-        // Whether a name has come that is not remembered: its field may be one of those that are.
+        // Whether an unknown name has occurred: its key may be that of a known one.
         let mut unknown = false;
         for header in head.headers.as_slice() {
             let (name, value) = (header.name.as_bytes(), header.value.as_slice());
@@ -366,7 +366,7 @@ impl Fields {
         Ok(())
     }
 
-    /// Remembers a field's name, while there is room; the names come from clients.
+    /// Remembers a header name while there is room; names come from clients.
     #[cold]
     fn learn(&mut self, py: Python<'_>, name: &[u8]) -> PyResult<Option<usize>> {
         if self.places.len() >= FIELDS_MAX || name.len() > REMEMBERED_MAX {
@@ -391,8 +391,8 @@ impl Fields {
     }
 }
 
-/// Sets an item, or joins it to what the field said before: with a comma, as gunicorn does, and cookies with a semicolon
-/// (RFC 6265, section 4.2.1).
+/// Sets an item, or appends to its value: with a comma, as gunicorn does, and cookies with a semicolon (RFC 6265
+/// 4.2.1).
 #[cold]
 fn add<'py>(environ: &Object<'py>, key: &Object<'py>, value: &Object<'py>) -> PyResult<()> {
     let py = environ.py();
@@ -406,8 +406,8 @@ fn add<'py>(environ: &Object<'py>, key: &Object<'py>, value: &Object<'py>) -> Py
     environ.set_item(key, &py.latin1(&both)?)
 }
 
-/// The key of a field: nothing for `Proxy`, which as `HTTP_PROXY` would be taken for the setting of that name
-/// (CVE-2016-5385).
+/// Returns the key of a header; `None` for `Proxy`, which as `HTTP_PROXY` would be mistaken for the variable of
+/// that name (CVE-2016-5385).
 fn environ_key(name: &[u8]) -> Option<String> {
     let upper: String = name
         .iter()
@@ -420,7 +420,7 @@ fn environ_key(name: &[u8]) -> Option<String> {
     }
 }
 
-/// What gunicorn makes of a PROXY header: the client's end is `REMOTE_*`, the proxy's `PROXY_*`.
+/// Sets what gunicorn derives from a PROXY header: the client's address in `REMOTE_*`, the proxy's in `PROXY_*`.
 fn set_proxy(py: Python<'_>, environ: &Object<'_>, head: &RequestHead<'_>) -> PyResult<()> {
     let protocol = if head.local.host.as_str().contains(':') { "TCP6" } else { "TCP4" };
     let mut digits = itoa::Buffer::new();
@@ -434,7 +434,7 @@ fn set_proxy(py: Python<'_>, environ: &Object<'_>, head: &RequestHead<'_>) -> Py
     Ok(())
 }
 
-/// What is known of the TLS session, under the names of Apache's `mod_ssl`.
+/// Sets the TLS session's properties under the names of Apache's `mod_ssl`.
 #[cold]
 fn set_tls<'py>(py: Python<'py>, environ: &Object<'py>, tls: &TlsFacts<'_>) -> PyResult<()> {
     let set =
@@ -456,7 +456,7 @@ fn set_tls<'py>(py: Python<'py>, environ: &Object<'py>, tls: &TlsFacts<'_>) -> P
 fn pem(der: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
-    // 48 octets are the 64 characters of a line (RFC 7468).
+    // 48 bytes are the 64 characters of a line (RFC 7468).
     for line in der.chunks(48) {
         for group in line.chunks(3) {
             let bits = group.iter().fold(0_u32, |bits, b| bits << 8 | u32::from(*b))
@@ -472,7 +472,7 @@ fn pem(der: &[u8]) -> String {
     text
 }
 
-/// The path with its percent escapes decoded; nothing where it has none. What is no escape stays as it is.
+/// Decodes the percent escapes of a path; `None` if there are none. Invalid escapes are kept.
 fn percent_decoded(path: &[u8]) -> Option<Vec<u8>> {
     let first = memchr::memchr(b'%', path)?;
     let mut decoded = path[..first].to_vec();
@@ -494,7 +494,7 @@ fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).map(|value| value as u8)
 }
 
-/// The last value of its kind, and the object that was made of it.
+/// A cached value and the object created from it.
 struct Remembered {
     octets: Vec<u8>,
     object: Stored,
@@ -505,7 +505,7 @@ impl Remembered {
         Ok(Self { octets: Vec::new(), object: py.latin1(b"")?.store() })
     }
 
-    /// The `str` of these octets.
+    /// Returns the `str` of these bytes.
     #[inline]
     fn value<'py>(&mut self, py: Python<'py>, octets: &[u8]) -> PyResult<Object<'py>> {
         if is_same(&self.octets, octets) {
@@ -526,8 +526,8 @@ impl Remembered {
     }
 }
 
-/// Whether the octets are the same. What a request says is short as a rule, so that to call `memcmp`, some ten times for
-/// each request, costs more than to compare; the two words of a pair overlap where the text is shorter than both.
+/// Compares two byte strings. They are usually short, so calling `memcmp`, about ten times per request, costs
+/// more than comparing inline; the two words of a pair overlap if the text is shorter than both.
 #[inline]
 fn is_same(one: &[u8], other: &[u8]) -> bool {
     fn ends<const N: usize>(text: &[u8]) -> Option<(&[u8; N], &[u8; N])> {
@@ -547,7 +547,7 @@ fn is_same(one: &[u8], other: &[u8]) -> bool {
 
 macro_rules! keys {
     ($($field:ident: $name:literal,)*) => {
-        /// The keys of what differs from request to request, interned.
+        /// Interned keys of the values that differ between requests.
         struct Keys { $($field: Stored,)* }
 
         impl Keys {
@@ -573,8 +573,8 @@ keys! {
     http_host: b"HTTP_HOST",
 }
 
-/// Hashes the names of fields: they are short, and at most [`FIELDS_MAX`] of them are kept, so that nobody gains by
-/// choosing names that collide.
+/// Hashes header names: they are short, and at most [`FIELDS_MAX`] of them are kept, so an attacker gains nothing
+/// by choosing names that collide.
 #[derive(Default)]
 struct NameHasher(u64);
 
@@ -605,13 +605,13 @@ impl NameHasher {
     }
 }
 
-/// The field by which a trusted peer says where the application is mounted.
+/// Header by which a trusted peer says where the application is mounted.
 const SCRIPT_NAME: &[u8] = b"SCRIPT_NAME";
-/// How many listeners have a prepared environ.
+/// Maximum number of listeners with a prepared environ.
 const PROTOTYPES_MAX: usize = 16;
-/// How many names of fields are remembered.
+/// Maximum number of remembered header names.
 const FIELDS_MAX: usize = 512;
-/// The longest name, and the longest value, that is remembered.
+/// Maximum length of a remembered name or value.
 const REMEMBERED_MAX: usize = 512;
 
 #[cfg(test)]

@@ -1,15 +1,15 @@
-//! What can end a request: an exception of Python's, or a failure of the exchange.
+//! What can end a request: a Python exception, or a failure of the exchange.
 
 use worker_api::{Failure, FailureKind};
 
 use crate::python::Raised;
 
-/// Either of the two.
+/// One of the two.
 #[derive(Debug)]
 pub(crate) enum Fault {
     /// An exception is set in this thread.
     Raised(Raised),
-    /// The exchange, or the request itself, is at fault.
+    /// The exchange, or the request itself, failed.
     Failed(Failure),
 }
 
@@ -25,7 +25,8 @@ impl From<Failure> for Fault {
     }
 }
 
-/// Whether a failure is the client's or the server's affair and not the application's: no traceback is due.
+/// Returns whether the client or the server caused the failure, and not the application: then no traceback is
+/// logged.
 pub(crate) fn is_outside(failure: &Failure) -> bool {
     matches!(
         failure.kind,

@@ -1,5 +1,5 @@
-//! `wsgi.input`: the request's body as a file. What has to be waited for is waited for without the interpreter; under a
-//! guest loop `read` and `readline` answer `None` instead, and the driver's own `wsgi.input` waits and asks again.
+//! `wsgi.input`: the request body as a file. It waits without the interpreter's lock. Under a guest loop `read`
+//! and `readline` return `None` instead; the driver's own `wsgi.input` waits and calls again.
 
 use worker_api::{Exchange, Interest, Result, Step, Waker};
 
@@ -7,20 +7,20 @@ use crate::bridge::Bridge;
 use crate::python::{Arguments, Object, PyResult, Python};
 use crate::request::State;
 
-/// What has been read from the exchange and not been given out yet: `buffer[given..filled]`. The memory behind that is
-/// kept as it is, so that nothing is cleared again and again.
+/// Bytes read from the exchange and not yet returned: `buffer[given..filled]`. The memory after that is kept
+/// initialized, so that it is not cleared repeatedly.
 #[derive(Default)]
 pub(crate) struct Input {
     buffer: Vec<u8>,
     given: usize,
     filled: usize,
     ended: bool,
-    /// How much of the body is still to come from the exchange, where that is known.
+    /// Number of bytes still to come from the exchange, if known.
     to_come: Option<u64>,
 }
 
 impl Input {
-    /// Begins anew, for another request.
+    /// Resets the state for another request.
     pub(crate) fn begin(&mut self, length: Option<u64>) {
         if self.buffer.len() > KEPT_MAX {
             self.buffer.truncate(KEPT_MAX);
@@ -35,7 +35,7 @@ impl Input {
         &self.buffer[self.given..self.filled]
     }
 
-    /// Gives out `n` octets that are ready.
+    /// Returns `n` bytes that are available.
     fn give<'py>(&mut self, py: Python<'py>, n: usize) -> PyResult<Object<'py>> {
         let given = py.octets(&self.buffer[self.given..self.given + n])?;
         self.given += n;
@@ -45,7 +45,8 @@ impl Input {
         Ok(given)
     }
 
-    /// Reads one part more, of at most `want` octets. With a waker it does not wait, but says that it would have to.
+    /// Reads one more part of at most `want` bytes. With a waker it does not wait but reports that it would
+    /// block.
     fn fill(
         &mut self,
         py: Python<'_>,
@@ -62,7 +63,7 @@ impl Input {
             (self.given, self.filled) = (0, self.filled - self.given);
         }
         if self.buffer.len() < self.filled + want {
-            // Doubled, so that a body that is read at once is moved seldom.
+            // Doubled, so that a body that is read at once is rarely moved.
             self.buffer.resize((self.filled + want).max(self.filled * 2), 0);
         }
         let place = &mut self.buffer[self.filled..];
@@ -74,15 +75,15 @@ impl Input {
     }
 }
 
-/// How reading one part more went.
+/// Result of reading one more part.
 enum Filled {
     More,
     End,
     NotYet,
 }
 
-/// Reads what there is. Where there is nothing yet, it waits without the interpreter; with a waker it gives that to the
-/// exchange instead, and answers nothing.
+/// Reads available bytes. If there are none, it waits without the interpreter's lock, or, with a waker, registers
+/// that with the exchange and returns [`Part::Pending`].
 fn read_some(
     py: Python<'_>,
     exchange: &mut Exchange,
@@ -102,12 +103,12 @@ fn read_some(
 }
 
 impl State {
-    /// At most `size` octets; fewer only at the end of the body.
+    /// Returns up to `size` bytes; fewer only at the end of the body.
     fn take<'py>(&mut self, py: Python<'py>, size: usize) -> PyResult<Option<Object<'py>>> {
         self.collect(py, |input, _| if input.ready().len() >= size { Ok(size) } else { Err(size) })
     }
 
-    /// A line with its end, or `limit` octets of it; empty at the end of the body.
+    /// Returns a line with its line end, or `limit` bytes of it; empty at the end of the body.
     pub(crate) fn line<'py>(
         &mut self,
         py: Python<'py>,
@@ -124,9 +125,9 @@ impl State {
         })
     }
 
-    /// Fills the buffer until `enough` says how much of it to give out; everything at the end of the body. Where it is
-    /// not enough it says how much there should be. It is told how much it has seen before. Nothing under a guest loop
-    /// that has to wait first: what has been read stays for the next time.
+    /// Fills the buffer until `enough` says how much of it to return; everything at the end of the body. If
+    /// it is not enough, `enough` says how much there should be. It receives the length that it has already
+    /// seen. Returns `None` under a guest loop that must wait first: what has been read is kept.
     fn collect<'py>(
         &mut self,
         py: Python<'py>,
@@ -181,7 +182,7 @@ pub(crate) fn readline<'py>(
     Ok(request.state(py)?.line(py, size)?.unwrap_or_else(|| py.none()))
 }
 
-/// `readlines(hint=-1)`: whole lines, until they are `hint` octets or more in sum.
+/// `readlines(hint=-1)`: whole lines, until their total length is at least `hint`.
 pub(crate) fn readlines<'py>(
     py: Python<'py>,
     me: &Object<'py>,
@@ -203,7 +204,7 @@ pub(crate) fn readlines<'py>(
     py.list(lines)
 }
 
-/// A size as Python's files take it: none and negative mean "all".
+/// Converts a size as Python's files do: `None` and negative mean "all".
 fn limit(size: Option<Object<'_>>) -> PyResult<usize> {
     match size.filter(|size| !size.is_none()) {
         Some(size) => Ok(usize::try_from(size.as_number()?).unwrap_or(usize::MAX)),
@@ -211,9 +212,9 @@ fn limit(size: Option<Object<'_>>) -> PyResult<usize> {
     }
 }
 
-/// How much is asked of the exchange at once.
+/// Number of bytes requested from the exchange at a time.
 const PART_MIN: usize = 8 * 1024;
-/// Bounds what a client can make us allocate by announcing a body that it does not send.
+/// Limits what a client can make the server allocate by announcing a body that it does not send.
 const PART_MAX: usize = 256 * 1024;
-/// How much of a buffer is kept for the next request.
+/// Capacity of a buffer that is kept for the next request.
 const KEPT_MAX: usize = 64 * 1024;

@@ -1,27 +1,29 @@
 //! Serves WSGI applications with any CPython from 3.9 on, chosen at run time.
 //!
-//! | module | what it is for |
+//! | module | purpose |
 //! | --- | --- |
-//! | [`app`] | the application as the host sees it: loading, forking, serving, ending |
-//! | [`interpreter`], [`library`] | which Python, and its libpython |
+//! | [`app`] | the application as seen by the host: loading, forking, serving, exiting |
+//! | [`interpreter`], [`library`] | the interpreter, and its libpython |
 //! | [`python`] | a small, safe layer over CPython's limited API, and why it is not PyO3's |
-//! | [`bridge`] | what there is once in a process |
+//! | [`bridge`] | per-process state |
 //! | [`serve`] | one request: the server side of PEP 3333 |
-//! | [`request`], [`input`], [`response`], [`environ`] | its parts: what the application holds, reads, says, is told |
+//! | [`request`], [`input`], [`response`], [`environ`] | its parts: objects, body, response, environ |
 //! | [`errors`] | what can end a request |
-//! | [`faults`] | what Python was doing when its process came to a violent end |
+//! | [`faults`] | Python tracebacks of processes that are aborted |
 //! | [`process`] | signal handlers and forks of the application |
-//! | [`guest`] | requests in greenlets of the real gevent or eventlet |
-//! | `jimu.py` | what is easier said in Python: importing, hooks, logging, tracebacks |
-//! | `question.py` | what an interpreter is asked about itself |
+//! | [`guest`] | requests in greenlets of gevent or eventlet |
+//! | `jimu.py` | what is simpler in Python: importing, hooks, logging, tracebacks |
+//! | `question.py` | queries an interpreter for its properties |
 //!
 //! # Invariants
 //!
-//! - The library refers to no symbol of libpython: it loads where there is no Python, and says then what is missing.
-//! - The interpreter is never held while something is waited for.
-//! - No signal handler is installed but those of [`faults`]; the application's stand behind the host's. Python is never finalized in a worker: its threads and `atexit` functions are
-//!   ended, and the process is.
-//! - What an application does wrong ends its request, with a traceback in the log.
+//! - The library refers to no symbol of libpython: it loads where there is no Python, and reports what is
+//!   missing.
+//! - The interpreter's lock is never held while waiting.
+//! - The library installs no signal handlers except those of [`faults`]; the application's handlers are chained
+//!   behind the host's.
+//! - Python is never finalized in a worker: its threads and `atexit` functions are ended, then the process exits.
+//! - An error of the application ends its request, with a traceback in the log.
 
 mod app;
 mod bridge;

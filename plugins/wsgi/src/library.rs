@@ -1,21 +1,21 @@
-//! libpython itself: opened with its symbols for everybody, so that Python's own extension modules find them.
+//! libpython: opened with global symbols, so that Python's extension modules find them.
 //!
-//! This is the one place that calls `dlopen` and `dlsym`.
+//! The only module that calls `dlopen` and `dlsym`.
 
 use std::ffi::{CStr, CString, c_void};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-/// libpython, open until the process ends.
+/// libpython, open until the process exits.
 pub(crate) struct Library {
     handle: *mut c_void,
 }
 
 impl Library {
-    /// Opens the library at `path`, with its symbols visible to all libraries that are opened later.
+    /// Opens the library at `path`, with its symbols visible to all libraries opened later.
     ///
     /// # Errors
-    /// What the dynamic linker says.
+    /// The message of the dynamic linker.
     pub(crate) fn open(path: &Path) -> Result<Self, String> {
         let name = CString::new(path.as_os_str().as_bytes())
             .map_err(|_| "its path contains a NUL".to_owned())?;
@@ -27,7 +27,7 @@ impl Library {
         Ok(Self { handle })
     }
 
-    /// The address of a symbol.
+    /// Returns the address of a symbol.
     ///
     /// # Errors
     /// A line that names the symbol.
@@ -38,13 +38,13 @@ impl Library {
         if address.is_null() { Err(format!("it has no symbol `{name}`")) } else { Ok(address) }
     }
 
-    /// A function.
+    /// Returns a function.
     ///
     /// # Errors
     /// A line that names the symbol.
     ///
     /// # Safety
-    /// `F` is the type of a function pointer, and the one that the function of this name has.
+    /// `F` must be a function pointer type that matches the function of this name.
     pub(crate) unsafe fn function<F: Copy>(&self, name: &str) -> Result<F, String> {
         const { assert!(size_of::<F>() == size_of::<*mut c_void>()) };
         let address = self.symbol(name)?;
@@ -54,7 +54,7 @@ impl Library {
 }
 
 fn last_error() -> String {
-    // SAFETY: dlerror gives a C string that is valid until the next call in this thread, or null.
+    // SAFETY: dlerror returns a C string that is valid until the next call in this thread, or null.
     let text = unsafe { libc::dlerror() };
     if text.is_null() {
         return "the dynamic linker does not say why".to_owned();

@@ -7,15 +7,15 @@ use worker_api::Host;
 use crate::python::{Object, PyResult, Python, Stored};
 use crate::request::Request;
 
-/// The variables of the environ that the access log shows.
+/// Variables of the environ that the access log uses.
 #[derive(Default)]
 pub(crate) struct LoggedVariables(OnceLock<Box<[Variable]>>);
 
 struct Variable {
-    /// As the log's format has it.
+    /// As written in the log's format.
     name: String,
     key: Stored,
-    /// The same in upper case, since gunicorn ignores the case of the name.
+    /// The same in upper case, because gunicorn ignores the case of the name.
     upper: Stored,
 }
 
@@ -34,13 +34,13 @@ impl LoggedVariables {
         Ok(self.0.get_or_init(|| variables))
     }
 
-    /// Whether an environ is to be kept for [`LoggedVariables::pass_on`].
+    /// Returns whether an environ must be kept for [`LoggedVariables::pass_on`].
     pub(crate) fn is_wanted(&self, py: Python<'_>, host: &Host) -> PyResult<bool> {
         Ok(!self.get(py, host)?.is_empty())
     }
 
-    /// Passes the variables on to the access log. Must be called before the exchange ends, because the line is written
-    /// then. Only the first call of a request has an effect.
+    /// Passes the variables to the access log. Must be called before the exchange ends, because the line is
+    /// written then. Only the first call per request has an effect.
     pub(crate) fn pass_on(&self, py: Python<'_>, host: &Host, request: &Request) -> PyResult<()> {
         // The request is not borrowed while Python code may run.
         let (environ, id, peer) = {

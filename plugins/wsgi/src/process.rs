@@ -1,8 +1,9 @@
-//! What the application does to its process: the Rust side of `process.py`.
+//! The application's effects on its process: the Rust side of `process.py`.
 //!
-//! The kernel's handlers of the server's signals stay the host's; Python's table of handlers says what the application
-//! is to see. Where Python code changes that table, CPython changes the kernel's handler with it, so the host's is put
-//! back: with the application's behind it in a worker ([`worker_api::Host::reclaim_signals`]), alone in the mold.
+//! The kernel's handlers of the server's signals remain the host's; Python's handler table shows what the
+//! application expects. When Python code changes that table, CPython also changes the kernel's handler, so the
+//! host's is reinstalled: chained to the application's in a worker ([`worker_api::Host::reclaim_signals`]), alone
+//! in the mold.
 
 use std::ffi::c_int;
 use std::ptr;
@@ -16,7 +17,7 @@ use crate::python::{
     Arguments, Definition, Function, Object, PyResult, Python, Raised, Stored, attach, required,
 };
 
-/// Makes the module `_jimu_process`, which imports `jimu`.
+/// Creates the module `_jimu_process`, which imports `jimu`.
 pub(crate) fn module(py: Python<'_>) -> PyResult<Object<'_>> {
     let bound = |name, entry| Definition::new(Function { name, entry }).bind(&py.none());
     let natives = [
@@ -27,7 +28,7 @@ pub(crate) fn module(py: Python<'_>) -> PyResult<Object<'_>> {
     py.module("_jimu_process", include_str!("process.py"), &natives)
 }
 
-/// Puts the server's handlers in place, in the mold.
+/// Installs the server's handlers in the mold.
 pub(crate) fn install(py: Python<'_>, module: &Stored) -> PyResult<()> {
     let kept = *KEPT.get_or_init(actions);
     let installed = module.get(py).call_method("install", []);
@@ -35,7 +36,7 @@ pub(crate) fn install(py: Python<'_>, module: &Stored) -> PyResult<()> {
     installed.map(drop)
 }
 
-/// Takes the server's signals back in the mold, once it has loaded the application.
+/// Takes the server's signals back in the mold after it has loaded the application.
 pub(crate) fn reset_mold(py: Python<'_>, module: &Stored) -> PyResult<()> {
     let reset = module.get(py).call_method("reset", []);
     if let Some(kept) = KEPT.get() {
@@ -44,7 +45,7 @@ pub(crate) fn reset_mold(py: Python<'_>, module: &Stored) -> PyResult<()> {
     reset.map(drop)
 }
 
-/// As [`reset_mold`], in a worker that was just forked, whose host has installed its handlers.
+/// Like [`reset_mold`], in a worker that was just forked, whose host has installed its handlers.
 pub(crate) fn reset_worker(py: Python<'_>, module: &Stored) -> PyResult<()> {
     fork::watch();
     let kept = actions();
@@ -53,12 +54,12 @@ pub(crate) fn reset_worker(py: Python<'_>, module: &Stored) -> PyResult<()> {
     reset.map(drop)
 }
 
-/// Has the main thread woken for signals whose handlers are Python's, and forks noted. In a worker.
+/// Wakes the main thread for signals with Python handlers, and detects forks. Called in a worker.
 pub(crate) fn start_worker(py: Python<'_>, module: &Stored, wakeup: c_int) -> PyResult<()> {
     module.get(py).call_method("start_worker", [&py.number(wakeup.into())?]).map(drop)
 }
 
-/// Runs Python's handlers of the signals that have come. On the main thread.
+/// Runs Python's handlers of pending signals. Called on the main thread.
 pub(crate) fn run_handlers(module: &Stored) {
     attach(|py| {
         if let Err(raised) = py.check_signals() {
@@ -70,7 +71,7 @@ pub(crate) fn run_handlers(module: &Stored) {
     });
 }
 
-/// Ends a process that the application has forked, where its code has returned, or raised this.
+/// Ends a process that the application has forked, when its code has returned or raised this.
 pub(crate) fn end_child(py: Python<'_>, module: &Stored, raised: Option<Raised>) -> ! {
     let exception = raised.map_or_else(|| py.none(), |raised| raised.take(py));
     let waits = py.truth(Bridge::get().guest.is_none());
@@ -81,7 +82,7 @@ pub(crate) fn end_child(py: Python<'_>, module: &Stored, raised: Option<Raised>)
     fork::end(1)
 }
 
-/// `_on_signal(number)`: does what the server does on a signal.
+/// `_on_signal(number)`: performs the server's action for a signal.
 fn on_signal<'py>(
     py: Python<'py>,
     _me: &Object<'py>,
@@ -93,7 +94,7 @@ fn on_signal<'py>(
     Ok(py.none())
 }
 
-/// `_reclaim()`: the server's handlers come before the one that was just installed.
+/// `_reclaim()`: chains the server's handlers before the one that was just installed.
 #[expect(clippy::unnecessary_wraps, reason = "functions for Python have this form")]
 fn reclaim<'py>(
     py: Python<'py>,
@@ -104,7 +105,7 @@ fn reclaim<'py>(
     Ok(py.none())
 }
 
-/// `_stop()`: the worker ends, after its requests.
+/// `_stop()`: stops the worker after its requests.
 #[expect(clippy::unnecessary_wraps, reason = "functions for Python have this form")]
 fn stop<'py>(
     py: Python<'py>,
@@ -119,7 +120,7 @@ type Actions = [libc::sigaction; OWNED.len()];
 
 fn actions() -> Actions {
     OWNED.map(|signal| {
-        // SAFETY: a zeroed sigaction is a valid one to be written to; no handler is changed.
+        // SAFETY: a zeroed sigaction is valid to be written to; no handler is changed.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             libc::sigaction(signal, ptr::null(), &raw mut action);
@@ -130,12 +131,12 @@ fn actions() -> Actions {
 
 fn restore(actions: &Actions) {
     for (signal, action) in OWNED.into_iter().zip(actions) {
-        // SAFETY: the action was installed for this signal before.
+        // SAFETY: the action was previously installed for this signal.
         unsafe { libc::sigaction(signal, action, ptr::null_mut()) };
     }
 }
 
-/// The signals that `process.py` calls the server's.
+/// Signals of the server, as in `process.py`.
 const OWNED: [c_int; 7] = [
     libc::SIGTERM,
     libc::SIGINT,
@@ -146,5 +147,5 @@ const OWNED: [c_int; 7] = [
     libc::SIGWINCH,
 ];
 
-/// What the mold had installed before Python code could change it.
+/// Actions in the mold before Python code could change them.
 static KEPT: OnceLock<Actions> = OnceLock::new();

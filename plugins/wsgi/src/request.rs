@@ -1,7 +1,7 @@
-//! One request as Python holds it: the exchange, and the objects through which the application uses it.
+//! One request as held by Python: the exchange, and the objects through which the application uses it.
 //!
-//! The objects are made once and used for request after request, as long as the application did not keep them:
-//! making four Python objects costs more than all the rest of a small request.
+//! The objects are created once and reused for further requests unless the application kept them: creating four
+//! Python objects costs more than the rest of a small request.
 
 use std::os::fd::{IntoRawFd as _, RawFd};
 
@@ -18,44 +18,44 @@ use crate::python::{
 };
 use crate::response::{Phase, Response, is_text, is_token, trimmed};
 
-/// What a request consists of. The value of the Python object that is `wsgi.input`.
+/// The state of a request. The value of the Python object that is `wsgi.input`.
 pub(crate) struct Request(Cell<State>);
 
 /// The parts of a request.
 #[derive(Default)]
 pub(crate) struct State {
-    /// The exchange; nothing between two requests, and while the application's own loop has it.
+    /// The exchange; `None` between requests and while the application's own loop has it.
     pub(crate) exchange: Option<Exchange>,
-    /// What the application has said in answer.
+    /// The response of the application so far.
     pub(crate) response: Response,
     /// The environ, while the access log needs it.
     pub(crate) environ: Option<Stored>,
-    /// What has been read of the body and not been given out yet.
+    /// Body bytes that were read and not yet returned.
     pub(crate) input: Input,
-    /// A number that no other request of this process has.
+    /// Request number, unique in this process.
     pub(crate) number: u64,
-    /// The descriptor of the connection, which may be closed when the exchange is over.
+    /// Descriptor of the connection, which may be closed after the exchange.
     pub(crate) descriptor: RawFd,
-    /// The objects of the request, while a greenlet of a guest loop serves it.
+    /// Objects of the request, while a greenlet of a guest loop serves it.
     pub(crate) slot: Option<Slot>,
-    /// Where the part ends that a greenlet is sending, if `Content-Length` leaves no room for all of it.
+    /// Where the part that a greenlet is sending ends, if `Content-Length` leaves no room for all of it.
     pub(crate) part_end: usize,
     /// The first failure of the exchange, which the application saw as an exception.
     pub(crate) failure: Option<Failure>,
-    /// `write`, as `start_response` gives it.
+    /// `write`, as returned by `start_response`.
     write: Option<Stored>,
-    /// A socket object for the connection, where the application asked for one.
+    /// Socket object of the connection, if the application asked for one.
     socket: Option<Stored>,
     /// Whether the application has exchanged bytes on that socket.
     taken: bool,
-    /// Whether what the application says by WSGI is dropped.
+    /// Whether the application's WSGI response is dropped.
     pub(crate) detached: bool,
-    /// Whether the exchange has given the connection away.
+    /// Whether the exchange has handed the connection over.
     hijacked: bool,
 }
 
 impl Request {
-    /// Borrows the parts; `RuntimeError` where another thread of the application is in the middle of using them.
+    /// Borrows the parts; `RuntimeError` if another thread of the application is using them.
     #[inline]
     pub(crate) fn state<'a>(&'a self, py: Python<'_>) -> PyResult<std::cell::RefMut<'a, State>> {
         self.0.borrow(py).ok_or_else(|| {
@@ -65,7 +65,7 @@ impl Request {
 }
 
 impl State {
-    /// The exchange, while the request lasts.
+    /// Returns the exchange, during the request.
     pub(crate) fn open<'a>(
         &'a mut self,
         py: Python<'_>,
@@ -76,7 +76,7 @@ impl State {
         }
     }
 
-    /// Notes a failure of the exchange, and raises the exception that stands for it.
+    /// Records a failure of the exchange and raises the corresponding exception.
     #[cold]
     pub(crate) fn raise(&mut self, py: Python<'_>, failure: Failure) -> Raised {
         let kind = match failure.kind {
@@ -90,7 +90,7 @@ impl State {
         raised
     }
 
-    /// As an exception, whatever it is.
+    /// Raises it as an exception.
     pub(crate) fn raised(&mut self, py: Python<'_>, fault: Fault) -> Raised {
         match fault {
             Fault::Raised(raised) => raised,
@@ -98,8 +98,8 @@ impl State {
         }
     }
 
-    /// Notes that the application exchanges bytes on the connection itself. Through TLS it gets a descriptor of its own for
-    /// that.
+    /// Records that the application exchanges bytes on the connection itself. With TLS it gets a separate
+    /// descriptor for that.
     fn take_over(&mut self, py: Python<'_>) -> PyResult<Option<RawFd>> {
         let Some(exchange) = &mut self.exchange else {
             return Err(Raised::new(py, Exception::Os, "the request is over"));
@@ -120,20 +120,20 @@ impl State {
         Ok(Some(stream.fd.into_raw_fd()))
     }
 
-    /// Whether the application has taken the connection over instead of answering.
+    /// Returns whether the application has taken the connection over instead of responding.
     pub(crate) fn is_taken(&self) -> bool {
         self.taken && (self.detached || self.response.phase == Phase::Nothing)
     }
 
-    /// Whether the application has exchanged bytes on the connection itself.
+    /// Returns whether the application has exchanged bytes on the connection itself.
     pub(crate) fn is_touched(&self) -> bool {
         self.taken
     }
 
-    /// Ends the request of an application that has taken the connection over, or has answered by itself.
+    /// Ends the request of an application that has taken the connection over or has responded directly.
     pub(crate) fn release(&mut self, py: Python<'_>) -> PyResult<()> {
         if !self.hijacked {
-            // The application has a descriptor of its own from the socket that it asked for.
+            // The application has a separate descriptor from the socket that it asked for.
             let hijacked = self.open(py)?.0.hijack();
             hijacked.map_err(|failure| self.raise(py, failure))?;
             self.hijacked = true;
@@ -141,8 +141,8 @@ impl State {
         Ok(())
     }
 
-    /// Sends a part of the body, with the head before it if it is the first. Returns false where `Content-Length` left
-    /// no room for all of it: what does not fit is dropped.
+    /// Sends a part of the body, preceded by the head if it is the first. Returns false if `Content-Length`
+    /// left no room for all of it: the excess is dropped.
     pub(crate) fn send(&mut self, py: Python<'_>, bytes: &[u8]) -> PyResult<bool> {
         if bytes.is_empty() && !self.response.is_switch() || self.detached {
             return Ok(true);
@@ -161,7 +161,7 @@ impl State {
         sent.map_err(|failure| self.raise(py, failure))
     }
 
-    /// Refuses a `write()` that `Content-Length` leaves no room for, before any of it is sent (PEP 3333).
+    /// Refuses a `write()` that exceeds `Content-Length`, before any of it is sent (PEP 3333).
     pub(crate) fn check_room(&self, py: Python<'_>, len: usize) -> PyResult<()> {
         let room = self.response.room();
         if len as u64 <= room {
@@ -202,7 +202,7 @@ impl Native for Request {
 }
 
 /// The value of the Python object that is `gunicorn.socket`: becomes a socket object when it is first used. Few
-/// applications use it, and making one costs as much as a small request.
+/// applications use it, and creating one costs as much as a small request.
 pub(crate) struct Socket {
     /// The [`Request`].
     owner: Stored,
@@ -220,7 +220,7 @@ impl Native for Socket {
     fn attribute<'py>(&self, me: &Object<'py>, name: &Object<'py>) -> PyResult<Object<'py>> {
         let py = me.py();
         if name.as_str()?.starts_with("__") {
-            // `isinstance` and its like ask for these: that is no use of the socket yet.
+            // `isinstance` and similar functions ask for these: that is not a use of the socket.
             return me.own_attr(name);
         }
         let owner = self.owner.get(py);
@@ -233,7 +233,7 @@ impl Native for Socket {
     }
 }
 
-/// Makes the socket object for the connection of a request; a closed one where the request is over.
+/// Creates the socket object for the connection of a request; a closed one after the request.
 #[cold]
 fn connection<'py>(
     py: Python<'py>,
@@ -263,8 +263,8 @@ fn connection<'py>(
     Ok(made)
 }
 
-/// `_take_over()`: the application exchanges bytes on the connection itself. Returns the descriptor for that, or `None`
-/// where that of the connection serves.
+/// `_take_over()`: the application exchanges bytes on the connection itself. Returns the descriptor for that, or
+/// `None` if that of the connection is to be used.
 fn take_over<'py>(
     py: Python<'py>,
     me: &Object<'py>,
@@ -274,17 +274,17 @@ fn take_over<'py>(
     descriptor.map_or_else(|| Ok(py.none()), |fd| py.number(fd.into()))
 }
 
-/// `_detach()`: what the application says by WSGI from here on is dropped.
+/// `_detach()`: the application's WSGI response is dropped from here on.
 fn detach<'py>(py: Python<'py>, me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
     Bridge::get().types.request.value(me)?.state(py)?.detached = true;
     Ok(py.none())
 }
 
-/// The objects of a request, in one place: taken from a pool and given back to it.
+/// The objects of a request, taken from a pool and returned to it.
 pub(crate) struct Slot {
     /// The [`Request`].
     pub(crate) request: Stored,
-    /// `wsgi.input` under a guest loop; elsewhere the request object is that itself.
+    /// `wsgi.input` under a guest loop; otherwise the request object itself.
     input: Option<Stored>,
     /// `start_response`.
     pub(crate) start_response: Stored,
@@ -292,12 +292,12 @@ pub(crate) struct Slot {
     pub(crate) early_hints: Stored,
     /// The [`Socket`].
     pub(crate) socket: Stored,
-    /// `write`, which the request has too, to give it out.
+    /// `write`, which the request also has, to return it.
     write: Stored,
 }
 
 impl Slot {
-    /// Makes the objects.
+    /// Creates the objects.
     pub(crate) fn new(py: Python<'_>, bridge: &Bridge) -> PyResult<Self> {
         let types = &bridge.types;
         let request = types.request.make(py, Request(Cell::new(State::default())))?;
@@ -320,12 +320,12 @@ impl Slot {
         })
     }
 
-    /// `wsgi.input`.
+    /// Returns `wsgi.input`.
     pub(crate) fn wsgi_input(&self) -> &Stored {
         self.input.as_ref().unwrap_or(&self.request)
     }
 
-    /// Puts an exchange in.
+    /// Attaches an exchange.
     pub(crate) fn begin(
         &self,
         py: Python<'_>,
@@ -344,7 +344,7 @@ impl Slot {
         Ok(())
     }
 
-    /// Takes the exchange out: from now on the application's use of these objects is an error.
+    /// Detaches the exchange: from now on using these objects is an error of the application.
     pub(crate) fn end(&self, py: Python<'_>, bridge: &Bridge) -> PyResult<Option<Exchange>> {
         let request = self.request.get(py);
         let mut state = bridge.types.request.value(&request)?.state(py)?;
@@ -353,7 +353,7 @@ impl Slot {
         state.response.phase = Phase::Over;
         let exchange = state.exchange.take();
         let hijacked = state.hijacked;
-        // The socket's own end runs Python code, and so may that of what is in the environ.
+        // Dropping the socket, or the contents of the environ, can run Python code.
         drop(state);
         drop(environ);
         if let Some(socket) = socket {
@@ -363,7 +363,7 @@ impl Slot {
         Ok(exchange)
     }
 
-    /// Whether nobody but the slot refers to its objects.
+    /// Returns whether only the slot refers to its objects.
     pub(crate) fn is_free(&self, py: Python<'_>) -> bool {
         let is = |object: &Stored, references| object.get(py).reference_count() == references;
         is(&self.start_response, 1)
@@ -374,7 +374,7 @@ impl Slot {
             && self.input.as_ref().is_none_or(|input| is(input, REFERENCES_TO_INPUT))
     }
 
-    /// Lets go of the objects: they live on as long as the application holds them.
+    /// Drops the objects: they live on as long as the application holds them.
     pub(crate) fn let_go(self, py: Python<'_>, bridge: &Bridge) {
         let request = self.request.take(py);
         let write = bridge
@@ -384,7 +384,7 @@ impl Slot {
             .and_then(|request| request.state(py))
             .map(|mut state| state.write.take());
         match write {
-            // Breaks the circle: `write` is bound to what keeps it.
+            // Breaks the cycle: `write` is bound to the object that keeps it.
             Ok(write) => drop(write.map(|w| w.take(py))),
             Err(raised) => raised.clear(py),
         }
@@ -443,7 +443,7 @@ fn say<'py>(
     each_header(headers, |name, value| response.add(name, value).map_err(refused))
 }
 
-/// Calls `with` for each header of a list of pairs.
+/// Calls `with` for each header in a list of pairs.
 fn each_header(
     headers: &Object<'_>,
     mut with: impl FnMut(&str, &[u8]) -> PyResult<()>,
@@ -460,7 +460,7 @@ fn each_header(
     Ok(())
 }
 
-/// A pair that is no tuple: a list of two, as some frameworks have it.
+/// Converts a pair that is not a tuple: a list of two, as some frameworks use.
 #[cold]
 fn loose_pair<'py>(pair: &Object<'py>) -> PyResult<(Object<'py>, Object<'py>)> {
     let items = pair.to_list()?;
@@ -480,7 +480,7 @@ fn text<'a>(object: &'a Object<'_>, what: &str) -> PyResult<&'a str> {
     })
 }
 
-/// Raises the exception of an `exc_info` again: the head is on its way, so that no other can take its place.
+/// Raises the exception of an `exc_info` again: the head has been sent, so it cannot be replaced.
 #[cold]
 fn raise_again<'py>(py: Python<'py>, info: &Object<'py>) -> PyResult<Raised> {
     let (kind, value, trace) = (info.tuple_item(0)?, info.tuple_item(1)?, info.tuple_item(2)?);
@@ -488,7 +488,7 @@ fn raise_again<'py>(py: Python<'py>, info: &Object<'py>) -> PyResult<Raised> {
     Ok(Raised::again(py, kind, value, trace))
 }
 
-/// `write(data)`, bound to the request: what `start_response` gives back.
+/// `write(data)`, bound to the request: returned by `start_response`.
 pub(crate) fn write<'py>(
     py: Python<'py>,
     me: &Object<'py>,
@@ -507,14 +507,14 @@ pub(crate) fn write<'py>(
     Ok(py.none())
 }
 
-/// The `TypeError` for a part of a body that is no `bytes`.
+/// Creates the `TypeError` for a part of a body that is not `bytes`.
 #[cold]
 pub(crate) fn not_octets(object: &Object<'_>, where_from: &str) -> Raised {
     let message = format!("{where_from} gave {} where bytes were due", object.type_name());
     Raised::new(object.py(), Exception::Type, &message)
 }
 
-/// `wsgi.early_hints(headers)`, bound to the request: sends 103 (RFC 8297), unless the answer has begun.
+/// `wsgi.early_hints(headers)`, bound to the request: sends 103 (RFC 8297), unless the response has started.
 pub(crate) fn early_hints<'py>(
     py: Python<'py>,
     me: &Object<'py>,
@@ -557,10 +557,10 @@ fn octets_of(object: &Object<'_>) -> PyResult<Vec<u8>> {
     Ok(object.as_latin1()?.octets().to_vec())
 }
 
-/// From the slot; from `start_response`, early hints and the socket; and from `write`, or under a guest loop from
-/// `wsgi.input`.
+/// References from the slot; from `start_response`, early hints and the socket; and from `write`, or under a
+/// guest loop from `wsgi.input`.
 const REFERENCES_TO_REQUEST: u32 = 5;
-/// From the slot, and from `write`, which is a method of it.
+/// References from the slot, and from `write`, which is a method of it.
 const REFERENCES_TO_INPUT: u32 = 2;
-/// From the slot and from the request.
+/// References from the slot and from the request.
 const REFERENCES_TO_WRITE: u32 = 2;

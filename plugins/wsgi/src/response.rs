@@ -1,25 +1,26 @@
-//! The response that an application is making: what it said in `start_response`, and whether what it sends fits that.
+//! The response that an application is producing: the arguments of `start_response`, and whether the body matches
+//! them.
 //!
-//! No Python in here: the rules of PEP 3333 and RFC 9110 on plain octets.
+//! No Python in this module: the rules of PEP 3333 and RFC 9110 on plain bytes.
 
 use smallvec::SmallVec;
 use worker_api::{Exchange, Failure, Header, Result};
 
-/// How far a response is.
+/// State of a response.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) enum Phase {
     /// `start_response` was not called.
     #[default]
     Nothing,
-    /// It was, and nothing has been sent: it may be called again, with `exc_info`.
+    /// `start_response` was called, and nothing has been sent: it may be called again, with `exc_info`.
     Said,
-    /// The head went to the exchange with the first octets of the body.
+    /// The head was passed to the exchange with the first bytes of the body.
     Sent,
-    /// The request is over.
+    /// The request has ended.
     Over,
 }
 
-/// One response. Used again for the next request: its memory stays.
+/// One response. Reused for the next request to keep its memory.
 #[derive(Default)]
 pub(crate) struct Response {
     pub(crate) phase: Phase,
@@ -27,24 +28,24 @@ pub(crate) struct Response {
     reason: String,
     names: String,
     values: Vec<u8>,
-    /// The lengths of each field's name and value in `names` and `values`.
+    /// Lengths of each header's name and value in `names` and `values`.
     fields: Vec<(u32, u32)>,
-    /// What `Content-Length` says.
+    /// Value of `Content-Length`.
     announced: Option<u64>,
-    /// The length of the whole body, where it is known and `Content-Length` was not set.
+    /// Length of the whole body, if it is known and `Content-Length` was not set.
     whole: Option<u64>,
     written: u64,
     head_request: bool,
 }
 
-/// Why something in a response's head may not be sent.
+/// Why a response head must not be sent.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refused {
     #[error("Invalid status {0:?}: three digits of a final status, a space and a reason")]
     Status(String),
     #[error("Invalid header name {0:?}")]
     Name(String),
-    // The value may be a secret: only the name is told.
+    // The value may be a secret: only the name is shown.
     #[error("Invalid value of header {0:?}")]
     Value(String),
     #[error("Content-Length was set twice")]
@@ -52,7 +53,7 @@ pub(crate) enum Refused {
 }
 
 impl Response {
-    /// Begins anew, for another request.
+    /// Resets the response for another request.
     pub(crate) fn begin(&mut self, head_request: bool) {
         self.forget();
         self.phase = Phase::Nothing;
@@ -61,7 +62,7 @@ impl Response {
         self.head_request = head_request;
     }
 
-    /// Forgets what an earlier `start_response` said.
+    /// Discards an earlier `start_response`.
     pub(crate) fn forget(&mut self) {
         self.reason.clear();
         self.names.clear();
@@ -70,7 +71,7 @@ impl Response {
         self.announced = None;
     }
 
-    /// Takes `200 OK`.
+    /// Sets the status, such as `200 OK`.
     pub(crate) fn set_status(&mut self, line: &str) -> Result<(), Refused> {
         let refused = || Refused::Status(line.to_owned());
         let (digits, reason) = line.as_bytes().split_at_checked(3).ok_or_else(refused)?;
@@ -82,12 +83,12 @@ impl Response {
             return Err(refused());
         }
         self.status = digits.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0'));
-        // Behind three ASCII digits and a space, the rest is whole characters.
+        // After three ASCII digits and a space, the rest consists of whole characters.
         self.reason.push_str(line.get(4..).unwrap_or_default());
         Ok(())
     }
 
-    /// Takes one header.
+    /// Adds a header.
     pub(crate) fn add(&mut self, name: &str, value: &[u8]) -> Result<(), Refused> {
         if name.is_empty() || !are(name.as_bytes(), TOKEN) {
             return Err(Refused::Name(name.to_owned()));
@@ -112,7 +113,7 @@ impl Response {
         Ok(())
     }
 
-    /// Hands the head to the exchange, where it waits for the first bytes of the body.
+    /// Passes the head to the exchange, where it waits for the first bytes of the body.
     pub(crate) fn send_head(&mut self, exchange: &mut Exchange) -> Result<()> {
         if self.phase == Phase::Sent {
             return Ok(());
@@ -138,16 +139,16 @@ impl Response {
         Ok(())
     }
 
-    /// Takes the length of the whole body, before any of it is sent: it becomes `Content-Length` where the application
-    /// set none.
+    /// Sets the length of the whole body, before any of it is sent: it becomes `Content-Length` if the
+    /// application set none.
     pub(crate) fn set_whole(&mut self, len: u64) {
         if self.phase == Phase::Said {
             self.whole = Some(len);
         }
     }
 
-    /// Prepares for a part of the body of `len` bytes, and returns how many of them to send: what fits `Content-Length`.
-    /// Hands over the head where they are the first.
+    /// Prepares for a body part of `len` bytes and returns how many of them to send: as many as
+    /// `Content-Length` permits. Passes on the head if they are the first.
     pub(crate) fn begin_part(&mut self, exchange: &mut Exchange, len: u64) -> Result<u64> {
         if let (Some(announced), Some(whole)) = (self.announced, self.whole)
             && whole < announced
@@ -162,7 +163,7 @@ impl Response {
         Ok(len)
     }
 
-    /// How many more bytes the body may have.
+    /// Returns how many more bytes the body may have.
     pub(crate) fn room(&self) -> u64 {
         match self.announced {
             Some(announced) if !self.has_no_body() => announced.saturating_sub(self.written),
@@ -170,7 +171,7 @@ impl Response {
         }
     }
 
-    /// Fails unless all that was announced has been sent. Called at the end of the body.
+    /// Fails unless everything announced has been sent. Called at the end of the body.
     pub(crate) fn complete(&self) -> Result<()> {
         match self.announced {
             Some(announced) if self.written < announced && !self.has_no_body() => {
@@ -180,13 +181,13 @@ impl Response {
         }
     }
 
-    /// Whether the body is not even handed to the exchange: for HEAD. With a status that has none, the exchange leaves
-    /// it out, and warns of it.
+    /// Returns whether the body is not even passed to the exchange: for HEAD. For a status without a body,
+    /// the exchange drops it and logs a warning.
     pub(crate) fn omits_body(&self) -> bool {
         self.head_request
     }
 
-    /// Whether there is none, whatever the application says and sends (RFC 9110 6.4.1).
+    /// Returns whether there is no body, whatever the application sends (RFC 9110 6.4.1).
     fn has_no_body(&self) -> bool {
         self.head_request || self.forbids_body()
     }
@@ -195,7 +196,7 @@ impl Response {
         matches!(self.status, 101 | 204 | 304)
     }
 
-    /// Whether the response switches protocols, and its head has not been handed over.
+    /// Returns whether the response switches protocols and its head has not been passed on.
     pub(crate) fn is_switch(&self) -> bool {
         self.status == 101 && self.phase == Phase::Said
     }
@@ -212,17 +213,17 @@ pub(crate) fn is_token(octet: u8) -> bool {
     CLASSES[usize::from(octet)] & TOKEN != 0
 }
 
-/// RFC 9110 5.5: what a field's value, or a reason, may hold.
+/// RFC 9110 5.5: permitted in a header value or a reason phrase.
 pub(crate) fn is_text(octet: u8) -> bool {
     CLASSES[usize::from(octet)] & TEXT != 0
 }
 
-/// Whether all octets are of the class. Without an early end: they nearly always are.
+/// Returns whether all bytes are in the class. Without an early exit: they nearly always are.
 fn are(octets: &[u8], class: u8) -> bool {
     octets.iter().fold(class, |all, octet| all & CLASSES[usize::from(*octet)]) != 0
 }
 
-/// Without the spaces and tabs around it.
+/// Trims spaces and tabs.
 pub(crate) fn trimmed(value: &[u8]) -> &[u8] {
     let blank = |b: &u8| matches!(*b, b' ' | b'\t');
     let start = value.iter().position(|b| !blank(b)).unwrap_or(value.len());
@@ -240,7 +241,7 @@ fn number(digits: &[u8]) -> Option<u64> {
 const TOKEN: u8 = 1;
 const TEXT: u8 = 2;
 
-/// The classes that each octet is in: a header costs a look for each of its octets.
+/// Classes of each byte: one lookup per byte of a header.
 static CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
     let mut octet = 0;
@@ -261,7 +262,7 @@ static CLASSES: [u8; 256] = {
     classes
 };
 
-/// Headers of a response that need no allocation.
+/// Number of response headers that need no allocation.
 const HEADERS_USUAL: usize = 16;
 
 #[cfg(test)]

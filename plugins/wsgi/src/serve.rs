@@ -1,4 +1,4 @@
-//! Serving one request by calling the application: PEP 3333's server side, for classes that wait by themselves.
+//! Serves a request by calling the application: the server side of PEP 3333, for classes that wait by themselves.
 
 use std::cell::Cell;
 use std::slice;
@@ -13,7 +13,7 @@ use crate::python::{Object, PyResult, Python, Raised, Stored, attach};
 use crate::request::{Request, Slot, State, not_octets};
 use crate::response::{Phase, Response};
 
-/// Serves it.
+/// Serves a request.
 pub(crate) fn serve(bridge: &Bridge, exchange: &mut Exchange) -> Result<()> {
     let rest = attach(|py| {
         drop_left(py);
@@ -27,7 +27,7 @@ pub(crate) fn serve(bridge: &Bridge, exchange: &mut Exchange) -> Result<()> {
         bridge.give_back(py, slot);
         answered
     })?;
-    // The rest needs no Python: other threads have it meanwhile.
+    // The rest needs no Python: other threads can take the lock.
     let Some(body) = rest else { return Ok(()) };
     let sent = exchange.write(body.octets()).and_then(|()| exchange.finish());
     body.leave();
@@ -46,7 +46,7 @@ fn with_slot(
     slot.begin(py, bridge, exchange.keep()).map_err(internal)?;
     let answered = answer(bridge, py, slot, request);
     if fork::is_child() {
-        // What the server would do with it is the parent's to do. A fault of the server's is that it does not.
+        // Cleaning up is up to the parent. It is a fault of the server if it does not.
         let raised = match answered {
             Err(Fault::Raised(raised)) => Some(raised),
             _ => None,
@@ -60,8 +60,8 @@ fn with_slot(
     answered
 }
 
-/// Calls the application and sends what it gives. A body that is in one piece is answered instead, and the head is
-/// with the exchange then: it can be sent without the interpreter.
+/// Calls the application and sends its result. A body in one piece is returned instead; the head has then been
+/// passed to the exchange, so that it can be sent without the interpreter's lock.
 fn answer(
     bridge: &Bridge,
     py: Python<'_>,
@@ -87,7 +87,7 @@ fn answer(
         return send_list(bridge, py, request, &result);
     }
     let sent = send_other(bridge, py, request, &result);
-    // Python code does not run while an error is set.
+    // Python code must not run while an error is set.
     let sent = sent.map_err(|fault| Taken::new(py, fault));
     if let Err(raised) = close(bridge, &result) {
         bridge.report(py, raised, "Error in close() of what the application returned");
@@ -117,7 +117,7 @@ impl<'py> Taken<'py> {
     }
 }
 
-/// The environ of a request.
+/// Creates the environ of a request.
 pub(crate) fn environ_of<'py>(
     bridge: &Bridge,
     py: Python<'py>,
@@ -145,7 +145,7 @@ pub(crate) fn environ_of<'py>(
     Ok(environ)
 }
 
-/// A list, of one item as a rule.
+/// Sends a list, usually of one item.
 fn send_list(
     bridge: &Bridge,
     py: Python<'_>,
@@ -190,8 +190,8 @@ fn send_list(
     Ok(None)
 }
 
-/// Takes the length of a body in several parts as that of the whole. A part that is no `bytes` is left to be refused
-/// when its turn comes.
+/// Sets the total length of a body in several parts. A part that is not `bytes` is refused later, when it would
+/// be sent.
 pub(crate) fn set_whole(response: &mut Response, list: &Object<'_>) -> PyResult<()> {
     let mut sum = 0;
     for place in 0..list.list_len() {
@@ -204,7 +204,7 @@ pub(crate) fn set_whole(response: &mut Response, list: &Object<'_>) -> PyResult<
     Ok(())
 }
 
-/// Whatever else an application returns.
+/// Sends any other return value of an application.
 fn send_other(
     bridge: &Bridge,
     py: Python<'_>,
@@ -230,7 +230,7 @@ fn send_other(
     finish(bridge, py, request)
 }
 
-/// The octets of a part of the body, where it is one and `start_response` was called before.
+/// Returns the bytes of a body part, if it is one and `start_response` was called before.
 pub(crate) fn prepare_part<'a>(
     py: Python<'_>,
     state: &State,
@@ -240,14 +240,14 @@ pub(crate) fn prepare_part<'a>(
     part.as_octets().ok_or_else(|| not_octets(part, "the application"))
 }
 
-/// Sends a part of the body; false where no more of it is to be sent.
+/// Sends a part of the body; false if no more of it is to be sent.
 fn send_part(py: Python<'_>, request: &Request, part: &Object<'_>) -> PyResult<bool> {
     let mut state = request.state(py)?;
     let octets = prepare_part(py, &state, part)?;
     state.send(py, octets)
 }
 
-/// Sends a `wsgi.file_wrapper` of a plain file without reading it; false where it has to be read after all.
+/// Sends a `wsgi.file_wrapper` of a plain file without reading it; false if it must be read.
 fn send_file(
     bridge: &Bridge,
     py: Python<'_>,
@@ -272,7 +272,7 @@ fn send_file(
     Ok(true)
 }
 
-/// The body is whole: sends what was not sent, and ends the exchange where it fits what was announced.
+/// The body is complete: sends what was not sent and ends the exchange if it matches what was announced.
 pub(crate) fn finish(bridge: &Bridge, py: Python<'_>, request: &Request) -> Result<(), Fault> {
     bridge.log_variables(py, request);
     let mut state = request.state(py)?;
@@ -285,7 +285,7 @@ pub(crate) fn finish(bridge: &Bridge, py: Python<'_>, request: &Request) -> Resu
     response.set_whole(0);
     response.send_head(exchange)?;
     if bridge.guest.is_some() {
-        // Nothing waits in there: to let others have the interpreter would cost more.
+        // Nothing blocks here: releasing the lock would cost more.
         exchange.finish()?;
     } else {
         py.detach(|| exchange.finish())?;
@@ -293,7 +293,7 @@ pub(crate) fn finish(bridge: &Bridge, py: Python<'_>, request: &Request) -> Resu
     Ok(())
 }
 
-/// `AssertionError` where `start_response` was not called.
+/// Raises `AssertionError` if `start_response` was not called.
 pub(crate) fn expect_start(py: Python<'_>, phase: Phase) -> PyResult<()> {
     if phase == Phase::Nothing {
         let message = "the application sent its body before it called start_response";
@@ -302,7 +302,7 @@ pub(crate) fn expect_start(py: Python<'_>, phase: Phase) -> PyResult<()> {
     Ok(())
 }
 
-/// Calls `close` where there is one (PEP 3333: always, and once).
+/// Calls `close` if there is one (PEP 3333: always, and once).
 fn close(bridge: &Bridge, result: &Object<'_>) -> PyResult<()> {
     if result.is_exact_tuple() {
         return Ok(());
@@ -317,8 +317,8 @@ fn close(bridge: &Bridge, result: &Object<'_>) -> PyResult<()> {
     }
 }
 
-/// Ends a request whose application failed: with its failure, unless it had taken the connection over. An error answer
-/// would be in the middle of what it has sent then.
+/// Ends a request whose application failed: with its failure, unless it had taken the connection over. An error
+/// response would then follow what it has sent.
 #[cold]
 pub(crate) fn settle(
     bridge: &Bridge,
@@ -364,8 +364,8 @@ pub(crate) fn settle(
     Err(failed(bridge, py, request, fault.back()))
 }
 
-/// The failure that ends the exchange, with the traceback where an error of the application's is the reason: the
-/// worker class logs both as one record.
+/// Returns the failure that ends the exchange, with the traceback if an error of the application is the reason:
+/// the worker class logs both as one record.
 #[cold]
 pub(crate) fn failed(bridge: &Bridge, py: Python<'_>, request: &Request, fault: Fault) -> Failure {
     let earlier = match request.state(py) {
@@ -377,7 +377,7 @@ pub(crate) fn failed(bridge: &Bridge, py: Python<'_>, request: &Request, fault: 
     };
     match (fault, earlier) {
         (Fault::Failed(failure), earlier) => earlier.unwrap_or(failure),
-        // The application let the exception through that stood for this failure.
+        // The application let the exception for this failure through.
         (Fault::Raised(raised), Some(failure)) if is_outside(&failure) => {
             raised.clear(py);
             failure
@@ -386,17 +386,17 @@ pub(crate) fn failed(bridge: &Bridge, py: Python<'_>, request: &Request, fault: 
     }
 }
 
-/// An error of Python's where only a lack of memory explains one.
+/// Creates a failure for a Python error that only a lack of memory explains.
 #[cold]
 fn unexpected(bridge: &Bridge, py: Python<'_>, raised: Raised) -> Failure {
     told(bridge, py, FailureKind::OTHER, raised)
 }
 
-/// An exception as a failure, with the traceback for the log.
+/// Converts an exception to a failure, with the traceback for the log.
 fn told(bridge: &Bridge, py: Python<'_>, kind: FailureKind, raised: Raised) -> Failure {
     let (line, traceback) = bridge.describe(py, raised);
     let failure = Failure::new(kind, line);
-    // Without frames of the application it says the same again.
+    // Without frames of the application it adds nothing.
     if traceback.trim_end() == failure.message.as_str() {
         failure
     } else {
@@ -404,14 +404,14 @@ fn told(bridge: &Bridge, py: Python<'_>, kind: FailureKind, raised: Raised) -> F
     }
 }
 
-/// A `bytes` object whose octets are used while detached: they never change, and live as long as this.
+/// A `bytes` object whose contents are used while detached: they never change, and live as long as this.
 struct Octets {
     owner: Stored,
     pointer: *const u8,
     len: usize,
 }
 
-// SAFETY: see `octets`; the owner is given back on an attached thread only.
+// SAFETY: see `octets`; the owner is only released on an attached thread.
 unsafe impl Send for Octets {}
 
 impl Octets {
@@ -423,7 +423,7 @@ impl Octets {
         Ok(Self { owner: object.store(), pointer, len })
     }
 
-    /// Drops what is behind the first `len` bytes.
+    /// Drops everything after the first `len` bytes.
     fn truncate(&mut self, len: u64) {
         self.len = self.len.min(len as usize);
     }
@@ -433,7 +433,7 @@ impl Octets {
         unsafe { slice::from_raw_parts(self.pointer, self.len) }
     }
 
-    /// Leaves the object to this thread's next request, or drops it at once where it is large.
+    /// Leaves the object to this thread's next request, or drops it at once if it is large.
     fn leave(self) {
         let large = self.len > LEFT_MAX;
         let before = LEFT.replace(Some(self.owner));
@@ -456,11 +456,12 @@ fn drop_left(py: Python<'_>) {
 }
 
 thread_local! {
-    /// The body of the last response: dropping it takes the interpreter, which the next request has anyway.
+    /// The body of the last response: dropping it takes the interpreter's lock, which the next request has
+    /// anyway.
     static LEFT: Cell<Option<Stored>> = const { Cell::new(None) };
-    /// Whether Python knows that this thread is one of the worker's.
+    /// Whether Python knows that this thread belongs to the worker.
     static ADOPTED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The largest body that is kept until then.
+/// Maximum size of a body that is kept until then.
 const LEFT_MAX: usize = 64 * 1024;

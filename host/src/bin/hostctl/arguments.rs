@@ -1,4 +1,4 @@
-//! The command line of `hostctl`, from which help, completions and manual pages come.
+//! The command line of `hostctl`, from which help, completions and manual pages are generated.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
-/// Talk to a running host
+/// Control a running host
 #[derive(Parser)]
 #[command(
     name = "hostctl",
@@ -16,10 +16,11 @@ use clap_complete::Shell;
 pub(crate) struct Arguments {
     #[arg(long, global = true, value_name = "PATH", help = SOCKET_HELP)]
     pub(crate) socket: Option<PathBuf>,
-    /// Write the server's answer as JSON
+    /// Print the server's response as JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Seconds to wait for an answer; 0 waits for ever [default: 10; 600 for commands that start or end workers]
+    /// Seconds to wait for a response; 0 waits without limit [default: 10; 600 for commands that start or
+    /// stop workers]
     #[arg(long, global = true, value_parser = timeout)]
     pub(crate) timeout: Option<f64>,
     #[command(subcommand)]
@@ -27,7 +28,7 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    /// How long an answer may take.
+    /// Time-out of the response.
     pub(crate) fn limit(&self) -> Option<Duration> {
         let seconds = self.timeout.unwrap_or(if self.command.changes_workers() {
             CHANGE_SECONDS
@@ -39,7 +40,7 @@ impl Arguments {
 }
 
 impl Command {
-    /// Whether the answer comes only when workers have booted or ended.
+    /// Whether the response comes only after workers have booted or exited.
     fn changes_workers(&self) -> bool {
         matches!(
             self,
@@ -57,88 +58,88 @@ fn timeout(text: &str) -> Result<f64, String> {
     if (0.0..=1e9).contains(&seconds) { Ok(seconds) } else { Err("expected seconds".to_owned()) }
 }
 
-/// What the server answers at once it answers within this time.
+/// Time-out of commands that the server answers at once.
 const ANSWER_SECONDS: f64 = 10.0;
-/// Longer than `boot_timeout` and `graceful_timeout` are by default.
+/// Longer than the defaults of `boot_timeout` and `graceful_timeout`.
 const CHANGE_SECONDS: f64 = 600.0;
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Show generations, molds and workers
     Status,
-    /// Show them again and again, with requests a second
+    /// Show them continuously, with requests per second
     Top {
-        /// Seconds between two looks
+        /// Seconds between updates
         #[arg(short, long, default_value_t = 1.0, value_parser = interval)]
         interval: f64,
-        /// End after so many looks
+        /// Exit after this many updates
         #[arg(short = 'n', long)]
         count: Option<u32>,
     },
-    /// Replace everything by a new generation, and wait until that is done or refused
+    /// Reload settings, worker class and application; return when the new generation serves or is refused
     Reload {
-        /// Serve with another worker class until the next reload
+        /// Use this worker class until the next reload
         #[arg(short = 'k', long, value_name = "NAME|PATH")]
         worker_class: Option<String>,
     },
-    /// Replace the worker class until the next reload
+    /// Swap the worker class until the next reload, without dropping a request
     Swap {
-        /// The class, by its name or as a library
+        /// Worker class: a name, or the path of a library
         #[arg(value_name = "NAME|PATH")]
         worker_class: String,
-        /// Try it with so many workers first, until it is promoted or rolled back
+        /// Start with this many workers of the new class as a canary, until it is promoted or rolled back
         #[arg(long, value_name = "WORKERS", num_args = 0..=1, default_missing_value = "1")]
         canary: Option<usize>,
     },
-    /// Let the generation on trial take over
+    /// Promote the canary generation
     Promote,
-    /// End the generation on trial, or go back to the one before
+    /// Remove the canary generation, or return to the previous generation
     Rollback {
-        /// Go back to what this generation was
+        /// Return to this generation
         generation: Option<u32>,
     },
-    /// Generations: those that there are, and those that were
+    /// List current and past generations
     Generation {
         #[command(subcommand)]
         command: GenerationCommand,
     },
-    /// Serve with another number of workers until the next reload
+    /// Change the number of workers until the next reload
     Scale {
-        /// How many
+        /// Number of workers
         workers: usize,
     },
-    /// Single workers
+    /// Manage single workers
     Workers {
         #[command(subcommand)]
         command: WorkersCommand,
     },
-    /// The server's settings
+    /// Show the server's settings
     Config {
         #[command(subcommand)]
         command: ConfigCommand,
     },
-    /// End the server when it has answered what it accepted
+    /// Stop the server gracefully
     Stop,
-    /// End the server now
+    /// Stop the server at once
     Quit,
-    /// Open the log files anew
+    /// Reopen the log files
     Reopen,
-    /// Write a gunicorn.conf.py as a host.toml to standard output, and name what cannot stand there
+    /// Convert a gunicorn.conf.py to a host.toml on standard output, and list what cannot be converted
     Convert {
-        /// gunicorn's file, which Python runs
+        /// gunicorn's configuration file, which Python evaluates
         #[arg(value_name = "gunicorn.conf.py")]
         file: PathBuf,
         #[arg(long, value_name = "PATH", help = PYTHON_HELP)]
         python: Option<PathBuf>,
     },
-    /// Write a script that completes commands in a shell
+    /// Print a shell completion script
     Completions {
-        /// The shell
+        /// Shell
         shell: Shell,
     },
-    /// Write the manual page, or those of all commands to a folder
+    /// Print the manual page, or write those of all commands to a directory
     Man {
-        /// The folder
+        /// Directory
         folder: Option<PathBuf>,
     },
 }
@@ -147,18 +148,18 @@ pub(crate) enum Command {
 pub(crate) enum GenerationCommand {
     /// List them
     List,
-    /// As `rollback`
+    /// Like `rollback`
     Rollback {
-        /// Go back to what this generation was
+        /// Return to this generation
         generation: Option<u32>,
     },
 }
 
 #[derive(Subcommand)]
 pub(crate) enum WorkersCommand {
-    /// End workers gracefully; others take their places
+    /// Stop workers gracefully; the server replaces them
     Kill {
-        /// Their process ids
+        /// Process IDs of the workers
         #[arg(required = true, value_name = "PID")]
         pids: Vec<u32>,
     },
@@ -166,7 +167,7 @@ pub(crate) enum WorkersCommand {
 
 #[derive(Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Write the settings in force as TOML
+    /// Print the effective settings as TOML
     Show,
 }
 

@@ -1,11 +1,11 @@
-//! `hostctl convert`: a gunicorn.conf.py as a host.toml. The file is a program, so Python runs it.
+//! `hostctl convert`: converts a gunicorn.conf.py to a host.toml. The file is a program, so Python evaluates it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use host::settings::gunicorn::{Converted, Found, convert};
 
-/// Writes the settings to standard output, and what could not be carried over also to standard error.
+/// Prints the settings, and what could not be converted also to standard error.
 pub(crate) fn run(file: &Path, python: Option<PathBuf>) -> ExitCode {
     match converted(file, python) {
         Ok(converted) => {
@@ -38,7 +38,7 @@ fn converted(file: &Path, python: Option<PathBuf>) -> Result<Converted, String> 
     Ok(convert(&found))
 }
 
-/// The interpreter of the virtual environment, as `host` chooses it.
+/// Returns the interpreter of the virtual environment, as `host` selects it.
 fn of_environment() -> Option<PathBuf> {
     let environment = std::env::var_os("VIRTUAL_ENV").filter(|path| !path.is_empty())?;
     Some(Path::new(&environment).join("bin/python"))

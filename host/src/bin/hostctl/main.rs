@@ -1,5 +1,5 @@
-//! The command `hostctl`: talks to a running `host` through its control socket. Exit status 0: done;
-//! 1: the server refused, and said why; 2: wrong usage; 69: no server answers.
+//! The command `hostctl`: controls a running `host` through its control socket. Exit status 0: done; 1: the
+//! server refused, with a reason; 2: wrong usage; 69: no server responds.
 
 mod arguments;
 mod convert;
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The socket that is named, else the one of the only server that runs.
+/// Returns the named socket, otherwise that of the only running server.
 fn control_socket(arguments: &Arguments) -> Result<PathBuf, String> {
     if let Some(path) = &arguments.socket {
         return Ok(path.clone());
@@ -81,7 +81,7 @@ fn control_socket(arguments: &Arguments) -> Result<PathBuf, String> {
     }
 }
 
-/// What a command asks of the server, one after the other.
+/// Returns the requests of a command, in order.
 fn requests(command: &Command) -> Vec<Request> {
     vec![match command {
         Command::Status | Command::Generation { command: GenerationCommand::List } => {
@@ -131,7 +131,7 @@ fn show(arguments: &Arguments, response: &Response) {
     }
 }
 
-/// Writes manual pages: that of `hostctl` to standard output, or those of all commands to a folder.
+/// Writes manual pages: that of `hostctl` to standard output, or those of all commands to a directory.
 fn man(folder: Option<&Path>) -> ExitCode {
     let command = Arguments::command();
     let result = match folder {
@@ -149,13 +149,13 @@ fn man(folder: Option<&Path>) -> ExitCode {
     }
 }
 
-/// Writes to standard output. Whoever has closed it, as `head` does, has seen enough.
+/// Writes to standard output. If the reader has closed it, as `head` does, the rest is dropped.
 fn say(text: impl AsRef<[u8]>) {
     let mut output = std::io::stdout().lock();
     let _ = output.write_all(text.as_ref()).and_then(|()| output.flush());
 }
 
-/// A path means the same to the server as to the user, whose working directory is another.
+/// Makes a path absolute, because the server has another working directory than the user.
 fn absolute(class: &str) -> String {
     let path = if class.contains('/') { std::path::absolute(class).ok() } else { None };
     path.map_or_else(|| class.to_owned(), |path| path.to_string_lossy().into_owned())

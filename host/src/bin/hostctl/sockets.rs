@@ -1,10 +1,10 @@
-//! Which server is meant where nobody names a control socket: the only one that runs.
+//! Finds the server to control if no control socket is named: the only one that runs.
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-/// The control sockets in the default place on which a server listens. The second server of a user appends its pid to
-/// the name, so there may be several.
+/// Returns the control sockets in the default place on which a server listens. The second server of a user
+/// appends its PID to the name, so there may be several.
 pub(crate) fn running(default: &Path) -> Vec<PathBuf> {
     let (Some(directory), Some(name)) = (default.parent(), default.file_name()) else {
         return Vec::new();

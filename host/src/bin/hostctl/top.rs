@@ -1,5 +1,5 @@
-//! `hostctl top`: the server's life in the terminal, look by look. It asks for the status and paints
-//! over what it painted before; how wide the terminal is, it need not know.
+//! `hostctl top`: the server's state in the terminal, updated continuously. It requests the status and overwrites
+//! the previous output; it does not need the width of the terminal.
 
 use std::collections::HashMap;
 use std::io::{IsTerminal as _, Write as _};
@@ -12,7 +12,7 @@ use host::control::{Request, Response, Status};
 
 use crate::show;
 
-/// Shows until the server is gone, the terminal is, or `count` looks are done.
+/// Runs until the server or the terminal is closed, or `count` updates are done.
 pub(crate) fn run(
     path: &Path,
     limit: Option<Duration>,
@@ -39,7 +39,7 @@ pub(crate) fn run(
     }
 }
 
-/// How many requests each worker had answered at a time.
+/// Number of requests that each worker had served at a time.
 #[derive(Default)]
 struct Look {
     at: Option<Instant>,
@@ -53,7 +53,7 @@ impl Look {
         Self { at: Some(Instant::now()), requests }
     }
 
-    /// Requests a second of one worker since the look before; all that it had where it is new.
+    /// Requests per second of one worker since the previous update; the total for a new worker.
     #[expect(clippy::cast_precision_loss, reason = "for the eye")]
     fn rate(&self, before: &Self, age: u64) -> Option<f64> {
         let seconds = self.at?.duration_since(before.at?).as_secs_f64();
@@ -67,7 +67,7 @@ fn paint(status: &Status, now: &Look, before: &Look) -> String {
     let mut lines = vec![show::headline(status)];
     let workers = || status.generations.iter().flat_map(|generation| &generation.workers);
     let rates = workers().filter_map(|worker| now.rate(before, worker.age));
-    // The sum of nothing is a zero with a sign.
+    // The sum of nothing is a signed zero.
     let rate = rates.fold(0.0, |sum, rate| sum + rate);
     let busy: u32 = workers().map(|worker| worker.busy).sum();
     let ready = workers().filter(|worker| worker.state == "ready").count();
@@ -81,7 +81,7 @@ fn paint(status: &Status, now: &Look, before: &Look) -> String {
     show::join(&lines)
 }
 
-/// Cursor to the corner, and nothing behind it.
+/// Moves the cursor to the corner and clears everything after it.
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
 #[cfg(test)]

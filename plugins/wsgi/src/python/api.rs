@@ -1,8 +1,8 @@
-//! CPython's functions, looked up by name in the libpython that was chosen at run time.
+//! CPython's functions, looked up by name in the libpython chosen at run time.
 //!
-//! A table and nothing else: whether a call is right is the business of the modules beside this one. The signatures
-//! are those of `pyo3-ffi`, and the compiler compares each of them with it; but none of its symbols is linked, so
-//! this library loads where no Python is, and says itself what is missing.
+//! Only a table: the modules beside this one make sure that calls are correct. The signatures are those of
+//! `pyo3-ffi`, and the compiler compares each of them; but none of its symbols is linked, so this library loads
+//! where there is no Python and reports what is missing.
 
 use std::cell::UnsafeCell;
 use std::ffi::{c_char, c_int, c_uint, c_void};
@@ -15,10 +15,11 @@ use pyo3_ffi::{
 
 use crate::library::Library;
 
-/// A function that takes no Python state and may be absent: its own type, since it is never called otherwise.
+/// A function that takes no Python state and may be absent: a separate type, because it is never called
+/// otherwise.
 pub(crate) type SetProgramName = unsafe extern "C" fn(*const libc::wchar_t);
 
-/// `PyObject_Vectorcall` from 3.12 on, `PyObject_VectorcallDict` before: with nothing for keywords they are the same.
+/// `PyObject_Vectorcall` from 3.12 on, `PyObject_VectorcallDict` before: without keywords they are equivalent.
 type Vectorcall = unsafe extern "C" fn(
     *mut PyObject,
     *const *mut PyObject,
@@ -33,7 +34,7 @@ macro_rules! api {
         objects { $($object:ident)* }
         exceptions { $($exception:ident)* }
     ) => {
-        /// The functions and objects of libpython that this plugin uses, under their own names.
+        /// The functions and objects of libpython that this plugin uses, under their C names.
         #[allow(non_snake_case, reason = "the names are CPython's")]
         pub(crate) struct Api {
             $(pub(crate) $name: unsafe extern "C" fn($($type),*) $(-> $result)?,)*
@@ -44,9 +45,9 @@ macro_rules! api {
         }
 
         impl Api {
-            /// Finds everything, or names the first symbol that is missing.
+            /// Looks up everything, or returns the name of the first missing symbol.
             fn find(library: &Library) -> Result<Self, String> {
-                // SAFETY: each symbol has in every CPython from 3.9 on the type that its field has.
+                // SAFETY: in every CPython from 3.9 on, each symbol has the type of its field.
                 unsafe {
                     Ok(Self {
                         $($name: library.function(stringify!($name))?,)*
@@ -123,8 +124,8 @@ api! {
         fn PyObject_Free(*mut c_void);
     }
     unchecked {
-        // The first two are macros over newer functions in the headers of today, kept by the stable ABI; the third is
-        // in the limited API from 3.10 on only, and exported by every version.
+        // In current headers, the first two are macros over newer functions, kept by the stable ABI; the
+        // third is in the limited API only from 3.10 on, but every version exports it.
         fn Py_CompileString(*const c_char, *const c_char, c_int) -> *mut PyObject;
         fn PyCFunction_NewEx(*mut PyMethodDef, *mut PyObject, *mut PyObject) -> *mut PyObject;
         fn PyUnicode_AsUTF8AndSize(*mut PyObject, *mut Py_ssize_t) -> *const c_char;
@@ -146,39 +147,39 @@ api! {
     }
 }
 
-/// Fills the table, once in a process.
+/// Fills the table, once per process.
 ///
 /// # Errors
-/// The symbol that the library does not have.
+/// The missing symbol.
 ///
 /// # Safety
 /// Called once, before any other thread of this process can have reached [`fn@api`].
 pub(super) unsafe fn install(library: &Library) -> Result<(), String> {
     let found = Api::find(library)?;
-    // SAFETY: nobody reads the table yet, by this function's contract.
+    // SAFETY: the table is not read yet, by this function's contract.
     unsafe { (*TABLE.0.get()).write(found) };
     Ok(())
 }
 
-/// The table.
+/// Returns the table.
 ///
 /// # Safety
-/// Only after [`install`] has returned well: whoever holds a [`super::Python`] knows that it has.
+/// Only after [`install`] has succeeded. The existence of a [`super::Python`] proves that.
 #[inline]
 pub(super) unsafe fn api() -> &'static Api {
     // SAFETY: written by `install` before, and never again.
     unsafe { (*TABLE.0.get()).assume_init_ref() }
 }
 
-/// In place, so that a call is one indirect jump.
+/// Inline, so that a call is one indirect jump.
 struct Table(UnsafeCell<MaybeUninit<Api>>);
 
-// SAFETY: written once before it is shared (`install`), read only afterwards.
+// SAFETY: written once before it is shared (`install`), only read afterwards.
 unsafe impl Sync for Table {}
 
 static TABLE: Table = Table(UnsafeCell::new(MaybeUninit::uninit()));
 
-// What the table's names refer to, kept next to it: CPython's own numbers, frozen by its stable ABI.
+// Constants of CPython that the table's functions use, frozen by its stable ABI.
 
 /// `Py_file_input`: a whole file of statements.
 pub(crate) const FILE_INPUT: c_int = 257;
@@ -186,7 +187,7 @@ pub(crate) const FILE_INPUT: c_int = 257;
 pub(crate) const METH_FASTCALL: c_int = 0x80;
 /// `METH_KEYWORDS`.
 pub(crate) const METH_KEYWORDS: c_int = 0x02;
-/// `Py_TPFLAGS_DEFAULT`, the part of it that the stable ABI has.
+/// `Py_TPFLAGS_DEFAULT`, as far as it is in the stable ABI.
 pub(crate) const TPFLAGS_DEFAULT: c_uint = 1 << 18;
-/// A slot of a type that ends a list of slots.
+/// Terminates a list of type slots.
 pub(crate) const LAST_SLOT: PyType_Slot = PyType_Slot { slot: 0, pfunc: std::ptr::null_mut() };

@@ -1,7 +1,7 @@
-//! Who holds the interpreter's lock: this thread, while it has a [`Python`].
+//! The interpreter's lock: a thread holds it while it has a [`Python`].
 //!
-//! A thread of the worker class gets a thread state of Python's at its first call and keeps it until it ends, so that
-//! `threading.local` lasts from request to request as it does under gunicorn, and attaching costs no allocation.
+//! A thread of the worker class gets a Python thread state at its first call and keeps it until it ends, so that
+//! `threading.local` lasts from request to request, as under gunicorn, and attaching does not allocate.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -13,12 +13,12 @@ use super::api::{self, Api};
 use super::raised::{PyResult, Raised};
 use crate::library::Library;
 
-/// The proof that this thread holds the interpreter's lock.
+/// Proof that this thread holds the interpreter's lock.
 #[derive(Clone, Copy)]
 pub(crate) struct Python<'py>(PhantomData<(&'py (), *mut ())>);
 
 impl Python<'_> {
-    /// Makes the proof from the knowledge.
+    /// Creates the proof.
     ///
     /// # Safety
     /// The interpreter runs, and this thread holds its lock throughout `'py`.
@@ -26,7 +26,7 @@ impl Python<'_> {
         Self(PhantomData)
     }
 
-    /// CPython's functions.
+    /// Returns CPython's functions.
     #[inline]
     #[allow(clippy::unused_self, reason = "the token is the proof that the table is filled")]
     pub(super) fn api(self) -> &'static Api {
@@ -34,17 +34,18 @@ impl Python<'_> {
         unsafe { api::api() }
     }
 
-    /// Runs `work` without the interpreter, so that other threads can have it meanwhile. `work` may lead to another
+    /// Runs `work` without the interpreter's lock, so that other threads can take it. `work` may call
     /// [`attach`].
     pub(crate) fn detach<T>(self, work: impl FnOnce() -> T + Send) -> T {
-        // SAFETY: this thread is attached, which the token proves. `work` cannot use the token: it is not `Send`.
+        // SAFETY: the token proves that this thread is attached. `work` cannot use the token: it is not
+        // `Send`.
         let state = unsafe { (self.api().PyEval_SaveThread)() };
         THREAD.with(|thread| thread.detached.set(state));
         let _back = Back;
         work()
     }
 
-    /// Turns a status of CPython's into a result.
+    /// Converts a CPython status to a result.
     #[inline]
     #[allow(clippy::unused_self, reason = "the error is that of the attached thread")]
     pub(super) fn check(self, status: i32) -> PyResult<()> {
@@ -52,31 +53,32 @@ impl Python<'_> {
     }
 }
 
-/// Takes the interpreter back, also when the work panicked.
+/// Takes the lock again, also if the work panicked.
 struct Back;
 
 impl Drop for Back {
     fn drop(&mut self) {
         let state = THREAD.with(|thread| thread.detached.replace(ptr::null_mut()));
-        // SAFETY: the state was saved on this thread: by `detach`, or by the last guard that had resumed it.
+        // SAFETY: the state was saved on this thread, by `detach` or by the last guard that had resumed
+        // it.
         unsafe { (api::api().PyEval_RestoreThread)(state) };
     }
 }
 
-/// Fills the table of functions and starts the interpreter on this thread, which becomes Python's main thread; leaves
-/// it detached. `prepare` runs between the two, for what must be set before the start.
+/// Fills the table of functions and starts the interpreter on this thread, which becomes Python's main thread;
+/// then detaches. `prepare` runs between the two, for settings that must precede the start.
 ///
 /// # Errors
-/// What the library does not have.
+/// The missing symbol.
 ///
 /// # Safety
-/// Called once in a process, before anything else of this module.
+/// Called once per process, before anything else in this module.
 pub(crate) unsafe fn initialize(library: &Library, prepare: impl FnOnce()) -> Result<(), String> {
     // SAFETY: first and only call, by this function's contract.
     unsafe { api::install(library)? };
     prepare();
-    // SAFETY: the table is filled; 0 leaves the signals to the host. The thread is attached after the first call and
-    // gives up its state in the second.
+    // SAFETY: the table is filled; 0 leaves the signals to the host. The thread is attached after the first
+    // call and releases its state in the second.
     let state = unsafe {
         (api::api().Py_InitializeEx)(0);
         (api::api().PyEval_SaveThread)()
@@ -85,16 +87,16 @@ pub(crate) unsafe fn initialize(library: &Library, prepare: impl FnOnce()) -> Re
     Ok(())
 }
 
-/// Runs `work` with the interpreter. Within another call of this on the same thread it costs next to nothing.
+/// Runs `work` with the interpreter's lock. A nested call on the same thread costs next to nothing.
 ///
-/// Only after [`initialize`]; the callers of this hold an object that exists since then.
+/// Only valid after [`initialize`]; callers hold an object that proves this.
 pub(crate) fn attach<T>(work: impl FnOnce(Python<'_>) -> T) -> T {
     let _guard = Attached::new();
     // SAFETY: the guard attached this thread and outlives the call.
     work(unsafe { Python::assume() })
 }
 
-/// Whether this thread is in the midst of [`attach`]. Async-signal-safe on a thread that has attached before.
+/// Returns whether this thread is inside [`attach`]. Async-signal-safe on a thread that has attached before.
 pub(crate) fn is_attached() -> bool {
     THREAD.with(|thread| thread.attached.get())
 }
@@ -108,9 +110,9 @@ pub(crate) fn before_fork() {
     std::mem::forget(guard);
 }
 
-/// Ends what [`before_fork`] began, in both processes, and detaches.
+/// Completes [`before_fork`], in both processes, and detaches.
 pub(crate) fn after_fork(in_child: bool) {
-    // SAFETY: `before_fork` left this thread attached; CPython asks for exactly one of the two after it.
+    // SAFETY: `before_fork` left this thread attached; CPython requires exactly one of the two calls after it.
     unsafe {
         if in_child {
             (api::api().PyOS_AfterFork_Child)();
@@ -127,11 +129,11 @@ struct Attached(Kind);
 enum Kind {
     /// By this guard, with the thread's own state.
     Ours,
-    /// By somebody further up on this thread's stack.
+    /// By a guard further up on this thread's stack.
     Nested,
-    /// By somebody further up, who had detached again.
+    /// By a guard further up that had detached again.
     Resumed,
-    /// The thread is Python's own and was attached: only counted.
+    /// The thread is a Python thread and was attached: only counted.
     Counted,
 }
 
@@ -153,7 +155,7 @@ impl Drop for Attached {
                 let state = unsafe { (api::api().PyEval_SaveThread)() };
                 THREAD.with(|thread| thread.detached.set(state));
             }
-            // SAFETY: the other half of the call in `enter`.
+            // SAFETY: the counterpart of the call in `enter`.
             Kind::Counted => unsafe {
                 (api::api().PyGILState_Release)(PyGILState_STATE::PyGILState_LOCKED);
             },
@@ -161,15 +163,15 @@ impl Drop for Attached {
     }
 }
 
-/// What this thread is for Python.
+/// Python state of this thread.
 struct Thread {
-    /// The state with which it attaches; null before the first time, and while it is attached.
+    /// State with which it attaches; null before the first time and while it is attached.
     state: Cell<*mut PyThreadState>,
-    /// Whether it is in the midst of [`attach`], detached again or not.
+    /// Whether it is inside [`attach`], possibly detached again.
     attached: Cell<bool>,
-    /// The state that [`Python::detach`] has saved; null where this thread is not in the midst of that.
+    /// State saved by [`Python::detach`]; null if this thread is not inside of that.
     detached: Cell<*mut PyThreadState>,
-    /// Whether the state was made for this thread, and is to be given back when it ends.
+    /// Whether the state was created for this thread and must be released when it ends.
     owned: Cell<bool>,
 }
 
@@ -177,7 +179,7 @@ impl Thread {
     #[inline]
     fn enter(&self) -> Kind {
         if let Some(state) = NonNull::new(self.detached.replace(ptr::null_mut())) {
-            // SAFETY: the state was saved on this thread, and nothing has restored it since.
+            // SAFETY: the state was saved on this thread, and has not been restored since.
             unsafe { (api::api().PyEval_RestoreThread)(state.as_ptr()) };
             return Kind::Resumed;
         }
@@ -195,8 +197,8 @@ impl Thread {
 
     #[cold]
     fn enter_first(&self) -> Kind {
-        // SAFETY: the interpreter runs. When the thread had no state this makes one, and since the call is not undone
-        // before the thread ends, it stays.
+        // SAFETY: the interpreter runs. If the thread had no state, this creates one, and since the call
+        // is not undone before the thread ends, it stays.
         let before = unsafe { (api::api().PyGILState_Ensure)() };
         if before == PyGILState_STATE::PyGILState_LOCKED {
             return Kind::Counted;
@@ -221,7 +223,8 @@ impl Drop for Thread {
         }
         let state = self.state.replace(ptr::null_mut());
         if !state.is_null() {
-            // SAFETY: the state is this thread's; releasing what `enter_first` ensured clears and frees it.
+            // SAFETY: the state is this thread's; releasing what `enter_first` ensured clears and
+            // frees it.
             unsafe {
                 (api::api().PyEval_RestoreThread)(state);
                 (api::api().PyGILState_Release)(PyGILState_STATE::PyGILState_UNLOCKED);

@@ -1,4 +1,4 @@
-//! Functions and types of ours that Python can call and hold. A panic in one of them becomes a `RuntimeError`.
+//! Rust functions and types that Python can call and hold. A panic in one of them becomes a `RuntimeError`.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::marker::PhantomData;
@@ -16,7 +16,7 @@ use super::attach::Python;
 use super::object::{Object, Stored};
 use super::raised::{Exception, PyResult, Raised};
 
-/// The form in which CPython calls: `METH_FASTCALL | METH_KEYWORDS`.
+/// Signature with which CPython calls: `METH_FASTCALL | METH_KEYWORDS`.
 type RawFunction = unsafe extern "C" fn(
     *mut PyObject,
     *const *mut PyObject,
@@ -24,31 +24,31 @@ type RawFunction = unsafe extern "C" fn(
     *mut PyObject,
 ) -> *mut PyObject;
 
-/// A function of ours: its name in Python, and what [`function!`](crate::function) made of it.
+/// A native function: its name in Python and its entry, created by [`function!`](crate::function).
 #[derive(Clone, Copy)]
 pub(crate) struct Function {
-    /// Its name.
+    /// Name.
     pub(crate) name: &'static CStr,
-    /// Its entry.
+    /// Entry.
     pub(crate) entry: Entry,
 }
 
-/// What CPython calls. Made by [`function!`](crate::function) alone, around [`enter`].
+/// Entry point for CPython. Created only by [`function!`](crate::function), around [`enter`].
 #[derive(Clone, Copy)]
 pub(crate) struct Entry(RawFunction);
 
 impl Entry {
-    /// Wraps an entry.
+    /// Wraps an entry point.
     ///
     /// # Safety
-    /// The function does nothing but call [`enter`] with what it was given.
+    /// The function does nothing except call [`enter`] with its arguments.
     pub(crate) const unsafe fn new(raw: RawFunction) -> Self {
         Self(raw)
     }
 }
 
-/// Makes an [`Entry`] of a function `fn(Python<'py>, &Object<'py>, &Arguments<'_, 'py>) -> PyResult<Object<'py>>`,
-/// whose second argument is the object that it is bound to.
+/// Creates an [`Entry`] for a function `fn(Python<'py>, &Object<'py>, &Arguments<'_, 'py>) ->
+/// PyResult<Object<'py>>`, whose second argument is the object it is bound to.
 #[macro_export]
 macro_rules! function {
     ($body:path) => {{
@@ -58,15 +58,15 @@ macro_rules! function {
             count: pyo3_ffi::Py_ssize_t,
             names: *mut pyo3_ffi::PyObject,
         ) -> *mut pyo3_ffi::PyObject {
-            // SAFETY: handed on as CPython gave it.
+            // SAFETY: passed on as CPython provided it.
             unsafe { $crate::python::enter(me, arguments, count, names, $body) }
         }
-        // SAFETY: it does nothing but call `enter`.
+        // SAFETY: it does nothing except call `enter`.
         unsafe { $crate::python::Entry::new(raw) }
     }};
 }
 
-/// The way in from CPython.
+/// Entry from CPython.
 ///
 /// # Safety
 /// The arguments are those of a call by `METH_FASTCALL | METH_KEYWORDS`, bound to an object.
@@ -77,8 +77,8 @@ pub(crate) unsafe fn enter(
     names: *mut PyObject,
     body: for<'py> fn(Python<'py>, &Object<'py>, &Arguments<'_, 'py>) -> PyResult<Object<'py>>,
 ) -> *mut PyObject {
-    // SAFETY: CPython calls with the lock held, and keeps what it passes alive for the call. `names` is a tuple of
-    // that many names behind the arguments by position, or null.
+    // SAFETY: CPython calls with the lock held and keeps the arguments alive for the call. `names` is null or
+    // a tuple of that many names after the positional arguments.
     unsafe {
         let py = Python::assume();
         answer(py, || {
@@ -95,7 +95,7 @@ pub(crate) unsafe fn enter(
     }
 }
 
-/// Runs `body`, and turns what it returns, or its panic, into what CPython expects.
+/// Runs `body` and converts its result, or its panic, to what CPython expects.
 fn answer<'py>(py: Python<'py>, body: impl FnOnce() -> PyResult<Object<'py>>) -> *mut PyObject {
     match guard::catch("a native function", body) {
         Ok(Ok(object)) => object.into_ptr(),
@@ -109,7 +109,7 @@ fn handed_back(_: Raised) -> *mut PyObject {
     ptr::null_mut()
 }
 
-/// The arguments of a call from Python.
+/// Arguments of a call from Python.
 pub(crate) struct Arguments<'a, 'py> {
     py: Python<'py>,
     pointers: &'a [*mut PyObject],
@@ -118,7 +118,7 @@ pub(crate) struct Arguments<'a, 'py> {
 }
 
 impl<'py> Arguments<'_, 'py> {
-    /// The arguments of these names, in their order; `TypeError` where there are others or too many.
+    /// Returns the arguments with these names, in order; `TypeError` if there are others or too many.
     pub(crate) fn take<const N: usize>(
         &self,
         expected: [&str; N],
@@ -151,7 +151,7 @@ impl<'py> Arguments<'_, 'py> {
     }
 }
 
-/// `argument`, or `TypeError` with its name where it was not given.
+/// Returns `argument`, or `TypeError` with its name if it is missing.
 pub(crate) fn required<'py>(
     py: Python<'py>,
     argument: Option<Object<'py>>,
@@ -161,24 +161,24 @@ pub(crate) fn required<'py>(
         .ok_or_else(|| Raised::new(py, Exception::Type, &format!("lacks the argument `{name}`")))
 }
 
-/// A [`Function`] in the form that CPython keeps a pointer to: made once, never freed.
+/// A [`Function`] in the form to which CPython keeps a pointer: created once, never freed.
 pub(crate) struct Definition(&'static PyMethodDef);
 
-// SAFETY: CPython reads it only.
+// SAFETY: CPython only reads it.
 unsafe impl Send for Definition {}
 // SAFETY: as above.
 unsafe impl Sync for Definition {}
 
 impl Definition {
-    /// Makes it. For functions of which many objects are bound: once, not for each of them.
+    /// Creates it. For functions bound to many objects: once, not for each object.
     pub(crate) fn new(function: Function) -> Self {
         Self(Box::leak(Box::new(definition(function))))
     }
 
-    /// A Python function, bound to `me`.
+    /// Returns a Python function bound to `me`.
     pub(crate) fn bind<'py>(&self, me: &Object<'py>) -> PyResult<Object<'py>> {
         let py = me.py();
-        // SAFETY: the definition is never freed, and never written to; CPython takes a reference of its own to `me`.
+        // SAFETY: the definition is never freed and never written to; CPython takes a reference to `me`.
         unsafe {
             let definition = ptr::from_ref(self.0).cast_mut();
             let made = (py.api().PyCFunction_NewEx)(definition, me.as_ptr(), ptr::null_mut());
@@ -190,9 +190,9 @@ impl Definition {
 fn definition(function: Function) -> PyMethodDef {
     PyMethodDef {
         ml_name: function.name.as_ptr(),
-        // CPython takes the pointer for what the flags say, and not for what the union's field does.
+        // CPython interprets the pointer according to the flags, not according to the field of the union.
         ml_meth: PyMethodDefPointer {
-            // SAFETY: both are pointers to functions; see above for who calls it how.
+            // SAFETY: both are function pointers; see above for the calling convention.
             PyCFunction: unsafe {
                 std::mem::transmute::<RawFunction, PyCFunction>(function.entry.0)
             },
@@ -202,42 +202,42 @@ fn definition(function: Function) -> PyMethodDef {
     }
 }
 
-/// What a type of ours does beside its methods.
+/// Behaviour of a native type besides its methods.
 pub(crate) trait Native: Sized + 'static {
-    /// Its full name: `jimu.Input`.
+    /// Full name: `jimu.Input`.
     const NAME: &'static CStr;
-    /// Its methods, in groups as they are defined.
+    /// Methods, in groups as they are defined.
     const METHODS: &'static [&'static [Function]];
     /// Whether it is its own iterator.
     const ITERATES: bool = false;
-    /// Whether [`Native::attribute`] answers for its attributes.
+    /// Whether [`Native::attribute`] provides its attributes.
     const ANSWERS: bool = false;
 
-    /// What becomes of the value when nobody refers to its object any more.
+    /// Called when the object is deallocated.
     fn end(self, py: Python<'_>) {
         let _ = py;
     }
 
-    /// The next item; nothing at the end.
+    /// Returns the next item; `None` at the end.
     fn next<'py>(&self, me: &Object<'py>) -> PyResult<Option<Object<'py>>> {
         let _ = me;
         Ok(None)
     }
 
-    /// An attribute.
+    /// Returns an attribute.
     fn attribute<'py>(&self, me: &Object<'py>, name: &Object<'py>) -> PyResult<Object<'py>> {
         let _ = name;
         Ok(me.clone())
     }
 }
 
-/// A Python type whose objects hold a `T`. Python code can neither make objects of it nor derive from it.
+/// A Python type whose objects hold a `T`. Python code can neither create objects of it nor derive from it.
 pub(crate) struct NativeType<T> {
     kind: Stored,
     holds: PhantomData<fn() -> T>,
 }
 
-/// An object of ours in memory: CPython's head, and where the value is (null in one that Python made by itself).
+/// Memory layout of an object: CPython's head, and a pointer to the value (null in one that Python created).
 #[repr(C)]
 struct Layout<T> {
     head: PyObject,
@@ -245,7 +245,7 @@ struct Layout<T> {
 }
 
 impl<T: Native> NativeType<T> {
-    /// Makes the type.
+    /// Creates the type.
     pub(crate) fn new(py: Python<'_>) -> PyResult<Self> {
         let methods = T::METHODS.iter().copied().flatten();
         let mut methods: Vec<PyMethodDef> = methods.copied().map(definition).collect();
@@ -276,9 +276,10 @@ impl<T: Native> NativeType<T> {
         Ok(Self { kind: kind.store(), holds: PhantomData })
     }
 
-    /// An object with that value.
+    /// Creates an object with this value.
     pub(crate) fn make<'py>(&self, py: Python<'py>, value: T) -> PyResult<Object<'py>> {
-        // SAFETY: the type is ours, so the memory has the layout; it comes zeroed, and the value is ours to place.
+        // SAFETY: the type is native, so the memory has the layout. It is zeroed, and the value is placed
+        // here.
         unsafe {
             let made = (py.api().PyType_GenericAlloc)(self.kind.get(py).as_ptr().cast(), 0);
             let object = Object::owned(py, made)?;
@@ -287,14 +288,14 @@ impl<T: Native> NativeType<T> {
         }
     }
 
-    /// The value of an object of this type; `TypeError` where it is another's.
+    /// Returns the value of an object of this type; `TypeError` for another type.
     #[inline]
     pub(crate) fn value<'a>(&self, object: &'a Object<'_>) -> PyResult<&'a T> {
         let py = object.py();
         if !object.is_exactly(&self.kind.get(py)) {
             return Err(Raised::new(py, Exception::Type, "the object is of another type"));
         }
-        // SAFETY: of our type, therefore of the layout.
+        // SAFETY: of this type, therefore of this layout.
         unsafe { value_of(py, object.as_ptr()) }
     }
 }
@@ -309,13 +310,13 @@ unsafe fn value_of<'a, T>(py: Python<'_>, object: *mut PyObject) -> PyResult<&'a
 }
 
 unsafe extern "C" fn deallocate<T: Native>(object: *mut PyObject) {
-    // SAFETY: called by CPython with the lock held, once, for an object of our type that nobody refers to. Objects of
-    // a heap type own a reference to it.
+    // SAFETY: called by CPython with the lock held, once, for an unreferenced object of a native type. Objects
+    // of a heap type own a reference to it.
     unsafe {
         let value = (*object.cast::<Layout<T>>()).value;
         let kind = (*object).ob_type;
         if !value.is_null() {
-            // A panic while the value is dropped must not reach CPython; there is nobody to tell but the log.
+            // A panic while the value is dropped must not reach CPython; it can only be logged.
             let _ = guard::catch("a native object's end", || {
                 Box::from_raw(value).end(Python::assume());
             });
@@ -326,13 +327,13 @@ unsafe extern "C" fn deallocate<T: Native>(object: *mut PyObject) {
 }
 
 unsafe extern "C" fn itself(object: *mut PyObject) -> *mut PyObject {
-    // SAFETY: called by CPython with the lock held, for an object that is alive.
+    // SAFETY: called by CPython with the lock held, for a live object.
     unsafe { (api::api().Py_IncRef)(object) };
     object
 }
 
 unsafe extern "C" fn next<T: Native>(object: *mut PyObject) -> *mut PyObject {
-    // SAFETY: called by CPython with the lock held, for an object of our type that is alive.
+    // SAFETY: called by CPython with the lock held, for a live object of a native type.
     unsafe {
         let py = Python::assume();
         let me = Object::shared(py, object);
@@ -352,7 +353,7 @@ unsafe extern "C" fn attribute<T: Native>(
     object: *mut PyObject,
     name: *mut PyObject,
 ) -> *mut PyObject {
-    // SAFETY: called by CPython with the lock held, for an object of our type and a name, both alive.
+    // SAFETY: called by CPython with the lock held, for an object of a native type and a name, both alive.
     unsafe {
         let py = Python::assume();
         let me = Object::shared(py, object);
@@ -361,12 +362,13 @@ unsafe extern "C" fn attribute<T: Native>(
     }
 }
 
-/// A value that only who holds the interpreter touches. Borrowing it twice at once, for example from a second thread
-/// while the first waits detached in the middle of its work, is an error of the application's and not a crash.
+/// A value that is only accessed with the interpreter's lock. Borrowing it twice, for example from a second
+/// thread while the first waits detached in the middle of an operation, is an error of the application and not a
+/// crash.
 pub(crate) struct Cell<T>(std::cell::RefCell<T>);
 
-// SAFETY: the `RefCell` is reached with a token only, which proves that this thread holds the interpreter's lock; its
-// flag is therefore changed by one thread at a time. A borrow that is held over a detached section stays flagged.
+// SAFETY: the `RefCell` is only reached with a token, which proves that this thread holds the interpreter's lock.
+// Its flag is therefore changed by one thread at a time. A borrow held over a detached section stays flagged.
 unsafe impl<T: Send> Sync for Cell<T> {}
 
 impl<T> Cell<T> {
@@ -375,7 +377,7 @@ impl<T> Cell<T> {
         Self(std::cell::RefCell::new(value))
     }
 
-    /// Borrows it; nothing while somebody else has it.
+    /// Borrows it; `None` while it is borrowed.
     #[inline]
     pub(crate) fn borrow<'a>(&'a self, _py: Python<'_>) -> Option<std::cell::RefMut<'a, T>> {
         self.0.try_borrow_mut().ok()

@@ -17,10 +17,10 @@ pub(crate) struct Object<'py> {
 }
 
 impl<'py> Object<'py> {
-    /// Takes a new reference that CPython gave; null means that an error is set.
+    /// Wraps a new reference from CPython; null means that an error is set.
     ///
     /// # Safety
-    /// `pointer` is null with an error set, or a reference that now belongs to the result.
+    /// `pointer` is null with an error set, or a reference that the result takes ownership of.
     #[inline]
     pub(super) unsafe fn owned(_py: Python<'py>, pointer: *mut PyObject) -> PyResult<Self> {
         match NonNull::new(pointer) {
@@ -29,67 +29,68 @@ impl<'py> Object<'py> {
         }
     }
 
-    /// Makes a reference of one that somebody else owns.
+    /// Creates a reference from a borrowed one.
     ///
     /// # Safety
-    /// `pointer` is an object that is alive.
+    /// `pointer` is a live object.
     #[inline]
     pub(super) unsafe fn shared(py: Python<'py>, pointer: *mut PyObject) -> Self {
         // SAFETY: alive, by this function's contract.
         unsafe { (py.api().Py_IncRef)(pointer) };
-        // SAFETY: an object that is alive has an address.
+        // SAFETY: a live object has a non-null address.
         let pointer = unsafe { NonNull::new_unchecked(pointer) };
         Self { pointer, python: std::marker::PhantomData }
     }
 
-    /// The object, borrowed.
+    /// Returns the object, borrowed.
     #[inline]
     pub(super) fn as_ptr(&self) -> *mut PyObject {
         self.pointer.as_ptr()
     }
 
-    /// The reference, for CPython to own.
+    /// Releases the reference to CPython.
     #[inline]
     pub(super) fn into_ptr(self) -> *mut PyObject {
         ManuallyDrop::new(self).pointer.as_ptr()
     }
 
-    /// The token that this reference stands for.
+    /// Returns the token that this reference implies.
     #[inline]
     #[allow(clippy::unused_self, reason = "the reference is the proof")]
     pub(crate) fn py(&self) -> Python<'py> {
-        // SAFETY: a reference lives only while its thread is attached: its lifetime is the token's.
+        // SAFETY: a reference exists only while its thread is attached: its lifetime is the token's.
         unsafe { Python::assume() }
     }
 
-    /// Whether both are the same object.
+    /// Returns whether both are the same object.
     #[inline]
     pub(crate) fn is(&self, other: &Object<'_>) -> bool {
         self.pointer == other.pointer
     }
 
-    /// Whether it is `None`.
+    /// Returns whether it is `None`.
     #[inline]
     pub(crate) fn is_none(&self) -> bool {
         self.as_ptr() == self.py().api()._Py_NoneStruct
     }
 
-    /// The object's type, borrowed.
+    /// Returns the object's type, borrowed.
     #[inline]
     pub(super) fn type_ptr(&self) -> *mut PyTypeObject {
         // SAFETY: the head of an object is part of the stable ABI, and the object is alive.
         unsafe { (*self.as_ptr()).ob_type }
     }
 
-    /// How many references there are to it. An `immortal` object has some large number.
+    /// Returns the reference count. An immortal object has some large number.
     #[inline]
     pub(crate) fn reference_count(&self) -> u32 {
-        // SAFETY: the object is alive, and its count is the first thing in it: a word up to 3.11, of whose 64 bits
-        // later versions use the lower half for the count. Counts of our own objects stay far below 2^32.
+        // SAFETY: the object is alive, and its count is its first member: a word up to 3.11; later
+        // versions use the lower half of its 64 bits. Counts of this library's objects stay far below
+        // 2^32.
         unsafe { self.as_ptr().cast::<u32>().read() }
     }
 
-    /// The reference, for longer than this thread is attached.
+    /// Converts to a reference that outlives the attachment.
     #[inline]
     pub(crate) fn store(self) -> Stored {
         let pointer = self.pointer;
@@ -109,22 +110,22 @@ impl Clone for Object<'_> {
 impl Drop for Object<'_> {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: the reference is this value's own.
+        // SAFETY: this value owns the reference.
         unsafe { (self.py().api().Py_DecRef)(self.as_ptr()) };
     }
 }
 
-/// An owned reference that outlives the attachment. Dropped without [`Stored::take`], it is leaked: a reference can
-/// be given back only while attached.
+/// An owned reference that outlives the attachment. If dropped without [`Stored::take`] it is leaked, because a
+/// reference can only be released while attached.
 pub(crate) struct Stored(NonNull<PyObject>);
 
-// SAFETY: the object is touched only with a token, that is under the interpreter's lock.
+// SAFETY: the object is only accessed with a token, so under the interpreter's lock.
 unsafe impl Send for Stored {}
 // SAFETY: as above.
 unsafe impl Sync for Stored {}
 
 impl Stored {
-    /// The object, to use while attached.
+    /// Returns the object, for use while attached.
     #[inline]
     pub(crate) fn get<'a, 'py>(&'a self, _py: Python<'py>) -> Borrowed<'a, 'py> {
         Borrowed {
@@ -133,14 +134,14 @@ impl Stored {
         }
     }
 
-    /// The reference itself, to be dropped while attached.
+    /// Returns the reference itself, to be dropped while attached.
     #[inline]
     pub(crate) fn take(self, _py: Python<'_>) -> Object<'_> {
         Object { pointer: self.0, python: std::marker::PhantomData }
     }
 }
 
-/// A reference that a [`Stored`] owns.
+/// A reference owned by a [`Stored`].
 pub(crate) struct Borrowed<'a, 'py> {
     object: ManuallyDrop<Object<'py>>,
     owner: std::marker::PhantomData<&'a Stored>,

@@ -1,20 +1,20 @@
-//! The error that is set in this thread, and the exception that it becomes.
+//! The error set in this thread, and its conversion to an exception.
 
 use std::ptr;
 
 use super::attach::Python;
 use super::object::Object;
 
-/// The result of a call into Python.
+/// Result of a call into Python.
 pub(crate) type PyResult<T> = Result<T, Raised>;
 
-/// Says that an error is set in this thread. It carries nothing: the error is the interpreter's to keep until it is
-/// taken, cleared, or handed back to Python by returning.
+/// States that an error is set in this thread. It carries no data: the interpreter keeps the error until it is
+/// taken, cleared, or returned to Python.
 #[must_use = "an error that is set must be taken, cleared, or returned to Python"]
 #[derive(Debug)]
 pub(crate) struct Raised(());
 
-/// Which of Python's exceptions to raise.
+/// A built-in exception to raise.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exception {
     /// `AssertionError`
@@ -40,7 +40,7 @@ impl Raised {
         Self(())
     }
 
-    /// Sets an error of that kind with that message.
+    /// Sets an error of this kind with this message.
     #[cold]
     pub(crate) fn new(py: Python<'_>, kind: Exception, message: &str) -> Self {
         let api = py.api();
@@ -54,13 +54,13 @@ impl Raised {
             Exception::Value => api.PyExc_ValueError,
         };
         if let Ok(text) = py.text(message) {
-            // SAFETY: the first is one of CPython's exceptions, the second an object that is alive.
+            // SAFETY: the first is one of CPython's exceptions, the second a live object.
             unsafe { (api.PyErr_SetObject)(*exception, text.as_ptr()) };
         }
         Self(())
     }
 
-    /// Raises this exception again, with its traceback where there is one.
+    /// Raises this exception again, with its traceback if there is one.
     pub(crate) fn again(
         py: Python<'_>,
         kind: Object<'_>,
@@ -73,22 +73,22 @@ impl Raised {
         Self(())
     }
 
-    /// Raises an exception that was taken, again.
+    /// Raises an exception that was taken.
     pub(crate) fn restore(exception: &Object<'_>) -> Self {
         let api = exception.py().api();
-        // SAFETY: alive; a value that is an exception brings its type and its traceback.
+        // SAFETY: alive; an exception value has its type and its traceback.
         unsafe { (api.PyErr_SetObject)(exception.type_ptr().cast(), exception.as_ptr()) };
         Self(())
     }
 
-    /// Takes the error: the exception object, its traceback attached.
+    /// Takes the error: the exception object with its traceback attached.
     #[cold]
     #[allow(clippy::unused_self, reason = "the value says that there is an error to take")]
     pub(crate) fn take(self, py: Python<'_>) -> Object<'_> {
         let api = py.api();
         let (mut kind, mut value, mut trace) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
-        // SAFETY: the three places are ours, and hold owned references or null afterwards. An exception that was
-        // normalized has a value of its type.
+        // SAFETY: the three variables are local and hold owned references or null afterwards. A normalized
+        // exception has a value of its type.
         unsafe {
             (api.PyErr_Fetch)(&raw mut kind, &raw mut value, &raw mut trace);
             (api.PyErr_NormalizeException)(&raw mut kind, &raw mut value, &raw mut trace);
@@ -103,7 +103,7 @@ impl Raised {
         }
     }
 
-    /// Forgets the error.
+    /// Clears the error.
     #[allow(clippy::unused_self, reason = "the value says that there is an error to clear")]
     pub(crate) fn clear(self, py: Python<'_>) {
         // SAFETY: attached.
@@ -112,7 +112,7 @@ impl Raised {
 }
 
 impl Python<'_> {
-    /// The error that is set, if there is one.
+    /// Returns the error that is set, if any.
     #[inline]
     pub(super) fn pending(self) -> Option<Raised> {
         // SAFETY: attached.

@@ -1,4 +1,4 @@
-//! Text, octets, numbers, containers and calls.
+//! Text, bytes, numbers, containers and calls.
 
 use std::ffi::CString;
 use std::ptr;
@@ -11,34 +11,34 @@ use super::object::Object;
 use super::raised::{Exception, PyResult, Raised};
 
 impl<'py> Python<'py> {
-    /// `None`.
+    /// Returns `None`.
     pub(crate) fn none(self) -> Object<'py> {
         // SAFETY: `None` is always alive.
         unsafe { Object::shared(self, self.api()._Py_NoneStruct) }
     }
 
-    /// Runs the handlers of signals that have come, where this is Python's main thread.
+    /// Runs pending signal handlers, on Python's main thread.
     pub(crate) fn check_signals(self) -> PyResult<()> {
         // SAFETY: attached.
         self.check(unsafe { (self.api().PyErr_CheckSignals)() })
     }
 
-    /// `True` or `False`.
+    /// Returns `True` or `False`.
     pub(crate) fn truth(self, value: bool) -> PyResult<Object<'py>> {
         // SAFETY: attached; the reference is new.
         unsafe { Object::owned(self, (self.api().PyBool_FromLong)(value.into())) }
     }
 
-    /// A number.
+    /// Creates an integer.
     pub(crate) fn number(self, value: i64) -> PyResult<Object<'py>> {
         // SAFETY: attached; the reference is new.
         unsafe { Object::owned(self, (self.api().PyLong_FromLongLong)(value)) }
     }
 
-    /// Text.
+    /// Creates a string.
     pub(crate) fn text(self, value: &str) -> PyResult<Object<'py>> {
         let pointer = value.as_ptr().cast();
-        // SAFETY: attached; the octets are valid for the call; "strict" is the default where nothing is named.
+        // SAFETY: attached; the bytes are valid for the call; the default error handler is "strict".
         unsafe {
             let made =
                 (self.api().PyUnicode_DecodeUTF8)(pointer, value.len() as isize, ptr::null());
@@ -46,11 +46,11 @@ impl<'py> Python<'py> {
         }
     }
 
-    /// Text of which each octet is one character (latin-1), as PEP 3333 wants it.
+    /// Creates a string in which each byte is one character (Latin-1), as PEP 3333 requires.
     #[inline]
     pub(crate) fn latin1(self, octets: &[u8]) -> PyResult<Object<'py>> {
         let pointer = octets.as_ptr().cast();
-        // SAFETY: attached; the octets are valid for the call.
+        // SAFETY: attached; the bytes are valid for the call.
         unsafe {
             let made =
                 (self.api().PyUnicode_DecodeLatin1)(pointer, octets.len() as isize, ptr::null());
@@ -58,19 +58,19 @@ impl<'py> Python<'py> {
         }
     }
 
-    /// Interned text: for keys and names.
+    /// Creates an interned string, for keys and names.
     pub(crate) fn name(self, octets: &[u8]) -> PyResult<Object<'py>> {
         let mut pointer = self.latin1(octets)?.into_ptr();
-        // SAFETY: takes the reference to an exact `str` and gives one back in its place.
+        // SAFETY: takes the reference to an exact `str` and returns one in its place.
         unsafe {
             (self.api().PyUnicode_InternInPlace)(&raw mut pointer);
             Object::owned(self, pointer)
         }
     }
 
-    /// Octets.
+    /// Creates `bytes`.
     pub(crate) fn octets(self, value: &[u8]) -> PyResult<Object<'py>> {
-        // SAFETY: attached; the octets are valid for the call.
+        // SAFETY: attached; the bytes are valid for the call.
         unsafe {
             let made =
                 (self.api().PyBytes_FromStringAndSize)(value.as_ptr().cast(), value.len() as isize);
@@ -78,16 +78,16 @@ impl<'py> Python<'py> {
         }
     }
 
-    /// An empty dict.
+    /// Creates an empty dict.
     pub(crate) fn dict(self) -> PyResult<Object<'py>> {
         // SAFETY: attached; the reference is new.
         unsafe { Object::owned(self, (self.api().PyDict_New)()) }
     }
 
-    /// A tuple of these.
+    /// Creates a tuple.
     pub(crate) fn tuple<const N: usize>(self, items: [Object<'py>; N]) -> PyResult<Object<'py>> {
         let api = self.api();
-        // SAFETY: a new tuple of N places, each of which takes one reference, in order.
+        // SAFETY: a new tuple of N items, each of which takes one reference, in order.
         unsafe {
             let tuple = Object::owned(self, (api.PyTuple_New)(N as isize))?;
             for (place, item) in items.into_iter().enumerate() {
@@ -97,13 +97,13 @@ impl<'py> Python<'py> {
         }
     }
 
-    /// A list of these.
+    /// Creates a list.
     pub(crate) fn list(
         self,
         items: impl IntoIterator<Item = Object<'py>>,
     ) -> PyResult<Object<'py>> {
         let api = self.api();
-        // SAFETY: a new list, and references that are alive.
+        // SAFETY: a new list, and live references.
         unsafe {
             let list = Object::owned(self, (api.PyList_New)(0))?;
             for item in items {
@@ -121,7 +121,7 @@ impl<'py> Python<'py> {
         unsafe { Object::owned(self, (self.api().PyImport_ImportModule)(name.as_ptr())) }
     }
 
-    /// Makes a module of that source, visible to `import` under that name.
+    /// Creates a module from source code and registers it under that name.
     pub(crate) fn module(
         self,
         name: &str,
@@ -133,7 +133,7 @@ impl<'py> Python<'py> {
         let c_name = CString::new(name).map_err(nul)?;
         let source = CString::new(source).map_err(nul)?;
         let api = self.api();
-        // SAFETY: attached; C strings; `AddModule` and `GetDict` lend what they give.
+        // SAFETY: attached; C strings; `AddModule` and `GetDict` return borrowed references.
         unsafe {
             let module = (api.PyImport_AddModule)(c_name.as_ptr());
             if module.is_null() {
@@ -155,16 +155,16 @@ impl<'py> Python<'py> {
     }
 }
 
-/// The text of a `str`, of which each character is an octet.
+/// The text of a `str` in which each character is a byte.
 pub(crate) enum Text<'a, 'py> {
-    /// All ASCII: the object's own memory.
+    /// Pure ASCII: the object's own memory.
     Ascii(&'a str),
-    /// With characters above: `bytes` made of it.
+    /// With characters above ASCII: `bytes` created from it.
     Latin1(Object<'py>),
 }
 
 impl Text<'_, '_> {
-    /// The octets.
+    /// Returns the bytes.
     #[inline]
     pub(crate) fn octets(&self) -> &[u8] {
         match self {
@@ -175,14 +175,15 @@ impl Text<'_, '_> {
 }
 
 impl<'py> Object<'py> {
-    /// An attribute, by an interned name.
+    /// Returns an attribute by an interned name.
     pub(crate) fn attr(&self, name: &Object<'py>) -> PyResult<Self> {
         let py = self.py();
         // SAFETY: both are alive; the reference is new.
         unsafe { Object::owned(py, (py.api().PyObject_GetAttr)(self.as_ptr(), name.as_ptr())) }
     }
 
-    /// An attribute that the object's type gives it, also where [`super::Native::attribute`] answers for the others.
+    /// Returns an attribute provided by the object's type, also if [`super::Native::attribute`] provides the
+    /// others.
     pub(crate) fn own_attr(&self, name: &Object<'py>) -> PyResult<Self> {
         let py = self.py();
         // SAFETY: both are alive; the reference is new.
@@ -192,17 +193,17 @@ impl<'py> Object<'py> {
         }
     }
 
-    /// An attribute, by a name that is made for it: not for the way of every request.
+    /// Returns an attribute by a name that is created for the call: not for the hot path.
     pub(crate) fn attr_named(&self, name: &str) -> PyResult<Self> {
         self.attr(&self.py().name(name.as_bytes())?)
     }
 
-    /// Calls it with these arguments, by position.
+    /// Calls it with positional arguments.
     #[inline]
     pub(crate) fn call<const N: usize>(&self, arguments: [&Object<'py>; N]) -> PyResult<Self> {
         let py = self.py();
         let pointers = arguments.map(Object::as_ptr);
-        // SAFETY: all are alive for the call; nothing stands for "no keywords".
+        // SAFETY: all are alive for the call; null means "no keywords".
         unsafe {
             let result =
                 (py.api().vectorcall)(self.as_ptr(), pointers.as_ptr(), N, ptr::null_mut());
@@ -210,7 +211,7 @@ impl<'py> Object<'py> {
         }
     }
 
-    /// Calls a method by its name: not for the way of every request.
+    /// Calls a method by its name: not for the hot path.
     pub(crate) fn call_method<const N: usize>(
         &self,
         name: &str,
@@ -219,17 +220,17 @@ impl<'py> Object<'py> {
         self.attr_named(name)?.call(arguments)
     }
 
-    /// An iterator over it.
+    /// Returns an iterator over it.
     pub(crate) fn iterator(&self) -> PyResult<Self> {
         let py = self.py();
         // SAFETY: alive; the reference is new.
         unsafe { Object::owned(py, (py.api().PyObject_GetIter)(self.as_ptr())) }
     }
 
-    /// The next of an iterator; nothing at its end.
+    /// Returns the next item of an iterator; `None` at its end.
     pub(crate) fn next(&self) -> PyResult<Option<Self>> {
         let py = self.py();
-        // SAFETY: alive; the reference is new, and null without an error stands for the end.
+        // SAFETY: alive; the reference is new, and null without an error means the end.
         let item = unsafe { (py.api().PyIter_Next)(self.as_ptr()) };
         if item.is_null() {
             return py.pending().map_or(Ok(None), Err);
@@ -238,7 +239,7 @@ impl<'py> Object<'py> {
         unsafe { Object::owned(py, item).map(Some) }
     }
 
-    /// `str()` of it, for messages.
+    /// Returns its `str()`, for messages.
     pub(crate) fn to_text(&self) -> String {
         let py = self.py();
         // SAFETY: alive; the reference is new.
@@ -252,7 +253,7 @@ impl<'py> Object<'py> {
         }
     }
 
-    /// The name of its type, for messages.
+    /// Returns the name of its type, for messages.
     pub(crate) fn type_name(&self) -> String {
         let py = self.py();
         // SAFETY: an object's type is alive while the object is.
@@ -266,7 +267,7 @@ impl<'py> Object<'py> {
         }
     }
 
-    /// Whether it is `True`.
+    /// Returns whether it is `True`.
     pub(crate) fn is_true(&self) -> bool {
         self.as_number().unwrap_or_else(|raised| {
             raised.clear(self.py());
@@ -274,7 +275,7 @@ impl<'py> Object<'py> {
         }) == 1
     }
 
-    /// The number that it is.
+    /// Returns its value as an integer.
     pub(crate) fn as_number(&self) -> PyResult<i64> {
         // SAFETY: alive.
         let number = unsafe { (self.py().api().PyLong_AsLongLong)(self.as_ptr()) };
@@ -286,11 +287,11 @@ impl<'py> Object<'py> {
         Ok(number)
     }
 
-    /// A `str` as UTF-8, in the object's own memory.
+    /// Returns a `str` as UTF-8, in the object's memory.
     #[inline]
     pub(crate) fn as_str(&self) -> PyResult<&str> {
         let mut len = 0;
-        // SAFETY: alive. The text belongs to the object and is UTF-8, as long as the object lives.
+        // SAFETY: alive. The text belongs to the object and is UTF-8 while the object lives.
         unsafe {
             let pointer = (self.py().api().PyUnicode_AsUTF8AndSize)(self.as_ptr(), &raw mut len);
             if pointer.is_null() {
@@ -301,12 +302,12 @@ impl<'py> Object<'py> {
         }
     }
 
-    /// A `str` whose characters are octets; an error where one of them is above U+00FF.
+    /// Returns a `str` whose characters are bytes; an error if one of them is above U+00FF.
     #[inline]
     pub(crate) fn as_latin1(&self) -> PyResult<Text<'_, 'py>> {
         let py = self.py();
         let text = self.as_str()?;
-        // SAFETY: alive, and a `str`: the line above has returned well.
+        // SAFETY: alive, and a `str`: the previous line has succeeded.
         let characters = unsafe { (py.api().PyUnicode_GetLength)(self.as_ptr()) };
         if characters as usize == text.len() {
             return Ok(Text::Ascii(text));
@@ -317,12 +318,13 @@ impl<'py> Object<'py> {
         Ok(Text::Latin1(bytes))
     }
 
-    /// The octets of a `bytes`, in the object's own memory.
+    /// Returns the contents of `bytes`, in the object's memory.
     #[inline]
     pub(crate) fn as_octets(&self) -> Option<&[u8]> {
         let py = self.py();
         let (mut pointer, mut len) = (ptr::null_mut(), 0);
-        // SAFETY: alive; the places are ours. The octets of a `bytes` never change, and live as long as it.
+        // SAFETY: alive; the variables are local. The contents of `bytes` never change and live as long as
+        // the object.
         unsafe {
             if (py.api().PyBytes_AsStringAndSize)(self.as_ptr(), &raw mut pointer, &raw mut len) < 0
             {
@@ -333,29 +335,29 @@ impl<'py> Object<'py> {
         }
     }
 
-    /// Whether it is exactly a `str`.
+    /// Returns whether it is exactly a `str`.
     pub(crate) fn is_exact_str(&self) -> bool {
         self.type_ptr().cast() == self.py().api().PyUnicode_Type
     }
 
-    /// Whether it is exactly a `list`, and no subclass of it.
+    /// Returns whether it is exactly a `list`, not a subclass.
     #[inline]
     pub(crate) fn is_exact_list(&self) -> bool {
         self.type_ptr().cast() == self.py().api().PyList_Type
     }
 
-    /// Whether it is exactly a `tuple`.
+    /// Returns whether it is exactly a `tuple`.
     #[inline]
     pub(crate) fn is_exact_tuple(&self) -> bool {
         self.type_ptr().cast() == self.py().api().PyTuple_Type
     }
 
-    /// Whether its type is exactly `kind`.
+    /// Returns whether its type is exactly `kind`.
     pub(crate) fn is_exactly(&self, kind: &Object<'_>) -> bool {
         self.type_ptr().cast() == kind.as_ptr()
     }
 
-    /// `list()` of it; itself where it is one.
+    /// Converts it to a list; returns itself if it is one.
     pub(crate) fn to_list(&self) -> PyResult<Self> {
         if self.is_exact_list() {
             return Ok(self.clone());
@@ -365,14 +367,14 @@ impl<'py> Object<'py> {
         unsafe { Object::owned(py, (py.api().PySequence_List)(self.as_ptr())) }
     }
 
-    /// `len()` of it.
+    /// Returns its `len()`.
     pub(crate) fn len(&self) -> PyResult<usize> {
         // SAFETY: alive.
         let len = unsafe { (self.py().api().PyObject_Size)(self.as_ptr()) };
         usize::try_from(len).map_err(|_| Raised::set())
     }
 
-    /// The length of an exact list.
+    /// Returns the length of an exact list.
     #[inline]
     pub(crate) fn list_len(&self) -> usize {
         debug_assert!(self.is_exact_list());
@@ -380,19 +382,19 @@ impl<'py> Object<'py> {
         unsafe { (self.py().api().PyList_Size)(self.as_ptr()) as usize }
     }
 
-    /// An item of an exact list. Nothing where the list has become shorter.
+    /// Returns an item of an exact list; `None` if the list has become shorter.
     #[inline]
     pub(crate) fn list_item(&self, place: usize) -> PyResult<Self> {
         let py = self.py();
-        // SAFETY: alive; what is lent is alive until somebody changes the list, which nobody does before the next
-        // line makes a reference of it.
+        // SAFETY: alive; the borrowed item is alive until the list changes, which cannot happen before the
+        // next line creates a reference.
         unsafe {
             let item = (py.api().PyList_GetItem)(self.as_ptr(), place as isize);
             lent(py, item)
         }
     }
 
-    /// The two items of an exact tuple of two.
+    /// Returns the two items of an exact tuple of two.
     #[inline]
     pub(crate) fn pair(&self) -> Option<(Self, Self)> {
         if !self.is_exact_tuple() {
@@ -400,7 +402,7 @@ impl<'py> Object<'py> {
         }
         let py = self.py();
         let api = py.api();
-        // SAFETY: a tuple, alive, of two items; both are alive while it is.
+        // SAFETY: a live tuple of two items; both are alive while it is.
         unsafe {
             if (api.PyTuple_Size)(self.as_ptr()) != 2 {
                 return None;
@@ -411,14 +413,14 @@ impl<'py> Object<'py> {
         }
     }
 
-    /// An item of a tuple.
+    /// Returns an item of a tuple.
     pub(crate) fn tuple_item(&self, place: usize) -> PyResult<Self> {
         let py = self.py();
-        // SAFETY: alive; CPython checks that it is a tuple and has the place; what is lent lives in the tuple.
+        // SAFETY: alive; CPython checks the type and the index; the borrowed item lives in the tuple.
         unsafe { lent(py, (py.api().PyTuple_GetItem)(self.as_ptr(), place as isize)) }
     }
 
-    /// A copy of a dict.
+    /// Copies a dict.
     #[inline]
     pub(crate) fn dict_copy(&self) -> PyResult<Self> {
         let py = self.py();
@@ -426,7 +428,7 @@ impl<'py> Object<'py> {
         unsafe { Object::owned(py, (py.api().PyDict_Copy)(self.as_ptr())) }
     }
 
-    /// Puts an item into a dict.
+    /// Sets an item of a dict.
     #[inline]
     pub(crate) fn set_item(&self, key: &Object<'py>, value: &Object<'py>) -> PyResult<()> {
         let py = self.py();
@@ -434,10 +436,11 @@ impl<'py> Object<'py> {
         py.check(unsafe { (py.api().PyDict_SetItem)(self.as_ptr(), key.as_ptr(), value.as_ptr()) })
     }
 
-    /// An item of a dict.
+    /// Returns an item of a dict.
     pub(crate) fn dict_item(&self, key: &Object<'py>) -> PyResult<Option<Self>> {
         let py = self.py();
-        // SAFETY: alive; what is lent is alive until the dict changes, and becomes a reference before that.
+        // SAFETY: alive; the borrowed item is alive until the dict changes, and becomes a reference before
+        // that.
         unsafe {
             let item = (py.api().PyDict_GetItemWithError)(self.as_ptr(), key.as_ptr());
             if item.is_null() {
@@ -448,7 +451,7 @@ impl<'py> Object<'py> {
     }
 }
 
-/// A reference to what CPython lent; null means that an error is set.
+/// Creates a reference from a borrowed one; null means that an error is set.
 ///
 /// # Safety
 /// `item` is null with an error set, or alive.
