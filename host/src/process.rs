@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -297,6 +298,9 @@ fn leaves_room(descriptor: &OwnedFd) -> bool {
 /// Starts a program that is no child of this process's, so that nobody here need wait for its end:
 /// whoever adopts orphans does.
 pub fn start_apart(command: &mut std::process::Command) -> std::io::Result<()> {
+    // SAFETY: the closure does nothing. It makes std fork: the C library's posix_spawn(3) does without clone3 where
+    // that is missing (ENOSYS), but not where it is refused (EPERM).
+    unsafe { command.pre_exec(|| Ok(())) };
     match fork_with_signals_blocked()? {
         ForkResult::Child => {
             reset_signal_handlers();

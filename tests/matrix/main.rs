@@ -7,6 +7,7 @@
 mod buffers;
 mod clients;
 mod closing;
+mod confined;
 mod contract;
 mod control;
 mod deaths;
@@ -53,6 +54,7 @@ fn main() {
         reload::behaviours(),
         readiness::behaviours(),
         releases::behaviours(),
+        confined::behaviours(),
         refusals::behaviours(),
         deaths::behaviours(),
         watch::behaviours(),

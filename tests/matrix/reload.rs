@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -12,6 +13,7 @@ use jimu_tests::{
     load::{Load, Plan, get},
     process,
     runner::Behaviour,
+    seccomp,
     server::Setup,
     wait,
 };
@@ -25,6 +27,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(fifty_reloads_between_two_builds).of_class().heavy().within(240),
         behaviour!(swaps_between_classes_lose_nothing).of_host().heavy().within(240),
         behaviour!(the_library_may_be_overwritten).of_class().busy(),
+        behaviour!(without_memfds_the_library_may_be_overwritten).of_host().busy(),
         behaviour!(a_slow_start_stalls_nobody).of_class().heavy(),
         behaviour!(reloads_asked_for_together_are_merged).of_host(),
         behaviour!(new_settings_take_effect).of_host(),
@@ -124,13 +127,24 @@ fn swaps_between_classes_lose_nothing(cell: &Cell) {
 
 /// The file is only read while a generation is made: what is done to it later harms nobody.
 fn the_library_may_be_overwritten(cell: &Cell) {
+    overwrite_libraries_of(cell, Setup::bare());
+}
+
+/// Private copies are files then.
+fn without_memfds_the_library_may_be_overwritten(cell: &Cell) {
+    let calls = &[libc::SYS_memfd_create];
+    let refuse = |command: &mut Command| seccomp::refuse(command, calls, libc::EPERM);
+    overwrite_libraries_of(cell, Setup::bare().with(refuse));
+}
+
+fn overwrite_libraries_of(cell: &Cell, setup: Setup) {
     let place = tempfile::tempdir().unwrap();
     let (class, app) =
         (place.path().join("libcopy_worker.so"), place.path().join("libcopy_app.so"));
     let original = artifacts::library("hello_app");
     fs::copy(&cell.class.path, &class).unwrap();
     fs::copy(&original, &app).unwrap();
-    let server = Setup::bare().class(&class).app(&app).flags("--workers 2").start();
+    let server = setup.class(&class).app(&app).flags("--workers 2").start();
     let load = Load::start(server.address(), Plan::default());
     for (file, from) in [(&class, &cell.class.path), (&app, &original)] {
         overwrite(file, &vec![0xff; 1 << 20]);

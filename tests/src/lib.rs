@@ -10,6 +10,7 @@
 //! | [`server`] | one running `host`: start, readiness, log, signals, hostctl, end |
 //! | [`output`] | what a process writes, awaited line by line |
 //! | [`process`] | `/proc`, signals, process groups |
+//! | [`mounts`] | file systems that a server does without |
 //! | [`seccomp`] | system calls that the kernel refuses |
 //! | [`http`] | a client of our own that sends bytes as they are and reads answers strictly |
 //! | [`tls`] | certificates made for a test, and clients that trust and show them |
@@ -30,6 +31,7 @@ pub mod artifacts;
 pub mod cell;
 pub mod http;
 pub mod load;
+pub mod mounts;
 pub mod output;
 pub mod process;
 pub mod runner;

@@ -3,7 +3,8 @@
 //! neither sends nor reads HTTP: it forks a process for each question, which ends with the answer.
 //!
 //! The door is a unix socket whose name is removed as soon as it is made. The arbiter keeps a
-//! descriptor of the name, through which alone somebody can still connect.
+//! descriptor of the name, through which alone somebody can still connect. Where `/proc` is absent no descriptor
+//! has a path, and the name remains until the generation has passed or failed the check.
 
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
@@ -42,7 +43,15 @@ pub(super) struct Health {
 /// A way to the workers of one generation.
 struct Door {
     listener: Arc<Listener>,
-    way_in: OwnedFd,
+    way_in: WayIn,
+}
+
+/// How to connect to a door.
+enum WayIn {
+    /// Through the path of this descriptor.
+    Descriptor(OwnedFd),
+    /// By name. Only the arbiter's user may connect.
+    Name(PathBuf),
 }
 
 /// A process that asks.
@@ -64,7 +73,10 @@ impl Health {
     }
 
     pub(super) fn way_in(&self) -> Option<RawFd> {
-        self.door.as_ref().map(|door| door.way_in.as_raw_fd())
+        self.door.as_ref().and_then(|door| match &door.way_in {
+            WayIn::Descriptor(descriptor) => Some(descriptor.as_raw_fd()),
+            WayIn::Name(_) => None,
+        })
     }
 
     pub(super) fn next_deadline(&self) -> Option<u64> {
@@ -103,14 +115,44 @@ impl Door {
     fn make_in(path: &Path, settings: &Settings) -> Result<Self, ListenError> {
         let bind = Bind::Unix { path: path.to_owned(), mode: Some(0o600), user: None, group: None };
         let listener = listener::open_one(&bind, settings)?.into_private();
-        let way_in = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
-        // Somebody who removed it before us did what was to be done.
-        let _ = std::fs::remove_file(path);
-        match way_in {
-            Ok(way_in) => Ok(Self { listener: Arc::new(listener), way_in }),
-            Err(reason) => Err(ListenError::System { address: path.display().to_string(), reason }),
+        let opened = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
+        let way_in = match opened {
+            Ok(descriptor) if Path::new(&descriptor_path(&descriptor)).exists() => {
+                WayIn::Descriptor(descriptor)
+            }
+            Ok(_) => WayIn::Name(path.to_owned()),
+            Err(reason) => {
+                let address = path.display().to_string();
+                return Err(ListenError::System { address, reason });
+            }
+        };
+        if matches!(way_in, WayIn::Descriptor(_)) {
+            // Somebody who removed it before us did what was to be done.
+            let _ = std::fs::remove_file(path);
+        }
+        Ok(Self { listener: Arc::new(listener), way_in })
+    }
+
+    /// The path to connect to, for this process and its children.
+    fn path(&self) -> PathBuf {
+        match &self.way_in {
+            WayIn::Descriptor(descriptor) => descriptor_path(descriptor).into(),
+            WayIn::Name(path) => path.clone(),
         }
     }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        if let WayIn::Name(path) = &self.way_in {
+            // It may have been removed by someone else.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn descriptor_path(descriptor: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", descriptor.as_raw_fd())
 }
 
 impl Arbiter {
@@ -166,15 +208,17 @@ impl Arbiter {
     fn ask(&mut self, id: u32) {
         let close = self.private_descriptors(0);
         let Some(generation) = self.generation(id) else { return };
-        let Some(way_in) = generation.health.way_in() else { return };
+        let Some(path) = generation.health.door.as_ref().map(Door::path) else { return };
+        let way_in = generation.health.way_in();
         let asked = Channel::pair().and_then(|pair| {
             let fork = process::fork_with_signals_blocked()?;
             Ok((pair, fork))
         });
         match asked {
             Ok(((_, far), ForkResult::Child)) => {
-                let close: Vec<RawFd> = close.into_iter().filter(|fd| *fd != way_in).collect();
-                question(&generation.settings, way_in, &close, &far)
+                let close: Vec<RawFd> =
+                    close.into_iter().filter(|fd| Some(*fd) != way_in).collect();
+                question(&generation.settings, &path, &close, &far)
             }
             Ok(((near, _), ForkResult::Parent { child })) => {
                 generation.health.asking = Some(Question { pid: child, answer: near });
@@ -204,7 +248,7 @@ impl Arbiter {
 }
 
 /// The life of the process that asks.
-fn question(settings: &Settings, way_in: RawFd, close: &[RawFd], answer: &Channel) -> ! {
+fn question(settings: &Settings, way_in: &Path, close: &[RawFd], answer: &Channel) -> ! {
     process::close_inherited(close);
     process::reset_signal_handlers();
     process::unblock_signals();
@@ -217,8 +261,8 @@ fn question(settings: &Settings, way_in: RawFd, close: &[RawFd], answer: &Channe
     process::exit_now(0)
 }
 
-fn ask_once(settings: &Settings, way_in: RawFd) -> std::io::Result<String> {
-    let mut stream = UnixStream::connect(format!("/proc/self/fd/{way_in}"))?;
+fn ask_once(settings: &Settings, way_in: &Path) -> std::io::Result<String> {
+    let mut stream = UnixStream::connect(way_in)?;
     let mut request = match settings.proxy_protocol {
         ProxyProtocol::Off => Vec::new(),
         ProxyProtocol::V1 | ProxyProtocol::Auto => b"PROXY UNKNOWN\r\n".to_vec(),

@@ -1,54 +1,145 @@
 //! The private copy from which a library is loaded: whoever overwrites or cuts the file afterwards
 //! changes nothing in the processes that run it.
+//!
+//! The copy is a sealed memfd. Where the system refuses memfds, or `/proc` is absent and a memfd has no path, it
+//! is a read-only file in a private directory that has no name once the library is loaded.
 
 use std::ffi::CString;
-use std::fs::File;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::statvfs::{FsFlags, statvfs};
 
-/// A file in memory that cannot be changed any more.
+/// A copy of a file that nothing changes any more.
 #[derive(Debug)]
 pub struct SealedCopy {
     file: File,
+    /// The directory and file that exist until the copy is loaded, where a descriptor has no path.
+    named: Option<PrivateFile>,
 }
 
 impl SealedCopy {
-    /// Makes a copy of what is left to read of `source`, within the kernel. `origin` gives it its name in
-    /// `/proc/PID/maps`.
+    /// Copies the rest of `source`. `origin` names the copy in `/proc/PID/maps`.
     pub fn new(origin: &Path, source: &mut File) -> io::Result<Self> {
-        let name = origin.file_name().unwrap_or_default().to_string_lossy();
-        let name = CString::new(name.chars().take(NAME_MAX).collect::<String>())?;
-        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-        let executable = flags | MFdFlags::from_bits_retain(libc::MFD_EXEC);
-        let descriptor = match memfd_create(name.as_c_str(), executable) {
-            // Before Linux 6.3 the flag is unknown, and every memfd executable.
-            Err(Errno::EINVAL) => memfd_create(name.as_c_str(), flags)?,
-            result => result?,
+        let refused = match create_in_memory(origin) {
+            Ok(mut file) if has_path(&file) => {
+                io::copy(source, &mut file)?;
+                let seals = SealFlag::F_SEAL_WRITE
+                    | SealFlag::F_SEAL_SHRINK
+                    | SealFlag::F_SEAL_GROW
+                    | SealFlag::F_SEAL_SEAL;
+                fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+                return Ok(Self { file, named: None });
+            }
+            Ok(_) => "/proc is not mounted".to_owned(),
+            Err(error) => format!("memfd_create: {error}"),
         };
-        let mut file = File::from(descriptor);
-        io::copy(source, &mut file)?;
-        let seals = SealFlag::F_SEAL_WRITE
-            | SealFlag::F_SEAL_SHRINK
-            | SealFlag::F_SEAL_GROW
-            | SealFlag::F_SEAL_SEAL;
-        fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
-        Ok(Self { file })
+        Self::on_disk(source)
+            .map_err(|error| io::Error::new(error.kind(), format!("{refused}; {error}")))
     }
 
-    /// What was copied.
+    /// Copies the rest of `source` into a new file that only this user can reach.
+    fn on_disk(source: &mut File) -> io::Result<Self> {
+        let (named, mut writer) = PrivateFile::create()?;
+        let file = File::open(named.path())?;
+        io::copy(source, &mut writer)?;
+        let named = Some(named).filter(|_| !has_path(&file));
+        Ok(Self { file, named })
+    }
+
+    /// The copy's content.
     pub fn file(&self) -> &File {
         &self.file
     }
 
     /// The path by which this process, and its children, can open the copy.
     pub fn path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
+        let named = self.named.as_ref().map(PrivateFile::path);
+        named.unwrap_or_else(|| descriptor_path(&self.file))
     }
+
+    /// Keeps the copy for the rest of the process's life, without a name in any directory.
+    pub fn keep(self) {
+        // Backtraces read the copy by the descriptor's path.
+        std::mem::forget(self.file);
+    }
+}
+
+/// An empty memfd whose pages may be executed.
+fn create_in_memory(origin: &Path) -> io::Result<File> {
+    let name = origin.file_name().unwrap_or_default().to_string_lossy();
+    let name = CString::new(name.chars().take(NAME_MAX).collect::<String>())?;
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let executable = flags | MFdFlags::from_bits_retain(libc::MFD_EXEC);
+    let descriptor = match memfd_create(name.as_c_str(), executable) {
+        // Before Linux 6.3 the flag is unknown, and every memfd executable.
+        Err(Errno::EINVAL) => memfd_create(name.as_c_str(), flags)?,
+        result => result?,
+    };
+    Ok(File::from(descriptor))
+}
+
+/// A file in a new directory that only this user may enter. Dropping it removes both; what has the file open keeps it.
+#[derive(Debug)]
+struct PrivateFile {
+    directory: PathBuf,
+}
+
+impl PrivateFile {
+    /// Creates it in the first directory for temporary files that allows it and from which code may be executed.
+    fn create() -> io::Result<(Self, File)> {
+        let name = format!("jimu-{:016x}", RandomState::new().hash_one(std::process::id()));
+        let mut refused = Vec::new();
+        for parent in [std::env::temp_dir(), "/var/tmp".into(), "/dev/shm".into(), "/run".into()] {
+            match Self::create_in(&parent, &name) {
+                Ok(created) => return Ok(created),
+                Err(error) => refused.push(format!("{}: {error}", parent.display())),
+            }
+        }
+        Err(io::Error::other(refused.join("; ")))
+    }
+
+    fn create_in(parent: &Path, name: &str) -> io::Result<(Self, File)> {
+        if statvfs(parent)?.flags().contains(FsFlags::ST_NOEXEC) {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "mounted noexec"));
+        }
+        let directory = parent.join(name);
+        // This fails if anyone else has created the name before.
+        DirBuilder::new().mode(0o700).create(&directory)?;
+        let this = Self { directory };
+        let writer =
+            OpenOptions::new().write(true).create_new(true).mode(0o500).open(this.path())?;
+        Ok((this, writer))
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.join("library.so")
+    }
+}
+
+impl Drop for PrivateFile {
+    fn drop(&mut self) {
+        // What remains after an error is a file that nothing uses.
+        let _ = std::fs::remove_file(self.path());
+        let _ = std::fs::remove_dir(&self.directory);
+    }
+}
+
+fn descriptor_path(file: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+/// Whether the file can be opened by its descriptor's path.
+fn has_path(file: &File) -> bool {
+    let facts = (std::fs::metadata(descriptor_path(file)), file.metadata());
+    matches!(facts, (Ok(found), Ok(own)) if (found.dev(), found.ino()) == (own.dev(), own.ino()))
 }
 
 /// `memfd_create(2)` takes 249 bytes; a character of UTF-8 has up to four.
@@ -74,6 +165,24 @@ mod tests {
         assert!(copy.file.set_len(0).is_err());
         assert!(copy.file.set_len(100).is_err());
         assert!(std::fs::write(copy.path(), b"x").is_err());
+    }
+
+    #[test]
+    fn a_copy_on_disk_holds_the_bytes_and_has_no_name_once_it_is_kept() {
+        let mut source = tempfile::tempfile().unwrap();
+        source.write_all(b"0123").unwrap();
+        source.rewind().unwrap();
+        let copy = SealedCopy::on_disk(&mut source).unwrap();
+        assert!(copy.named.is_none(), "it has a path below /proc");
+        assert_eq!(std::fs::read(copy.path()).unwrap(), b"0123");
+        assert!((&copy.file).write(b"x").is_err());
+        assert_eq!(copy.file.metadata().unwrap().nlink(), 0);
+        let (named, _) = PrivateFile::create().unwrap();
+        let directory = named.directory.clone();
+        assert_eq!(std::fs::metadata(&directory).unwrap().mode() & 0o7777, 0o700);
+        let file = File::open(named.path()).unwrap();
+        SealedCopy { file, named: Some(named) }.keep();
+        assert!(!directory.exists());
     }
 
     #[test]

@@ -134,15 +134,18 @@ fn link(path: &Path, source: Source) -> Result<Library, String> {
     let copy = match source {
         Source::Copy(copy) => copy,
         Source::File(error) => {
-            tracing::warn!("{}: no private copy can be made ({error})", path.display());
+            tracing::warn!(
+                "{}: cannot create a private copy ({error}); loading the file itself: do not overwrite it in place \
+                 while the server runs",
+                path.display()
+            );
             return dlopen(path);
         }
     };
     let name = copy.path().to_string_lossy().into_owned();
     match dlopen(&copy.path()) {
         Ok(library) => {
-            // The descriptor stays open with the library: backtraces read the copy by its path.
-            std::mem::forget(copy);
+            copy.keep();
             Ok(library)
         }
         Err(reason) if is_about_the_copy(&reason, &name) => {

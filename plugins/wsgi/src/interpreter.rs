@@ -4,6 +4,7 @@
 
 use std::env;
 use std::ffi::CString;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -29,13 +30,17 @@ impl Interpreter {
     /// Finds the interpreter and asks it: `named` is the setting `python`.
     pub(crate) fn find(named: Option<&str>) -> Result<Self> {
         let (program, source) = program(named);
-        let output =
-            Command::new(&program).args(["-I", "-c", QUESTION]).output().map_err(|error| {
-                refused(format!(
-                    "cannot run the Python interpreter {}{source}: {error}",
-                    program.display()
-                ))
-            })?;
+        let mut command = Command::new(&program);
+        command.args(["-I", "-c", QUESTION]);
+        // SAFETY: the closure does nothing. It makes std fork: the C library's posix_spawn(3) does without clone3
+        // where that is missing (ENOSYS), but not where it is refused (EPERM).
+        unsafe { command.pre_exec(|| Ok(())) };
+        let output = command.output().map_err(|error| {
+            refused(format!(
+                "cannot run the Python interpreter {}{source}: {error}",
+                program.display()
+            ))
+        })?;
         if !output.status.success() {
             let words = String::from_utf8_lossy(&output.stderr);
             let message = format!(

@@ -209,9 +209,13 @@ fn make_hub(base: &Base, guest: bool) -> Result<(Hub, usize)> {
     if !guest {
         green::report_overflow("greenlet_stack")
             .map_err(|error| Failure::io("cannot watch for stack overflows", &error))?;
-        if let Some(limit) = base.host.setting_duration("greenlet_block_warning") {
-            hub.watch_blocking(limit)
-                .map_err(|error| Failure::io("cannot watch for blocking greenlets", &error))?;
+        if let Some(limit) = base.host.setting_duration("greenlet_block_warning")
+            && let Err(error) = hub.watch_blocking(limit)
+        {
+            // A diagnosis alone: the requests of a system that refuses threads are served without it.
+            tracing::warn!(
+                "greenlet_block_warning has no effect: cannot start its thread: {error}"
+            );
         }
     }
     Ok((hub, stacks.stacks_max - SPARE_STACKS))

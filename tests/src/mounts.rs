@@ -1,0 +1,62 @@
+//! File systems that a command and all that it starts do without, in a mount namespace of their own.
+
+use std::{ffi::CStr, io, os::unix::process::CommandExt, process::Command, ptr};
+
+/// What is done to a mount point.
+#[derive(Clone, Copy, Debug)]
+pub enum Change {
+    /// Nothing is mounted there.
+    Unmount(&'static CStr),
+    /// An empty, read-only directory is there.
+    Cover(&'static CStr),
+    /// `/proc` shows each user its own processes alone.
+    HidePids,
+}
+
+/// Makes the changes for the command.
+pub fn change(command: &mut Command, changes: &'static [Change]) {
+    // SAFETY: the closure makes system calls on static strings, and allocates nothing.
+    unsafe { command.pre_exec(move || apply(changes)) };
+}
+
+/// Whether this process may do that to its children.
+pub fn are_changeable() -> bool {
+    let mut command = Command::new("true");
+    change(&mut command, &[Change::HidePids]);
+    command.status().is_ok_and(|status| status.success())
+}
+
+fn apply(changes: &[Change]) -> io::Result<()> {
+    // SAFETY: unshare takes flags alone.
+    checked(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
+    mount(c"none", c"/", c"none", libc::MS_REC | libc::MS_PRIVATE, c"")?;
+    for change in changes {
+        match change {
+            // SAFETY: umount2 reads a string that outlives the call.
+            Change::Unmount(path) => {
+                checked(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) })?
+            }
+            Change::Cover(path) => mount(c"none", path, c"tmpfs", libc::MS_RDONLY, c"")?,
+            Change::HidePids => mount(c"proc", c"/proc", c"proc", 0, c"hidepid=2")?,
+        }
+    }
+    Ok(())
+}
+
+fn mount(
+    source: &CStr,
+    target: &CStr,
+    kind: &CStr,
+    flags: libc::c_ulong,
+    data: &CStr,
+) -> io::Result<()> {
+    let data = if data.is_empty() { ptr::null() } else { data.as_ptr() };
+    // SAFETY: mount reads strings that outlive the call.
+    checked(unsafe {
+        libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, data.cast())
+    })
+}
+
+fn checked(result: i32) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
