@@ -32,6 +32,7 @@ pub mod clock;
 pub mod control;
 pub mod daemon;
 pub mod hooks;
+mod limits;
 pub mod listener;
 pub mod log;
 pub mod message;

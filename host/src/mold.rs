@@ -21,6 +21,7 @@ use nix::unistd::{ForkResult, Pid};
 pub use crate::payload::MoldContext;
 
 use crate::hooks::{Commands, WORKER_ABORT};
+use crate::limits;
 use crate::listener;
 use crate::log::ErrorLog;
 use crate::message::{Channel, FromMold, Loaded, Received, Refusal, ToMold};
@@ -137,7 +138,7 @@ pub fn try_load<P: Payload>(
         settings,
         generation: 1,
         listeners: Vec::new(),
-        arbiter_pid: std::process::id(),
+        arbiter_pid: Pid::this(),
         log,
         access: None,
         commands: Commands::default(),
@@ -153,7 +154,7 @@ fn prepare<P: Payload>(start: &mut Inside) -> Result<P, Refusal> {
     let settings = Arc::clone(&start.context.settings);
     let settings = &*settings;
     let context = &mut start.context;
-    let arbiter = Pid::from_raw(context.arbiter_pid as i32);
+    let arbiter = context.arbiter_pid;
     title::set(settings, "mold");
     std::env::set_current_dir(&settings.chdir).map_err(|error| {
         let folder = settings.chdir.display();
@@ -234,7 +235,7 @@ fn fork_worker<P: Payload>(
 ) -> P {
     let Some(memory) = memory else {
         // The kernel drops a descriptor for which there is no room.
-        send(&start.command, &fork_failed(age, Errno::EMFILE.desc()));
+        send(&start.command, &fork_failed(age, &limits::describe(Errno::EMFILE)));
         return payload;
     };
     let pipe =
@@ -243,7 +244,7 @@ fn fork_worker<P: Payload>(
     let ((pid_reader, pid_writer), report) = match made {
         Ok(made) => made,
         Err(error) => {
-            send(&start.command, &fork_failed(age, &error.to_string()));
+            send(&start.command, &fork_failed(age, &limits::describe_io(&error)));
             return payload;
         }
     };
@@ -255,7 +256,7 @@ fn fork_worker<P: Payload>(
             drop((pid_writer, memory));
             let message = match wait_for(child) {
                 Ok(()) => FromMold::Forked { age, pid: read_pid(&pid_reader) },
-                Err(error) => fork_failed(age, error.desc()),
+                Err(error) => fork_failed(age, &limits::describe(error)),
             };
             send(&start.command, &message);
             payload
@@ -282,7 +283,7 @@ fn fork_worker<P: Payload>(
         }
         Err(error) => {
             payload.after_fork_parent();
-            send(&start.command, &fork_failed(age, error.desc()));
+            send(&start.command, &fork_failed(age, &limits::describe(error)));
             payload
         }
     }

@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use nix::unistd::Pid;
+
 use crate::hooks::Commands;
 use crate::listener::Listener;
 use crate::log::{AccessBuffers, ErrorLog, LogFile};
@@ -20,7 +22,7 @@ pub struct MoldContext {
     /// The sockets that its workers accept from, in the order of the setting `bind`.
     pub listeners: Vec<Arc<Listener>>,
     /// The arbiter's process id.
-    pub arbiter_pid: u32,
+    pub arbiter_pid: Pid,
     /// The error log, which is behind the macros of `tracing` already.
     pub log: Arc<ErrorLog>,
     /// The access log's file, and the memory in which lines wait for it; nothing when there is none.

@@ -72,14 +72,6 @@ impl Pidfile {
         &self.path
     }
 
-    /// Removes the file, if it still names this process.
-    pub fn remove(self) {
-        if read(&self.written) == Some(std::process::id() as i32) {
-            // A file that somebody else removed meanwhile is not missed.
-            let _ = std::fs::remove_file(&self.written);
-        }
-    }
-
     fn write(path: &Path, written: PathBuf) -> Result<Self, PidfileError> {
         // A random suffix: in a directory that others may write, no one can create the name first.
         let mut name = written.as_os_str().to_owned();
@@ -95,6 +87,16 @@ impl Pidfile {
             });
         result.map_err(|reason| PidfileError::Unwritable { path: written.clone(), reason })?;
         Ok(Self { path: path.to_owned(), written })
+    }
+}
+
+/// Removes the file, if it still names this process.
+impl Drop for Pidfile {
+    fn drop(&mut self) {
+        if read(&self.written) == Some(Pid::this().as_raw()) {
+            // A file that somebody else removed meanwhile is not missed.
+            let _ = std::fs::remove_file(&self.written);
+        }
     }
 }
 
@@ -141,7 +143,7 @@ fn read(path: &Path) -> Option<i32> {
 }
 
 fn is_running(pid: i32) -> bool {
-    pid != std::process::id() as i32
+    pid != Pid::this().as_raw()
         && !matches!(kill(Pid::from_raw(pid), None::<Signal>), Err(Errno::ESRCH))
 }
 
@@ -168,7 +170,7 @@ mod tests {
         assert_eq!(target.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         assert!(!path.is_symlink());
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o644);
-        pidfile.remove();
+        drop(pidfile);
         assert!(!path.exists());
         // An existing name is an error, even if it is a link to nowhere.
         let dangling = directory.path().join("dangling");
@@ -203,8 +205,8 @@ mod tests {
         for stale in ["999999999\n", "no number", ""] {
             std::fs::write(&path, stale).unwrap();
             let pidfile = Pidfile::create(&path).unwrap();
-            assert_eq!(read(&path), Some(std::process::id() as i32));
-            pidfile.remove();
+            assert_eq!(read(&path), Some(Pid::this().as_raw()));
+            drop(pidfile);
             assert!(!path.exists());
         }
     }
@@ -217,8 +219,8 @@ mod tests {
         let mut pidfile = Pidfile::create_for_successor(&path).unwrap();
         assert_eq!(read(&path), Some(1));
         pidfile.take_over().unwrap();
-        assert_eq!(read(&path), Some(std::process::id() as i32));
-        pidfile.remove();
+        assert_eq!(read(&path), Some(Pid::this().as_raw()));
+        drop(pidfile);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

@@ -19,6 +19,16 @@ use nix::sys::signal::{
 };
 use nix::unistd::{ForkResult, Pid, getppid};
 
+/// The process of that number, as std and shared memory count them; nothing for what is no process's number.
+pub fn pid(number: u32) -> Option<Pid> {
+    i32::try_from(number).ok().filter(|number| *number > 0).map(Pid::from_raw)
+}
+
+/// A process's number, as std and shared memory count them. No process has a negative one.
+pub fn number(pid: Pid) -> u32 {
+    pid.as_raw().unsigned_abs()
+}
+
 /// Forks with all signals blocked, so that no handler of the parent ever runs in the child. The
 /// parent's mask is put back here; the child calls [`unblock_signals`] once its own handlers are in
 /// place.

@@ -35,7 +35,7 @@ pub struct WatcherStart {
     /// The settings of its generation.
     pub settings: Arc<Settings>,
     /// The arbiter's process id.
-    pub arbiter_pid: u32,
+    pub arbiter_pid: Pid,
     /// Where workers name files.
     pub files: Channel,
     /// Where changes are told.
@@ -52,7 +52,7 @@ pub fn run(start: WatcherStart) -> ! {
         tracing::error!("No file is watched: {error}");
         process::exit_now(1);
     }
-    if !process::tie_to_parent(Pid::from_raw(start.arbiter_pid as i32), Signal::SIGKILL) {
+    if !process::tie_to_parent(start.arbiter_pid, Signal::SIGKILL) {
         process::exit_now(0);
     }
     match serve(start) {

@@ -1,21 +1,23 @@
-"""Has the kernel refuse accept4 with EPERM in its own process, when it is asked to: x86_64 and aarch64."""
+"""Has the kernel refuse system calls in its own process, accept4 with EPERM on request: x86_64 and aarch64."""
 
 import ctypes
 import platform
 import struct
 
 ACCEPT4 = {"x86_64": 288, "aarch64": 242}[platform.machine()]
+CLONE = {"x86_64": 56, "aarch64": 220}[platform.machine()]
+CLONE3 = 435
 SECCOMP = {"x86_64": 317, "aarch64": 277}[platform.machine()]
 PR_SET_NO_NEW_PRIVS = 38
 SET_MODE_FILTER, TSYNC = 1, 1
 EPERM = 1
 
 
-def refuse_accept():
+def refuse(call, error):
     steps = [
         (0x20, 0, 0, 0),  # the number of the call
-        (0x15, 0, 1, ACCEPT4),
-        (0x06, 0, 0, 0x00050000 | EPERM),
+        (0x15, 0, 1, call),
+        (0x06, 0, 0, 0x00050000 | error),
         (0x06, 0, 0, 0x7FFF0000),  # allowed
     ]
     filter = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
@@ -27,6 +29,6 @@ def refuse_accept():
 
 def application(environ, start_response):
     if environ["PATH_INFO"] == "/refuse":
-        refuse_accept()
+        refuse(ACCEPT4, EPERM)
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "2")])
     return [b"ok"]

@@ -4,6 +4,7 @@
 // A test fails by panicking.
 #![allow(clippy::unwrap_used, clippy::needless_for_each)]
 
+mod beside;
 mod buffers;
 mod clients;
 mod closing;
@@ -55,6 +56,7 @@ fn main() {
         readiness::behaviours(),
         releases::behaviours(),
         confined::behaviours(),
+        beside::behaviours(),
         refusals::behaviours(),
         deaths::behaviours(),
         watch::behaviours(),

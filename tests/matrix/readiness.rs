@@ -17,6 +17,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(a_worker_without_its_poller_is_not_ready).of_class(),
         behaviour!(a_worker_without_its_threads_is_not_ready).of_class(),
         behaviour!(a_release_without_descriptors_is_refused).of_python().heavy().within(120),
+        behaviour!(a_release_that_cannot_be_forked_is_refused_soon).of_python(),
         behaviour!(an_arbiter_without_descriptors_refuses_and_recovers).of_host().within(90),
         behaviour!(without_a_free_descriptor_one_client_at_a_time_is_served).of_class(),
         behaviour!(accept_errors_neither_spin_nor_keep_a_worker).of_python(),
@@ -84,6 +85,32 @@ fn release(free: u32) -> String {
              start_response('200 OK', [('Content-Length', '{length}')])\n    \
              return [b'{free}']\n"
     )
+}
+
+/// Where forks keep failing, a reload is refused long before `boot_timeout`, with the limit's name, and the old release
+/// serves as before. A release that can be forked is accepted again.
+fn a_release_that_cannot_be_forked_is_refused_soon(cell: &Cell) {
+    let serves = "def application(environ, start_response):\n    \
+                      start_response('200 OK', [('Content-Length', '2')])\n    \
+                      return [b'ok']\n";
+    let forkless = "import errno, filtered\n\
+                    filtered.refuse(filtered.CLONE, errno.EAGAIN)\n\
+                    filtered.refuse(filtered.CLONE3, errno.EAGAIN)\n";
+    let setup = Setup::new(cell).app("release:application").flags("--workers 2 --preload");
+    let server = setup.file("release.py", serves).start();
+    let before = server.until_ready_workers(2);
+    server.write("release.py", format!("{forkless}{serves}"));
+    let asked = Instant::now();
+    let reason = server.ctl(&["reload"]).refused();
+    assert!(asked.elapsed() < SOON, "it took {:?}", asked.elapsed());
+    assert!(reason.contains("cannot fork a worker: ") && reason.contains("ulimit -u"), "{reason}");
+    server.log.line(&["Reload refused", "cannot fork a worker"], SOON);
+    assert_eq!(server.log.count("cannot fork a worker"), 2, "the first failure and the refusal");
+    assert_eq!(server.get("/").text(), "ok");
+    assert_eq!(server.until_ready_workers(2), before);
+    server.write("release.py", serves);
+    server.ctl(&["reload"]).done();
+    server.stop();
 }
 
 /// With any number of free descriptors a reload ends, and where it is refused the reason is given; the next one, with

@@ -68,7 +68,7 @@ impl Arbiter {
         };
         worker.become_known(child);
         let slot = worker.slot;
-        self.scoreboard.note_pid(slot, sender.as_raw().unsigned_abs());
+        self.scoreboard.note_pid(slot, process::number(sender));
     }
 
     /// A mold says which process the worker is that it was asked for.

@@ -219,7 +219,7 @@ impl Generation {
                 Stage::Retiring => 4,
             },
             target: self.target as u32,
-            mold: self.mold.as_ref().map_or(0, |mold| mold.pid.as_raw() as u32),
+            mold: self.mold.as_ref().map_or(0, |mold| process::number(mold.pid)),
             started_ns: self.started_ns,
             class: loaded.map_or_else(String::new, |loaded| loaded.class.clone()),
             app: loaded.map_or_else(String::new, |loaded| loaded.app.clone()),

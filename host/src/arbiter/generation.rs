@@ -39,6 +39,8 @@ pub(super) struct Generation {
     pub(super) failed_ns: u64,
     pub(super) has_booted: bool,
     pub(super) retry_at_ns: u64,
+    /// Since when no fork of a worker has succeeded, where the last one failed.
+    pub(super) fork_fails_since_ns: Option<u64>,
     /// Clients of the control socket that wait for this generation to have taken over.
     pub(super) waiting: Vec<ClientId>,
     /// With how many workers it is to be tried before it takes over.
@@ -244,6 +246,16 @@ impl Generation {
     /// none follows for a while.
     pub(super) fn boot_succeeded(&mut self) {
         self.has_booted = true;
+        self.fork_fails_since_ns = None;
+    }
+
+    /// The mold could not fork a worker. Returns whether that has lasted for so long that a generation which boots is
+    /// refused.
+    pub(super) fn fork_failed(&mut self, now_ns: u64) -> bool {
+        let since_ns = *self.fork_fails_since_ns.get_or_insert(now_ns);
+        let is_booting = self.stage == Stage::Booting;
+        self.retry_at_ns = now_ns + if is_booting { FORK_RETRY_NS } else { FORK_PAUSE_NS };
+        is_booting && now_ns >= since_ns + FORK_FAILURES_NS
     }
 
     fn back_off(&mut self, now_ns: u64, doublings_max: u32) {
@@ -260,6 +272,12 @@ impl Generation {
     }
 }
 
+/// The pause after a fork that failed, while a generation boots: 200 ms.
+const FORK_RETRY_NS: u64 = 200_000_000;
+/// The same for a generation that serves: 1 s.
+const FORK_PAUSE_NS: u64 = 1_000_000_000;
+/// For how long forks may fail before a generation that boots is refused: 1.5 s.
+const FORK_FAILURES_NS: u64 = 1_500_000_000;
 /// How much later than its parts a generation is late as a whole: theirs is the better reason.
 const BOOT_MARGIN_NS: u64 = 2_000_000_000;
 /// The first pause between failed boots: 100 ms.
@@ -314,6 +332,7 @@ pub(super) mod tests {
             failed_ns: 0,
             has_booted: false,
             retry_at_ns: 0,
+            fork_fails_since_ns: None,
             waiting: vec![],
             share: None,
             taken: 0,

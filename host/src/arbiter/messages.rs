@@ -9,14 +9,14 @@ use nix::unistd::Pid;
 use super::Arbiter;
 use super::generation::{Generation, MoldStage, WorkerHandle, WorkerStage};
 use crate::clock;
-use crate::message::{FromMold, FromWorker, Loaded, Received};
+use crate::message::{FromMold, FromWorker, Loaded, Received, Refusal};
 use crate::scoreboard::{Event, Scoreboard};
+use crate::worker::BOOT_ERROR;
 
 impl Arbiter {
     /// Takes what the mold of a generation has said.
     pub(super) fn hear_mold(&mut self, generation: u32) {
         for _ in 0..MESSAGES_MAX {
-            let scoreboard = Arc::clone(&self.scoreboard);
             let Some(generation) = self.generation(generation) else { return };
             let Some(mold) = &generation.mold else { return };
             match mold.command.receive::<FromMold>() {
@@ -29,8 +29,14 @@ impl Arbiter {
                         self.on_forked(index, age, Pid::from_raw(pid));
                     }
                 }
+                Ok(Received::Message(FromMold::ForkFailed { age, reason }, sender))
+                    if mold.pid == sender =>
+                {
+                    let id = generation.id;
+                    self.on_fork_failed(id, age, &reason);
+                }
                 Ok(Received::Message(message, sender)) if mold.pid == sender => {
-                    generation.on_mold(message, &scoreboard);
+                    generation.on_mold(message);
                 }
                 Ok(Received::Message(message, sender)) => {
                     tracing::warn!("process {sender} is no mold but says {message:?}: ignored");
@@ -45,6 +51,27 @@ impl Arbiter {
                     return;
                 }
             }
+        }
+    }
+
+    /// The mold of a generation could not fork a worker. One that boots is refused if that lasts.
+    fn on_fork_failed(&mut self, id: u32, age: u64, reason: &str) {
+        let Some(index) = self.generations.iter().position(|generation| generation.id == id) else {
+            return;
+        };
+        let now_ns = clock::now_ns();
+        let generation = &mut self.generations[index];
+        let unforked = |worker: &WorkerHandle| worker.age == age && worker.process.is_none();
+        if let Some(position) = generation.workers.iter().position(unforked) {
+            self.scoreboard.release(generation.workers.remove(position).slot);
+        }
+        let is_first = generation.fork_fails_since_ns.is_none();
+        let reason = format!("cannot fork a worker: {reason}");
+        if generation.fork_failed(now_ns) {
+            return self.refuse(index, &Refusal::new(reason, BOOT_ERROR));
+        }
+        if is_first {
+            tracing::error!("{reason}");
         }
     }
 
@@ -86,7 +113,7 @@ impl Generation {
         }
     }
 
-    fn on_mold(&mut self, message: FromMold, scoreboard: &Scoreboard) {
+    fn on_mold(&mut self, message: FromMold) {
         let Some(mold) = &mut self.mold else { return };
         match message {
             FromMold::Loaded(loaded) => {
@@ -104,16 +131,7 @@ impl Generation {
             FromMold::Loading(what) => mold.doing = Some(what),
             FromMold::Refused(refusal) => mold.refusal = Some(refusal),
             // See `Arbiter::hear_mold`.
-            FromMold::Forked { .. } => {}
-            FromMold::ForkFailed { age, reason } => {
-                tracing::error!("no worker can be forked: {reason}");
-                let unforked =
-                    |worker: &WorkerHandle| worker.age == age && worker.process.is_none();
-                if let Some(index) = self.workers.iter().position(unforked) {
-                    scoreboard.release(self.workers.remove(index).slot);
-                }
-                self.boot_failed(clock::now_ns());
-            }
+            FromMold::Forked { .. } | FromMold::ForkFailed { .. } => {}
         }
     }
 

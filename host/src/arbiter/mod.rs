@@ -60,6 +60,7 @@ use upgrade::{Predecessor, Successor};
 
 use crate::clock;
 use crate::control::{ClientId, ControlServer};
+use crate::limits;
 use crate::listener::{self, Inherited, ListenError, Listener};
 use crate::log::{AccessBuffers, ErrorLog};
 use crate::mold::MoldMain;
@@ -80,7 +81,7 @@ pub enum StartError {
     #[error(transparent)]
     Pidfile(#[from] crate::pidfile::PidfileError),
     /// The system refused something that every server needs.
-    #[error("cannot start: {what}: {reason}")]
+    #[error("cannot start: {what}: {}", limits::describe_io(reason))]
     System {
         /// What was tried.
         what: &'static str,

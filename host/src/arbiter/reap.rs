@@ -120,7 +120,7 @@ impl Arbiter {
         let snapshot = slot.snapshot();
         let killed = end.is_by(Signal::SIGKILL) && worker.sentence.is_none();
         let out_of_memory = killed && self.out_of_memory.has_struck();
-        let arbiter = self.scoreboard.arbiter_pid();
+        let arbiter = process::number(self.scoreboard.arbiter_pid());
         let sentence = worker.sentence.as_deref();
         let story = describe_worker(end, sentence, out_of_memory, &snapshot, arbiter);
         if let Some(file) = &generation.access_file {

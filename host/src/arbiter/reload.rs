@@ -127,10 +127,10 @@ impl Arbiter {
     /// where there is nothing before it, the server ends; with `reload` it waits for a file to change.
     pub(super) fn refuse(&mut self, index: usize, refusal: &Refusal) {
         let Some(old) = self.generation_in(Stage::Serving).map(|old| old.id) else {
-            tracing::error!("{}", refusal.reason);
             if self.generations[index].awaits_change {
-                return;
+                return tracing::debug!("another failure of what was refused: {}", refusal.reason);
             }
+            tracing::error!("{}", refusal.reason);
             let running = self.phase == Phase::Running && self.predecessor.is_none();
             if running && self.generations[index].watcher.is_some() {
                 tracing::info!("Waiting for a file to change (the setting reload)");

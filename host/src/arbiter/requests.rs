@@ -10,7 +10,7 @@ use crate::clock;
 use crate::control::{
     ClientId, GenerationStatus, MoldStatus, Request, Response, Status, WorkerStatus,
 };
-use crate::process::memory_kib;
+use crate::process::{self, memory_kib};
 use crate::scoreboard::{Scoreboard, WorkerState};
 
 impl Arbiter {
@@ -65,7 +65,7 @@ impl Arbiter {
     fn kill_worker(&mut self, pid: u32) -> Response {
         let found = self.generations.iter_mut().find_map(|generation| {
             let is_meant = |worker: &&WorkerHandle| {
-                worker.pid().is_some_and(|known| known.as_raw().unsigned_abs() == pid)
+                worker.pid().is_some_and(|known| process::number(known) == pid)
             };
             let age = generation.workers.iter().find(is_meant)?.age;
             Some((generation, age))
@@ -130,9 +130,9 @@ impl Generation {
             target: self.target,
             age: clock::between(self.started_ns, now_ns).as_secs(),
             mold: self.mold.as_ref().map(|mold| MoldStatus {
-                pid: mold.pid.as_raw() as u32,
+                pid: process::number(mold.pid),
                 state: mold.stage.name().to_owned(),
-                memory_kib: memory_kib(mold.pid.as_raw() as u32),
+                memory_kib: memory_kib(process::number(mold.pid)),
             }),
             workers,
         }

@@ -94,9 +94,7 @@ impl Arbiter {
     pub(super) fn close(mut self) {
         self.hide_figures();
         self.control.close();
-        if let Some(pidfile) = self.pidfile.take() {
-            pidfile.remove();
-        }
+        self.pidfile = None;
         tracing::info!("Shutting down: host");
     }
 

@@ -22,7 +22,7 @@ use crate::mold::{CONFIG, MoldContext, MoldStart};
 use crate::scoreboard::{ClaimError, SlotMemory};
 use crate::settings::Settings;
 use crate::worker::BOOT_ERROR;
-use crate::{clock, process};
+use crate::{clock, limits, process};
 
 impl Arbiter {
     /// A new generation, of which nothing runs yet.
@@ -59,6 +59,7 @@ impl Arbiter {
             failed_ns: 0,
             has_booted: false,
             retry_at_ns: 0,
+            fork_fails_since_ns: None,
             waiting,
             share: None,
             taken: 0,
@@ -107,11 +108,11 @@ impl Arbiter {
             Ok(claimed) => (claimed.index, claimed.memory),
             Err(error) => return self.on_no_mold(index, &error.to_string()),
         };
-        let result = Channel::pair().map_err(|error| error.to_string()).and_then(|pair| {
+        let result = Channel::pair().map_err(limits::describe).and_then(|pair| {
             let generation = &self.generations[index];
             let report = generation.report_of_workers.duplicate();
-            let report = report.map_err(|error| error.to_string())?;
-            let fork = process::fork_with_signals_blocked().map_err(|error| error.to_string())?;
+            let report = report.map_err(|error| limits::describe_io(&error))?;
+            let fork = process::fork_with_signals_blocked().map_err(limits::describe)?;
             Ok((pair, report, fork))
         });
         let generation = &mut self.generations[index];

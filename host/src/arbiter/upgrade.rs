@@ -117,7 +117,7 @@ impl Arbiter {
                     child.id(),
                     program.display()
                 );
-                self.successor = Some(Successor { pid: Pid::from_raw(child.id() as i32) });
+                self.successor = process::pid(child.id()).map(|pid| Successor { pid });
             }
             Err(error) => {
                 tracing::error!(
@@ -162,7 +162,7 @@ impl Arbiter {
     fn notify_of_adoption(&self) {
         let mut molds = self.generations.iter().filter_map(|generation| generation.mold.as_ref());
         if let Some(mold) = molds.next() {
-            self.notifier.main_process(mold.pid.as_raw() as u32);
+            self.notifier.main_process(process::number(mold.pid));
             self.notifier.main_process(std::process::id());
         }
     }
@@ -173,9 +173,7 @@ impl Arbiter {
         if present == path || self.shares_listeners() {
             return;
         }
-        if let Some(pidfile) = self.pidfile.take() {
-            pidfile.remove();
-        }
+        self.pidfile = None;
         match path.map(Pidfile::create) {
             None => {}
             Some(Ok(pidfile)) => self.pidfile = Some(pidfile),

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -61,6 +62,8 @@ struct Client {
     /// It says nothing more: it is let go when all is answered.
     has_ended: bool,
     heard_ns: u64,
+    /// When the line began of which only a part has arrived, or the connection that has sent none; 0 between requests.
+    awaited_since_ns: u64,
 }
 
 impl ControlServer {
@@ -103,6 +106,7 @@ impl ControlServer {
             }
             _ => configured.clone(),
         };
+        remove_stale(configured);
         let path = &*self.path.insert(path);
         match listen(path, self.mode) {
             Ok(listener) => {
@@ -136,9 +140,11 @@ impl ControlServer {
     }
 
     /// The descriptor that is readable when somebody connects; nothing while there are as many
-    /// clients as there may be.
+    /// clients as there may be and each of them waits for a response.
     pub fn listener(&self) -> Option<BorrowedFd<'_>> {
-        let has_room = self.clients.len() < CLIENTS_MAX && self.rest_until_ns == 0;
+        let has_room =
+            self.clients.len() < CLIENTS_MAX || self.clients.iter().any(Client::is_silent);
+        let has_room = has_room && self.rest_until_ns == 0;
         self.listener.as_ref().filter(|_| has_room).map(|listener| listener.as_fd())
     }
 
@@ -160,10 +166,14 @@ impl ControlServer {
         clients.chain(self.listener.as_ref().map(AsRawFd::as_raw_fd)).chain(spare)
     }
 
-    /// Takes everybody who waits, as far as there is room.
+    /// Accepts the clients in the backlog, at most [`CLIENTS_MAX`] in one call. Each one beyond that number takes the
+    /// place of the client that has been silent for longest.
     pub fn accept(&mut self) {
-        while self.clients.len() < CLIENTS_MAX {
+        for _ in 0..CLIENTS_MAX {
             let Some(listener) = &self.listener else { return };
+            if self.clients.len() >= CLIENTS_MAX && !self.clients.iter().any(Client::is_silent) {
+                return;
+            }
             let stream = match listener.accept() {
                 Ok((stream, _)) => stream,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
@@ -174,6 +184,8 @@ impl ControlServer {
             if stream.set_nonblocking(true).is_err() {
                 continue;
             }
+            self.make_room();
+            let now_ns = clock::now_ns();
             self.clients_made += 1;
             self.clients.push(Client {
                 id: ClientId(self.clients_made),
@@ -182,8 +194,21 @@ impl ControlServer {
                 output: Vec::new(),
                 unanswered: 0,
                 has_ended: false,
-                heard_ns: clock::now_ns(),
+                heard_ns: now_ns,
+                awaited_since_ns: now_ns,
             });
+        }
+    }
+
+    /// Disconnects the client that has been silent for longest, if there are as many as there may be.
+    fn make_room(&mut self) {
+        if self.clients.len() < CLIENTS_MAX {
+            return;
+        }
+        let silent = self.clients.iter().enumerate().filter(|(_, client)| client.is_silent());
+        if let Some((index, _)) = silent.min_by_key(|(_, client)| client.heard_ns) {
+            let gone = self.clients.remove(index);
+            tracing::debug!("control socket: client {} disconnected for a new one", gone.id.0);
         }
     }
 
@@ -235,6 +260,7 @@ impl ControlServer {
             client.unanswered += 1;
             client.answer(&Response::refused(format!("a line is longer than {LINE_MAX} bytes")));
         }
+        client.note_progress(!requests.is_empty());
         self.drop_finished();
         requests
     }
@@ -249,9 +275,8 @@ impl ControlServer {
 
     /// When a silent client is let go next.
     pub fn next_deadline(&self) -> Option<u64> {
-        let idle = self.clients.iter().filter(|client| client.unanswered == 0);
         let rest = (self.rest_until_ns != 0).then_some(self.rest_until_ns);
-        idle.map(|client| client.heard_ns + CLIENT_IDLE_NS).chain(rest).min()
+        self.clients.iter().filter_map(Client::deadline_ns).chain(rest).min()
     }
 
     /// Lets clients go that have been silent for long.
@@ -259,8 +284,7 @@ impl ControlServer {
         if now_ns >= self.rest_until_ns {
             self.rest_until_ns = 0;
         }
-        self.clients
-            .retain(|client| client.unanswered > 0 || now_ns < client.heard_ns + CLIENT_IDLE_NS);
+        self.clients.retain(|client| client.deadline_ns().is_none_or(|at_ns| now_ns < at_ns));
     }
 
     fn drop_finished(&mut self) {
@@ -272,6 +296,28 @@ impl ControlServer {
 }
 
 impl Client {
+    /// Whether it waits for no response.
+    fn is_silent(&self) -> bool {
+        self.unanswered == 0
+    }
+
+    /// When it is disconnected unless it sends a request before.
+    fn deadline_ns(&self) -> Option<u64> {
+        let idle_ns = self.heard_ns + CLIENT_IDLE_NS;
+        let arrival_ns = self.awaited_since_ns + ARRIVAL_NS;
+        let at_ns = if self.awaited_since_ns == 0 { idle_ns } else { arrival_ns };
+        self.is_silent().then_some(at_ns)
+    }
+
+    /// After a read: whether the rest of a request is awaited, and since when.
+    fn note_progress(&mut self, has_request: bool) {
+        if self.input.is_empty() && has_request {
+            self.awaited_since_ns = 0;
+        } else if has_request || (self.awaited_since_ns == 0 && !self.input.is_empty()) {
+            self.awaited_since_ns = clock::now_ns();
+        }
+    }
+
     fn read(&mut self) {
         let mut buffer = [0; 4096];
         while !self.has_ended && self.input.len() <= LINE_MAX {
@@ -381,6 +427,34 @@ fn listen(path: &Path, mode: u32) -> std::io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// Removes the sockets that servers have left behind that listened beside this path (see [`private_path`]) and were
+/// killed.
+fn remove_stale(path: &Path) {
+    let (Some(parent), Some(base)) = (path.parent(), path.file_name()) else { return };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    let Ok(entries) = std::fs::read_dir(parent) else { return };
+    for entry in entries.take(ENTRIES_MAX).flatten() {
+        let name = entry.file_name();
+        let rest = name.as_bytes().strip_prefix(base.as_bytes());
+        let number = rest.and_then(|rest| rest.strip_prefix(b"."));
+        let is_pid = number
+            .is_some_and(|digits| !digits.is_empty() && digits.iter().all(u8::is_ascii_digit));
+        let is_socket = || entry.file_type().is_ok_and(|kind| kind.is_socket());
+        if is_pid && is_socket() && is_refused(&entry.path()) {
+            // Another server may have removed it first.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Whether no process listens at a socket.
+fn is_refused(path: &Path) -> bool {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let stream = socket(AddressFamily::Unix, SockType::Stream, flags, None);
+    let (Ok(stream), Ok(address)) = (stream, UnixAddr::new(path)) else { return false };
+    connect(stream.as_raw_fd(), &address) == Err(Errno::ECONNREFUSED)
+}
+
 fn identity_of(path: &Path) -> Option<(u64, u64)> {
     std::fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
@@ -395,6 +469,10 @@ const LINE_MAX: usize = 16 * 1024;
 const OUTPUT_MAX: usize = 4 << 20;
 /// The pause after a client could not be accepted: 500 ms.
 const REST_NS: u64 = 500_000_000;
+/// How long a request may take to arrive: 5 s, from the connection or its first byte.
+const ARRIVAL_NS: u64 = 5_000_000_000;
+/// Names that are looked at in the control socket's directory for those of dead servers.
+const ENTRIES_MAX: usize = 4096;
 /// A client that asks nothing for a minute is let go.
 const CLIENT_IDLE_NS: u64 = 60_000_000_000;
 

@@ -262,21 +262,30 @@ pub fn open_all(
     if !activated.is_empty() {
         return Ok(activated);
     }
-    settings
-        .bind
-        .iter()
-        .map(|bind| {
-            let key = key_of(bind);
-            if let Some(listener) = present.iter().find(|listener| listener.key == key) {
-                return Ok(Arc::clone(listener));
+    let mut listeners = Vec::new();
+    let mut opened = Vec::new();
+    for bind in &settings.bind {
+        let key = key_of(bind);
+        let known = present.iter().find(|listener| listener.key == key).cloned();
+        let found = match known {
+            Some(listener) => Ok(listener),
+            None => match inherited.take_upgraded(&key) {
+                Some(listener) => listener.map(Arc::new),
+                None => open::open(bind, settings, attempts).map(Arc::new).inspect(|listener| {
+                    opened.push(Arc::clone(listener));
+                }),
+            },
+        };
+        match found {
+            Ok(listener) => listeners.push(listener),
+            Err(error) => {
+                // No one will serve these; a unix socket's file would remain.
+                opened.iter().for_each(|listener| listener.stop_taking());
+                return Err(error);
             }
-            match inherited.take_upgraded(&key) {
-                Some(listener) => listener,
-                None => open::open(bind, settings, attempts),
-            }
-            .map(Arc::new)
-        })
-        .collect()
+        }
+    }
+    Ok(listeners)
 }
 
 /// Opens one listener that is not among those that workers accept from.

@@ -17,6 +17,8 @@ use worker_api::abi::library::{
 use worker_api::abi::type_layout::TypeLayout;
 use worker_api::{AppModuleRef, HooksModuleRef, WorkerClassRef};
 
+use crate::limits;
+
 use super::copy::SealedCopy;
 use super::elf;
 use super::error::{Kind, LoadError, Unfit};
@@ -134,8 +136,9 @@ fn link(path: &Path, source: Source) -> Result<Library, String> {
     let copy = match source {
         Source::Copy(copy) => copy,
         Source::File(error) => {
+            let reason = limits::describe_io(&error);
             tracing::warn!(
-                "{}: cannot create a private copy ({error}); loading the file itself: do not overwrite it in place \
+                "{}: cannot create a private copy ({reason}); loading the file itself: do not overwrite it in place \
                  while the server runs",
                 path.display()
             );

@@ -68,7 +68,7 @@ impl Services {
             listeners: listeners.collect(),
             files: files.collect(),
             log: Arc::clone(&context.log),
-            arbiter_pid: context.arbiter_pid as i32,
+            arbiter_pid: context.arbiter_pid.as_raw(),
             worker: OnceLock::new(),
             hooks: OnceLock::new(),
             loaded: OnceLock::new(),

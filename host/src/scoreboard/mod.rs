@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use nix::errno::Errno;
+use nix::unistd::Pid;
 
 pub use layout::{
     IN_FLIGHT_MAX, LAST_WORDS_MAX, LATENCY_BUCKETS, QUEUED_BUCKETS, REQUEST_TEXT_MAX, SLOTS_MAX,
@@ -26,6 +27,7 @@ pub use memory::SlotMemory;
 pub use reader::{InFlightRequest, SlotReader, SlotSnapshot, Totals};
 pub use writer::{InFlightToken, SlotWriter};
 
+use crate::limits;
 use layout::{LedgerPages, PLACES_MAX, Place, Slot};
 use memory::Area;
 
@@ -70,7 +72,7 @@ impl WorkerState {
 
 /// All of the scoreboard, for the arbiter and the processes without plugins that it forks.
 pub struct Scoreboard {
-    arbiter_pid: u32,
+    arbiter_pid: Pid,
     ledger: &'static LedgerPages,
     area: Area,
     /// The serial numbers of the memory that this process has mapped for each slot.
@@ -98,7 +100,7 @@ pub enum ClaimError {
     #[error("all slots of the scoreboard are taken")]
     Full,
     /// The system refused the memory.
-    #[error("cannot create a slot of the scoreboard: {0}")]
+    #[error("cannot create a slot of the scoreboard: {}", limits::describe(*.0))]
     Memory(#[from] Errno),
 }
 
@@ -108,8 +110,9 @@ impl Scoreboard {
         match memory::create_slot() {
             Ok(_) => Self::map(false),
             Err(error) => {
+                let reason = limits::describe(error);
                 tracing::warn!(
-                    "memfd_create refused ({error}): the scoreboard is one mapping, in which each \
+                    "no memfd for the scoreboard ({reason}): it is one mapping, in which each \
                      worker can write the figures of all"
                 );
                 Self::map(true)
@@ -123,7 +126,7 @@ impl Scoreboard {
         ledger::begin(ledger);
         let shared = AtomicPtr::new(std::ptr::from_ref(ledger).cast_mut());
         Ok(Self {
-            arbiter_pid: std::process::id(),
+            arbiter_pid: Pid::this(),
             ledger,
             area: Area::map(is_inherited)?,
             mapped: (0..PLACES_MAX).map(|_| AtomicU64::new(0)).collect(),
@@ -134,7 +137,7 @@ impl Scoreboard {
     }
 
     /// The arbiter's process id.
-    pub fn arbiter_pid(&self) -> u32 {
+    pub fn arbiter_pid(&self) -> Pid {
         self.arbiter_pid
     }
 

@@ -27,7 +27,6 @@ use std::os::fd::{AsFd as _, RawFd};
 use std::sync::Arc;
 
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
 
 use crate::listener::Listener;
 use crate::message::Channel;
@@ -78,7 +77,7 @@ pub fn run(start: &StatusStart) -> ! {
         tracing::error!("No metrics and no status page: {error}");
         process::exit_now(1);
     }
-    let arbiter = Pid::from_raw(start.scoreboard.arbiter_pid() as i32);
+    let arbiter = start.scoreboard.arbiter_pid();
     if !process::tie_to_parent(arbiter, Signal::SIGKILL) {
         process::exit_now(0);
     }

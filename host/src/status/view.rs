@@ -105,7 +105,7 @@ impl View {
         let ledger = scoreboard.ledger();
         let (slots, ended) = read(scoreboard, ledger);
         let notes = ledger.generations();
-        let pid = scoreboard.arbiter_pid();
+        let pid = crate::process::number(scoreboard.arbiter_pid());
         let (started_ns, started_at) = ledger.started();
         Self {
             version: env!("CARGO_PKG_VERSION"),

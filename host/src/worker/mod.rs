@@ -153,7 +153,7 @@ impl WorkerContext {
 
     /// The arbiter's process id.
     pub fn arbiter_pid(&self) -> u32 {
-        self.arbiter.as_raw() as u32
+        process::number(self.arbiter)
     }
 
     /// Readable when there are signals to take, or lines of the access log to write.
@@ -262,7 +262,7 @@ pub(crate) struct WorkerStart<'a> {
 
 /// A worker's life, from just behind the fork, where all signals are still blocked.
 pub(crate) fn live<P: Payload>(mut payload: P, start: WorkerStart<'_>) -> ! {
-    let arbiter = Pid::from_raw(start.context.arbiter_pid as i32);
+    let arbiter = start.context.arbiter_pid;
     if let Err(error) = start.slot.enter(start.memory) {
         tracing::error!("cannot map a worker's slot of the scoreboard: {error}");
         process::exit_now(BOOT_ERROR);

@@ -6,7 +6,7 @@ use std::env;
 use std::ffi::CString;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use worker_api::{Failure, FailureKind, Result};
 
@@ -30,12 +30,7 @@ impl Interpreter {
     /// Finds the interpreter and asks it: `named` is the setting `python`.
     pub(crate) fn find(named: Option<&str>) -> Result<Self> {
         let (program, source) = program(named);
-        let mut command = Command::new(&program);
-        command.args(["-I", "-c", QUESTION]);
-        // SAFETY: the closure does nothing. It makes std fork: the C library's posix_spawn(3) does without clone3
-        // where that is missing (ENOSYS), but not where it is refused (EPERM).
-        unsafe { command.pre_exec(|| Ok(())) };
-        let output = command.output().map_err(|error| {
+        let output = ask(&program).map_err(|error| {
             refused(format!(
                 "cannot run the Python interpreter {}{source}: {error}",
                 program.display()
@@ -85,6 +80,16 @@ impl Interpreter {
         }
         Ok(())
     }
+}
+
+/// Runs the interpreter with the question.
+fn ask(program: &Path) -> std::io::Result<Output> {
+    let mut command = Command::new(program);
+    command.args(["-I", "-c", QUESTION]);
+    // SAFETY: the closure does nothing. It makes std fork: the C library's posix_spawn(3) does without clone3 where
+    // that is missing (ENOSYS), but not where it is refused (EPERM).
+    unsafe { command.pre_exec(|| Ok(())) };
+    command.output()
 }
 
 /// Loads an interpreter's library and starts it, on this thread, as itself: with its prefix, its paths, its site.

@@ -42,7 +42,17 @@ pub struct WorkerStatus {
 
 impl Control {
     pub(super) fn run(socket: &Path, arguments: &[&str]) -> Self {
+        Self::of(Command::new(artifacts::executable("hostctl")), socket, arguments)
+    }
+
+    /// Runs hostctl in a directory.
+    pub fn run_in(directory: &Path, socket: &Path, arguments: &[&str]) -> Self {
         let mut command = Command::new(artifacts::executable("hostctl"));
+        command.current_dir(directory);
+        Self::of(command, socket, arguments)
+    }
+
+    fn of(mut command: Command, socket: &Path, arguments: &[&str]) -> Self {
         let output = command.arg("--socket").arg(socket).args(arguments).output();
         let Output { status, stdout, stderr } = output.expect("hostctl can be started");
         Self {
