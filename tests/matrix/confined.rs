@@ -57,8 +57,8 @@ fn all_calls_refused_at_once_are_not_missed(cell: &Cell) {
 
 /// The C library starts no thread where clone3 fails with another error than ENOSYS, and one class needs threads. It
 /// says so (see `readiness`).
-fn needs_threads(cell: &Cell, call: libc::c_long, errno: i32) -> bool {
-    cell.class.name == "gthread" && call == libc::SYS_clone3 && errno != libc::ENOSYS
+fn needs_threads(cell: &Cell, number: libc::c_long, errno: i32) -> bool {
+    cell.class.name == "gthread" && number == libc::SYS_clone3 && errno != libc::ENOSYS
 }
 
 fn without_proc_it_serves(cell: &Cell) {

@@ -90,16 +90,16 @@ fn release(free: u32) -> String {
 /// Where forks keep failing, a reload is refused long before `boot_timeout`, with the limit's name, and the old release
 /// serves as before. A release that can be forked is accepted again.
 fn a_release_that_cannot_be_forked_is_refused_soon(cell: &Cell) {
-    let serves = "def application(environ, start_response):\n    \
+    let healthy = "def application(environ, start_response):\n    \
                       start_response('200 OK', [('Content-Length', '2')])\n    \
                       return [b'ok']\n";
     let forkless = "import errno, filtered\n\
                     filtered.refuse(filtered.CLONE, errno.EAGAIN)\n\
                     filtered.refuse(filtered.CLONE3, errno.EAGAIN)\n";
     let setup = Setup::new(cell).app("release:application").flags("--workers 2 --preload");
-    let server = setup.file("release.py", serves).start();
+    let server = setup.file("release.py", healthy).start();
     let before = server.until_ready_workers(2);
-    server.write("release.py", format!("{forkless}{serves}"));
+    server.write("release.py", format!("{forkless}{healthy}"));
     let asked = Instant::now();
     let reason = server.ctl(&["reload"]).refused();
     assert!(asked.elapsed() < SOON, "it took {:?}", asked.elapsed());
@@ -108,7 +108,7 @@ fn a_release_that_cannot_be_forked_is_refused_soon(cell: &Cell) {
     assert_eq!(server.log.count("cannot fork a worker"), 2, "the first failure and the refusal");
     assert_eq!(server.get("/").text(), "ok");
     assert_eq!(server.until_ready_workers(2), before);
-    server.write("release.py", serves);
+    server.write("release.py", healthy);
     server.ctl(&["reload"]).done();
     server.stop();
 }

@@ -32,15 +32,17 @@ fn apply(changes: &[Change]) -> io::Result<()> {
     mount(c"none", c"/", c"none", libc::MS_REC | libc::MS_PRIVATE, c"")?;
     for change in changes {
         match change {
-            // SAFETY: umount2 reads a string that outlives the call.
-            Change::Unmount(path) => {
-                checked(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) })?
-            }
+            Change::Unmount(path) => unmount(path)?,
             Change::Cover(path) => mount(c"none", path, c"tmpfs", libc::MS_RDONLY, c"")?,
             Change::HidePids => mount(c"proc", c"/proc", c"proc", 0, c"hidepid=2")?,
         }
     }
     Ok(())
+}
+
+fn unmount(path: &CStr) -> io::Result<()> {
+    // SAFETY: umount2 reads a string that outlives the call.
+    checked(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) })
 }
 
 fn mount(

@@ -280,7 +280,9 @@ pub fn open_all(
             Ok(listener) => listeners.push(listener),
             Err(error) => {
                 // No one will serve these; a unix socket's file would remain.
-                opened.iter().for_each(|listener| listener.stop_taking());
+                for listener in opened {
+                    listener.stop_taking();
+                }
                 return Err(error);
             }
         }

@@ -76,8 +76,18 @@ impl Sources {
         })
     }
 
+    /// Enters the start directory where its path is no text, so that relative paths lead there. The process is there
+    /// already, unless a symbolic link in the path leads elsewhere by now.
+    fn enter_if_not_text(&self) {
+        if self.directory.to_str().is_none() {
+            // One that is gone is reported by whoever reads a file in it.
+            let _ = std::env::set_current_dir(&self.directory);
+        }
+    }
+
     /// Reads, checks and merges all sources.
     pub fn load(&self) -> Result<(Arc<Settings>, Action), Error> {
+        self.enter_if_not_text();
         let mut layers = Layers::defaults();
         layers.take_variables(&self.environment)?;
         let variable = self.command_variable()?;
@@ -242,8 +252,19 @@ impl Layers {
         ignored: Vec<Problem>,
     ) -> Result<Settings, Error> {
         let chdir = index_of("chdir").unwrap_or_default();
-        Kind::Path.resolve(&mut self.values[chdir], directory);
+        // Values are texts. Where this directory's path is none, paths stay relative to it: see `enter_if_not_text`.
+        let is_text = directory.to_str().is_some();
+        let start = if is_text { directory } else { Path::new(".") };
+        Kind::Path.resolve(&mut self.values[chdir], start);
         let base = PathBuf::from(self.values[chdir].as_str().unwrap_or_default());
+        if !is_text && base.is_relative() && base != start {
+            let message = format!(
+                "chdir: cannot be relative, as the working directory {} is not UTF-8: start the server in the \
+                 directory that is meant",
+                directory.display()
+            );
+            return Err(Problem::at(&self.origins[chdir], &message).into());
+        }
         if !base.is_dir() {
             return Err(Problem::value(
                 &self.origins[chdir],
