@@ -76,13 +76,10 @@ fn a_reload_that_is_overtaken_is_answered_with_the_one_that_overtook_it() {
 
 fn reloads_lose_no_connection_and_leave_nothing_behind() {
     let server = Server::start("hello", &["-w", "2"]);
-    // The heap and the slots reach their size within the first reloads; what grows after that is a leak.
     for _ in 0..20 {
         assert!(server.reload().ok);
     }
     let before = descriptors(&server);
-    let memory = |server: &Server| server.status().memory_kib.unwrap();
-    let memory_before = memory(&server);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let (done, server) = (&done, &server);
@@ -106,8 +103,15 @@ fn reloads_lose_no_connection_and_leave_nothing_behind() {
         assert!(answered > 20, "{answered} answers");
     });
     server.wait_until("as it was", |server| descriptors(server) <= before);
-    let grown = memory(&server).saturating_sub(memory_before);
-    assert!(grown < 256, "the arbiter grew by {grown} KiB");
+    // The heap may still reach its size, with some more clients at a time than before. A leak grows in each round.
+    let memory = || server.status().memory_kib.unwrap();
+    let round = || {
+        let memory_before = memory();
+        (0..20).for_each(|_| assert!(server.reload().ok));
+        memory().saturating_sub(memory_before)
+    };
+    let is_still = (0..5).any(|_| round() < 64);
+    assert!(is_still, "the arbiter grew by 64 KiB or more in each of 5 rounds of 20 reloads");
     server.stop();
 }
 
@@ -175,13 +179,24 @@ fn a_changed_bind_opens_and_closes_the_difference() {
 }
 
 fn reloads_asked_for_during_a_reload_become_one() {
-    let server = Server::start("boot-slow", &[]);
-    for _ in 0..10 {
+    let server = Server::start("hello", &[]);
+    server.behave("load-hang");
+    server.signal(Signal::SIGHUP);
+    server.wait_for_nth("loads", 2);
+    server.behave("hello");
+    for count in 2..=10 {
         server.signal(Signal::SIGHUP);
-        std::thread::sleep(Duration::from_millis(10));
+        server.wait_for_nth("Handling signal: hup", count);
     }
-    assert!(server.reload().ok);
-    assert_eq!(server.count("serves; generation"), 2, "{}", server.log());
+    assert_eq!(server.count("Reloading"), 1, "{}", server.log());
+    // The first one ends here, and the other nine are the next one.
+    let loads = server.status().generations.pop().unwrap().mold.unwrap();
+    kill(Pid::from_raw(i32::try_from(loads.pid).unwrap()), Signal::SIGKILL).unwrap();
+    server.wait_for("Reload refused");
+    server.wait_for("serves; generation");
+    // Another reload would have begun in the same turn, before this response.
+    server.status();
+    assert_eq!(server.count("Reloading"), 2, "{}", server.log());
     server.stop();
 }
 
