@@ -17,6 +17,8 @@ mod fairness;
 mod figures;
 mod footprint;
 mod front;
+mod hangs;
+
 mod logs;
 mod peers;
 mod processes;
@@ -60,6 +62,7 @@ fn main() {
         refusals::behaviours(),
         deaths::behaviours(),
         watch::behaviours(),
+        hangs::behaviours(),
         websockets::behaviours(),
         logs::behaviours(),
         python::behaviours(),

@@ -11,6 +11,7 @@ use abi_stable::std_types::{ROption, RSlice, RStr};
 use crate::failure::{Failure, Result};
 use crate::head::{AccessRecord, RequestHead};
 use crate::raw::{Counter, HostBox, Listener, Value};
+use crate::runtime::task_box;
 
 /// Services of the host. Cheap to clone; usable from any thread of the process.
 #[derive(Clone)]
@@ -224,6 +225,12 @@ impl Host {
     /// [`RequestHead::id`].
     pub fn set_logged_variable(&self, request: u64, name: &str, value: &[u8]) {
         self.0.set_logged_variable(request, RStr::from_str(name), RSlice::from_slice(value));
+    }
+
+    /// Has `task` run once if another process aborts the worker, as the arbiter does to one without a heartbeat, before
+    /// the process ends. It runs in a signal handler, on any thread: it must not wait. The first call counts. Since 1.1.
+    pub fn at_abort(&self, task: impl FnOnce() + Send + 'static) {
+        self.0.at_abort(task_box(task));
     }
 
     /// Returns a setting that must be set; the error names it.

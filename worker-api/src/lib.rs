@@ -71,7 +71,7 @@
 //! | version | added |
 //! | --- | --- |
 //! | 1.0 | everything |
-//! | 1.1 | the hook `worker_abort`, the name of private listeners, the counter of waits, `Exchange::is_proxied`, the stack size of threads, `Host::retire_for`, `App::drain`, `Host::write_log`, `Host::logged_variables`, handlers of signals |
+//! | 1.1 | the hook `worker_abort`, the name of private listeners, the counter of waits, `Exchange::is_proxied`, the stack size of threads, `Host::retire_for`, `App::drain`, `Host::write_log`, `Host::logged_variables`, `Host::at_abort`, handlers of signals |
 //!
 //! # Invariants
 //!

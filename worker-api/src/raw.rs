@@ -262,8 +262,8 @@ pub trait RawHost: Send + Sync + 'static {
     fn set_logged_variable(&self, request: u64, name: RStr<'_>, value: RSlice<'_, u8>) {
         nothing_logged(request, name, value);
     }
-    /// Performs the action of the server's handler for this signal. Does nothing in the mold and for other signals. Since
-    /// 1.1.
+    /// Performs the action of the server's handler for this signal. Does nothing in the mold and for other signals. For
+    /// SIGABRT: runs what [`RawHost::at_abort`] was given, and does not end the process. Since 1.1.
     fn on_signal(&self, signal: i32) {
         no_signal(signal);
     }
@@ -281,7 +281,15 @@ pub trait RawHost: Send + Sync + 'static {
     fn remaining_backlog(&self, listener: i32) -> u64 {
         unlimited_backlog(listener)
     }
+    /// Keeps a task that runs once if another process aborts the worker, before it ends: in a signal handler, on any
+    /// thread. It must not wait. In a worker, by its class. Since 1.1.
+    fn at_abort(&self, task: TaskBox) {
+        never_run(task);
+    }
 }
+
+/// What a host without [`RawHost::at_abort`] does.
+fn never_run(_task: TaskBox) {}
 
 /// What a host without [`RawHost::remaining_backlog`] expects: a worker that stops empties the backlog.
 fn unlimited_backlog(_listener: i32) -> u64 {

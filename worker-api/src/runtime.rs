@@ -48,7 +48,7 @@ impl Runtime {
     /// Runs `task` in the background: in a greenlet under a cooperative class, otherwise in a thread. Waiting with this
     /// runtime in the task does not delay requests. A panic is logged and ends only the task.
     pub fn spawn(&self, task: impl FnOnce() + Send + 'static) -> Result<()> {
-        self.0.spawn(boxed(task)).into_result()
+        self.0.spawn(task_box(task)).into_result()
     }
 
     /// Runs `work`, which may block, on a separate thread and waits for its result. A panic of `work` is resumed in the
@@ -59,7 +59,7 @@ impl Runtime {
     ) -> Result<T> {
         let place = Arc::new(Mutex::new(None));
         let result = Arc::clone(&place);
-        let task = boxed(move || {
+        let task = task_box(move || {
             let outcome = catch_unwind(AssertUnwindSafe(work));
             *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
         });
@@ -84,7 +84,7 @@ fn nanoseconds(timeout: Option<Duration>) -> u64 {
     timeout.map_or(u64::MAX, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX))
 }
 
-fn boxed(task: impl FnOnce() + Send + 'static) -> TaskBox {
+pub(crate) fn task_box(task: impl FnOnce() + Send + 'static) -> TaskBox {
     RawTask_TO::from_value(Once(Some(task)), TD_Opaque)
 }
 

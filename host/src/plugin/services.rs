@@ -11,7 +11,7 @@ use worker_api::abi::sabi_trait::TD_Opaque;
 use worker_api::abi::std_types::{ROption, RResult, RSlice, RStr, RString, RVec};
 use worker_api::fork;
 use worker_api::guard::catch;
-use worker_api::raw::{AppBox, HooksBox, HostBox, RawHost, RawHost_TO, WorkerBox};
+use worker_api::raw::{AppBox, HooksBox, HostBox, RawHost, RawHost_TO, TaskBox, WorkerBox};
 use worker_api::{AccessRecord, Counter, Failure, Listener, LogLevel, RequestHead, Value};
 
 use super::error::one_line;
@@ -408,6 +408,10 @@ impl RawHost for ForPlugin {
 
     fn reclaim_signals(&self) {
         self.in_worker(WorkerContext::reclaim_signals);
+    }
+
+    fn at_abort(&self, task: TaskBox) {
+        self.in_worker(|worker| worker.set_abort_task(task));
     }
 
     fn signal_descriptor(&self) -> i32 {

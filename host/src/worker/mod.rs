@@ -12,9 +12,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use nix::libc;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getppid};
+use worker_api::raw::TaskBox;
 
 pub use signals::{GRACEFUL, QUICK, REOPEN, Taken, WINDOW, WorkerSignals, at_abort};
 
@@ -177,7 +179,15 @@ impl WorkerContext {
 
     /// Does what the server does on a signal.
     pub fn act_on_signal(&self, signal: i32) {
+        if signal == libc::SIGABRT {
+            return signals::run_abort_task();
+        }
         signals::act(signal, std::ptr::null());
+    }
+
+    /// Keeps what the worker class does if another process aborts this one.
+    pub fn set_abort_task(&self, task: TaskBox) {
+        signals::set_abort_task(task);
     }
 
     /// Puts the server's handlers of signals before the application's.

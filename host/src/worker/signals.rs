@@ -9,7 +9,7 @@
 //! | QUIT, INT | [`QUICK`] | end now; after 200 ms the process ends by itself |
 //! | USR1 | [`REOPEN`] | open the log files anew |
 //! | WINCH | [`WINDOW`] | nothing, as in gunicorn; the class may give it a meaning |
-//! | ABRT | – | run the hook `worker_abort` and end with a core; the arbiter sends it to a worker that does not answer |
+//! | ABRT | – | have the class answer its requests, run the hook `worker_abort` and end with a core; the arbiter sends it to a worker that does not answer |
 //! | HUP, USR2 | – | none: they are meant for the arbiter |
 //!
 //! An application may install handlers of its own for these signals. [`reclaim`] puts the server's before them: when
@@ -17,13 +17,14 @@
 
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd as _, OwnedFd, RawFd};
 use std::ptr;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicPtr, AtomicU32, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::libc;
 use nix::unistd::{Pid, getppid};
+use worker_api::raw::TaskBox;
 
 use crate::process;
 use crate::scoreboard::SlotWriter;
@@ -177,7 +178,10 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut l
     if signal == libc::SIGABRT {
         if !worker_api::fork::is_child() {
             remember(signal, info);
-            // First, since to find out where takes its time, and the arbiter waits a second.
+            if is_given_up(info) {
+                run_abort_task();
+            }
+            // Before the stack, since to find out where takes its time, and the arbiter waits a second.
             run_abort_hook(info);
             say_where(info);
         }
@@ -268,11 +272,30 @@ pub fn at_abort(hook: impl Fn() + Send + Sync + 'static) {
 /// As [`say_where`], more than a handler may do, for a process that ends in any case; but not where it aborts by
 /// itself, in a state in which nothing works any more.
 fn run_abort_hook(info: *const libc::siginfo_t) {
-    if ![0, std::process::id()].contains(&sender_of(info))
+    if is_given_up(info)
         && let Some(hook) = ABORT_HOOK.get()
     {
         hook();
     }
+}
+
+/// Keeps what the worker class does if another process aborts this one, before the hook. The first call counts.
+pub(super) fn set_abort_task(task: TaskBox) {
+    ABORT_TASK.get_or_init(|| Mutex::new(task));
+}
+
+/// As [`run_abort_hook`]. Runs the task once.
+pub(super) fn run_abort_task() {
+    if let Some(task) = ABORT_TASK.get()
+        && let Ok(mut task) = task.try_lock()
+    {
+        task.run();
+    }
+}
+
+/// Whether another process aborts this one.
+fn is_given_up(info: *const libc::siginfo_t) -> bool {
+    ![0, std::process::id()].contains(&sender_of(info))
 }
 
 /// Ends the process the way it would have ended without a handler: by SIGABRT, with a core where
@@ -346,6 +369,7 @@ const OWNED: [i32; 7] = [
 /// The application's handlers of [`OWNED`].
 static NEXT: [AtomicPtr<libc::sigaction>; 7] = [const { AtomicPtr::new(ptr::null_mut()) }; 7];
 static ABORT_HOOK: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
+static ABORT_TASK: OnceLock<Mutex<TaskBox>> = OnceLock::new();
 static SLOT: OnceLock<SlotWriter> = OnceLock::new();
 static PENDING: AtomicU32 = AtomicU32::new(0);
 /// All bits that ever arrived.

@@ -3,7 +3,7 @@
 
 use worker_api::abi::sabi_trait::TD_Opaque;
 use worker_api::abi::std_types::{ROption, RResult, RSlice, RStr, RString, RVec};
-use worker_api::raw::{RawHost, RawHost_TO, Value};
+use worker_api::raw::{RawHost, RawHost_TO, TaskBox, Value};
 use worker_api::{AccessRecord, Counter, Failure, Host, Listener, LogLevel, RequestHead};
 
 use crate::fault::Fault;
@@ -141,6 +141,10 @@ impl RawHost for Between {
 
     fn reclaim_signals(&self) {
         self.host.reclaim_signals();
+    }
+
+    fn at_abort(&self, mut task: TaskBox) {
+        self.host.at_abort(move || task.run());
     }
 
     fn signal_descriptor(&self) -> i32 {

@@ -94,6 +94,12 @@ extern "C" fn on_abort(signal: c_int, info: *mut libc::siginfo_t, context: *mut 
         && is_attached()
         && !HANDED.swap(true, Ordering::AcqRel)
     {
+        // The end may not come by way of this handler: Python never calls `_abort` where the thread hangs in C.
+        // SAFETY: the kernel's description is valid here.
+        let sender = unsafe { (*info).si_pid() };
+        if ![0, std::process::id() as libc::pid_t].contains(&sender) {
+            Bridge::get().host.on_signal(libc::SIGABRT);
+        }
         // SAFETY: the kernel's description is valid here; this is the only place that writes, once.
         unsafe { (*INFO.0.get()).write(*info) };
         // SAFETY: Python's handler for this signal, with what the kernel gave: it makes a note of the signal.

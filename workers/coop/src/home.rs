@@ -108,7 +108,6 @@ pub(crate) fn interrupted(interrupt: Interrupt) -> Failure {
     match interrupt {
         Interrupt::Exit if crate::overtime::is_over() => {
             Failure::new(FailureKind::TIMEOUT, "the request ran over its time (request_timeout)")
-                .with_status(503)
         }
         Interrupt::Exit => Failure::new(FailureKind::INTERRUPTED, "the worker ends"),
         Interrupt::Outside => Failure::unsupported(

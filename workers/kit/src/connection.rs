@@ -11,7 +11,7 @@
 //! ```
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +32,7 @@ use crate::socket::{Accepted, End, Local};
 use crate::stream::Stream;
 use crate::tls::PlainHttp;
 use crate::turn::Turn;
+use crate::wire::{self, Wire};
 
 /// A client's connection. Holds a descriptor and this record, and no buffers while it is idle.
 pub struct Connection {
@@ -42,6 +43,8 @@ pub struct Connection {
     pub(crate) tls: Option<Arc<TlsKept>>,
     pub(crate) input: Input,
     pub(crate) output: Output,
+    /// Who answers the request.
+    pub(crate) wire: Arc<Wire>,
     /// The request that is being served: there from a whole head to the end of its response.
     pub(crate) turn: Option<Box<Turn>>,
     phase: Phase,
@@ -117,8 +120,11 @@ impl Connection {
     /// A connection that was just accepted.
     pub fn new(kit: &Arc<Kit>, accepted: Accepted) -> Box<Self> {
         let deadline_ns = deadline_after(now_ns(), kit.config.header_timeout);
+        let wire = Wire::new();
+        kit.wires.add(accepted.stream.as_raw_fd(), &wire);
         let mut connection = Box::new(Self {
             kit: Arc::clone(kit),
+            wire,
             stream: Stream::plain(accepted.stream),
             peer: Arc::new(accepted.peer),
             local: accepted.local,
@@ -400,6 +406,10 @@ impl Connection {
     pub(crate) fn hold_for_exchange(&mut self) {
         self.phase = Phase::Exchange;
         self.deadline_ns = 0;
+        if let Some(turn) = self.turn.as_deref().filter(|_| self.stream.is_plain()) {
+            // SAFETY: the head stands in the turn, which ends in `end_request` or in `drop`. Both close the wire first.
+            unsafe { self.wire.open(turn.request(), turn.is_head_method) };
+        }
     }
 
     /// Answers a request that cannot be served, once, and lets nothing behind it be read.
@@ -583,11 +593,16 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        if let Some(turn) = self.turn.take()
-            && !fork::is_child()
-        {
-            // The worker ends, or there was no room for it, before its body was whole.
-            turn.record(&self.kit, now_ns());
+        if !fork::is_child() {
+            let answered = self.wire.close();
+            self.kit.wires.remove(self.fd());
+            if let Some(mut turn) = self.turn.take() {
+                // The worker ends, or there was no room for it, before its body was whole.
+                if answered {
+                    turn.response.status = wire::STATUS;
+                }
+                turn.record(&self.kit, now_ns());
+            }
         }
         // To close a descriptor ends a connection only where no child has a copy of it.
         if fork::has_forked() && !self.duplicated && !fork::is_child() {

@@ -14,6 +14,7 @@ use crate::http::date::DateCache;
 use crate::http::{Manners, ResponseContext, error_answer, left_out};
 use crate::relay::Relay;
 use crate::spool::Buffers;
+use crate::wire::Wires;
 
 /// The kit of one worker process: made once, shared by its connections.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub struct Kit {
     draining: AtomicBool,
     stuck: AtomicBool,
     requests: AtomicU64,
+    /// Who answers the requests of its connections.
+    pub(crate) wires: Wires,
     /// Serves the connections with TLS that applications took over.
     relay: OnceLock<Relay>,
     /// Whether a hop-by-hop header that was left out has been logged.
@@ -70,7 +73,7 @@ impl Kit {
             config.keepalive = None;
         }
         let wants_response_headers = host.wants_response_headers();
-        Ok(Arc::new(Self {
+        let kit = Arc::new(Self {
             host,
             config,
             background: Arc::default(),
@@ -80,9 +83,17 @@ impl Kit {
             draining: AtomicBool::new(false),
             stuck: AtomicBool::new(false),
             requests: AtomicU64::new(0),
+            wires: Wires::default(),
             relay: OnceLock::new(),
             warned_of_left_out: AtomicBool::new(false),
-        }))
+        });
+        let of_abort = Arc::downgrade(&kit);
+        kit.host.at_abort(move || {
+            if let Some(kit) = of_abort.upgrade() {
+                kit.wires.answer_all(&kit);
+            }
+        });
+        Ok(kit)
     }
 
     /// From now on every response says that its connection is closed after it.

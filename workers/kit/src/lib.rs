@@ -133,6 +133,7 @@ mod spares;
 mod spool;
 mod tickets;
 mod turn;
+mod wire;
 
 pub use accept::Taken;
 pub use base::Base;

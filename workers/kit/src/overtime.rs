@@ -4,12 +4,12 @@
 //! There is no such thread where there is no such limit. What can be ended is ended by the class: see [`Overtime::start`].
 
 use std::collections::HashMap;
+use std::io;
 use std::os::fd::RawFd;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
-use std::{io, mem};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket;
@@ -23,6 +23,7 @@ use crate::clock::now_ns;
 use crate::connection::Connection;
 use crate::home::Home;
 use crate::kit::Kit;
+use crate::wire::{self, Wire};
 
 /// Calls the application, and watches for how long it has each request. Costs nothing where there is no such limit.
 #[derive(Clone)]
@@ -40,7 +41,7 @@ struct Watch {
 }
 
 /// A request that has run over.
-#[derive(Default)]
+#[derive(Clone)]
 pub struct RanOver {
     method: String,
     target: Vec<u8>,
@@ -48,12 +49,15 @@ pub struct RanOver {
     peer: String,
     port: u16,
     received_ns: u64,
+    /// The status with which it was answered in place of the application; 0 where its response had begun.
+    status: u16,
 }
 
 struct Limited {
     request: RanOver,
     /// Monotonic nanoseconds; 0 once it has passed.
     deadline_ns: u64,
+    wire: Arc<Wire>,
 }
 
 impl RanOver {
@@ -66,15 +70,15 @@ impl RanOver {
         Duration::from_nanos(now_ns().saturating_sub(self.received_ns))
     }
 
-    /// Writes its line into the access log, without a status: for a class that ends with it. Elsewhere the exchange
-    /// does that when the application leaves it.
+    /// Writes its line into the access log: for a class that ends with it. Elsewhere the exchange does that when the
+    /// application leaves it.
     pub fn record(&self, host: &Host) {
         let line = [self.method.as_bytes(), &self.target, self.version.as_bytes()].join(&b' ');
         let record = AccessRecord {
             head: ROption::RNone,
             request_line: line.as_slice().into(),
             peer: Address { host: self.peer.as_str().into(), port: self.port },
-            status: 0,
+            status: self.status,
             body_bytes: 0,
             duration_ns: now_ns().saturating_sub(self.received_ns),
             response_headers: RSlice::EMPTY,
@@ -90,14 +94,16 @@ impl RanOver {
             peer: head.peer.host.to_string(),
             port: head.peer.port,
             received_ns: head.received_ns,
+            status: 0,
         }
     }
 }
 
 impl Overtime {
     /// Watches the requests of a worker. A request that runs over is named in the log with its age and where the
-    /// application stands, and its connection is shut down: what is written to it fails. Then `ran_over` is called with
-    /// those that ran over together, on a thread of its own.
+    /// application stands. Its client gets a 500 where nothing of the response was sent (not through TLS), and its
+    /// connection is shut down: what is written to it fails. Then `ran_over` is called with those that ran over together,
+    /// on a separate thread.
     pub fn start(base: &Base, ran_over: impl Fn(&[RanOver]) + Send + 'static) -> io::Result<Self> {
         let app = base.app.clone();
         if base.kit.config.request_timeout.is_none() {
@@ -120,9 +126,10 @@ impl Overtime {
     /// [`Advance::Request`]: crate::Advance::Request
     pub fn call(&self, connection: Box<Connection>, home: Arc<dyn Home>) {
         let fd = connection.fd();
+        let wire = self.watch.as_ref().map(|_| Arc::clone(&connection.wire));
         let exchange = connection.into_exchange(home);
-        if let Some(watch) = &self.watch {
-            watch.begin(fd, &exchange);
+        if let (Some(watch), Some(wire)) = (&self.watch, wire) {
+            watch.begin(fd, &exchange, wire);
         }
         self.app.call(exchange);
     }
@@ -145,12 +152,12 @@ impl Overtime {
 }
 
 impl Watch {
-    fn begin(&self, fd: RawFd, exchange: &ExchangeBox) {
+    fn begin(&self, fd: RawFd, exchange: &ExchangeBox, wire: Arc<Wire>) {
         let deadline_ns = exchange.deadline_ns();
         if deadline_ns == 0 {
             return;
         }
-        let limited = Limited { request: RanOver::of(exchange.head()), deadline_ns };
+        let limited = Limited { request: RanOver::of(exchange.head()), deadline_ns, wire };
         self.lock().insert(fd, limited);
         self.begun.notify_one();
     }
@@ -171,8 +178,11 @@ impl Watch {
                 limited.deadline_ns = 0;
                 // While the lock is held the request is not over, so the descriptor is its connection's. One that the
                 // client has closed already needs no end.
+                if limited.wire.claim().is_some_and(|claim| claim.answer(&self.kit, *fd)) {
+                    limited.request.status = wire::STATUS;
+                }
                 let _ = socket::shutdown(*fd, socket::Shutdown::Both);
-                late.push(mem::take(&mut limited.request));
+                late.push(limited.request.clone());
             }
             if late.is_empty() {
                 let pause = Duration::from_nanos(next_ns.saturating_sub(now)).min(PAUSE_MAX);
@@ -235,8 +245,10 @@ impl Watch {
             "the application does not respond, as if it hung with a lock held: another worker takes over"
         );
         self.kit.host.retire_for("its application does not respond");
+        let kit = Arc::clone(&self.kit);
         let abort = move || {
             if answer.recv_timeout(ABORT_AFTER).is_err() {
+                kit.wires.answer_all(&kit);
                 // A process may always send a signal to itself.
                 let _ = kill(Pid::this(), Signal::SIGABRT);
             }

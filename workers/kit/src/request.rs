@@ -126,6 +126,7 @@ impl Connection {
             ));
         }
         self.restore_body()?;
+        self.take_wire()?;
         let Self { kit, stream, input, .. } = self;
         let (fd, unread) = stream
             .hand_over(input.unused(), || kit.relay())
@@ -211,7 +212,7 @@ impl Connection {
         let turn = self.turn()?;
         if std::mem::take(&mut turn.expects_continue) && !turn.response.on_wire {
             self.output.append().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-            self.push(&[])?;
+            self.push_interim()?;
         }
         Ok(())
     }
@@ -236,8 +237,7 @@ impl Connection {
     pub(crate) fn out_of_time(&mut self, interest: Interest) -> Failure {
         let request_ns = self.request_deadline_ns();
         let failure = if request_ns != 0 && now_ns() >= request_ns {
-            Failure::new(FailureKind::TIMEOUT, "the request ran over its time (request_timeout)")
-                .with_status(503)
+            ran_over()
         } else if interest == Interest::READ {
             Failure::new(
                 FailureKind::TIMEOUT,
@@ -252,6 +252,11 @@ impl Connection {
         };
         self.break_with(failure)
     }
+}
+
+/// The failure of a request whose time is up.
+pub(crate) fn ran_over() -> Failure {
+    Failure::new(FailureKind::TIMEOUT, "the request ran over its time (request_timeout)")
 }
 
 /// The turn of a request; a failure where it is over or broken.

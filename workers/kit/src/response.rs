@@ -18,9 +18,10 @@ use crate::http::response::{
 };
 use crate::http::{BodyKind, ResponseContext, encode_head};
 use crate::kit::Kit;
-use crate::request::whole;
+use crate::request::{ran_over, whole};
 use crate::socket;
 use crate::turn::Turn;
+use crate::wire;
 
 impl Connection {
     /// Takes the head of the response; replaces one that is not on the wire yet.
@@ -70,10 +71,16 @@ impl Connection {
         };
         if status == 101 {
             // The client waits for it before it speaks the other protocol.
-            let head = turn.take_head(&[]);
+            self.take_wire()?;
+            let head = self.turn()?.take_head(&[]);
             self.push(&[&head])?;
         }
         Ok(())
+    }
+
+    /// Takes the right to write to the client. Fails where the request was answered because its time was up.
+    pub(crate) fn take_wire(&mut self) -> Result<(), Failure> {
+        if self.wire.take() { Ok(()) } else { Err(self.break_with(ran_over())) }
     }
 
     /// Writes a part of the body.
@@ -129,7 +136,7 @@ impl Connection {
         let version = turn.request().version;
         let sent = encode_informational(self.output.append(), version, status, headers)
             .map_err(|fault| Failure::application(fault.to_string()))?;
-        if sent { self.push(&[]) } else { Ok(()) }
+        if sent { self.push_interim() } else { Ok(()) }
     }
 
     /// Takes the trailer fields; they go out at the end of a body in chunks.
@@ -188,6 +195,9 @@ impl Connection {
         if failure.kind == FailureKind::GONE {
             return self.end_request(Then::Close);
         }
+        if !self.wire.take() {
+            return self.end_request(Then::Linger);
+        }
         let status = if failure.status == 0 { 500 } else { failure.status };
         let detail = debug.then(|| failure.to_string());
         let is_head = turn.is_head_method;
@@ -208,7 +218,14 @@ impl Connection {
     /// Closes the request's account and says what becomes of the connection.
     pub(crate) fn end_request(&mut self, then: Then) {
         let ended_ns = now_ns();
-        if let Some(turn) = self.turn.take() {
+        let answered = self.wire.close();
+        // A reset would take the answer away from a client that has not read it.
+        let then = if answered { Then::Linger } else { then };
+        if let Some(mut turn) = self.turn.take() {
+            if answered {
+                turn.response.status = wire::STATUS;
+                turn.response.written = 0;
+            }
             turn.record(&self.kit, ended_ns);
             let Turn { head, body, .. } = *turn;
             self.body = (then == Then::Next && !body.is_done()).then_some(body);
@@ -219,6 +236,7 @@ impl Connection {
 
     /// Takes the encoded head to send it: see [`Turn::take_head`].
     fn take_head(&mut self) -> Result<Vec<u8>, Failure> {
+        self.take_wire()?;
         let Self { turn, input, .. } = self;
         Ok(whole(turn.as_deref_mut())?.take_head(input.unused()))
     }
@@ -236,6 +254,13 @@ impl Connection {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
             Err(error) => Err(self.break_with(Failure::from(error))),
         }
+    }
+
+    /// Sends an interim response. What the kernel does not take of it is sent with the final one, which no one else may
+    /// send then.
+    pub(crate) fn push_interim(&mut self) -> Result<(), Failure> {
+        self.push(&[])?;
+        if self.output.is_empty() { Ok(()) } else { self.take_wire() }
     }
 
     fn try_write(&mut self, bytes: &[u8]) -> Result<Option<usize>, Failure> {

@@ -133,6 +133,11 @@ impl Stream {
         self.session.is_none()
     }
 
+    /// Whether bytes go out as they are, without TLS.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.session.is_none()
+    }
+
     /// What is known of the TLS session; nothing on a plain connection.
     pub fn tls_facts(&self) -> Option<TlsKept> {
         self.session.as_ref().map(Session::facts)

@@ -1,0 +1,87 @@
+//! Requests that hang in the application and are ended: what their clients receive, and what the access log has of them.
+
+use std::time::Duration;
+
+use jimu_tests::{
+    artifacts, behaviour, cell::Cell, runner::Behaviour, server::Server, server::Setup,
+};
+
+pub(crate) fn behaviours() -> Vec<Behaviour> {
+    vec![
+        behaviour!(a_request_that_runs_over_is_answered).of_class(),
+        behaviour!(a_request_of_an_aborted_worker_is_answered).of_class(),
+        behaviour!(a_hang_in_python_is_answered).of_python(),
+        behaviour!(a_hang_behind_the_head_is_cut).of_python(),
+    ]
+}
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// By `request_timeout`: on a thread that cannot be ended, or in a greenlet that can.
+fn a_request_that_runs_over_is_answered(cell: &Cell) {
+    let setup = Setup::new(cell).flags("--request-timeout 1 --threads 2 --timeout 30");
+    let server = setup.flags("--access-logfile -").start();
+    let mut client = server.connect();
+    client.send_get("/sleep?ms=3000").unwrap();
+    assert_eq!(client.answer("GET").unwrap().status, 500);
+    is_logged_once(&server, "/sleep?ms=3000");
+    let mut head = server.connect();
+    head.send("HEAD /sleep?ms=3001 HTTP/1.0\r\n\r\n").unwrap();
+    assert_eq!(head.answer("HEAD").unwrap().status, 500);
+    // A body that the application has not read does not take the answer away.
+    let mut upload = server.connect();
+    upload
+        .send("POST /sleep?ms=3002 HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")
+        .unwrap();
+    upload.send(vec![b'x'; 50_000]).unwrap();
+    assert_eq!(upload.answer("POST").unwrap().status, 500);
+}
+
+/// By `timeout`, of a worker whose only thread spins.
+fn a_request_of_an_aborted_worker_is_answered(cell: &Cell) {
+    if cell.class.has_threads() {
+        // Its heartbeat continues.
+        return;
+    }
+    let setup = Setup::new(cell).app(artifacts::library("faulty_app"));
+    let server = setup.flags("--timeout 1 --access-logfile -").start();
+    let mut client = server.connect();
+    client.send_get("/fault/spin").unwrap();
+    assert_eq!(client.answer("GET").unwrap().status, 500);
+    is_logged_once(&server, "/fault/spin");
+    assert_eq!(server.get("/").status, 200);
+}
+
+/// In Python code and in C code that keeps the interpreter's lock.
+fn a_hang_in_python_is_answered(cell: &Cell) {
+    for path in ["/spin", "/hang"] {
+        let flags = if cell.class.has_threads() {
+            "--request-timeout 1 --threads 4"
+        } else {
+            "--timeout 1"
+        };
+        let setup = Setup::new(cell).app("hung:application").flags(flags);
+        let server = setup.flags("--access-logfile -").start();
+        let mut client = server.connect();
+        client.send_get(path).unwrap();
+        assert_eq!(client.answer("GET").unwrap().status, 500, "{path}");
+        is_logged_once(&server, path);
+    }
+}
+
+fn a_hang_behind_the_head_is_cut(cell: &Cell) {
+    let flags = if cell.class.has_threads() { "--request-timeout 1" } else { "--timeout 1" };
+    let server = Setup::new(cell).app("hung:application").flags(flags).start();
+    let mut client = server.connect();
+    client.send_get("/late").unwrap();
+    let received = client.rest().unwrap();
+    let text = String::from_utf8_lossy(&received);
+    assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
+    assert!(text.ends_with("\r\n\r\nbegun"), "{text}");
+}
+
+fn is_logged_once(server: &Server, target: &str) {
+    let line = server.out.line(&[&format!("\"GET {target} HTTP/1.1\"")], SOON);
+    assert!(line.contains("\" 500 "), "{line}");
+    assert_eq!(server.out.count(target), 1);
+}
