@@ -1,5 +1,5 @@
-//! Who is measured: Jimu with each class, its peers, and the floor that no server can be below; and
-//! with which command each of them serves an application.
+//! Contenders: Jimu with each class, its peers, and the floor below which no server can be; and the command with
+//! which each serves an application.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,70 +9,70 @@ use serde::{Deserialize, Serialize};
 
 use crate::setup::Setup;
 
-/// A server, as a kind.
+/// A kind of server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contender {
-    /// `host` with the worker class of that name, loaded from its library.
+    /// `host` with this worker class, loaded from its library.
     Jimu(&'static str),
-    /// `host` with the worker class of that name linked into it.
+    /// `host` with this worker class, statically linked.
     Linked(&'static str),
-    /// `host` with the worker class of that name and `--metrics-bind`, asked for its metrics once a second.
+    /// `host` with this worker class and `--metrics-bind`, scraped once per second.
     Metered(&'static str),
-    /// gunicorn with the worker class of that name.
+    /// gunicorn with this worker class.
     Gunicorn(&'static str),
-    /// gevent's own WSGI server.
+    /// gevent's WSGI server.
     Pywsgi,
     /// bjoern.
     Bjoern,
-    /// granian, in its WSGI mode.
+    /// granian in WSGI mode.
     Granian,
-    /// uWSGI, speaking HTTP itself.
+    /// uWSGI with its HTTP socket.
     Uwsgi,
     /// nginx.
     Nginx,
-    /// The loop that parses nothing.
+    /// The loop without parsing.
     Bare,
 }
 
-/// What a contender is to Jimu.
+/// Relation of a contender to Jimu.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Role {
-    /// It is Jimu.
+    /// Jimu itself.
     Ours,
     /// Another server.
     Peer,
-    /// No server, but the least that one can cost.
+    /// Not a server, but the lower bound of its cost.
     Floor,
 }
 
-/// What is served.
+/// The served application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum App {
-    /// The native application `hello`; nginx and the bare loop answer the same by themselves.
+    /// The native application `hello`; nginx and the bare loop send the same response themselves.
     Native,
-    /// The Python application of that `module:name`.
+    /// The Python application `module:name`.
     Wsgi(&'static str),
 }
 
-/// How it is to be served.
+/// How to serve it.
 #[derive(Clone, Copy, Debug)]
 pub struct Serving<'a> {
-    /// What is served.
+    /// Application to serve.
     pub app: App,
-    /// Whether connections are kept alive, as far as that is for the server to say.
+    /// Whether connections are kept alive, as far as the server decides.
     pub keep_alive: bool,
-    /// How many worker processes there are.
+    /// Number of worker processes.
     pub workers: usize,
     /// Whether the application is loaded before the workers are forked.
     pub preload: bool,
-    /// How many connections a worker has to bear.
+    /// Number of connections that a worker must support.
     pub connections: usize,
-    /// A folder of this run's, the working directory of servers.
+    /// Directory of this run, the working directory of servers.
     pub folder: &'a Path,
 }
 
 impl Contender {
-    /// The name in the tables.
+    /// Returns the name for the tables.
     pub fn name(self) -> String {
         match self {
             Self::Jimu(class) => format!("Jimu {class}"),
@@ -88,7 +88,7 @@ impl Contender {
         }
     }
 
-    /// What it is to Jimu.
+    /// Returns the relation to Jimu.
     pub fn role(self) -> Role {
         match self {
             Self::Jimu(_) | Self::Linked(_) | Self::Metered(_) => Role::Ours,
@@ -97,7 +97,7 @@ impl Contender {
         }
     }
 
-    /// The command that serves, on an address; or one line that says what is missing for it.
+    /// Returns the command that serves on an address, or one line that says what it lacks.
     pub fn command(
         self,
         setup: &Setup,
@@ -130,13 +130,13 @@ impl Contender {
             }
         };
         command.current_dir(serving.folder).env("PYTHONPATH", setup.apps());
-        // Else each server would be the interpreter of whoever measures.
+        // Otherwise each server would use the interpreter of the caller.
         command.env_remove("VIRTUAL_ENV").env_remove("HOST_CMD_ARGS").env_remove("PORT");
         Ok(command)
     }
 }
 
-/// Where a metered server answers what it has counted.
+/// Address on which a metered server serves its metrics.
 pub fn metrics_of(folder: &Path, address: SocketAddr) -> PathBuf {
     folder.join(format!("{}.metrics", address.port()))
 }
@@ -188,7 +188,7 @@ fn gunicorn(
     Ok(command)
 }
 
-/// A server that is a library: its script of ours takes the application and the address.
+/// A server that is a library: a script takes the application and the address.
 fn script(
     setup: &Setup,
     package: &str,
@@ -249,7 +249,7 @@ fn nginx(setup: &Setup, serving: Serving<'_>, address: SocketAddr) -> Result<Com
          }}",
         workers = serving.workers,
         port = address.port(),
-        // With few left it closes idle ones to make room.
+        // With few left it closes idle connections to make room.
         connections = serving.connections * 2,
         folder = serving.folder.display(),
     );
@@ -270,9 +270,9 @@ fn threads_of(class: &str) -> usize {
     if class == "gthread" { THREADS } else { 1 }
 }
 
-/// The name, in the folder of a run, of the file that is served.
+/// Name of the served file in the directory of a run.
 pub const BIG_FILE: &str = "megabyte";
-/// Longer than the pause between two rounds of one contender's is not needed, shorter would be.
+/// The pause between two rounds of one contender need not be longer, and must not be shorter.
 const KEEP_ALIVE_SECONDS: &str = "75";
-/// Threads of each worker of the threaded classes.
+/// Number of threads per worker of the threaded classes.
 const THREADS: usize = 8;

@@ -1,24 +1,24 @@
-//! Measures Jimu against its peers: what `cargo xtask bench` runs. Not a test: it judges nothing but
-//! the figures that were asked for, and those it prints.
+//! Measures Jimu against its peers: what `cargo xtask bench` runs. It is not a test: it only judges the figures
+//! that were set as targets.
 //!
-//! | module | what it is for |
+//! | module | purpose |
 //! | --- | --- |
-//! | [`scenario`] | what is measured, and in which turns |
-//! | [`contender`] | who is measured, and the commands that start them |
+//! | [`scenario`] | what is measured, and in which order |
+//! | [`contender`] | what is compared, and the commands that start it |
 //! | [`setup`] | programs built here, the virtual environment of the peers |
-//! | [`server`], [`proc`] | a server under measurement, and what the kernel says of it |
+//! | [`server`], [`proc`] | a server under measurement, and its processes' resource use |
 //! | [`load`] | the load generator |
-//! | [`result`], [`target`] | figures, ratios, and what they should be |
+//! | [`result`], [`target`] | figures, ratios and targets |
 //! | [`report`], [`machine`] | docs/performance.md and its picture |
 //!
-//! The executables beside it: `bare-epoll` is the floor, `host-sync` and `host-gthread` are `host` with
-//! a worker class linked in.
+//! The executables beside it: `bare-epoll` is the floor; `host-sync` and `host-gthread` are `host` with a worker
+//! class linked in.
 //!
-//! **Invariants:** the load generator runs on another processor than the servers; a contender that
-//! fails is named and measured no further, and never stops the rest; all traffic is on the loopback.
+//! **Invariants:** the load generator runs on another processor than the servers; a contender that fails is
+//! reported and not measured further, and never stops the rest; all traffic is on the loopback.
 
 #![forbid(unsafe_code)]
-// Figures are shown with three digits: what a float loses of a count is not among them.
+// Figures are shown with three digits: the precision that a float loses of a count is irrelevant.
 #![allow(clippy::cast_precision_loss)]
 
 pub mod contender;

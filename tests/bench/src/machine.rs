@@ -1,9 +1,9 @@
-//! The machine that was measured on, and the calendar.
+//! The machine that was measured on, and the date.
 
 use std::fs;
 use std::thread;
 
-/// Processor, kernel and memory in one line.
+/// Returns processor, kernel and memory in one line.
 pub fn description() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let (cpuinfo, meminfo) = (read("/proc/cpuinfo"), read("/proc/meminfo"));
@@ -12,19 +12,19 @@ pub fn description() -> String {
     let gib =
         memory.and_then(|kib| kib.parse::<f64>().ok()).unwrap_or_default() / f64::from(1 << 20);
     let kernel = read("/proc/sys/kernel/osrelease");
-    // A thread on one processor would see that one alone.
+    // A thread pinned to one processor would only see that one.
     let processors = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
     let processors = processors.max(thread::available_parallelism().map_or(1, usize::from));
     format!("{model}, {processors} processors, {gib:.0} GiB, Linux {}", kernel.trim())
 }
 
-/// The load average of the last minute.
+/// Returns the load average of the last minute.
 pub fn load() -> f64 {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or_default()
 }
 
-/// A day since 1970 as year, month and day, in the Gregorian calendar.
+/// Converts a day since 1970 to year, month and day in the Gregorian calendar.
 pub fn date(day: u64) -> String {
     let mut left = day;
     let mut year = 1970;

@@ -1,5 +1,5 @@
-//! The command: `jimu-bench [SCENARIO…] [--rounds N] [--seconds S] [--list] [--report]`. Without
-//! scenarios all are measured.
+//! The command `jimu-bench [SCENARIO…] [--rounds N] [--seconds S] [--list] [--report]`. Without scenarios, all
+//! are measured.
 
 use std::env;
 use std::io;
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> io::Result<()> {
-    // The connections of one scenario are more than the usual limit, which servers inherit.
+    // The connections of one scenario exceed the usual limit, which servers inherit.
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     let executable = env::current_exe()?;
@@ -50,7 +50,7 @@ fn run(options: &Options) -> io::Result<()> {
     report::write(&kept, &root().join("docs"), &setup)
 }
 
-/// What the command line asks for.
+/// Parsed command line.
 struct Options {
     scenarios: Vec<&'static Scenario>,
     effort: Effort,
@@ -95,5 +95,5 @@ fn value<T: std::str::FromStr>(option: &str, word: Option<String>) -> Result<T, 
 
 /// An odd number has a median that was measured.
 const ROUNDS: usize = 7;
-/// Long against the ticks of the processor's clock, which count 10 ms each.
+/// Long compared to the resolution of the CPU clock, 10 ms.
 const SECONDS: f64 = 2.0;

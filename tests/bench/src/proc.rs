@@ -1,11 +1,11 @@
-//! What the kernel says of processes: who descends from whom, their processor time, their memory.
+//! Process information from the kernel: descendants, CPU time, memory.
 
 use std::fs;
 use std::time::Duration;
 
 use nix::unistd::{SysconfVar, sysconf};
 
-/// A process and all that descend from it, as of now.
+/// Returns a process and all its descendants at this time.
 pub fn tree(root: u32) -> Vec<u32> {
     let all: Vec<(u32, u32)> = pids().filter_map(|pid| Some((pid, stat(pid)?.parent))).collect();
     let mut tree = vec![root];
@@ -17,20 +17,20 @@ pub fn tree(root: u32) -> Vec<u32> {
     tree
 }
 
-/// The processor time, in user and kernel mode, of these processes and of their children that have
-/// ended and been waited for.
+/// Returns the CPU time, in user and kernel mode, of these processes and of their children that have exited and
+/// been waited for.
 pub fn cpu(pids: &[u32]) -> Duration {
     pids.iter().map(|pid| cpu_of(*pid)).sum()
 }
 
-/// The proportional set sizes of these processes, in KiB: a page that several processes share
-/// counts for each of them with its share.
+/// Returns the sum of the proportional set sizes of these processes in KiB: a shared page counts for each process
+/// with its share.
 pub fn pss_kib(pids: &[u32]) -> u64 {
     let of = |pid: &u32| field_kib(&format!("/proc/{pid}/smaps_rollup"), "Pss:");
     pids.iter().filter_map(of).sum()
 }
 
-/// How often the threads of a process have gone to sleep by themselves, and so have been woken.
+/// Returns how often the threads of a process have slept voluntarily, and so have been woken.
 pub fn sleeps(pid: u32) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let of = |task: fs::DirEntry| {
@@ -39,8 +39,8 @@ pub fn sleeps(pid: u32) -> u64 {
     tasks.filter_map(of).sum()
 }
 
-/// The larger of two lower bounds: `stat` counts whole ticks, of threads that have ended too;
-/// `schedstat` counts nanoseconds, of those that live.
+/// The larger of two lower bounds: `stat` counts whole ticks, including exited threads; `schedstat` counts
+/// nanoseconds of living threads.
 fn cpu_of(pid: u32) -> Duration {
     let ticks = stat(pid).map(|stat| stat.ticks + stat.child_ticks).unwrap_or_default();
     let children = stat(pid).map(|stat| stat.child_ticks).unwrap_or_default();

@@ -1,5 +1,4 @@
-//! What was measured, as numbers, and how it is kept between runs: a scenario measured alone must not
-//! lose the others.
+//! Results as numbers, and how they are stored between runs: measuring one scenario must not lose the others.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,39 +9,39 @@ use serde::{Deserialize, Serialize};
 
 use crate::contender::Role;
 
-/// A quantity. Its order is that of the columns.
+/// A quantity. The order is that of the columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Metric {
-    /// Processor time of all of a server's processes, in microseconds a request.
+    /// CPU time of all processes of a server, in microseconds per request.
     Cpu,
-    /// Answers a second.
+    /// Responses per second.
     Rate,
-    /// The median time of an answer, in milliseconds.
+    /// Median response time, in milliseconds.
     P50,
-    /// The time within which 99 of 100 answers came, in milliseconds.
+    /// 99th percentile of the response time, in milliseconds.
     P99,
-    /// Answers a second, as a share of what the application's pauses allow.
+    /// Responses per second, as a share of what the application's pauses allow.
     OfIdeal,
-    /// Proportional set size of all of a server's processes, in MiB.
+    /// Proportional set size of all processes of a server, in MiB.
     Memory,
-    /// Proportional set size of all of a server's processes after their first requests, in MiB.
+    /// Proportional set size of all processes of a server after their first requests, in MiB.
     YoungMemory,
-    /// Proportional set size of the server's first process alone, in MiB.
+    /// Proportional set size of the server's first process, in MiB.
     LeaderMemory,
-    /// How often the server's first process woke up while idle, a second.
+    /// Wake-ups per second of the server's first process while idle.
     Wakes,
-    /// From the start to the first answer, in milliseconds.
+    /// From the start to the first response, in milliseconds.
     Start,
-    /// What an idle connection adds to the proportional set size, in octets.
+    /// What an idle connection adds to the proportional set size, in bytes.
     PerIdle,
-    /// Answers a second with idle connections, as a share of those without.
+    /// Responses per second with idle connections, as a share of those without.
     RateKept,
-    /// Processor time of a function, in nanoseconds.
+    /// CPU time of a function, in nanoseconds.
     Nanoseconds,
 }
 
 impl Metric {
-    /// The head of its column.
+    /// Returns the heading of its column.
     pub fn title(self) -> &'static str {
         match self {
             Self::Cpu => "CPU µs/request",

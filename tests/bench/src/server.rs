@@ -1,4 +1,4 @@
-//! A server under measurement: a process group that is started, found to answer, and ended.
+//! A server under measurement: a process group that is started, checked for a response, and stopped.
 
 use std::fs::File;
 use std::io;
@@ -21,17 +21,17 @@ pub enum Fault {
     /// Its program cannot be started.
     #[error("{program}: {error}")]
     Start {
-        /// What was to be run.
+        /// The program.
         program: String,
-        /// Why it was not.
+        /// The error.
         error: io::Error,
     },
-    /// It ended, or does not answer. What it wrote is in the file.
+    /// It exited, or does not respond. Its output is in the file.
     #[error("it does not answer ({reason}); it wrote: {said}")]
     Silent {
-        /// What came instead of an answer.
+        /// What happened instead of a response.
         reason: String,
-        /// The end of what it wrote.
+        /// The end of its output.
         said: String,
     },
     /// The load could not be run.
@@ -39,18 +39,18 @@ pub enum Fault {
     Load(#[from] io::Error),
 }
 
-/// A server that answers.
+/// A running server that responds.
 pub struct Server {
     child: Child,
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
-    /// From its start to its first answer.
+    /// Time from its start to its first response.
     pub start: Duration,
 }
 
 impl Server {
-    /// Starts what `command` makes for an address, with its output in a file of `folder`, and waits
-    /// until it has answered `request`.
+    /// Starts the command that `command` creates for an address, with its output in a file of `directory`,
+    /// and waits until it has responded to `request`.
     pub fn start(
         folder: &Path,
         request: impl Fn(SocketAddr) -> Vec<u8>,
@@ -73,12 +73,12 @@ impl Server {
         Ok(server)
     }
 
-    /// Its processes, as of now.
+    /// Returns its processes at this time.
     pub fn pids(&self) -> Vec<u32> {
         proc::tree(self.child.id())
     }
 
-    /// The first of its processes.
+    /// Returns its first process.
     pub fn leader(&self) -> u32 {
         self.child.id()
     }
@@ -114,12 +114,12 @@ impl Drop for Server {
     }
 }
 
-/// Puts this thread, which generates the load, on a processor that no server has, where there are two.
+/// Pins this thread, which generates the load, to a processor that no server uses, if there are two.
 pub fn settle() {
     on_processor_for_good(LOAD_PROCESSOR);
 }
 
-/// Does something with this thread on one processor, which the processes it starts inherit.
+/// Runs `work` with this thread pinned to one processor, which the processes it starts inherit.
 fn on_processor<T>(processor: usize, act: impl FnOnce() -> T) -> T {
     let before = sched_getaffinity(Pid::from_raw(0));
     on_processor_for_good(processor);
@@ -133,7 +133,7 @@ fn on_processor<T>(processor: usize, act: impl FnOnce() -> T) -> T {
 fn on_processor_for_good(processor: usize) {
     let mut set = CpuSet::new();
     if set.set(processor).is_ok() {
-        // A machine of one processor refuses the second, and is measured as it is.
+        // A machine with one processor refuses the second, and is measured as it is.
         let _ = sched_setaffinity(Pid::from_raw(0), &set);
     }
 }
@@ -151,6 +151,6 @@ const SERVER_PROCESSOR: usize = 0;
 const LOAD_PROCESSOR: usize = 1;
 /// The slowest start is that of Django with preloading.
 const START_MAX: Duration = Duration::from_secs(40);
-/// Short, as it is the resolution of the start-up times.
+/// Short, because it is the resolution of the start-up times.
 const START_PAUSE: Duration = Duration::from_micros(500);
 const STOP_MAX: Duration = Duration::from_secs(5);

@@ -1,24 +1,24 @@
-//! What a measurement needs: the programs built here, a virtual environment with the peers, nginx.
-//! What is missing costs the contenders that need it, and is named; it stops nothing else.
+//! Prerequisites of a measurement: the programs built here, a virtual environment with the peers, nginx. What is
+//! missing excludes the contenders that need it, and is reported; it stops nothing else.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// The programs that there are.
+/// The available programs.
 pub struct Setup {
-    /// Where cargo put the executables and libraries: this one is among them.
+    /// Directory of the executables and libraries built by cargo, including this one.
     built: PathBuf,
-    /// The interpreter of the virtual environment, if it could be made.
+    /// Interpreter of the virtual environment, if it could be created.
     python: Result<PathBuf, String>,
-    /// Each wanted package, with its version or with what keeps it away.
+    /// Each required package, with its version or the reason why it is missing.
     packages: BTreeMap<String, Result<String, String>>,
     nginx: Option<PathBuf>,
 }
 
 impl Setup {
-    /// Looks for everything, and makes the virtual environment where it is not there.
+    /// Looks for everything, and creates the virtual environment if it does not exist.
     pub fn new(built: PathBuf) -> Self {
         let python = virtual_environment(&built.join("../bench-venv"));
         let packages = match &python {
@@ -28,46 +28,46 @@ impl Setup {
         Self { built, python, packages, nginx: on_path("nginx") }
     }
 
-    /// An executable or library of this workspace.
+    /// Returns an executable or library of this workspace.
     pub fn built(&self, file: &str) -> Result<PathBuf, String> {
         let path = self.built.join(file);
         if path.is_file() { Ok(path) } else { Err(format!("{file} is not built")) }
     }
 
-    /// Cargo's folder for everything it builds.
+    /// Returns cargo's target directory.
     pub fn target(&self) -> &Path {
         self.built.parent().unwrap_or(&self.built)
     }
 
-    /// The interpreter that all Python servers run.
+    /// Returns the interpreter for all Python servers.
     pub fn python(&self) -> Result<PathBuf, String> {
         self.python.clone()
     }
 
-    /// A command that runs a module of a package.
+    /// Returns a command that runs a module of a package.
     pub fn module(&self, name: &str) -> Result<Command, String> {
         let mut command = Command::new(self.python()?);
         command.args(["-m", name]);
         Ok(command)
     }
 
-    /// Whether a package is installed.
+    /// Returns whether a package is installed.
     pub fn package(&self, name: &str) -> Result<String, String> {
         let package = self.packages.get(name).cloned();
         package.unwrap_or_else(|| Err(format!("{name} is not in requirements.txt")))
     }
 
-    /// nginx, if it is on PATH.
+    /// Returns nginx, if it is on PATH.
     pub fn nginx(&self) -> Result<&Path, String> {
         self.nginx.as_deref().ok_or_else(|| "nginx is not on PATH".into())
     }
 
-    /// The folder of the Python applications.
+    /// Returns the directory of the Python applications.
     pub fn apps(&self) -> PathBuf {
         crate_folder().join("apps")
     }
 
-    /// The versions of everything that takes part, for the head of the page.
+    /// Returns the versions of everything that takes part, for the head of the page.
     pub fn versions(&self) -> Vec<String> {
         let packages = self.packages.iter().filter_map(|(name, version)| {
             version.as_ref().ok().map(|version| format!("{name} {version}"))
@@ -83,7 +83,7 @@ impl Setup {
     }
 }
 
-/// The top folder of the sources.
+/// Returns the top directory of the sources.
 pub fn root() -> &'static Path {
     crate_folder().ancestors().nth(2).expect("this crate is in tests/bench")
 }
@@ -107,7 +107,7 @@ fn virtual_environment(folder: &Path) -> Result<PathBuf, String> {
     fs::canonicalize(folder).map(|folder| folder.join("bin/python")).map_err(|e| e.to_string())
 }
 
-/// The version of a package, which is installed where it is not.
+/// Returns the version of a package, which is installed if it is missing.
 fn install(python: &Path, name: &str) -> Result<String, String> {
     let version = || {
         let code = format!("import importlib.metadata as m; print(m.version('{name}'))");
@@ -125,7 +125,7 @@ fn install(python: &Path, name: &str) -> Result<String, String> {
     version()
 }
 
-/// The last line of what a command says, or of what it complains of.
+/// Returns the last line of a command's output, or of its error output.
 fn run(command: &mut Command) -> Result<String, String> {
     let output = command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
     let last = |bytes: &[u8]| {
@@ -135,7 +135,7 @@ fn run(command: &mut Command) -> Result<String, String> {
     if output.status.success() { Ok(last(&output.stdout)) } else { Err(last(&output.stderr)) }
 }
 
-/// The last line of what a command says, wherever it says it.
+/// Returns the last line of a command's output on either stream.
 fn last_line(command: &mut Command) -> Option<String> {
     let output = command.stdin(Stdio::null()).output().ok()?;
     let text = [output.stdout, output.stderr].concat();
@@ -145,7 +145,7 @@ fn last_line(command: &mut Command) -> Option<String> {
 
 fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    // Where Debian has it, which is not on every user's PATH.
+    // Debian's location, which is not on every user's PATH.
     let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
     folders.map(|folder| folder.join(program)).find(|path| path.is_file())
 }

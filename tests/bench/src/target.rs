@@ -1,53 +1,53 @@
-//! The figures that were asked for, and whether they are met.
+//! The targets, and whether they are met.
 
 use crate::result::{Measured, Metric, Spread};
 
-/// One figure.
+/// One target.
 #[derive(Debug)]
 pub struct Target {
-    /// The scenario in which it is measured.
+    /// Scenario in which it is measured.
     pub scenario: &'static str,
-    /// Whose figure it is.
+    /// Contender.
     pub ours: &'static str,
-    /// Of what.
+    /// Quantity.
     pub metric: Metric,
     /// What it is compared with.
     pub against: Against,
-    /// What it may be.
+    /// Bound.
     pub bound: Bound,
 }
 
 /// What a figure is compared with.
 #[derive(Clone, Copy, Debug)]
 pub enum Against {
-    /// Nothing: it stands for itself.
+    /// Nothing: the absolute value.
     Nothing,
-    /// It is divided by this contender's.
+    /// Divided by this contender's figure.
     Ratio(&'static str),
-    /// This contender's is taken from it.
+    /// Minus this contender's figure.
     Difference(&'static str),
 }
 
-/// What a figure may be.
+/// Bound of a figure.
 #[derive(Clone, Copy, Debug)]
 pub enum Bound {
-    /// This at most.
+    /// At most this.
     AtMost(f64),
-    /// This at least.
+    /// At least this.
     AtLeast(f64),
 }
 
-/// How a figure came out.
+/// Result of a target.
 #[derive(Clone, Copy, Debug)]
 pub struct Verdict {
-    /// What it is.
+    /// Value.
     pub found: Spread,
     /// Whether its median is within the bound.
     pub met: bool,
 }
 
 impl Target {
-    /// Compares with what was measured. Nothing where one of the two could not be measured.
+    /// Compares with the results. `None` if one of the two could not be measured.
     pub fn verdict(&self, measured: &Measured) -> Option<Verdict> {
         let ours = measured.row(self.ours)?;
         let found = match self.against {
@@ -63,7 +63,7 @@ impl Target {
     }
 }
 
-/// All of them.
+/// Returns all targets.
 pub fn targets() -> Vec<Target> {
     let mut targets = vec![
         at_most(

@@ -22,7 +22,7 @@ fn write<'o>(folder: &Path, seeds: impl Iterator<Item = &'o [u8]>) -> io::Result
     Ok(())
 }
 
-/// What the target `chunked` puts in front of its input.
+/// What the target `chunked` prepends to its input.
 const CHUNKED_HEAD: &[u8] = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
 const PROXY: &[&[u8]] = &[
     b"GET / HTTP/1.1\r\n",

@@ -1,4 +1,4 @@
-//! Chunked bodies behind a head that is always the same, with limits that are easily reached for the second run.
+//! Chunked bodies after a fixed head, with limits that are easily reached for the second run.
 
 #![no_main]
 

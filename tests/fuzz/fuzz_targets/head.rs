@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|octets: &[u8]| {
     let policy = Policy::default();
     let whole = serve([octets], &policy);
-    // A split that depends on the octets, so that the same input always splits in the same place.
+    // A split that depends on the bytes, so that the same input always splits in the same place.
     let at = octets.iter().fold(0, |sum, octet| sum + usize::from(*octet)) % (octets.len() + 1);
     let (before, after) = octets.split_at(at);
     assert_eq!(whole, serve([before, after], &policy));

@@ -1,4 +1,4 @@
-//! PROXY headers: never beyond what is there, and a part of a header never means something else than the whole.
+//! PROXY headers: never beyond the input, and a prefix of a header never means something else than the whole.
 
 #![no_main]
 

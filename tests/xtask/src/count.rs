@@ -1,8 +1,8 @@
-//! Adding up the closing lines of test runners.
+//! Sums up the final lines of test runners.
 
 use std::fmt;
 
-/// How many tests passed, failed and were skipped.
+/// Number of tests that passed, failed and were skipped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) passed: u64,
@@ -11,7 +11,8 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// Adds what a line such as `test result: ok. 5 passed; 0 failed; 1 ignored; ...` says; other lines say nothing.
+    /// Adds the counts of a line such as `test result: ok. 5 passed; 0 failed; 1 ignored; ...`; ignores other
+    /// lines.
     pub(crate) fn add_line(&mut self, line: &str) {
         let Some(rest) = line.strip_prefix("test result: ") else { return };
         for part in rest.split([';', '.']) {
@@ -28,7 +29,7 @@ impl Counts {
     }
 }
 
-/// The name of the test that a line such as `test a_test ... FAILED` is about; nothing on other lines.
+/// Returns the name of the test in a line such as `test a_test ... FAILED`; `None` for other lines.
 pub(crate) fn failed_test(line: &str) -> Option<&str> {
     let (name, verdict) = line.strip_prefix("test ")?.split_once(" ... ")?;
     verdict.starts_with("FAILED").then(|| name.trim())

@@ -1,4 +1,4 @@
-//! The project's own commands, `cargo xtask ...`. Not part of the product: it only calls cargo, Python and `host`.
+//! The project's commands, `cargo xtask ...`. Not part of the product: it only calls cargo, Python and `host`.
 
 mod count;
 mod python;

@@ -1,4 +1,4 @@
-//! The virtual environments of the Python tests, made once under target/ from tests/requirements*.txt.
+//! The virtual environments of the Python tests, created once in target/ from tests/requirements*.txt.
 
 use std::{
     fs,
@@ -8,7 +8,7 @@ use std::{
 
 use crate::steps::{root, target};
 
-/// Asks the interpreter for its version, whether it is one for us, and which shared library it has.
+/// Asks the interpreter for its version, whether it is supported, and its shared library.
 const PROBE: &str = "\
 import sys, os, ctypes, sysconfig as s
 name = s.get_config_var('INSTSONAME') or ''
@@ -19,8 +19,8 @@ except ImportError: pip = False
 print('%d.%d' % sys.version_info[:2], int(found), int(pip))
 ";
 
-/// Makes the environments unless they are there, and gives the first one's interpreter; or one line that says what to
-/// install.
+/// Creates the environments unless they exist, and returns the first one's interpreter, or one line that says
+/// what to install.
 pub(crate) fn environments() -> Result<PathBuf, String> {
     made("venv-httpbin", "tests/requirements-httpbin.txt")?;
     made("venv", "tests/requirements.txt")
@@ -46,7 +46,7 @@ fn made(name: &str, requirements: &str) -> Result<PathBuf, String> {
     Ok(interpreter)
 }
 
-/// Whether `python3` can make virtual environments and be embedded.
+/// Checks whether `python3` can create virtual environments and be embedded.
 fn usable() -> Result<(), String> {
     let output = Command::new("python3").args(["-c", PROBE]).stderr(Stdio::null()).output();
     let Ok(output) = output else {
@@ -70,7 +70,7 @@ fn usable() -> Result<(), String> {
     Err(format!("the Python tests need packages: apt-get install {}", missing.join(" ")))
 }
 
-/// Runs one step of the making, its output kept for whoever wants to know why it failed.
+/// Runs one step; its output is kept to explain a failure.
 fn step(command: &mut Command, log: &Path) -> Result<(), String> {
     let bad = |why: String| format!("the virtual environment cannot be made: {why}");
     let file = fs::File::create(log).map_err(|error| bad(format!("{}: {error}", log.display())))?;

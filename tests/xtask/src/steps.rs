@@ -1,4 +1,4 @@
-//! What each command does, step by step.
+//! The steps of each command.
 
 use std::{
     env,
@@ -16,10 +16,10 @@ use crate::{
     python,
 };
 
-/// So many failed tests are run again alone at the most.
+/// Maximum number of failed tests that are run again alone.
 const ALONE_MAX: usize = 12;
 
-/// How the tests are to be run.
+/// Options of the test command.
 #[derive(Debug, Default)]
 pub(crate) struct TestOptions {
     release: bool,
@@ -43,7 +43,7 @@ impl TestOptions {
     }
 }
 
-/// Builds everything and becomes `host`.
+/// Builds everything and executes `host`.
 pub(crate) fn serve(flags: &[String]) -> ExitCode {
     if !succeeds(cargo().args(["build", "--release", "--workspace"])) {
         return ExitCode::FAILURE;
@@ -57,7 +57,7 @@ pub(crate) fn serve(flags: &[String]) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Builds what the tests need, runs all of them and ends with the line of counts.
+/// Builds what the tests need, runs all of them and prints the counts last.
 pub(crate) fn test(options: &TestOptions) -> ExitCode {
     let begun = Instant::now();
     let python = if options.no_python { Ok(None) } else { python::environments().map(Some) };
@@ -104,20 +104,20 @@ pub(crate) fn bench(words: &[String]) -> ExitCode {
     if done { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Formatting and clippy.
+/// Runs formatting and clippy.
 pub(crate) fn lint() -> ExitCode {
     let formatted = succeeds(cargo().args(["fmt", "--all", "--check"]));
     let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     if succeeds(cargo().args(clippy)) && formatted { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// The top of the source tree.
+/// Returns the top directory of the sources.
 pub(crate) fn root() -> &'static Path {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.ancestors().nth(2).expect("this crate is in tests/xtask")
 }
 
-/// Cargo's folder for what it builds: this very executable is in `debug/` below it.
+/// Returns cargo's target directory: this executable is in `debug/` below it.
 pub(crate) fn target() -> PathBuf {
     let executable = env::current_exe().expect("a process knows its executable");
     executable.ancestors().nth(2).expect("cargo builds into target/debug").to_owned()
@@ -139,9 +139,8 @@ fn succeeds(command: &mut Command) -> bool {
     }
 }
 
-/// Runs tests that failed among others again, each alone: on a machine that had much to do at once, a test with
-/// processes and times may fail for that reason. Says so of each, and answers how many passed. Where many failed, the
-/// machine is not the reason.
+/// Runs failed tests again, each alone: on a busy machine a test with processes and timeouts may fail for that
+/// reason. Reports each, and returns how many passed. If many failed, the machine is not the reason.
 fn alone(failed: &[String], tests: impl Fn() -> Command) -> u64 {
     if failed.len() > ALONE_MAX {
         return 0;
@@ -158,7 +157,7 @@ fn alone(failed: &[String], tests: impl Fn() -> Command) -> u64 {
     passed
 }
 
-/// Runs a command that runs tests, shows its output, adds up what it says, and names the tests that failed.
+/// Runs a command that runs tests, shows its output, sums up its counts, and collects the names of failed tests.
 fn counted(command: &mut Command) -> (Counts, Vec<String>, bool) {
     let mut counts = Counts::default();
     let mut failed = Vec::new();
@@ -180,7 +179,7 @@ fn counted(command: &mut Command) -> (Counts, Vec<String>, bool) {
     (counts, failed, child.wait().is_ok_and(|status| status.success()))
 }
 
-/// The last lines of a test run.
+/// Prints the last lines of a test run.
 fn closing(counts: Counts, remark: &str) -> ExitCode {
     let mut text = format!("\n{remark}\n");
     let _ = writeln!(text, "{counts}");

@@ -1,5 +1,5 @@
-//! The floor: a loop over epoll that parses nothing, and answers whatever it reads with the same
-//! octets. No server, as it trusts each read to be one whole request; what a server adds is its price.
+//! The floor: an epoll loop without parsing that sends the same bytes for whatever it reads. Not a server,
+//! because it assumes that each read is one complete request; the difference to it is the cost of a server.
 //!
 //! `bare-epoll ADDRESS [--close]`
 
@@ -54,7 +54,7 @@ fn accept(
     Ok(())
 }
 
-/// Reads once and answers once. Says whether the connection is still of use.
+/// Reads once and responds once. Returns whether the connection is still usable.
 fn answer(stream: &mut TcpStream, request: &mut [u8]) -> bool {
     match stream.read(request) {
         Ok(0) => false,
@@ -64,6 +64,6 @@ fn answer(stream: &mut TcpStream, request: &mut [u8]) -> bool {
 }
 
 const LISTENER: u64 = u64::MAX;
-/// As long as the answer of a server that says who and when.
+/// As long as the response of a server with Server and Date headers.
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nServer: bare\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\
 Content-Type: text/plain\r\nContent-Length: 14\r\n\r\nHello, world!\n";

@@ -1,17 +1,17 @@
-//! Where an answer ends. Reads no more of HTTP than that: all contenders announce a length, or close.
+//! Finds the end of a response. Parses no more of HTTP than that: all contenders announce a length or close.
 
 use std::io;
 
 use memchr::memmem;
 
-/// An answer that is on its way.
+/// A response that is being received.
 #[derive(Default)]
 pub(super) struct Answer {
     head: Vec<u8>,
     body: Body,
 }
 
-/// Whether there is more to come.
+/// Whether more is to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     More,
@@ -20,22 +20,22 @@ pub(super) enum Step {
 
 #[derive(Clone, Copy, Default)]
 enum Body {
-    /// The head is not complete.
+    /// The head is incomplete.
     #[default]
     Unknown,
-    /// So many octets are missing.
+    /// This number of bytes is missing.
     Left { octets: u64, closes: bool },
-    /// All until the connection is closed.
+    /// Everything until the connection is closed.
     UntilClose,
 }
 
 impl Answer {
-    /// Whether the server closes the connection after this answer.
+    /// Whether the server closes the connection after this response.
     pub(super) fn closes(&self) -> bool {
         !matches!(self.body, Body::Left { closes: false, .. })
     }
 
-    /// Takes what was read; nothing means that the connection was closed.
+    /// Processes what was read; an empty slice means that the connection was closed.
     pub(super) fn take(&mut self, part: &[u8]) -> io::Result<Step> {
         match self.body {
             Body::UntilClose if part.is_empty() => Ok(Step::Complete),
@@ -75,7 +75,7 @@ impl Answer {
     }
 }
 
-/// What a head, with the end of its last line, says about the body.
+/// Parses what a head, including its final line end, says about the body.
 fn body_of(head: &[u8]) -> io::Result<Body> {
     let mut lines = memmem::find_iter(head, b"\r\n");
     let status_end = lines.next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! One connection of the load generator: sends its request, reads the answer, again.
+//! One connection of the load generator: sends a request, reads the response, repeats.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,30 +14,30 @@ use nix::sys::socket::{
 use super::Plan;
 use super::answer::{Answer, Step};
 
-/// A connection with at most one request under way.
+/// A connection with at most one request in progress.
 pub(super) struct Connection<'plan> {
     stream: TcpStream,
     plan: &'plan Plan,
     sent: usize,
     answer: Answer,
     begun: Instant,
-    /// Until when the server has to close, once the answer is here.
+    /// Time-out for the server to close after the response has been received.
     latency_us: Option<u32>,
     usable: bool,
 }
 
-/// What became of the request under way.
+/// Result of the request in progress.
 pub(super) enum Progress {
-    /// Nothing yet: an event will tell.
+    /// None yet: an event will follow.
     Waiting,
-    /// Answered after so many microseconds.
+    /// Response received after this number of microseconds.
     Answered(u32),
-    /// Not answered, or not as it should be. The connection is of no more use.
+    /// No response, or an invalid one. The connection is no longer usable.
     Failed,
 }
 
 impl<'plan> Connection<'plan> {
-    /// Begins to connect, and has the descriptor watched under the number `at`.
+    /// Starts to connect and watches the descriptor under the number `at`.
     pub(super) fn open(plan: &'plan Plan, epoll: &Epoll, at: usize) -> io::Result<Self> {
         let begun = Instant::now();
         let stream = begin_connect(plan.address)?;
@@ -47,7 +47,7 @@ impl<'plan> Connection<'plan> {
         Ok(Self { stream, plan, sent: 0, answer, begun, latency_us: None, usable: true })
     }
 
-    /// Makes the next request due. On a connection just opened, its time has begun with it.
+    /// Starts the next request. On a new connection its time has started with the connection.
     pub(super) fn begin(&mut self) {
         if self.sent > 0 {
             self.begun = Instant::now();
@@ -57,12 +57,12 @@ impl<'plan> Connection<'plan> {
         self.latency_us = None;
     }
 
-    /// Whether another request may follow.
+    /// Returns whether another request may follow.
     pub(super) fn is_reusable(&self) -> bool {
         self.usable && self.plan.keep_alive
     }
 
-    /// Sends and reads as far as it goes without waiting. What is read goes into `part`, and nowhere else.
+    /// Sends and reads as far as possible without blocking. What is read goes only into `part`.
     pub(super) fn proceed(&mut self, part: &mut [u8]) -> Progress {
         match self.try_proceed(part) {
             Ok(Some(latency_us)) => Progress::Answered(latency_us),
@@ -79,9 +79,10 @@ impl<'plan> Connection<'plan> {
         while self.sent < self.plan.request.len() {
             match self.stream.write(&self.plan.request[self.sent..]) {
                 Ok(octets) => self.sent += octets,
-                // An early answer may have come although the request cannot be sent to its end.
+                // An early response may have arrived although the request cannot be sent
+                // completely.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // The connection is still being made.
+                // The connection is still being established.
                 Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(None),
                 Err(error) => return Err(error),
             }
@@ -104,7 +105,7 @@ impl<'plan> Connection<'plan> {
     }
 }
 
-/// Sends a request over a new connection the ordinary way, and reads its answer.
+/// Sends a request over a new blocking connection and reads the response.
 pub(super) fn ask_once(address: SocketAddr, request: &[u8]) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(super::STALL))?;

@@ -1,13 +1,13 @@
-//! The load generator: a fixed number of requests over some connections, from one thread.
+//! The load generator: a fixed number of requests over some connections, on one thread.
 //!
-//! The number is fixed, and not the time, so that the processor time of the server divided by it is
-//! exact. Each connection has one request under way; there is no pipelining and no pacing.
+//! The number is fixed instead of the time, so that the server's CPU time divided by it is exact. Each connection
+//! has one request in progress; there is no pipelining and no pacing.
 //!
-//! | module | what it is |
+//! | module | purpose |
 //! | --- | --- |
-//! | `mod` | the plan, the loop over all connections, the outcome |
-//! | `connection` | one connection: sends its request, reads the answer, again |
-//! | `answer` | where an answer ends |
+//! | `mod` | the plan, the loop over all connections, the result |
+//! | `connection` | one connection: sends a request, reads the response, repeats |
+//! | `answer` | finds the end of a response |
 
 mod answer;
 mod connection;
@@ -20,41 +20,41 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
 
 use self::connection::{Connection, Progress};
 
-/// What is to be asked, how often, and over how many connections.
+/// What to request, how often, and over how many connections.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Where the server listens.
+    /// Address of the server.
     pub address: SocketAddr,
-    /// The whole request, head and body.
+    /// The complete request, head and body.
     pub request: Vec<u8>,
-    /// How many requests there are in all.
+    /// Total number of requests.
     pub requests: u64,
-    /// Over how many connections at once.
+    /// Number of concurrent connections.
     pub connections: usize,
-    /// Whether a connection carries more than one request. If not, the request is complete when the
-    /// server has closed the connection.
+    /// Whether a connection carries more than one request. If not, the request is complete when the server
+    /// has closed the connection.
     pub keep_alive: bool,
 }
 
-/// How it went.
+/// Result of a run.
 #[derive(Debug)]
 pub struct Outcome {
-    /// From the first connect to the last octet of the last answer.
+    /// From the first connect to the last byte of the last response.
     pub took: Duration,
-    /// Times from a request's first octet to its answer's last in microseconds, sorted. With a new
-    /// connection for each request, the connect counts.
+    /// Times from a request's first byte to its response's last in microseconds, sorted. With a new
+    /// connection per request, the connect is included.
     pub latencies_us: Vec<u32>,
-    /// Requests that got no answer of status 200, or only a part of one.
+    /// Number of requests without a response of status 200, or with a partial one.
     pub failed: u64,
 }
 
 impl Outcome {
-    /// Answers a second.
+    /// Returns the responses per second.
     pub fn rate(&self) -> f64 {
         self.latencies_us.len() as f64 / self.took.as_secs_f64()
     }
 
-    /// The time within which that share of the answers came, in microseconds.
+    /// Returns the time within which this share of the responses arrived, in microseconds.
     pub fn quantile_us(&self, share: f64) -> f64 {
         let last = self.latencies_us.len().saturating_sub(1);
         let at = (last as f64 * share).round() as usize;
@@ -62,8 +62,8 @@ impl Outcome {
     }
 }
 
-/// Sends the requests of a plan. Returns an error where nothing can be measured: nobody listens, or
-/// nothing moves for `STALL`.
+/// Sends the requests of a plan. Returns an error if nothing can be measured: no server listens, or nothing moves
+/// for `STALL`.
 pub fn run(plan: &Plan) -> io::Result<Outcome> {
     let connections = plan.connections.min(usize::try_from(plan.requests).unwrap_or(usize::MAX));
     let mut run = Run {
@@ -88,11 +88,11 @@ pub fn run(plan: &Plan) -> io::Result<Outcome> {
     Ok(Outcome { took, latencies_us: run.latencies_us, failed: run.failed })
 }
 
-/// Connections that ask nothing more after one answer; they live until this is dropped.
+/// Connections that stay idle after one response, until this is dropped.
 pub struct Idle(Vec<std::net::TcpStream>);
 
 impl Idle {
-    /// Opens connections and has each answered once, so that the server knows them as kept alive.
+    /// Opens connections and gets one response on each, so that the server treats them as kept alive.
     pub fn open(address: SocketAddr, request: &[u8], count: usize) -> io::Result<Self> {
         let begun = Instant::now();
         let mut streams = Vec::with_capacity(count);
@@ -106,7 +106,7 @@ impl Idle {
         Ok(Self(streams))
     }
 
-    /// How many of them the server has not closed.
+    /// Returns how many of them the server has not closed.
     pub fn alive(&self) -> usize {
         let open = |stream: &&std::net::TcpStream| {
             stream.set_nonblocking(true).is_ok()
@@ -116,12 +116,12 @@ impl Idle {
     }
 }
 
-/// Sends one request over a new connection and reads its answer.
+/// Sends one request over a new connection and reads the response.
 pub fn ask(address: SocketAddr, request: &[u8]) -> io::Result<()> {
     connection::ask_once(address, request).map(drop)
 }
 
-/// The state of the loop.
+/// State of the loop.
 struct Run<'plan> {
     plan: &'plan Plan,
     epoll: Epoll,
@@ -136,7 +136,7 @@ impl<'plan> Run<'plan> {
         self.latencies_us.len() as u64 + self.failed
     }
 
-    /// A new connection with a request on it, or nothing where all have been sent.
+    /// Opens a connection with a request; `None` if all requests have been sent.
     fn connect(&mut self, at: usize) -> io::Result<Option<Connection<'plan>>> {
         if self.unsent == 0 {
             return Ok(None);
@@ -156,7 +156,7 @@ impl<'plan> Run<'plan> {
         }
     }
 
-    /// Goes on with one connection until it has to wait.
+    /// Continues one connection until it has to wait.
     fn proceed(&mut self, slots: &mut [Option<Connection<'plan>>], at: usize) -> io::Result<()> {
         while let Some(connection) = &mut slots[at] {
             match connection.proceed(&mut self.part) {
@@ -177,9 +177,9 @@ impl<'plan> Run<'plan> {
     }
 }
 
-/// A server from which nothing comes for so long has lost a request.
+/// A server that sends nothing for this long has lost a request.
 const STALL: Duration = Duration::from_secs(30);
-/// A server that takes longer for the idle connections than this has a limit below their number.
+/// A server that takes longer for the idle connections has a limit below their number.
 const OPEN_MAX: Duration = Duration::from_secs(60);
-/// How much is read at once: an answer of a megabyte takes few calls.
+/// Read size: a response of a megabyte takes few calls.
 const PART: usize = 128 * 1024;

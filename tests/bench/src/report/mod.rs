@@ -1,5 +1,5 @@
-//! The page: what was measured, as tables and as a picture, with what is met, what is not, and where a peer is ahead. Its
-//! words say nothing that the figures do not, but for the explanations of `notes`.
+//! The page: results as tables and as a picture, with the targets met and missed, and where a peer is ahead. Its
+//! text follows from the figures, except for the explanations of `notes`.
 
 mod notes;
 mod plot;
@@ -15,7 +15,7 @@ use crate::result::{Measured, Metric, Row, Spread};
 use crate::scenario::{SCENARIOS, Scenario};
 use crate::setup::Setup;
 
-/// Writes `performance.md` and `performance.svg` into a folder, from what was kept in another.
+/// Writes `performance.md` and `performance.svg` into a directory, from results stored in another.
 pub fn write(kept: &Path, docs: &Path, setup: &Setup) -> io::Result<()> {
     let all: Vec<(&Scenario, Measured)> = SCENARIOS
         .iter()
@@ -42,7 +42,7 @@ fn page(all: &[(&Scenario, Measured)], setup: &Setup) -> String {
     page
 }
 
-/// The table of one scenario, the cheapest first.
+/// Returns the table of one scenario, the cheapest first.
 fn section(scenario: &Scenario, measured: &Measured) -> String {
     let mut text = format!("## {}\n\n", scenario.title);
     let date = machine::date(measured.day);
@@ -94,7 +94,7 @@ fn table(measured: &Measured, ranking: Metric) -> String {
     text
 }
 
-/// The quantity by which the contenders of a scenario are ranked.
+/// Returns the quantity by which the contenders of a scenario are ranked.
 fn ranking(measured: &Measured) -> Option<Metric> {
     let known = metrics(measured);
     Metric::RANKING.into_iter().find(|metric| known.contains(metric))
@@ -108,7 +108,7 @@ fn metrics(measured: &Measured) -> Vec<Metric> {
     metrics
 }
 
-/// About three figures, and never an exponent.
+/// Formats with about three digits, never with an exponent.
 fn number(value: f64) -> String {
     let magnitude = value.abs();
     let places = match magnitude {

@@ -1,15 +1,15 @@
-//! What is written by hand, in `notes.md`: why a figure that was asked for is not reached, as a profile tells it, and what
-//! was tried. One heading for each scenario that needs it, `### Why: SCENARIO`.
+//! The handwritten part, in `notes.md`: why a target is missed, according to a profile, and what was tried. One
+//! heading per scenario that needs it, `### Why: SCENARIO`.
 
 const NOTES: &str = include_str!("../../notes.md");
 const HEADING: &str = "### Why: ";
 
-/// The section of the page.
+/// Returns the section of the page.
 pub(super) fn section() -> String {
     format!("## What profiles show, and what was tried\n\n{}\n\n", NOTES.trim_end())
 }
 
-/// The place on the page where a scenario is explained.
+/// Returns the anchor of a scenario's explanation on the page.
 pub(super) fn anchor(scenario: &str) -> Option<String> {
     explained().any(|name| name == scenario).then(|| format!("#why-{scenario}"))
 }

@@ -1,4 +1,4 @@
-//! The picture: for each scenario a bar for each contender's CPU time a request, shortest first.
+//! The picture: for each scenario one bar per contender with its CPU time per request, shortest first.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use crate::contender::Role;
 use crate::result::{Measured, Metric, Row};
 use crate::scenario::Scenario;
 
-/// The whole picture. Scenarios without CPU times are not in it.
+/// Draws the whole picture. Scenarios without CPU times are left out.
 pub(super) fn svg(all: &[(&Scenario, Measured)]) -> String {
     let mut body = String::new();
     let mut y = MARGIN;
@@ -62,9 +62,9 @@ fn escaped(text: &str) -> String {
 
 const WIDTH: u32 = 900;
 const MARGIN: u32 = 16;
-/// Where bars begin: behind the names.
+/// Where bars start: after the names.
 const LEFT: u32 = 190;
-/// Room for the number behind the longest bar.
+/// Room for the number after the longest bar.
 const RIGHT: u32 = 70;
 const BAR: u32 = 18;
 const GAP: u32 = 6;

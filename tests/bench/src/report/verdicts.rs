@@ -1,4 +1,4 @@
-//! What was asked for and whether it is met; and in which cases a peer is ahead.
+//! The targets and whether they are met; and the cases in which a peer is ahead.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use crate::result::{Measured, Metric, Row};
 use crate::scenario::Scenario;
 use crate::target::{Against, Bound, targets};
 
-/// The table of targets.
+/// Returns the table of targets.
 pub(super) fn asked_for(all: &[(&Scenario, Measured)]) -> String {
     let mut text = String::from(
         "## Targets\n\n\
@@ -40,13 +40,13 @@ pub(super) fn asked_for(all: &[(&Scenario, Measured)]) -> String {
     text
 }
 
-/// That a figure is not what was asked for, and where the page says why.
+/// Says that a target is missed, with a link to the explanation.
 fn not_met(scenario: &str) -> String {
     let why = notes::anchor(scenario).map(|place| format!(": [why]({place})"));
     format!("**not met**{}", why.unwrap_or_default())
 }
 
-/// The cases in which a peer has the better figure than one of ours that does the same work.
+/// Returns the cases in which a peer is ahead of a Jimu class that does the same work.
 pub(super) fn peers_ahead(all: &[(&Scenario, Measured)]) -> String {
     let mut text = String::from(
         "## Where another server is ahead\n\nEach ratio is the other server's figure divided by Jimu's.\n\n",
@@ -70,7 +70,7 @@ pub(super) fn peers_ahead(all: &[(&Scenario, Measured)]) -> String {
     text
 }
 
-/// Which peers need less than this one of ours, with their share of its figure.
+/// Returns the peers that need less than this class, with their share of its figure.
 fn ahead_of(ours: &Row, measured: &Measured, metric: Metric) -> Vec<String> {
     let peers = measured.rows.iter().filter(|row| row.role == Role::Peer);
     peers

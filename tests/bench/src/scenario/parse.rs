@@ -1,4 +1,4 @@
-//! The parser beside the one it is built on: the benchmark of the kit, run here so that its ratio is on
+//! The parser compared to the library it is built on: the benchmark of http1, run here so that its ratio is on
 //! the same page.
 
 use std::process::{Command, Stdio};
@@ -8,7 +8,7 @@ use crate::contender::Role;
 use crate::result::{Metric, Row};
 use crate::setup::root;
 
-/// Runs the kit's benchmark once a round and takes over its medians.
+/// Runs the benchmark once per round and takes over its medians.
 pub(super) fn measure(stage: &Stage<'_>) -> Outcome {
     let mut rows = [Row::new(OURS.into(), Role::Ours), Row::new(ALONE.into(), Role::Floor)];
     for round in 0..stage.effort.rounds {
@@ -44,7 +44,7 @@ fn run(stage: &Stage<'_>, name: &str) -> Result<f64, String> {
     median(stage, name).ok_or_else(|| format!("the benchmark {GROUP}/{name} left no figure"))
 }
 
-/// What the benchmark wrote beside the executables.
+/// Output of the benchmark beside the executables.
 fn median(stage: &Stage<'_>, name: &str) -> Option<f64> {
     let folder = stage.setup.target().join("criterion").join(GROUP).join(name);
     let text = std::fs::read_to_string(folder.join("new/estimates.json")).ok()?;
@@ -52,9 +52,9 @@ fn median(stage: &Stage<'_>, name: &str) -> Option<f64> {
     estimates["median"]["point_estimate"].as_f64()
 }
 
-/// The group of the benchmarks.
+/// Group of the benchmarks.
 const GROUP: &str = "head";
-/// What a connection does with a head: looks whether it is whole, then parses it.
+/// What a connection does with a head: checks whether it is complete, then parses it.
 pub(super) const OURS: &str = "scan and parse_head";
 /// What it is compared with.
 pub(super) const ALONE: &str = "httparse alone, room for 32 fields";

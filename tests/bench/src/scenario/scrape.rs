@@ -1,4 +1,4 @@
-//! Somebody who asks a server for its metrics once a second, as Prometheus would, only more often.
+//! Scrapes a server's metrics once per second, like Prometheus but more often.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -7,14 +7,14 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// The thread that asks, on the processor of the load.
+/// The scraping thread, on the processor of the load.
 pub(super) struct Scraper {
     end: Sender<()>,
     thread: JoinHandle<io::Result<()>>,
 }
 
 impl Scraper {
-    /// Asks at once, and then once a second.
+    /// Scrapes at once, then once per second.
     pub(super) fn start(socket: PathBuf) -> Self {
         let (end, ended) = mpsc::channel::<()>();
         let thread = thread::spawn(move || {
@@ -28,7 +28,7 @@ impl Scraper {
         Self { end, thread }
     }
 
-    /// Ends it. An error means that it was not answered, so that nothing was measured.
+    /// Stops it. An error means that a scrape failed, so that nothing was measured.
     pub(super) fn stop(self) -> io::Result<()> {
         drop(self.end);
         self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the scraper panicked")))

@@ -1,9 +1,9 @@
-//! From the start of a server to its first answer.
+//! The time from the start of a server to its first response.
 
 use super::{Outcome, Stage};
 use crate::result::{Metric, Row};
 
-/// Starts each contender once a round.
+/// Starts each contender once per round.
 pub(super) fn measure(stage: &Stage<'_>) -> Outcome {
     let mut rows = Vec::new();
     let mut absent = Vec::new();

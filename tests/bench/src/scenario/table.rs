@@ -6,22 +6,22 @@ use crate::contender::{App, Contender};
 /// One line of the table.
 #[derive(Debug)]
 pub struct Scenario {
-    /// By which it is chosen on the command line.
+    /// Name on the command line.
     pub name: &'static str,
-    /// The heading of its table.
+    /// Heading of its table.
     pub title: &'static str,
-    /// The way of measuring.
+    /// Method of measuring.
     pub(super) kind: Kind,
-    /// What clients ask.
+    /// The request that clients send.
     pub(super) request: Request,
-    /// Who serves a native application, or answers without one.
+    /// Contenders that serve a native application, or respond without one.
     native: &'static [Contender],
-    /// Who serves a Python application, and which.
+    /// Contenders that serve a Python application, and which.
     wsgi: (&'static str, &'static [Contender]),
 }
 
 impl Scenario {
-    /// Who takes part. Where no server does, nobody.
+    /// Contenders. Empty if no server takes part.
     pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
         let native = self.native.iter().map(|&contender| Entry { contender, app: App::Native });
         let (app, contenders) = self.wsgi;
@@ -203,8 +203,8 @@ const KEPT_ALIVE: Kind = Kind::Load { connections: 32, keep_alive: true };
 const APP: &str = "hello:application";
 const DJANGO: &str = "site_django:application";
 const NOBODY: (&str, &[Contender]) = (APP, &[]);
-/// Those that keep connections alive. Who is compared with whom has its turn close by: what else the machine does for a
-/// second or two touches both then.
+/// Contenders that keep connections alive. Those that are compared run close to each other, so that a short
+/// disturbance of the machine affects both.
 const KEEPING: &[Contender] = &[
     Jimu("eventlet"),
     Jimu("gevent"),
