@@ -1,6 +1,7 @@
-//! Habits of the source that a machine can watch (docs/ARCHITECTURE.md says why). Each message says what to do instead.
+//! Conventions of the source that can be checked automatically (docs/ARCHITECTURE.md has the reasons). Each
+//! message says what to do instead.
 
-// Everything here is a test or serves one.
+// Everything here is a test or supports one.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -56,8 +57,8 @@ fn lines_end_where_their_text_ends() {
     });
 }
 
-/// The arbiter is one thread that loads nothing: what forks must have no other threads, and no plugin's fault may
-/// reach it.
+/// The arbiter has one thread and loads nothing: a process that forks must have no other threads, and no fault of
+/// a plugin may reach it.
 #[test]
 fn the_arbiter_has_no_threads_and_loads_nothing() {
     let words = ["thread::spawn", "thread::Builder", "thread::scope", "libloading", "dlopen"];
@@ -75,7 +76,7 @@ fn a_file_fits_in_a_head() {
     });
 }
 
-/// Every long flag in a command of the documents is one that the command knows.
+/// Every long flag in a command of the documents exists.
 #[test]
 fn documented_flags_exist() {
     let known: Vec<(&str, BTreeSet<String>)> = ["host", "hostctl"]
@@ -104,7 +105,7 @@ fn documented_flags_exist() {
     assert!(unknown.is_empty(), "flags that --help does not know: {unknown:#?}");
 }
 
-/// What continuous integration is told to run is there, and it is told to run all that is there.
+/// Everything that continuous integration runs exists, and it runs everything that exists.
 #[test]
 fn no_part_of_ci_is_lost() {
     let read = |path: &str| fs::read_to_string(artifacts::root().join(path)).unwrap();
@@ -132,7 +133,7 @@ fn help(program: &str, command: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// The commands in a document: lines of its code blocks, with what was continued.
+/// The commands in a document: lines of its code blocks, with continuations joined.
 fn commands(text: &str) -> Vec<String> {
     let mut fenced = false;
     let mut found: Vec<String> = Vec::new();
@@ -162,7 +163,7 @@ fn long_flags(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// The text before the module of tests.
+/// Returns the text before the module of tests.
 fn without_tests(text: &str) -> &str {
     let mut starts = text.match_indices("\n#[cfg(test)]\n").filter(|(at, _)| {
         let mut rest = text[*at..].lines().skip(2);
@@ -171,12 +172,12 @@ fn without_tests(text: &str) -> &str {
     starts.next().map_or(text, |(at, _)| &text[..at])
 }
 
-/// Whether a file is only compiled for tests: `tests.rs`, or below a folder `tests`.
+/// Returns whether a file is only compiled for tests: `tests.rs`, or below a directory `tests`.
 fn is_test(path: &Path) -> bool {
     path.components().any(|part| part.as_os_str() == "tests" || part.as_os_str() == "tests.rs")
 }
 
-/// Panics with all places where `find` finds line numbers.
+/// Panics with all locations for which `find` returns line numbers.
 fn check(kinds: &[&str], advice: &str, find: impl Fn(&Path, &str) -> Vec<usize>) {
     let mut places = Vec::new();
     for path in files(kinds) {
@@ -190,7 +191,7 @@ fn lines(text: &str, wrong: impl Fn(&str) -> bool) -> Vec<usize> {
     text.lines().zip(1..).filter(|(line, _)| wrong(line)).map(|(_, number)| number).collect()
 }
 
-/// The files of the tree with one of these endings, without what git ignores.
+/// Returns the files of the tree with one of these extensions, except those that git ignores.
 fn files(kinds: &[&str]) -> Vec<PathBuf> {
     let mut folders = vec![artifacts::root().to_owned()];
     let mut found = Vec::new();

@@ -50,7 +50,7 @@ fn hostctl_shows_what_there_is(cell: &Cell) {
     assert_eq!(server.get("/").status, 200);
 }
 
-/// A folder that is read-only, even to root.
+/// A directory that is read-only, even to root.
 fn a_control_socket_that_cannot_be_made_is_one_line(cell: &Cell) {
     let setup = Setup::new(cell).flag("--control-socket", "/proc/nowhere/control");
     let server = setup.flags("--log-level debug").start();

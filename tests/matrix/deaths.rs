@@ -1,4 +1,4 @@
-//! Workers that die: only their own requests are lost, another takes over, and the log says once what happened.
+//! Workers that die: only their own requests are lost, another takes over, and the cause is logged once.
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
     ]
 }
 
-/// A dead worker's successor serves within this time.
+/// Time limit for the successor of a dead worker to serve.
 const SOON: Duration = Duration::from_secs(5);
 
 fn a_killed_worker_is_replaced_and_named_once(cell: &Cell) {
@@ -51,7 +51,7 @@ fn a_worker_told_to_quit_is_replaced(cell: &Cell) {
     assert_told_once(&server, victim);
 }
 
-/// Whatever the status, 3 and 4 too, the server stays up.
+/// Whatever the status, including 3 and 4, the server stays up.
 fn an_application_that_ends_its_process_costs_one_worker(cell: &Cell) {
     let app = artifacts::library("faulty_app");
     for (fault, word) in [
@@ -130,7 +130,7 @@ fn max_requests_waits_for_a_slow_successor(cell: &Cell) {
     server.stop();
 }
 
-/// It is measured every two seconds where there is a limit.
+/// Memory is measured every two seconds if there is a limit.
 fn a_worker_that_grows_is_named_and_replaced(cell: &Cell) {
     let setup = Setup::new(cell).app(artifacts::library("faulty_app"));
     let server = setup.flags("--workers 2 --max-worker-memory 150m").start();
@@ -156,11 +156,11 @@ fn a_worker_that_grows_is_named_and_replaced(cell: &Cell) {
     assert_eq!(server.log.count("has grown"), 1, "the other has not");
 }
 
-/// After the start, a generation whose workers die as soon as they are ready is retried, more and more seldom.
+/// After the start, a generation whose workers die as soon as they are ready is retried at growing intervals.
 fn workers_that_die_at_once_do_not_make_a_storm(cell: &Cell) {
     let class = artifacts::library("faulty_worker");
     let server = Setup::new(cell).class(&class).env("FAULTY_CLASS", "serving=exit1").start();
-    // On a busy machine some have died before one was seen to be ready.
+    // On a busy machine some have died before one was seen ready.
     let (begun, before) = (Instant::now(), server.log.count("Booted worker"));
     server.log.until(Duration::from_secs(5), |text| {
         (text.matches("Booted worker").count() - before >= 12).then_some(())
@@ -170,7 +170,7 @@ fn workers_that_die_at_once_do_not_make_a_storm(cell: &Cell) {
     server.stop();
 }
 
-/// The mold is only needed to make workers; when it is gone, another is made.
+/// The mold is only needed to fork workers; when it has exited, another is started.
 fn the_mold_may_die(cell: &Cell) {
     let server = Setup::new(cell).flags("--workers 2").start();
     let workers = server.until_ready_workers(2);
@@ -201,13 +201,13 @@ fn no_zombie_is_left(cell: &Cell) {
     assert_eq!(children.len(), 3, "two workers and a mold: {children:?}");
 }
 
-/// The worker that answers, as soon as one does.
+/// Returns the worker that responds, as soon as one does.
 fn until_served(server: &Server) -> Pid {
     let answer = wait::until("an answer", SOON, || server.try_get("/pid"));
     pid_of(&answer)
 }
 
-/// One line of the log tells of this worker's death, not two.
+/// One line of the log reports this worker's death, not two.
 fn assert_told_once(server: &Server, pid: Pid) {
     let told = |text: &str| {
         text.lines()

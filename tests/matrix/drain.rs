@@ -1,4 +1,4 @@
-//! The end of serving: who is still answered, what is cut, and when.
+//! Draining: which clients still get a response, what is closed, and when.
 
 use std::{
     thread,
@@ -33,7 +33,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
     ]
 }
 
-/// What the kernel has accepted on our behalf is ours to answer.
+/// Connections that the kernel has accepted must be served.
 fn the_backlog_is_answered(cell: &Cell) {
     let server = Setup::new(cell).flags("--threads 1").start();
     let mut busy = server.connect();
@@ -58,7 +58,7 @@ fn then_connections_are_refused(cell: &Cell) {
     server.until_held("/sleep");
     server.signal(Signal::SIGTERM);
     let begun = Instant::now();
-    // Those that come before the listener is closed are still answered.
+    // Those that arrive before the listener is closed are still served.
     while let Ok(mut client) = Connection::open(server.address()) {
         assert!(begun.elapsed() < Duration::from_secs(2), "still accepts");
         match client.get("/") {
@@ -78,13 +78,14 @@ fn a_kept_connection_is_answered_and_closed(cell: &Cell) {
     server.until_held("/sleep");
     let mut kept = server.connect();
     assert!(kept.get("/").unwrap().keeps());
-    // The next request is on its way when the server is told to end: it must be answered, not reset.
+    // The next request is in transit when the server is stopped: it must get a response, not a reset.
     kept.send("GET / HTTP/1.1\r\nHo").unwrap();
     server.signal(Signal::SIGTERM);
     server.log.line(&["term"], Duration::from_secs(5));
     kept.send("st: test\r\n\r\n").unwrap();
     let mut answer = kept.answer("GET").unwrap();
-    // The worker hears of the end a moment after the arbiter has logged it: until then it may keep the connection.
+    // The worker receives the signal shortly after the arbiter has logged it: until then it may keep the
+    // connection.
     let begun = Instant::now();
     while answer.keeps() {
         assert!(begun.elapsed() < Duration::from_secs(1), "a draining worker announces the end");
@@ -130,14 +131,14 @@ fn graceful_timeout_cuts_what_is_left(cell: &Cell) {
     assert!(cut.as_ref().map_or(true, |answer| answer.status >= 500), "{cut:?}");
 }
 
-/// A worker that ends waits for what its application has spawned, and tells the application that it ends.
+/// A worker that drains waits for tasks that its application has spawned, and notifies the application.
 fn a_task_is_waited_for_and_told(cell: &Cell) {
     let server = Setup::new(cell).app(artifacts::library("faulty_app")).start();
     assert_eq!(server.get("/task").status, 200);
     let asked = Instant::now();
     let ended = server.stop();
     assert!(ended.log.contains("the task has ended"), "{}", ended.log);
-    // Not the whole graceful_timeout: the task is over.
+    // Not the whole graceful_timeout: the task has ended.
     assert!(asked.elapsed() < Duration::from_secs(10), "after {:?}", asked.elapsed());
 }
 
@@ -164,7 +165,7 @@ fn without_the_arbiter_workers_finish_and_end(cell: &Cell) {
     assert!(Connection::open(server.address()).is_err(), "the port is still open");
 }
 
-/// Nobody is left who would watch it.
+/// No process remains that could observe it.
 fn a_worker_that_hangs_ends_soon_after_the_arbiter(cell: &Cell) {
     let app = artifacts::library("faulty_app");
     let mut server = Setup::new(cell).app(app).flags("--graceful-timeout 1").start();

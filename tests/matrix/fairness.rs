@@ -1,5 +1,5 @@
-//! That nobody has more than a share: connections are spread over the workers, and under the cooperative classes it is
-//! told who keeps the others waiting, and who needs more stack than there is.
+//! Fairness: connections are spread over the workers, and the cooperative classes report greenlets that block
+//! others or need more stack.
 
 use std::{
     sync::{
@@ -28,8 +28,8 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
     ]
 }
 
-/// In one of a few rounds: what else the machine does can keep a worker from its share in the others. The clients pause,
-/// so that workers wait for connections: of busy ones, whoever has more of the processors serves more.
+/// In one of several rounds: other load on the machine can keep a worker from its share in the others. The
+/// clients pause, so that workers wait for connections: of busy workers, the one that gets more CPU serves more.
 fn connections_are_spread_over_the_workers(cell: &Cell) {
     let server = Setup::new(cell).flags("--workers 4").start();
     server.until_ready_workers(4);
@@ -53,12 +53,12 @@ fn connections_are_spread_over_the_workers(cell: &Cell) {
     panic!("the busiest worker has more than {RATIO_MAX} times what the idlest has: {found:?}");
 }
 
-/// A client whose head was late is served before those that connected after it, not behind all of them.
+/// A client whose head was late is served before those that connected after it, not after all of them.
 fn a_late_head_does_not_wait_for_the_whole_queue(cell: &Cell) {
     let server = Setup::new(cell).flags("--threads 1").start();
     let mut late = server.connect();
     late.send(b"GET / HTTP/1.1\r\n").unwrap();
-    // The queue is in order: once this one is answered, the first is with the worker.
+    // The queue is in order: once this one is served, the worker has the first.
     assert_eq!(server.get("/").status, 200);
     let mut busy = server.connect();
     busy.send_get("/sleep?ms=300").unwrap();
@@ -103,8 +103,8 @@ fn an_overflow_is_named(cell: &Cell) {
     assert_eq!(server.get("/").status, 200);
 }
 
-/// A body of chunks of one byte, sent and read back as fast as the server takes it: each of the other requests still
-/// gets its turn.
+/// A body of one-byte chunks, sent and read back as fast as the server accepts it: other requests are still
+/// served.
 fn a_body_that_is_always_ready_delays_no_one(cell: &Cell) {
     let server = Setup::new(cell).start();
     let mut sender = server.connect();
@@ -129,19 +129,19 @@ fn a_body_that_is_always_ready_delays_no_one(cell: &Cell) {
     server.stop();
 }
 
-/// How many requests each worker has answered.
+/// Returns the number of requests that each worker has served.
 fn served(server: &Server) -> Vec<(nix::unistd::Pid, u64)> {
     server.workers().iter().map(|worker| (worker.pid, worker.requests)).collect()
 }
 
 const ROUNDS: usize = 8;
-/// Between an answer and a client's next connection.
+/// Pause between a response and a client's next connection.
 const PAUSE: Duration = Duration::from_millis(5);
 /// Enough that chance alone keeps the shares within a tenth of each other.
 const REQUESTS: u64 = 1500;
-/// How many times the idlest worker's share the busiest may have.
+/// Maximum ratio between the shares of the busiest and the idlest worker.
 const RATIO_MAX: f64 = 1.3;
-/// How long a request may wait for its turn behind one that is always ready, on a busy machine.
+/// Maximum wait of a request beside one that is always ready, on a busy machine.
 const TURN_MAX: Duration = Duration::from_secs(1);
-/// To name functions takes seconds on a busy machine.
+/// Symbolizing takes seconds on a busy machine.
 const LONG: Duration = Duration::from_secs(30);

@@ -1,4 +1,4 @@
-//! What is counted while a server serves, as its metrics show it.
+//! Counters while a server serves, as shown by its metrics.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ fn busy_and_idle_places_are_counted(cell: &Cell) {
     assert_eq!(client.answer("GET").unwrap().status, 200);
 }
 
-/// Requests that no worker takes are queued, whatever the class: one in sixteen is looked at.
+/// Requests that no worker takes are queued, whatever the class: one in sixteen is sampled.
 fn time_spent_queued_is_counted(cell: &Cell) {
     let (server, figures) = start(cell, "--workers 1");
     let worker = server.until_ready_workers(1)[0];
@@ -58,7 +58,7 @@ fn time_spent_queued_is_counted(cell: &Cell) {
     });
 }
 
-/// A server with these flags, and where its figures are.
+/// Starts a server with these flags; returns it with the address of its metrics.
 fn start(cell: &Cell, flags: &str) -> (Server, Address) {
     let figures = address();
     let setup = Setup::new(cell).flags(flags).flag("--metrics-bind", figures.to_string());
@@ -67,7 +67,7 @@ fn start(cell: &Cell, flags: &str) -> (Server, Address) {
     (server, Address::Tcp(figures))
 }
 
-/// Waits until the places, busy and idle, are as wanted.
+/// Waits until the numbers of busy and idle slots are as expected.
 fn until_places(figures: &Address, what: &str, wanted: impl Fn(u64, u64) -> bool) -> (u64, u64) {
     until(figures, what, |text| {
         let places = |state| sample(text, &format!("host_slots{{state=\"{state}\"}}"));
@@ -76,10 +76,10 @@ fn until_places(figures: &Address, what: &str, wanted: impl Fn(u64, u64) -> bool
     })
 }
 
-/// Waits until the figures are as wanted.
+/// Waits until the figures are as expected.
 fn until<T>(figures: &Address, what: &str, wanted: impl Fn(&str) -> Option<T>) -> T {
     wait::until(what, PATIENCE, || {
-        // Other names than the server's own are refused.
+        // Other names than the server's are refused.
         let mut client = Connection::open(figures).unwrap();
         client.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         let answer = client.answer("GET").unwrap();

@@ -1,4 +1,4 @@
-//! What the server costs when nothing is asked of it, and that this does not grow.
+//! The cost of an idle server, and that it does not grow.
 
 use std::{
     fs,
@@ -35,7 +35,7 @@ fn the_arbiter_is_small(cell: &Cell) {
     assert!(kib < 4 << 10, "the arbiter has {kib} KiB");
 }
 
-/// At most one system call a second, and a process that sleeps through makes one each time it wakes up.
+/// At most one system call per second; a process that sleeps otherwise makes one each time it wakes up.
 fn the_arbiter_sleeps_when_idle(cell: &Cell) {
     let server = Setup::new(cell).flags("--workers 2").start();
     server.until_ready_workers(2);
@@ -45,7 +45,7 @@ fn the_arbiter_sleeps_when_idle(cell: &Cell) {
     assert!(woken <= 6, "woken {woken} times in 5 idle seconds");
 }
 
-/// The same by strace, where it is installed and allowed: each line that it writes is a call.
+/// The same by strace, if it is installed and allowed: each line of its output is a call.
 fn the_arbiter_makes_no_call_when_idle(cell: &Cell) {
     let server = Setup::new(cell).flags("--workers 2").start();
     server.until_ready_workers(2);
@@ -126,7 +126,7 @@ fn a_soak_ends_where_it_began(cell: &Cell) {
         let lost = tally.failures.len() + tally.races.len();
         assert!(lost <= kills * clients, "{lost} lost by {kills} kills: {tally:#?}");
     }
-    // The arbiter keeps the settings of the last generations, to go back to: bounded, but not there at first.
+    // The arbiter keeps the settings of the last generations for roll-backs: bounded, but not there at first.
     let grown = end.0.saturating_sub(start.0);
     assert!(grown <= start.0 / 20 + 256, "the arbiter: {} to {} KiB", start.0, end.0);
     assert_eq!((end.1, end.2), (start.1, start.2), "the arbiter's descriptors and children");

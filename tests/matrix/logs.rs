@@ -1,4 +1,4 @@
-//! What is written down: the error log, the access log, and what happens to them under way.
+//! The error log, the access log, and what happens to them while the server runs.
 
 use std::{
     fs,
@@ -89,7 +89,7 @@ fn access_lines_have_the_asked_form(cell: &Cell) {
     assert_eq!(pid.trim_matches(['<', '>']), server.serving_pid().to_string());
 }
 
-/// Also the proof that no request is run twice: each has a number of its own.
+/// Also proves that no request runs twice: each has a unique number.
 fn every_request_has_one_access_line(cell: &Cell) {
     let mut server = numbered(cell);
     let load = Load::start(server.address(), Plan { ask: number, ..Plan::default() });
@@ -149,7 +149,7 @@ fn access_lines_survive_a_killed_worker(cell: &Cell) {
     assert_lines(&fs::read_to_string(access).unwrap(), 20);
 }
 
-/// `/dev/full` takes nothing.
+/// `/dev/full` accepts no data.
 fn a_full_disk_stops_nobody(cell: &Cell) {
     let server =
         Setup::new(cell).flags("--access-logfile /dev/full --error-logfile /dev/full").start();
@@ -162,7 +162,7 @@ fn a_full_disk_stops_nobody(cell: &Cell) {
 }
 
 fn a_closed_log_pipe_stops_nobody(cell: &Cell) {
-    // The reader of both streams goes away after the first line.
+    // The reader of both streams exits after the first line.
     let setup = Setup::shell(
         cell,
         "exec 3>pipe.pid; mkfifo log; head -n 1 log > first & exec \"$0\" \"$@\" > log 2>&1",
@@ -181,7 +181,7 @@ fn a_reader_that_does_not_read_stops_nothing(cell: &Cell) {
     let script = "mkfifo log; exec 3<>log; exec \"$0\" \"$@\" > log 2>&1";
     let mut server = Setup::shell(cell, script).flags("--access-logfile -").start();
     let target = format!("/?{}", "x".repeat(1000));
-    // More than the pipe and the worker's memory for lines take.
+    // More than the pipe and the worker's log buffer hold.
     for _ in 0..300 {
         assert_eq!(server.get(&target).status, 200);
     }
@@ -215,7 +215,7 @@ fn a_fifo_without_a_reader_holds_up_nothing(cell: &Cell) {
     assert_eq!(server.ended(Duration::from_secs(20)).status(), 0);
 }
 
-/// The logs have grown to the limit of a file's size (`ulimit -f`, `LimitFSIZE`).
+/// The logs have reached the file size limit (`ulimit -f`, `LimitFSIZE`).
 fn a_log_at_its_size_limit_ends_no_process(cell: &Cell) {
     // In blocks of 512 bytes: 256 MiB.
     let script = "truncate -s 268435400 access.log; ulimit -f 524288; exec \"$0\" \"$@\"";
@@ -252,7 +252,7 @@ fn access_lines_are_written_within_a_tenth_of_a_second(cell: &Cell) {
         }
         answered.elapsed()
     });
-    // The machine may be busy for once, or twice.
+    // The machine may be busy once or twice.
     let delay = delay.min().unwrap();
     assert!(delay < Duration::from_millis(100), "{delay:?}");
 }
@@ -280,7 +280,7 @@ fn number(number: u64) -> Ask {
     get(&format!("/?n={number}"))
 }
 
-/// Each line is whole, none is there twice, and there are so many.
+/// Each line is complete, none occurs twice, and their number is right.
 fn assert_lines(text: &str, count: u64) {
     assert!(text.ends_with('\n'), "the last line is torn");
     let mut lines: Vec<&str> = text.lines().collect();

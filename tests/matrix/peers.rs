@@ -1,4 +1,5 @@
-//! Real Python applications, answered as under gunicorn: the same requests to both, status, fields and body compared.
+//! Real Python applications, served as under gunicorn: the same requests to both; status, headers and body
+//! compared.
 
 use std::{
     collections::BTreeMap,
@@ -160,7 +161,7 @@ fn django_takes_a_big_upload(cell: &Cell) {
     assert!(grown < 32 << 10, "{grown} KiB more");
 }
 
-/// httpbin pins versions that the other packages do not bear, so it has an environment of its own.
+/// httpbin pins versions that the other packages do not support, so it has a separate environment.
 fn httpbin_answers_as_under_gunicorn(cell: &Cell) {
     let Some(python) = python_of("venv-httpbin") else {
         panic!("no environment for httpbin: cargo xtask python");
@@ -175,7 +176,7 @@ fn django(cell: &Cell, data: &Path) -> Setup {
     Setup::new(cell).flag("--pythonpath", site).env("SITE_DATA", data).app("wsgi:application")
 }
 
-/// A folder with a database that has an administrator: made once, then copied.
+/// A directory with a database that has an administrator: created once, then copied.
 fn site_data() -> tempfile::TempDir {
     static MADE: OnceLock<PathBuf> = OnceLock::new();
     let made = MADE.get_or_init(|| {
@@ -197,7 +198,7 @@ fn site_data() -> tempfile::TempDir {
     copy
 }
 
-/// A client with cookies, of one server.
+/// A client with cookies, for one server.
 struct Browser<'s> {
     server: &'s Server,
     cookies: BTreeMap<String, String>,
@@ -235,10 +236,10 @@ impl<'s> Browser<'s> {
         answer
     }
 
-    /// What an answer is, without what has to differ: time, the server's name, random tokens.
+    /// Returns a response without what must differ: time, the server's name, random tokens.
     fn told(&mut self, ask: &Ask) -> String {
         let answer = self.send(ask);
-        // How a body is framed is the server's own business (RFC 9112 section 6); that it is the same body is not.
+        // The framing of a body is up to the server (RFC 9112 section 6); its content is not.
         let head = ask.line.starts_with("HEAD");
         let ignored =
             ["date", "server", "transfer-encoding", if head { "" } else { "content-length" }];
@@ -263,7 +264,7 @@ fn compare(ours: &Server, theirs: &Server, asks: &[Ask]) {
     }
 }
 
-/// The text without what is random or tells the time: long runs of letters and digits, and times of day.
+/// Removes random parts and times from the text: long runs of letters and digits, and times of day.
 fn without_tokens(text: &str) -> String {
     let mut out = String::new();
     let mut run = String::new();
@@ -281,7 +282,7 @@ fn without_tokens(text: &str) -> String {
     out
 }
 
-/// A list in a field whose order means nothing, in order.
+/// Sorts a list in a header whose order has no meaning.
 fn sorted(name: &str, value: &str) -> String {
     if name != "allow" {
         return value.to_owned();

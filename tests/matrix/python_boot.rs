@@ -1,4 +1,4 @@
-//! How a Python application is loaded, refused and given up: what the operator reads about it.
+//! How a Python application is loaded, refused and aborted: what the operator reads about it.
 
 use std::{fs, os::unix::fs::symlink, time::Duration};
 
@@ -58,7 +58,7 @@ fn a_mold_that_hangs_at_import_leaves_a_traceback(cell: &Cell) {
     assert!(ended.log.contains("(the setting boot_timeout)"), "{}", ended.log);
 }
 
-/// What `application` of a module with this text answers.
+/// Returns the response of `application` of a module with this text.
 fn saying(word: &str) -> String {
     format!(
         "def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'{word}']\n"
@@ -113,7 +113,7 @@ fn extra_files_may_be_patterns_directories_and_behind_links(cell: &Cell) {
     server.stop();
 }
 
-/// A worker whose request never yields does not end by itself, except where a thread serves it.
+/// A worker whose request never yields does not exit by itself, unless a thread serves it.
 fn a_worker_killed_while_it_drains_leaves_a_traceback(cell: &Cell) {
     let setup = Setup::new(cell).app("faulty:application");
     let mut server = setup.flags("--graceful-timeout 1 --timeout 0").start();

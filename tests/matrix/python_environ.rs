@@ -1,4 +1,4 @@
-//! What a WSGI application finds in its environ beyond what PEP 3333 asks for.
+//! What a WSGI application finds in its environ beyond the requirements of PEP 3333.
 
 use jimu_tests::{behaviour, cell::Cell, runner::Behaviour, server::Setup};
 
@@ -10,7 +10,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
     ]
 }
 
-/// Answers with the values of the keys that the query names.
+/// Responds with the values of the keys in the query.
 const ECHO: &str = "
 def application(environ, start_response):
     start_response('200 OK', [('Content-Type', 'text/plain')])
@@ -46,7 +46,7 @@ fn the_ends_of_a_proxied_connection_are_in_the_environ(cell: &Cell) {
     assert_eq!(plain.text(), "None\nNone\nNone");
 }
 
-/// gunicorn sets no `GATEWAY_INTERFACE`, gevent's own server does, and says that it has no threads.
+/// gunicorn sets no `GATEWAY_INTERFACE`; gevent's server does, and reports that it has no threads.
 fn pywsgi_has_the_environ_of_gevents_server(cell: &Cell) {
     let server = Setup::new(cell).file("echo.py", ECHO).app("echo").start();
     let seen = server.get("/?GATEWAY_INTERFACE&wsgi.multithread").text();

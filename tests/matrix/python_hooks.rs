@@ -1,4 +1,4 @@
-//! gunicorn's server hooks in Python: the objects that they are called with, and what becomes of their errors.
+//! gunicorn's server hooks in Python: the objects they are called with, and how their errors are handled.
 
 use std::{fs, time::Duration};
 

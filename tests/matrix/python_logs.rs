@@ -1,4 +1,4 @@
-//! What Python applications write to the logs, and what lines of the access log show of them.
+//! What Python applications write to the logs, and what the access log shows of them.
 
 use std::time::Duration;
 

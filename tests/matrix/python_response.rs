@@ -1,4 +1,4 @@
-//! What a Python application says of its response, and what the client receives: PEP 3333 and RFC 9110.
+//! The response of a Python application and what the client receives: PEP 3333 and RFC 9110.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -21,7 +21,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// As a proxy does that passes on what its upstream said.
+/// As a proxy does that passes on its upstream's headers.
 fn hop_by_hop_headers_are_left_out(cell: &Cell) {
     let server = responding(cell);
     for _ in 0..3 {
@@ -60,7 +60,7 @@ fn a_body_ends_at_its_content_length(cell: &Cell) {
     assert_eq!(log.matches("shorter than its Content-Length").count(), 1, "{log}");
 }
 
-/// A client of HTTP/1.0 can keep its connection then.
+/// A client of HTTP/1.0 can then keep its connection.
 fn a_list_of_parts_has_a_length(cell: &Cell) {
     let server = responding(cell);
     let mut client = server.connect();
@@ -71,7 +71,7 @@ fn a_list_of_parts_has_a_length(cell: &Cell) {
     }
 }
 
-/// Whatever a client has sent before, and where names are the same but for their marks.
+/// Whatever a client has sent before, and for names that differ only in punctuation.
 fn a_repeated_header_keeps_every_value(cell: &Cell) {
     for flags in ["", "--header-map dangerous"] {
         let setup = Setup::new(cell).app("responses:application").flags(flags);

@@ -1,4 +1,5 @@
-//! What must not be loaded: refused at start with one line and a status, and at reload without a gap in the service.
+//! What must not be loaded: refused at start with one line and a status, and at a reload without a gap in the
+//! service.
 
 use std::{
     ffi::OsString,
@@ -31,7 +32,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
     ]
 }
 
-/// What a faulty plugin does where it is told to: fault, and words that the reason has.
+/// Actions of a faulty plugin on request: the fault, and words that the reason contains.
 const LOADING_FAULTS: [(&str, &[&str]); 9] = [
     ("panic", &["panic"]),
     ("abort", &["SIGABRT"]),
@@ -59,7 +60,7 @@ fn files_that_are_no_application_are_refused(cell: &Cell) {
     let place = tempfile::tempdir().unwrap();
     let app = artifacts::library("hello_app");
     for (path, word) in wrong_files(place.path(), &app, &cell.class.path) {
-        // What is no file is a name for the wsgi plugin; its refusals are tested with it.
+        // What is not a file is a name for the wsgi plugin, whose refusals are tested with it.
         if path.is_file() {
             let ended = Setup::new(cell).app(&path).refused();
             assert_refused(&ended, &path, word);
@@ -102,13 +103,13 @@ fn an_application_that_fails_to_load_is_refused(cell: &Cell) {
         let setup = Setup::new(cell).app(&app).env("FAULTY_APP", &faults);
         assert_faulty(setup, &faults, &["the fault asked for in new"]);
     }
-    // gunicorn's status for an application that cannot be loaded; the plugin adds its own account below the line.
+    // gunicorn's status for an application that cannot be loaded; the plugin adds details below the line.
     let ended = Setup::new(cell).app(&app).env("FAULTY_APP", "new=load").refused();
     assert_eq!(ended.status(), 4, "{}", ended.log);
     assert!(ended.log.contains("of two lines"), "{}", ended.log);
 }
 
-/// At start, after a settable count of failures in a row, with a pause that grows.
+/// At start, after a configurable number of failures in a row, with a growing pause.
 fn a_worker_that_cannot_boot_ends_the_start(cell: &Cell) {
     let app = artifacts::library("faulty_app");
     let class = artifacts::library("faulty_worker");
@@ -178,7 +179,7 @@ fn refused_reloads(cell: &Cell, workers: usize) {
         before.sort();
         assert_eq!(now, before, "the workers changed after\n{file}");
     }
-    // The same by signal, where nobody waits for an answer: the reason is in the log.
+    // The same by signal, when no client waits for a response: the reason is in the log.
     server.write("host.toml", file("", "new=exit3"));
     let mark = server.log.mark();
     server.signal(Signal::SIGHUP);
@@ -240,7 +241,7 @@ fn wrong_files(place: &Path, right: &Path, other: &Path) -> Vec<(PathBuf, &'stat
     ]
 }
 
-/// What a library would be that was built against a worker-api with a field of another name.
+/// A library built against a worker-api with a field of another name.
 fn of_another_interface(mut library: Vec<u8>) -> Vec<u8> {
     let (from, to) = (b"content_length", b"content_lenght");
     let places: Vec<usize> =
@@ -252,7 +253,7 @@ fn of_another_interface(mut library: Vec<u8>) -> Vec<u8> {
     library
 }
 
-/// A shared library from C: the linker that Rust needs can make it.
+/// A shared library from C: the linker that Rust needs can create it.
 fn compiled(place: &Path, name: &str, source: &str) -> PathBuf {
     let (path, code) = (place.join(name), place.join("code.c"));
     fs::write(&code, source).unwrap();

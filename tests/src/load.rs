@@ -1,9 +1,9 @@
-//! Many clients at once, each careful, and an account of what became of every request.
+//! Many concurrent clients, each careful, and an account of every request.
 //!
-//! A careful client looks whether a kept connection is still open before it sends on it. What it then loses anyway is
-//! counted apart: a *race* (a kept connection closed just as the request was sent, without a byte of an answer; a
-//! retry is right) and a *failure* (anything else: a refused or reset new connection, a cut or wrong answer, a status
-//! that was not asked for).
+//! A careful client checks whether a kept-alive connection is still open before it sends on it. Losses are
+//! classified: a *race* (a kept-alive connection closed just as the request was sent, without a byte of a
+//! response; a retry is correct) and a *failure* (anything else: a refused or reset new connection, a truncated
+//! or wrong response, an unexpected status).
 
 use std::{
     io,
@@ -17,33 +17,33 @@ use std::{
 
 use crate::http::{Address, Answer, Broken, Connection};
 
-/// What the clients do.
+/// Behaviour of the clients.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// How many clients there are.
+    /// Number of clients.
     pub clients: usize,
-    /// Whether they keep their connections.
+    /// Whether they keep their connections alive.
     pub keep: bool,
-    /// How long each thinks between an answer and its next request.
+    /// Pause of each between a response and its next request.
     pub think: Duration,
-    /// What is asked, given the request's number.
+    /// The request, given its number.
     pub ask: fn(u64) -> Ask,
 }
 
-/// One request, and what its answer's body has to be.
+/// One request, and the expected body of its response.
 #[derive(Clone, Debug)]
 pub struct Ask {
-    /// The method: GET or POST.
+    /// Method: GET or POST.
     pub method: &'static str,
-    /// The target.
+    /// Target.
     pub target: String,
-    /// The request's body.
+    /// Body of the request.
     pub body: Vec<u8>,
-    /// The answer's body, where it is known.
+    /// Body of the response, if it is known.
     pub expected: Option<Vec<u8>>,
 }
 
-/// Clients at work.
+/// Running clients.
 #[derive(Debug)]
 pub struct Load {
     stop: Arc<AtomicBool>,
@@ -51,20 +51,20 @@ pub struct Load {
     clients: Vec<JoinHandle<Tally>>,
 }
 
-/// What became of the requests.
+/// Results of the requests.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    /// Whole and right answers.
+    /// Complete and correct responses.
     pub answered: u64,
-    /// Connections made.
+    /// Connections opened.
     pub connections: u64,
-    /// Kept connections that closed just as a request was sent.
+    /// Kept-alive connections that closed just as a request was sent.
     pub races: Vec<String>,
-    /// Requests that were lost.
+    /// Lost requests.
     pub failures: Vec<String>,
 }
 
-/// How many failures each client describes before it stops.
+/// Number of failures that each client describes before it stops.
 const DESCRIBED_MAX: usize = 5;
 
 impl Default for Plan {
@@ -73,7 +73,7 @@ impl Default for Plan {
     }
 }
 
-/// Every fourth request sends a body of its own and wants it back; the others ask for `/`.
+/// Every fourth request sends a unique body and expects it back; the others ask for `/`.
 pub fn echo_or_hello(number: u64) -> Ask {
     if number.is_multiple_of(4) {
         let body = format!("request {number} ").repeat(1 + (number % 50) as usize).into_bytes();
@@ -83,19 +83,19 @@ pub fn echo_or_hello(number: u64) -> Ask {
     get("/")
 }
 
-/// A GET whose answer's body is not checked.
+/// A GET whose response body is not checked.
 pub fn get(target: &str) -> Ask {
     Ask { method: "GET", target: target.to_owned(), body: Vec::new(), expected: None }
 }
 
 impl Load {
-    /// Sets the clients to work.
+    /// Starts the clients.
     pub fn start(address: &Address, plan: Plan) -> Self {
         let address = address.clone();
         Self::through(move || Connection::open(&address), plan)
     }
 
-    /// Sets the clients to work, who get their connections from `connect`.
+    /// Starts the clients, with connections from `connect`.
     pub fn through(
         connect: impl Fn() -> io::Result<Connection> + Send + Sync + 'static,
         plan: Plan,
@@ -115,12 +115,12 @@ impl Load {
         Self { stop, answered, clients }
     }
 
-    /// How many requests have been answered so far.
+    /// Returns the number of requests served so far.
     pub fn answered(&self) -> u64 {
         self.answered.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many more requests have been answered: a proof that the service goes on.
+    /// Waits until this number of further requests has been served: proof that the service continues.
     pub fn flows(&self, more: u64, limit: Duration) {
         let wanted = self.answered() + more;
         let deadline = std::time::Instant::now() + limit;
@@ -132,7 +132,7 @@ impl Load {
         }
     }
 
-    /// Lets the clients finish the request that they are at, and adds up.
+    /// Lets the clients finish their current request, and sums up.
     pub fn finish(self) -> Tally {
         self.stop.store(true, Ordering::Relaxed);
         let mut sum = Tally::default();
@@ -148,7 +148,7 @@ impl Load {
 }
 
 impl Tally {
-    /// Panics unless every request was answered, and some were.
+    /// Panics unless every request was served, and some were.
     pub fn assert_nothing_lost(&self) {
         assert!(
             self.failures.is_empty() && self.races.is_empty() && self.answered > 0,
@@ -214,7 +214,7 @@ fn exchange(connection: &mut Connection, ask: &Ask, keep: bool) -> Result<Answer
     let head =
         format!("{} {} HTTP/1.1\r\nHost: test\r\n{length}{close}\r\n", ask.method, ask.target);
     let sent = connection.send([head.as_bytes(), &ask.body].concat());
-    // A server may answer and close before it has read everything: the answer counts, not the failed send.
+    // A server may respond and close before it has read everything: the response counts, not the failed send.
     let answer = match (connection.answer(ask.method), sent) {
         (Err(Broken::Io(_)), Err(_)) => return Err(Broken::Reset),
         (answer, _) => answer?,

@@ -1,4 +1,4 @@
-//! What a process writes to a stream, collected by a thread and awaited by tests.
+//! The output of a process, collected by a thread and awaited by tests.
 
 use std::{
     io::Read,
@@ -24,7 +24,7 @@ struct State {
 }
 
 impl Output {
-    /// Collects `stream` until its last writer is gone.
+    /// Collects `stream` until its last writer closes it.
     pub fn of(mut stream: impl Read + Send + 'static) -> Self {
         let output = Self::default();
         let writer = output.clone();
@@ -44,22 +44,22 @@ impl Output {
         output
     }
 
-    /// All that has been written.
+    /// Returns everything that has been written.
     pub fn text(&self) -> String {
         self.0.state.lock().unwrap().text.clone()
     }
 
-    /// How many lines have `word` in them.
+    /// Returns the number of lines that contain `word`.
     pub fn count(&self, word: &str) -> usize {
         self.text().lines().filter(|line| line.contains(word)).count()
     }
 
-    /// Waits until a line contains all of `words`, upper or lower case, and gives that line.
+    /// Waits for a line that contains all of `words`, ignoring case, and returns it.
     pub fn line(&self, words: &[&str], limit: Duration) -> String {
         self.line_after(0, words, limit)
     }
 
-    /// As [`Output::line`], among what was written after the first `start` bytes.
+    /// Like [`Output::line`], among the output after the first `start` bytes.
     pub fn line_after(&self, start: usize, words: &[&str], limit: Duration) -> String {
         let wanted: Vec<String> = words.iter().map(|word| word.to_lowercase()).collect();
         self.until(limit, |text| {
@@ -74,12 +74,13 @@ impl Output {
         .unwrap_or_else(|| panic!("no line with {words:?} within {limit:?}"))
     }
 
-    /// The length of what has been written: a mark for [`Output::line_after`].
+    /// Returns the length of the output: a mark for [`Output::line_after`].
     pub fn mark(&self) -> usize {
         self.0.state.lock().unwrap().text.len()
     }
 
-    /// Waits until `found` finds something in the text; `None` when it did not within the limit or before the end.
+    /// Waits until `found` finds something in the text; `None` if it did not within the limit or before the
+    /// end.
     pub fn until<T>(&self, limit: Duration, found: impl Fn(&str) -> Option<T>) -> Option<T> {
         let deadline = Instant::now() + limit;
         let mut state = self.0.state.lock().unwrap();
@@ -95,7 +96,7 @@ impl Output {
         }
     }
 
-    /// Waits until the last writer is gone.
+    /// Waits until the last writer has closed the stream.
     pub fn ended(&self, limit: Duration) -> bool {
         let state = self.0.state.lock().unwrap();
         let (state, _) =

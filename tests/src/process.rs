@@ -1,4 +1,4 @@
-//! Processes as the kernel shows them, and process groups that end when their owner does.
+//! Processes as reported by the kernel, and process groups that are killed when dropped.
 
 use std::{
     fs,
@@ -25,7 +25,7 @@ pub enum End {
     Signal(Signal),
 }
 
-/// A process group: a server and all that it started.
+/// A process group: a server and all its descendants.
 #[derive(Debug)]
 pub struct Group {
     leader: Pid,
@@ -33,17 +33,17 @@ pub struct Group {
 }
 
 impl Group {
-    /// The group that `leader`, a child of ours, was started as leader of.
+    /// The group whose leader is `leader`, a child of this process.
     pub fn new(leader: Pid) -> Self {
         Self { leader, end: None }
     }
 
-    /// The first process of the group.
+    /// Returns the first process of the group.
     pub fn leader(&self) -> Pid {
         self.leader
     }
 
-    /// Waits for the leader's end.
+    /// Waits for the leader to exit.
     pub fn wait(&mut self, limit: Duration) -> Option<End> {
         if self.end.is_none() && gone(self.leader, limit) {
             self.end = reap(self.leader);
@@ -51,7 +51,7 @@ impl Group {
         self.end
     }
 
-    /// Ends every process of the group and reaps those that became children of ours.
+    /// Kills every process of the group and reaps those that became children of this process.
     pub fn destroy(&mut self) {
         let _ = killpg(self.leader, Signal::SIGKILL);
         if self.end.is_none() {
@@ -63,7 +63,7 @@ impl Group {
         }
     }
 
-    /// The processes of the group that are alive.
+    /// Returns the living processes of the group.
     pub fn members(&self) -> Vec<Pid> {
         all().filter(|stat| stat.group == self.leader && stat.state != 'Z').map(|s| s.pid).collect()
     }
@@ -78,22 +78,22 @@ impl Group {
     }
 }
 
-/// What `/proc/PID/stat` says.
+/// Contents of `/proc/PID/stat`.
 #[derive(Clone, Debug)]
 pub struct Stat {
-    /// The process.
+    /// Process ID.
     pub pid: Pid,
-    /// The letter of its state: `R`, `S`, `T`, `Z`, …
+    /// Letter of its state: `R`, `S`, `T`, `Z`, …
     pub state: char,
-    /// Its parent.
+    /// Parent.
     pub parent: Pid,
-    /// Its process group.
+    /// Process group.
     pub group: Pid,
-    /// CPU time spent, in clock ticks.
+    /// CPU time in clock ticks.
     pub ticks: u64,
 }
 
-/// What the kernel says of a process; `None` when it is no more.
+/// Returns the kernel's information on a process; `None` if it no longer exists.
 pub fn stat(pid: Pid) -> Option<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut words = text.rsplit_once(')')?.1.split_whitespace();
@@ -104,43 +104,43 @@ pub fn stat(pid: Pid) -> Option<Stat> {
     Some(Stat { pid, state, parent, group, ticks: times.iter().sum() })
 }
 
-/// The children of a process, zombies included.
+/// Returns the children of a process, including zombies.
 pub fn children(parent: Pid) -> Vec<Stat> {
     all().filter(|stat| stat.parent == parent).collect()
 }
 
-/// How many descriptors a process has open.
+/// Returns the number of open descriptors of a process.
 pub fn descriptors(pid: Pid) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
 
-/// The proportional set size of a process in KiB.
+/// Returns the proportional set size of a process in KiB.
 pub fn pss_kib(pid: Pid) -> u64 {
     field(&format!("/proc/{pid}/smaps_rollup"), "Pss:")
 }
 
-/// The memory of a process that is no file's, in KiB: whether or not others share it.
+/// Returns the anonymous memory of a process in KiB, whether or not it is shared.
 pub fn anonymous_kib(pid: Pid) -> u64 {
     field(&format!("/proc/{pid}/status"), "RssAnon:")
 }
 
-/// The resident set size of a process in KiB.
+/// Returns the resident set size of a process in KiB.
 pub fn rss_kib(pid: Pid) -> u64 {
     field(&format!("/proc/{pid}/status"), "VmRSS:")
 }
 
-/// How often a process has gone to sleep of its own accord: an upper bound of its wake-ups.
+/// Returns how often a process has slept voluntarily: an upper bound of its wake-ups.
 pub fn sleeps(pid: Pid) -> u64 {
     field(&format!("/proc/{pid}/status"), "voluntary_ctxt_switches:")
 }
 
-/// Sets how many descriptors a process may have open, and returns how many it might have before.
+/// Sets the descriptor limit of a process, and returns the previous one.
 pub fn limit_descriptors(pid: Pid, count: u64) -> u64 {
     let mut before = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     let (pid, what) = (pid.as_raw(), libc::RLIMIT_NOFILE);
     // SAFETY: prlimit writes one structure, which outlives the call, and reads none.
     let read = unsafe { libc::prlimit(pid, what, std::ptr::null(), &raw mut before) };
-    // The hard limit stays, so that the other can be raised again.
+    // The hard limit stays, so that the soft limit can be raised again.
     let limit = libc::rlimit { rlim_cur: count, ..before };
     // SAFETY: prlimit reads one structure, which outlives the call, and writes none.
     let set = unsafe { libc::prlimit(pid, what, &raw const limit, std::ptr::null_mut()) };
@@ -148,7 +148,7 @@ pub fn limit_descriptors(pid: Pid, count: u64) -> u64 {
     before.rlim_cur
 }
 
-/// Sends a signal, to a process that must be there.
+/// Sends a signal to a process that must exist.
 pub fn signal(pid: Pid, signal: Signal) {
     kill(pid, signal).unwrap_or_else(|error| panic!("{signal} to {pid}: {error}"));
 }
@@ -159,7 +159,7 @@ pub fn gone(pid: Pid, limit: Duration) -> bool {
     ready(&descriptor, PollFlags::POLLIN, limit)
 }
 
-/// Waits until one of `events` holds on a descriptor.
+/// Waits until one of `events` occurs on a descriptor.
 pub fn ready(descriptor: &impl AsFd, events: PollFlags, limit: Duration) -> bool {
     let deadline = Instant::now() + limit;
     loop {
@@ -174,7 +174,7 @@ pub fn ready(descriptor: &impl AsFd, events: PollFlags, limit: Duration) -> bool
     }
 }
 
-/// Makes this process the parent of what its descendants leave behind, so that it can reap it.
+/// Makes this process the parent of its descendants' orphans, so that it can reap them.
 pub fn adopt_orphans() {
     nix::sys::prctl::set_child_subreaper(true).expect("every Linux since 3.4 has subreapers");
 }
@@ -191,9 +191,9 @@ fn reap(pid: Pid) -> Option<End> {
 }
 
 fn pidfd(pid: Pid) -> Option<OwnedFd> {
-    // SAFETY: pidfd_open takes two integers and touches no memory of ours.
+    // SAFETY: pidfd_open takes two integers and accesses no memory.
     let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
-    // SAFETY: a non-negative answer is a new descriptor that nobody else owns.
+    // SAFETY: a non-negative result is a new descriptor that is not owned elsewhere.
     (descriptor >= 0).then(|| unsafe { OwnedFd::from_raw_fd(descriptor as i32) })
 }
 

@@ -1,11 +1,11 @@
-//! Filters that refuse system calls, for a command that is about to be started and all that it starts.
+//! Filters that refuse system calls, for a command to be started and all its descendants.
 
 use std::{io, os::unix::process::CommandExt, process::Command};
 
-/// Has the kernel answer these system calls with `errno`, in the command's process and in all its descendants.
+/// Makes these system calls fail with `errno` in the command's process and in all its descendants.
 pub fn refuse(command: &mut Command, calls: &[libc::c_long], errno: i32) {
     let filter = program(calls, errno);
-    // SAFETY: the closure makes two system calls on memory that it owns, and allocates nothing.
+    // SAFETY: the closure makes two system calls on memory that it owns, and does not allocate.
     unsafe { command.pre_exec(move || install(&filter)) };
 }
 
@@ -14,7 +14,7 @@ fn program(calls: &[libc::c_long], errno: i32) -> Vec<libc::sock_filter> {
     let equal = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     let answer = (libc::BPF_RET | libc::BPF_K) as u16;
     let step = |code, jt, k| libc::sock_filter { code, jt, jf: 0, k };
-    // `seccomp_data` begins with the number of the call.
+    // `seccomp_data` starts with the number of the call.
     let mut steps = vec![step(load, 0, 0)];
     for (n, call) in calls.iter().enumerate() {
         let to_refusal = calls.len() - n;

@@ -1,4 +1,4 @@
-//! Certificates made for a test, and what a client trusts and shows.
+//! Certificates created for a test, and what a client trusts and presents.
 
 use std::sync::{Arc, LazyLock};
 
@@ -9,7 +9,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName},
 };
 
-/// An authority that clients and servers may trust.
+/// A certificate authority.
 #[derive(Debug)]
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -21,25 +21,25 @@ pub struct Authority {
 /// A certificate and its key.
 #[derive(Debug)]
 pub struct Identity {
-    /// The certificate as it goes over the wire.
+    /// The certificate in DER.
     pub certificate: CertificateDer<'static>,
     /// The certificate as PEM.
     pub chain_pem: String,
-    /// Its key as PEM.
+    /// The key as PEM.
     pub key_pem: String,
     key: Vec<u8>,
 }
 
-/// The name that clients ask for and that servers' certificates bear.
+/// The name that clients ask for and server certificates contain.
 const NAME: &str = "jimu.test";
 
-/// [`NAME`] as rustls takes it.
+/// [`NAME`] as a rustls type.
 pub(crate) fn server_name() -> ServerName<'static> {
     ServerName::try_from(NAME).expect("the name is one of DNS")
 }
 
 impl Authority {
-    /// A new authority.
+    /// Creates an authority.
     pub fn new() -> Self {
         let mut params = CertificateParams::new([]).expect("no name is no wrong name");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -49,12 +49,12 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), certificate, pem }
     }
 
-    /// A server's certificate for the name that clients ask for.
+    /// Issues a server certificate for the name that clients ask for.
     pub fn server(&self) -> Identity {
         self.sign(NAME, ExtendedKeyUsagePurpose::ServerAuth)
     }
 
-    /// A client's certificate.
+    /// Issues a client certificate.
     pub fn client(&self, name: &str) -> Identity {
         self.sign(name, ExtendedKeyUsagePurpose::ClientAuth)
     }
@@ -73,7 +73,8 @@ impl Authority {
         }
     }
 
-    /// A client that trusts this authority, shows `identity` if there is one, and offers these versions and protocols.
+    /// Creates a client that trusts this authority, presents `identity` if there is one, and offers these
+    /// versions and protocols.
     pub fn client_config(
         &self,
         identity: Option<&Identity>,
@@ -100,7 +101,7 @@ impl Authority {
         Arc::new(config)
     }
 
-    /// A client that trusts this authority and has no wishes.
+    /// Creates a client that trusts this authority, with defaults.
     pub fn trusting(&self) -> Arc<ClientConfig> {
         self.client_config(None, rustls::ALL_VERSIONS, &[])
     }

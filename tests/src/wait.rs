@@ -1,5 +1,5 @@
-//! Waiting for what has no event: it is looked at again and again. What has one (a line, a datagram, the end of a
-//! process) is awaited by [`crate::output`], [`crate::server`] and [`crate::process`].
+//! Waiting by polling, for conditions without an event. Those with one (a line, a datagram, the end of a process)
+//! are awaited by [`crate::output`], [`crate::server`] and [`crate::process`].
 
 use std::{
     fmt::Display,
@@ -7,8 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Looks until there is what the test waits for. The `Err` of a look says what is there instead; that of the last one is
-/// the failure, when the limit is over.
+/// Polls until the condition holds. The `Err` of a poll describes the current state; the last one becomes the
+/// failure when the limit has passed.
 pub fn until<T, E: Display>(
     what: &str,
     limit: Duration,
@@ -26,7 +26,7 @@ pub fn until<T, E: Display>(
     }
 }
 
-/// Between two looks: soon enough to add nothing to a test, seldom enough to take nothing from the server.
+/// Polling interval: short enough not to slow a test, long enough not to load the server.
 const BETWEEN: Duration = Duration::from_millis(20);
 
 #[cfg(test)]

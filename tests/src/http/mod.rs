@@ -1,6 +1,6 @@
-//! An HTTP/1.1 client that hides nothing: it sends the bytes that it is given and reads answers by the letter.
+//! An HTTP/1.1 client that hides nothing: it sends the given bytes and parses responses strictly.
 //!
-//! It shares no code with the server, so that the two cannot agree on the same mistake.
+//! It shares no code with the server, so that both cannot agree on the same mistake.
 
 mod answer;
 mod connection;

@@ -1,4 +1,4 @@
-//! What a connection's bytes go through: TCP, a unix socket, or TLS over one of them.
+//! The byte stream of a connection: TCP, a unix socket, or TLS over one of them.
 
 use std::{
     io::{self, Read, Write},
@@ -15,7 +15,7 @@ use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use crate::tls;
 
-/// A stream of bytes in both directions. Sockets of all kinds take the same system calls: each is held as one of TCP.
+/// A bidirectional byte stream. Sockets of all kinds take the same system calls: each is held as a TCP socket.
 #[derive(Debug)]
 pub(super) enum Stream {
     Plain(TcpStream),
@@ -31,7 +31,7 @@ impl Stream {
         Self::Plain(TcpStream::from(OwnedFd::from(socket)))
     }
 
-    /// Makes the handshake.
+    /// Performs the handshake.
     pub(super) fn over_tls(self, config: &Arc<ClientConfig>) -> io::Result<Self> {
         let Self::Plain(mut socket) = self else { panic!("TLS within TLS is not tested") };
         let mut session = ClientConnection::new(Arc::clone(config), tls::server_name())
@@ -61,7 +61,7 @@ impl Stream {
         self.socket().set_write_timeout(Some(limit))
     }
 
-    /// A second handle; a TLS session has one alone.
+    /// Returns a second handle; a TLS session has only one.
     pub(super) fn twin(&self) -> io::Result<Self> {
         match self {
             Self::Plain(socket) => socket.try_clone().map(Self::Plain),

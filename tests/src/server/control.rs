@@ -1,4 +1,4 @@
-//! hostctl, run as a user would run it.
+//! hostctl, run as a user would.
 
 use std::{
     path::Path,
@@ -10,33 +10,33 @@ use serde_json::Value;
 
 use crate::artifacts;
 
-/// What hostctl answered.
+/// Output of hostctl.
 #[derive(Debug)]
 pub struct Control {
-    /// Its exit status.
+    /// Exit status.
     pub status: i32,
-    /// Its standard output.
+    /// Standard output.
     pub out: String,
-    /// Its standard error.
+    /// Standard error.
     pub err: String,
 }
 
-/// A worker as `hostctl status --json` shows it.
+/// A worker as shown by `hostctl status --json`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerStatus {
-    /// Its process.
+    /// Process ID.
     pub pid: Pid,
-    /// What it does: `ready`, `busy`, `draining`, …
+    /// State: `ready`, `busy`, `draining`, …
     pub state: String,
-    /// How many exchanges it has answered.
+    /// Number of requests served.
     pub requests: u64,
-    /// How many it holds now.
+    /// Number of requests in progress.
     pub busy: u64,
-    /// The requests that it holds: method and target.
+    /// Requests in progress: method and target.
     pub in_flight: Vec<String>,
-    /// The generation that it belongs to.
+    /// Generation it belongs to.
     pub generation: u64,
-    /// The generation's state: `booting`, `serving`, `retiring`.
+    /// State of the generation: `booting`, `serving`, `retiring`.
     pub generation_state: String,
 }
 
@@ -62,13 +62,13 @@ impl Control {
         }
     }
 
-    /// The output of a command that must have succeeded.
+    /// Returns the output of a command that must have succeeded.
     pub fn done(self) -> String {
         assert_eq!(self.status, 0, "hostctl failed: {}{}", self.out, self.err);
         self.out
     }
 
-    /// The words of a command that must have been refused.
+    /// Returns the message of a command that must have been refused.
     pub fn refused(self) -> String {
         assert_ne!(self.status, 0, "hostctl succeeded: {}{}", self.out, self.err);
         assert!(!self.err.trim().is_empty(), "hostctl gave no reason");
@@ -76,7 +76,7 @@ impl Control {
     }
 }
 
-/// All workers in the status, of all generations.
+/// Returns all workers in the status, of all generations.
 pub(super) fn workers(json: &str) -> Vec<WorkerStatus> {
     let text = |value: &Value| value.as_str().map(str::to_owned).expect("a text in the status");
     let status: Value = serde_json::from_str(json).expect("hostctl status --json prints JSON");

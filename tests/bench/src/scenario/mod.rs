@@ -1,14 +1,14 @@
-//! What is measured: the table of scenarios, and running one.
+//! Scenarios: their table, and running one.
 //!
 //! | module | what it measures |
 //! | --- | --- |
 //! | `mod` | the table, the servers of a scenario, the rounds |
-//! | `load` | requests, as many as can be |
-//! | `idle` | kept-alive connections on which nothing happens |
-//! | `memory` | servers of several workers, and what an idle one does |
-//! | `scrape` | somebody who asks for metrics meanwhile |
-//! | `parse` | the parser beside the one it is built on |
-//! | `start` | from the start to the first answer |
+//! | `load` | as many requests as possible |
+//! | `idle` | idle kept-alive connections |
+//! | `memory` | servers with several workers, and the activity of an idle one |
+//! | `scrape` | metrics scraped during the load |
+//! | `parse` | the parser compared to the library it is built on |
+//! | `start` | from the start to the first response |
 
 mod idle;
 mod load;
@@ -30,44 +30,44 @@ use crate::result::{Measured, Row};
 use crate::server::{Fault, Server};
 use crate::setup::Setup;
 
-/// A request that clients send.
+/// A request of the clients.
 #[derive(Clone, Copy, Debug)]
 struct Request {
-    /// For each kind of application the target that does the same.
+    /// Target for each kind of application that does the same work.
     native: &'static str,
     wsgi: &'static str,
-    /// How many octets of body there are.
+    /// Number of body bytes.
     body: usize,
 }
 
-/// The way of measuring.
+/// Method of measuring.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
-    /// Requests, as many as can be, over so many connections.
+    /// As many requests as possible, over this number of connections.
     Load { connections: usize, keep_alive: bool },
-    /// The same where each request pauses for so many milliseconds.
+    /// The same with each request pausing for this number of milliseconds.
     Pauses { connections: usize, pause_ms: u64 },
-    /// So many idle connections beside some busy ones.
+    /// This number of idle connections beside some busy ones.
     Idle { connections: usize },
-    /// So many workers, the application loaded before they are forked.
+    /// This number of workers, with the application loaded before they are forked.
     Memory { workers: usize },
-    /// The time to the first answer.
+    /// The time to the first response.
     Start,
-    /// The parser alone.
+    /// The parser only.
     Parse,
 }
 
 /// One contender with the application that it serves.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
-    /// Who serves.
+    /// Contender.
     pub contender: Contender,
-    /// What is served.
+    /// Application.
     pub app: App,
 }
 
 impl Entry {
-    /// The name in the tables. Peers serve one kind of application only.
+    /// Returns the name for the tables. Peers serve only one kind of application.
     pub fn name(self) -> String {
         let native = self.app == App::Native
             && matches!(self.contender, Contender::Jimu(_) | Contender::Metered(_));
@@ -75,16 +75,16 @@ impl Entry {
     }
 }
 
-/// How much is to be measured.
+/// How much to measure.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
-    /// How often each contender has its turn.
+    /// Number of rounds per contender.
     pub rounds: usize,
-    /// About how long a turn takes.
+    /// Approximate duration of a round.
     pub seconds: f64,
 }
 
-/// Measures a scenario. Who cannot take part is named in the result.
+/// Measures a scenario. Contenders that cannot take part are named in the result.
 pub fn measure(scenario: &Scenario, setup: &Setup, effort: Effort) -> io::Result<Measured> {
     let folder = tempfile::tempdir()?;
     std::fs::write(folder.path().join(BIG_FILE), vec![b'x'; 1 << 20])?;
@@ -102,7 +102,7 @@ pub fn measure(scenario: &Scenario, setup: &Setup, effort: Effort) -> io::Result
     Ok(Measured { scenario: scenario.name.into(), day, load, rows, absent })
 }
 
-/// What the measuring of one scenario works with.
+/// State of measuring one scenario.
 struct Stage<'a> {
     scenario: &'a Scenario,
     setup: &'a Setup,
@@ -110,7 +110,7 @@ struct Stage<'a> {
     folder: &'a Path,
 }
 
-/// A contender that is up.
+/// A running contender.
 struct Runner {
     entry: Entry,
     server: Server,
@@ -118,7 +118,7 @@ struct Runner {
     row: Row,
 }
 
-/// Rows, and one line for each contender that has none.
+/// Rows, and one line for each contender without one.
 type Outcome = (Vec<Row>, Vec<String>);
 
 impl Stage<'_> {
@@ -139,7 +139,7 @@ impl Stage<'_> {
         (runners, absent)
     }
 
-    /// Starts one contender and waits for its first answer.
+    /// Starts one contender and waits for its first response.
     fn start(&self, entry: Entry) -> Result<Server, String> {
         let (connections, keep_alive, workers) = match self.scenario.kind {
             Kind::Load { connections, keep_alive } => (connections, keep_alive, 1),
@@ -153,11 +153,11 @@ impl Stage<'_> {
             keep_alive,
             workers,
             preload: workers > 1,
-            // Above what is used, so that nobody is at its limit, and never below the default.
+            // Above what is used, so that no contender reaches its limit, and never below the default.
             connections: (connections + 100).max(1000),
             folder: self.folder,
         };
-        // Whether it can be started at all shows with any address.
+        // Any address shows whether it can be started at all.
         entry.contender.command(self.setup, serving, SocketAddr::from(([127, 0, 0, 1], 1)))?;
         let request = |address| self.request(entry, address);
         let command = |address| {
@@ -167,7 +167,7 @@ impl Stage<'_> {
         Server::start(self.folder, request, command).map_err(|fault: Fault| fault.to_string())
     }
 
-    /// What clients send to this contender.
+    /// Returns the request for this contender.
     fn request(&self, entry: Entry, address: SocketAddr) -> Vec<u8> {
         let Request { native, wsgi, body } = self.scenario.request;
         let target = if entry.app == App::Native { native } else { wsgi };
