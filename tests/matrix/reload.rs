@@ -1,4 +1,4 @@
-//! Hot swap: a new generation takes over, and nothing is lost.
+//! Hot swap: a new generation takes over without losing a request.
 
 use std::{
     fs,
@@ -36,7 +36,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
     ]
 }
 
-/// How long one reload may take on a busy machine.
+/// Time limit of one reload on a busy machine.
 const RELOAD: Duration = Duration::from_secs(20);
 
 fn hostctl_reload_answers_when_it_is_done(cell: &Cell) {
@@ -65,8 +65,8 @@ fn reloads_under_load_lose_nothing(cell: &Cell) {
     server.stop();
 }
 
-/// More clients than the workers serve at a time: the listener's queue is never empty, and the old workers still end
-/// once they have finished what they have accepted.
+/// More clients than the workers serve at a time: the listener's queue is never empty, and the old workers still
+/// exit once they have finished what they have accepted.
 fn clients_that_always_wait_do_not_hold_up_a_reload(cell: &Cell) {
     let server = Setup::new(cell).flags("--workers 2 --threads 2 --graceful-timeout 60").start();
     let ask = |_| get("/sleep?ms=100");
@@ -102,7 +102,7 @@ fn fifty_reloads_between_two_builds(cell: &Cell) {
     }
     let grown = process::anonymous_kib(arbiter).saturating_sub(half_way.0);
     load.finish().assert_nothing_lost();
-    // The last generation's mold may still be ending.
+    // The last generation's mold may still be exiting.
     wait::until("as few descriptors of the arbiter's", RELOAD, || {
         let now = process::descriptors(arbiter);
         if now <= half_way.1 { Ok(()) } else { Err(format!("{now} after {}", half_way.1)) }
@@ -125,12 +125,12 @@ fn swaps_between_classes_lose_nothing(cell: &Cell) {
     server.stop();
 }
 
-/// The file is only read while a generation is made: what is done to it later harms nobody.
+/// The file is only read while a generation is created: later changes to it have no effect.
 fn the_library_may_be_overwritten(cell: &Cell) {
     overwrite_libraries_of(cell, Setup::bare());
 }
 
-/// Private copies are files then.
+/// Private copies are then files.
 fn without_memfds_the_library_may_be_overwritten(cell: &Cell) {
     let calls = &[libc::SYS_memfd_create];
     let refuse = |command: &mut Command| seccomp::refuse(command, calls, libc::EPERM);
@@ -151,7 +151,7 @@ fn overwrite_libraries_of(cell: &Cell, setup: Setup) {
         load.flows(100, RELOAD);
         overwrite(file, b"");
         load.flows(100, RELOAD);
-        // A new worker comes from the mold, which has its own copy.
+        // A new worker comes from the mold, which has a private copy.
         let victim = server.until_ready_workers(2)[0];
         process::signal(victim, Signal::SIGTERM);
         assert!(process::gone(victim, RELOAD));
@@ -205,7 +205,7 @@ fn new_settings_take_effect(cell: &Cell) {
     assert!(server.get("/").field("Server").is_none());
 }
 
-/// With `SO_REUSEPORT` each process could have a socket of its own, whose backlog would go with it.
+/// With `SO_REUSEPORT` each process could have a separate socket, whose backlog would be lost with it.
 fn shared_ports_lose_nothing(cell: &Cell) {
     let server = Setup::new(cell).flags("--workers 2 --reuse-port").start();
     let load = Load::start(server.address(), Plan { keep: false, ..Plan::default() });
@@ -218,7 +218,7 @@ fn shared_ports_lose_nothing(cell: &Cell) {
     server.stop();
 }
 
-/// Requests go on when the pid file and the control socket disappear, and so does the end.
+/// Requests continue when the pid file and the control socket disappear, and the server still stops.
 fn nothing_depends_on_files_it_has_made(cell: &Cell) {
     let server = Setup::new(cell).flags("--pid host.pid").start();
     let mut client = server.connect();
@@ -233,7 +233,7 @@ fn nothing_depends_on_files_it_has_made(cell: &Cell) {
     server.stop();
 }
 
-/// The same class in another file with another content: a byte behind the end of an ELF file means nothing to the
+/// The same class in another file with different content: a byte after the end of an ELF file is ignored by the
 /// loader, but makes it a library that no process has loaded yet.
 fn other_build(cell: &Cell) -> PathBuf {
     let name = format!("jimu-{}-{}-b.so", std::process::id(), cell.class.name);
@@ -244,7 +244,7 @@ fn other_build(cell: &Cell) -> PathBuf {
     path
 }
 
-/// Writes into the file itself, as `cp` does: no new file takes its name.
+/// Writes into the file itself, like `cp`: the name keeps its inode.
 fn overwrite(path: &Path, content: &[u8]) {
     fs::OpenOptions::new().write(true).truncate(true).open(path).unwrap();
     fs::write(path, content).unwrap();

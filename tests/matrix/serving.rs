@@ -1,4 +1,4 @@
-//! Requests and answers, as every class and every application gives them.
+//! Requests and responses, the same for every class and application.
 
 use jimu_tests::{
     behaviour,
@@ -42,7 +42,7 @@ fn answers_have_date_server_and_length(cell: &Cell) {
     assert_eq!(answer.framing, Framing::Length(14));
     let date = answer.field("Date").expect("an origin server with a clock sends Date");
     assert!(date.ends_with(" GMT") && date.len() == 29, "{date}");
-    // gevent's own handler, which pywsgi follows, does not name itself.
+    // gevent's handler, which pywsgi follows, sends no Server header.
     assert_eq!(answer.field("Server").is_some(), cell.class.name != "pywsgi");
     let silent = Setup::new(cell).flags("--no-server-header").start();
     assert!(silent.get("/").field("Server").is_none());
@@ -121,7 +121,7 @@ fn a_big_body_comes_back(cell: &Cell) {
     let server = Setup::new(cell).start();
     let body = vec![b'x'; 4 << 20];
     let mut client = server.connect();
-    // The answer comes while the request is still being sent: both directions have to flow.
+    // The response arrives while the request is still being sent: both directions must make progress.
     let head =
         format!("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n", body.len());
     client.send(head).unwrap();

@@ -104,7 +104,7 @@ fn ttin_and_ttou_lose_nothing(cell: &Cell) {
     load.finish().assert_nothing_lost();
 }
 
-/// USR2, then no word more from the old one.
+/// USR2, after which the old arbiter logs nothing.
 fn a_killed_arbiter_is_followed_by_its_successor(cell: &Cell) {
     let mut server = Setup::new(cell).flags("--pid host.pid --workers 2").start();
     server.signal(Signal::SIGUSR2);
@@ -113,7 +113,7 @@ fn a_killed_arbiter_is_followed_by_its_successor(cell: &Cell) {
     server.signal(Signal::SIGKILL);
     assert_eq!(server.leader_ended(PATIENCE), End::Signal(Signal::SIGKILL));
     server.log.line(&["this one is the only one now"], PATIENCE);
-    // These ask the new one: the address, the pid file and the control socket are its own now.
+    // These ask the new one: it now owns the address, the pid file and the control socket.
     server.until_ready_workers(2);
     assert_eq!(server.get("/").status, 200);
     wait::until("the pid file follows", PATIENCE, || {
@@ -190,7 +190,7 @@ fn twenty_rounds_of_everything_lose_nothing(cell: &Cell) {
     assert!(server.all_gone(PATIENCE), "left: {:?}", server.processes());
 }
 
-/// The arbiter that said last in this log that it is ready.
+/// Returns the arbiter that reported last in this log that it is ready.
 fn last_ready(log: &str) -> Option<Pid> {
     let line = log.lines().rfind(|line| line.contains("Server is ready"))?;
     line.split(['[', ']']).nth(3)?.parse().ok().map(Pid::from_raw)
@@ -207,7 +207,7 @@ fn usr2_can_be_taken_back(cell: &Cell) {
     server.signal(Signal::SIGWINCH);
     assert!(old.iter().all(|pid| process::gone(*pid, PATIENCE)), "old workers end");
     load.flows(20, PATIENCE);
-    // Before the new one goes, the old one gets its workers back.
+    // Before the new one exits, the old one gets its workers back.
     server.signal(Signal::SIGHUP);
     server.log.line(&["generation 2 serves"], PATIENCE);
     process::signal(new, Signal::SIGTERM);
@@ -221,12 +221,12 @@ fn winch_in_the_foreground_is_ignored(cell: &Cell) {
     let server = Setup::new(cell).start();
     let before = server.until_ready_workers(1);
     server.signal(Signal::SIGWINCH);
-    // A signal that does nothing leaves no event: the next one that does comes after it.
+    // A signal without effect leaves no event: the next one with an effect comes after it.
     server.signal(Signal::SIGTTIN);
     assert!(server.until_ready_workers(2).contains(&before[0]));
 }
 
-/// An operator ends workers one by one.
+/// An operator stops workers one by one.
 fn workers_told_to_end_are_replaced(cell: &Cell) {
     let server = Setup::new(cell).flags("--workers 2").start();
     let load = Load::start(server.address(), Plan::default());
@@ -289,7 +289,7 @@ fn signals_before_it_is_ready_count(cell: &Cell) {
     assert!(matches!(server.try_get("/"), Err(Broken::Io(_))));
 }
 
-/// The arbiter that USR2 started: the child of the first one that has children itself.
+/// Returns the arbiter that USR2 started: the child of the first one that has children itself.
 fn successor(server: &Server) -> Pid {
     let children = process::children(server.pid());
     let found = children.iter().find(|child| !process::children(child.pid).is_empty());

@@ -1,4 +1,4 @@
-//! Where a server listens: TCP, unix paths, several at once, and sockets that it was given.
+//! Listening sockets: TCP, unix paths, several at once, and inherited ones.
 
 use std::{
     fs,
@@ -76,7 +76,7 @@ fn several_addresses_serve_at_once(cell: &Cell) {
 }
 
 fn ipv6_serves(cell: &Cell) {
-    // IPv6 loopback has one address for all; a free port is good enough for one test.
+    // IPv6 loopback has one address for all tests; a free port suffices for one.
     let probe = TcpListener::bind((Ipv6Addr::LOCALHOST, 0));
     let Ok(free) = probe.and_then(|listener| listener.local_addr()) else {
         return eprintln!("this machine has no IPv6 loopback");
@@ -101,7 +101,8 @@ fn a_live_unix_socket_is_not_stolen(cell: &Cell) {
     let ended = Setup::new(cell).bind(Address::Unix(path.clone())).refused();
     assert_eq!(ended.status(), 1, "{}", ended.log);
     assert!(ended.log.contains("web.sock"), "{}", ended.log);
-    // The server may have knocked to see whether somebody is there; then we do, and the owner hears it.
+    // The server may have connected to see whether a process listens; then the test connects and the owner
+    // accepts both.
     let _client = UnixStream::connect(&path).expect("the path is still there");
     alive.set_nonblocking(true).unwrap();
     assert!(alive.accept().is_ok(), "the socket is another's");
@@ -116,7 +117,7 @@ fn a_file_at_the_sockets_path_is_not_removed(cell: &Cell) {
     assert_eq!(fs::read(&path).unwrap(), b"precious");
 }
 
-/// An address that is not this machine's, and a folder that is not there.
+/// An address that does not belong to this machine, and a directory that does not exist.
 fn an_address_of_nobody_is_refused(cell: &Cell) {
     for bind in ["192.0.2.1:8000", "unix:/nowhere/at/all.sock"] {
         let setup = Setup::new(cell).flags(&format!("--bind {bind}"));
@@ -147,7 +148,7 @@ fn an_inherited_descriptor_serves(cell: &Cell) {
     assert_eq!(server.get("/").status, 200);
 }
 
-/// `LISTEN_FDS`, with `LISTEN_PID` as a shell would set it: only the process itself knows its number.
+/// `LISTEN_FDS`, with `LISTEN_PID` as a shell would set it: only the process itself knows its PID.
 fn sockets_from_systemd_serve(cell: &Cell) {
     let listener = TcpListener::bind(address()).unwrap();
     let at = listener.local_addr().unwrap();

@@ -1,5 +1,4 @@
-//! How a server is started: the command of the readme, short names, settings from everywhere, and what is wrong with
-//! them.
+//! Starting a server: the command of the README, short names, settings from all sources, and errors in them.
 
 use std::{fs, process::Command, time::Duration};
 
@@ -149,7 +148,7 @@ fn a_port_in_use_ends_with_status_1(cell: &Cell) {
     assert!(ended.log.contains(&address.to_string()), "{}", ended.log);
 }
 
-/// The bar is 50 ms more than a bare process takes; a debug build on a busy machine gets five times that.
+/// The limit is 50 ms more than a bare process takes; a debug build on a busy machine gets five times that.
 fn the_first_answer_comes_soon(cell: &Cell) {
     let bare = |n: u32| {
         let begun = std::time::Instant::now();
@@ -169,7 +168,7 @@ fn the_first_answer_comes_soon(cell: &Cell) {
     assert!(extra < Duration::from_millis(250), "{extra:?} more than a bare process");
 }
 
-/// What `--print-config` prints, with a file that sets `keepalive`.
+/// Returns the output of `--print-config` with a file that sets `keepalive`.
 fn printed(variables: &[(&str, &str)], flags: &[&str]) -> String {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("host.toml"), "keepalive = 7\n").unwrap();

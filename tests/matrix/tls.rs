@@ -1,5 +1,5 @@
-//! TLS under every class: what is served over it, who is let in, what comes of peers that do not speak it, and
-//! certificates that are exchanged.
+//! TLS under every class: what is served over it, which clients are accepted, peers that do not speak it, and
+//! replaced certificates.
 
 use std::{
     fmt::Write as _,
@@ -45,7 +45,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
     ]
 }
 
-/// A good client is answered within this time, handshake and all.
+/// Time limit for a correct client, handshake included.
 const SOON: Duration = Duration::from_secs(2);
 
 fn tls_carries_requests_and_bodies(cell: &Cell) {
@@ -77,7 +77,7 @@ fn tls_carries_requests_and_bodies(cell: &Cell) {
     assert!(get(&server, &client, "/file?path=file").body == body, "a file is sent");
     let mut connection = secure(&server, &client);
     connection.send("GET / HTTP/1.0\r\n\r\n").unwrap();
-    // Without a word that TLS ends here the client would have to take the answer for cut.
+    // Without a close_notify the client would have to treat the response as truncated.
     assert!(connection.rest().unwrap().ends_with(b"Hello, world!\n"));
     server.stop();
 }
@@ -86,7 +86,7 @@ fn a_session_is_resumed_by_another_worker(cell: &Cell) {
     let authority = Authority::new();
     let server = secured(Setup::new(cell), &authority.server()).start();
     for version in [&version::TLS13, &version::TLS12] {
-        // The client keeps its tickets from one connection to the next.
+        // The client keeps its tickets between connections.
         let client = authority.client_config(None, &[version], &[]);
         let handshake = || {
             let mut connection = secure(&server, &client);
@@ -116,7 +116,7 @@ fn tls_connections_are_kept(cell: &Cell) {
     for _ in 0..5 {
         assert_eq!(connection.answer("GET").unwrap().status, 200);
     }
-    // A request in pieces, each a record of its own.
+    // A request in pieces, one record each.
     for octet in b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".chunks(1) {
         connection.send(octet).unwrap();
     }
@@ -154,7 +154,7 @@ fn a_client_without_certificate_is_turned_away(cell: &Cell) {
         let with = authority.client_config(Some(&bob), versions, &[]);
         let without = authority.client_config(None, versions, &[]);
         let error = try_get(&server, &without, "/").unwrap_err();
-        // The alert is what the client gets to read, and not a reset.
+        // The client receives the alert, not a reset.
         assert!(error.contains("ertificate") || error.contains("HandshakeFailure"), "{error}");
         assert_eq!(get(&server, &with, "/").status, 200);
     }
@@ -204,7 +204,7 @@ fn stalled_handshakes_hold_nobody_up(cell: &Cell) {
     let client = authority.trusting();
     let mut stalled: Vec<Connection> = (0..60).map(|_| server.connect()).collect();
     for connection in stalled.iter_mut().step_by(2) {
-        // The beginning of a ClientHello whose rest never comes.
+        // The start of a ClientHello whose rest never arrives.
         connection.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").unwrap();
     }
     for _ in 0..5 {
@@ -219,7 +219,7 @@ fn stalled_handshakes_hold_nobody_up(cell: &Cell) {
     assert_eq!(get(&server, &client, "/").status, 200);
 }
 
-/// Whatever the settings say of TLS, and of clients' certificates.
+/// Whatever the settings for TLS and client certificates are.
 fn a_health_path_is_asked_behind_tls(cell: &Cell) {
     let authority = Authority::new();
     let setup = secured(Setup::new(cell), &authority.server()).file("ca.pem", &authority.pem);
@@ -233,7 +233,7 @@ fn a_health_path_is_asked_behind_tls(cell: &Cell) {
     server.stop();
 }
 
-/// What root has opened, and what it opens anew, the workers of another user write to.
+/// Files that root has opened or reopened are written by workers of another user.
 fn a_key_that_only_root_may_read_is_handed_over(cell: &Cell) {
     let nobody = nobody().expect("the behaviour's condition");
     let authority = Authority::new();
@@ -271,7 +271,7 @@ fn nobody() -> Option<User> {
     User::from_name("nobody").ok().flatten()
 }
 
-/// A handshake, and then octets that are no records.
+/// A handshake, then bytes that are not records.
 fn garbage_within_tls_harms_nobody(cell: &Cell) {
     let authority = Authority::new();
     let server = secured(Setup::new(cell), &authority.server()).start();
@@ -299,7 +299,7 @@ fn certificates_exchanged_under_load_lose_nothing(cell: &Cell) {
     let load = Load::through(connect, Plan { clients: 6, ..Plan::default() });
     for round in 0..4 {
         let next = authority.server();
-        // What cannot be used is refused with the setting's name, and the old one goes on.
+        // Invalid files are refused with the setting's name, and the old generation continues.
         for (chain, key, word) in [
             (&*next.chain_pem, &*current.key_pem, "keyfile"),
             ("no certificate", &*next.key_pem, "certfile"),
@@ -324,7 +324,7 @@ fn certificates_exchanged_under_load_lose_nothing(cell: &Cell) {
     server.stop();
 }
 
-/// With TLS, by this certificate.
+/// With TLS, using this certificate.
 fn secured(setup: Setup, identity: &Identity) -> Setup {
     let (chain, key) = (setup.dir().join("chain.pem"), setup.dir().join("key.pem"));
     setup
@@ -334,7 +334,7 @@ fn secured(setup: Setup, identity: &Identity) -> Setup {
         .flag("--keyfile", key)
 }
 
-/// Asks clients for certificates of this authority.
+/// Requests client certificates of this authority.
 fn admitting(setup: Setup, authority: &Authority, requirement: u8) -> Setup {
     let roots = setup.dir().join("roots.pem");
     setup

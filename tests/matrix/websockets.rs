@@ -1,5 +1,5 @@
-//! Connections that Python applications take over: web sockets by the libraries that they use, and other protocols by
-//! hand, with and without TLS.
+//! Connections that Python applications take over: WebSockets by their libraries, and other protocols by hand,
+//! with and without TLS.
 
 use std::{process::Command, thread, time::Duration};
 
@@ -57,7 +57,7 @@ fn websocket_libraries_work_over_tls(cell: &Cell) {
     libraries_work(secured(serving(cell), &authority).start(), "wss");
 }
 
-/// The client's script ends well for each library, and nothing but closed connections is left behind.
+/// The client's script succeeds for each library, and only closed connections are left.
 fn libraries_work(server: Server, scheme: &str) {
     let Address::Tcp(address) = server.address().clone() else { panic!("no TCP address") };
     let url = format!("{scheme}://{address}");
@@ -130,7 +130,7 @@ fn no_answer_is_written_into_a_protocol_of_an_application(cell: &Cell) {
     }
 }
 
-/// Reads up to the end of this word, byte by byte.
+/// Reads byte by byte up to the end of this word.
 fn until(client: &mut Connection, word: &str) -> String {
     let mut text = String::new();
     while !text.ends_with(word) {

@@ -1,4 +1,4 @@
-//! The executables and shared libraries under test: where they are, and how they come to be there.
+//! The executables and shared libraries under test: their location, and how they are built.
 
 use std::{
     env, fs,
@@ -7,10 +7,10 @@ use std::{
     sync::OnceLock,
 };
 
-/// Set by `cargo xtask test`, which has built everything already.
+/// Set by `cargo xtask test`, which has already built everything.
 const BUILT: &str = "JIMU_BUILT";
 
-/// Builds what the tests start, in the profile that they were built in themselves, unless that was done just before.
+/// Builds what the tests start, in the profile of the tests, unless that has just been done.
 pub fn build() {
     if env::var_os(BUILT).is_some() {
         return;
@@ -25,12 +25,12 @@ pub fn build() {
     assert!(status.success(), "cargo build failed: {status}");
 }
 
-/// The top of the source tree.
+/// Returns the top directory of the source tree.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the source tree")
 }
 
-/// The folder that cargo puts executables and libraries in.
+/// Returns the directory of cargo's executables and libraries.
 pub fn folder() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
@@ -40,22 +40,22 @@ pub fn folder() -> &'static Path {
     })
 }
 
-/// An executable of the workspace.
+/// Returns an executable of the workspace.
 pub fn executable(name: &str) -> PathBuf {
     present(folder().join(name))
 }
 
-/// The shared library of a worker class by its short name.
+/// Returns the shared library of a worker class by its short name.
 pub fn class(name: &str) -> PathBuf {
     folder().join(format!("lib{name}_worker.so"))
 }
 
-/// Any other shared library of the workspace: `library("hello_app")`.
+/// Returns another shared library of the workspace: `library("hello_app")`.
 pub fn library(name: &str) -> PathBuf {
     present(folder().join(format!("lib{name}.so")))
 }
 
-/// The worker classes that this workspace has built, in the order of their names.
+/// Returns the worker classes that this workspace has built, sorted by name.
 pub fn classes() -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(root().join("workers"))
         .expect("workers/ is in the source tree")

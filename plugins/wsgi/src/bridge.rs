@@ -215,7 +215,6 @@ impl Bridge {
 
     /// Runs `work` with an environ builder that no one else uses at the time: an allocation can run the
     /// garbage collector, and that any Python code, which can let another thread run.
-    /// run the garbage collector, and that any Python code, which can let another thread go on.
     pub(crate) fn with_environs<T>(
         &self,
         py: Python<'_>,

@@ -1,32 +1,32 @@
-//! Answers, parsed by the letter of RFC 9112: what a sloppy client would take is malformed here.
+//! Responses, parsed strictly by RFC 9112: what a lenient client would accept is malformed here.
 
 use super::connection::Broken;
 
 /// One response.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// The minor version, 0 or 1.
+    /// Minor version, 0 or 1.
     pub minor: u8,
-    /// The status.
+    /// Status.
     pub status: u16,
-    /// The reason phrase.
+    /// Reason phrase.
     pub reason: String,
-    /// The header fields in their order, names as sent.
+    /// Headers in order, with names as sent.
     pub fields: Vec<(String, String)>,
-    /// The body, without its framing.
+    /// Body, without its framing.
     pub body: Vec<u8>,
-    /// The fields after a chunked body.
+    /// Trailer fields of a chunked body.
     pub trailers: Vec<(String, String)>,
-    /// How the body's end was known.
+    /// How the end of the body was determined.
     pub framing: Framing,
-    /// The informational answers before this one.
+    /// Informational responses before this one.
     pub informational: Vec<Answer>,
 }
 
-/// How the end of a body is known (RFC 9112 section 6.3).
+/// How the end of a body is determined (RFC 9112 section 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
-    /// There is none: HEAD, 1xx, 204, 304.
+    /// No body: HEAD, 1xx, 204, 304.
     None,
     /// `Content-Length`.
     Length(u64),
@@ -37,7 +37,7 @@ pub enum Framing {
 }
 
 impl Answer {
-    /// The value of the only field of that name.
+    /// Returns the value of the only header with this name.
     pub fn field<'a>(&'a self, name: &'a str) -> Option<&'a str> {
         let mut values = self.values(name);
         let value = values.next();
@@ -45,7 +45,7 @@ impl Answer {
         value
     }
 
-    /// The values of all fields of that name.
+    /// Returns the values of all headers with this name.
     pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.fields
             .iter()
@@ -53,12 +53,12 @@ impl Answer {
             .map(|(_, value)| value.as_str())
     }
 
-    /// The body as text.
+    /// Returns the body as text.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// Whether the connection may carry another request.
+    /// Returns whether the connection may carry another request.
     pub fn keeps(&self) -> bool {
         let says = |word: &str| {
             self.values("Connection")
@@ -68,7 +68,7 @@ impl Answer {
         self.framing != Framing::Close && !says("close") && (self.minor == 1 || says("keep-alive"))
     }
 
-    /// Parses a head, with the empty line that ends it.
+    /// Parses a head, including the empty line that ends it.
     pub(super) fn head(bytes: &[u8], method: &str) -> Result<Self, Broken> {
         let text =
             str::from_utf8(bytes).map_err(|_| malformed("a head that is not ASCII", bytes))?;
@@ -123,7 +123,7 @@ impl Answer {
     }
 }
 
-/// Parses one field line, without its CRLF.
+/// Parses one header line, without its CRLF.
 pub(super) fn field(line: &str) -> Result<(String, String), Broken> {
     let bad = || malformed("a field line", line.as_bytes());
     let (name, value) = line.split_once(':').ok_or_else(bad)?;

@@ -1,4 +1,4 @@
-//! A connection to the server: bytes out, answers in.
+//! A connection to the server: sends bytes, reads responses.
 
 use std::{
     io::{self, ErrorKind, Read, Write},
@@ -23,41 +23,41 @@ use super::answer::{Answer, Framing, chunk_size, field, malformed};
 use super::stream::Stream;
 use crate::process;
 
-/// Where a server listens.
+/// Address of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
     /// TCP over IPv4 or IPv6.
     Tcp(SocketAddr),
-    /// A unix socket's path.
+    /// Path of a unix socket.
     Unix(PathBuf),
-    /// The abstract name of a unix socket.
+    /// Abstract name of a unix socket.
     Abstract(String),
 }
 
-/// Why there is no whole answer.
+/// Why there is no complete response.
 #[derive(Debug, thiserror::Error)]
 pub enum Broken {
-    /// The connection ended in order before the first byte of an answer.
+    /// The connection was closed before the first byte of a response.
     #[error("the connection was closed before an answer")]
     Closed,
-    /// The connection was reset before the first byte of an answer.
+    /// The connection was reset before the first byte of a response.
     #[error("the connection was reset before an answer")]
     Reset,
-    /// The answer is not whole: what was read, and how it ended.
+    /// The response is incomplete: what was read, and how it ended.
     #[error("the answer was cut: {0}")]
     Cut(String),
-    /// The answer breaks the rules.
+    /// The response is malformed.
     #[error("malformed: {0}")]
     Malformed(String),
-    /// Nothing came within the time limit.
+    /// Nothing arrived within the time-out.
     #[error("silence for {0:?}")]
     Silent(Duration),
-    /// Any other failure of the socket.
+    /// Any other error of the socket.
     #[error(transparent)]
     Io(io::Error),
 }
 
-/// A client's end of a connection.
+/// The client side of a connection.
 #[derive(Debug)]
 pub struct Connection {
     stream: Stream,
@@ -65,9 +65,9 @@ pub struct Connection {
     limit: Duration,
 }
 
-/// How long a client waits for the next bytes unless it says otherwise.
+/// Default time-out for the next bytes.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// The longest head that the client takes.
+/// Maximum length of a response head.
 const HEAD_MAX: usize = 64 << 10;
 
 impl Connection {
@@ -90,46 +90,46 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Speaks TLS from here on; fails where the handshake does, as far as the client sees it before its first request.
+    /// Starts TLS; fails if the handshake does, as far as the client notices before its first request.
     pub fn over_tls(mut self, config: &Arc<ClientConfig>) -> io::Result<Self> {
         self.stream = self.stream.over_tls(config)?;
         Ok(self)
     }
 
-    /// The same connection without its TLS session, to send what is no TLS.
+    /// Returns the connection without its TLS session, to send other data.
     #[must_use]
     pub fn into_plain(self) -> Self {
         Self { stream: self.stream.into_plain(), ..self }
     }
 
-    /// What is known of the TLS session.
+    /// Returns the properties of the TLS session.
     pub fn tls(&self) -> &ClientConnection {
         self.stream.tls().expect("the connection speaks TLS")
     }
 
-    /// Sets how long to wait for the next bytes.
+    /// Sets the time-out for the next bytes.
     pub fn patience(&mut self, limit: Duration) {
         self.limit = limit;
         self.stream.set_timeout(limit).expect("a limit above zero can be set");
     }
 
-    /// Sends these bytes, all of them.
+    /// Sends all of these bytes.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.stream.write_all(bytes.as_ref())
     }
 
-    /// Sends a GET that keeps the connection.
+    /// Sends a GET that keeps the connection alive.
     pub fn send_get(&mut self, target: &str) -> io::Result<()> {
         self.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n"))
     }
 
-    /// A GET and its answer.
+    /// Sends a GET and reads the response.
     pub fn get(&mut self, target: &str) -> Result<Answer, Broken> {
         self.send_get(target).map_err(sent)?;
         self.answer("GET")
     }
 
-    /// A POST with a body of known length, and its answer.
+    /// Sends a POST with a body of known length and reads the response.
     pub fn post(&mut self, target: &str, body: &[u8]) -> Result<Answer, Broken> {
         let length = body.len();
         let head =
@@ -138,26 +138,26 @@ impl Connection {
         self.answer("POST")
     }
 
-    /// A second handle of the same connection, to send and receive at once.
+    /// Returns a second handle of the connection, to send and receive concurrently.
     #[must_use]
     pub fn twin(&self) -> Self {
         let stream = self.stream.twin().expect("a descriptor can be duplicated");
         Self { stream, buffer: Vec::new(), limit: self.limit }
     }
 
-    /// Ends this side: the server sees the end of the stream and can still answer.
+    /// Shuts down the sending side: the server sees the end of the stream and can still respond.
     pub fn end_sending(&mut self) {
         self.stream.end_writing().expect("a connected stream can be half closed");
     }
 
-    /// Makes the close of this connection a reset (TCP only).
+    /// Makes closing this connection send a reset (TCP only).
     pub fn reset(self) {
         let linger = libc::linger { l_onoff: 1, l_linger: 0 };
         nix::sys::socket::setsockopt(&self, nix::sys::socket::sockopt::Linger, &linger)
             .expect("SO_LINGER can be set");
     }
 
-    /// Reads the final answer to a request of that method, and the informational ones before it.
+    /// Reads the final response to a request of this method, and the informational ones before it.
     pub fn answer(&mut self, method: &str) -> Result<Answer, Broken> {
         let mut informational = Vec::new();
         loop {
@@ -170,7 +170,7 @@ impl Connection {
         }
     }
 
-    /// Reads one head and its body, an informational answer too.
+    /// Reads one head and its body, including informational responses.
     pub fn one_answer(&mut self, method: &str) -> Result<Answer, Broken> {
         let head = self.through(b"\r\n\r\n", HEAD_MAX)?;
         let mut answer = Answer::head(&head, method)?;
@@ -189,17 +189,17 @@ impl Connection {
         Ok(std::mem::take(&mut self.buffer))
     }
 
-    /// Bytes that came and that nobody has asked for.
+    /// Returns bytes that arrived and have not been read.
     pub fn left_over(&self) -> &[u8] {
         &self.buffer
     }
 
-    /// The careful client's look before it sends on a kept connection: has the server closed it, or sent something?
+    /// Checks, before sending on a kept-alive connection, whether the server has closed it or sent something.
     pub fn fresh(&self) -> bool {
         self.buffer.is_empty() && !process::ready(self, PollFlags::POLLIN, Duration::ZERO)
     }
 
-    /// Waits for the end of the connection; true if nothing came before it.
+    /// Waits for the end of the connection; returns whether nothing arrived before it.
     pub fn closes(&mut self, limit: Duration) -> bool {
         if !process::ready(self, PollFlags::POLLIN, limit) {
             return false;
@@ -208,7 +208,7 @@ impl Connection {
         matches!(recv(self.as_fd().as_raw_fd(), &mut byte, MsgFlags::MSG_PEEK), Ok(0) | Err(_))
     }
 
-    /// Waits for the end of the connection, whatever comes before it.
+    /// Waits for the end of the connection, whatever arrives before it.
     pub fn ends(&mut self, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
         while process::ready(
@@ -223,19 +223,19 @@ impl Connection {
         false
     }
 
-    /// Has the kernel hold little for this client, so that a server soon finds it slow.
+    /// Limits the kernel's receive buffer, so that a server soon detects a slow client.
     pub fn take_little(&self) {
         nix::sys::socket::setsockopt(self, nix::sys::socket::sockopt::RcvBuf, &(8 << 10))
             .expect("SO_RCVBUF can be set");
     }
 
-    /// Takes one byte out of the kernel's buffer.
+    /// Reads one byte from the kernel's buffer.
     pub fn take_byte(&mut self) -> Option<u8> {
         let mut byte = [0];
         matches!(self.read(&mut byte), Ok(1)).then_some(byte[0])
     }
 
-    /// Reads some more bytes into the buffer; 0 at the end of the stream.
+    /// Reads more bytes into the buffer; 0 at the end of the stream.
     pub fn fill(&mut self) -> Result<usize, Broken> {
         let mut chunk = [0; 16 << 10];
         match self.stream.read(&mut chunk) {
@@ -274,14 +274,14 @@ impl Connection {
         }
     }
 
-    /// The next line without its CRLF.
+    /// Returns the next line without its CRLF.
     fn line(&mut self) -> Result<Vec<u8>, Broken> {
         let mut line = self.through(b"\r\n", HEAD_MAX).map_err(|broken| self.inside(broken))?;
         line.truncate(line.len() - 2);
         Ok(line)
     }
 
-    /// Bytes up to and with `end`.
+    /// Returns the bytes up to and including `end`.
     fn through(&mut self, end: &[u8], max: usize) -> Result<Vec<u8>, Broken> {
         let mut seen = 0;
         loop {
@@ -305,7 +305,7 @@ impl Connection {
         }
     }
 
-    /// The next `length` bytes of a body.
+    /// Returns the next `length` bytes of a body.
     fn exactly(&mut self, length: usize) -> Result<Vec<u8>, Broken> {
         while self.buffer.len() < length {
             if self.fill().map_err(|broken| self.inside(broken))? == 0 {
@@ -316,7 +316,7 @@ impl Connection {
         Ok(std::mem::replace(&mut self.buffer, tail))
     }
 
-    /// The same failure, seen from inside an answer.
+    /// Converts an error to one inside a response.
     fn inside(&self, broken: Broken) -> Broken {
         match broken {
             Broken::Closed => Broken::Cut(self.shown("closed")),
@@ -331,7 +331,7 @@ impl Connection {
     }
 }
 
-/// The bytes as they come, after those that are in the buffer.
+/// Reads the remaining bytes, after those in the buffer.
 impl Read for Connection {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if !self.buffer.is_empty() {
@@ -350,7 +350,7 @@ impl AsFd for Connection {
     }
 }
 
-/// A failure to send says the same as an end before the answer.
+/// A failure to send means the same as an end before the response.
 fn sent(error: io::Error) -> Broken {
     match error.kind() {
         ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => Broken::Reset,
@@ -364,7 +364,7 @@ mod tests {
 
     use super::*;
 
-    /// A connection to a peer that writes `bytes` and closes.
+    /// Connects to a peer that writes `bytes` and closes.
     fn peer(bytes: &'static [u8]) -> Connection {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = Address::Tcp(listener.local_addr().unwrap());
