@@ -66,13 +66,16 @@ pub fn is_event(name: &str) -> bool {
 /// worker itself.
 pub const WORKER_ABORT: &str = "worker_abort";
 
+/// A worker has exited, or a mold that had loaded the application.
+pub const CHILD_EXIT: &str = "child_exit";
+
 /// The arbiter's events.
 const EVENTS: [&str; 8] = [
     "on_starting",
     "on_reload",
     "when_ready",
     WORKER_ABORT,
-    "child_exit",
+    CHILD_EXIT,
     "nworkers_changed",
     "pre_exec",
     "on_exit",

@@ -82,6 +82,11 @@ pub enum FromMold {
         /// What the system said.
         reason: String,
     },
+    /// It has read that this process exited, and calls the hook `child_exit` now.
+    ExitRead {
+        /// The process id.
+        pid: i32,
+    },
 }
 
 /// What a worker tells the arbiter.

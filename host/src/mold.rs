@@ -20,7 +20,7 @@ use nix::unistd::{ForkResult, Pid};
 
 pub use crate::payload::MoldContext;
 
-use crate::hooks::{Commands, WORKER_ABORT};
+use crate::hooks::{CHILD_EXIT, Commands, WORKER_ABORT};
 use crate::limits;
 use crate::listener;
 use crate::log::ErrorLog;
@@ -93,6 +93,7 @@ pub fn run<P: Payload>(start: MoldStart) -> ! {
     let workers = start.context.settings.workers as i64;
     run_hooks(&payload, &start.context, event, &[workers]);
     loop {
+        payload.wait(descriptor_of(&start.command));
         end_if_copy(mold);
         let (received, memory) = match start.command.receive_with::<ToMold>() {
             Ok((received, memory)) => (Ok(received), memory),
@@ -105,6 +106,9 @@ pub fn run<P: Payload>(start: MoldStart) -> ! {
             }
             Ok(Received::Message(ToMold::Reopen, _)) => reopen_logs(&start.context),
             Ok(Received::Message(ToMold::Hook { event, facts }, _)) => {
+                if let (CHILD_EXIT, [pid, ..]) = (&*event, &*facts) {
+                    send(&start.command, &FromMold::ExitRead { pid: *pid as i32 });
+                }
                 run_hooks(&payload, &start.context, &event, &facts);
             }
             Ok(Received::Message(ToMold::Rest, _)) => {
@@ -185,7 +189,11 @@ fn run_hooks<P: Payload>(payload: &P, context: &MoldContext, event: &str, facts:
     if event != WORKER_ABORT {
         payload.hook(event, facts);
     }
-    context.commands.start(event, facts, &context.log);
+    // Commands are for the ends of workers; plugins and Python also clean up after a mold, whose age is 0.
+    let is_mold_exit = event == CHILD_EXIT && facts.get(1) == Some(&0);
+    if !is_mold_exit {
+        context.commands.start(event, facts, &context.log);
+    }
 }
 
 /// Reads what only root may read, before there is no root any more.

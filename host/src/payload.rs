@@ -2,6 +2,7 @@
 //! what its workers run. The product has one, which opens worker class and application through the
 //! stable ABI; tests have doubles. Nothing here knows what a plugin is.
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use nix::unistd::Pid;
@@ -56,6 +57,12 @@ pub trait Payload: Sized {
     /// wherever it happens.
     fn hook(&self, event: &str, facts: &[i64]) {
         let _ = (event, facts);
+    }
+
+    /// Called before the mold reads each message from this descriptor: runs what the application started while it was
+    /// loaded until the descriptor is readable. May return earlier.
+    fn wait(&self, descriptor: RawFd) {
+        let _ = descriptor;
     }
 
     /// Called before each fork of a worker.

@@ -27,6 +27,7 @@ mod python_boot;
 mod python_environ;
 mod python_hooks;
 mod python_logs;
+mod python_preload;
 mod python_response;
 mod raw;
 mod readiness;
@@ -71,6 +72,7 @@ fn main() {
         python_response::behaviours(),
         python_hooks::behaviours(),
         python_logs::behaviours(),
+        python_preload::behaviours(),
         processes::behaviours(),
         peers::behaviours(),
         contract::behaviours(),

@@ -139,6 +139,13 @@ pub trait App: Send + Sync + 'static {
     /// Runs pending signal handlers, for a runtime that defers them (CPython does). Called in a worker, on its main
     /// thread, after a byte was written to [`Host::signal_descriptor`].
     fn run_signal_handlers(&self) {}
+
+    /// Runs what the application started while it was loaded, such as an event loop with timers, until the descriptor
+    /// is readable. Called in the mold, on its main thread, before it reads each message from the descriptor. May return
+    /// at any time: the mold then waits for the message itself.
+    fn wait_in_mold(&self, descriptor: i32) {
+        let _ = descriptor;
+    }
 }
 
 /// Constructor and identity of an application: the type that [`crate::export_app!`] takes.
@@ -236,6 +243,11 @@ impl AppHandle {
     pub fn run_signal_handlers(&self) {
         self.0.run_signal_handlers();
     }
+
+    /// See [`App::wait_in_mold`].
+    pub fn wait_in_mold(&self, descriptor: i32) {
+        self.0.wait_in_mold(descriptor);
+    }
 }
 
 impl std::fmt::Debug for AppHandle {
@@ -311,5 +323,9 @@ impl<A: App> RawApp for Guarded<A> {
 
     fn run_signal_handlers(&self) {
         let _ = catch("App::run_signal_handlers", || self.0.run_signal_handlers());
+    }
+
+    fn wait_in_mold(&self, descriptor: i32) {
+        let _ = catch("App::wait_in_mold", || self.0.wait_in_mold(descriptor));
     }
 }

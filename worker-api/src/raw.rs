@@ -104,6 +104,9 @@ fn not_replaced(_reason: RStr<'_>) {}
 /// What a host or an application that is older than the methods for signals does.
 fn no_signal(_signal: i32) {}
 
+/// What an application that is older than [`RawApp::wait_in_mold`] does.
+fn nothing_to_run(_descriptor: i32) {}
+
 fn no_descriptor() -> i32 {
     -1
 }
@@ -347,6 +350,10 @@ pub trait RawApp: Send + Sync + 'static {
     /// [`RawHost::signal_descriptor`]. Since 1.1.
     fn run_signal_handlers(&self) {
         no_signal(0);
+    }
+    /// In the mold, on its main thread, before it reads each message from this descriptor. Since 1.1.
+    fn wait_in_mold(&self, descriptor: i32) {
+        nothing_to_run(descriptor);
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use nix::unistd::Pid;
 
 use super::changes::Watcher;
+use super::exits::Exit;
 use super::health::Health;
 use crate::clock;
 use crate::control::ClientId;
@@ -98,6 +99,8 @@ pub(super) struct Mold {
     pub(super) is_aborted: bool,
     /// What it said when it refused.
     pub(super) refusal: Option<Refusal>,
+    /// Exits that it was sent and has not confirmed.
+    pub(super) unread_exits: Vec<Exit>,
 }
 
 /// The life of a mold.

@@ -129,6 +129,7 @@ impl Generation {
                 self.loaded = Some(loaded);
             }
             FromMold::Loading(what) => mold.doing = Some(what),
+            FromMold::ExitRead { pid } => mold.has_read_exit(pid),
             FromMold::Refused(refusal) => mold.refusal = Some(refusal),
             // See `Arbiter::hear_mold`.
             FromMold::Forked { .. } | FromMold::ForkFailed { .. } => {}

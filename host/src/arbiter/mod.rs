@@ -27,6 +27,7 @@
 mod changes;
 mod children;
 mod death;
+mod exits;
 mod figures;
 mod generation;
 mod health;
@@ -51,6 +52,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use changes::Watcher;
 use children::Unnamed;
 use death::OutOfMemory;
+use exits::Exit;
 use figures::StatusProcess;
 use generation::{Generation, Stage};
 use reload::ReloadRequest;
@@ -114,6 +116,8 @@ pub struct Arbiter {
     past: Vec<Past>,
     generations_made: u32,
     workers_made: u64,
+    /// Processes that have exited while there was no mold to call the hook for that.
+    untold_exits: Vec<Exit>,
     /// The one reload that follows the one under way.
     reload_queued: Option<ReloadRequest>,
     phase: Phase,
@@ -194,6 +198,7 @@ impl Arbiter {
             past: Vec::new(),
             generations_made: 0,
             workers_made: 0,
+            untold_exits: Vec::new(),
             reload_queued: None,
             phase: Phase::Running,
             has_been_ready: false,
@@ -220,6 +225,7 @@ impl Arbiter {
         let status = loop {
             self.promote_when_ready();
             self.supply_workers();
+            self.tell_untold_exits();
             self.tell_exit();
             self.finish_reloads();
             self.supply_status();

@@ -6,6 +6,7 @@ use nix::unistd::Pid;
 
 use super::Arbiter;
 use super::death::describe_worker;
+use super::exits::Exit;
 use super::generation::{Generation, Mold, MoldStage, Stage, WorkerHandle, WorkerStage};
 use crate::clock;
 use crate::message::Refusal;
@@ -73,6 +74,7 @@ impl Arbiter {
 
     fn on_mold_end(&mut self, index: usize, mold: &Mold, end: End) {
         self.scoreboard.release(mold.slot);
+        self.tell_mold_exit(index, mold, end);
         self.give_up_unforked(index);
         let generation = &self.generations[index];
         let id = generation.id;
@@ -130,20 +132,7 @@ impl Arbiter {
             }
         }
         self.scoreboard.release(worker.slot);
-        let status = match end {
-            End::Status(status) => status,
-            End::Signal(number) => -number,
-        };
-        let facts = [i64::from(pid.as_raw()), worker.age as i64, i64::from(status)];
-        let teller = if self.generations[index].hearing_mold().is_some() {
-            Some(index)
-        } else {
-            let serves = |other: &Generation| other.stage == Stage::Serving || other.rests();
-            self.generations.iter().position(serves)
-        };
-        if let Some(teller) = teller {
-            self.generations[teller].tell_hooks("child_exit", &facts);
-        }
+        self.tell_child_exit(index, Exit::new(pid, worker.age, end));
         let was_told = worker.stage == WorkerStage::Draining || snapshot.ended_by.is_some();
         let never_served = worker.stage == WorkerStage::Draining && worker.ready_ns == 0;
         if never_served || (was_told && end == End::Status(0)) {

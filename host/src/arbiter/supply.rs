@@ -134,6 +134,7 @@ impl Arbiter {
                     killed_for: None,
                     is_aborted: false,
                     refusal: None,
+                    unread_exits: Vec::new(),
                 });
             }
             Err(reason) => {
@@ -238,16 +239,18 @@ impl Arbiter {
 }
 
 impl Generation {
-    /// Has the hooks of one of the arbiter's events run, in the mold. An event that no mold can hear
-    /// of is lost.
-    pub(super) fn tell_hooks(&self, event: &str, facts: &[i64]) {
+    /// Sends an event of the arbiter's to the mold, which runs the hooks. Returns whether that was possible, or not
+    /// necessary because there are no hooks.
+    pub(super) fn tell_hooks(&self, event: &str, facts: &[i64]) -> bool {
         if !self.has_hooks() {
-            return;
+            return true;
         }
         let message = ToMold::Hook { event: event.to_owned(), facts: facts.to_vec() };
-        if self.hearing_mold().is_none_or(|mold| mold.command.send(&message).is_err()) {
-            tracing::debug!("generation {}: no mold hears of {event}", self.id);
+        let sent = self.hearing_mold().is_some_and(|mold| mold.command.send(&message).is_ok());
+        if !sent {
+            tracing::debug!("generation {}: no mold for {event}", self.id);
         }
+        sent
     }
 
     /// The mold, where it hears of events, or will when it has loaded.
@@ -260,7 +263,7 @@ impl Generation {
         self.mold.as_ref().filter(|mold| mold.stage == MoldStage::Loaded)
     }
 
-    fn has_hooks(&self) -> bool {
+    pub(super) fn has_hooks(&self) -> bool {
         self.settings.hooks_module.is_some() || !self.settings.sections.hooks.is_empty()
     }
 

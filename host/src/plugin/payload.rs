@@ -3,6 +3,7 @@
 
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
+use std::os::fd::RawFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -72,6 +73,10 @@ impl<C: ClassSource> Payload for Plugins<C> {
 
     fn hook(&self, event: &str, facts: &[i64]) {
         self.services.hook(event, facts);
+    }
+
+    fn wait(&self, descriptor: RawFd) {
+        self.app.wait_in_mold(descriptor);
     }
 
     fn before_fork(&mut self) {
@@ -358,6 +363,10 @@ impl RawApp for Shared {
 
     fn run_signal_handlers(&self) {
         self.0.run_signal_handlers();
+    }
+
+    fn wait_in_mold(&self, descriptor: i32) {
+        self.0.wait_in_mold(descriptor);
     }
 }
 

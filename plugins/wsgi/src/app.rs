@@ -199,6 +199,17 @@ impl App for Wsgi {
         }
     }
 
+    fn wait_in_mold(&self, descriptor: i32) {
+        // Threads of Python's run while this thread is detached; what a guest loop runs needs the loop.
+        let Some(guest) = &self.bridge.guest else { return };
+        attach(|py| {
+            if let Err(raised) = guest.wait_in_mold(py, descriptor) {
+                let doing = "Error in what the application started while it was loaded";
+                self.bridge.report(py, raised, doing);
+            }
+        });
+    }
+
     fn call(&self, exchange: &mut Exchange) -> Result<()> {
         match &self.bridge.guest {
             None => serve(self.bridge, exchange),

@@ -1,8 +1,11 @@
 """The eventlet loop: the real package's hub, after monkey_patch(os=False)."""
 
+import os
+
 _OLDEST = (0, 9, 7)
 #: How often the engine turns before the hub does, whose turn is in Python and costs more than a request.
 _TURNS_MAX = 4
+_pool = None
 #: Hubs of the processes that this one was forked from.
 _left = []
 
@@ -20,6 +23,42 @@ def patch():
     # application that chooses that hub by use_hub() could not.
     eventlet.patcher.original("selectors")
     eventlet.monkey_patch(os=False)
+
+
+def wait_in_mold(descriptor):
+    """Runs greenlets that were started at import, until the descriptor is readable. Python's threads are greenlets."""
+    import eventlet.hubs
+    import greenlet
+
+    global _hub, _watches_forks
+    hub = getattr(eventlet.hubs._threadlocal, "hub", None)
+    if hub is None:
+        return
+    if not _watches_forks:
+        _watches_forks = True
+        os.register_at_fork(after_in_child=_forget_mold)
+    _hub = hub
+    waiting = greenlet.getcurrent()
+    listener = hub.add(hub.READ, descriptor, waiting.switch, waiting.throw, lambda: None)
+    try:
+        hub.switch()
+    finally:
+        if _hub is not None:
+            _hub = None
+            hub.remove(listener)
+
+
+#: The hub: in the mold while it waits, in a worker always.
+_hub = None
+_watches_forks = False
+
+
+def _forget_mold():
+    """In a process that a greenlet of the mold has forked: the messages and the hub's poller are the mold's."""
+    global _hub
+    if _pool is None and _hub is not None:
+        forget()
+        _hub = None
 
 
 def after_fork():

@@ -116,6 +116,12 @@ impl Guest {
         self.module.get(py).call_method("after_fork", []).map(drop)
     }
 
+    /// Runs the loop until the descriptor is readable, in the mold; returns at once where there is nothing to run.
+    pub(crate) fn wait_in_mold(&self, py: Python<'_>, descriptor: i32) -> PyResult<()> {
+        let descriptor = py.number(descriptor.into())?;
+        self.module.get(py).call_method("wait_in_mold", [&descriptor]).map(drop)
+    }
+
     /// Runs the loop until the engine has stopped.
     pub(crate) fn run<'py>(
         &self,
