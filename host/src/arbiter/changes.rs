@@ -1,5 +1,5 @@
-//! `reload`: each generation of such settings has a process that watches its files ([`crate::watcher`])
-//! and tells when some have changed; then the arbiter reloads as if it had been asked to.
+//! `reload`: each generation with this setting has a process that watches its files ([`crate::watcher`]) and
+//! reports changes; the arbiter then reloads as on request.
 
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, RawFd};
 use std::sync::Arc;
@@ -13,17 +13,16 @@ use crate::message::{Channel, FromWatcher, Received};
 use crate::process::{self, End};
 use crate::watcher::{self, WatcherStart};
 
-/// The process that watches a generation's files. It is killed when this is dropped: it has nothing to
-/// finish.
+/// The process that watches a generation's files. It is killed when this is dropped: it has nothing to finish.
 pub(super) struct Watcher {
     pid: Pid,
     changes: Channel,
-    /// The end on which workers name files.
+    /// The end on which workers report files.
     files: Arc<Channel>,
 }
 
 impl Watcher {
-    /// Where changes are told.
+    /// Channel for reported changes.
     pub(super) fn changes(&self) -> BorrowedFd<'_> {
         self.changes.as_fd()
     }
@@ -33,12 +32,12 @@ impl Watcher {
         Arc::clone(&self.files)
     }
 
-    /// Whether it is this process.
+    /// Returns whether it is this process.
     pub(super) fn is(&self, pid: Pid) -> bool {
         self.pid == pid
     }
 
-    /// The end of the workers, for those who may not hold it.
+    /// Returns the workers' end, to close it in processes that must not hold it.
     pub(super) fn descriptor(&self) -> RawFd {
         self.files.as_raw_fd()
     }
@@ -46,14 +45,14 @@ impl Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        // That it is a child that ended is noticed as of any other.
+        // Its exit is noticed like that of any other child.
         let _ = kill(self.pid, Signal::SIGKILL);
     }
 }
 
 impl Arbiter {
-    /// Makes the process that watches a generation's files, where there is to be one: before its mold,
-    /// which inherits the way to it.
+    /// Starts the process that watches a generation's files, if configured: before its mold, which inherits
+    /// the channel to it.
     pub(super) fn supply_watcher(&mut self, index: usize) {
         let generation = &self.generations[index];
         if !generation.settings.reload || generation.is_watched {
@@ -89,7 +88,7 @@ impl Arbiter {
         }
     }
 
-    /// Takes what the watcher of a generation has said.
+    /// Reads the reports of a generation's watcher.
     pub(super) fn hear_watcher(&mut self, generation: u32) {
         let Some(generation) = self.generation(generation) else { return };
         let Some(watcher) = &generation.watcher else { return };
@@ -111,8 +110,8 @@ impl Arbiter {
         }
     }
 
-    /// Whether it was a process that watches files which ended by itself. Another one would not know the
-    /// files: that begins with the next generation.
+    /// Returns whether a watcher exited by itself. A new one would not know the files: it is started with the
+    /// next generation.
     pub(super) fn on_watcher_end(&mut self, pid: Pid, end: End) -> bool {
         let watcher = |of: &Option<Watcher>| of.as_ref().is_some_and(|watcher| watcher.pid == pid);
         let ended = self.generations.iter_mut().find(|generation| watcher(&generation.watcher));

@@ -1,6 +1,5 @@
-//! Why a process died, in words: its exit status, the signal and who sent it, what the arbiter
-//! itself did to it, what it was doing, and the kernel's own count of processes that it killed for
-//! memory.
+//! Why a process died, in words: its exit status, the signal and its sender, actions of the arbiter, what the
+//! process was doing, and the kernel's count of processes killed for lack of memory.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -11,7 +10,7 @@ use crate::clock;
 use crate::process::{End, name_of, read_small};
 use crate::scoreboard::{InFlightRequest, SlotSnapshot};
 
-/// The whole story of a worker's death, behind "worker N …".
+/// Returns the complete description of a worker's death, to follow "worker N …".
 pub(super) fn describe_worker(
     end: End,
     sentence: Option<&str>,
@@ -35,7 +34,7 @@ pub(super) fn describe_worker(
     text
 }
 
-/// "(SIGTERM from process 812, "bash")": unless it was the arbiter, which needs no mention.
+/// "(SIGTERM from process 812, "bash")", unless the arbiter sent it.
 fn describe_sender(end: End, slot: &SlotSnapshot, arbiter: u32) -> Option<String> {
     let (signal, sender) = slot.ended_by?;
     let signal = Signal::try_from(signal).ok()?;
@@ -52,7 +51,7 @@ fn describe_sender(end: End, slot: &SlotSnapshot, arbiter: u32) -> Option<String
     Some(format!(" ({signal} from process {sender}{name})"))
 }
 
-/// What a worker is doing, behind a reason: ", busy with GET /slow for 31.0 s".
+/// What a worker is doing, to follow a reason: ", busy with GET /slow for 31.0 s".
 pub(super) fn describe_requests(requests: &[InFlightRequest], now_ns: u64) -> String {
     let Some(oldest) = requests.first() else { return String::new() };
     let duration = seconds(clock::between(oldest.start_ns, now_ns));
@@ -63,12 +62,12 @@ pub(super) fn describe_requests(requests: &[InFlightRequest], now_ns: u64) -> St
     format!(", busy with {} for {duration}{others}", oldest.text)
 }
 
-/// A duration for the log: tenths of seconds.
+/// Formats a duration for the log, in tenths of seconds.
 pub(super) fn seconds(duration: Duration) -> String {
     format!("{:.1} s", duration.as_secs_f64())
 }
 
-/// The kernel's count of processes that it killed in our control group because memory ran out.
+/// The kernel's count of processes in this control group that it killed for lack of memory.
 pub(super) struct OutOfMemory {
     path: Option<String>,
     count: u64,
@@ -83,15 +82,15 @@ impl OutOfMemory {
         Self { path, count }
     }
 
-    /// Whether the counter rose since the last time.
+    /// Returns whether the counter has increased since the previous call.
     pub(super) fn has_struck(&mut self) -> bool {
         let count = self.path.as_deref().and_then(count_in).unwrap_or(self.count);
         std::mem::replace(&mut self.count, count) < count
     }
 }
 
-/// Where the counter may be, by what `/proc/self/cgroup` says. In a container the path that it names
-/// may lie outside of what is mounted; then the root of the mount is our group.
+/// Returns possible paths of the counter, from `/proc/self/cgroup`. In a container that path may be outside of
+/// what is mounted; the root of the mount is then this group.
 fn counter_paths(groups: &str) -> Vec<String> {
     groups
         .lines()

@@ -1,6 +1,6 @@
-//! What those who watch get to see: the arbiter's notes in the scoreboard, and the process that
-//! serves metrics and the status page. The arbiter opens that process's sockets, keeps them while
-//! the process is replaced, and makes a new one when it dies; nothing of the service depends on it.
+//! Monitoring: the arbiter's entries in the scoreboard, and the process that serves metrics and the status page.
+//! The arbiter opens that process's sockets, keeps them while the process is replaced, and starts a new one when
+//! it dies; serving requests does not depend on it.
 
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::sync::Arc;
@@ -19,23 +19,23 @@ use crate::scoreboard::{Event, GenerationNote};
 use crate::settings::Settings;
 use crate::status::{self, Service, StatusStart};
 
-/// The process that shows figures, and what it needs.
+/// The monitoring process and its resources.
 #[derive(Default)]
 pub(super) struct StatusProcess {
-    /// Those that it was made for; nothing before the first generation serves.
+    /// Settings it was started with; `None` before the first generation serves.
     settings: Option<Arc<Settings>>,
     listeners: Vec<(Service, Arc<Listener>)>,
-    /// Whether an address could not be had yet.
+    /// Whether an address could not be bound yet.
     lacks_listener: bool,
     pid: Option<Pid>,
-    /// Where it learns of slots that were created after it.
+    /// Channel for slots that were created after it was started.
     channel: Option<Channel>,
-    /// When another process, or another attempt to listen, is due; 0: none.
+    /// Time at which another process, or another attempt to listen, is due; 0 for none.
     retry_at_ns: u64,
 }
 
 impl StatusProcess {
-    /// Goes on as the settings of a new generation say; true when something changed for it.
+    /// Applies the settings of a new generation; returns whether something changed.
     fn adopt(&mut self, settings: &Arc<Settings>) -> bool {
         if self.settings.as_ref().is_some_and(|present| is_same(present, settings)) {
             return false;
@@ -46,7 +46,7 @@ impl StatusProcess {
         true
     }
 
-    /// Ends the process and leaves its addresses.
+    /// Kills the process and closes its addresses.
     fn close(&mut self) {
         self.end();
         for (_, listener) in self.listeners.drain(..) {
@@ -59,18 +59,18 @@ impl StatusProcess {
     fn end(&mut self) {
         self.channel = None;
         if let Some(pid) = self.pid.take() {
-            // It has nothing to finish. That it is a child that ended is noticed as of any other.
+            // It has nothing to finish. Its exit is noticed like that of any other child.
             let _ = kill(pid, Signal::SIGKILL);
         }
     }
 
-    /// Whether it is this process.
+    /// Returns whether it is this process.
     pub(super) fn is(&self, pid: Pid) -> bool {
         self.pid == Some(pid)
     }
 
-    /// Passes on a slot that was created. A process that does not take it in is replaced, and the next
-    /// one inherits all slots.
+    /// Passes on a slot that was created. A process that does not accept it is replaced, and the next one
+    /// inherits all slots.
     pub(super) fn show_slot(&mut self, slot: &ToStatus, memory: Option<&OwnedFd>) {
         let (Some(channel), Some(memory)) = (&self.channel, memory) else { return };
         if let Err(error) = channel.send_with(slot, Some(memory.as_fd())) {
@@ -89,7 +89,7 @@ impl StatusProcess {
         self.listeners.iter().map(|(_, listener)| listener.descriptor()).chain(channel)
     }
 
-    /// Opens the addresses that are not open yet.
+    /// Binds the addresses that are not bound yet.
     fn listen(&mut self, settings: &Settings) {
         let was_lacking = std::mem::take(&mut self.lacks_listener);
         let wanted =
@@ -121,12 +121,12 @@ impl StatusProcess {
 }
 
 impl Arbiter {
-    /// A generation took over: figures are shown as its settings say.
+    /// Applies the settings of a generation that took over.
     pub(super) fn show_figures(&mut self, settings: &Arc<Settings>) {
         self.status.adopt(settings);
     }
 
-    /// Writes down what there is, for those who watch.
+    /// Updates the entries in the scoreboard.
     pub(super) fn note_figures(&self) {
         let ledger = self.scoreboard.ledger();
         ledger.note_generations(self.generations.iter().map(Generation::note));
@@ -138,7 +138,7 @@ impl Arbiter {
         ledger.note_listeners(listeners.iter().filter_map(note));
     }
 
-    /// Makes the process that shows figures, if there is to be one and there is none.
+    /// Starts the monitoring process if configured and not running.
     pub(super) fn supply_status(&mut self) {
         let status = &mut self.status;
         if status.retry_at_ns == 0 || clock::now_ns() < status.retry_at_ns {
@@ -152,7 +152,7 @@ impl Arbiter {
             status.retry_at_ns = clock::now_ns() + LISTEN_RETRY_NS;
         }
         if status.listeners.len() > before {
-            // One that runs does not have the new socket.
+            // A running process does not have the new socket.
             status.end();
         }
         let has_work = !status.listeners.is_empty() || settings.statsd_host.is_some();
@@ -188,7 +188,7 @@ impl Arbiter {
         }
     }
 
-    /// Whether it was the process that shows figures which ended; another is made after a pause.
+    /// Returns whether the monitoring process exited; another one is started after a pause.
     pub(super) fn on_status_end(&mut self, pid: Pid, end: End) -> bool {
         if self.status.pid != Some(pid) {
             return false;
@@ -201,7 +201,7 @@ impl Arbiter {
         true
     }
 
-    /// The server ends, or another arbiter serves alone from here on.
+    /// Called when the server stops, or when another arbiter serves alone from here on.
     pub(super) fn hide_figures(&mut self) {
         self.status.close();
     }
@@ -227,7 +227,7 @@ impl Generation {
     }
 }
 
-/// Whether the process need not be replaced.
+/// Returns whether the process need not be replaced.
 fn is_same(old: &Settings, new: &Settings) -> bool {
     const NAMES: [&str; 9] = [
         "metrics_bind",
@@ -245,7 +245,7 @@ fn is_same(old: &Settings, new: &Settings) -> bool {
 
 /// No generation has this number: the process keeps nothing of any.
 const NO_GENERATION: u32 = 0;
-/// The pause before a new process follows one that died.
+/// Pause before a new process follows one that died.
 const RESTART_NS: u64 = 1_000_000_000;
-/// The pause between attempts to listen: the address may be that of the arbiter before this one.
+/// Pause between attempts to listen: the address may belong to the previous arbiter.
 const LISTEN_RETRY_NS: u64 = 5_000_000_000;

@@ -1,5 +1,5 @@
-//! Workers that take too much memory: replaced gracefully where the settings name a limit, and
-//! mentioned in the log whenever they have doubled.
+//! Memory use of workers: they are replaced gracefully above the configured limit, and logged whenever it has
+//! doubled.
 
 use super::Arbiter;
 use super::generation::{Stage, WorkerHandle, WorkerStage};
@@ -7,7 +7,7 @@ use crate::process::memory_kib;
 use crate::scoreboard::Event;
 
 impl Arbiter {
-    /// When workers are measured next; never, while nobody serves.
+    /// Time of the next measurement; never, while no generation serves.
     pub(super) fn next_measurement(&self) -> u64 {
         let limited = self
             .generations
@@ -28,7 +28,7 @@ impl Arbiter {
                 continue;
             }
             let limit_kib = generation.settings.max_worker_memory.map(|bytes| bytes / 1024);
-            // One at a time: a limit that is too small must not take all workers away at once.
+            // One at a time: a limit that is too small must not remove all workers at once.
             let mut may_replace = generation.serving() >= generation.target;
             for worker in &mut generation.workers {
                 let old_enough = now_ns > worker.ready_ns + AGE_MIN_NS;
@@ -51,7 +51,7 @@ impl Arbiter {
 }
 
 impl WorkerHandle {
-    /// Says so when the worker is twice as big as when it was last measured for this.
+    /// Logs if the worker is twice as large as when this was last logged.
     fn note_growth(&mut self, pid: u32, kib: u64) {
         let before = self.mentioned_kib;
         if before == 0 {
@@ -69,12 +69,12 @@ impl WorkerHandle {
     }
 }
 
-/// Between two measurements where there is a limit, and where there is none.
+/// Interval between measurements with a limit, and without one.
 const PERIOD_LIMITED_NS: u64 = 2_000_000_000;
 const PERIOD_NS: u64 = 30_000_000_000;
 /// A younger worker is not measured: it has not loaded everything yet.
 const AGE_MIN_NS: u64 = 2_000_000_000;
-/// Less is no growth worth a line.
+/// Smaller growth is not worth a log line.
 const GROWTH_MIN_KIB: u64 = 64 * 1024;
 
 #[cfg(test)]

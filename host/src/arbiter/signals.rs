@@ -1,15 +1,15 @@
-//! What signals mean to the arbiter: what they mean to gunicorn's.
+//! Signals of the arbiter, with gunicorn's meaning.
 //!
 //! | signal | meaning |
 //! | --- | --- |
-//! | TERM | end gracefully |
-//! | INT, QUIT | end quickly |
+//! | TERM | stop gracefully |
+//! | INT, QUIT | stop quickly |
 //! | HUP | reload |
 //! | TTIN, TTOU | one worker more, one fewer |
-//! | USR1 | open the log files anew, in all processes |
+//! | USR1 | reopen the log files in all processes |
 //! | USR2 | start another arbiter from the program's file beside this one |
-//! | WINCH | end all workers and stay, in the background or beside a successor |
-//! | CHLD | a child ended |
+//! | WINCH | stop all workers but not the arbiter, in the background or beside a successor |
+//! | CHLD | a child exited |
 //! | CONT | the arbiter itself was stopped until now |
 
 use nix::sys::signal::Signal;
@@ -21,7 +21,7 @@ use crate::message::ToMold;
 use crate::process::name_of;
 use crate::signals::Caught;
 
-/// The signals that the arbiter has handlers for.
+/// Signals for which the arbiter has handlers.
 pub(super) const HEARD: &[Signal] = &[
     Signal::SIGTERM,
     Signal::SIGINT,
@@ -37,8 +37,8 @@ pub(super) const HEARD: &[Signal] = &[
 ];
 
 impl Arbiter {
-    /// Does what the signals ask for that arrived since the last time. Reloads are merged here;
-    /// all others count one by one.
+    /// Handles the signals that have arrived since the previous call. Reloads are merged; all others count
+    /// one by one.
     pub(super) fn take_signals(&mut self) {
         let caught = self.signals.take();
         let reloads = caught.iter().filter(|caught| caught.signal == Signal::SIGHUP).count();
@@ -77,13 +77,12 @@ impl Arbiter {
             }
             Signal::SIGWINCH => self.withdraw_workers(),
             Signal::SIGCONT => self.watch_anew(),
-            // Children are looked after in each turn of the loop.
+            // Children are reaped in each turn of the loop.
             _ => {}
         }
     }
 
-    /// Changes how many workers there shall be, in the generation that serves and in the one that
-    /// is about to.
+    /// Changes the configured number of workers in the generation that serves and in the one that is booting.
     pub(super) fn change_target(&mut self, change: impl Fn(usize) -> usize) {
         if self.workers_withdrawn {
             return tracing::info!("The workers are withdrawn (WINCH): their number stays");
@@ -100,7 +99,7 @@ impl Arbiter {
         }
     }
 
-    /// USR1: every process opens its log files anew.
+    /// USR1: every process reopens its log files.
     pub(super) fn reopen_logs(&mut self) {
         if let Err(error) = self.log.reopen() {
             tracing::error!("log not reopened: {error}");
@@ -114,8 +113,8 @@ impl Arbiter {
         tracing::info!("Log files are open anew");
     }
 
-    /// WINCH: the workers end, the arbiter stays; its successor goes on alone, until this one is
-    /// told to end or its workers are wanted back.
+    /// WINCH: the workers stop, the arbiter stays; its successor serves alone until this one is stopped or
+    /// its workers are started again.
     fn withdraw_workers(&mut self) {
         let daemon = self.generations.iter().any(|generation| generation.settings.daemon);
         if !daemon && self.successor.is_none() {
@@ -123,13 +122,13 @@ impl Arbiter {
         }
         tracing::info!("Handling signal: winch; the workers end, the arbiter stays");
         self.workers_withdrawn = true;
-        // A reload that is under way brings workers back, as one that comes later does.
+        // A reload in progress starts workers again, as a later one does.
         if let Some(generation) = self.generation_in(Stage::Serving) {
             generation.target = 0;
         }
     }
 
-    /// The workers that WINCH took away come back.
+    /// Starts the workers again that WINCH stopped.
     pub(super) fn restore_workers(&mut self) {
         if !std::mem::take(&mut self.workers_withdrawn) {
             return;
@@ -143,7 +142,7 @@ impl Arbiter {
 impl Generation {
     fn reopen_logs(&mut self) {
         if let Some(mold) = self.loaded_mold() {
-            // One that does not listen any more is about to be reaped.
+            // A worker that no longer reads is about to be reaped.
             let _ = mold.command.send(&ToMold::Reopen);
         }
         for worker in &self.workers {
@@ -161,5 +160,5 @@ fn log_signal(caught: Caught) {
     tracing::info!("Handling signal: {name}{sender}");
 }
 
-/// As many as the setting `workers` allows.
+/// Returns as many as the setting `workers` allows.
 pub(super) const WORKERS_MAX: usize = 1024;

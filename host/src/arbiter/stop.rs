@@ -1,5 +1,5 @@
-//! The end. Graceful: the listeners take no new connection, workers accept what waits, answer what
-//! they have and end; nobody is reset. Quick: everything ends now.
+//! Stopping the server. Graceful: the listeners take no new connections; workers accept what is in the backlog,
+//! finish their requests and exit, without resets. Quick: everything stops now.
 
 use std::sync::Arc;
 
@@ -10,27 +10,27 @@ use super::generation::{Generation, Stage};
 use crate::clock;
 use crate::listener::Listener;
 
-/// How far the server is from its end.
+/// Progress of stopping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// It serves, or is about to.
+    /// Serving, or about to.
     Running,
-    /// It was told to end and still serves as ever: `drain_delay`.
+    /// Stopping was requested, and the server still serves: `drain_delay`.
     Delaying {
-        /// Until then.
+        /// Until this time.
         until_ns: u64,
     },
-    /// Its workers were told to end.
+    /// The workers have been signalled.
     Stopping {
-        /// Whether they need not finish what they have.
+        /// Whether they need not finish their requests.
         quick: bool,
-        /// The exit status when they have ended.
+        /// Exit status when they have exited.
         status: i32,
     },
 }
 
 impl Arbiter {
-    /// TERM: a graceful end, after the delay in which a load balancer may look away.
+    /// TERM: stops gracefully, after the delay in which a load balancer can react.
     pub(super) fn begin_stop(&mut self) {
         if self.phase != Phase::Running {
             return;
@@ -48,7 +48,7 @@ impl Arbiter {
         }
     }
 
-    /// Everything ends, but not before what was accepted is answered.
+    /// Stops everything, after accepted requests are served.
     pub(super) fn stop_gracefully(&mut self) {
         self.say_stopping();
         self.phase = Phase::Stopping { quick: false, status: 0 };
@@ -58,14 +58,14 @@ impl Arbiter {
         self.end_all(Signal::SIGTERM, None);
     }
 
-    /// The end of one of two arbiters is not the end of the service.
+    /// If one of two arbiters stops, the service continues.
     fn say_stopping(&self) {
         if !self.shares_listeners() {
             self.notifier.stopping();
         }
     }
 
-    /// Everything ends now.
+    /// Stops everything now.
     pub(super) fn stop_quickly(&mut self, status: i32) {
         if matches!(self.phase, Phase::Stopping { quick: true, .. }) {
             return;
@@ -82,7 +82,7 @@ impl Arbiter {
         self.end_all(Signal::SIGQUIT, Some(QUICK_LIMIT_NS));
     }
 
-    /// The exit status, once nothing is left that runs.
+    /// Returns the exit status when no process is left.
     pub(super) fn ended(&self) -> Option<i32> {
         match self.phase {
             Phase::Stopping { status, .. } if self.generations.is_empty() => Some(status),
@@ -90,7 +90,7 @@ impl Arbiter {
         }
     }
 
-    /// The last things before the process ends.
+    /// Final actions before the process exits.
     pub(super) fn close(mut self) {
         self.hide_figures();
         self.control.close();
@@ -98,8 +98,8 @@ impl Arbiter {
         tracing::info!("Shutting down: host");
     }
 
-    /// Tells all generations to end, and closes the arbiter's copies of the listeners: from here on
-    /// they live as long as the workers that empty them.
+    /// Signals all generations and closes the arbiter's copies of the listeners: from now on they exist as
+    /// long as the workers that empty their backlog.
     fn end_all(&mut self, signal: Signal, limit_ns: Option<u64>) {
         self.refuse_reloads();
         for generation in &mut self.generations {
@@ -109,7 +109,7 @@ impl Arbiter {
         }
     }
 
-    /// Tells the hooks of the end, when the last worker has ended.
+    /// Runs the hooks when the last worker has exited.
     pub(super) fn tell_exit(&mut self) {
         if self.generations.iter().all(|generation| generation.workers.is_empty()) {
             self.generations
@@ -127,7 +127,7 @@ impl Arbiter {
         self.answer_refused(&waiting, "the server is stopping");
     }
 
-    /// The listeners that nobody serves when this server has ended.
+    /// Returns the listeners that no process serves after this server has stopped.
     fn listeners_to_leave(&self) -> Vec<Arc<Listener>> {
         if self.shares_listeners() {
             return Vec::new();
@@ -138,5 +138,5 @@ impl Arbiter {
     }
 }
 
-/// How long workers may take to end quickly; they end by themselves much sooner.
+/// Time limit for workers to stop quickly; normally they take much less.
 const QUICK_LIMIT_NS: u64 = 1_000_000_000;

@@ -1,9 +1,9 @@
-//! A new generation that takes a share first (`hostctl swap --canary 1`): some of its workers serve
-//! beside those of the old generation, which gives up as many, until somebody promotes it or rolls
-//! it back. And the way back to a generation that has ended, by the settings that it had.
+//! Canaries (`hostctl swap --canary 1`): some workers of a new generation serve beside those of the old one,
+//! which gives up as many, until the canary is promoted or rolled back. Also the way back to a past generation,
+//! by its settings.
 //!
 //! ```text
-//!     booting ──ready──▶ on trial ──promote──▶ booting (the rest of its workers) ──ready──▶ serving
+//!     booting ──ready──▶ canary ────promote──▶ booting (the rest of its workers) ──ready──▶ serving
 //!                            └──roll back, or too many failures──▶ retiring
 //! ```
 
@@ -20,7 +20,7 @@ use crate::message::{Loaded, Refusal};
 use crate::scoreboard::Event;
 use crate::settings::Settings;
 
-/// A generation that served and has ended: enough to make another one like it.
+/// A generation that has served and been retired, with what is needed to create it again.
 pub(super) struct Past {
     id: u32,
     settings: Arc<Settings>,
@@ -40,8 +40,7 @@ impl Past {
 }
 
 impl Arbiter {
-    /// All workers of the share serve: the old generation gives up as many of its own, but never
-    /// the last.
+    /// All canary workers are ready: the old generation gives up as many workers, but never its last.
     pub(super) fn begin_trial(&mut self, id: u32, share: usize) {
         let Some(old) = self.generation_in(Stage::Serving) else { return };
         let taken = share.min(old.target.saturating_sub(1));
@@ -58,8 +57,8 @@ impl Arbiter {
         self.notifier.ready();
     }
 
-    /// The generation on trial gets all its workers, and takes over when they serve. The client is
-    /// answered then.
+    /// Gives the canary generation all its workers; it takes over when they are ready, and the client then
+    /// gets its response.
     pub(super) fn promote_trial(&mut self, client: ClientId) -> Option<Response> {
         let Some(generation) = self.generation_in(Stage::Trial) else {
             return Some(Response::refused("no generation is on trial"));
@@ -72,8 +71,8 @@ impl Arbiter {
         None
     }
 
-    /// Ends the generation on trial or the reload under way; where there is neither, makes a
-    /// generation like the one before, or like number `id`.
+    /// Removes the canary generation or cancels the reload in progress; if there is neither, creates a
+    /// generation like the previous one, or like number `id`.
     pub(super) fn roll_back(&mut self, id: Option<u32>, client: ClientId) -> Option<Response> {
         let is_new = |generation: &Generation| {
             matches!(generation.stage, Stage::Trial | Stage::Booting)
@@ -101,7 +100,7 @@ impl Arbiter {
         None
     }
 
-    /// Ends a generation on trial, or one that boots, before it has taken over.
+    /// Removes a canary generation, or one that boots, before it has taken over.
     pub(super) fn abandon(&mut self, index: usize, reason: &Refusal) {
         if self.generations[index].stage != Stage::Trial {
             return self.refuse(index, reason);
@@ -116,7 +115,7 @@ impl Arbiter {
         self.leave_listeners_of(id);
     }
 
-    /// Too much of a generation on trial has failed.
+    /// Too many workers of a canary generation have failed.
     pub(super) fn abandon_if_ill(&mut self, index: usize, reason: &Refusal) {
         let generation = &self.generations[index];
         let is_ill = generation.boot_failures >= generation.settings.boot_failures_max;
@@ -125,7 +124,7 @@ impl Arbiter {
         }
     }
 
-    /// The old generation gets back what it gave up.
+    /// Gives the old generation its workers back.
     pub(super) fn give_back(&mut self, index: usize) {
         let taken = std::mem::take(&mut self.generations[index].taken);
         if let Some(old) = self.generation_in(Stage::Serving) {
@@ -133,7 +132,7 @@ impl Arbiter {
         }
     }
 
-    /// A generation ends that has served: its settings are remembered.
+    /// Records the settings of a generation that has served and is retired.
     pub(super) fn remember(&mut self, id: u32) {
         let Some(generation) = self.generation(id) else { return };
         let past = Past {
@@ -148,5 +147,5 @@ impl Arbiter {
     }
 }
 
-/// How many generations there is a way back to.
+/// Number of past generations to keep.
 const PAST_MAX: usize = 8;

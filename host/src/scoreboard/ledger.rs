@@ -1,6 +1,5 @@
-//! The arbiter's notes beside the slots: what only it knows (generations, listeners, what became of
-//! workers), and what workers did that have ended. Whoever shows figures needs these and the slots,
-//! and nothing of the arbiter itself.
+//! The arbiter's entries beside the slots: what only it knows (generations, listeners, events of workers), and
+//! the totals of exited workers. Monitoring needs these and the slots, but nothing from the arbiter itself.
 
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,56 +9,56 @@ use super::reader::{Totals, load_text, plausible};
 use super::writer::store_text;
 use crate::clock;
 
-/// Reads and writes the notes. Only the arbiter writes.
+/// Reads and writes the entries. Only the arbiter writes.
 #[derive(Clone, Copy)]
 pub struct Ledger {
     pages: &'static LedgerPages,
 }
 
-/// What the arbiter counts.
+/// Events that the arbiter counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Event {
-    /// A worker became able to serve.
+    /// A worker became ready.
     WorkerReady,
-    /// A worker ended without having been told to.
+    /// A worker exited unexpectedly.
     WorkerDied,
-    /// A worker was killed because it showed no sign of life.
+    /// A worker was killed for a missed heartbeat.
     WorkerTimedOut,
     /// A worker asked to be replaced.
     WorkerRetired,
-    /// A worker took more memory than the settings allow.
+    /// A worker exceeded the memory limit.
     WorkerTooBig,
-    /// A worker could not become able to serve.
+    /// A worker failed to boot.
     BootFailed,
-    /// A mold died that was to live.
+    /// A mold died unexpectedly.
     MoldDied,
-    /// A generation took over from the one before.
+    /// A generation took over from the previous one.
     Reloaded,
     /// A new generation was refused.
     ReloadRefused,
-    /// A generation was rolled back that had taken a share.
+    /// A canary generation was rolled back.
     RolledBack,
-    /// The process that shows figures died.
+    /// The monitoring process died.
     StatusDied,
 }
 
-/// A generation as the ledger has it. Texts are cut to 64 bytes.
+/// A generation. Strings are truncated to 64 bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GenerationNote {
-    /// Its number, from 1.
+    /// Number, from 1.
     pub id: u32,
-    /// A number for what it does, whose names are up to the reader.
+    /// State, as a number whose names are up to the reader.
     pub stage: u32,
-    /// How many workers it shall have.
+    /// Configured number of workers.
     pub target: u32,
-    /// Its mold's process id; 0: it has none.
+    /// Process ID of its mold; 0 if it has none.
     pub mold: u32,
-    /// Since when it exists.
+    /// Time at which it was created.
     pub started_ns: u64,
-    /// The name of its worker class; empty before that is loaded.
+    /// Name of its worker class; empty before that is loaded.
     pub class: String,
-    /// The name of its application.
+    /// Name of its application.
     pub app: String,
 }
 
@@ -68,12 +67,12 @@ impl Ledger {
         Self { pages }
     }
 
-    /// Something has happened.
+    /// Counts an event.
     pub fn count(&self, event: Event) {
         self.pages.events[event as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// What generations there are now.
+    /// Records the current generations.
     pub fn note_generations(&self, notes: impl Iterator<Item = GenerationNote>) {
         let mut notes = notes.fuse();
         for entry in &self.pages.generations {
@@ -94,7 +93,7 @@ impl Ledger {
         }
     }
 
-    /// What listeners there are now: their inodes and names.
+    /// Records the current listeners: inodes and names.
     pub fn note_listeners(&self, notes: impl Iterator<Item = (u64, String)>) {
         let mut notes = notes.fuse();
         for entry in &self.pages.listeners {
@@ -108,17 +107,17 @@ impl Ledger {
         }
     }
 
-    /// How often something has happened.
+    /// Returns how often an event has occurred.
     pub fn counted(&self, event: Event) -> u64 {
         self.pages.events[event as usize].load(Ordering::Relaxed)
     }
 
-    /// The generations, the oldest first.
+    /// Returns the generations, oldest first.
     pub fn generations(&self) -> Vec<GenerationNote> {
         self.pages.generations.iter().filter_map(read_generation).collect()
     }
 
-    /// The listeners: inodes and names.
+    /// Returns the listeners: inodes and names.
     pub fn listeners(&self) -> Vec<(u64, String)> {
         let read = |entry: &super::layout::ListenerEntry| {
             let inode = entry.inode.load(Ordering::Acquire);
@@ -127,15 +126,15 @@ impl Ledger {
         self.pages.listeners.iter().filter_map(read).collect()
     }
 
-    /// What workers did that have ended, by the name of their class.
+    /// Returns the totals of exited workers, by the name of their class.
     pub fn ended(&self) -> Vec<(String, Totals)> {
         let entries = self.pages.ended.iter();
         let named = entries.filter(|entry| entry.class.length.load(Ordering::Acquire) > 0);
         named.map(|entry| (entry.class.get(), Totals::read(&entry.counts))).collect()
     }
 
-    /// Runs `read` until no slot was given back meanwhile, so that nothing is counted twice or not
-    /// at all; after some attempts the last result has to do.
+    /// Repeats `read` until no slot was released during it, so that nothing is counted twice or missed; after
+    /// some attempts the last result is used.
     pub fn consistently<T>(&self, mut read: impl FnMut() -> T) -> T {
         for _ in 1..READ_ATTEMPTS_MAX {
             let before = self.pages.version.load(Ordering::Acquire);
@@ -152,27 +151,27 @@ impl Ledger {
         read()
     }
 
-    /// When the server started: by the monotonic clock, and in seconds since 1970.
+    /// Returns when the server started: on the monotonic clock, and in seconds since 1970.
     pub fn started(&self) -> (u64, u64) {
         let pages = self.pages;
         (pages.started_ns.load(Ordering::Relaxed), pages.started_at.load(Ordering::Relaxed))
     }
 
-    /// Lines of the error log by level, without those in slots.
+    /// Returns the number of error log lines by level, without those in slots.
     pub(super) fn logged(self) -> [u64; 5] {
         std::array::from_fn(|level| self.pages.log_lines[level].load(Ordering::Relaxed))
     }
 }
 
-/// The first entry: when it all began.
+/// Initializes the entries: start time.
 pub(super) fn begin(pages: &LedgerPages) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     pages.started_at.store(now.as_secs(), Ordering::Relaxed);
     pages.started_ns.store(clock::now_ns(), Ordering::Relaxed);
 }
 
-/// Adds what the owner of a slot did to what the ended workers of its class did, and runs `vacate`
-/// while readers know that counts move.
+/// Adds a slot's totals to those of the exited workers of its class, and runs `vacate` while readers know that
+/// totals are being moved.
 pub(super) fn settle(pages: &LedgerPages, place: &Place, slot: &Slot, vacate: impl FnOnce()) {
     pages.version.fetch_add(1, Ordering::AcqRel);
     fence(Ordering::Release);
@@ -200,7 +199,7 @@ fn add_ended(pages: &LedgerPages, class: &str, counts: &Counts) {
             let name = entry.class.get();
             name.is_empty() || name == class
         })
-        // More classes than there is room for: the last entry stands for all further ones.
+        // More classes than there is room for: the last entry stands for all others.
         .unwrap_or(&pages.ended[pages.ended.len() - 1]);
     if entry.class.length.load(Ordering::Relaxed) == 0 {
         entry.class.set(class);
@@ -227,7 +226,7 @@ fn read_generation(entry: &GenerationEntry) -> Option<GenerationNote> {
 }
 
 impl Text {
-    /// Writes a text once; it stays until it is cleared.
+    /// Writes a string once; it stays until it is cleared.
     fn set(&self, text: &str) {
         if self.length.load(Ordering::Relaxed) > 0 {
             return;
@@ -246,10 +245,10 @@ impl Text {
     }
 }
 
-/// The arbiter needs some microseconds for a slot, unless it is kept from running in the middle.
+/// The arbiter needs some microseconds per slot, unless it is preempted in the middle.
 const READ_ATTEMPTS_MAX: usize = 1000;
 const READ_PAUSE: Duration = Duration::from_millis(1);
-/// The class of workers whose generation the ledger had no room for.
+/// Class of workers whose generation had no entry.
 const UNKNOWN: &str = "unknown";
 
 #[cfg(test)]
@@ -305,7 +304,7 @@ mod tests {
                     let (slot, writer, _) = claim(&board, 1, 1);
                     writer.count_answer(200, 1, 0, 0);
                     board.release(slot);
-                    // Faster than any arbiter ends workers, but not all the time.
+                    // Faster than any arbiter retires workers, but not all the time.
                     std::thread::sleep(Duration::from_micros(100));
                 }
                 done.store(true, Ordering::Release);

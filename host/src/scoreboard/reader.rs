@@ -1,6 +1,6 @@
-//! The view of a slot for those who do not own it: the arbiter, and the process that shows figures.
-//! Who the worker is comes from the arbiter's ledger. Everything else is a claim of the worker, which
-//! may lie or be half dead: every length is bounded, every number is made plausible.
+//! The view of a slot for other processes than its owner: the arbiter and the monitoring process. The identity of
+//! the worker comes from the arbiter. Everything else is a claim of the worker, which may be wrong or
+//! half-written: every length is bounded, every number made plausible.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
@@ -16,41 +16,40 @@ pub struct SlotReader {
     slot: &'static Slot,
 }
 
-/// The figures of a worker at one moment. Each is whole; together they may be an instant apart.
+/// The figures of a worker at one moment. Each is consistent; together they may be an instant apart.
 #[derive(Debug, Clone)]
 pub struct SlotSnapshot {
-    /// Process id; 0 until the arbiter knows it.
+    /// Process ID; 0 until the arbiter knows it.
     pub pid: u32,
     /// Number of its generation.
     pub generation: u32,
-    /// Its place in the sequence of all workers of this arbiter: the smallest is the oldest.
+    /// Spawn number among all workers of this arbiter: the smallest is the oldest.
     pub age: u64,
-    /// What it does.
+    /// State.
     pub state: WorkerState,
-    /// Exchanges that it holds.
+    /// Number of exchanges in progress.
     pub held: u32,
-    /// When it was forked, became ready (0: not yet) and was last heard of, in nanoseconds.
+    /// Time of its fork, in nanoseconds.
     pub forked_ns: u64,
-    /// When it said that it can serve; 0 when it has not.
+    /// Time at which it became ready; 0 if it has not.
     pub ready_ns: u64,
-    /// When it was last heard of.
+    /// Time of its last heartbeat.
     pub heartbeat_ns: u64,
-    /// What it has done.
+    /// Totals.
     pub totals: Totals,
-    /// Connections that are open.
+    /// Number of open connections.
     pub connections: u64,
-    /// Threads or greenlets that are busy, and how many there are at most; both 0 where the worker
-    /// class has none.
+    /// Number of busy threads or greenlets, and their maximum; both 0 if the worker class has none.
     pub busy_places: u64,
     /// See above.
     pub places: u64,
-    /// The signal that told it to end and the process that sent it.
+    /// Signal that stopped it and the process that sent it.
     pub ended_by: Option<(i32, u32)>,
-    /// Why it ended, in its own words.
+    /// Why it exited, in its own words.
     pub last_words: Option<String>,
 }
 
-/// What was done: by one worker, or by all that have ended of one class.
+/// Totals of one worker, or of all exited workers of a class.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Connections accepted.
@@ -59,17 +58,17 @@ pub struct Totals {
     pub requests: u64,
     /// The same by status, without those that never occurred.
     pub statuses: BTreeMap<u16, u64>,
-    /// Bytes of requests.
+    /// Bytes of request bodies.
     pub bytes_in: u64,
-    /// Bytes of responses.
+    /// Bytes of response bodies.
     pub bytes_out: u64,
-    /// The sum of the durations of exchanges, in microseconds.
+    /// Sum of the durations of exchanges, in microseconds.
     pub duration_us: u64,
     /// Exchanges by duration; see [`super::bucket_limit_us`].
     pub latency: [u64; LATENCY_BUCKETS],
-    /// The sum of the times that requests were queued, of those that were looked at, in microseconds.
+    /// Sum of the queueing times of sampled requests, in microseconds.
     pub queued_us: u64,
-    /// These requests by the time that they were queued; see [`super::queued_limit_us`].
+    /// Sampled requests by queueing time; see [`super::queued_limit_us`].
     pub queued: [u64; QUEUED_BUCKETS],
 }
 
@@ -93,7 +92,7 @@ impl Totals {
         }
     }
 
-    /// Adds what others have done. A slot may hold anything: sums wrap.
+    /// Adds the totals of others. A slot may contain anything: sums wrap.
     pub fn add(&mut self, other: &Self) {
         let add = |sum: &mut u64, more: u64| *sum = sum.wrapping_add(more);
         add(&mut self.accepted, other.accepted);
@@ -114,12 +113,12 @@ impl Totals {
     }
 }
 
-/// A request that a worker holds.
+/// A request in progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InFlightRequest {
-    /// Method and target, as far as they are kept.
+    /// Method and target, truncated.
     pub text: String,
-    /// When it began.
+    /// Time at which it started.
     pub start_ns: u64,
 }
 
@@ -128,12 +127,12 @@ impl SlotReader {
         Self { place, slot }
     }
 
-    /// The worker's process, as verified by the arbiter; 0 until then.
+    /// Process ID of the worker, as verified by the arbiter; 0 until then.
     pub fn pid(&self) -> u32 {
         self.place.pid.load(Ordering::Acquire)
     }
 
-    /// What it does.
+    /// Returns its state.
     pub fn state(&self) -> WorkerState {
         match WorkerState::from_number(self.slot.state.load(Ordering::Acquire)) {
             // It has not entered the slot yet.
@@ -142,17 +141,17 @@ impl SlotReader {
         }
     }
 
-    /// When it last gave a sign of life. A time that is still to come is none.
+    /// Returns the time of its last heartbeat. A time in the future does not count.
     pub fn heartbeat_ns(&self) -> u64 {
         let heartbeat_ns = self.slot.heartbeat_ns.load(Ordering::Acquire);
         if heartbeat_ns > clock::now_ns() { 0 } else { heartbeat_ns }
     }
 
-    /// All figures.
+    /// Returns all figures.
     pub fn snapshot(&self) -> SlotSnapshot {
         let (place, slot) = (self.place, self.slot);
         let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
-        // A gauge that a class counted below zero is at zero.
+        // A gauge that a class decremented below zero is zero.
         let gauge =
             |number: &AtomicU64| u64::try_from(read(number) as i64).unwrap_or(0).min(GAUGE_MAX);
         let held =
@@ -185,7 +184,7 @@ impl SlotReader {
         }
     }
 
-    /// The requests that it holds, the oldest first.
+    /// Returns its requests in progress, oldest first.
     pub fn in_flight(&self) -> Vec<InFlightRequest> {
         let mut requests: Vec<_> = self.slot.in_flight.iter().filter_map(read_entry).collect();
         requests.sort_by_key(|request| request.start_ns);
@@ -193,7 +192,7 @@ impl SlotReader {
     }
 }
 
-/// Reads an entry whole, or not at all when its writer does not hold still (or died in the middle).
+/// Reads an entry consistently, or not at all if its writer keeps changing it or died in the middle.
 fn read_entry(entry: &InFlight) -> Option<InFlightRequest> {
     (0..READ_ATTEMPTS_MAX)
         .find_map(|_| {
@@ -207,7 +206,7 @@ fn read_entry(entry: &InFlight) -> Option<InFlightRequest> {
         .filter(|request| request.start_ns != 0)
 }
 
-/// A count as it can be: one that no worker reaches in its life was not counted.
+/// Returns a plausible count: a value that no worker can reach is treated as 0.
 pub(super) fn plausible(count: &AtomicU64) -> u64 {
     match count.load(Ordering::Relaxed) {
         count if count > COUNT_MAX => 0,
@@ -225,10 +224,10 @@ pub(super) fn load_text(words: &[AtomicU64], length: &AtomicU64) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// More than a hundred years of a count a microsecond.
+/// More than a hundred years of one count per microsecond.
 const COUNT_MAX: u64 = 1 << 52;
 /// More connections and threads than a process can have.
 const GAUGE_MAX: u64 = 1 << 24;
 const HELD_MAX: u32 = 1 << 24;
-/// A writer needs some nanoseconds; one that was stopped in the middle is not waited for.
+/// A writer needs some nanoseconds; the reader does not wait for one that was stopped in the middle.
 const READ_ATTEMPTS_MAX: usize = 16;
