@@ -227,7 +227,10 @@ impl Arbiter {
             self.supply_workers();
             self.tell_untold_exits();
             self.tell_exit();
-            self.finish_reloads();
+            // A queued reload begins: nothing else may wake the loop for its first process.
+            while self.finish_reloads() {
+                self.supply_workers();
+            }
             self.supply_status();
             self.note_figures();
             if let Some(status) = self.ended() {

@@ -153,9 +153,9 @@ impl Arbiter {
         self.notifier.ready();
     }
 
-    /// Buries generations that are over, answers those who waited for that, and begins the reload
-    /// that was asked for meanwhile.
-    pub(super) fn finish_reloads(&mut self) {
+    /// Buries generations that are over, answers those who waited for that, and begins the queued reload. Returns
+    /// whether there was one.
+    pub(super) fn finish_reloads(&mut self) -> bool {
         self.generations.retain(|generation| {
             let over = generation.is_over();
             if over {
@@ -176,11 +176,14 @@ impl Arbiter {
         }
         let running = matches!(self.phase, Phase::Running);
         if !running || self.generation_in(Stage::Booting).is_some() {
-            return;
+            return false;
         }
-        if let Some(request) = self.reload_queued.take() {
+        let queued = self.reload_queued.take();
+        let begins = queued.is_some();
+        if let Some(request) = queued {
             self.begin_reload(request);
         }
+        begins
     }
 
     fn begin_reload(&mut self, request: ReloadRequest) {
