@@ -27,7 +27,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(a_client_that_reads_in_drops_is_cut).of_class(),
         behaviour!(five_hundred_slow_senders_hold_nobody_up).of_class().heavy(),
         behaviour!(five_hundred_slow_readers_hold_nobody_up)
-            .needs(Need::Concurrency)
+            .needs(Need::SlowClients)
             .of_class()
             .heavy(),
         behaviour!(clients_that_vanish_harm_nobody),
@@ -155,14 +155,14 @@ fn a_client_that_reads_in_drops_is_cut(cell: &Cell) {
 }
 
 /// A byte a second, less than `min_rate`: they are cut in the end, and until then hold nobody up. Half of them are at
-/// their heads, the others at their bodies, where the class serves several at once.
+/// their heads, the others at their bodies, where the class does not spend a thread on each.
 fn five_hundred_slow_senders_hold_nobody_up(cell: &Cell) {
     let flags = "--header-timeout 4 --body-timeout 4 --worker-connections 2000";
     let server = Setup::new(cell).flags(flags).start();
     let worker = server.serving_pid();
     let before = process::rss_kib(worker);
     let mut slow: Vec<Connection> = (0..SLOW).map(|_| server.connect()).collect();
-    if cell.class.can(Need::Concurrency) {
+    if cell.class.can(Need::SlowClients) {
         slow.extend((0..SLOW).map(|_| {
             let mut client = server.connect();
             client

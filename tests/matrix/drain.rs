@@ -52,7 +52,7 @@ fn the_backlog_is_answered(cell: &Cell) {
 }
 
 fn then_connections_are_refused(cell: &Cell) {
-    let mut server = Setup::new(cell).start();
+    let mut server = Setup::new(cell).flags("--threads 4").start();
     let mut busy = server.connect();
     busy.send_get("/sleep?ms=3000").unwrap();
     server.until_held("/sleep");

@@ -40,8 +40,10 @@ pub struct Cell {
 pub enum Need {
     /// It answers several requests on one connection.
     KeepAlive,
-    /// One worker has several requests in hand at once.
+    /// One worker serves several requests at once, given `--threads`.
     Concurrency,
+    /// More clients that are slow with a body or a response than it has threads delay no others.
+    SlowClients,
     /// It serves applications that bring an event loop of their own.
     Loops,
 }
@@ -49,10 +51,10 @@ pub enum Need {
 /// What our own classes can do, so that losing it is a failure and not a skipped test.
 const KNOWN: [(&str, &[Need]); 5] = [
     ("sync", &[]),
-    ("gthread", &[Need::KeepAlive, Need::Concurrency]),
-    ("eventlet", &[Need::KeepAlive, Need::Concurrency, Need::Loops]),
-    ("gevent", &[Need::KeepAlive, Need::Concurrency, Need::Loops]),
-    ("pywsgi", &[Need::KeepAlive, Need::Concurrency, Need::Loops]),
+    ("gthread", &[Need::KeepAlive, Need::Concurrency, Need::SlowClients]),
+    ("eventlet", &[Need::KeepAlive, Need::Concurrency, Need::SlowClients, Need::Loops]),
+    ("gevent", &[Need::KeepAlive, Need::Concurrency, Need::SlowClients, Need::Loops]),
+    ("pywsgi", &[Need::KeepAlive, Need::Concurrency, Need::SlowClients, Need::Loops]),
 ];
 
 impl Class {
@@ -148,9 +150,10 @@ fn tried(class: &Class, need: Need) -> bool {
         return *can;
     }
     let cell = Cell { class: class.clone(), app: App::Native };
-    let start = || Setup::new(&cell).start();
+    // A class whose setting `threads` is 1 by default can still serve several requests at once.
+    let start = |flags| Setup::new(&cell).flags(flags).start();
     let can = match need {
-        Need::KeepAlive => start().get("/").keeps(),
+        Need::KeepAlive => start("--threads 4").get("/").keeps(),
         Need::Loops => {
             let setup = Setup::new(&cell).app(artifacts::library("asyncio_app"));
             // It ends in any case: the application lacks its interpreter.
@@ -158,12 +161,24 @@ fn tried(class: &Class, need: Need) -> bool {
             !ended.log.contains("choose another class with --worker-class")
         }
         Need::Concurrency => {
-            let server = start();
+            let server = start("--threads 4");
             let mut slow = server.connect();
             slow.send_get("/sleep?ms=3000").is_ok()
                 && server.get("/").status == 200
                 && slow.left_over().is_empty()
                 && slow.fresh()
+        }
+        Need::SlowClients => {
+            let server = start("--threads 1 --body-timeout 4 --write-timeout 4");
+            let (mut sender, mut reader) = (server.connect(), server.connect());
+            reader.take_little();
+            let body = "POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 900\r\n\r\n";
+            sender.send(body).is_ok()
+                && reader.send_get("/stream?n=1000&size=16384").is_ok()
+                && reader.take_byte().is_some()
+                && server.get("/").status == 200
+                && sender.left_over().is_empty()
+                && sender.fresh()
         }
     };
     tried.push((class.clone(), need, can));
