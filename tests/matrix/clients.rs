@@ -21,6 +21,9 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(silent_connections_hold_nobody_up),
         behaviour!(slow_heads_hold_nobody_up),
         behaviour!(a_slow_head_is_cut),
+        behaviour!(a_head_that_trickles_is_cut).of_class(),
+        behaviour!(slow_heads_in_every_place_give_way).of_class(),
+        behaviour!(requests_that_are_served_do_not_give_way).of_class().needs(Need::Concurrency),
         behaviour!(a_body_that_stands_still_is_cut),
         behaviour!(a_client_that_reads_nothing_is_cut),
         behaviour!(a_body_that_trickles_is_cut).of_class(),
@@ -91,6 +94,54 @@ fn a_slow_head_is_cut(cell: &Cell) {
     let bytes = client.rest().unwrap();
     assert!(begun.elapsed() < Duration::from_secs(6), "cut after {:?}", begun.elapsed());
     assert!(bytes.is_empty() || bytes.starts_with(b"HTTP/1.1 408 "), "{bytes:?}");
+}
+
+/// Within `header_timeout`, but more slowly than `min_rate`.
+fn a_head_that_trickles_is_cut(cell: &Cell) {
+    let server = Setup::new(cell).flags("--header-timeout 60 --min-rate 1000").start();
+    let mut client = server.connect();
+    client.send("GET / HTTP/1.1\r\nHost: test\r\nX: ").unwrap();
+    let begun = Instant::now();
+    while !client.ends(Duration::from_millis(100)) {
+        let _ = client.send("x");
+        assert!(begun.elapsed() < Duration::from_secs(15), "not cut");
+    }
+    assert!(begun.elapsed() > Duration::from_secs(4), "cut after {:?}", begun.elapsed());
+}
+
+/// More of them than `worker_connections`: a client that comes behind them all is served, also when they come again.
+fn slow_heads_in_every_place_give_way(cell: &Cell) {
+    const PLACES: usize = 40;
+    let server = Setup::new(cell).flags("--worker-connections 40 --keep-alive 60").start();
+    let worker = server.serving_pid();
+    let mut crowd = Vec::new();
+    for begin in ["", "GET / HTTP/1.1\r\nHost: te", "GET / HTTP/1.1\r\nHost: test\r\n\r\n"] {
+        crowd.extend((0..PLACES + PLACES / 2).map(|_| {
+            let mut client = server.connect();
+            client.send(begin).unwrap();
+            client
+        }));
+        assert_served_within(&server, SOON_BESIDE_HUNDREDS);
+    }
+    assert_eq!(server.serving_pid(), worker);
+    let log = server.log.text();
+    assert!(log.contains("worker_connections (40) reached"), "{log}");
+}
+
+/// Connections whose requests are with the application stay: new ones wait.
+fn requests_that_are_served_do_not_give_way(cell: &Cell) {
+    let flags = "--worker-connections 4 --threads 8";
+    let server = Setup::new(cell).flags(flags).start();
+    let mut busy: Vec<Connection> = (0..4).map(|_| server.connect()).collect();
+    busy.iter_mut().for_each(|client| client.send_get("/sleep?ms=1500").unwrap());
+    wait::until("all are served", SOON, || match server.workers()[0].busy {
+        4 => Ok(()),
+        busy => Err(format!("{busy}")),
+    });
+    assert_eq!(server.get("/").status, 200);
+    for client in &mut busy {
+        assert_eq!(client.answer("GET").unwrap().status, 200);
+    }
 }
 
 fn a_body_that_stands_still_is_cut(cell: &Cell) {

@@ -75,6 +75,9 @@ settings! {
             kind: Kind::Int { min: 1, max: 4096 }, default: Some("1"), long: Some("threads"),
         }
         /// Maximum number of open connections per worker.
+        ///
+        /// When a worker has as many, connections that have waited longest for a request, idle ones or those with an
+        /// incomplete head, are closed in favour of new ones that no other worker accepts. Those with a request stay.
         worker_connections: usize {
             kind: Kind::Int { min: 1, max: MANY }, default: Some("1000"),
             long: Some("worker-connections"),
@@ -163,6 +166,9 @@ settings! {
             kind: SECONDS, default: Some("30"), long: Some("write-timeout"),
         }
         /// Minimum transfer rate of heads and bodies in bytes per second; 0 means no limit.
+        ///
+        /// A head may take 5 seconds, a body `body_timeout` and a response `write_timeout` before the rate counts.
+        /// `header_timeout` limits a head in any case.
         min_rate: Option<u64> {
             kind: Kind::Bytes { min: 0, max: HUGE }, default: Some("240"), long: Some("min-rate"),
         }

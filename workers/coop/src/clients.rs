@@ -11,7 +11,7 @@ use green::sync::Event;
 use green::{Handle, Interrupt};
 use kit::clock::now_ns;
 use kit::socket::Accepted;
-use kit::{Advance, Base, Connection, Home};
+use kit::{Advance, Base, Connection, Home, crowd};
 use worker_api::{Counter, Host, Waker};
 
 use crate::home::GreenHome;
@@ -141,6 +141,20 @@ impl Clients {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Has the connections that have waited longest for a request give way to `needed` that wait to be accepted: where
+    /// there are `worker_connections`, and no other worker has taken the new ones for [`crowd::PAUSE`].
+    pub fn make_room(&self, needed: usize) {
+        let oldest = {
+            let places = self.places.borrow();
+            let waits = |place: &Rc<Place>| Some((place.waits_since_ns()?, Rc::clone(place)));
+            crowd::pick(places.iter().flatten().filter_map(waits), needed)
+        };
+        self.base.kit.note_crowd(oldest.len());
+        for place in oldest {
+            place.give_way();
+        }
     }
 
     /// How many requests are with the application, in greenlets.

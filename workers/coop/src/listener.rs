@@ -30,6 +30,11 @@ impl Listening {
         host.remaining_backlog(self.acceptor.fd())
     }
 
+    /// How many connections wait to be accepted.
+    pub fn waiting(&self) -> usize {
+        self.acceptor.waiting()
+    }
+
     /// The socket's source, to wait for or to watch.
     pub fn source(&self) -> &Source<BorrowedFd<'static>> {
         &self.source

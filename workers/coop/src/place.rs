@@ -76,6 +76,23 @@ impl Place {
         }
     }
 
+    /// Since when the parked connection has been waiting for a request.
+    pub(crate) fn waits_since_ns(&self) -> Option<u64> {
+        let parked = self.parked.take();
+        let since_ns = parked.as_ref().and_then(|connection| connection.waits_since_ns());
+        self.parked.set(parked);
+        since_ns
+    }
+
+    /// Closes the parked connection, to make room for another, unless its request has come.
+    pub(crate) fn give_way(&self) {
+        if let (Some(mut connection), Some(clients)) = (self.parked.take(), self.clients.upgrade())
+        {
+            let next = connection.give_way();
+            clients.settle(connection, next);
+        }
+    }
+
     /// Has the waker fire when it is worth while to try again.
     pub(crate) fn arm(&self, interest: Interest, deadline_ns: u64, waker: Waker) -> io::Result<()> {
         if self.source.take_ready(hub_interest(interest))? {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use coop::{Clients, Listening};
 use green::sync::Semaphore;
 use green::{Interest, Interrupt};
-use kit::Taken;
+use kit::{Taken, crowd};
 
 /// What an acceptor needs.
 #[derive(Clone)]
@@ -51,7 +51,9 @@ impl Acceptor {
             if !self.room.try_acquire() {
                 // A full pool stops accepting: the socket is not in the poller meanwhile.
                 self.leave_line();
-                self.room.acquire(None)?;
+                while !self.room.acquire(Some(crowd::PAUSE))? {
+                    self.clients.make_room(self.listening.waiting());
+                }
             }
             match self.listening.take() {
                 Taken::Connection(accepted) => {

@@ -136,7 +136,16 @@ impl Shared {
 
     /// Goes on with a connection until it waits, ends, or has a whole request, which it gives back.
     pub(crate) fn carry_on(&self, mut connection: Box<Connection>) -> Option<Box<Connection>> {
-        let mut next = connection.advance();
+        let next = connection.advance();
+        self.settle(connection, next)
+    }
+
+    /// Does with a connection what it asks for, until it waits, ends, or has a whole request, which it gives back.
+    pub(crate) fn settle(
+        &self,
+        mut connection: Box<Connection>,
+        mut next: Advance,
+    ) -> Option<Box<Connection>> {
         loop {
             match next {
                 Advance::Request => return Some(connection),

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use kit::clock::{earlier, nanoseconds, now_ns};
-use kit::{Acceptor, Base, Connection, Line, Taken};
+use kit::{Acceptor, Base, Connection, Line, Taken, crowd};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
 use worker_api::Counter;
 
@@ -27,6 +27,8 @@ pub(crate) struct Server<'a> {
     gate: Epoll,
     /// Until when nothing is accepted, after an accept has failed; monotonic nanoseconds.
     rest_until_ns: u64,
+    /// When connections are to give way to new ones, monotonic nanoseconds; 0 while there is room.
+    give_way_at_ns: u64,
     line: Line,
 }
 
@@ -36,7 +38,7 @@ impl<'a> Server<'a> {
         base.host.count(Counter::SLOTS, threads as i64);
         let line = Line::new(base);
         let gate = gate(&line, &shared.queue.poller.base)?;
-        Ok(Self { base, shared, gate, rest_until_ns: 0, line })
+        Ok(Self { base, shared, gate, rest_until_ns: 0, give_way_at_ns: 0, line })
     }
 
     /// Serves until the worker is to end, then finishes what has been begun.
@@ -48,11 +50,13 @@ impl<'a> Server<'a> {
             if now >= self.rest_until_ns {
                 self.rest_until_ns = 0;
             }
+            self.make_room(now);
             // Set first: a thread that leaves no room for more either sees it, or is seen here.
             self.shared.at_gate.store(true, Ordering::Release);
             let accepting = self.rest_until_ns == 0 && self.may_accept();
             self.shared.at_gate.store(accepting, Ordering::Release);
-            self.turn(accepting, earlier(now + pause, self.rest_until_ns))?;
+            let until_ns = earlier(now + pause, self.rest_until_ns);
+            self.turn(accepting, earlier(until_ns, self.give_way_at_ns))?;
         }
         self.finish()
     }
@@ -136,6 +140,29 @@ impl<'a> Server<'a> {
         }
     }
 
+    /// At `worker_connections`, and where no other worker takes them, has the connections that have waited longest for a
+    /// request give way to those that wait to be accepted.
+    fn make_room(&mut self, now_ns: u64) {
+        if !self.is_full() {
+            self.give_way_at_ns = 0;
+            return;
+        }
+        if self.give_way_at_ns != 0 && now_ns >= self.give_way_at_ns {
+            let needed = self.base.acceptors.iter().map(Acceptor::waiting).sum();
+            let oldest = self.shared.table().take_oldest(needed);
+            self.base.kit.note_crowd(oldest.len());
+            for mut connection in oldest {
+                let next = connection.give_way();
+                self.shared.queue.push_watched(self.shared.settle(connection, next));
+            }
+        }
+        self.give_way_at_ns = if self.is_full() { now_ns + nanoseconds(crowd::PAUSE) } else { 0 };
+    }
+
+    fn is_full(&self) -> bool {
+        self.shared.table().len() >= self.base.kit.config.worker_connections
+    }
+
     /// Whether a connection that is accepted now would be served now.
     fn may_accept(&self) -> bool {
         if self.base.kit.is_stuck() {
@@ -155,14 +182,8 @@ impl<'a> Server<'a> {
     fn expire(&self) {
         let late = self.shared.table().expire(now_ns());
         for mut connection in late {
-            match connection.expire() {
-                kit::Advance::Closed => self.shared.close(connection),
-                _ => drop(
-                    self.shared
-                        .carry_on(connection)
-                        .map(|request| self.shared.queue.push_watched([request])),
-                ),
-            }
+            let next = connection.expire();
+            self.shared.queue.push_watched(self.shared.settle(connection, next));
         }
     }
 

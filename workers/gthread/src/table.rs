@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use kit::clock::earlier;
-use kit::{Connection, socket};
+use kit::{Connection, crowd, socket};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use worker_api::{Interest, Waker};
 
@@ -195,6 +195,16 @@ impl Table {
             Holder::Somebody { armed, .. } => armed.as_ref().map_or(0, |armed| armed.deadline_ns),
         });
         self.deadline_ns = deadlines.fold(0, earlier);
+    }
+
+    /// Takes the connections that are to give way to `needed` others.
+    pub(crate) fn take_oldest(&mut self, needed: usize) -> Vec<Box<Connection>> {
+        let waits = |(index, place): (usize, &Option<Place>)| match &place.as_ref()?.holder {
+            Holder::Nobody(connection, _) => Some((connection.waits_since_ns()?, index)),
+            Holder::Somebody { .. } => None,
+        };
+        let oldest = crowd::pick(self.places.iter().enumerate().filter_map(waits), needed);
+        oldest.into_iter().filter_map(|index| self.places[index].as_mut()?.take()).collect()
     }
 
     /// How many connections there are.

@@ -11,7 +11,7 @@ use worker_api::Interest;
 
 use crate::clock::now_ns;
 use crate::poll;
-use crate::socket::{Accepted, Acceptor, is_passing};
+use crate::socket::{self, Accepted, Acceptor, is_passing};
 
 /// What taking a connection gave.
 #[derive(Debug)]
@@ -114,6 +114,16 @@ impl Acceptor {
         }
     }
 
+    /// How many connections wait to be accepted; of a unix socket, whose kernel does not tell, a few where there is one.
+    pub fn waiting(&self) -> usize {
+        if !self.has_waiting() {
+            return 0;
+        }
+        // Of a listening socket, tcpi_unacked is the length of the accept queue.
+        socket::tcp_info(socket::borrow(self.fd()))
+            .map_or(WAITING_UNKNOWN, |info| info.tcpi_unacked.max(1) as usize)
+    }
+
     /// Whether a connection waits to be accepted; where that is not known, one may.
     fn has_waiting(&self) -> bool {
         poll::wait(self.fd(), Interest::READ, now_ns(), || ()).unwrap_or(true)
@@ -143,6 +153,8 @@ fn is_exhaustion(error: &io::Error) -> bool {
 
 /// Connections in a row that were lost before they could be accepted, until accepting rests.
 const PASSING_MAX: usize = 64;
+/// How many connections a listener is taken to have where only the first is known of.
+const WAITING_UNKNOWN: usize = 16;
 /// The pause after the first failure; each further one doubles it.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);

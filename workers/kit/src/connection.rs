@@ -20,7 +20,7 @@ use worker_api::raw::ExchangeBox;
 use worker_api::{AccessRecord, Interest, Version, fork};
 
 use crate::buffer::{Input, Output};
-use crate::clock::{deadline_after, earlier, now_ns};
+use crate::clock::{deadline_after, earlier, nanoseconds, now_ns};
 use crate::exchange;
 use crate::home::Home;
 use crate::http::proxy::{ProxyHeader, ProxyProtocol, parse_proxy};
@@ -62,10 +62,14 @@ pub struct Connection {
     readable: bool,
     /// Whether the last read has emptied the socket, so that a poller will tell of what comes next.
     pub(crate) emptied: bool,
-    /// Whether the limit of the present head counts already.
-    head_timed: bool,
     /// Whether the last wait was asked for although more may be there to read.
     pub(crate) is_yielding: bool,
+    /// When the first byte of the present head came, monotonic nanoseconds; 0 before.
+    head_began_ns: u64,
+    /// Until when the whole head is to be there; 0 for ever.
+    head_deadline_ns: u64,
+    /// Since when it waits for a head, or lingers.
+    waits_since_ns: u64,
     /// What is left of the body of a request whose response is over.
     pub(crate) body: Option<BodyDecoder>,
 }
@@ -119,7 +123,8 @@ pub(crate) enum Then {
 impl Connection {
     /// A connection that was just accepted.
     pub fn new(kit: &Arc<Kit>, accepted: Accepted) -> Box<Self> {
-        let deadline_ns = deadline_after(now_ns(), kit.config.header_timeout);
+        let waits_since_ns = now_ns();
+        let deadline_ns = deadline_after(waits_since_ns, kit.config.header_timeout);
         let wire = Wire::new();
         kit.wires.add(accepted.stream.as_raw_fd(), &wire);
         let mut connection = Box::new(Self {
@@ -141,8 +146,10 @@ impl Connection {
             pace: Pace::default(),
             readable: true,
             emptied: false,
-            head_timed: false,
             is_yielding: false,
+            head_began_ns: 0,
+            head_deadline_ns: deadline_ns,
+            waits_since_ns,
             body: None,
         });
         if kit.config.proxy_protocol == ProxyProtocol::Off {
@@ -216,6 +223,24 @@ impl Connection {
         self.duplicated || fork::has_forked()
     }
 
+    /// Since when it has been waiting for a request or for the client to close it, in monotonic nanoseconds: such a
+    /// connection gives way to another where there are too many. Nothing while it is served.
+    pub fn waits_since_ns(&self) -> Option<u64> {
+        matches!(self.phase, Phase::Proxy | Phase::Head | Phase::Linger)
+            .then_some(self.waits_since_ns)
+    }
+
+    /// Closes a connection that waits, to make room for another, unless what it waits for has come.
+    pub fn give_way(&mut self) -> Advance {
+        let next = self.advance();
+        if matches!(next, Advance::Wait(_)) && self.waits_since_ns().is_some() {
+            self.stream.say_close();
+            self.phase = Phase::Closed;
+            return Advance::Closed;
+        }
+        next
+    }
+
     /// Whether it has had no request yet.
     pub fn is_fresh(&self) -> bool {
         self.requests == 0
@@ -257,7 +282,9 @@ impl Connection {
             Phase::Proxy => config.header_timeout,
             Phase::Intake | Phase::Exchange | Phase::Closed => None,
         };
-        self.deadline_ns = limit.map_or(0, |limit| deadline_after(now_ns(), Some(limit)));
+        let now_ns = now_ns();
+        self.waits_since_ns = now_ns;
+        self.deadline_ns = deadline_after(now_ns, limit);
     }
 
     /// Reads what a proxy says about its client; a connection that begins with something else is served as it is.
@@ -358,22 +385,30 @@ impl Connection {
         }
     }
 
-    /// From the first octet of a head on a kept-alive connection its own limit counts; the first head of a connection
-    /// is timed from the accept.
+    /// Sets the deadline of a head that is not whole yet: `header_timeout` after the accept, or after the first byte on
+    /// a kept-alive connection, and earlier where the head comes more slowly than `min_rate`.
     fn time_head(&mut self) {
-        if !self.head_timed {
-            self.head_timed = true;
+        let config = &self.kit.config;
+        if self.head_began_ns == 0 {
+            let now_ns = now_ns();
+            self.head_began_ns = now_ns;
             if self.requests > 0 {
-                self.deadline_ns = deadline_after(now_ns(), self.kit.config.header_timeout);
+                self.head_deadline_ns = deadline_after(now_ns, config.header_timeout);
+                self.waits_since_ns = now_ns;
             }
         }
+        let bytes = self.input.unused().len() as u64;
+        let slow_ns = (bytes * 1_000_000_000)
+            .checked_div(config.min_rate)
+            .map_or(0, |earned_ns| self.head_began_ns + nanoseconds(HEAD_GRACE) + earned_ns);
+        self.deadline_ns = earlier(self.head_deadline_ns, slow_ns);
     }
 
     /// A whole head is there: parses it and makes the request's turn.
     fn begin(&mut self) -> Option<Advance> {
         let bytes = self.input.take();
         self.scan = HeadScan::default();
-        self.head_timed = false;
+        self.head_began_ns = 0;
         if self.tls.is_none() {
             self.tls = self.stream.tls_facts().map(Arc::new);
         }
@@ -533,6 +568,7 @@ impl Connection {
     /// Begins to wait for the next request.
     fn next(&mut self, now_ns: u64) {
         self.phase = Phase::Head;
+        self.waits_since_ns = now_ns;
         self.deadline_ns = deadline_after(now_ns, self.kit.config.keepalive);
         self.readable = !self.emptied;
     }
@@ -622,6 +658,8 @@ impl AsFd for Connection {
     }
 }
 
+/// How long a head may take however few bytes of it come: a packet may be lost, and the next one too.
+const HEAD_GRACE: Duration = Duration::from_secs(5);
 /// How long a client may send nothing, and not close its side either, after a response that closes the connection.
 const LINGER_MAX: Duration = Duration::from_secs(2);
 /// Bytes a second that a client has to send to go beyond that time: it is still sending the body of its request.

@@ -46,7 +46,8 @@ mod tests {
     fn those_that_waited_longest_give_way() {
         let now = now_ns();
         let second = 1_000_000_000;
-        let waiting = || [(now - second, 1), (now, 2), (now - 3 * second, 3), (now - 2 * second, 4)];
+        let waiting =
+            || [(now - second, 1), (now, 2), (now - 3 * second, 3), (now - 2 * second, 4)];
         let picked = |needed| {
             let mut picked = pick(waiting().into_iter(), needed);
             picked.sort_unstable();

@@ -38,6 +38,8 @@ pub struct Kit {
     relay: OnceLock<Relay>,
     /// Whether a hop-by-hop header that was left out has been logged.
     warned_of_left_out: AtomicBool,
+    /// When connections that gave way to others were logged last, in monotonic nanoseconds; 0 for never.
+    crowd_noted_ns: AtomicU64,
 }
 
 impl Kit {
@@ -86,6 +88,7 @@ impl Kit {
             wires: Wires::default(),
             relay: OnceLock::new(),
             warned_of_left_out: AtomicBool::new(false),
+            crowd_noted_ns: AtomicU64::new(0),
         });
         let of_abort = Arc::downgrade(&kit);
         kit.host.at_abort(move || {
@@ -149,6 +152,16 @@ impl Kit {
         }
     }
 
+    /// Whether it is a minute since this returned true.
+    pub(crate) fn is_news_of_crowd(&self, now_ns: u64) -> bool {
+        let last_ns = self.crowd_noted_ns.load(Ordering::Relaxed);
+        let is_news = last_ns == 0 || now_ns.saturating_sub(last_ns) >= MINUTE_NS;
+        if is_news {
+            self.crowd_noted_ns.store(now_ns, Ordering::Relaxed);
+        }
+        is_news
+    }
+
     /// The value of the Date field now.
     pub(crate) fn date() -> [u8; 29] {
         DATE.with_borrow_mut(|date| *date.at(clock::unix_seconds()))
@@ -180,6 +193,8 @@ impl Kit {
         self.requests.load(Ordering::Relaxed)
     }
 }
+
+const MINUTE_NS: u64 = 60_000_000_000;
 
 thread_local! {
     static DATE: RefCell<DateCache> = const { RefCell::new(DateCache::EPOCH) };

@@ -109,6 +109,7 @@ pub mod blocking;
 pub mod clock;
 pub mod config;
 pub mod connection;
+pub mod crowd;
 pub mod home;
 pub mod http;
 pub mod kit;

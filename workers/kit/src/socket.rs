@@ -178,6 +178,12 @@ fn accept4(listener: RawFd) -> io::Result<(OwnedFd, End)> {
 /// How long ago the last octets of a TCP connection arrived, in whole ticks of the kernel; where none has come yet, how
 /// long ago the connection was made. An error for a socket of another kind.
 pub fn since_last_received(socket: BorrowedFd<'_>) -> io::Result<Duration> {
+    let info = tcp_info(socket)?;
+    Ok(Duration::from_millis(u64::from(info.tcpi_last_data_recv)))
+}
+
+/// What the kernel knows about a TCP socket. An error for a socket of another kind.
+pub(crate) fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
     let mut info: libc::tcp_info =
         // SAFETY: it consists of numbers, for which zero is valid.
         unsafe { mem::zeroed() };
@@ -196,7 +202,7 @@ pub fn since_last_received(socket: BorrowedFd<'_>) -> io::Result<Duration> {
     if answer < 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(Duration::from_millis(u64::from(info.tcpi_last_data_recv)))
+    Ok(info)
 }
 
 /// `recv(2)`: what has come, as far as it fits into `buffer`; 0 is the end of file.

@@ -52,7 +52,10 @@ impl Greenlets {
 
     /// Has a server that paused go on when there is room.
     pub(crate) fn tell_when_free(&self, server: Weak<StreamServer>) {
-        self.paused.borrow_mut().push(server);
+        let mut paused = self.paused.borrow_mut();
+        if !paused.iter().any(|other| other.ptr_eq(&server)) {
+            paused.push(server);
+        }
     }
 }
 

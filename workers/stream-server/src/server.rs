@@ -8,7 +8,7 @@ use std::time::Duration;
 use coop::Listening;
 use green::{Interest, Timer};
 use kit::clock::now_ns;
-use kit::{Acceptor, Taken};
+use kit::{Acceptor, Taken, crowd};
 use worker_api::{Failure, FailureKind, Result};
 
 use crate::pool::Greenlets;
@@ -22,6 +22,8 @@ pub struct StreamServer {
     /// Accepting rests until it runs out.
     rest: Timer,
     started: Cell<bool>,
+    /// Whether the pool was full when the last accept was to be, so that this one makes room.
+    was_full: Cell<bool>,
     me: Weak<Self>,
 }
 
@@ -52,6 +54,7 @@ impl StreamServer {
             max_accept,
             rest,
             started: Cell::new(false),
+            was_full: Cell::new(false),
             me: me.clone(),
         });
         slot.set(Rc::downgrade(&server));
@@ -100,10 +103,15 @@ impl StreamServer {
     /// One turn of the accept watch.
     fn accept(&self) {
         for _ in 0..self.max_accept {
+            if self.greenlets.full() && self.was_full.replace(true) {
+                self.greenlets.clients().make_room(self.listening.waiting());
+            }
             if self.greenlets.full() {
                 self.pause();
-                return self.greenlets.tell_when_free(self.me.clone());
+                self.greenlets.tell_when_free(self.me.clone());
+                return self.rest.set(crowd::PAUSE);
             }
+            self.was_full.set(false);
             match self.listening.take() {
                 Taken::Connection(accepted) => self.greenlets.clients().admit(accepted),
                 Taken::Empty => return,

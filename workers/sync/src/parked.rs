@@ -72,9 +72,12 @@ impl Parked {
         taken
     }
 
-    /// Takes back the one that has been parked longest: it gives way where there is no room for another.
+    /// Takes back the one that gives way where there is no room for another: of those that wait for a request or
+    /// linger the one parked longest, otherwise the one parked longest of all.
     pub(crate) fn take_oldest(&mut self) -> Option<Box<Connection>> {
-        let fd = self.by_fd.iter().min_by_key(|(_, parking)| parking.arrival).map(|(fd, _)| *fd)?;
+        let rank =
+            |parking: &Parking| (parking.connection.waits_since_ns().is_none(), parking.arrival);
+        let fd = self.by_fd.iter().min_by_key(|(_, parking)| rank(parking)).map(|(fd, _)| *fd)?;
         self.take(fd)
     }
 

@@ -152,14 +152,16 @@ impl<'a> Server<'a> {
         }
     }
 
-    /// At `worker_connections`, the connection that has been parked longest gives way.
+    /// At `worker_connections`, the connection that has waited longest gives way, unless its request has come.
     fn make_room(&mut self) {
         while self.parked.len() >= self.base.kit.config.worker_connections {
-            tracing::debug!(
-                "worker_connections reached: the connection that waited longest is closed"
-            );
-            if let Some(oldest) = self.parked.take_oldest() {
-                self.close(oldest);
+            let Some(mut oldest) = self.parked.take_oldest() else { return };
+            match oldest.give_way() {
+                Advance::Wait(_) | Advance::Closed => {
+                    self.base.kit.note_crowd(1);
+                    self.close(oldest);
+                }
+                Advance::Request => self.carry_on(oldest),
             }
         }
     }
