@@ -1,10 +1,15 @@
-//! Requests that hang in the application and are ended: what their clients receive, and what the access log has of them.
+//! Requests that hang in the application and are ended: what their clients receive, and what the logs have of them.
 
 use std::time::Duration;
 
 use jimu_tests::{
-    artifacts, behaviour, cell::Cell, runner::Behaviour, server::Server, server::Setup,
+    artifacts, behaviour,
+    cell::Cell,
+    process,
+    runner::Behaviour,
+    server::{Server, Setup},
 };
+use nix::sys::signal::Signal;
 
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
@@ -12,6 +17,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(a_request_of_an_aborted_worker_is_answered).of_class(),
         behaviour!(a_hang_in_python_is_answered).of_python(),
         behaviour!(a_hang_behind_the_head_is_cut).of_python(),
+        behaviour!(tracebacks_of_python_have_python_frames_alone).of_python(),
     ]
 }
 
@@ -78,6 +84,41 @@ fn a_hang_behind_the_head_is_cut(cell: &Cell) {
     let text = String::from_utf8_lossy(&received);
     assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
     assert!(text.ends_with("\r\n\r\nbegun"), "{text}");
+}
+
+/// Errors at every place where the server calls the application, and an abort in the middle of a request.
+fn tracebacks_of_python_have_python_frames_alone(cell: &Cell) {
+    let setup = Setup::new(cell).app("tracebacks:application").env("RUST_BACKTRACE", "1");
+    let server = setup.flags("--timeout 2 --threads 2").start();
+    for (path, word) in [
+        ("/call", "in call"),
+        ("/iterate", "in iterate"),
+        ("/close", "in close"),
+        ("/thread", "in thread"),
+        ("/logged", "in logged"),
+        ("/status", "/status"),
+        ("/header", "/header"),
+        ("/part", "/part"),
+    ] {
+        let _ = server.connect().get(path);
+        server.log.line(&[word], SOON);
+    }
+    let mut upload = server.connect();
+    upload.send("POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nabc").unwrap();
+    server.until_held("/read");
+    upload.reset();
+    let mut client = server.connect();
+    client.send_get("/spin").unwrap();
+    if cell.class.has_threads() {
+        server.until_held("/spin");
+        process::signal(server.workers()[0].pid, Signal::SIGABRT);
+    }
+    server.log.line(&["tracebacks.py", "in spin"], SOON);
+    server.log.line(&[if cell.class.has_threads() { "SIGABRT" } else { "heartbeat" }], SOON);
+    let log = server.log.text();
+    for word in [".rs:", "panicked", "wsgi_app::", "worker_api::", "kit::", "core::", "std::"] {
+        assert!(!log.contains(word), "{word:?} in {log}");
+    }
 }
 
 fn is_logged_once(server: &Server, target: &str) {

@@ -266,7 +266,8 @@ pub trait RawHost: Send + Sync + 'static {
         nothing_logged(request, name, value);
     }
     /// Performs the action of the server's handler for this signal. Does nothing in the mold and for other signals. For
-    /// SIGABRT: runs what [`RawHost::at_abort`] was given, and does not end the process. Since 1.1.
+    /// SIGABRT: runs what [`RawHost::at_abort`] was given, and does not end the process; by this call an application
+    /// declares that it has logged where it stands, and the host leaves out the native stack. Since 1.1.
     fn on_signal(&self, signal: i32) {
         no_signal(signal);
     }

@@ -180,7 +180,7 @@ impl WorkerContext {
     /// Does what the server does on a signal.
     pub fn act_on_signal(&self, signal: i32) {
         if signal == libc::SIGABRT {
-            return signals::run_abort_task();
+            return signals::on_application_traced();
         }
         signals::act(signal, std::ptr::null());
     }

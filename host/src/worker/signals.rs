@@ -17,7 +17,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd as _, OwnedFd, RawFd};
 use std::ptr;
-use std::sync::atomic::{AtomicI32, AtomicI64, AtomicPtr, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
@@ -257,7 +257,8 @@ fn remember(signal: i32, info: *const libc::siginfo_t) {
 /// interrupted their owner it hangs, and the arbiter's SIGKILL, a second later, ends that. Only for a
 /// process that the arbiter has given up; one that aborts by itself has its own reasons and tells them.
 fn say_where(info: *const libc::siginfo_t) {
-    if sender_of(info) == std::os::unix::process::parent_id() {
+    let is_known = APPLICATION_TRACED.load(Ordering::Acquire);
+    if !is_known && sender_of(info) == std::os::unix::process::parent_id() {
         let backtrace = std::backtrace::Backtrace::force_capture().to_string();
         let frames = worker_api::log::own_frames(&backtrace);
         tracing::error!("no sign of life; the main thread is here:\n{frames}");
@@ -285,12 +286,18 @@ pub(super) fn set_abort_task(task: TaskBox) {
 }
 
 /// As [`run_abort_hook`]. Runs the task once.
-pub(super) fn run_abort_task() {
+fn run_abort_task() {
     if let Some(task) = ABORT_TASK.get()
         && let Ok(mut task) = task.try_lock()
     {
         task.run();
     }
+}
+
+/// The application has received the abort and has logged where it stands: native frames would add nothing to that.
+pub(super) fn on_application_traced() {
+    APPLICATION_TRACED.store(true, Ordering::Release);
+    run_abort_task();
 }
 
 /// Whether another process aborts this one.
@@ -369,6 +376,8 @@ const OWNED: [i32; 7] = [
 /// The application's handlers of [`OWNED`].
 static NEXT: [AtomicPtr<libc::sigaction>; 7] = [const { AtomicPtr::new(ptr::null_mut()) }; 7];
 static ABORT_HOOK: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
+/// Whether the application has logged where it stands, in its own language.
+static APPLICATION_TRACED: AtomicBool = AtomicBool::new(false);
 static ABORT_TASK: OnceLock<Mutex<TaskBox>> = OnceLock::new();
 static SLOT: OnceLock<SlotWriter> = OnceLock::new();
 static PENDING: AtomicU32 = AtomicU32::new(0);

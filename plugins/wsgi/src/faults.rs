@@ -90,16 +90,16 @@ extern "C" fn on_abort(signal: c_int, info: *mut libc::siginfo_t, context: *mut 
     // SAFETY: raise is async-signal-safe. `faulthandler` has a handler for the signal, or this one would not be
     // installed; it has returned when `raise` returns.
     unsafe { libc::raise(dump_signal()) };
+    // SAFETY: the kernel's description is valid here.
+    let sender = unsafe { (*info).si_pid() };
+    if ![0, std::process::id() as libc::pid_t].contains(&sender) {
+        // Here and not only at the end, which a thread that hangs in C does not reach by way of Python's handler.
+        Bridge::get().host.on_signal(libc::SIGABRT);
+    }
     if let Some(python) = PYTHON.get()
         && is_attached()
         && !HANDED.swap(true, Ordering::AcqRel)
     {
-        // The end may not come by way of this handler: Python never calls `_abort` where the thread hangs in C.
-        // SAFETY: the kernel's description is valid here.
-        let sender = unsafe { (*info).si_pid() };
-        if ![0, std::process::id() as libc::pid_t].contains(&sender) {
-            Bridge::get().host.on_signal(libc::SIGABRT);
-        }
         // SAFETY: the kernel's description is valid here; this is the only place that writes, once.
         unsafe { (*INFO.0.get()).write(*info) };
         // SAFETY: Python's handler for this signal, with what the kernel gave: it makes a note of the signal.
