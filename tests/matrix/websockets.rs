@@ -1,5 +1,5 @@
-//! Connections that Python applications take over: WebSockets by their libraries, and other protocols by hand,
-//! with and without TLS.
+//! Connections that Python applications take over: by `WebSocket` libraries, and by hand for other protocols; with and
+//! without TLS.
 
 use std::{process::Command, thread, time::Duration};
 
