@@ -413,10 +413,10 @@ fn settings_of_gunicorn_without_a_meaning_are_accepted_with_a_warning() {
 /// gunicorn's settings beside ours, one by one. What has no place in it fails the test below.
 fn comparison() -> String {
     let mut page = String::from(
-        "# gunicorn's settings, one by one\n\nMade from gunicorn 27.0.1's own table (`host/tests/settings/list_of_gunicorn.py` \
-         prints it) and from ours; a\ntest (`cargo test -p host --test settings`) fails when a setting is neither \
-         here nor explained, has other flags,\nor another default without saying so. What each of ours does is told in \
-         [settings.md](settings.md), what is `?`\nis found out when gunicorn starts.\n\n| gunicorn | its flags | its default | here |\n| --- | --- | --- | --- |\n",
+        "# gunicorn's settings, one by one\n\nGenerated from the table of gunicorn 27.0.1 (`host/tests/settings/list_of_gunicorn.py` \
+         prints it) and from Jimu's.\n`cargo test -p host --test settings` fails if a setting is missing or unexplained, has \
+         other flags, or has another\ndefault that is not listed here. [settings.md](settings.md) describes each of Jimu's \
+         settings. `?` stands for a default\nthat gunicorn computes at start.\n\n| gunicorn | its flags | its default | Jimu |\n| --- | --- | --- | --- |\n",
     );
     for line in include_str!("settings/gunicorn-27.tsv").lines().filter(|l| !l.starts_with('#')) {
         let [name, flags, default] = line.split('\t').collect::<Vec<_>>()[..] else {

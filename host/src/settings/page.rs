@@ -96,25 +96,27 @@ fn write_names(page: &mut String, table: &[(&[&str], &str)]) -> fmt::Result {
 const INTRODUCTION: &str = "\
 # Settings
 
-This page is made from the table in `host/src/settings/table.rs`; a test keeps it in step.
-Names, flags and meanings are gunicorn's wherever gunicorn has the setting.
+This page is generated from the table in `host/src/settings/table.rs`. Names, flags and meanings are
+gunicorn's if gunicorn has the setting; [gunicorn-settings.md](gunicorn-settings.md) compares the two.
 
-A setting's value comes from the strongest of these places that names it:
+If several places set a value, the first of these wins:
 
-1. what `hostctl` asks for,
+1. a request of `hostctl`,
 2. the command line,
 3. the flags in the environment variable `HOST_CMD_ARGS`, split as a shell does,
-4. the file: `host.toml` in the folder where the server starts, or what `--config` names,
-5. the default, or the environment variable that replaces it.
+4. the settings file: `host.toml` in the directory in which the server starts, or the file that
+   `--config` names,
+5. the environment variable that replaces the default,
+6. the default.
 
-`host --print-config` writes all values in force and where each comes from, as a file that can be
-read back; `host --check-config` tells whether everything is in order. Settings that cannot be used
-end the command with status 78, and with a line for each thing that is wrong:
+`host --print-config` prints all effective values and where each comes from, as a valid settings
+file. `host --check-config` checks the settings. If settings are invalid, `host` exits with
+status 78 and prints one line for each problem:
 
     error: host.toml:3: unknown key \"worker\"; did you mean \"workers\"?
 
-The file is TOML. Besides the settings below it may have tables for plugins, which the server hands
-on as they are: `[class.NAME]` for the worker class of that name, `[application]`, and `[hooks]`.
+The settings file is TOML. Besides the settings below it may contain tables for plugins, which the
+server passes on unchanged: `[class.NAME]` for the worker class NAME, `[application]`, and `[hooks]`.
 ";
 
 const ELSEWHERE_INTRODUCTION: &str = "
@@ -127,7 +129,7 @@ const ELSEWHERE_INTRODUCTION: &str = "
 const IGNORED_INTRODUCTION: &str = "
 ## Settings of gunicorn that are accepted and have no effect
 
-Each is a warning in the error log that gives the reason.
+Each of them logs a warning with the reason.
 
 | setting | why |
 | --- | --- |
