@@ -12,7 +12,8 @@ use std::{
 use nix::time::{ClockId, clock_gettime};
 
 use host::{
-    log::{AccessBuffers, AccessLog},
+    log::AccessLog,
+    scoreboard::{AccessBuffer, Scoreboard, SlotWriter},
     settings::Sources,
 };
 use worker_api::{
@@ -56,7 +57,10 @@ fn open(path: &Path, flags: &[&str]) -> Result<AccessLog, Box<dyn std::error::Er
     };
     let (settings, _) = sources.load()?;
     let file = AccessLog::open_file(&settings)?.ok_or("there is a file")?;
-    let buffer = AccessBuffers::map(1)?.claim(0).ok_or("the slot is free")?;
+    let claimed = Scoreboard::new()?.claim(1, 1)?;
+    let writer = SlotWriter::new()?;
+    writer.enter(claimed.memory)?;
+    let buffer = AccessBuffer::take(writer).ok_or("the slot is free")?;
     Ok(AccessLog::new(&settings, Arc::new(file), buffer))
 }
 

@@ -212,7 +212,7 @@ fn read_private_files(settings: &Settings) -> Vec<(&'static str, std::io::Result
 fn use_log(context: &MoldContext) -> Result<(), String> {
     context.log.apply(&context.settings).map_err(|error| error.to_string())?;
     context.log.be_patient();
-    if let Some((file, _)) = &context.access {
+    if let Some(file) = &context.access {
         file.be_patient();
     }
     if context.settings.capture_output {
@@ -227,7 +227,7 @@ fn reopen_logs(context: &MoldContext) {
     if let Err(error) = context.log.reopen() {
         tracing::error!("log not reopened: {error}");
     }
-    if let Some(Err(error)) = context.access.as_ref().map(|(file, _)| file.reopen()) {
+    if let Some(Err(error)) = context.access.as_ref().map(|file| file.reopen()) {
         tracing::error!("log not reopened: {error}");
     }
 }

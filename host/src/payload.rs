@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 use crate::hooks::Commands;
 use crate::listener::Listener;
-use crate::log::{AccessBuffers, ErrorLog, LogFile};
+use crate::log::{ErrorLog, LogFile};
 use crate::message::{Channel, Loaded, Refusal};
 use crate::settings::Settings;
 use crate::worker::WorkerContext;
@@ -26,8 +26,8 @@ pub struct MoldContext {
     pub arbiter_pid: Pid,
     /// The error log, which is behind the macros of `tracing` already.
     pub log: Arc<ErrorLog>,
-    /// The access log's file, and the memory in which lines wait for it; nothing when there is none.
-    pub access: Option<(Arc<LogFile>, AccessBuffers)>,
+    /// The access log's file; nothing when there is none.
+    pub access: Option<Arc<LogFile>>,
     /// The contents of the files that `certfile`, `keyfile` and `ca_certs` name, as far as they are
     /// set, read before privileges were given up.
     pub files: Vec<(&'static str, std::io::Result<Vec<u8>>)>,

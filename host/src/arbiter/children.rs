@@ -128,14 +128,20 @@ impl Arbiter {
     /// After a mold's end: which of the workers that it was asked for exist. Those that it has named
     /// and that live are waited for.
     pub(super) fn give_up_unforked(&mut self, index: usize) {
-        let scoreboard = &self.scoreboard;
-        self.generations[index].workers.retain(|worker| {
-            let exists = worker.process.is_some() || worker.claimed.is_some_and(process::is_child);
-            if !exists {
-                scoreboard.release(worker.slot);
-            }
-            exists
-        });
+        let generation = &mut self.generations[index];
+        let exists = |worker: &mut WorkerHandle| {
+            worker.process.is_some() || worker.claimed.is_some_and(process::is_child)
+        };
+        let gone: Vec<u32> = generation
+            .workers
+            .extract_if(.., |worker| !exists(worker))
+            .map(|gone| gone.slot)
+            .collect();
+        for slot in gone {
+            // What an earlier worker left comes back from the one that was to write it.
+            generation.write_lines(&self.scoreboard.unwritten_lines(slot));
+            self.scoreboard.release(slot);
+        }
     }
 }
 

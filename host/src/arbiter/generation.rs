@@ -12,7 +12,7 @@ use super::health::Health;
 use crate::clock;
 use crate::control::ClientId;
 use crate::listener::Listener;
-use crate::log::LogFile;
+use crate::log::{LeftLines, LogFile};
 use crate::message::{Channel, Loaded, Refusal};
 use crate::process::Child;
 use crate::settings::Settings;
@@ -33,6 +33,8 @@ pub(super) struct Generation {
     pub(super) report_of_workers: Channel,
     /// The access log's file, if there is an access log.
     pub(super) access_file: Option<Arc<LogFile>>,
+    /// What dead workers left and it had no room for.
+    pub(super) left_lines: LeftLines,
     pub(super) started_ns: u64,
     /// Boots that failed in a row, when the last of them did, whether one has succeeded since, and
     /// when the next may begin.
@@ -330,6 +332,7 @@ pub(super) mod tests {
             report,
             report_of_workers,
             access_file: None,
+            left_lines: LeftLines::default(),
             started_ns: 1,
             boot_failures: 0,
             failed_ns: 0,

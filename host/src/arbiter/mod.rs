@@ -10,6 +10,7 @@
 //! | `watch` | what takes too long |
 //! | `reap` | who died, and what follows |
 //! | `death` | why, in words |
+//! | `access` | the access lines that dead workers left |
 //! | `reload` | the next generation: made, promoted or refused |
 //! | `signals` | what each signal means |
 //! | `stop` | the end, graceful or quick |
@@ -24,6 +25,7 @@
 //! **Invariants:** one thread. No plugin is loaded, and nothing is parsed that comes from the
 //! network. Nothing in the loop waits for another process.
 
+mod access;
 mod changes;
 mod children;
 mod death;
@@ -64,11 +66,11 @@ use crate::clock;
 use crate::control::{ClientId, ControlServer};
 use crate::limits;
 use crate::listener::{self, Inherited, ListenError, Listener};
-use crate::log::{AccessBuffers, ErrorLog};
+use crate::log::ErrorLog;
 use crate::mold::MoldMain;
 use crate::pidfile::Pidfile;
 use crate::process;
-use crate::scoreboard::{SLOTS_MAX, Scoreboard};
+use crate::scoreboard::Scoreboard;
 use crate::settings::{Settings, Sources};
 use crate::signals::SignalInbox;
 use crate::systemd::Notifier;
@@ -97,7 +99,6 @@ pub struct Arbiter {
     sources: Sources,
     mold_main: MoldMain,
     log: Arc<ErrorLog>,
-    access_buffers: AccessBuffers,
     scoreboard: Arc<Scoreboard>,
     signals: SignalInbox,
     control: ControlServer,
@@ -161,7 +162,6 @@ impl Arbiter {
         process::reset_signal_handlers();
         process::unblock_signals();
         let signals = SignalInbox::install(signals::HEARD).map_err(system("signal handlers"))?;
-        let access_buffers = AccessBuffers::map(SLOTS_MAX).map_err(system("memory for logs"))?;
         let scoreboard = Scoreboard::new().map_err(system("the scoreboard"))?;
         log.count_in(scoreboard.log_lines());
         let predecessor = Predecessor::from_environment();
@@ -182,7 +182,6 @@ impl Arbiter {
             sources,
             mold_main,
             log,
-            access_buffers,
             scoreboard: Arc::new(scoreboard),
             signals,
             control,

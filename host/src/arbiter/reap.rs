@@ -125,12 +125,7 @@ impl Arbiter {
         let arbiter = process::number(self.scoreboard.arbiter_pid());
         let sentence = worker.sentence.as_deref();
         let story = describe_worker(end, sentence, out_of_memory, &snapshot, arbiter);
-        if let Some(file) = &generation.access_file {
-            self.access_buffers.rescue(worker.slot as usize, file);
-            if let Some(trouble) = file.trouble() {
-                tracing::warn!("the access log: {trouble}");
-            }
-        }
+        generation.write_lines(&self.scoreboard.unwritten_lines(worker.slot));
         self.scoreboard.release(worker.slot);
         self.tell_child_exit(index, Exit::new(pid, worker.age, end));
         let was_told = worker.stage == WorkerStage::Draining || snapshot.ended_by.is_some();

@@ -156,10 +156,11 @@ impl Arbiter {
     /// Buries generations that are over, answers those who waited for that, and begins the queued reload. Returns
     /// whether there was one.
     pub(super) fn finish_reloads(&mut self) -> bool {
-        self.generations.retain(|generation| {
+        self.generations.retain_mut(|generation| {
             let over = generation.is_over();
             if over {
                 generation.bury();
+                generation.finish_lines();
                 tracing::debug!("generation {} is over", generation.id);
             }
             !over

@@ -16,7 +16,7 @@ use super::stop::Phase;
 use crate::control::ClientId;
 use crate::hooks::Commands;
 use crate::listener::Listener;
-use crate::log::AccessLog;
+use crate::log::{AccessLog, LeftLines};
 use crate::message::{Channel, Refusal, ToMold};
 use crate::mold::{CONFIG, MoldContext, MoldStart};
 use crate::scoreboard::{ClaimError, SlotMemory};
@@ -54,6 +54,7 @@ impl Arbiter {
             report,
             report_of_workers,
             access_file,
+            left_lines: LeftLines::default(),
             started_ns: clock::now_ns(),
             boot_failures: 0,
             failed_ns: 0,
@@ -178,7 +179,7 @@ impl Arbiter {
                 .collect(),
             arbiter_pid: self.scoreboard.arbiter_pid(),
             log: Arc::clone(&self.log),
-            access: generation.access_file.clone().map(|file| (file, self.access_buffers)),
+            access: generation.access_file.clone(),
             files: Vec::new(),
             commands: Commands::default(),
             watcher: generation.watcher.as_ref().map(Watcher::files),
@@ -207,11 +208,13 @@ impl Arbiter {
                     return;
                 }
             };
+            generation.leave_lines(&memory);
             let Some(mold) = &generation.mold else { return };
             let message = ToMold::Fork { slot, age };
             let memory = memory.descriptor().map(AsFd::as_fd);
             if let Err(error) = mold.command.send_with(&message, memory) {
                 tracing::debug!("mold {} does not listen: {error}", mold.pid);
+                generation.write_lines(&self.scoreboard.unwritten_lines(slot));
                 self.scoreboard.release(slot);
                 generation.retry_at_ns = clock::now_ns() + RETRY_NS;
                 return;

@@ -1,7 +1,7 @@
 //! The access log of one worker: a line for each request, gathered and written in blocks.
 //!
-//! A line is written at once where none was written shortly before. Otherwise it waits in shared memory (see
-//! [`buffer`](super::buffer)) for others, until a timer fires or the slot is full. The timer wakes the worker's loop: a
+//! A line is written at once where none was written shortly before. Otherwise it waits in the worker's shared memory
+//! (see [`AccessBuffer`]) for others, until a timer fires or the slot is full. The timer wakes the worker's loop: a
 //! worker whose only thread is busy with a request writes when that is over. What waits when the worker dies, the
 //! arbiter writes.
 
@@ -25,7 +25,6 @@ use nix::{
 use worker_api::AccessRecord;
 
 use super::{
-    buffer::AccessBuffer,
     clock::{self, LocalTime},
     escape,
     file::LogFile,
@@ -33,7 +32,10 @@ use super::{
     open::OpenError,
     syslog::{Part, Syslog},
 };
-use crate::settings::{LogFormat, LogLevel, LogTarget, Settings};
+use crate::{
+    scoreboard::{ACCESS_LINES_MAX, AccessBuffer},
+    settings::{LogFormat, LogLevel, LogTarget, Settings},
+};
 
 /// The access log of this worker; any of its threads may write to it.
 #[derive(Debug)]
@@ -302,8 +304,57 @@ impl Lines {
     }
 
     fn flush(&mut self, file: &LogFile) {
-        self.buffer.flush(file);
+        let waiting = self.buffer.waiting();
+        if !waiting.is_empty() {
+            let written = write_lines(file, waiting);
+            self.buffer.remove(written);
+        }
         self.pace.written_ms = clock::monotonic_millis();
+    }
+}
+
+/// Writes lines out. Returns how many bytes are done with; those that the log's reader has no room for are not.
+fn write_lines(file: &LogFile, lines: &[u8]) -> usize {
+    match file.append_some(lines) {
+        Ok(()) => lines.len(),
+        Err((written, Errno::EAGAIN)) => written,
+        Err((written, error)) => {
+            file.lose(&lines[written..], error);
+            lines.len()
+        }
+    }
+}
+
+/// Lines of dead workers that their log had no room for. The arbiter, which waits for no reader, leaves them to the
+/// next worker.
+#[derive(Debug, Default)]
+pub struct LeftLines(Vec<u8>);
+
+impl LeftLines {
+    /// Writes out what a worker has left, behind what was left before. Where that is more than one worker can
+    /// take over, the latest lines are lost.
+    pub fn write(&mut self, file: &LogFile, lines: &[u8]) {
+        self.0.extend_from_slice(lines);
+        let written = write_lines(file, &self.0);
+        self.0.drain(..written);
+        if self.0.len() > ACCESS_LINES_MAX {
+            let kept = &self.0[..ACCESS_LINES_MAX];
+            let end = kept.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            file.lose(&self.0[end..], Errno::EAGAIN);
+            self.0.truncate(end);
+        }
+    }
+
+    /// Takes the lines for a new worker.
+    pub fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.0)
+    }
+
+    /// Writes the lines where no worker will; what the log does not take is lost.
+    pub fn finish(&mut self, file: &LogFile) {
+        if !self.0.is_empty() {
+            file.append(&self.take());
+        }
     }
 }
 
@@ -421,12 +472,15 @@ const MONTHS: [&str; 12] =
 pub(super) mod tests {
     use std::fs;
 
+    use std::os::fd::AsRawFd as _;
+
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     use worker_api::abi::std_types::{ROption, RSlice, RStr};
     use worker_api::{Address, Header, RequestHead, Version};
 
     use super::*;
-    use crate::log::buffer::{AccessBuffers, tests::open};
+    use crate::log::file::tests::open;
+    use crate::scoreboard::{Scoreboard, tests::claim};
 
     pub(in crate::log) fn head<'a>(fields: &'a [Header<'a>]) -> RequestHead<'a> {
         RequestHead {
@@ -465,7 +519,8 @@ pub(super) mod tests {
     }
 
     fn log(form: Form, file: LogFile) -> AccessLog {
-        let buffer = AccessBuffers::map(1).unwrap().claim(0).unwrap();
+        let (_, writer, _) = claim(&Scoreboard::new().unwrap(), 1, 1);
+        let buffer = AccessBuffer::take(writer).unwrap();
         let stamp = Stamp::default();
         let lines = Lines { buffer, line: Vec::new(), stamp, pace: Pace::new() };
         AccessLog {
@@ -588,5 +643,27 @@ pub(super) mod tests {
         let offset = LocalTime::at(951_825_600).offset();
         assert!(text.starts_with('[') && text.ends_with(&format!(" {offset}]")), "{text}");
         assert!(text.contains("/Feb/2000:") || text.contains("/Mar/2000:"), "{text}");
+    }
+
+    #[test]
+    fn lines_that_the_reader_has_no_room_for_wait_within_bounds() {
+        let (_reader, writer) = nix::unistd::pipe().unwrap();
+        let number = format!("/proc/self/fd/{}", writer.as_raw_fd());
+        let file = open(number.as_ref());
+        let line = [[b'x'; 999].as_slice(), b"\n"].concat();
+        for filler in [&line[..], b"x\n"] {
+            while file.append_some(filler).is_ok() {}
+        }
+        let mut left = LeftLines::default();
+        left.write(&file, b"one\n");
+        left.write(&file, b"two\n");
+        assert_eq!(left.take(), b"one\ntwo\n");
+        assert_eq!(left.take(), b"");
+        for _ in 0..100 {
+            left.write(&file, &line);
+        }
+        assert!(file.trouble().unwrap().contains("does not read"));
+        let kept = left.take();
+        assert_eq!(kept.len(), ACCESS_LINES_MAX / line.len() * line.len());
     }
 }

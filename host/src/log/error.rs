@@ -366,7 +366,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::log::buffer::tests::open;
+    use crate::log::file::tests::open;
     use crate::settings::Sources;
 
     fn log(json: bool, journal: bool) -> ErrorLog {

@@ -331,11 +331,17 @@ pub(super) mod tests {
         fs,
         io::{Read as _, stderr},
         os::unix::fs::{MetadataExt, PermissionsExt as _, chown, symlink},
+        path::Path,
         sync::Arc,
     };
 
     use super::*;
     use crate::settings::Sources;
+
+    pub(in crate::log) fn open(path: &Path) -> LogFile {
+        let target = LogTarget::File(path.to_owned());
+        LogFile::open(&target, stderr().as_fd(), &as_user(&[])).unwrap()
+    }
 
     pub(in crate::log) fn as_user(args: &[&str]) -> Arc<Settings> {
         let args = args.iter().map(Into::into).collect();

@@ -6,7 +6,6 @@
 //! | [`access`] | the access log of one worker |
 //! | [`format`](mod@format) | gunicorn's access log format, compiled once |
 //! | `layout` | width and precision of a value in that format |
-//! | [`buffer`] | access lines that outlive the worker that wrote them |
 //! | `syslog` | the same lines for a syslog daemon |
 //! | [`mod@file`] | a log's file: whole lines, reopened on USR1 |
 //! | `open` | opens that file, and decides whose rights it is opened with |
@@ -17,7 +16,6 @@
 //! processes for a second at most, and what is lost is counted.
 
 pub mod access;
-pub mod buffer;
 mod clock;
 pub mod error;
 mod escape;
@@ -28,8 +26,7 @@ pub mod open;
 mod sink;
 mod syslog;
 
-pub use access::AccessLog;
-pub use buffer::AccessBuffers;
+pub use access::{AccessLog, LeftLines};
 pub use error::ErrorLog;
 pub use file::LogFile;
 pub use format::AccessFormat;

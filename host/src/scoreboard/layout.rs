@@ -6,7 +6,7 @@
 //!        events · log lines · generations · listeners · counts of ended workers
 //!        places: 2048 entries of 32 bytes for workers, 64 for molds: serial · age · forked · pid · generation
 //!
-//!     slot: 8192 bytes, a file of its own for each worker and mold
+//!     slot: 8192 bytes, then 64 KiB for access lines; a file of its own for each worker and mold
 //!         0  state · held
 //!         8  heartbeat · booted · ended_by: signal, sender        (when)
 //!        32  last words: length, then 128 bytes of text
@@ -15,11 +15,13 @@
 //!      1344  counts: how much, by duration, by time spent queued and by status
 //!      5712  lines of the error log by level
 //!      5776  (unused)
+//!      8192  access lines: start and end in one word, then 64 bytes on the text
 //! ```
 //!
 //! Who a worker is stands in the ledger, which only the arbiter writes. What a worker says about
 //! itself stands in its slot, which only that worker writes.
 
+use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// How many workers there can be at a time: twice what the setting `workers` allows, since those of
@@ -194,6 +196,27 @@ pub(super) struct Slot {
     pub(super) unused: [AtomicU64; 302],
 }
 
+/// All of a worker's shared memory: what its file holds.
+#[repr(C)]
+pub(super) struct SlotPages {
+    pub(super) slot: Slot,
+    pub(super) lines: LinePages,
+}
+
+/// Lines of the access log that have not been written to it yet; see [`super::lines`].
+#[repr(C, align(64))]
+pub(super) struct LinePages {
+    /// Start and end of the lines, in the high and the low half.
+    pub(super) span: AtomicU64,
+    pub(super) _unused: [u64; 7],
+    /// Not atomics, so that a line is one copy: only the process that the slot belongs to writes here, and others read
+    /// with volatile loads.
+    pub(super) text: UnsafeCell<[u8; LINES_BYTES]>,
+}
+
+// SAFETY: `text` is reached only through raw pointers, by the rule above.
+unsafe impl Sync for LinePages {}
+
 /// One request that a worker holds. `version` is odd while the entry is being written; a reader
 /// that finds it odd, or changed after it read, reads again.
 #[repr(C)]
@@ -209,6 +232,11 @@ pub(super) struct InFlight {
 pub(super) const LOG_LEVELS: usize = 8;
 pub(super) const LEDGER_SIZE: usize = 32 * 4096;
 pub(super) const SLOT_SIZE: usize = 8192;
+/// Some 400 lines of the usual length. With it, a slot's file is a whole number of pages.
+const LINE_PAGES_SIZE: usize = 64 * 1024;
+pub(super) const LINES_BYTES: usize = LINE_PAGES_SIZE - 64;
+/// Size of a slot's file.
+pub(super) const FILE_SIZE: usize = SLOT_SIZE + LINE_PAGES_SIZE;
 
 const WORD: usize = 8;
 const REQUEST_WORDS: usize = 15;
@@ -221,6 +249,10 @@ const _: () = {
     assert!(size_of::<LedgerPages>() <= LEDGER_SIZE);
     assert!(size_of::<Place>() == 32);
     assert!(size_of::<Slot>() == SLOT_SIZE);
+    assert!(size_of::<LinePages>() == LINE_PAGES_SIZE);
+    assert!(size_of::<SlotPages>() == FILE_SIZE);
+    assert!(std::mem::offset_of!(SlotPages, lines) == SLOT_SIZE);
+    assert!(std::mem::offset_of!(LinePages, text) == 64);
     assert!(size_of::<InFlight>() == 144);
     assert!(std::mem::offset_of!(Slot, heartbeat_ns) == 8);
     assert!(std::mem::offset_of!(Slot, last_words_length) == 32);

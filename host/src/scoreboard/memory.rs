@@ -7,7 +7,7 @@
 //!     mold, worker      –           write, its own; unmapped in what it forks
 //! ```
 //!
-//! A slot is a sealed memfd: whoever holds its descriptor can neither shrink it, which would kill the
+//! The access lines of a worker lie behind its slot, in the same file. A slot is a sealed memfd: whoever holds its descriptor can neither shrink it, which would kill the
 //! reader (SIGBUS), nor reach another slot with it. Where the system refuses memfds, all slots are one
 //! anonymous mapping that every process inherits ([`Area::is_inherited`]).
 
@@ -15,7 +15,7 @@ use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Once;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
@@ -23,7 +23,7 @@ use nix::libc::{self, c_void};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
-use super::layout::{LEDGER_SIZE, LedgerPages, PLACES_MAX, SLOT_SIZE, Slot};
+use super::layout::{FILE_SIZE, LEDGER_SIZE, LedgerPages, LinePages, PLACES_MAX, Slot, SlotPages};
 
 /// The memory of one slot, on its way to the process that writes it.
 #[derive(Debug)]
@@ -35,7 +35,13 @@ pub enum SlotMemory {
 }
 
 /// A slot in the area that this process has inherited.
-pub struct Inherited(&'static Slot);
+pub struct Inherited(&'static SlotPages);
+
+impl Inherited {
+    pub(super) fn pages(&self) -> &'static SlotPages {
+        self.0
+    }
+}
 
 impl std::fmt::Debug for Inherited {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -57,7 +63,7 @@ impl SlotMemory {
 pub(super) fn create_slot() -> nix::Result<OwnedFd> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let file = memfd_create(c"jimu-slot", flags)?;
-    nix::unistd::ftruncate(&file, SLOT_SIZE as i64)?;
+    nix::unistd::ftruncate(&file, FILE_SIZE as i64)?;
     let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
     Ok(file)
@@ -86,7 +92,7 @@ unsafe impl Sync for Area {}
 impl Area {
     /// Maps the area. `is_inherited` says that the slots stay in it, since there are no memfds.
     pub(super) fn map(is_inherited: bool) -> nix::Result<Self> {
-        Ok(Self { start: map_shared(PLACES_MAX * SLOT_SIZE)?, is_inherited })
+        Ok(Self { start: map_shared(PLACES_MAX * FILE_SIZE)?, is_inherited })
     }
 
     /// Whether slots are parts of this mapping instead of files.
@@ -95,17 +101,17 @@ impl Area {
     }
 
     /// What is mapped at the place of a slot.
-    pub(super) fn slot(self, index: usize) -> Option<&'static Slot> {
+    pub(super) fn pages(self, index: usize) -> Option<&'static SlotPages> {
         let start = self.place(index)?;
         // SAFETY: within the area, at a multiple of the page size. Something is always mapped there,
-        // of which the whole slot can be read; atomics alone.
+        // of which the whole file can be read; atomics, and bytes behind an `UnsafeCell`.
         Some(unsafe { start.cast().as_ref() })
     }
 
     /// The memory of a slot of the area itself, for its writer.
     pub(super) fn inherited(self, index: usize) -> Option<SlotMemory> {
-        let slot = self.slot(index).filter(|_| self.is_inherited)?;
-        Some(SlotMemory::Inherited(Inherited(slot)))
+        let pages = self.pages(index).filter(|_| self.is_inherited)?;
+        Some(SlotMemory::Inherited(Inherited(pages)))
     }
 
     /// Maps a slot's file at its place, to be read.
@@ -114,7 +120,7 @@ impl Area {
         let flags = MapFlags::MAP_SHARED | MapFlags::MAP_FIXED;
         // SAFETY: the range is a place of the area, which belongs to this type alone; it stays mapped
         // and readable, and what references to it see are atomics, whatever their values.
-        unsafe { mmap(Some(address(start)?), SIZE_OF_SLOT, ProtFlags::PROT_READ, flags, file, 0) }
+        unsafe { mmap(Some(address(start)?), SIZE_OF_FILE, ProtFlags::PROT_READ, flags, file, 0) }
             .map(drop)
     }
 
@@ -123,13 +129,13 @@ impl Area {
         let start = self.place(index).ok_or(Errno::EINVAL)?;
         let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_FIXED;
         // SAFETY: as in `show`.
-        unsafe { mmap_anonymous(Some(address(start)?), SIZE_OF_SLOT, ProtFlags::PROT_READ, flags) }
+        unsafe { mmap_anonymous(Some(address(start)?), SIZE_OF_FILE, ProtFlags::PROT_READ, flags) }
             .map(drop)
     }
 
     fn place(self, index: usize) -> Option<NonNull<c_void>> {
         // SAFETY: the offset lies within the area.
-        (index < PLACES_MAX).then(|| unsafe { self.start.byte_add(index * SLOT_SIZE) })
+        (index < PLACES_MAX).then(|| unsafe { self.start.byte_add(index * FILE_SIZE) })
     }
 }
 
@@ -143,7 +149,7 @@ pub(super) unsafe fn unmap_all(ledger: &'static LedgerPages, area: Area) -> nix:
     unsafe {
         munmap(NonNull::from(ledger).cast(), LEDGER_SIZE)?;
         if !area.is_inherited {
-            munmap(area.start, PLACES_MAX * SLOT_SIZE)?;
+            munmap(area.start, PLACES_MAX * FILE_SIZE)?;
         }
     }
     Ok(())
@@ -154,7 +160,20 @@ pub(super) unsafe fn unmap_all(ledger: &'static LedgerPages, area: Area) -> nix:
 #[derive(Debug)]
 pub(super) struct OwnSlot {
     /// Lies in a page that the kernel wipes in every fork.
-    slot: AtomicPtr<Slot>,
+    pages: AtomicPtr<SlotPages>,
+    /// Whether an [`OwnLines`] exists.
+    lines_taken: AtomicBool,
+}
+
+/// The one handle with which a process writes its access lines.
+#[derive(Debug)]
+pub(super) struct OwnLines(&'static OwnSlot);
+
+impl OwnLines {
+    /// The memory; nothing in a process that was forked from the one that took the handle.
+    pub(super) fn get(&self) -> Option<&'static LinePages> {
+        self.0.pages().map(|pages| &pages.lines)
+    }
 }
 
 impl OwnSlot {
@@ -181,38 +200,47 @@ impl OwnSlot {
 
     /// Maps the slot of this process, so that what it forks does not have it.
     pub(super) fn enter(&self, memory: SlotMemory) -> nix::Result<()> {
-        let slot = match memory {
+        let pages = match memory {
             SlotMemory::File(file) => map_own(&file)?,
-            SlotMemory::Inherited(Inherited(slot)) => NonNull::from(slot),
+            SlotMemory::Inherited(Inherited(pages)) => NonNull::from(pages),
         };
-        self.slot.store(slot.as_ptr(), Ordering::Release);
+        self.pages.store(pages.as_ptr(), Ordering::Release);
         Ok(())
     }
 
     /// The slot, or one that no one reads.
     pub(super) fn get(&self) -> &'static Slot {
-        let slot = self.slot.load(Ordering::Acquire);
-        // SAFETY: null, or a slot that this process has mapped and never unmaps. A process that was
+        self.pages().map_or(&NOWHERE, |pages| &pages.slot)
+    }
+
+    /// The handle for the access lines; nothing where it was taken before, or there is no slot.
+    pub(super) fn take_lines(&'static self) -> Option<OwnLines> {
+        self.pages()?;
+        (!self.lines_taken.swap(true, Ordering::AcqRel)).then_some(OwnLines(self))
+    }
+
+    fn pages(&self) -> Option<&'static SlotPages> {
+        // SAFETY: null, or memory that this process has mapped and never unmaps. A process that was
         // forked from it, and so lacks the mapping, finds null.
-        unsafe { slot.as_ref() }.unwrap_or(&NOWHERE)
+        unsafe { self.pages.load(Ordering::Acquire).as_ref() }
     }
 }
 
-fn map_own(file: &OwnedFd) -> nix::Result<NonNull<Slot>> {
+fn map_own(file: &OwnedFd) -> nix::Result<NonNull<SlotPages>> {
     let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
     // SAFETY: a new mapping at an address of the kernel's choice; the file's size is sealed.
     let start =
-        unsafe { mmap(None, SIZE_OF_SLOT, protection, MapFlags::MAP_SHARED, file.as_fd(), 0) }?;
+        unsafe { mmap(None, SIZE_OF_FILE, protection, MapFlags::MAP_SHARED, file.as_fd(), 0) }?;
     // SAFETY: it changes nothing in this process. A refusal leaves the mapping in forked processes,
     // which do not know of it.
-    let _ = unsafe { madvise(start, SLOT_SIZE, MmapAdvise::MADV_DONTFORK) };
+    let _ = unsafe { madvise(start, FILE_SIZE, MmapAdvise::MADV_DONTFORK) };
     Ok(start.cast())
 }
 
 extern "C" fn forget_after_fork() {
     // SAFETY: null, or a place that is never unmapped.
     if let Some(own) = unsafe { FALLBACK.load(Ordering::Acquire).as_ref() } {
-        own.slot.store(std::ptr::null_mut(), Ordering::Release);
+        own.pages.store(std::ptr::null_mut(), Ordering::Release);
     }
 }
 
@@ -235,7 +263,7 @@ static NOWHERE: Slot = unsafe { std::mem::zeroed() };
 /// The place to clear in a forked process, where the kernel does not.
 static FALLBACK: AtomicPtr<OwnSlot> = AtomicPtr::new(std::ptr::null_mut());
 static REGISTER: Once = Once::new();
-const SIZE_OF_SLOT: NonZeroUsize = match NonZeroUsize::new(SLOT_SIZE) {
+const SIZE_OF_FILE: NonZeroUsize = match NonZeroUsize::new(FILE_SIZE) {
     Some(size) => size,
     None => panic!("a slot has bytes"),
 };

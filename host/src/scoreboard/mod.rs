@@ -7,6 +7,7 @@
 
 mod layout;
 mod ledger;
+mod lines;
 mod memory;
 mod reader;
 mod writer;
@@ -23,6 +24,7 @@ pub use layout::{
     bucket_limit_us, queued_limit_us,
 };
 pub use ledger::{Event, GenerationNote, Ledger};
+pub use lines::{ACCESS_LINES_MAX, AccessBuffer};
 pub use memory::SlotMemory;
 pub use reader::{InFlightRequest, SlotReader, SlotSnapshot, Totals};
 pub use writer::{InFlightToken, SlotWriter};
@@ -186,6 +188,9 @@ impl Scoreboard {
         ledger::settle(self.ledger, place, slot, || place.serial.store(0, Ordering::Release));
         if self.area.is_inherited() {
             writer::clear(slot);
+            if let Some(pages) = self.area.pages(index as usize) {
+                pages.lines.clear();
+            }
         } else if let Err(error) = self.area.hide(index as usize) {
             tracing::error!("cannot unmap slot {index} of the scoreboard: {error}");
         }
@@ -233,6 +238,12 @@ impl Scoreboard {
             .filter_map(|(index, _)| Some((index, self.reader(index)?)))
     }
 
+    /// A copy of the whole access lines that the worker of a slot has not written: to be called once it has been
+    /// reaped.
+    pub fn unwritten_lines(&self, index: u32) -> Vec<u8> {
+        self.area.pages(index as usize).map_or_else(Vec::new, |pages| pages.lines.copy())
+    }
+
     fn taken(&self) -> impl Iterator<Item = (u32, &'static Place)> + '_ {
         let used = self.ledger.slots_used.load(Ordering::Relaxed) as usize;
         let places = self.ledger.places.iter().enumerate();
@@ -247,7 +258,7 @@ impl Scoreboard {
     }
 
     fn slot(&self, index: u32) -> Option<&'static Slot> {
-        self.area.slot(index as usize)
+        self.area.pages(index as usize).map(|pages| &pages.slot)
     }
 
     /// Leaves the scoreboard, in a mold that has just been forked: the process keeps a slot of its

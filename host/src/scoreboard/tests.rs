@@ -14,7 +14,7 @@ pub(crate) fn claim(
     (claimed.index, writer, board.reader(claimed.index).unwrap())
 }
 
-fn boards() -> [Scoreboard; 2] {
+pub(super) fn boards() -> [Scoreboard; 2] {
     [Scoreboard::map(false).unwrap(), Scoreboard::map(true).unwrap()]
 }
 

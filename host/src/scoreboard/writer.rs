@@ -8,7 +8,7 @@ use super::WorkerState;
 use super::layout::{
     InFlight, LAST_WORDS_MAX, REQUEST_TEXT_MAX, STATUS_MIN, Slot, bucket_of_us, queued_bucket_of_us,
 };
-use super::memory::{OwnSlot, SlotMemory};
+use super::memory::{OwnLines, OwnSlot, SlotMemory};
 use crate::clock;
 
 /// Writes the slot of this process. Copies of it write the same slot: a worker's threads share one.
@@ -54,6 +54,11 @@ impl SlotWriter {
 
     fn slot(self) -> &'static Slot {
         self.own.get()
+    }
+
+    /// The handle for this process's access lines, once.
+    pub(super) fn take_lines(self) -> Option<OwnLines> {
+        self.own.take_lines()
     }
 
     /// Writes the same number everywhere.

@@ -27,7 +27,7 @@ use crate::message::{Channel, FromWorker, Refusal};
 use crate::mold::MoldContext;
 use crate::payload::Payload;
 use crate::process;
-use crate::scoreboard::{SlotMemory, SlotWriter, WorkerState};
+use crate::scoreboard::{AccessBuffer, SlotMemory, SlotWriter, WorkerState};
 use crate::settings::Settings;
 use crate::title;
 
@@ -298,7 +298,7 @@ pub(crate) fn live<P: Payload>(mut payload: P, start: WorkerStart<'_>) -> ! {
     payload.after_fork_child();
     payload.hook("post_fork", &[i64::from(std::process::id()), start.age as i64]);
     process::unblock_signals();
-    let access_log = open_access_log(start.context, start.slot_number);
+    let access_log = open_access_log(start.context, start.slot);
     // Without a timer lines wait for the heartbeat.
     let timer = access_log.as_ref().and_then(AccessLog::timer);
     let wake = timer.and_then(|timer| Wake::new(&signals, timer).ok());
@@ -330,9 +330,9 @@ pub(crate) fn live<P: Payload>(mut payload: P, start: WorkerStart<'_>) -> ! {
     }
 }
 
-fn open_access_log(context: &MoldContext, slot: u32) -> Option<AccessLog> {
-    let (file, buffers) = context.access.as_ref()?;
-    let buffer = buffers.claim(slot as usize)?;
+fn open_access_log(context: &MoldContext, slot: SlotWriter) -> Option<AccessLog> {
+    let file = context.access.as_ref()?;
+    let buffer = AccessBuffer::take(slot)?;
     Some(AccessLog::new(&context.settings, Arc::clone(file), buffer))
 }
 

@@ -4,6 +4,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use host::message::{Loaded, Refusal};
@@ -79,6 +80,9 @@ impl Payload for Double {
         context.ready();
         if let Some(victim) = self.behaviour.strip_prefix("forge-worker ") {
             forge_in_worker(victim);
+        }
+        if self.behaviour == "forge-heartbeat" && context.age == 1 {
+            forge_heartbeats();
         }
         let mut served = 0;
         loop {
@@ -179,26 +183,60 @@ fn forge_in_worker(victim: &str) {
         send_everywhere(&format!(r#"{{"forked":{{"age":{age},"pid":{victim}}}}}"#));
         send_everywhere(&format!(r#"{{"ready":{{"slot":{age}}}}}"#));
     }
-    let number: u32 = victim.parse().unwrap_or(0);
-    let mut own = 0;
+    let number: u64 = victim.parse().unwrap_or(0);
+    let (mut own, mut others) = (0, 0);
+    for (words, is_slot) in shared_memory() {
+        if is_slot {
+            own += 1
+        } else {
+            others += 1
+        };
+        for word in words {
+            word.store(number << 32 | number, Ordering::Relaxed);
+        }
+        // Access lines from the start to far behind the end of the memory.
+        let Some((span, text)) = words.get(LINES_AT / 8..).and_then(|words| words.split_first())
+        else {
+            continue;
+        };
+        for word in text {
+            word.store(u64::from_ne_bytes(*b"forged.\n"), Ordering::Relaxed);
+        }
+        span.store(u64::from(u32::MAX), Ordering::Relaxed);
+    }
+    tracing::info!("scribbled over {own} slots and {others} other mappings");
+}
+
+/// A worker that writes the time everywhere, for ever.
+fn forge_heartbeats() {
+    tracing::info!("{} forges heartbeats", std::process::id());
+    let memory = shared_memory();
+    std::thread::spawn(move || {
+        loop {
+            for word in memory.iter().flat_map(|(words, _)| *words) {
+                word.store(host::clock::now_ns(), Ordering::Relaxed);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+}
+
+/// The mappings that this process shares with others and can write to, and which are slots of the scoreboard.
+fn shared_memory() -> Vec<(&'static [AtomicU64], bool)> {
+    let mut found = Vec::new();
     for line in std::fs::read_to_string("/proc/self/maps").unwrap_or_default().lines() {
         let mut words = line.split_whitespace();
-        let (Some(range), Some(mode)) = (words.next(), words.next()) else { continue };
-        if mode != "rw-s" {
-            continue;
-        }
-        own += usize::from(line.contains("jimu-slot"));
-        let ends = range.split_once('-').map(|(start, end)| {
-            let number = |text| usize::from_str_radix(text, 16).unwrap_or(0);
-            (number(start), number(end))
-        });
-        let Some((start, end)) = ends else { continue };
-        for at in (start..end.min(start + (1 << 20))).step_by(4) {
-            // SAFETY: mapped for reading and writing; that it harms this process is the purpose.
-            unsafe { std::ptr::with_exposed_provenance_mut::<u32>(at).write_volatile(number) };
-        }
+        let (Some(range), Some("rw-s")) = (words.next(), words.next()) else { continue };
+        let Some((start, end)) = range.split_once('-') else { continue };
+        let number = |text| usize::from_str_radix(text, 16).unwrap_or(0);
+        let (start, length) = (number(start), number(end).saturating_sub(number(start)));
+        let memory = std::ptr::with_exposed_provenance::<AtomicU64>(start);
+        // SAFETY: mapped for reading and writing for the life of the process; that it harms this process is the
+        // purpose.
+        let words = unsafe { std::slice::from_raw_parts(memory, length.min(1 << 20) / 8) };
+        found.push((words, line.contains("jimu-slot")));
     }
-    tracing::info!("scribbled over {own} slots");
+    found
 }
 
 /// Sends a packet on every socket of this process that takes one.
@@ -209,3 +247,6 @@ fn send_everywhere(packet: &str) {
         let _ = nix::sys::socket::send(number, packet.as_bytes(), flags);
     }
 }
+
+/// Where the access lines begin in the memory of a slot.
+const LINES_AT: usize = 8192;

@@ -12,6 +12,7 @@ use crate::server::{Server, lives};
 pub(crate) const TESTS: &[Test] = &tests![
     a_mold_that_names_a_foreign_process_reaches_no_other,
     a_worker_that_writes_everywhere_reaches_no_other,
+    a_worker_cannot_give_another_one_a_heartbeat,
 ];
 
 /// A process that has nothing to do with the server.
@@ -62,7 +63,35 @@ fn a_mold_that_names_a_foreign_process_reaches_no_other() {
 fn a_worker_that_writes_everywhere_reaches_no_other() {
     let victim = Victim::start();
     let behaviour = format!("forge-worker {}", victim.0.id());
-    let server = Server::start(&behaviour, &["-w", "2", "--timeout", "60"]);
-    assert!(server.wait_for("scribbled over").contains("scribbled over 1 slots"), "its own alone");
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("access.log");
+    let flags = ["-w", "2", "--timeout", "60", "--access-logfile", log.to_str().unwrap()];
+    let server = Server::start(&behaviour, &flags);
+    let line = server.wait_for("scribbled over");
+    assert!(line.contains("scribbled over 1 slots and 0 other mappings"), "{line}");
+    let forger = server.workers()[0];
+    kill(Pid::from_raw(i32::try_from(forger).unwrap()), Signal::SIGKILL).unwrap();
+    server.wait_until("replaced", |server| {
+        let workers = server.workers();
+        workers.len() == 2 && !workers.contains(&forger)
+    });
+    // What it left as access lines is cut to the memory, and to whole lines.
+    let text = std::fs::read_to_string(&log).unwrap();
+    assert!(text.ends_with('\n') && text.len() < 1 << 16, "{} bytes", text.len());
+    assert!(text.lines().all(|line| line == "forged."), "{text}");
     exercise(server, &victim);
+}
+
+fn a_worker_cannot_give_another_one_a_heartbeat() {
+    let server = Server::start("forge-heartbeat", &["-w", "2", "--timeout", "1"]);
+    let line = server.wait_for("forges heartbeats");
+    let forger = server.workers().into_iter().find(|pid| line.contains(&pid.to_string())).unwrap();
+    server.wait_until("all workers", |server| server.workers().len() == 2);
+    let victim = server.workers().into_iter().find(|pid| *pid != forger).unwrap();
+    kill(Pid::from_raw(i32::try_from(victim).unwrap()), Signal::SIGSTOP).unwrap();
+    let line = server.wait_for("killed by the arbiter: no heartbeat");
+    assert!(line.contains(&victim.to_string()), "{line}");
+    server.wait_until("replaced", |server| server.workers().len() == 2);
+    assert!(server.workers().contains(&forger), "it lives by its own heartbeat");
+    server.stop();
 }

@@ -1,0 +1,41 @@
+//! The access lines that dead workers left in their shared memory. What the log has no room for waits for the next
+//! worker of the generation, since the arbiter never waits for a reader.
+
+use super::generation::Generation;
+use crate::scoreboard::SlotMemory;
+
+impl Generation {
+    /// Writes what a worker has left.
+    pub(super) fn write_lines(&mut self, lines: &[u8]) {
+        if let Some(file) = &self.access_file {
+            self.left_lines.write(file, lines);
+        }
+        self.report_trouble();
+    }
+
+    /// Leaves the lines that wait to a new worker.
+    pub(super) fn leave_lines(&mut self, memory: &SlotMemory) {
+        let lines = self.left_lines.take();
+        if lines.is_empty() {
+            return;
+        }
+        if let Err(error) = memory.leave_lines(&lines) {
+            tracing::debug!("access lines cannot be left to the next worker: {error}");
+            self.write_lines(&lines);
+        }
+    }
+
+    /// Writes the lines that wait where no further worker will.
+    pub(super) fn finish_lines(&mut self) {
+        if let Some(file) = &self.access_file {
+            self.left_lines.finish(file);
+        }
+        self.report_trouble();
+    }
+
+    fn report_trouble(&self) {
+        if let Some(trouble) = self.access_file.as_ref().and_then(|file| file.trouble()) {
+            tracing::warn!("the access log: {trouble}");
+        }
+    }
+}
