@@ -21,7 +21,7 @@
 //! | [`message`] | what arbiter, molds and workers say to each other | everywhere |
 //! | `title` | the names of the processes in `ps` | everywhere |
 //! | [`similar`] | how alike two words are, for "did you mean" | everywhere |
-//! | [`process`], [`privileges`], [`signals`], [`clock`], `socket_file` | system calls, each in one place | everywhere |
+//! | [`process`], [`privileges`], [`signals`], [`clock`], `safe_path`, `socket_file` | system calls, each in one place | everywhere |
 //!
 //! **Invariants:** the arbiter loads no plugin and starts no thread; only this crate forks, and it
 //! does so in [`process`]; a worker is the child of the arbiter, whoever forked it.
@@ -42,6 +42,7 @@ pub mod pidfile;
 pub mod plugin;
 pub mod privileges;
 pub mod process;
+mod safe_path;
 pub mod scoreboard;
 pub mod serve;
 pub mod settings;

@@ -9,8 +9,10 @@
 //! Whatever a plugin does wrong while it loads, it does here. The mold has no state that matters:
 //! when it dies, the arbiter makes another one of the same generation.
 
+use std::io::Read as _;
 use std::os::fd::{OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -26,8 +28,9 @@ use crate::listener;
 use crate::log::ErrorLog;
 use crate::message::{Channel, FromMold, Loaded, Received, Refusal, ToMold};
 use crate::payload::Payload;
-use crate::privileges;
+use crate::privileges::{self, Identity};
 use crate::process::{self, End};
+use crate::safe_path::open_private;
 use crate::scoreboard::{MoldSlots, Scoreboard, SlotMemory};
 use crate::settings::Settings;
 use crate::title;
@@ -198,14 +201,21 @@ fn run_hooks<P: Payload>(payload: &P, context: &MoldContext, event: &str, facts:
 
 /// Reads what only root may read, before there is no root any more.
 fn read_private_files(settings: &Settings) -> Vec<(&'static str, std::io::Result<Vec<u8>>)> {
+    let user = Identity::of_workers(settings);
     [
         ("certfile", &settings.certfile),
         ("keyfile", &settings.keyfile),
         ("ca_certs", &settings.ca_certs),
     ]
     .into_iter()
-    .filter_map(|(name, path)| Some((name, std::fs::read(path.as_ref()?))))
+    .filter_map(|(name, path)| Some((name, read_private(path.as_ref()?, user.as_ref()))))
     .collect()
+}
+
+fn read_private(path: &Path, user: Option<&Identity>) -> std::io::Result<Vec<u8>> {
+    let mut contents = Vec::new();
+    open_private(path, user)?.read_to_end(&mut contents)?;
+    Ok(contents)
 }
 
 /// Writes to the log of this generation, which may be another than the arbiter's.

@@ -1,16 +1,20 @@
 //! The file that names the arbiter's process: written whole, never over the file of a server that
 //! runs, removed only while it names this process.
 
-use std::fs::{OpenOptions, Permissions};
+use std::fs::{File, Permissions};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::libc;
+use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::{Mode, SFlag};
 use nix::unistd::Pid;
+
+use crate::privileges::Identity;
+use crate::safe_path::{SafePath, is_kind};
 
 /// Why there is no pid file.
 #[derive(Debug, thiserror::Error)]
@@ -40,29 +44,36 @@ pub struct Pidfile {
     path: PathBuf,
     /// Where it is.
     written: PathBuf,
+    /// The workers' user, which may own the directory.
+    user: Option<Identity>,
 }
 
 impl Pidfile {
     /// Writes the file, unless it names another process that runs.
-    pub fn create(path: &Path) -> Result<Self, PidfileError> {
-        if let Some(pid) = read(path).filter(|&pid| is_running(pid)) {
+    pub fn create(path: &Path, user: Option<Identity>) -> Result<Self, PidfileError> {
+        let found = SafePath::resolve(path, user.as_ref()).ok().and_then(|path| read(&path));
+        if let Some(pid) = found.filter(|&pid| is_running(pid)) {
             return Err(PidfileError::Running { pid, path: path.to_owned() });
         }
-        Self::write(path, path.to_owned())
+        Self::write(path, path.to_owned(), user)
     }
 
     /// Writes the file beside that of the arbiter that this one follows: with `.2` at its end, as
     /// gunicorn does.
-    pub fn create_for_successor(path: &Path) -> Result<Self, PidfileError> {
+    pub fn create_for_successor(path: &Path, user: Option<Identity>) -> Result<Self, PidfileError> {
         let mut name = path.as_os_str().to_owned();
         name.push(".2");
-        Self::write(path, name.into())
+        Self::write(path, name.into(), user)
     }
 
     /// Puts a successor's file where the old arbiter's was.
     pub fn take_over(&mut self) -> Result<(), PidfileError> {
-        std::fs::rename(&self.written, &self.path)
-            .map_err(|reason| PidfileError::Unwritable { path: self.path.clone(), reason })?;
+        let rename = || {
+            let written = SafePath::resolve(&self.written, self.user.as_ref())?;
+            let path = written.with_name(self.path.file_name().unwrap_or_default())?;
+            Ok(written.rename_to(&path)?)
+        };
+        rename().map_err(|reason| PidfileError::Unwritable { path: self.path.clone(), reason })?;
         self.written.clone_from(&self.path);
         Ok(())
     }
@@ -72,68 +83,68 @@ impl Pidfile {
         &self.path
     }
 
-    fn write(path: &Path, written: PathBuf) -> Result<Self, PidfileError> {
-        // A random suffix: in a directory that others may write, no one can create the name first.
-        let mut name = written.as_os_str().to_owned();
-        name.push(format!(".{:016x}", RandomState::new().hash_one(std::process::id())));
-        let temporary = PathBuf::from(name);
-        let result = check_replaceable(&written)
-            .and_then(|()| write_new(&temporary, &format!("{}\n", std::process::id())))
-            .and_then(|()| {
-                std::fs::rename(&temporary, &written).inspect_err(|_| {
-                    // The error of the rename is the one to report.
-                    let _ = std::fs::remove_file(&temporary);
-                })
-            });
-        result.map_err(|reason| PidfileError::Unwritable { path: written.clone(), reason })?;
-        Ok(Self { path: path.to_owned(), written })
+    fn write(path: &Path, written: PathBuf, user: Option<Identity>) -> Result<Self, PidfileError> {
+        let write = || {
+            let written = SafePath::resolve(&written, user.as_ref())?;
+            check_replaceable(&written)?;
+            // A random suffix: in a directory that others may write, no one can create the name first.
+            let mut name = written.path().file_name().unwrap_or_default().to_owned();
+            name.push(format!(".{:016x}", RandomState::new().hash_one(std::process::id())));
+            let temporary = written.with_name(&name)?;
+            write_new(&temporary, &format!("{}\n", std::process::id()))?;
+            temporary.rename_to(&written).inspect_err(|_| {
+                // The error of the rename is the one to report.
+                let _ = temporary.remove();
+            })?;
+            Ok(())
+        };
+        write().map_err(|reason| PidfileError::Unwritable { path: written.clone(), reason })?;
+        Ok(Self { path: path.to_owned(), written, user })
     }
 }
 
 /// Removes the file, if it still names this process.
 impl Drop for Pidfile {
     fn drop(&mut self) {
-        if read(&self.written) == Some(Pid::this().as_raw()) {
-            // A file that somebody else removed meanwhile is not missed.
-            let _ = std::fs::remove_file(&self.written);
+        let Ok(written) = SafePath::resolve(&self.written, self.user.as_ref()) else { return };
+        if read(&written) == Some(Pid::this().as_raw()) {
+            // A file that someone else has just removed is not missed.
+            let _ = written.remove();
         }
     }
 }
 
 /// Fails for a device, a FIFO, a socket or a directory, which the rename would replace. A link is
 /// replaced, not followed.
-fn check_replaceable(path: &Path) -> io::Result<()> {
-    match std::fs::symlink_metadata(path) {
-        Ok(found) if !found.is_file() && !found.is_symlink() => Err(io::Error::new(
-            io::ErrorKind::AlreadyExists,
-            "it exists and is not a regular file; choose another path",
-        )),
+fn check_replaceable(path: &SafePath) -> io::Result<()> {
+    match path.stat() {
+        Ok(found) if !is_kind(&found, SFlag::S_IFREG) && !is_kind(&found, SFlag::S_IFLNK) => {
+            Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "it exists and is not a regular file; choose another path",
+            ))
+        }
         _ => Ok(()),
     }
 }
 
 /// Creates the file without following a link. Others may read the file, whatever the umask, but not
 /// write it.
-fn write_new(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o644)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(path)?;
+fn write_new(path: &SafePath, text: &str) -> io::Result<()> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
+    let mut file = File::from(path.open(flags, Mode::from_bits_truncate(0o644))?);
     // On the descriptor, for a umask that took away the right to read.
     file.set_permissions(Permissions::from_mode(0o644))
         .and_then(|()| file.write_all(text.as_bytes()))
         .inspect_err(|_| {
             // The error of the write is the one to report.
-            let _ = std::fs::remove_file(path);
+            let _ = path.remove();
         })
 }
 
 /// Returns the pid in a regular file. A FIFO put in its place does not block, a link is not followed.
-fn read(path: &Path) -> Option<i32> {
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+fn read(path: &SafePath) -> Option<i32> {
+    let file = File::from(path.open(OFlag::O_RDONLY | OFlag::O_NONBLOCK, Mode::empty()).ok()?);
     if !file.metadata().ok()?.is_file() {
         return None;
     }
@@ -154,6 +165,10 @@ const PID_BYTES_MAX: u64 = 64;
 mod tests {
     use super::*;
 
+    fn read_at(path: &Path) -> Option<i32> {
+        read(&SafePath::resolve(path, None).ok()?)
+    }
+
     #[test]
     fn a_link_in_the_place_of_the_file_is_replaced_and_its_target_untouched() {
         let directory = tempfile::tempdir().unwrap();
@@ -165,7 +180,7 @@ mod tests {
         for link in [&path, &fixed] {
             std::os::unix::fs::symlink(&target, link).unwrap();
         }
-        let pidfile = Pidfile::create(&path).unwrap();
+        let pidfile = Pidfile::create(&path, None).unwrap();
         assert_eq!(std::fs::read_to_string(&target).unwrap(), "secret");
         assert_eq!(target.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         assert!(!path.is_symlink());
@@ -175,7 +190,7 @@ mod tests {
         // An existing name is an error, even if it is a link to nowhere.
         let dangling = directory.path().join("dangling");
         std::os::unix::fs::symlink(directory.path().join("new"), &dangling).unwrap();
-        assert!(write_new(&dangling, "1\n").is_err());
+        assert!(write_new(&SafePath::resolve(&dangling, None).unwrap(), "1\n").is_err());
         assert!(!directory.path().join("new").exists());
     }
 
@@ -183,8 +198,8 @@ mod tests {
     fn a_fifo_in_the_place_of_the_file_neither_blocks_nor_disappears() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("host.pid");
-        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let error = Pidfile::create(&path).unwrap_err();
+        nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
+        let error = Pidfile::create(&path, None).unwrap_err();
         assert!(error.to_string().contains("not a regular file"), "{error}");
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
     }
@@ -194,8 +209,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("host.pid");
         std::fs::write(&path, "1\n").unwrap();
-        assert!(matches!(Pidfile::create(&path), Err(PidfileError::Running { pid: 1, .. })));
-        assert_eq!(read(&path), Some(1));
+        assert!(matches!(Pidfile::create(&path, None), Err(PidfileError::Running { pid: 1, .. })));
+        assert_eq!(read_at(&path), Some(1));
     }
 
     #[test]
@@ -204,8 +219,8 @@ mod tests {
         let path = folder.path().join("host.pid");
         for stale in ["999999999\n", "no number", ""] {
             std::fs::write(&path, stale).unwrap();
-            let pidfile = Pidfile::create(&path).unwrap();
-            assert_eq!(read(&path), Some(Pid::this().as_raw()));
+            let pidfile = Pidfile::create(&path, None).unwrap();
+            assert_eq!(read_at(&path), Some(Pid::this().as_raw()));
             drop(pidfile);
             assert!(!path.exists());
         }
@@ -216,10 +231,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("host.pid");
         std::fs::write(&path, "1\n").unwrap();
-        let mut pidfile = Pidfile::create_for_successor(&path).unwrap();
-        assert_eq!(read(&path), Some(1));
+        let mut pidfile = Pidfile::create_for_successor(&path, None).unwrap();
+        assert_eq!(read_at(&path), Some(1));
         pidfile.take_over().unwrap();
-        assert_eq!(read(&path), Some(Pid::this().as_raw()));
+        assert_eq!(read_at(&path), Some(Pid::this().as_raw()));
         drop(pidfile);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }

@@ -1,27 +1,33 @@
 //! Owner and mode of a unix socket's file, set without following a link that another user may have put
 //! in its place.
 
-use std::fs::{OpenOptions, Permissions};
+use std::fs::{File, Permissions};
 use std::io;
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 
-use nix::fcntl::AtFlags;
+use nix::fcntl::{AtFlags, OFlag};
 use nix::libc;
+use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, fchownat};
 
-/// Sets what is given and differs. Fails if the path names anything but a socket.
+use crate::safe_path::SafePath;
+
+/// Sets what is given and differs. Fails if the path names anything but a socket, or a socket with another name
+/// elsewhere: it may be another program's, where the kernel lets anyone give it one (`fs.protected_hardlinks = 0`).
 pub fn set_access(
-    path: &Path,
+    path: &SafePath,
     uid: Option<Uid>,
     gid: Option<Gid>,
     mode: Option<u32>,
 ) -> io::Result<()> {
-    let flags = libc::O_PATH | libc::O_NOFOLLOW;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    if !file.metadata()?.file_type().is_socket() {
+    let file = File::from(path.open(OFlag::O_PATH, Mode::empty())?);
+    let found = file.metadata()?;
+    if !found.file_type().is_socket() {
         return Err(io::Error::from_raw_os_error(libc::ENOTSOCK));
+    }
+    if found.nlink() > 1 {
+        return Err(io::Error::from_raw_os_error(libc::EMLINK));
     }
     if uid.is_some() || gid.is_some() {
         fchownat(&file, "", uid, gid, AtFlags::AT_EMPTY_PATH)?;
@@ -39,8 +45,18 @@ pub fn set_access(
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixListener;
+    use std::path::Path;
 
     use super::*;
+
+    fn set_access(
+        path: &Path,
+        uid: Option<Uid>,
+        gid: Option<Gid>,
+        mode: Option<u32>,
+    ) -> io::Result<()> {
+        super::set_access(&SafePath::resolve(path, None)?, uid, gid, mode)
+    }
 
     #[test]
     fn the_mode_of_a_socket_is_set_and_links_and_files_are_refused() {
@@ -59,6 +75,9 @@ mod tests {
             std::fs::remove_file(&link).unwrap();
         }
         assert!(set_access(&file, own, None, Some(0o666)).is_err());
+        std::fs::hard_link(&socket, &link).unwrap();
+        let error = set_access(&link, own, None, Some(0o666)).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EMLINK));
         assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(socket.metadata().unwrap().permissions().mode() & 0o777, 0o640);
     }

@@ -24,6 +24,7 @@ use crate::clock;
 use crate::listener::{self, ListenError, Listener};
 use crate::message::{Channel, Received, Refusal};
 use crate::mold::CONFIG;
+use crate::privileges;
 use crate::process::{self, End};
 use crate::settings::{Bind, ProxyProtocol, Settings};
 
@@ -115,7 +116,8 @@ impl Door {
     fn make_in(path: &Path, settings: &Settings) -> Result<Self, ListenError> {
         let bind = Bind::Unix { path: path.to_owned(), mode: Some(0o600), user: None, group: None };
         let listener = listener::open_one(&bind, settings)?.into_private();
-        let opened = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty());
+        let opened =
+            open(path, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty());
         let way_in = match opened {
             Ok(descriptor) if Path::new(&descriptor_path(&descriptor)).exists() => {
                 WayIn::Descriptor(descriptor)
@@ -263,6 +265,8 @@ fn question(settings: &Settings, way_in: &Path, close: &[RawFd], answer: &Channe
 
 fn ask_once(settings: &Settings, way_in: &Path) -> std::io::Result<String> {
     let mut stream = UnixStream::connect(way_in)?;
+    // What answers is the application: it is read without root's rights.
+    privileges::drop_to(settings).map_err(std::io::Error::other)?;
     let mut request = match settings.proxy_protocol {
         ProxyProtocol::Off => Vec::new(),
         ProxyProtocol::V1 | ProxyProtocol::Auto => b"PROXY UNKNOWN\r\n".to_vec(),

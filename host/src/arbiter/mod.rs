@@ -69,6 +69,7 @@ use crate::listener::{self, Inherited, ListenError, Listener};
 use crate::log::ErrorLog;
 use crate::mold::MoldMain;
 use crate::pidfile::Pidfile;
+use crate::privileges::Identity;
 use crate::process;
 use crate::scoreboard::Scoreboard;
 use crate::settings::{Settings, Sources};
@@ -168,9 +169,10 @@ impl Arbiter {
         let mut inherited = Inherited::from_environment();
         process::clear_environment(Inherited::VARIABLES);
         process::clear_environment(&[upgrade::PREDECESSOR_VARIABLE]);
+        let user = Identity::of_workers(&settings);
         let pidfile = match &settings.pidfile {
-            Some(path) if predecessor.is_some() => Some(Pidfile::create_for_successor(path)?),
-            Some(path) => Some(Pidfile::create(path)?),
+            Some(path) if predecessor.is_some() => Some(Pidfile::create_for_successor(path, user)?),
+            Some(path) => Some(Pidfile::create(path, user)?),
             None => None,
         };
         let attempts = if predecessor.is_some() { 1 } else { LISTEN_ATTEMPTS };

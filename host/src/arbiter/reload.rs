@@ -115,7 +115,7 @@ impl Arbiter {
         if let Err(error) = self.log.apply(&settings) {
             tracing::error!("The error log stays where it was: {error}");
         }
-        self.move_pidfile(settings.pidfile.as_deref());
+        self.move_pidfile(&settings);
         self.show_figures(&settings);
         self.scoreboard.ledger().count(Event::Reloaded);
         self.workers_withdrawn = false;

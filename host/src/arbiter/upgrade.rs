@@ -9,7 +9,6 @@
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
 use std::process::Command;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
@@ -21,7 +20,9 @@ use super::generation::Stage;
 use super::stop::Phase;
 use crate::listener::{UPGRADE_VARIABLE, upgrade_variable};
 use crate::pidfile::Pidfile;
+use crate::privileges::Identity;
 use crate::process::{self, End};
+use crate::settings::Settings;
 
 /// The arbiter that this one was started by, while it lives.
 pub(super) struct Predecessor {
@@ -168,13 +169,14 @@ impl Arbiter {
     }
 
     /// After a reload: the pid file is where the settings want it.
-    pub(super) fn move_pidfile(&mut self, path: Option<&Path>) {
+    pub(super) fn move_pidfile(&mut self, settings: &Settings) {
+        let path = settings.pidfile.as_deref();
         let present = self.pidfile.as_ref().map(Pidfile::path);
         if present == path || self.shares_listeners() {
             return;
         }
         self.pidfile = None;
-        match path.map(Pidfile::create) {
+        match path.map(|path| Pidfile::create(path, Identity::of_workers(settings))) {
             None => {}
             Some(Ok(pidfile)) => self.pidfile = Some(pidfile),
             Some(Err(error)) => tracing::error!("{error}"),

@@ -6,7 +6,6 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -16,11 +15,13 @@ use nix::poll::PollFlags;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt,
 };
-use nix::sys::stat::{Mode, umask};
+use nix::sys::stat::{Mode, SFlag, umask};
 use nix::unistd::Pid;
 
 use super::protocol::{Request, Response};
 use crate::clock;
+use crate::privileges::Identity;
+use crate::safe_path::{SafePath, is_kind};
 use crate::settings::Settings;
 use crate::socket_file;
 
@@ -43,6 +44,8 @@ pub struct ControlServer {
     missed: Option<String>,
     /// Device and inode of the socket's file, so that only our own is ever removed.
     identity: Option<(u64, u64)>,
+    /// The workers' user, which may own the directory of the path.
+    user: Option<Identity>,
     clients: Vec<Client>,
     clients_made: u64,
     /// Given up for a client when there is no other descriptor, to tell it so.
@@ -79,6 +82,7 @@ impl ControlServer {
             listener: None,
             missed: None,
             identity: None,
+            user: Identity::of_workers(settings),
             clients: Vec::new(),
             clients_made: 0,
             spare: None,
@@ -92,7 +96,8 @@ impl ControlServer {
     /// reason not to serve.
     pub fn open(&mut self, predecessor: Option<Pid>) {
         let Some(configured) = &self.configured else { return };
-        if self.listener.is_some() && self.path.as_deref().and_then(identity_of) == self.identity {
+        let found = self.path.as_deref().and_then(|path| identity_of(path, self.user.as_ref()));
+        if self.listener.is_some() && found == self.identity {
             return;
         }
         let path = match find_owner(configured) {
@@ -106,13 +111,13 @@ impl ControlServer {
             }
             _ => configured.clone(),
         };
-        remove_stale(configured);
+        remove_stale(configured, self.user.as_ref());
         let path = &*self.path.insert(path);
-        match listen(path, self.mode) {
+        match listen(path, self.mode, self.user.as_ref()) {
             Ok(listener) => {
                 tracing::debug!("Control socket at {}", path.display());
                 self.missed = None;
-                self.identity = identity_of(path);
+                self.identity = identity_of(path, self.user.as_ref());
                 self.listener = Some(listener);
                 self.keep_spare();
             }
@@ -132,9 +137,11 @@ impl ControlServer {
     /// Removes the socket, if it still is this server's.
     pub fn close(&mut self) {
         let Some(path) = &self.path else { return };
-        if self.identity.is_some() && self.identity == identity_of(path) {
-            // A file that somebody else removed meanwhile is not missed.
-            let _ = std::fs::remove_file(path);
+        if let (Some(identity), Ok(path)) =
+            (self.identity, SafePath::resolve(path, self.user.as_ref()))
+        {
+            // A file that someone else has just removed is not missed.
+            let _ = path.remove_if(identity);
         }
         self.listener = None;
     }
@@ -399,29 +406,31 @@ fn private_path(path: &Path) -> PathBuf {
 
 /// Creates the socket under a temporary name and renames it, so that an old one is replaced in one
 /// step. Anything but a socket is left in place.
-fn listen(path: &Path, mode: u32) -> std::io::Result<UnixListener> {
+fn listen(path: &Path, mode: u32, user: Option<&Identity>) -> std::io::Result<UnixListener> {
     if let Some(parent) = path.parent().filter(|parent| !parent.exists()) {
-        std::fs::DirBuilder::new().mode(0o700).create(parent)?;
+        SafePath::resolve(parent, user)?.make_directory(Mode::S_IRWXU)?;
     }
-    if let Ok(found) = std::fs::symlink_metadata(path)
-        && !found.file_type().is_socket()
-    {
+    let path = SafePath::resolve(path, user)?;
+    if path.stat().is_ok_and(|found| !is_kind(&found, SFlag::S_IFSOCK)) {
         let words = "it exists and is not a socket; remove it or choose another path";
         return Err(std::io::Error::new(ErrorKind::AlreadyExists, words));
     }
     // A random suffix: in a directory that others may write, no one can create the name first.
-    let mut name = path.as_os_str().to_owned();
+    let mut name = path.path().file_name().unwrap_or_default().to_owned();
     name.push(format!(".{:08x}", RandomState::new().hash_one(std::process::id()) as u32));
-    let temporary = PathBuf::from(name);
+    let temporary = path.with_name(&name)?;
     let before = umask(Mode::from_bits_truncate(!mode & 0o777));
-    let listener = UnixListener::bind(&temporary);
+    let listener = temporary.bind(|path| {
+        UnixListener::bind(path)
+            .map_err(|error| error.raw_os_error().map_or(Errno::EINVAL, Errno::from_raw))
+    });
     umask(before);
     let listener = listener?;
     let placed = socket_file::set_access(&temporary, None, None, Some(mode))
         .and_then(|()| listener.set_nonblocking(true))
-        .and_then(|()| std::fs::rename(&temporary, path));
+        .and_then(|()| Ok(temporary.rename_to(&path)?));
     if let Err(error) = placed {
-        let _ = std::fs::remove_file(&temporary);
+        let _ = temporary.remove();
         return Err(error);
     }
     Ok(listener)
@@ -429,20 +438,23 @@ fn listen(path: &Path, mode: u32) -> std::io::Result<UnixListener> {
 
 /// Removes the sockets that servers have left behind that listened beside this path (see [`private_path`]) and were
 /// killed.
-fn remove_stale(path: &Path) {
+fn remove_stale(path: &Path, user: Option<&Identity>) {
     let (Some(parent), Some(base)) = (path.parent(), path.file_name()) else { return };
     let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-    let Ok(entries) = std::fs::read_dir(parent) else { return };
+    let (Ok(path), Ok(entries)) = (SafePath::resolve(path, user), std::fs::read_dir(parent)) else {
+        return;
+    };
     for entry in entries.take(ENTRIES_MAX).flatten() {
         let name = entry.file_name();
         let rest = name.as_bytes().strip_prefix(base.as_bytes());
         let number = rest.and_then(|rest| rest.strip_prefix(b"."));
         let is_pid = number
             .is_some_and(|digits| !digits.is_empty() && digits.iter().all(u8::is_ascii_digit));
-        let is_socket = || entry.file_type().is_ok_and(|kind| kind.is_socket());
-        if is_pid && is_socket() && is_refused(&entry.path()) {
+        let Ok(socket) = path.with_name(&name) else { return };
+        let Some(found) = socket.stat().ok().filter(|_| is_pid) else { continue };
+        if is_kind(&found, SFlag::S_IFSOCK) && is_refused(&entry.path()) {
             // Another server may have removed it first.
-            let _ = std::fs::remove_file(entry.path());
+            let _ = socket.remove_if((found.st_dev, found.st_ino));
         }
     }
 }
@@ -455,8 +467,8 @@ fn is_refused(path: &Path) -> bool {
     connect(stream.as_raw_fd(), &address) == Err(Errno::ECONNREFUSED)
 }
 
-fn identity_of(path: &Path) -> Option<(u64, u64)> {
-    std::fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+fn identity_of(path: &Path, user: Option<&Identity>) -> Option<(u64, u64)> {
+    SafePath::resolve(path, user).ok()?.identity()
 }
 
 /// Stands for a server whose pid the kernel does not report; no process has it.
@@ -489,6 +501,7 @@ mod tests {
             listener: None,
             missed: None,
             identity: None,
+            user: None,
             clients: Vec::new(),
             clients_made: 0,
             spare: None,
@@ -502,17 +515,17 @@ mod tests {
         let path = directory.path().join("host.ctl");
         let mut first = server(&path);
         first.open(None);
-        let taken = identity_of(&path).unwrap();
+        let taken = identity_of(&path, None).unwrap();
         let mut second = server(&path);
         second.open(None);
-        assert_eq!(identity_of(&path), Some(taken));
+        assert_eq!(identity_of(&path, None), Some(taken));
         assert_eq!(second.path, Some(private_path(&path)));
         second.close();
-        assert_eq!(identity_of(&path), Some(taken));
+        assert_eq!(identity_of(&path, None), Some(taken));
         assert!(!private_path(&path).exists());
         let mut successor = server(&path);
         successor.open(Some(Pid::this()));
-        assert_ne!(identity_of(&path), Some(taken));
+        assert_ne!(identity_of(&path, None), Some(taken));
         first.close();
         assert!(path.exists());
         successor.close();

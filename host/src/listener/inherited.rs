@@ -9,8 +9,11 @@ use nix::sys::socket::{
     AddressFamily, SockaddrLike as _, SockaddrStorage, getsockname, getsockopt, sockopt,
 };
 
-use super::{ACTIVATED, Address, ListenError, Listener, identity_of};
+use super::{ACTIVATED, Address, ListenError, Listener};
+use crate::privileges::Identity;
 use crate::process;
+use crate::safe_path::SafePath;
+use crate::settings::Settings;
 
 /// What the environment handed to this process, each to be taken once.
 #[derive(Debug, Default)]
@@ -57,14 +60,20 @@ impl Inherited {
     }
 
     /// The older arbiter's socket for the same address, if there is one.
-    pub(super) fn take_upgraded(&mut self, key: &str) -> Option<Result<Listener, ListenError>> {
+    pub(super) fn take_upgraded(
+        &mut self,
+        key: &str,
+        settings: &Settings,
+    ) -> Option<Result<Listener, ListenError>> {
         let index = self.upgraded.iter().position(|(_, of)| of == key)?;
         let (number, key) = self.upgraded.swap_remove(index);
         let from_outside = key.starts_with("fd:");
         Some(adopt(number, key).map(|mut listener| {
             listener.from_outside = from_outside;
             if let (false, Address::Unix(path)) = (from_outside, &listener.address) {
-                listener.identity = identity_of(path);
+                listener.user = Identity::of_workers(settings);
+                let path = SafePath::resolve(path, listener.user.as_ref());
+                listener.identity = path.ok().and_then(|path| path.identity());
             }
             listener
         }))
@@ -101,7 +110,15 @@ pub(super) fn adopt(number: RawFd, key: String) -> Result<Listener, ListenError>
     if let Err(reason) = prepared {
         return Err(ListenError::System { address: format!("fd://{number}"), reason });
     }
-    Ok(Listener { socket, key, address, from_outside: true, private: false, identity: None })
+    Ok(Listener {
+        socket,
+        key,
+        address,
+        from_outside: true,
+        private: false,
+        identity: None,
+        user: None,
+    })
 }
 
 /// Where a socket is bound.

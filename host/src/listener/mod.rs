@@ -16,12 +16,13 @@ use std::sync::Arc;
 
 use nix::libc;
 use nix::sys::socket::{Shutdown, shutdown};
-use nix::sys::stat::stat;
 
 pub use inherited::Inherited;
 pub(crate) use inherited::UPGRADE_VARIABLE;
 
+use crate::privileges::Identity;
 use crate::process;
+use crate::safe_path::SafePath;
 use crate::settings::{Bind, Settings};
 
 /// Why a listener cannot be had.
@@ -63,6 +64,14 @@ pub enum ListenError {
         /// The address.
         address: String,
     },
+    /// Root does not go where the path leads.
+    #[error("cannot listen on {address}: {reason}")]
+    Path {
+        /// The address.
+        address: String,
+        /// Why.
+        reason: String,
+    },
     /// The system refused.
     #[error("cannot listen on {address}: {reason}")]
     System {
@@ -97,6 +106,8 @@ pub struct Listener {
     private: bool,
     /// Device and inode of the path, so that only our own socket is ever removed.
     identity: Option<(u64, u64)>,
+    /// The workers' user, which may own the directory of the path.
+    user: Option<Identity>,
 }
 
 impl Listener {
@@ -224,8 +235,10 @@ impl Listener {
     }
 
     fn remove(&self, path: &Path) {
-        if self.identity.is_some() && self.identity == identity_of(path) {
-            let _ = std::fs::remove_file(path);
+        if let (Some(identity), Ok(path)) =
+            (self.identity, SafePath::resolve(path, self.user.as_ref()))
+        {
+            let _ = path.remove_if(identity);
         }
     }
 }
@@ -269,7 +282,7 @@ pub fn open_all(
         let known = present.iter().find(|listener| listener.key == key).cloned();
         let found = match known {
             Some(listener) => Ok(listener),
-            None => match inherited.take_upgraded(&key) {
+            None => match inherited.take_upgraded(&key, settings) {
                 Some(listener) => listener.map(Arc::new),
                 None => open::open(bind, settings, attempts).map(Arc::new).inspect(|listener| {
                     opened.push(Arc::clone(listener));
@@ -316,10 +329,6 @@ fn key_of(bind: &Bind) -> String {
         Bind::Abstract(name) => format!("unix:@{name}"),
         Bind::Fd(number) => format!("fd:{number}"),
     }
-}
-
-fn identity_of(path: &Path) -> Option<(u64, u64)> {
-    stat(path).ok().map(|stat| (stat.st_dev, stat.st_ino))
 }
 
 /// How the key of a socket begins that systemd's socket activation handed to us.

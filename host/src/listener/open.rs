@@ -2,7 +2,6 @@
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,11 +10,12 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrStorage,
     UnixAddr as NixUnixAddr, bind as bind_socket, listen, setsockopt, socket, sockopt,
 };
-use nix::sys::stat::{Mode, umask};
+use nix::sys::stat::{Mode, SFlag, umask};
 use nix::unistd::{Gid, Group, Uid, User};
 
-use super::{Address, ListenError, Listener, identity_of, inherited, key_of};
-use crate::privileges;
+use super::{Address, ListenError, Listener, inherited, key_of};
+use crate::privileges::{self, Identity};
+use crate::safe_path::{SafePath, is_kind};
 use crate::settings::{Bind, Settings};
 use crate::socket_file;
 
@@ -93,6 +93,7 @@ fn listen_tcp(
         from_outside: false,
         private: false,
         identity: None,
+        user: None,
     })
 }
 
@@ -104,16 +105,17 @@ fn open_path(
     settings: &Settings,
 ) -> Result<Listener, ListenError> {
     let failed = |error| system_error(bind, error);
-    clear_path(bind, path)?;
+    let user = Identity::of_workers(settings);
+    let safe = SafePath::resolve(path, user.as_ref()).map_err(|error| path_error(bind, &error))?;
+    clear_path(bind, &safe)?;
     let descriptor = new_socket(AddressFamily::Unix, None).map_err(failed)?;
-    let address = NixUnixAddr::new(path).map_err(failed)?;
     // The socket never has more permission than it shall have, not even for an instant.
     let hidden = mode.map_or(settings.umask, |mode| !mode & 0o777);
     let before = umask(Mode::from_bits_truncate(hidden));
-    let bound = bind_socket(descriptor.as_raw_fd(), &address);
+    let bound = safe.bind(|path| bind_socket(descriptor.as_raw_fd(), &NixUnixAddr::new(path)?));
     umask(before);
     bound.map_err(failed)?;
-    socket_file::set_access(path, owner.uid, owner.gid, mode)
+    socket_file::set_access(&safe, owner.uid, owner.gid, mode)
         .map_err(|error| failed(errno_of(&error)))?;
     start_listening(&descriptor, settings).map_err(failed)?;
     Ok(Listener {
@@ -122,7 +124,8 @@ fn open_path(
         address: Address::Unix(path.to_owned()),
         from_outside: false,
         private: false,
-        identity: identity_of(path),
+        identity: safe.identity(),
+        user,
     })
 }
 
@@ -139,6 +142,7 @@ fn open_abstract(bind: &Bind, name: &str, settings: &Settings) -> Result<Listene
         from_outside: false,
         private: false,
         identity: None,
+        user: None,
     })
 }
 
@@ -186,14 +190,16 @@ fn find_group(name: &str) -> Option<Gid> {
 
 /// Removes the socket that a dead server left behind. A live one is known by that it accepts a
 /// connection, or would if its backlog were not full; it is not touched.
-fn clear_path(bind: &Bind, path: &Path) -> Result<(), ListenError> {
-    let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(()) };
-    if !metadata.file_type().is_socket() {
+fn clear_path(bind: &Bind, path: &SafePath) -> Result<(), ListenError> {
+    let Ok(found) = path.stat() else { return Ok(()) };
+    if !is_kind(&found, SFlag::S_IFSOCK) {
         return Err(ListenError::NoSocket { address: name_of(bind) });
     }
-    match connect_once(path) {
+    match connect_once(path.path()) {
         Err(Errno::ECONNREFUSED) => {
-            std::fs::remove_file(path).map_err(|error| system_error(bind, errno_of(&error)))
+            // What another server has put there by now is left to it: bind(2) fails then.
+            let removed = path.remove_if((found.st_dev, found.st_ino));
+            removed.map(drop).map_err(|error| system_error(bind, error))
         }
         Err(Errno::ENOENT) => Ok(()),
         _ => Err(ListenError::InUse { address: name_of(bind) }),
@@ -220,6 +226,13 @@ fn system_error(bind: &Bind, reason: Errno) -> ListenError {
     match reason {
         Errno::EADDRINUSE => ListenError::InUse { address: name_of(bind) },
         reason => ListenError::System { address: name_of(bind), reason },
+    }
+}
+
+fn path_error(bind: &Bind, error: &std::io::Error) -> ListenError {
+    match error.raw_os_error() {
+        Some(number) => system_error(bind, Errno::from_raw(number)),
+        None => ListenError::Path { address: name_of(bind), reason: error.to_string() },
     }
 }
 

@@ -127,7 +127,15 @@ fn locate(path: &Path, owner: &Identity) -> Result<PathBuf, String> {
         let next = at.join(&name);
         match std::fs::symlink_metadata(&next) {
             Ok(facts) => {
-                check_entry(&at, Some(&facts), owner)?;
+                let is_shared = check_entry(&at, Some(&facts), owner)?;
+                if is_shared && facts.is_file() && facts.nlink() > 1 {
+                    return Err(format!(
+                        "user {} may not write it, and root opens no file with several names (hard links) in {}, \
+                         where others than root may have made one; remove it",
+                        owner.uid,
+                        at.display()
+                    ));
+                }
                 if facts.is_symlink() {
                     links += 1;
                     if links > LINKS_MAX {
@@ -166,8 +174,13 @@ fn components(path: &Path) -> Vec<PathBuf> {
 }
 
 /// Whether no one but root can put something else in the place of an entry of a directory. Where all may write to the
-/// directory but not remove what belongs to others (`/tmp`), that holds for what is root's.
-fn check_entry(directory: &Path, entry: Option<&Metadata>, owner: &Identity) -> Result<(), String> {
+/// directory but not remove what belongs to others (`/tmp`), that holds for what is root's. Returns whether it is such
+/// a directory.
+fn check_entry(
+    directory: &Path,
+    entry: Option<&Metadata>,
+    owner: &Identity,
+) -> Result<bool, String> {
     let shown = directory.display();
     let facts = std::fs::metadata(directory).map_err(|error| format!("{shown}: {error}"))?;
     let is_among = |gid| gid == owner.gid.as_raw() || owner.groups.contains(&Gid::from_raw(gid));
@@ -175,7 +188,7 @@ fn check_entry(directory: &Path, entry: Option<&Metadata>, owner: &Identity) -> 
     let others_write = mode & 0o002 != 0 || (mode & 0o020 != 0 && is_among(facts.gid()));
     let protected = mode & 0o1000 != 0 && entry.is_some_and(|entry| entry.uid() == 0);
     if facts.uid() == 0 && (!others_write || protected) {
-        return Ok(());
+        return Ok(others_write);
     }
     Err(format!(
         "user {} may not write it, and root opens no log by way of {shown}, which others than root can change; \

@@ -132,6 +132,9 @@ impl Double {
             _ => {}
         }
         if word.starts_with("GET /health ") {
+            if self.behaviour == "slow-health" {
+                std::thread::sleep(Duration::from_millis(300));
+            }
             let status = if self.behaviour == "sick" { 500 } else { 200 };
             let _ = write!(stream, "HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n");
         } else {

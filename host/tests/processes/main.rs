@@ -23,12 +23,14 @@ mod hooks;
 mod life;
 mod refusing;
 mod reloads;
+mod rights;
 mod server;
 mod trials;
 mod upgrades;
 
 fn main() -> ExitCode {
     if std::env::var_os(server::SERVE).is_some() {
+        rights::obey_environment();
         refusing::obey_environment();
         std::process::exit(host::serve::main::<double::Double>());
     }
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         hooks::TESTS,
         refusing::TESTS,
         reloads::TESTS,
+        rights::TESTS,
         trials::TESTS,
         upgrades::TESTS,
     ];

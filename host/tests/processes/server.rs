@@ -3,6 +3,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -53,6 +54,30 @@ impl Server {
         server
     }
 
+    /// Starts a server with variables in its environment. Nothing where it ends with `status` instead.
+    pub(crate) fn start_unless(
+        status: i32,
+        variables: &[(&str, &str)],
+        behaviour: &str,
+        flags: &[&str],
+    ) -> Option<Self> {
+        let flags = [&["--bind", "127.0.0.1:0"], flags].concat();
+        let mut server = Self::spawn_in(variables, behaviour, &flags);
+        server.wait_until_said_or_over("Server is ready");
+        match server.child.try_wait().unwrap() {
+            Some(end) if end.code() == Some(status) => None,
+            _ => Some(server),
+        }
+    }
+
+    fn wait_until_said_or_over(&mut self, text: &str) {
+        let start = Instant::now();
+        while self.count(text) == 0 && self.child.try_wait().unwrap().is_none() {
+            assert!(start.elapsed() < PATIENCE, "no {text:?}:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     fn spawn_with(behaviour: &str, flags: &[&str]) -> Self {
         Self::spawn_in(&[], behaviour, flags)
     }
@@ -60,6 +85,9 @@ impl Server {
     fn spawn_in(variables: &[(&str, &str)], behaviour: &str, flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("behaviour"), behaviour).unwrap();
+        // For servers whose workers run as another user.
+        let all = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(folder.path(), all).unwrap();
         let mut child = Command::new(std::env::current_exe().unwrap())
             .env(SERVE, "1")
             .envs(variables.iter().copied())

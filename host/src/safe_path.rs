@@ -1,0 +1,393 @@
+//! Paths that root uses in directories that others may change.
+//!
+//! The workers' user may own the directory of the pid file or of a unix socket, and may put a link in the place of any
+//! part of such a path. So root opens the directory of a path component by component, and follows a link only where
+//! no one but root can change it. All further calls name an entry of the opened directory. A path that leads through
+//! another user's link, as `current` of a Capistrano release does, is used with the rights of the workers' user: what
+//! it reaches, that user reaches by itself.
+//!
+//! `openat2(RESOLVE_NO_SYMLINKS)` is no help: it would refuse root's own links too (`/var/run`).
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Component, Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, readlinkat, renameat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
+
+use crate::privileges::Identity;
+
+/// A name in a directory that is open.
+#[derive(Debug)]
+pub struct SafePath {
+    directory: OwnedFd,
+    name: PathBuf,
+    /// The path as it was given.
+    path: PathBuf,
+    /// Whose rights are used, where the way there belongs to that user.
+    acting_as: Option<Identity>,
+}
+
+impl SafePath {
+    /// Opens the directory of `path`, which must exist. `user` is the workers' user, where that is another one.
+    pub fn resolve(path: &Path, user: Option<&Identity>) -> io::Result<Self> {
+        Self::resolve_with(path, user, geteuid().is_root())
+    }
+
+    fn resolve_with(path: &Path, user: Option<&Identity>, is_root: bool) -> io::Result<Self> {
+        let name = path.file_name().ok_or(Errno::EINVAL)?;
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let parent = parent.unwrap_or(Path::new("."));
+        let made = |directory, acting_as| Self {
+            directory,
+            name: name.into(),
+            path: path.to_owned(),
+            acting_as,
+        };
+        if !is_root {
+            return Ok(made(open_directory(parent)?, None));
+        }
+        match walk(parent) {
+            Ok(walked) => Ok(made(walked.found, None)),
+            Err(Refused::System(error)) => Err(error.into()),
+            Err(refused @ Refused::Link(_)) => {
+                let Some(user) = user else { return Err(refused.into()) };
+                let opened = user.with_file_access(|| open_directory(parent))?;
+                Ok(made(opened.map_err(|_| refused)?, Some(user.clone())))
+            }
+        }
+    }
+
+    /// Another name in the same directory.
+    pub fn with_name(&self, name: &OsStr) -> io::Result<Self> {
+        Ok(Self {
+            directory: self.directory.try_clone()?,
+            name: name.into(),
+            path: self.path.with_file_name(name),
+            acting_as: self.acting_as.clone(),
+        })
+    }
+
+    /// The path as it was given.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is there; a link is not followed.
+    pub fn stat(&self) -> nix::Result<FileStat> {
+        self.act(|| fstatat(&self.directory, &self.name, AtFlags::AT_SYMLINK_NOFOLLOW))
+    }
+
+    /// Device and inode of what is there.
+    pub fn identity(&self) -> Option<(u64, u64)> {
+        self.stat().ok().map(|found| (found.st_dev, found.st_ino))
+    }
+
+    /// Opens what is there, if it is no link.
+    pub fn open(&self, flags: OFlag, mode: Mode) -> nix::Result<OwnedFd> {
+        let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        self.act(|| openat(&self.directory, &self.name, flags, mode))
+    }
+
+    /// Removes a file.
+    pub fn remove(&self) -> nix::Result<()> {
+        self.act(|| unlinkat(&self.directory, &self.name, UnlinkatFlags::NoRemoveDir))
+    }
+
+    /// Removes a file if it is the one with this device and inode, and says whether it was.
+    pub fn remove_if(&self, identity: (u64, u64)) -> nix::Result<bool> {
+        if self.identity() != Some(identity) {
+            return Ok(false);
+        }
+        self.remove().map(|()| true)
+    }
+
+    /// Puts the file in the place of another name of the same directory.
+    pub fn rename_to(&self, other: &Self) -> nix::Result<()> {
+        self.act(|| renameat(&self.directory, &self.name, &other.directory, &other.name))
+    }
+
+    /// Creates a directory.
+    pub fn make_directory(&self, mode: Mode) -> nix::Result<()> {
+        self.act(|| mkdirat(&self.directory, &self.name, mode))
+    }
+
+    /// Has `bind` create a socket at the path, which the kernel takes as a whole. Fails where the path does not lead
+    /// to the opened directory any more.
+    pub fn bind<T>(&self, bind: impl FnOnce(&Path) -> nix::Result<T>) -> nix::Result<T> {
+        let bound = self.act(|| bind(&self.path))?;
+        let found = self.stat()?;
+        let there = self.act(|| fstatat(AT_FDCWD, &self.path, AtFlags::AT_SYMLINK_NOFOLLOW))?;
+        let is_same = (found.st_dev, found.st_ino) == (there.st_dev, there.st_ino);
+        if is_same && is_kind(&found, SFlag::S_IFSOCK) { Ok(bound) } else { Err(Errno::ENOTSOCK) }
+    }
+
+    fn act<T>(&self, call: impl FnOnce() -> nix::Result<T>) -> nix::Result<T> {
+        match &self.acting_as {
+            Some(user) => user.with_file_access(call)?,
+            None => call(),
+        }
+    }
+}
+
+/// Whether a file is of this kind.
+pub fn is_kind(found: &FileStat, kind: SFlag) -> bool {
+    SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == kind
+}
+
+/// Opens a file that may be readable for root alone, for reading: with the rights of the workers' user where they are
+/// enough, else as root. Root follows no link that others can change, and reads no file that others may have
+/// given a second name in their own directory (`fs.protected_hardlinks = 0`).
+pub fn open_private(path: &Path, user: Option<&Identity>) -> io::Result<File> {
+    let Some(user) = user.filter(|_| geteuid().is_root()) else { return File::open(path) };
+    match user.with_file_access(|| File::open(path))? {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => open_as_root(path),
+        result => result,
+    }
+}
+
+fn open_as_root(path: &Path) -> io::Result<File> {
+    let Walked { found, is_roots, entry } = walk(path)?;
+    let facts = fstat(&found)?;
+    if !is_roots && is_kind(&facts, SFlag::S_IFREG) && facts.st_nlink > 1 {
+        let words = "it has several names (hard links), and root does not read it for another user; \
+                     copy it, or let that user read it";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, words));
+    }
+    let (directory, name) = entry.ok_or(Errno::EISDIR)?;
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let file = openat(&directory, &name, flags, Mode::empty())?;
+    // Another file may have got the name since.
+    let opened = fstat(&file)?;
+    if (opened.st_dev, opened.st_ino) != (facts.st_dev, facts.st_ino) {
+        return Err(Errno::ESTALE.into());
+    }
+    Ok(file.into())
+}
+
+/// Why root does not follow a path.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("{} is a link that others than root can change; name the directory that it leads to", .0.display())]
+    Link(PathBuf),
+    #[error(transparent)]
+    System(#[from] Errno),
+}
+
+impl From<Refused> for io::Error {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::System(errno) => errno.into(),
+            link @ Refused::Link(_) => Self::new(io::ErrorKind::PermissionDenied, link),
+        }
+    }
+}
+
+/// What a path names, as `O_PATH`.
+struct Walked {
+    found: OwnedFd,
+    /// Whether root alone can put something else in its place.
+    is_roots: bool,
+    /// The directory that it is in, and its name there.
+    entry: Option<(OwnedFd, PathBuf)>,
+}
+
+/// Opens what a path names, through links that root alone can change.
+fn walk(path: &Path) -> Result<Walked, Refused> {
+    let root = || openat(AT_FDCWD, "/", PATH_FLAGS, Mode::empty());
+    let mut at = if path.is_absolute() { root()? } else { open_directory(Path::new("."))? };
+    let mut left = parts(path);
+    let mut walked = PathBuf::new();
+    let mut links = 0;
+    let mut is_last_roots = true;
+    let mut entry = None;
+    while let Some(name) = left.pop() {
+        let next = openat(&at, &name, PATH_FLAGS | OFlag::O_NOFOLLOW, Mode::empty())?;
+        let found = fstat(&next)?;
+        walked.push(&name);
+        let is_safe = is_roots(&fstat(&at)?, &found);
+        if !is_kind(&found, SFlag::S_IFLNK) {
+            is_last_roots = is_safe;
+            entry = Some((std::mem::replace(&mut at, next), name));
+            continue;
+        }
+        links += 1;
+        if links > LINKS_MAX {
+            return Err(Errno::ELOOP.into());
+        }
+        if fstatfs(&at).is_ok_and(|system| system.filesystem_type() == PROC_SUPER_MAGIC) {
+            // Its links are the kernel's, and their texts are no paths.
+            at = openat(&at, &name, PATH_FLAGS, Mode::empty())?;
+            continue;
+        }
+        if !is_safe {
+            let shown = if path.is_absolute() { Path::new("/").join(&walked) } else { walked };
+            return Err(Refused::Link(shown));
+        }
+        let target = PathBuf::from(std::ffi::OsString::from_vec(
+            readlinkat(&at, name.as_path())?.as_bytes().to_vec(),
+        ));
+        walked.pop();
+        if target.is_absolute() {
+            at = root()?;
+            walked = PathBuf::new();
+        }
+        left.extend(parts(&target));
+    }
+    Ok(Walked { found: at, is_roots: is_last_roots, entry })
+}
+
+/// Whether root alone can put something else in the place of an entry of a directory.
+fn is_roots(directory: &FileStat, entry: &FileStat) -> bool {
+    let mode = directory.st_mode;
+    let others_write = mode & 0o002 != 0 || (mode & 0o020 != 0 && directory.st_gid != 0);
+    let is_protected = mode & 0o1000 != 0 && entry.st_uid == 0;
+    directory.st_uid == 0 && (!others_write || is_protected)
+}
+
+/// The components of a path below its start, the last one first.
+fn parts(path: &Path) -> Vec<PathBuf> {
+    let named = |part: Component<'_>| match part {
+        Component::Normal(_) | Component::ParentDir => Some(PathBuf::from(part.as_os_str())),
+        _ => None,
+    };
+    path.components().rev().filter_map(named).collect()
+}
+
+fn open_directory(path: &Path) -> nix::Result<OwnedFd> {
+    openat(AT_FDCWD, path, PATH_FLAGS | OFlag::O_DIRECTORY, Mode::empty())
+}
+
+const PATH_FLAGS: OFlag = OFlag::O_PATH.union(OFlag::O_CLOEXEC);
+/// As many links as the kernel follows.
+const LINKS_MAX: usize = 40;
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
+
+    use nix::unistd::{Gid, Uid};
+
+    use super::*;
+
+    const USER: u32 = 4711;
+
+    fn user() -> Identity {
+        let gid = Gid::from_raw(USER);
+        Identity { uid: Uid::from_raw(USER), gid, groups: vec![gid] }
+    }
+
+    /// A directory of root's with one of the user's in it, and a secret file that root alone may read.
+    fn directories() -> Option<tempfile::TempDir> {
+        if !geteuid().is_root() {
+            return None;
+        }
+        let top = tempfile::tempdir().unwrap();
+        fs::set_permissions(&top, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::create_dir(top.path().join("users")).unwrap();
+        chown(top.path().join("users"), Some(USER), Some(USER)).unwrap();
+        fs::create_dir(top.path().join("roots")).unwrap();
+        fs::write(top.path().join("roots/secret"), "secret").unwrap();
+        let secret = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(top.path().join("roots/secret"), secret).unwrap();
+        Some(top)
+    }
+
+    fn create(path: &Path, user: Option<&Identity>) -> io::Result<()> {
+        let path = SafePath::resolve(path, user)?;
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
+        path.open(flags, Mode::S_IRUSR)?;
+        Ok(())
+    }
+
+    #[test]
+    fn root_creates_nothing_by_way_of_anothers_link() {
+        let Some(top) = directories() else { return };
+        let at = |name: &str| top.path().join(name);
+        symlink(at("roots"), at("users/link")).unwrap();
+        symlink("../users/link", at("roots/to-users")).unwrap();
+        let user = user();
+        for way in ["users/link/new", "roots/to-users/new", "users/../users/link/new"] {
+            let error = create(&at(way), None).unwrap_err();
+            assert!(error.to_string().contains("users/link is a link"), "{error}");
+            // With the rights of the user, who may not write there.
+            let error = create(&at(way), Some(&user)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{error}");
+            let path = SafePath::resolve(&at(way).with_file_name("secret"), Some(&user)).unwrap();
+            assert_eq!(path.remove(), Err(Errno::EACCES));
+            let bound = path.bind(|path| {
+                let listener = std::os::unix::net::UnixListener::bind(path.with_file_name("s"));
+                listener.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap()))
+            });
+            assert_eq!(bound.unwrap_err(), Errno::EACCES);
+        }
+        let names: Vec<_> = fs::read_dir(at("roots")).unwrap().flatten().collect();
+        assert_eq!(names.len(), 2, "{names:?}");
+    }
+
+    #[test]
+    fn a_link_to_the_users_own_directory_works_with_the_users_rights() {
+        let Some(top) = directories() else { return };
+        let at = |name: &str| top.path().join(name);
+        fs::create_dir(at("users/release")).unwrap();
+        chown(at("users/release"), Some(USER), Some(USER)).unwrap();
+        symlink("release", at("users/current")).unwrap();
+        let user = user();
+        create(&at("users/current/new"), Some(&user)).unwrap();
+        assert_eq!(fs::metadata(at("users/release/new")).unwrap().uid(), USER);
+        let path = SafePath::resolve(&at("users/current/new"), Some(&user)).unwrap();
+        assert_eq!(path.remove_if((0, 0)), Ok(false), "another file");
+        assert_eq!(path.remove_if(path.identity().unwrap()), Ok(true));
+    }
+
+    #[test]
+    fn root_follows_its_own_links() {
+        let Some(top) = directories() else { return };
+        let at = |name: &str| top.path().join(name);
+        symlink("roots", at("run")).unwrap();
+        create(&at("run/new"), None).unwrap();
+        assert_eq!(fs::metadata(at("roots/new")).unwrap().uid(), 0);
+        // In a directory that all may write to, as /tmp: its own alone.
+        fs::create_dir(at("shared")).unwrap();
+        fs::set_permissions(at("shared"), fs::Permissions::from_mode(0o1777)).unwrap();
+        for name in ["roots", "theirs"] {
+            symlink(at("roots"), at("shared").join(name)).unwrap();
+        }
+        std::os::unix::fs::lchown(at("shared/theirs"), Some(USER), Some(USER)).unwrap();
+        create(&at("shared/roots/other"), None).unwrap();
+        assert!(create(&at("shared/theirs/third"), None).is_err());
+        assert!(!at("roots/third").exists());
+    }
+
+    #[test]
+    fn no_secret_is_read_by_a_name_that_the_user_has_given_it() {
+        let Some(top) = directories() else { return };
+        let at = |name: &str| top.path().join(name);
+        symlink(at("roots/secret"), at("users/link")).unwrap();
+        fs::hard_link(at("roots/secret"), at("users/hard")).unwrap();
+        symlink("secret", at("roots/link")).unwrap();
+        let user = user();
+        for (name, words) in [("users/link", "is a link"), ("users/hard", "several names")] {
+            let error = open_private(&at(name), Some(&user)).unwrap_err();
+            assert!(error.to_string().contains(words), "{name}: {error}");
+        }
+        let read = |name: &str| io::read_to_string(open_private(&at(name), Some(&user))?);
+        for name in ["roots/secret", "roots/link"] {
+            assert_eq!(read(name).unwrap(), "secret", "{name}");
+        }
+        // The user's own files, by its own links.
+        fs::write(at("users/own"), "own").unwrap();
+        chown(at("users/own"), Some(USER), Some(USER)).unwrap();
+        fs::remove_file(at("users/link")).unwrap();
+        symlink("own", at("users/link")).unwrap();
+        assert_eq!(read("users/link").unwrap(), "own");
+        assert_eq!(read("users/missing").unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}
