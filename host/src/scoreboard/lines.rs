@@ -178,7 +178,7 @@ mod tests {
         for board in boards() {
             let claimed = board.claim(1, 1).unwrap();
             claimed.memory.leave_lines(b"one\n").unwrap();
-            assert_eq!(claimed.memory.leave_lines(&[0; LINES_BYTES + 1]), Err(Errno::EINVAL));
+            assert_eq!(claimed.memory.leave_lines(&vec![0; LINES_BYTES + 1]), Err(Errno::EINVAL));
             let writer = SlotWriter::new().unwrap();
             writer.enter(claimed.memory).unwrap();
             let mut buffer = AccessBuffer::take(writer).unwrap();
@@ -225,7 +225,8 @@ mod tests {
             for byte in [0, b'\n', b'x', 0x80, 0xff] {
                 // SAFETY: all of the text, which belongs to this process.
                 unsafe { pages.at(0).write_bytes(byte, LINES_BYTES) };
-                for span in [0, u64::MAX, u64::from(u32::MAX), 7 << 32 | 3, 1 << 63, 1 << 32 | 99] {
+                for span in [0, u64::MAX, u64::from(u32::MAX), 7 << 32 | 3, 1 << 63, 1 << 32 | 0xff]
+                {
                     pages.span.store(span, Ordering::Release);
                     let lines = board.unwritten_lines(index);
                     assert!(lines.len() <= LINES_BYTES);

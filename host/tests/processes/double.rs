@@ -189,11 +189,7 @@ fn forge_in_worker(victim: &str) {
     let number: u64 = victim.parse().unwrap_or(0);
     let (mut own, mut others) = (0, 0);
     for (words, is_slot) in shared_memory() {
-        if is_slot {
-            own += 1
-        } else {
-            others += 1
-        };
+        *(if is_slot { &mut own } else { &mut others }) += 1;
         for word in words {
             word.store(number << 32 | number, Ordering::Relaxed);
         }
