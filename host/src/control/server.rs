@@ -448,8 +448,10 @@ fn remove_stale(path: &Path, user: Option<&Identity>) {
         let name = entry.file_name();
         let rest = name.as_bytes().strip_prefix(base.as_bytes());
         let number = rest.and_then(|rest| rest.strip_prefix(b"."));
-        let is_pid = number
-            .is_some_and(|digits| !digits.is_empty() && digits.iter().all(u8::is_ascii_digit));
+        // Seven digits at most: the temporary name of a socket that is about to be renamed has eight.
+        let is_pid = number.is_some_and(|digits| {
+            matches!(digits.len(), 1..=7) && digits.iter().all(u8::is_ascii_digit)
+        });
         let Ok(socket) = path.with_name(&name) else { return };
         let Some(found) = socket.stat().ok().filter(|_| is_pid) else { continue };
         if is_kind(&found, SFlag::S_IFSOCK) && is_refused(&entry.path()) {
