@@ -88,7 +88,8 @@ impl RawRuntime for Cooperative {
 fn wait_fd(fd: i32, interest: Interest, timeout_ns: u64) -> Result<bool> {
     let cannot = |error| Failure::io("cannot wait for a descriptor", &error);
     let timeout = (timeout_ns != u64::MAX).then(|| Duration::from_nanos(timeout_ns));
-    if !on_hub() {
+    // A negative number must not become a `BorrowedFd`; poll::wait fails with EBADF.
+    if fd < 0 || !on_hub() {
         let deadline_ns = timeout.map_or(0, |_| now_ns().saturating_add(timeout_ns));
         return poll::wait(fd, interest, deadline_ns, || ()).map_err(cannot);
     }

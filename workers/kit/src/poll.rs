@@ -1,31 +1,38 @@
 //! Waiting for one descriptor with poll(2): how a thread that may block waits.
 
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::RawFd;
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use worker_api::Interest;
 
 use crate::clock::now_ns;
 
 /// Waits until `fd` is ready for `interest`; false where the deadline (monotonic nanoseconds; 0 for none) came first.
-/// `awake` is called at least once a second meanwhile.
+/// Fails with EBADF where the number is no open descriptor. `awake` is called at least once a second meanwhile.
 pub fn wait(fd: RawFd, interest: Interest, deadline_ns: u64, awake: impl Fn()) -> io::Result<bool> {
-    // SAFETY: the descriptor is only looked at; a number that is no descriptor is answered by POLLNVAL.
-    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-    let flags = if interest == Interest::READ { PollFlags::POLLIN } else { PollFlags::POLLOUT };
+    if fd < 0 {
+        // poll(2) ignores negative numbers, and would wait for ever.
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    let events = if interest == Interest::READ { libc::POLLIN } else { libc::POLLOUT };
     loop {
         let left_ns =
             if deadline_ns == 0 { u64::MAX } else { deadline_ns.saturating_sub(now_ns()) };
         // Rounded up, so that the deadline has passed when the wait ends.
         let slice_ms = left_ns.div_ceil(1_000_000).min(SLICE_MS);
-        let mut fds = [PollFd::new(fd, flags)];
-        match poll(&mut fds, PollTimeout::from(slice_ms as u16)) {
-            Ok(0) if left_ns <= slice_ms * 1_000_000 => return Ok(false),
-            Ok(0) | Err(Errno::EINTR) => awake(),
-            Ok(_) => return Ok(true),
-            Err(errno) => return Err(errno.into()),
+        let mut entry = libc::pollfd { fd, events, revents: 0 };
+        // SAFETY: `entry` is one pollfd, valid for the whole call. The number need not be a descriptor.
+        match unsafe { libc::poll(&raw mut entry, 1, slice_ms as libc::c_int) } {
+            0 if left_ns <= slice_ms * 1_000_000 => return Ok(false),
+            0 => awake(),
+            -1 => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::Interrupted => awake(),
+                error => return Err(error),
+            },
+            _ if entry.revents & libc::POLLNVAL != 0 => {
+                return Err(io::Error::from_raw_os_error(libc::EBADF));
+            }
+            _ => return Ok(true),
         }
     }
 }
@@ -39,6 +46,14 @@ mod tests {
     use std::io::Write;
     use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn a_number_that_is_no_descriptor_is_an_error() {
+        for fd in [-1, RawFd::MIN, RawFd::MAX] {
+            let error = wait(fd, Interest::READ, now_ns() + 5_000_000, || ()).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EBADF), "{fd}");
+        }
+    }
 
     #[test]
     fn a_wait_ends_with_the_octet_or_with_the_deadline() {
