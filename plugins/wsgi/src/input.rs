@@ -83,7 +83,7 @@ enum Filled {
 }
 
 /// Reads available bytes. If there are none, it waits without the interpreter's lock, or, with a waker, registers
-/// that with the exchange and returns [`Part::Pending`].
+/// that with the exchange and returns `None`.
 fn read_some(
     py: Python<'_>,
     exchange: &mut Exchange,
