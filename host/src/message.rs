@@ -171,6 +171,19 @@ pub struct Loaded {
     pub app: String,
     /// The version of worker-api that the class was built against.
     pub worker_api: String,
+    /// The libraries that were loaded from a private copy.
+    pub libraries: Vec<LoadedLibrary>,
+}
+
+/// A library that was loaded, for those who look for its symbols.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadedLibrary {
+    /// What it is: `worker class`, `application` or `hook plugin`.
+    pub kind: String,
+    /// Path of the file that it was loaded from.
+    pub path: String,
+    /// Its build-id, in hexadecimal digits.
+    pub build_id: Option<String>,
 }
 
 /// Why something could not be loaded or booted, in one line, and the status that `host` ends with

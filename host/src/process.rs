@@ -367,6 +367,13 @@ pub fn read_small(path: &str) -> Option<String> {
     Some(text)
 }
 
+/// The process that traces another one, a debugger for instance; nothing where there is none.
+pub fn tracer_of(pid: u32) -> Option<u32> {
+    let text = read_small(&format!("/proc/{pid}/status"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("TracerPid:"))?;
+    line.trim().parse().ok().filter(|tracer| *tracer != 0)
+}
+
 /// How many threads this process has.
 pub fn thread_count() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)

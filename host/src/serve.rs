@@ -69,7 +69,7 @@ fn check<P: Payload>(settings: &Arc<Settings>) -> i32 {
     settings.warn_of_ignored();
     match mold::try_load::<P>(Arc::clone(settings), log) {
         Ok(loaded) => {
-            let Loaded { class, class_version, app, worker_api } = loaded;
+            let Loaded { class, class_version, app, worker_api, .. } = loaded;
             println!(
                 "worker class {class} {class_version} (worker-api {worker_api}), \
                  application {app}: in order"

@@ -12,6 +12,7 @@ mod confined;
 mod contract;
 mod control;
 mod deaths;
+mod debuggers;
 mod drain;
 mod fairness;
 mod figures;
@@ -62,6 +63,7 @@ fn main() {
         beside::behaviours(),
         refusals::behaviours(),
         deaths::behaviours(),
+        debuggers::behaviours(),
         watch::behaviours(),
         hangs::behaviours(),
         websockets::behaviours(),

@@ -22,7 +22,10 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(a_child_of_multiprocessing_leaves_the_worker_alone).of_python(),
         behaviour!(a_child_of_a_library_ends_where_it_returns).of_class(),
         behaviour!(a_child_that_lives_on_holds_nothing_open).of_python(),
-        behaviour!(the_servers_handlers_can_be_read_and_replaced).of_python(),
+        behaviour!(the_servers_handlers_can_be_read_and_replaced).of_python().only_for(
+            |class| class != "gthread",
+            "Python changes handlers in the main thread only, and requests run in others",
+        ),
         behaviour!(a_handler_that_chains_stands_in_no_ones_way).of_python().within(90),
         behaviour!(no_handler_of_term_holds_an_end_up).of_python().within(90),
         behaviour!(calling_the_servers_handler_is_the_signal).of_python(),
@@ -30,6 +33,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(children_can_be_waited_for_whatever_ran_at_import).of_python().within(90),
         behaviour!(every_hub_of_eventlet_drives_the_worker)
             .of_python()
+            .only_for(|class| class == "eventlet", "about eventlet")
             .needs(Need::Loops)
             .within(90),
     ]
@@ -110,10 +114,6 @@ fn a_child_that_lives_on_holds_nothing_open(cell: &Cell) {
 }
 
 fn the_servers_handlers_can_be_read_and_replaced(cell: &Cell) {
-    if cell.class.name == "gthread" {
-        // Python lets the main thread alone change handlers, and requests are in others.
-        return;
-    }
     for flags in ["", "--preload"] {
         let server = Setup::new(cell).app("handlers:application").flags(flags).start();
         let all = "SIGTERM SIGINT SIGQUIT SIGHUP SIGUSR1 SIGUSR2 SIGWINCH\n";
@@ -220,9 +220,6 @@ fn children_can_be_waited_for_whatever_ran_at_import(cell: &Cell) {
 }
 
 fn every_hub_of_eventlet_drives_the_worker(cell: &Cell) {
-    if cell.class.name != "eventlet" {
-        return;
-    }
     let module = "import eventlet.hubs, os, time\n\
                   if 'HUB' in os.environ: eventlet.hubs.use_hub(os.environ['HUB'])\n\
                   time.sleep(0.01)\n\

@@ -39,7 +39,10 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(hooks_in_python_are_called).of_python(),
         behaviour!(a_spinning_application_is_replaced).of_python(),
         behaviour!(a_connection_that_was_taken_over_outlives_term).of_python(),
-        behaviour!(a_hang_with_the_interpreters_lock_is_replaced_soon).of_python(),
+        behaviour!(a_hang_with_the_interpreters_lock_is_replaced_soon).of_python().only_for(
+            |class| class == "gthread",
+            "a class with one thread hangs with its heartbeat, which `timeout` limits",
+        ),
         behaviour!(deep_recursion_has_the_stack_of_the_main_thread).of_python(),
         behaviour!(a_fault_leaves_a_traceback).of_python(),
         behaviour!(the_hook_worker_abort_runs_before_the_end).of_python(),
@@ -368,10 +371,6 @@ fn a_connection_that_was_taken_over_outlives_term(cell: &Cell) {
 /// C code that hangs without giving the interpreter's lock back: no thread of its worker can serve. Once its request has
 /// run over, a successor serves within a second.
 fn a_hang_with_the_interpreters_lock_is_replaced_soon(cell: &Cell) {
-    if cell.class.name != "gthread" {
-        // The others have one thread: it hangs, and the heartbeat with it, which `timeout` limits.
-        return;
-    }
     let setup = Setup::new(cell).app("hung:application");
     let server = setup.flags("--request-timeout 1 --threads 4").start();
     let worker = server.serving_pid();

@@ -22,7 +22,10 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(a_damaged_settings_file_is_refused).of_host().within(90),
         behaviour!(a_settings_file_without_application_is_refused).of_host(),
         behaviour!(a_new_release_behind_the_link_is_loaded).of_host().within(120),
-        behaviour!(a_new_python_release_behind_the_link_is_loaded).of_host().within(120),
+        behaviour!(a_new_python_release_behind_the_link_is_loaded)
+            .of_host()
+            .within(120)
+            .only_if(has_python, "no Python environment: cargo xtask python"),
     ]
 }
 
@@ -107,8 +110,12 @@ fn a_new_release_behind_the_link_is_loaded(cell: &Cell) {
     assert!(server.all_gone(PATIENCE), "left: {:?}", server.processes());
 }
 
+fn has_python() -> bool {
+    cell::python().is_some()
+}
+
 fn a_new_python_release_behind_the_link_is_loaded(cell: &Cell) {
-    let Some(python) = cell::python() else { return };
+    let python = cell::python().expect("the behaviour's condition");
     let releases = Releases::new();
     let fill = |release: &Path, word: &str| {
         let text = format!(

@@ -11,6 +11,7 @@
 //! | [`output`] | what a process writes, awaited line by line |
 //! | [`process`] | `/proc`, signals, process groups |
 //! | [`mounts`] | file systems that a server does without |
+//! | [`debugger`] | a process stopped as a debugger stops it |
 //! | [`seccomp`] | system calls that the kernel refuses |
 //! | [`http`] | a client of our own that sends bytes as they are and reads answers strictly |
 //! | [`tls`] | certificates made for a test, and clients that trust and show them |
@@ -29,6 +30,7 @@
 
 pub mod artifacts;
 pub mod cell;
+pub mod debugger;
 pub mod http;
 pub mod load;
 pub mod mounts;

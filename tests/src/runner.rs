@@ -33,6 +33,7 @@ pub struct Behaviour {
     scope: Scope,
     needs: Vec<Need>,
     condition: Option<Condition>,
+    classes: Option<ClassCondition>,
     limit: Duration,
     shares: usize,
     gap: Option<&'static str>,
@@ -40,6 +41,9 @@ pub struct Behaviour {
 
 /// What the machine must allow, and the reason that is given where it does not.
 type Condition = (fn() -> bool, &'static str);
+
+/// Which names of classes fit, and the reason that is given for the others.
+type ClassCondition = (fn(&str) -> bool, &'static str);
 
 /// For which cells a behaviour is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +82,7 @@ impl Behaviour {
             scope: Scope::Cell,
             needs: Vec::new(),
             condition: None,
+            classes: None,
             limit: LIMIT,
             shares: 1,
             gap: None,
@@ -116,6 +121,13 @@ impl Behaviour {
     #[must_use]
     pub fn only_if(mut self, allowed: fn() -> bool, otherwise: &'static str) -> Self {
         self.condition = Some((allowed, otherwise));
+        self
+    }
+
+    /// Skipped, for this reason, for classes whose name does not fit.
+    #[must_use]
+    pub fn only_for(mut self, fits: fn(&str) -> bool, otherwise: &'static str) -> Self {
+        self.classes = Some((fits, otherwise));
         self
     }
 
@@ -187,6 +199,9 @@ impl Behaviour {
         let _turn = Turn::take(self.shares);
         if let Some(need) = self.needs.iter().find(|need| !cell.class.can(**need)) {
             return Ok(Completion::ignored_with(format!("{} has no {need:?}", cell.class.name)));
+        }
+        if let Some((_, reason)) = self.classes.filter(|(fits, _)| !fits(&cell.class.name)) {
+            return Ok(Completion::ignored_with(reason));
         }
         if let Some((_, reason)) = self.condition.filter(|(allowed, _)| !allowed()) {
             return Ok(Completion::ignored_with(reason));

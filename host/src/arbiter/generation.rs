@@ -142,6 +142,9 @@ pub(super) struct WorkerHandle {
     pub(super) kill_at_ns: Option<u64>,
     /// Why the arbiter ends it the hard way, for the log.
     pub(super) sentence: Option<String>,
+    /// When a debugger was last seen to trace it, and whether one does.
+    pub(super) traced_ns: u64,
+    pub(super) is_traced: bool,
     /// What it said when it could not boot.
     pub(super) refusal: Option<Refusal>,
     /// Its memory when that was last mentioned, or first measured.
@@ -311,6 +314,8 @@ pub(super) mod tests {
             wants_to_retire: false,
             kill_at_ns: None,
             sentence: None,
+            traced_ns: 0,
+            is_traced: false,
             refusal: None,
             mentioned_kib: 0,
         }

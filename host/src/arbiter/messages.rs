@@ -121,7 +121,7 @@ impl Generation {
                     mold.stage = MoldStage::Loaded;
                     mold.kill_at_ns = None;
                 }
-                let Loaded { class, class_version, app, worker_api } = &loaded;
+                let Loaded { class, class_version, app, worker_api, .. } = &loaded;
                 tracing::info!(
                     "Using worker class: {class} {class_version} (worker-api {worker_api}), \
                      application: {app}"

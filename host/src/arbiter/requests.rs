@@ -127,6 +127,7 @@ impl Generation {
             class: loaded.map(|loaded| format!("{} {}", loaded.class, loaded.class_version)),
             app: loaded.map(|loaded| loaded.app.clone()),
             worker_api: loaded.map(|loaded| loaded.worker_api.clone()),
+            libraries: loaded.map(|loaded| loaded.libraries.clone()).unwrap_or_default(),
             target: self.target,
             age: clock::between(self.started_ns, now_ns).as_secs(),
             mold: self.mold.as_ref().map(|mold| MoldStatus {

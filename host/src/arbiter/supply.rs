@@ -234,6 +234,8 @@ impl Arbiter {
                 wants_to_retire: false,
                 kill_at_ns,
                 sentence: None,
+                traced_ns: 0,
+                is_traced: false,
                 refusal: None,
                 mentioned_kib: 0,
             });

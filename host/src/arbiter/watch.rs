@@ -12,6 +12,7 @@ use super::stop::Phase;
 use crate::clock;
 use crate::hooks::WORKER_ABORT;
 use crate::message::Refusal;
+use crate::process::{name_of, tracer_of};
 use crate::scoreboard::{Event, SlotReader};
 use crate::worker::BOOT_ERROR;
 
@@ -140,6 +141,10 @@ impl Arbiter {
         let busy = describe_requests(&slot.in_flight(), now_ns);
         let settings = Arc::clone(&generation.settings);
         let heard_ns = slot.heartbeat_ns();
+        let silent = silent && !self.generations[index].workers[worker].spare_traced(now_ns);
+        if !killed && !silent {
+            return;
+        }
         let handle = &mut self.generations[index].workers[worker];
         if handle.sentence.is_some() {
             handle.kill_at_ns = None;
@@ -214,11 +219,47 @@ impl Arbiter {
             return None;
         }
         let heard_ns = slot.heartbeat_ns().max(self.watch_from_ns).max(worker.forked_ns);
-        Some(heard_ns.saturating_add(timeout_ns))
+        if worker.is_traced {
+            // Often enough that the time-out begins soon after the debugger has detached.
+            return Some(worker.traced_ns.saturating_add(TRACED_NS));
+        }
+        Some(heard_ns.max(worker.traced_ns).saturating_add(timeout_ns))
+    }
+}
+
+impl WorkerHandle {
+    /// Returns whether a worker without a heartbeat is spared because a debugger traces it: one that is stopped there
+    /// has no fault, and must not be taken away from the one who looks at it.
+    ///
+    /// A whole `timeout` begins when it is traced no more.
+    fn spare_traced(&mut self, now_ns: u64) -> bool {
+        let Some(pid) = self.pid().map(|pid| pid.as_raw() as u32) else { return false };
+        let was_traced = self.is_traced;
+        let tracer = tracer_of(pid);
+        self.is_traced = tracer.is_some();
+        match tracer {
+            Some(tracer) => {
+                self.traced_ns = now_ns;
+                if !was_traced {
+                    let name = name_of(tracer).unwrap_or_default();
+                    tracing::warn!(
+                        "Worker {pid} is traced by process {tracer} ({name}): \
+                         its timeout is suspended until that detaches"
+                    );
+                }
+            }
+            None if was_traced => {
+                tracing::info!("Worker {pid} is no longer traced: its timeout counts again");
+            }
+            None => return false,
+        }
+        true
     }
 }
 
 /// A wake-up, or a turn of the loop, that takes longer was kept back by a stop of the process.
 const OWN_PAUSE_NS: u64 = 500_000_000;
+/// Between two looks at a traced worker.
+const TRACED_NS: u64 = 1_000_000_000;
 /// From SIGABRT to SIGKILL.
 const ABORT_NS: u64 = 1_000_000_000;

@@ -11,6 +11,7 @@ pub mod client;
 mod protocol;
 mod server;
 
+pub use crate::message::LoadedLibrary;
 pub use protocol::{
     GenerationStatus, MoldStatus, PastGeneration, Request, Response, Status, WorkerStatus,
 };

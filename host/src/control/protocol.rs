@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::message::LoadedLibrary;
+
 /// What a client asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
@@ -126,6 +128,9 @@ pub struct GenerationStatus {
     pub app: Option<String>,
     /// The version of worker-api that the class was built against.
     pub worker_api: Option<String>,
+    /// The libraries that it loaded, with their build-ids.
+    #[serde(default)]
+    pub libraries: Vec<LoadedLibrary>,
     /// How many workers it shall have.
     pub target: usize,
     /// Since when it exists.

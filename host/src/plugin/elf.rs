@@ -51,7 +51,7 @@ fn is_whole(start: &[u8], length: u64) -> Option<bool> {
 }
 
 /// The little-endian number of `size` bytes at `at`.
-fn number(bytes: &[u8], at: usize, size: usize) -> Option<u64> {
+pub(super) fn number(bytes: &[u8], at: usize, size: usize) -> Option<u64> {
     let bytes = bytes.get(at..at + size)?;
     Some(bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
 }

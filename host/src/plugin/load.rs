@@ -3,7 +3,7 @@
 //! `abi_stable`'s own loader is not used: it opens lazily, knows one library a type and process, and
 //! refuses a library that is older than the host.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -22,6 +22,7 @@ use crate::limits;
 use super::copy::SealedCopy;
 use super::elf;
 use super::error::{Kind, LoadError, Unfit};
+use super::names::{self, LibraryName};
 
 /// A library that has been opened and checked; its root module is `M`. It stays open for the life
 /// of the process.
@@ -32,6 +33,8 @@ pub struct Plugin<M> {
     pub api_version: String,
     /// What it exports.
     pub root: M,
+    /// How debuggers find it, where it was loaded from a private copy.
+    pub name: Option<LibraryName>,
 }
 
 /// Opens a worker class.
@@ -56,8 +59,8 @@ fn open<M: RootModule>(kind: Kind, path: &Path) -> Result<Plugin<M>, LoadError> 
         Err(Unreadable::System(error)) => return Err(LoadError::Unreadable { kind, path, error }),
         Err(Unreadable::Unfit(reason)) => return Err(LoadError::Unfit { path, reason }),
     };
-    let library = match link(&path, source) {
-        Ok(library) => library,
+    let (library, name) = match link(&path, source) {
+        Ok(linked) => linked,
         Err(reason) => return Err(LoadError::Linker { path, reason }),
     };
     let Some(header) = header_of(&library) else {
@@ -65,12 +68,13 @@ fn open<M: RootModule>(kind: Kind, path: &Path) -> Result<Plugin<M>, LoadError> 
     };
     let header = header.upgrade().map_err(|error| incompatible(&path, None, &error))?;
     let root = check(header, kind, &path)?;
-    Ok(Plugin { path, api_version: header.version_strings().version.to_string(), root })
+    Ok(Plugin { path, api_version: header.version_strings().version.to_string(), root, name })
 }
 
 /// Where a library is loaded from: something whole.
 enum Source {
-    Copy(SealedCopy),
+    /// A copy, and what the file was when it was copied.
+    Copy(SealedCopy, Metadata),
     /// The file itself, where no copy can be made for this reason.
     File(io::Error),
 }
@@ -88,12 +92,14 @@ impl Source {
         }
         let mut file = File::open(path)?;
         elf::check_header(&start_of(&file, elf::HEADER_SIZE)?)?;
+        // Before the copy is made: a change while it is made is to be noticed later.
+        let metadata = file.metadata()?;
         let source = match SealedCopy::new(path, &mut file) {
-            Ok(copy) => Self::Copy(copy),
+            Ok(copy) => Self::Copy(copy, metadata),
             Err(error) => Self::File(error),
         };
         // Of the copy: the file may still be growing.
-        let whole = if let Self::Copy(copy) = &source { copy.file() } else { &file };
+        let whole = if let Self::Copy(copy, _) = &source { copy.file() } else { &file };
         elf::check_whole(&start_of(whole, elf::START_SIZE)?, whole.metadata()?.len())?;
         Ok(source)
     }
@@ -132,9 +138,9 @@ impl From<Unfit> for Unreadable {
 }
 
 /// Loads the library from a private copy, or from its file where the system executes no copies.
-fn link(path: &Path, source: Source) -> Result<Library, String> {
-    let copy = match source {
-        Source::Copy(copy) => copy,
+fn link(path: &Path, source: Source) -> Result<(Library, Option<LibraryName>), String> {
+    let (copy, metadata) = match source {
+        Source::Copy(copy, metadata) => (copy, metadata),
         Source::File(error) => {
             let reason = limits::describe_io(&error);
             tracing::warn!(
@@ -142,18 +148,23 @@ fn link(path: &Path, source: Source) -> Result<Library, String> {
                  while the server runs",
                 path.display()
             );
-            return dlopen(path);
+            return dlopen(path).map(|library| (library, None));
         }
     };
-    let name = copy.path().to_string_lossy().into_owned();
-    match dlopen(&copy.path()) {
+    let copy_path = names::valid_elsewhere(&copy.path());
+    let name = copy_path.to_string_lossy().into_owned();
+    match dlopen(&copy_path) {
         Ok(library) => {
+            let handle = library.into_raw();
+            let name = LibraryName::new(handle, path, &metadata, copy.file());
+            // SAFETY: the handle is that of the library that was just taken apart.
+            let library = unsafe { Library::from_raw(handle) };
             copy.keep();
-            Ok(library)
+            Ok((library, name))
         }
         Err(reason) if is_about_the_copy(&reason, &name) => {
             tracing::warn!("{}: loaded from the file itself ({reason})", path.display());
-            dlopen(path)
+            dlopen(path).map(|library| (library, None))
         }
         Err(reason) => Err(reason.replace(&name, &path.to_string_lossy())),
     }

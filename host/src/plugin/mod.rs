@@ -6,6 +6,8 @@
 //! | [`search`] | from what the operator wrote to the path of a library |
 //! | [`elf`] | whether a file can be a library of this machine at all |
 //! | [`copy`] | the private copy from which a library is loaded |
+//! | [`names`] | the path under which debuggers find a library |
+//! | [`build_id`] | which build a library is |
 //! | [`load`] | opening a library and checking that it fits |
 //! | [`error`] | why a library is refused, in one line |
 //! | [`payload`] | a worker class and an application, from their opening to a worker's exit status |
@@ -16,11 +18,13 @@
 //! **Invariants:** a library is never unloaded; a library whose layout was not checked is never
 //! called.
 
+pub mod build_id;
 pub mod copy;
 pub mod elf;
 pub mod error;
 mod files;
 pub mod load;
+pub mod names;
 pub mod payload;
 mod request;
 pub mod search;

@@ -18,6 +18,7 @@ use worker_api::{Abilities, AppModuleRef, Failure, Needs, RawAppContext, WorkerC
 use super::error::{Kind, LoadError, one_line};
 use super::files::LoadedFiles;
 use super::load::{Plugin, open_app, open_class, open_hooks};
+use super::names::{LibraryName, LibraryNames};
 use super::search::SearchPath;
 use super::services::{Services, register_worker};
 use crate::log::AccessFormat;
@@ -34,6 +35,7 @@ pub struct Plugins<C = FromLibrary> {
     class: Plugin<WorkerClassRef>,
     app_module: Plugin<AppModuleRef>,
     app: &'static AppBox,
+    names: Arc<LibraryNames>,
     source: PhantomData<C>,
 }
 
@@ -64,6 +66,7 @@ impl<C: ClassSource> Payload for Plugins<C> {
             class_version: self.class.root.version().to_string(),
             app: self.app_module.root.name().to_string(),
             worker_api: self.class.api_version.clone(),
+            libraries: self.names.describe(),
         }
     }
 
@@ -88,6 +91,7 @@ impl<C: ClassSource> Payload for Plugins<C> {
     }
 
     fn after_fork_child(&mut self) {
+        self.names.refresh();
         self.app.after_fork(true);
     }
 
@@ -148,9 +152,9 @@ impl<C: ClassSource> Plugins<C> {
         }
         let choice = search.app(settings.wsgi_app.as_deref(), &settings.chdir)?;
         doing(&class, "opening the worker class");
-        let class = C::open(&class)?;
+        let mut class = C::open(&class)?;
         doing(&choice.library, "opening the application");
-        let app_module = open_app(&choice.library)?;
+        let mut app_module = open_app(&choice.library)?;
         let services = Services::of_mold(context);
         let class_name = class.root.name();
 
@@ -183,8 +187,21 @@ impl<C: ClassSource> Plugins<C> {
                 refused(Kind::App, &app_module.path)(failure)
             })?;
         }
-        services.set_hooks(open_hook_plugin(&settings, services, &doing)?, app);
-        Ok(Self { settings, services, class, app_module, app, source: PhantomData })
+        let hooks = open_hook_plugin(&settings, services, &doing)?;
+        let (hooks, name_of_hooks) =
+            hooks.map_or((None, None), |(hooks, name)| (Some(hooks), name));
+        services.set_hooks(hooks, app);
+        let names = [
+            (Kind::Class, class.name.take()),
+            (Kind::App, app_module.name.take()),
+            (Kind::Hooks, name_of_hooks),
+        ];
+        let names = names.into_iter().filter_map(|(kind, name)| Some((kind, name?)));
+        let names = Arc::new(LibraryNames::new(names.collect()));
+        // A mold waits from now on, without a look at the files.
+        names.use_copies();
+        services.know_names(Arc::clone(&names));
+        Ok(Self { settings, services, class, app_module, app, names, source: PhantomData })
     }
 
     /// Has the access log take the class's form, unless the operator chose one.
@@ -244,7 +261,7 @@ fn open_hook_plugin(
     settings: &Settings,
     services: &'static Services,
     doing: &dyn Fn(&Path, &str),
-) -> Result<Option<HooksBox>, LoadError> {
+) -> Result<Option<(HooksBox, Option<LibraryName>)>, LoadError> {
     let named = settings.hooks_module.as_deref().map(Path::new);
     let Some(path) = named.filter(|path| path.extension().is_some_and(|end| end == "so")) else {
         return Ok(None);
@@ -258,7 +275,7 @@ fn open_hook_plugin(
         path: path.to_owned(),
         failure,
     })?;
-    Ok(Some(hooks))
+    Ok(Some((hooks, plugin.name)))
 }
 
 /// Refuses an application that the class cannot serve.

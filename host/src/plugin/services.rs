@@ -16,6 +16,7 @@ use worker_api::{AccessRecord, Counter, Failure, Listener, LogLevel, RequestHead
 
 use super::error::one_line;
 use super::files::LoadedFiles;
+use super::names::LibraryNames;
 use super::request;
 use crate::listener::Address;
 use crate::log::{self, ErrorLog};
@@ -34,6 +35,7 @@ pub struct Services {
     worker: OnceLock<WorkerContext>,
     hooks: OnceLock<Hooks>,
     loaded: OnceLock<LoadedFiles>,
+    names: OnceLock<Arc<LibraryNames>>,
     /// Whether the application has been told that the worker ends.
     drains: AtomicBool,
     watcher: Option<Arc<Channel>>,
@@ -72,6 +74,7 @@ impl Services {
             worker: OnceLock::new(),
             hooks: OnceLock::new(),
             loaded: OnceLock::new(),
+            names: OnceLock::new(),
             drains: AtomicBool::new(false),
             watcher: context.watcher.clone(),
         }))
@@ -80,6 +83,11 @@ impl Services {
     /// What is loaded, so that a worker can tell which files it is made of.
     pub fn know_loaded(&self, loaded: LoadedFiles) {
         let _ = self.loaded.set(loaded);
+    }
+
+    /// The names of what is loaded, which a worker keeps right for debuggers.
+    pub fn know_names(&self, names: Arc<LibraryNames>) {
+        let _ = self.names.set(names);
     }
 
     /// Tells the watcher of files what it does not know yet, where there is a watcher. `loaded` is false where loading
@@ -300,6 +308,9 @@ impl RawHost for ForPlugin {
         self.in_worker(|worker| {
             worker.notify();
             worker.reclaim_signals_due();
+            if let Some(names) = self.services.names.get() {
+                names.refresh_due();
+            }
             if let Some(access) = &worker.access_log {
                 access.flush_due();
             }

@@ -60,6 +60,7 @@ impl Payload for Double {
             class_version: "0.0.0".to_owned(),
             app: self.behaviour.clone(),
             worker_api: "none".to_owned(),
+            libraries: Vec::new(),
         }
     }
 

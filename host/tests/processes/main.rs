@@ -6,10 +6,19 @@
 
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Trial};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use libtest_mimic::{Arguments, Completion, Trial};
 
 /// A test and its name.
 pub(crate) type Test = (&'static str, fn());
+
+/// Ends the running test, which counts as skipped for this reason.
+pub(crate) fn skip(reason: &'static str) -> ! {
+    resume_unwind(Box::new(Skipped(reason)))
+}
+
+struct Skipped(&'static str);
 
 macro_rules! tests {
     ($($name:ident),* $(,)?) => { [$((concat!(module_path!(), "::", stringify!($name)), $name)),*] };
@@ -47,9 +56,12 @@ fn main() -> ExitCode {
         upgrades::TESTS,
     ];
     let trials = tests.into_iter().flatten().map(|&(name, test)| {
-        Trial::test(name, move || {
-            test();
-            Ok(())
+        Trial::ignorable_test(name, move || match catch_unwind(AssertUnwindSafe(test)) {
+            Ok(()) => Ok(Completion::Completed),
+            Err(payload) => match payload.downcast::<Skipped>() {
+                Ok(skipped) => Ok(Completion::ignored_with(skipped.0)),
+                Err(payload) => resume_unwind(payload),
+            },
         })
     });
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()

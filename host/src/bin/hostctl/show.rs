@@ -1,6 +1,6 @@
 //! The server's answers as text for people.
 
-use host::control::{GenerationStatus, Response, Status, WorkerStatus};
+use host::control::{GenerationStatus, LoadedLibrary, Response, Status, WorkerStatus};
 
 /// The whole answer, for programs.
 pub(crate) fn json(response: &Response) -> String {
@@ -15,6 +15,7 @@ pub(crate) fn status(status: &Status) -> String {
     let mut lines = vec![headline(status)];
     for generation in &status.generations {
         lines.push(generation_line(generation));
+        lines.extend(generation.libraries.iter().map(library_line));
         if let Some(mold) = &generation.mold {
             let memory = memory(mold.memory_kib);
             lines.push(format!("  mold   {:>7}  {:<9} {memory}", mold.pid, mold.state));
@@ -52,6 +53,12 @@ pub(crate) fn generation_line(generation: &GenerationStatus) -> String {
     let class = generation.class.as_deref().unwrap_or("worker class not loaded");
     let app = generation.app.as_deref().unwrap_or("application not loaded");
     format!("generation {}: {}, {class}, {app}", generation.id, generation.state)
+}
+
+/// A library, so that a debugger's user finds the file that belongs to a process or a core.
+fn library_line(library: &LoadedLibrary) -> String {
+    let build_id = library.build_id.as_deref().unwrap_or("none");
+    format!("  {:<12}  {}  build-id {build_id}", library.kind, printable(&library.path))
 }
 
 /// One worker, with its requests a second where they are known.

@@ -18,6 +18,11 @@ struct Linked;
 impl ClassSource for Linked {
     fn open(path: &Path) -> Result<Plugin<WorkerClassRef>, LoadError> {
         let root = sync_worker::root_module();
-        Ok(Plugin { path: path.to_owned(), api_version: worker_api::API_VERSION.into(), root })
+        Ok(Plugin {
+            path: path.to_owned(),
+            api_version: worker_api::API_VERSION.into(),
+            root,
+            name: None,
+        })
     }
 }

@@ -1,0 +1,102 @@
+//! The build-id of an ELF file: what linkers write into it (`--build-id`) so that debuggers and profilers can tell which
+//! build a library is.
+
+use std::fmt;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+
+use super::elf::{HEADER_SIZE, START_SIZE, number};
+
+/// A build-id. Displays as hexadecimal digits, as tools print it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildId(Vec<u8>);
+
+impl BuildId {
+    /// Reads the build-id of a file; returns nothing where the file has none or is not an ELF file.
+    pub fn of(file: &File) -> Option<Self> {
+        let mut start = vec![0; START_SIZE];
+        let length = file.read_at(&mut start, 0).ok()?;
+        let start = &start[..length];
+        let head = start.get(..HEADER_SIZE).filter(|head| head.starts_with(b"\x7fELF"))?;
+        let table = usize::try_from(number(head, 32, 8)?).ok()?;
+        let (size, count) = (number(head, 54, 2)? as usize, number(head, 56, 2)? as usize);
+        (0..count).find_map(|index| {
+            let begin = table.checked_add(index.checked_mul(size)?)?;
+            let entry = start.get(begin..begin.checked_add(size)?)?;
+            if number(entry, 0, 4)? != SEGMENT_NOTE {
+                return None;
+            }
+            let length = usize::try_from(number(entry, 32, 8)?).ok()?;
+            let mut notes = vec![0; length.min(NOTES_MAX)];
+            file.read_exact_at(&mut notes, number(entry, 8, 8)?).ok()?;
+            find(&notes)
+        })
+    }
+}
+
+/// Finds the build-id among the notes of a segment.
+fn find(mut notes: &[u8]) -> Option<BuildId> {
+    loop {
+        let name_size = number(notes, 0, 4)? as usize;
+        let size = number(notes, 4, 4)? as usize;
+        let kind = number(notes, 8, 4)?;
+        let name = notes.get(12..12 + name_size)?;
+        let begin = 12 + name_size.next_multiple_of(4);
+        let content = notes.get(begin..begin + size)?;
+        if kind == NOTE_BUILD_ID && name == b"GNU\0" && !content.is_empty() {
+            return Some(BuildId(content.to_vec()));
+        }
+        notes = notes.get(begin + size.next_multiple_of(4)..)?;
+    }
+}
+
+impl fmt::Display for BuildId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+    }
+}
+
+const SEGMENT_NOTE: u64 = 4;
+/// `NT_GNU_BUILD_ID`
+const NOTE_BUILD_ID: u64 = 3;
+/// Linkers write a few hundred bytes of notes.
+const NOTES_MAX: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note(kind: u32, name: &[u8], content: &[u8]) -> Vec<u8> {
+        let mut note = Vec::new();
+        for number in [name.len() as u32, content.len() as u32, kind] {
+            note.extend(number.to_le_bytes());
+        }
+        for part in [name, content] {
+            note.extend(part);
+            note.resize(note.len().next_multiple_of(4), 0);
+        }
+        note
+    }
+
+    #[test]
+    fn the_build_id_is_found_behind_other_notes() {
+        let notes = [note(1, b"GNU\0", &[9; 16]), note(3, b"GNU\0", &[0xab, 1, 2])].concat();
+        assert_eq!(find(&notes).unwrap().to_string(), "ab0102");
+        assert_eq!(find(&note(3, b"Go\0\0", &[1; 20])), None);
+    }
+
+    #[test]
+    fn no_notes_make_the_search_panic() {
+        let notes = note(3, b"GNU\0", &[1; 20]);
+        for length in 0..notes.len() {
+            assert_eq!(find(&notes[..length]), None, "{length} bytes");
+        }
+        assert_eq!(find(&[0xff; 64]), None);
+    }
+
+    #[test]
+    fn a_file_without_a_build_id_has_none() {
+        assert_eq!(BuildId::of(&File::open("/dev/null").unwrap()), None);
+        assert_eq!(BuildId::of(&File::open(file!().trim_start_matches("host/")).unwrap()), None);
+    }
+}

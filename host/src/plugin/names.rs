@@ -1,0 +1,230 @@
+//! The path under which debuggers find the file of a loaded library.
+//!
+//! Debuggers, and the backtraces of std, read a library's path from the dynamic linker's list of loaded libraries. A
+//! library is loaded from its private copy ([`super::copy`]), whose path `/proc/self/fd/N` names another file in each
+//! process that opens it: in gdb a pipe of its own, on which it waits forever. So the entry in the list is one of:
+//!
+//! - the path of the original, as long as that file is the build that was copied. It is valid in other processes, and
+//!   for a core that is read after the process has ended.
+//! - `/proc/PID/fd/N`, the copy itself, once the original was replaced or cannot be read: an old path must not lead a
+//!   debugger to the symbols of another build.
+
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::fs::{File, Metadata};
+use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+
+use super::build_id::BuildId;
+use super::error::Kind;
+use crate::clock;
+use crate::message::LoadedLibrary;
+
+/// The name of a library that was loaded from a copy.
+#[derive(Debug)]
+pub struct LibraryName {
+    path: PathBuf,
+    original: &'static CStr,
+    copy: RawFd,
+    build_id: Option<BuildId>,
+    /// The entry in the dynamic linker's list.
+    entry: &'static AtomicPtr<c_char>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The original when it was last opened, and whether that was the build that was copied.
+    seen: Option<(Identity, bool)>,
+    /// The identity of the file that was copied.
+    copied: Identity,
+    /// The path of the copy, and the process that it belongs to.
+    copy_path: Option<(u32, &'static CStr)>,
+}
+
+impl LibraryName {
+    /// Names the library with this handle of dlopen(3), which is never closed, after its original at `path`.
+    /// `original` describes the file that was copied, and `copy` is the descriptor of the copy.
+    pub fn new(handle: *mut c_void, path: &Path, original: &Metadata, copy: &File) -> Option<Self> {
+        use std::os::fd::AsRawFd as _;
+        let path = std::fs::canonicalize(path).ok()?;
+        let name = Self {
+            original: leak(path.as_os_str().as_bytes())?,
+            path,
+            copy: copy.as_raw_fd(),
+            build_id: BuildId::of(copy),
+            entry: entry_of(handle)?,
+            state: Mutex::new(State {
+                seen: None,
+                copied: Identity::of(original),
+                copy_path: None,
+            }),
+        };
+        name.refresh();
+        Some(name)
+    }
+
+    /// Chooses between the original and the copy.
+    fn refresh(&self) {
+        let Ok(mut state) = self.state.try_lock() else { return };
+        if self.is_original_intact(&mut state) {
+            self.entry.store(self.original.as_ptr().cast_mut(), Ordering::Release);
+        } else {
+            self.use_copy(&mut state);
+        }
+    }
+
+    fn use_copy(&self, state: &mut State) {
+        let process = std::process::id();
+        if state.copy_path.is_none_or(|(owner, _)| owner != process) {
+            // At most one string per library and process is leaked.
+            let path = format!("{}/fd/{}", own_directory().display(), self.copy);
+            state.copy_path = leak(path.as_bytes()).map(|path| (process, path));
+        }
+        if let Some((_, path)) = state.copy_path {
+            self.entry.store(path.as_ptr().cast_mut(), Ordering::Release);
+        }
+    }
+
+    /// Returns whether the file at the original's path can be read and is the build that was copied. It is opened only
+    /// where it is not the file that was seen last.
+    fn is_original_intact(&self, state: &mut State) -> bool {
+        let Ok(metadata) = std::fs::metadata(&self.path) else { return false };
+        if let Some((identity, intact)) = &state.seen
+            && *identity == Identity::of(&metadata)
+        {
+            return *intact;
+        }
+        // Any other kind of file could keep the caller waiting.
+        let file = metadata.is_file().then(|| File::open(&self.path).ok()).flatten();
+        let intact = file.is_some_and(|file| {
+            let is_copied = Identity::of(&metadata) == state.copied;
+            is_copied || (self.build_id.is_some() && BuildId::of(&file) == self.build_id)
+        });
+        state.seen = Some((Identity::of(&metadata), intact));
+        intact
+    }
+}
+
+/// The libraries of a process.
+#[derive(Debug)]
+pub struct LibraryNames {
+    names: Vec<(Kind, LibraryName)>,
+    due_ns: AtomicU64,
+}
+
+impl LibraryNames {
+    /// A process's libraries.
+    pub fn new(names: Vec<(Kind, LibraryName)>) -> Self {
+        Self { names, due_ns: AtomicU64::new(0) }
+    }
+
+    /// Describes the libraries for the status.
+    pub fn describe(&self) -> Vec<LoadedLibrary> {
+        let describe = |(kind, name): &(Kind, LibraryName)| LoadedLibrary {
+            kind: kind.name().to_owned(),
+            path: name.path.to_string_lossy().chars().take(PATH_MAX).collect(),
+            build_id: name.build_id.as_ref().map(BuildId::to_string),
+        };
+        self.names.iter().map(describe).collect()
+    }
+
+    /// Names the copies: in a process that looks at nothing again and may outlive the originals.
+    pub fn use_copies(&self) {
+        for (_, name) in &self.names {
+            if let Ok(mut state) = name.state.try_lock() {
+                name.use_copy(&mut state);
+            }
+        }
+    }
+
+    /// Names what is right in this process now.
+    pub fn refresh(&self) {
+        self.names.iter().for_each(|(_, name)| name.refresh());
+    }
+
+    /// As [`LibraryNames::refresh`], at most once a second.
+    pub fn refresh_due(&self) {
+        let now_ns = clock::now_ns();
+        if now_ns >= self.due_ns.load(Ordering::Relaxed) {
+            self.due_ns.store(now_ns + PERIOD_NS, Ordering::Relaxed);
+            self.refresh();
+        }
+    }
+}
+
+/// Rewrites a path below `/proc/self` so that it names the same file in other processes.
+pub fn valid_elsewhere(path: &Path) -> PathBuf {
+    path.strip_prefix("/proc/self")
+        .map_or_else(|_| path.to_owned(), |rest| own_directory().join(rest))
+}
+
+/// This process's directory in /proc by its number there, which differs from `getpid` where /proc belongs to another PID
+/// namespace.
+pub fn own_directory() -> PathBuf {
+    let link = std::fs::read_link("/proc/self");
+    Path::new("/proc").join(link.unwrap_or_else(|_| "self".into()))
+}
+
+/// What tells a file from the one that was at its path before.
+#[derive(Debug, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Identity {
+    fn of(file: &Metadata) -> Self {
+        Self {
+            device: file.dev(),
+            inode: file.ino(),
+            size: file.len(),
+            modified: (file.mtime(), file.mtime_nsec()),
+            changed: (file.ctime(), file.ctime_nsec()),
+        }
+    }
+}
+
+fn leak(text: &[u8]) -> Option<&'static CStr> {
+    CString::new(text).ok().map(|text| &*Box::leak(text.into_boxed_c_str()))
+}
+
+/// The beginning of the dynamic linker's record of a library (`struct link_map` in link.h).
+#[cfg(target_env = "gnu")]
+#[repr(C)]
+struct LinkMap {
+    address: usize,
+    name: *mut c_char,
+}
+
+/// Finds where the dynamic linker keeps a library's path.
+#[cfg(target_env = "gnu")]
+fn entry_of(handle: *mut c_void) -> Option<&'static AtomicPtr<c_char>> {
+    let mut map: *mut LinkMap = std::ptr::null_mut();
+    // SAFETY: the caller's handle is that of a library that is open. With RTLD_DI_LINKMAP dlinfo writes one pointer.
+    let result =
+        unsafe { libc::dlinfo(handle, libc::RTLD_DI_LINKMAP, (&raw mut map).cast::<c_void>()) };
+    if result != 0 || map.is_null() {
+        return None;
+    }
+    // SAFETY: the record lives as long as the library, which is never closed; the pointer in it is aligned. The linker
+    // writes it when it creates the record and only reads it afterwards, a word at a time; what this module stores there
+    // are strings that live as long as the process, and the string that they replace is never freed.
+    Some(unsafe { AtomicPtr::from_ptr(&raw mut (*map).name) })
+}
+
+/// Of other C libraries the record is not known.
+#[cfg(not(target_env = "gnu"))]
+fn entry_of(_: *mut c_void) -> Option<&'static AtomicPtr<c_char>> {
+    None
+}
+
+/// Three longer paths would not fit into the mold's message to the arbiter.
+const PATH_MAX: usize = 400;
+const PERIOD_NS: u64 = 1_000_000_000;
