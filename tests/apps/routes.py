@@ -24,6 +24,10 @@ def application(environ, start_response):
     if path == "/stream":
         start_response("200 OK", [("Content-Type", "application/octet-stream")])
         return (b"." * number("size", 1024) for _ in range(number("n", 10)))
+    if path == "/whole":
+        body = b"." * number("size", 1024)
+        start_response("200 OK", [("Content-Length", str(len(body)))])
+        return [body]
     if path == "/headers":
         fields = [
             f"{key[5:].replace('_', '-').title()}: {value}\n"

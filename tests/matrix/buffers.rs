@@ -11,7 +11,7 @@ use jimu_tests::{
     behaviour,
     cell::Cell,
     http::Connection,
-    process::End,
+    process::{self, End},
     runner::Behaviour,
     server::{Server, Setup},
     wait,
@@ -21,6 +21,8 @@ use nix::{sys::signal::Signal, unistd::Pid};
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
         behaviour!(slow_uploads_delay_no_one),
+        behaviour!(slow_readers_delay_no_one),
+        behaviour!(a_reader_that_stops_is_cut),
         behaviour!(an_upload_beyond_the_bound_is_served),
         behaviour!(an_upload_is_finished_at_the_end),
         behaviour!(a_full_disk_harms_no_one_else).of_class(),
@@ -33,6 +35,9 @@ const SLOW: usize = 6;
 /// More than is kept in memory of a body, with `IN_FILES`.
 const BODY: usize = 200_000;
 const IN_FILES: &str = " --body-buffer-memory 1m --tmp-upload-dir ";
+/// What no socket takes at once, and more than is kept in memory of a response.
+const LARGE: usize = 10_000_000;
+const WHOLE: &str = "/whole?size=10000000";
 /// Another request is answered within this time.
 const SOON: Duration = Duration::from_secs(2);
 const LIMIT: Duration = Duration::from_secs(10);
@@ -115,6 +120,64 @@ fn slow_uploads_delay_no_one(cell: &Cell) {
     slow.into_iter().for_each(Upload::finish);
     until_files(worker, before.0);
     server.stop();
+}
+
+/// They ask for a response that the application hands over whole, and read it only after another request was served.
+fn slow_readers_delay_no_one(cell: &Cell) {
+    let setup = Setup::new(cell).flags("--threads 2").file("large", vec![b'.'; LARGE]);
+    let mut server = setup.start();
+    let worker = server.serving_pid();
+    let (files, memory) = (process::descriptors(worker), process::rss_kib(worker));
+    for _ in 0..2 {
+        let mut slow = slow_readers(&server);
+        assert_served_soon(&server);
+        slow.iter_mut().for_each(read_whole);
+        drop(slow);
+        wait::until("the files are closed", LIMIT, || match process::descriptors(worker) {
+            now if now <= files + 2 => Ok(()),
+            now => Err(format!("{now} descriptors, {files} before")),
+        });
+    }
+    let grown = process::rss_kib(worker).saturating_sub(memory);
+    assert!(grown < 64 << 10, "{grown} KiB more");
+    let mut slow = slow_readers(&server);
+    assert_served_soon(&server);
+    server.signal(Signal::SIGTERM);
+    server.log.line(&["term"], LIMIT);
+    slow.iter_mut().for_each(read_whole);
+    drop(slow);
+    assert_eq!(server.ended(LIMIT).end, End::Status(0));
+}
+
+fn slow_readers(server: &Server) -> Vec<Connection> {
+    let ask = |number: usize| {
+        let mut client = server.connect();
+        let target = if number.is_multiple_of(2) { WHOLE } else { "/file?path=large" };
+        client.send_get(target).unwrap();
+        client
+    };
+    (0..4).map(ask).collect()
+}
+
+fn read_whole(client: &mut Connection) {
+    let answer = client.answer("GET").unwrap();
+    assert_eq!((answer.status, answer.body.len()), (200, LARGE));
+}
+
+/// A client that takes nothing of such a response for `write_timeout` is cut.
+fn a_reader_that_stops_is_cut(cell: &Cell) {
+    let server = Setup::new(cell).flags("--write-timeout 1").start();
+    let worker = server.serving_pid();
+    let files = process::descriptors(worker);
+    let mut client = server.connect();
+    client.send_get(WHOLE).unwrap();
+    assert!(client.take_byte().is_some());
+    wait::until("the connection is closed", LIMIT, || match process::descriptors(worker) {
+        now if now <= files => Ok(()),
+        now => Err(format!("{now} descriptors, {files} before")),
+    });
+    assert_served_soon(&server);
+    assert_eq!(server.serving_pid(), worker);
 }
 
 fn names(directory: &Path) -> Vec<String> {

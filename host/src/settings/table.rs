@@ -195,16 +195,18 @@ settings! {
             kind: Kind::Bytes { min: 0, max: HUGE }, default: Some("0"),
             long: Some("limit-request-body"),
         }
-        /// Maximum number of bytes of a request body that sync and gthread buffer before they call the application; 0 disables buffering.
+        /// Maximum number of bytes of a body that sync and gthread buffer for a slow client; 0 disables buffering.
         ///
-        /// A slow upload then occupies no thread. The application is called when the body is complete, or when this much
-        /// of it is buffered; it reads the rest from the client. A body with a longer `Content-Length`, and one that
-        /// waits for `100 Continue`, is not buffered.
+        /// A slow client then occupies no thread. The application is called when the request body is complete, or when
+        /// this much of it is buffered; it reads the rest from the client. A body with a longer `Content-Length`, and one
+        /// that waits for `100 Continue`, is not buffered. Of a response with a `Content-Length`, what the client does
+        /// not read at once is buffered when the application has written all of it; a file that is sent by
+        /// `sendfile(2)` is kept open instead.
         body_buffer_max: u64 {
             kind: Kind::Bytes { min: 0, max: HUGE }, default: Some("16m"),
             long: Some("body-buffer-max"),
         }
-        /// Maximum number of bytes of buffered request bodies that a worker keeps in memory.
+        /// Maximum number of bytes of buffered bodies that a worker keeps in memory.
         ///
         /// A body has at most a sixteenth of it, which is 1 MiB by default. A longer one is kept in a temporary file, and
         /// so are all others when this much is in use.
@@ -212,10 +214,10 @@ settings! {
             kind: Kind::Bytes { min: 0, max: HUGE }, default: Some("16m"),
             long: Some("body-buffer-memory"),
         }
-        /// Maximum number of temporary files of a worker; 0 disables them.
+        /// Maximum number of files that a worker uses for buffered bodies; 0 disables them.
         ///
         /// With `body_buffer_max` it limits the disk space: 64 files of 16 MiB take 1 GiB per worker. When all are
-        /// in use, the application reads further bodies from the client.
+        /// in use, the application waits for further slow clients.
         body_buffer_files: usize {
             kind: Kind::Int { min: 0, max: MANY }, default: Some("64"),
             long: Some("body-buffer-files"),

@@ -7,6 +7,7 @@
 //! | `/echo` | the request's body, as it comes |
 //! | `/sleep?ms=` | waits, in the worker class's way |
 //! | `/stream?n=&size=` | `n` parts of `size` octets, of unknown length to the client |
+//! | `/whole?size=` | that many bytes in one part |
 //! | `/file?path=` | a file below the root: `[application] root = "…"` in host.toml, else the working directory |
 //! | `/headers` | the request's fields |
 //! | `/tls` | the scheme, the version of TLS, the name asked for, the client's certificate in hexadecimal |
@@ -52,6 +53,7 @@ impl App for Hello {
             "/echo" => echo(exchange),
             "/sleep" => self.sleep(exchange),
             "/stream" => stream(exchange),
+            "/whole" => whole(exchange),
             "/file" => self.file(exchange),
             "/headers" => headers(exchange),
             "/tls" => tls(exchange),
@@ -114,6 +116,11 @@ fn stream(exchange: &mut Exchange) -> Result<()> {
         exchange.write(&part)?;
     }
     exchange.finish()
+}
+
+fn whole(exchange: &mut Exchange) -> Result<()> {
+    let body = vec![b'.'; number(exchange, "size", 1024).min(WHOLE_MAX) as usize];
+    exchange.respond(200, &[binary()], &body)
 }
 
 fn headers(exchange: &mut Exchange) -> Result<()> {
@@ -197,6 +204,8 @@ fn binary() -> Header<'static> {
 
 /// Nobody needs to hold a worker for longer.
 const SLEEP_MS_MAX: u64 = 600_000;
+/// The longest response that `/whole` gives.
+const WHOLE_MAX: u64 = 64 << 20;
 /// The longest part of a stream, in octets.
 const PART_MAX: u64 = 1 << 20;
 

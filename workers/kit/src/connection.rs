@@ -30,6 +30,7 @@ use crate::kit::Kit;
 use crate::pace::Pace;
 use crate::socket::{Accepted, End, Local};
 use crate::stream::Stream;
+use crate::tail::Tail;
 use crate::tls::PlainHttp;
 use crate::turn::Turn;
 use crate::wire::{self, Wire};
@@ -45,6 +46,8 @@ pub struct Connection {
     pub(crate) output: Output,
     /// Who answers the request.
     pub(crate) wire: Arc<Wire>,
+    /// The end of a response, behind the output.
+    pub(crate) tail: Option<Box<Tail>>,
     /// The request that is being served: there from a whole head to the end of its response.
     pub(crate) turn: Option<Box<Turn>>,
     phase: Phase,
@@ -136,6 +139,7 @@ impl Connection {
             tls: None,
             input: Input::default(),
             output: Output::default(),
+            tail: None,
             turn: None,
             phase: Phase::Proxy,
             scan: HeadScan::default(),
@@ -188,6 +192,7 @@ impl Connection {
         if self.phase == Phase::Intake {
             return self.expire_intake();
         }
+        self.log_slow_reader();
         if self.phase == Phase::Head {
             self.stream.say_close();
         }
@@ -494,25 +499,10 @@ impl Connection {
             }
             _ => {}
         }
-        while !self.output.is_empty() {
-            let Self { stream, output, .. } = self;
-            match output.send(&[], |parts| stream.write(parts)) {
-                Ok(0) => return self.close(),
-                Ok(_) => self.deadline_ns = deadline_after(now_ns(), self.kit.config.write_timeout),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Some(Advance::Wait(self.stream.write_interest()));
-                }
-                Err(_) => return self.close(),
-            }
-        }
-        while self.stream.has_unsent() {
-            match self.stream.flush_some() {
-                Ok(_) => self.deadline_ns = deadline_after(now_ns(), self.kit.config.write_timeout),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Some(Advance::Wait(Interest::WRITE));
-                }
-                Err(_) => return self.close(),
-            }
+        match self.send_rest() {
+            Ok(None) => {}
+            Ok(Some(interest)) => return Some(self.wait_to_send(interest)),
+            Err(_) => return self.close(),
         }
         match then {
             Then::Next if self.body.is_some() => self.enter(Phase::Drain),
@@ -609,7 +599,7 @@ impl Connection {
 
     /// Whether the kernel has all that was written.
     fn all_sent(&self) -> bool {
-        self.output.is_empty() && !self.stream.has_unsent()
+        self.output.is_empty() && self.tail.is_none() && !self.stream.has_unsent()
     }
 
     pub(crate) fn fill(&mut self) -> io::Result<usize> {

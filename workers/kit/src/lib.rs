@@ -86,7 +86,7 @@
 //! | [`connection`] | a connection between requests: the state machine that every class drives |
 //! | [`home`] | the interface that a class implements: how an exchange waits, and where its connection returns to |
 //! | `exchange`, `turn`, `request`, `response` | a connection during one request: the exchange of `worker-api` |
-//! | `intake`, `spool` | for classes whose threads may block: a request body is read before the exchange, and kept in memory and files |
+//! | `intake`, `tail`, `spool` | for classes whose threads may block: a request body is read before the exchange, the end of a response sent after it, both kept in memory and files |
 //! | [`http`] | HTTP/1.1 without I/O: heads, bodies, responses, the PROXY protocol |
 //! | [`socket`], [`accept`], [`line`](mod@line) | accepting: the system calls, the handling of errors, and sharing listeners with other workers |
 //! | [`stream`], [`tls`] | the bytes of a connection, plain or through TLS |
@@ -132,6 +132,7 @@ mod request;
 mod response;
 mod spares;
 mod spool;
+mod tail;
 mod tickets;
 mod turn;
 mod wire;

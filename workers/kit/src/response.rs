@@ -264,9 +264,10 @@ impl Connection {
     }
 
     fn try_write(&mut self, bytes: &[u8]) -> Result<Option<usize>, Failure> {
+        let whole = bytes;
         let bytes = &bytes[..bytes.len().min(WRITE_MAX)];
         if self.prepare_write(bytes.len() as u64)? == Ready::No {
-            return Ok(None);
+            return Ok(self.keep_rest(whole).then_some(whole.len()));
         }
         let turn = self.turn()?;
         let response = &mut turn.response;
@@ -300,8 +301,11 @@ impl Connection {
         len: u64,
     ) -> Result<Option<usize>, Failure> {
         let count = len.min(SEND_FILE_MAX) as usize;
+        let kept = |connection: &mut Self| {
+            Ok(connection.keep_file(file, offset, len).then_some(len as usize))
+        };
         if self.prepare_write(count as u64)? == Ready::No {
-            return Ok(None);
+            return kept(self);
         }
         let sendfile = self.kit.config.sendfile && self.stream.can_send_file();
         let turn = self.turn()?;
@@ -320,7 +324,7 @@ impl Connection {
             self.push(&[])?;
         }
         if !self.output.is_empty() {
-            return Ok(None);
+            return kept(self);
         }
         match self.stream.send_file(file, offset, count) {
             Ok(0) => Err(file_too_short()),
@@ -330,7 +334,7 @@ impl Connection {
                 turn.writing.moved(sent);
                 Ok(Some(sent))
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => kept(self),
             // A file that the kernel cannot send from, one of a pipe or of some file systems, is read instead.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                 self.copy_file(file, offset, count)
@@ -379,6 +383,10 @@ impl Connection {
                 );
             }
             _ => {}
+        }
+        if self.tail.is_some() {
+            // The application has written all of the body.
+            return Ok(Ready::Yes);
         }
         if self.output.len() >= HIGH_WATER {
             self.push(&[])?;

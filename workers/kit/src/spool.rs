@@ -3,12 +3,15 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::RawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use worker_api::{Failure, Host, Result};
+
+use crate::socket;
 
 /// The bounds on what a worker buffers, and what is in use.
 #[derive(Debug)]
@@ -30,7 +33,7 @@ pub(crate) struct Buffers {
 #[derive(Debug)]
 pub(crate) struct Spool {
     buffers: Arc<Buffers>,
-    file: Option<TempFile>,
+    file: Option<CountedFile>,
     /// How much of the file is written, and read.
     written: u64,
     read: u64,
@@ -41,10 +44,10 @@ pub(crate) struct Spool {
     is_full: bool,
 }
 
-/// A temporary file without a name, which ends with this.
+/// One of the files that a worker may have.
 #[derive(Debug)]
-struct TempFile {
-    file: File,
+pub(crate) struct CountedFile {
+    pub(crate) file: File,
     buffers: Arc<Buffers>,
 }
 
@@ -72,18 +75,24 @@ impl Buffers {
             && self.memory.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok()
     }
 
-    /// Opens a temporary file, unless there are too many of them.
-    fn open(self: &Arc<Self>) -> Option<TempFile> {
+    /// Opens a temporary file, unless there are too many files.
+    fn open(self: &Arc<Self>) -> Option<CountedFile> {
+        self.count_file(|| open_unnamed(&self.directory).map_err(|error| self.warn(&error)).ok())
+    }
+
+    /// Keeps an application's file open, unless there are too many files.
+    pub(crate) fn share(self: &Arc<Self>, file: RawFd) -> Option<CountedFile> {
+        self.count_file(|| socket::duplicate(file).ok().map(File::from))
+    }
+
+    fn count_file(self: &Arc<Self>, open: impl FnOnce() -> Option<File>) -> Option<CountedFile> {
         let one_more = |files| (files < self.files_max).then_some(files + 1);
         self.files.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
-        match open_unnamed(&self.directory) {
-            Ok(file) => Some(TempFile { file, buffers: Arc::clone(self) }),
-            Err(error) => {
-                self.files.fetch_sub(1, Ordering::Relaxed);
-                self.warn(&error);
-                None
-            }
+        let file = open();
+        if file.is_none() {
+            self.files.fetch_sub(1, Ordering::Relaxed);
         }
+        file.map(|file| CountedFile { file, buffers: Arc::clone(self) })
     }
 
     /// Logs that a file cannot be used: once, until one can be used again.
@@ -98,7 +107,7 @@ impl Buffers {
     }
 }
 
-impl Drop for TempFile {
+impl Drop for CountedFile {
     fn drop(&mut self) {
         self.buffers.files.fetch_sub(1, Ordering::Relaxed);
     }
@@ -120,17 +129,21 @@ impl Spool {
 
     /// Keeps all of `bytes`, also where it is full afterwards.
     pub(crate) fn append(&mut self, bytes: &[u8]) {
-        let is_small = self.file.is_none()
-            && !self.is_full
-            && self.buffers.take_memory(self.memory.len(), bytes.len());
-        if is_small {
-            self.memory.extend_from_slice(bytes);
-        } else if self.is_full || !self.append_to_file(bytes) {
+        if self.is_full || !self.take(bytes) {
             self.is_full = true;
             self.buffers.memory.fetch_add(bytes.len(), Ordering::Relaxed);
             self.memory.extend_from_slice(bytes);
         }
         self.is_full |= self.written + self.memory.len() as u64 >= self.buffers.max;
+    }
+
+    /// Keeps all of `bytes` or nothing, within the bounds; whether it keeps them.
+    pub(crate) fn take(&mut self, bytes: &[u8]) -> bool {
+        if self.file.is_none() && self.buffers.take_memory(self.memory.len(), bytes.len()) {
+            self.memory.extend_from_slice(bytes);
+            return true;
+        }
+        self.append_to_file(bytes)
     }
 
     /// Whether it takes nothing more: what comes next is to be read from the connection.
@@ -145,7 +158,7 @@ impl Spool {
 
     /// Reads the next bytes; 0 where it is empty.
     pub(crate) fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        if let Some(TempFile { file, .. }) = &self.file
+        if let Some(CountedFile { file, .. }) = &self.file
             && self.read < self.written
         {
             let left = usize::try_from(self.written - self.read).unwrap_or(usize::MAX);
@@ -180,7 +193,7 @@ impl Spool {
         if self.file.is_none() {
             self.file = self.buffers.open();
         }
-        let Some(TempFile { file, .. }) = &self.file else { return false };
+        let Some(CountedFile { file, .. }) = &self.file else { return false };
         let in_memory = self.memory.len() as u64;
         let outcome = file
             .write_all_at(&self.memory, self.written)

@@ -7,9 +7,10 @@
 mod double;
 
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 
 use kit::Advance;
-use worker_api::{Exchange, Interest};
+use worker_api::{Exchange, Header, Interest};
 
 use double::Server;
 
@@ -147,4 +148,79 @@ fn who_takes_the_connection_over_gets_the_body_first() {
         server.client.read_to_string(&mut answer).unwrap();
         assert_eq!(answer, expected);
     }
+}
+
+/// More than the socket takes, and what the bounds allow.
+const LARGE: usize = 3 << 20;
+const ROOMY: &[(&str, i64)] =
+    &[("body_buffer_memory", 16 << 20), ("body_buffer_max", 8 << 20), ("body_buffer_files", 1)];
+
+/// Whether the application returned before the client had read its response, which then came whole.
+fn is_kept(numbers: &'static [(&'static str, i64)], file: bool) -> bool {
+    let body: Vec<u8> = (0..LARGE).map(|at| (at % 251) as u8).collect();
+    let expected = body.clone();
+    let mut server = Server::buffering(numbers, move |exchange: &mut Exchange| {
+        let length = body.len().to_string();
+        exchange.start(200, "", &[Header::new("Content-Length", &length)])?;
+        if file {
+            let mut file = tempfile();
+            file.write_all(&body).unwrap();
+            exchange.send_file(file.as_raw_fd(), 0, body.len() as u64)?;
+        } else {
+            exchange.write(&body)?;
+        }
+        exchange.finish()
+    });
+    server.client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let client = server.client.try_clone().unwrap();
+    let (returned, start) = std::sync::mpsc::channel::<()>();
+    let reader = std::thread::spawn(move || {
+        // Where the response is not kept, the application waits for this end to give up.
+        let waited = start.recv_timeout(std::time::Duration::from_millis(300)).is_err();
+        (receive(client, LARGE), waited)
+    });
+    let mut next = server.serve();
+    let _ = returned.send(());
+    while next == Advance::Wait(Interest::WRITE) {
+        let connection = server.connection.as_ref().unwrap();
+        kit::poll::wait(connection.fd(), Interest::WRITE, 0, || ()).unwrap();
+        next = server.serve();
+    }
+    assert_eq!(next, Advance::Wait(Interest::READ));
+    assert_eq!(server.host.log(), [format!("GET / 200 {LARGE}")]);
+    let (answer, waited) = reader.join().unwrap();
+    assert!(answer.ends_with(&expected), "the response has {} bytes", answer.len());
+    !waited
+}
+
+fn receive(mut client: std::net::TcpStream, length: usize) -> Vec<u8> {
+    let mut answer = Vec::new();
+    let mut part = [0; 16 << 10];
+    let mut head = None;
+    while head.is_none_or(|head| answer.len() < head + length) {
+        let count = client.read(&mut part).unwrap();
+        assert_ne!(count, 0, "the response is cut after {} bytes", answer.len());
+        answer.extend_from_slice(&part[..count]);
+        head = answer.windows(4).position(|at| at == b"\r\n\r\n").map(|at| at + 4);
+    }
+    answer
+}
+
+fn tempfile() -> std::fs::File {
+    let path = std::env::temp_dir().join(format!("kit-buffering-{}", std::process::id()));
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.read(true).write(true).create(true).truncate(true).open(&path).unwrap();
+    std::fs::remove_file(path).unwrap();
+    file
+}
+
+#[test]
+fn the_end_of_a_response_is_sent_without_the_application() {
+    assert!(is_kept(ROOMY, false), "in a temporary file");
+    assert!(is_kept(ROOMY, true), "in the file of the application");
+}
+
+#[test]
+fn the_application_waits_where_there_is_no_room_for_the_end() {
+    assert!(!is_kept(SMALL, false), "beyond body_buffer_max");
 }

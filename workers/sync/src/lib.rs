@@ -1,11 +1,12 @@
 //! The sync worker class: one request at a time, then the connection is closed. gunicorn's sync worker, with two of
-//! its faults left out: a client that is slow with its head or its body, or slow to close, delays no one else.
+//! its faults left out: a client that is slow with its head or its body, to read a response that is
+//! complete, or to close, delays no one else.
 //!
 //! | module | what it is |
 //! | --- | --- |
 //! | `lib` | the class: what the host makes and runs |
 //! | `serve` | the loop: accept, serve, wait |
-//! | `parked` | connections that are not being served: silent, slow with a head or a body, or closing |
+//! | `parked` | connections that are not being served: silent, slow with a head, a body or a response, or closing |
 //! | `home` | how the exchange of a sync worker waits: poll(2) on its connection |
 //!
 //! The application runs on the only thread. While it does, nothing else happens in this process, the heartbeat
