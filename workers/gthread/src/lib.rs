@@ -1,7 +1,8 @@
 //! The gthread worker class: a poller on the main thread, and a pool of threads that call the application.
 //! gunicorn's gthread worker, with four of its faults left out: it takes a connection only when a thread is free to
 //! serve it, holds no thread for a head or a body that is not whole, a complete response or a connection that is idle, has
-//! another thread serve in the place of one whose client keeps it waiting, and does not wait for a client to close on the thread that accepts.
+//! another thread serve in the place of one whose client keeps it waiting, and does not wait for a client to close on the
+//! thread that accepts.
 //!
 //! | module | what it is |
 //! | --- | --- |
