@@ -110,8 +110,8 @@ fn documented_flags_exist() {
 fn no_part_of_ci_is_lost() {
     let read = |path: &str| fs::read_to_string(artifacts::root().join(path)).unwrap();
     let (workflow, run) = (read(".github/workflows/ci.yml"), read(".ci/run"));
-    let folder = fs::read_dir(artifacts::root().join(".ci/parts")).unwrap();
-    let parts = folder.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let directory = fs::read_dir(artifacts::root().join(".ci/parts")).unwrap();
+    let parts = directory.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let parts: BTreeSet<String> = parts.filter(|name| name != "common.sh").collect();
     let named = |text: &str| -> BTreeSet<String> {
         let words = text.split_whitespace().filter_map(|word| word.strip_prefix(".ci/parts/"));
@@ -193,14 +193,14 @@ fn lines(text: &str, wrong: impl Fn(&str) -> bool) -> Vec<usize> {
 
 /// Returns the files of the tree with one of these extensions, except those that git ignores.
 fn files(kinds: &[&str]) -> Vec<PathBuf> {
-    let mut folders = vec![artifacts::root().to_owned()];
+    let mut directories = vec![artifacts::root().to_owned()];
     let mut found = Vec::new();
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap().map(Result::unwrap) {
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).unwrap().map(Result::unwrap) {
             let (path, name) = (entry.path(), entry.file_name().into_string().unwrap());
             if entry.file_type().unwrap().is_dir() {
                 let ours = !name.starts_with('.') && name != "target" && name != "node_modules";
-                folders.extend(ours.then_some(path));
+                directories.extend(ours.then_some(path));
             } else if kinds.contains(&name.rsplit('.').next().unwrap_or_default()) {
                 found.push(path.strip_prefix(artifacts::root()).unwrap().to_owned());
             }

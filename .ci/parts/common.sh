@@ -1,4 +1,4 @@
-# What the parts of continuous integration share. Sourced, from anywhere: leaves the shell in the top folder.
+# What the parts of continuous integration share. Sourced, from anywhere: leaves the shell in the top directory.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."

@@ -9,31 +9,31 @@ blocks() { awk -v fence="\`\`\`$1" '$0 == fence { on = 1; next } /^```/ { on = 0
 
 # crate PAGE NAME: builds what the page says, out of tree.
 crate() {
-    local folder=$target/guide/$2
-    rm -rf "$folder" && mkdir -p "$folder/src"
+    local directory=$target/guide/$2
+    rm -rf "$directory" && mkdir -p "$directory/src"
     ln -sfn "$PWD" "$target/guide/jimu"
-    # The folder may be below this workspace, of which it is no member.
+    # The directory may be below this workspace, of which it is no member.
     {
         blocks toml "$1"
         printf '[workspace]\n[profile.dev]\ndebug = "line-tables-only"\n'
-    } > "$folder/Cargo.toml"
-    blocks rust "$1" > "$folder/src/lib.rs"
-    cp plugins/third-party/Cargo.lock "$folder/"
-    cargo build --offline --manifest-path "$folder/Cargo.toml" --target-dir "$target"
+    } > "$directory/Cargo.toml"
+    blocks rust "$1" > "$directory/src/lib.rs"
+    cp plugins/examples/threaded-worker/Cargo.lock "$directory/"
+    cargo build --offline --manifest-path "$directory/Cargo.toml" --target-dir "$target"
 }
 
 # greets CLASS: the application answers under this class.
 greets() {
-    local folder answer
-    folder=$(mktemp -d)
-    "$target/debug/host" --bind "unix:$folder/socket" --pid "$folder/pid" --no-control-socket \
-        --worker-class "$1" "$target/debug/libgreeting_app.so" 2> "$folder/log" &
+    local directory answer
+    directory=$(mktemp -d)
+    "$target/debug/host" --bind "unix:$directory/socket" --pid "$directory/pid" --no-control-socket \
+        --worker-class "$1" "$target/debug/libgreeting_app.so" 2> "$directory/log" &
     answer=$(curl --silent --show-error --retry 50 --retry-delay 1 --retry-all-errors \
-        --unix-socket "$folder/socket" http://localhost/guide) || true
+        --unix-socket "$directory/socket" http://localhost/guide) || true
     kill $! && wait $!
     echo "$(basename "$1"): $answer"
-    [ "$answer" = "You asked for /guide" ] || { cat "$folder/log"; return 1; }
-    rm -r "$folder"
+    [ "$answer" = "You asked for /guide" ] || { cat "$directory/log"; return 1; }
+    rm -r "$directory"
 }
 
 step "The class and the application of the guides"

@@ -14,7 +14,7 @@ for option in "$@"; do
     esac
 done
 
-manifest=plugins/third-party/Cargo.toml
+manifest=plugins/examples/threaded-worker/Cargo.toml
 cargo build --quiet -p host -p check-app
 other=${OTHER_RUSTC:-/usr/bin/rustc}
 if "$other" --version > /dev/null 2>&1; then

@@ -4,7 +4,7 @@
 source "$(dirname "$0")/common.sh"
 
 step "The class"
-manifest=plugins/third-party/Cargo.toml
+manifest=plugins/examples/threaded-worker/Cargo.toml
 if [ "${1:-}" = --build ]; then
     cargo build --manifest-path $manifest --target-dir "$target" --locked
     exit

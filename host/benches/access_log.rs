@@ -1,6 +1,6 @@
 //! What a line of the access log costs: the formatted, buffered and written line of an ordinary
 //! browser's request. Prints nanoseconds of processor time, which do not depend on what else runs, with
-//! a file in the temporary folder and without one.
+//! a file in the temporary directory and without one.
 
 use std::{
     collections::BTreeMap,
@@ -22,13 +22,13 @@ use worker_api::{
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let folder = tempfile::tempdir()?;
+    let directory = tempfile::tempdir()?;
     for (name, flags) in [
         ("default format", &[][..]),
         ("status and time", &["--access-logformat", "%(t)s %(s)s %(D)s"]),
         ("json", &["--log-format", "json"]),
     ] {
-        let written = best(&folder.path().join("access.log"), flags)?;
+        let written = best(&directory.path().join("access.log"), flags)?;
         let made = best(Path::new("/dev/null"), flags)?;
         println!("{name}: {written:.0} ns a line, {made:.0} ns without writing");
     }

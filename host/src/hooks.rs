@@ -44,8 +44,8 @@ impl Commands {
             let mut command = Command::new(Path::new(&words[0]));
             command
                 .args(&words[1..])
-                .env("HOST_EVENT", event)
-                .env("HOST_FACTS", facts.join(" "))
+                .env("JIMU_EVENT", event)
+                .env("JIMU_FACTS", facts.join(" "))
                 .stdin(Stdio::null())
                 .stdout(out)
                 .stderr(err);

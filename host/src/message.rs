@@ -40,7 +40,7 @@ pub enum ToMold {
         /// The worker's place in the sequence of all workers.
         age: u64,
     },
-    /// Open the log files anew.
+    /// Open the log files again.
     Reopen,
     /// Run the hooks of one of the arbiter's events.
     Hook {
@@ -50,7 +50,7 @@ pub enum ToMold {
         facts: Vec<i64>,
     },
     /// Give up the listeners: the workers end, and only their hooks are still to come.
-    Rest,
+    ReleaseListeners,
     /// End; the workers stay.
     Quit,
 }

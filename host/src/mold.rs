@@ -114,7 +114,7 @@ pub fn run<P: Payload>(start: MoldStart) -> ! {
                 }
                 run_hooks(&payload, &start.context, &event, &facts);
             }
-            Ok(Received::Message(ToMold::Rest, _)) => {
+            Ok(Received::Message(ToMold::ReleaseListeners, _)) => {
                 listener::close_copies(&std::mem::take(&mut start.context.listeners));
             }
             Ok(Received::Message(ToMold::Quit, _) | Received::Closed) => process::exit_now(0),
@@ -164,8 +164,8 @@ fn prepare<P: Payload>(start: &mut Inside) -> Result<P, Refusal> {
     let arbiter = context.arbiter_pid;
     title::set(settings, "mold");
     std::env::set_current_dir(&settings.chdir).map_err(|error| {
-        let folder = settings.chdir.display();
-        Refusal::new(format!("cannot change to the folder {folder}: {error}"), CONFIG)
+        let directory = settings.chdir.display();
+        Refusal::new(format!("cannot change to the directory {directory}: {error}"), CONFIG)
     })?;
     // Before the change of user, who may not be allowed to open the file.
     use_log(context).map_err(|reason| Refusal::new(reason, CONFIG))?;
@@ -232,7 +232,7 @@ fn use_log(context: &MoldContext) -> Result<(), String> {
     Ok(())
 }
 
-/// Opens the logs of this process anew, so that workers forked later have the new files.
+/// Opens the logs of this process again, so that workers forked later have the new files.
 fn reopen_logs(context: &MoldContext) {
     if let Err(error) = context.log.reopen() {
         tracing::error!("log not reopened: {error}");
@@ -280,7 +280,7 @@ fn fork_worker<P: Payload>(
             payload
         }
         Ok(ForkResult::Child) => {
-            let between = nix::unistd::getpid();
+            let intermediate = nix::unistd::getpid();
             match process::fork_with_signals_blocked() {
                 Ok(ForkResult::Parent { child }) => {
                     // Not fatal: the worker reports to the arbiter itself.
@@ -292,9 +292,16 @@ fn fork_worker<P: Payload>(
                     drop((pid_reader, pid_writer));
                     let slot = start.slots.own();
                     let context = &start.context;
-                    let start =
-                        WorkerStart { context, report, slot, memory, slot_number, age, between };
-                    worker::live(payload, start)
+                    let start = WorkerStart {
+                        context,
+                        report,
+                        slot,
+                        memory,
+                        slot_number,
+                        age,
+                        intermediate,
+                    };
+                    worker::run(payload, start)
                 }
                 Err(error) => process::exit_now(error as i32),
             }
@@ -308,8 +315,8 @@ fn fork_worker<P: Payload>(
 }
 
 /// Waits for the process in between; its exit status is the error of its fork.
-fn wait_for(between: Pid) -> Result<(), Errno> {
-    match process::reap(Some(between), true) {
+fn wait_for(intermediate: Pid) -> Result<(), Errno> {
+    match process::reap(Some(intermediate), true) {
         // A plugin that reaps all children has taken the status; the slot tells the pid.
         Ok(Some((_, End::Status(0))) | None) | Err(Errno::ECHILD) => Ok(()),
         Ok(Some((_, End::Status(error)))) => Err(Errno::from_raw(error)),

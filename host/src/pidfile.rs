@@ -206,8 +206,8 @@ mod tests {
 
     #[test]
     fn the_file_of_a_server_that_runs_is_left_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("host.pid");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("host.pid");
         std::fs::write(&path, "1\n").unwrap();
         assert!(matches!(Pidfile::create(&path, None), Err(PidfileError::Running { pid: 1, .. })));
         assert_eq!(read_at(&path), Some(1));
@@ -215,8 +215,8 @@ mod tests {
 
     #[test]
     fn a_stale_or_garbled_file_is_replaced_and_removed_at_the_end() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("host.pid");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("host.pid");
         for stale in ["999999999\n", "no number", ""] {
             std::fs::write(&path, stale).unwrap();
             let pidfile = Pidfile::create(&path, None).unwrap();
@@ -228,14 +228,14 @@ mod tests {
 
     #[test]
     fn a_successor_takes_the_name_when_it_is_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("host.pid");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("host.pid");
         std::fs::write(&path, "1\n").unwrap();
         let mut pidfile = Pidfile::create_for_successor(&path, None).unwrap();
         assert_eq!(read_at(&path), Some(1));
         pidfile.take_over().unwrap();
         assert_eq!(read_at(&path), Some(Pid::this().as_raw()));
         drop(pidfile);
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 }

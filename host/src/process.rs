@@ -338,8 +338,8 @@ pub fn program_path(program: &OsStr, directory: &Path) -> PathBuf {
     if path.components().count() > 1 {
         return directory.join(path);
     }
-    let folders = std::env::var_os("PATH").unwrap_or_default();
-    let mut files = std::env::split_paths(&folders).map(|folder| directory.join(folder).join(path));
+    let directories = std::env::var_os("PATH").unwrap_or_default();
+    let mut files = std::env::split_paths(&directories).map(|base| directory.join(base).join(path));
     files.find(|file| file.is_file()).unwrap_or_else(|| path.to_owned())
 }
 

@@ -11,7 +11,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 
 /// A received signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Caught {
+pub struct ReceivedSignal {
     /// Signal number.
     pub signal: Signal,
     /// Process that sent it; 0 if the kernel did or it is unknown.
@@ -41,7 +41,7 @@ impl SignalInbox {
     }
 
     /// Returns everything that arrived since the previous call, in order.
-    pub fn take(&self) -> Vec<Caught> {
+    pub fn take(&self) -> Vec<ReceivedSignal> {
         let mut caught = Vec::new();
         let mut buffer = [0; RECORD * BATCH];
         while let Ok(length) = nix::unistd::read(&self.pipe, &mut buffer) {
@@ -54,7 +54,7 @@ impl SignalInbox {
         caught.extend(
             Signal::iterator()
                 .filter(|&signal| overflown & (1 << signal as u32) != 0)
-                .map(|signal| Caught { signal, sender: 0 }),
+                .map(|signal| ReceivedSignal { signal, sender: 0 }),
         );
         caught
     }
@@ -99,11 +99,11 @@ pub(crate) fn sender_of(info: *const libc::siginfo_t) -> u32 {
     }
 }
 
-fn decode(record: &[u8]) -> Option<Caught> {
+fn decode(record: &[u8]) -> Option<ReceivedSignal> {
     let (signal, sender) = record.split_at(4);
     let signal = i32::from_ne_bytes(signal.try_into().ok()?);
     let sender = u32::from_ne_bytes(sender.try_into().ok()?);
-    Some(Caught { signal: Signal::try_from(signal).ok()?, sender })
+    Some(ReceivedSignal { signal: Signal::try_from(signal).ok()?, sender })
 }
 
 static PIPE: AtomicI32 = AtomicI32::new(-1);

@@ -94,8 +94,8 @@ mod tests {
 
     #[test]
     fn readiness_arrives_at_the_socket() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("notify");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
         let notifier = Notifier { address: SocketAddr::from_pathname(&path).ok(), watchdog: None };
         notifier.ready();
@@ -107,8 +107,8 @@ mod tests {
 
     #[test]
     fn the_watchdog_hears_once_a_period() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("notify");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
         socket.set_nonblocking(true).unwrap();
         let watchdog = Some(Watchdog { period_ns: 100, due_ns: 0 });

@@ -80,7 +80,7 @@ fn serve(start: WatcherStart) -> Result<(), Box<dyn std::error::Error>> {
     let mut watched = Watched {
         kernel,
         files: BTreeSet::new(),
-        folders: BTreeSet::new(),
+        directories: BTreeSet::new(),
         extras: Vec::new(),
         any_python: true,
     };
@@ -137,7 +137,7 @@ fn next_change(arrived: &Receiver<Input>, watched: &mut Watched) -> Option<FromW
 struct Watched {
     kernel: RecommendedWatcher,
     files: BTreeSet<PathBuf>,
-    folders: BTreeSet<PathBuf>,
+    directories: BTreeSet<PathBuf>,
     extras: Vec<Extra>,
     /// Whether any Python file beside the known ones counts: while the application has not been loaded, and after a
     /// change was reported, since the reason why a successor failed may be in a file that was never loaded.
@@ -172,8 +172,8 @@ impl Watched {
     }
 
     fn add_one(&mut self, path: PathBuf) {
-        if let Some(folder) = path.parent() {
-            self.watch(folder, RecursiveMode::NonRecursive);
+        if let Some(directory) = path.parent() {
+            self.watch(directory, RecursiveMode::NonRecursive);
         }
         self.files.insert(path);
     }
@@ -194,7 +194,7 @@ impl Watched {
     }
 
     fn watch(&mut self, directory: &Path, mode: RecursiveMode) {
-        let is_new = self.folders.insert(directory.to_owned());
+        let is_new = self.directories.insert(directory.to_owned());
         if (is_new || mode == RecursiveMode::Recursive)
             && let Err(error) = self.kernel.watch(directory, mode)
         {

@@ -81,7 +81,7 @@ fn passes() {
 }
 
 fn another_layout() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let mut bytes = std::fs::read(built("broken_worker")).unwrap();
     let (from, to) = (b"content_length", b"content_lenght");
     let places: Vec<usize> =
@@ -89,7 +89,7 @@ fn another_layout() {
     for at in places {
         bytes[at..at + to.len()].copy_from_slice(to);
     }
-    let class = folder.path().join("libbroken_worker.so");
+    let class = directory.path().join("libbroken_worker.so");
     std::fs::write(&class, bytes).unwrap();
     named(&run(&class, None), "loads", "was built against worker-api");
 }
@@ -99,8 +99,8 @@ fn no_class() {
 }
 
 fn another_name() {
-    let folder = tempfile::tempdir().unwrap();
-    let class = folder.path().join("libother_worker.so");
+    let directory = tempfile::tempdir().unwrap();
+    let class = directory.path().join("libother_worker.so");
     std::fs::copy(built("broken_worker"), &class).unwrap();
     // A further fault, so that the check soon ends.
     named(&run(&class, Some("init-fails")), "name", "it is to be libbroken_worker.so");
@@ -117,7 +117,7 @@ fn not_there() {
 fn run(class: &Path, fault: Option<&str>) -> Output {
     let program = std::env::current_exe().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_host"));
-    command.env("HOST_PLUGIN_PATH", program.parent().unwrap()).env_remove("BROKEN_CLASS");
+    command.env("JIMU_PLUGIN_PATH", program.parent().unwrap()).env_remove("BROKEN_CLASS");
     command.envs(fault.map(|fault| ("BROKEN_CLASS", fault)));
     command.arg("--check-worker").arg(class).output().unwrap()
 }

@@ -14,8 +14,8 @@ fn hostctl(socket: &Path, words: &[&str]) -> Output {
 
 /// Answers one request with `answer`, and gives back what was asked and what hostctl did.
 fn answered(answer: &'static str, words: &[&str]) -> (String, Output) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("control");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("control");
     let listener = UnixListener::bind(&path).unwrap();
     let server = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
@@ -95,8 +95,8 @@ fn answers_come_as_text_or_as_json() {
 
 #[test]
 fn a_server_that_does_not_answer_is_not_waited_for_longer_than_asked() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("control");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("control");
     let _silent = UnixListener::bind(&path).unwrap();
     for command in ["status", "reload", "stop"] {
         let output = hostctl(&path, &["--timeout", "0.2", command]);
@@ -107,21 +107,21 @@ fn a_server_that_does_not_answer_is_not_waited_for_longer_than_asked() {
 
 #[test]
 fn of_several_servers_one_has_to_be_named() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let run = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hostctl"));
-        command.env("XDG_RUNTIME_DIR", folder.path()).args(["--timeout", "0.2", "status"]);
+        command.env("XDG_RUNTIME_DIR", directory.path()).args(["--timeout", "0.2", "status"]);
         let output = command.output().unwrap();
         (output.status.code(), text(&output.stderr))
     };
     let (status, message) = run();
     assert_eq!(status, Some(69), "{message}");
     // A socket that was left over is no server.
-    drop(UnixListener::bind(folder.path().join("host.ctl")).unwrap());
-    let _second = UnixListener::bind(folder.path().join("host.ctl.12")).unwrap();
+    drop(UnixListener::bind(directory.path().join("host.ctl")).unwrap());
+    let _second = UnixListener::bind(directory.path().join("host.ctl.12")).unwrap();
     let (status, message) = run();
     assert!(status == Some(1) && message.starts_with("error: no answer within"), "{message}");
-    let _third = UnixListener::bind(folder.path().join("host.ctl.34")).unwrap();
+    let _third = UnixListener::bind(directory.path().join("host.ctl.34")).unwrap();
     let (status, message) = run();
     assert_eq!(status, Some(69));
     assert!(message.contains("--socket") && message.contains("host.ctl.12, "), "{message}");
@@ -136,11 +136,11 @@ fn completions_and_manual_pages_need_no_server() {
     }
     let page = text(&hostctl(nowhere, &["man"]).stdout);
     assert!(page.contains(".TH hostctl"), "{page}");
-    let folder = tempfile::tempdir().unwrap();
-    let output = hostctl(nowhere, &["man", folder.path().to_str().unwrap()]);
+    let directory = tempfile::tempdir().unwrap();
+    let output = hostctl(nowhere, &["man", directory.path().to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(0));
     for name in ["hostctl.1", "hostctl-swap.1", "host.1"] {
-        assert!(folder.path().join(name).exists(), "{name}");
+        assert!(directory.path().join(name).exists(), "{name}");
     }
 }
 
@@ -156,8 +156,8 @@ fn whoever_stops_reading_has_seen_enough() {
 
 #[test]
 fn a_file_of_gunicorns_becomes_settings() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("gunicorn.conf.py");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("gunicorn.conf.py");
     std::fs::write(
         &file,
         "import os\nprint('not an answer')\nbind = ['127.0.0.1:0']\nworkers = 2 * 2\n\
@@ -166,18 +166,18 @@ fn a_file_of_gunicorns_becomes_settings() {
          def post_fork(server, worker):\n    pass\n",
     )
     .unwrap();
-    let output = hostctl(folder.path(), &["convert", file.to_str().unwrap()]);
+    let output = hostctl(directory.path(), &["convert", file.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let errors = text(&output.stderr);
     for left in ["worker_tmp_dir", "logger_class", "post_fork"] {
         let line = format!("not carried over: {left}: ");
         assert_eq!(errors.matches(&line).count(), 1, "{left}: {errors}");
     }
-    let toml = folder.path().join("host.toml");
+    let toml = directory.path().join("host.toml");
     std::fs::write(&toml, &output.stdout).unwrap();
     let (settings, _) = host::settings::Sources {
         args: vec!["--config".into(), toml.into()],
-        directory: folder.path().to_owned(),
+        directory: directory.path().to_owned(),
         ..Default::default()
     }
     .load()
@@ -186,7 +186,7 @@ fn a_file_of_gunicorns_becomes_settings() {
     assert_eq!(settings.bind.len(), 1);
 
     std::fs::write(&file, "raise RuntimeError('on purpose')\n").unwrap();
-    let output = hostctl(folder.path(), &["convert", file.to_str().unwrap()]);
+    let output = hostctl(directory.path(), &["convert", file.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("RuntimeError: on purpose"));
 }

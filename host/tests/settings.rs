@@ -1,5 +1,5 @@
 //! The settings as a user meets them: sources and their order, messages, help, the reference page,
-//! and agreement with gunicorn. Set `UPDATE_PAGES=1` to write the generated files anew.
+//! and agreement with gunicorn. Set `UPDATE_PAGES=1` to write the generated files again.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
@@ -7,43 +7,43 @@ use std::fmt::Write as _;
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
 
 use host::settings::{
-    ABSENT, Action, Bind, ELSEWHERE, Error, IGNORED, Kind, LogLevel, LogTarget, Origin,
-    ProxyProtocol, Setting, Settings, Sources, TABLE, Value, command, page,
+    Action, Bind, Error, IGNORED, Kind, LogLevel, LogTarget, MOVED, Origin, ProxyProtocol, Setting,
+    Settings, Sources, TABLE, UNSUPPORTED, Value, command, page,
 };
 use proptest::prelude::*;
 
-/// A folder to start in, with a file and an environment.
+/// A directory to start in, with a file and an environment.
 struct Start {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
     sources: Sources,
 }
 
 impl Start {
     fn new(file: &str, variables: &[(&str, &str)], args: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         if !file.is_empty() {
-            fs::write(folder.path().join("host.toml"), file).unwrap();
+            fs::write(directory.path().join("host.toml"), file).unwrap();
         }
         let environment =
             variables.iter().map(|(name, value)| (name.to_string(), value.to_string()));
         let sources = Sources {
             args: args.iter().map(Into::into).collect(),
             environment: environment.collect(),
-            directory: folder.path().to_owned(),
+            directory: directory.path().to_owned(),
             ..Sources::default()
         };
-        Self { folder, sources }
+        Self { directory, sources }
     }
 
     fn load(&self) -> Arc<Settings> {
         self.sources.load().unwrap_or_else(|error| panic!("{error}")).0
     }
 
-    /// The message of the error, without the name of the folder.
+    /// The message of the error, without the name of the directory.
     fn error(&self) -> String {
         let error = self.sources.load().err().unwrap();
         assert_eq!(error.exit_status(), 78);
-        error.to_string().replace(&format!("{}/", self.folder.path().display()), "")
+        error.to_string().replace(&format!("{}/", self.directory.path().display()), "")
     }
 }
 
@@ -75,11 +75,11 @@ fn every_default_has_its_type() {
 #[test]
 fn the_stronger_source_wins_and_is_remembered() {
     let file = "workers = 2\nthreads = 2\nbacklog = 2\ntimeout = 2\n";
-    let variables = [("WEB_CONCURRENCY", "1"), ("HOST_CMD_ARGS", "--threads 3 --backlog 3 -t3")];
+    let variables = [("WEB_CONCURRENCY", "1"), ("JIMU_CMD_ARGS", "--threads 3 --backlog 3 -t3")];
     let mut start = Start::new(file, &variables, &["--backlog", "4", "-t", "4"]);
     start.sources.requests.push(("timeout".into(), "5".into()));
     let settings = start.load();
-    let path = Arc::new(start.folder.path().join("host.toml"));
+    let path = Arc::new(start.directory.path().join("host.toml"));
     let values = (settings.workers, settings.threads, settings.backlog, settings.timeout);
     assert_eq!(values, (2, 3, 4, Some(Duration::from_secs(5))));
     for (name, origin) in [
@@ -140,13 +140,13 @@ fn flags_have_gunicorns_forms() {
     ];
     let start = Start::new("", &[], &args);
     let settings = start.load();
-    let folder = start.folder.path();
+    let directory = start.directory.path();
     assert_eq!(
         settings.bind,
         [
             Bind::Tcp { host: "0.0.0.0".into(), port: 0 },
             Bind::Unix {
-                path: folder.join("run/x"),
+                path: directory.join("run/x"),
                 mode: Some(0o660),
                 user: Some("www".into()),
                 group: None
@@ -159,7 +159,7 @@ fn flags_have_gunicorns_forms() {
     assert_eq!(settings.raw_env, [pair("A", "b"), pair("C", "d=e")]);
     assert!(settings.preload_app && !settings.sendfile);
     assert_eq!(settings.proxy_protocol, ProxyProtocol::Auto);
-    assert_eq!(settings.errorlog, LogTarget::File(folder.join("err")));
+    assert_eq!(settings.errorlog, LogTarget::File(directory.join("err")));
     assert_eq!(settings.accesslog, Some(LogTarget::Stream));
     assert_eq!(settings.loglevel, LogLevel::Warning);
     assert_eq!(settings.umask, 0o22);
@@ -231,8 +231,8 @@ fn paths_start_at_chdir_and_names_stay_names() {
             "libhello_app.so",
         ],
     );
-    let sub = start.folder.path().join("sub");
-    assert!(start.error().contains("chdir: expected a folder"));
+    let sub = start.directory.path().join("sub");
+    assert!(start.error().contains("chdir: expected a directory"));
     fs::create_dir(&sub).unwrap();
     let settings = start.load();
     assert_eq!(settings.chdir, sub);
@@ -251,7 +251,7 @@ fn sync_with_threads_is_gthread() {
 }
 
 #[test]
-fn the_control_socket_has_a_place_in_the_runtime_folder() {
+fn the_control_socket_has_a_place_in_the_runtime_directory() {
     let socket = |variables: &[(&str, &str)]| load("", variables, &[]).control_socket.clone();
     let home = ("HOME", "/home/x");
     let runtime = ("XDG_RUNTIME_DIR", "/run/user/1");
@@ -312,7 +312,7 @@ fn files_that_cannot_be_read_are_named() {
     let error = Start::new("", &[], &["-c", "none.toml"]).error();
     assert_eq!(error, "none.toml: cannot be read: No such file or directory (os error 2)");
     let start = Start::new("", &[], &["-c", "pipe.toml"]);
-    let pipe = start.folder.path().join("pipe.toml");
+    let pipe = start.directory.path().join("pipe.toml");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
     // A reload that waited for somebody to write would stop the arbiter.
     let error = start.error();
@@ -331,9 +331,9 @@ fn wrong_flags_are_said_in_one_line_first() {
     ] {
         assert_eq!(Start::new("", &[], args).error().lines().next(), Some(line));
     }
-    let variable = |text| Start::new("", &[("HOST_CMD_ARGS", text)], &[]).error();
-    assert_eq!(variable("--nope"), "$HOST_CMD_ARGS: unexpected argument '--nope' found");
-    assert_eq!(variable("'"), "$HOST_CMD_ARGS: a quote is not closed, or a backslash stands last");
+    let variable = |text| Start::new("", &[("JIMU_CMD_ARGS", text)], &[]).error();
+    assert_eq!(variable("--nope"), "$JIMU_CMD_ARGS: unexpected argument '--nope' found");
+    assert_eq!(variable("'"), "$JIMU_CMD_ARGS: a quote is not closed, or a backslash stands last");
 }
 
 #[test]
@@ -425,7 +425,7 @@ fn comparison() -> String {
         let reason_in = |table: &'static [(&[&str], &'static str)]| {
             table.iter().find(|(names, _)| names.contains(&name)).map(|(_, reason)| *reason)
         };
-        let here = match (TABLE.iter().find(|setting| setting.name == name), reason_in(ELSEWHERE)) {
+        let here = match (TABLE.iter().find(|setting| setting.name == name), reason_in(MOVED)) {
             (Some(setting), _) if OTHER_DEFAULTS.contains(&name) => {
                 format!("yes, by default `{}`", setting.default.unwrap_or("unset"))
             }
@@ -433,7 +433,7 @@ fn comparison() -> String {
             (None, Some(form)) => format!("in another form: {form}"),
             (None, None) => match reason_in(IGNORED) {
                 Some(reason) => format!("accepted, without effect: {reason}"),
-                None => format!("no: {}", reason_in(ABSENT).unwrap_or("not explained")),
+                None => format!("no: {}", reason_in(UNSUPPORTED).unwrap_or("not explained")),
             },
         };
         let code = |text: &str| match text {
@@ -456,7 +456,7 @@ fn every_setting_of_gunicorn_is_here_or_explained() {
         gunicorns.push(name);
         let ignored = IGNORED.iter().any(|(names, _)| names.contains(&name));
         let explained =
-            ignored || ELSEWHERE.iter().chain(ABSENT).any(|(names, _)| names.contains(&name));
+            ignored || MOVED.iter().chain(UNSUPPORTED).any(|(names, _)| names.contains(&name));
         for flag in flags.split(',').filter(|flag| ignored && *flag != "-") {
             let given = command().try_get_matches_from(["host", flag]);
             let given = given.or_else(|_| command().try_get_matches_from(["host", flag, "value"]));
@@ -485,7 +485,7 @@ fn every_setting_of_gunicorn_is_here_or_explained() {
         };
         assert_eq!(same, !OTHER_DEFAULTS.contains(&name), "{name}: {default}");
     }
-    for name in ELSEWHERE.iter().chain(ABSENT).chain(IGNORED).flat_map(|(names, _)| names.iter()) {
+    for name in MOVED.iter().chain(UNSUPPORTED).chain(IGNORED).flat_map(|(names, _)| names.iter()) {
         assert!(gunicorns.contains(name), "{name} is no setting of gunicorn's");
     }
 }
@@ -554,7 +554,7 @@ fn of_several_values_of_a_name_the_last_counts() {
     let pairs = [("A", "1"), ("B", "2")].map(|(name, value)| (name.to_owned(), value.to_owned()));
     assert_eq!(first.secure_scheme_headers, pairs);
     // Printed twice, the name would make the text no TOML.
-    fs::write(start.folder.path().join("host.toml"), first.to_toml()).unwrap();
+    fs::write(start.directory.path().join("host.toml"), first.to_toml()).unwrap();
     assert_eq!(start.load().secure_scheme_headers, pairs);
 }
 
@@ -568,7 +568,7 @@ proptest! {
             given.iter().map(|(name, text)| (name.to_string(), text.clone())).collect();
         let first = start.load();
         start.sources.requests.clear();
-        fs::write(start.folder.path().join("host.toml"), first.to_toml()).unwrap();
+        fs::write(start.directory.path().join("host.toml"), first.to_toml()).unwrap();
         let second = start.load();
         for setting in TABLE {
             prop_assert_eq!(first.get(setting.name), second.get(setting.name), "{}", setting.name);
@@ -587,6 +587,6 @@ proptest! {
 
     #[test]
     fn no_variable_of_flags_panics(text in "\\PC*") {
-        let _ = Start::new("", &[("HOST_CMD_ARGS", &text)], &[]).sources.load();
+        let _ = Start::new("", &[("JIMU_CMD_ARGS", &text)], &[]).sources.load();
     }
 }

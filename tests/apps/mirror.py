@@ -1,4 +1,4 @@
-"""plugins/mirror in Python: answers every request with what it saw of it, in hexadecimal digits, as fields."""
+"""tests/fixtures/mirror in Python: answers every request with what it saw of it, in hexadecimal digits, as fields."""
 
 
 def application(environ, start_response):

@@ -44,7 +44,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
 /// A good client beside the bad ones is answered within this time.
 const SOON: Duration = Duration::from_secs(2);
 
-/// The same beside hundreds, whose octets are work for a busy machine: still less than their time limit, which is how
+/// The same beside hundreds, whose bytes are work for a busy machine: still less than their time limit, which is how
 /// long whoever they held up would wait.
 const SOON_BESIDE_HUNDREDS: Duration = Duration::from_millis(3500);
 

@@ -40,7 +40,7 @@ fn time_spent_queued_is_counted(cell: &Cell) {
     process::signal(worker, Signal::SIGSTOP);
     let mut clients: Vec<Connection> = (0..16).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(|client| client.send_get("/").unwrap());
-    let silent = "host_worker_heartbeat_age_seconds{worker=\"0\"}";
+    let silent = "jimu_worker_heartbeat_age_seconds{worker=\"0\"}";
     let mut seconds = until(&figures, "a sample", |text| sample(text, silent));
     seconds += 0.6;
     until(&figures, "time passes", |text| sample(text, silent).filter(|now| *now > seconds));
@@ -50,7 +50,7 @@ fn time_spent_queued_is_counted(cell: &Cell) {
     }
     let below = |limit: &str| {
         let class = &cell.class.name;
-        format!("host_request_queued_seconds_bucket{{class=\"{class}\",le=\"{limit}\"}}")
+        format!("jimu_request_queued_seconds_bucket{{class=\"{class}\",le=\"{limit}\"}}")
     };
     until(&figures, "one was queued for half a second", |text| {
         let all = sample(text, &below("+Inf"))?;
@@ -70,7 +70,7 @@ fn start(cell: &Cell, flags: &str) -> (Server, Address) {
 /// Waits until the numbers of busy and idle slots are as expected.
 fn until_places(figures: &Address, what: &str, wanted: impl Fn(u64, u64) -> bool) -> (u64, u64) {
     until(figures, what, |text| {
-        let places = |state| sample(text, &format!("host_slots{{state=\"{state}\"}}"));
+        let places = |state| sample(text, &format!("jimu_slots{{state=\"{state}\"}}"));
         let (busy, idle) = (places("busy")? as u64, places("idle")? as u64);
         wanted(busy, idle).then_some((busy, idle))
     })

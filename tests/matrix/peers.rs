@@ -180,18 +180,18 @@ fn django(cell: &Cell, data: &Path) -> Setup {
 fn site_data() -> tempfile::TempDir {
     static MADE: OnceLock<PathBuf> = OnceLock::new();
     let made = MADE.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap().keep();
+        let directory = tempfile::tempdir().unwrap().keep();
         for arguments in [
             &["migrate", "--verbosity", "0"][..],
             &["createsuperuser", "--noinput", "--username", "anna", "--email", "a@example.org"],
         ] {
             let mut command = Command::new(python().unwrap());
             command.arg(apps().join("site/manage.py")).args(arguments);
-            command.env("SITE_DATA", &folder).env("DJANGO_SUPERUSER_PASSWORD", "secret");
+            command.env("SITE_DATA", &directory).env("DJANGO_SUPERUSER_PASSWORD", "secret");
             let output = command.env("PYTHONDONTWRITEBYTECODE", "1").output().unwrap();
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         }
-        folder
+        directory
     });
     let copy = tempfile::tempdir().unwrap();
     fs::copy(made.join("db.sqlite3"), copy.path().join("db.sqlite3")).unwrap();

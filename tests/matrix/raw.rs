@@ -3,6 +3,7 @@
 
 use std::{thread, time::Duration};
 
+use http1::cases::{CASES, Case, End, Request};
 use jimu_tests::{
     artifacts, behaviour,
     cell::{App, Cell, Need},
@@ -10,7 +11,6 @@ use jimu_tests::{
     runner::Behaviour,
     server::{Server, Setup},
 };
-use kit::http::cases::{CASES, Case, End, Request};
 
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
@@ -52,11 +52,11 @@ fn nothing_is_smuggled_behind_them(cell: &Cell) {
     assert_eq!(server.until_ready_workers(1).len(), 1);
 }
 
-/// Each octet is a packet of its own.
+/// Each byte is a packet of its own.
 fn raw_requests_may_come_in_pieces(cell: &Cell) {
     replay(cell, |case, client| {
-        for octets in case.bytes.chunks(case.bytes.len().div_ceil(PIECES_MAX).max(1)) {
-            client.send(octets)?;
+        for bytes in case.bytes.chunks(case.bytes.len().div_ceil(PIECES_MAX).max(1)) {
+            client.send(bytes)?;
         }
         client.end_sending();
         Ok(())
@@ -168,8 +168,7 @@ fn is(answer: &Answer, request: &Request) -> bool {
 /// What is behind the hexadecimal digits.
 fn field(answer: &Answer, name: &str) -> String {
     let digits = answer.field(name).unwrap_or_default();
-    let octet =
-        |pair: &[u8]| u8::from_str_radix(&String::from_utf8_lossy(pair), 16).unwrap_or(b'?');
-    let octets: Vec<u8> = digits.as_bytes().chunks(2).map(octet).collect();
-    String::from_utf8_lossy(&octets).into_owned()
+    let byte = |pair: &[u8]| u8::from_str_radix(&String::from_utf8_lossy(pair), 16).unwrap_or(b'?');
+    let bytes: Vec<u8> = digits.as_bytes().chunks(2).map(byte).collect();
+    String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -140,8 +140,9 @@ fn an_arbiter_without_descriptors_refuses_and_recovers(cell: &Cell) {
 
 /// The limit with which a process has no free descriptor, but for those below its highest.
 fn lowest_free(pid: Pid) -> u64 {
-    let folder = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
-    let numbers = folder.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u64>().ok());
+    let directory = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let numbers =
+        directory.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u64>().ok());
     let numbers: Vec<u64> = numbers.collect();
     (0..=numbers.len() as u64).find(|number| !numbers.contains(number)).unwrap()
 }

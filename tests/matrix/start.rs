@@ -16,7 +16,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
         behaviour!(the_main_job).of_class(),
         behaviour!(a_short_name_is_found_beside_the_executable).of_host(),
-        behaviour!(a_short_name_is_found_in_the_lib_folder).of_host(),
+        behaviour!(a_short_name_is_found_in_the_lib_directory).of_host(),
         behaviour!(a_short_name_is_found_on_the_plugin_path).of_host(),
         behaviour!(without_an_application_there_is_a_welcome_page).of_class(),
         behaviour!(settings_come_from_file_environment_and_flags).of_host(),
@@ -42,7 +42,7 @@ fn a_short_name_is_found_beside_the_executable(cell: &Cell) {
     assert_eq!(server.get("/").status, 200);
 }
 
-fn a_short_name_is_found_in_the_lib_folder(cell: &Cell) {
+fn a_short_name_is_found_in_the_lib_directory(cell: &Cell) {
     let place = tempfile::tempdir().unwrap();
     let (bin, lib) = (place.path().join("bin"), place.path().join("lib/host"));
     fs::create_dir_all(&bin).unwrap();
@@ -58,7 +58,7 @@ fn a_short_name_is_found_on_the_plugin_path(cell: &Cell) {
     let place = tempfile::tempdir().unwrap();
     fs::copy(&cell.class.path, place.path().join("libelsewhere_worker.so")).unwrap();
     let path = format!("/nowhere:{}", place.path().display());
-    let server = Setup::new(cell).class("elsewhere").env("HOST_PLUGIN_PATH", path).start();
+    let server = Setup::new(cell).class("elsewhere").env("JIMU_PLUGIN_PATH", path).start();
     assert_eq!(server.get("/").status, 200);
 }
 
@@ -73,11 +73,11 @@ fn without_an_application_there_is_a_welcome_page(cell: &Cell) {
 fn settings_come_from_file_environment_and_flags(cell: &Cell) {
     let server = Setup::new(cell)
         .file("host.toml", "workers = 1\nkeepalive = 7\ntimeout = 11\n")
-        .env("HOST_CMD_ARGS", "--workers 2 --timeout 12")
+        .env("JIMU_CMD_ARGS", "--workers 2 --timeout 12")
         .flags("--workers 3")
         .start();
     assert_eq!(server.until_ready_workers(3).len(), 3);
-    let printed = printed(&[("HOST_CMD_ARGS", "--workers 2 --timeout 12")], &["--workers", "3"]);
+    let printed = printed(&[("JIMU_CMD_ARGS", "--workers 2 --timeout 12")], &["--workers", "3"]);
     for line in ["workers = 3", "timeout = 12", "keepalive = 7"] {
         assert!(printed.lines().any(|l| l.starts_with(line)), "no {line:?} in\n{printed}");
     }

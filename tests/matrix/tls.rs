@@ -117,8 +117,8 @@ fn tls_connections_are_kept(cell: &Cell) {
         assert_eq!(connection.answer("GET").unwrap().status, 200);
     }
     // A request in pieces, one record each.
-    for octet in b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".chunks(1) {
-        connection.send(octet).unwrap();
+    for byte in b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".chunks(1) {
+        connection.send(byte).unwrap();
     }
     assert_eq!(connection.answer("GET").unwrap().status, 200);
     connection.end_sending();
@@ -134,8 +134,8 @@ fn a_client_certificate_reaches_the_application(cell: &Cell) {
     let shown =
         |identity: Option<&Identity>| authority.client_config(identity, rustls::ALL_VERSIONS, &[]);
     let mut hex = String::new();
-    for octet in alice.certificate.iter() {
-        write!(hex, "{octet:02x}").unwrap();
+    for byte in alice.certificate.iter() {
+        write!(hex, "{byte:02x}").unwrap();
     }
     let seen = get(&server, &shown(Some(&alice)), "/tls").text();
     assert_eq!(seen.lines().nth(3), Some(hex.as_str()), "{seen}");

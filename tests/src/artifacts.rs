@@ -18,7 +18,7 @@ pub fn build() {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(["build", "--workspace", "--quiet"]).current_dir(root());
-    if folder().file_name().is_some_and(|name| name == "release") {
+    if directory().file_name().is_some_and(|name| name == "release") {
         command.arg("--release");
     }
     let status = command.status().expect("cargo can be started");
@@ -31,28 +31,28 @@ pub fn root() -> &'static Path {
 }
 
 /// Returns the directory of cargo's executables and libraries.
-pub fn folder() -> &'static Path {
+pub fn directory() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         let test = env::current_exe().expect("a process knows its executable");
-        let deps = test.parent().expect("a file is in a folder");
+        let deps = test.parent().expect("a file is in a directory");
         deps.parent().expect("tests are built into target/PROFILE/deps").to_owned()
     })
 }
 
 /// Returns an executable of the workspace.
 pub fn executable(name: &str) -> PathBuf {
-    present(folder().join(name))
+    present(directory().join(name))
 }
 
 /// Returns the shared library of a worker class by its short name.
 pub fn class(name: &str) -> PathBuf {
-    folder().join(format!("lib{name}_worker.so"))
+    directory().join(format!("lib{name}_worker.so"))
 }
 
 /// Returns another shared library of the workspace: `library("hello_app")`.
 pub fn library(name: &str) -> PathBuf {
-    present(folder().join(format!("lib{name}.so")))
+    present(directory().join(format!("lib{name}.so")))
 }
 
 /// Returns the worker classes that this workspace has built, sorted by name.

@@ -20,7 +20,7 @@ pub struct Class {
 /// The application that runs under the class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum App {
-    /// The example in Rust, `plugins/hello`.
+    /// The example in Rust, `plugins/examples/hello`.
     Native,
     /// The same routes in Python, `apps/routes.py`, through the wsgi plugin.
     Wsgi,
@@ -61,7 +61,7 @@ impl Class {
     /// The classes to test: `WORKER_CLASS` alone when it is set, else all that the workspace has built.
     pub fn all() -> Vec<Self> {
         if let Some(path) = env::var_os("WORKER_CLASS").map(PathBuf::from) {
-            // cargo runs tests in their package's folder: a relative path means from the top of the tree.
+            // cargo runs tests in their package's directory: a relative path means from the top of the tree.
             let path =
                 artifacts::root().join(&path).canonicalize().or_else(|_| path.canonicalize());
             let path = path.unwrap_or_else(|error| panic!("WORKER_CLASS: {error}"));
@@ -79,14 +79,14 @@ impl Class {
     /// Whether the class can do it: by the table if it is one of ours, else by trying.
     pub fn can(&self, need: Need) -> bool {
         match KNOWN.iter().find(|(name, _)| self.is_ours() && *name == self.name) {
-            Some((_, abilities)) => abilities.contains(&need),
+            Some((_, capabilities)) => capabilities.contains(&need),
             None => tried(self, need),
         }
     }
 
     /// Whether it is one of the workspace's, and not a third party's.
     fn is_ours(&self) -> bool {
-        self.path.parent() == Some(artifacts::folder())
+        self.path.parent() == Some(artifacts::directory())
     }
 
     /// Whether its heartbeat may come from another thread than its requests, so that a busy request does not stop it.
@@ -98,7 +98,7 @@ impl Class {
 impl App {
     /// The applications that can be tested here.
     pub fn all() -> Vec<Self> {
-        let wsgi = artifacts::folder().join("libwsgi_app.so").exists();
+        let wsgi = artifacts::directory().join("libwsgi_app.so").exists();
         [Self::Native, Self::Wsgi].into_iter().take(1 + usize::from(wsgi)).collect()
     }
 
@@ -121,7 +121,7 @@ impl App {
     }
 }
 
-/// The folder of the Python applications.
+/// The directory of the Python applications.
 pub fn apps() -> PathBuf {
     artifacts::root().join("tests/apps")
 }
@@ -137,7 +137,7 @@ pub fn python() -> Option<PathBuf> {
 
 /// The interpreter of a virtual environment under target/.
 pub fn python_of(name: &str) -> Option<PathBuf> {
-    let target = artifacts::folder().parent().map(Path::to_owned).unwrap_or_default();
+    let target = artifacts::directory().parent().map(Path::to_owned).unwrap_or_default();
     let path = target.join(name).join("bin/python");
     path.exists().then_some(path)
 }

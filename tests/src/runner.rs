@@ -249,7 +249,7 @@ pub fn run(behaviours: Vec<Behaviour>) -> ! {
     let wanted = env::var("JIMU_TEST_THREADS").ok().and_then(|text| text.parse().ok());
     arguments.test_threads = arguments.test_threads.or(wanted).or(Some(AT_ONCE));
     let classes = Class::all();
-    assert!(!classes.is_empty(), "no worker class in {}", artifacts::folder().display());
+    assert!(!classes.is_empty(), "no worker class in {}", artifacts::directory().display());
     let trials = behaviours.into_iter().flat_map(|behaviour| behaviour.trials(&classes)).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     show_slowest();

@@ -28,7 +28,7 @@ pub use setup::{Setup, address, inherit};
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running server. Dropped, it and everything that it started is gone; in a failing test its log is shown and its
-/// folder kept.
+/// directory kept.
 #[derive(Debug)]
 pub struct Server {
     group: Group,
@@ -100,9 +100,9 @@ impl Server {
         self.group.leader()
     }
 
-    /// The folder that belongs to this server.
+    /// The directory that belongs to this server.
     pub fn dir(&self) -> &Path {
-        self.dir.as_ref().expect("the folder is there until the server is dropped").path()
+        self.dir.as_ref().expect("the directory is there until the server is dropped").path()
     }
 
     /// The first address that it listens on.
@@ -227,9 +227,9 @@ impl Server {
         self.group.empty(limit)
     }
 
-    /// Writes a file into the server's folder.
+    /// Writes a file into the server's directory.
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
-        fs::write(self.dir().join(name), content).expect("the folder is writable");
+        fs::write(self.dir().join(name), content).expect("the directory is writable");
     }
 
     /// How long ago it was started.
@@ -252,7 +252,7 @@ impl Drop for Server {
         }
         let tail = &log[log.char_indices().rev().nth(6000).map_or(0, |(at, _)| at)..];
         runner::explain(&format!(
-            "--- {}\n--- folder kept: {}\n--- standard error:\n{tail}---",
+            "--- {}\n--- directory kept: {}\n--- standard error:\n{tail}---",
             self.command,
             dir.display(),
         ));

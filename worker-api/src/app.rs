@@ -17,14 +17,14 @@ use crate::runtime::Runtime;
 
 /// Bit set of the features that an application requires of the worker class.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Needs(pub u64);
+pub struct Requirements(pub u64);
 
-impl Needs {
+impl Requirements {
     /// No requirements beyond [`App::call`].
-    pub const NOTHING: Self = Self(0);
+    pub const NONE: Self = Self(0);
     /// The application detaches exchanges and finishes them after [`App::call`] has returned. A class that does not
     /// support this refuses the application at boot.
-    pub const LATER: Self = Self(1);
+    pub const DEFERRED: Self = Self(1);
     /// The application brings its own event loop: the class calls [`App::run_loop`] instead of running its own loop.
     pub const LOOP: Self = Self(2);
 
@@ -34,7 +34,7 @@ impl Needs {
     }
 }
 
-impl std::ops::BitOr for Needs {
+impl std::ops::BitOr for Requirements {
     type Output = Self;
 
     fn bitor(self, other: Self) -> Self {
@@ -62,8 +62,8 @@ pub struct AppContext {
 /// `init_worker`, `call` for each request or `run_loop` once, and `shutdown` at the end.
 pub trait App: Send + Sync + 'static {
     /// Returns the features that the application requires of the class. Called after `new`, before any other method.
-    fn needs(&self) -> Needs {
-        Needs::NOTHING
+    fn requirements(&self) -> Requirements {
+        Requirements::NONE
     }
 
     /// Loads the application: everything that is slow or can fail. Called in the mold with `preload_app`, otherwise in
@@ -95,7 +95,7 @@ pub trait App: Send + Sync + 'static {
     fn call(&self, exchange: &mut Exchange) -> Result<()>;
 
     /// Runs the application's own loop around the engine until [`Engine::stopped`]. Called once, on the worker's main
-    /// thread, if [`App::needs`] contains [`Needs::LOOP`].
+    /// thread, if [`App::requirements`] contains [`Requirements::LOOP`].
     fn run_loop(&self, engine: Engine) -> Result<()> {
         let _ = engine;
         Err(Failure::unsupported("this application brings no loop of its own"))
@@ -174,9 +174,9 @@ impl AppHandle {
         Self::from_raw(to_raw(app))
     }
 
-    /// See [`App::needs`].
-    pub fn needs(&self) -> Needs {
-        Needs(self.0.needs())
+    /// See [`App::requirements`].
+    pub fn requirements(&self) -> Requirements {
+        Requirements(self.0.requirements())
     }
 
     /// See [`App::load`].
@@ -264,8 +264,8 @@ pub(crate) fn to_raw(app: impl App) -> AppBox {
 struct Guarded<A>(A);
 
 impl<A: App> RawApp for Guarded<A> {
-    fn needs(&self) -> u64 {
-        catch("App::needs", || self.0.needs().0).unwrap_or_default()
+    fn requirements(&self) -> u64 {
+        catch("App::requirements", || self.0.requirements().0).unwrap_or_default()
     }
 
     fn load(&self) -> RResult<(), Failure> {

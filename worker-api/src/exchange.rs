@@ -1,6 +1,6 @@
 //! One request and its response, as seen by an application.
 //!
-//! The primitive operations (`poll_*`) never block: they return [`Step::NotYet`] and take a waker. The blocking
+//! The primitive operations (`poll_*`) never block: they return [`Step::Pending`] and take a waker. The blocking
 //! operations are built on these and on [`Exchange::wait`], which each worker class implements: a system call under sync,
 //! a switch to another greenlet under a cooperative class. An application that uses either runs under every class.
 
@@ -47,9 +47,9 @@ impl Exchange {
     }
 
     /// Detaches the exchange from [`crate::App::call`], so that it can be finished after the call has returned. Requires
-    /// [`crate::Needs::LATER`]. Using `self` afterwards fails.
+    /// [`crate::Requirements::DEFERRED`]. Using `self` afterwards fails.
     #[must_use]
-    pub fn keep(&mut self) -> Self {
+    pub fn detach(&mut self) -> Self {
         Self { raw: self.raw.take(), state: self.state }
     }
 
@@ -78,7 +78,7 @@ impl Exchange {
         raw.start(status, RStr::from_str(reason), RSlice::from_slice(headers)).into_result()
     }
 
-    /// Writes a part of the response body and returns the number of bytes accepted, or [`Step::NotYet`] while the output
+    /// Writes a part of the response body and returns the number of bytes accepted, or [`Step::Pending`] while the output
     /// buffer is above its high-water mark.
     pub fn poll_write(&mut self, bytes: &[u8], waker: Option<Waker>) -> Step {
         match self.raw() {
@@ -156,7 +156,7 @@ impl Exchange {
         Ok(HijackedStream { fd, already_read: hijacked.already_read.into_vec() })
     }
 
-    /// Blocks, as the worker class does, until the last operation that returned [`Step::NotYet`] can be retried.
+    /// Blocks, as the worker class does, until the last operation that returned [`Step::Pending`] can be retried.
     ///
     /// # Errors
     /// The request's deadline has passed, the client has disconnected, or the process is being terminated.
@@ -172,8 +172,8 @@ impl Exchange {
     }
 
     /// Registers a waker that fires when the client disconnects or the deadline passes while the exchange is open.
-    pub fn on_gone(&mut self, waker: Waker) -> Result<()> {
-        self.raw()?.on_gone(waker);
+    pub fn on_disconnect(&mut self, waker: Waker) -> Result<()> {
+        self.raw()?.on_disconnect(waker);
         Ok(())
     }
 
@@ -182,7 +182,7 @@ impl Exchange {
         loop {
             match self.poll_read(buf, None) {
                 Step::Ready(n) => return Ok(n),
-                Step::NotYet => self.wait(Interest::READ)?,
+                Step::Pending => self.wait(Interest::READ)?,
                 Step::Failed(failure) => return Err(failure),
             }
         }
@@ -214,7 +214,7 @@ impl Exchange {
         while !rest.is_empty() {
             match self.poll_write(rest, None) {
                 Step::Ready(n) => rest = rest.get(n..).unwrap_or_default(),
-                Step::NotYet => self.wait(Interest::WRITE)?,
+                Step::Pending => self.wait(Interest::WRITE)?,
                 Step::Failed(failure) => return Err(failure),
             }
         }
@@ -229,7 +229,7 @@ impl Exchange {
                     offset += n as u64;
                     len = len.saturating_sub(n as u64);
                 }
-                Step::NotYet => self.wait(Interest::WRITE)?,
+                Step::Pending => self.wait(Interest::WRITE)?,
                 Step::Failed(failure) => return Err(failure),
             }
         }
@@ -257,7 +257,7 @@ impl Exchange {
     /// Returns the request head. Valid until the exchange is used again.
     ///
     /// # Panics
-    /// After [`Exchange::keep`].
+    /// After [`Exchange::detach`].
     pub fn head(&self) -> &RequestHead<'_> {
         self.raw.as_ref().expect("head() is not called after the exchange was detached").head()
     }

@@ -1,6 +1,6 @@
 //! Errors that cross the boundary: a kind to match on, a message, the chain of causes.
 //!
-//! An operation that cannot complete yet is not a failure; it returns [`crate::Step::NotYet`].
+//! An operation that cannot complete yet is not a failure; it returns [`crate::Step::Pending`].
 
 use std::error::Error;
 use std::fmt;

@@ -109,8 +109,8 @@ impl Host {
     }
 
     /// Returns the 1-based spawn number of this worker; 0 in the mold. gunicorn calls it the worker's age.
-    pub fn age(&self) -> u64 {
-        self.0.age()
+    pub fn spawn_index(&self) -> u64 {
+        self.0.spawn_index()
     }
 
     /// Returns the arbiter's process ID. A worker with another parent is orphaned.
@@ -184,12 +184,12 @@ impl Host {
 
     /// Reports that a request head is complete: the request is listed as in flight and the `pre_request` hooks run.
     /// Returns a token for [`Host::request_ended`].
-    pub fn request_began(&self, head: &RequestHead<'_>) -> u32 {
-        self.0.request_began(head)
+    pub fn request_started(&self, head: &RequestHead<'_>) -> u32 {
+        self.0.request_started(head)
     }
 
     /// Reports the end of a request: writes the access log, updates the counters and runs the `post_request` hooks.
-    /// Token 0 stands for a request that was rejected before [`Host::request_began`].
+    /// Token 0 stands for a request that was rejected before [`Host::request_started`].
     pub fn request_ended(&self, token: u32, record: &AccessRecord<'_>) {
         self.0.request_ended(token, record);
     }
@@ -228,7 +228,7 @@ impl Host {
     }
 
     /// Has `task` run once if another process aborts the worker, as the arbiter does to one without a heartbeat, before
-    /// the process ends. It runs in a signal handler, on any thread: it must not wait. The first call counts. Since 1.1.
+    /// the process ends. It runs in a signal handler, on any thread: it must not wait. The first call counts.
     pub fn at_abort(&self, task: impl FnOnce() + Send + 'static) {
         self.0.at_abort(task_box(task));
     }

@@ -47,9 +47,9 @@
 //!
 //! | items | what they are | implemented by |
 //! | --- | --- | --- |
-//! | [`App`], [`AppFactory`], [`AppContext`], [`Needs`] | an application, its constructor, and what it requires of a class | application |
+//! | [`App`], [`AppFactory`], [`AppContext`], [`Requirements`] | an application, its constructor, and what it requires of a class | application |
 //! | [`AppHandle`] | an application as a worker class calls it | this crate |
-//! | [`Worker`], [`WorkerFactory`], [`WorkerContext`], [`Abilities`] | a worker, its constructor, and what the class supports | worker class |
+//! | [`Worker`], [`WorkerFactory`], [`WorkerContext`], [`Capabilities`] | a worker, its constructor, and what the class supports | worker class |
 //! | [`Hooks`], [`HooksFactory`] | a hook plugin | hook plugin |
 //! | [`Host`], [`Listener`], [`Counter`] | settings, listeners, heartbeat, log, counters | host |
 //! | [`Exchange`], [`HijackedStream`] | one request and its response | worker class |
@@ -71,7 +71,6 @@
 //! | version | added |
 //! | --- | --- |
 //! | 1.0 | everything |
-//! | 1.1 | the hook `worker_abort`, the name of private listeners, the counter of waits, `Exchange::is_proxied`, the stack size of threads, `Host::retire_for`, `App::drain`, `Host::write_log`, `Host::logged_variables`, `Host::at_abort`, handlers of signals |
 //!
 //! # Invariants
 //!
@@ -98,7 +97,7 @@ mod runtime;
 mod waker;
 mod worker;
 
-pub use app::{App, AppContext, AppFactory, AppHandle, Needs};
+pub use app::{App, AppContext, AppFactory, AppHandle, Requirements};
 pub use engine::Engine;
 pub use exchange::{Exchange, HijackedStream};
 pub use failure::{Failure, FailureKind, Result};
@@ -112,4 +111,4 @@ pub use root::{
 };
 pub use runtime::Runtime;
 pub use waker::Waker;
-pub use worker::{Abilities, Worker, WorkerContext, WorkerFactory};
+pub use worker::{Capabilities, Worker, WorkerContext, WorkerFactory};

@@ -31,7 +31,7 @@ pub enum Step {
     /// Completed for this number of bytes. 0 from a read means the end of the body.
     Ready(usize),
     /// Nothing was done. The waker, if given, fires when the operation can be retried.
-    NotYet,
+    Pending,
     /// Failed permanently.
     Failed(Failure),
 }
@@ -187,12 +187,12 @@ pub trait RawExchange: Send + 'static {
     /// Extends the deadline by this number of nanoseconds, counted from now if it has passed.
     fn extend_deadline(&mut self, by_ns: u64);
     /// Registers a waker that fires when the client disconnects. A class that cannot detect this never fires it.
-    fn on_gone(&mut self, waker: Waker);
-    /// Blocks until the last [`Step::NotYet`] in this direction can be retried, or fails permanently. Only valid while the
+    fn on_disconnect(&mut self, waker: Waker);
+    /// Blocks until the last [`Step::Pending`] in this direction can be retried, or fails permanently. Only valid while the
     /// class waits for the application's call to return; never in a guest loop.
-    #[sabi(last_prefix_field)]
     fn wait(&mut self, interest: Interest) -> RResult<(), Failure>;
-    /// Returns whether the addresses in the head come from a PROXY header. Since 1.1.
+    /// Returns whether the addresses in the head come from a PROXY header.
+    #[sabi(last_prefix_field)]
     fn is_proxied(&self) -> bool {
         not_proxied()
     }
@@ -221,7 +221,7 @@ pub trait RawHost: Send + Sync + 'static {
     /// See [`crate::Host::close_listeners`]. Called once in a worker, by its class.
     fn close_listeners(&self);
     /// 1-based spawn number of this worker; 0 in the mold.
-    fn age(&self) -> u64;
+    fn spawn_index(&self) -> u64;
     /// Process ID of the arbiter.
     fn arbiter_pid(&self) -> i32;
     /// Records a heartbeat. Called in a worker, by its class, at least once per second.
@@ -239,7 +239,7 @@ pub trait RawHost: Send + Sync + 'static {
     /// Adds to a counter in the worker's slot.
     fn count(&self, counter: Counter, by: i64);
     /// Reports that a request head is complete. Returns a token for `request_ended`, never 0.
-    fn request_began(&self, head: &RequestHead<'_>) -> u32;
+    fn request_started(&self, head: &RequestHead<'_>) -> u32;
     /// Reports the end of the request with this token; 0 for a request that was rejected without a head.
     fn request_ended(&self, token: u32, record: &AccessRecord<'_>);
     /// Returns whether the access log needs response headers.
@@ -247,46 +247,46 @@ pub trait RawHost: Send + Sync + 'static {
     /// Returns the most verbose level that is logged, as a [`crate::LogLevel`].
     fn log_level(&self) -> u8;
     /// Writes a line to the error log.
-    #[sabi(last_prefix_field)]
     fn log(&self, level: u8, target: RStr<'_>, message: RStr<'_>);
-    /// Like [`RawHost::retire`], with a reason for the log. Since 1.1.
+    /// Like [`RawHost::retire`], with a reason for the log.
     fn retire_for(&self, reason: RStr<'_>) {
         not_replaced(reason);
     }
-    /// Writes text to the error log unchanged and in one piece, regardless of the level. Since 1.1.
+    /// Writes text to the error log unchanged and in one piece, regardless of the level.
     fn write_log(&self, target: RStr<'_>, text: RSlice<'_, u8>) {
         nothing_written(target, text);
     }
-    /// See [`crate::Host::logged_variables`]. Since 1.1.
+    /// See [`crate::Host::logged_variables`].
     fn logged_variables(&self) -> RVec<RString> {
         no_variables()
     }
-    /// See [`crate::Host::set_logged_variable`]. Since 1.1.
+    /// See [`crate::Host::set_logged_variable`].
     fn set_logged_variable(&self, request: u64, name: RStr<'_>, value: RSlice<'_, u8>) {
         nothing_logged(request, name, value);
     }
     /// Performs the action of the server's handler for this signal. Does nothing in the mold and for other signals. For
     /// SIGABRT: runs what [`RawHost::at_abort`] was given, and does not end the process; by this call an application
-    /// declares that it has logged where it stands, and the host leaves out the native stack. Since 1.1.
+    /// declares that it has logged where it stands, and the host leaves out the native stack.
     fn on_signal(&self, signal: i32) {
         no_signal(signal);
     }
-    /// Reinstalls the server's signal handlers in front of those of the application. Called in a worker. Since 1.1.
+    /// Reinstalls the server's signal handlers in front of those of the application. Called in a worker.
     fn reclaim_signals(&self) {
         no_signal(0);
     }
     /// Returns a non-blocking descriptor: writing a byte other than 0 makes the worker's main thread call
-    /// [`RawApp::run_signal_handlers`]. -1 in the mold. Since 1.1.
+    /// [`RawApp::run_signal_handlers`]. -1 in the mold.
     fn signal_descriptor(&self) -> i32 {
         no_descriptor()
     }
     /// Returns the number of connections that a stopping worker still accepts from this listening socket; 0 if other
-    /// processes serve it. Since 1.1.
+    /// processes serve it.
     fn remaining_backlog(&self, listener: i32) -> u64 {
         unlimited_backlog(listener)
     }
     /// Keeps a task that runs once if another process aborts the worker, before it ends: in a signal handler, on any
-    /// thread. It must not wait. In a worker, by its class. Since 1.1.
+    /// thread. It must not wait. In a worker, by its class.
+    #[sabi(last_prefix_field)]
     fn at_abort(&self, task: TaskBox) {
         never_run(task);
     }
@@ -315,8 +315,8 @@ pub type HostBox = RawHost_TO<RBox<()>>;
 #[sabi_trait]
 #[sabi(impl_InterfaceType(Send, Sync))]
 pub trait RawApp: Send + Sync + 'static {
-    /// Returns the bits of [`crate::Needs`].
-    fn needs(&self) -> u64;
+    /// Returns the bits of [`crate::Requirements`].
+    fn requirements(&self) -> u64;
     /// See [`crate::App::load`]. Called in the mold with `preload_app`, otherwise in each worker.
     fn load(&self) -> RResult<(), Failure>;
     /// Called in the mold before each fork.
@@ -336,23 +336,23 @@ pub trait RawApp: Send + Sync + 'static {
     /// See [`crate::App::files`].
     fn files(&self) -> RVec<RString>;
     /// Called in a worker, on its main thread, after the last request.
-    #[sabi(last_prefix_field)]
     fn shutdown(&self);
-    /// Returns the stack size in bytes of the threads that call the application; 0 for the class's default. Since 1.1.
+    /// Returns the stack size in bytes of the threads that call the application; 0 for the class's default.
     fn stack_size(&self) -> u64 {
         no_preference()
     }
     /// Called in a worker, on its main thread, from within [`RawHost::deliver_signals`], when the worker begins to drain.
-    /// Since 1.1.
+    ///
     fn drain(&self) {
         not_interested();
     }
     /// Called in a worker, on its main thread, from within [`RawHost::deliver_signals`], when a byte was written to
-    /// [`RawHost::signal_descriptor`]. Since 1.1.
+    /// [`RawHost::signal_descriptor`].
     fn run_signal_handlers(&self) {
         no_signal(0);
     }
-    /// In the mold, on its main thread, before it reads each message from this descriptor. Since 1.1.
+    /// In the mold, on its main thread, before it reads each message from this descriptor.
+    #[sabi(last_prefix_field)]
     fn wait_in_mold(&self, descriptor: i32) {
         nothing_to_run(descriptor);
     }

@@ -31,8 +31,8 @@ pub struct WorkerClass {
     pub version: RStr<'static>,
     /// See [`WorkerFactory::DESCRIPTION`].
     pub description: RStr<'static>,
-    /// The bits of [`crate::Abilities`].
-    pub abilities: u64,
+    /// The bits of [`crate::Capabilities`].
+    pub capabilities: u64,
     /// See [`WorkerFactory::GUEST_LOOP`].
     pub guest_loop: RStr<'static>,
     /// See [`WorkerFactory::ACCESS_LOG_FORMAT`].
@@ -181,7 +181,7 @@ pub fn __worker_class<W: WorkerFactory>() -> WorkerClassRef {
         name: RStr::from_str(W::NAME),
         version: RStr::from_str(W::VERSION),
         description: RStr::from_str(W::DESCRIPTION),
-        abilities: W::ABILITIES.0,
+        capabilities: W::CAPABILITIES.0,
         guest_loop: RStr::from_str(W::GUEST_LOOP),
         access_log_format: RStr::from_str(W::ACCESS_LOG_FORMAT),
         setup: setup::<W>,

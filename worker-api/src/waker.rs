@@ -7,7 +7,7 @@ use abi_stable::{StableAbi, sabi_trait::TD_Opaque};
 
 use crate::raw::{RawWaker, RawWaker_TO, WakerBox};
 
-/// Passed to an operation that can return [`crate::Step::NotYet`]; fires at most once per such operation.
+/// Passed to an operation that can return [`crate::Step::Pending`]; fires at most once per such operation.
 ///
 /// [`Waker::wake`] may be called from any thread of the process. It only schedules the waiting side; application code
 /// never runs inside it. Wake-ups may be spurious: the receiver retries the operation.

@@ -58,14 +58,14 @@ pub trait Worker: 'static {
 
 /// Bit set of the features that a worker class supports.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Abilities(pub u64);
+pub struct Capabilities(pub u64);
 
-impl Abilities {
+impl Capabilities {
     /// Serves one request at a time.
-    pub const NOTHING: Self = Self(0);
-    /// Drives exchanges that an application has detached ([`crate::Needs::LATER`]).
-    pub const LATER: Self = Self(1);
-    /// Hands its engine to the application's own loop ([`crate::Needs::LOOP`]).
+    pub const NONE: Self = Self(0);
+    /// Drives exchanges that an application has detached ([`crate::Requirements::DEFERRED`]).
+    pub const DEFERRED: Self = Self(1);
+    /// Hands its engine to the application's own loop ([`crate::Requirements::LOOP`]).
     pub const LOOP: Self = Self(2);
     /// Calls the application from several threads at once.
     pub const THREADS: Self = Self(4);
@@ -73,7 +73,7 @@ impl Abilities {
     pub const COOPERATIVE: Self = Self(8);
 }
 
-impl std::ops::BitOr for Abilities {
+impl std::ops::BitOr for Capabilities {
     type Output = Self;
 
     fn bitor(self, other: Self) -> Self {
@@ -90,7 +90,7 @@ pub trait WorkerFactory: Worker + Sized {
     /// One-line description of how the class serves requests.
     const DESCRIPTION: &'static str;
     /// Features that the class supports.
-    const ABILITIES: Abilities = Abilities::NOTHING;
+    const CAPABILITIES: Capabilities = Capabilities::NONE;
     /// Guest loop that the class is made for; see [`crate::AppContext::guest_loop`].
     const GUEST_LOOP: &'static str = "";
     /// Access log format, in the syntax of gunicorn's `access_log_format`, if the operator sets none. Empty selects the

@@ -1,7 +1,7 @@
 //! The layout of everything that crosses the boundary, held against the one in the repository: a change to the ABI
 //! shows in review, and forces a decision about the version.
 //!
-//! `UPDATE_ABI=1 cargo test -p worker-api` writes it anew.
+//! `UPDATE_ABI=1 cargo test -p worker-api` writes it again.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -56,7 +56,7 @@ fn describe(layout: &'static TypeLayout, described: &mut Described) {
     }
     described.seen.push(layout.get_utypeid());
     let (size, alignment) = (layout.size(), layout.alignment());
-    let mut text = format!("{}: {size} octets, aligned to {alignment}\n", layout.full_type());
+    let mut text = format!("{}: {size} bytes, aligned to {alignment}\n", layout.full_type());
     let mut parts = Vec::new();
     if let Some(fields) = layout.get_fields() {
         describe_fields("field", fields.iter(), &mut text, &mut parts);

@@ -13,13 +13,13 @@ use crate::scoreboard::{InFlightRequest, SlotSnapshot};
 /// Returns the complete description of a worker's death, to follow "worker N …".
 pub(super) fn describe_worker(
     end: End,
-    sentence: Option<&str>,
+    kill_reason: Option<&str>,
     out_of_memory: bool,
     slot: &SlotSnapshot,
     arbiter: u32,
 ) -> String {
-    if let Some(sentence) = sentence {
-        return format!("was killed by the arbiter: {sentence}");
+    if let Some(kill_reason) = kill_reason {
+        return format!("was killed by the arbiter: {kill_reason}");
     }
     let mut text = end.describe();
     if out_of_memory && end.is_by(Signal::SIGKILL) {
@@ -132,8 +132,8 @@ mod tests {
         let told = SlotSnapshot { ended_by: Some((15, 1)), ..plain.clone() };
         let panicked =
             SlotSnapshot { last_words: Some("panicked: no".to_owned()), ..plain.clone() };
-        let describe = |end, sentence, oom, slot: &SlotSnapshot| {
-            describe_worker(end, sentence, oom, slot, 999_999)
+        let describe = |end, kill_reason, oom, slot: &SlotSnapshot| {
+            describe_worker(end, kill_reason, oom, slot, 999_999)
         };
         assert_eq!(
             describe(killed, Some("no heartbeat for 30.0 s"), false, &plain),

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use nix::unistd::Pid;
 
-use super::changes::Watcher;
 use super::exits::Exit;
+use super::file_watch::Watcher;
 use super::health::Health;
 use crate::clock;
 use crate::control::ClientId;
@@ -141,7 +141,7 @@ pub(super) struct WorkerHandle {
     /// When it is killed unless it has ended before.
     pub(super) kill_at_ns: Option<u64>,
     /// Why the arbiter ends it the hard way, for the log.
-    pub(super) sentence: Option<String>,
+    pub(super) kill_reason: Option<String>,
     /// When a debugger was last seen to trace it, and whether one does.
     pub(super) traced_ns: u64,
     pub(super) is_traced: bool,
@@ -164,7 +164,7 @@ impl WorkerHandle {
     /// Whether it counts as one of the workers that a generation shall have. One that is killed
     /// because it does not boot does until it is dead: only then is it known that a boot failed.
     pub(super) fn counts(&self) -> bool {
-        let dies = self.sentence.is_some() && self.stage != WorkerStage::Booting;
+        let dies = self.kill_reason.is_some() && self.stage != WorkerStage::Booting;
         self.stage != WorkerStage::Draining && !self.wants_to_retire && !dies
     }
 
@@ -228,7 +228,7 @@ impl Generation {
             .filter(|worker| {
                 worker.wants_to_retire
                     && worker.stage == WorkerStage::Ready
-                    && worker.sentence.is_none()
+                    && worker.kill_reason.is_none()
             })
             .map(|worker| worker.age)
             .collect();
@@ -313,7 +313,7 @@ pub(super) mod tests {
             drain_until_ns: 0,
             wants_to_retire: false,
             kill_at_ns: None,
-            sentence: None,
+            kill_reason: None,
             traced_ns: 0,
             is_traced: false,
             refusal: None,

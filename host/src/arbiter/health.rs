@@ -32,8 +32,8 @@ use crate::settings::{Bind, ProxyProtocol, Settings};
 #[derive(Default)]
 pub(super) struct Health {
     /// Nothing once it has answered well, or where it is not asked.
-    door: Option<Door>,
-    asking: Option<Question>,
+    door: Option<ProbeSocket>,
+    asking: Option<HealthCheck>,
     /// When it is asked (again), and until when it must have answered well; 0: it is not asked yet.
     ask_at_ns: u64,
     until_ns: u64,
@@ -42,7 +42,7 @@ pub(super) struct Health {
 }
 
 /// A way to the workers of one generation.
-struct Door {
+struct ProbeSocket {
     listener: Arc<Listener>,
     way_in: WayIn,
 }
@@ -56,7 +56,7 @@ enum WayIn {
 }
 
 /// A process that asks.
-struct Question {
+struct HealthCheck {
     pid: Pid,
     answer: Channel,
 }
@@ -64,7 +64,8 @@ struct Question {
 impl Health {
     /// Of a generation that is asked before it takes over, as far as the settings say so.
     pub(super) fn to_be_asked(settings: &Settings) -> Result<Self, String> {
-        let door = settings.health_path.as_ref().map(|_| Door::make(settings)).transpose()?;
+        let door =
+            settings.health_path.as_ref().map(|_| ProbeSocket::make(settings)).transpose()?;
         Ok(Self { door, ..Self::default() })
     }
 
@@ -100,12 +101,12 @@ impl Health {
     }
 }
 
-impl Door {
+impl ProbeSocket {
     fn make(settings: &Settings) -> Result<Self, String> {
         let mut reason = String::new();
-        for folder in [std::env::temp_dir(), PathBuf::from("/dev/shm")] {
+        for directory in [std::env::temp_dir(), PathBuf::from("/dev/shm")] {
             let name = format!("host-{}-{}", std::process::id(), clock::now_ns());
-            match Self::make_in(&folder.join(name), settings) {
+            match Self::make_in(&directory.join(name), settings) {
                 Ok(door) => return Ok(door),
                 Err(error) => reason = error.to_string(),
             }
@@ -144,7 +145,7 @@ impl Door {
     }
 }
 
-impl Drop for Door {
+impl Drop for ProbeSocket {
     fn drop(&mut self) {
         if let WayIn::Name(path) = &self.way_in {
             // It may have been removed by someone else.
@@ -193,7 +194,7 @@ impl Arbiter {
             _ => format!("the process that asked {}", end.describe()),
         };
         let path = settings.health_path.as_deref().unwrap_or_default();
-        if answer == WELL {
+        if answer == HEALTHY {
             tracing::info!("Generation {id} is well: {path} answered 200");
             health.close();
         } else if clock::now_ns() < health.until_ns {
@@ -210,7 +211,7 @@ impl Arbiter {
     fn ask(&mut self, id: u32) {
         let close = self.private_descriptors(0);
         let Some(generation) = self.generation(id) else { return };
-        let Some(path) = generation.health.door.as_ref().map(Door::path) else { return };
+        let Some(path) = generation.health.door.as_ref().map(ProbeSocket::path) else { return };
         let way_in = generation.health.way_in();
         let asked = Channel::pair().and_then(|pair| {
             let fork = process::fork_with_signals_blocked()?;
@@ -223,7 +224,7 @@ impl Arbiter {
                 question(&generation.settings, &path, &close, &far)
             }
             Ok(((near, _), ForkResult::Parent { child })) => {
-                generation.health.asking = Some(Question { pid: child, answer: near });
+                generation.health.asking = Some(HealthCheck { pid: child, answer: near });
             }
             Err(error) => {
                 self.on_not_asked(id, error);
@@ -289,14 +290,14 @@ fn ask_once(settings: &Settings, way_in: &Path) -> std::io::Result<String> {
     let line = String::from_utf8_lossy(line);
     let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.split(' ').nth(1));
     Ok(match status {
-        Some("200") => WELL.to_owned(),
+        Some("200") => HEALTHY.to_owned(),
         Some(status) => format!("it answered {}", status.escape_default()),
         None => "it did not answer in HTTP".to_owned(),
     })
 }
 
 /// What the process says that has got a 200.
-const WELL: &str = "well";
+const HEALTHY: &str = "well";
 /// As much of an answer as is read.
 const HEAD_MAX: u64 = 4096;
 /// The pause between two questions.

@@ -154,7 +154,7 @@ impl Generation {
             // It was told to end before this was heard, and may have accepted connections.
             FromWorker::Ready { .. } if worker.stage == WorkerStage::Draining => {
                 worker.ready_ns = clock::now_ns();
-                if worker.sentence.is_none() {
+                if worker.kill_reason.is_none() {
                     worker.kill_at_ns = Some(worker.drain_until_ns);
                 }
             }

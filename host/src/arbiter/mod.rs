@@ -5,9 +5,9 @@
 //! | --- | --- |
 //! | `generation` | what the arbiter knows about generations, molds and workers |
 //! | `children` | which process is which worker, verified |
-//! | `supply` | as many workers as there shall be: molds and forks, and ends for those too many |
+//! | `reconcile` | as many workers as there shall be: molds and forks, and ends for those too many |
 //! | `messages` | what molds and workers say |
-//! | `watch` | what takes too long |
+//! | `timeouts` | what takes too long |
 //! | `reap` | who died, and what follows |
 //! | `death` | why, in words |
 //! | `access` | the access lines that dead workers left |
@@ -15,35 +15,35 @@
 //! | `signals` | what each signal means |
 //! | `stop` | the end, graceful or quick |
 //! | `upgrade` | another arbiter from another binary takes over (USR2) |
-//! | `requests` | what clients of the control socket ask |
-//! | `trial` | a generation that takes a share first, and the way back |
+//! | `control_requests` | what clients of the control socket ask |
+//! | `canary` | a generation that takes a share first, and the way back |
 //! | `health` | whether a new generation is well |
 //! | `memory` | workers that take too much of it |
-//! | `changes` | `reload`: files that changed, and who watches them |
-//! | `figures` | notes for those who watch, and the process that shows them |
+//! | `file_watch` | `reload`: files that changed, and who watches them |
+//! | `metrics` | notes for those who watch, and the process that shows them |
 //!
 //! **Invariants:** one thread. No plugin is loaded, and nothing is parsed that comes from the
 //! network. Nothing in the loop waits for another process.
 
 mod access;
-mod changes;
+mod canary;
 mod children;
+mod control_requests;
 mod death;
 mod exits;
-mod figures;
+mod file_watch;
 mod generation;
 mod health;
 mod memory;
 mod messages;
+mod metrics;
 mod reap;
+mod reconcile;
 mod reload;
-mod requests;
 mod signals;
 mod stop;
-mod supply;
-mod trial;
+mod timeouts;
 mod upgrade;
-mod watch;
 
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, RawFd};
 use std::sync::Arc;
@@ -51,15 +51,15 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use changes::Watcher;
+use canary::RetiredGeneration;
 use children::Unnamed;
 use death::OutOfMemory;
 use exits::Exit;
-use figures::StatusProcess;
+use file_watch::Watcher;
 use generation::{Generation, Stage};
+use metrics::StatusProcess;
 use reload::ReloadRequest;
 use stop::Phase;
-use trial::Past;
 use upgrade::{Predecessor, Successor};
 
 use crate::clock;
@@ -115,7 +115,7 @@ pub struct Arbiter {
     /// In the order of their making: at most one is booting and one serving.
     generations: Vec<Generation>,
     /// Those that have served and ended, the oldest first.
-    past: Vec<Past>,
+    past: Vec<RetiredGeneration>,
     generations_made: u32,
     workers_made: u64,
     /// Processes that have exited while there was no mold to call the hook for that.

@@ -1,4 +1,4 @@
-//! Who died, and what follows: workers are missed and replaced, molds are made anew when they are
+//! Who died, and what follows: workers are missed and replaced, molds are made again when they are
 //! needed, strangers that the arbiter adopted are reaped without a word.
 
 use nix::sys::signal::Signal;
@@ -108,7 +108,7 @@ impl Arbiter {
                 tracing::error!("No new workers for now: {}", refusal.reason);
                 generation.boot_failed(now_ns);
                 generation.retry_at_ns = generation.retry_at_ns.max(now_ns + RELOAD_PAUSE_NS);
-                self.abandon_if_ill(index, refusal);
+                self.roll_back_if_failing(index, refusal);
             }
             Stage::Retiring => {}
         }
@@ -120,11 +120,11 @@ impl Arbiter {
         let worker = generation.workers.remove(position);
         let Some(slot) = self.scoreboard.reader(worker.slot) else { return };
         let snapshot = slot.snapshot();
-        let killed = end.is_by(Signal::SIGKILL) && worker.sentence.is_none();
+        let killed = end.is_by(Signal::SIGKILL) && worker.kill_reason.is_none();
         let out_of_memory = killed && self.out_of_memory.has_struck();
         let arbiter = process::number(self.scoreboard.arbiter_pid());
-        let sentence = worker.sentence.as_deref();
-        let story = describe_worker(end, sentence, out_of_memory, &snapshot, arbiter);
+        let kill_reason = worker.kill_reason.as_deref();
+        let story = describe_worker(end, kill_reason, out_of_memory, &snapshot, arbiter);
         generation.write_lines(&self.scoreboard.unwritten_lines(worker.slot));
         self.scoreboard.release(worker.slot);
         self.tell_child_exit(index, Exit::new(pid, worker.age, end));
@@ -136,7 +136,7 @@ impl Arbiter {
         }
         if worker.stage == WorkerStage::Booting {
             let refusal = worker.refusal.clone().unwrap_or_else(|| {
-                let before = if worker.sentence.is_some() { "" } else { " before it was ready" };
+                let before = if worker.kill_reason.is_some() { "" } else { " before it was ready" };
                 Refusal::new(format!("worker {pid} {story}{before}"), BOOT_ERROR)
             });
             return self.on_boot_failed(index, &refusal);
@@ -147,7 +147,7 @@ impl Arbiter {
         let by_itself = !killed || out_of_memory;
         if worker.stage == WorkerStage::Ready && by_itself && is_early(&worker) {
             self.generations[index].died_early(clock::now_ns());
-            self.abandon_if_ill(index, &Refusal::new("its workers die", BOOT_ERROR));
+            self.roll_back_if_failing(index, &Refusal::new("its workers die", BOOT_ERROR));
         }
     }
 
@@ -164,7 +164,7 @@ impl Arbiter {
             Stage::Booting if !starting || last => self.refuse(index, refusal),
             Stage::Booting | Stage::Trial | Stage::Serving => {
                 tracing::error!("Worker failed to boot: {}", refusal.reason);
-                self.abandon_if_ill(index, refusal);
+                self.roll_back_if_failing(index, refusal);
             }
             Stage::Retiring => {}
         }

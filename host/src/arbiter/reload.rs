@@ -1,4 +1,4 @@
-//! The next generation: settings are read anew, a mold loads, workers boot; only when all of them
+//! The next generation: settings are read again, a mold loads, workers boot; only when all of them
 //! can serve is the old generation told to end. Whatever fails on this way is reported once, to the
 //! log and to those who asked, and the old generation has never stopped serving.
 
@@ -100,7 +100,7 @@ impl Arbiter {
         tracing::info!("Generation {id} serves; generation {old} ends");
         for listener in left {
             tracing::info!("No longer listening at: {listener}");
-            listener.stop_taking();
+            listener.stop_accepting();
         }
         self.remember(old);
         let mut waiting = Vec::new();
@@ -287,7 +287,7 @@ impl Arbiter {
             return;
         };
         for listener in self.listeners_left(serving, id) {
-            listener.stop_taking();
+            listener.stop_accepting();
         }
     }
 

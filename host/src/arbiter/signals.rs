@@ -19,7 +19,7 @@ use super::generation::{Generation, Stage};
 use super::reload::ReloadRequest;
 use crate::message::ToMold;
 use crate::process::name_of;
-use crate::signals::Caught;
+use crate::signals::ReceivedSignal;
 
 /// Signals for which the arbiter has handlers.
 pub(super) const HEARD: &[Signal] = &[
@@ -52,7 +52,7 @@ impl Arbiter {
         }
     }
 
-    fn on_signal(&mut self, caught: Caught) {
+    fn on_signal(&mut self, caught: ReceivedSignal) {
         match caught.signal {
             Signal::SIGTERM => {
                 log_signal(caught);
@@ -110,7 +110,7 @@ impl Arbiter {
             }
             generation.reopen_logs();
         }
-        tracing::info!("Log files are open anew");
+        tracing::info!("Log files are open again");
     }
 
     /// WINCH: the workers stop, the arbiter stays; its successor serves alone until this one is stopped or
@@ -151,7 +151,7 @@ impl Generation {
     }
 }
 
-fn log_signal(caught: Caught) {
+fn log_signal(caught: ReceivedSignal) {
     let name = caught.signal.as_str().trim_start_matches("SIG").to_lowercase();
     let sender = match (caught.sender, name_of(caught.sender)) {
         (0, _) | (_, None) => String::new(),

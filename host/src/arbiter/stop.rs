@@ -53,7 +53,7 @@ impl Arbiter {
         self.say_stopping();
         self.phase = Phase::Stopping { quick: false, status: 0 };
         for listener in self.listeners_to_leave() {
-            listener.stop_taking();
+            listener.stop_accepting();
         }
         self.end_all(Signal::SIGTERM, None);
     }
@@ -77,7 +77,7 @@ impl Arbiter {
         };
         self.phase = Phase::Stopping { quick: true, status };
         for listener in self.listeners_to_leave() {
-            listener.stop_taking();
+            listener.stop_accepting();
         }
         self.end_all(Signal::SIGQUIT, Some(QUICK_LIMIT_NS));
     }

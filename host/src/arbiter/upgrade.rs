@@ -194,4 +194,4 @@ fn keep_over_exec(descriptors: &[RawFd]) -> std::io::Result<()> {
 }
 
 /// The variable by which a successor knows who started it.
-pub(super) const PREDECESSOR_VARIABLE: &str = "HOST_PREDECESSOR_PID";
+pub(super) const PREDECESSOR_VARIABLE: &str = "JIMU_PREDECESSOR_PID";

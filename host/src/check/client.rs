@@ -141,8 +141,8 @@ impl Client {
         let mut part = [0; 16 * 1024];
         match self.stream.read(&mut part) {
             Ok(0) => Err(format!("the connection was closed before {what}")),
-            Ok(octets) => {
-                self.input.extend_from_slice(&part[..octets]);
+            Ok(bytes) => {
+                self.input.extend_from_slice(&part[..bytes]);
                 Ok(())
             }
             Err(error) => Err(broken(&error, what)),

@@ -51,8 +51,8 @@ pub(super) fn lives(pid: u32) -> bool {
 /// Returns the process's descriptors that listen on this address, and whether each is non-blocking.
 pub(super) fn listeners(pid: u32, address: SocketAddr) -> Vec<bool> {
     let inodes = listening_inodes(address);
-    let folder = format!("/proc/{pid}/fd");
-    let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+    let directory = format!("/proc/{pid}/fd");
+    let entries = fs::read_dir(&directory).into_iter().flatten().flatten();
     let number = |entry: fs::DirEntry| {
         let target = fs::read_link(entry.path()).ok()?;
         let inode = target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned();
@@ -71,8 +71,8 @@ fn is_nonblocking(pid: u32, number: &str) -> bool {
 /// Returns the inodes of the sockets that listen on this address (IPv4).
 fn listening_inodes(address: SocketAddr) -> BTreeSet<String> {
     let SocketAddr::V4(address) = address else { return BTreeSet::new() };
-    let octets = u32::from_ne_bytes(address.ip().octets());
-    let local = format!("{octets:08X}:{:04X}", address.port());
+    let bytes = u32::from_ne_bytes(address.ip().octets());
+    let local = format!("{bytes:08X}:{:04X}", address.port());
     let table = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
     let inode = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();

@@ -55,7 +55,7 @@ fn prepare(class: &str, config: Option<&Path>) -> Result<Bench, String> {
     };
     let config: Option<PathBuf> = config.map(absolute).transpose()?;
     Bench::new(absolute(&class)?, absolute(&app)?, config)
-        .map_err(|error| format!("no folder for scratch servers: {error}"))
+        .map_err(|error| format!("no directory for scratch servers: {error}"))
 }
 
 /// The checks from the first to the last; those that cannot succeed any more are left out.

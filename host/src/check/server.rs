@@ -1,5 +1,5 @@
 //! A scratch server: this same program, with the class under test and the checking application, on a free port of the
-//! loopback, in a folder of its own. It is always ended, with all that it started.
+//! loopback, in a directory of its own. It is always ended, with all that it started.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -29,15 +29,15 @@ pub(super) struct Bench {
     pub(super) app: PathBuf,
     /// A settings file, for the sections that the class may need.
     pub(super) config: Option<PathBuf>,
-    /// A folder that each server has a folder in.
-    folder: PathBuf,
+    /// A directory that each server has a directory in.
+    directory: PathBuf,
     servers: AtomicU32,
 }
 
 /// A running server.
 pub(super) struct Server {
     child: Child,
-    folder: PathBuf,
+    directory: PathBuf,
     /// Where it listens.
     pub(super) address: SocketAddr,
     /// How long it took to become ready.
@@ -47,49 +47,49 @@ pub(super) struct Server {
 impl Bench {
     pub(super) fn new(class: PathBuf, app: PathBuf, config: Option<PathBuf>) -> io::Result<Self> {
         let name = format!("jimu-check-{}-{:x}", std::process::id(), clock::now_ns());
-        let folder = std::env::temp_dir().join(name);
+        let directory = std::env::temp_dir().join(name);
         // One that is there already is somebody else's: an error.
-        DirBuilder::new().mode(0o700).create(&folder)?;
+        DirBuilder::new().mode(0o700).create(&directory)?;
         let program = std::env::current_exe()?;
-        Ok(Self { program, class, app, config, folder, servers: AtomicU32::new(0) })
+        Ok(Self { program, class, app, config, directory, servers: AtomicU32::new(0) })
     }
 
     /// Loads the class and ends: what `--check-config` says.
     pub(super) fn load(&self) -> io::Result<Output> {
-        self.command(&self.folder).arg("--check-config").output()
+        self.command(&self.directory).arg("--check-config").output()
     }
 
     /// Starts a server with one worker, and waits until that is ready; else the reason that its log tells.
     pub(super) fn start(&self, flags: &[&str]) -> Result<Server, String> {
         let number = self.servers.fetch_add(1, Ordering::Relaxed);
-        let folder = self.folder.join(number.to_string());
-        let start = |folder: &Path| {
-            fs::create_dir(folder)?;
-            let log = File::create(folder.join(LOG))?;
-            let mut command = self.command(folder);
+        let directory = self.directory.join(number.to_string());
+        let start = |directory: &Path| {
+            fs::create_dir(directory)?;
+            let log = File::create(directory.join(LOG))?;
+            let mut command = self.command(directory);
             command.args(["--bind=127.0.0.1:0", "--workers=1", "--boot-failures-max=1"]);
             command.arg(format!("--boot-timeout={}", BOOT_LIMIT.as_secs())).args(flags);
-            command.arg("--control-socket").arg(folder.join(CONTROL));
-            command.arg("--access-logfile").arg(folder.join(ACCESS_LOG));
+            command.arg("--control-socket").arg(directory.join(CONTROL));
+            command.arg("--access-logfile").arg(directory.join(ACCESS_LOG));
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0);
             command.spawn()
         };
-        let child = start(&folder).map_err(|error| format!("no scratch server: {error}"))?;
+        let child = start(&directory).map_err(|error| format!("no scratch server: {error}"))?;
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut server = Server { child, folder, address: nowhere, booted_in: Duration::ZERO };
+        let mut server = Server { child, directory, address: nowhere, booted_in: Duration::ZERO };
         let started = Instant::now();
         server.address = server.until_ready()?;
         server.booted_in = started.elapsed();
         Ok(server)
     }
 
-    fn command(&self, folder: &Path) -> Command {
+    fn command(&self, directory: &Path) -> Command {
         let mut command = Command::new(&self.program);
         // Nothing but what is given here says how the server is to be.
         for variable in FOREIGN_SETTINGS {
             command.env_remove(variable);
         }
-        command.current_dir(folder);
+        command.current_dir(directory);
         if let Some(config) = &self.config {
             command.arg("--config").arg(config);
         }
@@ -100,8 +100,8 @@ impl Bench {
 
 impl Drop for Bench {
     fn drop(&mut self) {
-        // What cannot be removed is in the system's own folder for such things.
-        let _ = fs::remove_dir_all(&self.folder);
+        // What cannot be removed is in the system's own directory for such things.
+        let _ = fs::remove_dir_all(&self.directory);
     }
 }
 
@@ -129,18 +129,18 @@ impl Server {
     /// The generation that serves.
     pub(super) fn generation(&self) -> Option<GenerationStatus> {
         let status =
-            ask(&self.folder.join(CONTROL), &Request::Status, Some(STATUS_LIMIT)).ok()?.status?;
+            ask(&self.directory.join(CONTROL), &Request::Status, Some(STATUS_LIMIT)).ok()?.status?;
         status.generations.into_iter().find(|generation| generation.state == "serving")
     }
 
     /// The error log so far.
     pub(super) fn log(&self) -> String {
-        fs::read_to_string(self.folder.join(LOG)).unwrap_or_default()
+        fs::read_to_string(self.directory.join(LOG)).unwrap_or_default()
     }
 
     /// The access log's file.
     pub(super) fn access_log(&self) -> PathBuf {
-        self.folder.join(ACCESS_LOG)
+        self.directory.join(ACCESS_LOG)
     }
 
     /// The first error of the log, which brought the others about; not a line that only begins a list of frames.
@@ -228,4 +228,4 @@ const ACCESS_LOG: &str = "access.log";
 const CONTROL: &str = "control";
 /// Variables that would add to the settings of a scratch server.
 const FOREIGN_SETTINGS: [&str; 6] =
-    ["HOST_CMD_ARGS", "WEB_CONCURRENCY", "PORT", "SENDFILE", "NOTIFY_SOCKET", "LISTEN_FDS"];
+    ["JIMU_CMD_ARGS", "WEB_CONCURRENCY", "PORT", "SENDFILE", "NOTIFY_SOCKET", "LISTEN_FDS"];

@@ -128,7 +128,7 @@ fn bodies(address: SocketAddr) -> Finding {
     echo(address, "Transfer-Encoding: chunked\r\n", &chunks, &body)
         .map_err(|fault| format!("in chunks: {fault}"))?;
     large(address).map_err(|fault| format!("a long answer to a slow client: {fault}"))?;
-    Ok(format!("{BODY_OCTETS} octets there and back, {LARGE_OCTETS} back"))
+    Ok(format!("{BODY_OCTETS} bytes there and back, {LARGE_OCTETS} back"))
 }
 
 fn echo(address: SocketAddr, framing: &str, wire: &[u8], body: &[u8]) -> Result<(), String> {
@@ -145,18 +145,18 @@ fn echo(address: SocketAddr, framing: &str, wire: &[u8], body: &[u8]) -> Result<
         Ok(())
     } else {
         let (status, got) = (answer.status, answer.body.len());
-        Err(format!("answered {status}, {got} octets of which not all are right"))
+        Err(format!("answered {status}, {got} bytes of which not all are right"))
     }
 }
 
 fn large(address: SocketAddr) -> Result<(), String> {
     let mut client = Client::open(address)?;
     client.keep_small();
-    client.send_get(&format!("/large?octets={LARGE_OCTETS}"), "Connection: close\r\n")?;
+    client.send_get(&format!("/large?bytes={LARGE_OCTETS}"), "Connection: close\r\n")?;
     // Time for the server's side to fill every buffer there is.
     thread::sleep(SETTLING);
     let got = client.answer()?.body.len();
-    if got == LARGE_OCTETS { Ok(()) } else { Err(format!("{got} octets of {LARGE_OCTETS}")) }
+    if got == LARGE_OCTETS { Ok(()) } else { Err(format!("{got} bytes of {LARGE_OCTETS}")) }
 }
 
 fn keep_alive(address: SocketAddr) -> Finding {
@@ -212,7 +212,7 @@ fn bad_clients(server: &Server) -> Finding {
     body.send(b"POST /echo HTTP/1.1\r\nHost: check\r\nContent-Length: 100\r\n\r\nonly this")?;
     body.reset();
     let mut large = Client::open(address)?;
-    large.send_get(&format!("/large?octets={LARGE_OCTETS}"), "")?;
+    large.send_get(&format!("/large?bytes={LARGE_OCTETS}"), "")?;
     thread::sleep(SETTLING);
     large.reset();
     get_ok(address, "/").map_err(|fault| server.fault(&format!("after bad clients: {fault}")))?;
@@ -278,7 +278,7 @@ fn records(server: &Server) -> Finding {
     if until(PATIENCE, || (counted() >= expected).then_some(())).is_none() || counted() > expected {
         let counted = counted().saturating_sub(before);
         return Err(format!(
-            "{WARM_UP} requests count as {counted} in the scoreboard: host.request_began and \
+            "{WARM_UP} requests count as {counted} in the scoreboard: host.request_started and \
              host.request_ended are due for each"
         ));
     }

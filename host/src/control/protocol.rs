@@ -45,7 +45,7 @@ pub enum Request {
     Stop,
     /// A quick end.
     Quit,
-    /// Log files are opened anew.
+    /// Log files are opened again.
     Reopen,
 }
 

@@ -25,7 +25,7 @@ pub struct Inherited {
 }
 
 impl Inherited {
-    /// Reads `LISTEN_FDS` (when `LISTEN_PID` means this process) and `HOST_FDS`.
+    /// Reads `LISTEN_FDS` (when `LISTEN_PID` means this process) and `JIMU_FDS`.
     ///
     /// The variables are to be removed before anything is forked: see [`Inherited::VARIABLES`].
     pub fn from_environment() -> Self {
@@ -158,7 +158,7 @@ fn parse_entry(line: &str) -> Option<(RawFd, String)> {
 
 /// The variable by which an arbiter hands its listeners to its successor: a line a listener, the
 /// descriptor's number and the key, with `=` between.
-pub(crate) const UPGRADE_VARIABLE: &str = "HOST_FDS";
+pub(crate) const UPGRADE_VARIABLE: &str = "JIMU_FDS";
 /// The first number that systemd uses (`SD_LISTEN_FDS_START`); below are the standard streams.
 const FIRST_ACTIVATED: RawFd = 3;
 /// More sockets than anybody hands over.

@@ -2,7 +2,7 @@
 //! handed to workers by fork. Nobody accepts here.
 //!
 //! A listener that a new generation does not use any more, or that the server leaves when it ends,
-//! stops taking new connections first ([`Listener::stop_taking`]), so that workers can empty its
+//! stops taking new connections first ([`Listener::stop_accepting`]), so that workers can empty its
 //! backlog before the last copy of it is closed: nobody is reset.
 
 mod inherited;
@@ -147,7 +147,7 @@ impl Listener {
 
     /// Takes no new connection from now on, while those in the backlog can still be accepted. Not
     /// for a listener that another program, or another arbiter, goes on serving.
-    pub fn stop_taking(&self) {
+    pub fn stop_accepting(&self) {
         self.attach_filter();
         match &self.address {
             Address::Tcp(_) => {}
@@ -156,7 +156,7 @@ impl Listener {
         }
     }
 
-    /// Returns whether [`Listener::stop_taking`] was called for this socket, in any process that has it.
+    /// Returns whether [`Listener::stop_accepting`] was called for this socket, in any process that has it.
     pub fn has_stopped_taking(&self) -> bool {
         let mut instructions: libc::socklen_t = 0;
         // SAFETY: with a length of 0 the kernel writes nothing but the number of the filter's instructions to the length,
@@ -294,7 +294,7 @@ pub fn open_all(
             Err(error) => {
                 // No one will serve these; a unix socket's file would remain.
                 for listener in opened {
-                    listener.stop_taking();
+                    listener.stop_accepting();
                 }
                 return Err(error);
             }

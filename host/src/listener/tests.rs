@@ -31,8 +31,8 @@ fn tcp_address(listener: &Listener) -> SocketAddr {
 
 #[test]
 fn several_addresses_of_all_kinds() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("socket");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
     let name = format!("jimu-test-{}", std::process::id());
     let unix = format!("unix:{}?mode=0640", path.display());
     let binds = ["127.0.0.1:0", "[::1]:0", &unix, &format!("unix:@{name}")];
@@ -66,8 +66,8 @@ fn a_path_that_is_no_socket_is_left_alone() {
 
 #[test]
 fn a_live_socket_is_not_stolen_even_when_its_backlog_is_full() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("socket");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
     let live = UnixListener::bind(&path).unwrap();
     nix::sys::socket::listen(&live, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
     let _waits = UnixStream::connect(&path).unwrap();
@@ -100,7 +100,7 @@ fn a_listener_that_stops_taking_still_gives_what_it_has() {
     let listeners = open(&["127.0.0.1:0"]).unwrap();
     let address = tcp_address(&listeners[0]);
     let _early = TcpStream::connect(address).unwrap();
-    listeners[0].stop_taking();
+    listeners[0].stop_accepting();
     let late = TcpStream::connect_timeout(&address, Duration::from_millis(100));
     assert_eq!(late.unwrap_err().kind(), ErrorKind::TimedOut);
     assert_eq!(listeners[0].backlog(), 1);
@@ -110,12 +110,12 @@ fn a_listener_that_stops_taking_still_gives_what_it_has() {
 
 #[test]
 fn a_listener_shows_that_it_has_stopped_taking() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = format!("unix:{}", folder.path().join("socket").display());
+    let directory = tempfile::tempdir().unwrap();
+    let path = format!("unix:{}", directory.path().join("socket").display());
     let name = format!("unix:@jimu-test-{}", std::process::id());
     for listener in open(&["127.0.0.1:0", &path, &name]).unwrap() {
         assert!(!listener.has_stopped_taking(), "{listener}");
-        listener.stop_taking();
+        listener.stop_accepting();
         assert!(listener.has_stopped_taking(), "{listener}");
     }
 }
@@ -126,7 +126,7 @@ fn an_abstract_listener_that_stops_taking_refuses_new_clients_alone() {
     let address = std::os::unix::net::SocketAddr::from_abstract_name(&name).unwrap();
     let listeners = open(&[&format!("unix:@{name}")]).unwrap();
     let _early = UnixStream::connect_addr(&address).unwrap();
-    listeners[0].stop_taking();
+    listeners[0].stop_accepting();
     let late = UnixStream::connect_addr(&address);
     assert_eq!(late.unwrap_err().kind(), ErrorKind::ConnectionRefused);
     assert!(nix::sys::socket::accept(listeners[0].descriptor()).is_ok());
@@ -134,12 +134,12 @@ fn an_abstract_listener_that_stops_taking_refuses_new_clients_alone() {
 
 #[test]
 fn a_unix_listener_that_stops_taking_removes_its_own_path_only() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("socket");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
     let listeners = open(&[&format!("unix:{}", path.display())]).unwrap();
-    let moved = folder.path().join("moved");
+    let moved = directory.path().join("moved");
     std::fs::rename(&path, moved).unwrap();
     let _others = UnixListener::bind(&path).unwrap();
-    listeners[0].stop_taking();
+    listeners[0].stop_accepting();
     assert!(path.exists());
 }

@@ -28,7 +28,7 @@ use super::{
     clock::{self, LocalTime},
     escape,
     file::LogFile,
-    format::{AccessFormat, Scene, basic_user, decimal_seconds, number, request_id},
+    format::{AccessFormat, LineContext, basic_user, decimal_seconds, number, request_id},
     open::OpenError,
     syslog::{Part, Syslog},
 };
@@ -180,7 +180,7 @@ impl AccessLog {
             lines.line.clear();
             let Stamp { text, local, .. } = &lines.stamp;
             let pid = self.pid;
-            let scene = Scene { time: text, local_time: local, pid, variables: &variables };
+            let scene = LineContext { time: text, local_time: local, pid, variables: &variables };
             match &self.form {
                 Form::Text(format) => format.write(&mut lines.line, record, &scene),
                 Form::Json => write_json(&mut lines.line, record, &scene),
@@ -416,7 +416,7 @@ impl Stamp {
 }
 
 /// Appends one line with all that is known of a request.
-fn write_json(line: &mut Vec<u8>, record: &AccessRecord<'_>, scene: &Scene<'_>) {
+fn write_json(line: &mut Vec<u8>, record: &AccessRecord<'_>, scene: &LineContext<'_>) {
     let head = record.head.into_option();
     line.extend_from_slice(br#"{"time":""#);
     line.extend_from_slice(scene.time);
@@ -541,8 +541,8 @@ pub(super) mod tests {
 
     #[test]
     fn the_first_line_is_written_at_once_and_those_behind_it_by_the_timer_or_a_full_slot() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("log");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
         let log = log(short_format(), open(&path));
         let head = head(&[]);
         for _ in 0..3 {
@@ -567,8 +567,8 @@ pub(super) mod tests {
 
     #[test]
     fn a_line_longer_than_a_slot_is_written_whole_and_in_order() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("log");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
         let log = log(Form::Text(AccessFormat::compile("%(a)s").unwrap()), open(&path));
         let agent = "x".repeat(100_000);
         let huge = [Header::new("User-Agent", &agent)];
@@ -583,9 +583,9 @@ pub(super) mod tests {
 
     #[test]
     fn a_reopened_log_leaves_the_old_lines_in_the_old_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("log");
-        let rotated = folder.path().join("log.1");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let rotated = directory.path().join("log.1");
         let log = log(short_format(), open(&path));
         let head = head(&[]);
         log.record(&record(Some(&head), &[]));
@@ -599,8 +599,8 @@ pub(super) mod tests {
 
     #[test]
     fn json_lines_read_back() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("log");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
         let log = log(Form::Json, open(&path));
         let fields = [Header::new("User-Agent", b"a\"b\n\xff")];
         log.record(&record(Some(&head(&fields)), &[]));
@@ -619,8 +619,8 @@ pub(super) mod tests {
 
     #[test]
     fn of_a_sample_one_line_of_so_many_is_written_and_every_failure() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("log");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
         let form = Form::Text(AccessFormat::compile("%(i)s %(s)s").unwrap());
         let log = AccessLog { sample: 10, ..log(form, open(&path)) };
         let head = head(&[]);

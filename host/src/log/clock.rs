@@ -22,7 +22,7 @@ pub(super) struct LocalTime {
     pub(super) offset_minutes: i64,
 }
 
-/// Seconds since 1970, to within a timer tick (4 ms as a rule): costs no system call.
+/// Seconds since 1970, to within a timer tick (4 ms usually): costs no system call.
 pub(super) fn now() -> i64 {
     clock_gettime(ClockId::CLOCK_REALTIME_COARSE).map_or(0, |time| time.tv_sec())
 }

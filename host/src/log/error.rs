@@ -97,7 +97,7 @@ impl ErrorLog {
         let _ = tracing::subscriber::set_global_default(Events(self));
     }
 
-    /// Opens the file anew (USR1), also behind captured streams.
+    /// Opens the file again (USR1), also behind captured streams.
     pub fn reopen(&self) -> Result<(), OpenError> {
         self.file.reopen()?;
         if self.captured.load(Ordering::Relaxed)
@@ -381,9 +381,9 @@ mod tests {
         }
     }
 
-    fn settings(folder: &Path, args: &[&str]) -> Arc<Settings> {
+    fn settings(directory: &Path, args: &[&str]) -> Arc<Settings> {
         let args = args.iter().map(Into::into).collect();
-        let sources = Sources { args, directory: folder.to_owned(), ..Sources::default() };
+        let sources = Sources { args, directory: directory.to_owned(), ..Sources::default() };
         sources.load().unwrap().0
     }
 
@@ -420,14 +420,14 @@ mod tests {
 
     #[test]
     fn an_applications_text_is_written_as_it_is() {
-        let folder = tempfile::tempdir().unwrap();
-        let log = ErrorLog::open(&settings(folder.path(), &["--log-file", "log"])).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let log = ErrorLog::open(&settings(directory.path(), &["--log-file", "log"])).unwrap();
         log.write_text("wsgi.errors", "Traceback:\n  \x1b[1mline\u{e9}\n".as_bytes());
         log.write_text("wsgi.errors", b"");
         let json = ["--log-file", "log", "--log-format", "json", "--log-level", "error"];
-        log.apply(&settings(folder.path(), &json)).unwrap();
+        log.apply(&settings(directory.path(), &json)).unwrap();
         log.write_text("wsgi.errors", b"one\ntwo\n");
-        let text = std::fs::read_to_string(folder.path().join("log")).unwrap();
+        let text = std::fs::read_to_string(directory.path().join("log")).unwrap();
         let object = text.strip_prefix("Traceback:\n  \x1b[1mline\u{e9}\n").unwrap();
         let read: serde_json::Value = serde_json::from_str(object).unwrap();
         assert_eq!(
@@ -439,39 +439,39 @@ mod tests {
 
     #[test]
     fn events_come_with_their_fields_and_by_the_level_of_the_moment() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let file = ["--log-file", "log"];
-        let log = Arc::new(ErrorLog::open(&settings(folder.path(), &file)).unwrap());
+        let log = Arc::new(ErrorLog::open(&settings(directory.path(), &file)).unwrap());
         tracing::subscriber::with_default(Events(Arc::clone(&log)), || {
             tracing::debug!("not seen");
             tracing::info!(worker = 3, "booted");
             let quiet = [&file[..], &["--log-level", "error"]].concat();
-            log.apply(&settings(folder.path(), &quiet)).unwrap();
+            log.apply(&settings(directory.path(), &quiet)).unwrap();
             tracing::warn!("not seen either");
             let error = io::Error::other("no such thing");
             tracing::error!(error = &error as &dyn std::error::Error, "failed");
         });
-        let text = std::fs::read_to_string(folder.path().join("log")).unwrap();
+        let text = std::fs::read_to_string(directory.path().join("log")).unwrap();
         let messages: Vec<_> = text.lines().map(|l| l.splitn(4, "] ").last().unwrap()).collect();
         assert_eq!(messages, ["booted worker=3", "failed error=no such thing"]);
     }
 
     #[test]
     fn a_new_target_that_cannot_be_opened_changes_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        let log = ErrorLog::open(&settings(folder.path(), &["--log-file", "log"])).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let log = ErrorLog::open(&settings(directory.path(), &["--log-file", "log"])).unwrap();
         let wrong = ["--log-file", "none/log", "--log-format", "json"];
-        assert!(log.apply(&settings(folder.path(), &wrong)).is_err());
+        assert!(log.apply(&settings(directory.path(), &wrong)).is_err());
         log.write(LogLevel::Error, "x", "still text");
-        let text = std::fs::read_to_string(folder.path().join("log")).unwrap();
+        let text = std::fs::read_to_string(directory.path().join("log")).unwrap();
         assert!(text.ends_with("[ERROR] still text\n"), "{text}");
     }
 
     #[test]
     fn captured_streams_follow_the_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let (path, rotated) = (folder.path().join("log"), folder.path().join("log.1"));
-        let log = ErrorLog::open(&settings(folder.path(), &["--log-file", "log"])).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let (path, rotated) = (directory.path().join("log"), directory.path().join("log.1"));
+        let log = ErrorLog::open(&settings(directory.path(), &["--log-file", "log"])).unwrap();
         let speak = || {
             log.capture_streams()?;
             nix::unistd::write(io::stdout(), b"to standard output\n")?;

@@ -354,8 +354,8 @@ pub(super) mod tests {
         if !nix::unistd::geteuid().is_root() {
             return;
         }
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("log");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
         let settings = as_user(&["--user", "4711", "--group", "4712"]);
         let target = LogTarget::File(path.clone());
         let log = LogFile::open(&target, stderr().as_fd(), &settings).unwrap();
@@ -366,7 +366,7 @@ pub(super) mod tests {
             log.reopen().unwrap();
         }
         assert!(nix::unistd::getgroups().unwrap().iter().all(|group| group.as_raw() != 4712));
-        let root_again = folder.path().join("root's");
+        let root_again = directory.path().join("root's");
         fs::write(&root_again, "").unwrap();
         assert_eq!(fs::metadata(root_again).unwrap().uid(), 0);
     }
@@ -376,9 +376,9 @@ pub(super) mod tests {
         if !nix::unistd::geteuid().is_root() {
             return;
         }
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         for directory in ["var", "theirs", "secret"] {
             fs::create_dir(at(directory)).unwrap();
         }
@@ -426,8 +426,8 @@ pub(super) mod tests {
 
     #[test]
     fn a_fifo_needs_no_reader_and_keeps_what_it_has_room_for() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("fifo");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("fifo");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         let log = LogFile::open(&LogTarget::File(path.clone()), stderr().as_fd(), &as_user(&[]));
         let log = log.unwrap();
@@ -516,12 +516,12 @@ pub(super) mod tests {
 
     #[test]
     fn a_renamed_file_is_left_at_reopening_and_no_line_is_lost() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("log");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
         let log =
             LogFile::open(&LogTarget::File(path.clone()), stderr().as_fd(), &as_user(&[])).unwrap();
         assert!(log.append(b"one\n"));
-        let rotated = folder.path().join("log.1");
+        let rotated = directory.path().join("log.1");
         fs::rename(&path, &rotated).unwrap();
         assert!(log.append(b"two\n"));
         log.reopen().unwrap();
@@ -532,8 +532,8 @@ pub(super) mod tests {
 
     #[test]
     fn a_changed_target_is_opened_anew_from_then_on() {
-        let folder = tempfile::tempdir().unwrap();
-        let paths = ["one", "two"].map(|name| folder.path().join(name));
+        let directory = tempfile::tempdir().unwrap();
+        let paths = ["one", "two"].map(|name| directory.path().join(name));
         let log =
             LogFile::open(&LogTarget::File(paths[0].clone()), stderr().as_fd(), &as_user(&[]))
                 .unwrap();
@@ -549,14 +549,14 @@ pub(super) mod tests {
 
     #[test]
     fn a_file_that_cannot_be_reopened_stays_in_use() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("sub/log");
-        fs::create_dir(folder.path().join("sub")).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sub/log");
+        fs::create_dir(directory.path().join("sub")).unwrap();
         let log =
             LogFile::open(&LogTarget::File(path.clone()), stderr().as_fd(), &as_user(&[])).unwrap();
-        let kept = folder.path().join("kept");
+        let kept = directory.path().join("kept");
         fs::rename(&path, &kept).unwrap();
-        fs::remove_dir(folder.path().join("sub")).unwrap();
+        fs::remove_dir(directory.path().join("sub")).unwrap();
         assert!(log.reopen().is_err());
         assert!(log.append(b"still here\n"));
         assert_eq!(fs::read_to_string(kept).unwrap(), "still here\n");

@@ -53,7 +53,7 @@ enum Atom {
 }
 
 /// What a line says that does not come from the request.
-pub(super) struct Scene<'a> {
+pub(super) struct LineContext<'a> {
     /// The current time as the form of the log has it.
     pub(super) time: &'a [u8],
     /// The current local time as `2026-01-31 23:59:59`.
@@ -64,7 +64,7 @@ pub(super) struct Scene<'a> {
     pub(super) variables: &'a [(Box<str>, Box<[u8]>)],
 }
 
-impl Scene<'_> {
+impl LineContext<'_> {
     /// The value that the application has set.
     pub(super) fn variable(&self, name: &str) -> Option<&[u8]> {
         self.variables.iter().find(|(known, _)| **known == *name).map(|(_, value)| &**value)
@@ -126,7 +126,12 @@ impl AccessFormat {
     }
 
     /// Appends one line with its line end.
-    pub(super) fn write(&self, line: &mut Vec<u8>, record: &AccessRecord<'_>, scene: &Scene<'_>) {
+    pub(super) fn write(
+        &self,
+        line: &mut Vec<u8>,
+        record: &AccessRecord<'_>,
+        scene: &LineContext<'_>,
+    ) {
         for piece in &self.0 {
             let start = line.len();
             piece.atom.write(line, record, scene);
@@ -202,7 +207,7 @@ impl Atom {
         })
     }
 
-    fn write(&self, line: &mut Vec<u8>, record: &AccessRecord<'_>, scene: &Scene<'_>) {
+    fn write(&self, line: &mut Vec<u8>, record: &AccessRecord<'_>, scene: &LineContext<'_>) {
         let head = record.head.into_option();
         let micros = record.duration_ns / 1000;
         match self {
@@ -391,7 +396,7 @@ mod tests {
         AccessFormat::compile(format).unwrap().write(
             &mut line,
             record,
-            &Scene { time: b"[now]", local_time: b"today", pid: 77, variables: &[] },
+            &LineContext { time: b"[now]", local_time: b"today", pid: 77, variables: &[] },
         );
         String::from_utf8(line).unwrap()
     }
@@ -462,7 +467,7 @@ mod tests {
         let set = |name: &str, value: &str| (name.into(), value.as_bytes().into());
         let variables = [set("REMOTE_ADDR", "192.0.2.1"), set("myapp.user", "a\nb")];
         let mut line = Vec::new();
-        let scene = Scene { time: b"", local_time: b"", pid: 1, variables: &variables };
+        let scene = LineContext { time: b"", local_time: b"", pid: 1, variables: &variables };
         format.write(&mut line, &record, &scene);
         assert_eq!(line, b"192.0.2.1 192.0.2.1 a\\x0ab 1 -\n");
     }

@@ -26,7 +26,7 @@ pub(super) struct Syslog {
 
 #[derive(Debug)]
 enum Socket {
-    /// Not connected, so that a daemon that was started anew is found again.
+    /// Not connected, so that a daemon that was started again is found again.
     Unix(UnixDatagram, PathBuf),
     Udp(UdpSocket, SocketAddr),
 }
@@ -127,13 +127,13 @@ mod tests {
 
     #[test]
     fn lines_come_with_priority_and_tag_and_a_new_daemon_is_found() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("log");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
         let address = format!("unix://{}#dgram", path.display());
         let args = ["--log-syslog", "--log-syslog-to", &address, "--log-syslog-facility", "local3"];
         let sources = Sources {
             args: args.iter().map(Into::into).collect(),
-            directory: folder.path().to_owned(),
+            directory: directory.path().to_owned(),
             ..Sources::default()
         };
         let settings = sources.load().unwrap().0;

@@ -3,28 +3,28 @@
 //!
 //! No more than that: the dynamic linker does the rest, and says what it does not like.
 
-use super::error::Unfit;
+use super::error::NotALibrary;
 
 /// Checks the first [`HEADER_SIZE`] bytes of a file, or as many as there are.
-pub fn check_header(start: &[u8]) -> Result<(), Unfit> {
+pub fn check_header(start: &[u8]) -> Result<(), NotALibrary> {
     if !start.starts_with(MAGIC) {
-        return Err(Unfit::NotElf);
+        return Err(NotALibrary::NotElf);
     }
-    let head = start.get(..HEADER_SIZE).ok_or(Unfit::Truncated)?;
+    let head = start.get(..HEADER_SIZE).ok_or(NotALibrary::Truncated)?;
     let machine = number(head, 18, 2).unwrap_or_default() as u16;
     if (head[4], head[5]) != (CLASS_64, LITTLE_ENDIAN) || machine != THIS_MACHINE {
-        return Err(Unfit::Machine { found: describe(head[4], head[5], machine) });
+        return Err(NotALibrary::Machine { found: describe(head[4], head[5], machine) });
     }
     if number(head, 16, 2) != Some(TYPE_SHARED) {
-        return Err(Unfit::NotShared);
+        return Err(NotALibrary::NotShared);
     }
     Ok(())
 }
 
 /// Checks that a file of `length` bytes, whose header is in order, is whole: opening one that is still
 /// being written would end the process by SIGBUS. `start` is its beginning, up to [`START_SIZE`] bytes.
-pub fn check_whole(start: &[u8], length: u64) -> Result<(), Unfit> {
-    is_whole(start, length).filter(|whole| *whole).map(drop).ok_or(Unfit::Truncated)
+pub fn check_whole(start: &[u8], length: u64) -> Result<(), NotALibrary> {
+    is_whole(start, length).filter(|whole| *whole).map(drop).ok_or(NotALibrary::Truncated)
 }
 
 /// The name of the machine that this program runs on.
@@ -102,7 +102,7 @@ const MACHINES: [(u16, &str); 10] = [
 mod tests {
     use super::*;
 
-    fn check(file: &[u8]) -> Result<(), Unfit> {
+    fn check(file: &[u8]) -> Result<(), NotALibrary> {
         check_header(&file[..file.len().min(HEADER_SIZE)])
             .and_then(|()| check_whole(&file[..file.len().min(START_SIZE)], file.len() as u64))
     }
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn other_files_are_told_apart() {
         for text in [&b""[..], b"\x7fEL", b"#!/bin/sh\n", &[0; 100]] {
-            assert_eq!(check(text), Err(Unfit::NotElf), "{text:?}");
+            assert_eq!(check(text), Err(NotALibrary::NotElf), "{text:?}");
         }
     }
 
@@ -128,25 +128,28 @@ mod tests {
     fn other_machines_are_named() {
         let mut file = own_program();
         file[18..20].copy_from_slice(&22u16.to_le_bytes());
-        assert_eq!(check(&file), Err(Unfit::Machine { found: "64-bit S/390".to_owned() }));
+        assert_eq!(check(&file), Err(NotALibrary::Machine { found: "64-bit S/390".to_owned() }));
         let mut file = own_program();
         file[4] = 1;
         file[18..20].copy_from_slice(&3u16.to_le_bytes());
-        assert_eq!(check(&file), Err(Unfit::Machine { found: "32-bit x86".to_owned() }));
+        assert_eq!(check(&file), Err(NotALibrary::Machine { found: "32-bit x86".to_owned() }));
         let mut file = own_program();
         file[5] = 2;
         file[18..20].copy_from_slice(&21u16.to_be_bytes());
-        assert_eq!(check(&file), Err(Unfit::Machine { found: "64-bit PowerPC 64".to_owned() }));
+        assert_eq!(
+            check(&file),
+            Err(NotALibrary::Machine { found: "64-bit PowerPC 64".to_owned() })
+        );
     }
 
     #[test]
     fn object_files_and_cut_files_are_refused() {
         let mut file = own_program();
         file[16] = 1;
-        assert_eq!(check(&file), Err(Unfit::NotShared));
+        assert_eq!(check(&file), Err(NotALibrary::NotShared));
         let file = own_program();
         for length in [4, 63, 64, 100, file.len() / 2, file.len() - 1] {
-            assert_eq!(check(&file[..length]), Err(Unfit::Truncated), "{length} bytes");
+            assert_eq!(check(&file[..length]), Err(NotALibrary::Truncated), "{length} bytes");
         }
     }
 

@@ -53,7 +53,7 @@ impl Kind {
 
 /// Why a file cannot be a library of this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unfit {
+pub enum NotALibrary {
     /// Something else altogether.
     NotElf,
     /// Another machine's.
@@ -91,11 +91,11 @@ pub enum LoadError {
     },
     /// The file is no shared library of this machine.
     #[error("{}: {}", .path.display(), unfit(.reason))]
-    Unfit {
+    NotALibrary {
         /// The file.
         path: PathBuf,
         /// What it is instead.
-        reason: Unfit,
+        reason: NotALibrary,
     },
     /// The dynamic linker refused it.
     #[error("{}: cannot be loaded: {}", .path.display(), linker(.reason))]
@@ -175,7 +175,7 @@ pub enum LoadError {
         "{}: the application {need}, which the worker class {class} cannot do; choose another class with --worker-class"
         , .path.display()
     )]
-    Needs {
+    Requirements {
         /// The application's file.
         path: PathBuf,
         /// What it needs, as the end of "the application …".
@@ -235,17 +235,21 @@ fn unreadable(error: &io::Error, kind: Kind) -> String {
     }
 }
 
-fn unfit(reason: &Unfit) -> String {
+fn unfit(reason: &NotALibrary) -> String {
     match reason {
-        Unfit::NotElf => {
+        NotALibrary::NotElf => {
             "not an ELF file, so no shared library; name what cargo built as a cdylib".to_owned()
         }
-        Unfit::Machine { found } => {
+        NotALibrary::Machine { found } => {
             let this = elf::this_machine();
             format!("built for {found}, this machine is {this}; build it for this machine")
         }
-        Unfit::NotShared => "an ELF file, but no shared library; build it as a cdylib".to_owned(),
-        Unfit::Truncated => "an ELF file that is cut short; copy it again, as a whole".to_owned(),
+        NotALibrary::NotShared => {
+            "an ELF file, but no shared library; build it as a cdylib".to_owned()
+        }
+        NotALibrary::Truncated => {
+            "an ELF file that is cut short; copy it again, as a whole".to_owned()
+        }
     }
 }
 
@@ -287,7 +291,7 @@ mod tests {
         );
         assert_eq!(error.exit_status(), APP_LOAD_ERROR);
         let boot = |failure| LoadError::Boot { kind: Kind::App, path: "/x/a.so".into(), failure };
-        assert_eq!(boot(Failure::config("root is no folder")).exit_status(), EX_CONFIG);
+        assert_eq!(boot(Failure::config("root is no directory")).exit_status(), EX_CONFIG);
         assert_eq!(boot(Failure::unsupported("no threads here")).exit_status(), BOOT_ERROR);
     }
 

@@ -21,7 +21,7 @@ use crate::limits;
 
 use super::copy::SealedCopy;
 use super::elf;
-use super::error::{Kind, LoadError, Unfit};
+use super::error::{Kind, LoadError, NotALibrary};
 use super::names::{self, LibraryName};
 
 /// A library that has been opened and checked; its root module is `M`. It stays open for the life
@@ -57,7 +57,9 @@ fn open<M: RootModule>(kind: Kind, path: &Path) -> Result<Plugin<M>, LoadError> 
     let source = match Source::of(&path) {
         Ok(source) => source,
         Err(Unreadable::System(error)) => return Err(LoadError::Unreadable { kind, path, error }),
-        Err(Unreadable::Unfit(reason)) => return Err(LoadError::Unfit { path, reason }),
+        Err(Unreadable::NotALibrary(reason)) => {
+            return Err(LoadError::NotALibrary { path, reason });
+        }
     };
     let (library, name) = match link(&path, source) {
         Ok(linked) => linked,
@@ -88,7 +90,7 @@ impl Source {
             return Err(io::Error::from(io::ErrorKind::IsADirectory).into());
         }
         if !facts.is_file() {
-            return Err(Unfit::NotElf.into());
+            return Err(NotALibrary::NotElf.into());
         }
         let mut file = File::open(path)?;
         elf::check_header(&start_of(&file, elf::HEADER_SIZE)?)?;
@@ -122,7 +124,7 @@ fn start_of(file: &File, most: usize) -> io::Result<Vec<u8>> {
 /// Why there is no library to load.
 enum Unreadable {
     System(io::Error),
-    Unfit(Unfit),
+    NotALibrary(NotALibrary),
 }
 
 impl From<io::Error> for Unreadable {
@@ -131,9 +133,9 @@ impl From<io::Error> for Unreadable {
     }
 }
 
-impl From<Unfit> for Unreadable {
-    fn from(reason: Unfit) -> Self {
-        Self::Unfit(reason)
+impl From<NotALibrary> for Unreadable {
+    fn from(reason: NotALibrary) -> Self {
+        Self::NotALibrary(reason)
     }
 }
 

@@ -13,7 +13,9 @@ use worker_api::fork;
 use worker_api::raw::{
     AppBox, EngineBox, ExchangeBox, HooksBox, RawApp, RawApp_TO, RuntimeBox, WorkerBox,
 };
-use worker_api::{Abilities, AppModuleRef, Failure, Needs, RawAppContext, WorkerClassRef};
+use worker_api::{
+    AppModuleRef, Capabilities, Failure, RawAppContext, Requirements, WorkerClassRef,
+};
 
 use super::error::{Kind, LoadError, one_line};
 use super::files::LoadedFiles;
@@ -280,16 +282,20 @@ fn open_hook_plugin(
 
 /// Refuses an application that the class cannot serve.
 fn check_needs(app: &AppBox, class: &Plugin<WorkerClassRef>, path: &Path) -> Result<(), LoadError> {
-    let (needs, abilities) = (Needs(app.needs()), class.root.abilities());
+    let (needs, capabilities) = (Requirements(app.requirements()), class.root.capabilities());
     let lacking = [
-        (Needs::LATER, Abilities::LATER, "answers requests later, after its call has returned"),
-        (Needs::LOOP, Abilities::LOOP, "brings an event loop of its own"),
+        (
+            Requirements::DEFERRED,
+            Capabilities::DEFERRED,
+            "answers requests later, after its call has returned",
+        ),
+        (Requirements::LOOP, Capabilities::LOOP, "brings an event loop of its own"),
     ]
     .into_iter()
-    .find(|(need, ability, _)| needs.contains(*need) && abilities & ability.0 == 0);
+    .find(|(need, ability, _)| needs.contains(*need) && capabilities & ability.0 == 0);
     match lacking {
         None => Ok(()),
-        Some((_, _, need)) => Err(LoadError::Needs {
+        Some((_, _, need)) => Err(LoadError::Requirements {
             path: path.to_owned(),
             need,
             class: class.root.name().to_string(),
@@ -323,8 +329,8 @@ fn refusal(error: &LoadError) -> Refusal {
 struct Shared(&'static AppBox);
 
 impl RawApp for Shared {
-    fn needs(&self) -> u64 {
-        self.0.needs()
+    fn requirements(&self) -> u64 {
+        self.0.requirements()
     }
 
     fn load(&self) -> RResult<(), Failure> {

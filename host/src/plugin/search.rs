@@ -1,5 +1,5 @@
 //! From what the operator wrote to the path of a library: short names are looked up beside the
-//! executable, in `../lib/host/` from there, and in the folders of `HOST_PLUGIN_PATH`.
+//! executable, in `../lib/host/` from there, and in the directories of `JIMU_PLUGIN_PATH`.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -21,12 +21,12 @@ pub struct AppChoice {
     pub spec: String,
 }
 
-/// The folders in which short names are looked up, in their order.
+/// The directories in which short names are looked up, in their order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SearchPath(Vec<PathBuf>);
 
 impl SearchPath {
-    /// The folders of this process: those of its executable, and of `HOST_PLUGIN_PATH`.
+    /// The directories of this process: those of its executable, and of `JIMU_PLUGIN_PATH`.
     pub fn of_process() -> Self {
         let executable = std::env::current_exe().unwrap_or_default();
         Self::new(&[executable], std::env::var_os(VARIABLE).as_deref())
@@ -49,8 +49,8 @@ impl SearchPath {
             let installed = beside.parent().map(|prefix| prefix.join("lib/host"));
             std::iter::once(beside.to_owned()).chain(installed)
         });
-        let folders = around.chain(named);
-        Self(folders.filter(|folder| !folder.as_os_str().is_empty()).collect())
+        let directories = around.chain(named);
+        Self(directories.filter(|directory| !directory.as_os_str().is_empty()).collect())
     }
 
     /// The library of a worker class: a path as it is, a short name where it is found. A name of gunicorn's for which
@@ -66,11 +66,11 @@ impl SearchPath {
     }
 
     /// The library of an application. A path that ends in `.so` is one, and everything else is what
-    /// the plugin `wsgi` understands. Without anything it is the Django project in `folder`, where
+    /// the plugin `wsgi` understands. Without anything it is the Django project in `directory`, where
     /// there is a `manage.py`, and the built-in welcome page otherwise.
-    pub fn app(&self, spec: Option<&str>, folder: &Path) -> Result<AppChoice, NotFound> {
+    pub fn app(&self, spec: Option<&str>, directory: &Path) -> Result<AppChoice, NotFound> {
         let library = match spec {
-            None if is_django_project(folder) => self.find(Kind::App, WSGI)?,
+            None if is_django_project(directory) => self.find(Kind::App, WSGI)?,
             None => self.find(Kind::App, WELCOME)?,
             Some(spec) if is_library(spec) => spec.into(),
             Some(_) => self.find(Kind::App, WSGI)?,
@@ -85,11 +85,12 @@ impl SearchPath {
 
     fn find(&self, kind: Kind, name: &str) -> Result<PathBuf, NotFound> {
         let file = file_of(kind, name);
-        let found = self.0.iter().map(|folder| folder.join(&file)).find(|path| path.is_file());
+        let found =
+            self.0.iter().map(|directory| directory.join(&file)).find(|path| path.is_file());
         found.ok_or_else(|| NotFound {
             kind,
             name: name.to_owned(),
-            folders: self.0.clone(),
+            directories: self.0.clone(),
             similar: self.similar(kind, name),
         })
     }
@@ -107,7 +108,8 @@ impl SearchPath {
 
     /// The short names of all libraries of that kind that are there.
     fn names(&self, kind: Kind) -> BTreeSet<String> {
-        let entries = self.0.iter().filter_map(|folder| folder.read_dir().ok()).flatten().flatten();
+        let entries =
+            self.0.iter().filter_map(|directory| directory.read_dir().ok()).flatten().flatten();
         entries
             .filter_map(|entry| {
                 let file = entry.file_name().into_string().ok()?;
@@ -123,7 +125,7 @@ impl SearchPath {
 pub struct NotFound {
     kind: Kind,
     name: String,
-    folders: Vec<PathBuf>,
+    directories: Vec<PathBuf>,
     similar: Option<String>,
 }
 
@@ -132,9 +134,9 @@ impl fmt::Display for NotFound {
         let (kind, name) = (self.kind.name(), &self.name);
         let file = file_of(self.kind, name);
         write!(f, "no {kind} {name:?}: there is no {file} in ")?;
-        for (index, folder) in self.folders.iter().enumerate() {
+        for (index, directory) in self.directories.iter().enumerate() {
             let between = if index == 0 { "" } else { ", " };
-            write!(f, "{between}{}", folder.display())?;
+            write!(f, "{between}{}", directory.display())?;
         }
         match (&self.similar, self.kind) {
             (Some(similar), _) => write!(f, "; did you mean {similar}?"),
@@ -165,8 +167,8 @@ fn suffix_of(kind: Kind) -> &'static str {
     }
 }
 
-/// Further folders to look into, parted by colons.
-const VARIABLE: &str = "HOST_PLUGIN_PATH";
+/// Further directories to look into, parted by colons.
+const VARIABLE: &str = "JIMU_PLUGIN_PATH";
 /// The application that is served when none is named.
 const WELCOME: &str = "welcome";
 /// The application of `--check-worker`.
@@ -178,7 +180,7 @@ const WSGI: &str = "wsgi";
 mod tests {
     use super::*;
 
-    /// A prefix with an executable, libraries beside it and installed ones, and a further folder.
+    /// A prefix with an executable, libraries beside it and installed ones, and a further directory.
     fn house() -> (tempfile::TempDir, SearchPath) {
         let house = tempfile::tempdir().unwrap();
         let files = [
@@ -238,18 +240,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_found_is_told_with_the_folders_and_the_likely_intention() {
+    fn what_is_not_found_is_told_with_the_directorys_and_the_likely_intention() {
         let (house, path) = house();
         let words = path.class("gtread").unwrap_err().to_string();
         assert!(
             words.starts_with("no worker class \"gtread\": there is no libgtread_worker.so in ")
         );
-        for folder in ["bin", "lib/host", "mine"] {
-            assert!(words.contains(&house.path().join(folder).display().to_string()), "{words}");
+        for directory in ["bin", "lib/host", "mine"] {
+            assert!(words.contains(&house.path().join(directory).display().to_string()), "{words}");
         }
         assert!(words.ends_with("; did you mean gthread?"), "{words}");
         let words = path.class("tornado").unwrap_err().to_string();
-        assert!(words.ends_with("; give its path, or set HOST_PLUGIN_PATH"), "{words}");
+        assert!(words.ends_with("; give its path, or set JIMU_PLUGIN_PATH"), "{words}");
     }
 
     #[test]

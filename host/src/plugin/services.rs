@@ -133,7 +133,7 @@ impl Services {
     /// The services for one plugin, whose section of the settings file is `section`.
     pub fn for_plugin(&'static self, section: &toml::Table) -> HostBox {
         let section = toml::to_string(section).unwrap_or_default();
-        RawHost_TO::from_value(ForPlugin { services: self, section }, TD_Opaque)
+        RawHost_TO::from_value(PluginHost { services: self, section }, TD_Opaque)
     }
 
     fn setting(&self, name: &str) -> Option<Value> {
@@ -253,12 +253,12 @@ thread_local! {
 }
 
 /// The services of one plugin.
-struct ForPlugin {
+struct PluginHost {
     services: &'static Services,
     section: String,
 }
 
-impl ForPlugin {
+impl PluginHost {
     /// Runs `act` in a worker. In the mold there is nothing to act upon, and in a child that the application has
     /// forked nothing that is the child's; a panic of ours is logged by the hook, and costs what was asked for.
     fn in_worker<T: Default>(&self, act: impl FnOnce(&WorkerContext) -> T) -> T {
@@ -270,7 +270,7 @@ impl ForPlugin {
     }
 }
 
-impl RawHost for ForPlugin {
+impl RawHost for PluginHost {
     fn setting(&self, name: RStr<'_>) -> ROption<Value> {
         catch("Host::setting", || self.services.setting(&name)).unwrap_or_default().into()
     }
@@ -296,7 +296,7 @@ impl RawHost for ForPlugin {
         self.in_worker(|worker| worker.remaining_backlog(listener))
     }
 
-    fn age(&self) -> u64 {
+    fn spawn_index(&self) -> u64 {
         self.in_worker(|worker| worker.age)
     }
 
@@ -351,7 +351,7 @@ impl RawHost for ForPlugin {
         self.in_worker(|worker| request::count(worker.slot, counter, by));
     }
 
-    fn request_began(&self, head: &RequestHead<'_>) -> u32 {
+    fn request_started(&self, head: &RequestHead<'_>) -> u32 {
         let token = self.in_worker(|worker| {
             request::began(worker.slot, head, self.services.settings.status_queries)
         });

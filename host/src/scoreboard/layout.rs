@@ -109,7 +109,7 @@ impl Counts {
 /// What the arbiter notes for those who show figures. The arbiter writes here, and the processes
 /// without plugins that it forks count the lines that they log.
 #[repr(C)]
-pub(super) struct LedgerPages {
+pub(super) struct CounterPages {
     /// Odd while counts move from a slot into `ended`: who reads meanwhile would count them twice.
     pub(super) version: AtomicU32,
     /// Slots from this number on were never used.
@@ -246,7 +246,7 @@ const FIRST_BUCKET_US: u64 = 64;
 const FIRST_QUEUED_US: u64 = 8_000;
 
 const _: () = {
-    assert!(size_of::<LedgerPages>() <= LEDGER_SIZE);
+    assert!(size_of::<CounterPages>() <= LEDGER_SIZE);
     assert!(size_of::<Place>() == 32);
     assert!(size_of::<Slot>() == SLOT_SIZE);
     assert!(size_of::<LinePages>() == LINE_PAGES_SIZE);

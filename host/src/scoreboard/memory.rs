@@ -23,7 +23,7 @@ use nix::libc::{self, c_void};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
-use super::layout::{FILE_SIZE, LEDGER_SIZE, LedgerPages, LinePages, PLACES_MAX, Slot, SlotPages};
+use super::layout::{CounterPages, FILE_SIZE, LEDGER_SIZE, LinePages, PLACES_MAX, Slot, SlotPages};
 
 /// The memory of one slot, on its way to the process that writes it.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ pub(super) fn create_slot() -> nix::Result<OwnedFd> {
 }
 
 /// Maps an empty ledger, shared with the processes that are forked later.
-pub(super) fn map_ledger() -> nix::Result<&'static LedgerPages> {
+pub(super) fn map_ledger() -> nix::Result<&'static CounterPages> {
     let start = map_shared(LEDGER_SIZE)?;
     // SAFETY: page-aligned, large enough (asserted in the layout module), zeroed, and unmapped only
     // by `unmap_all`; atomics alone, for which zero is valid.
@@ -144,7 +144,7 @@ impl Area {
 /// # Safety
 ///
 /// Nothing in this process may use the ledger or the area's slots any more.
-pub(super) unsafe fn unmap_all(ledger: &'static LedgerPages, area: Area) -> nix::Result<()> {
+pub(super) unsafe fn unmap_all(ledger: &'static CounterPages, area: Area) -> nix::Result<()> {
     // SAFETY: the ranges are those that were mapped here, and the caller vouches for the rest.
     unsafe {
         munmap(NonNull::from(ledger).cast(), LEDGER_SIZE)?;

@@ -5,8 +5,8 @@
 //!
 //! [`SlotWriter`] is a process's view of its own slot, [`SlotReader`] the view of others.
 
+mod counters;
 mod layout;
-mod ledger;
 mod lines;
 mod memory;
 mod reader;
@@ -19,18 +19,18 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
+pub use counters::{Event, GenerationNote, ServerCounters};
 pub use layout::{
     IN_FLIGHT_MAX, LAST_WORDS_MAX, LATENCY_BUCKETS, QUEUED_BUCKETS, REQUEST_TEXT_MAX, SLOTS_MAX,
     bucket_limit_us, queued_limit_us,
 };
-pub use ledger::{Event, GenerationNote, Ledger};
 pub use lines::{ACCESS_LINES_MAX, AccessBuffer};
 pub use memory::SlotMemory;
 pub use reader::{InFlightRequest, SlotReader, SlotSnapshot, Totals};
 pub use writer::{InFlightToken, SlotWriter};
 
 use crate::limits;
-use layout::{LedgerPages, PLACES_MAX, Place, Slot};
+use layout::{CounterPages, PLACES_MAX, Place, Slot};
 use memory::Area;
 
 /// What a worker is doing with its life.
@@ -75,7 +75,7 @@ impl WorkerState {
 /// All of the scoreboard, for the arbiter and the processes without plugins that it forks.
 pub struct Scoreboard {
     arbiter_pid: Pid,
-    ledger: &'static LedgerPages,
+    ledger: &'static CounterPages,
     area: Area,
     /// The serial numbers of the memory that this process has mapped for each slot.
     mapped: Vec<AtomicU64>,
@@ -125,7 +125,7 @@ impl Scoreboard {
     fn map(is_inherited: bool) -> nix::Result<Self> {
         let ledger = memory::map_ledger()?;
         let own = SlotWriter::new()?;
-        ledger::begin(ledger);
+        counters::begin(ledger);
         let shared = AtomicPtr::new(std::ptr::from_ref(ledger).cast_mut());
         Ok(Self {
             arbiter_pid: Pid::this(),
@@ -185,7 +185,9 @@ impl Scoreboard {
         if place.serial.load(Ordering::Relaxed) == 0 {
             return;
         }
-        ledger::settle(self.ledger, place, slot, || place.serial.store(0, Ordering::Release));
+        counters::fold_into_totals(self.ledger, place, slot, || {
+            place.serial.store(0, Ordering::Release);
+        });
         if self.area.is_inherited() {
             writer::clear(slot);
             if let Some(pages) = self.area.pages(index as usize) {
@@ -204,8 +206,8 @@ impl Scoreboard {
     }
 
     /// What the arbiter notes beside the slots.
-    pub fn ledger(&self) -> Ledger {
-        Ledger::new(self.ledger)
+    pub fn ledger(&self) -> ServerCounters {
+        ServerCounters::new(self.ledger)
     }
 
     /// The counters of the error log's lines.
@@ -298,7 +300,7 @@ impl MoldSlots {
 /// plugins, else those in the slot of this process.
 #[derive(Clone, Copy)]
 pub struct LogLines {
-    shared: &'static AtomicPtr<LedgerPages>,
+    shared: &'static AtomicPtr<CounterPages>,
     own: SlotWriter,
 }
 

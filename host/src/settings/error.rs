@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{absent, declare::Setting, table::TABLE};
+use super::{declare::Setting, table::TABLE, unsupported};
 use crate::similar::distance;
 
 /// Exit status for invalid settings: `EX_CONFIG` of sysexits(3).
@@ -22,7 +22,7 @@ pub enum Origin {
     Variable(&'static str),
     /// A line of the settings file.
     File(Arc<PathBuf>, usize),
-    /// The flags in `HOST_CMD_ARGS`.
+    /// The flags in `JIMU_CMD_ARGS`.
     CommandVariable,
     /// The command line.
     CommandLine,
@@ -36,7 +36,7 @@ impl fmt::Display for Origin {
             Self::Default => f.write_str("default"),
             Self::Variable(name) => write!(f, "${name}"),
             Self::File(path, line) => write!(f, "{}:{line}", path.display()),
-            Self::CommandVariable => f.write_str("$HOST_CMD_ARGS"),
+            Self::CommandVariable => f.write_str("$JIMU_CMD_ARGS"),
             Self::CommandLine => f.write_str("command line"),
             Self::Request => f.write_str("hostctl"),
         }
@@ -87,13 +87,13 @@ impl Problem {
     /// Creates a warning for a key or flag of gunicorn that is accepted but has no effect; `None` for any
     /// other name.
     pub(super) fn ignored(origin: &Origin, name: &str) -> Option<Self> {
-        let reason = absent::ignored_reason(name)?;
+        let reason = unsupported::ignored_reason(name)?;
         Some(Self::at(origin, format!("{name} (of gunicorn) has no effect: {reason}")))
     }
 
     /// Creates a problem of an unknown key.
     pub(super) fn unknown(origin: &Origin, key: &str) -> Self {
-        let hint = match (absent::reason(key), nearest(key)) {
+        let hint = match (unsupported::reason(key), nearest(key)) {
             (Some(reason), _) => format!(" (of gunicorn): {reason}"),
             (None, Some(setting)) => format!("; did you mean {:?}?", setting.name),
             (None, None) => String::new(),

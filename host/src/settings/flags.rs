@@ -5,9 +5,9 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{Arg, ArgAction, ArgMatches, Command, builder::ValueParser, parser::ValueSource};
 
 use super::{
-    absent::{IGNORED_FLAGS, IgnoredFlag},
     declare::Setting,
     table::TABLE,
+    unsupported::{IGNORED_FLAGS, IgnoredFlag},
     value::{Kind, Value},
 };
 

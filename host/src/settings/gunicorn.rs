@@ -3,9 +3,9 @@
 
 use serde_json::Value as Json;
 
-use super::absent;
 use super::declare::Setting;
 use super::table::TABLE;
+use super::unsupported;
 use super::value::{Kind, Value};
 use crate::hooks;
 
@@ -45,7 +45,7 @@ pub fn convert(found: &[(String, Found)]) -> Converted {
     let mut converted = Converted::default();
     for (name, found) in found {
         let setting = TABLE.iter().find(|setting| setting.name == name);
-        match (setting, found, absent::reason(name)) {
+        match (setting, found, unsupported::reason(name)) {
             (_, Found::Value(Json::Null), _) | (None, _, None) => {}
             (_, Found::Other(what), _) if what == FUNCTION && hooks::is_event(name) => {
                 converted.left.push(format!(

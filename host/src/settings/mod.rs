@@ -2,12 +2,11 @@
 //! page and the struct [`Settings`] are generated.
 //!
 //! [`Sources`] is everything that settings are read from. In increasing priority: defaults (and the variables
-//! that replace them), the file, `HOST_CMD_ARGS`, the command line, and requests of `hostctl`. It is kept, and
+//! that replace them), the file, `JIMU_CMD_ARGS`, the command line, and requests of `hostctl`. It is kept, and
 //! read again at each reload.
 //!
 //! **Invariant:** a `Settings` that exists is valid; no other code checks a setting again.
 
-mod absent;
 mod bind;
 mod declare;
 mod error;
@@ -19,6 +18,7 @@ mod page;
 mod print;
 mod table;
 mod types;
+mod unsupported;
 mod value;
 mod words;
 
@@ -29,7 +29,6 @@ use std::{
     sync::Arc,
 };
 
-pub use absent::{ABSENT, ELSEWHERE, IGNORED};
 pub use bind::Bind;
 pub use declare::{Effect, Setting, Variable};
 pub use error::{EX_CONFIG, Error, Origin, Problem};
@@ -42,6 +41,7 @@ pub use types::{
     Account, ClientCertificate, GroupId, HeaderMap, LogFormat, LogLevel, LogTarget, ProxyProtocol,
     StatsdHost, SyslogAddress, SyslogFacility, TlsVersion, TrustedPeers,
 };
+pub use unsupported::{IGNORED, MOVED, UNSUPPORTED};
 pub use value::{Kind, Value};
 
 /// Everything that settings are read from, so that they can be read again.
@@ -175,10 +175,10 @@ fn start_directory() -> std::io::Result<PathBuf> {
 
 /// Default path of the control socket: next to gunicorn's, under a different name.
 pub fn default_control_socket(environment: &BTreeMap<String, String>) -> Option<PathBuf> {
-    let folder = |name: &str| environment.get(name).filter(|path| path.starts_with('/'));
-    match folder("XDG_RUNTIME_DIR") {
+    let directory = |name: &str| environment.get(name).filter(|path| path.starts_with('/'));
+    match directory("XDG_RUNTIME_DIR") {
         Some(runtime) => Some(Path::new(runtime).join("host.ctl")),
-        None => folder("HOME").map(|home| Path::new(home).join(".host/host.ctl")),
+        None => directory("HOME").map(|home| Path::new(home).join(".host/host.ctl")),
     }
 }
 
@@ -269,7 +269,7 @@ impl Layers {
             return Err(Problem::value(
                 &self.origins[chdir],
                 "chdir",
-                "expected a folder",
+                "expected a directory",
                 &base.display().to_string(),
             )
             .into());
@@ -291,4 +291,4 @@ fn index_of(name: &str) -> Option<usize> {
 }
 
 /// Flags that precede those of the command line.
-const COMMAND_VARIABLE: &str = "HOST_CMD_ARGS";
+const COMMAND_VARIABLE: &str = "JIMU_CMD_ARGS";

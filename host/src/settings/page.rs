@@ -3,10 +3,10 @@
 use std::fmt::{self, Write as _};
 
 use super::{
-    absent::{ABSENT, ELSEWHERE, IGNORED},
     declare::Setting,
     flags::APPLICATION,
     table::TABLE,
+    unsupported::{IGNORED, MOVED, UNSUPPORTED},
     value::Kind,
 };
 
@@ -16,11 +16,11 @@ pub fn page() -> String {
     // Writing to a string cannot fail.
     let _ = write_settings(&mut page);
     page.push_str(ELSEWHERE_INTRODUCTION);
-    let _ = write_names(&mut page, ELSEWHERE);
+    let _ = write_names(&mut page, MOVED);
     page.push_str(IGNORED_INTRODUCTION);
     let _ = write_names(&mut page, IGNORED);
     page.push_str(ABSENT_INTRODUCTION);
-    let _ = write_names(&mut page, ABSENT);
+    let _ = write_names(&mut page, UNSUPPORTED);
     page
 }
 
@@ -103,7 +103,7 @@ If several places set a value, the first of these wins:
 
 1. a request of `hostctl`,
 2. the command line,
-3. the flags in the environment variable `HOST_CMD_ARGS`, split as a shell does,
+3. the flags in the environment variable `JIMU_CMD_ARGS`, split as a shell does,
 4. the settings file: `host.toml` in the directory in which the server starts, or the file that
    `--config` names,
 5. the environment variable that replaces the default,

@@ -61,7 +61,7 @@ settings! {
         /// Worker class to use: a short name, or the path of a shared library.
         ///
         /// The short name sync refers to `libsync_worker.so`, which is searched for beside the
-        /// executable, in `../lib/host/` relative to it, and in the directories of `HOST_PLUGIN_PATH`.
+        /// executable, in `../lib/host/` relative to it, and in the directories of `JIMU_PLUGIN_PATH`.
         /// With more than one thread, sync means gthread. The names of the worker classes of gunicorn and
         /// gevent-websocket are accepted, too.
         worker_class: String {

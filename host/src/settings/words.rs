@@ -1,4 +1,4 @@
-//! Splits `HOST_CMD_ARGS` into words by the shell's quoting rules (POSIX 2.2), without expansion.
+//! Splits `JIMU_CMD_ARGS` into words by the shell's quoting rules (POSIX 2.2), without expansion.
 
 /// Returns the words of `text`; `None` if a quote is not closed or a backslash is last.
 pub(super) fn split(text: &str) -> Option<Vec<String>> {

@@ -158,8 +158,8 @@ mod tests {
 
     #[test]
     fn those_who_wait_are_counted() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("socket");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
         let unix = UnixListener::bind(&path).unwrap();
         let _tcp_clients: Vec<_> =

@@ -20,11 +20,11 @@ pub(super) fn text(view: &View) -> String {
 }
 
 fn server(page: &mut Page, view: &View) {
-    page.family("host_info", "gauge", "The server's version.");
-    page.sample("host_info", &[("version", &view.version)], 1);
-    page.family("host_start_time_seconds", "gauge", "When the server started, since 1970.");
-    page.sample("host_start_time_seconds", &[], view.started_at);
-    page.family("host_generation", "gauge", "Generations that exist, by what they do.");
+    page.family("jimu_info", "gauge", "The server's version.");
+    page.sample("jimu_info", &[("version", &view.version)], 1);
+    page.family("jimu_start_time_seconds", "gauge", "When the server started, since 1970.");
+    page.sample("jimu_start_time_seconds", &[], view.started_at);
+    page.family("jimu_generation", "gauge", "Generations that exist, by what they do.");
     for generation in &view.generations {
         let labels: [Label<'_>; 4] = [
             ("generation", &generation.id),
@@ -32,50 +32,50 @@ fn server(page: &mut Page, view: &View) {
             ("class", &generation.class),
             ("app", &generation.app),
         ];
-        page.sample("host_generation", &labels, 1);
+        page.sample("jimu_generation", &labels, 1);
     }
     for (name, count) in &view.events {
         let name = format!("host_{name}_total");
         page.family(&name, "counter", "See docs/metrics.md.");
         page.sample(&name, &[], count);
     }
-    page.family("host_log_lines_total", "counter", "Lines of the error log.");
+    page.family("jimu_log_lines_total", "counter", "Lines of the error log.");
     for (level, count) in LEVELS.iter().zip(view.log_lines) {
-        page.sample("host_log_lines_total", &[("level", level)], count);
+        page.sample("jimu_log_lines_total", &[("level", level)], count);
     }
-    page.family("host_listener_backlog", "gauge", "Connections that no worker has accepted yet.");
+    page.family("jimu_listener_backlog", "gauge", "Connections that no worker has accepted yet.");
     for listener in &view.listeners {
         if let Some(backlog) = listener.backlog {
-            page.sample("host_listener_backlog", &[("listener", &listener.name)], backlog);
+            page.sample("jimu_listener_backlog", &[("listener", &listener.name)], backlog);
         }
     }
-    page.family("host_listener_backlog_max", "gauge", "How many the kernel lets wait.");
+    page.family("jimu_listener_backlog_max", "gauge", "How many the kernel lets wait.");
     for listener in &view.listeners {
         if let Some(backlog_max) = listener.backlog_max {
-            page.sample("host_listener_backlog_max", &[("listener", &listener.name)], backlog_max);
+            page.sample("jimu_listener_backlog_max", &[("listener", &listener.name)], backlog_max);
         }
     }
-    page.family("host_memory_bytes", "gauge", "Memory by kind of process.");
+    page.family("jimu_memory_bytes", "gauge", "Memory by kind of process.");
     let molds = view.generations.iter().filter_map(|generation| generation.mold.as_ref());
     let of_molds: u64 = molds.filter_map(|mold| mold.memory_kib).sum();
     let of_workers: u64 = view.workers().filter_map(|worker| worker.memory_kib).sum();
     for (role, kib) in
         [("arbiter", view.memory_kib.unwrap_or(0)), ("mold", of_molds), ("worker", of_workers)]
     {
-        page.sample("host_memory_bytes", &[("role", &role)], kib * 1024);
+        page.sample("jimu_memory_bytes", &[("role", &role)], kib * 1024);
     }
 }
 
 fn requests(page: &mut Page, view: &View) {
-    page.family("host_requests_total", "counter", "Requests answered, by class and status.");
+    page.family("jimu_requests_total", "counter", "Requests answered, by class and status.");
     for (class, totals) in &view.classes {
         for (status, count) in &totals.statuses {
             let labels: [Label<'_>; 2] = [("class", class), ("status", status)];
-            page.sample("host_requests_total", &labels, count);
+            page.sample("jimu_requests_total", &labels, count);
         }
         let unanswered = totals.requests.saturating_sub(totals.statuses.values().sum());
         let labels: [Label<'_>; 2] = [("class", class), ("status", &"none")];
-        page.sample("host_requests_total", &labels, unanswered);
+        page.sample("jimu_requests_total", &labels, unanswered);
     }
     for (name, help, figure) in SUMS {
         page.family(name, "counter", help);
@@ -83,12 +83,12 @@ fn requests(page: &mut Page, view: &View) {
             page.sample(name, &[("class", class)], figure(totals));
         }
     }
-    let name = "host_request_duration_seconds";
+    let name = "jimu_request_duration_seconds";
     page.family(name, "histogram", "From the complete head of a request to the end of its answer.");
     for (class, totals) in &view.classes {
         histogram(page, name, class, (&totals.latency, totals.duration_us), bucket_limit_us);
     }
-    let name = "host_request_queued_seconds";
+    let name = "jimu_request_queued_seconds";
     page.family(
         name,
         "histogram",
@@ -118,29 +118,29 @@ fn histogram(
 }
 
 fn workers(page: &mut Page, view: &View) {
-    page.family("host_workers", "gauge", "Workers by what they do.");
+    page.family("jimu_workers", "gauge", "Workers by what they do.");
     for state in ["booting", "ready", "draining"] {
         let count = view.workers().filter(|worker| worker.state == state).count();
-        page.sample("host_workers", &[("state", &state)], count);
+        page.sample("jimu_workers", &[("state", &state)], count);
     }
-    page.family("host_workers_target", "gauge", "How many workers there shall be.");
+    page.family("jimu_workers_target", "gauge", "How many workers there shall be.");
     let serving = view.generations.iter().filter(|generation| generation.state == "serving");
-    page.sample("host_workers_target", &[], serving.map(|serving| serving.target).sum::<u32>());
-    page.family("host_requests_in_flight", "gauge", "Requests that workers hold.");
+    page.sample("jimu_workers_target", &[], serving.map(|serving| serving.target).sum::<u32>());
+    page.family("jimu_requests_in_flight", "gauge", "Requests that workers hold.");
     let held: u64 = view.workers().map(|worker| u64::from(worker.held)).sum();
-    page.sample("host_requests_in_flight", &[], held);
-    page.family("host_connections", "gauge", "Connections that are open.");
+    page.sample("jimu_requests_in_flight", &[], held);
+    page.family("jimu_connections", "gauge", "Connections that are open.");
     let connections: u64 = view.workers().map(|worker| worker.connections).sum();
-    page.sample("host_connections", &[], connections);
+    page.sample("jimu_connections", &[], connections);
     page.family(
-        "host_slots",
+        "jimu_slots",
         "gauge",
         "Threads or greenlets; of a class that has neither, the workers themselves.",
     );
     let slots = view.workers().filter(|worker| worker.state == "ready").map(places);
     let (busy, all) = slots.fold((0, 0), |sum, slots| (sum.0 + slots.0, sum.1 + slots.1));
-    page.sample("host_slots", &[("state", &"busy")], busy);
-    page.sample("host_slots", &[("state", &"idle")], all.saturating_sub(busy));
+    page.sample("jimu_slots", &[("state", &"busy")], busy);
+    page.sample("jimu_slots", &[("state", &"idle")], all.saturating_sub(busy));
 }
 
 /// Busy and total slots of a worker.
@@ -193,25 +193,25 @@ type OfClass = fn(&ClassView) -> u64;
 
 /// Counters per class.
 const SUMS: [(&str, &str, OfClass); 3] = [
-    ("host_connections_accepted_total", "Connections accepted.", |totals| totals.accepted),
-    ("host_request_body_bytes_total", "Bytes of request bodies.", |totals| totals.bytes_in),
-    ("host_response_body_bytes_total", "Bytes of response bodies.", |totals| totals.bytes_out),
+    ("jimu_connections_accepted_total", "Connections accepted.", |totals| totals.accepted),
+    ("jimu_request_body_bytes_total", "Bytes of request bodies.", |totals| totals.bytes_in),
+    ("jimu_response_body_bytes_total", "Bytes of response bodies.", |totals| totals.bytes_out),
 ];
 
 type OfWorker = fn(&WorkerView) -> String;
 
 /// Series of single workers.
 const EACH: [(&str, &str, &str, OfWorker); 4] = [
-    ("host_worker_requests_total", "counter", "Requests of the worker in that slot.", |worker| {
+    ("jimu_worker_requests_total", "counter", "Requests of the worker in that slot.", |worker| {
         worker.requests.to_string()
     }),
-    ("host_worker_requests_in_flight", "gauge", "Requests that it holds.", |worker| {
+    ("jimu_worker_requests_in_flight", "gauge", "Requests that it holds.", |worker| {
         worker.held.to_string()
     }),
-    ("host_worker_heartbeat_age_seconds", "gauge", "Since its last sign of life.", |worker| {
+    ("jimu_worker_heartbeat_age_seconds", "gauge", "Since its last sign of life.", |worker| {
         format!("{:.3}", worker.silent)
     }),
-    ("host_worker_memory_bytes", "gauge", "Its memory.", |worker| {
+    ("jimu_worker_memory_bytes", "gauge", "Its memory.", |worker| {
         (worker.memory_kib.unwrap_or(0) * 1024).to_string()
     }),
 ];
@@ -269,19 +269,19 @@ mod tests {
     fn requests_of_workers_that_ended_stay() {
         let text = scraped();
         for line in [
-            "host_requests_total{class=\"sync\",status=\"200\"} 2",
-            "host_requests_total{class=\"sync\",status=\"none\"} 1",
-            "host_request_duration_seconds_bucket{class=\"sync\",le=\"0.000064\"} 1",
-            "host_request_duration_seconds_bucket{class=\"sync\",le=\"+Inf\"} 3",
-            "host_request_duration_seconds_sum{class=\"sync\"} 3.000150",
-            "host_request_duration_seconds_count{class=\"sync\"} 3",
-            "host_request_queued_seconds_bucket{class=\"sync\",le=\"0.256000\"} 0",
-            "host_request_queued_seconds_bucket{class=\"sync\",le=\"0.512000\"} 1",
-            "host_request_queued_seconds_sum{class=\"sync\"} 0.500000",
-            "host_slots{state=\"busy\"} 1",
-            "host_workers{state=\"ready\"} 1",
-            "host_workers_target 1",
-            "host_generation{generation=\"1\",state=\"serving\",class=\"sync\",app=\"a \\\"b\\\"\"} 1",
+            "jimu_requests_total{class=\"sync\",status=\"200\"} 2",
+            "jimu_requests_total{class=\"sync\",status=\"none\"} 1",
+            "jimu_request_duration_seconds_bucket{class=\"sync\",le=\"0.000064\"} 1",
+            "jimu_request_duration_seconds_bucket{class=\"sync\",le=\"+Inf\"} 3",
+            "jimu_request_duration_seconds_sum{class=\"sync\"} 3.000150",
+            "jimu_request_duration_seconds_count{class=\"sync\"} 3",
+            "jimu_request_queued_seconds_bucket{class=\"sync\",le=\"0.256000\"} 0",
+            "jimu_request_queued_seconds_bucket{class=\"sync\",le=\"0.512000\"} 1",
+            "jimu_request_queued_seconds_sum{class=\"sync\"} 0.500000",
+            "jimu_slots{state=\"busy\"} 1",
+            "jimu_workers{state=\"ready\"} 1",
+            "jimu_workers_target 1",
+            "jimu_generation{generation=\"1\",state=\"serving\",class=\"sync\",app=\"a \\\"b\\\"\"} 1",
         ] {
             assert!(text.lines().any(|found| found == line), "no {line} in:\n{text}");
         }

@@ -9,7 +9,8 @@ use super::backlog::{self, Backlog};
 use crate::clock;
 use crate::process::{memory_kib, shared_memory_kib};
 use crate::scoreboard::{
-    Event, GenerationNote, Ledger, Scoreboard, SlotReader, SlotSnapshot, Totals, WorkerState,
+    Event, GenerationNote, Scoreboard, ServerCounters, SlotReader, SlotSnapshot, Totals,
+    WorkerState,
 };
 
 /// The server at one moment. Times are seconds.
@@ -206,7 +207,7 @@ pub(super) struct Occupied {
 }
 
 /// All slots and what workers did that have ended, as of one moment.
-fn read(scoreboard: &Scoreboard, ledger: Ledger) -> (Vec<Occupied>, Vec<(String, Totals)>) {
+fn read(scoreboard: &Scoreboard, ledger: ServerCounters) -> (Vec<Occupied>, Vec<(String, Totals)>) {
     ledger.consistently(|| {
         let slots = scoreboard.occupied().map(|(number, reader)| Occupied {
             number,
@@ -249,7 +250,7 @@ fn sums(
     sums
 }
 
-pub(super) fn listeners(ledger: Ledger) -> Vec<ListenerView> {
+pub(super) fn listeners(ledger: ServerCounters) -> Vec<ListenerView> {
     let backlogs = backlog::read();
     let listener = |(inode, name): (u64, String)| {
         let backlog: Option<Backlog> = backlogs.get(&inode).copied();

@@ -267,11 +267,11 @@ pub(crate) struct WorkerStart<'a> {
     pub(crate) slot_number: u32,
     pub(crate) age: u64,
     /// The process between mold and worker, which is about to end.
-    pub(crate) between: Pid,
+    pub(crate) intermediate: Pid,
 }
 
 /// A worker's life, from just behind the fork, where all signals are still blocked.
-pub(crate) fn live<P: Payload>(mut payload: P, start: WorkerStart<'_>) -> ! {
+pub(crate) fn run<P: Payload>(mut payload: P, start: WorkerStart<'_>) -> ! {
     let arbiter = start.context.arbiter_pid;
     if let Err(error) = start.slot.enter(start.memory) {
         tracing::error!("cannot map a worker's slot of the scoreboard: {error}");
@@ -285,7 +285,7 @@ pub(crate) fn live<P: Payload>(mut payload: P, start: WorkerStart<'_>) -> ! {
     if let Err(error) = forks::watch(&start.context.listeners) {
         end(start.slot, &format!("cannot watch for forks: {error}"), BOOT_ERROR);
     }
-    if !process::wait_for_parent(arbiter, start.between)
+    if !process::wait_for_parent(arbiter, start.intermediate)
         || !process::tie_to_parent(arbiter, Signal::SIGTERM)
     {
         end(start.slot, "the arbiter is gone", 0);

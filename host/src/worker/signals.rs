@@ -7,7 +7,7 @@
 //! | --- | --- | --- |
 //! | TERM | [`GRACEFUL`] | accept what waits, finish, end; it also comes when the arbiter dies |
 //! | QUIT, INT | [`QUICK`] | end now; after 200 ms the process ends by itself |
-//! | USR1 | [`REOPEN`] | open the log files anew |
+//! | USR1 | [`REOPEN`] | open the log files again |
 //! | WINCH | [`WINDOW`] | nothing, as in gunicorn; the class may give it a meaning |
 //! | ABRT | – | have the class answer its requests, run the hook `worker_abort` and end with a core; the arbiter sends it to a worker that does not answer |
 //! | HUP, USR2 | – | none: they are meant for the arbiter |
@@ -34,7 +34,7 @@ use crate::signals::sender_of;
 pub const GRACEFUL: u32 = 1;
 /// End now.
 pub const QUICK: u32 = 1 << 1;
-/// Open the log files anew.
+/// Open the log files again.
 pub const REOPEN: u32 = 1 << 2;
 /// SIGWINCH.
 pub const WINDOW: u32 = 1 << 3;

@@ -12,11 +12,11 @@ use crate::built;
 
 #[test]
 fn a_hook_plugin_hears_of_the_servers_life_in_its_order() {
-    let folder = tempfile::tempdir().unwrap();
-    let journal = folder.path().join("journal");
+    let directory = tempfile::tempdir().unwrap();
+    let journal = directory.path().join("journal");
     let section = format!("[hooks]\njournal = {journal:?}\n");
-    fs::write(folder.path().join("host.toml"), section).unwrap();
-    let mut server = start(folder.path(), &built("journal_hooks"));
+    fs::write(directory.path().join("host.toml"), section).unwrap();
+    let mut server = start(directory.path(), &built("journal_hooks"));
     wait_for(&journal, "post_worker_init");
     wait_for(&journal, "when_ready");
     kill(Pid::from_raw(server.id() as i32), Signal::SIGTTIN).unwrap();
@@ -49,16 +49,16 @@ fn a_hook_plugin_hears_of_the_servers_life_in_its_order() {
 
 #[test]
 fn a_library_that_is_no_hook_plugin_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut server = start(folder.path(), &built("hello_app"));
+    let directory = tempfile::tempdir().unwrap();
+    let mut server = start(directory.path(), &built("hello_app"));
     assert_eq!(server.wait().unwrap().code(), Some(78));
-    let log = fs::read_to_string(folder.path().join("log")).unwrap();
+    let log = fs::read_to_string(directory.path().join("log")).unwrap();
     assert!(log.contains("is an application, where a hook plugin is meant"), "{log}");
 }
 
-fn start(folder: &Path, hooks: &Path) -> Child {
+fn start(directory: &Path, hooks: &Path) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_host"));
-    command.current_dir(folder).args(["--bind", "127.0.0.1:0", "--no-control-socket"]);
+    command.current_dir(directory).args(["--bind", "127.0.0.1:0", "--no-control-socket"]);
     command.args(["--log-file", "log", "--hooks"]).arg(hooks);
     command.arg("-k").arg(built("faulty_worker")).arg(built("hello_app"));
     command.stdout(Stdio::null()).spawn().unwrap()

@@ -22,8 +22,8 @@ fn refusal(path: &Path) -> String {
 }
 
 /// A library made by the C compiler, which Rust needs for linking anyhow.
-fn compiled(folder: &Path, source: &str) -> PathBuf {
-    let (c, library) = (folder.join("a.c"), folder.join("liba.so"));
+fn compiled(directory: &Path, source: &str) -> PathBuf {
+    let (c, library) = (directory.join("a.c"), directory.join("liba.so"));
     fs::write(&c, source).unwrap();
     let status = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&c).status();
     assert!(status.unwrap().success());
@@ -31,7 +31,7 @@ fn compiled(folder: &Path, source: &str) -> PathBuf {
 }
 
 /// A copy of the library `hello` in which all occurrences of some bytes are replaced.
-fn edited(folder: &Path, from: &str, to: &str) -> PathBuf {
+fn edited(directory: &Path, from: &str, to: &str) -> PathBuf {
     assert_eq!(from.len(), to.len());
     let mut bytes = fs::read(built("hello_app")).unwrap();
     let places = places(&bytes, from.as_bytes());
@@ -39,7 +39,7 @@ fn edited(folder: &Path, from: &str, to: &str) -> PathBuf {
     for at in places {
         bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
     }
-    let path = folder.join("libedited_app.so");
+    let path = directory.join("libedited_app.so");
     fs::write(&path, bytes).unwrap();
     path
 }
@@ -67,8 +67,8 @@ fn two_libraries_of_one_kind_do_not_take_each_others_place() {
 
 #[test]
 fn an_open_library_does_not_mind_what_becomes_of_its_file() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("libcopied_app.so");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("libcopied_app.so");
     fs::copy(built("hello_app"), &path).unwrap();
     let app = open_app(&path).unwrap();
     fs::File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
@@ -78,10 +78,12 @@ fn an_open_library_does_not_mind_what_becomes_of_its_file() {
 
 #[test]
 fn files_that_are_no_libraries_are_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("libnone_app.so");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("libnone_app.so");
     assert_eq!(refusal(&path), "no such file; check the path of the application");
-    assert!(refusal(folder.path()).starts_with("is a directory; name the application's library"));
+    assert!(
+        refusal(directory.path()).starts_with("is a directory; name the application's library")
+    );
     assert!(refusal(Path::new("/dev/zero")).starts_with("not an ELF file"));
     fs::write(&path, "#!/bin/sh\n").unwrap();
     assert!(refusal(&path).starts_with("not an ELF file"));
@@ -95,8 +97,8 @@ fn files_that_are_no_libraries_are_refused() {
 
 #[test]
 fn a_library_without_a_root_module_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let words = refusal(&compiled(folder.path(), "int nothing;"));
+    let directory = tempfile::tempdir().unwrap();
+    let words = refusal(&compiled(directory.path(), "int nothing;"));
     assert!(words.contains("no application: it exports no root module"), "{words}");
     assert!(words.contains("export_app!"), "{words}");
 }
@@ -111,35 +113,36 @@ fn a_library_of_the_other_kind_is_refused() {
 
 #[test]
 fn an_unresolved_symbol_is_named() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let source = "void nowhere_to_be_found(void); void f(void) { nowhere_to_be_found(); }";
-    let words = refusal(&compiled(folder.path(), source));
+    let words = refusal(&compiled(directory.path(), source));
     assert!(words.contains("undefined symbol: nowhere_to_be_found"), "{words}");
     assert!(!words.contains("/proc/self/fd"), "{words}");
 }
 
 #[test]
 fn another_version_of_the_interface_is_refused_with_both_versions() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let own = worker_api::API_VERSION;
-    let words = refusal(&edited(folder.path(), own, &own.replacen('1', "2", 1)));
+    let words = refusal(&edited(directory.path(), own, &own.replacen('1', "2", 1)));
     assert!(words.starts_with("was built against worker-api 2."), "{words}");
     assert!(words.contains(&format!(", this host has {own}")), "{words}");
 }
 
 #[test]
 fn another_layout_of_the_interface_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let words = refusal(&edited(folder.path(), "content_length", "content_lenght"));
+    let directory = tempfile::tempdir().unwrap();
+    let words = refusal(&edited(directory.path(), "content_length", "content_lenght"));
     assert!(words.starts_with("was built against worker-api 1."), "{words}");
     assert!(words.len() < 400, "{words}");
 }
 
 #[test]
 fn another_abi_stable_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let symbol = "_1as_0lib_1header_0root_bmodule_bloader";
-    let words = refusal(&compiled(folder.path(), &format!("const char {symbol}[4096] = \"old\";")));
+    let words =
+        refusal(&compiled(directory.path(), &format!("const char {symbol}[4096] = \"old\";")));
     assert!(words.contains("another version of abi_stable"), "{words}");
 }
 

@@ -12,7 +12,7 @@ type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str, &'a [&'a str], i32,
 #[test]
 fn a_server_that_cannot_have_its_plugins_ends_with_one_line_that_says_why() {
     let cases: &[Case<'_>] = &[
-        (&[], "nonesuch", "HELLO", &[], 78, &["no worker class \"nonesuch\"", "HOST_PLUGIN_PATH"]),
+        (&[], "nonesuch", "HELLO", &[], 78, &["no worker class \"nonesuch\"", "JIMU_PLUGIN_PATH"]),
         (&[], "/no/such.so", "HELLO", &[], 78, &["/no/such.so: no such file"]),
         (
             &[],
@@ -169,11 +169,11 @@ fn a_library_that_ends_its_process_is_named() {
     }
 }
 
-/// Runs the command in a folder without a settings file, until it ends by itself.
+/// Runs the command in a directory without a settings file, until it ends by itself.
 fn host(variables: &[(&str, &str)], class: &str, app: &str, options: &[&str]) -> Output {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     Command::new(env!("CARGO_BIN_EXE_host"))
-        .current_dir(folder.path())
+        .current_dir(directory.path())
         .envs(variables.iter().copied())
         .args(options)
         .args(["--worker-class", &named(class), &named(app)])

@@ -147,7 +147,7 @@ fn a_mold_that_dies_is_made_anew_when_a_worker_is_needed() {
 fn the_control_socket_bears_nonsense() {
     use std::io::{Read as _, Write as _};
     let server = Server::start("hello", &[]);
-    let path = server.folder().join("control");
+    let path = server.directory().join("control");
     let connect = || std::os::unix::net::UnixStream::connect(&path).unwrap();
     let idle: Vec<_> = (0..10).map(|_| connect()).collect();
     let mut stream = connect();

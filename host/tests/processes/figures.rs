@@ -61,18 +61,18 @@ fn metrics_count_requests_also_of_workers_that_ended() {
         server.talk("hi");
     }
     server.wait_until("two workers", |server| server.workers().len() == 2);
-    let requests = r#"host_requests_total{class="sync",status="200"}"#;
+    let requests = r#"jimu_requests_total{class="sync",status="200"}"#;
     server.wait_until("seven", |_| sample(&get(address, "/metrics"), requests) == Some(7.0));
     assert!(server.reload().ok);
     let metrics = get(address, "/metrics");
     assert!(metrics.starts_with("HTTP/1.1 200 OK\r\n"), "{metrics}");
     assert_eq!(sample(&metrics, requests), Some(7.0), "{metrics}");
-    assert_eq!(sample(&metrics, r#"host_workers{state="ready"}"#), Some(2.0));
-    assert_eq!(sample(&metrics, "host_reloads_total"), Some(1.0));
-    assert_eq!(sample(&metrics, "host_worker_deaths_total"), Some(0.0));
+    assert_eq!(sample(&metrics, r#"jimu_workers{state="ready"}"#), Some(2.0));
+    assert_eq!(sample(&metrics, "jimu_reloads_total"), Some(1.0));
+    assert_eq!(sample(&metrics, "jimu_worker_deaths_total"), Some(0.0));
     server.talk("exit 3");
     server.wait_until("a death", |_| {
-        sample(&get(address, "/"), "host_worker_deaths_total") == Some(1.0)
+        sample(&get(address, "/"), "jimu_worker_deaths_total") == Some(1.0)
     });
     assert!(get(address, "/health").starts_with("HTTP/1.1 200 "));
     server.stop();
@@ -177,7 +177,7 @@ fn statsd_hears_once_a_second() {
 fn connections_that_wait_are_counted() {
     let server = Server::start("hello", &["--metrics-bind", "127.0.0.1:0"]);
     let address = address(&server, "Metrics");
-    let series = format!("host_listener_backlog{{listener=\"http://{}\"}}", server.address());
+    let series = format!("jimu_listener_backlog{{listener=\"http://{}\"}}", server.address());
     if sample(&get(address, "/"), &series).is_none() {
         drop(server);
         crate::skip("this kernel does not tell how many connections wait");
@@ -200,13 +200,13 @@ fn a_browser_shows_the_page() {
     let server = Server::start("hello", &["-w", "2", "--status-bind", "127.0.0.1:0"]);
     let address = address(&server, "Status page");
     server.wait_until("two workers", |server| server.workers().len() == 2);
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let mut command = std::process::Command::new("timeout");
     command
         .args(["60", browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"])
         .args(["--no-first-run", "--disable-background-networking", "--disable-component-update"])
         .args(["--disable-sync", "--virtual-time-budget=4000", "--dump-dom"])
-        .arg(format!("--user-data-dir={}", folder.path().display()))
+        .arg(format!("--user-data-dir={}", directory.path().display()))
         .arg(format!("http://{address}/"));
     let page = while_requests_come(&server, || {
         String::from_utf8_lossy(&command.output().unwrap().stdout).into_owned()
@@ -245,8 +245,8 @@ fn shown(page: &str, before: &str, behind: &str) -> u64 {
 }
 
 fn the_error_log_reaches_a_syslog_daemon() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("log");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
     let daemon = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
     daemon.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let address = format!("unix://{}", path.display());

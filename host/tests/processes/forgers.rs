@@ -63,8 +63,8 @@ fn a_mold_that_names_a_foreign_process_reaches_no_other() {
 fn a_worker_that_writes_everywhere_reaches_no_other() {
     let victim = Victim::start();
     let behaviour = format!("forge-worker {}", victim.0.id());
-    let folder = tempfile::tempdir().unwrap();
-    let log = folder.path().join("access.log");
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("access.log");
     let flags = ["-w", "2", "--timeout", "60", "--access-logfile", log.to_str().unwrap()];
     let server = Server::start(&behaviour, &flags);
     let line = server.wait_for("scribbled over");

@@ -16,12 +16,12 @@ pub(crate) const TESTS: &[Test] = &tests![
 ];
 
 fn commands_hear_of_the_arbiters_events_and_speak_to_the_log() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("host.toml");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("host.toml");
     let events =
         ["on_starting", "on_reload", "when_ready", "nworkers_changed", "child_exit", "on_exit"];
     let commands = events.map(|event| {
-        format!("{event} = [\"sh\", \"-c\", \"echo heard $HOST_EVENT: $HOST_FACTS.\"]\n")
+        format!("{event} = [\"sh\", \"-c\", \"echo heard $JIMU_EVENT: $JIMU_FACTS.\"]\n")
     });
     let slow = "pre_exec = [\"sleep\", \"60\"]\n";
     std::fs::write(&file, format!("[hooks]\n{}{slow}", commands.concat())).unwrap();
@@ -41,10 +41,10 @@ fn commands_hear_of_the_arbiters_events_and_speak_to_the_log() {
 
 /// Also where a quick end comes into a graceful one.
 fn the_last_hook_comes_when_the_last_worker_has_ended() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("host.toml");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("host.toml");
     // Commands run at the same time, so their output comes in any order. The kernel knows when each was started.
-    let command = "'''read -r stat < /proc/$$/stat; set -- $stat; echo heard $HOST_EVENT: $HOST_FACTS. ${22}'''";
+    let command = "'''read -r stat < /proc/$$/stat; set -- $stat; echo heard $JIMU_EVENT: $JIMU_FACTS. ${22}'''";
     let hooks = format!(
         "[hooks]\nchild_exit = ['sh', '-c', {command}]\non_exit = ['sh', '-c', {command}]\n"
     );
@@ -68,8 +68,8 @@ fn the_last_hook_comes_when_the_last_worker_has_ended() {
 
 /// Without the one who would run them, the hooks do not hear of the end; the server ends all the same.
 fn a_mold_that_is_killed_while_the_server_ends_holds_up_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("host.toml");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("host.toml");
     std::fs::write(&file, "[hooks]\non_exit = [\"echo\", \"heard on_exit\"]\n").unwrap();
     let mut server = Server::start("hello", &["-c", file.to_str().unwrap()]);
     let mold = server.serving().mold.unwrap().pid;
@@ -88,8 +88,8 @@ fn a_mold_that_is_killed_while_the_server_ends_holds_up_nothing() {
 }
 
 fn commands_that_cannot_be_are_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("host.toml");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("host.toml");
     std::fs::write(&file, "").unwrap();
     let server = Server::start("hello", &["-c", file.to_str().unwrap()]);
     for (section, words) in [
@@ -121,8 +121,8 @@ fn a_worker_that_takes_too_much_memory_is_replaced() {
 }
 
 fn systemd_hears_of_each_stage_and_of_the_watchdog() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("notify");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("notify");
     let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
     socket.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
     let hear = |words: &str| {

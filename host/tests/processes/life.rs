@@ -125,7 +125,7 @@ fn more_and_fewer_workers_by_signal_and_by_request() {
     server.signal(Signal::SIGTTOU);
     assert!(!server.ask(&Request::Scale { workers: 0 }).ok);
     server.signal(Signal::SIGUSR1);
-    server.wait_for("Log files are open anew");
+    server.wait_for("Log files are open again");
     assert_eq!(server.workers(), [youngest], "there is always one");
     server.stop();
 }
@@ -177,8 +177,8 @@ fn an_idle_arbiter_sleeps() {
 }
 
 fn a_stale_unix_socket_is_replaced_and_a_live_one_is_not() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("socket");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     let bind = format!("unix:{}?mode=0600", path.display());
     let server = Server::start("hello", &["--bind", &bind]);
@@ -193,8 +193,8 @@ fn a_stale_unix_socket_is_replaced_and_a_live_one_is_not() {
 }
 
 fn a_second_server_with_the_same_pid_file_refuses() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("pid");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pid");
     let flags = ["--pid", path.to_str().unwrap()];
     let server = Server::start("hello", &flags);
     assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", server.pid()));

@@ -76,8 +76,8 @@ fn a_server_starts_without_memfds() {
 fn an_upgrade_needs_no_pidfd() {
     for error in [Errno::EPERM, Errno::ENOSYS] {
         let refuse = refuse(error, &[libc::SYS_pidfd_open]);
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("pid");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pid");
         let flags = ["--pid", path.to_str().unwrap()];
         let mut server = Server::start_in(&[(REFUSE, &refuse)], &flags);
         server.signal(Signal::SIGUSR2);

@@ -116,8 +116,8 @@ fn reloads_lose_no_connection_and_leave_nothing_behind() {
 }
 
 fn settings_that_are_wrong_are_refused_with_their_reason() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("host.toml");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("host.toml");
     std::fs::write(&file, "workers = 1\n").unwrap();
     let server = Server::start("hello", &["-c", file.to_str().unwrap()]);
     let before = server.workers();
@@ -135,8 +135,8 @@ type Replace = fn(&Path);
 
 /// The arbiter reads the file itself, so it may neither end nor wait for what is in its place.
 fn what_is_no_settings_file_any_more_changes_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("host.toml");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("host.toml");
     std::fs::write(&file, "workers = 1\n").unwrap();
     let server = Server::start("hello", &["-c", file.to_str().unwrap()]);
     let before = server.workers();
@@ -160,9 +160,12 @@ fn what_is_no_settings_file_any_more_changes_nothing() {
 }
 
 fn a_changed_bind_opens_and_closes_the_difference() {
-    let folder = tempfile::tempdir().unwrap();
-    let (file, first, second) =
-        (folder.path().join("host.toml"), folder.path().join("a"), folder.path().join("b"));
+    let directory = tempfile::tempdir().unwrap();
+    let (file, first, second) = (
+        directory.path().join("host.toml"),
+        directory.path().join("a"),
+        directory.path().join("b"),
+    );
     let bind = |path: &Path| format!("bind = [\"unix:{}\"]\n", path.display());
     std::fs::write(&file, bind(&first)).unwrap();
     // The harness's own bind would win over the file: this server is started without it.
@@ -171,7 +174,7 @@ fn a_changed_bind_opens_and_closes_the_difference() {
     std::fs::write(&file, bind(&second)).unwrap();
     assert!(server.reload().ok);
     assert!(second.exists() && !first.exists());
-    std::fs::write(&file, bind(&folder.path().join("no/such/folder"))).unwrap();
+    std::fs::write(&file, bind(&directory.path().join("no/such/directory"))).unwrap();
     let error = server.reload().error.unwrap();
     assert!(error.contains("cannot listen on"), "{error}");
     assert!(second.exists());
@@ -222,7 +225,7 @@ fn who_asked_and_left_costs_nothing() {
     use std::io::Write as _;
     let server = Server::start("hello", &["--boot-timeout", "2"]);
     server.behave("load-hang");
-    let path = server.folder().join("control");
+    let path = server.directory().join("control");
     let mut client = std::os::unix::net::UnixStream::connect(path).unwrap();
     client.write_all(b"{\"request\":\"reload\"}\n").unwrap();
     drop(client);

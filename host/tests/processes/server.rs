@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 
 pub(crate) struct Server {
     child: Child,
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
     lines: Arc<(Mutex<Vec<String>>, Condvar)>,
 }
 
@@ -83,19 +83,19 @@ impl Server {
     }
 
     fn spawn_in(variables: &[(&str, &str)], behaviour: &str, flags: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("behaviour"), behaviour).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("behaviour"), behaviour).unwrap();
         // For servers whose workers run as another user.
         let all = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(folder.path(), all).unwrap();
+        std::fs::set_permissions(directory.path(), all).unwrap();
         let mut child = Command::new(std::env::current_exe().unwrap())
             .env(SERVE, "1")
             .envs(variables.iter().copied())
             .args(["--log-level", "debug", "--control-socket"])
-            .arg(folder.path().join("control"))
+            .arg(directory.path().join("control"))
             .args(flags)
-            .arg(folder.path().join("behaviour"))
-            .current_dir(folder.path())
+            .arg(directory.path().join("behaviour"))
+            .current_dir(directory.path())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -108,11 +108,11 @@ impl Server {
                 heard.1.notify_all();
             }
         });
-        Self { child, folder, lines }
+        Self { child, directory, lines }
     }
 
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     pub(crate) fn pid(&self) -> Pid {
@@ -121,7 +121,7 @@ impl Server {
 
     /// What the next load will find.
     pub(crate) fn behave(&self, behaviour: &str) {
-        std::fs::write(self.folder.path().join("behaviour"), behaviour).unwrap();
+        std::fs::write(self.directory.path().join("behaviour"), behaviour).unwrap();
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -175,7 +175,7 @@ impl Server {
     }
 
     pub(crate) fn ask(&self, request: &Request) -> Response {
-        ask(&self.folder.path().join("control"), request, None).unwrap()
+        ask(&self.directory.path().join("control"), request, None).unwrap()
     }
 
     pub(crate) fn reload(&self) -> Response {

@@ -19,9 +19,9 @@ fn pid_in(path: &Path) -> Option<u32> {
 }
 
 fn another_arbiter_takes_over_and_the_pid_file_follows() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("pid");
-    let second = folder.path().join("pid.2");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pid");
+    let second = directory.path().join("pid.2");
     let mut server = Server::start("hello", &["--pid", path.to_str().unwrap()]);
     server.signal(Signal::SIGUSR2);
     server.wait_for_nth("Server is ready", 2);
@@ -40,12 +40,12 @@ fn another_arbiter_takes_over_and_the_pid_file_follows() {
 }
 
 fn an_upgrade_can_be_taken_back() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("pid");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pid");
     let server = Server::start("hello", &["--pid", path.to_str().unwrap()]);
     server.signal(Signal::SIGUSR2);
     server.wait_for_nth("Server is ready", 2);
-    let new = pid_in(&folder.path().join("pid.2")).unwrap();
+    let new = pid_in(&directory.path().join("pid.2")).unwrap();
     server.signal(Signal::SIGWINCH);
     server.wait_for("Worker exiting");
     assert!(server.talk("hi").ends_with(" hello\n"));

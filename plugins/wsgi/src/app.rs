@@ -4,26 +4,26 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use worker_api::{
-    App, AppContext, AppFactory, Engine, Exchange, Failure, FailureKind, Host, Needs, Result,
-    Runtime, fork,
+    App, AppContext, AppFactory, Engine, Exchange, Failure, FailureKind, Host, Requirements,
+    Result, Runtime, fork,
 };
 
-use crate::bridge::{Bridge, Plan};
 use crate::drain;
 use crate::faults;
 use crate::guest::Loop;
 use crate::interpreter::{self, Interpreter};
 use crate::process;
-use crate::python::{self, PyResult, Python, Stored, attach};
+use crate::python::{self, GlobalRef, PyResult, Python, attach};
+use crate::runtime::{Plan, PythonRuntime};
 use crate::serve::serve;
 
 /// A WSGI application, and the interpreter that it runs in.
 pub struct Wsgi {
-    bridge: &'static Bridge,
+    runtime: &'static PythonRuntime,
     spec: String,
     /// Loaded in the mold, before the workers are forked.
     preload: bool,
-    hooks: OnceLock<Stored>,
+    hooks: OnceLock<GlobalRef>,
 }
 
 impl AppFactory for Wsgi {
@@ -31,7 +31,7 @@ impl AppFactory for Wsgi {
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
 
     fn new(context: AppContext) -> Result<Self> {
-        if Bridge::is_installed() {
+        if PythonRuntime::is_installed() {
             return Err(Failure::unsupported(
                 "there is a Python application in this process already",
             ));
@@ -48,12 +48,12 @@ impl AppFactory for Wsgi {
             gateway_interface: like_gevents.then_some("CGI/1.1"),
             guest,
         };
-        let bridge = attach(|py| {
-            Bridge::install(py, plan)
+        let runtime = attach(|py| {
+            PythonRuntime::install(py, plan)
                 .map_err(|raised| Failure::new(FailureKind::LOAD, raised.take(py).to_text()))
         })?;
         let app = Self {
-            bridge,
+            runtime,
             spec: context.spec,
             preload: host.setting_bool("preload_app"),
             hooks: OnceLock::new(),
@@ -67,19 +67,19 @@ impl Wsgi {
     /// Sets the interpreter up, up to the point where the application's own code would run.
     fn prepare(&self, host: &Host, interpreter: &Interpreter) -> Result<()> {
         let chdir = host.setting_text("chdir").unwrap_or_else(|| ".".to_owned());
-        let mut folders = host.setting_list("pythonpath");
-        folders.push(chdir);
+        let mut directories = host.setting_list("pythonpath");
+        directories.push(chdir);
         self.attached("cannot set the interpreter up", |py| {
-            let paths = folders
+            let paths = directories
                 .iter()
-                .map(|folder| py.text(&absolute(folder)))
+                .map(|directory| py.text(&absolute(directory)))
                 .collect::<PyResult<Vec<_>>>()?;
             let arguments = py.list([py.text("host")?, py.text(&self.spec)?])?;
-            self.bridge.helper(py, "prepare", [&arguments, &py.list(paths)?])?;
+            self.runtime.helper(py, "prepare", [&arguments, &py.list(paths)?])?;
             if host.setting_bool("capture_output") {
-                self.bridge.helper(py, "capture_output", [])?;
+                self.runtime.helper(py, "capture_output", [])?;
             }
-            faults::report_in_mold(self.bridge, py)
+            faults::report_in_mold(self.runtime, py)
         })?;
         self.check_prefix(interpreter)?;
         self.load_hooks(host)
@@ -116,7 +116,7 @@ impl Wsgi {
     fn attached<T>(&self, doing: &str, work: impl FnOnce(Python<'_>) -> PyResult<T>) -> Result<T> {
         attach(|py| {
             work(py).map_err(|raised| {
-                let (line, traceback) = self.bridge.describe(py, raised);
+                let (line, traceback) = self.runtime.describe(py, raised);
                 match line.strip_prefix("jimu.ApplicationError: ") {
                     Some(line) => Failure::new(FailureKind::LOAD, format!("{doing}: {line}")),
                     None => Failure::new(FailureKind::LOAD, format!("{doing}: {line}"))
@@ -128,36 +128,40 @@ impl Wsgi {
 }
 
 impl App for Wsgi {
-    fn needs(&self) -> Needs {
-        if self.bridge.guest.is_some() { Needs::LOOP | Needs::LATER } else { Needs::NOTHING }
+    fn requirements(&self) -> Requirements {
+        if self.runtime.guest.is_some() {
+            Requirements::LOOP | Requirements::DEFERRED
+        } else {
+            Requirements::NONE
+        }
     }
 
     fn load(&self) -> Result<()> {
-        let name = if self.spec.is_empty() { "the project in this folder" } else { &self.spec };
+        let name = if self.spec.is_empty() { "the project in this directory" } else { &self.spec };
         let application = self.attached(&format!("cannot load {name}"), |py| {
             let before = std::process::id();
-            let loaded = self.bridge.helper(py, "load", [&py.text(&self.spec)?]);
+            let loaded = self.runtime.helper(py, "load", [&py.text(&self.spec)?]);
             if std::process::id() != before {
-                process::end_child(py, &self.bridge.process, loaded.err());
+                process::end_child(py, &self.runtime.process, loaded.err());
             }
             let mut application = loaded?;
             if self.preload {
-                process::reset_mold(py, &self.bridge.process)?;
+                process::reset_mold(py, &self.runtime.process)?;
             }
             if let Some(hooks) = self.hooks.get() {
                 application = hooks.get(py).call_method("wrap", [&application])?;
             }
             Ok(application.store())
         })?;
-        let _ = self.bridge.application.set(application);
+        let _ = self.runtime.application.set(application);
         Ok(())
     }
 
     fn before_fork(&self) {
         if self.preload {
             attach(|py| {
-                if let Err(raised) = self.bridge.helper(py, "freeze", []) {
-                    self.bridge.report(py, raised, "Error before a fork");
+                if let Err(raised) = self.runtime.helper(py, "freeze", []) {
+                    self.runtime.report(py, raised, "Error before a fork");
                 }
             });
         }
@@ -168,70 +172,71 @@ impl App for Wsgi {
         python::after_fork(in_child);
         if in_child {
             attach(|py| {
-                if let Err(raised) = process::reset_worker(py, &self.bridge.process) {
-                    self.bridge.report(py, raised, "Error in the signals of a worker");
+                if let Err(raised) = process::reset_worker(py, &self.runtime.process) {
+                    self.runtime.report(py, raised, "Error in the signals of a worker");
                 }
-                if let Err(raised) = faults::report(self.bridge, py, self.hooks.get()) {
-                    self.bridge.report(py, raised, "Faults will leave no traceback");
+                if let Err(raised) = faults::report(self.runtime, py, self.hooks.get()) {
+                    self.runtime.report(py, raised, "Faults will leave no traceback");
                 }
             });
         }
-        if let Some(guest) = self.bridge.guest.as_ref().filter(|_| in_child) {
+        if let Some(guest) = self.runtime.guest.as_ref().filter(|_| in_child) {
             attach(|py| {
                 if let Err(raised) = guest.after_fork(py) {
-                    self.bridge.report(py, raised, "Error after a fork");
+                    self.runtime.report(py, raised, "Error after a fork");
                 }
             });
         }
     }
 
     fn init_worker(&self, _runtime: Runtime) -> Result<()> {
-        let wakeup = self.bridge.host.signal_descriptor();
+        let wakeup = self.runtime.host.signal_descriptor();
         self.attached("cannot set the worker up", |py| {
-            process::start_worker(py, &self.bridge.process, wakeup)
+            process::start_worker(py, &self.runtime.process, wakeup)
         })
     }
 
     fn run_signal_handlers(&self) {
         // A guest loop runs Python code after each turn, and with it the handlers.
-        if self.bridge.guest.is_none() {
-            process::run_handlers(&self.bridge.process);
+        if self.runtime.guest.is_none() {
+            process::run_handlers(&self.runtime.process);
         }
     }
 
     fn wait_in_mold(&self, descriptor: i32) {
         // Threads of Python's run while this thread is detached; what a guest loop runs needs the loop.
-        let Some(guest) = &self.bridge.guest else { return };
+        let Some(guest) = &self.runtime.guest else { return };
         attach(|py| {
             if let Err(raised) = guest.wait_in_mold(py, descriptor) {
                 let doing = "Error in what the application started while it was loaded";
-                self.bridge.report(py, raised, doing);
+                self.runtime.report(py, raised, doing);
             }
         });
     }
 
     fn call(&self, exchange: &mut Exchange) -> Result<()> {
-        match &self.bridge.guest {
-            None => serve(self.bridge, exchange),
+        match &self.runtime.guest {
+            None => serve(self.runtime, exchange),
             Some(guest) => {
-                guest.take(exchange.keep());
+                guest.take(exchange.detach());
                 Ok(())
             }
         }
     }
 
     fn run_loop(&self, engine: Engine) -> Result<()> {
-        let (Some(guest), Some(application)) = (&self.bridge.guest, self.bridge.application.get())
+        let (Some(guest), Some(application)) =
+            (&self.runtime.guest, self.runtime.application.get())
         else {
             return Err(Failure::unsupported("this worker class does not use a guest loop"));
         };
         attach(|py| {
             let ran = guest.run(py, engine, &application.get(py));
             if fork::is_child() {
-                process::end_child(py, &self.bridge.process, ran.err());
+                process::end_child(py, &self.runtime.process, ran.err());
             }
             ran.map_err(|raised| {
-                let (line, traceback) = self.bridge.describe(py, raised);
+                let (line, traceback) = self.runtime.describe(py, raised);
                 Failure::new(FailureKind::OTHER, format!("the guest loop failed: {line}"))
                     .with_detail(traceback)
             })
@@ -250,10 +255,10 @@ impl App for Wsgi {
             };
             let called = call();
             if fork::is_child() {
-                process::end_child(py, &self.bridge.process, called.err());
+                process::end_child(py, &self.runtime.process, called.err());
             }
             called.map(drop).map_err(|raised| {
-                let (line, traceback) = self.bridge.describe(py, raised);
+                let (line, traceback) = self.runtime.describe(py, raised);
                 Failure::application(format!("the hook {event} failed: {line}"))
                     .with_detail(traceback)
             })
@@ -262,10 +267,10 @@ impl App for Wsgi {
 
     fn trace(&self) -> String {
         let threads = self.text_of("trace");
-        let Some(guest) = &self.bridge.guest else { return threads };
+        let Some(guest) = &self.runtime.guest else { return threads };
         let greenlets = attach(|py| {
             guest.trace(py).unwrap_or_else(|raised| {
-                self.bridge.report(py, raised, "Error in the driver's trace()");
+                self.runtime.report(py, raised, "Error in the driver's trace()");
                 String::new()
             })
         });
@@ -281,7 +286,7 @@ impl App for Wsgi {
     }
 
     fn drain(&self) {
-        drain::begin(self.bridge);
+        drain::begin(self.runtime);
     }
 
     fn stack_size(&self) -> usize {
@@ -292,19 +297,19 @@ impl App for Wsgi {
 impl Wsgi {
     /// What a function of `jimu.py` without arguments answers, as text.
     fn text_of(&self, function: &str) -> String {
-        attach(|py| match self.bridge.helper(py, function, []) {
+        attach(|py| match self.runtime.helper(py, function, []) {
             Ok(text) => text.to_text(),
             Err(raised) => {
-                self.bridge.report(py, raised, &format!("Error in {function}()"));
+                self.runtime.report(py, raised, &format!("Error in {function}()"));
                 String::new()
             }
         })
     }
 }
 
-fn absolute(folder: &str) -> String {
-    std::path::absolute(folder)
-        .map_or_else(|_| folder.to_owned(), |path| path.to_string_lossy().into_owned())
+fn absolute(directory: &str) -> String {
+    std::path::absolute(directory)
+        .map_or_else(|_| directory.to_owned(), |path| path.to_string_lossy().into_owned())
 }
 
 fn is_library(name: &str) -> bool {

@@ -2,9 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::bridge::Bridge;
 use crate::function;
 use crate::python::{Arguments, Definition, Function, Object, PyResult, Python, attach};
+use crate::runtime::PythonRuntime;
 
 /// Functions for `jimu.py`.
 pub(crate) fn natives(py: Python<'_>) -> PyResult<[(&'static str, Object<'_>); 2]> {
@@ -17,14 +17,14 @@ pub(crate) fn natives(py: Python<'_>) -> PyResult<[(&'static str, Object<'_>); 2
 
 /// Called when the worker begins to drain. Takes the interpreter's lock only if a Python function must be called,
 /// because the lock may be held by a hung thread.
-pub(crate) fn begin(bridge: &Bridge) {
+pub(crate) fn begin(runtime: &PythonRuntime) {
     DRAINS.store(true, Ordering::Release);
     if !IS_WATCHED.load(Ordering::Acquire) {
         return;
     }
     attach(|py| {
-        if let Err(raised) = bridge.helper(py, "run_drain_functions", []) {
-            bridge.report(py, raised, "Error in the functions of jimu.on_drain()");
+        if let Err(raised) = runtime.helper(py, "run_drain_functions", []) {
+            runtime.report(py, raised, "Error in the functions of jimu.on_drain()");
         }
     });
 }

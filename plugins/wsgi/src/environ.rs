@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use worker_api::{Failure, RequestHead, TlsFacts};
 
 use crate::errors::Fault;
-use crate::python::{Object, PyResult, Python, Stored};
+use crate::python::{GlobalRef, Object, PyResult, Python};
 
 /// What does not change between requests.
 pub(crate) struct Constants {
@@ -24,9 +24,9 @@ pub(crate) struct Constants {
     /// `SERVER_SOFTWARE`.
     pub(crate) software: String,
     /// `wsgi.errors`.
-    pub(crate) errors: Stored,
+    pub(crate) errors: GlobalRef,
     /// `wsgi.file_wrapper`.
-    pub(crate) file_wrapper: Stored,
+    pub(crate) file_wrapper: GlobalRef,
     /// See [`Constants::script_name`].
     pub(crate) script_name: OnceLock<String>,
 }
@@ -52,7 +52,7 @@ pub(crate) struct Handles<'a, 'py> {
 }
 
 /// Builds environs.
-pub(crate) struct Environs {
+pub(crate) struct EnvironBuilder {
     keys: Keys,
     prototypes: Vec<Prototype>,
     fields: Fields,
@@ -64,7 +64,7 @@ struct Prototype {
     https: bool,
     local_host: String,
     local_port: u16,
-    dict: Stored,
+    dict: GlobalRef,
     method: Remembered,
     protocol: Remembered,
     target: Remembered,
@@ -74,7 +74,7 @@ struct Prototype {
     remote_port: Option<Remembered>,
 }
 
-impl Environs {
+impl EnvironBuilder {
     /// Creates the builder.
     pub(crate) fn new(py: Python<'_>) -> PyResult<Self> {
         Ok(Self {
@@ -101,7 +101,7 @@ impl Environs {
         let place = self.prototype(py, constants, head)?;
         let environ = self.prototypes[place].copy(py, &self.keys, head)?;
         let keys = &self.keys;
-        let set = |key: &Stored, value: &Object<'py>| environ.set_item(&key.get(py), value);
+        let set = |key: &GlobalRef, value: &Object<'py>| environ.set_item(&key.get(py), value);
         set(&keys.input, handles.input)?;
         set(&keys.early_hints, handles.early_hints)?;
         set(&keys.socket, handles.socket)?;
@@ -226,7 +226,7 @@ impl Prototype {
         for key in [&keys.input, &keys.early_hints, &keys.socket, &keys.path_info] {
             dict.set_item(&key.get(py), &py.none())?;
         }
-        let known = |key: &Stored| -> PyResult<Remembered> {
+        let known = |key: &GlobalRef| -> PyResult<Remembered> {
             let empty = Remembered::new(py)?;
             dict.set_item(&key.get(py), &empty.object.get(py))?;
             Ok(empty)
@@ -272,15 +272,14 @@ impl Prototype {
             (&keys.remote_port, self.remote_port.as_mut(), port),
         ];
         let mut long = Vec::new();
-        for (key, remembered, octets) in said {
-            let Some(remembered) = remembered.filter(|known| !is_same(&known.octets, octets))
-            else {
+        for (key, remembered, bytes) in said {
+            let Some(remembered) = remembered.filter(|known| !is_same(&known.bytes, bytes)) else {
                 continue;
             };
-            let value = py.latin1(octets)?;
-            if octets.len() <= REMEMBERED_MAX {
+            let value = py.latin1(bytes)?;
+            if bytes.len() <= REMEMBERED_MAX {
                 dict.set_item(&key.get(py), &value)?;
-                remembered.replace(octets, value);
+                remembered.replace(bytes, value);
             } else {
                 long.push((key, value));
             }
@@ -316,7 +315,7 @@ struct Fields {
 
 /// A known header. Names with the same key, in other cases or with other punctuation, are one header.
 struct Field {
-    key: Stored,
+    key: GlobalRef,
     name: String,
     last: Remembered,
     /// The request in which it occurred last.
@@ -400,9 +399,9 @@ fn add<'py>(environ: &Object<'py>, key: &Object<'py>, value: &Object<'py>) -> Py
         return environ.set_item(key, value);
     };
     let separator = if key.as_str()? == "HTTP_COOKIE" { "; " } else { "," };
-    let mut both = before.as_latin1()?.octets().to_vec();
+    let mut both = before.as_latin1()?.bytes().to_vec();
     both.extend_from_slice(separator.as_bytes());
-    both.extend_from_slice(value.as_latin1()?.octets());
+    both.extend_from_slice(value.as_latin1()?.bytes());
     environ.set_item(key, &py.latin1(&both)?)
 }
 
@@ -477,13 +476,13 @@ fn percent_decoded(path: &[u8]) -> Option<Vec<u8>> {
     let first = memchr::memchr(b'%', path)?;
     let mut decoded = path[..first].to_vec();
     let mut rest = &path[first..];
-    while let Some((octet, after)) = rest.split_first() {
-        let escape = (*octet == b'%').then(|| Some((hex(*after.first()?)?, hex(*after.get(1)?)?)));
+    while let Some((byte, after)) = rest.split_first() {
+        let escape = (*byte == b'%').then(|| Some((hex(*after.first()?)?, hex(*after.get(1)?)?)));
         if let Some(Some((high, low))) = escape {
             decoded.push(high << 4 | low);
             rest = &after[2..];
         } else {
-            decoded.push(*octet);
+            decoded.push(*byte);
             rest = after;
         }
     }
@@ -496,33 +495,33 @@ fn hex(digit: u8) -> Option<u8> {
 
 /// A cached value and the object created from it.
 struct Remembered {
-    octets: Vec<u8>,
-    object: Stored,
+    bytes: Vec<u8>,
+    object: GlobalRef,
 }
 
 impl Remembered {
     fn new(py: Python<'_>) -> PyResult<Self> {
-        Ok(Self { octets: Vec::new(), object: py.latin1(b"")?.store() })
+        Ok(Self { bytes: Vec::new(), object: py.latin1(b"")?.store() })
     }
 
     /// Returns the `str` of these bytes.
     #[inline]
-    fn value<'py>(&mut self, py: Python<'py>, octets: &[u8]) -> PyResult<Object<'py>> {
-        if is_same(&self.octets, octets) {
+    fn value<'py>(&mut self, py: Python<'py>, bytes: &[u8]) -> PyResult<Object<'py>> {
+        if is_same(&self.bytes, bytes) {
             return Ok(self.object.get(py).clone());
         }
-        let object = py.latin1(octets)?;
-        if octets.len() <= REMEMBERED_MAX {
-            self.replace(octets, object.clone());
+        let object = py.latin1(bytes)?;
+        if bytes.len() <= REMEMBERED_MAX {
+            self.replace(bytes, object.clone());
         }
         Ok(object)
     }
 
-    fn replace(&mut self, octets: &[u8], object: Object<'_>) {
+    fn replace(&mut self, bytes: &[u8], object: Object<'_>) {
         let py = object.py();
         drop(std::mem::replace(&mut self.object, object.store()).take(py));
-        self.octets.clear();
-        self.octets.extend_from_slice(octets);
+        self.bytes.clear();
+        self.bytes.extend_from_slice(bytes);
     }
 }
 
@@ -548,7 +547,7 @@ fn is_same(one: &[u8], other: &[u8]) -> bool {
 macro_rules! keys {
     ($($field:ident: $name:literal,)*) => {
         /// Interned keys of the values that differ between requests.
-        struct Keys { $($field: Stored,)* }
+        struct Keys { $($field: GlobalRef,)* }
 
         impl Keys {
             fn new(py: Python<'_>) -> PyResult<Self> {
@@ -580,8 +579,8 @@ struct NameHasher(u64);
 
 impl Hasher for NameHasher {
     #[inline]
-    fn write(&mut self, octets: &[u8]) {
-        let mut parts = octets.chunks_exact(8);
+    fn write(&mut self, bytes: &[u8]) {
+        let mut parts = bytes.chunks_exact(8);
         for part in &mut parts {
             self.mix(u64::from_le_bytes(part.try_into().unwrap_or_default()));
         }
@@ -627,15 +626,15 @@ mod tests {
     }
 
     #[test]
-    fn octets_are_the_same_where_none_differs() {
+    fn bytes_are_the_same_where_none_differs() {
         for len in 0..40 {
-            let octets: Vec<u8> = (0..len).collect();
-            assert!(is_same(&octets, &octets.clone()), "{len}");
-            assert!(!is_same(&octets, &[&octets[..], b"x"].concat()), "{len}");
-            for at in 0..octets.len() {
-                let mut other = octets.clone();
+            let bytes: Vec<u8> = (0..len).collect();
+            assert!(is_same(&bytes, &bytes.clone()), "{len}");
+            assert!(!is_same(&bytes, &[&bytes[..], b"x"].concat()), "{len}");
+            for at in 0..bytes.len() {
+                let mut other = bytes.clone();
                 other[at] ^= 0x80;
-                assert!(!is_same(&octets, &other), "{at} of {len}");
+                assert!(!is_same(&bytes, &other), "{at} of {len}");
             }
         }
     }

@@ -2,20 +2,20 @@
 
 use worker_api::{Failure, FailureKind};
 
-use crate::python::Raised;
+use crate::python::PyErrSet;
 
 /// One of the two.
 #[derive(Debug)]
 pub(crate) enum Fault {
     /// An exception is set in this thread.
-    Raised(Raised),
+    PyErrSet(PyErrSet),
     /// The exchange, or the request itself, failed.
     Failed(Failure),
 }
 
-impl From<Raised> for Fault {
-    fn from(raised: Raised) -> Self {
-        Self::Raised(raised)
+impl From<PyErrSet> for Fault {
+    fn from(raised: PyErrSet) -> Self {
+        Self::PyErrSet(raised)
     }
 }
 

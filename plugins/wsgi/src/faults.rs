@@ -17,22 +17,30 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use worker_api::Host;
 
-use crate::bridge::Bridge;
 use crate::function;
 use crate::python::{
-    Arguments, Definition, Function, Object, PyResult, Python, Stored, is_attached,
+    Arguments, Definition, Function, GlobalRef, Object, PyResult, Python, is_attached,
 };
+use crate::runtime::PythonRuntime;
 
 /// Turns it on in a new worker, whose host has installed its handlers.
-pub(crate) fn report(bridge: &Bridge, py: Python<'_>, hooks: Option<&Stored>) -> PyResult<()> {
+pub(crate) fn report(
+    runtime: &PythonRuntime,
+    py: Python<'_>,
+    hooks: Option<&GlobalRef>,
+) -> PyResult<()> {
     let Some(host) = action_of_abort() else { return Ok(()) };
-    let log = log_file(&bridge.host).unwrap_or_default();
-    bridge.helper(py, "report_faults", [&py.text(&log)?, &py.number(i64::from(dump_signal()))?])?;
+    let log = log_file(&runtime.host).unwrap_or_default();
+    runtime.helper(
+        py,
+        "report_faults",
+        [&py.text(&log)?, &py.number(i64::from(dump_signal()))?],
+    )?;
     if let Some(hooks) = hooks {
         let age = Definition::new(Function { name: c"_age", entry: function!(age) });
         let end = Definition::new(Function { name: c"_abort", entry: function!(end) });
         let (age, end) = (age.bind(&py.none())?, end.bind(&py.none())?);
-        let taken = bridge.helper(py, "take_abort", [&hooks.get(py), &age, &end])?;
+        let taken = runtime.helper(py, "take_abort", [&hooks.get(py), &age, &end])?;
         if taken.is_true()
             && let Some(python) = action_of_abort()
         {
@@ -46,9 +54,9 @@ pub(crate) fn report(bridge: &Bridge, py: Python<'_>, hooks: Option<&Stored>) ->
 }
 
 /// Turns it on in the mold, for faults and for the SIGABRT that one gets that does not come to an end of loading.
-pub(crate) fn report_in_mold(bridge: &Bridge, py: Python<'_>) -> PyResult<()> {
-    let log = log_file(&bridge.host).unwrap_or_default();
-    bridge.helper(py, "report_faults", [&py.text(&log)?, &py.number(0)?]).map(drop)
+pub(crate) fn report_in_mold(runtime: &PythonRuntime, py: Python<'_>) -> PyResult<()> {
+    let log = log_file(&runtime.host).unwrap_or_default();
+    runtime.helper(py, "report_faults", [&py.text(&log)?, &py.number(0)?]).map(drop)
 }
 
 /// Whether Python runs the hook `worker_abort`, or has run it.
@@ -94,7 +102,7 @@ extern "C" fn on_abort(signal: c_int, info: *mut libc::siginfo_t, context: *mut 
     let sender = unsafe { (*info).si_pid() };
     if ![0, std::process::id() as libc::pid_t].contains(&sender) {
         // Here and not only at the end, which a thread that hangs in C does not reach by way of Python's handler.
-        Bridge::get().host.on_signal(libc::SIGABRT);
+        PythonRuntime::get().host.on_signal(libc::SIGABRT);
     }
     if let Some(python) = PYTHON.get()
         && is_attached()
@@ -116,7 +124,7 @@ fn age<'py>(
     _me: &Object<'py>,
     _arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
-    py.number(Bridge::get().host.age() as i64)
+    py.number(PythonRuntime::get().host.spawn_index() as i64)
 }
 
 /// `_abort()`, which Python calls after the hook: the end that the signal was for.

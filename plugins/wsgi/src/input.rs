@@ -3,9 +3,9 @@
 
 use worker_api::{Exchange, Interest, Result, Step, Waker};
 
-use crate::bridge::Bridge;
 use crate::python::{Arguments, Object, PyResult, Python};
 use crate::request::State;
+use crate::runtime::PythonRuntime;
 
 /// Bytes read from the exchange and not yet returned: `buffer[given..filled]`. The memory after that is kept
 /// initialized, so that it is not cleared repeatedly.
@@ -37,7 +37,7 @@ impl Input {
 
     /// Returns `n` bytes that are available.
     fn give<'py>(&mut self, py: Python<'py>, n: usize) -> PyResult<Object<'py>> {
-        let given = py.octets(&self.buffer[self.given..self.given + n])?;
+        let given = py.bytes(&self.buffer[self.given..self.given + n])?;
         self.given += n;
         if self.given == self.filled {
             (self.given, self.filled) = (0, 0);
@@ -67,7 +67,7 @@ impl Input {
             self.buffer.resize((self.filled + want).max(self.filled * 2), 0);
         }
         let place = &mut self.buffer[self.filled..];
-        let Some(n) = read_some(py, exchange, place, waker)? else { return Ok(Filled::NotYet) };
+        let Some(n) = read_some(py, exchange, place, waker)? else { return Ok(Filled::Pending) };
         self.filled += n;
         self.ended = n == 0;
         self.to_come = self.to_come.map(|rest| rest.saturating_sub(n as u64));
@@ -79,7 +79,7 @@ impl Input {
 enum Filled {
     More,
     End,
-    NotYet,
+    Pending,
 }
 
 /// Reads available bytes. If there are none, it waits without the interpreter's lock, or, with a waker, registers
@@ -94,11 +94,11 @@ fn read_some(
     match exchange.poll_read(place, waker) {
         Step::Ready(n) => Ok(Some(n)),
         Step::Failed(failure) => Err(failure),
-        Step::NotYet if patient => py.detach(|| {
+        Step::Pending if patient => py.detach(|| {
             exchange.wait(Interest::READ)?;
             exchange.read(place).map(Some)
         }),
-        Step::NotYet => Ok(None),
+        Step::Pending => Ok(None),
     }
 }
 
@@ -141,13 +141,13 @@ impl State {
             };
             seen = self.input.ready().len();
             self.open(py)?;
-            let waker = Bridge::get().guest.as_ref().map(|guest| guest.waker(self.number));
+            let waker = PythonRuntime::get().guest.as_ref().map(|guest| guest.waker(self.number));
             let Self { exchange: Some(exchange), input, .. } = self else {
                 return Ok(None);
             };
             match input.fill(py, exchange, want, waker) {
                 Ok(Filled::More) => {}
-                Ok(Filled::NotYet) => return Ok(None),
+                Ok(Filled::Pending) => return Ok(None),
                 Ok(Filled::End) => {
                     let n = self.input.ready().len();
                     return self.input.give(py, n).map(Some);
@@ -166,7 +166,7 @@ pub(crate) fn read<'py>(
 ) -> PyResult<Object<'py>> {
     let [size] = arguments.take(["size"])?;
     let size = limit(size)?;
-    let request = Bridge::get().types.request.value(me)?;
+    let request = PythonRuntime::get().types.request.value(me)?;
     Ok(request.state(py)?.take(py, size)?.unwrap_or_else(|| py.none()))
 }
 
@@ -178,7 +178,7 @@ pub(crate) fn readline<'py>(
 ) -> PyResult<Object<'py>> {
     let [size] = arguments.take(["size"])?;
     let size = limit(size)?;
-    let request = Bridge::get().types.request.value(me)?;
+    let request = PythonRuntime::get().types.request.value(me)?;
     Ok(request.state(py)?.line(py, size)?.unwrap_or_else(|| py.none()))
 }
 
@@ -190,7 +190,7 @@ pub(crate) fn readlines<'py>(
 ) -> PyResult<Object<'py>> {
     let [hint] = arguments.take(["hint"])?;
     let hint = Some(limit(hint)?).filter(|hint| *hint > 0).unwrap_or(usize::MAX);
-    let request = Bridge::get().types.request.value(me)?;
+    let request = PythonRuntime::get().types.request.value(me)?;
     let (mut lines, mut sum) = (Vec::new(), 0);
     while sum < hint {
         let Some(line) = request.state(py)?.line(py, usize::MAX)? else { break };

@@ -134,15 +134,15 @@ fn introduce(interpreter: &Interpreter, library: &Library) {
 fn program(named: Option<&str>) -> (PathBuf, &'static str) {
     if let Some(named) = named {
         let path = PathBuf::from(named);
-        // The folder of a virtual environment will do, too.
+        // The directory of a virtual environment will do, too.
         return if path.is_dir() {
             (path.join("bin/python"), " (setting `python`)")
         } else {
             (path, " (setting `python`)")
         };
     }
-    match env::var_os("VIRTUAL_ENV").filter(|folder| !folder.is_empty()) {
-        Some(folder) => (Path::new(&folder).join("bin/python"), " (of $VIRTUAL_ENV)"),
+    match env::var_os("VIRTUAL_ENV").filter(|directory| !directory.is_empty()) {
+        Some(directory) => (Path::new(&directory).join("bin/python"), " (of $VIRTUAL_ENV)"),
         None => (PathBuf::from("python3"), " (from PATH)"),
     }
 }

@@ -147,13 +147,13 @@ def describe(exception):
     return line, text
 
 
-def prepare(arguments, folders):
-    """Puts the process's words and the folders of the application where Python looks for them."""
+def prepare(arguments, directories):
+    """Puts the process's words and the directories of the application where Python looks for them."""
     sys.argv = list(arguments)
-    for folder in reversed(folders):
-        if folder in sys.path:
-            sys.path.remove(folder)
-        sys.path.insert(0, folder)
+    for directory in reversed(directories):
+        if directory in sys.path:
+            sys.path.remove(directory)
+        sys.path.insert(0, directory)
     _prepare_loggers()
 
 
@@ -273,7 +273,7 @@ def _attribute(module, module_name, expression, text):
 
 
 def _django(settings):
-    """The application of the Django project in the working folder."""
+    """The application of the Django project in the working directory."""
     settings = settings or os.environ.get("DJANGO_SETTINGS_MODULE") or _settings_of("manage.py")
     if not settings:
         raise ApplicationError("manage.py does not say which settings it uses: set DJANGO_SETTINGS_MODULE")

@@ -5,7 +5,7 @@
 //! | [`app`] | the application as seen by the host: loading, forking, serving, exiting |
 //! | [`interpreter`], [`library`] | the interpreter, and its libpython |
 //! | [`python`] | a small, safe layer over CPython's limited API, and why it is not PyO3's |
-//! | [`bridge`] | per-process state |
+//! | [`runtime`] | per-process state |
 //! | [`serve`] | one request: the server side of PEP 3333 |
 //! | [`request`], [`input`], [`response`], [`environ`] | its parts: objects, body, response, environ |
 //! | [`errors`] | what can end a request |
@@ -26,7 +26,6 @@
 //! - An error of the application ends its request, with a traceback in the log.
 
 mod app;
-mod bridge;
 mod drain;
 mod environ;
 mod errors;
@@ -40,6 +39,7 @@ mod process;
 mod python;
 mod request;
 mod response;
+mod runtime;
 mod serve;
 
 pub use app::Wsgi;

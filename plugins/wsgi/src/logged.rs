@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use worker_api::Host;
 
-use crate::python::{Object, PyResult, Python, Stored};
+use crate::python::{GlobalRef, Object, PyResult, Python};
 use crate::request::Request;
 
 /// Variables of the environ that the access log uses.
@@ -14,9 +14,9 @@ pub(crate) struct LoggedVariables(OnceLock<Box<[Variable]>>);
 struct Variable {
     /// As written in the log's format.
     name: String,
-    key: Stored,
+    key: GlobalRef,
     /// The same in upper case, because gunicorn ignores the case of the name.
-    upper: Stored,
+    upper: GlobalRef,
 }
 
 impl LoggedVariables {

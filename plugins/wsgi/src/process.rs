@@ -11,11 +11,12 @@ use std::sync::OnceLock;
 
 use worker_api::fork;
 
-use crate::bridge::Bridge;
 use crate::function;
 use crate::python::{
-    Arguments, Definition, Function, Object, PyResult, Python, Raised, Stored, attach, required,
+    Arguments, Definition, Function, GlobalRef, Object, PyErrSet, PyResult, Python, attach,
+    required,
 };
+use crate::runtime::PythonRuntime;
 
 /// Creates the module `_jimu_process`, which imports `jimu`.
 pub(crate) fn module(py: Python<'_>) -> PyResult<Object<'_>> {
@@ -29,7 +30,7 @@ pub(crate) fn module(py: Python<'_>) -> PyResult<Object<'_>> {
 }
 
 /// Installs the server's handlers in the mold.
-pub(crate) fn install(py: Python<'_>, module: &Stored) -> PyResult<()> {
+pub(crate) fn install(py: Python<'_>, module: &GlobalRef) -> PyResult<()> {
     let kept = *KEPT.get_or_init(actions);
     let installed = module.get(py).call_method("install", []);
     restore(&kept);
@@ -37,7 +38,7 @@ pub(crate) fn install(py: Python<'_>, module: &Stored) -> PyResult<()> {
 }
 
 /// Takes the server's signals back in the mold after it has loaded the application.
-pub(crate) fn reset_mold(py: Python<'_>, module: &Stored) -> PyResult<()> {
+pub(crate) fn reset_mold(py: Python<'_>, module: &GlobalRef) -> PyResult<()> {
     let reset = module.get(py).call_method("reset", []);
     if let Some(kept) = KEPT.get() {
         restore(kept);
@@ -46,7 +47,7 @@ pub(crate) fn reset_mold(py: Python<'_>, module: &Stored) -> PyResult<()> {
 }
 
 /// Like [`reset_mold`], in a worker that was just forked, whose host has installed its handlers.
-pub(crate) fn reset_worker(py: Python<'_>, module: &Stored) -> PyResult<()> {
+pub(crate) fn reset_worker(py: Python<'_>, module: &GlobalRef) -> PyResult<()> {
     fork::watch();
     let kept = actions();
     let reset = module.get(py).call_method("reset", []);
@@ -55,12 +56,12 @@ pub(crate) fn reset_worker(py: Python<'_>, module: &Stored) -> PyResult<()> {
 }
 
 /// Wakes the main thread for signals with Python handlers, and detects forks. Called in a worker.
-pub(crate) fn start_worker(py: Python<'_>, module: &Stored, wakeup: c_int) -> PyResult<()> {
+pub(crate) fn start_worker(py: Python<'_>, module: &GlobalRef, wakeup: c_int) -> PyResult<()> {
     module.get(py).call_method("start_worker", [&py.number(wakeup.into())?]).map(drop)
 }
 
 /// Runs Python's handlers of pending signals. Called on the main thread.
-pub(crate) fn run_handlers(module: &Stored) {
+pub(crate) fn run_handlers(module: &GlobalRef) {
     attach(|py| {
         if let Err(raised) = py.check_signals() {
             let exception = raised.take(py);
@@ -72,9 +73,9 @@ pub(crate) fn run_handlers(module: &Stored) {
 }
 
 /// Ends a process that the application has forked, when its code has returned or raised this.
-pub(crate) fn end_child(py: Python<'_>, module: &Stored, raised: Option<Raised>) -> ! {
+pub(crate) fn end_child(py: Python<'_>, module: &GlobalRef, raised: Option<PyErrSet>) -> ! {
     let exception = raised.map_or_else(|| py.none(), |raised| raised.take(py));
-    let waits = py.truth(Bridge::get().guest.is_none());
+    let waits = py.truth(PythonRuntime::get().guest.is_none());
     let ended =
         waits.and_then(|waits| module.get(py).call_method("end_child", [&exception, &waits]));
     // It does not return.
@@ -90,7 +91,7 @@ fn on_signal<'py>(
 ) -> PyResult<Object<'py>> {
     let [number] = arguments.take(["number"])?;
     let number = required(py, number, "number")?.as_number()?;
-    Bridge::get().host.on_signal(number as i32);
+    PythonRuntime::get().host.on_signal(number as i32);
     Ok(py.none())
 }
 
@@ -101,7 +102,7 @@ fn reclaim<'py>(
     _me: &Object<'py>,
     _arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
-    Bridge::get().host.reclaim_signals();
+    PythonRuntime::get().host.reclaim_signals();
     Ok(py.none())
 }
 
@@ -112,7 +113,7 @@ fn stop<'py>(
     _me: &Object<'py>,
     _arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
-    Bridge::get().host.on_signal(libc::SIGTERM);
+    PythonRuntime::get().host.on_signal(libc::SIGTERM);
     Ok(py.none())
 }
 

@@ -7,16 +7,16 @@ use std::os::fd::{IntoRawFd as _, RawFd};
 
 use worker_api::{Exchange, Failure, FailureKind};
 
-use crate::bridge::Bridge;
 use crate::errors::Fault;
 use crate::function;
 use crate::guest;
 use crate::input::Input;
 use crate::python::{
-    Arguments, Cell, Exception, Function, Native, Object, PyResult, Python, Raised, Stored,
+    Arguments, Cell, Exception, Function, GlobalRef, Native, Object, PyErrSet, PyResult, Python,
     required,
 };
 use crate::response::{Phase, Response, is_text, is_token, trimmed};
+use crate::runtime::PythonRuntime;
 
 /// The state of a request. The value of the Python object that is `wsgi.input`.
 pub(crate) struct Request(Cell<State>);
@@ -29,7 +29,7 @@ pub(crate) struct State {
     /// The response of the application so far.
     pub(crate) response: Response,
     /// The environ, while the access log needs it.
-    pub(crate) environ: Option<Stored>,
+    pub(crate) environ: Option<GlobalRef>,
     /// Body bytes that were read and not yet returned.
     pub(crate) input: Input,
     /// Request number, unique in this process.
@@ -37,15 +37,15 @@ pub(crate) struct State {
     /// Descriptor of the connection, which may be closed after the exchange.
     pub(crate) descriptor: RawFd,
     /// Objects of the request, while a greenlet of a guest loop serves it.
-    pub(crate) slot: Option<Slot>,
+    pub(crate) slot: Option<RequestObjects>,
     /// Where the part that a greenlet is sending ends, if `Content-Length` leaves no room for all of it.
     pub(crate) part_end: usize,
     /// The first failure of the exchange, which the application saw as an exception.
     pub(crate) failure: Option<Failure>,
     /// `write`, as returned by `start_response`.
-    write: Option<Stored>,
+    write: Option<GlobalRef>,
     /// Socket object of the connection, if the application asked for one.
-    socket: Option<Stored>,
+    socket: Option<GlobalRef>,
     /// Whether the application has exchanged bytes on that socket.
     taken: bool,
     /// Whether the application's WSGI response is dropped.
@@ -59,7 +59,7 @@ impl Request {
     #[inline]
     pub(crate) fn state<'a>(&'a self, py: Python<'_>) -> PyResult<std::cell::RefMut<'a, State>> {
         self.0.borrow(py).ok_or_else(|| {
-            Raised::new(py, Exception::Runtime, "the request is in use by another thread")
+            PyErrSet::new(py, Exception::Runtime, "the request is in use by another thread")
         })
     }
 }
@@ -72,28 +72,28 @@ impl State {
     ) -> PyResult<(&'a mut Exchange, &'a mut Response)> {
         match &mut self.exchange {
             Some(exchange) => Ok((exchange, &mut self.response)),
-            None => Err(Raised::new(py, Exception::Runtime, "the request is over")),
+            None => Err(PyErrSet::new(py, Exception::Runtime, "the request is over")),
         }
     }
 
     /// Records a failure of the exchange and raises the corresponding exception.
     #[cold]
-    pub(crate) fn raise(&mut self, py: Python<'_>, failure: Failure) -> Raised {
+    pub(crate) fn raise(&mut self, py: Python<'_>, failure: Failure) -> PyErrSet {
         let kind = match failure.kind {
             FailureKind::GONE => Exception::ConnectionReset,
             FailureKind::TIMEOUT => Exception::Timeout,
             FailureKind::APPLICATION => Exception::Value,
             _ => Exception::Os,
         };
-        let raised = Raised::new(py, kind, &failure.to_string());
+        let raised = PyErrSet::new(py, kind, &failure.to_string());
         self.failure.get_or_insert(failure);
         raised
     }
 
     /// Raises it as an exception.
-    pub(crate) fn raised(&mut self, py: Python<'_>, fault: Fault) -> Raised {
+    pub(crate) fn raised(&mut self, py: Python<'_>, fault: Fault) -> PyErrSet {
         match fault {
-            Fault::Raised(raised) => raised,
+            Fault::PyErrSet(raised) => raised,
             Fault::Failed(failure) => self.raise(py, failure),
         }
     }
@@ -102,20 +102,20 @@ impl State {
     /// descriptor for that.
     fn take_over(&mut self, py: Python<'_>) -> PyResult<Option<RawFd>> {
         let Some(exchange) = &mut self.exchange else {
-            return Err(Raised::new(py, Exception::Os, "the request is over"));
+            return Err(PyErrSet::new(py, Exception::Os, "the request is over"));
         };
         self.taken = true;
         if self.response.is_switch()
             && let Err(failure) = self.response.send_head(exchange)
         {
-            return Err(Raised::new(py, Exception::Os, &failure.to_string()));
+            return Err(PyErrSet::new(py, Exception::Os, &failure.to_string()));
         }
         if exchange.head().tls.is_none() || self.hijacked {
             return Ok(None);
         }
         let stream = exchange
             .hijack()
-            .map_err(|failure| Raised::new(py, Exception::Os, &failure.to_string()))?;
+            .map_err(|failure| PyErrSet::new(py, Exception::Os, &failure.to_string()))?;
         (self.detached, self.hijacked) = (true, true);
         Ok(Some(stream.fd.into_raw_fd()))
     }
@@ -156,7 +156,7 @@ impl State {
             Ok(part.len() == bytes.len())
         });
         if let Ok(false) = sent {
-            Bridge::get().warn_of_excess();
+            PythonRuntime::get().warn_of_excess();
         }
         sent.map_err(|failure| self.raise(py, failure))
     }
@@ -168,7 +168,7 @@ impl State {
             return Ok(());
         }
         let message = format!("write() of {len} bytes, and Content-Length leaves room for {room}");
-        Err(Raised::new(py, Exception::Value, &message))
+        Err(PyErrSet::new(py, Exception::Value, &message))
     }
 }
 
@@ -205,7 +205,7 @@ impl Native for Request {
 /// applications use it, and creating one costs as much as a small request.
 pub(crate) struct Socket {
     /// The [`Request`].
-    owner: Stored,
+    owner: GlobalRef,
 }
 
 impl Native for Socket {
@@ -224,7 +224,7 @@ impl Native for Socket {
             return me.own_attr(name);
         }
         let owner = self.owner.get(py);
-        let request = Bridge::get().types.request.value(&owner)?;
+        let request = PythonRuntime::get().types.request.value(&owner)?;
         let made = request.state(py)?.socket.as_ref().map(|socket| socket.get(py).clone());
         match made {
             Some(socket) => socket.attr(name),
@@ -240,13 +240,13 @@ fn connection<'py>(
     owner: &Object<'py>,
     request: &Request,
 ) -> PyResult<Object<'py>> {
-    let module = Bridge::get().socket_module(py)?;
+    let module = PythonRuntime::get().socket_module(py)?;
     let facts = match &request.state(py)?.exchange {
         None => return module.call_method("Closed", []),
         Some(exchange) => {
             let tls = exchange.head().tls.into_option().map(|tls| {
                 let text = |text: &str| py.latin1(text.as_bytes());
-                let certificate = py.octets(tls.client_certificate.as_slice());
+                let certificate = py.bytes(tls.client_certificate.as_slice());
                 Ok([text(&tls.protocol)?, text(&tls.cipher)?, certificate?])
             });
             (py.number(exchange.descriptor().into())?, tls.transpose()?)
@@ -270,38 +270,38 @@ fn take_over<'py>(
     me: &Object<'py>,
     _: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
-    let descriptor = Bridge::get().types.request.value(me)?.state(py)?.take_over(py)?;
+    let descriptor = PythonRuntime::get().types.request.value(me)?.state(py)?.take_over(py)?;
     descriptor.map_or_else(|| Ok(py.none()), |fd| py.number(fd.into()))
 }
 
 /// `_detach()`: the application's WSGI response is dropped from here on.
 fn detach<'py>(py: Python<'py>, me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
-    Bridge::get().types.request.value(me)?.state(py)?.detached = true;
+    PythonRuntime::get().types.request.value(me)?.state(py)?.detached = true;
     Ok(py.none())
 }
 
 /// The objects of a request, taken from a pool and returned to it.
-pub(crate) struct Slot {
+pub(crate) struct RequestObjects {
     /// The [`Request`].
-    pub(crate) request: Stored,
+    pub(crate) request: GlobalRef,
     /// `wsgi.input` under a guest loop; otherwise the request object itself.
-    input: Option<Stored>,
+    input: Option<GlobalRef>,
     /// `start_response`.
-    pub(crate) start_response: Stored,
+    pub(crate) start_response: GlobalRef,
     /// `wsgi.early_hints`.
-    pub(crate) early_hints: Stored,
+    pub(crate) early_hints: GlobalRef,
     /// The [`Socket`].
-    pub(crate) socket: Stored,
+    pub(crate) socket: GlobalRef,
     /// `write`, which the request also has, to return it.
-    write: Stored,
+    write: GlobalRef,
 }
 
-impl Slot {
+impl RequestObjects {
     /// Creates the objects.
-    pub(crate) fn new(py: Python<'_>, bridge: &Bridge) -> PyResult<Self> {
-        let types = &bridge.types;
+    pub(crate) fn new(py: Python<'_>, runtime: &PythonRuntime) -> PyResult<Self> {
+        let types = &runtime.types;
         let request = types.request.make(py, Request(Cell::new(State::default())))?;
-        let (input, write) = match &bridge.guest {
+        let (input, write) = match &runtime.guest {
             Some(guest) => {
                 let input = guest.input(py, &request)?;
                 let write = input.attr_named("_write")?;
@@ -321,7 +321,7 @@ impl Slot {
     }
 
     /// Returns `wsgi.input`.
-    pub(crate) fn wsgi_input(&self) -> &Stored {
+    pub(crate) fn wsgi_input(&self) -> &GlobalRef {
         self.input.as_ref().unwrap_or(&self.request)
     }
 
@@ -329,14 +329,14 @@ impl Slot {
     pub(crate) fn begin(
         &self,
         py: Python<'_>,
-        bridge: &Bridge,
+        runtime: &PythonRuntime,
         exchange: Exchange,
     ) -> PyResult<()> {
         let request = self.request.get(py);
-        let mut state = bridge.types.request.value(&request)?.state(py)?;
+        let mut state = runtime.types.request.value(&request)?.state(py)?;
         state.response.begin(exchange.head().method.as_str() == "HEAD");
         state.input.begin(exchange.head().content_length.into_option());
-        state.number = bridge.next_number();
+        state.number = runtime.next_number();
         state.descriptor = exchange.descriptor();
         state.failure = None;
         (state.taken, state.detached, state.hijacked) = (false, false, false);
@@ -345,9 +345,13 @@ impl Slot {
     }
 
     /// Detaches the exchange: from now on using these objects is an error of the application.
-    pub(crate) fn end(&self, py: Python<'_>, bridge: &Bridge) -> PyResult<Option<Exchange>> {
+    pub(crate) fn end(
+        &self,
+        py: Python<'_>,
+        runtime: &PythonRuntime,
+    ) -> PyResult<Option<Exchange>> {
         let request = self.request.get(py);
-        let mut state = bridge.types.request.value(&request)?.state(py)?;
+        let mut state = runtime.types.request.value(&request)?.state(py)?;
         let socket = state.socket.take().map(|socket| socket.take(py));
         let environ = state.environ.take().map(|environ| environ.take(py));
         state.response.phase = Phase::Over;
@@ -365,7 +369,7 @@ impl Slot {
 
     /// Returns whether only the slot refers to its objects.
     pub(crate) fn is_free(&self, py: Python<'_>) -> bool {
-        let is = |object: &Stored, references| object.get(py).reference_count() == references;
+        let is = |object: &GlobalRef, references| object.get(py).reference_count() == references;
         is(&self.start_response, 1)
             && is(&self.early_hints, 1)
             && is(&self.socket, 1)
@@ -375,9 +379,9 @@ impl Slot {
     }
 
     /// Drops the objects: they live on as long as the application holds them.
-    pub(crate) fn let_go(self, py: Python<'_>, bridge: &Bridge) {
+    pub(crate) fn let_go(self, py: Python<'_>, runtime: &PythonRuntime) {
         let request = self.request.take(py);
-        let write = bridge
+        let write = runtime
             .types
             .request
             .value(&request)
@@ -403,17 +407,17 @@ pub(crate) fn start_response<'py>(
     let [status, headers, exc_info] = arguments.take(["status", "headers", "exc_info"])?;
     let status = required(py, status, "status")?;
     let headers = required(py, headers, "headers")?;
-    let request = Bridge::get().types.request.value(me)?;
+    let request = PythonRuntime::get().types.request.value(me)?;
     let exc_info = exc_info.filter(|info| !info.is_none());
     let phase = request.state(py)?.response.phase;
     match (phase, exc_info) {
         (Phase::Over, _) => {
-            return Err(Raised::new(py, Exception::Runtime, "start_response after the request"));
+            return Err(PyErrSet::new(py, Exception::Runtime, "start_response after the request"));
         }
         (Phase::Sent, Some(info)) => return Err(raise_again(py, &info)?),
         (Phase::Said | Phase::Sent, None) => {
             let message = "start_response was called before, and there is no exc_info";
-            return Err(Raised::new(py, Exception::Assertion, message));
+            return Err(PyErrSet::new(py, Exception::Assertion, message));
         }
         (Phase::Nothing, _) | (Phase::Said, Some(_)) => {}
     }
@@ -436,8 +440,9 @@ fn say<'py>(
     status: &Object<'py>,
     headers: &Object<'py>,
 ) -> PyResult<()> {
-    let refused =
-        |refused: crate::response::Refused| Raised::new(py, Exception::Value, &refused.to_string());
+    let refused = |refused: crate::response::Refused| {
+        PyErrSet::new(py, Exception::Value, &refused.to_string())
+    };
     response.forget();
     response.set_status(text(status, "the status")?).map_err(refused)?;
     each_header(headers, |name, value| response.add(name, value).map_err(refused))
@@ -455,7 +460,7 @@ fn each_header(
         if !value.is_exact_str() {
             text(&value, "a header's value")?;
         }
-        with(text(&name, "a header's name")?, value.as_latin1()?.octets())?;
+        with(text(&name, "a header's name")?, value.as_latin1()?.bytes())?;
     }
     Ok(())
 }
@@ -466,7 +471,7 @@ fn loose_pair<'py>(pair: &Object<'py>) -> PyResult<(Object<'py>, Object<'py>)> {
     let items = pair.to_list()?;
     if items.list_len() != 2 {
         let message = "a header is not a pair of name and value";
-        return Err(Raised::new(pair.py(), Exception::Type, message));
+        return Err(PyErrSet::new(pair.py(), Exception::Type, message));
     }
     Ok((items.list_item(0)?, items.list_item(1)?))
 }
@@ -476,16 +481,16 @@ fn text<'a>(object: &'a Object<'_>, what: &str) -> PyResult<&'a str> {
         let py = object.py();
         raised.clear(py);
         let message = format!("{what} must be str, not {}", object.type_name());
-        Raised::new(py, Exception::Type, &message)
+        PyErrSet::new(py, Exception::Type, &message)
     })
 }
 
 /// Raises the exception of an `exc_info` again: the head has been sent, so it cannot be replaced.
 #[cold]
-fn raise_again<'py>(py: Python<'py>, info: &Object<'py>) -> PyResult<Raised> {
+fn raise_again<'py>(py: Python<'py>, info: &Object<'py>) -> PyResult<PyErrSet> {
     let (kind, value, trace) = (info.tuple_item(0)?, info.tuple_item(1)?, info.tuple_item(2)?);
     let trace = Some(trace).filter(|trace| !trace.is_none());
-    Ok(Raised::again(py, kind, value, trace))
+    Ok(PyErrSet::again(py, kind, value, trace))
 }
 
 /// `write(data)`, bound to the request: returned by `start_response`.
@@ -496,12 +501,12 @@ pub(crate) fn write<'py>(
 ) -> PyResult<Object<'py>> {
     let [data] = arguments.take(["data"])?;
     let data = required(py, data, "data")?;
-    let request = Bridge::get().types.request.value(me)?;
+    let request = PythonRuntime::get().types.request.value(me)?;
     let mut state = request.state(py)?;
     if state.response.phase == Phase::Nothing {
-        return Err(Raised::new(py, Exception::Assertion, "write() before start_response()"));
+        return Err(PyErrSet::new(py, Exception::Assertion, "write() before start_response()"));
     }
-    let bytes = data.as_octets().ok_or_else(|| not_octets(&data, "write()"))?;
+    let bytes = data.as_bytes().ok_or_else(|| not_bytes(&data, "write()"))?;
     state.check_room(py, bytes.len())?;
     state.send(py, bytes)?;
     Ok(py.none())
@@ -509,9 +514,9 @@ pub(crate) fn write<'py>(
 
 /// Creates the `TypeError` for a part of a body that is not `bytes`.
 #[cold]
-pub(crate) fn not_octets(object: &Object<'_>, where_from: &str) -> Raised {
+pub(crate) fn not_bytes(object: &Object<'_>, where_from: &str) -> PyErrSet {
     let message = format!("{where_from} gave {} where bytes were due", object.type_name());
-    Raised::new(object.py(), Exception::Type, &message)
+    PyErrSet::new(object.py(), Exception::Type, &message)
 }
 
 /// `wsgi.early_hints(headers)`, bound to the request: sends 103 (RFC 8297), unless the response has started.
@@ -526,17 +531,17 @@ pub(crate) fn early_hints<'py>(
     for place in 0..headers.list_len() {
         let pair = headers.list_item(place)?;
         let (name, value) = pair.pair().map_or_else(|| loose_pair(&pair), Ok)?;
-        let (name, value) = (octets_of(&name)?, octets_of(&value)?);
+        let (name, value) = (bytes_of(&name)?, bytes_of(&value)?);
         if name.is_empty()
             || !name.iter().all(|b| is_token(*b))
             || !value.iter().all(|b| is_text(*b))
         {
             let message = format!("Invalid header {:?}", String::from_utf8_lossy(&name));
-            return Err(Raised::new(py, Exception::Value, &message));
+            return Err(PyErrSet::new(py, Exception::Value, &message));
         }
         fields.push((String::from_utf8_lossy(&name).into_owned(), trimmed(&value).to_vec()));
     }
-    let request = Bridge::get().types.request.value(me)?;
+    let request = PythonRuntime::get().types.request.value(me)?;
     let mut state = request.state(py)?;
     let (exchange, response) = state.open(py)?;
     if response.phase == Phase::Sent {
@@ -549,12 +554,12 @@ pub(crate) fn early_hints<'py>(
     }
 }
 
-fn octets_of(object: &Object<'_>) -> PyResult<Vec<u8>> {
-    if let Some(octets) = object.as_octets() {
-        return Ok(octets.to_vec());
+fn bytes_of(object: &Object<'_>) -> PyResult<Vec<u8>> {
+    if let Some(bytes) = object.as_bytes() {
+        return Ok(bytes.to_vec());
     }
     text(object, "a header")?;
-    Ok(object.as_latin1()?.octets().to_vec())
+    Ok(object.as_latin1()?.bytes().to_vec())
 }
 
 /// References from the slot; from `start_response`, early hints and the socket; and from `write`, or under a

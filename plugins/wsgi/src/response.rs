@@ -209,18 +209,18 @@ fn too_short(announced: u64, len: u64) -> Failure {
 }
 
 /// RFC 9110 5.6.2.
-pub(crate) fn is_token(octet: u8) -> bool {
-    CLASSES[usize::from(octet)] & TOKEN != 0
+pub(crate) fn is_token(byte: u8) -> bool {
+    CLASSES[usize::from(byte)] & TOKEN != 0
 }
 
 /// RFC 9110 5.5: permitted in a header value or a reason phrase.
-pub(crate) fn is_text(octet: u8) -> bool {
-    CLASSES[usize::from(octet)] & TEXT != 0
+pub(crate) fn is_text(byte: u8) -> bool {
+    CLASSES[usize::from(byte)] & TEXT != 0
 }
 
 /// Returns whether all bytes are in the class. Without an early exit: they nearly always are.
-fn are(octets: &[u8], class: u8) -> bool {
-    octets.iter().fold(class, |all, octet| all & CLASSES[usize::from(*octet)]) != 0
+fn are(bytes: &[u8], class: u8) -> bool {
+    bytes.iter().fold(class, |all, byte| all & CLASSES[usize::from(*byte)]) != 0
 }
 
 /// Trims spaces and tabs.
@@ -244,20 +244,20 @@ const TEXT: u8 = 2;
 /// Classes of each byte: one lookup per byte of a header.
 static CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
-    let mut octet = 0;
-    while octet < 256 {
-        let character = octet as u8;
+    let mut byte = 0;
+    while byte < 256 {
+        let character = byte as u8;
         let mark = matches!(
             character,
             b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
         );
         if mark || character.is_ascii_alphanumeric() {
-            classes[octet] |= TOKEN;
+            classes[byte] |= TOKEN;
         }
         if matches!(character, b'\t' | b' '..=b'~' | 0x80..) {
-            classes[octet] |= TEXT;
+            classes[byte] |= TEXT;
         }
-        octet += 1;
+        byte += 1;
     }
     classes
 };
@@ -270,12 +270,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_classes_of_octets_are_those_of_the_rfcs() {
-        for octet in 0..=u8::MAX {
-            let token = octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&octet);
-            assert_eq!(is_token(octet), token, "{octet:#x}");
-            let text = octet == b'\t' || (octet >= b' ' && octet != 0x7f);
-            assert_eq!(is_text(octet), text, "{octet:#x}");
+    fn the_classes_of_bytes_are_those_of_the_rfcs() {
+        for byte in 0..=u8::MAX {
+            let token = byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+            assert_eq!(is_token(byte), token, "{byte:#x}");
+            let text = byte == b'\t' || (byte >= b' ' && byte != 0x7f);
+            assert_eq!(is_text(byte), text, "{byte:#x}");
         }
     }
 

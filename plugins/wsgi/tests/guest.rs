@@ -2,7 +2,7 @@
 //! of its own, because it patches Python's standard library.
 //!
 //! Runs where there is an interpreter with both packages: that of `TEST_PYTHON`, or of the virtual environment that
-//! `cargo xtask test` makes under the target folder.
+//! `cargo xtask test` makes under the target directory.
 
 mod double;
 
@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use double::{Engine, Host, Request, Seen, locked};
 use libtest_mimic::{Arguments, Failed, Trial};
 use worker_api::raw::Value;
-use worker_api::{AppHandle, FailureKind, Needs};
+use worker_api::{AppHandle, FailureKind, Requirements};
 
 fn main() {
     let arguments = Arguments::from_args();
@@ -52,7 +52,7 @@ fn cases(name: &str, python: &Path) -> Vec<Trial> {
         .text("python", &python.to_string_lossy())
         .set("pythonpath", Value::List(vec![apps.to_string_lossy().into_owned().into()].into()));
     let app = host.app("green:application", name, name).unwrap_or_else(|f| panic!("{f}"));
-    assert_eq!(app.needs(), Needs::LOOP | Needs::LATER);
+    assert_eq!(app.requirements(), Requirements::LOOP | Requirements::DEFERRED);
     app.load().unwrap_or_else(|f| panic!("{f}"));
     app.before_fork();
     app.after_fork(true);

@@ -70,8 +70,8 @@ const INTERPRETERS: &[(&str, &str, &str)] = &[
 ];
 
 fn interpreter(answer: &str, words: &str) -> Result<(), Failed> {
-    let folder = tempfile::tempdir()?;
-    let path = folder.path().join("python");
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("python");
     let rest = r#", "executable": "/x/python", "prefix": "/x", "library_name": "libpython3.so", "utf8": false}"#;
     let answer =
         answer.strip_suffix('}').map_or(answer.to_owned(), |start| format!("{start}{rest}"));
@@ -130,10 +130,10 @@ fn application(spec: &str, words: &str) -> Result<(), Failed> {
 
 fn loading(spec: &str) -> Result<(), Failure> {
     let apps = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/apps");
-    let folders = Value::List(vec![apps.to_string_lossy().into_owned().into()].into());
+    let directories = Value::List(vec![apps.to_string_lossy().into_owned().into()].into());
     let chdir = apps.to_string_lossy().into_owned();
-    std::env::set_current_dir(&apps).expect("the folder is there");
-    let host = Host::default().set("pythonpath", folders).text("chdir", &chdir);
+    std::env::set_current_dir(&apps).expect("the directory is there");
+    let host = Host::default().set("pythonpath", directories).text("chdir", &chdir);
     let app = host.app(spec, "sync", "")?;
     app.load()
 }

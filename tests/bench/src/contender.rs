@@ -68,7 +68,7 @@ pub struct Serving<'a> {
     /// Number of connections that a worker must support.
     pub connections: usize,
     /// Directory of this run, the working directory of servers.
-    pub folder: &'a Path,
+    pub directory: &'a Path,
 }
 
 impl Contender {
@@ -112,7 +112,7 @@ impl Contender {
             }
             Self::Metered(class) => {
                 let mut command = jimu(setup, &setup.built("host")?, class, serving, address)?;
-                let metrics = metrics_of(serving.folder, address);
+                let metrics = metrics_of(serving.directory, address);
                 command.arg("--metrics-bind").arg(format!("unix:{}", metrics.display()));
                 command
             }
@@ -129,16 +129,16 @@ impl Contender {
                 command
             }
         };
-        command.current_dir(serving.folder).env("PYTHONPATH", setup.apps());
+        command.current_dir(serving.directory).env("PYTHONPATH", setup.apps());
         // Otherwise each server would use the interpreter of the caller.
-        command.env_remove("VIRTUAL_ENV").env_remove("HOST_CMD_ARGS").env_remove("PORT");
+        command.env_remove("VIRTUAL_ENV").env_remove("JIMU_CMD_ARGS").env_remove("PORT");
         Ok(command)
     }
 }
 
 /// Address on which a metered server serves its metrics.
-pub fn metrics_of(folder: &Path, address: SocketAddr) -> PathBuf {
-    folder.join(format!("{}.metrics", address.port()))
+pub fn metrics_of(directory: &Path, address: SocketAddr) -> PathBuf {
+    directory.join(format!("{}.metrics", address.port()))
 }
 
 fn jimu(
@@ -155,7 +155,7 @@ fn jimu(
     command.args(["--worker-connections", &serving.connections.to_string()]);
     command.args(["--threads", &threads_of(class).to_string()]);
     command.args(["--keep-alive", KEEP_ALIVE_SECONDS, "--log-level", "warning"]);
-    command.arg("--control-socket").arg(serving.folder.join(format!("{}.ctl", address.port())));
+    command.arg("--control-socket").arg(serving.directory.join(format!("{}.ctl", address.port())));
     command.args(serving.preload.then_some("--preload"));
     match serving.app {
         App::Native => command.arg(setup.built("libhello_app.so")?),
@@ -231,7 +231,7 @@ fn nginx(setup: &Setup, serving: Serving<'_>, address: SocketAddr) -> Result<Com
         return Err("nginx runs no applications".into());
     }
     let program = setup.nginx()?;
-    let configuration: PathBuf = serving.folder.join(format!("nginx-{}.conf", address.port()));
+    let configuration: PathBuf = serving.directory.join(format!("nginx-{}.conf", address.port()));
     let user = if nix::unistd::geteuid().is_root() { "user root;" } else { "" };
     let text = format!(
         "{user} daemon off; worker_processes {workers}; pid nginx-{port}.pid; error_log stderr warn;
@@ -244,18 +244,18 @@ fn nginx(setup: &Setup, serving: Serving<'_>, address: SocketAddr) -> Result<Com
              server {{
                  listen {address};
                  location = / {{ default_type text/plain; return 200 \"Hello, world!\\n\"; }}
-                 location = /file {{ alias {folder}/{BIG_FILE}; }}
+                 location = /file {{ alias {directory}/{BIG_FILE}; }}
              }}
          }}",
         workers = serving.workers,
         port = address.port(),
         // With few left it closes idle connections to make room.
         connections = serving.connections * 2,
-        folder = serving.folder.display(),
+        directory = serving.directory.display(),
     );
     std::fs::write(&configuration, text).map_err(|error| error.to_string())?;
     let mut command = Command::new(program);
-    command.arg("-p").arg(serving.folder).arg("-c").arg(configuration);
+    command.arg("-p").arg(serving.directory).arg("-c").arg(configuration);
     Ok(command)
 }
 

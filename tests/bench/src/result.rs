@@ -140,15 +140,15 @@ impl Measured {
         self.rows.iter().find(|row| row.name == name)
     }
 
-    /// Keeps it in a folder, in the place of an older one.
-    pub fn save(&self, folder: &Path) -> io::Result<()> {
-        fs::create_dir_all(folder)?;
-        fs::write(path_of(folder, &self.scenario), serde_json::to_string_pretty(self)?)
+    /// Keeps it in a directory, in the place of an older one.
+    pub fn save(&self, directory: &Path) -> io::Result<()> {
+        fs::create_dir_all(directory)?;
+        fs::write(path_of(directory, &self.scenario), serde_json::to_string_pretty(self)?)
     }
 
     /// What was kept of a scenario, if anything was.
-    pub fn load(folder: &Path, scenario: &str) -> Option<Self> {
-        serde_json::from_str(&fs::read_to_string(path_of(folder, scenario)).ok()?).ok()
+    pub fn load(directory: &Path, scenario: &str) -> Option<Self> {
+        serde_json::from_str(&fs::read_to_string(path_of(directory, scenario)).ok()?).ok()
     }
 }
 
@@ -161,8 +161,8 @@ impl Spread {
     }
 }
 
-fn path_of(folder: &Path, scenario: &str) -> PathBuf {
-    folder.join(format!("{scenario}.json"))
+fn path_of(directory: &Path, scenario: &str) -> PathBuf {
+    directory.join(format!("{scenario}.json"))
 }
 
 #[cfg(test)]

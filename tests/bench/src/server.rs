@@ -52,13 +52,13 @@ impl Server {
     /// Starts the command that `command` creates for an address, with its output in a file of `directory`,
     /// and waits until it has responded to `request`.
     pub fn start(
-        folder: &Path,
+        directory: &Path,
         request: impl Fn(SocketAddr) -> Vec<u8>,
         command: impl FnOnce(SocketAddr) -> Command,
     ) -> Result<Self, Fault> {
         let address = free_address()?;
         let mut command = command(address);
-        let output = folder.join(format!("server-{}.log", address.port()));
+        let output = directory.join(format!("server-{}.log", address.port()));
         let file = File::create(&output)?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).process_group(0);
         let begun = Instant::now();

@@ -64,7 +64,7 @@ impl Setup {
 
     /// Returns the directory of the Python applications.
     pub fn apps(&self) -> PathBuf {
-        crate_folder().join("apps")
+        crate_directory().join("apps")
     }
 
     /// Returns the versions of everything that takes part, for the head of the page.
@@ -85,10 +85,10 @@ impl Setup {
 
 /// Returns the top directory of the sources.
 pub fn root() -> &'static Path {
-    crate_folder().ancestors().nth(2).expect("this crate is in tests/bench")
+    crate_directory().ancestors().nth(2).expect("this crate is in tests/bench")
 }
 
-fn crate_folder() -> &'static Path {
+fn crate_directory() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
@@ -96,15 +96,17 @@ fn wanted() -> impl Iterator<Item = &'static str> {
     include_str!("../apps/requirements.txt").lines().filter(|line| !line.trim().is_empty())
 }
 
-fn virtual_environment(folder: &Path) -> Result<PathBuf, String> {
-    let python = folder.join("bin/python");
+fn virtual_environment(directory: &Path) -> Result<PathBuf, String> {
+    let python = directory.join("bin/python");
     if !python.exists() {
         eprintln!("making a virtual environment for the peers");
-        run(Command::new("python3").args(["-m", "venv"]).arg(folder))
+        run(Command::new("python3").args(["-m", "venv"]).arg(directory))
             .map_err(|why| format!("no virtual environment can be made: {why}"))?;
     }
     python.canonicalize().map_err(|error| error.to_string())?;
-    fs::canonicalize(folder).map(|folder| folder.join("bin/python")).map_err(|e| e.to_string())
+    fs::canonicalize(directory)
+        .map(|directory| directory.join("bin/python"))
+        .map_err(|e| e.to_string())
 }
 
 /// Returns the version of a package, which is installed if it is missing.
@@ -146,6 +148,6 @@ fn last_line(command: &mut Command) -> Option<String> {
 fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     // Debian's location, which is not on every user's PATH.
-    let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
-    folders.map(|folder| folder.join(program)).find(|path| path.is_file())
+    let directories = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    directories.map(|directory| directory.join(program)).find(|path| path.is_file())
 }

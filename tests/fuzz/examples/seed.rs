@@ -3,21 +3,21 @@
 use std::path::Path;
 use std::{fs, io};
 
-use kit::http::cases::CASES;
+use http1::cases::CASES;
 
 fn main() -> io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     let cases: Vec<&[u8]> = CASES.iter().copied().flatten().map(|case| case.bytes).collect();
-    let chunked = cases.iter().filter_map(|octets| octets.strip_prefix(CHUNKED_HEAD));
+    let chunked = cases.iter().filter_map(|bytes| bytes.strip_prefix(CHUNKED_HEAD));
     write(&corpus.join("head"), cases.iter().copied())?;
     write(&corpus.join("chunked"), chunked)?;
     write(&corpus.join("proxy"), PROXY.iter().copied())
 }
 
-fn write<'o>(folder: &Path, seeds: impl Iterator<Item = &'o [u8]>) -> io::Result<()> {
-    fs::create_dir_all(folder)?;
-    for (number, octets) in seeds.enumerate() {
-        fs::write(folder.join(format!("seed-{number:03}")), octets)?;
+fn write<'o>(directory: &Path, seeds: impl Iterator<Item = &'o [u8]>) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    for (number, bytes) in seeds.enumerate() {
+        fs::write(directory.join(format!("seed-{number:03}")), bytes)?;
     }
     Ok(())
 }

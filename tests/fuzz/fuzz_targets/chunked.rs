@@ -2,12 +2,12 @@
 
 #![no_main]
 
-use kit::http::Policy;
-use kit::http::cases::{naive, serve};
+use http1::Policy;
+use http1::cases::{naive, serve};
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|octets: &[u8]| {
-    let input = [HEAD, octets].concat();
+fuzz_target!(|bytes: &[u8]| {
+    let input = [HEAD, bytes].concat();
     let narrow = Policy {
         limit_request_fields: 2,
         limit_request_field_size: 32,

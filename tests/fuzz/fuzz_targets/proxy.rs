@@ -2,18 +2,18 @@
 
 #![no_main]
 
-use kit::http::proxy::{ProxyHeader, ProxyProtocol, parse_proxy};
+use http1::proxy::{ProxyHeader, ProxyProtocol, parse_proxy};
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|octets: &[u8]| {
+fuzz_target!(|bytes: &[u8]| {
     for protocol in [ProxyProtocol::V1, ProxyProtocol::V2, ProxyProtocol::Auto] {
-        let whole = parse_proxy(octets, protocol, true);
+        let whole = parse_proxy(bytes, protocol, true);
         if let Ok(Some((len, header))) = whole {
-            assert!(len <= octets.len().min(16 + 4096));
+            assert!(len <= bytes.len().min(16 + 4096));
             assert_eq!(len == 0, header == ProxyHeader::Absent);
         }
-        for len in 0..octets.len().min(64) {
-            match parse_proxy(&octets[..len], protocol, true) {
+        for len in 0..bytes.len().min(64) {
+            match parse_proxy(&bytes[..len], protocol, true) {
                 Ok(None) => {}
                 Ok(decided) => assert_eq!(Ok(decided), whole),
                 Err(refused) => {
@@ -21,7 +21,7 @@ fuzz_target!(|octets: &[u8]| {
                 }
             }
         }
-        let stranger = parse_proxy(octets, protocol, false);
+        let stranger = parse_proxy(bytes, protocol, false);
         assert!(matches!(stranger, Ok(None | Some((0, ProxyHeader::Absent))) | Err(_)));
     }
 });

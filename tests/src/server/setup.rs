@@ -75,7 +75,7 @@ impl Setup {
     }
 
     fn of_command(mut command: Command) -> Self {
-        let dir = TempDir::with_prefix("jimu-").expect("a temporary folder can be made");
+        let dir = TempDir::with_prefix("jimu-").expect("a temporary directory can be made");
         let notify = Notify::new(&dir.path().join("notify"));
         command
             .current_dir(dir.path())
@@ -143,9 +143,9 @@ impl Setup {
         self.app = Some(app.into());
     }
 
-    /// Lets Python find modules in `folder`, with the interpreter that has the tests' packages.
-    pub(crate) fn python_path(&mut self, folder: &Path) {
-        self.command.arg("--pythonpath").arg(folder);
+    /// Lets Python find modules in `directory`, with the interpreter that has the tests' packages.
+    pub(crate) fn python_path(&mut self, directory: &Path) {
+        self.command.arg("--pythonpath").arg(directory);
         self.python = cell::python();
     }
 
@@ -177,10 +177,10 @@ impl Setup {
         self
     }
 
-    /// A file in the server's folder.
+    /// A file in the server's directory.
     #[must_use]
     pub fn file(self, name: &str, content: impl AsRef<[u8]>) -> Self {
-        fs::write(self.dir.path().join(name), content).expect("the folder is writable");
+        fs::write(self.dir.path().join(name), content).expect("the directory is writable");
         self
     }
 
@@ -211,7 +211,7 @@ impl Setup {
         self
     }
 
-    /// The folder that the server will run in.
+    /// The directory that the server will run in.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
@@ -250,9 +250,9 @@ impl Setup {
 const FOREIGN: [&str; 6] = [
     "PORT",
     "WEB_CONCURRENCY",
-    "HOST_CMD_ARGS",
+    "JIMU_CMD_ARGS",
     "FORWARDED_ALLOW_IPS",
-    "HOST_PLUGIN_PATH",
+    "JIMU_PLUGIN_PATH",
     "RUST_BACKTRACE",
 ];
 
@@ -280,7 +280,7 @@ pub(super) struct Notify {
 
 impl Notify {
     fn new(path: &PathBuf) -> Self {
-        let socket = UnixDatagram::bind(path).expect("a socket can be made in a new folder");
+        let socket = UnixDatagram::bind(path).expect("a socket can be made in a new directory");
         socket.set_nonblocking(true).expect("a socket can be made non-blocking");
         Self { socket, seen: Mutex::default() }
     }

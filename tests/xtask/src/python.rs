@@ -30,15 +30,15 @@ fn made(name: &str, requirements: &str) -> Result<PathBuf, String> {
     let requirements = root().join(requirements);
     let wanted = fs::read_to_string(&requirements)
         .map_err(|error| format!("{}: {error}", requirements.display()))?;
-    let folder = target().join(name);
-    let interpreter = folder.join("bin/python");
-    let stamp = folder.join("requirements.txt");
+    let directory = target().join(name);
+    let interpreter = directory.join("bin/python");
+    let stamp = directory.join("requirements.txt");
     if interpreter.exists() && fs::read_to_string(&stamp).is_ok_and(|made| made == wanted) {
         return Ok(interpreter);
     }
     usable()?;
     let log = target().join(format!("{name}.log"));
-    step(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder), &log)?;
+    step(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&directory), &log)?;
     let mut install = Command::new(&interpreter);
     install.args(["-m", "pip", "install", "--disable-pip-version-check", "--quiet", "-r"]);
     step(install.arg(&requirements), &log)?;

@@ -3,16 +3,16 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use coop::{Clients, Listening};
 use green::sync::Semaphore;
 use green::{Interest, Interrupt};
-use kit::{Taken, crowd};
+use green_kit::{Connections, Listening};
+use kit::{AcceptResult, crowd};
 
 /// What an acceptor needs.
 #[derive(Clone)]
 pub(crate) struct Acceptor {
     pub(crate) listening: Rc<Listening>,
-    pub(crate) clients: Rc<Clients>,
+    pub(crate) connections: Rc<Connections>,
     /// Room for connections: each holds one permit until it is gone.
     pub(crate) room: Rc<Semaphore>,
     /// How many are accepted before the others in the process, and the other workers, have their turn.
@@ -31,7 +31,7 @@ impl Acceptor {
 
     /// Accepts what remains in the backlog when the worker stops, for as long as `left` says.
     pub(crate) fn take_rest(&self, left: impl Fn() -> Option<Duration>) {
-        for _ in 0..self.listening.remaining_backlog(self.clients.host()) {
+        for _ in 0..self.listening.remaining_backlog(self.connections.host()) {
             if !matches!(self.room.acquire(left()), Ok(true)) || !self.take() {
                 return;
             }
@@ -52,20 +52,20 @@ impl Acceptor {
                 // A full pool stops accepting: the socket is not in the poller meanwhile.
                 self.leave_line();
                 while !self.room.acquire(Some(crowd::PAUSE))? {
-                    self.clients.make_room(self.listening.waiting());
+                    self.connections.make_room(self.listening.waiting());
                 }
             }
             match self.listening.take() {
-                Taken::Connection(accepted) => {
+                AcceptResult::Connection(accepted) => {
                     // To the end of the line of the workers that wait for this socket.
                     self.leave_line();
-                    self.clients.admit(accepted);
+                    self.connections.admit(accepted);
                 }
-                Taken::Empty => {
+                AcceptResult::Empty => {
                     self.room.release();
                     return Ok(());
                 }
-                Taken::Rest(pause) => {
+                AcceptResult::Rest(pause) => {
                     self.room.release();
                     self.leave_line();
                     return green::sleep(pause);
@@ -83,8 +83,8 @@ impl Acceptor {
 
     /// Takes one connection with the permit that is held; gives it back where there is none.
     fn take(&self) -> bool {
-        if let Taken::Connection(accepted) = self.listening.take() {
-            self.clients.admit(accepted);
+        if let AcceptResult::Connection(accepted) = self.listening.take() {
+            self.connections.admit(accepted);
             return true;
         }
         self.room.release();

@@ -16,14 +16,14 @@ mod serve;
 use std::cell::OnceCell;
 use std::rc::Rc;
 
-use coop::Process;
-use kit::Base;
+use green_kit::Process;
+use kit::WorkerBase;
 use kit::config::Config;
-use worker_api::{Abilities, Failure, Host, Result, Worker, WorkerContext, WorkerFactory};
+use worker_api::{Capabilities, Failure, Host, Result, Worker, WorkerContext, WorkerFactory};
 
 /// A worker that accepts in greenlets and serves in a green pool.
 pub struct EventletWorker {
-    base: Rc<Base>,
+    base: Rc<WorkerBase>,
     process: OnceCell<Process>,
 }
 
@@ -39,9 +39,9 @@ impl Worker for EventletWorker {
         let Some(process) = self.process.get() else {
             return Err(Failure::application("a worker is run after its init_process"));
         };
-        let life = Rc::clone(process.life());
-        let pool = serve::Pool::new(&life, process.greenlets_max());
-        process.run(move || serve::main(&life, &pool))
+        let state = Rc::clone(process.state());
+        let pool = serve::Pool::new(&state, process.greenlets_max());
+        process.run(move || serve::main(&state, &pool))
     }
 
     fn handle_exit(&self) {
@@ -61,8 +61,8 @@ impl WorkerFactory for EventletWorker {
     const NAME: &'static str = "eventlet";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const DESCRIPTION: &'static str = "an acceptor greenlet for each listener, and a green pool";
-    const ABILITIES: Abilities =
-        Abilities(Abilities::LATER.0 | Abilities::LOOP.0 | Abilities::COOPERATIVE.0);
+    const CAPABILITIES: Capabilities =
+        Capabilities(Capabilities::DEFERRED.0 | Capabilities::LOOP.0 | Capabilities::COOPERATIVE.0);
     const GUEST_LOOP: &'static str = "eventlet";
 
     fn setup(host: &Host) -> Result<()> {
@@ -70,7 +70,7 @@ impl WorkerFactory for EventletWorker {
     }
 
     fn new(context: WorkerContext) -> Result<Self> {
-        Ok(Self { base: Rc::new(Base::new(context, true)?), process: OnceCell::new() })
+        Ok(Self { base: Rc::new(WorkerBase::new(context, true)?), process: OnceCell::new() })
     }
 }
 

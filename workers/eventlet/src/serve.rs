@@ -3,9 +3,9 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use coop::{Clients, Life, Listening, Serve};
 use green::pool::GreenPool;
 use green::sync::Semaphore;
+use green_kit::{Connections, Listening, Serve, WorkerState};
 use kit::Connection;
 use kit::clock::now_ns;
 use worker_api::{Failure, FailureKind, Result};
@@ -16,19 +16,19 @@ use crate::acceptor::Acceptor;
 pub(crate) struct Pool {
     greenlets: GreenPool,
     room: Rc<Semaphore>,
-    clients: Rc<Clients>,
+    connections: Rc<Connections>,
 }
 
 impl Pool {
     /// A pool for `worker_connections` connections, of which at most `greenlets_max` are served at once.
-    pub(crate) fn new(life: &Rc<Life>, greenlets_max: usize) -> Rc<Self> {
-        let connections = life.base.kit.config.worker_connections;
+    pub(crate) fn new(state: &Rc<WorkerState>, greenlets_max: usize) -> Rc<Self> {
+        let connections = state.base.context.config.worker_connections;
         let pool = Rc::new(Self {
             greenlets: GreenPool::new(connections.min(greenlets_max)),
             room: Rc::new(Semaphore::new(connections)),
-            clients: Rc::clone(&life.clients),
+            connections: Rc::clone(&state.connections),
         });
-        life.served_by(pool.clone());
+        state.served_by(pool.clone());
         pool
     }
 }
@@ -38,8 +38,8 @@ impl Serve for Pool {
         if self.greenlets.free() == 0 {
             return Err(connection);
         }
-        let clients = Rc::clone(&self.clients);
-        let started = self.greenlets.spawn(move || clients.call_in_turn(connection));
+        let connections = Rc::clone(&self.connections);
+        let started = self.greenlets.spawn(move || connections.serve_requests(connection));
         if let Err(error) = started {
             tracing::error!("a request is dropped, there is no greenlet for it: {error}");
         }
@@ -52,8 +52,8 @@ impl Serve for Pool {
 }
 
 /// The main greenlet.
-pub(crate) fn main(life: &Rc<Life>, pool: &Rc<Pool>) -> Result<()> {
-    let acceptors = acceptors(life, pool)?;
+pub(crate) fn main(state: &Rc<WorkerState>, pool: &Rc<Pool>) -> Result<()> {
+    let acceptors = acceptors(state, pool)?;
     let mut running = Vec::new();
     for acceptor in &acceptors {
         let acceptor = acceptor.clone();
@@ -61,42 +61,42 @@ pub(crate) fn main(life: &Rc<Life>, pool: &Rc<Pool>) -> Result<()> {
             Failure::new(FailureKind::OTHER, "cannot start an acceptor").caused_by(&error)
         })?);
     }
-    life.go_on()?;
+    state.run_until_stopped()?;
     for acceptor in running {
         acceptor.kill();
         // An acceptor has nothing to tell but that it was killed.
         let _ = acceptor.join();
     }
-    if life.is_quitting() { Ok(()) } else { stop(life, acceptors) }
+    if state.is_quitting() { Ok(()) } else { stop(state, acceptors) }
 }
 
-fn acceptors(life: &Rc<Life>, pool: &Rc<Pool>) -> Result<Vec<Acceptor>> {
-    let alone = life.base.is_alone();
+fn acceptors(state: &Rc<WorkerState>, pool: &Rc<Pool>) -> Result<Vec<Acceptor>> {
+    let alone = state.base.is_alone();
     let acceptor = |acceptor| {
         Ok(Acceptor {
             listening: Rc::new(Listening::new(acceptor)?),
-            clients: Rc::clone(&life.clients),
+            connections: Rc::clone(&state.connections),
             room: Rc::clone(&pool.room),
             burst: if alone { BURST_ALONE } else { 1 },
         })
     };
-    life.base.acceptors.iter().map(acceptor).collect()
+    state.base.acceptors.iter().map(acceptor).collect()
 }
 
 /// A graceful end: accepts what no other worker would serve, then finishes the requests that have begun.
-fn stop(life: &Rc<Life>, acceptors: Vec<Acceptor>) -> Result<()> {
-    let deadline_ns = life.base.graceful_deadline_ns();
+fn stop(state: &Rc<WorkerState>, acceptors: Vec<Acceptor>) -> Result<()> {
+    let deadline_ns = state.base.graceful_deadline_ns();
     let left =
         || (deadline_ns != 0).then(|| Duration::from_nanos(deadline_ns.saturating_sub(now_ns())));
-    life.base.kit.drain();
+    state.base.context.drain();
     for acceptor in &acceptors {
         acceptor.take_rest(left);
     }
     drop(acceptors);
-    life.base.host.close_listeners();
-    life.clients.drain();
-    if !life.wait_empty(deadline_ns)? {
-        tracing::warn!("{} connections are cut: graceful_timeout is over", life.clients.len());
+    state.base.host.close_listeners();
+    state.connections.drain();
+    if !state.wait_empty(deadline_ns)? {
+        tracing::warn!("{} connections are cut: graceful_timeout is over", state.connections.len());
     }
     Ok(())
 }

@@ -7,7 +7,7 @@
 
 #![forbid(unsafe_code)]
 
-use stream_server::{GeventWorker, Plain, ServerClass};
+use green_kit::stream_server::{GeventWorker, Plain, ServerClass};
 
 /// The class `gevent`.
 pub struct Gevent;

@@ -3,9 +3,9 @@
 // Helpers of a test fail as the test does.
 #![allow(clippy::unwrap_used)]
 
-#[path = "../../coop/tests/double/behaviour.rs"]
+#[path = "../../green-kit/tests/double/behaviour.rs"]
 mod behaviour;
-#[path = "../../coop/tests/double/mod.rs"]
+#[path = "../../green-kit/tests/double/mod.rs"]
 mod double;
 
-cooperative_class!(stream_server::GeventWorker<gevent_worker::Gevent>);
+cooperative_class!(green_kit::stream_server::GeventWorker<gevent_worker::Gevent>);

@@ -8,36 +8,36 @@
 //! | --- | --- |
 //! | `lib` | the class: what the host makes and runs |
 //! | `serve` | the main thread's loop: accept, keep the time, notice what is ready where no thread of the pool does |
-//! | `lookout` | the descriptors for which the worker waits, and who waits for them |
+//! | `pollers` | the descriptors for which the worker waits, and who waits for them |
 //! | `table` | the connections: in the poller, or with somebody |
 //! | `pool` | the threads and the queue of whole requests before them |
-//! | `home` | how an exchange waits on a thread, and where its connection goes afterwards |
+//! | `shared` | how an exchange waits on a thread, and where its connection goes afterwards |
 //!
 //! The heartbeat is the main thread's: a request that computes for long holds up its own thread alone.
 
 #![forbid(unsafe_code)]
 
-mod home;
-mod lookout;
+mod pollers;
 mod pool;
 mod serve;
+mod shared;
 mod table;
 
 use kit::config::Config;
-use kit::{Base, blocking};
-use worker_api::{Abilities, Failure, Host, Result, Worker, WorkerContext, WorkerFactory};
+use kit::{WorkerBase, blocking};
+use worker_api::{Capabilities, Failure, Host, Result, Worker, WorkerContext, WorkerFactory};
 
 use crate::serve::Server;
 
 /// A worker with a pool of threads.
 pub struct GthreadWorker {
-    base: Base,
+    base: WorkerBase,
     threads: usize,
 }
 
 impl Worker for GthreadWorker {
     fn init_process(&self) -> Result<()> {
-        self.base.app.init_worker(blocking::runtime(&self.base.kit))
+        self.base.app.init_worker(blocking::runtime(&self.base.context))
     }
 
     fn run(&self) -> Result<()> {
@@ -52,7 +52,8 @@ impl WorkerFactory for GthreadWorker {
     const NAME: &'static str = "gthread";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const DESCRIPTION: &'static str = "a pool of threads, connections kept alive in a poller";
-    const ABILITIES: Abilities = Abilities(Abilities::LATER.0 | Abilities::THREADS.0);
+    const CAPABILITIES: Capabilities =
+        Capabilities(Capabilities::DEFERRED.0 | Capabilities::THREADS.0);
 
     fn setup(host: &Host) -> Result<()> {
         Config::check(host)
@@ -60,7 +61,7 @@ impl WorkerFactory for GthreadWorker {
 
     fn new(context: WorkerContext) -> Result<Self> {
         let threads = context.host.setting_usize("threads").unwrap_or(1).max(1);
-        Ok(Self { base: Base::with_buffers(context, true)?, threads })
+        Ok(Self { base: WorkerBase::with_buffers(context, true)?, threads })
     }
 }
 

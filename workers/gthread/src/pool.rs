@@ -10,7 +10,7 @@
 //! thread does ([`Queue::take_over`]).
 //!
 //! A thread whose client keeps it waiting is away: it is not one of the threads that serve, and another takes its place
-//! meanwhile. So clients that send or take an octet now and then hold up nobody, however many they are.
+//! meanwhile. So clients that send or take an byte now and then hold up nobody, however many they are.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -20,9 +20,9 @@ use kit::clock::now_ns;
 /// The poller of the connections, from which the requests come. Its methods are called while the queue is locked.
 pub(crate) trait Poller {
     /// From now on the main thread is the one who looks, or no longer.
-    fn tell_main(&self, looks: bool);
+    fn set_main_is_leader(&self, leader: bool);
     /// Wakes the thread of the pool that waits at the poller.
-    fn poke(&self);
+    fn wake_leader(&self);
 }
 
 /// The queue before the threads. A thread that finds it empty sleeps.
@@ -56,7 +56,7 @@ pub(crate) struct Found {
 
 /// What a thread has done since it last had nothing to do.
 #[derive(Default)]
-pub(crate) struct Stint {
+pub(crate) struct ThreadActivity {
     last: Last,
     since_ns: u64,
     served: u64,
@@ -86,8 +86,8 @@ struct State<T> {
     /// How many of those have been woken and have not taken anything yet.
     woken: usize,
     /// Whether the thread that looks has been woken, and has not come back yet.
-    poked: bool,
-    looks: Looks,
+    leader_woken: bool,
+    leader: Leader,
     /// Whether the main thread's timer is set, after which it calls [`Queue::take_over`].
     timed: bool,
     closed: bool,
@@ -95,7 +95,7 @@ struct State<T> {
 
 /// Who looks for requests.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Looks {
+enum Leader {
     Main,
     /// A thread of the pool that is idle.
     Idle,
@@ -122,8 +122,8 @@ impl<T, P: Poller> Queue<T, P> {
             idle: 0,
             asleep: 0,
             woken: 0,
-            poked: false,
-            looks: Looks::Main,
+            leader_woken: false,
+            leader: Leader::Main,
             timed: false,
             closed: false,
         };
@@ -140,7 +140,7 @@ impl<T, P: Poller> Queue<T, P> {
     }
 
     /// Puts requests before the threads and wakes one thread at most. The caller looks at the queue again
-    /// ([`Queue::nudge`]) when its patience is over, where [`Queue::is_to_be_watched`] says so.
+    /// ([`Queue::wake_if_overdue`]) when its patience is over, where [`Queue::is_to_be_watched`] says so.
     pub(crate) fn push_watched(&self, requests: impl IntoIterator<Item = T>) {
         let mut state = self.lock();
         let was_empty = state.waiting.is_empty();
@@ -162,28 +162,28 @@ impl<T, P: Poller> Queue<T, P> {
     }
 
     /// Wakes a thread if a request has waited for too long.
-    pub(crate) fn nudge(&self) {
-        self.nudge_with(&mut self.lock());
+    pub(crate) fn wake_if_overdue(&self) {
+        self.wake_if_overdue_locked(&mut self.lock());
     }
 
     /// What a thread is to do next, slept for. `idle` is called when it has nothing to do.
-    pub(crate) fn next(&self, stint: &mut Stint, idle: impl Fn()) -> Next<T> {
+    pub(crate) fn next(&self, activity: &mut ThreadActivity, idle: impl Fn()) -> Next<T> {
         let mut state = self.lock();
-        match std::mem::replace(&mut stint.last, Last::Served) {
+        match std::mem::replace(&mut activity.last, Last::Served) {
             Last::Came => state.coming -= 1,
             Last::Served => state.serving -= 1,
             Last::Looked => {}
         }
         if !self.is_my_turn(&state) {
             let is_needed = state.idle < self.threads;
-            let may_look = if is_needed { self.may_look(&state, stint) } else { 0 };
-            stint.served = 0;
+            let may_look = if is_needed { self.may_look(&state, activity) } else { 0 };
+            activity.served = 0;
             state.idle += usize::from(is_needed);
             if may_look > 0 {
-                stint.last = Last::Looked;
-                self.hand_over(&mut state, Looks::Idle);
-            } else if state.looks != Looks::Idle {
-                self.hand_over(&mut state, Looks::Main);
+                activity.last = Last::Looked;
+                self.hand_over(&mut state, Leader::Idle);
+            } else if state.leader != Leader::Idle {
+                self.hand_over(&mut state, Leader::Main);
             }
             drop(state);
             idle();
@@ -197,21 +197,21 @@ impl<T, P: Poller> Queue<T, P> {
         }
         let Some(waiting) = state.waiting.pop_front() else { return Next::End };
         state.serving += 1;
-        self.nudge_with(&mut state);
+        self.wake_if_overdue_locked(&mut state);
         drop(state);
-        if stint.served == 0 {
-            stint.since_ns = now_ns();
+        if activity.served == 0 {
+            activity.since_ns = now_ns();
         }
-        stint.served += 1;
+        activity.served += 1;
         Next::Serve(waiting.request)
     }
 
     /// What a thread that was to look has found.
     pub(crate) fn found(&self, requests: impl IntoIterator<Item = T>) -> Found {
         let mut state = self.lock();
-        state.poked = false;
+        state.leader_woken = false;
         let since_ns = state.extend(requests);
-        state.looks = Looks::Nobody { since_ns };
+        state.leader = Leader::Nobody { since_ns };
         let is_full = self.free(&state) <= state.waiting.len();
         state.idle -= 1;
         Found { set_timer: !std::mem::replace(&mut state.timed, true), is_full }
@@ -222,23 +222,23 @@ impl<T, P: Poller> Queue<T, P> {
     pub(crate) fn take_over(&self) -> Option<u64> {
         let mut state = self.lock();
         state.timed = false;
-        let Looks::Nobody { since_ns } = state.looks else { return None };
+        let Leader::Nobody { since_ns } = state.leader else { return None };
         let passed_ns = now_ns().saturating_sub(since_ns);
         state.timed = passed_ns < UNSEEN_MAX_NS;
         if !state.timed {
-            self.hand_over(&mut state, Looks::Main);
+            self.hand_over(&mut state, Leader::Main);
         }
         state.timed.then(|| UNSEEN_MAX_NS - passed_ns)
     }
 
     /// Whether it is the main thread who looks.
     pub(crate) fn is_mains(&self) -> bool {
-        self.lock().looks == Looks::Main
+        self.lock().leader == Leader::Main
     }
 
     /// The thread's client keeps it waiting: another may serve in its place. Answers whether there are too few for that,
     /// so that the caller is to start one, or to say that it could not ([`Queue::miss`]).
-    pub(crate) fn leave(&self) -> bool {
+    pub(crate) fn begin_blocking(&self) -> bool {
         let mut state = self.lock();
         state.serving -= 1;
         if state.unmet() > 0 {
@@ -250,7 +250,7 @@ impl<T, P: Poller> Queue<T, P> {
     }
 
     /// A thread that was to be started does not come.
-    pub(crate) fn miss(&self) {
+    pub(crate) fn spawn_failed(&self) {
         self.lock().coming -= 1;
     }
 
@@ -269,7 +269,7 @@ impl<T, P: Poller> Queue<T, P> {
     pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.filled.notify_all();
-        self.poller.poke();
+        self.poller.wake_leader();
     }
 
     /// Sleeps until there is something to do, and is not idle then.
@@ -293,13 +293,13 @@ impl<T, P: Poller> Queue<T, P> {
         if state.asleep > state.woken {
             state.woken += 1;
             self.filled.notify_one();
-        } else if state.looks == Looks::Idle && !state.poked {
-            state.poked = true;
-            self.poller.poke();
+        } else if state.leader == Leader::Idle && !state.leader_woken {
+            state.leader_woken = true;
+            self.poller.wake_leader();
         }
     }
 
-    fn nudge_with(&self, state: &mut State<T>) {
+    fn wake_if_overdue_locked(&self, state: &mut State<T>) {
         if self.spare(state) == 0 || state.unmet() == 0 {
             return;
         }
@@ -312,21 +312,21 @@ impl<T, P: Poller> Queue<T, P> {
     /// How many requests a thread may look for that has nothing to do: none, so that it sleeps, where another looks, or
     /// its requests were not short. One thread stays free whatever it finds: whether a connection may be accepted is the
     /// main thread's to know, which does not hear of these requests.
-    fn may_look(&self, state: &State<T>, stint: &Stint) -> usize {
-        let looked = stint.served == 0;
-        let is_short = || now_ns().saturating_sub(stint.since_ns) / stint.served <= SHORT_NS;
-        if state.closed || state.looks == Looks::Idle || !(looked || is_short()) {
+    fn may_look(&self, state: &State<T>, activity: &ThreadActivity) -> usize {
+        let looked = activity.served == 0;
+        let is_short = || now_ns().saturating_sub(activity.since_ns) / activity.served <= SHORT_NS;
+        if state.closed || state.leader == Leader::Idle || !(looked || is_short()) {
             return 0;
         }
         (state.idle + 1).min(self.threads.saturating_sub(state.serving)).saturating_sub(1)
     }
 
-    fn hand_over(&self, state: &mut State<T>, to: Looks) {
-        let mains = |looks| looks == Looks::Main;
-        if mains(to) != mains(state.looks) {
-            self.poller.tell_main(mains(to));
+    fn hand_over(&self, state: &mut State<T>, to: Leader) {
+        let mains = |leader| leader == Leader::Main;
+        if mains(to) != mains(state.leader) {
+            self.poller.set_main_is_leader(mains(to));
         }
-        state.looks = to;
+        state.leader = to;
     }
 
     /// How many threads are idle that may serve.
@@ -360,7 +360,7 @@ impl<T> State<T> {
 
     /// How many threads have been woken and have not taken anything yet.
     fn on_the_way(&self) -> usize {
-        self.woken + usize::from(self.poked)
+        self.woken + usize::from(self.leader_woken)
     }
 
     /// How many requests wait for which no thread has been woken.
@@ -370,7 +370,7 @@ impl<T> State<T> {
 }
 
 /// The usual patience: the time of some ten short requests.
-pub(crate) const PATIENCE_NS: u64 = 200_000;
+pub(crate) const WAKE_DELAY_NS: u64 = 200_000;
 /// For how long nobody need look for requests while others are served.
 pub(crate) const UNSEEN_MAX_NS: u64 = 1_000_000;
 /// How long a request takes at most after which a thread looks for the next one itself. A longer one is better off with
@@ -392,25 +392,25 @@ mod tests {
     #[derive(Default)]
     struct Quiet {
         pokes: Mutex<usize>,
-        poked: Condvar,
+        leader_woken: Condvar,
         is_mains: AtomicBool,
     }
 
     impl Quiet {
         fn wait(&self) {
             let pokes = self.pokes.lock().unwrap();
-            *self.poked.wait_while(pokes, |pokes| *pokes == 0).unwrap() -= 1;
+            *self.leader_woken.wait_while(pokes, |pokes| *pokes == 0).unwrap() -= 1;
         }
     }
 
     impl Poller for Quiet {
-        fn tell_main(&self, looks: bool) {
-            self.is_mains.store(looks, Ordering::Relaxed);
+        fn set_main_is_leader(&self, leader: bool) {
+            self.is_mains.store(leader, Ordering::Relaxed);
         }
 
-        fn poke(&self) {
+        fn wake_leader(&self) {
             *self.pokes.lock().unwrap() += 1;
-            self.poked.notify_one();
+            self.leader_woken.notify_one();
         }
     }
 
@@ -419,9 +419,9 @@ mod tests {
         let (queue, took) = (Arc::clone(queue), took.clone());
         let (go_on, told) = channel();
         thread::spawn(move || {
-            let mut stint = Stint::default();
+            let mut activity = ThreadActivity::default();
             loop {
-                match queue.next(&mut stint, || ()) {
+                match queue.next(&mut activity, || ()) {
                     Next::Serve(request) => {
                         took.send(request).unwrap();
                         let _ = told.recv();
@@ -454,7 +454,7 @@ mod tests {
         assert_eq!(taken.recv_timeout(LONG), Ok(1));
         assert!(queue.is_to_be_watched(), "nobody is on the way to the second");
         assert!(!queue.has_room(), "the second thread is meant for the second request");
-        queue.nudge();
+        queue.wake_if_overdue();
         assert_eq!(queue.lock().idle, 1, "the other sleeps on");
         for thread in &threads {
             thread.send(()).unwrap();
@@ -489,7 +489,7 @@ mod tests {
         taken.recv_timeout(LONG).unwrap();
         taken.recv_timeout(LONG).unwrap();
         assert!(!queue.has_room());
-        assert!(queue.leave(), "nobody sleeps who could serve instead");
+        assert!(queue.begin_blocking(), "nobody sleeps who could serve instead");
         let (took, third) = channel();
         let _stand_in = start(&queue, &took);
         assert_eq!(third.recv_timeout(LONG), Ok(3));
@@ -508,26 +508,26 @@ mod tests {
         let queue = Queue::new(2, 0, Quiet::default());
         queue.push([1]);
         queue.close();
-        let mut stint = Stint::default();
-        assert_eq!(queue.next(&mut stint, || ()), Next::Serve(1));
-        assert_eq!(queue.next(&mut stint, || ()), Next::End);
+        let mut activity = ThreadActivity::default();
+        assert_eq!(queue.next(&mut activity, || ()), Next::Serve(1));
+        assert_eq!(queue.next(&mut activity, || ()), Next::End);
     }
 
     #[test]
     fn who_has_served_short_requests_looks_for_the_next() {
         let queue = Queue::<u32, _>::new(4, 0, Quiet::default());
-        let mut stints = [Stint::default(), Stint::default()];
-        let [stint, other] = &mut stints;
+        let mut activities = [ThreadActivity::default(), ThreadActivity::default()];
+        let [activity, other] = &mut activities;
         queue.push([0]);
         assert_eq!(queue.next(other, || ()), Next::Serve(0));
         queue.lock().idle = 2;
-        assert_eq!(queue.next(stint, || ()), Next::Look(2), "one thread stays free");
+        assert_eq!(queue.next(activity, || ()), Next::Look(2), "one thread stays free");
         assert!(!queue.is_mains());
         let found = queue.found([1, 2]);
         assert!(found.set_timer && !found.is_full);
-        assert_eq!(queue.next(stint, || ()), Next::Serve(1));
-        assert_eq!(queue.next(stint, || ()), Next::Serve(2));
-        assert_eq!(queue.next(stint, || ()), Next::Look(2));
+        assert_eq!(queue.next(activity, || ()), Next::Serve(1));
+        assert_eq!(queue.next(activity, || ()), Next::Serve(2));
+        assert_eq!(queue.next(activity, || ()), Next::Look(2));
         assert!(!queue.found([3]).set_timer, "it has not run down");
     }
 
@@ -535,15 +535,19 @@ mod tests {
     fn the_main_thread_looks_where_nobody_has_for_long() {
         let queue = Queue::<u32, _>::new(4, 0, Quiet::default());
         queue.lock().idle = 3;
-        let mut stint = Stint::default();
-        assert_eq!(queue.next(&mut stint, || ()), Next::Look(3));
+        let mut activity = ThreadActivity::default();
+        assert_eq!(queue.next(&mut activity, || ()), Next::Look(3));
         assert_eq!(queue.take_over(), None, "somebody looks");
         assert!(queue.found([1]).set_timer);
-        assert_eq!(queue.next(&mut stint, || ()), Next::Serve(1));
-        queue.lock().looks = Looks::Nobody { since_ns: now_ns() - UNSEEN_MAX_NS };
+        assert_eq!(queue.next(&mut activity, || ()), Next::Serve(1));
+        queue.lock().leader = Leader::Nobody { since_ns: now_ns() - UNSEEN_MAX_NS };
         assert_eq!(queue.take_over(), None);
         assert!(queue.is_mains() && queue.poller.is_mains.load(Ordering::Relaxed));
-        assert_eq!(queue.next(&mut stint, || ()), Next::Look(3), "the request was short after all");
+        assert_eq!(
+            queue.next(&mut activity, || ()),
+            Next::Look(3),
+            "the request was short after all"
+        );
         assert!(!queue.poller.is_mains.load(Ordering::Relaxed));
     }
 
@@ -551,13 +555,13 @@ mod tests {
     fn who_looks_is_woken_where_nobody_sleeps() {
         let queue = Queue::<u32, _>::new(4, 0, Quiet::default());
         queue.lock().idle = 1;
-        let mut stint = Stint::default();
-        assert_eq!(queue.next(&mut stint, || ()), Next::Look(1));
+        let mut activity = ThreadActivity::default();
+        assert_eq!(queue.next(&mut activity, || ()), Next::Look(1));
         queue.lock().idle = 1;
         queue.push_watched([1]);
         queue.poller.wait();
         queue.found([]);
-        assert_eq!(queue.next(&mut stint, || ()), Next::Serve(1));
+        assert_eq!(queue.next(&mut activity, || ()), Next::Serve(1));
     }
 
     const LONG: Duration = Duration::from_secs(20);

@@ -11,34 +11,34 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use kit::clock::{earlier, nanoseconds, now_ns};
-use kit::{Acceptor, Base, Connection, Line, Taken, crowd};
+use kit::{AcceptQueue, AcceptResult, Acceptor, Connection, WorkerBase, crowd};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
 use worker_api::Counter;
 
-use crate::home::Shared;
-use crate::lookout::{Event, readable, wait};
-use crate::pool::PATIENCE_NS;
+use crate::pollers::{Event, readable, wait};
+use crate::pool::WAKE_DELAY_NS;
+use crate::shared::Shared;
 
 /// The main thread of a worker.
 pub(crate) struct Server<'a> {
-    base: &'a Base,
+    base: &'a WorkerBase,
     shared: Arc<Shared>,
     /// Watches the listeners, and everything else as a whole.
-    gate: Epoll,
+    accept_epoll: Epoll,
     /// Until when nothing is accepted, after an accept has failed; monotonic nanoseconds.
     rest_until_ns: u64,
     /// When connections are to give way to new ones, monotonic nanoseconds; 0 while there is room.
     give_way_at_ns: u64,
-    line: Line,
+    accept_queue: AcceptQueue,
 }
 
 impl<'a> Server<'a> {
-    pub(crate) fn new(base: &'a Base, threads: usize) -> io::Result<Self> {
+    pub(crate) fn new(base: &'a WorkerBase, threads: usize) -> io::Result<Self> {
         let shared = Shared::new(base, threads)?;
         base.host.count(Counter::SLOTS, threads as i64);
-        let line = Line::new(base);
-        let gate = gate(&line, &shared.queue.poller.base)?;
-        Ok(Self { base, shared, gate, rest_until_ns: 0, give_way_at_ns: 0, line })
+        let accept_queue = AcceptQueue::new(base);
+        let accept_epoll = accept_epoll(&accept_queue, &shared.queue.poller.base)?;
+        Ok(Self { base, shared, accept_epoll, rest_until_ns: 0, give_way_at_ns: 0, accept_queue })
     }
 
     /// Serves until the worker is to end, then finishes what has been begun.
@@ -52,9 +52,9 @@ impl<'a> Server<'a> {
             }
             self.make_room(now);
             // Set first: a thread that leaves no room for more either sees it, or is seen here.
-            self.shared.at_gate.store(true, Ordering::Release);
+            self.shared.at_accept_epoll.store(true, Ordering::Release);
             let accepting = self.rest_until_ns == 0 && self.may_accept();
-            self.shared.at_gate.store(accepting, Ordering::Release);
+            self.shared.at_accept_epoll.store(accepting, Ordering::Release);
             let until_ns = earlier(now + pause, self.rest_until_ns);
             self.turn(accepting, earlier(until_ns, self.give_way_at_ns))?;
         }
@@ -66,41 +66,41 @@ impl<'a> Server<'a> {
         let mut until_ns = earlier(until_ns, self.shared.table().deadline_ns());
         let now = now_ns();
         if self.shared.queue.is_to_be_watched() {
-            until_ns = earlier(until_ns, now + PATIENCE_NS);
+            until_ns = earlier(until_ns, now + WAKE_DELAY_NS);
         }
         let left_ms = until_ns.saturating_sub(now).div_ceil(1_000_000).min(WAIT_MAX_MS);
         let timeout = EpollTimeout::from(left_ms as u16);
         let mut events = [EpollEvent::empty(); EVENTS_A_TURN];
         let shared = Arc::clone(&self.shared);
-        let lookout = &shared.queue.poller;
+        let pollers = &shared.queue.poller;
         let count = if accepting {
-            let count = wait(&self.gate, &mut events, timeout)?;
+            let count = wait(&self.accept_epoll, &mut events, timeout)?;
             // Before the requests of this turn take the threads: nobody else was woken for these connections.
             self.accept(&events[..count])?;
             let has_more =
-                events[..count].iter().any(|event| event.data() == number(&lookout.base));
-            if has_more { wait(&lookout.base, &mut events, EpollTimeout::ZERO)? } else { 0 }
+                events[..count].iter().any(|event| event.data() == number(&pollers.base));
+            if has_more { wait(&pollers.base, &mut events, EpollTimeout::ZERO)? } else { 0 }
         } else {
-            wait(&lookout.base, &mut events, timeout)?
+            wait(&pollers.base, &mut events, timeout)?
         };
         let mut are_ready = false;
         for event in &events[..count] {
-            match lookout.event(event) {
+            match pollers.event(event) {
                 Event::Connections => are_ready = true,
                 Event::Timer => {
                     if let Some(after_ns) = shared.queue.take_over() {
-                        lookout.set_timer(after_ns);
+                        pollers.set_timer(after_ns);
                     }
                 }
                 Event::Other(_) => self.base.host.deliver_signals(),
-                Event::Bell | Event::Poke => {}
+                Event::MainWakeup | Event::LeaderWakeup => {}
             }
         }
         if are_ready && shared.queue.is_mains() {
             shared.queue.push_watched(shared.take(&mut events, EpollTimeout::ZERO));
         }
         self.expire();
-        shared.queue.nudge();
+        shared.queue.wake_if_overdue();
         Ok(())
     }
 
@@ -116,7 +116,7 @@ impl<'a> Server<'a> {
                 left -= 1;
             }
             if left < ACCEPTS_A_TURN {
-                self.line.step_back(&self.gate, acceptor)?;
+                self.accept_queue.requeue(&self.accept_epoll, acceptor)?;
             }
         }
         Ok(())
@@ -125,15 +125,15 @@ impl<'a> Server<'a> {
     /// Accepts a connection; whether it is worth while to try another.
     fn accept_one(&mut self, acceptor: &Acceptor) -> bool {
         match acceptor.take() {
-            Taken::Connection(accepted) => {
+            AcceptResult::Connection(accepted) => {
                 self.base.host.count(Counter::ACCEPTED, 1);
-                let connection = Connection::new(&self.base.kit, accepted);
+                let connection = Connection::new(&self.base.context, accepted);
                 self.shared.table().enter(connection.fd());
                 self.shared.queue.push_watched(self.shared.carry_on(connection));
                 true
             }
-            Taken::Empty => false,
-            Taken::Rest(pause) => {
+            AcceptResult::Empty => false,
+            AcceptResult::Rest(pause) => {
                 self.rest_until_ns = now_ns() + nanoseconds(pause);
                 false
             }
@@ -150,9 +150,9 @@ impl<'a> Server<'a> {
         if self.give_way_at_ns != 0 && now_ns >= self.give_way_at_ns {
             let needed = self.base.acceptors.iter().map(Acceptor::waiting).sum();
             let oldest = self.shared.table().take_oldest(needed);
-            self.base.kit.note_crowd(oldest.len());
+            self.base.context.note_crowd(oldest.len());
             for mut connection in oldest {
-                let next = connection.give_way();
+                let next = connection.yield_now();
                 self.shared.queue.push_watched(self.shared.settle(connection, next));
             }
         }
@@ -160,16 +160,17 @@ impl<'a> Server<'a> {
     }
 
     fn is_full(&self) -> bool {
-        self.shared.table().len() >= self.base.kit.config.worker_connections
+        self.shared.table().len() >= self.base.context.config.worker_connections
     }
 
     /// Whether a connection that is accepted now would be served now.
     fn may_accept(&self) -> bool {
-        if self.base.kit.is_stuck() {
+        if self.base.context.is_stuck() {
             return false;
         }
         let has_room = |shared: &Shared| {
-            shared.queue.has_room() && shared.table().len() < shared.kit.config.worker_connections
+            shared.queue.has_room()
+                && shared.table().len() < shared.context.config.worker_connections
         };
         if has_room(&self.shared) {
             return true;
@@ -190,23 +191,27 @@ impl<'a> Server<'a> {
     /// A graceful end: takes those that wait to be accepted and that no other worker would serve, closes the listeners,
     /// has the threads finish, and gives idle connections the time that a client needs to send what it is about to send.
     fn finish(&mut self) -> io::Result<()> {
-        let kit = &self.base.kit;
-        kit.drain();
+        let context = &self.base.context;
+        context.drain();
         let deadline_ns = self.base.graceful_deadline_ns();
         for (acceptor, mut left) in self.base.remaining_backlog() {
-            while left > 0 && now_ns() < deadline_ns && !kit.is_stuck() && self.accept_one(acceptor)
+            while left > 0
+                && now_ns() < deadline_ns
+                && !context.is_stuck()
+                && self.accept_one(acceptor)
             {
                 left -= 1;
             }
         }
         self.base.host.close_listeners();
-        let farewell_ns = Base::farewell_deadline_ns();
-        while (self.shared.table().len() > 0 || !kit.background.is_idle()) && now_ns() < deadline_ns
+        let idle_drain_ns = WorkerBase::idle_drain_deadline_ns();
+        while (self.shared.table().len() > 0 || !context.background.is_idle())
+            && now_ns() < deadline_ns
         {
             self.base.tick();
             // Each time: a thread may just have given one back that had not heard of the end.
-            self.shared.table().hasten(farewell_ns);
-            self.turn(false, earlier(deadline_ns, Base::look_again_ns()))?;
+            self.shared.table().shorten_idle_deadline(idle_drain_ns);
+            self.turn(false, earlier(deadline_ns, WorkerBase::look_again_ns()))?;
         }
         self.shared.queue.close();
         if self.shared.table().len() == 0 {
@@ -217,11 +222,11 @@ impl<'a> Server<'a> {
 }
 
 /// Watches the listeners, and `rest` as a whole.
-fn gate(line: &Line, rest: &Epoll) -> io::Result<Epoll> {
-    let gate = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-    line.join(&gate)?;
-    gate.add(&rest.0, readable(rest.0.as_fd()))?;
-    Ok(gate)
+fn accept_epoll(accept_queue: &AcceptQueue, rest: &Epoll) -> io::Result<Epoll> {
+    let accept_epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    accept_queue.register(&accept_epoll)?;
+    accept_epoll.add(&rest.0, readable(rest.0.as_fd()))?;
+    Ok(accept_epoll)
 }
 
 /// What an epoll is called at another one.

@@ -24,14 +24,14 @@ pub(crate) struct Table {
 /// One connection's place.
 struct Place {
     registered: bool,
-    holder: Holder,
+    holder: Owner,
     /// Whether the client has ended its side: no further event tells of that, so each wait to read is over at once.
     hung_up: bool,
     /// Fires when the client hangs up.
     gone: Option<Waker>,
 }
 
-enum Holder {
+enum Owner {
     /// It waits here for its descriptor to be ready.
     Nobody(Box<Connection>, Interest),
     /// A thread or the application has it; the flags came meanwhile.
@@ -52,7 +52,7 @@ impl Table {
         if self.places.len() <= index {
             self.places.resize_with(index + 1, || None);
         }
-        let holder = Holder::Somebody { came: EpollFlags::empty(), armed: None };
+        let holder = Owner::Somebody { came: EpollFlags::empty(), armed: None };
         self.places[index] = Some(Place { registered: false, holder, hung_up: false, gone: None });
         self.count += 1;
     }
@@ -75,7 +75,7 @@ impl Table {
         let Some(place) = self.place(fd) else { return Ok(None) };
         let ended = place.hung_up && interest == Interest::READ;
         let is_yielding = connection.is_yielding();
-        if let Holder::Somebody { came, .. } = &mut place.holder
+        if let Owner::Somebody { came, .. } = &mut place.holder
             && !is_yielding
             && (fits(interest, std::mem::replace(came, EpollFlags::empty())) || ended)
         {
@@ -91,7 +91,7 @@ impl Table {
             return Err(error);
         }
         let deadline_ns = connection.deadline_ns();
-        place.holder = Holder::Nobody(connection, interest);
+        place.holder = Owner::Nobody(connection, interest);
         self.deadline_ns = earlier(self.deadline_ns, deadline_ns);
         Ok(None)
     }
@@ -108,7 +108,7 @@ impl Table {
         let Some(place) = self.place(fd) else { return Ok(()) };
         place.register(epoll, socket::borrow(fd))?;
         let ended = place.hung_up && interest == Interest::READ;
-        if let Holder::Somebody { came, armed } = &mut place.holder {
+        if let Owner::Somebody { came, armed } = &mut place.holder {
             if fits(interest, *came) || ended {
                 *came = EpollFlags::empty();
                 waker.wake();
@@ -121,7 +121,12 @@ impl Table {
     }
 
     /// Has a waker fire when the client hangs up.
-    pub(crate) fn watch_gone(&mut self, epoll: &Epoll, fd: RawFd, waker: Waker) -> io::Result<()> {
+    pub(crate) fn on_disconnect(
+        &mut self,
+        epoll: &Epoll,
+        fd: RawFd,
+        waker: Waker,
+    ) -> io::Result<()> {
         let Some(place) = self.place(fd) else { return Ok(()) };
         place.register(epoll, socket::borrow(fd))?;
         place.gone = Some(waker);
@@ -138,9 +143,9 @@ impl Table {
             }
         }
         match &mut place.holder {
-            Holder::Nobody(_, interest) if fits(*interest, flags) => place.take(),
-            Holder::Nobody(..) => None,
-            Holder::Somebody { came, armed } => {
+            Owner::Nobody(_, interest) if fits(*interest, flags) => place.take(),
+            Owner::Nobody(..) => None,
+            Owner::Somebody { came, armed } => {
                 match armed.take_if(|armed| fits(armed.interest, flags)) {
                     Some(armed) => armed.waker.wake(),
                     None => *came |= flags,
@@ -159,11 +164,11 @@ impl Table {
         let mut late = Vec::new();
         for place in self.places.iter_mut().flatten() {
             match &mut place.holder {
-                Holder::Nobody(connection, _) if is_past(connection.deadline_ns()) => {
+                Owner::Nobody(connection, _) if is_past(connection.deadline_ns()) => {
                     late.extend(place.take());
                 }
-                Holder::Nobody(..) => {}
-                Holder::Somebody { armed, .. } => {
+                Owner::Nobody(..) => {}
+                Owner::Somebody { armed, .. } => {
                     if let Some(armed) = armed.take_if(|armed| is_past(armed.deadline_ns)) {
                         armed.waker.wake();
                     }
@@ -175,10 +180,10 @@ impl Table {
     }
 
     /// Shortens the wait of connections that are idle.
-    pub(crate) fn hasten(&mut self, deadline_ns: u64) {
+    pub(crate) fn shorten_idle_deadline(&mut self, deadline_ns: u64) {
         for place in self.places.iter_mut().flatten() {
-            if let Holder::Nobody(connection, _) = &mut place.holder {
-                connection.hasten(deadline_ns);
+            if let Owner::Nobody(connection, _) = &mut place.holder {
+                connection.shorten_idle_deadline(deadline_ns);
             }
         }
         self.refresh_deadline();
@@ -191,8 +196,8 @@ impl Table {
 
     fn refresh_deadline(&mut self) {
         let deadlines = self.places.iter().flatten().map(|place| match &place.holder {
-            Holder::Nobody(connection, _) => connection.deadline_ns(),
-            Holder::Somebody { armed, .. } => armed.as_ref().map_or(0, |armed| armed.deadline_ns),
+            Owner::Nobody(connection, _) => connection.deadline_ns(),
+            Owner::Somebody { armed, .. } => armed.as_ref().map_or(0, |armed| armed.deadline_ns),
         });
         self.deadline_ns = deadlines.fold(0, earlier);
     }
@@ -200,8 +205,8 @@ impl Table {
     /// Takes the connections that are to give way to `needed` others.
     pub(crate) fn take_oldest(&mut self, needed: usize) -> Vec<Box<Connection>> {
         let waits = |(index, place): (usize, &Option<Place>)| match &place.as_ref()?.holder {
-            Holder::Nobody(connection, _) => Some((connection.waits_since_ns()?, index)),
-            Holder::Somebody { .. } => None,
+            Owner::Nobody(connection, _) => Some((connection.waits_since_ns()?, index)),
+            Owner::Somebody { .. } => None,
         };
         let oldest = crowd::pick(self.places.iter().enumerate().filter_map(waits), needed);
         oldest.into_iter().filter_map(|index| self.places[index].as_mut()?.take()).collect()
@@ -228,10 +233,10 @@ impl Place {
 
     /// Takes the connection away: somebody has it now.
     fn take(&mut self) -> Option<Box<Connection>> {
-        let somebody = Holder::Somebody { came: EpollFlags::empty(), armed: None };
+        let somebody = Owner::Somebody { came: EpollFlags::empty(), armed: None };
         match std::mem::replace(&mut self.holder, somebody) {
-            Holder::Nobody(connection, _) => Some(connection),
-            Holder::Somebody { .. } => None,
+            Owner::Nobody(connection, _) => Some(connection),
+            Owner::Somebody { .. } => None,
         }
     }
 }

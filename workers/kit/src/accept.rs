@@ -11,11 +11,11 @@ use worker_api::Interest;
 
 use crate::clock::now_ns;
 use crate::poll;
-use crate::socket::{self, Accepted, Acceptor, is_passing};
+use crate::socket::{self, Accepted, Acceptor, is_transient};
 
 /// What taking a connection gave.
 #[derive(Debug)]
-pub enum Taken {
+pub enum AcceptResult {
     /// A connection.
     Connection(Accepted),
     /// No connection is waiting.
@@ -94,22 +94,24 @@ impl Inner {
 impl Acceptor {
     /// Takes one connection that waits. Where the process has no descriptor left, the spare one is given up for it, so
     /// that one client at a time is served even then.
-    pub fn take(&self) -> Taken {
+    pub fn take(&self) -> AcceptResult {
         let mut passed = 0;
         loop {
             match self.accept_with_spare() {
                 Ok(accepted) => {
                     self.state.succeeded();
-                    return Taken::Connection(accepted);
+                    return AcceptResult::Connection(accepted);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.state.succeeded();
-                    return Taken::Empty;
+                    return AcceptResult::Empty;
                 }
-                Err(error) if is_passing(&error) && passed < PASSING_MAX => passed += 1,
+                Err(error) if is_transient(&error) && passed < PASSING_MAX => passed += 1,
                 // Also where no one waits: only a connection that is kept waiting is a failure.
-                Err(error) if is_exhaustion(&error) && !self.has_waiting() => return Taken::Empty,
-                Err(error) => return Taken::Rest(self.state.failed(&error)),
+                Err(error) if is_exhaustion(&error) && !self.has_waiting() => {
+                    return AcceptResult::Empty;
+                }
+                Err(error) => return AcceptResult::Rest(self.state.failed(&error)),
             }
         }
     }

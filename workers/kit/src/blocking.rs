@@ -13,16 +13,16 @@ use worker_api::raw::{Interest, RawRuntime, RawRuntime_TO, RuntimeBox, TaskBox};
 use worker_api::{Failure, FailureKind, Result};
 
 use crate::clock::now_ns;
-use crate::kit::Kit;
+use crate::context::ServerContext;
 use crate::{poll, threads};
 
 /// A runtime for applications under a class whose threads may block. While a thread waits, the worker's heartbeat
 /// goes on: what waits is not hung.
-pub fn runtime(kit: &Arc<Kit>) -> RuntimeBox {
-    RawRuntime_TO::from_value(Blocking { kit: Arc::clone(kit) }, TD_Opaque)
+pub fn runtime(context: &Arc<ServerContext>) -> RuntimeBox {
+    RawRuntime_TO::from_value(Blocking { context: Arc::clone(context) }, TD_Opaque)
 }
 
-/// What came of a wait for a client, as [`crate::Home::wait`] is to say it: false means that the deadline came first.
+/// What came of a wait for a client, as [`crate::ConnectionDriver::wait`] is to say it: false means that the deadline came first.
 pub fn in_time(waited: io::Result<bool>) -> Result<()> {
     match waited {
         Ok(true) => Ok(()),
@@ -32,7 +32,7 @@ pub fn in_time(waited: io::Result<bool>) -> Result<()> {
 }
 
 struct Blocking {
-    kit: Arc<Kit>,
+    context: Arc<ServerContext>,
 }
 
 impl RawRuntime for Blocking {
@@ -44,7 +44,7 @@ impl RawRuntime for Blocking {
         let deadline_ns =
             if timeout_ns == u64::MAX { 0 } else { now_ns().saturating_add(timeout_ns) };
         catch_flat("a wait for a descriptor", || {
-            poll::wait(fd, interest, deadline_ns, || self.kit.host.notify())
+            poll::wait(fd, interest, deadline_ns, || self.context.host.notify())
                 .map_err(|error| Failure::io("cannot wait for a descriptor", &error))
         })
         .into()
@@ -56,7 +56,7 @@ impl RawRuntime for Blocking {
     }
 
     fn spawn(&self, mut task: TaskBox) -> RResult<(), Failure> {
-        let running = self.kit.background.begin_task();
+        let running = self.context.background.begin_task();
         thread::Builder::new()
             .name("task".to_owned())
             .stack_size(threads::default_stack_size())

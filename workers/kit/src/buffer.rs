@@ -1,11 +1,11 @@
-//! The octets that a connection has read and nobody has used yet, and those that it has still to send.
+//! The bytes that a connection has read and nobody has used yet, and those that it has still to send.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
 
-use crate::spares::Spares;
+use crate::vec_pool::VecPool;
 
-/// Octets between being read from the socket and being used. Holds no memory while it is empty and released.
+/// Bytes between being read from the socket and being used. Holds no memory while it is empty and released.
 #[derive(Debug, Default)]
 pub(crate) struct Input {
     bytes: Vec<u8>,
@@ -23,7 +23,7 @@ impl Input {
         self.used == self.bytes.len()
     }
 
-    /// Marks the first `count` octets as used.
+    /// Marks the first `count` bytes as used.
     pub(crate) fn consume(&mut self, count: usize) {
         self.used = (self.used + count).min(self.bytes.len());
         if self.is_empty() {
@@ -32,7 +32,7 @@ impl Input {
         }
     }
 
-    /// Appends what one call of `read` gives, at most [`READ_MAX`] octets; 0 is the end of file.
+    /// Appends what one call of `read` gives, at most [`READ_MAX`] bytes; 0 is the end of file.
     ///
     /// The call reads into memory that the thread's connections share, so that a connection holds what it was sent and
     /// no more.
@@ -53,7 +53,7 @@ impl Input {
         })
     }
 
-    /// Takes the unused octets away, without copying them as a rule.
+    /// Takes the unused bytes away, without copying them usually.
     pub(crate) fn take(&mut self) -> Vec<u8> {
         let mut bytes = std::mem::take(&mut self.bytes);
         let used = std::mem::take(&mut self.used);
@@ -63,9 +63,9 @@ impl Input {
         bytes
     }
 
-    /// Puts octets into the empty input: those behind a head that was taken away.
+    /// Puts bytes into the empty input: those behind a head that was taken away.
     pub(crate) fn put(&mut self, bytes: &[u8]) {
-        debug_assert!(self.is_empty(), "octets are put back where none are left");
+        debug_assert!(self.is_empty(), "bytes are put back where none are left");
         self.bytes.extend_from_slice(bytes);
     }
 
@@ -83,7 +83,7 @@ impl Input {
     }
 }
 
-/// Octets that the socket has not taken yet.
+/// Bytes that the socket has not taken yet.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     bytes: Vec<u8>,
@@ -120,7 +120,7 @@ impl Output {
     }
 
     /// Sends what is unsent and `parts` behind it with one call of `write`; keeps what was not taken, so that all of
-    /// `parts` counts as written. Answers how many octets the socket took.
+    /// `parts` counts as written. Answers how many bytes the socket took.
     pub(crate) fn send(
         &mut self,
         parts: &[&[u8]],
@@ -158,15 +158,15 @@ impl Output {
 
 /// An empty buffer for a head or a short answer: one that the thread has had in use before, where there is one.
 pub(crate) fn spare() -> Vec<u8> {
-    Spares::take(&SPARES).unwrap_or_else(|| Vec::with_capacity(SPARE_OCTETS))
+    VecPool::take(&SPARES).unwrap_or_else(|| Vec::with_capacity(SPARE_OCTETS))
 }
 
 /// Keeps a buffer for [`spare`], unless there are enough of them or it has grown.
 pub(crate) fn give_back(bytes: Vec<u8>) {
-    Spares::keep(&SPARES, bytes, SPARE_OCTETS..=SPARE_OCTETS_MAX);
+    VecPool::keep(&SPARES, bytes, SPARE_OCTETS..=SPARE_OCTETS_MAX);
 }
 
-/// How many octets one read takes at the most: what a socket of the loopback gives at once, and a fair turn.
+/// How many bytes one read takes at the most: what a socket of the loopback gives at once, and a fair turn.
 pub(crate) const READ_MAX: usize = 16 * 1024;
 
 thread_local! {
@@ -174,7 +174,7 @@ thread_local! {
 }
 
 thread_local! {
-    static SPARES: Spares<u8> = const { Spares::new() };
+    static SPARES: VecPool<u8> = const { VecPool::new() };
 }
 
 /// The room in a spare buffer: most heads fit, and a connection that waits for the rest of its head holds little.
@@ -190,7 +190,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_head_is_taken_and_the_octets_behind_it_stay() {
+    fn a_head_is_taken_and_the_bytes_behind_it_stay() {
         let mut input = Input::default();
         input
             .fill(|place| {
@@ -217,7 +217,7 @@ mod tests {
     }
 
     proptest! {
-        /// However little a socket takes at a time, the octets come out whole and in order.
+        /// However little a socket takes at a time, the bytes come out whole and in order.
         #[test]
         fn nothing_is_lost_or_doubled_on_the_way_out(
             writes in proptest::collection::vec(

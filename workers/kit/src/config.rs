@@ -8,10 +8,10 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use worker_api::{Failure, Host, Result};
 
-use crate::http::forwarded::{SchemeRules, TrustedPeers};
-use crate::http::proxy::ProxyProtocol;
-use crate::http::{HeaderMap, Policy};
 use crate::{spool, tls};
+use http1::forwarded::{SchemeRules, TrustedPeers};
+use http1::proxy::ProxyProtocol;
+use http1::{HeaderMap, Policy};
 
 /// What a worker's connections are served by. Durations that are nothing mean "no limit".
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub struct Config {
     pub write_timeout: Option<Duration>,
     /// How long a request may take altogether.
     pub request_timeout: Option<Duration>,
-    /// Octets a second below which a body is too slow, sent or received; 0: no bound.
+    /// Bytes a second below which a body is too slow, sent or received; 0: no bound.
     pub min_rate: u64,
     /// Peers whose forwarding fields are believed.
     pub forwarded_allow: TrustedPeers,

@@ -19,29 +19,29 @@ use worker_api::abi::std_types::{ROption, RSlice};
 use worker_api::raw::ExchangeBox;
 use worker_api::{AccessRecord, Interest, Version, fork};
 
+use crate::active_request::ActiveRequest;
 use crate::buffer::{Input, Output};
 use crate::clock::{deadline_after, earlier, nanoseconds, now_ns};
+use crate::context::ServerContext;
+use crate::driver::ConnectionDriver;
 use crate::exchange;
-use crate::home::Home;
-use crate::http::proxy::{ProxyHeader, ProxyProtocol, parse_proxy};
-use crate::http::{BodyDecoder, HeadScan, Reject, Scan};
-use crate::kept::{Owned, TlsKept};
-use crate::kit::Kit;
-use crate::pace::Pace;
-use crate::socket::{Accepted, End, Local};
+use crate::owned_head::{Owned, TlsInfo};
+use crate::socket::{Accepted, Endpoint, Local};
 use crate::stream::Stream;
 use crate::tail::Tail;
 use crate::tls::PlainHttp;
-use crate::turn::Turn;
+use crate::transfer_rate::TransferRate;
 use crate::wire::{self, Wire};
+use http1::proxy::{ProxyHeader, ProxyProtocol, parse_proxy};
+use http1::{BodyDecoder, HeadScan, Reject, Scan};
 
 /// A client's connection. Holds a descriptor and this record, and no buffers while it is idle.
 pub struct Connection {
-    pub(crate) kit: Arc<Kit>,
+    pub(crate) context: Arc<ServerContext>,
     pub(crate) stream: Stream,
-    pub(crate) peer: Arc<End>,
+    pub(crate) peer: Arc<Endpoint>,
     pub(crate) local: Arc<Local>,
-    pub(crate) tls: Option<Arc<TlsKept>>,
+    pub(crate) tls: Option<Arc<TlsInfo>>,
     pub(crate) input: Input,
     pub(crate) output: Output,
     /// Who answers the request.
@@ -49,7 +49,7 @@ pub struct Connection {
     /// The end of a response, behind the output.
     pub(crate) tail: Option<Box<Tail>>,
     /// The request that is being served: there from a whole head to the end of its response.
-    pub(crate) turn: Option<Box<Turn>>,
+    pub(crate) turn: Option<Box<ActiveRequest>>,
     phase: Phase,
     scan: HeadScan,
     /// Until when the present phase may last; 0 for ever.
@@ -60,7 +60,7 @@ pub struct Connection {
     /// Whether the client is to see that its response is cut.
     aborted: bool,
     /// How fast the client sends what is read and discarded in the present phase.
-    pace: Pace,
+    pace: TransferRate,
     /// Whether a read is worth its system call.
     readable: bool,
     /// Whether the last read has emptied the socket, so that a poller will tell of what comes next.
@@ -125,13 +125,13 @@ pub(crate) enum Then {
 
 impl Connection {
     /// A connection that was just accepted.
-    pub fn new(kit: &Arc<Kit>, accepted: Accepted) -> Box<Self> {
+    pub fn new(context: &Arc<ServerContext>, accepted: Accepted) -> Box<Self> {
         let waits_since_ns = now_ns();
-        let deadline_ns = deadline_after(waits_since_ns, kit.config.header_timeout);
+        let deadline_ns = deadline_after(waits_since_ns, context.config.header_timeout);
         let wire = Wire::new();
-        kit.wires.add(accepted.stream.as_raw_fd(), &wire);
+        context.wires.add(accepted.stream.as_raw_fd(), &wire);
         let mut connection = Box::new(Self {
-            kit: Arc::clone(kit),
+            context: Arc::clone(context),
             wire,
             stream: Stream::plain(accepted.stream),
             peer: Arc::new(accepted.peer),
@@ -147,7 +147,7 @@ impl Connection {
             requests: 0,
             duplicated: false,
             aborted: false,
-            pace: Pace::default(),
+            pace: TransferRate::default(),
             readable: true,
             emptied: false,
             is_yielding: false,
@@ -156,7 +156,7 @@ impl Connection {
             waits_since_ns,
             body: None,
         });
-        if kit.config.proxy_protocol == ProxyProtocol::Off {
+        if context.config.proxy_protocol == ProxyProtocol::Off {
             connection.begin_http();
         }
         connection
@@ -201,8 +201,8 @@ impl Connection {
     }
 
     /// Hands the request to an exchange. Only after [`Advance::Request`]; the connection comes back through
-    /// [`Home::done`].
-    pub fn into_exchange(self: Box<Self>, home: Arc<dyn Home>) -> ExchangeBox {
+    /// [`ConnectionDriver::done`].
+    pub fn into_exchange(self: Box<Self>, home: Arc<dyn ConnectionDriver>) -> ExchangeBox {
         self.note_queueing();
         exchange::make(self, home)
     }
@@ -236,7 +236,7 @@ impl Connection {
     }
 
     /// Closes a connection that waits, to make room for another, unless what it waits for has come.
-    pub fn give_way(&mut self) -> Advance {
+    pub fn yield_now(&mut self) -> Advance {
         let next = self.advance();
         if matches!(next, Advance::Wait(_)) && self.waits_since_ns().is_some() {
             self.stream.say_close();
@@ -258,13 +258,13 @@ impl Connection {
     }
 
     /// Shortens the wait for a request of which nothing has come: for a server that stops.
-    pub fn hasten(&mut self, deadline_ns: u64) {
+    pub fn shorten_idle_deadline(&mut self, deadline_ns: u64) {
         if self.is_idle() {
             self.deadline_ns = earlier(self.deadline_ns, deadline_ns);
         }
     }
 
-    /// Sets what follows the response whose last octets stand in `output`.
+    /// Sets what follows the response whose last bytes stand in `output`.
     pub(crate) fn end_turn(&mut self, then: Then, now_ns: u64) {
         if then == Then::Next && self.all_sent() && self.body.is_none() {
             // The usual case: all is sent and read, and the clock was looked at just now.
@@ -276,8 +276,8 @@ impl Connection {
 
     fn enter(&mut self, phase: Phase) {
         self.phase = phase;
-        self.pace = Pace::default();
-        let config = &self.kit.config;
+        self.pace = TransferRate::default();
+        let config = &self.context.config;
         let limit = match phase {
             Phase::Flush(_) if self.all_sent() => return,
             Phase::Flush(_) => config.write_timeout,
@@ -294,10 +294,11 @@ impl Connection {
 
     /// Reads what a proxy says about its client; a connection that begins with something else is served as it is.
     fn read_proxy(&mut self) -> Option<Advance> {
-        let allowed = self.kit.config.proxy_allow.contains(self.peer.ip);
+        let allowed = self.context.config.proxy_allow.contains(self.peer.ip);
         loop {
             if !self.input.is_empty() {
-                match parse_proxy(self.input.unused(), self.kit.config.proxy_protocol, allowed) {
+                match parse_proxy(self.input.unused(), self.context.config.proxy_protocol, allowed)
+                {
                     Ok(None) => {}
                     Ok(Some((length, header))) => {
                         self.input.consume(length);
@@ -324,9 +325,9 @@ impl Connection {
     /// The ends of the connection are those that the proxy told.
     fn take_ends(&mut self, header: ProxyHeader) {
         if let ProxyHeader::Proxied { source, destination } = header {
-            self.peer = Arc::new(End::from_ip(source));
+            self.peer = Arc::new(Endpoint::from_ip(source));
             self.local = Arc::new(Local {
-                end: End::from_ip(destination),
+                end: Endpoint::from_ip(destination),
                 unix: false,
                 private: false,
                 proxied: true,
@@ -337,7 +338,7 @@ impl Connection {
     /// From here on the connection speaks HTTP, within TLS where that is set.
     fn begin_http(&mut self) -> Option<Advance> {
         self.phase = Phase::Head;
-        if let Some(config) = self.kit.config.tls.as_ref().filter(|_| !self.local.private) {
+        if let Some(config) = self.context.config.tls.as_ref().filter(|_| !self.local.private) {
             let already_read = self.input.take();
             if let Err(error) = self.stream.start_tls(config, &already_read) {
                 self.refuse_tls(&error);
@@ -361,7 +362,7 @@ impl Connection {
         let mut readable = std::mem::replace(&mut self.readable, true);
         loop {
             if !self.input.is_empty() {
-                match self.scan.advance(self.input.unused(), self.kit.config.policy(false)) {
+                match self.scan.advance(self.input.unused(), self.context.config.policy(false)) {
                     Ok(Scan::Complete) => return self.begin(),
                     Ok(Scan::Incomplete) => self.time_head(),
                     Err(reject) => {
@@ -375,7 +376,7 @@ impl Connection {
                 return Some(Advance::Wait(self.stream.read_interest()));
             }
             match self.fill() {
-                Ok(0) => return self.part(),
+                Ok(0) => return self.close_cleanly(),
                 Ok(_) => readable = !self.emptied,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => readable = false,
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
@@ -393,7 +394,7 @@ impl Connection {
     /// Sets the deadline of a head that is not whole yet: `header_timeout` after the accept, or after the first byte on
     /// a kept-alive connection, and earlier where the head comes more slowly than `min_rate`.
     fn time_head(&mut self) {
-        let config = &self.kit.config;
+        let config = &self.context.config;
         if self.head_began_ns == 0 {
             let now_ns = now_ns();
             self.head_began_ns = now_ns;
@@ -423,7 +424,7 @@ impl Connection {
             local: Arc::clone(&self.local),
             tls: self.tls.clone(),
         };
-        match Turn::begin(&self.kit, owned) {
+        match ActiveRequest::begin(&self.context, owned) {
             Ok((turn, behind)) => {
                 self.requests += 1;
                 self.turn = Some(turn);
@@ -465,8 +466,8 @@ impl Connection {
             reject.reason,
             reject.status
         );
-        let detail = self.kit.config.debug_errors.then_some(&*reject.reason);
-        let answer = self.kit.error_answer(
+        let detail = self.context.config.debug_errors.then_some(&*reject.reason);
+        let answer = self.context.error_answer(
             Version::HTTP_11,
             line.starts_with(b"HEAD "),
             reject.status,
@@ -482,7 +483,7 @@ impl Connection {
             duration_ns: 0,
             response_headers: RSlice::EMPTY,
         };
-        self.kit.host.request_ended(0, &record);
+        self.context.host.request_ended(0, &record);
         let unused = self.input.unused().len();
         self.input.consume(unused);
         self.enter(Phase::Flush(Then::Linger));
@@ -508,7 +509,7 @@ impl Connection {
             Then::Next if self.body.is_some() => self.enter(Phase::Drain),
             Then::Next => self.next(now_ns()),
             Then::Linger if self.stream.shutdown_write().is_ok() => self.enter(Phase::Linger),
-            _ => return self.part(),
+            _ => return self.close_cleanly(),
         }
         None
     }
@@ -530,7 +531,7 @@ impl Connection {
                 Ok(0) => return self.close(),
                 Ok(count) => self.pace.moved(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let config = &self.kit.config;
+                    let config = &self.context.config;
                     self.deadline_ns = self.pace.deadline(config.body_timeout, config.min_rate);
                     return Some(Advance::Wait(self.stream.read_interest()));
                 }
@@ -559,7 +560,7 @@ impl Connection {
     fn next(&mut self, now_ns: u64) {
         self.phase = Phase::Head;
         self.waits_since_ns = now_ns;
-        self.deadline_ns = deadline_after(now_ns, self.kit.config.keepalive);
+        self.deadline_ns = deadline_after(now_ns, self.context.config.keepalive);
         self.readable = !self.emptied;
     }
 
@@ -586,7 +587,7 @@ impl Connection {
     }
 
     /// Closes where nothing is cut.
-    fn part(&mut self) -> Option<Advance> {
+    fn close_cleanly(&mut self) -> Option<Advance> {
         self.stream.say_close();
         self.close()
     }
@@ -621,13 +622,13 @@ impl Drop for Connection {
     fn drop(&mut self) {
         if !fork::is_child() {
             let answered = self.wire.close();
-            self.kit.wires.remove(self.fd());
+            self.context.wires.remove(self.fd());
             if let Some(mut turn) = self.turn.take() {
                 // The worker ends, or there was no room for it, before its body was whole.
                 if answered {
                     turn.response.status = wire::STATUS;
                 }
-                turn.record(&self.kit, now_ns());
+                turn.record(&self.context, now_ns());
             }
         }
         // To close a descriptor ends a connection only where no child has a copy of it.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::clock::{nanoseconds, now_ns};
-use crate::kit::Kit;
+use crate::context::ServerContext;
 
 /// Picks, of the connections that wait since the time beside them ([`crate::Connection::waits_since_ns`]), those that
 /// are to give way to `needed` others: the ones that have waited longest, and for at least half a second.
@@ -19,7 +19,7 @@ pub fn pick<T>(waiting: impl Iterator<Item = (u64, T)>, needed: usize) -> Vec<T>
     waiting.into_iter().map(|(_, connection)| connection).collect()
 }
 
-impl Kit {
+impl ServerContext {
     /// Logs that connections gave way to others: once a minute at most.
     pub fn note_crowd(&self, closed: usize) {
         if closed > 0 && self.is_news_of_crowd(now_ns()) {

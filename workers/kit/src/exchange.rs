@@ -13,24 +13,24 @@ use worker_api::raw::{ExchangeBox, Hijacked, Interest, RawExchange, RawExchange_
 use worker_api::{Address, Failure, FailureKind, Header, RequestHead, Version, Waker};
 
 use crate::connection::Connection;
-use crate::home::Home;
+use crate::driver::ConnectionDriver;
 
 /// Lends a connection with a request to the application.
-pub(crate) fn make(connection: Box<Connection>, home: Arc<dyn Home>) -> ExchangeBox {
-    RawExchange_TO::from_value(Lent { connection: Some(connection), home }, TD_Opaque)
+pub(crate) fn make(connection: Box<Connection>, home: Arc<dyn ConnectionDriver>) -> ExchangeBox {
+    RawExchange_TO::from_value(ExchangeHandle { connection: Some(connection), home }, TD_Opaque)
 }
 
 /// A connection on loan. It goes home when the exchange is over, at the latest when this is dropped.
-struct Lent {
+struct ExchangeHandle {
     connection: Option<Box<Connection>>,
-    home: Arc<dyn Home>,
+    home: Arc<dyn ConnectionDriver>,
 }
 
-impl Lent {
+impl ExchangeHandle {
     /// Does `work` on the connection; a panic in the kit ends the exchange.
     fn with<T>(
         &mut self,
-        work: impl FnOnce(&mut Connection, &dyn Home) -> Result<T, Failure>,
+        work: impl FnOnce(&mut Connection, &dyn ConnectionDriver) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         if fork::is_child() {
             return Err(Failure::new(FailureKind::OTHER, OF_THE_PARENT));
@@ -42,18 +42,18 @@ impl Lent {
         match catch("the worker class's kit", || work(connection, home)) {
             Ok(result) => result,
             Err(panic) => {
-                self.go_home(Connection::abort);
+                self.return_connection(Connection::abort);
                 Err(panic)
             }
         }
     }
 
-    fn step(&mut self, work: impl FnOnce(&mut Connection, &dyn Home) -> Step) -> Step {
+    fn step(&mut self, work: impl FnOnce(&mut Connection, &dyn ConnectionDriver) -> Step) -> Step {
         self.with(|connection, home| Ok(work(connection, home))).unwrap_or_else(Step::Failed)
     }
 
     /// Ends the loan, after `end` has said what becomes of the connection.
-    fn go_home(&mut self, end: impl FnOnce(&mut Connection)) {
+    fn return_connection(&mut self, end: impl FnOnce(&mut Connection)) {
         if fork::is_child() {
             // A copy, of which nothing may be sent, recorded or taken out of a poller.
             std::mem::forget(self.connection.take());
@@ -63,14 +63,14 @@ impl Lent {
             if catch("the worker class's kit", || end(&mut connection)).is_err() {
                 connection.abort();
             }
-            self.home.done(connection);
+            self.home.release(connection);
         }
     }
 }
 
-impl Drop for Lent {
+impl Drop for ExchangeHandle {
     fn drop(&mut self) {
-        self.go_home(|connection| {
+        self.return_connection(|connection| {
             connection.fail(&Failure::application(
                 "the application let the exchange go without an answer",
             ));
@@ -78,7 +78,7 @@ impl Drop for Lent {
     }
 }
 
-impl RawExchange for Lent {
+impl RawExchange for ExchangeHandle {
     fn head(&self) -> &RequestHead<'_> {
         self.connection.as_deref().and_then(Connection::request_head).unwrap_or(&NO_HEAD)
     }
@@ -126,19 +126,19 @@ impl RawExchange for Lent {
     fn finish(&mut self) -> RResult<(), Failure> {
         let finished = self.with(|connection, _| connection.finish());
         if self.connection.as_deref().is_some_and(|connection| connection.turn.is_none()) {
-            self.go_home(|_| ());
+            self.return_connection(|_| ());
         }
         finished.into()
     }
 
     fn fail(&mut self, failure: Failure) {
-        self.go_home(|connection| connection.fail(&failure));
+        self.return_connection(|connection| connection.fail(&failure));
     }
 
     fn hijack(&mut self) -> RResult<Hijacked, Failure> {
         let hijacked = self.with(|connection, _| connection.hijack());
         if hijacked.is_ok() {
-            self.go_home(|_| ());
+            self.return_connection(|_| ());
         }
         hijacked.into()
     }
@@ -154,14 +154,14 @@ impl RawExchange for Lent {
     fn extend_deadline(&mut self, by_ns: u64) {
         let _ = self.with(|connection, home| {
             connection.extend_deadline(by_ns);
-            home.extended(connection.fd(), connection.request_deadline_ns());
+            home.deadline_extended(connection.fd(), connection.request_deadline_ns());
             Ok(())
         });
     }
 
-    fn on_gone(&mut self, waker: Waker) {
+    fn on_disconnect(&mut self, waker: Waker) {
         let _ = self.with(|connection, home| {
-            home.watch_gone(connection.fd(), waker);
+            home.on_disconnect(connection.fd(), waker);
             Ok(())
         });
     }

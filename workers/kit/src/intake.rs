@@ -9,18 +9,18 @@ use std::io;
 
 use worker_api::{Failure, Interest};
 
+use crate::active_request::ActiveRequest;
 use crate::clock::{earlier, now_ns};
 use crate::connection::{Advance, Connection};
-use crate::http::Reject;
 use crate::request::refused;
 use crate::spool::Spool;
-use crate::turn::Turn;
+use http1::Reject;
 
 impl Connection {
     /// Whether the body is to be taken in: not where the client waits for a response first, or where more is announced
     /// than is buffered.
     pub(crate) fn has_intake(&self) -> bool {
-        let (Some(buffers), Some(turn)) = (&self.kit.buffers, self.turn.as_deref()) else {
+        let (Some(buffers), Some(turn)) = (&self.context.buffers, self.turn.as_deref()) else {
             return false;
         };
         let has_none = turn.body.is_done();
@@ -101,8 +101,8 @@ impl Connection {
 
     /// Moves what was read of the body to the spool; whether the request is ready.
     fn spool_input(&mut self) -> Result<bool, Reject> {
-        let Self { kit, turn, input, .. } = self;
-        let (Some(buffers), Some(turn)) = (&kit.buffers, turn.as_deref_mut()) else {
+        let Self { context, turn, input, .. } = self;
+        let (Some(buffers), Some(turn)) = (&context.buffers, turn.as_deref_mut()) else {
             return Ok(true);
         };
         let spool = turn.spool.get_or_insert_with(|| Box::new(Spool::new(buffers)));
@@ -116,9 +116,9 @@ impl Connection {
     }
 
     fn wait_for_body(&mut self) -> Advance {
-        let Self { kit, turn, .. } = self;
+        let Self { context, turn, .. } = self;
         if let Some(turn) = turn.as_deref_mut() {
-            let slow = turn.reading.deadline(kit.config.body_timeout, kit.config.min_rate);
+            let slow = turn.reading.deadline(context.config.body_timeout, context.config.min_rate);
             self.deadline_ns = earlier(turn.deadline_ns, slow);
         }
         self.input.release();
@@ -140,7 +140,7 @@ impl Connection {
 }
 
 /// Whether the body is at its end in what was read behind the head.
-fn is_whole(turn: &Turn, mut behind: &[u8]) -> bool {
+fn is_whole(turn: &ActiveRequest, mut behind: &[u8]) -> bool {
     let mut body = turn.body.clone();
     while !body.is_done() && !behind.is_empty() {
         match body.decode(behind) {

@@ -20,24 +20,24 @@
 //! use std::os::fd::RawFd;
 //! use std::sync::{Arc, Mutex, PoisonError};
 //!
-//! use kit::{Advance, Base, Connection, Home, blocking, poll};
+//! use kit::{Advance, WorkerBase, Connection, ConnectionDriver, blocking, poll};
 //! use worker_api::{Interest, Result};
 //!
 //! /// How an exchange waits while the application works on it, and where its connection returns to.
 //! #[derive(Default)]
 //! struct Place(Mutex<Option<Box<Connection>>>);
 //!
-//! impl Home for Place {
+//! impl ConnectionDriver for Place {
 //!     fn wait(&self, fd: RawFd, interest: Interest, deadline_ns: u64) -> Result<()> {
 //!         blocking::in_time(poll::wait(fd, interest, deadline_ns, || ()))
 //!     }
 //!
-//!     fn done(&self, connection: Box<Connection>) {
+//!     fn release(&self, connection: Box<Connection>) {
 //!         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
 //!     }
 //! }
 //!
-//! fn serve(base: &Base, mut connection: Box<Connection>) {
+//! fn serve(base: &WorkerBase, mut connection: Box<Connection>) {
 //!     let mut next = connection.advance();
 //!     loop {
 //!         next = match next {
@@ -65,7 +65,7 @@
 //! own, on any bytes:
 //!
 //! ```
-//! use kit::http::{Framing, HeadScan, Policy, Scan, parse_head};
+//! use http1::{Framing, HeadScan, Policy, Scan, parse_head};
 //!
 //! let bytes = b"GET /search?q=1 HTTP/1.1\r\nHost: example.org\r\n\r\n";
 //! let policy = Policy::default();
@@ -82,15 +82,15 @@
 //!
 //! | module | contents |
 //! | --- | --- |
-//! | [`base`], [`kit`], [`config`] | what every worker has: host, application, listeners, settings; what its connections share |
+//! | [`worker_base`], [`context`], [`config`] | what every worker has: host, application, listeners, settings; what its connections share |
 //! | [`connection`] | a connection between requests: the state machine that every class drives |
-//! | [`home`] | the interface that a class implements: how an exchange waits, and where its connection returns to |
+//! | [`driver`] | the interface that a class implements: how an exchange waits, and where its connection returns to |
 //! | `exchange`, `turn`, `request`, `response` | a connection during one request: the exchange of `worker-api` |
 //! | `intake`, `tail`, `spool` | for classes whose threads may block: a request body is read before the exchange, the end of a response sent after it, both kept in memory and files |
 //! | [`http`] | HTTP/1.1 without I/O: heads, bodies, responses, the PROXY protocol |
-//! | [`socket`], [`accept`], [`line`](mod@line) | accepting: the system calls, the handling of errors, and sharing listeners with other workers |
+//! | [`socket`], [`accept`], [`accept_queue`](mod@line) | accepting: the system calls, the handling of errors, and sharing listeners with other workers |
 //! | [`stream`], [`tls`] | the bytes of a connection, plain or through TLS |
-//! | [`poll`], [`blocking`], [`overtime`] | for classes whose threads may block: waiting, the application's runtime, and `request_timeout` |
+//! | [`poll`], [`blocking`], [`request_deadlines`] | for classes whose threads may block: waiting, the application's runtime, and `request_timeout` |
 //! | [`background`] | what the application does besides requests, for which a worker that drains waits |
 //! | [`threads`] | stack sizes of the threads that call the application |
 //! | [`clock`] | monotonic time in nanoseconds, the unit of every deadline |
@@ -98,51 +98,50 @@
 //!
 //! # Invariants
 //!
-//! - Connections and exchanges never wait. Only [`poll`], [`blocking`] and the thread of [`overtime`] do.
+//! - Connections and exchanges never wait. Only [`poll`], [`blocking`] and the thread of [`request_deadlines`] do.
 //! - The kit refers to no worker class by name and contains no event loop.
 //! - Only the kit decides about bytes and framing: a class sees requests, an application sees exchanges.
 
 pub mod accept;
+pub mod accept_queue;
 pub mod background;
-pub mod base;
 pub mod blocking;
 pub mod clock;
 pub mod config;
 pub mod connection;
+pub mod context;
 pub mod crowd;
-pub mod home;
-pub mod http;
-pub mod kit;
-pub mod line;
-pub mod overtime;
+pub mod driver;
 pub mod poll;
+pub mod request_deadlines;
 pub mod socket;
 pub mod stream;
 pub mod threads;
 pub mod tls;
+pub mod worker_base;
 
+mod active_request;
 mod buffer;
 mod exchange;
 mod intake;
-mod kept;
-mod pace;
+mod owned_head;
 mod queueing;
 mod relay;
 mod request;
 mod response;
-mod spares;
 mod spool;
 mod tail;
 mod tickets;
-mod turn;
+mod transfer_rate;
+mod vec_pool;
 mod wire;
 
-pub use accept::Taken;
-pub use base::Base;
+pub use accept::AcceptResult;
+pub use accept_queue::AcceptQueue;
 pub use connection::{Advance, Connection};
-pub use home::Home;
-pub use kept::TlsKept;
-pub use kit::Kit;
-pub use line::Line;
-pub use overtime::{Overtime, RanOver};
+pub use context::ServerContext;
+pub use driver::ConnectionDriver;
+pub use owned_head::TlsInfo;
+pub use request_deadlines::{RequestDeadlines, TimedOutRequest};
 pub use socket::Acceptor;
+pub use worker_base::WorkerBase;

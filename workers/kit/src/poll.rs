@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_ends_with_the_octet_or_with_the_deadline() {
+    fn a_wait_ends_with_the_byte_or_with_the_deadline() {
         let (mut one, other) = UnixStream::pair().unwrap();
         let soon = now_ns() + 5_000_000;
         assert!(!wait(other.as_raw_fd(), Interest::READ, soon, || ()).unwrap());

@@ -12,7 +12,7 @@ impl Connection {
     /// Counts how long the request has been queued, where somebody may ask: of a part of them, for the sake of its price.
     #[inline]
     pub(crate) fn note_queueing(&self) {
-        if self.kit.config.notes_queueing
+        if self.context.config.notes_queueing
             && let Some(turn) = self.turn.as_deref()
             && turn.request().id % ONE_OF == 1
         {
@@ -20,14 +20,14 @@ impl Connection {
         }
     }
 
-    /// The kernel knows when the last octets came: those of the request's head, or of what of its body is there already,
+    /// The kernel knows when the last bytes came: those of the request's head, or of what of its body is there already,
     /// so that what it has waited in the worker is a second lower bound. Of a unix socket the kernel does not know.
     #[cold]
     fn measure_queueing(&self, received_ns: u64) {
         let Ok(in_all) = socket::since_last_received(self.stream.as_fd()) else { return };
         let in_the_worker_ns = now_ns().saturating_sub(received_ns);
         let micros = nanoseconds(in_all).max(in_the_worker_ns) / 1000;
-        self.kit.host.count(Counter::QUEUED_US, i64::try_from(micros).unwrap_or(i64::MAX));
+        self.context.host.count(Counter::QUEUED_US, i64::try_from(micros).unwrap_or(i64::MAX));
     }
 }
 

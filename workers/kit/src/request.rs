@@ -6,16 +6,16 @@ use std::ops::ControlFlow;
 use worker_api::raw::{Hijacked, Interest, Step};
 use worker_api::{Failure, FailureKind, RequestHead, Waker};
 
+use crate::active_request::ActiveRequest;
 use crate::clock::{earlier, now_ns};
 use crate::connection::{Connection, Then};
-use crate::home::Home;
-use crate::http::Reject;
-use crate::turn::Turn;
+use crate::driver::ConnectionDriver;
+use http1::Reject;
 
 impl Connection {
     /// The head of the request that is being served.
     pub(crate) fn request_head(&self) -> Option<&RequestHead<'_>> {
-        self.turn.as_deref().map(Turn::request)
+        self.turn.as_deref().map(ActiveRequest::request)
     }
 
     /// Until when the response is to be over; 0 for ever.
@@ -37,7 +37,7 @@ impl Connection {
         &mut self,
         buf: &mut [u8],
         waker: Option<Waker>,
-        home: &dyn Home,
+        home: &dyn ConnectionDriver,
     ) -> Step {
         let waker = match self.after_streak(waker, home) {
             ControlFlow::Continue(waker) => waker,
@@ -51,10 +51,14 @@ impl Connection {
     }
 
     /// Blocks until the direction of `interest` is worth trying again.
-    pub(crate) fn wait(&mut self, interest: Interest, home: &dyn Home) -> Result<(), Failure> {
+    pub(crate) fn wait(
+        &mut self,
+        interest: Interest,
+        home: &dyn ConnectionDriver,
+    ) -> Result<(), Failure> {
         let streak = self.turn.as_deref_mut().map(|turn| std::mem::take(&mut turn.streak));
         if streak.is_some_and(|streak| streak > STREAK_MAX) {
-            return home.give_way().map_err(|failure| self.break_with(failure));
+            return home.yield_now().map_err(|failure| self.break_with(failure));
         }
         let (polled, deadline_ns) = self.what_to_wait_for(interest)?;
         match home.wait(self.fd(), polled, deadline_ns) {
@@ -71,16 +75,16 @@ impl Connection {
     pub(crate) fn after_streak(
         &mut self,
         waker: Option<Waker>,
-        home: &dyn Home,
+        home: &dyn ConnectionDriver,
     ) -> ControlFlow<Step, Option<Waker>> {
         let Some(turn) = self.turn.as_deref_mut() else { return ControlFlow::Continue(waker) };
         turn.streak += 1;
         match waker {
-            None if turn.streak == STREAK_MAX + 1 => ControlFlow::Break(Step::NotYet),
+            None if turn.streak == STREAK_MAX + 1 => ControlFlow::Break(Step::Pending),
             Some(waker) if turn.streak > STREAK_MAX => {
                 turn.streak = 0;
                 home.wake_soon(waker);
-                ControlFlow::Break(Step::NotYet)
+                ControlFlow::Break(Step::Pending)
             }
             waker => ControlFlow::Continue(waker),
         }
@@ -91,9 +95,9 @@ impl Connection {
         &mut self,
         interest: Interest,
         waker: Option<Waker>,
-        home: &dyn Home,
+        home: &dyn ConnectionDriver,
     ) -> Step {
-        let Some(waker) = waker else { return Step::NotYet };
+        let Some(waker) = waker else { return Step::Pending };
         if let Some(turn) = self.turn.as_deref_mut() {
             turn.streak = 0;
         }
@@ -101,10 +105,10 @@ impl Connection {
             if deadline_ns != 0 && now_ns() >= deadline_ns {
                 return Err(self.out_of_time(interest));
             }
-            home.arm(self.fd(), polled, deadline_ns, waker)
+            home.register_waker(self.fd(), polled, deadline_ns, waker)
         });
         match armed {
-            Ok(()) => Step::NotYet,
+            Ok(()) => Step::Pending,
             Err(failure) => Step::Failed(self.break_with(failure)),
         }
     }
@@ -127,20 +131,20 @@ impl Connection {
         }
         self.restore_body()?;
         self.take_wire()?;
-        let Self { kit, stream, input, .. } = self;
+        let Self { context, stream, input, .. } = self;
         let (fd, unread) = stream
-            .hand_over(input.unused(), || kit.relay())
+            .hand_over(input.unused(), || context.relay())
             .map_err(|error| Failure::io("cannot hand over the connection", &error))?;
         let hijacked = Hijacked { fd, already_read: unread.to_vec().into() };
         self.duplicated = true;
-        self.kit.background.take_over(self.fd());
+        self.context.background.take_over(self.fd());
         self.end_request(Then::Forget);
         Ok(hijacked)
     }
 
     /// The request's turn; a failure where it is over or broken.
     #[inline]
-    pub(crate) fn turn(&mut self) -> Result<&mut Turn, Failure> {
+    pub(crate) fn turn(&mut self) -> Result<&mut ActiveRequest, Failure> {
         whole(self.turn.as_deref_mut())
     }
 
@@ -219,7 +223,7 @@ impl Connection {
 
     /// What the socket is to be ready for, and until when.
     fn what_to_wait_for(&mut self, interest: Interest) -> Result<(Interest, u64), Failure> {
-        let config = &self.kit.config;
+        let config = &self.context.config;
         let (body, write, rate) = (config.body_timeout, config.write_timeout, config.min_rate);
         let polled = match interest {
             Interest::READ => self.stream.read_interest(),
@@ -261,9 +265,9 @@ pub(crate) fn ran_over() -> Failure {
 
 /// The turn of a request; a failure where it is over or broken.
 #[inline]
-pub(crate) fn whole(turn: Option<&mut Turn>) -> Result<&mut Turn, Failure> {
+pub(crate) fn whole(turn: Option<&mut ActiveRequest>) -> Result<&mut ActiveRequest, Failure> {
     match turn {
-        Some(Turn { broken: Some(failure), .. }) => Err(failure.clone()),
+        Some(ActiveRequest { broken: Some(failure), .. }) => Err(failure.clone()),
         Some(turn) => Ok(turn),
         None => Err(Failure::application("the exchange is over")),
     }

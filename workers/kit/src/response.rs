@@ -1,4 +1,4 @@
-//! Answering on a connection: the head is held back until the body's first octets, so that a small response is one
+//! Answering on a connection: the head is held back until the body's first bytes, so that a small response is one
 //! system call.
 
 use std::fmt;
@@ -9,19 +9,17 @@ use std::os::fd::RawFd;
 use worker_api::raw::{Interest, Step};
 use worker_api::{Failure, FailureKind, Header, RequestHead, Waker};
 
+use crate::active_request::ActiveRequest;
 use crate::buffer;
 use crate::clock::now_ns;
 use crate::connection::{Connection, Then};
-use crate::home::Home;
-use crate::http::response::{
-    CHUNK_END, LAST_CHUNK, chunk_head, encode_informational, encode_trailers,
-};
-use crate::http::{BodyKind, ResponseContext, encode_head};
-use crate::kit::Kit;
+use crate::context::ServerContext;
+use crate::driver::ConnectionDriver;
 use crate::request::{ran_over, whole};
 use crate::socket;
-use crate::turn::Turn;
 use crate::wire;
+use http1::response::{CHUNK_END, LAST_CHUNK, chunk_head, encode_informational, encode_trailers};
+use http1::{BodyKind, ResponseContext, encode_head};
 
 impl Connection {
     /// Takes the head of the response; replaces one that is not on the wire yet.
@@ -31,35 +29,35 @@ impl Connection {
         reason: &str,
         headers: &[Header<'_>],
     ) -> Result<(), Failure> {
-        let keep_alive = self.kit.config.keepalive.is_some() && !self.kit.draining();
-        let keeps_fields = self.kit.wants_response_headers;
-        let date = Kit::date();
-        let Self { kit, turn, .. } = self;
+        let keep_alive = self.context.config.keepalive.is_some() && !self.context.draining();
+        let keeps_fields = self.context.wants_response_headers;
+        let date = ServerContext::date();
+        let Self { context, turn, .. } = self;
         let turn = whole(turn.as_deref_mut())?;
         if turn.response.on_wire {
             return Err(Failure::application(
                 "the response's head is on its way: it cannot be replaced",
             ));
         }
-        let context = ResponseContext {
+        let response_context = ResponseContext {
             version: turn.request().version,
             head_method: turn.is_head_method,
             connect: turn.is_connect,
             upgrade: turn.wants_upgrade,
             keep_alive: keep_alive && turn.persistent,
-            server: kit.config.server.as_deref(),
+            server: context.config.server.as_deref(),
             date: &date,
-            manners: kit.manners,
+            style: context.style,
         };
         let mut head = match std::mem::take(&mut turn.response.head) {
             none if none.capacity() == 0 => buffer::spare(),
             replaced => replaced,
         };
         head.clear();
-        let plan = encode_head(&mut head, &context, status, reason, headers)
+        let plan = encode_head(&mut head, &response_context, status, reason, headers)
             .map_err(|fault| Failure::application(fault.to_string()))?;
         if plan.left_out {
-            kit.warn_of_left_out(headers, status);
+            context.warn_of_left_out(headers, status);
         }
         turn.response.head = head;
         turn.response.plan = plan;
@@ -88,7 +86,7 @@ impl Connection {
         &mut self,
         bytes: &[u8],
         waker: Option<Waker>,
-        home: &dyn Home,
+        home: &dyn ConnectionDriver,
     ) -> Step {
         let waker = match self.after_streak(waker, home) {
             ControlFlow::Continue(waker) => waker,
@@ -108,7 +106,7 @@ impl Connection {
         offset: u64,
         len: u64,
         waker: Option<Waker>,
-        home: &dyn Home,
+        home: &dyn ConnectionDriver,
     ) -> Step {
         let waker = match self.after_streak(waker, home) {
             ControlFlow::Continue(waker) => waker,
@@ -160,7 +158,7 @@ impl Connection {
             && response.written < length
         {
             let words = format!(
-                "the response's body is shorter than its Content-Length: {} of {length} octets",
+                "the response's body is shorter than its Content-Length: {} of {length} bytes",
                 response.written
             );
             return Err(self.break_with(Failure::application(words)));
@@ -182,7 +180,7 @@ impl Connection {
 
     /// Ends the response for a failure: an error answer while nothing is on the wire, a cut otherwise.
     pub(crate) fn fail(&mut self, failure: &Failure) {
-        let debug = self.kit.config.debug_errors;
+        let debug = self.context.config.debug_errors;
         let Some(turn) = self.turn.as_deref_mut() else { return };
         log_failure(turn.request(), failure);
         let response = &mut turn.response;
@@ -202,7 +200,7 @@ impl Connection {
         let detail = debug.then(|| failure.to_string());
         let is_head = turn.is_head_method;
         let answer =
-            self.kit.error_answer(turn.head.get().version, is_head, status, detail.as_deref());
+            self.context.error_answer(turn.head.get().version, is_head, status, detail.as_deref());
         response.status = status;
         response.written = 0;
         response.on_wire = true;
@@ -226,15 +224,15 @@ impl Connection {
                 turn.response.status = wire::STATUS;
                 turn.response.written = 0;
             }
-            turn.record(&self.kit, ended_ns);
-            let Turn { head, body, .. } = *turn;
+            turn.record(&self.context, ended_ns);
+            let ActiveRequest { head, body, .. } = *turn;
             self.body = (then == Then::Next && !body.is_done()).then_some(body);
             head.recycle();
         }
         self.end_turn(then, ended_ns);
     }
 
-    /// Takes the encoded head to send it: see [`Turn::take_head`].
+    /// Takes the encoded head to send it: see [`ActiveRequest::take_head`].
     fn take_head(&mut self) -> Result<Vec<u8>, Failure> {
         self.take_wire()?;
         let Self { turn, input, .. } = self;
@@ -307,7 +305,7 @@ impl Connection {
         if self.prepare_write(count as u64)? == Ready::No {
             return kept(self);
         }
-        let sendfile = self.kit.config.sendfile && self.stream.can_send_file();
+        let sendfile = self.context.config.sendfile && self.stream.can_send_file();
         let turn = self.turn()?;
         let response = &mut turn.response;
         if matches!(response.plan.kind, BodyKind::None { .. }) {
@@ -358,7 +356,7 @@ impl Connection {
         self.try_write(&buffer[..read])
     }
 
-    /// Checks that so many octets more may be written, and that there is room for them.
+    /// Checks that so many bytes more may be written, and that there is room for them.
     fn prepare_write(&mut self, more: u64) -> Result<Ready, Failure> {
         let turn = self.turn()?;
         let response = &mut turn.response;
@@ -370,7 +368,7 @@ impl Connection {
             }
             BodyKind::Length(length) if response.written + more > length => {
                 let words = format!(
-                    "the response's body is longer than its Content-Length: {} of {length} octets",
+                    "the response's body is longer than its Content-Length: {} of {length} bytes",
                     response.written + more
                 );
                 return Err(Failure::application(words));
@@ -446,7 +444,7 @@ impl fmt::Display for Story<'_> {
     }
 }
 
-/// Above so many octets that the socket has not taken, a write is "not yet".
+/// Above so many bytes that the socket has not taken, a write is "not yet".
 const HIGH_WATER: usize = 64 << 10;
 /// The most that one write takes: what is kept of it at the worst is memory that each connection may hold.
 const WRITE_MAX: usize = 128 << 10;

@@ -26,7 +26,7 @@ pub struct Acceptor {
 #[derive(Debug)]
 pub struct Local {
     /// The server's end, as it was bound.
-    pub end: End,
+    pub end: Endpoint,
     /// Whether it is a unix socket.
     pub unix: bool,
     /// Whether the server itself is the client: no TLS is spoken.
@@ -37,7 +37,7 @@ pub struct Local {
 
 /// One end of a connection, as text and number.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct End {
+pub struct Endpoint {
     /// The IP address without brackets, the path of a unix socket, or empty.
     pub host: Box<str>,
     /// The port; 0 for a unix socket.
@@ -52,7 +52,7 @@ pub struct Accepted {
     /// The connection.
     pub stream: TcpStream,
     /// The client's end.
-    pub peer: End,
+    pub peer: Endpoint,
     /// The server's end.
     pub local: Arc<Local>,
 }
@@ -65,8 +65,8 @@ impl Acceptor {
 
     pub(crate) fn with_state(listener: &Listener, state: &Arc<AcceptState>) -> Self {
         let end = match getsockname::<SockaddrStorage>(listener.fd) {
-            Ok(address) => End::from_address(&address),
-            Err(_) => End { host: listener.name.as_str().into(), port: 0, ip: None },
+            Ok(address) => Endpoint::from_address(&address),
+            Err(_) => Endpoint { host: listener.name.as_str().into(), port: 0, ip: None },
         };
         if !listener.unix {
             set_nodelay(listener.fd);
@@ -89,7 +89,7 @@ impl Acceptor {
     }
 }
 
-impl End {
+impl Endpoint {
     /// An end without an address: a client of a unix socket.
     pub fn nowhere() -> Self {
         Self { host: "".into(), port: 0, ip: None }
@@ -120,7 +120,7 @@ impl End {
 }
 
 /// Whether an error of `accept` concerns one connection or passes by itself, so that accepting goes on.
-pub fn is_passing(error: &io::Error) -> bool {
+pub fn is_transient(error: &io::Error) -> bool {
     // accept(2) tells to treat network errors of the new connection like "try again".
     matches!(
         error.raw_os_error(),
@@ -162,7 +162,7 @@ fn set_nodelay(fd: RawFd) {
     let _ = setsockopt(&borrow(fd), sockopt::TcpNoDelay, &true);
 }
 
-fn accept4(listener: RawFd) -> io::Result<(OwnedFd, End)> {
+fn accept4(listener: RawFd) -> io::Result<(OwnedFd, Endpoint)> {
     let mut storage: libc::sockaddr_storage =
         // SAFETY: a socket address of any family is valid when it is all zeroes.
         unsafe { mem::zeroed() };
@@ -183,10 +183,10 @@ fn accept4(listener: RawFd) -> io::Result<(OwnedFd, End)> {
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     // SAFETY: the kernel filled in an address of that length.
     let address = unsafe { SockaddrStorage::from_raw((&raw const storage).cast(), Some(length)) };
-    Ok((fd, address.as_ref().map_or_else(End::nowhere, End::from_address)))
+    Ok((fd, address.as_ref().map_or_else(Endpoint::nowhere, Endpoint::from_address)))
 }
 
-/// How long ago the last octets of a TCP connection arrived, in whole ticks of the kernel; where none has come yet, how
+/// How long ago the last bytes of a TCP connection arrived, in whole ticks of the kernel; where none has come yet, how
 /// long ago the connection was made. An error for a socket of another kind.
 pub fn since_last_received(socket: BorrowedFd<'_>) -> io::Result<Duration> {
     let info = tcp_info(socket)?;
@@ -229,17 +229,17 @@ pub fn receive(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     if read < 0 { Err(io::Error::last_os_error()) } else { Ok(read as usize) }
 }
 
-/// `send(2)`: as much of `octets` as the socket takes. A connection that is gone is an error, and no signal.
-pub fn send(socket: &TcpStream, octets: &[u8]) -> io::Result<usize> {
+/// `send(2)`: as much of `bytes` as the socket takes. A connection that is gone is an error, and no signal.
+pub fn send(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     let (fd, flags) = (socket.as_raw_fd(), libc::MSG_NOSIGNAL);
     let (nobody, nothing) = (ptr::null::<libc::c_void>(), 0);
-    let (start, len) = (octets.as_ptr(), octets.len());
-    // SAFETY: the octets are readable for their length, and the address that is not there has no length.
+    let (start, len) = (bytes.as_ptr(), bytes.len());
+    // SAFETY: the bytes are readable for their length, and the address that is not there has no length.
     let sent = unsafe { libc::syscall(libc::SYS_sendto, fd, start, len, flags, nobody, nothing) };
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
 }
 
-/// `sendfile(2)`: up to `count` octets of `file` from `offset` into `socket`.
+/// `sendfile(2)`: up to `count` bytes of `file` from `offset` into `socket`.
 pub fn send_file(socket: &TcpStream, file: RawFd, offset: u64, count: usize) -> io::Result<usize> {
     let mut offset = offset as libc::off_t;
     // SAFETY: both are descriptors; the offset lives for the call. A wrong `file` is answered by EBADF.
@@ -257,7 +257,7 @@ pub fn disconnect(socket: &TcpStream) -> io::Result<()> {
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// `pread(2)`: octets of `file` from `offset` into `buffer`, for connections that need to see them (TLS, chunks).
+/// `pread(2)`: bytes of `file` from `offset` into `buffer`, for connections that need to see them (TLS, chunks).
 pub fn read_file(file: RawFd, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     // SAFETY: the buffer is writable for its length. A wrong `file` is answered by EBADF.
     let read = unsafe {

@@ -1,4 +1,4 @@
-//! A connection's octets on their way in and out: plain, or through TLS.
+//! A connection's bytes on their way in and out: plain, or through TLS.
 //!
 //! Nothing here waits: what cannot be done now is `WouldBlock`.
 
@@ -12,7 +12,7 @@ use rustls::ServerConfig;
 use worker_api::Interest;
 
 use crate::buffer::READ_MAX;
-use crate::kept::TlsKept;
+use crate::owned_head::TlsInfo;
 use crate::relay::Relay;
 use crate::socket;
 use crate::tls::Session;
@@ -45,7 +45,7 @@ impl Stream {
         })
     }
 
-    /// Whether a read of so many octets may have left some, so that waiting for the descriptor would be in vain.
+    /// Whether a read of so many bytes may have left some, so that waiting for the descriptor would be in vain.
     pub fn may_have_more(&self, count: usize) -> bool {
         // A short read of a plain socket has emptied it.
         self.may_hold_input() || count == READ_MAX
@@ -80,7 +80,7 @@ impl Stream {
         }
     }
 
-    /// Sends octets of a file without copying them; `Unsupported` where the stream has to see them.
+    /// Sends bytes of a file without copying them; `Unsupported` where the stream has to see them.
     pub fn send_file(&mut self, file: RawFd, offset: u64, count: usize) -> io::Result<usize> {
         retried(|| socket::send_file(&self.socket, file, offset, count))
     }
@@ -128,7 +128,7 @@ impl Stream {
         Interest::WRITE
     }
 
-    /// Whether files go out without being read: not where the stream has to see their octets.
+    /// Whether files go out without being read: not where the stream has to see their bytes.
     pub fn can_send_file(&self) -> bool {
         self.session.is_none()
     }
@@ -139,7 +139,7 @@ impl Stream {
     }
 
     /// What is known of the TLS session; nothing on a plain connection.
-    pub fn tls_facts(&self) -> Option<TlsKept> {
+    pub fn tls_facts(&self) -> Option<TlsInfo> {
         self.session.as_ref().map(Session::facts)
     }
 

@@ -10,14 +10,14 @@ use worker_api::Interest;
 
 use crate::clock::{deadline_after, earlier, now_ns};
 use crate::connection::{Advance, Connection};
-use crate::http::BodyKind;
-use crate::pace::Pace;
 use crate::spool::{Buffers, CountedFile, Spool};
+use crate::transfer_rate::TransferRate;
+use http1::BodyKind;
 
 /// What is to be sent behind the output.
 pub(crate) struct Tail {
     source: Source,
-    pace: Pace,
+    pace: TransferRate,
     /// Until when the response is to be over, monotonic nanoseconds; 0 for ever.
     deadline_ns: u64,
 }
@@ -50,8 +50,10 @@ impl Connection {
     }
 
     fn keep(&mut self, length: u64, source: impl FnOnce(&Arc<Buffers>) -> Option<Source>) -> bool {
-        let Self { kit, turn, tail, .. } = self;
-        let (Some(buffers), Some(turn)) = (&kit.buffers, turn.as_deref_mut()) else { return false };
+        let Self { context, turn, tail, .. } = self;
+        let (Some(buffers), Some(turn)) = (&context.buffers, turn.as_deref_mut()) else {
+            return false;
+        };
         let response = &mut turn.response;
         if !response.on_wire || response.plan.kind != BodyKind::Length(response.written + length) {
             return false;
@@ -106,7 +108,7 @@ impl Connection {
 
     /// Sends a part of the tail, or moves it to the output; returns its length, 0 where nothing is left.
     fn send_tail(&mut self) -> io::Result<usize> {
-        let sendfile = self.kit.config.sendfile && self.stream.can_send_file();
+        let sendfile = self.context.config.sendfile && self.stream.can_send_file();
         let Self { stream, output, tail, .. } = self;
         let Some(Tail { source, pace, .. }) = tail.as_deref_mut() else { return Ok(0) };
         let (file, offset, left) = match source {
@@ -143,13 +145,13 @@ impl Connection {
     fn moved(&mut self, count: usize) {
         match self.tail.as_deref_mut() {
             Some(tail) => tail.pace.moved(count),
-            None => self.deadline_ns = deadline_after(now_ns(), self.kit.config.write_timeout),
+            None => self.deadline_ns = deadline_after(now_ns(), self.context.config.write_timeout),
         }
     }
 
     /// Waits for the client to take more of a response that is over.
     pub(crate) fn wait_to_send(&mut self, interest: Interest) -> Advance {
-        let config = &self.kit.config;
+        let config = &self.context.config;
         if let Some(tail) = self.tail.as_deref_mut() {
             let slow = tail.pace.deadline(config.write_timeout, config.min_rate);
             self.deadline_ns = earlier(tail.deadline_ns, slow);

@@ -1,6 +1,6 @@
 //! TLS for a connection, by rustls: the settings, checked when a generation is loaded, and one connection's session.
 //!
-//! A session does no I/O of its own: it turns octets of the socket into octets of HTTP and back, so it works under
+//! A session does no I/O of its own: it turns bytes of the socket into bytes of HTTP and back, so it works under
 //! every worker class.
 
 use std::fmt;
@@ -16,7 +16,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVersion, version};
 use worker_api::{Failure, Host, Result};
 
-use crate::kept::TlsKept;
+use crate::owned_head::TlsInfo;
 use crate::tickets::Tickets;
 
 /// Reads `certfile`, `keyfile`, `ca_certs`, `cert_reqs` and `ssl_version_min`; nothing where TLS is not asked for.
@@ -50,7 +50,7 @@ pub fn read_settings(host: &Host) -> Result<Option<Arc<ServerConfig>>> {
 /// One connection's session.
 pub(crate) struct Session {
     tls: Box<ServerConnection>,
-    /// Whether the first octet of the client's has been looked at.
+    /// Whether the first byte of the client's has been looked at.
     begun: bool,
 }
 
@@ -60,7 +60,7 @@ pub(crate) struct Session {
 pub(crate) struct PlainHttp;
 
 impl Session {
-    /// The session of a connection whose first octets may have been read already.
+    /// The session of a connection whose first bytes may have been read already.
     pub(crate) fn new(config: &Arc<ServerConfig>, already_read: &[u8]) -> io::Result<Self> {
         let mut tls =
             Box::new(ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?);
@@ -75,7 +75,7 @@ impl Session {
         Ok(Self { tls, begun: !already_read.is_empty() })
     }
 
-    /// Octets of HTTP; 0 is the end, whether the client said so or not.
+    /// Bytes of HTTP; 0 is the end, whether the client said so or not.
     pub(crate) fn read(&mut self, mut socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.tls.reader().read(buffer) {
@@ -106,7 +106,7 @@ impl Session {
         }
     }
 
-    /// Takes octets of HTTP, and hands the socket what it takes. What was taken may still be unsent: see
+    /// Takes bytes of HTTP, and hands the socket what it takes. What was taken may still be unsent: see
     /// [`Session::wants_write`].
     pub(crate) fn write(&mut self, socket: &TcpStream, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         self.flush(socket).or_else(not_yet)?;
@@ -129,7 +129,7 @@ impl Session {
         self.flush(socket)
     }
 
-    /// Whether octets wait to go out.
+    /// Whether bytes wait to go out.
     pub(crate) fn wants_write(&self) -> bool {
         self.tls.wants_write()
     }
@@ -143,7 +143,7 @@ impl Session {
     }
 
     /// What is known of the session once its handshake is over.
-    pub(crate) fn facts(&self) -> TlsKept {
+    pub(crate) fn facts(&self) -> TlsInfo {
         let protocol = match self.tls.protocol_version() {
             Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
             Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
@@ -151,7 +151,7 @@ impl Session {
         };
         let cipher = self.tls.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
         let certificate = self.tls.peer_certificates().and_then(|chain| chain.first());
-        TlsKept {
+        TlsInfo {
             protocol: protocol.to_owned(),
             cipher: cipher.unwrap_or_default().to_owned(),
             server_name: self.tls.server_name().unwrap_or_default().to_owned(),
@@ -215,8 +215,8 @@ fn versions(host: &Host) -> Result<&'static [&'static SupportedProtocolVersion]>
 static TLS_13_ALONE: &[&SupportedProtocolVersion] = &[&version::TLS13];
 
 /// A record of TLS begins with a small number, a request with a letter.
-fn check_first(octet: u8) -> io::Result<()> {
-    if octet.is_ascii_alphabetic() {
+fn check_first(byte: u8) -> io::Result<()> {
+    if byte.is_ascii_alphabetic() {
         return Err(io::Error::new(io::ErrorKind::InvalidData, PlainHttp));
     }
     Ok(())

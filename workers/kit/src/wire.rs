@@ -23,13 +23,13 @@ use worker_api::abi::std_types::{ROption, RSlice, RStr};
 use worker_api::{AccessRecord, Address, RequestHead, Version};
 
 use crate::clock::now_ns;
-use crate::kit::Kit;
+use crate::context::ServerContext;
 
 /// Decides who answers the request of a connection.
 #[derive(Debug)]
 pub(crate) struct Wire {
     state: AtomicU8,
-    request: UnsafeCell<Line>,
+    request: UnsafeCell<AcceptQueue>,
 }
 
 // SAFETY: `request` is written only while the state is `CLOSED`, by the connection's owner alone, and read only while it is
@@ -40,7 +40,7 @@ unsafe impl Send for Wire {}
 
 /// What is known of the request. Borrows from its head: valid between [`Wire::open`] and [`Wire::close`].
 #[derive(Debug, Clone, Copy)]
-struct Line {
+struct AcceptQueue {
     method: RStr<'static>,
     target: RSlice<'static, u8>,
     peer: Address<'static>,
@@ -54,7 +54,7 @@ pub(crate) struct Claim<'a>(&'a Wire);
 
 impl Wire {
     pub(crate) fn new() -> Arc<Self> {
-        let request = UnsafeCell::new(Line::EMPTY);
+        let request = UnsafeCell::new(AcceptQueue::EMPTY);
         Arc::new(Self { state: AtomicU8::new(CLOSED), request })
     }
 
@@ -67,9 +67,9 @@ impl Wire {
         if self.state.load(Ordering::Acquire) != CLOSED {
             return;
         }
-        // SAFETY: the caller promises that the head outlives the use of `Line`, which ends with `close`.
+        // SAFETY: the caller promises that the head outlives the use of `AcceptQueue`, which ends with `close`.
         let head: &RequestHead<'static> = unsafe { &*std::ptr::from_ref(head).cast() };
-        let line = Line {
+        let line = AcceptQueue {
             method: head.method,
             target: head.target,
             peer: head.peer,
@@ -124,9 +124,9 @@ impl Wire {
 
 impl Claim<'_> {
     /// Sends a 500 that closes the connection, without waiting. Returns whether the kernel took it.
-    pub(crate) fn answer(&self, kit: &Kit, fd: RawFd) -> bool {
+    pub(crate) fn answer(&self, context: &ServerContext, fd: RawFd) -> bool {
         let line = self.line();
-        let answer = kit.error_answer(line.version, line.is_head_method, STATUS, None);
+        let answer = context.error_answer(line.version, line.is_head_method, STATUS, None);
         // The kernel resets a connection that is closed with unread bytes, and the client would lose the answer.
         let mut scratch = [0; 4096];
         for _ in 0..DISCARDS_MAX {
@@ -142,7 +142,7 @@ impl Claim<'_> {
     }
 
     /// Writes the request's line into the access log: for a process that ends before the exchange does it.
-    fn record(&self, kit: &Kit) {
+    fn record(&self, context: &ServerContext) {
         let line = self.line();
         let version = if line.version == Version::HTTP_10 { "HTTP/1.0" } else { "HTTP/1.1" };
         let text = [line.method.as_bytes(), line.target.as_slice(), version.as_bytes()].join(&b' ');
@@ -155,10 +155,10 @@ impl Claim<'_> {
             duration_ns: now_ns().saturating_sub(line.received_ns),
             response_headers: RSlice::EMPTY,
         };
-        kit.host.request_ended(0, &record);
+        context.host.request_ended(0, &record);
     }
 
-    fn line(&self) -> Line {
+    fn line(&self) -> AcceptQueue {
         // SAFETY: the state is `CLAIMED`: it was written before `OPEN` was stored, and what it borrows from lives until
         // `close`, which waits while the state is `CLAIMED`.
         unsafe { *self.0.request.get() }
@@ -171,7 +171,7 @@ impl Drop for Claim<'_> {
     }
 }
 
-impl Line {
+impl AcceptQueue {
     const EMPTY: Self = Self {
         method: RStr::from_str(""),
         target: RSlice::EMPTY,
@@ -211,7 +211,7 @@ impl Wires {
     /// Answers each request whose response has not begun, and logs those and the ones answered before: once, for a process
     /// that is about to abort. Does not wait: it may run in a signal handler, which has perhaps interrupted the owner of the
     /// lock.
-    pub(crate) fn answer_all(&self, kit: &Kit) {
+    pub(crate) fn answer_all(&self, context: &ServerContext) {
         if self.aborts.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -225,7 +225,7 @@ impl Wires {
         for (fd, wire) in wires.iter().enumerate() {
             let Some(wire) = wire else { continue };
             if let Some(claim) = wire.claim() {
-                if claim.answer(kit, fd as RawFd) {
+                if claim.answer(context, fd as RawFd) {
                     answered.push(claim);
                 }
             } else {
@@ -233,7 +233,7 @@ impl Wires {
             }
         }
         for claim in &answered {
-            claim.record(kit);
+            claim.record(context);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A connection that speaks TLS, where it differs from one that does not: octets that are written may still be held
+//! A connection that speaks TLS, where it differs from one that does not: bytes that are written may still be held
 //! by the session.
 
 // A test fails by panicking.

@@ -4,16 +4,16 @@
 //! | module | what it is |
 //! | --- | --- |
 //! | `lib` | the class: its server and its handler |
-//! | `manners` | the server's own words: fields, error answers |
+//! | `style` | the server's own words: fields, error answers |
 //!
 //! Its parser is the kit's, as every class's: none of gevent's laxness is here.
 
 #![forbid(unsafe_code)]
 
-mod manners;
+mod style;
 
-use kit::http::Manners;
-use stream_server::{GeventWorker, Handler, ServerClass};
+use green_kit::stream_server::{GeventWorker, Handler, ServerClass};
+use http1::ResponseStyle;
 
 /// The class `pywsgi`.
 pub struct Pywsgi;
@@ -29,8 +29,8 @@ impl ServerClass for Pywsgi {
 pub struct PyWsgiHandler;
 
 impl Handler for PyWsgiHandler {
-    const MANNERS: Manners = manners::MANNERS;
-    const LOG_FORMAT: &'static str = manners::LOG_FORMAT;
+    const STYLE: ResponseStyle = style::STYLE;
+    const LOG_FORMAT: &'static str = style::LOG_FORMAT;
 }
 
 worker_api::export_worker_class!(GeventWorker<Pywsgi>);

@@ -3,16 +3,16 @@
 // Helpers of a test fail as the test does.
 #![allow(clippy::unwrap_used)]
 
-#[path = "../../coop/tests/double/behaviour.rs"]
+#[path = "../../green-kit/tests/double/behaviour.rs"]
 mod behaviour;
-#[path = "../../coop/tests/double/mod.rs"]
+#[path = "../../green-kit/tests/double/mod.rs"]
 mod double;
 
 use std::io::{Read, Write};
 
 use double::{Closure, Running, read_answer};
+use green_kit::stream_server::GeventWorker;
 use pywsgi_worker::Pywsgi;
-use stream_server::GeventWorker;
 use worker_api::{Exchange, Failure};
 
 type Class = GeventWorker<Pywsgi>;

@@ -6,32 +6,32 @@
 //! | --- | --- |
 //! | `lib` | the class: what the host makes and runs |
 //! | `serve` | the loop: accept, serve, wait |
-//! | `parked` | connections that are not being served: silent, slow with a head, a body or a response, or closing |
-//! | `home` | how the exchange of a sync worker waits: poll(2) on its connection |
+//! | `waiting` | connections that are not being served: silent, slow with a head, a body or a response, or closing |
+//! | `driver` | how the exchange of a sync worker waits: poll(2) on its connection |
 //!
 //! The application runs on the only thread. While it does, nothing else happens in this process, the heartbeat
 //! included: `timeout` is the limit of a request that computes.
 
 #![forbid(unsafe_code)]
 
-mod home;
-mod parked;
+mod driver;
 mod serve;
+mod waiting;
 
 use kit::config::Config;
-use kit::{Base, blocking};
-use worker_api::{Abilities, Failure, Host, Result, Worker, WorkerContext, WorkerFactory};
+use kit::{WorkerBase, blocking};
+use worker_api::{Capabilities, Failure, Host, Result, Worker, WorkerContext, WorkerFactory};
 
 use crate::serve::Server;
 
 /// A worker that serves one request at a time.
 pub struct SyncWorker {
-    base: Base,
+    base: WorkerBase,
 }
 
 impl Worker for SyncWorker {
     fn init_process(&self) -> Result<()> {
-        self.base.app.init_worker(blocking::runtime(&self.base.kit))
+        self.base.app.init_worker(blocking::runtime(&self.base.context))
     }
 
     fn run(&self) -> Result<()> {
@@ -45,14 +45,14 @@ impl WorkerFactory for SyncWorker {
     const NAME: &'static str = "sync";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const DESCRIPTION: &'static str = "one request at a time, one connection for each";
-    const ABILITIES: Abilities = Abilities::NOTHING;
+    const CAPABILITIES: Capabilities = Capabilities::NONE;
 
     fn setup(host: &Host) -> Result<()> {
         Config::check(host)
     }
 
     fn new(context: WorkerContext) -> Result<Self> {
-        Ok(Self { base: Base::with_buffers(context, false)? })
+        Ok(Self { base: WorkerBase::with_buffers(context, false)? })
     }
 }
 

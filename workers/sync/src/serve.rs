@@ -5,23 +5,26 @@ use std::os::fd::RawFd;
 use std::time::Duration;
 
 use kit::clock::{earlier, nanoseconds, now_ns};
-use kit::{Acceptor, Advance, Base, Connection, Line, Overtime, RanOver, Taken, socket};
+use kit::{
+    AcceptQueue, AcceptResult, Acceptor, Advance, Connection, RequestDeadlines, TimedOutRequest,
+    WorkerBase, socket,
+};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use worker_api::{Counter, Host};
 
-use crate::home::Place;
-use crate::parked::Parked;
+use crate::driver::Place;
+use crate::waiting::WaitingConnections;
 
 /// The worker's loop with what it waits for.
 pub(crate) struct Server<'a> {
-    base: &'a Base,
+    base: &'a WorkerBase,
     epoll: Epoll,
-    parked: Parked,
-    overtime: Overtime,
-    line: Line,
+    waiting: WaitingConnections,
+    deadlines: RequestDeadlines,
+    accept_queue: AcceptQueue,
     /// Whether the listeners are watched: not while accepting rests.
     listening: bool,
     /// Until when accepting rests; 0 where it does not.
@@ -30,16 +33,24 @@ pub(crate) struct Server<'a> {
 }
 
 impl<'a> Server<'a> {
-    pub(crate) fn new(base: &'a Base) -> io::Result<Self> {
+    pub(crate) fn new(base: &'a WorkerBase) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let wake = base.host.wake_descriptor();
         epoll.add(socket::borrow(wake), EpollEvent::new(EpollFlags::EPOLLIN, wake as u64))?;
         let host = base.host.clone();
-        let overtime = Overtime::start(base, move |requests| end_worker(&host, requests))?;
-        let line = Line::new(base);
-        let parked = Parked::default();
-        let mut server =
-            Self { base, epoll, parked, overtime, line, listening: false, rest_until_ns: 0, wake };
+        let deadlines = RequestDeadlines::start(base, move |requests| end_worker(&host, requests))?;
+        let accept_queue = AcceptQueue::new(base);
+        let waiting = WaitingConnections::default();
+        let mut server = Self {
+            base,
+            epoll,
+            waiting,
+            deadlines,
+            accept_queue,
+            listening: false,
+            rest_until_ns: 0,
+            wake,
+        };
         server.listen()?;
         Ok(server)
     }
@@ -60,16 +71,16 @@ impl<'a> Server<'a> {
         for ready in self.wait(until_ns)? {
             if ready == self.wake {
                 self.base.host.deliver_signals();
-            } else if let Some(connection) = self.parked.take(ready) {
+            } else if let Some(connection) = self.waiting.take(ready) {
                 self.carry_on(connection);
             } else if let Some(acceptor) = self.base.acceptors.iter().find(|a| a.fd() == ready)
                 && self.accept_waiting(acceptor) > 0
                 && self.listening
             {
-                self.line.step_back(&self.epoll, acceptor)?;
+                self.accept_queue.requeue(&self.epoll, acceptor)?;
             }
         }
-        for mut late in self.parked.take_expired() {
+        for mut late in self.waiting.take_expired() {
             let next = late.expire();
             self.settle(late, next);
         }
@@ -77,7 +88,7 @@ impl<'a> Server<'a> {
     }
 
     fn wait(&mut self, until_ns: u64) -> io::Result<Vec<RawFd>> {
-        let until_ns = earlier(until_ns, self.parked.deadline_ns());
+        let until_ns = earlier(until_ns, self.waiting.deadline_ns());
         let left_ms = until_ns.saturating_sub(now_ns()).div_ceil(1_000_000).min(WAIT_MAX_MS);
         let mut events = [EpollEvent::empty(); EVENTS_A_TURN];
         match self.epoll.wait(&mut events, EpollTimeout::from(left_ms as u16)) {
@@ -96,7 +107,7 @@ impl<'a> Server<'a> {
         let mut taken = 0;
         while taken < ACCEPTS_A_TURN && self.accept(acceptor) {
             taken += 1;
-            if self.parked.len() > 0 {
+            if self.waiting.len() > 0 {
                 break;
             }
         }
@@ -106,15 +117,15 @@ impl<'a> Server<'a> {
     /// Accepts one connection and serves it, where one waits.
     fn accept(&mut self, acceptor: &Acceptor) -> bool {
         match acceptor.take() {
-            Taken::Connection(accepted) => {
+            AcceptResult::Connection(accepted) => {
                 self.base.host.count(Counter::ACCEPTED, 1);
                 self.make_room();
-                self.carry_on(Connection::new(&self.base.kit, accepted));
+                self.carry_on(Connection::new(&self.base.context, accepted));
                 self.base.tick();
                 true
             }
-            Taken::Empty => false,
-            Taken::Rest(pause) => {
+            AcceptResult::Empty => false,
+            AcceptResult::Rest(pause) => {
                 self.rest(pause);
                 false
             }
@@ -125,8 +136,8 @@ impl<'a> Server<'a> {
     fn carry_on(&mut self, mut connection: Box<Connection>) {
         let mut next = connection.advance();
         while next == Advance::Request {
-            let place = Place::new(&self.base.host, &self.overtime);
-            self.overtime.call(connection, place.clone());
+            let place = Place::new(&self.base.host, &self.deadlines);
+            self.deadlines.call(connection, place.clone());
             if let Some(back) = place.take() {
                 connection = back;
             } else {
@@ -143,7 +154,7 @@ impl<'a> Server<'a> {
     fn settle(&mut self, connection: Box<Connection>, next: Advance) {
         match next {
             Advance::Wait(interest) => {
-                if let Err(error) = self.parked.park(&self.epoll, connection, interest) {
+                if let Err(error) = self.waiting.park(&self.epoll, connection, interest) {
                     tracing::warn!("cannot watch a connection: {error}");
                 }
             }
@@ -154,11 +165,11 @@ impl<'a> Server<'a> {
 
     /// At `worker_connections`, the connection that has waited longest gives way, unless its request has come.
     fn make_room(&mut self) {
-        while self.parked.len() >= self.base.kit.config.worker_connections {
-            let Some(mut oldest) = self.parked.take_oldest() else { return };
-            match oldest.give_way() {
+        while self.waiting.len() >= self.base.context.config.worker_connections {
+            let Some(mut oldest) = self.waiting.take_oldest() else { return };
+            match oldest.yield_now() {
                 Advance::Wait(_) | Advance::Closed => {
-                    self.base.kit.note_crowd(1);
+                    self.base.context.note_crowd(1);
                     self.close(oldest);
                 }
                 Advance::Request => self.carry_on(oldest),
@@ -177,7 +188,7 @@ impl<'a> Server<'a> {
     /// No connection can be accepted for now: one that is parked gives way, and accepting rests, so that the loop does
     /// not spin.
     fn rest(&mut self, pause: Duration) {
-        if let Some(oldest) = self.parked.take_oldest() {
+        if let Some(oldest) = self.waiting.take_oldest() {
             self.close(oldest);
         }
         self.unlisten();
@@ -193,38 +204,38 @@ impl<'a> Server<'a> {
     }
 
     fn listen(&mut self) -> io::Result<()> {
-        self.line.join(&self.epoll)?;
+        self.accept_queue.register(&self.epoll)?;
         self.listening = true;
         Ok(())
     }
 
     fn unlisten(&mut self) {
-        self.line.leave(&self.epoll);
+        self.accept_queue.deregister(&self.epoll);
         self.listening = false;
     }
 
     /// A graceful end: serves the clients in the backlog that no other worker would serve, closes the listeners, and gives
     /// the parked ones the time that a client needs to send what it is about to send.
     fn finish(&mut self) -> io::Result<()> {
-        self.base.kit.drain();
+        self.base.context.drain();
         let deadline_ns = self.base.graceful_deadline_ns();
         self.unlisten();
         let base = self.base;
         for (acceptor, mut left) in base.remaining_backlog() {
             while left > 0 && now_ns() < deadline_ns && self.accept(acceptor) {
                 left -= 1;
-                if self.parked.len() > 0 {
+                if self.waiting.len() > 0 {
                     self.turn(now_ns())?;
                 }
             }
         }
         self.base.host.close_listeners();
-        self.parked.hasten(Base::farewell_deadline_ns());
-        while (self.parked.len() > 0 || !self.base.kit.background.is_idle())
+        self.waiting.shorten_idle_deadline(WorkerBase::idle_drain_deadline_ns());
+        while (self.waiting.len() > 0 || !self.base.context.background.is_idle())
             && now_ns() < deadline_ns
         {
             self.base.tick();
-            self.turn(earlier(deadline_ns, Base::look_again_ns()))?;
+            self.turn(earlier(deadline_ns, WorkerBase::look_again_ns()))?;
         }
         Ok(())
     }
@@ -232,7 +243,7 @@ impl<'a> Server<'a> {
 
 /// Ends this process: its only thread is with a request whose time is over, and nothing else ends that. The arbiter
 /// makes another worker.
-fn end_worker(host: &Host, requests: &[RanOver]) {
+fn end_worker(host: &Host, requests: &[TimedOutRequest]) {
     for request in requests {
         request.record(host);
     }

@@ -140,7 +140,7 @@ pub(crate) enum Command {
     /// Print the manual page, or write those of all commands to a directory
     Man {
         /// Directory
-        folder: Option<PathBuf>,
+        directory: Option<PathBuf>,
     },
 }
 

@@ -28,7 +28,7 @@ fn main() -> ExitCode {
             say(script);
             return ExitCode::SUCCESS;
         }
-        Command::Man { folder } => return man(folder.as_deref()),
+        Command::Man { directory } => return man(directory.as_deref()),
         Command::Convert { file, python } => return convert::run(file, python.clone()),
         _ => {}
     }
@@ -132,12 +132,12 @@ fn show(arguments: &Arguments, response: &Response) {
 }
 
 /// Writes manual pages: that of `hostctl` to standard output, or those of all commands to a directory.
-fn man(folder: Option<&Path>) -> ExitCode {
+fn man(directory: Option<&Path>) -> ExitCode {
     let command = Arguments::command();
-    let result = match folder {
-        Some(folder) => std::fs::create_dir_all(folder)
-            .and_then(|()| clap_mangen::generate_to(command, folder))
-            .and_then(|()| clap_mangen::generate_to(host::settings::command(), folder)),
+    let result = match directory {
+        Some(directory) => std::fs::create_dir_all(directory)
+            .and_then(|()| clap_mangen::generate_to(command, directory))
+            .and_then(|()| clap_mangen::generate_to(host::settings::command(), directory)),
         None => clap_mangen::Man::new(command).render(&mut std::io::stdout()),
     };
     match result {

@@ -225,7 +225,7 @@ class Driver:
                 return self._end_child(None)
             sent = request._put_list(result)
             if sent is not None:
-                # A body of one piece is sent and the request is over with it, as a rule; this one is not.
+                # A body of one piece is sent and the request is over with it, usually; this one is not.
                 self._go_on(request, result, sent)
                 if self._is_child:
                     return self._end_child(None)

@@ -12,14 +12,14 @@ use std::thread::{self, ThreadId};
 
 use worker_api::{Engine, Exchange, Failure, FailureKind, Result, Step, Waker};
 
-use crate::bridge::Bridge;
 use crate::errors::Fault;
 use crate::function;
 use crate::python::{
-    Arguments, Definition, Exception, Function, Native, NativeType, Object, PyResult, Python,
-    Raised, Stored, required,
+    Arguments, Definition, Exception, Function, GlobalRef, Native, NativeType, Object, PyErrSet,
+    PyResult, Python, required,
 };
-use crate::request::{Request, Slot, State};
+use crate::request::{Request, RequestObjects, State};
+use crate::runtime::PythonRuntime;
 use crate::serve::{environ_of, failed, finish, prepare_part, set_whole, settle};
 
 /// A guest loop.
@@ -59,11 +59,11 @@ impl Loop {
 /// What there is of a guest loop, once in a process.
 pub(crate) struct Guest {
     /// The module of the loop.
-    module: Stored,
+    module: GlobalRef,
     /// The driver that it made.
-    driver: Stored,
+    driver: GlobalRef,
     /// Makes `wsgi.input` of a request.
-    input: Stored,
+    input: GlobalRef,
     engines: NativeType<Running>,
     /// Exchanges that wait for a greenlet.
     ready: Mutex<VecDeque<Exchange>>,
@@ -158,8 +158,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn guest(py: Python<'_>) -> PyResult<&'static Guest> {
-    let guest = Bridge::get().guest.as_ref();
-    guest.ok_or_else(|| Raised::new(py, Exception::Runtime, "this process has no guest loop"))
+    let guest = PythonRuntime::get().guest.as_ref();
+    guest.ok_or_else(|| PyErrSet::new(py, Exception::Runtime, "this process has no guest loop"))
 }
 
 /// The engine, as the driver holds it.
@@ -183,7 +183,7 @@ impl Running {
         if thread::current().id() == running.thread {
             Ok(running)
         } else {
-            Err(Raised::new(me.py(), Exception::Runtime, "the engine is another thread's"))
+            Err(PyErrSet::new(me.py(), Exception::Runtime, "the engine is another thread's"))
         }
     }
 }
@@ -202,23 +202,23 @@ fn turn<'py>(py: Python<'py>, me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyRes
     let engine = &Running::of(me)?.engine;
     match engine.turn() {
         Ok(()) => py.truth(!engine.stopped()),
-        Err(failure) => Err(Raised::new(py, Exception::Runtime, &failure.to_string())),
+        Err(failure) => Err(PyErrSet::new(py, Exception::Runtime, &failure.to_string())),
     }
 }
 
 /// `next()`: the next exchange that waits for a greenlet, as its request object, the environ and `start_response`;
 /// `None` where none does. A request that has no environ is answered here.
 fn next<'py>(py: Python<'py>, _me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
-    let bridge = Bridge::get();
+    let runtime = PythonRuntime::get();
     let guest = guest(py)?;
     loop {
         let Some(exchange) = locked(&guest.ready).pop_front() else {
             return Ok(py.none());
         };
-        let slot = bridge.slot(py)?;
-        slot.begin(py, bridge, exchange)?;
+        let slot = runtime.slot(py)?;
+        slot.begin(py, runtime, exchange)?;
         let object = slot.request.get(py).clone();
-        let request = bridge.types.request.value(&object)?;
+        let request = runtime.types.request.value(&object)?;
         match begin(py, guest, &slot, request) {
             Ok(environ) => {
                 let start_response = slot.start_response.get(py).clone();
@@ -226,7 +226,7 @@ fn next<'py>(py: Python<'py>, _me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyRe
                 return py.tuple([object, environ, start_response]);
             }
             Err(fault) => {
-                let failure = failed(bridge, py, request, fault);
+                let failure = failed(runtime, py, request, fault);
                 request.state(py)?.slot = Some(slot);
                 over(py, request, Some(failure))?;
             }
@@ -237,17 +237,17 @@ fn next<'py>(py: Python<'py>, _me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyRe
 fn begin<'py>(
     py: Python<'py>,
     guest: &Guest,
-    slot: &Slot,
+    slot: &RequestObjects,
     request: &Request,
 ) -> Result<Object<'py>, Fault> {
     let mut state = request.state(py)?;
     let number = state.number;
     let (exchange, _) = state.open(py)?;
     if exchange.deadline_ns().is_some() {
-        exchange.on_gone(guest.gone_waker(number))?;
+        exchange.on_disconnect(guest.gone_waker(number))?;
     }
     drop(state);
-    environ_of(Bridge::get(), py, slot, request)
+    environ_of(PythonRuntime::get(), py, slot, request)
 }
 
 /// `woken()`: the numbers of requests that need not wait any more.
@@ -275,7 +275,7 @@ pub(crate) const METHODS: &[Function] = &[
     Function { name: c"_number", entry: function!(number) },
     Function { name: c"_descriptor", entry: function!(descriptor_of) },
     Function { name: c"_is_over", entry: function!(is_over) },
-    Function { name: c"_put", entry: function!(put) },
+    Function { name: c"_put", entry: function!(send) },
     Function { name: c"_put_list", entry: function!(put_list) },
     Function { name: c"_put_file", entry: function!(put_file) },
     Function { name: c"_finish", entry: function!(finish_request) },
@@ -284,7 +284,7 @@ pub(crate) const METHODS: &[Function] = &[
 ];
 
 fn request<'a>(me: &'a Object<'_>) -> PyResult<&'a Request> {
-    Bridge::get().types.request.value(me)
+    PythonRuntime::get().types.request.value(me)
 }
 
 /// `_number()`: what [`woken`] calls the request.
@@ -323,7 +323,7 @@ fn now_ns() -> u64 {
 /// request is woken when another try makes sense. `what` is 0 for the rest of what was put before, 1 for a part of the
 /// body, 2 for a `write()`, which has to fit `Content-Length`. Of a part, what does not fit is dropped: once the rest is
 /// sent, the result is one more than the length of `data`.
-fn put<'py>(
+fn send<'py>(
     py: Python<'py>,
     me: &Object<'py>,
     arguments: &Arguments<'_, 'py>,
@@ -334,16 +334,16 @@ fn put<'py>(
     let what = required(py, what, "what")?.as_number()?;
     let request = request(me)?;
     let mut state = request.state(py)?;
-    let octets = prepare_part(py, &state, &data)?;
+    let bytes = prepare_part(py, &state, &data)?;
     let what = match what {
         0 => What::Rest,
         1 => What::Part,
         _ => {
-            state.check_room(py, octets.len())?;
+            state.check_room(py, bytes.len())?;
             What::Part
         }
     };
-    let sent = put_octets(&mut state, py, octets, at, what)?;
+    let sent = put_bytes(&mut state, py, bytes, at, what)?;
     py.number(sent as i64)
 }
 
@@ -369,7 +369,7 @@ fn put_list<'py>(
     }
     let request = request(me)?;
     if request.state(py)?.is_taken() {
-        Bridge::get().log_variables(py, request);
+        PythonRuntime::get().log_variables(py, request);
         request.state(py)?.release(py)?;
         over(py, request, None)?;
         return Ok(py.none());
@@ -380,68 +380,68 @@ fn put_list<'py>(
         return py.truth(false);
     }
     let data = result.list_item(0)?;
-    let octets = prepare_part(py, &state, &data)?;
-    let sent = put_octets(&mut state, py, octets, 0, What::Whole)?;
-    if sent < octets.len() {
+    let bytes = prepare_part(py, &state, &data)?;
+    let sent = put_bytes(&mut state, py, bytes, 0, What::Whole)?;
+    if sent < bytes.len() {
         return py.number(sent as i64);
     }
     drop(state);
-    finish(Bridge::get(), py, request)
+    finish(PythonRuntime::get(), py, request)
         .or_else(|fault| Err(request.state(py)?.raised(py, fault)))?;
     over(py, request, None)?;
     Ok(py.none())
 }
 
-fn put_octets(
+fn put_bytes(
     state: &mut State,
     py: Python<'_>,
-    octets: &[u8],
+    bytes: &[u8],
     at: usize,
     what: What,
 ) -> PyResult<usize> {
     if state.detached {
-        return Ok(octets.len());
+        return Ok(bytes.len());
     }
     let number = state.number;
     let guest = guest(py)?;
     let State { exchange: Some(exchange), response, part_end, .. } = state else {
-        return Err(Raised::new(py, Exception::Runtime, "the request is over"));
+        return Err(PyErrSet::new(py, Exception::Runtime, "the request is over"));
     };
     let mut step = || -> Result<usize> {
         if what != What::Rest {
-            if octets.is_empty() && what == What::Part && !response.is_switch() {
+            if bytes.is_empty() && what == What::Part && !response.is_switch() {
                 return Ok(0);
             }
             if what == What::Whole {
-                response.set_whole(octets.len() as u64);
+                response.set_whole(bytes.len() as u64);
             }
-            *part_end = response.begin_part(exchange, octets.len() as u64)? as usize;
+            *part_end = response.begin_part(exchange, bytes.len() as u64)? as usize;
         }
         if response.omits_body() {
-            return Ok(octets.len());
+            return Ok(bytes.len());
         }
         let mut at = at;
-        while let Some(rest) = octets.get(at..*part_end).filter(|rest| !rest.is_empty()) {
+        while let Some(rest) = bytes.get(at..*part_end).filter(|rest| !rest.is_empty()) {
             match exchange.poll_write(rest, None) {
                 Step::Ready(n) => at += n,
                 Step::Failed(failure) => return Err(failure),
-                Step::NotYet => match exchange.poll_write(rest, Some(guest.waker(number))) {
+                Step::Pending => match exchange.poll_write(rest, Some(guest.waker(number))) {
                     Step::Ready(n) => at += n,
                     Step::Failed(failure) => return Err(failure),
-                    Step::NotYet => return Ok(at),
+                    Step::Pending => return Ok(at),
                 },
             }
         }
-        if *part_end < octets.len() {
-            Bridge::get().warn_of_excess();
-            return Ok(octets.len() + 1);
+        if *part_end < bytes.len() {
+            PythonRuntime::get().warn_of_excess();
+            return Ok(bytes.len() + 1);
         }
         Ok(at)
     };
     step().map_err(|failure| state.raise(py, failure))
 }
 
-/// `_put_file(fd, offset, length)`: sends a part of a file as `_put` sends octets, and answers how much of it went.
+/// `_put_file(fd, offset, length)`: sends a part of a file as `_put` sends bytes, and answers how much of it went.
 /// The first call is told the whole length, and says how much of it there is to be sent: as a pair.
 fn put_file<'py>(
     py: Python<'py>,
@@ -473,7 +473,7 @@ fn put_file<'py>(
             match exchange.poll_send_file(fd, from, rest, Some(guest.waker(number))) {
                 Step::Ready(n) => sent += n as u64,
                 Step::Failed(failure) => return Err(failure),
-                Step::NotYet => break,
+                Step::Pending => break,
             }
         }
         Ok(sent)
@@ -489,7 +489,7 @@ fn finish_request<'py>(
     _: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
     let request = request(me)?;
-    match finish(Bridge::get(), py, request) {
+    match finish(PythonRuntime::get(), py, request) {
         Ok(()) => Ok(py.none()),
         Err(fault) => Err(request.state(py)?.raised(py, fault)),
     }
@@ -498,7 +498,7 @@ fn finish_request<'py>(
 /// `_hijack()`: the application has answered by itself.
 fn hijack<'py>(py: Python<'py>, me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
     let request = request(me)?;
-    Bridge::get().log_variables(py, request);
+    PythonRuntime::get().log_variables(py, request);
     request.state(py)?.release(py)?;
     Ok(py.none())
 }
@@ -511,7 +511,7 @@ fn end<'py>(
 ) -> PyResult<Object<'py>> {
     let [exception] = arguments.take(["exception"])?;
     let exception = exception.filter(|exception| !exception.is_none());
-    let bridge = Bridge::get();
+    let runtime = PythonRuntime::get();
     let request = request(me)?;
     let failure = exception.and_then(|exception| {
         let fault: Fault = match exception.type_name().as_str() {
@@ -519,9 +519,9 @@ fn end<'py>(
                 Failure::new(FailureKind::INTERRUPTED, "the greenlet was killed").into()
             }
             "RequestTimeout" => Failure::new(FailureKind::TIMEOUT, "the deadline passed").into(),
-            _ => Raised::restore(&exception).into(),
+            _ => PyErrSet::restore(&exception).into(),
         };
-        settle(bridge, py, request, fault).err()
+        settle(runtime, py, request, fault).err()
     });
     over(py, request, failure)?;
     Ok(py.none())
@@ -529,13 +529,13 @@ fn end<'py>(
 
 /// Ends a request, and puts its objects aside.
 fn over(py: Python<'_>, request: &Request, failure: Option<Failure>) -> PyResult<()> {
-    let bridge = Bridge::get();
+    let runtime = PythonRuntime::get();
     let Some(slot) = request.state(py)?.slot.take() else { return Ok(()) };
-    let exchange = slot.end(py, bridge)?;
+    let exchange = slot.end(py, runtime)?;
     if let (Some(mut exchange), Some(failure)) = (exchange, failure) {
         exchange.fail(failure);
     }
     // What CPython still holds of this call is one reference: the slot cannot be free before it has returned.
-    bridge.put_aside(py, slot);
+    runtime.put_aside(py, slot);
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::ptr::{self, NonNull};
 use pyo3_ffi::{PyGILState_STATE, PyThreadState};
 
 use super::api::{self, Api};
-use super::raised::{PyResult, Raised};
+use super::raised::{PyErrSet, PyResult};
 use crate::library::Library;
 
 /// Proof that this thread holds the interpreter's lock.
@@ -49,7 +49,7 @@ impl Python<'_> {
     #[inline]
     #[allow(clippy::unused_self, reason = "the error is that of the attached thread")]
     pub(super) fn check(self, status: i32) -> PyResult<()> {
-        if status < 0 { Err(Raised::set()) } else { Ok(()) }
+        if status < 0 { Err(PyErrSet::set()) } else { Ok(()) }
     }
 }
 

@@ -4,8 +4,8 @@
 //! | --- | --- |
 //! | [`api`] | the table of libpython's functions |
 //! | [`mod@attach`] | the interpreter's lock: [`Python`], [`fn@attach`], [`Python::detach`], the fork |
-//! | [`object`] | references: [`Object`] while attached, [`Stored`] beyond |
-//! | [`raised`] | the error set in this thread: [`Raised`] |
+//! | [`object`] | references: [`Object`] while attached, [`GlobalRef`] beyond |
+//! | [`raised`] | the error set in this thread: [`PyErrSet`] |
 //! | [`value`] | text, bytes, numbers, dicts, lists, calls |
 //! | [`native`] | functions and types that Python can call |
 //!
@@ -24,7 +24,7 @@
 //! # Invariants
 //!
 //! - A [`Python`] proves that this thread is attached: it holds the interpreter's lock for the token's lifetime.
-//! - A null result with an error set becomes [`Raised`], which must be handled explicitly.
+//! - A null result with an error set becomes [`PyErrSet`], which must be handled explicitly.
 //! - No Rust panic enters CPython: [`native`] catches it.
 
 mod api;
@@ -39,5 +39,5 @@ pub(crate) use attach::{Python, after_fork, attach, before_fork, initialize, is_
 pub(crate) use native::{
     Arguments, Cell, Definition, Entry, Function, Native, NativeType, enter, required,
 };
-pub(crate) use object::{Object, Stored};
-pub(crate) use raised::{Exception, PyResult, Raised};
+pub(crate) use object::{GlobalRef, Object};
+pub(crate) use raised::{Exception, PyErrSet, PyResult};

@@ -13,8 +13,8 @@ use worker_api::guard;
 
 use super::api::{self, LAST_SLOT, METH_FASTCALL, METH_KEYWORDS, TPFLAGS_DEFAULT};
 use super::attach::Python;
-use super::object::{Object, Stored};
-use super::raised::{Exception, PyResult, Raised};
+use super::object::{GlobalRef, Object};
+use super::raised::{Exception, PyErrSet, PyResult};
 
 /// Signature with which CPython calls: `METH_FASTCALL | METH_KEYWORDS`.
 type RawFunction = unsafe extern "C" fn(
@@ -100,12 +100,12 @@ fn answer<'py>(py: Python<'py>, body: impl FnOnce() -> PyResult<Object<'py>>) ->
     match guard::catch("a native function", body) {
         Ok(Ok(object)) => object.into_ptr(),
         Ok(Err(raised)) => handed_back(raised),
-        Err(failure) => handed_back(Raised::new(py, Exception::Runtime, &failure.message)),
+        Err(failure) => handed_back(PyErrSet::new(py, Exception::Runtime, &failure.message)),
     }
 }
 
 /// Null: the error stays set, for the caller.
-fn handed_back(_: Raised) -> *mut PyObject {
+fn handed_back(_: PyErrSet) -> *mut PyObject {
     ptr::null_mut()
 }
 
@@ -125,7 +125,7 @@ impl<'py> Arguments<'_, 'py> {
     ) -> PyResult<[Option<Object<'py>>; N]> {
         if self.by_position > N {
             let message = format!("takes {N} arguments, and {} were given", self.by_position);
-            return Err(Raised::new(self.py, Exception::Type, &message));
+            return Err(PyErrSet::new(self.py, Exception::Type, &message));
         }
         let mut taken = [const { None }; N];
         for (place, pointer) in taken.iter_mut().zip(&self.pointers[..self.by_position]) {
@@ -137,7 +137,7 @@ impl<'py> Arguments<'_, 'py> {
                 let name = name.as_str()?;
                 let Some(place) = expected.iter().position(|e| *e == name) else {
                     let message = format!("has no argument `{name}`");
-                    return Err(Raised::new(self.py, Exception::Type, &message));
+                    return Err(PyErrSet::new(self.py, Exception::Type, &message));
                 };
                 taken[place] = Some(self.shared(*pointer));
             }
@@ -158,7 +158,7 @@ pub(crate) fn required<'py>(
     name: &str,
 ) -> PyResult<Object<'py>> {
     argument
-        .ok_or_else(|| Raised::new(py, Exception::Type, &format!("lacks the argument `{name}`")))
+        .ok_or_else(|| PyErrSet::new(py, Exception::Type, &format!("lacks the argument `{name}`")))
 }
 
 /// A [`Function`] in the form to which CPython keeps a pointer: created once, never freed.
@@ -233,7 +233,7 @@ pub(crate) trait Native: Sized + 'static {
 
 /// A Python type whose objects hold a `T`. Python code can neither create objects of it nor derive from it.
 pub(crate) struct NativeType<T> {
-    kind: Stored,
+    kind: GlobalRef,
     holds: PhantomData<fn() -> T>,
 }
 
@@ -293,7 +293,7 @@ impl<T: Native> NativeType<T> {
     pub(crate) fn value<'a>(&self, object: &'a Object<'_>) -> PyResult<&'a T> {
         let py = object.py();
         if !object.is_exactly(&self.kind.get(py)) {
-            return Err(Raised::new(py, Exception::Type, "the object is of another type"));
+            return Err(PyErrSet::new(py, Exception::Type, "the object is of another type"));
         }
         // SAFETY: of this type, therefore of this layout.
         unsafe { value_of(py, object.as_ptr()) }
@@ -305,8 +305,9 @@ impl<T: Native> NativeType<T> {
 unsafe fn value_of<'a, T>(py: Python<'_>, object: *mut PyObject) -> PyResult<&'a T> {
     // SAFETY: by this function's contract; the value lives as long as the object.
     let value = unsafe { (*object.cast::<Layout<T>>()).value.as_ref() };
-    value
-        .ok_or_else(|| Raised::new(py, Exception::Runtime, "the object was not made by the server"))
+    value.ok_or_else(|| {
+        PyErrSet::new(py, Exception::Runtime, "the object was not made by the server")
+    })
 }
 
 unsafe extern "C" fn deallocate<T: Native>(object: *mut PyObject) {
@@ -344,7 +345,7 @@ unsafe extern "C" fn next<T: Native>(object: *mut PyObject) -> *mut PyObject {
             Ok(Ok(Some(item))) => item.into_ptr(),
             Ok(Ok(None)) => ptr::null_mut(),
             Ok(Err(raised)) => handed_back(raised),
-            Err(failure) => handed_back(Raised::new(py, Exception::Runtime, &failure.message)),
+            Err(failure) => handed_back(PyErrSet::new(py, Exception::Runtime, &failure.message)),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 use pyo3_ffi::{PyObject, PyTypeObject};
 
 use super::attach::Python;
-use super::raised::{PyResult, Raised};
+use super::raised::{PyErrSet, PyResult};
 
 /// An owned reference, usable while this thread is attached.
 #[repr(transparent)]
@@ -25,7 +25,7 @@ impl<'py> Object<'py> {
     pub(super) unsafe fn owned(_py: Python<'py>, pointer: *mut PyObject) -> PyResult<Self> {
         match NonNull::new(pointer) {
             Some(pointer) => Ok(Self { pointer, python: std::marker::PhantomData }),
-            None => Err(Raised::set()),
+            None => Err(PyErrSet::set()),
         }
     }
 
@@ -92,10 +92,10 @@ impl<'py> Object<'py> {
 
     /// Converts to a reference that outlives the attachment.
     #[inline]
-    pub(crate) fn store(self) -> Stored {
+    pub(crate) fn store(self) -> GlobalRef {
         let pointer = self.pointer;
         std::mem::forget(self);
-        Stored(pointer)
+        GlobalRef(pointer)
     }
 }
 
@@ -115,16 +115,16 @@ impl Drop for Object<'_> {
     }
 }
 
-/// An owned reference that outlives the attachment. If dropped without [`Stored::take`] it is leaked, because a
+/// An owned reference that outlives the attachment. If dropped without [`GlobalRef::take`] it is leaked, because a
 /// reference can only be released while attached.
-pub(crate) struct Stored(NonNull<PyObject>);
+pub(crate) struct GlobalRef(NonNull<PyObject>);
 
 // SAFETY: the object is only accessed with a token, so under the interpreter's lock.
-unsafe impl Send for Stored {}
+unsafe impl Send for GlobalRef {}
 // SAFETY: as above.
-unsafe impl Sync for Stored {}
+unsafe impl Sync for GlobalRef {}
 
-impl Stored {
+impl GlobalRef {
     /// Returns the object, for use while attached.
     #[inline]
     pub(crate) fn get<'a, 'py>(&'a self, _py: Python<'py>) -> Borrowed<'a, 'py> {
@@ -141,10 +141,10 @@ impl Stored {
     }
 }
 
-/// A reference owned by a [`Stored`].
+/// A reference owned by a [`GlobalRef`].
 pub(crate) struct Borrowed<'a, 'py> {
     object: ManuallyDrop<Object<'py>>,
-    owner: std::marker::PhantomData<&'a Stored>,
+    owner: std::marker::PhantomData<&'a GlobalRef>,
 }
 
 impl<'py> Deref for Borrowed<'_, 'py> {

@@ -6,13 +6,13 @@ use super::attach::Python;
 use super::object::Object;
 
 /// Result of a call into Python.
-pub(crate) type PyResult<T> = Result<T, Raised>;
+pub(crate) type PyResult<T> = Result<T, PyErrSet>;
 
 /// States that an error is set in this thread. It carries no data: the interpreter keeps the error until it is
 /// taken, cleared, or returned to Python.
 #[must_use = "an error that is set must be taken, cleared, or returned to Python"]
 #[derive(Debug)]
-pub(crate) struct Raised(());
+pub(crate) struct PyErrSet(());
 
 /// A built-in exception to raise.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub(crate) enum Exception {
     Value,
 }
 
-impl Raised {
+impl PyErrSet {
     /// States that an error is set.
     #[inline]
     pub(super) fn set() -> Self {
@@ -114,9 +114,9 @@ impl Raised {
 impl Python<'_> {
     /// Returns the error that is set, if any.
     #[inline]
-    pub(super) fn pending(self) -> Option<Raised> {
+    pub(super) fn pending(self) -> Option<PyErrSet> {
         // SAFETY: attached.
         let kind = unsafe { (self.api().PyErr_Occurred)() };
-        (!kind.is_null()).then_some(Raised(()))
+        (!kind.is_null()).then_some(PyErrSet(()))
     }
 }

@@ -8,7 +8,7 @@ use pyo3_ffi::PyObject;
 use super::api;
 use super::attach::Python;
 use super::object::Object;
-use super::raised::{Exception, PyResult, Raised};
+use super::raised::{Exception, PyErrSet, PyResult};
 
 impl<'py> Python<'py> {
     /// Returns `None`.
@@ -48,19 +48,19 @@ impl<'py> Python<'py> {
 
     /// Creates a string in which each byte is one character (Latin-1), as PEP 3333 requires.
     #[inline]
-    pub(crate) fn latin1(self, octets: &[u8]) -> PyResult<Object<'py>> {
-        let pointer = octets.as_ptr().cast();
+    pub(crate) fn latin1(self, bytes: &[u8]) -> PyResult<Object<'py>> {
+        let pointer = bytes.as_ptr().cast();
         // SAFETY: attached; the bytes are valid for the call.
         unsafe {
             let made =
-                (self.api().PyUnicode_DecodeLatin1)(pointer, octets.len() as isize, ptr::null());
+                (self.api().PyUnicode_DecodeLatin1)(pointer, bytes.len() as isize, ptr::null());
             Object::owned(self, made)
         }
     }
 
     /// Creates an interned string, for keys and names.
-    pub(crate) fn name(self, octets: &[u8]) -> PyResult<Object<'py>> {
-        let mut pointer = self.latin1(octets)?.into_ptr();
+    pub(crate) fn name(self, bytes: &[u8]) -> PyResult<Object<'py>> {
+        let mut pointer = self.latin1(bytes)?.into_ptr();
         // SAFETY: takes the reference to an exact `str` and returns one in its place.
         unsafe {
             (self.api().PyUnicode_InternInPlace)(&raw mut pointer);
@@ -69,7 +69,7 @@ impl<'py> Python<'py> {
     }
 
     /// Creates `bytes`.
-    pub(crate) fn octets(self, value: &[u8]) -> PyResult<Object<'py>> {
+    pub(crate) fn bytes(self, value: &[u8]) -> PyResult<Object<'py>> {
         // SAFETY: attached; the bytes are valid for the call.
         unsafe {
             let made =
@@ -116,7 +116,7 @@ impl<'py> Python<'py> {
     /// Imports a module.
     pub(crate) fn import(self, name: &str) -> PyResult<Object<'py>> {
         let name = CString::new(name)
-            .map_err(|_| Raised::new(self, Exception::Value, "a module's name has no NUL"))?;
+            .map_err(|_| PyErrSet::new(self, Exception::Value, "a module's name has no NUL"))?;
         // SAFETY: attached; a C string.
         unsafe { Object::owned(self, (self.api().PyImport_ImportModule)(name.as_ptr())) }
     }
@@ -128,7 +128,7 @@ impl<'py> Python<'py> {
         source: &str,
         natives: &[(&str, Object<'py>)],
     ) -> PyResult<Object<'py>> {
-        let nul = |_| Raised::new(self, Exception::Value, "a module's source has no NUL");
+        let nul = |_| PyErrSet::new(self, Exception::Value, "a module's source has no NUL");
         let file = CString::new(format!("<{name}>")).map_err(nul)?;
         let c_name = CString::new(name).map_err(nul)?;
         let source = CString::new(source).map_err(nul)?;
@@ -137,7 +137,7 @@ impl<'py> Python<'py> {
         unsafe {
             let module = (api.PyImport_AddModule)(c_name.as_ptr());
             if module.is_null() {
-                return Err(Raised::set());
+                return Err(PyErrSet::set());
             }
             let module = Object::shared(self, module);
             let names = Object::shared(self, (api.PyModule_GetDict)(module.as_ptr()));
@@ -166,10 +166,10 @@ pub(crate) enum Text<'a, 'py> {
 impl Text<'_, '_> {
     /// Returns the bytes.
     #[inline]
-    pub(crate) fn octets(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Self::Ascii(text) => text.as_bytes(),
-            Self::Latin1(bytes) => bytes.as_octets().unwrap_or_default(),
+            Self::Latin1(bytes) => bytes.as_bytes().unwrap_or_default(),
         }
     }
 }
@@ -295,10 +295,10 @@ impl<'py> Object<'py> {
         unsafe {
             let pointer = (self.py().api().PyUnicode_AsUTF8AndSize)(self.as_ptr(), &raw mut len);
             if pointer.is_null() {
-                return Err(Raised::set());
+                return Err(PyErrSet::set());
             }
-            let octets = std::slice::from_raw_parts(pointer.cast::<u8>(), len as usize);
-            Ok(std::str::from_utf8_unchecked(octets))
+            let bytes = std::slice::from_raw_parts(pointer.cast::<u8>(), len as usize);
+            Ok(std::str::from_utf8_unchecked(bytes))
         }
     }
 
@@ -320,7 +320,7 @@ impl<'py> Object<'py> {
 
     /// Returns the contents of `bytes`, in the object's memory.
     #[inline]
-    pub(crate) fn as_octets(&self) -> Option<&[u8]> {
+    pub(crate) fn as_bytes(&self) -> Option<&[u8]> {
         let py = self.py();
         let (mut pointer, mut len) = (ptr::null_mut(), 0);
         // SAFETY: alive; the variables are local. The contents of `bytes` never change and live as long as
@@ -371,7 +371,7 @@ impl<'py> Object<'py> {
     pub(crate) fn len(&self) -> PyResult<usize> {
         // SAFETY: alive.
         let len = unsafe { (self.py().api().PyObject_Size)(self.as_ptr()) };
-        usize::try_from(len).map_err(|_| Raised::set())
+        usize::try_from(len).map_err(|_| PyErrSet::set())
     }
 
     /// Returns the length of an exact list.
@@ -458,7 +458,7 @@ impl<'py> Object<'py> {
 #[inline]
 unsafe fn lent(py: Python<'_>, item: *mut PyObject) -> PyResult<Object<'_>> {
     if item.is_null() {
-        return Err(Raised::set());
+        return Err(PyErrSet::set());
     }
     // SAFETY: alive, by this function's contract.
     Ok(unsafe { Object::shared(py, item) })

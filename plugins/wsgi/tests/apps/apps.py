@@ -116,7 +116,7 @@ def text_body(environ, start_response):
 
 def text_part(environ, start_response):
     start_response("200 OK", [])
-    return iter([b"octets", "text"])
+    return iter([b"bytes", "text"])
 
 
 def nothing(environ, start_response):
@@ -305,8 +305,8 @@ def file_kinds(environ, start_response):
     import tempfile
 
     kind = environ["QUERY_STRING"]
-    folder = tempfile.mkdtemp()
-    path = os.path.join(folder, "file")
+    directory = tempfile.mkdtemp()
+    path = os.path.join(directory, "file")
     openers = {"gzip": gzip.open, "bz2": bz2.open, "lzma": lzma.open}
     with openers.get(kind, open)(path, "wb") as target:
         target.write(b"0123456789abc")
@@ -330,7 +330,7 @@ def file_kinds(environ, start_response):
     else:
         source = open(path, "rb")
     os.unlink(path)
-    os.rmdir(folder)
+    os.rmdir(directory)
     source.seek(2)
     # The descriptor of a buffered file is at its end then.
     source.read(1)

@@ -72,7 +72,7 @@ impl RawHost for Host {
         RVec::new()
     }
     fn close_listeners(&self) {}
-    fn age(&self) -> u64 {
+    fn spawn_index(&self) -> u64 {
         1
     }
     fn arbiter_pid(&self) -> i32 {
@@ -89,7 +89,7 @@ impl RawHost for Host {
     }
     fn deliver_signals(&self) {}
     fn count(&self, _counter: Counter, _by: i64) {}
-    fn request_began(&self, _head: &RequestHead<'_>) -> u32 {
+    fn request_started(&self, _head: &RequestHead<'_>) -> u32 {
         1
     }
     fn request_ended(&self, _token: u32, _record: &AccessRecord<'_>) {}
@@ -149,11 +149,11 @@ pub(crate) struct Request {
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
     pub(crate) chunked: bool,
-    /// In how many octets the body arrives; each second read has to be waited for.
+    /// In how many bytes the body arrives; each second read has to be waited for.
     pub(crate) part: usize,
-    /// After so many octets of body the client is gone.
+    /// After so many bytes of body the client is gone.
     pub(crate) gone_after: Option<usize>,
-    /// After so many octets of response the client is gone.
+    /// After so many bytes of response the client is gone.
     pub(crate) reads_until: Option<usize>,
     /// The engine whose loop has to turn before what has to be waited for is there.
     pub(crate) engine: Option<Arc<Engine>>,
@@ -264,7 +264,7 @@ impl Request {
     }
 }
 
-/// Status, reason and headers that wait for the first octet.
+/// Status, reason and headers that wait for the first byte.
 type Start = (u16, String, Vec<(String, String)>);
 
 struct InMemory {
@@ -284,7 +284,7 @@ impl InMemory {
             locked(&engine.wakers).push(waker);
             engine.signal();
         }
-        Step::NotYet
+        Step::Pending
     }
 
     fn flush_head(&mut self) {
@@ -420,7 +420,7 @@ impl RawExchange for InMemory {
 
     fn extend_deadline(&mut self, _by_ns: u64) {}
 
-    fn on_gone(&mut self, _waker: Waker) {}
+    fn on_disconnect(&mut self, _waker: Waker) {}
 
     fn wait(&mut self, _interest: Interest) -> RResult<(), Failure> {
         self.waited = true;

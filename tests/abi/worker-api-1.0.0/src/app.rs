@@ -1,7 +1,6 @@
-//! An application: what a native `.so` implements, and what a worker class calls.
+//! Applications: the trait that a native `.so` implements, and the handle through which a worker class calls it.
 //!
-//! An application is written as an [`App`] and exported with [`crate::export_app!`]. A worker class sees it as an
-//! [`AppHandle`].
+//! Implement [`App`] and export it with [`crate::export_app!`]. A worker class receives an [`AppHandle`].
 
 use std::sync::Arc;
 
@@ -16,25 +15,26 @@ use crate::host::Host;
 use crate::raw::{AppBox, EngineBox, ExchangeBox, RawApp, RawApp_TO, RuntimeBox};
 use crate::runtime::Runtime;
 
-/// What an application needs from a worker class, as a set of bits.
+/// Bit set of the features that an application requires of the worker class.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Needs(pub u64);
+pub struct Requirements(pub u64);
 
-impl Needs {
-    /// Nothing but to be called.
-    pub const NOTHING: Self = Self(0);
-    /// It keeps exchanges and finishes them later: a class that cannot wait for that refuses it at boot.
-    pub const LATER: Self = Self(1);
-    /// It brings its own loop: the class calls [`App::run_loop`] instead of running its own.
+impl Requirements {
+    /// No requirements beyond [`App::call`].
+    pub const NONE: Self = Self(0);
+    /// The application detaches exchanges and finishes them after [`App::call`] has returned. A class that does not
+    /// support this refuses the application at boot.
+    pub const DEFERRED: Self = Self(1);
+    /// The application brings its own event loop: the class calls [`App::run_loop`] instead of running its own loop.
     pub const LOOP: Self = Self(2);
 
-    /// Whether all bits of `other` are set.
+    /// Returns whether all bits of `other` are set.
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 }
 
-impl std::ops::BitOr for Needs {
+impl std::ops::BitOr for Requirements {
     type Output = Self;
 
     fn bitor(self, other: Self) -> Self {
@@ -42,40 +42,40 @@ impl std::ops::BitOr for Needs {
     }
 }
 
-/// What an application is made with.
+/// Arguments of [`AppFactory::new`].
 #[derive(Clone, Debug)]
 pub struct AppContext {
-    /// The host's services.
+    /// Services of the host.
     pub host: Host,
-    /// The application as the operator named it: `myproject.wsgi:application`, or the path of this library.
+    /// Application as named on the command line: `myproject.wsgi:application`, or the path of this library.
     pub spec: String,
-    /// The name of the worker class that will serve it.
+    /// Name of the worker class that serves it.
     pub class: String,
-    /// The guest loop that this class is made for (`gevent`, `eventlet`); empty where an application that can bring
-    /// one should not.
+    /// Guest loop that the class is made for (`gevent`, `eventlet`). Empty if the application must not bring a loop.
     pub guest_loop: String,
 }
 
-/// An application. All methods but [`App::call`] have defaults.
+/// An application. All methods except [`App::call`] have defaults.
 ///
-/// Order of calls: `new` (of [`AppFactory`]) in the mold; `load` in the mold with `preload_app`, else in each worker;
-/// `before_fork` and `after_fork` around each fork; then in a worker `load` (if not preloaded), `init_worker`, `call`
-/// for each request or `run_loop` once, and `shutdown` at the end.
+/// Order of calls: `new` (of [`AppFactory`]) in the mold; `load` in the mold with `preload_app`, otherwise in each
+/// worker; `before_fork` and `after_fork` around each fork; then in each worker `load` (unless preloaded),
+/// `init_worker`, `call` for each request or `run_loop` once, and `shutdown` at the end.
 pub trait App: Send + Sync + 'static {
-    /// What it needs from a class. Asked after `new`, before anything else.
-    fn needs(&self) -> Needs {
-        Needs::NOTHING
+    /// Returns the features that the application requires of the class. Called after `new`, before any other method.
+    fn requirements(&self) -> Requirements {
+        Requirements::NONE
     }
 
-    /// Loads what is slow or can fail; in the mold with `preload_app`, else in each worker before `init_worker`.
+    /// Loads the application: everything that is slow or can fail. Called in the mold with `preload_app`, otherwise in
+    /// each worker before `init_worker`.
     fn load(&self) -> Result<()> {
         Ok(())
     }
 
-    /// Called in the mold, on its only thread, before it forks a worker.
+    /// Called in the mold, on its main thread, before each fork of a worker.
     fn before_fork(&self) {}
 
-    /// Called after the fork, in the mold and in the child.
+    /// Called after each fork, in the mold and in the child.
     fn after_fork(&self, in_child: bool) {
         let _ = in_child;
     }
@@ -86,70 +86,97 @@ pub trait App: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Serves one request. Called in a worker; by several threads at once under a class with threads, in a greenlet
+    /// Serves one request. Called in a worker: on several threads at once under a class with threads, in a greenlet
     /// under a cooperative class.
     ///
-    /// An exchange that is open when this returns is finished; with an error, or a panic, it is failed: answered with
-    /// the failure's status or 500 while nothing is on the wire, and cut otherwise.
+    /// If the exchange is still open when this returns `Ok`, it is finished. If this returns an error or panics, the
+    /// exchange fails: the client receives the failure's status (500 by default) if no part of the response has been
+    /// sent, otherwise the connection is closed.
     fn call(&self, exchange: &mut Exchange) -> Result<()>;
 
-    /// Runs its own loop around the engine until that has stopped: for [`Needs::LOOP`]. On the main thread.
+    /// Runs the application's own loop around the engine until [`Engine::stopped`]. Called once, on the worker's main
+    /// thread, if [`App::requirements`] contains [`Requirements::LOOP`].
     fn run_loop(&self, engine: Engine) -> Result<()> {
         let _ = engine;
         Err(Failure::unsupported("this application brings no loop of its own"))
     }
 
-    /// A server hook by its gunicorn name (`post_fork`, `worker_exit`, …) with numbers that describe it (process ids,
-    /// counts). Of the arbiter's events those that concern the generation, in the mold; of a worker's, there.
+    /// Runs a server hook, given by its gunicorn name (`post_fork`, `worker_exit`, …), with numbers that describe the
+    /// event (process IDs, counts). Events of the arbiter that concern this generation are delivered in the mold, events
+    /// of a worker in that worker.
     fn hook(&self, event: &str, facts: &[i64]) -> Result<()> {
         let _ = (event, facts);
         Ok(())
     }
 
-    /// What each request is doing now, for the log, when one ran over its time: a traceback for example. May be
-    /// called while other threads serve.
+    /// Describes what each request is doing, a traceback for example. Logged when a request exceeds `request_timeout`.
+    /// May be called while other threads serve requests.
     fn trace(&self) -> String {
         String::new()
     }
 
-    /// The files whose change means that the application has changed: for `--reload`.
+    /// Returns the files to watch for changes with `--reload`.
     fn files(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Called in a worker at a graceful end, after the last request.
+    /// Called in a worker that exits gracefully, after its last request.
     fn shutdown(&self) {}
+
+    /// Called once when the worker begins to drain (after TERM), on the main thread. Must not block.
+    ///
+    /// The worker no longer accepts connections. It exits when its requests are finished, the tasks that the application
+    /// spawned have ended, and the connections that the application took over are closed, or when `graceful_timeout`
+    /// has passed.
+    fn drain(&self) {}
+
+    /// Returns the stack size in bytes of the threads that call the application; 0 selects the class's default. Called
+    /// after `init_worker`.
+    fn stack_size(&self) -> usize {
+        0
+    }
+
+    /// Runs pending signal handlers, for a runtime that defers them (CPython does). Called in a worker, on its main
+    /// thread, after a byte was written to [`Host::signal_descriptor`].
+    fn run_signal_handlers(&self) {}
+
+    /// Runs what the application started while it was loaded, such as an event loop with timers, until the descriptor
+    /// is readable. Called in the mold, on its main thread, before it reads each message from the descriptor. May return
+    /// at any time: the mold then waits for the message itself.
+    fn wait_in_mold(&self, descriptor: i32) {
+        let _ = descriptor;
+    }
 }
 
-/// Makes an application: the type that [`crate::export_app!`] takes.
+/// Constructor and identity of an application: the type that [`crate::export_app!`] takes.
 pub trait AppFactory: App + Sized {
-    /// The application's name, for the log and `hostctl status`.
+    /// Name of the application, for the log and `hostctl status`.
     const NAME: &'static str;
-    /// Its version.
+    /// Version of the application.
     const VERSION: &'static str;
 
-    /// Makes it, in the mold before it forks: quick, and without threads.
+    /// Creates the application, in the mold before it forks. Must be quick and must not start threads.
     fn new(context: AppContext) -> Result<Self>;
 }
 
-/// An application as a worker class sees it. Cheap to clone; its calls may come from any thread.
+/// An application as seen by a worker class. Cheap to clone; callable from any thread.
 #[derive(Clone)]
 pub struct AppHandle(Arc<AppBox>);
 
 impl AppHandle {
-    /// Wraps what came over the boundary.
+    /// Wraps the object that was passed across the boundary.
     pub fn from_raw(raw: AppBox) -> Self {
         Self(Arc::new(raw))
     }
 
-    /// Wraps an application of this library: for tests and static linking.
+    /// Wraps an application of this library, for tests and static linking.
     pub fn from_app(app: impl App) -> Self {
         Self::from_raw(to_raw(app))
     }
 
-    /// See [`App::needs`].
-    pub fn needs(&self) -> Needs {
-        Needs(self.0.needs())
+    /// See [`App::requirements`].
+    pub fn requirements(&self) -> Requirements {
+        Requirements(self.0.requirements())
     }
 
     /// See [`App::load`].
@@ -172,7 +199,7 @@ impl AppHandle {
         self.0.init_worker(runtime).into_result()
     }
 
-    /// See [`App::call`]. When this returns, the exchange is finished, failed, taken over or kept.
+    /// See [`App::call`]. When this returns, the exchange is finished, failed, hijacked or detached.
     pub fn call(&self, exchange: ExchangeBox) {
         self.0.call(exchange);
     }
@@ -201,6 +228,26 @@ impl AppHandle {
     pub fn shutdown(&self) {
         self.0.shutdown();
     }
+
+    /// See [`App::drain`].
+    pub fn drain(&self) {
+        self.0.drain();
+    }
+
+    /// See [`App::stack_size`].
+    pub fn stack_size(&self) -> usize {
+        usize::try_from(self.0.stack_size()).unwrap_or_default()
+    }
+
+    /// See [`App::run_signal_handlers`].
+    pub fn run_signal_handlers(&self) {
+        self.0.run_signal_handlers();
+    }
+
+    /// See [`App::wait_in_mold`].
+    pub fn wait_in_mold(&self, descriptor: i32) {
+        self.0.wait_in_mold(descriptor);
+    }
 }
 
 impl std::fmt::Debug for AppHandle {
@@ -213,12 +260,12 @@ pub(crate) fn to_raw(app: impl App) -> AppBox {
     RawApp_TO::from_value(Guarded(app), TD_Opaque)
 }
 
-/// An application whose panics become failures.
+/// Converts panics of an application into failures.
 struct Guarded<A>(A);
 
 impl<A: App> RawApp for Guarded<A> {
-    fn needs(&self) -> u64 {
-        catch("App::needs", || self.0.needs().0).unwrap_or_default()
+    fn requirements(&self) -> u64 {
+        catch("App::requirements", || self.0.requirements().0).unwrap_or_default()
     }
 
     fn load(&self) -> RResult<(), Failure> {
@@ -264,5 +311,21 @@ impl<A: App> RawApp for Guarded<A> {
 
     fn shutdown(&self) {
         let _ = catch("App::shutdown", || self.0.shutdown());
+    }
+
+    fn drain(&self) {
+        let _ = catch("App::drain", || self.0.drain());
+    }
+
+    fn stack_size(&self) -> u64 {
+        catch("App::stack_size", || self.0.stack_size() as u64).unwrap_or_default()
+    }
+
+    fn run_signal_handlers(&self) {
+        let _ = catch("App::run_signal_handlers", || self.0.run_signal_handlers());
+    }
+
+    fn wait_in_mold(&self, descriptor: i32) {
+        let _ = catch("App::wait_in_mold", || self.0.wait_in_mold(descriptor));
     }
 }

@@ -1,36 +1,39 @@
-//! The seam for an application that brings its own event loop (a guest loop): gevent's hub, asyncio's loop.
+//! The engine of a worker class, for applications that bring their own event loop (a guest loop): gevent's hub,
+//! asyncio's loop.
 //!
-//! The worker class's engine — accepting, parsing, timing — is one descriptor that any loop can watch, and one call.
+//! Accepting, parsing and timers are reduced to one descriptor that any loop can watch, and one call.
 
 use std::os::fd::RawFd;
 
 use crate::failure::Result;
 use crate::raw::EngineBox;
 
-/// The worker class's engine, given to [`crate::App::run_loop`] on the worker's main thread and used there alone.
+/// The engine of a worker class. Passed to [`crate::App::run_loop`] on the worker's main thread and used only there.
 ///
-/// The application watches [`Engine::descriptor`] for reading in its own loop and calls [`Engine::turn`] when it is
-/// readable; level-triggered watching is right. Timers of the engine make the descriptor readable too.
+/// The application watches [`Engine::descriptor`] for reading, level-triggered, and calls [`Engine::turn`] when it is
+/// readable. Expired timers of the engine also make the descriptor readable.
 pub struct Engine(EngineBox);
 
 impl Engine {
-    /// Wraps what a worker class made.
+    /// Wraps the object that a worker class created.
     pub fn from_raw(raw: EngineBox) -> Self {
         Self(raw)
     }
 
-    /// The descriptor to watch; the same for the engine's whole life.
+    /// Returns the descriptor to watch. It does not change while the engine exists.
     pub fn descriptor(&self) -> RawFd {
         self.0.descriptor()
     }
 
-    /// Does what there is to do without blocking. Ready exchanges go to [`crate::App::call`] before it returns, and
-    /// wakers that were given to exchanges fire; both are to make a note, which the loop acts upon afterwards.
+    /// Processes pending events without blocking.
+    ///
+    /// Before it returns, it passes ready exchanges to [`crate::App::call`] and fires wakers of exchanges. Both should
+    /// only queue work for the loop.
     pub fn turn(&self) -> Result<()> {
         self.0.turn().into_result()
     }
 
-    /// Whether the worker is to end: nothing is accepted any more, and no exchange is left. `run_loop` then returns.
+    /// Returns whether the worker has stopped accepting and no exchange is open. [`crate::App::run_loop`] then returns.
     pub fn stopped(&self) -> bool {
         self.0.stopped()
     }

@@ -1,8 +1,8 @@
-//! One request and its response, as an application sees it.
+//! One request and its response, as seen by an application.
 //!
-//! The primitive operations (`poll_*`) never block: they answer [`Step::NotYet`] and take a waker. The blocking forms
-//! are made of these and of [`Exchange::wait`], which each worker class brings: a system call under a sync worker, a
-//! switch to other greenlets under a cooperative one. An application written with either runs under every class.
+//! The primitive operations (`poll_*`) never block: they return [`Step::Pending`] and take a waker. The blocking
+//! operations are built on these and on [`Exchange::wait`], which each worker class implements: a system call under sync,
+//! a switch to another greenlet under a cooperative class. An application that uses either runs under every class.
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
@@ -16,9 +16,9 @@ use crate::waker::Waker;
 
 /// One request and its response.
 ///
-/// Made by a worker class, handed to [`crate::App::call`] in a worker process, on the thread that serves it. It may be
-/// moved to another thread of that process, but has one user at a time. Dropped before it is finished, it is ended as
-/// [`Exchange::fail`] ends it.
+/// Created by a worker class and passed to [`crate::App::call`] in a worker process, on the thread that serves the
+/// request. It may be moved to another thread of that process, but only one thread uses it at a time. Dropping an
+/// unfinished exchange fails it, as [`Exchange::fail`] does.
 pub struct Exchange {
     raw: Option<ExchangeBox>,
     state: State,
@@ -31,29 +31,29 @@ enum State {
     Hijacked,
 }
 
-/// A connection that the application took over with [`Exchange::hijack`].
+/// A connection taken over with [`Exchange::hijack`].
 #[derive(Debug)]
 pub struct HijackedStream {
-    /// The connection, non-blocking.
+    /// The connection. Non-blocking.
     pub fd: OwnedFd,
-    /// What the client had sent behind the request's head and body so far.
+    /// Bytes that were already received after the request's head and body.
     pub already_read: Vec<u8>,
 }
 
 impl Exchange {
-    /// Wraps what a worker class made.
+    /// Wraps the object that a worker class created.
     pub fn from_raw(raw: ExchangeBox) -> Self {
         Self { raw: Some(raw), state: State::Open }
     }
 
-    /// Takes the exchange out of a call, to finish it later from another place: [`crate::App::call`] then returns
-    /// without an answer, which needs [`crate::Needs::LATER`]. Every later use of `self` is a failure.
+    /// Detaches the exchange from [`crate::App::call`], so that it can be finished after the call has returned. Requires
+    /// [`crate::Requirements::DEFERRED`]. Using `self` afterwards fails.
     #[must_use]
-    pub fn keep(&mut self) -> Self {
+    pub fn detach(&mut self) -> Self {
         Self { raw: self.raw.take(), state: self.state }
     }
 
-    /// Reads from the request's body into `buf`; 0 octets mean that it has ended.
+    /// Reads from the request body into `buf`. [`Step::Ready`] with 0 means the end of the body.
     pub fn poll_read(&mut self, buf: &mut [u8], waker: Option<Waker>) -> Step {
         match self.raw() {
             Ok(raw) => raw.poll_read(RSliceMut::from_mut_slice(buf), waker.into()),
@@ -61,18 +61,25 @@ impl Exchange {
         }
     }
 
-    /// Begins the response. Nothing is sent before the first write or the end, and until then a second call
-    /// replaces the first (PEP 3333 asks this of `start_response` with `exc_info`).
+    /// Starts the response.
     ///
-    /// The server adds Date, Server, Connection and the framing; `Content-Length` is the application's to set where
-    /// it knows the length. Fails with [`FailureKind::APPLICATION`] on a field that may not be sent: a name that is no
-    /// token, CR, LF or NUL in a value, two different lengths, a hop-by-hop field.
+    /// The head is sent with the first write or with [`Exchange::finish`]; until then another call replaces it, as
+    /// PEP 3333 requires of `start_response` with `exc_info`. The head of a 101 is sent at once because the client waits
+    /// for it.
+    ///
+    /// The server adds Date, Server, Connection and the framing. Set `Content-Length` if the length is known. Hop-by-hop
+    /// headers are dropped; `Connection: close` closes the connection after the response.
+    ///
+    /// # Errors
+    /// [`FailureKind::APPLICATION`] for a header that must not be sent: a name that is not a token, CR, LF or NUL in a
+    /// value, conflicting lengths.
     pub fn start(&mut self, status: u16, reason: &str, headers: &[Header<'_>]) -> Result<()> {
         let raw = self.raw()?;
         raw.start(status, RStr::from_str(reason), RSlice::from_slice(headers)).into_result()
     }
 
-    /// Writes a part of the response's body; answers how much of it was taken, and "not yet" above the high-water mark.
+    /// Writes a part of the response body and returns the number of bytes accepted, or [`Step::Pending`] while the output
+    /// buffer is above its high-water mark.
     pub fn poll_write(&mut self, bytes: &[u8], waker: Option<Waker>) -> Step {
         match self.raw() {
             Ok(raw) => raw.poll_write(RSlice::from_slice(bytes), waker.into()),
@@ -80,7 +87,8 @@ impl Exchange {
         }
     }
 
-    /// Sends `len` octets of a file from `offset` as a part of the body; answers how many went, at least one.
+    /// Sends up to `len` bytes of a file from `offset` as a part of the body and returns the number of bytes sent, at least
+    /// one.
     pub fn poll_send_file(
         &mut self,
         fd: RawFd,
@@ -94,18 +102,18 @@ impl Exchange {
         }
     }
 
-    /// Sends an informational response, 103 Early Hints for example; left out where the client is too old for it.
+    /// Sends an informational response (1xx), 103 Early Hints for example. Does nothing for an HTTP/1.0 client.
     pub fn informational(&mut self, status: u16, headers: &[Header<'_>]) -> Result<()> {
         self.raw()?.informational(status, RSlice::from_slice(headers)).into_result()
     }
 
-    /// Sets the trailer fields that follow a chunked body; left out where the framing has no place for them.
+    /// Sets the trailer fields of a chunked body. They are dropped if the response is not chunked.
     pub fn trailers(&mut self, headers: &[Header<'_>]) -> Result<()> {
         self.raw()?.trailers(RSlice::from_slice(headers)).into_result()
     }
 
-    /// Ends the response. Does not block: what is not yet sent is sent by the worker class. The second call does
-    /// nothing.
+    /// Finishes the response without blocking; the worker class sends what is still buffered. Calling it again has no
+    /// effect.
     pub fn finish(&mut self) -> Result<()> {
         if self.state != State::Open {
             return Ok(());
@@ -116,8 +124,8 @@ impl Exchange {
         result
     }
 
-    /// Ends the response for a failure: it is answered where nothing is on the wire yet, with the failure's status or
-    /// 500, and otherwise the connection is cut so that the client can tell.
+    /// Fails the exchange. If no part of the response has been sent, the client receives the failure's status (500 by
+    /// default); otherwise the connection is closed so that the client detects the truncation.
     pub fn fail(&mut self, failure: Failure) {
         if self.state != State::Open {
             return;
@@ -128,51 +136,62 @@ impl Exchange {
         }
     }
 
-    /// Takes over the connection: the server forgets it ("already handled"). Only before the response is begun.
+    /// Returns whether the head's `peer` and `local` come from a PROXY header instead of the socket.
+    pub fn is_proxied(&self) -> bool {
+        self.raw.as_ref().is_some_and(ExchangeBox::is_proxied)
+    }
+
+    /// Takes over the connection: the server no longer uses it. Allowed before the response is started, or after the head
+    /// of a `101 Switching Protocols`.
     pub fn hijack(&mut self) -> Result<HijackedStream> {
         let hijacked = self.raw()?.hijack().into_result()?;
         if hijacked.fd < 0 {
             return Err(Failure::unsupported(
-                "this connection has no descriptor of its own to take over",
+                "this connection has no private descriptor to take over",
             ));
         }
         self.state = State::Hijacked;
-        // SAFETY: `RawExchange::hijack` gives a descriptor that belongs to its receiver alone.
+        // SAFETY: `RawExchange::hijack` transfers ownership of the descriptor to the caller.
         let fd = unsafe { OwnedFd::from_raw_fd(hijacked.fd) };
         Ok(HijackedStream { fd, already_read: hijacked.already_read.into_vec() })
     }
 
-    /// Blocks in the worker class's way until the last operation that answered [`Step::NotYet`] is worth trying
-    /// again. Fails when the request's deadline passes, the client is gone, or the process is being ended.
+    /// Blocks, as the worker class does, until the last operation that returned [`Step::Pending`] can be retried.
+    ///
+    /// # Errors
+    /// The request's deadline has passed, the client has disconnected, or the process is being terminated.
     pub fn wait(&mut self, interest: Interest) -> Result<()> {
         self.raw()?.wait(interest).into_result()
     }
 
-    /// Gives the request more time than `request_timeout` allows.
+    /// Extends the request's deadline (`request_timeout`).
     pub fn extend_deadline(&mut self, by: std::time::Duration) -> Result<()> {
         let ns = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
         self.raw()?.extend_deadline(ns);
         Ok(())
     }
 
-    /// Has `waker` fire when the client is gone or the request's time is up, while the exchange is open.
-    pub fn on_gone(&mut self, waker: Waker) -> Result<()> {
-        self.raw()?.on_gone(waker);
+    /// Registers a waker that fires when the client disconnects or the deadline passes while the exchange is open.
+    pub fn on_disconnect(&mut self, waker: Waker) -> Result<()> {
+        self.raw()?.on_disconnect(waker);
         Ok(())
     }
 
-    /// Reads from the body, blocking in the class's way; 0 octets mean that it has ended.
+    /// Reads from the body, blocking as the worker class does. Returns 0 at the end of the body.
     pub fn read(&mut self, buf: &mut [u8]) -> Result<usize> {
         loop {
             match self.poll_read(buf, None) {
                 Step::Ready(n) => return Ok(n),
-                Step::NotYet => self.wait(Interest::READ)?,
+                Step::Pending => self.wait(Interest::READ)?,
                 Step::Failed(failure) => return Err(failure),
             }
         }
     }
 
-    /// Reads the whole body, up to `limit` octets; fails with [`FailureKind::TOO_LARGE`] beyond.
+    /// Reads the whole body.
+    ///
+    /// # Errors
+    /// [`FailureKind::TOO_LARGE`] if the body is longer than `limit` bytes.
     pub fn read_to_end(&mut self, limit: usize) -> Result<Vec<u8>> {
         let mut body = Vec::new();
         let mut part = [0; 16 * 1024];
@@ -182,27 +201,27 @@ impl Exchange {
                 return Ok(body);
             }
             if body.len() + n > limit {
-                let words = format!("the body is larger than {limit} octets");
+                let words = format!("the request body is larger than {limit} bytes");
                 return Err(Failure::new(FailureKind::TOO_LARGE, words).with_status(413));
             }
             body.extend_from_slice(&part[..n]);
         }
     }
 
-    /// Writes a part of the body, blocking in the class's way.
+    /// Writes a part of the body, blocking as the worker class does.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let mut rest = bytes;
         while !rest.is_empty() {
             match self.poll_write(rest, None) {
                 Step::Ready(n) => rest = rest.get(n..).unwrap_or_default(),
-                Step::NotYet => self.wait(Interest::WRITE)?,
+                Step::Pending => self.wait(Interest::WRITE)?,
                 Step::Failed(failure) => return Err(failure),
             }
         }
         Ok(())
     }
 
-    /// Sends `len` octets of a file from `offset`, blocking in the class's way.
+    /// Sends `len` bytes of a file from `offset`, blocking as the worker class does.
     pub fn send_file(&mut self, fd: RawFd, mut offset: u64, mut len: u64) -> Result<()> {
         while len > 0 {
             match self.poll_send_file(fd, offset, len, None) {
@@ -210,14 +229,14 @@ impl Exchange {
                     offset += n as u64;
                     len = len.saturating_sub(n as u64);
                 }
-                Step::NotYet => self.wait(Interest::WRITE)?,
+                Step::Pending => self.wait(Interest::WRITE)?,
                 Step::Failed(failure) => return Err(failure),
             }
         }
         Ok(())
     }
 
-    /// A whole response with its length: `start`, `write`, `finish`.
+    /// Sends a complete response with a `Content-Length`: `start`, `write`, `finish`.
     pub fn respond(&mut self, status: u16, headers: &[Header<'_>], body: &[u8]) -> Result<()> {
         let mut digits = [0; 20];
         let length = decimal(body.len() as u64, &mut digits);
@@ -235,26 +254,26 @@ impl Exchange {
         self.finish()
     }
 
-    /// The request's head. Valid until the exchange is used again.
+    /// Returns the request head. Valid until the exchange is used again.
     ///
     /// # Panics
-    /// After [`Exchange::keep`] took the exchange away.
+    /// After [`Exchange::detach`].
     pub fn head(&self) -> &RequestHead<'_> {
-        self.raw.as_ref().expect("head() is not asked of an exchange that was kept").head()
+        self.raw.as_ref().expect("head() is not called after the exchange was detached").head()
     }
 
-    /// The connection's descriptor, to look at and not to read, write or close; -1 where there is none.
+    /// Returns the connection's descriptor, for inspection only: do not read, write or close it. -1 if there is none.
     pub fn descriptor(&self) -> RawFd {
         self.raw.as_ref().map_or(-1, super::raw::RawExchange_TO::descriptor)
     }
 
-    /// When the request's time is up, `CLOCK_MONOTONIC` in nanoseconds; nothing where it has no limit.
+    /// Returns the request's deadline on `CLOCK_MONOTONIC` in nanoseconds, or `None` without a limit.
     pub fn deadline_ns(&self) -> Option<u64> {
         let ns = self.raw.as_ref()?.deadline_ns();
         (ns != 0).then_some(ns)
     }
 
-    /// Ends what an application left open: with `outcome`'s failure, or by finishing.
+    /// Closes an exchange after the application returned: fails it with the error, or finishes it if it is open.
     pub(crate) fn close(&mut self, outcome: Result<()>) {
         match outcome {
             Ok(()) if self.raw.is_none() => {}
@@ -268,9 +287,9 @@ impl Exchange {
     }
 
     fn raw(&mut self) -> Result<&mut ExchangeBox> {
-        self.raw.as_mut().ok_or_else(|| {
-            Failure::application("the exchange was kept by somebody else before this call")
-        })
+        self.raw
+            .as_mut()
+            .ok_or_else(|| Failure::application("the exchange was detached before this call"))
     }
 }
 
@@ -297,7 +316,7 @@ impl std::fmt::Debug for Exchange {
     }
 }
 
-/// `number` in decimal digits, without an allocation.
+/// Formats `number` in decimal without an allocation.
 fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
     let mut at = digits.len();
     loop {
@@ -310,8 +329,8 @@ fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
     }
 }
 
-/// How many headers [`Exchange::respond`] handles without an allocation.
-const HEADERS_INLINE: usize = 16;
+/// Number of headers that [`Exchange::respond`] handles without an allocation.
+const HEADERS_INLINE: usize = 8;
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
-//! What went wrong, as it crosses the boundary: a kind to act upon, a message to read, the chain of causes.
+//! Errors that cross the boundary: a kind to match on, a message, the chain of causes.
 //!
-//! Not for control flow that is no failure: "not yet" is [`crate::Step::NotYet`].
+//! An operation that cannot complete yet is not a failure; it returns [`crate::Step::Pending`].
 
 use std::error::Error;
 use std::fmt;
@@ -9,44 +9,43 @@ use std::io;
 use abi_stable::StableAbi;
 use abi_stable::std_types::{RString, RVec};
 
-/// The result of every fallible call of this crate's Rust side.
+/// Result of the fallible functions of this crate.
 pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
-/// What sort of failure it is: what a caller can act upon without reading the message.
+/// Kind of a failure, for callers to match on.
 ///
-/// A number and not an `enum`, so that a later minor version can add kinds: treat one that you do not know as
-/// [`FailureKind::OTHER`].
+/// A number instead of an `enum`, so that a minor version can add kinds. Treat unknown kinds as [`FailureKind::OTHER`].
 #[repr(transparent)]
 #[derive(StableAbi, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FailureKind(pub u8);
 
 impl FailureKind {
-    /// None of the others.
+    /// Any other failure.
     pub const OTHER: Self = Self(0);
-    /// A setting is wrong or missing: the operator has to act. At start the host ends with status 78.
+    /// A setting is wrong or missing. At start the host exits with status 78.
     pub const CONFIG: Self = Self(1);
-    /// A deadline passed: of the request, or of the call's own time limit.
+    /// The deadline of the request or of the call has passed.
     pub const TIMEOUT: Self = Self(2);
-    /// The client is gone, or does not take what is sent to it.
+    /// The client has disconnected or does not read the response.
     pub const GONE: Self = Self(3);
-    /// What the client sent is malformed: the rest of the body cannot be read.
+    /// The client sent malformed data; the rest of the body cannot be read.
     pub const PROTOCOL: Self = Self(4);
-    /// What the client sent is larger than a limit allows.
+    /// The client sent more than a limit allows.
     pub const TOO_LARGE: Self = Self(5);
-    /// The process or the greenlet is being ended.
+    /// The process or the greenlet is being terminated.
     pub const INTERRUPTED: Self = Self(6);
     /// Code panicked.
     pub const PANIC: Self = Self(7);
     /// A system call failed.
     pub const IO: Self = Self(8);
-    /// The other side does not offer this.
+    /// The other side does not support the operation.
     pub const UNSUPPORTED: Self = Self(9);
-    /// The application broke its contract: headers that may not be sent, a body that does not fit its length.
+    /// The application violated its contract: invalid response headers, a body that does not match its length.
     pub const APPLICATION: Self = Self(10);
-    /// The application could not be loaded: at start the host ends with status 4, as gunicorn does.
+    /// The application could not be loaded. At start the host exits with status 4, as gunicorn does.
     pub const LOAD: Self = Self(11);
 
-    /// The kind as a word of the log.
+    /// Returns the name of the kind for log messages.
     pub const fn name(self) -> &'static str {
         match self {
             Self::CONFIG => "configuration",
@@ -71,55 +70,55 @@ impl fmt::Debug for FailureKind {
     }
 }
 
-/// A failure with its kind, a message for the log and the messages of its causes, nearest first.
+/// An error with its kind, a message for the log, and the messages of its causes.
 #[repr(C)]
 #[derive(StableAbi, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// What sort of failure it is.
+    /// Kind of the failure.
     pub kind: FailureKind,
-    /// The HTTP status that answers it while nothing is on the wire yet; 0 where the default (500) does.
+    /// HTTP status to send if no part of the response has been sent; 0 for the default (500).
     pub status: u16,
-    /// What is wrong, where, and what to do: one line.
+    /// One line: what failed, where, and what to do.
     pub message: RString,
-    /// The causes, nearest first; a traceback is one entry of several lines.
+    /// Causes, nearest first. A traceback is one entry with several lines.
     pub chain: RVec<RString>,
 }
 
 impl Failure {
-    /// A failure of that kind with that message.
+    /// Creates a failure.
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
         let message: String = message.into();
         Self { kind, status: 0, message: message.into(), chain: RVec::new() }
     }
 
-    /// A setting is wrong: see [`FailureKind::CONFIG`].
+    /// Creates a failure of kind [`FailureKind::CONFIG`].
     pub fn config(message: impl Into<String>) -> Self {
         Self::new(FailureKind::CONFIG, message)
     }
 
-    /// The application broke its contract: see [`FailureKind::APPLICATION`].
+    /// Creates a failure of kind [`FailureKind::APPLICATION`].
     pub fn application(message: impl Into<String>) -> Self {
         Self::new(FailureKind::APPLICATION, message)
     }
 
-    /// The other side does not offer this: see [`FailureKind::UNSUPPORTED`].
+    /// Creates a failure of kind [`FailureKind::UNSUPPORTED`].
     pub fn unsupported(message: impl Into<String>) -> Self {
         Self::new(FailureKind::UNSUPPORTED, message)
     }
 
-    /// A system call failed: the error becomes the first cause.
+    /// Creates a failure of kind [`FailureKind::IO`] with `error` as its first cause.
     pub fn io(what: impl Into<String>, error: &io::Error) -> Self {
         Self::new(FailureKind::IO, what).caused_by(error)
     }
 
-    /// The same failure, answered with this HTTP status where an answer is still possible.
+    /// Sets the HTTP status to send if a response is still possible.
     #[must_use]
     pub fn with_status(mut self, status: u16) -> Self {
         self.status = status;
         self
     }
 
-    /// The same failure with one more cause at the end of its chain, and that cause's own sources.
+    /// Appends a cause and its sources to the chain.
     #[must_use]
     pub fn caused_by(mut self, cause: &dyn Error) -> Self {
         self.chain.push(cause.to_string().into());
@@ -131,7 +130,7 @@ impl Failure {
         self
     }
 
-    /// The same failure with text, a traceback for example, at the end of its chain.
+    /// Appends text, a traceback for example, to the chain.
     #[must_use]
     pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
         let detail: String = detail.into();

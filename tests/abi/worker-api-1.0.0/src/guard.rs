@@ -1,14 +1,14 @@
-//! Panics end here: no panic crosses the boundary of a `.so`.
+//! Panic guards: no panic crosses the boundary of a `.so`.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::failure::{Failure, FailureKind};
 
-/// Runs `body`, and turns a panic into a failure of kind [`FailureKind::PANIC`] that names `what` was running.
+/// Runs `body` and converts a panic into a failure of kind [`FailureKind::PANIC`] whose message names `what`.
 ///
-/// The panic's place and backtrace have been logged by the hook that [`crate::log::install`] sets. State that `body`
-/// shares with others may be half changed: whoever calls this gives up the exchange, or the worker, that was at work.
+/// The panic hook that [`crate::log::install`] sets has already logged the location and the backtrace. State shared with
+/// `body` may be inconsistent: the caller must abandon the exchange or the worker that was running.
 pub fn catch<T>(what: &str, body: impl FnOnce() -> T) -> Result<T, Failure> {
     catch_unwind(AssertUnwindSafe(body)).map_err(|payload| {
         let message = format!("{what} panicked: {}", payload_words(payload.as_ref()));
@@ -18,12 +18,12 @@ pub fn catch<T>(what: &str, body: impl FnOnce() -> T) -> Result<T, Failure> {
     })
 }
 
-/// As [`catch`], for a body that can fail by itself.
+/// Like [`catch`], for a body that returns a [`Result`].
 pub fn catch_flat<T>(what: &str, body: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     catch(what, body).and_then(|result| result)
 }
 
-/// The text of a panic's payload.
+/// Returns the text of a panic payload.
 pub(crate) fn payload_words(payload: &(dyn Any + Send)) -> &str {
     payload
         .downcast_ref::<&str>()

@@ -1,27 +1,27 @@
-//! The head of a request as an application sees it: borrowed from the connection's buffer, nothing copied.
+//! Request heads and access records, borrowed from the connection's buffer.
 //!
-//! What stands here has been checked by the worker class's HTTP layer; nothing in here parses.
+//! The worker class's HTTP layer has validated these values; nothing in this module parses.
 
 use abi_stable::StableAbi;
 use abi_stable::std_types::{ROption, RSlice, RStr};
 
-/// One field of a request or response: a name and its value, neither with line ends nor NUL.
+/// One header of a request or response: a name and a value, both without line breaks and NUL.
 #[repr(C)]
 #[derive(StableAbi, Clone, Copy, PartialEq, Eq)]
 pub struct Header<'a> {
-    /// The field's name as it was sent: compare it without regard to case (RFC 9110 5.1).
+    /// Name as sent. Compare it case-insensitively (RFC 9110 5.1).
     pub name: RStr<'a>,
-    /// The field's value without the white space around it: bytes, often but not always ASCII (RFC 9110 5.5).
+    /// Value without surrounding white space. Often but not always ASCII (RFC 9110 5.5).
     pub value: RSlice<'a, u8>,
 }
 
 impl<'a> Header<'a> {
-    /// A header of that name and value.
+    /// Creates a header.
     pub fn new(name: &'a str, value: &'a (impl AsRef<[u8]> + ?Sized)) -> Self {
         Self { name: RStr::from_str(name), value: RSlice::from_slice(value.as_ref()) }
     }
 
-    /// Whether the field has this name, whatever the case.
+    /// Returns whether the header has this name, ignoring case.
     #[inline]
     pub fn is(&self, name: &str) -> bool {
         self.name.as_str().eq_ignore_ascii_case(name)
@@ -40,7 +40,7 @@ impl std::fmt::Debug for Header<'_> {
     }
 }
 
-/// The version of HTTP that the client spoke, as ten times major plus minor: 10, 11, 20.
+/// HTTP version, encoded as ten times the major number plus the minor number: 10, 11, 20.
 #[repr(transparent)]
 #[derive(StableAbi, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Version(pub u8);
@@ -51,7 +51,7 @@ impl Version {
     /// HTTP/1.1.
     pub const HTTP_11: Self = Self(11);
 
-    /// The protocol's name as in a request line: `HTTP/1.1`.
+    /// Returns the version as written in a request line: `HTTP/1.1`.
     pub const fn name(self) -> &'static str {
         match self.0 {
             9 => "HTTP/0.9",
@@ -67,92 +67,92 @@ impl Version {
 #[repr(C)]
 #[derive(StableAbi, Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Address<'a> {
-    /// The IP address as text without brackets, the path of a unix socket, or empty where there is none.
+    /// IP address as text without brackets, path of a unix socket, or empty if there is none.
     pub host: RStr<'a>,
-    /// The port; 0 for a unix socket.
+    /// Port; 0 for a unix socket.
     pub port: u16,
 }
 
-/// What is known about the TLS session of a connection.
+/// TLS session of a connection.
 #[repr(C)]
 #[derive(StableAbi, Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TlsFacts<'a> {
-    /// The protocol, `TLSv1.3` for example.
+    /// Protocol version, `TLSv1.3` for example.
     pub protocol: RStr<'a>,
-    /// The cipher suite by its IANA name.
+    /// Cipher suite by its IANA name.
     pub cipher: RStr<'a>,
-    /// The server name that the client asked for; empty where it sent none.
+    /// Server name that the client requested (SNI); empty if it sent none.
     pub server_name: RStr<'a>,
-    /// The client's certificate, verified, in DER; empty where there is none.
+    /// Verified client certificate in DER; empty if there is none.
     pub client_certificate: RSlice<'a, u8>,
 }
 
-/// The head of one request. Valid until the exchange is finished, and while nothing else is called on it.
+/// Head of a request. Valid until the next call on the exchange.
 #[repr(C)]
 #[derive(StableAbi, Clone, Copy, Debug)]
 pub struct RequestHead<'a> {
-    /// The method, a token: `GET`.
+    /// Method, a token: `GET`.
     pub method: RStr<'a>,
-    /// The request target exactly as it was sent.
+    /// Request target exactly as sent.
     pub target: RSlice<'a, u8>,
-    /// The path of the target, percent-encoded as it was sent; `*` for `OPTIONS *`.
+    /// Path of the target, percent-encoded as sent; `*` for `OPTIONS *`.
     pub path: RSlice<'a, u8>,
-    /// What follows the first `?` of the target; empty where there is none.
+    /// Query of the target, without the `?`; empty if there is none.
     pub query: RSlice<'a, u8>,
-    /// The authority that the client means: from the target where it is absolute (RFC 9112 3.2.2), else from Host.
+    /// Authority of the request: from an absolute target (RFC 9112 3.2.2), otherwise from the Host header.
     pub authority: RStr<'a>,
-    /// The version that the client spoke.
+    /// Version of the request.
     pub version: Version,
-    /// Whether the peer is one whose word on the original client is taken (`forwarded_allow_ips`).
+    /// Whether the peer is trusted to forward client information (`forwarded_allow_ips`).
     pub trusted_peer: bool,
-    /// Whether the body comes in chunks: it has an end, but no length that is known.
+    /// Whether the body is chunked, so that its length is unknown.
     pub chunked: bool,
-    /// The length of the body where it is announced; 0 where there is no body.
+    /// Announced length of the body; 0 if there is no body, `RNone` if it is unknown.
     pub content_length: ROption<u64>,
-    /// `http` or `https`: of the connection, or what a trusted proxy said (`secure_scheme_headers`).
+    /// `http` or `https`: of the connection, or as forwarded by a trusted proxy (`secure_scheme_headers`).
     pub scheme: RStr<'a>,
-    /// The fields in the order in which they came.
+    /// Headers in the order received.
     pub headers: RSlice<'a, Header<'a>>,
-    /// The client's end; the original client's where the PROXY protocol told it.
+    /// Address of the client; of the original client if a PROXY header gave one.
     pub peer: Address<'a>,
-    /// The server's end.
+    /// Address of the server.
     pub local: Address<'a>,
-    /// The TLS session; nothing on a plain connection.
+    /// TLS session, `RNone` on a plain connection.
     pub tls: ROption<&'a TlsFacts<'a>>,
-    /// When the head was complete, `CLOCK_MONOTONIC` in nanoseconds.
+    /// Time at which the head was complete, on `CLOCK_MONOTONIC` in nanoseconds.
     pub received_ns: u64,
-    /// A number that no other request of this worker has.
+    /// Number of the request, unique within the worker.
     pub id: u64,
 }
 
 impl<'a> RequestHead<'a> {
-    /// All fields as names and values, in their order: for maps of the caller's own, and for the `http` crate's
-    /// `HeaderMap`, which is made from such an iterator.
+    /// Iterates over all headers as names and values, in order. Suitable for building a map, such as the `http` crate's
+    /// `HeaderMap`.
     pub fn fields(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
         self.headers.as_slice().iter().map(|h| (h.name.as_str(), h.value.as_slice()))
     }
 
-    /// The first field of that name, whatever the case.
+    /// Returns the value of the first header with this name, ignoring case.
     pub fn header(&self, name: &str) -> Option<&'a [u8]> {
         self.headers.as_slice().iter().find(|h| h.is(name)).map(|h| h.value.as_slice())
     }
 
-    /// All fields of that name in their order.
+    /// Iterates over the values of all headers with this name, in order.
     pub fn header_all<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
         self.headers.as_slice().iter().filter(move |h| h.is(name)).map(|h| h.value.as_slice())
     }
 
-    /// The path as text where it is UTF-8, percent-encoded as it came; empty otherwise.
+    /// Returns the path, percent-encoded as sent, if it is UTF-8; otherwise an empty string.
     pub fn path_str(&self) -> &'a str {
         std::str::from_utf8(self.path.as_slice()).unwrap_or_default()
     }
 
-    /// Whether a body was announced.
+    /// Returns whether the request has a body.
     pub fn has_body(&self) -> bool {
         self.chunked || self.content_length != ROption::RSome(0)
     }
 
-    /// The value of a query parameter, percent-encoded as it came: the first `name=value` of that name.
+    /// Returns the value of the first query parameter with this name, percent-encoded as sent.
     pub fn query_value(&self, name: &str) -> Option<&'a str> {
         let query = std::str::from_utf8(self.query.as_slice()).ok()?;
         query.split('&').find_map(|pair| {
@@ -162,23 +162,23 @@ impl<'a> RequestHead<'a> {
     }
 }
 
-/// What the worker class knows of a request when it is over: made for the access log, the counters and the hooks.
+/// Summary of a finished request, for the access log, the counters and the hooks.
 #[repr(C)]
 #[derive(StableAbi, Clone, Copy)]
 pub struct AccessRecord<'a> {
-    /// The request's head; nothing where the request was refused before it had one.
+    /// Request head; `RNone` if the request was rejected before its head was complete.
     pub head: ROption<&'a RequestHead<'a>>,
-    /// The request line as it came, cut at a bound, where there is no head.
+    /// Request line as received, truncated to a limit, if there is no head.
     pub request_line: RSlice<'a, u8>,
-    /// The client's end where there is no head.
+    /// Address of the client, if there is no head.
     pub peer: Address<'a>,
-    /// The status that was sent; 0 where none was.
+    /// Status sent; 0 if none was sent.
     pub status: u16,
-    /// The octets of body that went out, without framing.
+    /// Number of body bytes sent, without framing.
     pub body_bytes: u64,
-    /// From the complete head to the end of the response, in nanoseconds.
+    /// Time from the complete head to the end of the response, in nanoseconds.
     pub duration_ns: u64,
-    /// The fields of the response, where [`crate::Host::wants_response_headers`] asks for them.
+    /// Response headers, if [`crate::Host::wants_response_headers`] is true.
     pub response_headers: RSlice<'a, Header<'a>>,
 }
 

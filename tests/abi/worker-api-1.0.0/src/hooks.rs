@@ -1,8 +1,8 @@
-//! A hook plugin: what a `.so` implements that wants to hear of the server's life, and of requests.
+//! Hook plugins: the trait that a `.so` implements to run code on server events and requests.
 //!
-//! Written as [`Hooks`] and exported with [`crate::export_hooks!`]. Nothing of it runs in the arbiter: its events
-//! reach the mold of the generation, those of a worker happen there. A hook that fails, or panics, is a line of the
-//! log and changes nothing else.
+//! Implement [`Hooks`] and export it with [`crate::export_hooks!`]. No hook runs in the arbiter: events of the arbiter are
+//! delivered in the generation's mold, events of a worker in that worker. A hook that fails or panics is logged and has
+//! no other effect.
 
 use abi_stable::sabi_trait::TD_Opaque;
 use abi_stable::std_types::{RResult, RSlice, RStr};
@@ -13,98 +13,109 @@ use crate::head::{AccessRecord, RequestHead};
 use crate::host::Host;
 use crate::raw::{HooksBox, RawHooks, RawHooks_TO};
 
-/// gunicorn's server hooks. All have a default that does nothing.
+/// gunicorn's server hooks. The default implementations do nothing.
 ///
 /// In the mold: `on_starting` or `on_reload` once the generation is loaded, then `when_ready`, `pre_fork`,
 /// `child_exit`, `nworkers_changed`, `pre_exec` and `on_exit`. In a worker: `post_fork`, `post_worker_init`,
-/// `pre_request`, `post_request`, `worker_int` and `worker_exit`. A mold that blocks in a hook forks no workers
-/// meanwhile, and is replaced when that takes too long.
+/// `pre_request`, `post_request`, `worker_int`, `worker_abort` and `worker_exit`. A mold that blocks in a hook forks no
+/// workers until the hook returns, and is replaced if that takes too long.
+///
+/// `age` is the worker's 1-based spawn number.
 pub trait Hooks: Send + Sync + 'static {
-    /// The first generation is loaded.
+    /// Called when the first generation is loaded.
     fn on_starting(&self) {}
 
-    /// A later generation is loaded.
+    /// Called when a later generation is loaded.
     fn on_reload(&self) {}
 
-    /// The server serves for the first time.
+    /// Called when the server serves for the first time.
     fn when_ready(&self) {}
 
-    /// A worker is about to be forked, which is the `age`th of the server.
+    /// Called before a worker is forked.
     fn pre_fork(&self, age: i64) {
         let _ = age;
     }
 
-    /// This process has become a worker.
+    /// Called in a new worker process, right after the fork.
     fn post_fork(&self, pid: i64, age: i64) {
         let _ = (pid, age);
     }
 
-    /// The worker is about to serve.
+    /// Called in a worker that has initialized, before it serves.
     fn post_worker_init(&self, pid: i64, age: i64) {
         let _ = (pid, age);
     }
 
-    /// The worker was told to end at once (INT or QUIT).
+    /// Called in a worker that received INT or QUIT.
     fn worker_int(&self, pid: i64, age: i64) {
         let _ = (pid, age);
     }
 
-    /// The worker has answered its last request and ends.
+    /// Called in a worker that received SIGABRT, which the arbiter sends after a missed heartbeat. The worker exits
+    /// afterwards.
+    ///
+    /// The hook interrupts the main thread wherever it is: a lock held there is never released. If the hook blocks, the
+    /// worker is killed a second later.
+    fn worker_abort(&self, pid: i64, age: i64) {
+        let _ = (pid, age);
+    }
+
+    /// Called in a worker that exits, after its last request.
     fn worker_exit(&self, pid: i64, age: i64) {
         let _ = (pid, age);
     }
 
-    /// A worker has ended with this status; of one that a signal killed, the signal's number below zero.
+    /// Called when a worker has exited, with its exit status, or the negated signal number if a signal killed it.
     fn child_exit(&self, pid: i64, age: i64, status: i64) {
         let _ = (pid, age, status);
     }
 
-    /// There shall be another number of workers.
+    /// Called when the configured number of workers changes.
     fn nworkers_changed(&self, new: i64, old: i64) {
         let _ = (new, old);
     }
 
-    /// Another arbiter is about to be started (USR2).
+    /// Called before a new arbiter is executed (USR2).
     fn pre_exec(&self) {}
 
-    /// The server begins to end.
+    /// Called when the server stops, after its last worker has exited.
     fn on_exit(&self) {}
 
-    /// Whether [`Hooks::pre_request`] and [`Hooks::post_request`] are to be called. Asked once.
+    /// Returns whether to call [`Hooks::pre_request`] and [`Hooks::post_request`]. Called once.
     fn wants_requests(&self) -> bool {
         false
     }
 
-    /// A request's head is complete. On the thread that serves it; blocking here blocks the request, and under a
-    /// cooperative class all requests.
+    /// Called when a request head is complete, on the thread that serves the request. Blocking here delays the request,
+    /// and under a cooperative class all requests of the worker.
     fn pre_request(&self, head: &RequestHead<'_>) {
         let _ = head;
     }
 
-    /// A request is over.
+    /// Called at the end of a request.
     fn post_request(&self, record: &AccessRecord<'_>) {
         let _ = record;
     }
 }
 
-/// Makes hooks: the type that [`crate::export_hooks!`] takes.
+/// Constructor and identity of a hook plugin: the type that [`crate::export_hooks!`] takes.
 pub trait HooksFactory: Hooks + Sized {
-    /// The plugin's name, for the log.
+    /// Name of the plugin, for the log.
     const NAME: &'static str;
-    /// Its version.
+    /// Version of the plugin.
     const VERSION: &'static str;
 
-    /// Makes it, in the mold before it forks: quick, and without threads. `host` has the settings; the plugin's
-    /// section of the settings file is `[hooks]`.
+    /// Creates the hooks, in the mold before it forks. Must be quick and must not start threads. `host` provides the
+    /// settings; the plugin's section of the settings file is `[hooks]`.
     fn new(host: Host) -> Result<Self>;
 }
 
-/// Wraps hooks of this library for the way over the boundary.
+/// Wraps hooks of this library to pass them across the boundary.
 pub(crate) fn to_raw(hooks: impl Hooks) -> HooksBox {
     RawHooks_TO::from_value(Guarded(hooks), TD_Opaque)
 }
 
-/// Catches panics on the side where they happen.
+/// Converts panics of hooks into failures.
 struct Guarded<H>(H);
 
 impl<H: Hooks> RawHooks for Guarded<H> {
@@ -129,7 +140,7 @@ impl<H: Hooks> RawHooks for Guarded<H> {
     }
 }
 
-/// Calls the hook of that name; a name that this version does not know is that of a newer host's event.
+/// Calls the hook with this name. An unknown name is an event of a newer host and is ignored.
 fn dispatch(hooks: &impl Hooks, event: &str, facts: &[i64]) {
     let fact = |index: usize| facts.get(index).copied().unwrap_or(0);
     match event {
@@ -140,6 +151,7 @@ fn dispatch(hooks: &impl Hooks, event: &str, facts: &[i64]) {
         "post_fork" => hooks.post_fork(fact(0), fact(1)),
         "post_worker_init" => hooks.post_worker_init(fact(0), fact(1)),
         "worker_int" => hooks.worker_int(fact(0), fact(1)),
+        "worker_abort" => hooks.worker_abort(fact(0), fact(1)),
         "worker_exit" => hooks.worker_exit(fact(0), fact(1)),
         "child_exit" => hooks.child_exit(fact(0), fact(1), fact(2)),
         "nworkers_changed" => hooks.nworkers_changed(fact(0), fact(1)),

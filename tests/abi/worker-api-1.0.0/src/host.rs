@@ -1,37 +1,39 @@
-//! What the host does for a worker class and for an application.
+//! Services of the host for worker classes, applications and hooks.
 //!
-//! In the mold (before the fork) settings, files, listeners and the log work; the rest is for the worker process.
+//! Settings, files, listeners and the log are available in the mold (before the fork); everything else only in worker
+//! processes.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use abi_stable::std_types::{ROption, RStr};
+use abi_stable::std_types::{ROption, RSlice, RStr};
 
 use crate::failure::{Failure, Result};
 use crate::head::{AccessRecord, RequestHead};
 use crate::raw::{Counter, HostBox, Listener, Value};
+use crate::runtime::task_box;
 
-/// The host's services. Cheap to clone; usable from any thread of the process.
+/// Services of the host. Cheap to clone; usable from any thread of the process.
 #[derive(Clone)]
 pub struct Host(Arc<HostBox>);
 
 impl Host {
-    /// Wraps what the host made.
+    /// Wraps the object that the host created.
     pub fn from_raw(raw: HostBox) -> Self {
         Self(Arc::new(raw))
     }
 
-    /// A setting by its name, as in the settings file; nothing where there is no such setting or it is not set.
+    /// Returns a setting by its name in the settings file, or `None` if it does not exist or is not set.
     pub fn setting(&self, name: &str) -> Option<Value> {
         self.0.setting(RStr::from_str(name)).into_option()
     }
 
-    /// A setting that is true or false; false where it is not set.
+    /// Returns a boolean setting; false if it is not set.
     pub fn setting_bool(&self, name: &str) -> bool {
         matches!(self.setting(name), Some(Value::Bool(true)))
     }
 
-    /// A setting that is a whole number.
+    /// Returns an integer setting.
     pub fn setting_int(&self, name: &str) -> Option<i64> {
         match self.setting(name)? {
             Value::Int(number) => Some(number),
@@ -39,12 +41,12 @@ impl Host {
         }
     }
 
-    /// A setting that is a whole number and not negative.
+    /// Returns a non-negative integer setting.
     pub fn setting_usize(&self, name: &str) -> Option<usize> {
         usize::try_from(self.setting_int(name)?).ok()
     }
 
-    /// A setting that is text or a path.
+    /// Returns a setting that is a string or a path.
     pub fn setting_text(&self, name: &str) -> Option<String> {
         match self.setting(name)? {
             Value::Text(text) => Some(text.into_string()),
@@ -52,7 +54,7 @@ impl Host {
         }
     }
 
-    /// A setting that is a list.
+    /// Returns a list setting; empty if it is not set.
     pub fn setting_list(&self, name: &str) -> Vec<String> {
         match self.setting(name) {
             Some(Value::List(items)) => items.into_iter().map(Into::into).collect(),
@@ -60,7 +62,7 @@ impl Host {
         }
     }
 
-    /// A setting that is a time in seconds. Nothing where it is not set or 0, which means "no limit" throughout.
+    /// Returns a setting that is a time in seconds. `None` if it is not set or 0, which always means "no limit".
     pub fn setting_duration(&self, name: &str) -> Option<Duration> {
         let seconds = match self.setting(name)? {
             Value::Int(whole) => {
@@ -72,105 +74,166 @@ impl Host {
         Duration::try_from_secs_f64(seconds).ok().filter(|d| !d.is_zero())
     }
 
-    /// The section of the settings file that belongs to this class (`[class.NAME]`) or to the application
-    /// (`[application]`), as TOML; empty where there is none.
+    /// Returns this library's section of the settings file as TOML: `[class.NAME]` for a class, `[application]` for an
+    /// application, `[hooks]` for hooks. Empty if there is none.
     pub fn section(&self) -> String {
         self.0.section().into_string()
     }
 
-    /// The contents of the file that a setting names (`certfile`, `keyfile`, `ca_certs`), read before privileges were
-    /// dropped; nothing where the setting is not set.
+    /// Returns the contents of the file that a setting names (`certfile`, `keyfile`, `ca_certs`), as read before
+    /// privileges were dropped. `None` if the setting is not set.
     pub fn setting_file(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let bytes = self.0.setting_file(RStr::from_str(name)).into_result()?;
         Ok(bytes.into_option().map(Into::into))
     }
 
-    /// The server's listening sockets: non-blocking, shared with the other workers. Never close one by yourself.
+    /// Returns the server's listening sockets: non-blocking, shared with the other workers. Do not close them; see
+    /// [`Host::close_listeners`].
     pub fn listeners(&self) -> Vec<Listener> {
         self.0.listeners().into_vec()
     }
 
-    /// Closes this process's copies of the listening sockets: when the class has stopped accepting for good, after it
-    /// has accepted until there was nobody left. Take them out of every poller before.
+    /// Returns the number of connections that a stopping worker still has to accept from this listening socket.
+    ///
+    /// It is 0 if other processes serve the socket (reload, TERM to one worker, `max_requests`): the worker stops
+    /// accepting at once. When the server stops, it is at least the number of connections in the backlog at the time of
+    /// the call: accept until that many have been accepted or `accept` would block.
+    pub fn remaining_backlog(&self, listener: i32) -> u64 {
+        self.0.remaining_backlog(listener)
+    }
+
+    /// Closes this process's copies of the listening sockets. Call it when the class has stopped accepting and has
+    /// accepted [the rest of the backlog](Host::remaining_backlog). Remove the sockets from every poller first.
     pub fn close_listeners(&self) {
         self.0.close_listeners();
     }
 
-    /// The how-manieth worker of this server this is, from 1.
-    pub fn age(&self) -> u64 {
-        self.0.age()
+    /// Returns the 1-based spawn number of this worker; 0 in the mold. gunicorn calls it the worker's age.
+    pub fn spawn_index(&self) -> u64 {
+        self.0.spawn_index()
     }
 
-    /// The arbiter's process id: a worker whose parent is another has been orphaned.
+    /// Returns the arbiter's process ID. A worker with another parent is orphaned.
     pub fn arbiter_pid(&self) -> i32 {
         self.0.arbiter_pid()
     }
 
-    /// The heartbeat: to be called at least once in each second in which the class is well. Also flushes the access
-    /// log where its time has come. Costs no system call as a rule.
+    /// Records a heartbeat. Call it at least once per second while the class works.
+    ///
+    /// The first call within [`crate::Worker::run`] reports the worker as ready, or ends it if it has no free
+    /// descriptors for connections. The call also flushes the access log when a flush is due. It usually makes no system
+    /// call.
     pub fn notify(&self) {
         self.0.notify();
     }
 
-    /// Whether this worker is to go on. Becomes false for good at TERM, INT, QUIT, and by [`Host::stop`].
+    /// Returns whether this worker should continue. Becomes false permanently after TERM, INT, QUIT and [`Host::stop`].
     pub fn alive(&self) -> bool {
         self.0.alive()
     }
 
-    /// Makes [`Host::alive`] false, as a TERM does.
+    /// Makes [`Host::alive`] return false, as TERM does.
     pub fn stop(&self) {
         self.0.stop();
     }
 
-    /// Tells the arbiter that this worker has served enough (`max_requests`): it makes a replacement, and sends TERM to
-    /// this one when the replacement can serve. The worker goes on until then. The second call does nothing.
+    /// Asks the arbiter to replace this worker (`max_requests`). The arbiter spawns a replacement and sends TERM to this
+    /// worker once the replacement is ready; until then the worker keeps serving. Calling it again has no effect.
     pub fn retire(&self) {
         self.0.retire();
     }
 
-    /// Becomes readable when a signal came: watch it, and call [`Host::deliver_signals`] then.
+    /// Like [`Host::retire`], with a reason for the log.
+    pub fn retire_for(&self, reason: &str) {
+        self.0.retire_for(RStr::from_str(reason));
+    }
+
+    /// Returns a descriptor that becomes readable when a signal arrives. Watch it and call [`Host::deliver_signals`].
     pub fn wake_descriptor(&self) -> i32 {
         self.0.wake_descriptor()
     }
 
-    /// Takes the signals that came and calls the worker's `handle_*` for each, on this thread, before it returns.
+    /// Calls the worker's `handle_*` method for each signal that has arrived, on the calling thread, before it returns.
     pub fn deliver_signals(&self) {
         self.0.deliver_signals();
     }
 
-    /// Adds to a counter of this worker's scoreboard slot.
+    /// Performs the action of the server's handler for that signal. Does nothing in the mold and for signals that the
+    /// server does not handle. For runtimes with their own handler table, which return the previous handler to the
+    /// application.
+    pub fn on_signal(&self, signal: i32) {
+        self.0.on_signal(signal);
+    }
+
+    /// Reinstalls the server's signal handlers in front of handlers that the application has installed, which are then
+    /// chained. The host calls it when a worker has booted and once per second.
+    pub fn reclaim_signals(&self) {
+        self.0.reclaim_signals();
+    }
+
+    /// Returns a non-blocking descriptor for use in signal handlers. Writing a byte other than 0 makes the worker's main
+    /// thread call [`crate::App::run_signal_handlers`], even while it is waiting. -1 in the mold.
+    pub fn signal_descriptor(&self) -> i32 {
+        self.0.signal_descriptor()
+    }
+
+    /// Adds `by` to a counter in this worker's scoreboard slot.
     pub fn count(&self, counter: Counter, by: i64) {
         self.0.count(counter, by);
     }
 
-    /// A request's head is complete: it is shown as in flight, and the `pre_request` hooks run. Give the token back
-    /// with [`Host::request_ended`].
-    pub fn request_began(&self, head: &RequestHead<'_>) -> u32 {
-        self.0.request_began(head)
+    /// Reports that a request head is complete: the request is listed as in flight and the `pre_request` hooks run.
+    /// Returns a token for [`Host::request_ended`].
+    pub fn request_started(&self, head: &RequestHead<'_>) -> u32 {
+        self.0.request_started(head)
     }
 
-    /// A request is over: writes the access log, counts, runs the `post_request` hooks. Token 0 stands for a request
-    /// that was refused before [`Host::request_began`].
+    /// Reports the end of a request: writes the access log, updates the counters and runs the `post_request` hooks.
+    /// Token 0 stands for a request that was rejected before [`Host::request_started`].
     pub fn request_ended(&self, token: u32, record: &AccessRecord<'_>) {
         self.0.request_ended(token, record);
     }
 
-    /// Whether the access log needs the fields of responses.
+    /// Returns whether the access log format refers to response headers.
     pub fn wants_response_headers(&self) -> bool {
         self.0.wants_response_headers()
     }
 
-    /// The most verbose level that the log takes.
+    /// Returns the most verbose level that is logged.
     pub fn log_level(&self) -> LogLevel {
         LogLevel(self.0.log_level())
     }
 
-    /// Writes a line to the error log; prefer the macros of `tracing`.
+    /// Writes a line to the error log. Prefer the macros of `tracing`.
     pub fn log(&self, level: LogLevel, target: &str, message: &str) {
         self.0.log(level.0, RStr::from_str(target), RStr::from_str(message));
     }
 
-    /// A setting that must be there; the failure names it.
+    /// Writes text to the error log unchanged, in one piece and without a level: for an application's error stream.
+    /// `target` names the stream.
+    pub fn write_log(&self, target: &str, text: &[u8]) {
+        self.0.write_log(RStr::from_str(target), RSlice::from_slice(text));
+    }
+
+    /// Returns the request variables that the access log uses, by their CGI and WSGI names: `REMOTE_ADDR` and those in
+    /// the log format. Empty without an access log.
+    pub fn logged_variables(&self) -> Vec<String> {
+        self.0.logged_variables().into_iter().map(Into::into).collect()
+    }
+
+    /// Overrides the value of such a variable for the access log. Call it before the end of the request; `request` is
+    /// [`RequestHead::id`].
+    pub fn set_logged_variable(&self, request: u64, name: &str, value: &[u8]) {
+        self.0.set_logged_variable(request, RStr::from_str(name), RSlice::from_slice(value));
+    }
+
+    /// Has `task` run once if another process aborts the worker, as the arbiter does to one without a heartbeat, before
+    /// the process ends. It runs in a signal handler, on any thread: it must not wait. The first call counts.
+    pub fn at_abort(&self, task: impl FnOnce() + Send + 'static) {
+        self.0.at_abort(task_box(task));
+    }
+
+    /// Returns a setting that must be set; the error names it.
     pub fn required(&self, name: &str) -> Result<Value> {
         match self.0.setting(RStr::from_str(name)) {
             ROption::RSome(value) => Ok(value),
@@ -185,21 +248,21 @@ impl std::fmt::Debug for Host {
     }
 }
 
-/// A level of the log: the higher the number, the more verbose.
+/// Log level. A higher number is more verbose.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct LogLevel(pub u8);
 
 impl LogLevel {
-    /// Nothing can go on.
+    /// The server cannot continue.
     pub const CRITICAL: Self = Self(0);
-    /// Something failed.
+    /// An operation failed.
     pub const ERROR: Self = Self(1);
-    /// Something is not as it should be.
+    /// Unexpected, but handled.
     pub const WARNING: Self = Self(2);
-    /// What an operator wants to know.
+    /// Events of interest to operators.
     pub const INFO: Self = Self(3);
-    /// What a developer wants to know.
+    /// Details for developers.
     pub const DEBUG: Self = Self(4);
-    /// Everything.
+    /// Everything, per event.
     pub const TRACE: Self = Self(5);
 }

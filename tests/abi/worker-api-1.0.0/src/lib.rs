@@ -1,33 +1,83 @@
-//! The stable ABI between Jimu's host, its worker classes and its applications — and nothing else: it does no I/O.
+//! The stable ABI between Jimu's host and the shared libraries that it loads: worker classes, applications and hook
+//! plugins.
 //!
-//! | module | what crosses the boundary | who implements it |
+//! A library depends on this crate, implements one trait, and exports the type with one macro. The host verifies the
+//! layout of every type that crosses the boundary before it runs any code of the library, so a library and a host may be
+//! built at different times, with different compilers and profiles.
+//!
+//! | to write | implement | export with |
 //! | --- | --- | --- |
-//! | [`root`](crate::WorkerClass) | the root modules [`WorkerClass`], [`AppModule`] and [`HooksModule`], the export macros | a `.so` |
-//! | [`worker`](crate::Worker) | how a process accepts, waits and calls | a worker class |
-//! | [`app`](crate::App) | what answers requests | an application |
-//! | [`hooks`](crate::Hooks) | what hears of the server's life | a hook plugin |
-//! | [`exchange`](crate::Exchange), [`head`](crate::RequestHead) | one request and its response | a worker class |
-//! | [`host`](crate::Host) | settings, listeners, heartbeat, log, counters | the host |
-//! | [`runtime`](crate::Runtime) | waiting in the class's way | a worker class |
-//! | [`engine`](crate::Engine), [`waker`](crate::Waker) | the seam for applications with a loop of their own | a worker class |
-//! | [`failure`](crate::Failure), [`guard`], [`log`] | failures; panics and log lines on their way out | this crate |
-//! | [`raw`] | the same traits as `abi_stable` checks them | |
+//! | an application, which responds to requests | [`App`] and [`AppFactory`] | [`export_app!`] |
+//! | a worker class, which accepts connections, waits, and calls the application | [`Worker`] and [`WorkerFactory`] | [`export_worker_class!`] |
+//! | a plugin that runs on server events | [`Hooks`] and [`HooksFactory`] | [`export_hooks!`] |
 //!
-//! # How it evolves
+//! # Example
 //!
-//! The version line of this crate is the ABI's, 1.x. A minor version adds: fields after the last of a root module,
-//! methods with a default after the last of a trait, constants. The host accepts libraries of the same major version,
-//! older and newer, after checking the layout both ways. A major version may change anything.
+//! A complete application. Compile it as a `cdylib`, and pass the path of the library to `host`:
 //!
-//! | version | what was added |
+//! ```
+//! use worker_api::{App, AppContext, AppFactory, Exchange, Header, Result};
+//!
+//! worker_api::export_app!(Greeting);
+//!
+//! pub struct Greeting;
+//!
+//! impl AppFactory for Greeting {
+//!     const NAME: &'static str = "greeting";
+//!     const VERSION: &'static str = "1.0.0";
+//!
+//!     fn new(_: AppContext) -> Result<Self> {
+//!         Ok(Self)
+//!     }
+//! }
+//!
+//! impl App for Greeting {
+//!     fn call(&self, exchange: &mut Exchange) -> Result<()> {
+//!         let text = format!("You asked for {}\n", exchange.head().path_str());
+//!         exchange.respond(200, &[Header::new("Content-Type", "text/plain")], text.as_bytes())
+//!     }
+//! }
+//! # fn main() {}
+//! ```
+//!
+//! The guides in the repository's `docs` directory, `applications.md` and `worker-classes.md`, list the calls in their
+//! order and what each of them may do.
+//!
+//! # Map
+//!
+//! | items | what they are | implemented by |
+//! | --- | --- | --- |
+//! | [`App`], [`AppFactory`], [`AppContext`], [`Requirements`] | an application, its constructor, and what it requires of a class | application |
+//! | [`AppHandle`] | an application as a worker class calls it | this crate |
+//! | [`Worker`], [`WorkerFactory`], [`WorkerContext`], [`Capabilities`] | a worker, its constructor, and what the class supports | worker class |
+//! | [`Hooks`], [`HooksFactory`] | a hook plugin | hook plugin |
+//! | [`Host`], [`Listener`], [`Counter`] | settings, listeners, heartbeat, log, counters | host |
+//! | [`Exchange`], [`HijackedStream`] | one request and its response | worker class |
+//! | [`RequestHead`], [`Header`], [`Address`], [`Version`], [`TlsFacts`] | the head of a request, borrowed from the connection | worker class |
+//! | [`Runtime`] | sleep, wait for a descriptor, spawn, run blocking work | worker class |
+//! | [`Engine`], [`Waker`], [`Interest`], [`Step`] | operations that complete later, and the interface to an application's own event loop | worker class |
+//! | [`Failure`], [`FailureKind`], [`Result`] | errors that cross the boundary | this crate |
+//! | [`fork`] | detects children that an application forks in a worker | this crate |
+//! | [`guard`], [`log`] | panics and log lines on their way out of a library | this crate |
+//! | [`raw`] | the traits in the form that `abi_stable` verifies; for adapters and test doubles | both sides |
+//! | [`WorkerClass`], [`AppModule`], [`HooksModule`] | the root modules that the macros export | this crate |
+//!
+//! # Compatibility
+//!
+//! The version of this crate is the version of the ABI. A host loads libraries of the same major version, older and newer,
+//! after comparing the layouts both ways. A minor version adds fields at the end of a root module, methods with a default
+//! at the end of a trait, and constants; it changes nothing that exists. A major version may change anything.
+//!
+//! | version | added |
 //! | --- | --- |
 //! | 1.0 | everything |
 //!
 //! # Invariants
 //!
-//! - No panic crosses the boundary: what the export macros make catches panics on the side where they happen.
+//! - This crate does no I/O.
+//! - No panic crosses the boundary: the export macros catch panics on the side on which they happen.
 //! - A library is never unloaded.
-//! - Whoever needs `abi_stable` takes it from here ([`abi`]), so that all sides have the same one.
+//! - Every library uses the `abi_stable` that this crate re-exports as [`abi`], so that all sides have the same one.
 
 pub use abi_stable as abi;
 
@@ -35,6 +85,7 @@ mod app;
 mod engine;
 mod exchange;
 mod failure;
+pub mod fork;
 pub mod guard;
 mod head;
 mod hooks;
@@ -46,18 +97,18 @@ mod runtime;
 mod waker;
 mod worker;
 
-pub use app::{App, AppContext, AppFactory, AppHandle, Needs};
+pub use app::{App, AppContext, AppFactory, AppHandle, Requirements};
 pub use engine::Engine;
 pub use exchange::{Exchange, HijackedStream};
 pub use failure::{Failure, FailureKind, Result};
 pub use head::{AccessRecord, Address, Header, RequestHead, TlsFacts, Version};
 pub use hooks::{Hooks, HooksFactory};
 pub use host::{Host, LogLevel};
-pub use raw::{Counter, Interest, Listener, Step, Value};
+pub use raw::{Counter, Interest, Listener, PRIVATE, Step, Value};
 pub use root::{
     __app_module, __hooks_module, __worker_class, API_VERSION, AppModule, AppModuleRef,
     HooksModule, HooksModuleRef, RawAppContext, WorkerClass, WorkerClassRef,
 };
 pub use runtime::Runtime;
 pub use waker::Waker;
-pub use worker::{Abilities, Worker, WorkerContext, WorkerFactory};
+pub use worker::{Capabilities, Worker, WorkerContext, WorkerFactory};

@@ -1,12 +1,12 @@
-//! The traits whose objects cross the boundary, in the form in which `abi_stable` checks them.
+//! The traits whose objects cross the boundary, in the form that `abi_stable` checks.
 //!
-//! Not for daily use: [`crate::Exchange`], [`crate::Host`], [`crate::App`], [`crate::Worker`], [`crate::Runtime`] and
-//! [`crate::Engine`] are the same in plain Rust, and catch panics. Who implements one of these traits directly (the
-//! host and the kit do) catches panics itself with [`crate::guard::catch`]: `abi_stable` answers a panic that
-//! reaches the boundary with `exit(1)`.
+//! Most code uses [`crate::Exchange`], [`crate::Host`], [`crate::App`], [`crate::Worker`], [`crate::Runtime`] and
+//! [`crate::Engine`] instead, which are plain Rust and catch panics. An implementation of these raw traits (the host and
+//! the kit have some) must catch panics with [`crate::guard::catch`]: a panic that reaches the boundary makes
+//! `abi_stable` call `exit(1)`.
 //!
-//! Evolution: a new method comes last, with a default body that is one call; nothing else of a trait ever changes
-//! within a major version.
+//! Evolution: a new method is appended with a default body that is a single call. Nothing else in a trait changes within
+//! a major version.
 
 // `sabi_trait` generates impls inside constants.
 #![allow(
@@ -24,53 +24,54 @@ use crate::failure::Failure;
 use crate::head::{AccessRecord, Header, RequestHead};
 use crate::waker::Waker;
 
-/// What a primitive operation answers: it never blocks.
+/// Result of a primitive operation, which never blocks.
 #[repr(C)]
 #[derive(StableAbi, Clone, PartialEq, Eq, Debug)]
 pub enum Step {
-    /// Done, for so many octets; 0 from a read means that the body has ended.
+    /// Completed for this number of bytes. 0 from a read means the end of the body.
     Ready(usize),
-    /// Nothing was done. The waker, where one was given, fires when it is worth while to try again.
-    NotYet,
-    /// It cannot be done any more.
+    /// Nothing was done. The waker, if given, fires when the operation can be retried.
+    Pending,
+    /// Failed permanently.
     Failed(Failure),
 }
 
-/// What to wait for on a descriptor.
+/// Readiness to wait for on a descriptor.
 #[repr(transparent)]
 #[derive(StableAbi, Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Interest(pub u8);
 
 impl Interest {
-    /// Until it can be read, or is at its end.
+    /// Readable, or at end of file.
     pub const READ: Self = Self(1);
-    /// Until it can be written, or is broken.
+    /// Writable, or broken.
     pub const WRITE: Self = Self(2);
 }
 
-/// A connection that an application took over.
+/// A connection that an application has taken over.
 #[repr(C)]
 #[derive(StableAbi, Debug)]
 pub struct Hijacked {
-    /// The descriptor, non-blocking, owned by the receiver; -1 where the connection cannot be given as one (TLS).
+    /// Non-blocking descriptor, owned by the receiver; -1 if the connection cannot be handed over. It carries plain bytes,
+    /// even if the client uses TLS.
     pub fd: i32,
-    /// What had been read from the connection behind the request's head.
+    /// Bytes that were already received after the request's head.
     pub already_read: RVec<u8>,
 }
 
-/// A setting's value.
+/// Value of a setting.
 #[repr(C)]
 #[derive(StableAbi, Clone, PartialEq, Debug)]
 pub enum Value {
     /// `true` or `false`.
     Bool(bool),
-    /// A whole number.
+    /// Integer. Durations are in seconds.
     Int(i64),
-    /// A number; durations are in seconds.
+    /// Floating-point number. Durations are in seconds.
     Float(f64),
-    /// Text, a path.
+    /// String or path.
     Text(RString),
-    /// Several.
+    /// List of strings.
     List(RVec<RString>),
 }
 
@@ -78,62 +79,90 @@ pub enum Value {
 #[repr(C)]
 #[derive(StableAbi, Clone, Debug)]
 pub struct Listener {
-    /// The listening socket, non-blocking; owned by the host.
+    /// Listening socket, non-blocking. Owned by the host.
     pub fd: i32,
-    /// As it was bound: `127.0.0.1:8000`, `unix:/run/app.sock`.
+    /// Address as bound: `127.0.0.1:8000`, `unix:/run/app.sock`; or [`PRIVATE`].
     pub name: RString,
-    /// Whether it is a unix socket.
+    /// Whether this is a unix socket.
     pub unix: bool,
 }
 
-/// What is counted; see [`RawHost::count`].
+/// Name of the listener to which only the server itself connects, to probe `health_path`. It never uses TLS.
+pub const PRIVATE: &str = "private";
+
+/// What an application does that is older than [`RawApp::drain`].
+fn not_interested() {}
+
+/// What an application that is older than a method wants of it.
+fn no_preference() -> u64 {
+    0
+}
+
+/// What a host does that is older than [`RawHost::retire_for`].
+fn not_replaced(_reason: RStr<'_>) {}
+
+/// What a host or an application that is older than the methods for signals does.
+fn no_signal(_signal: i32) {}
+
+/// What an application that is older than [`RawApp::wait_in_mold`] does.
+fn nothing_to_run(_descriptor: i32) {}
+
+fn no_descriptor() -> i32 {
+    -1
+}
+
+/// Counter in a scoreboard slot; see [`RawHost::count`].
 #[repr(transparent)]
 #[derive(StableAbi, Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Counter(pub u8);
 
 impl Counter {
-    /// Connections accepted.
+    /// Number of connections accepted.
     pub const ACCEPTED: Self = Self(0);
-    /// Connections that are open now: goes up and down.
+    /// Number of open connections (gauge).
     pub const CONNECTIONS: Self = Self(1);
-    /// Greenlets or threads that are busy now: goes up and down.
+    /// Number of busy greenlets or threads (gauge).
     pub const BUSY_SLOTS: Self = Self(2);
-    /// The bound of [`Self::BUSY_SLOTS`].
+    /// Upper bound of [`Self::BUSY_SLOTS`].
     pub const SLOTS: Self = Self(3);
+    /// Time in microseconds that one request waited, from the arrival of its last bytes to the call of the application.
+    /// Reported once per sampled request.
+    pub const QUEUED_US: Self = Self(4);
 }
 
-/// What wakes whoever waits. Made by the side that waits, called by the side that knows: from any thread of the
-/// worker process, without blocking.
+/// Wakes a waiting caller. Created by the side that waits; called by the other side, from any thread of the worker
+/// process, without blocking.
 #[sabi_trait]
 #[sabi(impl_InterfaceType(Send, Sync))]
 pub trait RawWaker: Send + Sync + 'static {
-    /// Says that it is worth while to try again.
+    /// Notifies the waiting side that the operation can be retried.
     #[sabi(last_prefix_field)]
     fn wake(&self);
 }
 
-/// The owned form of [`RawWaker`].
+/// Owned [`RawWaker`].
 pub type WakerBox = RawWaker_TO<RBox<()>>;
 
-/// One request and its response: see [`crate::Exchange`]. Made by a worker class, in a worker process; used by one thread
-/// at a time, that of the application's call or one to which the application moved it. Dropping it ends it.
+/// One request and its response; see [`crate::Exchange`]. Created by a worker class in a worker process. Used by one
+/// thread at a time: the one that calls the application, or one to which the application moved it. Dropping it ends the
+/// exchange.
 #[sabi_trait]
 #[sabi(impl_InterfaceType(Send))]
 pub trait RawExchange: Send + 'static {
-    /// The request's head, borrowed until the exchange is over; an empty head afterwards.
+    /// Returns the request head, or an empty head after the end of the exchange.
     fn head(&self) -> &RequestHead<'_>;
-    /// Reads from the request's body; `Ready(0)` is its end. Never blocks.
+    /// Reads from the request body; `Ready(0)` is its end. Never blocks.
     fn poll_read(&mut self, buf: RSliceMut<'_, u8>, waker: ROption<Waker>) -> Step;
-    /// Begins the response, or replaces one whose head is not on the wire. Checks every field; sends nothing.
+    /// Starts the response, or replaces one whose head has not been sent. Validates every header; sends nothing.
     fn start(
         &mut self,
         status: u16,
         reason: RStr<'_>,
         headers: RSlice<'_, Header<'_>>,
     ) -> RResult<(), Failure>;
-    /// Writes a part of the body: answers how much of it was taken. Never blocks.
+    /// Writes a part of the body and returns the number of bytes accepted. Never blocks.
     fn poll_write(&mut self, bytes: RSlice<'_, u8>, waker: ROption<Waker>) -> Step;
-    /// Sends a part of an open file as a part of the body: answers how much of it was taken. Never blocks.
+    /// Sends a part of an open file as a part of the body and returns the number of bytes accepted. Never blocks.
     fn poll_send_file(&mut self, fd: i32, offset: u64, len: u64, waker: ROption<Waker>) -> Step;
     /// Sends an informational response (1xx) ahead of the final one.
     fn informational(
@@ -141,198 +170,282 @@ pub trait RawExchange: Send + 'static {
         status: u16,
         headers: RSlice<'_, Header<'_>>,
     ) -> RResult<(), Failure>;
-    /// Sets the trailer fields of a body in chunks.
+    /// Sets the trailer fields of a chunked body.
     fn trailers(&mut self, headers: RSlice<'_, Header<'_>>) -> RResult<(), Failure>;
-    /// Ends the response, without blocking; what is not sent yet is the class's to send. With a failure the exchange
-    /// stays open, to be failed.
+    /// Finishes the response without blocking; the class sends what is still buffered. On failure the exchange stays open
+    /// and must be failed.
     fn finish(&mut self) -> RResult<(), Failure>;
-    /// Ends the exchange for a failure: an error answer where nothing is on the wire, a cut otherwise.
+    /// Fails the exchange: sends an error response if nothing has been sent, otherwise closes the connection.
     fn fail(&mut self, failure: Failure);
-    /// Gives the connection away: the descriptor in the answer is the caller's.
+    /// Hands the connection over, before the response is started or after the head of a 101. The caller owns the returned
+    /// descriptor.
     fn hijack(&mut self) -> RResult<Hijacked, Failure>;
-    /// The connection's descriptor, to look at; -1 when the exchange is over.
+    /// Returns the connection's descriptor, for inspection; -1 after the end of the exchange.
     fn descriptor(&self) -> i32;
-    /// Until when the response is to be over, `CLOCK_MONOTONIC` in nanoseconds; 0 for ever.
+    /// Returns the deadline of the response on `CLOCK_MONOTONIC` in nanoseconds; 0 for none.
     fn deadline_ns(&self) -> u64;
-    /// Moves the deadline by so many nanoseconds, from now where it has passed.
+    /// Extends the deadline by this number of nanoseconds, counted from now if it has passed.
     fn extend_deadline(&mut self, by_ns: u64);
-    /// Has the waker fire when the client hangs up; a class that cannot notice never fires it.
-    fn on_gone(&mut self, waker: Waker);
-    /// Blocks in the class's way until the last "not yet" in that direction is worth trying again, or fails for good.
-    /// Only where the class called the application and waits for its return; never in a guest loop.
-    #[sabi(last_prefix_field)]
+    /// Registers a waker that fires when the client disconnects. A class that cannot detect this never fires it.
+    fn on_disconnect(&mut self, waker: Waker);
+    /// Blocks until the last [`Step::Pending`] in this direction can be retried, or fails permanently. Only valid while the
+    /// class waits for the application's call to return; never in a guest loop.
     fn wait(&mut self, interest: Interest) -> RResult<(), Failure>;
+    /// Returns whether the addresses in the head come from a PROXY header.
+    #[sabi(last_prefix_field)]
+    fn is_proxied(&self) -> bool {
+        not_proxied()
+    }
 }
 
-/// The owned form of [`RawExchange`].
+fn not_proxied() -> bool {
+    false
+}
+
+/// Owned [`RawExchange`].
 pub type ExchangeBox = RawExchange_TO<RBox<()>>;
 
-/// The host's services: see [`crate::Host`]. Made by the host, one object for each library, in the mold; valid there and,
+/// Services of the host; see [`crate::Host`]. Created by the host in the mold, one object per library; valid there and,
 /// after the fork, in each worker. Callable from any thread.
 #[sabi_trait]
 #[sabi(impl_InterfaceType(Send, Sync))]
 pub trait RawHost: Send + Sync + 'static {
-    /// A setting by its name.
+    /// See [`crate::Host::setting`].
     fn setting(&self, name: RStr<'_>) -> ROption<Value>;
-    /// The library's own section of the settings file, as TOML.
+    /// See [`crate::Host::section`].
     fn section(&self) -> RString;
-    /// The contents of the file that a setting names, as read at start.
+    /// See [`crate::Host::setting_file`].
     fn setting_file(&self, name: RStr<'_>) -> RResult<ROption<RVec<u8>>, Failure>;
-    /// The listening sockets; they stay the host's.
+    /// See [`crate::Host::listeners`]. The host keeps ownership.
     fn listeners(&self) -> RVec<Listener>;
-    /// Closes this process's copies of the listening sockets. In a worker, by its class, once.
+    /// See [`crate::Host::close_listeners`]. Called once in a worker, by its class.
     fn close_listeners(&self);
-    /// The how-manieth worker of the server this is; 0 in the mold.
-    fn age(&self) -> u64;
-    /// The arbiter's process id.
+    /// 1-based spawn number of this worker; 0 in the mold.
+    fn spawn_index(&self) -> u64;
+    /// Process ID of the arbiter.
     fn arbiter_pid(&self) -> i32;
-    /// The heartbeat. In a worker, by its class, at least once a second.
+    /// Records a heartbeat. Called in a worker, by its class, at least once per second.
     fn notify(&self);
-    /// Whether the worker is to go on.
+    /// Returns whether the worker should continue.
     fn alive(&self) -> bool;
-    /// Ends the worker as a TERM does.
+    /// Stops the worker as TERM does.
     fn stop(&self);
-    /// Asks the arbiter for a replacement; TERM follows when that can serve.
+    /// Asks the arbiter for a replacement; TERM follows when the replacement is ready.
     fn retire(&self);
-    /// Readable when a signal came.
+    /// Returns a descriptor that becomes readable when a signal arrives.
     fn wake_descriptor(&self) -> i32;
-    /// Empties the wake descriptor and calls the worker's `handle_*`, on the calling thread.
+    /// Drains the wake descriptor and calls the worker's `handle_*` methods on the calling thread.
     fn deliver_signals(&self);
-    /// Adds to a counter of the worker's slot.
+    /// Adds to a counter in the worker's slot.
     fn count(&self, counter: Counter, by: i64);
-    /// A request's head is complete. Answers a token for its end; never 0.
-    fn request_began(&self, head: &RequestHead<'_>) -> u32;
-    /// The request of that token is over; 0 for one that was refused without a head.
+    /// Reports that a request head is complete. Returns a token for `request_ended`, never 0.
+    fn request_started(&self, head: &RequestHead<'_>) -> u32;
+    /// Reports the end of the request with this token; 0 for a request that was rejected without a head.
     fn request_ended(&self, token: u32, record: &AccessRecord<'_>);
-    /// Whether the access log needs response fields.
+    /// Returns whether the access log needs response headers.
     fn wants_response_headers(&self) -> bool;
-    /// The most verbose level that is logged, as a [`crate::LogLevel`].
+    /// Returns the most verbose level that is logged, as a [`crate::LogLevel`].
     fn log_level(&self) -> u8;
     /// Writes a line to the error log.
-    #[sabi(last_prefix_field)]
     fn log(&self, level: u8, target: RStr<'_>, message: RStr<'_>);
+    /// Like [`RawHost::retire`], with a reason for the log.
+    fn retire_for(&self, reason: RStr<'_>) {
+        not_replaced(reason);
+    }
+    /// Writes text to the error log unchanged and in one piece, regardless of the level.
+    fn write_log(&self, target: RStr<'_>, text: RSlice<'_, u8>) {
+        nothing_written(target, text);
+    }
+    /// See [`crate::Host::logged_variables`].
+    fn logged_variables(&self) -> RVec<RString> {
+        no_variables()
+    }
+    /// See [`crate::Host::set_logged_variable`].
+    fn set_logged_variable(&self, request: u64, name: RStr<'_>, value: RSlice<'_, u8>) {
+        nothing_logged(request, name, value);
+    }
+    /// Performs the action of the server's handler for this signal. Does nothing in the mold and for other signals. For
+    /// SIGABRT: runs what [`RawHost::at_abort`] was given, and does not end the process; by this call an application
+    /// declares that it has logged where it stands, and the host leaves out the native stack.
+    fn on_signal(&self, signal: i32) {
+        no_signal(signal);
+    }
+    /// Reinstalls the server's signal handlers in front of those of the application. Called in a worker.
+    fn reclaim_signals(&self) {
+        no_signal(0);
+    }
+    /// Returns a non-blocking descriptor: writing a byte other than 0 makes the worker's main thread call
+    /// [`RawApp::run_signal_handlers`]. -1 in the mold.
+    fn signal_descriptor(&self) -> i32 {
+        no_descriptor()
+    }
+    /// Returns the number of connections that a stopping worker still accepts from this listening socket; 0 if other
+    /// processes serve it.
+    fn remaining_backlog(&self, listener: i32) -> u64 {
+        unlimited_backlog(listener)
+    }
+    /// Keeps a task that runs once if another process aborts the worker, before it ends: in a signal handler, on any
+    /// thread. It must not wait. In a worker, by its class.
+    #[sabi(last_prefix_field)]
+    fn at_abort(&self, task: TaskBox) {
+        never_run(task);
+    }
 }
 
-/// The owned form of [`RawHost`].
+/// What a host without [`RawHost::at_abort`] does.
+fn never_run(_task: TaskBox) {}
+
+/// What a host without [`RawHost::remaining_backlog`] expects: a worker that stops empties the backlog.
+fn unlimited_backlog(_listener: i32) -> u64 {
+    u64::MAX
+}
+
+fn nothing_written(_: RStr<'_>, _: RSlice<'_, u8>) {}
+
+fn no_variables() -> RVec<RString> {
+    RVec::new()
+}
+
+fn nothing_logged(_: u64, _: RStr<'_>, _: RSlice<'_, u8>) {}
+
+/// Owned [`RawHost`].
 pub type HostBox = RawHost_TO<RBox<()>>;
 
-/// An application: see [`crate::App`]. Made by its library in the mold, called there and in workers.
+/// An application; see [`crate::App`]. Created by its library in the mold; called there and in workers.
 #[sabi_trait]
 #[sabi(impl_InterfaceType(Send, Sync))]
 pub trait RawApp: Send + Sync + 'static {
-    /// The bits of [`crate::Needs`].
-    fn needs(&self) -> u64;
-    /// Loads what is slow or can fail: in the mold with `preload_app`, else in each worker.
+    /// Returns the bits of [`crate::Requirements`].
+    fn requirements(&self) -> u64;
+    /// See [`crate::App::load`]. Called in the mold with `preload_app`, otherwise in each worker.
     fn load(&self) -> RResult<(), Failure>;
-    /// In the mold, before each fork.
+    /// Called in the mold before each fork.
     fn before_fork(&self);
-    /// After each fork, in the mold and in the child.
+    /// Called after each fork, in the mold and in the child.
     fn after_fork(&self, in_child: bool);
-    /// In a worker, on its main thread, before the first request.
+    /// Called in a worker, on its main thread, before the first request.
     fn init_worker(&self, runtime: RuntimeBox) -> RResult<(), Failure>;
-    /// Serves one request. On any thread of the class's, several at once where the class has threads.
+    /// Serves one request. Called on any thread of the class, concurrently if the class has threads.
     fn call(&self, exchange: ExchangeBox);
-    /// Runs the application's own loop around the class's engine, on the main thread, until it has stopped.
+    /// Runs the application's own loop around the class's engine, on the main thread, until the engine has stopped.
     fn run_loop(&self, engine: EngineBox) -> RResult<(), Failure>;
-    /// A server hook by its gunicorn name, with numbers that describe it.
+    /// See [`crate::App::hook`].
     fn hook(&self, event: RStr<'_>, facts: RSlice<'_, i64>) -> RResult<(), Failure>;
-    /// What its requests are doing now, as text. From any thread.
+    /// See [`crate::App::trace`]. Callable from any thread.
     fn trace(&self) -> RString;
-    /// The files whose change means that the application has changed.
+    /// See [`crate::App::files`].
     fn files(&self) -> RVec<RString>;
-    /// In a worker, on its main thread, after the last request.
-    #[sabi(last_prefix_field)]
+    /// Called in a worker, on its main thread, after the last request.
     fn shutdown(&self);
+    /// Returns the stack size in bytes of the threads that call the application; 0 for the class's default.
+    fn stack_size(&self) -> u64 {
+        no_preference()
+    }
+    /// Called in a worker, on its main thread, from within [`RawHost::deliver_signals`], when the worker begins to drain.
+    ///
+    fn drain(&self) {
+        not_interested();
+    }
+    /// Called in a worker, on its main thread, from within [`RawHost::deliver_signals`], when a byte was written to
+    /// [`RawHost::signal_descriptor`].
+    fn run_signal_handlers(&self) {
+        no_signal(0);
+    }
+    /// In the mold, on its main thread, before it reads each message from this descriptor.
+    #[sabi(last_prefix_field)]
+    fn wait_in_mold(&self, descriptor: i32) {
+        nothing_to_run(descriptor);
+    }
 }
 
-/// The owned form of [`RawApp`].
+/// Owned [`RawApp`].
 pub type AppBox = RawApp_TO<RBox<()>>;
 
-/// A worker: see [`crate::Worker`]. Made by its class in a worker process, used on its main thread.
+/// A worker; see [`crate::Worker`]. Created by its class in a worker process; used on the main thread.
 #[sabi_trait]
 pub trait RawWorker: 'static {
-    /// Prepares the process; the worker is ready when this returns well.
+    /// Prepares the process.
     fn init_process(&self) -> RResult<(), Failure>;
-    /// Serves until the worker is to end.
+    /// Serves until the worker stops. The first [`RawHost::notify`] in this call reports the worker as ready.
     fn run(&self) -> RResult<(), Failure>;
-    /// TERM came. Called from within [`RawHost::deliver_signals`], as are the three below.
+    /// Handles TERM. Called from within [`RawHost::deliver_signals`], as are the other `handle_*` methods.
     fn handle_exit(&self);
-    /// QUIT or INT came.
+    /// Handles QUIT and INT.
     fn handle_quit(&self);
-    /// WINCH came.
+    /// Handles WINCH.
     fn handle_winch(&self);
-    /// USR1 came: the logs were reopened.
+    /// Handles USR1, after the host has reopened its logs.
     fn handle_usr1(&self);
-    /// What its threads and greenlets are doing now, as text.
+    /// Describes what the worker's threads and greenlets are doing.
     #[sabi(last_prefix_field)]
     fn trace(&self) -> RString;
 }
 
-/// The owned form of [`RawWorker`].
+/// Owned [`RawWorker`].
 pub type WorkerBox = RawWorker_TO<RBox<()>>;
 
-/// What a class does for an application while it serves: see [`crate::Runtime`]. Made by the class, in a worker; used
-/// where the class calls the application and in what it spawned.
+/// Services of a class for the application; see [`crate::Runtime`]. Created by the class in a worker; used on the threads
+/// on which the class calls the application, and in spawned tasks.
 #[sabi_trait]
 #[sabi(impl_InterfaceType(Send, Sync))]
 pub trait RawRuntime: Send + Sync + 'static {
-    /// Whether waiting lets other requests run on this thread.
+    /// Returns whether waiting lets other requests run on this thread.
     fn cooperative(&self) -> bool;
-    /// Waits for a descriptor; false when the timeout (nanoseconds, `u64::MAX` for none) passed before.
+    /// Waits for a descriptor. Returns false if the timeout (nanoseconds, `u64::MAX` for none) passes first.
     fn wait_fd(&self, fd: i32, interest: Interest, timeout_ns: u64) -> RResult<bool, Failure>;
-    /// Waits so many nanoseconds.
+    /// Waits for this number of nanoseconds.
     fn sleep(&self, ns: u64) -> RResult<(), Failure>;
-    /// Runs a task beside the requests.
+    /// Runs a task in the background.
     fn spawn(&self, task: TaskBox) -> RResult<(), Failure>;
-    /// Runs a task that may block, on a thread, and waits until it has run.
+    /// Runs a task that may block on a thread, and waits until it has finished.
     #[sabi(last_prefix_field)]
     fn offload(&self, task: TaskBox) -> RResult<(), Failure>;
 }
 
-/// The owned form of [`RawRuntime`].
+/// Owned [`RawRuntime`].
 pub type RuntimeBox = RawRuntime_TO<RBox<()>>;
 
-/// Something to run once. Made by the application's side, run by the class on whatever thread suits it.
+/// A closure to run once. Created on the application's side; run by the class on a thread of its choice.
 #[sabi_trait]
 #[sabi(impl_InterfaceType(Send))]
 pub trait RawTask: Send + 'static {
-    /// Runs it; panics are caught inside.
+    /// Runs the task. Catches panics.
     #[sabi(last_prefix_field)]
     fn run(&mut self);
 }
 
-/// The owned form of [`RawTask`].
+/// Owned [`RawTask`].
 pub type TaskBox = RawTask_TO<RBox<()>>;
 
-/// A class's engine for an application with a loop of its own: see [`crate::Engine`]. On the main thread alone.
+/// The engine of a class, for an application with its own loop; see [`crate::Engine`]. Used only on the main thread.
 #[sabi_trait]
 pub trait RawEngine: 'static {
-    /// The descriptor to watch for reading.
+    /// Returns the descriptor to watch for reading.
     fn descriptor(&self) -> i32;
-    /// Does what there is to do, without blocking.
+    /// Processes pending events without blocking.
     fn turn(&self) -> RResult<(), Failure>;
-    /// Whether the worker has nothing left to do and is to end.
+    /// Returns whether the worker has stopped and has no exchange left.
     #[sabi(last_prefix_field)]
     fn stopped(&self) -> bool;
 }
 
-/// The owned form of [`RawEngine`].
+/// Owned [`RawEngine`].
 pub type EngineBox = RawEngine_TO<RBox<()>>;
 
-/// A hook plugin: see [`crate::Hooks`]. Made by its library in the mold, called there and in workers.
+/// A hook plugin; see [`crate::Hooks`]. Created by its library in the mold; called there and in workers.
 #[sabi_trait]
 #[sabi(impl_InterfaceType(Send, Sync))]
 pub trait RawHooks: Send + Sync + 'static {
-    /// A server hook by its gunicorn name, with numbers that describe it.
+    /// Runs a server hook, given by its gunicorn name, with numbers that describe the event.
     fn event(&self, event: RStr<'_>, facts: RSlice<'_, i64>) -> RResult<(), Failure>;
-    /// Whether the two below are to be called.
+    /// Returns whether to call `pre_request` and `post_request`.
     fn wants_requests(&self) -> bool;
-    /// A request's head is complete.
+    /// Called when a request head is complete.
     fn pre_request(&self, head: &RequestHead<'_>);
-    /// A request is over.
+    /// Called at the end of a request.
     #[sabi(last_prefix_field)]
     fn post_request(&self, record: &AccessRecord<'_>);
 }
 
-/// The owned form of [`RawHooks`].
+/// Owned [`RawHooks`].
 pub type HooksBox = RawHooks_TO<RBox<()>>;

@@ -1,6 +1,6 @@
-//! The root modules: what a `.so` exports, and the macros that export it.
+//! Root modules: what a `.so` exports, and the macros that export them.
 //!
-//! A library exports one of them. They are prefix types: a later minor version adds fields at the end.
+//! A library exports exactly one root module. They are prefix types: a later minor version appends fields.
 
 // The derive for prefix types writes `Clone` for a `Copy` type by hand.
 #![allow(clippy::expl_impl_clone_on_copy)]
@@ -31,15 +31,15 @@ pub struct WorkerClass {
     pub version: RStr<'static>,
     /// See [`WorkerFactory::DESCRIPTION`].
     pub description: RStr<'static>,
-    /// The bits of [`crate::Abilities`].
-    pub abilities: u64,
+    /// The bits of [`crate::Capabilities`].
+    pub capabilities: u64,
     /// See [`WorkerFactory::GUEST_LOOP`].
     pub guest_loop: RStr<'static>,
     /// See [`WorkerFactory::ACCESS_LOG_FORMAT`].
     pub access_log_format: RStr<'static>,
-    /// In the mold: takes the host's log and checks the settings; see [`WorkerFactory::setup`].
+    /// Called in the mold: connects the library to the host's log and checks the settings; see [`WorkerFactory::setup`].
     pub setup: extern "C" fn(host: HostBox) -> RResult<(), Failure>,
-    /// In a worker process: makes the worker; see [`WorkerFactory::new`].
+    /// Called in a worker process: creates the worker; see [`WorkerFactory::new`].
     #[sabi(last_prefix_field)]
     pub new: extern "C" fn(host: HostBox, app: AppBox) -> RResult<WorkerBox, Failure>,
 }
@@ -61,7 +61,7 @@ pub struct AppModule {
     pub name: RStr<'static>,
     /// See [`AppFactory::VERSION`].
     pub version: RStr<'static>,
-    /// In the mold: makes the application; see [`AppFactory::new`].
+    /// Called in the mold: creates the application; see [`AppFactory::new`].
     #[sabi(last_prefix_field)]
     pub new: extern "C" fn(host: HostBox, context: RawAppContext) -> RResult<AppBox, Failure>,
 }
@@ -83,7 +83,7 @@ pub struct HooksModule {
     pub name: RStr<'static>,
     /// See [`HooksFactory::VERSION`].
     pub version: RStr<'static>,
-    /// In the mold: makes the hooks; see [`HooksFactory::new`].
+    /// Called in the mold: creates the hooks; see [`HooksFactory::new`].
     #[sabi(last_prefix_field)]
     pub new: extern "C" fn(host: HostBox) -> RResult<HooksBox, Failure>,
 }
@@ -95,7 +95,7 @@ impl RootModule for HooksModuleRef {
     const VERSION_STRINGS: VersionStrings = package_version_strings!();
 }
 
-/// The words of an [`AppContext`] as they cross the boundary.
+/// The strings of an [`AppContext`], as passed across the boundary.
 #[repr(C)]
 #[derive(StableAbi, Clone, Debug)]
 pub struct RawAppContext {
@@ -107,14 +107,14 @@ pub struct RawAppContext {
     pub guest_loop: RString,
 }
 
-/// The version of `worker-api` that this was compiled against.
+/// Version of `worker-api` that this library was compiled against.
 pub const API_VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Exports a [`WorkerFactory`] as this library's worker class. Once in a `cdylib`.
+/// Exports a [`WorkerFactory`] as this library's worker class. Use it once in a `cdylib`.
 #[macro_export]
 macro_rules! export_worker_class {
     ($worker:ty) => {
-        /// The class's root module: what the host finds in the library.
+        /// Returns the class's root module, which the host looks up in the library.
         pub fn root_module() -> $crate::WorkerClassRef {
             $crate::__worker_class::<$worker>()
         }
@@ -123,11 +123,11 @@ macro_rules! export_worker_class {
     };
 }
 
-/// Exports an [`AppFactory`] as this library's application. Once in a `cdylib`.
+/// Exports an [`AppFactory`] as this library's application. Use it once in a `cdylib`.
 #[macro_export]
 macro_rules! export_app {
     ($app:ty) => {
-        /// The application's root module: what the host finds in the library.
+        /// Returns the application's root module, which the host looks up in the library.
         pub fn root_module() -> $crate::AppModuleRef {
             $crate::__app_module::<$app>()
         }
@@ -136,11 +136,11 @@ macro_rules! export_app {
     };
 }
 
-/// Exports a [`HooksFactory`] as this library's hooks. Once in a `cdylib`.
+/// Exports a [`HooksFactory`] as this library's hooks. Use it once in a `cdylib`.
 #[macro_export]
 macro_rules! export_hooks {
     ($hooks:ty) => {
-        /// The hooks' root module: what the host finds in the library.
+        /// Returns the hooks' root module, which the host looks up in the library.
         pub fn root_module() -> $crate::HooksModuleRef {
             $crate::__hooks_module::<$hooks>()
         }
@@ -149,8 +149,8 @@ macro_rules! export_hooks {
     };
 }
 
-/// The static by which `abi_stable` finds a root module. Its own attribute names the crate `::abi_stable`, which a
-/// library that depends on `worker-api` alone does not have.
+/// Defines the static by which `abi_stable` finds a root module. The attribute of `abi_stable` refers to the crate as
+/// `::abi_stable`, which does not resolve in a library that depends only on `worker-api`.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __export_root {
@@ -160,10 +160,10 @@ macro_rules! __export_root {
                 $crate::abi::library::__call_root_module_loader(root_module)
             }
 
-            // SAFETY: the name is abi_stable's for the root module's header, and one library has one of them.
+            // SAFETY: `abi_stable` reserves this name for the root module's header, and a library defines it once.
             #[unsafe(export_name = "_1as_0lib_1header_0root_bmodule_bloader")]
             static HEADER: $crate::abi::library::LibHeader =
-                // SAFETY: `erased` gives the root module of exactly this type.
+                // SAFETY: `erased` returns a root module of exactly this type.
                 unsafe {
                     $crate::abi::library::LibHeader::from_constructor::<$module>(
                         erased,
@@ -181,7 +181,7 @@ pub fn __worker_class<W: WorkerFactory>() -> WorkerClassRef {
         name: RStr::from_str(W::NAME),
         version: RStr::from_str(W::VERSION),
         description: RStr::from_str(W::DESCRIPTION),
-        abilities: W::ABILITIES.0,
+        capabilities: W::CAPABILITIES.0,
         guest_loop: RStr::from_str(W::GUEST_LOOP),
         access_log_format: RStr::from_str(W::ACCESS_LOG_FORMAT),
         setup: setup::<W>,

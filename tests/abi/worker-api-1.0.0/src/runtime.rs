@@ -1,7 +1,7 @@
-//! What a worker class does for an application while it serves: waiting, sleeping, running things beside.
+//! Services of a worker class for the application: waiting for descriptors, sleeping, background tasks.
 //!
-//! Under a cooperative class these calls let other requests run; under sync and gthread they block the thread. The
-//! same application works under both. Sockets are made of [`Runtime::wait_fd`].
+//! Under a cooperative class these calls let other requests run; under sync and gthread they block the thread. The same
+//! application works under both. Use [`Runtime::wait_fd`] to do socket I/O.
 
 use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -14,23 +14,23 @@ use crate::failure::{Failure, FailureKind, Result};
 use crate::guard::catch;
 use crate::raw::{Interest, RawTask, RawTask_TO, RuntimeBox, TaskBox};
 
-/// The class's services for an application, in a worker process. Cheap to clone; to be used on the threads on which
-/// the class calls the application, or in tasks that it spawned.
+/// The runtime of a worker. Cheap to clone. Use it on the threads on which the class calls the application, and in tasks
+/// spawned with [`Runtime::spawn`].
 #[derive(Clone)]
 pub struct Runtime(Arc<RuntimeBox>);
 
 impl Runtime {
-    /// Wraps what a worker class made.
+    /// Wraps the object that a worker class created.
     pub fn from_raw(raw: RuntimeBox) -> Self {
         Self(Arc::new(raw))
     }
 
-    /// Whether waiting lets other requests of this process run on the same thread.
+    /// Returns whether waiting lets other requests run on the same thread.
     pub fn cooperative(&self) -> bool {
         self.0.cooperative()
     }
 
-    /// Waits until a descriptor is ready; false when `timeout` passed before.
+    /// Waits until a descriptor is ready. Returns false if `timeout` passes first.
     pub fn wait_fd(
         &self,
         fd: RawFd,
@@ -40,26 +40,26 @@ impl Runtime {
         self.0.wait_fd(fd, interest, nanoseconds(timeout)).into_result()
     }
 
-    /// Waits for some time.
+    /// Waits for `duration`.
     pub fn sleep(&self, duration: Duration) -> Result<()> {
         self.0.sleep(nanoseconds(Some(duration))).into_result()
     }
 
-    /// Runs `task` beside the requests: in a greenlet under a cooperative class, in a thread elsewhere. What it waits
-    /// for with this runtime does not hold up anybody. A panic ends the task alone, and is logged.
+    /// Runs `task` in the background: in a greenlet under a cooperative class, otherwise in a thread. Waiting with this
+    /// runtime in the task does not delay requests. A panic is logged and ends only the task.
     pub fn spawn(&self, task: impl FnOnce() + Send + 'static) -> Result<()> {
-        self.0.spawn(boxed(task)).into_result()
+        self.0.spawn(task_box(task)).into_result()
     }
 
-    /// Runs `work`, which may block, on a thread of its own, and waits for its result in the class's way. A panic of
-    /// `work` goes on in the caller.
+    /// Runs `work`, which may block, on a separate thread and waits for its result. A panic of `work` is resumed in the
+    /// caller.
     pub fn offload<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T> {
         let place = Arc::new(Mutex::new(None));
         let result = Arc::clone(&place);
-        let task = boxed(move || {
+        let task = task_box(move || {
             let outcome = catch_unwind(AssertUnwindSafe(work));
             *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
         });
@@ -79,12 +79,12 @@ impl std::fmt::Debug for Runtime {
     }
 }
 
-/// A timeout as it crosses the boundary: nanoseconds, `u64::MAX` for none.
+/// Encodes a timeout for the boundary: nanoseconds, `u64::MAX` for none.
 fn nanoseconds(timeout: Option<Duration>) -> u64 {
     timeout.map_or(u64::MAX, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX))
 }
 
-fn boxed(task: impl FnOnce() + Send + 'static) -> TaskBox {
+pub(crate) fn task_box(task: impl FnOnce() + Send + 'static) -> TaskBox {
     RawTask_TO::from_value(Once(Some(task)), TD_Opaque)
 }
 
@@ -93,7 +93,7 @@ struct Once<F>(Option<F>);
 impl<F: FnOnce() + Send + 'static> RawTask for Once<F> {
     fn run(&mut self) {
         if let Some(task) = self.0.take() {
-            // The panic hook has logged it, and there is nobody to hand it to.
+            // The panic hook has logged a panic, and no caller waits for the result.
             let _ = catch("a spawned task", task);
         }
     }

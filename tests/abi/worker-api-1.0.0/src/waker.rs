@@ -1,4 +1,4 @@
-//! How one side tells the other that "not yet" has become "now".
+//! Wakers: notifications that a pending operation can be retried.
 
 use std::sync::Arc;
 use std::task::{Wake, Waker as StdWaker};
@@ -7,21 +7,21 @@ use abi_stable::{StableAbi, sabi_trait::TD_Opaque};
 
 use crate::raw::{RawWaker, RawWaker_TO, WakerBox};
 
-/// Given with a call that can answer "not yet"; fires at most once for each time that it was taken.
+/// Passed to an operation that can return [`crate::Step::Pending`]; fires at most once per such operation.
 ///
-/// [`Waker::wake`] may be called from any thread of the process. It only makes a note and wakes whoever waits:
-/// application code never runs inside it. A wake-up may be spurious; whoever is woken tries again.
+/// [`Waker::wake`] may be called from any thread of the process. It only schedules the waiting side; application code
+/// never runs inside it. Wake-ups may be spurious: the receiver retries the operation.
 #[repr(transparent)]
 #[derive(StableAbi)]
 pub struct Waker(WakerBox);
 
 impl Waker {
-    /// A waker that calls `wake`, which must neither block nor panic.
+    /// Creates a waker that calls `wake`, which must neither block nor panic.
     pub fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
         Self(RawWaker_TO::from_value(Closure(wake), TD_Opaque))
     }
 
-    /// Fires.
+    /// Wakes the waiting side.
     pub fn wake(&self) {
         self.0.wake();
     }
@@ -33,14 +33,14 @@ impl std::fmt::Debug for Waker {
     }
 }
 
-/// A future's waker is one of ours, for executors of Rust futures.
+/// Converts the waker of a Rust future, for executors.
 impl From<StdWaker> for Waker {
     fn from(waker: StdWaker) -> Self {
         Self::new(move || waker.wake_by_ref())
     }
 }
 
-/// And the other way round.
+/// Converts into the waker of a Rust future.
 impl From<Waker> for StdWaker {
     fn from(waker: Waker) -> Self {
         Arc::new(Shared(waker)).into()

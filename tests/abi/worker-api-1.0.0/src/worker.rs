@@ -1,7 +1,7 @@
-//! A worker class: what a class's `.so` implements.
+//! Worker classes: the trait that a class's `.so` implements.
 //!
-//! A class is written as a [`Worker`] and exported with [`crate::export_worker_class!`]. The host makes one worker in
-//! each worker process and runs it.
+//! Implement [`Worker`] and export it with [`crate::export_worker_class!`]. The host creates one worker in each worker
+//! process and runs it.
 
 use abi_stable::sabi_trait::TD_Opaque;
 use abi_stable::std_types::{RResult, RString};
@@ -12,66 +12,68 @@ use crate::guard::{catch, catch_flat};
 use crate::host::Host;
 use crate::raw::{RawWorker, RawWorker_TO, WorkerBox};
 
-/// What a worker is made with, in its process, after the fork.
+/// Arguments of [`WorkerFactory::new`].
 #[derive(Clone, Debug)]
 pub struct WorkerContext {
-    /// The host's services.
+    /// Services of the host.
     pub host: Host,
-    /// The application to call.
+    /// Application to call.
     pub app: AppHandle,
 }
 
-/// A worker class's worker: one in each worker process, used on its main thread alone.
+/// A worker: one per worker process, used only on the process's main thread.
 ///
-/// Order of calls: `new` (of [`WorkerFactory`]), `init_process`, then `run`, within which the host calls `handle_*` when
-/// the class asks for signals with [`Host::deliver_signals`]. All but `run` have defaults.
+/// Order of calls: `new` (of [`WorkerFactory`]), `init_process`, `run`. While `run` is active, the host calls the
+/// `handle_*` methods from within [`Host::deliver_signals`]. All methods except `run` have defaults.
 pub trait Worker: 'static {
-    /// Prepares the process: pollers, threads, the application's `init_worker`. A failure ends the worker with status
-    /// 3, "cannot boot"; when it returns well, the worker counts as ready.
+    /// Prepares the process: pollers, threads, the application's `init_worker`. If this fails, the worker exits with
+    /// status 3 (boot error).
     fn init_process(&self) -> Result<()> {
         Ok(())
     }
 
-    /// Serves until [`Host::alive`] is false, then finishes what it has and returns.
+    /// Serves until [`Host::alive`] is false, then finishes what it has and returns. With the first call of
+    /// [`Host::notify`] in here the worker counts as ready: everything that it needs to accept and serve a connection
+    /// exists by then. A failure before that is a failure to boot.
     fn run(&self) -> Result<()>;
 
-    /// TERM came: end gracefully. [`Host::alive`] is false already.
+    /// Handles TERM: exit gracefully. [`Host::alive`] already returns false.
     fn handle_exit(&self) {}
 
-    /// QUIT or INT came: end at once. [`Host::alive`] is false already; the host ends the process shortly after in any
-    /// case.
+    /// Handles QUIT and INT: exit at once. [`Host::alive`] already returns false; the host terminates the process shortly
+    /// afterwards in any case.
     fn handle_quit(&self) {}
 
-    /// WINCH came: nothing to do as a rule, as in gunicorn.
+    /// Handles WINCH. Most classes ignore it, as gunicorn's do.
     fn handle_winch(&self) {}
 
-    /// USR1 came: the host has reopened its logs; reopen your own.
+    /// Handles USR1: the host has reopened its logs; reopen any log files of the class.
     fn handle_usr1(&self) {}
 
-    /// What the class's own threads and greenlets are doing now, for the log, when a request ran over its time.
+    /// Describes what the class's threads and greenlets are doing. Logged when a request exceeds `request_timeout`.
     fn trace(&self) -> String {
         String::new()
     }
 }
 
-/// What a class can do, as a set of bits.
+/// Bit set of the features that a worker class supports.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Abilities(pub u64);
+pub struct Capabilities(pub u64);
 
-impl Abilities {
-    /// One request at a time, to its end.
-    pub const NOTHING: Self = Self(0);
-    /// It waits for exchanges that an application keeps ([`crate::Needs::LATER`]).
-    pub const LATER: Self = Self(1);
-    /// It gives its engine to an application's own loop ([`crate::Needs::LOOP`]).
+impl Capabilities {
+    /// Serves one request at a time.
+    pub const NONE: Self = Self(0);
+    /// Drives exchanges that an application has detached ([`crate::Requirements::DEFERRED`]).
+    pub const DEFERRED: Self = Self(1);
+    /// Hands its engine to the application's own loop ([`crate::Requirements::LOOP`]).
     pub const LOOP: Self = Self(2);
-    /// It calls the application from several threads at once.
+    /// Calls the application from several threads at once.
     pub const THREADS: Self = Self(4);
-    /// It serves several requests on one thread.
+    /// Serves several requests concurrently on one thread.
     pub const COOPERATIVE: Self = Self(8);
 }
 
-impl std::ops::BitOr for Abilities {
+impl std::ops::BitOr for Capabilities {
     type Output = Self;
 
     fn bitor(self, other: Self) -> Self {
@@ -79,29 +81,29 @@ impl std::ops::BitOr for Abilities {
     }
 }
 
-/// Makes workers of a class: the type that [`crate::export_worker_class!`] takes.
+/// Constructor and identity of a worker class: the type that [`crate::export_worker_class!`] takes.
 pub trait WorkerFactory: Worker + Sized {
-    /// The class's short name, `sync`; the library is then called `libsync_worker.so`.
+    /// Short name of the class. The library of the class `sync` is called `libsync_worker.so`.
     const NAME: &'static str;
-    /// Its version.
+    /// Version of the class.
     const VERSION: &'static str;
-    /// One line that says how it serves.
+    /// One-line description of how the class serves requests.
     const DESCRIPTION: &'static str;
-    /// What it can do.
-    const ABILITIES: Abilities = Abilities::NOTHING;
-    /// The guest loop that it is made for; see [`crate::AppContext::guest_loop`].
+    /// Features that the class supports.
+    const CAPABILITIES: Capabilities = Capabilities::NONE;
+    /// Guest loop that the class is made for; see [`crate::AppContext::guest_loop`].
     const GUEST_LOOP: &'static str = "";
-    /// The form of its access log lines where the operator sets none, in the words of gunicorn's `access_log_format`;
-    /// empty for the server's own.
+    /// Access log format, in the syntax of gunicorn's `access_log_format`, if the operator sets none. Empty selects the
+    /// server's default.
     const ACCESS_LOG_FORMAT: &'static str = "";
 
-    /// Checks its settings, in the mold, once for a generation: a failure refuses the generation.
+    /// Checks the class's settings. Called in the mold, once per generation; an error refuses the generation.
     fn setup(host: &Host) -> Result<()> {
         let _ = host;
         Ok(())
     }
 
-    /// Makes the worker, in its process.
+    /// Creates the worker, in its process, after the fork.
     fn new(context: WorkerContext) -> Result<Self>;
 }
 
@@ -109,7 +111,7 @@ pub(crate) fn to_raw(worker: impl Worker) -> WorkerBox {
     RawWorker_TO::from_value(Guarded(worker), TD_Opaque)
 }
 
-/// A worker whose panics become failures.
+/// Converts panics of a worker into failures.
 struct Guarded<W>(W);
 
 impl<W: Worker> RawWorker for Guarded<W> {

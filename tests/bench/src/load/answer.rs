@@ -24,7 +24,7 @@ enum Body {
     #[default]
     Unknown,
     /// This number of bytes is missing.
-    Left { octets: u64, closes: bool },
+    Left { bytes: u64, closes: bool },
     /// Everything until the connection is closed.
     UntilClose,
 }
@@ -42,7 +42,7 @@ impl Answer {
             Body::UntilClose => Ok(Step::More),
             _ if part.is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
             Body::Unknown => self.take_head(part),
-            Body::Left { octets, closes } => self.take_body(part.len() as u64, octets, closes),
+            Body::Left { bytes, closes } => self.take_body(part.len() as u64, bytes, closes),
         }
     }
 
@@ -62,16 +62,15 @@ impl Answer {
         let behind = (whole.len() - end - 4) as u64;
         self.body = body_of(&whole[..end + 2])?;
         match self.body {
-            Body::Left { octets, closes } => self.take_body(behind, octets, closes),
+            Body::Left { bytes, closes } => self.take_body(behind, bytes, closes),
             _ => Ok(Step::More),
         }
     }
 
     fn take_body(&mut self, came: u64, missing: u64, closes: bool) -> io::Result<Step> {
-        let octets =
-            missing.checked_sub(came).ok_or_else(|| invalid("more came than announced"))?;
-        self.body = Body::Left { octets, closes };
-        Ok(if octets == 0 { Step::Complete } else { Step::More })
+        let bytes = missing.checked_sub(came).ok_or_else(|| invalid("more came than announced"))?;
+        self.body = Body::Left { bytes, closes };
+        Ok(if bytes == 0 { Step::Complete } else { Step::More })
     }
 }
 
@@ -85,21 +84,21 @@ fn body_of(head: &[u8]) -> io::Result<Body> {
         return Err(invalid(&format!("the server answered {status:?}")));
     }
     let mut closes = status.starts_with(b"HTTP/1.0");
-    let mut octets = None;
+    let mut bytes = None;
     let mut start = status_end + 2;
     for end in lines {
         let (name, value) = split(&head[start..end]);
         start = end + 2;
         if name.eq_ignore_ascii_case(b"content-length") {
             let digits = std::str::from_utf8(value).unwrap_or_default();
-            octets = Some(digits.parse().map_err(|_| invalid("a strange Content-Length"))?);
+            bytes = Some(digits.parse().map_err(|_| invalid("a strange Content-Length"))?);
         } else if name.eq_ignore_ascii_case(b"connection") {
             closes = !value.eq_ignore_ascii_case(b"keep-alive");
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
             return Err(invalid("an answer of unannounced length"));
         }
     }
-    Ok(octets.map_or(Body::UntilClose, |octets| Body::Left { octets, closes }))
+    Ok(bytes.map_or(Body::UntilClose, |bytes| Body::Left { bytes, closes }))
 }
 
 fn split(line: &[u8]) -> (&[u8], &[u8]) {

@@ -78,7 +78,7 @@ impl<'plan> Connection<'plan> {
     fn try_proceed(&mut self, part: &mut [u8]) -> io::Result<Option<u32>> {
         while self.sent < self.plan.request.len() {
             match self.stream.write(&self.plan.request[self.sent..]) {
-                Ok(octets) => self.sent += octets,
+                Ok(bytes) => self.sent += bytes,
                 // An early response may have arrived although the request cannot be sent
                 // completely.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -88,15 +88,15 @@ impl<'plan> Connection<'plan> {
             }
         }
         loop {
-            let octets = self.stream.read(part)?;
+            let bytes = self.stream.read(part)?;
             if let Some(latency_us) = self.latency_us {
-                return if octets == 0 { Ok(Some(latency_us)) } else { Err(surplus()) };
+                return if bytes == 0 { Ok(Some(latency_us)) } else { Err(surplus()) };
             }
-            if self.answer.take(&part[..octets])? == Step::Complete {
+            if self.answer.take(&part[..bytes])? == Step::Complete {
                 let latency_us =
                     u32::try_from(self.begun.elapsed().as_micros()).unwrap_or(u32::MAX);
-                self.usable = octets > 0 && !self.answer.closes();
-                if self.plan.keep_alive || octets == 0 {
+                self.usable = bytes > 0 && !self.answer.closes();
+                if self.plan.keep_alive || bytes == 0 {
                     return Ok(Some(latency_us));
                 }
                 self.latency_us = Some(latency_us);
@@ -113,8 +113,8 @@ pub(super) fn ask_once(address: SocketAddr, request: &[u8]) -> io::Result<TcpStr
     let mut answer = Answer::default();
     let mut part = [0; 4096];
     loop {
-        let octets = stream.read(&mut part)?;
-        if answer.take(&part[..octets])? == Step::Complete {
+        let bytes = stream.read(&mut part)?;
+        if answer.take(&part[..bytes])? == Step::Complete {
             return Ok(stream);
         }
     }

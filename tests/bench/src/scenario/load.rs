@@ -55,7 +55,7 @@ fn take_turn(stage: &Stage<'_>, runner: &mut Runner, requests: u64) -> std::io::
     let pids = runner.server.pids();
     let before = proc::cpu(&pids);
     let scraper = matches!(runner.entry.contender, Contender::Metered(_))
-        .then(|| Scraper::start(metrics_of(stage.folder, plan.address)));
+        .then(|| Scraper::start(metrics_of(stage.directory, plan.address)));
     let outcome = run(&plan)?;
     scraper.map_or(Ok(()), Scraper::stop)?;
     let spent = proc::cpu(&pids).saturating_sub(before);

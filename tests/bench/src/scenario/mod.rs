@@ -86,9 +86,9 @@ pub struct Effort {
 
 /// Measures a scenario. Contenders that cannot take part are named in the result.
 pub fn measure(scenario: &Scenario, setup: &Setup, effort: Effort) -> io::Result<Measured> {
-    let folder = tempfile::tempdir()?;
-    std::fs::write(folder.path().join(BIG_FILE), vec![b'x'; 1 << 20])?;
-    let stage = Stage { scenario, setup, effort, folder: folder.path() };
+    let directory = tempfile::tempdir()?;
+    std::fs::write(directory.path().join(BIG_FILE), vec![b'x'; 1 << 20])?;
+    let stage = Stage { scenario, setup, effort, directory: directory.path() };
     let (rows, absent) = match scenario.kind {
         Kind::Load { .. } | Kind::Pauses { .. } => load::measure(&stage),
         Kind::Idle { connections } => idle::measure(&stage, connections),
@@ -107,7 +107,7 @@ struct Stage<'a> {
     scenario: &'a Scenario,
     setup: &'a Setup,
     effort: Effort,
-    folder: &'a Path,
+    directory: &'a Path,
 }
 
 /// A running contender.
@@ -155,7 +155,7 @@ impl Stage<'_> {
             preload: workers > 1,
             // Above what is used, so that no contender reaches its limit, and never below the default.
             connections: (connections + 100).max(1000),
-            folder: self.folder,
+            directory: self.directory,
         };
         // Any address shows whether it can be started at all.
         entry.contender.command(self.setup, serving, SocketAddr::from(([127, 0, 0, 1], 1)))?;
@@ -164,7 +164,7 @@ impl Stage<'_> {
             let command = entry.contender.command(self.setup, serving, address);
             command.unwrap_or_else(|why| unreachable!("it could be made a moment ago: {why}"))
         };
-        Server::start(self.folder, request, command).map_err(|fault: Fault| fault.to_string())
+        Server::start(self.directory, request, command).map_err(|fault: Fault| fault.to_string())
     }
 
     /// Returns the request for this contender.
@@ -175,7 +175,7 @@ impl Stage<'_> {
         let close = if keep_alive { "" } else { "Connection: close\r\n" };
         let (method, length) = match body {
             0 => ("GET", String::new()),
-            octets => ("POST", format!("Content-Length: {octets}\r\n")),
+            bytes => ("POST", format!("Content-Length: {bytes}\r\n")),
         };
         let mut request = format!(
             "{method} {target} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: bench\r\n\

@@ -29,7 +29,7 @@ fn run(stage: &Stage<'_>, name: &str) -> Result<f64, String> {
         "bench",
         "--quiet",
         "--package",
-        "jimu-kit",
+        "jimu-http1",
         "--bench",
         "parse",
     ]);
@@ -39,15 +39,15 @@ fn run(stage: &Stage<'_>, name: &str) -> Result<f64, String> {
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let ended = command.status().map_err(|error| format!("cargo bench: {error}"))?;
     if !ended.success() {
-        return Err(format!("cargo bench --package jimu-kit --bench parse: {ended}"));
+        return Err(format!("cargo bench --package jimu-http1 --bench parse: {ended}"));
     }
     median(stage, name).ok_or_else(|| format!("the benchmark {GROUP}/{name} left no figure"))
 }
 
 /// Output of the benchmark beside the executables.
 fn median(stage: &Stage<'_>, name: &str) -> Option<f64> {
-    let folder = stage.setup.target().join("criterion").join(GROUP).join(name);
-    let text = std::fs::read_to_string(folder.join("new/estimates.json")).ok()?;
+    let directory = stage.setup.target().join("criterion").join(GROUP).join(name);
+    let text = std::fs::read_to_string(directory.join("new/estimates.json")).ok()?;
     let estimates: serde_json::Value = serde_json::from_str(&text).ok()?;
     estimates["median"]["point_estimate"].as_f64()
 }

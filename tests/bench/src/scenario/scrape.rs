@@ -41,7 +41,7 @@ fn scrape(socket: &Path) -> io::Result<()> {
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    if answer.starts_with("HTTP/1.1 200") && answer.contains("host_requests_total") {
+    if answer.starts_with("HTTP/1.1 200") && answer.contains("jimu_requests_total") {
         return Ok(());
     }
     Err(io::Error::other("the metrics were not answered"))

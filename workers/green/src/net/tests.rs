@@ -176,9 +176,9 @@ fn an_exclusive_listener_accepts_in_greenlets_and_by_watch() {
 #[test]
 fn unix_sockets_have_paths() {
     let hub = Hub::new().unwrap();
-    let folder = std::env::temp_dir().join(format!("green-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let path = folder.join("socket");
+    let directory = std::env::temp_dir().join(format!("green-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let path = directory.join("socket");
     let text = hub.block_on(move || {
         let listener = UnixListener::bind(&path).unwrap();
         spawn(move || listener.accept().unwrap().0.write_all(b"hi").unwrap()).unwrap();
@@ -186,7 +186,7 @@ fn unix_sockets_have_paths() {
         UnixStream::connect(&path).unwrap().read_to_string(&mut text).unwrap();
         text
     });
-    std::fs::remove_dir_all(&folder).unwrap();
+    std::fs::remove_dir_all(&directory).unwrap();
     assert_eq!(text.unwrap(), "hi");
 }
 

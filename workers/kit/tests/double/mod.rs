@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use nix::sys::socket::{setsockopt, sockopt};
 
-use kit::{Acceptor, Advance, Connection, Home, Kit};
+use kit::{Acceptor, Advance, Connection, ConnectionDriver, ServerContext};
 use worker_api::abi::sabi_trait::TD_Opaque;
 use worker_api::abi::std_types::{ROption, RResult, RStr, RString, RVec};
 use worker_api::raw::{Counter, Listener, RawHost, RawHost_TO, Value};
@@ -60,9 +60,13 @@ impl Server {
         let acceptor =
             Acceptor::new(&Listener { fd: socket.as_raw_fd(), name: name.into(), unix: false });
         let host = Host::from_raw(RawHost_TO::from_value(log.clone(), TD_Opaque));
-        let kit =
-            if buffers { Kit::with_buffers(host, true) } else { Kit::new(host, true) }.unwrap();
-        let connection = Some(Connection::new(&kit, acceptor.accept().unwrap()));
+        let context = if buffers {
+            ServerContext::with_buffers(host, true)
+        } else {
+            ServerContext::new(host, true)
+        }
+        .unwrap();
+        let connection = Some(Connection::new(&context, acceptor.accept().unwrap()));
         Self {
             client,
             connection,
@@ -117,7 +121,7 @@ struct Place {
     on_wait: Mutex<Option<&'static [u8]>>,
 }
 
-impl Home for Place {
+impl ConnectionDriver for Place {
     fn wait(&self, fd: RawFd, interest: Interest, deadline_ns: u64) -> Result<()> {
         if let Some(bytes) = self.on_wait.lock().unwrap().take() {
             (&self.client).write_all(bytes).unwrap();
@@ -127,7 +131,7 @@ impl Home for Place {
         Ok(())
     }
 
-    fn done(&self, connection: Box<Connection>) {
+    fn release(&self, connection: Box<Connection>) {
         *self.back.lock().unwrap() = Some(connection);
     }
 }
@@ -149,7 +153,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// One line a request: method, target, status, octets of body.
+    /// One line a request: method, target, status, bytes of body.
     pub fn log(&self) -> Vec<String> {
         self.lines.lock().unwrap().clone()
     }
@@ -182,7 +186,7 @@ impl RawHost for Log {
 
     fn close_listeners(&self) {}
 
-    fn age(&self) -> u64 {
+    fn spawn_index(&self) -> u64 {
         1
     }
 
@@ -208,7 +212,7 @@ impl RawHost for Log {
 
     fn count(&self, _: Counter, _: i64) {}
 
-    fn request_began(&self, _: &RequestHead<'_>) -> u32 {
+    fn request_started(&self, _: &RequestHead<'_>) -> u32 {
         1
     }
 

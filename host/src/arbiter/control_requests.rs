@@ -1,0 +1,176 @@
+//! What clients of the control socket ask, and the answers.
+
+use super::Arbiter;
+use super::canary::RetiredGeneration;
+use super::generation::{Generation, Stage, WorkerHandle, WorkerStage};
+use super::reload::ReloadRequest;
+use super::signals::WORKERS_MAX;
+use super::stop::Phase;
+use crate::clock;
+use crate::control::{
+    ClientId, GenerationStatus, MoldStatus, Request, Response, Status, WorkerStatus,
+};
+use crate::process::{self, memory_kib};
+use crate::scoreboard::{Scoreboard, WorkerState};
+
+impl Arbiter {
+    /// A client is ready: takes its requests and answers them, now or later.
+    pub(super) fn hear_client(&mut self, client: ClientId) {
+        for request in self.control.hear(client) {
+            if let Some(response) = self.on_request(client, request) {
+                self.control.answer(client, &response);
+            }
+        }
+    }
+
+    /// The answer, unless it comes later.
+    fn on_request(&mut self, client: ClientId, request: Request) -> Option<Response> {
+        match request {
+            Request::Status => return Some(Response::status(self.status())),
+            Request::Reload { canary: Some(canary), .. }
+                if !(1..=WORKERS_MAX).contains(&canary) =>
+            {
+                return Some(Response::refused("a generation is tried with at least 1 worker"));
+            }
+            Request::Reload { worker_class, canary } => {
+                self.reload(ReloadRequest {
+                    worker_class,
+                    share: canary,
+                    settings: None,
+                    waiting: vec![client],
+                });
+                return None;
+            }
+            Request::Promote => return self.promote_trial(client),
+            Request::Rollback { generation } => return self.roll_back(generation, client),
+            Request::KillWorker { pid } => return Some(self.kill_worker(pid)),
+            Request::Config => return Some(self.config()),
+            Request::Scale { workers } if !(1..=WORKERS_MAX).contains(&workers) => {
+                return Some(Response::refused(format!(
+                    "there can be between 1 and {WORKERS_MAX} workers"
+                )));
+            }
+            Request::Scale { workers } => {
+                tracing::info!("Scaling to {workers} workers");
+                self.change_target(|_| workers);
+            }
+            Request::Stop => self.begin_stop(),
+            Request::Quit => self.stop_quickly(0),
+            Request::Reopen => self.reopen_logs(),
+        }
+        Some(Response::done())
+    }
+
+    /// Ends a worker gracefully; another takes its place.
+    fn kill_worker(&mut self, pid: u32) -> Response {
+        let found = self.generations.iter_mut().find_map(|generation| {
+            let is_meant = |worker: &&WorkerHandle| {
+                worker.pid().is_some_and(|known| process::number(known) == pid)
+            };
+            let age = generation.workers.iter().find(is_meant)?.age;
+            Some((generation, age))
+        });
+        let Some((generation, age)) = found else {
+            return Response::refused(format!("process {pid} is no worker"));
+        };
+        tracing::info!("Worker {pid} is to end, by request");
+        generation.drain(age);
+        Response::done()
+    }
+
+    /// The settings of the generation that serves, as `--print-config` writes them.
+    fn config(&mut self) -> Response {
+        let serving = self.generation_in(Stage::Serving);
+        match serving.map(|generation| generation.settings.to_toml()) {
+            Some(config) => Response { ok: true, config: Some(config), ..Response::default() },
+            None => Response::refused("no generation serves yet"),
+        }
+    }
+
+    fn status(&self) -> Status {
+        let pid = std::process::id();
+        let state = match self.phase {
+            Phase::Running if !self.has_been_ready => "starting",
+            Phase::Running => "running",
+            Phase::Delaying { .. } | Phase::Stopping { .. } => "stopping",
+        };
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid,
+            state: state.to_owned(),
+            memory_kib: memory_kib(pid),
+            listeners: self.listeners().iter().map(ToString::to_string).collect(),
+            generations: self
+                .generations
+                .iter()
+                .map(|generation| generation.status(&self.scoreboard))
+                .collect(),
+            past: self.past.iter().map(RetiredGeneration::status).collect(),
+        }
+    }
+}
+
+impl Generation {
+    fn status(&self, scoreboard: &Scoreboard) -> GenerationStatus {
+        let now_ns = clock::now_ns();
+        let loaded = self.loaded.as_ref();
+        let class = loaded.map(|loaded| loaded.class.as_str());
+        let mut workers: Vec<WorkerStatus> = self
+            .workers
+            .iter()
+            .filter_map(|worker| worker.status(class, scoreboard, now_ns))
+            .collect();
+        workers.sort_by_key(|worker| worker.age);
+        GenerationStatus {
+            id: self.id,
+            state: self.stage.name().to_owned(),
+            class: loaded.map(|loaded| format!("{} {}", loaded.class, loaded.class_version)),
+            app: loaded.map(|loaded| loaded.app.clone()),
+            worker_api: loaded.map(|loaded| loaded.worker_api.clone()),
+            libraries: loaded.map(|loaded| loaded.libraries.clone()).unwrap_or_default(),
+            target: self.target,
+            age: clock::between(self.started_ns, now_ns).as_secs(),
+            mold: self.mold.as_ref().map(|mold| MoldStatus {
+                pid: process::number(mold.pid),
+                state: mold.stage.name().to_owned(),
+                memory_kib: memory_kib(process::number(mold.pid)),
+            }),
+            workers,
+        }
+    }
+}
+
+impl WorkerHandle {
+    /// What it does. A worker's own word counts for what only the worker knows.
+    fn state_name(&self, own: WorkerState) -> &'static str {
+        match (self.stage, own) {
+            (WorkerStage::Booting, _) => WorkerState::Booting.name(),
+            (WorkerStage::Draining, _) => WorkerState::Draining.name(),
+            (WorkerStage::Ready, WorkerState::Draining | WorkerState::Dead) => own.name(),
+            (WorkerStage::Ready, _) => WorkerState::Ready.name(),
+        }
+    }
+
+    fn status(
+        &self,
+        class: Option<&str>,
+        scoreboard: &Scoreboard,
+        now_ns: u64,
+    ) -> Option<WorkerStatus> {
+        let slot = scoreboard.reader(self.slot)?;
+        let figures = slot.snapshot();
+        Some(WorkerStatus {
+            pid: figures.pid,
+            age: self.age,
+            class: class.map(str::to_owned),
+            state: self.state_name(figures.state).to_owned(),
+            busy: figures.held,
+            in_flight: slot.in_flight().into_iter().map(|request| request.text).collect(),
+            requests: figures.totals.requests,
+            accepted: figures.totals.accepted,
+            uptime: clock::between(self.forked_ns, now_ns).as_secs(),
+            silent_ms: clock::between(figures.heartbeat_ns, now_ns).as_millis() as u64,
+            memory_kib: memory_kib(figures.pid).filter(|_| figures.pid != 0),
+        })
+    }
+}

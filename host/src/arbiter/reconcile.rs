@@ -1,0 +1,374 @@
+//! As many workers as there shall be: molds are made where workers are missing, asked to fork, and
+//! workers that are too many are told to end. Called in each turn of the loop; it looks at how
+//! things are, not at what happened.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::ForkResult;
+
+use super::Arbiter;
+use super::file_watch::Watcher;
+use super::generation::{Generation, Mold, MoldStage, Stage, WorkerHandle, WorkerStage};
+use super::health::Health;
+use super::stop::Phase;
+use crate::control::ClientId;
+use crate::hooks::Commands;
+use crate::listener::Listener;
+use crate::log::{AccessLog, LeftLines};
+use crate::message::{Channel, Refusal, ToMold};
+use crate::mold::{CONFIG, MoldContext, MoldStart};
+use crate::scoreboard::{ClaimError, SlotMemory};
+use crate::settings::Settings;
+use crate::worker::BOOT_ERROR;
+use crate::{clock, limits, process};
+
+impl Arbiter {
+    /// A new generation, of which nothing runs yet.
+    pub(super) fn add_generation(
+        &mut self,
+        settings: Arc<Settings>,
+        listeners: Vec<Arc<Listener>>,
+        waiting: Vec<ClientId>,
+    ) -> std::io::Result<()> {
+        let (report, report_of_workers) = Channel::pair()?;
+        let access_file =
+            AccessLog::open_file(&settings).map_err(std::io::Error::other)?.map(Arc::new);
+        // The first generation has nobody behind whom it could be asked.
+        let health = if self.has_been_ready {
+            Health::to_be_asked(&settings).map_err(std::io::Error::other)?
+        } else {
+            Health::default()
+        };
+        self.generations_made += 1;
+        self.generations.push(Generation {
+            id: self.generations_made,
+            stage: Stage::Booting,
+            target: settings.workers,
+            settings,
+            listeners,
+            mold: None,
+            loaded: None,
+            workers: Vec::new(),
+            report,
+            report_of_workers,
+            access_file,
+            left_lines: LeftLines::default(),
+            started_ns: clock::now_ns(),
+            boot_failures: 0,
+            failed_ns: 0,
+            has_booted: false,
+            retry_at_ns: 0,
+            fork_fails_since_ns: None,
+            waiting,
+            share: None,
+            taken: 0,
+            health,
+            watcher: None,
+            is_watched: false,
+            is_reload: self.has_been_ready,
+            awaits_change: false,
+        });
+        Ok(())
+    }
+
+    /// Brings every generation nearer to its number of workers.
+    pub(super) fn supply_workers(&mut self) {
+        if matches!(self.phase, Phase::Stopping { .. }) {
+            return;
+        }
+        for index in 0..self.generations.len() {
+            let generation = &mut self.generations[index];
+            if generation.stage == Stage::Retiring || generation.awaits_change {
+                continue;
+            }
+            if clock::now_ns() >= generation.retry_at_ns {
+                generation.retry_at_ns = 0;
+            }
+            let missing = generation.target.saturating_sub(generation.counted());
+            if missing > 0 && generation.retry_at_ns == 0 {
+                match generation.mold.as_ref().map(|mold| mold.stage) {
+                    None => self.make_mold(index),
+                    Some(MoldStage::Loaded) => self.ask_for_workers(index, missing),
+                    Some(MoldStage::Loading | MoldStage::Quitting) => {}
+                }
+            }
+            for age in self.generations[index].surplus() {
+                self.generations[index].drain(age);
+            }
+        }
+    }
+
+    /// Forks the mold of a generation.
+    fn make_mold(&mut self, index: usize) {
+        self.supply_watcher(index);
+        let now_ns = clock::now_ns();
+        let claimed = self.claim_slot(self.generations[index].id, MOLD_AGE);
+        let (slot, memory) = match claimed {
+            Ok(claimed) => (claimed.index, claimed.memory),
+            Err(error) => return self.on_no_mold(index, &error.to_string()),
+        };
+        let result = Channel::pair().map_err(limits::describe).and_then(|pair| {
+            let generation = &self.generations[index];
+            let report = generation.report_of_workers.duplicate();
+            let report = report.map_err(|error| limits::describe_io(&error))?;
+            let fork = process::fork_with_signals_blocked().map_err(limits::describe)?;
+            Ok((pair, report, fork))
+        });
+        let generation = &mut self.generations[index];
+        match result {
+            Ok(((near, far), report, ForkResult::Child)) => {
+                drop(near);
+                self.become_mold(index, far, report, memory)
+            }
+            Ok(((near, _), _, ForkResult::Parent { child })) => {
+                tracing::debug!("generation {}: mold {child} loads", generation.id);
+                let kill_at_ns = generation.kill_at_ns(now_ns);
+                generation.mold = Some(Mold {
+                    pid: child,
+                    slot,
+                    command: near,
+                    stage: MoldStage::Loading,
+                    kill_at_ns,
+                    doing: None,
+                    killed_for: None,
+                    is_aborted: false,
+                    refusal: None,
+                    unread_exits: Vec::new(),
+                });
+            }
+            Err(reason) => {
+                self.scoreboard.release(slot);
+                self.on_no_mold(index, &reason);
+            }
+        }
+    }
+
+    /// The system refused the process or the descriptors of a mold. A generation that boots is refused, since another
+    /// one serves, or has failed to boot; any other tries again.
+    fn on_no_mold(&mut self, index: usize, reason: &str) {
+        let now_ns = clock::now_ns();
+        let generation = &mut self.generations[index];
+        let reason = format!("cannot start the process that loads the application: {reason}");
+        if generation.stage != Stage::Booting {
+            tracing::error!("generation {}: {reason}", generation.id);
+            generation.retry_at_ns = now_ns + RETRY_NS;
+            return;
+        }
+        generation.boot_failed(now_ns);
+        if generation.is_reload || generation.boot_failures >= generation.settings.boot_failures_max
+        {
+            return self.refuse(index, &Refusal::new(reason, BOOT_ERROR));
+        }
+        tracing::error!("{reason}");
+        generation.retry_at_ns = generation.retry_at_ns.max(now_ns + RETRY_NS);
+    }
+
+    /// The other side of the fork: nothing of the arbiter is used or dropped from here on.
+    fn become_mold(&self, index: usize, command: Channel, report: Channel, slot: SlotMemory) -> ! {
+        let generation = &self.generations[index];
+        let context = MoldContext {
+            settings: Arc::clone(&generation.settings),
+            generation: generation.id,
+            listeners: generation
+                .listeners
+                .iter()
+                .cloned()
+                .chain(generation.health.listener())
+                .collect(),
+            arbiter_pid: self.scoreboard.arbiter_pid(),
+            log: Arc::clone(&self.log),
+            access: generation.access_file.clone(),
+            files: Vec::new(),
+            commands: Commands::default(),
+            watcher: generation.watcher.as_ref().map(Watcher::files),
+        };
+        let scoreboard = Arc::clone(&self.scoreboard);
+        let mut close = self.private_descriptors(generation.id);
+        close.push(std::os::fd::AsRawFd::as_raw_fd(&generation.report_of_workers));
+        (self.mold_main)(MoldStart { context, command, report, scoreboard, slot, close })
+    }
+
+    /// Asks a mold for `missing` workers.
+    fn ask_for_workers(&mut self, index: usize, missing: usize) {
+        for _ in 0..missing {
+            let age = self.workers_made + 1;
+            let claimed = self.claim_slot(self.generations[index].id, age);
+            let generation = &mut self.generations[index];
+            let (slot, memory) = match claimed {
+                Ok(claimed) => (claimed.index, claimed.memory),
+                Err(error) => {
+                    let reason = format!("no more workers: {error}");
+                    if generation.stage == Stage::Booting && matches!(error, ClaimError::Full) {
+                        return self.refuse(index, &Refusal::new(reason, CONFIG));
+                    }
+                    tracing::error!("{reason}");
+                    generation.retry_at_ns = clock::now_ns() + RETRY_NS;
+                    return;
+                }
+            };
+            generation.leave_lines(&memory);
+            let Some(mold) = &generation.mold else { return };
+            let message = ToMold::Fork { slot, age };
+            let memory = memory.descriptor().map(AsFd::as_fd);
+            if let Err(error) = mold.command.send_with(&message, memory) {
+                tracing::debug!("mold {} does not listen: {error}", mold.pid);
+                generation.write_lines(&self.scoreboard.unwritten_lines(slot));
+                self.scoreboard.release(slot);
+                generation.retry_at_ns = clock::now_ns() + RETRY_NS;
+                return;
+            }
+            self.workers_made = age;
+            let now_ns = clock::now_ns();
+            let kill_at_ns = generation.kill_at_ns(now_ns);
+            generation.workers.push(WorkerHandle {
+                process: None,
+                claimed: None,
+                slot,
+                age,
+                stage: WorkerStage::Booting,
+                forked_ns: now_ns,
+                ready_ns: 0,
+                drain_until_ns: 0,
+                wants_to_retire: false,
+                kill_at_ns,
+                kill_reason: None,
+                traced_ns: 0,
+                is_traced: false,
+                refusal: None,
+                mentioned_kib: 0,
+            });
+        }
+    }
+}
+
+impl Generation {
+    /// Sends an event of the arbiter's to the mold, which runs the hooks. Returns whether that was possible, or not
+    /// necessary because there are no hooks.
+    pub(super) fn tell_hooks(&self, event: &str, facts: &[i64]) -> bool {
+        if !self.has_hooks() {
+            return true;
+        }
+        let message = ToMold::Hook { event: event.to_owned(), facts: facts.to_vec() };
+        let sent = self.hearing_mold().is_some_and(|mold| mold.command.send(&message).is_ok());
+        if !sent {
+            tracing::debug!("generation {}: no mold for {event}", self.id);
+        }
+        sent
+    }
+
+    /// The mold, where it hears of events, or will when it has loaded.
+    pub(super) fn hearing_mold(&self) -> Option<&Mold> {
+        self.mold.as_ref().filter(|mold| mold.stage != MoldStage::Quitting)
+    }
+
+    /// The mold, where it does what it is told at once.
+    pub(super) fn loaded_mold(&self) -> Option<&Mold> {
+        self.mold.as_ref().filter(|mold| mold.stage == MoldStage::Loaded)
+    }
+
+    pub(super) fn has_hooks(&self) -> bool {
+        self.settings.hooks_module.is_some() || !self.settings.sections.hooks.is_empty()
+    }
+
+    /// Tells one worker to end gracefully.
+    pub(super) fn drain(&mut self, age: u64) {
+        let limit_ns = clock::duration_ns(self.settings.graceful_timeout);
+        if let Some(worker) = self.workers.iter_mut().find(|worker| worker.age == age) {
+            worker.tell_to_end(Signal::SIGTERM, limit_ns);
+        }
+    }
+
+    /// Lets the processes of a generation end that could not be loaded, and keeps the one that watches its files.
+    pub(super) fn await_change(&mut self) {
+        self.awaits_change = true;
+        for worker in &mut self.workers {
+            worker.tell_to_end(Signal::SIGTERM, BOOTING_END_NS);
+        }
+        self.quit_mold();
+    }
+
+    /// Lets the generation end: no worker is replaced any more, and each is sent `signal`.
+    pub(super) fn retire(&mut self, signal: Signal, limit_ns: u64) {
+        self.end_workers(signal, limit_ns);
+        self.quit_mold();
+    }
+
+    /// Lets the generation end with the server: where it serves and has hooks, its mold lives until they have heard of
+    /// each worker's end ([`Generation::tell_exit`]).
+    pub(super) fn retire_at_last(&mut self, signal: Signal, limit_ns: u64) {
+        // A mold that outlives its generation's service is here for the second time.
+        let serves = matches!(self.stage, Stage::Serving | Stage::Retiring);
+        let stays = serves && self.has_hooks() && self.rest_mold();
+        if stays { self.end_workers(signal, limit_ns) } else { self.retire(signal, limit_ns) }
+    }
+
+    /// No worker is left: the last of the hooks, and the end of the mold that was kept for it.
+    pub(super) fn tell_exit(&mut self) {
+        self.tell_hooks("on_exit", &[self.target as i64]);
+        self.quit_mold();
+    }
+
+    /// Whether the mold is kept for hooks alone.
+    pub(super) fn rests(&self) -> bool {
+        self.stage == Stage::Retiring && self.loaded_mold().is_some()
+    }
+
+    fn rest_mold(&self) -> bool {
+        self.loaded_mold().is_some_and(|mold| mold.command.send(&ToMold::ReleaseListeners).is_ok())
+    }
+
+    fn quit_mold(&mut self) {
+        if let Some(mold) = &mut self.mold {
+            mold.quit(clock::now_ns());
+        }
+    }
+
+    fn end_workers(&mut self, signal: Signal, limit_ns: u64) {
+        self.stage = Stage::Retiring;
+        self.health.close();
+        self.watcher = None;
+        for worker in &mut self.workers {
+            worker.tell_to_end(signal, limit_ns);
+        }
+    }
+}
+
+impl WorkerHandle {
+    /// Sends SIGTERM or SIGQUIT. One whose process id is not known yet gets it when it is; one
+    /// that boots has nothing to finish, and perhaps no ear for a signal: it is not waited for.
+    pub(super) fn tell_to_end(&mut self, signal: Signal, limit_ns: u64) {
+        let now_ns = clock::now_ns();
+        self.stage = WorkerStage::Draining;
+        self.drain_until_ns = now_ns.saturating_add(limit_ns);
+        if self.kill_reason.is_none() {
+            let unready = now_ns + BOOTING_END_NS;
+            let until_ns = self.drain_until_ns;
+            let kill_at_ns = if self.ready_ns == 0 { unready.min(until_ns) } else { until_ns };
+            self.kill_at_ns = Some(kill_at_ns);
+        }
+        self.signal(signal);
+    }
+}
+
+impl Mold {
+    /// Tells the mold to end. One that loads hears nothing and is killed.
+    pub(super) fn quit(&mut self, now_ns: u64) {
+        let loading = self.stage == MoldStage::Loading;
+        if loading || self.command.send(&ToMold::Quit).is_err() {
+            let _ = kill(self.pid, Signal::SIGKILL);
+        }
+        self.stage = MoldStage::Quitting;
+        self.kill_at_ns = Some(now_ns + MOLD_QUIT_NS);
+    }
+}
+
+/// The age by which the scoreboard knows a mold.
+const MOLD_AGE: u64 = 0;
+/// The pause after the system refused a process or a slot.
+const RETRY_NS: u64 = 1_000_000_000;
+/// How long a worker that still boots may take to hear that it is to end.
+const BOOTING_END_NS: u64 = 1_000_000_000;
+/// How long a mold may take to hear that it is to end.
+const MOLD_QUIT_NS: u64 = 2_000_000_000;

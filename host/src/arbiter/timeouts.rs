@@ -1,0 +1,265 @@
+//! What takes too long: molds that do not load, workers that do not boot, do not live, do not end.
+//! Nothing here wakes the arbiter more often than something may be due.
+
+use std::sync::Arc;
+
+use nix::sys::signal::{Signal, kill};
+
+use super::Arbiter;
+use super::death::{describe_requests, seconds};
+use super::generation::{Generation, MoldStage, Stage, WorkerHandle, WorkerStage};
+use super::stop::Phase;
+use crate::clock;
+use crate::hooks::WORKER_ABORT;
+use crate::message::Refusal;
+use crate::process::{name_of, tracer_of};
+use crate::scoreboard::{Event, SlotReader};
+use crate::worker::BOOT_ERROR;
+
+impl Arbiter {
+    /// When something may be due next.
+    pub(super) fn next_deadline(&self) -> Option<u64> {
+        let stopping = matches!(self.phase, Phase::Stopping { .. });
+        let of_generations = self.generations.iter().flat_map(|generation| {
+            let mold = generation.mold.as_ref().and_then(|mold| mold.kill_at_ns);
+            let retries =
+                generation.retry_at_ns != 0 && generation.stage != Stage::Retiring && !stopping;
+            let retry = retries.then_some(generation.retry_at_ns);
+            let workers = generation.workers.iter().flat_map(|worker| {
+                let slot = self.scoreboard.reader(worker.slot);
+                let silent = slot.and_then(|slot| self.silent_at(generation, worker, slot));
+                [silent, worker.kill_at_ns]
+            });
+            let health = generation.health.next_deadline();
+            let boot = generation.late_at_ns();
+            [mold, retry, health, boot].into_iter().chain(workers).flatten()
+        });
+        let of_phase = match self.phase {
+            Phase::Delaying { until_ns } => Some(until_ns),
+            Phase::Running | Phase::Stopping { .. } => None,
+        };
+        let of_clients = self.control.next_deadline();
+        let of_status = self.status.next_deadline();
+        let of_memory = self.has_been_ready.then(|| self.next_measurement());
+        let of_systemd = self.notifier.watchdog_due_ns();
+        of_generations
+            .chain(of_phase)
+            .chain(of_clients)
+            .chain(of_status)
+            .chain(of_memory)
+            .chain(of_systemd)
+            .min()
+    }
+
+    /// Does what is due.
+    pub(super) fn watch(&mut self) {
+        let now_ns = clock::now_ns();
+        if now_ns > self.woke_ns + OWN_PAUSE_NS {
+            self.watch_anew();
+        }
+        for index in 0..self.generations.len() {
+            self.watch_mold(index, now_ns);
+            for worker in (0..self.generations[index].workers.len()).rev() {
+                self.watch_worker(index, worker, now_ns);
+            }
+        }
+        self.watch_boot(now_ns);
+        if matches!(self.phase, Phase::Delaying { until_ns } if until_ns <= now_ns) {
+            self.stop_gracefully();
+        }
+        self.control.drop_idle(now_ns);
+        self.watch_memory(now_ns);
+        self.notifier.keep_watchdog_quiet(now_ns);
+    }
+
+    /// Gives all workers a fresh period when the arbiter itself did not run for a while, since in
+    /// that time nobody could have seen their heartbeats, and they may have stood still with it.
+    pub(super) fn notice_own_pause(&mut self, wake_at_ns: Option<u64>) {
+        self.woke_ns = clock::now_ns();
+        if wake_at_ns.is_some_and(|at| self.woke_ns > at + OWN_PAUSE_NS) {
+            self.watch_anew();
+        }
+    }
+
+    /// From now on all workers have a whole period again.
+    pub(super) fn watch_anew(&mut self) {
+        tracing::debug!("the arbiter was stopped for a while: no worker is late by that");
+        self.watch_from_ns = clock::now_ns();
+    }
+
+    /// Refuses a generation that boots for longer than it may, where neither its mold nor one of its workers was late by
+    /// itself.
+    fn watch_boot(&mut self, now_ns: u64) {
+        let is_late =
+            |generation: &Generation| generation.late_at_ns().is_some_and(|at| now_ns >= at);
+        let Some(index) = self.generations.iter().position(is_late) else { return };
+        let generation = &self.generations[index];
+        let (ready, target) = (generation.serving(), generation.target);
+        let limit = seconds(generation.settings.boot_timeout.unwrap_or_default());
+        let reason = format!(
+            "{ready} of {target} workers were ready within {limit} (the setting boot_timeout)"
+        );
+        self.refuse(index, &Refusal::new(reason, BOOT_ERROR));
+    }
+
+    fn watch_mold(&mut self, index: usize, now_ns: u64) {
+        let generation = &mut self.generations[index];
+        let limit = generation.settings.boot_timeout;
+        let Some(mold) = &mut generation.mold else { return };
+        if mold.kill_at_ns.is_none_or(|at| now_ns < at) {
+            return;
+        }
+        if mold.stage == MoldStage::Loading {
+            let limit = seconds(limit.unwrap_or_default());
+            let what = mold.doing.as_deref().unwrap_or("loading");
+            let reason = format!("{what} did not end within {limit} (the setting boot_timeout)");
+            if mold.killed_for.replace(reason).is_none() {
+                // An abort first: where Python runs, its handler logs what each thread does.
+                mold.kill_at_ns = Some(now_ns + ABORT_NS);
+                mold.is_aborted = true;
+                let _ = kill(mold.pid, Signal::SIGABRT);
+                return;
+            }
+        }
+        mold.kill_at_ns = None;
+        // It may just have died, which is noticed elsewhere.
+        let _ = kill(mold.pid, Signal::SIGKILL);
+    }
+
+    fn watch_worker(&mut self, index: usize, worker: usize, now_ns: u64) {
+        let generation = &self.generations[index];
+        let handle = &generation.workers[worker];
+        let Some(slot) = self.scoreboard.reader(handle.slot) else { return };
+        if handle.process.is_none() {
+            return self.forget_unforked(index, worker, now_ns);
+        }
+        let killed = handle.kill_at_ns.is_some_and(|at| at <= now_ns);
+        let silent = self.silent_at(generation, handle, slot).is_some_and(|at| at <= now_ns);
+        if !killed && !silent {
+            return;
+        }
+        let busy = describe_requests(&slot.in_flight(), now_ns);
+        let settings = Arc::clone(&generation.settings);
+        let heard_ns = slot.heartbeat_ns();
+        let silent = silent && !self.generations[index].workers[worker].spare_traced(now_ns);
+        if !killed && !silent {
+            return;
+        }
+        let handle = &mut self.generations[index].workers[worker];
+        if handle.kill_reason.is_some() {
+            handle.kill_at_ns = None;
+            handle.signal(Signal::SIGKILL);
+            return;
+        }
+        let reason = match handle.stage {
+            _ if silent => {
+                format!("no heartbeat for {}{busy}", seconds(clock::between(heard_ns, now_ns)))
+            }
+            WorkerStage::Booting => {
+                let limit = seconds(settings.boot_timeout.unwrap_or_default());
+                let words = slot.snapshot().last_words.map(|words| format!(": {words}"));
+                let words = words.unwrap_or_default();
+                format!("it was not ready within {limit} (the setting boot_timeout){words}")
+            }
+            _ if handle.ready_ns == 0 => "it was told to end while it booted".to_owned(),
+            _ => {
+                let limit = seconds(settings.graceful_timeout);
+                format!("it had not ended within {limit} (the setting graceful_timeout){busy}")
+            }
+        };
+        if silent {
+            self.scoreboard.ledger().count(Event::WorkerTimedOut);
+        }
+        // One that was ordered to end while it booted has nothing to report.
+        let gentle = silent || handle.stage == WorkerStage::Booting || handle.ready_ns != 0;
+        handle.kill_reason = Some(reason);
+        if gentle {
+            // As in gunicorn: an abort first, which leaves a trace or a core.
+            handle.signal(Signal::SIGABRT);
+            handle.kill_at_ns = Some(now_ns + ABORT_NS);
+            let facts = [handle.pid().map_or(0, |pid| i64::from(pid.as_raw())), handle.age as i64];
+            self.generations[index].tell_hooks(WORKER_ABORT, &facts);
+        } else {
+            handle.signal(Signal::SIGKILL);
+            handle.kill_at_ns = None;
+        }
+    }
+
+    /// A worker that its mold never forked, or that never reported.
+    fn forget_unforked(&mut self, index: usize, worker: usize, now_ns: u64) {
+        let handle = &self.generations[index].workers[worker];
+        let slot = handle.slot;
+        if handle.kill_at_ns.is_none_or(|at| now_ns < at) {
+            return;
+        }
+        let is_killed = self.kill_silent_worker(index, worker);
+        let generation = &mut self.generations[index];
+        generation.workers[worker].kill_at_ns = None;
+        if is_killed {
+            generation.workers[worker].kill_reason = Some("it did not report".to_owned());
+        } else if let Some(mold) = &generation.mold {
+            tracing::error!("mold {} does not fork workers: it is killed", mold.pid);
+            let _ = kill(mold.pid, Signal::SIGKILL);
+        } else {
+            generation.workers.remove(worker);
+            self.scoreboard.release(slot);
+        }
+    }
+
+    /// When a worker counts as dead unless it is heard of.
+    fn silent_at(
+        &self,
+        generation: &Generation,
+        worker: &WorkerHandle,
+        slot: SlotReader,
+    ) -> Option<u64> {
+        let timeout_ns = clock::duration_ns(generation.settings.timeout?);
+        let is_watched = worker.stage != WorkerStage::Booting && worker.process.is_some();
+        if !is_watched || worker.kill_reason.is_some() {
+            return None;
+        }
+        let heard_ns = slot.heartbeat_ns().max(self.watch_from_ns).max(worker.forked_ns);
+        if worker.is_traced {
+            // Often enough that the time-out begins soon after the debugger has detached.
+            return Some(worker.traced_ns.saturating_add(TRACED_NS));
+        }
+        Some(heard_ns.max(worker.traced_ns).saturating_add(timeout_ns))
+    }
+}
+
+impl WorkerHandle {
+    /// Returns whether a worker without a heartbeat is spared because a debugger traces it: one that is stopped there
+    /// has no fault, and must not be taken away from the one who looks at it.
+    ///
+    /// A whole `timeout` begins when it is traced no more.
+    fn spare_traced(&mut self, now_ns: u64) -> bool {
+        let Some(pid) = self.pid().map(|pid| pid.as_raw() as u32) else { return false };
+        let was_traced = self.is_traced;
+        let tracer = tracer_of(pid);
+        self.is_traced = tracer.is_some();
+        match tracer {
+            Some(tracer) => {
+                self.traced_ns = now_ns;
+                if !was_traced {
+                    let name = name_of(tracer).unwrap_or_default();
+                    tracing::warn!(
+                        "Worker {pid} is traced by process {tracer} ({name}): \
+                         its timeout is suspended until that detaches"
+                    );
+                }
+            }
+            None if was_traced => {
+                tracing::info!("Worker {pid} is no longer traced: its timeout counts again");
+            }
+            None => return false,
+        }
+        true
+    }
+}
+
+/// A wake-up, or a turn of the loop, that takes longer was kept back by a stop of the process.
+const OWN_PAUSE_NS: u64 = 500_000_000;
+/// Between two looks at a traced worker.
+const TRACED_NS: u64 = 1_000_000_000;
+/// From SIGABRT to SIGKILL.
+const ABORT_NS: u64 = 1_000_000_000;

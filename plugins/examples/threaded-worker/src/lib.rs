@@ -1,0 +1,155 @@
+//! A worker class with one thread for each connection: the server that everybody understands, and a good one where a
+//! few hundred clients talk to an application that computes or blocks.
+//!
+//! The main thread accepts, gives the sign of life and hears signals. A connection's thread does everything else for
+//! it, waits included, so no request waits for another. `worker_connections` bounds the threads: beyond it, clients
+//! wait in the listener's queue, where other workers find them.
+
+mod connection;
+
+use std::cell::Cell;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use kit::config::Config;
+use kit::{Acceptor, WorkerBase, Connection, AcceptResult, blocking, clock, socket};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use worker_api::{Capabilities, Counter, Failure, Host, Result, Worker, WorkerContext, WorkerFactory};
+
+use crate::connection::Shared;
+
+worker_api::export_worker_class!(Threaded);
+
+/// The worker: one in each process, used on its main thread.
+pub struct Threaded {
+    base: WorkerBase,
+    shared: Arc<Shared>,
+    /// Until when nothing is accepted, after an accept has failed; monotonic nanoseconds.
+    rest_until_ns: Cell<u64>,
+}
+
+impl WorkerFactory for Threaded {
+    const NAME: &'static str = "threaded";
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+    const DESCRIPTION: &'static str = "a thread for each connection";
+    const CAPABILITIES: Capabilities = Capabilities::THREADS;
+
+    fn setup(host: &Host) -> Result<()> {
+        Config::check(host)
+    }
+
+    fn new(context: WorkerContext) -> Result<Self> {
+        let base = WorkerBase::new(context, true)?;
+        let shared = Shared::new(&base)
+            .map_err(|error| Failure::io("the threaded worker cannot start", &error))?;
+        Ok(Self { base, shared, rest_until_ns: Cell::new(0) })
+    }
+}
+
+impl Worker for Threaded {
+    fn init_process(&self) -> Result<()> {
+        self.base.host.count(Counter::SLOTS, self.base.context.config.worker_connections as i64);
+        self.base.app.init_worker(blocking::runtime(&self.base.context))
+    }
+
+    fn run(&self) -> Result<()> {
+        while self.base.host.alive() {
+            self.base.tick();
+            let room = self.shared.open() < self.base.context.config.worker_connections
+                && clock::now_ns() >= self.rest_until_ns.get()
+                && !self.base.context.is_stuck();
+            let acceptors = if room { &self.base.acceptors[..] } else { &[] };
+            self.turn(acceptors).map_err(|error| Failure::io("cannot wait", &error))?;
+        }
+        self.finish().map_err(|error| Failure::io("cannot wait for the last requests", &error))
+    }
+}
+
+impl Threaded {
+    /// One wait, and what it brings: signals, the end of a thread, connections.
+    fn turn(&self, acceptors: &[Acceptor]) -> io::Result<()> {
+        let rest_ns = self.rest_until_ns.get().saturating_sub(clock::now_ns());
+        let rest = if rest_ns == 0 { Duration::MAX } else { Duration::from_nanos(rest_ns) };
+        let pause = self.base.pause().min(rest);
+        let pause = PollTimeout::try_from(pause).unwrap_or(PollTimeout::ZERO);
+        let ready = wait(self.base.host.wake_descriptor(), self.shared.bell(), acceptors, pause)?;
+        self.shared.hear();
+        self.base.host.deliver_signals();
+        for acceptor in acceptors.iter().filter(|acceptor| ready.contains(&acceptor.fd())) {
+            self.accept(acceptor);
+        }
+        Ok(())
+    }
+
+    /// Takes one connection; whether another may be waiting. One at a time, so that workers share a crowd.
+    fn accept(&self, acceptor: &Acceptor) -> bool {
+        match acceptor.take() {
+            AcceptResult::Connection(accepted) => {
+                self.base.host.count(Counter::ACCEPTED, 1);
+                self.start(Connection::new(&self.base.context, accepted));
+                true
+            }
+            AcceptResult::Empty => false,
+            AcceptResult::Rest(pause) => {
+                self.rest_until_ns.set(clock::now_ns() + clock::nanoseconds(pause));
+                false
+            }
+        }
+    }
+
+    fn start(&self, connection: Box<Connection>) {
+        let opened = self.shared.enter();
+        let body = move || opened.serve(connection);
+        if let Err(error) = self.base.thread().name("connection".to_owned()).spawn(body) {
+            tracing::warn!("no thread for a connection, which is closed: {error}");
+        }
+    }
+
+    /// A graceful end: accepts the clients that no other worker would serve, closes the listeners, and waits for the threads.
+    fn finish(&self) -> io::Result<()> {
+        self.base.context.drain();
+        let deadline_ns = self.base.graceful_deadline_ns();
+        let in_time = || deadline_ns == 0 || clock::now_ns() < deadline_ns;
+        for (acceptor, mut left) in self.base.remaining_backlog() {
+            while left > 0 && in_time() && !self.base.context.is_stuck() && self.accept(acceptor) {
+                left -= 1;
+            }
+        }
+        self.base.host.close_listeners();
+        while self.shared.open() > 0 && in_time() {
+            self.base.tick();
+            self.turn(&[])?;
+        }
+        while !self.base.context.background.is_idle() && in_time() {
+            self.base.tick();
+            thread::sleep(LOOK_AGAIN);
+        }
+        Ok(())
+    }
+}
+
+/// Waits, and answers the descriptors that are ready.
+fn wait(
+    wake: RawFd,
+    bell: impl AsFd,
+    acceptors: &[Acceptor],
+    pause: PollTimeout,
+) -> io::Result<Vec<RawFd>> {
+    let bell = bell.as_fd();
+    let descriptors = [socket::borrow(wake), bell].into_iter();
+    let descriptors = descriptors.chain(acceptors.iter().map(|a| socket::borrow(a.fd())));
+    let mut polled: Vec<PollFd<'_>> =
+        descriptors.map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN)).collect();
+    match poll(&mut polled, pause) {
+        Ok(_) | Err(Errno::EINTR) => {}
+        Err(errno) => return Err(errno.into()),
+    }
+    let ready = polled.iter().filter(|descriptor| descriptor.any().unwrap_or(false));
+    Ok(ready.map(|descriptor| descriptor.as_fd().as_raw_fd()).collect())
+}
+/// How often a worker that ends looks whether its application still does something beside requests.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);

@@ -1,0 +1,125 @@
+//! The runtime of the cooperative classes: where the application waits, other requests run. On a thread of the
+//! application's own the same calls block that thread.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use green::{Handle, Interrupt, OffloadError};
+use kit::background::{Background, Task};
+use kit::clock::now_ns;
+use kit::{ServerContext, poll, socket};
+use worker_api::abi::sabi_trait::TD_Opaque;
+use worker_api::abi::std_types::RResult;
+use worker_api::guard::catch_flat;
+use worker_api::raw::{Interest, RawRuntime, RawRuntime_TO, RuntimeBox, TaskBox};
+use worker_api::{Failure, FailureKind, Result, fork};
+
+use crate::connections::Connections;
+use crate::driver::interrupted;
+use crate::place::hub_interest;
+use crate::request_deadlines;
+
+/// A runtime for the application of a cooperative worker.
+pub(crate) fn runtime(handle: Handle, context: &ServerContext) -> RuntimeBox {
+    let background = Arc::clone(&context.background);
+    RawRuntime_TO::from_value(Cooperative { handle, background }, TD_Opaque)
+}
+
+struct Cooperative {
+    handle: Handle,
+    background: Arc<Background>,
+}
+
+impl RawRuntime for Cooperative {
+    fn cooperative(&self) -> bool {
+        true
+    }
+
+    fn wait_fd(&self, fd: i32, interest: Interest, timeout_ns: u64) -> RResult<bool, Failure> {
+        catch_flat("a wait for a descriptor", || wait_fd(fd, interest, timeout_ns)).into()
+    }
+
+    fn sleep(&self, ns: u64) -> RResult<(), Failure> {
+        let duration = Duration::from_nanos(ns);
+        catch_flat("a sleep", || {
+            if !on_hub() {
+                thread::sleep(duration);
+                return Ok(());
+            }
+            in_time()?;
+            green::sleep(duration).map_err(interrupted)
+        })
+        .into()
+    }
+
+    fn spawn(&self, task: TaskBox) -> RResult<(), Failure> {
+        catch_flat("the start of a task", || {
+            let running = self.background.begin_task();
+            if on_hub() {
+                return start(task, running);
+            }
+            self.handle.call(move || {
+                if let Err(failure) = start(task, running) {
+                    tracing::error!("a task was not started: {failure}");
+                }
+            });
+            Ok(())
+        })
+        .into()
+    }
+
+    fn offload(&self, mut task: TaskBox) -> RResult<(), Failure> {
+        catch_flat("offloaded work", || {
+            if !on_hub() {
+                task.run();
+                return Ok(());
+            }
+            in_time()?;
+            green::offload(move || task.run()).map_err(|error| match error {
+                OffloadError::Interrupted(interrupt) => interrupted(interrupt),
+                other => Failure::new(FailureKind::OTHER, other.to_string()),
+            })
+        })
+        .into()
+    }
+}
+
+fn wait_fd(fd: i32, interest: Interest, timeout_ns: u64) -> Result<bool> {
+    let cannot = |error| Failure::io("cannot wait for a descriptor", &error);
+    let timeout = (timeout_ns != u64::MAX).then(|| Duration::from_nanos(timeout_ns));
+    // A negative number must not become a `BorrowedFd`; poll::wait fails with EBADF.
+    if fd < 0 || !on_hub() {
+        let deadline_ns = timeout.map_or(0, |_| now_ns().saturating_add(timeout_ns));
+        return poll::wait(fd, interest, deadline_ns, || ()).map_err(cannot);
+    }
+    in_time()?;
+    green::wait_fd(socket::borrow(fd), hub_interest(interest), timeout).map_err(|error| {
+        match Interrupt::of(&error) {
+            Some(interrupt) => interrupted(interrupt),
+            None => cannot(error),
+        }
+    })
+}
+
+/// Whether waiting is the hub's: not on threads of the application's, and not in a process that it has forked, which
+/// would change what the worker's hub waits for.
+fn on_hub() -> bool {
+    !fork::is_child() && Connections::here().is_some()
+}
+
+/// A request that has had its time waits for nothing any more.
+fn in_time() -> Result<()> {
+    if request_deadlines::is_over() { Err(interrupted(Interrupt::Exit)) } else { Ok(()) }
+}
+
+fn start(mut task: TaskBox, running: Task) -> Result<()> {
+    let run = move || {
+        task.run();
+        fork::end_if_child();
+        drop(running);
+    };
+    green::spawn(run).map(drop).map_err(|error| {
+        Failure::new(FailureKind::OTHER, "cannot start a greenlet").caused_by(&error)
+    })
+}

@@ -1,0 +1,130 @@
+//! A worker of gevent's kind, as gunicorn's `GeventWorker` runs one: start the servers, show signs of life, stop.
+
+use std::cell::OnceCell;
+use std::marker::PhantomData;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::{Process, WorkerState};
+use kit::WorkerBase;
+use kit::config::Config;
+use worker_api::{
+    Capabilities, Failure, FailureKind, Host, Result, Worker, WorkerContext, WorkerFactory,
+};
+
+use crate::stream_server::handler::Handler;
+use crate::stream_server::pool::Greenlets;
+use crate::stream_server::server::StreamServer;
+
+/// What makes a class of this kind: gunicorn's `server_class` and `wsgi_handler`.
+pub trait ServerClass: 'static {
+    /// The class's short name.
+    const NAME: &'static str;
+    /// One line that says how it serves.
+    const DESCRIPTION: &'static str;
+
+    /// What becomes of requests.
+    type Handler: Handler;
+}
+
+/// A worker of a class of this kind.
+pub struct GeventWorker<C> {
+    base: Rc<WorkerBase>,
+    process: OnceCell<Process>,
+    class: PhantomData<C>,
+}
+
+impl<C: ServerClass> Worker for GeventWorker<C> {
+    fn init_process(&self) -> Result<()> {
+        let process = Process::new(Rc::clone(&self.base))?;
+        self.process
+            .set(process)
+            .map_err(|_| Failure::application("the worker's process is prepared once"))
+    }
+
+    fn run(&self) -> Result<()> {
+        let Some(process) = self.process.get() else {
+            return Err(Failure::application("a worker is run after its init_process"));
+        };
+        let state = Rc::clone(process.state());
+        let greenlets = Greenlets::new::<C::Handler>(&state, process.greenlets_max());
+        process.run(move || main(&state, &greenlets))
+    }
+
+    fn handle_exit(&self) {
+        if let Some(process) = self.process.get() {
+            process.handle_exit();
+        }
+    }
+
+    fn handle_quit(&self) {
+        if let Some(process) = self.process.get() {
+            process.handle_quit();
+        }
+    }
+}
+
+impl<C: ServerClass> WorkerFactory for GeventWorker<C> {
+    const NAME: &'static str = C::NAME;
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+    const DESCRIPTION: &'static str = C::DESCRIPTION;
+    const CAPABILITIES: Capabilities =
+        Capabilities(Capabilities::DEFERRED.0 | Capabilities::LOOP.0 | Capabilities::COOPERATIVE.0);
+    const GUEST_LOOP: &'static str = "gevent";
+    const ACCESS_LOG_FORMAT: &'static str = C::Handler::LOG_FORMAT;
+
+    fn setup(host: &Host) -> Result<()> {
+        Config::check(host)
+    }
+
+    fn new(context: WorkerContext) -> Result<Self> {
+        let base = Rc::new(WorkerBase::with_style(context, true, C::Handler::STYLE)?);
+        Ok(Self { base, process: OnceCell::new(), class: PhantomData })
+    }
+}
+
+/// The main greenlet.
+fn main(state: &Rc<WorkerState>, greenlets: &Rc<Greenlets>) -> Result<()> {
+    // With other workers beside it, a worker takes one connection at a time, as gevent's servers do.
+    let alone = state.base.is_alone();
+    let max_accept = if alone { MAX_ACCEPT } else { 1 };
+    let server = |acceptor| StreamServer::new(acceptor, greenlets, max_accept);
+    let servers: Vec<Rc<StreamServer>> =
+        state.base.acceptors.iter().map(server).collect::<Result<_>>()?;
+    for server in &servers {
+        server.start();
+    }
+    state.run_until_stopped()?;
+    for server in &servers {
+        server.stop_accepting();
+    }
+    if state.is_quitting() { Ok(()) } else { stop(state, greenlets, servers) }
+}
+
+/// A graceful end: accepts what no other worker would serve, then finishes the requests that have begun. Requests that
+/// outlast `graceful_timeout` are ended.
+fn stop(
+    state: &Rc<WorkerState>,
+    greenlets: &Rc<Greenlets>,
+    servers: Vec<Rc<StreamServer>>,
+) -> Result<()> {
+    let deadline_ns = state.base.graceful_deadline_ns();
+    state.base.context.drain();
+    servers.iter().try_for_each(|server| server.accept_rest(deadline_ns))?;
+    drop(servers);
+    state.base.host.close_listeners();
+    state.connections.drain();
+    if state.wait_empty(deadline_ns)? || state.is_quitting() {
+        return Ok(());
+    }
+    tracing::warn!("graceful_timeout is over: {} connections are cut", state.connections.len());
+    greenlets.pool().kill();
+    greenlets.pool().join(Some(STOP_TIMEOUT)).map(drop).map_err(|error| {
+        Failure::new(FailureKind::INTERRUPTED, "the main greenlet was ended").caused_by(&error)
+    })
+}
+
+/// gevent's `max_accept`: connections that a server accepts in a turn.
+const MAX_ACCEPT: usize = 100;
+/// How long requests that were ended may take to say so: gunicorn's `server.stop(timeout=1)`.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);

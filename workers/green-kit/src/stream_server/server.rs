@@ -1,0 +1,151 @@
+//! gevent's `StreamServer`: an accept watch on the hub takes several connections a turn. It is paused while the pool
+//! is full, and rests while the process has no descriptor left.
+
+use std::cell::Cell;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use crate::Listening;
+use green::{Interest, Timer};
+use kit::clock::now_ns;
+use kit::{AcceptResult, Acceptor, crowd};
+use worker_api::{Failure, FailureKind, Result};
+
+use crate::stream_server::pool::Greenlets;
+
+/// The server of one listener.
+pub struct StreamServer {
+    listening: Listening,
+    greenlets: Rc<Greenlets>,
+    /// How many connections are accepted in a turn of the hub.
+    max_accept: usize,
+    /// Accepting rests until it runs out.
+    rest: Timer,
+    started: Cell<bool>,
+    /// Whether the pool was full when the last accept was to be, so that this one makes room.
+    was_full: Cell<bool>,
+    me: Weak<Self>,
+}
+
+impl StreamServer {
+    /// A server that accepts nothing yet. `max_accept` is gevent's: how many connections are accepted in a turn.
+    pub fn new(
+        acceptor: &Acceptor,
+        greenlets: &Rc<Greenlets>,
+        max_accept: usize,
+    ) -> Result<Rc<Self>> {
+        let listening = Listening::new(acceptor)?;
+        // The timer's callback needs the server, and the server the timer.
+        let slot: Rc<Cell<Weak<Self>>> = Rc::default();
+        let me = Rc::clone(&slot);
+        let rest = Timer::new(move || {
+            let server = me.take();
+            me.set(server.clone());
+            if let Some(server) = server.upgrade() {
+                server.start_accepting();
+            }
+        })
+        .map_err(|error| {
+            Failure::new(FailureKind::OTHER, "a server needs a hub").caused_by(&error)
+        })?;
+        let server = Rc::new_cyclic(|me| Self {
+            listening,
+            greenlets: Rc::clone(greenlets),
+            max_accept,
+            rest,
+            started: Cell::new(false),
+            was_full: Cell::new(false),
+            me: me.clone(),
+        });
+        slot.set(Rc::downgrade(&server));
+        let me = Rc::downgrade(&server);
+        server.listening.source().watch(Interest::Read, move |_| {
+            if let Some(server) = me.upgrade() {
+                server.accept();
+            }
+        });
+        Ok(server)
+    }
+
+    /// Begins to accept.
+    pub fn start(&self) {
+        self.started.set(true);
+        self.start_accepting();
+    }
+
+    /// Accepts no more.
+    pub fn stop_accepting(&self) {
+        self.started.set(false);
+        self.rest.cancel();
+        self.pause();
+    }
+
+    /// Accepts what remains in the backlog when the worker stops, until `deadline_ns` at the latest (0: without a limit).
+    pub fn accept_rest(&self, deadline_ns: u64) -> Result<()> {
+        let mut left = self.listening.remaining_backlog(self.greenlets.connections().host());
+        while left > 0 && (deadline_ns == 0 || now_ns() < deadline_ns) {
+            if self.greenlets.full() {
+                // Somebody has to go first.
+                green::sleep(FULL_PAUSE).map_err(|error| {
+                    Failure::new(FailureKind::INTERRUPTED, "stopping").caused_by(&error)
+                })?;
+                continue;
+            }
+            match self.listening.take() {
+                AcceptResult::Connection(accepted) => self.greenlets.connections().admit(accepted),
+                AcceptResult::Empty | AcceptResult::Rest(_) => break,
+            }
+            left -= 1;
+        }
+        Ok(())
+    }
+
+    /// One turn of the accept watch.
+    fn accept(&self) {
+        for _ in 0..self.max_accept {
+            if self.greenlets.full() && self.was_full.replace(true) {
+                self.greenlets.connections().make_room(self.listening.waiting());
+            }
+            if self.greenlets.full() {
+                self.pause();
+                self.greenlets.tell_when_free(self.me.clone());
+                return self.rest.set(crowd::PAUSE);
+            }
+            self.was_full.set(false);
+            match self.listening.take() {
+                AcceptResult::Connection(accepted) => self.greenlets.connections().admit(accepted),
+                AcceptResult::Empty => return,
+                AcceptResult::Rest(pause) => {
+                    self.pause();
+                    return self.rest.set(pause);
+                }
+            }
+        }
+        if self.max_accept == 1 {
+            // To the end of the line of the workers that wait for this socket.
+            self.pause();
+            self.start_accepting();
+        }
+    }
+
+    pub(crate) fn start_accepting(&self) {
+        if !self.started.get() {
+            return;
+        }
+        if let Err(error) = self.listening.source().start() {
+            tracing::warn!("cannot watch a listening socket: {error}");
+            self.rest.set(UNWATCHED_PAUSE);
+        }
+    }
+
+    fn pause(&self) {
+        if let Err(error) = self.listening.source().stop() {
+            tracing::warn!("cannot stop to watch a listening socket: {error}");
+        }
+    }
+}
+
+/// How long accepting rests where a listener cannot be watched.
+const UNWATCHED_PAUSE: Duration = Duration::from_secs(1);
+/// How long a server that stops waits for room.
+const FULL_PAUSE: Duration = Duration::from_millis(10);

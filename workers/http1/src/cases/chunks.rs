@@ -1,0 +1,161 @@
+//! The chunked coding: sizes, extensions, data, trailers, and where it ends.
+
+use super::End::{BodyRefused, Idle, InBody};
+use super::table::{Case, Expect, cases, chunked, post, request};
+
+pub(super) const CASES: &[Case] = cases! {
+    "9112 7.1", [request("POST", "")], Idle => {
+        "no data": chunked!("0\r\n\r\n"),
+        "many zeros": chunked!("00000\r\n\r\n"),
+    }
+    "9112 7.1", [request("POST", "hello")], Idle => {
+        "one chunk": chunked!("5\r\nhello\r\n0\r\n\r\n"),
+        "two chunks": chunked!("2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"),
+        "zeros before the size": chunked!("0005\r\nhello\r\n0\r\n\r\n"),
+        "more zeros than 64 bits have digits": chunked!("00000000000000000005\r\nhello\r\n0\r\n\r\n"),
+        "several zeros at the end": chunked!("5\r\nhello\r\n000\r\n\r\n"),
+    }
+    "9112 7.1", [request("POST", "hello world")], Idle => {
+        "a size in lower case": chunked!("b\r\nhello world\r\n0\r\n\r\n"),
+        "a size in upper case": chunked!("B\r\nhello world\r\n0\r\n\r\n"),
+    }
+    "9112 7.1", [request("POST", "0\r\n\r\n")], Idle => {
+        "data that looks like the end": chunked!("5\r\n0\r\n\r\n\r\n0\r\n\r\n"),
+    }
+    "9112 7.1.1", [request("POST", "hello")], Idle => {
+        "an extension": chunked!("5;a\r\nhello\r\n0\r\n\r\n"),
+        "an extension with a value": chunked!("5;a=b\r\nhello\r\n0\r\n\r\n"),
+        "an extension in quotes": chunked!("5;a=\"b c\"\r\nhello\r\n0\r\n\r\n"),
+        "an empty quoted value": chunked!("5;a=\"\"\r\nhello\r\n0\r\n\r\n"),
+        "an escaped quote": chunked!("5;a=\"b\\\"c\"\r\nhello\r\n0\r\n\r\n"),
+        "a semicolon in quotes": chunked!("5;a=\";b\"\r\nhello\r\n0\r\n\r\n"),
+        "8-bit bytes in quotes": chunked!("5;a=\"é\"\r\nhello\r\n0\r\n\r\n"),
+        "several extensions": chunked!("5;a;b=c;d=\"e\"\r\nhello\r\n0\r\n\r\n"),
+        "white space before the semicolon": chunked!("5 \t;a\r\nhello\r\n0\r\n\r\n"),
+        "white space after the semicolon": chunked!("5; a\r\nhello\r\n0\r\n\r\n"),
+        "white space around the equals sign": chunked!("5;a = b\r\nhello\r\n0\r\n\r\n"),
+        "white space between extensions": chunked!("5;a=b ; c=\"d\" ; e\r\nhello\r\n0\r\n\r\n"),
+        "an extension of the last chunk": chunked!("5\r\nhello\r\n0;a=b\r\n\r\n"),
+    }
+    "9112 7.1.2", [request("POST", "hello")], Idle => {
+        "a trailer": chunked!("5\r\nhello\r\n0\r\nX: y\r\n\r\n"),
+        "two trailers": chunked!("5\r\nhello\r\n0\r\nX: y\r\nZ:\r\n\r\n"),
+        "a trailer with 8-bit bytes": chunked!("5\r\nhello\r\n0\r\nX: é\r\n\r\n"),
+        "a trailer that is announced": post!("Trailer: X\r\nTransfer-Encoding: chunked", "5\r\nhello\r\n0\r\nX: y\r\n\r\n"),
+        "a trailer with an underscore": chunked!("5\r\nhello\r\n0\r\nContent_Length: 9\r\n\r\n"),
+        "a trailer whose name begins as a forbidden one": chunked!("5\r\nhello\r\n0\r\nHosts: x\r\nTransfer-Encodings: x\r\n\r\n"),
+        "a trailer that is merely left out": chunked!("5\r\nhello\r\n0\r\nContent-Type: a/b\r\n\r\n"),
+    }
+    "9110 6.5.1", [], BodyRefused(400) => {
+        "Content-Length as a trailer": chunked!("5\r\nhello\r\n0\r\nContent-Length: 9\r\n\r\n"),
+        "Transfer-Encoding as a trailer": chunked!("5\r\nhello\r\n0\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        "Host as a trailer": chunked!("5\r\nhello\r\n0\r\nHost: b\r\n\r\n"),
+        "Host as a trailer in another case": chunked!("5\r\nhello\r\n0\r\nhOST: b\r\n\r\n"),
+        "Authorization as a trailer": chunked!("5\r\nhello\r\n0\r\nAuthorization: x\r\n\r\n"),
+        "Trailer as a trailer": chunked!("5\r\nhello\r\n0\r\nTrailer: x\r\n\r\n"),
+        "Connection as a trailer": chunked!("5\r\nhello\r\n0\r\nConnection: close\r\n\r\n"),
+        "TE as a trailer": chunked!("5\r\nhello\r\n0\r\nTE: x\r\n\r\n"),
+        "a forbidden trailer after another": chunked!("5\r\nhello\r\n0\r\nX: y\r\nHost: b\r\n\r\n"),
+    }
+    "9112 7.1.2, 9110 5.1", [], BodyRefused(400) => {
+        "a trailer without a colon": chunked!("5\r\nhello\r\n0\r\nX\r\n\r\n"),
+        "a trailer without a name": chunked!("5\r\nhello\r\n0\r\n: y\r\n\r\n"),
+        "a space before the colon of a trailer": chunked!("5\r\nhello\r\n0\r\nX : y\r\n\r\n"),
+        "a folded trailer": chunked!("5\r\nhello\r\n0\r\nX: y\r\n z\r\n\r\n"),
+        "NUL in a trailer": chunked!("5\r\nhello\r\n0\r\nX: \0\r\n\r\n"),
+        "LF in a trailer": chunked!("5\r\nhello\r\n0\r\nX: y\nZ: z\r\n\r\n"),
+        "CR in a trailer": chunked!("5\r\nhello\r\n0\r\nX: y\rZ: z\r\n\r\n"),
+        "8-bit bytes in the name of a trailer": chunked!("5\r\nhello\r\n0\r\né: y\r\n\r\n"),
+        "a request for trailers": chunked!("5\r\nhello\r\n0\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n"),
+        "LF alone after the trailers": chunked!("5\r\nhello\r\n0\r\nX: y\r\n\n"),
+    }
+    "9112 7.1", [], BodyRefused(400) => {
+        "a hexadecimal prefix": chunked!("0x5\r\nhello\r\n0\r\n\r\n"),
+        "a plus sign": chunked!("+5\r\nhello\r\n0\r\n\r\n"),
+        "a minus sign": chunked!("-5\r\nhello\r\n0\r\n\r\n"),
+        "an underscore": chunked!("_5\r\nhello\r\n0\r\n\r\n"),
+        "an underscore between digits": chunked!("0_5\r\nhello\r\n0\r\n\r\n"),
+        "a letter beyond the digits": chunked!("g\r\nhello\r\n0\r\n\r\n"),
+        "quotes": chunked!("\"5\"\r\nhello\r\n0\r\n\r\n"),
+        "a space before the size": chunked!(" 5\r\nhello\r\n0\r\n\r\n"),
+        "a space after the size": chunked!("5 \r\nhello\r\n0\r\n\r\n"),
+        "a tab after the size": chunked!("5\t\r\nhello\r\n0\r\n\r\n"),
+        "a space as the size": chunked!(" \r\nhello\r\n0\r\n\r\n"),
+        "an empty size": chunked!("\r\nhello\r\n0\r\n\r\n"),
+        "no size but an extension": chunked!(";a\r\nhello\r\n0\r\n\r\n"),
+        "two sizes": chunked!("5,5\r\nhello\r\n0\r\n\r\n"),
+        "two sizes with a space": chunked!("5 5\r\nhello\r\n0\r\n\r\n"),
+        "a decimal point": chunked!("5.0\r\nhello\r\n0\r\n\r\n"),
+        "an h after the size": chunked!("5h\r\nhello\r\n0\r\n\r\n"),
+        "NUL after the size": chunked!("5\0\r\nhello\r\n0\r\n\r\n"),
+        "a vertical tab after the size": chunked!("5\x0b\r\nhello\r\n0\r\n\r\n"),
+        "a no-break space after the size": chunked!("5\u{a0}\r\nhello\r\n0\r\n\r\n"),
+        "a full-width digit": chunked!("\u{ff15}\r\nhello\r\n0\r\n\r\n"),
+        "a size of 2^63": chunked!("8000000000000000\r\nhello\r\n0\r\n\r\n"),
+        "a size of 2^64": chunked!("10000000000000000\r\nhello\r\n0\r\n\r\n"),
+        "a size of 2^64 + 5": chunked!("10000000000000005\r\nhello\r\n0\r\n\r\n"),
+        "a size of -1 as unsigned": chunked!("ffffffffffffffff\r\nhello\r\n0\r\n\r\n"),
+        "LF alone after the size": chunked!("5\nhello\r\n0\r\n\r\n"),
+        "CR alone after the size": chunked!("5\rhello\r\n0\r\n\r\n"),
+        "CR CR LF after the size": chunked!("5\r\r\nhello\r\n0\r\n\r\n"),
+        "LF before the extension": chunked!("5\n;a\r\nhello\r\n0\r\n\r\n"),
+        "a negative last chunk": chunked!("5\r\nhello\r\n-0\r\n\r\n"),
+        "a space after the last size": chunked!("5\r\nhello\r\n0 \r\n\r\n"),
+    }
+    "9112 7.1", [], BodyRefused(400) => {
+        "no line end after the data": chunked!("5\r\nhello0\r\n\r\n"),
+        "LF alone after the data": chunked!("5\r\nhello\n0\r\n\r\n"),
+        "CR alone after the data": chunked!("5\r\nhello\r0\r\n\r\n"),
+        "two other bytes after the data": chunked!("5\r\nhelloXX0\r\n\r\n"),
+        "data that is too long": chunked!("5\r\nhello world\r\n0\r\n\r\n"),
+        "data that is too short": chunked!("5\r\nhell\r\n0\r\n\r\n"),
+        "an extra line end after the data": chunked!("5\r\nhello\r\n\r\n0\r\n\r\n"),
+        "LF alone for the last line": chunked!("5\r\nhello\r\n0\r\n\n"),
+        "LF alone after the last size": chunked!("5\r\nhello\r\n0\n\r\n"),
+        "CR and something for the last line": chunked!("5\r\nhello\r\n0\r\n\rX"),
+        "no empty line, then a request": chunked!("5\r\nhello\r\n0\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n"),
+        "no last chunk, then a request": chunked!("5\r\nhello\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n"),
+    }
+    "9112 7.1.1", [], BodyRefused(400) => {
+        "a semicolon without an extension": chunked!("5;\r\nhello\r\n0\r\n\r\n"),
+        "a semicolon and a space": chunked!("5; \r\nhello\r\n0\r\n\r\n"),
+        "two semicolons": chunked!("5;;a\r\nhello\r\n0\r\n\r\n"),
+        "an extension without a name": chunked!("5;=b\r\nhello\r\n0\r\n\r\n"),
+        "an extension without a value": chunked!("5;a=\r\nhello\r\n0\r\n\r\n"),
+        "two values": chunked!("5;a=b=c\r\nhello\r\n0\r\n\r\n"),
+        "a space within an extension": chunked!("5;a b\r\nhello\r\n0\r\n\r\n"),
+        "a space after an extension": chunked!("5;a \r\nhello\r\n0\r\n\r\n"),
+        "a space after a value": chunked!("5;a=b \r\nhello\r\n0\r\n\r\n"),
+        "an open quote": chunked!("5;a=\"b\r\nhello\r\n0\r\n\r\n"),
+        "something after a quote": chunked!("5;a=\"b\"c\r\nhello\r\n0\r\n\r\n"),
+        "a quote within a token": chunked!("5;a=b\"c\"\r\nhello\r\n0\r\n\r\n"),
+        "an escape at the end": chunked!("5;a=\"b\\\r\nhello\r\n0\r\n\r\n"),
+        "CR in an extension": chunked!("5;a\rb\r\nhello\r\n0\r\n\r\n"),
+        "LF in an extension": chunked!("5;a\nb\r\nhello\r\n0\r\n\r\n"),
+        "LF at the end of an extension": chunked!("5;a\nhello\r\n0\r\n\r\n"),
+        "NUL in an extension": chunked!("5;a\0\r\nhello\r\n0\r\n\r\n"),
+        "CR in quotes": chunked!("5;a=\"b\rc\"\r\nhello\r\n0\r\n\r\n"),
+        "LF in quotes": chunked!("5;a=\"b\nc\"\r\nhello\r\n0\r\n\r\n"),
+        "a line end in quotes": chunked!("5;a=\"\r\n0\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n"),
+        "8-bit bytes in an extension": chunked!("5;é\r\nhello\r\n0\r\n\r\n"),
+        "a comma in an extension": chunked!("5;a,b\r\nhello\r\n0\r\n\r\n"),
+        "no semicolon before an extension": chunked!("5 a=b\r\nhello\r\n0\r\n\r\n"),
+    }
+    "9112 8", [], InBody => {
+        "nothing": chunked!(""),
+        "half a size": chunked!("5"),
+        "half a line end": chunked!("5\r"),
+        "a size": chunked!("5\r\n"),
+        "half the data": chunked!("5\r\nhel"),
+        "the data without its line end": chunked!("5\r\nhello"),
+        "the data with half its line end": chunked!("5\r\nhello\r"),
+        "no last chunk": chunked!("5\r\nhello\r\n"),
+        "half a last chunk": chunked!("5\r\nhello\r\n0"),
+        "no last line end": chunked!("5\r\nhello\r\n0\r\n"),
+        "half the last line end": chunked!("5\r\nhello\r\n0\r\n\r"),
+        "half a trailer": chunked!("5\r\nhello\r\n0\r\nX: y"),
+        "no empty line after a trailer": chunked!("5\r\nhello\r\n0\r\nX: y\r\n"),
+        "a large chunk": chunked!("fffffff\r\nhello"),
+        "the largest chunk": chunked!("7fffffffffffffff\r\nhello"),
+    }
+};
