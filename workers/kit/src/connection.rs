@@ -201,7 +201,7 @@ impl Connection {
     }
 
     /// Hands the request to an exchange. Only after [`Advance::Request`]; the connection comes back through
-    /// [`ConnectionDriver::done`].
+    /// [`ConnectionDriver::release`].
     pub fn into_exchange(self: Box<Self>, home: Arc<dyn ConnectionDriver>) -> ExchangeBox {
         self.note_queueing();
         exchange::make(self, home)

@@ -1,4 +1,5 @@
-//! The library that worker classes are built from: HTTP/1.1, TLS, connections, exchanges, and what every worker has.
+//! The library that worker classes are built from: connections, TLS, exchanges, and what every worker has. The syntax of
+//! HTTP/1.1 is in the crate [`http1`].
 //!
 //! A [`Connection`] is a state machine without an event loop: it never waits. [`Connection::advance`] reads and writes as
 //! far as it can without blocking and returns an [`Advance`]: wait for the descriptor, call the application, or drop the
@@ -7,9 +8,9 @@
 //!
 //! ```text
 //!     Acceptor ──▶ Connection ──advance()──▶ Advance::Wait(interest)   wait until readable or writable, or the deadline
-//!                      ▲                 ├─▶ Advance::Request          into_exchange(home), call the application
+//!                      ▲                 ├─▶ Advance::Request          into_exchange(driver), call the application
 //!                      │                 └─▶ Advance::Closed           drop it
-//!                      └────── Home::done ◀──── exchange ends
+//!                      └── ConnectionDriver::release ◀── exchange ends
 //! ```
 //!
 //! # Example
@@ -61,7 +62,7 @@
 //! }
 //! ```
 //!
-//! The guide `docs/worker-classes.md` in the repository turns this into a complete class. The HTTP layer also works on its
+//! The guide `docs/worker-classes.md` in the repository turns this into a complete class. The crate `http1` also works on its
 //! own, on any bytes:
 //!
 //! ```
@@ -85,10 +86,9 @@
 //! | [`worker_base`], [`context`], [`config`] | what every worker has: host, application, listeners, settings; what its connections share |
 //! | [`connection`] | a connection between requests: the state machine that every class drives |
 //! | [`driver`] | the interface that a class implements: how an exchange waits, and where its connection returns to |
-//! | `exchange`, `turn`, `request`, `response` | a connection during one request: the exchange of `worker-api` |
+//! | `exchange`, `active_request`, `request`, `response` | a connection during one request: the exchange of `worker-api` |
 //! | `intake`, `tail`, `spool` | for classes whose threads may block: a request body is read before the exchange, the end of a response sent after it, both kept in memory and files |
-//! | [`http`] | HTTP/1.1 without I/O: heads, bodies, responses, the PROXY protocol |
-//! | [`socket`], [`accept`], [`accept_queue`](mod@line) | accepting: the system calls, the handling of errors, and sharing listeners with other workers |
+//! | [`socket`], [`accept`], [`accept_queue`] | accepting: the system calls, the handling of errors, and sharing listeners with other workers |
 //! | [`stream`], [`tls`] | the bytes of a connection, plain or through TLS |
 //! | [`poll`], [`blocking`], [`request_deadlines`] | for classes whose threads may block: waiting, the application's runtime, and `request_timeout` |
 //! | [`background`] | what the application does besides requests, for which a worker that drains waits |

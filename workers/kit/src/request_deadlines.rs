@@ -124,7 +124,7 @@ impl RequestDeadlines {
     }
 
     /// Has the application answer the request that a connection has: only after [`Advance::Request`]. The connection
-    /// comes back through [`ConnectionDriver::done`], of which [`RequestDeadlines::end`] is to be told.
+    /// comes back through [`ConnectionDriver::release`], of which [`RequestDeadlines::end`] is to be told.
     ///
     /// [`Advance::Request`]: crate::Advance::Request
     pub fn call(&self, connection: Box<Connection>, home: Arc<dyn ConnectionDriver>) {
@@ -137,7 +137,7 @@ impl RequestDeadlines {
         self.app.call(exchange);
     }
 
-    /// The request has got more time: [`ConnectionDriver::extended`].
+    /// The request has got more time: [`ConnectionDriver::deadline_extended`].
     pub fn extend(&self, fd: RawFd, deadline_ns: u64) {
         if let Some(watch) = &self.watch
             && let Some(limited) = watch.lock().get_mut(&fd)

@@ -1,6 +1,6 @@
 //! Who answers a request: the thread that serves it, or another one where that thread hangs.
 //!
-//! A thread that hangs in the application cannot answer. Whoever ends the request (the time limit of [`crate::overtime`],
+//! A thread that hangs in the application cannot answer. Whoever ends the request (the time limit of [`crate::request_deadlines`],
 //! or the worker when it aborts) sends a 500 in its place, unless the response's head has been sent. One atomic per
 //! connection decides which of the two writes: the serving thread [takes](Wire::take) the wire before its first byte of
 //! the response, the other one [claims](Wire::claim) it.
