@@ -5,7 +5,7 @@
 //! that replace them), the file, `JIMU_CMD_ARGS`, the command line, and requests of `hostctl`. It is kept, and
 //! read again at each reload.
 //!
-//! **Invariant:** a `Settings` that exists is valid; no other code checks a setting again.
+//! **Invariant:** a `Settings` that exists is valid; no other code of this crate checks a setting again.
 
 mod bind;
 mod declare;

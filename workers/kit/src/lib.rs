@@ -98,8 +98,9 @@
 //!
 //! # Invariants
 //!
-//! - Connections and exchanges never wait. Only [`poll`], [`blocking`] and the thread of [`request_deadlines`] do.
-//! - The kit refers to no worker class by name and contains no event loop.
+//! - Connections and exchanges never wait. Only [`poll`], [`blocking`] and the threads of [`request_deadlines`] and `relay`
+//!   (TLS for connections that applications have taken over) do.
+//! - The kit refers to no worker class by name and contains no event loop that serves connections.
 //! - Only the kit decides about bytes and framing: a class sees requests, an application sees exchanges.
 
 pub mod accept;

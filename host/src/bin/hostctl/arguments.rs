@@ -76,7 +76,7 @@ pub(crate) enum Command {
         #[arg(short = 'n', long)]
         count: Option<u32>,
     },
-    /// Reload settings, worker class and application; return when the new generation serves or is refused
+    /// Reload settings, worker class and application; return once the old workers have exited, or with a refusal
     Reload {
         /// Use this worker class until the next reload
         #[arg(short = 'k', long, value_name = "NAME|PATH")]
