@@ -1,5 +1,5 @@
 #!/bin/bash
-# The behaviours of one worker class with one application; with the native one also the checks of the class.
+# The behaviors of one worker class with one application; with the native one also the checks of the class.
 #   cell.sh CLASS native|wsgi
 source "$(dirname "$0")/common.sh"
 

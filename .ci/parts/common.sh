@@ -13,7 +13,7 @@ check() {
     "$1" --check-worker "$2"
 }
 
-# The matrix of behaviours over one class, with the native and the Python application: matrix CLASS [--release]
+# The matrix of behaviors over one class, with the native and the Python application: matrix CLASS [--release]
 matrix() {
     step "The matrix over $(basename "$1")"
     local python foreign=$target/foreign

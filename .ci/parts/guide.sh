@@ -1,6 +1,6 @@
 #!/bin/bash
 # The class in docs/worker-classes.md and the application in docs/applications.md, built from these pages alone; the
-# checks of a class, the matrix of behaviours, and the application under each class.
+# checks of a class, the matrix of behaviors, and the application under each class.
 #   guide.sh [--no-matrix|--build]      --build: they compile, and nothing more
 source "$(dirname "$0")/common.sh"
 

@@ -1,6 +1,6 @@
 #!/bin/bash
-# A worker class by another compiler, in a host by the toolchain's; and one without optimisation in a host with it: the
-# checks of a class, and the matrix of behaviours.
+# A worker class by another compiler, in a host by the toolchain's; and one without optimization in a host with it: the
+# checks of a class, and the matrix of behaviors.
 #   second-compiler.sh [--no-release] [--no-matrix]
 # The other compiler is $OTHER_RUSTC, else Debian's rustc-web.
 source "$(dirname "$0")/common.sh"
@@ -28,7 +28,7 @@ else
 fi
 
 if [ -n "$release" ]; then
-    step "A class without optimisation, a host with it"
+    step "A class without optimization, a host with it"
     cargo build --quiet --manifest-path $manifest --target-dir "$target" --locked
     cargo build --quiet --release -p host -p check-app
     class=$target/debug/libthreaded_worker.so

@@ -1,5 +1,5 @@
 #!/bin/bash
-# A worker class that is built outside the workspace: lints, the contract, and the matrix of behaviours.
+# A worker class that is built outside the workspace: lints, the contract, and the matrix of behaviors.
 #   third-party.sh [--no-matrix|--build]      --build: it compiles, and nothing more
 source "$(dirname "$0")/common.sh"
 

@@ -1,5 +1,5 @@
 #!/bin/bash
-# All tests but the matrix of behaviours.
+# All tests but the matrix of behaviors.
 source "$(dirname "$0")/common.sh"
 
 python=$(cargo xtask python)

@@ -161,7 +161,7 @@ fn py_spy_shows_python_functions(cell: &Cell) {
     slow.send_get("/sleep?ms=3000").unwrap();
     server.until_held("/sleep");
     let worker = server.workers()[0].pid.to_string();
-    let spy = py_spy().expect("the behaviour's condition");
+    let spy = py_spy().expect("the behavior's condition");
     let shown = run(spy, &["dump", "--pid", &worker], server.dir());
     assert!(shown.contains("routes.py"), "{shown}");
     assert_eq!(slow.answer("GET").unwrap().status, 200);

@@ -1,6 +1,6 @@
 //! What a server does, each as one test for every worker class (and application) that it concerns.
 //!
-//! Which cells a behaviour is run in, what it needs of a class and how long it may take stands in each module's list.
+//! Which cells a behavior is run in, what it needs of a class and how long it may take stands in each module's list.
 // A test fails by panicking.
 #![allow(clippy::unwrap_used, clippy::needless_for_each)]
 

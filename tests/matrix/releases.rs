@@ -115,7 +115,7 @@ fn has_python() -> bool {
 }
 
 fn a_new_python_release_behind_the_link_is_loaded(cell: &Cell) {
-    let python = cell::python().expect("the behaviour's condition");
+    let python = cell::python().expect("the behavior's condition");
     let releases = Releases::new();
     let fill = |release: &Path, word: &str| {
         let text = format!(

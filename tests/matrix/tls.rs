@@ -235,7 +235,7 @@ fn a_health_path_is_asked_behind_tls(cell: &Cell) {
 
 /// Files that root has opened or reopened are written by workers of another user.
 fn a_key_that_only_root_may_read_is_handed_over(cell: &Cell) {
-    let nobody = nobody().expect("the behaviour's condition");
+    let nobody = nobody().expect("the behavior's condition");
     let authority = Authority::new();
     let setup = secured(Setup::new(cell), &authority.server());
     fs::set_permissions(setup.dir(), Permissions::from_mode(0o755)).unwrap();

@@ -35,7 +35,7 @@ pub struct Cell {
     pub app: App,
 }
 
-/// What a behaviour needs a class to be able to do.
+/// What a behavior needs a class to be able to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
     /// It answers several requests on one connection.

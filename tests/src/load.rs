@@ -17,7 +17,7 @@ use std::{
 
 use crate::http::{Address, Answer, Broken, Connection};
 
-/// Behaviour of the clients.
+/// Behavior of the clients.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     /// Number of clients.

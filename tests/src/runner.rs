@@ -1,4 +1,4 @@
-//! Behaviours as tests: for which cells each is run, how long it may take, how many run at once.
+//! Behaviors as tests: for which cells each is run, how long it may take, how many run at once.
 
 use std::{
     any::Any,
@@ -45,7 +45,7 @@ type Condition = (fn() -> bool, &'static str);
 /// Which names of classes fit, and the reason that is given for the others.
 type ClassCondition = (fn(&str) -> bool, &'static str);
 
-/// For which cells a behaviour is run.
+/// For which cells a behavior is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scope {
     /// Once: it does not depend on the class.
@@ -58,7 +58,7 @@ enum Scope {
     Cell,
 }
 
-/// Names a function as a behaviour, for every class and every application.
+/// Names a function as a behavior, for every class and every application.
 #[macro_export]
 macro_rules! behaviour {
     ($function:ident) => {
@@ -74,7 +74,7 @@ const SLOWEST_SHOWN: usize = 15;
 const AT_ONCE: usize = 4;
 
 impl Behaviour {
-    /// A behaviour of every class with every application.
+    /// A behavior of every class with every application.
     pub fn new(name: &'static str, run: fn(&Cell)) -> Self {
         Self {
             name,
@@ -241,7 +241,7 @@ impl Behaviour {
     }
 }
 
-/// Runs the behaviours as this process's tests, and ends it.
+/// Runs the behaviors as this process's tests, and ends it.
 pub fn run(behaviours: Vec<Behaviour>) -> ! {
     let mut arguments = Arguments::from_args();
     artifacts::build();

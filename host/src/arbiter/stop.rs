@@ -20,7 +20,7 @@ pub(super) enum Phase {
         /// Until this time.
         until_ns: u64,
     },
-    /// The workers have been signalled.
+    /// The workers have been signaled.
     Stopping {
         /// Whether they need not finish their requests.
         quick: bool,

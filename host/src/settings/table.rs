@@ -77,7 +77,7 @@ settings! {
         /// Maximum number of open connections per worker.
         ///
         /// When a worker has as many, connections that have waited longest for a request, idle ones or those with an
-        /// incomplete head, are closed in favour of new ones that no other worker accepts. Those with a request stay.
+        /// incomplete head, are closed in favor of new ones that no other worker accepts. Those with a request stay.
         worker_connections: usize {
             kind: Kind::Int { min: 1, max: MANY }, default: Some("1000"),
             long: Some("worker-connections"),

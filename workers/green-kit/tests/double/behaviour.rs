@@ -275,7 +275,7 @@ pub fn a_connection_that_was_taken_over_is_forgotten<W: WorkerFactory>() {
     server.join().unwrap();
 }
 
-/// Runs every behaviour for a class.
+/// Runs every behavior for a class.
 #[macro_export]
 macro_rules! cooperative_class {
     ($class:ty) => {

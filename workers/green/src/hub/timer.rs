@@ -1,4 +1,4 @@
-//! A timer with a callback that can be set and cancelled any number of times.
+//! A timer with a callback that can be set and canceled any number of times.
 
 use std::fmt;
 use std::rc::Rc;

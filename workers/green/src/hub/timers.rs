@@ -1,6 +1,6 @@
 //! The hub's timers: an indexed heap of deadlines. Independent of clocks, descriptors and greenlets.
 //!
-//! A keep-alive timeout is set and cancelled per request and hardly ever expires. Setting a timer later, or
+//! A keep-alive timeout is set and canceled per request and hardly ever expires. Setting a timer later, or
 //! cancelling it, therefore only writes its entry: the heap keeps the old, earlier position until that time, and
 //! the timer is then repositioned or removed. A timer has at most one position in the heap, so the heap is never
 //! longer than the number of timers.
