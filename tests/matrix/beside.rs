@@ -1,4 +1,4 @@
-//! Servers and clients beside each other: starts that fail beside a live server, sockets of killed servers, silent
+//! Servers and clients side by side: starts that fail beside a live server, sockets of killed servers, silent
 //! clients of the control socket.
 
 use std::{
@@ -82,7 +82,7 @@ fn a_start_that_fails_leaves_the_other_server_alone(cell: &Cell) {
     server.stop();
 }
 
-/// Neither a pid file nor the socket that was opened before another one could not be.
+/// Neither a pid file nor the socket that was bound before another one failed.
 fn a_start_that_fails_leaves_nothing_behind(cell: &Cell) {
     let place = tempfile::tempdir().unwrap();
     let taken = address();
@@ -109,7 +109,7 @@ fn a_file_in_the_place_of_the_control_socket_stays(cell: &Cell) {
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1);
 }
 
-/// It says that the server starts, refuses what needs a generation that serves, and ends it.
+/// It reports that the server is starting, refuses commands that need a serving generation, and can stop it.
 fn the_control_socket_serves_before_the_first_worker(cell: &Cell) {
     let setup = Setup::new(cell).app(artifacts::library("faulty_app"));
     let mut server = setup.env("FAULTY_APP", "new=hang").launch();
@@ -162,7 +162,7 @@ fn silent_clients_of_the_control_socket_hold_up_no_one(cell: &Cell) {
     let mut silent: Vec<UnixStream> = (0..40).map(|_| connect()).collect();
     for (index, client) in silent.iter_mut().enumerate() {
         if index % 2 == 0 {
-            // One that was disconnected for another does not matter.
+            // A client that was disconnected in favor of another does not matter.
             let _ = client.write_all(b"{\"request\":");
         }
     }
@@ -174,7 +174,7 @@ fn silent_clients_of_the_control_socket_hold_up_no_one(cell: &Cell) {
     server.stop();
 }
 
-/// A client has 5 s for a request; what it sends byte by byte makes no difference.
+/// A client has 5 s for a request; sending it byte by byte makes no difference.
 fn half_a_request_is_not_waited_for(cell: &Cell) {
     let server = Setup::new(cell).start();
     let mut half = UnixStream::connect(server.control_socket()).unwrap();
@@ -188,7 +188,7 @@ fn half_a_request_is_not_waited_for(cell: &Cell) {
         assert_eq!(client.read(&mut [0]).unwrap_or(0), 0, "it is disconnected");
     }
     assert!(begun.elapsed() > Duration::from_secs(3), "after {:?}", begun.elapsed());
-    // One that asks in time stays for the next request.
+    // A client that asks in time stays connected for the next request.
     let mut client = UnixStream::connect(server.control_socket()).unwrap();
     for _ in 0..2 {
         client.write_all(b"{\"request\":\"status\"}\n").unwrap();
@@ -239,7 +239,7 @@ fn a_directory_that_is_not_utf8_works(cell: &Cell) {
     assert_eq!(fs::read_to_string(place.join("access.log")).unwrap().lines().count(), 2);
 }
 
-/// The server serves without a scoreboard of files and private copies, and each line about it names the limit.
+/// The server works without memfds for scoreboard and copies, and each line about it names the limit.
 fn a_small_limit_of_file_sizes_is_named(cell: &Cell) {
     let limit = libc::rlimit { rlim_cur: 1024, rlim_max: libc::RLIM_INFINITY };
     let set = move || {

@@ -1,4 +1,4 @@
-//! Clients that are slow with a body or with a response: they occupy no thread, under any class.
+//! Clients that are slow to send a body or to read a response: they occupy no thread, under any class.
 
 use std::{
     fs,
@@ -35,14 +35,14 @@ const SLOW: usize = 6;
 /// More than is kept in memory of a body, with `IN_FILES`.
 const BODY: usize = 200_000;
 const IN_FILES: &str = " --body-buffer-memory 1m --tmp-upload-dir ";
-/// What no socket takes at once, and more than is kept in memory of a response.
+/// More than a socket takes at once, and than is kept in memory of a response.
 const LARGE: usize = 10_000_000;
 const WHOLE: &str = "/whole?size=10000000";
-/// Another request is answered within this time.
+/// Time limit for another request.
 const SOON: Duration = Duration::from_secs(2);
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// A body in whole, with its head and in either framing; the first part of it is sent.
+/// A complete body with its head, in either framing; the first part of it is sent.
 struct Upload {
     client: Connection,
     rest: Vec<u8>,
@@ -85,7 +85,7 @@ fn assert_served_soon(server: &Server) {
     assert!(asked.elapsed() < SOON, "waited for {:?}", asked.elapsed());
 }
 
-/// How many temporary files a worker has.
+/// Returns the number of temporary files of a worker.
 fn temporary_files(worker: Pid) -> usize {
     let entries = fs::read_dir(format!("/proc/{worker}/fd")).unwrap();
     let targets = entries.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
@@ -99,7 +99,7 @@ fn until_files(worker: Pid, files: usize) {
     });
 }
 
-/// Whether the class buffers a body before it calls the application.
+/// Returns whether the class buffers a body before it calls the application.
 fn buffers(cell: &Cell) -> bool {
     ["sync", "gthread"].contains(&cell.class.name.as_str())
 }
@@ -109,7 +109,7 @@ fn slow_uploads_delay_no_one(cell: &Cell) {
     let server = Setup::new(cell).flags(&flags).start();
     let worker = server.serving_pid();
     let before = (temporary_files(worker), names(server.dir()));
-    // A thread waits for a body only where there are more than there may be files.
+    // A thread waits for a body only if there are more than files are allowed.
     let most = if buffers(cell) { 4 } else { SLOW };
     let slow: Vec<Upload> = (0..most).map(|n| Upload::begin(&server, n, BODY)).collect();
     if buffers(cell) {
@@ -122,7 +122,8 @@ fn slow_uploads_delay_no_one(cell: &Cell) {
     server.stop();
 }
 
-/// They ask for a response that the application hands over whole, and read it only after another request was served.
+/// They request a response that the application hands over completely, and read it only after another request was
+/// served.
 fn slow_readers_delay_no_one(cell: &Cell) {
     let setup = Setup::new(cell).flags("--threads 2").file("large", vec![b'.'; LARGE]);
     let mut server = setup.start();
@@ -164,7 +165,7 @@ fn read_whole(client: &mut Connection) {
     assert_eq!((answer.status, answer.body.len()), (200, LARGE));
 }
 
-/// A client that takes nothing of such a response for `write_timeout` is cut.
+/// A client that reads nothing of such a response for `write_timeout` is disconnected.
 fn a_reader_that_stops_is_cut(cell: &Cell) {
     let server = Setup::new(cell).flags("--write-timeout 1").start();
     let worker = server.serving_pid();
@@ -228,7 +229,7 @@ impl Drop for SmallDisk<'_> {
     }
 }
 
-/// A request that finds no room for its body is served all the same, and the log says once what is wrong.
+/// A request for which there is no room for its body is still served, and the log names the problem once.
 fn a_full_disk_harms_no_one_else(cell: &Cell) {
     let flags = "--threads 4".to_owned() + IN_FILES + "small";
     let setup = Setup::new(cell).flags(&flags);

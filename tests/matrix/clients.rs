@@ -1,4 +1,4 @@
-//! Clients that misbehave, and the good client beside them.
+//! Misbehaving clients, and a well-behaved client beside them.
 
 use std::{
     thread,
@@ -41,14 +41,14 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
     ]
 }
 
-/// A good client beside the bad ones is answered within this time.
+/// Time limit for a well-behaved client beside the bad ones.
 const SOON: Duration = Duration::from_secs(2);
 
-/// The same beside hundreds, whose bytes are work for a busy machine: still less than their time limit, which is how
-/// long whoever they held up would wait.
+/// The same beside hundreds, whose bytes keep a busy machine occupied: still less than their time limit, which is
+/// how long a blocked client would wait.
 const SOON_BESIDE_HUNDREDS: Duration = Duration::from_millis(3500);
 
-/// How many slow clients there are at once.
+/// Number of concurrent slow clients.
 const SLOW: usize = 500;
 
 fn assert_good_client_served(server: &Server) {
@@ -109,7 +109,8 @@ fn a_head_that_trickles_is_cut(cell: &Cell) {
     assert!(begun.elapsed() > Duration::from_secs(4), "cut after {:?}", begun.elapsed());
 }
 
-/// More of them than `worker_connections`: a client that comes behind them all is served, also when they come again.
+/// More of them than `worker_connections`: a client that arrives after all of them is served, even when they
+/// reconnect.
 fn slow_heads_in_every_place_give_way(cell: &Cell) {
     const PLACES: usize = 40;
     let server = Setup::new(cell).flags("--worker-connections 40 --keep-alive 60").start();
@@ -161,7 +162,7 @@ fn a_client_that_reads_nothing_is_cut(cell: &Cell) {
     let mut client = server.connect();
     client.send_get("/stream?n=4000&size=16384").unwrap();
     let before = process::rss_kib(worker);
-    // The answer of 64 MB fits into no buffer; while it stands, memory must not grow with it.
+    // The response of 64 MB fits into no buffer; while it stalls, memory must not grow with it.
     assert!(client.fill().unwrap() > 0);
     server.until_workers("the slow reader was given up", |workers| {
         workers.iter().all(|worker| worker.busy == 0)
@@ -172,7 +173,8 @@ fn a_client_that_reads_nothing_is_cut(cell: &Cell) {
     assert!(client.rest().is_err() || client.left_over().len() < 60 << 20);
 }
 
-/// Never still for as long as `body_timeout`, but slower than `min_rate`: under sync too the next client has its turn.
+/// Never stalled for as long as `body_timeout`, but slower than `min_rate`: under sync, too, the next client is
+/// served.
 fn a_body_that_trickles_is_cut(cell: &Cell) {
     let server = Setup::new(cell).flags("--body-timeout 1").start();
     let worker = server.serving_pid();
@@ -188,7 +190,7 @@ fn a_body_that_trickles_is_cut(cell: &Cell) {
     assert_eq!(server.serving_pid(), worker);
 }
 
-/// As a body that trickles, in the other direction.
+/// Like a body that trickles, in the other direction.
 fn a_client_that_reads_in_drops_is_cut(cell: &Cell) {
     let server = Setup::new(cell).flags("--write-timeout 1 --timeout 20").start();
     let worker = server.serving_pid();
@@ -205,8 +207,8 @@ fn a_client_that_reads_in_drops_is_cut(cell: &Cell) {
     assert_eq!(server.serving_pid(), worker);
 }
 
-/// A byte a second, less than `min_rate`: they are cut in the end, and until then hold nobody up. Half of them are at
-/// their heads, the others at their bodies, where the class does not spend a thread on each.
+/// A byte per second, less than `min_rate`: they are disconnected in the end, and until then delay no other
+/// client. Half of them send heads, the others bodies, if the class does not use a thread for each.
 fn five_hundred_slow_senders_hold_nobody_up(cell: &Cell) {
     let flags = "--header-timeout 4 --body-timeout 4 --worker-connections 2000";
     let server = Setup::new(cell).flags(flags).start();
@@ -241,12 +243,13 @@ fn five_hundred_slow_senders_hold_nobody_up(cell: &Cell) {
     assert_eq!(server.serving_pid(), worker);
 }
 
-/// That many came at once is a load of its own, which is not what is tested: waits until who came behind them is served.
+/// That many connecting at once is a load in itself, which is not under test: waits until a client after them is
+/// served.
 fn until_taken_in(server: &Server) {
     assert_eq!(server.get("/").status, 200);
 }
 
-/// Each asks for more than any buffer holds, and takes a byte a second.
+/// Each requests more than any buffer holds, and reads one byte per second.
 fn five_hundred_slow_readers_hold_nobody_up(cell: &Cell) {
     let flags = "--write-timeout 4 --worker-connections 2000";
     let server = Setup::new(cell).flags(flags).start();
@@ -254,7 +257,7 @@ fn five_hundred_slow_readers_hold_nobody_up(cell: &Cell) {
     let before = process::rss_kib(worker);
     let mut slow: Vec<Connection> = (0..SLOW).map(|_| server.connect()).collect();
     for client in &mut slow {
-        // What the kernel takes for so many would be gigabytes, and the filling of it a load of its own.
+        // The kernel's buffers for that many would be gigabytes, and filling them a load in itself.
         client.take_little();
         client.send_get("/stream?n=1000&size=16384").unwrap();
     }
@@ -317,7 +320,7 @@ fn connections_made_and_dropped_harm_nobody(cell: &Cell) {
     assert!(left < 20, "{left} descriptors more");
 }
 
-/// No busy loop, no end, and all is well when descriptors are there again.
+/// No busy loop, no exit, and normal operation when descriptors are available again.
 fn without_descriptors_the_service_recovers(cell: &Cell) {
     let server = Setup::new(cell).start();
     let worker = server.serving_pid();
@@ -337,7 +340,7 @@ fn without_descriptors_the_service_recovers(cell: &Cell) {
     assert_eq!(server.serving_pid(), worker);
 }
 
-/// A body that nobody reads is not buffered, and the client sees the answer.
+/// A body that is not read is not buffered, and the client sees the response.
 fn an_unread_upload_is_answered(cell: &Cell) {
     let server = Setup::new(cell).start();
     let worker = server.serving_pid();

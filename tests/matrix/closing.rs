@@ -20,7 +20,8 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
     ]
 }
 
-/// A request: what is sent before the response is read, and what the client still owes of its body then.
+/// A request: what is sent before the response is read, and the part of the body that the client sends
+/// afterwards.
 struct Shape {
     name: &'static str,
     line: &'static str,
@@ -54,13 +55,14 @@ impl Shape {
     }
 }
 
-/// How long a response may take: that to a panic is slow on a busy machine, because a debug build resolves many symbols.
+/// Time limit of a response: that to a panic is slow on a busy machine, because a debug build resolves many
+/// symbols.
 const PATIENCE: Duration = Duration::from_secs(45);
 const CHUNKED: &str = "Transfer-Encoding: chunked\r\n";
 const WITHIN_BOUND: &str = "Content-Length: 100000\r\n";
 const BEYOND_BOUND: &str = "Content-Length: 400000\r\n";
 
-/// Whether the application reads the body: `/echo` does, the others do not.
+/// Returns whether the application reads the body: `/echo` does, the others do not.
 #[rustfmt::skip]
 fn shapes() -> Vec<Shape> {
     let bytes = |count: usize| vec![b'x'; count];
@@ -104,10 +106,10 @@ fn shapes() -> Vec<Shape> {
     ]
 }
 
-/// Where a response keeps the connection, in words or by its version, the next request on it is answered, and where it
-/// does not, the connection ends without a reset.
+/// If a response keeps the connection, explicitly or by its version, the next request on it is served; otherwise
+/// the connection ends without a reset.
 fn what_a_response_says_about_its_connection_holds(cell: &Cell) {
-    // Where bodies are buffered, a response comes when the whole body has been sent.
+    // With buffered bodies, a response comes when the whole body has been sent.
     for (flags, sends_at_once) in [
         ("--keep-alive 10 --body-buffer-max 0", false),
         ("--keep-alive 0 --body-buffer-max 0", false),
@@ -146,7 +148,7 @@ fn holds(server: &Server, shape: &Shape) -> Result<(), String> {
     }
 }
 
-/// The client sends on for longer than the server takes to respond and close, and reads only then.
+/// The client keeps sending for longer than the server takes to respond and close, and reads only then.
 fn a_closing_connection_does_not_cut_off_a_sender(cell: &Cell) {
     let server = Setup::new(cell).flags("--keep-alive 10 --body-buffer-max 0").start();
     let unread = "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 2000000\r\n\r\n";
@@ -177,7 +179,7 @@ fn a_closing_connection_does_not_cut_off_a_sender(cell: &Cell) {
     }
 }
 
-/// Sends 2 MB in as many parts as take a second more than a server waits for a client that sends nothing.
+/// Sends 2 MB in parts, which takes a second more than a server waits for a silent client.
 fn sends_slowly(mut client: Connection, head: &str, status: u16) -> Result<(), Broken> {
     client.patience(PATIENCE);
     client.send(head).map_err(Broken::Io)?;

@@ -1,4 +1,4 @@
-//! A server that a sandbox confines: system calls that seccomp refuses, and file systems that are not mounted.
+//! A server confined by a sandbox: system calls refused by seccomp, and file systems that are not mounted.
 
 use std::{fs, process::Command};
 
@@ -55,8 +55,8 @@ fn all_calls_refused_at_once_are_not_missed(cell: &Cell) {
     }
 }
 
-/// The C library starts no thread where clone3 fails with another error than ENOSYS, and one class needs threads. It
-/// says so (see `readiness`).
+/// The C library starts no thread if clone3 fails with an error other than ENOSYS, and one class needs threads.
+/// It reports that (see `readiness`).
 fn needs_threads(cell: &Cell, number: libc::c_long, errno: i32) -> bool {
     cell.class.name == "gthread" && number == libc::SYS_clone3 && errno != libc::ENOSYS
 }
@@ -72,7 +72,7 @@ fn with_hidden_pids_it_serves(cell: &Cell) {
     live(Setup::new(cell).with(|command| mounts::change(command, &[Change::HidePids])));
 }
 
-/// Everything that an operator does to a server, from its start to its end.
+/// Everything that an operator does to a server, from start to stop.
 fn live(setup: Setup) {
     let mut server = setup.flags("--workers 2 --pid host.pid").start();
     let old = server.pid();
@@ -121,7 +121,7 @@ fn without_a_directory_for_copies_the_file_is_loaded(cell: &Cell) {
     assert!(line.contains("/nowhere: No such file"), "{line}");
 }
 
-/// Neither while it serves nor when it has ended: the file has no name once the library is loaded.
+/// Neither while it serves nor after it has stopped: the file has no name once the library is loaded.
 fn a_private_copy_leaves_nothing_behind(cell: &Cell) {
     let place = tempfile::tempdir().unwrap();
     let left = || fs::read_dir(place.path()).unwrap().count();

@@ -1,4 +1,4 @@
-//! hostctl in front of a running server: what it shows, and how it ends one at once.
+//! hostctl with a running server: what it shows, and how it stops one at once.
 
 use std::time::{Duration, Instant};
 

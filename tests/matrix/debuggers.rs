@@ -1,4 +1,5 @@
-//! Debuggers and profilers: they find the files of what is loaded, and a worker that one of them holds is not killed.
+//! Debuggers and profilers: they find the files of loaded libraries, and a worker that is being traced is not
+//! killed.
 
 use std::{
     ffi::OsStr,
@@ -90,7 +91,7 @@ fn the_status_names_libraries_and_builds(cell: &Cell) {
     }
 }
 
-/// Also when the file was replaced by another build since: then the one that is loaded.
+/// Also if the file has been replaced by another build since: then the loaded one is found.
 fn gdb_finds_plugins(cell: &Cell) {
     let plugins = Plugins::new(cell);
     let server = plugins.setup(cell).start();
@@ -123,7 +124,7 @@ fn gdb_reads_a_core(cell: &Cell) {
     assert!(shown.contains("host::worker::live") || shown.contains("live<host::"), "{shown}");
 }
 
-/// As docs/debugging.md describes it.
+/// As described in docs/debugging.md.
 fn perf_finds_plugins_by_build_id(cell: &Cell) {
     let plugins = Plugins::new(cell);
     let server = plugins.setup(cell).start();
@@ -132,7 +133,7 @@ fn perf_finds_plugins_by_build_id(cell: &Cell) {
     assert_eq!(kind, "worker class");
     let file = plugins.class.file_name().unwrap().to_str().unwrap();
     let known = format!("{build_id} /memfd:{file} (deleted)");
-    // perf takes no relative path here.
+    // perf ignores a relative path here.
     let ids = plugins.dir.path().join("ids");
     let perf = |arguments: &[&str]| {
         let all = [&["--buildid-dir", ids.to_str().unwrap()], arguments].concat();
@@ -167,7 +168,7 @@ fn py_spy_shows_python_functions(cell: &Cell) {
     assert_eq!(slow.answer("GET").unwrap().status, 200);
 }
 
-/// Also where such a worker can no longer read the file that the application was loaded from.
+/// Also if such a worker can no longer read the file that the application was loaded from.
 fn backtraces_name_functions_in_unprivileged_workers(cell: &Cell) {
     let plugins = Plugins::new(cell);
     let allow = |dir: &Path, mode| {
@@ -189,7 +190,7 @@ fn backtraces_name_functions_in_unprivileged_workers(cell: &Cell) {
     server.stop();
 }
 
-/// Class and application in a directory of the test's, so that they can be replaced.
+/// Class and application in a directory of the test, so that they can be replaced.
 struct Plugins {
     dir: TempDir,
     class: PathBuf,
@@ -215,7 +216,7 @@ fn copy(file: &Path, dir: &Path) -> PathBuf {
     copy
 }
 
-/// What the status says of the loaded libraries: kind, path, build-id.
+/// Returns what the status says of the loaded libraries: kind, path, build-id.
 fn libraries(server: &Server) -> Vec<(String, String, String)> {
     let status: Value = serde_json::from_str(&server.ctl(&["status", "--json"]).done()).unwrap();
     let libraries = status["status"]["generations"][0]["libraries"].as_array().unwrap();
@@ -246,7 +247,7 @@ fn gdb(arguments: &[&str]) -> String {
     run("gdb", &all, Path::new("/"))
 }
 
-/// Runs a tool, which is killed where it hangs: gdb ignores TERM while it waits for a file.
+/// Runs a tool, and kills it if it hangs: gdb ignores TERM while it waits for a file.
 fn run(tool: impl AsRef<OsStr>, arguments: &[&str], dir: &Path) -> String {
     let mut command = Command::new("timeout");
     command.args(["-s", "KILL", "60"]).arg(tool.as_ref()).args(arguments).current_dir(dir);

@@ -1,5 +1,5 @@
-//! Between the client and the application: proxies that tell who the client is, limits, refusals, and what no
-//! application may send.
+//! Between the client and the application: forwarded client addresses, limits, rejections, and what an
+//! application must not send.
 
 use std::time::Duration;
 
@@ -79,7 +79,7 @@ fn each_limit_has_its_status(cell: &Cell) {
     ] {
         let mark = server.log.mark();
         let mut client = server.connect();
-        // Behind what is refused nothing is read as a request; half a request has nothing behind it.
+        // After a rejection nothing is parsed as a request; half a request has nothing after it.
         let behind = if status == 408 { "" } else { "GET /pid HTTP/1.1\r\nHost: a\r\n\r\n" };
         client.send(format!("{request}{behind}")).unwrap();
         let answer = client.answer("GET").unwrap_or_else(|broken| panic!("{request:?}: {broken}"));
@@ -88,7 +88,7 @@ fn each_limit_has_its_status(cell: &Cell) {
         assert_eq!(client.rest().unwrap(), b"", "{request:?}");
         server.log.line_after(mark, &["invalid request", &format!("({status})")], SOON);
     }
-    // A body of unknown length is counted as it comes, and its application learns of it.
+    // A body of unknown length is counted as it arrives, and its application gets an error.
     let chunked = "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nb\r\nhello world\r\n0\r\n\r\n";
     let mut client = server.connect();
     client.send(chunked).unwrap();
@@ -105,7 +105,7 @@ fn failures_are_told_where_that_is_set(cell: &Cell) {
     }
 }
 
-/// An application that does not read its body: what comes behind is a request, what is left of the body never.
+/// An application that does not read its body: what follows the body is a request, the unread part never.
 fn what_is_not_read_is_no_request(cell: &Cell) {
     let server = Setup::new(cell).start();
     let inner = "GET /pid HTTP/1.1\r\nHost: a\r\n\r\n";

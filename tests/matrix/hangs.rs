@@ -1,4 +1,4 @@
-//! Requests that hang in the application and are ended: what their clients receive, and what the logs have of them.
+//! Requests that hang in the application and are ended: what their clients receive, and what is logged.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// By `request_timeout`: on a thread that cannot be ended, or in a greenlet that can.
+/// By `request_timeout`: on a thread that cannot be interrupted, or in a greenlet that can.
 fn a_request_that_runs_over_is_answered(cell: &Cell) {
     let setup = Setup::new(cell).flags("--request-timeout 1 --threads 2 --timeout 30");
     let server = setup.flags("--access-logfile -").start();
@@ -34,7 +34,7 @@ fn a_request_that_runs_over_is_answered(cell: &Cell) {
     let mut head = server.connect();
     head.send("HEAD /sleep?ms=3001 HTTP/1.0\r\n\r\n").unwrap();
     assert_eq!(head.answer("HEAD").unwrap().status, 500);
-    // A body that the application has not read does not take the answer away.
+    // An unread body does not prevent the response.
     let mut upload = server.connect();
     upload
         .send("POST /sleep?ms=3002 HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")
@@ -58,7 +58,7 @@ fn a_request_of_an_aborted_worker_is_answered(cell: &Cell) {
     assert_eq!(server.get("/").status, 200);
 }
 
-/// In Python code and in C code that keeps the interpreter's lock.
+/// In Python code and in C code that holds the interpreter's lock.
 fn a_hang_in_python_is_answered(cell: &Cell) {
     for path in ["/spin", "/hang"] {
         let flags = if cell.class.has_threads() {
@@ -86,7 +86,7 @@ fn a_hang_behind_the_head_is_cut(cell: &Cell) {
     assert!(text.ends_with("\r\n\r\nbegun"), "{text}");
 }
 
-/// Errors at every place where the server calls the application, and an abort in the middle of a request.
+/// Errors wherever the server calls the application, and an abort in the middle of a request.
 fn tracebacks_of_python_have_python_frames_alone(cell: &Cell) {
     let setup = Setup::new(cell).app("tracebacks:application").env("RUST_BACKTRACE", "1");
     let server = setup.flags("--timeout 2 --threads 2").start();

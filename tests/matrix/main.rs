@@ -1,6 +1,7 @@
-//! What a server does, each as one test for every worker class (and application) that it concerns.
+//! Behaviors of the server, each as one test for every worker class (and application) that it concerns.
 //!
-//! Which cells a behavior is run in, what it needs of a class and how long it may take stands in each module's list.
+//! Each module's list says in which cells a behavior is run, what it requires of a class and how long it may
+//! take.
 // A test fails by panicking.
 #![allow(clippy::unwrap_used, clippy::needless_for_each)]
 

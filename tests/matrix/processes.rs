@@ -40,7 +40,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
 }
 
 const SOON: Duration = Duration::from_secs(10);
-/// How long something may take that is said to happen at once, on a busy machine.
+/// Time limit for something that should happen at once, on a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(3);
 
 fn a_forked_child_ends_where_it_returns(cell: &Cell) {
@@ -54,7 +54,7 @@ fn a_forked_child_ends_where_it_returns(cell: &Cell) {
     }
     assert_eq!(server.get("/yields").text(), "one\n0\n");
     server.log.line(&["RuntimeError: in the child"], SOON);
-    // The worker still accepts, and is the only one that answers.
+    // The worker still accepts, and is the only one.
     for _ in 0..5 {
         assert_eq!(server.serving_pid(), worker[0]);
     }
@@ -88,7 +88,7 @@ fn a_child_of_a_library_ends_where_it_returns(cell: &Cell) {
     server.stop();
 }
 
-/// Neither the client's connection nor, at the end of the server, its port.
+/// Neither the client's connection nor, after the server has stopped, its port.
 fn a_child_that_lives_on_holds_nothing_open(cell: &Cell) {
     let mut server = Setup::new(cell).app("forking:application").start();
     let worker = server.until_ready_workers(1)[0];
@@ -127,7 +127,8 @@ fn handled(server: &Server) -> String {
     fs::read_to_string(server.dir().join("handled")).unwrap_or_default()
 }
 
-/// Starts with these handlers, ends the worker by `signal` while it has a request, and waits for the successor.
+/// Starts with these handlers, stops the worker by `signal` while it serves a request, and waits for the
+/// successor.
 fn end_a_worker(cell: &Cell, handlers: &str, signal: Signal) -> (Server, Pid, Duration) {
     let server = Setup::new(cell).app("handlers:application").env("HANDLERS", handlers).start();
     let worker = server.until_ready_workers(1)[0];
@@ -153,7 +154,8 @@ fn a_handler_that_chains_stands_in_no_ones_way(cell: &Cell) {
     server.stop();
 }
 
-/// Whether it raises `SystemExit`, does nothing, or is `SIG_IGN`: idle or with a request, which is answered.
+/// Whether the handler raises `SystemExit`, does nothing, or is `SIG_IGN`: idle or with a request, which is
+/// served.
 fn no_handler_of_term_holds_an_end_up(cell: &Cell) {
     for (handlers, told) in [("end", "ends "), ("swallow", "swallowed "), ("ignore", "")] {
         let (server, worker, took) = end_a_worker(cell, handlers, Signal::SIGTERM);
@@ -179,7 +181,7 @@ fn calling_the_servers_handler_is_the_signal(cell: &Cell) {
     server.stop();
 }
 
-/// Those of an application for signals that are none of the server's, while the worker is idle.
+/// Handlers of an application for signals that the server does not use, while the worker is idle.
 fn other_handlers_run_at_once(cell: &Cell) {
     for flags in ["", "--preload"] {
         let setup = Setup::new(cell).app("handlers:application").env("HANDLERS", "others");
@@ -205,7 +207,7 @@ fn other_handlers_run_at_once(cell: &Cell) {
     }
 }
 
-/// gevent has a handler of its own for the end of children, which has to be there after the fork.
+/// gevent has a handler for the exit of children, which must be installed after the fork.
 fn children_can_be_waited_for_whatever_ran_at_import(cell: &Cell) {
     for handlers in ["", "child"] {
         for flags in ["", "--preload"] {

@@ -1,4 +1,5 @@
-//! Python applications: PEP 3333 by its own validator, and applications that break its rules or their process.
+//! Python applications: PEP 3333 by its validator, and applications that violate its rules or misuse their
+//! process.
 
 use std::{
     fs,
@@ -53,7 +54,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
 }
 
 const SOON: Duration = Duration::from_secs(10);
-/// How long one reload may take on a busy machine.
+/// Time limit of one reload on a busy machine.
 const RELOAD: Duration = Duration::from_secs(20);
 
 fn the_validator_finds_nothing(cell: &Cell) {
@@ -145,7 +146,7 @@ fn a_broken_file_at_reload_leaves_the_service(cell: &Cell) {
     server.stop();
 }
 
-/// What gunicorn lets through too: the client sees an error, or that the answer is not whole.
+/// What gunicorn also accepts: the client sees an error, or that the response is truncated.
 fn no_lie_is_well_formed(cell: &Cell) {
     let server = faulty(cell);
     let worker = server.until_ready_workers(1);
@@ -199,7 +200,7 @@ fn what_ends_its_process_costs_one_worker(cell: &Cell) {
         );
         assert_eq!(server.get("/").text(), "ok\n", "{fault}");
     }
-    // sys.exit is no end of the process from within a request, but an error of that request.
+    // sys.exit in a request does not exit the process; it is an error of that request.
     let answer = server.try_get("/ends");
     assert_bad("ends", &answer);
     assert_eq!(server.get("/").text(), "ok\n");
@@ -216,8 +217,8 @@ fn odd_applications_are_served(cell: &Cell) {
     server.stop();
 }
 
-/// As where each connection has a greenlet of its own: a connection's requests find what its earlier ones left, others
-/// do not, and nothing of it outlives the connection. Where threads serve, locals are the thread's.
+/// As if each connection had its own greenlet: a connection's requests find what its earlier ones left, others do
+/// not, and nothing of it outlives the connection. With threads, locals belong to the thread.
 fn locals_are_a_connections_own(cell: &Cell) {
     let server = Setup::new(cell).app("local:application").start();
     let mut first = server.connect();
@@ -225,7 +226,7 @@ fn locals_are_a_connections_own(cell: &Cell) {
     assert_eq!(first.get("/context").unwrap().text(), "2 0");
     let mut second = server.connect();
     for round in 1..=3 {
-        // Others between, on connections that come and go.
+        // Others in between, on connections that come and go.
         assert_eq!(server.get("/count").text(), "1 1");
         assert_eq!(server.get("/context").text(), "1 0");
         assert_eq!(first.get("/count").unwrap().text(), format!("{} {round}", round + 2));
@@ -234,12 +235,12 @@ fn locals_are_a_connections_own(cell: &Cell) {
     drop((first, second));
     wait::until("no locals but living connections'", SOON, || {
         let alive = server.get("/alive").text();
-        // eventlet's local holds what it gave out last.
+        // eventlet's local holds the value it returned last.
         if ["0", "1"].contains(&alive.as_str()) { Ok(()) } else { Err(alive) }
     });
 }
 
-/// `close()` is called, once, also when the client is gone.
+/// `close()` is called once, also if the client has disconnected.
 fn a_body_is_closed_once_when_its_reader_leaves(cell: &Cell) {
     let server = faulty(cell);
     for _ in 0..3 {
@@ -253,7 +254,7 @@ fn a_body_is_closed_once_when_its_reader_leaves(cell: &Cell) {
     assert_eq!(closed, "closed\n".repeat(3));
 }
 
-/// `atexit` runs in each process that ends gracefully, and in each once.
+/// `atexit` runs in each process that exits gracefully, and once in each.
 fn exit_functions_run_once(cell: &Cell) {
     let server = Setup::new(cell).app("faulty:application").flags("--workers 2").start();
     let mut workers: Vec<String> =
@@ -271,8 +272,8 @@ fn exit_functions_run_once(cell: &Cell) {
     assert_eq!(told, workers);
 }
 
-/// Those that are no daemons, whichever thread has started them. Where Python is patched they are greenlets, which end
-/// with their loop.
+/// Non-daemon threads, whichever thread has started them. With patched Python they are greenlets, which end with
+/// their loop.
 fn threads_of_an_application_finish(cell: &Cell) {
     let mut server = faulty(cell);
     let worker = server.until_ready_workers(1)[0];
@@ -286,7 +287,7 @@ fn threads_of_an_application_finish(cell: &Cell) {
     assert_eq!(finished, format!("{worker}\n"));
 }
 
-/// Those of gunicorn's master in the mold, also where the application is not preloaded.
+/// Hooks of gunicorn's master run in the mold, also if the application is not preloaded.
 fn hooks_in_python_are_called(cell: &Cell) {
     let module = "import os\n\ndef tells(name):\n    def hook(*facts):\n        with open('told', 'a') as file:\n            \
                   file.write(f'{name} {os.getpid()}\\n')\n    return hook\n\n\
@@ -324,8 +325,8 @@ fn hooks_in_python_are_called(cell: &Cell) {
     assert_eq!(text.lines().last(), Some(&*format!("on_exit {}", mold[0])), "{text}");
 }
 
-/// The seam for guest loops is no matter of gevent and eventlet: a bare asyncio loop on it serves many at once, waits for
-/// bodies and for clients that read slowly, and finishes what it has begun.
+/// The engine is not limited to gevent and eventlet: a bare asyncio loop on it serves many requests at once,
+/// waits for bodies and for slow readers, and finishes what it has started.
 fn any_loop_can_drive_the_engine(cell: &Cell) {
     let facts = "import sys, sysconfig as s; print(sys.base_prefix); \
                  print(s.get_config_var('LIBDIR') + '/' + s.get_config_var('INSTSONAME'))";
@@ -352,8 +353,7 @@ fn any_loop_can_drive_the_engine(cell: &Cell) {
     assert_eq!(server.ended(SOON).end, End::Status(0));
 }
 
-/// With the interpreter's lock held.
-/// A worker that ends waits for a connection that its application has taken over, and tells the application so.
+/// A worker that drains waits for a connection that its application has taken over, and notifies the application.
 fn a_connection_that_was_taken_over_outlives_term(cell: &Cell) {
     let mut server = Setup::new(cell).app("taken:application").start();
     let mut client = server.connect();
@@ -368,8 +368,8 @@ fn a_connection_that_was_taken_over_outlives_term(cell: &Cell) {
     assert_eq!(server.ended(SOON).status(), 0);
 }
 
-/// C code that hangs without giving the interpreter's lock back: no thread of its worker can serve. Once its request has
-/// run over, a successor serves within a second.
+/// C code that hangs holding the interpreter's lock: no thread of its worker can serve. After the request's
+/// time-out, a successor serves within a second.
 fn a_hang_with_the_interpreters_lock_is_replaced_soon(cell: &Cell) {
     let setup = Setup::new(cell).app("hung:application");
     let server = setup.flags("--request-timeout 1 --threads 4").start();
@@ -378,7 +378,7 @@ fn a_hang_with_the_interpreters_lock_is_replaced_soon(cell: &Cell) {
     hung.send_get("/hang").unwrap();
     server.log.line(&["GET /hang has run over its time (request_timeout)"], SOON);
     let ran_over = Instant::now();
-    // Whatever the hung worker has accepted by now is lost with it.
+    // What the hung worker has already accepted is lost with it.
     server.log.line(&["another worker takes over"], SOON);
     let successor = server.serving_pid();
     assert!(ran_over.elapsed() < Duration::from_secs(1), "after {:?}", ran_over.elapsed());
@@ -387,14 +387,14 @@ fn a_hang_with_the_interpreters_lock_is_replaced_soon(cell: &Cell) {
     server.until_ready_workers(1);
 }
 
-/// A recursion through C that takes 3 MiB: more than a thread of Rust's has by itself, and less than a process has. Where
-/// the application asks for more with `threading.stack_size()`, one of 10 MiB goes through as well.
+/// A recursion through C that takes 3 MiB: more than a Rust thread has by default, and less than a process has.
+/// If the application asks for more with `threading.stack_size()`, one of 10 MiB works, too.
 fn deep_recursion_has_the_stack_of_the_main_thread(cell: &Cell) {
     let server = Setup::new(cell).app("deep:application").start();
     assert_eq!(server.get("/?depth=6000").text(), "6000");
     assert_eq!(server.get("/pid").text(), server.workers()[0].pid.to_string(), "a worker has died");
     drop(server);
-    // Other classes call the application on the main thread, whose stack no application can choose.
+    // Other classes call the application on the main thread, whose stack size an application cannot choose.
     if cell.class.name == "gthread" {
         let server = Setup::new(cell).app("deep:application").env("STACK_MIB", "32").start();
         assert_eq!(server.get("/?depth=20000").text(), "20000");
@@ -431,7 +431,7 @@ fn a_fault_leaves_a_traceback(cell: &Cell) {
     assert_eq!(server.get("/").text(), "ok\n");
 }
 
-/// Of a worker that is idle, and of one whose main thread is in Python and is given up.
+/// Of an idle worker, and of one whose main thread is in Python when it is aborted.
 fn the_hook_worker_abort_runs_before_the_end(cell: &Cell) {
     let hooks = "def worker_abort(worker):\n    \
                  open('aborted', 'a').write('%d %d\\n' % (worker.pid, worker.age))\n";
@@ -463,7 +463,7 @@ fn an_exception_is_one_record(cell: &Cell) {
     let start = server.log.mark();
     assert_eq!(server.get("/raises").status, 500);
     server.log.line_after(start, &["RuntimeError: on purpose"], SOON);
-    // What is logged later stands behind all that is logged for the request before.
+    // Later records follow everything logged for the request before.
     assert_eq!(server.get("/text-body").status, 500);
     server.log.line_after(start, &["GET /text-body"], SOON);
     let log = server.log.text();
@@ -471,7 +471,7 @@ fn an_exception_is_one_record(cell: &Cell) {
     assert_eq!(log.matches("RuntimeError: on purpose").count(), 2, "line and traceback: {log}");
 }
 
-/// With `--reload` nobody has to ask for one.
+/// With `--reload` no request is needed.
 fn a_changed_file_is_reloaded(cell: &Cell) {
     let setup = Setup::new(cell).file("changing.py", saying("first")).app("changing");
     let server = setup.flags("--reload").start();
@@ -523,7 +523,7 @@ fn uploads_and_downloads_pass_through(cell: &Cell) {
     assert_eq!(server.serving_pid(), worker);
 }
 
-/// The size of a body that would show if it were kept.
+/// Size of a body that would show if it were kept.
 const BIG: u64 = 300_000_000;
 
 /// Reads to the end, and keeps nothing.
@@ -538,7 +538,7 @@ fn count(client: &mut Connection) -> u64 {
     }
 }
 
-/// A module whose application answers this word.
+/// A module whose application responds with this word.
 fn saying(word: &str) -> String {
     format!(
         "def application(environ, start_response):\n    \
@@ -551,7 +551,7 @@ fn faulty(cell: &Cell) -> Server {
     Setup::new(cell).app("faulty:application").start()
 }
 
-/// An error, or something that no client takes for a whole answer.
+/// An error, or something that a client does not accept as a complete response.
 fn assert_bad(fault: &str, answer: &Result<Answer, Broken>) {
     match answer {
         Ok(answer) => assert_eq!(answer.status, 500, "{fault}: {}", answer.text()),

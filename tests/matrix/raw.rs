@@ -1,5 +1,5 @@
-//! The kit's table of raw requests, over real connections: what is served, refused, and never taken for a second
-//! request, is the same for every class and every application as for the parser alone.
+//! http1's table of raw requests, over real connections: what is served, rejected, and never parsed as a second
+//! request, is the same for every class and application as for the parser alone.
 
 use std::{thread, time::Duration};
 
@@ -20,7 +20,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
     ]
 }
 
-/// How many clients replay cases at once.
+/// Number of clients that replay cases concurrently.
 const CLIENTS: usize = 8;
 const SMUGGLED: &[u8] = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -52,7 +52,7 @@ fn nothing_is_smuggled_behind_them(cell: &Cell) {
     assert_eq!(server.until_ready_workers(1).len(), 1);
 }
 
-/// Each byte is a packet of its own.
+/// Each byte is a separate packet.
 fn raw_requests_may_come_in_pieces(cell: &Cell) {
     replay(cell, |case, client| {
         for bytes in case.bytes.chunks(case.bytes.len().div_ceil(PIECES_MAX).max(1)) {
@@ -63,7 +63,7 @@ fn raw_requests_may_come_in_pieces(cell: &Cell) {
     });
 }
 
-/// A bound for cases that are long.
+/// Limit for long cases.
 const PIECES_MAX: usize = 200;
 
 type Sent = std::io::Result<()>;
@@ -92,7 +92,7 @@ fn replay(cell: &Cell, send: impl Fn(&Case, &mut Connection) -> Sent + Sync) {
         let whole = keeps || case.expect.served.is_empty();
         let right = match case.expect.end {
             End::Refused(status) if whole => refused == [status],
-            // The application may have begun its answer, which is then cut instead.
+            // The application may have started its response, which is then truncated instead.
             End::BodyRefused(status) if whole => refused.is_empty() || refused == [status],
             End::InHead | End::InBody => refused.iter().all(|status| *status >= 400),
             _ => refused.is_empty(),
@@ -141,7 +141,7 @@ fn each(cases: &[&'static Case], check: impl Fn(&Case) + Sync) {
     );
 }
 
-/// All answers on the connection, and how it ended.
+/// Returns all responses on the connection, and how it ended.
 fn told(client: &mut Connection, case: &Case) -> (Vec<Answer>, Broken) {
     client.patience(Duration::from_secs(20));
     let mut answers = Vec::new();
@@ -165,7 +165,7 @@ fn is(answer: &Answer, request: &Request) -> bool {
         && field(answer, "X-Body") == request.body
 }
 
-/// What is behind the hexadecimal digits.
+/// Decodes hexadecimal digits.
 fn field(answer: &Answer, name: &str) -> String {
     let digits = answer.field(name).unwrap_or_default();
     let byte = |pair: &[u8]| u8::from_str_radix(&String::from_utf8_lossy(pair), 16).unwrap_or(b'?');

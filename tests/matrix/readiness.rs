@@ -1,5 +1,5 @@
-//! That a worker which is ready can serve: descriptors that run out and system calls that are refused, at boot, at a
-//! reload and later.
+//! A ready worker can serve: descriptors that run out and system calls that are refused, at boot, at a reload and
+//! later.
 
 use std::{
     thread,
@@ -41,7 +41,7 @@ fn a_worker_without_its_threads_is_not_ready(cell: &Cell) {
     }
 }
 
-/// Where these calls are refused, no worker becomes ready, and the log says why.
+/// If these calls are refused, no worker becomes ready, and the log says why.
 fn is_refused(cell: &Cell, calls: &[libc::c_long], reason: &str) {
     let setup = Setup::new(cell).flags("--boot-failures-max 2");
     let ended = setup.with(|command| seccomp::refuse(command, calls, libc::EPERM)).refused();
@@ -50,7 +50,7 @@ fn is_refused(cell: &Cell, calls: &[libc::c_long], reason: &str) {
     assert!(!ended.log.contains("Server is ready"), "{}", ended.log);
 }
 
-/// A new release that may open few files more: either it is refused and the old one goes on, or it serves.
+/// A new release that may open few more files: either it is refused and the old one keeps serving, or it serves.
 fn a_release_without_descriptors_is_refused(cell: &Cell) {
     let setup = Setup::new(cell).app("release:application");
     let server = setup.file("release.py", release(100)).start();
@@ -71,7 +71,7 @@ fn a_release_without_descriptors_is_refused(cell: &Cell) {
     }
 }
 
-/// An application that leaves its process so many free descriptors when it is loaded.
+/// An application that leaves its process this number of free descriptors when it is loaded.
 fn release(free: u32) -> String {
     let length = free.to_string().len();
     format!(
@@ -87,8 +87,8 @@ fn release(free: u32) -> String {
     )
 }
 
-/// Where forks keep failing, a reload is refused long before `boot_timeout`, with the limit's name, and the old release
-/// serves as before. A release that can be forked is accepted again.
+/// If forks keep failing, a reload is refused long before `boot_timeout`, with the limit's name, and the old
+/// release keeps serving. A release that can be forked is accepted again.
 fn a_release_that_cannot_be_forked_is_refused_soon(cell: &Cell) {
     let healthy = "def application(environ, start_response):\n    \
                       start_response('200 OK', [('Content-Length', '2')])\n    \
@@ -113,8 +113,8 @@ fn a_release_that_cannot_be_forked_is_refused_soon(cell: &Cell) {
     server.stop();
 }
 
-/// With any number of free descriptors a reload ends, and where it is refused the reason is given; the next one, with
-/// enough of them, succeeds.
+/// With any number of free descriptors a reload ends, and if it is refused the reason is given; the next one,
+/// with enough of them, succeeds.
 fn an_arbiter_without_descriptors_refuses_and_recovers(cell: &Cell) {
     let server = Setup::new(cell).start();
     for free in 0..8 {
@@ -129,7 +129,7 @@ fn an_arbiter_without_descriptors_refuses_and_recovers(cell: &Cell) {
         }
         assert_eq!(server.get("/").status, 200, "{free} free");
         process::limit_descriptors(server.pid(), before);
-        // The socket may rest for a moment.
+        // The socket may be paused for a moment.
         let until = Instant::now() + SOON;
         while server.ctl(&["status"]).status != 0 && Instant::now() < until {
             thread::yield_now();
@@ -138,7 +138,7 @@ fn an_arbiter_without_descriptors_refuses_and_recovers(cell: &Cell) {
     }
 }
 
-/// The limit with which a process has no free descriptor, but for those below its highest.
+/// The limit with which a process has no free descriptor except below its highest one.
 fn lowest_free(pid: Pid) -> u64 {
     let directory = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
     let numbers =
@@ -147,7 +147,7 @@ fn lowest_free(pid: Pid) -> u64 {
     (0..=numbers.len() as u64).find(|number| !numbers.contains(number)).unwrap()
 }
 
-/// The spare descriptor: whoever comes is served, one after the other, where the application has used up all others.
+/// The spare descriptor: clients are served one after the other if the application has used up all others.
 fn without_a_free_descriptor_one_client_at_a_time_is_served(cell: &Cell) {
     let server = Setup::new(cell).start();
     let worker = server.serving_pid();
@@ -161,7 +161,8 @@ fn without_a_free_descriptor_one_client_at_a_time_is_served(cell: &Cell) {
     }
 }
 
-/// When the system begins to forbid it, for whatever reason: one line in the log, no busy loop, and TERM is obeyed.
+/// The system starts to refuse accepting, for whatever reason: one line in the log, no busy loop, and TERM is
+/// obeyed.
 fn accept_errors_neither_spin_nor_keep_a_worker(cell: &Cell) {
     let mut server = Setup::new(cell).app("filtered:application").start();
     let worker = server.workers()[0].pid;
@@ -179,6 +180,6 @@ fn accept_errors_neither_spin_nor_keep_a_worker(cell: &Cell) {
     assert_eq!(server.ended(SOON).status(), 0);
 }
 
-/// The classes that cannot do without epoll.
+/// Classes that need epoll.
 const EPOLL_CLASSES: [&str; 5] = ["sync", "gthread", "eventlet", "gevent", "pywsgi"];
 const SOON: Duration = Duration::from_secs(10);

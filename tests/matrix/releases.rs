@@ -1,4 +1,4 @@
-//! What a reload reads again: a settings file that is damaged, and a release behind a symbolic link.
+//! What a reload reads again: a damaged settings file, and a release behind a symbolic link.
 
 use std::{
     fs,
@@ -66,7 +66,7 @@ fn a_damaged_settings_file_is_refused(cell: &Cell) {
         }
         assert_eq!(server.serving_pid(), before, "after {text:?}");
     }
-    // A setting that is changed, and not lost, takes effect.
+    // A setting that is changed, not lost, takes effect.
     let moved = jimu_tests::server::address();
     server.write("host.toml", format!("{head}{name}bind = [\"{moved}\"]\n"));
     server.ctl(&["reload"]).done();
@@ -146,7 +146,7 @@ fn a_new_python_release_behind_the_link_is_loaded(cell: &Cell) {
     assert!(server.all_gone(PATIENCE), "left: {:?}", server.processes());
 }
 
-/// Directories `releases/N`, and a link `current` to the latest one, as Capistrano makes them.
+/// Directories `releases/N`, and a link `current` to the latest one, as Capistrano creates them.
 struct Releases(tempfile::TempDir);
 
 impl Releases {
@@ -154,7 +154,7 @@ impl Releases {
         Self(tempfile::tempdir().unwrap())
     }
 
-    /// Makes an empty release that is the current one.
+    /// Creates an empty release and makes it the current one.
     fn make(&self, number: u32) -> PathBuf {
         let release = self.0.path().join(format!("releases/{number}"));
         fs::create_dir_all(&release).unwrap();
@@ -175,7 +175,7 @@ impl Releases {
     }
 }
 
-/// Reloads by HUP and waits until the old generation is gone.
+/// Reloads by HUP and waits until the old generation has exited.
 fn reload(server: &Server, generation: u32) {
     server.signal(Signal::SIGHUP);
     server.log.line(&[&format!("generation {generation} serves")], PATIENCE);
@@ -185,7 +185,7 @@ fn reload(server: &Server, generation: u32) {
     });
 }
 
-/// Replaces the arbiter by USR2 and TERM; the new one's number.
+/// Replaces the arbiter by USR2 and TERM; returns the new one's PID.
 fn upgrade(server: &Server) -> nix::unistd::Pid {
     let mark = server.log.mark();
     server.signal(Signal::SIGUSR2);

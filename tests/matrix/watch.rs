@@ -1,4 +1,4 @@
-//! The watch over workers: heartbeat, and pauses that are nobody's fault.
+//! Heartbeats, and pauses that are not a worker's fault.
 
 use std::{
     thread,
@@ -50,7 +50,7 @@ fn a_class_without_heartbeat_is_replaced(cell: &Cell) {
     }
 }
 
-/// A worker whose threads go on (gthread) has a heartbeat, and is not to be killed for one request.
+/// A worker whose other threads run (gthread) has a heartbeat, and must not be killed for one request.
 fn an_application_that_spins_is_replaced(cell: &Cell) {
     let app = artifacts::library("faulty_app");
     let server = Setup::new(cell).app(app).flags("--timeout 1 --workers 2").start();
@@ -95,7 +95,7 @@ fn an_idle_worker_keeps_its_heartbeat(cell: &Cell) {
     assert_eq!(server.serving_pid(), worker);
 }
 
-/// The arbiter's own pause, and the whole machine's, are not the workers' fault.
+/// A pause of the arbiter, or of the whole machine, is not the workers' fault.
 fn a_paused_arbiter_kills_nobody(cell: &Cell) {
     let server = Setup::new(cell).flags("--timeout 1 --workers 2").start();
     let before = server.until_ready_workers(2);
@@ -106,7 +106,7 @@ fn a_paused_arbiter_kills_nobody(cell: &Cell) {
     server.signal(Signal::SIGCONT);
     load.flows(20, Duration::from_secs(10));
     load.finish().assert_nothing_lost();
-    // Everybody, the workers too: as when a laptop sleeps.
+    // All processes, including the workers: as when a laptop sleeps.
     let everybody = server.processes();
     everybody.iter().for_each(|pid| process::signal(*pid, Signal::SIGSTOP));
     thread::sleep(Duration::from_secs(2));
@@ -123,7 +123,7 @@ fn a_request_that_runs_over_is_named(cell: &Cell) {
     let setup = Setup::new(cell).flags("--request-timeout 1 --timeout 30 --workers 2");
     let server = setup.flags("--access-logfile -").start();
     let mut client = server.connect();
-    // Where the language cannot leave it, it goes on to its end; only then has it its line.
+    // If the language cannot interrupt it, the request runs to its end; only then is it logged.
     client.send_get("/sleep?ms=6000&name=slow").unwrap();
     let begun = Instant::now();
     let answer = client.answer("GET");

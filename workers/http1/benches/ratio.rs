@@ -1,6 +1,7 @@
-//! How many times the price of httparse alone a head costs: `cargo bench -p jimu-kit --bench ratio`.
+//! The cost of a head as a multiple of httparse's: `cargo bench -p jimu-http1 --bench ratio`.
 //!
-//! The two take turns, and the least time of each counts: on a machine that others use too, that says more than means.
+//! The two alternate, and the minimum time of each counts: on a machine with other load, that is more reliable
+//! than means.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -42,7 +43,7 @@ fn main() {
     }
 }
 
-/// The way most programs use it, with room for so many fields; the kit takes 100.
+/// As most programs use it, with room for this number of headers; http1 accepts 100.
 fn httparse_alone<const FIELDS: usize>() {
     let mut slots = [httparse::EMPTY_HEADER; FIELDS];
     let mut request = httparse::Request::new(&mut slots);
@@ -50,7 +51,7 @@ fn httparse_alone<const FIELDS: usize>() {
     black_box((status.is_complete(), request.headers.len()));
 }
 
-/// Nanoseconds for one call, of many in a row.
+/// Nanoseconds per call, of many in a row.
 fn time(mut call: impl FnMut()) -> f64 {
     let begin = Instant::now();
     for _ in 0..CALLS {

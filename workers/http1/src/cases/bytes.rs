@@ -1,11 +1,11 @@
-//! Every byte in every place where the grammars name the bytes that they permit: it is served where it is permitted,
-//! and nowhere else, and what comes behind it then is no request.
+//! Every byte at every position for which the grammars list the permitted bytes: it is accepted where it is
+//! permitted, and nowhere else, and what follows a rejected one is not parsed as a request.
 
 use crate::Policy;
 
 use super::driver::serve;
 
-/// A place within a message, and the bytes that may stand there.
+/// A position within a message, and the bytes permitted there.
 struct Place {
     rfc: &'static str,
     name: &'static str,
@@ -45,7 +45,7 @@ fn behind_an_byte_that_is_not_permitted_nothing_is_served() {
 
 const NEXT: &[u8] = b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n";
 
-/// The table's columns: RFC, name, what comes before the byte, what comes after it, what is permitted.
+/// Columns of the table: RFC, name, what precedes the byte, what follows it, permitted bytes.
 macro_rules! places {
     ($($rfc:literal, $name:literal: $before:expr, $after:expr, $permits:expr;)*) => {
         &[$(Place { rfc: $rfc, name: $name, before: $before, after: $after, permits: $permits }),*]
@@ -124,7 +124,7 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// A token, as gunicorn takes it for a method.
+/// A token, as gunicorn accepts it as a method.
 fn is_method(byte: u8) -> bool {
     is_token(byte) && !byte.is_ascii_lowercase() && byte != b'#'
 }
@@ -134,7 +134,7 @@ fn is_value(byte: u8) -> bool {
     byte == b'\t' || byte >= b' ' && byte != 0x7f
 }
 
-/// RFC 3986 2, and what gunicorn takes besides.
+/// RFC 3986 2, and what gunicorn accepts in addition.
 fn is_visible(byte: u8) -> bool {
     (b'!'..=b'~').contains(&byte)
 }

@@ -1,4 +1,4 @@
-//! The chunked coding: sizes, extensions, data, trailers, and where it ends.
+//! The chunked coding: sizes, extensions, data, trailers, and its end.
 
 use super::End::{BodyRefused, Idle, InBody};
 use super::table::{Case, Expect, cases, chunked, post, request};

@@ -1,45 +1,46 @@
-//! A connection in memory: what a server would serve of the bytes that a client sends, and how that ends.
+//! A connection in memory: what a server would serve of the bytes that a client sends, and how the connection
+//! ends.
 
 use worker_api::Header;
 
 use crate::{BodyDecoder, Head, HeadScan, Policy, Reject, Scan, normalize, parse_head};
 
-/// A request that was served: its body came whole.
+/// A request that was served with a complete body.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Served {
-    /// The method.
+    /// Method.
     pub method: String,
-    /// The target as it was sent.
+    /// Target as sent.
     pub target: Vec<u8>,
-    /// The authority.
+    /// Authority.
     pub authority: String,
-    /// The fields that the application gets.
+    /// Headers for the application.
     pub fields: Vec<(String, Vec<u8>)>,
-    /// The body, without framing.
+    /// Body, without framing.
     pub body: Vec<u8>,
 }
 
-/// How a connection ends, or where it stands when all bytes are used up.
+/// How a connection ends, or its state when all bytes are consumed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum End {
     /// The server waits for another request.
     Idle,
     /// The server waits for the rest of a head.
     InHead,
-    /// The server waits for the rest of a body: the application has been called, and cannot read on.
+    /// The server waits for the rest of a body: the application has been called and waits for data.
     InBody,
-    /// The last request was to be the last: what follows it is not looked at.
+    /// The last request announced the end: what follows it is ignored.
     Closed,
-    /// A head is refused with this status, and the connection closed. The application is not called.
+    /// A head was rejected with this status, and the connection closed. The application is not called.
     Refused(u16),
-    /// A body is refused with this status, and the connection closed. The application may have been called.
+    /// A body was rejected with this status, and the connection closed. The application may have been called.
     BodyRefused(u16),
 }
 
-/// What became of a connection.
+/// Outcome of a connection.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Transcript {
-    /// The requests that were served, in order.
+    /// Requests that were served, in order.
     pub served: Vec<Served>,
     /// How it ended.
     pub end: End,
@@ -48,7 +49,7 @@ pub struct Transcript {
 /// Serves the bytes, which arrive in these parts.
 ///
 /// # Panics
-/// When the layer breaks its own contract: these are assertions of tests.
+/// If the crate violates its contract: these are assertions of tests.
 pub fn serve<'p>(parts: impl IntoIterator<Item = &'p [u8]>, policy: &Policy) -> Transcript {
     let mut connection = Connection::default();
     for part in parts {
@@ -88,7 +89,7 @@ impl Connection {
         }
     }
 
-    /// Reads a head; answers whether there is more to do.
+    /// Reads a head; returns whether there is more to do.
     fn read_head(&mut self, policy: &Policy) -> Result<bool, Reject> {
         if self.scan.advance(&self.buf, policy)? == Scan::Incomplete {
             assert!(self.buf.len() <= policy.head_max(), "an incomplete head is beyond its bound");
@@ -109,7 +110,7 @@ impl Connection {
         Ok(true)
     }
 
-    /// Reads a part of a body; answers whether there is more to do.
+    /// Reads a part of a body; returns whether there is more to do.
     fn read_body(&mut self) -> Result<bool, Reject> {
         let (body, served, _) = self.body.as_mut().expect("a body is being read");
         let decoded = body.decode(&self.buf)?;

@@ -1,4 +1,4 @@
-//! Names and values of fields, and the ones that the server itself obeys.
+//! Names and values of headers, and the headers that the server interprets.
 
 use super::End::{Closed, Idle, Refused};
 use super::table::{Case, Expect, cases, field, post, request};

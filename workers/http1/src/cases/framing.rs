@@ -1,4 +1,4 @@
-//! Where the body is: Content-Length, Transfer-Encoding, and both; several requests in a row.
+//! Framing: Content-Length, Transfer-Encoding, and both; several requests in a row.
 
 use super::End::{Closed, Idle, InBody, Refused};
 use super::table::{Case, Expect, Request, cases, chunked, get, post, request};

@@ -1,7 +1,7 @@
-//! Raw bytes and what a server has to make of them, each with the place in the RFCs that says so.
+//! Raw bytes and the required behavior of a server, each with its source in the RFCs.
 //!
-//! Data for tests: of this layer, and of whole servers, which answer the same bytes over a socket. All cases are for
-//! the default settings.
+//! Data for tests of this crate, and of whole servers, which receive the same bytes over a socket. All cases
+//! assume the default settings.
 
 pub mod driver;
 pub mod naive;
@@ -20,7 +20,7 @@ mod properties;
 pub use driver::{End, Transcript, serve};
 pub use table::{Case, Expect, Request};
 
-/// All cases, in tables of what they are about.
+/// All cases, in tables by subject.
 pub const CASES: &[&[Case]] = &[lines::CASES, fields::CASES, framing::CASES, chunks::CASES];
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! A second parser, for comparison only: written from the RFCs without a look at the first, slow and plain. It takes the
-//! whole input at once, knows only the default settings, and tells refusals from each other not at all.
+//! A second parser, only for comparison: written from the RFCs independently of the first, slow and plain. It
+//! takes the whole input at once, knows only the default settings, and does not distinguish rejections.
 
 use super::driver::{self, End, Served, Transcript};
 use crate::Policy;
 
-/// Serves the bytes. Every refusal has the status 0.
+/// Serves the bytes. Every rejection has the status 0.
 pub fn serve(input: &[u8]) -> Transcript {
     let mut served = Vec::new();
     let mut rest = input.to_vec();
@@ -35,8 +35,8 @@ pub fn serve(input: &[u8]) -> Transcript {
     Transcript { served, end }
 }
 
-/// Compares what the layer makes of the bytes with what this parser does; the error is both. The layer may refuse
-/// what is not whole as soon as it cannot become valid any more; this parser does not try to.
+/// Compares the outcome of the crate with that of this parser; the error contains both. The crate may reject an
+/// incomplete message as soon as it cannot become valid any more; this parser does not try to.
 pub fn compare(input: &[u8]) -> Result<(), (Transcript, Transcript)> {
     let ours = driver::serve([input], &Policy::default());
     let other = serve(input);
@@ -202,7 +202,7 @@ fn authority(text: &str) -> bool {
     })
 }
 
-/// The data of a body and how many bytes it took.
+/// Returns the data of a body and its encoded length.
 fn read_body(body: &Body, input: &[u8]) -> Result<Option<(Vec<u8>, usize)>, Refused> {
     let Body::Fixed(length) = body else { return read_chunks(input) };
     let whole = usize::try_from(*length).ok().and_then(|length| input.get(..length));
@@ -259,7 +259,7 @@ fn read_chunks(input: &[u8]) -> Result<Option<(Vec<u8>, usize)>, Refused> {
     Ok(None)
 }
 
-/// A line that ends with CRLF and has neither CR nor LF in it. Nothing where it has no end yet.
+/// Returns a line that ends with CRLF and contains neither CR nor LF. `None` if it has no end yet.
 fn read_line(input: &[u8], at: usize) -> Result<Option<String>, Refused> {
     let text: String = input[at..].iter().map(|byte| char::from(*byte)).collect();
     let Some((line, _)) = text.split_once("\r\n") else { return Ok(None) };

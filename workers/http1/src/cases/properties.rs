@@ -1,4 +1,4 @@
-//! What holds for any bytes: the split does not matter, nothing panics, the second parser agrees.
+//! Properties for arbitrary bytes: the split does not matter, nothing panics, the second parser agrees.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -52,7 +52,7 @@ fn split<'i>(input: &'i [u8], cuts: &[Index]) -> Vec<&'i [u8]> {
     cuts.windows(2).map(|cut| &input[cut[0]..cut[1]]).collect()
 }
 
-/// Bytes that are nearly requests: made of pieces that are right and, now and then, one that is nearly right, with a few
+/// Bytes that are almost requests: composed of valid pieces and, now and then, an almost valid one, with a few
 /// bytes changed, inserted or removed in some.
 fn requests() -> impl Strategy<Value = Vec<u8>> {
     let line = (
@@ -96,7 +96,7 @@ fn requests() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// One of those that are right, and now and then one of the others.
+/// One of the valid values, and now and then one of the others.
 fn mostly(
     right: &'static [&'static str],
     odd: &'static [&'static str],

@@ -1,4 +1,4 @@
-//! Limits, strictness by policy, and what a head means; the table of cases has the rest.
+//! Limits, strictness by policy, and the meaning of heads; the table of cases covers the rest.
 
 use super::*;
 use crate::HeaderMap;
@@ -38,7 +38,7 @@ fn status(policy: &Policy, bytes: &[u8]) -> Result<(), u16> {
     whole.map(|head| assert!(head.is_some())).map_err(|reject| reject.status)
 }
 
-/// Each limit takes what is just within it, and refuses one more (RFC 9112 3, RFC 6585 5).
+/// Each limit accepts what just fits, and rejects one more (RFC 9112 3, RFC 6585 5).
 #[test]
 fn limits_are_exact() {
     let limits = Policy {
@@ -136,7 +136,7 @@ fn unconventional_methods_and_versions_by_policy() {
     }
 }
 
-/// RFC 9112 5.2: a fold becomes spaces; the length of the head stays.
+/// RFC 9112 5.2: a fold becomes spaces; the length of the head does not change.
 #[test]
 fn folded_fields_are_unfolded_in_place() {
     let policy = Policy { permit_obsolete_folding: true, ..Policy::default() };
@@ -232,7 +232,7 @@ fn an_upgrade_is_asked_for_by_two_fields_in_http_1_1() {
     }
 }
 
-/// The work on a head that comes byte by byte grows with its length, not with the square of it.
+/// The work on a head that arrives byte by byte grows with its length, not with its square.
 #[test]
 fn what_was_looked_at_is_not_looked_at_again() {
     let bytes = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(99)).into_bytes();
@@ -240,7 +240,7 @@ fn what_was_looked_at_is_not_looked_at_again() {
     for len in 1..bytes.len() {
         assert_eq!(scan.advance(&bytes[..len], &Policy::default()), Ok(Scan::Incomplete), "{len}");
     }
-    // Everything before the last line is spoilt: a second look would refuse it.
+    // Everything before the last line is corrupted: a second scan would reject it.
     let len = bytes.len();
     let mut spoilt = vec![0; len - 2];
     spoilt.extend_from_slice(&bytes[len - 2..]);

@@ -1,4 +1,4 @@
-//! What goes out for what an application says.
+//! The bytes sent for the headers of an application.
 
 use super::*;
 
@@ -72,7 +72,7 @@ fn what_the_application_says_of_date_and_server_holds() {
     assert!(!text.contains("Server"), "{text}");
 }
 
-/// RFC 9112 6.3: status, request and version → framing, and whether the connection goes on.
+/// RFC 9112 6.3: status, request and version determine the framing, and whether the connection is kept open.
 #[test]
 fn the_framing_follows_from_status_method_and_version() {
     let length = [Header::new("Content-Length", "3")];
@@ -173,7 +173,7 @@ fn a_switch_of_protocols_needs_a_client_that_asked() {
     assert!(text.contains("Connection: keep-alive, upgrade\r\nUpgrade: websocket\r\n"), "{text}");
 }
 
-/// RFC 9110 5.5, RFC 9112 11.1: what would split or spoil a response is refused.
+/// RFC 9110 5.5, RFC 9112 11.1: what would split or corrupt a response is refused.
 #[test]
 fn nothing_can_be_injected() {
     for name in ["", "a b", "a:", "a\r\nb", "a\n", "é", "a\0", "(a)"] {
