@@ -35,7 +35,7 @@ fn server(page: &mut Page, view: &View) {
         page.sample("jimu_generation", &labels, 1);
     }
     for (name, count) in &view.events {
-        let name = format!("host_{name}_total");
+        let name = format!("jimu_{name}_total");
         page.family(&name, "counter", "See docs/metrics.md.");
         page.sample(&name, &[], count);
     }
@@ -260,7 +260,7 @@ mod tests {
             } else if !line.starts_with("# HELP ") {
                 let (series, value) = line.rsplit_once(' ').unwrap();
                 assert!(value.parse::<f64>().is_ok(), "{line}");
-                assert!(series.starts_with("host_"), "{line}");
+                assert!(series.starts_with("jimu_"), "{line}");
             }
         }
     }

@@ -124,7 +124,7 @@ fn the_process_is_replaced_when_it_dies_and_ends_with_the_server() {
     assert!(get(address, "/health").starts_with("HTTP/1.1 200 "));
     let second = status_process(&server).unwrap();
     assert_ne!(first, second);
-    assert_eq!(sample(&get(address, "/"), "host_status_deaths_total"), Some(1.0));
+    assert_eq!(sample(&get(address, "/"), "jimu_status_deaths_total"), Some(1.0));
     assert!(server.talk("hi").ends_with(" hello\n"));
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait().code(), Some(0), "{}", server.log());
