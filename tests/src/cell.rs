@@ -11,16 +11,16 @@ use crate::{artifacts, server::Setup};
 /// A worker class under test.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Class {
-    /// `sync`, or the file name of a third party's.
+    /// `sync`, or the file name of a third party's class.
     pub name: String,
-    /// The shared library.
+    /// Shared library.
     pub path: PathBuf,
 }
 
 /// The application that runs under the class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum App {
-    /// The example in Rust, `plugins/examples/hello`.
+    /// The Rust example, `plugins/examples/hello`.
     Native,
     /// The same routes in Python, `apps/routes.py`, through the wsgi plugin.
     Wsgi,
@@ -29,26 +29,27 @@ pub enum App {
 /// A worker class and an application.
 #[derive(Clone, Debug)]
 pub struct Cell {
-    /// The class.
+    /// Class.
     pub class: Class,
-    /// The application.
+    /// Application.
     pub app: App,
 }
 
-/// What a behavior needs a class to be able to do.
+/// What a behavior requires of a class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// It answers several requests on one connection.
+    /// Serves several requests on one connection.
     KeepAlive,
     /// One worker serves several requests at once, given `--threads`.
     Concurrency,
-    /// More clients that are slow with a body or a response than it has threads delay no others.
+    /// Clients that are slow with a body or a response do not delay others, even if there are more of them
+    /// than threads.
     SlowClients,
-    /// It serves applications that bring an event loop of their own.
+    /// Serves applications that bring their own event loop.
     Loops,
 }
 
-/// What our own classes can do, so that losing it is a failure and not a skipped test.
+/// What the classes of this workspace support, so that losing it is a failure and not a skipped test.
 const KNOWN: [(&str, &[Need]); 5] = [
     ("sync", &[]),
     ("gthread", &[Need::KeepAlive, Need::Concurrency, Need::SlowClients]),
@@ -58,10 +59,12 @@ const KNOWN: [(&str, &[Need]); 5] = [
 ];
 
 impl Class {
-    /// The classes to test: `WORKER_CLASS` alone when it is set, else all that the workspace has built.
+    /// Returns the classes to test: only `WORKER_CLASS` if it is set, otherwise all that the workspace has
+    /// built.
     pub fn all() -> Vec<Self> {
         if let Some(path) = env::var_os("WORKER_CLASS").map(PathBuf::from) {
-            // cargo runs tests in their package's directory: a relative path means from the top of the tree.
+            // cargo runs tests in their package's directory: a relative path is relative to the top of
+            // the tree.
             let path =
                 artifacts::root().join(&path).canonicalize().or_else(|_| path.canonicalize());
             let path = path.unwrap_or_else(|error| panic!("WORKER_CLASS: {error}"));
@@ -76,7 +79,8 @@ impl Class {
             .collect()
     }
 
-    /// Whether the class can do it: by the table if it is one of ours, else by trying.
+    /// Returns whether the class supports it: from the table for a class of this workspace, otherwise by
+    /// trying.
     pub fn can(&self, need: Need) -> bool {
         match KNOWN.iter().find(|(name, _)| self.is_ours() && *name == self.name) {
             Some((_, capabilities)) => capabilities.contains(&need),
@@ -84,25 +88,26 @@ impl Class {
         }
     }
 
-    /// Whether it is one of the workspace's, and not a third party's.
+    /// Returns whether it is a class of this workspace, and not a third party's.
     fn is_ours(&self) -> bool {
         self.path.parent() == Some(artifacts::directory())
     }
 
-    /// Whether its heartbeat may come from another thread than its requests, so that a busy request does not stop it.
+    /// Returns whether its heartbeat may come from another thread than its requests, so that a busy request
+    /// does not stop it.
     pub fn has_threads(&self) -> bool {
         self.name == "gthread" || !self.is_ours()
     }
 }
 
 impl App {
-    /// The applications that can be tested here.
+    /// Returns the applications that can be tested here.
     pub fn all() -> Vec<Self> {
         let wsgi = artifacts::directory().join("libwsgi_app.so").exists();
         [Self::Native, Self::Wsgi].into_iter().take(1 + usize::from(wsgi)).collect()
     }
 
-    /// Its name in the names of tests.
+    /// Returns its name for the names of tests.
     pub fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
@@ -121,13 +126,13 @@ impl App {
     }
 }
 
-/// The directory of the Python applications.
+/// Returns the directory of the Python applications.
 pub fn apps() -> PathBuf {
     artifacts::root().join("tests/apps")
 }
 
-/// The interpreter with the packages that the Python tests need: `TEST_PYTHON`, else the one of
-/// the virtual environment that `cargo xtask test` makes.
+/// Returns the interpreter with the packages that the Python tests need: `TEST_PYTHON`, otherwise that of the
+/// virtual environment that `cargo xtask test` creates.
 pub fn python() -> Option<PathBuf> {
     match env::var_os("TEST_PYTHON").map(PathBuf::from) {
         Some(path) => path.exists().then_some(path),
@@ -135,14 +140,14 @@ pub fn python() -> Option<PathBuf> {
     }
 }
 
-/// The interpreter of a virtual environment under target/.
+/// Returns the interpreter of a virtual environment in target/.
 pub fn python_of(name: &str) -> Option<PathBuf> {
     let target = artifacts::directory().parent().map(Path::to_owned).unwrap_or_default();
     let path = target.join(name).join("bin/python");
     path.exists().then_some(path)
 }
 
-/// Tries once for each class and need.
+/// Tries once per class and requirement.
 fn tried(class: &Class, need: Need) -> bool {
     static TRIED: Mutex<Vec<(Class, Need, bool)>> = Mutex::new(Vec::new());
     let mut tried = TRIED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -156,7 +161,7 @@ fn tried(class: &Class, need: Need) -> bool {
         Need::KeepAlive => start("--threads 4").get("/").keeps(),
         Need::Loops => {
             let setup = Setup::new(&cell).app(artifacts::library("asyncio_app"));
-            // It ends in any case: the application lacks its interpreter.
+            // It exits in any case: the application lacks its interpreter.
             let ended = setup.flags("--boot-failures-max 1").refused();
             !ended.log.contains("choose another class with --worker-class")
         }

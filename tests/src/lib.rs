@@ -1,30 +1,30 @@
-//! Black-box tests of every behavior, for every worker class, over real sockets and real processes.
+//! Black-box tests of every behavior, for every worker class, over real sockets and processes.
 //!
-//! This library is the harness; the behaviors themselves are in `matrix/`, and `tidy.rs` checks conventions of the source.
+//! This library is the harness; the behaviors are in `matrix/`, and `tidy.rs` checks conventions of the source.
 //!
-//! | module | what it is for |
+//! | module | purpose |
 //! | --- | --- |
-//! | [`artifacts`] | the executables and shared libraries under test, built when they are not there yet |
-//! | [`cell`] | worker class × application, and what a class can do |
+//! | [`artifacts`] | the executables and shared libraries under test, built if they do not exist yet |
+//! | [`cell`] | worker class × application, and what a class supports |
 //! | [`runner`] | behaviors as tests: names, time limits, how many run at once |
-//! | [`server`] | one running `host`: start, readiness, log, signals, hostctl, end |
-//! | [`output`] | what a process writes, read line by line with a time limit |
+//! | [`server`] | a running `host`: start, readiness, log, signals, hostctl, exit |
+//! | [`output`] | the output of a process, awaited line by line |
 //! | [`process`] | `/proc`, signals, process groups |
-//! | [`mounts`] | file systems to run a server without |
-//! | [`debugger`] | a process stopped as a debugger stops it |
+//! | [`mounts`] | file systems that a server has to do without |
+//! | [`debugger`] | a process stopped as a debugger does it |
 //! | [`seccomp`] | system calls that the kernel refuses |
-//! | [`http`] | a client that sends bytes unchanged and parses responses strictly |
+//! | [`http`] | a client that sends given bytes and parses responses strictly |
 //! | [`tls`] | certificates created for a test, and clients that trust and present them |
-//! | [`load`] | many clients at once, and the outcome of each request |
-//! | [`wait`] | polling for what has no event |
+//! | [`load`] | many concurrent clients, and an account of every request |
+//! | [`wait`] | polling for conditions without an event |
 //!
 //! # Invariants
 //!
-//! - Nothing of the server is linked except the table of raw requests of `http1`: what is tested is what ships.
-//! - A test waits for an event (a datagram, a line, a descriptor) with a time limit, and never sleeps for a fixed time. Only
-//!   [`wait::until`] polls, for what has no event.
-//! - Each process that a test starts is in a separate process group with its descendants, and all of them are reaped.
-//! - Traffic stays on loopback, on addresses derived from this process's ID, so that two runs do not interfere.
+//! - Only http1's table of raw requests is linked: what is tested is what is shipped.
+//! - Tests await events (a datagram, a line, a descriptor) with a limit; they never sleep for a fixed time.
+//!   Conditions without an event are polled, only by [`wait::until`].
+//! - Every process that a test starts, with its descendants, is in a separate process group and is reaped.
+//! - Traffic stays on loopback, on addresses derived from this process's PID, so that two runs do not collide.
 // A harness fails its test by panicking; that is its contract, not an accident to document on each function.
 #![allow(clippy::missing_panics_doc, clippy::unwrap_used)]
 

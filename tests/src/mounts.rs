@@ -1,25 +1,25 @@
-//! File systems that a command and all that it starts do without, in a mount namespace of their own.
+//! File systems that are hidden from a command and its descendants, in a private mount namespace.
 
 use std::{ffi::CStr, io, os::unix::process::CommandExt, process::Command, ptr};
 
-/// What is done to a mount point.
+/// Change of a mount point.
 #[derive(Clone, Copy, Debug)]
 pub enum Change {
     /// Nothing is mounted there.
     Unmount(&'static CStr),
     /// An empty, read-only directory is there.
     Cover(&'static CStr),
-    /// `/proc` shows each user its own processes alone.
+    /// `/proc` shows each user only its own processes.
     HidePids,
 }
 
 /// Makes the changes for the command.
 pub fn change(command: &mut Command, changes: &'static [Change]) {
-    // SAFETY: the closure makes system calls on static strings, and allocates nothing.
+    // SAFETY: the closure makes system calls on static strings, and does not allocate.
     unsafe { command.pre_exec(move || apply(changes)) };
 }
 
-/// Whether this process may do that to its children.
+/// Returns whether this process may do that to its children.
 pub fn are_changeable() -> bool {
     let mut command = Command::new("true");
     change(&mut command, &[Change::HidePids]);
@@ -27,7 +27,7 @@ pub fn are_changeable() -> bool {
 }
 
 fn apply(changes: &[Change]) -> io::Result<()> {
-    // SAFETY: unshare takes flags alone.
+    // SAFETY: unshare takes only flags.
     checked(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
     mount(c"none", c"/", c"none", libc::MS_REC | libc::MS_PRIVATE, c"")?;
     for change in changes {

@@ -1,4 +1,4 @@
-//! Behaviors as tests: for which cells each is run, how long it may take, how many run at once.
+//! Behaviors as tests: the cells each is run in, its time limit, and how many run at once.
 
 use std::{
     any::Any,
@@ -25,7 +25,7 @@ use crate::{
     process,
 };
 
-/// Something that a server does, and how it is tested.
+/// Something that a server does, and its test.
 #[derive(Clone, Debug)]
 pub struct Behaviour {
     name: &'static str,
@@ -39,13 +39,13 @@ pub struct Behaviour {
     gap: Option<&'static str>,
 }
 
-/// What the machine must allow, and the reason that is given where it does not.
+/// What the machine must allow, and the reason to skip the behavior if it does not.
 type Condition = (fn() -> bool, &'static str);
 
-/// Which names of classes fit, and the reason that is given for the others.
+/// Which names of classes fit, and the reason to skip the others.
 type ClassCondition = (fn(&str) -> bool, &'static str);
 
-/// For which cells a behavior is run.
+/// The cells in which a behavior is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scope {
     /// Once: it does not depend on the class.
@@ -58,7 +58,7 @@ enum Scope {
     Cell,
 }
 
-/// Names a function as a behavior, for every class and every application.
+/// Declares a function as a behavior, for every class and every application.
 #[macro_export]
 macro_rules! behaviour {
     ($function:ident) => {
@@ -68,9 +68,9 @@ macro_rules! behaviour {
 
 /// A test that takes longer has failed.
 const LIMIT: Duration = Duration::from_secs(60);
-/// How many of the slowest tests are named at the end.
+/// Number of the slowest tests that are listed at the end.
 const SLOWEST_SHOWN: usize = 15;
-/// How many tests run at once: most of them wait most of the time. `JIMU_TEST_THREADS` overrides it.
+/// Number of tests that run at once: most of them wait most of the time. `JIMU_TEST_THREADS` overrides it.
 const AT_ONCE: usize = 4;
 
 impl Behaviour {
@@ -89,71 +89,71 @@ impl Behaviour {
         }
     }
 
-    /// It does not depend on the class: run once.
+    /// Runs it once: it does not depend on the class.
     #[must_use]
     pub fn of_host(mut self) -> Self {
         self.scope = Scope::Host;
         self
     }
 
-    /// It does not depend on the application: run with the native one.
+    /// Runs it with the native application: it does not depend on the application.
     #[must_use]
     pub fn of_class(mut self) -> Self {
         self.scope = Scope::Class;
         self
     }
 
-    /// It is about Python: run for every class with Python alone.
+    /// Runs it for every class only with Python: it is about Python.
     #[must_use]
     pub fn of_python(mut self) -> Self {
         self.scope = Scope::Python;
         self
     }
 
-    /// Skipped for classes that cannot do this.
+    /// Skips it for classes that do not support this.
     #[must_use]
     pub fn needs(mut self, need: Need) -> Self {
         self.needs.push(need);
         self
     }
 
-    /// Skipped, for this reason, where the machine does not allow it.
+    /// Skips it, for this reason, if the machine does not allow it.
     #[must_use]
     pub fn only_if(mut self, allowed: fn() -> bool, otherwise: &'static str) -> Self {
         self.condition = Some((allowed, otherwise));
         self
     }
 
-    /// Skipped, for this reason, for classes whose name does not fit.
+    /// Skips it, for this reason, for classes whose name does not fit.
     #[must_use]
     pub fn only_for(mut self, fits: fn(&str) -> bool, otherwise: &'static str) -> Self {
         self.classes = Some((fits, otherwise));
         self
     }
 
-    /// It may take so many seconds.
+    /// Sets its time limit in seconds.
     #[must_use]
     pub fn within(mut self, seconds: u64) -> Self {
         self.limit = Duration::from_secs(seconds);
         self
     }
 
-    /// It makes load: half as many run beside it.
+    /// It creates load: half as many tests run beside it.
     #[must_use]
     pub fn busy(mut self) -> Self {
         self.shares = AT_ONCE / 2;
         self
     }
 
-    /// It measures, or makes all the load that the machine bears: nothing else runs beside it.
+    /// It measures, or uses the whole machine: nothing else runs beside it.
     #[must_use]
     pub fn heavy(mut self) -> Self {
         self.shares = AT_ONCE;
         self
     }
 
-    /// It is known not to hold yet, for this reason: its failure counts as skipped, and its success as a failure, so
-    /// that the mark goes when the gap does.
+    /// It is known not to hold yet, for this reason: its failure counts as skipped, and its success as a
+    /// failure, so that the mark is removed when the gap is closed.
     #[must_use]
     pub fn not_yet(mut self, reason: &'static str) -> Self {
         self.gap = Some(reason);
@@ -241,7 +241,7 @@ impl Behaviour {
     }
 }
 
-/// Runs the behaviors as this process's tests, and ends it.
+/// Runs the behaviors as this process's tests, and exits.
 pub fn run(behaviours: Vec<Behaviour>) -> ! {
     let mut arguments = Arguments::from_args();
     artifacts::build();
@@ -256,7 +256,7 @@ pub fn run(behaviours: Vec<Behaviour>) -> ! {
     conclusion.exit()
 }
 
-/// How long each test took, to see where the time of a run goes.
+/// Lists how long each test took, to see where the time of a run goes.
 static TOOK: Mutex<Vec<(Duration, String)>> = Mutex::new(Vec::new());
 
 fn show_slowest() {
@@ -267,7 +267,7 @@ fn show_slowest() {
     }
 }
 
-/// Registers a process group with the running test, so that it ends when the test runs over its time.
+/// Registers a process group with the running test, so that it is killed if the test exceeds its time limit.
 pub(crate) fn own(group: Pid) {
     SCENE.with_borrow(|scene| {
         if let Some(scene) = scene {
@@ -288,7 +288,7 @@ thread_local! {
     static SCENE: RefCell<Option<Scene>> = const { RefCell::new(None) };
 }
 
-/// What a running test has started and has to say.
+/// What a running test has started and reports.
 #[derive(Clone, Debug, Default)]
 struct Scene(Arc<Mutex<Notes>>);
 
@@ -338,7 +338,7 @@ impl Drop for Turn {
     }
 }
 
-/// What a panic said.
+/// Returns the message of a panic.
 pub fn message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default()

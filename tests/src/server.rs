@@ -1,4 +1,4 @@
-//! One running `host`: how it is started and becomes ready, what it says, and how it ends.
+//! A running `host`: starting, readiness, output and exit.
 
 mod control;
 mod setup;
@@ -24,19 +24,19 @@ use crate::{
 pub use control::{Control, WorkerStatus};
 pub use setup::{Setup, address, inherit};
 
-/// How long a server may take to become ready, to end, or to do anything else that has no limit of its own.
+/// Time limit for a server to become ready, to exit, or to do anything else without a specific limit.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A running server. Dropped, it and everything that it started is gone; in a failing test its log is shown and its
-/// directory kept.
+/// A running server. Dropping it kills it with everything that it started; a failing test shows its log and keeps
+/// its directory.
 #[derive(Debug)]
 pub struct Server {
     group: Group,
     addresses: Vec<Address>,
     dir: Option<TempDir>,
-    /// What it writes to standard error.
+    /// Its standard error.
     pub log: Output,
-    /// What it writes to standard output.
+    /// Its standard output.
     pub out: Output,
     notify: setup::Notify,
     command: String,
@@ -46,16 +46,16 @@ pub struct Server {
 /// How a server ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// Its exit status or signal.
+    /// Exit status or signal.
     pub end: End,
-    /// All that it wrote to standard error.
+    /// All of its standard error.
     pub log: String,
     /// How long it ran.
     pub took: Duration,
 }
 
 impl Ended {
-    /// The exit status of a server that ended by itself.
+    /// Returns the exit status of a server that exited by itself.
     pub fn status(&self) -> i32 {
         match self.end {
             End::Status(status) => status,
@@ -65,9 +65,9 @@ impl Ended {
 }
 
 impl Server {
-    // `Group` waits for the process: by its number, as for the others that the server leaves to us.
+    // `Group` waits for the process: by its PID, as for the orphans that the server leaves.
     #[allow(clippy::zombie_processes)]
-    /// Starts the command, in a process group of its own, without waiting for anything.
+    /// Starts the command in a separate process group, without waiting.
     fn spawn(mut command: Command, setup: setup::Parts) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let shown = format!("{command:?}");
@@ -86,7 +86,7 @@ impl Server {
         }
     }
 
-    /// Waits until the server says that a worker can serve.
+    /// Waits until the server reports that a worker is ready.
     fn until_ready(mut self) -> Self {
         if !self.notify.awaits("READY=1", PATIENCE, self.pid()) {
             let end = self.group.wait(Duration::ZERO);
@@ -95,43 +95,43 @@ impl Server {
         self
     }
 
-    /// The arbiter.
+    /// Returns the arbiter.
     pub fn pid(&self) -> Pid {
         self.group.leader()
     }
 
-    /// The directory that belongs to this server.
+    /// Returns the directory of this server.
     pub fn dir(&self) -> &Path {
         self.dir.as_ref().expect("the directory is there until the server is dropped").path()
     }
 
-    /// The first address that it listens on.
+    /// Returns the first address that it listens on.
     pub fn address(&self) -> &Address {
         &self.addresses[0]
     }
 
-    /// All addresses, in the order of the setup.
+    /// Returns all addresses, in the order of the setup.
     pub fn addresses(&self) -> &[Address] {
         &self.addresses
     }
 
-    /// Connects, to a server that must be there.
+    /// Connects to a server that must be running.
     pub fn connect(&self) -> Connection {
         Connection::open(self.address())
             .unwrap_or_else(|error| panic!("{:?}: {error}", self.address()))
     }
 
-    /// One GET on a connection of its own.
+    /// Sends one GET on a new connection.
     pub fn try_get(&self, target: &str) -> Result<Answer, Broken> {
         Connection::open(self.address()).map_err(Broken::Io)?.get(target)
     }
 
-    /// One GET on a connection of its own, answered.
+    /// Sends one GET on a new connection, and reads the response.
     pub fn get(&self, target: &str) -> Answer {
         self.try_get(target).unwrap_or_else(|error| panic!("GET {target}: {error}"))
     }
 
-    /// The worker that answers a new connection.
+    /// Returns the worker that serves a new connection.
     pub fn serving_pid(&self) -> Pid {
         pid_of(&self.get("/pid"))
     }
@@ -141,12 +141,13 @@ impl Server {
         process::signal(self.pid(), signal);
     }
 
-    /// Waits for the next message of the given kind that the server sends to its supervisor, `READY=1` for instance.
+    /// Waits for the next message of this kind that the server sends to its supervisor, `READY=1` for
+    /// instance.
     pub fn notified(&self, message: &str) {
         assert!(self.notify.awaits(message, PATIENCE, self.pid()), "no {message} in {PATIENCE:?}");
     }
 
-    /// Whether it has sent its supervisor a message with this line that nobody has waited for.
+    /// Returns whether it has sent its supervisor a message with this line that was not awaited.
     pub fn has_notified(&self, line: &str) -> bool {
         self.notify.awaits(line, Duration::ZERO, self.pid())
     }
@@ -156,24 +157,24 @@ impl Server {
         Control::run(&self.control_socket(), arguments)
     }
 
-    /// The path of the control socket.
+    /// Returns the path of the control socket.
     pub fn control_socket(&self) -> PathBuf {
         self.dir().join("control")
     }
 
-    /// The workers as hostctl shows them.
+    /// Returns the workers as shown by hostctl.
     pub fn workers(&self) -> Vec<WorkerStatus> {
         control::workers(&self.ctl(&["status", "--json"]).done())
     }
 
-    /// Waits until a worker holds a request for this target.
+    /// Waits until a worker serves a request for this target.
     pub fn until_held(&self, target: &str) {
         self.until_workers(&format!("a worker that holds {target}"), |workers| {
             workers.iter().any(|worker| worker.in_flight.iter().any(|held| held.contains(target)))
         });
     }
 
-    /// Waits until exactly so many workers are ready, and no others are there.
+    /// Waits until exactly this number of workers is ready, and no others exist.
     pub fn until_ready_workers(&self, count: usize) -> Vec<Pid> {
         let workers = self.until_workers(&format!("{count} ready workers"), |workers| {
             workers.len() == count && workers.iter().all(|worker| worker.state == "ready")
@@ -183,7 +184,7 @@ impl Server {
 
     /// Waits until the workers are as `wanted` says.
     ///
-    /// The state of a worker has no event that a test could wait for, so hostctl is asked again and again.
+    /// The state of a worker has no event that a test could await, so hostctl is polled.
     pub fn until_workers(
         &self,
         what: &str,
@@ -195,7 +196,7 @@ impl Server {
         })
     }
 
-    /// Waits for the arbiter's end, whatever causes it.
+    /// Waits for the arbiter's exit, whatever causes it.
     pub fn ended(&mut self, limit: Duration) -> Ended {
         let end = self.group.wait(limit).unwrap_or_else(|| panic!("still runs after {limit:?}"));
         let took = self.started.elapsed();
@@ -204,7 +205,7 @@ impl Server {
         Ended { end, log: self.log.text(), took }
     }
 
-    /// Asks for a graceful end and waits until everything is gone; the status must be 0.
+    /// Stops it gracefully and waits until everything has exited; the status must be 0.
     pub fn stop(mut self) -> Ended {
         self.signal(Signal::SIGTERM);
         let ended = self.ended(PATIENCE);
@@ -212,12 +213,12 @@ impl Server {
         ended
     }
 
-    /// Waits for the arbiter's end alone: what it started may go on.
+    /// Waits only for the arbiter's exit: what it started may keep running.
     pub fn leader_ended(&mut self, limit: Duration) -> End {
         self.group.wait(limit).unwrap_or_else(|| panic!("still runs after {limit:?}"))
     }
 
-    /// The processes of this server that are alive.
+    /// Returns the living processes of this server.
     pub fn processes(&self) -> Vec<Pid> {
         self.group.members()
     }
@@ -232,7 +233,7 @@ impl Server {
         fs::write(self.dir().join(name), content).expect("the directory is writable");
     }
 
-    /// How long ago it was started.
+    /// Returns the time since its start.
     pub fn age(&self) -> Duration {
         self.started.elapsed()
     }
@@ -259,7 +260,7 @@ impl Drop for Server {
     }
 }
 
-/// The process number that `/pid` answers.
+/// Parses the PID that `/pid` returns.
 pub fn pid_of(answer: &Answer) -> Pid {
     assert_eq!(answer.status, 200);
     Pid::from_raw(answer.text().trim().parse().expect("/pid answers a number"))

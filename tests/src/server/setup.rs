@@ -1,4 +1,4 @@
-//! How a server is to be started: its class, its application, its settings, its surroundings.
+//! The setup of a server: class, application, settings, environment.
 
 use std::{
     ffi::OsString,
@@ -49,7 +49,7 @@ pub(super) struct Parts {
 }
 
 impl Setup {
-    /// The cell's class and application, one worker, a free port, everything else by default.
+    /// The cell's class and application, one worker, a free port, defaults for everything else.
     pub fn new(cell: &Cell) -> Self {
         let mut setup = Self::bare();
         setup.class = Some(cell.class.path.clone().into());
@@ -62,12 +62,12 @@ impl Setup {
         Self::of(&artifacts::executable("host"))
     }
 
-    /// As [`Setup::bare`], with another executable.
+    /// Like [`Setup::bare`], with another executable.
     pub fn of(executable: &Path) -> Self {
         Self::of_command(Command::new(executable)).controlled()
     }
 
-    /// The original, as a reference: gunicorn of that interpreter's packages, with one sync worker.
+    /// gunicorn as a reference, from this interpreter's packages, with one sync worker.
     pub fn gunicorn(python: &Path) -> Self {
         let mut command = Command::new(python);
         command.args(["-m", "gunicorn", "--no-control-socket", "--workers", "1"]);
@@ -85,7 +85,7 @@ impl Setup {
         for variable in FOREIGN {
             command.env_remove(variable);
         }
-        // SAFETY: prctl takes integers and touches no memory; it is safe after a fork.
+        // SAFETY: prctl takes integers and accesses no memory; it is safe after a fork.
         unsafe {
             command
                 .pre_exec(|| nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(Into::into));
@@ -107,7 +107,7 @@ impl Setup {
         self.flag("--control-socket", path)
     }
 
-    /// As [`Setup::new`], but a shell runs `script`, whose `"$0" "$@"` are the command.
+    /// Like [`Setup::new`], but a shell runs `script`, with the command in `"$0" "$@"`.
     pub fn shell(cell: &Cell, script: &str) -> Self {
         let mut command = Command::new("/bin/sh");
         command.arg("-c").arg(script).arg(artifacts::executable("host"));
@@ -124,21 +124,21 @@ impl Setup {
         Self::of_command(command).controlled()
     }
 
-    /// Another worker class: a path or a short name.
+    /// Uses another worker class: a path or a short name.
     #[must_use]
     pub fn class(mut self, class: impl Into<OsString>) -> Self {
         self.class = Some(class.into());
         self
     }
 
-    /// Another application.
+    /// Uses another application.
     #[must_use]
     pub fn app(mut self, app: impl Into<OsString>) -> Self {
         self.app = Some(app.into());
         self
     }
 
-    /// Sets the application from within [`Setup::new`].
+    /// Sets the application within [`Setup::new`].
     pub(crate) fn set_app(&mut self, app: impl Into<OsString>) {
         self.app = Some(app.into());
     }
@@ -149,42 +149,42 @@ impl Setup {
         self.python = cell::python();
     }
 
-    /// Another interpreter than the one that has the tests' packages.
+    /// Uses another interpreter than the one that has the tests' packages.
     #[must_use]
     pub fn python(mut self, python: impl Into<PathBuf>) -> Self {
         self.python = Some(python.into());
         self
     }
 
-    /// Further flags and their values, parted by spaces.
+    /// Adds flags and their values, separated by spaces.
     #[must_use]
     pub fn flags(mut self, flags: &str) -> Self {
         self.command.args(flags.split_whitespace());
         self
     }
 
-    /// One flag with a value that may hold spaces.
+    /// Adds one flag with a value that may contain spaces.
     #[must_use]
     pub fn flag(mut self, flag: &str, value: impl Into<OsString>) -> Self {
         self.command.arg(flag).arg(value.into());
         self
     }
 
-    /// A variable of the environment.
+    /// Sets an environment variable.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.command.env(name, value.into());
         self
     }
 
-    /// A file in the server's directory.
+    /// Writes a file into the server's directory.
     #[must_use]
     pub fn file(self, name: &str, content: impl AsRef<[u8]>) -> Self {
         fs::write(self.dir.path().join(name), content).expect("the directory is writable");
         self
     }
 
-    /// Listens on this address too; without any, on a free port.
+    /// Also listens on this address; without any, on a free port.
     #[must_use]
     pub fn bind(mut self, address: Address) -> Self {
         let flag: OsString = match &address {
@@ -196,7 +196,7 @@ impl Setup {
         self.flag("--bind", flag)
     }
 
-    /// The server can be reached there, but is not told so by a flag.
+    /// Declares an address of the server that is not given by a flag.
     #[must_use]
     pub fn reached_at(mut self, address: Address) -> Self {
         self.addresses.push(address);
@@ -204,14 +204,14 @@ impl Setup {
         self
     }
 
-    /// Changes the command by hand.
+    /// Modifies the command directly.
     #[must_use]
     pub fn with(mut self, change: impl FnOnce(&mut Command)) -> Self {
         change(&mut self.command);
         self
     }
 
-    /// The directory that the server will run in.
+    /// Returns the directory in which the server will run.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
@@ -221,7 +221,7 @@ impl Setup {
         self.launch().until_ready()
     }
 
-    /// Starts it and waits for nothing.
+    /// Starts it without waiting.
     pub fn launch(mut self) -> Server {
         if self.addresses.is_empty() && !self.bound {
             self = self.bind(Address::Tcp(address()));
@@ -239,14 +239,14 @@ impl Setup {
         Server::spawn(self.command, parts)
     }
 
-    /// Starts it and waits for its end, which must come by itself.
+    /// Starts it and waits for its exit, which must come by itself.
     pub fn refused(self) -> Ended {
         let mut server = self.launch();
         server.ended(PATIENCE)
     }
 }
 
-/// Variables of the tester's own environment that would change what a server does.
+/// Variables of the caller's environment that would change a server's behavior.
 const FOREIGN: [&str; 6] = [
     "PORT",
     "WEB_CONCURRENCY",
@@ -256,8 +256,8 @@ const FOREIGN: [&str; 6] = [
     "RUST_BACKTRACE",
 ];
 
-/// An address that no other test has: the host part is made from this process's number, the port counts up below the
-/// range from which the kernel takes the ports of clients.
+/// An address that no other test uses: the host part is derived from this process's PID, the port counts up below
+/// the range from which the kernel takes client ports.
 pub fn address() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(10_000);
     let id = std::process::id();
@@ -274,7 +274,7 @@ pub fn address() -> SocketAddr {
 #[derive(Debug)]
 pub(super) struct Notify {
     socket: UnixDatagram,
-    /// Messages that nobody has waited for yet.
+    /// Messages that were not awaited yet.
     seen: Mutex<Vec<String>>,
 }
 
@@ -285,7 +285,8 @@ impl Notify {
         Self { socket, seen: Mutex::default() }
     }
 
-    /// Waits for a message that has this line, and takes it; false when the process ends or time does.
+    /// Waits for a message with this line, and removes it; false when the process exits or the time limit
+    /// passes.
     pub(super) fn awaits(&self, line: &str, limit: Duration, pid: Pid) -> bool {
         let deadline = Instant::now() + limit;
         loop {
@@ -300,7 +301,7 @@ impl Notify {
             if left.is_zero() || process::gone(pid, Duration::ZERO) {
                 return false;
             }
-            // A server that ends sends nothing: look after it now and then.
+            // A server that has exited sends nothing: check its process from time to time.
             process::ready(&self.socket, PollFlags::POLLIN, left.min(Duration::from_millis(100)));
         }
     }
@@ -314,10 +315,10 @@ impl Notify {
     }
 }
 
-/// Makes `descriptor` the process's descriptor number `number` when `command` is started.
+/// Makes `descriptor` the process's descriptor `number` when `command` is started.
 pub fn inherit(command: &mut Command, descriptor: &impl AsRawFd, number: i32) {
     let from = descriptor.as_raw_fd();
-    // SAFETY: dup2 and fcntl touch no memory and may be called after a fork.
+    // SAFETY: dup2 and fcntl access no memory and may be called after a fork.
     unsafe {
         command.pre_exec(move || {
             let done = if from == number {
