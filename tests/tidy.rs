@@ -57,6 +57,62 @@ fn lines_end_where_their_text_ends() {
     });
 }
 
+/// Plain technical English: a component returns, reads or waits; it is not told and does not hear.
+#[test]
+fn prose_is_plain() {
+    let words = [
+        "anew",
+        "octet",
+        "octets",
+        "is told",
+        "are told",
+        "was told",
+        "hears of",
+        "hear of",
+        "tells of",
+        "tell of",
+        "nobody",
+        "whoever",
+        "somebody",
+        "how-manieth",
+        "so many",
+        "shall be",
+        "had its turn",
+        "gives back",
+        "stands in",
+        "goes on",
+        "as a rule",
+        "folder",
+        "folders",
+        "meanwhile",
+        "of its own",
+        "of their own",
+    ];
+    // A method of the standard library, and a user of most systems.
+    let exceptions = [
+        "ip().octets()",
+        "--user nobody",
+        "\"nobody\"",
+        "nobody()",
+        "nobody.",
+        "user nobody",
+        "`nobody`",
+    ];
+    let kinds = ["rs", "md", "toml", "py", "sh", "html", "yml", "txt"];
+    check(&kinds, "use the plain word: CONTRIBUTING.md, \"Write plainly\"", |path, text| {
+        if path.ends_with("tests/tidy.rs") || path.starts_with("tests/abi/worker-api-1.0.0") {
+            return Vec::new();
+        }
+        lines(text, |line| {
+            let mut line = line.to_lowercase();
+            for exception in exceptions {
+                line = line.replace(exception, "");
+            }
+            words.iter().any(|word| contains_word(&line, word))
+        })
+    });
+}
+
 /// The arbiter has one thread and loads nothing: a process that forks must have no other threads, and no fault of
 /// a plugin may reach it.
 #[test]
@@ -175,6 +231,14 @@ fn without_tests(text: &str) -> &str {
 /// Returns whether a file is only compiled for tests: `tests.rs`, or below a directory `tests`.
 fn is_test(path: &Path) -> bool {
     path.components().any(|part| part.as_os_str() == "tests" || part.as_os_str() == "tests.rs")
+}
+
+/// Whether `line` contains `word` between characters that are neither letters nor digits.
+fn contains_word(line: &str, word: &str) -> bool {
+    let is_edge = |c: Option<char>| c.is_none_or(|c| !c.is_alphanumeric());
+    line.match_indices(word).any(|(at, _)| {
+        is_edge(line[..at].chars().next_back()) && is_edge(line[at + word.len()..].chars().next())
+    })
 }
 
 /// Panics with all locations for which `find` returns line numbers.

@@ -357,7 +357,7 @@ fn an_unread_upload_is_answered(cell: &Cell) {
     drop(client);
     sending.join().unwrap();
     let grown = process::rss_kib(worker).saturating_sub(before);
-    assert!(grown < 16 << 10, "{grown} KiB more for a body that nobody wants");
+    assert!(grown < 16 << 10, "{grown} KiB more for a body that is not read");
     assert_good_client_served(&server);
 }
 

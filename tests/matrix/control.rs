@@ -72,5 +72,5 @@ fn hostctl_quit_ends_a_busy_server_at_once(cell: &Cell) {
     let ended = server.ended(Duration::from_secs(20));
     assert_eq!(ended.end, End::Status(0), "{}", ended.log);
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
-    assert!(client.answer("GET").is_err(), "nobody waited for it");
+    assert!(client.answer("GET").is_err(), "the response was not awaited");
 }

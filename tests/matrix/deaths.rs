@@ -67,7 +67,7 @@ fn an_application_that_ends_its_process_costs_one_worker(cell: &Cell) {
         let lost = server.try_get(&format!("/fault/{fault}"));
         assert!(lost.is_err(), "{fault}: {lost:?}");
         let line = server.log.line(&[word], SOON);
-        assert_eq!(server.log.count(word), 1, "{fault} is told once: {line}");
+        assert_eq!(server.log.count(word), 1, "{fault} is logged once: {line}");
         let after = server.until_workers("a successor", |workers| {
             workers.len() == 2
                 && workers.iter().all(|w| w.state == "ready")
@@ -126,7 +126,7 @@ fn max_requests_waits_for_a_slow_successor(cell: &Cell) {
         assert!(asked.elapsed() < Duration::from_millis(900), "stalled for {:?}", asked.elapsed());
     }
     load.finish().assert_nothing_lost();
-    assert!(server.log.count("Booted worker") >= 2, "nobody was replaced");
+    assert!(server.log.count("Booted worker") >= 2, "no worker was replaced");
     server.stop();
 }
 

@@ -321,7 +321,7 @@ fn hooks_in_python_are_called(cell: &Cell) {
     server.ended(SOON);
     let text = fs::read_to_string(&told).unwrap();
     let (begun, ended) = (text.matches("post_fork").count(), text.matches("child_exit").count());
-    assert_eq!(begun, ended, "the master hears of the last worker's end too:\n{text}");
+    assert_eq!(begun, ended, "the master gets the last worker's exit too:\n{text}");
     assert_eq!(text.lines().last(), Some(&*format!("on_exit {}", mold[0])), "{text}");
 }
 
@@ -415,7 +415,7 @@ fn a_spinning_application_is_replaced(cell: &Cell) {
     let at = server.log.line(&["faulty.py", "in spins"], SOON);
     assert!(at.contains("line "), "{at}");
     server.log.line(&["heartbeat", "/spins"], SOON);
-    assert_eq!(server.log.count("heartbeat"), 1, "it is told once");
+    assert_eq!(server.log.count("heartbeat"), 1, "it is logged once");
     server.until_ready_workers(2);
     assert_eq!(server.get("/").text(), "ok\n");
 }
@@ -426,7 +426,7 @@ fn a_fault_leaves_a_traceback(cell: &Cell) {
     server.log.line(&["Fatal Python error: Segmentation fault"], SOON);
     server.log.line(&["faulty.py", "in segfaults"], SOON);
     server.log.line(&["Worker", "SIGSEGV"], SOON);
-    assert_eq!(server.log.count("SIGSEGV"), 1, "it is told once");
+    assert_eq!(server.log.count("SIGSEGV"), 1, "it is logged once");
     server.until_ready_workers(1);
     assert_eq!(server.get("/").text(), "ok\n");
 }

@@ -138,7 +138,7 @@ fn usr2_and_term_hand_over(cell: &Cell) {
     let ended = server.leader_ended(PATIENCE);
     assert_eq!(ended, End::Status(0));
     server.log.line(&["this one is the only one now"], PATIENCE);
-    assert!(!server.has_notified("STOPPING=1"), "the service goes on");
+    assert!(!server.has_notified("STOPPING=1"), "the service continues");
     assert!(server.has_notified(&format!("MAINPID={new}")), "and has another main process");
     load.flows(20, PATIENCE);
     let written = fs::read_to_string(&pid_file).unwrap();

@@ -226,7 +226,7 @@ fn a_health_path_is_asked_behind_tls(cell: &Cell) {
     let server = setup.flags("--health-path / --ca-certs ca.pem --cert-reqs 2").start();
     server.ctl(&["reload"]).done();
     server.log.line(&["Generation 2 is well: / answered 200"], SOON);
-    let identity = authority.client("somebody");
+    let identity = authority.client("someone");
     let client = authority.client_config(Some(&identity), rustls::ALL_VERSIONS, &[]);
     assert_eq!(get(&server, &client, "/").status, 200);
     assert!(server.try_get("/").is_err() || server.get("/").status == 400, "clients speak TLS");

@@ -32,8 +32,8 @@ pub fn root() -> &'static Path {
 
 /// Returns the directory of cargo's executables and libraries.
 pub fn directory() -> &'static Path {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| {
+    static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
+    DIRECTORY.get_or_init(|| {
         let test = env::current_exe().expect("a process knows its executable");
         let deps = test.parent().expect("a file is in a directory");
         deps.parent().expect("tests are built into target/PROFILE/deps").to_owned()

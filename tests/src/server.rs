@@ -201,7 +201,7 @@ impl Server {
         let end = self.group.wait(limit).unwrap_or_else(|| panic!("still runs after {limit:?}"));
         let took = self.started.elapsed();
         assert!(self.group.empty(PATIENCE), "left running: {:?}", self.group.members());
-        assert!(self.log.ended(PATIENCE), "somebody holds the log open");
+        assert!(self.log.ended(PATIENCE), "a process still holds the log open");
         Ended { end, log: self.log.text(), took }
     }
 

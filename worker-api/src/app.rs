@@ -98,7 +98,7 @@ pub trait App: Send + Sync + 'static {
     /// thread, if [`App::requirements`] contains [`Requirements::LOOP`].
     fn run_loop(&self, engine: Engine) -> Result<()> {
         let _ = engine;
-        Err(Failure::unsupported("this application brings no loop of its own"))
+        Err(Failure::unsupported("this application has no event loop"))
     }
 
     /// Runs a server hook, given by its gunicorn name (`post_fork`, `worker_exit`, …), with numbers that describe the

@@ -34,23 +34,23 @@ fn report_panics(host: Host) {
     }));
 }
 
-/// Of a backtrace as `std` writes it, the frames of whoever was at work: without what reported it (the panic
-/// machinery, a signal's frame) above and without what called it (this crate's guard and all before) below. The whole
-/// text where nothing is left.
+/// Reduces a backtrace, as formatted by `std`, to the frames of the code that panicked: drops the frames that
+/// report (the panic machinery, a signal's frame) above them and the callers (this crate's guard and everything
+/// before) below them. Returns the whole text if nothing is left.
 pub fn own_frames(backtrace: &str) -> &str {
     let mut begin = 0;
     let mut end = backtrace.len();
     let mut at = 0;
     for line in backtrace.split_inclusive('\n') {
         let names = |list: &[&str]| list.iter().any(|name| line.contains(name));
-        // Where a frame that is left out stands in its file is on the line behind it.
-        let is_its_place = begin == at && at > 0 && line.trim_start().starts_with("at ");
+        // The location of a dropped frame is on the following line.
+        let is_its_location = begin == at && at > 0 && line.trim_start().starts_with("at ");
         if names(&CALLERS) {
             end = at;
             break;
         }
         at += line.len();
-        if is_its_place || names(&REPORTERS) {
+        if is_its_location || names(&REPORTERS) {
             begin = at;
         }
     }

@@ -11,7 +11,7 @@ use std::io;
 #[non_exhaustive]
 pub enum Interrupt {
     /// The greenlet was killed (`GreenletExit`): clean up and return.
-    #[error("the greenlet was told to exit")]
+    #[error("the greenlet was killed")]
     Exit,
     /// A [`Timeout`](crate::Timeout) scope around the call expired.
     #[error("{0} ran out")]

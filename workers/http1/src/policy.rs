@@ -16,7 +16,7 @@ pub enum HeaderMap {
 
 /// Limits and strictness of HTTP parsing; each field is the setting of the same name.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a separate setting")]
 pub struct Policy {
     /// Maximum length of the request line in bytes, without its line end; 0 selects [`LINE_MAX`].
     pub limit_request_line: usize,

@@ -1,5 +1,4 @@
-//! Kept-alive connections on which nothing happens: what each costs in memory, and what all of them
-//! cost the busy ones.
+//! Idle kept-alive connections: what each costs in memory, and what all of them cost the busy ones.
 
 use std::io;
 
@@ -8,7 +7,7 @@ use crate::load::{Idle, Plan, run};
 use crate::proc;
 use crate::result::{Metric, Row};
 
-/// Each turn has a server of its own: the memory of former idle connections would stay with it.
+/// Each round has a new server: the memory of earlier idle connections would stay with it.
 pub(super) fn measure(stage: &Stage<'_>, connections: usize) -> Outcome {
     let new_row = |entry: Entry| (entry, Row::new(entry.name(), entry.contender.role()));
     let mut rows: Vec<_> = stage.scenario.entries().map(new_row).collect();
@@ -64,5 +63,5 @@ fn take_turn(
     Ok(())
 }
 
-/// How many connections are busy.
+/// Number of busy connections.
 pub(super) const BUSY: usize = 32;

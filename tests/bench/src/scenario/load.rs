@@ -1,4 +1,4 @@
-//! Requests, as many as can be: processor time for each, answers a second, how long they take.
+//! As many requests as possible: CPU time per request, responses per second, response times.
 
 use super::scrape::Scraper;
 use super::{Kind, Outcome, Runner, Stage};
@@ -7,7 +7,7 @@ use crate::load::{Plan, run};
 use crate::proc;
 use crate::result::Metric;
 
-/// Runs all contenders in turns. The order goes round, so that none is always behind the same one.
+/// Runs all contenders in rounds. The order rotates, so that none always follows the same one.
 pub(super) fn measure(stage: &Stage<'_>) -> Outcome {
     let (runners, mut absent) = stage.start_all();
     let mut ready = Vec::new();
@@ -31,7 +31,7 @@ pub(super) fn measure(stage: &Stage<'_>) -> Outcome {
     (ready.into_iter().map(|(runner, _)| runner.row).collect(), absent)
 }
 
-/// Lets a server come to its stride, and finds out how many requests fill a turn.
+/// Warms a server up, and determines how many requests fill a round.
 fn warm(stage: &Stage<'_>, runner: &Runner) -> std::io::Result<u64> {
     let mut requests = plan(stage, runner, 0).connections as u64 * 2;
     loop {

@@ -1,5 +1,5 @@
-//! Servers of several workers: their memory when they have just begun to serve and when they have served for long, that
-//! of the first process alone, and how often it wakes up when there is nothing to do.
+//! Servers with several workers: their memory when they have just started to serve and when they have served for
+//! long, that of the first process, and how often it wakes up while idle.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,8 +11,7 @@ use crate::result::{Metric, Row};
 use crate::server::Server;
 use crate::{load, proc};
 
-/// One server at a time: pages of an executable that several have open would count for each with a
-/// part only.
+/// One server at a time: pages of an executable that several have open would count only partly for each.
 pub(super) fn measure(stage: &Stage<'_>) -> Outcome {
     let mut rows = Vec::new();
     let mut absent = Vec::new();
@@ -46,8 +45,8 @@ fn take_turn(stage: &Stage<'_>, entry: Entry, server: &Server) -> Result<Row, St
     Ok(row)
 }
 
-/// Several at once, and each over a connection of its own: else one worker could answer them all, and the memory of the
-/// others would say nothing.
+/// Several at once, each over a new connection: otherwise one worker could serve them all, and the memory of the
+/// others would be meaningless.
 fn ask_at_once(address: SocketAddr, request: &[u8], count: usize) -> io::Result<()> {
     let asks = || (0..count / CLIENTS).try_for_each(|_| load::ask(address, request));
     thread::scope(|scope| {
@@ -58,12 +57,12 @@ fn ask_at_once(address: SocketAddr, request: &[u8], count: usize) -> io::Result<
     })
 }
 
-/// Enough that every worker has answered some.
+/// Enough that every worker has served some.
 const FIRST: usize = 800;
-/// Enough that the interpreter of every worker has looked through all of its objects once. It does so first after some
-/// thousand requests, and until then nobody can tell what a worker that has served for a day takes.
+/// Enough that the garbage collector of every worker has traversed all of its objects once. That happens after
+/// some thousand requests; before, the memory of a worker that has served for a day cannot be estimated.
 const REQUESTS: usize = 16_000;
-/// Twice as many as there are workers.
+/// Twice the number of workers.
 const CLIENTS: usize = 8;
-/// How long the server is left alone.
+/// How long the server is left idle.
 const IDLE: Duration = Duration::from_secs(10);

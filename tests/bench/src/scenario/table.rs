@@ -39,7 +39,7 @@ pub const SCENARIOS: &[Scenario] = &[
         kind: KEPT_ALIVE,
         request: HELLO,
         native: &[Jimu("gthread"), Jimu("eventlet"), Jimu("gevent"), Jimu("pywsgi"), Nginx, Bare],
-        wsgi: NOBODY,
+        wsgi: NONE,
     },
     Scenario {
         name: "hello-wsgi",
@@ -63,7 +63,7 @@ pub const SCENARIOS: &[Scenario] = &[
             Nginx,
             Bare,
         ],
-        wsgi: NOBODY,
+        wsgi: NONE,
     },
     Scenario {
         name: "close-wsgi",
@@ -168,7 +168,7 @@ pub const SCENARIOS: &[Scenario] = &[
         kind: Kind::Load { connections: 32, keep_alive: false },
         request: HELLO,
         native: &[Jimu("sync"), Linked("sync")],
-        wsgi: NOBODY,
+        wsgi: NONE,
     },
     Scenario {
         name: "block-kept",
@@ -176,7 +176,7 @@ pub const SCENARIOS: &[Scenario] = &[
         kind: KEPT_ALIVE,
         request: HELLO,
         native: &[Jimu("gthread"), Linked("gthread")],
-        wsgi: NOBODY,
+        wsgi: NONE,
     },
     Scenario {
         name: "metrics",
@@ -184,7 +184,7 @@ pub const SCENARIOS: &[Scenario] = &[
         kind: KEPT_ALIVE,
         request: HELLO,
         native: &[Jimu("gthread"), Metered("gthread"), Jimu("gevent"), Metered("gevent")],
-        wsgi: NOBODY,
+        wsgi: NONE,
     },
     Scenario {
         name: "parse",
@@ -192,7 +192,7 @@ pub const SCENARIOS: &[Scenario] = &[
         kind: Kind::Parse,
         request: HELLO,
         native: &[],
-        wsgi: NOBODY,
+        wsgi: NONE,
     },
 ];
 
@@ -202,7 +202,7 @@ const HELLO: Request = Request { native: "/", wsgi: "/", body: 0 };
 const KEPT_ALIVE: Kind = Kind::Load { connections: 32, keep_alive: true };
 const APP: &str = "hello:application";
 const DJANGO: &str = "site_django:application";
-const NOBODY: (&str, &[Contender]) = (APP, &[]);
+const NONE: (&str, &[Contender]) = (APP, &[]);
 /// Contenders that keep connections alive. Those that are compared run close to each other, so that a short
 /// disturbance of the machine affects both.
 const KEEPING: &[Contender] = &[

@@ -135,7 +135,6 @@ impl Greenlet {
     ///
     /// A suspended greenlet is resumed inside the function that suspended it, captures its stack and suspends
     /// again. None of its own code runs.
-    /// captures its stack and suspends again. None of its own code runs.
     pub fn trace(&self) -> Option<Backtrace> {
         Core::current()?.trace(self)
     }
