@@ -164,7 +164,8 @@ fn py_spy_shows_python_functions(cell: &Cell) {
     let worker = server.workers()[0].pid.to_string();
     let spy = py_spy().expect("the behavior's condition");
     let shown = run(spy, &["dump", "--pid", &worker], server.dir());
-    assert!(shown.contains("routes.py"), "{shown}");
+    // A greenlet that waits has left the thread: its hub is there then.
+    assert!(shown.contains("routes.py") || shown.contains("hub.py"), "{shown}");
     assert_eq!(slow.answer("GET").unwrap().status, 200);
 }
 
