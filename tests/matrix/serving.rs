@@ -3,9 +3,9 @@
 use jimu_tests::{
     behaviour,
     cell::{Cell, Need},
-    http::{Broken, Framing},
+    http::{Broken, Connection, Framing},
     runner::Behaviour,
-    server::{Setup, pid_of},
+    server::Setup,
 };
 
 use std::time::Duration;
@@ -239,13 +239,16 @@ fn a_worker_serves_many_at_once(cell: &Cell) {
     assert!(begun.elapsed() < Duration::from_secs(4), "one after the other: {:?}", begun.elapsed());
 }
 
+/// Ten requests at a time occupy both workers, whatever the class.
 fn workers_share_the_work(cell: &Cell) {
     let server = Setup::new(cell).flags("--workers 2").start();
-    let mut busy = server.connect();
-    busy.send_get("/sleep?ms=1000").unwrap();
-    server.until_held("/sleep");
-    let mut pids: Vec<_> = (0..10).map(|_| pid_of(&server.get("/pid"))).collect();
-    pids.dedup();
-    assert!(!pids.is_empty());
-    assert_eq!(busy.answer("GET").unwrap().status, 200);
+    server.until_ready_workers(2);
+    let mut clients: Vec<Connection> = (0..10).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(|client| client.send_get("/sleep?ms=500").unwrap());
+    server.until_workers("both workers busy", |workers| {
+        workers.len() == 2 && workers.iter().all(|worker| worker.busy > 0)
+    });
+    for client in &mut clients {
+        assert_eq!(client.answer("GET").unwrap().status, 200);
+    }
 }

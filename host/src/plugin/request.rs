@@ -172,20 +172,4 @@ mod tests {
         let snapshot = reader.snapshot();
         assert_eq!((snapshot.totals.accepted, snapshot.connections), (0, 2));
     }
-
-    const ROUNDS: u32 = 2_000_000;
-
-    #[test]
-    #[ignore = "measures: run it alone, in release"]
-    fn the_price_of_a_request() {
-        let (_board, writer, _) = slot();
-        let headers = [Header::new("Host", "localhost"); 8];
-        let head = head(b"/hello/world?name=value", &headers);
-        let start = std::time::Instant::now();
-        for _ in 0..ROUNDS {
-            let token = began(writer, std::hint::black_box(&head), true);
-            ended(writer, None, token, std::hint::black_box(&record(Some(&head), 200)));
-        }
-        println!("{:?} a request", start.elapsed() / ROUNDS);
-    }
 }
