@@ -121,7 +121,7 @@ fn gdb_reads_a_core(cell: &Cell) {
     let (host, core) = (host.to_str().unwrap(), core.to_str().unwrap());
     let shown = gdb(&[host, core, "-ex", "info sharedlibrary", "-ex", "bt"]);
     assert_has_symbols(&shown, &[&plugins.class, &plugins.app]);
-    assert!(shown.contains("host::worker::live") || shown.contains("live<host::"), "{shown}");
+    assert!(shown.contains("host::worker::run"), "{shown}");
 }
 
 /// As described in docs/debugging.md.

@@ -251,7 +251,12 @@ impl<'s> Browser<'s> {
             .map(|(name, value)| format!("{name}: {}", without_tokens(&sorted(&name, value))))
             .collect();
         fields.sort();
-        let body = without_tokens(&String::from_utf8_lossy(&answer.body));
+        let mut content = answer.body.clone();
+        if content.starts_with(&[0x1f, 0x8b]) {
+            // The time of compression in the header of gzip (RFC 1952 2.3.1).
+            content[4..8].fill(0);
+        }
+        let body = without_tokens(&String::from_utf8_lossy(&content));
         format!("{} {}\n{}\n\n{body}", answer.status, answer.reason, fields.join("\n"))
     }
 }
