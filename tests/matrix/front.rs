@@ -138,8 +138,8 @@ fn a_body_where_none_is_is_left_out_with_a_warning(cell: &Cell) {
     let answer = client.answer("GET").unwrap();
     assert_eq!((answer.status, answer.field("Content-Length")), (204, None));
     assert_eq!(client.rest().unwrap(), b"");
-    server.log.line(&["status 204 has no body"], SOON);
-    assert_eq!(server.log.count("has no body"), 1);
+    server.log.line(&["status 204 cannot have a body"], SOON);
+    assert_eq!(server.log.count("cannot have a body"), 1);
 }
 
 fn hints_come_before_the_answer(cell: &Cell) {

@@ -33,7 +33,7 @@ fn hop_by_hop_headers_are_left_out(cell: &Cell) {
         assert_eq!(answer.field("Trailer"), Some("X-Checksum"));
         assert_eq!(answer.field("Proxy-Authenticate"), Some("Basic"));
     }
-    server.log.line(&["left out", "hop-by-hop"], SOON);
+    server.log.line(&["removed", "hop-by-hop"], SOON);
     assert_eq!(server.log.count("hop-by-hop"), 1, "one warning per worker");
     let mut client = server.connect();
     assert_eq!(client.get("/closes").unwrap().field("Connection"), Some("close"));

@@ -2,7 +2,7 @@
 //! application gives its exchange to: what concerns the hub is handed over to it.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
 use std::time::Duration;
 
 use green::{Handle, Interrupt};
@@ -61,11 +61,12 @@ impl ConnectionDriver for GreenHome {
 
     fn register_waker(
         &self,
-        fd: RawFd,
+        fd: BorrowedFd<'_>,
         interest: Interest,
         deadline_ns: u64,
         waker: Waker,
     ) -> Result<()> {
+        let fd = fd.as_raw_fd();
         self.on_hub(move |connections| {
             if let Some(place) = connections.place(fd)
                 && let Err(error) = place.arm(interest, deadline_ns, waker)
@@ -81,7 +82,8 @@ impl ConnectionDriver for GreenHome {
         self.handle.call(move || waker.wake());
     }
 
-    fn on_disconnect(&self, fd: RawFd, waker: Waker) {
+    fn on_disconnect(&self, fd: BorrowedFd<'_>, waker: Waker) {
+        let fd = fd.as_raw_fd();
         self.on_hub(move |connections| {
             if let Some(place) = connections.place(fd) {
                 place.on_disconnect(waker);
@@ -113,7 +115,7 @@ fn answer(waited: io::Result<bool>) -> Result<()> {
 pub(crate) fn interrupted(interrupt: Interrupt) -> Failure {
     match interrupt {
         Interrupt::Exit if crate::request_deadlines::is_over() => {
-            Failure::new(FailureKind::TIMEOUT, "the request ran over its time (request_timeout)")
+            Failure::new(FailureKind::TIMEOUT, "the request timed out (request_timeout)")
         }
         Interrupt::Exit => Failure::new(FailureKind::INTERRUPTED, "the worker ends"),
         Interrupt::Outside => Failure::unsupported(

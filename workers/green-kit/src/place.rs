@@ -3,19 +3,19 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::RawFd;
 use std::rc::{Rc, Weak};
 
 use green::{Observer, Ready, Source, Trigger};
 use kit::clock::{earlier, now_ns};
-use kit::{Advance, Connection, socket};
+use kit::{Advance, Connection};
 use worker_api::{Interest, Waker};
 
 use crate::connections::Connections;
 
 /// The place of one connection.
 pub(crate) struct Place {
-    pub(crate) source: Source<BorrowedFd<'static>>,
+    pub(crate) source: Source<RawFd>,
     connections: Weak<Connections>,
     /// The connection, while nothing is to be done with it.
     parked: Cell<Option<Box<Connection>>>,
@@ -42,7 +42,7 @@ impl Place {
         connections: &Rc<Connections>,
         connection: &Connection,
     ) -> io::Result<Rc<Self>> {
-        let mut source = Source::new(socket::borrow(connection.fd()), Trigger::Edge)?;
+        let mut source = Source::of_raw(connection.fd(), Trigger::Edge)?;
         source.closes();
         let place = Rc::new(Self {
             source,

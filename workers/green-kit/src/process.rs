@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use green::sync::Event;
 use green::{Greenlet, Hub, HubError, Interest, Source, StackConfig, StackError, Trigger};
+use kit::WorkerBase;
 use kit::clock::{nanoseconds, now_ns};
-use kit::{WorkerBase, socket};
 use worker_api::abi::sabi_trait::TD_Opaque;
 use worker_api::abi::std_types::RResult;
 use worker_api::guard::catch_flat;
 use worker_api::raw::{Counter, RawEngine, RawEngine_TO};
-use worker_api::{Failure, FailureKind, Host, Requirements, Result};
+use worker_api::{Failure, FailureKind, Requirements, Result};
 
 use crate::connections::{Connections, Serve};
 use crate::runtime::runtime;
@@ -47,7 +47,7 @@ impl Process {
         let guest = base.app.requirements().contains(Requirements::LOOP);
         let (hub, greenlets_max) = make_hub(&base, guest)?;
         let connections = Connections::new(&base, hub.handle(), guest);
-        let signals = watch_signals(&base.host)?;
+        let signals = watch_signals(&base)?;
         base.app.init_worker(runtime(hub.handle(), &base.context))?;
         // A guest loop's greenlets are its own, as many as there may be connections.
         let slots = if guest { base.context.config.worker_connections } else { greenlets_max };
@@ -223,11 +223,10 @@ fn make_hub(base: &WorkerBase, guest: bool) -> Result<(Hub, usize)> {
     Ok((hub, stacks.stacks_max - SPARE_STACKS))
 }
 
-fn watch_signals(host: &Host) -> Result<Source<BorrowedFd<'static>>> {
+fn watch_signals(base: &WorkerBase) -> Result<Source<BorrowedFd<'static>>> {
     let cannot = |error| Failure::io("cannot watch for signals", &error);
-    let signals =
-        Source::new(socket::borrow(host.wake_descriptor()), Trigger::Level).map_err(cannot)?;
-    let services = host.clone();
+    let signals = Source::new(base.wake_fd(), Trigger::Level).map_err(cannot)?;
+    let services = base.host.clone();
     signals.watch(Interest::Read, move |_| services.deliver_signals());
     signals.start().map_err(cannot)?;
     Ok(signals)

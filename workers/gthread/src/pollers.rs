@@ -49,7 +49,7 @@ pub(crate) enum Event {
 
 impl Pollers {
     /// With the main thread as the one who looks at the connections, and for `wake`.
-    pub(crate) fn new(wake: RawFd) -> io::Result<Self> {
+    pub(crate) fn new(wake: BorrowedFd<'_>) -> io::Result<Self> {
         let new_epoll = || Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC);
         let new_eventfd = || EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
         let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
@@ -61,7 +61,6 @@ impl Pollers {
             timer: TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?,
         };
         let Self { connections, base, main_wakeup, leader_wakeup, timer } = &pollers;
-        let wake = kit::socket::borrow(wake);
         for fd in [wake, main_wakeup.as_fd(), timer.as_fd(), connections.0.as_fd()] {
             base.add(fd, readable(fd))?;
         }

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use kit::clock::{earlier, nanoseconds, now_ns};
 use kit::{AcceptQueue, AcceptResult, Acceptor, Connection, WorkerBase, crowd};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
-use worker_api::Counter;
+use worker_api::{Counter, Waker};
 
 use crate::pollers::{Event, readable, wait};
 use crate::pool::WAKE_DELAY_NS;
@@ -181,7 +181,9 @@ impl<'a> Server<'a> {
     }
 
     fn expire(&self) {
-        let late = self.shared.table().expire(now_ns());
+        let mut wakers = Vec::new();
+        let late = self.shared.table().expire(now_ns(), &mut wakers);
+        wakers.iter().for_each(Waker::wake);
         for mut connection in late {
             let next = connection.expire();
             self.shared.queue.push_watched(self.shared.settle(connection, next));

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
@@ -37,7 +37,7 @@ pub(crate) struct Shared {
 impl Shared {
     /// With so many threads, which are started.
     pub(crate) fn new(base: &WorkerBase, threads: usize) -> io::Result<Arc<Self>> {
-        let pollers = Pollers::new(base.host.wake_descriptor())?;
+        let pollers = Pollers::new(base.wake_fd())?;
         // The thread continues with what it does; what it writes fails, and so the request ends. The main thread may have
         // to stop accepting.
         let main: Arc<OnceLock<Weak<Self>>> = Arc::default();
@@ -128,13 +128,15 @@ impl Shared {
             tracing::warn!("cannot wait for the connections: {error}");
             0
         });
+        let mut wakers = Vec::new();
         let mut table = self.table();
         let ready = events[..count].iter().filter_map(|event| match pollers.event(event) {
-            Event::Other(fd) => table.ready(fd, event.events()),
+            Event::Other(fd) => table.ready(fd, event.events(), &mut wakers),
             _ => None,
         });
         let ready: Vec<_> = ready.collect();
         drop(table);
+        wakers.iter().for_each(Waker::wake);
         ready.into_iter().filter_map(|connection| self.carry_on(connection)).collect()
     }
 
@@ -175,13 +177,15 @@ impl Shared {
     /// Ends a connection.
     pub(crate) fn close(&self, connection: Box<Connection>) {
         let mut table = self.table();
-        table.leave(connection.fd());
+        let place = table.leave(connection.fd());
         if connection.is_duplicated() {
             // One that was never watched is as good as one that is watched no more.
             let _ = self.queue.poller.connections.delete(&*connection);
         }
         // Closed while the table is locked: the next connection with this descriptor finds its place free.
         drop(connection);
+        drop(table);
+        drop(place);
     }
 
     fn start_thread(&self) -> io::Result<()> {
@@ -250,18 +254,27 @@ impl ConnectionDriver for Shared {
 
     fn register_waker(
         &self,
-        fd: RawFd,
+        fd: BorrowedFd<'_>,
         interest: Interest,
         deadline_ns: u64,
         waker: Waker,
     ) -> Result<()> {
-        self.table()
-            .arm(&self.queue.poller.connections, fd, interest, deadline_ns, waker)
-            .map_err(|error| Failure::io("cannot watch the connection", &error))
+        let epoll = &self.queue.poller.connections;
+        let mut waker = Some(waker);
+        let armed = self.table().arm(epoll, fd, interest, deadline_ns, &mut waker);
+        // The table is unlocked: a waker is foreign code, which may call the class.
+        match armed {
+            Ok(true) => waker.iter().for_each(Waker::wake),
+            Ok(false) => {}
+            Err(error) => return Err(Failure::io("cannot watch the connection", &error)),
+        }
+        Ok(())
     }
 
-    fn on_disconnect(&self, fd: RawFd, waker: Waker) {
-        if let Err(error) = self.table().on_disconnect(&self.queue.poller.connections, fd, waker) {
+    fn on_disconnect(&self, fd: BorrowedFd<'_>, waker: Waker) {
+        let mut waker = Some(waker);
+        let watched = self.table().on_disconnect(&self.queue.poller.connections, fd, &mut waker);
+        if let Err(error) = watched {
             tracing::warn!("cannot watch a connection: {error}");
         }
     }

@@ -5,10 +5,11 @@
 //! in its place, and looked at when it comes back.
 
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use kit::clock::earlier;
-use kit::{Connection, crowd, socket};
+use kit::{Connection, crowd};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use worker_api::{Interest, Waker};
 
@@ -22,7 +23,7 @@ pub(crate) struct Table {
 }
 
 /// One connection's place.
-struct Place {
+pub(crate) struct Place {
     registered: bool,
     holder: Owner,
     /// Whether the client has ended its side: no further event tells of that, so each wait to read is over at once.
@@ -57,11 +58,13 @@ impl Table {
         self.count += 1;
     }
 
-    /// Gives up the place of a connection that is at its end.
-    pub(crate) fn leave(&mut self, fd: RawFd) {
-        if self.places.get_mut(fd as usize).and_then(Option::take).is_some() {
-            self.count -= 1;
-        }
+    /// Removes the place of a connection that is closed. The caller drops it after unlocking the table: its wakers are
+    /// foreign code.
+    #[must_use]
+    pub(crate) fn leave(&mut self, fd: RawFd) -> Option<Place> {
+        let place = self.places.get_mut(fd as usize)?.take()?;
+        self.count -= 1;
+        Some(place)
     }
 
     /// Has a connection wait here; gives it back where it is ready already.
@@ -77,7 +80,7 @@ impl Table {
         let is_yielding = connection.is_yielding();
         if let Owner::Somebody { came, .. } = &mut place.holder
             && !is_yielding
-            && (fits(interest, std::mem::replace(came, EpollFlags::empty())) || ended)
+            && (fits(interest, mem::replace(came, EpollFlags::empty())) || ended)
         {
             return Ok(Some(connection));
         }
@@ -87,7 +90,7 @@ impl Table {
             if is_yielding && !fresh { rearm(epoll, connection.as_fd()) } else { Ok(()) }
         });
         if let Err(error) = watched {
-            self.leave(fd);
+            drop(self.leave(fd));
             return Err(error);
         }
         let deadline_ns = connection.deadline_ns();
@@ -96,58 +99,68 @@ impl Table {
         Ok(None)
     }
 
-    /// Has a waker fire when the descriptor is ready; the exchange's connection is with the application.
+    /// Registers a waker that fires when the descriptor of an exchange is ready. Returns true if it is ready already:
+    /// the caller fires the waker itself. Otherwise `waker` is replaced by the one registered before, if any.
+    ///
+    /// The caller fires or drops what `waker` holds after unlocking the table: wakers are foreign code.
     pub(crate) fn arm(
         &mut self,
         epoll: &Epoll,
-        fd: RawFd,
+        fd: BorrowedFd<'_>,
         interest: Interest,
         deadline_ns: u64,
-        waker: Waker,
-    ) -> io::Result<()> {
-        let Some(place) = self.place(fd) else { return Ok(()) };
-        place.register(epoll, socket::borrow(fd))?;
+        waker: &mut Option<Waker>,
+    ) -> io::Result<bool> {
+        let Some(place) = self.place(fd.as_raw_fd()) else { return Ok(false) };
+        place.register(epoll, fd)?;
         let ended = place.hung_up && interest == Interest::READ;
         if let Owner::Somebody { came, armed } = &mut place.holder {
             if fits(interest, *came) || ended {
                 *came = EpollFlags::empty();
-                waker.wake();
-            } else {
+                return Ok(true);
+            }
+            let previous = armed.take().map(|armed| armed.waker);
+            if let Some(waker) = mem::replace(waker, previous) {
                 *armed = Some(Armed { interest, deadline_ns, waker });
                 self.deadline_ns = earlier(self.deadline_ns, deadline_ns);
             }
         }
-        Ok(())
+        Ok(false)
     }
 
-    /// Has a waker fire when the client hangs up.
+    /// Registers a waker that fires when the client disconnects. Replaces `waker` by the one registered before, if any,
+    /// which the caller drops after unlocking the table.
     pub(crate) fn on_disconnect(
         &mut self,
         epoll: &Epoll,
-        fd: RawFd,
-        waker: Waker,
+        fd: BorrowedFd<'_>,
+        waker: &mut Option<Waker>,
     ) -> io::Result<()> {
-        let Some(place) = self.place(fd) else { return Ok(()) };
-        place.register(epoll, socket::borrow(fd))?;
-        place.gone = Some(waker);
+        let Some(place) = self.place(fd.as_raw_fd()) else { return Ok(()) };
+        place.register(epoll, fd)?;
+        mem::swap(&mut place.gone, waker);
         Ok(())
     }
 
-    /// An event came for a descriptor: gives the connection that waited for it, or notes it.
-    pub(crate) fn ready(&mut self, fd: RawFd, flags: EpollFlags) -> Option<Box<Connection>> {
+    /// Handles an event of a descriptor: returns the connection that waited for it, or records the event. Adds the
+    /// wakers that the caller has to fire after unlocking the table to `wakers`.
+    pub(crate) fn ready(
+        &mut self,
+        fd: RawFd,
+        flags: EpollFlags,
+        wakers: &mut Vec<Waker>,
+    ) -> Option<Box<Connection>> {
         let place = self.place(fd)?;
         if flags.intersects(HANGUP) {
             place.hung_up = true;
-            if let Some(gone) = place.gone.take() {
-                gone.wake();
-            }
+            wakers.extend(place.gone.take());
         }
         match &mut place.holder {
             Owner::Nobody(_, interest) if fits(*interest, flags) => place.take(),
             Owner::Nobody(..) => None,
             Owner::Somebody { came, armed } => {
                 match armed.take_if(|armed| fits(armed.interest, flags)) {
-                    Some(armed) => armed.waker.wake(),
+                    Some(armed) => wakers.push(armed.waker),
                     None => *came |= flags,
                 }
                 None
@@ -155,8 +168,9 @@ impl Table {
         }
     }
 
-    /// Takes the connections whose deadline has passed, and wakes those who wait for one that has.
-    pub(crate) fn expire(&mut self, now_ns: u64) -> Vec<Box<Connection>> {
+    /// Takes the connections whose deadline has passed. Adds the wakers whose deadline has passed to `wakers`: the caller
+    /// fires them after unlocking the table.
+    pub(crate) fn expire(&mut self, now_ns: u64, wakers: &mut Vec<Waker>) -> Vec<Box<Connection>> {
         if self.deadline_ns == 0 || now_ns < self.deadline_ns {
             return Vec::new();
         }
@@ -169,9 +183,8 @@ impl Table {
                 }
                 Owner::Nobody(..) => {}
                 Owner::Somebody { armed, .. } => {
-                    if let Some(armed) = armed.take_if(|armed| is_past(armed.deadline_ns)) {
-                        armed.waker.wake();
-                    }
+                    let expired = armed.take_if(|armed| is_past(armed.deadline_ns));
+                    wakers.extend(expired.map(|armed| armed.waker));
                 }
             }
         }
@@ -234,7 +247,7 @@ impl Place {
     /// Takes the connection away: somebody has it now.
     fn take(&mut self) -> Option<Box<Connection>> {
         let somebody = Owner::Somebody { came: EpollFlags::empty(), armed: None };
-        match std::mem::replace(&mut self.holder, somebody) {
+        match mem::replace(&mut self.holder, somebody) {
             Owner::Nobody(connection, _) => Some(connection),
             Owner::Somebody { .. } => None,
         }

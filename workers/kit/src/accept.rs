@@ -1,7 +1,8 @@
-//! What a listener's errors mean to whoever accepts from it: which concern one connection alone, for how long accepting
-//! rests after the others, and a descriptor that is kept for the time when there is no other.
+//! Accepting connections: which errors of `accept` concern one connection alone, how long accepting pauses after
+//! the others, and a spare descriptor for when the process has no other left.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,40 +14,41 @@ use crate::clock::now_ns;
 use crate::poll;
 use crate::socket::{self, Accepted, Acceptor, is_transient};
 
-/// What taking a connection gave.
+/// The result of [`Acceptor::take`].
 #[derive(Debug)]
 pub enum AcceptResult {
-    /// A connection.
+    /// An accepted connection.
     Connection(Accepted),
     /// No connection is waiting.
     Empty,
-    /// None can be accepted now, for want of descriptors or memory, or since the system forbids it: stop watching the
-    /// listener for this long, or its poller reports it without end. The log has the reason.
+    /// Accepting fails for lack of descriptors or memory, or because the system forbids it: stop watching the
+    /// listener for this long, since its poller would report it without end. The reason has been logged.
     Rest(Duration),
 }
 
-/// What the acceptors of a worker share.
+/// State that the acceptors of a worker share.
 #[derive(Debug, Default)]
 pub(crate) struct AcceptState {
-    /// Whether `inner` is to be looked at before the next accept: there is no spare descriptor, or the last accept failed.
-    troubled: AtomicBool,
+    /// Whether `inner` has to be checked after the next successful accept: the spare descriptor is missing,
+    /// or the last accept failed.
+    degraded: AtomicBool,
     inner: Mutex<Inner>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     spare: Option<EventFd>,
-    /// The pause after the last failure; zero where accepting works.
+    /// The pause after the last failure; zero while accepting works.
     pause: Duration,
-    /// The error that was logged last, and when.
+    /// The `errno` that was logged last, and when (monotonic nanoseconds).
     logged: Option<(Option<i32>, u64)>,
 }
 
 impl AcceptState {
-    /// With a spare descriptor, where one is to be had.
+    /// Creates the state, with a spare descriptor if one is available.
     pub(crate) fn new() -> Arc<Self> {
         let state = Self::default();
-        state.lock().refill(&state.troubled);
+        state.lock().refill(&state.degraded);
         Arc::new(state)
     }
 
@@ -54,27 +56,27 @@ impl AcceptState {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Accepting works.
+    /// Resets the pause after a successful accept.
     fn succeeded(&self) {
-        if self.troubled.load(Ordering::Relaxed) {
+        if self.degraded.load(Ordering::Relaxed) {
             let mut inner = self.lock();
             inner.pause = Duration::ZERO;
-            inner.refill(&self.troubled);
+            inner.refill(&self.degraded);
         }
     }
 
-    /// Accepting does not work: for how long it is to rest. Logs each reason once a minute at most.
+    /// Returns how long to pause after a failed accept. Logs each reason at most once a minute.
     fn failed(&self, error: &io::Error) -> Duration {
-        self.troubled.store(true, Ordering::Relaxed);
+        self.degraded.store(true, Ordering::Relaxed);
         let mut inner = self.lock();
         let (errno, now) = (error.raw_os_error(), now_ns());
         let is_known = |&(logged, at_ns): &(Option<i32>, u64)| {
-            logged == errno && now.saturating_sub(at_ns) < LOG_PAUSE_NS
+            logged == errno && now.saturating_sub(at_ns) < LOG_INTERVAL_NS
         };
         if !inner.logged.as_ref().is_some_and(is_known) {
             inner.logged = Some((errno, now));
             tracing::warn!(
-                "cannot accept connections: {error}; trying again, with pauses of up to 1 s"
+                "cannot accept connections: {error}; retrying after pauses of up to 1 s"
             );
         }
         inner.pause = (inner.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
@@ -83,19 +85,19 @@ impl AcceptState {
 }
 
 impl Inner {
-    fn refill(&mut self, troubled: &AtomicBool) {
+    fn refill(&mut self, degraded: &AtomicBool) {
         if self.spare.is_none() {
             self.spare = EventFd::new().ok();
         }
-        troubled.store(self.spare.is_none() || !self.pause.is_zero(), Ordering::Relaxed);
+        degraded.store(self.spare.is_none() || !self.pause.is_zero(), Ordering::Relaxed);
     }
 }
 
 impl Acceptor {
-    /// Takes one connection that waits. Where the process has no descriptor left, the spare one is given up for it, so
-    /// that one client at a time is served even then.
+    /// Accepts one waiting connection. If the process has no descriptor left, the spare one is closed to make
+    /// room, so that one client at a time is still served.
     pub fn take(&self) -> AcceptResult {
-        let mut passed = 0;
+        let mut transient = 0;
         loop {
             match self.accept_with_spare() {
                 Ok(accepted) => {
@@ -106,8 +108,9 @@ impl Acceptor {
                     self.state.succeeded();
                     return AcceptResult::Empty;
                 }
-                Err(error) if is_transient(&error) && passed < PASSING_MAX => passed += 1,
-                // Also where no one waits: only a connection that is kept waiting is a failure.
+                Err(error) if is_transient(&error) && transient < TRANSIENT_MAX => transient += 1,
+                // Without a waiting connection this is no failure: accept(2) allocates the
+                // descriptor first.
                 Err(error) if is_exhaustion(&error) && !self.has_waiting() => {
                     return AcceptResult::Empty;
                 }
@@ -116,17 +119,18 @@ impl Acceptor {
         }
     }
 
-    /// How many connections wait to be accepted; of a unix socket, whose kernel does not tell, a few where there is one.
+    /// Returns the number of connections in the accept queue. The kernel does not report it for unix sockets:
+    /// an estimate is used if at least one waits.
     pub fn waiting(&self) -> usize {
         if !self.has_waiting() {
             return 0;
         }
-        // Of a listening socket, tcpi_unacked is the length of the accept queue.
-        socket::tcp_info(socket::borrow(self.fd()))
-            .map_or(WAITING_UNKNOWN, |info| info.tcpi_unacked.max(1) as usize)
+        // For a listening socket, `tcpi_unacked` is the length of the accept queue.
+        socket::tcp_info(self.as_fd())
+            .map_or(WAITING_ESTIMATE, |info| info.tcpi_unacked.max(1) as usize)
     }
 
-    /// Whether a connection waits to be accepted; where that is not known, one may.
+    /// Returns whether a connection is waiting; true if that cannot be determined.
     fn has_waiting(&self) -> bool {
         poll::wait(self.fd(), Interest::READ, now_ns(), || ()).unwrap_or(true)
     }
@@ -138,30 +142,30 @@ impl Acceptor {
         }
         let mut inner = self.state.lock();
         let Some(spare) = inner.spare.take() else { return result };
-        self.state.troubled.store(true, Ordering::Relaxed);
+        self.state.degraded.store(true, Ordering::Relaxed);
         drop(spare);
         let result = self.accept();
         if result.is_err() {
-            inner.refill(&self.state.troubled);
+            inner.refill(&self.state.degraded);
         }
         result
     }
 }
 
-/// Whether there is no descriptor for another connection.
+/// Returns whether the process or the system has run out of descriptors.
 fn is_exhaustion(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
-/// Connections in a row that were lost before they could be accepted, until accepting rests.
-const PASSING_MAX: usize = 64;
-/// How many connections a listener is taken to have where only the first is known of.
-const WAITING_UNKNOWN: usize = 16;
-/// The pause after the first failure; each further one doubles it.
+/// The number of consecutive transient errors after which accepting pauses.
+const TRANSIENT_MAX: usize = 64;
+/// The assumed length of an accept queue that is not empty and whose length is unknown.
+const WAITING_ESTIMATE: usize = 16;
+/// The pause after the first failure; each further failure doubles it.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// How often the same reason is logged.
-const LOG_PAUSE_NS: u64 = 60_000_000_000;
+/// The minimum time between two log lines with the same reason.
+const LOG_INTERVAL_NS: u64 = 60_000_000_000;
 
 #[cfg(test)]
 mod tests {

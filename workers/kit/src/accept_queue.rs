@@ -1,56 +1,54 @@
-//! The line: the workers of a server that wait for the connections of its listeners. What a class with a poller of its
-//! own does to stand in it.
+//! Sharing listeners with the other workers of the server, for classes with their own epoll.
 
 use std::io;
-use std::os::fd::RawFd;
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
-use crate::socket::{self, Acceptor};
+use crate::socket::Acceptor;
 use crate::worker_base::WorkerBase;
 
-/// A worker's place in the lines of its listeners.
+/// A worker's registrations with the accept queues of its listeners.
 ///
-/// Of the workers in line, the kernel wakes one or few for a connection, not all; the first of the line that sleeps.
-/// One who took a connection therefore goes to the end: without this one and the same serves whenever there is little
-/// to do.
+/// The kernel wakes one or a few of the workers that wait on a listener (`EPOLLEXCLUSIVE`), always the first
+/// sleeping one in order of registration. A worker that accepted a connection therefore requeues itself: without
+/// it, the same worker would serve almost everything under light load.
 #[derive(Debug)]
 pub struct AcceptQueue {
     acceptors: Vec<Acceptor>,
-    /// Whether no other worker waits for the same connections.
+    /// Whether no other worker waits on the same listeners.
     alone: bool,
 }
 
 impl AcceptQueue {
-    /// The lines of a worker's listeners; it stands in none of them yet.
+    /// Creates the registrations for a worker's listeners, none of them active yet.
     pub fn new(base: &WorkerBase) -> Self {
         Self { acceptors: base.acceptors.clone(), alone: base.is_alone() }
     }
 
-    /// Stands in line with `poller`, whose events carry the listeners' descriptors.
+    /// Adds the listeners to `poller`; their events carry the listener's descriptor as data.
     pub fn register(&self, poller: &Epoll) -> io::Result<()> {
-        self.acceptors.iter().try_for_each(|acceptor| watch(poller, acceptor.fd()))
+        self.acceptors.iter().try_for_each(|acceptor| watch(poller, acceptor))
     }
 
-    /// Waits for no connection any more.
+    /// Removes the listeners from `poller`.
     pub fn deregister(&self, poller: &Epoll) {
         for acceptor in &self.acceptors {
-            // One that is not watched is as good as one that is watched no more.
-            let _ = poller.delete(socket::borrow(acceptor.fd()));
+            // Removing a listener that is not registered is harmless.
+            let _ = poller.delete(acceptor);
         }
     }
 
-    /// Goes to the end of the line of one listener.
+    /// Moves this worker to the end of one listener's wait queue.
     pub fn requeue(&self, poller: &Epoll, acceptor: &Acceptor) -> io::Result<()> {
         if self.alone {
             return Ok(());
         }
-        poller.delete(socket::borrow(acceptor.fd()))?;
-        watch(poller, acceptor.fd())
+        poller.delete(acceptor)?;
+        watch(poller, acceptor)
     }
 }
 
-fn watch(poller: &Epoll, listener: RawFd) -> io::Result<()> {
+fn watch(poller: &Epoll, acceptor: &Acceptor) -> io::Result<()> {
     let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE;
-    Ok(poller.add(socket::borrow(listener), EpollEvent::new(flags, listener as u64))?)
+    Ok(poller.add(acceptor, EpollEvent::new(flags, acceptor.fd() as u64))?)
 }

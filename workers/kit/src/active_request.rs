@@ -1,4 +1,4 @@
-//! One request's turn on a connection: what is known of it from its head to the end of its response.
+//! The state of one request on a connection, from its head to the end of its response.
 
 use std::sync::Arc;
 
@@ -17,53 +17,53 @@ use http1::{BodyDecoder, BodyPlan, Head, Policy, normalize};
 pub(crate) struct ActiveRequest {
     pub(crate) head: OwnedHead,
     pub(crate) body: BodyDecoder,
-    /// What was taken in of the body, to be read first.
+    /// The part of the body that was buffered before the application was called; it is read first.
     pub(crate) spool: Option<Box<Spool>>,
-    /// When the body had been taken in, monotonic nanoseconds; 0 where it was not.
+    /// When buffering of the body completed, in monotonic nanoseconds; 0 if it was not buffered.
     pub(crate) ready_ns: u64,
     /// Whether the application has read some of the body.
     pub(crate) body_begun: bool,
-    /// Whether the client waits for `100 Continue` before it sends the body.
+    /// Whether the client waits for `100 Continue` before sending the body.
     pub(crate) expects_continue: bool,
-    /// Whether the client would keep the connection.
+    /// Whether the client accepts to keep the connection open.
     pub(crate) persistent: bool,
     pub(crate) is_head_method: bool,
     pub(crate) is_connect: bool,
     pub(crate) wants_upgrade: bool,
     pub(crate) response: Response,
-    /// How fast the body comes in, and the response goes out.
+    /// The rates at which the body arrives and the response is sent.
     pub(crate) reading: TransferRate,
     pub(crate) writing: TransferRate,
-    /// Operations in a row that did not have to wait.
+    /// Consecutive operations that did not have to wait.
     pub(crate) streak: u32,
-    /// Until when the response is to be over, monotonic nanoseconds; 0 for ever.
+    /// The deadline of the response, in monotonic nanoseconds; 0 for none.
     pub(crate) deadline_ns: u64,
-    /// Why nothing more can be done with the exchange.
+    /// The failure after which nothing more can be done with the exchange.
     pub(crate) broken: Option<Failure>,
     token: u32,
 }
 
-/// The response as far as it has come.
+/// The response so far.
 pub(crate) struct Response {
-    /// The status that was announced; 0 before.
+    /// The status that was set; 0 before the response is started.
     pub(crate) status: u16,
     /// The encoded head, until it is handed to the socket.
     pub(crate) head: Vec<u8>,
     /// Whether the head has been handed to the socket.
     pub(crate) on_wire: bool,
     pub(crate) plan: BodyPlan,
-    /// How much of the body was written, framing apart.
+    /// The bytes of the body written so far, without framing.
     pub(crate) written: u64,
-    /// The end of a chunked body, where it is not the plain last chunk.
+    /// The last chunk with its trailers; empty for the plain last chunk.
     pub(crate) trailers: Vec<u8>,
-    /// Whether a body that may not be sent has been warned of.
+    /// Whether a warning about a body that must not be sent has been logged.
     pub(crate) warned: bool,
-    /// The fields, where the access log asks for them.
-    pub(crate) fields: Vec<(String, Vec<u8>)>,
+    /// The response's headers, if the access log needs them.
+    pub(crate) headers: Vec<(String, Vec<u8>)>,
 }
 
-/// What a connection takes from a head while it is parsed.
-struct Seen {
+/// Properties of a request that the connection needs after parsing.
+struct Properties {
     body: BodyDecoder,
     expects_continue: bool,
     persistent: bool,
@@ -82,13 +82,14 @@ impl Default for Response {
             written: 0,
             trailers: Vec::new(),
             warned: false,
-            fields: Vec::new(),
+            headers: Vec::new(),
         }
     }
 }
 
 impl ActiveRequest {
-    /// Parses the head with which `owned.bytes` begin, and begins its request. Gives the bytes behind the head too.
+    /// Parses the head at the start of `owned.bytes` and starts its request. Also returns the bytes that
+    /// follow the head.
     pub(crate) fn begin(
         context: &Arc<ServerContext>,
         mut owned: Owned,
@@ -101,26 +102,27 @@ impl ActiveRequest {
         }
         let secure = owned.tls.is_some();
         let look = |head: &Head<'_>, headers: &[Header<'_>]| {
-            let said = if trusted_peer { context.config.schemes.decide(headers)? } else { None };
-            let scheme = said.unwrap_or(if secure { "https" } else { "http" });
+            let forwarded =
+                if trusted_peer { context.config.schemes.decide(headers)? } else { None };
+            let scheme = forwarded.unwrap_or(if secure { "https" } else { "http" });
             check_scheme(head.absolute_scheme, scheme, trusted_peer)?;
             let decision =
                 Decision { scheme, trusted_peer, received_ns, id: context.count_request() };
-            Ok((decision, Seen::new(policy, head)))
+            Ok((decision, Properties::new(policy, head)))
         };
-        let Parsed { head, seen, behind } = OwnedHead::parse(owned, policy, look)?;
+        let Parsed { head, properties, following } = OwnedHead::parse(owned, policy, look)?;
         let token = context.host.request_started(head.get());
-        let turn = Box::new(Self {
+        let active = Box::new(Self {
             head,
-            body: seen.body,
+            body: properties.body,
             spool: None,
             ready_ns: 0,
             body_begun: false,
-            expects_continue: seen.expects_continue,
-            persistent: seen.persistent,
-            is_head_method: seen.is_head_method,
-            is_connect: seen.is_connect,
-            wants_upgrade: seen.wants_upgrade,
+            expects_continue: properties.expects_continue,
+            persistent: properties.persistent,
+            is_head_method: properties.is_head_method,
+            is_connect: properties.is_connect,
+            wants_upgrade: properties.wants_upgrade,
             response: Response::default(),
             reading: TransferRate::default(),
             writing: TransferRate::default(),
@@ -129,16 +131,17 @@ impl ActiveRequest {
             broken: None,
             token,
         });
-        Ok((turn, behind))
+        Ok((active, following))
     }
 
-    /// The request's head.
-    pub(crate) fn request(&self) -> &RequestHead<'_> {
+    /// Returns the request's head.
+    pub(crate) fn head(&self) -> &RequestHead<'_> {
         self.head.get()
     }
 
-    /// Takes the encoded head to send it. What it announces about the connection is binding from here on, so one whose
-    /// request may not be read to its end announces that it closes.
+    /// Takes the encoded head to send it. What it announces about the connection is final from here on, so if
+    /// the rest of the request's body will not be read, the head is changed to announce that the connection
+    /// closes.
     pub(crate) fn take_head(&mut self, input: &[u8]) -> Vec<u8> {
         let response = &mut self.response;
         let mut head = std::mem::take(&mut response.head);
@@ -151,30 +154,32 @@ impl ActiveRequest {
         head
     }
 
-    /// Whether the rest of the request's body is read to keep the connection where the application does not read it;
-    /// `input` is what has come of it already.
+    /// Returns whether to read the rest of the request's body to keep the connection if the application does
+    /// not read it. `input` holds the bytes that have arrived already.
     #[cold]
     fn is_worth_reading(&self, input: &[u8]) -> bool {
         if self.expects_continue && input.is_empty() {
-            // The client may send the body or not: no one can tell where the next request begins (RFC 9110 10.1.1).
+            // The client may send the body or not, so the start of the next request cannot be
+            // determined (RFC 9110 10.1.1).
             return false;
         }
-        // An application that has begun to read reads on, usually. Where it does not, the promise is kept all the same.
+        // An application that has begun to read the body usually reads all of it. If it does not, the rest
+        // is read anyway.
         self.body_begun
             || match self.head.get().content_length {
                 ROption::RSome(_) => {
                     self.body.remaining_hint().is_some_and(|rest| rest <= UNREAD_MAX)
                 }
-                // Its length is known once its end is there.
+                // Its length is known only once its end has arrived.
                 ROption::RNone => self.body.ends_within(input),
             }
     }
 
-    /// Tells the host that the request is over: access log, counters, hooks.
+    /// Reports the end of the request to the host: access log, counters, hooks.
     pub(crate) fn record(&self, context: &ServerContext, ended_ns: u64) {
         let head = self.head.get();
-        let fields: Vec<Header<'_>> =
-            self.response.fields.iter().map(|(name, value)| Header::new(name, value)).collect();
+        let headers: Vec<Header<'_>> =
+            self.response.headers.iter().map(|(name, value)| Header::new(name, value)).collect();
         let record = AccessRecord {
             head: ROption::RSome(head),
             request_line: RSlice::EMPTY,
@@ -182,13 +187,13 @@ impl ActiveRequest {
             status: self.response.status,
             body_bytes: self.response.written,
             duration_ns: ended_ns.saturating_sub(head.received_ns),
-            response_headers: fields.as_slice().into(),
+            response_headers: headers.as_slice().into(),
         };
         context.host.request_ended(self.token, &record);
     }
 }
 
-impl Seen {
+impl Properties {
     fn new(policy: &Policy, head: &Head<'_>) -> Self {
         Self {
             body: BodyDecoder::new(head.framing, policy),
@@ -201,6 +206,6 @@ impl Seen {
     }
 }
 
-/// A body of known length of which more than this is left unread is not worth reading to keep the connection: a new one
-/// costs less.
+/// The most bytes of an unread body of known length that are read to keep the connection: beyond that, a new
+/// connection is cheaper.
 const UNREAD_MAX: u64 = 256 << 10;

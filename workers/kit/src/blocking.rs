@@ -1,5 +1,5 @@
-//! What classes whose threads may block have in common: their runtime, of which every wait is a system call, and how a
-//! wait for a client ends.
+//! What classes whose threads may block have in common: a runtime whose waits are system calls, and the
+//! conversion of a wait's result.
 
 use std::io;
 use std::sync::Arc;
@@ -16,13 +16,14 @@ use crate::clock::now_ns;
 use crate::context::ServerContext;
 use crate::{poll, threads};
 
-/// A runtime for applications under a class whose threads may block. While a thread waits, the worker's heartbeat
-/// goes on: what waits is not hung.
+/// Creates a runtime for applications under a class whose threads may block. The worker's heartbeat continues
+/// while a thread waits: a waiting thread does not hang.
 pub fn runtime(context: &Arc<ServerContext>) -> RuntimeBox {
     RawRuntime_TO::from_value(Blocking { context: Arc::clone(context) }, TD_Opaque)
 }
 
-/// What came of a wait for a client, as [`crate::ConnectionDriver::wait`] is to say it: false means that the deadline came first.
+/// Converts the result of [`poll::wait`] to what [`crate::ConnectionDriver::wait`] returns: false becomes a
+/// timeout.
 pub fn in_time(waited: io::Result<bool>) -> Result<()> {
     match waited {
         Ok(true) => Ok(()),

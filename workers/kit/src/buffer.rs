@@ -1,11 +1,11 @@
-//! The bytes that a connection has read and nobody has used yet, and those that it has still to send.
+//! Buffers of a connection: bytes that were read and not used yet, and bytes that have still to be sent.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
 
 use crate::vec_pool::VecPool;
 
-/// Bytes between being read from the socket and being used. Holds no memory while it is empty and released.
+/// Bytes that were read from the socket and not used yet. Holds no memory while it is empty and released.
 #[derive(Debug, Default)]
 pub(crate) struct Input {
     bytes: Vec<u8>,
@@ -13,12 +13,12 @@ pub(crate) struct Input {
 }
 
 impl Input {
-    /// What has been read and not been used.
+    /// Returns the unused bytes.
     pub(crate) fn unused(&self) -> &[u8] {
         &self.bytes[self.used..]
     }
 
-    /// Whether all is used.
+    /// Returns whether all bytes are used.
     pub(crate) fn is_empty(&self) -> bool {
         self.used == self.bytes.len()
     }
@@ -32,10 +32,10 @@ impl Input {
         }
     }
 
-    /// Appends what one call of `read` gives, at most [`READ_MAX`] bytes; 0 is the end of file.
+    /// Appends the result of one call of `read`, up to [`READ_MAX`] bytes; 0 means end of file.
     ///
-    /// The call reads into memory that the thread's connections share, so that a connection holds what it was sent and
-    /// no more.
+    /// The call reads into memory shared by the thread's connections, so that a connection holds only the
+    /// bytes it received.
     pub(crate) fn fill(
         &mut self,
         read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
@@ -53,7 +53,7 @@ impl Input {
         })
     }
 
-    /// Takes the unused bytes away, without copying them usually.
+    /// Takes the unused bytes, usually without copying them.
     pub(crate) fn take(&mut self) -> Vec<u8> {
         let mut bytes = std::mem::take(&mut self.bytes);
         let used = std::mem::take(&mut self.used);
@@ -63,19 +63,19 @@ impl Input {
         bytes
     }
 
-    /// Puts bytes into the empty input: those behind a head that was taken away.
+    /// Puts bytes into the empty input: those that follow a head that was taken.
     pub(crate) fn put(&mut self, bytes: &[u8]) {
-        debug_assert!(self.is_empty(), "bytes are put back where none are left");
+        debug_assert!(self.is_empty(), "put into input that is not empty");
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Puts bytes before those that are unused.
+    /// Inserts bytes in front of the unused ones.
     pub(crate) fn prepend(&mut self, mut bytes: Vec<u8>) {
         bytes.extend_from_slice(self.unused());
         *self = Self { bytes, used: 0 };
     }
 
-    /// Gives memory back where there is nothing to keep.
+    /// Frees the memory if the buffer is empty.
     pub(crate) fn release(&mut self) {
         if self.is_empty() && self.bytes.capacity() > 0 {
             *self = Self::default();
@@ -91,36 +91,36 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// How much is to be sent.
+    /// Returns the number of unsent bytes.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len() - self.sent
     }
 
-    /// Whether all is sent.
+    /// Returns whether everything was sent.
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The buffer to append to.
+    /// Returns the buffer to append to.
     pub(crate) fn append(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
 
-    /// Forgets what is unsent.
+    /// Discards the unsent bytes.
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.sent = 0;
     }
 
-    /// Gives memory back where there is nothing to keep.
+    /// Frees the memory if everything was sent.
     pub(crate) fn release(&mut self) {
         if self.is_empty() {
             *self = Self::default();
         }
     }
 
-    /// Sends what is unsent and `parts` behind it with one call of `write`; keeps what was not taken, so that all of
-    /// `parts` counts as written. Answers how many bytes the socket took.
+    /// Sends the unsent bytes followed by `parts` with one call of `write`. Keeps what was not accepted, so
+    /// that all of `parts` counts as written. Returns the number of bytes that the socket accepted.
     pub(crate) fn send(
         &mut self,
         parts: &[&[u8]],
@@ -128,8 +128,8 @@ impl Output {
     ) -> io::Result<usize> {
         let mut slices = [IoSlice::new(&[]); PARTS_MAX + 1];
         slices[0] = IoSlice::new(&self.bytes[self.sent..]);
-        for (place, part) in slices[1..].iter_mut().zip(parts) {
-            *place = IoSlice::new(part);
+        for (slot, part) in slices[1..].iter_mut().zip(parts) {
+            *slot = IoSlice::new(part);
         }
         let first = usize::from(self.is_empty());
         let outcome = write(&slices[first..=parts.len()]);
@@ -142,9 +142,9 @@ impl Output {
     }
 
     fn keep_rest(&mut self, taken: usize, parts: &[&[u8]]) {
-        let own = self.len().min(taken);
-        self.sent += own;
-        let mut skip = taken - own;
+        let earlier = self.len().min(taken);
+        self.sent += earlier;
+        let mut skip = taken - earlier;
         if self.is_empty() {
             self.clear();
         }
@@ -156,17 +156,18 @@ impl Output {
     }
 }
 
-/// An empty buffer for a head or a short answer: one that the thread has had in use before, where there is one.
+/// Returns an empty buffer for a head or a short response, from the thread's pool if possible.
 pub(crate) fn spare() -> Vec<u8> {
-    VecPool::take(&SPARES).unwrap_or_else(|| Vec::with_capacity(SPARE_OCTETS))
+    VecPool::take(&SPARES).unwrap_or_else(|| Vec::with_capacity(SPARE_CAPACITY))
 }
 
-/// Keeps a buffer for [`spare`], unless there are enough of them or it has grown.
-pub(crate) fn give_back(bytes: Vec<u8>) {
-    VecPool::keep(&SPARES, bytes, SPARE_OCTETS..=SPARE_OCTETS_MAX);
+/// Returns a buffer to the pool of [`spare`], unless the pool is full or the buffer has grown too large.
+pub(crate) fn recycle(bytes: Vec<u8>) {
+    VecPool::keep(&SPARES, bytes, SPARE_CAPACITY..=SPARE_CAPACITY_MAX);
 }
 
-/// How many bytes one read takes at the most: what a socket of the loopback gives at once, and a fair turn.
+/// The most bytes that one read takes: about what a loopback socket delivers at once, and small enough to be fair
+/// to other connections.
 pub(crate) const READ_MAX: usize = 16 * 1024;
 
 thread_local! {
@@ -177,11 +178,12 @@ thread_local! {
     static SPARES: VecPool<u8> = const { VecPool::new() };
 }
 
-/// The room in a spare buffer: most heads fit, and a connection that waits for the rest of its head holds little.
-const SPARE_OCTETS: usize = 512;
-/// One that has grown beyond this is not kept.
-const SPARE_OCTETS_MAX: usize = 1024;
-/// How many parts [`Output::send`] takes at the most: the frame of a chunk around its data.
+/// The capacity of a spare buffer: most heads fit, and a connection that waits for the rest of its head holds
+/// little.
+const SPARE_CAPACITY: usize = 512;
+/// Buffers that have grown beyond this are not kept.
+const SPARE_CAPACITY_MAX: usize = 1024;
+/// The maximum number of parts for [`Output::send`]: a chunk's head, data and end.
 const PARTS_MAX: usize = 3;
 
 #[cfg(test)]
@@ -190,11 +192,11 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_head_is_taken_and_the_bytes_behind_it_stay() {
+    fn a_head_is_taken_and_the_following_bytes_stay() {
         let mut input = Input::default();
         input
-            .fill(|place| {
-                place[..9].copy_from_slice(b"xHEADbody");
+            .fill(|slot| {
+                slot[..9].copy_from_slice(b"xHEADbody");
                 Ok(9)
             })
             .unwrap();
@@ -217,7 +219,7 @@ mod tests {
     }
 
     proptest! {
-        /// However little a socket takes at a time, the bytes come out whole and in order.
+        /// However few bytes a socket accepts at a time, all bytes come out complete and in order.
         #[test]
         fn nothing_is_lost_or_doubled_on_the_way_out(
             writes in proptest::collection::vec(

@@ -1,4 +1,4 @@
-//! The settings that concern connections and requests, read once in each worker process.
+//! The settings for connections and requests, read once in each worker process.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -13,54 +13,55 @@ use http1::forwarded::{SchemeRules, TrustedPeers};
 use http1::proxy::ProxyProtocol;
 use http1::{HeaderMap, Policy};
 
-/// What a worker's connections are served by. Durations that are nothing mean "no limit".
+/// The settings of a worker's connections. `None` for a duration means "no limit".
 #[derive(Debug)]
 pub struct Config {
-    /// What the parser takes and refuses: from peers that are believed, and from others.
+    /// The parser's limits and permissions, for untrusted and for trusted peers.
     policies: [Policy; 2],
-    /// How a believed peer says that it was reached by https.
+    /// The headers by which a trusted peer reports that it was reached by https.
     pub(crate) schemes: SchemeRules,
-    /// How long a connection may wait for its next request; nothing where each request has its own connection.
+    /// How long a connection may wait for its next request; `None` if each connection serves one request.
     pub keepalive: Option<Duration>,
-    /// How long a client may take for a request's head.
+    /// How long a client may take to send a request's head.
     pub header_timeout: Option<Duration>,
-    /// How long a body may stand still.
+    /// How long the transfer of a request body may stall.
     pub body_timeout: Option<Duration>,
-    /// How long a client may take nothing of its answer.
+    /// How long a client may accept no byte of its response.
     pub write_timeout: Option<Duration>,
-    /// How long a request may take altogether.
+    /// How long a request may take in total.
     pub request_timeout: Option<Duration>,
-    /// Bytes a second below which a body is too slow, sent or received; 0: no bound.
+    /// The minimum rate of a body in bytes per second, received or sent; 0 for none.
     pub min_rate: u64,
-    /// Peers whose forwarding fields are believed.
+    /// Peers whose forwarding headers are trusted.
     pub forwarded_allow: TrustedPeers,
-    /// Which forms of the PROXY protocol connections may begin with.
+    /// The PROXY protocol versions with which connections may begin.
     pub proxy_protocol: ProxyProtocol,
-    /// Peers that may speak it.
+    /// Peers that may use the PROXY protocol.
     pub proxy_allow: TrustedPeers,
-    /// How to speak TLS; nothing where connections are plain.
+    /// The TLS configuration; `None` for plain connections.
     pub tls: Option<Arc<ServerConfig>>,
-    /// The value of the Server field; nothing where it is off.
+    /// The value of the Server header; `None` if it is off.
     pub server: Option<String>,
-    /// Whether error answers tell the failure's chain.
+    /// Whether error responses include the failure's chain.
     pub debug_errors: bool,
-    /// Whether files go out by `sendfile(2)`.
+    /// Whether files are sent with `sendfile(2)`.
     pub sendfile: bool,
-    /// How many connections a worker holds at most.
+    /// The maximum number of connections of a worker.
     pub worker_connections: usize,
     /// How long a stopping worker may take.
     pub graceful_timeout: Option<Duration>,
-    /// The heartbeat's limit; half of it is the longest that a class waits without one.
+    /// The heartbeat timeout. A class waits for up to half of it without a heartbeat.
     pub timeout: Option<Duration>,
-    /// Whether somebody may ask how long requests are queued.
-    pub(crate) notes_queueing: bool,
-    /// After how many requests a worker asks to be replaced, jitter included; 0: never.
+    /// Whether queueing times are measured: metrics or the status page are enabled.
+    pub(crate) measures_queueing: bool,
+    /// The number of requests after which a worker asks to be replaced, jitter included; 0 for never.
     pub max_requests: u64,
 }
 
 impl Config {
-    /// Checks the settings: for a class's `setup`, in the mold, so that wrong ones are refused before a worker exists.
-    /// What workers share, such as the secret of TLS session tickets, is made here too.
+    /// Checks the settings. Called by a class's `setup` in the mold, so that invalid settings are rejected
+    /// before a worker exists. Also creates what the workers share, such as the secret of the TLS session
+    /// tickets.
     pub fn check(host: &Host) -> Result<()> {
         spool::check_directory(host)?;
         Self::read(host).map(drop)
@@ -90,14 +91,14 @@ impl Config {
                 .unwrap_or(WORKER_CONNECTIONS),
             graceful_timeout: host.setting_duration("graceful_timeout"),
             timeout: host.setting_duration("timeout"),
-            notes_queueing: ["metrics_bind", "status_bind"]
+            measures_queueing: ["metrics_bind", "status_bind"]
                 .iter()
                 .any(|setting| host.setting(setting).is_some()),
             max_requests: read_max_requests(host),
         })
     }
 
-    /// The parser's policy for a peer that is believed, or is not.
+    /// Returns the parser's policy for a trusted or an untrusted peer.
     pub fn policy(&self, trusted_peer: bool) -> &Policy {
         &self.policies[usize::from(trusted_peer)]
     }
@@ -111,7 +112,7 @@ fn read_policy(host: &Host) -> Result<Policy> {
         Some("dangerous") => HeaderMap::Dangerous,
         Some(other) => {
             return Err(Failure::config(format!(
-                "header_map: `{other}` is none of drop, refuse, dangerous"
+                "header_map: `{other}` is not one of drop, refuse, dangerous"
             )));
         }
     };
@@ -146,13 +147,13 @@ fn read_proxy_protocol(host: &Host) -> Result<ProxyProtocol> {
         Some("v1") => Ok(ProxyProtocol::V1),
         Some("v2") => Ok(ProxyProtocol::V2),
         Some("auto") => Ok(ProxyProtocol::Auto),
-        Some(other) => {
-            Err(Failure::config(format!("proxy_protocol: `{other}` is none of off, v1, v2, auto")))
-        }
+        Some(other) => Err(Failure::config(format!(
+            "proxy_protocol: `{other}` is not one of off, v1, v2, auto"
+        ))),
     }
 }
 
-/// The pairs of a list of `NAME=value`.
+/// Splits each `NAME=value` of a list.
 fn pairs(items: &[String]) -> Vec<(String, String)> {
     let pair = |item: &String| {
         item.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -160,19 +161,19 @@ fn pairs(items: &[String]) -> Vec<(String, String)> {
     items.iter().filter_map(pair).collect()
 }
 
-/// `max_requests` and a share of `max_requests_jitter` that differs from worker to worker.
+/// Returns `max_requests` plus a random part of `max_requests_jitter`, different in each worker.
 fn read_max_requests(host: &Host) -> u64 {
     let most = host.setting_usize("max_requests").unwrap_or_default() as u64;
     let jitter = host.setting_usize("max_requests_jitter").unwrap_or_default() as u64;
     if most == 0 {
         return 0;
     }
-    // A fresh hasher is seeded at random: all the chance that is needed here.
-    let chance = RandomState::new().build_hasher().finish();
-    most + chance % (jitter + 1)
+    // The seed of a new hasher is random enough for this.
+    let random = RandomState::new().build_hasher().finish();
+    most + random % (jitter + 1)
 }
 
-/// The value of the Server field.
+/// The value of the Server header.
 const SERVER: &str = "jimu";
-/// The bound of connections where there is no setting: gunicorn's default.
+/// The limit of connections without the setting: gunicorn's default.
 const WORKER_CONNECTIONS: usize = 1000;

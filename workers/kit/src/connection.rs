@@ -1,13 +1,13 @@
-//! A connection between requests: from accepting it to a whole head, and from the end of a response to the next
-//! head or the end.
+//! A connection between requests: from accepting it to a complete head, and from the end of a response to the
+//! next head or the end.
 //!
 //! Every worker class drives it in the same way: [`Connection::advance`] whenever its descriptor is ready,
-//! [`Connection::expire`] when its deadline has passed, [`Connection::into_exchange`] when a request has come. What
-//! happens within a request is the module [`crate::exchange`]'s.
+//! [`Connection::expire`] when its deadline has passed, [`Connection::into_exchange`] when a request has arrived.
+//! The module `exchange` handles what happens within a request.
 //!
 //! ```text
-//!   Proxy ──> Head ──whole──> (Intake) ──> Exchange ──> Flush ──> Drain ──> Head        (kept alive)
-//!                └──refused───────┴───────────────────────^  └──────> Linger ──> Closed
+//!   Proxy ──> Head ──complete──> (Intake) ──> Exchange ──> Flush ──> Drain ──> Head        (kept alive)
+//!                └──rejected─────────┴───────────────────────^  └──────> Linger ──> Closed
 //! ```
 
 use std::io;
@@ -35,7 +35,7 @@ use crate::wire::{self, Wire};
 use http1::proxy::{ProxyHeader, ProxyProtocol, parse_proxy};
 use http1::{BodyDecoder, HeadScan, Reject, Scan};
 
-/// A client's connection. Holds a descriptor and this record, and no buffers while it is idle.
+/// A client's connection. An idle one holds a descriptor and this record, and no buffers.
 pub struct Connection {
     pub(crate) context: Arc<ServerContext>,
     pub(crate) stream: Stream,
@@ -44,67 +44,68 @@ pub struct Connection {
     pub(crate) tls: Option<Arc<TlsInfo>>,
     pub(crate) input: Input,
     pub(crate) output: Output,
-    /// Who answers the request.
+    /// Decides which thread responds to the request.
     pub(crate) wire: Arc<Wire>,
-    /// The end of a response, behind the output.
+    /// The end of a response, sent after the output.
     pub(crate) tail: Option<Box<Tail>>,
-    /// The request that is being served: there from a whole head to the end of its response.
-    pub(crate) turn: Option<Box<ActiveRequest>>,
+    /// The request that is being served, from a complete head to the end of its response.
+    pub(crate) active: Option<Box<ActiveRequest>>,
     phase: Phase,
     scan: HeadScan,
-    /// Until when the present phase may last; 0 for ever.
+    /// The deadline of the current phase; 0 for none.
     pub(crate) deadline_ns: u64,
     requests: u32,
-    /// Whether somebody else has a descriptor of the same connection.
+    /// Whether another descriptor of the same connection exists.
     pub(crate) duplicated: bool,
-    /// Whether the client is to see that its response is cut.
+    /// Whether to let the client detect that its response is truncated.
     aborted: bool,
-    /// How fast the client sends what is read and discarded in the present phase.
-    pace: TransferRate,
+    /// The rate at which the client sends what is read and discarded in the current phase.
+    rate: TransferRate,
     /// Whether a read is worth its system call.
     readable: bool,
-    /// Whether the last read has emptied the socket, so that a poller will tell of what comes next.
+    /// Whether the last read emptied the socket, so that the poller reports new data.
     pub(crate) emptied: bool,
-    /// Whether the last wait was asked for although more may be there to read.
+    /// Whether the last wait was requested although more data may be available.
     pub(crate) is_yielding: bool,
-    /// When the first byte of the present head came, monotonic nanoseconds; 0 before.
+    /// When the first byte of the current head arrived, in monotonic nanoseconds; 0 before that.
     head_began_ns: u64,
-    /// Until when the whole head is to be there; 0 for ever.
+    /// The deadline of the complete head; 0 for none.
     head_deadline_ns: u64,
-    /// Since when it waits for a head, or lingers.
+    /// Since when the connection waits for a head, or lingers.
     waits_since_ns: u64,
-    /// What is left of the body of a request whose response is over.
+    /// The rest of the body of a request whose response is complete.
     pub(crate) body: Option<BodyDecoder>,
 }
 
-/// What a class is to do with a connection next.
+/// What a class has to do with a connection next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Advance {
-    /// A whole head is there: call [`Connection::into_exchange`].
+    /// A request is ready: call [`Connection::into_exchange`].
     Request,
     /// Wait until the descriptor is ready for this, or until the deadline.
     Wait(Interest),
-    /// Drop it.
+    /// Drop the connection.
     Closed,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
-    /// Reading what a proxy may say about its client, before anything else.
+    /// Reading an optional PROXY header.
     Proxy,
-    /// Reading a head, or waiting for one.
+    /// Waiting for a head, or reading it.
     Head,
-    /// Reading a request's body before the application is called.
+    /// Buffering a request's body before the application is called.
     Intake,
-    /// An exchange has it.
+    /// Owned by an exchange.
     Exchange,
-    /// Sending what is left of a response.
+    /// Sending the rest of a response.
     Flush(Then),
-    /// Reading what is left of a request's body, to keep the connection.
+    /// Reading the rest of a request's body, to keep the connection.
     Drain,
-    /// Our side is shut down; reading until the client's is too, so that it is not reset (RFC 9112 9.6).
+    /// Our side is shut down; reading until the client closes its side too, so that the connection is not
+    /// reset (RFC 9112 9.6).
     Linger,
-    /// At its end.
+    /// Finished.
     Closed,
 }
 
@@ -113,18 +114,18 @@ enum Phase {
 pub(crate) enum Then {
     /// The next request, once the body of this one has been read.
     Next,
-    /// The end, in a way that lets the client read the response.
+    /// Lingering, so that the client can read the response.
     Linger,
-    /// The end: the client has nothing more to send.
+    /// An immediate close: the client sends nothing more.
     Close,
-    /// The end, in a way that lets the client see that the response is cut.
+    /// A reset, so that the client detects that the response is truncated.
     Abort,
-    /// Nothing: somebody else has the connection now.
-    Forget,
+    /// Nothing: the application has taken over the connection.
+    Detach,
 }
 
 impl Connection {
-    /// A connection that was just accepted.
+    /// Creates the record of a connection that was just accepted.
     pub fn new(context: &Arc<ServerContext>, accepted: Accepted) -> Box<Self> {
         let waits_since_ns = now_ns();
         let deadline_ns = deadline_after(waits_since_ns, context.config.header_timeout);
@@ -140,14 +141,14 @@ impl Connection {
             input: Input::default(),
             output: Output::default(),
             tail: None,
-            turn: None,
+            active: None,
             phase: Phase::Proxy,
             scan: HeadScan::default(),
             deadline_ns,
             requests: 0,
             duplicated: false,
             aborted: false,
-            pace: TransferRate::default(),
+            rate: TransferRate::default(),
             readable: true,
             emptied: false,
             is_yielding: false,
@@ -162,7 +163,7 @@ impl Connection {
         connection
     }
 
-    /// Goes on as far as possible without waiting.
+    /// Makes as much progress as possible without waiting.
     pub fn advance(&mut self) -> Advance {
         self.is_yielding = false;
         loop {
@@ -182,11 +183,11 @@ impl Connection {
         }
     }
 
-    /// Ends the phase whose deadline has passed: a client that is too slow with a head is told so (408), an idle one is
-    /// let go, anything else is cut.
+    /// Ends the phase whose deadline has passed. A client that is too slow with a head receives a 408, an
+    /// idle connection is closed, any other is cut.
     pub fn expire(&mut self) -> Advance {
         if self.phase == Phase::Head && !self.input.is_empty() {
-            self.refuse(&Reject::new(408, "the request's head did not come in time"));
+            self.refuse(&Reject::new(408, "the request's head did not arrive in time"));
             return self.advance();
         }
         if self.phase == Phase::Intake {
@@ -194,80 +195,81 @@ impl Connection {
         }
         self.log_slow_reader();
         if self.phase == Phase::Head {
-            self.stream.say_close();
+            self.stream.send_close_notify();
         }
         self.phase = Phase::Closed;
         Advance::Closed
     }
 
-    /// Hands the request to an exchange. Only after [`Advance::Request`]; the connection comes back through
-    /// [`ConnectionDriver::release`].
-    pub fn into_exchange(self: Box<Self>, home: Arc<dyn ConnectionDriver>) -> ExchangeBox {
+    /// Turns the connection into an exchange with its request. Only valid after [`Advance::Request`]; the
+    /// connection returns through [`ConnectionDriver::release`].
+    pub fn into_exchange(self: Box<Self>, driver: Arc<dyn ConnectionDriver>) -> ExchangeBox {
         self.note_queueing();
-        exchange::make(self, home)
+        exchange::make(self, driver)
     }
 
-    /// The descriptor to wait on.
+    /// Returns the descriptor to wait on.
     pub fn fd(&self) -> RawFd {
         self.stream.fd()
     }
 
-    /// Until when to wait, in monotonic nanoseconds; 0 for ever. Changes with every call of the others.
+    /// Returns the deadline of the wait, in monotonic nanoseconds; 0 for none. It changes with every call of
+    /// the other methods.
     pub fn deadline_ns(&self) -> u64 {
         self.deadline_ns
     }
 
-    /// Whether it waits for a request of which nothing has come.
+    /// Returns whether the connection waits for a request and nothing of it has arrived.
     pub fn is_idle(&self) -> bool {
         self.phase == Phase::Head && self.input.is_empty()
     }
 
-    /// Whether there may be another descriptor of it, an application's that took it over or a forked child's: closing
-    /// ours then does not take it out of an epoll.
+    /// Returns whether another descriptor of the connection may exist, in an application that took it over or
+    /// in a forked child. Closing our descriptor then does not remove it from an epoll.
     pub fn is_duplicated(&self) -> bool {
         self.duplicated || fork::has_forked()
     }
 
-    /// Since when it has been waiting for a request or for the client to close it, in monotonic nanoseconds: such a
-    /// connection gives way to another where there are too many. Nothing while it is served.
+    /// Returns since when the connection has been waiting for a request or for the client to close it, in
+    /// monotonic nanoseconds. Such a connection may be evicted. Returns `None` while it is served.
     pub fn waits_since_ns(&self) -> Option<u64> {
         matches!(self.phase, Phase::Proxy | Phase::Head | Phase::Linger)
             .then_some(self.waits_since_ns)
     }
 
-    /// Closes a connection that waits, to make room for another, unless what it waits for has come.
+    /// Closes a waiting connection to make room for another, unless what it waits for has arrived.
     pub fn yield_now(&mut self) -> Advance {
         let next = self.advance();
         if matches!(next, Advance::Wait(_)) && self.waits_since_ns().is_some() {
-            self.stream.say_close();
+            self.stream.send_close_notify();
             self.phase = Phase::Closed;
             return Advance::Closed;
         }
         next
     }
 
-    /// Whether it has had no request yet.
+    /// Returns whether the connection has not had a request yet.
     pub fn is_fresh(&self) -> bool {
         self.requests == 0
     }
 
-    /// Whether it is to be advanced again although its descriptor may not become ready: it stopped early so that others
-    /// have their turn. A level-triggered poller reports it anyway.
+    /// Returns whether to advance the connection again although its descriptor may not become ready: it
+    /// stopped early so that others can run. A level-triggered poller reports it anyway.
     pub fn is_yielding(&self) -> bool {
         self.is_yielding
     }
 
-    /// Shortens the wait for a request of which nothing has come: for a server that stops.
+    /// Shortens the wait of an idle connection: for a server that stops.
     pub fn shorten_idle_deadline(&mut self, deadline_ns: u64) {
         if self.is_idle() {
             self.deadline_ns = earlier(self.deadline_ns, deadline_ns);
         }
     }
 
-    /// Sets what follows the response whose last bytes stand in `output`.
-    pub(crate) fn end_turn(&mut self, then: Then, now_ns: u64) {
+    /// Sets what follows the response, the last bytes of which are in `output`.
+    pub(crate) fn leave_exchange(&mut self, then: Then, now_ns: u64) {
         if then == Then::Next && self.all_sent() && self.body.is_none() {
-            // The usual case: all is sent and read, and the clock was looked at just now.
+            // The common case: everything is sent and read, and the caller has just read the clock.
             self.next(now_ns);
         } else {
             self.enter(Phase::Flush(then));
@@ -276,7 +278,7 @@ impl Connection {
 
     fn enter(&mut self, phase: Phase) {
         self.phase = phase;
-        self.pace = TransferRate::default();
+        self.rate = TransferRate::default();
         let config = &self.context.config;
         let limit = match phase {
             Phase::Flush(_) if self.all_sent() => return,
@@ -292,7 +294,7 @@ impl Connection {
         self.deadline_ns = deadline_after(now_ns, limit);
     }
 
-    /// Reads what a proxy says about its client; a connection that begins with something else is served as it is.
+    /// Reads a PROXY header; a connection that begins with something else is served as it is.
     fn read_proxy(&mut self) -> Option<Advance> {
         let allowed = self.context.config.proxy_allow.contains(self.peer.ip);
         loop {
@@ -302,7 +304,7 @@ impl Connection {
                     Ok(None) => {}
                     Ok(Some((length, header))) => {
                         self.input.consume(length);
-                        self.take_ends(header);
+                        self.take_endpoints(header);
                         return self.begin_http();
                     }
                     Err(reject) => {
@@ -322,8 +324,8 @@ impl Connection {
         }
     }
 
-    /// The ends of the connection are those that the proxy told.
-    fn take_ends(&mut self, header: ProxyHeader) {
+    /// Replaces the connection's endpoints with those from the PROXY header.
+    fn take_endpoints(&mut self, header: ProxyHeader) {
         if let ProxyHeader::Proxied { source, destination } = header {
             self.peer = Arc::new(Endpoint::from_ip(source));
             self.local = Arc::new(Local {
@@ -335,7 +337,7 @@ impl Connection {
         }
     }
 
-    /// From here on the connection speaks HTTP, within TLS where that is set.
+    /// Starts HTTP, over TLS if configured.
     fn begin_http(&mut self) -> Option<Advance> {
         self.phase = Phase::Head;
         if let Some(config) = self.context.config.tls.as_ref().filter(|_| !self.local.private) {
@@ -347,24 +349,24 @@ impl Connection {
         None
     }
 
-    /// Ends a connection on which TLS has failed, in a way that lets the client read why.
+    /// Ends a connection on which TLS has failed, so that the client can read the reason.
     fn refuse_tls(&mut self, error: &io::Error) {
         self.stream.leave_tls();
         if matches!(error.get_ref(), Some(inner) if inner.is::<PlainHttp>()) {
-            return self.refuse(&Reject::new(400, "plain HTTP where TLS is spoken"));
+            return self.refuse(&Reject::new(400, "plain HTTP request on a TLS listener"));
         }
-        tracing::debug!("no TLS with {}: {error}", self.peer.host);
+        tracing::debug!("TLS with {} failed: {error}", self.peer.host);
         self.enter(Phase::Flush(Then::Linger));
     }
 
-    /// Reads until a head is whole.
+    /// Reads until a head is complete.
     fn read_head(&mut self) -> Option<Advance> {
         let mut readable = std::mem::replace(&mut self.readable, true);
         loop {
             if !self.input.is_empty() {
                 match self.scan.advance(self.input.unused(), self.context.config.policy(false)) {
                     Ok(Scan::Complete) => return self.begin(),
-                    Ok(Scan::Incomplete) => self.time_head(),
+                    Ok(Scan::Incomplete) => self.set_head_deadline(),
                     Err(reject) => {
                         self.refuse(&reject);
                         return None;
@@ -384,16 +386,16 @@ impl Connection {
                     return None;
                 }
                 Err(error) => {
-                    tracing::debug!("connection of {} ended: {error}", self.peer.host);
+                    tracing::debug!("connection from {} closed: {error}", self.peer.host);
                     return self.close();
                 }
             }
         }
     }
 
-    /// Sets the deadline of a head that is not whole yet: `header_timeout` after the accept, or after the first byte on
-    /// a kept-alive connection, and earlier where the head comes more slowly than `min_rate`.
-    fn time_head(&mut self) {
+    /// Sets the deadline of an incomplete head: `header_timeout` after the accept, or after the first byte on
+    /// a kept-alive connection, and earlier if the head arrives more slowly than `min_rate`.
+    fn set_head_deadline(&mut self) {
         let config = &self.context.config;
         if self.head_began_ns == 0 {
             let now_ns = now_ns();
@@ -410,7 +412,7 @@ impl Connection {
         self.deadline_ns = earlier(self.head_deadline_ns, slow_ns);
     }
 
-    /// A whole head is there: parses it and makes the request's turn.
+    /// Parses a complete head and starts its request.
     fn begin(&mut self) -> Option<Advance> {
         let bytes = self.input.take();
         self.scan = HeadScan::default();
@@ -425,10 +427,10 @@ impl Connection {
             tls: self.tls.clone(),
         };
         match ActiveRequest::begin(&self.context, owned) {
-            Ok((turn, behind)) => {
+            Ok((active, following)) => {
                 self.requests += 1;
-                self.turn = Some(turn);
-                self.input.put(&behind);
+                self.active = Some(active);
+                self.input.put(&following);
                 if self.has_intake() {
                     self.phase = Phase::Intake;
                     return None;
@@ -443,17 +445,18 @@ impl Connection {
         }
     }
 
-    /// The request is ready for an exchange.
+    /// Makes the request available to an exchange.
     pub(crate) fn hold_for_exchange(&mut self) {
         self.phase = Phase::Exchange;
         self.deadline_ns = 0;
-        if let Some(turn) = self.turn.as_deref().filter(|_| self.stream.is_plain()) {
-            // SAFETY: the head stands in the turn, which ends in `end_request` or in `drop`. Both close the wire first.
-            unsafe { self.wire.open(turn.request(), turn.is_head_method) };
+        if let Some(active) = self.active.as_deref().filter(|_| self.stream.is_plain()) {
+            // SAFETY: the head belongs to the active request, which ends in `end_request` or in
+            // `drop`. Both close the wire first.
+            unsafe { self.wire.open(active.head(), active.is_head_method) };
         }
     }
 
-    /// Answers a request that cannot be served, once, and lets nothing behind it be read.
+    /// Responds to an invalid request with an error and discards the rest of the input.
     fn refuse(&mut self, reject: &Reject) {
         let line = first_line(self.input.unused()).to_vec();
         self.refuse_line(reject, &line);
@@ -467,7 +470,7 @@ impl Connection {
             reject.status
         );
         let detail = self.context.config.debug_errors.then_some(&*reject.reason);
-        let answer = self.context.error_answer(
+        let answer = self.context.error_response(
             Version::HTTP_11,
             line.starts_with(b"HEAD "),
             reject.status,
@@ -489,10 +492,10 @@ impl Connection {
         self.enter(Phase::Flush(Then::Linger));
     }
 
-    /// Sends what is left, then does what follows.
+    /// Sends the rest of the response, then proceeds with what follows.
     fn flush(&mut self, then: Then) -> Option<Advance> {
         match then {
-            Then::Forget => return self.close(),
+            Then::Detach => return self.close(),
             Then::Abort => {
                 self.stream.reset_on_close();
                 self.aborted = true;
@@ -514,25 +517,29 @@ impl Connection {
         None
     }
 
-    /// Reads the rest of a request's body that the application left: all of it, because the response said that the
-    /// connection is kept, as long as the client sends it in time.
+    /// Reads the rest of a request's body that the application did not read. All of it is read, as long as
+    /// the client sends it in time, because the response announced that the connection is kept.
     fn drain_body(&mut self) -> Option<Advance> {
         loop {
             match self.discard_body() {
                 Ok(true) => break,
                 Ok(false) => {}
                 Err(reject) => {
-                    tracing::debug!("body of {}: {}", self.peer.host, reject.reason);
+                    tracing::debug!(
+                        "invalid request body from {}: {}",
+                        self.peer.host,
+                        reject.reason
+                    );
                     self.enter(Phase::Flush(Then::Linger));
                     return None;
                 }
             }
             match self.fill() {
                 Ok(0) => return self.close(),
-                Ok(count) => self.pace.moved(count),
+                Ok(count) => self.rate.moved(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let config = &self.context.config;
-                    self.deadline_ns = self.pace.deadline(config.body_timeout, config.min_rate);
+                    self.deadline_ns = self.rate.deadline(config.body_timeout, config.min_rate);
                     return Some(Advance::Wait(self.stream.read_interest()));
                 }
                 Err(_) => return self.close(),
@@ -542,7 +549,7 @@ impl Connection {
         None
     }
 
-    /// Decodes and forgets what was read of the body; whether it is at its end.
+    /// Decodes and discards the input; returns whether the end of the body was reached.
     fn discard_body(&mut self) -> Result<bool, Reject> {
         while let Some(body) = self.body.as_mut() {
             let decoded = body.decode(self.input.unused())?;
@@ -556,7 +563,7 @@ impl Connection {
         Ok(true)
     }
 
-    /// Begins to wait for the next request.
+    /// Starts waiting for the next request.
     fn next(&mut self, now_ns: u64) {
         self.phase = Phase::Head;
         self.waits_since_ns = now_ns;
@@ -564,21 +571,21 @@ impl Connection {
         self.readable = !self.emptied;
     }
 
-    /// Reads and forgets what the client still sends, until it closes too.
+    /// Reads and discards input until the client closes its side.
     fn linger(&mut self) -> Option<Advance> {
         loop {
             match self.fill() {
                 Ok(0) => return self.close(),
                 Ok(count) => {
-                    self.pace.moved(count);
+                    self.rate.moved(count);
                     self.input = Input::default();
-                    if self.pace.bytes() > LINGER_BYTES_MAX {
+                    if self.rate.bytes() > LINGER_BYTES_MAX {
                         return self.close();
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.release();
-                    self.deadline_ns = self.pace.deadline(Some(LINGER_MAX), LINGER_RATE);
+                    self.deadline_ns = self.rate.deadline(Some(LINGER_MAX), LINGER_RATE);
                     return Some(Advance::Wait(self.stream.read_interest()));
                 }
                 Err(_) => return self.close(),
@@ -586,9 +593,9 @@ impl Connection {
         }
     }
 
-    /// Closes where nothing is cut.
+    /// Closes a connection on which no response is truncated.
     fn close_cleanly(&mut self) -> Option<Advance> {
-        self.stream.say_close();
+        self.stream.send_close_notify();
         self.close()
     }
 
@@ -598,7 +605,7 @@ impl Connection {
         Some(Advance::Closed)
     }
 
-    /// Whether the kernel has all that was written.
+    /// Returns whether everything was handed to the kernel.
     fn all_sent(&self) -> bool {
         self.output.is_empty() && self.tail.is_none() && !self.stream.has_unsent()
     }
@@ -606,12 +613,12 @@ impl Connection {
     pub(crate) fn fill(&mut self) -> io::Result<usize> {
         let Self { input, stream, .. } = self;
         let read = input.fill(|place| stream.read(place));
-        // A short read has emptied the socket: what comes next makes it ready again.
+        // A short read has emptied the socket: the poller reports new data.
         self.emptied = !matches!(&read, Ok(count) if stream.may_have_more(*count));
         read
     }
 
-    /// Gives memory back while nothing is under way.
+    /// Frees the buffers while the connection is idle.
     fn release(&mut self) {
         self.input.release();
         self.output.release();
@@ -623,15 +630,15 @@ impl Drop for Connection {
         if !fork::is_child() {
             let answered = self.wire.close();
             self.context.wires.remove(self.fd());
-            if let Some(mut turn) = self.turn.take() {
-                // The worker ends, or there was no room for it, before its body was whole.
+            if let Some(mut active) = self.active.take() {
+                // The worker ends, or had no room for the request, before its body was complete.
                 if answered {
-                    turn.response.status = wire::STATUS;
+                    active.response.status = wire::STATUS;
                 }
-                turn.record(&self.context, now_ns());
+                active.record(&self.context, now_ns());
             }
         }
-        // To close a descriptor ends a connection only where no child has a copy of it.
+        // Closing a descriptor ends the connection only if no child has a copy of it.
         if fork::has_forked() && !self.duplicated && !fork::is_child() {
             self.stream.end(self.aborted);
         }
@@ -649,13 +656,14 @@ impl AsFd for Connection {
     }
 }
 
-/// How long a head may take however few bytes of it come: a packet may be lost, and the next one too.
+/// The minimum time for a head, however few bytes of it arrive: a packet may be lost, and its retransmission too.
 const HEAD_GRACE: Duration = Duration::from_secs(5);
-/// How long a client may send nothing, and not close its side either, after a response that closes the connection.
+/// How long a client may send nothing and keep its side open after a response that closes the connection.
 const LINGER_MAX: Duration = Duration::from_secs(2);
-/// Bytes a second that a client has to send to go beyond that time: it is still sending the body of its request.
+/// The rate in bytes per second that extends this time: the client is still sending the body of its request.
 const LINGER_RATE: u64 = 64 << 10;
-/// How many bytes are read while lingering. A client that sends more without looking at the response may lose it.
+/// The most bytes that are read while lingering. A client that sends more without reading the response may lose
+/// it.
 const LINGER_BYTES_MAX: u64 = 16 << 20;
-/// How much of a request line that was refused stands in the access log.
+/// The most bytes of a rejected request line that are logged.
 const LINE_LOGGED_MAX: usize = 256;

@@ -1,4 +1,4 @@
-//! What all connections of a worker share: settings, the host's services, the server's own state.
+//! What all connections of a worker share: settings, the host's services, and the server's state.
 
 use std::cell::RefCell;
 use std::io;
@@ -16,30 +16,30 @@ use crate::wire::Wires;
 use http1::date::DateCache;
 use http1::{ResponseContext, ResponseStyle, error_answer, left_out};
 
-/// The kit of one worker process: made once, shared by its connections.
+/// The shared state of one worker process, created once.
 #[derive(Debug)]
 pub struct ServerContext {
     /// The host's services.
     pub host: Host,
     /// The settings.
     pub config: Config,
-    /// What the application does beside requests: a worker that ends waits until it is idle.
+    /// The application's work outside of requests: a draining worker waits until it is idle.
     pub background: Arc<Background>,
-    /// Bounds what is buffered for slow clients; `None` where the class's threads do not wait for them.
+    /// Limits for buffering on behalf of slow clients; `None` if the class's threads do not wait for clients.
     pub(crate) buffers: Option<Arc<Buffers>>,
     pub(crate) style: ResponseStyle,
     pub(crate) wants_response_headers: bool,
     draining: AtomicBool,
     stuck: AtomicBool,
     requests: AtomicU64,
-    /// Who answers the requests of its connections.
+    /// Which thread responds on each connection.
     pub(crate) wires: Wires,
-    /// Serves the connections with TLS that applications took over.
+    /// Serves the TLS connections that applications took over.
     relay: OnceLock<Relay>,
-    /// Whether a hop-by-hop header that was left out has been logged.
-    warned_of_left_out: AtomicBool,
-    /// When connections that gave way to others were logged last, in monotonic nanoseconds; 0 for never.
-    crowd_noted_ns: AtomicU64,
+    /// Whether a removed hop-by-hop header has been logged.
+    warned_of_removed_header: AtomicBool,
+    /// When evicted connections were last logged, in monotonic nanoseconds; 0 for never.
+    eviction_logged_ns: AtomicU64,
 }
 
 impl ServerContext {
@@ -48,14 +48,14 @@ impl ServerContext {
         Self::with_style(host, keep_alive, ResponseStyle::GUNICORN)
     }
 
-    /// As [`ServerContext::new`], for a class whose threads block: a slow client's request is buffered before the application is
-    /// called, and its response after the application has returned.
+    /// Like [`ServerContext::new`], for a class whose threads block: the request of a slow client is buffered
+    /// before the application is called, and its response after the application has returned.
     pub fn with_buffers(host: Host, keep_alive: bool) -> Result<Arc<Self>> {
         let buffers = Buffers::read(&host);
         Self::build(host, keep_alive, ResponseStyle::GUNICORN, buffers)
     }
 
-    /// As [`ServerContext::new`], for a class with words of its own.
+    /// Like [`ServerContext::new`], for a class with its own response style.
     pub fn with_style(host: Host, keep_alive: bool, style: ResponseStyle) -> Result<Arc<Self>> {
         Self::build(host, keep_alive, style, None)
     }
@@ -87,50 +87,50 @@ impl ServerContext {
             requests: AtomicU64::new(0),
             wires: Wires::default(),
             relay: OnceLock::new(),
-            warned_of_left_out: AtomicBool::new(false),
-            crowd_noted_ns: AtomicU64::new(0),
+            warned_of_removed_header: AtomicBool::new(false),
+            eviction_logged_ns: AtomicU64::new(0),
         });
-        let of_abort = Arc::downgrade(&context);
+        let weak = Arc::downgrade(&context);
         context.host.at_abort(move || {
-            if let Some(context) = of_abort.upgrade() {
+            if let Some(context) = weak.upgrade() {
                 context.wires.answer_all(&context);
             }
         });
         Ok(context)
     }
 
-    /// From now on every response says that its connection is closed after it.
+    /// Makes every response from now on close its connection.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the worker is finishing.
+    /// Returns whether the worker is draining.
     pub fn draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// The application does not respond: see [`ServerContext::is_stuck`].
+    /// Marks the application as not responding: see [`ServerContext::is_stuck`].
     pub(crate) fn set_stuck(&self) {
         self.stuck.store(true, Ordering::Release);
     }
 
-    /// Whether the application as a whole does not respond. Such a worker accepts nothing: it would not serve it. A
-    /// successor is on its way.
+    /// Returns whether the application as a whole does not respond. Such a worker does not accept
+    /// connections, since it could not serve them; a replacement has been requested.
     pub fn is_stuck(&self) -> bool {
         self.stuck.load(Ordering::Acquire)
     }
 
-    /// Counts a request, and gives it its number. The worker that has served its share asks to be replaced.
+    /// Counts a request and returns its number. After `max_requests` the worker asks to be replaced.
     pub(crate) fn count_request(&self) -> u64 {
         let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
         if number == self.config.max_requests {
-            tracing::info!("{number} requests served: asking to be replaced (max_requests)");
+            tracing::info!("{number} requests served: requesting a replacement (max_requests)");
             self.host.retire();
         }
         number
     }
 
-    /// What serves the connections with TLS that applications took over; started by the first.
+    /// Returns the relay for TLS connections that applications took over. The first call starts it.
     pub(crate) fn relay(&self) -> io::Result<&Relay> {
         if let Some(relay) = self.relay.get() {
             return Ok(relay);
@@ -139,45 +139,46 @@ impl ServerContext {
         Ok(self.relay.get_or_init(|| started))
     }
 
-    /// Logs the hop-by-hop header that a response of the application lost: once, because the next response has it too.
+    /// Logs the hop-by-hop header that was removed from a response: once, because further responses are
+    /// likely to have it too.
     #[cold]
-    pub(crate) fn warn_of_left_out(&self, headers: &[Header<'_>], status: u16) {
-        if !self.warned_of_left_out.swap(true, Ordering::Relaxed)
+    pub(crate) fn warn_of_removed_header(&self, headers: &[Header<'_>], status: u16) {
+        if !self.warned_of_removed_header.swap(true, Ordering::Relaxed)
             && let Some(name) = left_out(headers, status)
         {
             tracing::warn!(
-                "response header {name} left out: it is hop-by-hop, and the connection belongs to the server \
+                "response header {name} removed: it is hop-by-hop, and the server manages the connection \
                  (logged once per worker)"
             );
         }
     }
 
-    /// Whether it is a minute since this returned true.
-    pub(crate) fn is_news_of_crowd(&self, now_ns: u64) -> bool {
-        let last_ns = self.crowd_noted_ns.load(Ordering::Relaxed);
-        let is_news = last_ns == 0 || now_ns.saturating_sub(last_ns) >= MINUTE_NS;
-        if is_news {
-            self.crowd_noted_ns.store(now_ns, Ordering::Relaxed);
+    /// Returns whether evictions may be logged now: true at most once a minute.
+    pub(crate) fn may_log_eviction(&self, now_ns: u64) -> bool {
+        let last_ns = self.eviction_logged_ns.load(Ordering::Relaxed);
+        let may_log = last_ns == 0 || now_ns.saturating_sub(last_ns) >= MINUTE_NS;
+        if may_log {
+            self.eviction_logged_ns.store(now_ns, Ordering::Relaxed);
         }
-        is_news
+        may_log
     }
 
-    /// The value of the Date field now.
+    /// Returns the current value of the Date header.
     pub(crate) fn date() -> [u8; 29] {
         DATE.with_borrow_mut(|date| *date.at(clock::unix_seconds()))
     }
 
-    /// An error answer, which closes the connection.
-    pub(crate) fn error_answer(
+    /// Encodes an error response, which closes the connection.
+    pub(crate) fn error_response(
         &self,
         version: Version,
-        head_method: bool,
+        is_head_method: bool,
         status: u16,
         detail: Option<&str>,
     ) -> Vec<u8> {
         let context = ResponseContext {
             version,
-            head_method,
+            head_method: is_head_method,
             connect: false,
             upgrade: false,
             keep_alive: false,
@@ -188,7 +189,7 @@ impl ServerContext {
         error_answer(&context, status, detail)
     }
 
-    /// How many requests this worker has begun.
+    /// Returns the number of requests that this worker has started.
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
     }

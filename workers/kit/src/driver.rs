@@ -1,56 +1,57 @@
-//! The seam between an exchange and the class that serves it: how to wait, and where a connection goes afterwards.
+//! The interface between an exchange and the class that serves it: how to wait, and where a connection returns
+//! to.
 
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, RawFd};
 
 use worker_api::{Failure, Interest, Result, Waker};
 
 use crate::connection::Connection;
 
-/// What a worker class does for the exchanges that it hands to the application.
+/// What a worker class provides for the exchanges that it passes to the application.
 pub trait ConnectionDriver: Send + Sync {
-    /// Blocks in the class's way until the descriptor is ready. Fails with [`worker_api::FailureKind::TIMEOUT`] at the
-    /// deadline (monotonic nanoseconds; 0 for none), and with [`worker_api::FailureKind::INTERRUPTED`] where the
-    /// greenlet or the process is being ended.
+    /// Blocks, as the class does, until the descriptor is ready. Fails with
+    /// [`worker_api::FailureKind::TIMEOUT`] at the deadline (monotonic nanoseconds; 0 for none), and with
+    /// [`worker_api::FailureKind::INTERRUPTED`] if the greenlet or the process is being terminated.
     fn wait(&self, fd: RawFd, interest: Interest, deadline_ns: u64) -> Result<()>;
 
-    /// Lets others have their turn, for an exchange that has not had to wait for long; fails as [`ConnectionDriver::wait`] does. A
-    /// class whose threads serve one request each does nothing.
+    /// Lets other work run. Called for an exchange that has not had to wait for a while; fails as
+    /// [`ConnectionDriver::wait`] does. A class whose threads serve one request each does nothing.
     fn yield_now(&self) -> Result<()> {
         Ok(())
     }
 
-    /// Has the waker fire once when the descriptor is ready, or at the deadline. For exchanges that an application
-    /// keeps; a class that does not allow this refuses.
+    /// Registers a waker that fires once, when the descriptor is ready or at the deadline. Used by exchanges
+    /// that an application has detached; a class that does not support this fails.
     fn register_waker(
         &self,
-        fd: RawFd,
+        fd: BorrowedFd<'_>,
         interest: Interest,
         deadline_ns: u64,
         waker: Waker,
     ) -> Result<()> {
         let _ = (fd, interest, deadline_ns, waker);
-        Err(Failure::unsupported(
-            "this worker class does not wait for exchanges that an application keeps",
-        ))
+        Err(Failure::unsupported("this worker class does not support detached exchanges"))
     }
 
-    /// Fires the waker once others have had the chance to run: for an exchange that has not had to wait for long. A class
-    /// whose threads serve one request each fires it at once.
+    /// Fires the waker once other work has had a chance to run. Called for an exchange that has not had to
+    /// wait for a while. A class whose threads serve one request each fires it immediately.
     fn wake_soon(&self, waker: Waker) {
         waker.wake();
     }
 
-    /// Has the waker fire when the client hangs up. A class that cannot notice does nothing.
-    fn on_disconnect(&self, fd: RawFd, waker: Waker) {
+    /// Registers a waker that fires when the client disconnects. A class that cannot detect this does
+    /// nothing.
+    fn on_disconnect(&self, fd: BorrowedFd<'_>, waker: Waker) {
         let _ = (fd, waker);
     }
 
-    /// The request on this connection has got more time: until when, in monotonic nanoseconds.
+    /// Reports that the deadline of the request on this connection was extended to `deadline_ns` (monotonic
+    /// nanoseconds).
     fn deadline_extended(&self, fd: RawFd, deadline_ns: u64) {
         let _ = (fd, deadline_ns);
     }
 
-    /// Takes the connection back when the exchange is over. May be called from any thread that had the exchange; goes
-    /// on with [`Connection::advance`].
+    /// Takes the connection back at the end of the exchange, from any thread that had the exchange. The class
+    /// then calls [`Connection::advance`].
     fn release(&self, connection: Box<Connection>);
 }

@@ -1,7 +1,7 @@
-//! The exchange as it crosses the ABI: a connection during one request, lent to the application.
+//! The exchange as it crosses the ABI: a connection during one request, owned by the application.
 //!
-//! What it does is the connection's: reading in [`crate::request`], answering in [`crate::response`]. Here stand who
-//! owns the connection when, and that no panic leaves.
+//! The operations are implemented by the connection: reading in `request`, responding in `response`. This module
+//! decides who owns the connection at any time, and keeps panics from crossing the ABI.
 
 use std::sync::Arc;
 
@@ -15,31 +15,32 @@ use worker_api::{Address, Failure, FailureKind, Header, RequestHead, Version, Wa
 use crate::connection::Connection;
 use crate::driver::ConnectionDriver;
 
-/// Lends a connection with a request to the application.
-pub(crate) fn make(connection: Box<Connection>, home: Arc<dyn ConnectionDriver>) -> ExchangeBox {
-    RawExchange_TO::from_value(ExchangeHandle { connection: Some(connection), home }, TD_Opaque)
+/// Wraps a connection with a request in an exchange for the application.
+pub(crate) fn make(connection: Box<Connection>, driver: Arc<dyn ConnectionDriver>) -> ExchangeBox {
+    RawExchange_TO::from_value(ExchangeHandle { connection: Some(connection), driver }, TD_Opaque)
 }
 
-/// A connection on loan. It goes home when the exchange is over, at the latest when this is dropped.
+/// The application's handle of a connection. The connection returns to its driver at the end of the exchange, at
+/// the latest when this is dropped.
 struct ExchangeHandle {
     connection: Option<Box<Connection>>,
-    home: Arc<dyn ConnectionDriver>,
+    driver: Arc<dyn ConnectionDriver>,
 }
 
 impl ExchangeHandle {
-    /// Does `work` on the connection; a panic in the kit ends the exchange.
+    /// Runs `work` on the connection; a panic in the kit ends the exchange.
     fn with<T>(
         &mut self,
         work: impl FnOnce(&mut Connection, &dyn ConnectionDriver) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         if fork::is_child() {
-            return Err(Failure::new(FailureKind::OTHER, OF_THE_PARENT));
+            return Err(Failure::new(FailureKind::OTHER, NOT_THE_PARENT));
         }
         let Some(connection) = self.connection.as_deref_mut() else {
             return Err(Failure::application("the exchange is over"));
         };
-        let home = &*self.home;
-        match catch("the worker class's kit", || work(connection, home)) {
+        let driver = &*self.driver;
+        match catch("the worker class's kit", || work(connection, driver)) {
             Ok(result) => result,
             Err(panic) => {
                 self.return_connection(Connection::abort);
@@ -49,13 +50,13 @@ impl ExchangeHandle {
     }
 
     fn step(&mut self, work: impl FnOnce(&mut Connection, &dyn ConnectionDriver) -> Step) -> Step {
-        self.with(|connection, home| Ok(work(connection, home))).unwrap_or_else(Step::Failed)
+        self.with(|connection, driver| Ok(work(connection, driver))).unwrap_or_else(Step::Failed)
     }
 
-    /// Ends the loan, after `end` has said what becomes of the connection.
+    /// Returns the connection to its driver, after `end` has decided what becomes of it.
     fn return_connection(&mut self, end: impl FnOnce(&mut Connection)) {
         if fork::is_child() {
-            // A copy, of which nothing may be sent, recorded or taken out of a poller.
+            // This is a copy in a forked child: it must not send, record or deregister anything.
             std::mem::forget(self.connection.take());
             return;
         }
@@ -63,7 +64,7 @@ impl ExchangeHandle {
             if catch("the worker class's kit", || end(&mut connection)).is_err() {
                 connection.abort();
             }
-            self.home.release(connection);
+            self.driver.release(connection);
         }
     }
 }
@@ -72,7 +73,7 @@ impl Drop for ExchangeHandle {
     fn drop(&mut self) {
         self.return_connection(|connection| {
             connection.fail(&Failure::application(
-                "the application let the exchange go without an answer",
+                "the application dropped the exchange without a response",
             ));
         });
     }
@@ -84,8 +85,8 @@ impl RawExchange for ExchangeHandle {
     }
 
     fn poll_read(&mut self, mut buf: RSliceMut<'_, u8>, waker: ROption<Waker>) -> Step {
-        self.step(|connection, home| {
-            connection.poll_read(buf.as_mut_slice(), waker.into_option(), home)
+        self.step(|connection, driver| {
+            connection.poll_read(buf.as_mut_slice(), waker.into_option(), driver)
         })
     }
 
@@ -100,14 +101,14 @@ impl RawExchange for ExchangeHandle {
     }
 
     fn poll_write(&mut self, bytes: RSlice<'_, u8>, waker: ROption<Waker>) -> Step {
-        self.step(|connection, home| {
-            connection.poll_write(bytes.as_slice(), waker.into_option(), home)
+        self.step(|connection, driver| {
+            connection.poll_write(bytes.as_slice(), waker.into_option(), driver)
         })
     }
 
     fn poll_send_file(&mut self, fd: i32, offset: u64, len: u64, waker: ROption<Waker>) -> Step {
-        self.step(|connection, home| {
-            connection.poll_send_file(fd, offset, len, waker.into_option(), home)
+        self.step(|connection, driver| {
+            connection.poll_send_file(fd, offset, len, waker.into_option(), driver)
         })
     }
 
@@ -125,7 +126,7 @@ impl RawExchange for ExchangeHandle {
 
     fn finish(&mut self) -> RResult<(), Failure> {
         let finished = self.with(|connection, _| connection.finish());
-        if self.connection.as_deref().is_some_and(|connection| connection.turn.is_none()) {
+        if self.connection.as_deref().is_some_and(|connection| connection.active.is_none()) {
             self.return_connection(|_| ());
         }
         finished.into()
@@ -152,22 +153,22 @@ impl RawExchange for ExchangeHandle {
     }
 
     fn extend_deadline(&mut self, by_ns: u64) {
-        let _ = self.with(|connection, home| {
+        let _ = self.with(|connection, driver| {
             connection.extend_deadline(by_ns);
-            home.deadline_extended(connection.fd(), connection.request_deadline_ns());
+            driver.deadline_extended(connection.fd(), connection.request_deadline_ns());
             Ok(())
         });
     }
 
     fn on_disconnect(&mut self, waker: Waker) {
-        let _ = self.with(|connection, home| {
-            home.on_disconnect(connection.fd(), waker);
+        let _ = self.with(|connection, driver| {
+            driver.on_disconnect(connection.stream.as_fd(), waker);
             Ok(())
         });
     }
 
     fn wait(&mut self, interest: Interest) -> RResult<(), Failure> {
-        self.with(|connection, home| connection.wait(interest, home)).into()
+        self.with(|connection, driver| connection.wait(interest, driver)).into()
     }
 
     fn is_proxied(&self) -> bool {
@@ -175,10 +176,11 @@ impl RawExchange for ExchangeHandle {
     }
 }
 
-/// Why a child that the application has forked cannot use an exchange.
-const OF_THE_PARENT: &str = "this process was forked in a request, which belongs to its parent";
+/// Why a child that the application forked cannot use an exchange.
+const NOT_THE_PARENT: &str =
+    "the exchange belongs to the parent process: this process was forked during the request";
 
-/// What [`RawExchange::head`] gives when the exchange is over.
+/// What [`RawExchange::head`] returns after the end of the exchange.
 static NO_HEAD: RequestHead<'static> = RequestHead {
     method: RStr::from_str(""),
     target: RSlice::EMPTY,

@@ -1,9 +1,9 @@
-//! Taking in a request's body before the application is called, for classes whose threads block: a client that is slow
-//! with it costs no thread.
+//! Buffering a request's body before the application is called, for classes whose threads block: a slow client
+//! does not occupy a thread.
 //!
-//! A body that has come whole with its head stays where it is. Others are read into a [`Spool`] while the connection is
-//! parked, and from there by the exchange. The request is also ready once the spool is full: the exchange reads what is
-//! left from the connection.
+//! A body that arrives together with its head stays in the input buffer. Other bodies are read into a [`Spool`]
+//! while the connection is parked, and the exchange reads from there. The request is also ready once the spool is
+//! full: the exchange then reads the rest from the connection.
 
 use std::io;
 
@@ -17,24 +17,24 @@ use crate::spool::Spool;
 use http1::Reject;
 
 impl Connection {
-    /// Whether the body is to be taken in: not where the client waits for a response first, or where more is announced
-    /// than is buffered.
+    /// Returns whether the body is buffered first: not if the client waits for a response before it sends the
+    /// body, or if the announced length exceeds the limit.
     pub(crate) fn has_intake(&self) -> bool {
-        let (Some(buffers), Some(turn)) = (&self.context.buffers, self.turn.as_deref()) else {
+        let (Some(buffers), Some(active)) = (&self.context.buffers, self.active.as_deref()) else {
             return false;
         };
-        let has_none = turn.body.is_done();
-        if has_none || turn.expects_continue || turn.wants_upgrade || turn.is_connect {
+        let has_none = active.body.is_done();
+        if has_none || active.expects_continue || active.wants_upgrade || active.is_connect {
             return false;
         }
-        let behind = self.input.unused();
-        match turn.request().content_length.into_option() {
-            Some(length) => length <= buffers.max && (behind.len() as u64) < length,
-            None => !is_whole(turn, behind),
+        let following = self.input.unused();
+        match active.head().content_length.into_option() {
+            Some(length) => length <= buffers.max && (following.len() as u64) < length,
+            None => !is_complete(active, following),
         }
     }
 
-    /// Reads the body as far as possible without waiting.
+    /// Reads as much of the body as possible without waiting.
     pub(crate) fn take_in(&mut self) -> Option<Advance> {
         let mut taken = 0;
         let mut is_readable = true;
@@ -56,8 +56,8 @@ impl Connection {
                 Ok(count) => {
                     taken += count;
                     is_readable = !self.emptied;
-                    if let Some(turn) = self.turn.as_deref_mut() {
-                        turn.reading.moved(count);
+                    if let Some(active) = self.active.as_deref_mut() {
+                        active.reading.moved(count);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -68,28 +68,28 @@ impl Connection {
         }
     }
 
-    /// The deadline has passed before the body was whole.
+    /// Ends a request whose deadline has passed before its body was complete.
     pub(crate) fn expire_intake(&mut self) -> Advance {
-        let failure = self.out_of_time(Interest::READ);
+        let failure = self.timeout_failure(Interest::READ);
         self.fail(&failure);
         self.advance()
     }
 
-    /// Puts what was taken in of the body and was not read back before what was read from the connection, as one chunk
-    /// where it came in chunks: for an application that takes the connection over.
+    /// Puts the buffered and unread part of the body back in front of the connection's input, as one chunk if
+    /// it was chunked: for an application that takes over the connection.
     pub(crate) fn restore_body(&mut self) -> Result<(), Failure> {
-        let turn = self.turn()?;
-        let is_chunked = turn.request().chunked;
-        let Some(spool) = turn.spool.as_deref_mut() else { return Ok(()) };
-        if is_chunked && !turn.body.is_done() {
+        let active = self.active()?;
+        let is_chunked = active.head().chunked;
+        let Some(spool) = active.spool.as_deref_mut() else { return Ok(()) };
+        if is_chunked && !active.body.is_done() {
             return Err(Failure::application(
-                "a part of the request's body is buffered: its connection cannot be taken over before the body is read",
+                "cannot take over the connection before the body is read: a part of it is buffered",
             ));
         }
         let mut unread = spool
             .take_unread()
             .map_err(|error| Failure::io("cannot read the buffered body", &error))?;
-        turn.spool = None;
+        active.spool = None;
         if is_chunked {
             let head = format!("{:x}\r\n", unread.len());
             unread.splice(..0, head.bytes());
@@ -99,35 +99,36 @@ impl Connection {
         Ok(())
     }
 
-    /// Moves what was read of the body to the spool; whether the request is ready.
+    /// Moves input to the spool; returns whether the request is ready.
     fn spool_input(&mut self) -> Result<bool, Reject> {
-        let Self { context, turn, input, .. } = self;
-        let (Some(buffers), Some(turn)) = (&context.buffers, turn.as_deref_mut()) else {
+        let Self { context, active, input, .. } = self;
+        let (Some(buffers), Some(active)) = (&context.buffers, active.as_deref_mut()) else {
             return Ok(true);
         };
-        let spool = turn.spool.get_or_insert_with(|| Box::new(Spool::new(buffers)));
-        while !input.is_empty() && !turn.body.is_done() && !spool.is_full() {
+        let spool = active.spool.get_or_insert_with(|| Box::new(Spool::new(buffers)));
+        while !input.is_empty() && !active.body.is_done() && !spool.is_full() {
             let unused = input.unused();
-            let decoded = turn.body.decode(unused)?;
+            let decoded = active.body.decode(unused)?;
             spool.append(&unused[decoded.data]);
             input.consume(decoded.consumed);
         }
-        Ok(turn.body.is_done() || spool.is_full())
+        Ok(active.body.is_done() || spool.is_full())
     }
 
     fn wait_for_body(&mut self) -> Advance {
-        let Self { context, turn, .. } = self;
-        if let Some(turn) = turn.as_deref_mut() {
-            let slow = turn.reading.deadline(context.config.body_timeout, context.config.min_rate);
-            self.deadline_ns = earlier(turn.deadline_ns, slow);
+        let Self { context, active, .. } = self;
+        if let Some(active) = active.as_deref_mut() {
+            let slow =
+                active.reading.deadline(context.config.body_timeout, context.config.min_rate);
+            self.deadline_ns = earlier(active.deadline_ns, slow);
         }
         self.input.release();
         Advance::Wait(self.stream.read_interest())
     }
 
     fn end_intake(&mut self) -> Advance {
-        if let Some(turn) = self.turn.as_deref_mut() {
-            turn.ready_ns = now_ns();
+        if let Some(active) = self.active.as_deref_mut() {
+            active.ready_ns = now_ns();
         }
         self.hold_for_exchange();
         Advance::Request
@@ -139,18 +140,18 @@ impl Connection {
     }
 }
 
-/// Whether the body is at its end in what was read behind the head.
-fn is_whole(turn: &ActiveRequest, mut behind: &[u8]) -> bool {
-    let mut body = turn.body.clone();
-    while !body.is_done() && !behind.is_empty() {
-        match body.decode(behind) {
-            Ok(decoded) => behind = &behind[decoded.consumed..],
-            // The application is to see what is wrong with it.
+/// Returns whether the bytes after the head contain the end of the body.
+fn is_complete(active: &ActiveRequest, mut following: &[u8]) -> bool {
+    let mut body = active.body.clone();
+    while !body.is_done() && !following.is_empty() {
+        match body.decode(following) {
+            Ok(decoded) => following = &following[decoded.consumed..],
+            // The application is called and receives the error.
             Err(_) => return true,
         }
     }
     body.is_done()
 }
 
-/// How much is read before others are served, bytes.
+/// The most bytes that are read before other connections are served.
 const INTAKE_MAX: usize = 1 << 20;

@@ -1,7 +1,7 @@
 //! The library that worker classes are built from: connections, TLS, exchanges, and what every worker has. The syntax of
 //! HTTP/1.1 is in the crate [`http1`].
 //!
-//! A [`Connection`] is a state machine without an event loop: it never waits. [`Connection::advance`] reads and writes as
+//! A [`Connection`] is a state machine without an event loop: it never blocks. [`Connection::advance`] reads and writes as
 //! far as it can without blocking and returns an [`Advance`]: wait for the descriptor, call the application, or drop the
 //! connection. The worker class decides how to wait — in `poll(2)`, in a pool of threads, in a greenlet — and that is
 //! what makes it a worker class.
@@ -26,9 +26,9 @@
 //!
 //! /// How an exchange waits while the application works on it, and where its connection returns to.
 //! #[derive(Default)]
-//! struct Place(Mutex<Option<Box<Connection>>>);
+//! struct Driver(Mutex<Option<Box<Connection>>>);
 //!
-//! impl ConnectionDriver for Place {
+//! impl ConnectionDriver for Driver {
 //!     fn wait(&self, fd: RawFd, interest: Interest, deadline_ns: u64) -> Result<()> {
 //!         blocking::in_time(poll::wait(fd, interest, deadline_ns, || ()))
 //!     }
@@ -43,9 +43,9 @@
 //!     loop {
 //!         next = match next {
 //!             Advance::Request => {
-//!                 let place = Arc::new(Place::default());
-//!                 base.app.call(connection.into_exchange(place.clone()));
-//!                 let returned = place.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+//!                 let driver = Arc::new(Driver::default());
+//!                 base.app.call(connection.into_exchange(driver.clone()));
+//!                 let returned = driver.0.lock().unwrap_or_else(PoisonError::into_inner).take();
 //!                 let Some(returned) = returned else { return };
 //!                 connection = returned;
 //!                 connection.advance()
@@ -62,8 +62,8 @@
 //! }
 //! ```
 //!
-//! The guide `docs/worker-classes.md` in the repository turns this into a complete class. The crate `http1` also works on its
-//! own, on any bytes:
+//! The guide `docs/worker-classes.md` in the repository turns this into a complete class. The crate `http1` parses
+//! and encodes HTTP on any bytes, without connections:
 //!
 //! ```
 //! use http1::{Framing, HeadScan, Policy, Scan, parse_head};
@@ -83,25 +83,27 @@
 //!
 //! | module | contents |
 //! | --- | --- |
-//! | [`worker_base`], [`context`], [`config`] | what every worker has: host, application, listeners, settings; what its connections share |
+//! | [`worker_base`], [`context`], [`config`] | what every worker has: host, application, listeners, settings; the state its connections share |
 //! | [`connection`] | a connection between requests: the state machine that every class drives |
 //! | [`driver`] | the interface that a class implements: how an exchange waits, and where its connection returns to |
 //! | `exchange`, `active_request`, `request`, `response` | a connection during one request: the exchange of `worker-api` |
 //! | `intake`, `tail`, `spool` | for classes whose threads may block: a request body is read before the exchange, the end of a response sent after it, both kept in memory and files |
-//! | [`socket`], [`accept`], [`accept_queue`] | accepting: the system calls, the handling of errors, and sharing listeners with other workers |
-//! | [`stream`], [`tls`] | the bytes of a connection, plain or through TLS |
+//! | `owned_head`, `buffer`, `vec_pool` | a request's head with its memory, input and output buffers, buffers kept for reuse |
+//! | [`socket`], [`accept`], [`accept_queue`], [`crowd`] | accepting: the system calls, the handling of errors, sharing listeners with other workers, and making room for new connections |
+//! | [`stream`], [`tls`], `tickets`, `relay` | the bytes of a connection, plain or over TLS; TLS for connections that an application took over |
 //! | [`poll`], [`blocking`], [`request_deadlines`] | for classes whose threads may block: waiting, the application's runtime, and `request_timeout` |
-//! | [`background`] | what the application does besides requests, for which a worker that drains waits |
-//! | [`threads`] | stack sizes of the threads that call the application |
+//! | `wire` | which thread responds to a request when the thread that serves it hangs |
+//! | [`background`] | work of the application outside of requests, for which a draining worker waits |
+//! | [`threads`] | stack sizes of threads that call the application |
 //! | [`clock`] | monotonic time in nanoseconds, the unit of every deadline |
-//! | `queueing` | how long requests have waited before the application is called |
+//! | `queueing`, `transfer_rate` | how long requests were queued; how fast bodies are transferred |
 //!
 //! # Invariants
 //!
-//! - Connections and exchanges never wait. Only [`poll`], [`blocking`] and the threads of [`request_deadlines`] and `relay`
-//!   (TLS for connections that applications have taken over) do.
+//! - Connections never block, and exchanges block only in their [`ConnectionDriver`]. Only [`poll`], [`blocking`] and the
+//!   threads of [`request_deadlines`] and `relay` (TLS for connections that applications have taken over) wait themselves.
 //! - The kit refers to no worker class by name and contains no event loop that serves connections.
-//! - Only the kit decides about bytes and framing: a class sees requests, an application sees exchanges.
+//! - Only the kit handles bytes and framing: a class sees requests, an application sees exchanges.
 
 pub mod accept;
 pub mod accept_queue;

@@ -1,8 +1,16 @@
-//! A request's head, kept beside the bytes that it points into.
+//! A request's head, stored together with the memory that it borrows from.
 //!
-//! The only place of the kit where a lifetime is left out of sight: an exchange owns its head, and the head borrows
-//! from memory of the same exchange.
+//! An exchange owns its head, and the head borrows from memory of the same exchange, which the type system cannot
+//! express. This is the only place of the kit with an extended lifetime. Three rules keep it sound, in terms of Rust's
+//! aliasing models too:
+//!
+//! - Everything that a head borrows from is in a heap allocation that does not move with its owner, and the owner is a
+//!   `Vec` or an `Arc`. A `Box` would not do: moving it invalidates references to its content.
+//! - None of these owners is accessed mutably or dropped while the head can be read.
+//! - The head is in a `MaybeUninit`: a function that receives an [`OwnedHead`] by value may then free what the head
+//!   refers to. Plain references in an argument have to stay valid until the function returns.
 
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 use worker_api::abi::std_types::{ROption, RSlice, RStr};
@@ -13,28 +21,28 @@ use crate::socket::{Endpoint, Local};
 use crate::vec_pool::VecPool;
 use http1::{Framing, Head, Policy, Reject, parse_head};
 
-/// The head of a request with everything that it borrows from.
+/// The head of a request, with everything that it borrows from.
 pub(crate) struct OwnedHead {
-    // Borrows from all that stands below it, none of which is changed or given away before this is dropped.
-    head: RequestHead<'static>,
-    _headers: Vec<Header<'static>>,
-    _tls: Option<Box<TlsFacts<'static>>>,
-    _owned: Owned,
+    /// Always initialized. Borrows from the fields below.
+    head: MaybeUninit<RequestHead<'static>>,
+    headers: Vec<Header<'static>>,
+    _tls: Option<Arc<TlsFacts<'static>>>,
+    owned: Owned,
 }
 
-/// What a head borrows from: blocks of memory whose place does not change when this is moved.
+/// What a head borrows from: heap allocations that do not move with this value.
 pub(crate) struct Owned {
     /// The bytes of the head.
     pub(crate) bytes: Vec<u8>,
-    /// The client's end.
+    /// The client's endpoint.
     pub(crate) peer: Arc<Endpoint>,
-    /// The server's end.
+    /// The server's endpoint.
     pub(crate) local: Arc<Local>,
     /// The TLS session.
     pub(crate) tls: Option<Arc<TlsInfo>>,
 }
 
-/// What is known of a connection's TLS session, for as long as it lasts.
+/// The properties of a connection's TLS session.
 #[derive(Debug, Default)]
 pub struct TlsInfo {
     /// See [`TlsFacts`].
@@ -58,7 +66,7 @@ impl TlsInfo {
     }
 }
 
-/// What the connection decides about a request, from its fields and from who sent it.
+/// What the connection decides about a request, based on its headers and its peer.
 pub(crate) struct Decision {
     /// See [`RequestHead::scheme`].
     pub(crate) scheme: &'static str,
@@ -70,17 +78,17 @@ pub(crate) struct Decision {
     pub(crate) id: u64,
 }
 
-/// What the connection itself needs to know of a head, once it is kept.
+/// The result of parsing a head.
 pub(crate) struct Parsed<T> {
     /// The head.
     pub(crate) head: OwnedHead,
-    /// What `look` made of the parser's answer.
-    pub(crate) seen: T,
-    /// The bytes behind the head, if any.
-    pub(crate) behind: Vec<u8>,
+    /// The properties that `look` returned.
+    pub(crate) properties: T,
+    /// The bytes that follow the head, if any.
+    pub(crate) following: Vec<u8>,
 }
 
-/// A head that was not taken.
+/// A head that was rejected.
 pub(crate) struct Refused {
     /// Why.
     pub(crate) reject: Reject,
@@ -89,37 +97,37 @@ pub(crate) struct Refused {
 }
 
 impl OwnedHead {
-    /// Parses `owned.bytes`, which begin with a whole head, and keeps the result. `look` sees the head once: it decides what
-    /// the application is told, and takes what the connection needs.
+    /// Parses `owned.bytes`, which begin with a complete head. `look` is called with the parsed head: it decides what the
+    /// application receives, and returns the properties that the connection needs.
     pub(crate) fn parse<T>(
         owned: Owned,
         policy: &Policy,
         look: impl FnOnce(&Head<'_>, &[Header<'_>]) -> Result<(Decision, T), Reject>,
     ) -> Result<Parsed<T>, Box<Refused>> {
-        // SAFETY: the vector's block of memory stays where it is, unchanged, until `_owned` is dropped, which the
-        // order of fields puts after `head` and `_headers`; and no reference of this lifetime leaves `OwnedHead` but
-        // through `get`, which shortens it.
+        // SAFETY: the vector's allocation stays where it is, unchanged, until `owned` is dropped, which the order of
+        // fields puts after `head` and `headers`. References with this lifetime leave `OwnedHead` through `get` only,
+        // which shortens it.
         let bytes: &'static [u8] = unsafe { extend_lifetime(owned.bytes.as_slice()) };
         let mut headers = spare();
         let looked = parse_head(bytes, policy, &mut headers).and_then(|head| {
-            let head = head.ok_or_else(|| Reject::new(400, "the request's head has no end"))?;
-            look(&head, &headers).map(|(decision, seen)| (head, decision, seen))
+            let head = head.ok_or_else(|| Reject::new(400, "the request's head is incomplete"))?;
+            look(&head, &headers).map(|(decision, properties)| (head, decision, properties))
         });
-        let (head, decision, seen) = match looked {
+        let (head, decision, properties) = match looked {
             Ok(looked) => looked,
             Err(reject) => return Err(Box::new(Refused { reject, bytes: owned.bytes })),
         };
-        let behind = bytes[head.len..].to_vec();
-        // SAFETY: as above: the vector of headers is not touched any more while `head` lives.
+        let following = bytes[head.len..].to_vec();
+        // SAFETY: as above: the vector of headers is not changed while `head` is in use.
         let fields: &'static [Header<'static>] = unsafe { extend_lifetime(headers.as_slice()) };
-        // SAFETY: as above: the ends of the connection are behind an `Arc` that `_owned` holds.
+        // SAFETY: as above: the endpoints are behind an `Arc` that `owned` holds.
         let (peer, local) =
             unsafe { (extend_lifetime(&*owned.peer), extend_lifetime(&*owned.local)) };
         let tls = owned.tls.as_ref().map(|tls| {
-            // SAFETY: as above: the session's facts are behind an `Arc` that `_owned` holds.
-            Box::new(unsafe { extend_lifetime(&**tls) }.facts())
+            // SAFETY: as above: the session's properties are behind an `Arc` that `owned` holds.
+            Arc::new(unsafe { extend_lifetime(&**tls) }.facts())
         });
-        // SAFETY: as above: the box's content stays where it is until `_tls` is dropped, after `head`.
+        // SAFETY: as above: the content of the `Arc` stays where it is until `_tls` is dropped, after `head`.
         let facts = tls.as_ref().map(|facts| unsafe { extend_lifetime(&**facts) });
         // SAFETY: an authority is ASCII, so it is UTF-8.
         let authority = unsafe { str::from_utf8_unchecked(head.authority.as_bytes()) };
@@ -146,35 +154,36 @@ impl OwnedHead {
             id: decision.id,
         };
         Ok(Parsed {
-            head: Self { head, _headers: headers, _tls: tls, _owned: owned },
-            seen,
-            behind,
+            head: Self { head: MaybeUninit::new(head), headers, _tls: tls, owned },
+            properties,
+            following,
         })
     }
 
-    /// Ends it, and keeps its memory for the thread's next one.
+    /// Drops the head, and keeps its buffers for the thread's next one.
     pub(crate) fn recycle(self) {
-        let Self { head: _, _headers: headers, _tls, _owned: owned } = self;
+        let Self { head: _, headers, _tls, owned } = self;
         VecPool::keep(&SPARES, headers, 0..=HEADERS_KEPT_MAX);
-        buffer::give_back(owned.bytes);
+        buffer::recycle(owned.bytes);
     }
 
-    /// The head, for as long as it is kept.
+    /// Returns the head.
     pub(crate) fn get(&self) -> &RequestHead<'_> {
-        &self.head
+        // SAFETY: it is initialized, and what it borrows from lives as long as `self`.
+        unsafe { self.head.assume_init_ref() }
     }
 }
 
-/// The same reference with a lifetime that the caller vouches for.
+/// Returns the same reference with a longer lifetime.
 ///
 /// # Safety
-/// What it points to is neither moved, changed nor freed while the result, or a copy of it, is in use.
+/// The referent is not moved, changed or freed while the result, or a copy of it, is in use.
 unsafe fn extend_lifetime<T: ?Sized>(reference: &T) -> &'static T {
-    // SAFETY: the caller's promise.
+    // SAFETY: guaranteed by the caller.
     unsafe { &*std::ptr::from_ref(reference) }
 }
 
-/// Room for the fields of a head: such as the thread has had in use before, where there is some.
+/// Returns an empty vector for headers, from the thread's pool if possible.
 fn spare() -> Vec<Header<'static>> {
     VecPool::take(&SPARES).unwrap_or_else(|| Vec::with_capacity(HEADERS_USUAL))
 }
@@ -183,7 +192,55 @@ thread_local! {
     static SPARES: VecPool<Header<'static>> = const { VecPool::new() };
 }
 
-/// Room for more fields than this is not kept.
+/// Vectors with a larger capacity are not kept.
 const HEADERS_KEPT_MAX: usize = 64;
-/// Room for the fields of most requests: a browser sends about a dozen.
+/// A capacity that suffices for most requests: a browser sends about a dozen headers.
 const HEADERS_USUAL: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owned(bytes: &[u8]) -> Owned {
+        let endpoint = Endpoint { host: "192.0.2.1".into(), port: 7, ip: None };
+        let local = Local { end: endpoint.clone(), unix: false, private: false, proxied: false };
+        let tls = TlsInfo { protocol: "TLSv1.3".to_owned(), ..TlsInfo::default() };
+        Owned {
+            bytes: bytes.to_vec(),
+            peer: Arc::new(endpoint),
+            local: Arc::new(local),
+            tls: Some(Arc::new(tls)),
+        }
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Parsed<()>, Box<Refused>> {
+        OwnedHead::parse(owned(bytes), &Policy::default(), |_, _| {
+            let decision = Decision { scheme: "https", trusted_peer: false, received_ns: 1, id: 1 };
+            Ok((decision, ()))
+        })
+    }
+
+    /// Also a check of the aliasing rules, when run by Miri.
+    #[test]
+    fn a_head_stays_readable_where_it_is_moved() {
+        for _ in 0..2 {
+            let parsed = parse(b"GET /a?b HTTP/1.1\r\nHost: c\r\nX-Y: z\r\n\r\nrest").ok().unwrap();
+            assert_eq!(parsed.following, b"rest");
+            let moved = Box::new((parsed.head, 1)).0;
+            let head = moved.get();
+            assert_eq!((head.method.as_str(), head.path.as_slice()), ("GET", &b"/a"[..]));
+            assert_eq!(head.headers[1].value.as_slice(), b"z");
+            assert_eq!((head.peer.host.as_str(), head.peer.port), ("192.0.2.1", 7));
+            let protocol = head.tls.into_option().map(|tls| tls.protocol.as_str());
+            assert_eq!(protocol, Some("TLSv1.3"));
+            moved.recycle();
+        }
+    }
+
+    #[test]
+    fn a_refused_head_gives_its_bytes() {
+        let refused = parse(b"GET /a\x00 HTTP/1.1\r\nHost: c\r\n\r\n").err().unwrap();
+        assert_eq!(refused.reject.status, 400);
+        assert!(refused.bytes.starts_with(b"GET /a"));
+    }
+}

@@ -7,11 +7,12 @@ use worker_api::Interest;
 
 use crate::clock::now_ns;
 
-/// Waits until `fd` is ready for `interest`; false where the deadline (monotonic nanoseconds; 0 for none) came first.
-/// Fails with EBADF where the number is no open descriptor. `awake` is called at least once a second meanwhile.
+/// Waits until `fd` is ready for `interest`; returns false at the deadline (monotonic nanoseconds; 0 for none).
+/// Fails with `EBADF` if the number is not an open descriptor. Calls `awake` at least once a second while it
+/// waits.
 pub fn wait(fd: RawFd, interest: Interest, deadline_ns: u64, awake: impl Fn()) -> io::Result<bool> {
     if fd < 0 {
-        // poll(2) ignores negative numbers, and would wait for ever.
+        // poll(2) ignores negative numbers and would wait forever.
         return Err(io::Error::from_raw_os_error(libc::EBADF));
     }
     let events = if interest == Interest::READ { libc::POLLIN } else { libc::POLLOUT };
@@ -21,7 +22,8 @@ pub fn wait(fd: RawFd, interest: Interest, deadline_ns: u64, awake: impl Fn()) -
         // Rounded up, so that the deadline has passed when the wait ends.
         let slice_ms = left_ns.div_ceil(1_000_000).min(SLICE_MS);
         let mut entry = libc::pollfd { fd, events, revents: 0 };
-        // SAFETY: `entry` is one pollfd, valid for the whole call. The number need not be a descriptor.
+        // SAFETY: `entry` is one pollfd, valid for the whole call. poll(2) accepts any number as a
+        // descriptor.
         match unsafe { libc::poll(&raw mut entry, 1, slice_ms as libc::c_int) } {
             0 if left_ns <= slice_ms * 1_000_000 => return Ok(false),
             0 => awake(),
@@ -37,7 +39,7 @@ pub fn wait(fd: RawFd, interest: Interest, deadline_ns: u64, awake: impl Fn()) -
     }
 }
 
-/// The longest that a wait goes without a sign of life.
+/// The longest wait between two calls of `awake`.
 const SLICE_MS: u64 = 1000;
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! How long a request has been queued when the application is called for it: in the kernel, for a worker to accept its
-//! connection or to read from it, and in the worker, for a thread or a greenlet. What it waits for later is part of its
-//! duration.
+//! Measuring how long a request was queued before the application is called: in the kernel, until a worker
+//! accepts or reads its connection, and in the worker, until a thread or greenlet is free. Later waits are part
+//! of the request's duration.
 
 use worker_api::Counter;
 
@@ -9,28 +9,29 @@ use crate::connection::Connection;
 use crate::socket;
 
 impl Connection {
-    /// Counts how long the request has been queued, where somebody may ask: of a part of them, for the sake of its price.
+    /// Measures the queueing time of a sample of the requests, if metrics or the status page are enabled.
     #[inline]
     pub(crate) fn note_queueing(&self) {
-        if self.context.config.notes_queueing
-            && let Some(turn) = self.turn.as_deref()
-            && turn.request().id % ONE_OF == 1
+        if self.context.config.measures_queueing
+            && let Some(active) = self.active.as_deref()
+            && active.head().id % SAMPLE_INTERVAL == 1
         {
-            self.measure_queueing(turn.request().received_ns.max(turn.ready_ns));
+            self.measure_queueing(active.head().received_ns.max(active.ready_ns));
         }
     }
 
-    /// The kernel knows when the last bytes came: those of the request's head, or of what of its body is there already,
-    /// so that what it has waited in the worker is a second lower bound. Of a unix socket the kernel does not know.
+    /// The kernel reports when the last bytes arrived: those of the head, or of the part of the body that is
+    /// already there. The time that the request spent in the worker is therefore a second lower bound. The
+    /// kernel does not report it for unix sockets.
     #[cold]
     fn measure_queueing(&self, received_ns: u64) {
-        let Ok(in_all) = socket::since_last_received(self.stream.as_fd()) else { return };
-        let in_the_worker_ns = now_ns().saturating_sub(received_ns);
-        let micros = nanoseconds(in_all).max(in_the_worker_ns) / 1000;
+        let Ok(since_received) = socket::since_last_received(self.stream.as_fd()) else { return };
+        let in_worker_ns = now_ns().saturating_sub(received_ns);
+        let micros = nanoseconds(since_received).max(in_worker_ns) / 1000;
         self.context.host.count(Counter::QUEUED_US, i64::try_from(micros).unwrap_or(i64::MAX));
     }
 }
 
-/// One request in so many is looked at, the first of a worker among them: half a microsecond for the system call would be
-/// some 5 % of a short request.
-const ONE_OF: u64 = 16;
+/// One request in this many is measured, starting with the first of a worker: the system call takes half a
+/// microsecond, some 5 % of a short request.
+const SAMPLE_INTERVAL: u64 = 16;

@@ -1,8 +1,9 @@
 //! TLS for connections that applications took over.
 //!
-//! An application that takes a connection over is handed a descriptor, and expects that bytes go out as it writes them.
-//! Where the connection speaks TLS, that descriptor is one end of a socket pair. One thread of the worker passes bytes
-//! between the other end and the client: it is started for the first such connection, and serves all of them.
+//! An application that takes over a connection receives a descriptor, and expects that bytes are sent as it
+//! writes them. If the connection uses TLS, that descriptor is one end of a socket pair. One thread of the worker
+//! passes bytes between the other end and the client. It is started for the first such connection and serves all
+//! of them.
 //!
 //! ```text
 //!   client ◀── TLS ──▶ socket │ session │ inner ◀── plain ──▶ the application's descriptor
@@ -54,16 +55,17 @@ impl Relay {
         epoll.add(&inbox.arrived, EpollEvent::new(EpollFlags::EPOLLIN, ARRIVED))?;
         let served = Arc::clone(&inbox);
         thread::Builder::new().name("tls-relay".to_owned()).spawn(move || {
-            // Signals are for the worker's own threads. It cannot fail: the set is valid.
+            // Signals are handled by the worker's own threads. This cannot fail: the set is valid.
             let _ = SigSet::all().thread_block();
             if let Err(error) = serve(&epoll, &served) {
-                tracing::error!("TLS connections that applications took over are lost: {error}");
+                tracing::error!("TLS relay failed, and its connections are lost: {error}");
             }
         })?;
         Ok(Self { inbox })
     }
 
-    /// Serves a connection from now on, and returns the application's end. `unread` was read from the client before.
+    /// Serves a connection from now on, and returns the application's end. `unread` has been read from the
+    /// client already.
     pub(crate) fn add(
         &self,
         socket: TcpStream,
@@ -83,8 +85,8 @@ impl Relay {
             app_ended: false,
             client_gone: false,
             app_gone: false,
-            told_client: false,
-            told_app: false,
+            client_shut: false,
+            app_shut: false,
             deadline: None,
         };
         self.inbox.locked().push(tunnel);
@@ -93,10 +95,10 @@ impl Relay {
     }
 }
 
-/// The thread's loop. Ends at an error of epoll only.
+/// Runs the thread's loop. Returns only if epoll fails.
 ///
-/// Both descriptors of a tunnel are watched for everything, by edges: [`Tunnel::advance`] stops only where one of them
-/// would block, and that one reports when it no longer does.
+/// Both descriptors of a tunnel are watched for all events, edge-triggered: [`Tunnel::advance`] stops only when
+/// one of them would block, and that one is reported when it no longer does.
 fn serve(epoll: &Epoll, inbox: &Inbox) -> io::Result<()> {
     let mut tunnels: HashMap<u64, Tunnel> = HashMap::new();
     let mut next = ARRIVED + 1;
@@ -105,7 +107,8 @@ fn serve(epoll: &Epoll, inbox: &Inbox) -> io::Result<()> {
     let all = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
     loop {
         let closing = tunnels.values().any(|tunnel| tunnel.deadline.is_some());
-        let timeout = if closing { EpollTimeout::from(LINGER_LOOK_MS) } else { EpollTimeout::NONE };
+        let timeout =
+            if closing { EpollTimeout::from(LINGER_CHECK_MS) } else { EpollTimeout::NONE };
         let count = match epoll.wait(&mut events, timeout) {
             Err(nix::Error::EINTR) => continue,
             outcome => outcome?,
@@ -120,7 +123,7 @@ fn serve(epoll: &Epoll, inbox: &Inbox) -> io::Result<()> {
                 }
                 continue;
             }
-            // Nothing to read means that an earlier turn took what had arrived.
+            // Nothing to read means that an earlier iteration took the new tunnels.
             let _ = inbox.arrived.read();
             for tunnel in inbox.take() {
                 epoll.add(&tunnel.socket, EpollEvent::new(all, next * 2))?;
@@ -133,7 +136,7 @@ fn serve(epoll: &Epoll, inbox: &Inbox) -> io::Result<()> {
         for number in due {
             if let Some(tunnel) = tunnels.get_mut(&number)
                 && tunnel.advance(&mut buffer).unwrap_or_else(|error| {
-                    tracing::debug!("TLS connection of an application ended: {error}");
+                    tracing::debug!("relayed TLS connection closed: {error}");
                     true
                 })
             {
@@ -156,21 +159,21 @@ struct Tunnel {
     inner: UnixStream,
     to_app: Pending,
     to_client: Pending,
-    /// No more bytes come from there.
+    /// No more bytes arrive from there.
     client_ended: bool,
     app_ended: bool,
     /// The descriptor is closed in both directions.
     client_gone: bool,
     app_gone: bool,
-    /// The end of the one side was passed on to the other.
-    told_client: bool,
-    told_app: bool,
-    /// Until when the client may take to close its side, once the application has closed its own.
+    /// The end of one side was passed on to the other.
+    client_shut: bool,
+    app_shut: bool,
+    /// The deadline for the client to close its side, once the application has closed its own.
     deadline: Option<Instant>,
 }
 
 impl Tunnel {
-    /// Takes note of what cannot be seen by reading: that a descriptor is closed in both directions.
+    /// Records that a descriptor is closed in both directions, which reading does not show.
     fn note(&mut self, client: bool, events: EpollFlags) {
         if events.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR) {
             let gone = if client { &mut self.client_gone } else { &mut self.app_gone };
@@ -178,27 +181,27 @@ impl Tunnel {
         }
     }
 
-    /// Passes on what can be passed on. Returns true when it is over.
+    /// Moves bytes in both directions as far as possible. Returns true when the tunnel is finished.
     fn advance(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
         while self.read_client(buffer)? | self.read_app(buffer)? {}
-        if self.client_ended && self.to_app.is_empty() && !self.told_app {
-            self.told_app = true;
-            // One that is gone needs no telling.
+        if self.client_ended && self.to_app.is_empty() && !self.app_shut {
+            self.app_shut = true;
+            // Fails if the application has closed its end already.
             let _ = self.inner.shutdown(Shutdown::Write);
         }
-        if self.app_ended && self.all_sent() && !self.told_client {
-            self.told_client = true;
-            self.session.say_close(&self.socket).or_else(not_yet)?;
+        if self.app_ended && self.all_sent() && !self.client_shut {
+            self.client_shut = true;
+            self.session.send_close_notify(&self.socket).or_else(ignore_would_block)?;
             self.socket.shutdown(Shutdown::Write)?;
         }
-        if self.app_gone && self.told_client && self.deadline.is_none() {
+        if self.app_gone && self.client_shut && self.deadline.is_none() {
             self.deadline = Some(Instant::now() + LINGER_MAX);
         }
-        let client_over = self.client_gone || self.client_ended && self.told_client;
+        let client_over = self.client_gone || self.client_ended && self.client_shut;
         Ok(client_over && (self.to_app.is_empty() || self.app_gone))
     }
 
-    /// Moves bytes towards the application; returns whether there were any.
+    /// Moves bytes to the application; returns whether there were any.
     fn read_client(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
         let mut moved = false;
         if self.to_app.is_empty()
@@ -216,7 +219,7 @@ impl Tunnel {
                     moved = true;
                 }
                 Ok(None) => {}
-                // The application has closed its end: what the client still sends is dropped.
+                // The application has closed its end: further bytes from the client are dropped.
                 Err(_) => {
                     self.to_app = Pending::default();
                     (self.app_gone, self.app_ended) = (true, true);
@@ -226,7 +229,7 @@ impl Tunnel {
         Ok(moved)
     }
 
-    /// Moves bytes towards the client; returns whether there were any.
+    /// Moves bytes to the client; returns whether there were any.
     fn read_app(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
         let mut moved = false;
         while self.session.wants_write() && ready(self.session.flush_some(&self.socket))?.is_some()
@@ -241,7 +244,7 @@ impl Tunnel {
                     moved = true;
                 }
                 Ok(None) => {}
-                // Closed with bytes unread.
+                // The application closed its end with unread bytes.
                 Err(_) => self.app_ended = true,
             }
         }
@@ -260,7 +263,7 @@ impl Tunnel {
     }
 }
 
-/// Bytes on their way.
+/// Bytes in transit.
 #[derive(Debug, Default)]
 struct Pending {
     bytes: Vec<u8>,
@@ -279,13 +282,13 @@ impl Pending {
     fn consume(&mut self, count: usize) {
         self.sent += count;
         if self.is_empty() {
-            // A connection that waits holds no memory.
+            // An idle tunnel holds no memory.
             *self = Self::default();
         }
     }
 }
 
-/// Nothing where the call would block.
+/// Returns `None` if the call would block.
 fn ready(outcome: io::Result<usize>) -> io::Result<Option<usize>> {
     match outcome {
         Ok(count) => Ok(Some(count)),
@@ -296,16 +299,16 @@ fn ready(outcome: io::Result<usize>) -> io::Result<Option<usize>> {
     }
 }
 
-fn not_yet(error: io::Error) -> io::Result<()> {
+fn ignore_would_block(error: io::Error) -> io::Result<()> {
     ready(Err(error)).map(drop)
 }
 
-/// The number of the inbox among the events; those of a tunnel are twice its number, and one more.
+/// The event data of the inbox; a tunnel's are twice its number, and one more.
 const ARRIVED: u64 = 0;
 const EVENTS_MAX: usize = 64;
-/// How much is passed on at once.
+/// The most bytes passed on at once.
 const PART_MAX: usize = 16 * 1024;
 /// How long a client may take to close its side after the application has closed its own.
 const LINGER_MAX: Duration = Duration::from_secs(2);
-/// How often clients that take their time are looked at.
-const LINGER_LOOK_MS: u16 = 250;
+/// How often tunnels with a deadline are checked.
+const LINGER_CHECK_MS: u16 = 250;

@@ -1,4 +1,4 @@
-//! Reading a request's body on a connection, and waiting for the client in either direction.
+//! Reading a request's body, and waiting for the client in either direction.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -13,39 +13,39 @@ use crate::driver::ConnectionDriver;
 use http1::Reject;
 
 impl Connection {
-    /// The head of the request that is being served.
+    /// Returns the head of the request that is being served.
     pub(crate) fn request_head(&self) -> Option<&RequestHead<'_>> {
-        self.turn.as_deref().map(ActiveRequest::request)
+        self.active.as_deref().map(ActiveRequest::head)
     }
 
-    /// Until when the response is to be over; 0 for ever.
+    /// Returns the deadline of the response; 0 for none.
     pub(crate) fn request_deadline_ns(&self) -> u64 {
-        self.turn.as_deref().map_or(0, |turn| turn.deadline_ns)
+        self.active.as_deref().map_or(0, |active| active.deadline_ns)
     }
 
-    /// Gives the request more time.
+    /// Extends the deadline of the request.
     pub(crate) fn extend_deadline(&mut self, by_ns: u64) {
-        if let Some(turn) = self.turn.as_deref_mut()
-            && turn.deadline_ns != 0
+        if let Some(active) = self.active.as_deref_mut()
+            && active.deadline_ns != 0
         {
-            turn.deadline_ns = turn.deadline_ns.max(now_ns()).saturating_add(by_ns);
+            active.deadline_ns = active.deadline_ns.max(now_ns()).saturating_add(by_ns);
         }
     }
 
-    /// Reads from the body into `buf`.
+    /// Reads a part of the body into `buf`.
     pub(crate) fn poll_read(
         &mut self,
         buf: &mut [u8],
         waker: Option<Waker>,
-        home: &dyn ConnectionDriver,
+        driver: &dyn ConnectionDriver,
     ) -> Step {
-        let waker = match self.after_streak(waker, home) {
+        let waker = match self.after_streak(waker, driver) {
             ControlFlow::Continue(waker) => waker,
             ControlFlow::Break(step) => return step,
         };
         match self.try_read(buf) {
             Ok(Some(count)) => Step::Ready(count),
-            Ok(None) => self.not_yet(Interest::READ, waker, home),
+            Ok(None) => self.pending(Interest::READ, waker, driver),
             Err(failure) => Step::Failed(self.break_with(failure)),
         }
     }
@@ -54,71 +54,73 @@ impl Connection {
     pub(crate) fn wait(
         &mut self,
         interest: Interest,
-        home: &dyn ConnectionDriver,
+        driver: &dyn ConnectionDriver,
     ) -> Result<(), Failure> {
-        let streak = self.turn.as_deref_mut().map(|turn| std::mem::take(&mut turn.streak));
+        let streak = self.active.as_deref_mut().map(|active| std::mem::take(&mut active.streak));
         if streak.is_some_and(|streak| streak > STREAK_MAX) {
-            return home.yield_now().map_err(|failure| self.break_with(failure));
+            return driver.yield_now().map_err(|failure| self.break_with(failure));
         }
-        let (polled, deadline_ns) = self.what_to_wait_for(interest)?;
-        match home.wait(self.fd(), polled, deadline_ns) {
-            Err(failure) if failure.kind == FailureKind::TIMEOUT => Err(self.out_of_time(interest)),
+        let (polled, deadline_ns) = self.wait_target(interest)?;
+        match driver.wait(self.fd(), polled, deadline_ns) {
+            Err(failure) if failure.kind == FailureKind::TIMEOUT => {
+                Err(self.timeout_failure(interest))
+            }
             Err(failure) => Err(self.break_with(failure)),
             Ok(()) => Ok(()),
         }
     }
 
-    /// Counts an operation. After [`STREAK_MAX`] of them without a wait, reports "not yet" once, so that the caller
-    /// yields: a client that is always ready would leave the thread to no one else. A blocking caller yields in
-    /// [`Connection::wait`], and one that tries again instead is not stopped a second time; a caller with a waker is
-    /// woken as soon as others have run.
+    /// Counts an operation. After [`STREAK_MAX`] operations without blocking, reports `Pending` once so that
+    /// the caller yields: a client that is always ready would otherwise occupy the thread. A blocking caller
+    /// yields in [`Connection::wait`], and one that retries instead is not stopped again; a caller with a
+    /// waker is woken as soon as other work has run.
     pub(crate) fn after_streak(
         &mut self,
         waker: Option<Waker>,
-        home: &dyn ConnectionDriver,
+        driver: &dyn ConnectionDriver,
     ) -> ControlFlow<Step, Option<Waker>> {
-        let Some(turn) = self.turn.as_deref_mut() else { return ControlFlow::Continue(waker) };
-        turn.streak += 1;
+        let Some(active) = self.active.as_deref_mut() else { return ControlFlow::Continue(waker) };
+        active.streak += 1;
         match waker {
-            None if turn.streak == STREAK_MAX + 1 => ControlFlow::Break(Step::Pending),
-            Some(waker) if turn.streak > STREAK_MAX => {
-                turn.streak = 0;
-                home.wake_soon(waker);
+            None if active.streak == STREAK_MAX + 1 => ControlFlow::Break(Step::Pending),
+            Some(waker) if active.streak > STREAK_MAX => {
+                active.streak = 0;
+                driver.wake_soon(waker);
                 ControlFlow::Break(Step::Pending)
             }
             waker => ControlFlow::Continue(waker),
         }
     }
 
-    /// "Not yet", after the waker was set, where there is one.
-    pub(crate) fn not_yet(
+    /// Returns `Pending` after registering the waker, if any.
+    pub(crate) fn pending(
         &mut self,
         interest: Interest,
         waker: Option<Waker>,
-        home: &dyn ConnectionDriver,
+        driver: &dyn ConnectionDriver,
     ) -> Step {
         let Some(waker) = waker else { return Step::Pending };
-        if let Some(turn) = self.turn.as_deref_mut() {
-            turn.streak = 0;
+        if let Some(active) = self.active.as_deref_mut() {
+            active.streak = 0;
         }
-        let armed = self.what_to_wait_for(interest).and_then(|(polled, deadline_ns)| {
+        let registered = self.wait_target(interest).and_then(|(polled, deadline_ns)| {
             if deadline_ns != 0 && now_ns() >= deadline_ns {
-                return Err(self.out_of_time(interest));
+                return Err(self.timeout_failure(interest));
             }
-            home.register_waker(self.fd(), polled, deadline_ns, waker)
+            driver.register_waker(self.stream.as_fd(), polled, deadline_ns, waker)
         });
-        match armed {
+        match registered {
             Ok(()) => Step::Pending,
             Err(failure) => Step::Failed(self.break_with(failure)),
         }
     }
 
-    /// Takes the connection out of the server: before the response is begun, or after the head of a 101.
+    /// Removes the connection from the server: before the response is started, or after the head of a 101.
     pub(crate) fn hijack(&mut self) -> Result<Hijacked, Failure> {
-        let response = &self.turn()?.response;
+        let response = &self.active()?.response;
         if response.on_wire && !response.plan.upgrade {
             return Err(Failure::application(
-                "the response is begun: its connection cannot be taken over",
+                "cannot take over the connection: the response has started",
             ));
         }
         if !self.output.is_empty() {
@@ -126,7 +128,7 @@ impl Connection {
         }
         if !self.output.is_empty() {
             return Err(Failure::application(
-                "the client has not read what was sent before: its connection cannot be taken over",
+                "cannot take over the connection: the client has not read an earlier response yet",
             ));
         }
         self.restore_body()?;
@@ -137,32 +139,32 @@ impl Connection {
             .map_err(|error| Failure::io("cannot hand over the connection", &error))?;
         let hijacked = Hijacked { fd, already_read: unread.to_vec().into() };
         self.duplicated = true;
-        self.context.background.take_over(self.fd());
-        self.end_request(Then::Forget);
+        self.context.background.take_over(self.stream.as_fd());
+        self.end_request(Then::Detach);
         Ok(hijacked)
     }
 
-    /// The request's turn; a failure where it is over or broken.
+    /// Returns the active request; fails if it is over or broken.
     #[inline]
-    pub(crate) fn turn(&mut self) -> Result<&mut ActiveRequest, Failure> {
-        whole(self.turn.as_deref_mut())
+    pub(crate) fn active(&mut self) -> Result<&mut ActiveRequest, Failure> {
+        unbroken(self.active.as_deref_mut())
     }
 
-    /// Makes a failure final: whatever is tried later fails in the same way.
+    /// Makes a failure final: later operations fail in the same way.
     pub(crate) fn break_with(&mut self, failure: Failure) -> Failure {
-        if let Some(turn) = self.turn.as_deref_mut() {
-            return turn.broken.get_or_insert(failure).clone();
+        if let Some(active) = self.active.as_deref_mut() {
+            return active.broken.get_or_insert(failure).clone();
         }
         failure
     }
 
     fn try_read(&mut self, buf: &mut [u8]) -> Result<Option<usize>, Failure> {
-        let turn = self.turn()?;
-        if let Some(spool) = &mut turn.spool {
-            turn.body_begun = true;
+        let active = self.active()?;
+        if let Some(spool) = &mut active.spool {
+            active.body_begun = true;
             let read = spool.read(buf);
             if spool.is_empty() {
-                turn.spool = None;
+                active.spool = None;
             }
             match read {
                 Ok(0) => {}
@@ -170,7 +172,7 @@ impl Connection {
                 Err(error) => return Err(Failure::io("cannot read the buffered body", &error)),
             }
         }
-        if buf.is_empty() || turn.body.is_done() {
+        if buf.is_empty() || active.body.is_done() {
             return Ok(Some(0));
         }
         loop {
@@ -183,65 +185,65 @@ impl Connection {
             self.send_continue()?;
             match self.fill() {
                 Ok(0) => {
-                    let eof = self.turn()?.body.eof().err();
+                    let eof = self.active()?.body.eof().err();
                     return Err(refused(
-                        &eof.unwrap_or_else(|| Reject::new(400, "the body is cut")),
+                        &eof.unwrap_or_else(|| Reject::new(400, "the request's body is truncated")),
                     ));
                 }
-                Ok(count) => self.turn()?.reading.moved(count),
+                Ok(count) => self.active()?.reading.moved(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(error) => return Err(Failure::from(error)),
             }
         }
     }
 
-    /// Decodes what was read; nothing where that was framing alone. The decoder is shown no more than fits into `buf`,
-    /// so that it never gives more.
+    /// Decodes input into `buf`; returns `None` if it held framing only. The decoder sees no more bytes than
+    /// fit into `buf`, so that it never produces more.
     fn decode_into(&mut self, buf: &mut [u8]) -> Result<Option<usize>, Failure> {
-        let Some(turn) = self.turn.as_deref_mut() else { return Ok(Some(0)) };
-        turn.expects_continue = false;
-        turn.body_begun = true;
+        let Some(active) = self.active.as_deref_mut() else { return Ok(Some(0)) };
+        active.expects_continue = false;
+        active.body_begun = true;
         let unused = self.input.unused();
-        let shown = &unused[..unused.len().min(buf.len())];
-        let decoded = turn.body.decode(shown).map_err(|reject| refused(&reject))?;
-        let data = &shown[decoded.data.clone()];
+        let visible = &unused[..unused.len().min(buf.len())];
+        let decoded = active.body.decode(visible).map_err(|reject| refused(&reject))?;
+        let data = &visible[decoded.data.clone()];
         buf[..data.len()].copy_from_slice(data);
         let count = data.len();
         self.input.consume(decoded.consumed);
         Ok((count > 0 || decoded.done).then_some(count))
     }
 
-    /// The client that waits for leave to send its body gets it when the application first reads (RFC 9110 10.1.1).
+    /// Sends `100 Continue` when the application first reads, if the client waits for it (RFC 9110 10.1.1).
     fn send_continue(&mut self) -> Result<(), Failure> {
-        let turn = self.turn()?;
-        if std::mem::take(&mut turn.expects_continue) && !turn.response.on_wire {
+        let active = self.active()?;
+        if std::mem::take(&mut active.expects_continue) && !active.response.on_wire {
             self.output.append().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
             self.push_interim()?;
         }
         Ok(())
     }
 
-    /// What the socket is to be ready for, and until when.
-    fn what_to_wait_for(&mut self, interest: Interest) -> Result<(Interest, u64), Failure> {
+    /// Returns what the socket has to be ready for, and the deadline.
+    fn wait_target(&mut self, interest: Interest) -> Result<(Interest, u64), Failure> {
         let config = &self.context.config;
         let (body, write, rate) = (config.body_timeout, config.write_timeout, config.min_rate);
         let polled = match interest {
             Interest::READ => self.stream.read_interest(),
             _ => self.stream.write_interest(),
         };
-        let turn = self.turn()?;
+        let active = self.active()?;
         let slow = match interest {
-            Interest::READ => turn.reading.deadline(body, rate),
-            _ => turn.writing.deadline(write, rate),
+            Interest::READ => active.reading.deadline(body, rate),
+            _ => active.writing.deadline(write, rate),
         };
-        Ok((polled, earlier(turn.deadline_ns, slow)))
+        Ok((polled, earlier(active.deadline_ns, slow)))
     }
 
-    /// The failure for a deadline that passed: the request's own, or the client's slowness.
-    pub(crate) fn out_of_time(&mut self, interest: Interest) -> Failure {
+    /// Returns the failure for a deadline that passed: the request's, or that of a slow client.
+    pub(crate) fn timeout_failure(&mut self, interest: Interest) -> Failure {
         let request_ns = self.request_deadline_ns();
         let failure = if request_ns != 0 && now_ns() >= request_ns {
-            ran_over()
+            request_timed_out()
         } else if interest == Interest::READ {
             Failure::new(
                 FailureKind::TIMEOUT,
@@ -251,7 +253,7 @@ impl Connection {
         } else {
             Failure::new(
                 FailureKind::TIMEOUT,
-                "the client takes its answer too slowly (write_timeout, min_rate)",
+                "the client reads the response too slowly (write_timeout, min_rate)",
             )
         };
         self.break_with(failure)
@@ -259,25 +261,25 @@ impl Connection {
 }
 
 /// The failure of a request whose time is up.
-pub(crate) fn ran_over() -> Failure {
-    Failure::new(FailureKind::TIMEOUT, "the request ran over its time (request_timeout)")
+pub(crate) fn request_timed_out() -> Failure {
+    Failure::new(FailureKind::TIMEOUT, "the request timed out (request_timeout)")
 }
 
-/// The turn of a request; a failure where it is over or broken.
+/// Returns the active request; fails if it is over or broken.
 #[inline]
-pub(crate) fn whole(turn: Option<&mut ActiveRequest>) -> Result<&mut ActiveRequest, Failure> {
-    match turn {
+pub(crate) fn unbroken(active: Option<&mut ActiveRequest>) -> Result<&mut ActiveRequest, Failure> {
+    match active {
         Some(ActiveRequest { broken: Some(failure), .. }) => Err(failure.clone()),
-        Some(turn) => Ok(turn),
+        Some(active) => Ok(active),
         None => Err(Failure::application("the exchange is over")),
     }
 }
 
-/// A body that cannot be read, as the application sees it.
+/// Converts a rejected body to a failure for the application.
 pub(crate) fn refused(reject: &Reject) -> Failure {
     let kind = if reject.status == 413 { FailureKind::TOO_LARGE } else { FailureKind::PROTOCOL };
     Failure::new(kind, reject.reason.clone()).with_status(reject.status)
 }
 
-/// How many operations in a row an exchange has before others have their turn.
+/// The number of operations in a row after which an exchange yields.
 const STREAK_MAX: u32 = 64;

@@ -1,7 +1,8 @@
-//! Requests that run over `request_timeout` on threads that may block: a thread of its own watches their time, since
-//! those who serve them do not come round to it.
+//! Enforcing `request_timeout` for classes whose threads may block: a separate thread watches the deadlines,
+//! because a thread that hangs in the application cannot.
 //!
-//! There is no such thread where there is no such limit. What can be ended is ended by the class: see [`RequestDeadlines::start`].
+//! The thread exists only if the limit is set. The class decides how to end what can be ended: see
+//! [`RequestDeadlines::start`].
 
 use std::collections::HashMap;
 use std::io;
@@ -25,22 +26,22 @@ use crate::driver::ConnectionDriver;
 use crate::wire::{self, Wire};
 use crate::worker_base::WorkerBase;
 
-/// Calls the application, and watches for how long it has each request. Costs nothing where there is no such limit.
+/// Calls the application, and watches the deadline of each request. Costs nothing without `request_timeout`.
 #[derive(Clone)]
 pub struct RequestDeadlines {
     app: AppHandle,
-    watch: Option<Arc<Watch>>,
+    tracker: Option<Arc<Tracker>>,
 }
 
-/// The requests that are with the application, by their connection.
-struct Watch {
-    requests: Mutex<HashMap<RawFd, Limited>>,
-    begun: Condvar,
+/// The requests that the application is serving, by the descriptor of their connection.
+struct Tracker {
+    requests: Mutex<HashMap<RawFd, Tracked>>,
+    added: Condvar,
     app: AppHandle,
     context: Arc<ServerContext>,
 }
 
-/// A request that has run over.
+/// A request that exceeded its time.
 #[derive(Clone)]
 pub struct TimedOutRequest {
     method: String,
@@ -49,11 +50,12 @@ pub struct TimedOutRequest {
     peer: String,
     port: u16,
     received_ns: u64,
-    /// The status with which it was answered in place of the application; 0 where its response had begun.
+    /// The status of the response that was sent on behalf of the application; 0 if the application's response
+    /// had added.
     status: u16,
 }
 
-struct Limited {
+struct Tracked {
     request: TimedOutRequest,
     /// Monotonic nanoseconds; 0 once it has passed.
     deadline_ns: u64,
@@ -61,7 +63,7 @@ struct Limited {
 }
 
 impl TimedOutRequest {
-    /// Its method and target, for the log.
+    /// Returns the method and target, for the log.
     fn name(&self) -> String {
         format!("{} {}", self.method, self.target.escape_ascii())
     }
@@ -70,8 +72,8 @@ impl TimedOutRequest {
         Duration::from_nanos(now_ns().saturating_sub(self.received_ns))
     }
 
-    /// Writes its line into the access log: for a class that ends with it. Elsewhere the exchange does that when the
-    /// application leaves it.
+    /// Writes the request's line into the access log, for a class that terminates with the request. Otherwise
+    /// the exchange does that when the application drops it.
     pub fn record(&self, host: &Host) {
         let line = [self.method.as_bytes(), &self.target, self.version.as_bytes()].join(&b' ');
         let record = AccessRecord {
@@ -100,177 +102,183 @@ impl TimedOutRequest {
 }
 
 impl RequestDeadlines {
-    /// Watches the requests of a worker. A request that runs over is named in the log with its age and where the
-    /// application stands. Its client gets a 500 where nothing of the response was sent (not through TLS), and its
-    /// connection is shut down: what is written to it fails. Then `ran_over` is called with those that ran over together,
-    /// on a separate thread.
+    /// Watches the requests of a worker. If a request exceeds its time, its age and the application's stack
+    /// traces are logged. Its client receives a 500 if nothing of the response was sent (not over TLS), and
+    /// its connection is shut down, so that later writes fail. Then `on_timeout` is called on a separate thread
+    /// with all requests that exceeded their time at this moment.
     pub fn start(
         base: &WorkerBase,
-        ran_over: impl Fn(&[TimedOutRequest]) + Send + 'static,
+        on_timeout: impl Fn(&[TimedOutRequest]) + Send + 'static,
     ) -> io::Result<Self> {
         let app = base.app.clone();
         if base.context.config.request_timeout.is_none() {
-            return Ok(Self { app, watch: None });
+            return Ok(Self { app, tracker: None });
         }
-        let watch = Arc::new(Watch {
+        let tracker = Arc::new(Tracker {
             requests: Mutex::default(),
-            begun: Condvar::new(),
+            added: Condvar::new(),
             app: base.app.clone(),
             context: Arc::clone(&base.context),
         });
-        let watched = Arc::clone(&watch);
-        thread::Builder::new().name("overtime".to_owned()).spawn(move || watched.run(ran_over))?;
-        Ok(Self { app, watch: Some(watch) })
+        let shared = Arc::clone(&tracker);
+        thread::Builder::new()
+            .name("request-timeout".to_owned())
+            .spawn(move || shared.run(on_timeout))?;
+        Ok(Self { app, tracker: Some(tracker) })
     }
 
-    /// Has the application answer the request that a connection has: only after [`Advance::Request`]. The connection
-    /// comes back through [`ConnectionDriver::release`], of which [`RequestDeadlines::end`] is to be told.
+    /// Calls the application with the request of a connection: only valid after [`Advance::Request`]. The
+    /// connection returns through [`ConnectionDriver::release`], which has to call [`RequestDeadlines::end`].
     ///
     /// [`Advance::Request`]: crate::Advance::Request
-    pub fn call(&self, connection: Box<Connection>, home: Arc<dyn ConnectionDriver>) {
+    pub fn call(&self, connection: Box<Connection>, driver: Arc<dyn ConnectionDriver>) {
         let fd = connection.fd();
-        let wire = self.watch.as_ref().map(|_| Arc::clone(&connection.wire));
-        let exchange = connection.into_exchange(home);
-        if let (Some(watch), Some(wire)) = (&self.watch, wire) {
-            watch.begin(fd, &exchange, wire);
+        let wire = self.tracker.as_ref().map(|_| Arc::clone(&connection.wire));
+        let exchange = connection.into_exchange(driver);
+        if let (Some(tracker), Some(wire)) = (&self.tracker, wire) {
+            tracker.begin(fd, &exchange, wire);
         }
         self.app.call(exchange);
     }
 
-    /// The request has got more time: [`ConnectionDriver::deadline_extended`].
+    /// Moves the deadline of a request: for [`ConnectionDriver::deadline_extended`].
     pub fn extend(&self, fd: RawFd, deadline_ns: u64) {
-        if let Some(watch) = &self.watch
-            && let Some(limited) = watch.lock().get_mut(&fd)
+        if let Some(tracker) = &self.tracker
+            && let Some(tracked) = tracker.lock().get_mut(&fd)
         {
-            limited.deadline_ns = deadline_ns;
+            tracked.deadline_ns = deadline_ns;
         }
     }
 
-    /// The request is over; from now on its descriptor may be another connection's.
+    /// Stops watching the request; its descriptor may belong to another connection from now on.
     pub fn end(&self, fd: RawFd) {
-        if let Some(watch) = &self.watch {
-            watch.lock().remove(&fd);
+        if let Some(tracker) = &self.tracker {
+            tracker.lock().remove(&fd);
         }
     }
 }
 
-impl Watch {
+impl Tracker {
     fn begin(&self, fd: RawFd, exchange: &ExchangeBox, wire: Arc<Wire>) {
         let deadline_ns = exchange.deadline_ns();
         if deadline_ns == 0 {
             return;
         }
-        let limited = Limited { request: TimedOutRequest::of(exchange.head()), deadline_ns, wire };
-        self.lock().insert(fd, limited);
-        self.begun.notify_one();
+        let tracked = Tracked { request: TimedOutRequest::of(exchange.head()), deadline_ns, wire };
+        self.lock().insert(fd, tracked);
+        self.added.notify_one();
     }
 
-    fn run(&self, ran_over: impl Fn(&[TimedOutRequest])) {
+    fn run(&self, on_timeout: impl Fn(&[TimedOutRequest])) {
         let mut requests = self.lock();
         loop {
             let now = now_ns();
-            let mut late = Vec::new();
+            let mut overdue = Vec::new();
             let mut next_ns = u64::MAX;
-            for (fd, limited) in requests.iter_mut().filter(|(_, limited)| limited.deadline_ns != 0)
+            for (fd, tracked) in requests.iter_mut().filter(|(_, tracked)| tracked.deadline_ns != 0)
             {
-                let due_ns = limited.deadline_ns.saturating_add(GRACE_NS);
+                let due_ns = tracked.deadline_ns.saturating_add(GRACE_NS);
                 if due_ns > now {
                     next_ns = next_ns.min(due_ns);
                     continue;
                 }
-                limited.deadline_ns = 0;
-                // While the lock is held the request is not over, so the descriptor is its connection's. One that the
-                // client has closed already needs no end.
-                if limited.wire.claim().is_some_and(|claim| claim.answer(&self.context, *fd)) {
-                    limited.request.status = wire::STATUS;
+                tracked.deadline_ns = 0;
+                // While the lock is held the request is not over, so the descriptor is still its
+                // connection's. A failure means that the client has already disconnected.
+                if tracked.wire.claim().is_some_and(|claim| claim.answer(&self.context, *fd)) {
+                    tracked.request.status = wire::STATUS;
                 }
                 let _ = socket::shutdown(*fd, socket::Shutdown::Both);
-                late.push(limited.request.clone());
+                overdue.push(tracked.request.clone());
             }
-            if late.is_empty() {
+            if overdue.is_empty() {
                 let pause = Duration::from_nanos(next_ns.saturating_sub(now)).min(PAUSE_MAX);
                 requests = self
-                    .begun
+                    .added
                     .wait_timeout(requests, pause)
                     .unwrap_or_else(PoisonError::into_inner)
                     .0;
                 continue;
             }
             drop(requests);
-            self.name(&late);
-            ran_over(&late);
+            self.log_overdue(&overdue);
+            on_timeout(&overdue);
             requests = self.lock();
         }
     }
 
-    /// Logs which requests ran over, and where the application stands. One that does not even answer that question
-    /// serves no request any more: another worker is to take over.
-    fn name(&self, late: &[TimedOutRequest]) {
-        for request in late {
+    /// Logs the requests that exceeded their time, with the application's stack traces. If the application
+    /// does not even deliver those, it cannot serve requests any more: the worker is replaced.
+    fn log_overdue(&self, overdue: &[TimedOutRequest]) {
+        for request in overdue {
             let seconds = request.age().as_secs_f64();
-            tracing::error!(
-                "{} has run over its time (request_timeout): {seconds:.1} s",
-                request.name()
-            );
+            tracing::error!("{} timed out after {seconds:.1} s (request_timeout)", request.name());
         }
         if self.context.is_stuck() {
             return;
         }
-        let Ok(answer) = self.ask_for_trace() else { return };
-        match answer.recv_timeout(TRACE_PATIENCE) {
+        let Ok(trace) = self.request_trace() else { return };
+        match trace.recv_timeout(TRACE_TIMEOUT) {
             Ok(trace) if trace.is_empty() => {}
             Ok(trace) => {
-                let names: Vec<String> = late.iter().map(TimedOutRequest::name).collect();
-                tracing::error!("{} stands here:\n{}", names.join(", "), trace.trim_end());
+                let names: Vec<String> = overdue.iter().map(TimedOutRequest::name).collect();
+                tracing::error!(
+                    "stack traces of the application during {}:\n{}",
+                    names.join(", "),
+                    trace.trim_end()
+                );
             }
-            Err(_) => self.give_up(answer),
+            Err(_) => self.give_up(trace),
         }
     }
 
-    /// Has a thread ask, since the answer may never come: an application with a lock for all of it, as Python's, can hang
-    /// with the lock held.
-    fn ask_for_trace(&self) -> io::Result<Receiver<String>> {
-        let (answers, answer) = channel();
+    /// Requests the stack traces on a separate thread, since the call may never return: an application with a
+    /// global lock, such as Python's, can hang with the lock held.
+    fn request_trace(&self) -> io::Result<Receiver<String>> {
+        let (sender, trace) = channel();
         let app = self.app.clone();
-        let ask = move || {
-            // No one may wait for it any more.
-            let _ = answers.send(app.trace());
+        let request = move || {
+            // The receiver may have given up.
+            let _ = sender.send(app.trace());
         };
-        thread::Builder::new().name("trace".to_owned()).spawn(ask)?;
-        Ok(answer)
+        thread::Builder::new().name("trace".to_owned()).spawn(request)?;
+        Ok(trace)
     }
 
-    /// The application does not respond. The worker stops accepting and is replaced; where the application has not come
-    /// round by then, the worker aborts, which logs where it stands and lets its clients go.
-    fn give_up(&self, answer: Receiver<String>) {
+    /// Handles an application that does not respond: the worker stops accepting and is replaced. If the
+    /// application has not recovered by then, the worker aborts, which logs stack traces and disconnects its
+    /// clients.
+    fn give_up(&self, trace: Receiver<String>) {
         self.context.set_stuck();
         tracing::error!(
-            "the application does not respond, as if it hung with a lock held: another worker takes over"
+            "the application does not respond (it may hang holding a lock): requesting a replacement"
         );
         self.context.host.retire_for("its application does not respond");
         let context = Arc::clone(&self.context);
         let abort = move || {
-            if answer.recv_timeout(ABORT_AFTER).is_err() {
+            if trace.recv_timeout(ABORT_AFTER).is_err() {
                 context.wires.answer_all(&context);
                 // A process may always send a signal to itself.
                 let _ = kill(Pid::this(), Signal::SIGABRT);
             }
         };
         if let Err(error) = thread::Builder::new().name("abort".to_owned()).spawn(abort) {
-            tracing::debug!("cannot watch the application that does not respond: {error}");
+            tracing::debug!("cannot start the thread that aborts the worker: {error}");
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<RawFd, Limited>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<RawFd, Tracked>> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// How long after its time a request is cut: one that waits for its client notices by itself, and is answered.
+/// The time after its deadline at which a request is cut: a request that waits for its client detects the timeout
+/// by itself and gets a response.
 const GRACE_NS: u64 = 100_000_000;
-/// How long the application may take to say where it stands. A worker that is replaced for a slow answer loses nothing.
-const TRACE_PATIENCE: Duration = Duration::from_millis(300);
-/// How long after that it may come round: its successor serves by then.
+/// How long the application may take to deliver its stack traces. A worker that is replaced for a slow reply
+/// loses nothing.
+const TRACE_TIMEOUT: Duration = Duration::from_millis(300);
+/// How long the application may take to recover after that: its replacement serves by then.
 const ABORT_AFTER: Duration = Duration::from_secs(2);
-/// The longest that the watch sleeps: a deadline is never further away than it was when it began to.
+/// The longest sleep. A deadline that is moved while the thread sleeps is never earlier than before.
 const PAUSE_MAX: Duration = Duration::from_secs(3600);

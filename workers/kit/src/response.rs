@@ -1,5 +1,5 @@
-//! Answering on a connection: the head is held back until the body's first bytes, so that a small response is one
-//! system call.
+//! Sending a response: the head is held back until the first bytes of the body, so that a small response takes
+//! one system call.
 
 use std::fmt;
 use std::io;
@@ -15,14 +15,14 @@ use crate::clock::now_ns;
 use crate::connection::{Connection, Then};
 use crate::context::ServerContext;
 use crate::driver::ConnectionDriver;
-use crate::request::{ran_over, whole};
+use crate::request::{request_timed_out, unbroken};
 use crate::socket;
 use crate::wire;
 use http1::response::{CHUNK_END, LAST_CHUNK, chunk_head, encode_informational, encode_trailers};
 use http1::{BodyKind, ResponseContext, encode_head};
 
 impl Connection {
-    /// Takes the head of the response; replaces one that is not on the wire yet.
+    /// Sets the head of the response; replaces one that has not been sent yet.
     pub(crate) fn start(
         &mut self,
         status: u16,
@@ -30,55 +30,56 @@ impl Connection {
         headers: &[Header<'_>],
     ) -> Result<(), Failure> {
         let keep_alive = self.context.config.keepalive.is_some() && !self.context.draining();
-        let keeps_fields = self.context.wants_response_headers;
+        let keeps_headers = self.context.wants_response_headers;
         let date = ServerContext::date();
-        let Self { context, turn, .. } = self;
-        let turn = whole(turn.as_deref_mut())?;
-        if turn.response.on_wire {
+        let Self { context, active, .. } = self;
+        let active = unbroken(active.as_deref_mut())?;
+        if active.response.on_wire {
             return Err(Failure::application(
-                "the response's head is on its way: it cannot be replaced",
+                "the response's head has been sent: it cannot be replaced",
             ));
         }
         let response_context = ResponseContext {
-            version: turn.request().version,
-            head_method: turn.is_head_method,
-            connect: turn.is_connect,
-            upgrade: turn.wants_upgrade,
-            keep_alive: keep_alive && turn.persistent,
+            version: active.head().version,
+            head_method: active.is_head_method,
+            connect: active.is_connect,
+            upgrade: active.wants_upgrade,
+            keep_alive: keep_alive && active.persistent,
             server: context.config.server.as_deref(),
             date: &date,
             style: context.style,
         };
-        let mut head = match std::mem::take(&mut turn.response.head) {
-            none if none.capacity() == 0 => buffer::spare(),
+        let mut head = match std::mem::take(&mut active.response.head) {
+            empty if empty.capacity() == 0 => buffer::spare(),
             replaced => replaced,
         };
         head.clear();
         let plan = encode_head(&mut head, &response_context, status, reason, headers)
             .map_err(|fault| Failure::application(fault.to_string()))?;
         if plan.left_out {
-            context.warn_of_left_out(headers, status);
+            context.warn_of_removed_header(headers, status);
         }
-        turn.response.head = head;
-        turn.response.plan = plan;
-        turn.response.status = status;
-        turn.response.fields = if keeps_fields {
+        active.response.head = head;
+        active.response.plan = plan;
+        active.response.status = status;
+        active.response.headers = if keeps_headers {
             headers.iter().map(|h| (h.name.to_string(), h.value.to_vec())).collect()
         } else {
             Vec::new()
         };
         if status == 101 {
-            // The client waits for it before it speaks the other protocol.
+            // The client waits for the head before it switches protocols.
             self.take_wire()?;
-            let head = self.turn()?.take_head(&[]);
+            let head = self.active()?.take_head(&[]);
             self.push(&[&head])?;
         }
         Ok(())
     }
 
-    /// Takes the right to write to the client. Fails where the request was answered because its time was up.
+    /// Acquires the right to write to the client. Fails if another thread has already responded because the
+    /// request's time was up.
     pub(crate) fn take_wire(&mut self) -> Result<(), Failure> {
-        if self.wire.take() { Ok(()) } else { Err(self.break_with(ran_over())) }
+        if self.wire.take() { Ok(()) } else { Err(self.break_with(request_timed_out())) }
     }
 
     /// Writes a part of the body.
@@ -86,69 +87,70 @@ impl Connection {
         &mut self,
         bytes: &[u8],
         waker: Option<Waker>,
-        home: &dyn ConnectionDriver,
+        driver: &dyn ConnectionDriver,
     ) -> Step {
-        let waker = match self.after_streak(waker, home) {
+        let waker = match self.after_streak(waker, driver) {
             ControlFlow::Continue(waker) => waker,
             ControlFlow::Break(step) => return step,
         };
         match self.try_write(bytes) {
             Ok(Some(count)) => Step::Ready(count),
-            Ok(None) => self.not_yet(Interest::WRITE, waker, home),
+            Ok(None) => self.pending(Interest::WRITE, waker, driver),
             Err(failure) => Step::Failed(self.break_with(failure)),
         }
     }
 
-    /// Sends a part of a file as a part of the body.
+    /// Sends a range of a file as a part of the body.
     pub(crate) fn poll_send_file(
         &mut self,
         file: RawFd,
         offset: u64,
         len: u64,
         waker: Option<Waker>,
-        home: &dyn ConnectionDriver,
+        driver: &dyn ConnectionDriver,
     ) -> Step {
-        let waker = match self.after_streak(waker, home) {
+        let waker = match self.after_streak(waker, driver) {
             ControlFlow::Continue(waker) => waker,
             ControlFlow::Break(step) => return step,
         };
         match self.try_send_file(file, offset, len) {
             Ok(Some(count)) => Step::Ready(count),
-            Ok(None) => self.not_yet(Interest::WRITE, waker, home),
+            Ok(None) => self.pending(Interest::WRITE, waker, driver),
             Err(failure) => Step::Failed(self.break_with(failure)),
         }
     }
 
-    /// Sends an informational response ahead of the final one; a client of HTTP/1.0 does not know them.
+    /// Sends an informational response ahead of the final one; not to clients of HTTP/1.0, which do not
+    /// support them.
     pub(crate) fn informational(
         &mut self,
         status: u16,
         headers: &[Header<'_>],
     ) -> Result<(), Failure> {
-        let turn = self.turn()?;
-        if turn.response.on_wire {
+        let active = self.active()?;
+        if active.response.on_wire {
             return Err(Failure::application(
-                "an informational response comes before the final one",
+                "an informational response must precede the final one",
             ));
         }
-        let version = turn.request().version;
+        let version = active.head().version;
         let sent = encode_informational(self.output.append(), version, status, headers)
             .map_err(|fault| Failure::application(fault.to_string()))?;
         if sent { self.push_interim() } else { Ok(()) }
     }
 
-    /// Takes the trailer fields; they go out at the end of a body in chunks.
+    /// Sets the trailers, which are sent at the end of a chunked body.
     pub(crate) fn trailers(&mut self, headers: &[Header<'_>]) -> Result<(), Failure> {
-        let turn = self.turn()?;
-        turn.response.trailers.clear();
-        encode_trailers(&mut turn.response.trailers, headers)
+        let active = self.active()?;
+        active.response.trailers.clear();
+        encode_trailers(&mut active.response.trailers, headers)
             .map_err(|fault| Failure::application(fault.to_string()))
     }
 
-    /// Ends the response. Fails, and leaves the request open, where there is none to end.
+    /// Ends the response. If it is incomplete, fails and leaves the request open.
     pub(crate) fn finish(&mut self) -> Result<(), Failure> {
-        let turn = self.turn()?;
-        let response = &mut turn.response;
+        let active = self.active()?;
+        let response = &mut active.response;
         if response.status == 0 {
             return Err(Failure::application(
                 "the application ended the request without a response",
@@ -157,14 +159,14 @@ impl Connection {
         if let BodyKind::Length(length) = response.plan.kind
             && response.written < length
         {
-            let words = format!(
+            let message = format!(
                 "the response's body is shorter than its Content-Length: {} of {length} bytes",
                 response.written
             );
-            return Err(self.break_with(Failure::application(words)));
+            return Err(self.break_with(Failure::application(message)));
         }
         let mut last = self.take_head()?;
-        let response = &self.turn()?.response;
+        let response = &self.active()?.response;
         if response.plan.kind == BodyKind::Chunked {
             let end = if response.trailers.is_empty() { LAST_CHUNK } else { &response.trailers };
             last.extend_from_slice(end);
@@ -172,20 +174,22 @@ impl Connection {
         if !last.is_empty() {
             self.push(&[&last])?;
         }
-        buffer::give_back(last);
+        buffer::recycle(last);
         let then = self.what_follows();
         self.end_request(then);
         Ok(())
     }
 
-    /// Ends the response for a failure: an error answer while nothing is on the wire, a cut otherwise.
+    /// Ends the request with a failure: with an error response if nothing was sent yet, else by cutting the
+    /// response.
     pub(crate) fn fail(&mut self, failure: &Failure) {
         let debug = self.context.config.debug_errors;
-        let Some(turn) = self.turn.as_deref_mut() else { return };
-        log_failure(turn.request(), failure);
-        let response = &mut turn.response;
+        let Some(active) = self.active.as_deref_mut() else { return };
+        log_failure(active.head(), failure);
+        let response = &mut active.response;
         if response.on_wire {
-            // A body without framing ends with the connection: only a reset tells that it is cut.
+            // A body without framing ends with the connection: only a reset shows that it is
+            // truncated.
             let cut =
                 if response.plan.kind == BodyKind::UntilClose { Then::Abort } else { Then::Linger };
             return self.end_request(cut);
@@ -198,9 +202,13 @@ impl Connection {
         }
         let status = if failure.status == 0 { 500 } else { failure.status };
         let detail = debug.then(|| failure.to_string());
-        let is_head = turn.is_head_method;
-        let answer =
-            self.context.error_answer(turn.head.get().version, is_head, status, detail.as_deref());
+        let is_head = active.is_head_method;
+        let answer = self.context.error_response(
+            active.head.get().version,
+            is_head,
+            status,
+            detail.as_deref(),
+        );
         response.status = status;
         response.written = 0;
         response.on_wire = true;
@@ -208,44 +216,44 @@ impl Connection {
         self.end_request(Then::Linger);
     }
 
-    /// Cuts the connection, whatever it is doing.
+    /// Cuts the connection, whatever its state.
     pub(crate) fn abort(&mut self) {
         self.end_request(Then::Abort);
     }
 
-    /// Closes the request's account and says what becomes of the connection.
+    /// Ends the request, reports it to the host, and sets what follows.
     pub(crate) fn end_request(&mut self, then: Then) {
         let ended_ns = now_ns();
         let answered = self.wire.close();
-        // A reset would take the answer away from a client that has not read it.
+        // A reset would discard a response that the client has not read yet.
         let then = if answered { Then::Linger } else { then };
-        if let Some(mut turn) = self.turn.take() {
+        if let Some(mut active) = self.active.take() {
             if answered {
-                turn.response.status = wire::STATUS;
-                turn.response.written = 0;
+                active.response.status = wire::STATUS;
+                active.response.written = 0;
             }
-            turn.record(&self.context, ended_ns);
-            let ActiveRequest { head, body, .. } = *turn;
+            active.record(&self.context, ended_ns);
+            let ActiveRequest { head, body, .. } = *active;
             self.body = (then == Then::Next && !body.is_done()).then_some(body);
             head.recycle();
         }
-        self.end_turn(then, ended_ns);
+        self.leave_exchange(then, ended_ns);
     }
 
     /// Takes the encoded head to send it: see [`ActiveRequest::take_head`].
     fn take_head(&mut self) -> Result<Vec<u8>, Failure> {
         self.take_wire()?;
-        let Self { turn, input, .. } = self;
-        Ok(whole(turn.as_deref_mut())?.take_head(input.unused()))
+        let Self { active, input, .. } = self;
+        Ok(unbroken(active.as_deref_mut())?.take_head(input.unused()))
     }
 
-    /// Hands `parts` to the socket behind what is unsent; keeps what it does not take.
+    /// Hands `parts` to the socket after the unsent bytes; keeps what the socket does not accept.
     pub(crate) fn push(&mut self, parts: &[&[u8]]) -> Result<(), Failure> {
         let Self { stream, output, .. } = self;
         match output.send(parts, |slices| stream.write(slices)) {
             Ok(count) => {
-                if let Some(turn) = self.turn.as_deref_mut() {
-                    turn.writing.moved(count);
+                if let Some(active) = self.active.as_deref_mut() {
+                    active.writing.moved(count);
                 }
                 Ok(())
             }
@@ -254,8 +262,8 @@ impl Connection {
         }
     }
 
-    /// Sends an interim response. What the kernel does not take of it is sent with the final one, which no one else may
-    /// send then.
+    /// Sends an interim response. What the kernel does not accept is sent with the final response, which no
+    /// other thread may send then.
     pub(crate) fn push_interim(&mut self) -> Result<(), Failure> {
         self.push(&[])?;
         if self.output.is_empty() { Ok(()) } else { self.take_wire() }
@@ -267,8 +275,8 @@ impl Connection {
         if self.prepare_write(bytes.len() as u64)? == Ready::No {
             return Ok(self.keep_rest(whole).then_some(whole.len()));
         }
-        let turn = self.turn()?;
-        let response = &mut turn.response;
+        let active = self.active()?;
+        let response = &mut active.response;
         if bytes.is_empty() || matches!(response.plan.kind, BodyKind::None { .. }) {
             return Ok(Some(bytes.len()));
         }
@@ -279,7 +287,7 @@ impl Connection {
             head.extend_from_slice(chunk_head(bytes.len()).as_slice());
         }
         if bytes.len() <= COPY_MAX {
-            // One buffer and one plain write are cheaper than gathering two.
+            // One buffer and one plain write are cheaper than a vectored write.
             head.extend_from_slice(bytes);
             if chunked {
                 head.extend_from_slice(CHUNK_END);
@@ -288,7 +296,7 @@ impl Connection {
         } else {
             self.push(&[&head, bytes, if chunked { CHUNK_END } else { b"" }])?;
         }
-        buffer::give_back(head);
+        buffer::recycle(head);
         Ok(Some(bytes.len()))
     }
 
@@ -306,8 +314,8 @@ impl Connection {
             return kept(self);
         }
         let sendfile = self.context.config.sendfile && self.stream.can_send_file();
-        let turn = self.turn()?;
-        let response = &mut turn.response;
+        let active = self.active()?;
+        let response = &mut active.response;
         if matches!(response.plan.kind, BodyKind::None { .. }) {
             return Ok(Some(count));
         }
@@ -327,13 +335,13 @@ impl Connection {
         match self.stream.send_file(file, offset, count) {
             Ok(0) => Err(file_too_short()),
             Ok(sent) => {
-                let turn = self.turn()?;
-                turn.response.written += sent as u64;
-                turn.writing.moved(sent);
+                let active = self.active()?;
+                active.response.written += sent as u64;
+                active.writing.moved(sent);
                 Ok(Some(sent))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => kept(self),
-            // A file that the kernel cannot send from, one of a pipe or of some file systems, is read instead.
+            // The kernel cannot send from this file (a pipe, or some file systems): read it instead.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
                 self.copy_file(file, offset, count)
             }
@@ -356,10 +364,10 @@ impl Connection {
         self.try_write(&buffer[..read])
     }
 
-    /// Checks that so many bytes more may be written, and that there is room for them.
+    /// Checks that `more` bytes may be written, and returns whether there is room for them.
     fn prepare_write(&mut self, more: u64) -> Result<Ready, Failure> {
-        let turn = self.turn()?;
-        let response = &mut turn.response;
+        let active = self.active()?;
+        let response = &mut active.response;
         match response.plan.kind {
             _ if response.status == 0 => {
                 return Err(Failure::application(
@@ -367,23 +375,23 @@ impl Connection {
                 ));
             }
             BodyKind::Length(length) if response.written + more > length => {
-                let words = format!(
+                let message = format!(
                     "the response's body is longer than its Content-Length: {} of {length} bytes",
                     response.written + more
                 );
-                return Err(Failure::application(words));
+                return Err(Failure::application(message));
             }
             BodyKind::None { warn_if_body: true } if more > 0 && !response.warned => {
                 response.warned = true;
                 let status = response.status;
                 tracing::warn!(
-                    "a response with status {status} has no body: what the application wrote is left out"
+                    "a response with status {status} cannot have a body: dropped what the application wrote"
                 );
             }
             _ => {}
         }
         if self.tail.is_some() {
-            // The application has written all of the body.
+            // The application has written the whole body.
             return Ok(Ready::Yes);
         }
         if self.output.len() >= HIGH_WATER {
@@ -392,12 +400,12 @@ impl Connection {
         Ok(if self.output.len() >= HIGH_WATER { Ready::No } else { Ready::Yes })
     }
 
-    /// What becomes of the connection behind a complete response.
+    /// Returns what happens to the connection after a complete response.
     fn what_follows(&self) -> Then {
-        let Some(turn) = self.turn.as_deref() else { return Then::Close };
-        if turn.response.plan.keep_alive {
+        let Some(active) = self.active.as_deref() else { return Then::Close };
+        if active.response.plan.keep_alive {
             Then::Next
-        } else if !turn.persistent && turn.body.is_done() && self.input.is_empty() {
+        } else if !active.persistent && active.body.is_done() && self.input.is_empty() {
             Then::Close
         } else {
             Then::Linger
@@ -413,28 +421,29 @@ enum Ready {
 }
 
 fn file_too_short() -> Failure {
-    Failure::application("the file to send is shorter than what was to be sent of it")
+    Failure::application("the file to send is shorter than the range to send")
 }
 
 fn log_failure(request: &RequestHead<'_>, failure: &Failure) {
     let path = request.target.as_slice().escape_ascii();
     let method = request.method;
-    let story = Story(failure);
+    let report = Report(failure);
     match failure.kind {
         FailureKind::GONE | FailureKind::INTERRUPTED => {
-            tracing::debug!("{method} {path}: {story}");
+            tracing::debug!("{method} {path}: {report}");
         }
         FailureKind::TIMEOUT | FailureKind::PROTOCOL | FailureKind::TOO_LARGE => {
-            tracing::warn!("{method} {path}: {story}");
+            tracing::warn!("{method} {path}: {report}");
         }
-        _ => tracing::error!("{method} {path}: {story}"),
+        _ => tracing::error!("{method} {path}: {report}"),
     }
 }
 
-/// A failure as one record of the log: causes of one line behind the message, others, which are tracebacks, below it.
-struct Story<'a>(&'a Failure);
+/// A failure as one log record: one-line causes follow the message, causes of several lines (tracebacks) are
+/// appended below it.
+struct Report<'a>(&'a Failure);
 
-impl fmt::Display for Story<'_> {
+impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.message)?;
         self.0.chain.iter().try_for_each(|cause| match cause.trim_end() {
@@ -444,11 +453,11 @@ impl fmt::Display for Story<'_> {
     }
 }
 
-/// Above so many bytes that the socket has not taken, a write is "not yet".
+/// The number of unsent bytes at which writes return `Pending`.
 const HIGH_WATER: usize = 64 << 10;
-/// The most that one write takes: what is kept of it at the worst is memory that each connection may hold.
+/// The most bytes that one write takes. In the worst case the connection keeps all of them in memory.
 const WRITE_MAX: usize = 128 << 10;
-/// The most that one `sendfile` takes: a fair turn.
+/// The most bytes that one `sendfile` takes, so that other connections are served too.
 const SEND_FILE_MAX: u64 = 1 << 20;
-/// Up to here a body is copied behind its head.
+/// Up to this size a body is copied after its head.
 const COPY_MAX: usize = 4 << 10;

@@ -1,10 +1,10 @@
-//! Accepting sockets: the one system call for which neither `std` nor `nix` has a form that takes a borrowed
-//! listener, makes the connection non-blocking at once and tells the peer.
+//! System calls on sockets and files for which neither `std` nor `nix` has a suitable wrapper, and the accepting
+//! of connections.
 
 use std::io;
 use std::mem;
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,24 +14,25 @@ use worker_api::Listener;
 
 use crate::accept::AcceptState;
 
-/// A listening socket of the server, as a worker accepts from it. The host owns the socket.
+/// A listening socket as a worker accepts from it. The host owns the socket.
 #[derive(Debug, Clone)]
 pub struct Acceptor {
+    /// Open while the acceptor is in use: see [`Acceptor::new`].
     fd: RawFd,
     local: Arc<Local>,
     pub(crate) state: Arc<AcceptState>,
 }
 
-/// What is the same for all connections of a listener.
+/// Properties that all connections of a listener share.
 #[derive(Debug)]
 pub struct Local {
-    /// The server's end, as it was bound.
+    /// The address that the server bound.
     pub end: Endpoint,
     /// Whether it is a unix socket.
     pub unix: bool,
-    /// Whether the server itself is the client: no TLS is spoken.
+    /// Whether the server itself is the client: such connections do not use TLS.
     pub private: bool,
-    /// Whether a PROXY header named it: then it is the proxy's end.
+    /// Whether the address comes from a PROXY header: then it is the proxy's.
     pub proxied: bool,
 }
 
@@ -42,7 +43,7 @@ pub struct Endpoint {
     pub host: Box<str>,
     /// The port; 0 for a unix socket.
     pub port: u16,
-    /// The IP address, where the end has one.
+    /// The IP address, if the endpoint has one.
     pub ip: Option<IpAddr>,
 }
 
@@ -58,44 +59,62 @@ pub struct Accepted {
 }
 
 impl Acceptor {
-    /// An acceptor for a listener of the host's.
-    pub fn new(listener: &Listener) -> Self {
-        Self::with_state(listener, &AcceptState::new())
+    /// Creates an acceptor for one of the host's listeners.
+    ///
+    /// # Safety
+    /// The listener stays open as long as the acceptor and its clones are used. The host keeps the listeners of
+    /// [`Host::listeners`](worker_api::Host::listeners) open until the class calls
+    /// [`Host::close_listeners`](worker_api::Host::close_listeners), which it does after it has stopped accepting.
+    pub unsafe fn new(listener: &Listener) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { Self::with_state(listener, &AcceptState::new()) }
     }
 
-    pub(crate) fn with_state(listener: &Listener, state: &Arc<AcceptState>) -> Self {
+    /// Like [`Acceptor::new`], with a state that several acceptors share.
+    ///
+    /// # Safety
+    /// As for [`Acceptor::new`].
+    pub(crate) unsafe fn with_state(listener: &Listener, state: &Arc<AcceptState>) -> Self {
         let end = match getsockname::<SockaddrStorage>(listener.fd) {
             Ok(address) => Endpoint::from_address(&address),
             Err(_) => Endpoint { host: listener.name.as_str().into(), port: 0, ip: None },
         };
-        if !listener.unix {
-            set_nodelay(listener.fd);
-        }
         let private = listener.name.as_str() == worker_api::PRIVATE;
         let local = Arc::new(Local { end, unix: listener.unix, private, proxied: false });
-        Self { fd: listener.fd, local, state: Arc::clone(state) }
+        let acceptor = Self { fd: listener.fd, local, state: Arc::clone(state) };
+        if !listener.unix {
+            set_nodelay(acceptor.as_fd());
+        }
+        acceptor
     }
 
-    /// Takes one connection that waits; `WouldBlock` where there is none. Prefer [`Acceptor::take`], which knows what the
-    /// errors mean.
+    /// Accepts one waiting connection; `WouldBlock` if there is none. Prefer [`Acceptor::take`], which
+    /// handles errors.
     pub fn accept(&self) -> io::Result<Accepted> {
         let (fd, peer) = accept4(self.fd)?;
         Ok(Accepted { stream: TcpStream::from(fd), peer, local: Arc::clone(&self.local) })
     }
 
-    /// The listening socket.
+    /// Returns the descriptor of the listening socket.
     pub fn fd(&self) -> RawFd {
         self.fd
     }
 }
 
+impl AsFd for Acceptor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the listener is open while the acceptor is used, as promised to `Acceptor::new`.
+        unsafe { BorrowedFd::borrow_raw(self.fd) }
+    }
+}
+
 impl Endpoint {
-    /// An end without an address: a client of a unix socket.
+    /// Returns an endpoint without an address: a client of a unix socket.
     pub fn nowhere() -> Self {
         Self { host: "".into(), port: 0, ip: None }
     }
 
-    /// The end with this IP address.
+    /// Returns the endpoint with this IP address.
     pub fn from_ip(address: SocketAddr) -> Self {
         let ip = address.ip().to_canonical();
         Self { host: ip.to_string().into(), port: address.port(), ip: Some(ip) }
@@ -113,15 +132,15 @@ impl Endpoint {
         Self { host: host.into(), port: 0, ip: None }
     }
 
-    /// The end as it crosses the ABI.
+    /// Returns the endpoint as it crosses the ABI.
     pub fn address(&self) -> worker_api::Address<'_> {
         worker_api::Address { host: (&*self.host).into(), port: self.port }
     }
 }
 
-/// Whether an error of `accept` concerns one connection or passes by itself, so that accepting goes on.
+/// Returns whether an error of `accept` concerns one connection or is temporary, so that accepting can continue.
 pub fn is_transient(error: &io::Error) -> bool {
-    // accept(2) tells to treat network errors of the new connection like "try again".
+    // According to accept(2), network errors of the new connection are to be treated like `EAGAIN`.
     matches!(
         error.raw_os_error(),
         Some(
@@ -139,15 +158,9 @@ pub fn is_transient(error: &io::Error) -> bool {
     )
 }
 
-/// A descriptor of the host's (a listener, the wake descriptor), which it keeps open while the worker runs.
-pub fn borrow(fd: RawFd) -> BorrowedFd<'static> {
-    // SAFETY: the host closes neither before the worker ends, but for listeners that the class asks it to close.
-    unsafe { BorrowedFd::borrow_raw(fd) }
-}
-
 /// Duplicates a descriptor, closed on exec.
 pub(crate) fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: `fcntl` takes a number that is no descriptor, and fails with EBADF.
+    // SAFETY: `fcntl` accepts any number, and fails with EBADF if it is not a descriptor.
     let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) };
     if copy < 0 {
         return Err(io::Error::last_os_error());
@@ -156,10 +169,10 @@ pub(crate) fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
-/// Accepted connections inherit the option from their listener on Linux: no system call for each.
-fn set_nodelay(fd: RawFd) {
-    // A listener without the option still serves: small writes are delayed at worst.
-    let _ = setsockopt(&borrow(fd), sockopt::TcpNoDelay, &true);
+/// On Linux, accepted connections inherit the option from their listener: no system call for each.
+fn set_nodelay(listener: BorrowedFd<'_>) {
+    // A listener without the option still works: at worst, small writes are delayed.
+    let _ = setsockopt(&listener, sockopt::TcpNoDelay, &true);
 }
 
 fn accept4(listener: RawFd) -> io::Result<(OwnedFd, Endpoint)> {
@@ -179,75 +192,79 @@ fn accept4(listener: RawFd) -> io::Result<(OwnedFd, Endpoint)> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: accept4 gave a new descriptor that nobody else owns.
+    // SAFETY: accept4 returned a new descriptor, which nothing else owns.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     // SAFETY: the kernel filled in an address of that length.
     let address = unsafe { SockaddrStorage::from_raw((&raw const storage).cast(), Some(length)) };
     Ok((fd, address.as_ref().map_or_else(Endpoint::nowhere, Endpoint::from_address)))
 }
 
-/// How long ago the last bytes of a TCP connection arrived, in whole ticks of the kernel; where none has come yet, how
-/// long ago the connection was made. An error for a socket of another kind.
+/// Returns the time since the last bytes of a TCP connection arrived, in whole ticks of the kernel; since the
+/// connection was made if none have arrived. Fails for other kinds of sockets.
 pub fn since_last_received(socket: BorrowedFd<'_>) -> io::Result<Duration> {
     let info = tcp_info(socket)?;
     Ok(Duration::from_millis(u64::from(info.tcpi_last_data_recv)))
 }
 
-/// What the kernel knows about a TCP socket. An error for a socket of another kind.
+/// Returns the kernel's state of a TCP socket. Fails for other kinds of sockets.
 pub(crate) fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
     let mut info: libc::tcp_info =
-        // SAFETY: it consists of numbers, for which zero is valid.
+        // SAFETY: the structure consists of integers, for which zero is valid.
         unsafe { mem::zeroed() };
     let mut length = size_of_val(&info) as libc::socklen_t;
-    let place = (&raw mut info).cast();
-    // SAFETY: place and length point to storage of that size for the whole call.
-    let answer = unsafe {
+    let pointer = (&raw mut info).cast();
+    // SAFETY: pointer and length point to storage of that size for the whole call.
+    let result = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
             libc::IPPROTO_TCP,
             libc::TCP_INFO,
-            place,
+            pointer,
             &raw mut length,
         )
     };
-    if answer < 0 {
+    if result < 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(info)
 }
 
-/// `recv(2)`: what has come, as far as it fits into `buffer`; 0 is the end of file.
+/// `recv(2)`: receives available bytes into `buffer`; 0 means end of file.
 ///
-/// Here and in [`send`] the system is called without the C library's wrapper, which in a process with threads prepares
-/// each call for the thread's being cancelled. Nobody cancels threads.
+/// Here and in [`send`] the system call is made without the C library's wrapper, which in a multi-threaded
+/// process prepares each call for thread cancellation. The server never cancels threads.
 pub fn receive(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     let (fd, flags) = (socket.as_raw_fd(), 0);
-    let nobody = ptr::null_mut::<libc::c_void>();
+    let no_address = ptr::null_mut::<libc::c_void>();
     let (start, len) = (buffer.as_mut_ptr(), buffer.len());
-    // SAFETY: the buffer is writable for its length, and nobody's address is asked for.
-    let read = unsafe { libc::syscall(libc::SYS_recvfrom, fd, start, len, flags, nobody, nobody) };
+    // SAFETY: the buffer is writable for its length, and null means that the sender's address is not
+    // requested.
+    let read =
+        unsafe { libc::syscall(libc::SYS_recvfrom, fd, start, len, flags, no_address, no_address) };
     if read < 0 { Err(io::Error::last_os_error()) } else { Ok(read as usize) }
 }
 
-/// `send(2)`: as much of `bytes` as the socket takes. A connection that is gone is an error, and no signal.
+/// `send(2)`: sends as many of `bytes` as the socket accepts. A closed connection is an error and raises no
+/// signal.
 pub fn send(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     let (fd, flags) = (socket.as_raw_fd(), libc::MSG_NOSIGNAL);
-    let (nobody, nothing) = (ptr::null::<libc::c_void>(), 0);
+    let (no_address, no_length) = (ptr::null::<libc::c_void>(), 0);
     let (start, len) = (bytes.as_ptr(), bytes.len());
-    // SAFETY: the bytes are readable for their length, and the address that is not there has no length.
-    let sent = unsafe { libc::syscall(libc::SYS_sendto, fd, start, len, flags, nobody, nothing) };
+    // SAFETY: the bytes are readable for their length, and the null address has length 0.
+    let sent =
+        unsafe { libc::syscall(libc::SYS_sendto, fd, start, len, flags, no_address, no_length) };
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
 }
 
-/// `sendfile(2)`: up to `count` bytes of `file` from `offset` into `socket`.
+/// `sendfile(2)`: sends up to `count` bytes of `file` from `offset` to `socket`.
 pub fn send_file(socket: &TcpStream, file: RawFd, offset: u64, count: usize) -> io::Result<usize> {
     let mut offset = offset as libc::off_t;
-    // SAFETY: both are descriptors; the offset lives for the call. A wrong `file` is answered by EBADF.
+    // SAFETY: the offset lives for the call. The kernel rejects a wrong `file` with EBADF.
     let sent = unsafe { libc::sendfile(socket.as_raw_fd(), file, &raw mut offset, count) };
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
 }
 
-/// Resets a connection, whoever else has a descriptor of it. An error for a socket of another kind than TCP.
+/// Resets a connection, even if other processes have a descriptor of it. Fails for sockets other than TCP.
 pub fn disconnect(socket: &TcpStream) -> io::Result<()> {
     let nowhere =
         libc::sockaddr { sa_family: libc::AF_UNSPEC as libc::sa_family_t, sa_data: [0; 14] };
@@ -257,9 +274,10 @@ pub fn disconnect(socket: &TcpStream) -> io::Result<()> {
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// `pread(2)`: bytes of `file` from `offset` into `buffer`, for connections that need to see them (TLS, chunks).
+/// `pread(2)`: reads bytes of `file` from `offset` into `buffer`, for connections that cannot use `sendfile`
+/// (TLS, chunks).
 pub fn read_file(file: RawFd, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    // SAFETY: the buffer is writable for its length. A wrong `file` is answered by EBADF.
+    // SAFETY: the buffer is writable for its length. The kernel rejects a wrong `file` with EBADF.
     let read = unsafe {
         libc::pread(file, buffer.as_mut_ptr().cast(), buffer.len(), offset as libc::off_t)
     };
@@ -278,7 +296,8 @@ mod tests {
         server.set_nonblocking(true).unwrap();
         let name = server.local_addr().unwrap().to_string();
         let listener = Listener { fd: server.as_raw_fd(), name: name.into(), unix: false };
-        let acceptor = Acceptor::new(&listener);
+        // SAFETY: `server` outlives the acceptor.
+        let acceptor = unsafe { Acceptor::new(&listener) };
         assert_eq!(acceptor.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
 
         let client = TcpStream::connect(server.local_addr().unwrap()).unwrap();

@@ -1,5 +1,5 @@
-//! What a client sends or takes slowly, kept so that no thread has to wait for it: in memory, and in an unnamed temporary
-//! file where it is more than a little.
+//! Buffers for what a client sends or accepts slowly, so that no thread has to wait for it: in memory, or in an
+//! unnamed temporary file for larger amounts.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -13,14 +13,14 @@ use worker_api::{Failure, Host, Result};
 
 use crate::socket;
 
-/// The bounds on what a worker buffers, and what is in use.
+/// The limits of a worker's buffers, and what is in use.
 #[derive(Debug)]
 pub(crate) struct Buffers {
-    /// The most bytes that a buffer keeps.
+    /// The maximum bytes of one buffer.
     pub(crate) max: u64,
-    /// The most bytes that all buffers keep in memory.
+    /// The maximum bytes of all buffers in memory.
     memory_max: usize,
-    /// The most temporary files at a time.
+    /// The maximum number of open temporary files.
     files_max: usize,
     directory: PathBuf,
     memory: AtomicUsize,
@@ -29,22 +29,22 @@ pub(crate) struct Buffers {
     failing: AtomicBool,
 }
 
-/// Bytes in the order in which they came. The bytes of the file come before those in memory.
+/// A first-in, first-out buffer. The bytes in the file precede those in memory.
 #[derive(Debug)]
 pub(crate) struct Spool {
     buffers: Arc<Buffers>,
     file: Option<CountedFile>,
-    /// How much of the file is written, and read.
+    /// The numbers of bytes written to and read from the file.
     written: u64,
     read: u64,
     memory: Vec<u8>,
-    /// How much of the memory is read.
+    /// The number of bytes read from memory.
     used: usize,
-    /// Whether it takes nothing more.
+    /// Whether the buffer accepts no more bytes.
     is_full: bool,
 }
 
-/// One of the files that a worker may have.
+/// A file that counts toward the worker's limit.
 #[derive(Debug)]
 pub(crate) struct CountedFile {
     pub(crate) file: File,
@@ -52,7 +52,7 @@ pub(crate) struct CountedFile {
 }
 
 impl Buffers {
-    /// Reads the settings; `None` where bodies are not buffered.
+    /// Reads the settings; `None` if bodies are not buffered.
     pub(crate) fn read(host: &Host) -> Option<Arc<Self>> {
         let max = host.setting_usize("body_buffer_max").unwrap_or_default() as u64;
         (max > 0).then(|| {
@@ -68,19 +68,20 @@ impl Buffers {
         })
     }
 
-    /// Takes more memory for a buffer that has some already; whether there is enough.
+    /// Reserves `more` bytes of memory for a buffer that has `has` already; returns whether the limits allow
+    /// it.
     fn take_memory(&self, has: usize, more: usize) -> bool {
         let taken = |taken: usize| (taken + more <= self.memory_max).then_some(taken + more);
         has + more <= self.memory_max / SHARES
             && self.memory.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok()
     }
 
-    /// Opens a temporary file, unless there are too many files.
+    /// Opens a temporary file, unless the limit is reached.
     fn open(self: &Arc<Self>) -> Option<CountedFile> {
         self.count_file(|| open_unnamed(&self.directory).map_err(|error| self.warn(&error)).ok())
     }
 
-    /// Keeps an application's file open, unless there are too many files.
+    /// Duplicates the descriptor of an application's file, unless the limit is reached.
     pub(crate) fn share(self: &Arc<Self>, file: RawFd) -> Option<CountedFile> {
         self.count_file(|| socket::duplicate(file).ok().map(File::from))
     }
@@ -114,7 +115,7 @@ impl Drop for CountedFile {
 }
 
 impl Spool {
-    /// An empty one.
+    /// Creates an empty buffer.
     pub(crate) fn new(buffers: &Arc<Buffers>) -> Self {
         Self {
             buffers: Arc::clone(buffers),
@@ -127,7 +128,7 @@ impl Spool {
         }
     }
 
-    /// Keeps all of `bytes`, also where it is full afterwards.
+    /// Keeps all of `bytes`, even if the buffer exceeds its limits afterwards.
     pub(crate) fn append(&mut self, bytes: &[u8]) {
         if self.is_full || !self.take(bytes) {
             self.is_full = true;
@@ -137,7 +138,7 @@ impl Spool {
         self.is_full |= self.written + self.memory.len() as u64 >= self.buffers.max;
     }
 
-    /// Keeps all of `bytes` or nothing, within the bounds; whether it keeps them.
+    /// Keeps all of `bytes` or nothing, within the limits; returns whether it keeps them.
     pub(crate) fn take(&mut self, bytes: &[u8]) -> bool {
         if self.file.is_none() && self.buffers.take_memory(self.memory.len(), bytes.len()) {
             self.memory.extend_from_slice(bytes);
@@ -146,17 +147,17 @@ impl Spool {
         self.append_to_file(bytes)
     }
 
-    /// Whether it takes nothing more: what comes next is to be read from the connection.
+    /// Returns whether the buffer accepts no more bytes: further ones are read from the connection.
     pub(crate) fn is_full(&self) -> bool {
         self.is_full
     }
 
-    /// Whether all was read.
+    /// Returns whether everything was read.
     pub(crate) fn is_empty(&self) -> bool {
         self.read == self.written && self.used == self.memory.len()
     }
 
-    /// Reads the next bytes; 0 where it is empty.
+    /// Reads the next bytes; 0 if it is empty.
     pub(crate) fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         if let Some(CountedFile { file, .. }) = &self.file
             && self.read < self.written
@@ -177,7 +178,7 @@ impl Spool {
         Ok(count)
     }
 
-    /// Takes what was not read.
+    /// Takes the unread bytes.
     pub(crate) fn take_unread(&mut self) -> io::Result<Vec<u8>> {
         let in_file = usize::try_from(self.written - self.read).unwrap_or(usize::MAX);
         let mut unread = vec![0; in_file + self.memory.len() - self.used];
@@ -188,7 +189,7 @@ impl Spool {
         Ok(unread)
     }
 
-    /// Appends what is in memory and `bytes` to the file; whether it takes them.
+    /// Appends the bytes in memory and `bytes` to the file; returns whether that succeeded.
     fn append_to_file(&mut self, bytes: &[u8]) -> bool {
         if self.file.is_none() {
             self.file = self.buffers.open();
@@ -224,8 +225,8 @@ impl Drop for Spool {
     }
 }
 
-/// Checks that temporary files can be made where `tmp_upload_dir` says: for the mold, so that a wrong one is refused
-/// before a worker exists.
+/// Checks that temporary files can be created in `tmp_upload_dir`. Called in the mold, so that an unusable
+/// directory is rejected before a worker exists.
 pub(crate) fn check_directory(host: &Host) -> Result<()> {
     let Some(directory) = host.setting_text("tmp_upload_dir").map(PathBuf::from) else {
         return Ok(());
@@ -250,7 +251,8 @@ fn open_unnamed(directory: &Path) -> io::Result<File> {
         options.open(path)
     };
     match open(libc::O_TMPFILE, directory, false) {
-        // Some file systems (overlayfs before Linux 6.1, NFS) have no files without a name: one is removed at once.
+        // Some file systems (overlayfs before Linux 6.1, NFS) do not support unnamed files: create a named
+        // one and remove it at once.
         Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR)) => {
             static NUMBER: AtomicUsize = AtomicUsize::new(0);
             let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -263,14 +265,14 @@ fn open_unnamed(directory: &Path) -> io::Result<File> {
     }
 }
 
-/// A buffer has at most this share of the memory for all, so that a few large ones leave some for small ones.
+/// The maximum share of the memory for one buffer, so that a few large ones leave room for small ones.
 const SHARES: usize = 16;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// With so much memory for each spool.
+    /// Limits that allow `share` bytes of memory for each spool.
     fn buffers(share: usize, max: u64, files_max: usize, directory: &str) -> Arc<Buffers> {
         Arc::new(Buffers {
             max,
@@ -291,7 +293,7 @@ mod tests {
         spool
     }
 
-    /// The bytes in memory and the files that are in use.
+    /// Returns the bytes in memory and the number of files in use.
     fn in_use(buffers: &Buffers) -> (usize, usize) {
         (buffers.memory.load(Ordering::Relaxed), buffers.files.load(Ordering::Relaxed))
     }
@@ -325,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn all_spools_together_are_bounded_in_memory_and_files() {
+    fn all_spools_share_limits_of_memory_and_files() {
         let buffers = buffers(8, 100, 1, "/tmp");
         let whole: Vec<Spool> = (0..SHARES).map(|_| filled(&[b"12345678"], &buffers)).collect();
         assert_eq!(in_use(&buffers), (8 * SHARES, 0));
@@ -337,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_lost_where_there_is_no_file() {
+    fn nothing_is_lost_without_a_file() {
         for (files_max, directory) in [(0, "/tmp"), (1, "/nowhere")] {
             let buffers = buffers(8, 100, files_max, directory);
             let mut spool = filled(&[b"1234", b"5678", b"9"], &buffers);
@@ -350,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_is_kept_where_a_file_takes_nothing_more() {
+    fn the_order_is_kept_when_the_file_is_full() {
         let buffers = buffers(2, 100, 1, "/tmp");
         let mut spool = filled(&[b"123"], &buffers);
         spool.file.as_mut().unwrap().file = File::open("/dev/full").unwrap();
@@ -361,14 +363,14 @@ mod tests {
     }
 
     #[test]
-    fn it_is_full_at_the_bound() {
+    fn a_spool_is_full_at_its_limit() {
         let buffers = buffers(2, 6, 1, "/tmp");
         assert!(!filled(&[b"12345"], &buffers).is_full());
         assert!(filled(&[b"12345", b"6"], &buffers).is_full());
     }
 
     #[test]
-    fn the_part_that_was_read_is_not_taken_again() {
+    fn bytes_that_were_read_are_not_taken_again() {
         let buffers = buffers(2, 100, 1, "/tmp");
         let mut spool = filled(&[b"12345"], &buffers);
         spool.read(&mut [0; 2]).unwrap();

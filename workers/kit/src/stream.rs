@@ -1,6 +1,6 @@
-//! A connection's bytes on their way in and out: plain, or through TLS.
+//! The bytes of a connection, plain or over TLS.
 //!
-//! Nothing here waits: what cannot be done now is `WouldBlock`.
+//! Operations never wait: those that cannot proceed return `WouldBlock`.
 
 use std::io::{self, IoSlice, Write};
 use std::net::{Shutdown, TcpStream};
@@ -25,18 +25,18 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// A connection without TLS.
+    /// Creates a connection without TLS.
     pub fn plain(socket: TcpStream) -> Self {
         Self { socket, session: None }
     }
 
-    /// Begins TLS; `already_read` was read from the connection before.
+    /// Starts TLS; `already_read` has been read from the connection before.
     pub fn start_tls(&mut self, config: &Arc<ServerConfig>, already_read: &[u8]) -> io::Result<()> {
         self.session = Some(Session::new(config, already_read)?);
         Ok(())
     }
 
-    /// Reads what is there; 0 is the end of file.
+    /// Reads available bytes; 0 means end of file.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let Self { socket, session } = self;
         retried(|| match session {
@@ -45,18 +45,20 @@ impl Stream {
         })
     }
 
-    /// Whether a read of so many bytes may have left some, so that waiting for the descriptor would be in vain.
+    /// Returns whether bytes may be left after a read of `count` bytes, so that the descriptor may not become
+    /// ready for them.
     pub fn may_have_more(&self, count: usize) -> bool {
         // A short read of a plain socket has emptied it.
         self.may_hold_input() || count == READ_MAX
     }
 
-    /// Whether bytes may be left to read of which the descriptor knows nothing: a session holds what it has decrypted.
+    /// Returns whether bytes may be left to read that the descriptor does not show: a session holds decrypted
+    /// ones.
     pub fn may_hold_input(&self) -> bool {
         self.session.is_some()
     }
 
-    /// Writes what the socket takes of `parts`.
+    /// Writes as much of `parts` as the socket accepts.
     pub fn write(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         let Self { socket, session } = self;
         retried(|| match (&mut *session, parts) {
@@ -66,12 +68,12 @@ impl Stream {
         })
     }
 
-    /// Whether something of what was written is still held.
+    /// Returns whether written bytes are still held back.
     pub fn has_unsent(&self) -> bool {
         self.session.as_ref().is_some_and(Session::wants_write)
     }
 
-    /// Sends a part of what was written and is still held.
+    /// Sends a part of the bytes held back.
     pub fn flush_some(&mut self) -> io::Result<usize> {
         let Self { socket, session } = self;
         match session {
@@ -80,71 +82,71 @@ impl Stream {
         }
     }
 
-    /// Sends bytes of a file without copying them; `Unsupported` where the stream has to see them.
+    /// Sends bytes of a file with `sendfile(2)`: only if [`Stream::can_send_file`].
     pub fn send_file(&mut self, file: RawFd, offset: u64, count: usize) -> io::Result<usize> {
         retried(|| socket::send_file(&self.socket, file, offset, count))
     }
 
-    /// Tells the client, where TLS has words for it, that nothing more will be sent: that nothing is cut.
-    pub fn say_close(&mut self) {
+    /// Sends the TLS close alert, if this is TLS: nothing was truncated.
+    pub fn send_close_notify(&mut self) {
         if let Some(session) = &mut self.session {
-            // A client that does not take the alert sees the end of the connection all the same.
-            let _ = session.say_close(&self.socket);
+            // A client that does not accept the alert still sees the connection's end.
+            let _ = session.send_close_notify(&self.socket);
         }
     }
 
-    /// Says that nothing more will be sent, and goes on reading.
+    /// Shuts down the sending direction; reading is still possible.
     pub fn shutdown_write(&mut self) -> io::Result<()> {
-        self.say_close();
+        self.send_close_notify();
         self.socket.shutdown(Shutdown::Write)
     }
 
-    /// Gives TLS up after it has failed: what follows goes over the socket as it is.
+    /// Drops a session that has failed: what follows is sent over the socket in plain.
     pub fn leave_tls(&mut self) {
         self.session = None;
     }
 
-    /// The descriptor, borrowed.
+    /// Returns the descriptor, borrowed.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 
-    /// The descriptor to wait on.
+    /// Returns the descriptor to wait on.
     pub fn fd(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
 
-    /// What to wait for before a read is worth trying again.
+    /// Returns what to wait for before a read is worth trying again.
     pub fn read_interest(&self) -> Interest {
-        // A handshake may have to send before it can read on.
+        // A handshake may have to send before it can read more.
         match &self.session {
             Some(session) if session.wants_write() => Interest::WRITE,
             _ => Interest::READ,
         }
     }
 
-    /// What to wait for before a write is worth trying again.
+    /// Returns what to wait for before a write is worth trying again.
     pub fn write_interest(&self) -> Interest {
         Interest::WRITE
     }
 
-    /// Whether files go out without being read: not where the stream has to see their bytes.
+    /// Returns whether files can be sent with `sendfile(2)`: not over TLS.
     pub fn can_send_file(&self) -> bool {
         self.session.is_none()
     }
 
-    /// Whether bytes go out as they are, without TLS.
+    /// Returns whether the connection does not use TLS.
     pub(crate) fn is_plain(&self) -> bool {
         self.session.is_none()
     }
 
-    /// What is known of the TLS session; nothing on a plain connection.
+    /// Returns the properties of the TLS session; `None` on a plain connection.
     pub fn tls_facts(&self) -> Option<TlsInfo> {
         self.session.as_ref().map(Session::facts)
     }
 
-    /// Gives the connection away, as a descriptor that carries plain bytes, and what is to be read before them. Through
-    /// TLS they go by way of `relay`, and `unread` too.
+    /// Gives the connection away, as a descriptor that carries plain bytes and the bytes to be read before
+    /// those. A TLS connection goes through `relay`, which then also delivers `unread`.
     pub(crate) fn hand_over<'a>(
         &mut self,
         unread: &'a [u8],
@@ -161,9 +163,9 @@ impl Stream {
         }
     }
 
-    /// Ends the connection for all who have a descriptor of it, by a reset where `reset` says so.
+    /// Ends the connection for every process that has a descriptor of it, with a reset if `reset`.
     pub fn end(&self, reset: bool) {
-        // A client that has gone is no loss.
+        // Fails if the client has already disconnected.
         let _ = if reset && socket::disconnect(&self.socket).is_ok() {
             Ok(())
         } else {
@@ -171,15 +173,15 @@ impl Stream {
         };
     }
 
-    /// Has the connection reset when it is closed: the client sees that what it has is cut.
+    /// Makes the eventual close reset the connection, so that the client detects the truncation.
     pub fn reset_on_close(&self) {
         let now = libc::linger { l_onoff: 1, l_linger: 0 };
-        // Where it cannot be set, the client sees an ordinary end: nothing better is left to do.
+        // If the option cannot be set, the client sees an ordinary end of the connection.
         let _ = setsockopt(&self.socket, sockopt::Linger, &now);
     }
 }
 
-/// Runs a call again that a signal interrupted.
+/// Repeats a call that a signal interrupted.
 fn retried<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {

@@ -1,5 +1,5 @@
-//! The end of a response that the application has handed over whole: the connection sends it while it is parked, and the
-//! thread serves the next request.
+//! The end of a response that the application has written completely: the connection sends it while it is parked,
+//! and the thread serves the next request.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -14,17 +14,17 @@ use crate::spool::{Buffers, CountedFile, Spool};
 use crate::transfer_rate::TransferRate;
 use http1::BodyKind;
 
-/// What is to be sent behind the output.
+/// Bytes to send after the output.
 pub(crate) struct Tail {
     source: Source,
-    pace: TransferRate,
-    /// Until when the response is to be over, monotonic nanoseconds; 0 for ever.
+    rate: TransferRate,
+    /// The deadline of the response, in monotonic nanoseconds; 0 for none.
     deadline_ns: u64,
 }
 
 enum Source {
     Spool(Spool),
-    /// A part of the application's file.
+    /// A range of the application's file.
     File {
         file: CountedFile,
         offset: u64,
@@ -33,7 +33,8 @@ enum Source {
 }
 
 impl Connection {
-    /// Keeps the last part of a body, which the client does not take now; whether there is room for it.
+    /// Keeps the last part of a body, which the client does not accept now; returns whether there is room for
+    /// it.
     pub(crate) fn keep_rest(&mut self, bytes: &[u8]) -> bool {
         let length = bytes.len() as u64;
         self.keep(length, |buffers| {
@@ -42,7 +43,7 @@ impl Connection {
         })
     }
 
-    /// Keeps the part of a file that is the last part of a body; whether it can be kept.
+    /// Keeps the range of a file that is the last part of a body; returns whether it can be kept.
     pub(crate) fn keep_file(&mut self, file: RawFd, offset: u64, left: u64) -> bool {
         self.keep(left, |buffers| {
             buffers.share(file).map(|file| Source::File { file, offset, left })
@@ -50,21 +51,22 @@ impl Connection {
     }
 
     fn keep(&mut self, length: u64, source: impl FnOnce(&Arc<Buffers>) -> Option<Source>) -> bool {
-        let Self { context, turn, tail, .. } = self;
-        let (Some(buffers), Some(turn)) = (&context.buffers, turn.as_deref_mut()) else {
+        let Self { context, active, tail, .. } = self;
+        let (Some(buffers), Some(active)) = (&context.buffers, active.as_deref_mut()) else {
             return false;
         };
-        let response = &mut turn.response;
+        let response = &mut active.response;
         if !response.on_wire || response.plan.kind != BodyKind::Length(response.written + length) {
             return false;
         }
         let Some(source) = source(buffers) else { return false };
         response.written += length;
-        *tail = Some(Box::new(Tail { source, pace: turn.writing, deadline_ns: turn.deadline_ns }));
+        *tail =
+            Some(Box::new(Tail { source, rate: active.writing, deadline_ns: active.deadline_ns }));
         true
     }
 
-    /// Sends what is left of a response; returns what to wait for where the client does not take all of it.
+    /// Sends the rest of a response; returns what to wait for if the client does not accept all of it.
     pub(crate) fn send_rest(&mut self) -> io::Result<Option<Interest>> {
         match self.try_send_rest() {
             Ok(true) => {
@@ -79,7 +81,7 @@ impl Connection {
         }
     }
 
-    /// Whether all was sent; false where others are to be served first.
+    /// Returns whether everything was sent; false if other connections are to be served first.
     fn try_send_rest(&mut self) -> io::Result<bool> {
         let mut sent = 0;
         loop {
@@ -106,11 +108,11 @@ impl Connection {
         Ok(true)
     }
 
-    /// Sends a part of the tail, or moves it to the output; returns its length, 0 where nothing is left.
+    /// Sends a part of the tail, or moves it to the output; returns its length, 0 at the end.
     fn send_tail(&mut self) -> io::Result<usize> {
         let sendfile = self.context.config.sendfile && self.stream.can_send_file();
         let Self { stream, output, tail, .. } = self;
-        let Some(Tail { source, pace, .. }) = tail.as_deref_mut() else { return Ok(0) };
+        let Some(Tail { source, rate, .. }) = tail.as_deref_mut() else { return Ok(0) };
         let (file, offset, left) = match source {
             Source::Spool(spool) => {
                 return fill(output.append(), READ_PART, |part| spool.read(part));
@@ -123,17 +125,17 @@ impl Connection {
             .then(|| stream.send_file(file.file.as_raw_fd(), *offset, most.min(SEND_FILE_PART)));
         let count = match sent {
             Some(Ok(count)) => {
-                pace.moved(count);
+                rate.moved(count);
                 count
             }
             Some(Err(error)) if error.raw_os_error() != Some(libc::EINVAL) => return Err(error),
-            // A file that the kernel cannot send from.
+            // The kernel cannot send from this file: read it instead.
             _ => {
                 fill(output.append(), most.min(READ_PART), |part| file.file.read_at(part, *offset))?
             }
         };
         if count == 0 {
-            tracing::error!("the file to send is shorter than what was to be sent of it");
+            tracing::error!("the file to send is shorter than the range to send");
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         *offset += count as u64;
@@ -141,25 +143,25 @@ impl Connection {
         Ok(count)
     }
 
-    /// The client took bytes of a response that is over.
+    /// Records that the client accepted bytes of a response that the application has finished.
     fn moved(&mut self, count: usize) {
         match self.tail.as_deref_mut() {
-            Some(tail) => tail.pace.moved(count),
+            Some(tail) => tail.rate.moved(count),
             None => self.deadline_ns = deadline_after(now_ns(), self.context.config.write_timeout),
         }
     }
 
-    /// Waits for the client to take more of a response that is over.
+    /// Waits for the client to accept more of the response.
     pub(crate) fn wait_to_send(&mut self, interest: Interest) -> Advance {
         let config = &self.context.config;
         if let Some(tail) = self.tail.as_deref_mut() {
-            let slow = tail.pace.deadline(config.write_timeout, config.min_rate);
+            let slow = tail.rate.deadline(config.write_timeout, config.min_rate);
             self.deadline_ns = earlier(tail.deadline_ns, slow);
         }
         Advance::Wait(interest)
     }
 
-    /// The deadline has passed, perhaps that of a tail.
+    /// Logs that a response is cut because its deadline has passed, if it has a tail.
     pub(crate) fn log_slow_reader(&self) {
         let Some(tail) = self.tail.as_deref() else { return };
         let limits = if tail.is_slow() { "write_timeout, min_rate" } else { "request_timeout" };
@@ -171,13 +173,13 @@ impl Connection {
 }
 
 impl Tail {
-    /// Whether the client is slower than it may be, and not the request too old.
+    /// Returns whether the client is too slow, as opposed to the request being too old.
     fn is_slow(&self) -> bool {
         self.deadline_ns == 0 || now_ns() < self.deadline_ns
     }
 }
 
-/// Appends to `buffer` what one call of `read` gives.
+/// Appends the result of one call of `read` to `buffer`.
 fn fill(
     buffer: &mut Vec<u8>,
     most: usize,
@@ -191,9 +193,9 @@ fn fill(
     outcome
 }
 
-/// How much is read into memory at a time.
+/// The number of bytes read into memory at a time.
 const READ_PART: usize = 64 << 10;
-/// The most that one `sendfile` takes.
+/// The most bytes that one `sendfile` takes.
 const SEND_FILE_PART: usize = 1 << 20;
-/// How much of a tail is sent before others are served.
+/// The most bytes of a tail that are sent before other connections are served.
 const SEND_MAX: usize = 4 << 20;

@@ -1,10 +1,11 @@
-//! Threads that call the application or run its tasks.
+//! Stack sizes of threads that call the application or run its tasks.
 
 use nix::sys::resource::{Resource, getrlimit};
 use worker_api::AppHandle;
 
-/// The stack size of threads that call the application: what it asks for, else that of the main thread (`ulimit -s`),
-/// so that what recurses under a class without threads does so here, too. Once `init_worker` has returned.
+/// Returns the stack size for threads that call the application: what it requests, else that of the main thread
+/// (`ulimit -s`), so that deep recursion works the same as in a class without threads. Valid once `init_worker`
+/// has returned.
 pub fn stack_size(app: &AppHandle) -> usize {
     match app.stack_size() {
         0 => default_stack_size(),
@@ -12,7 +13,7 @@ pub fn stack_size(app: &AppHandle) -> usize {
     }
 }
 
-/// `ulimit -s`; where there is no limit, what most systems set.
+/// Returns `ulimit -s`; if that is unlimited, the default of most systems.
 pub(crate) fn default_stack_size() -> usize {
     let soft = getrlimit(Resource::RLIMIT_STACK).map_or(STACK_DEFAULT, |(soft, _)| soft);
     match usize::try_from(soft) {
@@ -21,10 +22,10 @@ pub(crate) fn default_stack_size() -> usize {
     }
 }
 
-/// What the server's own frames and those of a small request take, many times over.
+/// Many times what the server's own frames and those of a small request need.
 const STACK_MIN: usize = 256 << 10;
 const STACK_DEFAULT: u64 = 8 << 20;
-/// Above this the limit stands for none at all: the stacks of many threads would not find room.
+/// A limit above this is treated as unlimited: the stacks of many threads would not fit.
 const STACK_MAX: u64 = 1 << 30;
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! TLS session tickets (RFC 8446 4.6.1, RFC 5077) that every worker of a generation can resume.
 //!
-//! The secret is made where the settings are first read, in the mold, so its workers inherit it. Keys are derived from
-//! it for periods of time: all workers change to the next key at the same moment and need no word from each other.
-//! Another generation has another secret, so what a reload changes (certificates, client authorities) is checked again.
+//! The secret is created when the settings are first read, in the mold, so its workers inherit it. Keys for fixed
+//! periods of time are derived from it: all workers change to the next key at the same moment without
+//! communication. Each generation has its own secret, so that what a reload changes (certificates, client
+//! authorities) is checked again.
 //!
 //! ```text
 //!     ticket:  period (8 bytes) · nonce (12 bytes) · session, encrypted (AES-256-GCM, period as associated data)
@@ -18,14 +19,15 @@ use rustls::server::ProducesTickets;
 
 use crate::clock;
 
-/// Makes and opens tickets.
+/// Encrypts and decrypts tickets.
 pub(crate) struct Tickets {
     secret: Prk,
     random: SystemRandom,
 }
 
 impl Tickets {
-    /// The ones of this process and of those forked from it; `None` where the system has no randomness to give.
+    /// Returns the instance of this process and those forked from it; `None` if the system has no random
+    /// source.
     pub(crate) fn shared() -> Option<Arc<dyn ProducesTickets>> {
         static SHARED: OnceLock<Option<Arc<Tickets>>> = OnceLock::new();
         let tickets = SHARED.get_or_init(|| Self::new().map(Arc::new)).clone()?;
@@ -61,7 +63,7 @@ impl Tickets {
         Some(ticket)
     }
 
-    /// The session in a ticket of `now` or of the period before it.
+    /// Returns the session in a ticket of period `now` or the previous one.
     fn open(&self, now: u64, ticket: &[u8]) -> Option<Vec<u8>> {
         let (head, sealed) = ticket.split_at_checked(HEAD_LEN)?;
         let (period, nonce) = head.split_at(PERIOD_LEN);
@@ -106,7 +108,7 @@ fn period_now() -> u64 {
     clock::unix_seconds() / PERIOD_SECONDS
 }
 
-/// How long a key is used for new tickets; for as long again it opens those that were made with it.
+/// How long a key is used for new tickets. For the same time again it decrypts existing ones.
 const PERIOD_SECONDS: u64 = 6 * 3600;
 const SECRET_LEN: usize = 32;
 const SALT: &[u8] = b"jimu session tickets";
@@ -129,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_ticket_of_ours_is_not_opened() {
+    fn an_invalid_ticket_is_not_opened() {
         let tickets = Tickets::new().unwrap();
         let ticket = tickets.seal(7, b"session").unwrap();
         for cut in 0..ticket.len() {

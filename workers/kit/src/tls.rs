@@ -1,7 +1,8 @@
-//! TLS for a connection, by rustls: the settings, checked when a generation is loaded, and one connection's session.
+//! TLS for connections, using rustls: the settings, checked when a generation is loaded, and the session of a
+//! connection.
 //!
-//! A session does no I/O of its own: it turns bytes of the socket into bytes of HTTP and back, so it works under
-//! every worker class.
+//! A session does no I/O on its own: it converts between the socket's bytes and HTTP's, so it works under every
+//! worker class.
 
 use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
@@ -19,14 +20,15 @@ use worker_api::{Failure, Host, Result};
 use crate::owned_head::TlsInfo;
 use crate::tickets::Tickets;
 
-/// Reads `certfile`, `keyfile`, `ca_certs`, `cert_reqs` and `ssl_version_min`; nothing where TLS is not asked for.
+/// Reads `certfile`, `keyfile`, `ca_certs`, `cert_reqs` and `ssl_version_min`; `None` if TLS is not configured.
 pub fn read_settings(host: &Host) -> Result<Option<Arc<ServerConfig>>> {
     let Some(chain) = host.setting_file("certfile")? else { return Ok(None) };
-    // As with OpenSSL, the key may stand in the file of the certificates.
+    // As with OpenSSL, the key may be in the same file as the certificates.
     let key = host.setting_file("keyfile")?.unwrap_or_else(|| chain.clone());
     let chain = certificates("certfile", &chain)?;
-    let key = PrivateKeyDer::from_pem_slice(&key)
-        .map_err(|error| Failure::config(format!("keyfile: no private key in PEM: {error}")))?;
+    let key = PrivateKeyDer::from_pem_slice(&key).map_err(|error| {
+        Failure::config(format!("keyfile: cannot read a PEM private key: {error}"))
+    })?;
     let provider = Arc::new(ring::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(versions(host)?)
@@ -35,32 +37,33 @@ pub fn read_settings(host: &Host) -> Result<Option<Arc<ServerConfig>>> {
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
     };
-    let mut config = builder.with_single_cert(chain, key).map_err(|error| {
-        Failure::config(format!("certfile and keyfile do not go together: {error}"))
-    })?;
-    // A client that offers others alone is turned away (RFC 7301 3.2), so every version that is spoken is named.
+    let mut config = builder
+        .with_single_cert(chain, key)
+        .map_err(|error| Failure::config(format!("certfile and keyfile do not match: {error}")))?;
+    // A client that offers only other protocols is rejected (RFC 7301 3.2), so every version that the server
+    // supports is listed.
     config.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
-    // Sessions in a worker's memory could be resumed by that worker alone.
+    // Sessions stored in a worker's memory could be resumed by that worker only.
     if let Some(tickets) = Tickets::shared() {
         config.ticketer = tickets;
     }
     Ok(Some(Arc::new(config)))
 }
 
-/// One connection's session.
+/// The TLS session of a connection.
 pub(crate) struct Session {
     tls: Box<ServerConnection>,
-    /// Whether the first byte of the client's has been looked at.
-    begun: bool,
+    /// Whether the client's first byte has been checked.
+    first_checked: bool,
 }
 
-/// The client does not speak TLS at all.
+/// The client does not use TLS.
 #[derive(Debug, thiserror::Error)]
-#[error("the client speaks plain HTTP, and TLS is spoken here")]
+#[error("the client sent plain HTTP to a TLS listener")]
 pub(crate) struct PlainHttp;
 
 impl Session {
-    /// The session of a connection whose first bytes may have been read already.
+    /// Creates the session of a connection whose first bytes may have been read already.
     pub(crate) fn new(config: &Arc<ServerConfig>, already_read: &[u8]) -> io::Result<Self> {
         let mut tls =
             Box::new(ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?);
@@ -72,10 +75,10 @@ impl Session {
             tls.read_tls(&mut rest)?;
             tls.process_new_packets().map_err(refused)?;
         }
-        Ok(Self { tls, begun: !already_read.is_empty() })
+        Ok(Self { tls, first_checked: !already_read.is_empty() })
     }
 
-    /// Bytes of HTTP; 0 is the end, whether the client said so or not.
+    /// Reads bytes of HTTP; 0 means end of file, with or without a close alert.
     pub(crate) fn read(&mut self, mut socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.tls.reader().read(buffer) {
@@ -84,57 +87,57 @@ impl Session {
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
                 Err(_) => {}
             }
-            // An alert or a part of the handshake may have to go out before more comes in.
+            // An alert or a part of the handshake may have to be sent before more data arrives.
             let sent = self.flush(socket);
-            if !self.begun {
+            if !self.first_checked {
                 let mut first = [0];
                 socket.peek(&mut first)?;
                 check_first(first[0])?;
-                self.begun = true;
+                self.first_checked = true;
             }
-            let came = self.tls.read_tls(&mut socket)?;
+            let received = self.tls.read_tls(&mut socket)?;
             let state = self.tls.process_new_packets();
             if self.tls.wants_write() {
-                // The answer to a handshake, or the alert that tells the client why it failed.
-                self.flush(socket).or_else(not_yet)?;
+                // The server's part of the handshake, or the alert that explains its failure.
+                self.flush(socket).or_else(ignore_would_block)?;
             }
             state.map_err(refused)?;
-            if came == 0 {
+            if received == 0 {
                 return Ok(0);
             }
-            sent.or_else(not_yet)?;
+            sent.or_else(ignore_would_block)?;
         }
     }
 
-    /// Takes bytes of HTTP, and hands the socket what it takes. What was taken may still be unsent: see
-    /// [`Session::wants_write`].
+    /// Takes bytes of HTTP and sends as many as the socket accepts. Bytes that were taken may still be
+    /// unsent: see [`Session::wants_write`].
     pub(crate) fn write(&mut self, socket: &TcpStream, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.flush(socket).or_else(not_yet)?;
+        self.flush(socket).or_else(ignore_would_block)?;
         let taken = self.tls.writer().write_vectored(parts)?;
-        self.flush(socket).or_else(not_yet)?;
+        self.flush(socket).or_else(ignore_would_block)?;
         if taken == 0 && parts.iter().any(|part| !part.is_empty()) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         Ok(taken)
     }
 
-    /// Hands the socket a part of what is unsent.
+    /// Sends a part of the unsent bytes.
     pub(crate) fn flush_some(&mut self, mut socket: &TcpStream) -> io::Result<usize> {
         self.tls.write_tls(&mut socket)
     }
 
-    /// Tells the client that nothing more will be sent.
-    pub(crate) fn say_close(&mut self, socket: &TcpStream) -> io::Result<()> {
+    /// Sends the close alert.
+    pub(crate) fn send_close_notify(&mut self, socket: &TcpStream) -> io::Result<()> {
         self.tls.send_close_notify();
         self.flush(socket)
     }
 
-    /// Whether bytes wait to go out.
+    /// Returns whether there are unsent bytes.
     pub(crate) fn wants_write(&self) -> bool {
         self.tls.wants_write()
     }
 
-    /// Hands the socket all that is unsent; `WouldBlock` where something is left.
+    /// Sends all unsent bytes; `WouldBlock` if some are left.
     fn flush(&mut self, socket: &TcpStream) -> io::Result<()> {
         while self.tls.wants_write() {
             self.flush_some(socket)?;
@@ -142,7 +145,7 @@ impl Session {
         Ok(())
     }
 
-    /// What is known of the session once its handshake is over.
+    /// Returns the properties of the session after its handshake.
     pub(crate) fn facts(&self) -> TlsInfo {
         let protocol = match self.tls.protocol_version() {
             Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
@@ -170,31 +173,31 @@ fn certificates(setting: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match chain {
         Ok(chain) if chain.is_empty() => {
-            Err(Failure::config(format!("{setting}: no certificate in PEM")))
+            Err(Failure::config(format!("{setting}: contains no PEM certificate")))
         }
         Ok(chain) => Ok(chain),
-        Err(error) => Err(Failure::config(format!("{setting}: not PEM: {error}"))),
+        Err(error) => Err(Failure::config(format!("{setting}: invalid PEM: {error}"))),
     }
 }
 
-/// Who checks client certificates, by `cert_reqs`: 0 nobody, 1 those that are shown, 2 all must show one.
+/// Returns the verifier of client certificates for `cert_reqs`: 0 none, 1 optional, 2 required.
 fn client_verifier(
     host: &Host,
     provider: Arc<rustls::crypto::CryptoProvider>,
 ) -> Result<Option<Arc<dyn ClientCertVerifier>>> {
-    let wanted = host.setting_int("cert_reqs").unwrap_or(0);
-    if wanted == 0 {
+    let mode = host.setting_int("cert_reqs").unwrap_or(0);
+    if mode == 0 {
         return Ok(None);
     }
     let pem = host.setting_file("ca_certs")?.ok_or_else(|| {
-        Failure::config("cert_reqs asks for client certificates, and ca_certs is not set")
+        Failure::config("cert_reqs requires client certificates, but ca_certs is not set")
     })?;
     let mut roots = RootCertStore::empty();
     for authority in certificates("ca_certs", &pem)? {
         roots.add(authority).map_err(|error| Failure::config(format!("ca_certs: {error}")))?;
     }
     let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-    if wanted == 1 {
+    if mode == 1 {
         builder = builder.allow_unauthenticated();
     }
     let verifier =
@@ -214,7 +217,7 @@ fn versions(host: &Host) -> Result<&'static [&'static SupportedProtocolVersion]>
 
 static TLS_13_ALONE: &[&SupportedProtocolVersion] = &[&version::TLS13];
 
-/// A record of TLS begins with a small number, a request with a letter.
+/// The first byte of a TLS record is a small number, that of a request a letter.
 fn check_first(byte: u8) -> io::Result<()> {
     if byte.is_ascii_alphabetic() {
         return Err(io::Error::new(io::ErrorKind::InvalidData, PlainHttp));
@@ -226,6 +229,6 @@ fn refused(error: rustls::Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
-fn not_yet(error: io::Error) -> io::Result<()> {
+fn ignore_would_block(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::WouldBlock { Ok(()) } else { Err(error) }
 }

@@ -1,12 +1,12 @@
-//! How fast bytes move in one direction of an exchange, so that a client that is too slow is cut.
+//! The transfer rate in one direction of an exchange, to cut clients that are too slow.
 //!
-//! What counts is the time that the server waits for the client, not the time that the application takes.
+//! Only the time counts for which the server waits for the client, not the time that the application takes.
 
 use std::time::Duration;
 
 use crate::clock::{deadline_after, earlier, nanoseconds, now_ns};
 
-/// The bytes that moved and the time that was waited for them.
+/// The bytes transferred and the time spent waiting for them.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct TransferRate {
     bytes: u64,
@@ -15,7 +15,7 @@ pub(crate) struct TransferRate {
 }
 
 impl TransferRate {
-    /// So many bytes moved: the wait for them is over.
+    /// Records a transfer of bytes, which ends a wait.
     pub(crate) fn moved(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
         if self.waiting_since_ns != 0 {
@@ -24,15 +24,16 @@ impl TransferRate {
         }
     }
 
-    /// How many bytes moved in all.
+    /// Returns the number of bytes transferred.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// A wait for the client begins or goes on: until when it may, in monotonic nanoseconds; 0 for ever.
+    /// Starts or continues a wait for the client, and returns its deadline in monotonic nanoseconds; 0 for
+    /// none.
     ///
-    /// It may last `standstill` without an byte, and altogether so long that at least `rate` bytes a second moved,
-    /// the first `standstill` being free.
+    /// The wait may last for `standstill` without a byte. All waits together may last as long as the transfer
+    /// takes at `rate` bytes per second, plus one `standstill`.
     pub(crate) fn deadline(&mut self, standstill: Option<Duration>, rate: u64) -> u64 {
         if self.waiting_since_ns == 0 {
             self.waiting_since_ns = now_ns();
@@ -56,17 +57,17 @@ mod tests {
     #[test]
     fn a_client_that_trickles_gets_no_more_than_the_free_time() {
         let free = Some(Duration::from_secs(5));
-        let mut pace = TransferRate { bytes: 4, waited_ns: 4_000_000_000, waiting_since_ns: 0 };
-        let left = pace.deadline(free, 240) - now_ns();
+        let mut rate = TransferRate { bytes: 4, waited_ns: 4_000_000_000, waiting_since_ns: 0 };
+        let left = rate.deadline(free, 240) - now_ns();
         assert!(left < 1_100_000_000, "4 bytes in 4 s at 240 a second leave about 1 s: {left} ns");
     }
 
     #[test]
     fn a_client_that_is_fast_enough_may_stand_still_for_the_whole_limit() {
         let free = Some(Duration::from_secs(5));
-        let mut pace =
+        let mut rate =
             TransferRate { bytes: 1_000_000, waited_ns: 4_000_000_000, waiting_since_ns: 0 };
-        let left = pace.deadline(free, 240) - now_ns();
+        let left = rate.deadline(free, 240) - now_ns();
         assert!(left > 4_900_000_000, "{left} ns");
     }
 

@@ -1,35 +1,37 @@
-//! Memory of a thread's earlier requests, kept for the next ones: malloc's own cache is small for what a turn brings.
+//! Buffers of a thread's earlier requests, reused for later ones: malloc's per-thread cache is too small for the
+//! requests of one poll.
 
 use std::cell::RefCell;
 use std::ops::RangeInclusive;
 use std::thread::LocalKey;
 
-/// Empty vectors with room. One for each thread, in a `thread_local!`.
+/// Empty vectors with capacity. There is one pool per thread, in a `thread_local!`.
 pub(crate) struct VecPool<T>(RefCell<Vec<Vec<T>>>);
 
 impl<T: 'static> VecPool<T> {
-    /// None yet.
+    /// Creates an empty pool.
     pub(crate) const fn new() -> Self {
         Self(RefCell::new(Vec::new()))
     }
 
-    /// One of the thread's, if there is one.
+    /// Takes a vector from the thread's pool, if there is one.
     pub(crate) fn take(threads: &'static LocalKey<Self>) -> Option<Vec<T>> {
         threads.try_with(|spares| spares.0.borrow_mut().pop()).ok().flatten()
     }
 
-    /// Empties a vector and keeps it, unless there are enough of them or its room is not within `room`.
+    /// Clears a vector and keeps it, unless the pool is full or the capacity is not within `room`.
     pub(crate) fn keep(
         threads: &'static LocalKey<Self>,
         mut vector: Vec<T>,
         room: RangeInclusive<usize>,
     ) {
-        // First: a vector without memory, as there is one in each request, costs no look at the thread.
+        // Checked first: a vector without memory, of which each request has one, needs no access to the
+        // pool.
         if !room.contains(&vector.capacity()) {
             return;
         }
         vector.clear();
-        // Where the thread ends, its memory is freed.
+        // Fails while the thread ends: then the memory is freed.
         let _ = threads.try_with(|spares| {
             let mut spares = spares.0.borrow_mut();
             if spares.len() < SPARES_MAX {
@@ -39,6 +41,6 @@ impl<T: 'static> VecPool<T> {
     }
 }
 
-/// A thread needs two of its kind at the most for each request that it has at once: as many as a poller tells of in one
-/// turn under load.
+/// The maximum size of a pool. A thread needs up to two vectors of a kind for each request that it handles at the
+/// same time: as many as one poll reports under load.
 const SPARES_MAX: usize = 16;

@@ -1,9 +1,9 @@
-//! Who answers a request: the thread that serves it, or another one where that thread hangs.
+//! Deciding which thread responds to a request: the one that serves it, or another one if that one hangs.
 //!
-//! A thread that hangs in the application cannot answer. Whoever ends the request (the time limit of [`crate::request_deadlines`],
-//! or the worker when it aborts) sends a 500 in its place, unless the response's head has been sent. One atomic per
-//! connection decides which of the two writes: the serving thread [takes](Wire::take) the wire before its first byte of
-//! the response, the other one [claims](Wire::claim) it.
+//! A thread that hangs in the application cannot respond. The thread that ends the request
+//! ([`crate::request_deadlines`], or the worker when it aborts) sends a 500 instead, unless the response's head
+//! has been sent. One atomic per connection decides which of the two writes: the serving thread
+//! [takes](Wire::take) the wire before its first byte of the response, the other one [claims](Wire::claim) it.
 //!
 //! ```text
 //!   CLOSED ──open──> OPEN ──take──> TAKEN ──close──> CLOSED
@@ -25,22 +25,23 @@ use worker_api::{AccessRecord, Address, RequestHead, Version};
 use crate::clock::now_ns;
 use crate::context::ServerContext;
 
-/// Decides who answers the request of a connection.
+/// Decides which thread responds to the request of a connection.
 #[derive(Debug)]
 pub(crate) struct Wire {
     state: AtomicU8,
-    request: UnsafeCell<AcceptQueue>,
+    request: UnsafeCell<RequestLine>,
 }
 
-// SAFETY: `request` is written only while the state is `CLOSED`, by the connection's owner alone, and read only while it is
-// `CLAIMED`, by whoever claimed it. Changes of the state order the two.
+// SAFETY: `request` is written only while the state is `CLOSED`, by the connection's owner alone, and read only
+// while it is `CLAIMED`, by the claim's owner. The atomic state orders the two.
 unsafe impl Sync for Wire {}
 // SAFETY: the references in `request` point to memory that any thread may read.
 unsafe impl Send for Wire {}
 
-/// What is known of the request. Borrows from its head: valid between [`Wire::open`] and [`Wire::close`].
+/// The request as needed for a response and its log line. Borrows from the request's head: valid between
+/// [`Wire::open`] and [`Wire::close`].
 #[derive(Debug, Clone, Copy)]
-struct AcceptQueue {
+struct RequestLine {
     method: RStr<'static>,
     target: RSlice<'static, u8>,
     peer: Address<'static>,
@@ -49,27 +50,28 @@ struct AcceptQueue {
     is_head_method: bool,
 }
 
-/// The right to answer a request in place of the thread that serves it.
+/// The right to respond to a request on behalf of the thread that serves it.
 pub(crate) struct Claim<'a>(&'a Wire);
 
 impl Wire {
     pub(crate) fn new() -> Arc<Self> {
-        let request = UnsafeCell::new(AcceptQueue::EMPTY);
+        let request = UnsafeCell::new(RequestLine::EMPTY);
         Arc::new(Self { state: AtomicU8::new(CLOSED), request })
     }
 
-    /// A request has begun, on a connection without TLS.
+    /// Registers a request on a connection without TLS.
     ///
     /// # Safety
-    /// Called by the connection's owner, which calls [`Wire::close`] before the head or what it borrows from is changed
-    /// or freed.
+    /// | Called by the connection's owner, which calls [`Wire::close`] before the head or what it borrows from is changed
+    /// | or freed.
     pub(crate) unsafe fn open(&self, head: &RequestHead<'_>, is_head_method: bool) {
         if self.state.load(Ordering::Acquire) != CLOSED {
             return;
         }
-        // SAFETY: the caller promises that the head outlives the use of `AcceptQueue`, which ends with `close`.
+        // SAFETY: the caller guarantees that the head outlives the use of `RequestLine`, which ends with
+        // `close`.
         let head: &RequestHead<'static> = unsafe { &*std::ptr::from_ref(head).cast() };
-        let line = AcceptQueue {
+        let line = RequestLine {
             method: head.method,
             target: head.target,
             peer: head.peer,
@@ -77,12 +79,13 @@ impl Wire {
             received_ns: head.received_ns,
             is_head_method,
         };
-        // SAFETY: the state is `CLOSED`, so no one reads, and only the owner writes.
+        // SAFETY: the state is `CLOSED`, so no other thread reads, and only the owner writes.
         unsafe { *self.request.get() = line };
         self.state.store(OPEN, Ordering::Release);
     }
 
-    /// The serving thread is about to send the response's head. Returns whether it may.
+    /// Reserves the wire for the serving thread, which is about to send the response's head. Returns whether
+    /// it may.
     pub(crate) fn take(&self) -> bool {
         match self.state.compare_exchange(OPEN, TAKEN, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => true,
@@ -90,12 +93,12 @@ impl Wire {
         }
     }
 
-    /// The request is over. Returns whether it was answered by someone else.
+    /// Ends the request. Returns whether another thread has responded to it.
     pub(crate) fn close(&self) -> bool {
         loop {
             let state = self.state.load(Ordering::Acquire);
             if state == CLAIMED {
-                // A system call or two, on another thread.
+                // Takes a system call or two on another thread.
                 thread::yield_now();
                 continue;
             }
@@ -107,14 +110,14 @@ impl Wire {
         }
     }
 
-    /// Claims the answer of a request whose response has not begun.
+    /// Claims a request whose response has not begun.
     pub(crate) fn claim(&self) -> Option<Claim<'_>> {
         let claimed =
             self.state.compare_exchange(OPEN, CLAIMED, Ordering::AcqRel, Ordering::Acquire);
         claimed.ok().map(|_| Claim(self))
     }
 
-    /// Claims a request that was answered and is not over, to log it.
+    /// Claims a request that was responded to and is not over, to log it.
     fn claim_answered(&self) -> Option<Claim<'_>> {
         let claimed =
             self.state.compare_exchange(ANSWERED, CLAIMED, Ordering::AcqRel, Ordering::Acquire);
@@ -123,11 +126,12 @@ impl Wire {
 }
 
 impl Claim<'_> {
-    /// Sends a 500 that closes the connection, without waiting. Returns whether the kernel took it.
+    /// Sends a 500 that closes the connection, without waiting. Returns whether the kernel accepted it.
     pub(crate) fn answer(&self, context: &ServerContext, fd: RawFd) -> bool {
         let line = self.line();
-        let answer = context.error_answer(line.version, line.is_head_method, STATUS, None);
-        // The kernel resets a connection that is closed with unread bytes, and the client would lose the answer.
+        let answer = context.error_response(line.version, line.is_head_method, STATUS, None);
+        // The kernel resets a connection that is closed with unread bytes, and the client would lose the
+        // response.
         let mut scratch = [0; 4096];
         for _ in 0..DISCARDS_MAX {
             if !matches!(recv(fd, &mut scratch, MsgFlags::MSG_DONTWAIT), Ok(1..)) {
@@ -136,12 +140,12 @@ impl Claim<'_> {
         }
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         let sent = send(fd, &answer, flags).is_ok_and(|count| count == answer.len());
-        // A client that has gone needs no end.
+        // Fails if the client has already disconnected.
         let _ = shutdown(fd, Shutdown::Write);
         sent
     }
 
-    /// Writes the request's line into the access log: for a process that ends before the exchange does it.
+    /// Writes the request's line into the access log, for a process that ends before the exchange does it.
     fn record(&self, context: &ServerContext) {
         let line = self.line();
         let version = if line.version == Version::HTTP_10 { "HTTP/1.0" } else { "HTTP/1.1" };
@@ -158,9 +162,9 @@ impl Claim<'_> {
         context.host.request_ended(0, &record);
     }
 
-    fn line(&self) -> AcceptQueue {
-        // SAFETY: the state is `CLAIMED`: it was written before `OPEN` was stored, and what it borrows from lives until
-        // `close`, which waits while the state is `CLAIMED`.
+    fn line(&self) -> RequestLine {
+        // SAFETY: the state is `CLAIMED`: the request was written before `OPEN` was stored, and what it
+        // borrows from lives until `close`, which waits while the state is `CLAIMED`.
         unsafe { *self.0.request.get() }
     }
 }
@@ -171,7 +175,7 @@ impl Drop for Claim<'_> {
     }
 }
 
-impl AcceptQueue {
+impl RequestLine {
     const EMPTY: Self = Self {
         method: RStr::from_str(""),
         target: RSlice::EMPTY,
@@ -200,7 +204,7 @@ impl Wires {
         wires[at] = Some(Arc::clone(wire));
     }
 
-    /// The descriptor is about to be closed.
+    /// Removes the wire of a descriptor that is about to be closed.
     pub(crate) fn remove(&self, fd: RawFd) {
         let mut wires = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(wire) = usize::try_from(fd).ok().and_then(|at| wires.get_mut(at)) {
@@ -208,9 +212,9 @@ impl Wires {
         }
     }
 
-    /// Answers each request whose response has not begun, and logs those and the ones answered before: once, for a process
-    /// that is about to abort. Does not wait: it may run in a signal handler, which has perhaps interrupted the owner of the
-    /// lock.
+    /// Responds to each request whose response has not begun, and logs those and the ones that were responded
+    /// to before: once, for a process that is about to abort. Does not wait, because it may run in a signal
+    /// handler that has interrupted the owner of the lock.
     pub(crate) fn answer_all(&self, context: &ServerContext) {
         if self.aborts.swap(true, Ordering::AcqRel) {
             return;
@@ -221,7 +225,7 @@ impl Wires {
             Err(TryLockError::WouldBlock) => return,
         };
         let mut answered = Vec::new();
-        // Clients first: the log may be what hangs.
+        // Clients come first: the log may be what hangs.
         for (fd, wire) in wires.iter().enumerate() {
             let Some(wire) = wire else { continue };
             if let Some(claim) = wire.claim() {
@@ -238,9 +242,9 @@ impl Wires {
     }
 }
 
-/// What a request is answered that hangs.
+/// The status of the response to a request that hangs.
 pub(crate) const STATUS: u16 = 500;
-/// How many times 4 KiB of a request's body are discarded before the answer.
+/// The maximum number of 4 KiB reads that discard a request's body before the response.
 const DISCARDS_MAX: usize = 64;
 
 const CLOSED: u8 = 0;
@@ -260,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_answered_by_one_side_alone() {
+    fn one_side_alone_responds_to_a_request() {
         let wire = opened();
         assert!(wire.take());
         assert!(wire.claim().is_none());
@@ -274,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_request_waits_for_an_answer_under_way() {
+    fn the_end_of_a_request_waits_for_a_response_in_progress() {
         let wire = opened();
         let claim = wire.claim().unwrap();
         let owner = Arc::clone(&wire);

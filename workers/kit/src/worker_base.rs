@@ -1,5 +1,6 @@
-//! The base worker: what every class has in common, as in gunicorn's `workers/base.py`.
+//! The base of a worker: what every class has in common, as in gunicorn's `workers/base.py`.
 
+use std::os::fd::BorrowedFd;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
@@ -13,14 +14,14 @@ use crate::socket::Acceptor;
 use crate::threads;
 use http1::ResponseStyle;
 
-/// A worker's host, application, kit and listeners.
+/// A worker's host, application, shared state and listeners.
 #[derive(Debug)]
 pub struct WorkerBase {
     /// The host's services.
     pub host: Host,
     /// The application.
     pub app: AppHandle,
-    /// What its connections share.
+    /// The state that its connections share.
     pub context: Arc<ServerContext>,
     /// The listening sockets.
     pub acceptors: Vec<Acceptor>,
@@ -28,12 +29,13 @@ pub struct WorkerBase {
 }
 
 impl WorkerBase {
-    /// The base of a worker; `keep_alive` is whether its class serves several requests on a connection.
+    /// Creates the base of a worker; `keep_alive` is whether its class serves several requests on a
+    /// connection.
     pub fn new(worker: WorkerContext, keep_alive: bool) -> Result<Self> {
         Self::with_style(worker, keep_alive, ResponseStyle::GUNICORN)
     }
 
-    /// As [`WorkerBase::new`], for a class with words of its own.
+    /// Like [`WorkerBase::new`], for a class with its own response style.
     pub fn with_style(
         worker: WorkerContext,
         keep_alive: bool,
@@ -43,7 +45,7 @@ impl WorkerBase {
         Ok(Self::of(worker, context))
     }
 
-    /// As [`WorkerBase::new`], for a class whose threads block: see [`ServerContext::with_buffers`].
+    /// Like [`WorkerBase::new`], for a class whose threads block: see [`ServerContext::with_buffers`].
     pub fn with_buffers(worker: WorkerContext, keep_alive: bool) -> Result<Self> {
         let context = ServerContext::with_buffers(worker.host.clone(), keep_alive)?;
         Ok(Self::of(worker, context))
@@ -51,37 +53,46 @@ impl WorkerBase {
 
     fn of(worker: WorkerContext, context: Arc<ServerContext>) -> Self {
         let state = AcceptState::new();
-        let acceptor = |listener| Acceptor::with_state(listener, &state);
+        // SAFETY: the host keeps its listeners open until the class, which has stopped accepting, calls
+        // `close_listeners`.
+        let acceptor = |listener: &_| unsafe { Acceptor::with_state(listener, &state) };
         let acceptors = worker.host.listeners().iter().map(acceptor).collect();
         Self { host: worker.host, app: worker.app, context, acceptors, stack_size: OnceLock::new() }
     }
 
-    /// The heartbeat: to be called at least once a second.
+    /// Returns the descriptor that becomes readable when a signal arrives: see [`Host::wake_descriptor`].
+    pub fn wake_fd(&self) -> BorrowedFd<'static> {
+        // SAFETY: the host opens it before it creates the worker, and never closes it.
+        unsafe { BorrowedFd::borrow_raw(self.host.wake_descriptor()) }
+    }
+
+    /// Sends a heartbeat: call it at least once a second.
     pub fn tick(&self) {
         self.host.notify();
     }
 
-    /// How long to wait where nothing happens: until the next sign of life, a second, or less where twice within
-    /// `timeout` asks for it, as in gunicorn.
+    /// Returns how long to wait if nothing happens: until the next heartbeat, which is a second, or less so
+    /// that there are two within `timeout`, as in gunicorn.
     pub fn pause(&self) -> Duration {
         self.context.config.timeout.map_or(TICK, |timeout| TICK.min(timeout / 2))
     }
 
-    /// A thread that calls the application: with the stack that the application asks for, or with that of the main
-    /// thread. Once `init_worker` has returned.
+    /// Returns a builder for threads that call the application, with the stack size that the application
+    /// requests or that of the main thread. Valid once `init_worker` has returned.
     pub fn thread(&self) -> thread::Builder {
         let size = *self.stack_size.get_or_init(|| threads::stack_size(&self.app));
         thread::Builder::new().stack_size(size)
     }
 
-    /// Whether no other worker serves the same listeners.
+    /// Returns whether no other worker serves the same listeners.
     pub fn is_alone(&self) -> bool {
         self.host.setting_usize("workers").unwrap_or(1) == 1
     }
 
-    /// Returns the listeners from which a worker that stops still accepts, each with the number of connections.
+    /// Returns the listeners from which a stopping worker still accepts, each with the number of connections.
     ///
-    /// Those are the connections that nobody else would serve. A listener that other workers serve is not among them.
+    /// Those are connections that no other worker would serve. Listeners that other workers serve are not
+    /// included.
     pub fn remaining_backlog(&self) -> impl Iterator<Item = (&Acceptor, u64)> {
         self.acceptors
             .iter()
@@ -89,26 +100,26 @@ impl WorkerBase {
             .filter(|(_, connections)| *connections > 0)
     }
 
-    /// Until when a worker that stops now may finish what it has.
+    /// Returns the deadline by which a worker that stops now has to finish its requests.
     pub fn graceful_deadline_ns(&self) -> u64 {
         deadline_after(now_ns(), self.context.config.graceful_timeout)
     }
 
-    /// While a worker that ends waits for what the application does beside requests: when to look again.
+    /// Returns when to check again for background work of the application, while a worker drains.
     pub fn look_again_ns() -> u64 {
-        now_ns() + nanoseconds(LOOK_AGAIN)
+        now_ns() + nanoseconds(BACKGROUND_POLL)
     }
 
-    /// Until when a connection that is idle while the worker stops is kept: a client that is about to send its next
-    /// request on it still gets its answer, and is told to close.
+    /// Returns the deadline of idle connections in a worker that stops now: a client that is just sending its
+    /// next request on one still receives a response, which closes the connection.
     pub fn idle_drain_deadline_ns() -> u64 {
-        deadline_after(now_ns(), Some(FAREWELL))
+        deadline_after(now_ns(), Some(IDLE_DRAIN))
     }
 }
 
-/// How often there is a sign of life, and the access log is flushed.
+/// The interval of heartbeats, and of flushing the access log.
 const TICK: Duration = Duration::from_secs(1);
-/// How often a worker that ends looks whether its application still does something: nothing tells it.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// How often a draining worker checks for background work: nothing signals its end.
+const BACKGROUND_POLL: Duration = Duration::from_millis(50);
 /// How long an idle connection of a stopping worker waits for a last request.
-const FAREWELL: Duration = Duration::from_secs(1);
+const IDLE_DRAIN: Duration = Duration::from_secs(1);

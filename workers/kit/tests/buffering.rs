@@ -1,4 +1,4 @@
-//! What a connection buffers for slow clients, driven as in `connection`.
+//! Buffering for slow clients, driven as in `connection`.
 
 // A test fails by panicking.
 #![allow(clippy::unwrap_used)]
@@ -14,7 +14,7 @@ use worker_api::{Exchange, Header, Interest};
 
 use double::Server;
 
-/// Everything that is larger than a few bytes is in a file.
+/// Limits with which a body of more than a few bytes goes to a file.
 const SMALL: &[(&str, i64)] =
     &[("body_buffer_memory", 64), ("body_buffer_max", 40), ("body_buffer_files", 1)];
 
@@ -26,7 +26,7 @@ fn echo() -> Server {
 }
 
 #[test]
-fn the_application_is_called_when_the_body_is_whole() {
+fn the_application_is_called_when_the_body_is_complete() {
     let mut server = echo();
     let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n012";
     server.client.write_all(head).unwrap();
@@ -35,16 +35,16 @@ fn the_application_is_called_when_the_body_is_whole() {
         assert_eq!(server.host.log(), [""; 0]);
         server.client.write_all(part).unwrap();
     }
-    // The next request is not a part of the body.
+    // The next request is not part of the body.
     server.client.write_all(b"9GET /next HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     server.serve();
     assert_eq!(server.host.log(), ["POST / 200 10", "GET /next 200 0"]);
-    let answers = server.received();
-    assert!(answers.contains("\r\n\r\n0123456789HTTP/1.1 200 OK"), "{answers}");
+    let responses = server.received();
+    assert!(responses.contains("\r\n\r\n0123456789HTTP/1.1 200 OK"), "{responses}");
 }
 
 #[test]
-fn chunks_and_trailers_are_taken_in() {
+fn chunks_and_trailers_are_buffered() {
     let mut server = echo();
     let head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nab";
     server.client.write_all(head).unwrap();
@@ -58,7 +58,7 @@ fn chunks_and_trailers_are_taken_in() {
 }
 
 #[test]
-fn beyond_the_bound_the_application_reads_from_the_client() {
+fn beyond_the_limit_the_application_reads_from_the_client() {
     for (head, whole) in [
         ("Content-Length: 44", ["01234567", "0123456789012345678901234567890123-x"]),
         (
@@ -78,25 +78,25 @@ fn beyond_the_bound_the_application_reads_from_the_client() {
             server.on_wait = Some(whole[1].as_bytes());
         }
         server.serve();
-        let answer = server.received();
-        assert!(answer.ends_with("3-x"), "{answer}");
+        let response = server.received();
+        assert!(response.ends_with("3-x"), "{response}");
     }
 }
 
 #[test]
-fn a_client_that_waits_for_leave_gets_it() {
+fn a_client_that_expects_continue_gets_it() {
     let mut server = echo();
     let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n";
     server.client.write_all(head).unwrap();
     server.on_wait = Some(b"ok");
     server.serve();
-    let answer = server.received();
-    assert!(answer.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"), "{answer}");
-    assert!(answer.ends_with("\r\n\r\nok"), "{answer}");
+    let response = server.received();
+    assert!(response.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"), "{response}");
+    assert!(response.ends_with("\r\n\r\nok"), "{response}");
 }
 
 #[test]
-fn what_is_wrong_with_a_body_is_answered_without_the_application() {
+fn an_invalid_body_is_rejected_without_the_application() {
     let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\na";
     for (end, status) in [("is cut", 400), ("is malformed", 400), ("is late", 408)] {
         let mut server = echo();
@@ -109,8 +109,8 @@ fn what_is_wrong_with_a_body_is_answered_without_the_application() {
         }
         server.serve();
         assert_eq!(server.host.log(), [format!("POST / {status} 0")], "{end}");
-        let answer = server.received();
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{end}: {answer}");
+        let response = server.received();
+        assert!(response.starts_with(&format!("HTTP/1.1 {status} ")), "{end}: {response}");
     }
 }
 
@@ -125,7 +125,7 @@ fn a_request_that_ends_with_its_connection_is_recorded() {
 }
 
 #[test]
-fn who_takes_the_connection_over_gets_the_body_first() {
+fn an_application_that_takes_over_the_connection_gets_the_body_first() {
     for (head, rest, expected) in [
         ("Content-Length: 10", "3456789behind", "0123456789behind raw"),
         ("Transfer-Encoding: chunked", "3\r\n345\r\n0\r\n\r\n", "6\r\n012345\r\n0\r\n\r\n raw"),
@@ -144,18 +144,18 @@ fn who_takes_the_connection_over_gets_the_body_first() {
         server.client.write_all(rest.as_bytes()).unwrap();
         assert_eq!(server.serve(), Advance::Closed);
         drop(server.connection.take());
-        let mut answer = String::new();
-        server.client.read_to_string(&mut answer).unwrap();
-        assert_eq!(answer, expected);
+        let mut response = String::new();
+        server.client.read_to_string(&mut response).unwrap();
+        assert_eq!(response, expected);
     }
 }
 
-/// More than the socket takes, and what the bounds allow.
+/// More than the socket accepts, and limits that allow to buffer it.
 const LARGE: usize = 3 << 20;
 const ROOMY: &[(&str, i64)] =
     &[("body_buffer_memory", 16 << 20), ("body_buffer_max", 8 << 20), ("body_buffer_files", 1)];
 
-/// Whether the application returned before the client had read its response, which then came whole.
+/// Returns whether the application returned before the client read its response, which then arrived completely.
 fn is_kept(numbers: &'static [(&'static str, i64)], file: bool) -> bool {
     let body: Vec<u8> = (0..LARGE).map(|at| (at % 251) as u8).collect();
     let expected = body.clone();
@@ -175,7 +175,7 @@ fn is_kept(numbers: &'static [(&'static str, i64)], file: bool) -> bool {
     let client = server.client.try_clone().unwrap();
     let (returned, start) = std::sync::mpsc::channel::<()>();
     let reader = std::thread::spawn(move || {
-        // Where the response is not kept, the application waits for this end to give up.
+        // If the response is not buffered, the application waits until this thread reads.
         let waited = start.recv_timeout(std::time::Duration::from_millis(300)).is_err();
         (receive(client, LARGE), waited)
     });
@@ -188,22 +188,22 @@ fn is_kept(numbers: &'static [(&'static str, i64)], file: bool) -> bool {
     }
     assert_eq!(next, Advance::Wait(Interest::READ));
     assert_eq!(server.host.log(), [format!("GET / 200 {LARGE}")]);
-    let (answer, waited) = reader.join().unwrap();
-    assert!(answer.ends_with(&expected), "the response has {} bytes", answer.len());
+    let (response, waited) = reader.join().unwrap();
+    assert!(response.ends_with(&expected), "the response has {} bytes", response.len());
     !waited
 }
 
 fn receive(mut client: std::net::TcpStream, length: usize) -> Vec<u8> {
-    let mut answer = Vec::new();
+    let mut response = Vec::new();
     let mut part = [0; 16 << 10];
     let mut head = None;
-    while head.is_none_or(|head| answer.len() < head + length) {
+    while head.is_none_or(|head| response.len() < head + length) {
         let count = client.read(&mut part).unwrap();
-        assert_ne!(count, 0, "the response is cut after {} bytes", answer.len());
-        answer.extend_from_slice(&part[..count]);
-        head = answer.windows(4).position(|at| at == b"\r\n\r\n").map(|at| at + 4);
+        assert_ne!(count, 0, "the response is cut after {} bytes", response.len());
+        response.extend_from_slice(&part[..count]);
+        head = response.windows(4).position(|at| at == b"\r\n\r\n").map(|at| at + 4);
     }
-    answer
+    response
 }
 
 fn tempfile() -> std::fs::File {

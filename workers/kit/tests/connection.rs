@@ -1,5 +1,5 @@
-//! The connection and its exchange, driven over a socket pair as a worker class drives them, with a host and an
-//! application that are test doubles.
+//! The connection and its exchange, driven over a socket as by a worker class, with test doubles of the host and the
+//! application.
 
 // A test fails by panicking.
 #![allow(clippy::unwrap_used)]
@@ -19,9 +19,9 @@ fn a_request_is_answered_and_the_connection_kept() {
     let mut server = Server::new(|exchange: &mut Exchange| exchange.respond(200, &[], b"hello"));
     server.client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     assert_eq!(server.serve(), Advance::Wait(worker_api::Interest::READ));
-    let answer = server.received();
-    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-    assert!(answer.ends_with("Content-Length: 5\r\n\r\nhello"), "{answer}");
+    let response = server.received();
+    assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
+    assert!(response.ends_with("Content-Length: 5\r\n\r\nhello"), "{response}");
 
     server.client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
     assert_eq!(server.serve(), Advance::Closed);
@@ -40,9 +40,9 @@ fn pipelined_requests_are_answered_in_order() {
         .write_all(b"GET /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n")
         .unwrap();
     server.serve();
-    let answers = server.received();
-    let (one, two) = (answers.find("/1").unwrap(), answers.find("/2").unwrap());
-    assert!(one < two, "{answers}");
+    let responses = server.received();
+    let (one, two) = (responses.find("/1").unwrap(), responses.find("/2").unwrap());
+    assert!(one < two, "{responses}");
 }
 
 #[test]
@@ -61,9 +61,9 @@ fn a_body_is_read_as_it_was_framed() {
         .unwrap();
     server.client.write_all(b"3\r\nchu\r\n4\r\nnked\r\n0\r\n\r\n").unwrap();
     server.serve();
-    let answers = server.received();
-    assert!(answers.contains("\r\n\r\nbody"), "{answers}");
-    assert!(answers.ends_with("\r\n\r\nchunked"), "{answers}");
+    let responses = server.received();
+    assert!(responses.contains("\r\n\r\nbody"), "{responses}");
+    assert!(responses.ends_with("\r\n\r\nchunked"), "{responses}");
 }
 
 #[test]
@@ -83,9 +83,9 @@ fn a_failure_before_the_response_is_a_500_and_after_its_head_a_cut() {
     let mut server = Server::new(|_: &mut Exchange| Err(Failure::application("no")));
     server.client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     server.serve();
-    let answer = server.received();
-    assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
-    assert!(answer.contains("Connection: close"), "{answer}");
+    let response = server.received();
+    assert!(response.starts_with("HTTP/1.1 500 "), "{response}");
+    assert!(response.contains("Connection: close"), "{response}");
 
     let mut server = Server::new(|exchange: &mut Exchange| {
         exchange.start(200, "", &[Header::new("Content-Length", "10")])?;
@@ -94,8 +94,8 @@ fn a_failure_before_the_response_is_a_500_and_after_its_head_a_cut() {
     });
     server.client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     server.serve();
-    let answer = server.received();
-    assert!(answer.ends_with("\r\n\r\n12345"), "{answer}");
+    let response = server.received();
+    assert!(response.ends_with("\r\n\r\n12345"), "{response}");
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn a_panic_is_a_500() {
 }
 
 #[test]
-fn a_body_that_does_not_fit_its_length_is_no_well_formed_answer() {
+fn a_body_that_does_not_match_its_length_is_no_well_formed_response() {
     for (length, body) in [("3", "12345"), ("9", "12345")] {
         let mut server = Server::new(move |exchange: &mut Exchange| {
             exchange.start(200, "", &[Header::new("Content-Length", length)])?;
@@ -116,15 +116,15 @@ fn a_body_that_does_not_fit_its_length_is_no_well_formed_answer() {
         });
         server.client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
         assert_ne!(server.serve(), Advance::Request);
-        let answer = server.received();
-        let complete = answer.starts_with("HTTP/1.1 200")
-            && answer.ends_with(&format!("\r\n\r\n{}", &body[..3.min(body.len())]));
-        assert!(!complete, "{answer}");
+        let response = server.received();
+        let complete = response.starts_with("HTTP/1.1 200")
+            && response.ends_with(&format!("\r\n\r\n{}", &body[..3.min(body.len())]));
+        assert!(!complete, "{response}");
     }
 }
 
 #[test]
-fn leave_to_continue_is_given_when_the_application_reads() {
+fn continue_is_sent_when_the_application_reads() {
     let mut server = Server::new(|exchange: &mut Exchange| {
         let body = exchange.read_to_end(1000)?;
         exchange.respond(200, &[], &body)
@@ -133,9 +133,9 @@ fn leave_to_continue_is_given_when_the_application_reads() {
     server.client.write_all(head).unwrap();
     server.on_wait = Some(b"ok");
     server.serve();
-    let answer = server.received();
-    assert!(answer.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"), "{answer}");
-    assert!(answer.ends_with("\r\n\r\nok"), "{answer}");
+    let response = server.received();
+    assert!(response.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"), "{response}");
+    assert!(response.ends_with("\r\n\r\nok"), "{response}");
 }
 
 #[test]
@@ -148,21 +148,21 @@ fn a_stream_of_unknown_length_is_sent_in_chunks() {
     });
     server.client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     server.serve();
-    let answer = server.received();
-    assert!(answer.ends_with("\r\n\r\n3\r\none\r\n4\r\ntwo!\r\n0\r\n\r\n"), "{answer}");
+    let response = server.received();
+    assert!(response.ends_with("\r\n\r\n3\r\none\r\n4\r\ntwo!\r\n0\r\n\r\n"), "{response}");
 }
 
 #[test]
-fn a_malformed_request_is_refused_once_and_nothing_behind_it_served() {
+fn a_malformed_request_is_rejected_once_and_nothing_after_it_is_served() {
     let mut server = Server::new(|exchange: &mut Exchange| exchange.respond(200, &[], b"x"));
     server
         .client
         .write_all(b"GET / HTTP/1.1\r\nHost : a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n")
         .unwrap();
     server.serve();
-    let answer = server.received();
-    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
-    assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
+    let response = server.received();
+    assert!(response.starts_with("HTTP/1.1 400 "), "{response}");
+    assert_eq!(response.matches("HTTP/1.1").count(), 1, "{response}");
 }
 
 #[test]
@@ -176,10 +176,10 @@ fn a_hijacked_connection_belongs_to_the_application() {
     });
     server.client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nbehind").unwrap();
     assert_eq!(server.serve(), Advance::Closed);
-    let mut answer = String::new();
+    let mut response = String::new();
     drop(server.connection.take());
-    server.client.read_to_string(&mut answer).unwrap();
-    assert_eq!(answer, "behind raw");
+    server.client.read_to_string(&mut response).unwrap();
+    assert_eq!(response, "behind raw");
 }
 
 #[test]

@@ -1,10 +1,9 @@
-//! A connection that speaks TLS, where it differs from one that does not: bytes that are written may still be held
-//! by the session.
+//! Differences between connections with and without TLS: written bytes may still be held by the session.
 
 // A test fails by panicking.
 #![allow(clippy::unwrap_used)]
 
-#[allow(dead_code, reason = "the tests that share it use a part each")]
+#[allow(dead_code, reason = "each test program uses a part of it")]
 mod double;
 
 use std::io::{Read, Write};
@@ -21,11 +20,11 @@ use worker_api::{Exchange, Interest};
 
 use double::Server;
 
-/// A response that the socket has not taken whole is not over, though the session has taken it: its connection neither
+/// A response is not complete until the socket has accepted all of it, even if the session has: its connection neither
 /// counts as idle nor is closed.
 #[test]
-fn what_the_session_holds_is_sent_before_the_connection_rests() {
-    let mut held = 0;
+fn bytes_held_by_the_session_are_sent_before_the_connection_is_idle() {
+    let mut with_unsent = 0;
     for size in (64..=128).step_by(8).map(|kib| kib << 10) {
         let (mut server, certificate) = server(size);
         let client = Client::start(server.client.try_clone().unwrap(), certificate);
@@ -37,7 +36,7 @@ fn what_the_session_holds_is_sent_before_the_connection_rests() {
         }
         assert_ne!(next, Advance::Closed);
         if next == Advance::Wait(Interest::WRITE) {
-            held += 1;
+            with_unsent += 1;
             assert!(!server.connection.as_ref().unwrap().is_idle());
         }
         client.read.send(()).unwrap();
@@ -49,14 +48,14 @@ fn what_the_session_holds_is_sent_before_the_connection_rests() {
         assert_eq!(next, Advance::Wait(Interest::READ));
         let mut connection = server.connection.take().unwrap();
         assert!(connection.is_idle());
-        // Where the client has taken nothing yet, there is no room to say anything.
+        // Until the client has read something, there is no room for the close alert.
         kit::poll::wait(connection.fd(), Interest::WRITE, 0, || ()).unwrap();
         assert_eq!(connection.expire(), Advance::Closed);
         drop((connection, server.client));
-        // Whole, and at its end TLS says that it is whole.
+        // The response is complete, and ends with the close alert.
         assert_eq!(client.thread.join().unwrap().unwrap(), size);
     }
-    assert!(held > 0, "no response was of the size that makes the session hold a part");
+    assert!(with_unsent > 0, "no response had a size that makes the session hold back a part");
 }
 
 fn server(size: usize) -> (Server, CertificateDer<'static>) {
@@ -68,16 +67,16 @@ fn server(size: usize) -> (Server, CertificateDer<'static>) {
     (Server::with_files(files, app), certificate.der().clone())
 }
 
-/// A client that sends a request at once, and reads when it is told to.
+/// A client that sends a request immediately, and reads once `read` is signaled.
 struct Client {
     read: mpsc::Sender<()>,
-    /// How long the body is that it has read.
+    /// Returns the length of the body.
     thread: JoinHandle<std::io::Result<usize>>,
 }
 
 impl Client {
     fn start(socket: TcpStream, certificate: CertificateDer<'static>) -> Self {
-        let (read, told) = mpsc::channel();
+        let (read, may_read) = mpsc::channel();
         let thread = thread::spawn(move || {
             let mut roots = RootCertStore::empty();
             roots.add(certificate).unwrap();
@@ -90,10 +89,10 @@ impl Client {
             let session = ClientConnection::new(Arc::new(config), name).unwrap();
             let mut stream = StreamOwned::new(session, socket);
             stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")?;
-            told.recv().unwrap();
-            let mut answer = Vec::new();
-            stream.read_to_end(&mut answer)?;
-            Ok(answer.len() - answer.windows(4).position(|end| end == b"\r\n\r\n").unwrap() - 4)
+            may_read.recv().unwrap();
+            let mut response = Vec::new();
+            stream.read_to_end(&mut response)?;
+            Ok(response.len() - response.windows(4).position(|end| end == b"\r\n\r\n").unwrap() - 4)
         });
         Self { read, thread }
     }

@@ -1,13 +1,13 @@
 //! The loop, as in gunicorn's sync worker: accept without waiting, serve, close, until nobody waits; then wait.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::time::Duration;
 
 use kit::clock::{earlier, nanoseconds, now_ns};
 use kit::{
     AcceptQueue, AcceptResult, Acceptor, Advance, Connection, RequestDeadlines, TimedOutRequest,
-    WorkerBase, socket,
+    WorkerBase,
 };
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -35,8 +35,8 @@ pub(crate) struct Server<'a> {
 impl<'a> Server<'a> {
     pub(crate) fn new(base: &'a WorkerBase) -> io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let wake = base.host.wake_descriptor();
-        epoll.add(socket::borrow(wake), EpollEvent::new(EpollFlags::EPOLLIN, wake as u64))?;
+        let wake = base.wake_fd();
+        epoll.add(wake, EpollEvent::new(EpollFlags::EPOLLIN, wake.as_raw_fd() as u64))?;
         let host = base.host.clone();
         let deadlines = RequestDeadlines::start(base, move |requests| end_worker(&host, requests))?;
         let accept_queue = AcceptQueue::new(base);
@@ -49,7 +49,7 @@ impl<'a> Server<'a> {
             accept_queue,
             listening: false,
             rest_until_ns: 0,
-            wake,
+            wake: wake.as_raw_fd(),
         };
         server.listen()?;
         Ok(server)

@@ -9,13 +9,13 @@ mod connection;
 
 use std::cell::Cell;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use kit::config::Config;
-use kit::{Acceptor, WorkerBase, Connection, AcceptResult, blocking, clock, socket};
+use kit::{Acceptor, WorkerBase, Connection, AcceptResult, blocking, clock};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use worker_api::{Capabilities, Counter, Failure, Host, Result, Worker, WorkerContext, WorkerFactory};
@@ -76,7 +76,7 @@ impl Threaded {
         let rest = if rest_ns == 0 { Duration::MAX } else { Duration::from_nanos(rest_ns) };
         let pause = self.base.pause().min(rest);
         let pause = PollTimeout::try_from(pause).unwrap_or(PollTimeout::ZERO);
-        let ready = wait(self.base.host.wake_descriptor(), self.shared.bell(), acceptors, pause)?;
+        let ready = wait(self.base.wake_fd(), self.shared.bell(), acceptors, pause)?;
         self.shared.hear();
         self.base.host.deliver_signals();
         for acceptor in acceptors.iter().filter(|acceptor| ready.contains(&acceptor.fd())) {
@@ -134,14 +134,13 @@ impl Threaded {
 
 /// Waits, and answers the descriptors that are ready.
 fn wait(
-    wake: RawFd,
+    wake: BorrowedFd<'_>,
     bell: impl AsFd,
     acceptors: &[Acceptor],
     pause: PollTimeout,
 ) -> io::Result<Vec<RawFd>> {
     let bell = bell.as_fd();
-    let descriptors = [socket::borrow(wake), bell].into_iter();
-    let descriptors = descriptors.chain(acceptors.iter().map(|a| socket::borrow(a.fd())));
+    let descriptors = [wake, bell].into_iter().chain(acceptors.iter().map(AsFd::as_fd));
     let mut polled: Vec<PollFd<'_>> =
         descriptors.map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN)).collect();
     match poll(&mut polled, pause) {

@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -52,22 +52,32 @@ impl Poller {
         Ok(Self { epoll, events, guest: OnceCell::new() })
     }
 
-    pub(crate) fn add(&self, fd: BorrowedFd<'_>, flags: EpollFlags, token: u64) -> io::Result<()> {
+    pub(crate) fn add(&self, fd: RawFd, flags: EpollFlags, token: u64) -> io::Result<()> {
         debug_assert_ne!(token, OWN_TOKEN);
-        Ok(self.epoll.add(fd, EpollEvent::new(flags, token))?)
+        self.control(libc::EPOLL_CTL_ADD, fd, flags, token)
     }
 
-    pub(crate) fn modify(
+    pub(crate) fn modify(&self, fd: RawFd, flags: EpollFlags, token: u64) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_MOD, fd, flags, token)
+    }
+
+    pub(crate) fn delete(&self, fd: RawFd) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_DEL, fd, EpollFlags::empty(), 0)
+    }
+
+    /// Calls `epoll_ctl` with any number: an application's may not be an open descriptor.
+    fn control(
         &self,
-        fd: BorrowedFd<'_>,
+        operation: libc::c_int,
+        fd: RawFd,
         flags: EpollFlags,
         token: u64,
     ) -> io::Result<()> {
-        Ok(self.epoll.modify(fd, &mut EpollEvent::new(flags, token))?)
-    }
-
-    pub(crate) fn delete(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        Ok(self.epoll.delete(fd)?)
+        let mut event = libc::epoll_event { events: flags.bits() as u32, u64: token };
+        let epoll = self.epoll.0.as_raw_fd();
+        // SAFETY: the event is valid for the whole call, and the kernel checks both numbers.
+        let result = unsafe { libc::epoll_ctl(epoll, operation, fd, &raw mut event) };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
     /// Waits up to `timeout` for events (without limit if `None`). A signal ends the wait like a time-out.

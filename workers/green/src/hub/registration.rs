@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::RawFd;
 use std::rc::{Rc, Weak};
 use std::time::Instant;
 
@@ -25,25 +25,20 @@ pub(super) struct Registration {
 }
 
 impl Registration {
-    pub(super) fn new(core: Rc<Core>, fd: BorrowedFd<'_>, trigger: Trigger) -> io::Result<Self> {
+    pub(super) fn new(core: Rc<Core>, fd: RawFd, trigger: Trigger) -> io::Result<Self> {
         let state = core.new_state(trigger);
-        let registration = Self { state, core, fd: fd.as_raw_fd(), closes: false };
+        let registration = Self { state, core, fd, closes: false };
         if trigger == Trigger::Edge {
             registration.register(EpollFlags::EPOLLIN)?;
         }
         Ok(registration)
     }
 
-    fn descriptor(&self) -> BorrowedFd<'_> {
-        // SAFETY: a `Source` drops its registration before the owner of the descriptor.
-        unsafe { BorrowedFd::borrow_raw(self.fd) }
-    }
-
     pub(super) fn deregister(&self) -> io::Result<()> {
         if self.state.registered.replace(EpollFlags::empty()).is_empty() {
             return Ok(());
         }
-        self.core.poller.delete(self.descriptor())
+        self.core.poller.delete(self.fd)
     }
 
     /// Registers for writability, too. Left out at first: on a unix socket each read of the peer would be an
@@ -75,14 +70,14 @@ impl Registration {
         // An exclusive registration cannot be modified.
         let modifiable = state.trigger != Trigger::Exclusive && !wanted.is_empty();
         if !registered.is_empty() && !modifiable {
-            poller.delete(self.descriptor())?;
+            poller.delete(self.fd)?;
         }
         if registered.is_empty() || state.trigger == Trigger::Exclusive {
             if !wanted.is_empty() {
-                poller.add(self.descriptor(), flags, state.token())?;
+                poller.add(self.fd, flags, state.token())?;
             }
         } else if modifiable {
-            poller.modify(self.descriptor(), flags, state.token())?;
+            poller.modify(self.fd, flags, state.token())?;
         }
         state.registered.set(wanted);
         Ok(())

@@ -7,7 +7,7 @@
 //! epoll would report them again in each turn.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
@@ -31,10 +31,29 @@ impl<T: AsFd> Source<T> {
     /// Registers a descriptor, which should be non-blocking.
     pub fn new(io: T, trigger: Trigger) -> io::Result<Self> {
         let core = Core::current().ok_or(Interrupt::Outside)?;
-        let registration = Registration::new(core, io.as_fd(), trigger)?;
+        let registration = Registration::new(core, io.as_fd().as_raw_fd(), trigger)?;
         Ok(Self { registration, io })
     }
 
+    /// Like [`new`](Self::new), for an object that closes its descriptor when dropped and has no duplicate:
+    /// closing removes it from the epoll without another system call.
+    pub(crate) fn new_closing(io: T, trigger: Trigger) -> io::Result<Self> {
+        let mut source = Self::new(io, trigger)?;
+        source.registration.closes = true;
+        Ok(source)
+    }
+}
+
+impl Source<RawFd> {
+    /// Registers a descriptor that is owned elsewhere. A number that is not an open descriptor is an error once it is
+    /// watched. Drop the source before the descriptor is closed, or use [`closes`](Self::closes).
+    pub fn of_raw(fd: RawFd, trigger: Trigger) -> io::Result<Self> {
+        let core = Core::current().ok_or(Interrupt::Outside)?;
+        Ok(Self { registration: Registration::new(core, fd, trigger)?, io: fd })
+    }
+}
+
+impl<T> Source<T> {
     /// Declares that the descriptor is closed at about the time this is dropped and has no duplicate: closing
     /// removes it from the epoll without another system call.
     pub fn closes(&mut self) {
@@ -45,14 +64,6 @@ impl<T: AsFd> Source<T> {
     /// been duplicated after all.
     pub fn deregister(&self) -> io::Result<()> {
         self.registration.deregister()
-    }
-
-    /// Like [`new`](Self::new), for an object that closes its descriptor when dropped and has no duplicate:
-    /// closing removes it from the epoll without another system call.
-    pub(crate) fn new_closing(io: T, trigger: Trigger) -> io::Result<Self> {
-        let mut source = Self::new(io, trigger)?;
-        source.registration.closes = true;
-        Ok(source)
     }
 
     /// Returns the watched object.

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -178,16 +179,13 @@ fn wait_fd_watches_anything() {
     let hub = Hub::new().unwrap();
     hub.block_on(|| {
         let (left, right) = StdUnixStream::pair().unwrap();
-        let right = Rc::new(right);
         let brief = Some(Duration::from_millis(5));
-        assert!(!wait_fd(&*right, Interest::Read, brief).unwrap());
-        assert!(wait_fd(&*right, Interest::Write, brief).unwrap());
+        let fd = right.as_raw_fd();
+        assert!(!wait_fd(fd, Interest::Read, brief).unwrap());
+        assert!(wait_fd(fd, Interest::Write, brief).unwrap());
         // Two greenlets, one descriptor.
         let waiters: Vec<_> = (0..2)
-            .map(|_| {
-                let right = Rc::clone(&right);
-                spawn(move || wait_fd(&*right, Interest::Read, Some(LONG)).unwrap()).unwrap()
-            })
+            .map(|_| spawn(move || wait_fd(fd, Interest::Read, Some(LONG)).unwrap()).unwrap())
             .collect();
         yield_now().unwrap();
         (&left).write_all(b"x").unwrap();
@@ -195,7 +193,11 @@ fn wait_fd_watches_anything() {
             assert!(waiter.join().unwrap());
         }
         let file = std::fs::File::open("/proc/self/exe").unwrap();
-        assert!(wait_fd(&file, Interest::Read, brief).unwrap(), "a regular file is always ready");
+        assert!(wait_fd(file.as_raw_fd(), Interest::Read, brief).unwrap(), "always ready");
+        for number in [-1, RawFd::MAX] {
+            let error = wait_fd(number, Interest::Read, brief).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EBADF));
+        }
     })
     .unwrap();
 }

@@ -15,12 +15,12 @@ use worker_api::{
     AccessRecord, App, AppHandle, Exchange, Failure, Host, Interest, RequestHead, Result,
 };
 
-/// One connection, its client, and what serves it.
+/// One connection, its client, and the application that serves it.
 pub struct Server {
     pub client: TcpStream,
     pub connection: Option<Box<Connection>>,
-    pub host: Log,
-    /// What the client sends when the application first waits for it.
+    pub host: TestHost,
+    /// Bytes that the client sends when the application first waits.
     pub on_wait: Option<&'static [u8]>,
     app: AppHandle,
 }
@@ -30,24 +30,24 @@ impl Server {
         Self::with_files(Vec::new(), app)
     }
 
-    /// With settings that are files, and little room for what is sent.
+    /// Uses settings that are files, and a small send buffer.
     pub fn with_files(
         files: Vec<(&'static str, String)>,
         app: impl Fn(&mut Exchange) -> Result<()> + Send + Sync + 'static,
     ) -> Self {
-        Self::build(Log { files: files.into(), ..Log::default() }, false, app)
+        Self::build(TestHost { files: files.into(), ..TestHost::default() }, false, app)
     }
 
-    /// As a class whose threads block, with settings that are numbers.
+    /// Uses settings that are numbers, under a class whose threads block.
     pub fn buffering(
         numbers: &'static [(&'static str, i64)],
         app: impl Fn(&mut Exchange) -> Result<()> + Send + Sync + 'static,
     ) -> Self {
-        Self::build(Log { numbers, ..Log::default() }, true, app)
+        Self::build(TestHost { numbers, ..TestHost::default() }, true, app)
     }
 
     fn build(
-        log: Log,
+        log: TestHost,
         buffers: bool,
         app: impl Fn(&mut Exchange) -> Result<()> + Send + Sync + 'static,
     ) -> Self {
@@ -57,8 +57,9 @@ impl Server {
         }
         let client = TcpStream::connect(socket.local_addr().unwrap()).unwrap();
         let name = socket.local_addr().unwrap().to_string();
-        let acceptor =
-            Acceptor::new(&Listener { fd: socket.as_raw_fd(), name: name.into(), unix: false });
+        let listener = Listener { fd: socket.as_raw_fd(), name: name.into(), unix: false };
+        // SAFETY: `socket` outlives the acceptor.
+        let acceptor = unsafe { Acceptor::new(&listener) };
         let host = Host::from_raw(RawHost_TO::from_value(log.clone(), TD_Opaque));
         let context = if buffers {
             ServerContext::with_buffers(host, true)
@@ -76,7 +77,7 @@ impl Server {
         }
     }
 
-    /// Serves what the client has sent, until there is nothing more to do.
+    /// Serves the client's requests until the connection has to wait.
     pub fn serve(&mut self) -> Advance {
         let mut connection = self.connection.take().expect("one connection, served by one test");
         let mut next = connection.advance();
@@ -84,17 +85,17 @@ impl Server {
         loop {
             match next {
                 Advance::Request => {
-                    let home = Arc::new(Place {
-                        back: Mutex::new(None),
+                    let driver = Arc::new(TestDriver {
+                        released: Mutex::new(None),
                         client: self.client.try_clone().unwrap(),
                         on_wait: Mutex::new(self.on_wait.take()),
                     });
-                    self.app.call(connection.into_exchange(home.clone()));
-                    let back = home.back.lock().unwrap().take();
-                    connection = back.expect("an exchange that is over gives its connection back");
+                    self.app.call(connection.into_exchange(driver.clone()));
+                    let released = driver.released.lock().unwrap().take();
+                    connection = released.expect("the end of the exchange returns the connection");
                     asked = false;
                 }
-                // Behind a response nothing was read yet.
+                // Nothing has been read since the last response.
                 Advance::Wait(Interest::READ) if !asked => asked = true,
                 _ => {
                     self.connection = (next != Advance::Closed).then_some(connection);
@@ -105,7 +106,7 @@ impl Server {
         }
     }
 
-    /// What the client has received so far.
+    /// Returns what the client has received so far.
     pub fn received(&mut self) -> String {
         self.client.set_nonblocking(true).unwrap();
         let mut bytes = Vec::new();
@@ -115,13 +116,13 @@ impl Server {
     }
 }
 
-struct Place {
-    back: Mutex<Option<Box<Connection>>>,
+struct TestDriver {
+    released: Mutex<Option<Box<Connection>>>,
     client: TcpStream,
     on_wait: Mutex<Option<&'static [u8]>>,
 }
 
-impl ConnectionDriver for Place {
+impl ConnectionDriver for TestDriver {
     fn wait(&self, fd: RawFd, interest: Interest, deadline_ns: u64) -> Result<()> {
         if let Some(bytes) = self.on_wait.lock().unwrap().take() {
             (&self.client).write_all(bytes).unwrap();
@@ -132,7 +133,7 @@ impl ConnectionDriver for Place {
     }
 
     fn release(&self, connection: Box<Connection>) {
-        *self.back.lock().unwrap() = Some(connection);
+        *self.released.lock().unwrap() = Some(connection);
     }
 }
 
@@ -144,22 +145,22 @@ impl<F: Fn(&mut Exchange) -> Result<()> + Send + Sync + 'static> App for Closure
     }
 }
 
-/// A host that has no settings but those of a keep-alive, and keeps its access log.
+/// A host with a few settings that records its access log.
 #[derive(Clone, Default)]
-pub struct Log {
+pub struct TestHost {
     lines: Arc<Mutex<Vec<String>>>,
     files: Arc<[(&'static str, String)]>,
     numbers: &'static [(&'static str, i64)],
 }
 
-impl Log {
-    /// One line a request: method, target, status, bytes of body.
+impl TestHost {
+    /// Returns one line per request: method, target, status, bytes of body.
     pub fn log(&self) -> Vec<String> {
         self.lines.lock().unwrap().clone()
     }
 }
 
-impl RawHost for Log {
+impl RawHost for TestHost {
     fn setting(&self, name: RStr<'_>) -> ROption<Value> {
         match name.as_str() {
             "keepalive" => ROption::RSome(Value::Int(5)),
