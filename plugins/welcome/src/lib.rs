@@ -1,6 +1,6 @@
-//! The page that is served when no application is named: what is running, and how to go on.
+//! The page that is served if no application is named: what is running, and what to do next.
 //!
-//! It has no state and needs nothing: what it says is put together once in each worker.
+//! The page is built once in each worker.
 
 use std::sync::OnceLock;
 
@@ -57,7 +57,7 @@ fn page(class: &str) -> String {
         .replace("{pid}", &std::process::id().to_string())
 }
 
-/// Text as it may stand in HTML: a class names itself, and may name itself anything.
+/// Escapes text for HTML: the name of a worker class is chosen by its author.
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
@@ -66,7 +66,7 @@ fn plain() -> Header<'static> {
     Header::new("Content-Type", "text/plain; charset=utf-8")
 }
 
-/// The page has its own style, and nothing else.
+/// The page has an inline style and loads nothing.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The application as the host sees it.
+//! The application as seen by the host.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -17,11 +17,11 @@ use crate::python::{self, GlobalRef, PyResult, Python, attach};
 use crate::runtime::{Plan, PythonRuntime};
 use crate::serve::serve;
 
-/// A WSGI application, and the interpreter that it runs in.
+/// A WSGI application and the interpreter that it runs in.
 pub struct Wsgi {
     runtime: &'static PythonRuntime,
     spec: String,
-    /// Loaded in the mold, before the workers are forked.
+    /// Whether the application is loaded in the mold, before the workers are forked.
     preload: bool,
     hooks: OnceLock<GlobalRef>,
 }
@@ -64,7 +64,7 @@ impl AppFactory for Wsgi {
 }
 
 impl Wsgi {
-    /// Sets the interpreter up, up to the point where the application's own code would run.
+    /// Prepares the interpreter for the import of the application's code.
     fn prepare(&self, host: &Host, interpreter: &Interpreter) -> Result<()> {
         let chdir = host.setting_text("chdir").unwrap_or_else(|| ".".to_owned());
         let mut directories = host.setting_list("pythonpath");
@@ -85,7 +85,8 @@ impl Wsgi {
         self.load_hooks(host)
     }
 
-    /// The interpreter is the one that was chosen: otherwise its packages would be another's.
+    /// Fails unless the interpreter that started is the chosen one; with another, the packages would be
+    /// wrong.
     fn check_prefix(&self, interpreter: &Interpreter) -> Result<()> {
         let prefix = self.attached("cannot ask the interpreter for its prefix", |py| {
             Ok(py.import("sys")?.attr_named("prefix")?.to_text())
@@ -112,7 +113,7 @@ impl Wsgi {
         Ok(())
     }
 
-    /// Runs `work` attached; an exception becomes a failure of kind LOAD, its traceback in the chain.
+    /// Runs `work` attached. An exception becomes a failure of kind LOAD, with the traceback as its detail.
     fn attached<T>(&self, doing: &str, work: impl FnOnce(Python<'_>) -> PyResult<T>) -> Result<T> {
         attach(|py| {
             work(py).map_err(|raised| {
@@ -197,14 +198,15 @@ impl App for Wsgi {
     }
 
     fn run_signal_handlers(&self) {
-        // A guest loop runs Python code after each turn, and with it the handlers.
+        // A guest loop runs Python code after each turn, and the handlers with it.
         if self.runtime.guest.is_none() {
             process::run_handlers(&self.runtime.process);
         }
     }
 
     fn wait_in_mold(&self, descriptor: i32) {
-        // Threads of Python's run while this thread is detached; what a guest loop runs needs the loop.
+        // Python threads run while this thread is detached, but greenlets of a guest loop need the loop to
+        // run.
         let Some(guest) = &self.runtime.guest else { return };
         attach(|py| {
             if let Err(raised) = guest.wait_in_mold(py, descriptor) {
@@ -295,7 +297,7 @@ impl App for Wsgi {
 }
 
 impl Wsgi {
-    /// What a function of `jimu.py` without arguments answers, as text.
+    /// Returns the result of a function of `jimu.py` without arguments, as text.
     fn text_of(&self, function: &str) -> String {
         attach(|py| match self.runtime.helper(py, function, []) {
             Ok(text) => text.to_text(),

@@ -1,4 +1,4 @@
-//! Notifies a Python application that its worker drains: `jimu.is_draining()` and `jimu.on_drain(function)`.
+//! Notifies a Python application when its worker drains: `jimu.is_draining()` and `jimu.on_drain(function)`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,8 +15,8 @@ pub(crate) fn natives(py: Python<'_>) -> PyResult<[(&'static str, Object<'_>); 2
     ])
 }
 
-/// Called when the worker begins to drain. Takes the interpreter's lock only if a Python function must be called,
-/// because the lock may be held by a hung thread.
+/// Called when the worker begins to drain. Takes the interpreter's lock only if there are functions to call,
+/// because a hung thread may hold it.
 pub(crate) fn begin(runtime: &PythonRuntime) {
     DRAINS.store(true, Ordering::Release);
     if !IS_WATCHED.load(Ordering::Acquire) {
@@ -29,7 +29,7 @@ pub(crate) fn begin(runtime: &PythonRuntime) {
     });
 }
 
-/// `is_draining()`: whether this worker drains.
+/// `is_draining()`: returns whether this worker drains.
 fn is_draining<'py>(
     py: Python<'py>,
     _me: &Object<'py>,
@@ -38,7 +38,7 @@ fn is_draining<'py>(
     py.truth(DRAINS.load(Ordering::Acquire))
 }
 
-/// `_watch_drain()`: call Python when the worker begins to drain.
+/// `_watch_drain()`: requests a call of `run_drain_functions()` when the worker begins to drain.
 #[expect(clippy::unnecessary_wraps, reason = "functions for Python have this form")]
 fn watch<'py>(py: Python<'py>, _me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
     IS_WATCHED.store(true, Ordering::Release);

@@ -1,8 +1,7 @@
 //! The environ of a request, as specified by PEP 3333 and gunicorn.
 //!
-//! It is built for every request, from cached parts: a prepared dict is copied, keys are interned once, and a
-//! value that is the same as in an earlier request (browsers send the same dozen headers repeatedly) reuses the
-//! same object.
+//! It is built from cached parts: a prepared dict is copied, keys are interned once, and a value that is equal to
+//! the previous one (browsers send the same dozen headers repeatedly) reuses the same object.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -13,7 +12,7 @@ use worker_api::{Failure, RequestHead, TlsFacts};
 use crate::errors::Fault;
 use crate::python::{GlobalRef, Object, PyResult, Python};
 
-/// What does not change between requests.
+/// Values that are the same in all requests.
 pub(crate) struct Constants {
     /// `wsgi.multithread`.
     pub(crate) multithread: bool,
@@ -32,14 +31,14 @@ pub(crate) struct Constants {
 }
 
 impl Constants {
-    /// `SCRIPT_NAME` of the process's environment: where the application is mounted. Read at the first
-    /// request because the application may set it at import.
+    /// Returns the environment variable `SCRIPT_NAME`: where the application is mounted. It is read at the
+    /// first request, because the application may set it at import.
     fn script_name(&self) -> &str {
         self.script_name.get_or_init(|| std::env::var("SCRIPT_NAME").unwrap_or_default())
     }
 }
 
-/// Per-request objects through which the application responds.
+/// Objects through which the application uses its request.
 pub(crate) struct Handles<'a, 'py> {
     /// `wsgi.input`.
     pub(crate) input: &'a Object<'py>,
@@ -51,7 +50,7 @@ pub(crate) struct Handles<'a, 'py> {
     pub(crate) proxied: bool,
 }
 
-/// Builds environs.
+/// Builds environs from cached parts.
 pub(crate) struct EnvironBuilder {
     keys: Keys,
     prototypes: Vec<Prototype>,
@@ -59,7 +58,8 @@ pub(crate) struct EnvironBuilder {
     path: Remembered,
 }
 
-/// Prototype of the environs of a listener: what is the same in all of them, and the values of the last request.
+/// Prototype of the environs of a listener: the values that are the same in all of them, and those of the last
+/// request.
 struct Prototype {
     https: bool,
     local_host: String,
@@ -70,7 +70,7 @@ struct Prototype {
     target: Remembered,
     query: Remembered,
     remote_address: Remembered,
-    /// Whether clients of the listener have ports.
+    /// `None` if clients of the listener have no ports, as on a unix socket.
     remote_port: Option<Remembered>,
 }
 
@@ -85,12 +85,12 @@ impl EnvironBuilder {
         })
     }
 
-    /// Returns whether the request of the last environ asks for an upgrade.
+    /// Returns whether the request for which an environ was built last asks for an upgrade.
     pub(crate) fn is_upgrade(&self) -> bool {
         self.fields.upgrade
     }
 
-    /// Builds the environ of a request; fails if the request is outside of the application.
+    /// Builds the environ of a request; fails if its path is outside of `SCRIPT_NAME`.
     pub(crate) fn make<'py>(
         &mut self,
         py: Python<'py>,
@@ -138,8 +138,8 @@ impl EnvironBuilder {
         Ok(self.prototypes.len() - 1)
     }
 
-    /// Sets what depends on the authority of the request: the Host of an absolute target (RFC 9112 3.2.2),
-    /// and the server's name if the listener has none (a unix socket), as in gunicorn.
+    /// Sets the variables that depend on the authority: the Host of an absolute target (RFC 9112 3.2.2), and,
+    /// as in gunicorn, the server's name if the listener has none (a unix socket).
     fn set_place<'py>(
         &self,
         py: Python<'py>,
@@ -196,8 +196,8 @@ impl EnvironBuilder {
 }
 
 impl Prototype {
-    /// Creates what is the same in each request of a listener. It contains the keys that every request sets,
-    /// so that a copy has room for them and need not grow.
+    /// Creates the prototype for the listener of a request. It contains all keys that every request sets, so
+    /// that a copy has room for them and does not grow.
     fn new(
         py: Python<'_>,
         constants: &Constants,
@@ -252,8 +252,8 @@ impl Prototype {
             && self.local_host == head.local.host.as_str()
     }
 
-    /// Creates an environ with everything except the headers. Values equal to those of the previous request,
-    /// as most are, are already in the prototype.
+    /// Creates an environ with everything except the headers. Values that equal those of the previous
+    /// request, as most do, are already in the prototype.
     fn copy<'py>(
         &mut self,
         py: Python<'py>,
@@ -299,10 +299,10 @@ impl Prototype {
     }
 }
 
-/// The headers as `HTTP_*`.
+/// The headers of a request, as `HTTP_*`.
 #[derive(Default)]
 struct Fields {
-    /// From a header name as sent to its index in `known`.
+    /// Index in `known` of each header name, as sent by clients.
     places: HashMap<Box<[u8]>, usize, BuildHasherDefault<NameHasher>>,
     known: Vec<Field>,
     /// Number of the current request, to detect a repeated header.
@@ -313,7 +313,7 @@ struct Fields {
     upgrade: bool,
 }
 
-/// A known header. Names with the same key, in other cases or with other punctuation, are one header.
+/// A known header. Names that differ only in case or punctuation have the same key and are one header.
 struct Field {
     key: GlobalRef,
     name: String,
@@ -333,7 +333,7 @@ impl Fields {
         self.request += 1;
         self.script_name = None;
         self.upgrade = false;
-        // Whether an unknown name has occurred: its key may be that of a known one.
+        // Whether an unknown name has occurred: its key may be that of a known header.
         let mut unknown = false;
         for header in head.headers.as_slice() {
             let (name, value) = (header.name.as_bytes(), header.value.as_slice());
@@ -365,7 +365,7 @@ impl Fields {
         Ok(())
     }
 
-    /// Remembers a header name while there is room; names come from clients.
+    /// Remembers a header name if there is room: names come from clients, so their number is bounded.
     #[cold]
     fn learn(&mut self, py: Python<'_>, name: &[u8]) -> PyResult<Option<usize>> {
         if self.places.len() >= FIELDS_MAX || name.len() > REMEMBERED_MAX {
@@ -405,8 +405,8 @@ fn add<'py>(environ: &Object<'py>, key: &Object<'py>, value: &Object<'py>) -> Py
     environ.set_item(key, &py.latin1(&both)?)
 }
 
-/// Returns the key of a header; `None` for `Proxy`, which as `HTTP_PROXY` would be mistaken for the variable of
-/// that name (CVE-2016-5385).
+/// Returns the environ key of a header; `None` for `Proxy`, because programs mistake `HTTP_PROXY` for the
+/// environment variable (CVE-2016-5385).
 fn environ_key(name: &[u8]) -> Option<String> {
     let upper: String = name
         .iter()
@@ -419,7 +419,8 @@ fn environ_key(name: &[u8]) -> Option<String> {
     }
 }
 
-/// Sets what gunicorn derives from a PROXY header: the client's address in `REMOTE_*`, the proxy's in `PROXY_*`.
+/// Sets the variables that gunicorn derives from a PROXY header: the client's address in `REMOTE_*`, the proxy's
+/// in `PROXY_*`.
 fn set_proxy(py: Python<'_>, environ: &Object<'_>, head: &RequestHead<'_>) -> PyResult<()> {
     let protocol = if head.local.host.as_str().contains(':') { "TCP6" } else { "TCP4" };
     let mut digits = itoa::Buffer::new();
@@ -455,7 +456,7 @@ fn set_tls<'py>(py: Python<'py>, environ: &Object<'py>, tls: &TlsFacts<'_>) -> P
 fn pem(der: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
-    // 48 bytes are the 64 characters of a line (RFC 7468).
+    // 48 bytes make a line of 64 characters (RFC 7468).
     for line in der.chunks(48) {
         for group in line.chunks(3) {
             let bits = group.iter().fold(0_u32, |bits, b| bits << 8 | u32::from(*b))
@@ -471,7 +472,7 @@ fn pem(der: &[u8]) -> String {
     text
 }
 
-/// Decodes the percent escapes of a path; `None` if there are none. Invalid escapes are kept.
+/// Decodes the percent escapes of a path; `None` if it contains no `%`. Invalid escapes are kept.
 fn percent_decoded(path: &[u8]) -> Option<Vec<u8>> {
     let first = memchr::memchr(b'%', path)?;
     let mut decoded = path[..first].to_vec();
@@ -493,7 +494,7 @@ fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).map(|value| value as u8)
 }
 
-/// A cached value and the object created from it.
+/// A cached value and the `str` created from it.
 struct Remembered {
     bytes: Vec<u8>,
     object: GlobalRef,
@@ -504,7 +505,7 @@ impl Remembered {
         Ok(Self { bytes: Vec::new(), object: py.latin1(b"")?.store() })
     }
 
-    /// Returns the `str` of these bytes.
+    /// Returns the `str` of these bytes, from the cache if they are the same.
     #[inline]
     fn value<'py>(&mut self, py: Python<'py>, bytes: &[u8]) -> PyResult<Object<'py>> {
         if is_same(&self.bytes, bytes) {
@@ -525,8 +526,8 @@ impl Remembered {
     }
 }
 
-/// Compares two byte strings. They are usually short, so calling `memcmp`, about ten times per request, costs
-/// more than comparing inline; the two words of a pair overlap if the text is shorter than both.
+/// Compares two byte strings. They are usually short, and calling `memcmp` about ten times per request costs more
+/// than comparing inline. Up to 32 bytes, the first and the last chunk are compared, which may overlap.
 #[inline]
 fn is_same(one: &[u8], other: &[u8]) -> bool {
     fn ends<const N: usize>(text: &[u8]) -> Option<(&[u8; N], &[u8; N])> {
@@ -572,8 +573,8 @@ keys! {
     http_host: b"HTTP_HOST",
 }
 
-/// Hashes header names: they are short, and at most [`FIELDS_MAX`] of them are kept, so an attacker gains nothing
-/// by choosing names that collide.
+/// Hashes header names. They are short, and at most [`FIELDS_MAX`] of them are kept, so an attacker gains nothing
+/// from collisions.
 #[derive(Default)]
 struct NameHasher(u64);
 
@@ -604,7 +605,7 @@ impl NameHasher {
     }
 }
 
-/// Header by which a trusted peer says where the application is mounted.
+/// Header in which a trusted peer sends where the application is mounted.
 const SCRIPT_NAME: &[u8] = b"SCRIPT_NAME";
 /// Maximum number of listeners with a prepared environ.
 const PROTOTYPES_MAX: usize = 16;

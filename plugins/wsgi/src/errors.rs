@@ -4,7 +4,7 @@ use worker_api::{Failure, FailureKind};
 
 use crate::python::PyErrSet;
 
-/// One of the two.
+/// Reason why a request cannot be completed normally.
 #[derive(Debug)]
 pub(crate) enum Fault {
     /// An exception is set in this thread.
@@ -25,8 +25,7 @@ impl From<Failure> for Fault {
     }
 }
 
-/// Returns whether the client or the server caused the failure, and not the application: then no traceback is
-/// logged.
+/// Returns whether the client or the server caused the failure, not the application. No traceback is logged then.
 pub(crate) fn is_outside(failure: &Failure) -> bool {
     matches!(
         failure.kind,

@@ -1,13 +1,15 @@
-//! What Python was doing when its process came to a violent end: a traceback of all threads in the log.
+//! Python tracebacks of a process that crashes or is aborted: those of all threads, in the log.
 //!
-//! Python's `faulthandler` writes it at faults of the processor. SIGABRT is different: the arbiter sends it to a
-//! worker without a heartbeat, and the host's own handler wants to know who sent it, which is lost when
-//! `faulthandler` raises the signal again. So SIGABRT comes here, and has `faulthandler` write by way of a signal
-//! that only means that; then the host's handler gets what it would have got.
+//! Python's `faulthandler` writes them when the processor reports a fault. SIGABRT needs more: the arbiter sends
+//! it to a worker without a heartbeat, and the action of the host's handler depends on the sender. That
+//! information is lost if `faulthandler` handles SIGABRT, because it raises the signal again. This module
+//! therefore handles SIGABRT itself: it raises a private signal for which `faulthandler` writes the tracebacks,
+//! and then calls the host's handler with the original information.
 //!
-//! Where there is a Python hook `worker_abort` and the main thread is in Python, the hook comes in between: Python runs
-//! it as it runs handlers of signals, between two instructions of its own, and the end comes after it. Where the
-//! thread hangs in something that is not Python, it never does, and the arbiter's SIGKILL comes a second later.
+//! If there is a Python hook `worker_abort` and the main thread is attached to Python, Python handles the signal
+//! in between: it runs the hook as it runs any signal handler, between two bytecode instructions, and the hook's
+//! wrapper then calls the host's handler. If the thread hangs in C code, Python never runs it, and the arbiter
+//! sends SIGKILL a second later.
 
 use std::cell::UnsafeCell;
 use std::ffi::c_int;
@@ -23,7 +25,7 @@ use crate::python::{
 };
 use crate::runtime::PythonRuntime;
 
-/// Turns it on in a new worker, whose host has installed its handlers.
+/// Reports faults in a new worker, whose host has installed its handlers.
 pub(crate) fn report(
     runtime: &PythonRuntime,
     py: Python<'_>,
@@ -53,24 +55,24 @@ pub(crate) fn report(
     Ok(())
 }
 
-/// Turns it on in the mold, for faults and for the SIGABRT that one gets that does not come to an end of loading.
+/// Reports faults in the mold, including the SIGABRT for a mold that takes too long to load.
 pub(crate) fn report_in_mold(runtime: &PythonRuntime, py: Python<'_>) -> PyResult<()> {
     let log = log_file(&runtime.host).unwrap_or_default();
     runtime.helper(py, "report_faults", [&py.text(&log)?, &py.number(0)?]).map(drop)
 }
 
-/// Whether Python runs the hook `worker_abort`, or has run it.
+/// Returns whether SIGABRT was handed to Python, for the hook `worker_abort`.
 pub(crate) fn is_handed_to_python() -> bool {
     HANDED.load(Ordering::Acquire)
 }
 
-/// The error log, where it is a file and not the standard stream.
+/// Returns the path of the error log; `None` if it is the standard error stream.
 fn log_file(host: &Host) -> Option<String> {
     let is_stream = host.setting_bool("capture_output");
     host.setting_text("errorlog").filter(|path| path != "-" && !is_stream)
 }
 
-/// What is done at SIGABRT.
+/// Returns the action installed for SIGABRT.
 fn action_of_abort() -> Option<libc::sigaction> {
     // SAFETY: a zeroed sigaction is a valid one to be written to; no handler is changed.
     unsafe {
@@ -81,9 +83,9 @@ fn action_of_abort() -> Option<libc::sigaction> {
 }
 
 fn take_abort() {
-    // SAFETY: the handler is async-signal-safe: it raises a signal whose handler is `faulthandler`'s, which is made
-    // for that, and calls handlers that were there before. Calls that it interrupts are not resumed, so that Python
-    // comes to look for signals.
+    // SAFETY: the handler is async-signal-safe: it raises a signal that `faulthandler` handles, whose handler
+    // is written for that, and calls handlers that were installed before. Without SA_RESTART, interrupted
+    // system calls return, so that Python checks for signals.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = on_abort as *const () as usize;
@@ -95,30 +97,31 @@ fn take_abort() {
 
 extern "C" fn on_abort(signal: c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let Some(host) = HOST.get() else { return };
-    // SAFETY: raise is async-signal-safe. `faulthandler` has a handler for the signal, or this one would not be
-    // installed; it has returned when `raise` returns.
+    // SAFETY: raise is async-signal-safe. `faulthandler` has installed a handler for the signal, otherwise
+    // this handler would not be installed; it has returned when `raise` returns.
     unsafe { libc::raise(dump_signal()) };
-    // SAFETY: the kernel's description is valid here.
+    // SAFETY: the kernel's siginfo is valid during the handler.
     let sender = unsafe { (*info).si_pid() };
     if ![0, std::process::id() as libc::pid_t].contains(&sender) {
-        // Here and not only at the end, which a thread that hangs in C does not reach by way of Python's handler.
+        // Also here, not only in `end`: if a thread hangs in C, Python's handler does not run.
         PythonRuntime::get().host.on_signal(libc::SIGABRT);
     }
     if let Some(python) = PYTHON.get()
         && is_attached()
         && !HANDED.swap(true, Ordering::AcqRel)
     {
-        // SAFETY: the kernel's description is valid here; this is the only place that writes, once.
+        // SAFETY: as above; this is the only write, and `HANDED` lets it happen once.
         unsafe { (*INFO.0.get()).write(*info) };
-        // SAFETY: Python's handler for this signal, with what the kernel gave: it makes a note of the signal.
+        // SAFETY: Python's handler for this signal, with the kernel's arguments. It only records the
+        // signal.
         unsafe { act(python, signal, info, context) };
         return;
     }
-    // SAFETY: the host's handler for this signal, with what the kernel gave.
+    // SAFETY: the host's handler for this signal, with the kernel's arguments.
     unsafe { act(host, signal, info, context) };
 }
 
-/// `_age()`, the worker's, which is not known yet when it is forked.
+/// `_age()`: the spawn index of this worker, which is not yet known when the process is forked.
 fn age<'py>(
     py: Python<'py>,
     _me: &Object<'py>,
@@ -127,7 +130,7 @@ fn age<'py>(
     py.number(PythonRuntime::get().host.spawn_index() as i64)
 }
 
-/// `_abort()`, which Python calls after the hook: the end that the signal was for.
+/// `_abort()`: calls the host's handler; Python calls this after the hook.
 #[expect(clippy::unnecessary_wraps, reason = "functions for Python have this form")]
 fn end<'py>(
     py: Python<'py>,
@@ -135,24 +138,25 @@ fn end<'py>(
     _arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
     if let Some(host) = HOST.get().filter(|_| is_handed_to_python()) {
-        // SAFETY: the host's handler for this signal. The description was written before the signal was handed to
-        // Python, and nobody writes it any more.
+        // SAFETY: the host's handler for this signal. The siginfo was written before the signal was handed
+        // to Python, and is not written again.
         unsafe { act(host, libc::SIGABRT, (*INFO.0.get()).as_mut_ptr(), std::ptr::null_mut()) };
     }
     Ok(py.none())
 }
 
-/// Does what an action says, or what the system does by itself, which is the end.
+/// Performs an action: calls its handler, or restores the default and raises the signal, which ends the process.
 ///
 /// # Safety
-/// The action was installed for this signal, and `info` describes one.
+/// The action was installed for this signal, and `info` points to a siginfo of it.
 unsafe fn act(
     action: &libc::sigaction,
     signal: c_int,
     info: *mut libc::siginfo_t,
     context: *mut libc::c_void,
 ) {
-    // SAFETY: a handler has one of the two forms, by its flags. raise and sigaction are async-signal-safe.
+    // SAFETY: the flags tell which of the two forms the handler has. raise and sigaction are
+    // async-signal-safe.
     unsafe {
         if action.sa_sigaction <= libc::SIG_IGN {
             libc::sigaction(signal, &raw const *action, std::ptr::null_mut());
@@ -167,23 +171,23 @@ unsafe fn act(
     }
 }
 
-/// A signal that nobody else has a use for: the host takes the one behind it, valgrind the last.
+/// Returns a signal that is otherwise unused: the host uses SIGRTMAX - 1, valgrind SIGRTMAX.
 fn dump_signal() -> c_int {
     libc::SIGRTMAX() - 2
 }
 
 type Handler = extern "C" fn(c_int, *mut libc::siginfo_t, *mut libc::c_void);
 
-/// What the host had installed.
+/// The host's action for SIGABRT.
 static HOST: OnceLock<libc::sigaction> = OnceLock::new();
-/// What Python had installed, where there is a hook.
+/// Python's action for SIGABRT, if there is a hook.
 static PYTHON: OnceLock<libc::sigaction> = OnceLock::new();
-/// Set when the signal has been handed to Python.
+/// Whether the signal has been handed to Python.
 static HANDED: AtomicBool = AtomicBool::new(false);
-/// Who sent the signal that was handed to Python.
+/// The siginfo of the signal that was handed to Python.
 static INFO: Info = Info(UnsafeCell::new(MaybeUninit::uninit()));
 
 struct Info(UnsafeCell<MaybeUninit<libc::siginfo_t>>);
 
-// SAFETY: written once, by whoever sets `HANDED`, and read only by the code that Python runs for that.
+// SAFETY: written once, by the thread that sets `HANDED`, and read only by the code that Python runs afterwards.
 unsafe impl Sync for Info {}

@@ -1,5 +1,6 @@
-//! `wsgi.input`: the request body as a file. It waits without the interpreter's lock. Under a guest loop `read`
-//! and `readline` return `None` instead; the driver's own `wsgi.input` waits and calls again.
+//! `wsgi.input`: the request body as a file. It releases the interpreter's lock while it waits. Under a guest
+//! loop, `read` and `readline` return `None` instead of waiting; the driver's `wsgi.input` waits and calls them
+//! again.
 
 use worker_api::{Exchange, Interest, Result, Step, Waker};
 
@@ -7,7 +8,7 @@ use crate::python::{Arguments, Object, PyResult, Python};
 use crate::request::State;
 use crate::runtime::PythonRuntime;
 
-/// Bytes read from the exchange and not yet returned: `buffer[given..filled]`. The memory after that is kept
+/// Bytes read from the exchange and not yet returned: `buffer[given..filled]`. The memory after `filled` stays
 /// initialized, so that it is not cleared repeatedly.
 #[derive(Default)]
 pub(crate) struct Input {
@@ -45,8 +46,8 @@ impl Input {
         Ok(given)
     }
 
-    /// Reads one more part of at most `want` bytes. With a waker it does not wait but reports that it would
-    /// block.
+    /// Reads one more part of at most `want` bytes. With a waker it returns [`Filled::Pending`] instead of
+    /// waiting.
     fn fill(
         &mut self,
         py: Python<'_>,
@@ -63,7 +64,7 @@ impl Input {
             (self.given, self.filled) = (0, self.filled - self.given);
         }
         if self.buffer.len() < self.filled + want {
-            // Doubled, so that a body that is read at once is rarely moved.
+            // Doubled, so that a body that is read in one call is rarely moved.
             self.buffer.resize((self.filled + want).max(self.filled * 2), 0);
         }
         let place = &mut self.buffer[self.filled..];
@@ -82,8 +83,8 @@ enum Filled {
     Pending,
 }
 
-/// Reads available bytes. If there are none, it waits without the interpreter's lock, or, with a waker, registers
-/// that with the exchange and returns `None`.
+/// Reads available bytes. If there are none, waits without the interpreter's lock, or, with a waker, registers
+/// the waker with the exchange and returns `None`.
 fn read_some(
     py: Python<'_>,
     exchange: &mut Exchange,
@@ -125,9 +126,10 @@ impl State {
         })
     }
 
-    /// Fills the buffer until `enough` says how much of it to return; everything at the end of the body. If
-    /// it is not enough, `enough` says how much there should be. It receives the length that it has already
-    /// seen. Returns `None` under a guest loop that must wait first: what has been read is kept.
+    /// Fills the buffer until `enough` returns how much of it to return; at the end of the body, everything.
+    /// If the buffer is too short, `enough` returns as an error how long it should be. It receives the length
+    /// that it has already searched. Returns `None` under a guest loop that must wait first; what has been
+    /// read is kept.
     fn collect<'py>(
         &mut self,
         py: Python<'py>,

@@ -1,6 +1,6 @@
-//! Which Python: found by its name, asked once what it is, started as itself.
+//! The Python interpreter: found by its name, queried once for its properties, and started from its library.
 //!
-//! Nothing here knows what is done with it afterwards.
+//! What runs in it is up to other modules.
 
 use std::env;
 use std::ffi::CString;
@@ -13,7 +13,7 @@ use worker_api::{Failure, FailureKind, Result};
 use crate::library::Library;
 use crate::python::{SetProgramName, initialize};
 
-/// An interpreter, as it describes itself.
+/// An interpreter, as it describes itself: the output of `question.py`.
 #[derive(Debug, serde::Deserialize)]
 pub(crate) struct Interpreter {
     version: (u32, u32),
@@ -27,7 +27,7 @@ pub(crate) struct Interpreter {
 }
 
 impl Interpreter {
-    /// Finds the interpreter and asks it: `named` is the setting `python`.
+    /// Finds the interpreter and queries it. `named` is the setting `python`.
     pub(crate) fn find(named: Option<&str>) -> Result<Self> {
         let (program, source) = program(named);
         let output = ask(&program).map_err(|error| {
@@ -82,20 +82,21 @@ impl Interpreter {
     }
 }
 
-/// Runs the interpreter with the question.
+/// Runs `question.py` in the interpreter.
 fn ask(program: &Path) -> std::io::Result<Output> {
     let mut command = Command::new(program);
     command.args(["-I", "-c", QUESTION]);
-    // SAFETY: the closure does nothing. It makes std fork: the C library's posix_spawn(3) does without clone3 where
-    // that is missing (ENOSYS), but not where it is refused (EPERM).
+    // SAFETY: the closure does nothing. It makes std use fork instead of posix_spawn(3), which in the C
+    // library falls back from clone3 if that is missing (ENOSYS), but not if it is refused (EPERM).
     unsafe { command.pre_exec(|| Ok(())) };
     command.output()
 }
 
-/// Loads an interpreter's library and starts it, on this thread, as itself: with its prefix, its paths, its site.
+/// Loads the library of an interpreter and starts it on this thread, with the prefix, the paths and the site
+/// packages of its executable.
 ///
 /// # Safety
-/// Called once in a process, before another thread runs that reads the environment.
+/// Called once per process, before other threads that read the environment.
 pub(crate) unsafe fn start(interpreter: &Interpreter) -> Result<()> {
     let path = interpreter.library.as_deref().unwrap_or(Path::new(&interpreter.library_name));
     let failed = |why: String| {
@@ -111,30 +112,30 @@ pub(crate) unsafe fn start(interpreter: &Interpreter) -> Result<()> {
     unsafe { initialize(&library, || introduce(interpreter, &library)) }.map_err(failed)
 }
 
-/// Tells the library who it is, before it starts. It finds the virtual environment and everything else from the
+/// Sets the program name before the start. The library finds the virtual environment and everything else from the
 /// path of its executable.
 fn introduce(interpreter: &Interpreter, library: &Library) {
     let name: Option<Vec<libc::wchar_t>> = wide(&interpreter.executable);
-    // SAFETY: the type is that of the function in every version; it is looked up and not linked because the
-    // headers of 3.16 have lost it, while the library keeps it.
+    // SAFETY: the type is that of the function in every version. It is looked up and not linked, because the
+    // headers of 3.16 no longer declare it, while the library still exports it.
     let set = unsafe { library.function::<SetProgramName>("Py_SetProgramName") };
     if let (Some(name), Ok(set)) = (name, set) {
-        // SAFETY: a string that ends with a zero and is never freed, before the start.
+        // SAFETY: a zero-terminated string that is never freed, set before the start.
         unsafe { set(name.leak().as_ptr()) };
     }
     let wanted = env::var("PYTHONUTF8").map_or(interpreter.utf8, |value| value == "1");
     if wanted && let Ok(flag) = library.symbol("Py_UTF8Mode") {
-        // SAFETY: an `int`, read when the interpreter starts. An embedded Python does not switch to UTF-8 in the C
-        // locale by itself, as the command does (PEP 540).
+        // SAFETY: an `int`, read when the interpreter starts. An embedded Python does not enable the UTF-8
+        // mode in the C locale by itself, as the command does (PEP 540).
         unsafe { flag.cast::<libc::c_int>().write(1) };
     }
 }
 
-/// The program to ask, and the words that say where it comes from.
+/// Returns the program to query, and where its name comes from, for messages.
 fn program(named: Option<&str>) -> (PathBuf, &'static str) {
     if let Some(named) = named {
         let path = PathBuf::from(named);
-        // The directory of a virtual environment will do, too.
+        // The setting may also name the directory of a virtual environment.
         return if path.is_dir() {
             (path.join("bin/python"), " (setting `python`)")
         } else {
@@ -151,15 +152,16 @@ fn refused(message: String) -> Failure {
     Failure::new(FailureKind::LOAD, message)
 }
 
-/// The path as CPython takes it. A path that is not UTF-8 is left out: the interpreter then finds itself by its library.
+/// Converts the path to CPython's type. A path that is not UTF-8 is left out: the interpreter then derives its
+/// paths from its library.
 fn wide(path: &Path) -> Option<Vec<libc::wchar_t>> {
     let text = path.to_str()?;
     CString::new(text).ok()?;
     Some(text.chars().map(|c| c as libc::wchar_t).chain([0]).collect())
 }
 
-/// The oldest version whose stable ABI has what is used here.
+/// Oldest version whose stable ABI has everything that is used here.
 const OLDEST: (u32, u32) = (3, 9);
 
-/// What the interpreter is asked.
+/// Program that prints an interpreter's properties.
 const QUESTION: &str = include_str!("question.py");

@@ -10,7 +10,7 @@
 //! | [`request`], [`input`], [`response`], [`environ`] | its parts: objects, body, response, environ |
 //! | [`errors`] | what can end a request |
 //! | [`faults`] | Python tracebacks of processes that are aborted |
-//! | [`process`] | signal handlers and forks of the application |
+//! | [`process`], [`drain`] | signal handlers, forks and draining, as seen by the application |
 //! | [`guest`] | requests in greenlets of gevent or eventlet |
 //! | `jimu.py` | what is simpler in Python: importing, hooks, logging, tracebacks |
 //! | `question.py` | queries an interpreter for its properties |
@@ -20,8 +20,8 @@
 //! - The library refers to no symbol of libpython: it loads where there is no Python, and reports what is
 //!   missing.
 //! - The interpreter's lock is never held while waiting.
-//! - The library installs no signal handlers except those of [`faults`]; the application's handlers are chained
-//!   behind the host's.
+//! - The library installs no signal handlers except that of [`faults`]; the application's handlers are chained
+//!   after the host's.
 //! - Python is never finalized in a worker: its threads and `atexit` functions are ended, then the process exits.
 //! - An error of the application ends its request, with a traceback in the log.
 

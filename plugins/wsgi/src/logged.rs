@@ -15,12 +15,12 @@ struct Variable {
     /// As written in the log's format.
     name: String,
     key: GlobalRef,
-    /// The same in upper case, because gunicorn ignores the case of the name.
+    /// The same in upper case, because gunicorn ignores the case of names.
     upper: GlobalRef,
 }
 
 impl LoggedVariables {
-    /// Looked up at the first request: the mold has no access log.
+    /// Returns the variables. They are looked up at the first request, because the mold has no access log.
     fn get(&self, py: Python<'_>, host: &Host) -> PyResult<&[Variable]> {
         if let Some(variables) = self.0.get() {
             return Ok(variables);
@@ -39,8 +39,8 @@ impl LoggedVariables {
         Ok(!self.get(py, host)?.is_empty())
     }
 
-    /// Passes the variables to the access log. Must be called before the exchange ends, because the line is
-    /// written then. Only the first call per request has an effect.
+    /// Passes the variables to the access log. Must be called before the exchange ends, because that writes
+    /// the line. Only the first call per request has an effect.
     pub(crate) fn pass_on(&self, py: Python<'_>, host: &Host, request: &Request) -> PyResult<()> {
         // The request is not borrowed while Python code may run.
         let (environ, id, peer) = {

@@ -1,9 +1,9 @@
 //! The application's effects on its process: the Rust side of `process.py`.
 //!
-//! The kernel's handlers of the server's signals remain the host's; Python's handler table shows what the
+//! The kernel's handlers for the server's signals remain the host's; Python's handler table shows what the
 //! application expects. When Python code changes that table, CPython also changes the kernel's handler, so the
-//! host's is reinstalled: chained to the application's in a worker ([`worker_api::Host::reclaim_signals`]), alone
-//! in the mold.
+//! host's is installed again: chained to the application's in a worker ([`worker_api::Host::reclaim_signals`]),
+//! alone in the mold.
 
 use std::ffi::c_int;
 use std::ptr;
@@ -46,7 +46,7 @@ pub(crate) fn reset_mold(py: Python<'_>, module: &GlobalRef) -> PyResult<()> {
     reset.map(drop)
 }
 
-/// Like [`reset_mold`], in a worker that was just forked, whose host has installed its handlers.
+/// Like [`reset_mold`], in a newly forked worker, whose host has installed its handlers.
 pub(crate) fn reset_worker(py: Python<'_>, module: &GlobalRef) -> PyResult<()> {
     fork::watch();
     let kept = actions();
@@ -55,7 +55,7 @@ pub(crate) fn reset_worker(py: Python<'_>, module: &GlobalRef) -> PyResult<()> {
     reset.map(drop)
 }
 
-/// Wakes the main thread for signals with Python handlers, and detects forks. Called in a worker.
+/// Makes signals with Python handlers wake the main thread, and detects forks. Called in a worker.
 pub(crate) fn start_worker(py: Python<'_>, module: &GlobalRef, wakeup: c_int) -> PyResult<()> {
     module.get(py).call_method("start_worker", [&py.number(wakeup.into())?]).map(drop)
 }
@@ -72,13 +72,13 @@ pub(crate) fn run_handlers(module: &GlobalRef) {
     });
 }
 
-/// Ends a process that the application has forked, when its code has returned or raised this.
+/// Ends a process that the application has forked, after the application's code has returned or raised `raised`.
 pub(crate) fn end_child(py: Python<'_>, module: &GlobalRef, raised: Option<PyErrSet>) -> ! {
     let exception = raised.map_or_else(|| py.none(), |raised| raised.take(py));
     let waits = py.truth(PythonRuntime::get().guest.is_none());
     let ended =
         waits.and_then(|waits| module.get(py).call_method("end_child", [&exception, &waits]));
-    // It does not return.
+    // `end_child` does not return.
     drop(ended);
     fork::end(1)
 }
@@ -95,7 +95,7 @@ fn on_signal<'py>(
     Ok(py.none())
 }
 
-/// `_reclaim()`: chains the server's handlers before the one that was just installed.
+/// `_reclaim()`: installs the host's handler again, chained to the application's new one.
 #[expect(clippy::unnecessary_wraps, reason = "functions for Python have this form")]
 fn reclaim<'py>(
     py: Python<'py>,
@@ -121,7 +121,7 @@ type Actions = [libc::sigaction; OWNED.len()];
 
 fn actions() -> Actions {
     OWNED.map(|signal| {
-        // SAFETY: a zeroed sigaction is valid to be written to; no handler is changed.
+        // SAFETY: a zeroed sigaction is valid to write to; no handler is changed.
         unsafe {
             let mut action: libc::sigaction = std::mem::zeroed();
             libc::sigaction(signal, ptr::null(), &raw mut action);
@@ -148,5 +148,5 @@ const OWNED: [c_int; 7] = [
     libc::SIGWINCH,
 ];
 
-/// Actions in the mold before Python code could change them.
+/// Actions in the mold before Python code changed them.
 static KEPT: OnceLock<Actions> = OnceLock::new();

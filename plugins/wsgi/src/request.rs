@@ -1,6 +1,6 @@
-//! One request as held by Python: the exchange, and the objects through which the application uses it.
+//! One request as seen by Python: the exchange, and the objects through which the application uses it.
 //!
-//! The objects are created once and reused for further requests unless the application kept them: creating four
+//! The objects are created once and reused for further requests, unless the application keeps them: creating four
 //! Python objects costs more than the rest of a small request.
 
 use std::os::fd::{IntoRawFd as _, RawFd};
@@ -24,38 +24,39 @@ pub(crate) struct Request(Cell<State>);
 /// The parts of a request.
 #[derive(Default)]
 pub(crate) struct State {
-    /// The exchange; `None` between requests and while the application's own loop has it.
+    /// The exchange; `None` between requests.
     pub(crate) exchange: Option<Exchange>,
-    /// The response of the application so far.
+    /// The response so far.
     pub(crate) response: Response,
     /// The environ, while the access log needs it.
     pub(crate) environ: Option<GlobalRef>,
-    /// Body bytes that were read and not yet returned.
+    /// Body bytes that were read from the exchange and not yet returned.
     pub(crate) input: Input,
     /// Request number, unique in this process.
     pub(crate) number: u64,
     /// Descriptor of the connection, which may be closed after the exchange.
     pub(crate) descriptor: RawFd,
-    /// Objects of the request, while a greenlet of a guest loop serves it.
+    /// The objects of the request while a greenlet of a guest loop serves it.
     pub(crate) slot: Option<RequestObjects>,
-    /// Where the part that a greenlet is sending ends, if `Content-Length` leaves no room for all of it.
+    /// End of the part that a greenlet is sending: less than its length if `Content-Length` leaves no room
+    /// for it.
     pub(crate) part_end: usize,
-    /// The first failure of the exchange, which the application saw as an exception.
+    /// The first failure of the exchange, which the application received as an exception.
     pub(crate) failure: Option<Failure>,
     /// `write`, as returned by `start_response`.
     write: Option<GlobalRef>,
     /// Socket object of the connection, if the application asked for one.
     socket: Option<GlobalRef>,
-    /// Whether the application has exchanged bytes on that socket.
+    /// Whether the application has read or written on that socket.
     taken: bool,
-    /// Whether the application's WSGI response is dropped.
+    /// Whether the application's WSGI response is discarded.
     pub(crate) detached: bool,
     /// Whether the exchange has handed the connection over.
     hijacked: bool,
 }
 
 impl Request {
-    /// Borrows the parts; `RuntimeError` if another thread of the application is using them.
+    /// Borrows the state; `RuntimeError` if another thread of the application is using it.
     #[inline]
     pub(crate) fn state<'a>(&'a self, py: Python<'_>) -> PyResult<std::cell::RefMut<'a, State>> {
         self.0.borrow(py).ok_or_else(|| {
@@ -65,7 +66,7 @@ impl Request {
 }
 
 impl State {
-    /// Returns the exchange, during the request.
+    /// Returns the exchange and the response; `RuntimeError` after the request.
     pub(crate) fn open<'a>(
         &'a mut self,
         py: Python<'_>,
@@ -76,7 +77,7 @@ impl State {
         }
     }
 
-    /// Records a failure of the exchange and raises the corresponding exception.
+    /// Records a failure of the exchange and sets the corresponding exception.
     #[cold]
     pub(crate) fn raise(&mut self, py: Python<'_>, failure: Failure) -> PyErrSet {
         let kind = match failure.kind {
@@ -90,7 +91,7 @@ impl State {
         raised
     }
 
-    /// Raises it as an exception.
+    /// Sets the exception of a fault.
     pub(crate) fn raised(&mut self, py: Python<'_>, fault: Fault) -> PyErrSet {
         match fault {
             Fault::PyErrSet(raised) => raised,
@@ -98,8 +99,8 @@ impl State {
         }
     }
 
-    /// Records that the application exchanges bytes on the connection itself. With TLS it gets a separate
-    /// descriptor for that.
+    /// Records that the application uses the connection directly. Under TLS this returns a separate
+    /// descriptor.
     fn take_over(&mut self, py: Python<'_>) -> PyResult<Option<RawFd>> {
         let Some(exchange) = &mut self.exchange else {
             return Err(PyErrSet::new(py, Exception::Os, "the request is over"));
@@ -120,20 +121,20 @@ impl State {
         Ok(Some(stream.fd.into_raw_fd()))
     }
 
-    /// Returns whether the application has taken the connection over instead of responding.
+    /// Returns whether the application uses the connection directly and has started no response.
     pub(crate) fn is_taken(&self) -> bool {
         self.taken && (self.detached || self.response.phase == Phase::Nothing)
     }
 
-    /// Returns whether the application has exchanged bytes on the connection itself.
+    /// Returns whether the application has used the connection directly.
     pub(crate) fn is_touched(&self) -> bool {
         self.taken
     }
 
-    /// Ends the request of an application that has taken the connection over or has responded directly.
+    /// Ends the request of an application that uses the connection directly.
     pub(crate) fn release(&mut self, py: Python<'_>) -> PyResult<()> {
         if !self.hijacked {
-            // The application has a separate descriptor from the socket that it asked for.
+            // The application's socket has a descriptor of its own, a duplicate.
             let hijacked = self.open(py)?.0.hijack();
             hijacked.map_err(|failure| self.raise(py, failure))?;
             self.hijacked = true;
@@ -141,8 +142,8 @@ impl State {
         Ok(())
     }
 
-    /// Sends a part of the body, preceded by the head if it is the first. Returns false if `Content-Length`
-    /// left no room for all of it: the excess is dropped.
+    /// Sends a part of the body; before the first part, the head. Returns false if `Content-Length` left no
+    /// room for all of it: the excess is dropped.
     pub(crate) fn send(&mut self, py: Python<'_>, bytes: &[u8]) -> PyResult<bool> {
         if bytes.is_empty() && !self.response.is_switch() || self.detached {
             return Ok(true);
@@ -201,8 +202,8 @@ impl Native for Request {
     }
 }
 
-/// The value of the Python object that is `gunicorn.socket`: becomes a socket object when it is first used. Few
-/// applications use it, and creating one costs as much as a small request.
+/// The Python object that is `gunicorn.socket`. It creates the socket when it is first used: few applications use
+/// it, and creating one costs as much as a small request.
 pub(crate) struct Socket {
     /// The [`Request`].
     owner: GlobalRef,
@@ -220,7 +221,7 @@ impl Native for Socket {
     fn attribute<'py>(&self, me: &Object<'py>, name: &Object<'py>) -> PyResult<Object<'py>> {
         let py = me.py();
         if name.as_str()?.starts_with("__") {
-            // `isinstance` and similar functions ask for these: that is not a use of the socket.
+            // `isinstance` and similar functions read these; that is not a use of the socket.
             return me.own_attr(name);
         }
         let owner = self.owner.get(py);
@@ -233,7 +234,7 @@ impl Native for Socket {
     }
 }
 
-/// Creates the socket object for the connection of a request; a closed one after the request.
+/// Creates the socket for the connection of a request; a closed one after the request.
 #[cold]
 fn connection<'py>(
     py: Python<'py>,
@@ -263,8 +264,8 @@ fn connection<'py>(
     Ok(made)
 }
 
-/// `_take_over()`: the application exchanges bytes on the connection itself. Returns the descriptor for that, or
-/// `None` if that of the connection is to be used.
+/// `_take_over()`: the application uses the connection directly. Returns the descriptor for that; `None` if it is
+/// the connection's.
 fn take_over<'py>(
     py: Python<'py>,
     me: &Object<'py>,
@@ -274,17 +275,17 @@ fn take_over<'py>(
     descriptor.map_or_else(|| Ok(py.none()), |fd| py.number(fd.into()))
 }
 
-/// `_detach()`: the application's WSGI response is dropped from here on.
+/// `_detach()`: discards the application's WSGI response from here on.
 fn detach<'py>(py: Python<'py>, me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
     PythonRuntime::get().types.request.value(me)?.state(py)?.detached = true;
     Ok(py.none())
 }
 
-/// The objects of a request, taken from a pool and returned to it.
+/// The Python objects of a request, taken from a pool and returned to it.
 pub(crate) struct RequestObjects {
     /// The [`Request`].
     pub(crate) request: GlobalRef,
-    /// `wsgi.input` under a guest loop; otherwise the request object itself.
+    /// `wsgi.input` under a guest loop; otherwise the request object is `wsgi.input`.
     input: Option<GlobalRef>,
     /// `start_response`.
     pub(crate) start_response: GlobalRef,
@@ -292,7 +293,7 @@ pub(crate) struct RequestObjects {
     pub(crate) early_hints: GlobalRef,
     /// The [`Socket`].
     pub(crate) socket: GlobalRef,
-    /// `write`, which the request also has, to return it.
+    /// `write`. The request refers to it, too, to return it from `start_response`.
     write: GlobalRef,
 }
 
@@ -344,7 +345,7 @@ impl RequestObjects {
         Ok(())
     }
 
-    /// Detaches the exchange: from now on using these objects is an error of the application.
+    /// Detaches the exchange: the application must not use these objects any more.
     pub(crate) fn end(
         &self,
         py: Python<'_>,
@@ -367,7 +368,7 @@ impl RequestObjects {
         Ok(exchange)
     }
 
-    /// Returns whether only the slot refers to its objects.
+    /// Returns whether nothing else refers to the objects.
     pub(crate) fn is_free(&self, py: Python<'_>) -> bool {
         let is = |object: &GlobalRef, references| object.get(py).reference_count() == references;
         is(&self.start_response, 1)
@@ -378,7 +379,7 @@ impl RequestObjects {
             && self.input.as_ref().is_none_or(|input| is(input, REFERENCES_TO_INPUT))
     }
 
-    /// Drops the objects: they live on as long as the application holds them.
+    /// Drops the references to the objects, which live as long as the application refers to them.
     pub(crate) fn let_go(self, py: Python<'_>, runtime: &PythonRuntime) {
         let request = self.request.take(py);
         let write = runtime
@@ -388,7 +389,7 @@ impl RequestObjects {
             .and_then(|request| request.state(py))
             .map(|mut state| state.write.take());
         match write {
-            // Breaks the cycle: `write` is bound to the object that keeps it.
+            // Breaks the cycle: `write` is bound to the object that refers to it.
             Ok(write) => drop(write.map(|w| w.take(py))),
             Err(raised) => raised.clear(py),
         }
@@ -448,7 +449,7 @@ fn say<'py>(
     each_header(headers, |name, value| response.add(name, value).map_err(refused))
 }
 
-/// Calls `with` for each header in a list of pairs.
+/// Calls `with` for each header of a list of pairs.
 fn each_header(
     headers: &Object<'_>,
     mut with: impl FnMut(&str, &[u8]) -> PyResult<()>,
@@ -485,7 +486,7 @@ fn text<'a>(object: &'a Object<'_>, what: &str) -> PyResult<&'a str> {
     })
 }
 
-/// Raises the exception of an `exc_info` again: the head has been sent, so it cannot be replaced.
+/// Sets the exception of an `exc_info` again: the head has been sent, so it cannot be replaced.
 #[cold]
 fn raise_again<'py>(py: Python<'py>, info: &Object<'py>) -> PyResult<PyErrSet> {
     let (kind, value, trace) = (info.tuple_item(0)?, info.tuple_item(1)?, info.tuple_item(2)?);
@@ -562,10 +563,10 @@ fn bytes_of(object: &Object<'_>) -> PyResult<Vec<u8>> {
     Ok(object.as_latin1()?.bytes().to_vec())
 }
 
-/// References from the slot; from `start_response`, early hints and the socket; and from `write`, or under a
-/// guest loop from `wsgi.input`.
+/// References: from [`RequestObjects`]; from `start_response`, `early_hints` and the socket; and from `write`, or
+/// under a guest loop from `wsgi.input`.
 const REFERENCES_TO_REQUEST: u32 = 5;
-/// References from the slot, and from `write`, which is a method of it.
+/// References: from [`RequestObjects`], and from `write`, which is a bound method.
 const REFERENCES_TO_INPUT: u32 = 2;
-/// References from the slot and from the request.
+/// References: from [`RequestObjects`], and from the request.
 const REFERENCES_TO_WRITE: u32 = 2;

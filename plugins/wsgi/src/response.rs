@@ -1,7 +1,7 @@
-//! The response that an application is producing: the arguments of `start_response`, and whether the body matches
+//! The response that an application produces: the arguments of `start_response`, and whether the body matches
 //! them.
 //!
-//! No Python in this module: the rules of PEP 3333 and RFC 9110 on plain bytes.
+//! This module does not use Python: it applies the rules of PEP 3333 and RFC 9110 to bytes.
 
 use smallvec::SmallVec;
 use worker_api::{Exchange, Failure, Header, Result};
@@ -9,18 +9,18 @@ use worker_api::{Exchange, Failure, Header, Result};
 /// State of a response.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) enum Phase {
-    /// `start_response` was not called.
+    /// `start_response` was not called yet.
     #[default]
     Nothing,
-    /// `start_response` was called, and nothing has been sent: it may be called again, with `exc_info`.
+    /// `start_response` was called and nothing was sent: it may be called again with `exc_info`.
     Said,
-    /// The head was passed to the exchange with the first bytes of the body.
+    /// The head was passed to the exchange.
     Sent,
     /// The request has ended.
     Over,
 }
 
-/// One response. Reused for the next request to keep its memory.
+/// One response. Reused for the next request, to keep its memory.
 #[derive(Default)]
 pub(crate) struct Response {
     pub(crate) phase: Phase,
@@ -28,17 +28,17 @@ pub(crate) struct Response {
     reason: String,
     names: String,
     values: Vec<u8>,
-    /// Lengths of each header's name and value in `names` and `values`.
+    /// Lengths of the name and the value of each header, in `names` and `values`.
     fields: Vec<(u32, u32)>,
     /// Value of `Content-Length`.
     announced: Option<u64>,
-    /// Length of the whole body, if it is known and `Content-Length` was not set.
+    /// Length of the whole body, if it is known and not set by the application.
     whole: Option<u64>,
     written: u64,
     head_request: bool,
 }
 
-/// Why a response head must not be sent.
+/// Reason why a response head is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refused {
     #[error("Invalid status {0:?}: three digits of a final status, a space and a reason")]
@@ -83,7 +83,7 @@ impl Response {
             return Err(refused());
         }
         self.status = digits.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0'));
-        // After three ASCII digits and a space, the rest consists of whole characters.
+        // After three ASCII digits and a space, the rest starts at a character boundary.
         self.reason.push_str(line.get(4..).unwrap_or_default());
         Ok(())
     }
@@ -103,7 +103,7 @@ impl Response {
                 return Err(Refused::TwoLengths);
             }
             if self.status == 204 {
-                // RFC 9110 8.6: not with 204.
+                // RFC 9110 8.6: not permitted with 204.
                 return Ok(());
             }
         }
@@ -113,7 +113,7 @@ impl Response {
         Ok(())
     }
 
-    /// Passes the head to the exchange, where it waits for the first bytes of the body.
+    /// Passes the head to the exchange, which sends it with the first bytes of the body.
     pub(crate) fn send_head(&mut self, exchange: &mut Exchange) -> Result<()> {
         if self.phase == Phase::Sent {
             return Ok(());
@@ -139,16 +139,16 @@ impl Response {
         Ok(())
     }
 
-    /// Sets the length of the whole body, before any of it is sent: it becomes `Content-Length` if the
-    /// application set none.
+    /// Sets the length of the whole body. It becomes `Content-Length` if the application set none. Has no
+    /// effect once the head is sent.
     pub(crate) fn set_whole(&mut self, len: u64) {
         if self.phase == Phase::Said {
             self.whole = Some(len);
         }
     }
 
-    /// Prepares for a body part of `len` bytes and returns how many of them to send: as many as
-    /// `Content-Length` permits. Passes on the head if they are the first.
+    /// Prepares to send a body part of `len` bytes and returns how many of them `Content-Length` permits.
+    /// Passes the head to the exchange before the first part.
     pub(crate) fn begin_part(&mut self, exchange: &mut Exchange, len: u64) -> Result<u64> {
         if let (Some(announced), Some(whole)) = (self.announced, self.whole)
             && whole < announced
@@ -163,7 +163,7 @@ impl Response {
         Ok(len)
     }
 
-    /// Returns how many more bytes the body may have.
+    /// Returns how many more bytes `Content-Length` permits.
     pub(crate) fn room(&self) -> u64 {
         match self.announced {
             Some(announced) if !self.has_no_body() => announced.saturating_sub(self.written),
@@ -171,7 +171,7 @@ impl Response {
         }
     }
 
-    /// Fails unless everything announced has been sent. Called at the end of the body.
+    /// Fails if the body is shorter than its `Content-Length`. Called at the end of the body.
     pub(crate) fn complete(&self) -> Result<()> {
         match self.announced {
             Some(announced) if self.written < announced && !self.has_no_body() => {
@@ -181,8 +181,8 @@ impl Response {
         }
     }
 
-    /// Returns whether the body is not even passed to the exchange: for HEAD. For a status without a body,
-    /// the exchange drops it and logs a warning.
+    /// Returns whether the body is not passed to the exchange, as for HEAD. For a status without a body, the
+    /// exchange drops it and logs a warning.
     pub(crate) fn omits_body(&self) -> bool {
         self.head_request
     }
@@ -208,17 +208,17 @@ fn too_short(announced: u64, len: u64) -> Failure {
     ))
 }
 
-/// RFC 9110 5.6.2.
+/// Returns whether RFC 9110 5.6.2 permits the byte in a token.
 pub(crate) fn is_token(byte: u8) -> bool {
     CLASSES[usize::from(byte)] & TOKEN != 0
 }
 
-/// RFC 9110 5.5: permitted in a header value or a reason phrase.
+/// Returns whether RFC 9110 5.5 permits the byte in a header value or a reason phrase.
 pub(crate) fn is_text(byte: u8) -> bool {
     CLASSES[usize::from(byte)] & TEXT != 0
 }
 
-/// Returns whether all bytes are in the class. Without an early exit: they nearly always are.
+/// Returns whether all bytes are in the class. There is no early exit, because nearly always all are.
 fn are(bytes: &[u8], class: u8) -> bool {
     bytes.iter().fold(class, |all, byte| all & CLASSES[usize::from(*byte)]) != 0
 }
@@ -241,7 +241,7 @@ fn number(digits: &[u8]) -> Option<u64> {
 const TOKEN: u8 = 1;
 const TEXT: u8 = 2;
 
-/// Classes of each byte: one lookup per byte of a header.
+/// Classes of each byte value: checking a byte is one lookup.
 static CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
     let mut byte = 0;

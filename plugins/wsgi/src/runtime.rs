@@ -1,4 +1,4 @@
-//! Per-process state of this library: there is one interpreter, so there is one of these.
+//! Per-process state of this library. There is one interpreter per process, so there is one [`PythonRuntime`].
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -31,24 +31,24 @@ pub(crate) struct PythonRuntime {
     pub(crate) offers_websocket: bool,
     /// The module `_jimu_process`, from `process.py`.
     pub(crate) process: GlobalRef,
-    /// Environ builders: as many as there have been threads that used one at the same time.
+    /// Environ builders: as many as threads have used at the same time.
     environs: Cell<Vec<Box<EnvironBuilder>>>,
     constants: Constants,
     /// Objects of finished requests, for reuse.
     pub(crate) slots: Cell<Vec<RequestObjects>>,
-    /// Slots that greenlets have just left and still refer to.
+    /// Objects of finished requests to which the greenlet that served them still refers.
     aside: Cell<Vec<RequestObjects>>,
     /// The guest loop, if the worker class's engine is driven by one.
     pub(crate) guest: Option<Guest>,
     /// Number of the last request.
     last: AtomicU64,
-    /// Whether a body longer than its `Content-Length` has been logged.
+    /// Whether the warning about a body longer than its `Content-Length` has been logged.
     warned_of_excess: AtomicBool,
-    /// The application, once loaded.
+    /// The application, once it is loaded.
     pub(crate) application: OnceLock<GlobalRef>,
     /// Type of `wsgi.file_wrapper`.
     pub(crate) file_wrapper: GlobalRef,
-    /// Returned by an application that responded directly on the socket.
+    /// Returned by an application that has responded on the socket directly.
     pub(crate) already_handled: GlobalRef,
     /// The string `close`.
     pub(crate) close: GlobalRef,
@@ -78,29 +78,30 @@ pub(crate) struct Plan {
 }
 
 impl PythonRuntime {
-    /// Returns the bridge of this process.
+    /// Returns the runtime of this process, for callbacks that receive no reference to it: functions called
+    /// by Python, signal handlers.
     ///
     /// # Panics
-    /// Before [`PythonRuntime::install`]. No object that leads here exists before that.
+    /// Before [`PythonRuntime::install`]. No Python object that calls into this library exists before that.
     pub(crate) fn get() -> &'static Self {
         BRIDGE.get().expect(
             "the bridge is installed before any application or Python object of ours exists",
         )
     }
 
-    /// Returns whether it is installed.
+    /// Returns whether the runtime is installed.
     pub(crate) fn is_installed() -> bool {
         BRIDGE.get().is_some()
     }
 
-    /// Installs it. Calling it again in a process has no effect.
+    /// Installs the runtime. Calling it again in a process has no effect.
     pub(crate) fn install(py: Python<'_>, plan: Plan) -> PyResult<&'static Self> {
         let runtime = Self::new(py, plan)?;
         Ok(BRIDGE.get_or_init(|| runtime))
     }
 
     fn new(py: Python<'_>, plan: Plan) -> PyResult<Self> {
-        // Before anything else is imported that the loop must patch.
+        // Must precede every import of something that the loop patches.
         let patched = plan.guest.map(|guest| guest.patch(py)).transpose()?;
         let log = Definition::new(Function { name: c"_log", entry: function!(log) });
         let setting = Definition::new(Function { name: c"_setting", entry: function!(setting) });
@@ -181,7 +182,7 @@ impl PythonRuntime {
         Ok(made)
     }
 
-    /// Returns `wsgi.websocket` for a request that asks for an upgrade; `None` if it does not get one.
+    /// Sets `wsgi.websocket` if the request can be upgraded to a WebSocket.
     #[cold]
     pub(crate) fn websocket<'py>(
         &self,
@@ -202,7 +203,7 @@ impl PythonRuntime {
         self.last.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Takes an unused slot, or creates one.
+    /// Takes the objects for a request from the pool, or creates them.
     pub(crate) fn slot(&self, py: Python<'_>) -> PyResult<RequestObjects> {
         if self.guest.is_some()
             && let Some(slot) = self.reclaimed(py)
@@ -213,8 +214,8 @@ impl PythonRuntime {
         pooled.map_or_else(|| RequestObjects::new(py, self), Ok)
     }
 
-    /// Runs `work` with an environ builder that no one else uses at the time: an allocation can run the
-    /// garbage collector, and that any Python code, which can let another thread run.
+    /// Runs `work` with an environ builder that no other thread uses: an allocation can start the garbage
+    /// collector, which can run Python code, which can switch threads.
     pub(crate) fn with_environs<T>(
         &self,
         py: Python<'_>,
@@ -232,7 +233,7 @@ impl PythonRuntime {
         Ok(result)
     }
 
-    /// Returns a slot to the pool, unless the application has kept something of it.
+    /// Returns the objects of a request to the pool, unless the application still refers to one of them.
     pub(crate) fn give_back(&self, py: Python<'_>, slot: RequestObjects) {
         if slot.is_free(py)
             && let Some(mut slots) = self.slots.borrow(py)
@@ -244,19 +245,19 @@ impl PythonRuntime {
         slot.let_go(py, self);
     }
 
-    /// Keeps a slot that is finished except for references on the stack of the greenlet that served it.
+    /// Keeps the objects of a finished request until the greenlet that served it no longer refers to them.
     pub(crate) fn put_aside(&self, py: Python<'_>, slot: RequestObjects) {
         if let Some(mut aside) = self.aside.borrow(py) {
             aside.push(slot);
         }
     }
 
-    /// Takes the first deferred slot that is free by now: usually the last one deferred.
+    /// Takes the first deferred objects that are free by now: usually those deferred last.
     fn reclaimed(&self, py: Python<'_>) -> Option<RequestObjects> {
         let mut aside = self.aside.borrow(py)?;
         let free = aside.iter().position(|slot| slot.is_free(py));
         let free = free.map(|at| aside.remove(at));
-        // Older ones have been kept by the application.
+        // The oldest ones are held by the application.
         let kept = aside.len().saturating_sub(ASIDE_MAX);
         let kept: Vec<RequestObjects> = aside.drain(..kept).collect();
         // Dropping objects can run Python code.
@@ -267,8 +268,7 @@ impl PythonRuntime {
         free
     }
 
-    /// Logs that a body is longer than its `Content-Length`: once, because following ones are likely to be
-    /// so, too.
+    /// Logs once per worker that a body is longer than its `Content-Length`: further ones usually are, too.
     #[cold]
     pub(crate) fn warn_of_excess(&self) {
         if !self.warned_of_excess.swap(true, Ordering::Relaxed) {
@@ -278,21 +278,20 @@ impl PythonRuntime {
         }
     }
 
-    /// Returns whether the access log uses variables of the environ.
-    /// [`State::environ`](crate::request::State) must then be set.
+    /// Returns whether the access log uses variables of the environ. If so,
+    /// [`State::environ`](crate::request::State) must be set.
     pub(crate) fn logs_variables(&self, py: Python<'_>) -> PyResult<bool> {
         self.logged.is_wanted(py, &self.host)
     }
 
-    /// Passes what the application has put into the environ to the access log. Must be called before the
-    /// exchange ends.
+    /// Passes the environ's variables to the access log. Must be called before the exchange ends.
     pub(crate) fn log_variables(&self, py: Python<'_>, request: &Request) {
         if let Err(raised) = self.logged.pass_on(py, &self.host, request) {
             self.report(py, raised, "Error in a variable of the access log");
         }
     }
 
-    /// Logs an exception with its traceback.
+    /// Logs an exception and its traceback.
     pub(crate) fn report(&self, py: Python<'_>, raised: PyErrSet, doing: &str) {
         let (_, traceback) = self.describe(py, raised);
         self.host.log(LogLevel::ERROR, "wsgi", format!("{doing}\n{traceback}").trim_end());
@@ -304,7 +303,7 @@ impl PythonRuntime {
     }
 }
 
-/// Like [`PythonRuntime::describe`], with the module as an argument.
+/// Does the work of [`PythonRuntime::describe`], also before the runtime exists.
 fn describe(py: Python<'_>, module: &Object<'_>, raised: PyErrSet) -> (String, String) {
     let exception = raised.take(py);
     let texts = module.attr_named("describe").and_then(|describe| {
@@ -318,7 +317,7 @@ fn describe(py: Python<'_>, module: &Object<'_>, raised: PyErrSet) -> (String, S
     })
 }
 
-/// `_log(level, target, message)`, for `jimu.py`: the level is one of `logging`'s.
+/// `_log(level, target, message)`, for `jimu.py`. The level is a number of the module `logging`.
 fn log<'py>(
     py: Python<'py>,
     _me: &Object<'py>,
@@ -340,7 +339,7 @@ fn log<'py>(
     Ok(py.none())
 }
 
-/// `_write(target, text)`, for `jimu.py`: `text` is `bytes` and is written to the error log unchanged.
+/// `_write(target, text)`, for `jimu.py`: writes `text`, which is `bytes`, to the error log unchanged.
 fn write_log<'py>(
     py: Python<'py>,
     _me: &Object<'py>,
@@ -355,7 +354,7 @@ fn write_log<'py>(
     Ok(py.none())
 }
 
-/// `_setting(name)`: the value of a setting, `None` if it is not set.
+/// `_setting(name)`: returns the value of a setting; `None` if it is not set.
 fn setting<'py>(
     py: Python<'py>,
     _me: &Object<'py>,
@@ -384,7 +383,7 @@ fn setting<'py>(
 
 static BRIDGE: OnceLock<PythonRuntime> = OnceLock::new();
 
-/// Maximum number of deferred slots.
+/// Maximum number of deferred requests.
 const ASIDE_MAX: usize = 16;
-/// Maximum number of pooled slots; beyond that, each request creates its objects.
+/// Maximum number of pooled requests; beyond that, each request creates its objects.
 const SLOTS_MAX: usize = 1024;

@@ -1,4 +1,5 @@
-//! Serves a request by calling the application: the server side of PEP 3333, for classes that wait by themselves.
+//! Serves a request by calling the application: the server side of PEP 3333, for worker classes without a guest
+//! loop.
 
 use std::cell::Cell;
 use std::slice;
@@ -27,7 +28,7 @@ pub(crate) fn serve(runtime: &PythonRuntime, exchange: &mut Exchange) -> Result<
         runtime.give_back(py, slot);
         answered
     })?;
-    // The rest needs no Python: other threads can take the lock.
+    // Sending the rest needs no Python: other threads can take the lock.
     let Some(body) = rest else { return Ok(()) };
     let sent = exchange.write(body.bytes()).and_then(|()| exchange.finish());
     body.leave();
@@ -46,7 +47,8 @@ fn with_slot(
     slot.begin(py, runtime, exchange.detach()).map_err(internal)?;
     let answered = answer(runtime, py, slot, request);
     if fork::is_child() {
-        // Cleaning up is up to the parent. It is a fault of the server if it does not.
+        // A process that the application has forked. The exchange is the parent's, so its failures are
+        // ignored.
         let raised = match answered {
             Err(Fault::PyErrSet(raised)) => Some(raised),
             _ => None,
@@ -60,8 +62,8 @@ fn with_slot(
     answered
 }
 
-/// Calls the application and sends its result. A body in one piece is returned instead; the head has then been
-/// passed to the exchange, so that it can be sent without the interpreter's lock.
+/// Calls the application and sends its result. A body in one piece is returned instead, after the head was passed
+/// to the exchange: it can be sent without the interpreter's lock.
 fn answer(
     runtime: &PythonRuntime,
     py: Python<'_>,
@@ -87,7 +89,7 @@ fn answer(
         return send_list(runtime, py, request, &result);
     }
     let sent = send_other(runtime, py, request, &result);
-    // Python code must not run while an error is set.
+    // Python code must not run while an exception is set.
     let sent = sent.map_err(|fault| Taken::new(py, fault));
     if let Err(raised) = close(runtime, &result) {
         runtime.report(py, raised, "Error in close() of what the application returned");
@@ -95,7 +97,7 @@ fn answer(
     sent.map(|()| None).map_err(Taken::back)
 }
 
-/// A fault whose exception is not set while other code runs.
+/// A fault whose exception is taken, so that other code can run.
 enum Taken<'py> {
     PyErrSet(Object<'py>),
     Failed(Failure),
@@ -174,7 +176,7 @@ fn send_list(
                 Some(bytes)
             });
         }
-        // After `write()`: one part more.
+        // After `write()`: one more part.
         state.send(py, bytes.bytes())?;
         drop(state);
         bytes.leave();
@@ -190,8 +192,7 @@ fn send_list(
     Ok(None)
 }
 
-/// Sets the total length of a body in several parts. A part that is not `bytes` is refused later, when it would
-/// be sent.
+/// Sets the length of a body in several parts. A part that is not `bytes` is refused when it would be sent.
 pub(crate) fn set_whole(response: &mut Response, list: &Object<'_>) -> PyResult<()> {
     let mut sum = 0;
     for place in 0..list.list_len() {
@@ -231,7 +232,7 @@ fn send_other(
     finish(runtime, py, request)
 }
 
-/// Returns the bytes of a body part, if it is one and `start_response` was called before.
+/// Returns the bytes of a body part; an error if it is not `bytes` or `start_response` was not called.
 pub(crate) fn prepare_part<'a>(
     py: Python<'_>,
     state: &State,
@@ -241,14 +242,14 @@ pub(crate) fn prepare_part<'a>(
     part.as_bytes().ok_or_else(|| not_bytes(part, "the application"))
 }
 
-/// Sends a part of the body; false if no more of it is to be sent.
+/// Sends a part of the body; returns false if no more of the body is to be sent.
 fn send_part(py: Python<'_>, request: &Request, part: &Object<'_>) -> PyResult<bool> {
     let mut state = request.state(py)?;
     let bytes = prepare_part(py, &state, part)?;
     state.send(py, bytes)
 }
 
-/// Sends a `wsgi.file_wrapper` of a plain file without reading it; false if it must be read.
+/// Sends a `wsgi.file_wrapper` of a plain file without reading it; returns false if the file must be read.
 fn send_file(
     runtime: &PythonRuntime,
     py: Python<'_>,
@@ -273,7 +274,8 @@ fn send_file(
     Ok(true)
 }
 
-/// The body is complete: sends what was not sent and ends the exchange if it matches what was announced.
+/// Ends a complete body: sends the head if nothing was sent, and ends the exchange if the body matches its
+/// `Content-Length`.
 pub(crate) fn finish(
     runtime: &PythonRuntime,
     py: Python<'_>,
@@ -290,7 +292,7 @@ pub(crate) fn finish(
     response.set_whole(0);
     response.send_head(exchange)?;
     if runtime.guest.is_some() {
-        // Nothing blocks here: releasing the lock would cost more.
+        // The exchange does not block here: releasing the lock would cost more.
         exchange.finish()?;
     } else {
         py.detach(|| exchange.finish())?;
@@ -322,8 +324,8 @@ fn close(runtime: &PythonRuntime, result: &Object<'_>) -> PyResult<()> {
     }
 }
 
-/// Ends a request whose application failed: with its failure, unless it had taken the connection over. An error
-/// response would then follow what it has sent.
+/// Ends a request whose application failed. The exchange fails, unless the application has used the connection
+/// directly: an error response would follow what it has sent.
 #[cold]
 pub(crate) fn settle(
     runtime: &PythonRuntime,
@@ -369,7 +371,7 @@ pub(crate) fn settle(
     Err(failed(runtime, py, request, fault.back()))
 }
 
-/// Returns the failure that ends the exchange, with the traceback if an error of the application is the reason:
+/// Returns the failure that ends the exchange. If an error of the application is the reason, it has the traceback:
 /// the worker class logs both as one record.
 #[cold]
 pub(crate) fn failed(
@@ -387,7 +389,7 @@ pub(crate) fn failed(
     };
     match (fault, earlier) {
         (Fault::Failed(failure), earlier) => earlier.unwrap_or(failure),
-        // The application let the exception for this failure through.
+        // The application did not catch the exception for this failure.
         (Fault::PyErrSet(raised), Some(failure)) if is_outside(&failure) => {
             raised.clear(py);
             failure
@@ -396,7 +398,7 @@ pub(crate) fn failed(
     }
 }
 
-/// Creates a failure for a Python error that only a lack of memory explains.
+/// Creates a failure for an unexpected Python error, such as a lack of memory.
 #[cold]
 fn unexpected(runtime: &PythonRuntime, py: Python<'_>, raised: PyErrSet) -> Failure {
     to_failure(runtime, py, FailureKind::OTHER, raised)
@@ -411,7 +413,7 @@ fn to_failure(
 ) -> Failure {
     let (line, traceback) = runtime.describe(py, raised);
     let failure = Failure::new(kind, line);
-    // Without frames of the application it adds nothing.
+    // A traceback without frames of the application adds nothing.
     if traceback.trim_end() == failure.message.as_str() {
         failure
     } else {
@@ -419,14 +421,14 @@ fn to_failure(
     }
 }
 
-/// A `bytes` object whose contents are used while detached: they never change, and live as long as this.
+/// A `bytes` object whose contents are used while detached: they never change and live as long as this value.
 struct Bytes {
     owner: GlobalRef,
     pointer: *const u8,
     len: usize,
 }
 
-// SAFETY: see `bytes`; the owner is only released on an attached thread.
+// SAFETY: see `bytes`; the owner is released only on an attached thread.
 unsafe impl Send for Bytes {}
 
 impl Bytes {
@@ -448,7 +450,7 @@ impl Bytes {
         unsafe { slice::from_raw_parts(self.pointer, self.len) }
     }
 
-    /// Leaves the object to this thread's next request, or drops it at once if it is large.
+    /// Leaves the object to this thread's next request; drops it at once if it is large.
     fn leave(self) {
         let large = self.len > LEFT_MAX;
         let before = LEFT.replace(Some(self.owner));
@@ -463,7 +465,7 @@ impl Bytes {
     }
 }
 
-/// Drops what the last request of this thread left.
+/// Drops the body that the last request of this thread left.
 fn drop_left(py: Python<'_>) {
     if let Some(left) = LEFT.take() {
         drop(left.take(py));
@@ -471,12 +473,12 @@ fn drop_left(py: Python<'_>) {
 }
 
 thread_local! {
-    /// The body of the last response: dropping it takes the interpreter's lock, which the next request has
+    /// The body of the last response. Dropping it needs the interpreter's lock, which the next request takes
     /// anyway.
     static LEFT: Cell<Option<GlobalRef>> = const { Cell::new(None) };
-    /// Whether Python knows that this thread belongs to the worker.
+    /// Whether this thread was registered with `adopt_thread()`.
     static ADOPTED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Maximum size of a body that is kept until then.
+/// Maximum length of a body that is left to the next request.
 const LEFT_MAX: usize = 64 * 1024;

@@ -1,10 +1,10 @@
-//! Guest loops: the real gevent or eventlet runs this process, and watches the worker class's engine as one descriptor
-//! among its own.
+//! Guest loops: gevent or eventlet itself runs this process, and watches the worker class's engine as one
+//! descriptor among its own.
 //!
-//! The loops are driven in Python (`driver.py`, with `gevent.py` or `eventlet.py` for what differs): a greenlet
-//! switches only where Python code alone is on its stack. What it calls in here answers at once, with "not yet" where
-//! there is something to wait for; the waker then puts the request's number on a list, which the driver reads after
-//! each turn of the engine.
+//! The loops are driven in Python (`driver.py`, with `gevent.py` or `eventlet.py` for the differences), because a
+//! greenlet can switch only if its stack holds nothing but Python code. The functions here that the driver calls
+//! never block: if they would have to wait, they say so in their result. The waker then adds the request's number
+//! to a list that the driver reads after each turn of the engine.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,7 +32,7 @@ pub(crate) enum Loop {
 }
 
 impl Loop {
-    /// The loop of that name, as [`worker_api::AppContext::guest_loop`] has it; nothing for an empty name.
+    /// Returns the loop named by [`worker_api::AppContext::guest_loop`]; `None` for an empty name.
     pub(crate) fn named(name: &str) -> Result<Option<Self>> {
         match name {
             "" => Ok(None),
@@ -44,7 +44,7 @@ impl Loop {
         }
     }
 
-    /// Patches Python's standard library, before anything of the application is imported. Answers the loop's module.
+    /// Patches Python's standard library, before any application code is imported. Returns the loop's module.
     pub(crate) fn patch(self, py: Python<'_>) -> PyResult<Object<'_>> {
         let (name, source) = match self {
             Self::Gevent => ("_jimu_gevent", include_str!("gevent.py")),
@@ -56,25 +56,26 @@ impl Loop {
     }
 }
 
-/// What there is of a guest loop, once in a process.
+/// Per-process state of a guest loop.
 pub(crate) struct Guest {
     /// The module of the loop.
     module: GlobalRef,
-    /// The driver that it made.
+    /// The loop's driver.
     driver: GlobalRef,
-    /// Makes `wsgi.input` of a request.
+    /// The function that creates `wsgi.input` for a request.
     input: GlobalRef,
     engines: NativeType<Running>,
-    /// Exchanges that wait for a greenlet.
+    /// Exchanges that are not yet assigned to a greenlet.
     ready: Mutex<VecDeque<Exchange>>,
-    /// The numbers of requests that need not wait any more.
+    /// Numbers of requests whose wait is over.
     woken: Arc<Mutex<Vec<u64>>>,
-    /// The numbers of requests whose client is gone, or whose time is up.
+    /// Numbers of requests whose client has disconnected or whose deadline has passed.
     gone: Arc<Mutex<Vec<u64>>>,
 }
 
 impl Guest {
-    /// Makes the driver of a loop, whose module [`Loop::patch`] gave. `limited`: requests have a time that they may take.
+    /// Creates the driver of a loop from the module returned by [`Loop::patch`]. `limited` tells whether
+    /// requests have a deadline.
     pub(crate) fn new(py: Python<'_>, module: Object<'_>, limited: bool) -> PyResult<Self> {
         let driver = py.module("_jimu_driver", include_str!("driver.py"), &[])?;
         let natives = [
@@ -97,7 +98,7 @@ impl Guest {
         })
     }
 
-    /// Makes `wsgi.input` for a request object.
+    /// Creates `wsgi.input` for a request object.
     pub(crate) fn input<'py>(
         &self,
         py: Python<'py>,
@@ -106,17 +107,18 @@ impl Guest {
         self.input.get(py).call([request])
     }
 
-    /// Takes an exchange, to be served by a greenlet later.
+    /// Queues an exchange, which a greenlet serves later.
     pub(crate) fn take(&self, exchange: Exchange) {
         locked(&self.ready).push_back(exchange);
     }
 
-    /// Makes the loop usable after a fork, in the child.
+    /// Makes the loop usable in the child after a fork.
     pub(crate) fn after_fork(&self, py: Python<'_>) -> PyResult<()> {
         self.module.get(py).call_method("after_fork", []).map(drop)
     }
 
-    /// Runs the loop until the descriptor is readable, in the mold; returns at once where there is nothing to run.
+    /// Runs the loop in the mold until the descriptor is readable. Returns at once if the loop has nothing to
+    /// run.
     pub(crate) fn wait_in_mold(&self, py: Python<'_>, descriptor: i32) -> PyResult<()> {
         let descriptor = py.number(descriptor.into())?;
         self.module.get(py).call_method("wait_in_mold", [&descriptor]).map(drop)
@@ -135,18 +137,18 @@ impl Guest {
         driver.call_method("run", [&engine, application]).map(drop)
     }
 
-    /// What each greenlet that serves a request is doing.
+    /// Returns the stack of each greenlet that serves a request.
     pub(crate) fn trace(&self, py: Python<'_>) -> PyResult<String> {
         Ok(self.driver.get(py).call_method("trace", [])?.to_text())
     }
 
-    /// A waker that puts the number on the list of those that need not wait any more.
+    /// Returns a waker that adds the number to the list read by `woken()`.
     pub(crate) fn waker(&self, number: u64) -> Waker {
         let woken = Arc::clone(&self.woken);
         Waker::new(move || locked(&woken).push(number))
     }
 
-    /// A waker that puts the number on the list of those whose client is gone, or whose time is up.
+    /// Returns a waker that adds the number to the list read by `gone()`.
     fn gone_waker(&self, number: u64) -> Waker {
         let gone = Arc::clone(&self.gone);
         Waker::new(move || locked(&gone).push(number))
@@ -162,10 +164,10 @@ fn guest(py: Python<'_>) -> PyResult<&'static Guest> {
     guest.ok_or_else(|| PyErrSet::new(py, Exception::Runtime, "this process has no guest loop"))
 }
 
-/// The engine, as the driver holds it.
+/// The engine as a Python object, which the driver holds.
 struct Running {
     engine: Engine,
-    /// The only thread that may use it.
+    /// The only thread that may use the engine.
     thread: ThreadId,
 }
 
@@ -197,7 +199,7 @@ fn descriptor<'py>(
     py.number(Running::of(me)?.engine.descriptor().into())
 }
 
-/// `turn()` of the engine: whether it goes on.
+/// `turn()` of the engine: returns whether the engine still runs.
 fn turn<'py>(py: Python<'py>, me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
     let engine = &Running::of(me)?.engine;
     match engine.turn() {
@@ -206,8 +208,8 @@ fn turn<'py>(py: Python<'py>, me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyRes
     }
 }
 
-/// `next()`: the next exchange that waits for a greenlet, as its request object, the environ and `start_response`;
-/// `None` where none does. A request that has no environ is answered here.
+/// `next()`: returns the next exchange as its request object, the environ and `start_response`; `None` if none is
+/// queued. A request for which no environ can be created is ended here.
 fn next<'py>(py: Python<'py>, _me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
     let runtime = PythonRuntime::get();
     let guest = guest(py)?;
@@ -250,17 +252,17 @@ fn begin<'py>(
     environ_of(PythonRuntime::get(), py, slot, request)
 }
 
-/// `woken()`: the numbers of requests that need not wait any more.
+/// `woken()`: returns the numbers of requests whose wait is over.
 fn woken<'py>(py: Python<'py>, _me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
     taken(py, &guest(py)?.woken)
 }
 
-/// `gone()`: the numbers of requests whose client is gone, or whose time is up.
+/// `gone()`: returns the numbers of requests whose client has disconnected or whose deadline has passed.
 fn gone<'py>(py: Python<'py>, _me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
     taken(py, &guest(py)?.gone)
 }
 
-/// What is on a list, which is empty afterwards; `None` for nothing.
+/// Empties a list and returns its contents; `None` if it was empty.
 fn taken<'py>(py: Python<'py>, list: &Mutex<Vec<u64>>) -> PyResult<Object<'py>> {
     let numbers = std::mem::take(&mut *locked(list));
     if numbers.is_empty() {
@@ -270,7 +272,7 @@ fn taken<'py>(py: Python<'py>, list: &Mutex<Vec<u64>>) -> PyResult<Object<'py>> 
     py.list(numbers.collect::<PyResult<Vec<_>>>()?)
 }
 
-/// The methods of a request object that the driver calls.
+/// Methods of a request object that the driver calls.
 pub(crate) const METHODS: &[Function] = &[
     Function { name: c"_number", entry: function!(number) },
     Function { name: c"_descriptor", entry: function!(descriptor_of) },
@@ -287,12 +289,12 @@ fn request<'a>(me: &'a Object<'_>) -> PyResult<&'a Request> {
     PythonRuntime::get().types.request.value(me)
 }
 
-/// `_number()`: what [`woken`] calls the request.
+/// `_number()`: returns the request's number, as it appears in [`woken`] and [`gone`].
 fn number<'py>(py: Python<'py>, me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
     py.number(request(me)?.state(py)?.number as i64)
 }
 
-/// `_descriptor()`: that of the request's connection, also when the request is over.
+/// `_descriptor()`: returns the descriptor of the request's connection, also after the request.
 fn descriptor_of<'py>(
     py: Python<'py>,
     me: &Object<'py>,
@@ -301,7 +303,7 @@ fn descriptor_of<'py>(
     py.number(request(me)?.state(py)?.descriptor.into())
 }
 
-/// `_is_over()`: whether the request's time is up.
+/// `_is_over()`: returns whether the request's deadline has passed.
 fn is_over<'py>(
     py: Python<'py>,
     me: &Object<'py>,
@@ -314,15 +316,16 @@ fn is_over<'py>(
 /// `CLOCK_MONOTONIC` in nanoseconds.
 fn now_ns() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the place is ours, and the clock exists on every Linux.
+    // SAFETY: the variable is local, and every Linux has the clock.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-/// `_put(data, at, what)`: sends `data` from `at` on, and returns how far it came. Where that is not the end, the
-/// request is woken when another try makes sense. `what` is 0 for the rest of what was put before, 1 for a part of the
-/// body, 2 for a `write()`, which has to fit `Content-Length`. Of a part, what does not fit is dropped: once the rest is
-/// sent, the result is one more than the length of `data`.
+/// `_put(data, at, what)`: sends `data` from the index `at` on, and returns the index up to which it was sent. If
+/// that is not the end, the request's number is added to `woken()` when it makes sense to try again. `what` is 0
+/// for the rest of the data of an earlier call, 1 for a part of the body, 2 for the data of `write()`, which must
+/// fit into `Content-Length`. The excess of a part is dropped: once the rest has been sent, the result is the
+/// length of `data` plus one.
 fn send<'py>(
     py: Python<'py>,
     me: &Object<'py>,
@@ -347,7 +350,7 @@ fn send<'py>(
     py.number(sent as i64)
 }
 
-/// What is put.
+/// Kind of data to send.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum What {
     Rest,
@@ -355,8 +358,9 @@ enum What {
     Whole,
 }
 
-/// `_put_list(result)`: where what the application has returned is a list of one piece, sends that and ends the
-/// request. Answers `None` then; how far it came where that is not the end; `False` for anything else.
+/// `_put_list(result)`: if the application returned a list of one item, sends the item and ends the request.
+/// Returns `None` then; the number of bytes sent if that is not all of them; `False` if `result` is anything
+/// else.
 fn put_list<'py>(
     py: Python<'py>,
     me: &Object<'py>,
@@ -441,8 +445,8 @@ fn put_bytes(
     step().map_err(|failure| state.raise(py, failure))
 }
 
-/// `_put_file(fd, offset, length)`: sends a part of a file as `_put` sends bytes, and answers how much of it went.
-/// The first call is told the whole length, and says how much of it there is to be sent: as a pair.
+/// `_put_file(fd, offset, length, first)`: sends a part of a file as `_put` sends bytes. Returns a pair: how many
+/// bytes were sent, and how many there are to send. The first call passes the length of the whole file.
 fn put_file<'py>(
     py: Python<'py>,
     me: &Object<'py>,
@@ -482,7 +486,7 @@ fn put_file<'py>(
     py.tuple([py.number(sent as i64)?, py.number(length as i64)?])
 }
 
-/// `_finish()`: the body is whole.
+/// `_finish()`: ends a complete body.
 fn finish_request<'py>(
     py: Python<'py>,
     me: &Object<'py>,
@@ -495,7 +499,7 @@ fn finish_request<'py>(
     }
 }
 
-/// `_hijack()`: the application has answered by itself.
+/// `_hijack()`: the application has responded on the socket directly.
 fn hijack<'py>(py: Python<'py>, me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
     let request = request(me)?;
     PythonRuntime::get().log_variables(py, request);
@@ -503,7 +507,7 @@ fn hijack<'py>(py: Python<'py>, me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyR
     Ok(py.none())
 }
 
-/// `_end(exception)`: the request is over, well where there is no exception.
+/// `_end(exception)`: ends the request, successfully if there is no exception.
 fn end<'py>(
     py: Python<'py>,
     me: &Object<'py>,
@@ -527,7 +531,7 @@ fn end<'py>(
     Ok(py.none())
 }
 
-/// Ends a request, and puts its objects aside.
+/// Ends a request and defers the reuse of its objects.
 fn over(py: Python<'_>, request: &Request, failure: Option<Failure>) -> PyResult<()> {
     let runtime = PythonRuntime::get();
     let Some(slot) = request.state(py)?.slot.take() else { return Ok(()) };
@@ -535,7 +539,7 @@ fn over(py: Python<'_>, request: &Request, failure: Option<Failure>) -> PyResult
     if let (Some(mut exchange), Some(failure)) = (exchange, failure) {
         exchange.fail(failure);
     }
-    // What CPython still holds of this call is one reference: the slot cannot be free before it has returned.
+    // CPython still holds a reference for this call, so the objects are not free before it returns.
     runtime.put_aside(py, slot);
     Ok(())
 }

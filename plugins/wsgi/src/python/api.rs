@@ -1,8 +1,8 @@
 //! CPython's functions, looked up by name in the libpython chosen at run time.
 //!
-//! Only a table: the modules beside this one make sure that calls are correct. The signatures are those of
-//! `pyo3-ffi`, and the compiler compares each of them; but none of its symbols is linked, so this library loads
-//! where there is no Python and reports what is missing.
+//! This module is only a table; the modules beside it make sure that calls are correct. The signatures are
+//! compared by the compiler with those of `pyo3-ffi`. None of its symbols is linked, so this library loads where
+//! there is no Python and reports what is missing.
 
 use std::cell::UnsafeCell;
 use std::ffi::{c_char, c_int, c_uint, c_void};
@@ -15,8 +15,7 @@ use pyo3_ffi::{
 
 use crate::library::Library;
 
-/// A function that takes no Python state and may be absent: a separate type, because it is never called
-/// otherwise.
+/// Type of `Py_SetProgramName`, which is looked up separately because it may be missing.
 pub(crate) type SetProgramName = unsafe extern "C" fn(*const libc::wchar_t);
 
 /// `PyObject_Vectorcall` from 3.12 on, `PyObject_VectorcallDict` before: without keywords they are equivalent.
@@ -34,7 +33,7 @@ macro_rules! api {
         objects { $($object:ident)* }
         exceptions { $($exception:ident)* }
     ) => {
-        /// The functions and objects of libpython that this plugin uses, under their C names.
+        /// The functions and objects of libpython that this plugin uses, by their C names.
         #[allow(non_snake_case, reason = "the names are CPython's")]
         pub(crate) struct Api {
             $(pub(crate) $name: unsafe extern "C" fn($($type),*) $(-> $result)?,)*
@@ -45,7 +44,7 @@ macro_rules! api {
         }
 
         impl Api {
-            /// Looks up everything, or returns the name of the first missing symbol.
+            /// Looks up everything; fails with the message for the first missing symbol.
             fn find(library: &Library) -> Result<Self, String> {
                 // SAFETY: in every CPython from 3.9 on, each symbol has the type of its field.
                 unsafe {
@@ -124,8 +123,8 @@ api! {
         fn PyObject_Free(*mut c_void);
     }
     unchecked {
-        // In current headers, the first two are macros over newer functions, kept by the stable ABI; the
-        // third is in the limited API only from 3.10 on, but every version exports it.
+        // In current headers, the first two are macros for newer functions, and the stable ABI keeps them;
+        // the third is in the limited API only from 3.10 on, but every version exports it.
         fn Py_CompileString(*const c_char, *const c_char, c_int) -> *mut PyObject;
         fn PyCFunction_NewEx(*mut PyMethodDef, *mut PyObject, *mut PyObject) -> *mut PyObject;
         fn PyUnicode_AsUTF8AndSize(*mut PyObject, *mut Py_ssize_t) -> *const c_char;
@@ -147,16 +146,16 @@ api! {
     }
 }
 
-/// Fills the table, once per process.
+/// Fills the table. Called once per process.
 ///
 /// # Errors
-/// The missing symbol.
+/// The message for the missing symbol.
 ///
 /// # Safety
-/// Called once, before any other thread of this process can have reached [`fn@api`].
+/// Called once, before any thread of this process can reach [`fn@api`].
 pub(super) unsafe fn install(library: &Library) -> Result<(), String> {
     let found = Api::find(library)?;
-    // SAFETY: the table is not read yet, by this function's contract.
+    // SAFETY: the table is not read before this function has returned, by its contract.
     unsafe { (*TABLE.0.get()).write(found) };
     Ok(())
 }
@@ -167,11 +166,11 @@ pub(super) unsafe fn install(library: &Library) -> Result<(), String> {
 /// Only after [`install`] has succeeded. The existence of a [`super::Python`] proves that.
 #[inline]
 pub(super) unsafe fn api() -> &'static Api {
-    // SAFETY: written by `install` before, and never again.
+    // SAFETY: written by `install`, and never again.
     unsafe { (*TABLE.0.get()).assume_init_ref() }
 }
 
-/// Inline, so that a call is one indirect jump.
+/// The table itself rather than a pointer to it, so that a call is one indirect jump.
 struct Table(UnsafeCell<MaybeUninit<Api>>);
 
 // SAFETY: written once before it is shared (`install`), only read afterwards.

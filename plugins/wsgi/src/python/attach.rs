@@ -1,7 +1,7 @@
 //! The interpreter's lock: a thread holds it while it has a [`Python`].
 //!
-//! A thread of the worker class gets a Python thread state at its first call and keeps it until it ends, so that
-//! `threading.local` lasts from request to request, as under gunicorn, and attaching does not allocate.
+//! A thread of the worker class gets a Python thread state at its first call and keeps it until the thread ends,
+//! so that `threading.local` lasts from request to request, as under gunicorn, and attaching does not allocate.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -53,23 +53,22 @@ impl Python<'_> {
     }
 }
 
-/// Takes the lock again, also if the work panicked.
+/// Attaches again when dropped, also if the work panicked.
 struct Back;
 
 impl Drop for Back {
     fn drop(&mut self) {
         let state = THREAD.with(|thread| thread.detached.replace(ptr::null_mut()));
-        // SAFETY: the state was saved on this thread, by `detach` or by the last guard that had resumed
-        // it.
+        // SAFETY: the state was saved on this thread, by `detach` or by the last guard that resumed it.
         unsafe { (api::api().PyEval_RestoreThread)(state) };
     }
 }
 
 /// Fills the table of functions and starts the interpreter on this thread, which becomes Python's main thread;
-/// then detaches. `prepare` runs between the two, for settings that must precede the start.
+/// then detaches. `prepare` runs after the first step, for settings that must precede the start.
 ///
 /// # Errors
-/// The missing symbol.
+/// The message for the missing symbol.
 ///
 /// # Safety
 /// Called once per process, before anything else in this module.
@@ -77,8 +76,8 @@ pub(crate) unsafe fn initialize(library: &Library, prepare: impl FnOnce()) -> Re
     // SAFETY: first and only call, by this function's contract.
     unsafe { api::install(library)? };
     prepare();
-    // SAFETY: the table is filled; 0 leaves the signals to the host. The thread is attached after the first
-    // call and releases its state in the second.
+    // SAFETY: the table is filled; 0 leaves the signals to the host. The first call attaches the thread, the
+    // second saves its state.
     let state = unsafe {
         (api::api().Py_InitializeEx)(0);
         (api::api().PyEval_SaveThread)()
@@ -92,7 +91,7 @@ pub(crate) unsafe fn initialize(library: &Library, prepare: impl FnOnce()) -> Re
 /// Only valid after [`initialize`]; callers hold an object that proves this.
 pub(crate) fn attach<T>(work: impl FnOnce(Python<'_>) -> T) -> T {
     let _guard = Attached::new();
-    // SAFETY: the guard attached this thread and outlives the call.
+    // SAFETY: the guard has attached this thread and outlives the call.
     work(unsafe { Python::assume() })
 }
 
@@ -106,13 +105,14 @@ pub(crate) fn before_fork() {
     let guard = Attached::new();
     // SAFETY: attached, on the thread that forks.
     unsafe { (api::api().PyOS_BeforeFork)() };
-    // Kept over the fork: `after_fork` drops what this leaves.
+    // The thread stays attached over the fork: `after_fork` detaches it.
     std::mem::forget(guard);
 }
 
 /// Completes [`before_fork`], in both processes, and detaches.
 pub(crate) fn after_fork(in_child: bool) {
-    // SAFETY: `before_fork` left this thread attached; CPython requires exactly one of the two calls after it.
+    // SAFETY: `before_fork` left this thread attached; CPython requires exactly one of the two calls
+    // afterwards.
     unsafe {
         if in_child {
             (api::api().PyOS_AfterFork_Child)();
@@ -127,13 +127,13 @@ pub(crate) fn after_fork(in_child: bool) {
 struct Attached(Kind);
 
 enum Kind {
-    /// By this guard, with the thread's own state.
+    /// By this guard, with the thread's saved state.
     Ours,
     /// By a guard further up on this thread's stack.
     Nested,
-    /// By a guard further up that had detached again.
+    /// By a guard further up that has detached since.
     Resumed,
-    /// The thread is a Python thread and was attached: only counted.
+    /// The thread was created by Python and was attached already: only counted.
     Counted,
 }
 
@@ -163,13 +163,13 @@ impl Drop for Attached {
     }
 }
 
-/// Python state of this thread.
+/// The Python state of this thread.
 struct Thread {
-    /// State with which it attaches; null before the first time and while it is attached.
+    /// State with which the thread attaches; null before the first time and while it is attached.
     state: Cell<*mut PyThreadState>,
-    /// Whether it is inside [`attach`], possibly detached again.
+    /// Whether the thread is inside [`attach`], possibly detached again.
     attached: Cell<bool>,
-    /// State saved by [`Python::detach`]; null if this thread is not inside of that.
+    /// State saved by [`Python::detach`]; null outside of it.
     detached: Cell<*mut PyThreadState>,
     /// Whether the state was created for this thread and must be released when it ends.
     owned: Cell<bool>,

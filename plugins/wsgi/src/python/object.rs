@@ -42,19 +42,19 @@ impl<'py> Object<'py> {
         Self { pointer, python: std::marker::PhantomData }
     }
 
-    /// Returns the object, borrowed.
+    /// Returns the pointer; this value keeps the ownership of the reference.
     #[inline]
     pub(super) fn as_ptr(&self) -> *mut PyObject {
         self.pointer.as_ptr()
     }
 
-    /// Releases the reference to CPython.
+    /// Returns the pointer and gives up the ownership of the reference.
     #[inline]
     pub(super) fn into_ptr(self) -> *mut PyObject {
         ManuallyDrop::new(self).pointer.as_ptr()
     }
 
-    /// Returns the token that this reference implies.
+    /// Returns the token: this reference implies that the thread is attached.
     #[inline]
     #[allow(clippy::unused_self, reason = "the reference is the proof")]
     pub(crate) fn py(&self) -> Python<'py> {
@@ -81,7 +81,7 @@ impl<'py> Object<'py> {
         unsafe { (*self.as_ptr()).ob_type }
     }
 
-    /// Returns the reference count. An immortal object has some large number.
+    /// Returns the reference count. Immortal objects have a large number.
     #[inline]
     pub(crate) fn reference_count(&self) -> u32 {
         // SAFETY: the object is alive, and its count is its first member: a word up to 3.11; later
@@ -115,8 +115,8 @@ impl Drop for Object<'_> {
     }
 }
 
-/// An owned reference that outlives the attachment. If dropped without [`GlobalRef::take`] it is leaked, because a
-/// reference can only be released while attached.
+/// An owned reference that outlives the attachment. If dropped without [`GlobalRef::take`] it leaks, because a
+/// reference can be released only while attached.
 pub(crate) struct GlobalRef(NonNull<PyObject>);
 
 // SAFETY: the object is only accessed with a token, so under the interpreter's lock.

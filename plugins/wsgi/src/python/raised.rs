@@ -8,7 +8,7 @@ use super::object::Object;
 /// Result of a call into Python.
 pub(crate) type PyResult<T> = Result<T, PyErrSet>;
 
-/// States that an error is set in this thread. It carries no data: the interpreter keeps the error until it is
+/// Proof that an error is set in this thread. It carries no data: the interpreter holds the error until it is
 /// taken, cleared, or returned to Python.
 #[must_use = "an error that is set must be taken, cleared, or returned to Python"]
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub(crate) enum Exception {
 }
 
 impl PyErrSet {
-    /// States that an error is set.
+    /// Creates the proof for an error that CPython has set.
     #[inline]
     pub(super) fn set() -> Self {
         Self(())
@@ -60,7 +60,7 @@ impl PyErrSet {
         Self(())
     }
 
-    /// Raises this exception again, with its traceback if there is one.
+    /// Sets an exception that was raised before, with its traceback if there is one.
     pub(crate) fn again(
         py: Python<'_>,
         kind: Object<'_>,
@@ -73,7 +73,7 @@ impl PyErrSet {
         Self(())
     }
 
-    /// Raises an exception that was taken.
+    /// Sets an exception that was taken.
     pub(crate) fn restore(exception: &Object<'_>) -> Self {
         let api = exception.py().api();
         // SAFETY: alive; an exception value has its type and its traceback.
@@ -81,7 +81,7 @@ impl PyErrSet {
         Self(())
     }
 
-    /// Takes the error: the exception object with its traceback attached.
+    /// Takes the error: returns the exception object with its traceback attached.
     #[cold]
     #[allow(clippy::unused_self, reason = "the value says that there is an error to take")]
     pub(crate) fn take(self, py: Python<'_>) -> Object<'_> {
