@@ -1,4 +1,4 @@
-"""Makes the next minor version of worker-api in a copy of the tree: next_minor.py TREE.
+"""Creates the next minor version of worker-api in a copy of the tree: next_minor.py TREE.
 
 It adds what docs/abi.md allows a minor version to add, in each place: a field of a root module, and methods with a
 default to objects that are made by a class, by an application and by the host.
@@ -22,7 +22,7 @@ fn default_of_added() -> u64 {
     0
 }
 """
-# The traits of raw.rs that get a further method, at their end, and its name.
+# Traits of raw.rs to which a method is appended, and its name.
 METHODS = {"RawExchange": "added_to_exchange", "RawHost": "added_to_host", "RawApp": "added_to_app"}
 
 

@@ -1,4 +1,4 @@
-"""Recurses as deep as it is asked to, through C: Python's own calls take no stack from 3.11 on."""
+"""Recurses to the requested depth through C, because Python calls use no C stack from 3.11 on."""
 
 import os
 import sys

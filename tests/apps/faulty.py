@@ -1,4 +1,4 @@
-"""An application that does what applications must not do, at `/FAULT`."""
+"""An application that violates a rule of PEP 3333 at each path `/FAULT`."""
 
 import atexit
 import ctypes
@@ -58,7 +58,7 @@ def bodies_where_none_is(environ, start_response):
 
 
 def hints(environ, start_response):
-    """No fault: what gunicorn has besides PEP 3333."""
+    """Use an extension of gunicorn, which is not a fault."""
     environ["wsgi.early_hints"]([("Link", "</style.css>; rel=preload")])
     start_response("200 OK", [("Content-Length", "3")])
     return [b"ok\n"]
@@ -118,7 +118,7 @@ def raises(environ, start_response):
 
 
 class Closing:
-    """An endless body that tells in a file when it was closed."""
+    """An endless body that records in a file when it is closed."""
 
     def __iter__(self):
         return self

@@ -1,4 +1,4 @@
-"""Has the kernel refuse system calls in its own process, accept4 with EPERM on request: x86_64 and aarch64."""
+"""Makes the kernel refuse system calls of this process: accept4, with EPERM, at /refuse. For x86_64 and aarch64."""
 
 import ctypes
 import platform
@@ -15,10 +15,10 @@ EPERM = 1
 
 def refuse(call, error):
     steps = [
-        (0x20, 0, 0, 0),  # the number of the call
+        (0x20, 0, 0, 0),  # load the number of the system call
         (0x15, 0, 1, call),
         (0x06, 0, 0, 0x00050000 | error),
-        (0x06, 0, 0, 0x7FFF0000),  # allowed
+        (0x06, 0, 0, 0x7FFF0000),  # allow
     ]
     filter = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
     program = struct.pack("HxxxxxxQ", len(steps), ctypes.addressof(filter))

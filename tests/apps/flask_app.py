@@ -1,4 +1,4 @@
-"""A Flask application with the usual parts."""
+"""A Flask application with the usual features."""
 
 from flask import Flask, Response, abort, jsonify, redirect, request, send_file, session, url_for
 

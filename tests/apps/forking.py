@@ -1,4 +1,4 @@
-"""An application that forks in its requests: what the child does is the query, `/pid` says who serves."""
+"""An application that forks during requests. The query says what the child does; `/pid` returns the worker's PID."""
 
 import atexit
 import multiprocessing
@@ -23,12 +23,12 @@ def application(environ, start_response):
 
 
 def fork(environ, start_response, then):
-    """Ends with the child's status as the body."""
+    """Respond with the child's exit status."""
     child = os.fork()
     if child == 0:
         atexit.register(tell, then)
         if then == "waits":
-            # Patched under gevent and eventlet: the loop turns, in the child.
+            # Patched under gevent and eventlet: the child runs the loop.
             time.sleep(0.3)
             sys.exit(5)
         if then == "exits":
@@ -54,7 +54,7 @@ def yields(start_response):
 
 
 def process(start_response):
-    """A process of the standard library's, which waits in its loop, where that is patched."""
+    """Start a process with multiprocessing. It waits in its loop if the standard library is patched."""
     made = multiprocessing.get_context("fork").Process(target=work)
     made.start()
     made.join()
@@ -67,7 +67,7 @@ def work():
 
 
 def lives(start_response, seconds):
-    """A child that outlives the request."""
+    """Fork a child that outlives the request."""
     child = os.fork()
     if child == 0:
         time.sleep(seconds)

@@ -1,4 +1,4 @@
-"""An application with signal handlers, as HANDLERS in the environment says: those that it names are installed here, at import."""
+"""An application that installs signal handlers at import: those that the environment variable HANDLERS names."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ def tell(text):
 
 
 def chain(number):
-    """As tracers and profilers do: their part first, then what was there before."""
+    """Install a handler as tracers and profilers do: it does its work, then calls the previous handler."""
     before = signal.getsignal(number)
 
     def handler(signum, frame):
@@ -25,7 +25,7 @@ def chain(number):
         if callable(before):
             before(signum, frame)
         else:
-            # Nobody before: what the signal does by itself.
+            # There was no handler: perform the default action.
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
 
@@ -82,7 +82,7 @@ def application(environ, start_response):
 
 
 def swaps():
-    """Which of the server's signals have a handler that can be read, replaced and put back."""
+    """Return the server's signals whose handler can be read, replaced and restored."""
     good = []
     for name in SERVERS:
         number = getattr(signal, name)

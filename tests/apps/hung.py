@@ -1,4 +1,4 @@
-"""Hangs where it is asked to: in Python, in C with the interpreter's lock held, and behind the head of its response."""
+"""Hangs in Python, in C with the interpreter's lock held, or after the head of its response, depending on the path."""
 
 import ctypes
 import os
@@ -8,7 +8,7 @@ import time
 def application(environ, start_response):
     path = environ["PATH_INFO"]
     if path == "/hang":
-        # Unlike CDLL, PyDLL calls a function without giving the lock back.
+        # Unlike CDLL, PyDLL calls a function without releasing the lock.
         ctypes.PyDLL(None).sleep(60)
     if path == "/spin":
         spin(5)

@@ -1,4 +1,4 @@
-"""Counts the requests of a context and of a thread, as far as they have locals of their own."""
+"""Counts the requests of each context and of each thread, in context variables and thread-locals."""
 
 import contextvars
 import threading
@@ -10,7 +10,7 @@ alive = 0
 
 
 class Count:
-    """A number whose end is noticed."""
+    """A number. The module counts how many of them are alive."""
 
     def __init__(self):
         global alive
@@ -30,7 +30,7 @@ def in_context():
 def in_both():
     if not hasattr(local, "count"):
         local.count = Count()
-    # Others run between.
+    # Lets other greenlets run.
     time.sleep(0.001)
     local.count.value += 1
     return in_context()[0], local.count.value

@@ -1,4 +1,4 @@
-"""tests/fixtures/mirror in Python: answers every request with what it saw of it, in hexadecimal digits, as fields."""
+"""tests/fixtures/mirror in Python: responds to every request with the request as it saw it, in hexadecimal headers."""
 
 
 def application(environ, start_response):

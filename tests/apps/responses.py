@@ -1,4 +1,4 @@
-"""Responses whose headers and bodies do not fit each other, or come from elsewhere."""
+"""Responses whose headers and bodies do not match, or whose headers were copied from an upstream server."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""The routes of plugins/examples/hello as a WSGI application, so that the same behaviours can be asked of both."""
+"""The routes of plugins/examples/hello as a WSGI application, so that the same tests apply to both."""
 
 import os
 import time
@@ -47,7 +47,7 @@ def application(environ, start_response):
 
 
 def tls(environ):
-    """The scheme, the version of TLS, the name asked for, the client's certificate in hexadecimal."""
+    """Respond with the scheme, the TLS version, the server name, and the client's certificate in hexadecimal."""
     lines = environ["wsgi.url_scheme"] + "\n"
     if "SSL_PROTOCOL" in environ:
         lines += environ["SSL_PROTOCOL"] + "\n" + environ.get("SSL_TLS_SNI", "") + "\n"
@@ -65,7 +65,7 @@ def text(start_response, body, status="200 OK"):
 
 
 def echo(environ, start_response):
-    """The body while it still comes, so that an upload of any size takes one buffer."""
+    """Return the body while it still arrives, so that an upload of any size needs one buffer."""
     fields = [("Content-Type", "application/byte-stream")]
     if environ.get("CONTENT_LENGTH"):
         fields.append(("Content-Length", environ["CONTENT_LENGTH"]))

@@ -1,4 +1,4 @@
-"""Takes the connection of /take over: it says when it has begun, and when the worker ends."""
+"""Takes over the connection of /take, and sends a line at the start and another when the worker drains."""
 
 import os
 import threading
@@ -6,15 +6,15 @@ import time
 
 import jimu
 
-told = []
-jimu.on_drain(lambda: told.append(True))
+drains = []
+jimu.on_drain(lambda: drains.append(True))
 
 
 def serve(sock):
     sock.sendall(b"HTTP/1.1 200 OK\r\n\r\nbegun\n")
-    while not told:
+    while not drains:
         time.sleep(0.02)
-    # The last words of a client that has to be asked first.
+    # As long as a last exchange with the client takes.
     time.sleep(0.5)
     sock.sendall(b"draining\n" if jimu.is_draining() else b"serving\n")
     sock.close()

@@ -1,4 +1,4 @@
-"""Raises errors at every place where a server calls an application."""
+"""Raises errors at every point at which a server calls an application."""
 
 import logging
 import threading

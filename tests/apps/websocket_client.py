@@ -1,4 +1,4 @@
-"""Talks to websockets.py with a client of its own: websocket_client.py URL PATH"""
+"""Client for websockets.py, using the package websocket-client: websocket_client.py URL PATH"""
 
 import json
 import ssl
@@ -7,7 +7,7 @@ import sys
 import websocket
 
 url, path = sys.argv[1:]
-#: The certificate is a matter of the TLS tests; OpenSSL takes it for one that signed itself.
+#: The certificate is not verified here but in the TLS tests; OpenSSL considers it self-signed.
 options = {"sslopt": {"cert_reqs": ssl.CERT_NONE, "check_hostname": False}}
 
 

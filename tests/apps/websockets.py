@@ -1,4 +1,4 @@
-"""WebSockets by the libraries that applications use for them, and by hand."""
+"""WebSockets with the libraries that applications use for them, and without a library."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ if "WITHOUT_GEVENT_WEBSOCKET" in os.environ:
 
 flask = Flask(__name__)
 sock = Sock(flask)
-#: As the recipes have it: by what the worker class has patched.
+#: As recommended by the libraries: depends on what the worker class has patched.
 modes = {"gevent": "gevent", "pywsgi": "gevent", "eventlet": "eventlet"}
 socketio = SocketIO(flask, async_mode=modes.get(os.environ.get("CLASS"), "threading"))
 
@@ -39,12 +39,12 @@ def simple(environ, start_response):
             ws.send(ws.receive())
     except simple_websocket.ConnectionClosed:
         pass
-    # As in a page of theirs, and against the rules of PEP 3333.
+    # As in the library's documentation, although PEP 3333 does not permit it.
     raise StopIteration
 
 
 def switches(environ, start_response):
-    """Another protocol, by the rules: every line comes back in capitals."""
+    """Switch to another protocol as PEP 3333 permits: every line is returned in upper case."""
     write = start_response("101 Switching Protocols", [("Upgrade", "capitals"), ("Connection", "Upgrade")])
     write(b"")
     connection = environ["gunicorn.socket"]
@@ -61,7 +61,7 @@ def switches(environ, start_response):
 
 
 def after(environ, start_response):
-    """What an application kept of a connection is closed with its request, and says so as sockets do."""
+    """Use a kept connection after its request: it is closed, and raises the errors of a closed socket."""
     connection = environ["gunicorn.socket"]
     if kept:
         old = kept.pop()

@@ -83,7 +83,7 @@ fn an_error_of_post_request_is_the_hooks_own(cell: &Cell) {
     let setup = Setup::new(cell).file("served.py", APPLICATION).file("hooks.py", hooks);
     let server = setup.app("served").flags("--hooks ./hooks.py").start();
     assert_eq!(server.get("/").text(), "made");
-    server.log.line(&["The hook post_request failed"], SOON);
+    server.log.line(&["the hook post_request failed"], SOON);
     server.log.line(&["RuntimeError: in the hook"], SOON);
     let closed = server.dir().join("closed");
     wait::until("the body is closed", SOON, || match fs::read_to_string(&closed) {

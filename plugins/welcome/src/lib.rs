@@ -34,7 +34,7 @@ impl App for Welcome {
         let readable = matches!(head.method.as_str(), "GET" | "HEAD");
         match head.path_str() {
             _ if !readable => {
-                exchange.respond(405, &[Header::new("Allow", "GET, HEAD"), plain()], b"Only GET.\n")
+                exchange.respond(405, &[Header::new("Allow", "GET, HEAD"), plain()], b"Only GET and HEAD are supported.\n")
             }
             "/" => {
                 let page = self.page.get_or_init(|| page(&self.class));
@@ -45,7 +45,7 @@ impl App for Welcome {
                 ];
                 exchange.respond(200, &headers, page.as_bytes())
             }
-            _ => exchange.respond(404, &[plain()], b"There is only the page at /.\n"),
+            _ => exchange.respond(404, &[plain()], b"Not found: the only page is /.\n"),
         }
     }
 }

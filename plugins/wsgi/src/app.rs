@@ -33,7 +33,7 @@ impl AppFactory for Wsgi {
     fn new(context: AppContext) -> Result<Self> {
         if PythonRuntime::is_installed() {
             return Err(Failure::unsupported(
-                "there is a Python application in this process already",
+                "this process has already loaded a Python application",
             ));
         }
         let host = &context.host;
@@ -69,7 +69,7 @@ impl Wsgi {
         let chdir = host.setting_text("chdir").unwrap_or_else(|| ".".to_owned());
         let mut directories = host.setting_list("pythonpath");
         directories.push(chdir);
-        self.attached("cannot set the interpreter up", |py| {
+        self.attached("cannot set up the interpreter", |py| {
             let paths = directories
                 .iter()
                 .map(|directory| py.text(&absolute(directory)))
@@ -88,12 +88,12 @@ impl Wsgi {
     /// Fails unless the interpreter that started is the chosen one; with another, the packages would be
     /// wrong.
     fn check_prefix(&self, interpreter: &Interpreter) -> Result<()> {
-        let prefix = self.attached("cannot ask the interpreter for its prefix", |py| {
+        let prefix = self.attached("cannot read the interpreter's prefix", |py| {
             Ok(py.import("sys")?.attr_named("prefix")?.to_text())
         })?;
         if Path::new(&prefix) != interpreter.prefix {
             let message = format!(
-                "the interpreter came up with the prefix {prefix} instead of {}",
+                "the interpreter started with the prefix {prefix} instead of {}",
                 interpreter.prefix.display()
             );
             return Err(Failure::new(FailureKind::LOAD, message));
@@ -105,7 +105,7 @@ impl Wsgi {
         let Some(name) = host.setting_text("hooks_module").filter(|name| !is_library(name)) else {
             return Ok(());
         };
-        let hooks = self.attached(&format!("cannot load the hooks of {name}"), |py| {
+        let hooks = self.attached(&format!("cannot load the hooks module {name}"), |py| {
             let module = py.module("_jimu_hooks", include_str!("hooks.py"), &[])?;
             Ok(module.call_method("Hooks", [&py.text(&name)?])?.store())
         })?;
@@ -138,7 +138,7 @@ impl App for Wsgi {
     }
 
     fn load(&self) -> Result<()> {
-        let name = if self.spec.is_empty() { "the project in this directory" } else { &self.spec };
+        let name = if self.spec.is_empty() { "the project in the working directory" } else { &self.spec };
         let application = self.attached(&format!("cannot load {name}"), |py| {
             let before = std::process::id();
             let loaded = self.runtime.helper(py, "load", [&py.text(&self.spec)?]);
@@ -162,7 +162,7 @@ impl App for Wsgi {
         if self.preload {
             attach(|py| {
                 if let Err(raised) = self.runtime.helper(py, "freeze", []) {
-                    self.runtime.report(py, raised, "Error before a fork");
+                    self.runtime.report(py, raised, "cannot prepare Python for a fork");
                 }
             });
         }
@@ -174,17 +174,17 @@ impl App for Wsgi {
         if in_child {
             attach(|py| {
                 if let Err(raised) = process::reset_worker(py, &self.runtime.process) {
-                    self.runtime.report(py, raised, "Error in the signals of a worker");
+                    self.runtime.report(py, raised, "cannot restore the server's signal handlers");
                 }
                 if let Err(raised) = faults::report(self.runtime, py, self.hooks.get()) {
-                    self.runtime.report(py, raised, "Faults will leave no traceback");
+                    self.runtime.report(py, raised, "cannot enable tracebacks for faults");
                 }
             });
         }
         if let Some(guest) = self.runtime.guest.as_ref().filter(|_| in_child) {
             attach(|py| {
                 if let Err(raised) = guest.after_fork(py) {
-                    self.runtime.report(py, raised, "Error after a fork");
+                    self.runtime.report(py, raised, "cannot restore the guest loop after a fork");
                 }
             });
         }
@@ -192,7 +192,7 @@ impl App for Wsgi {
 
     fn init_worker(&self, _runtime: Runtime) -> Result<()> {
         let wakeup = self.runtime.host.signal_descriptor();
-        self.attached("cannot set the worker up", |py| {
+        self.attached("cannot set up the worker", |py| {
             process::start_worker(py, &self.runtime.process, wakeup)
         })
     }
@@ -210,7 +210,7 @@ impl App for Wsgi {
         let Some(guest) = &self.runtime.guest else { return };
         attach(|py| {
             if let Err(raised) = guest.wait_in_mold(py, descriptor) {
-                let doing = "Error in what the application started while it was loaded";
+                let doing = "error in a greenlet that the application started at import";
                 self.runtime.report(py, raised, doing);
             }
         });
@@ -272,7 +272,7 @@ impl App for Wsgi {
         let Some(guest) = &self.runtime.guest else { return threads };
         let greenlets = attach(|py| {
             guest.trace(py).unwrap_or_else(|raised| {
-                self.runtime.report(py, raised, "Error in the driver's trace()");
+                self.runtime.report(py, raised, "cannot trace the greenlets");
                 String::new()
             })
         });
@@ -302,7 +302,7 @@ impl Wsgi {
         attach(|py| match self.runtime.helper(py, function, []) {
             Ok(text) => text.to_text(),
             Err(raised) => {
-                self.runtime.report(py, raised, &format!("Error in {function}()"));
+                self.runtime.report(py, raised, &format!("error in {function}()"));
                 String::new()
             }
         })

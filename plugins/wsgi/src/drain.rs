@@ -24,7 +24,7 @@ pub(crate) fn begin(runtime: &PythonRuntime) {
     }
     attach(|py| {
         if let Err(raised) = runtime.helper(py, "run_drain_functions", []) {
-            runtime.report(py, raised, "Error in the functions of jimu.on_drain()");
+            runtime.report(py, raised, "error in run_drain_functions()");
         }
     });
 }

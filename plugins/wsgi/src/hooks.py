@@ -1,7 +1,7 @@
-"""gunicorn's server hooks in Python: which functions there are, and the objects that they are called with.
+"""gunicorn's server hooks in Python: calling the functions, and the objects that are their arguments.
 
-The module is loaded only where the setting hooks_module names one. Its objects have the attributes that gunicorn
-documents, as far as they have a meaning here; docs/hooks.md lists them.
+Loaded only if the setting hooks_module names Python code. The objects have the attributes that gunicorn documents, as
+far as they apply to this server; docs/hooks.md lists them.
 """
 
 import importlib
@@ -14,7 +14,7 @@ import jimu
 
 
 class Hooks:
-    """The hooks of a module, or of a file of Python."""
+    """The hooks of a module or of a Python file."""
 
     def __init__(self, name):
         if name.endswith(".py"):
@@ -35,7 +35,7 @@ class Hooks:
             hook(*arguments)
 
     def _arguments(self, event, facts):
-        """The arguments of gunicorn's hook of that name, made of the numbers that describe the event."""
+        """Return the arguments of gunicorn's hook of that name. `facts` are the numbers that describe the event."""
         first, second = (list(facts) + [0, 0])[:2]
         server = self._server
         if event in ("on_starting", "on_reload", "when_ready", "pre_exec", "on_exit"):
@@ -46,7 +46,7 @@ class Hooks:
             return server, first, second
         worker = self._worker_of(first, second)
         if event == "post_fork":
-            # This process is the worker's own from here on: the others are the mold's.
+            # From here on this process is the worker: the other workers belong to the mold.
             self._workers = {worker.age: worker}
             self._worker = worker
             server.pid = os.getppid()
@@ -69,7 +69,7 @@ class Hooks:
         return worker
 
     def wrap(self, application):
-        """The application with the hooks pre_request and post_request around each request, where there are any."""
+        """Return the application, with the hooks pre_request and post_request around each request if they exist."""
         before, after = self._names.get("pre_request"), self._names.get("post_request")
         if not callable(before) and not callable(after):
             return application
@@ -93,7 +93,7 @@ class Hooks:
                 try:
                     after(*(worker, request, environ, response)[:count])
                 except Exception:
-                    jimu.report("The hook post_request failed")
+                    jimu.report("the hook post_request failed")
 
             try:
                 parts = application(environ, watched)
@@ -111,7 +111,7 @@ class Hooks:
 
 
 def _positional(hook):
-    """How many arguments a hook takes, whatever kind of callable it is."""
+    """Return the number of positional arguments that a callable accepts."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(hook).parameters.values()
     if any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
@@ -120,19 +120,19 @@ def _positional(hook):
 
 
 def _watch(parts, finish):
-    """The body, with `finish` called when the server closes it."""
+    """Return the body, such that `finish` is called when the server closes it."""
     if parts is jimu.ALREADY_HANDLED:
         finish()
         return parts
     if type(parts) is jimu.FileWrapper:
-        # The object itself: the server sends its file without reading it.
+        # Not wrapped: the server sends the file of this object without reading it.
         parts.close = _Closing(getattr(parts, "close", None), finish)
         return parts
     return _Watched(parts, finish)
 
 
 class _Closing:
-    """What is done when a body is closed."""
+    """The close() of a body, followed by `finish`."""
 
     def __init__(self, close, finish):
         self._close = close
@@ -147,7 +147,7 @@ class _Closing:
 
 
 class _Watched:
-    """The parts of a body, and what is to be done when they are closed."""
+    """A body whose close() also calls `finish`."""
 
     def __init__(self, parts, finish):
         self._parts = parts
@@ -158,7 +158,7 @@ class _Watched:
 
 
 class Config:
-    """The settings in force, by gunicorn's names; None where one is not set."""
+    """The current settings by gunicorn's names. A setting that is not set is None."""
 
     def __getattr__(self, name):
         if name.startswith("_"):
@@ -166,12 +166,12 @@ class Config:
         return jimu._setting(name)
 
 
-#: One object for all hooks, as in gunicorn.
+#: The same object for all hooks, as in gunicorn.
 CONFIG = Config()
 
 
 class Server:
-    """The arbiter, as hooks see it."""
+    """The arbiter, as seen by hooks."""
 
     def __init__(self):
         self.pid = os.getppid()
@@ -184,7 +184,7 @@ class Server:
 
 
 class Worker:
-    """A worker, as hooks see it."""
+    """A worker, as seen by hooks."""
 
     def __init__(self, age):
         self.age = age
@@ -204,7 +204,7 @@ class Worker:
 
 
 class Request:
-    """A request, as hooks see it."""
+    """A request, as seen by hooks."""
 
     def __init__(self, environ):
         self.method = environ["REQUEST_METHOD"]
@@ -225,7 +225,7 @@ class Request:
 
 
 class Response:
-    """A response, as hooks see it: `status` is the text that the application gave, None before it gave one."""
+    """A response, as seen by hooks. `status` is the string passed to start_response, None before that."""
 
     def __init__(self, request):
         self.req = request

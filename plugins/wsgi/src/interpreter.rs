@@ -13,7 +13,7 @@ use worker_api::{Failure, FailureKind, Result};
 use crate::library::Library;
 use crate::python::{SetProgramName, initialize};
 
-/// An interpreter, as it describes itself: the output of `question.py`.
+/// An interpreter, as it describes itself: the output of `query.py`.
 #[derive(Debug, serde::Deserialize)]
 pub(crate) struct Interpreter {
     version: (u32, u32),
@@ -30,23 +30,23 @@ impl Interpreter {
     /// Finds the interpreter and queries it. `named` is the setting `python`.
     pub(crate) fn find(named: Option<&str>) -> Result<Self> {
         let (program, source) = program(named);
-        let output = ask(&program).map_err(|error| {
+        let output = query(&program).map_err(|error| {
             refused(format!(
                 "cannot run the Python interpreter {}{source}: {error}",
                 program.display()
             ))
         })?;
         if !output.status.success() {
-            let words = String::from_utf8_lossy(&output.stderr);
+            let stderr = String::from_utf8_lossy(&output.stderr);
             let message = format!(
-                "the Python interpreter {}{source} does not work: {}",
+                "the Python interpreter {}{source} failed: {}",
                 program.display(),
                 output.status
             );
-            return Err(refused(message).with_detail(words.trim_end()));
+            return Err(refused(message).with_detail(stderr.trim_end()));
         }
         let found: Self = serde_json::from_slice(&output.stdout).map_err(|error| {
-            refused(format!("{}{source} does not answer as a Python does", program.display()))
+            refused(format!("{}{source} is not a Python interpreter", program.display()))
                 .caused_by(&error)
         })?;
         found.check()?;
@@ -64,12 +64,12 @@ impl Interpreter {
         }
         if self.version < OLDEST {
             return Err(refused(format!(
-                "{name} is Python {major}.{minor}: 3.9 or later is needed"
+                "{name} is Python {major}.{minor}: 3.9 or later is required"
             )));
         }
         if self.free_threaded {
             return Err(refused(format!(
-                "{name} is a free-threaded build of Python {major}.{minor}, which cannot be used yet: take the ordinary build"
+                "{name} is a free-threaded build of Python {major}.{minor}, which is not supported: use the default build"
             )));
         }
         if self.library.is_none() {
@@ -82,10 +82,10 @@ impl Interpreter {
     }
 }
 
-/// Runs `question.py` in the interpreter.
-fn ask(program: &Path) -> std::io::Result<Output> {
+/// Runs `query.py` in the interpreter.
+fn query(program: &Path) -> std::io::Result<Output> {
     let mut command = Command::new(program);
-    command.args(["-I", "-c", QUESTION]);
+    command.args(["-I", "-c", QUERY]);
     // SAFETY: the closure does nothing. It makes std use fork instead of posix_spawn(3), which in the C
     // library falls back from clone3 if that is missing (ENOSYS), but not if it is refused (EPERM).
     unsafe { command.pre_exec(|| Ok(())) };
@@ -109,12 +109,12 @@ pub(crate) unsafe fn start(interpreter: &Interpreter) -> Result<()> {
     };
     let library = Library::open(path).map_err(failed)?;
     // SAFETY: this function's contract is the same.
-    unsafe { initialize(&library, || introduce(interpreter, &library)) }.map_err(failed)
+    unsafe { initialize(&library, || configure(interpreter, &library)) }.map_err(failed)
 }
 
 /// Sets the program name before the start. The library finds the virtual environment and everything else from the
 /// path of its executable.
-fn introduce(interpreter: &Interpreter, library: &Library) {
+fn configure(interpreter: &Interpreter, library: &Library) {
     let name: Option<Vec<libc::wchar_t>> = wide(&interpreter.executable);
     // SAFETY: the type is that of the function in every version. It is looked up and not linked, because the
     // headers of 3.16 no longer declare it, while the library still exports it.
@@ -143,7 +143,7 @@ fn program(named: Option<&str>) -> (PathBuf, &'static str) {
         };
     }
     match env::var_os("VIRTUAL_ENV").filter(|directory| !directory.is_empty()) {
-        Some(directory) => (Path::new(&directory).join("bin/python"), " (of $VIRTUAL_ENV)"),
+        Some(directory) => (Path::new(&directory).join("bin/python"), " (from $VIRTUAL_ENV)"),
         None => (PathBuf::from("python3"), " (from PATH)"),
     }
 }
@@ -164,4 +164,4 @@ fn wide(path: &Path) -> Option<Vec<libc::wchar_t>> {
 const OLDEST: (u32, u32) = (3, 9);
 
 /// Program that prints an interpreter's properties.
-const QUESTION: &str = include_str!("question.py");
+const QUERY: &str = include_str!("query.py");

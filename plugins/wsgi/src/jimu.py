@@ -1,7 +1,7 @@
-"""The Python side of the server: what is easier said in Python and is not on the way of every request.
+"""The module `jimu`: the parts of the server that are simpler in Python and not on the path of every request.
 
-It is the module `jimu`, which applications can import: for HostLogHandler in a logging configuration, and for
-ALREADY_HANDLED. Names that begin with an underscore, and functions without a use outside, are the server's own.
+Applications can import it, for HostLogHandler in a logging configuration, ALREADY_HANDLED, is_draining() and
+on_drain(). Everything else is private to the server.
 """
 
 import ast
@@ -19,16 +19,16 @@ import sysconfig
 import threading
 import traceback
 
-#: To be returned by an application that answered by itself, on environ["gunicorn.socket"].
+#: Return value for an application that has responded directly on environ["gunicorn.socket"].
 ALREADY_HANDLED = object()
 
 
-#: What on_drain() was given.
+#: Functions passed to on_drain().
 _drain_functions = []
 
 
 class HostLogHandler(logging.Handler):
-    """Sends records to the server's error log."""
+    """Logging handler that writes records to the server's error log."""
 
     def emit(self, record):
         try:
@@ -38,15 +38,15 @@ class HostLogHandler(logging.Handler):
 
 
 class _LogStream(io.TextIOBase):
-    """A text stream whose text is written to the server's log unchanged.
+    """Text stream that writes to the server's error log unchanged.
 
-    Each write is passed on in one piece, up to its last line end. What follows that is kept until the line ends, or
-    until flush().
+    Each write is passed on in one piece, up to its last newline. The rest is kept until the line is complete or flush()
+    is called.
     """
 
     def __init__(self, target):
         self._target = target
-        # By thread, so that print() of two threads does not mix: it writes the line end separately.
+        # By thread, so that print() calls of two threads do not mix: print() writes the newline separately.
         self._unfinished = {}
 
     def writable(self):
@@ -54,7 +54,7 @@ class _LogStream(io.TextIOBase):
 
     def write(self, text):
         if not isinstance(text, str):
-            raise TypeError("write() takes str, not %s" % type(text).__name__)
+            raise TypeError("write() argument must be str, not %s" % type(text).__name__)
         thread = threading.get_ident()
         lines, end, unfinished = (self._unfinished.pop(thread, "") + text).rpartition("\n")
         if end:
@@ -66,7 +66,7 @@ class _LogStream(io.TextIOBase):
         return len(text)
 
     def flush(self):
-        # Of all threads: one that has ended cannot flush its own.
+        # Flush the lines of all threads, because a thread that has ended cannot flush its line.
         for thread in list(self._unfinished):
             unfinished = self._unfinished.pop(thread, "")
             if unfinished:
@@ -81,7 +81,7 @@ errors = _LogStream("wsgi.errors")
 
 
 class FileWrapper:
-    """wsgi.file_wrapper: the server sends a plain file without reading it, and anything else part by part."""
+    """wsgi.file_wrapper: the server sends a plain file without reading it, and any other object in parts."""
 
     def __init__(self, filelike, blksize=8192):
         self.filelike = filelike
@@ -100,10 +100,10 @@ class FileWrapper:
 
 
 def file_span(wrapper):
-    """Descriptor, position and length of the plain file in a FileWrapper; None where it holds something else.
+    """Return descriptor, position and length of the plain file in a FileWrapper; None if it holds anything else.
 
-    Only what the standard library opens is known to read what its descriptor reads: gzip, bz2, lzma, and classes
-    derived from a file have a fileno(), too, and give other bytes.
+    Only for file objects of exactly the standard types does read() return the bytes of the descriptor. Those of gzip,
+    bz2 and lzma, and classes derived from a file, have a fileno(), too, but return other bytes.
     """
     file = _unwrapped(wrapper.filelike)
     kind = type(file)
@@ -126,7 +126,7 @@ def file_span(wrapper):
 
 
 def _unwrapped(file):
-    """The file in a temporary file of the standard library, whose position is that of the file."""
+    """Return the file inside a temporary file of the standard library; both have the same position."""
     tempfile = sys.modules.get("tempfile")
     if tempfile is None:
         return file
@@ -138,7 +138,7 @@ def _unwrapped(file):
 
 
 def describe(exception):
-    """An exception as one line, and as a traceback without the server's own frames."""
+    """Return an exception as one line, and as a traceback without the server's frames."""
     line = "".join(traceback.format_exception_only(type(exception), exception)).strip()
     frames = exception.__traceback__
     while frames is not None and frames.tb_frame.f_code.co_filename in _FILES:
@@ -148,7 +148,7 @@ def describe(exception):
 
 
 def prepare(arguments, directories):
-    """Puts the process's words and the directories of the application where Python looks for them."""
+    """Set sys.argv, put the application's directories at the start of sys.path, and configure gunicorn's loggers."""
     sys.argv = list(arguments)
     for directory in reversed(directories):
         if directory in sys.path:
@@ -158,7 +158,7 @@ def prepare(arguments, directories):
 
 
 def _prepare_loggers():
-    """Gives gunicorn's loggers a handler and a level, which applications copy to their own logger."""
+    """Set handler and level of gunicorn's loggers, which applications copy to their loggers."""
     level = (_setting("loglevel") or "info").upper()
     for name, level in ("gunicorn.error", level), ("gunicorn.access", logging.INFO):
         logger = logging.getLogger(name)
@@ -168,21 +168,21 @@ def _prepare_loggers():
 
 
 def capture_output():
-    """Has each line that the application prints written at once.
+    """Make standard output line-buffered.
 
-    The log is behind the descriptors of standard output and standard error already. Standard output is block-buffered
-    where that is a file or a pipe.
+    The descriptors of standard output and standard error already refer to the log. If that is a file or a pipe, Python
+    block-buffers standard output by default.
     """
     if sys.stdout is not None:
         sys.stdout.reconfigure(line_buffering=True)
 
 
 class ApplicationError(Exception):
-    """The application argument, or what it names, is at fault: said in one line, no traceback is due."""
+    """The argument that names the application is wrong. The message is complete: no traceback is logged."""
 
 
 def load(spec):
-    """The application that `spec` names."""
+    """Load and return the application named by `spec`."""
     if not spec or spec.startswith("django:"):
         return _django(spec.partition(":")[2])
     module_name, _, expression = spec.partition(":")
@@ -193,20 +193,20 @@ def load(spec):
         raise ApplicationError("Application object must be callable: %s is of type %s."
                                % (spec, type(application).__name__))
     if _is_asgi(application):
-        raise ApplicationError("%s is an ASGI application, and this server calls WSGI applications: name the WSGI "
-                               "callable, or wrap it (a2wsgi.ASGIMiddleware, for example)" % spec)
+        raise ApplicationError("%s is an ASGI application, but this server calls WSGI applications: name the WSGI "
+                               "callable, or wrap it, for example in a2wsgi.ASGIMiddleware" % spec)
     return application
 
 
 def _is_asgi(application):
-    """Whether calling the application makes a coroutine, which no WSGI application does (as uvicorn detects it)."""
+    """Return whether calling the application creates a coroutine. Uvicorn detects ASGI applications this way, too."""
     if isinstance(application, type):
         return hasattr(application, "__await__")
     return _is_coroutine_function(application) or _is_coroutine_function(type(application).__call__)
 
 
 def _is_coroutine_function(function):
-    # What inspect.iscoroutinefunction looks at: importing inspect would cost each start some milliseconds.
+    # Does the work of inspect.iscoroutinefunction(): importing inspect would delay each start by some milliseconds.
     while hasattr(function, "func"):
         function = function.func
     code = getattr(getattr(function, "__func__", function), "__code__", None)
@@ -215,7 +215,7 @@ def _is_coroutine_function(function):
 
 def _module(name):
     if not name or name.startswith("."):
-        raise ApplicationError("%r is not the name of a module" % name)
+        raise ApplicationError("%r is not a module name" % name)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -223,13 +223,13 @@ def _module(name):
             raise ApplicationError("Failed to find application, did you mean '%s:application'?"
                                    % name[:-3].replace("/", ".")) from None
         if error.name and (name == error.name or name.startswith(error.name + ".")):
-            raise ApplicationError("No module named %r: looked in %s"
+            raise ApplicationError("No module named %r in %s"
                                    % (error.name, ", ".join(sys.path))) from None
         raise
 
 
 def _evaluate(module, module_name, text):
-    """`text` is an attribute, attributes of attributes, or a call of one with literal arguments."""
+    """Evaluate `text`: an attribute, an attribute of an attribute, or a call of one with literal arguments."""
     try:
         expression = ast.parse(text, mode="eval").body
     except SyntaxError:
@@ -246,7 +246,7 @@ def _evaluate(module, module_name, text):
         return factory(*arguments, **named)
     except TypeError as error:
         if error.__traceback__.tb_next is None:
-            # Raised by the call itself and not in the function: the arguments are wrong.
+            # Raised by the call, not inside the function: the arguments are wrong.
             raise ApplicationError(str(error)) from None
         raise
 
@@ -265,7 +265,7 @@ def _attribute(module, module_name, expression, text):
             found = getattr(found, name)
         except AttributeError as error:
             if error.__traceback__.tb_next is not None:
-                # Raised by code of the application's: a property, or the module's __getattr__.
+                # Raised by code of the application: a property, or the module's __getattr__.
                 raise
             raise ApplicationError("Failed to find attribute %r in %r." % (name, path)) from None
         path += "." + name
@@ -273,28 +273,28 @@ def _attribute(module, module_name, expression, text):
 
 
 def _django(settings):
-    """The application of the Django project in the working directory."""
+    """Return the application of the Django project in the working directory."""
     settings = settings or os.environ.get("DJANGO_SETTINGS_MODULE") or _settings_of("manage.py")
     if not settings:
-        raise ApplicationError("manage.py does not say which settings it uses: set DJANGO_SETTINGS_MODULE")
+        raise ApplicationError("manage.py does not set DJANGO_SETTINGS_MODULE: set it in the environment")
     os.environ["DJANGO_SETTINGS_MODULE"] = settings
     try:
         from django.core.wsgi import get_wsgi_application
     except ModuleNotFoundError as error:
         if error.name and error.name.partition(".")[0] == "django":
-            raise ApplicationError("There is a manage.py, but Django is not installed in %s"
+            raise ApplicationError("manage.py needs Django, which is not installed in %s"
                                    % sys.prefix) from None
         raise
     return get_wsgi_application()
 
 
 def _settings_of(path):
-    """The module that a manage.py makes the default of DJANGO_SETTINGS_MODULE."""
+    """Return the default of DJANGO_SETTINGS_MODULE that a manage.py sets."""
     try:
         with open(path, "rb") as file:
             tree = ast.parse(file.read(), path)
     except FileNotFoundError:
-        raise ApplicationError("No application was given, and there is no manage.py here") from None
+        raise ApplicationError("No application named, and the working directory has no manage.py") from None
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             words = [getattr(argument, "value", None) for argument in node.args]
@@ -310,13 +310,13 @@ def _settings_of(path):
 
 
 def freeze():
-    """What has been loaded before the fork stays out of the collector's way, and its pages shared."""
+    """Exclude existing objects from garbage collection, so that their pages stay shared after the fork."""
     gc.collect()
     gc.freeze()
 
 
 def trace():
-    """What each thread is doing now."""
+    """Return the stack of each thread."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     parts = []
     for ident, frame in sys._current_frames().items():
@@ -326,14 +326,16 @@ def trace():
 
 
 def report_faults(log, dump_signal):
-    """At a fault, and at `dump_signal` (0: none), writes what all threads do to the log: a file, or else the standard
-    stream."""
+    """Write tracebacks of all threads at a fault and on `dump_signal`, unless that is 0.
+
+    They go to the file `log`, or to standard error if it is empty or cannot be opened.
+    """
     try:
-        # The descriptor stays open: it is for a time when nothing can be opened any more.
+        # The descriptor stays open, because a crashing process cannot open files.
         descriptor = os.open(log, os.O_WRONLY | os.O_APPEND) if log else 2
     except OSError:
         descriptor = 2
-    # A worker's handlers are reset after the fork, and faulthandler, enabled in the mold, would not install its own again.
+    # The fork resets a worker's handlers, and faulthandler, already enabled in the mold, would not install them again.
     faulthandler.disable()
     faulthandler.enable(descriptor, all_threads=True)
     if dump_signal:
@@ -341,7 +343,7 @@ def report_faults(log, dump_signal):
 
 
 def take_abort(hooks, age, end):
-    """Has Python handle SIGABRT by the hook worker_abort, where there is one, and `end` after it."""
+    """Make Python handle SIGABRT with the hook worker_abort, then `end`. Return False if there is no such hook."""
     if not hooks.has("worker_abort"):
         return False
 
@@ -349,7 +351,7 @@ def take_abort(hooks, age, end):
         try:
             hooks.call("worker_abort", [os.getpid(), age()])
         except BaseException:
-            report("The hook worker_abort failed")
+            report("the hook worker_abort failed")
         finally:
             end()
 
@@ -358,7 +360,7 @@ def take_abort(hooks, age, end):
 
 
 def files():
-    """The files of the modules that are loaded, without Python's own."""
+    """Return the files of loaded modules, one per line, without those of the standard library."""
     own = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")})
     found = set()
     for module in list(sys.modules.values()):
@@ -371,21 +373,23 @@ def files():
 
 
 def adopt_thread():
-    """Says that the class's thread is no daemon. Python takes it for one, and so the threads that it starts, which then
-    nobody waits for at the end."""
+    """Mark a thread of the worker class as not a daemon.
+
+    Python assumes that it is one. Threads that it starts would inherit that, and would not be joined at exit.
+    """
     threading.current_thread()._daemonic = False
 
 
 def stack_size():
-    """What the application has set with threading.stack_size(), in bytes; 0 where it has not."""
+    """Return the value that the application set with threading.stack_size(), in bytes; 0 if it set none."""
     return str(threading.stack_size())
 
 
 def on_drain(function):
-    """Has `function` called, without arguments, when this worker begins to end; at once where it has begun to.
+    """Call `function` without arguments when this worker begins to drain, or now if it already drains.
 
-    It runs on the main thread, under gevent and eventlet in the hub, and must not block there: it sets an event, or
-    closes the sockets that the application has taken over. Can be used as a decorator.
+    It runs on the main thread, under gevent and eventlet in the hub, and must not block: set an event, or close the
+    sockets that the application has taken over. Can be used as a decorator.
     """
     _drain_functions.append(function)
     _watch_drain()
@@ -395,15 +399,19 @@ def on_drain(function):
 
 
 def run_drain_functions():
+    """Call the functions passed to on_drain(), each once."""
     while _drain_functions:
         try:
             _drain_functions.pop(0)()
         except Exception:
-            report("Error in a function of jimu.on_drain()")
+            report("error in a function passed to jimu.on_drain()")
 
 
 def shut_down(waits=True):
-    """What an interpreter does at its end, up to the point where it would take itself apart. `waits`: for threads."""
+    """Do what an interpreter does at exit before it finalizes: run atexit functions and flush the streams.
+
+    If `waits` is true, join the application's threads first.
+    """
     steps = [atexit._run_exitfuncs, errors.flush, sys.stdout.flush, sys.stderr.flush]
     if waits:
         steps.insert(0, threading._shutdown)
@@ -411,17 +419,17 @@ def shut_down(waits=True):
         try:
             step()
         except Exception:
-            _log(logging.ERROR, "wsgi", "Error at shutdown\n" + traceback.format_exc())
+            _log(logging.ERROR, "wsgi", "error at shutdown\n" + traceback.format_exc())
 
 
 def report(doing):
-    """Logs the exception that is being handled."""
+    """Log the exception that is being handled."""
     _log(logging.ERROR, "wsgi", doing + "\n" + traceback.format_exc())
 
 
-#: The server's own code, as tracebacks call it.
+#: File names of the server's code in tracebacks.
 _FILES = ("<jimu>", "<_jimu_hooks>", "<_jimu_driver>", "<_jimu_process>")
-#: The length of an unfinished line, and the number of threads with one, from which on they are written.
+#: Maximum length of an unfinished line, and maximum number of threads with one. Beyond these, they are written.
 _UNFINISHED_MAX = 64 * 1024
 _UNFINISHED_LINES_MAX = 64
 #: inspect.CO_COROUTINE

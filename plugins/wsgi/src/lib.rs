@@ -13,7 +13,7 @@
 //! | [`process`], [`drain`] | signal handlers, forks and draining, as seen by the application |
 //! | [`guest`] | requests in greenlets of gevent or eventlet |
 //! | `jimu.py` | what is simpler in Python: importing, hooks, logging, tracebacks |
-//! | `question.py` | queries an interpreter for its properties |
+//! | `query.py` | queries an interpreter for its properties |
 //!
 //! # Invariants
 //!

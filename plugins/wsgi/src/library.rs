@@ -18,7 +18,7 @@ impl Library {
     /// The message of the dynamic linker.
     pub(crate) fn open(path: &Path) -> Result<Self, String> {
         let name = CString::new(path.as_os_str().as_bytes())
-            .map_err(|_| "its path contains a NUL".to_owned())?;
+            .map_err(|_| "the path contains a NUL byte".to_owned())?;
         // SAFETY: libpython's constructors have no requirements; the name is a C string.
         let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
         if handle.is_null() {
@@ -32,10 +32,10 @@ impl Library {
     /// # Errors
     /// A line that names the symbol.
     pub(crate) fn symbol(&self, name: &str) -> Result<*mut c_void, String> {
-        let c_name = CString::new(name).map_err(|_| format!("{name:?} is no symbol"))?;
+        let c_name = CString::new(name).map_err(|_| format!("{name:?} contains a NUL byte"))?;
         // SAFETY: the handle is open, the name is a C string.
         let address = unsafe { libc::dlsym(self.handle, c_name.as_ptr()) };
-        if address.is_null() { Err(format!("it has no symbol `{name}`")) } else { Ok(address) }
+        if address.is_null() { Err(format!("it has no symbol {name}")) } else { Ok(address) }
     }
 
     /// Returns a function.
@@ -57,7 +57,7 @@ fn last_error() -> String {
     // SAFETY: dlerror returns a C string that is valid until the next call in this thread, or null.
     let text = unsafe { libc::dlerror() };
     if text.is_null() {
-        return "the dynamic linker does not say why".to_owned();
+        return "unknown error of the dynamic linker".to_owned();
     }
     // SAFETY: not null, see above.
     unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()

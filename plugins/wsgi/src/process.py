@@ -1,8 +1,8 @@
-"""What the application may do to its process and the server has to know: signal handlers, and forks.
+"""Signal handlers and forks of the application.
 
-The server's signals have Python-level handlers that the application can read, call and replace. When such a signal
-comes, the server acts on it first, whatever the application has installed; the application's handler then runs as
-Python runs handlers. It may end in any exception without a request being ended by that.
+The server's signals have Python handlers that the application can read, call and replace. On such a signal, the server
+acts first, whatever handler the application has installed; then Python runs the application's handler as usual. An
+exception that the handler raises does not end a request.
 """
 
 import _signal
@@ -14,11 +14,11 @@ import threading
 
 import jimu
 
-#: The signals that mean something to the server.
+#: Signals that the server handles.
 OWNED = frozenset((
     signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH,
 ))
-#: In a process that the application has forked in a worker.
+#: Whether this process was forked by the application in a worker.
 is_child = False
 
 _set, _get = _signal.signal, _signal.getsignal
@@ -27,13 +27,13 @@ _DummyThread, _MainThread = threading._DummyThread, threading._MainThread
 
 
 def server_handler(signum, frame=None):
-    """Does what the server does on a signal. What signal.getsignal() gives for the server's signals."""
+    """Perform the server's action for a signal. Returned by signal.getsignal() for the server's signals."""
     if not is_child:
         _on_signal(int(signum))
 
 
 class _Guarded:
-    """A handler of the application's for a signal of the server's: what it raises does not end a request."""
+    """Application's handler for a signal of the server. Exceptions that it raises do not end a request."""
 
     __slots__ = ("handler",)
 
@@ -46,14 +46,14 @@ class _Guarded:
         try:
             self.handler(signum, frame)
         except (SystemExit, KeyboardInterrupt):
-            # As under gunicorn, the worker ends; unlike there, after its requests.
+            # As under gunicorn, the worker exits; unlike there, after its requests.
             _stop()
         except BaseException as error:
-            _report("Error in the application's handler of %s" % signal.Signals(signum).name, error)
+            _report("error in the application's handler for %s" % signal.Signals(signum).name, error)
 
 
 def _signal_of_application(signalnum, handler):
-    """signal.signal()"""
+    """Replace signal.signal()."""
     if is_child or signalnum not in OWNED:
         return _set(signalnum, handler)
     guarded = callable(handler) and handler is not server_handler
@@ -63,7 +63,7 @@ def _signal_of_application(signalnum, handler):
 
 
 def _getsignal_of_application(signalnum):
-    """signal.getsignal()"""
+    """Replace signal.getsignal()."""
     return _plain(_get(signalnum))
 
 
@@ -72,20 +72,20 @@ def _plain(handler):
 
 
 def install():
-    """In the mold, before anything of the application is imported."""
+    """Install the server's handlers in the mold, before any application code is imported."""
     _signal.signal, _signal.getsignal = _signal_of_application, _getsignal_of_application
     reset()
 
 
 def reset():
-    """Takes the server's signals back. All others keep the handlers that the application has installed."""
+    """Install the server's handlers again. Other signals keep the handlers that the application has installed."""
     for number in OWNED:
         if _get(number) is not server_handler:
             _set(number, server_handler)
 
 
 def start_worker(wakeup):
-    """In a worker. `wakeup` takes the numbers of signals whose handlers are to run."""
+    """Prepare a worker. Python writes the numbers of signals with Python handlers to the descriptor `wakeup`."""
     global _wakeup
     _wakeup = wakeup
     signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
@@ -102,19 +102,19 @@ def _after_fork_in_child():
             _set(number, signal.default_int_handler if number == signal.SIGINT else _signal.SIG_DFL)
     current = threading.current_thread()
     if type(current) is _DummyThread:
-        # A thread of the class's, which Python has not made. It is the main thread here, but before Python 3.12 it lacks
-        # what threading._shutdown() needs.
+        # A thread of the worker class, which Python has not created. In this process it is the main thread, but before
+        # Python 3.12 it lacks what threading._shutdown() needs.
         current.__class__, current._name, current._daemonic = _MainThread, "MainThread", False
         if getattr(current, "_tstate_lock", True) is None:
             current._set_tstate_lock()
 
 
 def handler_failed(exception):
-    """In the main thread, while the worker waits: a handler has raised this."""
+    """Handle an exception that a signal handler raised on the main thread while the worker waited."""
     if isinstance(exception, (SystemExit, KeyboardInterrupt)):
         _stop()
     else:
-        _report("Error in a signal handler of the application", exception)
+        _report("error in a signal handler of the application", exception)
 
 
 def _report(doing, exception):
@@ -122,8 +122,10 @@ def _report(doing, exception):
 
 
 def end_child(exception, waits):
-    """Ends a process that the application has forked, where its code has returned to the server: as CPython ends a
-    program. `waits`: threads of the application finish first."""
+    """End a process that the application has forked and whose code has returned to the server.
+
+    It ends as a Python program does. If `waits` is true, the application's threads are joined first.
+    """
     status = 0
     if isinstance(exception, SystemExit):
         code = exception.code
@@ -133,7 +135,7 @@ def end_child(exception, waits):
             print(code, file=sys.stderr)
             status = 1
     elif exception is not None and type(exception).__name__ != "GreenletExit":
-        _report("Error in a process that the application has forked", exception)
+        _report("error in a process that the application has forked", exception)
         status = 1
     try:
         jimu.shut_down(waits)

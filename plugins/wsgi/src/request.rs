@@ -73,7 +73,7 @@ impl State {
     ) -> PyResult<(&'a mut Exchange, &'a mut Response)> {
         match &mut self.exchange {
             Some(exchange) => Ok((exchange, &mut self.response)),
-            None => Err(PyErrSet::new(py, Exception::Runtime, "the request is over")),
+            None => Err(PyErrSet::new(py, Exception::Runtime, "the request has ended")),
         }
     }
 
@@ -103,7 +103,7 @@ impl State {
     /// descriptor.
     fn take_over(&mut self, py: Python<'_>) -> PyResult<Option<RawFd>> {
         let Some(exchange) = &mut self.exchange else {
-            return Err(PyErrSet::new(py, Exception::Os, "the request is over"));
+            return Err(PyErrSet::new(py, Exception::Os, "the request has ended"));
         };
         self.taken = true;
         if self.response.is_switch()
@@ -168,7 +168,7 @@ impl State {
         if len as u64 <= room {
             return Ok(());
         }
-        let message = format!("write() of {len} bytes, and Content-Length leaves room for {room}");
+        let message = format!("write() of {len} bytes, but Content-Length leaves room for {room}");
         Err(PyErrSet::new(py, Exception::Value, &message))
     }
 }
@@ -413,11 +413,12 @@ pub(crate) fn start_response<'py>(
     let phase = request.state(py)?.response.phase;
     match (phase, exc_info) {
         (Phase::Over, _) => {
-            return Err(PyErrSet::new(py, Exception::Runtime, "start_response after the request"));
+            let message = "start_response() called after the request ended";
+            return Err(PyErrSet::new(py, Exception::Runtime, message));
         }
         (Phase::Sent, Some(info)) => return Err(raise_again(py, &info)?),
         (Phase::Said | Phase::Sent, None) => {
-            let message = "start_response was called before, and there is no exc_info";
+            let message = "start_response() called again without exc_info";
             return Err(PyErrSet::new(py, Exception::Assertion, message));
         }
         (Phase::Nothing, _) | (Phase::Said, Some(_)) => {}
@@ -471,7 +472,7 @@ fn each_header(
 fn loose_pair<'py>(pair: &Object<'py>) -> PyResult<(Object<'py>, Object<'py>)> {
     let items = pair.to_list()?;
     if items.list_len() != 2 {
-        let message = "a header is not a pair of name and value";
+        let message = "a header must be a pair of name and value";
         return Err(PyErrSet::new(pair.py(), Exception::Type, message));
     }
     Ok((items.list_item(0)?, items.list_item(1)?))
@@ -507,7 +508,7 @@ pub(crate) fn write<'py>(
     if state.response.phase == Phase::Nothing {
         return Err(PyErrSet::new(py, Exception::Assertion, "write() before start_response()"));
     }
-    let bytes = data.as_bytes().ok_or_else(|| not_bytes(&data, "write()"))?;
+    let bytes = data.as_bytes().ok_or_else(|| not_bytes(&data, "the argument of write()"))?;
     state.check_room(py, bytes.len())?;
     state.send(py, bytes)?;
     Ok(py.none())
@@ -515,8 +516,8 @@ pub(crate) fn write<'py>(
 
 /// Creates the `TypeError` for a part of a body that is not `bytes`.
 #[cold]
-pub(crate) fn not_bytes(object: &Object<'_>, where_from: &str) -> PyErrSet {
-    let message = format!("{where_from} gave {} where bytes were due", object.type_name());
+pub(crate) fn not_bytes(object: &Object<'_>, what: &str) -> PyErrSet {
+    let message = format!("{what} must be bytes, not {}", object.type_name());
     PyErrSet::new(object.py(), Exception::Type, &message)
 }
 

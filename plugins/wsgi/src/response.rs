@@ -41,7 +41,7 @@ pub(crate) struct Response {
 /// Reason why a response head is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refused {
-    #[error("Invalid status {0:?}: three digits of a final status, a space and a reason")]
+    #[error("Invalid status {0:?}: expected three digits, such as 200, a space and a reason")]
     Status(String),
     #[error("Invalid header name {0:?}")]
     Name(String),

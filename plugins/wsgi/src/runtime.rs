@@ -84,20 +84,18 @@ impl PythonRuntime {
     /// # Panics
     /// Before [`PythonRuntime::install`]. No Python object that calls into this library exists before that.
     pub(crate) fn get() -> &'static Self {
-        BRIDGE.get().expect(
-            "the bridge is installed before any application or Python object of ours exists",
-        )
+        RUNTIME.get().expect("installed before any Python object of this library exists")
     }
 
     /// Returns whether the runtime is installed.
     pub(crate) fn is_installed() -> bool {
-        BRIDGE.get().is_some()
+        RUNTIME.get().is_some()
     }
 
     /// Installs the runtime. Calling it again in a process has no effect.
     pub(crate) fn install(py: Python<'_>, plan: Plan) -> PyResult<&'static Self> {
         let runtime = Self::new(py, plan)?;
-        Ok(BRIDGE.get_or_init(|| runtime))
+        Ok(RUNTIME.get_or_init(|| runtime))
     }
 
     fn new(py: Python<'_>, plan: Plan) -> PyResult<Self> {
@@ -287,7 +285,7 @@ impl PythonRuntime {
     /// Passes the environ's variables to the access log. Must be called before the exchange ends.
     pub(crate) fn log_variables(&self, py: Python<'_>, request: &Request) {
         if let Err(raised) = self.logged.pass_on(py, &self.host, request) {
-            self.report(py, raised, "Error in a variable of the access log");
+            self.report(py, raised, "cannot pass the environ's variables to the access log");
         }
     }
 
@@ -332,8 +330,8 @@ fn log<'py>(
         _ => LogLevel::DEBUG,
     };
     let (target, message) = (required(py, target, "target")?, required(py, message, "message")?);
-    let Some(runtime) = BRIDGE.get() else {
-        return Err(PyErrSet::new(py, Exception::Runtime, "the log is not there yet"));
+    let Some(runtime) = RUNTIME.get() else {
+        return Err(PyErrSet::new(py, Exception::Runtime, "the log is not yet available"));
     };
     runtime.host.log(level, target.as_str()?, message.as_str()?);
     Ok(py.none())
@@ -347,7 +345,7 @@ fn write_log<'py>(
 ) -> PyResult<Object<'py>> {
     let [target, text] = arguments.take(["target", "text"])?;
     let (target, text) = (required(py, target, "target")?, required(py, text, "text")?);
-    let (Some(runtime), Some(text)) = (BRIDGE.get(), text.as_bytes()) else {
+    let (Some(runtime), Some(text)) = (RUNTIME.get(), text.as_bytes()) else {
         return Err(PyErrSet::new(py, Exception::Type, "_write() takes bytes"));
     };
     runtime.host.write_log(target.as_str()?, text);
@@ -362,7 +360,7 @@ fn setting<'py>(
 ) -> PyResult<Object<'py>> {
     let [name] = arguments.take(["name"])?;
     let name = required(py, name, "name")?;
-    let value = BRIDGE.get().and_then(|runtime| runtime.host.setting(name.as_str().ok()?));
+    let value = RUNTIME.get().and_then(|runtime| runtime.host.setting(name.as_str().ok()?));
     match value {
         None => Ok(py.none()),
         Some(Value::Bool(truth)) => py.truth(truth),
@@ -381,7 +379,7 @@ fn setting<'py>(
     }
 }
 
-static BRIDGE: OnceLock<PythonRuntime> = OnceLock::new();
+static RUNTIME: OnceLock<PythonRuntime> = OnceLock::new();
 
 /// Maximum number of deferred requests.
 const ASIDE_MAX: usize = 16;

@@ -92,7 +92,7 @@ fn answer(
     // Python code must not run while an exception is set.
     let sent = sent.map_err(|fault| Taken::new(py, fault));
     if let Err(raised) = close(runtime, &result) {
-        runtime.report(py, raised, "Error in close() of what the application returned");
+        runtime.report(py, raised, "error in close() of the response body");
     }
     sent.map(|()| None).map_err(Taken::back)
 }
@@ -239,7 +239,7 @@ pub(crate) fn prepare_part<'a>(
     part: &'a Object<'_>,
 ) -> PyResult<&'a [u8]> {
     expect_start(py, state.response.phase)?;
-    part.as_bytes().ok_or_else(|| not_bytes(part, "the application"))
+    part.as_bytes().ok_or_else(|| not_bytes(part, "a part of the response body"))
 }
 
 /// Sends a part of the body; returns false if no more of the body is to be sent.
@@ -303,7 +303,7 @@ pub(crate) fn finish(
 /// Raises `AssertionError` if `start_response` was not called.
 pub(crate) fn expect_start(py: Python<'_>, phase: Phase) -> PyResult<()> {
     if phase == Phase::Nothing {
-        let message = "the application sent its body before it called start_response";
+        let message = "the application must call start_response() before it sends the body";
         return Err(PyErrSet::new(py, crate::python::Exception::Assertion, message));
     }
     Ok(())
@@ -349,7 +349,7 @@ pub(crate) fn settle(
             }
             match fault {
                 Taken::PyErrSet(exception) if exception.type_name() == "StopIteration" => {
-                    let message = "the application took the connection over, and is done with it";
+                    let message = "the application has finished with the connection it took over";
                     runtime.host.log(LogLevel::DEBUG, "wsgi", &format!("{what}: {message}"));
                 }
                 Taken::PyErrSet(exception) => {
@@ -434,7 +434,7 @@ unsafe impl Send for Bytes {}
 impl Bytes {
     fn new(object: Object<'_>) -> PyResult<Self> {
         let Some(bytes) = object.as_bytes() else {
-            return Err(not_bytes(&object, "the application"));
+            return Err(not_bytes(&object, "a part of the response body"));
         };
         let (pointer, len) = (bytes.as_ptr(), bytes.len());
         Ok(Self { owner: object.store(), pointer, len })

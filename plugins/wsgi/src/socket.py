@@ -1,6 +1,6 @@
-"""environ["gunicorn.socket"]: the connection of a request as a socket. And environ["wsgi.websocket"], made of it.
+"""environ["gunicorn.socket"], the connection of a request as a socket, and environ["wsgi.websocket"] on top of it.
 
-The module is made when an application first uses either of them.
+Loaded when an application first uses either of them.
 """
 
 import _socket
@@ -11,13 +11,13 @@ import logging
 import os
 import socket
 
-#: Stands for no time limit. The descriptor shares its non-blocking mode with the server's, and a socket with a time
-#: limit leaves that mode alone. poll() takes no more than 24 days.
+#: Timeout of a socket without one. The descriptor shares its non-blocking mode with the server's, and a socket with a
+#: timeout does not change that mode. poll() accepts at most 24 days.
 _FOREVER_SECONDS = 2_000_000.0
 
 
 def _socket_of(descriptor):
-    """A socket object that owns the descriptor: the loop's own kind of socket where Python is patched."""
+    """Return a socket object that owns the descriptor. If Python is patched, it is a socket of the loop."""
     probe = _socket.socket(fileno=descriptor)
     family, kind, protocol = probe.family, probe.type, probe.proto
     probe.detach()
@@ -27,7 +27,7 @@ def _socket_of(descriptor):
 
 
 class Connection:
-    """The connection of a request, as a socket. The first bytes that an application exchanges on it take it over."""
+    """The connection of a request, as a socket. An application takes it over by sending or receiving on it."""
 
     def __init__(self, request, descriptor):
         self._request = request
@@ -44,7 +44,7 @@ class Connection:
                 pass
 
     def _take(self):
-        """Takes the connection over, and returns the socket on which to exchange bytes."""
+        """Take the connection over, and return the socket to use."""
         if not self._taken:
             if self._socket.fileno() < 0:
                 raise OSError(errno.EBADF, os.strerror(errno.EBADF))
@@ -56,7 +56,10 @@ class Connection:
         self._request._take_over()
 
     def _end(self, hijacked):
-        """The request is over. Where the server has given the connection up, what waits on it in other threads is woken."""
+        """End the use of the socket with the request.
+
+        If the server has given up the connection, wake other threads that wait on it.
+        """
         if hijacked and not self._shared:
             try:
                 self._socket.shutdown(socket.SHUT_RDWR)
@@ -64,7 +67,7 @@ class Connection:
                 pass
         self.close()
         if self._file is not None:
-            # It would keep the descriptor open.
+            # Otherwise it would keep the descriptor open.
             self._file.close()
 
     def send(self, *arguments):
@@ -83,7 +86,7 @@ class Connection:
         return self._take().sendfile(*arguments, **named)
 
     def _reading(self, flags):
-        # To look whether the client is still there is no taking over.
+        # Checking whether the client is still connected does not take the connection over.
         return self._socket if flags & socket.MSG_PEEK else self._take()
 
     def recv(self, size, flags=0):
@@ -99,7 +102,7 @@ class Connection:
         return self._reading(flags).recvmsg(size, ancillary, flags)
 
     def _keep(self, file):
-        """Closes a file of the server's own with the request."""
+        """Close a file of the server at the end of the request."""
         self._file = file
 
     def makefile(self, *arguments, **named):
@@ -172,15 +175,15 @@ class Connection:
 
 
 class TlsConnection(Connection):
-    """As a Connection, where the client speaks TLS: what is exchanged on it goes through TLS, by way of the server.
+    """A Connection whose client uses TLS. The server encrypts and decrypts what is sent and received on it.
 
-    Its descriptor is that of the server's relay, so asking for it takes the connection over, too.
+    Its descriptor is one end of the server's relay, so fileno() takes the connection over, too.
     """
 
     def __init__(self, request, descriptor, protocol, cipher, certificate):
         super().__init__(request, descriptor)
         self._protocol, self._cipher, self._certificate = protocol, cipher, certificate
-        #: The TCP connection: for its options alone.
+        #: The TCP connection, only for its options.
         self._transport = self._socket
 
     def _begin(self):
@@ -215,7 +218,7 @@ class TlsConnection(Connection):
         return self._protocol
 
     def cipher(self):
-        """As ssl has it: name, version, bits."""
+        """Return name, version and bits, as in the module ssl."""
         name = self._cipher.replace("TLS13_", "TLS_")
         return name, self._protocol, 128 if "AES_128" in name else 256
 
@@ -241,7 +244,7 @@ class TlsConnection(Connection):
 
 
 class Closed(Connection):
-    """The connection of a request that is over."""
+    """The connection of a request that has ended."""
 
     def __init__(self):
         self._socket = socket.socket()
@@ -252,7 +255,7 @@ class Closed(Connection):
 
 
 def websocket(environ, connection, request):
-    """wsgi.websocket as gevent-websocket has it; None where that is not installed, or no WebSocket is asked for."""
+    """Return wsgi.websocket; None if gevent-websocket is not installed or the request asks for no WebSocket."""
     try:
         import geventwebsocket.websocket
     except ImportError:
@@ -273,8 +276,10 @@ def websocket(environ, connection, request):
 
 
 class WebSocket:
-    """gevent-websocket's WebSocket. The handshake is made when it is first used: the application may want
-    gunicorn.socket instead, or answer with a page."""
+    """gevent-websocket's WebSocket, opened when it is first used.
+
+    Until then, the application can use gunicorn.socket instead, or respond with a page.
+    """
 
     def __init__(self, environ, connection, request, module):
         self._environ = environ
@@ -293,7 +298,7 @@ class WebSocket:
     def _open(self):
         key = self._environ["HTTP_SEC_WEBSOCKET_KEY"].strip() + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
         accept = base64.b64encode(hashlib.sha1(key.encode("latin-1")).digest())
-        # What start_response and the body say from here on concerns nobody.
+        # From here on, start_response and the body have no effect.
         self._request._detach()
         self._connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                                  b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n")
@@ -303,7 +308,7 @@ class WebSocket:
 
 
 class _Handler:
-    """What gevent-websocket's WebSocket uses of its handler."""
+    """The part of a handler that gevent-websocket's WebSocket uses."""
 
     def __init__(self, environ, connection):
         self.environ = environ

@@ -1,8 +1,8 @@
-//! Guest loops: requests in greenlets of the real gevent and eventlet, with an engine in memory. Each loop in a process
-//! of its own, because it patches Python's standard library.
+//! Guest loops: requests in greenlets of gevent and eventlet themselves, with an engine in memory. Each loop runs
+//! in a separate process, because it patches Python's standard library.
 //!
-//! Runs where there is an interpreter with both packages: that of `TEST_PYTHON`, or of the virtual environment that
-//! `cargo xtask test` makes under the target directory.
+//! The tests run if there is an interpreter with both packages: the one in `TEST_PYTHON`, or the one in the
+//! virtual environment that `cargo xtask test` creates under the target directory.
 
 mod double;
 
@@ -75,7 +75,7 @@ struct World {
 }
 
 impl World {
-    /// Serves these requests, all at once.
+    /// Serves these requests concurrently.
     fn serve(&self, requests: impl IntoIterator<Item = Request>) -> Vec<Seen> {
         let engine = Engine::new();
         let seen: Vec<Arc<Mutex<Seen>>> = requests.into_iter().map(|r| engine.add(r)).collect();
@@ -136,10 +136,10 @@ const CASES: &[Case] = &[
         let fault = Some(FailureKind::APPLICATION);
         assert_eq!(kinds, [fault, None, fault, fault]);
         let failure = seen[0].failed.as_ref().expect("it failed");
-        let told: Vec<&str> = failure.chain.iter().map(|cause| &**cause).collect();
-        let told = told.join("\n");
-        assert!(told.contains("LookupError: nothing here"), "{failure} {told}");
-        assert!(!told.contains("_jimu_driver"), "{told}");
+        let detail: Vec<&str> = failure.chain.iter().map(|cause| &**cause).collect();
+        let detail = detail.join("\n");
+        assert!(detail.contains("LookupError: nothing here"), "{failure} {detail}");
+        assert!(!detail.contains("_jimu_driver"), "{detail}");
     }),
     ("a body is cut at its Content-Length", |w| {
         w.get("/close-count");
@@ -172,17 +172,17 @@ const CASES: &[Case] = &[
         w.serve([Request::get("/closing-fault")]);
         assert_eq!(w.get("/close-count").text(), "[b'closing', b'closing_fault']");
     }),
-    ("wsgiref.validate finds nothing", |w| {
+    ("wsgiref.validate reports nothing", |w| {
         let seen = w.serve([Request::get("/validated?a=b").body(b"the body")]).remove(0);
         assert!(seen.is_good(), "{seen:?}\n{}", w.host.take_log());
         assert_eq!(seen.text(), "<the body>");
     }),
-    ("what an application keeps is of no use later", |w| {
+    ("objects that an application keeps are refused after the request", |w| {
         assert_eq!(w.get("/keeps").text(), "kept");
         assert_eq!(w.get("/hello").text(), "hello");
         assert_eq!(w.get("/use-kept").text(), "refused refused");
     }),
 ];
 
-/// Names the loop in the process that runs the cases.
+/// Environment variable that names the loop in the process that runs the cases.
 const CHOSEN: &str = "WSGI_TEST_LOOP";

@@ -1,5 +1,5 @@
-//! PEP 3333 as the application sees it, under every CPython that is found: each in a process of its own, because a
-//! process has one interpreter.
+//! PEP 3333 as seen by the application, under every CPython that is found. Each runs in a separate process,
+//! because a process has one interpreter.
 //!
 //! The interpreters are those of pyenv, if there are any, and `python3`.
 
@@ -106,7 +106,7 @@ const CASES: &[Case] = &[
         assert_eq!((head.header("content-length"), head.text().as_str()), (Some("5"), ""));
         assert_eq!(w.get("/no-content").header("content-length"), None);
     }),
-    ("the environ is what PEP 3333 and gunicorn say", environ_is_right),
+    ("the environ is as in PEP 3333 and gunicorn", environ_is_right),
     ("nothing of an earlier request is in the environ", |w| {
         let long = "x".repeat(2000);
         let queries = ["a", "b", &long, "b"];
@@ -145,7 +145,7 @@ const CASES: &[Case] = &[
         assert!(seen.is_good(), "{seen:?}");
         assert_eq!(seen.text(), "written returned");
     }),
-    ("start_response with exc_info replaces what was said", |w| {
+    ("start_response with exc_info replaces the earlier status", |w| {
         let seen = w.get("/replace");
         assert!(seen.is_good(), "{seen:?}");
         assert_eq!((seen.status, seen.reason.as_str()), (503, "Sorry"));
@@ -155,12 +155,12 @@ const CASES: &[Case] = &[
             (Some("2"), Some("5"))
         );
     }),
-    ("start_response with exc_info raises it when the head is out", |w| {
+    ("start_response with exc_info raises it after the head was sent", |w| {
         let seen = w.get("/too-late");
         assert_eq!((seen.status, seen.text().as_str()), (200, "on its way"));
         assert!(seen.failed.is_some_and(|f| f.message.contains("KeyError: 'the first'")));
     }),
-    ("lies are not well-formed", |w| {
+    ("invalid responses are refused", |w| {
         for path in [
             "/twice",
             "/never-started",
@@ -187,7 +187,7 @@ const CASES: &[Case] = &[
         assert_eq!(failure.message, "LookupError: nothing here");
         let [traceback] = &failure.chain[..] else { panic!("{failure:?}") };
         assert!(traceback.starts_with("Traceback") && !traceback.contains("<jimu>"), "{traceback}");
-        assert_eq!(w.host.take_log(), "", "who answers the request logs it, once");
+        assert_eq!(w.host.take_log(), "", "the worker class logs it, once");
         for path in ["/too-short-parts", "/text-part"] {
             let seen = w.get(path);
             assert!(seen.failed.is_some() && !seen.finished, "{path}: {seen:?}");
@@ -274,7 +274,7 @@ const CASES: &[Case] = &[
         assert!(request.chunked().call(&w.app).body == large);
         assert_eq!(w.get("/echo").text(), "");
     }),
-    ("a body that does not come is an error", |w| {
+    ("a body that does not arrive is an error", |w| {
         let mut request = Request::get("/read-fault").body(b"0123456789");
         request.gone_after = Some(5);
         let seen = request.call(&w.app);
@@ -310,25 +310,25 @@ const CASES: &[Case] = &[
             assert_eq!((seen.text().as_str(), seen.files), (body, files), "{kind}: {seen:?}");
         }
     }),
-    ("early hints go out before", |w| {
+    ("early hints are sent before the response", |w| {
         let seen = w.get("/hints");
         assert_eq!(seen.early.len(), 1);
         assert!(seen.early[0].1.contains("</style.css>"), "{seen:?}");
     }),
-    ("what an application keeps is of no use later", |w| {
+    ("objects that an application keeps are refused after the request", |w| {
         assert_eq!(w.get("/keeps").text(), "kept");
         assert_eq!(w.get("/hello").text(), "hello");
         assert_eq!(w.get("/use-kept").text(), "refused refused");
         assert!(w.get("/hello").is_good());
     }),
-    ("an application can answer by itself", |w| {
+    ("an application can respond on the socket", |w| {
         let seen = w.get("/handled");
         assert!(seen.hijacked && seen.failed.is_none(), "{seen:?}");
     }),
     ("an application takes the connection over through gunicorn.socket", |w| {
         for (how, log) in [
-            ("stops", "is done with it"),
-            ("closes", "is done with it"),
+            ("stops", "has finished with the connection"),
+            ("closes", "has finished with the connection"),
             ("returns", ""),
             ("returns-text", ""),
             ("fails", "LookupError: after it took over"),
@@ -349,12 +349,12 @@ const CASES: &[Case] = &[
         assert!(seen.is_good(), "{seen:?}");
         assert_eq!((seen.status, seen.header("upgrade"), &*received), (101, Some("x"), "raw"));
     }),
-    ("the socket of a request that is over is closed", |w| {
+    ("the socket is closed after the request", |w| {
         let (seen, _) = taken_over(w, "/closed-later", b"");
         assert!(seen.is_good(), "{seen:?}");
         assert_eq!(w.get("/use-closed").text(), "-1 refused refused refused refused");
     }),
-    ("wsgiref.validate finds nothing", |w| {
+    ("wsgiref.validate reports nothing", |w| {
         let request = Request::get("/validated?a=b").body(b"the body");
         let seen = request.call(&w.app);
         assert!(seen.is_good(), "{seen:?}\n{}", w.host.take_log());
@@ -368,11 +368,11 @@ const CASES: &[Case] = &[
             .expect("the thread does not panic");
         assert_eq!(seen.text(), "2 False");
     }),
-    ("traces name the line that runs", |w| {
+    ("traces name the running line", |w| {
         assert!(w.app.trace().contains("Thread MainThread"), "{}", w.app.trace());
         assert!(w.app.files().iter().any(|file| file.ends_with("/tests/apps/apps.py")));
     }),
-    ("a class may have the next request answered as soon as one is over", |w| {
+    ("a class may start the next request as soon as one has ended", |w| {
         let answered = Arc::new(AtomicUsize::new(0));
         for path in ["/hello", "/generator"] {
             let answered = Arc::clone(&answered);
@@ -392,7 +392,7 @@ const CASES: &[Case] = &[
     }),
 ];
 
-/// Has a request answered on a connection of its own. Gives also what the client reads, who sends `bytes` at once.
+/// Serves a request on a separate connection. Also returns what the client reads; the client first sends `bytes`.
 fn taken_over(w: &World, target: &str, bytes: &[u8]) -> (Seen, String) {
     let (mut client, server) = UnixStream::pair().expect("there are descriptors left");
     server.set_nonblocking(true).expect("it can be");
@@ -412,7 +412,8 @@ fn taken_over(w: &World, target: &str, bytes: &[u8]) -> (Seen, String) {
             String::from_utf8_lossy(&received).into_owned()
         });
         let seen = request.call(&w.app);
-        // As the class does that has it back; nothing is left to do of one that was given away.
+        // As a worker class does that gets the connection back. Has no effect if the connection was handed
+        // over.
         let _ = server.shutdown(std::net::Shutdown::Both);
         (seen, reading.join().expect("the client does not panic"))
     });
@@ -463,5 +464,5 @@ fn environ_is_right(w: &World) {
     assert!(decoded.contains(r#""PATH_INFO": "/environ_""#), "{decoded}");
 }
 
-/// Names the interpreter in the process that runs the cases.
+/// Environment variable that names the interpreter in the process that runs the cases.
 const CHOSEN: &str = "WSGI_TEST_PYTHON";

@@ -1,4 +1,4 @@
-//! What is refused, and in which words: interpreters that cannot be embedded, and applications that cannot be loaded.
+//! Error messages for interpreters that cannot be embedded, and for applications that cannot be loaded.
 
 mod double;
 
@@ -14,10 +14,10 @@ use worker_api::{Failure, FailureKind};
 
 fn main() {
     if let Ok(spec) = std::env::var(CHOSEN) {
-        // One process for each: there is one interpreter in a process.
+        // A separate process for each, because a process has one interpreter.
         println!(
             "{}",
-            loading(&spec).map_or_else(|failure| told(&failure), |()| "loaded".to_owned())
+            loading(&spec).map_or_else(|failure| logged(&failure), |()| "loaded".to_owned())
         );
         return;
     }
@@ -32,19 +32,19 @@ fn main() {
     trials.push(Trial::test("an interpreter that is not there", || {
         let failure = made_with("/nonexistent/python").expect_err("it cannot be run");
         has(
-            &told(&failure),
+            &logged(&failure),
             "cannot run the Python interpreter /nonexistent/python (setting `python`)",
         )
     }));
     libtest_mimic::run(&arguments, trials).exit();
 }
 
-/// What an interpreter answers, and what is said about it.
+/// The output of an interpreter, and the expected error.
 const INTERPRETERS: &[(&str, &str, &str)] = &[
     (
         "too old",
         r#"{"version": [3, 8], "implementation": "cpython", "free_threaded": false, "library": "/l.so"}"#,
-        "/x/python is Python 3.8: 3.9 or later is needed",
+        "/x/python is Python 3.8: 3.9 or later is required",
     ),
     (
         "free-threaded",
@@ -61,7 +61,7 @@ const INTERPRETERS: &[(&str, &str, &str)] = &[
         r#"{"version": [3, 10], "implementation": "pypy", "free_threaded": false, "library": "/l.so"}"#,
         "/x/python is pypy: only CPython can be embedded",
     ),
-    ("no Python", "hello", "does not answer as a Python does"),
+    ("no Python", "hello", "is not a Python interpreter"),
     (
         "without its library",
         r#"{"version": [3, 12], "implementation": "cpython", "free_threaded": false, "library": "/nonexistent/l.so"}"#,
@@ -81,14 +81,14 @@ fn interpreter(answer: &str, words: &str) -> Result<(), Failed> {
     if failure.kind != FailureKind::LOAD || failure.message.contains('\n') {
         return Err(Failed::from(format!("{failure:?}")));
     }
-    has(&told(&failure), words)
+    has(&logged(&failure), words)
 }
 
 fn made_with(python: &str) -> Result<(), Failure> {
     Host::default().text("python", python).app("apps:application", "sync", "").map(drop)
 }
 
-/// What an application argument is, and what is said about it.
+/// The argument that names an application, and the expected error.
 const SPECS: &[(&str, &str)] = &[
     ("apps", "loaded"),
     ("apps:hello", "loaded"),
@@ -108,13 +108,13 @@ const SPECS: &[(&str, &str)] = &[
     ("asgi_apps:method", "asgi_apps:method is an ASGI application"),
     ("asgi_apps:partial", "asgi_apps:partial is an ASGI application"),
     ("asgi_apps:Instance", "asgi_apps:Instance is an ASGI application"),
-    (".apps", "'.apps' is not the name of a module"),
+    (".apps", "'.apps' is not a module name"),
     ("broken_value", "ValueError: invalid literal for int()"),
     ("broken_value", "broken_value.py\", line 3"),
     ("asgi_apps:raising.application", "AttributeError: inside a property"),
     ("broken_import", "import no_such_module_of_ours"),
     ("broken_syntax", "SyntaxError"),
-    ("", "there is no manage.py here"),
+    ("", "the working directory has no manage.py"),
 ];
 
 fn application(spec: &str, words: &str) -> Result<(), Failed> {
@@ -123,7 +123,7 @@ fn application(spec: &str, words: &str) -> Result<(), Failed> {
     has(&out, words)?;
     let is_ours = !spec.starts_with("broken") && !spec.contains("raising");
     if is_ours && out.contains("Traceback") {
-        return Err(Failed::from(format!("a traceback that helps nobody: {out}")));
+        return Err(Failed::from(format!("an unexpected traceback: {out}")));
     }
     Ok(())
 }
@@ -138,8 +138,8 @@ fn loading(spec: &str) -> Result<(), Failure> {
     app.load()
 }
 
-/// The failure as the log shows it: a line, and what comes under it.
-fn told(failure: &Failure) -> String {
+/// Returns the failure as the log shows it: the message, then the details.
+fn logged(failure: &Failure) -> String {
     let details: Vec<&str> = failure.chain.iter().map(|cause| &**cause).collect();
     format!("{}\n{}", failure.message, details.join("\n"))
 }
@@ -152,5 +152,5 @@ fn has(text: &str, words: &str) -> Result<(), Failed> {
     }
 }
 
-/// Names the application in the process that loads it.
+/// Environment variable that names the application in the process that loads it.
 const CHOSEN: &str = "WSGI_TEST_SPEC";

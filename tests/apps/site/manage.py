@@ -1,4 +1,4 @@
-"""The commands of the Django project that the tests serve."""
+"""Management commands of the Django project that the tests serve."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""A Django project with what projects use: admin, sessions, a database, templates, static files, uploads."""
+"""A Django project with common features: admin, sessions, a database, templates, static files, uploads."""
 
 import os
 from pathlib import Path
@@ -40,7 +40,7 @@ TEMPLATES = [
     }
 ]
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": DATA / "db.sqlite3"}}
-# One cheap round: the tests log in often, and nobody attacks them.
+# One cheap round, because the tests log in often.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 STATIC_URL = "static/"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1 << 20

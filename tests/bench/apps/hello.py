@@ -1,4 +1,4 @@
-"""The WSGI application of the benchmarks: one small function a path, so that what is measured is the server."""
+"""The WSGI application of the benchmarks: one small function for each path, so that they measure the server."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""bjoern for an application: serve_bjoern.py MODULE:NAME PORT"""
+"""Serves an application with bjoern: serve_bjoern.py MODULE:NAME PORT"""
 
 import importlib
 import sys

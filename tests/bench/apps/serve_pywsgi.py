@@ -1,6 +1,6 @@
-"""gevent's own WSGI server for an application: serve_pywsgi.py MODULE:NAME PORT"""
+"""Serves an application with gevent's WSGI server: serve_pywsgi.py MODULE:NAME PORT"""
 
-# The first thing of all, as gevent's documentation asks for.
+# Before all other imports, as gevent's documentation requires.
 from gevent import monkey
 
 monkey.patch_all()

@@ -1,4 +1,4 @@
-"""A Django project in one file: the admin, sessions and a page made from a template."""
+"""A Django project in one file: the admin, sessions, and a page rendered from a template."""
 
 import django
 from django.conf import settings
@@ -49,7 +49,7 @@ settings.configure(
 )
 django.setup()
 
-from django.contrib import admin  # noqa: E402  (the settings come first)
+from django.contrib import admin  # noqa: E402  (needs the settings above)
 from django.urls import path  # noqa: E402
 
 TEMPLATE = engines["django"].from_string(PAGE)

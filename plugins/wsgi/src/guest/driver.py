@@ -1,10 +1,10 @@
-"""Serves requests in greenlets of a guest loop: what gevent and eventlet have in common.
+"""Serve requests in greenlets of a guest loop: the part that gevent and eventlet share.
 
-The loop calls Driver.turn when the engine's descriptor is readable. Greenlets are kept and used again, because making
-one costs about twenty times a switch. Context and greenlet-locals are still those of a connection, as where each
-connection has a greenlet: fresh for its first request, and for the next ones as the request before left them. A
-context is put aside with its connection. A greenlet to which somebody holds a weak reference has locals: it serves
-this connection alone from then on, and ends with it.
+The loop calls Driver.turn when the engine's descriptor is readable. Greenlets are reused, because creating one costs
+about as much as twenty switches. Context and greenlet-locals nevertheless belong to a connection, as if each connection
+had a greenlet: they are empty at its first request, and later requests find them as the previous one left them. A
+context is stored with its connection. A greenlet to which weak references exist has locals: from then on it serves only
+this connection, and ends with it.
 """
 
 import os
@@ -16,11 +16,11 @@ import _jimu_process as process
 import greenlet
 import jimu
 
-#: How many greenlets are kept for the next requests.
+#: Maximum number of idle greenlets that are kept for further requests.
 IDLE_MAX = 512
-#: How often is looked whether connections that have left something are still open.
+#: Interval of the check whether connections with a stored context or greenlet are still open.
 SWEEP_SECONDS = 1.0
-#: What is put: the rest of what was put before, a part of the body, the data of a write().
+#: Kinds of data for _send(): the rest of the previous data, a part of the body, the data of a write().
 REST, PART, WRITE = 0, 1, 2
 
 
@@ -33,27 +33,27 @@ class Driver:
         self._limited = limited
         self._idle = []
         self._waiting = {}
-        #: By connection, with its descriptor: contexts that are not empty, and greenlets that have locals.
+        #: For each connection, with its descriptor: a context that is not empty; a greenlet that has locals.
         self._contexts = {}
         self._bound = {}
         self._swept = time.monotonic()
-        #: All greenlets of requests, also the idle ones.
+        #: All greenlets that serve requests, including idle ones.
         self._greenlets = set()
-        #: With a limit on the time of requests: the greenlet and the request of each number.
+        #: If requests have a deadline: the greenlet and the request of each request number.
         self._serving = {}
         self._engine = None
         self._application = None
-        #: In a process that the application has forked: the greenlet that did it.
+        #: Whether the application has forked this process, and the greenlet that did it.
         self._is_child = False
         self._forker = None
         self.input = make_input(self._wait)
 
     def run(self, engine, application):
-        """Runs the loop until the engine has stopped."""
+        """Run the loop until the engine has stopped."""
         self._engine = engine
         self._application = application
         self._loop.start()
-        # After the hub, whose own functions for forks have run then.
+        # After start(), so that the hub's functions for forks run first.
         os.register_at_fork(after_in_child=self._after_fork_in_child)
         self._loop.run(engine.descriptor(), self.turn)
 
@@ -63,21 +63,21 @@ class Driver:
         self._loop.forget()
 
     def _end_child(self, error):
-        """In a process that the application has forked: what a greenlet does whose request is over.
+        """End a request in a process that the application has forked.
 
-        Copies of other requests' greenlets, which gevent carries on with as long as the process waits in its hub, end
-        without a word.
+        The greenlet that forked ends the process. Copies of the greenlets of other requests, which gevent runs while
+        the process waits in its hub, end silently.
         """
         if greenlet.getcurrent() is self._forker:
             process.end_child(error, False)
         return False
 
     def turn(self):
-        """In the hub: lets the engine work, and goes on with what has become ready.
+        """Run a turn of the engine in the hub, then the greenlets of requests that have become ready.
 
-        Answers whether it goes on at all, and whether there was something to do: another turn may find more then.
+        Return whether the engine still runs, and whether there was work: if so, another turn may find more.
         """
-        goes_on = self._engine.turn()
+        running = self._engine.turn()
         busy = False
         numbers = self._woken()
         if numbers is not None:
@@ -88,7 +88,7 @@ class Driver:
                 if parked is not None:
                     parked.switch()
         if self._limited:
-            self._end_what_is_over()
+            self._end_overdue()
         work = self._next()
         idle = self._idle
         while work is not None:
@@ -101,25 +101,26 @@ class Driver:
             else:
                 self._loop.spawn(self._serve_all, work)
             work = self._next()
-        # The engine turns at least once a second: for the heartbeat.
+        # There is a turn at least once a second, for the heartbeat.
         if self._contexts or self._bound:
-            self._forget_closed(goes_on)
-        return goes_on, busy
+            self._forget_closed(running)
+        return running, busy
 
     def trace(self):
-        """What each greenlet that serves a request is doing."""
+        """Return the stack of each greenlet that serves a request."""
         resting = [*self._idle, *(one for _, one in self._bound.values())]
         busy = [one for one in self._greenlets.difference(resting) if one.gr_frame is not None]
         return "\n".join("%r:\n%s" % (one, "".join(traceback.format_stack(one.gr_frame))) for one in busy)
 
-    def _end_what_is_over(self):
+    def _end_overdue(self):
+        """Raise RequestTimeout in the greenlets of requests whose deadline has passed."""
         for number in self._gone() or ():
             serving, request = self._serving.get(number, (None, None))
             if serving is not None and request._is_over():
-                serving.throw(RequestTimeout("the request ran over its time"))
+                serving.throw(RequestTimeout("the request exceeded request_timeout"))
 
     def _wait(self, request):
-        """In a greenlet: until the request's waker has fired."""
+        """Wait in a greenlet until the request's waker fires."""
         number = request._number()
         self._waiting[number] = greenlet.getcurrent()
         try:
@@ -128,9 +129,9 @@ class Driver:
             del self._waiting[number]
 
     def _serve_all(self, work):
-        """A greenlet's life: request after request, as long as they come.
+        """Serve requests in a greenlet, one after the other, until the greenlet must end.
 
-        What is looked at for each of them stands in locals: attributes would cost more than the rest of this.
+        What each request uses is in local variables: looking up attributes would cost more than the rest of the loop.
         """
         me = greenlet.getcurrent()
         idle, contexts, others_bound, next_work = self._idle, self._contexts, self._bound, self._next
@@ -152,10 +153,10 @@ class Driver:
                     continue
                 context = me.gr_context
                 if context is not None:
-                    self._put_aside(work[0], context)
+                    self._store_context(work[0], context)
                     me.gr_context = context = None
                 del work
-                # Another that is ready costs no switch; but it may be for a greenlet that waits for it.
+                # Serving another ready request here saves a switch, but a bound greenlet may wait for it.
                 work = None if others_bound else next_work()
                 if work is None:
                     if len(idle) >= IDLE_MAX:
@@ -165,13 +166,13 @@ class Driver:
         finally:
             self._greenlets.discard(me)
             if me in idle:
-                # Somebody killed it there.
+                # The application killed it while it was idle.
                 idle.remove(me)
 
     def _stay(self, me, descriptor):
-        """In a greenlet with locals: until the next request of its connection; None where there will be none."""
+        """Wait in a greenlet with locals for the next request of its connection; return None if there will be none."""
         connection = connection_of(descriptor)
-        # Another has served its next request already where this one was long about closing a body.
+        # If closing the body took long, another greenlet has served the next request already.
         if connection is None or connection in self._bound:
             return None
         self._bound[connection] = descriptor, me
@@ -181,26 +182,26 @@ class Driver:
             del self._bound[connection]
 
     def _context_of(self, request):
-        """What the request before has left; None for an empty context."""
+        """Take the context that the previous request of the connection left; None if it is empty."""
         kept = self._contexts.pop(connection_of(request._descriptor()), None)
         return kept and kept[1]
 
-    def _put_aside(self, request, context):
-        """Keeps a context for the next request of the connection, where there can be one."""
+    def _store_context(self, request, context):
+        """Store a context for the next request of the connection, unless it is empty or the connection is closed."""
         descriptor = request._descriptor()
         connection = connection_of(descriptor) if len(context) else None
         if connection is not None:
             self._contexts[connection] = descriptor, context
 
-    def _forget_closed(self, goes_on):
-        """In the hub: drops what closed connections have left; all of it at the end."""
+    def _forget_closed(self, running):
+        """Drop contexts and greenlets of closed connections; once the engine has stopped, all. Called in the hub."""
         now = time.monotonic()
-        if goes_on and now - self._swept < SWEEP_SECONDS:
+        if running and now - self._swept < SWEEP_SECONDS:
             return
         self._swept = now
         for kept in self._contexts, self._bound:
             for connection, (descriptor, what) in list(kept.items()):
-                if goes_on and connection_of(descriptor) == connection:
+                if running and connection_of(descriptor) == connection:
                     continue
                 if kept is self._bound:
                     what.switch(None)
@@ -217,16 +218,16 @@ class Driver:
             del self._serving[number]
 
     def _serve(self, work):
-        """Serves one request, as the engine has given it; false where the greenlet is to end."""
+        """Serve one request, as returned by next(); return False if the greenlet must end."""
         request, environ, start_response = work
         try:
             result = self._application(environ, start_response)
             if self._is_child:
                 return self._end_child(None)
-            sent = request._put_list(result)
+            sent = request._send_list(result)
             if sent is not None:
-                # A body of one piece is sent and the request is over with it, usually; this one is not.
-                self._go_on(request, result, sent)
+                # Usually, the body is a list of one item, and the call has sent it and ended the request.
+                self._send_rest(request, result, sent)
                 if self._is_child:
                     return self._end_child(None)
                 request._end()
@@ -237,17 +238,17 @@ class Driver:
             return not isinstance(error, greenlet.GreenletExit)
         return True
 
-    def _go_on(self, request, result, sent):
-        """Sends what the application has returned, from where the list of one piece stopped that it may be."""
+    def _send_rest(self, request, result, sent):
+        """Send the application's result. `sent` bytes of a list of one item were sent already; False if it is none."""
         if sent is False:
-            return self._send(request, result)
+            return self._send_result(request, result)
         data = result[0]
         while sent < len(data):
             self._wait(request)
-            sent = request._put(data, sent, REST)
+            sent = request._send(data, sent, REST)
         request._finish()
 
-    def _send(self, request, result):
+    def _send_result(self, request, result):
         try:
             if result is jimu.ALREADY_HANDLED or self._loop.already_handled(result):
                 request._hijack()
@@ -255,14 +256,14 @@ class Driver:
             if type(result) is jimu.FileWrapper:
                 span = jimu.file_span(result)
                 if span is not None:
-                    self._put_file(request, *span)
+                    self._send_file(request, *span)
                     request._finish()
                     return
             for part in result:
                 if self._is_child:
                     return
-                if self._put(request, part) > len(part):
-                    # Content-Length leaves no room for all of it.
+                if self._send_part(request, part) > len(part):
+                    # Content-Length left no room for all of it.
                     break
             if not self._is_child:
                 request._finish()
@@ -272,25 +273,25 @@ class Driver:
                 try:
                     close()
                 except Exception:
-                    jimu.report("Error in close() of what the application returned")
+                    jimu.report("error in close() of the response body")
 
-    def _put(self, request, data):
-        sent = request._put(data, 0, PART)
+    def _send_part(self, request, data):
+        sent = request._send(data, 0, PART)
         while sent < len(data):
             self._wait(request)
-            sent = request._put(data, sent, REST)
+            sent = request._send(data, sent, REST)
         return sent
 
-    def _put_file(self, request, descriptor, offset, length):
-        sent, length = request._put_file(descriptor, offset, length, True)
+    def _send_file(self, request, descriptor, offset, length):
+        sent, length = request._send_file(descriptor, offset, length, True)
         while sent < length:
             self._wait(request)
-            more, _ = request._put_file(descriptor, offset + sent, length - sent)
+            more, _ = request._send_file(descriptor, offset + sent, length - sent)
             sent += more
 
 
 def connection_of(descriptor):
-    """What tells a connection from all others, as long as it is open; None for one that is not."""
+    """Return an identifier of a connection that is unique while it is open; None if the descriptor is closed."""
     try:
         return os.fstat(descriptor).st_ino
     except OSError:
@@ -298,11 +299,14 @@ def connection_of(descriptor):
 
 
 class RequestTimeout(BaseException):
-    """The request ran over request_timeout: raised in its greenlet. No Exception, so that nobody takes it for his."""
+    """Raised in the greenlet of a request that exceeds request_timeout.
+
+    Not derived from Exception, so that `except Exception` in the application does not catch it.
+    """
 
 
 def make_input(wait):
-    """The type of wsgi.input, which waits with `wait`."""
+    """Return the type of wsgi.input. It calls `wait` when it must wait."""
 
     class Input:
         __slots__ = ("_request",)
@@ -346,9 +350,9 @@ def make_input(wait):
 
         def _write(self, data):
             request = self._request
-            sent = request._put(data, 0, WRITE)
+            sent = request._send(data, 0, WRITE)
             while sent < len(data):
                 wait(request)
-                sent = request._put(data, sent, REST)
+                sent = request._send(data, sent, REST)
 
     return Input

@@ -1,12 +1,12 @@
-"""The eventlet loop: the real package's hub, after monkey_patch(os=False)."""
+"""The eventlet loop: the hub of the eventlet package, after monkey_patch(os=False)."""
 
 import os
 
 _OLDEST = (0, 9, 7)
-#: How often the engine turns before the hub does, whose turn is in Python and costs more than a request.
+#: Maximum number of turns of the engine for one turn of the hub, which is Python code and costs more than a request.
 _TURNS_MAX = 4
 _pool = None
-#: Hubs of the processes that this one was forked from.
+#: Hubs of the processes from which this one was forked.
 _left = []
 
 
@@ -19,14 +19,14 @@ def patch():
     version = tuple(int(part) for part in eventlet.__version__.split(".")[:3] if part.isdigit())
     if version < _OLDEST:
         raise RuntimeError("You need eventlet 0.9.7 or later to use this worker.")
-    # Taken only after the patch, it would be one that waits with the patched select(), and the asyncio hub with it: an
-    # application that chooses that hub by use_hub() could not.
+    # Imported before the patch. Otherwise it would use the patched select(), and so would the asyncio hub, which an
+    # application could then not choose with use_hub().
     eventlet.patcher.original("selectors")
     eventlet.monkey_patch(os=False)
 
 
 def wait_in_mold(descriptor):
-    """Runs greenlets that were started at import, until the descriptor is readable. Python's threads are greenlets."""
+    """Run greenlets, and with them Python's threads, that were started at import until the descriptor is readable."""
     import eventlet.hubs
     import greenlet
 
@@ -48,13 +48,13 @@ def wait_in_mold(descriptor):
             hub.remove(listener)
 
 
-#: The hub: in the mold while it waits, in a worker always.
+#: The hub; in the mold, only while it waits.
 _hub = None
 _watches_forks = False
 
 
 def _forget_mold():
-    """In a process that a greenlet of the mold has forked: the messages and the hub's poller are the mold's."""
+    """Stop using the mold's messages and poller in a process that a greenlet of the mold has forked."""
     global _hub
     if _pool is None and _hub is not None:
         forget()
@@ -62,7 +62,7 @@ def _forget_mold():
 
 
 def after_fork():
-    # A new hub of the kind that the application has chosen, or of the one that EVENTLET_HUB names.
+    # The new hub is of the kind that the application has chosen or that EVENTLET_HUB names.
     _leave_hub()
 
 
@@ -73,11 +73,11 @@ def _leave_hub():
 
     chosen = eventlet.hubs._threadlocal
     if hasattr(chosen, "hub"):
-        # Kept: to take it apart would change what the parent's poller waits for.
+        # Not destroyed: that would change what the parent's poller waits for.
         _left.append(chosen.hub)
         del chosen.hub
         if "asyncio" in sys.modules:
-            # The loop of the hub that was left does not run in this process.
+            # The loop of the old hub does not run in this process.
             sys.modules["asyncio"].events._set_running_loop(None)
 
 
@@ -87,7 +87,7 @@ def start():
 
     global _hub, _pool
     _hub = eventlet.hubs.get_hub()
-    # Its bound is the engine's: it hands over no more requests at once than there may be.
+    # The engine bounds the number of requests, so the pool need not.
     _pool = eventlet.GreenPool(1 << 20)
 
 
@@ -95,26 +95,26 @@ def run(descriptor, turn):
     import _jimu_process as process
     import eventlet.event
 
-    over = eventlet.event.Event()
+    stopped = eventlet.event.Event()
     failure = None
 
     def on_readable(_):
         nonlocal failure
         try:
             for _ in range(_TURNS_MAX):
-                goes_on, busy = turn()
-                if not busy or not goes_on:
+                running, busy = turn()
+                if not busy or not running:
                     break
         except BaseException as error:
-            failure, goes_on = error, False
-        if not goes_on and not over.ready():
-            over.send()
+            failure, running = error, False
+        if not running and not stopped.ready():
+            stopped.send()
 
     listener = _hub.add(_hub.READ, descriptor, on_readable, lambda *error: None, lambda: None)
-    # The first turn is the hub's too: greenlets go back to where the hub was, not to this one.
+    # The first turn runs in the hub, too: greenlets switch back to the hub, not to this greenlet.
     _hub.schedule_call_global(0, on_readable, None)
     try:
-        over.wait()
+        stopped.wait()
     finally:
         if not process.is_child:
             _hub.remove(listener)
@@ -123,15 +123,15 @@ def run(descriptor, turn):
 
 
 def forget():
-    """In a process that the application has forked: the engine and the hub's poller are the parent's.
+    """Stop using the parent's engine and poller in a process that the application has forked.
 
-    The greenlet that forked goes on with a new hub, and when it ends the process does; no other runs again.
+    The greenlet that forked continues with a new hub, and the process ends when it ends. No other greenlet runs again.
     """
     import threading
 
     import greenlet
 
-    # multiprocessing calls it at the end of a child. Here it would wait for greenlets that never run again.
+    # multiprocessing calls it at the end of a child. It would wait for greenlets that never run again.
     threading._shutdown = lambda: None
     current = greenlet.getcurrent()
     if current is _hub.greenlet:

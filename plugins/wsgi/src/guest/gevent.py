@@ -1,4 +1,4 @@
-"""The gevent loop: the real package's hub, after its monkey.patch_all()."""
+"""The gevent loop: the hub of the gevent package, after monkey.patch_all()."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ def patch():
     import gevent.monkey
 
     gevent.monkey.patch_all()
-    # Else each worker would import for itself what its hub and its pool are made of.
+    # Otherwise each worker would import the parts of its hub and its pool again.
     import gevent.event
     import gevent.pool
 
@@ -24,20 +24,20 @@ def patch():
     gevent.config.loop = _noting(gevent.config.loop)
 
 
-#: What a greenlet can wait for. Fork and signal watchers are left out: they belong to the process.
+#: Watchers for which a greenlet can wait. Fork and signal watchers are not listed, because they belong to the process.
 _WATCHERS = ("async_", "child", "idle", "io", "stat", "timer")
 #: The hub's watchers and callbacks in the mold.
 _noted = []
-#: How many may be noted before those that are no longer used are dropped.
+#: Length of the list at which unused ones are removed from it.
 _noted_max = 64
-#: What sys.getrefcount() returns for an object that only such a list and such a loop refer to.
+#: Result of sys.getrefcount() for an object to which only such a list and such a loop variable refer.
 _UNUSED = [sys.getrefcount(one) for one in [object()]][0]
-#: Callbacks of greenlets that stay in the mold. Kept: a greenlet that is freed is resumed with GreenletExit.
+#: Callbacks of greenlets that stay in the mold. They must not be freed: that would resume them with GreenletExit.
 _left = []
 
 
 def _noting(base):
-    """The class of loops, which notes what it makes as long as the process is the mold."""
+    """Return a loop class derived from `base` that records the watchers and callbacks it creates in the mold."""
 
     def noting(name):
         make = getattr(base, name)
@@ -64,7 +64,7 @@ def _is_due(one):
 
 
 def wait_in_mold(descriptor):
-    """Runs greenlets that were started at import, until the descriptor is readable. Python's threads are greenlets."""
+    """Run greenlets, and with them Python's threads, that were started at import until the descriptor is readable."""
     import gevent.hub
 
     global _messages, _watches_forks
@@ -78,7 +78,7 @@ def wait_in_mold(descriptor):
     try:
         hub.wait(watcher)
     except gevent.hub.LoopExit:
-        # Nothing is left to run in a process that a greenlet has forked.
+        # In a process that a greenlet has forked, nothing may be left to run.
         if _messages is not None:
             raise
     finally:
@@ -86,13 +86,13 @@ def wait_in_mold(descriptor):
         watcher.close()
 
 
-#: In the mold: the watcher of its messages, while it waits for them.
+#: Watcher of the mold's messages while the mold waits for them.
 _messages = None
 _watches_forks = False
 
 
 def _forget_messages():
-    """In a process that a greenlet of the mold has forked: the messages are the mold's."""
+    """Stop watching the mold's messages in a process that a greenlet of the mold has forked."""
     global _messages
     if _messages is not None:
         _messages.stop()
@@ -110,7 +110,7 @@ def after_fork():
 
 
 def _leave_greenlets():
-    """What the application started while it was loaded runs in the mold alone, as threads do."""
+    """Stop what the application started at import: it runs only in the mold, as threads do."""
     for one in _noted:
         if _is_due(one):
             _left.append((one.callback, one.args))
@@ -125,8 +125,8 @@ def start():
     global _hub, _pool
     _hub = gevent.get_hub()
     _pool = gevent.pool.Pool()
-    # gevent would do it behind the first os.fork(): a child that has ended by then is waited for in vain, for ever. Where
-    # a child was run in the mold, gevent believes that its handler is in place, whatever has become of that.
+    # gevent installs its handler after the first os.fork(), and never notices a child that has exited by then. If the
+    # mold has run a child, gevent assumes that its handler is still installed, which it may not be.
     _hub.loop.reset_sigchld()
     _hub.loop.install_sigchld()
 
@@ -135,7 +135,7 @@ def run(descriptor, turn):
     import gevent.event
 
     global _watcher
-    over = gevent.event.Event()
+    stopped = gevent.event.Event()
     failure = None
 
     def on_readable():
@@ -143,19 +143,19 @@ def run(descriptor, turn):
         if _watcher is None:
             return
         try:
-            goes_on, _ = turn()
+            running, _ = turn()
         except BaseException as error:
-            failure, goes_on = error, False
-        if not goes_on:
+            failure, running = error, False
+        if not running:
             _watcher.stop()
-            over.set()
+            stopped.set()
 
     watcher = _watcher = _hub.loop.io(descriptor, 1)
     watcher.start(on_readable)
-    # The first turn is the hub's too: greenlets go back to where the hub was, not to this one.
+    # The first turn runs in the hub, too: greenlets switch back to the hub, not to this greenlet.
     _hub.loop.run_callback(on_readable)
     try:
-        over.wait()
+        stopped.wait()
     finally:
         watcher.stop()
         watcher.close()
@@ -164,7 +164,7 @@ def run(descriptor, turn):
 
 
 def forget():
-    """In a process that the application has forked: the engine is the parent's. The hub and its greenlets go on."""
+    """Stop using the parent's engine in a process that the application has forked. The hub keeps running."""
     global _watcher
     _watcher.stop()
     _watcher = None

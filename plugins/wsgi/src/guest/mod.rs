@@ -39,7 +39,8 @@ impl Loop {
             "gevent" => Ok(Some(Self::Gevent)),
             "eventlet" => Ok(Some(Self::Eventlet)),
             other => {
-                Err(Failure::unsupported(format!("there is no guest loop `{other}` for Python")))
+                let message = format!("unknown guest loop `{other}`: expected gevent or eventlet");
+                Err(Failure::unsupported(message))
             }
         }
     }
@@ -185,7 +186,7 @@ impl Running {
         if thread::current().id() == running.thread {
             Ok(running)
         } else {
-            Err(PyErrSet::new(me.py(), Exception::Runtime, "the engine is another thread's"))
+            Err(PyErrSet::new(me.py(), Exception::Runtime, "the engine belongs to another thread"))
         }
     }
 }
@@ -277,9 +278,9 @@ pub(crate) const METHODS: &[Function] = &[
     Function { name: c"_number", entry: function!(number) },
     Function { name: c"_descriptor", entry: function!(descriptor_of) },
     Function { name: c"_is_over", entry: function!(is_over) },
-    Function { name: c"_put", entry: function!(send) },
-    Function { name: c"_put_list", entry: function!(put_list) },
-    Function { name: c"_put_file", entry: function!(put_file) },
+    Function { name: c"_send", entry: function!(send) },
+    Function { name: c"_send_list", entry: function!(send_list) },
+    Function { name: c"_send_file", entry: function!(send_file) },
     Function { name: c"_finish", entry: function!(finish_request) },
     Function { name: c"_hijack", entry: function!(hijack) },
     Function { name: c"_end", entry: function!(end) },
@@ -321,7 +322,7 @@ fn now_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-/// `_put(data, at, what)`: sends `data` from the index `at` on, and returns the index up to which it was sent. If
+/// `_send(data, at, what)`: sends `data` from the index `at` on, and returns the index up to which it was sent. If
 /// that is not the end, the request's number is added to `woken()` when it makes sense to try again. `what` is 0
 /// for the rest of the data of an earlier call, 1 for a part of the body, 2 for the data of `write()`, which must
 /// fit into `Content-Length`. The excess of a part is dropped: once the rest has been sent, the result is the
@@ -346,7 +347,7 @@ fn send<'py>(
             What::Part
         }
     };
-    let sent = put_bytes(&mut state, py, bytes, at, what)?;
+    let sent = send_bytes(&mut state, py, bytes, at, what)?;
     py.number(sent as i64)
 }
 
@@ -358,10 +359,10 @@ enum What {
     Whole,
 }
 
-/// `_put_list(result)`: if the application returned a list of one item, sends the item and ends the request.
+/// `_send_list(result)`: if the application returned a list of one item, sends the item and ends the request.
 /// Returns `None` then; the number of bytes sent if that is not all of them; `False` if `result` is anything
 /// else.
-fn put_list<'py>(
+fn send_list<'py>(
     py: Python<'py>,
     me: &Object<'py>,
     arguments: &Arguments<'_, 'py>,
@@ -385,7 +386,7 @@ fn put_list<'py>(
     }
     let data = result.list_item(0)?;
     let bytes = prepare_part(py, &state, &data)?;
-    let sent = put_bytes(&mut state, py, bytes, 0, What::Whole)?;
+    let sent = send_bytes(&mut state, py, bytes, 0, What::Whole)?;
     if sent < bytes.len() {
         return py.number(sent as i64);
     }
@@ -396,7 +397,7 @@ fn put_list<'py>(
     Ok(py.none())
 }
 
-fn put_bytes(
+fn send_bytes(
     state: &mut State,
     py: Python<'_>,
     bytes: &[u8],
@@ -409,7 +410,7 @@ fn put_bytes(
     let number = state.number;
     let guest = guest(py)?;
     let State { exchange: Some(exchange), response, part_end, .. } = state else {
-        return Err(PyErrSet::new(py, Exception::Runtime, "the request is over"));
+        return Err(PyErrSet::new(py, Exception::Runtime, "the request has ended"));
     };
     let mut step = || -> Result<usize> {
         if what != What::Rest {
@@ -445,9 +446,9 @@ fn put_bytes(
     step().map_err(|failure| state.raise(py, failure))
 }
 
-/// `_put_file(fd, offset, length, first)`: sends a part of a file as `_put` sends bytes. Returns a pair: how many
+/// `_send_file(fd, offset, length, first)`: sends a part of a file as `_send` sends bytes. Returns a pair: how many
 /// bytes were sent, and how many there are to send. The first call passes the length of the whole file.
-fn put_file<'py>(
+fn send_file<'py>(
     py: Python<'py>,
     me: &Object<'py>,
     arguments: &Arguments<'_, 'py>,

@@ -124,7 +124,7 @@ impl<'py> Arguments<'_, 'py> {
         expected: [&str; N],
     ) -> PyResult<[Option<Object<'py>>; N]> {
         if self.by_position > N {
-            let message = format!("takes {N} arguments, and {} were given", self.by_position);
+            let message = format!("expected at most {N} arguments, got {}", self.by_position);
             return Err(PyErrSet::new(self.py, Exception::Type, &message));
         }
         let mut taken = [const { None }; N];
@@ -136,7 +136,7 @@ impl<'py> Arguments<'_, 'py> {
                 let name = names.tuple_item(at)?;
                 let name = name.as_str()?;
                 let Some(place) = expected.iter().position(|e| *e == name) else {
-                    let message = format!("has no argument `{name}`");
+                    let message = format!("unexpected keyword argument '{name}'");
                     return Err(PyErrSet::new(self.py, Exception::Type, &message));
                 };
                 taken[place] = Some(self.shared(*pointer));
@@ -158,7 +158,7 @@ pub(crate) fn required<'py>(
     name: &str,
 ) -> PyResult<Object<'py>> {
     argument
-        .ok_or_else(|| PyErrSet::new(py, Exception::Type, &format!("lacks the argument `{name}`")))
+        .ok_or_else(|| PyErrSet::new(py, Exception::Type, &format!("missing argument '{name}'")))
 }
 
 /// A [`Function`] in the form to which CPython keeps a pointer: created once, never freed.
@@ -293,7 +293,7 @@ impl<T: Native> NativeType<T> {
     pub(crate) fn value<'a>(&self, object: &'a Object<'_>) -> PyResult<&'a T> {
         let py = object.py();
         if !object.is_exactly(&self.kind.get(py)) {
-            return Err(PyErrSet::new(py, Exception::Type, "the object is of another type"));
+            return Err(PyErrSet::new(py, Exception::Type, "the object has the wrong type"));
         }
         // SAFETY: of this type, therefore of this layout.
         unsafe { value_of(py, object.as_ptr()) }
@@ -306,7 +306,7 @@ unsafe fn value_of<'a, T>(py: Python<'_>, object: *mut PyObject) -> PyResult<&'a
     // SAFETY: by this function's contract; the value lives as long as the object.
     let value = unsafe { (*object.cast::<Layout<T>>()).value.as_ref() };
     value.ok_or_else(|| {
-        PyErrSet::new(py, Exception::Runtime, "the object was not made by the server")
+        PyErrSet::new(py, Exception::Runtime, "the object was not created by the server")
     })
 }
 
@@ -318,7 +318,7 @@ unsafe extern "C" fn deallocate<T: Native>(object: *mut PyObject) {
         let kind = (*object).ob_type;
         if !value.is_null() {
             // A panic while the value is dropped must not reach CPython; it can only be logged.
-            let _ = guard::catch("a native object's end", || {
+            let _ = guard::catch("the deallocation of a native object", || {
                 Box::from_raw(value).end(Python::assume());
             });
         }

@@ -116,7 +116,7 @@ impl<'py> Python<'py> {
     /// Imports a module.
     pub(crate) fn import(self, name: &str) -> PyResult<Object<'py>> {
         let name = CString::new(name)
-            .map_err(|_| PyErrSet::new(self, Exception::Value, "a module's name has no NUL"))?;
+            .map_err(|_| PyErrSet::new(self, Exception::Value, "the module's name contains a NUL byte"))?;
         // SAFETY: attached; a C string.
         unsafe { Object::owned(self, (self.api().PyImport_ImportModule)(name.as_ptr())) }
     }
@@ -128,7 +128,7 @@ impl<'py> Python<'py> {
         source: &str,
         natives: &[(&str, Object<'py>)],
     ) -> PyResult<Object<'py>> {
-        let nul = |_| PyErrSet::new(self, Exception::Value, "a module's source has no NUL");
+        let nul = |_| PyErrSet::new(self, Exception::Value, "the module's source contains a NUL byte");
         let file = CString::new(format!("<{name}>")).map_err(nul)?;
         let c_name = CString::new(name).map_err(nul)?;
         let source = CString::new(source).map_err(nul)?;
@@ -248,7 +248,7 @@ impl<'py> Object<'py> {
             Ok(text) => text,
             Err(raised) => {
                 raised.clear(py);
-                "(no text)".to_owned()
+                "(str() failed)".to_owned()
             }
         }
     }

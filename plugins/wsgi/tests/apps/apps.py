@@ -12,7 +12,7 @@ kept = []
 
 
 class Parts:
-    """An iterable that tells when it is closed."""
+    """An iterable that records when it is closed."""
 
     def __init__(self, *parts):
         self.parts = parts
@@ -298,7 +298,7 @@ class Upper(io.FileIO):
 
 
 def file_kinds(environ, start_response):
-    """What a file wrapper gives, by the kind of its file."""
+    """Return a file wrapper for the kind of file that the query names."""
     import bz2
     import gzip
     import lzma
@@ -332,7 +332,7 @@ def file_kinds(environ, start_response):
     os.unlink(path)
     os.rmdir(directory)
     source.seek(2)
-    # The descriptor of a buffered file is at its end then.
+    # This moves the descriptor of a buffered file to its end.
     source.read(1)
     start_response("200 OK", [])
     return environ["wsgi.file_wrapper"](source)
@@ -377,7 +377,7 @@ def handled(environ, start_response):
 
 
 def takes_over(environ, start_response):
-    """Uses gunicorn.socket as the libraries do that take a connection over."""
+    """Use gunicorn.socket as libraries do that take a connection over."""
     import selectors
     import socket
 

@@ -1,4 +1,4 @@
-"""ASGI applications, in the forms that frameworks give them."""
+"""ASGI applications, in the forms that frameworks use."""
 
 import functools
 

@@ -1,3 +1,3 @@
-"""An application whose import ends in a ValueError."""
+"""An application whose import raises a ValueError."""
 
 int("not a number")

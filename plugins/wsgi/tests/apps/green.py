@@ -1,4 +1,4 @@
-"""Applications for the tests of guest loops: they wait as if they blocked."""
+"""Applications for the tests of guest loops. They use blocking calls to wait."""
 
 import contextvars
 import threading

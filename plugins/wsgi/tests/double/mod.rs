@@ -1,4 +1,4 @@
-//! A worker class and a host in memory: as much of them as an application can see.
+//! A worker class and a host in memory, as far as an application can see them.
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
@@ -18,7 +18,7 @@ use worker_api::{
     Version, Waker,
 };
 
-/// A host of settings and a log.
+/// A host with settings and a log.
 #[derive(Clone, Default)]
 pub(crate) struct Host {
     settings: HashMap<String, Value>,
@@ -35,12 +35,12 @@ impl Host {
         self.set(name, Value::Text(value.into()))
     }
 
-    /// The lines that were logged since the last call.
+    /// Returns the lines that were logged since the last call.
     pub(crate) fn take_log(&self) -> String {
         std::mem::take(&mut *locked(&self.log)).join("\n")
     }
 
-    /// An application, as the host makes one.
+    /// Creates an application, as the host does.
     pub(crate) fn app(
         &self,
         spec: &str,
@@ -108,14 +108,14 @@ impl RawHost for Host {
     }
 }
 
-/// What a client sees of a response.
+/// The response, as seen by the client.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Seen {
     pub(crate) status: u16,
     pub(crate) reason: String,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
-    /// How many times the application's side wrote.
+    /// Number of writes by the application.
     pub(crate) writes: usize,
     pub(crate) early: Vec<(u16, String)>,
     pub(crate) finished: bool,
@@ -135,13 +135,13 @@ impl Seen {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// Whether the client got a whole answer that looks right.
+    /// Returns whether the client got a complete response.
     pub(crate) fn is_good(&self) -> bool {
         self.finished && self.failed.is_none()
     }
 }
 
-/// A request to be made.
+/// A request to send.
 #[derive(Clone)]
 pub(crate) struct Request {
     pub(crate) method: &'static str,
@@ -149,19 +149,19 @@ pub(crate) struct Request {
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
     pub(crate) chunked: bool,
-    /// In how many bytes the body arrives; each second read has to be waited for.
+    /// Number of bytes in which the body arrives; every second read is pending first.
     pub(crate) part: usize,
-    /// After so many bytes of body the client is gone.
+    /// Number of bytes of the body after which the client disconnects.
     pub(crate) gone_after: Option<usize>,
-    /// After so many bytes of response the client is gone.
+    /// Number of bytes of the response after which the client disconnects.
     pub(crate) reads_until: Option<usize>,
-    /// The engine whose loop has to turn before what has to be waited for is there.
+    /// The engine that must turn before a pending operation completes.
     pub(crate) engine: Option<Arc<Engine>>,
-    /// The client's port; 0 for one that has none.
+    /// The client's port; 0 if it has none.
     pub(crate) port: u16,
-    /// The server's end of the connection, where it is one.
+    /// The server's end of the connection, if there is one.
     pub(crate) connection: Option<Arc<std::os::unix::net::UnixStream>>,
-    /// What the class does when the request is over.
+    /// Called by the worker class when the request has ended.
     pub(crate) then: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
@@ -212,14 +212,14 @@ impl Request {
         self
     }
 
-    /// Has the application answer it.
+    /// Calls the application with it.
     pub(crate) fn call(&self, app: &AppHandle) -> Seen {
         let (exchange, seen) = self.exchange();
         app.call(exchange);
         locked(&seen).clone()
     }
 
-    /// The exchange, and where to look for what becomes of it.
+    /// Returns the exchange, and the response that is recorded for it.
     pub(crate) fn exchange(&self) -> (ExchangeBox, Arc<Mutex<Seen>>) {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let exchange = InMemory {
@@ -233,7 +233,7 @@ impl Request {
         (RawExchange_TO::from_value(exchange, TD_Opaque), seen)
     }
 
-    /// The head, in memory that is never freed: it borrows from itself otherwise.
+    /// Returns the head, in leaked memory: otherwise this type would borrow from itself.
     fn head(&self) -> RequestHead<'static> {
         let copy: &'static Self = Box::leak(Box::new(self.clone()));
         let headers: Vec<Header<'static>> =
@@ -264,7 +264,7 @@ impl Request {
     }
 }
 
-/// Status, reason and headers that wait for the first byte.
+/// Status, reason and headers, until the first byte of the body is written.
 type Start = (u16, String, Vec<(String, String)>);
 
 struct InMemory {
@@ -277,8 +277,8 @@ struct InMemory {
 }
 
 impl InMemory {
-    /// What is waited for is there when the engine has turned.
-    fn not_yet(&mut self, waker: ROption<Waker>) -> Step {
+    /// Reports a pending operation, which completes after the engine has turned.
+    fn pending(&mut self, waker: ROption<Waker>) -> Step {
         if let (Some(engine), ROption::RSome(waker)) = (&self.request.engine, waker) {
             self.waited = true;
             locked(&engine.wakers).push(waker);
@@ -321,7 +321,7 @@ impl RawExchange for InMemory {
         }
         let rest = &self.request.body[self.read..];
         if !rest.is_empty() && !std::mem::replace(&mut self.waited, false) {
-            return self.not_yet(waker);
+            return self.pending(waker);
         }
         let rest = &self.request.body[self.read..];
         let n = rest.len().min(buf.len()).min(self.request.part);
@@ -349,7 +349,7 @@ impl RawExchange for InMemory {
             return self.take_in(bytes.as_slice());
         }
         if !std::mem::replace(&mut self.waited, false) {
-            return self.not_yet(waker);
+            return self.pending(waker);
         }
         let half = bytes.len().div_ceil(2);
         self.take_in(&bytes.as_slice()[..half])
@@ -357,7 +357,7 @@ impl RawExchange for InMemory {
 
     fn poll_send_file(&mut self, fd: i32, offset: u64, len: u64, waker: ROption<Waker>) -> Step {
         if self.request.engine.is_some() && !std::mem::replace(&mut self.waited, false) {
-            return self.not_yet(waker);
+            return self.pending(waker);
         }
         let path = format!("/proc/self/fd/{fd}");
         let content = std::fs::read(path).expect("the descriptor is a file's");
@@ -428,7 +428,7 @@ impl RawExchange for InMemory {
     }
 }
 
-/// A worker class's engine: hands over the exchanges that it was given, and has stopped when all are over.
+/// A worker class's engine. It hands over the exchanges that were added, and stops when all have ended.
 pub(crate) struct Engine {
     wakers: Mutex<Vec<Waker>>,
     waiting: Mutex<Vec<ExchangeBox>>,
@@ -438,7 +438,7 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub(crate) fn new() -> Arc<Self> {
-        // SAFETY: the call makes a descriptor, which belongs to the file alone.
+        // SAFETY: the call creates a descriptor, which only the file owns.
         let event = unsafe {
             let fd = libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC);
             assert!(fd >= 0, "there are descriptors left");
@@ -452,7 +452,7 @@ impl Engine {
         })
     }
 
-    /// Adds a request that comes in the next turn.
+    /// Adds a request, which is handed over in the next turn.
     pub(crate) fn add(self: &Arc<Self>, mut request: Request) -> Arc<Mutex<Seen>> {
         request.engine = Some(Arc::clone(self));
         let (exchange, seen) = request.exchange();
@@ -462,7 +462,7 @@ impl Engine {
         seen
     }
 
-    /// Has the application's loop drive it until all requests are over.
+    /// Runs the application's loop until all requests have ended.
     pub(crate) fn run(self: &Arc<Self>, app: &AppHandle) -> Result<(), Failure> {
         let driven = Driven { engine: Arc::clone(self), app: app.clone() };
         app.run_loop(RawEngine_TO::from_value(driven, TD_Opaque))
@@ -494,7 +494,7 @@ impl RawEngine for Driven {
             self.app.call(exchange);
         }
         if !self.stopped() {
-            // Stands for the timers of an engine: the next turn finds out what has ended.
+            // In place of an engine's timers: the next turn checks what has ended.
             self.engine.signal();
         }
         RResult::ROk(())

@@ -1,4 +1,4 @@
-# What the server asks an interpreter about itself: one line of JSON. Runs under any Python 3, old ones too.
+# Prints the properties of an interpreter as one line of JSON. Must run under any Python 3, also one too old to embed.
 import json
 import os
 import sys
