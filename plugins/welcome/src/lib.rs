@@ -33,9 +33,11 @@ impl App for Welcome {
         let head = exchange.head();
         let readable = matches!(head.method.as_str(), "GET" | "HEAD");
         match head.path_str() {
-            _ if !readable => {
-                exchange.respond(405, &[Header::new("Allow", "GET, HEAD"), plain()], b"Only GET and HEAD are supported.\n")
-            }
+            _ if !readable => exchange.respond(
+                405,
+                &[Header::new("Allow", "GET, HEAD"), plain()],
+                b"Only GET and HEAD are supported.\n",
+            ),
             "/" => {
                 let page = self.page.get_or_init(|| page(&self.class));
                 let headers = [

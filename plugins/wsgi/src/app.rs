@@ -138,7 +138,8 @@ impl App for Wsgi {
     }
 
     fn load(&self) -> Result<()> {
-        let name = if self.spec.is_empty() { "the project in the working directory" } else { &self.spec };
+        let name =
+            if self.spec.is_empty() { "the project in the working directory" } else { &self.spec };
         let application = self.attached(&format!("cannot load {name}"), |py| {
             let before = std::process::id();
             let loaded = self.runtime.helper(py, "load", [&py.text(&self.spec)?]);

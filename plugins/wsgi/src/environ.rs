@@ -132,7 +132,7 @@ impl EnvironBuilder {
         }
         let prototype = Prototype::new(py, constants, &self.keys, head)?;
         if self.prototypes.len() >= PROTOTYPES_MAX {
-            self.prototypes.swap_remove(0).let_go(py);
+            self.prototypes.swap_remove(0).release(py);
         }
         self.prototypes.push(prototype);
         Ok(self.prototypes.len() - 1)
@@ -172,8 +172,8 @@ impl EnvironBuilder {
         head: &RequestHead<'_>,
     ) -> Result<(), Fault> {
         let mut path = head.path.as_slice();
-        let told = self.fields.script_name.take();
-        let mount = told.as_deref().unwrap_or(constants.script_name().as_bytes());
+        let from_header = self.fields.script_name.take();
+        let mount = from_header.as_deref().unwrap_or(constants.script_name().as_bytes());
         if !mount.is_empty() {
             let Some(rest) = path.strip_prefix(mount) else {
                 let message = format!(
@@ -185,8 +185,8 @@ impl EnvironBuilder {
             };
             path = rest;
         }
-        if let Some(told) = &told {
-            environ.set_item(&py.name(b"SCRIPT_NAME")?, &py.latin1(told)?)?;
+        if let Some(from_header) = &from_header {
+            environ.set_item(&py.name(b"SCRIPT_NAME")?, &py.latin1(from_header)?)?;
         }
         let decoded = percent_decoded(path);
         let decoded = decoded.as_deref().unwrap_or(path);
@@ -263,7 +263,7 @@ impl Prototype {
         let dict = self.dict.get(py);
         let mut digits = itoa::Buffer::new();
         let port = digits.format(head.peer.port).as_bytes();
-        let said = [
+        let values = [
             (&keys.request_method, Some(&mut self.method), head.method.as_bytes()),
             (&keys.server_protocol, Some(&mut self.protocol), head.version.name().as_bytes()),
             (&keys.query_string, Some(&mut self.query), head.query.as_slice()),
@@ -272,7 +272,7 @@ impl Prototype {
             (&keys.remote_port, self.remote_port.as_mut(), port),
         ];
         let mut long = Vec::new();
-        for (key, remembered, bytes) in said {
+        for (key, remembered, bytes) in values {
             let Some(remembered) = remembered.filter(|known| !is_same(&known.bytes, bytes)) else {
                 continue;
             };
@@ -291,7 +291,7 @@ impl Prototype {
         Ok(environ)
     }
 
-    fn let_go(self, py: Python<'_>) {
+    fn release(self, py: Python<'_>) {
         let values = [self.method, self.protocol, self.target, self.query, self.remote_address];
         let values = values.into_iter().chain(self.remote_port);
         values.for_each(|value| drop(value.object.take(py)));

@@ -8,20 +8,20 @@ use crate::python::PyErrSet;
 #[derive(Debug)]
 pub(crate) enum Fault {
     /// An exception is set in this thread.
-    PyErrSet(PyErrSet),
+    Exception(PyErrSet),
     /// The exchange, or the request itself, failed.
-    Failed(Failure),
+    Failure(Failure),
 }
 
 impl From<PyErrSet> for Fault {
     fn from(raised: PyErrSet) -> Self {
-        Self::PyErrSet(raised)
+        Self::Exception(raised)
     }
 }
 
 impl From<Failure> for Fault {
     fn from(failure: Failure) -> Self {
-        Self::Failed(failure)
+        Self::Failure(failure)
     }
 }
 

@@ -42,15 +42,15 @@ pub(crate) fn report(
         let age = Definition::new(Function { name: c"_age", entry: function!(age) });
         let end = Definition::new(Function { name: c"_abort", entry: function!(end) });
         let (age, end) = (age.bind(&py.none())?, end.bind(&py.none())?);
-        let taken = runtime.helper(py, "take_abort", [&hooks.get(py), &age, &end])?;
-        if taken.is_true()
+        let handled = runtime.helper(py, "handle_abort", [&hooks.get(py), &age, &end])?;
+        if handled.is_true()
             && let Some(python) = action_of_abort()
         {
             let _ = PYTHON.set(python);
         }
     }
     if HOST.set(host).is_ok() {
-        take_abort();
+        install_handler();
     }
     Ok(())
 }
@@ -77,12 +77,12 @@ fn action_of_abort() -> Option<libc::sigaction> {
     // SAFETY: a zeroed sigaction is a valid one to be written to; no handler is changed.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
-        let asked = libc::sigaction(libc::SIGABRT, std::ptr::null(), &raw mut action);
-        (asked == 0).then_some(action)
+        let status = libc::sigaction(libc::SIGABRT, std::ptr::null(), &raw mut action);
+        (status == 0).then_some(action)
     }
 }
 
-fn take_abort() {
+fn install_handler() {
     // SAFETY: the handler is async-signal-safe: it raises a signal that `faulthandler` handles, whose handler
     // is written for that, and calls handlers that were installed before. Without SA_RESTART, interrupted
     // system calls return, so that Python checks for signals.
@@ -114,11 +114,11 @@ extern "C" fn on_abort(signal: c_int, info: *mut libc::siginfo_t, context: *mut 
         unsafe { (*INFO.0.get()).write(*info) };
         // SAFETY: Python's handler for this signal, with the kernel's arguments. It only records the
         // signal.
-        unsafe { act(python, signal, info, context) };
+        unsafe { perform(python, signal, info, context) };
         return;
     }
     // SAFETY: the host's handler for this signal, with the kernel's arguments.
-    unsafe { act(host, signal, info, context) };
+    unsafe { perform(host, signal, info, context) };
 }
 
 /// `_age()`: the spawn index of this worker, which is not yet known when the process is forked.
@@ -140,7 +140,7 @@ fn end<'py>(
     if let Some(host) = HOST.get().filter(|_| is_handed_to_python()) {
         // SAFETY: the host's handler for this signal. The siginfo was written before the signal was handed
         // to Python, and is not written again.
-        unsafe { act(host, libc::SIGABRT, (*INFO.0.get()).as_mut_ptr(), std::ptr::null_mut()) };
+        unsafe { perform(host, libc::SIGABRT, (*INFO.0.get()).as_mut_ptr(), std::ptr::null_mut()) };
     }
     Ok(py.none())
 }
@@ -149,7 +149,7 @@ fn end<'py>(
 ///
 /// # Safety
 /// The action was installed for this signal, and `info` points to a siginfo of it.
-unsafe fn act(
+unsafe fn perform(
     action: &libc::sigaction,
     signal: c_int,
     info: *mut libc::siginfo_t,

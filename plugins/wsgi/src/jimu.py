@@ -342,7 +342,7 @@ def report_faults(log, dump_signal):
         faulthandler.register(dump_signal, descriptor, all_threads=True)
 
 
-def take_abort(hooks, age, end):
+def handle_abort(hooks, age, end):
     """Make Python handle SIGABRT with the hook worker_abort, then `end`. Return False if there is no such hook."""
     if not hooks.has("worker_abort"):
         return False

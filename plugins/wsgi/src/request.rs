@@ -37,7 +37,7 @@ pub(crate) struct State {
     /// Descriptor of the connection, which may be closed after the exchange.
     pub(crate) descriptor: RawFd,
     /// The objects of the request while a greenlet of a guest loop serves it.
-    pub(crate) slot: Option<RequestObjects>,
+    pub(crate) objects: Option<RequestObjects>,
     /// End of the part that a greenlet is sending: less than its length if `Content-Length` leaves no room
     /// for it.
     pub(crate) part_end: usize,
@@ -92,10 +92,10 @@ impl State {
     }
 
     /// Sets the exception of a fault.
-    pub(crate) fn raised(&mut self, py: Python<'_>, fault: Fault) -> PyErrSet {
+    pub(crate) fn raise_fault(&mut self, py: Python<'_>, fault: Fault) -> PyErrSet {
         match fault {
-            Fault::PyErrSet(raised) => raised,
-            Fault::Failed(failure) => self.raise(py, failure),
+            Fault::Exception(raised) => raised,
+            Fault::Failure(failure) => self.raise(py, failure),
         }
     }
 
@@ -123,7 +123,7 @@ impl State {
 
     /// Returns whether the application uses the connection directly and has started no response.
     pub(crate) fn is_taken(&self) -> bool {
-        self.taken && (self.detached || self.response.phase == Phase::Nothing)
+        self.taken && (self.detached || self.response.phase == Phase::NotStarted)
     }
 
     /// Returns whether the application has used the connection directly.
@@ -212,7 +212,7 @@ pub(crate) struct Socket {
 impl Native for Socket {
     const NAME: &'static std::ffi::CStr = c"jimu.Socket";
     const METHODS: &'static [&'static [Function]] = &[];
-    const ANSWERS: bool = true;
+    const HAS_ATTRIBUTES: bool = true;
 
     fn end(self, py: Python<'_>) {
         drop(self.owner.take(py));
@@ -355,7 +355,7 @@ impl RequestObjects {
         let mut state = runtime.types.request.value(&request)?.state(py)?;
         let socket = state.socket.take().map(|socket| socket.take(py));
         let environ = state.environ.take().map(|environ| environ.take(py));
-        state.response.phase = Phase::Over;
+        state.response.phase = Phase::Ended;
         let exchange = state.exchange.take();
         let hijacked = state.hijacked;
         // Dropping the socket, or the contents of the environ, can run Python code.
@@ -380,7 +380,7 @@ impl RequestObjects {
     }
 
     /// Drops the references to the objects, which live as long as the application refers to them.
-    pub(crate) fn let_go(self, py: Python<'_>, runtime: &PythonRuntime) {
+    pub(crate) fn release(self, py: Python<'_>, runtime: &PythonRuntime) {
         let request = self.request.take(py);
         let write = runtime
             .types
@@ -412,31 +412,31 @@ pub(crate) fn start_response<'py>(
     let exc_info = exc_info.filter(|info| !info.is_none());
     let phase = request.state(py)?.response.phase;
     match (phase, exc_info) {
-        (Phase::Over, _) => {
+        (Phase::Ended, _) => {
             let message = "start_response() called after the request ended";
             return Err(PyErrSet::new(py, Exception::Runtime, message));
         }
         (Phase::Sent, Some(info)) => return Err(raise_again(py, &info)?),
-        (Phase::Said | Phase::Sent, None) => {
+        (Phase::Started | Phase::Sent, None) => {
             let message = "start_response() called again without exc_info";
             return Err(PyErrSet::new(py, Exception::Assertion, message));
         }
-        (Phase::Nothing, _) | (Phase::Said, Some(_)) => {}
+        (Phase::NotStarted, _) | (Phase::Started, Some(_)) => {}
     }
-    let said = say(py, &mut request.state(py)?.response, &status, &headers);
+    let result = set_head(py, &mut request.state(py)?.response, &status, &headers);
     let mut state = request.state(py)?;
-    if let Err(raised) = said {
-        state.response.phase = Phase::Nothing;
+    if let Err(raised) = result {
+        state.response.phase = Phase::NotStarted;
         return Err(raised);
     }
-    state.response.phase = Phase::Said;
+    state.response.phase = Phase::Started;
     match &state.write {
         Some(write) => Ok(write.get(py).clone()),
         None => Ok(py.none()),
     }
 }
 
-fn say<'py>(
+fn set_head<'py>(
     py: Python<'py>,
     response: &mut Response,
     status: &Object<'py>,
@@ -505,7 +505,7 @@ pub(crate) fn write<'py>(
     let data = required(py, data, "data")?;
     let request = PythonRuntime::get().types.request.value(me)?;
     let mut state = request.state(py)?;
-    if state.response.phase == Phase::Nothing {
+    if state.response.phase == Phase::NotStarted {
         return Err(PyErrSet::new(py, Exception::Assertion, "write() before start_response()"));
     }
     let bytes = data.as_bytes().ok_or_else(|| not_bytes(&data, "the argument of write()"))?;

@@ -11,13 +11,13 @@ use worker_api::{Exchange, Failure, Header, Result};
 pub(crate) enum Phase {
     /// `start_response` was not called yet.
     #[default]
-    Nothing,
+    NotStarted,
     /// `start_response` was called and nothing was sent: it may be called again with `exc_info`.
-    Said,
+    Started,
     /// The head was passed to the exchange.
     Sent,
     /// The request has ended.
-    Over,
+    Ended,
 }
 
 /// One response. Reused for the next request, to keep its memory.
@@ -56,7 +56,7 @@ impl Response {
     /// Resets the response for another request.
     pub(crate) fn begin(&mut self, head_request: bool) {
         self.forget();
-        self.phase = Phase::Nothing;
+        self.phase = Phase::NotStarted;
         self.written = 0;
         self.whole = None;
         self.head_request = head_request;
@@ -142,7 +142,7 @@ impl Response {
     /// Sets the length of the whole body. It becomes `Content-Length` if the application set none. Has no
     /// effect once the head is sent.
     pub(crate) fn set_whole(&mut self, len: u64) {
-        if self.phase == Phase::Said {
+        if self.phase == Phase::Started {
             self.whole = Some(len);
         }
     }
@@ -152,7 +152,7 @@ impl Response {
     pub(crate) fn begin_part(&mut self, exchange: &mut Exchange, len: u64) -> Result<u64> {
         if let (Some(announced), Some(whole)) = (self.announced, self.whole)
             && whole < announced
-            && self.phase == Phase::Said
+            && self.phase == Phase::Started
             && !self.has_no_body()
         {
             return Err(too_short(announced, whole));
@@ -198,7 +198,7 @@ impl Response {
 
     /// Returns whether the response switches protocols and its head has not been passed on.
     pub(crate) fn is_switch(&self) -> bool {
-        self.status == 101 && self.phase == Phase::Said
+        self.status == 101 && self.phase == Phase::Started
     }
 }
 

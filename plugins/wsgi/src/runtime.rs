@@ -32,12 +32,12 @@ pub(crate) struct PythonRuntime {
     /// The module `_jimu_process`, from `process.py`.
     pub(crate) process: GlobalRef,
     /// Environ builders: as many as threads have used at the same time.
-    environs: Cell<Vec<Box<EnvironBuilder>>>,
+    environ_builders: Cell<Vec<Box<EnvironBuilder>>>,
     constants: Constants,
     /// Objects of finished requests, for reuse.
-    pub(crate) slots: Cell<Vec<RequestObjects>>,
+    pub(crate) pool: Cell<Vec<RequestObjects>>,
     /// Objects of finished requests to which the greenlet that served them still refers.
-    aside: Cell<Vec<RequestObjects>>,
+    deferred: Cell<Vec<RequestObjects>>,
     /// The guest loop, if the worker class's engine is driven by one.
     pub(crate) guest: Option<Guest>,
     /// Number of the last request.
@@ -139,10 +139,10 @@ impl PythonRuntime {
                     entry: function!(request::early_hints),
                 }),
             },
-            environs: Cell::new(Vec::new()),
+            environ_builders: Cell::new(Vec::new()),
             constants,
-            slots: Cell::new(Vec::new()),
-            aside: Cell::new(Vec::new()),
+            pool: Cell::new(Vec::new()),
+            deferred: Cell::new(Vec::new()),
             guest: patched.map(|module| Guest::new(py, module, limited)).transpose()?,
             last: AtomicU64::new(0),
             warned_of_excess: AtomicBool::new(false),
@@ -186,9 +186,9 @@ impl PythonRuntime {
         &self,
         py: Python<'py>,
         environ: &Object<'py>,
-        slot: &RequestObjects,
+        objects: &RequestObjects,
     ) -> PyResult<()> {
-        let arguments = [environ, &*slot.socket.get(py), &*slot.request.get(py)];
+        let arguments = [environ, &*objects.socket.get(py), &*objects.request.get(py)];
         let made = self.socket_module(py)?.call_method("websocket", arguments)?;
         if made.is_none() {
             return Ok(());
@@ -202,66 +202,66 @@ impl PythonRuntime {
     }
 
     /// Takes the objects for a request from the pool, or creates them.
-    pub(crate) fn slot(&self, py: Python<'_>) -> PyResult<RequestObjects> {
+    pub(crate) fn request_objects(&self, py: Python<'_>) -> PyResult<RequestObjects> {
         if self.guest.is_some()
-            && let Some(slot) = self.reclaimed(py)
+            && let Some(objects) = self.take_deferred(py)
         {
-            return Ok(slot);
+            return Ok(objects);
         }
-        let pooled = self.slots.borrow(py).and_then(|mut slots| slots.pop());
+        let pooled = self.pool.borrow(py).and_then(|mut pool| pool.pop());
         pooled.map_or_else(|| RequestObjects::new(py, self), Ok)
     }
 
     /// Runs `work` with an environ builder that no other thread uses: an allocation can start the garbage
     /// collector, which can run Python code, which can switch threads.
-    pub(crate) fn with_environs<T>(
+    pub(crate) fn with_environ_builder<T>(
         &self,
         py: Python<'_>,
         work: impl FnOnce(&mut EnvironBuilder, &Constants) -> T,
     ) -> PyResult<T> {
-        let pooled = self.environs.borrow(py).and_then(|mut makers| makers.pop());
-        let mut maker = match pooled {
-            Some(maker) => maker,
+        let pooled = self.environ_builders.borrow(py).and_then(|mut builders| builders.pop());
+        let mut builder = match pooled {
+            Some(builder) => builder,
             None => Box::new(EnvironBuilder::new(py)?),
         };
-        let result = work(&mut maker, &self.constants);
-        if let Some(mut makers) = self.environs.borrow(py) {
-            makers.push(maker);
+        let result = work(&mut builder, &self.constants);
+        if let Some(mut builders) = self.environ_builders.borrow(py) {
+            builders.push(builder);
         }
         Ok(result)
     }
 
     /// Returns the objects of a request to the pool, unless the application still refers to one of them.
-    pub(crate) fn give_back(&self, py: Python<'_>, slot: RequestObjects) {
-        if slot.is_free(py)
-            && let Some(mut slots) = self.slots.borrow(py)
-            && slots.len() < SLOTS_MAX
+    pub(crate) fn recycle(&self, py: Python<'_>, objects: RequestObjects) {
+        if objects.is_free(py)
+            && let Some(mut pool) = self.pool.borrow(py)
+            && pool.len() < POOL_MAX
         {
-            slots.push(slot);
+            pool.push(objects);
             return;
         }
-        slot.let_go(py, self);
+        objects.release(py, self);
     }
 
     /// Keeps the objects of a finished request until the greenlet that served it no longer refers to them.
-    pub(crate) fn put_aside(&self, py: Python<'_>, slot: RequestObjects) {
-        if let Some(mut aside) = self.aside.borrow(py) {
-            aside.push(slot);
+    pub(crate) fn defer_recycling(&self, py: Python<'_>, objects: RequestObjects) {
+        if let Some(mut deferred) = self.deferred.borrow(py) {
+            deferred.push(objects);
         }
     }
 
     /// Takes the first deferred objects that are free by now: usually those deferred last.
-    fn reclaimed(&self, py: Python<'_>) -> Option<RequestObjects> {
-        let mut aside = self.aside.borrow(py)?;
-        let free = aside.iter().position(|slot| slot.is_free(py));
-        let free = free.map(|at| aside.remove(at));
+    fn take_deferred(&self, py: Python<'_>) -> Option<RequestObjects> {
+        let mut deferred = self.deferred.borrow(py)?;
+        let free = deferred.iter().position(|objects| objects.is_free(py));
+        let free = free.map(|at| deferred.remove(at));
         // The oldest ones are held by the application.
-        let kept = aside.len().saturating_sub(ASIDE_MAX);
-        let kept: Vec<RequestObjects> = aside.drain(..kept).collect();
+        let kept = deferred.len().saturating_sub(DEFERRED_MAX);
+        let kept: Vec<RequestObjects> = deferred.drain(..kept).collect();
         // Dropping objects can run Python code.
-        drop(aside);
-        for slot in kept {
-            self.give_back(py, slot);
+        drop(deferred);
+        for objects in kept {
+            self.recycle(py, objects);
         }
         free
     }
@@ -382,6 +382,6 @@ fn setting<'py>(
 static RUNTIME: OnceLock<PythonRuntime> = OnceLock::new();
 
 /// Maximum number of deferred requests.
-const ASIDE_MAX: usize = 16;
+const DEFERRED_MAX: usize = 16;
 /// Maximum number of pooled requests; beyond that, each request creates its objects.
-const SLOTS_MAX: usize = 1024;
+const POOL_MAX: usize = 1024;

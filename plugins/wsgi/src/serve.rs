@@ -23,10 +23,11 @@ pub(crate) fn serve(runtime: &PythonRuntime, exchange: &mut Exchange) -> Result<
         {
             return Err(unexpected(runtime, py, raised));
         }
-        let slot = runtime.slot(py).map_err(|raised| unexpected(runtime, py, raised))?;
-        let answered = with_slot(runtime, py, &slot, exchange);
-        runtime.give_back(py, slot);
-        answered
+        let objects =
+            runtime.request_objects(py).map_err(|raised| unexpected(runtime, py, raised))?;
+        let result = serve_with(runtime, py, &objects, exchange);
+        runtime.recycle(py, objects);
+        result
     })?;
     // Sending the rest needs no Python: other threads can take the lock.
     let Some(body) = rest else { return Ok(()) };
@@ -35,46 +36,46 @@ pub(crate) fn serve(runtime: &PythonRuntime, exchange: &mut Exchange) -> Result<
     sent
 }
 
-fn with_slot(
+fn serve_with(
     runtime: &PythonRuntime,
     py: Python<'_>,
-    slot: &RequestObjects,
+    objects: &RequestObjects,
     exchange: &mut Exchange,
 ) -> Result<Option<Bytes>> {
-    let object = slot.request.get(py);
+    let object = objects.request.get(py);
     let internal = |raised| unexpected(runtime, py, raised);
     let request = runtime.types.request.value(&object).map_err(internal)?;
-    slot.begin(py, runtime, exchange.detach()).map_err(internal)?;
-    let answered = answer(runtime, py, slot, request);
+    objects.begin(py, runtime, exchange.detach()).map_err(internal)?;
+    let result = call_application(runtime, py, objects, request);
     if fork::is_child() {
         // A process that the application has forked. The exchange is the parent's, so its failures are
         // ignored.
-        let raised = match answered {
-            Err(Fault::PyErrSet(raised)) => Some(raised),
+        let raised = match result {
+            Err(Fault::Exception(raised)) => Some(raised),
             _ => None,
         };
         process::end_child(py, &runtime.process, raised);
     }
-    let answered = answered.or_else(|fault| settle(runtime, py, request, fault).map(|()| None));
-    if let Some(kept) = slot.end(py, runtime).map_err(internal)? {
+    let result = result.or_else(|fault| fail_request(runtime, py, request, fault).map(|()| None));
+    if let Some(kept) = objects.end(py, runtime).map_err(internal)? {
         *exchange = kept;
     }
-    answered
+    result
 }
 
 /// Calls the application and sends its result. A body in one piece is returned instead, after the head was passed
 /// to the exchange: it can be sent without the interpreter's lock.
-fn answer(
+fn call_application(
     runtime: &PythonRuntime,
     py: Python<'_>,
-    slot: &RequestObjects,
+    objects: &RequestObjects,
     request: &Request,
 ) -> Result<Option<Bytes>, Fault> {
-    let environ = environ_of(runtime, py, slot, request)?;
+    let environ = environ_of(runtime, py, objects, request)?;
     let Some(application) = runtime.application.get() else {
         return Err(Failure::application("the application is not loaded").into());
     };
-    let result = application.get(py).call([&environ, &slot.start_response.get(py)])?;
+    let result = application.get(py).call([&environ, &objects.start_response.get(py)])?;
     drop(environ);
     if fork::is_child() {
         return Ok(None);
@@ -90,31 +91,31 @@ fn answer(
     }
     let sent = send_other(runtime, py, request, &result);
     // Python code must not run while an exception is set.
-    let sent = sent.map_err(|fault| Taken::new(py, fault));
+    let sent = sent.map_err(|fault| SavedFault::new(py, fault));
     if let Err(raised) = close(runtime, &result) {
         runtime.report(py, raised, "error in close() of the response body");
     }
-    sent.map(|()| None).map_err(Taken::back)
+    sent.map(|()| None).map_err(SavedFault::restore)
 }
 
 /// A fault whose exception is taken, so that other code can run.
-enum Taken<'py> {
-    PyErrSet(Object<'py>),
-    Failed(Failure),
+enum SavedFault<'py> {
+    Exception(Object<'py>),
+    Failure(Failure),
 }
 
-impl<'py> Taken<'py> {
+impl<'py> SavedFault<'py> {
     fn new(py: Python<'py>, fault: Fault) -> Self {
         match fault {
-            Fault::PyErrSet(raised) => Self::PyErrSet(raised.take(py)),
-            Fault::Failed(failure) => Self::Failed(failure),
+            Fault::Exception(raised) => Self::Exception(raised.take(py)),
+            Fault::Failure(failure) => Self::Failure(failure),
         }
     }
 
-    fn back(self) -> Fault {
+    fn restore(self) -> Fault {
         match self {
-            Self::PyErrSet(exception) => PyErrSet::restore(&exception).into(),
-            Self::Failed(failure) => failure.into(),
+            Self::Exception(exception) => PyErrSet::restore(&exception).into(),
+            Self::Failure(failure) => failure.into(),
         }
     }
 }
@@ -123,18 +124,18 @@ impl<'py> Taken<'py> {
 pub(crate) fn environ_of<'py>(
     runtime: &PythonRuntime,
     py: Python<'py>,
-    slot: &RequestObjects,
+    objects: &RequestObjects,
     request: &Request,
 ) -> Result<Object<'py>, Fault> {
     let mut state = request.state(py)?;
     let (exchange, _) = state.open(py)?;
     let handles = Handles {
-        input: &slot.wsgi_input().get(py),
-        early_hints: &slot.early_hints.get(py),
-        socket: &slot.socket.get(py),
+        input: &objects.wsgi_input().get(py),
+        early_hints: &objects.early_hints.get(py),
+        socket: &objects.socket.get(py),
         proxied: exchange.is_proxied(),
     };
-    let (environ, upgrade) = runtime.with_environs(py, |environs, constants| {
+    let (environ, upgrade) = runtime.with_environ_builder(py, |environs, constants| {
         (environs.make(py, constants, exchange.head(), &handles), environs.is_upgrade())
     })?;
     let environ = environ?;
@@ -142,7 +143,7 @@ pub(crate) fn environ_of<'py>(
         state.environ = Some(environ.clone().store());
     }
     if upgrade && runtime.offers_websocket {
-        runtime.websocket(py, &environ, slot)?;
+        runtime.websocket(py, &environ, objects)?;
     }
     Ok(environ)
 }
@@ -161,7 +162,7 @@ fn send_list(
         let mut state = request.state(py)?;
         expect_start(py, state.response.phase)?;
         let (exchange, response) = state.open(py)?;
-        if response.phase == Phase::Said {
+        if response.phase == Phase::Started {
             let len = bytes.bytes().len() as u64;
             response.set_whole(len);
             let fits = response.begin_part(exchange, len)?;
@@ -302,7 +303,7 @@ pub(crate) fn finish(
 
 /// Raises `AssertionError` if `start_response` was not called.
 pub(crate) fn expect_start(py: Python<'_>, phase: Phase) -> PyResult<()> {
-    if phase == Phase::Nothing {
+    if phase == Phase::NotStarted {
         let message = "the application must call start_response() before it sends the body";
         return Err(PyErrSet::new(py, crate::python::Exception::Assertion, message));
     }
@@ -327,18 +328,18 @@ fn close(runtime: &PythonRuntime, result: &Object<'_>) -> PyResult<()> {
 /// Ends a request whose application failed. The exchange fails, unless the application has used the connection
 /// directly: an error response would follow what it has sent.
 #[cold]
-pub(crate) fn settle(
+pub(crate) fn fail_request(
     runtime: &PythonRuntime,
     py: Python<'_>,
     request: &Request,
     fault: Fault,
 ) -> Result<()> {
-    let fault = Taken::new(py, fault);
+    let fault = SavedFault::new(py, fault);
     runtime.log_variables(py, request);
     match request.state(py) {
         Ok(mut state) if state.is_touched() => {
             let head = state.exchange.as_ref().map(Exchange::head);
-            let what = match head.filter(|head| !head.method.is_empty()) {
+            let request_line = match head.filter(|head| !head.method.is_empty()) {
                 Some(head) => format!("{} {}", head.method, head.path.as_slice().escape_ascii()),
                 None => "request".to_owned(),
             };
@@ -348,19 +349,24 @@ pub(crate) fn settle(
                 raised.clear(py);
             }
             match fault {
-                Taken::PyErrSet(exception) if exception.type_name() == "StopIteration" => {
+                SavedFault::Exception(exception) if exception.type_name() == "StopIteration" => {
                     let message = "the application has finished with the connection it took over";
-                    runtime.host.log(LogLevel::DEBUG, "wsgi", &format!("{what}: {message}"));
+                    runtime.host.log(
+                        LogLevel::DEBUG,
+                        "wsgi",
+                        &format!("{request_line}: {message}"),
+                    );
                 }
-                Taken::PyErrSet(exception) => {
-                    let doing =
-                        format!("{what}: error on a connection that the application took over");
+                SavedFault::Exception(exception) => {
+                    let doing = format!(
+                        "{request_line}: error on a connection that the application took over"
+                    );
                     runtime.report(py, PyErrSet::restore(&exception), &doing);
                 }
-                Taken::Failed(failure) => {
+                SavedFault::Failure(failure) => {
                     let late = failure.kind == FailureKind::TIMEOUT;
                     let level = if late { LogLevel::WARNING } else { LogLevel::DEBUG };
-                    runtime.host.log(level, "wsgi", &format!("{what}: {failure}"));
+                    runtime.host.log(level, "wsgi", &format!("{request_line}: {failure}"));
                 }
             }
             return Ok(());
@@ -368,13 +374,13 @@ pub(crate) fn settle(
         Ok(_) => {}
         Err(raised) => raised.clear(py),
     }
-    Err(failed(runtime, py, request, fault.back()))
+    Err(failure_of(runtime, py, request, fault.restore()))
 }
 
 /// Returns the failure that ends the exchange. If an error of the application is the reason, it has the traceback:
 /// the worker class logs both as one record.
 #[cold]
-pub(crate) fn failed(
+pub(crate) fn failure_of(
     runtime: &PythonRuntime,
     py: Python<'_>,
     request: &Request,
@@ -388,13 +394,13 @@ pub(crate) fn failed(
         }
     };
     match (fault, earlier) {
-        (Fault::Failed(failure), earlier) => earlier.unwrap_or(failure),
+        (Fault::Failure(failure), earlier) => earlier.unwrap_or(failure),
         // The application did not catch the exception for this failure.
-        (Fault::PyErrSet(raised), Some(failure)) if is_outside(&failure) => {
+        (Fault::Exception(raised), Some(failure)) if is_outside(&failure) => {
             raised.clear(py);
             failure
         }
-        (Fault::PyErrSet(raised), _) => to_failure(runtime, py, FailureKind::APPLICATION, raised),
+        (Fault::Exception(raised), _) => to_failure(runtime, py, FailureKind::APPLICATION, raised),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::python::{
 };
 use crate::request::{Request, RequestObjects, State};
 use crate::runtime::PythonRuntime;
-use crate::serve::{environ_of, failed, finish, prepare_part, set_whole, settle};
+use crate::serve::{environ_of, fail_request, failure_of, finish, prepare_part, set_whole};
 
 /// A guest loop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -218,20 +218,20 @@ fn next<'py>(py: Python<'py>, _me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyRe
         let Some(exchange) = locked(&guest.ready).pop_front() else {
             return Ok(py.none());
         };
-        let slot = runtime.slot(py)?;
-        slot.begin(py, runtime, exchange)?;
-        let object = slot.request.get(py).clone();
+        let objects = runtime.request_objects(py)?;
+        objects.begin(py, runtime, exchange)?;
+        let object = objects.request.get(py).clone();
         let request = runtime.types.request.value(&object)?;
-        match begin(py, guest, &slot, request) {
+        match begin(py, guest, &objects, request) {
             Ok(environ) => {
-                let start_response = slot.start_response.get(py).clone();
-                request.state(py)?.slot = Some(slot);
+                let start_response = objects.start_response.get(py).clone();
+                request.state(py)?.objects = Some(objects);
                 return py.tuple([object, environ, start_response]);
             }
             Err(fault) => {
-                let failure = failed(runtime, py, request, fault);
-                request.state(py)?.slot = Some(slot);
-                over(py, request, Some(failure))?;
+                let failure = failure_of(runtime, py, request, fault);
+                request.state(py)?.objects = Some(objects);
+                end_request(py, request, Some(failure))?;
             }
         }
     }
@@ -240,7 +240,7 @@ fn next<'py>(py: Python<'py>, _me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyRe
 fn begin<'py>(
     py: Python<'py>,
     guest: &Guest,
-    slot: &RequestObjects,
+    objects: &RequestObjects,
     request: &Request,
 ) -> Result<Object<'py>, Fault> {
     let mut state = request.state(py)?;
@@ -250,21 +250,21 @@ fn begin<'py>(
         exchange.on_disconnect(guest.gone_waker(number))?;
     }
     drop(state);
-    environ_of(PythonRuntime::get(), py, slot, request)
+    environ_of(PythonRuntime::get(), py, objects, request)
 }
 
 /// `woken()`: returns the numbers of requests whose wait is over.
 fn woken<'py>(py: Python<'py>, _me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
-    taken(py, &guest(py)?.woken)
+    take_numbers(py, &guest(py)?.woken)
 }
 
 /// `gone()`: returns the numbers of requests whose client has disconnected or whose deadline has passed.
 fn gone<'py>(py: Python<'py>, _me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
-    taken(py, &guest(py)?.gone)
+    take_numbers(py, &guest(py)?.gone)
 }
 
 /// Empties a list and returns its contents; `None` if it was empty.
-fn taken<'py>(py: Python<'py>, list: &Mutex<Vec<u64>>) -> PyResult<Object<'py>> {
+fn take_numbers<'py>(py: Python<'py>, list: &Mutex<Vec<u64>>) -> PyResult<Object<'py>> {
     let numbers = std::mem::take(&mut *locked(list));
     if numbers.is_empty() {
         return Ok(py.none());
@@ -340,11 +340,11 @@ fn send<'py>(
     let mut state = request.state(py)?;
     let bytes = prepare_part(py, &state, &data)?;
     let what = match what {
-        0 => What::Rest,
-        1 => What::Part,
+        0 => Data::Rest,
+        1 => Data::Part,
         _ => {
             state.check_room(py, bytes.len())?;
-            What::Part
+            Data::Part
         }
     };
     let sent = send_bytes(&mut state, py, bytes, at, what)?;
@@ -353,7 +353,7 @@ fn send<'py>(
 
 /// Kind of data to send.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum What {
+enum Data {
     Rest,
     Part,
     Whole,
@@ -376,7 +376,7 @@ fn send_list<'py>(
     if request.state(py)?.is_taken() {
         PythonRuntime::get().log_variables(py, request);
         request.state(py)?.release(py)?;
-        over(py, request, None)?;
+        end_request(py, request, None)?;
         return Ok(py.none());
     }
     let mut state = request.state(py)?;
@@ -386,14 +386,14 @@ fn send_list<'py>(
     }
     let data = result.list_item(0)?;
     let bytes = prepare_part(py, &state, &data)?;
-    let sent = send_bytes(&mut state, py, bytes, 0, What::Whole)?;
+    let sent = send_bytes(&mut state, py, bytes, 0, Data::Whole)?;
     if sent < bytes.len() {
         return py.number(sent as i64);
     }
     drop(state);
     finish(PythonRuntime::get(), py, request)
-        .or_else(|fault| Err(request.state(py)?.raised(py, fault)))?;
-    over(py, request, None)?;
+        .or_else(|fault| Err(request.state(py)?.raise_fault(py, fault)))?;
+    end_request(py, request, None)?;
     Ok(py.none())
 }
 
@@ -402,7 +402,7 @@ fn send_bytes(
     py: Python<'_>,
     bytes: &[u8],
     at: usize,
-    what: What,
+    what: Data,
 ) -> PyResult<usize> {
     if state.detached {
         return Ok(bytes.len());
@@ -413,11 +413,11 @@ fn send_bytes(
         return Err(PyErrSet::new(py, Exception::Runtime, "the request has ended"));
     };
     let mut step = || -> Result<usize> {
-        if what != What::Rest {
-            if bytes.is_empty() && what == What::Part && !response.is_switch() {
+        if what != Data::Rest {
+            if bytes.is_empty() && what == Data::Part && !response.is_switch() {
                 return Ok(0);
             }
-            if what == What::Whole {
+            if what == Data::Whole {
                 response.set_whole(bytes.len() as u64);
             }
             *part_end = response.begin_part(exchange, bytes.len() as u64)? as usize;
@@ -496,7 +496,7 @@ fn finish_request<'py>(
     let request = request(me)?;
     match finish(PythonRuntime::get(), py, request) {
         Ok(()) => Ok(py.none()),
-        Err(fault) => Err(request.state(py)?.raised(py, fault)),
+        Err(fault) => Err(request.state(py)?.raise_fault(py, fault)),
     }
 }
 
@@ -526,21 +526,21 @@ fn end<'py>(
             "RequestTimeout" => Failure::new(FailureKind::TIMEOUT, "the deadline passed").into(),
             _ => PyErrSet::restore(&exception).into(),
         };
-        settle(runtime, py, request, fault).err()
+        fail_request(runtime, py, request, fault).err()
     });
-    over(py, request, failure)?;
+    end_request(py, request, failure)?;
     Ok(py.none())
 }
 
 /// Ends a request and defers the reuse of its objects.
-fn over(py: Python<'_>, request: &Request, failure: Option<Failure>) -> PyResult<()> {
+fn end_request(py: Python<'_>, request: &Request, failure: Option<Failure>) -> PyResult<()> {
     let runtime = PythonRuntime::get();
-    let Some(slot) = request.state(py)?.slot.take() else { return Ok(()) };
-    let exchange = slot.end(py, runtime)?;
+    let Some(objects) = request.state(py)?.objects.take() else { return Ok(()) };
+    let exchange = objects.end(py, runtime)?;
     if let (Some(mut exchange), Some(failure)) = (exchange, failure) {
         exchange.fail(failure);
     }
     // CPython still holds a reference for this call, so the objects are not free before it returns.
-    runtime.put_aside(py, slot);
+    runtime.defer_recycling(py, objects);
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::ptr::{self, NonNull};
 use pyo3_ffi::{PyGILState_STATE, PyThreadState};
 
 use super::api::{self, Api};
-use super::raised::{PyErrSet, PyResult};
+use super::error::{PyErrSet, PyResult};
 use crate::library::Library;
 
 /// Proof that this thread holds the interpreter's lock.

@@ -5,7 +5,7 @@
 //! | [`api`] | the table of libpython's functions |
 //! | [`mod@attach`] | the interpreter's lock: [`Python`], [`fn@attach`], [`Python::detach`], the fork |
 //! | [`object`] | references: [`Object`] while attached, [`GlobalRef`] beyond |
-//! | [`raised`] | the error set in this thread: [`PyErrSet`] |
+//! | [`error`] | the error set in this thread: [`PyErrSet`] |
 //! | [`value`] | text, bytes, numbers, dicts, lists, calls |
 //! | [`native`] | functions and types that Python can call |
 //!
@@ -29,15 +29,15 @@
 
 mod api;
 mod attach;
+mod error;
 mod native;
 mod object;
-mod raised;
 mod value;
 
 pub(crate) use api::SetProgramName;
 pub(crate) use attach::{Python, after_fork, attach, before_fork, initialize, is_attached};
+pub(crate) use error::{Exception, PyErrSet, PyResult};
 pub(crate) use native::{
     Arguments, Cell, Definition, Entry, Function, Native, NativeType, enter, required,
 };
 pub(crate) use object::{GlobalRef, Object};
-pub(crate) use raised::{Exception, PyErrSet, PyResult};

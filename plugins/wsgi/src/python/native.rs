@@ -13,8 +13,8 @@ use worker_api::guard;
 
 use super::api::{self, LAST_SLOT, METH_FASTCALL, METH_KEYWORDS, TPFLAGS_DEFAULT};
 use super::attach::Python;
+use super::error::{Exception, PyErrSet, PyResult};
 use super::object::{GlobalRef, Object};
-use super::raised::{Exception, PyErrSet, PyResult};
 
 /// Signature with which CPython calls: `METH_FASTCALL | METH_KEYWORDS`.
 type RawFunction = unsafe extern "C" fn(
@@ -81,7 +81,7 @@ pub(crate) unsafe fn enter(
     // a tuple of that many names after the positional arguments.
     unsafe {
         let py = Python::assume();
-        answer(py, || {
+        call_guarded(py, || {
             let me = Object::shared(py, me);
             let keywords = if names.is_null() { None } else { Some(Object::shared(py, names)) };
             let all = count as usize
@@ -96,16 +96,19 @@ pub(crate) unsafe fn enter(
 }
 
 /// Runs `body` and converts its result, or its panic, to what CPython expects.
-fn answer<'py>(py: Python<'py>, body: impl FnOnce() -> PyResult<Object<'py>>) -> *mut PyObject {
+fn call_guarded<'py>(
+    py: Python<'py>,
+    body: impl FnOnce() -> PyResult<Object<'py>>,
+) -> *mut PyObject {
     match guard::catch("a native function", body) {
         Ok(Ok(object)) => object.into_ptr(),
-        Ok(Err(raised)) => handed_back(raised),
-        Err(failure) => handed_back(PyErrSet::new(py, Exception::Runtime, &failure.message)),
+        Ok(Err(raised)) => null_with_error(raised),
+        Err(failure) => null_with_error(PyErrSet::new(py, Exception::Runtime, &failure.message)),
     }
 }
 
 /// Null: the error stays set, for the caller.
-fn handed_back(_: PyErrSet) -> *mut PyObject {
+fn null_with_error(_: PyErrSet) -> *mut PyObject {
     ptr::null_mut()
 }
 
@@ -211,7 +214,7 @@ pub(crate) trait Native: Sized + 'static {
     /// Whether it is its own iterator.
     const ITERATES: bool = false;
     /// Whether [`Native::attribute`] provides its attributes.
-    const ANSWERS: bool = false;
+    const HAS_ATTRIBUTES: bool = false;
 
     /// Called when the object is deallocated.
     fn end(self, py: Python<'_>) {
@@ -260,7 +263,7 @@ impl<T: Native> NativeType<T> {
             slots.push(slot(Py_tp_iter, itself as *mut c_void));
             slots.push(slot(Py_tp_iternext, next::<T> as *mut c_void));
         }
-        if T::ANSWERS {
+        if T::HAS_ATTRIBUTES {
             slots.push(slot(Py_tp_getattro, attribute::<T> as *mut c_void));
         }
         slots.push(LAST_SLOT);
@@ -344,8 +347,10 @@ unsafe extern "C" fn next<T: Native>(object: *mut PyObject) -> *mut PyObject {
         match step {
             Ok(Ok(Some(item))) => item.into_ptr(),
             Ok(Ok(None)) => ptr::null_mut(),
-            Ok(Err(raised)) => handed_back(raised),
-            Err(failure) => handed_back(PyErrSet::new(py, Exception::Runtime, &failure.message)),
+            Ok(Err(raised)) => null_with_error(raised),
+            Err(failure) => {
+                null_with_error(PyErrSet::new(py, Exception::Runtime, &failure.message))
+            }
         }
     }
 }
@@ -359,7 +364,7 @@ unsafe extern "C" fn attribute<T: Native>(
         let py = Python::assume();
         let me = Object::shared(py, object);
         let name = Object::shared(py, name);
-        answer(py, || value_of::<T>(py, object)?.attribute(&me, &name))
+        call_guarded(py, || value_of::<T>(py, object)?.attribute(&me, &name))
     }
 }
 

@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 use pyo3_ffi::{PyObject, PyTypeObject};
 
 use super::attach::Python;
-use super::raised::{PyErrSet, PyResult};
+use super::error::{PyErrSet, PyResult};
 
 /// An owned reference, usable while this thread is attached.
 #[repr(transparent)]

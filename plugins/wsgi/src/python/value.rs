@@ -7,8 +7,8 @@ use pyo3_ffi::PyObject;
 
 use super::api;
 use super::attach::Python;
+use super::error::{Exception, PyErrSet, PyResult};
 use super::object::Object;
-use super::raised::{Exception, PyErrSet, PyResult};
 
 impl<'py> Python<'py> {
     /// Returns `None`.
@@ -115,8 +115,9 @@ impl<'py> Python<'py> {
 
     /// Imports a module.
     pub(crate) fn import(self, name: &str) -> PyResult<Object<'py>> {
-        let name = CString::new(name)
-            .map_err(|_| PyErrSet::new(self, Exception::Value, "the module's name contains a NUL byte"))?;
+        let name = CString::new(name).map_err(|_| {
+            PyErrSet::new(self, Exception::Value, "the module's name contains a NUL byte")
+        })?;
         // SAFETY: attached; a C string.
         unsafe { Object::owned(self, (self.api().PyImport_ImportModule)(name.as_ptr())) }
     }
@@ -128,7 +129,8 @@ impl<'py> Python<'py> {
         source: &str,
         natives: &[(&str, Object<'py>)],
     ) -> PyResult<Object<'py>> {
-        let nul = |_| PyErrSet::new(self, Exception::Value, "the module's source contains a NUL byte");
+        let nul =
+            |_| PyErrSet::new(self, Exception::Value, "the module's source contains a NUL byte");
         let file = CString::new(format!("<{name}>")).map_err(nul)?;
         let c_name = CString::new(name).map_err(nul)?;
         let source = CString::new(source).map_err(nul)?;
