@@ -14,8 +14,9 @@ use crate::guest::Loop;
 use crate::interpreter::{self, Interpreter};
 use crate::process;
 use crate::python::{self, GlobalRef, PyResult, Python, attach};
-use crate::runtime::{Plan, PythonRuntime};
+use crate::runtime::PythonRuntime;
 use crate::serve::serve;
+use crate::setup::{self, Plan};
 
 /// A WSGI application and the interpreter that it runs in.
 pub struct Wsgi {
@@ -31,7 +32,7 @@ impl AppFactory for Wsgi {
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
 
     fn new(context: AppContext) -> Result<Self> {
-        if PythonRuntime::is_installed() {
+        if PythonRuntime::installed().is_some() {
             return Err(Failure::unsupported(
                 "this process has already loaded a Python application",
             ));
@@ -49,7 +50,7 @@ impl AppFactory for Wsgi {
             guest,
         };
         let runtime = attach(|py| {
-            PythonRuntime::install(py, plan)
+            setup::install(py, plan)
                 .map_err(|raised| Failure::new(FailureKind::LOAD, raised.take(py).to_text()))
         })?;
         let app = Self {
@@ -144,7 +145,7 @@ impl App for Wsgi {
             let before = std::process::id();
             let loaded = self.runtime.helper(py, "load", [&py.text(&self.spec)?]);
             if std::process::id() != before {
-                process::end_child(py, &self.runtime.process, loaded.err());
+                process::end_child(self.runtime, py, loaded.err());
             }
             let mut application = loaded?;
             if self.preload {
@@ -236,7 +237,7 @@ impl App for Wsgi {
         attach(|py| {
             let ran = guest.run(py, engine, &application.get(py));
             if fork::is_child() {
-                process::end_child(py, &self.runtime.process, ran.err());
+                process::end_child(self.runtime, py, ran.err());
             }
             ran.map_err(|raised| {
                 let (line, traceback) = self.runtime.describe(py, raised);
@@ -258,7 +259,7 @@ impl App for Wsgi {
             };
             let called = call();
             if fork::is_child() {
-                process::end_child(py, &self.runtime.process, called.err());
+                process::end_child(self.runtime, py, called.err());
             }
             called.map(drop).map_err(|raised| {
                 let (line, traceback) = self.runtime.describe(py, raised);

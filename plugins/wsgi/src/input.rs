@@ -4,9 +4,7 @@
 
 use worker_api::{Exchange, Interest, Result, Step, Waker};
 
-use crate::python::{Arguments, Object, PyResult, Python};
-use crate::request::State;
-use crate::runtime::PythonRuntime;
+use crate::python::{Object, PyResult, Python};
 
 /// Bytes read from the exchange and not yet returned: `buffer[given..filled]`. The memory after `filled` stays
 /// initialized, so that it is not cleared repeatedly.
@@ -32,12 +30,12 @@ impl Input {
         self.to_come = length;
     }
 
-    fn ready(&self) -> &[u8] {
+    pub(crate) fn ready(&self) -> &[u8] {
         &self.buffer[self.given..self.filled]
     }
 
     /// Returns `n` bytes that are available.
-    fn give<'py>(&mut self, py: Python<'py>, n: usize) -> PyResult<Object<'py>> {
+    pub(crate) fn give<'py>(&mut self, py: Python<'py>, n: usize) -> PyResult<Object<'py>> {
         let given = py.bytes(&self.buffer[self.given..self.given + n])?;
         self.given += n;
         if self.given == self.filled {
@@ -48,7 +46,7 @@ impl Input {
 
     /// Reads one more part of at most `want` bytes. With a waker it returns [`Filled::Pending`] instead of
     /// waiting.
-    fn fill(
+    pub(crate) fn fill(
         &mut self,
         py: Python<'_>,
         exchange: &mut Exchange,
@@ -77,7 +75,7 @@ impl Input {
 }
 
 /// Result of reading one more part.
-enum Filled {
+pub(crate) enum Filled {
     More,
     End,
     Pending,
@@ -100,117 +98,6 @@ fn read_some(
             exchange.read(place).map(Some)
         }),
         Step::Pending => Ok(None),
-    }
-}
-
-impl State {
-    /// Returns up to `size` bytes; fewer only at the end of the body.
-    fn take<'py>(&mut self, py: Python<'py>, size: usize) -> PyResult<Option<Object<'py>>> {
-        self.collect(py, |input, _| if input.ready().len() >= size { Ok(size) } else { Err(size) })
-    }
-
-    /// Returns a line with its line end, or `limit` bytes of it; empty at the end of the body.
-    pub(crate) fn line<'py>(
-        &mut self,
-        py: Python<'py>,
-        limit: usize,
-    ) -> PyResult<Option<Object<'py>>> {
-        self.collect(py, |input, searched| {
-            let ready = input.ready();
-            let searched = searched.min(ready.len());
-            match memchr::memchr(b'\n', &ready[searched..]) {
-                Some(at) => Ok((searched + at + 1).min(limit)),
-                None if ready.len() >= limit => Ok(limit),
-                None => Err(limit),
-            }
-        })
-    }
-
-    /// Fills the buffer until `enough` returns how much of it to return; at the end of the body, everything.
-    /// If the buffer is too short, `enough` returns as an error how long it should be. It receives the length
-    /// that it has already searched. Returns `None` under a guest loop that must wait first; what has been
-    /// read is kept.
-    fn collect<'py>(
-        &mut self,
-        py: Python<'py>,
-        enough: impl Fn(&Input, usize) -> std::result::Result<usize, usize>,
-    ) -> PyResult<Option<Object<'py>>> {
-        let mut seen = 0;
-        loop {
-            let want = match enough(&self.input, seen) {
-                Ok(n) => return self.input.give(py, n).map(Some),
-                Err(want) => want - self.input.ready().len(),
-            };
-            seen = self.input.ready().len();
-            self.open(py)?;
-            let waker = PythonRuntime::get().guest.as_ref().map(|guest| guest.waker(self.number));
-            let Self { exchange: Some(exchange), input, .. } = self else {
-                return Ok(None);
-            };
-            match input.fill(py, exchange, want, waker) {
-                Ok(Filled::More) => {}
-                Ok(Filled::Pending) => return Ok(None),
-                Ok(Filled::End) => {
-                    let n = self.input.ready().len();
-                    return self.input.give(py, n).map(Some);
-                }
-                Err(failure) => return Err(self.raise(py, failure)),
-            }
-        }
-    }
-}
-
-/// `read(size=-1)`
-pub(crate) fn read<'py>(
-    py: Python<'py>,
-    me: &Object<'py>,
-    arguments: &Arguments<'_, 'py>,
-) -> PyResult<Object<'py>> {
-    let [size] = arguments.take(["size"])?;
-    let size = limit(size)?;
-    let request = PythonRuntime::get().types.request.value(me)?;
-    Ok(request.state(py)?.take(py, size)?.unwrap_or_else(|| py.none()))
-}
-
-/// `readline(size=-1)`
-pub(crate) fn readline<'py>(
-    py: Python<'py>,
-    me: &Object<'py>,
-    arguments: &Arguments<'_, 'py>,
-) -> PyResult<Object<'py>> {
-    let [size] = arguments.take(["size"])?;
-    let size = limit(size)?;
-    let request = PythonRuntime::get().types.request.value(me)?;
-    Ok(request.state(py)?.line(py, size)?.unwrap_or_else(|| py.none()))
-}
-
-/// `readlines(hint=-1)`: whole lines, until their total length is at least `hint`.
-pub(crate) fn readlines<'py>(
-    py: Python<'py>,
-    me: &Object<'py>,
-    arguments: &Arguments<'_, 'py>,
-) -> PyResult<Object<'py>> {
-    let [hint] = arguments.take(["hint"])?;
-    let hint = Some(limit(hint)?).filter(|hint| *hint > 0).unwrap_or(usize::MAX);
-    let request = PythonRuntime::get().types.request.value(me)?;
-    let (mut lines, mut sum) = (Vec::new(), 0);
-    while sum < hint {
-        let Some(line) = request.state(py)?.line(py, usize::MAX)? else { break };
-        let len = line.len()?;
-        if len == 0 {
-            break;
-        }
-        sum += len;
-        lines.push(line);
-    }
-    py.list(lines)
-}
-
-/// Converts a size as Python's files do: `None` and negative mean "all".
-fn limit(size: Option<Object<'_>>) -> PyResult<usize> {
-    match size.filter(|size| !size.is_none()) {
-        Some(size) => Ok(usize::try_from(size.as_number()?).unwrap_or(usize::MAX)),
-        None => Ok(usize::MAX),
     }
 }
 

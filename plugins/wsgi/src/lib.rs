@@ -5,14 +5,15 @@
 //! | [`app`] | the application as seen by the host: loading, forking, serving, exiting |
 //! | [`interpreter`], [`library`] | the interpreter, and its libpython |
 //! | [`python`] | a small, safe layer over CPython's limited API, and why it is not PyO3's |
-//! | [`runtime`] | per-process state |
+//! | [`runtime`], [`setup`] | per-process state, and how it is created |
 //! | [`serve`] | one request: the server side of PEP 3333 |
 //! | [`request`], [`input`], [`response`], [`environ`] | its parts: objects, body, response, environ |
+//! | [`methods`] | the functions that Python calls on the objects of a request |
 //! | [`errors`] | what can end a request |
 //! | [`faults`] | Python tracebacks of processes that are aborted |
 //! | [`process`], [`drain`] | signal handlers, forks and draining, as seen by the application |
 //! | [`guest`] | requests in greenlets of gevent or eventlet |
-//! | `jimu.py` | what is simpler in Python: importing, hooks, logging, tracebacks |
+//! | [`jimu`], `jimu.py` | what is simpler in Python: importing, hooks, logging, tracebacks |
 //! | `query.py` | queries an interpreter for its properties |
 //!
 //! # Invariants
@@ -33,14 +34,17 @@ mod faults;
 mod guest;
 mod input;
 mod interpreter;
+mod jimu;
 mod library;
 mod logged;
+mod methods;
 mod process;
 mod python;
 mod request;
 mod response;
 mod runtime;
 mod serve;
+mod setup;
 
 pub use app::Wsgi;
 

@@ -73,11 +73,11 @@ pub(crate) fn run_handlers(module: &GlobalRef) {
 }
 
 /// Ends a process that the application has forked, after the application's code has returned or raised `raised`.
-pub(crate) fn end_child(py: Python<'_>, module: &GlobalRef, raised: Option<PyErrSet>) -> ! {
+pub(crate) fn end_child(runtime: &PythonRuntime, py: Python<'_>, raised: Option<PyErrSet>) -> ! {
     let exception = raised.map_or_else(|| py.none(), |raised| raised.take(py));
-    let waits = py.truth(PythonRuntime::get().guest.is_none());
-    let ended =
-        waits.and_then(|waits| module.get(py).call_method("end_child", [&exception, &waits]));
+    let waits = py.truth(runtime.guest.is_none());
+    let ended = waits
+        .and_then(|waits| runtime.process.get(py).call_method("end_child", [&exception, &waits]));
     // `end_child` does not return.
     drop(ended);
     fork::end(1)

@@ -8,15 +8,22 @@ use std::os::fd::{IntoRawFd as _, RawFd};
 use worker_api::{Exchange, Failure, FailureKind};
 
 use crate::errors::Fault;
-use crate::function;
-use crate::guest;
 use crate::input::Input;
 use crate::python::{
-    Arguments, Cell, Exception, Function, GlobalRef, Native, Object, PyErrSet, PyResult, Python,
-    required,
+    Cell, Definition, Exception, GlobalRef, NativeType, Object, PyErrSet, PyResult, Python,
 };
-use crate::response::{Phase, Response, is_text, is_token, trimmed};
-use crate::runtime::PythonRuntime;
+use crate::response::{Phase, Response};
+
+/// The types and functions of which the objects of a request are made.
+pub(crate) struct Types {
+    pub(crate) request: NativeType<Request>,
+    pub(crate) socket: NativeType<Socket>,
+    pub(crate) start_response: Definition,
+    pub(crate) write: Definition,
+    pub(crate) early_hints: Definition,
+    /// Creates `wsgi.input` from the request object; `None` if the request object itself is `wsgi.input`.
+    pub(crate) input: Option<GlobalRef>,
+}
 
 /// The state of a request. The value of the Python object that is `wsgi.input`.
 pub(crate) struct Request(Cell<State>);
@@ -44,9 +51,9 @@ pub(crate) struct State {
     /// The first failure of the exchange, which the application received as an exception.
     pub(crate) failure: Option<Failure>,
     /// `write`, as returned by `start_response`.
-    write: Option<GlobalRef>,
+    pub(crate) write: Option<GlobalRef>,
     /// Socket object of the connection, if the application asked for one.
-    socket: Option<GlobalRef>,
+    pub(crate) socket: Option<GlobalRef>,
     /// Whether the application has read or written on that socket.
     taken: bool,
     /// Whether the application's WSGI response is discarded.
@@ -56,6 +63,14 @@ pub(crate) struct State {
 }
 
 impl Request {
+    /// Drops the references that it holds.
+    pub(crate) fn drop_references(self, py: Python<'_>) {
+        if let Some(mut state) = self.0.borrow(py) {
+            let State { write, socket, environ, .. } = std::mem::take(&mut *state);
+            drop([write, socket, environ].map(|object| object.map(|object| object.take(py))));
+        }
+    }
+
     /// Borrows the state; `RuntimeError` if another thread of the application is using it.
     #[inline]
     pub(crate) fn state<'a>(&'a self, py: Python<'_>) -> PyResult<std::cell::RefMut<'a, State>> {
@@ -101,7 +116,7 @@ impl State {
 
     /// Records that the application uses the connection directly. Under TLS this returns a separate
     /// descriptor.
-    fn take_over(&mut self, py: Python<'_>) -> PyResult<Option<RawFd>> {
+    pub(crate) fn take_over(&mut self, py: Python<'_>) -> PyResult<Option<RawFd>> {
         let Some(exchange) = &mut self.exchange else {
             return Err(PyErrSet::new(py, Exception::Os, "the request has ended"));
         };
@@ -156,9 +171,6 @@ impl State {
             }
             Ok(part.len() == bytes.len())
         });
-        if let Ok(false) = sent {
-            PythonRuntime::get().warn_of_excess();
-        }
         sent.map_err(|failure| self.raise(py, failure))
     }
 
@@ -173,112 +185,11 @@ impl State {
     }
 }
 
-impl Native for Request {
-    const NAME: &'static std::ffi::CStr = c"jimu.Input";
-    const METHODS: &'static [&'static [Function]] = &[
-        &[
-            Function { name: c"read", entry: function!(crate::input::read) },
-            Function { name: c"readline", entry: function!(crate::input::readline) },
-            Function { name: c"readlines", entry: function!(crate::input::readlines) },
-            Function { name: c"_take_over", entry: function!(take_over) },
-            Function { name: c"_detach", entry: function!(detach) },
-        ],
-        guest::METHODS,
-    ];
-    const ITERATES: bool = true;
-
-    fn end(self, py: Python<'_>) {
-        if let Some(mut state) = self.0.borrow(py) {
-            let State { write, socket, environ, .. } = std::mem::take(&mut *state);
-            drop([write, socket, environ].map(|object| object.map(|object| object.take(py))));
-        }
-    }
-
-    fn next<'py>(&self, me: &Object<'py>) -> PyResult<Option<Object<'py>>> {
-        match self.state(me.py())?.line(me.py(), usize::MAX)? {
-            Some(line) if line.len()? > 0 => Ok(Some(line)),
-            _ => Ok(None),
-        }
-    }
-}
-
 /// The Python object that is `gunicorn.socket`. It creates the socket when it is first used: few applications use
 /// it, and creating one costs as much as a small request.
 pub(crate) struct Socket {
     /// The [`Request`].
-    owner: GlobalRef,
-}
-
-impl Native for Socket {
-    const NAME: &'static std::ffi::CStr = c"jimu.Socket";
-    const METHODS: &'static [&'static [Function]] = &[];
-    const HAS_ATTRIBUTES: bool = true;
-
-    fn end(self, py: Python<'_>) {
-        drop(self.owner.take(py));
-    }
-
-    fn attribute<'py>(&self, me: &Object<'py>, name: &Object<'py>) -> PyResult<Object<'py>> {
-        let py = me.py();
-        if name.as_str()?.starts_with("__") {
-            // `isinstance` and similar functions read these; that is not a use of the socket.
-            return me.own_attr(name);
-        }
-        let owner = self.owner.get(py);
-        let request = PythonRuntime::get().types.request.value(&owner)?;
-        let made = request.state(py)?.socket.as_ref().map(|socket| socket.get(py).clone());
-        match made {
-            Some(socket) => socket.attr(name),
-            None => connection(py, &owner, request)?.attr(name),
-        }
-    }
-}
-
-/// Creates the socket for the connection of a request; a closed one after the request.
-#[cold]
-fn connection<'py>(
-    py: Python<'py>,
-    owner: &Object<'py>,
-    request: &Request,
-) -> PyResult<Object<'py>> {
-    let module = PythonRuntime::get().socket_module(py)?;
-    let facts = match &request.state(py)?.exchange {
-        None => return module.call_method("Closed", []),
-        Some(exchange) => {
-            let tls = exchange.head().tls.into_option().map(|tls| {
-                let text = |text: &str| py.latin1(text.as_bytes());
-                let certificate = py.bytes(tls.client_certificate.as_slice());
-                Ok([text(&tls.protocol)?, text(&tls.cipher)?, certificate?])
-            });
-            (py.number(exchange.descriptor().into())?, tls.transpose()?)
-        }
-    };
-    let made = match facts {
-        (fd, None) => module.call_method("Connection", [owner, &fd])?,
-        (fd, Some([protocol, cipher, certificate])) => {
-            let arguments = [owner, &fd, &protocol, &cipher, &certificate];
-            module.call_method("TlsConnection", arguments)?
-        }
-    };
-    request.state(py)?.socket = Some(made.clone().store());
-    Ok(made)
-}
-
-/// `_take_over()`: the application uses the connection directly. Returns the descriptor for that; `None` if it is
-/// the connection's.
-fn take_over<'py>(
-    py: Python<'py>,
-    me: &Object<'py>,
-    _: &Arguments<'_, 'py>,
-) -> PyResult<Object<'py>> {
-    let descriptor = PythonRuntime::get().types.request.value(me)?.state(py)?.take_over(py)?;
-    descriptor.map_or_else(|| Ok(py.none()), |fd| py.number(fd.into()))
-}
-
-/// `_detach()`: discards the application's WSGI response from here on.
-fn detach<'py>(py: Python<'py>, me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
-    PythonRuntime::get().types.request.value(me)?.state(py)?.detached = true;
-    Ok(py.none())
+    pub(crate) owner: GlobalRef,
 }
 
 /// The Python objects of a request, taken from a pool and returned to it.
@@ -299,12 +210,11 @@ pub(crate) struct RequestObjects {
 
 impl RequestObjects {
     /// Creates the objects.
-    pub(crate) fn new(py: Python<'_>, runtime: &PythonRuntime) -> PyResult<Self> {
-        let types = &runtime.types;
+    pub(crate) fn new(py: Python<'_>, types: &Types) -> PyResult<Self> {
         let request = types.request.make(py, Request(Cell::new(State::default())))?;
-        let (input, write) = match &runtime.guest {
-            Some(guest) => {
-                let input = guest.input(py, &request)?;
+        let (input, write) = match &types.input {
+            Some(input) => {
+                let input = input.get(py).call([&request])?;
                 let write = input.attr_named("_write")?;
                 (Some(input.store()), write)
             }
@@ -330,14 +240,15 @@ impl RequestObjects {
     pub(crate) fn begin(
         &self,
         py: Python<'_>,
-        runtime: &PythonRuntime,
+        types: &Types,
+        number: u64,
         exchange: Exchange,
     ) -> PyResult<()> {
         let request = self.request.get(py);
-        let mut state = runtime.types.request.value(&request)?.state(py)?;
+        let mut state = types.request.value(&request)?.state(py)?;
         state.response.begin(exchange.head().method.as_str() == "HEAD");
         state.input.begin(exchange.head().content_length.into_option());
-        state.number = runtime.next_number();
+        state.number = number;
         state.descriptor = exchange.descriptor();
         state.failure = None;
         (state.taken, state.detached, state.hijacked) = (false, false, false);
@@ -346,13 +257,9 @@ impl RequestObjects {
     }
 
     /// Detaches the exchange: the application must not use these objects any more.
-    pub(crate) fn end(
-        &self,
-        py: Python<'_>,
-        runtime: &PythonRuntime,
-    ) -> PyResult<Option<Exchange>> {
+    pub(crate) fn end(&self, py: Python<'_>, types: &Types) -> PyResult<Option<Exchange>> {
         let request = self.request.get(py);
-        let mut state = runtime.types.request.value(&request)?.state(py)?;
+        let mut state = types.request.value(&request)?.state(py)?;
         let socket = state.socket.take().map(|socket| socket.take(py));
         let environ = state.environ.take().map(|environ| environ.take(py));
         state.response.phase = Phase::Ended;
@@ -380,10 +287,9 @@ impl RequestObjects {
     }
 
     /// Drops the references to the objects, which live as long as the application refers to them.
-    pub(crate) fn release(self, py: Python<'_>, runtime: &PythonRuntime) {
+    pub(crate) fn release(self, py: Python<'_>, types: &Types) {
         let request = self.request.take(py);
-        let write = runtime
-            .types
+        let write = types
             .request
             .value(&request)
             .and_then(|request| request.state(py))
@@ -399,169 +305,11 @@ impl RequestObjects {
     }
 }
 
-/// `start_response(status, headers, exc_info=None)`, bound to the request.
-pub(crate) fn start_response<'py>(
-    py: Python<'py>,
-    me: &Object<'py>,
-    arguments: &Arguments<'_, 'py>,
-) -> PyResult<Object<'py>> {
-    let [status, headers, exc_info] = arguments.take(["status", "headers", "exc_info"])?;
-    let status = required(py, status, "status")?;
-    let headers = required(py, headers, "headers")?;
-    let request = PythonRuntime::get().types.request.value(me)?;
-    let exc_info = exc_info.filter(|info| !info.is_none());
-    let phase = request.state(py)?.response.phase;
-    match (phase, exc_info) {
-        (Phase::Ended, _) => {
-            let message = "start_response() called after the request ended";
-            return Err(PyErrSet::new(py, Exception::Runtime, message));
-        }
-        (Phase::Sent, Some(info)) => return Err(raise_again(py, &info)?),
-        (Phase::Started | Phase::Sent, None) => {
-            let message = "start_response() called again without exc_info";
-            return Err(PyErrSet::new(py, Exception::Assertion, message));
-        }
-        (Phase::NotStarted, _) | (Phase::Started, Some(_)) => {}
-    }
-    let result = set_head(py, &mut request.state(py)?.response, &status, &headers);
-    let mut state = request.state(py)?;
-    if let Err(raised) = result {
-        state.response.phase = Phase::NotStarted;
-        return Err(raised);
-    }
-    state.response.phase = Phase::Started;
-    match &state.write {
-        Some(write) => Ok(write.get(py).clone()),
-        None => Ok(py.none()),
-    }
-}
-
-fn set_head<'py>(
-    py: Python<'py>,
-    response: &mut Response,
-    status: &Object<'py>,
-    headers: &Object<'py>,
-) -> PyResult<()> {
-    let refused = |refused: crate::response::Refused| {
-        PyErrSet::new(py, Exception::Value, &refused.to_string())
-    };
-    response.forget();
-    response.set_status(text(status, "the status")?).map_err(refused)?;
-    each_header(headers, |name, value| response.add(name, value).map_err(refused))
-}
-
-/// Calls `with` for each header of a list of pairs.
-fn each_header(
-    headers: &Object<'_>,
-    mut with: impl FnMut(&str, &[u8]) -> PyResult<()>,
-) -> PyResult<()> {
-    let headers = headers.to_list()?;
-    for place in 0..headers.list_len() {
-        let item = headers.list_item(place)?;
-        let (name, value) = item.pair().map_or_else(|| loose_pair(&item), Ok)?;
-        if !value.is_exact_str() {
-            text(&value, "a header's value")?;
-        }
-        with(text(&name, "a header's name")?, value.as_latin1()?.bytes())?;
-    }
-    Ok(())
-}
-
-/// Converts a pair that is not a tuple: a list of two, as some frameworks use.
-#[cold]
-fn loose_pair<'py>(pair: &Object<'py>) -> PyResult<(Object<'py>, Object<'py>)> {
-    let items = pair.to_list()?;
-    if items.list_len() != 2 {
-        let message = "a header must be a pair of name and value";
-        return Err(PyErrSet::new(pair.py(), Exception::Type, message));
-    }
-    Ok((items.list_item(0)?, items.list_item(1)?))
-}
-
-fn text<'a>(object: &'a Object<'_>, what: &str) -> PyResult<&'a str> {
-    object.as_str().map_err(|raised| {
-        let py = object.py();
-        raised.clear(py);
-        let message = format!("{what} must be str, not {}", object.type_name());
-        PyErrSet::new(py, Exception::Type, &message)
-    })
-}
-
-/// Sets the exception of an `exc_info` again: the head has been sent, so it cannot be replaced.
-#[cold]
-fn raise_again<'py>(py: Python<'py>, info: &Object<'py>) -> PyResult<PyErrSet> {
-    let (kind, value, trace) = (info.tuple_item(0)?, info.tuple_item(1)?, info.tuple_item(2)?);
-    let trace = Some(trace).filter(|trace| !trace.is_none());
-    Ok(PyErrSet::again(py, kind, value, trace))
-}
-
-/// `write(data)`, bound to the request: returned by `start_response`.
-pub(crate) fn write<'py>(
-    py: Python<'py>,
-    me: &Object<'py>,
-    arguments: &Arguments<'_, 'py>,
-) -> PyResult<Object<'py>> {
-    let [data] = arguments.take(["data"])?;
-    let data = required(py, data, "data")?;
-    let request = PythonRuntime::get().types.request.value(me)?;
-    let mut state = request.state(py)?;
-    if state.response.phase == Phase::NotStarted {
-        return Err(PyErrSet::new(py, Exception::Assertion, "write() before start_response()"));
-    }
-    let bytes = data.as_bytes().ok_or_else(|| not_bytes(&data, "the argument of write()"))?;
-    state.check_room(py, bytes.len())?;
-    state.send(py, bytes)?;
-    Ok(py.none())
-}
-
 /// Creates the `TypeError` for a part of a body that is not `bytes`.
 #[cold]
 pub(crate) fn not_bytes(object: &Object<'_>, what: &str) -> PyErrSet {
     let message = format!("{what} must be bytes, not {}", object.type_name());
     PyErrSet::new(object.py(), Exception::Type, &message)
-}
-
-/// `wsgi.early_hints(headers)`, bound to the request: sends 103 (RFC 8297), unless the response has started.
-pub(crate) fn early_hints<'py>(
-    py: Python<'py>,
-    me: &Object<'py>,
-    arguments: &Arguments<'_, 'py>,
-) -> PyResult<Object<'py>> {
-    let [headers] = arguments.take(["headers"])?;
-    let headers = required(py, headers, "headers")?.to_list()?;
-    let mut fields: Vec<(String, Vec<u8>)> = Vec::new();
-    for place in 0..headers.list_len() {
-        let pair = headers.list_item(place)?;
-        let (name, value) = pair.pair().map_or_else(|| loose_pair(&pair), Ok)?;
-        let (name, value) = (bytes_of(&name)?, bytes_of(&value)?);
-        if name.is_empty()
-            || !name.iter().all(|b| is_token(*b))
-            || !value.iter().all(|b| is_text(*b))
-        {
-            let message = format!("Invalid header {:?}", String::from_utf8_lossy(&name));
-            return Err(PyErrSet::new(py, Exception::Value, &message));
-        }
-        fields.push((String::from_utf8_lossy(&name).into_owned(), trimmed(&value).to_vec()));
-    }
-    let request = PythonRuntime::get().types.request.value(me)?;
-    let mut state = request.state(py)?;
-    let (exchange, response) = state.open(py)?;
-    if response.phase == Phase::Sent {
-        return Ok(py.none());
-    }
-    let headers: Vec<_> = fields.iter().map(|(n, v)| worker_api::Header::new(n, v)).collect();
-    match py.detach(|| exchange.informational(103, &headers)) {
-        Ok(()) => Ok(py.none()),
-        Err(failure) => Err(state.raise(py, failure)),
-    }
-}
-
-fn bytes_of(object: &Object<'_>) -> PyResult<Vec<u8>> {
-    if let Some(bytes) = object.as_bytes() {
-        return Ok(bytes.to_vec());
-    }
-    text(object, "a header")?;
-    Ok(object.as_latin1()?.bytes().to_vec())
 }
 
 /// References: from [`RequestObjects`]; from `start_response`, `early_hints` and the socket; and from `write`, or

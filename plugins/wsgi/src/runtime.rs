@@ -3,19 +3,13 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use worker_api::raw::Value;
 use worker_api::{Host, LogLevel};
 
-use crate::drain;
 use crate::environ::{Constants, EnvironBuilder};
-use crate::function;
-use crate::guest::{Guest, Loop};
+use crate::guest::Guest;
 use crate::logged::LoggedVariables;
-use crate::python::{
-    Arguments, Cell, Definition, Exception, Function, GlobalRef, NativeType, Object, PyErrSet,
-    PyResult, Python, required,
-};
-use crate::request::{self, Request, RequestObjects, Socket};
+use crate::python::{Cell, GlobalRef, Object, PyErrSet, PyResult, Python};
+use crate::request::{Request, RequestObjects, Types};
 
 /// Everything that is created once per process.
 pub(crate) struct PythonRuntime {
@@ -56,25 +50,22 @@ pub(crate) struct PythonRuntime {
     logged: LoggedVariables,
 }
 
-/// The types and functions that Python sees.
-pub(crate) struct Types {
-    pub(crate) request: NativeType<Request>,
-    pub(crate) socket: NativeType<Socket>,
-    pub(crate) start_response: Definition,
-    pub(crate) write: Definition,
-    pub(crate) early_hints: Definition,
-}
-
-/// Arguments of [`PythonRuntime::install`].
-pub(crate) struct Plan {
-    /// Services of the host.
+/// What [`PythonRuntime::install`] is given.
+pub(crate) struct Parts {
+    /// See [`PythonRuntime::host`].
     pub(crate) host: Host,
-    /// Whether several threads or greenlets serve at once.
-    pub(crate) multithread: bool,
-    /// `GATEWAY_INTERFACE`, which gevent's server sets and gunicorn does not.
-    pub(crate) gateway_interface: Option<&'static str>,
-    /// Guest loop to drive the worker class's engine.
-    pub(crate) guest: Option<Loop>,
+    /// See [`PythonRuntime::types`].
+    pub(crate) types: Types,
+    /// The module `jimu`.
+    pub(crate) module: GlobalRef,
+    /// See [`PythonRuntime::process`].
+    pub(crate) process: GlobalRef,
+    /// See [`PythonRuntime::guest`].
+    pub(crate) guest: Option<Guest>,
+    /// The parts of an environ that are the same in all requests.
+    pub(crate) constants: Constants,
+    /// See [`PythonRuntime::offers_websocket`].
+    pub(crate) offers_websocket: bool,
 }
 
 impl PythonRuntime {
@@ -87,76 +78,36 @@ impl PythonRuntime {
         RUNTIME.get().expect("installed before any Python object of this library exists")
     }
 
-    /// Returns whether the runtime is installed.
-    pub(crate) fn is_installed() -> bool {
-        RUNTIME.get().is_some()
+    /// Returns the runtime of this process, if it is installed.
+    pub(crate) fn installed() -> Option<&'static Self> {
+        RUNTIME.get()
     }
 
     /// Installs the runtime. Calling it again in a process has no effect.
-    pub(crate) fn install(py: Python<'_>, plan: Plan) -> PyResult<&'static Self> {
-        let runtime = Self::new(py, plan)?;
-        Ok(RUNTIME.get_or_init(|| runtime))
-    }
-
-    fn new(py: Python<'_>, plan: Plan) -> PyResult<Self> {
-        // Must precede every import of something that the loop patches.
-        let patched = plan.guest.map(|guest| guest.patch(py)).transpose()?;
-        let log = Definition::new(Function { name: c"_log", entry: function!(log) });
-        let setting = Definition::new(Function { name: c"_setting", entry: function!(setting) });
-        let write = Definition::new(Function { name: c"_write", entry: function!(write_log) });
-        let [draining, watch] = drain::natives(py)?;
-        let log = ("_log", log.bind(&py.none())?);
-        let write = ("_write", write.bind(&py.none())?);
-        let natives = [log, write, ("_setting", setting.bind(&py.none())?), draining, watch];
-        let module = py.module("jimu", include_str!("jimu.py"), &natives)?;
-        let process = crate::process::module(py)?.store();
-        crate::process::install(py, &process)?;
-        let limited = plan.host.setting_duration("request_timeout").is_some();
-        let file_wrapper = module.attr_named("FileWrapper")?;
-        let constants = Constants {
-            multithread: plan.multithread,
-            gateway_interface: plan.gateway_interface,
-            multiprocess: plan.host.setting_int("workers").is_some_and(|workers| workers > 1),
-            software: format!("jimu/{}", env!("CARGO_PKG_VERSION")),
-            errors: module.attr_named("errors")?.store(),
-            file_wrapper: file_wrapper.clone().store(),
-            script_name: OnceLock::new(),
-        };
-        Ok(Self {
-            types: Types {
-                request: NativeType::new(py)?,
-                socket: NativeType::new(py)?,
-                start_response: Definition::new(Function {
-                    name: c"start_response",
-                    entry: function!(request::start_response),
-                }),
-                write: Definition::new(Function {
-                    name: c"write",
-                    entry: function!(request::write),
-                }),
-                early_hints: Definition::new(Function {
-                    name: c"early_hints",
-                    entry: function!(request::early_hints),
-                }),
-            },
+    pub(crate) fn install(py: Python<'_>, parts: Parts) -> PyResult<&'static Self> {
+        let Parts { host, types, module, process, guest, constants, offers_websocket } = parts;
+        let attribute = |name| Ok(module.get(py).attr_named(name)?.store());
+        let runtime = Self {
             environ_builders: Cell::new(Vec::new()),
             constants,
             pool: Cell::new(Vec::new()),
             deferred: Cell::new(Vec::new()),
-            guest: patched.map(|module| Guest::new(py, module, limited)).transpose()?,
             last: AtomicU64::new(0),
             warned_of_excess: AtomicBool::new(false),
             application: OnceLock::new(),
-            file_wrapper: file_wrapper.store(),
-            already_handled: module.attr_named("ALREADY_HANDLED")?.store(),
+            file_wrapper: attribute("FileWrapper")?,
+            already_handled: attribute("ALREADY_HANDLED")?,
             close: py.name(b"close")?.store(),
             logged: LoggedVariables::default(),
-            module: module.store(),
             socket_module: OnceLock::new(),
-            offers_websocket: plan.guest == Some(Loop::Gevent),
+            host,
+            types,
+            module,
             process,
-            host: plan.host,
-        })
+            guest,
+            offers_websocket,
+        };
+        Ok(RUNTIME.get_or_init(|| runtime))
     }
 
     /// Calls a function of `jimu.py`.
@@ -209,7 +160,7 @@ impl PythonRuntime {
             return Ok(objects);
         }
         let pooled = self.pool.borrow(py).and_then(|mut pool| pool.pop());
-        pooled.map_or_else(|| RequestObjects::new(py, self), Ok)
+        pooled.map_or_else(|| RequestObjects::new(py, &self.types), Ok)
     }
 
     /// Runs `work` with an environ builder that no other thread uses: an allocation can start the garbage
@@ -240,7 +191,7 @@ impl PythonRuntime {
             pool.push(objects);
             return;
         }
-        objects.release(py, self);
+        objects.release(py, &self.types);
     }
 
     /// Keeps the objects of a finished request until the greenlet that served it no longer refers to them.
@@ -297,85 +248,15 @@ impl PythonRuntime {
 
     /// Formats an exception as one line and as a traceback.
     pub(crate) fn describe(&self, py: Python<'_>, raised: PyErrSet) -> (String, String) {
-        describe(py, &self.module.get(py), raised)
-    }
-}
-
-/// Does the work of [`PythonRuntime::describe`], also before the runtime exists.
-fn describe(py: Python<'_>, module: &Object<'_>, raised: PyErrSet) -> (String, String) {
-    let exception = raised.take(py);
-    let texts = module.attr_named("describe").and_then(|describe| {
-        let pair = describe.call([&exception])?;
-        Ok((pair.tuple_item(0)?.to_text(), pair.tuple_item(1)?.to_text()))
-    });
-    texts.unwrap_or_else(|second| {
-        second.clear(py);
-        let text = exception.to_text();
-        (format!("{}: {text}", exception.type_name()), String::new())
-    })
-}
-
-/// `_log(level, target, message)`, for `jimu.py`. The level is a number of the module `logging`.
-fn log<'py>(
-    py: Python<'py>,
-    _me: &Object<'py>,
-    arguments: &Arguments<'_, 'py>,
-) -> PyResult<Object<'py>> {
-    let [level, target, message] = arguments.take(["level", "target", "message"])?;
-    let level = match required(py, level, "level")?.as_number()? {
-        50.. => LogLevel::CRITICAL,
-        40..50 => LogLevel::ERROR,
-        30..40 => LogLevel::WARNING,
-        20..30 => LogLevel::INFO,
-        _ => LogLevel::DEBUG,
-    };
-    let (target, message) = (required(py, target, "target")?, required(py, message, "message")?);
-    let Some(runtime) = RUNTIME.get() else {
-        return Err(PyErrSet::new(py, Exception::Runtime, "the log is not yet available"));
-    };
-    runtime.host.log(level, target.as_str()?, message.as_str()?);
-    Ok(py.none())
-}
-
-/// `_write(target, text)`, for `jimu.py`: writes `text`, which is `bytes`, to the error log unchanged.
-fn write_log<'py>(
-    py: Python<'py>,
-    _me: &Object<'py>,
-    arguments: &Arguments<'_, 'py>,
-) -> PyResult<Object<'py>> {
-    let [target, text] = arguments.take(["target", "text"])?;
-    let (target, text) = (required(py, target, "target")?, required(py, text, "text")?);
-    let (Some(runtime), Some(text)) = (RUNTIME.get(), text.as_bytes()) else {
-        return Err(PyErrSet::new(py, Exception::Type, "_write() takes bytes"));
-    };
-    runtime.host.write_log(target.as_str()?, text);
-    Ok(py.none())
-}
-
-/// `_setting(name)`: returns the value of a setting; `None` if it is not set.
-fn setting<'py>(
-    py: Python<'py>,
-    _me: &Object<'py>,
-    arguments: &Arguments<'_, 'py>,
-) -> PyResult<Object<'py>> {
-    let [name] = arguments.take(["name"])?;
-    let name = required(py, name, "name")?;
-    let value = RUNTIME.get().and_then(|runtime| runtime.host.setting(name.as_str().ok()?));
-    match value {
-        None => Ok(py.none()),
-        Some(Value::Bool(truth)) => py.truth(truth),
-        Some(Value::Int(number)) => py.number(number),
-        Some(Value::Text(text)) => py.text(&text),
-        // Times are integers in gunicorn.
-        Some(Value::Float(number)) if number.fract() == 0.0 => py.number(number as i64),
-        Some(Value::Float(number)) => {
-            let text = py.text(&number.to_string())?;
-            py.import("builtins")?.call_method("float", [&text])
-        }
-        Some(Value::List(items)) => {
-            let items = items.iter().map(|item| py.text(item)).collect::<PyResult<Vec<_>>>()?;
-            py.list(items)
-        }
+        let exception = raised.take(py);
+        let texts = self
+            .helper(py, "describe", [&exception])
+            .and_then(|pair| Ok((pair.tuple_item(0)?.to_text(), pair.tuple_item(1)?.to_text())));
+        texts.unwrap_or_else(|second| {
+            second.clear(py);
+            let text = exception.to_text();
+            (format!("{}: {text}", exception.type_name()), String::new())
+        })
     }
 }
 

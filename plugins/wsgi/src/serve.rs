@@ -45,7 +45,9 @@ fn serve_with(
     let object = objects.request.get(py);
     let internal = |raised| unexpected(runtime, py, raised);
     let request = runtime.types.request.value(&object).map_err(internal)?;
-    objects.begin(py, runtime, exchange.detach()).map_err(internal)?;
+    objects
+        .begin(py, &runtime.types, runtime.next_number(), exchange.detach())
+        .map_err(internal)?;
     let result = call_application(runtime, py, objects, request);
     if fork::is_child() {
         // A process that the application has forked. The exchange is the parent's, so its failures are
@@ -54,10 +56,10 @@ fn serve_with(
             Err(Fault::Exception(raised)) => Some(raised),
             _ => None,
         };
-        process::end_child(py, &runtime.process, raised);
+        process::end_child(runtime, py, raised);
     }
     let result = result.or_else(|fault| fail_request(runtime, py, request, fault).map(|()| None));
-    if let Some(kept) = objects.end(py, runtime).map_err(internal)? {
+    if let Some(kept) = objects.end(py, &runtime.types).map_err(internal)? {
         *exchange = kept;
     }
     result
@@ -178,13 +180,15 @@ fn send_list(
             });
         }
         // After `write()`: one more part.
-        state.send(py, bytes.bytes())?;
+        send(runtime, py, &mut state, bytes.bytes())?;
         drop(state);
         bytes.leave();
     } else {
         set_whole(&mut request.state(py)?.response, list)?;
         for place in 0.. {
-            if place >= list.list_len() || !send_part(py, request, &list.list_item(place)?)? {
+            if place >= list.list_len()
+                || !send_part(runtime, py, request, &list.list_item(place)?)?
+            {
                 break;
             }
         }
@@ -226,7 +230,7 @@ fn send_other(
         if fork::is_child() {
             return Ok(());
         }
-        if !send_part(py, request, &part)? {
+        if !send_part(runtime, py, request, &part)? {
             break;
         }
     }
@@ -244,10 +248,29 @@ pub(crate) fn prepare_part<'a>(
 }
 
 /// Sends a part of the body; returns false if no more of the body is to be sent.
-fn send_part(py: Python<'_>, request: &Request, part: &Object<'_>) -> PyResult<bool> {
+fn send_part(
+    runtime: &PythonRuntime,
+    py: Python<'_>,
+    request: &Request,
+    part: &Object<'_>,
+) -> PyResult<bool> {
     let mut state = request.state(py)?;
     let bytes = prepare_part(py, &state, part)?;
-    state.send(py, bytes)
+    send(runtime, py, &mut state, bytes)
+}
+
+/// Like [`State::send`], and logs a warning if the bytes exceed `Content-Length`.
+fn send(
+    runtime: &PythonRuntime,
+    py: Python<'_>,
+    state: &mut State,
+    bytes: &[u8],
+) -> PyResult<bool> {
+    let sent = state.send(py, bytes)?;
+    if !sent {
+        runtime.warn_of_excess();
+    }
+    Ok(sent)
 }
 
 /// Sends a `wsgi.file_wrapper` of a plain file without reading it; returns false if the file must be read.

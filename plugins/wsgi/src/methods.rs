@@ -1,0 +1,414 @@
+//! The methods of request objects, as called by Python: `wsgi.input`, `start_response`, `write`, `wsgi.early_hints` and
+//! `gunicorn.socket`.
+//!
+//! Python calls them without a reference to the runtime, so each of them gets it from [`PythonRuntime::get`].
+
+use worker_api::Header;
+
+use crate::function;
+use crate::guest::{self, Guest};
+use crate::input::{Filled, Input};
+use crate::python::{
+    Arguments, Definition, Exception, Function, Native, NativeType, Object, PyErrSet, PyResult,
+    Python, required,
+};
+use crate::request::{Request, Socket, State, Types, not_bytes};
+use crate::response::{Phase, Refused, Response, is_text, is_token, trimmed};
+use crate::runtime::PythonRuntime;
+
+/// Creates the types and functions. `guest` is the guest loop, if there is one.
+pub(crate) fn types(py: Python<'_>, guest: Option<&Guest>) -> PyResult<Types> {
+    let define = |name, entry| Definition::new(Function { name, entry });
+    Ok(Types {
+        request: NativeType::new(py)?,
+        socket: NativeType::new(py)?,
+        start_response: define(c"start_response", function!(start_response)),
+        write: define(c"write", function!(write)),
+        early_hints: define(c"early_hints", function!(early_hints)),
+        input: guest.map(|guest| guest.input(py)).transpose()?,
+    })
+}
+
+impl Native for Request {
+    const NAME: &'static std::ffi::CStr = c"jimu.Input";
+    const METHODS: &'static [&'static [Function]] = &[
+        &[
+            Function { name: c"read", entry: function!(read) },
+            Function { name: c"readline", entry: function!(readline) },
+            Function { name: c"readlines", entry: function!(readlines) },
+            Function { name: c"_take_over", entry: function!(take_over) },
+            Function { name: c"_detach", entry: function!(detach) },
+        ],
+        guest::methods::METHODS,
+    ];
+    const ITERATES: bool = true;
+
+    fn end(self, py: Python<'_>) {
+        self.drop_references(py);
+    }
+
+    fn next<'py>(&self, me: &Object<'py>) -> PyResult<Option<Object<'py>>> {
+        let guest = PythonRuntime::get().guest.as_ref();
+        match self.state(me.py())?.line(me.py(), guest, usize::MAX)? {
+            Some(line) if line.len()? > 0 => Ok(Some(line)),
+            _ => Ok(None),
+        }
+    }
+}
+
+impl Native for Socket {
+    const NAME: &'static std::ffi::CStr = c"jimu.Socket";
+    const METHODS: &'static [&'static [Function]] = &[];
+    const HAS_ATTRIBUTES: bool = true;
+
+    fn end(self, py: Python<'_>) {
+        drop(self.owner.take(py));
+    }
+
+    fn attribute<'py>(&self, me: &Object<'py>, name: &Object<'py>) -> PyResult<Object<'py>> {
+        let py = me.py();
+        if name.as_str()?.starts_with("__") {
+            // `isinstance` and similar functions read these; that is not a use of the socket.
+            return me.own_attr(name);
+        }
+        let runtime = PythonRuntime::get();
+        let owner = self.owner.get(py);
+        let request = runtime.types.request.value(&owner)?;
+        let made = request.state(py)?.socket.as_ref().map(|socket| socket.get(py).clone());
+        match made {
+            Some(socket) => socket.attr(name),
+            None => connection(runtime, py, &owner, request)?.attr(name),
+        }
+    }
+}
+
+/// Creates the socket for the connection of a request; a closed one after the request.
+#[cold]
+fn connection<'py>(
+    runtime: &PythonRuntime,
+    py: Python<'py>,
+    owner: &Object<'py>,
+    request: &Request,
+) -> PyResult<Object<'py>> {
+    let module = runtime.socket_module(py)?;
+    let facts = match &request.state(py)?.exchange {
+        None => return module.call_method("Closed", []),
+        Some(exchange) => {
+            let tls = exchange.head().tls.into_option().map(|tls| {
+                let text = |text: &str| py.latin1(text.as_bytes());
+                let certificate = py.bytes(tls.client_certificate.as_slice());
+                Ok([text(&tls.protocol)?, text(&tls.cipher)?, certificate?])
+            });
+            (py.number(exchange.descriptor().into())?, tls.transpose()?)
+        }
+    };
+    let made = match facts {
+        (fd, None) => module.call_method("Connection", [owner, &fd])?,
+        (fd, Some([protocol, cipher, certificate])) => {
+            let arguments = [owner, &fd, &protocol, &cipher, &certificate];
+            module.call_method("TlsConnection", arguments)?
+        }
+    };
+    request.state(py)?.socket = Some(made.clone().store());
+    Ok(made)
+}
+
+/// `_take_over()`: the application uses the connection directly. Returns the descriptor for that; `None` if it is
+/// the connection's.
+fn take_over<'py>(
+    py: Python<'py>,
+    me: &Object<'py>,
+    _: &Arguments<'_, 'py>,
+) -> PyResult<Object<'py>> {
+    let descriptor = PythonRuntime::get().types.request.value(me)?.state(py)?.take_over(py)?;
+    descriptor.map_or_else(|| Ok(py.none()), |fd| py.number(fd.into()))
+}
+
+/// `_detach()`: discards the application's WSGI response from here on.
+fn detach<'py>(py: Python<'py>, me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
+    PythonRuntime::get().types.request.value(me)?.state(py)?.detached = true;
+    Ok(py.none())
+}
+
+impl State {
+    /// Returns up to `size` bytes; fewer only at the end of the body.
+    fn take<'py>(
+        &mut self,
+        py: Python<'py>,
+        guest: Option<&Guest>,
+        size: usize,
+    ) -> PyResult<Option<Object<'py>>> {
+        self.collect(
+            py,
+            guest,
+            |input, _| {
+                if input.ready().len() >= size { Ok(size) } else { Err(size) }
+            },
+        )
+    }
+
+    /// Returns a line with its line end, or `limit` bytes of it; empty at the end of the body.
+    fn line<'py>(
+        &mut self,
+        py: Python<'py>,
+        guest: Option<&Guest>,
+        limit: usize,
+    ) -> PyResult<Option<Object<'py>>> {
+        self.collect(py, guest, |input, searched| {
+            let ready = input.ready();
+            let searched = searched.min(ready.len());
+            match memchr::memchr(b'\n', &ready[searched..]) {
+                Some(at) => Ok((searched + at + 1).min(limit)),
+                None if ready.len() >= limit => Ok(limit),
+                None => Err(limit),
+            }
+        })
+    }
+
+    /// Fills the buffer until `enough` returns how much of it to return; at the end of the body, everything.
+    /// If the buffer is too short, `enough` returns as an error how long it should be. It receives the length
+    /// that it has already searched. Returns `None` under a guest loop that must wait first; what has been
+    /// read is kept.
+    fn collect<'py>(
+        &mut self,
+        py: Python<'py>,
+        guest: Option<&Guest>,
+        enough: impl Fn(&Input, usize) -> std::result::Result<usize, usize>,
+    ) -> PyResult<Option<Object<'py>>> {
+        let mut seen = 0;
+        loop {
+            let want = match enough(&self.input, seen) {
+                Ok(n) => return self.input.give(py, n).map(Some),
+                Err(want) => want - self.input.ready().len(),
+            };
+            seen = self.input.ready().len();
+            self.open(py)?;
+            let waker = guest.map(|guest| guest.waker(self.number));
+            let Self { exchange: Some(exchange), input, .. } = self else {
+                return Ok(None);
+            };
+            match input.fill(py, exchange, want, waker) {
+                Ok(Filled::More) => {}
+                Ok(Filled::Pending) => return Ok(None),
+                Ok(Filled::End) => {
+                    let n = self.input.ready().len();
+                    return self.input.give(py, n).map(Some);
+                }
+                Err(failure) => return Err(self.raise(py, failure)),
+            }
+        }
+    }
+}
+
+/// `read(size=-1)`
+fn read<'py>(
+    py: Python<'py>,
+    me: &Object<'py>,
+    arguments: &Arguments<'_, 'py>,
+) -> PyResult<Object<'py>> {
+    let [size] = arguments.take(["size"])?;
+    let size = limit(size)?;
+    let runtime = PythonRuntime::get();
+    let mut state = runtime.types.request.value(me)?.state(py)?;
+    Ok(state.take(py, runtime.guest.as_ref(), size)?.unwrap_or_else(|| py.none()))
+}
+
+/// `readline(size=-1)`
+fn readline<'py>(
+    py: Python<'py>,
+    me: &Object<'py>,
+    arguments: &Arguments<'_, 'py>,
+) -> PyResult<Object<'py>> {
+    let [size] = arguments.take(["size"])?;
+    let size = limit(size)?;
+    let runtime = PythonRuntime::get();
+    let mut state = runtime.types.request.value(me)?.state(py)?;
+    Ok(state.line(py, runtime.guest.as_ref(), size)?.unwrap_or_else(|| py.none()))
+}
+
+/// `readlines(hint=-1)`: whole lines, until their total length is at least `hint`.
+fn readlines<'py>(
+    py: Python<'py>,
+    me: &Object<'py>,
+    arguments: &Arguments<'_, 'py>,
+) -> PyResult<Object<'py>> {
+    let [hint] = arguments.take(["hint"])?;
+    let hint = Some(limit(hint)?).filter(|hint| *hint > 0).unwrap_or(usize::MAX);
+    let runtime = PythonRuntime::get();
+    let (request, guest) = (runtime.types.request.value(me)?, runtime.guest.as_ref());
+    let (mut lines, mut sum) = (Vec::new(), 0);
+    while sum < hint {
+        let Some(line) = request.state(py)?.line(py, guest, usize::MAX)? else { break };
+        let len = line.len()?;
+        if len == 0 {
+            break;
+        }
+        sum += len;
+        lines.push(line);
+    }
+    py.list(lines)
+}
+
+/// Converts a size as Python's files do: `None` and negative mean "all".
+fn limit(size: Option<Object<'_>>) -> PyResult<usize> {
+    match size.filter(|size| !size.is_none()) {
+        Some(size) => Ok(usize::try_from(size.as_number()?).unwrap_or(usize::MAX)),
+        None => Ok(usize::MAX),
+    }
+}
+
+/// `start_response(status, headers, exc_info=None)`, bound to the request.
+fn start_response<'py>(
+    py: Python<'py>,
+    me: &Object<'py>,
+    arguments: &Arguments<'_, 'py>,
+) -> PyResult<Object<'py>> {
+    let [status, headers, exc_info] = arguments.take(["status", "headers", "exc_info"])?;
+    let status = required(py, status, "status")?;
+    let headers = required(py, headers, "headers")?;
+    let request = PythonRuntime::get().types.request.value(me)?;
+    let exc_info = exc_info.filter(|info| !info.is_none());
+    let phase = request.state(py)?.response.phase;
+    match (phase, exc_info) {
+        (Phase::Ended, _) => {
+            let message = "start_response() called after the request ended";
+            return Err(PyErrSet::new(py, Exception::Runtime, message));
+        }
+        (Phase::Sent, Some(info)) => return Err(raise_again(py, &info)?),
+        (Phase::Started | Phase::Sent, None) => {
+            let message = "start_response() called again without exc_info";
+            return Err(PyErrSet::new(py, Exception::Assertion, message));
+        }
+        (Phase::NotStarted, _) | (Phase::Started, Some(_)) => {}
+    }
+    let result = set_head(py, &mut request.state(py)?.response, &status, &headers);
+    let mut state = request.state(py)?;
+    if let Err(raised) = result {
+        state.response.phase = Phase::NotStarted;
+        return Err(raised);
+    }
+    state.response.phase = Phase::Started;
+    match &state.write {
+        Some(write) => Ok(write.get(py).clone()),
+        None => Ok(py.none()),
+    }
+}
+
+fn set_head<'py>(
+    py: Python<'py>,
+    response: &mut Response,
+    status: &Object<'py>,
+    headers: &Object<'py>,
+) -> PyResult<()> {
+    let refused = |refused: Refused| PyErrSet::new(py, Exception::Value, &refused.to_string());
+    response.forget();
+    response.set_status(text(status, "the status")?).map_err(refused)?;
+    each_header(headers, |name, value| response.add(name, value).map_err(refused))
+}
+
+/// Calls `with` for each header of a list of pairs.
+fn each_header(
+    headers: &Object<'_>,
+    mut with: impl FnMut(&str, &[u8]) -> PyResult<()>,
+) -> PyResult<()> {
+    let headers = headers.to_list()?;
+    for place in 0..headers.list_len() {
+        let item = headers.list_item(place)?;
+        let (name, value) = item.pair().map_or_else(|| loose_pair(&item), Ok)?;
+        if !value.is_exact_str() {
+            text(&value, "a header's value")?;
+        }
+        with(text(&name, "a header's name")?, value.as_latin1()?.bytes())?;
+    }
+    Ok(())
+}
+
+/// Converts a pair that is not a tuple: a list of two, as some frameworks use.
+#[cold]
+fn loose_pair<'py>(pair: &Object<'py>) -> PyResult<(Object<'py>, Object<'py>)> {
+    let items = pair.to_list()?;
+    if items.list_len() != 2 {
+        let message = "a header must be a pair of name and value";
+        return Err(PyErrSet::new(pair.py(), Exception::Type, message));
+    }
+    Ok((items.list_item(0)?, items.list_item(1)?))
+}
+
+fn text<'a>(object: &'a Object<'_>, what: &str) -> PyResult<&'a str> {
+    object.as_str().map_err(|raised| {
+        let py = object.py();
+        raised.clear(py);
+        let message = format!("{what} must be str, not {}", object.type_name());
+        PyErrSet::new(py, Exception::Type, &message)
+    })
+}
+
+/// Sets the exception of an `exc_info` again: the head has been sent, so it cannot be replaced.
+#[cold]
+fn raise_again<'py>(py: Python<'py>, info: &Object<'py>) -> PyResult<PyErrSet> {
+    let (kind, value, trace) = (info.tuple_item(0)?, info.tuple_item(1)?, info.tuple_item(2)?);
+    let trace = Some(trace).filter(|trace| !trace.is_none());
+    Ok(PyErrSet::again(py, kind, value, trace))
+}
+
+/// `write(data)`, bound to the request: returned by `start_response`.
+fn write<'py>(
+    py: Python<'py>,
+    me: &Object<'py>,
+    arguments: &Arguments<'_, 'py>,
+) -> PyResult<Object<'py>> {
+    let [data] = arguments.take(["data"])?;
+    let data = required(py, data, "data")?;
+    let request = PythonRuntime::get().types.request.value(me)?;
+    let mut state = request.state(py)?;
+    if state.response.phase == Phase::NotStarted {
+        return Err(PyErrSet::new(py, Exception::Assertion, "write() before start_response()"));
+    }
+    let bytes = data.as_bytes().ok_or_else(|| not_bytes(&data, "the argument of write()"))?;
+    state.check_room(py, bytes.len())?;
+    state.send(py, bytes)?;
+    Ok(py.none())
+}
+
+/// `wsgi.early_hints(headers)`, bound to the request: sends 103 (RFC 8297), unless the response has started.
+fn early_hints<'py>(
+    py: Python<'py>,
+    me: &Object<'py>,
+    arguments: &Arguments<'_, 'py>,
+) -> PyResult<Object<'py>> {
+    let [headers] = arguments.take(["headers"])?;
+    let headers = required(py, headers, "headers")?.to_list()?;
+    let mut fields: Vec<(String, Vec<u8>)> = Vec::new();
+    for place in 0..headers.list_len() {
+        let pair = headers.list_item(place)?;
+        let (name, value) = pair.pair().map_or_else(|| loose_pair(&pair), Ok)?;
+        let (name, value) = (bytes_of(&name)?, bytes_of(&value)?);
+        if name.is_empty()
+            || !name.iter().all(|b| is_token(*b))
+            || !value.iter().all(|b| is_text(*b))
+        {
+            let message = format!("Invalid header {:?}", String::from_utf8_lossy(&name));
+            return Err(PyErrSet::new(py, Exception::Value, &message));
+        }
+        fields.push((String::from_utf8_lossy(&name).into_owned(), trimmed(&value).to_vec()));
+    }
+    let request = PythonRuntime::get().types.request.value(me)?;
+    let mut state = request.state(py)?;
+    let (exchange, response) = state.open(py)?;
+    if response.phase == Phase::Sent {
+        return Ok(py.none());
+    }
+    let headers: Vec<_> = fields.iter().map(|(n, v)| Header::new(n, v)).collect();
+    match py.detach(|| exchange.informational(103, &headers)) {
+        Ok(()) => Ok(py.none()),
+        Err(failure) => Err(state.raise(py, failure)),
+    }
+}
+
+fn bytes_of(object: &Object<'_>) -> PyResult<Vec<u8>> {
+    if let Some(bytes) = object.as_bytes() {
+        return Ok(bytes.to_vec());
+    }
+    text(object, "a header")?;
+    Ok(object.as_latin1()?.bytes().to_vec())
+}
