@@ -18,7 +18,7 @@
 //!
 //! # Invariants
 //!
-//! - The library refers to no symbol of libpython: it loads where there is no Python, and reports what is
+//! - The library refers to no symbol of libpython: it loads even if there is no Python, and reports what is
 //!   missing.
 //! - The interpreter's lock is never held while waiting.
 //! - The library installs no signal handlers except that of [`faults`]; the application's handlers are chained

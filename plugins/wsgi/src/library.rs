@@ -35,7 +35,7 @@ impl Library {
         let c_name = CString::new(name).map_err(|_| format!("{name:?} contains a NUL byte"))?;
         // SAFETY: the handle is open, the name is a C string.
         let address = unsafe { libc::dlsym(self.handle, c_name.as_ptr()) };
-        if address.is_null() { Err(format!("it has no symbol {name}")) } else { Ok(address) }
+        if address.is_null() { Err(format!("symbol {name} not found")) } else { Ok(address) }
     }
 
     /// Returns a function.

@@ -149,7 +149,7 @@ impl State {
     /// Ends the request of an application that uses the connection directly.
     pub(crate) fn release(&mut self, py: Python<'_>) -> PyResult<()> {
         if !self.hijacked {
-            // The application's socket has a descriptor of its own, a duplicate.
+            // The application's socket uses a duplicate of the descriptor.
             let hijacked = self.open(py)?.0.hijack();
             hijacked.map_err(|failure| self.raise(py, failure))?;
             self.hijacked = true;

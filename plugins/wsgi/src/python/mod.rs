@@ -15,11 +15,10 @@
 //! libpython's functions *and objects* (`PyBaseObject_Type`, `PyExc_TypeError`, …) by symbol. References to
 //! objects are resolved when a library is opened, even under `RTLD_LAZY`, so a library with them cannot be opened
 //! before its interpreter is found. The alternatives were two files (or one inside the other), or a table filled
-//! by `dlsym`. The table makes one file that users can copy, reports a clear error where there is no Python, and
-//! lets one build use features of the chosen version that the limited API of 3.9 lacks (vectorcall). `pyo3-ffi`
-//! provides the declarations and checks the table's signatures. Measured: a library that refers to `PyBool_Type`
-//! fails to open under both `RTLD_LAZY` and `RTLD_NOW`; this one has no undefined Python symbol and opens under
-//! both.
+//! by `dlsym`. With the table, users copy one file, a missing Python is a clear error, and one build can use
+//! features of the chosen version that the limited API of 3.9 lacks (vectorcall). `pyo3-ffi` provides the
+//! declarations and checks the table's signatures. Measured: a library that refers to `PyBool_Type` fails to open
+//! under both `RTLD_LAZY` and `RTLD_NOW`; this one has no undefined Python symbol and opens under both.
 //!
 //! # Invariants
 //!

@@ -27,9 +27,9 @@ type RawFunction = unsafe extern "C" fn(
 /// A native function: its name in Python and its entry, created by [`function!`](crate::function).
 #[derive(Clone, Copy)]
 pub(crate) struct Function {
-    /// Name.
+    /// Name in Python.
     pub(crate) name: &'static CStr,
-    /// Entry.
+    /// Entry point for CPython.
     pub(crate) entry: Entry,
 }
 
@@ -66,7 +66,7 @@ macro_rules! function {
     }};
 }
 
-/// Entry from CPython.
+/// Handles a call from CPython.
 ///
 /// # Safety
 /// The arguments are those of a call by `METH_FASTCALL | METH_KEYWORDS`, bound to an object.
@@ -95,7 +95,7 @@ pub(crate) unsafe fn enter(
     }
 }
 
-/// Runs `body` and converts its result, or its panic, to what CPython expects.
+/// Runs `body` and converts its result, or a panic, to what CPython expects.
 fn call_guarded<'py>(
     py: Python<'py>,
     body: impl FnOnce() -> PyResult<Object<'py>>,
@@ -107,7 +107,7 @@ fn call_guarded<'py>(
     }
 }
 
-/// Null: the error stays set, for the caller.
+/// Returns null: the error stays set for the caller.
 fn null_with_error(_: PyErrSet) -> *mut PyObject {
     ptr::null_mut()
 }
@@ -173,7 +173,7 @@ unsafe impl Send for Definition {}
 unsafe impl Sync for Definition {}
 
 impl Definition {
-    /// Creates it. For functions bound to many objects: once, not for each object.
+    /// Creates the definition. For functions that are bound to many objects: once, not once per object.
     pub(crate) fn new(function: Function) -> Self {
         Self(Box::leak(Box::new(definition(function))))
     }
@@ -205,11 +205,11 @@ fn definition(function: Function) -> PyMethodDef {
     }
 }
 
-/// Behaviour of a native type besides its methods.
+/// A native type: its name, its methods and its behavior.
 pub(crate) trait Native: Sized + 'static {
-    /// Full name: `jimu.Input`.
+    /// Full name, such as `jimu.Input`.
     const NAME: &'static CStr;
-    /// Methods, in groups as they are defined.
+    /// Methods, in groups by the module that defines them.
     const METHODS: &'static [&'static [Function]];
     /// Whether it is its own iterator.
     const ITERATES: bool = false;
@@ -240,7 +240,8 @@ pub(crate) struct NativeType<T> {
     holds: PhantomData<fn() -> T>,
 }
 
-/// Memory layout of an object: CPython's head, and a pointer to the value (null in one that Python created).
+/// Memory layout of an object: CPython's head, and a pointer to the value. The pointer is null in an object that
+/// Python created.
 #[repr(C)]
 struct Layout<T> {
     head: PyObject,
@@ -281,7 +282,7 @@ impl<T: Native> NativeType<T> {
 
     /// Creates an object with this value.
     pub(crate) fn make<'py>(&self, py: Python<'py>, value: T) -> PyResult<Object<'py>> {
-        // SAFETY: the type is native, so the memory has the layout. It is zeroed, and the value is placed
+        // SAFETY: the type is native, so the memory has the layout; it is zeroed, and the value is written
         // here.
         unsafe {
             let made = (py.api().PyType_GenericAlloc)(self.kind.get(py).as_ptr().cast(), 0);
@@ -368,9 +369,8 @@ unsafe extern "C" fn attribute<T: Native>(
     }
 }
 
-/// A value that is only accessed with the interpreter's lock. Borrowing it twice, for example from a second
-/// thread while the first waits detached in the middle of an operation, is an error of the application and not a
-/// crash.
+/// A value that is accessed only with the interpreter's lock. Borrowing it twice, for example from a second thread
+/// while the first waits detached in the middle of an operation, is an error of the application and not a crash.
 pub(crate) struct Cell<T>(std::cell::RefCell<T>);
 
 // SAFETY: the `RefCell` is only reached with a token, which proves that this thread holds the interpreter's lock.
