@@ -10,7 +10,6 @@ use std::ptr::{self, NonNull};
 use pyo3_ffi::{PyGILState_STATE, PyThreadState};
 
 use super::api::{self, Api};
-use super::error::{PyErrSet, PyResult};
 use crate::library::Library;
 
 /// Proof that this thread holds the interpreter's lock.
@@ -43,13 +42,6 @@ impl Python<'_> {
         THREAD.with(|thread| thread.detached.set(state));
         let _back = Back;
         work()
-    }
-
-    /// Converts a CPython status to a result.
-    #[inline]
-    #[allow(clippy::unused_self, reason = "the error is that of the attached thread")]
-    pub(super) fn check(self, status: i32) -> PyResult<()> {
-        if status < 0 { Err(PyErrSet::set()) } else { Ok(()) }
     }
 }
 

@@ -5,7 +5,7 @@
 //! | [`api`] | the table of libpython's functions |
 //! | [`mod@attach`] | the interpreter's lock: [`Python`], [`fn@attach`], [`Python::detach`], the fork |
 //! | [`object`] | references: [`Object`] while attached, [`GlobalRef`] beyond |
-//! | [`error`] | the error set in this thread: [`PyErrSet`] |
+//! | [`error`], [`exception`] | the error set in this thread: [`PyErrSet`]; exceptions |
 //! | [`value`] | text, bytes, numbers, dicts, lists, calls |
 //! | [`native`] | functions and types that Python can call |
 //!
@@ -29,13 +29,15 @@
 mod api;
 mod attach;
 mod error;
+mod exception;
 mod native;
 mod object;
 mod value;
 
 pub(crate) use api::SetProgramName;
 pub(crate) use attach::{Python, after_fork, attach, before_fork, initialize, is_attached};
-pub(crate) use error::{Exception, PyErrSet, PyResult};
+pub(crate) use error::{PyErrSet, PyResult};
+pub(crate) use exception::Exception;
 pub(crate) use native::{
     Arguments, Cell, Definition, Entry, Function, Native, NativeType, enter, required,
 };

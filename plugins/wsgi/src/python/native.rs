@@ -13,7 +13,8 @@ use worker_api::guard;
 
 use super::api::{self, LAST_SLOT, METH_FASTCALL, METH_KEYWORDS, TPFLAGS_DEFAULT};
 use super::attach::Python;
-use super::error::{Exception, PyErrSet, PyResult};
+use super::error::{PyErrSet, PyResult};
+use super::exception::Exception;
 use super::object::{GlobalRef, Object};
 
 /// Signature with which CPython calls: `METH_FASTCALL | METH_KEYWORDS`.

@@ -7,7 +7,8 @@ use pyo3_ffi::PyObject;
 
 use super::api;
 use super::attach::Python;
-use super::error::{Exception, PyErrSet, PyResult};
+use super::error::{PyErrSet, PyResult};
+use super::exception::Exception;
 use super::object::Object;
 
 impl<'py> Python<'py> {
