@@ -173,7 +173,7 @@ impl State {
         &mut self,
         py: Python<'py>,
         guest: Option<&Guest>,
-        enough: impl Fn(&Input, usize) -> std::result::Result<usize, usize>,
+        enough: impl Fn(&Input, usize) -> Result<usize, usize>,
     ) -> PyResult<Option<Object<'py>>> {
         let mut seen = 0;
         loop {

@@ -50,7 +50,7 @@ pub(crate) struct PythonRuntime {
     logged: LoggedVariables,
 }
 
-/// What [`PythonRuntime::install`] is given.
+/// Arguments of [`PythonRuntime::install`].
 pub(crate) struct Parts {
     /// See [`PythonRuntime::host`].
     pub(crate) host: Host,
@@ -86,7 +86,8 @@ impl PythonRuntime {
     /// Installs the runtime. Calling it again in a process has no effect.
     pub(crate) fn install(py: Python<'_>, parts: Parts) -> PyResult<&'static Self> {
         let Parts { host, types, module, process, guest, constants, offers_websocket } = parts;
-        let attribute = |name| Ok(module.get(py).attr_named(name)?.store());
+        let attribute =
+            |name| -> PyResult<GlobalRef> { Ok(module.get(py).attr_named(name)?.store()) };
         let runtime = Self {
             environ_builders: Cell::new(Vec::new()),
             constants,
