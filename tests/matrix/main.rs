@@ -20,6 +20,7 @@ mod figures;
 mod footprint;
 mod front;
 mod hangs;
+mod libraries;
 
 mod logs;
 mod peers;
@@ -63,6 +64,7 @@ fn main() {
         confined::behaviours(),
         beside::behaviours(),
         refusals::behaviours(),
+        libraries::behaviours(),
         deaths::behaviours(),
         debuggers::behaviours(),
         watch::behaviours(),

@@ -14,15 +14,13 @@ pub struct BuildId(Vec<u8>);
 impl BuildId {
     /// Reads the build-id of a file; returns nothing where the file has none or is not an ELF file.
     pub fn of(file: &File) -> Option<Self> {
-        let mut start = vec![0; START_SIZE];
-        let length = file.read_at(&mut start, 0).ok()?;
-        let start = &start[..length];
-        let head = start.get(..HEADER_SIZE).filter(|head| head.starts_with(b"\x7fELF"))?;
-        let table = usize::try_from(number(head, 32, 8)?).ok()?;
-        let (size, count) = (number(head, 54, 2)? as usize, number(head, 56, 2)? as usize);
-        (0..count).find_map(|index| {
-            let begin = table.checked_add(index.checked_mul(size)?)?;
-            let entry = start.get(begin..begin.checked_add(size)?)?;
+        let mut head = [0; HEADER_SIZE];
+        file.read_exact_at(&mut head, 0).ok().filter(|()| head.starts_with(b"\x7fELF"))?;
+        let (size, count) = (number(&head, 54, 2)? as usize, number(&head, 56, 2)? as usize);
+        // Of 65,535 entries with 65,535 bytes, no more than a table has.
+        let mut table = vec![0; size.checked_mul(count)?.min(START_SIZE)];
+        file.read_exact_at(&mut table, number(&head, 32, 8)?).ok()?;
+        table.chunks_exact(size.max(1)).find_map(|entry| {
             if number(entry, 0, 4)? != SEGMENT_NOTE {
                 return None;
             }

@@ -3,6 +3,8 @@
 //!
 //! The copy is a sealed memfd. Where the system refuses memfds, or `/proc` is absent and a memfd has no path, it
 //! is a read-only file in a private directory that has no name once the library is loaded.
+//!
+//! Until it is sealed it is a [`Draft`], in which names of libraries can be replaced.
 
 use std::ffi::CString;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -17,6 +19,14 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
+/// A copy that can still be changed.
+#[derive(Debug)]
+pub struct Draft {
+    copy: SealedCopy,
+    writer: File,
+    is_in_memory: bool,
+}
+
 /// A copy of a file that nothing changes any more.
 #[derive(Debug)]
 pub struct SealedCopy {
@@ -25,18 +35,15 @@ pub struct SealedCopy {
     named: Option<PrivateFile>,
 }
 
-impl SealedCopy {
+impl Draft {
     /// Copies the rest of `source`. `origin` names the copy in `/proc/PID/maps`.
     pub fn new(origin: &Path, source: &mut File) -> io::Result<Self> {
         let refused = match create_in_memory(origin) {
             Ok(mut file) if has_path(&file) => {
                 io::copy(source, &mut file)?;
-                let seals = SealFlag::F_SEAL_WRITE
-                    | SealFlag::F_SEAL_SHRINK
-                    | SealFlag::F_SEAL_GROW
-                    | SealFlag::F_SEAL_SEAL;
-                fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
-                return Ok(Self { file, named: None });
+                let writer = file.try_clone()?;
+                let copy = SealedCopy { file, named: None };
+                return Ok(Self { copy, writer, is_in_memory: true });
             }
             Ok(_) => "/proc is not mounted".to_owned(),
             Err(error) => format!("memfd_create: {error}"),
@@ -51,9 +58,38 @@ impl SealedCopy {
         let file = File::open(named.path())?;
         io::copy(source, &mut writer)?;
         let named = Some(named).filter(|_| !has_path(&file));
-        Ok(Self { file, named })
+        Ok(Self { copy: SealedCopy { file, named }, writer, is_in_memory: false })
     }
 
+    /// The copy's content.
+    pub fn file(&self) -> &File {
+        self.copy.file()
+    }
+
+    /// The file by which the content can be changed.
+    pub fn writer(&self) -> &File {
+        &self.writer
+    }
+
+    /// The path that the sealed copy has.
+    pub fn path(&self) -> PathBuf {
+        self.copy.path()
+    }
+
+    /// Makes the copy final.
+    pub fn seal(self) -> io::Result<SealedCopy> {
+        if self.is_in_memory {
+            let seals = SealFlag::F_SEAL_WRITE
+                | SealFlag::F_SEAL_SHRINK
+                | SealFlag::F_SEAL_GROW
+                | SealFlag::F_SEAL_SEAL;
+            fcntl(&self.writer, FcntlArg::F_ADD_SEALS(seals))?;
+        }
+        Ok(self.copy)
+    }
+}
+
+impl SealedCopy {
     /// The copy's content.
     pub fn file(&self) -> &File {
         &self.file
@@ -154,7 +190,7 @@ mod tests {
         let mut source = tempfile::tempfile().unwrap();
         source.write_all(bytes).unwrap();
         source.rewind().unwrap();
-        SealedCopy::new(name, &mut source).unwrap()
+        Draft::new(name, &mut source).unwrap().seal().unwrap()
     }
 
     #[test]
@@ -172,7 +208,7 @@ mod tests {
         let mut source = tempfile::tempfile().unwrap();
         source.write_all(b"0123").unwrap();
         source.rewind().unwrap();
-        let copy = SealedCopy::on_disk(&mut source).unwrap();
+        let copy = Draft::on_disk(&mut source).unwrap().seal().unwrap();
         assert!(copy.named.is_none(), "it has a path below /proc");
         assert_eq!(std::fs::read(copy.path()).unwrap(), b"0123");
         assert!((&copy.file).write(b"x").is_err());

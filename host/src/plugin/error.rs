@@ -97,6 +97,16 @@ pub enum LoadError {
         /// What it is instead.
         reason: NotALibrary,
     },
+    /// A library that it brings along cannot be loaded.
+    #[error("{}: cannot be loaded: its library {} is {}", .path.display(), .library.display(), unfit_library(.reason))]
+    PrivateLibrary {
+        /// The file.
+        path: PathBuf,
+        /// The file of the library.
+        library: PathBuf,
+        /// What it is instead.
+        reason: NotALibrary,
+    },
     /// The dynamic linker refused it.
     #[error("{}: cannot be loaded: {}", .path.display(), linker(.reason))]
     Linker {
@@ -250,6 +260,15 @@ fn unfit(reason: &NotALibrary) -> String {
         NotALibrary::Truncated => {
             "an ELF file that is cut short; copy it again, as a whole".to_owned()
         }
+    }
+}
+
+fn unfit_library(reason: &NotALibrary) -> &'static str {
+    match reason {
+        NotALibrary::NotElf => "not an ELF file",
+        NotALibrary::Machine { .. } => "built for another machine",
+        NotALibrary::NotShared => "an ELF file, but no shared library",
+        NotALibrary::Truncated => "cut short; copy it again, as a whole",
     }
 }
 

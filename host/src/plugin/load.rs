@@ -5,10 +5,9 @@
 
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+use libloading::os::unix::{Library, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW};
 use worker_api::abi::abi_stability::check_layout_compatibility;
 use worker_api::abi::library::{
     AbiHeaderRef, LibHeader, LibraryError, ROOT_MODULE_LOADER_NAME_WITH_NUL, RootModule,
@@ -19,10 +18,11 @@ use worker_api::{AppModuleRef, HooksModuleRef, WorkerClassRef};
 
 use crate::limits;
 
-use super::copy::SealedCopy;
+use super::copy::Draft;
 use super::elf;
 use super::error::{Kind, LoadError, NotALibrary};
 use super::names::{self, LibraryName};
+use super::private::{LibraryCopy, Missing, Tree, Unusable, start_of};
 
 /// A library that has been opened and checked; its root module is `M`. It stays open for the life
 /// of the process.
@@ -33,8 +33,10 @@ pub struct Plugin<M> {
     pub api_version: String,
     /// What it exports.
     pub root: M,
-    /// How debuggers find it, where it was loaded from a private copy.
-    pub name: Option<LibraryName>,
+    /// The libraries that it brought along.
+    pub private: Vec<PathBuf>,
+    /// How debuggers find it, and then these libraries, where they were loaded from private copies.
+    pub names: Vec<LibraryName>,
 }
 
 /// Opens a worker class.
@@ -61,22 +63,20 @@ fn open<M: RootModule>(kind: Kind, path: &Path) -> Result<Plugin<M>, LoadError> 
             return Err(LoadError::NotALibrary { path, reason });
         }
     };
-    let (library, name) = match link(&path, source) {
-        Ok(linked) => linked,
-        Err(reason) => return Err(LoadError::Linker { path, reason }),
-    };
+    let Linked { library, private, names } = link(&path, source)?;
     let Some(header) = header_of(&library) else {
         return Err(LoadError::NoRootModule { kind, path });
     };
     let header = header.upgrade().map_err(|error| incompatible(&path, None, &error))?;
     let root = check(header, kind, &path)?;
-    Ok(Plugin { path, api_version: header.version_strings().version.to_string(), root, name })
+    let api_version = header.version_strings().version.to_string();
+    Ok(Plugin { path, api_version, root, private, names })
 }
 
 /// Where a library is loaded from: something whole.
 enum Source {
     /// A copy, and what the file was when it was copied.
-    Copy(SealedCopy, Metadata),
+    Copy(Draft, Box<Metadata>),
     /// The file itself, where no copy can be made for this reason.
     File(io::Error),
 }
@@ -96,8 +96,8 @@ impl Source {
         elf::check_header(&start_of(&file, elf::HEADER_SIZE)?)?;
         // Before the copy is made: a change while it is made is to be noticed later.
         let metadata = file.metadata()?;
-        let source = match SealedCopy::new(path, &mut file) {
-            Ok(copy) => Self::Copy(copy, metadata),
+        let source = match Draft::new(path, &mut file) {
+            Ok(copy) => Self::Copy(copy, Box::new(metadata)),
             Err(error) => Self::File(error),
         };
         // Of the copy: the file may still be growing.
@@ -105,20 +105,6 @@ impl Source {
         elf::check_whole(&start_of(whole, elf::START_SIZE)?, whole.metadata()?.len())?;
         Ok(source)
     }
-}
-
-/// The first bytes of a file, at most so many, wherever its position is.
-fn start_of(file: &File, most: usize) -> io::Result<Vec<u8>> {
-    let mut start = vec![0; most];
-    let mut length = 0;
-    while length < most {
-        match file.read_at(&mut start[length..], length as u64)? {
-            0 => break,
-            count => length += count,
-        }
-    }
-    start.truncate(length);
-    Ok(start)
 }
 
 /// Why there is no library to load.
@@ -139,37 +125,120 @@ impl From<NotALibrary> for Unreadable {
     }
 }
 
+/// A library that was loaded.
+struct Linked {
+    library: Library,
+    private: Vec<PathBuf>,
+    names: Vec<LibraryName>,
+}
+
 /// Loads the library from a private copy, or from its file where the system executes no copies.
-fn link(path: &Path, source: Source) -> Result<(Library, Option<LibraryName>), String> {
-    let (copy, metadata) = match source {
-        Source::Copy(copy, metadata) => (copy, metadata),
-        Source::File(error) => {
+fn link(path: &Path, source: Source) -> Result<Linked, LoadError> {
+    let sealed = match source {
+        Source::Copy(draft, metadata) => {
+            Tree::of(path, *metadata, draft).and_then(|tree| tree.seal().map_err(Unusable::Copy))
+        }
+        Source::File(error) => Err(Unusable::Copy(error)),
+    };
+    let (copies, missing) = match sealed {
+        Ok(sealed) => sealed,
+        Err(Unusable::Library(library, reason)) => {
+            return Err(LoadError::PrivateLibrary { path: path.to_owned(), library, reason });
+        }
+        Err(Unusable::Copy(error)) => {
             let reason = limits::describe_io(&error);
             tracing::warn!(
                 "{}: cannot create a private copy ({reason}); loading the file itself: do not overwrite it in place \
                  while the server runs",
                 path.display()
             );
-            return dlopen(path).map(|library| (library, None));
+            return link_in_place(path);
         }
     };
-    let copy_path = names::valid_elsewhere(&copy.path());
-    let name = copy_path.to_string_lossy().into_owned();
-    match dlopen(&copy_path) {
-        Ok(library) => {
-            let handle = library.into_raw();
-            let name = LibraryName::new(handle, path, &metadata, copy.file());
-            // SAFETY: the handle is that of the library that was just taken apart.
-            let library = unsafe { Library::from_raw(handle) };
-            copy.keep();
-            Ok((library, name))
+    match dlopen(&names::valid_elsewhere(&copies[0].copy.path())) {
+        Ok(library) => Ok(keep(library, copies)),
+        Err(reason) => {
+            let reported = with_originals(&reason, &copies);
+            if is_about_a_file(&reason, &copies) {
+                tracing::warn!("{}: loaded from the file itself ({reason})", path.display());
+                return link_in_place(path);
+            }
+            let reason = describe_missing(&reason, &missing).unwrap_or(reported);
+            Err(LoadError::Linker { path: path.to_owned(), reason })
         }
-        Err(reason) if is_about_the_copy(&reason, &name) => {
-            tracing::warn!("{}: loaded from the file itself ({reason})", path.display());
-            dlopen(path).map(|library| (library, None))
-        }
-        Err(reason) => Err(reason.replace(&name, &path.to_string_lossy())),
     }
+}
+
+fn link_in_place(path: &Path) -> Result<Linked, LoadError> {
+    match dlopen(path) {
+        Ok(library) => Ok(Linked { library, private: Vec::new(), names: Vec::new() }),
+        Err(reason) => Err(LoadError::Linker { path: path.to_owned(), reason }),
+    }
+}
+
+/// Keeps the copies of a loaded plugin and of what it brought, and names them for debuggers.
+fn keep(library: Library, copies: Vec<LibraryCopy>) -> Linked {
+    let handle = library.into_raw();
+    let mut names = Vec::new();
+    let mut private = Vec::new();
+    for (index, LibraryCopy { path, metadata, copy }) in copies.into_iter().enumerate() {
+        let handle = if index == 0 {
+            Some(handle)
+        } else {
+            private.push(path.clone());
+            handle_of(&names::valid_elsewhere(&copy.path()))
+        };
+        let name =
+            handle.and_then(|handle| LibraryName::new(handle, &path, &metadata, copy.file()));
+        // The first name is the plugin's.
+        if index == 0 || !names.is_empty() {
+            names.extend(name);
+        }
+        copy.keep();
+    }
+    // SAFETY: the handle is that of the library that was taken apart above.
+    let library = unsafe { Library::from_raw(handle) };
+    Linked { library, private, names }
+}
+
+/// Returns the handle of a library that is loaded, and stays so.
+fn handle_of(path: &Path) -> Option<*mut std::ffi::c_void> {
+    // SAFETY: with this flag nothing is loaded, so that no code of a library runs.
+    let library = unsafe { Library::open(Some(path), RTLD_LAZY | libc::RTLD_NOLOAD) };
+    Some(library.ok()?.into_raw())
+}
+
+/// Replaces the paths of copies by those of their originals.
+fn with_originals(reason: &str, copies: &[LibraryCopy]) -> String {
+    let mut names: Vec<(String, &Path)> =
+        copies.iter().map(|copy| (name_of_copy(copy), copy.path.as_path())).collect();
+    // One path can be the beginning of another one.
+    names.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
+    names.iter().fold(reason.to_owned(), |reason, (name, path)| {
+        reason.replace(name, &path.to_string_lossy())
+    })
+}
+
+fn name_of_copy(copy: &LibraryCopy) -> String {
+    names::valid_elsewhere(&copy.copy.path()).to_string_lossy().into_owned()
+}
+
+/// Describes a library that is expected beside a plugin and was found nowhere, if that is the reason.
+fn describe_missing(reason: &str, missing: &[Missing]) -> Option<String> {
+    let is_not_found = COPY_REFUSALS[..2].iter().any(|words| reason.contains(words));
+    let Missing { name, directories } =
+        missing.iter().find(|missing| is_not_found && reason.contains(&missing.name))?;
+    let list: Vec<String> =
+        directories.iter().map(|directory| directory.display().to_string()).collect();
+    Some(format!(
+        "found no readable {name} in {} or the system's directories; copy it to {}",
+        list.join(", "),
+        list.first()?
+    ))
+}
+
+fn is_about_a_file(reason: &str, copies: &[LibraryCopy]) -> bool {
+    copies.iter().any(|copy| is_about_the_copy(reason, &name_of_copy(copy)))
 }
 
 /// Whether dlopen(3) could not open or map the copy, as opposed to not liking what is in it.
@@ -288,8 +357,8 @@ fn kind_layout(kind: Kind) -> &'static TypeLayout {
 /// What glibc and musl say when a file cannot be opened, or may not be mapped as code.
 const COPY_REFUSALS: [&str; 4] = [
     "cannot open shared object file",
-    "failed to map segment",
     "Error loading shared library",
+    "failed to map segment",
     "Operation not permitted",
 ];
 

@@ -6,6 +6,9 @@
 //! | [`search`] | from what the operator wrote to the path of a library |
 //! | [`elf`] | whether a file can be a library of this machine at all |
 //! | [`copy`] | the private copy from which a library is loaded |
+//! | [`private`] | the libraries that a plugin brings along |
+//! | [`dynamic`] | which libraries a library needs, and replacing their names in a copy |
+//! | `resident` | which libraries the host itself has loaded |
 //! | [`names`] | the path under which debuggers find a library |
 //! | [`build_id`] | which build a library is |
 //! | [`load`] | opening a library and checking that it fits |
@@ -20,13 +23,16 @@
 
 pub mod build_id;
 pub mod copy;
+pub mod dynamic;
 pub mod elf;
 pub mod error;
 mod files;
 pub mod load;
 pub mod names;
 pub mod payload;
+pub mod private;
 mod request;
+mod resident;
 pub mod search;
 pub mod services;
 

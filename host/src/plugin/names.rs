@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
+use libloading::os::unix::Library;
+
 use super::build_id::BuildId;
 use super::error::Kind;
 use crate::clock;
@@ -109,27 +111,29 @@ impl LibraryName {
     }
 }
 
-/// The libraries of a process.
+/// The libraries of a process: plugins, and what they brought.
 #[derive(Debug)]
 pub struct LibraryNames {
-    names: Vec<(Kind, LibraryName)>,
+    names: Vec<(Option<Kind>, LibraryName)>,
     due_ns: AtomicU64,
 }
 
 impl LibraryNames {
-    /// A process's libraries.
-    pub fn new(names: Vec<(Kind, LibraryName)>) -> Self {
+    /// A process's libraries; those that a plugin brought have no kind.
+    pub fn new(names: Vec<(Option<Kind>, LibraryName)>) -> Self {
         Self { names, due_ns: AtomicU64::new(0) }
     }
 
-    /// Describes the libraries for the status.
+    /// Describes the plugins for the status.
     pub fn describe(&self) -> Vec<LoadedLibrary> {
-        let describe = |(kind, name): &(Kind, LibraryName)| LoadedLibrary {
-            kind: kind.name().to_owned(),
-            path: name.path.to_string_lossy().chars().take(PATH_MAX).collect(),
-            build_id: name.build_id.as_ref().map(BuildId::to_string),
+        let describe = |(kind, name): &(Option<Kind>, LibraryName)| {
+            Some(LoadedLibrary {
+                kind: kind.as_ref()?.name().to_owned(),
+                path: name.path.to_string_lossy().chars().take(PATH_MAX).collect(),
+                build_id: name.build_id.as_ref().map(BuildId::to_string),
+            })
         };
-        self.names.iter().map(describe).collect()
+        self.names.iter().filter_map(describe).collect()
     }
 
     /// Names the copies: in a process that looks at nothing again and may outlive the originals.
@@ -203,16 +207,34 @@ struct LinkMap {
     name: *mut c_char,
 }
 
-/// Finds where the dynamic linker keeps a library's path.
+/// Finds the dynamic linker's record of a library.
 #[cfg(target_env = "gnu")]
-fn entry_of(handle: *mut c_void) -> Option<&'static AtomicPtr<c_char>> {
+fn record_of(handle: *mut c_void) -> Option<*mut LinkMap> {
     let mut map: *mut LinkMap = std::ptr::null_mut();
     // SAFETY: the caller's handle is that of a library that is open. With RTLD_DI_LINKMAP dlinfo writes one pointer.
     let result =
         unsafe { libc::dlinfo(handle, libc::RTLD_DI_LINKMAP, (&raw mut map).cast::<c_void>()) };
-    if result != 0 || map.is_null() {
-        return None;
-    }
+    (result == 0 && !map.is_null()).then_some(map)
+}
+
+/// Returns by how much the addresses of an open library differ from those in its file: no two libraries have the same.
+#[cfg(target_env = "gnu")]
+pub fn address_of(library: Library) -> Option<usize> {
+    let map = record_of(library.into_raw())?;
+    // SAFETY: taken apart, the library stays open, and its record with it.
+    Some(unsafe { (*map).address })
+}
+
+/// Of other C libraries the record is not known.
+#[cfg(not(target_env = "gnu"))]
+pub fn address_of(_: Library) -> Option<usize> {
+    None
+}
+
+/// Finds where the dynamic linker keeps a library's path.
+#[cfg(target_env = "gnu")]
+fn entry_of(handle: *mut c_void) -> Option<&'static AtomicPtr<c_char>> {
+    let map = record_of(handle)?;
     // SAFETY: the record lives as long as the library, which is never closed; the pointer in it is aligned. The linker
     // writes it when it creates the record and only reads it afterwards, a word at a time; what this module stores there
     // are strings that live as long as the process, and the string that they replace is never freed.

@@ -180,7 +180,9 @@ impl<C: ClassSource> Plugins<C> {
             .map_err(refused(Kind::App, &app_module.path))?;
         check_needs(&app, &class, &app_module.path)?;
         let app: &'static AppBox = Box::leak(Box::new(app));
-        let libraries = vec![class.path.clone(), app_module.path.clone()];
+        let libraries = [&class.path, &app_module.path].into_iter();
+        let libraries = libraries.chain(&class.private).chain(&app_module.private);
+        let libraries = libraries.cloned().collect();
         services.know_loaded(LoadedFiles::new(app, libraries));
         if settings.preload_app {
             doing(&app_module.path, "loading the application");
@@ -190,15 +192,17 @@ impl<C: ClassSource> Plugins<C> {
             })?;
         }
         let hooks = open_hook_plugin(&settings, services, &doing)?;
-        let (hooks, name_of_hooks) =
-            hooks.map_or((None, None), |(hooks, name)| (Some(hooks), name));
+        let (hooks, names_of_hooks) = hooks.unzip();
         services.set_hooks(hooks, app);
         let names = [
-            (Kind::Class, class.name.take()),
-            (Kind::App, app_module.name.take()),
-            (Kind::Hooks, name_of_hooks),
+            (Kind::Class, std::mem::take(&mut class.names)),
+            (Kind::App, std::mem::take(&mut app_module.names)),
+            (Kind::Hooks, names_of_hooks.unwrap_or_default()),
         ];
-        let names = names.into_iter().filter_map(|(kind, name)| Some((kind, name?)));
+        let names = names.into_iter().flat_map(|(kind, names)| {
+            let kinds = std::iter::once(Some(kind)).chain(std::iter::repeat(None));
+            kinds.zip(names)
+        });
         let names = Arc::new(LibraryNames::new(names.collect()));
         // A mold waits from now on, without a look at the files.
         names.use_copies();
@@ -263,7 +267,7 @@ fn open_hook_plugin(
     settings: &Settings,
     services: &'static Services,
     doing: &dyn Fn(&Path, &str),
-) -> Result<Option<(HooksBox, Option<LibraryName>)>, LoadError> {
+) -> Result<Option<(HooksBox, Vec<LibraryName>)>, LoadError> {
     let named = settings.hooks_module.as_deref().map(Path::new);
     let Some(path) = named.filter(|path| path.extension().is_some_and(|end| end == "so")) else {
         return Ok(None);
@@ -277,7 +281,7 @@ fn open_hook_plugin(
         path: path.to_owned(),
         failure,
     })?;
-    Ok(Some((hooks, plugin.name)))
+    Ok(Some((hooks, plugin.names)))
 }
 
 /// Refuses an application that the class cannot serve.

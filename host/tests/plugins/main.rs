@@ -1,10 +1,12 @@
 //! Plugins on the host's side, with real libraries: what is opened and what is refused ([`load`]),
-//! what the command says of it ([`refusals`]), and what hook plugins hear ([`hooks`]).
+//! what the command says of it ([`refusals`]), what hook plugins hear ([`hooks`]), and what plugins
+//! bring along ([`private`]).
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests are tests")]
 
 mod hooks;
 mod load;
+mod private;
 mod refusals;
 
 use std::path::PathBuf;

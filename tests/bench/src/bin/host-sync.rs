@@ -22,7 +22,8 @@ impl ClassSource for Linked {
             path: path.to_owned(),
             api_version: worker_api::API_VERSION.into(),
             root,
-            name: None,
+            private: Vec::new(),
+            names: Vec::new(),
         })
     }
 }
