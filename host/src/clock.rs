@@ -1,24 +1,24 @@
-//! The one clock of arbiter, molds and workers: `CLOCK_MONOTONIC`, in nanoseconds. It is the same
-//! for all processes of a machine, and no jump of the wall clock moves it.
+//! The clock of arbiter, molds and workers: `CLOCK_MONOTONIC`, in nanoseconds. It is the same for all processes
+//! of a machine, and changes of the wall clock do not affect it.
 
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-/// Nanoseconds since an arbitrary start, the same for every process. Never 0, so that 0 can mean
-/// "not yet" wherever a time is stored.
+/// Returns nanoseconds since an arbitrary start, the same for every process. Never 0, so that 0 can mean "not
+/// yet" wherever a time is stored.
 pub fn now_ns() -> u64 {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(1, |time| {
         (time.tv_sec() as u64).saturating_mul(NANOS_PER_SECOND) + time.tv_nsec() as u64
     })
 }
 
-/// A length of time in nanoseconds, as the clock counts; what does not fit becomes the largest.
+/// Converts a duration to nanoseconds, saturating at the largest value.
 pub fn duration_ns(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The time from `start_ns` to `end_ns`; zero when the end lies before the start.
+/// Returns the time from `start_ns` to `end_ns`; zero if the end lies before the start.
 pub fn between(start_ns: u64, end_ns: u64) -> Duration {
     Duration::from_nanos(end_ns.saturating_sub(start_ns))
 }

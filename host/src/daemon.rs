@@ -1,4 +1,4 @@
-//! Going to the background: out of the session and away from the terminal that started the server.
+//! Runs the server in the background: in its own session, without the terminal that started it.
 
 use std::os::fd::AsRawFd as _;
 
@@ -7,12 +7,12 @@ use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
 use crate::process;
 
-/// Leaves the caller's session. The process that called returns in a grandchild, as another
-/// process; the first one ends with status 0. A log on standard error goes nowhere afterwards.
+/// Leaves the caller's session. Returns in a grandchild; the calling process exits with status 0. A log on
+/// standard error is lost afterwards.
 pub fn daemonize() -> nix::Result<()> {
     leave_parent()?;
     setsid()?;
-    // Not a session leader any more: opening a terminal cannot make it ours.
+    // No longer a session leader, so opening a terminal cannot make it the controlling terminal.
     leave_parent()?;
     let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null");
     let null =

@@ -1,6 +1,6 @@
-//! Hooks that are commands: `[hooks] when_ready = ["notify-send", "up"]`. They are for the arbiter's
-//! events, but it is the mold of the generation that starts them, as the user that it runs as. A
-//! command is started and forgotten: nobody waits for it, and its output goes to the error log.
+//! Hooks that are commands: `[hooks] when_ready = ["notify-send", "up"]`. They run on events of the arbiter, but
+//! the mold of the generation starts them, as the user that the workers run as. No process waits for a command,
+//! and its output goes to the error log.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -13,8 +13,8 @@ use crate::process;
 pub struct Commands(Vec<(&'static str, Vec<String>)>);
 
 impl Commands {
-    /// Reads the section `[hooks]`. Keys that are no events are options of the hook plugin. The
-    /// error says what is wrong with one that is.
+    /// Reads the section `[hooks]`. Keys that are not events are options of the hook plugin. Returns an error
+    /// for an event with an invalid command.
     pub fn read(section: &toml::Table) -> Result<Self, String> {
         if let Some(event) = EVENTS_OF_WORKERS.iter().find(|event| section.contains_key(**event)) {
             return Err(format!(
@@ -36,7 +36,7 @@ impl Commands {
         commands.collect::<Result<_, _>>().map(Self)
     }
 
-    /// Starts the command of an event, if there is one.
+    /// Starts the command of an event, if configured.
     pub fn start(&self, event: &str, facts: &[i64], log: &ErrorLog) {
         let Some((_, words)) = self.0.iter().find(|(of, _)| *of == event) else { return };
         let facts: Vec<String> = facts.iter().map(ToString::to_string).collect();
@@ -57,19 +57,19 @@ impl Commands {
     }
 }
 
-/// Whether there is an event of this name, of which a plugin or a module of Python can hear.
+/// Returns whether `name` is an event that a plugin or a Python module can handle.
 pub fn is_event(name: &str) -> bool {
     EVENTS.contains(&name) || EVENTS_OF_WORKERS.contains(&name)
 }
 
-/// The arbiter gives up a worker. The only event that plugins and Python hear of elsewhere than commands do: in the
-/// worker itself.
+/// The arbiter aborts a worker. The only event that plugins and Python handle in another process than commands
+/// do: in the worker itself.
 pub const WORKER_ABORT: &str = "worker_abort";
 
 /// A worker has exited, or a mold that had loaded the application.
 pub const CHILD_EXIT: &str = "child_exit";
 
-/// The arbiter's events.
+/// Events of the arbiter.
 const EVENTS: [&str; 8] = [
     "on_starting",
     "on_reload",
@@ -81,7 +81,7 @@ const EVENTS: [&str; 8] = [
     "on_exit",
 ];
 
-/// Events of single workers and requests: a process for each would be the slowest part of them.
+/// Events of single workers and requests. Starting a process for each would be slower than the event itself.
 const EVENTS_OF_WORKERS: [&str; 7] = [
     "pre_fork",
     "post_fork",

@@ -1,30 +1,33 @@
-//! The command `host` as a library, so that its parts can be tested one by one.
+//! The command `host` as a library, so that its parts can be tested separately.
 //!
-//! | module | what it is for | runs in |
+//! | module | purpose | runs in |
 //! | --- | --- | --- |
-//! | [`serve`] | from the command line to the arbiter | arbiter |
-//! | [`check`] | `--check-worker`: the contract of a worker class, against scratch servers | a process of its own |
+//! | [`serve`] | main function: from the command line to the arbiter | arbiter |
+//! | [`check`] | `--check-worker`: the contract of a worker class, against scratch servers | a separate process |
 //! | [`settings`] | one declaration of all settings: flags, file, help, reference page | arbiter |
 //! | [`log`] | the error log and the access log | everywhere |
-//! | [`arbiter`] | the main loop: generations, signals, reloads, the end | arbiter |
+//! | [`arbiter`] | the main loop: generations, signals, reloads, stops | arbiter |
 //! | [`listener`] | the sockets that workers accept from | arbiter, inherited by all |
 //! | [`control`] | the control socket, and hostctl's side of it | arbiter, hostctl |
-//! | [`pidfile`], [`systemd`], [`daemon`] | what surrounds a server | arbiter |
+//! | [`pidfile`], [`systemd`], [`daemon`] | pid file, service manager, background | arbiter |
 //! | [`mold`] | loads the payload of a generation, forks its workers | molds |
 //! | [`hooks`] | hooks that are commands | molds |
-//! | [`payload`] | the seam behind which worker class and application are | molds, workers |
+//! | [`payload`] | the interface between the process model and what it runs | molds, workers |
 //! | [`plugin`] | worker classes and applications on the host's side of the ABI | molds, workers |
-//! | [`worker`] | a worker's slot, signals, tie to the arbiter | workers |
-//! | [`scoreboard`] | shared memory: what each worker does | everywhere |
-//! | [`status`] | Prometheus, StatsD and the status page, from the scoreboard | a process of its own |
-//! | [`watcher`] | `reload`: watches the files of a generation | a process of its own |
-//! | [`message`] | what arbiter, molds and workers say to each other | everywhere |
-//! | `title` | the names of the processes in `ps` | everywhere |
-//! | [`similar`] | how alike two words are, for "did you mean" | everywhere |
-//! | [`process`], [`privileges`], [`signals`], [`clock`], `safe_path`, `socket_file` | system calls, each in one place | everywhere |
+//! | [`worker`] | a worker's slot, signals, and connection to the arbiter | workers |
+//! | [`scoreboard`] | shared memory: state and counters of each worker | everywhere |
+//! | [`status`] | Prometheus, StatsD and the status page, from the scoreboard | a separate process |
+//! | [`watcher`] | `reload`: watches the files of a generation | a separate process |
+//! | [`message`] | messages between arbiter, molds and workers | everywhere |
+//! | `title` | process titles in `ps` | everywhere |
+//! | [`similar`] | similarity of words, for "did you mean" | everywhere |
+//! | [`process`], [`privileges`], [`signals`], [`clock`], `limits`, `safe_path`, `socket_file` | system calls, each in one place | everywhere |
 //!
-//! **Invariants:** the arbiter loads no plugin and starts no thread; only this crate forks, and it
-//! does so in [`process`]; a worker is the child of the arbiter, whoever forked it.
+//! # Invariants
+//!
+//! - The arbiter loads no plugin and starts no thread.
+//! - Only this crate forks, and only in [`process`].
+//! - A worker is a child of the arbiter, whichever process forked it.
 
 pub mod arbiter;
 pub mod check;

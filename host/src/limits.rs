@@ -1,16 +1,16 @@
-//! Errors of the system that mean that a resource has run out, with the name of the limit.
+//! Descriptions of system errors that mean that a resource has run out, with the name of the limit.
 
 use nix::errno::Errno;
 use nix::libc::RLIM_INFINITY;
 use nix::sys::resource::{Resource, getrlimit};
 
-/// The error, and what to raise or free where it is about a limit.
+/// Returns the error's description, and which limit to raise or what to free.
 pub fn describe(error: Errno) -> String {
     let Some(limit) = limit_of(error) else { return error.desc().to_owned() };
     format!("{}: {limit}", error.desc())
 }
 
-/// As [`describe`], for an error of the standard library.
+/// Like [`describe`], for an error of the standard library.
 pub fn describe_io(error: &std::io::Error) -> String {
     match error.raw_os_error().map(Errno::from_raw).and_then(limit_of) {
         Some(limit) => format!("{error}: {limit}"),

@@ -1,4 +1,4 @@
-//! The command `host`: the server, for the plugins of the stable ABI. No logic of its own.
+//! The command `host`: the server, for plugins of the stable ABI. Contains no logic.
 
 fn main() {
     std::process::exit(host::serve::main::<host::plugin::Plugins>());

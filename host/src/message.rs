@@ -1,6 +1,6 @@
-//! All messages between arbiter, molds and workers: one enum a direction, and the channel that
-//! carries them. A message is one packet of JSON on a `SOCK_SEQPACKET` pair, so it arrives whole or
-//! not at all. The kernel says who sent it; what a message says of other processes is a claim.
+//! All messages between arbiter, molds and workers: one enum for each direction, and the channel that carries
+//! them. A message is one packet of JSON on a `SOCK_SEQPACKET` pair, so it arrives whole or not at all. The
+//! kernel reports the sender; what a message says about other processes is a claim.
 //!
 //! ```text
 //!     arbiter ── ToMold ────▶ mold        one pair a mold ("command")
@@ -28,102 +28,100 @@ use serde::{Deserialize, Serialize};
 
 use crate::worker::BOOT_ERROR;
 
-/// What the arbiter asks a mold to do.
+/// Messages from the arbiter to a mold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToMold {
-    /// Fork a worker into a slot of the scoreboard that is reserved for it. The memory of the slot
-    /// comes as a descriptor.
+    /// Fork a worker for a reserved slot of the scoreboard. The memory of the slot comes as a descriptor.
     Fork {
         /// Number of the slot.
         slot: u32,
-        /// The worker's place in the sequence of all workers.
+        /// Position of the worker in the sequence of all workers.
         age: u64,
     },
-    /// Open the log files again.
+    /// Reopen the log files.
     Reopen,
-    /// Run the hooks of one of the arbiter's events.
+    /// Run the hooks of an event of the arbiter.
     Hook {
-        /// gunicorn's name of it.
+        /// gunicorn's name of the event.
         event: String,
-        /// Numbers that describe it.
+        /// Numbers that describe the event.
         facts: Vec<i64>,
     },
-    /// Give up the listeners: the workers end, and only their hooks are still to come.
+    /// Close the listeners: the workers are stopping, and only their hooks are still to run.
     ReleaseListeners,
-    /// End; the workers stay.
+    /// Exit. The workers stay.
     Quit,
 }
 
-/// What a mold tells the arbiter.
+/// Messages from a mold to the arbiter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FromMold {
-    /// It is about to run code that is not the server's, "FILE: opening the worker class" for
-    /// example: what it died of, if it dies now.
+    /// The mold is about to run code that is not the server's, for example "FILE: opening the worker class".
+    /// If the mold dies now, this is the cause.
     Loading(String),
     /// Worker class and application are loaded and checked.
     Loaded(Loaded),
-    /// They could not be loaded; the mold ends.
+    /// They could not be loaded. The mold exits.
     Refused(Refusal),
-    /// The worker that was asked for exists. The arbiter waits for the worker's own
-    /// [`FromWorker::Started`] before it believes this; it needs the number where a worker dies
-    /// before it can send that.
+    /// The requested worker exists. The arbiter believes this only after the worker's own
+    /// [`FromWorker::Started`]; the process ID is needed for a worker that dies before it can send that.
     Forked {
-        /// Its place in the sequence of all workers.
+        /// Position of the worker in the sequence of all workers.
         age: u64,
-        /// Its process id.
+        /// Process ID of the worker.
         pid: i32,
     },
-    /// The worker that was asked for could not be forked.
+    /// The requested worker could not be forked.
     ForkFailed {
-        /// The place in the sequence that was meant for it.
+        /// Position that the worker was to have in the sequence of all workers.
         age: u64,
-        /// What the system said.
+        /// The system's error.
         reason: String,
     },
-    /// It has read that this process exited, and calls the hook `child_exit` now.
+    /// The mold has read that this process exited, and runs the hook `child_exit` now.
     ExitRead {
-        /// The process id.
+        /// Process ID.
         pid: i32,
     },
 }
 
-/// What a worker tells the arbiter.
+/// Messages from a worker to the arbiter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FromWorker {
-    /// It exists: the first message of every worker, by which the arbiter learns its process id.
+    /// The worker exists: the first message of every worker, from which the arbiter learns its process ID.
     Started {
-        /// Its place in the sequence of all workers.
+        /// Position of the worker in the sequence of all workers.
         age: u64,
     },
-    /// It can serve.
+    /// The worker can serve.
     Ready {
         /// Number of its slot.
         slot: u32,
     },
-    /// It cannot serve; it ends.
+    /// The worker cannot serve, and exits.
     BootFailed {
         /// Number of its slot.
         slot: u32,
-        /// Why, and the exit status that goes with it.
+        /// The reason, and the exit status for it.
         refusal: Refusal,
     },
-    /// It would like to be replaced (`max_requests`), and serves until it is told to end.
+    /// The worker asks to be replaced (`max_requests`), and serves until it is told to stop.
     Retiring {
         /// Number of its slot.
         slot: u32,
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
 
-/// What the arbiter tells the process that shows figures.
+/// Messages from the arbiter to the process that serves metrics.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToStatus {
-    /// A slot of the scoreboard was created, whose memory comes as a descriptor.
+    /// A slot of the scoreboard was created. Its memory comes as a descriptor.
     Slot {
         /// Number of the slot.
         index: u32,
@@ -132,22 +130,22 @@ pub enum ToStatus {
     },
 }
 
-/// What a worker tells the process that watches the files of its generation.
+/// Messages from a worker to the process that watches the files of its generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToWatcher {
-    /// A change of these means another application, or another worker class.
+    /// Files whose change means another application or another worker class.
     Files {
-        /// Their absolute paths.
+        /// Absolute paths.
         files: Vec<PathBuf>,
-        /// When they were named: what was changed later is news, also before anybody watched.
+        /// Time of the report: a later change counts, even if the file was not watched yet.
         named: SystemTime,
-        /// Whether the application is loaded; otherwise it could not be, and any Python file may be the reason.
+        /// Whether the application is loaded. If it could not be, any Python file may be the cause.
         loaded: bool,
     },
 }
 
-/// What the process that watches the files of a generation tells the arbiter.
+/// Messages from the process that watches the files of a generation to the arbiter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FromWatcher {
@@ -155,81 +153,82 @@ pub enum FromWatcher {
     Changed {
         /// One of them.
         file: PathBuf,
-        /// How many besides it.
+        /// Number of other changed files.
         others: usize,
     },
 }
 
-/// What a mold has loaded, for the log and for `hostctl status`.
+/// What a mold has loaded, for the log and `hostctl status`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loaded {
-    /// Name of the worker class, as it says itself.
+    /// Name of the worker class.
     pub class: String,
-    /// Its version.
+    /// Version of the worker class.
     pub class_version: String,
     /// Name of the application.
     pub app: String,
-    /// The version of worker-api that the class was built against.
+    /// Version of worker-api that the class was built against.
     pub worker_api: String,
-    /// The libraries that were loaded from a private copy.
+    /// Libraries that were loaded from a private copy.
     pub libraries: Vec<LoadedLibrary>,
 }
 
-/// A library that was loaded, for those who look for its symbols.
+/// A loaded library, for tools that look up its symbols.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadedLibrary {
-    /// What it is: `worker class`, `application` or `hook plugin`.
+    /// `worker class`, `application` or `hook plugin`.
     pub kind: String,
     /// Path of the file that it was loaded from.
     pub path: String,
-    /// Its build-id, in hexadecimal digits.
+    /// Build ID, in hexadecimal digits.
     pub build_id: Option<String>,
 }
 
-/// Why something could not be loaded or booted, in one line, and the status that `host` ends with
-/// when this happens at start.
+/// Why something could not be loaded or booted, in one line, and the exit status of `host` if this happens at
+/// start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
-    /// One line: what, where, and what to do about it.
+    /// One line: what failed, where, and what to do about it.
     pub reason: String,
     /// Exit status.
     pub status: i32,
 }
 
 impl Refusal {
-    /// A refusal that ends a starting `host` with `status`.
+    /// Creates a refusal that makes a starting `host` exit with `status`.
     pub fn new(reason: impl Into<String>, status: i32) -> Self {
         Self { reason: reason.into(), status }
     }
 
-    /// Whether another try would fare no better: the application cannot be loaded, or something was set wrongly.
+    /// Returns whether another attempt would fail in the same way: the application cannot be loaded, or a
+    /// setting is wrong.
     pub fn is_lasting(&self) -> bool {
         self.status != BOOT_ERROR
     }
 }
 
-/// One end of a pair. Sending never blocks on the arbiter's end.
+/// One end of a pair. On the arbiter's end sending never blocks.
 #[derive(Debug)]
 pub struct Channel {
     socket: OwnedFd,
 }
 
-/// What came out of a channel.
+/// Result of reading from a channel.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Received<M> {
     /// A message, and the process that sent it.
     Message(M, Pid),
-    /// A packet that is no message, and the process that sent it.
+    /// A packet that is not a message, and the process that sent it.
     Garbled(Pid),
-    /// Nothing more for now.
+    /// Nothing to read at the moment.
     Nothing,
-    /// The other end is gone.
+    /// The other end is closed.
     Closed,
 }
 
 impl Channel {
-    /// A connected pair: the arbiter's end, which does not block and learns each sender's process
-    /// id, and the other one, which blocks.
+    /// Creates a connected pair: the arbiter's end, which does not block and reports each sender's process
+    /// ID, and the other end, which blocks.
     pub fn pair() -> nix::Result<(Self, Self)> {
         let kind = SockType::SeqPacket;
         let (near, far) = socketpair(AddressFamily::Unix, kind, None, SockFlag::SOCK_CLOEXEC)?;
@@ -238,7 +237,7 @@ impl Channel {
         Ok((Self { socket: near }, Self { socket: far }))
     }
 
-    /// A second handle to the same end.
+    /// Returns a second handle to the same end.
     pub fn duplicate(&self) -> std::io::Result<Self> {
         Ok(Self { socket: self.socket.try_clone()? })
     }
@@ -248,7 +247,7 @@ impl Channel {
         self.send_with(message, None)
     }
 
-    /// Sends one message, and a descriptor with it.
+    /// Sends one message with a descriptor.
     pub fn send_with<M: Serialize>(
         &self,
         message: &M,
@@ -267,13 +266,13 @@ impl Channel {
         }
     }
 
-    /// Takes one packet with its sender. Only on the arbiter's end is the sender known; it is 0 on
-    /// the other. A descriptor that comes with it is dropped by the kernel.
+    /// Reads one packet and its sender. The sender is known only on the arbiter's end; it is 0 on the other.
+    /// A descriptor that comes with the packet is dropped by the kernel.
     pub fn receive<M: DeserializeOwned>(&self) -> nix::Result<Received<M>> {
         self.receive_into(&mut cmsg_space!(libc::ucred)).map(|(received, _)| received)
     }
 
-    /// As [`Channel::receive`], with the descriptor that came with the packet.
+    /// Like [`Channel::receive`], and also returns the descriptor that came with the packet.
     pub fn receive_with<M: DeserializeOwned>(&self) -> nix::Result<(Received<M>, Option<OwnedFd>)> {
         self.receive_into(&mut cmsg_space!(libc::ucred, RawFd))
     }
@@ -294,8 +293,8 @@ impl Channel {
         };
         let mut sender = Pid::from_raw(0);
         let mut file = None;
-        // Without room for it, a descriptor that no one asked for makes the kernel cut the rest too;
-        // then the sender is not known, and the message counts as no one's.
+        // Without room for it, an unexpected descriptor makes the kernel truncate the other control
+        // messages too; the sender is then unknown, and the message is attributed to no process.
         for control in received.cmsgs().into_iter().flatten() {
             match control {
                 ControlMessageOwned::ScmCredentials(credentials) => {
@@ -320,13 +319,13 @@ impl Channel {
         })
     }
 
-    /// Lets no one send to this end any more. What was sent before can still be received.
+    /// Refuses further messages to this end. Messages that were sent before can still be received.
     pub fn refuse_more(&self) {
-        // An end whose other one is gone needs no refusal.
+        // Fails only if the other end is closed, which has the same effect.
         let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Read);
     }
 
-    /// Sends bytes that are no message: for the tests of those who receive.
+    /// Sends bytes that are not a message, for tests of receivers.
     #[cfg(test)]
     pub(crate) fn send_bytes(&self, packet: &[u8]) -> nix::Result<()> {
         let socket = self.socket.as_raw_fd();
@@ -346,8 +345,8 @@ impl AsRawFd for Channel {
     }
 }
 
-/// Longest packet in bytes. The longest texts are reasons, which are one line each; a longer packet
-/// is cut by the kernel, and so is garbled.
+/// Upper bound of a packet in bytes. The longest texts are reasons, which are one line each. The kernel truncates
+/// a longer packet, which is then garbled.
 const PACKET_MAX: usize = 8 * 1024;
 
 #[cfg(test)]
@@ -393,7 +392,7 @@ mod tests {
         worker.send_with(&FromWorker::Ready { slot: 1 }, Some(writer.as_fd())).unwrap();
         drop(writer);
         assert!(arbiter.receive::<FromWorker>().is_ok());
-        // The end of the pipe is seen: no copy of the writing end is left.
+        // The end of the pipe is reached: no copy of the writing end is left.
         assert_eq!(nix::unistd::read(&pipe, &mut [0]), Ok(0));
         worker.send(&FromWorker::Ready { slot: 2 }).unwrap();
         let received = arbiter.receive::<FromWorker>().unwrap();

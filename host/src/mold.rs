@@ -6,8 +6,8 @@
 //!        └───────────────── adopts, reaps ────────────────────┘
 //! ```
 //!
-//! Whatever a plugin does wrong while it loads, it does here. The mold has no state that matters:
-//! when it dies, the arbiter makes another one of the same generation.
+//! Whatever a plugin does wrong while it loads, it does here. The mold has no state that matters: if it dies, the
+//! arbiter starts another one for the same generation.
 
 use std::io::Read as _;
 use std::os::fd::{OwnedFd, RawFd};
@@ -38,21 +38,21 @@ use crate::worker::{self, WorkerStart, panic_text};
 
 /// What a new mold gets from the arbiter.
 pub struct MoldStart {
-    /// What the generation is made of.
+    /// Settings and resources of the generation.
     pub context: MoldContext,
-    /// The mold's end of its pair with the arbiter.
+    /// The mold's end of its channel to the arbiter.
     pub command: Channel,
-    /// The workers' end of the generation's pair with the arbiter.
+    /// The workers' end of the generation's channel to the arbiter.
     pub report: Channel,
-    /// The scoreboard, which the mold leaves before it loads anything.
+    /// The scoreboard, which the mold unmaps before it loads anything.
     pub scoreboard: Arc<Scoreboard>,
-    /// The memory of the mold's own slot in it.
+    /// Memory of the mold's own slot.
     pub slot: SlotMemory,
-    /// Descriptors of the arbiter's that neither mold nor workers may hold.
+    /// Descriptors of the arbiter that neither mold nor workers may hold.
     pub close: Vec<RawFd>,
 }
 
-/// What a mold has once it is on its own.
+/// State of a running mold.
 struct Inside {
     context: MoldContext,
     command: Channel,
@@ -60,10 +60,10 @@ struct Inside {
     slots: MoldSlots,
 }
 
-/// A mold's life for one kind of payload: what the arbiter calls in the process it has forked.
+/// Main function of a mold for one kind of payload: the arbiter calls it in the forked process.
 pub type MoldMain = fn(MoldStart) -> !;
 
-/// A mold's life, from just behind the fork, where all signals are still blocked.
+/// Runs a mold. Called right after the fork, while all signals are still blocked.
 pub fn run<P: Payload>(start: MoldStart) -> ! {
     process::begin_forked(&start.close);
     let MoldStart { context, command, report, scoreboard, slot, .. } = start;
@@ -127,15 +127,16 @@ pub fn run<P: Payload>(start: MoldStart) -> ! {
     }
 }
 
-/// Ends this process where a plugin has forked it and returned: it would take messages that are meant for the mold.
+/// Exits if a plugin has forked this process and returned in it: it would read messages that are meant for the
+/// mold.
 fn end_if_copy(mold: u32) {
     if std::process::id() != mold {
         process::exit_now(0);
     }
 }
 
-/// Loads a payload and its application the way a mold and its workers do, but in this process and
-/// with no listener: for a check of the settings.
+/// Loads a payload and its application as a mold and its workers do, but in this process and without listeners,
+/// to check the settings.
 pub fn try_load<P: Payload>(
     settings: Arc<Settings>,
     log: Arc<ErrorLog>,
@@ -156,7 +157,7 @@ pub fn try_load<P: Payload>(
     Ok(payload.loaded())
 }
 
-/// Everything before the first fork of a worker.
+/// Prepares everything before the first fork of a worker.
 fn prepare<P: Payload>(start: &mut Inside) -> Result<P, Refusal> {
     let settings = Arc::clone(&start.context.settings);
     let settings = &*settings;
@@ -167,11 +168,11 @@ fn prepare<P: Payload>(start: &mut Inside) -> Result<P, Refusal> {
         let directory = settings.chdir.display();
         Refusal::new(format!("cannot change to the directory {directory}: {error}"), CONFIG)
     })?;
-    // Before the change of user, who may not be allowed to open the file.
+    // Before the change of user: the new user may not be allowed to open the file.
     use_log(context).map_err(|reason| Refusal::new(reason, CONFIG))?;
     context.files = read_private_files(settings);
     privileges::drop_to(settings).map_err(|error| Refusal::new(error.to_string(), CONFIG))?;
-    // Behind the change of user, which the kernel takes as a reason to forget it.
+    // After the change of user, which makes the kernel clear this setting.
     if !process::tie_to_parent(arbiter, Signal::SIGKILL) {
         process::exit_now(0);
     }
@@ -192,14 +193,14 @@ fn run_hooks<P: Payload>(payload: &P, context: &MoldContext, event: &str, facts:
     if event != WORKER_ABORT {
         payload.hook(event, facts);
     }
-    // Commands are for the ends of workers; plugins and Python also clean up after a mold, whose age is 0.
+    // Commands run for exits of workers only; plugins and Python also clean up after a mold, whose age is 0.
     let is_mold_exit = event == CHILD_EXIT && facts.get(1) == Some(&0);
     if !is_mold_exit {
         context.commands.start(event, facts, &context.log);
     }
 }
 
-/// Reads what only root may read, before there is no root any more.
+/// Reads files that only root may read, before privileges are dropped.
 fn read_private_files(settings: &Settings) -> Vec<(&'static str, std::io::Result<Vec<u8>>)> {
     let user = Identity::of_workers(settings);
     [
@@ -218,7 +219,7 @@ fn read_private(path: &Path, user: Option<&Identity>) -> std::io::Result<Vec<u8>
     Ok(contents)
 }
 
-/// Writes to the log of this generation, which may be another than the arbiter's.
+/// Applies the log settings of this generation, which may differ from the arbiter's.
 fn use_log(context: &MoldContext) -> Result<(), String> {
     context.log.apply(&context.settings).map_err(|error| error.to_string())?;
     context.log.be_patient();
@@ -232,7 +233,7 @@ fn use_log(context: &MoldContext) -> Result<(), String> {
     Ok(())
 }
 
-/// Opens the logs of this process again, so that workers forked later have the new files.
+/// Reopens the logs of this process, so that workers forked later have the new files.
 fn reopen_logs(context: &MoldContext) {
     if let Err(error) = context.log.reopen() {
         tracing::error!("log not reopened: {error}");
@@ -242,8 +243,8 @@ fn reopen_logs(context: &MoldContext) {
     }
 }
 
-/// Forks a worker that becomes the arbiter's child, and reports how it went. Gives the payload back
-/// in the mold, and does not return in the worker.
+/// Forks a worker that becomes a child of the arbiter, and reports the result. Returns the payload in the mold,
+/// and does not return in the worker.
 fn fork_worker<P: Payload>(
     mut payload: P,
     start: &Inside,
@@ -314,10 +315,10 @@ fn fork_worker<P: Payload>(
     }
 }
 
-/// Waits for the process in between; its exit status is the error of its fork.
+/// Waits for the intermediate process, whose exit status is the error of its fork.
 fn wait_for(intermediate: Pid) -> Result<(), Errno> {
     match process::reap(Some(intermediate), true) {
-        // A plugin that reaps all children has taken the status; the slot tells the pid.
+        // A plugin that reaps all children has taken the status; the worker itself reports its process ID.
         Ok(Some((_, End::Status(0))) | None) | Err(Errno::ECHILD) => Ok(()),
         Ok(Some((_, End::Status(error)))) => Err(Errno::from_raw(error)),
         Ok(Some((_, End::Signal(_)))) => Err(Errno::EINTR),
@@ -325,7 +326,7 @@ fn wait_for(intermediate: Pid) -> Result<(), Errno> {
     }
 }
 
-/// What the process in between has written.
+/// Returns the process ID that the intermediate process has written, or 0.
 fn read_pid(pipe: &OwnedFd) -> i32 {
     let mut number = [0; size_of::<i32>()];
     match nix::unistd::read(pipe, &mut number) {
@@ -348,5 +349,5 @@ fn send(command: &Channel, message: &FromMold) {
     }
 }
 
-/// sysexits' `EX_CONFIG`: the configuration is wrong.
+/// `EX_CONFIG` of sysexits.h: the configuration is wrong.
 pub const CONFIG: i32 = 78;

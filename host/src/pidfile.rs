@@ -1,5 +1,5 @@
-//! The file that names the arbiter's process: written whole, never over the file of a server that
-//! runs, removed only while it names this process.
+//! The file with the arbiter's process ID: written atomically, never over the file of a running server, and
+//! removed only while it contains this process's ID.
 
 use std::fs::{File, Permissions};
 use std::hash::{BuildHasher as _, RandomState};
@@ -16,10 +16,10 @@ use nix::unistd::Pid;
 use crate::privileges::Identity;
 use crate::safe_path::{SafePath, is_kind};
 
-/// Why there is no pid file.
+/// Why the pid file could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum PidfileError {
-    /// It names a process that runs.
+    /// The file names a running process.
     #[error("already running as process {pid} (if that is another program, remove {})", path.display())]
     Running {
         /// The process.
@@ -27,29 +27,29 @@ pub enum PidfileError {
         /// The file.
         path: PathBuf,
     },
-    /// It cannot be written.
+    /// The file cannot be written.
     #[error("cannot write the pid file {}: {reason}", path.display())]
     Unwritable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         reason: io::Error,
     },
 }
 
-/// A pid file that names this process.
+/// A pid file with this process's ID.
 #[derive(Debug)]
 pub struct Pidfile {
-    /// Where it shall be.
+    /// Configured path.
     path: PathBuf,
-    /// Where it is.
+    /// Current path.
     written: PathBuf,
     /// The workers' user, which may own the directory.
     user: Option<Identity>,
 }
 
 impl Pidfile {
-    /// Writes the file, unless it names another process that runs.
+    /// Writes the file, unless it names another running process.
     pub fn create(path: &Path, user: Option<Identity>) -> Result<Self, PidfileError> {
         let found = SafePath::resolve(path, user.as_ref()).ok().and_then(|path| read(&path));
         if let Some(pid) = found.filter(|&pid| is_running(pid)) {
@@ -58,15 +58,14 @@ impl Pidfile {
         Self::write(path, path.to_owned(), user)
     }
 
-    /// Writes the file beside that of the arbiter that this one follows: with `.2` at its end, as
-    /// gunicorn does.
+    /// Writes the file beside that of the predecessor: with the suffix `.2`, as gunicorn does.
     pub fn create_for_successor(path: &Path, user: Option<Identity>) -> Result<Self, PidfileError> {
         let mut name = path.as_os_str().to_owned();
         name.push(".2");
         Self::write(path, name.into(), user)
     }
 
-    /// Puts a successor's file where the old arbiter's was.
+    /// Renames a successor's file to the configured path.
     pub fn take_over(&mut self) -> Result<(), PidfileError> {
         let rename = || {
             let written = SafePath::resolve(&self.written, self.user.as_ref())?;
@@ -78,7 +77,7 @@ impl Pidfile {
         Ok(())
     }
 
-    /// Where it is, or will be when the predecessor has gone.
+    /// Returns the configured path.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -87,7 +86,8 @@ impl Pidfile {
         let write = || {
             let written = SafePath::resolve(&written, user.as_ref())?;
             check_replaceable(&written)?;
-            // A random suffix: in a directory that others may write, no one can create the name first.
+            // A random suffix: in a directory that others may write to, no other process can create
+            // the name first.
             let mut name = written.path().file_name().unwrap_or_default().to_owned();
             name.push(format!(".{:016x}", RandomState::new().hash_one(std::process::id())));
             let temporary = written.with_name(&name)?;
@@ -108,14 +108,14 @@ impl Drop for Pidfile {
     fn drop(&mut self) {
         let Ok(written) = SafePath::resolve(&self.written, self.user.as_ref()) else { return };
         if read(&written) == Some(Pid::this().as_raw()) {
-            // A file that someone else has just removed is not missed.
+            // A file that has just been removed needs no removal.
             let _ = written.remove();
         }
     }
 }
 
-/// Fails for a device, a FIFO, a socket or a directory, which the rename would replace. A link is
-/// replaced, not followed.
+/// Fails for a device, a FIFO, a socket or a directory, which the rename would replace. A link is replaced, not
+/// followed.
 fn check_replaceable(path: &SafePath) -> io::Result<()> {
     match path.stat() {
         Ok(found) if !is_kind(&found, SFlag::S_IFREG) && !is_kind(&found, SFlag::S_IFLNK) => {
@@ -128,12 +128,11 @@ fn check_replaceable(path: &SafePath) -> io::Result<()> {
     }
 }
 
-/// Creates the file without following a link. Others may read the file, whatever the umask, but not
-/// write it.
+/// Creates the file without following a link. Others may read it, whatever the umask, but not write it.
 fn write_new(path: &SafePath, text: &str) -> io::Result<()> {
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
     let mut file = File::from(path.open(flags, Mode::from_bits_truncate(0o644))?);
-    // On the descriptor, for a umask that took away the right to read.
+    // On the descriptor, in case the umask removed the permission to read.
     file.set_permissions(Permissions::from_mode(0o644))
         .and_then(|()| file.write_all(text.as_bytes()))
         .inspect_err(|_| {
@@ -142,7 +141,7 @@ fn write_new(path: &SafePath, text: &str) -> io::Result<()> {
         })
 }
 
-/// Returns the pid in a regular file. A FIFO put in its place does not block, a link is not followed.
+/// Returns the process ID in a regular file. A FIFO in its place does not block, a link is not followed.
 fn read(path: &SafePath) -> Option<i32> {
     let file = File::from(path.open(OFlag::O_RDONLY | OFlag::O_NONBLOCK, Mode::empty()).ok()?);
     if !file.metadata().ok()?.is_file() {
@@ -158,7 +157,7 @@ fn is_running(pid: i32) -> bool {
         && !matches!(kill(Pid::from_raw(pid), None::<Signal>), Err(Errno::ESRCH))
 }
 
-/// Bytes read of a pid file: more than any pid has, white space included.
+/// Bound on bytes read from a pid file: more than any process ID has, white space included.
 const PID_BYTES_MAX: u64 = 64;
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! System calls about processes that std and nix do not wrap safely enough: fork, exit, prctl. The
-//! only place where this crate forks.
+//! System calls about processes that std and nix do not wrap safely enough: fork, exit, prctl. No other module of
+//! this crate forks.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -19,25 +19,25 @@ use nix::sys::signal::{
 };
 use nix::unistd::{ForkResult, Pid, getppid};
 
-/// The process of that number, as std and shared memory count them; nothing for what is no process's number.
+/// Converts a process ID from the type of std and of shared memory. Returns `None` for a number that no process
+/// can have.
 pub fn pid(number: u32) -> Option<Pid> {
     i32::try_from(number).ok().filter(|number| *number > 0).map(Pid::from_raw)
 }
 
-/// A process's number, as std and shared memory count them. No process has a negative one.
+/// Converts a process ID to the type of std and of shared memory. No process ID is negative.
 pub fn number(pid: Pid) -> u32 {
     pid.as_raw().unsigned_abs()
 }
 
-/// Forks with all signals blocked, so that no handler of the parent ever runs in the child. The
-/// parent's mask is put back here; the child calls [`unblock_signals`] once its own handlers are in
-/// place.
+/// Forks with all signals blocked, so that no handler of the parent ever runs in the child. The parent's mask is
+/// restored here; the child calls [`unblock_signals`] after it has installed its own handlers.
 pub fn fork_with_signals_blocked() -> nix::Result<ForkResult> {
     let mut before = SigSet::empty();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
-    // SAFETY: the arbiter has one thread, so its child may use all that a lock could guard. In a
-    // mold a plugin may have started threads; the C library keeps its own heap usable in the child
-    // even then, and what a plugin's locks guard is up to the plugin's hooks around the fork.
+    // SAFETY: the arbiter has one thread, so its child may use everything that a lock could guard. In a mold a
+    // plugin may have started threads; the C library keeps its own heap usable in the child even then, and
+    // what a plugin's locks guard is the responsibility of the plugin's fork hooks.
     let result = unsafe { nix::unistd::fork() };
     if !matches!(result, Ok(ForkResult::Child)) {
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
@@ -45,37 +45,38 @@ pub fn fork_with_signals_blocked() -> nix::Result<ForkResult> {
     result
 }
 
-/// Lets all signals in.
+/// Unblocks all signals.
 pub fn unblock_signals() {
     // Setting a whole mask from a valid set cannot fail.
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
 }
 
-/// Ends the process at once: no destructor, no atexit handler, no copy of the parent's buffers.
+/// Exits at once: without destructors and atexit handlers, and without flushing buffers inherited from the
+/// parent.
 pub fn exit_now(status: i32) -> ! {
     // SAFETY: _exit takes any status and does not return.
     unsafe { libc::_exit(status) }
 }
 
-/// All signals that can be handled back to what the system does by default, as exec leaves them,
-/// but for [`WRITE_ERRORS`], which stay ignored.
+/// Restores the default action of all signals, as exec does, except for [`WRITE_ERRORS`], which stay ignored.
 pub fn reset_signal_handlers() {
     for signal in Signal::iterator() {
         let ignored = WRITE_ERRORS.contains(&signal);
         let action = if ignored { SigHandler::SigIgn } else { SigHandler::SigDfl };
-        // SAFETY: neither SIG_DFL nor SIG_IGN runs code of ours. SIGKILL and SIGSTOP answer with an
-        // error, which is of no interest.
+        // SAFETY: neither SIG_DFL nor SIG_IGN runs code of ours. SIGKILL and SIGSTOP return an error,
+        // which is ignored.
         let _ = unsafe { nix::sys::signal::signal(signal, action) };
     }
 }
 
-/// Makes failed writes errors (EPIPE, EFBIG) and not the end of the process, from before the first log is opened.
+/// Makes failed writes return errors (EPIPE, EFBIG) instead of ending the process. Called before the first log is
+/// opened.
 pub fn ignore_write_errors() {
     set_write_errors(SigHandler::SigIgn);
 }
 
-/// Restores the default for the signals of [`WRITE_ERRORS`], which other programs expect: exec keeps ignored ones
-/// ignored.
+/// Restores the default action of the signals in [`WRITE_ERRORS`], which other programs expect: exec keeps
+/// ignored signals ignored.
 fn restore_write_errors() {
     set_write_errors(SigHandler::SigDfl);
 }
@@ -87,8 +88,8 @@ fn set_write_errors(action: SigHandler) {
     }
 }
 
-/// Begins the life of a process that the arbiter has forked beside itself, where all signals are still blocked: it does
-/// without the descriptors of `close`, and what is meant for the arbiter alone does not end it.
+/// Initializes a helper process that the arbiter has forked, while all signals are still blocked: closes the
+/// descriptors in `close`, and makes signals that are meant for the arbiter alone do nothing.
 pub fn begin_forked(close: &[RawFd]) {
     close_inherited(close);
     reset_signal_handlers();
@@ -96,8 +97,8 @@ pub fn begin_forked(close: &[RawFd]) {
     unblock_signals();
 }
 
-/// Makes `signals` do nothing, until exec gives them their default back (which it does not do for
-/// signals that are ignored).
+/// Makes `signals` do nothing until exec, which restores their default action (it does not do so for ignored
+/// signals).
 fn ignore_until_exec(signals: &[Signal]) {
     extern "C" fn nothing(_: i32) {}
     for &signal in signals {
@@ -108,7 +109,7 @@ fn ignore_until_exec(signals: &[Signal]) {
     }
 }
 
-/// Puts variables into the environment of this process and its children.
+/// Sets environment variables of this process and its children.
 pub fn set_environment(variables: &[(String, String)]) {
     for (name, value) in variables {
         // SAFETY: called in a new process before it starts a thread or runs a plugin's code.
@@ -116,7 +117,7 @@ pub fn set_environment(variables: &[(String, String)]) {
     }
 }
 
-/// Takes variables out of the environment.
+/// Removes environment variables.
 pub fn clear_environment(names: &[&str]) {
     for name in names {
         // SAFETY: called while this process has one thread: at the start of the arbiter.
@@ -124,22 +125,22 @@ pub fn clear_environment(names: &[&str]) {
     }
 }
 
-/// Asks the kernel to send `signal` when the parent dies, and tells whether `parent` still is the
-/// parent: if it is not, it died before the kernel was asked.
+/// Asks the kernel to send `signal` when the parent dies. Returns whether `parent` is still the parent; if not,
+/// it died before the kernel was asked.
 pub fn tie_to_parent(parent: Pid, signal: Signal) -> bool {
     prctl::set_pdeathsig(signal).is_ok() && getppid() == parent
 }
 
-/// Asks the kernel for `signal` when the parent dies, in a process that looks at its parent when it
-/// comes.
+/// Asks the kernel to send `signal` when the parent dies, in a process that checks its parent when the signal
+/// arrives.
 pub fn signal_at_parents_end(signal: Signal) {
     if let Err(error) = prctl::set_pdeathsig(signal) {
         tracing::error!("prctl(PR_SET_PDEATHSIG) refused: {error}");
     }
 }
 
-/// Waits until `parent` has become this process's parent. It does when the process in between has
-/// ended; false when somebody else inherited us, because `parent` is gone.
+/// Waits until `parent` is this process's parent, which happens when the intermediate process has exited. Returns
+/// false if another process became the parent because `parent` has died.
 pub fn wait_for_parent(parent: Pid, between: Pid) -> bool {
     let mut pause = Duration::from_micros(20);
     loop {
@@ -155,19 +156,19 @@ pub fn wait_for_parent(parent: Pid, between: Pid) -> bool {
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// By itself, with a status.
+    /// Exited with a status.
     Status(i32),
-    /// By a signal; real-time signals too, which nix has no names for.
+    /// Killed by a signal, possibly a real-time signal, which nix has no name for.
     Signal(i32),
 }
 
 impl End {
-    /// Whether it was killed by `signal`.
+    /// Returns whether it was killed by `signal`.
     pub fn is_by(self, signal: Signal) -> bool {
         self == Self::Signal(signal as i32)
     }
 
-    /// "exited with status 1", "was killed by SIGSEGV".
+    /// Returns "exited with status 1" or "was killed by SIGSEGV".
     pub fn describe(self) -> String {
         match self {
             Self::Status(status) => format!("exited with status {status}"),
@@ -179,8 +180,8 @@ impl End {
     }
 }
 
-/// Takes note of one child that has ended, any (`None`) or a certain one; nothing when none has.
-/// Waits for it when it is to.
+/// Reaps one child that has exited, any (`None`) or a certain one. If none has exited, waits if `wait` is set,
+/// and otherwise returns `None`.
 pub fn reap(child: Option<Pid>, wait: bool) -> nix::Result<Option<(Pid, End)>> {
     let which = child.map_or(-1, Pid::as_raw);
     let options = if wait { 0 } else { libc::WNOHANG };
@@ -201,12 +202,12 @@ pub fn reap(child: Option<Pid>, wait: bool) -> nix::Result<Option<(Pid, End)>> {
     Ok(Some((pid, end)))
 }
 
-/// A child that has ended and was not reaped yet, if there is one.
+/// Returns a child that has exited and is not reaped yet.
 pub fn ended_child() -> nix::Result<Option<Pid>> {
     wait_peek(libc::P_ALL, 0)
 }
 
-/// Whether a process is a child of this one that was not reaped yet. Its number is its own until then.
+/// Returns whether a process is an unreaped child of this one. Its process ID is not reused until then.
 pub fn is_child(pid: Pid) -> bool {
     let Ok(number) = libc::id_t::try_from(pid.as_raw()) else { return false };
     if number == 0 {
@@ -219,7 +220,7 @@ pub fn is_child(pid: Pid) -> bool {
     }
 }
 
-/// The child among those that match which has ended, without reaping it.
+/// Returns a matching child that has exited, without reaping it.
 fn wait_peek(kind: libc::idtype_t, id: libc::id_t) -> nix::Result<Option<Pid>> {
     let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
     loop {
@@ -238,40 +239,40 @@ fn wait_peek(kind: libc::idtype_t, id: libc::id_t) -> nix::Result<Option<Pid>> {
     }
 }
 
-/// A process's parent, where `/proc` says so.
+/// Returns the parent of a process, if `/proc` is readable.
 fn parent_of(pid: Pid) -> Option<Pid> {
     let stat = read_small(&format!("/proc/{pid}/stat"))?;
-    // Behind the name, which may hold spaces and parentheses: state, parent.
+    // After the name, which may contain spaces and parentheses: state, parent.
     let (_, rest) = stat.rsplit_once(')')?;
     rest.split_whitespace().nth(1)?.parse().ok().map(Pid::from_raw)
 }
 
-/// A child whose number came from another process, verified.
+/// A child, verified because its process ID came from another process.
 #[derive(Debug)]
 pub struct Child {
     pid: Pid,
-    /// Signals go through it. Nothing where the system has none to give: a child's number is not
-    /// given to another process before the child was reaped, so the number will do.
+    /// Signals are sent through this pidfd. `None` if the system provides none: a child's process ID is not
+    /// reused before the child is reaped, so the number is sufficient.
     handle: Option<OwnedFd>,
 }
 
 impl Child {
-    /// The child of this process with that number; nothing if it is no child.
+    /// Returns the child with this process ID, or `None` if it is not a child of this process.
     pub fn verify(pid: Pid) -> Option<Self> {
         is_child(pid).then(|| Self { pid, handle: open_pidfd(pid).ok().filter(leaves_room) })
     }
 
-    /// Its number.
+    /// Returns the process ID.
     pub fn pid(&self) -> Pid {
         self.pid
     }
 
-    /// The descriptor that stands for it.
+    /// Returns the pidfd.
     pub fn descriptor(&self) -> Option<RawFd> {
         self.handle.as_ref().map(AsRawFd::as_raw_fd)
     }
 
-    /// Sends a signal. To one that has just ended is no error: that is noticed elsewhere.
+    /// Sends a signal. Ignores that the child has exited, which is noticed elsewhere.
     pub fn signal(&self, signal: Signal) {
         let sent = self.handle.as_ref().map(|handle| send_through(handle, signal));
         if !matches!(sent, Some(Ok(()) | Err(Errno::ESRCH))) {
@@ -280,7 +281,7 @@ impl Child {
     }
 }
 
-/// A descriptor that is readable once the process has ended.
+/// Opens a descriptor that is readable once the process has exited.
 pub fn open_pidfd(pid: Pid) -> nix::Result<OwnedFd> {
     // SAFETY: pidfd_open takes a pid and flags, and returns a new descriptor or an error.
     let number = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
@@ -298,15 +299,15 @@ fn send_through(handle: &OwnedFd, signal: Signal) -> nix::Result<()> {
     Errno::result(sent).map(drop)
 }
 
-/// Whether a descriptor leaves enough others under the limit for what cannot do without.
+/// Returns whether a descriptor leaves enough others below the limit for more important uses.
 fn leaves_room(descriptor: &OwnedFd) -> bool {
     getrlimit(Resource::RLIMIT_NOFILE).is_ok_and(|(limit, _)| {
         u64::try_from(descriptor.as_raw_fd()).is_ok_and(|number| number + SPARE_DESCRIPTORS < limit)
     })
 }
 
-/// Starts a program that is no child of this process's, so that nobody here need wait for its end:
-/// whoever adopts orphans does.
+/// Starts a program as a grandchild, so that this process need not wait for it: the process that adopts orphans
+/// reaps it.
 pub fn start_apart(command: &mut std::process::Command) -> std::io::Result<()> {
     // SAFETY: the closure does nothing. It makes std fork: the C library's posix_spawn(3) does without clone3 where
     // that is missing (ENOSYS), but not where it is refused (EPERM).
@@ -332,7 +333,7 @@ pub fn adopt_descendants() -> nix::Result<()> {
     prctl::set_child_subreaper(true)
 }
 
-/// The file of `program`, the path that the user gave from `directory`; a name without a slash is looked up on `PATH`.
+/// Returns the file of `program`, a path relative to `directory`; a name without a slash is looked up on `PATH`.
 pub fn program_path(program: &OsStr, directory: &Path) -> PathBuf {
     let path = Path::new(program);
     if path.components().count() > 1 {
@@ -350,57 +351,56 @@ pub fn set_nonblocking(descriptor: BorrowedFd<'_>, nonblocking: bool) -> nix::Re
     fcntl(descriptor, FcntlArg::F_SETFL(flags)).map(drop)
 }
 
-/// Closes descriptors that belong to objects which this process, a fork that ends in
-/// [`exit_now`], will never touch or drop.
+/// Closes descriptors of objects that this process, a fork that ends in [`exit_now`], never uses or drops.
 pub fn close_inherited(descriptors: &[RawFd]) {
     for &descriptor in descriptors {
-        // SAFETY: the owners live in the stack frames of the parent's main loop, to which this
-        // process never returns, so nobody here uses or closes the number again.
+        // SAFETY: the owners live in stack frames of the parent's main loop, to which this process never
+        // returns, so nothing here uses or closes the number again.
         unsafe { libc::close(descriptor) };
     }
 }
 
-/// Reads one small counter or line from a file below /proc or /sys.
+/// Reads a small file in /proc or /sys.
 pub fn read_small(path: &str) -> Option<String> {
     let mut text = String::new();
     File::open(path).ok()?.take(SMALL_FILE_MAX).read_to_string(&mut text).ok()?;
     Some(text)
 }
 
-/// The process that traces another one, a debugger for instance; nothing where there is none.
+/// Returns the process that traces another one, for example a debugger.
 pub fn tracer_of(pid: u32) -> Option<u32> {
     let text = read_small(&format!("/proc/{pid}/status"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("TracerPid:"))?;
     line.trim().parse().ok().filter(|tracer| *tracer != 0)
 }
 
-/// How many threads this process has.
+/// Returns the number of threads of this process.
 pub fn thread_count() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count)
 }
 
-/// Resident memory of a process in KiB, as far as the kernel tells us.
+/// Returns the resident memory of a process in KiB, if readable.
 pub fn memory_kib(pid: u32) -> Option<u64> {
     let text = read_small(&format!("/proc/{pid}/statm"))?;
     let pages: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
     Some(pages * PAGE_KIB)
 }
 
-/// Memory of a process in KiB with its part of what it shares with others (`Pss`); nothing where the
-/// kernel lets only root or the same user see that.
+/// Returns the memory of a process in KiB with its share of the memory that it shares with others (`Pss`). `None`
+/// if only root or the same user may read it.
 pub fn shared_memory_kib(pid: u32) -> Option<u64> {
     let text = read_small(&format!("/proc/{pid}/smaps_rollup"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// The name of a process's program, for the log.
+/// Returns the name of a process's program, for the log.
 pub fn name_of(pid: u32) -> Option<String> {
     read_small(&format!("/proc/{pid}/comm")).map(|name| name.trim().to_owned())
 }
 
-/// Signals that are meant for the arbiter and reach its children too when they are sent to a process group or typed at a
-/// terminal. These are told to end by a message or a closed channel, or killed.
+/// Signals that are meant for the arbiter and also reach its children when they are sent to a process group or
+/// typed at a terminal. The children are stopped by a message or a closed channel, or killed.
 const ARBITERS_SIGNALS: [Signal; 7] = [
     Signal::SIGTERM,
     Signal::SIGINT,
@@ -410,10 +410,10 @@ const ARBITERS_SIGNALS: [Signal; 7] = [
     Signal::SIGUSR2,
     Signal::SIGWINCH,
 ];
-/// A reader that is gone, a file at its size limit (`RLIMIT_FSIZE`): errors of the write, as under CPython, which ignores
-/// both signals when it starts.
+/// A reader that is gone, a file at its size limit (`RLIMIT_FSIZE`): errors of the write, as under CPython, which
+/// ignores both signals when it starts.
 const WRITE_ERRORS: [Signal; 2] = [Signal::SIGPIPE, Signal::SIGXFSZ];
-/// Descriptors that pidfds leave free: a pidfd is the one that can be done without.
+/// Descriptors to leave free when opening pidfds, which are optional.
 const SPARE_DESCRIPTORS: u64 = 128;
 const SMALL_FILE_MAX: u64 = 64 * 1024;
 const PAGE_KIB: u64 = 4;

@@ -1,12 +1,12 @@
-//! Paths that root uses in directories that others may change.
+//! Safe use of paths by root in directories that other users may change.
 //!
-//! The workers' user may own the directory of the pid file or of a unix socket, and may put a link in the place of any
-//! part of such a path. So root opens the directory of a path component by component, and follows a link only where
-//! no one but root can change it. All further calls name an entry of the opened directory. A path that leads through
-//! another user's link, as `current` of a Capistrano release does, is used with the rights of the workers' user: what
-//! it reaches, that user reaches by itself.
+//! The workers' user may own the directory of the pid file or of a unix socket, and may replace any part of such
+//! a path with a link. Root therefore opens the directory of a path component by component, and follows a link
+//! only if no other user can change it. All further calls name an entry of the opened directory. A path that
+//! leads through another user's link, as `current` of a Capistrano release does, is used with the privileges of
+//! the workers' user: it reaches nothing that this user could not reach directly.
 //!
-//! `openat2(RESOLVE_NO_SYMLINKS)` is no help: it would refuse root's own links too (`/var/run`).
+//! `openat2(RESOLVE_NO_SYMLINKS)` does not help: it would also refuse root's own links (`/var/run`).
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -23,19 +23,20 @@ use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
 use crate::privileges::Identity;
 
-/// A name in a directory that is open.
+/// A name in an open directory.
 #[derive(Debug)]
 pub struct SafePath {
     directory: OwnedFd,
     name: PathBuf,
     /// The path as it was given.
     path: PathBuf,
-    /// Whose rights are used, where the way there belongs to that user.
+    /// The user whose privileges are used, if the path leads through that user's links.
     acting_as: Option<Identity>,
 }
 
 impl SafePath {
-    /// Opens the directory of `path`, which must exist. `user` is the workers' user, where that is another one.
+    /// Opens the directory of `path`, which must exist. `user` is the workers' user, if it differs from this
+    /// process's.
     pub fn resolve(path: &Path, user: Option<&Identity>) -> io::Result<Self> {
         Self::resolve_with(path, user, geteuid().is_root())
     }
@@ -64,7 +65,7 @@ impl SafePath {
         }
     }
 
-    /// Another name in the same directory.
+    /// Returns another name in the same directory.
     pub fn with_name(&self, name: &OsStr) -> io::Result<Self> {
         Ok(Self {
             directory: self.directory.try_clone()?,
@@ -74,22 +75,22 @@ impl SafePath {
         })
     }
 
-    /// The path as it was given.
+    /// Returns the path as it was given.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What is there; a link is not followed.
+    /// Returns the file's attributes; a link is not followed.
     pub fn stat(&self) -> nix::Result<FileStat> {
         self.act(|| fstatat(&self.directory, &self.name, AtFlags::AT_SYMLINK_NOFOLLOW))
     }
 
-    /// Device and inode of what is there.
+    /// Returns device and inode of the file.
     pub fn identity(&self) -> Option<(u64, u64)> {
         self.stat().ok().map(|found| (found.st_dev, found.st_ino))
     }
 
-    /// Opens what is there, if it is no link.
+    /// Opens the file, if it is not a link.
     pub fn open(&self, flags: OFlag, mode: Mode) -> nix::Result<OwnedFd> {
         let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         self.act(|| openat(&self.directory, &self.name, flags, mode))
@@ -100,7 +101,7 @@ impl SafePath {
         self.act(|| unlinkat(&self.directory, &self.name, UnlinkatFlags::NoRemoveDir))
     }
 
-    /// Removes a file if it is the one with this device and inode, and says whether it was.
+    /// Removes the file if it has this device and inode. Returns whether it had.
     pub fn remove_if(&self, identity: (u64, u64)) -> nix::Result<bool> {
         if self.identity() != Some(identity) {
             return Ok(false);
@@ -108,7 +109,7 @@ impl SafePath {
         self.remove().map(|()| true)
     }
 
-    /// Puts the file in the place of another name of the same directory.
+    /// Renames the file to another name in the same directory.
     pub fn rename_to(&self, other: &Self) -> nix::Result<()> {
         self.act(|| renameat(&self.directory, &self.name, &other.directory, &other.name))
     }
@@ -118,8 +119,8 @@ impl SafePath {
         self.act(|| mkdirat(&self.directory, &self.name, mode))
     }
 
-    /// Has `bind` create a socket at the path, which the kernel takes as a whole. Fails where the path does not lead
-    /// to the opened directory any more.
+    /// Calls `bind` to create a socket at the path, which the kernel resolves as a whole. Fails if the path
+    /// no longer leads to the opened directory.
     pub fn bind<T>(&self, bind: impl FnOnce(&Path) -> nix::Result<T>) -> nix::Result<T> {
         let bound = self.act(|| bind(&self.path))?;
         let found = self.stat()?;
@@ -136,14 +137,14 @@ impl SafePath {
     }
 }
 
-/// Whether a file is of this kind.
+/// Returns whether a file is of this kind.
 pub fn is_kind(found: &FileStat, kind: SFlag) -> bool {
     SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == kind
 }
 
-/// Opens a file that may be readable for root alone, for reading: with the rights of the workers' user where they are
-/// enough, else as root. Root follows no link that others can change, and reads no file that others may have
-/// given a second name in their own directory (`fs.protected_hardlinks = 0`).
+/// Opens a file for reading that may be readable only for root: with the privileges of the workers' user if they
+/// are sufficient, otherwise as root. Root follows no link that others can change, and reads no file that others
+/// may have given a second name in their own directory (`fs.protected_hardlinks = 0`).
 pub fn open_private(path: &Path, user: Option<&Identity>) -> io::Result<File> {
     let Some(user) = user.filter(|_| geteuid().is_root()) else { return File::open(path) };
     match user.with_file_access(|| File::open(path))? {
@@ -163,7 +164,7 @@ fn open_as_root(path: &Path) -> io::Result<File> {
     let (directory, name) = entry.ok_or(Errno::EISDIR)?;
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let file = openat(&directory, &name, flags, Mode::empty())?;
-    // Another file may have got the name since.
+    // Another file may have taken the name since.
     let opened = fstat(&file)?;
     if (opened.st_dev, opened.st_ino) != (facts.st_dev, facts.st_ino) {
         return Err(Errno::ESTALE.into());
@@ -171,7 +172,7 @@ fn open_as_root(path: &Path) -> io::Result<File> {
     Ok(file.into())
 }
 
-/// Why root does not follow a path.
+/// Why root does not use a path.
 #[derive(Debug, thiserror::Error)]
 enum Refused {
     #[error("{} is a link that others than root can change; name the directory that it leads to", .0.display())]
@@ -189,16 +190,16 @@ impl From<Refused> for io::Error {
     }
 }
 
-/// What a path names, as `O_PATH`.
+/// An opened path.
 struct Walked {
     found: OwnedFd,
-    /// Whether root alone can put something else in its place.
+    /// Whether only root can replace it.
     is_roots: bool,
-    /// The directory that it is in, and its name there.
+    /// Its directory, and its name there.
     entry: Option<(OwnedFd, PathBuf)>,
 }
 
-/// Opens what a path names, through links that root alone can change.
+/// Opens a path with `O_PATH`, following only links that no user but root can change.
 fn walk(path: &Path) -> Result<Walked, Refused> {
     let root = || openat(AT_FDCWD, "/", PATH_FLAGS, Mode::empty());
     let mut at = if path.is_absolute() { root()? } else { open_directory(Path::new("."))? };
@@ -222,7 +223,7 @@ fn walk(path: &Path) -> Result<Walked, Refused> {
             return Err(Errno::ELOOP.into());
         }
         if fstatfs(&at).is_ok_and(|system| system.filesystem_type() == PROC_SUPER_MAGIC) {
-            // Its links are the kernel's, and their texts are no paths.
+            // Links in /proc are resolved by the kernel, and their texts are not paths.
             at = openat(&at, &name, PATH_FLAGS, Mode::empty())?;
             continue;
         }
@@ -243,7 +244,7 @@ fn walk(path: &Path) -> Result<Walked, Refused> {
     Ok(Walked { found: at, is_roots: is_last_roots, entry })
 }
 
-/// Whether root alone can put something else in the place of an entry of a directory.
+/// Returns whether only root can replace an entry of a directory.
 fn is_roots(directory: &FileStat, entry: &FileStat) -> bool {
     let mode = directory.st_mode;
     let others_write = mode & 0o002 != 0 || (mode & 0o020 != 0 && directory.st_gid != 0);
@@ -251,7 +252,7 @@ fn is_roots(directory: &FileStat, entry: &FileStat) -> bool {
     directory.st_uid == 0 && (!others_write || is_protected)
 }
 
-/// The components of a path below its start, the last one first.
+/// Returns the components of a path below its start, the last one first.
 fn parts(path: &Path) -> Vec<PathBuf> {
     let named = |part: Component<'_>| match part {
         Component::Normal(_) | Component::ParentDir => Some(PathBuf::from(part.as_os_str())),
@@ -265,7 +266,7 @@ fn open_directory(path: &Path) -> nix::Result<OwnedFd> {
 }
 
 const PATH_FLAGS: OFlag = OFlag::O_PATH.union(OFlag::O_CLOEXEC);
-/// As many links as the kernel follows.
+/// The kernel's limit.
 const LINKS_MAX: usize = 40;
 
 #[cfg(test)]
@@ -284,7 +285,7 @@ mod tests {
         Identity { uid: Uid::from_raw(USER), gid, groups: vec![gid] }
     }
 
-    /// A directory of root's with one of the user's in it, and a secret file that root alone may read.
+    /// Creates a directory of root that contains one of the user, and a secret file that only root may read.
     fn directories() -> Option<tempfile::TempDir> {
         if !geteuid().is_root() {
             return None;
@@ -317,7 +318,7 @@ mod tests {
         for way in ["users/link/new", "roots/to-users/new", "users/../users/link/new"] {
             let error = create(&at(way), None).unwrap_err();
             assert!(error.to_string().contains("users/link is a link"), "{error}");
-            // With the rights of the user, who may not write there.
+            // With the privileges of the user, who may not write there.
             let error = create(&at(way), Some(&user)).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{error}");
             let path = SafePath::resolve(&at(way).with_file_name("secret"), Some(&user)).unwrap();
@@ -354,7 +355,7 @@ mod tests {
         symlink("roots", at("run")).unwrap();
         create(&at("run/new"), None).unwrap();
         assert_eq!(fs::metadata(at("roots/new")).unwrap().uid(), 0);
-        // In a directory that all may write to, as /tmp: its own alone.
+        // In a directory that all users may write to, such as /tmp: only root's own links.
         fs::create_dir(at("shared")).unwrap();
         fs::set_permissions(at("shared"), fs::Permissions::from_mode(0o1777)).unwrap();
         for name in ["roots", "theirs"] {
@@ -382,7 +383,7 @@ mod tests {
         for name in ["roots/secret", "roots/link"] {
             assert_eq!(read(name).unwrap(), "secret", "{name}");
         }
-        // The user's own files, by its own links.
+        // The user's own files, through the user's own links.
         fs::write(at("users/own"), "own").unwrap();
         chown(at("users/own"), Some(USER), Some(USER)).unwrap();
         fs::remove_file(at("users/link")).unwrap();

@@ -1,4 +1,4 @@
-//! From the command line to the arbiter: what `main` does, for any payload.
+//! The main function, for any payload: from the command line to the arbiter.
 
 use std::sync::Arc;
 
@@ -9,9 +9,9 @@ use crate::payload::Payload;
 use crate::settings::{Action, EX_CONFIG, Settings, Sources};
 use crate::{daemon, mold, process, title};
 
-/// Reads the settings, does what they ask for, and gives the exit status back: 0 after a planned
-/// end, 78 (`EX_CONFIG`) for settings that cannot be used, 1 for a server that cannot start, else
-/// what the payload's refusal says.
+/// Reads the settings, runs the requested action, and returns the exit status: 0 after a planned stop, 78
+/// (`EX_CONFIG`) for invalid settings, 1 if the server cannot start, otherwise the status of the payload's
+/// refusal.
 pub fn main<P: Payload>() -> i32 {
     process::ignore_write_errors();
     let sources = match Sources::of_process() {
@@ -38,13 +38,13 @@ pub fn main<P: Payload>() -> i32 {
     }
 }
 
-/// A panic of the server's own code is a line of the log.
+/// Logs panics of the server's own code.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
 }
 
 fn serve<P: Payload>(sources: Sources, settings: Arc<Settings>) -> i32 {
-    // A successor of an upgraded arbiter is in the background already.
+    // The successor of an upgraded arbiter is in the background already.
     let in_background = std::env::var_os(crate::listener::UPGRADE_VARIABLE).is_some();
     let leaves = settings.daemon && !in_background;
     if let Some(Err(error)) = leaves.then(daemon::daemonize) {
@@ -63,7 +63,7 @@ fn serve<P: Payload>(sources: Sources, settings: Arc<Settings>) -> i32 {
     }
 }
 
-/// Loads what a mold would load, in this process, and says how it went.
+/// Loads what a mold would load, in this process, and prints the result.
 fn check<P: Payload>(settings: &Arc<Settings>) -> i32 {
     let Some(log) = open_log(settings) else { return EX_CONFIG };
     settings.warn_of_ignored();
@@ -98,5 +98,5 @@ fn open_log(settings: &Settings) -> Option<Arc<ErrorLog>> {
     }
 }
 
-/// A server that cannot start for another reason than its settings, as in gunicorn.
+/// Exit status of a server that cannot start for a reason other than its settings, as in gunicorn.
 const FAILED: i32 = 1;

@@ -1,5 +1,5 @@
-//! Owner and mode of a unix socket's file, set without following a link that another user may have put
-//! in its place.
+//! Owner and mode of a unix socket's file, set without following a link that another user may have put in its
+//! place.
 
 use std::fs::{File, Permissions};
 use std::io;
@@ -13,8 +13,9 @@ use nix::unistd::{Gid, Uid, fchownat};
 
 use crate::safe_path::SafePath;
 
-/// Sets what is given and differs. Fails if the path names anything but a socket, or a socket with another name
-/// elsewhere: it may be another program's, where the kernel lets anyone give it one (`fs.protected_hardlinks = 0`).
+/// Sets each attribute that is given and differs. Fails if the path does not name a socket, or if the socket has
+/// several names: it may be another program's, if the kernel lets any user create hard links to it
+/// (`fs.protected_hardlinks = 0`).
 pub fn set_access(
     path: &SafePath,
     uid: Option<Uid>,
@@ -36,8 +37,8 @@ pub fn set_access(
     if file.metadata()?.permissions().mode() & 0o7777 == mode {
         return Ok(());
     }
-    // Needed only where a default ACL overrides the umask. fchmod(2) refuses an O_PATH descriptor;
-    // its magic link leads to the opened file, whatever the path names by now.
+    // Needed only if a default ACL overrides the umask. fchmod(2) refuses an O_PATH descriptor; its magic link
+    // leads to the opened file, whatever the path names by now.
     let link = format!("/proc/self/fd/{}", file.as_raw_fd());
     std::fs::set_permissions(link, Permissions::from_mode(mode))
 }

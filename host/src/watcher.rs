@@ -1,14 +1,14 @@
-//! The process that watches the files of one generation, where the setting `reload` is on: it tells the
-//! arbiter when one of them has changed and stayed as it is for a moment. What the files are, the
-//! generation's workers tell it, as often as they have loaded more.
+//! The process that watches the files of one generation with the setting `reload`: it notifies the arbiter when a
+//! file has changed and no further change follows for a moment. The generation's workers report the files, each
+//! time they have loaded more.
 //!
 //! ```text
 //!     workers ── ToWatcher ──▶ watcher ── FromWatcher ──▶ arbiter
 //! ```
 //!
-//! It is a process of its own because watching takes a thread, which neither the arbiter nor a mold may
-//! have. Folders are watched and not files, since editors replace files. Each generation has its own, so
-//! one that goes on because its successor was refused goes on watching.
+//! It is a separate process because watching needs a thread, which neither the arbiter nor a mold may have. It
+//! watches directories instead of files, since editors replace files. Each generation has its own watcher, so a
+//! generation that continues because its successor was refused is still watched.
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd as _, RawFd};
@@ -32,19 +32,19 @@ use extra::{Extra, links_of};
 
 /// What the process gets from the arbiter.
 pub struct WatcherStart {
-    /// The settings of its generation.
+    /// Settings of its generation.
     pub settings: Arc<Settings>,
-    /// The arbiter's process id.
+    /// The arbiter's process ID.
     pub arbiter_pid: Pid,
-    /// Where workers name files.
+    /// Channel on which workers report files.
     pub files: Channel,
-    /// Where changes are told.
+    /// Channel for reporting changes.
     pub changes: Channel,
-    /// Descriptors of the arbiter's that it may not hold.
+    /// Descriptors of the arbiter that the process may not hold.
     pub close: Vec<RawFd>,
 }
 
-/// The life of the process, from just behind the fork, where all signals are still blocked.
+/// Runs the process. Called right after the fork, while all signals are still blocked.
 pub fn run(start: WatcherStart) -> ! {
     process::begin_forked(&start.close);
     title::set(&start.settings, "watcher");
@@ -64,7 +64,7 @@ pub fn run(start: WatcherStart) -> ! {
     }
 }
 
-/// What wakes the process.
+/// An event that wakes the process.
 enum Input {
     Files { files: Vec<PathBuf>, named: SystemTime, loaded: bool },
     Event(notify::Result<notify::Event>),
@@ -74,7 +74,7 @@ fn serve(start: WatcherStart) -> Result<(), Box<dyn std::error::Error>> {
     let (inputs, arrived) = mpsc::channel();
     let events = inputs.clone();
     let kernel = notify::recommended_watcher(move |event| {
-        // Nobody takes it when the process is about to end.
+        // Fails only when the process is about to exit.
         let _ = events.send(Input::Event(event));
     })?;
     let mut watched = Watched {
@@ -84,7 +84,8 @@ fn serve(start: WatcherStart) -> Result<(), Box<dyn std::error::Error>> {
         extras: Vec::new(),
         any_python: true,
     };
-    // Where the first attempt to load the application looks: nothing may have been loaded when it fails.
+    // Where the first attempt to load the application looks for files: if it fails, none may have been
+    // reported.
     let chdir = &start.settings.chdir;
     let directories = start.settings.pythonpath.iter().map(|path| chdir.join(path));
     for directory in directories.chain([chdir.clone()]).filter(|path| path.is_dir()) {
@@ -101,7 +102,7 @@ fn serve(start: WatcherStart) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Passes on the files that workers name, until there can be no worker any more.
+/// Forwards the files that workers report, until no worker can exist any more.
 fn hear(files: &Channel, inputs: &Sender<Input>) {
     loop {
         match files.receive::<ToWatcher>() {
@@ -117,7 +118,7 @@ fn hear(files: &Channel, inputs: &Sender<Input>) {
     }
 }
 
-/// Waits for a change and for the quiet behind it; nothing when no more can come.
+/// Waits for a change and until no further one follows. Returns `None` when no more can come.
 fn next_change(arrived: &Receiver<Input>, watched: &mut Watched) -> Option<FromWatcher> {
     let mut changed = BTreeSet::new();
     while changed.is_empty() {
@@ -139,8 +140,9 @@ struct Watched {
     files: BTreeSet<PathBuf>,
     directories: BTreeSet<PathBuf>,
     extras: Vec<Extra>,
-    /// Whether any Python file beside the known ones counts: while the application has not been loaded, and after a
-    /// change was reported, since the reason why a successor failed may be in a file that was never loaded.
+    /// Whether any Python file counts in addition to the known ones: while the application has not been
+    /// loaded, and after a change was reported, since the reason for a successor's failure may be in a file
+    /// that was never loaded.
     any_python: bool,
 }
 
@@ -163,7 +165,7 @@ impl Watched {
 
     fn add(&mut self, paths: impl Iterator<Item = PathBuf>) {
         for path in paths {
-            // A link may be turned to another file, and the file behind it may be written to.
+            // Both count: a link may be redirected to another file, and its target may be written to.
             let real = path.canonicalize().ok().filter(|real| *real != path);
             for path in real.into_iter().chain([path]) {
                 self.add_one(path);
@@ -178,9 +180,10 @@ impl Watched {
         self.files.insert(path);
     }
 
-    /// Adds what `--reload-extra-file` names: a file, all files below a directory, or those that match a pattern.
+    /// Adds a path of `--reload-extra-file`: a file, all files below a directory, or the files that match a
+    /// pattern.
     fn add_extra(&mut self, path: &Path) {
-        // A link on the way may be switched to another directory, as deployments by links do.
+        // A link in the path may be switched to another directory, as deployments by links do.
         for link in links_of(path) {
             self.add_one(link);
         }
@@ -210,13 +213,12 @@ impl Watched {
     }
 }
 
-/// Whether a file was written to after a time; a moment that the clock of the file system does not tell apart
-/// is none.
+/// Returns whether a file was modified after `time`, within the resolution of the file system's clock.
 fn changed_since(path: &Path, time: SystemTime) -> bool {
     path.metadata().and_then(|facts| facts.modified()).is_ok_and(|modified| modified > time)
 }
 
-/// Whether the contents may be others now. Reading is none, and neither is a change of rights.
+/// Returns whether the contents may have changed. Reading and changing permissions do not count.
 fn is_change(kind: EventKind) -> bool {
     match kind {
         EventKind::Access(access) => access == AccessKind::Close(AccessMode::Write),
@@ -226,7 +228,7 @@ fn is_change(kind: EventKind) -> bool {
     }
 }
 
-/// So long nothing changes any more before a change is told: editors write several times.
+/// A change is reported after this time without another one: editors write several times.
 const QUIET: Duration = Duration::from_millis(100);
-/// A change is told after this time at the latest.
+/// Upper bound of the delay before a change is reported.
 const SETTLE_MAX: Duration = Duration::from_secs(2);

@@ -1,11 +1,11 @@
-//! The access lines that dead workers left in their shared memory. What the log has no room for waits for the next
-//! worker of the generation, since the arbiter never waits for a reader.
+//! Access-log lines that dead workers left in their shared memory. The arbiter never waits for the reader of a
+//! log: lines that the log has no room for are passed to the next worker of the generation.
 
 use super::generation::Generation;
 use crate::scoreboard::SlotMemory;
 
 impl Generation {
-    /// Writes what a worker has left.
+    /// Writes the lines that a worker left.
     pub(super) fn write_lines(&mut self, lines: &[u8]) {
         if let Some(file) = &self.access_file {
             self.left_lines.write(file, lines);
@@ -13,7 +13,7 @@ impl Generation {
         self.report_trouble();
     }
 
-    /// Leaves the lines that wait to a new worker.
+    /// Passes the pending lines to a new worker.
     pub(super) fn leave_lines(&mut self, memory: &SlotMemory) {
         let lines = self.left_lines.take();
         if lines.is_empty() {
@@ -25,7 +25,7 @@ impl Generation {
         }
     }
 
-    /// Writes the lines that wait where no further worker will.
+    /// Writes the pending lines when no worker will follow.
     pub(super) fn finish_lines(&mut self) {
         if let Some(file) = &self.access_file {
             self.left_lines.finish(file);

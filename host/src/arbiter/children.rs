@@ -1,7 +1,8 @@
-//! Which process is which worker. A number counts only if the kernel vouches for it: the worker says
-//! itself that it exists, on the channel of its generation, and it is a child of the arbiter that is
-//! not known as another one. What a mold says about a worker's number is a claim. It serves where
-//! a worker dies, or hangs, before it can speak, and reaches no process that the arbiter knows.
+//! Matches processes with workers. A process ID counts only if the kernel vouches for it: the worker itself
+//! reports on the channel of its generation, and it is a child of the arbiter that is not known as anything else.
+//!
+//! A process ID that a mold reports is only a claim. It is used if a worker dies or hangs before it can report,
+//! and never for a process that the arbiter knows.
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -12,7 +13,7 @@ use crate::message::{FromWorker, Received, ToStatus};
 use crate::process::{self, Child, End};
 use crate::scoreboard::{ClaimError, Claimed};
 
-/// Children that ended before any message named them, the oldest first.
+/// Children that exited before any message named them, the oldest first.
 #[derive(Default)]
 pub(super) struct Unnamed(Vec<(Pid, End)>);
 
@@ -34,7 +35,7 @@ impl Unnamed {
 }
 
 impl Arbiter {
-    /// Reserves a slot, and shows it to the process that shows figures.
+    /// Reserves a slot, and passes it to the status process.
     pub(super) fn claim_slot(&mut self, generation: u32, age: u64) -> Result<Claimed, ClaimError> {
         let claimed = self.scoreboard.claim(generation, age)?;
         let Claimed { index, serial, .. } = claimed;
@@ -42,14 +43,14 @@ impl Arbiter {
         Ok(claimed)
     }
 
-    /// Whether a process is known as something: no message can make it anything else.
+    /// Returns whether the process has a known role, which no message can change.
     pub(super) fn knows(&self, pid: Pid) -> bool {
         self.successor.as_ref().is_some_and(|successor| successor.pid() == pid)
             || self.status.is(pid)
             || self.generations.iter().any(|generation| generation.knows(pid))
     }
 
-    /// A process says that it is a worker which was asked for.
+    /// Handles the first message of a process that claims to be a requested worker.
     pub(super) fn on_started(&mut self, id: u32, age: u64, sender: Pid) {
         if self.knows(sender) {
             return tracing::warn!("process {sender} claims to be a new worker: ignored");
@@ -62,7 +63,7 @@ impl Arbiter {
         let Some(generation) = self.generation(id) else { return };
         let is_meant = |worker: &&mut WorkerHandle| worker.age == age && worker.process.is_none();
         let Some(worker) = generation.workers.iter_mut().find(is_meant) else {
-            // Its mold died, and it was given up.
+            // Its mold has died, and it was given up.
             tracing::debug!("process {sender} is a worker that no one waits for: it is killed");
             return child.signal(Signal::SIGKILL);
         };
@@ -71,7 +72,7 @@ impl Arbiter {
         self.scoreboard.note_pid(slot, process::number(sender));
     }
 
-    /// A mold says which process the worker is that it was asked for.
+    /// Handles a mold's report of the process ID of a requested worker.
     pub(super) fn on_forked(&mut self, index: usize, age: u64, pid: Pid) {
         let workers = &mut self.generations[index].workers;
         let is_meant = |worker: &WorkerHandle| worker.age == age && worker.process.is_none();
@@ -82,7 +83,8 @@ impl Arbiter {
         }
     }
 
-    /// A child ended that no one knows: the end of each worker that is said to be this process.
+    /// Handles the exit of an unknown child: the exit of each worker that its mold claimed to be this
+    /// process.
     pub(super) fn on_unknown_end(&mut self, pid: Pid, end: End) {
         let mut is_claimed = false;
         for index in 0..self.generations.len() {
@@ -100,7 +102,8 @@ impl Arbiter {
         }
     }
 
-    /// Takes what there is to read where workers are expected: one that has ended may have spoken.
+    /// Reads all pending messages of generations that expect workers: a child that has exited may have
+    /// reported before.
     pub(super) fn hear_of_new_workers(&mut self) {
         let expects = |generation: &&Generation| generation.expects_workers();
         let ids: Vec<u32> =
@@ -111,8 +114,8 @@ impl Arbiter {
         }
     }
 
-    /// Ends a worker that never spoke; false where there is no process to end. What its mold claims
-    /// counts as far as the process is a child that is nothing else.
+    /// Kills a worker that never reported; returns false if there is no process to kill. The claim of its
+    /// mold counts if the process is a child without another role.
     pub(super) fn kill_silent_worker(&self, index: usize, worker: usize) -> bool {
         let claimed = self.generations[index].workers[worker].claimed;
         let is_its_own = |pid: &Pid| !self.knows(*pid) && self.claims_of(*pid) == 1;
@@ -125,8 +128,8 @@ impl Arbiter {
         workers.filter(|worker| worker.process.is_none() && worker.claimed == Some(pid)).count()
     }
 
-    /// After a mold's end: which of the workers that it was asked for exist. Those that it has named
-    /// and that live are waited for.
+    /// After the exit of a mold, removes the requested workers that do not exist. Those that the mold
+    /// reported and that are alive are kept.
     pub(super) fn give_up_unforked(&mut self, index: usize) {
         let generation = &mut self.generations[index];
         let exists = |worker: &mut WorkerHandle| {
@@ -138,7 +141,7 @@ impl Arbiter {
             .map(|gone| gone.slot)
             .collect();
         for slot in gone {
-            // What an earlier worker left comes back from the one that was to write it.
+            // The worker that was to write the lines of an earlier one never ran.
             generation.write_lines(&self.scoreboard.unwritten_lines(slot));
             self.scoreboard.release(slot);
         }
@@ -153,13 +156,13 @@ impl Generation {
             || self.workers.iter().any(|worker| worker.pid() == Some(pid))
     }
 
-    /// Whether there are workers whose processes are not known yet.
+    /// Returns whether the processes of some workers are not known yet.
     pub(super) fn expects_workers(&self) -> bool {
         self.workers.iter().any(|worker| worker.process.is_none())
     }
 
-    /// Ends the processes of a generation that is over, and so has no worker: any that was forked and
-    /// given up. What is forked later still finds that it cannot report.
+    /// Kills the unclaimed processes of a generation that has ended and so has no worker. A process that is
+    /// forked later finds the channel closed and exits.
     pub(super) fn bury(&self) {
         self.report.refuse_more();
         while let Ok(Received::Message(message, sender)) = self.report.receive::<FromWorker>() {
@@ -173,7 +176,7 @@ impl Generation {
 }
 
 impl WorkerHandle {
-    /// The number of its process, once that is verified.
+    /// Returns the process ID, once it is verified.
     pub(super) fn pid(&self) -> Option<Pid> {
         self.process.as_ref().map(Child::pid)
     }
@@ -185,7 +188,7 @@ impl WorkerHandle {
         }
     }
 
-    /// Sends any signal, if the process is known.
+    /// Sends a signal if the process is known.
     pub(super) fn signal(&self, signal: Signal) {
         if let Some(process) = &self.process {
             process.signal(signal);
@@ -193,5 +196,5 @@ impl WorkerHandle {
     }
 }
 
-/// A burst of processes that an application left behind, and a worker among them.
+/// Enough for many exiting processes that an application left behind, with a worker among them.
 const UNNAMED_MAX: usize = 256;

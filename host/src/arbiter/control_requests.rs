@@ -1,4 +1,4 @@
-//! What clients of the control socket ask, and the answers.
+//! Requests on the control socket, and their responses.
 
 use super::Arbiter;
 use super::canary::RetiredGeneration;
@@ -14,7 +14,7 @@ use crate::process::{self, memory_kib};
 use crate::scoreboard::{Scoreboard, WorkerState};
 
 impl Arbiter {
-    /// A client is ready: takes its requests and answers them, now or later.
+    /// Reads the requests of a client that is readable, and responds to those that are complete at once.
     pub(super) fn hear_client(&mut self, client: ClientId) {
         for request in self.control.hear(client) {
             if let Some(response) = self.on_request(client, request) {
@@ -23,7 +23,7 @@ impl Arbiter {
         }
     }
 
-    /// The answer, unless it comes later.
+    /// Returns the response, unless it is sent later.
     fn on_request(&mut self, client: ClientId, request: Request) -> Option<Response> {
         match request {
             Request::Status => return Some(Response::status(self.status())),
@@ -61,7 +61,7 @@ impl Arbiter {
         Some(Response::done())
     }
 
-    /// Ends a worker gracefully; another takes its place.
+    /// Drains a worker, which is then replaced.
     fn kill_worker(&mut self, pid: u32) -> Response {
         let found = self.generations.iter_mut().find_map(|generation| {
             let is_meant = |worker: &&WorkerHandle| {
@@ -78,7 +78,7 @@ impl Arbiter {
         Response::done()
     }
 
-    /// The settings of the generation that serves, as `--print-config` writes them.
+    /// Returns the settings of the serving generation in the format of `--print-config`.
     fn config(&mut self) -> Response {
         let serving = self.generation_in(Stage::Serving);
         match serving.map(|generation| generation.settings.to_toml()) {
@@ -141,7 +141,7 @@ impl Generation {
 }
 
 impl WorkerHandle {
-    /// What it does. A worker's own word counts for what only the worker knows.
+    /// Returns the state of the worker. The worker's own state counts only for what the arbiter cannot know.
     fn state_name(&self, own: WorkerState) -> &'static str {
         match (self.stage, own) {
             (WorkerStage::Booting, _) => WorkerState::Booting.name(),

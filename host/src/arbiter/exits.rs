@@ -8,13 +8,13 @@ use super::generation::{Generation, Mold, Stage};
 use crate::hooks::CHILD_EXIT;
 use crate::process::End;
 
-/// A process that has exited: what the hook is called with.
+/// Arguments of the hook: a process that has exited.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Exit {
     pid: Pid,
     /// 0 for a mold.
     age: u64,
-    /// A signal below zero.
+    /// Negative for a signal.
     status: i32,
 }
 
@@ -33,8 +33,8 @@ impl Exit {
 }
 
 impl Arbiter {
-    /// Has the hook called in the mold of the generation at `index`, or else of the one that serves. Where there is no
-    /// mold now, the one that replaces it calls the hook.
+    /// Runs the hook in the mold of the generation at `index`, or else of the serving generation. If there is
+    /// no mold at the moment, the next one runs the hook.
     pub(super) fn tell_child_exit(&mut self, index: usize, exit: Exit) {
         let own = self.generations[index].hearing_mold().is_some();
         let teller = if own { Some(index) } else { self.serving_generation() };
@@ -43,10 +43,10 @@ impl Arbiter {
         }
     }
 
-    /// A mold that had loaded the application with `preload_app` has exited: what the application left of that process,
-    /// such as a file with its number, is to be removed as for a worker.
+    /// Runs the hook for a mold that had loaded the application with `preload_app` and has exited: files that
+    /// the application left for that process are cleaned up as for a worker.
     ///
-    /// What that mold had not read is for another one.
+    /// Exits that the mold had not read are kept for the next mold.
     pub(super) fn tell_mold_exit(&mut self, index: usize, mold: &Mold, end: End) {
         for exit in &mold.unread_exits {
             self.keep_untold(index, *exit);
@@ -56,7 +56,7 @@ impl Arbiter {
         }
     }
 
-    /// Has the hook called for processes that exited while there was no mold.
+    /// Runs the hook for processes that exited while there was no mold.
     pub(super) fn tell_untold_exits(&mut self) {
         if self.untold_exits.is_empty() {
             return;
@@ -95,11 +95,11 @@ impl Generation {
 }
 
 impl Mold {
-    /// The mold has read that this process has exited.
+    /// Handles a mold's confirmation that it has read the exit of this process.
     pub(super) fn has_read_exit(&mut self, pid: i32) {
         self.unread_exits.retain(|exit| exit.pid.as_raw() != pid);
     }
 }
 
-/// How many exits are kept for the next mold.
+/// Bound on the number of exits that are kept for the next mold.
 const UNTOLD_MAX: usize = 1024;

@@ -27,12 +27,12 @@ impl Watcher {
         self.changes.as_fd()
     }
 
-    /// What the workers of the generation need of it.
+    /// Returns the end of the channel on which workers report files.
     pub(super) fn files(&self) -> Arc<Channel> {
         Arc::clone(&self.files)
     }
 
-    /// Returns whether it is this process.
+    /// Returns whether `pid` is this process.
     pub(super) fn is(&self, pid: Pid) -> bool {
         self.pid == pid
     }
@@ -51,8 +51,8 @@ impl Drop for Watcher {
 }
 
 impl Arbiter {
-    /// Starts the process that watches a generation's files, if configured: before its mold, which inherits
-    /// the channel to it.
+    /// Starts the process that watches a generation's files, if configured. It starts before the mold, which
+    /// inherits the channel to it.
     pub(super) fn supply_watcher(&mut self, index: usize) {
         let generation = &self.generations[index];
         if !generation.settings.reload || generation.is_watched {
@@ -125,5 +125,5 @@ impl Arbiter {
     }
 }
 
-/// No generation has this number: the process keeps nothing of any.
+/// No generation has this ID, so nothing of any generation is kept open.
 const NO_GENERATION: u32 = 0;

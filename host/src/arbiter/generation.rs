@@ -1,5 +1,5 @@
-//! The arbiter's view of a generation, of its mold and of its workers: what it knows about them and
-//! what it has decided. Nothing here does anything to a process.
+//! Generations, molds and workers as the arbiter sees them: their processes and states, and the decisions about
+//! them.
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -17,59 +17,60 @@ use crate::message::{Channel, Loaded, Refusal};
 use crate::process::Child;
 use crate::settings::Settings;
 
-/// One configuration, one worker class, one application, and the processes made from it.
+/// One configuration, one worker class, one application, and the processes created from them.
 pub(super) struct Generation {
     pub(super) id: u32,
     pub(super) settings: Arc<Settings>,
     pub(super) listeners: Vec<Arc<Listener>>,
     pub(super) stage: Stage,
-    /// How many workers it shall have.
+    /// Configured number of workers.
     pub(super) target: usize,
     pub(super) mold: Option<Mold>,
     pub(super) loaded: Option<Loaded>,
     pub(super) workers: Vec<WorkerHandle>,
-    /// The arbiter's end of the pair on which workers report, and the end that they share.
+    /// The arbiter's end of the channel on which workers report, and the end that the workers share.
     pub(super) report: Channel,
     pub(super) report_of_workers: Channel,
-    /// The access log's file, if there is an access log.
+    /// File of the access log, if configured.
     pub(super) access_file: Option<Arc<LogFile>>,
-    /// What dead workers left and it had no room for.
+    /// Lines of dead workers for which the access log had no room.
     pub(super) left_lines: LeftLines,
     pub(super) started_ns: u64,
-    /// Boots that failed in a row, when the last of them did, whether one has succeeded since, and
-    /// when the next may begin.
+    /// Consecutive failed boots, the time of the last one, whether a boot has succeeded since, and the time
+    /// at which the next may begin.
     pub(super) boot_failures: u32,
     pub(super) failed_ns: u64,
     pub(super) has_booted: bool,
     pub(super) retry_at_ns: u64,
-    /// Since when no fork of a worker has succeeded, where the last one failed.
+    /// Start of the period in which every fork of a worker has failed.
     pub(super) fork_fails_since_ns: Option<u64>,
-    /// Clients of the control socket that wait for this generation to have taken over.
+    /// Clients of the control socket to notify when this generation has taken over.
     pub(super) waiting: Vec<ClientId>,
-    /// With how many workers it is to be tried before it takes over.
+    /// Number of workers to try the generation with before it takes over.
     pub(super) share: Option<usize>,
-    /// How many workers the generation that serves has given up for it.
+    /// Number of workers that the serving generation has given up for this one.
     pub(super) taken: usize,
     pub(super) health: Health,
-    /// The process that watches its files, and whether one was made.
+    /// The process that watches its files, and whether one was started.
     pub(super) watcher: Option<Watcher>,
     pub(super) is_watched: bool,
-    /// Whether another generation served when this one was added.
+    /// Whether another generation was serving when this one was added.
     pub(super) is_reload: bool,
-    /// Refused at the start of a server with `reload`: nothing is tried before a file changes or a reload is asked for.
+    /// Refused at the start of a server with `reload`: nothing is attempted until a file changes or a reload
+    /// is requested.
     pub(super) awaits_change: bool,
 }
 
-/// The life of a generation.
+/// State of a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// Its mold loads, its workers boot; it may still be refused.
+    /// Its mold loads and its workers boot. It may still be refused.
     Booting,
-    /// Some workers of it serve, beside those of the one that serves.
+    /// Some of its workers serve beside those of the serving generation.
     Trial,
-    /// It is the one that serves.
+    /// The generation that serves.
     Serving,
-    /// It finishes what it has and ends.
+    /// Finishes its requests and exits.
     Retiring,
 }
 
@@ -84,28 +85,28 @@ impl Stage {
     }
 }
 
-/// A mold that runs.
+/// A running mold.
 pub(super) struct Mold {
     pub(super) pid: Pid,
-    /// Its slot of the scoreboard.
+    /// Slot in the scoreboard.
     pub(super) slot: u32,
     pub(super) command: Channel,
     pub(super) stage: MoldStage,
-    /// When it is killed unless it gets on: it has to load, or to quit, in time.
+    /// Deadline for loading or quitting; the mold is killed then.
     pub(super) kill_at_ns: Option<u64>,
-    /// What it does while it loads, in its own words.
+    /// Last action that the mold reported while loading.
     pub(super) doing: Option<String>,
     /// Why the arbiter killed it.
     pub(super) killed_for: Option<String>,
-    /// Whether the arbiter has sent it SIGABRT.
+    /// Whether the arbiter has sent SIGABRT.
     pub(super) is_aborted: bool,
-    /// What it said when it refused.
+    /// Refusal that the mold reported.
     pub(super) refusal: Option<Refusal>,
-    /// Exits that it was sent and has not confirmed.
+    /// Exits that were sent and are not confirmed yet.
     pub(super) unread_exits: Vec<Exit>,
 }
 
-/// The life of a mold.
+/// State of a mold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MoldStage {
     Loading,
@@ -125,98 +126,100 @@ impl MoldStage {
 
 /// A worker that runs, or that a mold was asked to fork.
 pub(super) struct WorkerHandle {
-    /// Unknown until the worker itself has reported.
+    /// `None` until the worker itself has reported.
     pub(super) process: Option<Child>,
-    /// What its mold says that its number is: see [`super::children`].
+    /// Process ID that the mold reported: see [`super::children`].
     pub(super) claimed: Option<Pid>,
     pub(super) slot: u32,
     pub(super) age: u64,
     pub(super) stage: WorkerStage,
     pub(super) forked_ns: u64,
     pub(super) ready_ns: u64,
-    /// Until when it may finish what it has, once it was told to end.
+    /// Deadline for finishing requests, once the worker was told to stop.
     pub(super) drain_until_ns: u64,
-    /// It asked to be replaced: it serves until its replacement does.
+    /// The worker asked to be replaced. It serves until its replacement is ready.
     pub(super) wants_to_retire: bool,
-    /// When it is killed unless it has ended before.
+    /// Deadline after which the worker is killed.
     pub(super) kill_at_ns: Option<u64>,
-    /// Why the arbiter ends it the hard way, for the log.
+    /// Why the arbiter kills it, for the log.
     pub(super) kill_reason: Option<String>,
-    /// When a debugger was last seen to trace it, and whether one does.
+    /// When a debugger was last seen to trace it, and whether one does now.
     pub(super) traced_ns: u64,
     pub(super) is_traced: bool,
-    /// What it said when it could not boot.
+    /// Refusal that the worker reported when it could not boot.
     pub(super) refusal: Option<Refusal>,
-    /// Its memory when that was last mentioned, or first measured.
+    /// Memory at the last log line about it, or at the first measurement.
     pub(super) mentioned_kib: u64,
 }
 
-/// The life of a worker, as the arbiter knows it.
+/// State of a worker as the arbiter sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WorkerStage {
     Booting,
     Ready,
-    /// It was told to end.
+    /// It was told to stop.
     Draining,
 }
 
 impl WorkerHandle {
-    /// Whether it counts as one of the workers that a generation shall have. One that is killed
-    /// because it does not boot does until it is dead: only then is it known that a boot failed.
+    /// Returns whether it counts toward the configured number of workers. A worker that is being killed
+    /// because it did not boot counts until it has exited: only then is the boot known to have failed.
     pub(super) fn counts(&self) -> bool {
         let dies = self.kill_reason.is_some() && self.stage != WorkerStage::Booting;
         self.stage != WorkerStage::Draining && !self.wants_to_retire && !dies
     }
 
-    /// Whether it serves and will go on.
+    /// Returns whether it serves and will continue to.
     pub(super) fn serves(&self) -> bool {
         self.stage == WorkerStage::Ready && self.counts()
     }
 }
 
 impl Generation {
-    /// Workers that it has or is about to have, without those on their way out.
+    /// Returns the number of workers that exist or were requested, without those that are stopping.
     pub(super) fn counted(&self) -> usize {
         self.workers.iter().filter(|worker| worker.counts()).count()
     }
 
-    /// Workers that serve and will go on.
+    /// Returns the number of workers that serve and will continue to.
     pub(super) fn serving(&self) -> usize {
         self.workers.iter().filter(|worker| worker.serves()).count()
     }
 
-    /// Until when a generation that boots beside another one may do so: its mold, its workers, and every further try.
+    /// Returns the deadline of a generation that boots beside another one: for its mold, its workers, and all
+    /// further attempts.
     pub(super) fn boot_deadline_ns(&self) -> Option<u64> {
         let limit = self.settings.boot_timeout.filter(|_| self.is_reload)?;
         (self.stage == Stage::Booting)
             .then(|| self.started_ns.saturating_add(clock::duration_ns(limit)))
     }
 
-    /// When it is refused as a whole, for what neither its mold nor one of its workers is late by itself.
+    /// Returns when the generation as a whole is refused, if neither its mold nor one of its workers is late
+    /// on its own.
     pub(super) fn late_at_ns(&self) -> Option<u64> {
         let lacks = self.serving() < self.target;
         self.boot_deadline_ns().filter(|_| lacks).map(|at| at.saturating_add(BOOT_MARGIN_NS))
     }
 
-    /// When a mold or worker that starts now is killed unless it is ready before.
+    /// Returns the deadline of a mold or worker that starts now.
     pub(super) fn kill_at_ns(&self, now_ns: u64) -> Option<u64> {
         let own = self.settings.boot_timeout.map(|limit| now_ns + clock::duration_ns(limit));
         own.into_iter().chain(self.boot_deadline_ns()).min()
     }
 
-    /// The descriptors that stand for its workers' processes.
+    /// Returns the pidfds of its workers.
     pub(super) fn handles(&self) -> impl Iterator<Item = RawFd> + '_ {
         let processes = self.workers.iter().filter_map(|worker| worker.process.as_ref());
         processes.filter_map(Child::descriptor)
     }
 
-    /// Whether nothing of it runs any more.
+    /// Returns whether it is retired and no process is left.
     pub(super) fn is_over(&self) -> bool {
         self.stage == Stage::Retiring && self.mold.is_none() && self.workers.is_empty()
     }
 
-    /// The workers that may go because there are more than enough: those that asked for it as soon
-    /// as the others suffice, then the oldest.
+    /// Returns the surplus workers: the oldest ones, then those that asked to be replaced, as soon as the
+    /// others suffice.
     pub(super) fn surplus(&self) -> Vec<u64> {
         let mut ages: Vec<u64> =
             self.workers.iter().filter(|worker| worker.counts()).map(|worker| worker.age).collect();
@@ -238,27 +241,25 @@ impl Generation {
         ages
     }
 
-    /// A worker could not become ready. The first is replaced at once, each further one after twice
-    /// the time.
+    /// Records that a worker could not boot. The first failure causes no pause; each further one doubles it.
     pub(super) fn boot_failed(&mut self, now_ns: u64) {
         self.back_off(now_ns, BOOT_DOUBLINGS_MAX);
     }
 
-    /// A worker died so soon after it was ready that its successor may fare no better. As others
-    /// may do well meanwhile, the pause stays short.
+    /// Records that a worker died so soon after it was ready that its replacement may fail in the same way.
+    /// The other workers may be fine, so the pause stays short.
     pub(super) fn died_early(&mut self, now_ns: u64) {
         self.back_off(now_ns, EARLY_DOUBLINGS_MAX);
     }
 
-    /// A worker is ready. Whether it stays so is not known yet: failures are forgotten only when
-    /// none follows for a while.
+    /// Records that a worker is ready. The failures before are forgotten only if none follows for a while.
     pub(super) fn boot_succeeded(&mut self) {
         self.has_booted = true;
         self.fork_fails_since_ns = None;
     }
 
-    /// The mold could not fork a worker. Returns whether that has lasted for so long that a generation which boots is
-    /// refused.
+    /// Records that the mold could not fork a worker. Returns whether this has lasted so long that a booting
+    /// generation must be refused.
     pub(super) fn fork_failed(&mut self, now_ns: u64) -> bool {
         let since_ns = *self.fork_fails_since_ns.get_or_insert(now_ns);
         let is_booting = self.stage == Stage::Booting;
@@ -280,21 +281,21 @@ impl Generation {
     }
 }
 
-/// The pause after a fork that failed, while a generation boots: 200 ms.
+/// Pause after a failed fork while a generation boots: 200 ms.
 const FORK_RETRY_NS: u64 = 200_000_000;
 /// The same for a generation that serves: 1 s.
 const FORK_PAUSE_NS: u64 = 1_000_000_000;
-/// For how long forks may fail before a generation that boots is refused: 1.5 s.
+/// How long forks may fail before a booting generation is refused: 1.5 s.
 const FORK_FAILURES_NS: u64 = 1_500_000_000;
-/// How much later than its parts a generation is late as a whole: theirs is the better reason.
+/// How much later than its parts the generation as a whole is late: the reason of a part says more.
 const BOOT_MARGIN_NS: u64 = 2_000_000_000;
-/// The first pause between failed boots: 100 ms.
+/// First pause between failed boots: 100 ms.
 const BACK_OFF_NS: u64 = 100_000_000;
-/// The longest is 2^8 times the first: 25.6 s.
+/// Longest pause: 2^8 times the first, 25.6 s.
 const BOOT_DOUBLINGS_MAX: u32 = 8;
-/// The longest after workers that died early: 0.8 s.
+/// Longest pause after workers that died early: 0.8 s.
 const EARLY_DOUBLINGS_MAX: u32 = 3;
-/// A failure this long after the last one is the first of a new row.
+/// A failure this long after the previous one starts the count again.
 const FORGET_NS: u64 = 10_000_000_000;
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
-//! The question whether a new generation is well, before it takes over: a request for `health_path`
-//! that its own workers answer, since it comes through a door that only they have. The arbiter
-//! neither sends nor reads HTTP: it forks a process for each question, which ends with the answer.
+//! Health check of a new generation before it takes over: a request for `health_path` on a private socket that
+//! only the generation's own workers accept from. The arbiter neither sends nor reads HTTP: it forks a process
+//! for each check, which sends the result and exits.
 //!
-//! The door is a unix socket whose name is removed as soon as it is made. The arbiter keeps a
-//! descriptor of the name, through which alone somebody can still connect. Where `/proc` is absent no descriptor
-//! has a path, and the name remains until the generation has passed or failed the check.
+//! The socket is a unix socket whose name is removed as soon as it is bound. The arbiter keeps a descriptor of
+//! the name, which is the only way to connect from then on. Without `/proc` no descriptor has a path, and the
+//! name remains until the generation has passed or failed the check.
 
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
@@ -28,26 +28,26 @@ use crate::privileges;
 use crate::process::{self, End};
 use crate::settings::{Bind, ProxyProtocol, Settings};
 
-/// What is known of a generation's health.
+/// State of a generation's health check.
 #[derive(Default)]
 pub(super) struct Health {
-    /// Nothing once it has answered well, or where it is not asked.
+    /// `None` once the check has passed, or if there is none.
     door: Option<ProbeSocket>,
     asking: Option<HealthCheck>,
-    /// When it is asked (again), and until when it must have answered well; 0: it is not asked yet.
+    /// Time of the next check, and the deadline for passing; 0 before the first check.
     ask_at_ns: u64,
     until_ns: u64,
-    /// What it last answered instead of 200: says more than that the time was over before it could answer again.
+    /// Last result other than 200: it says more than that the deadline passed before the next result.
     answered: Option<String>,
 }
 
-/// A way to the workers of one generation.
+/// Private socket of the workers of one generation.
 struct ProbeSocket {
     listener: Arc<Listener>,
     way_in: WayIn,
 }
 
-/// How to connect to a door.
+/// How to connect to the private socket.
 enum WayIn {
     /// Through the path of this descriptor.
     Descriptor(OwnedFd),
@@ -55,21 +55,21 @@ enum WayIn {
     Name(PathBuf),
 }
 
-/// A process that asks.
+/// A process that runs one check.
 struct HealthCheck {
     pid: Pid,
     answer: Channel,
 }
 
 impl Health {
-    /// Of a generation that is asked before it takes over, as far as the settings say so.
+    /// Creates the state for a new generation, with a private socket if the settings ask for a check.
     pub(super) fn to_be_asked(settings: &Settings) -> Result<Self, String> {
         let door =
             settings.health_path.as_ref().map(|_| ProbeSocket::make(settings)).transpose()?;
         Ok(Self { door, ..Self::default() })
     }
 
-    /// What its workers accept from beside the listeners of the settings.
+    /// Returns the listener that the workers accept from in addition to those of the settings.
     pub(super) fn listener(&self) -> Option<Arc<Listener>> {
         self.door.as_ref().map(|door| Arc::clone(&door.listener))
     }
@@ -86,15 +86,15 @@ impl Health {
             .then_some(self.ask_at_ns)
     }
 
-    /// Whether it is this process that asks.
+    /// Returns whether `pid` is the process that runs the check.
     pub(super) fn is_asked_by(&self, pid: Pid) -> bool {
         self.asking.as_ref().is_some_and(|question| question.pid == pid)
     }
 
-    /// It is not asked any more.
+    /// Ends the check.
     pub(super) fn close(&mut self) {
         if let Some(question) = self.asking.take() {
-            // It may just have ended, which is noticed elsewhere.
+            // It may have exited already, which is noticed elsewhere.
             let _ = kill(question.pid, Signal::SIGKILL);
         }
         self.door = None;
@@ -130,13 +130,13 @@ impl ProbeSocket {
             }
         };
         if matches!(way_in, WayIn::Descriptor(_)) {
-            // Somebody who removed it before us did what was to be done.
+            // Ignored if another process has removed it before.
             let _ = std::fs::remove_file(path);
         }
         Ok(Self { listener: Arc::new(listener), way_in })
     }
 
-    /// The path to connect to, for this process and its children.
+    /// Returns the path to connect to, for this process and its children.
     fn path(&self) -> PathBuf {
         match &self.way_in {
             WayIn::Descriptor(descriptor) => descriptor_path(descriptor).into(),
@@ -148,7 +148,7 @@ impl ProbeSocket {
 impl Drop for ProbeSocket {
     fn drop(&mut self) {
         if let WayIn::Name(path) = &self.way_in {
-            // It may have been removed by someone else.
+            // It may have been removed by another process.
             let _ = std::fs::remove_file(path);
         }
     }
@@ -159,7 +159,7 @@ fn descriptor_path(descriptor: &OwnedFd) -> String {
 }
 
 impl Arbiter {
-    /// Whether a generation whose workers serve may take over; asks, if that is not known.
+    /// Returns whether a generation whose workers serve may take over; starts a check if that is not known.
     pub(super) fn is_well(&mut self, id: u32) -> bool {
         let now_ns = clock::now_ns();
         let Some(generation) = self.generation(id) else { return false };
@@ -177,7 +177,7 @@ impl Arbiter {
         false
     }
 
-    /// Whether it was a process that asked which ended; then its answer counts.
+    /// Returns whether the process ran a check; if so, handles the result.
     pub(super) fn on_question_end(&mut self, pid: Pid, end: End) -> bool {
         let index = self.generations.iter().position(|generation| {
             generation.health.asking.as_ref().is_some_and(|question| question.pid == pid)
@@ -234,7 +234,7 @@ impl Arbiter {
 }
 
 impl Arbiter {
-    /// The system refused the process or the descriptors for a question.
+    /// Handles a failure to create the process or the descriptors for a check.
     fn on_not_asked(&mut self, id: u32, error: nix::errno::Errno) {
         let now_ns = clock::now_ns();
         let Some(index) = self.generations.iter().position(|generation| generation.id == id) else {
@@ -250,28 +250,28 @@ impl Arbiter {
     }
 }
 
-/// The life of the process that asks.
+/// Main function of the process that runs the check.
 fn question(settings: &Settings, way_in: &Path, close: &[RawFd], answer: &Channel) -> ! {
     process::close_inherited(close);
     process::reset_signal_handlers();
     process::unblock_signals();
     let limit = settings.health_timeout.max(Duration::from_secs(1));
-    // Whatever it waits for, it does not outlive its question.
+    // Bounds the life of the process, whatever it waits for.
     nix::unistd::alarm::set(limit.as_secs_f32().ceil() as u32);
     let text = ask_once(settings, way_in).unwrap_or_else(|error| error.to_string());
-    // When the arbiter is gone, nobody wants to know.
+    // If the arbiter is gone, no process needs the result.
     let _ = answer.send(&text);
     process::exit_now(0)
 }
 
 fn ask_once(settings: &Settings, way_in: &Path) -> std::io::Result<String> {
     let mut stream = UnixStream::connect(way_in)?;
-    // What answers is the application: it is read without root's rights.
+    // The response comes from the application: it is read without root privileges.
     privileges::drop_to(settings).map_err(std::io::Error::other)?;
     let mut request = match settings.proxy_protocol {
         ProxyProtocol::Off => Vec::new(),
         ProxyProtocol::V1 | ProxyProtocol::Auto => b"PROXY UNKNOWN\r\n".to_vec(),
-        // "LOCAL": a connection of the proxy's own (PROXY protocol, 2.2).
+        // "LOCAL": a connection of the proxy itself (PROXY protocol, 2.2).
         ProxyProtocol::V2 => b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00".to_vec(),
     };
     let path = settings.health_path.as_deref().unwrap_or_default();
@@ -279,7 +279,7 @@ fn ask_once(settings: &Settings, way_in: &Path) -> std::io::Result<String> {
     if settings.certfile.is_some()
         && let Some((field, value)) = settings.secure_scheme_headers.first()
     {
-        // An application that sends its clients from http to https shall answer and not send us there.
+        // An application that redirects http to https must respond to the check, not redirect it.
         write!(request, "{field}: {value}\r\n")?;
     }
     request.extend_from_slice(b"\r\n");
@@ -296,9 +296,9 @@ fn ask_once(settings: &Settings, way_in: &Path) -> std::io::Result<String> {
     })
 }
 
-/// What the process says that has got a 200.
+/// Text that the process sends for a status of 200.
 const HEALTHY: &str = "well";
-/// As much of an answer as is read.
+/// Bound on the bytes of a response that are read.
 const HEAD_MAX: u64 = 4096;
-/// The pause between two questions.
+/// Pause between two checks.
 const PAUSE_NS: u64 = 250_000_000;

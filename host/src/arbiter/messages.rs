@@ -1,5 +1,5 @@
-//! What molds and workers say. A message counts only if it comes from the process that it is about;
-//! everything else is logged and forgotten.
+//! Messages from molds and workers. A message counts only if it comes from the process that it is about; all
+//! others are logged and ignored.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::scoreboard::{Event, Scoreboard};
 use crate::worker::BOOT_ERROR;
 
 impl Arbiter {
-    /// Takes what the mold of a generation has said.
+    /// Reads the pending messages of a generation's mold.
     pub(super) fn hear_mold(&mut self, generation: u32) {
         for _ in 0..MESSAGES_MAX {
             let Some(generation) = self.generation(generation) else { return };
@@ -54,7 +54,7 @@ impl Arbiter {
         }
     }
 
-    /// The mold of a generation could not fork a worker. One that boots is refused if that lasts.
+    /// Handles a failed fork of a worker. A booting generation is refused if this lasts.
     fn on_fork_failed(&mut self, id: u32, age: u64, reason: &str) {
         let Some(index) = self.generations.iter().position(|generation| generation.id == id) else {
             return;
@@ -75,7 +75,7 @@ impl Arbiter {
         }
     }
 
-    /// Takes what the workers of a generation have said.
+    /// Reads the pending messages of a generation's workers.
     pub(super) fn hear_workers(&mut self, generation: u32) {
         for _ in 0..MESSAGES_MAX {
             let scoreboard = Arc::clone(&self.scoreboard);
@@ -102,8 +102,8 @@ impl Arbiter {
 }
 
 impl Generation {
-    /// The mold has ended, or a plugin in it has closed what is not its own. A mold that cannot be
-    /// told anything is of no use, and one that is ending is not harmed.
+    /// The mold has exited, or a plugin in it has closed the channel. A mold that cannot be reached is
+    /// useless, and killing one that is exiting does no harm.
     fn on_mold_closed(&mut self) {
         if let Some(mold) = &mut self.mold {
             let _ = kill(mold.pid, Signal::SIGKILL);
@@ -151,7 +151,7 @@ impl Generation {
                 self.boot_succeeded();
                 scoreboard.ledger().count(Event::WorkerReady);
             }
-            // It was told to end before this was heard, and may have accepted connections.
+            // It was told to stop before this message was read, and may have accepted connections.
             FromWorker::Ready { .. } if worker.stage == WorkerStage::Draining => {
                 worker.ready_ns = clock::now_ns();
                 if worker.kill_reason.is_none() {
@@ -171,6 +171,6 @@ impl Generation {
     }
 }
 
-/// Messages taken from one channel in one turn, so that one that never ends cannot keep the
-/// arbiter from the others.
+/// Bound on messages read from one channel in one iteration of the loop, so that one sender cannot starve the
+/// others.
 const MESSAGES_MAX: usize = 256;

@@ -243,7 +243,7 @@ fn is_same(old: &Settings, new: &Settings) -> bool {
     NAMES.iter().all(|name| old.get(name) == new.get(name))
 }
 
-/// No generation has this number: the process keeps nothing of any.
+/// No generation has this ID, so nothing of any generation is kept open.
 const NO_GENERATION: u32 = 0;
 /// Pause before a new process follows one that died.
 const RESTART_NS: u64 = 1_000_000_000;

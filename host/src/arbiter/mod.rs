@@ -1,29 +1,33 @@
-//! The arbiter: it owns the listening sockets, the generations, the signals, the scoreboard and the
-//! control socket, and waits in one poll over all of them.
+//! The arbiter: the master process. It owns the listening sockets, the generations, the signals, the scoreboard
+//! and the control socket, and waits for all of them in one `poll`.
 //!
-//! | module | what it is for |
+//! | module | purpose |
 //! | --- | --- |
-//! | `generation` | what the arbiter knows about generations, molds and workers |
-//! | `children` | which process is which worker, verified |
-//! | `reconcile` | as many workers as there shall be: molds and forks, and ends for those too many |
-//! | `messages` | what molds and workers say |
-//! | `timeouts` | what takes too long |
-//! | `reap` | who died, and what follows |
-//! | `death` | why, in words |
-//! | `access` | the access lines that dead workers left |
-//! | `reload` | the next generation: made, promoted or refused |
-//! | `signals` | what each signal means |
-//! | `stop` | the end, graceful or quick |
-//! | `upgrade` | another arbiter from another binary takes over (USR2) |
-//! | `control_requests` | what clients of the control socket ask |
-//! | `canary` | a generation that takes a share first, and the way back |
-//! | `health` | whether a new generation is well |
-//! | `memory` | workers that take too much of it |
-//! | `file_watch` | `reload`: files that changed, and who watches them |
-//! | `metrics` | notes for those who watch, and the process that shows them |
+//! | `generation` | generations, molds and workers: their states, and what is done to their processes |
+//! | `children` | matches processes with workers, verified by the kernel |
+//! | `reconcile` | the configured number of workers: molds, forks, and the end of surplus workers |
+//! | `messages` | messages from molds and workers |
+//! | `timeouts` | time limits of booting, heartbeats and draining |
+//! | `reap` | exited children, and what follows from their exit |
+//! | `death` | descriptions of why a process died |
+//! | `exits` | the hook `child_exit` |
+//! | `access` | access-log lines that dead workers left in shared memory |
+//! | `reload` | new generations: creation, promotion, refusal |
+//! | `signals` | signals of the arbiter |
+//! | `stop` | graceful and quick stops |
+//! | `upgrade` | hands over to an arbiter of a new binary (USR2) |
+//! | `control_requests` | requests on the control socket |
+//! | `canary` | trial of a new generation on some workers, and rollback |
+//! | `health` | health check of a new generation |
+//! | `memory` | memory limits of workers |
+//! | `file_watch` | `reload`: reloads when files change |
+//! | `metrics` | the arbiter's entries in the scoreboard, and the process that serves metrics |
 //!
-//! **Invariants:** one thread. No plugin is loaded, and nothing is parsed that comes from the
-//! network. Nothing in the loop waits for another process.
+//! # Invariants
+//!
+//! - One thread.
+//! - Loads no plugin, and parses nothing that comes from the network.
+//! - Nothing in the loop waits for another process.
 
 mod access;
 mod canary;
@@ -76,21 +80,21 @@ use crate::settings::{Settings, Sources};
 use crate::signals::SignalInbox;
 use crate::systemd::Notifier;
 
-/// Why there is no arbiter.
+/// Why the arbiter could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A listener cannot be had.
+    /// A listener could not be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// The process id cannot be written down, or another server runs.
+    /// The pid file could not be written, or another server is running.
     #[error(transparent)]
     Pidfile(#[from] crate::pidfile::PidfileError),
     /// The system refused something that every server needs.
     #[error("cannot start: {what}: {}", limits::describe_io(reason))]
     System {
-        /// What was tried.
+        /// What was attempted.
         what: &'static str,
-        /// What the system said.
+        /// The system's error.
         reason: std::io::Error,
     },
 }
@@ -112,30 +116,30 @@ pub struct Arbiter {
     status: StatusProcess,
     unnamed: Unnamed,
 
-    /// In the order of their making: at most one is booting and one serving.
+    /// In the order of creation. At most one is booting and one serving.
     generations: Vec<Generation>,
-    /// Those that have served and ended, the oldest first.
+    /// Generations that have served and been retired, the oldest first.
     past: Vec<RetiredGeneration>,
     generations_made: u32,
     workers_made: u64,
-    /// Processes that have exited while there was no mold to call the hook for that.
+    /// Processes that exited while no mold could run the hook `child_exit`.
     untold_exits: Vec<Exit>,
-    /// The one reload that follows the one under way.
+    /// The reload to begin after the one in progress.
     reload_queued: Option<ReloadRequest>,
     phase: Phase,
-    /// Whether a worker was ever able to serve: that is when the server became ready.
+    /// Whether a worker has been ready: that is when the server became ready.
     has_been_ready: bool,
-    /// WINCH: no workers, until a reload or the successor's end.
+    /// WINCH: no workers run until a reload, or until the successor has exited.
     workers_withdrawn: bool,
-    /// No worker is late by a time before this: the arbiter itself was stopped until then.
+    /// Earliest start of heartbeat timeouts: the arbiter itself was stopped until then.
     watch_from_ns: u64,
-    /// When the workers' memory was last measured.
+    /// Time of the last measurement of the workers' memory.
     measured_ns: u64,
-    /// When the last wait ended.
+    /// Time at which the last wait ended.
     woke_ns: u64,
 }
 
-/// What an event came from.
+/// The origin of an event.
 #[derive(Debug, Clone, Copy)]
 enum Source {
     Signals,
@@ -148,8 +152,8 @@ enum Source {
 }
 
 impl Arbiter {
-    /// Opens the listeners and everything else, before the first fork. `settings` are what
-    /// `sources` said.
+    /// Opens the listeners and everything else that is needed before the first fork. `settings` were loaded
+    /// from `sources`.
     pub fn new(
         sources: Sources,
         settings: Arc<Settings>,
@@ -221,14 +225,14 @@ impl Arbiter {
         Ok(arbiter)
     }
 
-    /// Serves until the end, and gives the exit status back.
+    /// Runs the main loop, and returns the exit status of the server.
     pub fn run(mut self) -> i32 {
         let status = loop {
             self.promote_when_ready();
             self.supply_workers();
             self.tell_untold_exits();
             self.tell_exit();
-            // A queued reload begins: nothing else may wake the loop for its first process.
+            // Again after a queued reload begins: no event would wake the loop for its first process.
             while self.finish_reloads() {
                 self.supply_workers();
             }
@@ -265,7 +269,7 @@ impl Arbiter {
         }
     }
 
-    /// Waits for an event, or until a time.
+    /// Waits for an event or until `until_ns`.
     fn wait(&self, until_ns: Option<u64>) -> Vec<Source> {
         let timeout = until_ns.map_or(PollTimeout::NONE, |until_ns| {
             let left = until_ns.saturating_sub(clock::now_ns()).div_ceil(NANOS_PER_MILLI);
@@ -288,7 +292,7 @@ impl Arbiter {
         ready.map(|(_, source)| source).collect()
     }
 
-    /// Everything that can wake the loop.
+    /// Returns everything that can wake the loop.
     fn sources(&self) -> impl Iterator<Item = (Source, BorrowedFd<'_>, PollFlags)> {
         let readable = PollFlags::POLLIN;
         let molds = self.generations.iter().filter_map(move |generation| {
@@ -317,7 +321,8 @@ impl Arbiter {
             .chain(predecessor)
     }
 
-    /// The descriptors that no child may hold, but for those of the generation it is made for.
+    /// Returns the descriptors that a child must not inherit, except those of the generation that it is
+    /// created for.
     fn private_descriptors(&self, keep: u32) -> Vec<RawFd> {
         let others = self.generations.iter().filter(|generation| generation.id != keep);
         let kept: Vec<RawFd> = self
@@ -360,7 +365,7 @@ impl Arbiter {
         self.generations.iter_mut().find(|generation| generation.stage == stage)
     }
 
-    /// The listeners of all generations, each once.
+    /// Returns the listeners of all generations, each once.
     fn listeners(&self) -> Vec<Arc<Listener>> {
         let mut listeners: Vec<Arc<Listener>> = Vec::new();
         for listener in self.generations.iter().flat_map(|generation| &generation.listeners) {
@@ -371,14 +376,14 @@ impl Arbiter {
         listeners
     }
 
-    /// Whether another arbiter serves the same sockets.
+    /// Returns whether another arbiter serves the same sockets.
     fn shares_listeners(&self) -> bool {
         self.predecessor.is_some() || self.successor.is_some()
     }
 }
 
-/// How often a port in use is tried at start, as in gunicorn.
+/// Number of attempts to bind a port in use at start, as in gunicorn.
 const LISTEN_ATTEMPTS: u32 = 5;
 const NANOS_PER_MILLI: u64 = 1_000_000;
-/// The longest wait: poll counts milliseconds in an int.
+/// Upper bound of one wait: `poll` counts milliseconds in an `int`.
 const WAIT_MS_MAX: u64 = 24 * 3600 * 1000;

@@ -1,5 +1,5 @@
-//! Who died, and what follows: workers are missed and replaced, molds are made again when they are
-//! needed, strangers that the arbiter adopted are reaped without a word.
+//! Exited children. Workers are replaced, molds are started again when they are needed, and orphans that the
+//! arbiter adopted are reaped silently.
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -16,24 +16,24 @@ use crate::scoreboard::Event;
 use crate::worker::BOOT_ERROR;
 
 impl Arbiter {
-    /// Takes note of all children that ended.
+    /// Reaps all children that have exited.
     pub(super) fn reap(&mut self) {
         if !self.generations.iter().any(Generation::expects_workers) {
             self.unnamed.clear();
         }
         for _ in 0..CHILDREN_MAX {
-            // Messages count while their sender is a child: they are read before it is reaped.
+            // Messages count only while their sender is a child: they are read before it is reaped.
             let ended = process::ended_child().unwrap_or_default();
             if ended.is_some_and(|pid| !self.knows(pid)) {
                 self.hear_of_new_workers();
             }
             match process::reap(ended, false) {
                 Ok(Some((pid, end))) => self.on_end(pid, end),
-                // None has ended, or there is none.
+                // No child has exited, or there are no children.
                 Ok(None) | Err(_) => return,
             }
         }
-        // More than a burst: the loop comes back at once.
+        // More than a burst: makes the loop return here at once.
         let _ = nix::sys::signal::raise(Signal::SIGCHLD);
     }
 
@@ -51,7 +51,7 @@ impl Arbiter {
             let generation = &mut self.generations[index];
             if generation.mold.as_ref().is_some_and(|mold| mold.pid == pid) {
                 let id = generation.id;
-                // What it said last may still be unread, and what its workers said.
+                // Its last messages, and those of its workers, may still be unread.
                 self.hear_mold(id);
                 self.hear_workers(id);
                 if let Some(mold) = self.generations[index].mold.take() {
@@ -97,7 +97,7 @@ impl Arbiter {
         }
     }
 
-    /// The payload of a generation could not be loaded.
+    /// Handles a mold that could not load its payload.
     fn on_load_failed(&mut self, index: usize, refusal: &Refusal) {
         self.scoreboard.ledger().count(Event::BootFailed);
         let now_ns = clock::now_ns();
@@ -114,7 +114,7 @@ impl Arbiter {
         }
     }
 
-    /// The worker at `position` ended, whose process was `pid`.
+    /// Handles the exit of the worker at `position`, whose process was `pid`.
     pub(super) fn on_worker_end(&mut self, index: usize, position: usize, pid: Pid, end: End) {
         let generation = &mut self.generations[index];
         let worker = generation.workers.remove(position);
@@ -143,7 +143,7 @@ impl Arbiter {
         }
         self.scoreboard.ledger().count(Event::WorkerDied);
         tracing::error!("Worker (pid: {pid}) {story}");
-        // Somebody who kills workers is no sign that they are ill.
+        // A worker that was killed from outside is no sign of a fault.
         let by_itself = !killed || out_of_memory;
         if worker.stage == WorkerStage::Ready && by_itself && is_early(&worker) {
             self.generations[index].died_early(clock::now_ns());
@@ -151,7 +151,7 @@ impl Arbiter {
         }
     }
 
-    /// A worker could not become ready.
+    /// Handles a worker that could not boot.
     fn on_boot_failed(&mut self, index: usize, refusal: &Refusal) {
         self.scoreboard.ledger().count(Event::BootFailed);
         let now_ns = clock::now_ns();
@@ -171,7 +171,7 @@ impl Arbiter {
     }
 }
 
-/// Why a mold ended before it had loaded.
+/// Returns why a mold exited before it had loaded.
 fn why_not_loaded(mold: &Mold, end: End, out_of_memory: &mut super::death::OutOfMemory) -> Refusal {
     if let Some(refusal) = &mold.refusal {
         return refusal.clone();
@@ -190,14 +190,14 @@ fn why_not_loaded(mold: &Mold, end: End, out_of_memory: &mut super::death::OutOf
     Refusal::new(format!("{what} ended the process that does it, which {how}{why}"), CONFIG)
 }
 
-/// Whether a worker died so soon after it was ready that its successor may fare no better.
+/// Returns whether a worker died so soon after it was ready that its replacement may fail in the same way.
 fn is_early(worker: &WorkerHandle) -> bool {
     clock::now_ns().saturating_sub(worker.ready_ns) < EARLY_NS
 }
 
-/// Children taken in one turn.
+/// Bound on children reaped in one iteration of the loop.
 const CHILDREN_MAX: usize = 1024;
-/// A worker that dies within this time of being ready died early.
+/// A worker that dies within this time after it was ready has died early.
 const EARLY_NS: u64 = 1_000_000_000;
-/// The pause before a generation that serves tries to load its payload again.
+/// Pause before a serving generation tries to load its payload again.
 const RELOAD_PAUSE_NS: u64 = 1_000_000_000;

@@ -1,6 +1,5 @@
-//! As many workers as there shall be: molds are made where workers are missing, asked to fork, and
-//! workers that are too many are told to end. Called in each turn of the loop; it looks at how
-//! things are, not at what happened.
+//! Reconciles the number of workers with the configured one: starts molds, asks them to fork, and drains surplus
+//! workers. Called in each iteration of the loop; it acts on the current state, not on events.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -25,7 +24,7 @@ use crate::worker::BOOT_ERROR;
 use crate::{clock, limits, process};
 
 impl Arbiter {
-    /// A new generation, of which nothing runs yet.
+    /// Adds a generation, without any process yet.
     pub(super) fn add_generation(
         &mut self,
         settings: Arc<Settings>,
@@ -35,7 +34,7 @@ impl Arbiter {
         let (report, report_of_workers) = Channel::pair()?;
         let access_file =
             AccessLog::open_file(&settings).map_err(std::io::Error::other)?.map(Arc::new);
-        // The first generation has nobody behind whom it could be asked.
+        // No other generation serves while the first one would be checked.
         let health = if self.has_been_ready {
             Health::to_be_asked(&settings).map_err(std::io::Error::other)?
         } else {
@@ -73,7 +72,7 @@ impl Arbiter {
         Ok(())
     }
 
-    /// Brings every generation nearer to its number of workers.
+    /// Brings every generation closer to its configured number of workers.
     pub(super) fn supply_workers(&mut self) {
         if matches!(self.phase, Phase::Stopping { .. }) {
             return;
@@ -145,8 +144,8 @@ impl Arbiter {
         }
     }
 
-    /// The system refused the process or the descriptors of a mold. A generation that boots is refused, since another
-    /// one serves, or has failed to boot; any other tries again.
+    /// Handles a failure to create the process or the descriptors of a mold. A booting generation is refused
+    /// if another one serves or it has failed too often; any other tries again.
     fn on_no_mold(&mut self, index: usize, reason: &str) {
         let now_ns = clock::now_ns();
         let generation = &mut self.generations[index];
@@ -165,7 +164,7 @@ impl Arbiter {
         generation.retry_at_ns = generation.retry_at_ns.max(now_ns + RETRY_NS);
     }
 
-    /// The other side of the fork: nothing of the arbiter is used or dropped from here on.
+    /// Runs in the child: nothing of the arbiter is used or dropped from here on.
     fn become_mold(&self, index: usize, command: Channel, report: Channel, slot: SlotMemory) -> ! {
         let generation = &self.generations[index];
         let context = MoldContext {
@@ -190,7 +189,7 @@ impl Arbiter {
         (self.mold_main)(MoldStart { context, command, report, scoreboard, slot, close })
     }
 
-    /// Asks a mold for `missing` workers.
+    /// Asks the mold for `missing` workers.
     fn ask_for_workers(&mut self, index: usize, missing: usize) {
         for _ in 0..missing {
             let age = self.workers_made + 1;
@@ -244,8 +243,8 @@ impl Arbiter {
 }
 
 impl Generation {
-    /// Sends an event of the arbiter's to the mold, which runs the hooks. Returns whether that was possible, or not
-    /// necessary because there are no hooks.
+    /// Sends an event to the mold, which runs the hooks. Returns true if it was sent, or if there are no
+    /// hooks.
     pub(super) fn tell_hooks(&self, event: &str, facts: &[i64]) -> bool {
         if !self.has_hooks() {
             return true;
@@ -258,12 +257,12 @@ impl Generation {
         sent
     }
 
-    /// The mold, where it hears of events, or will when it has loaded.
+    /// Returns the mold if it handles messages now or will when it has loaded.
     pub(super) fn hearing_mold(&self) -> Option<&Mold> {
         self.mold.as_ref().filter(|mold| mold.stage != MoldStage::Quitting)
     }
 
-    /// The mold, where it does what it is told at once.
+    /// Returns the mold if it handles messages now.
     pub(super) fn loaded_mold(&self) -> Option<&Mold> {
         self.mold.as_ref().filter(|mold| mold.stage == MoldStage::Loaded)
     }
@@ -272,7 +271,7 @@ impl Generation {
         self.settings.hooks_module.is_some() || !self.settings.sections.hooks.is_empty()
     }
 
-    /// Tells one worker to end gracefully.
+    /// Tells one worker to stop gracefully.
     pub(super) fn drain(&mut self, age: u64) {
         let limit_ns = clock::duration_ns(self.settings.graceful_timeout);
         if let Some(worker) = self.workers.iter_mut().find(|worker| worker.age == age) {
@@ -280,7 +279,7 @@ impl Generation {
         }
     }
 
-    /// Lets the processes of a generation end that could not be loaded, and keeps the one that watches its files.
+    /// Stops the processes of a generation that could not be loaded, except the one that watches its files.
     pub(super) fn await_change(&mut self) {
         self.awaits_change = true;
         for worker in &mut self.workers {
@@ -289,28 +288,28 @@ impl Generation {
         self.quit_mold();
     }
 
-    /// Lets the generation end: no worker is replaced any more, and each is sent `signal`.
+    /// Retires the generation: its workers are sent `signal` and not replaced.
     pub(super) fn retire(&mut self, signal: Signal, limit_ns: u64) {
         self.end_workers(signal, limit_ns);
         self.quit_mold();
     }
 
-    /// Lets the generation end with the server: where it serves and has hooks, its mold lives until they have heard of
-    /// each worker's end ([`Generation::tell_exit`]).
+    /// Retires the generation because the server stops. If it serves and has hooks, its mold lives until the
+    /// hooks have run for each exited worker ([`Generation::tell_exit`]).
     pub(super) fn retire_at_last(&mut self, signal: Signal, limit_ns: u64) {
-        // A mold that outlives its generation's service is here for the second time.
+        // `Retiring` on the second call, for a mold that was kept for its hooks.
         let serves = matches!(self.stage, Stage::Serving | Stage::Retiring);
         let stays = serves && self.has_hooks() && self.rest_mold();
         if stays { self.end_workers(signal, limit_ns) } else { self.retire(signal, limit_ns) }
     }
 
-    /// No worker is left: the last of the hooks, and the end of the mold that was kept for it.
+    /// Runs the last hook after the last worker has exited, and ends the mold that was kept for it.
     pub(super) fn tell_exit(&mut self) {
         self.tell_hooks("on_exit", &[self.target as i64]);
         self.quit_mold();
     }
 
-    /// Whether the mold is kept for hooks alone.
+    /// Returns whether the mold is kept for its hooks only.
     pub(super) fn rests(&self) -> bool {
         self.stage == Stage::Retiring && self.loaded_mold().is_some()
     }
@@ -336,8 +335,8 @@ impl Generation {
 }
 
 impl WorkerHandle {
-    /// Sends SIGTERM or SIGQUIT. One whose process id is not known yet gets it when it is; one
-    /// that boots has nothing to finish, and perhaps no ear for a signal: it is not waited for.
+    /// Sends SIGTERM or SIGQUIT, as soon as the process ID is known. A booting worker has nothing to finish
+    /// and may not handle the signal, so it gets only a short time.
     pub(super) fn tell_to_end(&mut self, signal: Signal, limit_ns: u64) {
         let now_ns = clock::now_ns();
         self.stage = WorkerStage::Draining;
@@ -353,7 +352,7 @@ impl WorkerHandle {
 }
 
 impl Mold {
-    /// Tells the mold to end. One that loads hears nothing and is killed.
+    /// Tells the mold to exit. A loading mold reads no messages and is killed.
     pub(super) fn quit(&mut self, now_ns: u64) {
         let loading = self.stage == MoldStage::Loading;
         if loading || self.command.send(&ToMold::Quit).is_err() {
@@ -364,11 +363,11 @@ impl Mold {
     }
 }
 
-/// The age by which the scoreboard knows a mold.
+/// Age under which the scoreboard lists a mold.
 const MOLD_AGE: u64 = 0;
-/// The pause after the system refused a process or a slot.
+/// Pause after the system refused a process or a slot.
 const RETRY_NS: u64 = 1_000_000_000;
-/// How long a worker that still boots may take to hear that it is to end.
+/// Time limit for a booting worker to stop.
 const BOOTING_END_NS: u64 = 1_000_000_000;
-/// How long a mold may take to hear that it is to end.
+/// Time limit for a mold to exit.
 const MOLD_QUIT_NS: u64 = 2_000_000_000;

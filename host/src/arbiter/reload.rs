@@ -1,6 +1,6 @@
-//! The next generation: settings are read again, a mold loads, workers boot; only when all of them
-//! can serve is the old generation told to end. Whatever fails on this way is reported once, to the
-//! log and to those who asked, and the old generation has never stopped serving.
+//! Reloads: settings are read again, a mold loads, workers boot; the old generation retires only after all of
+//! them can serve. A failure on the way is reported once, to the log and to the clients that wait, and the old
+//! generation never stops serving.
 
 use std::sync::Arc;
 
@@ -16,16 +16,16 @@ use crate::message::Refusal;
 use crate::scoreboard::Event;
 use crate::settings::Settings;
 
-/// What somebody asked for.
+/// A requested reload.
 #[derive(Debug, Default)]
 pub(super) struct ReloadRequest {
-    /// Another worker class than the settings name, for this reload alone.
+    /// Worker class to use instead of the configured one, for this reload only.
     pub(super) worker_class: Option<String>,
-    /// With how many workers the new generation is to be tried before it takes over.
+    /// Number of workers to try the new generation with before it takes over.
     pub(super) share: Option<usize>,
-    /// Those of an earlier generation, instead of what the sources of settings say now.
+    /// Settings of an earlier generation to use instead of reading them again.
     pub(super) settings: Option<Arc<Settings>>,
-    /// Who waits for the end of it; nobody when it was a signal.
+    /// Clients to notify of the result; none for a signal.
     pub(super) waiting: Vec<ClientId>,
 }
 
@@ -39,8 +39,8 @@ impl ReloadRequest {
 }
 
 impl Arbiter {
-    /// Begins a reload, or notes it down when one is under way: exactly one follows, for all that
-    /// ask meanwhile.
+    /// Begins a reload, or queues it if one is in progress: exactly one follows, for all requests that arrive
+    /// until then.
     pub(super) fn reload(&mut self, request: ReloadRequest) {
         if !matches!(self.phase, Phase::Running) {
             return self.answer_refused(&request.waiting, "the server is stopping");
@@ -60,8 +60,8 @@ impl Arbiter {
         self.answer_refused(&superseded, "another reload was asked for before this one began");
     }
 
-    /// Lets a generation take over once all its workers serve. The first one has nobody to spare:
-    /// it does from its first worker on.
+    /// Promotes the booting generation once all its workers are ready. The first generation serves from its
+    /// first worker on, since no other one can serve until then.
     pub(super) fn promote_when_ready(&mut self) {
         let needed = if self.has_been_ready { usize::MAX } else { 1 };
         let running = matches!(self.phase, Phase::Running);
@@ -84,7 +84,7 @@ impl Arbiter {
         }
     }
 
-    /// A generation can serve: it takes over from the one before.
+    /// Makes a generation take over from the previous one.
     fn promote(&mut self, id: u32) {
         let Some(old) = self.generation_in(Stage::Serving).map(|old| {
             let limit = old.settings.graceful_timeout;
@@ -109,7 +109,8 @@ impl Arbiter {
             waiting = std::mem::take(&mut old.waiting);
         }
         if let Some(generation) = self.generation(id) {
-            // What they wait for, the end of all that was before, the new generation waits for too.
+            // Clients of the old generation wait until all generations before are over; the new one
+            // has to wait for the same.
             generation.waiting.append(&mut waiting);
         }
         if let Err(error) = self.log.apply(&settings) {
@@ -123,8 +124,8 @@ impl Arbiter {
         self.open_control();
     }
 
-    /// A generation cannot serve: it ends, and everything is as it was before it began. At start,
-    /// where there is nothing before it, the server ends; with `reload` it waits for a file to change.
+    /// Refuses a generation that cannot serve: it is retired, and everything is as before. At start, when no
+    /// generation serves, the server exits; with `reload` it waits for a file to change.
     pub(super) fn refuse(&mut self, index: usize, refusal: &Refusal) {
         let Some(old) = self.generation_in(Stage::Serving).map(|old| old.id) else {
             if self.generations[index].awaits_change {
@@ -153,8 +154,8 @@ impl Arbiter {
         self.notifier.ready();
     }
 
-    /// Buries generations that are over, answers those who waited for that, and begins the queued reload. Returns
-    /// whether there was one.
+    /// Removes generations that are over, responds to the clients that wait for that, and begins the queued
+    /// reload. Returns whether there was one.
     pub(super) fn finish_reloads(&mut self) -> bool {
         self.generations.retain_mut(|generation| {
             let over = generation.is_over();
@@ -226,7 +227,7 @@ impl Arbiter {
         });
         if let (Ok(()), Some((generation, earlier))) = (&result, self.generations.split_last_mut())
         {
-            // Nothing of it runs, and its listeners are the next one's by now.
+            // No process of it runs, and the next generation uses its listeners.
             let refused = earlier.iter_mut().filter(|generation| generation.awaits_change);
             refused.for_each(|generation| generation.retire(Signal::SIGTERM, 0));
             generation.share = share;
@@ -240,7 +241,7 @@ impl Arbiter {
         }
     }
 
-    /// Refuses settings that lack what the generation that serves has.
+    /// Refuses settings that lack a required part of the serving generation's settings.
     pub(super) fn check_losses(&self, next: &Settings) -> Result<(), String> {
         let serving = self.generations.iter().find(|one| one.stage == Stage::Serving);
         let result = serving.map_or(Ok(()), |serving| serving.settings.check_successor(next));
@@ -268,7 +269,7 @@ impl Arbiter {
         self.open_control();
     }
 
-    /// The listeners that `gone` has and `stays` has not, unless other programs go on with them.
+    /// Returns the listeners that `gone` has and `stays` lacks, unless other programs continue to use them.
     fn listeners_left(&self, stays: u32, gone: u32) -> Vec<Arc<Listener>> {
         let of = |id| self.generations.iter().find(move |generation| generation.id == id);
         let (Some(stays), Some(gone)) = (of(stays), of(gone)) else { return Vec::new() };
@@ -281,7 +282,7 @@ impl Arbiter {
             .collect()
     }
 
-    /// A generation ends before it took over: what it alone listens at is left.
+    /// Stops accepting on listeners that only this generation, which never took over, listens on.
     pub(super) fn leave_listeners_of(&mut self, id: u32) {
         let Some(serving) = self.generation_in(Stage::Serving).map(|serving| serving.id) else {
             return;

@@ -77,7 +77,7 @@ impl Arbiter {
             }
             Signal::SIGWINCH => self.withdraw_workers(),
             Signal::SIGCONT => self.watch_anew(),
-            // Children are reaped in each turn of the loop.
+            // Children are reaped in each iteration of the loop.
             _ => {}
         }
     }
@@ -142,7 +142,7 @@ impl Arbiter {
 impl Generation {
     fn reopen_logs(&mut self) {
         if let Some(mold) = self.loaded_mold() {
-            // A worker that no longer reads is about to be reaped.
+            // If sending fails, the mold is about to be reaped.
             let _ = mold.command.send(&ToMold::Reopen);
         }
         for worker in &self.workers {
@@ -160,5 +160,5 @@ fn log_signal(caught: ReceivedSignal) {
     tracing::info!("Handling signal: {name}{sender}");
 }
 
-/// Returns as many as the setting `workers` allows.
+/// Upper bound of the setting `workers`.
 pub(super) const WORKERS_MAX: usize = 1024;

@@ -1,5 +1,5 @@
-//! What takes too long: molds that do not load, workers that do not boot, do not live, do not end.
-//! Nothing here wakes the arbiter more often than something may be due.
+//! Time limits: molds that do not load, and workers that do not boot, send no heartbeat, or do not stop. The
+//! arbiter wakes only when a limit may have been reached.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::scoreboard::{Event, SlotReader};
 use crate::worker::BOOT_ERROR;
 
 impl Arbiter {
-    /// When something may be due next.
+    /// Returns the time at which a limit may be reached next.
     pub(super) fn next_deadline(&self) -> Option<u64> {
         let stopping = matches!(self.phase, Phase::Stopping { .. });
         let of_generations = self.generations.iter().flat_map(|generation| {
@@ -51,7 +51,7 @@ impl Arbiter {
             .min()
     }
 
-    /// Does what is due.
+    /// Acts on all limits that were reached.
     pub(super) fn watch(&mut self) {
         let now_ns = clock::now_ns();
         if now_ns > self.woke_ns + OWN_PAUSE_NS {
@@ -72,8 +72,8 @@ impl Arbiter {
         self.notifier.keep_watchdog_quiet(now_ns);
     }
 
-    /// Gives all workers a fresh period when the arbiter itself did not run for a while, since in
-    /// that time nobody could have seen their heartbeats, and they may have stood still with it.
+    /// Restarts all timeouts if the arbiter itself did not run for a while: it could not see heartbeats in
+    /// that time, and the workers may have been stopped with it.
     pub(super) fn notice_own_pause(&mut self, wake_at_ns: Option<u64>) {
         self.woke_ns = clock::now_ns();
         if wake_at_ns.is_some_and(|at| self.woke_ns > at + OWN_PAUSE_NS) {
@@ -81,14 +81,14 @@ impl Arbiter {
         }
     }
 
-    /// From now on all workers have a whole period again.
+    /// Restarts the heartbeat timeout of all workers.
     pub(super) fn watch_anew(&mut self) {
         tracing::debug!("the arbiter was stopped for a while: no worker is late by that");
         self.watch_from_ns = clock::now_ns();
     }
 
-    /// Refuses a generation that boots for longer than it may, where neither its mold nor one of its workers was late by
-    /// itself.
+    /// Refuses a generation that has exceeded its boot timeout as a whole, if neither its mold nor one of its
+    /// workers was late on its own.
     fn watch_boot(&mut self, now_ns: u64) {
         let is_late =
             |generation: &Generation| generation.late_at_ns().is_some_and(|at| now_ns >= at);
@@ -114,7 +114,7 @@ impl Arbiter {
             let what = mold.doing.as_deref().unwrap_or("loading");
             let reason = format!("{what} did not end within {limit} (the setting boot_timeout)");
             if mold.killed_for.replace(reason).is_none() {
-                // An abort first: where Python runs, its handler logs what each thread does.
+                // SIGABRT first: if Python runs, its handler logs what each thread does.
                 mold.kill_at_ns = Some(now_ns + ABORT_NS);
                 mold.is_aborted = true;
                 let _ = kill(mold.pid, Signal::SIGABRT);
@@ -122,7 +122,7 @@ impl Arbiter {
             }
         }
         mold.kill_at_ns = None;
-        // It may just have died, which is noticed elsewhere.
+        // It may have exited already, which is noticed elsewhere.
         let _ = kill(mold.pid, Signal::SIGKILL);
     }
 
@@ -170,11 +170,11 @@ impl Arbiter {
         if silent {
             self.scoreboard.ledger().count(Event::WorkerTimedOut);
         }
-        // One that was ordered to end while it booted has nothing to report.
+        // A worker that was told to stop while it booted has nothing to report.
         let gentle = silent || handle.stage == WorkerStage::Booting || handle.ready_ns != 0;
         handle.kill_reason = Some(reason);
         if gentle {
-            // As in gunicorn: an abort first, which leaves a trace or a core.
+            // As in gunicorn: SIGABRT first, which leaves a trace or a core.
             handle.signal(Signal::SIGABRT);
             handle.kill_at_ns = Some(now_ns + ABORT_NS);
             let facts = [handle.pid().map_or(0, |pid| i64::from(pid.as_raw())), handle.age as i64];
@@ -185,7 +185,7 @@ impl Arbiter {
         }
     }
 
-    /// A worker that its mold never forked, or that never reported.
+    /// Handles a worker that its mold never forked, or that never reported.
     fn forget_unforked(&mut self, index: usize, worker: usize, now_ns: u64) {
         let handle = &self.generations[index].workers[worker];
         let slot = handle.slot;
@@ -206,7 +206,7 @@ impl Arbiter {
         }
     }
 
-    /// When a worker counts as dead unless it is heard of.
+    /// Returns when a worker counts as dead unless it sends a heartbeat before.
     fn silent_at(
         &self,
         generation: &Generation,
@@ -220,7 +220,7 @@ impl Arbiter {
         }
         let heard_ns = slot.heartbeat_ns().max(self.watch_from_ns).max(worker.forked_ns);
         if worker.is_traced {
-            // Often enough that the time-out begins soon after the debugger has detached.
+            // Short enough that the timeout begins soon after the debugger has detached.
             return Some(worker.traced_ns.saturating_add(TRACED_NS));
         }
         Some(heard_ns.max(worker.traced_ns).saturating_add(timeout_ns))
@@ -228,10 +228,10 @@ impl Arbiter {
 }
 
 impl WorkerHandle {
-    /// Returns whether a worker without a heartbeat is spared because a debugger traces it: one that is stopped there
-    /// has no fault, and must not be taken away from the one who looks at it.
+    /// Returns whether a worker without a heartbeat is spared because a debugger traces it: a worker that is
+    /// stopped there has no fault, and must not be killed under the person who debugs it.
     ///
-    /// A whole `timeout` begins when it is traced no more.
+    /// A full `timeout` begins when the debugger has detached.
     fn spare_traced(&mut self, now_ns: u64) -> bool {
         let Some(pid) = self.pid().map(|pid| pid.as_raw() as u32) else { return false };
         let was_traced = self.is_traced;
@@ -257,9 +257,9 @@ impl WorkerHandle {
     }
 }
 
-/// A wake-up, or a turn of the loop, that takes longer was kept back by a stop of the process.
+/// A wake-up, or an iteration of the loop, that takes longer means that the process was stopped.
 const OWN_PAUSE_NS: u64 = 500_000_000;
-/// Between two looks at a traced worker.
+/// Interval between checks of a traced worker.
 const TRACED_NS: u64 = 1_000_000_000;
-/// From SIGABRT to SIGKILL.
+/// Time from SIGABRT to SIGKILL.
 const ABORT_NS: u64 = 1_000_000_000;

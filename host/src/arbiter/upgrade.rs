@@ -1,6 +1,5 @@
-//! USR2: another arbiter, from what is now in the program's file, takes over the same sockets. Both
-//! serve until one of them is told to end; a successor that cannot start leaves the old one as it
-//! was.
+//! USR2: another arbiter, started from the current program file, takes over the same sockets. Both serve until
+//! one of them is told to stop. A successor that cannot start leaves the old arbiter as it was.
 //!
 //! ```text
 //!     old:  USR2 → successor starts   WINCH → workers end   TERM → ends      (pid file: its own)
@@ -24,21 +23,22 @@ use crate::privileges::Identity;
 use crate::process::{self, End};
 use crate::settings::Settings;
 
-/// The arbiter that this one was started by, while it lives.
+/// The running arbiter that started this one.
 pub(super) struct Predecessor {
     pid: Pid,
-    /// Readable when the process has ended. Nothing where the system refuses pidfds: then SIGCHLD
-    /// comes, as for a child.
+    /// Readable when the process has exited. `None` if the system refuses pidfds: SIGCHLD then reports it, as
+    /// for a child.
     end: Option<OwnedFd>,
 }
 
-/// The arbiter that this one has started, while it lives.
+/// The running arbiter that this one started.
 pub(super) struct Successor {
     pid: Pid,
 }
 
 impl Predecessor {
-    /// By the variable that an upgrading arbiter sets for its child, which this process must be.
+    /// Reads the variable that an upgrading arbiter sets for its child, and verifies that this process is its
+    /// child.
     pub(super) fn from_environment() -> Option<Self> {
         let pid: i32 = std::env::var(PREDECESSOR_VARIABLE).ok()?.parse().ok()?;
         if pid != getppid().as_raw() {
@@ -58,7 +58,7 @@ impl Predecessor {
         self.end.as_ref().map(OwnedFd::as_fd)
     }
 
-    /// Whether it has ended, where no descriptor says so.
+    /// Returns whether it has exited, if no descriptor reports it.
     pub(super) fn has_ended(&self) -> bool {
         self.end.is_none() && getppid() != self.pid
     }
@@ -87,7 +87,8 @@ impl Arbiter {
             let id = trial.id;
             return tracing::warn!("USR2 ignored: generation {id} is on trial");
         }
-        // What this version cannot read, the next one may; it refuses what it cannot read itself.
+        // Settings that this version cannot read may be valid for the next one, which refuses those that
+        // it cannot read.
         if let Ok((settings, _)) = self.sources.load()
             && let Err(reason) = self.check_losses(&settings)
         {
@@ -104,7 +105,7 @@ impl Arbiter {
             .env("PWD", &self.sources.directory)
             .env(UPGRADE_VARIABLE, upgrade_variable(&listeners))
             .env(PREDECESSOR_VARIABLE, std::process::id().to_string());
-        // SAFETY: the closure runs between fork and exec and calls fcntl alone.
+        // SAFETY: the closure runs between fork and exec, and calls only fcntl.
         unsafe {
             command.pre_exec(move || keep_over_exec(&descriptors));
         }
@@ -129,7 +130,7 @@ impl Arbiter {
         }
     }
 
-    /// The successor is gone: this arbiter goes on alone.
+    /// Handles the exit of the successor: this arbiter continues alone.
     pub(super) fn on_successor_end(&mut self, end: End) {
         self.successor = None;
         tracing::warn!("The other arbiter {}; this one goes on", end.describe());
@@ -138,8 +139,8 @@ impl Arbiter {
         self.notifier.main_process(std::process::id());
     }
 
-    /// Opens the control socket where it is not open. The predecessor's socket is taken over, that of
-    /// a successor is left to it.
+    /// Opens the control socket if it is not open. The socket of a predecessor is taken over, that of a
+    /// successor is not.
     pub(super) fn open_control(&mut self) {
         if self.successor.is_none() {
             let predecessor = self.predecessor.as_ref().map(|predecessor| predecessor.pid);
@@ -147,7 +148,7 @@ impl Arbiter {
         }
     }
 
-    /// The predecessor is gone: this arbiter is the only one now.
+    /// Handles the exit of the predecessor: this arbiter is the only one now.
     pub(super) fn succeed(&mut self) {
         self.predecessor = None;
         self.notify_of_adoption();
@@ -157,9 +158,11 @@ impl Arbiter {
         }
     }
 
-    /// systemd looks whose child a service's main process is when it hears another number, and no more: at its READY
-    /// this process was the child of the one that has ended. A main process that is not systemd's own is killed at a
-    /// stop without any time to end. So it hears another number, and then this one again.
+    /// Reports another main process to systemd, and then this one again.
+    ///
+    /// systemd looks up the parent of a service's main process only when the reported process ID changes. At
+    /// READY this process was a child of the previous arbiter. systemd would kill a main process that is not
+    /// its own child at a stop without giving it time to exit.
     fn notify_of_adoption(&self) {
         let mut molds = self.generations.iter().filter_map(|generation| generation.mold.as_ref());
         if let Some(mold) = molds.next() {
@@ -168,7 +171,7 @@ impl Arbiter {
         }
     }
 
-    /// After a reload: the pid file is where the settings want it.
+    /// Moves the pid file to the configured path after a reload.
     pub(super) fn move_pidfile(&mut self, settings: &Settings) {
         let path = settings.pidfile.as_deref();
         let present = self.pidfile.as_ref().map(Pidfile::path);
@@ -193,5 +196,5 @@ fn keep_over_exec(descriptors: &[RawFd]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The variable by which a successor knows who started it.
+/// The variable that names the predecessor to a successor.
 pub(super) const PREDECESSOR_VARIABLE: &str = "JIMU_PREDECESSOR_PID";

@@ -1,5 +1,5 @@
-//! Listeners that were open before this process began: `fd://N`, systemd's socket activation, and
-//! those that an older arbiter hands to its successor (USR2).
+//! Listeners that were open before this process started: `fd://N`, systemd's socket activation, and those that an
+//! older arbiter passes to its successor (USR2).
 
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -15,19 +15,19 @@ use crate::process;
 use crate::safe_path::SafePath;
 use crate::settings::Settings;
 
-/// What the environment handed to this process, each to be taken once.
+/// Descriptors that the environment passes to this process. Each can be taken once.
 #[derive(Debug, Default)]
 pub struct Inherited {
     /// Numbers of systemd's descriptors.
     activated: Vec<RawFd>,
-    /// Descriptors of the older arbiter with the keys that it knew them by.
+    /// Descriptors of the older arbiter, with their keys.
     upgraded: Vec<(RawFd, String)>,
 }
 
 impl Inherited {
-    /// Reads `LISTEN_FDS` (when `LISTEN_PID` means this process) and `JIMU_FDS`.
+    /// Reads `LISTEN_FDS` (if `LISTEN_PID` is this process) and `JIMU_FDS`.
     ///
-    /// The variables are to be removed before anything is forked: see [`Inherited::VARIABLES`].
+    /// Remove the variables before anything is forked: see [`Inherited::VARIABLES`].
     pub fn from_environment() -> Self {
         let number = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
         let mut inherited = Self::default();
@@ -45,11 +45,11 @@ impl Inherited {
         inherited
     }
 
-    /// The variables that say what was inherited: meant for this process and nobody behind it.
+    /// The variables that describe inherited descriptors: meant only for this process, not for its children.
     pub const VARIABLES: &[&str] =
         &["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", UPGRADE_VARIABLE];
 
-    /// Systemd's sockets, if there are any: they stand in for the setting `bind`, as in gunicorn.
+    /// Returns systemd's sockets, if any: they replace the setting `bind`, as in gunicorn.
     pub(super) fn take_activated(&mut self) -> Result<Option<Vec<Listener>>, ListenError> {
         let numbers = std::mem::take(&mut self.activated);
         let listeners: Vec<_> = numbers
@@ -59,7 +59,7 @@ impl Inherited {
         Ok((!listeners.is_empty()).then_some(listeners))
     }
 
-    /// The older arbiter's socket for the same address, if there is one.
+    /// Returns the older arbiter's socket for the same address, if any.
     pub(super) fn take_upgraded(
         &mut self,
         key: &str,
@@ -79,11 +79,12 @@ impl Inherited {
         }))
     }
 
-    /// Closes what the older arbiter handed over and the settings do not ask for any more.
+    /// Closes descriptors of the older arbiter that the settings no longer use.
     pub fn close_rest(&mut self) {
         for (number, _) in self.upgraded.drain(..) {
             if is_open(number) {
-                // SAFETY: the number was handed to this process for it to own, and was not adopted.
+                // SAFETY: this process owns the number that was passed to it, and has not adopted
+                // it.
                 drop(unsafe { OwnedFd::from_raw_fd(number) });
             }
         }
@@ -96,12 +97,12 @@ pub(super) fn adopt(number: RawFd, key: String) -> Result<Listener, ListenError>
     if number < FIRST_ACTIVATED || !is_open(number) {
         return Err(not_listening());
     }
-    // SAFETY: the descriptor is open, and by the settings or the environment it is meant for this
-    // listener; each number is adopted once, since a listener is looked up by its key first.
+    // SAFETY: the descriptor is open, and the settings or the environment assign it to this listener; each
+    // number is adopted once, since a listener is looked up by its key first.
     let socket = unsafe { OwnedFd::from_raw_fd(number) };
     let listening = getsockopt(&socket, sockopt::AcceptConn).unwrap_or(false);
     let Some(address) = address_of(&socket).filter(|_| listening) else {
-        // What is no listener is not ours to close.
+        // A descriptor that is not a listener is not ours to close.
         std::mem::forget(socket);
         return Err(not_listening());
     };
@@ -121,7 +122,7 @@ pub(super) fn adopt(number: RawFd, key: String) -> Result<Listener, ListenError>
     })
 }
 
-/// Where a socket is bound.
+/// Returns the address that a socket is bound to.
 pub(super) fn address_of(socket: &OwnedFd) -> Option<Address> {
     let name: SockaddrStorage = getsockname(socket.as_raw_fd()).ok()?;
     match name.family()? {
@@ -146,7 +147,7 @@ pub(super) fn address_of(socket: &OwnedFd) -> Option<Address> {
 }
 
 fn is_open(number: RawFd) -> bool {
-    // SAFETY: F_GETFD on a number that is not open answers EBADF and does nothing else.
+    // SAFETY: F_GETFD on a number that is not open returns EBADF and does nothing else.
     let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
     fcntl(descriptor, FcntlArg::F_GETFD).is_ok()
 }
@@ -156,10 +157,10 @@ fn parse_entry(line: &str) -> Option<(RawFd, String)> {
     Some((number.parse().ok().filter(|number| *number >= FIRST_ACTIVATED)?, key.to_owned()))
 }
 
-/// The variable by which an arbiter hands its listeners to its successor: a line a listener, the
-/// descriptor's number and the key, with `=` between.
+/// The variable in which an arbiter passes its listeners to its successor: one line for each, with the number of
+/// the descriptor, `=`, and the key.
 pub(crate) const UPGRADE_VARIABLE: &str = "JIMU_FDS";
-/// The first number that systemd uses (`SD_LISTEN_FDS_START`); below are the standard streams.
+/// The first number that systemd uses (`SD_LISTEN_FDS_START`); the standard streams are below.
 const FIRST_ACTIVATED: RawFd = 3;
-/// More sockets than anybody hands over.
+/// Bound on the number of sockets that are taken over.
 const DESCRIPTORS_MAX: u32 = 256;

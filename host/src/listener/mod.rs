@@ -1,9 +1,9 @@
-//! The sockets that workers accept from: opened or inherited by the arbiter, kept over reloads,
-//! handed to workers by fork. Nobody accepts here.
+//! The sockets that workers accept from: opened or inherited by the arbiter, kept over reloads, inherited by
+//! workers. Nothing in this module accepts a connection.
 //!
-//! A listener that a new generation does not use any more, or that the server leaves when it ends,
-//! stops taking new connections first ([`Listener::stop_accepting`]), so that workers can empty its
-//! backlog before the last copy of it is closed: nobody is reset.
+//! A listener that a new generation no longer uses, or that the server closes when it stops, first stops taking
+//! new connections ([`Listener::stop_accepting`]), so that workers can empty its backlog before its last copy is
+//! closed: no connection is reset.
 
 mod inherited;
 mod open;
@@ -25,16 +25,16 @@ use crate::process;
 use crate::safe_path::SafePath;
 use crate::settings::{Bind, Settings};
 
-/// Why a listener cannot be had.
+/// Why a listener could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// Somebody else listens there.
+    /// Another process listens there.
     #[error("cannot listen on {address}: the address is in use by another process")]
     InUse {
         /// The address.
         address: String,
     },
-    /// The path of a unix socket is taken by something that is none.
+    /// The path of a unix socket exists and is not a socket.
     #[error(
         "cannot listen on {address}: the path exists and is no socket; remove it or choose another"
     )]
@@ -42,15 +42,15 @@ pub enum ListenError {
         /// The address.
         address: String,
     },
-    /// The host has no address.
+    /// The host name cannot be resolved.
     #[error("cannot listen on {address}: the host name is not known ({reason})")]
     UnknownHost {
         /// The address.
         address: String,
-        /// What the resolver said.
+        /// The resolver's error.
         reason: String,
     },
-    /// A user or group of a unix socket does not exist.
+    /// The user or group of a unix socket does not exist.
     #[error("cannot listen on {address}: no user or group {name:?} on this system")]
     UnknownOwner {
         /// The address.
@@ -58,18 +58,18 @@ pub enum ListenError {
         /// The name.
         name: String,
     },
-    /// The descriptor that was to be inherited is not there, or is no listening socket.
+    /// The descriptor to inherit is not open, or not a listening socket.
     #[error("cannot listen on {address}: the descriptor is not an open, listening socket")]
     NotListening {
         /// The address.
         address: String,
     },
-    /// Root does not go where the path leads.
+    /// Root does not follow the path.
     #[error("cannot listen on {address}: {reason}")]
     Path {
         /// The address.
         address: String,
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// The system refused.
@@ -77,12 +77,12 @@ pub enum ListenError {
     System {
         /// The address.
         address: String,
-        /// What the system said.
+        /// The system's error.
         reason: nix::Error,
     },
 }
 
-/// Where a listener listens, as the kernel tells it.
+/// Address of a listener, as the kernel reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
     /// An IP address and port.
@@ -93,30 +93,30 @@ pub enum Address {
     Abstract(String),
 }
 
-/// One listening socket. It does not block and is closed on exec.
+/// One listening socket, non-blocking and closed on exec.
 #[derive(Debug)]
 pub struct Listener {
     socket: OwnedFd,
-    /// What asked for it: the key by which reloads and upgrades know it again.
+    /// Identifies the listener over reloads and upgrades, by the address in the settings.
     key: String,
     address: Address,
-    /// Whether the socket came from systemd or another program, which goes on listening on it.
+    /// Whether the socket came from systemd or another program, which continues to listen on it.
     from_outside: bool,
     /// Whether only the server itself connects to it.
     private: bool,
-    /// Device and inode of the path, so that only our own socket is ever removed.
+    /// Device and inode of the path, so that only this listener's own socket is ever removed.
     identity: Option<(u64, u64)>,
     /// The workers' user, which may own the directory of the path.
     user: Option<Identity>,
 }
 
 impl Listener {
-    /// Where it listens.
+    /// Returns its address.
     pub fn address(&self) -> &Address {
         &self.address
     }
 
-    /// Where it listens, as it is reached under these settings: a listener outlives those that it was opened for.
+    /// Returns its URL under these settings, which may differ from those that it was opened with.
     pub fn url(&self, settings: &Settings) -> String {
         match &self.address {
             Address::Tcp(address) if settings.certfile.is_some() => format!("https://{address}"),
@@ -124,29 +124,29 @@ impl Listener {
         }
     }
 
-    /// The same for connections of the server's own: they come without TLS.
+    /// Marks the listener as private: only the server itself connects to it, without TLS.
     #[must_use]
     pub fn into_private(self) -> Self {
         Self { private: true, ..self }
     }
 
-    /// Whether only the server itself connects to it.
+    /// Returns whether only the server itself connects to it.
     pub fn is_private(&self) -> bool {
         self.private
     }
 
-    /// Whether it was opened for that address of the settings.
+    /// Returns whether it was opened for this address of the settings.
     pub fn was_asked_for_by(&self, bind: &Bind) -> bool {
         self.key == key_of(bind)
     }
 
-    /// Its file descriptor's number.
+    /// Returns the number of its file descriptor.
     pub fn descriptor(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
 
-    /// Takes no new connection from now on, while those in the backlog can still be accepted. Not
-    /// for a listener that another program, or another arbiter, goes on serving.
+    /// Takes no new connections from now on, while those in the backlog can still be accepted. Not for a
+    /// listener that another program, or another arbiter, continues to serve.
     pub fn stop_accepting(&self) {
         self.attach_filter();
         match &self.address {
@@ -159,8 +159,8 @@ impl Listener {
     /// Returns whether [`Listener::stop_accepting`] was called for this socket, in any process that has it.
     pub fn has_stopped_taking(&self) -> bool {
         let mut instructions: libc::socklen_t = 0;
-        // SAFETY: with a length of 0 the kernel writes nothing but the number of the filter's instructions to the length,
-        // which lives for the call.
+        // SAFETY: with a length of 0 the kernel writes only the number of the filter's instructions, to
+        // the length, which lives for the call.
         let result = unsafe {
             libc::getsockopt(
                 self.socket.as_raw_fd(),
@@ -173,12 +173,12 @@ impl Listener {
         result == 0 && instructions > 0
     }
 
-    /// Returns the number of connections that wait to be accepted, where the kernel tells it; `u64::MAX` elsewhere.
+    /// Returns the number of connections in the backlog, or `u64::MAX` if the kernel does not report it.
     pub fn backlog(&self) -> u64 {
         if !matches!(self.address, Address::Tcp(_)) {
             return u64::MAX;
         }
-        // SAFETY: it consists of numbers, for which zero is valid.
+        // SAFETY: the structure consists of numbers, for which zero is valid.
         let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
         let mut length = size_of_val(&info) as libc::socklen_t;
         // SAFETY: both pointers are valid for the call, and the length is that of the structure.
@@ -191,20 +191,20 @@ impl Listener {
                 &raw mut length,
             )
         };
-        // Of a listening socket the kernel puts the length of its accept queue into this field.
+        // For a listening socket the kernel reports the length of its accept queue in this field.
         if result == 0 { u64::from(info.tcpi_unacked) } else { u64::MAX }
     }
 
-    /// Whether other programs hold this listener too.
+    /// Returns whether other programs hold this listener too.
     pub fn is_from_outside(&self) -> bool {
         self.from_outside
     }
 
-    /// A socket filter that keeps no byte of any packet: the handshake of a new connection is not
-    /// answered, so that the client tries again (elsewhere, or later) instead of being reset.
+    /// Attaches a socket filter that drops every packet: the kernel does not respond to the handshake of a
+    /// new connection, so the client retries (elsewhere, or later) instead of being reset.
     ///
-    /// It belongs to the socket, not to the process: workers recognize a listener that nobody else serves by it. That is
-    /// all that it does on a unix socket.
+    /// The filter belongs to the socket, not to the process: workers recognize by it a listener that no other
+    /// process serves. On a unix socket this is its only effect.
     fn attach_filter(&self) {
         let mut drop_all =
             libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: 0 };
@@ -226,8 +226,8 @@ impl Listener {
         }
     }
 
-    /// An abstract name ends with the last descriptor. Until then a unix socket whose reading side is shut down
-    /// refuses new connections, and those in its backlog can be accepted.
+    /// Shuts down the reading side of an abstract unix socket: new connections are refused, and those in its
+    /// backlog can still be accepted. The name itself exists until the last descriptor is closed.
     fn refuse_new(&self) {
         if let Err(errno) = shutdown(self.socket.as_raw_fd(), Shutdown::Read) {
             tracing::debug!("{self}: new connections cannot be held off while draining: {errno}");
@@ -259,8 +259,8 @@ impl fmt::Display for Listener {
     }
 }
 
-/// Opens what `settings` ask for, keeping those of `present` that are asked for again. A port in use
-/// is tried `attempts` times, a second apart.
+/// Opens the listeners of `settings`, and keeps those of `present` that they still name. A port in use is tried
+/// `attempts` times, one second apart.
 pub fn open_all(
     settings: &Settings,
     present: &[Arc<Listener>],
@@ -292,7 +292,7 @@ pub fn open_all(
         match found {
             Ok(listener) => listeners.push(listener),
             Err(error) => {
-                // No one will serve these; a unix socket's file would remain.
+                // No process will serve these, and the file of a unix socket would remain.
                 for listener in opened {
                     listener.stop_accepting();
                 }
@@ -303,19 +303,19 @@ pub fn open_all(
     Ok(listeners)
 }
 
-/// Opens one listener that is not among those that workers accept from.
+/// Opens one listener that workers do not accept from.
 pub fn open_one(bind: &Bind, settings: &Settings) -> Result<Listener, ListenError> {
     open::open(bind, settings, 1)
 }
 
-/// The variable that hands `listeners` over to a new arbiter's binary.
+/// Returns the value of the variable that passes `listeners` to the arbiter of a new binary.
 pub fn upgrade_variable(listeners: &[Arc<Listener>]) -> String {
     let entries =
         listeners.iter().map(|listener| format!("{}={}", listener.descriptor(), listener.key));
     entries.collect::<Vec<_>>().join("\n")
 }
 
-/// Closes a fork's copies of the sockets. Only once in a process, which never drops a listener: see
+/// Closes a fork's copies of the sockets. Call this only once, in a process that never drops a listener: see
 /// [`process::close_inherited`].
 pub(crate) fn close_copies(listeners: &[Arc<Listener>]) {
     let descriptors = listeners.iter().map(|listener| listener.descriptor());
@@ -331,7 +331,7 @@ fn key_of(bind: &Bind) -> String {
     }
 }
 
-/// How the key of a socket begins that systemd's socket activation handed to us.
+/// Prefix of the key of a socket from systemd's socket activation.
 const ACTIVATED: &str = "activated:";
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Opening listeners of our own: TCP, unix paths with mode and owner, abstract names.
+//! Opens listeners: TCP, unix paths with mode and owner, abstract names.
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -81,7 +81,7 @@ fn listen_tcp(
     if settings.reuse_port {
         setsockopt(&descriptor, sockopt::ReusePort, &true).map_err(failed)?;
     }
-    // Workers answer in one write mostly; accepted sockets inherit this.
+    // Workers mostly send a response in one write; accepted sockets inherit this option.
     setsockopt(&descriptor, sockopt::TcpNoDelay, &true).map_err(failed)?;
     bind_socket(descriptor.as_raw_fd(), &SockaddrStorage::from(address)).map_err(failed)?;
     start_listening(&descriptor, settings).map_err(failed)?;
@@ -109,7 +109,7 @@ fn open_path(
     let safe = SafePath::resolve(path, user.as_ref()).map_err(|error| path_error(bind, &error))?;
     clear_path(bind, &safe)?;
     let descriptor = new_socket(AddressFamily::Unix, None).map_err(failed)?;
-    // The socket never has more permission than it shall have, not even for an instant.
+    // The socket never has more permissions than configured, not even for an instant.
     let hidden = mode.map_or(settings.umask, |mode| !mode & 0o777);
     let before = umask(Mode::from_bits_truncate(hidden));
     let bound = safe.bind(|path| bind_socket(descriptor.as_raw_fd(), &NixUnixAddr::new(path)?));
@@ -146,7 +146,7 @@ fn open_abstract(bind: &Bind, name: &str, settings: &Settings) -> Result<Listene
     })
 }
 
-/// Who shall own a unix socket.
+/// Owner of a unix socket.
 #[derive(Clone, Copy)]
 struct Owner {
     uid: Option<Uid>,
@@ -154,8 +154,8 @@ struct Owner {
 }
 
 impl Owner {
-    /// The owner that the address names; where it names none, and we are root, the user that the
-    /// workers run as, as in gunicorn.
+    /// Returns the owner in the address, or else, if this process is root, the user that the workers run as,
+    /// as in gunicorn.
     fn find(
         bind: &Bind,
         user: Option<&str>,
@@ -188,8 +188,8 @@ fn find_group(name: &str) -> Option<Gid> {
     by_number.or_else(|| Group::from_name(name).ok().flatten().map(|group| group.gid))
 }
 
-/// Removes the socket that a dead server left behind. A live one is known by that it accepts a
-/// connection, or would if its backlog were not full; it is not touched.
+/// Removes the socket that a dead server left behind. A socket is live if it accepts a connection, or would if
+/// its backlog were not full; it is not touched.
 fn clear_path(bind: &Bind, path: &SafePath) -> Result<(), ListenError> {
     let Ok(found) = path.stat() else { return Ok(()) };
     if !is_kind(&found, SFlag::S_IFSOCK) {
@@ -197,7 +197,7 @@ fn clear_path(bind: &Bind, path: &SafePath) -> Result<(), ListenError> {
     }
     match connect_once(path.path()) {
         Err(Errno::ECONNREFUSED) => {
-            // What another server has put there by now is left to it: bind(2) fails then.
+            // If another server has created a socket there by now, it is kept, and bind(2) fails.
             let removed = path.remove_if((found.st_dev, found.st_ino));
             removed.map(drop).map_err(|error| system_error(bind, error))
         }
@@ -240,7 +240,7 @@ fn errno_of(error: &std::io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
-/// An address as it stands in the settings.
+/// Returns an address as it is written in the settings.
 pub(super) fn name_of(bind: &Bind) -> String {
     match bind {
         Bind::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
@@ -251,5 +251,5 @@ pub(super) fn name_of(bind: &Bind) -> String {
     }
 }
 
-/// gunicorn's pause between two attempts at an address in use.
+/// gunicorn's pause between two attempts to bind an address in use.
 const ATTEMPT_PAUSE: Duration = Duration::from_secs(1);

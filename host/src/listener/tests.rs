@@ -1,4 +1,4 @@
-//! Listeners, as those see them who connect.
+//! Listeners as clients see them.
 
 use std::io::ErrorKind;
 use std::net::{Ipv6Addr, SocketAddr, TcpStream};

@@ -1,5 +1,6 @@
-//! What a child that the application forks in a worker gives up before any of its code runs: the server's signal
-//! handlers, and its copies of the listening sockets, which would otherwise keep the port open after the server's end.
+//! What a child that the application forks in a worker releases before any of its code runs: the server's signal
+//! handlers, and its copies of the listening sockets, which would otherwise keep the port open after the server
+//! has stopped.
 
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +13,7 @@ use worker_api::fork;
 use super::signals;
 use crate::listener::Listener;
 
-/// Notes forks of this worker from now on.
+/// Handles forks of this worker from now on.
 pub(super) fn watch(listeners: &[Arc<Listener>]) -> nix::Result<()> {
     LISTENERS.get_or_init(|| listeners.iter().map(|listener| listener.descriptor()).collect());
     fork::watch();
@@ -21,7 +22,7 @@ pub(super) fn watch(listeners: &[Arc<Listener>]) -> nix::Result<()> {
         .and_then(|error| if error == 0 { Ok(()) } else { Err(Errno::from_raw(error)) })
 }
 
-/// The worker has closed its listeners: their numbers may belong to other files from now on.
+/// Records that the worker has closed its listeners: their numbers may be reused for other files.
 pub(super) fn listeners_closed() {
     CLOSED.store(true, Ordering::Release);
 }
@@ -32,7 +33,8 @@ unsafe extern "C" fn in_child() {
         return;
     }
     for &listener in LISTENERS.get().into_iter().flatten() {
-        // SAFETY: the owners of these descriptors are objects of the server, of which nothing runs in this process.
+        // SAFETY: these descriptors are owned by objects of the server, none of whose code runs in this
+        // process.
         unsafe { libc::close(listener) };
     }
 }

@@ -1,6 +1,5 @@
-//! The worker's side of the process model: moving into its slot, its signals, its tie to the
-//! arbiter, and what the payload may ask of the server ([`WorkerContext`]). How a worker accepts and
-//! answers is the payload's business.
+//! The worker's side of the process model: its slot, its signals, its connection to the arbiter, and the services
+//! for the payload ([`WorkerContext`]). The payload decides how a worker accepts connections and responds.
 
 mod forks;
 mod probe;
@@ -31,27 +30,27 @@ use crate::scoreboard::{AccessBuffer, SlotMemory, SlotWriter, WorkerState};
 use crate::settings::Settings;
 use crate::title;
 
-/// What a worker knows about itself, and its ways to the arbiter.
+/// State of a worker, and its connection to the arbiter.
 pub struct WorkerContext {
-    /// The settings of its generation.
+    /// Settings of its generation.
     pub settings: Arc<Settings>,
     /// Number of its generation.
     pub generation: u32,
-    /// Its place in the sequence of all workers.
+    /// Its position in the sequence of all workers.
     pub age: u64,
-    /// The sockets to accept from, in the order of the setting `bind`.
+    /// Sockets to accept from, in the order of the setting `bind`.
     pub listeners: Vec<Arc<Listener>>,
-    /// Its counters.
+    /// Its slot, which holds its counters.
     pub slot: SlotWriter,
-    /// The error log, which is behind the macros of `tracing` already.
+    /// The error log, to which the macros of `tracing` already write.
     pub log: Arc<ErrorLog>,
-    /// The access log; nothing when there is none.
+    /// The access log, if configured.
     pub access_log: Option<AccessLog>,
     slot_number: u32,
     arbiter: Pid,
-    /// When to look for the arbiter again.
+    /// Time of the next check of the parent process.
     parent_due_ns: AtomicU64,
-    /// When to look for the application's signal handlers again.
+    /// Time of the next check for signal handlers of the application.
     reclaim_due_ns: AtomicU64,
     report: Channel,
     signals: WorkerSignals,
@@ -66,7 +65,7 @@ pub struct WorkerContext {
 }
 
 impl WorkerContext {
-    /// "I am alive": to be called more often than the setting `timeout`.
+    /// Sends a heartbeat. Must be called more often than the setting `timeout`.
     pub fn notify(&self) {
         self.slot.heartbeat();
         if self.awaits_first_heartbeat.load(Ordering::Relaxed)
@@ -78,16 +77,17 @@ impl WorkerContext {
         }
     }
 
-    /// The worker's loop is about to start: with its first heartbeat, everything that the loop needs exists, and the
-    /// worker is reported as ready. Ends the process where it could not accept a connection.
+    /// Reports the worker as ready with its first heartbeat: everything that its loop needs then exists.
+    /// Called right before the loop starts. Ends the process if it could not accept a connection.
     pub fn ready_with_first_heartbeat(&self) {
-        // Here, too: a loop that runs out of descriptors while it starts has a worse reason, or none.
+        // Checked here, too: a loop that runs out of descriptors while it starts reports a worse reason,
+        // or none.
         self.end_unless_it_can_accept();
         self.leave_last_words("its loop has not given a heartbeat (Host::notify)");
         self.awaits_first_heartbeat.store(true, Ordering::Release);
     }
 
-    /// Whether the worker has been reported as ready.
+    /// Returns whether the worker has been reported as ready.
     pub fn is_ready(&self) -> bool {
         self.is_ready.load(Ordering::Acquire)
     }
@@ -99,12 +99,12 @@ impl WorkerContext {
         }
     }
 
-    /// Whether the worker shall go on: nobody told it to end, and its arbiter lives.
+    /// Returns whether the worker should continue: it was not told to stop, and its arbiter is alive.
     pub fn alive(&self) -> bool {
         !self.is_told_to_end() && self.arbiter_lives()
     }
 
-    /// Makes [`WorkerContext::alive`] false, as a TERM does.
+    /// Makes [`WorkerContext::alive`] return false, as SIGTERM does.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
         self.slot.set_state(WorkerState::Draining);
@@ -114,8 +114,8 @@ impl WorkerContext {
         self.stopped.load(Ordering::Acquire) || self.signals.told_to_end()
     }
 
-    /// Closes this process's copies of the listening sockets, once it accepts no more. Their
-    /// numbers mean nothing afterwards: they are to be taken out of every poller before.
+    /// Closes this process's copies of the listening sockets, once it accepts no more connections. Their
+    /// numbers are invalid afterwards: remove them from every poller before.
     pub fn close_listeners(&self) {
         if !self.listeners_closed.swap(true, Ordering::AcqRel) {
             forks::listeners_closed();
@@ -123,10 +123,10 @@ impl WorkerContext {
         }
     }
 
-    /// Returns how many connections this worker, which stops, still accepts from a listener.
+    /// Returns how many connections this worker, which is stopping, still has to accept from a listener.
     ///
-    /// None where others serve it. At the end of the server, and without an arbiter that would start another worker, those
-    /// in the backlog: the kernel resets them when the last copy is closed.
+    /// None if other processes serve it. If the server stops, or if no arbiter is left to start another
+    /// worker, those in the backlog: the kernel resets them when the last copy of the listener is closed.
     pub fn remaining_backlog(&self, descriptor: RawFd) -> u64 {
         if self.listeners_closed.load(Ordering::Acquire) {
             return 0;
@@ -137,8 +137,8 @@ impl WorkerContext {
         if is_orphan || listener.has_stopped_taking() { listener.backlog() } else { 0 }
     }
 
-    /// Whether the arbiter still is this worker's parent. Classes ask before each connection, so the
-    /// kernel is asked from time to time only; a signal tells of the arbiter's end besides.
+    /// Returns whether the arbiter is still this worker's parent. Classes call this before each connection,
+    /// so the kernel is asked only from time to time; a signal reports the arbiter's death as well.
     fn arbiter_lives(&self) -> bool {
         let now_ns = clock::now_ns();
         if now_ns < self.parent_due_ns.load(Ordering::Relaxed) {
@@ -153,17 +153,18 @@ impl WorkerContext {
         lives
     }
 
-    /// The arbiter's process id.
+    /// Returns the arbiter's process ID.
     pub fn arbiter_pid(&self) -> u32 {
         process::number(self.arbiter)
     }
 
-    /// Readable when there are signals to take, or lines of the access log to write.
+    /// Returns a descriptor that is readable when there are signals to take, or lines of the access log to
+    /// write.
     pub fn wake_fd(&self) -> BorrowedFd<'_> {
         self.wake.as_ref().map_or_else(|| self.signals.wake_fd(), |wake| wake.epoll.0.as_fd())
     }
 
-    /// The signals since the last call.
+    /// Returns the signals that arrived since the previous call.
     pub fn take_signals(&self) -> Taken {
         let taken = self.signals.take();
         if taken.bits & GRACEFUL != 0 {
@@ -172,12 +173,12 @@ impl WorkerContext {
         taken
     }
 
-    /// A descriptor to which handlers of the application write.
+    /// Returns the descriptor that handlers of the application write to.
     pub fn signal_writer(&self) -> RawFd {
         self.signals.writer()
     }
 
-    /// Does what the server does on a signal.
+    /// Performs the server's action for a signal.
     pub fn act_on_signal(&self, signal: i32) {
         if signal == libc::SIGABRT {
             return signals::on_application_traced();
@@ -185,17 +186,17 @@ impl WorkerContext {
         signals::act(signal, std::ptr::null());
     }
 
-    /// Keeps what the worker class does if another process aborts this one.
+    /// Sets the task to run if another process aborts this one.
     pub fn set_abort_task(&self, task: TaskBox) {
         signals::set_abort_task(task);
     }
 
-    /// Puts the server's handlers of signals before the application's.
+    /// Installs the server's signal handlers in front of the application's.
     pub fn reclaim_signals(&self) {
         signals::reclaim();
     }
 
-    /// As [`WorkerContext::reclaim_signals`], at most once a second.
+    /// Like [`WorkerContext::reclaim_signals`], but no more than once a second.
     pub fn reclaim_signals_due(&self) {
         let now_ns = clock::now_ns();
         if now_ns >= self.reclaim_due_ns.load(Ordering::Relaxed) {
@@ -204,7 +205,7 @@ impl WorkerContext {
         }
     }
 
-    /// "I can serve."
+    /// Reports that the worker can serve.
     pub fn ready(&self) {
         self.is_ready.store(true, Ordering::Release);
         self.slot.heartbeat();
@@ -215,14 +216,14 @@ impl WorkerContext {
         self.report(&FromWorker::Ready { slot: self.slot_number });
     }
 
-    /// "I cannot serve." The worker ends after this, with the refusal's status.
+    /// Reports that the worker cannot serve. It must exit afterwards, with the refusal's status.
     pub fn boot_failed(&self, refusal: Refusal) {
         self.slot.leave_last_words(&refusal.reason);
         self.report(&FromWorker::BootFailed { slot: self.slot_number, refusal });
     }
 
-    /// "Replace me when you can." The worker serves on until it is told to end; saying it again
-    /// does nothing.
+    /// Asks the arbiter to replace this worker, which serves until it is told to stop. Further calls have no
+    /// effect.
     pub fn retire(&self, reason: &str) {
         if self.retiring.swap(true, Ordering::AcqRel) {
             return;
@@ -230,20 +231,20 @@ impl WorkerContext {
         self.report(&FromWorker::Retiring { slot: self.slot_number, reason: reason.to_owned() });
     }
 
-    /// Why the worker ends, for the arbiter's log.
+    /// Records why the worker exits, for the arbiter's log.
     pub fn leave_last_words(&self, reason: &str) {
         self.slot.leave_last_words(reason);
     }
 
     fn report(&self, message: &FromWorker) {
-        // When the arbiter is gone, there is nobody to tell; the worker notices that by itself.
+        // Fails if the arbiter is gone, which the worker notices by itself.
         if let Err(error) = self.report.send(message) {
             tracing::debug!("the arbiter cannot be told {message:?}: {error}");
         }
     }
 }
 
-/// What wakes the worker's loop, behind one descriptor: signals, and the timer of the access log.
+/// One descriptor for everything that wakes the worker's loop: signals, and the timer of the access log.
 struct Wake {
     epoll: Epoll,
     _timer: OwnedFd,
@@ -266,11 +267,11 @@ pub(crate) struct WorkerStart<'a> {
     pub(crate) memory: SlotMemory,
     pub(crate) slot_number: u32,
     pub(crate) age: u64,
-    /// The process between mold and worker, which is about to end.
+    /// The process between mold and worker, which is about to exit.
     pub(crate) intermediate: Pid,
 }
 
-/// A worker's life, from just behind the fork, where all signals are still blocked.
+/// Runs a worker. Called right after the fork, while all signals are still blocked.
 pub(crate) fn run<P: Payload>(mut payload: P, start: WorkerStart<'_>) -> ! {
     let arbiter = start.context.arbiter_pid;
     if let Err(error) = start.slot.enter(start.memory) {
@@ -290,7 +291,7 @@ pub(crate) fn run<P: Payload>(mut payload: P, start: WorkerStart<'_>) -> ! {
     {
         end(start.slot, "the arbiter is gone", 0);
     }
-    // An arbiter that does not learn of this worker could never end it.
+    // An arbiter that does not learn of this worker could never stop it.
     if let Err(error) = start.report.send(&FromWorker::Started { age: start.age }) {
         end(start.slot, &format!("cannot report to the arbiter: {error}"), BOOT_ERROR);
     }
@@ -299,7 +300,7 @@ pub(crate) fn run<P: Payload>(mut payload: P, start: WorkerStart<'_>) -> ! {
     payload.hook("post_fork", &[i64::from(std::process::id()), start.age as i64]);
     process::unblock_signals();
     let access_log = open_access_log(start.context, start.slot);
-    // Without a timer lines wait for the heartbeat.
+    // Without a timer, lines are written at the heartbeat.
     let timer = access_log.as_ref().and_then(AccessLog::timer);
     let wake = timer.and_then(|timer| Wake::new(&signals, timer).ok());
     let context = WorkerContext {
@@ -341,20 +342,20 @@ fn end(slot: SlotWriter, reason: &str, status: i32) -> ! {
     process::exit_now(status)
 }
 
-/// The text that a panic was raised with.
+/// Returns the message of a panic.
 pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")
 }
 
-/// By how much a worker without an arbiter may miss its `graceful_timeout`: the class is to end first, with its last log
-/// lines.
+/// How much longer than `graceful_timeout` a worker without an arbiter may take, so that the class ends first and
+/// writes its last log lines.
 const ORPHAN_MARGIN: Duration = Duration::from_secs(1);
-/// How often handlers are looked for that the application has installed by itself.
+/// Interval between checks for signal handlers that the application has installed.
 const RECLAIM_NS: u64 = 1_000_000_000;
-/// How long a look for the arbiter is believed.
+/// Interval between checks of the parent process.
 const PARENT_CHECK_NS: u64 = 100_000_000;
 /// gunicorn's `WORKER_BOOT_ERROR`.
 pub const BOOT_ERROR: i32 = 3;
-/// The status of a worker that ends by a panic of the server's own code (`EX_SOFTWARE`).
+/// Exit status after a panic of the server's own code (`EX_SOFTWARE`).
 const PANICKED: i32 = 70;

@@ -1,6 +1,6 @@
-//! Whether a worker that is about to be reported as ready could accept a connection: it has descriptors left for some,
-//! and the system lets it accept. Without this a new release with too low a limit, or under a filter of system calls,
-//! would take over and serve no one.
+//! Checks that a worker can accept connections before it is reported as ready: it has enough free descriptors,
+//! and the system allows the call. Without this check a new release with too low a limit, or under a seccomp
+//! filter, would take over and serve no one.
 
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
@@ -25,12 +25,12 @@ pub(super) enum CannotAccept {
     Refused(Errno),
 }
 
-/// Tries it, without a connection: `sample` is any descriptor that is no socket.
+/// Tries both without a connection: `sample` is any descriptor that is not a socket.
 pub(super) fn can_accept(sample: BorrowedFd<'_>) -> Result<(), CannotAccept> {
     let mut spare: Vec<OwnedFd> = Vec::new();
     while spare.len() < DESCRIPTORS_MIN {
         match fcntl(sample, FcntlArg::F_DUPFD_CLOEXEC(0)) {
-            // SAFETY: fcntl gave a new descriptor that no one else owns.
+            // SAFETY: fcntl returned a new descriptor that nothing else owns.
             Ok(fd) => spare.push(unsafe { OwnedFd::from_raw_fd(fd) }),
             Err(reason) => {
                 let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
@@ -40,7 +40,7 @@ pub(super) fn can_accept(sample: BorrowedFd<'_>) -> Result<(), CannotAccept> {
     }
     drop(spare);
     let nowhere = std::ptr::null_mut();
-    // SAFETY: the address is not asked for; a descriptor that is no socket is answered by an error.
+    // SAFETY: no address is requested; for a descriptor that is not a socket the call returns an error.
     let result = unsafe {
         libc::accept4(sample.as_raw_fd(), nowhere, std::ptr::null_mut(), libc::SOCK_CLOEXEC)
     };
@@ -48,13 +48,13 @@ pub(super) fn can_accept(sample: BorrowedFd<'_>) -> Result<(), CannotAccept> {
         Err(errno @ (Errno::EPERM | Errno::EACCES | Errno::ENOSYS)) => {
             Err(CannotAccept::Refused(errno))
         }
-        // That it is no socket, in whichever words.
+        // The expected error, that it is not a socket.
         _ => Ok(()),
     }
 }
 
 /// Descriptors that must be free when the loop starts: with fewer, some class could accept no connection, or its
-/// application open no file.
+/// application could open no file.
 const DESCRIPTORS_MIN: usize = 8;
 
 #[cfg(test)]

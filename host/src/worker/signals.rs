@@ -1,19 +1,19 @@
-//! What signals mean to a worker. Handlers set a bit and wake the worker's loop through one
-//! descriptor; what is to be done is the worker class's business, with exceptions that work even
-//! when the class does not listen: an abort is an end, and an end that is not reached in time is made
-//! here where nobody else would make it, which is a quick one, and any after the arbiter's death.
+//! Signals of a worker. Handlers set a bit and wake the worker's loop through one descriptor; the worker class
+//! decides what to do. Some things work even if the class does not react: SIGABRT ends the process, and so does a
+//! timer after a quick stop, or after the arbiter's death, when no other process would end it.
 //!
 //! | signal | bit | meaning |
 //! | --- | --- | --- |
-//! | TERM | [`GRACEFUL`] | accept what waits, finish, end; it also comes when the arbiter dies |
-//! | QUIT, INT | [`QUICK`] | end now; after 200 ms the process ends by itself |
-//! | USR1 | [`REOPEN`] | open the log files again |
-//! | WINCH | [`WINDOW`] | nothing, as in gunicorn; the class may give it a meaning |
-//! | ABRT | – | have the class answer its requests, run the hook `worker_abort` and end with a core; the arbiter sends it to a worker that does not answer |
+//! | TERM | [`GRACEFUL`] | accept the backlog, finish the requests, exit; also sent when the arbiter dies |
+//! | QUIT, INT | [`QUICK`] | exit now; after 200 ms the process ends by itself |
+//! | USR1 | [`REOPEN`] | reopen the log files |
+//! | WINCH | [`WINDOW`] | none, as in gunicorn; the class may give it one |
+//! | ABRT | – | let the class respond to its requests, run the hook `worker_abort` and dump core; the arbiter sends it to a worker without a heartbeat |
 //! | HUP, USR2 | – | none: they are meant for the arbiter |
 //!
-//! An application may install handlers of its own for these signals. [`reclaim`] puts the server's before them: when
-//! the signal comes, the server's runs first and then the application's, so that TERM always ends the worker.
+//! An application may install its own handlers for these signals. [`reclaim`] installs the server's in front of
+//! them: when the signal arrives, the server's handler runs first and then the application's, so TERM always
+//! stops the worker.
 
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd as _, OwnedFd, RawFd};
 use std::ptr;
@@ -30,25 +30,25 @@ use crate::process;
 use crate::scoreboard::SlotWriter;
 use crate::signals::sender_of;
 
-/// End when all that was accepted is answered.
+/// Finish all accepted requests, then exit.
 pub const GRACEFUL: u32 = 1;
-/// End now.
+/// Exit now.
 pub const QUICK: u32 = 1 << 1;
-/// Open the log files again.
+/// Reopen the log files.
 pub const REOPEN: u32 = 1 << 2;
 /// SIGWINCH.
 pub const WINDOW: u32 = 1 << 3;
 
-/// The worker's end of its signals: there is one in a process.
+/// The worker's signals. Created once in a process.
 ///
-/// Handlers write one byte to a pipe: 0 for a signal of the server's, another one where code of the application's is
+/// Handlers write one byte to a pipe: 0 for a signal of the server, another value if code of the application is
 /// to run.
 pub struct WorkerSignals {
     wake: OwnedFd,
     writer: RawFd,
 }
 
-/// What came since the last call of [`WorkerSignals::take`].
+/// Signals since the previous call of [`WorkerSignals::take`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Taken {
     /// [`GRACEFUL`], [`QUICK`], [`REOPEN`], [`WINDOW`].
@@ -58,7 +58,7 @@ pub struct Taken {
 }
 
 impl WorkerSignals {
-    /// Installs the handlers, in a process whose handlers are the system's own.
+    /// Installs the handlers, in a process that has only default handlers.
     pub(super) fn install(slot: SlotWriter, arbiter: Pid) -> nix::Result<Self> {
         let flags = OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
         let (wake, writer) = nix::unistd::pipe2(flags)?;
@@ -75,21 +75,21 @@ impl WorkerSignals {
         Ok(Self { wake, writer })
     }
 
-    /// Readable while there are signals that were not taken. Poll it; do not read it.
+    /// Returns a descriptor that is readable while there are signals to take. Poll it; do not read it.
     pub fn wake_fd(&self) -> BorrowedFd<'_> {
         self.wake.as_fd()
     }
 
-    /// What handlers write to.
+    /// Returns the descriptor that handlers write to.
     pub fn writer(&self) -> RawFd {
         self.writer
     }
 
-    /// What arrived since the last call.
+    /// Returns the signals that arrived since the previous call.
     pub fn take(&self) -> Taken {
         let mut taken = Taken::default();
         let mut bytes = [0; 64];
-        // Nothing to read means that nothing arrived.
+        // Reading fails if nothing arrived.
         while let Ok(count @ 1..) = nix::unistd::read(&self.wake, &mut bytes) {
             taken.application |= bytes[..count].iter().any(|byte| *byte != 0);
         }
@@ -97,19 +97,20 @@ impl WorkerSignals {
         taken
     }
 
-    /// Whether the worker was told to end, in either way.
+    /// Returns whether the worker was told to stop, in either way.
     pub fn told_to_end(&self) -> bool {
         TOLD.load(Ordering::Acquire) & (GRACEFUL | QUICK) != 0
     }
 }
 
-/// The worker can serve. Without an arbiter it has this time to finish what it does; before, there is nothing to finish.
+/// Records that the worker can serve. It may outlive the arbiter for the duration `finishing`; before, it has
+/// nothing to finish.
 pub(super) fn may_outlive_arbiter(finishing: Duration) {
     let ns = i64::try_from(finishing.as_nanos()).unwrap_or(i64::MAX);
     ORPHAN_END_NS.store(ns, Ordering::Release);
 }
 
-/// Puts the server's handlers before those that the application has installed since the last call.
+/// Installs the server's handlers in front of those that the application has installed since the previous call.
 pub(super) fn reclaim() {
     for (signal, next) in OWNED.into_iter().zip(&NEXT) {
         let Some(action) = action_of(signal) else { continue };
@@ -117,20 +118,20 @@ pub(super) fn reclaim() {
             continue;
         }
         let flags = if action.sa_sigaction <= libc::SIG_IGN {
-            // To ignore the signal, or to die of it, is not the application's to choose.
+            // The application may not choose to ignore the signal, or to die of it.
             next.store(ptr::null_mut(), Ordering::Release);
             libc::SA_RESTART
         } else {
             remember_next(next, action);
-            // As the application wanted it, so that its handler runs as soon as it expects.
+            // The application's flags, so that its handler runs as it expects.
             action.sa_flags & (libc::SA_RESTART | libc::SA_ONSTACK)
         };
-        // Only fails for signals that cannot be handled.
+        // Fails only for signals that cannot be handled.
         let _ = install_handler(signal, on_signal, flags);
     }
 }
 
-/// In a child that the application has forked: its own handlers are installed, and where it has none, the system's.
+/// Restores the application's handlers, or else the default, in a child that the application has forked.
 /// Async-signal-safe.
 pub(super) fn release() {
     for (signal, next) in OWNED.into_iter().zip(&NEXT) {
@@ -144,7 +145,7 @@ fn release_one(signal: i32, next: *const libc::sigaction) {
     if action.sa_sigaction != on_signal as *const () as usize {
         return;
     }
-    // SAFETY: zeroed is the system's own action; `next` is null or a leaked action that was read from the kernel.
+    // SAFETY: zeroed is the default action; `next` is null or a leaked action that was read from the kernel.
     unsafe {
         let default: libc::sigaction = std::mem::zeroed();
         let next = next.as_ref().unwrap_or(&default);
@@ -152,8 +153,8 @@ fn release_one(signal: i32, next: *const libc::sigaction) {
     }
 }
 
-/// Keeps an action for handlers, which may be reading the one before: that is leaked. A runtime has one handler for
-/// all signals, so this happens a few times in the life of a process.
+/// Stores an action for handlers, which may be reading the previous one; that one is therefore leaked. A runtime
+/// has one handler for all signals, so this happens only a few times in the life of a process.
 fn remember_next(next: &AtomicPtr<libc::sigaction>, action: libc::sigaction) {
     // SAFETY: null, or an action that was leaked here.
     let known = unsafe { next.load(Ordering::Acquire).as_ref() };
@@ -166,7 +167,7 @@ fn remember_next(next: &AtomicPtr<libc::sigaction>, action: libc::sigaction) {
 }
 
 fn action_of(signal: i32) -> Option<libc::sigaction> {
-    // SAFETY: a zeroed sigaction is a valid one to be written to; no handler is changed.
+    // SAFETY: a zeroed sigaction may be written to; no handler is changed.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         (libc::sigaction(signal, ptr::null(), &raw mut action) == 0).then_some(action)
@@ -181,7 +182,7 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut l
             if is_given_up(info) {
                 run_abort_task();
             }
-            // Before the stack, since to find out where takes its time, and the arbiter waits a second.
+            // Before the stack trace, which takes time: the arbiter waits for only a second.
             run_abort_hook(info);
             say_where(info);
         }
@@ -192,7 +193,7 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut l
     saved_errno.set();
 }
 
-/// What the server does on a signal; `info` may be null. Async-signal-safe.
+/// Performs the server's action for a signal; `info` may be null. Async-signal-safe.
 pub(super) fn act(signal: i32, info: *const libc::siginfo_t) {
     let bit = match signal {
         libc::SIGTERM => GRACEFUL,
@@ -212,22 +213,22 @@ pub(super) fn act(signal: i32, info: *const libc::siginfo_t) {
     let told = TOLD.fetch_or(bit, Ordering::AcqRel);
     if bit & (GRACEFUL | QUICK) != 0 {
         if told & bit != 0 {
-            // An end that is under way already, perhaps by a handler that has called the one before it.
+            // The worker is stopping already; possibly a handler has called the previous one.
             return;
         }
         remember(signal, info);
     }
     PENDING.fetch_or(bit, Ordering::AcqRel);
     let zero = 0u8;
-    // SAFETY: write(2) is async-signal-safe; the pipe lives as long as the process. Where it is full, the loop is
+    // SAFETY: write(2) is async-signal-safe; the pipe lives as long as the process. If it is full, the loop is
     // about to read it.
     unsafe { libc::write(WAKE.load(Ordering::Acquire), (&raw const zero).cast(), 1) };
 }
 
-/// Runs the application's handler of a signal, where it has one.
+/// Runs the application's handler of a signal, if it has one.
 fn run_next(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let Some(at) = OWNED.iter().position(|owned| *owned == signal) else { return };
-    // SAFETY: null, or an action that `remember_next` has leaked: its handler has one of the two forms, by its flags.
+    // SAFETY: null, or an action that `remember_next` has leaked: its handler has the form that its flags say.
     unsafe {
         let Some(next) = NEXT[at].load(Ordering::Acquire).as_ref() else { return };
         if next.sa_flags & libc::SA_SIGINFO != 0 {
@@ -251,11 +252,11 @@ fn remember(signal: i32, info: *const libc::siginfo_t) {
     }
 }
 
-/// Logs what the worker is doing when the arbiter gives it up.
+/// Logs where the main thread is when the arbiter aborts the worker.
 ///
-/// This is more than a handler may do: it allocates, and takes the locks of `std`'s backtraces. Where it
-/// interrupted their owner it hangs, and the arbiter's SIGKILL, a second later, ends that. Only for a
-/// process that the arbiter has given up; one that aborts by itself has its own reasons and tells them.
+/// This is more than a handler may do: it allocates, and takes the locks of `std`'s backtraces. If it interrupted
+/// their owner, it hangs until the arbiter sends SIGKILL a second later. Only for a process that the arbiter
+/// aborts; one that aborts itself reports its own reasons.
 fn say_where(info: *const libc::siginfo_t) {
     let is_known = APPLICATION_TRACED.load(Ordering::Acquire);
     if !is_known && sender_of(info) == std::os::unix::process::parent_id() {
@@ -265,13 +266,13 @@ fn say_where(info: *const libc::siginfo_t) {
     }
 }
 
-/// What is to be done when somebody else aborts this process. Of several calls the first counts.
+/// Sets the hook to run when another process aborts this one. Only the first call has an effect.
 pub fn at_abort(hook: impl Fn() + Send + Sync + 'static) {
     ABORT_HOOK.get_or_init(|| Box::new(hook));
 }
 
-/// As [`say_where`], more than a handler may do, for a process that ends in any case; but not where it aborts by
-/// itself, in a state in which nothing works any more.
+/// Like [`say_where`], this is more than a handler may do, in a process that ends in any case. Does nothing if
+/// the process aborts itself, in a state in which nothing may work.
 fn run_abort_hook(info: *const libc::siginfo_t) {
     if is_given_up(info)
         && let Some(hook) = ABORT_HOOK.get()
@@ -280,12 +281,13 @@ fn run_abort_hook(info: *const libc::siginfo_t) {
     }
 }
 
-/// Keeps what the worker class does if another process aborts this one, before the hook. The first call counts.
+/// Sets the worker class's task to run before the hook when another process aborts this one. Only the first call
+/// has an effect.
 pub(super) fn set_abort_task(task: TaskBox) {
     ABORT_TASK.get_or_init(|| Mutex::new(task));
 }
 
-/// As [`run_abort_hook`]. Runs the task once.
+/// Like [`run_abort_hook`]. Runs the task once.
 fn run_abort_task() {
     if let Some(task) = ABORT_TASK.get()
         && let Ok(mut task) = task.try_lock()
@@ -294,22 +296,22 @@ fn run_abort_task() {
     }
 }
 
-/// The application has received the abort and has logged where it stands: native frames would add nothing to that.
+/// Records that the application has received the abort and has logged a trace: native frames would add nothing to
+/// that.
 pub(super) fn on_application_traced() {
     APPLICATION_TRACED.store(true, Ordering::Release);
     run_abort_task();
 }
 
-/// Whether another process aborts this one.
+/// Returns whether another process aborts this one.
 fn is_given_up(info: *const libc::siginfo_t) -> bool {
     ![0, std::process::id()].contains(&sender_of(info))
 }
 
-/// Ends the process the way it would have ended without a handler: by SIGABRT, with a core where
-/// the system makes one.
+/// Ends the process as without a handler: by SIGABRT, with a core dump if the system is configured for it.
 fn die_of_abort() -> ! {
-    // SAFETY: signal, raise and the mask functions are async-signal-safe; the default disposition
-    // runs no code of ours. The signal is blocked while its handler runs, so it is let in first.
+    // SAFETY: signal, raise and the mask functions are async-signal-safe; the default disposition runs no code
+    // of ours. The signal is blocked while its handler runs, so it is unblocked first.
     unsafe {
         libc::signal(libc::SIGABRT, libc::SIG_DFL);
         let mut set = std::mem::zeroed();
@@ -321,9 +323,9 @@ fn die_of_abort() -> ! {
     process::exit_now(134);
 }
 
-/// Makes the timer beforehand: `timer_create` is not async-signal-safe, `timer_settime` is.
+/// Creates the timer in advance: `timer_create` is not async-signal-safe, `timer_settime` is.
 fn create_end_timer() -> nix::Result<()> {
-    // SAFETY: a zeroed sigevent is a valid one, and both pointers are valid for the call.
+    // SAFETY: a zeroed sigevent is valid, and both pointers are valid for the call.
     let result = unsafe {
         let mut event: libc::sigevent = std::mem::zeroed();
         event.sigev_notify = libc::SIGEV_SIGNAL;
@@ -333,7 +335,7 @@ fn create_end_timer() -> nix::Result<()> {
     nix::errno::Errno::result(result).map(drop)
 }
 
-/// A signal that nobody else has a use for. Not the last one: valgrind keeps that for itself.
+/// Returns a signal that no other code uses. Not the last one, which valgrind reserves.
 fn end_signal() -> i32 {
     libc::SIGRTMAX() - 1
 }
@@ -363,7 +365,7 @@ fn install_handler(signal: i32, handler: Handler, flags: i32) -> nix::Result<()>
 
 type Handler = extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void);
 
-/// The signals that mean something to the server, whatever the application installs for them.
+/// Signals that the server handles, whatever the application installs for them.
 const OWNED: [i32; 7] = [
     libc::SIGTERM,
     libc::SIGQUIT,
@@ -376,7 +378,7 @@ const OWNED: [i32; 7] = [
 /// The application's handlers of [`OWNED`].
 static NEXT: [AtomicPtr<libc::sigaction>; 7] = [const { AtomicPtr::new(ptr::null_mut()) }; 7];
 static ABORT_HOOK: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
-/// Whether the application has logged where it stands, in its own language.
+/// Whether the application has logged a trace in its own language.
 static APPLICATION_TRACED: AtomicBool = AtomicBool::new(false);
 static ABORT_TASK: OnceLock<Mutex<TaskBox>> = OnceLock::new();
 static SLOT: OnceLock<SlotWriter> = OnceLock::new();
@@ -384,11 +386,11 @@ static PENDING: AtomicU32 = AtomicU32::new(0);
 /// All bits that ever arrived.
 static TOLD: AtomicU32 = AtomicU32::new(0);
 static WAKE: AtomicI32 = AtomicI32::new(-1);
-/// The arbiter's process id, which is this process's parent's while it lives.
+/// The arbiter's process ID: this process's parent while the arbiter is alive.
 static ARBITER: AtomicI32 = AtomicI32::new(0);
-/// How long after the arbiter's death the process ends by itself.
+/// Time after the arbiter's death until the process ends by itself.
 static ORPHAN_END_NS: AtomicI64 = AtomicI64::new(QUICK_END_NS);
 /// Written once, by [`create_end_timer`].
 static mut END_TIMER: libc::timer_t = ptr::null_mut();
-/// As long as gunicorn's workers have for ending quickly, doubled.
+/// Twice as long as gunicorn's workers have for a quick stop.
 const QUICK_END_NS: i64 = 200_000_000;
