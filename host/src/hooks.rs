@@ -18,7 +18,7 @@ impl Commands {
     pub fn read(section: &toml::Table) -> Result<Self, String> {
         if let Some(event) = EVENTS_OF_WORKERS.iter().find(|event| section.contains_key(**event)) {
             return Err(format!(
-                "hooks.{event}: commands are for {} only; a hook plugin hears of {event}",
+                "hooks.{event}: commands can run for {} only; use a hook plugin for {event}",
                 EVENTS.join(", ")
             ));
         }
@@ -52,7 +52,7 @@ impl Commands {
             process::start_apart(&mut command)
         });
         if let Err(error) = result {
-            tracing::error!("hook {event}: {:?} cannot be started: {error}", words[0]);
+            tracing::error!("hook {event}: cannot start {:?}: {error}", words[0]);
         }
     }
 }
@@ -109,7 +109,7 @@ mod tests {
             ("when_ready = 'echo'", "hooks.when_ready: expected ["),
             ("on_exit = []", "hooks.on_exit: expected ["),
             ("on_exit = [1]", "hooks.on_exit: expected ["),
-            ("pre_request = ['x']", "hooks.pre_request: commands are for on_starting, "),
+            ("pre_request = ['x']", "hooks.pre_request: commands can run for on_starting, "),
         ] {
             assert!(read(text).unwrap_err().starts_with(words), "{text}");
         }

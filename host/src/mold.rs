@@ -90,7 +90,7 @@ pub fn run<P: Payload>(start: MoldStart) -> ! {
     send(&start.command, &FromMold::Loaded(payload.loaded()));
     let threads = process::thread_count();
     if threads > 1 {
-        tracing::warn!("Loading has started {} threads, which no worker will have", threads - 1);
+        tracing::warn!("loading has started {} threads, which workers do not inherit", threads - 1);
     }
     let event = if start.context.generation == 1 { "on_starting" } else { "on_reload" };
     let workers = start.context.settings.workers as i64;
@@ -120,7 +120,7 @@ pub fn run<P: Payload>(start: MoldStart) -> ! {
             Ok(Received::Message(ToMold::Quit, _) | Received::Closed) => process::exit_now(0),
             Ok(Received::Garbled(_) | Received::Nothing) => {}
             Err(error) => {
-                tracing::error!("the mold cannot hear the arbiter: {error}");
+                tracing::error!("the mold cannot read from the arbiter: {error}");
                 process::exit_now(1);
             }
         }
@@ -185,7 +185,7 @@ fn prepare<P: Payload>(start: &mut Inside) -> Result<P, Refusal> {
 fn load<P: Payload>(context: &MoldContext, doing: &dyn Fn(&str)) -> Result<P, Refusal> {
     catch_unwind(AssertUnwindSafe(|| P::load(context, doing))).unwrap_or_else(|panic| {
         let text = panic_text(&*panic);
-        Err(Refusal::new(format!("loading ended in a panic: {text}"), CONFIG))
+        Err(Refusal::new(format!("panicked while loading: {text}"), CONFIG))
     })
 }
 
@@ -228,7 +228,7 @@ fn use_log(context: &MoldContext) -> Result<(), String> {
     }
     if context.settings.capture_output {
         let captured = context.log.capture_streams();
-        captured.map_err(|error| format!("output cannot be captured: {error}"))?;
+        captured.map_err(|error| format!("cannot capture output: {error}"))?;
     }
     Ok(())
 }
@@ -345,7 +345,7 @@ fn descriptor_of(channel: &Channel) -> RawFd {
 
 fn send(command: &Channel, message: &FromMold) {
     if let Err(error) = command.send(message) {
-        tracing::debug!("the arbiter cannot be told {message:?}: {error}");
+        tracing::debug!("cannot send {message:?} to the arbiter: {error}");
     }
 }
 

@@ -157,7 +157,7 @@ fn open_as_root(path: &Path) -> io::Result<File> {
     let Walked { found, is_roots, entry } = walk(path)?;
     let facts = fstat(&found)?;
     if !is_roots && is_kind(&facts, SFlag::S_IFREG) && facts.st_nlink > 1 {
-        let words = "it has several names (hard links), and root does not read it for another user; \
+        let words = "it has several names (hard links), so root does not read it for another user; \
                      copy it, or let that user read it";
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, words));
     }
@@ -175,7 +175,7 @@ fn open_as_root(path: &Path) -> io::Result<File> {
 /// Why root does not use a path.
 #[derive(Debug, thiserror::Error)]
 enum Refused {
-    #[error("{} is a link that others than root can change; name the directory that it leads to", .0.display())]
+    #[error("{} is a link that users other than root can change; use the path of its target directory", .0.display())]
     Link(PathBuf),
     #[error(transparent)]
     System(#[from] Errno),

@@ -17,7 +17,7 @@ pub fn main<P: Payload>() -> i32 {
     let sources = match Sources::of_process() {
         Ok(sources) => sources,
         Err(error) => {
-            eprintln!("error: the working directory cannot be read: {error}");
+            eprintln!("error: cannot read the working directory: {error}");
             return EX_CONFIG;
         }
     };
@@ -72,7 +72,7 @@ fn check<P: Payload>(settings: &Arc<Settings>) -> i32 {
             let Loaded { class, class_version, app, worker_api, .. } = loaded;
             println!(
                 "worker class {class} {class_version} (worker-api {worker_api}), \
-                 application {app}: in order"
+                 application {app}: OK"
             );
             0
         }

@@ -49,7 +49,7 @@ pub fn run(start: WatcherStart) -> ! {
     process::begin_forked(&start.close);
     title::set(&start.settings, "watcher");
     if let Err(error) = privileges::drop_to(&start.settings) {
-        tracing::error!("No file is watched: {error}");
+        tracing::error!("cannot watch files: {error}");
         process::exit_now(1);
     }
     if !process::tie_to_parent(start.arbiter_pid, Signal::SIGKILL) {
@@ -58,7 +58,7 @@ pub fn run(start: WatcherStart) -> ! {
     match serve(start) {
         Ok(()) => process::exit_now(0),
         Err(error) => {
-            tracing::error!("No file is watched: {error}");
+            tracing::error!("cannot watch files: {error}");
             process::exit_now(1);
         }
     }
@@ -113,7 +113,7 @@ fn hear(files: &Channel, inputs: &Sender<Input>) {
             }
             Ok(Received::Garbled(_) | Received::Nothing) => {}
             Ok(Received::Closed) => return,
-            Err(error) => return tracing::warn!("the files of workers cannot be heard: {error}"),
+            Err(error) => return tracing::warn!("cannot read the files of workers: {error}"),
         }
     }
 }
@@ -159,7 +159,7 @@ impl Watched {
                 changed.extend(event.paths.into_iter().filter(|path| self.concerns(path)));
             }
             Input::Event(Ok(_)) => {}
-            Input::Event(Err(error)) => tracing::warn!("watching files: {error}"),
+            Input::Event(Err(error)) => tracing::warn!("file watching failed: {error}"),
         }
     }
 
@@ -201,7 +201,7 @@ impl Watched {
         if (is_new || mode == RecursiveMode::Recursive)
             && let Err(error) = self.kernel.watch(directory, mode)
         {
-            tracing::warn!("the files in {} are not watched: {error}", directory.display());
+            tracing::warn!("cannot watch the files in {}: {error}", directory.display());
         }
     }
 

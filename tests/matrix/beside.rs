@@ -118,7 +118,7 @@ fn the_control_socket_serves_before_the_first_worker(cell: &Cell) {
         let status = server.ctl(&["status"]);
         status.out.contains("starting").then_some(()).ok_or(status.err)
     });
-    assert!(server.ctl(&["config", "show"]).refused().contains("no generation serves yet"));
+    assert!(server.ctl(&["config", "show"]).refused().contains("no generation is serving yet"));
     server.ctl(&["stop"]).done();
     assert_eq!(server.ended(PATIENCE).end, End::Status(0));
 }
@@ -269,7 +269,7 @@ fn a_refusal_that_waits_for_a_change_is_logged_once(cell: &Cell) {
     let app = artifacts::library("faulty_app");
     let setup = Setup::new(cell).app(app).env("FAULTY_APP", "init_worker=error");
     let server = setup.flags("--reload --workers 4 --boot-failures-max 1").launch();
-    server.log.line(&["Waiting for a file to change"], PATIENCE);
+    server.log.line(&["waiting for a file to change"], PATIENCE);
     server.until_workers("no worker", <[_]>::is_empty);
     let text = server.log.text();
     let errors: Vec<&str> = text.lines().filter(|line| line.contains("[ERROR]")).collect();

@@ -88,7 +88,7 @@ fn live(setup: Setup) {
     server.log.line_after(mark, &["Server is ready"], PATIENCE);
     server.signal(Signal::SIGTERM);
     assert_eq!(server.leader_ended(PATIENCE), End::Status(0));
-    server.log.line(&["this one is the only one now"], PATIENCE);
+    server.log.line(&["upgrade complete"], PATIENCE);
     let new = arbiter_of(&server);
     assert_ne!(new, old);
     server.until_ready_workers(2);

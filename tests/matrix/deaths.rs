@@ -144,7 +144,7 @@ fn a_worker_that_grows_is_named_and_replaced(cell: &Cell) {
     assert_eq!(server.log.count("has grown"), 0);
     server.get("/fault/grow180");
     let grown = server.log.line(&["worker", "has grown from"], Duration::from_secs(10));
-    let replaced = server.log.line(&["is to be replaced", "max_worker_memory"], SOON);
+    let replaced = server.log.line(&["replacing worker", "max_worker_memory"], SOON);
     let pid = |line: &str| line.split("Worker ").nth(1)?.split(' ').next()?.parse().ok();
     let grown: Option<i32> = pid(&grown);
     assert!(grown.is_some() && grown == pid(&replaced), "{grown:?}: {replaced}");

@@ -64,7 +64,7 @@ fn a_forked_child_ends_where_it_returns(cell: &Cell) {
     server.signal(Signal::SIGTERM);
     let ended = server.ended(SOON);
     assert_eq!(ended.end, End::Status(0));
-    assert!(!ended.log.contains("the arbiter is gone"), "{}", ended.log);
+    assert!(!ended.log.contains("the arbiter has exited"), "{}", ended.log);
 }
 
 fn a_child_of_multiprocessing_leaves_the_worker_alone(cell: &Cell) {

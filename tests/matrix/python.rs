@@ -484,15 +484,15 @@ fn a_changed_file_is_reloaded(cell: &Cell) {
         });
     };
     server.write("changing.py", saying("the second"));
-    server.log.line(&["Changed: ", "changing.py"], SOON);
+    server.log.line(&["file changed: ", "changing.py"], SOON);
     until_it_serves(2);
     assert_eq!(server.get("/").text(), "the second");
     server.write("changing.py", "import beside\n".to_owned() + &saying("is broken"));
-    server.log.line(&["reload refused", "generation 2 goes on"], RELOAD);
+    server.log.line(&["reload refused", "generation 2 continues"], RELOAD);
     assert_eq!(server.get("/").text(), "the second");
     // The module that was missing: no generation has ever loaded it.
     server.write("beside.py", "");
-    server.log.line(&["Changed: ", "beside.py"], SOON);
+    server.log.line(&["file changed: ", "beside.py"], SOON);
     until_it_serves(4);
     assert_eq!(server.get("/").text(), "is broken");
     server.stop();

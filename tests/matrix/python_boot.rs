@@ -70,11 +70,11 @@ fn a_start_with_a_broken_file_waits_for_its_change(cell: &Cell) {
         let setup = Setup::new(cell).file("waiting.py", "def application(:\n").app("waiting");
         let server = setup.flags(flags).launch();
         server.log.line(&["SyntaxError"], SOON);
-        server.log.line(&["Waiting for a file to change"], SOON);
+        server.log.line(&["waiting for a file to change"], SOON);
         server.write("waiting.py", "import missing_so_far\n".to_owned() + &saying("mended"));
-        server.log.line(&["Changed: ", "waiting.py"], SOON);
+        server.log.line(&["file changed: ", "waiting.py"], SOON);
         server.log.line(&["No module named 'missing_so_far'"], SOON);
-        server.log.line(&["Waiting for a file to change"], SOON);
+        server.log.line(&["waiting for a file to change"], SOON);
         server.write("missing_so_far.py", "");
         server.log.line(&["Server is ready"], SOON);
         assert_eq!(server.get("/").text(), "mended", "{flags}");
@@ -96,7 +96,7 @@ fn extra_files_may_be_patterns_directories_and_behind_links(cell: &Cell) {
     let mut generation = 1;
     let mut reloads = |what: &str| {
         generation += 1;
-        server.log.line(&["Changed: ", what], SOON);
+        server.log.line(&["file changed: ", what], SOON);
         server.log.line(&[&format!("generation {generation} serves")], SOON);
     };
     server.write("conf/not-named.yaml", "");
@@ -109,7 +109,7 @@ fn extra_files_may_be_patterns_directories_and_behind_links(cell: &Cell) {
     reloads("current");
     server.write("releases/2/release.txt", "");
     reloads("release.txt");
-    assert_eq!(server.log.count("Changed: "), 4);
+    assert_eq!(server.log.count("file changed: "), 4);
     server.stop();
 }
 

@@ -104,7 +104,7 @@ fn a_release_that_cannot_be_forked_is_refused_soon(cell: &Cell) {
     let reason = server.ctl(&["reload"]).refused();
     assert!(asked.elapsed() < SOON, "it took {:?}", asked.elapsed());
     assert!(reason.contains("cannot fork a worker: ") && reason.contains("ulimit -u"), "{reason}");
-    server.log.line(&["Reload refused", "cannot fork a worker"], SOON);
+    server.log.line(&["reload refused", "cannot fork a worker"], SOON);
     assert_eq!(server.log.count("cannot fork a worker"), 2, "the first failure and the refusal");
     assert_eq!(server.get("/").text(), "ok");
     assert_eq!(server.until_ready_workers(2), before);

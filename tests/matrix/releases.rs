@@ -58,7 +58,7 @@ fn a_damaged_settings_file_is_refused(cell: &Cell) {
         let reason = server.ctl(&["reload"]).refused();
         assert!(reason.contains(word) && reason.contains("host.toml"), "{word:?}: {reason}");
         for (signal, words) in
-            [(Signal::SIGHUP, "Reload refused"), (Signal::SIGUSR2, "Upgrade refused")]
+            [(Signal::SIGHUP, "reload refused"), (Signal::SIGUSR2, "upgrade refused")]
         {
             let mark = server.log.mark();
             server.signal(signal);
@@ -194,6 +194,6 @@ fn upgrade(server: &Server) -> nix::unistd::Pid {
     let found = children.iter().find(|child| !process::children(child.pid).is_empty());
     let new = found.unwrap_or_else(|| panic!("no successor among {children:?}")).pid;
     server.signal(Signal::SIGTERM);
-    server.log.line(&["this one is the only one now"], PATIENCE);
+    server.log.line(&["upgrade complete"], PATIENCE);
     new
 }

@@ -173,7 +173,7 @@ fn a_slow_start_stalls_nobody(cell: &Cell) {
     server.signal(Signal::SIGHUP);
     server.log.line(&["reloading"], RELOAD);
     let begun = Instant::now();
-    let ready = || server.log.count("Generation 2 serves") > 0;
+    let ready = || server.log.count("generation 2 serves") > 0;
     while !ready() {
         let asked = Instant::now();
         assert_eq!(server.get("/").status, 200);

@@ -112,7 +112,7 @@ fn a_killed_arbiter_is_followed_by_its_successor(cell: &Cell) {
     let new = successor(&server);
     server.signal(Signal::SIGKILL);
     assert_eq!(server.leader_ended(PATIENCE), End::Signal(Signal::SIGKILL));
-    server.log.line(&["this one is the only one now"], PATIENCE);
+    server.log.line(&["upgrade complete"], PATIENCE);
     // These ask the new one: it now owns the address, the pid file and the control socket.
     server.until_ready_workers(2);
     assert_eq!(server.get("/").status, 200);
@@ -137,7 +137,7 @@ fn usr2_and_term_hand_over(cell: &Cell) {
     server.signal(Signal::SIGTERM);
     let ended = server.leader_ended(PATIENCE);
     assert_eq!(ended, End::Status(0));
-    server.log.line(&["this one is the only one now"], PATIENCE);
+    server.log.line(&["upgrade complete"], PATIENCE);
     assert!(!server.has_notified("STOPPING=1"), "the service continues");
     assert!(server.has_notified(&format!("MAINPID={new}")), "and has another main process");
     load.flows(20, PATIENCE);

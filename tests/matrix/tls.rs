@@ -225,7 +225,7 @@ fn a_health_path_is_asked_behind_tls(cell: &Cell) {
     let setup = secured(Setup::new(cell), &authority.server()).file("ca.pem", &authority.pem);
     let server = setup.flags("--health-path / --ca-certs ca.pem --cert-reqs 2").start();
     server.ctl(&["reload"]).done();
-    server.log.line(&["Generation 2 is well: / answered 200"], SOON);
+    server.log.line(&["generation 2 is healthy: / returned 200"], SOON);
     let identity = authority.client("someone");
     let client = authority.client_config(Some(&identity), rustls::ALL_VERSIONS, &[]);
     assert_eq!(get(&server, &client, "/").status, 200);

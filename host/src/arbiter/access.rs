@@ -20,7 +20,7 @@ impl Generation {
             return;
         }
         if let Err(error) = memory.leave_lines(&lines) {
-            tracing::debug!("access lines cannot be left to the next worker: {error}");
+            tracing::debug!("cannot pass access-log lines to the next worker: {error}");
             self.write_lines(&lines);
         }
     }
@@ -35,7 +35,7 @@ impl Generation {
 
     fn report_trouble(&self) {
         if let Some(trouble) = self.access_file.as_ref().and_then(|file| file.trouble()) {
-            tracing::warn!("the access log: {trouble}");
+            tracing::warn!("access log: {trouble}");
         }
     }
 }

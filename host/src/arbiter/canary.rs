@@ -50,7 +50,7 @@ impl Arbiter {
         generation.stage = Stage::Trial;
         generation.taken = taken;
         let waiting = std::mem::take(&mut generation.waiting);
-        tracing::info!("Generation {id} is on trial with {share} workers beside generation {old}");
+        tracing::info!("generation {id} on trial with {share} workers beside generation {old}");
         for client in waiting {
             self.control.answer(client, &Response::done());
         }
@@ -63,7 +63,7 @@ impl Arbiter {
         let Some(generation) = self.generation_in(Stage::Trial) else {
             return Some(Response::refused("no generation is on trial"));
         };
-        tracing::info!("Generation {} is promoted", generation.id);
+        tracing::info!("promoting generation {}", generation.id);
         generation.stage = Stage::Booting;
         generation.target = generation.settings.workers;
         generation.waiting.push(client);
@@ -83,7 +83,7 @@ impl Arbiter {
         if let (Some(serving), Some(index)) = (serving, newest)
             && id.is_none_or(|id| id == serving)
         {
-            self.abandon(index, &Refusal::new("it was rolled back by request", 0));
+            self.abandon(index, &Refusal::new("rolled back on request", 0));
             return Some(Response::done());
         }
         let past = match id {
@@ -91,9 +91,9 @@ impl Arbiter {
             None => self.past.last(),
         };
         let Some(past) = past else {
-            return Some(Response::refused("there is no such generation to go back to"));
+            return Some(Response::refused("no such past generation"));
         };
-        tracing::info!("Going back to what generation {} was", past.id);
+        tracing::info!("rolling back to the settings of generation {}", past.id);
         self.scoreboard.ledger().count(Event::RolledBack);
         let settings = Some(Arc::clone(&past.settings));
         self.reload(ReloadRequest { settings, waiting: vec![client], ..ReloadRequest::default() });
@@ -110,7 +110,7 @@ impl Arbiter {
         let id = generation.id;
         let limit_ns = clock::duration_ns(generation.settings.graceful_timeout);
         generation.retire(Signal::SIGTERM, limit_ns);
-        tracing::warn!("Generation {id} is rolled back: {}", reason.reason);
+        tracing::warn!("generation {id} rolled back: {}", reason.reason);
         self.scoreboard.ledger().count(Event::RolledBack);
         self.leave_listeners_of(id);
     }

@@ -57,14 +57,16 @@ impl Arbiter {
         }
         let Some(child) = Child::verify(sender) else {
             return tracing::warn!(
-                "process {sender}, which is no child, claims to be a worker: ignored"
+                "process {sender} claims to be a worker but is not a child: ignored"
             );
         };
         let Some(generation) = self.generation(id) else { return };
         let is_meant = |worker: &&mut WorkerHandle| worker.age == age && worker.process.is_none();
         let Some(worker) = generation.workers.iter_mut().find(is_meant) else {
             // Its mold has died, and it was given up.
-            tracing::debug!("process {sender} is a worker that no one waits for: it is killed");
+            tracing::debug!(
+                "process {sender} killed: a worker whose mold died and that was given up"
+            );
             return child.signal(Signal::SIGKILL);
         };
         worker.become_known(child);

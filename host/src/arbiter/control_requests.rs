@@ -30,7 +30,9 @@ impl Arbiter {
             Request::Reload { canary: Some(canary), .. }
                 if !(1..=WORKERS_MAX).contains(&canary) =>
             {
-                return Some(Response::refused("a generation is tried with at least 1 worker"));
+                return Some(Response::refused(format!(
+                    "a canary needs between 1 and {WORKERS_MAX} workers"
+                )));
             }
             Request::Reload { worker_class, canary } => {
                 self.reload(ReloadRequest {
@@ -47,11 +49,11 @@ impl Arbiter {
             Request::Config => return Some(self.config()),
             Request::Scale { workers } if !(1..=WORKERS_MAX).contains(&workers) => {
                 return Some(Response::refused(format!(
-                    "there can be between 1 and {WORKERS_MAX} workers"
+                    "the number of workers must be between 1 and {WORKERS_MAX}"
                 )));
             }
             Request::Scale { workers } => {
-                tracing::info!("Scaling to {workers} workers");
+                tracing::info!("scaling to {workers} workers");
                 self.change_target(|_| workers);
             }
             Request::Stop => self.begin_stop(),
@@ -71,9 +73,9 @@ impl Arbiter {
             Some((generation, age))
         });
         let Some((generation, age)) = found else {
-            return Response::refused(format!("process {pid} is no worker"));
+            return Response::refused(format!("process {pid} is not a worker"));
         };
-        tracing::info!("Worker {pid} is to end, by request");
+        tracing::info!("stopping worker (pid: {pid}) on request");
         generation.drain(age);
         Response::done()
     }
@@ -83,7 +85,7 @@ impl Arbiter {
         let serving = self.generation_in(Stage::Serving);
         match serving.map(|generation| generation.settings.to_toml()) {
             Some(config) => Response { ok: true, config: Some(config), ..Response::default() },
-            None => Response::refused("no generation serves yet"),
+            None => Response::refused("no generation is serving yet"),
         }
     }
 

@@ -23,7 +23,7 @@ pub(super) fn describe_worker(
     }
     let mut text = end.describe();
     if out_of_memory && end.is_by(Signal::SIGKILL) {
-        text.push_str(": the kernel ran out of memory for it");
+        text.push_str(": out of memory");
     }
     if let Some(words) = &slot.last_words {
         let _ = write!(text, ": {words}");
@@ -139,10 +139,7 @@ mod tests {
             describe(killed, Some("no heartbeat for 30.0 s"), false, &plain),
             "was killed by the arbiter: no heartbeat for 30.0 s"
         );
-        assert_eq!(
-            describe(killed, None, true, &plain),
-            "was killed by SIGKILL: the kernel ran out of memory for it"
-        );
+        assert_eq!(describe(killed, None, true, &plain), "was killed by SIGKILL: out of memory");
         assert_eq!(describe(killed, None, false, &told), "was killed by SIGKILL");
         assert_eq!(
             describe(End::Status(70), None, false, &panicked),

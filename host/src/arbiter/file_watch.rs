@@ -63,7 +63,7 @@ impl Arbiter {
         generation.is_watched = true;
         match made {
             Ok(watcher) => generation.watcher = Some(watcher),
-            Err(error) => tracing::error!("No file is watched: {error}"),
+            Err(error) => tracing::error!("cannot watch files: {error}"),
         }
     }
 
@@ -98,15 +98,15 @@ impl Arbiter {
             {
                 let file = file.display();
                 if others == 0 {
-                    tracing::info!("Changed: {file}");
+                    tracing::info!("file changed: {file}");
                 } else {
-                    tracing::info!("Changed: {file} and {others} more");
+                    tracing::info!("file changed: {file} and {others} more");
                 }
                 self.reload(ReloadRequest::default());
             }
             Ok(Received::Closed) => generation.watcher = None,
             Ok(_) => {}
-            Err(error) => tracing::warn!("the watcher of files cannot be heard: {error}"),
+            Err(error) => tracing::warn!("cannot read from the file watcher: {error}"),
         }
     }
 
@@ -118,7 +118,7 @@ impl Arbiter {
         let Some(generation) = ended else { return false };
         generation.watcher = None;
         tracing::error!(
-            "The watcher of files {}: changes go unnoticed until the next reload",
+            "file watcher {}: changes are not noticed until the next reload",
             end.describe()
         );
         true

@@ -111,7 +111,7 @@ impl ProbeSocket {
                 Err(error) => reason = error.to_string(),
             }
         }
-        Err(format!("health_path cannot be asked for: {reason}"))
+        Err(format!("cannot create the socket for health_path: {reason}"))
     }
 
     fn make_in(path: &Path, settings: &Settings) -> Result<Self, ListenError> {
@@ -189,20 +189,20 @@ impl Arbiter {
             Ok(Received::Message(answer, sender)) if sender == pid => answer,
             _ if end.is_by(Signal::SIGALRM) => {
                 let answered = health.answered.take();
-                answered.unwrap_or_else(|| "it did not answer in time".to_owned())
+                answered.unwrap_or_else(|| "no response in time".to_owned())
             }
-            _ => format!("the process that asked {}", end.describe()),
+            _ => format!("the process that ran the check {}", end.describe()),
         };
         let path = settings.health_path.as_deref().unwrap_or_default();
         if answer == HEALTHY {
-            tracing::info!("Generation {id} is well: {path} answered 200");
+            tracing::info!("generation {id} is healthy: {path} returned 200");
             health.close();
         } else if clock::now_ns() < health.until_ns {
-            tracing::debug!("generation {id} is not well yet: {path}: {answer}");
+            tracing::debug!("generation {id} is not healthy yet: {path}: {answer}");
             health.answered = Some(answer);
             health.ask_at_ns = clock::now_ns() + PAUSE_NS;
         } else if *stage == Stage::Booting {
-            let reason = format!("the health path {path}: {answer}");
+            let reason = format!("health check of {path} failed: {answer}");
             self.refuse(index, &Refusal::new(reason, CONFIG));
         }
         true
@@ -241,10 +241,10 @@ impl Arbiter {
             return;
         };
         let generation = &mut self.generations[index];
-        tracing::error!("cannot start the process that asks the health path: {error}");
+        tracing::error!("cannot start the health check: {error}");
         generation.health.ask_at_ns = now_ns + PAUSE_NS;
         if now_ns >= generation.health.until_ns && generation.stage == Stage::Booting {
-            let reason = format!("the health path cannot be asked: {error}");
+            let reason = format!("cannot start the health check: {error}");
             self.refuse(index, &Refusal::new(reason, CONFIG));
         }
     }
@@ -291,13 +291,13 @@ fn ask_once(settings: &Settings, way_in: &Path) -> std::io::Result<String> {
     let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.split(' ').nth(1));
     Ok(match status {
         Some("200") => HEALTHY.to_owned(),
-        Some(status) => format!("it answered {}", status.escape_default()),
-        None => "it did not answer in HTTP".to_owned(),
+        Some(status) => format!("status {}", status.escape_default()),
+        None => "the response is not HTTP".to_owned(),
     })
 }
 
 /// Text that the process sends for a status of 200.
-const HEALTHY: &str = "well";
+const HEALTHY: &str = "healthy";
 /// Bound on the bytes of a response that are read.
 const HEAD_MAX: u64 = 4096;
 /// Pause between two checks.

@@ -38,7 +38,7 @@ impl Arbiter {
                 worker.note_growth(pid, kib);
                 if may_replace && limit_kib.is_some_and(|limit| kib > limit) {
                     tracing::warn!(
-                        "Worker {pid} is to be replaced: it takes {} MiB (max_worker_memory)",
+                        "replacing worker (pid: {pid}): it uses {} MiB (max_worker_memory)",
                         kib / 1024
                     );
                     worker.wants_to_retire = true;
@@ -62,7 +62,7 @@ impl WorkerHandle {
         }
         self.mentioned_kib = kib;
         tracing::warn!(
-            "Worker {pid} has grown from {} to {} MiB: if it goes on, see max_worker_memory",
+            "worker (pid: {pid}) has grown from {} to {} MiB; max_worker_memory limits it",
             before / 1024,
             kib / 1024
         );

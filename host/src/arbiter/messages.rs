@@ -39,7 +39,9 @@ impl Arbiter {
                     generation.on_mold(message);
                 }
                 Ok(Received::Message(message, sender)) => {
-                    tracing::warn!("process {sender} is no mold but says {message:?}: ignored");
+                    tracing::warn!(
+                        "process {sender} is not the mold but sent {message:?}: ignored"
+                    );
                 }
                 Ok(Received::Garbled(sender)) => {
                     tracing::warn!("process {sender} sent a garbled message: ignored");
@@ -47,7 +49,7 @@ impl Arbiter {
                 Ok(Received::Nothing) => return,
                 Ok(Received::Closed) => return generation.on_mold_closed(),
                 Err(error) => {
-                    tracing::warn!("mold {} cannot be heard: {error}", mold.pid);
+                    tracing::warn!("cannot read from mold {}: {error}", mold.pid);
                     return;
                 }
             }
@@ -93,7 +95,7 @@ impl Arbiter {
                 }
                 Ok(Received::Nothing | Received::Closed) => return,
                 Err(error) => {
-                    tracing::warn!("workers cannot be heard: {error}");
+                    tracing::warn!("cannot read from workers: {error}");
                     return;
                 }
             }
@@ -107,9 +109,8 @@ impl Generation {
     fn on_mold_closed(&mut self) {
         if let Some(mold) = &mut self.mold {
             let _ = kill(mold.pid, Signal::SIGKILL);
-            mold.killed_for.get_or_insert_with(|| {
-                "the process that loads them closed its connection to the arbiter".to_owned()
-            });
+            mold.killed_for
+                .get_or_insert_with(|| "the mold closed its connection to the arbiter".to_owned());
         }
     }
 
@@ -139,7 +140,7 @@ impl Generation {
     fn on_worker(&mut self, message: FromWorker, sender: Pid, scoreboard: &Scoreboard) {
         let worker = self.workers.iter_mut().find(|worker| worker.pid() == Some(sender));
         let Some(worker) = worker else {
-            tracing::warn!("process {sender} is no worker but reports {message:?}: ignored");
+            tracing::warn!("process {sender} is not a worker but sent {message:?}: ignored");
             return;
         };
         match message {
@@ -162,7 +163,7 @@ impl Generation {
             FromWorker::BootFailed { refusal, .. } => worker.refusal = Some(refusal),
             FromWorker::Retiring { reason, .. } => {
                 if !worker.wants_to_retire && worker.stage == WorkerStage::Ready {
-                    tracing::info!("Worker {sender} is to be replaced: {reason}");
+                    tracing::info!("replacing worker (pid: {sender}): {reason}");
                     worker.wants_to_retire = true;
                     scoreboard.ledger().count(Event::WorkerRetired);
                 }

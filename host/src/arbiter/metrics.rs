@@ -74,7 +74,9 @@ impl StatusProcess {
     pub(super) fn show_slot(&mut self, slot: &ToStatus, memory: Option<&OwnedFd>) {
         let (Some(channel), Some(memory)) = (&self.channel, memory) else { return };
         if let Err(error) = channel.send_with(slot, Some(memory.as_fd())) {
-            tracing::debug!("the status process does not read ({error}): it is replaced");
+            tracing::debug!(
+                "replacing the status process, which does not read its messages: {error}"
+            );
             self.end();
             self.retry_at_ns = clock::now_ns();
         }
@@ -112,7 +114,7 @@ impl StatusProcess {
                 Err(error) => {
                     self.lacks_listener = true;
                     if !was_lacking {
-                        tracing::warn!("No {service} yet, it is tried again and again: {error}");
+                        tracing::warn!("cannot open {service} yet, retrying: {error}");
                     }
                 }
             }
@@ -182,7 +184,7 @@ impl Arbiter {
                 self.status.pid = Some(child);
             }
             Err(error) => {
-                tracing::error!("metrics and status page: no process can be made: {error}");
+                tracing::error!("cannot start the status process: fork failed: {error}");
                 self.status.retry_at_ns = clock::now_ns() + RESTART_NS;
             }
         }
@@ -196,7 +198,7 @@ impl Arbiter {
         self.status.pid = None;
         self.status.channel = None;
         self.scoreboard.ledger().count(Event::StatusDied);
-        tracing::error!("The process for metrics and status page {}", end.describe());
+        tracing::error!("status process {}", end.describe());
         self.status.retry_at_ns = clock::now_ns() + RESTART_NS;
         true
     }

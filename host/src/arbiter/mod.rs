@@ -90,7 +90,7 @@ pub enum StartError {
     #[error(transparent)]
     Pidfile(#[from] crate::pidfile::PidfileError),
     /// The system refused something that every server needs.
-    #[error("cannot start: {what}: {}", limits::describe_io(reason))]
+    #[error("cannot start: {what} failed: {}", limits::describe_io(reason))]
     System {
         /// What was attempted.
         what: &'static str,
@@ -166,8 +166,9 @@ impl Arbiter {
         process::adopt_descendants().map_err(system("adopting workers"))?;
         process::reset_signal_handlers();
         process::unblock_signals();
-        let signals = SignalInbox::install(signals::HEARD).map_err(system("signal handlers"))?;
-        let scoreboard = Scoreboard::new().map_err(system("the scoreboard"))?;
+        let signals =
+            SignalInbox::install(signals::HEARD).map_err(system("installing signal handlers"))?;
+        let scoreboard = Scoreboard::new().map_err(system("creating the scoreboard"))?;
         log.count_in(scoreboard.log_lines());
         let predecessor = Predecessor::from_environment();
         let mut inherited = Inherited::from_environment();
@@ -221,7 +222,7 @@ impl Arbiter {
         }
         arbiter
             .add_generation(settings, listeners, Vec::new())
-            .map_err(system("the first generation"))?;
+            .map_err(system("creating the first generation"))?;
         Ok(arbiter)
     }
 

@@ -80,15 +80,15 @@ impl Arbiter {
         let id = generation.id;
         match mold.stage {
             MoldStage::Quitting => {
-                tracing::debug!("generation {id}: mold {} ended", mold.pid);
+                tracing::debug!("generation {id}: mold {} exited", mold.pid);
             }
             MoldStage::Loaded => {
                 let follows = match generation.stage {
-                    Stage::Retiring => "the hooks do not hear of the end",
-                    _ => "another is made when it is needed",
+                    Stage::Retiring => "no further hooks run",
+                    _ => "another one is started when needed",
                 };
                 self.scoreboard.ledger().count(Event::MoldDied);
-                tracing::warn!("Mold {} {}; {follows}", mold.pid, end.describe());
+                tracing::warn!("mold {} {}; {follows}", mold.pid, end.describe());
             }
             MoldStage::Loading => {
                 let refusal = why_not_loaded(mold, end, &mut self.out_of_memory);
@@ -105,7 +105,7 @@ impl Arbiter {
         match generation.stage {
             Stage::Booting => self.refuse(index, refusal),
             Stage::Serving | Stage::Trial => {
-                tracing::error!("No new workers for now: {}", refusal.reason);
+                tracing::error!("cannot start workers: {}", refusal.reason);
                 generation.boot_failed(now_ns);
                 generation.retry_at_ns = generation.retry_at_ns.max(now_ns + RELOAD_PAUSE_NS);
                 self.roll_back_if_failing(index, refusal);
@@ -147,7 +147,10 @@ impl Arbiter {
         let by_itself = !killed || out_of_memory;
         if worker.stage == WorkerStage::Ready && by_itself && is_early(&worker) {
             self.generations[index].died_early(clock::now_ns());
-            self.roll_back_if_failing(index, &Refusal::new("its workers die", BOOT_ERROR));
+            self.roll_back_if_failing(
+                index,
+                &Refusal::new("its workers die soon after they are ready", BOOT_ERROR),
+            );
         }
     }
 
@@ -183,11 +186,11 @@ fn why_not_loaded(mold: &Mold, end: End, out_of_memory: &mut super::death::OutOf
     let what = mold.doing.as_deref().unwrap_or("loading worker class and application");
     let how = end.describe();
     let why = if end.is_by(Signal::SIGKILL) && out_of_memory.has_struck() {
-        ": the kernel ran out of memory for it"
+        ": out of memory"
     } else {
         ""
     };
-    Refusal::new(format!("{what} ended the process that does it, which {how}{why}"), CONFIG)
+    Refusal::new(format!("{what} failed: the mold {how}{why}"), CONFIG)
 }
 
 /// Returns whether a worker died so soon after it was ready that its replacement may fail in the same way.

@@ -198,7 +198,7 @@ impl Arbiter {
             let (slot, memory) = match claimed {
                 Ok(claimed) => (claimed.index, claimed.memory),
                 Err(error) => {
-                    let reason = format!("no more workers: {error}");
+                    let reason = format!("cannot add a worker: {error}");
                     if generation.stage == Stage::Booting && matches!(error, ClaimError::Full) {
                         return self.refuse(index, &Refusal::new(reason, CONFIG));
                     }
@@ -212,7 +212,7 @@ impl Arbiter {
             let message = ToMold::Fork { slot, age };
             let memory = memory.descriptor().map(AsFd::as_fd);
             if let Err(error) = mold.command.send_with(&message, memory) {
-                tracing::debug!("mold {} does not listen: {error}", mold.pid);
+                tracing::debug!("cannot send to mold {}: {error}", mold.pid);
                 generation.write_lines(&self.scoreboard.unwritten_lines(slot));
                 self.scoreboard.release(slot);
                 generation.retry_at_ns = clock::now_ns() + RETRY_NS;
@@ -252,7 +252,7 @@ impl Generation {
         let message = ToMold::Hook { event: event.to_owned(), facts: facts.to_vec() };
         let sent = self.hearing_mold().is_some_and(|mold| mold.command.send(&message).is_ok());
         if !sent {
-            tracing::debug!("generation {}: no mold for {event}", self.id);
+            tracing::debug!("generation {}: no mold runs the hook {event}", self.id);
         }
         sent
     }

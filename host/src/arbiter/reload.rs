@@ -57,7 +57,7 @@ impl Arbiter {
         } else {
             std::mem::replace(queued, request).waiting
         };
-        self.answer_refused(&superseded, "another reload was asked for before this one began");
+        self.answer_refused(&superseded, "superseded by another reload before it began");
     }
 
     /// Promotes the booting generation once all its workers are ready. The first generation serves from its
@@ -97,9 +97,9 @@ impl Arbiter {
         let Some(generation) = self.generation(id) else { return };
         generation.stage = Stage::Serving;
         let settings = Arc::clone(&generation.settings);
-        tracing::info!("Generation {id} serves; generation {old} ends");
+        tracing::info!("generation {id} serves; retiring generation {old}");
         for listener in left {
-            tracing::info!("No longer listening at: {listener}");
+            tracing::info!("no longer listening at: {listener}");
             listener.stop_accepting();
         }
         self.remember(old);
@@ -114,7 +114,7 @@ impl Arbiter {
             generation.waiting.append(&mut waiting);
         }
         if let Err(error) = self.log.apply(&settings) {
-            tracing::error!("The error log stays where it was: {error}");
+            tracing::error!("error log not changed: {error}");
         }
         self.move_pidfile(&settings);
         self.show_figures(&settings);
@@ -129,12 +129,15 @@ impl Arbiter {
     pub(super) fn refuse(&mut self, index: usize, refusal: &Refusal) {
         let Some(old) = self.generation_in(Stage::Serving).map(|old| old.id) else {
             if self.generations[index].awaits_change {
-                return tracing::debug!("another failure of what was refused: {}", refusal.reason);
+                return tracing::debug!(
+                    "further failure of the refused generation: {}",
+                    refusal.reason
+                );
             }
             tracing::error!("{}", refusal.reason);
             let running = self.phase == Phase::Running && self.predecessor.is_none();
             if running && self.generations[index].watcher.is_some() {
-                tracing::info!("Waiting for a file to change (the setting reload)");
+                tracing::info!("waiting for a file to change (the setting reload)");
                 let waiting = std::mem::take(&mut self.generations[index].waiting);
                 self.answer_refused(&waiting, &refusal.reason);
                 return self.generations[index].await_change();
@@ -146,7 +149,7 @@ impl Arbiter {
         let id = generation.id;
         let waiting = std::mem::take(&mut generation.waiting);
         let limit_ns = clock::duration_ns(generation.settings.graceful_timeout);
-        tracing::error!("Reload refused, generation {old} goes on: {}", refusal.reason);
+        tracing::error!("reload refused, generation {old} continues: {}", refusal.reason);
         self.scoreboard.ledger().count(Event::ReloadRefused);
         generation.retire(Signal::SIGTERM, limit_ns);
         self.leave_listeners_of(id);
@@ -193,10 +196,10 @@ impl Arbiter {
         if let Some(trial) = self.generation_in(Stage::Trial).map(|trial| trial.id) {
             let reason =
                 format!("generation {trial} is on trial: promote it or roll it back first");
-            tracing::error!("Reload refused: {reason}");
+            tracing::error!("reload refused: {reason}");
             return self.answer_refused(&waiting, &reason);
         }
-        tracing::info!("Reloading");
+        tracing::info!("reloading");
         self.notifier.reloading();
         let mut sources = self.sources.clone();
         if let Some(class) = worker_class {
@@ -222,7 +225,7 @@ impl Arbiter {
         });
         let result = result.and_then(|(settings, listeners)| {
             self.add_generation(settings, listeners, waiting.clone()).map_err(|error| {
-                format!("the logs or sockets of a generation cannot be opened: {error}")
+                format!("cannot open the logs or sockets of the new generation: {error}")
             })
         });
         if let (Ok(()), Some((generation, earlier))) = (&result, self.generations.split_last_mut())
@@ -234,7 +237,7 @@ impl Arbiter {
             generation.target = generation.target.min(share.unwrap_or(usize::MAX));
         }
         if let Err(reason) = result {
-            tracing::error!("Reload refused: {}", reason.trim_end());
+            tracing::error!("reload refused: {}", reason.trim_end());
             self.scoreboard.ledger().count(Event::ReloadRefused);
             self.answer_refused(&waiting, reason.trim_end());
             self.notifier.ready();

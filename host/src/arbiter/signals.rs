@@ -85,7 +85,9 @@ impl Arbiter {
     /// Changes the configured number of workers in the generation that serves and in the one that is booting.
     pub(super) fn change_target(&mut self, change: impl Fn(usize) -> usize) {
         if self.workers_withdrawn {
-            return tracing::info!("The workers are withdrawn (WINCH): their number stays");
+            return tracing::info!(
+                "number of workers not changed: the workers are stopped (WINCH)"
+            );
         }
         for generation in &mut self.generations {
             if matches!(generation.stage, Stage::Booting | Stage::Serving) {
@@ -110,7 +112,7 @@ impl Arbiter {
             }
             generation.reopen_logs();
         }
-        tracing::info!("Log files are open again");
+        tracing::info!("log files reopened");
     }
 
     /// WINCH: the workers stop, the arbiter stays; its successor serves alone until this one is stopped or
@@ -120,7 +122,7 @@ impl Arbiter {
         if !daemon && self.successor.is_none() {
             return tracing::debug!("SIGWINCH ignored: neither in the background nor upgraded");
         }
-        tracing::info!("Handling signal: winch; the workers end, the arbiter stays");
+        tracing::info!("Handling signal: winch; stopping the workers but not the arbiter");
         self.workers_withdrawn = true;
         // A reload in progress starts workers again, as a later one does.
         if let Some(generation) = self.generation_in(Stage::Serving) {

@@ -38,7 +38,7 @@ impl Arbiter {
         let serving = self.generation_in(Stage::Serving);
         match serving.and_then(|generation| generation.settings.drain_delay) {
             Some(delay) => {
-                tracing::info!("Serving for {} s more", delay.as_secs_f32());
+                tracing::info!("stopping in {} s (drain_delay)", delay.as_secs_f32());
                 self.say_stopping();
                 let until_ns = clock::now_ns() + clock::duration_ns(delay);
                 self.phase = Phase::Delaying { until_ns };

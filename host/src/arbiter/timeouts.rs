@@ -83,7 +83,9 @@ impl Arbiter {
 
     /// Restarts the heartbeat timeout of all workers.
     pub(super) fn watch_anew(&mut self) {
-        tracing::debug!("the arbiter was stopped for a while: no worker is late by that");
+        tracing::debug!(
+            "the arbiter was stopped for a while: restarting the timeouts of all workers"
+        );
         self.watch_from_ns = clock::now_ns();
     }
 
@@ -112,7 +114,7 @@ impl Arbiter {
         if mold.stage == MoldStage::Loading {
             let limit = seconds(limit.unwrap_or_default());
             let what = mold.doing.as_deref().unwrap_or("loading");
-            let reason = format!("{what} did not end within {limit} (the setting boot_timeout)");
+            let reason = format!("{what} did not finish within {limit} (the setting boot_timeout)");
             if mold.killed_for.replace(reason).is_none() {
                 // SIGABRT first: if Python runs, its handler logs what each thread does.
                 mold.kill_at_ns = Some(now_ns + ABORT_NS);
@@ -161,10 +163,10 @@ impl Arbiter {
                 let words = words.unwrap_or_default();
                 format!("it was not ready within {limit} (the setting boot_timeout){words}")
             }
-            _ if handle.ready_ns == 0 => "it was told to end while it booted".to_owned(),
+            _ if handle.ready_ns == 0 => "it was told to stop while it booted".to_owned(),
             _ => {
                 let limit = seconds(settings.graceful_timeout);
-                format!("it had not ended within {limit} (the setting graceful_timeout){busy}")
+                format!("it did not exit within {limit} (the setting graceful_timeout){busy}")
             }
         };
         if silent {
@@ -198,7 +200,7 @@ impl Arbiter {
         if is_killed {
             generation.workers[worker].kill_reason = Some("it did not report".to_owned());
         } else if let Some(mold) = &generation.mold {
-            tracing::error!("mold {} does not fork workers: it is killed", mold.pid);
+            tracing::error!("mold {} killed: it forks no workers", mold.pid);
             let _ = kill(mold.pid, Signal::SIGKILL);
         } else {
             generation.workers.remove(worker);
@@ -243,13 +245,13 @@ impl WorkerHandle {
                 if !was_traced {
                     let name = name_of(tracer).unwrap_or_default();
                     tracing::warn!(
-                        "Worker {pid} is traced by process {tracer} ({name}): \
-                         its timeout is suspended until that detaches"
+                        "worker (pid: {pid}) is traced by process {tracer} ({name}): \
+                         its timeout is suspended until the tracer detaches"
                     );
                 }
             }
             None if was_traced => {
-                tracing::info!("Worker {pid} is no longer traced: its timeout counts again");
+                tracing::info!("worker (pid: {pid}) is no longer traced: its timeout counts again");
             }
             None => return false,
         }

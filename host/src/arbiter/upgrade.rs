@@ -47,7 +47,7 @@ impl Predecessor {
         let pid = Pid::from_raw(pid);
         let end = process::open_pidfd(pid).map_err(|error| {
             tracing::warn!(
-                "pidfd_open refused ({error}): a signal will tell of the old arbiter's end"
+                "pidfd_open refused ({error}): a signal will report the exit of the old arbiter"
             );
             process::signal_at_parents_end(Signal::SIGCHLD);
         });
@@ -78,10 +78,10 @@ impl Arbiter {
         }
         if let Some(successor) = &self.successor {
             let pid = successor.pid;
-            return tracing::warn!("USR2 ignored: another arbiter runs already (pid: {pid})");
+            return tracing::warn!("USR2 ignored: a successor is running already (pid: {pid})");
         }
         if self.predecessor.is_some() {
-            return tracing::warn!("USR2 ignored: the arbiter before this one is still there");
+            return tracing::warn!("USR2 ignored: the previous arbiter is still running");
         }
         if let Some(trial) = self.generation_in(Stage::Trial) {
             let id = trial.id;
@@ -92,7 +92,7 @@ impl Arbiter {
         if let Ok((settings, _)) = self.sources.load()
             && let Err(reason) = self.check_losses(&settings)
         {
-            return tracing::error!("Upgrade refused: {reason}");
+            return tracing::error!("upgrade refused: {reason}");
         }
         let listeners = self.listeners();
         let descriptors: Vec<RawFd> =
@@ -115,17 +115,14 @@ impl Arbiter {
         match command.spawn() {
             Ok(child) => {
                 tracing::info!(
-                    "Starting another arbiter (pid: {}): {}",
+                    "started another arbiter (pid: {}): {}",
                     child.id(),
                     program.display()
                 );
                 self.successor = process::pid(child.id()).map(|pid| Successor { pid });
             }
             Err(error) => {
-                tracing::error!(
-                    "Upgrade refused: {} cannot be started: {error}",
-                    program.display()
-                );
+                tracing::error!("upgrade refused: cannot start {}: {error}", program.display());
             }
         }
     }
@@ -133,7 +130,7 @@ impl Arbiter {
     /// Handles the exit of the successor: this arbiter continues alone.
     pub(super) fn on_successor_end(&mut self, end: End) {
         self.successor = None;
-        tracing::warn!("The other arbiter {}; this one goes on", end.describe());
+        tracing::warn!("the new arbiter {}; this one continues", end.describe());
         self.restore_workers();
         self.open_control();
         self.notifier.main_process(std::process::id());
@@ -152,7 +149,7 @@ impl Arbiter {
     pub(super) fn succeed(&mut self) {
         self.predecessor = None;
         self.notify_of_adoption();
-        tracing::info!("The arbiter before this one has ended: this one is the only one now");
+        tracing::info!("previous arbiter exited; upgrade complete");
         if let Some(Err(error)) = self.pidfile.as_mut().map(Pidfile::take_over) {
             tracing::error!("{error}");
         }

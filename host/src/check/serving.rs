@@ -55,7 +55,7 @@ pub(super) fn check(bench: &Bench, report: &mut Report) -> bool {
 
 fn fork_safe(server: &Server) -> Finding {
     let log = server.log();
-    match log.lines().find_map(|line| line.split_once("Loading has started ")) {
+    match log.lines().find_map(|line| line.split_once("loading has started ")) {
         Some((_, words)) => {
             Err(format!("loading or setup has started {words}: start them in init_process"))
         }

@@ -36,14 +36,14 @@ pub enum ListenError {
     },
     /// The path of a unix socket exists and is not a socket.
     #[error(
-        "cannot listen on {address}: the path exists and is no socket; remove it or choose another"
+        "cannot listen on {address}: the path exists and is not a socket; remove it or choose another"
     )]
     NoSocket {
         /// The address.
         address: String,
     },
     /// The host name cannot be resolved.
-    #[error("cannot listen on {address}: the host name is not known ({reason})")]
+    #[error("cannot listen on {address}: cannot resolve the host name ({reason})")]
     UnknownHost {
         /// The address.
         address: String,
@@ -222,7 +222,7 @@ impl Listener {
         };
         if result != 0 {
             let reason = nix::Error::last();
-            tracing::debug!("{self}: new connections cannot be held off while draining: {reason}");
+            tracing::debug!("{self}: cannot hold off new connections while draining: {reason}");
         }
     }
 
@@ -230,7 +230,7 @@ impl Listener {
     /// backlog can still be accepted. The name itself exists until the last descriptor is closed.
     fn refuse_new(&self) {
         if let Err(errno) = shutdown(self.socket.as_raw_fd(), Shutdown::Read) {
-            tracing::debug!("{self}: new connections cannot be held off while draining: {errno}");
+            tracing::debug!("{self}: cannot hold off new connections while draining: {errno}");
         }
     }
 

@@ -59,7 +59,7 @@ fn open_tcp(
 ) -> Result<Listener, ListenError> {
     let unknown = |reason: String| ListenError::UnknownHost { address: name_of(bind), reason };
     let addresses = (host, port).to_socket_addrs().map_err(|error| unknown(error.to_string()))?;
-    let mut result = Err(unknown("it has no address".to_owned()));
+    let mut result = Err(unknown("no address".to_owned()));
     for address in addresses {
         result = listen_tcp(bind, address, settings);
         if result.is_ok() {

@@ -192,7 +192,7 @@ impl AccessLog {
             self.file.trouble()
         };
         if let Some(trouble) = trouble {
-            tracing::warn!("the access log: {trouble}");
+            tracing::warn!("access log: {trouble}");
         }
     }
 

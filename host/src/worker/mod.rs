@@ -83,7 +83,7 @@ impl WorkerContext {
         // Checked here, too: a loop that runs out of descriptors while it starts reports a worse reason,
         // or none.
         self.end_unless_it_can_accept();
-        self.leave_last_words("its loop has not given a heartbeat (Host::notify)");
+        self.leave_last_words("its loop has sent no heartbeat (Host::notify)");
         self.awaits_first_heartbeat.store(true, Ordering::Release);
     }
 
@@ -147,7 +147,7 @@ impl WorkerContext {
         self.parent_due_ns.store(now_ns + PARENT_CHECK_NS, Ordering::Relaxed);
         let lives = getppid() == self.arbiter;
         if !lives {
-            tracing::info!("the arbiter is gone: this worker ends");
+            tracing::info!("the arbiter has exited: stopping this worker");
             self.stop();
         }
         lives
@@ -239,7 +239,7 @@ impl WorkerContext {
     fn report(&self, message: &FromWorker) {
         // Fails if the arbiter is gone, which the worker notices by itself.
         if let Err(error) = self.report.send(message) {
-            tracing::debug!("the arbiter cannot be told {message:?}: {error}");
+            tracing::debug!("cannot send {message:?} to the arbiter: {error}");
         }
     }
 }
@@ -281,7 +281,9 @@ pub(crate) fn run<P: Payload>(mut payload: P, start: WorkerStart<'_>) -> ! {
     // Handlers of other signals that the application has installed in the mold stay, as under gunicorn.
     let signals = match WorkerSignals::install(start.slot, arbiter) {
         Ok(signals) => signals,
-        Err(error) => end(start.slot, &format!("no signal handlers: {error}"), BOOT_ERROR),
+        Err(error) => {
+            end(start.slot, &format!("cannot install signal handlers: {error}"), BOOT_ERROR)
+        }
     };
     if let Err(error) = forks::watch(&start.context.listeners) {
         end(start.slot, &format!("cannot watch for forks: {error}"), BOOT_ERROR);
@@ -289,7 +291,7 @@ pub(crate) fn run<P: Payload>(mut payload: P, start: WorkerStart<'_>) -> ! {
     if !process::wait_for_parent(arbiter, start.intermediate)
         || !process::tie_to_parent(arbiter, Signal::SIGTERM)
     {
-        end(start.slot, "the arbiter is gone", 0);
+        end(start.slot, "the arbiter has exited", 0);
     }
     // An arbiter that does not learn of this worker could never stop it.
     if let Err(error) = start.report.send(&FromWorker::Started { age: start.age }) {

@@ -20,7 +20,7 @@ pub(super) enum CannotAccept {
     Descriptors { free: usize, limit: u64, reason: Errno },
     /// The system call is refused.
     #[error(
-        "the system does not let the worker accept connections (accept4: {0}): is there a seccomp filter?"
+        "the system does not let the worker accept connections (accept4: {0}); check for a seccomp filter"
     )]
     Refused(Errno),
 }

@@ -262,7 +262,7 @@ fn say_where(info: *const libc::siginfo_t) {
     if !is_known && sender_of(info) == std::os::unix::process::parent_id() {
         let backtrace = std::backtrace::Backtrace::force_capture().to_string();
         let frames = worker_api::log::own_frames(&backtrace);
-        tracing::error!("no sign of life; the main thread is here:\n{frames}");
+        tracing::error!("no heartbeat; stack of the main thread:\n{frames}");
     }
 }
 

@@ -131,7 +131,7 @@ fn a_library_that_ends_its_process_is_named() {
             "APP",
             &["--boot-timeout=0.5"],
             78,
-            &["APP: making the application did not end within 0.5 s"],
+            &["APP: making the application did not finish within 0.5 s"],
         ),
         (
             &[("FAULTY_CLASS", "new=error")],

@@ -66,7 +66,7 @@ fn the_last_hook_comes_when_the_last_worker_has_ended() {
     assert_eq!(server.count("heard on_exit"), 1, "{}", server.log());
 }
 
-/// Without the one who would run them, the hooks do not hear of the end; the server ends all the same.
+/// Without the one who would run them, no further hooks run; the server ends all the same.
 fn a_mold_that_is_killed_while_the_server_ends_holds_up_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("host.toml");
@@ -81,7 +81,7 @@ fn a_mold_that_is_killed_while_the_server_ends_holds_up_nothing() {
         generations.iter().flat_map(|of| &of.workers).any(|worker| worker.state == "draining")
     });
     kill(Pid::from_raw(i32::try_from(mold).unwrap()), Signal::SIGKILL).unwrap();
-    server.wait_for("the hooks do not hear of the end");
+    server.wait_for("no further hooks run");
     server.signal(Signal::SIGQUIT);
     assert_eq!(server.wait().code(), Some(0), "{}", server.log());
     assert_eq!(server.count("heard on_exit"), 0, "{}", server.log());
@@ -94,7 +94,7 @@ fn commands_that_cannot_be_are_refused() {
     let server = Server::start("hello", &["-c", file.to_str().unwrap()]);
     for (section, words) in [
         ("[hooks]\nwhen_ready = 'echo'\n", "hooks.when_ready: expected [\"COMMAND\""),
-        ("[hooks]\npost_fork = ['echo']\n", "a hook plugin hears of post_fork"),
+        ("[hooks]\npost_fork = ['echo']\n", "use a hook plugin for post_fork"),
     ] {
         std::fs::write(&file, section).unwrap();
         let error = server.reload().error.unwrap();
@@ -102,7 +102,7 @@ fn commands_that_cannot_be_are_refused() {
     }
     std::fs::write(&file, "[hooks]\non_reload = ['/no/such/command']\n").unwrap();
     assert!(server.reload().ok, "a command that fails changes nothing");
-    server.wait_for("hook on_reload: \"/no/such/command\" cannot be started");
+    server.wait_for("hook on_reload: cannot start \"/no/such/command\"");
     server.stop();
 }
 

@@ -72,7 +72,7 @@ fn who_does_not_finish_in_time_is_killed_and_named() {
 fn a_delayed_stop_goes_on_serving_for_a_while() {
     let mut server = Server::start("hello", &["--drain-delay", "0.5"]);
     server.signal(Signal::SIGTERM);
-    server.wait_for("Serving for 0.5 s more");
+    server.wait_for("stopping in 0.5 s");
     assert!(server.talk("hi").ends_with(" hello\n"));
     assert_eq!(server.wait().code(), Some(0));
 }
@@ -105,7 +105,7 @@ fn a_storm_of_signals_ends_in_the_right_number_of_workers() {
     for _ in 0..200 {
         server.signal(Signal::SIGHUP);
     }
-    server.wait_for("Generation 2 serves");
+    server.wait_for("generation 2 serves");
     server.wait_until("one generation", |server| {
         server.status().generations.len() == 1 && server.workers().len() == 3
     });
@@ -125,7 +125,7 @@ fn more_and_fewer_workers_by_signal_and_by_request() {
     server.signal(Signal::SIGTTOU);
     assert!(!server.ask(&Request::Scale { workers: 0 }).ok);
     server.signal(Signal::SIGUSR1);
-    server.wait_for("Log files are open again");
+    server.wait_for("log files reopened");
     assert_eq!(server.workers(), [youngest], "there is always one");
     server.stop();
 }

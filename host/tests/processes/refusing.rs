@@ -84,7 +84,7 @@ fn an_upgrade_needs_no_pidfd() {
         server.wait_for_nth("Server is ready", 2);
         server.signal(Signal::SIGTERM);
         assert_eq!(server.wait().code(), Some(0));
-        server.wait_for("this one is the only one now");
+        server.wait_for("upgrade complete");
         let read = || std::fs::read_to_string(&path).ok()?.trim().parse::<u32>().ok();
         let old = server.pid().as_raw().unsigned_abs();
         server.wait_until("renamed", |_| read().is_some_and(|pid| pid != old));

@@ -65,7 +65,7 @@ fn a_reload_that_is_overtaken_is_answered_with_the_one_that_overtook_it() {
     std::thread::scope(|scope| {
         let first = scope.spawn(|| server.reload());
         server.wait_until("a second generation", |server| {
-            server.log().contains("Generation 2 serves")
+            server.log().contains("generation 2 serves")
         });
         assert!(server.reload().ok);
         assert!(first.join().unwrap().ok);
@@ -150,7 +150,7 @@ fn what_is_no_settings_file_any_more_changes_nothing() {
     for (refusal, (replace, reason)) in (1..).zip(replacements) {
         replace(&file);
         server.signal(Signal::SIGHUP);
-        let line = server.wait_for_nth("Reload refused: ", refusal);
+        let line = server.wait_for_nth("reload refused: ", refusal);
         assert!(line.contains("host.toml: cannot be read: ") && line.contains(reason), "{line}");
         assert_eq!(server.workers(), before);
         let _ = std::fs::remove_dir(&file).or_else(|_| std::fs::remove_file(&file));
@@ -190,7 +190,7 @@ fn reloads_asked_for_during_a_reload_become_one() {
         server.signal(Signal::SIGHUP);
     }
     server.wait_for_nth("Handling signal: hup", 10);
-    assert_eq!(server.count("Reloading"), 1, "{}", server.log());
+    assert_eq!(server.count("reloading"), 1, "{}", server.log());
     // The first one ends here, without having read the word that is for the next one; that is for all the others.
     let mold = server.status().generations.pop().unwrap().mold.unwrap().pid;
     let signal = |signal| kill(Pid::from_raw(i32::try_from(mold).unwrap()), signal).unwrap();
@@ -201,11 +201,11 @@ fn reloads_asked_for_during_a_reload_become_one() {
     });
     server.behave("hello");
     signal(Signal::SIGKILL);
-    server.wait_for("Reload refused");
-    server.wait_for("serves; generation");
+    server.wait_for("reload refused");
+    server.wait_for("serves; retiring generation");
     // Another reload would have begun in the same turn, before this response.
     server.status();
-    assert_eq!(server.count("Reloading"), 2, "{}", server.log());
+    assert_eq!(server.count("reloading"), 2, "{}", server.log());
     server.stop();
 }
 
@@ -236,7 +236,7 @@ fn who_asked_and_left_costs_nothing() {
         ticks(13) + ticks(14)
     };
     let before = cpu();
-    server.wait_for("loading did not end within 2.0 s");
+    server.wait_for("loading did not finish within 2.0 s");
     assert!(cpu() - before < 20, "the arbiter span: {} ticks in 2 s", cpu() - before);
     server.stop();
 }

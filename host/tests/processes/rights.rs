@@ -102,7 +102,7 @@ fn every_process_but_the_arbiter_has_the_users_rights_alone() {
         }
         assert!(reload.join().unwrap().ok, "{}", server.log());
     });
-    // Two molds, four workers, two watchers, the status process, and the one that asked the health path.
+    // Two molds, four workers, two watchers, the status process, and the one that ran the health check.
     assert!(seen.len() >= 10, "{seen:?}\n{}", server.log());
     let words = [
         "Uid: 4711 4711 4711 4711 Gid: 4712 4712 4712 4712 Groups: 4712 4713 ",

@@ -73,9 +73,9 @@ fn a_canary_that_dies_again_and_again_is_rolled_back() {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), Signal::SIGKILL).unwrap();
     };
     kill(trial.mold.unwrap().pid);
-    server.wait_for("another is made when it is needed");
+    server.wait_for("another one is started when needed");
     kill(trial.workers[0].pid);
-    server.wait_for("Generation 2 is rolled back: the worker does not like it");
+    server.wait_for("generation 2 rolled back: the worker does not like it");
     server.wait_until("as before", |server| picture(server) == ["serving:2"]);
     server.stop();
 }
@@ -133,8 +133,8 @@ fn a_generation_whose_health_path_says_500_is_refused() {
     let before = server.workers();
     server.behave("sick");
     let error = server.reload().error.unwrap();
-    assert!(error.contains("the health path /health: it answered 500"), "{error}");
-    server.wait_for("Reload refused, generation 1 goes on");
+    assert!(error.contains("health check of /health failed: status 500"), "{error}");
+    server.wait_for("reload refused, generation 1 continues");
     // Until they have gone, its workers answer what they have accepted.
     server.wait_until("the old generation alone", |server| picture(server) == ["serving:2"]);
     assert!(server.talk("hi").ends_with(" hello\n"));
@@ -146,7 +146,7 @@ fn a_generation_that_is_well_takes_over() {
     let server = Server::start("hello", &["--health-path", "/health"]);
     let before = server.workers();
     assert!(server.reload().ok);
-    server.wait_for("Generation 2 is well: /health answered 200");
+    server.wait_for("generation 2 is healthy: /health returned 200");
     assert_ne!(server.workers(), before);
     assert!(server.reload().ok);
     server.stop();

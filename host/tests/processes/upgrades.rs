@@ -30,7 +30,7 @@ fn another_arbiter_takes_over_and_the_pid_file_follows() {
     assert!(server.talk("hi").ends_with(" hello\n"));
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait().code(), Some(0));
-    server.wait_for("this one is the only one now");
+    server.wait_for("upgrade complete");
     assert!(server.talk("hi").ends_with(" hello\n"));
     server.wait_until("renamed", |_| pid_in(&path) == Some(new) && !second.exists());
     assert_eq!(server.status().pid, new, "the control socket is the new arbiter's");
@@ -50,7 +50,7 @@ fn an_upgrade_can_be_taken_back() {
     server.wait_for("Worker exiting");
     assert!(server.talk("hi").ends_with(" hello\n"));
     kill(Pid::from_raw(new as i32), Signal::SIGTERM).unwrap();
-    server.wait_for("this one goes on");
+    server.wait_for("this one continues");
     assert!(server.talk("hi").ends_with(" hello\n"));
     assert_eq!(server.status().pid, server.pid().as_raw() as u32);
     assert_eq!(pid_in(&path), Some(server.pid().as_raw() as u32));
@@ -62,7 +62,7 @@ fn a_successor_that_cannot_start_changes_nothing() {
     let before = server.workers();
     server.behave("load-exit-3");
     server.signal(Signal::SIGUSR2);
-    server.wait_for("The other arbiter exited with status 78; this one goes on");
+    server.wait_for("the new arbiter exited with status 78; this one continues");
     assert_eq!(server.workers(), before);
     assert!(server.talk("hi").ends_with(" hello\n"));
     server.stop();
