@@ -49,7 +49,7 @@ impl Commands {
                 .stdin(Stdio::null())
                 .stdout(out)
                 .stderr(err);
-            process::start_apart(&mut command)
+            process::start_detached(&mut command)
         });
         if let Err(error) = result {
             tracing::error!("hook {event}: cannot start {:?}: {error}", words[0]);

@@ -21,6 +21,7 @@
 //! | [`message`] | messages between arbiter, molds and workers | everywhere |
 //! | `title` | process titles in `ps` | everywhere |
 //! | [`similar`] | similarity of words, for "did you mean" | everywhere |
+//! | [`exit_status`] | exit statuses of all processes | everywhere |
 //! | [`process`], [`privileges`], [`signals`], [`clock`], `limits`, `safe_path`, `socket_file` | system calls, each in one place | everywhere |
 //!
 //! # Invariants
@@ -34,6 +35,7 @@ pub mod check;
 pub mod clock;
 pub mod control;
 pub mod daemon;
+pub mod exit_status;
 pub mod hooks;
 mod limits;
 pub mod listener;

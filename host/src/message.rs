@@ -26,7 +26,7 @@ use nix::unistd::Pid;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::worker::BOOT_ERROR;
+use crate::exit_status::BOOT_ERROR;
 
 /// Messages from the arbiter to a mold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,7 +108,7 @@ pub enum FromWorker {
         /// The reason, and the exit status for it.
         refusal: Refusal,
     },
-    /// The worker asks to be replaced (`max_requests`), and serves until it is told to stop.
+    /// The worker asks to be replaced (`max_requests`), and serves until the arbiter stops it.
     Retiring {
         /// Number of its slot.
         slot: u32,
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_told_from_a_message_and_the_next_one_still_arrives() {
+    fn garbage_is_detected_and_the_next_message_still_arrives() {
         let (arbiter, worker) = Channel::pair().unwrap();
         worker.send_bytes(b"{\"ready\":").unwrap();
         worker.send_bytes(&vec![b'x'; 4 * PACKET_MAX]).unwrap();
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_channel_says_so() {
+    fn a_closed_channel_is_reported() {
         let (arbiter, mold) = Channel::pair().unwrap();
         drop(arbiter);
         assert_eq!(mold.receive::<ToMold>().unwrap(), Received::Closed);

@@ -1,9 +1,9 @@
 //! The mold: the process of a generation that loads its payload and forks its workers.
 //!
 //! ```text
-//!     arbiter ──fork──▶ mold ──fork──▶ (between) ──fork──▶ worker
-//!        ▲                              ends at once          │
-//!        └───────────────── adopts, reaps ────────────────────┘
+//!     arbiter ──fork──▶ mold ──fork──▶ (intermediate) ──fork──▶ worker
+//!        ▲                              exits at once              │
+//!        └─────────────────── adopts, reaps ───────────────────────┘
 //! ```
 //!
 //! Whatever a plugin does wrong while it loads, it does here. The mold has no state that matters: if it dies, the
@@ -20,14 +20,13 @@ use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use nix::unistd::{ForkResult, Pid};
 
-pub use crate::payload::MoldContext;
-
+use crate::exit_status::EX_CONFIG;
 use crate::hooks::{CHILD_EXIT, Commands, WORKER_ABORT};
 use crate::limits;
 use crate::listener;
 use crate::log::ErrorLog;
 use crate::message::{Channel, FromMold, Loaded, Received, Refusal, ToMold};
-use crate::payload::Payload;
+use crate::payload::{MoldContext, Payload};
 use crate::privileges::{self, Identity};
 use crate::process::{self, End};
 use crate::safe_path::open_private;
@@ -71,8 +70,8 @@ pub fn run<P: Payload>(start: MoldStart) -> ! {
         Ok(slots) => slots,
         Err(error) => {
             let reason = format!("cannot map the mold's slot of the scoreboard: {error}");
-            send(&command, &FromMold::Refused(Refusal::new(reason, CONFIG)));
-            process::exit_now(CONFIG);
+            send(&command, &FromMold::Refused(Refusal::new(reason, EX_CONFIG)));
+            process::exit_now(EX_CONFIG);
         }
     };
     let mut start = Inside { context, command, report, slots };
@@ -166,26 +165,26 @@ fn prepare<P: Payload>(start: &mut Inside) -> Result<P, Refusal> {
     title::set(settings, "mold");
     std::env::set_current_dir(&settings.chdir).map_err(|error| {
         let directory = settings.chdir.display();
-        Refusal::new(format!("cannot change to the directory {directory}: {error}"), CONFIG)
+        Refusal::new(format!("cannot change to the directory {directory}: {error}"), EX_CONFIG)
     })?;
     // Before the change of user: the new user may not be allowed to open the file.
-    use_log(context).map_err(|reason| Refusal::new(reason, CONFIG))?;
+    use_log(context).map_err(|reason| Refusal::new(reason, EX_CONFIG))?;
     context.files = read_private_files(settings);
-    privileges::drop_to(settings).map_err(|error| Refusal::new(error.to_string(), CONFIG))?;
+    privileges::drop_to(settings).map_err(|error| Refusal::new(error.to_string(), EX_CONFIG))?;
     // After the change of user, which makes the kernel clear this setting.
     if !process::tie_to_parent(arbiter, Signal::SIGKILL) {
         process::exit_now(0);
     }
     process::set_environment(&settings.raw_env);
-    context.commands =
-        Commands::read(&settings.sections.hooks).map_err(|reason| Refusal::new(reason, CONFIG))?;
+    context.commands = Commands::read(&settings.sections.hooks)
+        .map_err(|reason| Refusal::new(reason, EX_CONFIG))?;
     load(context, &|what| send(&start.command, &FromMold::Loading(what.to_owned())))
 }
 
 fn load<P: Payload>(context: &MoldContext, doing: &dyn Fn(&str)) -> Result<P, Refusal> {
     catch_unwind(AssertUnwindSafe(|| P::load(context, doing))).unwrap_or_else(|panic| {
         let text = panic_text(&*panic);
-        Err(Refusal::new(format!("panicked while loading: {text}"), CONFIG))
+        Err(Refusal::new(format!("panicked while loading: {text}"), EX_CONFIG))
     })
 }
 
@@ -348,6 +347,3 @@ fn send(command: &Channel, message: &FromMold) {
         tracing::debug!("cannot send {message:?} to the arbiter: {error}");
     }
 }
-
-/// `EX_CONFIG` of sysexits.h: the configuration is wrong.
-pub const CONFIG: i32 = 78;

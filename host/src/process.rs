@@ -141,12 +141,12 @@ pub fn signal_at_parents_end(signal: Signal) {
 
 /// Waits until `parent` is this process's parent, which happens when the intermediate process has exited. Returns
 /// false if another process became the parent because `parent` has died.
-pub fn wait_for_parent(parent: Pid, between: Pid) -> bool {
+pub fn wait_for_parent(parent: Pid, intermediate: Pid) -> bool {
     let mut pause = Duration::from_micros(20);
     loop {
         match getppid() {
             pid if pid == parent => return true,
-            pid if pid != between => return false,
+            pid if pid != intermediate => return false,
             _ => std::thread::sleep(pause),
         }
         pause = (pause * 2).min(Duration::from_millis(2));
@@ -308,7 +308,7 @@ fn leaves_room(descriptor: &OwnedFd) -> bool {
 
 /// Starts a program as a grandchild, so that this process need not wait for it: the process that adopts orphans
 /// reaps it.
-pub fn start_apart(command: &mut std::process::Command) -> std::io::Result<()> {
+pub fn start_detached(command: &mut std::process::Command) -> std::io::Result<()> {
     // SAFETY: the closure does nothing. It makes std fork: the C library's posix_spawn(3) does without clone3 where
     // that is missing (ENOSYS), but not where it is refused (EPERM).
     unsafe { command.pre_exec(|| Ok(())) };

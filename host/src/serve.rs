@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use crate::arbiter::Arbiter;
+use crate::exit_status::{EX_CONFIG, FAILED};
 use crate::log::ErrorLog;
 use crate::message::Loaded;
 use crate::payload::Payload;
-use crate::settings::{Action, EX_CONFIG, Settings, Sources};
+use crate::settings::{Action, Settings, Sources};
 use crate::{daemon, mold, process, title};
 
 /// Reads the settings, runs the requested action, and returns the exit status: 0 after a planned stop, 78
@@ -97,6 +98,3 @@ fn open_log(settings: &Settings) -> Option<Arc<ErrorLog>> {
         }
     }
 }
-
-/// Exit status of a server that cannot start for a reason other than its settings, as in gunicorn.
-const FAILED: i32 = 1;

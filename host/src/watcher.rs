@@ -94,7 +94,7 @@ fn serve(start: WatcherStart) -> Result<(), Box<dyn std::error::Error>> {
     start.settings.reload_extra_files.iter().for_each(|path| watched.add_extra(path));
     process::set_nonblocking(start.files.as_fd(), false)?;
     let files = start.files;
-    std::thread::Builder::new().spawn(move || hear(&files, &inputs))?;
+    std::thread::Builder::new().spawn(move || forward_files(&files, &inputs))?;
     while let Some(changed) = next_change(&arrived, &mut watched) {
         start.changes.send(&changed)?;
         watched.any_python = true;
@@ -103,7 +103,7 @@ fn serve(start: WatcherStart) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Forwards the files that workers report, until no worker can exist any more.
-fn hear(files: &Channel, inputs: &Sender<Input>) {
+fn forward_files(files: &Channel, inputs: &Sender<Input>) {
     loop {
         match files.receive::<ToWatcher>() {
             Ok(Received::Message(ToWatcher::Files { files, named, loaded }, _)) => {

@@ -42,13 +42,13 @@ impl RetiredGeneration {
 impl Arbiter {
     /// All canary workers are ready: the old generation gives up as many workers, but never its last.
     pub(super) fn begin_trial(&mut self, id: u32, share: usize) {
-        let Some(old) = self.generation_in(Stage::Serving) else { return };
-        let taken = share.min(old.target.saturating_sub(1));
-        old.target -= taken;
+        let Some(old) = self.generations.in_stage_mut(Stage::Serving) else { return };
+        let borrowed = share.min(old.target.saturating_sub(1));
+        old.target -= borrowed;
         let old = old.id;
-        let Some(generation) = self.generation(id) else { return };
+        let Some(generation) = self.generations.by_id_mut(id) else { return };
         generation.stage = Stage::Trial;
-        generation.taken = taken;
+        generation.borrowed = borrowed;
         let waiting = std::mem::take(&mut generation.waiting);
         tracing::info!("generation {id} on trial with {share} workers beside generation {old}");
         for client in waiting {
@@ -60,7 +60,7 @@ impl Arbiter {
     /// Gives the canary generation all its workers; it takes over when they are ready, and the client then
     /// gets its response.
     pub(super) fn promote_trial(&mut self, client: ClientId) -> Option<Response> {
-        let Some(generation) = self.generation_in(Stage::Trial) else {
+        let Some(generation) = self.generations.in_stage_mut(Stage::Trial) else {
             return Some(Response::refused("no generation is on trial"));
         };
         tracing::info!("promoting generation {}", generation.id);
@@ -78,7 +78,7 @@ impl Arbiter {
             matches!(generation.stage, Stage::Trial | Stage::Booting)
                 && id.is_none_or(|id| generation.id > id)
         };
-        let serving = self.generation_in(Stage::Serving).map(|serving| serving.id);
+        let serving = self.generations.in_stage_mut(Stage::Serving).map(|serving| serving.id);
         let newest = self.generations.iter().position(is_new);
         if let (Some(serving), Some(index)) = (serving, newest)
             && id.is_none_or(|id| id == serving)
@@ -105,14 +105,14 @@ impl Arbiter {
         if self.generations[index].stage != Stage::Trial {
             return self.refuse(index, reason);
         }
-        self.give_back(index);
+        self.return_workers(index);
         let generation = &mut self.generations[index];
         let id = generation.id;
         let limit_ns = clock::duration_ns(generation.settings.graceful_timeout);
         generation.retire(Signal::SIGTERM, limit_ns);
         tracing::warn!("generation {id} rolled back: {}", reason.reason);
         self.scoreboard.ledger().count(Event::RolledBack);
-        self.leave_listeners_of(id);
+        self.close_listeners_of(id);
     }
 
     /// Too many workers of a canary generation have failed.
@@ -125,16 +125,16 @@ impl Arbiter {
     }
 
     /// Gives the old generation its workers back.
-    pub(super) fn give_back(&mut self, index: usize) {
-        let taken = std::mem::take(&mut self.generations[index].taken);
-        if let Some(old) = self.generation_in(Stage::Serving) {
-            old.target += taken;
+    pub(super) fn return_workers(&mut self, index: usize) {
+        let borrowed = std::mem::take(&mut self.generations[index].borrowed);
+        if let Some(old) = self.generations.in_stage_mut(Stage::Serving) {
+            old.target += borrowed;
         }
     }
 
     /// Records the settings of a generation that has served and is retired.
-    pub(super) fn remember(&mut self, id: u32) {
-        let Some(generation) = self.generation(id) else { return };
+    pub(super) fn record_past(&mut self, id: u32) {
+        let Some(generation) = self.generations.by_id_mut(id) else { return };
         let past = RetiredGeneration {
             id,
             settings: Arc::clone(&generation.settings),

@@ -2,7 +2,8 @@
 
 use super::Arbiter;
 use super::canary::RetiredGeneration;
-use super::generation::{Generation, Stage, WorkerHandle, WorkerStage};
+use super::generation::{Generation, Stage};
+use super::handles::{WorkerHandle, WorkerStage};
 use super::reload::ReloadRequest;
 use super::signals::WORKERS_MAX;
 use super::stop::Phase;
@@ -15,7 +16,7 @@ use crate::scoreboard::{Scoreboard, WorkerState};
 
 impl Arbiter {
     /// Reads the requests of a client that is readable, and responds to those that are complete at once.
-    pub(super) fn hear_client(&mut self, client: ClientId) {
+    pub(super) fn read_client(&mut self, client: ClientId) {
         for request in self.control.hear(client) {
             if let Some(response) = self.on_request(client, request) {
                 self.control.answer(client, &response);
@@ -65,24 +66,19 @@ impl Arbiter {
 
     /// Drains a worker, which is then replaced.
     fn kill_worker(&mut self, pid: u32) -> Response {
-        let found = self.generations.iter_mut().find_map(|generation| {
-            let is_meant = |worker: &&WorkerHandle| {
-                worker.pid().is_some_and(|known| process::number(known) == pid)
-            };
-            let age = generation.workers.iter().find(is_meant)?.age;
-            Some((generation, age))
-        });
-        let Some((generation, age)) = found else {
+        let found = process::pid(pid).and_then(|pid| self.generations.find_worker(pid));
+        let Some((index, position)) = found else {
             return Response::refused(format!("process {pid} is not a worker"));
         };
         tracing::info!("stopping worker (pid: {pid}) on request");
-        generation.drain(age);
+        let generation = &mut self.generations[index];
+        generation.drain(generation.workers[position].age);
         Response::done()
     }
 
     /// Returns the settings of the serving generation in the format of `--print-config`.
     fn config(&mut self) -> Response {
-        let serving = self.generation_in(Stage::Serving);
+        let serving = self.generations.in_stage_mut(Stage::Serving);
         match serving.map(|generation| generation.settings.to_toml()) {
             Some(config) => Response { ok: true, config: Some(config), ..Response::default() },
             None => Response::refused("no generation is serving yet"),
@@ -101,7 +97,7 @@ impl Arbiter {
             pid,
             state: state.to_owned(),
             memory_kib: memory_kib(pid),
-            listeners: self.listeners().iter().map(ToString::to_string).collect(),
+            listeners: self.generations.listeners().iter().map(ToString::to_string).collect(),
             generations: self
                 .generations
                 .iter()

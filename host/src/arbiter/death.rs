@@ -83,7 +83,7 @@ impl OutOfMemory {
     }
 
     /// Returns whether the counter has increased since the previous call.
-    pub(super) fn has_struck(&mut self) -> bool {
+    pub(super) fn has_increased(&mut self) -> bool {
         let count = self.path.as_deref().and_then(count_in).unwrap_or(self.count);
         std::mem::replace(&mut self.count, count) < count
     }
@@ -126,10 +126,10 @@ mod tests {
     }
 
     #[test]
-    fn a_death_is_told_with_its_cause() {
+    fn a_death_is_described_with_its_cause() {
         let killed = End::Signal(9);
         let plain = snapshot();
-        let told = SlotSnapshot { ended_by: Some((15, 1)), ..plain.clone() };
+        let signalled = SlotSnapshot { ended_by: Some((15, 1)), ..plain.clone() };
         let panicked =
             SlotSnapshot { last_words: Some("panicked: no".to_owned()), ..plain.clone() };
         let describe = |end, kill_reason, oom, slot: &SlotSnapshot| {
@@ -140,19 +140,19 @@ mod tests {
             "was killed by the arbiter: no heartbeat for 30.0 s"
         );
         assert_eq!(describe(killed, None, true, &plain), "was killed by SIGKILL: out of memory");
-        assert_eq!(describe(killed, None, false, &told), "was killed by SIGKILL");
+        assert_eq!(describe(killed, None, false, &signalled), "was killed by SIGKILL");
         assert_eq!(
             describe(End::Status(70), None, false, &panicked),
             "exited with status 70: panicked: no"
         );
         assert!(
-            describe(End::Status(0), None, false, &told)
+            describe(End::Status(0), None, false, &signalled)
                 .starts_with("exited with status 0 (SIGTERM from process 1")
         );
     }
 
     #[test]
-    fn the_counter_is_looked_for_in_both_versions() {
+    fn the_counter_is_found_in_both_versions() {
         let paths = counter_paths("4:memory:/a/b\n3:cpuset:/\n0::/user.slice\n");
         assert_eq!(
             paths,

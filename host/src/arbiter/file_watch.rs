@@ -1,73 +1,37 @@
 //! `reload`: each generation with this setting has a process that watches its files ([`crate::watcher`]) and
 //! reports changes; the arbiter then reloads as on request.
 
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, RawFd};
+use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::{ForkResult, Pid};
+use nix::unistd::ForkResult;
 
 use super::Arbiter;
+use super::generations::NO_GENERATION;
+use super::handles::Watcher;
 use super::reload::ReloadRequest;
 use crate::message::{Channel, FromWatcher, Received};
 use crate::process::{self, End};
 use crate::watcher::{self, WatcherStart};
 
-/// The process that watches a generation's files. It is killed when this is dropped: it has nothing to finish.
-pub(super) struct Watcher {
-    pid: Pid,
-    changes: Channel,
-    /// The end on which workers report files.
-    files: Arc<Channel>,
-}
-
-impl Watcher {
-    /// Channel for reported changes.
-    pub(super) fn changes(&self) -> BorrowedFd<'_> {
-        self.changes.as_fd()
-    }
-
-    /// Returns the end of the channel on which workers report files.
-    pub(super) fn files(&self) -> Arc<Channel> {
-        Arc::clone(&self.files)
-    }
-
-    /// Returns whether `pid` is this process.
-    pub(super) fn is(&self, pid: Pid) -> bool {
-        self.pid == pid
-    }
-
-    /// Returns the workers' end, to close it in processes that must not hold it.
-    pub(super) fn descriptor(&self) -> RawFd {
-        self.files.as_raw_fd()
-    }
-}
-
-impl Drop for Watcher {
-    fn drop(&mut self) {
-        // Its exit is noticed like that of any other child.
-        let _ = kill(self.pid, Signal::SIGKILL);
-    }
-}
-
 impl Arbiter {
     /// Starts the process that watches a generation's files, if configured. It starts before the mold, which
     /// inherits the channel to it.
-    pub(super) fn supply_watcher(&mut self, index: usize) {
+    pub(super) fn start_watcher(&mut self, index: usize) {
         let generation = &self.generations[index];
-        if !generation.settings.reload || generation.is_watched {
+        if !generation.settings.reload || generation.watcher_started {
             return;
         }
-        let made = self.make_watcher(index);
+        let made = self.fork_watcher(index);
         let generation = &mut self.generations[index];
-        generation.is_watched = true;
+        generation.watcher_started = true;
         match made {
             Ok(watcher) => generation.watcher = Some(watcher),
             Err(error) => tracing::error!("cannot watch files: {error}"),
         }
     }
 
-    fn make_watcher(&self, index: usize) -> nix::Result<Watcher> {
+    fn fork_watcher(&self, index: usize) -> nix::Result<Watcher> {
         let (changes, to_arbiter) = Channel::pair()?;
         let (from_workers, files) = Channel::pair()?;
         match process::fork_with_signals_blocked()? {
@@ -89,8 +53,8 @@ impl Arbiter {
     }
 
     /// Reads the reports of a generation's watcher.
-    pub(super) fn hear_watcher(&mut self, generation: u32) {
-        let Some(generation) = self.generation(generation) else { return };
+    pub(super) fn read_watcher(&mut self, generation: u32) {
+        let Some(generation) = self.generations.by_id_mut(generation) else { return };
         let Some(watcher) = &generation.watcher else { return };
         match watcher.changes.receive::<FromWatcher>() {
             Ok(Received::Message(FromWatcher::Changed { file, others }, sender))
@@ -110,20 +74,13 @@ impl Arbiter {
         }
     }
 
-    /// Returns whether a watcher exited by itself. A new one would not know the files: it is started with the
-    /// next generation.
-    pub(super) fn on_watcher_end(&mut self, pid: Pid, end: End) -> bool {
-        let watcher = |of: &Option<Watcher>| of.as_ref().is_some_and(|watcher| watcher.pid == pid);
-        let ended = self.generations.iter_mut().find(|generation| watcher(&generation.watcher));
-        let Some(generation) = ended else { return false };
-        generation.watcher = None;
+    /// Handles the exit of the watcher of the generation at `index`. A new one would not know the files: it is
+    /// started with the next generation.
+    pub(super) fn on_watcher_end(&mut self, index: usize, end: End) {
+        self.generations[index].watcher = None;
         tracing::error!(
             "file watcher {}: changes are not noticed until the next reload",
             end.describe()
         );
-        true
     }
 }
-
-/// No generation has this ID, so nothing of any generation is kept open.
-const NO_GENERATION: u32 = 0;

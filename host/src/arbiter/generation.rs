@@ -1,20 +1,24 @@
-//! Generations, molds and workers as the arbiter sees them: their processes and states, and the decisions about
-//! them.
+//! A generation as the arbiter sees it: its state, its processes, and everything that is done to them.
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::exits::Exit;
-use super::file_watch::Watcher;
-use super::health::Health;
+use super::death::seconds;
+use super::handles::{
+    ABORT_NS, BOOTING_END_NS, Exit, Mold, MoldStage, Watcher, WorkerHandle, WorkerStage,
+};
+use super::probe::Health;
 use crate::clock;
 use crate::control::ClientId;
+use crate::hooks::CHILD_EXIT;
 use crate::listener::Listener;
 use crate::log::{LeftLines, LogFile};
-use crate::message::{Channel, Loaded, Refusal};
+use crate::message::{Channel, FromWorker, Loaded, Received, ToMold};
 use crate::process::Child;
+use crate::scoreboard::SlotMemory;
 use crate::settings::Settings;
 
 /// One configuration, one worker class, one application, and the processes created from them.
@@ -49,11 +53,11 @@ pub(super) struct Generation {
     /// Number of workers to try the generation with before it takes over.
     pub(super) share: Option<usize>,
     /// Number of workers that the serving generation has given up for this one.
-    pub(super) taken: usize,
+    pub(super) borrowed: usize,
     pub(super) health: Health,
     /// The process that watches its files, and whether one was started.
     pub(super) watcher: Option<Watcher>,
-    pub(super) is_watched: bool,
+    pub(super) watcher_started: bool,
     /// Whether another generation was serving when this one was added.
     pub(super) is_reload: bool,
     /// Refused at the start of a server with `reload`: nothing is attempted until a file changes or a reload
@@ -85,94 +89,15 @@ impl Stage {
     }
 }
 
-/// A running mold.
-pub(super) struct Mold {
-    pub(super) pid: Pid,
-    /// Slot in the scoreboard.
-    pub(super) slot: u32,
-    pub(super) command: Channel,
-    pub(super) stage: MoldStage,
-    /// Deadline for loading or quitting; the mold is killed then.
-    pub(super) kill_at_ns: Option<u64>,
-    /// Last action that the mold reported while loading.
-    pub(super) doing: Option<String>,
-    /// Why the arbiter killed it.
-    pub(super) killed_for: Option<String>,
-    /// Whether the arbiter has sent SIGABRT.
-    pub(super) is_aborted: bool,
-    /// Refusal that the mold reported.
-    pub(super) refusal: Option<Refusal>,
-    /// Exits that were sent and are not confirmed yet.
-    pub(super) unread_exits: Vec<Exit>,
-}
-
-/// State of a mold.
+/// What a process is in its generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum MoldStage {
-    Loading,
-    Loaded,
-    Quitting,
-}
-
-impl MoldStage {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Loading => "loading",
-            Self::Loaded => "loaded",
-            Self::Quitting => "quitting",
-        }
-    }
-}
-
-/// A worker that runs, or that a mold was asked to fork.
-pub(super) struct WorkerHandle {
-    /// `None` until the worker itself has reported.
-    pub(super) process: Option<Child>,
-    /// Process ID that the mold reported: see [`super::children`].
-    pub(super) claimed: Option<Pid>,
-    pub(super) slot: u32,
-    pub(super) age: u64,
-    pub(super) stage: WorkerStage,
-    pub(super) forked_ns: u64,
-    pub(super) ready_ns: u64,
-    /// Deadline for finishing requests, once the worker was told to stop.
-    pub(super) drain_until_ns: u64,
-    /// The worker asked to be replaced. It serves until its replacement is ready.
-    pub(super) wants_to_retire: bool,
-    /// Deadline after which the worker is killed.
-    pub(super) kill_at_ns: Option<u64>,
-    /// Why the arbiter kills it, for the log.
-    pub(super) kill_reason: Option<String>,
-    /// When a debugger was last seen to trace it, and whether one does now.
-    pub(super) traced_ns: u64,
-    pub(super) is_traced: bool,
-    /// Refusal that the worker reported when it could not boot.
-    pub(super) refusal: Option<Refusal>,
-    /// Memory at the last log line about it, or at the first measurement.
-    pub(super) mentioned_kib: u64,
-}
-
-/// State of a worker as the arbiter sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum WorkerStage {
-    Booting,
-    Ready,
-    /// It was told to stop.
-    Draining,
-}
-
-impl WorkerHandle {
-    /// Returns whether it counts toward the configured number of workers. A worker that is being killed
-    /// because it did not boot counts until it has exited: only then is the boot known to have failed.
-    pub(super) fn counts(&self) -> bool {
-        let dies = self.kill_reason.is_some() && self.stage != WorkerStage::Booting;
-        self.stage != WorkerStage::Draining && !self.wants_to_retire && !dies
-    }
-
-    /// Returns whether it serves and will continue to.
-    pub(super) fn serves(&self) -> bool {
-        self.stage == WorkerStage::Ready && self.counts()
-    }
+pub(super) enum Role {
+    Mold,
+    Worker,
+    /// The process that watches the files.
+    Watcher,
+    /// The process that runs a health check.
+    HealthCheck,
 }
 
 impl Generation {
@@ -279,6 +204,217 @@ impl Generation {
             self.retry_at_ns = now_ns + (BACK_OFF_NS << doublings);
         }
     }
+
+    /// Returns what a process is in this generation, if it belongs to it.
+    pub(super) fn role_of(&self, pid: Pid) -> Option<Role> {
+        if self.mold.as_ref().is_some_and(|mold| mold.pid == pid) {
+            Some(Role::Mold)
+        } else if self.watcher.as_ref().is_some_and(|watcher| watcher.is(pid)) {
+            Some(Role::Watcher)
+        } else if self.health.is_checked_by(pid) {
+            Some(Role::HealthCheck)
+        } else {
+            self.find_worker(pid).map(|_| Role::Worker)
+        }
+    }
+
+    /// Returns the position of the worker with this process.
+    pub(super) fn find_worker(&self, pid: Pid) -> Option<usize> {
+        self.workers.iter().position(|worker| worker.pid() == Some(pid))
+    }
+
+    /// Returns the position of a requested worker that has not reported yet.
+    pub(super) fn find_unreported(&self, age: u64) -> Option<usize> {
+        self.workers.iter().position(|worker| worker.age == age && worker.process.is_none())
+    }
+
+    /// Returns whether the processes of some workers are not known yet.
+    pub(super) fn expects_workers(&self) -> bool {
+        self.workers.iter().any(|worker| worker.process.is_none())
+    }
+
+    /// Kills the unclaimed processes of a generation that has ended and so has no worker. A process that is
+    /// forked later finds the channel closed and exits.
+    pub(super) fn kill_unclaimed(&self) {
+        self.report.refuse_more();
+        while let Ok(Received::Message(message, sender)) = self.report.receive::<FromWorker>() {
+            if matches!(message, FromWorker::Started { .. })
+                && let Some(child) = Child::verify(sender)
+            {
+                child.signal(Signal::SIGKILL);
+            }
+        }
+    }
+
+    /// Sends an event to the mold, which runs the hooks. Returns true if it was sent, or if there are no
+    /// hooks.
+    pub(super) fn send_hook(&self, event: &str, facts: &[i64]) -> bool {
+        if !self.has_hooks() {
+            return true;
+        }
+        let message = ToMold::Hook { event: event.to_owned(), facts: facts.to_vec() };
+        let sent = self.reachable_mold().is_some_and(|mold| mold.command.send(&message).is_ok());
+        if !sent {
+            tracing::debug!("generation {}: no mold runs the hook {event}", self.id);
+        }
+        sent
+    }
+
+    /// Returns the mold if it handles messages now or will when it has loaded.
+    pub(super) fn reachable_mold(&self) -> Option<&Mold> {
+        self.mold.as_ref().filter(|mold| mold.stage != MoldStage::Quitting)
+    }
+
+    /// Returns the mold if it handles messages now.
+    pub(super) fn loaded_mold(&self) -> Option<&Mold> {
+        self.mold.as_ref().filter(|mold| mold.stage == MoldStage::Loaded)
+    }
+
+    pub(super) fn has_hooks(&self) -> bool {
+        self.settings.hooks_module.is_some() || !self.settings.sections.hooks.is_empty()
+    }
+
+    /// Tells one worker to stop gracefully.
+    pub(super) fn drain(&mut self, age: u64) {
+        let limit_ns = clock::duration_ns(self.settings.graceful_timeout);
+        if let Some(worker) = self.workers.iter_mut().find(|worker| worker.age == age) {
+            worker.tell_to_stop(Signal::SIGTERM, limit_ns);
+        }
+    }
+
+    /// Stops the processes of a generation that could not be loaded, except the one that watches its files.
+    pub(super) fn await_change(&mut self) {
+        self.awaits_change = true;
+        for worker in &mut self.workers {
+            worker.tell_to_stop(Signal::SIGTERM, BOOTING_END_NS);
+        }
+        self.quit_mold();
+    }
+
+    /// Retires the generation: its workers are sent `signal` and not replaced.
+    pub(super) fn retire(&mut self, signal: Signal, limit_ns: u64) {
+        self.end_workers(signal, limit_ns);
+        self.quit_mold();
+    }
+
+    /// Retires the generation because the server stops. If it serves and has hooks, its mold lives until the
+    /// hooks have run for each exited worker ([`Generation::run_exit_hook`]).
+    pub(super) fn retire_at_last(&mut self, signal: Signal, limit_ns: u64) {
+        // `Retiring` on the second call, for a mold that was kept for its hooks.
+        let serves = matches!(self.stage, Stage::Serving | Stage::Retiring);
+        let stays = serves && self.has_hooks() && self.keep_mold_for_hooks();
+        if stays { self.end_workers(signal, limit_ns) } else { self.retire(signal, limit_ns) }
+    }
+
+    /// Runs the last hook after the last worker has exited, and ends the mold that was kept for it.
+    pub(super) fn run_exit_hook(&mut self) {
+        self.send_hook("on_exit", &[self.target as i64]);
+        self.quit_mold();
+    }
+
+    /// Returns whether the mold is kept for its hooks only.
+    pub(super) fn is_kept_for_hooks(&self) -> bool {
+        self.stage == Stage::Retiring && self.loaded_mold().is_some()
+    }
+
+    fn keep_mold_for_hooks(&self) -> bool {
+        self.loaded_mold().is_some_and(|mold| mold.command.send(&ToMold::ReleaseListeners).is_ok())
+    }
+
+    fn quit_mold(&mut self) {
+        if let Some(mold) = &mut self.mold {
+            mold.quit(clock::now_ns());
+        }
+    }
+
+    fn end_workers(&mut self, signal: Signal, limit_ns: u64) {
+        self.stage = Stage::Retiring;
+        self.health.close();
+        self.watcher = None;
+        for worker in &mut self.workers {
+            worker.tell_to_stop(signal, limit_ns);
+        }
+    }
+
+    /// Kills a mold that did not load or exit in time.
+    pub(super) fn kill_late_mold(&mut self, now_ns: u64) {
+        let Some(mold) = &mut self.mold else { return };
+        if mold.kill_at_ns.is_none_or(|at| now_ns < at) {
+            return;
+        }
+        if mold.stage == MoldStage::Loading {
+            let limit = seconds(self.settings.boot_timeout.unwrap_or_default());
+            let what = mold.doing.as_deref().unwrap_or("loading");
+            let reason = format!("{what} did not finish within {limit} (the setting boot_timeout)");
+            if mold.killed_for.replace(reason).is_none() {
+                // SIGABRT first: if Python runs, its handler logs what each thread does.
+                mold.kill_at_ns = Some(now_ns + ABORT_NS);
+                mold.is_aborted = true;
+                let _ = kill(mold.pid, Signal::SIGABRT);
+                return;
+            }
+        }
+        mold.kill_at_ns = None;
+        // It may have exited already, which is noticed elsewhere.
+        let _ = kill(mold.pid, Signal::SIGKILL);
+    }
+
+    /// Returns whether a mold will call the hook, unless it ends before it reads the message.
+    pub(super) fn run_child_exit_hook(&mut self, exit: Exit) -> bool {
+        let sent = self.reachable_mold().is_some() && self.send_hook(CHILD_EXIT, &exit.facts());
+        if sent
+            && self.has_hooks()
+            && let Some(mold) = &mut self.mold
+        {
+            mold.unread_exits.push(exit);
+        }
+        sent
+    }
+
+    /// Makes mold and workers reopen their log files.
+    pub(super) fn reopen_logs(&mut self) {
+        if let Some(mold) = self.loaded_mold() {
+            // If sending fails, the mold is about to be reaped.
+            let _ = mold.command.send(&ToMold::Reopen);
+        }
+        for worker in &self.workers {
+            worker.signal(Signal::SIGUSR1);
+        }
+    }
+
+    /// Writes the lines that a worker left.
+    pub(super) fn write_lines(&mut self, lines: &[u8]) {
+        if let Some(file) = &self.access_file {
+            self.left_lines.write(file, lines);
+        }
+        self.report_trouble();
+    }
+
+    /// Passes the pending lines to a new worker.
+    pub(super) fn leave_lines(&mut self, memory: &SlotMemory) {
+        let lines = self.left_lines.take();
+        if lines.is_empty() {
+            return;
+        }
+        if let Err(error) = memory.leave_lines(&lines) {
+            tracing::debug!("cannot pass access-log lines to the next worker: {error}");
+            self.write_lines(&lines);
+        }
+    }
+
+    /// Writes the pending lines when no worker will follow.
+    pub(super) fn finish_lines(&mut self) {
+        if let Some(file) = &self.access_file {
+            self.left_lines.finish(file);
+        }
+        self.report_trouble();
+    }
+
+    fn report_trouble(&self) {
+        if let Some(trouble) = self.access_file.as_ref().and_then(|file| file.trouble()) {
+            tracing::warn!("access log: {trouble}");
+        }
+    }
 }
 
 /// Pause after a failed fork while a generation boots: 200 ms.
@@ -299,28 +435,9 @@ const EARLY_DOUBLINGS_MAX: u32 = 3;
 const FORGET_NS: u64 = 10_000_000_000;
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
+    use super::super::handles::tests::worker;
     use super::*;
-
-    pub(in crate::arbiter) fn worker(age: u64, stage: WorkerStage) -> WorkerHandle {
-        WorkerHandle {
-            process: None,
-            claimed: None,
-            slot: age as u32,
-            age,
-            stage,
-            forked_ns: 1,
-            ready_ns: 0,
-            drain_until_ns: 0,
-            wants_to_retire: false,
-            kill_at_ns: None,
-            kill_reason: None,
-            traced_ns: 0,
-            is_traced: false,
-            refusal: None,
-            mentioned_kib: 0,
-        }
-    }
 
     fn generation(target: usize, workers: Vec<WorkerHandle>) -> Generation {
         let (report, report_of_workers) = Channel::pair().unwrap();
@@ -347,10 +464,10 @@ pub(super) mod tests {
             fork_fails_since_ns: None,
             waiting: vec![],
             share: None,
-            taken: 0,
+            borrowed: 0,
             health: Health::default(),
             watcher: None,
-            is_watched: false,
+            watcher_started: false,
             is_reload: false,
             awaits_change: false,
         }
@@ -368,7 +485,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn who_asks_to_retire_stays_until_the_replacement_serves() {
+    fn a_worker_that_asks_to_retire_stays_until_its_replacement_serves() {
         let booting = worker(2, WorkerStage::Booting);
         let mut generation = generation(1, vec![retiring(1), booting]);
         assert_eq!(generation.counted(), 1);
@@ -378,7 +495,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn of_several_that_ask_to_retire_only_as_many_go_as_were_replaced() {
+    fn only_as_many_workers_retire_as_were_replaced() {
         let ready = worker(4, WorkerStage::Ready);
         let generation = generation(3, vec![retiring(1), retiring(2), retiring(3), ready]);
         assert_eq!(generation.counted(), 1);

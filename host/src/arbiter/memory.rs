@@ -2,7 +2,8 @@
 //! doubled.
 
 use super::Arbiter;
-use super::generation::{Stage, WorkerHandle, WorkerStage};
+use super::generation::Stage;
+use super::handles::{WorkerHandle, WorkerStage};
 use crate::process::memory_kib;
 use crate::scoreboard::Event;
 
@@ -17,13 +18,13 @@ impl Arbiter {
     }
 
     /// Measures all workers, if it is time.
-    pub(super) fn watch_memory(&mut self, now_ns: u64) {
+    pub(super) fn check_memory(&mut self, now_ns: u64) {
         if now_ns < self.next_measurement() {
             return;
         }
         self.measured_ns = now_ns;
         let ledger = self.scoreboard.ledger();
-        for generation in &mut self.generations {
+        for generation in self.generations.iter_mut() {
             if generation.stage == Stage::Retiring {
                 continue;
             }
@@ -79,7 +80,7 @@ const GROWTH_MIN_KIB: u64 = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
-    use super::super::generation::tests::worker;
+    use super::super::handles::tests::worker;
     use super::*;
 
     #[test]

@@ -7,25 +7,25 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::Arbiter;
-use super::generation::{Generation, MoldStage, WorkerHandle, WorkerStage};
+use super::generation::Generation;
+use super::handles::{MoldStage, WorkerStage};
 use crate::clock;
+use crate::exit_status::BOOT_ERROR;
 use crate::message::{FromMold, FromWorker, Loaded, Received, Refusal};
 use crate::scoreboard::{Event, Scoreboard};
-use crate::worker::BOOT_ERROR;
 
 impl Arbiter {
     /// Reads the pending messages of a generation's mold.
-    pub(super) fn hear_mold(&mut self, generation: u32) {
+    pub(super) fn read_mold(&mut self, generation: u32) {
         for _ in 0..MESSAGES_MAX {
-            let Some(generation) = self.generation(generation) else { return };
+            let Some(generation) = self.generations.by_id_mut(generation) else { return };
             let Some(mold) = &generation.mold else { return };
             match mold.command.receive::<FromMold>() {
                 Ok(Received::Message(FromMold::Forked { age, pid }, sender))
                     if mold.pid == sender =>
                 {
                     let id = generation.id;
-                    let index = self.generations.iter().position(|of| of.id == id);
-                    if let Some(index) = index {
+                    if let Some(index) = self.generations.index_of(id) {
                         self.on_forked(index, age, Pid::from_raw(pid));
                     }
                 }
@@ -58,13 +58,10 @@ impl Arbiter {
 
     /// Handles a failed fork of a worker. A booting generation is refused if this lasts.
     fn on_fork_failed(&mut self, id: u32, age: u64, reason: &str) {
-        let Some(index) = self.generations.iter().position(|generation| generation.id == id) else {
-            return;
-        };
+        let Some(index) = self.generations.index_of(id) else { return };
         let now_ns = clock::now_ns();
         let generation = &mut self.generations[index];
-        let unforked = |worker: &WorkerHandle| worker.age == age && worker.process.is_none();
-        if let Some(position) = generation.workers.iter().position(unforked) {
+        if let Some(position) = generation.find_unreported(age) {
             self.scoreboard.release(generation.workers.remove(position).slot);
         }
         let is_first = generation.fork_fails_since_ns.is_none();
@@ -78,10 +75,10 @@ impl Arbiter {
     }
 
     /// Reads the pending messages of a generation's workers.
-    pub(super) fn hear_workers(&mut self, generation: u32) {
+    pub(super) fn read_workers(&mut self, generation: u32) {
         for _ in 0..MESSAGES_MAX {
             let scoreboard = Arc::clone(&self.scoreboard);
-            let Some(generation) = self.generation(generation) else { return };
+            let Some(generation) = self.generations.by_id_mut(generation) else { return };
             match generation.report.receive::<FromWorker>() {
                 Ok(Received::Message(FromWorker::Started { age }, sender)) => {
                     let id = generation.id;
@@ -132,17 +129,17 @@ impl Generation {
             FromMold::Loading(what) => mold.doing = Some(what),
             FromMold::ExitRead { pid } => mold.has_read_exit(pid),
             FromMold::Refused(refusal) => mold.refusal = Some(refusal),
-            // See `Arbiter::hear_mold`.
+            // See `Arbiter::read_mold`.
             FromMold::Forked { .. } | FromMold::ForkFailed { .. } => {}
         }
     }
 
     fn on_worker(&mut self, message: FromWorker, sender: Pid, scoreboard: &Scoreboard) {
-        let worker = self.workers.iter_mut().find(|worker| worker.pid() == Some(sender));
-        let Some(worker) = worker else {
+        let Some(position) = self.find_worker(sender) else {
             tracing::warn!("process {sender} is not a worker but sent {message:?}: ignored");
             return;
         };
+        let worker = &mut self.workers[position];
         match message {
             FromWorker::Ready { .. } if worker.stage == WorkerStage::Booting => {
                 worker.stage = WorkerStage::Ready;

@@ -11,6 +11,7 @@ use nix::unistd::{ForkResult, Pid};
 
 use super::Arbiter;
 use super::generation::{Generation, Stage};
+use super::generations::NO_GENERATION;
 use crate::clock;
 use crate::listener::{self, Listener};
 use crate::message::{Channel, ToStatus};
@@ -100,9 +101,8 @@ impl StatusProcess {
             .into_iter()
             .flat_map(|(service, binds)| binds.iter().flatten().map(move |bind| (service, bind)));
         for (service, bind) in binds {
-            let is_open = |(of, listener): &(Service, Arc<Listener>)| {
-                *of == service && listener.was_asked_for_by(bind)
-            };
+            let is_open =
+                |(of, listener): &(Service, Arc<Listener>)| *of == service && listener.is_for(bind);
             if self.listeners.iter().any(is_open) {
                 continue;
             }
@@ -124,15 +124,15 @@ impl StatusProcess {
 
 impl Arbiter {
     /// Applies the settings of a generation that took over.
-    pub(super) fn show_figures(&mut self, settings: &Arc<Settings>) {
+    pub(super) fn apply_status_settings(&mut self, settings: &Arc<Settings>) {
         self.status.adopt(settings);
     }
 
     /// Updates the entries in the scoreboard.
-    pub(super) fn note_figures(&self) {
+    pub(super) fn publish_notes(&self) {
         let ledger = self.scoreboard.ledger();
         ledger.note_generations(self.generations.iter().map(Generation::note));
-        let listeners = self.listeners();
+        let listeners = self.generations.listeners();
         let note = |listener: &Arc<Listener>| {
             let inode = fstat(listener).ok()?.st_ino;
             Some((inode, listener.to_string()))
@@ -141,7 +141,7 @@ impl Arbiter {
     }
 
     /// Starts the monitoring process if configured and not running.
-    pub(super) fn supply_status(&mut self) {
+    pub(super) fn start_status_if_due(&mut self) {
         let status = &mut self.status;
         if status.retry_at_ns == 0 || clock::now_ns() < status.retry_at_ns {
             return;
@@ -204,7 +204,7 @@ impl Arbiter {
     }
 
     /// Called when the server stops, or when another arbiter serves alone from here on.
-    pub(super) fn hide_figures(&mut self) {
+    pub(super) fn close_status(&mut self) {
         self.status.close();
     }
 }
@@ -245,8 +245,6 @@ fn is_same(old: &Settings, new: &Settings) -> bool {
     NAMES.iter().all(|name| old.get(name) == new.get(name))
 }
 
-/// No generation has this ID, so nothing of any generation is kept open.
-const NO_GENERATION: u32 = 0;
 /// Pause before a new process follows one that died.
 const RESTART_NS: u64 = 1_000_000_000;
 /// Pause between attempts to listen: the address may belong to the previous arbiter.

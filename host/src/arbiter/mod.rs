@@ -3,7 +3,9 @@
 //!
 //! | module | purpose |
 //! | --- | --- |
-//! | `generation` | generations, molds and workers: their states, and what is done to their processes |
+//! | `generation` | a generation: its state, its processes, and everything that is done to them |
+//! | `generations` | the registry of generations, and the look-up of a process |
+//! | `handles` | handles of molds, workers and file watchers |
 //! | `children` | matches processes with workers, verified by the kernel |
 //! | `reconcile` | the configured number of workers: molds, forks, and the end of surplus workers |
 //! | `messages` | messages from molds and workers |
@@ -11,14 +13,13 @@
 //! | `reap` | exited children, and what follows from their exit |
 //! | `death` | descriptions of why a process died |
 //! | `exits` | the hook `child_exit` |
-//! | `access` | access-log lines that dead workers left in shared memory |
 //! | `reload` | new generations: creation, promotion, refusal |
 //! | `signals` | signals of the arbiter |
 //! | `stop` | graceful and quick stops |
 //! | `upgrade` | hands over to an arbiter of a new binary (USR2) |
 //! | `control_requests` | requests on the control socket |
 //! | `canary` | trial of a new generation on some workers, and rollback |
-//! | `health` | health check of a new generation |
+//! | `health`, `probe` | health check of a new generation: when it runs, and how |
 //! | `memory` | memory limits of workers |
 //! | `file_watch` | `reload`: reloads when files change |
 //! | `metrics` | the arbiter's entries in the scoreboard, and the process that serves metrics |
@@ -29,7 +30,6 @@
 //! - Loads no plugin, and parses nothing that comes from the network.
 //! - Nothing in the loop waits for another process.
 
-mod access;
 mod canary;
 mod children;
 mod control_requests;
@@ -37,10 +37,13 @@ mod death;
 mod exits;
 mod file_watch;
 mod generation;
+mod generations;
+mod handles;
 mod health;
 mod memory;
 mod messages;
 mod metrics;
+mod probe;
 mod reap;
 mod reconcile;
 mod reload;
@@ -56,11 +59,11 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use canary::RetiredGeneration;
-use children::Unnamed;
+use children::UnclaimedExits;
 use death::OutOfMemory;
-use exits::Exit;
-use file_watch::Watcher;
-use generation::{Generation, Stage};
+use generation::Generation;
+use generations::Generations;
+use handles::{Exit, Watcher};
 use metrics::StatusProcess;
 use reload::ReloadRequest;
 use stop::Phase;
@@ -69,7 +72,7 @@ use upgrade::{Predecessor, Successor};
 use crate::clock;
 use crate::control::{ClientId, ControlServer};
 use crate::limits;
-use crate::listener::{self, Inherited, ListenError, Listener};
+use crate::listener::{self, Inherited, ListenError};
 use crate::log::ErrorLog;
 use crate::mold::MoldMain;
 use crate::pidfile::Pidfile;
@@ -114,25 +117,24 @@ pub struct Arbiter {
     successor: Option<Successor>,
     out_of_memory: OutOfMemory,
     status: StatusProcess,
-    unnamed: Unnamed,
+    unclaimed: UnclaimedExits,
 
-    /// In the order of creation. At most one is booting and one serving.
-    generations: Vec<Generation>,
+    generations: Generations,
     /// Generations that have served and been retired, the oldest first.
     past: Vec<RetiredGeneration>,
-    generations_made: u32,
-    workers_made: u64,
+    generations_created: u32,
+    workers_created: u64,
     /// Processes that exited while no mold could run the hook `child_exit`.
-    untold_exits: Vec<Exit>,
+    pending_exits: Vec<Exit>,
     /// The reload to begin after the one in progress.
     reload_queued: Option<ReloadRequest>,
     phase: Phase,
     /// Whether a worker has been ready: that is when the server became ready.
     has_been_ready: bool,
     /// WINCH: no workers run until a reload, or until the successor has exited.
-    workers_withdrawn: bool,
+    workers_stopped: bool,
     /// Earliest start of heartbeat timeouts: the arbiter itself was stopped until then.
-    watch_from_ns: u64,
+    timeouts_from_ns: u64,
     /// Time of the last measurement of the workers' memory.
     measured_ns: u64,
     /// Time at which the last wait ended.
@@ -167,7 +169,7 @@ impl Arbiter {
         process::reset_signal_handlers();
         process::unblock_signals();
         let signals =
-            SignalInbox::install(signals::HEARD).map_err(system("installing signal handlers"))?;
+            SignalInbox::install(signals::HANDLED).map_err(system("installing signal handlers"))?;
         let scoreboard = Scoreboard::new().map_err(system("creating the scoreboard"))?;
         log.count_in(scoreboard.log_lines());
         let predecessor = Predecessor::from_environment();
@@ -199,17 +201,17 @@ impl Arbiter {
             successor: None,
             out_of_memory: OutOfMemory::find(),
             status: StatusProcess::default(),
-            unnamed: Unnamed::default(),
-            generations: Vec::new(),
+            unclaimed: UnclaimedExits::default(),
+            generations: Generations::default(),
             past: Vec::new(),
-            generations_made: 0,
-            workers_made: 0,
-            untold_exits: Vec::new(),
+            generations_created: 0,
+            workers_created: 0,
+            pending_exits: Vec::new(),
             reload_queued: None,
             phase: Phase::Running,
             has_been_ready: false,
-            workers_withdrawn: false,
-            watch_from_ns: clock::now_ns(),
+            workers_stopped: false,
+            timeouts_from_ns: clock::now_ns(),
             measured_ns: clock::now_ns(),
             woke_ns: clock::now_ns(),
         };
@@ -230,29 +232,29 @@ impl Arbiter {
     pub fn run(mut self) -> i32 {
         let status = loop {
             self.promote_when_ready();
-            self.supply_workers();
-            self.tell_untold_exits();
-            self.tell_exit();
+            self.reconcile_workers();
+            self.run_pending_exit_hooks();
+            self.run_exit_hook();
             // Again after a queued reload begins: no event would wake the loop for its first process.
             while self.finish_reloads() {
-                self.supply_workers();
+                self.reconcile_workers();
             }
-            self.supply_status();
-            self.note_figures();
-            if let Some(status) = self.ended() {
+            self.start_status_if_due();
+            self.publish_notes();
+            if let Some(status) = self.exit_status() {
                 break status;
             }
             let wake_at_ns = self.next_deadline();
             let ready = self.wait(wake_at_ns);
-            self.notice_own_pause(wake_at_ns);
+            self.detect_own_pause(wake_at_ns);
             for source in ready {
                 self.handle(source);
             }
             if self.predecessor.as_ref().is_some_and(Predecessor::has_ended) {
-                self.succeed();
+                self.on_predecessor_end();
             }
             self.reap();
-            self.watch();
+            self.check_timeouts();
         };
         self.close();
         status
@@ -260,13 +262,13 @@ impl Arbiter {
 
     fn handle(&mut self, source: Source) {
         match source {
-            Source::Signals => self.take_signals(),
-            Source::Mold(generation) => self.hear_mold(generation),
-            Source::Report(generation) => self.hear_workers(generation),
-            Source::Watcher(generation) => self.hear_watcher(generation),
+            Source::Signals => self.handle_signals(),
+            Source::Mold(generation) => self.read_mold(generation),
+            Source::Report(generation) => self.read_workers(generation),
+            Source::Watcher(generation) => self.read_watcher(generation),
             Source::Control => self.control.accept(),
-            Source::Client(client) => self.hear_client(client),
-            Source::Predecessor => self.succeed(),
+            Source::Client(client) => self.read_client(client),
+            Source::Predecessor => self.on_predecessor_end(),
         }
     }
 
@@ -337,18 +339,22 @@ impl Arbiter {
             .flat_map(|generation| {
                 let listeners = generation.listeners.iter().map(|listener| listener.descriptor());
                 let access = generation.access_file.as_ref().map(|file| file.as_fd().as_raw_fd());
-                let door = generation.health.listener().map(|door| door.descriptor());
+                let probe = generation.health.listener().map(|probe| probe.descriptor());
                 let watcher = generation.watcher.as_ref().map(Watcher::descriptor);
                 listeners
                     .chain([generation.report_of_workers.as_raw_fd()])
                     .chain(access)
-                    .chain(door)
+                    .chain(probe)
                     .chain(watcher)
             })
             .filter(|descriptor| !kept.contains(descriptor))
             .chain(self.sources().map(|(_, descriptor, _)| descriptor.as_raw_fd()))
             .chain(self.signals.descriptors())
-            .chain(self.generations.iter().filter_map(|generation| generation.health.way_in()))
+            .chain(
+                self.generations
+                    .iter()
+                    .filter_map(|generation| generation.health.path_descriptor()),
+            )
             .chain(self.control.descriptors())
             .chain(self.status.descriptors())
             .chain(self.generations.iter().flat_map(Generation::handles))
@@ -356,25 +362,6 @@ impl Arbiter {
         descriptors.sort_unstable();
         descriptors.dedup();
         descriptors
-    }
-
-    fn generation(&mut self, id: u32) -> Option<&mut Generation> {
-        self.generations.iter_mut().find(|generation| generation.id == id)
-    }
-
-    fn generation_in(&mut self, stage: Stage) -> Option<&mut Generation> {
-        self.generations.iter_mut().find(|generation| generation.stage == stage)
-    }
-
-    /// Returns the listeners of all generations, each once.
-    fn listeners(&self) -> Vec<Arc<Listener>> {
-        let mut listeners: Vec<Arc<Listener>> = Vec::new();
-        for listener in self.generations.iter().flat_map(|generation| &generation.listeners) {
-            if !listeners.iter().any(|known| Arc::ptr_eq(known, listener)) {
-                listeners.push(Arc::clone(listener));
-            }
-        }
-        listeners
     }
 
     /// Returns whether another arbiter serves the same sockets.

@@ -6,28 +6,28 @@ use nix::unistd::Pid;
 
 use super::Arbiter;
 use super::death::describe_worker;
-use super::exits::Exit;
-use super::generation::{Generation, Mold, MoldStage, Stage, WorkerHandle, WorkerStage};
+use super::generation::{Generation, Role, Stage};
+use super::handles::{Exit, Mold, MoldStage, WorkerHandle, WorkerStage};
 use crate::clock;
+use crate::exit_status::{BOOT_ERROR, EX_CONFIG};
 use crate::message::Refusal;
-use crate::mold::CONFIG;
+
 use crate::process::{self, End};
 use crate::scoreboard::Event;
-use crate::worker::BOOT_ERROR;
 
 impl Arbiter {
     /// Reaps all children that have exited.
     pub(super) fn reap(&mut self) {
         if !self.generations.iter().any(Generation::expects_workers) {
-            self.unnamed.clear();
+            self.unclaimed.clear();
         }
         for _ in 0..CHILDREN_MAX {
             // Messages count only while their sender is a child: they are read before it is reaped.
-            let ended = process::ended_child().unwrap_or_default();
-            if ended.is_some_and(|pid| !self.knows(pid)) {
-                self.hear_of_new_workers();
+            let exited = process::ended_child().unwrap_or_default();
+            if exited.is_some_and(|pid| !self.has_role(pid)) {
+                self.read_new_workers();
             }
-            match process::reap(ended, false) {
+            match process::reap(exited, false) {
                 Ok(Some((pid, end))) => self.on_end(pid, end),
                 // No child has exited, or there are no children.
                 Ok(None) | Err(_) => return,
@@ -41,40 +41,36 @@ impl Arbiter {
         if self.successor.as_ref().is_some_and(|successor| successor.pid() == pid) {
             return self.on_successor_end(end);
         }
-        if self.on_status_end(pid, end)
-            || self.on_question_end(pid, end)
-            || self.on_watcher_end(pid, end)
-        {
+        if self.on_status_end(pid, end) {
             return;
         }
-        for index in 0..self.generations.len() {
-            let generation = &mut self.generations[index];
-            if generation.mold.as_ref().is_some_and(|mold| mold.pid == pid) {
-                let id = generation.id;
+        let Some((index, role)) = self.generations.find(pid) else {
+            return self.on_unknown_end(pid, end);
+        };
+        let id = self.generations[index].id;
+        match role {
+            Role::HealthCheck => self.on_health_check_end(index, end),
+            Role::Watcher => self.on_watcher_end(index, end),
+            Role::Mold => {
                 // Its last messages, and those of its workers, may still be unread.
-                self.hear_mold(id);
-                self.hear_workers(id);
+                self.read_mold(id);
+                self.read_workers(id);
                 if let Some(mold) = self.generations[index].mold.take() {
                     self.on_mold_end(index, &mold, end);
                 }
-                return;
             }
-            let is_it = |worker: &WorkerHandle| worker.pid() == Some(pid);
-            if generation.workers.iter().any(is_it) {
-                let id = generation.id;
-                self.hear_workers(id);
-                let position = self.generations[index].workers.iter().position(is_it);
-                return position.into_iter().for_each(|position| {
+            Role::Worker => {
+                self.read_workers(id);
+                if let Some((index, position)) = self.generations.find_worker(pid) {
                     self.on_worker_end(index, position, pid, end);
-                });
+                }
             }
         }
-        self.on_unknown_end(pid, end);
     }
 
     fn on_mold_end(&mut self, index: usize, mold: &Mold, end: End) {
         self.scoreboard.release(mold.slot);
-        self.tell_mold_exit(index, mold, end);
+        self.run_mold_exit_hook(index, mold, end);
         self.give_up_unforked(index);
         let generation = &self.generations[index];
         let id = generation.id;
@@ -121,13 +117,13 @@ impl Arbiter {
         let Some(slot) = self.scoreboard.reader(worker.slot) else { return };
         let snapshot = slot.snapshot();
         let killed = end.is_by(Signal::SIGKILL) && worker.kill_reason.is_none();
-        let out_of_memory = killed && self.out_of_memory.has_struck();
+        let out_of_memory = killed && self.out_of_memory.has_increased();
         let arbiter = process::number(self.scoreboard.arbiter_pid());
         let kill_reason = worker.kill_reason.as_deref();
         let story = describe_worker(end, kill_reason, out_of_memory, &snapshot, arbiter);
         generation.write_lines(&self.scoreboard.unwritten_lines(worker.slot));
         self.scoreboard.release(worker.slot);
-        self.tell_child_exit(index, Exit::new(pid, worker.age, end));
+        self.run_child_exit_hook(index, Exit::new(pid, worker.age, end));
         let was_told = worker.stage == WorkerStage::Draining || snapshot.ended_by.is_some();
         let never_served = worker.stage == WorkerStage::Draining && worker.ready_ns == 0;
         if never_served || (was_told && end == End::Status(0)) {
@@ -181,16 +177,16 @@ fn why_not_loaded(mold: &Mold, end: End, out_of_memory: &mut super::death::OutOf
     }
     let killed = end.is_by(Signal::SIGKILL) || (mold.is_aborted && end.is_by(Signal::SIGABRT));
     if let Some(reason) = mold.killed_for.as_ref().filter(|_| killed) {
-        return Refusal::new(reason.clone(), CONFIG);
+        return Refusal::new(reason.clone(), EX_CONFIG);
     }
     let what = mold.doing.as_deref().unwrap_or("loading worker class and application");
     let how = end.describe();
-    let why = if end.is_by(Signal::SIGKILL) && out_of_memory.has_struck() {
+    let why = if end.is_by(Signal::SIGKILL) && out_of_memory.has_increased() {
         ": out of memory"
     } else {
         ""
     };
-    Refusal::new(format!("{what} failed: the mold {how}{why}"), CONFIG)
+    Refusal::new(format!("{what} failed: the mold {how}{why}"), EX_CONFIG)
 }
 
 /// Returns whether a worker died so soon after it was ready that its replacement may fail in the same way.

@@ -4,23 +4,23 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use nix::sys::signal::{Signal, kill};
 use nix::unistd::ForkResult;
 
 use super::Arbiter;
-use super::file_watch::Watcher;
-use super::generation::{Generation, Mold, MoldStage, Stage, WorkerHandle, WorkerStage};
-use super::health::Health;
+use super::generation::{Generation, Stage};
+use super::handles::{Mold, MoldStage, Watcher, WorkerHandle, WorkerStage};
+use super::probe::Health;
 use super::stop::Phase;
 use crate::control::ClientId;
+use crate::exit_status::{BOOT_ERROR, EX_CONFIG};
 use crate::hooks::Commands;
 use crate::listener::Listener;
 use crate::log::{AccessLog, LeftLines};
 use crate::message::{Channel, Refusal, ToMold};
-use crate::mold::{CONFIG, MoldContext, MoldStart};
+use crate::mold::MoldStart;
+use crate::payload::MoldContext;
 use crate::scoreboard::{ClaimError, SlotMemory};
 use crate::settings::Settings;
-use crate::worker::BOOT_ERROR;
 use crate::{clock, limits, process};
 
 impl Arbiter {
@@ -36,13 +36,13 @@ impl Arbiter {
             AccessLog::open_file(&settings).map_err(std::io::Error::other)?.map(Arc::new);
         // No other generation serves while the first one would be checked.
         let health = if self.has_been_ready {
-            Health::to_be_asked(&settings).map_err(std::io::Error::other)?
+            Health::new(&settings).map_err(std::io::Error::other)?
         } else {
             Health::default()
         };
-        self.generations_made += 1;
+        self.generations_created += 1;
         self.generations.push(Generation {
-            id: self.generations_made,
+            id: self.generations_created,
             stage: Stage::Booting,
             target: settings.workers,
             settings,
@@ -62,10 +62,10 @@ impl Arbiter {
             fork_fails_since_ns: None,
             waiting,
             share: None,
-            taken: 0,
+            borrowed: 0,
             health,
             watcher: None,
-            is_watched: false,
+            watcher_started: false,
             is_reload: self.has_been_ready,
             awaits_change: false,
         });
@@ -73,7 +73,7 @@ impl Arbiter {
     }
 
     /// Brings every generation closer to its configured number of workers.
-    pub(super) fn supply_workers(&mut self) {
+    pub(super) fn reconcile_workers(&mut self) {
         if matches!(self.phase, Phase::Stopping { .. }) {
             return;
         }
@@ -88,7 +88,7 @@ impl Arbiter {
             let missing = generation.target.saturating_sub(generation.counted());
             if missing > 0 && generation.retry_at_ns == 0 {
                 match generation.mold.as_ref().map(|mold| mold.stage) {
-                    None => self.make_mold(index),
+                    None => self.fork_mold(index),
                     Some(MoldStage::Loaded) => self.ask_for_workers(index, missing),
                     Some(MoldStage::Loading | MoldStage::Quitting) => {}
                 }
@@ -100,8 +100,8 @@ impl Arbiter {
     }
 
     /// Forks the mold of a generation.
-    fn make_mold(&mut self, index: usize) {
-        self.supply_watcher(index);
+    fn fork_mold(&mut self, index: usize) {
+        self.start_watcher(index);
         let now_ns = clock::now_ns();
         let claimed = self.claim_slot(self.generations[index].id, MOLD_AGE);
         let (slot, memory) = match claimed {
@@ -192,7 +192,7 @@ impl Arbiter {
     /// Asks the mold for `missing` workers.
     fn ask_for_workers(&mut self, index: usize, missing: usize) {
         for _ in 0..missing {
-            let age = self.workers_made + 1;
+            let age = self.workers_created + 1;
             let claimed = self.claim_slot(self.generations[index].id, age);
             let generation = &mut self.generations[index];
             let (slot, memory) = match claimed {
@@ -200,7 +200,7 @@ impl Arbiter {
                 Err(error) => {
                     let reason = format!("cannot add a worker: {error}");
                     if generation.stage == Stage::Booting && matches!(error, ClaimError::Full) {
-                        return self.refuse(index, &Refusal::new(reason, CONFIG));
+                        return self.refuse(index, &Refusal::new(reason, EX_CONFIG));
                     }
                     tracing::error!("{reason}");
                     generation.retry_at_ns = clock::now_ns() + RETRY_NS;
@@ -218,7 +218,7 @@ impl Arbiter {
                 generation.retry_at_ns = clock::now_ns() + RETRY_NS;
                 return;
             }
-            self.workers_made = age;
+            self.workers_created = age;
             let now_ns = clock::now_ns();
             let kill_at_ns = generation.kill_at_ns(now_ns);
             generation.workers.push(WorkerHandle {
@@ -242,132 +242,7 @@ impl Arbiter {
     }
 }
 
-impl Generation {
-    /// Sends an event to the mold, which runs the hooks. Returns true if it was sent, or if there are no
-    /// hooks.
-    pub(super) fn tell_hooks(&self, event: &str, facts: &[i64]) -> bool {
-        if !self.has_hooks() {
-            return true;
-        }
-        let message = ToMold::Hook { event: event.to_owned(), facts: facts.to_vec() };
-        let sent = self.hearing_mold().is_some_and(|mold| mold.command.send(&message).is_ok());
-        if !sent {
-            tracing::debug!("generation {}: no mold runs the hook {event}", self.id);
-        }
-        sent
-    }
-
-    /// Returns the mold if it handles messages now or will when it has loaded.
-    pub(super) fn hearing_mold(&self) -> Option<&Mold> {
-        self.mold.as_ref().filter(|mold| mold.stage != MoldStage::Quitting)
-    }
-
-    /// Returns the mold if it handles messages now.
-    pub(super) fn loaded_mold(&self) -> Option<&Mold> {
-        self.mold.as_ref().filter(|mold| mold.stage == MoldStage::Loaded)
-    }
-
-    pub(super) fn has_hooks(&self) -> bool {
-        self.settings.hooks_module.is_some() || !self.settings.sections.hooks.is_empty()
-    }
-
-    /// Tells one worker to stop gracefully.
-    pub(super) fn drain(&mut self, age: u64) {
-        let limit_ns = clock::duration_ns(self.settings.graceful_timeout);
-        if let Some(worker) = self.workers.iter_mut().find(|worker| worker.age == age) {
-            worker.tell_to_end(Signal::SIGTERM, limit_ns);
-        }
-    }
-
-    /// Stops the processes of a generation that could not be loaded, except the one that watches its files.
-    pub(super) fn await_change(&mut self) {
-        self.awaits_change = true;
-        for worker in &mut self.workers {
-            worker.tell_to_end(Signal::SIGTERM, BOOTING_END_NS);
-        }
-        self.quit_mold();
-    }
-
-    /// Retires the generation: its workers are sent `signal` and not replaced.
-    pub(super) fn retire(&mut self, signal: Signal, limit_ns: u64) {
-        self.end_workers(signal, limit_ns);
-        self.quit_mold();
-    }
-
-    /// Retires the generation because the server stops. If it serves and has hooks, its mold lives until the
-    /// hooks have run for each exited worker ([`Generation::tell_exit`]).
-    pub(super) fn retire_at_last(&mut self, signal: Signal, limit_ns: u64) {
-        // `Retiring` on the second call, for a mold that was kept for its hooks.
-        let serves = matches!(self.stage, Stage::Serving | Stage::Retiring);
-        let stays = serves && self.has_hooks() && self.rest_mold();
-        if stays { self.end_workers(signal, limit_ns) } else { self.retire(signal, limit_ns) }
-    }
-
-    /// Runs the last hook after the last worker has exited, and ends the mold that was kept for it.
-    pub(super) fn tell_exit(&mut self) {
-        self.tell_hooks("on_exit", &[self.target as i64]);
-        self.quit_mold();
-    }
-
-    /// Returns whether the mold is kept for its hooks only.
-    pub(super) fn rests(&self) -> bool {
-        self.stage == Stage::Retiring && self.loaded_mold().is_some()
-    }
-
-    fn rest_mold(&self) -> bool {
-        self.loaded_mold().is_some_and(|mold| mold.command.send(&ToMold::ReleaseListeners).is_ok())
-    }
-
-    fn quit_mold(&mut self) {
-        if let Some(mold) = &mut self.mold {
-            mold.quit(clock::now_ns());
-        }
-    }
-
-    fn end_workers(&mut self, signal: Signal, limit_ns: u64) {
-        self.stage = Stage::Retiring;
-        self.health.close();
-        self.watcher = None;
-        for worker in &mut self.workers {
-            worker.tell_to_end(signal, limit_ns);
-        }
-    }
-}
-
-impl WorkerHandle {
-    /// Sends SIGTERM or SIGQUIT, as soon as the process ID is known. A booting worker has nothing to finish
-    /// and may not handle the signal, so it gets only a short time.
-    pub(super) fn tell_to_end(&mut self, signal: Signal, limit_ns: u64) {
-        let now_ns = clock::now_ns();
-        self.stage = WorkerStage::Draining;
-        self.drain_until_ns = now_ns.saturating_add(limit_ns);
-        if self.kill_reason.is_none() {
-            let unready = now_ns + BOOTING_END_NS;
-            let until_ns = self.drain_until_ns;
-            let kill_at_ns = if self.ready_ns == 0 { unready.min(until_ns) } else { until_ns };
-            self.kill_at_ns = Some(kill_at_ns);
-        }
-        self.signal(signal);
-    }
-}
-
-impl Mold {
-    /// Tells the mold to exit. A loading mold reads no messages and is killed.
-    pub(super) fn quit(&mut self, now_ns: u64) {
-        let loading = self.stage == MoldStage::Loading;
-        if loading || self.command.send(&ToMold::Quit).is_err() {
-            let _ = kill(self.pid, Signal::SIGKILL);
-        }
-        self.stage = MoldStage::Quitting;
-        self.kill_at_ns = Some(now_ns + MOLD_QUIT_NS);
-    }
-}
-
 /// Age under which the scoreboard lists a mold.
 const MOLD_AGE: u64 = 0;
 /// Pause after the system refused a process or a slot.
 const RETRY_NS: u64 = 1_000_000_000;
-/// Time limit for a booting worker to stop.
-const BOOTING_END_NS: u64 = 1_000_000_000;
-/// Time limit for a mold to exit.
-const MOLD_QUIT_NS: u64 = 2_000_000_000;

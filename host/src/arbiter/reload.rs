@@ -45,7 +45,7 @@ impl Arbiter {
         if !matches!(self.phase, Phase::Running) {
             return self.answer_refused(&request.waiting, "the server is stopping");
         }
-        match self.generation_in(Stage::Booting) {
+        match self.generations.in_stage_mut(Stage::Booting) {
             None => return self.begin_reload(request),
             Some(refused) if refused.awaits_change => return self.begin_reload(request),
             Some(_) => {}
@@ -65,17 +65,18 @@ impl Arbiter {
     pub(super) fn promote_when_ready(&mut self) {
         let needed = if self.has_been_ready { usize::MAX } else { 1 };
         let running = matches!(self.phase, Phase::Running);
-        let Some(generation) = self.generation_in(Stage::Booting).filter(|_| running) else {
+        let Some(generation) = self.generations.in_stage_mut(Stage::Booting).filter(|_| running)
+        else {
             return;
         };
         let id = generation.id;
         let share = generation.share;
-        if generation.serving() < generation.target.min(needed) || !self.is_well(id) {
+        if generation.serving() < generation.target.min(needed) || !self.is_healthy(id) {
             return;
         }
         match share {
             Some(share) => {
-                if let Some(generation) = self.generation(id) {
+                if let Some(generation) = self.generations.by_id_mut(id) {
                     generation.share = None;
                 }
                 self.begin_trial(id, share);
@@ -86,15 +87,15 @@ impl Arbiter {
 
     /// Makes a generation take over from the previous one.
     fn promote(&mut self, id: u32) {
-        let Some(old) = self.generation_in(Stage::Serving).map(|old| {
+        let Some(old) = self.generations.in_stage_mut(Stage::Serving).map(|old| {
             let limit = old.settings.graceful_timeout;
             (old.id, limit)
         }) else {
             return self.become_ready(id);
         };
         let (old, limit) = old;
-        let left = self.listeners_left(id, old);
-        let Some(generation) = self.generation(id) else { return };
+        let left = self.abandoned_listeners(id, old);
+        let Some(generation) = self.generations.by_id_mut(id) else { return };
         generation.stage = Stage::Serving;
         let settings = Arc::clone(&generation.settings);
         tracing::info!("generation {id} serves; retiring generation {old}");
@@ -102,13 +103,13 @@ impl Arbiter {
             tracing::info!("no longer listening at: {listener}");
             listener.stop_accepting();
         }
-        self.remember(old);
+        self.record_past(old);
         let mut waiting = Vec::new();
-        if let Some(old) = self.generation(old) {
+        if let Some(old) = self.generations.by_id_mut(old) {
             old.retire(Signal::SIGTERM, clock::duration_ns(limit));
             waiting = std::mem::take(&mut old.waiting);
         }
-        if let Some(generation) = self.generation(id) {
+        if let Some(generation) = self.generations.by_id_mut(id) {
             // Clients of the old generation wait until all generations before are over; the new one
             // has to wait for the same.
             generation.waiting.append(&mut waiting);
@@ -117,9 +118,9 @@ impl Arbiter {
             tracing::error!("error log not changed: {error}");
         }
         self.move_pidfile(&settings);
-        self.show_figures(&settings);
+        self.apply_status_settings(&settings);
         self.scoreboard.ledger().count(Event::Reloaded);
-        self.workers_withdrawn = false;
+        self.workers_stopped = false;
         self.notifier.ready();
         self.open_control();
     }
@@ -127,7 +128,7 @@ impl Arbiter {
     /// Refuses a generation that cannot serve: it is retired, and everything is as before. At start, when no
     /// generation serves, the server exits; with `reload` it waits for a file to change.
     pub(super) fn refuse(&mut self, index: usize, refusal: &Refusal) {
-        let Some(old) = self.generation_in(Stage::Serving).map(|old| old.id) else {
+        let Some(old) = self.generations.in_stage_mut(Stage::Serving).map(|old| old.id) else {
             if self.generations[index].awaits_change {
                 return tracing::debug!(
                     "further failure of the refused generation: {}",
@@ -144,7 +145,7 @@ impl Arbiter {
             }
             return self.stop_quickly(refusal.status);
         };
-        self.give_back(index);
+        self.return_workers(index);
         let generation = &mut self.generations[index];
         let id = generation.id;
         let waiting = std::mem::take(&mut generation.waiting);
@@ -152,7 +153,7 @@ impl Arbiter {
         tracing::error!("reload refused, generation {old} continues: {}", refusal.reason);
         self.scoreboard.ledger().count(Event::ReloadRefused);
         generation.retire(Signal::SIGTERM, limit_ns);
-        self.leave_listeners_of(id);
+        self.close_listeners_of(id);
         self.answer_refused(&waiting, &refusal.reason);
         self.notifier.ready();
     }
@@ -163,7 +164,7 @@ impl Arbiter {
         self.generations.retain_mut(|generation| {
             let over = generation.is_over();
             if over {
-                generation.bury();
+                generation.kill_unclaimed();
                 generation.finish_lines();
                 tracing::debug!("generation {} is over", generation.id);
             }
@@ -180,7 +181,7 @@ impl Arbiter {
             self.control.answer(client, &Response::done());
         }
         let running = matches!(self.phase, Phase::Running);
-        if !running || self.generation_in(Stage::Booting).is_some() {
+        if !running || self.generations.in_stage_mut(Stage::Booting).is_some() {
             return false;
         }
         let queued = self.reload_queued.take();
@@ -193,7 +194,7 @@ impl Arbiter {
 
     fn begin_reload(&mut self, request: ReloadRequest) {
         let ReloadRequest { worker_class, share, settings, waiting } = request;
-        if let Some(trial) = self.generation_in(Stage::Trial).map(|trial| trial.id) {
+        if let Some(trial) = self.generations.in_stage_mut(Stage::Trial).map(|trial| trial.id) {
             let reason =
                 format!("generation {trial} is on trial: promote it or roll it back first");
             tracing::error!("reload refused: {reason}");
@@ -215,7 +216,7 @@ impl Arbiter {
             settings.warn_of_ignored();
         }
         let result = settings.and_then(|settings| {
-            let present = self.listeners();
+            let present = self.generations.listeners();
             let listeners = listener::open_all(&settings, &present, &mut self.inherited, 1);
             let listeners = listeners.map_err(|error| error.to_string())?;
             for listener in listeners.iter().filter(|new| !is_among(new, &present)) {
@@ -246,26 +247,26 @@ impl Arbiter {
 
     /// Refuses settings that lack a required part of the serving generation's settings.
     pub(super) fn check_losses(&self, next: &Settings) -> Result<(), String> {
-        let serving = self.generations.iter().find(|one| one.stage == Stage::Serving);
+        let serving = self.generations.in_stage(Stage::Serving);
         let result = serving.map_or(Ok(()), |serving| serving.settings.check_successor(next));
         result.map_err(|problem| problem.to_string())
     }
 
     fn become_ready(&mut self, id: u32) {
         let mut settings = None;
-        if let Some(generation) = self.generation(id) {
+        if let Some(generation) = self.generations.by_id_mut(id) {
             generation.stage = Stage::Serving;
             settings = Some(Arc::clone(&generation.settings));
         }
-        let listeners = self.listeners();
+        let listeners = self.generations.listeners();
         let mut addresses = Vec::new();
         if let Some(settings) = settings {
-            self.show_figures(&settings);
+            self.apply_status_settings(&settings);
             addresses.extend(listeners.iter().map(|listener| listener.url(&settings)));
         }
         self.has_been_ready = true;
-        if let Some(generation) = self.generation(id) {
-            generation.tell_hooks("when_ready", &[generation.target as i64]);
+        if let Some(generation) = self.generations.by_id_mut(id) {
+            generation.send_hook("when_ready", &[generation.target as i64]);
         }
         tracing::info!("Server is ready. Listening at: {}", addresses.join(", "));
         self.notifier.ready();
@@ -273,9 +274,12 @@ impl Arbiter {
     }
 
     /// Returns the listeners that `gone` has and `stays` lacks, unless other programs continue to use them.
-    fn listeners_left(&self, stays: u32, gone: u32) -> Vec<Arc<Listener>> {
-        let of = |id| self.generations.iter().find(move |generation| generation.id == id);
-        let (Some(stays), Some(gone)) = (of(stays), of(gone)) else { return Vec::new() };
+    fn abandoned_listeners(&self, stays: u32, gone: u32) -> Vec<Arc<Listener>> {
+        let (Some(stays), Some(gone)) =
+            (self.generations.by_id(stays), self.generations.by_id(gone))
+        else {
+            return Vec::new();
+        };
         let shared = self.shares_listeners();
         gone.listeners
             .iter()
@@ -286,11 +290,12 @@ impl Arbiter {
     }
 
     /// Stops accepting on listeners that only this generation, which never took over, listens on.
-    pub(super) fn leave_listeners_of(&mut self, id: u32) {
-        let Some(serving) = self.generation_in(Stage::Serving).map(|serving| serving.id) else {
+    pub(super) fn close_listeners_of(&mut self, id: u32) {
+        let Some(serving) = self.generations.in_stage_mut(Stage::Serving).map(|serving| serving.id)
+        else {
             return;
         };
-        for listener in self.listeners_left(serving, id) {
+        for listener in self.abandoned_listeners(serving, id) {
             listener.stop_accepting();
         }
     }

@@ -15,14 +15,13 @@
 use nix::sys::signal::Signal;
 
 use super::Arbiter;
-use super::generation::{Generation, Stage};
+use super::generation::Stage;
 use super::reload::ReloadRequest;
-use crate::message::ToMold;
 use crate::process::name_of;
 use crate::signals::ReceivedSignal;
 
 /// Signals for which the arbiter has handlers.
-pub(super) const HEARD: &[Signal] = &[
+pub(super) const HANDLED: &[Signal] = &[
     Signal::SIGTERM,
     Signal::SIGINT,
     Signal::SIGQUIT,
@@ -39,7 +38,7 @@ pub(super) const HEARD: &[Signal] = &[
 impl Arbiter {
     /// Handles the signals that have arrived since the previous call. Reloads are merged; all others count
     /// one by one.
-    pub(super) fn take_signals(&mut self) {
+    pub(super) fn handle_signals(&mut self) {
         let caught = self.signals.take();
         let reloads = caught.iter().filter(|caught| caught.signal == Signal::SIGHUP).count();
         for &caught in caught.iter().filter(|caught| caught.signal != Signal::SIGHUP) {
@@ -75,8 +74,8 @@ impl Arbiter {
                 log_signal(caught);
                 self.upgrade();
             }
-            Signal::SIGWINCH => self.withdraw_workers(),
-            Signal::SIGCONT => self.watch_anew(),
+            Signal::SIGWINCH => self.stop_workers(),
+            Signal::SIGCONT => self.restart_timeouts(),
             // Children are reaped in each iteration of the loop.
             _ => {}
         }
@@ -84,18 +83,18 @@ impl Arbiter {
 
     /// Changes the configured number of workers in the generation that serves and in the one that is booting.
     pub(super) fn change_target(&mut self, change: impl Fn(usize) -> usize) {
-        if self.workers_withdrawn {
+        if self.workers_stopped {
             return tracing::info!(
                 "number of workers not changed: the workers are stopped (WINCH)"
             );
         }
-        for generation in &mut self.generations {
+        for generation in self.generations.iter_mut() {
             if matches!(generation.stage, Stage::Booting | Stage::Serving) {
                 let before = generation.target;
                 generation.target = change(before);
                 if generation.target != before && generation.stage == Stage::Serving {
                     let facts = [generation.target as i64, before as i64];
-                    generation.tell_hooks("nworkers_changed", &facts);
+                    generation.send_hook("nworkers_changed", &facts);
                 }
             }
         }
@@ -106,7 +105,7 @@ impl Arbiter {
         if let Err(error) = self.log.reopen() {
             tracing::error!("log not reopened: {error}");
         }
-        for generation in &mut self.generations {
+        for generation in self.generations.iter_mut() {
             if let Some(Err(error)) = generation.access_file.as_ref().map(|file| file.reopen()) {
                 tracing::error!("log not reopened: {error}");
             }
@@ -117,38 +116,26 @@ impl Arbiter {
 
     /// WINCH: the workers stop, the arbiter stays; its successor serves alone until this one is stopped or
     /// its workers are started again.
-    fn withdraw_workers(&mut self) {
+    fn stop_workers(&mut self) {
         let daemon = self.generations.iter().any(|generation| generation.settings.daemon);
         if !daemon && self.successor.is_none() {
             return tracing::debug!("SIGWINCH ignored: neither in the background nor upgraded");
         }
         tracing::info!("Handling signal: winch; stopping the workers but not the arbiter");
-        self.workers_withdrawn = true;
+        self.workers_stopped = true;
         // A reload in progress starts workers again, as a later one does.
-        if let Some(generation) = self.generation_in(Stage::Serving) {
+        if let Some(generation) = self.generations.in_stage_mut(Stage::Serving) {
             generation.target = 0;
         }
     }
 
     /// Starts the workers again that WINCH stopped.
-    pub(super) fn restore_workers(&mut self) {
-        if !std::mem::take(&mut self.workers_withdrawn) {
+    pub(super) fn restart_workers(&mut self) {
+        if !std::mem::take(&mut self.workers_stopped) {
             return;
         }
-        if let Some(generation) = self.generation_in(Stage::Serving) {
+        if let Some(generation) = self.generations.in_stage_mut(Stage::Serving) {
             generation.target = generation.settings.workers;
-        }
-    }
-}
-
-impl Generation {
-    fn reopen_logs(&mut self) {
-        if let Some(mold) = self.loaded_mold() {
-            // If sending fails, the mold is about to be reaped.
-            let _ = mold.command.send(&ToMold::Reopen);
-        }
-        for worker in &self.workers {
-            worker.signal(Signal::SIGUSR1);
         }
     }
 }

@@ -35,11 +35,11 @@ impl Arbiter {
         if self.phase != Phase::Running {
             return;
         }
-        let serving = self.generation_in(Stage::Serving);
+        let serving = self.generations.in_stage_mut(Stage::Serving);
         match serving.and_then(|generation| generation.settings.drain_delay) {
             Some(delay) => {
                 tracing::info!("stopping in {} s (drain_delay)", delay.as_secs_f32());
-                self.say_stopping();
+                self.notify_stopping();
                 let until_ns = clock::now_ns() + clock::duration_ns(delay);
                 self.phase = Phase::Delaying { until_ns };
                 self.refuse_reloads();
@@ -50,16 +50,16 @@ impl Arbiter {
 
     /// Stops everything, after accepted requests are served.
     pub(super) fn stop_gracefully(&mut self) {
-        self.say_stopping();
+        self.notify_stopping();
         self.phase = Phase::Stopping { quick: false, status: 0 };
-        for listener in self.listeners_to_leave() {
+        for listener in self.listeners_to_close() {
             listener.stop_accepting();
         }
         self.end_all(Signal::SIGTERM, None);
     }
 
     /// If one of two arbiters stops, the service continues.
-    fn say_stopping(&self) {
+    fn notify_stopping(&self) {
         if !self.shares_listeners() {
             self.notifier.stopping();
         }
@@ -70,20 +70,20 @@ impl Arbiter {
         if matches!(self.phase, Phase::Stopping { quick: true, .. }) {
             return;
         }
-        self.say_stopping();
+        self.notify_stopping();
         let status = match self.phase {
             Phase::Stopping { status, .. } => status,
             Phase::Running | Phase::Delaying { .. } => status,
         };
         self.phase = Phase::Stopping { quick: true, status };
-        for listener in self.listeners_to_leave() {
+        for listener in self.listeners_to_close() {
             listener.stop_accepting();
         }
         self.end_all(Signal::SIGQUIT, Some(QUICK_LIMIT_NS));
     }
 
     /// Returns the exit status when no process is left.
-    pub(super) fn ended(&self) -> Option<i32> {
+    pub(super) fn exit_status(&self) -> Option<i32> {
         match self.phase {
             Phase::Stopping { status, .. } if self.generations.is_empty() => Some(status),
             _ => None,
@@ -92,7 +92,7 @@ impl Arbiter {
 
     /// Final actions before the process exits.
     pub(super) fn close(mut self) {
-        self.hide_figures();
+        self.close_status();
         self.control.close();
         self.pidfile = None;
         tracing::info!("Shutting down: host");
@@ -102,7 +102,7 @@ impl Arbiter {
     /// long as the workers that empty their backlog.
     fn end_all(&mut self, signal: Signal, limit_ns: Option<u64>) {
         self.refuse_reloads();
-        for generation in &mut self.generations {
+        for generation in self.generations.iter_mut() {
             let graceful = clock::duration_ns(generation.settings.graceful_timeout);
             generation.retire_at_last(signal, limit_ns.unwrap_or(graceful));
             generation.listeners.clear();
@@ -110,29 +110,29 @@ impl Arbiter {
     }
 
     /// Runs the hooks when the last worker has exited.
-    pub(super) fn tell_exit(&mut self) {
+    pub(super) fn run_exit_hook(&mut self) {
         if self.generations.iter().all(|generation| generation.workers.is_empty()) {
             self.generations
                 .iter_mut()
-                .filter(|generation| generation.rests())
-                .for_each(Generation::tell_exit);
+                .filter(|generation| generation.is_kept_for_hooks())
+                .for_each(Generation::run_exit_hook);
         }
     }
 
     fn refuse_reloads(&mut self) {
         let mut waiting = self.reload_queued.take().map_or_else(Vec::new, |queued| queued.waiting);
-        for generation in &mut self.generations {
+        for generation in self.generations.iter_mut() {
             waiting.append(&mut generation.waiting);
         }
         self.answer_refused(&waiting, "the server is stopping");
     }
 
     /// Returns the listeners that no process serves after this server has stopped.
-    fn listeners_to_leave(&self) -> Vec<Arc<Listener>> {
+    fn listeners_to_close(&self) -> Vec<Arc<Listener>> {
         if self.shares_listeners() {
             return Vec::new();
         }
-        let mut listeners = self.listeners();
+        let mut listeners = self.generations.listeners();
         listeners.retain(|listener| !listener.is_from_outside());
         listeners
     }

@@ -7,14 +7,15 @@ use nix::sys::signal::{Signal, kill};
 
 use super::Arbiter;
 use super::death::{describe_requests, seconds};
-use super::generation::{Generation, MoldStage, Stage, WorkerHandle, WorkerStage};
+use super::generation::{Generation, Stage};
+use super::handles::{ABORT_NS, WorkerHandle, WorkerStage};
 use super::stop::Phase;
 use crate::clock;
+use crate::exit_status::BOOT_ERROR;
 use crate::hooks::WORKER_ABORT;
 use crate::message::Refusal;
 use crate::process::{name_of, tracer_of};
 use crate::scoreboard::{Event, SlotReader};
-use crate::worker::BOOT_ERROR;
 
 impl Arbiter {
     /// Returns the time at which a limit may be reached next.
@@ -52,46 +53,46 @@ impl Arbiter {
     }
 
     /// Acts on all limits that were reached.
-    pub(super) fn watch(&mut self) {
+    pub(super) fn check_timeouts(&mut self) {
         let now_ns = clock::now_ns();
         if now_ns > self.woke_ns + OWN_PAUSE_NS {
-            self.watch_anew();
+            self.restart_timeouts();
         }
         for index in 0..self.generations.len() {
-            self.watch_mold(index, now_ns);
+            self.generations[index].kill_late_mold(now_ns);
             for worker in (0..self.generations[index].workers.len()).rev() {
-                self.watch_worker(index, worker, now_ns);
+                self.check_worker(index, worker, now_ns);
             }
         }
-        self.watch_boot(now_ns);
+        self.check_boot(now_ns);
         if matches!(self.phase, Phase::Delaying { until_ns } if until_ns <= now_ns) {
             self.stop_gracefully();
         }
         self.control.drop_idle(now_ns);
-        self.watch_memory(now_ns);
+        self.check_memory(now_ns);
         self.notifier.keep_watchdog_quiet(now_ns);
     }
 
     /// Restarts all timeouts if the arbiter itself did not run for a while: it could not see heartbeats in
     /// that time, and the workers may have been stopped with it.
-    pub(super) fn notice_own_pause(&mut self, wake_at_ns: Option<u64>) {
+    pub(super) fn detect_own_pause(&mut self, wake_at_ns: Option<u64>) {
         self.woke_ns = clock::now_ns();
         if wake_at_ns.is_some_and(|at| self.woke_ns > at + OWN_PAUSE_NS) {
-            self.watch_anew();
+            self.restart_timeouts();
         }
     }
 
     /// Restarts the heartbeat timeout of all workers.
-    pub(super) fn watch_anew(&mut self) {
+    pub(super) fn restart_timeouts(&mut self) {
         tracing::debug!(
             "the arbiter was stopped for a while: restarting the timeouts of all workers"
         );
-        self.watch_from_ns = clock::now_ns();
+        self.timeouts_from_ns = clock::now_ns();
     }
 
     /// Refuses a generation that has exceeded its boot timeout as a whole, if neither its mold nor one of its
     /// workers was late on its own.
-    fn watch_boot(&mut self, now_ns: u64) {
+    fn check_boot(&mut self, now_ns: u64) {
         let is_late =
             |generation: &Generation| generation.late_at_ns().is_some_and(|at| now_ns >= at);
         let Some(index) = self.generations.iter().position(is_late) else { return };
@@ -104,31 +105,7 @@ impl Arbiter {
         self.refuse(index, &Refusal::new(reason, BOOT_ERROR));
     }
 
-    fn watch_mold(&mut self, index: usize, now_ns: u64) {
-        let generation = &mut self.generations[index];
-        let limit = generation.settings.boot_timeout;
-        let Some(mold) = &mut generation.mold else { return };
-        if mold.kill_at_ns.is_none_or(|at| now_ns < at) {
-            return;
-        }
-        if mold.stage == MoldStage::Loading {
-            let limit = seconds(limit.unwrap_or_default());
-            let what = mold.doing.as_deref().unwrap_or("loading");
-            let reason = format!("{what} did not finish within {limit} (the setting boot_timeout)");
-            if mold.killed_for.replace(reason).is_none() {
-                // SIGABRT first: if Python runs, its handler logs what each thread does.
-                mold.kill_at_ns = Some(now_ns + ABORT_NS);
-                mold.is_aborted = true;
-                let _ = kill(mold.pid, Signal::SIGABRT);
-                return;
-            }
-        }
-        mold.kill_at_ns = None;
-        // It may have exited already, which is noticed elsewhere.
-        let _ = kill(mold.pid, Signal::SIGKILL);
-    }
-
-    fn watch_worker(&mut self, index: usize, worker: usize, now_ns: u64) {
+    fn check_worker(&mut self, index: usize, worker: usize, now_ns: u64) {
         let generation = &self.generations[index];
         let handle = &generation.workers[worker];
         let Some(slot) = self.scoreboard.reader(handle.slot) else { return };
@@ -142,7 +119,7 @@ impl Arbiter {
         }
         let busy = describe_requests(&slot.in_flight(), now_ns);
         let settings = Arc::clone(&generation.settings);
-        let heard_ns = slot.heartbeat_ns();
+        let heartbeat_ns = slot.heartbeat_ns();
         let silent = silent && !self.generations[index].workers[worker].spare_traced(now_ns);
         if !killed && !silent {
             return;
@@ -155,7 +132,7 @@ impl Arbiter {
         }
         let reason = match handle.stage {
             _ if silent => {
-                format!("no heartbeat for {}{busy}", seconds(clock::between(heard_ns, now_ns)))
+                format!("no heartbeat for {}{busy}", seconds(clock::between(heartbeat_ns, now_ns)))
             }
             WorkerStage::Booting => {
                 let limit = seconds(settings.boot_timeout.unwrap_or_default());
@@ -180,7 +157,7 @@ impl Arbiter {
             handle.signal(Signal::SIGABRT);
             handle.kill_at_ns = Some(now_ns + ABORT_NS);
             let facts = [handle.pid().map_or(0, |pid| i64::from(pid.as_raw())), handle.age as i64];
-            self.generations[index].tell_hooks(WORKER_ABORT, &facts);
+            self.generations[index].send_hook(WORKER_ABORT, &facts);
         } else {
             handle.signal(Signal::SIGKILL);
             handle.kill_at_ns = None;
@@ -216,16 +193,16 @@ impl Arbiter {
         slot: SlotReader,
     ) -> Option<u64> {
         let timeout_ns = clock::duration_ns(generation.settings.timeout?);
-        let is_watched = worker.stage != WorkerStage::Booting && worker.process.is_some();
-        if !is_watched || worker.kill_reason.is_some() {
+        let has_timeout = worker.stage != WorkerStage::Booting && worker.process.is_some();
+        if !has_timeout || worker.kill_reason.is_some() {
             return None;
         }
-        let heard_ns = slot.heartbeat_ns().max(self.watch_from_ns).max(worker.forked_ns);
+        let heartbeat_ns = slot.heartbeat_ns().max(self.timeouts_from_ns).max(worker.forked_ns);
         if worker.is_traced {
             // Short enough that the timeout begins soon after the debugger has detached.
             return Some(worker.traced_ns.saturating_add(TRACED_NS));
         }
-        Some(heard_ns.max(worker.traced_ns).saturating_add(timeout_ns))
+        Some(heartbeat_ns.max(worker.traced_ns).saturating_add(timeout_ns))
     }
 }
 
@@ -263,5 +240,3 @@ impl WorkerHandle {
 const OWN_PAUSE_NS: u64 = 500_000_000;
 /// Interval between checks of a traced worker.
 const TRACED_NS: u64 = 1_000_000_000;
-/// Time from SIGABRT to SIGKILL.
-const ABORT_NS: u64 = 1_000_000_000;

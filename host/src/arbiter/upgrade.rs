@@ -1,5 +1,5 @@
 //! USR2: another arbiter, started from the current program file, takes over the same sockets. Both serve until
-//! one of them is told to stop. A successor that cannot start leaves the old arbiter as it was.
+//! one of them is stopped. A successor that cannot start leaves the old arbiter as it was.
 //!
 //! ```text
 //!     old:  USR2 → successor starts   WINCH → workers end   TERM → ends      (pid file: its own)
@@ -83,7 +83,7 @@ impl Arbiter {
         if self.predecessor.is_some() {
             return tracing::warn!("USR2 ignored: the previous arbiter is still running");
         }
-        if let Some(trial) = self.generation_in(Stage::Trial) {
+        if let Some(trial) = self.generations.in_stage_mut(Stage::Trial) {
             let id = trial.id;
             return tracing::warn!("USR2 ignored: generation {id} is on trial");
         }
@@ -94,7 +94,7 @@ impl Arbiter {
         {
             return tracing::error!("upgrade refused: {reason}");
         }
-        let listeners = self.listeners();
+        let listeners = self.generations.listeners();
         let descriptors: Vec<RawFd> =
             listeners.iter().map(|listener| listener.descriptor()).collect();
         let program = process::program_path(&self.sources.program, &self.sources.directory);
@@ -109,8 +109,8 @@ impl Arbiter {
         unsafe {
             command.pre_exec(move || keep_over_exec(&descriptors));
         }
-        if let Some(generation) = self.generation_in(Stage::Serving) {
-            generation.tell_hooks("pre_exec", &[generation.target as i64]);
+        if let Some(generation) = self.generations.in_stage_mut(Stage::Serving) {
+            generation.send_hook("pre_exec", &[generation.target as i64]);
         }
         match command.spawn() {
             Ok(child) => {
@@ -131,7 +131,7 @@ impl Arbiter {
     pub(super) fn on_successor_end(&mut self, end: End) {
         self.successor = None;
         tracing::warn!("the new arbiter {}; this one continues", end.describe());
-        self.restore_workers();
+        self.restart_workers();
         self.open_control();
         self.notifier.main_process(std::process::id());
     }
@@ -146,7 +146,7 @@ impl Arbiter {
     }
 
     /// Handles the exit of the predecessor: this arbiter is the only one now.
-    pub(super) fn succeed(&mut self) {
+    pub(super) fn on_predecessor_end(&mut self) {
         self.predecessor = None;
         self.notify_of_adoption();
         tracing::info!("previous arbiter exited; upgrade complete");

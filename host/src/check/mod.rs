@@ -25,8 +25,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use crate::exit_status::EX_CONFIG;
 use crate::plugin::search::SearchPath;
-use crate::settings::EX_CONFIG;
 use report::Report;
 use server::Bench;
 

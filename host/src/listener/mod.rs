@@ -136,7 +136,7 @@ impl Listener {
     }
 
     /// Returns whether it was opened for this address of the settings.
-    pub fn was_asked_for_by(&self, bind: &Bind) -> bool {
+    pub fn is_for(&self, bind: &Bind) -> bool {
         self.key == key_of(bind)
     }
 
@@ -157,7 +157,7 @@ impl Listener {
     }
 
     /// Returns whether [`Listener::stop_accepting`] was called for this socket, in any process that has it.
-    pub fn has_stopped_taking(&self) -> bool {
+    pub fn has_stopped_accepting(&self) -> bool {
         let mut instructions: libc::socklen_t = 0;
         // SAFETY: with a length of 0 the kernel writes only the number of the filter's instructions, to
         // the length, which lives for the call.

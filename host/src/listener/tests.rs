@@ -114,9 +114,9 @@ fn a_listener_shows_that_it_has_stopped_taking() {
     let path = format!("unix:{}", directory.path().join("socket").display());
     let name = format!("unix:@jimu-test-{}", std::process::id());
     for listener in open(&["127.0.0.1:0", &path, &name]).unwrap() {
-        assert!(!listener.has_stopped_taking(), "{listener}");
+        assert!(!listener.has_stopped_accepting(), "{listener}");
         listener.stop_accepting();
-        assert!(listener.has_stopped_taking(), "{listener}");
+        assert!(listener.has_stopped_accepting(), "{listener}");
     }
 }
 

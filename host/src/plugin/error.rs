@@ -7,8 +7,7 @@ use worker_api::{Failure, FailureKind};
 
 use super::elf;
 use super::search::NotFound;
-use crate::settings::EX_CONFIG;
-use crate::worker::BOOT_ERROR;
+use crate::exit_status::{BOOT_ERROR, EX_CONFIG};
 
 /// What kind of library is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -25,8 +25,7 @@ use super::search::SearchPath;
 use super::services::{Services, register_worker};
 use crate::log::AccessFormat;
 use crate::message::{Loaded, Refusal};
-use crate::mold::MoldContext;
-use crate::payload::Payload;
+use crate::payload::{MoldContext, Payload};
 use crate::settings::{Origin, Settings};
 use crate::worker::{WorkerContext, at_abort};
 

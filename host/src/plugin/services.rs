@@ -21,7 +21,7 @@ use super::request;
 use crate::listener::Address;
 use crate::log::{self, ErrorLog};
 use crate::message::Channel;
-use crate::mold::MoldContext;
+use crate::payload::MoldContext;
 use crate::settings::{self, Settings};
 use crate::worker::{GRACEFUL, QUICK, REOPEN, WINDOW, WorkerContext};
 

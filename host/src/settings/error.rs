@@ -8,10 +8,8 @@ use std::{
 };
 
 use super::{declare::Setting, table::TABLE, unsupported};
+use crate::exit_status::EX_CONFIG;
 use crate::similar::distance;
-
-/// Exit status for invalid settings: `EX_CONFIG` of sysexits(3).
-pub const EX_CONFIG: i32 = 78;
 
 /// Origin of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]

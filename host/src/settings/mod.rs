@@ -31,7 +31,7 @@ use std::{
 
 pub use bind::Bind;
 pub use declare::{Effect, Setting, Variable};
-pub use error::{EX_CONFIG, Error, Origin, Problem};
+pub use error::{Error, Origin, Problem};
 pub use file::Sections;
 pub use flags::{Action, command};
 pub use losses::is_django_project;

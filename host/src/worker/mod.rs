@@ -20,11 +20,11 @@ use worker_api::raw::TaskBox;
 pub use signals::{GRACEFUL, QUICK, REOPEN, Taken, WINDOW, WorkerSignals, at_abort};
 
 use crate::clock;
+use crate::exit_status::{BOOT_ERROR, PANICKED};
 use crate::listener::{self, Listener};
 use crate::log::{AccessLog, ErrorLog};
 use crate::message::{Channel, FromWorker, Refusal};
-use crate::mold::MoldContext;
-use crate::payload::Payload;
+use crate::payload::{MoldContext, Payload};
 use crate::process;
 use crate::scoreboard::{AccessBuffer, SlotMemory, SlotWriter, WorkerState};
 use crate::settings::Settings;
@@ -71,7 +71,7 @@ impl WorkerContext {
         if self.awaits_first_heartbeat.load(Ordering::Relaxed)
             && self.awaits_first_heartbeat.swap(false, Ordering::AcqRel)
         {
-            self.end_unless_it_can_accept();
+            self.exit_unless_it_can_accept();
             self.leave_last_words("");
             self.ready();
         }
@@ -82,7 +82,7 @@ impl WorkerContext {
     pub fn ready_with_first_heartbeat(&self) {
         // Checked here, too: a loop that runs out of descriptors while it starts reports a worse reason,
         // or none.
-        self.end_unless_it_can_accept();
+        self.exit_unless_it_can_accept();
         self.leave_last_words("its loop has sent no heartbeat (Host::notify)");
         self.awaits_first_heartbeat.store(true, Ordering::Release);
     }
@@ -92,7 +92,7 @@ impl WorkerContext {
         self.is_ready.load(Ordering::Acquire)
     }
 
-    fn end_unless_it_can_accept(&self) {
+    fn exit_unless_it_can_accept(&self) {
         if let Err(error) = probe::can_accept(self.wake_fd()) {
             self.boot_failed(Refusal::new(error.to_string(), BOOT_ERROR));
             process::exit_now(BOOT_ERROR)
@@ -101,7 +101,7 @@ impl WorkerContext {
 
     /// Returns whether the worker should continue: it was not told to stop, and its arbiter is alive.
     pub fn alive(&self) -> bool {
-        !self.is_told_to_end() && self.arbiter_lives()
+        !self.is_told_to_stop() && self.arbiter_lives()
     }
 
     /// Makes [`WorkerContext::alive`] return false, as SIGTERM does.
@@ -110,7 +110,7 @@ impl WorkerContext {
         self.slot.set_state(WorkerState::Draining);
     }
 
-    fn is_told_to_end(&self) -> bool {
+    fn is_told_to_stop(&self) -> bool {
         self.stopped.load(Ordering::Acquire) || self.signals.told_to_end()
     }
 
@@ -134,7 +134,7 @@ impl WorkerContext {
         let found = self.listeners.iter().find(|listener| listener.descriptor() == descriptor);
         let Some(listener) = found else { return 0 };
         let is_orphan = getppid() != self.arbiter && !listener.is_from_outside();
-        if is_orphan || listener.has_stopped_taking() { listener.backlog() } else { 0 }
+        if is_orphan || listener.has_stopped_accepting() { listener.backlog() } else { 0 }
     }
 
     /// Returns whether the arbiter is still this worker's parent. Classes call this before each connection,
@@ -210,7 +210,7 @@ impl WorkerContext {
         self.is_ready.store(true, Ordering::Release);
         self.slot.heartbeat();
         signals::may_outlive_arbiter(self.settings.graceful_timeout + ORPHAN_MARGIN);
-        if !self.is_told_to_end() {
+        if !self.is_told_to_stop() {
             self.slot.set_state(WorkerState::Ready);
         }
         self.report(&FromWorker::Ready { slot: self.slot_number });
@@ -222,7 +222,7 @@ impl WorkerContext {
         self.report(&FromWorker::BootFailed { slot: self.slot_number, refusal });
     }
 
-    /// Asks the arbiter to replace this worker, which serves until it is told to stop. Further calls have no
+    /// Asks the arbiter to replace this worker, which serves until the arbiter stops it. Further calls have no
     /// effect.
     pub fn retire(&self, reason: &str) {
         if self.retiring.swap(true, Ordering::AcqRel) {
@@ -357,7 +357,3 @@ const ORPHAN_MARGIN: Duration = Duration::from_secs(1);
 const RECLAIM_NS: u64 = 1_000_000_000;
 /// Interval between checks of the parent process.
 const PARENT_CHECK_NS: u64 = 100_000_000;
-/// gunicorn's `WORKER_BOOT_ERROR`.
-pub const BOOT_ERROR: i32 = 3;
-/// Exit status after a panic of the server's own code (`EX_SOFTWARE`).
-const PANICKED: i32 = 70;

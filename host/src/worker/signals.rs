@@ -99,7 +99,7 @@ impl WorkerSignals {
 
     /// Returns whether the worker was told to stop, in either way.
     pub fn told_to_end(&self) -> bool {
-        TOLD.load(Ordering::Acquire) & (GRACEFUL | QUICK) != 0
+        ARRIVED.load(Ordering::Acquire) & (GRACEFUL | QUICK) != 0
     }
 }
 
@@ -112,7 +112,7 @@ pub(super) fn may_outlive_arbiter(finishing: Duration) {
 
 /// Installs the server's handlers in front of those that the application has installed since the previous call.
 pub(super) fn reclaim() {
-    for (signal, next) in OWNED.into_iter().zip(&NEXT) {
+    for (signal, next) in OWNED.into_iter().zip(&APPLICATION_ACTIONS) {
         let Some(action) = action_of(signal) else { continue };
         if action.sa_sigaction == on_signal as *const () as usize {
             continue;
@@ -122,7 +122,7 @@ pub(super) fn reclaim() {
             next.store(ptr::null_mut(), Ordering::Release);
             libc::SA_RESTART
         } else {
-            remember_next(next, action);
+            store_application_action(next, action);
             // The application's flags, so that its handler runs as it expects.
             action.sa_flags & (libc::SA_RESTART | libc::SA_ONSTACK)
         };
@@ -134,13 +134,13 @@ pub(super) fn reclaim() {
 /// Restores the application's handlers, or else the default, in a child that the application has forked.
 /// Async-signal-safe.
 pub(super) fn release() {
-    for (signal, next) in OWNED.into_iter().zip(&NEXT) {
-        release_one(signal, next.load(Ordering::Acquire));
+    for (signal, next) in OWNED.into_iter().zip(&APPLICATION_ACTIONS) {
+        restore_one(signal, next.load(Ordering::Acquire));
     }
-    release_one(libc::SIGABRT, ptr::null_mut());
+    restore_one(libc::SIGABRT, ptr::null_mut());
 }
 
-fn release_one(signal: i32, next: *const libc::sigaction) {
+fn restore_one(signal: i32, next: *const libc::sigaction) {
     let Some(action) = action_of(signal) else { return };
     if action.sa_sigaction != on_signal as *const () as usize {
         return;
@@ -155,7 +155,7 @@ fn release_one(signal: i32, next: *const libc::sigaction) {
 
 /// Stores an action for handlers, which may be reading the previous one; that one is therefore leaked. A runtime
 /// has one handler for all signals, so this happens only a few times in the life of a process.
-fn remember_next(next: &AtomicPtr<libc::sigaction>, action: libc::sigaction) {
+fn store_application_action(next: &AtomicPtr<libc::sigaction>, action: libc::sigaction) {
     // SAFETY: null, or an action that was leaked here.
     let known = unsafe { next.load(Ordering::Acquire).as_ref() };
     let same = known.is_some_and(|known| {
@@ -178,18 +178,18 @@ extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut l
     let saved_errno = nix::errno::Errno::last();
     if signal == libc::SIGABRT {
         if !worker_api::fork::is_child() {
-            remember(signal, info);
-            if is_given_up(info) {
+            record_sender(signal, info);
+            if is_aborted_by_another(info) {
                 run_abort_task();
             }
             // Before the stack trace, which takes time: the arbiter waits for only a second.
             run_abort_hook(info);
-            say_where(info);
+            log_backtrace(info);
         }
-        die_of_abort();
+        end_by_abort();
     }
     act(signal, info);
-    run_next(signal, info, context);
+    run_application_handler(signal, info, context);
     saved_errno.set();
 }
 
@@ -210,13 +210,13 @@ pub(super) fn act(signal: i32, info: *const libc::siginfo_t) {
     } else if bit == GRACEFUL && getppid().as_raw() != ARBITER.load(Ordering::Acquire) {
         arm_end_timer(ORPHAN_END_NS.load(Ordering::Acquire));
     }
-    let told = TOLD.fetch_or(bit, Ordering::AcqRel);
+    let told = ARRIVED.fetch_or(bit, Ordering::AcqRel);
     if bit & (GRACEFUL | QUICK) != 0 {
         if told & bit != 0 {
             // The worker is stopping already; possibly a handler has called the previous one.
             return;
         }
-        remember(signal, info);
+        record_sender(signal, info);
     }
     PENDING.fetch_or(bit, Ordering::AcqRel);
     let zero = 0u8;
@@ -226,11 +226,11 @@ pub(super) fn act(signal: i32, info: *const libc::siginfo_t) {
 }
 
 /// Runs the application's handler of a signal, if it has one.
-fn run_next(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+fn run_application_handler(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let Some(at) = OWNED.iter().position(|owned| *owned == signal) else { return };
-    // SAFETY: null, or an action that `remember_next` has leaked: its handler has the form that its flags say.
+    // SAFETY: null, or an action that `store_application_action` has leaked: its handler has the form that its flags say.
     unsafe {
-        let Some(next) = NEXT[at].load(Ordering::Acquire).as_ref() else { return };
+        let Some(next) = APPLICATION_ACTIONS[at].load(Ordering::Acquire).as_ref() else { return };
         if next.sa_flags & libc::SA_SIGINFO != 0 {
             let handler: Handler = std::mem::transmute(next.sa_sigaction);
             handler(signal, info, context);
@@ -245,7 +245,7 @@ extern "C" fn on_end_timer(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void
     process::exit_now(0);
 }
 
-fn remember(signal: i32, info: *const libc::siginfo_t) {
+fn record_sender(signal: i32, info: *const libc::siginfo_t) {
     if let Some(slot) = SLOT.get() {
         let sender = if info.is_null() { 0 } else { sender_of(info) };
         slot.told_to_end(signal as u32, sender);
@@ -257,7 +257,7 @@ fn remember(signal: i32, info: *const libc::siginfo_t) {
 /// This is more than a handler may do: it allocates, and takes the locks of `std`'s backtraces. If it interrupted
 /// their owner, it hangs until the arbiter sends SIGKILL a second later. Only for a process that the arbiter
 /// aborts; one that aborts itself reports its own reasons.
-fn say_where(info: *const libc::siginfo_t) {
+fn log_backtrace(info: *const libc::siginfo_t) {
     let is_known = APPLICATION_TRACED.load(Ordering::Acquire);
     if !is_known && sender_of(info) == std::os::unix::process::parent_id() {
         let backtrace = std::backtrace::Backtrace::force_capture().to_string();
@@ -271,10 +271,10 @@ pub fn at_abort(hook: impl Fn() + Send + Sync + 'static) {
     ABORT_HOOK.get_or_init(|| Box::new(hook));
 }
 
-/// Like [`say_where`], this is more than a handler may do, in a process that ends in any case. Does nothing if
+/// Like [`log_backtrace`], this is more than a handler may do, in a process that ends in any case. Does nothing if
 /// the process aborts itself, in a state in which nothing may work.
 fn run_abort_hook(info: *const libc::siginfo_t) {
-    if is_given_up(info)
+    if is_aborted_by_another(info)
         && let Some(hook) = ABORT_HOOK.get()
     {
         hook();
@@ -304,12 +304,12 @@ pub(super) fn on_application_traced() {
 }
 
 /// Returns whether another process aborts this one.
-fn is_given_up(info: *const libc::siginfo_t) -> bool {
+fn is_aborted_by_another(info: *const libc::siginfo_t) -> bool {
     ![0, std::process::id()].contains(&sender_of(info))
 }
 
 /// Ends the process as without a handler: by SIGABRT, with a core dump if the system is configured for it.
-fn die_of_abort() -> ! {
+fn end_by_abort() -> ! {
     // SAFETY: signal, raise and the mask functions are async-signal-safe; the default disposition runs no code
     // of ours. The signal is blocked while its handler runs, so it is unblocked first.
     unsafe {
@@ -376,7 +376,8 @@ const OWNED: [i32; 7] = [
     libc::SIGUSR2,
 ];
 /// The application's handlers of [`OWNED`].
-static NEXT: [AtomicPtr<libc::sigaction>; 7] = [const { AtomicPtr::new(ptr::null_mut()) }; 7];
+static APPLICATION_ACTIONS: [AtomicPtr<libc::sigaction>; 7] =
+    [const { AtomicPtr::new(ptr::null_mut()) }; 7];
 static ABORT_HOOK: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
 /// Whether the application has logged a trace in its own language.
 static APPLICATION_TRACED: AtomicBool = AtomicBool::new(false);
@@ -384,7 +385,7 @@ static ABORT_TASK: OnceLock<Mutex<TaskBox>> = OnceLock::new();
 static SLOT: OnceLock<SlotWriter> = OnceLock::new();
 static PENDING: AtomicU32 = AtomicU32::new(0);
 /// All bits that ever arrived.
-static TOLD: AtomicU32 = AtomicU32::new(0);
+static ARRIVED: AtomicU32 = AtomicU32::new(0);
 static WAKE: AtomicI32 = AtomicI32::new(-1);
 /// The arbiter's process ID: this process's parent while the arbiter is alive.
 static ARBITER: AtomicI32 = AtomicI32::new(0);

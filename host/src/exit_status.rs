@@ -1,0 +1,10 @@
+//! Exit statuses of `host`, of its molds and of its workers.
+
+/// The server cannot start for a reason other than its settings, as in gunicorn.
+pub const FAILED: i32 = 1;
+/// A worker could not boot: gunicorn's `WORKER_BOOT_ERROR`.
+pub const BOOT_ERROR: i32 = 3;
+/// The server's own code panicked in a worker: `EX_SOFTWARE` of sysexits(3).
+pub const PANICKED: i32 = 70;
+/// Invalid settings, or an application that cannot be loaded: `EX_CONFIG` of sysexits(3).
+pub const EX_CONFIG: i32 = 78;
