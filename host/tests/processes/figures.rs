@@ -137,12 +137,12 @@ fn an_address_in_use_is_waited_for_and_does_not_keep_the_server_from_serving() {
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = other.local_addr().unwrap();
     let server = Server::start("hello", &["--metrics-bind", &address.to_string()]);
-    server.wait_for("No Metrics yet");
+    server.wait_for("cannot open Metrics yet");
     assert!(server.talk("hi").ends_with(" hello\n"));
     drop(other);
     server.wait_for("Metrics at: http://");
     assert!(get(address, "/health").starts_with("HTTP/1.1 200 "));
-    assert_eq!(server.count("No Metrics yet"), 1);
+    assert_eq!(server.count("cannot open Metrics yet"), 1);
     server.stop();
 }
 
