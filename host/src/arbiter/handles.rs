@@ -77,7 +77,7 @@ pub(super) struct WorkerHandle {
     pub(super) stage: WorkerStage,
     pub(super) forked_ns: u64,
     pub(super) ready_ns: u64,
-    /// Deadline for finishing requests, once the worker was told to stop.
+    /// Deadline for finishing requests, once the worker was stopped.
     pub(super) drain_until_ns: u64,
     /// The worker asked to be replaced. It serves until its replacement is ready.
     pub(super) wants_to_retire: bool,
@@ -99,7 +99,7 @@ pub(super) struct WorkerHandle {
 pub(super) enum WorkerStage {
     Booting,
     Ready,
-    /// It was told to stop.
+    /// It was sent a signal to stop.
     Draining,
 }
 

@@ -149,7 +149,7 @@ impl Generation {
                 self.boot_succeeded();
                 scoreboard.ledger().count(Event::WorkerReady);
             }
-            // It was told to stop before this message was read, and may have accepted connections.
+            // It was stopped before this message was read, and may have accepted connections.
             FromWorker::Ready { .. } if worker.stage == WorkerStage::Draining => {
                 worker.ready_ns = clock::now_ns();
                 if worker.kill_reason.is_none() {

@@ -140,7 +140,7 @@ impl Arbiter {
                 let words = words.unwrap_or_default();
                 format!("it was not ready within {limit} (the setting boot_timeout){words}")
             }
-            _ if handle.ready_ns == 0 => "it was told to stop while it booted".to_owned(),
+            _ if handle.ready_ns == 0 => "it was stopped while it booted".to_owned(),
             _ => {
                 let limit = seconds(settings.graceful_timeout);
                 format!("it did not exit within {limit} (the setting graceful_timeout){busy}")
@@ -149,7 +149,7 @@ impl Arbiter {
         if silent {
             self.scoreboard.ledger().count(Event::WorkerTimedOut);
         }
-        // A worker that was told to stop while it booted has nothing to report.
+        // A worker that was stopped while it booted has nothing to report.
         let gentle = silent || handle.stage == WorkerStage::Booting || handle.ready_ns != 0;
         handle.kill_reason = Some(reason);
         if gentle {

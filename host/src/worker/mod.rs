@@ -99,7 +99,7 @@ impl WorkerContext {
         }
     }
 
-    /// Returns whether the worker should continue: it was not told to stop, and its arbiter is alive.
+    /// Returns whether the worker should continue: it was not stopped, and its arbiter is alive.
     pub fn alive(&self) -> bool {
         !self.is_told_to_stop() && self.arbiter_lives()
     }

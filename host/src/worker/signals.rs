@@ -97,7 +97,7 @@ impl WorkerSignals {
         taken
     }
 
-    /// Returns whether the worker was told to stop, in either way.
+    /// Returns whether the worker was sent a signal to stop, graceful or quick.
     pub fn told_to_end(&self) -> bool {
         ARRIVED.load(Ordering::Acquire) & (GRACEFUL | QUICK) != 0
     }
