@@ -37,7 +37,7 @@ fn a_worker_without_its_poller_is_not_ready(cell: &Cell) {
 
 fn a_worker_without_its_threads_is_not_ready(cell: &Cell) {
     if cell.class.name == "gthread" {
-        is_refused(cell, &[libc::SYS_clone3], "cannot start its poller and threads");
+        is_refused(cell, &[libc::SYS_clone3], "cannot start the threads of the gthread worker");
     }
 }
 

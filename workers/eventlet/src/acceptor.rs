@@ -1,4 +1,4 @@
-//! The greenlet that blocks in accept, one for each listener, as in eventlet's `serve`.
+//! The acceptor greenlet, one for each listener, which blocks in accept as in eventlet's `serve`.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -8,14 +8,14 @@ use green::{Interest, Interrupt};
 use green_kit::{Connections, Listening};
 use kit::{AcceptResult, crowd};
 
-/// What an acceptor needs.
+/// The acceptor of a listener.
 #[derive(Clone)]
 pub(crate) struct Acceptor {
     pub(crate) listening: Rc<Listening>,
     pub(crate) connections: Rc<Connections>,
-    /// Room for connections: each holds one permit until it is gone.
+    /// The limit of connections: each holds a permit until it is closed.
     pub(crate) room: Rc<Semaphore>,
-    /// How many are accepted before the others in the process, and the other workers, have their turn.
+    /// The number of connections that are accepted before other greenlets, and other workers, can run.
     pub(crate) burst: usize,
 }
 
@@ -29,8 +29,8 @@ impl Acceptor {
         }
     }
 
-    /// Accepts what remains in the backlog when the worker stops, for as long as `left` says.
-    pub(crate) fn take_rest(&self, left: impl Fn() -> Option<Duration>) {
+    /// Accepts the remaining backlog when the worker stops. `left` returns the time that remains.
+    pub(crate) fn accept_backlog(&self, left: impl Fn() -> Option<Duration>) {
         for _ in 0..self.listening.remaining_backlog(self.connections.host()) {
             if !matches!(self.room.acquire(left()), Ok(true)) || !self.take() {
                 return;
@@ -39,26 +39,26 @@ impl Acceptor {
     }
 
     fn turn(&self) -> Result<(), Interrupt> {
-        // A socket that cannot be watched is tried again after a rest, as one without descriptors is.
-        match self.listening.source().wait_in_line(Interest::Read) {
+        // Tried again after a pause if the socket cannot be watched, as after a failed accept.
+        match self.listening.source().wait_in_queue(Interest::Read) {
             Ok(()) => {}
             Err(error) => match Interrupt::of(&error) {
                 Some(interrupt) => return Err(interrupt),
-                None => return green::sleep(REST),
+                None => return green::sleep(UNWATCHED_PAUSE),
             },
         }
         for _ in 0..self.burst {
             if !self.room.try_acquire() {
-                // A full pool stops accepting: the socket is not in the poller meanwhile.
-                self.leave_line();
+                // Stop accepting while the pool is full: take the socket out of the poller.
+                self.leave_queue();
                 while !self.room.acquire(Some(crowd::PAUSE))? {
                     self.connections.make_room(self.listening.waiting());
                 }
             }
             match self.listening.take() {
                 AcceptResult::Connection(accepted) => {
-                    // To the end of the line of the workers that wait for this socket.
-                    self.leave_line();
+                    // To the end of the queue of workers that wait for this socket.
+                    self.leave_queue();
                     self.connections.admit(accepted);
                 }
                 AcceptResult::Empty => {
@@ -67,7 +67,7 @@ impl Acceptor {
                 }
                 AcceptResult::Rest(pause) => {
                     self.room.release();
-                    self.leave_line();
+                    self.leave_queue();
                     return green::sleep(pause);
                 }
             }
@@ -75,13 +75,13 @@ impl Acceptor {
         Ok(())
     }
 
-    fn leave_line(&self) {
-        if let Err(error) = self.listening.source().leave_line() {
-            tracing::warn!("cannot stop to watch a listening socket: {error}");
+    fn leave_queue(&self) {
+        if let Err(error) = self.listening.source().leave_queue() {
+            tracing::warn!("cannot stop watching a listening socket: {error}");
         }
     }
 
-    /// Takes one connection with the permit that is held; gives it back where there is none.
+    /// Accepts one connection with the permit that is held; releases the permit if there is none.
     fn take(&self) -> bool {
         if let AcceptResult::Connection(accepted) = self.listening.take() {
             self.connections.admit(accepted);
@@ -92,5 +92,5 @@ impl Acceptor {
     }
 }
 
-/// How long accepting rests where the listener cannot be watched.
-const REST: Duration = Duration::from_millis(100);
+/// The pause after a listener could not be watched.
+const UNWATCHED_PAUSE: Duration = Duration::from_millis(100);

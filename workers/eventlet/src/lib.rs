@@ -1,11 +1,15 @@
-//! The eventlet worker class: a greenlet for each listener that blocks in accept, and a green pool. gunicorn's
-//! eventlet worker, with three of its faults left out: it takes a connection only when it can serve it, an idle
-//! connection holds no greenlet, and nobody who waits to be accepted is lost when it stops.
+//! The eventlet worker class: an acceptor greenlet for each listener, and a green pool.
 //!
-//! | module | what it is |
+//! It follows gunicorn's eventlet worker, with three differences:
+//!
+//! - It accepts a connection only when it can serve it.
+//! - An idle connection occupies no greenlet.
+//! - A worker that stops serves the connections in the backlog that no other worker would serve.
+//!
+//! | module | contents |
 //! | --- | --- |
-//! | `lib` | the class: what the host makes and runs |
-//! | `acceptor` | the greenlet that blocks in accept |
+//! | `lib` | the class, as the host creates and runs it |
+//! | `acceptor` | the acceptor greenlet |
 //! | `serve` | the green pool, and the main greenlet: heartbeat and stop |
 
 #![forbid(unsafe_code)]
@@ -30,14 +34,12 @@ pub struct EventletWorker {
 impl Worker for EventletWorker {
     fn init_process(&self) -> Result<()> {
         let process = Process::new(Rc::clone(&self.base))?;
-        self.process
-            .set(process)
-            .map_err(|_| Failure::application("the worker's process is prepared once"))
+        self.process.set(process).map_err(|_| Failure::application("init_process was called twice"))
     }
 
     fn run(&self) -> Result<()> {
         let Some(process) = self.process.get() else {
-            return Err(Failure::application("a worker is run after its init_process"));
+            return Err(Failure::application("run was called before init_process"));
         };
         let state = Rc::clone(process.state());
         let pool = serve::Pool::new(&state, process.greenlets_max());

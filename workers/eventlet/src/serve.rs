@@ -1,4 +1,4 @@
-//! The green pool, and the main greenlet: it starts the acceptors, shows signs of life, and stops.
+//! The green pool, and the main greenlet: starts the acceptors, sends heartbeats, stops.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use worker_api::{Failure, FailureKind, Result};
 
 use crate::acceptor::Acceptor;
 
-/// The green pool of a worker, and the room for its connections.
+/// The green pool of a worker, and the limit of its connections.
 pub(crate) struct Pool {
     greenlets: GreenPool,
     room: Rc<Semaphore>,
@@ -20,7 +20,7 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// A pool for `worker_connections` connections, of which at most `greenlets_max` are served at once.
+    /// Creates a pool for `worker_connections` connections, up to `greenlets_max` of which are served at a time.
     pub(crate) fn new(state: &Rc<WorkerState>, greenlets_max: usize) -> Rc<Self> {
         let connections = state.base.context.config.worker_connections;
         let pool = Rc::new(Self {
@@ -28,7 +28,7 @@ impl Pool {
             room: Rc::new(Semaphore::new(connections)),
             connections: Rc::clone(&state.connections),
         });
-        state.served_by(pool.clone());
+        state.set_serve(pool.clone());
         pool
     }
 }
@@ -41,17 +41,17 @@ impl Serve for Pool {
         let connections = Rc::clone(&self.connections);
         let started = self.greenlets.spawn(move || connections.serve_requests(connection));
         if let Err(error) = started {
-            tracing::error!("a request is dropped, there is no greenlet for it: {error}");
+            tracing::error!("request dropped: cannot start a greenlet: {error}");
         }
         Ok(())
     }
 
-    fn gone(&self) {
+    fn on_close(&self) {
         self.room.release();
     }
 }
 
-/// The main greenlet.
+/// Runs the main greenlet.
 pub(crate) fn main(state: &Rc<WorkerState>, pool: &Rc<Pool>) -> Result<()> {
     let acceptors = acceptors(state, pool)?;
     let mut running = Vec::new();
@@ -64,7 +64,7 @@ pub(crate) fn main(state: &Rc<WorkerState>, pool: &Rc<Pool>) -> Result<()> {
     state.run_until_stopped()?;
     for acceptor in running {
         acceptor.kill();
-        // An acceptor has nothing to tell but that it was killed.
+        // The result is always that the acceptor was killed.
         let _ = acceptor.join();
     }
     if state.is_quitting() { Ok(()) } else { stop(state, acceptors) }
@@ -83,23 +83,27 @@ fn acceptors(state: &Rc<WorkerState>, pool: &Rc<Pool>) -> Result<Vec<Acceptor>> 
     state.base.acceptors.iter().map(acceptor).collect()
 }
 
-/// A graceful end: accepts what no other worker would serve, then finishes the requests that have begun.
+/// Stops gracefully: accepts the part of the backlog that no other worker would serve, then finishes the requests that have
+/// begun.
 fn stop(state: &Rc<WorkerState>, acceptors: Vec<Acceptor>) -> Result<()> {
     let deadline_ns = state.base.graceful_deadline_ns();
     let left =
         || (deadline_ns != 0).then(|| Duration::from_nanos(deadline_ns.saturating_sub(now_ns())));
     state.base.context.drain();
     for acceptor in &acceptors {
-        acceptor.take_rest(left);
+        acceptor.accept_backlog(left);
     }
     drop(acceptors);
     state.base.host.close_listeners();
     state.connections.drain();
     if !state.wait_empty(deadline_ns)? {
-        tracing::warn!("{} connections are cut: graceful_timeout is over", state.connections.len());
+        tracing::warn!(
+            "{} connections closed: requests did not finish within graceful_timeout",
+            state.connections.len()
+        );
     }
     Ok(())
 }
 
-/// How many connections an acceptor takes in a row where no other worker waits for them.
+/// The number of connections that an acceptor accepts in a row if no other worker waits for them.
 const BURST_ALONE: usize = 64;

@@ -1,6 +1,6 @@
-//! The class, as every cooperative class is tested: a whole worker, a real listener, a double of the host.
+//! Runs the tests of the cooperative classes: a complete worker with a real listener and a double of the host.
 
-// Helpers of a test fail as the test does.
+// A failing helper fails the test.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../../green-kit/tests/double/behaviour.rs"]

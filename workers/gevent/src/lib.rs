@@ -1,9 +1,10 @@
-//! The gevent worker class: a stream server for each listener, whose accept watch takes several connections a turn
-//! and is paused while the pool is full. gunicorn's gevent worker, but that an idle connection holds no greenlet,
-//! and that nobody who waits to be accepted is lost when it stops.
+//! The gevent worker class: a stream server for each listener, which accepts several connections in a turn of the hub and
+//! pauses while the pool is full.
 //!
-//! All of it is the library `stream_server`'s, from which pywsgi is made, too; here stand the class's name and its
-//! handler.
+//! It follows gunicorn's gevent worker, with two differences: an idle connection occupies no greenlet, and a worker that
+//! stops serves the connections in the backlog that no other worker would serve.
+//!
+//! [`green_kit::stream_server`] implements the class, and pywsgi too. This crate defines its name and its handler.
 
 #![forbid(unsafe_code)]
 

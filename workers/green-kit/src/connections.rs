@@ -1,4 +1,4 @@
-//! The connections of a worker: each has a place, and is parked there or lent to an exchange.
+//! The connections of a worker. Each has an entry, and is parked there or lent to an exchange.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
@@ -14,97 +14,97 @@ use kit::socket::Accepted;
 use kit::{Advance, Connection, ConnectionDriver, WorkerBase, crowd};
 use worker_api::{Counter, Host, Waker};
 
-use crate::driver::GreenHome;
-use crate::place::{Place, hub_interest};
+use crate::driver::GreenDriver;
+use crate::entry::{ConnectionEntry, hub_interest};
 use crate::request_deadlines::RequestDeadlines;
 
-/// How a class serves: the part of [`Connections`] that is the class's own.
+/// How a class serves: the part of [`Connections`] that differs between classes.
 pub trait Serve {
-    /// A whole request has come: sees to it that [`Connections::serve_requests`] runs for it in a greenlet, or answers with the
-    /// connection where there is no greenlet left for it. Must not block.
+    /// Called with a complete request: runs [`Connections::serve_requests`] for it in a greenlet, or returns the connection
+    /// if no greenlet is free. Must not block.
     fn start(&self, connection: Box<Connection>) -> Result<(), Box<Connection>>;
 
-    /// A connection is gone: there is room for another. Must not block.
-    fn gone(&self) {}
+    /// Called after a connection was closed, which makes room for another one. Must not block.
+    fn on_close(&self) {}
 }
 
 /// The connections of the worker that runs on this thread.
 pub struct Connections {
     base: Rc<WorkerBase>,
-    home: Arc<dyn ConnectionDriver>,
+    driver: Arc<dyn ConnectionDriver>,
     handle: Handle,
     clock: Clock,
     guest: bool,
     serve: OnceCell<Weak<dyn Serve>>,
     /// By descriptor.
-    places: RefCell<Vec<Option<Rc<Place>>>>,
+    entries: RefCell<Vec<Option<Rc<ConnectionEntry>>>>,
     count: Cell<usize>,
-    /// Requests that wait for a greenlet to end, or for the guest loop's turn.
+    /// Requests that wait for a free greenlet, or for the next turn of the guest loop.
     waiting: RefCell<VecDeque<Box<Connection>>>,
     deadlines: RequestDeadlines,
-    /// Nobody is connected.
+    /// Set while there are no connections.
     empty: Event,
-    /// Until when connections without a request are kept; 0 while the worker serves.
+    /// How long idle connections are kept while the worker stops, in monotonic nanoseconds; 0 while it serves.
     idle_drain_ns: Cell<u64>,
-    /// Requests that are in greenlets now, the guest's or our own.
+    /// The number of requests in greenlets, the guest's or our own.
     busy: Cell<usize>,
-    /// A greenlet rests until `handover` is set, and then takes what is `handed` to it.
-    resting: Cell<bool>,
-    /// Whether it has begun to rest since the last sign of life.
-    rests_anew: Cell<bool>,
-    handover: Event,
-    handed: Cell<Option<Box<Connection>>>,
+    /// Whether the spare greenlet is parked: it waits for `spare_wakeup`, and then serves `spare_request`.
+    spare_parked: Cell<bool>,
+    /// Whether the spare greenlet has parked since the last heartbeat.
+    spare_used: Cell<bool>,
+    spare_wakeup: Event,
+    spare_request: Cell<Option<Box<Connection>>>,
 }
 
 impl Connections {
-    /// The connections of the hub on this thread; `guest` is whether a guest loop drives it.
+    /// Creates the connections of the hub on this thread. `guest`: a guest loop drives it.
     pub(crate) fn new(base: &Rc<WorkerBase>, handle: Handle, guest: bool) -> Rc<Self> {
         let empty = Event::new();
         empty.set();
         let connections = Rc::new(Self {
             base: Rc::clone(base),
-            home: Arc::new(GreenHome::new(handle.clone())),
+            driver: Arc::new(GreenDriver::new(handle.clone())),
             handle,
             clock: Clock { at: Instant::now(), ns: now_ns() },
             guest,
             serve: OnceCell::new(),
-            places: RefCell::default(),
+            entries: RefCell::default(),
             count: Cell::new(0),
             waiting: RefCell::default(),
             deadlines: RequestDeadlines::new(base),
             empty,
             idle_drain_ns: Cell::new(0),
             busy: Cell::new(0),
-            resting: Cell::new(false),
-            rests_anew: Cell::new(false),
-            handover: Event::new(),
-            handed: Cell::new(None),
+            spare_parked: Cell::new(false),
+            spare_used: Cell::new(false),
+            spare_wakeup: Event::new(),
+            spare_request: Cell::new(None),
         });
-        HERE.set(Some(Rc::clone(&connections)));
+        CURRENT.set(Some(Rc::clone(&connections)));
         connections
     }
 
-    /// Those of this thread.
-    pub(crate) fn here() -> Option<Rc<Self>> {
-        HERE.with_borrow(Clone::clone)
+    /// Returns the connections of this thread, if it is a hub's.
+    pub(crate) fn current() -> Option<Rc<Self>> {
+        CURRENT.with_borrow(Clone::clone)
     }
 
-    /// Has the thread forget them.
-    pub(crate) fn forget() {
-        drop(HERE.take());
+    /// Drops the connections of this thread.
+    pub(crate) fn clear_current() {
+        drop(CURRENT.take());
     }
 
-    /// Says who serves them: once, before the first is admitted.
-    pub fn served_by(&self, serve: Weak<dyn Serve>) {
+    /// Sets how the class serves: once, before the first connection is admitted.
+    pub fn set_serve(&self, serve: Weak<dyn Serve>) {
         let set = self.serve.set(serve);
         debug_assert!(set.is_ok(), "a worker has one way to serve");
     }
 
-    /// Takes a connection in, and waits for its first request.
+    /// Adds a connection, and waits for its first request.
     pub fn admit(self: &Rc<Self>, accepted: Accepted) {
         let mut connection = Connection::new(&self.base.context, accepted);
-        let place = match Place::new(self, &connection) {
-            Ok(place) => place,
+        let entry = match ConnectionEntry::new(self, &connection) {
+            Ok(entry) => entry,
             Err(error) => {
                 tracing::warn!("cannot watch a connection: {error}");
                 return;
@@ -113,130 +113,135 @@ impl Connections {
         self.base.host.count(Counter::ACCEPTED, 1);
         self.base.host.count(Counter::CONNECTIONS, 1);
         let fd = connection.fd() as usize;
-        let mut places = self.places.borrow_mut();
-        if places.len() <= fd {
-            places.resize_with(fd + 1, || None);
+        let mut entries = self.entries.borrow_mut();
+        if entries.len() <= fd {
+            entries.resize_with(fd + 1, || None);
         }
-        places[fd] = Some(Rc::clone(&place));
-        drop(places);
+        entries[fd] = Some(Rc::clone(&entry));
+        drop(entries);
         self.count.set(self.count.get() + 1);
         self.empty.clear();
         if self.idle_drain_ns.get() != 0 {
             connection.shorten_idle_deadline(self.idle_drain_ns.get());
         }
-        // Its bytes are an event like any others: many connections share the wait for them.
-        place.park_fresh(connection);
+        // Its bytes are an event like any other, so many new connections share one wait.
+        entry.park_fresh(connection);
     }
 
-    /// The host's services.
+    /// Returns the host's services.
     pub fn host(&self) -> &Host {
         &self.base.host
     }
 
-    /// How many connections there are.
+    /// Returns the number of connections.
     pub fn len(&self) -> usize {
         self.count.get()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no connections.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Has the connections that have waited longest for a request give way to `needed` that wait to be accepted: where
-    /// there are `worker_connections`, and no other worker has taken the new ones for [`crowd::PAUSE`].
+    /// Closes up to `needed` connections that have waited longest for a request, in favor of connections in the backlog. To
+    /// be called if there are `worker_connections` and no other worker has accepted the new ones for [`crowd::PAUSE`].
     pub fn make_room(&self, needed: usize) {
         let oldest = {
-            let places = self.places.borrow();
-            let waits = |place: &Rc<Place>| Some((place.waits_since_ns()?, Rc::clone(place)));
-            crowd::pick(places.iter().flatten().filter_map(waits), needed)
+            let entries = self.entries.borrow();
+            let waits =
+                |entry: &Rc<ConnectionEntry>| Some((entry.waits_since_ns()?, Rc::clone(entry)));
+            crowd::pick(entries.iter().flatten().filter_map(waits), needed)
         };
         self.base.context.note_crowd(oldest.len());
-        for place in oldest {
-            place.yield_now();
+        for entry in oldest {
+            entry.yield_now();
         }
     }
 
-    /// How many requests are with the application, in greenlets.
+    /// Returns the number of requests that the application serves, in greenlets.
     pub fn busy(&self) -> usize {
         self.busy.get()
     }
 
-    /// Calls the application for a request, for those that waited for a greenlet, and for those that come while this
-    /// one rests. In a greenlet.
+    /// Calls the application for a request, then for the requests that wait for a greenlet, then for those that arrive
+    /// while this greenlet is the spare one. To be called in a greenlet.
     pub fn serve_requests(&self, connection: Box<Connection>) {
         let mut next = Some(connection);
         while let Some(connection) = next {
             self.busy.set(self.busy.get() + 1);
             self.call(connection);
             self.busy.set(self.busy.get() - 1);
-            self.deadlines.absorb();
-            // The queue is not held over the rest.
+            self.deadlines.absorb_interrupt();
+            // Ends the borrow of the queue before the greenlet parks.
             let waiting = self.waiting.borrow_mut().pop_front();
             next = waiting.or_else(|| self.park_for_reuse());
         }
     }
 
-    /// One greenlet that has nothing to do rests for a while instead of ending: as long as no request waits for
-    /// anything, it serves them all, and none is made for each. How long is not timed for each request:
-    /// [`Connections::end_rest`] sees to that.
+    /// Parks the calling greenlet as the spare one, and returns the next request for it. Returns `None` if the greenlet has
+    /// to end, for example because another one is parked already.
+    ///
+    /// As long as requests do not wait for anything, the spare greenlet serves them all, and no request needs a new one.
+    /// No timer is set for each request to limit how long it stays parked:
+    /// [`Connections::end_unused_spare`] does that.
     fn park_for_reuse(&self) -> Option<Box<Connection>> {
-        if self.resting.get() || self.idle_drain_ns.get() != 0 {
+        if self.spare_parked.get() || self.idle_drain_ns.get() != 0 {
             return None;
         }
-        self.resting.set(true);
-        self.rests_anew.set(true);
-        // What was handed over is served, whatever else ended the wait; otherwise the greenlet ends.
-        let _ = self.handover.wait(None);
-        self.handover.clear();
-        self.resting.set(false);
-        self.handed.take()
+        self.spare_parked.set(true);
+        self.spare_used.set(true);
+        // A request that was passed to it is served, even if something else ended the wait.
+        let _ = self.spare_wakeup.wait(None);
+        self.spare_wakeup.clear();
+        self.spare_parked.set(false);
+        self.spare_request.take()
     }
 
-    /// Has the greenlet that rests end, so that its stack goes back, where it has had nothing to do since this was
-    /// called last: with each sign of life.
-    pub(crate) fn end_rest(&self) {
-        if !self.rests_anew.replace(false) && self.resting.get() {
-            self.handover.set();
+    /// Ends the spare greenlet, which frees its stack, if it has served nothing since the last call. Called with each
+    /// heartbeat.
+    pub(crate) fn end_unused_spare(&self) {
+        if !self.spare_used.replace(false) && self.spare_parked.get() {
+            self.spare_wakeup.set();
         }
     }
 
-    /// Calls a guest's application for the requests that have come.
+    /// Calls a guest's application for the requests that wait.
     pub(crate) fn call_guest(&self) {
-        // As many as there are now: what comes meanwhile is the next turn's.
-        let came = self.waiting.borrow().len();
-        for _ in 0..came {
+        // Those that wait now: later ones are served in the next turn.
+        let count = self.waiting.borrow().len();
+        for _ in 0..count {
             let next = self.waiting.borrow_mut().pop_front();
             if let Some(connection) = next {
-                // Until it comes back, wherever the guest serves it.
+                // Counts as busy until it is released, wherever the guest serves it.
                 self.busy.set(self.busy.get() + 1);
                 self.call(connection);
             }
         }
     }
 
-    /// From now on every answer closes its connection, and one without a request is let go soon.
+    /// Stops keeping connections alive: every response closes its connection from now on, and idle ones are closed soon.
     pub fn drain(self: &Rc<Self>) {
         self.base.context.drain();
         self.idle_drain_ns.set(WorkerBase::idle_drain_deadline_ns());
-        let places: Vec<Rc<Place>> = self.places.borrow().iter().flatten().cloned().collect();
-        for place in places {
-            place.shorten_idle_deadline(self.idle_drain_ns.get());
+        let entries: Vec<Rc<ConnectionEntry>> =
+            self.entries.borrow().iter().flatten().cloned().collect();
+        for entry in entries {
+            entry.shorten_idle_deadline(self.idle_drain_ns.get());
         }
-        if self.resting.get() {
-            self.handover.set();
+        if self.spare_parked.get() {
+            self.spare_wakeup.set();
         }
     }
 
-    /// Waits until nobody is connected, until `deadline_ns` at the latest (0: for ever); answers whether nobody is.
+    /// Waits until there are no connections, until `deadline_ns` at the latest (0: no limit). Returns whether there are none.
     pub fn wait_empty(&self, deadline_ns: u64) -> Result<bool, Interrupt> {
         let left =
             (deadline_ns != 0).then(|| Duration::from_nanos(deadline_ns.saturating_sub(now_ns())));
         self.empty.wait(left)
     }
 
-    /// Goes on with a connection that came back from its exchange.
-    pub(crate) fn come_back(self: &Rc<Self>, mut connection: Box<Connection>) {
+    /// Takes back a connection whose exchange is over, and advances it.
+    pub(crate) fn release(self: &Rc<Self>, mut connection: Box<Connection>) {
         self.deadlines.end(connection.fd());
         if self.guest {
             self.busy.set(self.busy.get().saturating_sub(1));
@@ -248,17 +253,17 @@ impl Connections {
         self.settle(connection, next);
     }
 
-    /// Does with a connection what it asks for.
+    /// Does what a connection asks for.
     pub(crate) fn settle(self: &Rc<Self>, mut connection: Box<Connection>, mut next: Advance) {
         loop {
             match next {
                 Advance::Request => return self.start(connection),
-                Advance::Closed => return self.leave(connection),
+                Advance::Closed => return self.close(connection),
                 Advance::Wait(interest) => {
-                    let Some(place) = self.place(connection.fd()) else { return };
-                    match place.source.take_ready(hub_interest(interest)) {
+                    let Some(entry) = self.entry(connection.fd()) else { return };
+                    match entry.source.take_ready(hub_interest(interest)) {
                         Ok(true) => next = connection.advance(),
-                        Ok(false) => return place.park(connection, interest),
+                        Ok(false) => return entry.park(connection, interest),
                         Err(error) => {
                             tracing::warn!("cannot watch a connection: {error}");
                             next = Advance::Closed;
@@ -269,16 +274,16 @@ impl Connections {
         }
     }
 
-    pub(crate) fn place(&self, fd: RawFd) -> Option<Rc<Place>> {
-        self.places.borrow().get(usize::try_from(fd).ok()?)?.clone()
+    pub(crate) fn entry(&self, fd: RawFd) -> Option<Rc<ConnectionEntry>> {
+        self.entries.borrow().get(usize::try_from(fd).ok()?)?.clone()
     }
 
-    /// A deadline of the kit's as the hub counts.
+    /// Converts a deadline of the kit into the hub's type.
     pub(crate) fn instant(&self, deadline_ns: u64) -> Instant {
         self.clock.instant(deadline_ns)
     }
 
-    /// Fires a waker in the hub's next turn, which a guest loop is made to take.
+    /// Fires a waker in the hub's next turn, and wakes a guest loop for it.
     pub(crate) fn wake_soon(&self, waker: Waker) {
         self.handle.call(move || waker.wake());
     }
@@ -289,11 +294,11 @@ impl Connections {
 
     fn start(&self, connection: Box<Connection>) {
         let refused = if self.guest {
-            // Outside a turn the guest's loop must come to know.
+            // Outside of a turn, the guest loop must be woken.
             self.handle.wake();
             Err(connection)
         } else {
-            self.hand_over(connection).or_else(|connection| {
+            self.pass_to_spare(connection).or_else(|connection| {
                 match self.serve.get().and_then(Weak::upgrade) {
                     Some(serve) => serve.start(connection),
                     None => Ok(()),
@@ -305,48 +310,48 @@ impl Connections {
         }
     }
 
-    /// Gives the request to the greenlet that rests, if one does.
-    fn hand_over(&self, connection: Box<Connection>) -> Result<(), Box<Connection>> {
-        if !self.resting.replace(false) {
+    /// Passes the request to the spare greenlet, if it is parked; returns it otherwise.
+    fn pass_to_spare(&self, connection: Box<Connection>) -> Result<(), Box<Connection>> {
+        if !self.spare_parked.replace(false) {
             return Err(connection);
         }
-        self.handed.set(Some(connection));
-        self.handover.set();
+        self.spare_request.set(Some(connection));
+        self.spare_wakeup.set();
         Ok(())
     }
 
     fn call(&self, connection: Box<Connection>) {
         let fd = connection.fd();
-        let exchange = connection.into_exchange(Arc::clone(&self.home));
+        let exchange = connection.into_exchange(Arc::clone(&self.driver));
         self.deadlines.begin(fd, &exchange);
         self.base.app.call(exchange);
     }
 
-    fn leave(&self, connection: Box<Connection>) {
-        let place = match self.places.borrow_mut().get_mut(connection.fd() as usize) {
-            Some(place) => place.take(),
+    fn close(&self, connection: Box<Connection>) {
+        let entry = match self.entries.borrow_mut().get_mut(connection.fd() as usize) {
+            Some(entry) => entry.take(),
             None => None,
         };
         if connection.is_duplicated()
-            && let Some(place) = &place
-            && let Err(error) = place.source.deregister()
+            && let Some(entry) = &entry
+            && let Err(error) = entry.source.deregister()
         {
-            tracing::warn!("a connection that was taken over is still watched: {error}");
+            tracing::warn!("cannot stop watching a connection that was taken over: {error}");
         }
         drop(connection);
-        drop(place);
+        drop(entry);
         self.base.host.count(Counter::CONNECTIONS, -1);
         self.count.set(self.count.get() - 1);
         if self.is_empty() {
             self.empty.set();
         }
         if let Some(serve) = self.serve.get().and_then(Weak::upgrade) {
-            serve.gone();
+            serve.on_close();
         }
     }
 }
 
-/// Turns the kit's deadlines into the hub's: both count the same clock.
+/// Converts the kit's times into the hub's: both are of the monotonic clock.
 struct Clock {
     at: Instant,
     ns: u64,
@@ -359,5 +364,5 @@ impl Clock {
 }
 
 thread_local! {
-    static HERE: RefCell<Option<Rc<Connections>>> = const { RefCell::new(None) };
+    static CURRENT: RefCell<Option<Rc<Connections>>> = const { RefCell::new(None) };
 }

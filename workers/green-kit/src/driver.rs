@@ -1,5 +1,5 @@
-//! How an exchange waits in a greenlet, and where its connection goes afterwards. Used by any thread that an
-//! application gives its exchange to: what concerns the hub is handed over to it.
+//! How an exchange waits in a greenlet, and what follows for its connection. An application may use its exchange on any
+//! thread; calls that concern the hub are then sent to the hub's thread.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
@@ -11,24 +11,24 @@ use kit::{Connection, ConnectionDriver, poll};
 use worker_api::{Failure, FailureKind, Interest, Result, Waker};
 
 use crate::connections::Connections;
-use crate::place::hub_interest;
+use crate::entry::hub_interest;
 
-/// The home of a cooperative worker's connections.
-pub(crate) struct GreenHome {
+/// Drives the connections of a cooperative worker.
+pub(crate) struct GreenDriver {
     handle: Handle,
 }
 
-impl GreenHome {
+impl GreenDriver {
     pub(crate) fn new(handle: Handle) -> Self {
         Self { handle }
     }
 
-    /// Does `work` on the hub's thread, at once where this is it.
+    /// Runs `work` on the hub's thread: at once if that is the calling thread.
     fn on_hub(&self, work: impl FnOnce(&std::rc::Rc<Connections>) + Send + 'static) {
-        match Connections::here() {
+        match Connections::current() {
             Some(connections) => work(&connections),
             None => self.handle.call(move || {
-                if let Some(connections) = Connections::here() {
+                if let Some(connections) = Connections::current() {
                     work(&connections);
                 }
             }),
@@ -36,19 +36,20 @@ impl GreenHome {
     }
 }
 
-impl ConnectionDriver for GreenHome {
+impl ConnectionDriver for GreenDriver {
     fn wait(&self, fd: RawFd, interest: Interest, deadline_ns: u64) -> Result<()> {
-        let Some(place) = Connections::here().and_then(|connections| connections.place(fd)) else {
-            // A thread of the application's own blocks in the ordinary way.
+        let Some(entry) = Connections::current().and_then(|connections| connections.entry(fd))
+        else {
+            // A thread that the application started blocks.
             let ready = poll::wait(fd, interest, deadline_ns, || ());
-            return answer(ready);
+            return to_result(ready);
         };
         let interest = hub_interest(interest);
         let timeout =
             (deadline_ns != 0).then(|| Duration::from_nanos(deadline_ns.saturating_sub(now_ns())));
-        answer(match place.source.take_ready(interest) {
-            Ok(false) => place.source.wait(interest, timeout).and_then(|ready| {
-                place.source.take_ready(interest)?;
+        to_result(match entry.source.take_ready(interest) {
+            Ok(false) => entry.source.wait(interest, timeout).and_then(|ready| {
+                entry.source.take_ready(interest)?;
                 Ok(ready)
             }),
             result => result,
@@ -56,7 +57,11 @@ impl ConnectionDriver for GreenHome {
     }
 
     fn yield_now(&self) -> Result<()> {
-        if Connections::here().is_none() { Ok(()) } else { green::yield_now().map_err(interrupted) }
+        if Connections::current().is_none() {
+            Ok(())
+        } else {
+            green::yield_now().map_err(interrupted)
+        }
     }
 
     fn register_waker(
@@ -68,8 +73,8 @@ impl ConnectionDriver for GreenHome {
     ) -> Result<()> {
         let fd = fd.as_raw_fd();
         self.on_hub(move |connections| {
-            if let Some(place) = connections.place(fd)
-                && let Err(error) = place.arm(interest, deadline_ns, waker)
+            if let Some(entry) = connections.entry(fd)
+                && let Err(error) = entry.arm(interest, deadline_ns, waker)
             {
                 tracing::warn!("cannot watch a connection: {error}");
             }
@@ -78,15 +83,15 @@ impl ConnectionDriver for GreenHome {
     }
 
     fn wake_soon(&self, waker: Waker) {
-        // In the hub's next turn, which comes after those that wait for this one to end.
+        // In the hub's next turn, after the greenlets that wait for this one.
         self.handle.call(move || waker.wake());
     }
 
     fn on_disconnect(&self, fd: BorrowedFd<'_>, waker: Waker) {
         let fd = fd.as_raw_fd();
         self.on_hub(move |connections| {
-            if let Some(place) = connections.place(fd) {
-                place.on_disconnect(waker);
+            if let Some(entry) = connections.entry(fd) {
+                entry.on_disconnect(waker);
             }
         });
     }
@@ -96,11 +101,11 @@ impl ConnectionDriver for GreenHome {
     }
 
     fn release(&self, connection: Box<Connection>) {
-        self.on_hub(move |connections| connections.come_back(connection));
+        self.on_hub(move |connections| connections.release(connection));
     }
 }
 
-fn answer(waited: io::Result<bool>) -> Result<()> {
+fn to_result(waited: io::Result<bool>) -> Result<()> {
     match waited {
         Ok(true) => Ok(()),
         Ok(false) => Err(Failure::new(FailureKind::TIMEOUT, "the deadline passed")),
@@ -111,15 +116,15 @@ fn answer(waited: io::Result<bool>) -> Result<()> {
     }
 }
 
-/// What ended a greenlet's wait, as the application sees it.
+/// Converts what ended a greenlet's wait into the application's error.
 pub(crate) fn interrupted(interrupt: Interrupt) -> Failure {
     match interrupt {
-        Interrupt::Exit if crate::request_deadlines::is_over() => {
+        Interrupt::Exit if crate::request_deadlines::current_has_timed_out() => {
             Failure::new(FailureKind::TIMEOUT, "the request timed out (request_timeout)")
         }
-        Interrupt::Exit => Failure::new(FailureKind::INTERRUPTED, "the worker ends"),
+        Interrupt::Exit => Failure::new(FailureKind::INTERRUPTED, "the worker is stopping"),
         Interrupt::Outside => Failure::unsupported(
-            "nothing may wait here: this is the loop's own call, or a guest loop's thread",
+            "cannot wait outside of a greenlet: this is a callback of the hub, or the thread of a guest loop",
         ),
         other => Failure::new(FailureKind::INTERRUPTED, other.to_string()),
     }

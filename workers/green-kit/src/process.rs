@@ -1,5 +1,5 @@
-//! A cooperative worker's process: its hub, its signals, its heartbeat, and how it ends. Its main greenlet is the
-//! class's; what the application does with it depends on whether it brings a loop of its own.
+//! A cooperative worker's process: hub, signals, heartbeat and stop. The class provides the main greenlet. The hub runs
+//! its own loop, or is driven by the application's loop if it has one (a guest loop).
 
 use std::cell::{Cell, OnceCell};
 use std::os::fd::BorrowedFd;
@@ -19,37 +19,37 @@ use worker_api::{Failure, FailureKind, Requirements, Result};
 use crate::connections::{Connections, Serve};
 use crate::runtime::runtime;
 
-/// What a worker of a cooperative class consists of, before its class makes it serve.
+/// The parts of a cooperative worker that exist before its class starts to serve.
 pub struct Process {
     hub: Rc<Hub>,
     state: Rc<WorkerState>,
     guest: bool,
     greenlets_max: usize,
-    // Kept for its registration.
+    // Holds the registration in the hub.
     _signals: Source<BorrowedFd<'static>>,
 }
 
-/// The life of a worker, as its main greenlet leads it.
+/// The state of a worker, for its main greenlet.
 pub struct WorkerState {
-    /// The base worker.
+    /// The base of the worker.
     pub base: Rc<WorkerBase>,
     /// Its connections.
     pub connections: Rc<Connections>,
     end: Event,
     quit: Cell<bool>,
-    busy_told: Cell<i64>,
+    busy_reported: Cell<i64>,
     serve: OnceCell<Rc<dyn Serve>>,
 }
 
 impl Process {
-    /// Makes the hub and prepares the application. After the fork, on the worker's main thread.
+    /// Creates the hub and prepares the application. To be called after the fork, on the worker's main thread.
     pub fn new(base: Rc<WorkerBase>) -> Result<Self> {
         let guest = base.app.requirements().contains(Requirements::LOOP);
         let (hub, greenlets_max) = make_hub(&base, guest)?;
         let connections = Connections::new(&base, hub.handle(), guest);
         let signals = watch_signals(&base)?;
         base.app.init_worker(runtime(hub.handle(), &base.context))?;
-        // A guest loop's greenlets are its own, as many as there may be connections.
+        // A guest loop creates its own greenlets: up to one for each connection.
         let slots = if guest { base.context.config.worker_connections } else { greenlets_max };
         base.host.count(Counter::SLOTS, slots as i64);
         let state = Rc::new(WorkerState {
@@ -57,30 +57,30 @@ impl Process {
             connections,
             end: Event::new(),
             quit: Cell::new(false),
-            busy_told: Cell::new(0),
+            busy_reported: Cell::new(0),
             serve: OnceCell::new(),
         });
         Ok(Self { hub: Rc::new(hub), state, guest, greenlets_max, _signals: signals })
     }
 
-    /// The worker's life.
+    /// Returns the worker's state.
     pub fn state(&self) -> &Rc<WorkerState> {
         &self.state
     }
 
-    /// The most requests that can be in greenlets at once.
+    /// Returns the number of requests that can be in greenlets at a time.
     pub fn greenlets_max(&self) -> usize {
         self.greenlets_max
     }
 
-    /// Runs `main` in a greenlet, and the loop, the application's own where it brings one, until it ends.
+    /// Runs `main` in a greenlet, and the hub's loop or the application's own until `main` ends.
     pub fn run(&self, main: impl FnOnce() -> Result<()> + 'static) -> Result<()> {
         if self.guest {
             return self.run_guest(main);
         }
-        self.hub.block_on(main).map_err(|error| {
-            Failure::new(FailureKind::OTHER, "the hub cannot go on").caused_by(&error)
-        })?
+        self.hub
+            .block_on(main)
+            .map_err(|error| Failure::new(FailureKind::OTHER, "the hub failed").caused_by(&error))?
     }
 
     fn run_guest(&self, main: impl FnOnce() -> Result<()> + 'static) -> Result<()> {
@@ -97,20 +97,20 @@ impl Process {
         };
         self.state.base.app.run_loop(RawEngine_TO::from_value(engine, TD_Opaque))?;
         if main.is_finished() {
-            // Does not wait any more, and so needs no greenlet.
+            // `join` returns at once, so it needs no greenlet.
             return main.join().map_err(|error| {
                 Failure::new(FailureKind::OTHER, "the main greenlet failed").caused_by(&error)
             })?;
         }
-        Err(Failure::application("the application's loop ended before the worker was to end"))
+        Err(Failure::application("the application's event loop ended while the worker was serving"))
     }
 
-    /// TERM came: to be called by the class's `handle_exit`.
+    /// Stops the worker gracefully. To be called by the class's `handle_exit` (TERM).
     pub fn handle_exit(&self) {
         self.state.end.set();
     }
 
-    /// QUIT or INT came: to be called by the class's `handle_quit`.
+    /// Stops the worker at once. To be called by the class's `handle_quit` (QUIT, INT).
     pub fn handle_quit(&self) {
         self.state.quit.set(true);
         self.state.end.set();
@@ -119,20 +119,20 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        Connections::forget();
+        Connections::clear_current();
     }
 }
 
 impl WorkerState {
-    /// Says how the class serves, for as long as this lives.
-    pub fn served_by(&self, serve: Rc<dyn Serve>) {
+    /// Sets how the class serves, and keeps `serve` alive.
+    pub fn set_serve(&self, serve: Rc<dyn Serve>) {
         let weak: Weak<dyn Serve> = Rc::downgrade(&serve);
         if self.serve.set(serve).is_ok() {
-            self.connections.served_by(weak);
+            self.connections.set_serve(weak);
         }
     }
 
-    /// Shows a sign of life each second until the worker is to end.
+    /// Sends heartbeats until the worker has to stop.
     pub fn run_until_stopped(&self) -> Result<()> {
         while self.base.host.alive() && !self.quit.get() {
             self.tick();
@@ -141,13 +141,13 @@ impl WorkerState {
         Ok(())
     }
 
-    /// Whether the worker is to end at once.
+    /// Returns whether the worker has to stop at once.
     pub fn is_quitting(&self) -> bool {
         self.quit.get()
     }
 
-    /// Waits until no one is connected and the application does nothing beside requests, until `deadline_ns` at the
-    /// latest, with heartbeats; returns whether that is so.
+    /// Waits until there are no connections and no background tasks of the application, until `deadline_ns` at the latest,
+    /// and sends heartbeats. Returns whether there are none.
     pub fn wait_empty(&self, deadline_ns: u64) -> Result<bool> {
         if !self.wait_for_connections(deadline_ns)? {
             return Ok(false);
@@ -176,23 +176,23 @@ impl WorkerState {
         }
     }
 
-    /// A sign of life, and what is counted or looked at once a second.
+    /// Sends a heartbeat, and does what is due once a second.
     fn tick(&self) {
         self.base.tick();
-        self.connections.end_rest();
+        self.connections.end_unused_spare();
         let busy = self.connections.busy() as i64;
-        self.base.host.count(Counter::BUSY_SLOTS, busy - self.busy_told.replace(busy));
+        self.base.host.count(Counter::BUSY_SLOTS, busy - self.busy_reported.replace(busy));
     }
 }
 
 fn ended(interrupt: &green::Interrupt) -> Failure {
-    Failure::new(FailureKind::INTERRUPTED, "the main greenlet was ended").caused_by(interrupt)
+    Failure::new(FailureKind::INTERRUPTED, "the main greenlet was killed").caused_by(interrupt)
 }
 
-/// The hub, and how many greenlets may serve in it.
+/// Creates the hub; returns it and the number of greenlets that may serve requests in it.
 fn make_hub(base: &WorkerBase, guest: bool) -> Result<(Hub, usize)> {
     let cannot = |error: &HubError| {
-        Failure::new(FailureKind::OTHER, "cannot make the worker's hub").caused_by(error)
+        Failure::new(FailureKind::OTHER, "cannot create the worker's hub").caused_by(error)
     };
     let mut stacks = StackConfig::default();
     if let Some(size) = base.host.setting_usize("greenlet_stack") {
@@ -205,7 +205,7 @@ fn make_hub(base: &WorkerBase, guest: bool) -> Result<(Hub, usize)> {
             stacks.stacks_max = possible;
             Hub::with_stacks(stacks)
         }
-        made => made,
+        result => result,
     }
     .map_err(|error| cannot(&error))?;
     if !guest {
@@ -214,7 +214,7 @@ fn make_hub(base: &WorkerBase, guest: bool) -> Result<(Hub, usize)> {
         if let Some(limit) = base.host.setting_duration("greenlet_block_warning")
             && let Err(error) = hub.watch_blocking(limit)
         {
-            // A diagnosis alone: the requests of a system that refuses threads are served without it.
+            // It is for diagnosis only: a worker that cannot start a thread serves without it.
             tracing::warn!(
                 "greenlet_block_warning has no effect: cannot start its thread: {error}"
             );
@@ -232,7 +232,7 @@ fn watch_signals(base: &WorkerBase) -> Result<Source<BorrowedFd<'static>>> {
     Ok(signals)
 }
 
-/// The worker's engine for a guest loop.
+/// The engine that a guest loop drives.
 struct Engine {
     hub: Rc<Hub>,
     state: Rc<WorkerState>,
@@ -247,7 +247,7 @@ impl RawEngine for Engine {
 
     fn turn(&self) -> RResult<(), Failure> {
         catch_flat("the engine's turn", || {
-            self.hub.turn().map_err(|error| Failure::io("the hub cannot turn", &error))?;
+            self.hub.turn().map_err(|error| Failure::io("a turn of the hub failed", &error))?;
             self.state.connections.call_guest();
             Ok(())
         })
@@ -259,5 +259,5 @@ impl RawEngine for Engine {
     }
 }
 
-/// Stacks for greenlets that serve no request: main, acceptors, the application's own tasks.
+/// Stacks for greenlets that serve no request: the main greenlet, acceptors, tasks of the application.
 const SPARE_STACKS: usize = 64;

@@ -1,5 +1,5 @@
-//! Requests that run over `request_timeout`: each is named in the log with where it stands, and what it waits for
-//! fails. Costs nothing where there is no such limit.
+//! Enforces `request_timeout`: a request that exceeds it is logged with its stack, and its current wait fails. Costs
+//! nothing without `request_timeout`.
 
 use std::backtrace::Backtrace;
 use std::cell::{Cell, RefCell};
@@ -16,7 +16,7 @@ use worker_api::raw::ExchangeBox;
 
 use crate::connections::Connections;
 
-/// The requests that are with the application, where these have a limit.
+/// The requests that the application serves, if there is a limit.
 pub(crate) struct RequestDeadlines {
     limited: bool,
     app: AppHandle,
@@ -29,7 +29,7 @@ struct Limited {
     request: String,
     received_ns: u64,
     deadline_ns: Cell<u64>,
-    /// Who serves it; nobody where a guest loop does.
+    /// The greenlet that serves it; none if a guest loop does.
     greenlet: Option<Greenlet>,
 }
 
@@ -42,19 +42,19 @@ impl RequestDeadlines {
         }
     }
 
-    /// The application is about to be called.
+    /// Starts the timer of a request. To be called before the application.
     pub(crate) fn begin(&self, fd: RawFd, exchange: &ExchangeBox) {
         if !self.limited {
             return;
         }
         let head = exchange.head();
-        let ran_over = move || {
-            if let Some(connections) = Connections::here() {
-                connections.deadlines().ran_over(&connections, fd);
+        let time_out = move || {
+            if let Some(connections) = Connections::current() {
+                connections.deadlines().time_out(&connections, fd);
             }
         };
-        // There is a hub: requests are served on its thread alone.
-        let Ok(timer) = Timer::new(ran_over) else { return };
+        // Cannot fail: this is the thread of a hub, where all requests are served.
+        let Ok(timer) = Timer::new(time_out) else { return };
         let limited = Limited {
             timer,
             request: format!("{} {}", head.method, head.target.as_slice().escape_ascii()),
@@ -66,7 +66,7 @@ impl RequestDeadlines {
         self.requests.borrow_mut().insert(fd, Rc::new(limited));
     }
 
-    /// The request got more time.
+    /// Moves the deadline of a request.
     pub(crate) fn extend(&self, fd: RawFd, deadline_ns: u64) {
         if let Some(limited) = self.requests.borrow().get(&fd) {
             limited.deadline_ns.set(deadline_ns);
@@ -74,43 +74,43 @@ impl RequestDeadlines {
         }
     }
 
-    /// The exchange is over.
+    /// Ends the timer of a request. To be called when its exchange is over.
     pub(crate) fn end(&self, fd: RawFd) {
         if self.limited {
-            let over = self.requests.borrow_mut().remove(&fd);
-            drop(over);
+            let ended = self.requests.borrow_mut().remove(&fd);
+            drop(ended);
         }
     }
 
-    /// A request that ended just when it ran over leaves an interrupt behind, which the next one is not to meet.
-    pub(crate) fn absorb(&self) {
+    /// Consumes the interrupt of a request that ended just when it timed out, so that it does not end the next request.
+    pub(crate) fn absorb_interrupt(&self) {
         if self.limited {
             let _ = green::yield_now();
         }
     }
 
-    fn ran_over(&self, connections: &Rc<Connections>, fd: RawFd) {
+    fn time_out(&self, connections: &Rc<Connections>, fd: RawFd) {
         let Some(limited) = self.requests.borrow().get(&fd).cloned() else { return };
         let age = Duration::from_nanos(now_ns().saturating_sub(limited.received_ns));
-        let told = self.app.trace();
+        let trace = self.app.trace();
         tracing::warn!(
-            "{} runs since {:.3} s, which is over its time (request_timeout){}{told}",
+            "{} timed out after {:.3} s (request_timeout){}{trace}",
             limited.request,
             age.as_secs_f64(),
-            if told.is_empty() { "" } else { ":\n" },
+            if trace.is_empty() { "" } else { ":\n" },
         );
         if let Some(trace) = limited.greenlet.as_ref().and_then(Greenlet::trace) {
-            tell_stack(limited.request.clone(), trace);
+            log_stack(limited.request.clone(), trace);
         }
         if let Some(greenlet) = &limited.greenlet {
             greenlet.kill();
         }
-        if let Some(place) = connections.place(fd) {
-            place.fire_gone();
+        if let Some(entry) = connections.entry(fd) {
+            entry.fire_on_disconnect();
         }
     }
 
-    fn serves(&self, greenlet: &Greenlet) -> Option<Rc<Limited>> {
+    fn served_by(&self, greenlet: &Greenlet) -> Option<Rc<Limited>> {
         let requests = self.requests.borrow();
         requests.values().find(|limited| limited.greenlet.as_ref() == Some(greenlet)).cloned()
     }
@@ -123,24 +123,24 @@ impl Limited {
     }
 }
 
-/// Logs where a request stood. To name the functions takes a second or more where a library is full of symbols: a thread
-/// does it, while others are served.
-fn tell_stack(request: String, trace: Backtrace) {
-    let told = green::spawn(move || match green::offload(move || trace.to_string()) {
-        Ok(stack) => tracing::warn!("{request} stood here when its time was up:\n{stack}"),
-        Err(error) => tracing::warn!("where {request} stood cannot be told: {error}"),
+/// Logs the stack of a request. Resolving the symbols of a large library takes a second or more, so a thread does it while
+/// the hub serves other requests.
+fn log_stack(request: String, trace: Backtrace) {
+    let spawned = green::spawn(move || match green::offload(move || trace.to_string()) {
+        Ok(stack) => tracing::warn!("stack of {request} when it timed out:\n{stack}"),
+        Err(error) => tracing::warn!("cannot log the stack of {request}: {error}"),
     });
-    if let Err(error) = told {
-        tracing::warn!("there is no greenlet to tell where a request stood: {error}");
+    if let Err(error) = spawned {
+        tracing::warn!("cannot start a greenlet to log the stack of a request: {error}");
     }
 }
 
-/// Whether the request of the greenlet that runs now has had its time.
-pub(crate) fn is_over() -> bool {
-    let Some(connections) = Connections::here() else { return false };
+/// Returns whether the request of the current greenlet has timed out.
+pub(crate) fn current_has_timed_out() -> bool {
+    let Some(connections) = Connections::current() else { return false };
     let deadlines = connections.deadlines();
     let served = deadlines.limited.then(green::current).flatten();
-    served.and_then(|greenlet| deadlines.serves(&greenlet)).is_some_and(|limited| {
+    served.and_then(|greenlet| deadlines.served_by(&greenlet)).is_some_and(|limited| {
         let deadline_ns = limited.deadline_ns.get();
         deadline_ns != 0 && deadline_ns <= now_ns()
     })

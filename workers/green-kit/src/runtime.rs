@@ -1,5 +1,5 @@
-//! The runtime of the cooperative classes: where the application waits, other requests run. On a thread of the
-//! application's own the same calls block that thread.
+//! The runtime of the cooperative classes: while the application waits, other requests run. On a thread that the
+//! application started, the same calls block that thread.
 
 use std::sync::Arc;
 use std::thread;
@@ -17,10 +17,11 @@ use worker_api::{Failure, FailureKind, Result, fork};
 
 use crate::connections::Connections;
 use crate::driver::interrupted;
-use crate::place::hub_interest;
+use crate::entry::hub_interest;
+
 use crate::request_deadlines;
 
-/// A runtime for the application of a cooperative worker.
+/// Creates the runtime for the application of a cooperative worker.
 pub(crate) fn runtime(handle: Handle, context: &ServerContext) -> RuntimeBox {
     let background = Arc::clone(&context.background);
     RawRuntime_TO::from_value(Cooperative { handle, background }, TD_Opaque)
@@ -61,7 +62,7 @@ impl RawRuntime for Cooperative {
             }
             self.handle.call(move || {
                 if let Err(failure) = start(task, running) {
-                    tracing::error!("a task was not started: {failure}");
+                    tracing::error!("cannot start a task: {failure}");
                 }
             });
             Ok(())
@@ -101,15 +102,19 @@ fn wait_fd(fd: i32, interest: Interest, timeout_ns: u64) -> Result<bool> {
     })
 }
 
-/// Whether waiting is the hub's: not on threads of the application's, and not in a process that it has forked, which
-/// would change what the worker's hub waits for.
+/// Returns whether a wait is the hub's: not on a thread that the application started, and not in a process that it forked,
+/// which would change the epoll of the worker's hub.
 fn on_hub() -> bool {
-    !fork::is_child() && Connections::here().is_some()
+    !fork::is_child() && Connections::current().is_some()
 }
 
-/// A request that has had its time waits for nothing any more.
+/// Fails if the current request has timed out: it must not wait for anything.
 fn in_time() -> Result<()> {
-    if request_deadlines::is_over() { Err(interrupted(Interrupt::Exit)) } else { Ok(()) }
+    if request_deadlines::current_has_timed_out() {
+        Err(interrupted(Interrupt::Exit))
+    } else {
+        Ok(())
+    }
 }
 
 fn start(mut task: TaskBox, running: Task) -> Result<()> {

@@ -1,19 +1,22 @@
-//! The gthread worker class: a poller on the main thread, and a pool of threads that call the application.
-//! gunicorn's gthread worker, with four of its faults left out: it takes a connection only when a thread is free to
-//! serve it, holds no thread for a head or a body that is not whole, a complete response or a connection that is idle, has
-//! another thread serve in the place of one whose client keeps it waiting, and does not wait for a client to close on the
-//! thread that accepts.
+//! The gthread worker class: a main thread that accepts connections, and a pool of threads that call the application.
 //!
-//! | module | what it is |
+//! It follows gunicorn's gthread worker, with four differences:
+//!
+//! - It accepts a connection only when a thread is free to serve it.
+//! - An incomplete head or body, the sending of a complete response, and an idle connection occupy no thread.
+//! - While a thread is blocked on its client, another thread serves in its place.
+//! - The thread that accepts never waits for a client to close its connection.
+//!
+//! | module | contents |
 //! | --- | --- |
-//! | `lib` | the class: what the host makes and runs |
-//! | `serve` | the main thread's loop: accept, keep the time, notice what is ready where no thread of the pool does |
-//! | `pollers` | the descriptors for which the worker waits, and who waits for them |
-//! | `table` | the connections: in the poller, or with somebody |
-//! | `pool` | the threads and the queue of whole requests before them |
-//! | `shared` | how an exchange waits on a thread, and where its connection goes afterwards |
+//! | `lib` | the class, as the host creates and runs it |
+//! | `serve` | the main thread's loop: accepts, enforces deadlines, polls the connections while it is the leader |
+//! | `pool` | the leader/followers pool of threads, and the queue of complete requests |
+//! | `pollers` | the epolls, and the descriptors that wake the threads |
+//! | `table` | the connections by descriptor: waiting in the table, or lent to a thread |
+//! | `shared` | what the main thread and the pool share; how an exchange waits on a thread |
 //!
-//! The heartbeat is the main thread's: a request that computes for long holds up its own thread alone.
+//! The main thread sends the heartbeat, so a request that computes for long delays only its own thread.
 
 #![forbid(unsafe_code)]
 
@@ -42,16 +45,18 @@ impl Worker for GthreadWorker {
 
     fn run(&self) -> Result<()> {
         let mut server = Server::new(&self.base, self.threads).map_err(|error| {
-            Failure::io("the gthread worker cannot start its poller and threads", &error)
+            Failure::io("cannot start the threads of the gthread worker", &error)
         })?;
-        server.run().map_err(|error| Failure::io("the gthread worker's wait failed", &error))
+        server
+            .run()
+            .map_err(|error| Failure::io("the event loop of the gthread worker failed", &error))
     }
 }
 
 impl WorkerFactory for GthreadWorker {
     const NAME: &'static str = "gthread";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
-    const DESCRIPTION: &'static str = "a pool of threads, connections kept alive in a poller";
+    const DESCRIPTION: &'static str = "a pool of threads, with keep-alive connections in an epoll";
     const CAPABILITIES: Capabilities =
         Capabilities(Capabilities::DEFERRED.0 | Capabilities::THREADS.0);
 

@@ -1,14 +1,15 @@
-//! Who looks at the connections: the main thread, or a thread of the pool that has nothing else to do.
+//! The epolls of a worker, and the descriptors that wake its threads.
 //!
 //! ```text
-//!   gate ──┬── listeners
-//!          └── base ──┬── wake, bell, timer
-//!                     └── connections ──┬── poke
-//!                                       └── each connection, edge-triggered
+//!   accept epoll ──┬── listeners
+//!                  └── base ──┬── signals, main_wakeup, timer
+//!                             └── connections ──┬── leader_wakeup
+//!                                               └── each connection, edge-triggered
 //! ```
 //!
-//! The main thread waits at the gate or at the base. It hears of the connections only while it is the one who looks at
-//! them; a thread of the pool waits at them alone.
+//! The main thread waits on the accept epoll while it can accept connections, otherwise on the base epoll, and on the
+//! connection epoll (as a member of the base epoll) only while it is the leader. A thread of the pool that is the leader
+//! waits on the connection epoll only.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -22,33 +23,33 @@ use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 
 use crate::pool::Poller;
 
-/// The descriptors for which a worker waits, the listeners apart.
+/// The descriptors that a worker waits for, except the listeners.
 pub(crate) struct Pollers {
     pub(crate) connections: Epoll,
     pub(crate) base: Epoll,
-    /// Wakes the main thread out of its wait.
+    /// Interrupts the main thread's wait.
     main_wakeup: EventFd,
-    /// Wakes the thread that waits at the connections.
+    /// Interrupts the wait of a thread of the pool on the connection epoll.
     leader_wakeup: EventFd,
     timer: TimerFd,
 }
 
-/// What an event at the base or at the connections is.
+/// The source of an event of the base epoll or the connection epoll.
 pub(crate) enum Event {
-    /// The connections are ready, as a whole.
+    /// The connection epoll: it has events of its own to read.
     Connections,
-    /// The main thread is to look round.
+    /// [`Pollers::wake_main`] was called.
     MainWakeup,
-    /// The time is up that was set with [`Pollers::set_timer`].
+    /// The timer that [`Pollers::set_timer`] set has expired.
     Timer,
-    /// A waiting thread is to look round.
+    /// [`Poller::wake_leader`] was called.
     LeaderWakeup,
-    /// A descriptor of somebody else's.
+    /// Another descriptor: a connection, or the one that reports signals.
     Other(RawFd),
 }
 
 impl Pollers {
-    /// With the main thread as the one who looks at the connections, and for `wake`.
+    /// Creates the epolls, with the main thread as the leader. `wake` is the descriptor that reports signals.
     pub(crate) fn new(wake: BorrowedFd<'_>) -> io::Result<Self> {
         let new_epoll = || Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC);
         let new_eventfd = || EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
@@ -68,12 +69,12 @@ impl Pollers {
         Ok(pollers)
     }
 
-    /// What an event of either is.
+    /// Returns the source of an event, and resets it if it is one of the wake-ups or the timer.
     pub(crate) fn event(&self, event: &EpollEvent) -> Event {
         match event.data() as RawFd {
             fd if fd == self.connections.0.as_raw_fd() => Event::Connections,
             fd if fd == self.main_wakeup.as_raw_fd() => {
-                // An empty bell has been heard already.
+                // An empty counter has been read already.
                 let _ = self.main_wakeup.read();
                 Event::MainWakeup
             }
@@ -89,17 +90,17 @@ impl Pollers {
         }
     }
 
-    /// Wakes the main thread.
+    /// Interrupts the main thread's wait.
     pub(crate) fn wake_main(&self) {
-        // A counter at its limit is a bell that rings already.
+        // A counter at its limit is readable already.
         let _ = self.main_wakeup.write(1);
     }
 
-    /// Wakes the main thread after so long.
+    /// Wakes the main thread after `after_ns`.
     pub(crate) fn set_timer(&self, after_ns: u64) {
         let after = Expiration::OneShot(Duration::from_nanos(after_ns).into());
         if let Err(error) = self.timer.set(after, TimerSetTimeFlags::empty()) {
-            tracing::debug!("no timer can be set: {error}");
+            tracing::debug!("cannot set a timer: {error}");
             self.wake_main();
         }
     }
@@ -110,7 +111,7 @@ impl Poller for Pollers {
         let fd = self.connections.0.as_fd();
         let mut event = if leader { readable(fd) } else { EpollEvent::new(EpollFlags::empty(), 0) };
         if let Err(error) = self.base.modify(fd, &mut event) {
-            tracing::warn!("cannot watch the connections: {error}");
+            tracing::warn!("cannot watch connections: {error}");
         }
     }
 
@@ -119,12 +120,12 @@ impl Poller for Pollers {
     }
 }
 
-/// An interest in what can be read from a descriptor, which the event names.
+/// Returns an event for reading, which carries the number of the descriptor.
 pub(crate) fn readable(fd: BorrowedFd<'_>) -> EpollEvent {
     EpollEvent::new(EpollFlags::EPOLLIN, fd.as_raw_fd() as u64)
 }
 
-/// Waits for events, of which there are none where a signal came first.
+/// Waits for events and returns their number: 0 if a signal interrupted the wait.
 pub(crate) fn wait(
     epoll: &Epoll,
     events: &mut [EpollEvent],

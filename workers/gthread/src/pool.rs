@@ -1,60 +1,90 @@
-//! The threads that call the application, and the queue of whole requests before them.
+//! A leader/followers pool: the threads that call the application, and the queue of complete requests.
 //!
-//! To wake a thread costs more than a short request, and several awake ones cost an application with one lock for all
-//! (Python's) more than one does. So the requests of a turn wake one thread, which takes one after the other; another is
-//! woken only when a request has waited for some time, since the first is then busy for long, or asleep in its
-//! application.
+//! At most one thread waits on the connection epoll at a time: the *leader*, which is the main thread or a thread of the
+//! pool. The other threads of the pool that have nothing to do are parked followers.
 //!
-//! A thread that has found its requests short looks for the next ones itself when there are none left: then nobody is
-//! woken for them at all. While it is busy with what it found, nobody looks; when that takes long after all, the main
-//! thread does ([`Queue::take_over`]).
+//! ```text
+//!     spawned                              ┌─────────┐  begin_blocking   ┌─────────┐
+//!        │                    request ────►│         ├──────────────────►│ blocked │
+//!   ┌────▼─────┐   ┌────────┐     │        │ serving │                   │  on a   │
+//!   │ starting ├──►│        ├─────┘        │         │◄──────────────────┤ client  │
+//!   └──────────┘   │        │◄─────────────┤         │   end_blocking    └─────────┘
+//!                  │        │ request done └─▲───────┘
+//!                  │  next  │                │ unpark
+//!                  │        │           ┌────┴────┐
+//!                  │        ├──────────►│ parked  │  in `Condvar::wait`
+//!                  │        │           └─────────┘
+//!                  │        │           ┌─────────┐
+//!                  │        ├──────────►│ leading │  in `epoll_wait` on the connections
+//!                  │        │◄──────────┤         │
+//!                  └───┬────┘           └─────────┘
+//!                      └──► ended         finish_leading
+//! ```
 //!
-//! A thread whose client keeps it waiting is away: it is not one of the threads that serve, and another takes its place
-//! meanwhile. So clients that send or take an byte now and then hold up nobody, however many they are.
+//! | transition | by |
+//! | --- | --- |
+//! | starting, serving or leading → serving, parked, leading, ended | the thread itself, in [`Pool::next`] |
+//! | leading → `next` | the kernel, with the requests of clients; or [`Poller::wake_leader`], if no thread is parked |
+//! | parked → serving | the main thread, the leader or a thread that begins to block: [`Pool::push`], [`Pool::push_and_wake_one`], [`Pool::wake_if_overdue`], [`Pool::begin_blocking`] |
+//! | serving → blocked → serving | the thread itself, when its client keeps it waiting and when the client is ready |
+//! | parked → ended | [`Pool::close`]; a thread that is not needed ends in [`Pool::next`] instead of parking |
+//!
+//! Waking a thread costs more than a short request, and several running threads slow an application with one global lock
+//! (Python's). So the requests of one `epoll_wait` wake one thread, which serves them one after the other. A second thread
+//! is woken only when a request has waited for `wake_delay_ns`: the first thread is then computing for long, or blocked
+//! inside the application.
+//!
+//! A thread whose last requests were short becomes the leader when the queue is empty: then its next request wakes no
+//! thread at all. While it serves what it received as the leader, the leadership is vacant; if that takes long after all,
+//! the main thread takes over ([`Pool::take_over_if_vacant`]).
+//!
+//! A thread that is blocked on its client does not count as serving, and another thread serves in its place. So clients
+//! that send or read a byte now and then delay no other request, however many they are.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use kit::clock::now_ns;
 
-/// The poller of the connections, from which the requests come. Its methods are called while the queue is locked.
+/// The poller of the connections, which the requests come from. Its methods are called while the pool is locked.
 pub(crate) trait Poller {
-    /// From now on the main thread is the one who looks, or no longer.
+    /// Makes the main thread the leader, or ends its leadership.
     fn set_main_is_leader(&self, leader: bool);
-    /// Wakes the thread of the pool that waits at the poller.
+    /// Wakes the thread of the pool that is the leader.
     fn wake_leader(&self);
 }
 
-/// The queue before the threads. A thread that finds it empty sleeps.
-pub(crate) struct Queue<T, P> {
+/// The state of the threads, and the queue of requests.
+pub(crate) struct Pool<T, P> {
     state: Mutex<State<T>>,
-    filled: Condvar,
+    /// Parked threads wait here.
+    followers: Condvar,
     pub(crate) poller: P,
-    patience_ns: u64,
-    /// How many threads serve at once.
+    wake_delay_ns: u64,
+    /// The number of threads that serve at a time.
     threads: usize,
 }
 
-/// What a thread is to do.
+/// What a thread does next.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Next<T> {
-    /// To serve this.
+    /// Serve this request.
     Serve(T),
-    /// To look for requests, of which it gives at most so many to [`Queue::found`].
-    Look(usize),
-    /// To end: the pool is closed and the queue is empty, or so many threads sleep that this one is not needed.
+    /// Wait on the connection epoll, and pass up to this number of requests to [`Pool::finish_leading`].
+    Lead(usize),
+    /// End: the pool is closed and the queue is empty, or enough other threads are idle.
     End,
 }
 
-/// What is to be done when a thread has looked.
-pub(crate) struct Found {
-    /// To set the main thread's timer to [`UNSEEN_MAX_NS`].
+/// What a thread has to do after it has led.
+pub(crate) struct AfterLeading {
+    /// Set the main thread's timer to [`VACANT_MAX_NS`].
     pub(crate) set_timer: bool,
-    /// To tell the main thread that no more connections may be accepted.
+    /// Wake the main thread: it can accept no more connections for now.
     pub(crate) is_full: bool,
 }
 
-/// What a thread has done since it last had nothing to do.
+/// What a thread has done since it was last idle.
 #[derive(Default)]
 pub(crate) struct ThreadActivity {
     last: Last,
@@ -65,124 +95,125 @@ pub(crate) struct ThreadActivity {
 /// What a thread did last.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 enum Last {
-    /// Nothing: it has just come.
+    /// It has just started.
     #[default]
-    Came,
+    Started,
     Served,
-    Looked,
+    Led,
 }
 
 struct State<T> {
     waiting: VecDeque<Waiting<T>>,
-    /// How many threads have a request and do not wait for its client. More than `threads` only where some have come
-    /// back to theirs.
+    /// Threads that have a request and are not blocked on its client. Exceeds `threads` only after threads have returned
+    /// from a blocking wait.
     serving: usize,
-    /// How many threads have been started and have not asked for a request yet.
-    coming: usize,
-    /// How many threads have nothing to do: they sleep, or are about to, or look.
+    /// Threads that were spawned and have not called [`Pool::next`] yet.
+    starting: usize,
+    /// Threads that have nothing to do: parked, about to park, or leading.
     idle: usize,
-    /// How many of them sleep.
-    asleep: usize,
-    /// How many of those have been woken and have not taken anything yet.
-    woken: usize,
-    /// Whether the thread that looks has been woken, and has not come back yet.
+    /// Those of them that are parked.
+    parked: usize,
+    /// Those of the parked ones that have been unparked and have not run yet.
+    unparked: usize,
+    /// Whether the leader has been woken and has not called [`Pool::finish_leading`] yet.
     leader_woken: bool,
     leader: Leader,
-    /// Whether the main thread's timer is set, after which it calls [`Queue::take_over`].
-    timed: bool,
+    /// Whether the main thread's timer is set, after which it calls [`Pool::take_over_if_vacant`].
+    timer_set: bool,
     closed: bool,
 }
 
-/// Who looks for requests.
+/// The thread that waits on the connection epoll.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Leader {
     Main,
-    /// A thread of the pool that is idle.
-    Idle,
-    /// Nobody since then: who looked last is busy with what it found.
-    Nobody {
+    /// A thread of the pool.
+    Follower,
+    /// None since then: the last leader serves what it received.
+    Vacant {
         since_ns: u64,
     },
 }
 
-/// A request before the threads.
+/// A request in the queue.
 struct Waiting<T> {
     request: T,
     since_ns: u64,
 }
 
-impl<T, P: Poller> Queue<T, P> {
-    /// An empty queue before so many threads, which are about to come, in which a request waits so long for a thread that
-    /// is awake before another one is woken.
-    pub(crate) fn new(threads: usize, patience_ns: u64, poller: P) -> Self {
+impl<T, P: Poller> Pool<T, P> {
+    /// Creates the pool of `threads` threads, which the caller spawns. A request waits for `wake_delay_ns` for a running
+    /// thread before another thread is woken for it.
+    pub(crate) fn new(threads: usize, wake_delay_ns: u64, poller: P) -> Self {
         let state = State {
             waiting: VecDeque::new(),
             serving: 0,
-            coming: threads,
+            starting: threads,
             idle: 0,
-            asleep: 0,
-            woken: 0,
+            parked: 0,
+            unparked: 0,
             leader_woken: false,
             leader: Leader::Main,
-            timed: false,
+            timer_set: false,
             closed: false,
         };
-        Self { state: Mutex::new(state), filled: Condvar::new(), poller, patience_ns, threads }
+        Self { state: Mutex::new(state), followers: Condvar::new(), poller, wake_delay_ns, threads }
     }
 
-    /// Puts requests before the threads, and wakes as many threads as there is work for.
+    /// Queues requests, and wakes a thread for each of them while there are idle threads.
     pub(crate) fn push(&self, requests: impl IntoIterator<Item = T>) {
         let mut state = self.lock();
         state.extend(requests);
-        for _ in 0..self.spare(&state).min(state.unmet()) {
+        for _ in 0..self.wakeable(&state).min(state.unassigned()) {
             self.wake_one(&mut state);
         }
     }
 
-    /// Puts requests before the threads and wakes one thread at most. The caller looks at the queue again
-    /// ([`Queue::wake_if_overdue`]) when its patience is over, where [`Queue::is_to_be_watched`] says so.
-    pub(crate) fn push_watched(&self, requests: impl IntoIterator<Item = T>) {
+    /// Queues requests, and wakes at most one thread. While [`Pool::needs_overdue_check`] returns true, the caller must
+    /// call [`Pool::wake_if_overdue`] after the wake delay.
+    pub(crate) fn push_and_wake_one(&self, requests: impl IntoIterator<Item = T>) {
         let mut state = self.lock();
         let was_empty = state.waiting.is_empty();
         state.extend(requests);
-        if was_empty && !state.waiting.is_empty() && state.on_the_way() == 0 {
+        if was_empty && !state.waiting.is_empty() && state.waking() == 0 {
             self.wake_one(&mut state);
         }
     }
 
-    /// Whether requests wait for which no thread is on its way, although one is idle.
-    pub(crate) fn is_to_be_watched(&self) -> bool {
+    /// Returns whether requests wait that no thread has been woken for, although a thread is idle.
+    pub(crate) fn needs_overdue_check(&self) -> bool {
         let state = self.lock();
-        state.unmet() > 0 && self.spare(&state) > 0
+        state.unassigned() > 0 && self.wakeable(&state) > 0
     }
 
-    /// Whether a request waits for a thread.
-    pub(crate) fn is_waiting(&self) -> bool {
+    /// Returns whether a request waits for a thread.
+    pub(crate) fn has_waiting(&self) -> bool {
         !self.lock().waiting.is_empty()
     }
 
-    /// Wakes a thread if a request has waited for too long.
+    /// Wakes a thread if the oldest request has waited for longer than the wake delay.
     pub(crate) fn wake_if_overdue(&self) {
         self.wake_if_overdue_locked(&mut self.lock());
     }
 
-    /// What a thread is to do next, slept for. `idle` is called when it has nothing to do.
+    /// Returns what the calling thread does next; parks it until there is something. Calls `idle` when there is no request
+    /// for it.
     pub(crate) fn next(&self, activity: &mut ThreadActivity, idle: impl Fn()) -> Next<T> {
         let mut state = self.lock();
         match std::mem::replace(&mut activity.last, Last::Served) {
-            Last::Came => state.coming -= 1,
+            Last::Started => state.starting -= 1,
             Last::Served => state.serving -= 1,
-            Last::Looked => {}
+            Last::Led => {}
         }
-        if !self.is_my_turn(&state) {
+        if !self.can_proceed(&state) {
             let is_needed = state.idle < self.threads;
-            let may_look = if is_needed { self.may_look(&state, activity) } else { 0 };
+            let limit = if is_needed { self.lead_limit(&state, activity) } else { 0 };
             activity.served = 0;
             state.idle += usize::from(is_needed);
-            if may_look > 0 {
-                activity.last = Last::Looked;
-                self.hand_over(&mut state, Leader::Idle);
-            } else if state.leader != Leader::Idle {
+            if limit > 0 {
+                activity.last = Last::Led;
+                self.hand_over(&mut state, Leader::Follower);
+            } else if state.leader != Leader::Follower {
                 self.hand_over(&mut state, Leader::Main);
             }
             drop(state);
@@ -190,10 +221,10 @@ impl<T, P: Poller> Queue<T, P> {
             if !is_needed {
                 return Next::End;
             }
-            if may_look > 0 {
-                return Next::Look(may_look);
+            if limit > 0 {
+                return Next::Lead(limit);
             }
-            state = self.sleep();
+            state = self.park();
         }
         let Some(waiting) = state.waiting.pop_front() else { return Next::End };
         state.serving += 1;
@@ -206,141 +237,141 @@ impl<T, P: Poller> Queue<T, P> {
         Next::Serve(waiting.request)
     }
 
-    /// What a thread that was to look has found.
-    pub(crate) fn found(&self, requests: impl IntoIterator<Item = T>) -> Found {
+    /// Ends the leadership of a thread of the pool, and queues the requests that it received.
+    pub(crate) fn finish_leading(&self, requests: impl IntoIterator<Item = T>) -> AfterLeading {
         let mut state = self.lock();
         state.leader_woken = false;
         let since_ns = state.extend(requests);
-        state.leader = Leader::Nobody { since_ns };
+        state.leader = Leader::Vacant { since_ns };
         let is_full = self.free(&state) <= state.waiting.len();
         state.idle -= 1;
-        Found { set_timer: !std::mem::replace(&mut state.timed, true), is_full }
+        AfterLeading { set_timer: !std::mem::replace(&mut state.timer_set, true), is_full }
     }
 
-    /// The main thread's timer has run down: where nobody has looked for long, the main thread does from now on.
-    /// Answers after how many nanoseconds the timer is to run down again.
-    pub(crate) fn take_over(&self) -> Option<u64> {
+    /// Makes the main thread the leader if there has been none for [`VACANT_MAX_NS`]. To be called when the main thread's
+    /// timer expires; returns the nanoseconds to set it to again, if any.
+    pub(crate) fn take_over_if_vacant(&self) -> Option<u64> {
         let mut state = self.lock();
-        state.timed = false;
-        let Leader::Nobody { since_ns } = state.leader else { return None };
+        state.timer_set = false;
+        let Leader::Vacant { since_ns } = state.leader else { return None };
         let passed_ns = now_ns().saturating_sub(since_ns);
-        state.timed = passed_ns < UNSEEN_MAX_NS;
-        if !state.timed {
+        state.timer_set = passed_ns < VACANT_MAX_NS;
+        if !state.timer_set {
             self.hand_over(&mut state, Leader::Main);
         }
-        state.timed.then(|| UNSEEN_MAX_NS - passed_ns)
+        state.timer_set.then(|| VACANT_MAX_NS - passed_ns)
     }
 
-    /// Whether it is the main thread who looks.
-    pub(crate) fn is_mains(&self) -> bool {
+    /// Returns whether the main thread is the leader.
+    pub(crate) fn main_is_leader(&self) -> bool {
         self.lock().leader == Leader::Main
     }
 
-    /// The thread's client keeps it waiting: another may serve in its place. Answers whether there are too few for that,
-    /// so that the caller is to start one, or to say that it could not ([`Queue::miss`]).
+    /// Marks the calling thread as blocked on its client, so that another thread can serve in its place. Returns whether
+    /// there are too few threads for that: the caller then spawns one, or calls [`Pool::spawn_failed`].
     pub(crate) fn begin_blocking(&self) -> bool {
         let mut state = self.lock();
         state.serving -= 1;
-        if state.unmet() > 0 {
+        if state.unassigned() > 0 {
             self.wake_one(&mut state);
         }
-        let too_few = state.idle + state.serving + state.coming < self.threads;
-        state.coming += usize::from(too_few);
+        let too_few = state.idle + state.serving + state.starting < self.threads;
+        state.starting += usize::from(too_few);
         too_few
     }
 
-    /// A thread that was to be started does not come.
+    /// Takes back the announcement of a thread that could not be spawned.
     pub(crate) fn spawn_failed(&self) {
-        self.lock().coming -= 1;
+        self.lock().starting -= 1;
     }
 
-    /// The thread goes on with its request.
-    pub(crate) fn come_back(&self) {
+    /// Marks the calling thread as serving again, after [`Pool::begin_blocking`].
+    pub(crate) fn end_blocking(&self) {
         self.lock().serving += 1;
     }
 
-    /// Whether a thread is free that no waiting request is meant for.
+    /// Returns whether more threads are free than requests wait.
     pub(crate) fn has_room(&self) -> bool {
         let state = self.lock();
         self.free(&state) > state.waiting.len()
     }
 
-    /// Has the threads end when there is nothing left to do.
+    /// Closes the pool: its threads end once the queue is empty.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
-        self.filled.notify_all();
+        self.followers.notify_all();
         self.poller.wake_leader();
     }
 
-    /// Sleeps until there is something to do, and is not idle then.
-    fn sleep(&self) -> MutexGuard<'_, State<T>> {
+    /// Parks the calling thread until it can proceed. It is not idle afterwards.
+    fn park(&self) -> MutexGuard<'_, State<T>> {
         let mut state = self.lock();
-        while !self.is_my_turn(&state) {
-            state.asleep += 1;
-            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
-            state.asleep -= 1;
-            state.woken = state.woken.saturating_sub(1);
+        while !self.can_proceed(&state) {
+            state.parked += 1;
+            state = self.followers.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.parked -= 1;
+            state.unparked = state.unparked.saturating_sub(1);
         }
         state.idle -= 1;
         state
     }
 
-    /// Wakes a thread where one may serve and is idle.
+    /// Unparks a follower, or wakes the leader if none is parked, unless `threads` threads are serving or waking up.
     fn wake_one(&self, state: &mut State<T>) {
-        if self.spare(state) == 0 {
+        if self.wakeable(state) == 0 {
             return;
         }
-        if state.asleep > state.woken {
-            state.woken += 1;
-            self.filled.notify_one();
-        } else if state.leader == Leader::Idle && !state.leader_woken {
+        if state.parked > state.unparked {
+            state.unparked += 1;
+            self.followers.notify_one();
+        } else if state.leader == Leader::Follower && !state.leader_woken {
             state.leader_woken = true;
             self.poller.wake_leader();
         }
     }
 
     fn wake_if_overdue_locked(&self, state: &mut State<T>) {
-        if self.spare(state) == 0 || state.unmet() == 0 {
+        if self.wakeable(state) == 0 || state.unassigned() == 0 {
             return;
         }
         let since_ns = state.waiting.front().map_or(u64::MAX, |waiting| waiting.since_ns);
-        if now_ns().saturating_sub(since_ns) >= self.patience_ns {
+        if now_ns().saturating_sub(since_ns) >= self.wake_delay_ns {
             self.wake_one(state);
         }
     }
 
-    /// How many requests a thread may look for that has nothing to do: none, so that it sleeps, where another looks, or
-    /// its requests were not short. One thread stays free whatever it finds: whether a connection may be accepted is the
-    /// main thread's to know, which does not hear of these requests.
-    fn may_look(&self, state: &State<T>, activity: &ThreadActivity) -> usize {
-        let looked = activity.served == 0;
+    /// Returns the number of requests that an idle thread may receive as the leader: 0, so that it parks, if another thread
+    /// of the pool leads or if its last requests were not short. One thread stays free in any case: the main thread
+    /// decides whether a connection can be accepted, and is not notified of the requests that another leader receives.
+    fn lead_limit(&self, state: &State<T>, activity: &ThreadActivity) -> usize {
+        let served_none = activity.served == 0;
         let is_short = || now_ns().saturating_sub(activity.since_ns) / activity.served <= SHORT_NS;
-        if state.closed || state.leader == Leader::Idle || !(looked || is_short()) {
+        if state.closed || state.leader == Leader::Follower || !(served_none || is_short()) {
             return 0;
         }
         (state.idle + 1).min(self.threads.saturating_sub(state.serving)).saturating_sub(1)
     }
 
     fn hand_over(&self, state: &mut State<T>, to: Leader) {
-        let mains = |leader| leader == Leader::Main;
-        if mains(to) != mains(state.leader) {
-            self.poller.set_main_is_leader(mains(to));
+        let is_main = |leader| leader == Leader::Main;
+        if is_main(to) != is_main(state.leader) {
+            self.poller.set_main_is_leader(is_main(to));
         }
         state.leader = to;
     }
 
-    /// How many threads are idle that may serve.
+    /// Returns the number of idle threads that may serve.
     fn free(&self, state: &State<T>) -> usize {
         state.idle.min(self.threads.saturating_sub(state.serving))
     }
 
-    /// How many threads could be woken.
-    fn spare(&self, state: &State<T>) -> usize {
-        self.free(state).saturating_sub(state.on_the_way())
+    /// Returns the number of free threads that have not been woken.
+    fn wakeable(&self, state: &State<T>) -> usize {
+        self.free(state).saturating_sub(state.waking())
     }
 
-    /// Whether a thread that has nothing to do need not sleep.
-    fn is_my_turn(&self, state: &State<T>) -> bool {
+    /// Returns whether an idle thread need not park.
+    fn can_proceed(&self, state: &State<T>) -> bool {
         state.closed || !state.waiting.is_empty() && state.serving < self.threads
     }
 
@@ -350,7 +381,7 @@ impl<T, P: Poller> Queue<T, P> {
 }
 
 impl<T> State<T> {
-    /// Puts requests at the end. Answers what time it is.
+    /// Queues requests. Returns the current time.
     fn extend(&mut self, requests: impl IntoIterator<Item = T>) -> u64 {
         let since_ns = now_ns();
         let requests = requests.into_iter();
@@ -358,23 +389,23 @@ impl<T> State<T> {
         since_ns
     }
 
-    /// How many threads have been woken and have not taken anything yet.
-    fn on_the_way(&self) -> usize {
-        self.woken + usize::from(self.leader_woken)
+    /// Returns the number of threads that have been woken and have not taken a request yet.
+    fn waking(&self) -> usize {
+        self.unparked + usize::from(self.leader_woken)
     }
 
-    /// How many requests wait for which no thread has been woken.
-    fn unmet(&self) -> usize {
-        self.waiting.len().saturating_sub(self.on_the_way())
+    /// Returns the number of waiting requests that no thread has been woken for.
+    fn unassigned(&self) -> usize {
+        self.waiting.len().saturating_sub(self.waking())
     }
 }
 
-/// The usual patience: the time of some ten short requests.
+/// The default wake delay: the time of about ten short requests.
 pub(crate) const WAKE_DELAY_NS: u64 = 200_000;
-/// For how long nobody need look for requests while others are served.
-pub(crate) const UNSEEN_MAX_NS: u64 = 1_000_000;
-/// How long a request takes at most after which a thread looks for the next one itself. A longer one is better off with
-/// the main thread, who hands the next one to another thread at once.
+/// How long the leadership may be vacant while the last leader serves.
+pub(crate) const VACANT_MAX_NS: u64 = 1_000_000;
+/// The longest average time of a thread's requests with which it becomes the leader. Longer requests are better served
+/// with the main thread as the leader, which passes the next one to another thread at once.
 const SHORT_NS: u64 = 100_000;
 
 #[cfg(test)]
@@ -386,76 +417,76 @@ mod tests {
     use std::thread;
     use std::time::Duration;
 
-    type Numbers = Queue<u32, Quiet>;
+    type Numbers = Pool<u32, FakePoller>;
 
-    /// A poller with nothing in it. Counts its pokes, each of which lets a thread go on that waits here.
+    /// A poller without descriptors. Counts its wake-ups, each of which releases a thread in [`FakePoller::wait`].
     #[derive(Default)]
-    struct Quiet {
-        pokes: Mutex<usize>,
-        leader_woken: Condvar,
-        is_mains: AtomicBool,
+    struct FakePoller {
+        wakeups: Mutex<usize>,
+        woken: Condvar,
+        main_is_leader: AtomicBool,
     }
 
-    impl Quiet {
+    impl FakePoller {
         fn wait(&self) {
-            let pokes = self.pokes.lock().unwrap();
-            *self.leader_woken.wait_while(pokes, |pokes| *pokes == 0).unwrap() -= 1;
+            let wakeups = self.wakeups.lock().unwrap();
+            *self.woken.wait_while(wakeups, |wakeups| *wakeups == 0).unwrap() -= 1;
         }
     }
 
-    impl Poller for Quiet {
+    impl Poller for FakePoller {
         fn set_main_is_leader(&self, leader: bool) {
-            self.is_mains.store(leader, Ordering::Relaxed);
+            self.main_is_leader.store(leader, Ordering::Relaxed);
         }
 
         fn wake_leader(&self) {
-            *self.pokes.lock().unwrap() += 1;
-            self.leader_woken.notify_one();
+            *self.wakeups.lock().unwrap() += 1;
+            self.woken.notify_one();
         }
     }
 
-    /// A thread of the pool that says what it took, and is busy with it until it is told to go on.
-    fn start(queue: &Arc<Numbers>, took: &Sender<u32>) -> Sender<()> {
-        let (queue, took) = (Arc::clone(queue), took.clone());
-        let (go_on, told) = channel();
+    /// Starts a thread of the pool that sends each request it took, and serves it until the returned sender is used.
+    fn start(pool: &Arc<Numbers>, took: &Sender<u32>) -> Sender<()> {
+        let (pool, took) = (Arc::clone(pool), took.clone());
+        let (finish, finished) = channel();
         thread::spawn(move || {
             let mut activity = ThreadActivity::default();
             loop {
-                match queue.next(&mut activity, || ()) {
+                match pool.next(&mut activity, || ()) {
                     Next::Serve(request) => {
                         took.send(request).unwrap();
-                        let _ = told.recv();
+                        let _ = finished.recv();
                     }
-                    Next::Look(_) => {
-                        queue.poller.wait();
-                        queue.found([]);
+                    Next::Lead(_) => {
+                        pool.poller.wait();
+                        pool.finish_leading([]);
                     }
                     Next::End => return,
                 }
             }
         });
-        go_on
+        finish
     }
 
-    fn pool(patience_ns: u64) -> (Arc<Numbers>, [Sender<()>; 2], Receiver<u32>) {
-        let queue = Arc::new(Queue::new(2, patience_ns, Quiet::default()));
+    fn pool_of_two(wake_delay_ns: u64) -> (Arc<Numbers>, [Sender<()>; 2], Receiver<u32>) {
+        let pool = Arc::new(Pool::new(2, wake_delay_ns, FakePoller::default()));
         let (took, taken) = channel();
-        let threads = [start(&queue, &took), start(&queue, &took)];
-        while queue.lock().idle < threads.len() {
+        let threads = [start(&pool, &took), start(&pool, &took)];
+        while pool.lock().idle < threads.len() {
             thread::yield_now();
         }
-        (queue, threads, taken)
+        (pool, threads, taken)
     }
 
     #[test]
-    fn one_thread_takes_what_came_with_its_request() {
-        let (queue, threads, taken) = pool(u64::MAX);
-        queue.push_watched([1, 2]);
+    fn one_thread_serves_all_requests_of_a_batch() {
+        let (pool, threads, taken) = pool_of_two(u64::MAX);
+        pool.push_and_wake_one([1, 2]);
         assert_eq!(taken.recv_timeout(LONG), Ok(1));
-        assert!(queue.is_to_be_watched(), "nobody is on the way to the second");
-        assert!(!queue.has_room(), "the second thread is meant for the second request");
-        queue.wake_if_overdue();
-        assert_eq!(queue.lock().idle, 1, "the other sleeps on");
+        assert!(pool.needs_overdue_check(), "no thread was woken for the second request");
+        assert!(!pool.has_room(), "the second thread is needed for the second request");
+        pool.wake_if_overdue();
+        assert_eq!(pool.lock().idle, 1, "the other thread stays parked");
         for thread in &threads {
             thread.send(()).unwrap();
         }
@@ -463,105 +494,105 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_waited_long_gets_a_thread_of_its_own() {
-        let (queue, _threads, taken) = pool(0);
-        queue.push_watched([1, 2]);
-        // Two threads have them: which of these says so first is nobody's business.
+    fn an_overdue_request_wakes_another_thread() {
+        let (pool, _threads, taken) = pool_of_two(0);
+        pool.push_and_wake_one([1, 2]);
+        // Two threads serve them, in any order.
         let mut both = [taken.recv_timeout(LONG).unwrap(), taken.recv_timeout(LONG).unwrap()];
         both.sort_unstable();
         assert_eq!(both, [1, 2]);
-        assert!(!queue.is_to_be_watched());
+        assert!(!pool.needs_overdue_check());
     }
 
     #[test]
-    fn requests_that_nobody_watches_wake_a_thread_each() {
-        let (queue, _threads, taken) = pool(u64::MAX);
-        queue.push([1, 2]);
+    fn push_wakes_a_thread_for_each_request() {
+        let (pool, _threads, taken) = pool_of_two(u64::MAX);
+        pool.push([1, 2]);
         let mut both = [taken.recv_timeout(LONG).unwrap(), taken.recv_timeout(LONG).unwrap()];
         both.sort_unstable();
         assert_eq!(both, [1, 2]);
     }
 
     #[test]
-    fn who_is_away_has_a_stand_in_and_no_more_serve_than_may() {
-        let (queue, threads, taken) = pool(u64::MAX);
-        queue.push([1, 2, 3]);
+    fn a_blocked_thread_is_replaced_within_the_limit() {
+        let (pool, threads, taken) = pool_of_two(u64::MAX);
+        pool.push([1, 2, 3]);
         taken.recv_timeout(LONG).unwrap();
         taken.recv_timeout(LONG).unwrap();
-        assert!(!queue.has_room());
-        assert!(queue.begin_blocking(), "nobody sleeps who could serve instead");
+        assert!(!pool.has_room());
+        assert!(pool.begin_blocking(), "no parked thread can serve in its place");
         let (took, third) = channel();
-        let _stand_in = start(&queue, &took);
+        let _replacement = start(&pool, &took);
         assert_eq!(third.recv_timeout(LONG), Ok(3));
-        queue.come_back();
-        assert_eq!(queue.lock().serving, 3, "who comes back goes on at once");
-        queue.push([4]);
+        pool.end_blocking();
+        assert_eq!(pool.lock().serving, 3, "a thread that was blocked continues at once");
+        pool.push([4]);
         threads[0].send(()).unwrap();
-        while queue.lock().idle < 1 {
+        while pool.lock().idle < 1 {
             thread::yield_now();
         }
-        assert_eq!(queue.lock().waiting.len(), 1, "two serve already");
+        assert_eq!(pool.lock().waiting.len(), 1, "two threads serve already");
     }
 
     #[test]
-    fn a_closed_queue_is_emptied_first() {
-        let queue = Queue::new(2, 0, Quiet::default());
-        queue.push([1]);
-        queue.close();
+    fn a_closed_pool_serves_its_queue_first() {
+        let pool = Pool::new(2, 0, FakePoller::default());
+        pool.push([1]);
+        pool.close();
         let mut activity = ThreadActivity::default();
-        assert_eq!(queue.next(&mut activity, || ()), Next::Serve(1));
-        assert_eq!(queue.next(&mut activity, || ()), Next::End);
+        assert_eq!(pool.next(&mut activity, || ()), Next::Serve(1));
+        assert_eq!(pool.next(&mut activity, || ()), Next::End);
     }
 
     #[test]
-    fn who_has_served_short_requests_looks_for_the_next() {
-        let queue = Queue::<u32, _>::new(4, 0, Quiet::default());
+    fn a_thread_with_short_requests_becomes_the_leader() {
+        let pool = Pool::<u32, _>::new(4, 0, FakePoller::default());
         let mut activities = [ThreadActivity::default(), ThreadActivity::default()];
         let [activity, other] = &mut activities;
-        queue.push([0]);
-        assert_eq!(queue.next(other, || ()), Next::Serve(0));
-        queue.lock().idle = 2;
-        assert_eq!(queue.next(activity, || ()), Next::Look(2), "one thread stays free");
-        assert!(!queue.is_mains());
-        let found = queue.found([1, 2]);
-        assert!(found.set_timer && !found.is_full);
-        assert_eq!(queue.next(activity, || ()), Next::Serve(1));
-        assert_eq!(queue.next(activity, || ()), Next::Serve(2));
-        assert_eq!(queue.next(activity, || ()), Next::Look(2));
-        assert!(!queue.found([3]).set_timer, "it has not run down");
+        pool.push([0]);
+        assert_eq!(pool.next(other, || ()), Next::Serve(0));
+        pool.lock().idle = 2;
+        assert_eq!(pool.next(activity, || ()), Next::Lead(2), "one thread stays free");
+        assert!(!pool.main_is_leader());
+        let after = pool.finish_leading([1, 2]);
+        assert!(after.set_timer && !after.is_full);
+        assert_eq!(pool.next(activity, || ()), Next::Serve(1));
+        assert_eq!(pool.next(activity, || ()), Next::Serve(2));
+        assert_eq!(pool.next(activity, || ()), Next::Lead(2));
+        assert!(!pool.finish_leading([3]).set_timer, "it has not expired");
     }
 
     #[test]
-    fn the_main_thread_looks_where_nobody_has_for_long() {
-        let queue = Queue::<u32, _>::new(4, 0, Quiet::default());
-        queue.lock().idle = 3;
+    fn the_main_thread_takes_over_a_leadership_that_was_vacant_for_long() {
+        let pool = Pool::<u32, _>::new(4, 0, FakePoller::default());
+        pool.lock().idle = 3;
         let mut activity = ThreadActivity::default();
-        assert_eq!(queue.next(&mut activity, || ()), Next::Look(3));
-        assert_eq!(queue.take_over(), None, "somebody looks");
-        assert!(queue.found([1]).set_timer);
-        assert_eq!(queue.next(&mut activity, || ()), Next::Serve(1));
-        queue.lock().leader = Leader::Nobody { since_ns: now_ns() - UNSEEN_MAX_NS };
-        assert_eq!(queue.take_over(), None);
-        assert!(queue.is_mains() && queue.poller.is_mains.load(Ordering::Relaxed));
+        assert_eq!(pool.next(&mut activity, || ()), Next::Lead(3));
+        assert_eq!(pool.take_over_if_vacant(), None, "a follower leads");
+        assert!(pool.finish_leading([1]).set_timer);
+        assert_eq!(pool.next(&mut activity, || ()), Next::Serve(1));
+        pool.lock().leader = Leader::Vacant { since_ns: now_ns() - VACANT_MAX_NS };
+        assert_eq!(pool.take_over_if_vacant(), None);
+        assert!(pool.main_is_leader() && pool.poller.main_is_leader.load(Ordering::Relaxed));
         assert_eq!(
-            queue.next(&mut activity, || ()),
-            Next::Look(3),
+            pool.next(&mut activity, || ()),
+            Next::Lead(3),
             "the request was short after all"
         );
-        assert!(!queue.poller.is_mains.load(Ordering::Relaxed));
+        assert!(!pool.poller.main_is_leader.load(Ordering::Relaxed));
     }
 
     #[test]
-    fn who_looks_is_woken_where_nobody_sleeps() {
-        let queue = Queue::<u32, _>::new(4, 0, Quiet::default());
-        queue.lock().idle = 1;
+    fn the_leader_is_woken_if_no_thread_is_parked() {
+        let pool = Pool::<u32, _>::new(4, 0, FakePoller::default());
+        pool.lock().idle = 1;
         let mut activity = ThreadActivity::default();
-        assert_eq!(queue.next(&mut activity, || ()), Next::Look(1));
-        queue.lock().idle = 1;
-        queue.push_watched([1]);
-        queue.poller.wait();
-        queue.found([]);
-        assert_eq!(queue.next(&mut activity, || ()), Next::Serve(1));
+        assert_eq!(pool.next(&mut activity, || ()), Next::Lead(1));
+        pool.lock().idle = 1;
+        pool.push_and_wake_one([1]);
+        pool.poller.wait();
+        pool.finish_leading([]);
+        assert_eq!(pool.next(&mut activity, || ()), Next::Serve(1));
     }
 
     const LONG: Duration = Duration::from_secs(20);

@@ -1,4 +1,4 @@
-//! What the main thread and the pool share: how an exchange waits, and where a connection goes when it is over.
+//! What the main thread and the pool share: how an exchange waits on a thread, and what follows for its connection.
 
 use std::cell::Cell;
 use std::io;
@@ -16,17 +16,17 @@ use nix::sys::epoll::{EpollEvent, EpollTimeout};
 use worker_api::{Counter, Failure, Interest, Result, Waker};
 
 use crate::pollers::{Event, Pollers, wait};
-use crate::pool::{Next, Queue, ThreadActivity, UNSEEN_MAX_NS, WAKE_DELAY_NS};
+use crate::pool::{Next, Pool, ThreadActivity, VACANT_MAX_NS, WAKE_DELAY_NS};
 use crate::table::Table;
 
-/// What the threads of a worker share.
+/// The state that the threads of a worker share.
 pub(crate) struct Shared {
     pub(crate) context: Arc<ServerContext>,
-    pub(crate) queue: Queue<Box<Connection>, Pollers>,
-    /// Whether the main thread wants to hear of a thread that is free.
+    pub(crate) pool: Pool<Box<Connection>, Pollers>,
+    /// Whether the main thread must be woken when a thread becomes free.
     pub(crate) wants_room: AtomicBool,
-    /// Whether it waits for connections, and so wants to hear that none is free.
-    pub(crate) at_accept_epoll: AtomicBool,
+    /// Whether the main thread waits on the accept epoll, and must be woken when no thread is free.
+    pub(crate) is_accepting: AtomicBool,
     deadlines: RequestDeadlines,
     stack_size: usize,
     table: Mutex<Table>,
@@ -35,118 +35,118 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// With so many threads, which are started.
+    /// Starts `threads` threads.
     pub(crate) fn new(base: &WorkerBase, threads: usize) -> io::Result<Arc<Self>> {
         let pollers = Pollers::new(base.wake_fd())?;
-        // The thread continues with what it does; what it writes fails, and so the request ends. The main thread may have
-        // to stop accepting.
-        let main: Arc<OnceLock<Weak<Self>>> = Arc::default();
-        let of_main = Arc::clone(&main);
+        // A thread whose request has timed out continues to run; its next write fails, which ends the request. The main
+        // thread is woken because it may have to stop accepting.
+        let this: Arc<OnceLock<Weak<Self>>> = Arc::default();
+        let weak = Arc::clone(&this);
         let deadlines = RequestDeadlines::start(base, move |_| {
-            if let Some(shared) = of_main.get().and_then(Weak::upgrade) {
+            if let Some(shared) = weak.get().and_then(Weak::upgrade) {
                 shared.wake_main();
             }
         })?;
         let shared = Arc::new_cyclic(|me| Self {
             context: Arc::clone(&base.context),
-            queue: Queue::new(threads, WAKE_DELAY_NS, pollers),
+            pool: Pool::new(threads, WAKE_DELAY_NS, pollers),
             wants_room: AtomicBool::new(false),
-            at_accept_epoll: AtomicBool::new(false),
+            is_accepting: AtomicBool::new(false),
             deadlines,
             stack_size: threads::stack_size(&base.app),
             table: Mutex::new(Table::default()),
             threads: Mutex::new(Vec::new()),
             me: Weak::clone(me),
         });
-        let _ = main.set(Arc::downgrade(&shared));
+        let _ = this.set(Arc::downgrade(&shared));
         (0..threads).try_for_each(|_| shared.start_thread())?;
         Ok(shared)
     }
 
-    /// Waits until all threads have ended. Only once the queue is closed.
+    /// Waits until all threads have ended. The pool must be closed.
     pub(crate) fn join(&self) {
         for thread in self.threads().drain(..) {
-            // A panic of the application ends its exchange and not the thread.
+            // The result is always `Ok`: a panic of the application ends its exchange, not the thread.
             let _ = thread.join();
         }
     }
 
-    /// The connections.
+    /// Locks the table of connections.
     pub(crate) fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One thread's life: requests, one after the other.
+    /// Runs a thread of the pool: serves one request after the other.
     pub(crate) fn serve(self: &Arc<Self>) {
-        OF_THE_POOL.set(true);
+        IS_POOL_THREAD.set(true);
         let busy = Cell::new(false);
-        let tell = |is_busy| {
-            // When it changes, and not for each request of many.
+        let count_busy = |is_busy| {
+            // Only when it changes, and not for every request of a batch.
             if busy.replace(is_busy) != is_busy {
                 self.context.host.count(Counter::BUSY_SLOTS, if is_busy { 1 } else { -1 });
             }
         };
         let idle = || {
-            tell(false);
-            self.ring_if_wanted();
+            count_busy(false);
+            self.wake_main_if_waiting();
         };
         let mut activity = ThreadActivity::default();
         loop {
-            match self.queue.next(&mut activity, idle) {
+            match self.pool.next(&mut activity, idle) {
                 Next::Serve(connection) => {
-                    tell(true);
+                    count_busy(true);
                     self.deadlines.call(connection, Arc::<Self>::clone(self));
                 }
-                Next::Look(most) => self.look(most),
-                Next::End => return tell(false),
+                Next::Lead(limit) => self.lead(limit),
+                Next::End => return count_busy(false),
             }
         }
     }
 
-    /// Waits for requests, of which it takes at most so many.
-    fn look(&self, most: usize) {
-        let mut events = [EpollEvent::empty(); LOOK_MAX];
-        let requests = self.take(&mut events[..most.min(LOOK_MAX)], EpollTimeout::NONE);
-        let found = self.queue.found(requests);
-        if found.set_timer {
-            self.queue.poller.set_timer(UNSEEN_MAX_NS);
+    /// Waits for requests as the leader, and takes up to `limit` of them.
+    fn lead(&self, limit: usize) {
+        let mut events = [EpollEvent::empty(); LEAD_MAX];
+        let requests = self.take_ready(&mut events[..limit.min(LEAD_MAX)], EpollTimeout::NONE);
+        let after = self.pool.finish_leading(requests);
+        if after.set_timer {
+            self.pool.poller.set_timer(VACANT_MAX_NS);
         }
-        if found.is_full && self.at_accept_epoll.load(Ordering::Acquire) || self.context.draining()
-        {
+        if after.is_full && self.is_accepting.load(Ordering::Acquire) || self.context.draining() {
             self.wake_main();
         }
     }
 
-    /// The requests of those connections that are ready, or will be within `timeout`: of as many as there is room for.
-    pub(crate) fn take(
+    /// Waits for ready connections until `timeout`, and returns those that have a complete request. `events` limits their
+    /// number.
+    pub(crate) fn take_ready(
         &self,
         events: &mut [EpollEvent],
         timeout: EpollTimeout,
     ) -> Vec<Box<Connection>> {
-        let pollers = &self.queue.poller;
+        let pollers = &self.pool.poller;
         let count = wait(&pollers.connections, events, timeout).unwrap_or_else(|error| {
-            tracing::warn!("cannot wait for the connections: {error}");
+            tracing::warn!("cannot wait for connections: {error}");
             0
         });
         let mut wakers = Vec::new();
         let mut table = self.table();
         let ready = events[..count].iter().filter_map(|event| match pollers.event(event) {
-            Event::Other(fd) => table.ready(fd, event.events(), &mut wakers),
+            Event::Other(fd) => table.on_event(fd, event.events(), &mut wakers),
             _ => None,
         });
         let ready: Vec<_> = ready.collect();
         drop(table);
         wakers.iter().for_each(Waker::wake);
-        ready.into_iter().filter_map(|connection| self.carry_on(connection)).collect()
+        ready.into_iter().filter_map(|connection| self.advance(connection)).collect()
     }
 
-    /// Goes on with a connection until it waits, ends, or has a whole request, which it gives back.
-    pub(crate) fn carry_on(&self, mut connection: Box<Connection>) -> Option<Box<Connection>> {
+    /// Advances a connection until it waits or is closed, or returns it with a complete request.
+    pub(crate) fn advance(&self, mut connection: Box<Connection>) -> Option<Box<Connection>> {
         let next = connection.advance();
         self.settle(connection, next)
     }
 
-    /// Does with a connection what it asks for, until it waits, ends, or has a whole request, which it gives back.
+    /// Does what a connection asks for, until it waits or is closed, or returns it with a complete request.
     pub(crate) fn settle(
         &self,
         mut connection: Box<Connection>,
@@ -156,7 +156,7 @@ impl Shared {
             match next {
                 Advance::Request => return Some(connection),
                 Advance::Wait(interest) => {
-                    match self.table().wait(&self.queue.poller.connections, connection, interest) {
+                    match self.table().park(&self.pool.poller.connections, connection, interest) {
                         Ok(None) => return None,
                         Ok(Some(ready)) => connection = ready,
                         Err(error) => {
@@ -174,18 +174,19 @@ impl Shared {
         }
     }
 
-    /// Ends a connection.
+    /// Closes a connection.
     pub(crate) fn close(&self, connection: Box<Connection>) {
         let mut table = self.table();
-        let place = table.leave(connection.fd());
+        let entry = table.remove(connection.fd());
         if connection.is_duplicated() {
-            // One that was never watched is as good as one that is watched no more.
-            let _ = self.queue.poller.connections.delete(&*connection);
+            // Fails if the connection was never registered, which needs no cleanup.
+            let _ = self.pool.poller.connections.delete(&*connection);
         }
-        // Closed while the table is locked: the next connection with this descriptor finds its place free.
+        // Close the descriptor while the table is locked: its number is reused only once its entry is vacant.
         drop(connection);
         drop(table);
-        drop(place);
+        // Drops the wakers, which are foreign code, without the lock.
+        drop(entry);
     }
 
     fn start_thread(&self) -> io::Result<()> {
@@ -198,44 +199,44 @@ impl Shared {
         Ok(())
     }
 
-    /// Waits; where that takes long, another thread serves meanwhile.
+    /// Waits for the client. After [`GRACE_NS`], or as soon as a thread is needed, another thread serves in this one's place.
     fn wait_for_client(&self, fd: RawFd, interest: Interest, deadline_ns: u64) -> io::Result<bool> {
         let wait_until = |until_ns| poll::wait(fd, interest, until_ns, || ());
-        if !OF_THE_POOL.get() {
+        if !IS_POOL_THREAD.get() {
             return wait_until(deadline_ns);
         }
         let grace_ends_ns = now_ns() + GRACE_NS;
-        while !self.is_wanted() && now_ns() < grace_ends_ns {
-            let look_up_ns = (now_ns() + LOOK_UP_NS).min(grace_ends_ns);
-            let until_ns = earlier(look_up_ns, deadline_ns);
+        while !self.is_thread_needed() && now_ns() < grace_ends_ns {
+            let check_ns = (now_ns() + DEMAND_CHECK_NS).min(grace_ends_ns);
+            let until_ns = earlier(check_ns, deadline_ns);
             let waited = wait_until(until_ns);
             if !matches!(waited, Ok(false)) || until_ns == deadline_ns {
                 return waited;
             }
         }
-        if self.queue.begin_blocking()
+        if self.pool.begin_blocking()
             && let Err(error) = self.start_thread()
         {
-            // Those that there are go on.
-            self.queue.spawn_failed();
-            tracing::debug!("no thread can be started: {error}");
+            // The existing threads continue.
+            self.pool.spawn_failed();
+            tracing::debug!("cannot start a thread: {error}");
         }
-        self.ring_if_wanted();
+        self.wake_main_if_waiting();
         let waited = wait_until(deadline_ns);
-        self.queue.come_back();
+        self.pool.end_blocking();
         waited
     }
 
-    /// Whether somebody waits for a thread: a request, or the main thread with a connection.
-    fn is_wanted(&self) -> bool {
-        self.wants_room.load(Ordering::Acquire) || self.queue.is_waiting()
+    /// Returns whether a request waits for a thread, or the main thread for one to become free.
+    fn is_thread_needed(&self) -> bool {
+        self.wants_room.load(Ordering::Acquire) || self.pool.has_waiting()
     }
 
     fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ring_if_wanted(&self) {
+    fn wake_main_if_waiting(&self) {
         if self.wants_room.swap(false, Ordering::AcqRel) {
             self.wake_main();
         }
@@ -243,7 +244,7 @@ impl Shared {
 
     /// Wakes the main thread.
     pub(crate) fn wake_main(&self) {
-        self.queue.poller.wake_main();
+        self.pool.poller.wake_main();
     }
 }
 
@@ -259,7 +260,7 @@ impl ConnectionDriver for Shared {
         deadline_ns: u64,
         waker: Waker,
     ) -> Result<()> {
-        let epoll = &self.queue.poller.connections;
+        let epoll = &self.pool.poller.connections;
         let mut waker = Some(waker);
         let armed = self.table().arm(epoll, fd, interest, deadline_ns, &mut waker);
         // The table is unlocked: a waker is foreign code, which may call the class.
@@ -273,7 +274,7 @@ impl ConnectionDriver for Shared {
 
     fn on_disconnect(&self, fd: BorrowedFd<'_>, waker: Waker) {
         let mut waker = Some(waker);
-        let watched = self.table().on_disconnect(&self.queue.poller.connections, fd, &mut waker);
+        let watched = self.table().on_disconnect(&self.pool.poller.connections, fd, &mut waker);
         if let Err(error) = watched {
             tracing::warn!("cannot watch a connection: {error}");
         }
@@ -285,8 +286,8 @@ impl ConnectionDriver for Shared {
 
     fn release(&self, connection: Box<Connection>) {
         self.deadlines.end(connection.fd());
-        if let Some(request) = self.carry_on(connection) {
-            self.queue.push([request]);
+        if let Some(request) = self.advance(connection) {
+            self.pool.push([request]);
         }
         if self.context.draining() {
             self.wake_main();
@@ -295,13 +296,13 @@ impl ConnectionDriver for Shared {
 }
 
 thread_local! {
-    /// Whether this thread is one of the pool's: an application may wait on one of its own.
-    static OF_THE_POOL: Cell<bool> = const { Cell::new(false) };
+    /// Whether this is a thread of the pool: an application can also wait on a thread that it started itself.
+    static IS_POOL_THREAD: Cell<bool> = const { Cell::new(false) };
 }
 
-/// How many a thread of the pool takes at once: others would wait for it.
-const LOOK_MAX: usize = 8;
-/// How long a client may keep a thread waiting that nobody waits for before another serves in its place.
+/// The number of requests that a leader of the pool takes at a time: they are served one after the other.
+const LEAD_MAX: usize = 8;
+/// How long a client may block a thread that is not needed before another thread serves in its place.
 const GRACE_NS: u64 = 20_000_000;
-/// How often it is asked meanwhile whether anybody waits for the thread.
-const LOOK_UP_NS: u64 = 1_000_000;
+/// How often the blocked thread checks during that time whether it is needed.
+const DEMAND_CHECK_NS: u64 = 1_000_000;

@@ -1,8 +1,11 @@
-//! The connections of a worker: those that wait are here, of those that somebody has only the place is.
+//! The connections of a worker. The table owns a connection while it waits for its descriptor, and keeps an entry for it
+//! while it is lent to a thread or to the application.
 //!
-//! Each connection is registered with the poller once, edge-triggered, for all that can happen to it. So a connection
-//! that is kept alive costs no system call for being waited for; an event that comes while a thread has it is noted
-//! in its place, and looked at when it comes back.
+//! Each connection is added to the epoll once, edge-triggered, for all events. So waiting for the next request on a
+//! connection that is kept alive takes no system call. An event that arrives while the connection is lent is stored in
+//! its entry, and considered when the connection returns.
+//!
+//! The table never calls a waker: a waker is foreign code, and the table is locked. It returns the wakers to fire.
 
 use std::io;
 use std::mem;
@@ -16,30 +19,30 @@ use worker_api::{Interest, Waker};
 /// The connections by descriptor.
 #[derive(Default)]
 pub(crate) struct Table {
-    places: Vec<Option<Place>>,
+    entries: Vec<Option<Entry>>,
     count: usize,
-    /// Not later than the earliest deadline of all that wait; 0 where there is none.
+    /// A lower bound of all deadlines, in monotonic nanoseconds; 0 for none.
     deadline_ns: u64,
 }
 
-/// One connection's place.
-pub(crate) struct Place {
+/// The entry of a connection.
+pub(crate) struct Entry {
     registered: bool,
-    holder: Owner,
-    /// Whether the client has ended its side: no further event tells of that, so each wait to read is over at once.
+    owner: Owner,
+    /// Whether the client has shut down its side. No further event reports that, so each wait for reading ends at once.
     hung_up: bool,
-    /// Fires when the client hangs up.
-    gone: Option<Waker>,
+    /// To be fired when the client disconnects.
+    on_disconnect: Option<Waker>,
 }
 
 enum Owner {
-    /// It waits here for its descriptor to be ready.
-    Nobody(Box<Connection>, Interest),
-    /// A thread or the application has it; the flags came meanwhile.
-    Somebody { came: EpollFlags, armed: Option<Armed> },
+    /// The table: the connection waits for its descriptor.
+    Table(Box<Connection>, Interest),
+    /// A thread or the application. `pending` are the events that have arrived since.
+    Lent { pending: EpollFlags, armed: Option<Armed> },
 }
 
-/// Whom to wake, and why at the latest.
+/// A waker, and what fires it.
 struct Armed {
     interest: Interest,
     deadline_ns: u64,
@@ -47,54 +50,55 @@ struct Armed {
 }
 
 impl Table {
-    /// Makes the place of a connection that was just accepted: somebody has it.
-    pub(crate) fn enter(&mut self, fd: RawFd) {
+    /// Adds an entry for a connection that was just accepted and that the caller owns.
+    pub(crate) fn insert_lent(&mut self, fd: RawFd) {
         let index = fd as usize;
-        if self.places.len() <= index {
-            self.places.resize_with(index + 1, || None);
+        if self.entries.len() <= index {
+            self.entries.resize_with(index + 1, || None);
         }
-        let holder = Owner::Somebody { came: EpollFlags::empty(), armed: None };
-        self.places[index] = Some(Place { registered: false, holder, hung_up: false, gone: None });
+        let entry =
+            Entry { registered: false, owner: Owner::LENT, hung_up: false, on_disconnect: None };
+        self.entries[index] = Some(entry);
         self.count += 1;
     }
 
-    /// Removes the place of a connection that is closed. The caller drops it after unlocking the table: its wakers are
+    /// Removes the entry of a connection that is closed. The caller drops it after unlocking the table: its wakers are
     /// foreign code.
     #[must_use]
-    pub(crate) fn leave(&mut self, fd: RawFd) -> Option<Place> {
-        let place = self.places.get_mut(fd as usize)?.take()?;
+    pub(crate) fn remove(&mut self, fd: RawFd) -> Option<Entry> {
+        let entry = self.entries.get_mut(fd as usize)?.take()?;
         self.count -= 1;
-        Some(place)
+        Some(entry)
     }
 
-    /// Has a connection wait here; gives it back where it is ready already.
-    pub(crate) fn wait(
+    /// Takes a connection that waits for its descriptor; returns it if the descriptor is ready already.
+    pub(crate) fn park(
         &mut self,
         epoll: &Epoll,
         connection: Box<Connection>,
         interest: Interest,
     ) -> io::Result<Option<Box<Connection>>> {
         let fd = connection.fd();
-        let Some(place) = self.place(fd) else { return Ok(None) };
-        let ended = place.hung_up && interest == Interest::READ;
+        let Some(entry) = self.entry(fd) else { return Ok(None) };
+        let ended = entry.hung_up && interest == Interest::READ;
         let is_yielding = connection.is_yielding();
-        if let Owner::Somebody { came, .. } = &mut place.holder
+        if let Owner::Lent { pending, .. } = &mut entry.owner
             && !is_yielding
-            && (fits(interest, mem::replace(came, EpollFlags::empty())) || ended)
+            && (fits(interest, mem::replace(pending, EpollFlags::empty())) || ended)
         {
             return Ok(Some(connection));
         }
-        let fresh = !place.registered;
-        let watched = place.register(epoll, connection.as_fd()).and_then(|()| {
-            // What is there already is reported again.
-            if is_yielding && !fresh { rearm(epoll, connection.as_fd()) } else { Ok(()) }
+        let is_new = !entry.registered;
+        let watched = entry.register(epoll, connection.as_fd()).and_then(|()| {
+            // Data that the socket holds already is reported again.
+            if is_yielding && !is_new { rearm(epoll, connection.as_fd()) } else { Ok(()) }
         });
         if let Err(error) = watched {
-            drop(self.leave(fd));
+            drop(self.remove(fd));
             return Err(error);
         }
         let deadline_ns = connection.deadline_ns();
-        place.holder = Owner::Nobody(connection, interest);
+        entry.owner = Owner::Table(connection, interest);
         self.deadline_ns = earlier(self.deadline_ns, deadline_ns);
         Ok(None)
     }
@@ -111,12 +115,12 @@ impl Table {
         deadline_ns: u64,
         waker: &mut Option<Waker>,
     ) -> io::Result<bool> {
-        let Some(place) = self.place(fd.as_raw_fd()) else { return Ok(false) };
-        place.register(epoll, fd)?;
-        let ended = place.hung_up && interest == Interest::READ;
-        if let Owner::Somebody { came, armed } = &mut place.holder {
-            if fits(interest, *came) || ended {
-                *came = EpollFlags::empty();
+        let Some(entry) = self.entry(fd.as_raw_fd()) else { return Ok(false) };
+        entry.register(epoll, fd)?;
+        let ended = entry.hung_up && interest == Interest::READ;
+        if let Owner::Lent { pending, armed } = &mut entry.owner {
+            if fits(interest, *pending) || ended {
+                *pending = EpollFlags::empty();
                 return Ok(true);
             }
             let previous = armed.take().map(|armed| armed.waker);
@@ -136,32 +140,32 @@ impl Table {
         fd: BorrowedFd<'_>,
         waker: &mut Option<Waker>,
     ) -> io::Result<()> {
-        let Some(place) = self.place(fd.as_raw_fd()) else { return Ok(()) };
-        place.register(epoll, fd)?;
-        mem::swap(&mut place.gone, waker);
+        let Some(entry) = self.entry(fd.as_raw_fd()) else { return Ok(()) };
+        entry.register(epoll, fd)?;
+        mem::swap(&mut entry.on_disconnect, waker);
         Ok(())
     }
 
     /// Handles an event of a descriptor: returns the connection that waited for it, or records the event. Adds the
     /// wakers that the caller has to fire after unlocking the table to `wakers`.
-    pub(crate) fn ready(
+    pub(crate) fn on_event(
         &mut self,
         fd: RawFd,
         flags: EpollFlags,
         wakers: &mut Vec<Waker>,
     ) -> Option<Box<Connection>> {
-        let place = self.place(fd)?;
+        let entry = self.entry(fd)?;
         if flags.intersects(HANGUP) {
-            place.hung_up = true;
-            wakers.extend(place.gone.take());
+            entry.hung_up = true;
+            wakers.extend(entry.on_disconnect.take());
         }
-        match &mut place.holder {
-            Owner::Nobody(_, interest) if fits(*interest, flags) => place.take(),
-            Owner::Nobody(..) => None,
-            Owner::Somebody { came, armed } => {
+        match &mut entry.owner {
+            Owner::Table(_, interest) if fits(*interest, flags) => entry.take(),
+            Owner::Table(..) => None,
+            Owner::Lent { pending, armed } => {
                 match armed.take_if(|armed| fits(armed.interest, flags)) {
                     Some(armed) => wakers.push(armed.waker),
-                    None => *came |= flags,
+                    None => *pending |= flags,
                 }
                 None
             }
@@ -174,15 +178,15 @@ impl Table {
         if self.deadline_ns == 0 || now_ns < self.deadline_ns {
             return Vec::new();
         }
-        let is_past = |deadline_ns: u64| deadline_ns != 0 && deadline_ns <= now_ns;
         let mut late = Vec::new();
-        for place in self.places.iter_mut().flatten() {
-            match &mut place.holder {
-                Owner::Nobody(connection, _) if is_past(connection.deadline_ns()) => {
-                    late.extend(place.take());
+        let is_past = |deadline_ns: u64| deadline_ns != 0 && deadline_ns <= now_ns;
+        for entry in self.entries.iter_mut().flatten() {
+            match &mut entry.owner {
+                Owner::Table(connection, _) if is_past(connection.deadline_ns()) => {
+                    late.extend(entry.take());
                 }
-                Owner::Nobody(..) => {}
-                Owner::Somebody { armed, .. } => {
+                Owner::Table(..) => {}
+                Owner::Lent { armed, .. } => {
                     let expired = armed.take_if(|armed| is_past(armed.deadline_ns));
                     wakers.extend(expired.map(|armed| armed.waker));
                 }
@@ -192,50 +196,54 @@ impl Table {
         late
     }
 
-    /// Shortens the wait of connections that are idle.
+    /// Moves the deadline of idle connections to `deadline_ns` if it is later.
     pub(crate) fn shorten_idle_deadline(&mut self, deadline_ns: u64) {
-        for place in self.places.iter_mut().flatten() {
-            if let Owner::Nobody(connection, _) = &mut place.holder {
+        for entry in self.entries.iter_mut().flatten() {
+            if let Owner::Table(connection, _) = &mut entry.owner {
                 connection.shorten_idle_deadline(deadline_ns);
             }
         }
         self.refresh_deadline();
     }
 
-    /// Not later than the earliest deadline of all that wait; 0 where there is none.
+    /// Returns a lower bound of all deadlines; 0 for none.
     pub(crate) fn deadline_ns(&self) -> u64 {
         self.deadline_ns
     }
 
     fn refresh_deadline(&mut self) {
-        let deadlines = self.places.iter().flatten().map(|place| match &place.holder {
-            Owner::Nobody(connection, _) => connection.deadline_ns(),
-            Owner::Somebody { armed, .. } => armed.as_ref().map_or(0, |armed| armed.deadline_ns),
+        let deadlines = self.entries.iter().flatten().map(|entry| match &entry.owner {
+            Owner::Table(connection, _) => connection.deadline_ns(),
+            Owner::Lent { armed, .. } => armed.as_ref().map_or(0, |armed| armed.deadline_ns),
         });
         self.deadline_ns = deadlines.fold(0, earlier);
     }
 
-    /// Takes the connections that are to give way to `needed` others.
+    /// Takes the connections that have waited longest for a request, up to `needed` of them.
     pub(crate) fn take_oldest(&mut self, needed: usize) -> Vec<Box<Connection>> {
-        let waits = |(index, place): (usize, &Option<Place>)| match &place.as_ref()?.holder {
-            Owner::Nobody(connection, _) => Some((connection.waits_since_ns()?, index)),
-            Owner::Somebody { .. } => None,
+        let waits = |(index, entry): (usize, &Option<Entry>)| match &entry.as_ref()?.owner {
+            Owner::Table(connection, _) => Some((connection.waits_since_ns()?, index)),
+            Owner::Lent { .. } => None,
         };
-        let oldest = crowd::pick(self.places.iter().enumerate().filter_map(waits), needed);
-        oldest.into_iter().filter_map(|index| self.places[index].as_mut()?.take()).collect()
+        let oldest = crowd::pick(self.entries.iter().enumerate().filter_map(waits), needed);
+        oldest.into_iter().filter_map(|index| self.entries[index].as_mut()?.take()).collect()
     }
 
-    /// How many connections there are.
+    /// Returns the number of connections.
     pub(crate) fn len(&self) -> usize {
         self.count
     }
 
-    fn place(&mut self, fd: RawFd) -> Option<&mut Place> {
-        self.places.get_mut(fd as usize)?.as_mut()
+    fn entry(&mut self, fd: RawFd) -> Option<&mut Entry> {
+        self.entries.get_mut(fd as usize)?.as_mut()
     }
 }
 
-impl Place {
+impl Owner {
+    const LENT: Self = Self::Lent { pending: EpollFlags::empty(), armed: None };
+}
+
+impl Entry {
     fn register(&mut self, epoll: &Epoll, fd: BorrowedFd<'_>) -> io::Result<()> {
         if !self.registered {
             epoll.add(fd, EpollEvent::new(ALL, fd.as_raw_fd() as u64))?;
@@ -244,22 +252,21 @@ impl Place {
         Ok(())
     }
 
-    /// Takes the connection away: somebody has it now.
+    /// Lends the connection to the caller.
     fn take(&mut self) -> Option<Box<Connection>> {
-        let somebody = Owner::Somebody { came: EpollFlags::empty(), armed: None };
-        match mem::replace(&mut self.holder, somebody) {
-            Owner::Nobody(connection, _) => Some(connection),
-            Owner::Somebody { .. } => None,
+        match mem::replace(&mut self.owner, Owner::LENT) {
+            Owner::Table(connection, _) => Some(connection),
+            Owner::Lent { .. } => None,
         }
     }
 }
 
-/// Has the poller report a descriptor that is ready now as if it had just become so.
+/// Makes the edge-triggered epoll report the descriptor again if it is ready now.
 fn rearm(epoll: &Epoll, fd: BorrowedFd<'_>) -> io::Result<()> {
     epoll.modify(fd, &mut EpollEvent::new(ALL, fd.as_raw_fd() as u64)).map_err(io::Error::from)
 }
 
-/// Whether an event is what somebody waits for; an error or the end is worth looking at in either direction.
+/// Returns whether an event ends a wait for `interest`. An error or a hang-up ends a wait for either direction.
 fn fits(interest: Interest, flags: EpollFlags) -> bool {
     let wanted =
         if interest == Interest::READ { EpollFlags::EPOLLIN } else { EpollFlags::EPOLLOUT };

@@ -1,12 +1,12 @@
-//! The pywsgi worker class: gevent's stream server with the manners of gevent's own WSGI handler: which fields it
-//! adds to an answer, how it says that something failed, what it logs. docs/pywsgi.md lists what is different.
+//! The pywsgi worker class: gevent's stream server with the response style of gevent's own WSGI handler: the headers that
+//! it adds to a response, its error pages, and its access log. docs/pywsgi.md lists the differences.
 //!
-//! | module | what it is |
+//! | module | contents |
 //! | --- | --- |
 //! | `lib` | the class: its server and its handler |
-//! | `style` | the server's own words: fields, error answers |
+//! | `style` | the headers and error pages that the server generates |
 //!
-//! Its parser is the kit's, as every class's: none of gevent's laxness is here.
+//! Like every class, it uses the parser of `http1`, which is stricter than gevent's.
 
 #![forbid(unsafe_code)]
 
@@ -20,12 +20,13 @@ pub struct Pywsgi;
 
 impl ServerClass for Pywsgi {
     const NAME: &'static str = "pywsgi";
-    const DESCRIPTION: &'static str = "gevent's server, with the manners of its WSGI handler";
+    const DESCRIPTION: &'static str =
+        "gevent's server, with the responses and log format of gevent.pywsgi";
 
     type Handler = PyWsgiHandler;
 }
 
-/// gevent's `WSGIHandler`, as far as it is not the application's.
+/// gevent's `WSGIHandler`, except for the WSGI part, which is the application plugin's.
 pub struct PyWsgiHandler;
 
 impl Handler for PyWsgiHandler {

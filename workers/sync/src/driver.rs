@@ -1,4 +1,4 @@
-//! Where the connection of the one request comes from and goes back to, and how its exchange waits.
+//! How the exchange of the current request waits, and where its connection returns.
 
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,27 +6,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 use kit::{Connection, ConnectionDriver, RequestDeadlines, blocking, poll};
 use worker_api::{Host, Interest, Result};
 
-/// The place to which a request's connection returns.
-pub(crate) struct Place {
+/// Drives the connection of one request, and holds it after the exchange is over.
+pub(crate) struct SyncDriver {
     host: Host,
     deadlines: RequestDeadlines,
     connection: Mutex<Option<Box<Connection>>>,
 }
 
-impl Place {
-    /// An empty place.
+impl SyncDriver {
+    /// Creates a driver that holds no connection yet.
     pub(crate) fn new(host: &Host, deadlines: &RequestDeadlines) -> Arc<Self> {
         let deadlines = deadlines.clone();
         Arc::new(Self { host: host.clone(), deadlines, connection: Mutex::new(None) })
     }
 
-    /// The connection, once its exchange is over.
+    /// Takes the connection, if its exchange is over.
     pub(crate) fn take(&self) -> Option<Box<Connection>> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
-impl ConnectionDriver for Place {
+impl ConnectionDriver for SyncDriver {
     fn wait(&self, fd: RawFd, interest: Interest, deadline_ns: u64) -> Result<()> {
         blocking::in_time(poll::wait(fd, interest, deadline_ns, || self.host.notify()))
     }

@@ -1,16 +1,17 @@
-//! The sync worker class: one request at a time, then the connection is closed. gunicorn's sync worker, with two of
-//! its faults left out: a client that is slow with its head or its body, to read a response that is
-//! complete, or to close, delays no one else.
+//! The sync worker class: serves one request at a time, and closes the connection after each.
 //!
-//! | module | what it is |
+//! It follows gunicorn's sync worker, with one difference: a client that sends its head or its body slowly, that reads a
+//! complete response slowly, or that is slow to close its connection does not delay other clients.
+//!
+//! | module | contents |
 //! | --- | --- |
-//! | `lib` | the class: what the host makes and runs |
+//! | `lib` | the class, as the host creates and runs it |
 //! | `serve` | the loop: accept, serve, wait |
-//! | `waiting` | connections that are not being served: silent, slow with a head, a body or a response, or closing |
+//! | `waiting` | connections that are not being served: idle, sending a head or a body, reading a response, or closing |
 //! | `driver` | how the exchange of a sync worker waits: poll(2) on its connection |
 //!
-//! The application runs on the only thread. While it does, nothing else happens in this process, the heartbeat
-//! included: `timeout` is the limit of a request that computes.
+//! The application runs on the only thread. While it computes, this process does nothing else and sends no heartbeat, so
+//! `timeout` limits the time that a request may compute.
 
 #![forbid(unsafe_code)]
 
@@ -37,7 +38,9 @@ impl Worker for SyncWorker {
     fn run(&self) -> Result<()> {
         let mut server = Server::new(&self.base)
             .map_err(|error| Failure::io("the sync worker cannot watch its sockets", &error))?;
-        server.run().map_err(|error| Failure::io("the sync worker's wait failed", &error))
+        server
+            .run()
+            .map_err(|error| Failure::io("the event loop of the sync worker failed", &error))
     }
 }
 

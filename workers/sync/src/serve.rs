@@ -1,4 +1,5 @@
-//! The loop, as in gunicorn's sync worker: accept without waiting, serve, close, until nobody waits; then wait.
+//! The loop, as in gunicorn's sync worker: accepts without waiting, serves and closes until the backlog is empty, then
+//! waits.
 
 use std::io;
 use std::os::fd::{AsRawFd as _, RawFd};
@@ -15,20 +16,20 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use worker_api::{Counter, Host};
 
-use crate::driver::Place;
+use crate::driver::SyncDriver;
 use crate::waiting::WaitingConnections;
 
-/// The worker's loop with what it waits for.
+/// The state of the worker's loop.
 pub(crate) struct Server<'a> {
     base: &'a WorkerBase,
     epoll: Epoll,
     waiting: WaitingConnections,
     deadlines: RequestDeadlines,
     accept_queue: AcceptQueue,
-    /// Whether the listeners are watched: not while accepting rests.
+    /// Whether the listeners are in the epoll: not while accepting is paused.
     listening: bool,
-    /// Until when accepting rests; 0 where it does not.
-    rest_until_ns: u64,
+    /// The end of a pause in accepting, in monotonic nanoseconds; 0 for none.
+    pause_ends_ns: u64,
     wake: RawFd,
 }
 
@@ -48,31 +49,31 @@ impl<'a> Server<'a> {
             deadlines,
             accept_queue,
             listening: false,
-            rest_until_ns: 0,
+            pause_ends_ns: 0,
             wake: wake.as_raw_fd(),
         };
         server.listen()?;
         Ok(server)
     }
 
-    /// Serves until the worker is to end, then finishes what has been begun.
+    /// Serves until the worker has to stop, then finishes the requests that have begun.
     pub(crate) fn run(&mut self) -> io::Result<()> {
         while self.base.host.alive() {
             self.base.tick();
-            self.end_rest();
-            let pause_ends_ns = now_ns() + nanoseconds(self.base.pause());
-            self.turn(earlier(pause_ends_ns, self.rest_until_ns))?;
+            self.end_pause();
+            let tick_ns = now_ns() + nanoseconds(self.base.pause());
+            self.turn(earlier(tick_ns, self.pause_ends_ns))?;
         }
         self.finish()
     }
 
-    /// One wait, until `until_ns` at the latest, and what it brings.
+    /// Waits until `until_ns` at the latest, and handles the events.
     fn turn(&mut self, until_ns: u64) -> io::Result<()> {
         for ready in self.wait(until_ns)? {
             if ready == self.wake {
                 self.base.host.deliver_signals();
             } else if let Some(connection) = self.waiting.take(ready) {
-                self.carry_on(connection);
+                self.advance(connection);
             } else if let Some(acceptor) = self.base.acceptors.iter().find(|a| a.fd() == ready)
                 && self.accept_waiting(acceptor) > 0
                 && self.listening
@@ -90,7 +91,7 @@ impl<'a> Server<'a> {
     fn wait(&mut self, until_ns: u64) -> io::Result<Vec<RawFd>> {
         let until_ns = earlier(until_ns, self.waiting.deadline_ns());
         let left_ms = until_ns.saturating_sub(now_ns()).div_ceil(1_000_000).min(WAIT_MAX_MS);
-        let mut events = [EpollEvent::empty(); EVENTS_A_TURN];
+        let mut events = [EpollEvent::empty(); EVENTS_MAX];
         match self.epoll.wait(&mut events, EpollTimeout::from(left_ms as u16)) {
             Ok(count) => Ok(events[..count].iter().map(|event| event.data() as RawFd).collect()),
             Err(Errno::EINTR) => Ok(Vec::new()),
@@ -98,14 +99,15 @@ impl<'a> Server<'a> {
         }
     }
 
-    /// Accepts and serves those that wait. Returns how many they were.
+    /// Accepts and serves connections of the backlog. Returns their number.
     ///
-    /// It is one where a connection is parked: its head may have come during the request, and it has waited for longer
-    /// than the next in the listener's queue. The poller reports parked connections in the order in which they became
-    /// ready. Only where none is parked is there nothing to look at between two requests, which saves a system call.
+    /// While connections are parked, it is at most one: the head of a parked connection may have arrived during the
+    /// request, and that client has waited for longer than the next one in the backlog. The epoll reports parked
+    /// connections in the order in which they became ready. While none is parked, skipping the epoll between two requests
+    /// saves a system call.
     fn accept_waiting(&mut self, acceptor: &Acceptor) -> usize {
         let mut taken = 0;
-        while taken < ACCEPTS_A_TURN && self.accept(acceptor) {
+        while taken < ACCEPTS_MAX && self.accept(acceptor) {
             taken += 1;
             if self.waiting.len() > 0 {
                 break;
@@ -114,35 +116,35 @@ impl<'a> Server<'a> {
         taken
     }
 
-    /// Accepts one connection and serves it, where one waits.
+    /// Accepts a connection, if there is one, and serves it. Returns whether there was one.
     fn accept(&mut self, acceptor: &Acceptor) -> bool {
         match acceptor.take() {
             AcceptResult::Connection(accepted) => {
                 self.base.host.count(Counter::ACCEPTED, 1);
                 self.make_room();
-                self.carry_on(Connection::new(&self.base.context, accepted));
+                self.advance(Connection::new(&self.base.context, accepted));
                 self.base.tick();
                 true
             }
             AcceptResult::Empty => false,
             AcceptResult::Rest(pause) => {
-                self.rest(pause);
+                self.pause(pause);
                 false
             }
         }
     }
 
-    /// Goes on with a connection: a whole head is served at once, anything else is parked.
-    fn carry_on(&mut self, mut connection: Box<Connection>) {
+    /// Advances a connection: serves a complete request at once, parks the connection otherwise.
+    fn advance(&mut self, mut connection: Box<Connection>) {
         let mut next = connection.advance();
         while next == Advance::Request {
-            let place = Place::new(&self.base.host, &self.deadlines);
-            self.deadlines.call(connection, place.clone());
-            if let Some(back) = place.take() {
-                connection = back;
+            let driver = SyncDriver::new(&self.base.host, &self.deadlines);
+            self.deadlines.call(connection, driver.clone());
+            if let Some(released) = driver.take() {
+                connection = released;
             } else {
                 tracing::error!(
-                    "the application kept an exchange, which a sync worker does not wait for"
+                    "the application detached an exchange, which a sync worker does not support"
                 );
                 return;
             }
@@ -158,12 +160,12 @@ impl<'a> Server<'a> {
                     tracing::warn!("cannot watch a connection: {error}");
                 }
             }
-            Advance::Request => self.carry_on(connection),
+            Advance::Request => self.advance(connection),
             Advance::Closed => self.close(connection),
         }
     }
 
-    /// At `worker_connections`, the connection that has waited longest gives way, unless its request has come.
+    /// At `worker_connections`, closes the connection that has waited longest, or serves it if its request has arrived.
     fn make_room(&mut self) {
         while self.waiting.len() >= self.base.context.config.worker_connections {
             let Some(mut oldest) = self.waiting.take_oldest() else { return };
@@ -172,33 +174,33 @@ impl<'a> Server<'a> {
                     self.base.context.note_crowd(1);
                     self.close(oldest);
                 }
-                Advance::Request => self.carry_on(oldest),
+                Advance::Request => self.advance(oldest),
             }
         }
     }
 
     fn close(&self, connection: Box<Connection>) {
         if connection.is_duplicated() {
-            // One that was never parked is as good as one that is watched no more.
+            // Fails if the connection was never parked, which needs no cleanup.
             let _ = self.epoll.delete(&*connection);
         }
         drop(connection);
     }
 
-    /// No connection can be accepted for now: one that is parked gives way, and accepting rests, so that the loop does
-    /// not spin.
-    fn rest(&mut self, pause: Duration) {
+    /// Closes a parked connection and pauses accepting, after an accept has failed for want of resources, so that the loop
+    /// does not spin.
+    fn pause(&mut self, pause: Duration) {
         if let Some(oldest) = self.waiting.take_oldest() {
             self.close(oldest);
         }
         self.unlisten();
-        self.rest_until_ns = now_ns() + nanoseconds(pause);
+        self.pause_ends_ns = now_ns() + nanoseconds(pause);
     }
 
-    /// Listens again, once the rest is over. Where the poller is at its limit, the next turn tries again.
-    fn end_rest(&mut self) {
-        if !self.listening && now_ns() >= self.rest_until_ns && self.base.host.alive() {
-            self.rest_until_ns = 0;
+    /// Listens again after a pause. If the epoll cannot take the listeners, the next turn tries again.
+    fn end_pause(&mut self) {
+        if !self.listening && now_ns() >= self.pause_ends_ns && self.base.host.alive() {
+            self.pause_ends_ns = 0;
             let _ = self.listen();
         }
     }
@@ -214,8 +216,8 @@ impl<'a> Server<'a> {
         self.listening = false;
     }
 
-    /// A graceful end: serves the clients in the backlog that no other worker would serve, closes the listeners, and gives
-    /// the parked ones the time that a client needs to send what it is about to send.
+    /// Stops gracefully: serves the part of the backlog that no other worker would serve, closes the listeners, and keeps
+    /// parked connections for the time that a request may already be on its way.
     fn finish(&mut self) -> io::Result<()> {
         self.base.context.drain();
         let deadline_ns = self.base.graceful_deadline_ns();
@@ -241,20 +243,20 @@ impl<'a> Server<'a> {
     }
 }
 
-/// Ends this process: its only thread is with a request whose time is over, and nothing else ends that. The arbiter
-/// makes another worker.
+/// Ends this process: its only thread serves a request that has timed out, and nothing else can end that request. The
+/// arbiter starts another worker.
 fn end_worker(host: &Host, requests: &[TimedOutRequest]) {
     for request in requests {
         request.record(host);
     }
-    tracing::error!("a sync worker cannot leave a request: this worker ends");
-    // A process may always send a signal to itself.
+    tracing::error!("worker aborted: a sync worker cannot abandon a request that has timed out");
+    // A process can always signal itself.
     let _ = kill(Pid::this(), Signal::SIGABRT);
 }
 
-/// How many connections are served, while none is parked, before the poller is looked at.
-const ACCEPTS_A_TURN: usize = 16;
-/// How many ready descriptors one wait brings.
-const EVENTS_A_TURN: usize = 64;
+/// The number of connections that are accepted and served, while none is parked, between two waits.
+const ACCEPTS_MAX: usize = 16;
+/// The number of events that one wait returns.
+const EVENTS_MAX: usize = 64;
 /// The longest wait in milliseconds.
 const WAIT_MAX_MS: u64 = 1000;

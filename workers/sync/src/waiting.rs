@@ -1,5 +1,5 @@
-//! Connections that nobody serves now: they have not sent a whole head or body, or are being closed. They wait in the
-//! loop's poller, and cost the application's requests nothing.
+//! Connections that are not being served: they have not sent a complete head or body, still read a response, or are
+//! being closed. They wait in the loop's epoll and do not delay requests.
 
 use std::collections::HashMap;
 use std::io;
@@ -11,22 +11,22 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use worker_api::Interest;
 
-/// The parked connections by descriptor, in the loop's poller.
+/// The parked connections, by descriptor.
 #[derive(Default)]
 pub(crate) struct WaitingConnections {
-    by_fd: HashMap<RawFd, Parking>,
-    /// Not later than the earliest deadline; 0 where there is none.
+    by_fd: HashMap<RawFd, Parked>,
+    /// A lower bound of all deadlines, in monotonic nanoseconds; 0 for none.
     deadline_ns: u64,
     arrivals: u64,
 }
 
-struct Parking {
+struct Parked {
     connection: Box<Connection>,
     arrival: u64,
 }
 
 impl WaitingConnections {
-    /// Waits for a connection.
+    /// Parks a connection until its descriptor is ready for `interest`.
     pub(crate) fn park(
         &mut self,
         epoll: &Epoll,
@@ -39,68 +39,67 @@ impl WaitingConnections {
         let mut event = EpollEvent::new(flags | EpollFlags::EPOLLONESHOT, fd as u64);
         match epoll.add(&connection, event) {
             Ok(()) => {}
-            // It was parked before.
+            // The connection was parked before.
             Err(Errno::EEXIST) => epoll.modify(&connection, &mut event)?,
             Err(errno) => return Err(errno.into()),
         }
         self.deadline_ns = earlier(self.deadline_ns, connection.deadline_ns());
         self.arrivals += 1;
-        self.by_fd.insert(fd, Parking { connection, arrival: self.arrivals });
+        self.by_fd.insert(fd, Parked { connection, arrival: self.arrivals });
         Ok(())
     }
 
-    /// Takes a connection back. The poller keeps it, as most are closed after their one request, which takes them out
-    /// of it; it tells of each only once.
+    /// Takes a connection. It stays in the epoll, which reports it only once: most connections are closed after their one
+    /// request, and closing removes them.
     pub(crate) fn take(&mut self, fd: RawFd) -> Option<Box<Connection>> {
-        self.by_fd.remove(&fd).map(|parking| parking.connection)
+        self.by_fd.remove(&fd).map(|parked| parked.connection)
     }
 
-    /// Takes back all whose deadline has passed.
+    /// Takes the connections whose deadline has passed.
     pub(crate) fn take_expired(&mut self) -> Vec<Box<Connection>> {
         let now = now_ns();
         if self.deadline_ns == 0 || now < self.deadline_ns {
             return Vec::new();
         }
-        let is_late = |parking: &Parking| {
-            let deadline = parking.connection.deadline_ns();
+        let is_late = |parked: &Parked| {
+            let deadline = parked.connection.deadline_ns();
             deadline != 0 && deadline <= now
         };
         let late: Vec<RawFd> =
-            self.by_fd.iter().filter(|(_, parking)| is_late(parking)).map(|(fd, _)| *fd).collect();
+            self.by_fd.iter().filter(|(_, parked)| is_late(parked)).map(|(fd, _)| *fd).collect();
         let taken = late.into_iter().filter_map(|fd| self.take(fd)).collect();
         self.refresh_deadline();
         taken
     }
 
-    /// Takes back the one that gives way where there is no room for another: of those that wait for a request or
-    /// linger the one parked longest, otherwise the one parked longest of all.
+    /// Takes the connection to close when there is no room for another one: the one parked longest of those that wait for
+    /// a request or linger, or else the one parked longest of all.
     pub(crate) fn take_oldest(&mut self) -> Option<Box<Connection>> {
-        let rank =
-            |parking: &Parking| (parking.connection.waits_since_ns().is_none(), parking.arrival);
-        let fd = self.by_fd.iter().min_by_key(|(_, parking)| rank(parking)).map(|(fd, _)| *fd)?;
+        let rank = |parked: &Parked| (parked.connection.waits_since_ns().is_none(), parked.arrival);
+        let fd = self.by_fd.iter().min_by_key(|(_, parked)| rank(parked)).map(|(fd, _)| *fd)?;
         self.take(fd)
     }
 
-    /// Shortens the wait of those that have not sent anything.
+    /// Moves the deadline of idle connections to `deadline_ns` if it is later.
     pub(crate) fn shorten_idle_deadline(&mut self, deadline_ns: u64) {
-        for parking in self.by_fd.values_mut() {
-            parking.connection.shorten_idle_deadline(deadline_ns);
+        for parked in self.by_fd.values_mut() {
+            parked.connection.shorten_idle_deadline(deadline_ns);
         }
         self.refresh_deadline();
     }
 
-    /// How many there are.
+    /// Returns the number of parked connections.
     pub(crate) fn len(&self) -> usize {
         self.by_fd.len()
     }
 
-    /// Not later than the earliest deadline; 0 where there is none.
+    /// Returns a lower bound of all deadlines; 0 for none.
     pub(crate) fn deadline_ns(&self) -> u64 {
         self.deadline_ns
     }
 
     fn refresh_deadline(&mut self) {
-        let deadlines = self.by_fd.values().map(|parking| parking.connection.deadline_ns());
+        let deadlines = self.by_fd.values().map(|parked| parked.connection.deadline_ns());
         self.deadline_ns = deadlines.fold(0, earlier);
     }
 }

@@ -1,4 +1,4 @@
-//! A worker of gevent's kind, as gunicorn's `GeventWorker` runs one: start the servers, show signs of life, stop.
+//! A worker like gunicorn's `GeventWorker`: starts the servers, sends heartbeats, stops.
 
 use std::cell::OnceCell;
 use std::marker::PhantomData;
@@ -16,14 +16,14 @@ use crate::stream_server::handler::Handler;
 use crate::stream_server::pool::Greenlets;
 use crate::stream_server::server::StreamServer;
 
-/// What makes a class of this kind: gunicorn's `server_class` and `wsgi_handler`.
+/// The definition of a class of this kind: gunicorn's `server_class` and `wsgi_handler`.
 pub trait ServerClass: 'static {
     /// The class's short name.
     const NAME: &'static str;
     /// One line that says how it serves.
     const DESCRIPTION: &'static str;
 
-    /// What becomes of requests.
+    /// How requests are served.
     type Handler: Handler;
 }
 
@@ -37,14 +37,12 @@ pub struct GeventWorker<C> {
 impl<C: ServerClass> Worker for GeventWorker<C> {
     fn init_process(&self) -> Result<()> {
         let process = Process::new(Rc::clone(&self.base))?;
-        self.process
-            .set(process)
-            .map_err(|_| Failure::application("the worker's process is prepared once"))
+        self.process.set(process).map_err(|_| Failure::application("init_process was called twice"))
     }
 
     fn run(&self) -> Result<()> {
         let Some(process) = self.process.get() else {
-            return Err(Failure::application("a worker is run after its init_process"));
+            return Err(Failure::application("run was called before init_process"));
         };
         let state = Rc::clone(process.state());
         let greenlets = Greenlets::new::<C::Handler>(&state, process.greenlets_max());
@@ -83,9 +81,9 @@ impl<C: ServerClass> WorkerFactory for GeventWorker<C> {
     }
 }
 
-/// The main greenlet.
+/// Runs the main greenlet.
 fn main(state: &Rc<WorkerState>, greenlets: &Rc<Greenlets>) -> Result<()> {
-    // With other workers beside it, a worker takes one connection at a time, as gevent's servers do.
+    // A worker that shares its listeners accepts one connection at a time, as gevent's servers do.
     let alone = state.base.is_alone();
     let max_accept = if alone { MAX_ACCEPT } else { 1 };
     let server = |acceptor| StreamServer::new(acceptor, greenlets, max_accept);
@@ -101,8 +99,8 @@ fn main(state: &Rc<WorkerState>, greenlets: &Rc<Greenlets>) -> Result<()> {
     if state.is_quitting() { Ok(()) } else { stop(state, greenlets, servers) }
 }
 
-/// A graceful end: accepts what no other worker would serve, then finishes the requests that have begun. Requests that
-/// outlast `graceful_timeout` are ended.
+/// Stops gracefully: accepts the part of the backlog that no other worker would serve, then finishes the requests that have
+/// begun. Kills requests that outlast `graceful_timeout`.
 fn stop(
     state: &Rc<WorkerState>,
     greenlets: &Rc<Greenlets>,
@@ -110,21 +108,24 @@ fn stop(
 ) -> Result<()> {
     let deadline_ns = state.base.graceful_deadline_ns();
     state.base.context.drain();
-    servers.iter().try_for_each(|server| server.accept_rest(deadline_ns))?;
+    servers.iter().try_for_each(|server| server.accept_backlog(deadline_ns))?;
     drop(servers);
     state.base.host.close_listeners();
     state.connections.drain();
     if state.wait_empty(deadline_ns)? || state.is_quitting() {
         return Ok(());
     }
-    tracing::warn!("graceful_timeout is over: {} connections are cut", state.connections.len());
+    tracing::warn!(
+        "{} connections closed: requests did not finish within graceful_timeout",
+        state.connections.len()
+    );
     greenlets.pool().kill();
     greenlets.pool().join(Some(STOP_TIMEOUT)).map(drop).map_err(|error| {
-        Failure::new(FailureKind::INTERRUPTED, "the main greenlet was ended").caused_by(&error)
+        Failure::new(FailureKind::INTERRUPTED, "the main greenlet was killed").caused_by(&error)
     })
 }
 
-/// gevent's `max_accept`: connections that a server accepts in a turn.
+/// gevent's `max_accept`: the number of connections that a server accepts in a turn.
 const MAX_ACCEPT: usize = 100;
-/// How long requests that were ended may take to say so: gunicorn's `server.stop(timeout=1)`.
+/// How long requests that were killed may take to end: gunicorn's `server.stop(timeout=1)`.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);

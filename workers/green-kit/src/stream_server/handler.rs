@@ -1,4 +1,4 @@
-//! What becomes of a request: the seam that another class, such as pywsgi, replaces.
+//! How a request is served: what another class, such as pywsgi, can replace.
 
 use std::rc::Rc;
 
@@ -6,21 +6,21 @@ use crate::Connections;
 use http1::ResponseStyle;
 use kit::Connection;
 
-/// gevent's `handler_class`: how a class's server serves requests, and in which words it answers by itself.
+/// gevent's `handler_class`: how a class serves requests, and the style of its responses.
 pub trait Handler: 'static {
-    /// The server's own words.
+    /// The headers and error pages that the server generates.
     const STYLE: ResponseStyle = ResponseStyle::GUNICORN;
-    /// The form of its lines in the access log, as in [`worker_api::WorkerFactory::ACCESS_LOG_FORMAT`].
+    /// The format of the access log, as in [`worker_api::WorkerFactory::ACCESS_LOG_FORMAT`].
     const LOG_FORMAT: &'static str = "";
 
-    /// Serves one request, in a greenlet of the pool. To be ended with [`Connections::serve_requests`], which calls the
-    /// application and gives the connection back.
+    /// Serves one request, in a greenlet of the pool. Must end with [`Connections::serve_requests`], which calls the
+    /// application and takes back the connection.
     fn handle(connections: &Rc<Connections>, connection: Box<Connection>) {
         connections.serve_requests(connection);
     }
 }
 
-/// The handler that does nothing but to call the application.
+/// The default handler: calls the application.
 #[derive(Debug)]
 pub struct Plain;
 

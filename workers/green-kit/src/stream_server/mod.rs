@@ -1,15 +1,15 @@
-//! A worker in the manner of gevent: a stream server for each listener, which an accept watch feeds and a full pool
-//! pauses; its handler can be replaced.
+//! A worker like gevent's: a stream server for each listener accepts in a callback of the hub, and pauses while the pool
+//! is full. A class can replace the handler.
 //!
-//! | module | what it is |
+//! | module | contents |
 //! | --- | --- |
-//! | `class` | [`ServerClass`]: what a class of this kind is made of; [`GeventWorker`]: its worker |
-//! | `server` | [`StreamServer`]: accepting by a watch, its pauses, its stop |
-//! | `handler` | [`Handler`]: what becomes of a request |
-//! | `pool` | the pool of greenlets, and the room for connections |
+//! | `class` | [`ServerClass`]: the definition of a class of this kind; [`GeventWorker`]: its worker |
+//! | `server` | [`StreamServer`]: accepts, pauses and stops |
+//! | `handler` | [`Handler`]: how a request is served |
+//! | `pool` | the pool of greenlets, and the limit of connections |
 //!
-//! It is a library beside the class `gevent`, and not in it, since a worker class exports a symbol by which it is
-//! known: what two classes share is in neither.
+//! It is here and not in the class `gevent` because pywsgi uses it too, and one worker class cannot depend on another: each
+//! exports the same symbol.
 
 #![forbid(unsafe_code)]
 

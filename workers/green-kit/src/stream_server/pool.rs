@@ -1,5 +1,4 @@
-//! The pool that all servers of a worker spawn into, and the room for connections: as long as there is none, the
-//! servers are paused.
+//! The pool that all servers of a worker spawn into, and the limit of connections: at the limit, the servers are paused.
 
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
@@ -11,7 +10,7 @@ use kit::Connection;
 use crate::stream_server::handler::Handler;
 use crate::stream_server::server::StreamServer;
 
-/// The greenlets of a worker, and who is to be told when there is room for a connection again.
+/// The greenlets of a worker, and the servers that are paused until there is room for a connection.
 pub struct Greenlets {
     pool: Pool,
     connections_max: usize,
@@ -21,7 +20,7 @@ pub struct Greenlets {
 }
 
 impl Greenlets {
-    /// A pool of greenlets that serve as `H` does, for `worker_connections` connections, of which at most `greenlets_max` are served at once.
+    /// Creates a pool for `worker_connections` connections, up to `greenlets_max` of which are served at a time, by `H`.
     pub fn new<H: Handler>(state: &Rc<WorkerState>, greenlets_max: usize) -> Rc<Self> {
         let connections_max = state.base.context.config.worker_connections;
         let greenlets = Rc::new(Self {
@@ -31,27 +30,27 @@ impl Greenlets {
             handle: H::handle,
             paused: RefCell::default(),
         });
-        state.served_by(greenlets.clone());
+        state.set_serve(greenlets.clone());
         greenlets
     }
 
-    /// The pool itself, to wait for it and to end it.
+    /// Returns the pool of greenlets, to wait for it or to kill it.
     pub fn pool(&self) -> &Pool {
         &self.pool
     }
 
-    /// The connections that it serves.
+    /// Returns the connections of the worker.
     pub fn connections(&self) -> &Rc<Connections> {
         &self.connections
     }
 
-    /// Whether there is no room for another connection.
+    /// Returns whether there is no room for another connection.
     pub fn full(&self) -> bool {
         self.connections.len() >= self.connections_max
     }
 
-    /// Has a server that paused go on when there is room.
-    pub(crate) fn tell_when_free(&self, server: Weak<StreamServer>) {
+    /// Registers a paused server, to be resumed when there is room.
+    pub(crate) fn resume_when_free(&self, server: Weak<StreamServer>) {
         let mut paused = self.paused.borrow_mut();
         if !paused.iter().any(|other| other.ptr_eq(&server)) {
             paused.push(server);
@@ -67,12 +66,12 @@ impl Serve for Greenlets {
         let (connections, handle) = (Rc::clone(&self.connections), self.handle);
         let started = self.pool.spawn(move || handle(&connections, connection));
         if let Err(error) = started {
-            tracing::error!("a request is dropped, there is no greenlet for it: {error}");
+            tracing::error!("request dropped: cannot start a greenlet: {error}");
         }
         Ok(())
     }
 
-    fn gone(&self) {
+    fn on_close(&self) {
         if self.paused.borrow().is_empty() || self.full() {
             return;
         }

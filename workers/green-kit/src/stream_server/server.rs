@@ -1,5 +1,5 @@
-//! gevent's `StreamServer`: an accept watch on the hub takes several connections a turn. It is paused while the pool
-//! is full, and rests while the process has no descriptor left.
+//! gevent's `StreamServer`: accepts several connections in a turn of the hub. It pauses while the pool is full, and while
+//! the process has no descriptor left.
 
 use std::cell::Cell;
 use std::rc::{Rc, Weak};
@@ -17,18 +17,18 @@ use crate::stream_server::pool::Greenlets;
 pub struct StreamServer {
     listening: Listening,
     greenlets: Rc<Greenlets>,
-    /// How many connections are accepted in a turn of the hub.
+    /// The number of connections that are accepted in a turn of the hub.
     max_accept: usize,
-    /// Accepting rests until it runs out.
-    rest: Timer,
+    /// Resumes accepting after a pause.
+    resume: Timer,
     started: Cell<bool>,
-    /// Whether the pool was full when the last accept was to be, so that this one makes room.
+    /// Whether the pool was full at the last attempt to accept: the next attempt makes room.
     was_full: Cell<bool>,
     me: Weak<Self>,
 }
 
 impl StreamServer {
-    /// A server that accepts nothing yet. `max_accept` is gevent's: how many connections are accepted in a turn.
+    /// Creates a server that does not accept yet. `max_accept` is gevent's: the number of connections accepted in a turn.
     pub fn new(
         acceptor: &Acceptor,
         greenlets: &Rc<Greenlets>,
@@ -36,9 +36,9 @@ impl StreamServer {
     ) -> Result<Rc<Self>> {
         let listening = Listening::new(acceptor)?;
         // The timer's callback needs the server, and the server the timer.
-        let slot: Rc<Cell<Weak<Self>>> = Rc::default();
-        let me = Rc::clone(&slot);
-        let rest = Timer::new(move || {
+        let cell: Rc<Cell<Weak<Self>>> = Rc::default();
+        let me = Rc::clone(&cell);
+        let resume = Timer::new(move || {
             let server = me.take();
             me.set(server.clone());
             if let Some(server) = server.upgrade() {
@@ -46,18 +46,18 @@ impl StreamServer {
             }
         })
         .map_err(|error| {
-            Failure::new(FailureKind::OTHER, "a server needs a hub").caused_by(&error)
+            Failure::new(FailureKind::OTHER, "a stream server needs a hub").caused_by(&error)
         })?;
         let server = Rc::new_cyclic(|me| Self {
             listening,
             greenlets: Rc::clone(greenlets),
             max_accept,
-            rest,
+            resume,
             started: Cell::new(false),
             was_full: Cell::new(false),
             me: me.clone(),
         });
-        slot.set(Rc::downgrade(&server));
+        cell.set(Rc::downgrade(&server));
         let me = Rc::downgrade(&server);
         server.listening.source().watch(Interest::Read, move |_| {
             if let Some(server) = me.upgrade() {
@@ -67,27 +67,28 @@ impl StreamServer {
         Ok(server)
     }
 
-    /// Begins to accept.
+    /// Starts to accept.
     pub fn start(&self) {
         self.started.set(true);
         self.start_accepting();
     }
 
-    /// Accepts no more.
+    /// Stops accepting.
     pub fn stop_accepting(&self) {
         self.started.set(false);
-        self.rest.cancel();
+        self.resume.cancel();
         self.pause();
     }
 
-    /// Accepts what remains in the backlog when the worker stops, until `deadline_ns` at the latest (0: without a limit).
-    pub fn accept_rest(&self, deadline_ns: u64) -> Result<()> {
+    /// Accepts the remaining backlog when the worker stops, until `deadline_ns` at the latest (0: no limit).
+    pub fn accept_backlog(&self, deadline_ns: u64) -> Result<()> {
         let mut left = self.listening.remaining_backlog(self.greenlets.connections().host());
         while left > 0 && (deadline_ns == 0 || now_ns() < deadline_ns) {
             if self.greenlets.full() {
-                // Somebody has to go first.
+                // Wait for a connection to close.
                 green::sleep(FULL_PAUSE).map_err(|error| {
-                    Failure::new(FailureKind::INTERRUPTED, "stopping").caused_by(&error)
+                    Failure::new(FailureKind::INTERRUPTED, "the main greenlet was killed")
+                        .caused_by(&error)
                 })?;
                 continue;
             }
@@ -100,7 +101,7 @@ impl StreamServer {
         Ok(())
     }
 
-    /// One turn of the accept watch.
+    /// Accepts connections, when the listener is readable.
     fn accept(&self) {
         for _ in 0..self.max_accept {
             if self.greenlets.full() && self.was_full.replace(true) {
@@ -108,8 +109,8 @@ impl StreamServer {
             }
             if self.greenlets.full() {
                 self.pause();
-                self.greenlets.tell_when_free(self.me.clone());
-                return self.rest.set(crowd::PAUSE);
+                self.greenlets.resume_when_free(self.me.clone());
+                return self.resume.set(crowd::PAUSE);
             }
             self.was_full.set(false);
             match self.listening.take() {
@@ -117,12 +118,12 @@ impl StreamServer {
                 AcceptResult::Empty => return,
                 AcceptResult::Rest(pause) => {
                     self.pause();
-                    return self.rest.set(pause);
+                    return self.resume.set(pause);
                 }
             }
         }
         if self.max_accept == 1 {
-            // To the end of the line of the workers that wait for this socket.
+            // To the end of the queue of workers that wait for this socket.
             self.pause();
             self.start_accepting();
         }
@@ -134,18 +135,18 @@ impl StreamServer {
         }
         if let Err(error) = self.listening.source().start() {
             tracing::warn!("cannot watch a listening socket: {error}");
-            self.rest.set(UNWATCHED_PAUSE);
+            self.resume.set(UNWATCHED_PAUSE);
         }
     }
 
     fn pause(&self) {
         if let Err(error) = self.listening.source().stop() {
-            tracing::warn!("cannot stop to watch a listening socket: {error}");
+            tracing::warn!("cannot stop watching a listening socket: {error}");
         }
     }
 }
 
-/// How long accepting rests where a listener cannot be watched.
+/// The pause after a listener could not be watched.
 const UNWATCHED_PAUSE: Duration = Duration::from_secs(1);
-/// How long a server that stops waits for room.
+/// How often a server that stops checks for room.
 const FULL_PAUSE: Duration = Duration::from_millis(10);

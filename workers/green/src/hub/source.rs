@@ -91,9 +91,9 @@ impl<T> Source<T> {
     /// wait for the descriptor, so that a process woken in vain, because another was quicker, does not lose
     /// its position.
     ///
-    /// A caller that does not wait again soon must call [`leave_line`](Self::leave_line); otherwise the hub
+    /// A caller that does not wait again soon must call [`leave_queue`](Self::leave_queue); otherwise the hub
     /// receives an event in each of its turns.
-    pub fn wait_in_line(&self, interest: Interest) -> io::Result<()> {
+    pub fn wait_in_queue(&self, interest: Interest) -> io::Result<()> {
         let result = self.wait_registered(interest, None);
         if result.is_err() {
             self.registration.update()?;
@@ -102,7 +102,7 @@ impl<T> Source<T> {
     }
 
     /// Gives up the position in the queue: the next wait starts at its end.
-    pub fn leave_line(&self) -> io::Result<()> {
+    pub fn leave_queue(&self) -> io::Result<()> {
         self.registration.update()
     }
 
@@ -146,11 +146,11 @@ impl<T> Source<T> {
             match operation(&self.io) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let told = self.registration.state.ready.get();
+                    let reported = self.registration.state.ready.get();
                     // A broken or closed connection does not block, so the recorded state was
                     // wrong.
                     let ends = Ready::HANGUP.with(Ready::READ_END);
-                    self.registration.state.ready.set(told.without(ends));
+                    self.registration.state.ready.set(reported.without(ends));
                     self.clear_ready(interest)?;
                     return Err(error);
                 }
@@ -251,11 +251,11 @@ impl<T> Source<T> {
     /// ready; an end of the stream always does.
     pub fn take_ready(&self, interest: Interest) -> io::Result<bool> {
         let state = &self.registration.state;
-        let told = state.ready.get();
-        if !told.satisfies(interest) {
+        let reported = state.ready.get();
+        if !reported.satisfies(interest) {
             return Ok(false);
         }
-        state.ready.set(told.without(Ready::HANGUP));
+        state.ready.set(reported.without(Ready::HANGUP));
         self.clear_ready(interest)?;
         Ok(true)
     }

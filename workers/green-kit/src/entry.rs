@@ -1,5 +1,5 @@
-//! One connection's registration in the hub, and who waits for it: nobody, the connection itself while it is parked,
-//! a greenlet, or the wakers of an exchange that the application keeps.
+//! One connection's registration in the hub, and what waits for it: nothing, the connection itself while it is parked, a
+//! greenlet, or the wakers of an exchange that the application has detached.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -13,38 +13,38 @@ use worker_api::{Interest, Waker};
 
 use crate::connections::Connections;
 
-/// The place of one connection.
-pub(crate) struct Place {
+/// The entry of one connection.
+pub(crate) struct ConnectionEntry {
     pub(crate) source: Source<RawFd>,
     connections: Weak<Connections>,
-    /// The connection, while nothing is to be done with it.
+    /// The connection, while it waits.
     parked: Cell<Option<Box<Connection>>>,
     interest: Cell<Interest>,
     armed: RefCell<Armed>,
-    /// When the source's timer runs out; 0 where it is not set. It may be early: a timer that is not put off with every
-    /// request, but looked at when it runs out, costs a request nothing.
+    /// When the source's timer expires; 0 if it is not set. It may be earlier than the deadline: it is not moved with each
+    /// request, and the deadline is checked when it expires, so that a request needs no timer operation.
     timer_ns: Cell<u64>,
 }
 
-/// The wakers of an exchange that the application keeps.
+/// The wakers of an exchange that the application has detached.
 #[derive(Default)]
 struct Armed {
     read: Option<Waker>,
     write: Option<Waker>,
-    gone: Option<Waker>,
-    /// When the first two fire in any case; 0 for never.
+    on_disconnect: Option<Waker>,
+    /// When `read` and `write` fire in any case; 0 for never.
     deadline_ns: u64,
 }
 
-impl Place {
-    /// A place for a connection. It must leave it before it is closed.
+impl ConnectionEntry {
+    /// Creates the entry of a connection. It must be removed before the connection is closed.
     pub(crate) fn new(
         connections: &Rc<Connections>,
         connection: &Connection,
     ) -> io::Result<Rc<Self>> {
         let mut source = Source::of_raw(connection.fd(), Trigger::Edge)?;
         source.closes();
-        let place = Rc::new(Self {
+        let entry = Rc::new(Self {
             source,
             connections: Rc::downgrade(connections),
             parked: Cell::new(None),
@@ -52,14 +52,14 @@ impl Place {
             armed: RefCell::default(),
             timer_ns: Cell::new(0),
         });
-        let observer: Weak<dyn Observer> = Rc::<Self>::downgrade(&place);
-        place.source.observe(observer);
-        Ok(place)
+        let observer: Weak<dyn Observer> = Rc::<Self>::downgrade(&entry);
+        entry.source.observe(observer);
+        Ok(entry)
     }
 
-    /// Parks a connection of which nothing has been read yet: the registration itself tells what has come already.
+    /// Parks a connection that was never read: the registration reports what has arrived already.
     pub(crate) fn park_fresh(&self, connection: Box<Connection>) {
-        // Only the interest in reading is forgotten, which needs no system call that could fail.
+        // Clears only the readiness for reading, which makes no system call and cannot fail.
         let _ = self.source.clear_ready(green::Interest::Read);
         self.park(connection, Interest::READ);
     }
@@ -71,7 +71,7 @@ impl Place {
         self.parked.set(Some(connection));
     }
 
-    /// Shortens the wait of a parked connection that has sent nothing.
+    /// Moves the deadline of a parked idle connection to `deadline_ns` if it is later.
     pub(crate) fn shorten_idle_deadline(&self, deadline_ns: u64) {
         if let Some(mut connection) = self.parked.take() {
             connection.shorten_idle_deadline(deadline_ns);
@@ -79,7 +79,7 @@ impl Place {
         }
     }
 
-    /// Since when the parked connection has been waiting for a request.
+    /// Returns since when the parked connection has waited for a request.
     pub(crate) fn waits_since_ns(&self) -> Option<u64> {
         let parked = self.parked.take();
         let since_ns = parked.as_ref().and_then(|connection| connection.waits_since_ns());
@@ -87,7 +87,7 @@ impl Place {
         since_ns
     }
 
-    /// Closes the parked connection, to make room for another, unless its request has come.
+    /// Closes the parked connection to make room for another one, unless its request has arrived.
     pub(crate) fn yield_now(&self) {
         if let (Some(mut connection), Some(connections)) =
             (self.parked.take(), self.connections.upgrade())
@@ -97,7 +97,7 @@ impl Place {
         }
     }
 
-    /// Has the waker fire when it is worth while to try again.
+    /// Sets the waker to fire when the connection is ready for `interest`, or at the deadline.
     pub(crate) fn arm(&self, interest: Interest, deadline_ns: u64, waker: Waker) -> io::Result<()> {
         if self.source.take_ready(hub_interest(interest))? {
             if let Some(connections) = self.connections.upgrade() {
@@ -110,28 +110,28 @@ impl Place {
             (None, None) => deadline_ns,
             _ => earlier(armed.deadline_ns, deadline_ns),
         };
-        let slot = if interest == Interest::READ { &mut armed.read } else { &mut armed.write };
-        *slot = Some(waker);
+        let waiting = if interest == Interest::READ { &mut armed.read } else { &mut armed.write };
+        *waiting = Some(waker);
         let deadline_ns = armed.deadline_ns;
         drop(armed);
         self.arm_timer(deadline_ns);
         Ok(())
     }
 
-    /// Has the waker fire when the client is gone, or by [`Place::fire_gone`].
+    /// Sets the waker to fire when the client disconnects, or in [`ConnectionEntry::fire_on_disconnect`].
     pub(crate) fn on_disconnect(&self, waker: Waker) {
-        self.armed.borrow_mut().gone = Some(waker);
+        self.armed.borrow_mut().on_disconnect = Some(waker);
     }
 
-    /// The client is gone, or the request's time is up.
-    pub(crate) fn fire_gone(&self) {
-        let gone = self.armed.borrow_mut().gone.take();
-        if let Some(waker) = gone {
+    /// Fires the waker for a disconnect: the client has disconnected, or the request has timed out.
+    pub(crate) fn fire_on_disconnect(&self) {
+        let waker = self.armed.borrow_mut().on_disconnect.take();
+        if let Some(waker) = waker {
             waker.wake();
         }
     }
 
-    /// Has the timer run out at `deadline_ns` at the latest; 0 stands for never.
+    /// Makes the timer expire at `deadline_ns` at the latest; 0 for never.
     fn arm_timer(&self, deadline_ns: u64) {
         let set_ns = self.timer_ns.get();
         if deadline_ns == 0 || (set_ns != 0 && set_ns <= deadline_ns) {
@@ -143,8 +143,8 @@ impl Place {
         }
     }
 
-    /// Something happened to the parked connection.
-    fn carry_on(&self, mut connection: Box<Connection>, ready: Ready) {
+    /// Handles an event of the parked connection.
+    fn advance(&self, mut connection: Box<Connection>, ready: Ready) {
         let Some(connections) = self.connections.upgrade() else { return };
         let interest = self.interest.get();
         if ready.is_timed_out() {
@@ -168,7 +168,7 @@ impl Place {
         }
     }
 
-    /// Something happened while an exchange has the connection.
+    /// Handles an event while an exchange has the connection: fires its wakers.
     fn fire(&self, ready: Ready) {
         let mut armed = self.armed.borrow_mut();
         let deadline_ns = armed.deadline_ns;
@@ -176,7 +176,7 @@ impl Place {
         let fires = [
             (late || ready.is_readable()).then(|| armed.read.take()).flatten(),
             (late || ready.is_writable()).then(|| armed.write.take()).flatten(),
-            ready.is_end().then(|| armed.gone.take()).flatten(),
+            ready.is_end().then(|| armed.on_disconnect.take()).flatten(),
         ];
         let still_armed = armed.read.is_some() || armed.write.is_some();
         drop(armed);
@@ -195,19 +195,19 @@ impl Place {
     }
 }
 
-impl Observer for Place {
+impl Observer for ConnectionEntry {
     fn notice(&self, ready: Ready) {
         if ready.is_timed_out() {
             self.timer_ns.set(0);
         }
         match self.parked.take() {
-            Some(connection) => self.carry_on(connection, ready),
+            Some(connection) => self.advance(connection, ready),
             None => self.fire(ready),
         }
     }
 }
 
-/// The hub's word for what an exchange waits for.
+/// Converts an interest of the ABI into one of the hub.
 pub(crate) fn hub_interest(interest: Interest) -> green::Interest {
     if interest == Interest::READ { green::Interest::Read } else { green::Interest::Write }
 }
