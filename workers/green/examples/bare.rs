@@ -1,5 +1,5 @@
-//! The yardstick for `hello`: an epoll loop without anything, that answers every piece of input with the
-//! same response. Run either with a port, load it, and compare the processor time of the two processes.
+//! The baseline for `hello`: a bare epoll loop that responds to every piece of input with the same bytes. Run each with a
+//! port, load it, and compare the processor time of the two processes.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};

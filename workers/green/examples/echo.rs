@@ -1,6 +1,5 @@
-//! An echo server in the manner of eventlet: an acceptor greenlet that blocks in accept, a green pool
-//! that bounds the connections, and a timeout around each read. Ends after a number of connections, so
-//! that it can be run without a client to stop it.
+//! An echo server like eventlet's: an acceptor greenlet that blocks in accept, a green pool that limits the connections,
+//! and a timeout around each read. It ends after a number of connections.
 //!
 //!     cargo run --example echo -- 8000
 
@@ -24,7 +23,7 @@ fn serve(port: &str) -> Result<(), Box<dyn Error>> {
     let pool = GreenPool::new(100);
     for _ in 0..CONNECTIONS {
         let (stream, peer) = listener.accept()?;
-        // Waits while a hundred are being served: then nobody else is accepted.
+        // Waits while a hundred connections are being served, so no other one is accepted.
         pool.spawn(move || match echo(stream) {
             Ok(Some(bytes)) => println!("{peer}: {bytes} bytes"),
             Ok(None) => println!("{peer}: was silent for too long"),

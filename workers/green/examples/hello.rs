@@ -1,6 +1,5 @@
-//! The smallest server worth measuring: an accept watch, a bounded pool, a greenlet for each piece of
-//! input, and connections that hold nothing but their descriptor in between. It answers without
-//! parsing: see `bare` for what it is compared with.
+//! The smallest server worth measuring: a listener watched by the hub, a bounded pool, a greenlet for each piece of input,
+//! and idle connections that hold only a descriptor. It responds without parsing. `bare` is the baseline.
 //!
 //!     cargo run --release --example hello -- 8000
 
@@ -32,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Called by the hub when an idle connection has something to say.
+/// Called by the hub when an idle connection is readable.
 fn on_input(stream: TcpStream, ready: Ready, pool: Pool) {
     if ready.is_timed_out() {
         return;
@@ -44,11 +43,11 @@ fn on_input(stream: TcpStream, ready: Ready, pool: Pool) {
         }
     });
     if let Err(error) = spawned {
-        eprintln!("a connection is dropped: {error}");
+        eprintln!("connection dropped: {error}");
     }
 }
 
-/// One answer; `false` at the end of the stream.
+/// Sends one response; returns `false` at the end of the stream.
 fn answer(stream: &TcpStream) -> io::Result<bool> {
     let mut buffer = [0; 2 << 10];
     if stream.receive(&mut buffer)? == 0 {

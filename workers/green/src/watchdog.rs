@@ -1,11 +1,10 @@
-//! The blocking detector: names a greenlet that keeps the hub from its work.
+//! The blocking detector: logs a greenlet that blocks the hub.
 //!
-//! A thread looks at a counter that goes up with each resume. If it shows the same greenlet for longer
-//! than the limit, the thread signals the hub's thread, whose handler notes the raw addresses of its
-//! stack and nothing else. When the greenlet gives way at last, the hub turns them into names and logs
-//! them. An unwinder is not formally safe in a signal handler; ours is loaded, and has run once, before
-//! the first signal, and takes no lock that the interrupted code could hold on current glibc. That is
-//! why this is off by default.
+//! A thread reads a counter that increases with each resume. If the same greenlet runs for longer than the limit, the
+//! thread signals the hub's thread, and the signal handler stores the raw addresses of its stack and does nothing else.
+//! When the greenlet suspends at last, the hub resolves and logs them. An unwinder is not formally async-signal-safe;
+//! this one is loaded and has run once before the first signal, and takes no lock that the interrupted code could hold
+//! on current glibc. That is why the detector is off by default.
 
 use std::io;
 use std::sync::Arc;

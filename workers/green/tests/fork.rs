@@ -1,5 +1,5 @@
-//! A fork leaves the threads behind: offloaded work and name resolution go on in the child all the same.
-//! In a binary of its own, so that nothing else runs while it forks.
+//! A forked child has no other threads: offloaded work and name resolution must still work in it. This is a separate
+//! binary, so that nothing else runs while it forks.
 
 use green::{Hub, offload};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -11,10 +11,10 @@ fn offloaded_work_gets_new_threads_after_a_fork() {
     let before = hub.block_on(|| offload(std::process::id).unwrap()).unwrap();
     assert_eq!(before, std::process::id());
     // SAFETY: the only other threads are those of the pool, idle, and the test harness's, which waits;
-    // the child uses nothing of theirs and ends by `_exit`.
+    // the child uses nothing of these threads and ends with `_exit`.
     match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
-            // Nobody waits if there is no answer.
+            // Ends the child if there is no result.
             nix::unistd::alarm::set(20);
             let answer = hub.block_on(|| {
                 let addresses = green::net::resolve("localhost:80").map(|list| list.len());

@@ -1,5 +1,5 @@
-//! A greenlet that runs off its stack: the process dies, but says why. The child is this same test
-//! binary, run again with a variable set.
+//! A greenlet that overflows its stack: the process dies after writing the reason. The child is this test binary, run
+//! again with an environment variable.
 
 #![allow(clippy::unwrap_used, reason = "all of it is a test")]
 
@@ -25,7 +25,7 @@ fn another_fault_is_not_taken_for_one() {
     assert!(!stderr.contains("coroutine stack overflow"), "{stderr}");
 }
 
-/// Not a test by itself: what the children run.
+/// Not a test by itself: the children run it.
 #[test]
 fn child() {
     let Ok(what) = std::env::var(ROLE) else { return };
@@ -35,7 +35,7 @@ fn child() {
     let hub = Hub::with_stacks(config).unwrap();
     report_overflow("worker.coroutine_stack").unwrap();
     hub.block_on(move || {
-        // Not the first stack of the pool, and not the last.
+        // Neither the first nor the last stack of the pool.
         let deep = spawn(move || if what == "fault" { fault() } else { recurse(1) }).unwrap();
         spawn(|| ()).unwrap();
         deep.join().unwrap()
@@ -56,7 +56,7 @@ fn recurse(depth: u64) -> u64 {
 
 fn fault() -> u64 {
     let nowhere = std::hint::black_box(std::ptr::dangling::<u64>());
-    // SAFETY: none: this is the fault that the test is about, in a process of its own.
+    // SAFETY: unsound on purpose: the fault that the test is about, in a separate process.
     unsafe { nowhere.read_volatile() }
 }
 

@@ -1,4 +1,4 @@
-//! The blocking detector, as its user sees it: in the log.
+//! The blocking detector, as its users see it: in the log.
 
 #![allow(clippy::unwrap_used, reason = "all of it is a test")]
 
@@ -48,7 +48,7 @@ fn computes_for_ever() -> u64 {
     sum
 }
 
-/// Keeps the messages.
+/// Stores the messages.
 #[derive(Default)]
 struct Log(Arc<Mutex<Vec<String>>>);
 

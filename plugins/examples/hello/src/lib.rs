@@ -1,18 +1,18 @@
-//! An application in Rust: the example to copy. It depends on `worker-api` and nothing of the server, is built as a
-//! `cdylib`, and runs unchanged under every worker class.
+//! An application in Rust: the example to copy. It depends only on `worker-api`, is built as a `cdylib`, and runs
+//! unchanged under every worker class.
 //!
-//! | path | answer |
+//! | path | response |
 //! | --- | --- |
 //! | `/` | a greeting |
-//! | `/echo` | the request's body, as it comes |
-//! | `/sleep?ms=` | waits, in the worker class's way |
-//! | `/stream?n=&size=` | `n` parts of `size` bytes, of unknown length to the client |
-//! | `/whole?size=` | that many bytes in one part |
+//! | `/echo` | the request's body, as it arrives |
+//! | `/sleep?ms=` | a text, after a sleep of the worker class's runtime |
+//! | `/stream?n=&size=` | `n` parts of `size` bytes, without a `Content-Length` |
+//! | `/whole?size=` | `size` bytes in one part |
 //! | `/file?path=` | a file below the root: `[application] root = "…"` in host.toml, else the working directory |
-//! | `/headers` | the request's fields |
-//! | `/tls` | the scheme, the version of TLS, the name asked for, the client's certificate in hexadecimal |
-//! | `/pid` | the worker's process |
-//! | `/panic`, `/abort` | what not to do: the server survives both |
+//! | `/headers` | the request's headers |
+//! | `/tls` | the scheme, the TLS version, the server name, the client's certificate in hexadecimal |
+//! | `/pid` | the worker's process ID |
+//! | `/panic`, `/abort` | none: examples of what not to do, which the server survives |
 
 use std::fmt::Write as _;
 use std::fs::{File, Metadata};
@@ -25,7 +25,7 @@ use worker_api::{App, AppContext, AppFactory, Exchange, Failure, Header, Result,
 
 worker_api::export_app!(Hello);
 
-/// The application: made once in the mold, used by each worker, perhaps by several threads at once.
+/// The application: created once in the mold, and used by each worker, possibly on several threads at a time.
 pub struct Hello {
     root: PathBuf,
     runtime: OnceLock<Runtime>,
@@ -68,7 +68,7 @@ impl App for Hello {
 impl Hello {
     fn sleep(&self, exchange: &mut Exchange) -> Result<()> {
         let pause = Duration::from_millis(number(exchange, "ms", 1000).min(SLEEP_MS_MAX));
-        // Not std::thread::sleep: under a cooperative class that would stop all requests of this worker.
+        // Not std::thread::sleep, which would stop all requests of a cooperative worker.
         match self.runtime.get() {
             Some(runtime) => runtime.sleep(pause)?,
             None => return Err(Failure::unsupported("this worker has no runtime to sleep with")),
@@ -90,7 +90,7 @@ impl Hello {
     }
 }
 
-/// Sends the body back while it still comes: an upload of any size takes one buffer.
+/// Sends the body back while it still arrives: an upload of any size takes one buffer.
 fn echo(exchange: &mut Exchange) -> Result<()> {
     let length = exchange.head().content_length.into_option();
     match length.map(|bytes| bytes.to_string()) {
@@ -149,16 +149,16 @@ fn text(exchange: &mut Exchange, status: u16, body: &str) -> Result<()> {
     )
 }
 
-/// The query's parameter of that name as a number.
+/// Returns the query parameter `name` as a number.
 fn number(exchange: &Exchange, name: &str, default: u64) -> u64 {
     exchange.head().query_value(name).and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
-/// The directory that `/file` serves, from the section `[application]`: a failure here keeps the server from starting.
+/// Returns the directory that `/file` serves, from the section `[application]`. If this fails, the server does not start.
 fn root_of(section: &str) -> Result<PathBuf> {
     let table: toml::Table = section
         .parse()
-        .map_err(|error| Failure::config("[application] cannot be read").caused_by(&error))?;
+        .map_err(|error| Failure::config("cannot read [application]").caused_by(&error))?;
     let root = match table.get("root") {
         None => Path::new("."),
         Some(value) => Path::new(value.as_str().ok_or_else(|| {
@@ -170,19 +170,19 @@ fn root_of(section: &str) -> Result<PathBuf> {
     })
 }
 
-/// A file below `root` and its length. Nothing above it can be reached: neither by `..`, nor by a link.
+/// Opens a file below `root`; returns it with its length. Neither `..` nor a link leads out of `root`.
 fn open_below(root: &Path, path: &str) -> Option<(File, u64)> {
     let path = Path::new(path);
     if !path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
         return None;
     }
     let path = root.join(path).canonicalize().ok().filter(|path| path.starts_with(root))?;
-    // A directory, a fifo or a device is no file to send; opening some of them would even block.
+    // Only regular files: opening a FIFO or a device could block.
     let facts = path.metadata().ok().filter(Metadata::is_file)?;
     Some((File::open(&path).ok()?, facts.len()))
 }
 
-/// The text behind `%41` and the like; nothing where it is malformed, or no UTF-8.
+/// Decodes percent-encoding; returns `None` if it is malformed or not UTF-8.
 fn percent_decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
@@ -202,9 +202,9 @@ fn binary() -> Header<'static> {
     Header::new("Content-Type", "application/byte-stream")
 }
 
-/// Nobody needs to hold a worker for longer.
+/// The longest sleep, so that a client cannot occupy a worker for longer.
 const SLEEP_MS_MAX: u64 = 600_000;
-/// The longest response that `/whole` gives.
+/// The longest response of `/whole`, in bytes.
 const WHOLE_MAX: u64 = 64 << 20;
 /// The longest part of a stream, in bytes.
 const PART_MAX: u64 = 1 << 20;

@@ -1,11 +1,10 @@
-//! A hook plugin that keeps a journal of the server's life, one event a line: the example that Rust
-//! authors copy.
+//! A hook plugin that writes a journal of the server's events, one on each line: the example to copy.
 //!
 //! ```toml
 //! hooks_module = "libjournal_hooks.so"
 //! [hooks]
 //! journal = "/var/log/host/journal"
-//! requests = true                  # a line for each request, too
+//! requests = true                  # also a line for each request
 //! ```
 
 use std::fs::{File, OpenOptions};
@@ -17,7 +16,7 @@ worker_api::export_hooks!(Journal);
 
 /// The journal of one generation.
 pub struct Journal {
-    /// Opened for appending in the mold: whole lines of all processes come one after the other.
+    /// Opened in the mold, for appending, so that the lines of several processes do not mix.
     file: File,
     requests: bool,
 }
@@ -41,7 +40,7 @@ impl HooksFactory for Journal {
 
 impl Journal {
     fn write(&self, line: &str) {
-        // A journal that cannot be written is no reason not to serve.
+        // The server works without a journal.
         let _ = (&self.file).write_all(format!("{line}\n").as_bytes());
     }
 }

@@ -1,84 +1,88 @@
-//! A connection's thread, and what all of them share with the main thread.
+//! The thread of a connection, and what these threads share with the main thread.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kit::{Advance, WorkerBase, Connection, ConnectionDriver, ServerContext, RequestDeadlines, blocking, clock, poll};
+use kit::{
+    Advance, Connection, ConnectionDriver, RequestDeadlines, ServerContext, WorkerBase, blocking,
+    clock, poll,
+};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use worker_api::{Counter, Interest, Result};
 
-/// What the threads of a worker share.
+/// The state that the threads of a worker share.
 pub(crate) struct Shared {
     context: Arc<ServerContext>,
     open: AtomicUsize,
-    bell: EventFd,
+    wakeup: EventFd,
     deadlines: RequestDeadlines,
 }
 
-/// A connection's place among those that are open: given up when dropped.
-pub(crate) struct Opened(Arc<Shared>);
+/// Counts an open connection until it is dropped.
+pub(crate) struct OpenConnection(Arc<Shared>);
 
 impl Shared {
     pub(crate) fn new(base: &WorkerBase) -> io::Result<Arc<Self>> {
         Ok(Arc::new(Self {
             context: Arc::clone(&base.context),
             open: AtomicUsize::new(0),
-            bell: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
-            // What runs over has its connection shut down: its thread finds that out, and ends.
+            wakeup: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
+            // The connection of a request that times out is shut down; its thread notices that and ends.
             deadlines: RequestDeadlines::start(base, |_| ())?,
         }))
     }
 
-    /// How many connections are open.
+    /// Returns the number of open connections.
     pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::Acquire)
     }
 
-    /// One more.
-    pub(crate) fn enter(self: &Arc<Self>) -> Opened {
+    /// Counts one more connection.
+    pub(crate) fn opened(self: &Arc<Self>) -> OpenConnection {
         self.open.fetch_add(1, Ordering::AcqRel);
         self.context.host.count(Counter::CONNECTIONS, 1);
-        Opened(Arc::clone(self))
+        OpenConnection(Arc::clone(self))
     }
 
-    /// Readable when a thread has ended that the main thread may be waiting for.
-    pub(crate) fn bell(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
+    /// Returns a descriptor that becomes readable when a thread ends that the main thread may be waiting for.
+    pub(crate) fn wakeup(&self) -> BorrowedFd<'_> {
+        self.wakeup.as_fd()
     }
 
-    /// The bell has been heard.
-    pub(crate) fn hear(&self) {
-        // An empty bell has been heard already.
-        let _ = self.bell.read();
+    /// Clears the wake-up.
+    pub(crate) fn clear_wakeup(&self) {
+        // An empty counter has been read already.
+        let _ = self.wakeup.read();
     }
 }
 
-impl Drop for Opened {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         let before = self.0.open.fetch_sub(1, Ordering::AcqRel);
         self.0.context.host.count(Counter::CONNECTIONS, -1);
         if self.0.context.draining() || before == self.0.context.config.worker_connections {
-            // A counter at its limit is a bell that rings already.
-            let _ = self.0.bell.write(1);
+            // A counter at its limit is readable already.
+            let _ = self.0.wakeup.write(1);
         }
     }
 }
 
-impl Opened {
-    /// The thread's life: requests, one after the other, until the connection ends.
+impl OpenConnection {
+    /// Runs the thread: serves one request after the other, until the connection ends.
     pub(crate) fn serve(self, mut connection: Box<Connection>) {
-        let place = Arc::new(Place { shared: Arc::clone(&self.0), connection: Mutex::default() });
+        let driver =
+            Arc::new(ThreadDriver { shared: Arc::clone(&self.0), connection: Mutex::default() });
         let mut next = connection.advance();
         loop {
             next = match next {
                 Advance::Request => {
                     self.0.context.host.count(Counter::BUSY_SLOTS, 1);
-                    self.0.deadlines.call(connection, place.clone());
+                    self.0.deadlines.call(connection, driver.clone());
                     self.0.context.host.count(Counter::BUSY_SLOTS, -1);
-                    let Some(back) = place.take() else { return };
-                    connection = back;
+                    let Some(released) = driver.take() else { return };
+                    connection = released;
                     connection.advance()
                 }
                 Advance::Wait(interest) => match self.wait(&mut connection, interest) {
@@ -91,8 +95,8 @@ impl Opened {
         }
     }
 
-    /// Waits for the client; false when its time is up. Looks up each second: an idle connection of a worker that is
-    /// to end is not waited for as long as otherwise.
+    /// Waits for the client; returns false at the deadline. Checks each second whether the worker is stopping, which
+    /// shortens the deadline of an idle connection.
     fn wait(&self, connection: &mut Connection, interest: Interest) -> io::Result<bool> {
         loop {
             if self.0.context.draining() {
@@ -110,19 +114,19 @@ impl Opened {
     }
 }
 
-/// Where a request's connection comes back to: its own thread, which waits for it in the application's call.
-struct Place {
+/// Drives the connection of a request, and returns it to its thread, which is inside the application's call.
+struct ThreadDriver {
     shared: Arc<Shared>,
     connection: Mutex<Option<Box<Connection>>>,
 }
 
-impl Place {
+impl ThreadDriver {
     fn take(&self) -> Option<Box<Connection>> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
-impl ConnectionDriver for Place {
+impl ConnectionDriver for ThreadDriver {
     fn wait(&self, fd: RawFd, interest: Interest, deadline_ns: u64) -> Result<()> {
         blocking::in_time(poll::wait(fd, interest, deadline_ns, || ()))
     }
@@ -137,5 +141,5 @@ impl ConnectionDriver for Place {
     }
 }
 
-/// How long a wait lasts before the thread looks up.
+/// How long a wait lasts before the thread checks whether the worker is stopping.
 const SLICE_NS: u64 = 1_000_000_000;

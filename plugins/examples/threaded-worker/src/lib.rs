@@ -1,9 +1,9 @@
-//! A worker class with one thread for each connection: the server that everybody understands, and a good one where a
-//! few hundred clients talk to an application that computes or blocks.
+//! A worker class with one thread for each connection: simple, and a good choice if a few hundred clients talk to an
+//! application that computes or blocks.
 //!
-//! The main thread accepts, gives the sign of life and hears signals. A connection's thread does everything else for
-//! it, waits included, so no request waits for another. `worker_connections` bounds the threads: beyond it, clients
-//! wait in the listener's queue, where other workers find them.
+//! The main thread accepts, sends the heartbeat and receives signals. The thread of a connection does everything else,
+//! waits included, so no request waits for another. `worker_connections` limits the threads: further clients wait in the
+//! backlog, where other workers can accept them.
 
 mod connection;
 
@@ -15,20 +15,22 @@ use std::thread;
 use std::time::Duration;
 
 use kit::config::Config;
-use kit::{Acceptor, WorkerBase, Connection, AcceptResult, blocking, clock};
+use kit::{AcceptResult, Acceptor, Connection, WorkerBase, blocking, clock};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use worker_api::{Capabilities, Counter, Failure, Host, Result, Worker, WorkerContext, WorkerFactory};
+use worker_api::{
+    Capabilities, Counter, Failure, Host, Result, Worker, WorkerContext, WorkerFactory,
+};
 
 use crate::connection::Shared;
 
 worker_api::export_worker_class!(Threaded);
 
-/// The worker: one in each process, used on its main thread.
+/// The worker: one per process, used on its main thread.
 pub struct Threaded {
     base: WorkerBase,
     shared: Arc<Shared>,
-    /// Until when nothing is accepted, after an accept has failed; monotonic nanoseconds.
+    /// The end of a pause after an accept has failed, in monotonic nanoseconds.
     rest_until_ns: Cell<u64>,
 }
 
@@ -45,7 +47,7 @@ impl WorkerFactory for Threaded {
     fn new(context: WorkerContext) -> Result<Self> {
         let base = WorkerBase::new(context, true)?;
         let shared = Shared::new(&base)
-            .map_err(|error| Failure::io("the threaded worker cannot start", &error))?;
+            .map_err(|error| Failure::io("cannot start the threaded worker", &error))?;
         Ok(Self { base, shared, rest_until_ns: Cell::new(0) })
     }
 }
@@ -65,19 +67,19 @@ impl Worker for Threaded {
             let acceptors = if room { &self.base.acceptors[..] } else { &[] };
             self.turn(acceptors).map_err(|error| Failure::io("cannot wait", &error))?;
         }
-        self.finish().map_err(|error| Failure::io("cannot wait for the last requests", &error))
+        self.finish().map_err(|error| Failure::io("cannot wait for the remaining requests", &error))
     }
 }
 
 impl Threaded {
-    /// One wait, and what it brings: signals, the end of a thread, connections.
+    /// Waits once, and handles signals, the end of a thread, and new connections.
     fn turn(&self, acceptors: &[Acceptor]) -> io::Result<()> {
         let rest_ns = self.rest_until_ns.get().saturating_sub(clock::now_ns());
         let rest = if rest_ns == 0 { Duration::MAX } else { Duration::from_nanos(rest_ns) };
         let pause = self.base.pause().min(rest);
         let pause = PollTimeout::try_from(pause).unwrap_or(PollTimeout::ZERO);
-        let ready = wait(self.base.wake_fd(), self.shared.bell(), acceptors, pause)?;
-        self.shared.hear();
+        let ready = wait(self.base.wake_fd(), self.shared.wakeup(), acceptors, pause)?;
+        self.shared.clear_wakeup();
         self.base.host.deliver_signals();
         for acceptor in acceptors.iter().filter(|acceptor| ready.contains(&acceptor.fd())) {
             self.accept(acceptor);
@@ -85,7 +87,7 @@ impl Threaded {
         Ok(())
     }
 
-    /// Takes one connection; whether another may be waiting. One at a time, so that workers share a crowd.
+    /// Accepts one connection; returns whether there may be another one. One at a time, so that workers share the load.
     fn accept(&self, acceptor: &Acceptor) -> bool {
         match acceptor.take() {
             AcceptResult::Connection(accepted) => {
@@ -102,14 +104,15 @@ impl Threaded {
     }
 
     fn start(&self, connection: Box<Connection>) {
-        let opened = self.shared.enter();
+        let opened = self.shared.opened();
         let body = move || opened.serve(connection);
         if let Err(error) = self.base.thread().name("connection".to_owned()).spawn(body) {
-            tracing::warn!("no thread for a connection, which is closed: {error}");
+            tracing::warn!("connection closed: cannot start a thread: {error}");
         }
     }
 
-    /// A graceful end: accepts the clients that no other worker would serve, closes the listeners, and waits for the threads.
+    /// Stops gracefully: accepts the part of the backlog that no other worker would serve, closes the listeners, and waits
+    /// for the threads.
     fn finish(&self) -> io::Result<()> {
         self.base.context.drain();
         let deadline_ns = self.base.graceful_deadline_ns();
@@ -132,15 +135,15 @@ impl Threaded {
     }
 }
 
-/// Waits, and answers the descriptors that are ready.
+/// Waits, and returns the descriptors that are ready.
 fn wait(
     wake: BorrowedFd<'_>,
-    bell: impl AsFd,
+    wakeup: impl AsFd,
     acceptors: &[Acceptor],
     pause: PollTimeout,
 ) -> io::Result<Vec<RawFd>> {
-    let bell = bell.as_fd();
-    let descriptors = [wake, bell].into_iter().chain(acceptors.iter().map(AsFd::as_fd));
+    let wakeup = wakeup.as_fd();
+    let descriptors = [wake, wakeup].into_iter().chain(acceptors.iter().map(AsFd::as_fd));
     let mut polled: Vec<PollFd<'_>> =
         descriptors.map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN)).collect();
     match poll(&mut polled, pause) {
@@ -150,5 +153,5 @@ fn wait(
     let ready = polled.iter().filter(|descriptor| descriptor.any().unwrap_or(false));
     Ok(ready.map(|descriptor| descriptor.as_fd().as_raw_fd()).collect())
 }
-/// How often a worker that ends looks whether its application still does something beside requests.
+/// How often a worker that stops checks whether the application still runs background tasks.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);

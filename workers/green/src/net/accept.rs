@@ -21,7 +21,7 @@ pub(super) fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAdd
     let fd = Errno::result(unsafe {
         libc::accept4(listener.as_raw_fd(), address.as_mut_ptr().cast(), &raw mut length, flags)
     })?;
-    // SAFETY: accept4 has just made this descriptor, and nobody else knows it.
+    // SAFETY: accept4 has just made this descriptor, and nothing else owns it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     // SAFETY: zeroed and then filled by the kernel, with `length` bytes of an address.
     let address = unsafe { SockaddrStorage::from_raw(address.as_ptr().cast(), Some(length)) };
