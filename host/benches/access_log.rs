@@ -1,6 +1,6 @@
-//! What a line of the access log costs: the formatted, buffered and written line of an ordinary
-//! browser's request. Prints nanoseconds of processor time, which do not depend on what else runs, with
-//! a file in the temporary directory and without one.
+//! Measures the cost of a line of the access log: formatted, buffered and written, for an ordinary browser's
+//! request. Prints nanoseconds of processor time, which do not depend on other load, with a file in the temporary
+//! directory and without one.
 
 use std::{
     collections::BTreeMap,

@@ -1,5 +1,5 @@
-//! What counting costs a request: everything that metrics, the status page and StatsD are made from.
-//! Prints nanoseconds of processor time for one request's begin, end and counters.
+//! Measures the cost of counting a request: the data of metrics, the status page and StatsD. Prints nanoseconds
+//! of processor time for the begin, the end and the counters of one request.
 
 use std::time::Duration;
 

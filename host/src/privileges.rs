@@ -1,5 +1,5 @@
-//! Giving up privileges: as whom molds and workers run. The arbiter keeps its own, so that it can
-//! bind again.
+//! Dropping privileges: the user and group of molds and workers. The arbiter keeps its own, so that it can bind
+//! again.
 
 use std::ffi::CString;
 
@@ -13,7 +13,7 @@ use nix::unistd::{
 
 use crate::settings::Settings;
 
-/// Why privileges could not be given up.
+/// Why privileges could not be dropped.
 #[derive(Debug, thiserror::Error)]
 pub enum PrivilegeError {
     /// The system refused.
@@ -21,7 +21,7 @@ pub enum PrivilegeError {
     Refused {
         /// "user" or "group".
         what: &'static str,
-        /// What the system said.
+        /// The system's error.
         reason: nix::Error,
     },
     /// The user has no primary group.
@@ -32,7 +32,7 @@ pub enum PrivilegeError {
     },
 }
 
-/// Becomes the user and group of the settings. Root's own groups are given up as well.
+/// Changes to the user and group of the settings. Root's own groups are dropped as well.
 pub fn drop_to(settings: &Settings) -> Result<(), PrivilegeError> {
     let refused = |what| move |reason| PrivilegeError::Refused { what, reason };
     let uid = settings.user.as_ref().map(|user| Uid::from_raw(user.uid));
@@ -58,16 +58,16 @@ pub fn drop_to(settings: &Settings) -> Result<(), PrivilegeError> {
     Ok(())
 }
 
-/// Makes sure that this process and its children never gain privileges by executing a program: no capability is left in
-/// the bounding set, and set-user-id bits are ignored (`PR_SET_NO_NEW_PRIVS`).
+/// Prevents this process and its children from gaining privileges by executing a program: no capability is left
+/// in the bounding set, and set-user-ID bits are ignored (`PR_SET_NO_NEW_PRIVS`).
 fn forgo_privileges() -> nix::Result<()> {
     for capability in 0..=CAPABILITY_MAX {
         // SAFETY: prctl takes numbers and touches no memory of this process.
         let dropped = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
         match Errno::result(dropped) {
             Ok(_) => {}
-            // The kernel knows no further capability, or a container has taken CAP_SETPCAP away: the bounding set is the
-            // container's then.
+            // The kernel has no further capability, or a container has dropped CAP_SETPCAP: the
+            // bounding set is then the container's.
             Err(Errno::EINVAL | Errno::EPERM) => break,
             Err(error) => return Err(error),
         }
@@ -75,8 +75,8 @@ fn forgo_privileges() -> nix::Result<()> {
     prctl::set_no_new_privs()
 }
 
-/// The group that molds and workers run as: that of the settings, else the primary group of their
-/// user where root becomes another user.
+/// Returns the group of molds and workers: that of the settings, else the primary group of their user if root
+/// becomes another user.
 pub fn group_of(settings: &Settings) -> Result<Option<Gid>, PrivilegeError> {
     if let Some(group) = settings.group {
         return Ok(Some(Gid::from_raw(group.0)));
@@ -93,28 +93,28 @@ pub fn group_of(settings: &Settings) -> Result<Option<Gid>, PrivilegeError> {
     }
 }
 
-/// The user whose supplementary groups molds and workers get: with `initgroups`, and where the
-/// settings name no group.
+/// Returns the user whose supplementary groups molds and workers get: with `initgroups`, and if the settings name
+/// no group.
 fn user_with_groups(settings: &Settings) -> Option<CString> {
     let name = settings.user.as_ref()?.name.as_deref()?;
     let wanted = settings.initgroups || settings.group.is_none();
     CString::new(name).ok().filter(|_| wanted)
 }
 
-/// The user that molds and workers run as, for what root does in places that this user may change.
+/// The user of molds and workers, for operations of root in places that this user may change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The user.
+    /// User ID.
     pub uid: Uid,
-    /// The group.
+    /// Primary group ID.
     pub gid: Gid,
     /// All groups.
     pub groups: Vec<Gid>,
 }
 
 impl Identity {
-    /// The settings' user, where it is another than root and this process is root: otherwise it has no more rights
-    /// than its workers.
+    /// Returns the settings' user if this process is root and the user is not: otherwise this process has no
+    /// more rights than its workers.
     pub fn of_workers(settings: &Settings) -> Option<Self> {
         let account = settings.user.as_ref().filter(|account| account.uid != 0)?;
         if !geteuid().is_root() {
@@ -129,7 +129,7 @@ impl Identity {
         Some(Self { uid, gid, groups })
     }
 
-    /// Runs `access` with this user's rights to files. For a process with one thread.
+    /// Runs `access` with this user's permissions for files. Only for a process with one thread.
     pub fn with_file_access<T>(&self, access: impl FnOnce() -> T) -> Result<T, Errno> {
         let own = FileAccess {
             uid: geteuid(),
@@ -140,7 +140,7 @@ impl Identity {
         setgroups(&self.groups)?;
         setfsgid(self.gid);
         setfsuid(self.uid);
-        // Both calls return what was before, and report no failure otherwise.
+        // Both calls return the previous ID and report no error otherwise.
         let refused = setfsuid(self.uid) != self.uid || setfsgid(self.gid) != self.gid;
         let result = if refused { Err(Errno::EPERM) } else { Ok(access()) };
         drop(own);
@@ -148,7 +148,7 @@ impl Identity {
     }
 }
 
-/// The rights to files that a process has, and gets back when this is dropped.
+/// The saved permissions of a process, restored on drop.
 struct FileAccess {
     uid: Uid,
     gid: Gid,
@@ -162,10 +162,10 @@ impl Drop for FileAccess {
         setfsgid(self.gid);
         // Root had these groups before; it may have them again.
         let _ = setgroups(&self.groups);
-        // The kernel takes the change as a reason to make no core any more.
+        // The kernel disables core dumps when the IDs change.
         let _ = prctl::set_dumpable(self.dumpable);
     }
 }
 
-/// The highest number that the kernel's masks of capabilities have room for.
+/// The highest number that the kernel's capability masks can hold.
 const CAPABILITY_MAX: libc::c_ulong = 63;

@@ -1,16 +1,16 @@
-//! `host --check-worker`: runs the contract of `worker-api` against a worker class, in scratch servers of its own, and
-//! says what of it the class does not keep.
+//! `host --check-worker`: tests a worker class against the contract of `worker-api`, in private scratch servers,
+//! and reports each violation.
 //!
-//! | module | what it is for |
+//! | module | purpose |
 //! | --- | --- |
-//! | [`report`] | what is checked, and the table of what came of it |
+//! | [`report`] | the list of checks and the table of results |
 //! | `loading` | checks before anything serves |
 //! | `serving` | checks of one worker that serves |
-//! | `living` | checks of heartbeat, signals, replacement and end, each with a server of its own |
-//! | `server`, `client`, `facts` | a scratch server, a strict client, what the kernel says about processes |
+//! | `living` | checks of heartbeat, signals, replacement and shutdown, each with its own server |
+//! | `server`, `client`, `facts` | a scratch server, a strict client, the kernel's data about processes |
 //!
-//! No invariant of the server holds here: this process has threads and starts others. It loads no plugin itself; the
-//! scratch servers do, which are this same program.
+//! No invariant of the server holds here: this process has threads and starts others. It loads no plugin itself;
+//! the scratch servers do, which run this same program.
 
 mod client;
 mod facts;
@@ -30,8 +30,8 @@ use crate::plugin::search::SearchPath;
 use report::Report;
 use server::Bench;
 
-/// Checks a class, prints the table, and gives the exit status back: 0 where the class keeps the contract, 1 where it
-/// does not, 78 where that cannot be found out.
+/// Checks a class, prints the table, and returns the exit status: 0 if the class fulfils the contract, 1 if it
+/// does not, 78 if that cannot be determined.
 pub fn main(class: &str, config: Option<&Path>) -> i32 {
     let bench = match prepare(class, config) {
         Ok(bench) => bench,
@@ -58,13 +58,13 @@ fn prepare(class: &str, config: Option<&Path>) -> Result<Bench, String> {
         .map_err(|error| format!("no directory for scratch servers: {error}"))
 }
 
-/// The checks from the first to the last; those that cannot succeed any more are left out.
+/// Runs the checks in order; those that cannot succeed any more are skipped.
 fn run(bench: &Bench) -> Report {
     let mut report = Report::default();
     if !loading::check(bench, &mut report) || !serving::check(bench, &mut report) {
         return report;
     }
-    // They mostly wait: side by side they take little longer than the longest.
+    // They mostly wait: in parallel they take little longer than the longest.
     let next = AtomicUsize::new(0);
     let take = || living::CHECKS.get(next.fetch_add(1, Ordering::Relaxed));
     let lane = || {

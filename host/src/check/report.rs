@@ -1,9 +1,9 @@
-//! What is checked, and the table of what came of it.
+//! The list of checks and the table of results.
 
 use std::fmt::Write as _;
 
-/// The checks in the order of the table: a fault that has several consequences is named first by what causes the others.
-/// Each has a name, and what a class promises by it.
+/// The checks in the order of the table: if a fault has several consequences, the first is the one that causes
+/// the others. Each has a name, and the promise that a class makes by it.
 pub const CHECKS: &[(&str, &str)] = &[
     ("loads", "it is a worker class that fits this host, and its setup takes its settings"),
     ("abi", "its worker-api and this host's understand each other"),
@@ -40,20 +40,20 @@ pub const CHECKS: &[(&str, &str)] = &[
     ("reload", "a reload under load loses nothing"),
 ];
 
-/// Passed, with what was measured; or failed, with the fault.
+/// Passed, with the measured value; or failed, with the fault.
 pub(super) type Finding = Result<String, String>;
 
-/// The findings so far.
+/// The results so far.
 #[derive(Default)]
 pub(super) struct Report(Vec<(&'static str, Finding)>);
 
 impl Report {
-    /// Runs a check, and answers whether it passed.
+    /// Runs a check. Returns whether it passed.
     pub(super) fn check(&mut self, name: &'static str, check: impl FnOnce() -> Finding) -> bool {
         self.put(name, check())
     }
 
-    /// Notes what came of a check, and answers whether it passed.
+    /// Records the result of a check. Returns whether it passed.
     pub(super) fn put(&mut self, name: &'static str, finding: Finding) -> bool {
         debug_assert!(CHECKS.iter().any(|(known, _)| *known == name), "{name} is in the table");
         let passed = finding.is_ok();
@@ -61,17 +61,17 @@ impl Report {
         passed
     }
 
-    /// Adds the findings of others.
+    /// Adds the results of another report.
     pub(super) fn extend(&mut self, other: Self) {
         self.0.extend(other.0);
     }
 
-    /// Whether anything failed.
+    /// Returns whether any check failed.
     pub(super) fn has_failed(&self) -> bool {
         self.0.iter().any(|(_, finding)| finding.is_err())
     }
 
-    /// The table, and below it one line for each fault: `fault: NAME: …`.
+    /// Returns the table, followed by one line for each fault: `fault: NAME: …`.
     pub(super) fn table(&self) -> String {
         let mut text = String::new();
         let (mut passed, mut failed, mut skipped) = (0, 0, 0);

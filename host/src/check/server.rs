@@ -1,5 +1,5 @@
-//! A scratch server: this same program, with the class under test and the checking application, on a free port of the
-//! loopback, in a directory of its own. It is always ended, with all that it started.
+//! A scratch server: this same program, with the class under test and the checking application, on a free port of
+//! the loopback, in a private directory. It is always stopped, with all processes that it started.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -19,7 +19,7 @@ use crate::clock;
 use crate::control::client::ask;
 use crate::control::{GenerationStatus, Request, WorkerStatus};
 
-/// What all scratch servers have in common.
+/// The common parts of all scratch servers.
 pub(super) struct Bench {
     /// This program.
     pub(super) program: PathBuf,
@@ -29,7 +29,7 @@ pub(super) struct Bench {
     pub(super) app: PathBuf,
     /// A settings file, for the sections that the class may need.
     pub(super) config: Option<PathBuf>,
-    /// A directory that each server has a directory in.
+    /// Directory that contains a directory for each server.
     directory: PathBuf,
     servers: AtomicU32,
 }
@@ -38,9 +38,9 @@ pub(super) struct Bench {
 pub(super) struct Server {
     child: Child,
     directory: PathBuf,
-    /// Where it listens.
+    /// Address of its listener.
     pub(super) address: SocketAddr,
-    /// How long it took to become ready.
+    /// Time until it became ready.
     pub(super) booted_in: Duration,
 }
 
@@ -48,18 +48,19 @@ impl Bench {
     pub(super) fn new(class: PathBuf, app: PathBuf, config: Option<PathBuf>) -> io::Result<Self> {
         let name = format!("jimu-check-{}-{:x}", std::process::id(), clock::now_ns());
         let directory = std::env::temp_dir().join(name);
-        // One that is there already is somebody else's: an error.
+        // An existing one belongs to another process: an error.
         DirBuilder::new().mode(0o700).create(&directory)?;
         let program = std::env::current_exe()?;
         Ok(Self { program, class, app, config, directory, servers: AtomicU32::new(0) })
     }
 
-    /// Loads the class and ends: what `--check-config` says.
+    /// Loads the class and exits: runs `--check-config` and returns its output.
     pub(super) fn load(&self) -> io::Result<Output> {
         self.command(&self.directory).arg("--check-config").output()
     }
 
-    /// Starts a server with one worker, and waits until that is ready; else the reason that its log tells.
+    /// Starts a server with one worker and waits until that is ready; on failure returns the reason from its
+    /// log.
     pub(super) fn start(&self, flags: &[&str]) -> Result<Server, String> {
         let number = self.servers.fetch_add(1, Ordering::Relaxed);
         let directory = self.directory.join(number.to_string());
@@ -85,7 +86,7 @@ impl Bench {
 
     fn command(&self, directory: &Path) -> Command {
         let mut command = Command::new(&self.program);
-        // Nothing but what is given here says how the server is to be.
+        // The server's settings come only from here.
         for variable in FOREIGN_SETTINGS {
             command.env_remove(variable);
         }
@@ -100,13 +101,13 @@ impl Bench {
 
 impl Drop for Bench {
     fn drop(&mut self) {
-        // What cannot be removed is in the system's own directory for such things.
+        // Files that cannot be removed are in the system's directory for temporary files.
         let _ = fs::remove_dir_all(&self.directory);
     }
 }
 
 impl Server {
-    /// The arbiter.
+    /// Returns the arbiter's process ID.
     pub(super) fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id() as i32)
     }
@@ -115,35 +116,36 @@ impl Server {
         kill(self.pid(), signal).map_err(|errno| format!("the server is gone: {errno}"))
     }
 
-    /// The workers of the serving generation that are ready.
+    /// Returns the ready workers of the serving generation.
     pub(super) fn workers(&self) -> Vec<WorkerStatus> {
         let workers = self.generation().map(|generation| generation.workers).unwrap_or_default();
         workers.into_iter().filter(|worker| worker.state == "ready").collect()
     }
 
-    /// The one worker that is ready.
+    /// Returns the one worker that is ready.
     pub(super) fn worker(&self) -> Result<WorkerStatus, String> {
         self.workers().pop().ok_or_else(|| self.fault("no worker is ready"))
     }
 
-    /// The generation that serves.
+    /// Returns the number of the serving generation.
     pub(super) fn generation(&self) -> Option<GenerationStatus> {
         let status =
             ask(&self.directory.join(CONTROL), &Request::Status, Some(STATUS_LIMIT)).ok()?.status?;
         status.generations.into_iter().find(|generation| generation.state == "serving")
     }
 
-    /// The error log so far.
+    /// Returns the error log so far.
     pub(super) fn log(&self) -> String {
         fs::read_to_string(self.directory.join(LOG)).unwrap_or_default()
     }
 
-    /// The access log's file.
+    /// Returns the path of the access log.
     pub(super) fn access_log(&self) -> PathBuf {
         self.directory.join(ACCESS_LOG)
     }
 
-    /// The first error of the log, which brought the others about; not a line that only begins a list of frames.
+    /// Returns the first error of the log, which caused the others; not a line that only starts a list of
+    /// frames.
     pub(super) fn error(&self) -> Option<String> {
         let log = self.log();
         let mut words = log.lines().filter_map(|line| {
@@ -153,17 +155,17 @@ impl Server {
         words.find(|words| !words.ends_with(':'))
     }
 
-    /// `what`, and what the log says to it.
+    /// Returns `what`, followed by the error in the log.
     pub(super) fn fault(&self, what: &str) -> String {
         self.error().map_or_else(|| what.to_owned(), |error| format!("{what}: {error}"))
     }
 
-    /// Waits for the server's end.
+    /// Waits until the server exits.
     pub(super) fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
         until(limit, || self.child.try_wait().ok().flatten())
     }
 
-    /// The end that a server is told to, within `limit` and with status 0; answers how long it took.
+    /// Stops the server, which must exit within `limit` and with status 0; returns how long it took.
     pub(super) fn ends(&mut self, limit: Duration) -> Result<Duration, String> {
         let begun = Instant::now();
         match self.wait(limit) {
@@ -176,7 +178,8 @@ impl Server {
         }
     }
 
-    /// The log says it, and not the list of workers: a worker may be ready, and gone before anybody looks.
+    /// Reads the log and not the list of workers: a worker may become ready and exit between two reads of the
+    /// list.
     fn until_ready(&mut self) -> Result<SocketAddr, String> {
         let ready = until(BOOT_LIMIT + PATIENCE, || {
             let ended = self.child.try_wait().ok().flatten().is_some();
@@ -187,7 +190,7 @@ impl Server {
         address.ok_or_else(|| self.error().unwrap_or_else(|| "the server did not start".to_owned()))
     }
 
-    /// Where it listens, once a worker can serve.
+    /// Returns the address of the listener, once a worker can serve.
     fn read_address(&self) -> Option<SocketAddr> {
         let log = self.log();
         let (_, rest) = log.split_once("Server is ready. Listening at: http://")?;
@@ -198,14 +201,14 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // The group is this server's alone, whether its leader lives or not.
+        // The group belongs to this server alone, whether its leader lives or not.
         let _ = killpg(self.pid(), Signal::SIGKILL);
         let _ = self.child.wait();
     }
 }
 
-/// Looks until there is something, for at most `limit`. What is looked at are processes that are no children of this
-/// one, which nobody can wait for.
+/// Polls until there is a result, for at most `limit`. The polled processes are not children of this one, so it
+/// cannot wait for them.
 pub(super) fn until<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let begun = Instant::now();
     loop {
@@ -219,7 +222,7 @@ pub(super) fn until<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> 
     }
 }
 
-/// How long a worker may take to boot: the application needs no time, a busy machine some.
+/// Time limit for a worker to boot: the application needs no time, a busy machine some.
 const BOOT_LIMIT: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 const STATUS_LIMIT: Duration = Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! Checks of one worker that serves, in the order in which a fault of one explains those of the next.
+//! Checks of one worker that serves, in such an order that a fault of one explains those of the next.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -10,9 +10,9 @@ use super::facts;
 use super::report::{Finding, Report};
 use super::server::{Bench, Server, until};
 
-/// Answers whether the worker serves and goes on serving; without that nothing else can be learned.
+/// Returns whether the worker serves and keeps serving; without that nothing else can be checked.
 pub(super) fn check(bench: &Bench, report: &mut Report) -> bool {
-    // With several threads, classes that have them show what they do with them.
+    // Several threads, so that classes with threads use them.
     let server = match bench.start(&["--threads=4"]) {
         Ok(server) => server,
         Err(reason) => return report.put("boots", Err(reason)),
@@ -63,7 +63,7 @@ fn fork_safe(server: &Server) -> Finding {
     }
 }
 
-/// The worker that is still there a moment after it was ready.
+/// Returns the worker that still exists a moment after it was ready.
 fn runs(server: &Server) -> Result<u32, String> {
     let pid = server.worker()?.pid;
     thread::sleep(SETTLING);
@@ -74,7 +74,7 @@ fn runs(server: &Server) -> Result<u32, String> {
 fn listeners(server: &Server, pid: u32) -> Finding {
     let found = facts::listeners(pid, server.address);
     match found[..] {
-        // One that has ended is another fault.
+        // A worker that has exited is another fault.
         [] if !facts::lives(pid) => Ok("open until its end".to_owned()),
         [] => Err(server.fault(CLOSED)),
         _ if found.contains(&false) => {
@@ -137,7 +137,7 @@ fn echo(address: SocketAddr, framing: &str, wire: &[u8], body: &[u8]) -> Result<
     client.send(head.as_bytes())?;
     let mut sender = client.sender().map_err(|error| error.to_string())?;
     let answer = thread::scope(|scope| {
-        // What cannot be sent is missing from the answer.
+        // Anything that cannot be sent is missing from the response.
         scope.spawn(move || sender.write_all(wire));
         client.answer()
     })?;
@@ -153,7 +153,7 @@ fn large(address: SocketAddr) -> Result<(), String> {
     let mut client = Client::open(address)?;
     client.keep_small();
     client.send_get(&format!("/large?bytes={LARGE_OCTETS}"), "Connection: close\r\n")?;
-    // Time for the server's side to fill every buffer there is.
+    // Time for the server's side to fill all buffers.
     thread::sleep(SETTLING);
     let got = client.answer()?.body.len();
     if got == LARGE_OCTETS { Ok(()) } else { Err(format!("{got} bytes of {LARGE_OCTETS}")) }
@@ -264,7 +264,7 @@ fn memory(server: &Server) -> Finding {
 }
 
 fn records(server: &Server) -> Finding {
-    // A request is counted when its client may have its answer already.
+    // A request is counted when its client may already have the response.
     let at_rest = || server.workers().pop().filter(|worker| worker.busy == 0);
     let before = match until(PATIENCE, at_rest) {
         Some(worker) => worker.requests,
@@ -307,15 +307,15 @@ fn same_worker(server: &Server, pid: u32) -> Result<(), String> {
 
 const CLOSED: &str = "the worker has closed its listening socket, and lives: it stays open until \
                       host.close_listeners(), at the end";
-/// What the checking application answers.
+/// Response of the checking application.
 const GREETING: &[u8] = b"check\n";
-/// Time for what has begun to show its consequences.
+/// Time for the consequences of an action to show.
 const SETTLING: Duration = Duration::from_millis(300);
-/// Enough requests that what each leaves behind adds up.
+/// Enough requests that leaks add up.
 const REQUESTS: usize = 100;
-/// Enough requests that everything has been used that is made at first use.
+/// Enough requests that everything created at first use exists.
 const WARM_UP: usize = 20;
-/// Clients that come at the same time.
+/// Number of concurrent clients.
 const CLIENTS: usize = 16;
 const BODY_OCTETS: usize = 256 * 1024;
 /// More than the socket buffers of both sides take.

@@ -1,4 +1,4 @@
-//! The other side of the control socket: one request, one response.
+//! The client's side of the control socket: one request, one response.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
@@ -7,32 +7,32 @@ use std::time::Duration;
 
 use super::protocol::{Request, Response};
 
-/// Why there was no answer.
+/// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody listens.
+    /// No process listens.
     #[error("no server answers at {}: {reason}", path.display())]
     Unreachable {
-        /// The socket's path.
+        /// Path of the socket.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         reason: std::io::Error,
     },
-    /// The server went away before it answered.
+    /// The server exited before it responded.
     #[error("the server ended before it answered")]
     Gone,
-    /// The time was over before an answer came.
+    /// The time limit passed before a response came.
     #[error(
         "no answer within {} s: the server may still carry it out, see `hostctl status` (--timeout sets the limit)",
         .0.as_secs_f64()
     )]
     TimedOut(Duration),
-    /// The answer makes no sense: another version's, perhaps.
+    /// The response is invalid: possibly that of another version.
     #[error("the server's answer is not understood: {0}")]
     Garbled(serde_json::Error),
 }
 
-/// Sends a request to the server behind `path` and waits for its answer, for as long as `limit` if there is one.
+/// Sends a request to the server at `path` and waits for its response, up to `limit` if there is one.
 pub fn ask(
     path: &Path,
     request: &Request,
@@ -44,7 +44,7 @@ pub fn ask(
     stream.set_write_timeout(limit).map_err(unreachable)?;
     let mut line = serde_json::to_vec(request).map_err(ClientError::Garbled)?;
     line.push(b'\n');
-    // A server that refuses to talk has said why before it closed.
+    // A server that refuses the connection has sent the reason before it closed.
     let _ = stream.write_all(&line);
     let mut answer = String::new();
     match BufReader::new(stream).read_line(&mut answer) {

@@ -1,11 +1,11 @@
-//! The control socket: how `hostctl` and other programs talk to a running arbiter. The protocol is
+//! The control socket, through which `hostctl` and other programs control a running arbiter. The protocol is
 //! described for its users in docs/control-socket.md.
 //!
-//! | module | what it is for |
+//! | module | purpose |
 //! | --- | --- |
 //! | `protocol` | requests and responses |
-//! | `server` | the arbiter's side: never blocks, and bounds what clients may hold |
-//! | [`client`] | the other side |
+//! | `server` | the arbiter's side: never blocks, and bounds the memory of clients |
+//! | [`client`] | the client's side |
 
 pub mod client;
 mod protocol;

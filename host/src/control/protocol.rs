@@ -1,63 +1,64 @@
-//! Requests and responses: one JSON object a line, one response a request. Fields are only ever
-//! added; unknown ones are to be ignored.
+//! Requests and responses: one JSON object per line, one response per request. Later versions only add fields;
+//! ignore unknown ones.
 
 use serde::{Deserialize, Serialize};
 
 use crate::message::LoadedLibrary;
 
-/// What a client asks.
+/// A client's request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
-    /// Generations, molds and workers.
+    /// Return generations, molds and workers.
     Status,
-    /// A new generation; answered when it has taken over, or was refused.
+    /// Start a new generation. The response comes once it has taken over or was refused.
     Reload {
-        /// Another worker class than the settings name, for this reload.
+        /// Worker class to use instead of the configured one, for this reload.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         worker_class: Option<String>,
-        /// Try the new generation with so many workers first; answered when these serve.
+        /// Start the new generation with this number of workers first, on trial. The response comes once
+        /// they serve.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         canary: Option<usize>,
     },
-    /// The generation on trial takes over; answered when it has.
+    /// Let the generation on trial take over. The response comes once it has.
     Promote,
-    /// The generation on trial, or the one that boots, ends. Where there is none, a generation like
-    /// an earlier one takes over; answered as a reload.
+    /// End the generation on trial, or the one that boots. Without either, start a generation like an earlier
+    /// one, with the response of a reload.
     Rollback {
-        /// Which one; the one before where none is named.
+        /// Number of the earlier generation; the previous one if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         generation: Option<u32>,
     },
-    /// A worker ends gracefully and is replaced.
+    /// Replace a worker after it has exited gracefully.
     KillWorker {
-        /// Its process id.
+        /// Its process ID.
         pid: u32,
     },
-    /// The settings of the generation that serves.
+    /// Return the settings of the serving generation.
     Config,
-    /// Another number of workers, until the next reload.
+    /// Change the number of workers, until the next reload.
     Scale {
-        /// How many.
+        /// The number of workers.
         workers: usize,
     },
-    /// A graceful end.
+    /// Shut down gracefully.
     Stop,
-    /// A quick end.
+    /// Shut down quickly.
     Quit,
-    /// Log files are opened again.
+    /// Reopen the log files.
     Reopen,
 }
 
-/// The answer to a request.
+/// The response to a request.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Response {
-    /// Whether it was done.
+    /// Whether the request succeeded.
     pub ok: bool,
-    /// Why not.
+    /// The reason if it did not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// What was asked for.
+    /// The requested data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<Status>,
     /// The settings, as TOML.
@@ -66,74 +67,74 @@ pub struct Response {
 }
 
 impl Response {
-    /// It was done.
+    /// Reports success.
     pub fn done() -> Self {
         Self { ok: true, ..Self::default() }
     }
 
-    /// It was not done.
+    /// Reports failure.
     pub fn refused(reason: impl Into<String>) -> Self {
         Self { error: Some(reason.into()), ..Self::default() }
     }
 
-    /// What the server is.
+    /// Returns the status.
     pub fn status(status: Status) -> Self {
         Self { ok: true, status: Some(status), ..Self::default() }
     }
 }
 
-/// The server at one moment. Times are seconds, memory is KiB.
+/// A snapshot of the server. Times are seconds, memory is KiB.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// The server's version.
     pub version: String,
-    /// The arbiter's process id.
+    /// The arbiter's process ID.
     pub pid: u32,
     /// `running` or `stopping`.
     pub state: String,
     /// Resident memory of the arbiter.
     pub memory_kib: Option<u64>,
-    /// Where it listens.
+    /// Addresses of the listeners.
     pub listeners: Vec<String>,
-    /// The oldest first.
+    /// Current generations, the oldest first.
     pub generations: Vec<GenerationStatus>,
-    /// Those that have served and ended, as far as there is a way back to them.
+    /// Retired generations that a rollback can still return to.
     #[serde(default)]
     pub past: Vec<PastGeneration>,
 }
 
-/// A generation that has served and ended.
+/// A retired generation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PastGeneration {
-    /// Its number.
+    /// Number of the generation.
     pub id: u32,
     /// Name and version of its worker class.
     pub class: Option<String>,
     /// Its application.
     pub app: Option<String>,
-    /// The name or path of the worker class, as its settings had it.
+    /// Name or path of the worker class, as in its settings.
     pub worker_class: String,
 }
 
 /// A generation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GenerationStatus {
-    /// Its number.
+    /// Number of the generation.
     pub id: u32,
     /// `booting`, `trial`, `serving` or `retiring`.
     pub state: String,
-    /// Name and version of the worker class, once it is loaded.
+    /// Name and version of the worker class, once loaded.
     pub class: Option<String>,
-    /// The application, once it is loaded.
+    /// The application, once loaded.
     pub app: Option<String>,
-    /// The version of worker-api that the class was built against.
+    /// Version of worker-api that the class was built against.
     pub worker_api: Option<String>,
-    /// The libraries that it loaded, with their build-ids.
+    /// Loaded libraries, with their build-ids.
     #[serde(default)]
     pub libraries: Vec<LoadedLibrary>,
-    /// How many workers it shall have.
+    /// Configured number of workers.
     pub target: usize,
-    /// Since when it exists.
+    /// Seconds since it was created.
     pub age: u64,
     /// Its mold, if one runs.
     pub mold: Option<MoldStatus>,
@@ -144,7 +145,7 @@ pub struct GenerationStatus {
 /// A mold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MoldStatus {
-    /// Its process id.
+    /// Its process ID.
     pub pid: u32,
     /// `loading`, `loaded` or `quitting`.
     pub state: String,
@@ -155,25 +156,25 @@ pub struct MoldStatus {
 /// A worker.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerStatus {
-    /// Its process id; 0 before it has one.
+    /// Its process ID; 0 before it has one.
     pub pid: u32,
-    /// Its place in the sequence of all workers.
+    /// 1-based spawn number among all workers.
     pub age: u64,
     /// Name of its class.
     pub class: Option<String>,
     /// `booting`, `ready`, `draining` or `dead`.
     pub state: String,
-    /// Exchanges that it holds.
+    /// Number of exchanges in flight.
     pub busy: u32,
     /// Method and target of those, as far as they are kept.
     pub in_flight: Vec<String>,
-    /// Exchanges finished.
+    /// Number of finished exchanges.
     pub requests: u64,
-    /// Connections accepted.
+    /// Number of accepted connections.
     pub accepted: u64,
-    /// Since when it exists.
+    /// Seconds since it was created.
     pub uptime: u64,
-    /// Since its last sign of life, in milliseconds.
+    /// Milliseconds since its last heartbeat.
     pub silent_ms: u64,
     /// Resident memory.
     pub memory_kib: Option<u64>,

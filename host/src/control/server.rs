@@ -1,5 +1,5 @@
-//! The arbiter's side of the control socket. No client can make the arbiter wait, or grow: clients,
-//! lines and answers are bounded, and who says nothing is let go.
+//! The arbiter's side of the control socket. No client can block the arbiter or make it grow: clients, lines and
+//! responses are bounded, and silent clients are disconnected.
 
 use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
@@ -25,22 +25,22 @@ use crate::safe_path::{SafePath, is_kind};
 use crate::settings::Settings;
 use crate::socket_file;
 
-/// A client, for as long as it is connected.
+/// Identifies a client while it is connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientId(u64);
 
 /// The socket and its clients.
 #[derive(Debug)]
 pub struct ControlServer {
-    /// The configured path; none if the control socket is disabled.
+    /// The configured path; `None` if the control socket is disabled.
     configured: Option<PathBuf>,
-    /// The path in use: another one while a different server listens at the configured one.
+    /// The path in use: differs from the configured one while a different server listens there.
     path: Option<PathBuf>,
-    /// Whether somebody named the path: then it is worth more than a debug line when it fails.
+    /// Whether the path was configured explicitly: a failure is then reported above the debug level.
     is_named: bool,
     mode: u32,
     listener: Option<UnixListener>,
-    /// Why there is none, as it was said: once, and not at each reload.
+    /// The last reported reason for having no socket, so that it is reported once and not at each reload.
     missed: Option<String>,
     /// Device and inode of the socket's file, so that only our own is ever removed.
     identity: Option<(u64, u64)>,
@@ -48,9 +48,9 @@ pub struct ControlServer {
     user: Option<Identity>,
     clients: Vec<Client>,
     clients_made: u64,
-    /// Given up for a client when there is no other descriptor, to tell it so.
+    /// Closed to accept and inform a client when no other descriptor is free.
     spare: Option<File>,
-    /// Nothing is accepted until then; 0 where it is.
+    /// Time until which nothing is accepted; 0 otherwise.
     rest_until_ns: u64,
 }
 
@@ -60,17 +60,18 @@ struct Client {
     stream: UnixStream,
     input: Vec<u8>,
     output: Vec<u8>,
-    /// How many requests are not answered yet.
+    /// Number of requests without a response.
     unanswered: usize,
-    /// It says nothing more: it is let go when all is answered.
+    /// Whether it has stopped sending: it is disconnected once it has all responses.
     has_ended: bool,
     heard_ns: u64,
-    /// When the line began of which only a part has arrived, or the connection that has sent none; 0 between requests.
+    /// When the unfinished line began, or when the connection was accepted that has sent nothing; 0 between
+    /// requests.
     awaited_since_ns: u64,
 }
 
 impl ControlServer {
-    /// A server that is not open yet.
+    /// Creates a server that is not open yet.
     pub fn new(settings: &Settings) -> Self {
         let path = settings.control_socket.clone().filter(|_| !settings.control_socket_disable);
         let origin = settings.origin("control_socket");
@@ -90,10 +91,10 @@ impl ControlServer {
         }
     }
 
-    /// Creates the socket if it is not there: at start, and when another arbiter that had taken its
-    /// name has exited. The live socket of `predecessor` is replaced; that of any other server is left
-    /// alone, and this one listens at the same path with its pid appended. Failing to create it is no
-    /// reason not to serve.
+    /// Creates the socket if it does not exist: at start, and after the exit of another arbiter that had
+    /// taken its name. The live socket of `predecessor` is replaced; that of any other server stays, and this
+    /// server listens at the same path with its process ID appended. The server starts even if the socket
+    /// cannot be created.
     pub fn open(&mut self, predecessor: Option<Pid>) {
         let Some(configured) = &self.configured else { return };
         let found = self.path.as_deref().and_then(|path| identity_of(path, self.user.as_ref()));
@@ -134,20 +135,20 @@ impl ControlServer {
         }
     }
 
-    /// Removes the socket, if it still is this server's.
+    /// Removes the socket, if it still belongs to this server.
     pub fn close(&mut self) {
         let Some(path) = &self.path else { return };
         if let (Some(identity), Ok(path)) =
             (self.identity, SafePath::resolve(path, self.user.as_ref()))
         {
-            // A file that someone else has just removed is not missed.
+            // It may have been removed in between.
             let _ = path.remove_if(identity);
         }
         self.listener = None;
     }
 
-    /// The descriptor that is readable when somebody connects; nothing while there are as many
-    /// clients as there may be and each of them waits for a response.
+    /// Returns the descriptor to poll for new clients; `None` if the number of clients has reached its
+    /// maximum and each of them waits for a response.
     pub fn listener(&self) -> Option<BorrowedFd<'_>> {
         let has_room =
             self.clients.len() < CLIENTS_MAX || self.clients.iter().any(Client::is_silent);
@@ -155,8 +156,8 @@ impl ControlServer {
         self.listener.as_ref().filter(|_| has_room).map(|listener| listener.as_fd())
     }
 
-    /// The clients that are to be polled, and what for. One that has hung up and waits for nothing
-    /// but a late answer is not among them: it would wake the arbiter without end.
+    /// Returns the clients to poll, and for which events. A client that has hung up and only waits for a late
+    /// response is left out: it would wake the arbiter endlessly.
     pub fn clients(&self) -> impl Iterator<Item = (ClientId, BorrowedFd<'_>, PollFlags)> {
         self.clients.iter().filter_map(|client| {
             let mut flags = PollFlags::empty();
@@ -166,15 +167,15 @@ impl ControlServer {
         })
     }
 
-    /// All descriptors that no child may hold.
+    /// Returns all descriptors to close in children.
     pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
         let clients = self.clients.iter().map(|client| client.stream.as_raw_fd());
         let spare = self.spare.as_ref().map(AsRawFd::as_raw_fd);
         clients.chain(self.listener.as_ref().map(AsRawFd::as_raw_fd)).chain(spare)
     }
 
-    /// Accepts the clients in the backlog, at most [`CLIENTS_MAX`] in one call. Each one beyond that number takes the
-    /// place of the client that has been silent for longest.
+    /// Accepts the clients in the backlog, at most [`CLIENTS_MAX`] in one call. Each one beyond that number
+    /// replaces the client that has been silent for longest.
     pub fn accept(&mut self) {
         for _ in 0..CLIENTS_MAX {
             let Some(listener) = &self.listener else { return };
@@ -207,7 +208,8 @@ impl ControlServer {
         }
     }
 
-    /// Disconnects the client that has been silent for longest, if there are as many as there may be.
+    /// Disconnects the client that has been silent for longest, if the number of clients has reached its
+    /// maximum.
     fn make_room(&mut self) {
         if self.clients.len() < CLIENTS_MAX {
             return;
@@ -219,7 +221,8 @@ impl ControlServer {
         }
     }
 
-    /// A client cannot be accepted: it is told why with the spare descriptor, and the next one has to wait a moment.
+    /// Handles a client that cannot be accepted: sends it the reason with the spare descriptor, and pauses
+    /// before the next one.
     fn cannot_accept(&mut self, error: &std::io::Error) {
         let exhausted = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
         if self.rest_until_ns == 0 {
@@ -231,21 +234,22 @@ impl ControlServer {
         if let Ok((mut stream, _)) = listener.accept() {
             let reason = format!("the arbiter has no free descriptors ({error}): raise its limit");
             let line = serde_json::to_vec(&Response::refused(reason)).unwrap_or_default();
-            // A new connection has room for one line, so this does not block; one that is gone does not need it.
+            // A new connection has room for one line, so this does not block. A client that has hung
+            // up does not need it.
             let _ = stream.set_nonblocking(true);
             let _ = stream.write_all(&[line.as_slice(), b"\n"].concat());
         }
         self.keep_spare();
     }
 
-    /// Opens the spare descriptor, where there is none and one is to be had.
+    /// Opens the spare descriptor, if there is none and one is available.
     fn keep_spare(&mut self) {
         if self.spare.is_none() {
             self.spare = File::open("/dev/null").ok();
         }
     }
 
-    /// Reads from and writes to a client that is ready, and gives back the requests that are whole.
+    /// Reads from and writes to a client that is ready, and returns the complete requests.
     pub fn hear(&mut self, id: ClientId) -> Vec<Request> {
         let Some(client) = self.clients.iter_mut().find(|client| client.id == id) else {
             return Vec::new();
@@ -272,7 +276,7 @@ impl ControlServer {
         requests
     }
 
-    /// Answers a request of a client; one that has gone meanwhile is not missed.
+    /// Sends the response to a client's request, unless it has disconnected.
     pub fn answer(&mut self, id: ClientId, response: &Response) {
         if let Some(client) = self.clients.iter_mut().find(|client| client.id == id) {
             client.answer(response);
@@ -280,13 +284,13 @@ impl ControlServer {
         self.drop_finished();
     }
 
-    /// When a silent client is let go next.
+    /// Returns when the next silent client is disconnected.
     pub fn next_deadline(&self) -> Option<u64> {
         let rest = (self.rest_until_ns != 0).then_some(self.rest_until_ns);
         self.clients.iter().filter_map(Client::deadline_ns).chain(rest).min()
     }
 
-    /// Lets clients go that have been silent for long.
+    /// Disconnects clients that have been silent for too long.
     pub fn drop_idle(&mut self, now_ns: u64) {
         if now_ns >= self.rest_until_ns {
             self.rest_until_ns = 0;
@@ -303,12 +307,12 @@ impl ControlServer {
 }
 
 impl Client {
-    /// Whether it waits for no response.
+    /// Returns whether it waits for no response.
     fn is_silent(&self) -> bool {
         self.unanswered == 0
     }
 
-    /// When it is disconnected unless it sends a request before.
+    /// Returns when it is disconnected unless it sends a request first.
     fn deadline_ns(&self) -> Option<u64> {
         let idle_ns = self.heard_ns + CLIENT_IDLE_NS;
         let arrival_ns = self.awaited_since_ns + ARRIVAL_NS;
@@ -316,7 +320,7 @@ impl Client {
         self.is_silent().then_some(at_ns)
     }
 
-    /// After a read: whether the rest of a request is awaited, and since when.
+    /// Called after a read: notes whether the rest of a request is missing, and since when.
     fn note_progress(&mut self, has_request: bool) {
         if self.input.is_empty() && has_request {
             self.awaited_since_ns = 0;
@@ -344,7 +348,7 @@ impl Client {
     fn answer(&mut self, response: &Response) {
         self.unanswered = self.unanswered.saturating_sub(1);
         self.heard_ns = clock::now_ns();
-        // These types have no map with keys other than text, the only thing that could fail.
+        // These types have no map with keys other than text, the only possible error.
         let line = serde_json::to_vec(response).unwrap_or_default();
         self.output.extend_from_slice(&line);
         self.output.push(b'\n');
@@ -365,7 +369,7 @@ impl Client {
         }
     }
 
-    /// The client is gone, or asks for more than it takes.
+    /// Marks the client as gone: it has disconnected, or it sends requests without reading the responses.
     fn fail(&mut self) {
         self.has_ended = true;
         self.unanswered = 0;
@@ -374,15 +378,15 @@ impl Client {
     }
 }
 
-/// What a path names.
+/// What exists at a path.
 enum Owner {
-    /// Nothing, or what no server listens at.
+    /// Nothing, or a socket without a server.
     None,
     /// A live socket of this process.
     Server(Pid),
 }
 
-/// Asks the kernel who listens. A full backlog does not block, and counts as no answer about the pid.
+/// Asks the kernel for the listening process. A full backlog does not block, and counts as an unknown process ID.
 fn find_owner(path: &Path) -> Owner {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let Ok(stream) = socket(AddressFamily::Unix, SockType::Stream, flags, None) else {
@@ -397,15 +401,15 @@ fn find_owner(path: &Path) -> Owner {
     }
 }
 
-/// The path of a server whose configured path another one has.
+/// The path of a server whose configured path is taken by another one.
 fn private_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}", std::process::id()));
     name.into()
 }
 
-/// Creates the socket under a temporary name and renames it, so that an old one is replaced in one
-/// step. Anything but a socket is left in place.
+/// Creates the socket under a temporary name and renames it, so that an old one is replaced atomically. Anything
+/// but a socket stays in place.
 fn listen(path: &Path, mode: u32, user: Option<&Identity>) -> std::io::Result<UnixListener> {
     if let Some(parent) = path.parent().filter(|parent| !parent.exists()) {
         SafePath::resolve(parent, user)?.make_directory(Mode::S_IRWXU)?;
@@ -436,8 +440,7 @@ fn listen(path: &Path, mode: u32, user: Option<&Identity>) -> std::io::Result<Un
     Ok(listener)
 }
 
-/// Removes the sockets that servers have left behind that listened beside this path (see [`private_path`]) and were
-/// killed.
+/// Removes the sockets of killed servers that listened beside this path (see [`private_path`]).
 fn remove_stale(path: &Path, user: Option<&Identity>) {
     let (Some(parent), Some(base)) = (path.parent(), path.file_name()) else { return };
     let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
@@ -461,7 +464,7 @@ fn remove_stale(path: &Path, user: Option<&Identity>) {
     }
 }
 
-/// Whether no process listens at a socket.
+/// Returns whether no process listens at a socket.
 fn is_refused(path: &Path) -> bool {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let stream = socket(AddressFamily::Unix, SockType::Stream, flags, None);
@@ -473,21 +476,21 @@ fn identity_of(path: &Path, user: Option<&Identity>) -> Option<(u64, u64)> {
     SafePath::resolve(path, user).ok()?.identity()
 }
 
-/// Stands for a server whose pid the kernel does not report; no process has it.
+/// Stands for a server whose process ID the kernel does not report; no process has it.
 const UNKNOWN: Pid = Pid::from_raw(0);
-/// Clients at a time; further ones wait in the socket's backlog.
+/// Maximum number of clients; further ones wait in the socket's backlog.
 const CLIENTS_MAX: usize = 16;
 /// Longest line of a request in bytes.
 const LINE_MAX: usize = 16 * 1024;
-/// Answers that a client may leave unread, in bytes: the status of some thousand workers.
+/// Maximum size of unread responses of a client, in bytes: the status of some thousand workers.
 const OUTPUT_MAX: usize = 4 << 20;
-/// The pause after a client could not be accepted: 500 ms.
+/// Pause after a client could not be accepted: 500 ms.
 const REST_NS: u64 = 500_000_000;
-/// How long a request may take to arrive: 5 s, from the connection or its first byte.
+/// Time limit for a request to arrive: 5 s, from the connection or its first byte.
 const ARRIVAL_NS: u64 = 5_000_000_000;
-/// Names that are looked at in the control socket's directory for those of dead servers.
+/// Maximum number of names read in the control socket's directory to find those of dead servers.
 const ENTRIES_MAX: usize = 4096;
-/// A client that asks nothing for a minute is let go.
+/// A client that sends no request for a minute is disconnected.
 const CLIENT_IDLE_NS: u64 = 60_000_000_000;
 
 #[cfg(test)]

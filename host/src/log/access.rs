@@ -1,9 +1,9 @@
-//! The access log of one worker: a line for each request, gathered and written in blocks.
+//! The access log of one worker: one line for each request, collected and written in blocks.
 //!
-//! A line is written at once where none was written shortly before. Otherwise it waits in the worker's shared memory
-//! (see [`AccessBuffer`]) for others, until a timer fires or the slot is full. The timer wakes the worker's loop: a
-//! worker whose only thread is busy with a request writes when that is over. What waits when the worker dies, the
-//! arbiter writes.
+//! A line is written immediately if none was written recently. Otherwise it waits with others in the worker's
+//! shared memory (see [`AccessBuffer`]) until a timer fires or the slot is full. The timer wakes the worker's
+//! loop: a worker whose only thread is busy with a request writes once that has ended. If a worker dies, the
+//! arbiter writes its remaining lines.
 
 use std::{
     collections::VecDeque,
@@ -37,17 +37,17 @@ use crate::{
     settings::{LogFormat, LogLevel, LogTarget, Settings},
 };
 
-/// The access log of this worker; any of its threads may write to it.
+/// The access log of this worker. Any of its threads may write to it.
 #[derive(Debug)]
 pub struct AccessLog {
     file: Arc<LogFile>,
     form: Form,
     lines: Mutex<Lines>,
-    /// Asked once: the log belongs to one process.
+    /// Process ID, read once: the log belongs to one process.
     pid: u32,
     syslog: Option<Syslog>,
     variables: Variables,
-    /// One of so many lines is written; how many there were.
+    /// Sampling: one of `sample` lines is written. `seen` counts them all.
     sample: u64,
     seen: AtomicU64,
 }
@@ -58,11 +58,11 @@ enum Form {
     Json,
 }
 
-/// What changes from line to line.
+/// State that changes from line to line.
 #[derive(Debug)]
 struct Lines {
     buffer: AccessBuffer,
-    /// The line that is being made; kept for its memory.
+    /// Buffer for the line being formatted, reused.
     line: Vec<u8>,
     stamp: Stamp,
     pace: Pace,
@@ -71,11 +71,12 @@ struct Lines {
 /// When lines are written.
 #[derive(Debug)]
 struct Pace {
-    /// Fires when lines have waited; nothing where the system has no timer: they wait for [`AccessLog::flush_due`].
+    /// Fires when buffered lines are due. `None` if the system has no timer: lines then wait for
+    /// [`AccessLog::flush_due`].
     timer: Option<TimerFd>,
-    /// Whether it is set.
+    /// Whether the timer is set.
     armed: bool,
-    /// When lines were last written, by the monotonic clock in milliseconds.
+    /// Time of the last write, in milliseconds of the monotonic clock.
     written_ms: i64,
 }
 
@@ -93,7 +94,7 @@ impl Pace {
         now_ms >= self.written_ms.saturating_add(PACE_MS)
     }
 
-    /// Has the timer fire when the lines that wait are due.
+    /// Sets the timer to fire when the buffered lines are due.
     fn arm(&mut self, now_ms: i64) {
         let Some(timer) = self.timer.as_ref().filter(|_| !self.armed) else { return };
         let left = self.written_ms.saturating_add(PACE_MS).saturating_sub(now_ms).clamp(1, PACE_MS);
@@ -103,18 +104,18 @@ impl Pace {
 }
 
 impl AccessLog {
-    /// Opens the file that the settings name; nothing where there is to be no access log. Done by
-    /// the arbiter, which needs the file for what workers leave.
+    /// Opens the file named by the settings; returns `None` without an access log. Called by the arbiter,
+    /// which needs the file for the lines that dead workers leave.
     pub fn open_file(settings: &Settings) -> Result<Option<LogFile>, OpenError> {
         let open = |target| LogFile::open(target, io::stdout().as_fd(), settings);
-        // With syslog alone, lines go the same way to where nothing is kept.
+        // With syslog alone, lines take the same path to a file that keeps nothing.
         let nowhere = LogTarget::File("/dev/null".into());
         let to_syslog = settings.syslog && !settings.disable_redirect_access_to_syslog;
         let only_syslog = to_syslog.then_some(&nowhere);
         settings.accesslog.as_ref().or(only_syslog).map(open).transpose()
     }
 
-    /// The log of the worker that owns `buffer`; to be made in the worker itself.
+    /// Creates the log of the worker that owns `buffer`. Must be called in the worker itself.
     pub fn new(settings: &Settings, file: Arc<LogFile>, buffer: AccessBuffer) -> Self {
         let form = match settings.log_format {
             LogFormat::Text => Form::Text(settings.access_log_format.clone()),
@@ -138,19 +139,19 @@ impl AccessLog {
         }
     }
 
-    /// Takes another form for its lines of text: a worker class has one of its own.
+    /// Replaces the format of text lines: worker classes may have their own.
     pub fn set_format(&mut self, format: AccessFormat) {
         if let Form::Text(old) = &mut self.form {
             *old = format;
         }
     }
 
-    /// Whether a line needs the fields of the response.
+    /// Returns whether lines contain headers of the response.
     pub fn wants_response_headers(&self) -> bool {
         matches!(&self.form, Form::Text(format) if format.wants_response_headers())
     }
 
-    /// The variables of the environ that lines have and an application may set.
+    /// Returns the environ variables that lines contain and that an application may set.
     pub fn variables(&self) -> Vec<String> {
         match &self.form {
             Form::Text(format) => format.variables(),
@@ -158,12 +159,12 @@ impl AccessLog {
         }
     }
 
-    /// Sets such a variable of a request that is not over.
+    /// Sets such a variable for an unfinished request.
     pub fn set_variable(&self, request: u64, name: &str, value: &[u8]) {
         self.variables.set(request, name, value);
     }
 
-    /// Writes the line of a request that is over.
+    /// Writes the line of a finished request.
     pub fn record(&self, record: &AccessRecord<'_>) {
         let request = record.head.into_option().map(|head| head.id);
         let variables = request.map(|id| self.variables.take(id)).unwrap_or_default();
@@ -196,7 +197,7 @@ impl AccessLog {
         }
     }
 
-    /// Writes the waiting lines out where their time has come; to be called now and then.
+    /// Writes the buffered lines if they are due. Called from time to time.
     pub fn flush_due(&self) {
         let lines = &mut *self.lock();
         if !lines.buffer.is_empty() && lines.pace.is_due(clock::monotonic_millis()) {
@@ -204,45 +205,45 @@ impl AccessLog {
         }
     }
 
-    /// Readable when [`AccessLog::on_timer`] is to be called.
+    /// Returns the descriptor of the timer. Call [`AccessLog::on_timer`] when it is readable.
     pub fn timer(&self) -> Option<OwnedFd> {
         self.lock().pace.timer.as_ref()?.as_fd().try_clone_to_owned().ok()
     }
 
-    /// Writes the waiting lines out when the timer has fired.
+    /// Writes the buffered lines when the timer has fired.
     pub fn on_timer(&self) {
         let lines = &mut *self.lock();
         if std::mem::take(&mut lines.pace.armed) {
             if let Some(timer) = &lines.pace.timer {
-                // It may not have fired yet; set to nothing, it is not readable in any case.
+                // It may not have fired yet. Once unset, it is not readable in either case.
                 let _ = timer.unset();
             }
             lines.flush(&self.file);
         }
     }
 
-    /// Writes the waiting lines out: at the end of the worker.
+    /// Writes the buffered lines: at the end of the worker.
     pub fn flush(&self) {
         self.lock().flush(&self.file);
     }
 
-    /// Opens the file again (USR1), after the lines that belong to the old one.
+    /// Reopens the file (USR1), after writing the buffered lines to the old one.
     pub fn reopen(&self) -> Result<(), OpenError> {
         self.flush();
         self.file.reopen()
     }
 
     fn lock(&self) -> MutexGuard<'_, Lines> {
-        // What a panicking thread left is whole lines, and at worst the beginning of one that is
-        // cleared before the next.
+        // A thread that panics leaves whole lines, and at worst the beginning of one that is cleared
+        // before the next.
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What applications have set for requests that are not over.
+/// Variables that applications have set for unfinished requests.
 #[derive(Debug, Default)]
 struct Variables {
-    /// How many requests there are, so that most need no lock.
+    /// Number of requests with variables: most lines then need no lock.
     count: AtomicUsize,
     by_request: Mutex<VecDeque<(u64, Set)>>,
 }
@@ -259,7 +260,7 @@ impl Variables {
             None => requests.push_back((request, vec![variable])),
         }
         if requests.len() > REQUESTS_MAX {
-            // A plugin has set one for a request that was over.
+            // A plugin has set a variable after the end of its request.
             requests.pop_front();
         }
         self.count.store(requests.len(), Ordering::Release);
@@ -282,13 +283,13 @@ impl Variables {
 }
 
 impl Lines {
-    /// Takes the line that was made: writes it with those that wait, or lets it wait.
+    /// Takes the finished line: writes it together with the buffered ones, or buffers it.
     fn take(&mut self, file: &LogFile) {
         if !self.buffer.append(&self.line) {
             self.flush(file);
             if !self.buffer.append(&self.line) {
                 if self.buffer.is_empty() {
-                    // A line that is longer than the whole slot waits for nothing.
+                    // A line longer than the whole slot is not buffered.
                     file.append(&self.line);
                 } else {
                     file.lose(&self.line, Errno::EAGAIN);
@@ -313,7 +314,8 @@ impl Lines {
     }
 }
 
-/// Writes lines out. Returns how many bytes are done with; those that the log's reader has no room for are not.
+/// Writes lines. Returns the number of bytes that need no further attempt: all but those that the log's reader
+/// has no room for.
 fn write_lines(file: &LogFile, lines: &[u8]) -> usize {
     match file.append_some(lines) {
         Ok(()) => lines.len(),
@@ -325,13 +327,13 @@ fn write_lines(file: &LogFile, lines: &[u8]) -> usize {
     }
 }
 
-/// Lines of dead workers that their log had no room for. The arbiter, which waits for no reader, leaves them to the
-/// next worker.
+/// Lines of dead workers that their log had no room for. The arbiter, which never waits for a reader, passes them
+/// to the next worker.
 #[derive(Debug, Default)]
 pub struct LeftLines(Vec<u8>);
 
 impl LeftLines {
-    /// Writes out what a worker has left, behind what was left before. Where that is more than one worker can
+    /// Writes the lines that a worker has left, after those left earlier. If they exceed what one worker can
     /// take over, the latest lines are lost.
     pub fn write(&mut self, file: &LogFile, lines: &[u8]) {
         self.0.extend_from_slice(lines);
@@ -350,7 +352,7 @@ impl LeftLines {
         std::mem::take(&mut self.0)
     }
 
-    /// Writes the lines where no worker will; what the log does not take is lost.
+    /// Writes the lines when there will be no worker to do so. Lines that the log does not accept are lost.
     pub fn finish(&mut self, file: &LogFile) {
         if !self.0.is_empty() {
             file.append(&self.take());
@@ -358,12 +360,12 @@ impl LeftLines {
     }
 }
 
-/// The current second as the format writes it, made once a second.
+/// The current second in the format's notation, updated once a second.
 #[derive(Debug)]
 struct Stamp {
     second: i64,
     text: Vec<u8>,
-    /// The local time without its zone.
+    /// Local time without the zone.
     local: Vec<u8>,
 }
 
@@ -375,7 +377,7 @@ impl Default for Stamp {
 
 impl Stamp {
     fn set(&mut self, now: i64, form: &Form) {
-        // A zone that has changed shows in the next second.
+        // A change of the zone shows in the next second.
         if now == self.second {
             return;
         }
@@ -460,9 +462,9 @@ fn write_json(line: &mut Vec<u8>, record: &AccessRecord<'_>, scene: &LineContext
     line.extend_from_slice(b"}\n");
 }
 
-/// How long a line may wait for others. With the worker's way to its loop, less than 100 ms.
+/// Longest time that a line is buffered. Including the wake-up of the worker's loop, less than 100 ms.
 const PACE_MS: i64 = 50;
-/// More requests than one worker has between the end of the application and the end of the response.
+/// More requests than a worker has between the end of the application and the end of the response.
 const REQUESTS_MAX: usize = 4096;
 
 const MONTHS: [&str; 12] =

@@ -1,15 +1,15 @@
-//! Wall-clock time as logs write it: local, with its offset from UTC.
+//! Wall-clock time as logs write it: local time with its offset from UTC.
 //!
-//! The C library is asked for the offset only, and only once in each quarter of an hour: offsets
-//! change at such times, and localtime takes a lock that must not be held over a fork. It is asked again where the
-//! application has changed the zone (Django does, by `time.tzset`), which shows in variables of the C library.
+//! The C library is called for the offset only, once in each quarter of an hour: offsets change at such times,
+//! and localtime takes a lock that must not be held over a fork. It is called again if the application has
+//! changed the zone (Django does, by `time.tzset`), which shows in variables of the C library.
 
 use std::ffi::{c_char, c_int, c_long};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use nix::time::{ClockId, clock_gettime};
 
-/// A time of day in the local zone.
+/// Time of day in the local zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LocalTime {
     pub(super) year: i64,
@@ -18,34 +18,34 @@ pub(super) struct LocalTime {
     pub(super) hour: u32,
     pub(super) minute: u32,
     pub(super) second: u32,
-    /// What local time is ahead of UTC, in minutes.
+    /// Offset of local time from UTC, in minutes.
     pub(super) offset_minutes: i64,
 }
 
-/// Seconds since 1970, to within a timer tick (4 ms usually): costs no system call.
+/// Returns the seconds since 1970, to within a timer tick (usually 4 ms), without a system call.
 pub(super) fn now() -> i64 {
     clock_gettime(ClockId::CLOCK_REALTIME_COARSE).map_or(0, |time| time.tv_sec())
 }
 
-/// Seconds since 1970 and milliseconds.
+/// Returns the seconds since 1970, and milliseconds.
 pub(super) fn now_millis() -> (i64, i64) {
     let time = clock_gettime(ClockId::CLOCK_REALTIME_COARSE);
     time.map_or((0, 0), |time| (time.tv_sec(), time.tv_nsec() / 1_000_000))
 }
 
-/// Milliseconds by a clock that is never set, to within a timer tick: costs no system call.
+/// Returns the milliseconds of a clock that is never set, to within a timer tick, without a system call.
 pub(super) fn monotonic_millis() -> i64 {
     let time = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE);
     time.map_or(0, |time| time.tv_sec() * 1000 + time.tv_nsec() / 1_000_000)
 }
 
 impl LocalTime {
-    /// The local time at `seconds` since 1970.
+    /// Converts `seconds` since 1970 to local time.
     pub(super) fn at(seconds: i64) -> Self {
         Self::with_offset(seconds, offset_at(seconds))
     }
 
-    /// UTC at `seconds` since 1970.
+    /// Converts `seconds` since 1970 to UTC.
     pub(super) fn utc(seconds: i64) -> Self {
         Self::with_offset(seconds, 0)
     }
@@ -65,7 +65,7 @@ impl LocalTime {
         }
     }
 
-    /// The offset as `+0130`.
+    /// Returns the offset as `+0130`.
     pub(super) fn offset(&self) -> String {
         let sign = if self.offset_minutes < 0 { '-' } else { '+' };
         let minutes = self.offset_minutes.abs();
@@ -73,10 +73,10 @@ impl LocalTime {
     }
 }
 
-/// The date, so many days after 1970-01-01, in the Gregorian calendar.
+/// Converts a number of days since 1970-01-01 to a date of the Gregorian calendar.
 ///
-/// Counts in eras of 400 years that begin on the first of March, so that the leap day is the last
-/// day of a year and months have a regular length.
+/// Counts in eras of 400 years that begin on 1 March, so that the leap day is the last day of a year and the
+/// lengths of months are regular.
 fn civil(days: i64) -> (i64, u32, u32) {
     let days = days + 719_468; // from 0000-03-01 to 1970-01-01
     let era = days.div_euclid(146_097);
@@ -89,7 +89,7 @@ fn civil(days: i64) -> (i64, u32, u32) {
     (era * 400 + year_of_era + i64::from(month <= 2), month as u32, day as u32)
 }
 
-/// The local zone's offset in minutes.
+/// Returns the local zone's offset in minutes.
 fn offset_at(seconds: i64) -> i64 {
     let quarter = seconds.div_euclid(900);
     let known = OFFSET.load(Ordering::Relaxed);
@@ -97,7 +97,7 @@ fn offset_at(seconds: i64) -> i64 {
         return i64::from(known as i16);
     }
     let offset = ask_offset(seconds) / 60;
-    // To ask may itself read the zone for the first time.
+    // The first call may itself read the zone.
     ZONE.store(zone(), Ordering::Relaxed);
     OFFSET.store(quarter << 16 | (offset & 0xffff), Ordering::Relaxed);
     offset
@@ -111,10 +111,11 @@ fn ask_offset(seconds: i64) -> i64 {
     if made.is_null() { 0 } else { parts.tm_gmtoff }
 }
 
-/// What tells the C library's zone from another: where its names stand, and its offset.
+/// What distinguishes the C library's zone from another: the address of its names, and its offset.
 fn zone() -> u64 {
-    // SAFETY: variables of the C library, which are there for the life of the process. tzset may write them in another
-    // thread; they are words that are only compared, and a wrong one costs a question or a second of the old zone.
+    // SAFETY: variables of the C library, which exist for the life of the process. tzset may write them in
+    // another thread; they are words that are only compared, and a wrong value costs an extra call or one
+    // second of the old zone.
     let (offset, summer, names) = unsafe {
         (
             (&raw const timezone).read_volatile(),
@@ -129,15 +130,15 @@ fn zone() -> u64 {
 unsafe extern "C" {
     /// Seconds west of UTC (tzset(3)).
     static timezone: c_long;
-    /// Whether the zone has a summer time.
+    /// Whether the zone has daylight saving time.
     static daylight: c_int;
-    /// The names of the zone without and with summer time.
+    /// Names of the zone without and with daylight saving time.
     static tzname: [*const c_char; 2];
 }
 
-/// The [`zone`] that was asked for last.
+/// The [`zone`] of the last call.
 static ZONE: AtomicU64 = AtomicU64::new(0);
-/// The quarter of an hour that was asked for last, and the offset in minutes in the low 16 bits.
+/// The quarter of an hour of the last call, and the offset in minutes in the low 16 bits.
 static OFFSET: AtomicI64 = AtomicI64::new(i64::MIN);
 
 #[cfg(test)]
@@ -168,7 +169,7 @@ mod tests {
         }
     }
 
-    /// In a child, since the zone is the process's.
+    /// In a child, since the zone belongs to the process.
     #[test]
     fn a_zone_that_is_set_counts_at_once() {
         unsafe extern "C" {
@@ -184,7 +185,7 @@ mod tests {
                 LocalTime::at(1_700_000_000).offset_minutes
             })
         };
-        // SAFETY: the child computes, and ends without the exit handlers of the test process.
+        // SAFETY: the child only computes, and exits without the exit handlers of the test process.
         match unsafe { nix::unistd::fork() }.unwrap() {
             nix::unistd::ForkResult::Child => {
                 let right = offsets() == [0, 330, -180];

@@ -1,8 +1,7 @@
-//! The error log: what happened, in gunicorn's form `[time] [pid] [LEVEL] message`, or as JSON.
+//! The error log, in gunicorn's form `[time] [pid] [LEVEL] message`, or as JSON.
 //!
-//! [`ErrorLog::install`] puts it behind the macros of `tracing`; plugins reach it through
-//! [`ErrorLog::write`]. Spans mean nothing here: the host logs events only, and a plugin's spans
-//! are put into its lines on its own side.
+//! [`ErrorLog::install`] makes it the subscriber of `tracing`'s macros; plugins use [`ErrorLog::write`]. Spans
+//! are ignored: the host logs only events, and plugins add their spans to their lines on their own side.
 
 use std::{
     fmt::{self, Write as _},
@@ -31,28 +30,28 @@ use super::{
 use crate::scoreboard::LogLines;
 use crate::settings::{LogFormat, LogLevel, LogTarget, Settings};
 
-/// The error log of this process. Forked processes go on with the copy they have.
+/// The error log of this process. Forked processes keep using their copy.
 #[derive(Debug)]
 pub struct ErrorLog {
     file: LogFile,
-    /// The least severe level that is written, as a number of [`LogLevel`].
+    /// The least severe level that is written, as the number of a [`LogLevel`].
     level: AtomicU8,
     /// Whether lines are JSON.
     json: AtomicBool,
-    /// Whether lines go to the journal, which takes a level in front of each.
+    /// Whether lines go to the journal, which expects a level at the start of each.
     journal: AtomicBool,
-    /// Whether the file is behind the standard streams of this process, too.
+    /// Whether the standard streams of this process go to the file, too.
     captured: AtomicBool,
-    /// Changed only where there is one thread, in the arbiter and in a mold that loads: a fork never
-    /// finds it locked for that.
+    /// Changed only where there is one thread, in the arbiter and in a loading mold, so that a fork never
+    /// finds it locked.
     syslog: RwLock<Option<Syslog>>,
-    /// Where lines are counted, once there is such a place.
+    /// Where lines are counted, once that exists.
     lines: OnceLock<LogLines>,
 }
 
 impl ErrorLog {
-    /// Opens the log that the settings name. Standard error is copied: to be called after
-    /// anything that puts another file behind it.
+    /// Opens the log named by the settings. Standard error is duplicated: call this after anything that
+    /// replaces it.
     pub fn open(settings: &Settings) -> Result<Self, OpenError> {
         let log = Self {
             file: LogFile::open(&settings.errorlog, io::stderr().as_fd(), settings)?,
@@ -67,8 +66,7 @@ impl ErrorLog {
         Ok(log)
     }
 
-    /// Goes on as the settings of a new generation say. Where their file cannot be opened, nothing
-    /// changes.
+    /// Applies the settings of a new generation. If their file cannot be opened, nothing changes.
     pub fn apply(&self, settings: &Settings) -> Result<(), OpenError> {
         self.file.change_to(&settings.errorlog, io::stderr().as_fd(), settings)?;
         self.take_form(settings);
@@ -91,13 +89,13 @@ impl ErrorLog {
         self.journal.store(journal, Ordering::Relaxed);
     }
 
-    /// Sends the events of `tracing` here, for good: the first log that is installed stays.
+    /// Sends the events of `tracing` here for the rest of the process's life: the first installed log stays.
     pub fn install(self: Arc<Self>) {
-        // Only fails where a log has been installed before, which is what the comment above says.
+        // Fails only if a log is already installed; see above.
         let _ = tracing::subscriber::set_global_default(Events(self));
     }
 
-    /// Opens the file again (USR1), also behind captured streams.
+    /// Reopens the file (USR1), also for captured streams.
     pub fn reopen(&self) -> Result<(), OpenError> {
         self.file.reopen()?;
         if self.captured.load(Ordering::Relaxed)
@@ -108,13 +106,13 @@ impl ErrorLog {
         Ok(())
     }
 
-    /// Lets writes wait for the reader of a full pipe: in processes other than the arbiter.
+    /// Lets writes wait for the reader of a full pipe: in all processes but the arbiter.
     pub fn be_patient(&self) {
         self.file.be_patient();
     }
 
-    /// Puts the log's file behind this process's standard output and standard error
-    /// (`capture_output`). A log that is standard error itself leaves both as they are.
+    /// Redirects this process's standard output and standard error to the log's file (`capture_output`). A
+    /// log that is standard error itself leaves both unchanged.
     pub fn capture_streams(&self) -> io::Result<()> {
         if self.file.is_stream() {
             return Ok(());
@@ -123,24 +121,24 @@ impl ErrorLog {
         self.file.capture_streams()
     }
 
-    /// The log's file twice, as standard output and standard error of another program.
+    /// Duplicates the log's file as standard output and standard error of another program.
     pub fn output(&self) -> io::Result<(OwnedFd, OwnedFd)> {
         let file = self.file.for_others()?;
         Ok((file.try_clone()?, file))
     }
 
-    /// Whether lines of that level are written.
+    /// Returns whether lines of that level are written.
     pub fn enabled(&self, level: LogLevel) -> bool {
         level as u8 >= self.level.load(Ordering::Relaxed)
     }
 
-    /// Counts lines there from now on, in all processes that are forked later, too.
+    /// Counts lines there from now on, also in all processes forked later.
     pub fn count_in(&self, lines: LogLines) {
-        // Only fails where lines are counted already.
+        // Fails only if lines are already counted.
         let _ = self.lines.set(lines);
     }
 
-    /// Writes one message, if its level is enabled. `target` says who speaks; only JSON has it.
+    /// Writes one message, if its level is enabled. `target` names the source; only JSON contains it.
     pub fn write(&self, level: LogLevel, target: &str, message: &str) {
         if self.enabled(level) {
             if let Some(lines) = self.lines.get() {
@@ -158,8 +156,8 @@ impl ErrorLog {
         }
     }
 
-    /// Writes text as it is, in one piece, as the error stream of an application: no level, nothing in front of it. In
-    /// a log of JSON it is one object, with the name of the stream as its target.
+    /// Writes text unchanged and in one piece, as the error stream of an application: without level or
+    /// prefix. In a JSON log it is one object whose target is the name of the stream.
     pub fn write_text(&self, target: &str, text: &[u8]) {
         if text.is_empty() {
             return;
@@ -261,7 +259,7 @@ impl LogLevel {
         }
     }
 
-    /// The priority of syslog(3) as sd-daemon(3) has it at the start of a line.
+    /// The priority of syslog(3), in the notation of sd-daemon(3) for the start of a line.
     fn journal_prefix(self) -> &'static str {
         match self {
             Self::Debug => "<7>",
@@ -272,7 +270,7 @@ impl LogLevel {
         }
     }
 
-    /// The level that stands for one of `tracing`; what is below debug is debug.
+    /// Converts a level of `tracing`; levels below debug are debug.
     fn from_tracing(level: Level) -> Self {
         match level {
             Level::ERROR => Self::Error,
@@ -283,12 +281,12 @@ impl LogLevel {
     }
 }
 
-/// The subscriber in front of the log.
+/// The `tracing` subscriber that writes to the log.
 struct Events(Arc<ErrorLog>);
 
 impl Subscriber for Events {
     fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
-        // The level may change at any reload: ask each time, which costs one load.
+        // The level may change at any reload: read it each time, which costs one load.
         Interest::sometimes()
     }
 
@@ -319,7 +317,7 @@ impl Subscriber for Events {
     fn exit(&self, _: &span::Id) {}
 }
 
-/// An event's message, with its other fields behind it as `name=value`.
+/// An event's message, followed by its other fields as `name=value`.
 #[derive(Default)]
 struct Message(String);
 
@@ -350,15 +348,15 @@ impl Visit for Message {
     }
 }
 
-/// Whether the file is the connection to the journal that systemd made for this service
-/// (systemd.exec(5), `$JOURNAL_STREAM`).
+/// Returns whether the file is the connection to the journal that systemd made for this service (systemd.exec(5),
+/// `$JOURNAL_STREAM`).
 fn is_journal(file: &LogFile) -> bool {
     let Ok(facts) = nix::sys::stat::fstat(file) else { return false };
     std::env::var("JOURNAL_STREAM")
         .is_ok_and(|stream| stream == format!("{}:{}", facts.st_dev, facts.st_ino))
 }
 
-/// Room for the head of a line.
+/// Room for the prefix of a line.
 const LINE_USUAL: usize = 96;
 
 #[cfg(test)]
@@ -479,8 +477,8 @@ mod tests {
             log.reopen().map_err(io::Error::other)?;
             nix::unistd::write(io::stderr(), b"to standard error\n").map_err(io::Error::from)
         };
-        // SAFETY: the child calls nothing that waits for another thread of this process: glibc
-        // makes its allocator usable in a child.
+        // SAFETY: the child calls nothing that waits for another thread of this process: glibc makes its
+        // allocator usable in a child.
         match unsafe { nix::unistd::fork() }.unwrap() {
             nix::unistd::ForkResult::Child => {
                 let status = i32::from(speak().is_err());

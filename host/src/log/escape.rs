@@ -1,7 +1,7 @@
-//! Making bytes from outside harmless in a line of a log.
+//! Escaping of untrusted bytes in log lines.
 
-/// Appends `bytes` for a text line: quotes and backslashes are escaped, and what is not printable
-/// ASCII becomes `\xNN`, so that nobody can end a line or a quoted field, or command a terminal.
+/// Appends `bytes` to a text line: quotes and backslashes are escaped, and anything but printable ASCII becomes
+/// `\xNN`, so that no input can end a line or a quoted value, or send commands to a terminal.
 pub(super) fn text(line: &mut Vec<u8>, bytes: &[u8]) {
     if all_plain(bytes) {
         line.extend_from_slice(bytes);
@@ -19,7 +19,7 @@ pub(super) fn text(line: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
-/// Appends `bytes` as a JSON string with its quotes; what is not UTF-8 becomes U+FFFD.
+/// Appends `bytes` as a quoted JSON string; invalid UTF-8 becomes U+FFFD.
 pub(super) fn json(line: &mut Vec<u8>, bytes: &[u8]) {
     line.push(b'"');
     if all_plain(bytes) {
@@ -40,8 +40,8 @@ pub(super) fn json(line: &mut Vec<u8>, bytes: &[u8]) {
     line.push(b'"');
 }
 
-/// Appends a message of the error log: line ends and tabs stay (tracebacks have them), other
-/// control characters become `\xNN`. `after_newline` begins each further line.
+/// Appends a message of the error log: line ends and tabs stay (tracebacks have them), other control characters
+/// become `\xNN`. `after_newline` starts each further line.
 pub(super) fn message(line: &mut Vec<u8>, text: &str, after_newline: &str) {
     for c in text.chars() {
         match c {
@@ -57,13 +57,13 @@ pub(super) fn message(line: &mut Vec<u8>, text: &str, after_newline: &str) {
     }
 }
 
-/// Whether all bytes mean themselves. Without a branch inside, so that it becomes vector code:
-/// nearly every field is plain, and this looks at each byte of the log.
+/// Returns whether no byte needs escaping. It has no branch inside, so that it becomes vector code: nearly all
+/// values are plain, and this reads each byte of the log.
 fn all_plain(bytes: &[u8]) -> bool {
     bytes.iter().fold(true, |plain, byte| plain & is_plain(*byte))
 }
 
-/// Whether a byte means itself: printable ASCII but quotes and backslashes.
+/// Returns whether a byte needs no escaping: printable ASCII except quotes and backslashes.
 #[expect(
     clippy::needless_bitwise_bool,
     reason = "lazy operators would keep it from being vector code"

@@ -1,7 +1,7 @@
-//! A log's file: lines are appended whole, no reader is waited for without a limit, and USR1 opens it again.
+//! A log's file: lines are appended whole, waiting for a reader is limited, and USR1 reopens it.
 //!
-//! The descriptor's number stays the same for good: a reopened file is put in its place by dup3(2), so that no lock is
-//! needed between those who write and the one who reopens.
+//! The descriptor keeps its number: dup3(2) puts a reopened file in its place, so that writers and the thread
+//! that reopens need no lock.
 
 use std::{
     io,
@@ -25,17 +25,17 @@ use crate::settings::{LogTarget, Settings};
 #[derive(Debug)]
 pub struct LogFile {
     descriptor: OwnedFd,
-    /// The [`Sink`] behind the descriptor.
+    /// The [`Sink`] of the descriptor.
     sink: AtomicU8,
-    /// Locked only by those who open the file again, never by those who write.
+    /// Locked only to reopen the file, never to write.
     origin: Mutex<Origin>,
-    /// Whether a full pipe is waited for.
+    /// Whether writes wait for the reader of a full pipe.
     patient: AtomicBool,
-    /// Whether the reader has been waited for in vain: until it reads again, no one waits.
+    /// Whether a wait for the reader has timed out: no writer waits until it reads again.
     stalled: AtomicBool,
-    /// Whether the end of a line is missing, as the reader had no room for it.
+    /// Whether the last line is incomplete because the reader had no room for the rest.
     torn: AtomicBool,
-    /// Lines that could not be written since the last that could, and the error.
+    /// Lines lost since the last successful write, and the error.
     lost: AtomicU64,
     error: AtomicI32,
     /// Whether the trouble has been reported.
@@ -47,13 +47,13 @@ pub struct LogFile {
 enum Origin {
     /// The standard stream of that log: `-`.
     Stream,
-    /// A descriptor that was inherited: `/dev/stdout`.
+    /// An inherited descriptor: `/dev/stdout`.
     Inherited,
-    /// A file, with the user that it is opened for.
+    /// A file, with the user for whom it is opened.
     File(PathBuf, Option<Identity>),
 }
 
-/// A log's descriptor, opened.
+/// An opened descriptor of a log.
 struct Opened {
     descriptor: OwnedFd,
     sink: Sink,
@@ -61,8 +61,8 @@ struct Opened {
 }
 
 impl LogFile {
-    /// Opens the target of a log; `-` is a copy of `stream`, so that redirecting that later changes nothing. A file
-    /// is opened with the rights of the user that the settings name, since workers open it again by themselves.
+    /// Opens the target of a log. `-` is a duplicate of `stream`, so that a later redirection has no effect
+    /// on it. A file is opened with the rights of the settings' user, since workers reopen it themselves.
     pub fn open(
         target: &LogTarget,
         stream: BorrowedFd<'_>,
@@ -82,13 +82,14 @@ impl LogFile {
         })
     }
 
-    /// Lets writes wait for the reader of a full pipe, up to a second in a row: in processes other than the arbiter.
+    /// Lets writes wait for the reader of a full pipe, up to a second in a row: in all processes but the
+    /// arbiter.
     pub fn be_patient(&self) {
         self.patient.store(true, Ordering::Relaxed);
     }
 
-    /// Appends whole lines, and counts those that cannot be written. Says whether all were; nothing is ever raised,
-    /// since a full disk or a closed pipe must not disturb the service.
+    /// Appends whole lines and counts those that cannot be written. Returns whether all were written. It has
+    /// no error, since a full disk or a closed pipe must not disturb the service.
     pub fn append(&self, lines: &[u8]) -> bool {
         match self.append_some(lines) {
             Ok(()) => true,
@@ -99,8 +100,8 @@ impl LogFile {
         }
     }
 
-    /// Appends whole lines. Where not all could be written, says how many bytes were, which end at a line's end or
-    /// whose last line is torn for good.
+    /// Appends whole lines. If not all could be written, returns the number of bytes written, which end at a
+    /// line's end or in a line that stays incomplete.
     pub(super) fn append_some(&self, lines: &[u8]) -> Result<(), (usize, Errno)> {
         let sink = self.sink();
         let mut written = 0;
@@ -117,7 +118,7 @@ impl LogFile {
                 Err((part, error)) => {
                     let torn = part < piece.len() && piece[part - 1] != b'\n';
                     self.torn.store(torn, Ordering::Relaxed);
-                    // The rest of a torn line belongs to what is lost.
+                    // The rest of an incomplete line is lost as well.
                     let line = if torn { line_len(&piece[part..]) } else { 0 };
                     if torn {
                         self.lost.fetch_add(1, Ordering::Relaxed);
@@ -137,8 +138,8 @@ impl LogFile {
         self.error.store(error as i32, Ordering::Relaxed);
     }
 
-    /// What is to be said about this log's trouble: once when lines begin to be lost, and once when they are written
-    /// again. Costs two loads where there is none.
+    /// Returns the report about this log's trouble, if one is due: once when lines begin to be lost, and once
+    /// when writing works again. Costs two loads without trouble.
     pub fn trouble(&self) -> Option<String> {
         let lost = self.lost.load(Ordering::Relaxed);
         if lost == 0 {
@@ -163,7 +164,7 @@ impl LogFile {
         ))
     }
 
-    /// One write, that is: as many as it takes until the piece is written, or cannot be.
+    /// Writes one piece, with as many system calls as it takes, until it is written or fails.
     fn write_piece(&self, sink: Sink, piece: &[u8]) -> Result<(), (usize, Errno)> {
         let mut until = None;
         let mut written = 0;
@@ -194,8 +195,8 @@ impl LogFile {
         if waits { PATIENCE } else { Duration::ZERO }
     }
 
-    /// Opens the file again, as log rotation needs it; a stream stays what it is. Where the file cannot be opened, the
-    /// old one stays in use.
+    /// Reopens the file, for log rotation; a stream stays the same. If the file cannot be opened, the old one
+    /// stays in use.
     pub fn reopen(&self) -> Result<(), OpenError> {
         let Origin::File(path, owner) = &*self.origin() else { return Ok(()) };
         let descriptor = open::open(path, owner.as_ref())?;
@@ -203,7 +204,7 @@ impl LogFile {
         self.put(&descriptor, sink).map_err(|error| OpenError::new(path, &error))
     }
 
-    /// Changes to another target, as after a reload. Where it cannot be opened, the old one stays in use.
+    /// Changes to another target, as after a reload. If it cannot be opened, the old one stays in use.
     pub fn change_to(
         &self,
         target: &LogTarget,
@@ -216,19 +217,19 @@ impl LogFile {
         Ok(())
     }
 
-    /// Puts the file behind standard output and standard error of this process.
+    /// Redirects standard output and standard error of this process to the file.
     pub(super) fn capture_streams(&self) -> io::Result<()> {
         let blocking = self.for_others()?;
         put_over(&blocking, libc::STDOUT_FILENO, 0)?;
         put_over(&blocking, libc::STDERR_FILENO, 0)
     }
 
-    /// The file for those who expect writes to block: other programs, what the application prints.
+    /// Returns the file for users that expect blocking writes: other programs, the application's output.
     pub(super) fn for_others(&self) -> io::Result<OwnedFd> {
         blocking_clone(self.as_fd(), self.sink())
     }
 
-    /// Whether this is a standard stream by the name `-`.
+    /// Returns whether this is a standard stream by the name `-`.
     pub(super) fn is_stream(&self) -> bool {
         matches!(*self.origin(), Origin::Stream)
     }
@@ -263,8 +264,8 @@ impl AsFd for LogFile {
     }
 }
 
-/// Of whole lines, as many bytes as one write may have: those of several lines, or those of one, however long it is.
-/// The kernel keeps even a long one in one piece while the pipe has room for it.
+/// Returns how many bytes of whole lines one write may have: those of several lines, or of one line of any
+/// length. The kernel keeps even a long line in one piece while the pipe has room for it.
 fn piece_len(lines: &[u8], most: usize) -> usize {
     if lines.len() <= most {
         return lines.len();
@@ -275,7 +276,7 @@ fn piece_len(lines: &[u8], most: usize) -> usize {
     }
 }
 
-/// The length of the first line with its end.
+/// Returns the length of the first line, including its end.
 fn line_len(lines: &[u8]) -> usize {
     lines.iter().position(|byte| *byte == b'\n').map_or(lines.len(), |end| end + 1)
 }
@@ -311,18 +312,19 @@ fn name_of(target: &LogTarget) -> PathBuf {
     }
 }
 
-/// Makes `number` mean the file behind `from`.
+/// Makes the descriptor `number` refer to the file of `from`.
 fn put_over(from: &OwnedFd, number: RawFd, flags: i32) -> io::Result<()> {
     if from.as_raw_fd() == number {
         return Ok(());
     }
-    // SAFETY: the call takes numbers only. `number` is this log's own descriptor or a standard
-    // stream, whose owners expect another file behind it.
+    // SAFETY: the call takes numbers only. `number` is this log's own descriptor or a standard stream, whose
+    // owners expect the replacement.
     Errno::result(unsafe { libc::dup3(from.as_raw_fd(), number, flags) })?;
     Ok(())
 }
 
-/// How long the reader of a full pipe is waited for, once, before lines are lost: a worker that waits serves no one.
+/// How long to wait, once, for the reader of a full pipe before lines are lost: a worker that waits serves no
+/// requests.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

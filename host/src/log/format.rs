@@ -1,7 +1,7 @@
-//! gunicorn's access log format, compiled once into the list of things to write.
+//! gunicorn's access log format, compiled once into a list of items to write.
 //!
-//! Whatever a client or an application can choose is escaped on its way into the line. Widths and precisions are those of
-//! Python's `%` formatting, see [`layout`](super::layout).
+//! Values that a client or an application can choose are escaped. Widths and precisions are those of Python's `%`
+//! formatting, see [`layout`](super::layout).
 
 use worker_api::{AccessRecord, Header};
 
@@ -11,18 +11,18 @@ use super::{escape, layout::Layout};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccessFormat(Box<[Piece]>);
 
-/// One thing to write, with the width that it has where the format says one.
+/// An item to write, with its width if the format gives one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Piece {
     atom: Atom,
     layout: Option<Layout>,
 }
 
-/// One thing to write.
+/// An item to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Atom {
     Text(Box<[u8]>),
-    /// What stands for a value that is unknown.
+    /// Placeholder of an unknown value.
     Dash,
     RemoteHost,
     User,
@@ -44,7 +44,7 @@ enum Atom {
     Id,
     RequestField(Box<str>),
     ResponseField(Box<str>),
-    /// A variable of the environ: what the application has set, else what follows from the request.
+    /// An environ variable: the value set by the application, else the one that follows from the request.
     Variable(Box<str>, Box<Self>),
     RemotePort,
     LocalPort,
@@ -52,28 +52,27 @@ enum Atom {
     Scheme,
 }
 
-/// What a line says that does not come from the request.
+/// Values of a line that do not come from the request.
 pub(super) struct LineContext<'a> {
-    /// The current time as the form of the log has it.
+    /// Current time in the notation of the log's form.
     pub(super) time: &'a [u8],
-    /// The current local time as `2026-01-31 23:59:59`.
+    /// Current local time as `2026-01-31 23:59:59`.
     pub(super) local_time: &'a [u8],
-    /// The worker's process.
+    /// Process ID of the worker.
     pub(super) pid: u32,
-    /// The variables that the application has set, by their names in lower case.
+    /// Variables set by the application, by lower-case name.
     pub(super) variables: &'a [(Box<str>, Box<[u8]>)],
 }
 
 impl LineContext<'_> {
-    /// The value that the application has set.
+    /// Returns the value set by the application.
     pub(super) fn variable(&self, name: &str) -> Option<&[u8]> {
         self.variables.iter().find(|(known, _)| **known == *name).map(|(_, value)| &**value)
     }
 }
 
 impl AccessFormat {
-    /// Compiles a format; the error says where it is wrong. Atoms that nobody knows are written
-    /// as `-`, as gunicorn does.
+    /// Compiles a format; the error tells the position. Unknown atoms are written as `-`, as in gunicorn.
     pub fn compile(format: &str) -> Result<Self, String> {
         let mut atoms = Vec::new();
         let mut text = Vec::new();
@@ -107,7 +106,8 @@ impl AccessFormat {
         Ok(Self(atoms.into()))
     }
 
-    /// The variables of the environ that a line has and an application may set, by the names that the format gives.
+    /// Returns the environ variables that lines contain and that an application may set, by the names that
+    /// the format uses.
     pub fn variables(&self) -> Vec<String> {
         let names = self.0.iter().filter_map(|piece| match &piece.atom {
             Atom::RemoteHost => Some(REMOTE_ADDR),
@@ -120,12 +120,12 @@ impl AccessFormat {
         names
     }
 
-    /// Whether a line needs the fields of the response.
+    /// Returns whether lines contain headers of the response.
     pub fn wants_response_headers(&self) -> bool {
         self.0.iter().any(|piece| matches!(piece.atom, Atom::ResponseField(_)))
     }
 
-    /// Appends one line with its line end.
+    /// Appends one line, including the line end.
     pub(super) fn write(
         &self,
         line: &mut Vec<u8>,
@@ -175,7 +175,7 @@ impl Atom {
         }
     }
 
-    /// `{name}i`, `{name}o` and `{name}e`, whatever the case of the name.
+    /// `{name}i`, `{name}o` and `{name}e`, with a case-insensitive name.
     fn braced(name: &str) -> Option<Self> {
         let (name, kind) = name.strip_prefix('{')?.rsplit_once('}')?;
         let lower = name.to_ascii_lowercase();
@@ -190,7 +190,7 @@ impl Atom {
         }
     }
 
-    /// The variables of a WSGI environ that follow from the request alone.
+    /// Variables of a WSGI environ that follow from the request alone.
     fn variable(name: &str) -> Option<Self> {
         Some(match name {
             "remote_addr" => Self::RemoteHost,
@@ -285,12 +285,12 @@ impl Atom {
     }
 }
 
-/// The last field of that name, as in gunicorn, where a repeated field replaces the one before.
+/// Returns the last header of that name, as in gunicorn, where a repeated header replaces the one before.
 fn last<'a>(headers: &[Header<'a>], name: &str) -> Option<&'a [u8]> {
     headers.iter().rfind(|header| header.is(name)).map(|header| header.value.as_slice())
 }
 
-/// The user name of basic authentication (RFC 7617).
+/// Returns the user name of basic authentication (RFC 7617).
 pub(super) fn basic_user(authorization: &[u8]) -> Option<Vec<u8>> {
     let (scheme, credentials) = authorization.split_at_checked(BASIC.len())?;
     if !scheme.eq_ignore_ascii_case(BASIC) {
@@ -302,7 +302,7 @@ pub(super) fn basic_user(authorization: &[u8]) -> Option<Vec<u8>> {
     Some(pair)
 }
 
-/// A value, or `-` where there is none.
+/// Appends a value, or `-` without one.
 fn field(line: &mut Vec<u8>, value: Option<&[u8]>) {
     match value {
         None | Some([]) => line.push(b'-'),
@@ -310,23 +310,23 @@ fn field(line: &mut Vec<u8>, value: Option<&[u8]>) {
     }
 }
 
-/// What no other request has while the server runs: its worker's process and its number there.
+/// Appends an ID that is unique while the server runs: the worker's process ID and the request's number there.
 pub(super) fn request_id(line: &mut Vec<u8>, pid: u32, id: u64) {
     number(line, pid.into());
     line.push(b'-');
     number(line, id);
 }
 
-/// Seconds with six digits behind the point.
+/// Appends seconds with six decimal places.
 pub(super) fn decimal_seconds(line: &mut Vec<u8>, nanoseconds: u64) {
     number(line, nanoseconds / 1_000_000_000);
     let point = line.len();
-    // A leading one keeps the zeros behind the point; its place becomes the point.
+    // The added leading digit keeps the zeros after the decimal point; the point takes its place.
     number(line, 1_000_000 + nanoseconds / 1000 % 1_000_000);
     line[point] = b'.';
 }
 
-/// Decimal digits, without the machinery of `fmt`: most lines have several numbers.
+/// Appends decimal digits without the machinery of `fmt`: most lines have several numbers.
 pub(super) fn number(line: &mut Vec<u8>, number: u64) {
     let mut digits = [0; 20];
     let mut at = digits.len();

@@ -1,11 +1,11 @@
 //! Width and precision of a value in a line, as Python's `%` formatting has them: `%(s)5s`, `%(D)-10d`, `%(a).20s`.
 
-/// How a value is laid out.
+/// Width, precision and alignment of a value.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Layout {
     left: bool,
     zero: bool,
-    /// What stands before a number that is not negative.
+    /// Prefix of a number that is not negative.
     sign: Option<u8>,
     width: usize,
     precision: Option<usize>,
@@ -21,8 +21,8 @@ enum Kind {
 }
 
 impl Layout {
-    /// What stands between the name of an atom and the text behind it, up to its letter; nothing where it is no format.
-    /// The layout is missing where the letter stands alone and the value is written as it is.
+    /// Parses what follows the name of an atom, up to its letter; returns `None` if it is not a format. The
+    /// layout is `None` if the letter stands alone and the value is written unchanged.
     pub(super) fn parse(text: &str) -> Option<(Option<Self>, &str)> {
         let mut layout = Self::default();
         let rest = text.trim_start_matches(['#', '0', '-', ' ', '+']);
@@ -57,7 +57,8 @@ impl Layout {
         Some(((!as_it_is).then_some(layout), &rest[1..]))
     }
 
-    /// Lays out what `line` has from `start` on. A value that is no number, such as `-`, is text whatever the letter.
+    /// Lays out the part of `line` from `start` on. A value that is not a number, such as `-`, is text
+    /// whatever the letter.
     pub(super) fn apply(&self, line: &mut Vec<u8>, start: usize) {
         let value = String::from_utf8_lossy(&line[start..]).into_owned();
         let (sign, mut digits) = match value.strip_prefix('-') {
@@ -107,7 +108,7 @@ impl Layout {
     }
 }
 
-/// The digits that a text begins with, 0 for none; nothing for a number beyond reason.
+/// Parses leading digits, 0 for none; returns `None` for an excessive number.
 fn number(text: &str) -> Option<(usize, &str)> {
     let rest = text.trim_start_matches(|c: char| c.is_ascii_digit());
     let digits = &text[..text.len() - rest.len()];
@@ -115,14 +116,14 @@ fn number(text: &str) -> Option<(usize, &str)> {
     (number <= WIDTH_MAX).then_some((number, rest))
 }
 
-/// A longer field helps no one, and each takes memory in each line.
+/// A wider value is of no use, and each takes memory in each line.
 const WIDTH_MAX: usize = 1000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// What CPython 3.11 gives for `format % {"x": value}`.
+    /// The results of CPython 3.11 for `format % {"x": value}`.
     #[test]
     fn values_are_laid_out_as_by_python() {
         for (format, value, expected) in [

@@ -1,9 +1,9 @@
 //! Opening a log's file.
 //!
-//! Root opens logs in directories that the workers' user may write to, and this user may put a link there that leads
-//! to any file of the system. So the arbiter opens a log with the rights of the workers' user, who owns it. Only
-//! where this user has no right to it, as to a new file in a directory of root's, root opens it, without following
-//! links, and only where no directory on the way can be changed by anyone but root.
+//! Root opens logs in directories that the workers' user may write to, and this user may put a link there that
+//! leads to any file of the system. So the arbiter opens a log with the rights of the workers' user, who owns it.
+//! Only if this user has no right to it, as to a new file in a directory that root owns, does root open it,
+//! without following links, and only if no one but root can change a directory on the path.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
@@ -30,8 +30,8 @@ impl OpenError {
     }
 }
 
-/// Opens a log for appending. Never waits, not even for the reader of a FIFO. `owner` is the workers' user, where the
-/// log is opened for it.
+/// Opens a log for appending. Never waits, not even for the reader of a FIFO. `owner` is the workers' user, if
+/// the log is opened for it.
 pub(super) fn open(path: &Path, owner: Option<&Identity>) -> Result<OwnedFd, OpenError> {
     let Some(owner) = owner.filter(|_| geteuid().is_root()) else {
         return open_plainly(path).map_err(|error| describe(path, &error));
@@ -45,8 +45,8 @@ pub(super) fn open(path: &Path, owner: Option<&Identity>) -> Result<OwnedFd, Ope
     }
 }
 
-/// The descriptor that a path means: `/dev/stdout`, `/proc/self/fd/3`, or a link to such a name. To open these makes
-/// another file description, which fails for a socket and for the pipe of another user.
+/// Returns the descriptor that a path names: `/dev/stdout`, `/proc/self/fd/3`, or a link to such a name. Opening
+/// these creates another file description, which fails for a socket and for the pipe of another user.
 pub(super) fn descriptor_of(path: &Path) -> Option<i32> {
     let mut path = path.to_owned();
     for _ in 0..LINKS_MAX {
@@ -66,11 +66,11 @@ pub(super) fn descriptor_of(path: &Path) -> Option<i32> {
     None
 }
 
-/// An open descriptor by its number.
+/// Returns an open descriptor by its number.
 pub(super) fn borrow_inherited(number: i32) -> io::Result<BorrowedFd<'static>> {
     // SAFETY: fcntl takes any number, and changes nothing for this command.
     Errno::result(unsafe { libc::fcntl(number, libc::F_GETFD) })?;
-    // SAFETY: the number is open, and it is one that the parent has left to this process, or a standard stream: such
+    // SAFETY: the number is open, and it is either inherited from the parent or a standard stream: such
     // descriptors are owned by no object and are never closed.
     Ok(unsafe { BorrowedFd::borrow_raw(number) })
 }
@@ -78,8 +78,8 @@ pub(super) fn borrow_inherited(number: i32) -> io::Result<BorrowedFd<'static>> {
 fn open_plainly(path: &Path) -> io::Result<OwnedFd> {
     match appending().create(true).open(path) {
         Ok(file) if file.metadata()?.file_type().is_fifo() => {
-            // Open for reading as well, a FIFO keeps what is written until a reader comes, and survives the change of
-            // readers.
+            // A FIFO that is open for reading as well keeps its content until a reader comes, and
+            // survives a change of readers.
             let both = OpenOptions::new().read(true).append(true).custom_flags(FLAGS).open(path);
             Ok(both.unwrap_or(file).into())
         }
@@ -102,7 +102,7 @@ fn open_as_root(path: &Path, owner: &Identity) -> Result<OwnedFd, OpenError> {
     opened.map(Into::into).map_err(|error| describe(path, &error))
 }
 
-/// A file that root makes for the workers' user belongs to it: workers open it by themselves at USR1.
+/// A file that root creates for the workers' user belongs to it: workers reopen it themselves at USR1.
 fn give_away(file: &File, owner: &Identity) -> io::Result<()> {
     fchown(file, Some(owner.uid.as_raw()), Some(owner.gid.as_raw()))
 }
@@ -113,8 +113,8 @@ fn appending() -> OpenOptions {
     options
 }
 
-/// Where a path leads, through links too, while no one but root can change the way: every directory on it, and with it
-/// every link, is root's.
+/// Resolves a path, including links, as long as no one but root can change it: every directory on it, and so
+/// every link, belongs to root.
 fn locate(path: &Path, owner: &Identity) -> Result<PathBuf, String> {
     let mut left: Vec<PathBuf> = components(path);
     let mut at = PathBuf::from("/");
@@ -161,7 +161,7 @@ fn locate(path: &Path, owner: &Identity) -> Result<PathBuf, String> {
     Ok(at)
 }
 
-/// The parts of a path below the root, the last one first.
+/// Returns the components of a path below the root, the last one first.
 fn components(path: &Path) -> Vec<PathBuf> {
     let parts = path.components().filter_map(|part| match part {
         Component::Normal(name) => Some(PathBuf::from(name)),
@@ -173,9 +173,9 @@ fn components(path: &Path) -> Vec<PathBuf> {
     parts
 }
 
-/// Whether no one but root can put something else in the place of an entry of a directory. Where all may write to the
-/// directory but not remove what belongs to others (`/tmp`), that holds for what is root's. Returns whether it is such
-/// a directory.
+/// Checks that no one but root can replace an entry of a directory. If everyone may write to the directory but
+/// not remove the files of others (`/tmp`), that holds for root's entries. Returns whether it is such a
+/// directory.
 fn check_entry(
     directory: &Path,
     entry: Option<&Metadata>,

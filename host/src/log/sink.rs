@@ -1,10 +1,11 @@
 //! Writing to a log's descriptor without blocking on its reader.
 //!
-//! A pipe or a terminal that is a standard stream is shared: with the shell, and with what the application prints.
-//! `O_NONBLOCK` belongs to the open file description, so setting it there would change it for all of them. So such a
-//! descriptor is opened again through `/proc/self/fd`, which makes a description of our own. Where that is not
-//! permitted (the pipe of another user), `RWF_NOWAIT` asks for the same a write at a time, and on kernels that do not
-//! have it for pipes (before 6.4) a look with `poll` has to do, which another writer can outrun.
+//! A pipe or a terminal that is a standard stream is shared: with the shell, and with the output of the
+//! application. `O_NONBLOCK` belongs to the open file description, so setting it there would change it for all of
+//! them. Such a descriptor is therefore opened again through `/proc/self/fd`, which creates a private
+//! description. If that is not permitted (the pipe of another user), `RWF_NOWAIT` requests the same for a single
+//! write, and on kernels that do not support it for pipes (before 6.4), a check with `poll` has to do, which can
+//! race with another writer.
 
 use std::ffi::c_void;
 use std::io;
@@ -21,18 +22,18 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Sink {
-    /// A file on a disk, or a device that takes everything at once: a plain write.
+    /// A file on a disk, or a device that accepts everything immediately: a plain write.
     File,
-    /// A pipe or a terminal with an open file description of our own, which does not block.
+    /// A pipe or a terminal with a private, non-blocking open file description.
     Own,
-    /// A pipe or a terminal whose open file description belongs to others, too.
+    /// A pipe or a terminal whose open file description is shared.
     Shared,
     /// A socket, as standard output is under journald.
     Socket,
 }
 
 impl Sink {
-    /// What is behind a descriptor that this process has opened itself, with `O_NONBLOCK`.
+    /// Returns the sink of a descriptor that this process has opened itself, with `O_NONBLOCK`.
     pub(super) fn of_opened(fd: BorrowedFd<'_>) -> Self {
         match file_type(fd) {
             SFlag::S_IFIFO => Self::Own,
@@ -42,7 +43,7 @@ impl Sink {
         }
     }
 
-    /// A descriptor for what is behind `fd`, which others use as well.
+    /// Returns a sink, and a descriptor, for the file of `fd`, which others use as well.
     pub(super) fn of_shared(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, Self)> {
         match Self::of_opened(fd) {
             Self::Own => match open_again(fd, OFlag::O_NONBLOCK) {
@@ -62,12 +63,12 @@ impl Sink {
         }
     }
 
-    /// The longest write that nothing else can come into the middle of; no limit for files in append mode.
+    /// Returns the longest write that no other write can interleave; files in append mode have no limit.
     pub(super) fn piece_max(self) -> usize {
         if self == Self::File { usize::MAX } else { libc::PIPE_BUF }
     }
 
-    /// Writes without waiting for a reader: `EAGAIN` where it would have to.
+    /// Writes without waiting for a reader; returns `EAGAIN` if it would have to.
     pub(super) fn write(self, fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
         match self {
             Self::File | Self::Own => nix::unistd::write(fd, bytes),
@@ -80,7 +81,7 @@ impl Sink {
                     if !is_writable(fd, PollTimeout::ZERO)? {
                         return Err(Errno::EAGAIN);
                     }
-                    // With room for one page, a pipe takes this much without blocking.
+                    // With room for one page, a pipe accepts this much without blocking.
                     nix::unistd::write(fd, &bytes[..bytes.len().min(libc::PIPE_BUF)])
                 }
                 result => result,
@@ -88,7 +89,7 @@ impl Sink {
         }
     }
 
-    /// Waits until the reader has made room, or `until` has passed; whether it has.
+    /// Waits until the reader has made room or `until` has passed. Returns whether there is room.
     pub(super) fn wait(fd: BorrowedFd<'_>, until: Instant) -> bool {
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -105,8 +106,8 @@ impl Sink {
     }
 }
 
-/// The file behind `fd` with an open file description that blocks, for other programs and for what the application
-/// prints. Never waits, not even for the reader of a FIFO.
+/// Opens the file of `fd` with a blocking open file description, for other programs and for the output of the
+/// application. Never waits, not even for the reader of a FIFO.
 pub(super) fn blocking_clone(fd: BorrowedFd<'_>, sink: Sink) -> io::Result<OwnedFd> {
     if sink == Sink::Own
         && let Ok(own) = open_again(fd, OFlag::O_NONBLOCK)
@@ -126,7 +127,8 @@ fn open_again(fd: BorrowedFd<'_>, flags: OFlag) -> nix::Result<OwnedFd> {
 fn write_nowait(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
     let part =
         libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast::<c_void>(), iov_len: bytes.len() };
-    // SAFETY: the one part describes `bytes`, which the call only reads; -1 stands for the file's own position.
+    // SAFETY: the one part describes `bytes`, which the call only reads; -1 stands for the file's own
+    // position.
     let written =
         unsafe { libc::pwritev2(fd.as_raw_fd(), &raw const part, 1, -1, libc::RWF_NOWAIT) };
     Errno::result(written).map(|written| written as usize)
@@ -134,7 +136,7 @@ fn write_nowait(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
 
 fn is_writable(fd: BorrowedFd<'_>, timeout: PollTimeout) -> Result<bool, Errno> {
     let mut watched = [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)];
-    // An error of the descriptor counts as writable: the write says which.
+    // An error of the descriptor counts as writable: the write reports it.
     poll(&mut watched, timeout).map(|ready| ready > 0)
 }
 

@@ -1,5 +1,5 @@
-//! Lines for a syslog daemon: one datagram each, in the form of RFC 3164 without time and host, which the
-//! daemon adds. A daemon that is not there, or too slow, costs its own lines and nothing else.
+//! Lines for a syslog daemon: one datagram each, in the form of RFC 3164 without time and host, which the daemon
+//! adds. If the daemon is absent or too slow, only its own lines are lost.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _, UdpSocket};
@@ -15,7 +15,7 @@ pub(super) enum Part {
     Access,
 }
 
-/// A way to the daemon, for one log.
+/// The connection to the daemon, for one log.
 #[derive(Debug)]
 pub(super) struct Syslog {
     socket: Socket,
@@ -26,13 +26,13 @@ pub(super) struct Syslog {
 
 #[derive(Debug)]
 enum Socket {
-    /// Not connected, so that a daemon that was started again is found again.
+    /// Not connected, so that a restarted daemon is found again.
     Unix(UnixDatagram, PathBuf),
     Udp(UdpSocket, SocketAddr),
 }
 
 impl Syslog {
-    /// By the settings; nothing where they want none for this log.
+    /// Creates it from the settings; returns `None` if they do not enable it for this log.
     pub(super) fn open(settings: &Settings, part: Part) -> io::Result<Option<Self>> {
         let wanted = match part {
             Part::Error => settings.syslog,
@@ -58,7 +58,7 @@ impl Syslog {
         let mut datagram = format!("<{priority}>{}: [{pid}] ", self.tag).into_bytes();
         datagram.extend_from_slice(line.trim_ascii_end());
         datagram.truncate(DATAGRAM_MAX);
-        // The log is the place where this could be said.
+        // An error is ignored: this is the place where it would be reported.
         let _ = match &self.socket {
             Socket::Unix(socket, path) => socket.send_to(&datagram, path),
             Socket::Udp(socket, address) => socket.send_to(&datagram, address),
@@ -72,7 +72,8 @@ impl Socket {
             SyslogAddress::Unix(path) => {
                 let socket = UnixDatagram::unbound()?;
                 socket.set_nonblocking(true)?;
-                // A daemon that is not there yet may come; one with a stream socket would never receive a line.
+                // A daemon that is absent may start later; one with a stream socket would never
+                // receive a line.
                 let tried = UnixDatagram::unbound()?.connect(path);
                 if tried.is_err_and(|error| error.raw_os_error() == Some(libc::EPROTOTYPE)) {
                     let path = path.display();
@@ -106,7 +107,7 @@ fn severity(level: LogLevel) -> u16 {
     }
 }
 
-/// What daemons take at least, and mostly at most.
+/// The size that all daemons accept, and most accept at most.
 const DATAGRAM_MAX: usize = 8 * 1024;
 
 #[cfg(test)]

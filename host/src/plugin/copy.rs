@@ -1,5 +1,5 @@
-//! The private copy from which a library is loaded: whoever overwrites or cuts the file afterwards
-//! changes nothing in the processes that run it.
+//! The private copy from which a library is loaded: overwriting or truncating the file later changes nothing in
+//! the processes that run it.
 //!
 //! The copy is a sealed memfd. Where the system refuses memfds, or `/proc` is absent and a memfd has no path, it
 //! is a read-only file in a private directory that has no name once the library is loaded.
@@ -31,7 +31,7 @@ pub struct Draft {
 #[derive(Debug)]
 pub struct SealedCopy {
     file: File,
-    /// The directory and file that exist until the copy is loaded, where a descriptor has no path.
+    /// The directory and file that exist until the copy is loaded, if a descriptor has no path.
     named: Option<PrivateFile>,
 }
 
@@ -52,7 +52,7 @@ impl Draft {
             .map_err(|error| io::Error::new(error.kind(), format!("{refused}; {error}")))
     }
 
-    /// Copies the rest of `source` into a new file that only this user can reach.
+    /// Copies the rest of `source` into a new file that only this user can open.
     fn on_disk(source: &mut File) -> io::Result<Self> {
         let (named, mut writer) = PrivateFile::create()?;
         let file = File::open(named.path())?;
@@ -61,7 +61,7 @@ impl Draft {
         Ok(Self { copy: SealedCopy { file, named }, writer, is_in_memory: false })
     }
 
-    /// The copy's content.
+    /// Returns the content of the copy.
     pub fn file(&self) -> &File {
         self.copy.file()
     }
@@ -95,7 +95,7 @@ impl SealedCopy {
         &self.file
     }
 
-    /// The path by which this process, and its children, can open the copy.
+    /// Returns the path by which this process, and its children, can open the copy.
     pub fn path(&self) -> PathBuf {
         let named = self.named.as_ref().map(PrivateFile::path);
         named.unwrap_or_else(|| descriptor_path(&self.file))
@@ -108,28 +108,30 @@ impl SealedCopy {
     }
 }
 
-/// An empty memfd whose pages may be executed.
+/// Creates an empty memfd whose pages may be executed.
 fn create_in_memory(origin: &Path) -> io::Result<File> {
     let name = origin.file_name().unwrap_or_default().to_string_lossy();
     let name = CString::new(name.chars().take(NAME_MAX).collect::<String>())?;
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let executable = flags | MFdFlags::from_bits_retain(libc::MFD_EXEC);
     let descriptor = match memfd_create(name.as_c_str(), executable) {
-        // Before Linux 6.3 the flag is unknown, and every memfd executable.
+        // Before Linux 6.3 the flag is unknown, and every memfd is executable.
         Err(Errno::EINVAL) => memfd_create(name.as_c_str(), flags)?,
         result => result?,
     };
     Ok(File::from(descriptor))
 }
 
-/// A file in a new directory that only this user may enter. Dropping it removes both; what has the file open keeps it.
+/// A file in a new directory that only this user may enter. Dropping it removes both; open descriptors keep the
+/// content.
 #[derive(Debug)]
 struct PrivateFile {
     directory: PathBuf,
 }
 
 impl PrivateFile {
-    /// Creates it in the first directory for temporary files that allows it and from which code may be executed.
+    /// Creates it in the first directory for temporary files that permits it and from which code may be
+    /// executed.
     fn create() -> io::Result<(Self, File)> {
         let name = format!("jimu-{:016x}", RandomState::new().hash_one(std::process::id()));
         let mut refused = Vec::new();
@@ -162,7 +164,7 @@ impl PrivateFile {
 
 impl Drop for PrivateFile {
     fn drop(&mut self) {
-        // What remains after an error is a file that nothing uses.
+        // An error leaves an unused file behind.
         let _ = std::fs::remove_file(self.path());
         let _ = std::fs::remove_dir(&self.directory);
     }
@@ -172,7 +174,7 @@ fn descriptor_path(file: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
-/// Whether the file can be opened by its descriptor's path.
+/// Returns whether the file can be opened by its descriptor's path.
 fn has_path(file: &File) -> bool {
     let facts = (std::fs::metadata(descriptor_path(file)), file.metadata());
     matches!(facts, (Ok(found), Ok(own)) if (found.dev(), found.ino()) == (own.dev(), own.ino()))

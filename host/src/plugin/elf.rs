@@ -1,11 +1,11 @@
-//! Whether a file can be a shared library of this machine at all, from its ELF header: so that the
-//! operator reads what is wrong instead of what dlopen(3) makes of it.
+//! Checks from the ELF header whether a file can be a shared library of this machine, so that the operator reads
+//! what is wrong instead of dlopen(3)'s message.
 //!
-//! No more than that: the dynamic linker does the rest, and says what it does not like.
+//! Nothing more: the dynamic linker checks the rest, and reports it.
 
 use super::error::NotALibrary;
 
-/// Checks the first [`HEADER_SIZE`] bytes of a file, or as many as there are.
+/// Checks the first [`HEADER_SIZE`] bytes of a file, or fewer if it is shorter.
 pub fn check_header(start: &[u8]) -> Result<(), NotALibrary> {
     if !start.starts_with(MAGIC) {
         return Err(NotALibrary::NotElf);
@@ -21,19 +21,19 @@ pub fn check_header(start: &[u8]) -> Result<(), NotALibrary> {
     Ok(())
 }
 
-/// Checks that a file of `length` bytes, whose header is in order, is whole: opening one that is still
-/// being written would end the process by SIGBUS. `start` is its beginning, up to [`START_SIZE`] bytes.
+/// Checks that a file of `length` bytes with a valid header is complete: opening one that is still being written
+/// would end the process by SIGBUS. `start` is its beginning, up to [`START_SIZE`] bytes.
 pub fn check_whole(start: &[u8], length: u64) -> Result<(), NotALibrary> {
     is_whole(start, length).filter(|whole| *whole).map(drop).ok_or(NotALibrary::Truncated)
 }
 
-/// The name of the machine that this program runs on.
+/// Returns the name of this program's machine.
 pub fn this_machine() -> String {
     describe(CLASS_64, LITTLE_ENDIAN, THIS_MACHINE)
 }
 
-/// Whether all that is mapped is there, and the table of sections, which linkers put last. Nothing
-/// where the table of segments itself is cut.
+/// Returns whether all mapped segments are present, and the table of sections, which linkers put last. Returns
+/// `None` if the table of segments itself is cut.
 fn is_whole(start: &[u8], length: u64) -> Option<bool> {
     let head = start.get(..HEADER_SIZE)?;
     let sections = number(head, 58, 2)?.checked_mul(number(head, 60, 2)?)?;
@@ -50,7 +50,7 @@ fn is_whole(start: &[u8], length: u64) -> Option<bool> {
     Some(end <= length)
 }
 
-/// The little-endian number of `size` bytes at `at`.
+/// Returns the little-endian number of `size` bytes at `at`.
 pub(super) fn number(bytes: &[u8], at: usize, size: usize) -> Option<u64> {
     let bytes = bytes.get(at..at + size)?;
     Some(bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
@@ -66,16 +66,16 @@ fn describe(class: u8, order: u8, machine: u16) -> String {
 }
 
 const MAGIC: &[u8] = b"\x7fELF";
-/// Of a 64-bit file. A 32-bit header is shorter, but no library fits into the difference.
+/// Size in a 64-bit file. A 32-bit header is shorter, but no library fits into the difference.
 pub const HEADER_SIZE: usize = 64;
-/// How much of a file holds its header and its table of segments, which linkers put right behind.
+/// Bytes that contain the header and its table of segments, which linkers put immediately after it.
 pub const START_SIZE: usize = 16 << 10;
 const CLASS_64: u8 = 2;
 const LITTLE_ENDIAN: u8 = 1;
 const TYPE_SHARED: u64 = 3;
 const SEGMENT_LOAD: u64 = 1;
 
-/// The ELF number of the machine that this program was built for.
+/// ELF number of this program's machine.
 const THIS_MACHINE: u16 = if cfg!(target_arch = "aarch64") {
     183
 } else if cfg!(target_arch = "riscv64") {
@@ -84,7 +84,7 @@ const THIS_MACHINE: u16 = if cfg!(target_arch = "aarch64") {
     62
 };
 
-/// Machines that servers and laptops have (elf(5), `e_machine`).
+/// Machines of servers and laptops (elf(5), `e_machine`).
 const MACHINES: [(u16, &str); 10] = [
     (3, "x86"),
     (8, "MIPS"),

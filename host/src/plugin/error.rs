@@ -1,4 +1,4 @@
-//! Why a library is refused: one line that names the file, what is wrong and what to do.
+//! Why a library is refused: one line with the file, the fault and the next step.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use super::elf;
 use super::search::NotFound;
 use crate::exit_status::{BOOT_ERROR, EX_CONFIG};
 
-/// What kind of library is meant.
+/// The expected kind of library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A worker class.
@@ -21,7 +21,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What an operator calls it.
+    /// Returns the operator's name of the kind.
     pub fn name(self) -> &'static str {
         match self {
             Self::Class => "worker class",
@@ -46,30 +46,30 @@ impl Kind {
         }
     }
 
-    /// All of them.
+    /// All kinds.
     pub(super) const ALL: [Self; 3] = [Self::Class, Self::App, Self::Hooks];
 }
 
 /// Why a file cannot be a library of this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotALibrary {
-    /// Something else altogether.
+    /// Not an ELF file.
     NotElf,
-    /// Another machine's.
+    /// Built for another machine.
     Machine {
-        /// Which.
+        /// Name of that machine.
         found: String,
     },
     /// An object file or a program.
     NotShared,
-    /// A part is missing.
+    /// Incomplete.
     Truncated,
 }
 
 /// Why a library is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// A short name that stands for no library.
+    /// No library has this short name.
     #[error(transparent)]
     NotFound(#[from] NotFound),
     /// A settings file without an application: the welcome page is for a start without settings.
@@ -78,17 +78,17 @@ pub enum LoadError {
         /// The settings file.
         file: PathBuf,
     },
-    /// The file is not there, is a directory, or cannot be read.
+    /// The file does not exist, is a directory, or cannot be read.
     #[error("{}: {}", .path.display(), unreadable(.error, *.kind))]
     Unreadable {
-        /// What was meant.
+        /// The expected kind.
         kind: Kind,
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         error: io::Error,
     },
-    /// The file is no shared library of this machine.
+    /// The file is not a shared library of this machine.
     #[error("{}: {}", .path.display(), unfit(.reason))]
     NotALibrary {
         /// The file.
@@ -111,7 +111,7 @@ pub enum LoadError {
     Linker {
         /// The file.
         path: PathBuf,
-        /// What the linker said.
+        /// The linker's message.
         reason: String,
     },
     /// It exports no root module.
@@ -120,25 +120,25 @@ pub enum LoadError {
         .path.display(), .kind.name(), macro_of(*.kind)
     )]
     NoRootModule {
-        /// What was meant.
+        /// The expected kind.
         kind: Kind,
         /// The file.
         path: PathBuf,
     },
-    /// It is of the other kind.
+    /// It is of another kind.
     #[error(
         "{}: is {}, where {} is meant; {}",
         .path.display(), .found.with_article(), .kind.with_article(), .found.place()
     )]
     OtherKind {
-        /// What was meant.
+        /// The expected kind.
         kind: Kind,
-        /// What it is.
+        /// The actual kind.
         found: Kind,
         /// The file.
         path: PathBuf,
     },
-    /// It was built against a worker-api that does not fit.
+    /// It was built against an incompatible worker-api.
     #[error(
         "{}: was built against worker-api {found}, this host has {}: {reason}; build it against {} again",
         .path.display(), worker_api::API_VERSION, worker_api::API_VERSION
@@ -146,12 +146,12 @@ pub enum LoadError {
     Incompatible {
         /// The file.
         path: PathBuf,
-        /// The version that it was built against, as far as it can be told.
+        /// The version that it was built against, if known.
         found: String,
-        /// What does not fit.
+        /// The difference.
         reason: String,
     },
-    /// Making its root module panicked.
+    /// Creating its root module panicked.
     #[error("{}: its root module cannot be made: it {reason}; this is a fault of the library", .path.display())]
     Constructor {
         /// The file.
@@ -159,27 +159,27 @@ pub enum LoadError {
         /// What happened.
         reason: String,
     },
-    /// It reported a failure in the mold, when it was set up, made or loaded.
+    /// It reported a failure in the mold, while it was set up, created or loaded.
     #[error("{}: the {} refuses to start: {}", .path.display(), .kind.name(), one_line(.failure))]
     Refused {
-        /// What refuses.
+        /// The kind of plugin that refuses.
         kind: Kind,
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The failure.
         failure: Failure,
     },
     /// It reported a failure in a worker, before that could serve.
     #[error("{}: the {} cannot boot: {}", .path.display(), .kind.name(), one_line(.failure))]
     Boot {
-        /// What cannot.
+        /// The kind of plugin that fails.
         kind: Kind,
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The failure.
         failure: Failure,
     },
-    /// The application needs what the class cannot do.
+    /// The application requires a capability that the class lacks.
     #[error(
         "{}: the application {need}, which the worker class {class} cannot do; choose another class with --worker-class"
         , .path.display()
@@ -187,17 +187,16 @@ pub enum LoadError {
     Requirements {
         /// The application's file.
         path: PathBuf,
-        /// What it needs, as the end of "the application …".
+        /// The requirement, as the end of "the application …".
         need: &'static str,
-        /// The class's name.
+        /// Name of the class.
         class: String,
     },
 }
 
 impl LoadError {
-    /// The status that `host` ends with when this happens at start: gunicorn's 4 where the
-    /// application cannot be loaded, 3 where a worker cannot boot, and `EX_CONFIG` for what the
-    /// operator has chosen wrongly.
+    /// Returns the exit status of `host` if this happens at start: gunicorn's 4 if the application cannot be
+    /// loaded, 3 if a worker cannot boot, and `EX_CONFIG` for wrong settings.
     pub fn exit_status(&self) -> i32 {
         match self {
             Self::Refused { failure, .. } | Self::Boot { failure, .. }
@@ -210,7 +209,7 @@ impl LoadError {
         }
     }
 
-    /// The failure that a plugin reported, if it was one.
+    /// Returns the failure reported by a plugin, if it is one.
     pub fn failure(&self) -> Option<&Failure> {
         match self {
             Self::Refused { failure, .. } | Self::Boot { failure, .. } => Some(failure),
@@ -219,8 +218,8 @@ impl LoadError {
     }
 }
 
-/// A failure with its causes in one line. Causes of several lines (tracebacks) are left out: they go
-/// to the log.
+/// Formats a failure and its causes in one line. Causes of several lines (tracebacks) are left out: they go to
+/// the log.
 pub(super) fn one_line(failure: &Failure) -> String {
     let causes = failure.chain.iter().filter(|cause| !cause.trim_end().contains('\n'));
     let parts: Vec<String> = std::iter::once(&failure.message)

@@ -1,5 +1,5 @@
-//! Which files a worker is made of, for the setting `reload`: the two libraries, and what the
-//! application says.
+//! The files that a worker is made of, for the setting `reload`: the two libraries, and those that the
+//! application names.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use worker_api::raw::AppBox;
 use crate::clock;
 use crate::message::{Channel, ToWatcher};
 
-/// What is loaded, and what of it was told.
+/// Loaded files, and which of them have been reported.
 pub struct LoadedFiles {
     app: &'static AppBox,
     libraries: Vec<PathBuf>,
@@ -21,18 +21,19 @@ pub struct LoadedFiles {
 #[derive(Default)]
 struct Told {
     files: BTreeSet<PathBuf>,
-    /// Not asked again before.
+    /// No report before this time.
     due_ns: u64,
 }
 
 impl LoadedFiles {
-    /// An application and the libraries that were opened.
+    /// Creates the list for an application and the opened libraries.
     pub fn new(app: &'static AppBox, libraries: Vec<PathBuf>) -> Self {
         Self { app, libraries, told: Mutex::default() }
     }
 
-    /// Tells the watcher what it was not told yet, once a second at most. Another thread that is at it, or this one
-    /// further up its stack, does it instead. `loaded` is false where loading the application has failed.
+    /// Reports files to the watcher that it does not have yet, at most once a second. A concurrent call, or a
+    /// nested one further up the stack, does it instead. `loaded` is false if loading the application has
+    /// failed.
     pub(super) fn report(&self, watcher: &Channel, loaded: bool) {
         let Ok(mut told) = self.told.try_lock() else { return };
         let now_ns = clock::now_ns();
@@ -47,7 +48,7 @@ impl LoadedFiles {
         let named = SystemTime::now();
         for files in new.chunks(FILES_PER_MESSAGE) {
             let message = ToWatcher::Files { files: files.to_vec(), named, loaded };
-            // The watcher may have ended.
+            // The watcher may have exited.
             if let Err(error) = watcher.send(&message) {
                 return tracing::debug!("cannot name loaded files to the watcher: {error}");
             }
@@ -55,7 +56,7 @@ impl LoadedFiles {
     }
 }
 
-/// So many paths, of a hundred or two hundred bytes each, fit into one message by far.
+/// At 100 to 200 bytes per path, this number fits easily into one message.
 const FILES_PER_MESSAGE: usize = 16;
-/// The pause between two questions.
+/// Pause between two reports.
 const PERIOD_NS: u64 = 1_000_000_000;

@@ -1,7 +1,7 @@
-//! Opening a library and checking that it fits, before any of its code but its constructors runs.
+//! Opens a library and checks that it is compatible before any of its code except constructors runs.
 //!
-//! `abi_stable`'s own loader is not used: it opens lazily, knows one library a type and process, and
-//! refuses a library that is older than the host.
+//! `abi_stable`'s own loader is not used: it binds lazily, supports one library per type and process, and refuses
+//! a library that is older than the host.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -24,14 +24,13 @@ use super::error::{Kind, LoadError, NotALibrary};
 use super::names::{self, LibraryName};
 use super::private::{LibraryCopy, Missing, Tree, Unusable, start_of};
 
-/// A library that has been opened and checked; its root module is `M`. It stays open for the life
-/// of the process.
+/// An opened and checked library with the root module `M`. It stays open for the life of the process.
 pub struct Plugin<M> {
     /// The file it came from.
     pub path: PathBuf,
     /// The version of `worker-api` that it was built against.
     pub api_version: String,
-    /// What it exports.
+    /// The exported root module.
     pub root: M,
     /// The libraries that it brought along.
     pub private: Vec<PathBuf>,
@@ -73,7 +72,7 @@ fn open<M: RootModule>(kind: Kind, path: &Path) -> Result<Plugin<M>, LoadError> 
     Ok(Plugin { path, api_version, root, private, names })
 }
 
-/// Where a library is loaded from: something whole.
+/// Where a library is loaded from: a complete file.
 enum Source {
     /// A copy, and what the file was when it was copied.
     Copy(Draft, Box<Metadata>),
@@ -82,8 +81,8 @@ enum Source {
 }
 
 impl Source {
-    /// Copies a file once its beginning says that it can be a library: no other file is worth the
-    /// memory, and some (devices, pipes) have no end.
+    /// Copies a file once its beginning shows that it can be a library: no other file is worth the memory,
+    /// and some (devices, pipes) have no end.
     fn of(path: &Path) -> Result<Self, Unreadable> {
         let facts = std::fs::metadata(path)?;
         if facts.is_dir() {
@@ -94,13 +93,13 @@ impl Source {
         }
         let mut file = File::open(path)?;
         elf::check_header(&start_of(&file, elf::HEADER_SIZE)?)?;
-        // Before the copy is made: a change while it is made is to be noticed later.
+        // Read before the copy is made, so that a change during copying is noticed later.
         let metadata = file.metadata()?;
         let source = match Draft::new(path, &mut file) {
             Ok(copy) => Self::Copy(copy, Box::new(metadata)),
             Err(error) => Self::File(error),
         };
-        // Of the copy: the file may still be growing.
+        // Check the copy: the file may still be growing.
         let whole = if let Self::Copy(copy, _) = &source { copy.file() } else { &file };
         elf::check_whole(&start_of(whole, elf::START_SIZE)?, whole.metadata()?.len())?;
         Ok(source)
@@ -246,18 +245,18 @@ fn is_about_the_copy(reason: &str, name: &str) -> bool {
     reason.contains(name) && COPY_REFUSALS.iter().any(|words| reason.contains(words))
 }
 
-/// dlopen(3) with all symbols bound now, local to the library. The library stays for good.
+/// Calls dlopen(3) with all symbols bound immediately, local to the library. The library is never unloaded.
 fn dlopen(path: &Path) -> Result<Library, String> {
     let flags = RTLD_NOW | RTLD_LOCAL | libc::RTLD_NODELETE;
-    // SAFETY: the library's constructors run here. The file is one that the operator named as code
-    // to be run; this process is a mold, which exists so that they may do as they please.
+    // SAFETY: the library's constructors run here. The operator named this file as code to run; this process
+    // is a mold, which exists so that they may do anything.
     unsafe { Library::open(Some(path), flags) }.map_err(|error| {
         let source = std::error::Error::source(&error).map(ToString::to_string);
         source.unwrap_or_else(|| error.to_string())
     })
 }
 
-/// What `abi_stable` finds a root module by.
+/// Returns the header by which `abi_stable` finds a root module.
 fn header_of(library: &Library) -> Option<AbiHeaderRef> {
     // SAFETY: a symbol of this name is a static `LibHeader`, which begins with an `AbiHeader`; the
     // reference to it lives as long as the library, which is never unloaded. `AbiHeaderRef` is a
@@ -267,12 +266,12 @@ fn header_of(library: &Library) -> Option<AbiHeaderRef> {
     symbol.ok().map(|symbol| *symbol)
 }
 
-/// The root module of a library, if it fits this host: in the way that `abi_stable` checks, or, where
-/// the library is older, the other way round.
+/// Returns the root module of a library if it is compatible with this host: by `abi_stable`'s check, or, for an
+/// older library, by the reverse check.
 ///
-/// `abi_stable` accepts a library with more fields and methods than the host knows. An older library
-/// has fewer, and from its side the host is the one with more: what the library knows is then in the
-/// same place on both sides, and what it lacks is read as absent, for which prefix types are made.
+/// `abi_stable` accepts a library with more fields and methods than the host has. An older library has fewer, and
+/// from its side the host is the one with more: the library's fields are then in the same place on both sides,
+/// and the ones it lacks are read as absent, which is the purpose of prefix types.
 fn check<M: RootModule>(
     header: &'static LibHeader,
     kind: Kind,
@@ -306,7 +305,7 @@ fn check<M: RootModule>(
     Err(incompatible(path, Some(header), &error))
 }
 
-/// The refusal for an error of `abi_stable`, whose own text can be hundreds of lines.
+/// Returns the refusal for an error of `abi_stable`, whose own text can be hundreds of lines.
 fn incompatible(path: &Path, header: Option<&LibHeader>, error: &LibraryError) -> LoadError {
     tracing::debug!("{}: {error:?}", path.display());
     let path = path.to_owned();
@@ -327,7 +326,7 @@ fn incompatible(path: &Path, header: Option<&LibHeader>, error: &LibraryError) -
     LoadError::Incompatible { path, found: found.unwrap_or("of an unknown version".into()), reason }
 }
 
-/// What `abi_stable`'s report says about the first type that differs.
+/// Returns the first difference in `abi_stable`'s report.
 fn first_difference(report: &str) -> String {
     let lines = || report.lines().map(str::trim);
     let error = lines().find_map(|line| line.strip_prefix("Error:"));
@@ -354,7 +353,7 @@ fn kind_layout(kind: Kind) -> &'static TypeLayout {
     .expect("the root modules of worker-api are declared with their layout")
 }
 
-/// What glibc and musl say when a file cannot be opened, or may not be mapped as code.
+/// Messages of glibc and musl if a file cannot be opened, or may not be mapped as code.
 const COPY_REFUSALS: [&str; 4] = [
     "cannot open shared object file",
     "Error loading shared library",

@@ -1,25 +1,24 @@
-//! Plugins on the host's side: finding a worker class and an application, opening them, serving
-//! them. All of it runs in molds and workers; the arbiter uses nothing of this module.
+//! The host's side of plugins: finds a worker class and an application, opens them and provides services. All of
+//! it runs in molds and workers; the arbiter uses nothing of this module.
 //!
-//! | module | what it is for |
+//! | module | purpose |
 //! | --- | --- |
-//! | [`search`] | from what the operator wrote to the path of a library |
-//! | [`elf`] | whether a file can be a library of this machine at all |
+//! | [`search`] | finds the library for the operator's words |
+//! | [`elf`] | checks whether a file can be a library of this machine |
 //! | [`copy`] | the private copy from which a library is loaded |
 //! | [`private`] | the libraries that a plugin brings along |
 //! | [`dynamic`] | which libraries a library needs, and replacing their names in a copy |
 //! | `resident` | which libraries the host itself has loaded |
 //! | [`names`] | the path under which debuggers find a library |
-//! | [`build_id`] | which build a library is |
-//! | [`load`] | opening a library and checking that it fits |
+//! | [`build_id`] | identifies the build of a library |
+//! | [`load`] | opens a library and checks that it is compatible |
 //! | [`error`] | why a library is refused, in one line |
-//! | [`payload`] | a worker class and an application, from their opening to a worker's exit status |
-//! | [`services`] | the host as plugins see it |
-//! | `files` | which files a worker is made of, for `reload` |
-//! | `request` | what is noted of each request |
+//! | [`payload`] | the life of a worker class and an application, from opening to a worker's exit status |
+//! | [`services`] | the host's services for plugins |
+//! | `files` | the files that a worker is made of, for `reload` |
+//! | `request` | what is recorded of each request |
 //!
-//! **Invariants:** a library is never unloaded; a library whose layout was not checked is never
-//! called.
+//! **Invariants:** a library is never unloaded; no code of a library is called before its layout was checked.
 
 pub mod build_id;
 pub mod copy;

@@ -1,5 +1,5 @@
-//! The product's payload: a worker class and an application, opened through the stable ABI in the
-//! mold and run in its workers.
+//! The production payload: a worker class and an application, opened through the stable ABI in the mold and run
+//! in its workers.
 
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
@@ -29,7 +29,7 @@ use crate::payload::{MoldContext, Payload};
 use crate::settings::{Origin, Settings};
 use crate::worker::{WorkerContext, at_abort};
 
-/// What a generation is made of. Where its worker class comes from is a matter of `C`.
+/// The contents of a generation. `C` determines where its worker class comes from.
 pub struct Plugins<C = FromLibrary> {
     settings: Arc<Settings>,
     services: &'static Services,
@@ -40,14 +40,14 @@ pub struct Plugins<C = FromLibrary> {
     source: PhantomData<C>,
 }
 
-/// Where the worker class comes from. In the product always [`FromLibrary`]; the benchmarks have one
-/// linked in, to measure what it costs that a class is a library.
+/// Source of the worker class. Always [`FromLibrary`] in production; the benchmarks link one in, to measure the
+/// cost of having it in a library.
 pub trait ClassSource {
-    /// The class for the path that the settings lead to.
+    /// Opens the class at the configured path.
     fn open(path: &Path) -> Result<Plugin<WorkerClassRef>, LoadError>;
 }
 
-/// The class is in the library of that path.
+/// Opens the library at that path.
 pub struct FromLibrary;
 
 impl ClassSource for FromLibrary {
@@ -97,7 +97,7 @@ impl<C: ClassSource> Payload for Plugins<C> {
     }
 
     fn run_worker(self, mut context: WorkerContext) -> i32 {
-        // Plugins hold on to what they were given until the process is gone.
+        // Plugins keep references to the objects they were given until the process exits.
         let plugins = ManuallyDrop::new(self);
         plugins.form_access_log(&mut context);
         let context = plugins.services.enter(context);
@@ -142,7 +142,7 @@ impl<C: ClassSource> Payload for Plugins<C> {
 }
 
 impl<C: ClassSource> Plugins<C> {
-    /// Everything up to the first fork.
+    /// Does everything up to the first fork.
     fn open(context: &MoldContext, doing: &dyn Fn(&str)) -> Result<Self, LoadError> {
         let doing = |path: &Path, what: &str| doing(&format!("{}: {what}", path.display()));
         let settings = Arc::clone(&context.settings);
@@ -203,13 +203,13 @@ impl<C: ClassSource> Plugins<C> {
             kinds.zip(names)
         });
         let names = Arc::new(LibraryNames::new(names.collect()));
-        // A mold waits from now on, without a look at the files.
+        // From now on a mold only waits and does not check the files.
         names.use_copies();
         services.know_names(Arc::clone(&names));
         Ok(Self { settings, services, class, app_module, app, names, source: PhantomData })
     }
 
-    /// Has the access log take the class's form, unless the operator chose one.
+    /// Sets the access log to the class's format, unless the operator chose one.
     fn form_access_log(&self, context: &mut WorkerContext) {
         let format = self.class.root.access_log_format();
         let chosen = self.settings.origin("access_log_format") != Some(&Origin::Default);
@@ -236,7 +236,7 @@ impl<C: ClassSource> Plugins<C> {
         })
     }
 
-    /// The worker's loop ended before its first heartbeat.
+    /// Reports that the worker's loop ended before its first heartbeat.
     fn report_failed_start(&self, context: &WorkerContext, failure: Failure) -> i32 {
         let path = self.class.path.clone();
         let error = LoadError::Boot { kind: Kind::Class, path, failure };
@@ -244,7 +244,7 @@ impl<C: ClassSource> Plugins<C> {
         error.exit_status()
     }
 
-    /// Everything from the fork until the worker can serve.
+    /// Does everything from the fork until the worker can serve.
     fn boot(&self) -> Result<&'static WorkerBox, LoadError> {
         self.load_application()?;
         let section = class_section(&self.settings, &self.class.root.name());
@@ -260,8 +260,7 @@ impl<C: ClassSource> Plugins<C> {
     }
 }
 
-/// The hooks of the setting `hooks_module`, where that names a library; other names mean something
-/// to the application.
+/// Opens the hook plugin if the setting `hooks_module` names a library; other names are for the application.
 fn open_hook_plugin(
     settings: &Settings,
     services: &'static Services,
@@ -283,7 +282,7 @@ fn open_hook_plugin(
     Ok(Some((hooks, plugin.names)))
 }
 
-/// Refuses an application that the class cannot serve.
+/// Refuses an application whose requirements the class does not meet.
 fn check_needs(app: &AppBox, class: &Plugin<WorkerClassRef>, path: &Path) -> Result<(), LoadError> {
     let (needs, capabilities) = (Requirements(app.requirements()), class.root.capabilities());
     let lacking = [
@@ -306,20 +305,20 @@ fn check_needs(app: &AppBox, class: &Plugin<WorkerClassRef>, path: &Path) -> Res
     }
 }
 
-/// What the settings file says to the class of that name.
+/// Returns the section of the settings file for the class of that name.
 fn class_section(settings: &Settings, class: &str) -> toml::Table {
     let section = settings.sections.class.get(class).and_then(toml::Value::as_table);
     section.cloned().unwrap_or_default()
 }
 
-/// Writes to the log what has no place in the one line of a refusal: tracebacks.
+/// Logs the parts of a failure that do not fit into one line: tracebacks.
 fn log_details(failure: &Failure) {
     for cause in failure.chain.iter().filter(|cause| cause.trim_end().contains('\n')) {
         tracing::error!("{cause}");
     }
 }
 
-/// What the arbiter is told. What has no place in one line is logged here.
+/// Converts an error to the arbiter's form. The parts that do not fit into one line are logged here.
 fn refusal(error: &LoadError) -> Refusal {
     if let Some(failure) = error.failure() {
         log_details(failure);
@@ -328,7 +327,7 @@ fn refusal(error: &LoadError) -> Refusal {
     Refusal::new(reason, error.exit_status())
 }
 
-/// The application that the worker class gets, while the host keeps it too.
+/// The application as passed to the worker class; the host keeps it, too.
 struct Shared(&'static AppBox);
 
 impl RawApp for Shared {
@@ -396,8 +395,7 @@ impl RawApp for Shared {
     }
 }
 
-/// The status of a worker whose class gave up although it could serve before.
+/// Exit status of a worker whose class failed after it had become ready.
 const RUN_ERROR: i32 = 1;
-/// Longest reason in characters. Of 4 bytes at most, or 2 where it is escaped, they fit into one
-/// message to the arbiter.
+/// Longest reason in characters. At 4 bytes at most, or 2 if escaped, they fit into one message to the arbiter.
 const REASON_MAX: usize = 1500;

@@ -1,5 +1,5 @@
-//! What is noted of each request, in the worker's slot of the scoreboard and in the access log. The
-//! hot path: no allocation, no lock and no system call where there is no access log.
+//! Records each request in the worker's slot of the scoreboard and in the access log. The hot path: without an
+//! access log it has no allocation, no lock and no system call.
 
 use worker_api::{AccessRecord, Counter, RequestHead};
 
@@ -7,16 +7,17 @@ use crate::clock;
 use crate::log::AccessLog;
 use crate::scoreboard::{InFlightToken, REQUEST_TEXT_MAX, SlotWriter};
 
-/// A request begins; the token is never 0. `with_query` says whether the query may be shown to those who watch.
+/// Records the start of a request. The returned token is never 0. `with_query` tells whether the status may show
+/// the query.
 pub(super) fn began(slot: SlotWriter, head: &RequestHead<'_>, with_query: bool) -> u32 {
     let mut text = [0; REQUEST_TEXT_MAX];
     let length = describe(head, with_query, &mut text);
-    // The class has just read the clock: once is enough.
+    // The class has just read the clock: do not read it again.
     let start_ns = if head.received_ns == 0 { clock::now_ns() } else { head.received_ns };
     slot.begin_request(&text[..length], start_ns).to_number()
 }
 
-/// A request is over; token 0 stands for one that was refused before it began.
+/// Records the end of a request. Token 0 is that of a request that was refused before it started.
 pub(super) fn ended(
     slot: SlotWriter,
     access: Option<&AccessLog>,
@@ -26,7 +27,7 @@ pub(super) fn ended(
     let announced = record.head.into_option().and_then(|head| head.content_length.into_option());
     let duration_us = record.duration_ns / NANOS_PER_MICRO;
     slot.count_answer(record.status, duration_us, announced.unwrap_or(0), record.body_bytes);
-    // Behind the count: who sees it in flight no more finds it counted.
+    // After the count, so that a request that is no longer in flight is already counted.
     if token != 0 {
         slot.end_request(InFlightToken::from_number(token));
     }
@@ -35,7 +36,7 @@ pub(super) fn ended(
     }
 }
 
-/// Adds to a counter. One that this host does not know is nobody's loss.
+/// Adds to a counter. Counters that this host does not have are ignored.
 pub(super) fn count(slot: SlotWriter, counter: Counter, by: i64) {
     match counter {
         Counter::ACCEPTED => slot.count_accepted(by.max(0) as u64),
@@ -47,10 +48,11 @@ pub(super) fn count(slot: SlotWriter, counter: Counter, by: i64) {
     }
 }
 
-/// Method and target, as far as there is room; without the query, which may hold secrets, unless it is asked for.
+/// Writes method and target, as far as there is room; without the query, which may hold secrets, unless
+/// requested.
 fn describe(head: &RequestHead<'_>, with_query: bool, text: &mut [u8; REQUEST_TEXT_MAX]) -> usize {
     let target = head.target.as_slice();
-    // The query is the end of the target, behind a question mark.
+    // The query is the end of the target, after a question mark.
     let hidden = if with_query || head.query.is_empty() { 0 } else { head.query.len() + 1 };
     let target = &target[..target.len().saturating_sub(hidden)];
     let mut length = 0;

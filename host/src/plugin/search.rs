@@ -1,5 +1,5 @@
-//! From what the operator wrote to the path of a library: short names are looked up beside the
-//! executable, in `../lib/host/` from there, and in the directories of `JIMU_PLUGIN_PATH`.
+//! Finds the library for the operator's words: short names are looked up beside the executable, in `../lib/host/`
+//! from there, and in the directories of `JIMU_PLUGIN_PATH`.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -12,28 +12,28 @@ use crate::settings::gunicorn::class_alias;
 use crate::settings::is_django_project;
 use crate::similar::distance;
 
-/// An application as the operator meant it: its library, and what that library is to serve.
+/// An application as the operator named it: its library, and what that library serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AppChoice {
     /// The library.
     pub library: PathBuf,
-    /// What was written; empty where nothing was.
+    /// The operator's argument; empty without one.
     pub spec: String,
 }
 
-/// The directories in which short names are looked up, in their order.
+/// The directories in which short names are looked up, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SearchPath(Vec<PathBuf>);
 
 impl SearchPath {
-    /// The directories of this process: those of its executable, and of `JIMU_PLUGIN_PATH`.
+    /// Returns the directories of this process: those of its executable, and of `JIMU_PLUGIN_PATH`.
     pub fn of_process() -> Self {
         let executable = std::env::current_exe().unwrap_or_default();
         Self::new(&[executable], std::env::var_os(VARIABLE).as_deref())
     }
 
-    /// The same for a server that was started in `directory`: the executable is looked up again by
-    /// the path that the user gave, so that a release that took its place brings its libraries.
+    /// Returns the same for a server that was started in `directory`. The executable is looked up again by
+    /// the path that the user gave, so that a new release at that path provides its libraries.
     pub fn of_server(program: &OsStr, directory: &Path) -> Self {
         let named = process::program_path(program, directory).canonicalize().ok();
         let mut executables: Vec<PathBuf> =
@@ -53,8 +53,8 @@ impl SearchPath {
         Self(directories.filter(|directory| !directory.as_os_str().is_empty()).collect())
     }
 
-    /// The library of a worker class: a path as it is, a short name where it is found. A name of gunicorn's for which
-    /// there is no library stands for the class that takes the place of that worker.
+    /// Finds the library of a worker class: a path is used unchanged, a short name is looked up. If no
+    /// library has the name of a gunicorn worker, the class that replaces that worker is used.
     pub fn class(&self, class: &str) -> Result<PathBuf, NotFound> {
         if is_path(class) {
             return Ok(class.into());
@@ -65,9 +65,9 @@ impl SearchPath {
         })
     }
 
-    /// The library of an application. A path that ends in `.so` is one, and everything else is what
-    /// the plugin `wsgi` understands. Without anything it is the Django project in `directory`, where
-    /// there is a `manage.py`, and the built-in welcome page otherwise.
+    /// Finds the library of an application. A path that ends in `.so` is a library, and everything else is
+    /// for the plugin `wsgi`. Without an argument it is the Django project in `directory`, if there is a
+    /// `manage.py`, and the built-in welcome page otherwise.
     pub fn app(&self, spec: Option<&str>, directory: &Path) -> Result<AppChoice, NotFound> {
         let library = match spec {
             None if is_django_project(directory) => self.find(Kind::App, WSGI)?,
@@ -78,7 +78,7 @@ impl SearchPath {
         Ok(AppChoice { library, spec: spec.unwrap_or_default().to_owned() })
     }
 
-    /// The application with which worker classes are checked.
+    /// Returns the application that checks worker classes.
     pub fn checking_app(&self) -> Result<PathBuf, NotFound> {
         self.find(Kind::App, CHECK)
     }
@@ -95,7 +95,7 @@ impl SearchPath {
         })
     }
 
-    /// The name of a library that is there and could be meant.
+    /// Returns the most similar name of an existing library.
     fn similar(&self, kind: Kind, name: &str) -> Option<String> {
         let far = 1 + name.chars().count() / 4;
         self.names(kind)
@@ -106,7 +106,7 @@ impl SearchPath {
             .map(|(_, candidate)| candidate)
     }
 
-    /// The short names of all libraries of that kind that are there.
+    /// Returns the short names of all existing libraries of that kind.
     fn names(&self, kind: Kind) -> BTreeSet<String> {
         let entries =
             self.0.iter().filter_map(|directory| directory.read_dir().ok()).flatten().flatten();
@@ -120,7 +120,7 @@ impl SearchPath {
     }
 }
 
-/// A short name that stands for no library.
+/// A short name that no library has.
 #[derive(Debug, thiserror::Error)]
 pub struct NotFound {
     kind: Kind,
@@ -146,7 +146,7 @@ impl fmt::Display for NotFound {
     }
 }
 
-/// Whether a worker class is named by its path.
+/// Returns whether a worker class is named by its path.
 fn is_path(text: &str) -> bool {
     text.contains('/') || is_library(text)
 }
@@ -167,13 +167,13 @@ fn suffix_of(kind: Kind) -> &'static str {
     }
 }
 
-/// Further directories to look into, parted by colons.
+/// Further directories to search, separated by colons.
 const VARIABLE: &str = "JIMU_PLUGIN_PATH";
-/// The application that is served when none is named.
+/// The application that is served without an argument.
 const WELCOME: &str = "welcome";
 /// The application of `--check-worker`.
 const CHECK: &str = "check";
-/// The application that takes everything that is no library.
+/// The application that receives every argument that is not a library.
 const WSGI: &str = "wsgi";
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! The host's services as plugins see them: one object a process, behind the ABI's `RawHost`.
+//! The host's services for plugins: one object per process, reached through the ABI's `RawHost`.
 //!
-//! Made in the mold, where settings, files and the log work; in a worker it learns the rest with
-//! [`Services::enter`]. What a plugin took in the mold (its log, above all) goes on working in the
-//! worker, since it is the same object.
+//! Created in the mold, from settings, files and the log; in a worker, [`Services::enter`] adds the rest.
+//! Whatever a plugin obtained in the mold (above all its log) keeps working in the worker, since it is the same
+//! object.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -25,7 +25,7 @@ use crate::payload::MoldContext;
 use crate::settings::{self, Settings};
 use crate::worker::{GRACEFUL, QUICK, REOPEN, WINDOW, WorkerContext};
 
-/// Everything that the services are made of. Lives as long as the process.
+/// The state of the services. Lives as long as the process.
 pub struct Services {
     settings: Arc<Settings>,
     listeners: Vec<Listener>,
@@ -36,21 +36,21 @@ pub struct Services {
     hooks: OnceLock<Hooks>,
     loaded: OnceLock<LoadedFiles>,
     names: OnceLock<Arc<LibraryNames>>,
-    /// Whether the application has been told that the worker ends.
+    /// Whether the application has been notified that the worker is exiting.
     drains: AtomicBool,
     watcher: Option<Arc<Channel>>,
 }
 
-/// Who hears of events.
+/// Receivers of events.
 struct Hooks {
     plugin: Option<HooksBox>,
-    /// Whether the plugin wants to hear of requests, too.
+    /// Whether the plugin receives requests, too.
     wants_requests: bool,
     app: &'static AppBox,
 }
 
 impl Services {
-    /// The services of a mold and of the workers that it will fork.
+    /// Creates the services of a mold and of its workers.
     pub fn of_mold(context: &MoldContext) -> &'static Self {
         let listeners = context.listeners.iter().map(|listener| {
             let (name, unix) = match listener.address() {
@@ -80,38 +80,37 @@ impl Services {
         }))
     }
 
-    /// What is loaded, so that a worker can tell which files it is made of.
+    /// Sets the loaded files, which a worker reports to the watcher.
     pub fn know_loaded(&self, loaded: LoadedFiles) {
         let _ = self.loaded.set(loaded);
     }
 
-    /// The names of what is loaded, which a worker keeps right for debuggers.
+    /// Sets the names of the loaded libraries, which a worker keeps up to date for debuggers.
     pub fn know_names(&self, names: Arc<LibraryNames>) {
         let _ = self.names.set(names);
     }
 
-    /// Tells the watcher of files what it does not know yet, where there is a watcher. `loaded` is false where loading
-    /// the application has failed.
+    /// Reports new files to the watcher, if there is one. `loaded` is false if loading the application has
+    /// failed.
     pub fn report_files(&self, loaded: bool) {
         if let (Some(watcher), Some(files)) = (&self.watcher, self.loaded.get()) {
             files.report(watcher, loaded);
         }
     }
 
-    /// This process has become a worker.
+    /// Turns these services into those of a worker.
     pub fn enter(&self, context: WorkerContext) -> &WorkerContext {
         self.worker.get_or_init(|| context)
     }
 
-    /// These hear of events from now on.
+    /// Sets the receivers of events.
     pub fn set_hooks(&self, plugin: Option<HooksBox>, app: &'static AppBox) {
         let wants_requests = plugin.as_ref().is_some_and(HooksBox::wants_requests);
-        // Only fails where they are set already.
+        // Fails only if they are already set.
         let _ = self.hooks.set(Hooks { plugin, wants_requests, app });
     }
 
-    /// Runs the hooks of an event: the plugin's, then the application's. One that fails is a line of
-    /// the log.
+    /// Runs the hooks of an event: the plugin's, then the application's. A failure is logged.
     pub fn hook(&self, event: &str, facts: &[i64]) {
         let Some(Hooks { plugin, app, .. }) = self.hooks.get() else { return };
         let (name, facts) = (RStr::from_str(event), RSlice::from_slice(facts));
@@ -124,13 +123,13 @@ impl Services {
         }
     }
 
-    /// The plugin, where it wants to hear of requests.
+    /// Returns the plugin, if it receives requests.
     fn request_hooks(&self) -> Option<&HooksBox> {
         let hooks = self.hooks.get().filter(|hooks| hooks.wants_requests && !fork::is_child())?;
         hooks.plugin.as_ref()
     }
 
-    /// The services for one plugin, whose section of the settings file is `section`.
+    /// Creates the services for one plugin, whose section of the settings file is `section`.
     pub fn for_plugin(&'static self, section: &toml::Table) -> HostBox {
         let section = toml::to_string(section).unwrap_or_default();
         RawHost_TO::from_value(PluginHost { services: self, section }, TD_Opaque)
@@ -162,7 +161,7 @@ impl Services {
         }
     }
 
-    /// The worker has ended its run, perhaps for a signal that it did not wait to be told of.
+    /// Handles signals that arrived before the worker's run ended and were not delivered.
     pub fn hear_last_signals(&self) {
         if let Some(context) = self.worker.get() {
             self.tell_of_interrupt(context, context.take_signals().bits);
@@ -175,7 +174,7 @@ impl Services {
         }
     }
 
-    /// Acts upon the signals that came, and has the worker act upon them.
+    /// Handles the signals that arrived, and passes them to the worker.
     fn deliver_signals(&self) {
         let Some(context) = self.worker.get().filter(|_| !fork::is_child()) else { return };
         let taken = context.take_signals();
@@ -208,7 +207,7 @@ impl Services {
         if delivered.is_none() && bits != 0 {
             tracing::error!("signals were asked for on another than the worker's main thread");
         }
-        // Last: where a handler of the application's hangs, the end is under way.
+        // Last: if a handler of the application hangs, the worker is already ending.
         if taken.application
             && let Some(hooks) = self.hooks.get()
         {
@@ -238,7 +237,7 @@ impl Services {
     }
 }
 
-/// Makes the worker the one that signals are delivered to. On the worker's main thread, once.
+/// Registers the worker to which signals are delivered. Called once, on the worker's main thread.
 pub fn register_worker(worker: &'static WorkerBox) {
     WORKER.set(Some(worker));
 }
@@ -248,7 +247,7 @@ fn with_worker(act: impl FnOnce(&WorkerBox)) -> Option<()> {
 }
 
 thread_local! {
-    /// On the worker's main thread the worker, which belongs to that thread alone.
+    /// Set on the worker's main thread only: the worker belongs to that thread.
     static WORKER: std::cell::Cell<Option<&'static WorkerBox>> = const { std::cell::Cell::new(None) };
 }
 
@@ -259,8 +258,8 @@ struct PluginHost {
 }
 
 impl PluginHost {
-    /// Runs `act` in a worker. In the mold there is nothing to act upon, and in a child that the application has
-    /// forked nothing that is the child's; a panic of ours is logged by the hook, and costs what was asked for.
+    /// Runs `act` in a worker. The mold, and a child that the application has forked, have nothing to act on.
+    /// A panic of the host is logged by the panic hook and yields the default value.
     fn in_worker<T: Default>(&self, act: impl FnOnce(&WorkerContext) -> T) -> T {
         if fork::is_child() {
             return T::default();
@@ -315,7 +314,7 @@ impl RawHost for PluginHost {
                 access.flush_due();
             }
         });
-        // What a first request imports is part of the application, too.
+        // Modules that a first request imports belong to the application, too.
         if !fork::is_child() {
             self.services.report_files(true);
         }
@@ -343,7 +342,7 @@ impl RawHost for PluginHost {
     }
 
     fn deliver_signals(&self) {
-        // A panic of ours is logged by the hook; the signals are lost, but not the worker.
+        // A panic of the host is logged by the panic hook; the signals are lost, but not the worker.
         let _ = catch("Host::deliver_signals", || self.services.deliver_signals());
     }
 
@@ -388,12 +387,12 @@ impl RawHost for PluginHost {
     }
 
     fn log(&self, level: u8, target: RStr<'_>, message: RStr<'_>) {
-        // There is no other place to say that the log cannot be written.
+        // An error is ignored: there is no other place to report that the log cannot be written.
         let _ = catch("Host::log", || self.services.log(LogLevel(level), &target, &message));
     }
 
     fn write_log(&self, target: RStr<'_>, text: RSlice<'_, u8>) {
-        // As above.
+        // See above.
         let _ = catch("Host::write_log", || self.services.log.write_text(&target, &text));
     }
 

@@ -1,8 +1,8 @@
-//! The bytes of the scoreboard: what lies where. Every field is an atomic, so that any process may
-//! read at any time what another one writes; the views say what the fields mean.
+//! The memory layout of the scoreboard. Every field is an atomic, so that any process may read at any time what
+//! another one writes; the views define the meaning of the fields.
 //!
 //! ```text
-//!     ledger: the arbiter's notes (32 pages), mapped by the arbiter and the status process only
+//! |     ledger: the arbiter's records (32 pages), mapped by the arbiter and the status process only
 //!        events · log lines · generations · listeners · counts of ended workers
 //!        places: 2048 entries of 32 bytes for workers, 64 for molds: serial · age · forked · pid · generation
 //!
@@ -18,70 +18,70 @@
 //!      8192  access lines: start and end in one word, then 64 bytes on the text
 //! ```
 //!
-//! Who a worker is stands in the ledger, which only the arbiter writes. What a worker says about
-//! itself stands in its slot, which only that worker writes.
+//! The arbiter alone writes the ledger, which identifies the workers. A worker alone writes its slot, which
+//! contains the data it reports about itself.
 
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-/// How many workers there can be at a time: twice what the setting `workers` allows, since those of
-/// the old generation stay until those of the new one serve.
+/// Maximum number of workers at a time: twice the maximum of the setting `workers`, since those of the old
+/// generation stay until those of the new one serve.
 pub const SLOTS_MAX: usize = 2048;
-/// Slots for molds, behind those of workers, whose numbers metrics show.
+/// Slots for molds, after those of workers, whose indexes appear in metrics.
 pub(super) const MOLDS_MAX: usize = 64;
 pub(super) const PLACES_MAX: usize = SLOTS_MAX + MOLDS_MAX;
-/// How many requests of one worker are named at a time; further ones are only counted.
+/// Number of requests of one worker whose text is kept; further ones are only counted.
 pub const IN_FLIGHT_MAX: usize = 8;
-/// Longest text of a request line that is kept, in bytes.
+/// Maximum length of a request line's text, in bytes.
 pub const REQUEST_TEXT_MAX: usize = REQUEST_WORDS * WORD;
-/// Longest reason that a worker can leave behind when it ends, in bytes.
+/// Maximum length of the reason that a worker can leave when it exits, in bytes.
 pub const LAST_WORDS_MAX: usize = LAST_WORDS_WORDS * WORD;
 /// Buckets of the latency histogram: see [`bucket_limit_us`].
 pub const LATENCY_BUCKETS: usize = 24;
 /// Buckets of the histogram of the time spent queued: see [`queued_limit_us`].
 pub const QUEUED_BUCKETS: usize = 16;
 
-/// Statuses are counted one by one from here ...
+/// Each status from here ...
 pub(super) const STATUS_MIN: u16 = 100;
-/// ... up to 599.
+/// ... up to 599 has its own counter.
 pub(super) const STATUSES: usize = 500;
-/// Generations, listeners and worker classes that the ledger has room for; further ones serve as
-/// well, but are not shown.
+/// Room of the ledger for generations, listeners and worker classes; further ones serve normally, but are not
+/// shown.
 pub(super) const GENERATIONS_MAX: usize = 16;
 pub(super) const LISTENERS_MAX: usize = 64;
 pub(super) const CLASSES_MAX: usize = 8;
-/// Kinds of events that the arbiter counts.
+/// Number of kinds of events that the arbiter counts.
 pub(super) const EVENTS_MAX: usize = 32;
 
-/// The upper end of a latency bucket in microseconds: 64 µs, doubled from one to the next; the last
-/// bucket has no end.
+/// Returns the upper bound of a latency bucket in microseconds: 64 µs, doubled from one to the next; the last
+/// bucket has none.
 pub fn bucket_limit_us(bucket: usize) -> Option<u64> {
     (bucket + 1 < LATENCY_BUCKETS).then(|| FIRST_BUCKET_US << bucket)
 }
 
-/// The bucket that a duration belongs to.
+/// Returns the bucket of a duration.
 pub(super) fn bucket_of_us(duration_us: u64) -> usize {
     doublings(duration_us / FIRST_BUCKET_US).min(LATENCY_BUCKETS - 1)
 }
 
-/// The upper end of a bucket of the time spent queued, in microseconds: 8 ms, doubled from one to the next; the last
-/// bucket has no end. The kernel counts in ticks of 1 to 10 ms, so shorter waits cannot be told apart.
+/// Returns the upper bound of a bucket of the time spent queued, in microseconds: 8 ms, doubled from one to the
+/// next; the last bucket has none. The kernel counts in ticks of 1 to 10 ms, so shorter waits cannot be
+/// distinguished.
 pub fn queued_limit_us(bucket: usize) -> Option<u64> {
     (bucket + 1 < QUEUED_BUCKETS).then(|| FIRST_QUEUED_US << bucket)
 }
 
-/// The bucket that a time spent queued belongs to.
+/// Returns the bucket of a time spent queued.
 pub(super) fn queued_bucket_of_us(queued_us: u64) -> usize {
     doublings(queued_us / FIRST_QUEUED_US).min(QUEUED_BUCKETS - 1)
 }
 
-/// How often 1 has to be doubled to exceed a number.
+/// Returns how often 1 must be doubled to exceed a number.
 fn doublings(number: u64) -> usize {
     (u64::BITS - number.leading_zeros()) as usize
 }
 
-/// What is counted of requests: of those of one worker, or of those of all workers of a class that
-/// have ended.
+/// Counters of requests: of those of one worker, or of all exited workers of a class.
 #[repr(C)]
 pub(super) struct Counts {
     pub(super) accepted: AtomicU64,
@@ -106,16 +106,16 @@ impl Counts {
     }
 }
 
-/// What the arbiter notes for those who show figures. The arbiter writes here, and the processes
-/// without plugins that it forks count the lines that they log.
+/// The arbiter's records, for the processes that report metrics. The arbiter writes here, and the processes
+/// without plugins that it forks count their log lines.
 #[repr(C)]
 pub(super) struct CounterPages {
-    /// Odd while counts move from a slot into `ended`: who reads meanwhile would count them twice.
+    /// Odd while counts move from a slot into `ended`: a concurrent reader would count them twice.
     pub(super) version: AtomicU32,
-    /// Slots from this number on were never used.
+    /// Slots from this number on have never been used.
     pub(super) slots_used: AtomicU32,
     pub(super) started_ns: AtomicU64,
-    /// When the server started, in seconds since 1970.
+    /// Start of the server, in seconds since 1970.
     pub(super) started_at: AtomicU64,
     pub(super) events: [AtomicU64; EVENTS_MAX],
     /// Lines of the error log by level, the least severe first.
@@ -126,21 +126,21 @@ pub(super) struct CounterPages {
     pub(super) places: [Place; PLACES_MAX],
 }
 
-/// Who has a slot; `serial` 0: no one.
+/// The owner of a slot; none if `serial` is 0.
 #[repr(C)]
 pub(super) struct Place {
-    /// Number of the slot's memory in the sequence of all that were made: a process that has
-    /// mapped older memory for this slot can tell.
+    /// Serial number of the slot's memory among all that was ever created: a process that has mapped older
+    /// memory for this slot can detect it.
     pub(super) serial: AtomicU64,
     /// 0 for a mold.
     pub(super) age: AtomicU64,
     pub(super) forked_ns: AtomicU64,
-    /// 0 until the arbiter has verified who the worker is.
+    /// 0 until the arbiter has verified the worker's process.
     pub(super) pid: AtomicU32,
     pub(super) generation: AtomicU32,
 }
 
-/// A generation; `id` 0: none.
+/// A generation; none if `id` is 0.
 #[repr(C)]
 pub(super) struct GenerationEntry {
     pub(super) id: AtomicU32,
@@ -152,14 +152,14 @@ pub(super) struct GenerationEntry {
     pub(super) app: Text,
 }
 
-/// A listening socket; `inode` 0: none.
+/// A listening socket; none if `inode` is 0.
 #[repr(C)]
 pub(super) struct ListenerEntry {
     pub(super) inode: AtomicU64,
     pub(super) name: Text,
 }
 
-/// What the workers of a class did that have ended; without a name: none.
+/// Counters of the exited workers of a class; unused without a name.
 #[repr(C)]
 pub(super) struct EndedEntry {
     pub(super) class: Text,
@@ -173,7 +173,7 @@ pub(super) struct Text {
     pub(super) words: [AtomicU64; TEXT_WORDS],
 }
 
-/// What one worker says about itself.
+/// The data that one worker reports about itself.
 #[repr(C)]
 pub(super) struct Slot {
     pub(super) state: AtomicU32,
@@ -196,7 +196,7 @@ pub(super) struct Slot {
     pub(super) unused: [AtomicU64; 302],
 }
 
-/// All of a worker's shared memory: what its file holds.
+/// All shared memory of a worker: the content of its file.
 #[repr(C)]
 pub(super) struct SlotPages {
     pub(super) slot: Slot,
@@ -209,16 +209,16 @@ pub(super) struct LinePages {
     /// Start and end of the lines, in the high and the low half.
     pub(super) span: AtomicU64,
     pub(super) _unused: [u64; 7],
-    /// Not atomics, so that a line is one copy: only the process that the slot belongs to writes here, and others read
-    /// with volatile loads.
+    /// Not atomics, so that a line is one copy: only the process that owns the slot writes here, and others
+    /// read with volatile loads.
     pub(super) text: UnsafeCell<[u8; LINES_BYTES]>,
 }
 
 // SAFETY: `text` is reached only through raw pointers, by the rule above.
 unsafe impl Sync for LinePages {}
 
-/// One request that a worker holds. `version` is odd while the entry is being written; a reader
-/// that finds it odd, or changed after it read, reads again.
+/// A request that a worker holds. `version` is odd while the entry is being written; a reader that finds it odd,
+/// or changed after reading, reads again.
 #[repr(C)]
 pub(super) struct InFlight {
     pub(super) taken: AtomicU32,
@@ -232,7 +232,7 @@ pub(super) struct InFlight {
 pub(super) const LOG_LEVELS: usize = 8;
 pub(super) const LEDGER_SIZE: usize = 32 * 4096;
 pub(super) const SLOT_SIZE: usize = 8192;
-/// Some 400 lines of the usual length. With it, a slot's file is a whole number of pages.
+/// About 400 lines of the usual length. With it, a slot's file is a whole number of pages.
 const LINE_PAGES_SIZE: usize = 64 * 1024;
 pub(super) const LINES_BYTES: usize = LINE_PAGES_SIZE - 64;
 /// Size of a slot's file.

@@ -1,17 +1,17 @@
-//! Lines of the access log that outlive the worker that made them: they wait in its shared memory.
+//! Lines of the access log that survive the death of their worker: they wait in its shared memory.
 //!
 //! ```text
 //! 0        8         64          64 + start            64 + end      64 KiB
 //! | span   | unused  | written   | whole lines ...     | free        |
 //! ```
 //!
-//! A line is copied behind the others first, and counted in `end` then: wherever its writer dies, `end` is the end of
-//! a whole line. `span` is both numbers in one word. The arbiter writes out what a dead worker has left. A worker that
-//! is killed between writing its lines and counting them as written leaves them there, so that they are written twice:
-//! better than not at all.
+//! A line is first copied after the others, and then counted in `end`: wherever its writer dies, `end` is the end
+//! of a complete line. `span` is both numbers in one word. The arbiter writes the lines that a dead worker has
+//! left. If a worker is killed after it has written lines and before it has counted them as written, they are
+//! written twice: better than not at all.
 //!
-//! The arbiter reads from memory that a hostile worker may have filled: the span is cut to the memory, and what comes
-//! out is whole lines, which that worker could have written to the log itself.
+//! The arbiter reads memory that a hostile worker may have filled: the span is limited to the memory, and the
+//! result is complete lines, which that worker could have written to the log itself.
 
 use std::ops::Range;
 use std::os::fd::OwnedFd;
@@ -30,26 +30,26 @@ use super::writer::SlotWriter;
 pub struct AccessBuffer(OwnLines);
 
 impl AccessBuffer {
-    /// The buffer of the process that `writer` writes for, which has one.
+    /// Takes the buffer of the process that `writer` writes for, if it has one.
     pub fn take(writer: SlotWriter) -> Option<Self> {
         writer.take_lines().map(Self)
     }
 
-    /// Adds a line; false where there is no room for it.
+    /// Appends a line; returns false if there is no room for it.
     pub fn append(&mut self, line: &[u8]) -> bool {
         let Some(pages) = self.0.get() else { return false };
         let Range { start, end } = pages.span();
         if line.len() > LINES_BYTES - end {
             return false;
         }
-        // SAFETY: the bytes from `end` to `end + line.len()` lie within the text. This process alone writes there, and
-        // within it only through the one handle, which is borrowed here.
+        // SAFETY: the bytes from `end` to `end + line.len()` lie within the text. Only this process writes
+        // there, and only through the one handle, which is borrowed here.
         unsafe { pages.at(end).copy_from_nonoverlapping(line.as_ptr(), line.len()) };
         pages.set_span(start..end + line.len());
         true
     }
 
-    /// The lines.
+    /// Returns the lines.
     pub fn waiting(&self) -> &[u8] {
         let Some(pages) = self.0.get() else { return &[] };
         let Range { start, end } = pages.span();
@@ -57,14 +57,14 @@ impl AccessBuffer {
         unsafe { std::slice::from_raw_parts(pages.at(start), end - start) }
     }
 
-    /// Removes that many bytes from the front.
+    /// Removes this number of bytes from the front.
     pub fn remove(&mut self, bytes: usize) {
         let Some(pages) = self.0.get() else { return };
         let Range { start, end } = pages.span();
         pages.set_span((start + bytes).min(end)..end);
     }
 
-    /// Whether there is no line.
+    /// Returns whether there is no line.
     pub fn is_empty(&self) -> bool {
         self.0.get().is_none_or(|pages| pages.span().is_empty())
     }
@@ -85,7 +85,8 @@ impl SlotMemory {
             }
             Self::Inherited(memory) => {
                 let pages = &memory.pages().lines;
-                // SAFETY: within the text, and the worker whose memory this will be does not exist.
+                // SAFETY: within the text, and the worker that will own this memory does not
+                // exist.
                 unsafe { pages.at(0).copy_from_nonoverlapping(lines.as_ptr(), lines.len()) };
                 pages.set_span(0..lines.len());
                 Ok(())
@@ -95,11 +96,12 @@ impl SlotMemory {
 }
 
 impl LinePages {
-    /// A copy of the whole lines of a process that has ended.
+    /// Copies the complete lines of a process that has exited.
     pub(super) fn copy(&self) -> Vec<u8> {
         let mut lines: Vec<u8> = self
             .span()
-            // SAFETY: a span lies within the text. Volatile, since another process may write there even now.
+            // SAFETY: a span lies within the text. Volatile, since another process may write there
+            // even now.
             .map(|at| unsafe { self.at(at).read_volatile() })
             .collect();
         lines.truncate(lines.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1));
@@ -111,7 +113,7 @@ impl LinePages {
         self.set_span(0..0);
     }
 
-    /// Where the lines are, within the text whatever is in the memory.
+    /// Returns the range of the lines, which is within the text whatever the memory contains.
     fn span(&self) -> Range<usize> {
         let span = self.span.load(Ordering::Acquire);
         let end = (span as u32 as usize).min(LINES_BYTES);
@@ -119,13 +121,13 @@ impl LinePages {
         start..end
     }
 
-    /// An empty span begins at the start of the text.
+    /// An empty span starts at the beginning of the text.
     fn set_span(&self, span: Range<usize>) {
         let word = if span.is_empty() { 0 } else { (span.start as u64) << 32 | span.end as u64 };
         self.span.store(word, Ordering::Release);
     }
 
-    /// Where a byte of the text is, or its end.
+    /// Returns the address of a byte of the text, or of its end.
     fn at(&self, index: usize) -> *mut u8 {
         self.text.get().cast::<u8>().wrapping_add(index)
     }
@@ -143,7 +145,7 @@ fn write_all_at(file: &OwnedFd, mut bytes: &[u8], mut at: usize) -> nix::Result<
     Ok(())
 }
 
-/// How many bytes of access lines wait for a worker's log at most.
+/// Maximum size of buffered access lines of a worker, in bytes.
 pub const ACCESS_LINES_MAX: usize = LINES_BYTES;
 
 #[cfg(test)]
@@ -196,7 +198,7 @@ mod tests {
         let board = Scoreboard::new().unwrap();
         let claimed = board.claim(1, 1).unwrap();
         let writer = SlotWriter::new().unwrap();
-        // SAFETY: the child touches the slot only, and ends by a signal.
+        // SAFETY: the child touches the slot only, and is killed by a signal.
         match unsafe { nix::unistd::fork() }.unwrap() {
             nix::unistd::ForkResult::Child => {
                 if writer.enter(claimed.memory).is_ok()
@@ -242,7 +244,7 @@ mod tests {
             let (index, writer, _) = claim(&board, 1, 1);
             let mut buffer = AccessBuffer::take(writer).unwrap();
             buffer.append(b"one\n");
-            // SAFETY: the child calls what is async-signal-safe alone, and ends.
+            // SAFETY: the child calls async-signal-safe functions only, and exits.
             match unsafe { nix::unistd::fork() }.unwrap() {
                 nix::unistd::ForkResult::Child => {
                     let is_refused = !buffer.append(b"two\n") && buffer.is_empty();

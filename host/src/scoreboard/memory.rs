@@ -7,9 +7,10 @@
 //!     mold, worker      –           write, its own; unmapped in what it forks
 //! ```
 //!
-//! The access lines of a worker lie behind its slot, in the same file. A slot is a sealed memfd: whoever holds its descriptor can neither shrink it, which would kill the
-//! reader (SIGBUS), nor reach another slot with it. Where the system refuses memfds, all slots are one
-//! anonymous mapping that every process inherits ([`Area::is_inherited`]).
+//! The access lines of a worker follow its slot in the same file. A slot is a sealed memfd: a process with its
+//! descriptor can neither shrink it, which would kill the reader (SIGBUS), nor reach another slot with it. If the
+//! system refuses memfds, all slots are one anonymous mapping that every process inherits
+//! ([`Area::is_inherited`]).
 
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,10 +26,10 @@ use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonym
 
 use super::layout::{CounterPages, FILE_SIZE, LEDGER_SIZE, LinePages, PLACES_MAX, Slot, SlotPages};
 
-/// The memory of one slot, on its way to the process that writes it.
+/// The memory of one slot, on its way to its owner.
 #[derive(Debug)]
 pub enum SlotMemory {
-    /// A file that holds this slot alone.
+    /// A file that contains this slot alone.
     File(OwnedFd),
     /// A part of the area that the process has inherited.
     Inherited(Inherited),
@@ -50,7 +51,7 @@ impl std::fmt::Debug for Inherited {
 }
 
 impl SlotMemory {
-    /// The descriptor to pass on, where there is one.
+    /// Returns the descriptor to pass on, if there is one.
     pub fn descriptor(&self) -> Option<&OwnedFd> {
         match self {
             Self::File(file) => Some(file),
@@ -59,7 +60,7 @@ impl SlotMemory {
     }
 }
 
-/// Creates the file of one slot: zeroed, of a size that no one can change.
+/// Creates the file of one slot: zeroed, with a sealed size.
 pub(super) fn create_slot() -> nix::Result<OwnedFd> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let file = memfd_create(c"jimu-slot", flags)?;
@@ -72,12 +73,12 @@ pub(super) fn create_slot() -> nix::Result<OwnedFd> {
 /// Maps an empty ledger, shared with the processes that are forked later.
 pub(super) fn map_ledger() -> nix::Result<&'static CounterPages> {
     let start = map_shared(LEDGER_SIZE)?;
-    // SAFETY: page-aligned, large enough (asserted in the layout module), zeroed, and unmapped only
-    // by `unmap_all`; atomics alone, for which zero is valid.
+    // SAFETY: page-aligned, large enough (asserted in the layout module), zeroed, and unmapped only by
+    // `unmap_all`; atomics alone, for which zero is valid.
     Ok(unsafe { start.cast().as_ref() })
 }
 
-/// Address space with a place for each slot.
+/// Address space with a position for each slot.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Area {
     start: NonNull<c_void>,
@@ -86,49 +87,49 @@ pub(super) struct Area {
 
 // SAFETY: the area is memory of atomics, which any thread may use.
 unsafe impl Send for Area {}
-// SAFETY: as above.
+// SAFETY: see above.
 unsafe impl Sync for Area {}
 
 impl Area {
-    /// Maps the area. `is_inherited` says that the slots stay in it, since there are no memfds.
+    /// Maps the area. With `is_inherited` the slots stay in it, since there are no memfds.
     pub(super) fn map(is_inherited: bool) -> nix::Result<Self> {
         Ok(Self { start: map_shared(PLACES_MAX * FILE_SIZE)?, is_inherited })
     }
 
-    /// Whether slots are parts of this mapping instead of files.
+    /// Returns whether slots are parts of this mapping instead of files.
     pub(super) fn is_inherited(self) -> bool {
         self.is_inherited
     }
 
-    /// What is mapped at the place of a slot.
+    /// Returns the memory mapped at the position of a slot.
     pub(super) fn pages(self, index: usize) -> Option<&'static SlotPages> {
         let start = self.place(index)?;
-        // SAFETY: within the area, at a multiple of the page size. Something is always mapped there,
-        // of which the whole file can be read; atomics, and bytes behind an `UnsafeCell`.
+        // SAFETY: within the area, at a multiple of the page size. Something is always mapped there, of
+        // which the whole file can be read; atomics, and bytes in an `UnsafeCell`.
         Some(unsafe { start.cast().as_ref() })
     }
 
-    /// The memory of a slot of the area itself, for its writer.
+    /// Returns the memory of a slot of the area itself, for its writer.
     pub(super) fn inherited(self, index: usize) -> Option<SlotMemory> {
         let pages = self.pages(index).filter(|_| self.is_inherited)?;
         Some(SlotMemory::Inherited(Inherited(pages)))
     }
 
-    /// Maps a slot's file at its place, to be read.
+    /// Maps a slot's file at its position, for reading.
     pub(super) fn show(self, index: usize, file: &OwnedFd) -> nix::Result<()> {
         let start = self.place(index).ok_or(Errno::EINVAL)?;
         let flags = MapFlags::MAP_SHARED | MapFlags::MAP_FIXED;
-        // SAFETY: the range is a place of the area, which belongs to this type alone; it stays mapped
-        // and readable, and what references to it see are atomics, whatever their values.
+        // SAFETY: the range is a slot's position in the area, which belongs to this type alone; it stays
+        // mapped and readable, and references to it see atomics, whatever their values.
         unsafe { mmap(Some(address(start)?), SIZE_OF_FILE, ProtFlags::PROT_READ, flags, file, 0) }
             .map(drop)
     }
 
-    /// Takes a slot's file away from its place, where zeros are read from now on.
+    /// Unmaps a slot's file from its position, which reads as zeros from now on.
     pub(super) fn hide(self, index: usize) -> nix::Result<()> {
         let start = self.place(index).ok_or(Errno::EINVAL)?;
         let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_FIXED;
-        // SAFETY: as in `show`.
+        // SAFETY: see `show`.
         unsafe { mmap_anonymous(Some(address(start)?), SIZE_OF_FILE, ProtFlags::PROT_READ, flags) }
             .map(drop)
     }
@@ -139,13 +140,13 @@ impl Area {
     }
 }
 
-/// Unmaps what a mold has no use for: the ledger, and the area unless its slots are in it.
+/// Unmaps the parts that a mold does not need: the ledger, and the area unless its slots are in it.
 ///
 /// # Safety
 ///
-/// Nothing in this process may use the ledger or the area's slots any more.
+/// Nothing in this process may use the ledger or the area's slots afterwards.
 pub(super) unsafe fn unmap_all(ledger: &'static CounterPages, area: Area) -> nix::Result<()> {
-    // SAFETY: the ranges are those that were mapped here, and the caller vouches for the rest.
+    // SAFETY: the ranges are those that were mapped here, and the caller guarantees the rest.
     unsafe {
         munmap(NonNull::from(ledger).cast(), LEDGER_SIZE)?;
         if !area.is_inherited {
@@ -155,11 +156,10 @@ pub(super) unsafe fn unmap_all(ledger: &'static CounterPages, area: Area) -> nix
     Ok(())
 }
 
-/// The slot that this process writes: nothing in a process that has just been forked, whoever
-/// forked it.
+/// The slot that this process writes: none in a process that has just been forked, no matter by which code.
 #[derive(Debug)]
 pub(super) struct OwnSlot {
-    /// Lies in a page that the kernel wipes in every fork.
+    /// In a page that the kernel wipes in every fork.
     pages: AtomicPtr<SlotPages>,
     /// Whether an [`OwnLines`] exists.
     lines_taken: AtomicBool,
@@ -170,14 +170,14 @@ pub(super) struct OwnSlot {
 pub(super) struct OwnLines(&'static OwnSlot);
 
 impl OwnLines {
-    /// The memory; nothing in a process that was forked from the one that took the handle.
+    /// The memory; null in a process that was forked from the one that took the handle.
     pub(super) fn get(&self) -> Option<&'static LinePages> {
         self.0.pages().map(|pages| &pages.lines)
     }
 }
 
 impl OwnSlot {
-    /// A new place for the pointer.
+    /// Creates a page for the pointer.
     pub(super) fn new() -> nix::Result<&'static Self> {
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         let size = NonZeroUsize::new(size_of::<Self>()).ok_or(Errno::EINVAL)?;
@@ -185,10 +185,10 @@ impl OwnSlot {
         let page = unsafe { mmap_anonymous(None, size, protection, MapFlags::MAP_PRIVATE) }?;
         // SAFETY: page-aligned, zeroed, never unmapped; a null pointer is valid.
         let own: &'static Self = unsafe { page.cast().as_ref() };
-        // SAFETY: the page is this mapping's alone, and zero is valid for what it holds.
+        // SAFETY: the page belongs to this mapping alone, and zero is valid for its content.
         if unsafe { madvise(page, size.get(), MmapAdvise::MADV_WIPEONFORK) }.is_err() {
-            // Before Linux 4.14, or refused: the C library's fork does it, which is all but raw
-            // system calls.
+            // Before Linux 4.14, or if refused: the C library's fork handler does it, which covers all
+            // but raw system calls.
             FALLBACK.store(std::ptr::from_ref(own).cast_mut(), Ordering::Release);
             // SAFETY: the handler is async-signal-safe.
             REGISTER.call_once(|| unsafe {
@@ -198,7 +198,7 @@ impl OwnSlot {
         Ok(own)
     }
 
-    /// Maps the slot of this process, so that what it forks does not have it.
+    /// Maps the slot of this process, so that processes it forks do not have it.
     pub(super) fn enter(&self, memory: SlotMemory) -> nix::Result<()> {
         let pages = match memory {
             SlotMemory::File(file) => map_own(&file)?,
@@ -208,20 +208,20 @@ impl OwnSlot {
         Ok(())
     }
 
-    /// The slot, or one that no one reads.
+    /// Returns the slot, or one that is never read.
     pub(super) fn get(&self) -> &'static Slot {
         self.pages().map_or(&NOWHERE, |pages| &pages.slot)
     }
 
-    /// The handle for the access lines; nothing where it was taken before, or there is no slot.
+    /// Returns the handle for the access lines; `None` if it is already taken or there is no slot.
     pub(super) fn take_lines(&'static self) -> Option<OwnLines> {
         self.pages()?;
         (!self.lines_taken.swap(true, Ordering::AcqRel)).then_some(OwnLines(self))
     }
 
     fn pages(&self) -> Option<&'static SlotPages> {
-        // SAFETY: null, or memory that this process has mapped and never unmaps. A process that was
-        // forked from it, and so lacks the mapping, finds null.
+        // SAFETY: null, or memory that this process has mapped and never unmaps. A process that was forked
+        // from it, and so lacks the mapping, reads null.
         unsafe { self.pages.load(Ordering::Acquire).as_ref() }
     }
 }
@@ -231,14 +231,14 @@ fn map_own(file: &OwnedFd) -> nix::Result<NonNull<SlotPages>> {
     // SAFETY: a new mapping at an address of the kernel's choice; the file's size is sealed.
     let start =
         unsafe { mmap(None, SIZE_OF_FILE, protection, MapFlags::MAP_SHARED, file.as_fd(), 0) }?;
-    // SAFETY: it changes nothing in this process. A refusal leaves the mapping in forked processes,
-    // which do not know of it.
+    // SAFETY: it changes nothing in this process. A refusal leaves the mapping in forked processes, which do
+    // not use it.
     let _ = unsafe { madvise(start, FILE_SIZE, MmapAdvise::MADV_DONTFORK) };
     Ok(start.cast())
 }
 
 extern "C" fn forget_after_fork() {
-    // SAFETY: null, or a place that is never unmapped.
+    // SAFETY: null, or a page that is never unmapped.
     if let Some(own) = unsafe { FALLBACK.load(Ordering::Acquire).as_ref() } {
         own.pages.store(std::ptr::null_mut(), Ordering::Release);
     }
@@ -257,10 +257,10 @@ fn address(start: NonNull<c_void>) -> nix::Result<NonZeroUsize> {
     NonZeroUsize::new(start.as_ptr() as usize).ok_or(Errno::EINVAL)
 }
 
-/// Where a process without a slot writes.
+/// The slot of a process without one.
 // SAFETY: atomics alone, for which zero is valid.
 static NOWHERE: Slot = unsafe { std::mem::zeroed() };
-/// The place to clear in a forked process, where the kernel does not.
+/// The page to clear in a forked process, if the kernel does not.
 static FALLBACK: AtomicPtr<OwnSlot> = AtomicPtr::new(std::ptr::null_mut());
 static REGISTER: Once = Once::new();
 const SIZE_OF_FILE: NonZeroUsize = match NonZeroUsize::new(FILE_SIZE) {

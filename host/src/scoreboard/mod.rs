@@ -1,7 +1,7 @@
-//! The scoreboard: shared memory with one slot a worker. Each worker writes its own slot; the arbiter
-//! and the process that shows figures read. Who owns which slot is the arbiter's note in the ledger,
-//! which workers do not even map. No pointer and no lock lies in shared memory, so a process that dies
-//! in the middle of a write, or writes garbage, harms nothing but its own figures.
+//! The scoreboard: shared memory with one slot per worker. Each worker writes its own slot; the arbiter and the
+//! status process read. The owner of each slot is recorded in the ledger, which the arbiter writes and workers do
+//! not even map. Shared memory contains no pointer and no lock, so a process that dies during a write, or writes
+//! garbage, corrupts only its own counters.
 //!
 //! [`SlotWriter`] is a process's view of its own slot, [`SlotReader`] the view of others.
 
@@ -33,24 +33,24 @@ use crate::limits;
 use layout::{CounterPages, PLACES_MAX, Place, Slot};
 use memory::Area;
 
-/// What a worker is doing with its life.
+/// State of a worker's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum WorkerState {
-    /// Nobody lives in this slot.
+    /// The slot is free.
     Empty = 0,
-    /// Forked, and on its way to be able to serve.
+    /// Forked, but not ready to serve yet.
     Booting = 1,
     /// Serves.
     Ready = 2,
-    /// Accepts no more and finishes what it has.
+    /// Accepts no more connections and finishes its requests.
     Draining = 3,
-    /// Has ended.
+    /// Has exited.
     Dead = 4,
 }
 
 impl WorkerState {
-    /// The word for it in logs and in the control socket's answers.
+    /// Returns its name in logs and in the control socket's responses.
     pub fn name(self) -> &'static str {
         match self {
             Self::Empty => "empty",
@@ -72,33 +72,33 @@ impl WorkerState {
     }
 }
 
-/// All of the scoreboard, for the arbiter and the processes without plugins that it forks.
+/// The whole scoreboard, for the arbiter and the processes without plugins that it forks.
 pub struct Scoreboard {
     arbiter_pid: Pid,
     ledger: &'static CounterPages,
     area: Area,
-    /// The serial numbers of the memory that this process has mapped for each slot.
+    /// Serial numbers of the memory that this process has mapped for each slot.
     mapped: Vec<AtomicU64>,
     made: AtomicU64,
     lines: LogLines,
     own: SlotWriter,
 }
 
-/// A slot that was reserved.
+/// A reserved slot.
 #[derive(Debug)]
 pub struct Claimed {
-    /// Its number.
+    /// Its index.
     pub index: u32,
-    /// Number of its memory, for [`Scoreboard::adopt`].
+    /// Serial number of its memory, for [`Scoreboard::adopt`].
     pub serial: u64,
-    /// What its owner enters with.
+    /// Its memory, for the process that will own it.
     pub memory: SlotMemory,
 }
 
-/// Why no slot can be had.
+/// Why no slot is available.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
-    /// There are as many workers as there can be.
+    /// The number of workers has reached its maximum.
     #[error("all slots of the scoreboard are taken")]
     Full,
     /// The system refused the memory.
@@ -107,7 +107,7 @@ pub enum ClaimError {
 }
 
 impl Scoreboard {
-    /// Creates and maps a new, empty scoreboard, with memfds where the system allows them.
+    /// Creates and maps a new, empty scoreboard, with memfds if the system allows them.
     pub fn new() -> nix::Result<Self> {
         match memory::create_slot() {
             Ok(_) => Self::map(false),
@@ -138,7 +138,7 @@ impl Scoreboard {
         })
     }
 
-    /// The arbiter's process id.
+    /// Returns the arbiter's process ID.
     pub fn arbiter_pid(&self) -> Pid {
         self.arbiter_pid
     }
@@ -171,14 +171,14 @@ impl Scoreboard {
         Ok(Claimed { index: index as u32, serial, memory })
     }
 
-    /// Notes who the worker of a slot is, once that is verified.
+    /// Records the worker of a slot, once that is verified.
     pub fn note_pid(&self, index: u32, pid: u32) {
         if let Some(place) = self.ledger.places.get(index as usize) {
             place.pid.store(pid, Ordering::Release);
         }
     }
 
-    /// Takes a slot back, once its worker has been reaped. What it did is kept in the ledger.
+    /// Frees a slot, once its worker has been reaped. The ledger keeps its counters.
     pub fn release(&self, index: u32) {
         let Some(place) = self.ledger.places.get(index as usize) else { return };
         let Some(slot) = self.slot(index) else { return };
@@ -205,17 +205,17 @@ impl Scoreboard {
         Ok(())
     }
 
-    /// What the arbiter notes beside the slots.
+    /// Returns the arbiter's records.
     pub fn ledger(&self) -> ServerCounters {
         ServerCounters::new(self.ledger)
     }
 
-    /// The counters of the error log's lines.
+    /// Returns the counters of the error log's lines.
     pub fn log_lines(&self) -> LogLines {
         self.lines
     }
 
-    /// Lines of the error log by level, of all processes: debug, info, warning, error, critical.
+    /// Returns the lines of the error log of all processes by level: debug, info, warning, error, critical.
     pub fn logged(&self) -> [u64; 5] {
         let mut logged = self.ledger().logged();
         let taken = self.taken().filter_map(|(index, _)| self.slot(index));
@@ -227,20 +227,20 @@ impl Scoreboard {
         logged
     }
 
-    /// The view of a slot.
+    /// Returns the view of a slot.
     pub fn reader(&self, index: u32) -> Option<SlotReader> {
         let place = self.ledger.places.get(index as usize)?;
         Some(SlotReader::new(place, self.slot(index)?))
     }
 
-    /// The slots of workers, with their numbers.
+    /// Returns the slots of workers, with their indexes.
     pub fn occupied(&self) -> impl Iterator<Item = (u32, SlotReader)> + '_ {
         self.taken()
             .filter(|(_, place)| place.age.load(Ordering::Relaxed) != 0)
             .filter_map(|(index, _)| Some((index, self.reader(index)?)))
     }
 
-    /// A copy of the whole access lines that the worker of a slot has not written: to be called once it has been
+    /// Copies the complete access lines that the worker of a slot has not written. Call this once it has been
     /// reaped.
     pub fn unwritten_lines(&self, index: u32) -> Vec<u8> {
         self.area.pages(index as usize).map_or_else(Vec::new, |pages| pages.lines.copy())
@@ -263,21 +263,21 @@ impl Scoreboard {
         self.area.pages(index as usize).map(|pages| &pages.slot)
     }
 
-    /// Leaves the scoreboard, in a mold that has just been forked: the process keeps a slot of its
-    /// own, and unmaps everything else before it runs code that is not the server's.
+    /// Leaves the scoreboard, in a mold that has just been forked: the process keeps a slot of its own, and
+    /// unmaps everything else before it runs code that does not belong to the server.
     #[expect(clippy::needless_pass_by_value, reason = "the handle must not be used again")]
     pub fn leave(board: Arc<Self>, own: SlotMemory) -> nix::Result<MoldSlots> {
         let slots = MoldSlots { area: board.area, own: board.own };
         slots.own.enter(own)?;
         board.lines.shared.store(std::ptr::null_mut(), Ordering::Release);
-        // SAFETY: the mold has this one handle, which it gives up here; the others are in the frames
-        // of the arbiter's loop, to which it never returns. The log counts lines elsewhere now.
+        // SAFETY: the mold has this one handle, which it gives up here; the others are in the frames of
+        // the arbiter's loop, to which it never returns. The log counts lines elsewhere now.
         unsafe { memory::unmap_all(board.ledger, board.area) }?;
         Ok(slots)
     }
 }
 
-/// What a mold needs of the scoreboard.
+/// The part of the scoreboard that a mold needs.
 #[derive(Clone, Copy)]
 pub struct MoldSlots {
     area: Area,
@@ -285,19 +285,19 @@ pub struct MoldSlots {
 }
 
 impl MoldSlots {
-    /// The view of this process's own slot, in the mold and in each process that it forks.
+    /// Returns the view of this process's own slot, in the mold and in each process that it forks.
     pub fn own(&self) -> SlotWriter {
         self.own
     }
 
-    /// The memory of a worker's slot: what came with the request, or a part of what is inherited.
+    /// Returns the memory of a worker's slot: that of the request, or a part of the inherited mapping.
     pub fn memory(&self, index: u32, file: Option<OwnedFd>) -> Option<SlotMemory> {
         file.map(SlotMemory::File).or_else(|| self.area.inherited(index as usize))
     }
 }
 
-/// The counters of the error log's lines: the ledger's in the arbiter and the processes without
-/// plugins, else those in the slot of this process.
+/// The counters of the error log's lines: the ledger's in the arbiter and the processes without plugins, else
+/// those in the slot of this process.
 #[derive(Clone, Copy)]
 pub struct LogLines {
     shared: &'static AtomicPtr<CounterPages>,
@@ -305,7 +305,7 @@ pub struct LogLines {
 }
 
 impl LogLines {
-    /// One more line of that level, 0 being the least severe.
+    /// Counts a line of that level; 0 is the least severe.
     pub fn count(&self, level: usize) {
         // SAFETY: null, or the ledger, which is mapped as long as the pointer is here.
         match unsafe { self.shared.load(Ordering::Acquire).as_ref() } {

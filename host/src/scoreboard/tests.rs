@@ -1,4 +1,4 @@
-//! Both kinds of memory, and what writers do to it, as readers see it.
+//! Both kinds of memory, and the effects of writers, as seen by readers.
 
 use super::*;
 
@@ -33,7 +33,7 @@ fn a_slot_is_claimed_once_and_can_be_claimed_again_after_its_release() {
         assert_eq!(board.occupied().count(), 2);
         let snapshot = reader.snapshot();
         assert_eq!((snapshot.generation, snapshot.age), (2, 3));
-        // Only a file of its own keeps what a worker writes that is said to be dead.
+        // Only a private file keeps later writes of a worker that has been declared dead.
         assert_eq!(snapshot.totals.accepted, if board.area.is_inherited() { 5 } else { 0 });
     }
 }
@@ -175,7 +175,7 @@ fn what_a_worker_forks_writes_nowhere() {
     for board in boards() {
         let (_, writer, reader) = claim(&board, 1, 1);
         writer.count_accepted(1);
-        // SAFETY: the child calls what is async-signal-safe alone, and ends.
+        // SAFETY: the child calls async-signal-safe functions only, and exits.
         match unsafe { nix::unistd::fork() }.unwrap() {
             nix::unistd::ForkResult::Child => {
                 writer.count_accepted(10);

@@ -1,6 +1,6 @@
-//! The worker's view of its slot. Everything here is a few atomic stores: no lock, no allocation,
-//! no system call but the clock's, so all of it may be called from any thread, and the parts that
-//! say so from a signal handler.
+//! The worker's view of its slot. Each function is a few atomic stores without lock, allocation or any system
+//! call but the clock's, so all of them may be called from any thread, and those marked as such from a signal
+//! handler.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
@@ -11,14 +11,14 @@ use super::layout::{
 use super::memory::{OwnLines, OwnSlot, SlotMemory};
 use crate::clock;
 
-/// Writes the slot of this process. Copies of it write the same slot: a worker's threads share one.
-/// In a process that has none, a fork of a worker for example, everything here has no effect.
+/// Writes the slot of this process. Copies write the same slot: a worker's threads share one. In a process
+/// without a slot, for example a fork of a worker, all functions have no effect.
 #[derive(Clone, Copy)]
 pub struct SlotWriter {
     own: &'static OwnSlot,
 }
 
-/// A request that has begun; given back to [`SlotWriter::end_request`].
+/// A request in progress, to be passed to [`SlotWriter::end_request`].
 #[derive(Debug)]
 #[must_use = "a request that has begun must be ended"]
 pub struct InFlightToken {
@@ -26,25 +26,25 @@ pub struct InFlightToken {
 }
 
 impl InFlightToken {
-    /// The token as a number other than 0, for where no value of this type can be kept.
+    /// Converts the token to a number other than 0, for places that cannot keep this type.
     pub fn to_number(self) -> u32 {
         self.entry.map_or(u32::MAX, |entry| u32::from(entry) + 1)
     }
 
-    /// The token that [`InFlightToken::to_number`] made the number of. Any number is safe: at worst
-    /// the entry of another request of the same worker is cleared.
+    /// Converts the number of [`InFlightToken::to_number`] back. Any number is safe: at worst it clears the
+    /// entry of another request of the same worker.
     pub fn from_number(number: u32) -> Self {
         Self { entry: number.checked_sub(1).and_then(|entry| u8::try_from(entry).ok()) }
     }
 }
 
 impl SlotWriter {
-    /// A writer in a process that has no slot yet.
+    /// Creates a writer in a process that has no slot yet.
     pub fn new() -> nix::Result<Self> {
         Ok(Self { own: OwnSlot::new()? })
     }
 
-    /// Takes possession: this process is the one that writes the slot from now on.
+    /// Takes ownership: from now on this process writes the slot.
     pub fn enter(&self, memory: SlotMemory) -> nix::Result<()> {
         self.own.enter(memory)?;
         self.set_state(WorkerState::Booting);
@@ -56,7 +56,7 @@ impl SlotWriter {
         self.own.get()
     }
 
-    /// The handle for this process's access lines, once.
+    /// Returns the handle for this process's access lines, once.
     pub(super) fn take_lines(self) -> Option<OwnLines> {
         self.own.take_lines()
     }
@@ -72,14 +72,14 @@ impl SlotWriter {
         }
     }
 
-    /// One more line of the error log, of a level of which 0 is the least severe.
+    /// Counts a line of the error log; level 0 is the least severe.
     pub(super) fn count_line(self, level: usize) {
         if let Some(count) = self.slot().log_lines.get(level) {
             count.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// What the worker is doing now.
+    /// Sets the state of the worker.
     pub fn set_state(&self, state: WorkerState) {
         if state == WorkerState::Ready {
             self.slot().ready_ns.store(clock::now_ns(), Ordering::Relaxed);
@@ -87,39 +87,39 @@ impl SlotWriter {
         self.slot().state.store(state as u32, Ordering::Release);
     }
 
-    /// "I am alive": to be called more often than the setting `timeout`.
+    /// Records a heartbeat. Call this more often than the setting `timeout`.
     pub fn heartbeat(&self) {
         self.slot().heartbeat_ns.store(clock::now_ns(), Ordering::Release);
     }
 
-    /// A signal told the worker to end. For signal handlers: two stores.
+    /// Records the signal that told the worker to exit. May be called from a signal handler: two stores.
     pub fn told_to_end(&self, signal: u32, sender: u32) {
         self.slot().ended_by_pid.store(sender, Ordering::Relaxed);
         self.slot().ended_by_signal.store(signal, Ordering::Release);
     }
 
-    /// Connections were accepted.
+    /// Counts accepted connections.
     pub fn count_accepted(&self, by: u64) {
         self.slot().counts.accepted.fetch_add(by, Ordering::Relaxed);
     }
 
-    /// Connections were opened, or closed where `by` is negative.
+    /// Counts opened connections, or closed ones if `by` is negative.
     pub fn count_connections(&self, by: i64) {
         self.slot().connections.fetch_add(by as u64, Ordering::Relaxed);
     }
 
-    /// Threads or greenlets became busy, or free where `by` is negative.
+    /// Counts threads or greenlets that became busy, or free if `by` is negative.
     pub fn count_busy_places(&self, by: i64) {
         self.slot().busy_places.fetch_add(by as u64, Ordering::Relaxed);
     }
 
-    /// There can be so many more, or fewer, busy threads or greenlets.
+    /// Changes the maximum number of busy threads or greenlets.
     pub fn count_places(&self, by: i64) {
         self.slot().places.fetch_add(by as u64, Ordering::Relaxed);
     }
 
-    /// An exchange is over: its status (0 where no response went out), how long the exchange took in microseconds, and the
-    /// bytes that came and went.
+    /// Counts a finished exchange: its status (0 without a response), its duration in microseconds, and the
+    /// bytes received and sent.
     pub fn count_answer(&self, status: u16, duration_us: u64, bytes_in: u64, bytes_out: u64) {
         let counts = &self.slot().counts;
         counts.requests.fetch_add(1, Ordering::Relaxed);
@@ -133,14 +133,14 @@ impl SlotWriter {
         counts.latency[bucket_of_us(duration_us)].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A request has been queued for so long before the application was called for it.
+    /// Counts a request that was queued for this time before the application was called.
     pub fn count_queued(&self, queued_us: u64) {
         let counts = &self.slot().counts;
         counts.queued_us.fetch_add(queued_us, Ordering::Relaxed);
         counts.queued[queued_bucket_of_us(queued_us)].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A request begins, or has begun at `start_ns`. `text` is its method and target, of which the
+    /// Records the start of a request, now or at `start_ns`. `text` is its method and target, of which the
     /// first bytes are kept.
     pub fn begin_request(&self, text: &[u8], start_ns: u64) -> InFlightToken {
         self.slot().held.fetch_add(1, Ordering::Relaxed);
@@ -160,7 +160,7 @@ impl SlotWriter {
         InFlightToken { entry: entry.map(|index| index as u8) }
     }
 
-    /// A request is over.
+    /// Records the end of a request.
     #[expect(clippy::needless_pass_by_value, reason = "a request ends once")]
     pub fn end_request(&self, token: InFlightToken) {
         self.slot().held.fetch_sub(1, Ordering::Relaxed);
@@ -171,7 +171,7 @@ impl SlotWriter {
         }
     }
 
-    /// Why the worker ends, for the arbiter's log; cut to [`LAST_WORDS_MAX`] bytes.
+    /// Records why the worker exits, for the arbiter's log; truncated to [`LAST_WORDS_MAX`] bytes.
     pub fn leave_last_words(&self, reason: &str) {
         let fits = |&end: &usize| reason.is_char_boundary(end);
         let end = (0..=reason.len().min(LAST_WORDS_MAX)).rev().find(fits).unwrap_or(0);
@@ -181,7 +181,7 @@ impl SlotWriter {
     }
 }
 
-/// Empties a slot that the arbiter can write: where slots are inherited, they are used again.
+/// Clears a slot that the arbiter can write: inherited slots are reused.
 pub(super) fn clear(slot: &Slot) {
     slot.state.store(WorkerState::Empty as u32, Ordering::Release);
     for number in [&slot.held, &slot.ended_by_signal, &slot.ended_by_pid] {
@@ -222,8 +222,8 @@ fn end_write(version: &AtomicU32) {
     version.store(odd.wrapping_add(1), Ordering::Release);
 }
 
-/// Stores text as whole words; the length comes last, so that words without a version of their own
-/// (the last words) are read only when they are there.
+/// Stores text as whole words. The length comes last, so that text without a version (the last words) is read
+/// only when it is complete.
 pub(super) fn store_text(words: &[AtomicU64], length: &AtomicU64, text: &[u8]) {
     for (word, bytes) in words.iter().zip(text.chunks(8)) {
         let mut buffer = [0; 8];
