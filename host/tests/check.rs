@@ -1,4 +1,4 @@
-//! `host --check-worker` against classes of which each has one fault: it is to name that fault, and nothing else first.
+//! `host --check-worker` against classes with one fault each: it must name that fault first.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode, Output};
 
 use libtest_mimic::{Arguments, Trial};
 
-/// A fault of the class `broken`, the check that is to fail for it, and words of what is said.
+/// A fault of the class `broken`, the check that must fail for it, and words of its message.
 const FAULTS: &[(&str, &str, &str)] = &[
     ("setup-fails", "loads", "the worker class refuses to start: the fault that was asked for"),
     ("setup-panics", "loads", "the fault that was asked for"),
@@ -102,7 +102,7 @@ fn another_name() {
     let directory = tempfile::tempdir().unwrap();
     let class = directory.path().join("libother_worker.so");
     std::fs::copy(built("broken_worker"), &class).unwrap();
-    // A further fault, so that the check soon ends.
+    // A further fault, so that the check ends soon.
     named(&run(&class, Some("init-fails")), "name", "it is to be libbroken_worker.so");
 }
 
@@ -113,7 +113,7 @@ fn not_there() {
     assert!(words.starts_with("error: no worker class \"nosuch\""), "{words}");
 }
 
-/// Checks a class with a fault of its own.
+/// Checks a class with one fault.
 fn run(class: &Path, fault: Option<&str>) -> Output {
     let program = std::env::current_exe().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_host"));
@@ -122,7 +122,7 @@ fn run(class: &Path, fault: Option<&str>) -> Output {
     command.arg("--check-worker").arg(class).output().unwrap()
 }
 
-/// The first fault is that check's, and is told with these words.
+/// Asserts that the first fault is that of the named check, with these words.
 fn named(output: &Output, check: &str, words: &str) {
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{text}");
@@ -131,12 +131,12 @@ fn named(output: &Output, check: &str, words: &str) {
     assert!(said.is_some_and(|said| said.contains(words)), "{check}: {words}\nin:\n{text}");
 }
 
-/// A library that cargo built for this test as a dependency.
+/// Returns a library that cargo built for this test as a dependency.
 fn built(name: &str) -> PathBuf {
     let path = std::env::current_exe().unwrap().with_file_name(format!("lib{name}.so"));
     assert!(path.is_file(), "{} was not built", path.display());
     path
 }
 
-/// How many classes are checked at the same time.
+/// Number of classes checked at the same time.
 const AT_ONCE: usize = 3;

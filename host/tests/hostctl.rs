@@ -1,4 +1,4 @@
-//! `hostctl` as its users have it: what it writes and how it ends.
+//! `hostctl` from the outside: its output and its exit statuses.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -12,7 +12,7 @@ fn hostctl(socket: &Path, words: &[&str]) -> Output {
     command.arg("--socket").arg(socket).args(words).output().unwrap()
 }
 
-/// Answers one request with `answer`, and gives back what was asked and what hostctl did.
+/// Sends `answer` to one request; returns the request and the output of hostctl.
 fn answered(answer: &'static str, words: &[&str]) -> (String, Output) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("control");
@@ -116,7 +116,7 @@ fn of_several_servers_one_has_to_be_named() {
     };
     let (status, message) = run();
     assert_eq!(status, Some(69), "{message}");
-    // A socket that was left over is no server.
+    // A leftover socket is not a server.
     drop(UnixListener::bind(directory.path().join("host.ctl")).unwrap());
     let _second = UnixListener::bind(directory.path().join("host.ctl.12")).unwrap();
     let (status, message) = run();

@@ -1,5 +1,5 @@
-//! The settings as a user meets them: sources and their order, messages, help, the reference page,
-//! and agreement with gunicorn. Set `UPDATE_PAGES=1` to write the generated files again.
+//! Black-box tests of the settings: sources and their order, messages, help, the reference page, and agreement
+//! with gunicorn. Set `UPDATE_PAGES=1` to rewrite the generated files.
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
@@ -39,7 +39,7 @@ impl Start {
         self.sources.load().unwrap_or_else(|error| panic!("{error}")).0
     }
 
-    /// The message of the error, without the name of the directory.
+    /// Returns the error's message, without the name of the directory.
     fn error(&self) -> String {
         let error = self.sources.load().err().unwrap();
         assert_eq!(error.exit_status(), 78);
@@ -314,7 +314,7 @@ fn files_that_cannot_be_read_are_named() {
     let start = Start::new("", &[], &["-c", "pipe.toml"]);
     let pipe = start.directory.path().join("pipe.toml");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    // A reload that waited for somebody to write would stop the arbiter.
+    // A reload that waited for a writer would stop the arbiter.
     let error = start.error();
     assert!(error.ends_with("pipe.toml: cannot be read: it is not a regular file"), "{error}");
 }
@@ -410,7 +410,7 @@ fn settings_of_gunicorn_without_a_meaning_are_accepted_with_a_warning() {
     assert_eq!(load("", &[], &["app:app"]).ignored, []);
 }
 
-/// gunicorn's settings beside ours, one by one. What has no place in it fails the test below.
+/// Compares gunicorn's settings with ours, one by one. A setting that is missing here fails the test below.
 fn comparison() -> String {
     let mut page = String::from(
         "# gunicorn's settings, one by one\n\nGenerated from the table of gunicorn 27.0.1 (`host/tests/settings/list_of_gunicorn.py` \
@@ -490,10 +490,10 @@ fn every_setting_of_gunicorn_is_here_or_explained() {
     }
 }
 
-/// Settings whose default is not gunicorn's; each says why in its text.
+/// Settings whose default is not gunicorn's; the text of each explains why.
 const OTHER_DEFAULTS: &[&str] = &["limit_request_line"];
 
-/// Texts that a setting takes, made for its kind.
+/// Generates texts that a setting of this kind accepts.
 fn text_for(name: &'static str, kind: Kind) -> BoxedStrategy<String> {
     let word = "[a-zA-Z0-9 _.\u{e9}\u{2603}\"'\\\\#=]{0,20}";
     match (name, kind) {
@@ -539,7 +539,7 @@ fn any_setting() -> impl Strategy<Value = &'static Setting> {
     prop::sample::select(TABLE.iter().collect::<Vec<_>>())
 }
 
-/// Some settings with a text each; stands for what a user writes after flags.
+/// Generates some settings with a text each, as a user writes them after flags.
 fn some_settings() -> impl Strategy<Value = BTreeMap<&'static str, String>> {
     let one = any_setting().prop_flat_map(|setting| {
         text_for(setting.name, setting.kind).prop_map(|t| (setting.name, t))
@@ -553,7 +553,7 @@ fn of_several_values_of_a_name_the_last_counts() {
     let first = start.load();
     let pairs = [("A", "1"), ("B", "2")].map(|(name, value)| (name.to_owned(), value.to_owned()));
     assert_eq!(first.secure_scheme_headers, pairs);
-    // Printed twice, the name would make the text no TOML.
+    // Printed twice, the name would make the text invalid TOML.
     fs::write(start.directory.path().join("host.toml"), first.to_toml()).unwrap();
     assert_eq!(start.load().secure_scheme_headers, pairs);
 }

@@ -2,7 +2,7 @@
 //! another one writes; the views define the meaning of the fields.
 //!
 //! ```text
-//! |     ledger: the arbiter's records (32 pages), mapped by the arbiter and the status process only
+//!     ledger: the arbiter's records (32 pages), mapped by the arbiter and the status process only
 //!        events · log lines · generations · listeners · counts of ended workers
 //!        places: 2048 entries of 32 bytes for workers, 64 for molds: serial · age · forked · pid · generation
 //!

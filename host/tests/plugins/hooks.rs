@@ -1,4 +1,4 @@
-//! Hook plugins, in a whole server: what the journal has at the end.
+//! Hook plugins, in a whole server: the content of the journal at the end.
 
 use std::fs;
 use std::path::Path;

@@ -1,6 +1,5 @@
-//! Opening libraries: those that fit, and one of each kind that must be refused with a line that
-//! says why. What a library does to the process while it is opened is tested from outside, with the
-//! whole server.
+//! Opens libraries: compatible ones, and one of each kind that must be refused with a line that gives the reason.
+//! Effects of a library on the process while it is opened are tested from outside, with the whole server.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +10,7 @@ use host::plugin::load::{open_app, open_class};
 
 use crate::built;
 
-/// The one line with which an application is refused.
+/// Returns the line with which an application is refused.
 fn refusal(path: &Path) -> String {
     let error = open_app(path).err().expect("it must be refused");
     let words = error.to_string();
@@ -21,7 +20,7 @@ fn refusal(path: &Path) -> String {
     words.strip_prefix(&path).and_then(|rest| rest.strip_prefix(": ")).expect(&words).to_owned()
 }
 
-/// A library made by the C compiler, which Rust needs for linking anyhow.
+/// Builds a library with the C compiler, which Rust needs for linking anyway.
 fn compiled(directory: &Path, source: &str) -> PathBuf {
     let (c, library) = (directory.join("a.c"), directory.join("liba.so"));
     fs::write(&c, source).unwrap();
@@ -30,7 +29,7 @@ fn compiled(directory: &Path, source: &str) -> PathBuf {
     library
 }
 
-/// A copy of the library `hello` in which all occurrences of some bytes are replaced.
+/// Copies the library `hello` and replaces all occurrences of some bytes.
 fn edited(directory: &Path, from: &str, to: &str) -> PathBuf {
     assert_eq!(from.len(), to.len());
     let mut bytes = fs::read(built("hello_app")).unwrap();

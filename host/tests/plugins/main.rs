@@ -1,6 +1,6 @@
-//! Plugins on the host's side, with real libraries: what is opened and what is refused ([`load`]),
-//! what the command says of it ([`refusals`]), what hook plugins hear ([`hooks`]), and what plugins
-//! bring along ([`private`]).
+//! The host's side of plugins, with real libraries: which are opened and which refused ([`load`]), the messages
+//! of the command ([`refusals`]), the events of hook plugins ([`hooks`]), and private libraries of plugins
+//! ([`private`]).
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests are tests")]
 
@@ -11,7 +11,7 @@ mod refusals;
 
 use std::path::PathBuf;
 
-/// A library that cargo built for this test as a dependency.
+/// Returns a library that cargo built for this test as a dependency.
 fn built(name: &str) -> PathBuf {
     let program = std::env::current_exe().unwrap();
     let path = program.with_file_name(format!("lib{name}.so"));

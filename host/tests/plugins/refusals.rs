@@ -1,12 +1,12 @@
-//! What `host` says, and ends with, when worker class and application cannot be had: each case is
-//! one run of the command.
+//! Messages and exit statuses of `host` if worker class or application cannot be loaded: each case is one run of
+//! the command.
 
 use std::process::{Command, Output};
 
 use crate::built;
 
-/// A case: variables, arguments after the class and the application, the status, and words of the
-/// one line that says why. `CLASS` and `APP` stand for the faulty libraries, `HELLO` for a good one.
+/// A case: variables, worker class, application, further arguments, the status, and parts of the line with the
+/// reason. `CLASS` and `APP` stand for the faulty libraries, `HELLO` for a good one.
 type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str, &'a [&'a str], i32, &'a [&'a str]);
 
 #[test]
@@ -164,12 +164,12 @@ fn a_library_that_ends_its_process_is_named() {
         assert_eq!(output.status.code(), Some(*status), "{class} {app} {variables:?}: {text}");
         let lines = text.lines().filter(|line| line.contains("[ERROR]"));
         let fits = |line: &&str| words.iter().all(|words| line.contains(&named(words)));
-        // Once: what another try would not mend is not tried again.
+        // Once: an attempt that cannot succeed is not repeated.
         assert_eq!(lines.filter(fits).count(), 1, "{words:?} in {text}");
     }
 }
 
-/// Runs the command in a directory without a settings file, until it ends by itself.
+/// Runs the command in a directory without a settings file, until it exits.
 fn host(variables: &[(&str, &str)], class: &str, app: &str, options: &[&str]) -> Output {
     let directory = tempfile::tempdir().unwrap();
     Command::new(env!("CARGO_BIN_EXE_host"))
@@ -181,7 +181,7 @@ fn host(variables: &[(&str, &str)], class: &str, app: &str, options: &[&str]) ->
         .unwrap()
 }
 
-/// The words with the paths that the placeholders stand for.
+/// Replaces the placeholders in the expected words by the paths.
 fn named(words: &str) -> String {
     let path = |name: &str| built(name).display().to_string();
     words
@@ -190,5 +190,5 @@ fn named(words: &str) -> String {
         .replace("HELLO", &path("hello_app"))
 }
 
-/// Of a run that tries to serve.
+/// Time limit of a run that tries to serve.
 const SERVE: [&str; 3] = ["--bind=127.0.0.1:0", "--no-control-socket", "--workers=1"];

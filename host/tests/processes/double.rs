@@ -1,5 +1,5 @@
-//! The double in place of worker class and application. Its application is a word, or the file that
-//! the word is in: it says what goes wrong, and when.
+//! A double of worker class and application. Its application is a word, or the file that contains the word, which
+//! determines what goes wrong, and when.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -12,7 +12,7 @@ use host::payload::{MoldContext, Payload};
 use host::worker::{GRACEFUL, QUICK, WorkerContext};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// Answers each connection with its process id and closes it.
+/// Responds to each connection with its process ID and closes it.
 pub(crate) struct Double {
     behaviour: String,
     class: String,
@@ -21,7 +21,7 @@ pub(crate) struct Double {
 impl Payload for Double {
     fn load(context: &MoldContext, _: &dyn Fn(&str)) -> Result<Self, Refusal> {
         let settings = &context.settings;
-        // A file can be changed between two reloads, the command line cannot.
+        // A file can change between two reloads, the command line cannot.
         let behaviour = match &settings.wsgi_app {
             Some(path) if path.starts_with('/') => {
                 std::fs::read_to_string(path).unwrap_or_default()
@@ -146,7 +146,7 @@ impl Double {
     }
 }
 
-/// The descriptors that are readable, within a second.
+/// Returns the descriptors that become readable within a second.
 fn wait(context: &WorkerContext) -> Vec<RawFd> {
     let listeners = context.listeners.iter().map(|listener| listener.as_fd());
     let mut polled: Vec<PollFd<'_>> = std::iter::once(context.wake_fd())
@@ -163,11 +163,11 @@ fn wait(context: &WorkerContext) -> Vec<RawFd> {
 
 fn accept(listener: RawFd) -> Option<TcpStream> {
     let number = nix::sys::socket::accept(listener).ok()?;
-    // SAFETY: the kernel has just made this descriptor for us.
+    // SAFETY: the kernel has just created this descriptor for us.
     Some(unsafe { OwnedFd::from_raw_fd(number) }.into())
 }
 
-/// A mold that names a foreign process as its worker, again and again, for each worker that there can be.
+/// A mold that reports an unrelated process as its worker, repeatedly, for each possible worker.
 fn forge_in_mold(behaviour: &str) {
     let victim = behaviour.trim_start_matches("forge-mold ").to_owned();
     std::thread::spawn(move || {
@@ -180,7 +180,7 @@ fn forge_in_mold(behaviour: &str) {
     });
 }
 
-/// A worker that writes into all shared memory that it has, and says everything of any slot.
+/// A worker that writes to all shared memory it has, and sends all messages for all slots.
 fn forge_in_worker(victim: &str) {
     for age in 1..8 {
         send_everywhere(&format!(r#"{{"started":{{"age":{age}}}}}"#));
@@ -194,7 +194,7 @@ fn forge_in_worker(victim: &str) {
         for word in words {
             word.store(number << 32 | number, Ordering::Relaxed);
         }
-        // Access lines from the start to far behind the end of the memory.
+        // Access lines from the start to far beyond the end of the memory.
         let Some((span, text)) = words.get(LINES_AT / 8..).and_then(|words| words.split_first())
         else {
             continue;
@@ -207,7 +207,7 @@ fn forge_in_worker(victim: &str) {
     tracing::info!("scribbled over {own} slots and {others} other mappings");
 }
 
-/// A worker that writes the time everywhere, for ever.
+/// A worker that endlessly writes the time everywhere.
 fn forge_heartbeats() {
     tracing::info!("{} forges heartbeats", std::process::id());
     let memory = shared_memory();
@@ -221,7 +221,8 @@ fn forge_heartbeats() {
     });
 }
 
-/// The mappings that this process shares with others and can write to, and which are slots of the scoreboard.
+/// Returns the writable mappings that this process shares with others, and which of them are slots of the
+/// scoreboard.
 fn shared_memory() -> Vec<(&'static [AtomicU64], bool)> {
     let mut found = Vec::new();
     for line in std::fs::read_to_string("/proc/self/maps").unwrap_or_default().lines() {
@@ -231,7 +232,8 @@ fn shared_memory() -> Vec<(&'static [AtomicU64], bool)> {
         let number = |text| usize::from_str_radix(text, 16).unwrap_or(0);
         let (start, length) = (number(start), number(end).saturating_sub(number(start)));
         let memory = std::ptr::with_exposed_provenance::<AtomicU64>(start);
-        // SAFETY: mapped for reading and writing for the life of the process; that it harms this process is the
+        // SAFETY: mapped for reading and writing for the life of the process; damaging this process is the
+        // purpose.
         // purpose.
         let words = unsafe { std::slice::from_raw_parts(memory, length.min(1 << 20) / 8) };
         found.push((words, line.contains("jimu-slot")));
@@ -239,7 +241,7 @@ fn shared_memory() -> Vec<(&'static [AtomicU64], bool)> {
     found
 }
 
-/// Sends a packet on every socket of this process that takes one.
+/// Sends a packet on every socket of this process that accepts one.
 fn send_everywhere(packet: &str) {
     for number in 3..64 {
         let flags =
@@ -248,5 +250,5 @@ fn send_everywhere(packet: &str) {
     }
 }
 
-/// Where the access lines begin in the memory of a slot.
+/// Offset of the access lines in the memory of a slot.
 const LINES_AT: usize = 8192;

@@ -1,4 +1,4 @@
-//! What plugins and workers do wrong, and what becomes of the server.
+//! Faults of plugins and workers, and their effects on the server.
 
 use host::control::Request;
 use nix::sys::signal::{Signal, kill};
@@ -19,7 +19,7 @@ pub(crate) const TESTS: &[Test] = &tests![
     the_control_socket_bears_nonsense,
 ];
 
-/// What goes wrong at start, the exit status, and how the log names it.
+/// A fault at start, the exit status, and its words in the log.
 const REFUSALS: &[(&str, i32, &str)] = &[
     ("load-refuse", 4, "no such module: nosuch"),
     ("load-panic", 78, "panicked while loading: at the disco"),

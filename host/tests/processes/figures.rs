@@ -1,4 +1,4 @@
-//! Metrics, the status page and StatsD, seen from outside.
+//! Black-box tests of metrics, the status page and StatsD.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -23,7 +23,7 @@ pub(crate) const TESTS: &[Test] = &tests![
     the_error_log_reaches_a_syslog_daemon,
 ];
 
-/// Where the server says that it serves metrics, or the page.
+/// Returns the logged address of the metrics, or of the page.
 fn address(server: &Server, what: &str) -> SocketAddr {
     let line = server.wait_for(&format!("{what} at: http://"));
     line.split("http://").nth(1).unwrap().trim().parse().unwrap()
@@ -43,7 +43,7 @@ fn sample(metrics: &str, series: &str) -> Option<f64> {
     line.map(|value| value.parse().unwrap())
 }
 
-/// The process that serves the figures, by its name.
+/// Returns the status process, found by its name.
 fn status_process(server: &Server) -> Option<u32> {
     let task = format!("/proc/{0}/task/{0}/children", server.pid());
     let children = std::fs::read_to_string(task).unwrap();
@@ -97,7 +97,7 @@ fn clients_that_misbehave_disturb_nobody() {
     let server = Server::start("hello", &["--metrics-bind", "127.0.0.1:0"]);
     let address = address(&server, "Metrics");
     let silent: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(address).unwrap()).collect();
-    // They are let go after some seconds; whoever comes behind them is served then.
+    // They are disconnected after some seconds; a client after them is then served.
     assert!(get(address, "/health").starts_with("HTTP/1.1 200 "));
     drop(silent);
     for (request, status) in [
@@ -120,7 +120,7 @@ fn the_process_is_replaced_when_it_dies_and_ends_with_the_server() {
     assert!(get(address, "/health").starts_with("HTTP/1.1 200 "));
     let first = status_process(&server).unwrap();
     kill(Pid::from_raw(first as i32), Signal::SIGKILL).unwrap();
-    // Who connects meanwhile waits for the next one.
+    // A client that connects in between waits for the next one.
     assert!(get(address, "/health").starts_with("HTTP/1.1 200 "));
     let second = status_process(&server).unwrap();
     assert_ne!(first, second);
@@ -128,7 +128,7 @@ fn the_process_is_replaced_when_it_dies_and_ends_with_the_server() {
     assert!(server.talk("hi").ends_with(" hello\n"));
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait().code(), Some(0), "{}", server.log());
-    // The kernel ends it when the arbiter has ended.
+    // The kernel ends it when the arbiter has exited.
     server.wait_until("the end of the status process", |_| !lives(second));
     assert!(TcpStream::connect(address).is_err());
 }
@@ -214,7 +214,7 @@ fn a_browser_shows_the_page() {
     assert!(page.contains("Generation 1: serving, sync, hello"), "{page}");
     assert_eq!(page.matches("class=\"worker ready\"").count(), 2, "{page}");
     assert!(page.contains(&format!("http://{} · ", server.address())), "{page}");
-    // These are differences: the page has asked more than once, and shows what has come meanwhile.
+    // These are differences: the page has polled more than once, and shows the increase.
     assert!(shown(&page, "<b>", "</b><small>requests a second</small>") > 0, "{page}");
     let recent = shown(&page, ", from ", " requests</small>");
     assert!(recent > 0 && recent <= shown(&page, "<b>", "</b><small>requests</small>"), "{page}");
@@ -222,7 +222,7 @@ fn a_browser_shows_the_page() {
     server.stop();
 }
 
-/// What comes of `act`, during which requests come all the time.
+/// Returns the result of `act`, during which requests arrive constantly.
 fn while_requests_come<T>(server: &Server, act: impl FnOnce() -> T) -> T {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -238,7 +238,7 @@ fn while_requests_come<T>(server: &Server, act: impl FnOnce() -> T) -> T {
     })
 }
 
-/// The number that stands in a page between two texts.
+/// Returns the number between two texts of a page.
 fn shown(page: &str, before: &str, behind: &str) -> u64 {
     let number = page.split(behind).next().and_then(|head| head.rsplit(before).next());
     number.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("no {behind} in {page}"))

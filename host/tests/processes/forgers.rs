@@ -1,4 +1,4 @@
-//! Molds and workers that lie about who they are, and write wherever they can.
+//! Molds and workers that forge their identity and write wherever they can.
 
 use std::process::{Child, Command};
 
@@ -15,7 +15,7 @@ pub(crate) const TESTS: &[Test] = &tests![
     a_worker_cannot_give_another_one_a_heartbeat,
 ];
 
-/// A process that has nothing to do with the server.
+/// Returns a process that is unrelated to the server.
 struct Victim(Child);
 
 impl Victim {
@@ -35,7 +35,7 @@ impl Drop for Victim {
     }
 }
 
-/// Reloads, kills, stops: everything that sends signals to workers.
+/// Reloads, kills and stops: every operation that sends signals to workers.
 fn exercise(server: Server, victim: &Victim) {
     assert!(server.reload().ok, "{}", server.log());
     assert!(victim.lives());
@@ -75,7 +75,7 @@ fn a_worker_that_writes_everywhere_reaches_no_other() {
         let workers = server.workers();
         workers.len() == 2 && !workers.contains(&forger)
     });
-    // What it left as access lines is cut to the memory, and to whole lines.
+    // The access lines that it left are cut to the memory, and to complete lines.
     let text = std::fs::read_to_string(&log).unwrap();
     assert!(text.ends_with('\n') && text.len() < 1 << 16, "{} bytes", text.len());
     assert!(text.lines().all(|line| line == "forged."), "{text}");

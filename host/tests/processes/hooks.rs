@@ -1,4 +1,4 @@
-//! Hooks that are commands, what systemd hears, and workers that take too much memory.
+//! Hooks that are commands, notifications of systemd, and workers that take too much memory.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -39,11 +39,11 @@ fn commands_hear_of_the_arbiters_events_and_speak_to_the_log() {
     server.wait_for("heard on_exit: 1.");
 }
 
-/// Also where a quick end comes into a graceful one.
+/// Also if a quick shutdown interrupts a graceful one.
 fn the_last_hook_comes_when_the_last_worker_has_ended() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("host.toml");
-    // Commands run at the same time, so their output comes in any order. The kernel knows when each was started.
+    // Commands run at the same time, so their output comes in any order. The kernel records the start of each.
     let command = "'''read -r stat < /proc/$$/stat; set -- $stat; echo heard $JIMU_EVENT: $JIMU_FACTS. ${22}'''";
     let hooks = format!(
         "[hooks]\nchild_exit = ['sh', '-c', {command}]\non_exit = ['sh', '-c', {command}]\n"
@@ -66,7 +66,7 @@ fn the_last_hook_comes_when_the_last_worker_has_ended() {
     assert_eq!(server.count("heard on_exit"), 1, "{}", server.log());
 }
 
-/// Without the one who would run them, no further hooks run; the server ends all the same.
+/// Without the mold that runs the hooks, no hook runs at the end; the server exits nevertheless.
 fn a_mold_that_is_killed_while_the_server_ends_holds_up_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("host.toml");
@@ -75,7 +75,7 @@ fn a_mold_that_is_killed_while_the_server_ends_holds_up_nothing() {
     let mold = server.serving().mold.unwrap().pid;
     let _busy = server.say("hang");
     server.signal(Signal::SIGTERM);
-    // The mold is told that it stays before the workers are told to end.
+    // The mold is notified that it stays before the workers are told to exit.
     server.wait_until("draining", |server| {
         let generations = server.status().generations;
         generations.iter().flat_map(|of| &of.workers).any(|worker| worker.state == "draining")
@@ -107,7 +107,7 @@ fn commands_that_cannot_be_are_refused() {
 }
 
 fn a_worker_that_takes_too_much_memory_is_replaced() {
-    // Every process is bigger than this: each worker is replaced in its turn.
+    // Every process is bigger than this: the workers are replaced one after the other.
     let server = Server::start("hello", &["--max-worker-memory", "64k"]);
     server.wait_until("a worker", |server| server.workers().len() == 1);
     let before = server.workers();

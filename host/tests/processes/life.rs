@@ -1,4 +1,4 @@
-//! Start, signals, the end.
+//! Start, signals, shutdown.
 
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
@@ -88,8 +88,8 @@ fn a_storm_of_signals_ends_in_the_right_number_of_workers() {
         server.signal(signal);
         std::thread::sleep(Duration::from_millis(2));
     }
-    // The kernel itself merges equal signals that a busy machine delivers late: what counts is that
-    // each one that arrived has had its effect.
+    // The kernel itself merges equal signals that a busy machine delivers late: each signal that arrived must
+    // have had its effect.
     server.wait_until("settled", |server| {
         let heard = |name: &str| format!("Handling signal: {name}");
         let expected = server.log().lines().fold(3, |count: usize, line| {

@@ -1,6 +1,6 @@
-//! The process model, seen from outside: a whole server with a double in place of worker class and
-//! application. The server is this same program, which the tests start with a variable set: so it
-//! is never another build than theirs, and has one thread, as a server must.
+//! Black-box tests of the process model: a whole server with a double of worker class and application. The server
+//! is this same program, which the tests start with a variable set: so it is always the same build as the tests,
+//! and has one thread, as a server must.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

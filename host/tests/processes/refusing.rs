@@ -11,10 +11,10 @@ use crate::server::{Server, lives};
 pub(crate) const TESTS: &[Test] =
     &tests![a_server_starts_without_memfds, an_upgrade_needs_no_pidfd];
 
-/// The variable that names system calls by their numbers, and the error that they return.
+/// Environment variable with the numbers of system calls, and the error that they return.
 const REFUSE: &str = "JIMU_TEST_REFUSE";
 
-/// Refuses the system calls that the environment names, in this process and all that it starts.
+/// Refuses the system calls named in the environment, in this process and all that it starts.
 pub(crate) fn obey_environment() {
     let Ok(words) = std::env::var(REFUSE) else { return };
     let mut numbers = words.split(',').map(|word| word.parse::<u32>().unwrap());
@@ -24,7 +24,7 @@ pub(crate) fn obey_environment() {
     let compare = code(libc::BPF_JMP, libc::BPF_JEQ, libc::BPF_K);
     let answer = code(libc::BPF_RET, libc::BPF_K, 0);
     let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
-    // The number of the system call is the first word of what a filter sees.
+    // A filter's input starts with the number of the system call.
     let mut filter = vec![step(load, 0, 0, 0)];
     for number in numbers {
         filter.push(step(compare, 0, 1, number));

@@ -1,4 +1,4 @@
-//! The way from one generation to the next.
+//! The replacement of one generation by the next.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,7 +45,7 @@ fn a_reload_replaces_everything_and_answers_when_it_is_done() {
 
 fn a_reload_has_its_boot_timeout_for_mold_and_workers_together() {
     let server = Server::start("hello", &["--boot-timeout", "2"]);
-    // Neither takes too long by itself.
+    // Neither exceeds its limit alone.
     server.behave("all-slow");
     let asked = Instant::now();
     let answer = server.reload();
@@ -60,7 +60,7 @@ fn a_reload_has_its_boot_timeout_for_mold_and_workers_together() {
 fn a_reload_that_is_overtaken_is_answered_with_the_one_that_overtook_it() {
     let server = Server::start("hello", &["-w", "1", "--graceful-timeout", "3"]);
     let before = server.workers();
-    // A worker that cannot end: its generation goes on for as long as it may.
+    // A worker that cannot exit: its generation lasts until the limit.
     kill(Pid::from_raw(before[0].cast_signed()), Signal::SIGSTOP).unwrap();
     std::thread::scope(|scope| {
         let first = scope.spawn(|| server.reload());
@@ -103,7 +103,8 @@ fn reloads_lose_no_connection_and_leave_nothing_behind() {
         assert!(answered > 20, "{answered} answers");
     });
     server.wait_until("as it was", |server| descriptors(server) <= before);
-    // The heap may still reach its size, with some more clients at a time than before. A leak grows in each round.
+    // The heap may still reach its size, with some more clients at a time than before. A leak grows in each
+    // round.
     let memory = || server.status().memory_kib.unwrap();
     let round = || {
         let memory_before = memory();
@@ -133,7 +134,7 @@ fn settings_that_are_wrong_are_refused_with_their_reason() {
 
 type Replace = fn(&Path);
 
-/// The arbiter reads the file itself, so it may neither end nor wait for what is in its place.
+/// The arbiter reads the file itself, so it must neither exit nor block, whatever exists at that path.
 fn what_is_no_settings_file_any_more_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("host.toml");
@@ -168,7 +169,7 @@ fn a_changed_bind_opens_and_closes_the_difference() {
     );
     let bind = |path: &Path| format!("bind = [\"unix:{}\"]\n", path.display());
     std::fs::write(&file, bind(&first)).unwrap();
-    // The harness's own bind would win over the file: this server is started without it.
+    // The harness's own bind would override the file: this server is started without it.
     let server = Server::start_without_bind("hello", &["-c", file.to_str().unwrap()]);
     assert!(first.exists());
     std::fs::write(&file, bind(&second)).unwrap();
@@ -191,7 +192,7 @@ fn reloads_asked_for_during_a_reload_become_one() {
     }
     server.wait_for_nth("Handling signal: hup", 10);
     assert_eq!(server.count("reloading"), 1, "{}", server.log());
-    // The first one ends here, without having read the word that is for the next one; that is for all the others.
+    // The first one exits here without having read the message for the next one; that is for all the others.
     let mold = server.status().generations.pop().unwrap().mold.unwrap().pid;
     let signal = |signal| kill(Pid::from_raw(i32::try_from(mold).unwrap()), signal).unwrap();
     signal(Signal::SIGSTOP);
@@ -203,7 +204,7 @@ fn reloads_asked_for_during_a_reload_become_one() {
     signal(Signal::SIGKILL);
     server.wait_for("reload refused");
     server.wait_for("serves; retiring generation");
-    // Another reload would have begun in the same turn, before this response.
+    // Another reload would have started in the same iteration, before this response.
     server.status();
     assert_eq!(server.count("reloading"), 2, "{}", server.log());
     server.stop();

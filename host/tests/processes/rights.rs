@@ -1,4 +1,4 @@
-//! Whose rights the processes of a server have that root has started for another user.
+//! User IDs and capabilities of a server's processes if root has started it for another user.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -11,10 +11,10 @@ use crate::server::Server;
 
 pub(crate) const TESTS: &[Test] = &tests![every_process_but_the_arbiter_has_the_users_rights_alone];
 
-/// The variable that names a directory with a `passwd` and a `group`, which this process takes for the system's.
+/// Environment variable of a directory with a `passwd` and a `group` that replace the system's in this process.
 const ACCOUNTS: &str = "JIMU_TEST_ACCOUNTS";
 
-/// Puts files in the place of the system's accounts, for this process and all that it starts.
+/// Replaces the files of the system's accounts, for this process and all that it starts.
 pub(crate) fn obey_environment() {
     let Ok(directory) = std::env::var(ACCOUNTS) else { return };
     if let Err(error) = mount_accounts(&directory) {
@@ -33,7 +33,8 @@ fn mount_accounts(directory: &str) -> std::io::Result<()> {
     let mount = |from: &str, to: &str, flags| {
         let (from, to) = (text(from), text(to));
         let none = std::ptr::null();
-        // SAFETY: the texts end with zeros and live for the call; no type and no data are needed for these flags.
+        // SAFETY: the texts end with zeros and live for the call; no type and no data are needed for these
+        // flags.
         check(unsafe { libc::mount(from.as_ptr(), to.as_ptr(), none, flags, none.cast()) })
     };
     mount("none", "/", libc::MS_REC | libc::MS_PRIVATE)?;
@@ -43,7 +44,7 @@ fn mount_accounts(directory: &str) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The lines of a process's status that tell its rights.
+/// Returns the lines of a process's status that show its user, groups and capabilities.
 fn rights_of(pid: &str) -> Option<String> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let names = ["Uid:", "Gid:", "Groups:", "CapEff:", "CapBnd:", "NoNewPrivs:"];
@@ -52,7 +53,7 @@ fn rights_of(pid: &str) -> Option<String> {
     Some(words.collect::<Vec<_>>().join(" "))
 }
 
-/// The processes whose parent is `parent`.
+/// Returns the processes whose parent is `parent`.
 fn children_of(parent: i32) -> Vec<String> {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     let names = processes.filter_map(|entry| entry.file_name().into_string().ok());
@@ -88,7 +89,7 @@ fn every_process_but_the_arbiter_has_the_users_rights_alone() {
         return eprintln!("skipped: no mount namespace here");
     };
     let hook = server.wait_for("hook: ");
-    // Those that come and go are seen as they were last.
+    // Short-lived processes keep their last observed state.
     let mut seen = BTreeMap::new();
     std::thread::scope(|scope| {
         let reload = scope.spawn(|| server.reload());
@@ -102,7 +103,7 @@ fn every_process_but_the_arbiter_has_the_users_rights_alone() {
         }
         assert!(reload.join().unwrap().ok, "{}", server.log());
     });
-    // Two molds, four workers, two watchers, the status process, and the one that ran the health check.
+    // Two molds, four workers, two watchers, the status process, and the one that requested the health path.
     assert!(seen.len() >= 10, "{seen:?}\n{}", server.log());
     let words = [
         "Uid: 4711 4711 4711 4711 Gid: 4712 4712 4712 4712 Groups: 4712 4713 ",

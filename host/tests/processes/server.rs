@@ -1,5 +1,5 @@
-//! A server of the double for one test: started on a port of its own, heard line by line,
-//! and always ended.
+//! A server with the double for one test: started on a private port, its log read line by line, and always
+//! stopped.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -20,7 +20,7 @@ pub(crate) struct Server {
     lines: Arc<(Mutex<Vec<String>>, Condvar)>,
 }
 
-/// The variable that makes this program a server.
+/// The environment variable that makes this program a server.
 pub(crate) const SERVE: &str = "JIMU_TEST_SERVER";
 
 /// More than anything here takes on a busy machine.
@@ -34,7 +34,7 @@ impl Server {
         server
     }
 
-    /// Starts a server that listens only where the settings file says.
+    /// Starts a server that listens only at the addresses of the settings file.
     pub(crate) fn start_without_bind(behaviour: &str, flags: &[&str]) -> Self {
         let server = Self::spawn_with(behaviour, flags);
         server.wait_for("Server is ready");
@@ -54,7 +54,7 @@ impl Server {
         server
     }
 
-    /// Starts a server with variables in its environment. Nothing where it ends with `status` instead.
+    /// Starts a server with variables in its environment. Returns `None` if it exits with `status` instead.
     pub(crate) fn start_unless(
         status: i32,
         variables: &[(&str, &str)],
@@ -119,7 +119,7 @@ impl Server {
         Pid::from_raw(self.child.id() as i32)
     }
 
-    /// What the next load will find.
+    /// Sets the behaviour that the next load reads.
     pub(crate) fn behave(&self, behaviour: &str) {
         std::fs::write(self.directory.path().join("behaviour"), behaviour).unwrap();
     }
@@ -128,7 +128,7 @@ impl Server {
         kill(self.pid(), signal).unwrap();
     }
 
-    /// The log so far.
+    /// Returns the log so far.
     pub(crate) fn log(&self) -> String {
         self.lines.0.lock().unwrap().join("\n")
     }
@@ -137,12 +137,12 @@ impl Server {
         self.lines.0.lock().unwrap().iter().filter(|line| line.contains(text)).count()
     }
 
-    /// Waits until the log has a line with `text`, and gives it back.
+    /// Waits until the log has a line with `text`, and returns it.
     pub(crate) fn wait_for(&self, text: &str) -> String {
         self.wait_for_nth(text, 1)
     }
 
-    /// Waits until the log has `count` such lines, and gives the last of them back.
+    /// Waits until the log has `count` such lines, and returns the last of them.
     pub(crate) fn wait_for_nth(&self, text: &str, count: usize) -> String {
         let (lines, changed) = &*self.lines;
         let nth = |lines: &Vec<String>| {
@@ -154,14 +154,14 @@ impl Server {
         nth(&lines).unwrap_or_else(|| panic!("no {text:?} in:\n{}", lines.join("\n")))
     }
 
-    /// Where the server listens, by its log.
+    /// Returns the address of the listener, as logged.
     pub(crate) fn address(&self) -> SocketAddr {
         let line = self.wait_for("Listening at: http://");
         let address = line.split("http://").nth(1).unwrap();
         address.split(' ').next().unwrap().parse().unwrap()
     }
 
-    /// A connection that has said `word`.
+    /// Opens a connection and sends `word`.
     pub(crate) fn say(&self, word: &str) -> TcpStream {
         let mut stream = TcpStream::connect(self.address()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -169,7 +169,7 @@ impl Server {
         stream
     }
 
-    /// The answer to `word`; empty when there was none.
+    /// Returns the response to `word`; empty without one.
     pub(crate) fn talk(&self, word: &str) -> String {
         answer(self.say(word))
     }
@@ -186,19 +186,19 @@ impl Server {
         self.ask(&Request::Status).status.unwrap()
     }
 
-    /// The generation that serves.
+    /// Returns the serving generation.
     pub(crate) fn serving(&self) -> GenerationStatus {
         let generations = self.status().generations;
         generations.into_iter().find(|generation| generation.state == "serving").unwrap()
     }
 
-    /// The process ids of the workers that serve.
+    /// Returns the process IDs of the serving workers.
     pub(crate) fn workers(&self) -> Vec<u32> {
         let workers = self.serving().workers;
         workers.iter().filter(|worker| worker.state == "ready").map(|worker| worker.pid).collect()
     }
 
-    /// Waits until the server says that it is so.
+    /// Waits until the condition holds.
     pub(crate) fn wait_until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
         let start = Instant::now();
         while !is_so(self) {
@@ -207,7 +207,7 @@ impl Server {
         }
     }
 
-    /// Waits for the server's end.
+    /// Waits until the server exits.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let start = Instant::now();
         loop {
@@ -219,7 +219,7 @@ impl Server {
         }
     }
 
-    /// Ends the server with TERM, and checks that it ended well.
+    /// Stops the server with TERM, and checks that it exited successfully.
     pub(crate) fn stop(mut self) -> String {
         self.signal(Signal::SIGTERM);
         assert_eq!(self.wait().code(), Some(0), "{}", self.log());
@@ -237,14 +237,14 @@ impl Drop for Server {
     }
 }
 
-/// What comes until the other side closes; empty when it resets.
+/// Reads until the other side closes; returns an empty text after a reset.
 pub(crate) fn answer(mut stream: TcpStream) -> String {
     let mut text = String::new();
     let _ = stream.read_to_string(&mut text);
     text
 }
 
-/// Whether a process exists and is no zombie.
+/// Returns whether a process exists and is not a zombie.
 pub(crate) fn lives(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(')').next().is_some_and(|rest| {

@@ -1,4 +1,4 @@
-//! Generations that take a share first, the way back, and the question whether a new one is well.
+//! Generations on trial, rollbacks, and the health check of a new generation.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -28,7 +28,7 @@ fn roll_back(server: &Server) -> Response {
     server.ask(&Request::Rollback { generation: None })
 }
 
-/// Generations as "state:workers that are ready".
+/// Returns the generations as "state:number of ready workers".
 fn picture(server: &Server) -> Vec<String> {
     let generations = server.status().generations;
     let picture = generations.iter().map(|generation| {
@@ -66,7 +66,7 @@ fn a_canary_is_rolled_back_and_everything_is_as_before() {
 fn a_canary_that_dies_again_and_again_is_rolled_back() {
     let server = Server::start("hello", &["-w", "2", "--boot-failures-max", "2"]);
     assert!(swap(&server, "other").ok);
-    // What its mold forks from here on cannot boot.
+    // Workers that its mold forks from here on cannot boot.
     server.behave("boot-refuse");
     let trial = server.status().generations.pop().unwrap();
     let kill = |pid: u32| {
@@ -135,7 +135,7 @@ fn a_generation_whose_health_path_says_500_is_refused() {
     let error = server.reload().error.unwrap();
     assert!(error.contains("health check of /health failed: status 500"), "{error}");
     server.wait_for("reload refused, generation 1 continues");
-    // Until they have gone, its workers answer what they have accepted.
+    // Until they have exited, its workers respond to accepted connections.
     server.wait_until("the old generation alone", |server| picture(server) == ["serving:2"]);
     assert!(server.talk("hi").ends_with(" hello\n"));
     assert_eq!(server.workers(), before);

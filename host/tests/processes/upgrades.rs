@@ -1,4 +1,4 @@
-//! USR2: another arbiter beside the first.
+//! USR2: a second arbiter beside the first.
 
 use std::path::Path;
 
