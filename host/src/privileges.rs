@@ -17,7 +17,7 @@ use crate::settings::Settings;
 #[derive(Debug, thiserror::Error)]
 pub enum PrivilegeError {
     /// The system refused.
-    #[error("cannot run as the {what} that the settings name: {reason}")]
+    #[error("cannot switch to the configured {what}: {reason}")]
     Refused {
         /// "user" or "group".
         what: &'static str,

@@ -73,7 +73,7 @@ impl Notifier {
             socket.send_to_addr(text.as_bytes(), address)
         });
         if let Err(error) = result {
-            tracing::debug!("systemd cannot be told {text:?}: {error}");
+            tracing::debug!("cannot notify systemd of {text:?}: {error}");
         }
     }
 }

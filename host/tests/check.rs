@@ -110,7 +110,7 @@ fn not_there() {
     let output = run(Path::new("nosuch"), None);
     assert_eq!(output.status.code(), Some(78));
     let words = String::from_utf8(output.stderr).unwrap();
-    assert!(words.starts_with("error: no worker class \"nosuch\""), "{words}");
+    assert!(words.starts_with("error: worker class \"nosuch\" not found"), "{words}");
 }
 
 /// Checks a class with one fault.

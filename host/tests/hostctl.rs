@@ -101,7 +101,7 @@ fn a_server_that_does_not_answer_is_not_waited_for_longer_than_asked() {
     for command in ["status", "reload", "stop"] {
         let output = hostctl(&path, &["--timeout", "0.2", command]);
         assert_eq!(output.status.code(), Some(1), "{command}");
-        assert!(text(&output.stderr).starts_with("error: no answer within 0.2 s"), "{command}");
+        assert!(text(&output.stderr).starts_with("error: no response within 0.2 s"), "{command}");
     }
 }
 
@@ -120,7 +120,7 @@ fn of_several_servers_one_has_to_be_named() {
     drop(UnixListener::bind(directory.path().join("host.ctl")).unwrap());
     let _second = UnixListener::bind(directory.path().join("host.ctl.12")).unwrap();
     let (status, message) = run();
-    assert!(status == Some(1) && message.starts_with("error: no answer within"), "{message}");
+    assert!(status == Some(1) && message.starts_with("error: no response within"), "{message}");
     let _third = UnixListener::bind(directory.path().join("host.ctl.34")).unwrap();
     let (status, message) = run();
     assert_eq!(status, Some(69));

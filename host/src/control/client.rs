@@ -11,7 +11,7 @@ use super::protocol::{Request, Response};
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// No process listens.
-    #[error("no server answers at {}: {reason}", path.display())]
+    #[error("no server is listening at {}: {reason}", path.display())]
     Unreachable {
         /// Path of the socket.
         path: PathBuf,
@@ -19,16 +19,16 @@ pub enum ClientError {
         reason: std::io::Error,
     },
     /// The server exited before it responded.
-    #[error("the server ended before it answered")]
+    #[error("the server exited before it responded")]
     Gone,
     /// The time limit passed before a response came.
     #[error(
-        "no answer within {} s: the server may still carry it out, see `hostctl status` (--timeout sets the limit)",
+        "no response within {} s; the server may still execute the request, see `hostctl status` (--timeout sets the limit)",
         .0.as_secs_f64()
     )]
     TimedOut(Duration),
     /// The response is invalid: possibly that of another version.
-    #[error("the server's answer is not understood: {0}")]
+    #[error("invalid response from the server: {0}")]
     Garbled(serde_json::Error),
 }
 

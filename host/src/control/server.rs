@@ -123,7 +123,7 @@ impl ControlServer {
                 self.keep_spare();
             }
             Err(error) => {
-                let words = format!("no control socket at {}: {error}", path.display());
+                let words = format!("cannot create the control socket {}: {error}", path.display());
                 let is_new = self.missed.as_ref() != Some(&words);
                 if is_new && self.is_named {
                     tracing::warn!("{words}");
@@ -217,7 +217,7 @@ impl ControlServer {
         let silent = self.clients.iter().enumerate().filter(|(_, client)| client.is_silent());
         if let Some((index, _)) = silent.min_by_key(|(_, client)| client.heard_ns) {
             let gone = self.clients.remove(index);
-            tracing::debug!("control socket: client {} disconnected for a new one", gone.id.0);
+            tracing::debug!("control socket: client {} disconnected to make room for a new one", gone.id.0);
         }
     }
 
@@ -226,7 +226,7 @@ impl ControlServer {
     fn cannot_accept(&mut self, error: &std::io::Error) {
         let exhausted = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
         if self.rest_until_ns == 0 {
-            tracing::warn!("cannot accept a client of the control socket: {error}");
+            tracing::warn!("cannot accept a connection to the control socket: {error}");
         }
         self.rest_until_ns = clock::now_ns() + REST_NS;
         let Some(listener) = self.listener.as_ref().filter(|_| exhausted) else { return };
@@ -262,14 +262,14 @@ impl ControlServer {
             client.unanswered += 1;
             match serde_json::from_slice(&line) {
                 Ok(request) => requests.push(request),
-                Err(error) => client.answer(&Response::refused(format!("no request: {error}"))),
+                Err(error) => client.answer(&Response::refused(format!("invalid request: {error}"))),
             }
         }
         if client.input.len() > LINE_MAX {
             client.has_ended = true;
             client.input.clear();
             client.unanswered += 1;
-            client.answer(&Response::refused(format!("a line is longer than {LINE_MAX} bytes")));
+            client.answer(&Response::refused(format!("the request is longer than {LINE_MAX} bytes")));
         }
         client.note_progress(!requests.is_empty());
         self.drop_finished();
@@ -416,7 +416,7 @@ fn listen(path: &Path, mode: u32, user: Option<&Identity>) -> std::io::Result<Un
     }
     let path = SafePath::resolve(path, user)?;
     if path.stat().is_ok_and(|found| !is_kind(&found, SFlag::S_IFSOCK)) {
-        let words = "it exists and is not a socket; remove it or choose another path";
+        let words = "the file exists and is not a socket; remove it or choose another path";
         return Err(std::io::Error::new(ErrorKind::AlreadyExists, words));
     }
     // A random suffix: in a directory that others may write, no one can create the name first.

@@ -124,7 +124,7 @@ impl AccessLog {
         let stamp = Stamp::default();
         let lines = Lines { buffer, line: Vec::new(), stamp, pace: Pace::new() };
         let syslog = Syslog::open(settings, Part::Access).unwrap_or_else(|error| {
-            tracing::error!("the access log cannot be sent to syslog: {error}");
+            tracing::error!("cannot send the access log to syslog: {error}");
             None
         });
         Self {
@@ -664,7 +664,7 @@ pub(super) mod tests {
         for _ in 0..100 {
             left.write(&file, &line);
         }
-        assert!(file.trouble().unwrap().contains("does not read"));
+        assert!(file.trouble().unwrap().contains("is not reading"));
         let kept = left.take();
         assert_eq!(kept.len(), ACCESS_LINES_MAX / line.len() * line.len());
     }

@@ -81,7 +81,7 @@ impl ErrorLog {
                 *self.syslog.write().unwrap_or_else(PoisonError::into_inner) = syslog;
             }
             Err(error) => {
-                let text = format!("syslog at {:?} cannot be had: {error}", settings.syslog_addr);
+                let text = format!("cannot use syslog at {:?}: {error}", settings.syslog_addr);
                 self.write(LogLevel::Error, module_path!(), &text);
             }
         }
@@ -101,7 +101,7 @@ impl ErrorLog {
         if self.captured.load(Ordering::Relaxed)
             && let Err(error) = self.file.capture_streams()
         {
-            tracing::error!("captured output stays where it was: {error}");
+            tracing::error!("cannot redirect captured output to the reopened log: {error}");
         }
         Ok(())
     }

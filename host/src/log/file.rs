@@ -149,17 +149,17 @@ impl LogFile {
         if error == 0 {
             self.reported.store(false, Ordering::Relaxed);
             self.lost.store(0, Ordering::Relaxed);
-            return Some(format!("{lost} lines of {} were lost before this", self.name()));
+            return Some(format!("{} is writable again; {lost} lines were lost", self.name()));
         }
         if self.reported.swap(true, Ordering::Relaxed) {
             return None;
         }
         let reason = match Errno::from_raw(error) {
-            Errno::EAGAIN => "its reader does not read",
+            Errno::EAGAIN => "its reader is not reading",
             errno => errno.desc(),
         };
         Some(format!(
-            "cannot write to {}: {reason}; lines are lost until that changes",
+            "cannot write to {}: {reason}; lines are dropped until it is writable again",
             self.name()
         ))
     }
@@ -420,7 +420,7 @@ pub(super) mod tests {
         };
         assert_eq!(
             open("/nowhere/at/all/log"),
-            "cannot open the log /nowhere/at/all/log: there is no directory /nowhere/at/all"
+            "cannot open the log /nowhere/at/all/log: directory /nowhere/at/all does not exist"
         );
         let error = open("/proc/self/fd/9999");
         assert!(error.starts_with("cannot open the log /proc/self/fd/9999: "), "{error}");
@@ -437,14 +437,14 @@ pub(super) mod tests {
         let written = std::iter::repeat_with(|| log.append(&line)).take_while(|all| *all).count();
         assert!(written > 50, "{written}");
         log.reopen().unwrap();
-        assert!(log.trouble().unwrap().contains("fifo: its reader does not read"));
+        assert!(log.trouble().unwrap().contains("fifo: its reader is not reading"));
         assert_eq!(log.trouble(), None, "it is said once");
         let mut reader = fs::File::open(&path).unwrap();
         let mut text = vec![0; written * line.len()];
         reader.read_exact(&mut text).unwrap();
         assert!(text.chunks(line.len()).all(|found| found == line));
         assert!(log.append(b"again\n"));
-        assert!(log.trouble().unwrap().starts_with("1 lines of "));
+        assert!(log.trouble().unwrap().ends_with(" is writable again; 1 lines were lost"));
     }
 
     #[test]

@@ -202,7 +202,7 @@ fn describe(path: &Path, error: &io::Error) -> OpenError {
         Some(libc::ENXIO) => OpenError::new(path, &"it is a FIFO without a reader, or a socket"),
         Some(libc::ENOENT) => {
             let parent = path.parent().unwrap_or(path).display();
-            OpenError::new(path, &format!("there is no directory {parent}"))
+            OpenError::new(path, &format!("directory {parent} does not exist"))
         }
         _ => OpenError::new(path, error),
     }

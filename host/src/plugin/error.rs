@@ -38,11 +38,11 @@ impl Kind {
         }
     }
 
-    fn place(self) -> &'static str {
+    fn how_to_pass(self) -> &'static str {
         match self {
-            Self::Class => "name it with --worker-class",
-            Self::App => "name it behind the options",
-            Self::Hooks => "name it with --hooks",
+            Self::Class => "pass it with --worker-class",
+            Self::App => "pass it as the argument APPLICATION",
+            Self::Hooks => "pass it with --hooks",
         }
     }
 
@@ -73,7 +73,7 @@ pub enum LoadError {
     #[error(transparent)]
     NotFound(#[from] NotFound),
     /// A settings file without an application: the welcome page is for a start without settings.
-    #[error("{}: no application; set wsgi_app, or name it behind the options", .file.display())]
+    #[error("{}: no application; set wsgi_app, or pass one as the argument APPLICATION", .file.display())]
     NoApplication {
         /// The settings file.
         file: PathBuf,
@@ -116,8 +116,8 @@ pub enum LoadError {
     },
     /// It exports no root module.
     #[error(
-        "{}: is a library, but no {}: it exports no root module; build it on worker-api, with {}",
-        .path.display(), .kind.name(), macro_of(*.kind)
+        "{}: is a shared library, but not {}: it exports no root module; build it with worker-api and {}",
+        .path.display(), .kind.with_article(), macro_of(*.kind)
     )]
     NoRootModule {
         /// The expected kind.
@@ -127,8 +127,8 @@ pub enum LoadError {
     },
     /// It is of another kind.
     #[error(
-        "{}: is {}, where {} is meant; {}",
-        .path.display(), .found.with_article(), .kind.with_article(), .found.place()
+        "{}: is {}, expected {}; {}",
+        .path.display(), .found.with_article(), .kind.with_article(), .found.how_to_pass()
     )]
     OtherKind {
         /// The expected kind.
@@ -140,7 +140,7 @@ pub enum LoadError {
     },
     /// It was built against an incompatible worker-api.
     #[error(
-        "{}: was built against worker-api {found}, this host has {}: {reason}; build it against {} again",
+        "{}: was built against worker-api {found}, this host has {}: {reason}; rebuild it against {}",
         .path.display(), worker_api::API_VERSION, worker_api::API_VERSION
     )]
     Incompatible {
@@ -152,7 +152,7 @@ pub enum LoadError {
         reason: String,
     },
     /// Creating its root module panicked.
-    #[error("{}: its root module cannot be made: it {reason}; this is a fault of the library", .path.display())]
+    #[error("{}: creating its root module failed: it {reason}; this is a bug in the library", .path.display())]
     Constructor {
         /// The file.
         path: PathBuf,
@@ -181,7 +181,7 @@ pub enum LoadError {
     },
     /// The application requires a capability that the class lacks.
     #[error(
-        "{}: the application {need}, which the worker class {class} cannot do; choose another class with --worker-class"
+        "{}: the application {need}, which the worker class {class} does not support; choose another class with --worker-class"
         , .path.display()
     )]
     Requirements {
@@ -234,10 +234,10 @@ fn unreadable(error: &io::Error, kind: Kind) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => format!("no such file; check the path of the {kind}"),
         io::ErrorKind::IsADirectory => {
-            format!("is a directory; name the {kind}'s library in it, a file that ends in .so")
+            format!("is a directory; pass the {kind}'s library in it, a file that ends in .so")
         }
         io::ErrorKind::PermissionDenied => {
-            format!("cannot be read by the user that workers run as ({error})")
+            format!("cannot be read by the workers' user ({error})")
         }
         _ => format!("cannot be read: {error}"),
     }
@@ -246,17 +246,17 @@ fn unreadable(error: &io::Error, kind: Kind) -> String {
 fn unfit(reason: &NotALibrary) -> String {
     match reason {
         NotALibrary::NotElf => {
-            "not an ELF file, so no shared library; name what cargo built as a cdylib".to_owned()
+            "not an ELF file, so not a shared library; pass the file that cargo built as a cdylib".to_owned()
         }
         NotALibrary::Machine { found } => {
             let this = elf::this_machine();
             format!("built for {found}, this machine is {this}; build it for this machine")
         }
         NotALibrary::NotShared => {
-            "an ELF file, but no shared library; build it as a cdylib".to_owned()
+            "an ELF file, but not a shared library; build it as a cdylib".to_owned()
         }
         NotALibrary::Truncated => {
-            "an ELF file that is cut short; copy it again, as a whole".to_owned()
+            "a truncated ELF file; copy it again".to_owned()
         }
     }
 }
@@ -318,7 +318,7 @@ mod tests {
             LoadError::OtherKind { kind: Kind::Class, found: Kind::App, path: "/x/a.so".into() };
         assert_eq!(
             error.to_string(),
-            "/x/a.so: is an application, where a worker class is meant; name it behind the options"
+            "/x/a.so: is an application, expected a worker class; pass it as the argument APPLICATION"
         );
     }
 }

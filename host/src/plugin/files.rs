@@ -15,11 +15,11 @@ use crate::message::{Channel, ToWatcher};
 pub struct LoadedFiles {
     app: &'static AppBox,
     libraries: Vec<PathBuf>,
-    told: Mutex<Told>,
+    reported: Mutex<Reported>,
 }
 
 #[derive(Default)]
-struct Told {
+struct Reported {
     files: BTreeSet<PathBuf>,
     /// No report before this time.
     due_ns: u64,
@@ -28,29 +28,29 @@ struct Told {
 impl LoadedFiles {
     /// Creates the list for an application and the opened libraries.
     pub fn new(app: &'static AppBox, libraries: Vec<PathBuf>) -> Self {
-        Self { app, libraries, told: Mutex::default() }
+        Self { app, libraries, reported: Mutex::default() }
     }
 
     /// Reports files to the watcher that it does not have yet, at most once a second. A concurrent call, or a
     /// nested one further up the stack, does it instead. `loaded` is false if loading the application has
     /// failed.
     pub(super) fn report(&self, watcher: &Channel, loaded: bool) {
-        let Ok(mut told) = self.told.try_lock() else { return };
+        let Ok(mut reported) = self.reported.try_lock() else { return };
         let now_ns = clock::now_ns();
-        if now_ns < told.due_ns {
+        if now_ns < reported.due_ns {
             return;
         }
-        told.due_ns = now_ns + PERIOD_NS;
+        reported.due_ns = now_ns + PERIOD_NS;
         let of_app = self.app.files().into_iter().map(|file| PathBuf::from(file.into_string()));
         let files = of_app.chain(self.libraries.iter().cloned());
         let absolute = files.filter_map(|file| std::path::absolute(file).ok());
-        let new: Vec<PathBuf> = absolute.filter(|file| told.files.insert(file.clone())).collect();
+        let new: Vec<PathBuf> = absolute.filter(|file| reported.files.insert(file.clone())).collect();
         let named = SystemTime::now();
         for files in new.chunks(FILES_PER_MESSAGE) {
             let message = ToWatcher::Files { files: files.to_vec(), named, loaded };
             // The watcher may have exited.
             if let Err(error) = watcher.send(&message) {
-                return tracing::debug!("cannot name loaded files to the watcher: {error}");
+                return tracing::debug!("cannot report loaded files to the watcher: {error}");
             }
         }
     }

@@ -281,7 +281,7 @@ fn check<M: RootModule>(
         return Err(LoadError::Incompatible {
             path: path.to_owned(),
             found: header.version_strings().version.to_string(),
-            reason: "it was built without the description of its types".to_owned(),
+            reason: "it was built without a description of its types".to_owned(),
         });
     };
     let is_of = |kind: &Kind| name_of(layout) == name_of(kind_layout(*kind));
@@ -294,7 +294,7 @@ fn check<M: RootModule>(
     };
     let is_layout = matches!(error, LibraryError::AbiInstability(_));
     if is_layout && check_layout_compatibility(layout, M::LAYOUT).is_ok() {
-        tracing::debug!("{}: is older than this host, and fits", path.display());
+        tracing::debug!("{}: is older than this host, but compatible", path.display());
         // SAFETY: the library's own check, with the host in the place of the newer side, has just
         // found that every type that both sides know has the same layout, and that the host's
         // additions are where prefix types may have them. That holds in both directions, since a

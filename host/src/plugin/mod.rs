@@ -13,7 +13,7 @@
 //! | [`build_id`] | identifies the build of a library |
 //! | [`load`] | opens a library and checks that it is compatible |
 //! | [`error`] | why a library is refused, in one line |
-//! | [`payload`] | the life of a worker class and an application, from opening to a worker's exit status |
+//! | [`mod@plugins`] | the life of a worker class and an application, from opening to a worker's exit status |
 //! | [`services`] | the host's services for plugins |
 //! | `files` | the files that a worker is made of, for `reload` |
 //! | `request` | what is recorded of each request |
@@ -28,7 +28,7 @@ pub mod error;
 mod files;
 pub mod load;
 pub mod names;
-pub mod payload;
+pub mod plugins;
 pub mod private;
 mod request;
 mod resident;
@@ -36,4 +36,4 @@ pub mod search;
 pub mod services;
 
 pub use error::LoadError;
-pub use payload::Plugins;
+pub use plugins::Plugins;

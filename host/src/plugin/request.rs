@@ -41,8 +41,8 @@ pub(super) fn count(slot: SlotWriter, counter: Counter, by: i64) {
     match counter {
         Counter::ACCEPTED => slot.count_accepted(by.max(0) as u64),
         Counter::CONNECTIONS => slot.count_connections(by),
-        Counter::BUSY_SLOTS => slot.count_busy_places(by),
-        Counter::SLOTS => slot.count_places(by),
+        Counter::BUSY_SLOTS => slot.count_busy_request_slots(by),
+        Counter::SLOTS => slot.count_request_slots(by),
         Counter::QUEUED_US => slot.count_queued(by.max(0) as u64),
         _ => {}
     }

@@ -133,7 +133,7 @@ impl fmt::Display for NotFound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (kind, name) = (self.kind.name(), &self.name);
         let file = file_of(self.kind, name);
-        write!(f, "no {kind} {name:?}: there is no {file} in ")?;
+        write!(f, "{kind} {name:?} not found: no {file} in ")?;
         for (index, directory) in self.directories.iter().enumerate() {
             let between = if index == 0 { "" } else { ", " };
             write!(f, "{between}{}", directory.display())?;
@@ -244,7 +244,7 @@ mod tests {
         let (house, path) = house();
         let words = path.class("gtread").unwrap_err().to_string();
         assert!(
-            words.starts_with("no worker class \"gtread\": there is no libgtread_worker.so in ")
+            words.starts_with("worker class \"gtread\" not found: no libgtread_worker.so in ")
         );
         for directory in ["bin", "lib/host", "mine"] {
             assert!(words.contains(&house.path().join(directory).display().to_string()), "{words}");

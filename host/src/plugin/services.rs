@@ -81,12 +81,12 @@ impl Services {
     }
 
     /// Sets the loaded files, which a worker reports to the watcher.
-    pub fn know_loaded(&self, loaded: LoadedFiles) {
+    pub fn set_loaded(&self, loaded: LoadedFiles) {
         let _ = self.loaded.set(loaded);
     }
 
     /// Sets the names of the loaded libraries, which a worker keeps up to date for debuggers.
-    pub fn know_names(&self, names: Arc<LibraryNames>) {
+    pub fn set_library_names(&self, names: Arc<LibraryNames>) {
         let _ = self.names.set(names);
     }
 
@@ -162,13 +162,13 @@ impl Services {
     }
 
     /// Handles signals that arrived before the worker's run ended and were not delivered.
-    pub fn hear_last_signals(&self) {
+    pub fn take_last_signals(&self) {
         if let Some(context) = self.worker.get() {
-            self.tell_of_interrupt(context, context.take_signals().bits);
+            self.run_interrupt_hook(context, context.take_signals().bits);
         }
     }
 
-    fn tell_of_interrupt(&self, context: &WorkerContext, signals: u32) {
+    fn run_interrupt_hook(&self, context: &WorkerContext, signals: u32) {
         if signals & QUICK != 0 {
             self.hook("worker_int", &[i64::from(std::process::id()), context.age as i64]);
         }
@@ -185,7 +185,7 @@ impl Services {
         if bits & REOPEN != 0 {
             self.reopen(context);
         }
-        self.tell_of_interrupt(context, bits);
+        self.run_interrupt_hook(context, bits);
         if bits & GRACEFUL != 0
             && !self.drains.swap(true, Ordering::AcqRel)
             && let Some(hooks) = self.hooks.get()
@@ -205,7 +205,7 @@ impl Services {
             }
         });
         if delivered.is_none() && bits != 0 {
-            tracing::error!("signals were asked for on another than the worker's main thread");
+            tracing::error!("signals not delivered to the worker: deliver_signals was called outside its main thread");
         }
         // Last: if a handler of the application hangs, the worker is already ending.
         if taken.application

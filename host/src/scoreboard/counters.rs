@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::layout::{CounterPages, Counts, GenerationEntry, Place, Slot, Text};
+use super::layout::{CounterPages, Counts, GenerationEntry, SlotOwner, Slot, Text};
 use super::reader::{Totals, load_text, plausible};
 use super::writer::store_text;
 use crate::clock;
@@ -174,7 +174,7 @@ pub(super) fn begin(pages: &CounterPages) {
 /// totals are being moved.
 pub(super) fn fold_into_totals(
     pages: &CounterPages,
-    place: &Place,
+    owner: &SlotOwner,
     slot: &Slot,
     vacate: impl FnOnce(),
 ) {
@@ -184,7 +184,7 @@ pub(super) fn fold_into_totals(
         sum.fetch_add(plausible(more), Ordering::Relaxed);
     }
     if plausible(&slot.counts.accepted) > 0 || plausible(&slot.counts.requests) > 0 {
-        let generation = place.generation.load(Ordering::Relaxed);
+        let generation = owner.generation.load(Ordering::Relaxed);
         let class = pages
             .generations
             .iter()
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn generations_come_and_go_in_their_places() {
+    fn generations_reuse_free_entries() {
         let board = Scoreboard::new().unwrap();
         let ledger = board.ledger();
         ledger.note_generations([note(1, ""), note(2, "sync")].into_iter());

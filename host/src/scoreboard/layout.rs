@@ -3,16 +3,16 @@
 //!
 //! ```text
 //!     ledger: the arbiter's records (32 pages), mapped by the arbiter and the status process only
-//!        events · log lines · generations · listeners · counts of ended workers
-//!        places: 2048 entries of 32 bytes for workers, 64 for molds: serial · age · forked · pid · generation
+//!        events · log lines · generations · listeners · counts of exited workers
+//!        owners: 2048 entries of 32 bytes for workers, 64 for molds: serial · age · forked · pid · generation
 //!
-//!     slot: 8192 bytes, then 64 KiB for access lines; a file of its own for each worker and mold
+//!     slot: 8192 bytes, then 64 KiB for access lines; a separate file for each worker and mold
 //!         0  state · held
 //!         8  heartbeat · booted · ended_by: signal, sender        (when)
 //!        32  last words: length, then 128 bytes of text
 //!       168  in flight: 8 entries of 144 bytes
-//!      1320  connections · busy places · places                   (gauges)
-//!      1344  counts: how much, by duration, by time spent queued and by status
+//!      1320  connections · busy request slots · request slots      (gauges)
+//!      1344  counts: totals, by duration, by time spent queued and by status
 //!      5712  lines of the error log by level
 //!      5776  (unused)
 //!      8192  access lines: start and end in one word, then 64 bytes on the text
@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 pub const SLOTS_MAX: usize = 2048;
 /// Slots for molds, after those of workers, whose indexes appear in metrics.
 pub(super) const MOLDS_MAX: usize = 64;
-pub(super) const PLACES_MAX: usize = SLOTS_MAX + MOLDS_MAX;
+pub(super) const SLOTS_TOTAL: usize = SLOTS_MAX + MOLDS_MAX;
 /// Number of requests of one worker whose text is kept; further ones are only counted.
 pub const IN_FLIGHT_MAX: usize = 8;
 /// Maximum length of a request line's text, in bytes.
@@ -123,12 +123,12 @@ pub(super) struct CounterPages {
     pub(super) generations: [GenerationEntry; GENERATIONS_MAX],
     pub(super) listeners: [ListenerEntry; LISTENERS_MAX],
     pub(super) ended: [EndedEntry; CLASSES_MAX],
-    pub(super) places: [Place; PLACES_MAX],
+    pub(super) owners: [SlotOwner; SLOTS_TOTAL],
 }
 
 /// The owner of a slot; none if `serial` is 0.
 #[repr(C)]
-pub(super) struct Place {
+pub(super) struct SlotOwner {
     /// Serial number of the slot's memory among all that was ever created: a process that has mapped older
     /// memory for this slot can detect it.
     pub(super) serial: AtomicU64,
@@ -189,8 +189,8 @@ pub(super) struct Slot {
 
     pub(super) in_flight: [InFlight; IN_FLIGHT_MAX],
     pub(super) connections: AtomicU64,
-    pub(super) busy_places: AtomicU64,
-    pub(super) places: AtomicU64,
+    pub(super) busy_request_slots: AtomicU64,
+    pub(super) request_slots: AtomicU64,
     pub(super) counts: Counts,
     pub(super) log_lines: [AtomicU64; LOG_LEVELS],
     pub(super) unused: [AtomicU64; 302],
@@ -247,7 +247,7 @@ const FIRST_QUEUED_US: u64 = 8_000;
 
 const _: () = {
     assert!(size_of::<CounterPages>() <= LEDGER_SIZE);
-    assert!(size_of::<Place>() == 32);
+    assert!(size_of::<SlotOwner>() == 32);
     assert!(size_of::<Slot>() == SLOT_SIZE);
     assert!(size_of::<LinePages>() == LINE_PAGES_SIZE);
     assert!(size_of::<SlotPages>() == FILE_SIZE);

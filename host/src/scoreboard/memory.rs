@@ -24,7 +24,7 @@ use nix::libc::{self, c_void};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
-use super::layout::{CounterPages, FILE_SIZE, LEDGER_SIZE, LinePages, PLACES_MAX, Slot, SlotPages};
+use super::layout::{CounterPages, FILE_SIZE, LEDGER_SIZE, LinePages, SLOTS_TOTAL, Slot, SlotPages};
 
 /// The memory of one slot, on its way to its owner.
 #[derive(Debug)]
@@ -93,7 +93,7 @@ unsafe impl Sync for Area {}
 impl Area {
     /// Maps the area. With `is_inherited` the slots stay in it, since there are no memfds.
     pub(super) fn map(is_inherited: bool) -> nix::Result<Self> {
-        Ok(Self { start: map_shared(PLACES_MAX * FILE_SIZE)?, is_inherited })
+        Ok(Self { start: map_shared(SLOTS_TOTAL * FILE_SIZE)?, is_inherited })
     }
 
     /// Returns whether slots are parts of this mapping instead of files.
@@ -136,7 +136,7 @@ impl Area {
 
     fn place(self, index: usize) -> Option<NonNull<c_void>> {
         // SAFETY: the offset lies within the area.
-        (index < PLACES_MAX).then(|| unsafe { self.start.byte_add(index * FILE_SIZE) })
+        (index < SLOTS_TOTAL).then(|| unsafe { self.start.byte_add(index * FILE_SIZE) })
     }
 }
 
@@ -150,7 +150,7 @@ pub(super) unsafe fn unmap_all(ledger: &'static CounterPages, area: Area) -> nix
     unsafe {
         munmap(NonNull::from(ledger).cast(), LEDGER_SIZE)?;
         if !area.is_inherited {
-            munmap(area.start, PLACES_MAX * FILE_SIZE)?;
+            munmap(area.start, SLOTS_TOTAL * FILE_SIZE)?;
         }
     }
     Ok(())

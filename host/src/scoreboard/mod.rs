@@ -30,7 +30,7 @@ pub use reader::{InFlightRequest, SlotReader, SlotSnapshot, Totals};
 pub use writer::{InFlightToken, SlotWriter};
 
 use crate::limits;
-use layout::{CounterPages, PLACES_MAX, Place, Slot};
+use layout::{CounterPages, SLOTS_TOTAL, SlotOwner, Slot};
 use memory::Area;
 
 /// State of a worker's life.
@@ -131,7 +131,7 @@ impl Scoreboard {
             arbiter_pid: Pid::this(),
             ledger,
             area: Area::map(is_inherited)?,
-            mapped: (0..PLACES_MAX).map(|_| AtomicU64::new(0)).collect(),
+            mapped: (0..SLOTS_TOTAL).map(|_| AtomicU64::new(0)).collect(),
             made: AtomicU64::new(0),
             lines: LogLines { shared: Box::leak(Box::new(shared)), own },
             own,
@@ -145,9 +145,9 @@ impl Scoreboard {
 
     /// Reserves a free slot for a worker that is about to be forked; `age` 0 is a mold.
     pub fn claim(&self, generation: u32, age: u64) -> Result<Claimed, ClaimError> {
-        let is_free = |place: &Place| place.serial.load(Ordering::Relaxed) == 0;
-        let mut candidates = if age == 0 { SLOTS_MAX..PLACES_MAX } else { 0..SLOTS_MAX };
-        let is_free = |index: &usize| is_free(&self.ledger.places[*index]);
+        let is_free = |owner: &SlotOwner| owner.serial.load(Ordering::Relaxed) == 0;
+        let mut candidates = if age == 0 { SLOTS_MAX..SLOTS_TOTAL } else { 0..SLOTS_MAX };
+        let is_free = |index: &usize| is_free(&self.ledger.owners[*index]);
         let index = candidates.find(is_free).ok_or(ClaimError::Full)?;
         let serial = self.made.load(Ordering::Relaxed) + 1;
         let memory = if let Some(memory) = self.area.inherited(index) {
@@ -162,31 +162,31 @@ impl Scoreboard {
         if age != 0 {
             self.ledger.slots_used.fetch_max(index as u32 + 1, Ordering::Relaxed);
         }
-        let place = &self.ledger.places[index];
-        place.pid.store(0, Ordering::Relaxed);
-        place.generation.store(generation, Ordering::Relaxed);
-        place.age.store(age, Ordering::Relaxed);
-        place.forked_ns.store(crate::clock::now_ns(), Ordering::Relaxed);
-        place.serial.store(serial, Ordering::Release);
+        let owner = &self.ledger.owners[index];
+        owner.pid.store(0, Ordering::Relaxed);
+        owner.generation.store(generation, Ordering::Relaxed);
+        owner.age.store(age, Ordering::Relaxed);
+        owner.forked_ns.store(crate::clock::now_ns(), Ordering::Relaxed);
+        owner.serial.store(serial, Ordering::Release);
         Ok(Claimed { index: index as u32, serial, memory })
     }
 
     /// Records the worker of a slot, once that is verified.
     pub fn note_pid(&self, index: u32, pid: u32) {
-        if let Some(place) = self.ledger.places.get(index as usize) {
-            place.pid.store(pid, Ordering::Release);
+        if let Some(owner) = self.ledger.owners.get(index as usize) {
+            owner.pid.store(pid, Ordering::Release);
         }
     }
 
     /// Frees a slot, once its worker has been reaped. The ledger keeps its counters.
     pub fn release(&self, index: u32) {
-        let Some(place) = self.ledger.places.get(index as usize) else { return };
+        let Some(owner) = self.ledger.owners.get(index as usize) else { return };
         let Some(slot) = self.slot(index) else { return };
-        if place.serial.load(Ordering::Relaxed) == 0 {
+        if owner.serial.load(Ordering::Relaxed) == 0 {
             return;
         }
-        counters::fold_into_totals(self.ledger, place, slot, || {
-            place.serial.store(0, Ordering::Release);
+        counters::fold_into_totals(self.ledger, owner, slot, || {
+            owner.serial.store(0, Ordering::Release);
         });
         if self.area.is_inherited() {
             writer::clear(slot);
@@ -229,14 +229,14 @@ impl Scoreboard {
 
     /// Returns the view of a slot.
     pub fn reader(&self, index: u32) -> Option<SlotReader> {
-        let place = self.ledger.places.get(index as usize)?;
-        Some(SlotReader::new(place, self.slot(index)?))
+        let owner = self.ledger.owners.get(index as usize)?;
+        Some(SlotReader::new(owner, self.slot(index)?))
     }
 
     /// Returns the slots of workers, with their indexes.
     pub fn occupied(&self) -> impl Iterator<Item = (u32, SlotReader)> + '_ {
         self.taken()
-            .filter(|(_, place)| place.age.load(Ordering::Relaxed) != 0)
+            .filter(|(_, owner)| owner.age.load(Ordering::Relaxed) != 0)
             .filter_map(|(index, _)| Some((index, self.reader(index)?)))
     }
 
@@ -246,17 +246,17 @@ impl Scoreboard {
         self.area.pages(index as usize).map_or_else(Vec::new, |pages| pages.lines.copy())
     }
 
-    fn taken(&self) -> impl Iterator<Item = (u32, &'static Place)> + '_ {
+    fn taken(&self) -> impl Iterator<Item = (u32, &'static SlotOwner)> + '_ {
         let used = self.ledger.slots_used.load(Ordering::Relaxed) as usize;
-        let places = self.ledger.places.iter().enumerate();
-        places
+        let owners = self.ledger.owners.iter().enumerate();
+        owners
             .filter(move |(index, _)| *index < used || *index >= SLOTS_MAX)
-            .filter(|(index, place)| {
-                let serial = place.serial.load(Ordering::Acquire);
+            .filter(|(index, owner)| {
+                let serial = owner.serial.load(Ordering::Acquire);
                 let is_mapped = self.mapped[*index].load(Ordering::Relaxed) == serial;
                 serial != 0 && (is_mapped || self.area.is_inherited())
             })
-            .map(|(index, place)| (index as u32, place))
+            .map(|(index, owner)| (index as u32, owner))
     }
 
     fn slot(&self, index: u32) -> Option<&'static Slot> {

@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::WorkerState;
-use super::layout::{Counts, InFlight, LATENCY_BUCKETS, Place, QUEUED_BUCKETS, STATUS_MIN, Slot};
+use super::layout::{Counts, InFlight, LATENCY_BUCKETS, SlotOwner, QUEUED_BUCKETS, STATUS_MIN, Slot};
 use crate::clock;
 
 /// Reads one slot.
 #[derive(Clone, Copy)]
 pub struct SlotReader {
-    place: &'static Place,
+    owner: &'static SlotOwner,
     slot: &'static Slot,
 }
 
@@ -40,9 +40,9 @@ pub struct SlotSnapshot {
     /// Number of open connections.
     pub connections: u64,
     /// Number of busy threads or greenlets, and their maximum; both 0 if the worker class has none.
-    pub busy_places: u64,
+    pub busy_request_slots: u64,
     /// See above.
-    pub places: u64,
+    pub request_slots: u64,
     /// Signal that stopped it and the process that sent it.
     pub ended_by: Option<(i32, u32)>,
     /// Why it exited, in its own words.
@@ -123,13 +123,13 @@ pub struct InFlightRequest {
 }
 
 impl SlotReader {
-    pub(super) fn new(place: &'static Place, slot: &'static Slot) -> Self {
-        Self { place, slot }
+    pub(super) fn new(owner: &'static SlotOwner, slot: &'static Slot) -> Self {
+        Self { owner, slot }
     }
 
     /// Process ID of the worker, as verified by the arbiter; 0 until then.
     pub fn pid(&self) -> u32 {
-        self.place.pid.load(Ordering::Acquire)
+        self.owner.pid.load(Ordering::Acquire)
     }
 
     /// Returns its state.
@@ -149,7 +149,7 @@ impl SlotReader {
 
     /// Returns all figures.
     pub fn snapshot(&self) -> SlotSnapshot {
-        let (place, slot) = (self.place, self.slot);
+        let (owner, slot) = (self.owner, self.slot);
         let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
         // A gauge that a class decremented below zero is zero.
         let gauge =
@@ -168,17 +168,17 @@ impl SlotReader {
         };
         SlotSnapshot {
             pid: self.pid(),
-            generation: place.generation.load(Ordering::Relaxed),
-            age: read(&place.age),
+            generation: owner.generation.load(Ordering::Relaxed),
+            age: read(&owner.age),
             state: self.state(),
             held,
-            forked_ns: read(&place.forked_ns),
+            forked_ns: read(&owner.forked_ns),
             ready_ns: read(&slot.ready_ns),
             heartbeat_ns: self.heartbeat_ns(),
             totals: Totals::read(&slot.counts),
             connections: gauge(&slot.connections),
-            busy_places: gauge(&slot.busy_places),
-            places: gauge(&slot.places),
+            busy_request_slots: gauge(&slot.busy_request_slots),
+            request_slots: gauge(&slot.request_slots),
             ended_by,
             last_words,
         }

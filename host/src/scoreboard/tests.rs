@@ -63,8 +63,8 @@ fn what_a_worker_writes_is_what_the_arbiter_reads() {
     writer.count_answer(404, 1_500, 10, 20);
     writer.count_connections(3);
     writer.count_connections(-1);
-    writer.count_places(8);
-    writer.count_busy_places(-1);
+    writer.count_request_slots(8);
+    writer.count_busy_request_slots(-1);
     writer.leave_last_words("the application panicked");
 
     let snapshot = reader.snapshot();
@@ -73,7 +73,7 @@ fn what_a_worker_writes_is_what_the_arbiter_reads() {
     assert_eq!(snapshot.state, WorkerState::Ready);
     assert_eq!((snapshot.totals.accepted, snapshot.totals.requests, snapshot.held), (1, 1, 1));
     assert_eq!(snapshot.totals.statuses, [(404, 1)].into());
-    assert_eq!((snapshot.connections, snapshot.busy_places, snapshot.places), (2, 0, 8));
+    assert_eq!((snapshot.connections, snapshot.busy_request_slots, snapshot.request_slots), (2, 0, 8));
     assert_eq!((snapshot.totals.bytes_in, snapshot.totals.bytes_out), (10, 20));
     assert_eq!(snapshot.totals.latency.iter().sum::<u64>(), 1);
     assert_eq!(snapshot.last_words.as_deref(), Some("the application panicked"));

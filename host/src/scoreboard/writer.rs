@@ -109,13 +109,13 @@ impl SlotWriter {
     }
 
     /// Counts threads or greenlets that became busy, or free if `by` is negative.
-    pub fn count_busy_places(&self, by: i64) {
-        self.slot().busy_places.fetch_add(by as u64, Ordering::Relaxed);
+    pub fn count_busy_request_slots(&self, by: i64) {
+        self.slot().busy_request_slots.fetch_add(by as u64, Ordering::Relaxed);
     }
 
     /// Changes the maximum number of busy threads or greenlets.
-    pub fn count_places(&self, by: i64) {
-        self.slot().places.fetch_add(by as u64, Ordering::Relaxed);
+    pub fn count_request_slots(&self, by: i64) {
+        self.slot().request_slots.fetch_add(by as u64, Ordering::Relaxed);
     }
 
     /// Counts a finished exchange: its status (0 without a response), its duration in microseconds, and the
@@ -192,8 +192,8 @@ pub(super) fn clear(slot: &Slot) {
         &slot.ready_ns,
         &slot.last_words_length,
         &slot.connections,
-        &slot.busy_places,
-        &slot.places,
+        &slot.busy_request_slots,
+        &slot.request_slots,
     ];
     for number in single.into_iter().chain(slot.counts.all()).chain(&slot.log_lines) {
         number.store(0, Ordering::Relaxed);

@@ -44,13 +44,13 @@ impl fmt::Display for Origin {
 /// One problem, as one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    place: Place,
+    location: Location,
     message: String,
 }
 
 /// Location of a problem: the origin of a value, or a file as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Place {
+enum Location {
     Origin(Origin),
     File(PathBuf),
 }
@@ -58,18 +58,18 @@ enum Place {
 impl Problem {
     /// Creates a problem at a location, without a key.
     pub(super) fn at(origin: &Origin, message: impl Into<String>) -> Self {
-        Self { place: Place::Origin(origin.clone()), message: message.into() }
+        Self { location: Location::Origin(origin.clone()), message: message.into() }
     }
 
     /// Creates a problem of a whole file.
     pub(super) fn file(path: &Path, message: impl Into<String>) -> Self {
-        Self { place: Place::File(path.to_owned()), message: message.into() }
+        Self { location: Location::File(path.to_owned()), message: message.into() }
     }
 
     /// Returns the line in the file; 0 if there is none.
     pub(super) fn line(&self) -> usize {
-        match &self.place {
-            Place::Origin(Origin::File(_, line)) => *line,
+        match &self.location {
+            Location::Origin(Origin::File(_, line)) => *line,
             _ => 0,
         }
     }
@@ -102,9 +102,9 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.place {
-            Place::Origin(origin) => write!(f, "{origin}: {}", self.message),
-            Place::File(path) => write!(f, "{}: {}", path.display(), self.message),
+        match &self.location {
+            Location::Origin(origin) => write!(f, "{origin}: {}", self.message),
+            Location::File(path) => write!(f, "{}: {}", path.display(), self.message),
         }
     }
 }

@@ -137,17 +137,17 @@ fn workers(page: &mut Page, view: &View) {
         "gauge",
         "Threads or greenlets; of a class that has neither, the workers themselves.",
     );
-    let slots = view.workers().filter(|worker| worker.state == "ready").map(places);
+    let slots = view.workers().filter(|worker| worker.state == "ready").map(request_slots);
     let (busy, all) = slots.fold((0, 0), |sum, slots| (sum.0 + slots.0, sum.1 + slots.1));
     page.sample("jimu_slots", &[("state", &"busy")], busy);
     page.sample("jimu_slots", &[("state", &"idle")], all.saturating_sub(busy));
 }
 
 /// Busy and total slots of a worker.
-fn places(worker: &WorkerView) -> (u64, u64) {
-    match worker.places {
+fn request_slots(worker: &WorkerView) -> (u64, u64) {
+    match worker.slots {
         0 => (u64::from(worker.held.min(1)), 1),
-        places => (worker.busy_places.min(places), places),
+        slots => (worker.busy_slots.min(slots), slots),
     }
 }
 

@@ -53,7 +53,7 @@ fn a_library_that_is_no_hook_plugin_is_refused() {
     let mut server = start(directory.path(), &built("hello_app"));
     assert_eq!(server.wait().unwrap().code(), Some(78));
     let log = fs::read_to_string(directory.path().join("log")).unwrap();
-    assert!(log.contains("is an application, where a hook plugin is meant"), "{log}");
+    assert!(log.contains("is an application, expected a hook plugin"), "{log}");
 }
 
 fn start(directory: &Path, hooks: &Path) -> Child {

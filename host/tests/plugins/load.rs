@@ -81,14 +81,14 @@ fn files_that_are_no_libraries_are_refused() {
     let path = directory.path().join("libnone_app.so");
     assert_eq!(refusal(&path), "no such file; check the path of the application");
     assert!(
-        refusal(directory.path()).starts_with("is a directory; name the application's library")
+        refusal(directory.path()).starts_with("is a directory; pass the application's library")
     );
     assert!(refusal(Path::new("/dev/zero")).starts_with("not an ELF file"));
     fs::write(&path, "#!/bin/sh\n").unwrap();
     assert!(refusal(&path).starts_with("not an ELF file"));
     let mut bytes = fs::read(built("hello_app")).unwrap();
     fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-    assert!(refusal(&path).contains("cut short"));
+    assert!(refusal(&path).contains("truncated"));
     bytes[18] = 22;
     fs::write(&path, &bytes).unwrap();
     assert!(refusal(&path).starts_with("built for 64-bit S/390, this machine is 64-bit "));
@@ -98,14 +98,14 @@ fn files_that_are_no_libraries_are_refused() {
 fn a_library_without_a_root_module_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let words = refusal(&compiled(directory.path(), "int nothing;"));
-    assert!(words.contains("no application: it exports no root module"), "{words}");
+    assert!(words.contains("not an application: it exports no root module"), "{words}");
     assert!(words.contains("export_app!"), "{words}");
 }
 
 #[test]
 fn a_library_of_the_other_kind_is_refused() {
     let words = refusal(&built("faulty_worker"));
-    assert!(words.starts_with("is a worker class, where an application is meant"), "{words}");
+    assert!(words.starts_with("is a worker class, expected an application"), "{words}");
     let error = open_class(&built("hello_app")).err().unwrap();
     assert!(matches!(error, LoadError::OtherKind { .. }), "{error}");
 }
@@ -159,6 +159,6 @@ fn inner_panic_of_a_root_module() {
     let words = refusal(&built("faulty_app"));
     assert_eq!(
         words,
-        "its root module cannot be made: it panicked; this is a fault of the library"
+        "creating its root module failed: it panicked; this is a bug in the library"
     );
 }

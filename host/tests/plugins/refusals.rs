@@ -12,7 +12,7 @@ type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str, &'a [&'a str], i32,
 #[test]
 fn a_server_that_cannot_have_its_plugins_ends_with_one_line_that_says_why() {
     let cases: &[Case<'_>] = &[
-        (&[], "nonesuch", "HELLO", &[], 78, &["no worker class \"nonesuch\"", "JIMU_PLUGIN_PATH"]),
+        (&[], "nonesuch", "HELLO", &[], 78, &["worker class \"nonesuch\" not found", "JIMU_PLUGIN_PATH"]),
         (&[], "/no/such.so", "HELLO", &[], 78, &["/no/such.so: no such file"]),
         (
             &[],
@@ -20,7 +20,7 @@ fn a_server_that_cannot_have_its_plugins_ends_with_one_line_that_says_why() {
             "CLASS",
             &[],
             78,
-            &["CLASS: is a worker class, where an application is meant"],
+            &["CLASS: is a worker class, expected an application"],
         ),
         (
             &[("FAULTY_CLASS", "setup=config")],
@@ -68,7 +68,7 @@ fn a_server_that_cannot_have_its_plugins_ends_with_one_line_that_says_why() {
             "APP",
             &[],
             78,
-            &["APP: the application answers requests later", "faulty cannot"],
+            &["APP: the application responds after its call has returned", "faulty does not support"],
         ),
         (
             &[("FAULTY_APP", "needs=loop")],
@@ -76,7 +76,7 @@ fn a_server_that_cannot_have_its_plugins_ends_with_one_line_that_says_why() {
             "APP",
             &[],
             78,
-            &["APP: the application brings an event loop", "faulty cannot"],
+            &["APP: the application runs its own event loop", "faulty does not support"],
         ),
     ];
     for (variables, class, app, options, status, words) in cases {
@@ -123,7 +123,7 @@ fn a_library_that_ends_its_process_is_named() {
             "HELLO",
             &[],
             78,
-            &["CLASS: setting the worker class up", "status 3"],
+            &["CLASS: setting up the worker class", "status 3"],
         ),
         (
             &[("FAULTY_APP", "new=hang")],
@@ -131,7 +131,7 @@ fn a_library_that_ends_its_process_is_named() {
             "APP",
             &["--boot-timeout=0.5"],
             78,
-            &["APP: making the application did not finish within 0.5 s"],
+            &["APP: creating the application did not finish within 0.5 s"],
         ),
         (
             &[("FAULTY_CLASS", "new=error")],
@@ -190,5 +190,5 @@ fn named(words: &str) -> String {
         .replace("HELLO", &path("hello_app"))
 }
 
-/// Time limit of a run that tries to serve.
+/// Arguments of a run that tries to serve.
 const SERVE: [&str; 3] = ["--bind=127.0.0.1:0", "--no-control-socket", "--workers=1"];

@@ -156,7 +156,7 @@ fn the_control_socket_bears_nonsense() {
     let mut answers = String::new();
     stream.read_to_string(&mut answers).unwrap();
     let answers: Vec<&str> = answers.lines().collect();
-    assert!(answers[0].starts_with(r#"{"ok":false,"error":"no request:"#), "{answers:?}");
+    assert!(answers[0].starts_with(r#"{"ok":false,"error":"invalid request:"#), "{answers:?}");
     assert!(answers[1].starts_with(r#"{"ok":true,"status":"#), "{answers:?}");
     let mut endless = connect();
     let _ = endless.write_all(&vec![b'x'; 64 * 1024]);

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use host::plugin::load::Plugin;
-use host::plugin::payload::ClassSource;
+use host::plugin::plugins::ClassSource;
 use host::plugin::{LoadError, Plugins};
 use worker_api::WorkerClassRef;
 

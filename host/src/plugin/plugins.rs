@@ -99,7 +99,7 @@ impl<C: ClassSource> Payload for Plugins<C> {
     fn run_worker(self, mut context: WorkerContext) -> i32 {
         // Plugins keep references to the objects they were given until the process exits.
         let plugins = ManuallyDrop::new(self);
-        plugins.form_access_log(&mut context);
+        plugins.set_access_log_format(&mut context);
         let context = plugins.services.enter(context);
         let facts = [i64::from(std::process::id()), context.age as i64];
         let services = plugins.services;
@@ -124,7 +124,7 @@ impl<C: ClassSource> Payload for Plugins<C> {
         {
             return plugins.report_failed_start(context, failure.clone());
         }
-        plugins.services.hear_last_signals();
+        plugins.services.take_last_signals();
         plugins.services.hook("worker_exit", &facts);
         plugins.app.shutdown();
         if let Some(access) = &context.access_log {
@@ -164,7 +164,7 @@ impl<C: ClassSource> Plugins<C> {
             let path = path.to_owned();
             move |failure| LoadError::Refused { kind, path, failure }
         };
-        doing(&class.path, "setting the worker class up");
+        doing(&class.path, "setting up the worker class");
         (class.root.setup())(host).into_result().map_err(refused(Kind::Class, &class.path))?;
 
         let host = services.for_plugin(&settings.sections.application);
@@ -173,16 +173,16 @@ impl<C: ClassSource> Plugins<C> {
             class: class_name.into(),
             guest_loop: class.root.guest_loop().into(),
         };
-        doing(&app_module.path, "making the application");
+        doing(&app_module.path, "creating the application");
         let app = (app_module.root.new())(host, app_context)
             .into_result()
             .map_err(refused(Kind::App, &app_module.path))?;
-        check_needs(&app, &class, &app_module.path)?;
+        check_requirements(&app, &class, &app_module.path)?;
         let app: &'static AppBox = Box::leak(Box::new(app));
         let libraries = [&class.path, &app_module.path].into_iter();
         let libraries = libraries.chain(&class.private).chain(&app_module.private);
         let libraries = libraries.cloned().collect();
-        services.know_loaded(LoadedFiles::new(app, libraries));
+        services.set_loaded(LoadedFiles::new(app, libraries));
         if settings.preload_app {
             doing(&app_module.path, "loading the application");
             app.load().into_result().map_err(|failure| {
@@ -205,12 +205,12 @@ impl<C: ClassSource> Plugins<C> {
         let names = Arc::new(LibraryNames::new(names.collect()));
         // From now on a mold only waits and does not check the files.
         names.use_copies();
-        services.know_names(Arc::clone(&names));
+        services.set_library_names(Arc::clone(&names));
         Ok(Self { settings, services, class, app_module, app, names, source: PhantomData })
     }
 
     /// Sets the access log to the class's format, unless the operator chose one.
-    fn form_access_log(&self, context: &mut WorkerContext) {
+    fn set_access_log_format(&self, context: &mut WorkerContext) {
         let format = self.class.root.access_log_format();
         let chosen = self.settings.origin("access_log_format") != Some(&Origin::Default);
         let Some(access) = context.access_log.as_mut().filter(|_| !chosen && !format.is_empty())
@@ -219,7 +219,7 @@ impl<C: ClassSource> Plugins<C> {
         };
         match AccessFormat::compile(&format) {
             Ok(format) => access.set_format(format),
-            Err(error) => tracing::warn!("the class's form of access lines is not used: {error}"),
+            Err(error) => tracing::warn!("the worker class's access log format is invalid and not used: {error}"),
         }
     }
 
@@ -283,15 +283,15 @@ fn open_hook_plugin(
 }
 
 /// Refuses an application whose requirements the class does not meet.
-fn check_needs(app: &AppBox, class: &Plugin<WorkerClassRef>, path: &Path) -> Result<(), LoadError> {
+fn check_requirements(app: &AppBox, class: &Plugin<WorkerClassRef>, path: &Path) -> Result<(), LoadError> {
     let (needs, capabilities) = (Requirements(app.requirements()), class.root.capabilities());
     let lacking = [
         (
             Requirements::DEFERRED,
             Capabilities::DEFERRED,
-            "answers requests later, after its call has returned",
+            "responds after its call has returned",
         ),
-        (Requirements::LOOP, Capabilities::LOOP, "brings an event loop of its own"),
+        (Requirements::LOOP, Capabilities::LOOP, "runs its own event loop"),
     ]
     .into_iter()
     .find(|(need, ability, _)| needs.contains(*need) && capabilities & ability.0 == 0);
