@@ -170,7 +170,7 @@ fn a_file_of_gunicorns_becomes_settings() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let errors = text(&output.stderr);
     for left in ["worker_tmp_dir", "logger_class", "post_fork"] {
-        let line = format!("not carried over: {left}: ");
+        let line = format!("not converted: {left}: ");
         assert_eq!(errors.matches(&line).count(), 1, "{left}: {errors}");
     }
     let toml = directory.path().join("host.toml");

@@ -271,8 +271,8 @@ host.toml:6: unknown key \"server\"";
     assert_eq!(Start::new(file, &[], &[]).error(), expected);
     for (line, message) in [
         ("workers = 0", "workers: expected a whole number from 1 to 1024, found 0"),
-        ("timeout = -1", "timeout: expected seconds, from 0 to 31622400, found -1"),
-        ("timeout = nan", "timeout: expected seconds, from 0 to 31622400, found nan"),
+        ("timeout = -1", "timeout: expected seconds from 0 to 31622400, found -1"),
+        ("timeout = nan", "timeout: expected seconds from 0 to 31622400, found nan"),
         ("preload_app = 1", "preload_app: expected true or false, found 1"),
         (
             "loglevel = 'loud'",
@@ -298,7 +298,7 @@ host.toml:6: unknown key \"server\"";
         ("log_level = 'info'", "unknown key \"log_level\"; did you mean \"loglevel\"?"),
         ("worker-class = 'sync'", "unknown key \"worker-class\"; did you mean \"worker_class\"?"),
         ("pid = 'x'", "unknown key \"pid\"; did you mean \"pidfile\"?"),
-        ("paste = 'x.ini'", "unknown key \"paste\" (of gunicorn): PasteDeploy files are not read"),
+        ("paste = 'x.ini'", "unknown key \"paste\" (of gunicorn): PasteDeploy files are not supported"),
         ("quite_unlike_anything = 1", "unknown key \"quite_unlike_anything\""),
     ] {
         assert_eq!(Start::new(line, &[], &[]).error(), format!("host.toml:1: {message}"));
@@ -316,7 +316,7 @@ fn files_that_cannot_be_read_are_named() {
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
     // A reload that waited for a writer would stop the arbiter.
     let error = start.error();
-    assert!(error.ends_with("pipe.toml: cannot be read: it is not a regular file"), "{error}");
+    assert!(error.ends_with("pipe.toml: cannot be read: not a regular file"), "{error}");
 }
 
 #[test]
@@ -333,7 +333,7 @@ fn wrong_flags_are_said_in_one_line_first() {
     }
     let variable = |text| Start::new("", &[("JIMU_CMD_ARGS", text)], &[]).error();
     assert_eq!(variable("--nope"), "$JIMU_CMD_ARGS: unexpected argument '--nope' found");
-    assert_eq!(variable("'"), "$JIMU_CMD_ARGS: a quote is not closed, or a backslash stands last");
+    assert_eq!(variable("'"), "$JIMU_CMD_ARGS: unclosed quote, or a backslash at the end");
 }
 
 #[test]

@@ -99,7 +99,7 @@ pub struct Claimed {
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
     /// The number of workers has reached its maximum.
-    #[error("all slots of the scoreboard are taken")]
+    #[error("the scoreboard has no free slot")]
     Full,
     /// The system refused the memory.
     #[error("cannot create a slot of the scoreboard: {}", limits::describe(*.0))]

@@ -42,7 +42,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<FileSettings, Vec<Problem
     let path = Arc::new(path.to_owned());
     let origin = |span: Range<usize>| Origin::File(Arc::clone(&path), line_of(text, span.start));
     let table = DeTable::parse(text).map_err(|error| {
-        let message = format!("not TOML: {}", error.message().replace('\n', " "));
+        let message = format!("invalid TOML: {}", error.message().replace('\n', " "));
         vec![Problem::at(&origin(error.span().unwrap_or(0..0)), message)]
     })?;
     let mut file = FileSettings::default();
@@ -111,7 +111,7 @@ pub(super) fn load(path: &Path) -> Result<FileSettings, Vec<Problem>> {
 fn read(path: &Path) -> io::Result<String> {
     let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
+        return Err(io::Error::other("not a regular file"));
     }
     let mut text = String::new();
     file.read_to_string(&mut text)?;

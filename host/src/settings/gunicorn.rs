@@ -33,7 +33,7 @@ impl Converted {
     pub fn to_toml(&self) -> String {
         let mut lines = self.lines.clone();
         if !self.left.is_empty() {
-            lines.extend([String::new(), "# Not carried over:".to_owned()]);
+            lines.extend([String::new(), "# Not converted:".to_owned()]);
             lines.extend(self.left.iter().map(|line| format!("# {}", line.replace('\n', " "))));
         }
         lines.join("\n") + "\n"
@@ -49,12 +49,12 @@ pub fn convert(found: &[(String, Found)]) -> Converted {
             (_, Found::Value(Json::Null), _) | (None, _, None) => {}
             (_, Found::Other(what), _) if what == FUNCTION && hooks::is_event(name) => {
                 converted.left.push(format!(
-                    "{name}: a function; move it to a module and name that by hooks_module"
+                    "{name}: a function; move it to a module and set hooks_module to its name"
                 ));
             }
             (None, _, Some(reason)) => converted.left.push(format!("{name}: {reason}")),
             (Some(_), Found::Other(what), _) => {
-                converted.left.push(format!("{name}: {what} cannot stand in a TOML file"));
+                converted.left.push(format!("{name}: {what}, which a TOML file cannot contain"));
             }
             (Some(setting), Found::Value(value), _) => match read(setting, value) {
                 Ok(text) => converted.lines.push(format!("{name} = {text}")),
@@ -91,7 +91,7 @@ fn read(setting: &Setting, json: &Json) -> Result<String, String> {
 /// Converts the name of a worker class.
 fn class_of(name: &str) -> Result<&'static str, String> {
     class_alias(name).ok_or_else(|| {
-        "a worker class is a shared library here: none stands for this one".to_owned()
+        "worker classes are shared libraries here, and none replaces this one".to_owned()
     })
 }
 

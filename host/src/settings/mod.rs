@@ -124,7 +124,7 @@ impl Sources {
         let words = words::split(text).ok_or_else(|| {
             Problem::at(
                 &Origin::CommandVariable,
-                "a quote is not closed, or a backslash stands last",
+                "unclosed quote, or a backslash at the end",
             )
         })?;
         let words: Vec<OsString> = words.into_iter().map(OsString::from).collect();

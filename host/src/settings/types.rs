@@ -220,7 +220,7 @@ impl Field for bool {
 
 impl Field for String {
     fn read(value: &Value) -> Result<Self, String> {
-        value.as_str().map(str::to_owned).ok_or_else(|| "expected a text".to_owned())
+        value.as_str().map(str::to_owned).ok_or_else(|| "expected a string".to_owned())
     }
 }
 
@@ -248,7 +248,7 @@ impl Field for Duration {
 
 impl Field for Vec<String> {
     fn read(value: &Value) -> Result<Self, String> {
-        value.to_list().ok_or_else(|| "expected a list of texts".to_owned())
+        value.to_list().ok_or_else(|| "expected a list of strings".to_owned())
     }
 }
 

@@ -3,7 +3,7 @@
 
 /// Settings that exist in another form, grouped by that form.
 pub static MOVED: &[(&[&str], &str)] = &[
-    (&["config", "check_config", "print_config"], "flags only, not keys of the file"),
+    (&["config", "check_config", "print_config"], "flags only; not available in the settings file"),
     (
         &[
             "on_starting",
@@ -22,7 +22,7 @@ pub static MOVED: &[(&[&str], &str)] = &[
             "nworkers_changed",
             "on_exit",
         ],
-        "functions cannot stand in a TOML file: see docs/hooks.md for hook modules and commands",
+        "a TOML file cannot contain functions; see docs/hooks.md for hook modules and commands",
     ),
 ];
 
@@ -30,22 +30,22 @@ pub static MOVED: &[(&[&str], &str)] = &[
 pub static IGNORED: &[(&[&str], &str)] = &[
     (
         &["ssl_version", "ciphers"],
-        "rustls offers only cipher suites that are safe; the oldest version is ssl_version_min",
+        "rustls has only secure cipher suites; set the minimum version with ssl_version_min",
     ),
     (
         &["suppress_ragged_eofs", "do_handshake_on_connect"],
-        "switches of Python's ssl module, which is not used",
+        "options of Python's ssl module, which is not used",
     ),
-    (&["http_parser"], "there is one parser"),
+    (&["http_parser"], "there is only one parser"),
     (&["worker_tmp_dir"], "the heartbeat is in shared memory, not in a file"),
     (&["strip_header_spaces"], "RFC 9112 5.1 forbids a space before the colon"),
-    (&["default_proc_name"], "an inner default of gunicorn's; use proc_name"),
-    (&["spew"], "Python tracing is left to a debugger"),
+    (&["default_proc_name"], "an internal default of gunicorn; use proc_name"),
+    (&["spew"], "use a debugger to trace Python"),
     (&["reload_engine"], "the kernel reports changed files"),
     (&["enable_stdio_inheritance"], "standard streams are kept unless daemon is set"),
     (
         &["logger_class", "logconfig", "logconfig_dict", "logconfig_json"],
-        "the log is not Python's logging; see log_format",
+        "logs do not use Python's logging module; see log_format",
     ),
 ];
 
@@ -92,7 +92,7 @@ impl IgnoredFlag {
 
 /// Settings that are not supported, grouped by reason.
 pub static UNSUPPORTED: &[(&[&str], &str)] = &[
-    (&["ssl_context"], "a Python function; TLS is made from certfile, keyfile and ca_certs"),
+    (&["ssl_context"], "a Python function; use certfile, keyfile and ca_certs for TLS"),
     (
         &[
             "http_protocols",
@@ -102,9 +102,9 @@ pub static UNSUPPORTED: &[(&[&str], &str)] = &[
             "http2_max_frame_size",
             "http2_max_header_list_size",
         ],
-        "the server speaks HTTP/1.1",
+        "only HTTP/1.0 and HTTP/1.1 are supported",
     ),
-    (&["protocol", "uwsgi_allow_ips"], "the uwsgi protocol is not spoken"),
+    (&["protocol", "uwsgi_allow_ips"], "the uwsgi protocol is not supported"),
     (
         &[
             "asgi_loop",
@@ -113,7 +113,7 @@ pub static UNSUPPORTED: &[(&[&str], &str)] = &[
             "websocket_max_message_size",
             "root_path",
         ],
-        "ASGI is not served",
+        "ASGI is not supported",
     ),
     (
         &[
@@ -127,9 +127,9 @@ pub static UNSUPPORTED: &[(&[&str], &str)] = &[
             "dirty_worker_init",
             "dirty_worker_exit",
         ],
-        "there is no second arbiter for long tasks",
+        "a second arbiter for long tasks is not supported",
     ),
-    (&["paste", "raw_paste_global_conf"], "PasteDeploy files are not read"),
+    (&["paste", "raw_paste_global_conf"], "PasteDeploy files are not supported"),
 ];
 
 /// Returns why a setting of gunicorn is not a key of the file.

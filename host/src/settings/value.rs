@@ -235,20 +235,20 @@ impl Kind {
             Self::Bool => "expected true or false".to_owned(),
             Self::Int { min, max: i64::MAX } => format!("expected a whole number from {min}"),
             Self::Int { min, max } => format!("expected a whole number from {min} to {max}"),
-            Self::Seconds { max } => format!("expected seconds, from 0 to {max}"),
+            Self::Seconds { max } => format!("expected seconds from 0 to {max}"),
             Self::Bytes { min, max } => {
                 let range = if max == i64::MAX { String::new() } else { format!(" to {max}") };
-                format!("expected bytes, from {min}{range}; 64k and 10M are understood")
+                format!("expected a number of bytes from {min}{range}, such as 65536, 64k or 10M")
             }
             Self::Mode => "expected permission bits such as 0o660 or \"0660\"".to_owned(),
             Self::Choice(words) => format!("expected one of {}", words.join(", ")),
-            Self::Text | Self::Name | Self::Application => "expected a text".to_owned(),
+            Self::Text | Self::Name | Self::Application => "expected a string".to_owned(),
             Self::Path => "expected a path".to_owned(),
             Self::Output => "expected a path, or \"-\"".to_owned(),
-            Self::List | Self::CommaList => "expected a text or a list of texts".to_owned(),
+            Self::List | Self::CommaList => "expected a string or a list of strings".to_owned(),
             Self::Paths => "expected a path or a list of paths".to_owned(),
             Self::Addresses => "expected an address or a list of addresses".to_owned(),
-            Self::Map => "expected a table of texts, or \"name=value,name=value\"".to_owned(),
+            Self::Map => "expected a table of strings, or \"name=value,name=value\"".to_owned(),
         }
     }
 

@@ -24,7 +24,7 @@ pub(super) fn read() -> HashMap<u64, Backlog> {
     let mut found = HashMap::new();
     for request in [inet_request(AF_INET), inet_request(AF_INET6), unix_request()] {
         if let Err(error) = ask(&request, &mut found) {
-            tracing::debug!("the kernel does not tell of backlogs: {error}");
+            tracing::debug!("the kernel does not report backlogs: {error}");
         }
     }
     found
@@ -167,7 +167,7 @@ mod tests {
         let _unix_client = UnixStream::connect(&path).unwrap();
         let found = read();
         if found.is_empty() {
-            eprintln!("this kernel does not tell");
+            eprintln!("this kernel does not report backlogs");
             return;
         }
         assert_eq!(found[&inode(&tcp)].waiting, 3);

@@ -1,21 +1,21 @@
-//! The process that shows figures: Prometheus text, the status page, StatsD. It reads the scoreboard
-//! and what `/proc` and the kernel's socket diagnosis say, and writes nothing that others read, so
-//! neither the arbiter nor a worker parses a request of those who watch. The arbiter forks it, and
-//! forks another when it dies.
+//! The status process, which serves metrics: Prometheus text, the status page, StatsD. It reads the scoreboard,
+//! `/proc` and the kernel's socket diagnosis, and writes nothing that other processes read, so neither the
+//! arbiter nor a worker parses a request of a monitoring client. The arbiter forks it, and forks another when it
+//! dies.
 //!
-//! | module | what it is for |
+//! | module | purpose |
 //! | --- | --- |
-//! | `http` | the little HTTP that it understands |
+//! | `http` | minimal HTTP |
 //! | `server` | connections: few, short, and bounded |
-//! | `view` | all figures at one moment |
-//! | `backlog` | how many connections wait in the kernel |
-//! | `prometheus`, `statsd` | the figures as these want them |
+//! | `view` | a snapshot of all metrics |
+//! | `backlog` | number of connections that wait in the kernel |
+//! | `prometheus`, `statsd` | the formats of the metrics |
 //!
-//! **Invariants:** one thread, no plugin code; it runs as the workers' user and holds no socket that
-//! requests of the application come from.
+//! **Invariants:** one thread, no plugin code; it runs as the workers' user and holds no socket that receives
+//! requests for the application.
 
 mod backlog;
-mod figures;
+mod live;
 mod http;
 mod prometheus;
 mod server;
@@ -33,11 +33,11 @@ use crate::message::Channel;
 use crate::scoreboard::Scoreboard;
 use crate::settings::{Bind, Settings};
 use crate::{privileges, process, title};
-use figures::Figures;
+use live::LiveScoreboard;
 use server::Server;
 use statsd::Statsd;
 
-/// What a listener of this process serves.
+/// The service of a listener of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Service {
     /// Metrics for Prometheus.
@@ -55,26 +55,26 @@ impl fmt::Display for Service {
     }
 }
 
-/// What the process gets from the arbiter.
+/// The data that the process receives from the arbiter.
 pub struct StatusStart {
-    /// The settings of the generation that serves.
+    /// Settings of the serving generation.
     pub settings: Arc<Settings>,
-    /// Where the figures are.
+    /// Source of the metrics.
     pub scoreboard: Arc<Scoreboard>,
-    /// Where it learns of slots of the scoreboard that are created later.
+    /// Receives slots of the scoreboard that are created later.
     pub slots: Channel,
-    /// Where it listens.
+    /// Its listeners.
     pub listeners: Vec<(Service, Arc<Listener>)>,
-    /// Descriptors of the arbiter's that it may not hold.
+    /// Descriptors of the arbiter to close.
     pub close: Vec<RawFd>,
 }
 
-/// The life of the process, from just behind the fork, where all signals are still blocked.
+/// Runs the process, from immediately after the fork, when all signals are still blocked.
 pub fn run(start: &StatusStart) -> ! {
     process::begin_forked(&start.close);
     title::set(&start.settings, "status");
     if let Err(error) = privileges::drop_to(&start.settings) {
-        tracing::error!("No metrics and no status page: {error}");
+        tracing::error!("metrics and status page cannot be served: {error}");
         process::exit_now(1);
     }
     let arbiter = start.scoreboard.arbiter_pid();
@@ -87,17 +87,17 @@ pub fn run(start: &StatusStart) -> ! {
     });
     let statsd = Statsd::new(&start.settings);
     let bound = bound_names(&start.settings);
-    let figures = Figures { scoreboard: &start.scoreboard, slots: &start.slots };
-    match Server::new(listeners, statsd, figures, bound).serve() {
+    let live = LiveScoreboard { scoreboard: &start.scoreboard, slots: &start.slots };
+    match Server::new(listeners, statsd, live, bound).serve() {
         Ok(never) => match never {},
         Err(error) => {
-            tracing::error!("Metrics and status page cannot be served: {error}");
+            tracing::error!("metrics and status page cannot be served: {error}");
             process::exit_now(1);
         }
     }
 }
 
-/// The hosts that the settings bind this process's listeners to.
+/// Returns the hosts to which the settings bind this process's listeners.
 fn bound_names(settings: &Settings) -> Vec<String> {
     let binds = [&settings.metrics_bind, &settings.status_bind].into_iter().flatten().flatten();
     let hosts = binds.filter_map(|bind| match bind {

@@ -1,4 +1,4 @@
-//! The figures in Prometheus' text format 0.0.4.
+//! The metrics in Prometheus' text format 0.0.4.
 //!
 //! Counters never decrease while the server lives: the requests of exited workers are kept per class. Series of
 //! single workers are named by their slot, of which there are only as many as workers at a time; a slot's counter
@@ -22,9 +22,9 @@ pub(super) fn text(view: &View) -> String {
 fn server(page: &mut Page, view: &View) {
     page.family("jimu_info", "gauge", "The server's version.");
     page.sample("jimu_info", &[("version", &view.version)], 1);
-    page.family("jimu_start_time_seconds", "gauge", "When the server started, since 1970.");
+    page.family("jimu_start_time_seconds", "gauge", "Start of the server, in seconds since 1970.");
     page.sample("jimu_start_time_seconds", &[], view.started_at);
-    page.family("jimu_generation", "gauge", "Generations that exist, by what they do.");
+    page.family("jimu_generation", "gauge", "Existing generations, by state.");
     for generation in &view.generations {
         let labels: [Label<'_>; 4] = [
             ("generation", &generation.id),
@@ -36,26 +36,26 @@ fn server(page: &mut Page, view: &View) {
     }
     for (name, count) in &view.events {
         let name = format!("jimu_{name}_total");
-        page.family(&name, "counter", "See docs/metrics.md.");
+        page.family(&name, "counter", "Events counted by the arbiter; see docs/metrics.md.");
         page.sample(&name, &[], count);
     }
     page.family("jimu_log_lines_total", "counter", "Lines of the error log.");
     for (level, count) in LEVELS.iter().zip(view.log_lines) {
         page.sample("jimu_log_lines_total", &[("level", level)], count);
     }
-    page.family("jimu_listener_backlog", "gauge", "Connections that no worker has accepted yet.");
+    page.family("jimu_listener_backlog", "gauge", "Connections in the backlog, which no worker has accepted yet.");
     for listener in &view.listeners {
         if let Some(backlog) = listener.backlog {
             page.sample("jimu_listener_backlog", &[("listener", &listener.name)], backlog);
         }
     }
-    page.family("jimu_listener_backlog_max", "gauge", "How many the kernel lets wait.");
+    page.family("jimu_listener_backlog_max", "gauge", "Limit of the backlog.");
     for listener in &view.listeners {
         if let Some(backlog_max) = listener.backlog_max {
             page.sample("jimu_listener_backlog_max", &[("listener", &listener.name)], backlog_max);
         }
     }
-    page.family("jimu_memory_bytes", "gauge", "Memory by kind of process.");
+    page.family("jimu_memory_bytes", "gauge", "Memory, by kind of process.");
     let molds = view.generations.iter().filter_map(|generation| generation.mold.as_ref());
     let of_molds: u64 = molds.filter_map(|mold| mold.memory_kib).sum();
     let of_workers: u64 = view.workers().filter_map(|worker| worker.memory_kib).sum();
@@ -67,7 +67,7 @@ fn server(page: &mut Page, view: &View) {
 }
 
 fn requests(page: &mut Page, view: &View) {
-    page.family("jimu_requests_total", "counter", "Requests answered, by class and status.");
+    page.family("jimu_requests_total", "counter", "Finished requests, by worker class and status.");
     for (class, totals) in &view.classes {
         for (status, count) in &totals.statuses {
             let labels: [Label<'_>; 2] = [("class", class), ("status", status)];
@@ -84,7 +84,7 @@ fn requests(page: &mut Page, view: &View) {
         }
     }
     let name = "jimu_request_duration_seconds";
-    page.family(name, "histogram", "From the complete head of a request to the end of its answer.");
+    page.family(name, "histogram", "Time from the complete head of a request to the end of its response.");
     for (class, totals) in &view.classes {
         histogram(page, name, class, (&totals.latency, totals.duration_us), bucket_limit_us);
     }
@@ -92,7 +92,7 @@ fn requests(page: &mut Page, view: &View) {
     page.family(
         name,
         "histogram",
-        "From the arrival of a request to the call of the application, of one request in sixteen.",
+        "Time from the arrival of a request to the call of the application, sampled for one request in sixteen.",
     );
     for (class, totals) in &view.classes {
         histogram(page, name, class, (&totals.queued, totals.queued_us), queued_limit_us);
@@ -118,24 +118,24 @@ fn histogram(
 }
 
 fn workers(page: &mut Page, view: &View) {
-    page.family("jimu_workers", "gauge", "Workers by what they do.");
+    page.family("jimu_workers", "gauge", "Workers, by state.");
     for state in ["booting", "ready", "draining"] {
         let count = view.workers().filter(|worker| worker.state == state).count();
         page.sample("jimu_workers", &[("state", &state)], count);
     }
-    page.family("jimu_workers_target", "gauge", "How many workers there shall be.");
+    page.family("jimu_workers_target", "gauge", "Configured number of workers.");
     let serving = view.generations.iter().filter(|generation| generation.state == "serving");
     page.sample("jimu_workers_target", &[], serving.map(|serving| serving.target).sum::<u32>());
-    page.family("jimu_requests_in_flight", "gauge", "Requests that workers hold.");
+    page.family("jimu_requests_in_flight", "gauge", "Requests in progress.");
     let held: u64 = view.workers().map(|worker| u64::from(worker.held)).sum();
     page.sample("jimu_requests_in_flight", &[], held);
-    page.family("jimu_connections", "gauge", "Connections that are open.");
+    page.family("jimu_connections", "gauge", "Open connections.");
     let connections: u64 = view.workers().map(|worker| worker.connections).sum();
     page.sample("jimu_connections", &[], connections);
     page.family(
         "jimu_slots",
         "gauge",
-        "Threads or greenlets; of a class that has neither, the workers themselves.",
+        "Threads or greenlets, by state; workers, for a class that has neither.",
     );
     let slots = view.workers().filter(|worker| worker.state == "ready").map(request_slots);
     let (busy, all) = slots.fold((0, 0), |sum, slots| (sum.0 + slots.0, sum.1 + slots.1));
@@ -143,7 +143,7 @@ fn workers(page: &mut Page, view: &View) {
     page.sample("jimu_slots", &[("state", &"idle")], all.saturating_sub(busy));
 }
 
-/// Busy and total slots of a worker.
+/// Returns busy and total request slots of a worker.
 fn request_slots(worker: &WorkerView) -> (u64, u64) {
     match worker.slots {
         0 => (u64::from(worker.held.min(1)), 1),
@@ -193,7 +193,7 @@ type OfClass = fn(&ClassView) -> u64;
 
 /// Counters per class.
 const SUMS: [(&str, &str, OfClass); 3] = [
-    ("jimu_connections_accepted_total", "Connections accepted.", |totals| totals.accepted),
+    ("jimu_connections_accepted_total", "Accepted connections.", |totals| totals.accepted),
     ("jimu_request_body_bytes_total", "Bytes of request bodies.", |totals| totals.bytes_in),
     ("jimu_response_body_bytes_total", "Bytes of response bodies.", |totals| totals.bytes_out),
 ];
@@ -202,16 +202,16 @@ type OfWorker = fn(&WorkerView) -> String;
 
 /// Series of single workers.
 const EACH: [(&str, &str, &str, OfWorker); 4] = [
-    ("jimu_worker_requests_total", "counter", "Requests of the worker in that slot.", |worker| {
+    ("jimu_worker_requests_total", "counter", "Finished requests of the worker in this slot.", |worker| {
         worker.requests.to_string()
     }),
-    ("jimu_worker_requests_in_flight", "gauge", "Requests that it holds.", |worker| {
+    ("jimu_worker_requests_in_flight", "gauge", "Requests in progress in the worker in this slot.", |worker| {
         worker.held.to_string()
     }),
-    ("jimu_worker_heartbeat_age_seconds", "gauge", "Since its last sign of life.", |worker| {
+    ("jimu_worker_heartbeat_age_seconds", "gauge", "Time since the last heartbeat of the worker in this slot.", |worker| {
         format!("{:.3}", worker.silent)
     }),
-    ("jimu_worker_memory_bytes", "gauge", "Its memory.", |worker| {
+    ("jimu_worker_memory_bytes", "gauge", "Memory of the worker in this slot.", |worker| {
         (worker.memory_kib.unwrap_or(0) * 1024).to_string()
     }),
 ];
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn every_line_is_a_sample_or_says_what_follows() {
+    fn every_line_is_a_sample_or_describes_the_next_ones() {
         let text = scraped();
         let mut families = std::collections::HashSet::new();
         for line in text.lines() {
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_of_workers_that_ended_stay() {
+    fn requests_of_exited_workers_are_kept() {
         let text = scraped();
         for line in [
             "jimu_requests_total{class=\"sync\",status=\"200\"} 2",

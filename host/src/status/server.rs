@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Service;
-use super::figures::Figures;
+use super::live::LiveScoreboard;
 use super::http::{Answer, HEAD_MAX, Parsed, TEXT, is_own_host, parse};
 use super::prometheus;
 use super::statsd::Statsd;
@@ -26,7 +26,7 @@ pub(super) struct Server<'a> {
     listeners: Vec<(Service, Socket)>,
     clients: Vec<Client>,
     statsd: Option<Statsd>,
-    figures: Figures<'a>,
+    scoreboard: LiveScoreboard<'a>,
     /// Names that the settings bind.
     bound: Vec<String>,
     /// No accepting until then, after an accept has failed.
@@ -56,7 +56,7 @@ impl<'a> Server<'a> {
     pub(super) fn new(
         listeners: impl Iterator<Item = (Service, Address, OwnedFd)>,
         statsd: Option<Statsd>,
-        figures: Figures<'a>,
+        scoreboard: LiveScoreboard<'a>,
         bound: Vec<String>,
     ) -> Self {
         let socket = |(service, address, socket): (_, _, OwnedFd)| match address {
@@ -64,7 +64,7 @@ impl<'a> Server<'a> {
             Address::Unix(_) | Address::Abstract(_) => (service, Socket::Unix(socket.into())),
         };
         let listeners = listeners.map(socket).collect();
-        Self { listeners, clients: Vec::new(), statsd, figures, bound, rest_until_ns: 0 }
+        Self { listeners, clients: Vec::new(), statsd, scoreboard, bound, rest_until_ns: 0 }
     }
 
     pub(super) fn serve(mut self) -> nix::Result<Infallible> {
@@ -76,7 +76,7 @@ impl<'a> Server<'a> {
             };
             let (clients, listeners) = ready.split_at(self.clients.len());
             for (client, _) in self.clients.iter_mut().zip(clients).filter(|(_, ready)| **ready) {
-                client.proceed(self.figures, &self.bound);
+                client.proceed(self.scoreboard, &self.bound);
             }
             for (index, _) in listeners.iter().enumerate().filter(|(_, ready)| **ready) {
                 self.accept(index);
@@ -84,7 +84,7 @@ impl<'a> Server<'a> {
             let now_ns = clock::now_ns();
             self.clients.retain(|client| !client.is_over() && now_ns < client.until_ns);
             if let Some(statsd) = &mut self.statsd {
-                statsd.send_due(now_ns, self.figures);
+                statsd.send_due(now_ns, self.scoreboard);
             }
         }
     }
@@ -111,12 +111,12 @@ impl<'a> Server<'a> {
             let wants = if has_room { PollFlags::POLLIN } else { PollFlags::empty() };
             PollFd::new(socket.as_fd(), wants)
         });
-        let slots = PollFd::new(self.figures.descriptor(), PollFlags::POLLIN);
+        let slots = PollFd::new(self.scoreboard.descriptor(), PollFlags::POLLIN);
         let mut polled: Vec<PollFd<'_>> = clients.chain(listeners).chain([slots]).collect();
         poll(&mut polled, timeout)?;
-        // The arbiter's channel must not fill up while no figures are requested.
+        // The arbiter's channel must not fill up while no metrics are requested.
         if polled.pop().and_then(|slots| slots.any()).unwrap_or(false) {
-            self.figures.current();
+            self.scoreboard.current();
         }
         Ok(polled.iter().map(|polled| polled.any().unwrap_or(false)).collect())
     }
@@ -130,7 +130,7 @@ impl<'a> Server<'a> {
                 Err(error) => {
                     // It would be reported as ready again at once.
                     self.rest_until_ns = clock::now_ns() + REST_NS;
-                    return tracing::debug!("the status process cannot accept: {error}");
+                    return tracing::debug!("the status process cannot accept a connection: {error}");
                 }
             };
             if set_nonblocking(stream.as_fd(), true).is_err() {
@@ -166,16 +166,16 @@ impl Socket {
 }
 
 impl Client {
-    fn proceed(&mut self, figures: Figures<'_>, bound: &[String]) {
+    fn proceed(&mut self, scoreboard: LiveScoreboard<'_>, bound: &[String]) {
         if self.output.is_empty() {
-            self.read(figures, bound);
+            self.read(scoreboard, bound);
         }
         if !self.output.is_empty() {
             self.write();
         }
     }
 
-    fn read(&mut self, figures: Figures<'_>, bound: &[String]) {
+    fn read(&mut self, scoreboard: LiveScoreboard<'_>, bound: &[String]) {
         let mut buffer = [0; 2048];
         while self.input.len() < HEAD_MAX {
             match self.stream.read(&mut buffer) {
@@ -196,7 +196,7 @@ impl Client {
                     .bytes(head_only)
             }
             Parsed::Request { path, head_only, .. } => {
-                answer(self.service, &path, figures).bytes(head_only)
+                answer(self.service, &path, scoreboard).bytes(head_only)
             }
         };
     }
@@ -221,8 +221,8 @@ impl Client {
     }
 }
 
-fn answer(service: Service, path: &str, figures: Figures<'_>) -> Answer {
-    let view = || View::take(figures.current());
+fn answer(service: Service, path: &str, scoreboard: LiveScoreboard<'_>) -> Answer {
+    let view = || View::take(scoreboard.current());
     match (service, path) {
         (Service::Metrics, "/" | "/metrics") => {
             Answer::ok(prometheus::CONTENT_TYPE, prometheus::text(&view()))

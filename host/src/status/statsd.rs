@@ -7,19 +7,19 @@ use std::fmt::Write as _;
 use std::net::{ToSocketAddrs as _, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 
-use super::figures::Figures;
+use super::live::LiveScoreboard;
 use super::view;
 use crate::scoreboard::{Scoreboard, Totals, WorkerState, bucket_limit_us};
 use crate::settings::{Settings, StatsdHost};
 
-/// Sends figures to StatsD once per second.
+/// Sends metrics to StatsD once per second.
 pub(super) struct Statsd {
     socket: Socket,
     prefix: String,
     tags: String,
     with_backlog: bool,
     due_ns: u64,
-    /// Figures sent previously.
+    /// Values sent previously.
     totals: Totals,
     logged: [u64; 5],
 }
@@ -37,7 +37,7 @@ impl Statsd {
         let socket = match Socket::open(host) {
             Ok(socket) => socket,
             Err(error) => {
-                tracing::error!("StatsD gets nothing: {host:?}: {error}");
+                tracing::error!("cannot send metrics to StatsD at {host:?}: {error}");
                 return None;
             }
         };
@@ -60,14 +60,14 @@ impl Statsd {
     }
 
     /// Sends, if it is time.
-    pub(super) fn send_due(&mut self, now_ns: u64, figures: Figures<'_>) {
+    pub(super) fn send_due(&mut self, now_ns: u64, scoreboard: LiveScoreboard<'_>) {
         if now_ns < self.due_ns {
             return;
         }
         let is_first = self.due_ns == 0;
         self.due_ns = now_ns + PERIOD_NS;
-        let lines = self.lines(figures.current());
-        // Figures that a previous process has already sent are not sent again.
+        let lines = self.lines(scoreboard.current());
+        // Values that a previous process has already sent are not sent again.
         if !is_first {
             self.send(&lines);
         }
@@ -155,7 +155,7 @@ impl Socket {
             Self::Unix(socket) => socket.send(datagram.as_bytes()),
         };
         if let Err(error) = result {
-            tracing::debug!("StatsD did not get {} bytes: {error}", datagram.len());
+            tracing::debug!("StatsD datagram of {} bytes lost: {error}", datagram.len());
         }
     }
 }
@@ -216,17 +216,17 @@ mod tests {
         board.ledger().note_generations(std::iter::once(note));
         let (_, writer, _) = crate::scoreboard::tests::claim(&board, 1, 1);
         let (_arbiter, slots) = crate::message::Channel::pair().unwrap();
-        let figures = Figures { scoreboard: &board, slots: &slots };
+        let scoreboard = LiveScoreboard { scoreboard: &board, slots: &slots };
         writer.set_state(WorkerState::Ready);
         writer.count_answer(200, 100, 0, 0);
-        statsd.send_due(1, figures);
+        statsd.send_due(1, scoreboard);
         for _ in 0..4 {
             writer.count_answer(200, 100, 0, 0);
         }
         writer.count_answer(404, 1000, 0, 0);
         board.log_lines().count(3);
-        statsd.send_due(2, figures);
-        statsd.send_due(1 + PERIOD_NS, figures);
+        statsd.send_due(2, scoreboard);
+        statsd.send_due(1 + PERIOD_NS, scoreboard);
         let mut buffer = [0; 2048];
         let length = receiver.recv(&mut buffer).unwrap();
         let text = String::from_utf8_lossy(&buffer[..length]);

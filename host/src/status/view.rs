@@ -1,5 +1,5 @@
-//! All figures at one moment, gathered from the scoreboard, `/proc` and the kernel's sockets; and in
-//! the form that the status page reads.
+//! A snapshot of all metrics, collected from the scoreboard, `/proc` and the kernel's sockets, in the form that
+//! the status page reads.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::scoreboard::{
     WorkerState,
 };
 
-/// The server at one moment. Times are seconds.
+/// A snapshot of the server. Times are seconds.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct View {
     pub(super) version: &'static str,
@@ -24,7 +24,7 @@ pub(super) struct View {
     pub(super) memory_kib: Option<u64>,
     pub(super) listeners: Vec<ListenerView>,
     pub(super) generations: Vec<GenerationView>,
-    /// What was done by all workers, those that have ended too, by worker class.
+    /// Totals of all workers, including exited ones, by worker class.
     pub(super) classes: BTreeMap<String, ClassView>,
     pub(super) events: BTreeMap<&'static str, u64>,
     /// Lines of the error log: debug, info, warning, error, critical.
@@ -35,7 +35,7 @@ pub(super) struct View {
 #[derive(Debug, Serialize)]
 pub(super) struct ListenerView {
     pub(super) name: String,
-    /// Connections that no worker has accepted yet; nothing where the kernel does not tell.
+    /// Connections that no worker has accepted yet; `None` if the kernel does not report it.
     pub(super) backlog: Option<u32>,
     pub(super) backlog_max: Option<u32>,
 }
@@ -85,7 +85,7 @@ pub(super) struct RequestView {
     pub(super) seconds: f64,
 }
 
-/// What the workers of a class did.
+/// Totals of the workers of a class.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct ClassView {
     pub(super) accepted: u64,
@@ -100,7 +100,7 @@ pub(super) struct ClassView {
 }
 
 impl View {
-    /// Gathers everything.
+    /// Collects everything.
     pub(super) fn take(scoreboard: &Scoreboard) -> Self {
         let now_ns = clock::now_ns();
         let ledger = scoreboard.ledger();
@@ -125,12 +125,12 @@ impl View {
         }
     }
 
-    /// Whether a worker serves.
+    /// Returns whether a worker serves.
     pub(super) fn serves(&self) -> bool {
         self.workers().any(|worker| worker.state == WorkerState::Ready.name())
     }
 
-    /// All workers.
+    /// Returns all workers.
     pub(super) fn workers(&self) -> impl Iterator<Item = &WorkerView> {
         self.generations.iter().flat_map(|generation| &generation.workers)
     }
@@ -199,14 +199,14 @@ impl From<Totals> for ClassView {
     }
 }
 
-/// A slot in which somebody lives.
+/// A slot with an owner.
 pub(super) struct Occupied {
     number: u32,
     reader: SlotReader,
     snapshot: SlotSnapshot,
 }
 
-/// All slots and what workers did that have ended, as of one moment.
+/// All slots and the totals of exited workers, as of one moment.
 fn read(scoreboard: &Scoreboard, ledger: ServerCounters) -> (Vec<Occupied>, Vec<(String, Totals)>) {
     ledger.consistently(|| {
         let slots = scoreboard.occupied().map(|(number, reader)| Occupied {
@@ -218,7 +218,7 @@ fn read(scoreboard: &Scoreboard, ledger: ServerCounters) -> (Vec<Occupied>, Vec<
     })
 }
 
-/// What was done so far, by class.
+/// Returns the totals so far, by class.
 pub(super) fn totals(scoreboard: &Scoreboard) -> BTreeMap<String, Totals> {
     let ledger = scoreboard.ledger();
     let (slots, ended) = read(scoreboard, ledger);
@@ -242,7 +242,7 @@ fn sums(
     for slot in slots {
         let note = notes.iter().find(|note| note.id == slot.snapshot.generation);
         let class = note.map_or("unknown", |note| note.class.as_str());
-        // Before the class is loaded, nobody serves.
+        // No worker serves before the class is loaded.
         if !class.is_empty() {
             sums.entry(class.to_owned()).or_default().add(&slot.snapshot.totals);
         }
@@ -263,8 +263,8 @@ pub(super) fn listeners(ledger: ServerCounters) -> Vec<ListenerView> {
     ledger.listeners().into_iter().map(listener).collect()
 }
 
-/// A process's memory, with its part of what it shares where the system lets us see that, else all
-/// that is resident.
+/// Returns the memory of a process, including its share of shared pages if the system permits reading that, else
+/// all resident pages.
 fn memory(pid: u32) -> Option<u64> {
     shared_memory_kib(pid).or_else(|| memory_kib(pid))
 }
@@ -274,10 +274,10 @@ fn seconds(from_ns: u64, to_ns: u64) -> f64 {
     to_ns.saturating_sub(from_ns) as f64 / 1e9
 }
 
-/// The names of the numbers that the arbiter notes for what a generation does.
+/// Names of the numbers that the arbiter records for the state of a generation.
 pub(super) const STAGES: [&str; 5] = ["", "booting", "trial", "serving", "retiring"];
 
-/// What the arbiter counts, by the names that metrics have.
+/// Events that the arbiter counts, by the names of their metrics.
 const EVENTS: [(Event, &str); 11] = [
     (Event::WorkerReady, "worker_starts"),
     (Event::WorkerDied, "worker_deaths"),

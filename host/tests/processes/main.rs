@@ -26,7 +26,7 @@ macro_rules! tests {
 
 mod double;
 mod faults;
-mod figures;
+mod metrics;
 mod forgers;
 mod hooks;
 mod life;
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
     let tests = [
         life::TESTS,
         faults::TESTS,
-        figures::TESTS,
+        metrics::TESTS,
         forgers::TESTS,
         hooks::TESTS,
         refusing::TESTS,

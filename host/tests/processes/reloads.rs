@@ -143,8 +143,8 @@ fn what_is_no_settings_file_any_more_changes_nothing() {
     let before = server.workers();
     let replacements: [(Replace, &str); 4] = [
         (|_| (), "No such file"),
-        (|file| std::fs::create_dir(file).unwrap(), "it is not a regular file"),
-        (|file| nix::unistd::mkfifo(file, Mode::S_IRWXU).unwrap(), "it is not a regular file"),
+        (|file| std::fs::create_dir(file).unwrap(), "not a regular file"),
+        (|file| nix::unistd::mkfifo(file, Mode::S_IRWXU).unwrap(), "not a regular file"),
         (|file| std::fs::write(file, [0xff, 0, 1]).unwrap(), "valid UTF-8"),
     ];
     std::fs::remove_file(&file).unwrap();

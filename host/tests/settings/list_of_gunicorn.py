@@ -1,4 +1,4 @@
-"""Prints gunicorn's settings with their flags and defaults, as gunicorn-27.tsv has them: run by a Python that has gunicorn.
+"""Prints gunicorn's settings with their flags and defaults, in the form of gunicorn-27.tsv. Needs a Python with gunicorn.
 
     python list_of_gunicorn.py > gunicorn-27.tsv
 """

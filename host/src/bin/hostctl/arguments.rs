@@ -11,7 +11,7 @@ use clap_complete::Shell;
 #[command(
     name = "hostctl",
     version,
-    after_help = "Exit status: 0 done; 1 refused, with the reason; 2 wrong usage; 69 no server answers."
+    after_help = "Exit status: 0 done; 1 refused, with the reason; 2 wrong usage; 69 no server responds."
 )]
 pub(crate) struct Arguments {
     #[arg(long, global = true, value_name = "PATH", help = SOCKET_HELP)]
@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    /// Time-out of the response.
+    /// Returns the time limit for the response.
     pub(crate) fn limit(&self) -> Option<Duration> {
         let seconds = self.timeout.unwrap_or(if self.command.changes_workers() {
             CHANGE_SECONDS
@@ -40,7 +40,7 @@ impl Arguments {
 }
 
 impl Command {
-    /// Whether the response comes only after workers have booted or exited.
+    /// Returns whether the response comes only after workers have booted or exited.
     fn changes_workers(&self) -> bool {
         matches!(
             self,
@@ -58,7 +58,7 @@ fn timeout(text: &str) -> Result<f64, String> {
     if (0.0..=1e9).contains(&seconds) { Ok(seconds) } else { Err("expected seconds".to_owned()) }
 }
 
-/// Time-out of commands that the server answers at once.
+/// Time limit of commands with an immediate response.
 const ANSWER_SECONDS: f64 = 10.0;
 /// Longer than the defaults of `boot_timeout` and `graceful_timeout`.
 const CHANGE_SECONDS: f64 = 600.0;
@@ -179,7 +179,7 @@ fn interval(text: &str) -> Result<f64, String> {
 const SOCKET_HELP: &str =
     "The server's control socket [default: host.ctl in $XDG_RUNTIME_DIR, or in ~/.host]";
 
-const PYTHON_HELP: &str = "The interpreter [default: that of $VIRTUAL_ENV, or python3]";
+const PYTHON_HELP: &str = "Python interpreter to use [default: the one in $VIRTUAL_ENV, else python3]";
 
 #[cfg(test)]
 mod tests {
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_canary_is_one_worker_unless_it_is_said() {
+    fn a_canary_is_one_worker_by_default() {
         let canary = |words: &[&str]| {
             let words = [&["hostctl", "swap", "./x.so"], words].concat();
             match Arguments::try_parse_from(words).map(|arguments| arguments.command) {

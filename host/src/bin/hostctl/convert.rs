@@ -11,7 +11,7 @@ pub(crate) fn run(file: &Path, python: Option<PathBuf>) -> ExitCode {
         Ok(converted) => {
             crate::say(format!("# Made from {}\n{}", file.display(), converted.to_toml()));
             for left in &converted.left {
-                eprintln!("not carried over: {left}");
+                eprintln!("not converted: {left}");
             }
             ExitCode::SUCCESS
         }
@@ -29,12 +29,12 @@ fn converted(file: &Path, python: Option<PathBuf>) -> Result<Converted, String> 
         .arg(file)
         .stderr(Stdio::inherit())
         .output()
-        .map_err(|error| format!("{} cannot be started: {error}", python.display()))?;
+        .map_err(|error| format!("cannot start {}: {error}", python.display()))?;
     if !answer.status.success() {
-        return Err(format!("{} failed in Python: {}", file.display(), answer.status));
+        return Err(format!("{} failed: Python's {}", file.display(), answer.status));
     }
     let found: Vec<(String, Found)> = serde_json::from_slice(&answer.stdout)
-        .map_err(|error| format!("{} gave no answer: {error}", python.display()))?;
+        .map_err(|error| format!("invalid output of {}: {error}", python.display()))?;
     Ok(convert(&found))
 }
 

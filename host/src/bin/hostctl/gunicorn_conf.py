@@ -1,5 +1,5 @@
-"""Runs a gunicorn.conf.py as gunicorn does, and writes what it has set as JSON: pairs of a name and either
-{"value": ...} or, where that is no plain value, {"other": what it is}."""
+"""Runs a gunicorn.conf.py as gunicorn does, and writes its settings as JSON: pairs of a name and either
+{"value": ...} or, if the value is not plain data, {"other": its description}."""
 
 import importlib.machinery
 import importlib.util
@@ -26,15 +26,15 @@ def described(value):
 
 
 path = sys.argv[1]
-# What the file prints is no part of the answer.
-answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
+# Output of the file must not become part of the result.
+output = os.fdopen(os.dup(1), "w", encoding="utf-8")
 os.dup2(2, 1)
-# A loader for any name of file, since .py is only a habit.
+# This loader accepts any file name, not only *.py.
 loader = importlib.machinery.SourceFileLoader("__config__", path)
 module = importlib.util.module_from_spec(importlib.util.spec_from_loader("__config__", loader))
 sys.modules["__config__"] = module
 sys.dont_write_bytecode = True
 loader.exec_module(module)
 names = [name for name in vars(module) if not name.startswith("__")]
-json.dump([[name, described(getattr(module, name))] for name in names], answer)
-answer.close()
+json.dump([[name, described(getattr(module, name))] for name in names], output)
+output.close()

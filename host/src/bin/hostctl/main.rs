@@ -69,14 +69,14 @@ fn control_socket(arguments: &Arguments) -> Result<PathBuf, String> {
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
     let default = default_control_socket(&environment)
-        .ok_or("no control socket is known: name one with --socket PATH")?;
+        .ok_or("no default control socket; pass one with --socket PATH")?;
     let mut running = sockets::running(&default);
     match running.len() {
         0 => Ok(default),
         1 => Ok(running.remove(0)),
         _ => {
             let paths: Vec<_> = running.iter().map(|path| path.display().to_string()).collect();
-            Err(format!("several servers run: name one with --socket: {}", paths.join(", ")))
+            Err(format!("several servers are running; select one with --socket: {}", paths.join(", ")))
         }
     }
 }
@@ -143,7 +143,7 @@ fn man(directory: Option<&Path>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: the manual pages cannot be written: {error}");
+            eprintln!("error: cannot write the manual pages: {error}");
             ExitCode::FAILURE
         }
     }

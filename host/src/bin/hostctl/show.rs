@@ -1,16 +1,16 @@
-//! The server's answers as text for people.
+//! The server's responses as text for people.
 
 use host::control::{GenerationStatus, LoadedLibrary, Response, Status, WorkerStatus};
 
-/// The whole answer, for programs.
+/// Returns the whole response as JSON, for programs.
 pub(crate) fn json(response: &Response) -> String {
-    // An answer is made of texts and numbers, which JSON has.
+    // A response consists of texts and numbers, which JSON can represent.
     let mut text = serde_json::to_string_pretty(response).unwrap_or_default();
     text.push('\n');
     text
 }
 
-/// Everything that there is.
+/// Returns the full status.
 pub(crate) fn status(status: &Status) -> String {
     let mut lines = vec![headline(status)];
     for generation in &status.generations {
@@ -25,7 +25,7 @@ pub(crate) fn status(status: &Status) -> String {
     join(&lines)
 }
 
-/// The generations alone, also those that were.
+/// Returns the generations alone, including past ones.
 pub(crate) fn generations(status: &Status) -> String {
     let past = status.past.iter().map(|past| {
         let class = past.class.as_deref().unwrap_or(&past.worker_class);
@@ -55,13 +55,13 @@ pub(crate) fn generation_line(generation: &GenerationStatus) -> String {
     format!("generation {}: {}, {class}, {app}", generation.id, generation.state)
 }
 
-/// A library, so that a debugger's user finds the file that belongs to a process or a core.
+/// Returns the line of a library, which identifies the file for debugging a process or a core.
 fn library_line(library: &LoadedLibrary) -> String {
     let build_id = library.build_id.as_deref().unwrap_or("none");
     format!("  {:<12}  {}  build-id {build_id}", library.kind, printable(&library.path))
 }
 
-/// One worker, with its requests a second where they are known.
+/// Returns the line of a worker, with its requests per second if they are known.
 pub(crate) fn worker_line(worker: &WorkerStatus, rate: Option<f64>) -> String {
     let rate = rate.map_or_else(String::new, |rate| format!("  {rate:>7.0}/s"));
     format!(
@@ -81,7 +81,7 @@ pub(crate) fn join(lines: &[String]) -> String {
     trimmed.join("\n") + "\n"
 }
 
-/// What a client has sent may not speak to the terminal.
+/// Escapes text that clients have sent, so that it cannot control the terminal.
 fn printable(text: &str) -> String {
     text.chars().map(|letter| if letter.is_control() { '?' } else { letter }).collect()
 }

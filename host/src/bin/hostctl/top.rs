@@ -19,19 +19,19 @@ pub(crate) fn run(
     interval: f64,
     count: Option<u32>,
 ) -> Result<Response, ClientError> {
-    let mut before = Look::default();
-    let mut looks = 0;
+    let mut before = Sample::default();
+    let mut updates = 0;
     loop {
         let response = ask(path, &Request::Status, limit)?;
         let Some(status) = &response.status else { return Ok(response) };
-        let now = Look::at(status);
+        let now = Sample::at(status);
         let text = paint(status, &now, &before);
         let clear = if std::io::stdout().is_terminal() { CLEAR } else { "" };
         if write!(std::io::stdout(), "{clear}{text}").is_err() {
             return Ok(response);
         }
-        looks += 1;
-        if count == Some(looks) {
+        updates += 1;
+        if count == Some(updates) {
             return Ok(response);
         }
         before = now;
@@ -41,12 +41,12 @@ pub(crate) fn run(
 
 /// Number of requests that each worker had served at a time.
 #[derive(Default)]
-struct Look {
+struct Sample {
     at: Option<Instant>,
     requests: HashMap<u64, u64>,
 }
 
-impl Look {
+impl Sample {
     fn at(status: &Status) -> Self {
         let workers = status.generations.iter().flat_map(|generation| &generation.workers);
         let requests = workers.map(|worker| (worker.age, worker.requests)).collect();
@@ -63,7 +63,7 @@ impl Look {
     }
 }
 
-fn paint(status: &Status, now: &Look, before: &Look) -> String {
+fn paint(status: &Status, now: &Sample, before: &Sample) -> String {
     let mut lines = vec![show::headline(status)];
     let workers = || status.generations.iter().flat_map(|generation| &generation.workers);
     let rates = workers().filter_map(|worker| now.rate(before, worker.age));
@@ -89,14 +89,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rates_come_from_two_looks() {
+    fn rates_come_from_two_samples() {
         let start = Instant::now();
-        let before = Look { at: Some(start), requests: [(1, 10)].into() };
+        let before = Sample { at: Some(start), requests: [(1, 10)].into() };
         let at = Some(start + Duration::from_secs(2));
-        let now = Look { at, requests: [(1, 30), (2, 4)].into() };
+        let now = Sample { at, requests: [(1, 30), (2, 4)].into() };
         assert_eq!(now.rate(&before, 1), Some(10.0));
         assert_eq!(now.rate(&before, 2), Some(2.0), "a new worker");
-        assert_eq!(now.rate(&Look::default(), 1), None);
+        assert_eq!(now.rate(&Sample::default(), 1), None);
         assert_eq!(now.rate(&before, 3), None);
     }
 }

@@ -180,7 +180,7 @@ fn connections_that_wait_are_counted() {
     let series = format!("jimu_listener_backlog{{listener=\"http://{}\"}}", server.address());
     if sample(&get(address, "/"), &series).is_none() {
         drop(server);
-        crate::skip("this kernel does not tell how many connections wait");
+        crate::skip("this kernel does not report backlogs");
     }
     let streams: Vec<_> = (0..4).map(|_| server.say("sleep")).collect();
     server.wait_until("some wait", |_| {
@@ -215,10 +215,10 @@ fn a_browser_shows_the_page() {
     assert_eq!(page.matches("class=\"worker ready\"").count(), 2, "{page}");
     assert!(page.contains(&format!("http://{} · ", server.address())), "{page}");
     // These are differences: the page has polled more than once, and shows the increase.
-    assert!(shown(&page, "<b>", "</b><small>requests a second</small>") > 0, "{page}");
+    assert!(shown(&page, "<b>", "</b><small>requests per second</small>") > 0, "{page}");
     let recent = shown(&page, ", from ", " requests</small>");
     assert!(recent > 0 && recent <= shown(&page, "<b>", "</b><small>requests</small>"), "{page}");
-    assert!(page.contains("queued before: half below 8.00 ms, 99 % below 8.00 ms"), "{page}");
+    assert!(page.contains("time spent queued: half below 8.00 ms, 99 % below 8.00 ms"), "{page}");
     server.stop();
 }
 

@@ -1,4 +1,4 @@
-//! The scoreboard as this process sees it: what it inherited, and the slots that the arbiter has created since,
+//! The scoreboard in the status process: the inherited memory, and the slots that the arbiter has created since,
 //! each received as a descriptor.
 
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -8,14 +8,14 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::message::{Channel, Received, ToStatus};
 use crate::scoreboard::Scoreboard;
 
-/// Source of the figures.
+/// Source of the metrics.
 #[derive(Clone, Copy)]
-pub(super) struct Figures<'a> {
+pub(super) struct LiveScoreboard<'a> {
     pub(super) scoreboard: &'a Scoreboard,
     pub(super) slots: &'a Channel,
 }
 
-impl<'a> Figures<'a> {
+impl<'a> LiveScoreboard<'a> {
     /// Becomes readable when slots are created.
     pub(super) fn descriptor(self) -> BorrowedFd<'a> {
         self.slots.as_fd()
