@@ -18,31 +18,31 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("boots-slowly", "boots", "it was not ready within 10.0 s"),
     ("run-panics", "boots", "the fault that was asked for"),
     ("run-returns", "boots", "exited with status 0"),
-    ("closes-listener", "listeners", "has closed its listening socket"),
+    ("closes-listener", "listeners", "closed its listening socket"),
     ("blocks-listener", "listeners", "made blocking"),
-    ("answers-nothing", "serves", "did not come within 5 s"),
-    ("answers-itself", "serves", "is not the application's answer"),
+    ("answers-nothing", "serves", "did not arrive within 5 s"),
+    ("answers-itself", "serves", "is not the application's response"),
     ("exits-after-first", "stays", "exited with status 0"),
     ("serves-one-at-a-time", "silent-client", "while two clients are silent"),
     ("dies-of-bad-clients", "bad-clients", "status 9"),
     ("leaks-descriptors", "descriptors", "descriptors before 100 requests"),
     ("leaks-memory", "memory", "KiB more"),
-    ("records-nothing", "records", "count as 0"),
+    ("records-nothing", "records", "were counted as 0"),
     ("has-no-heartbeat", "boots", "its loop has sent no heartbeat (Host::notify)"),
     ("spins-while-idle", "idle-cpu", "% of a processor"),
     ("is-silent-while-waiting", "heartbeat-waiting", "no heartbeat for 2.0 s"),
-    ("beats-from-thread", "timeout", "the heartbeat goes on"),
+    ("beats-from-thread", "timeout", "the heartbeat continues"),
     ("is-deaf", "wake-up", "deliver_signals was not called"),
     ("looks-now-and-then", "wake-up", "delivered after"),
     ("ignores-term", "term", "did not exit within 5.0 s"),
-    ("cuts-requests", "term", "what was in flight"),
+    ("cuts-requests", "term", "a request in flight"),
     ("ends-with-error", "term", "the fault that was asked for"),
-    ("drops-queue", "term-queue", "in the queue are lost"),
+    ("drops-queue", "term-queue", "in the backlog were lost"),
     ("holds-idle", "term-idle", "with idle connections"),
     ("blocks-signals", "quit", "blocks SIGQUIT"),
     ("keeps-accepting", "reload", "host.remaining_backlog()"),
-    ("never-retires", "max-requests", "has not called host.retire()"),
-    ("outlives-arbiter", "parent-death", "still lives 5 s after its arbiter"),
+    ("never-retires", "max-requests", "did not call host.retire()"),
+    ("outlives-arbiter", "parent-death", "still runs 5 s after the death of its arbiter"),
 ];
 
 fn main() -> ExitCode {
@@ -103,7 +103,7 @@ fn another_name() {
     let class = directory.path().join("libother_worker.so");
     std::fs::copy(built("broken_worker"), &class).unwrap();
     // A further fault, so that the check ends soon.
-    named(&run(&class, Some("init-fails")), "name", "it is to be libbroken_worker.so");
+    named(&run(&class, Some("init-fails")), "name", "rename the file to libbroken_worker.so");
 }
 
 fn not_there() {

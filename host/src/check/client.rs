@@ -30,18 +30,18 @@ pub(super) fn get(address: SocketAddr, path: &str) -> Result<Answer, String> {
 /// Requests a path that exists.
 pub(super) fn get_ok(address: SocketAddr, path: &str) -> Result<Vec<u8>, String> {
     let answer = get(address, path)?;
-    if answer.status == 200 { Ok(answer.body) } else { Err(format!("answered {}", answer.status)) }
+    if answer.status == 200 { Ok(answer.body) } else { Err(format!("status {}", answer.status)) }
 }
 
 impl Client {
     pub(super) fn open(address: SocketAddr) -> Result<Self, String> {
         let stream = TcpStream::connect_timeout(&address, PATIENCE)
-            .map_err(|error| format!("no connection: {error}"))?;
+            .map_err(|error| format!("cannot connect: {error}"))?;
         let limits = stream
             .set_read_timeout(Some(PATIENCE))
             .and(stream.set_write_timeout(Some(PATIENCE)))
             .and(stream.set_nodelay(true));
-        limits.map_err(|error| format!("no limits for a connection: {error}"))?;
+        limits.map_err(|error| format!("cannot set the time limits of a connection: {error}"))?;
         Ok(Self { stream, input: Vec::new() })
     }
 
@@ -51,7 +51,7 @@ impl Client {
     }
 
     pub(super) fn send(&mut self, bytes: &[u8]) -> Result<(), String> {
-        self.stream.write_all(bytes).map_err(|error| format!("cannot be sent to: {error}"))
+        self.stream.write_all(bytes).map_err(|error| format!("cannot send: {error}"))
     }
 
     /// Returns another handle for sending while this one reads.
@@ -79,14 +79,14 @@ impl Client {
         let head = loop {
             match self.input.windows(4).position(|end| end == b"\r\n\r\n") {
                 Some(at) => break self.input.drain(..at + 4).collect::<Vec<u8>>(),
-                None => self.more("an answer")?,
+                None => self.more("a response")?,
             }
         };
         let head = String::from_utf8_lossy(&head).into_owned();
         let mut lines = head.split("\r\n");
         let line = lines.next().unwrap_or_default();
         let status = line.split(' ').nth(1).and_then(|digits| digits.parse().ok());
-        let status: u16 = status.ok_or_else(|| format!("answered no HTTP, but {line:?}"))?;
+        let status: u16 = status.ok_or_else(|| format!("the response is not HTTP: {line:?}"))?;
         let field = |wanted: &str| {
             let mut fields = head.split("\r\n").skip(1).filter_map(|line| line.split_once(':'));
             let field = fields.find(|(name, _)| name.eq_ignore_ascii_case(wanted));
@@ -121,7 +121,7 @@ impl Client {
             };
             let digits = String::from_utf8_lossy(&line);
             let length = usize::from_str_radix(digits.trim(), 16);
-            let length = length.map_err(|_| format!("a chunk begins with {digits:?}"))?;
+            let length = length.map_err(|_| format!("invalid chunk size {digits:?}"))?;
             let chunk = self.take(length + 2)?;
             if length == 0 {
                 return Ok(body);
@@ -132,7 +132,7 @@ impl Client {
 
     fn take(&mut self, length: usize) -> Result<Vec<u8>, String> {
         while self.input.len() < length {
-            self.more("the rest of an answer")?;
+            self.more("the rest of a response")?;
         }
         Ok(self.input.drain(..length).collect())
     }
@@ -153,7 +153,7 @@ impl Client {
 fn broken(error: &io::Error, what: &str) -> String {
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            format!("{what} did not come within {} s", PATIENCE.as_secs())
+            format!("{what} did not arrive within {} s", PATIENCE.as_secs())
         }
         io::ErrorKind::ConnectionReset => format!("the connection was reset before {what}"),
         _ => format!("{what} cannot be read: {error}"),

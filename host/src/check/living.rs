@@ -61,7 +61,7 @@ fn idle(bench: &Bench, report: &mut Report) {
         Ok((longest, share, None)) => {
             let words = format!("longest silence {} ms", longest.as_millis());
             report.put("heartbeat-idle", Ok(words));
-            let words = format!("idle, it takes {:.1} % of a processor", share * 100.0);
+            let words = format!("an idle worker uses {:.1} % of a processor", share * 100.0);
             report.put("idle-cpu", if share > IDLE_SHARE_MAX { Err(words) } else { Ok(words) });
         }
     }
@@ -71,7 +71,7 @@ fn idle(bench: &Bench, report: &mut Report) {
 fn heartbeat_waiting(bench: &Bench) -> Finding {
     waited(bench).map_err(|fault| {
         let pause = WATCHED.as_secs_f32();
-        format!("a client pauses for {pause} s in its body, with {TIMEOUT}: {fault}")
+        format!("while a client paused for {pause} s in its request body, with {TIMEOUT}: {fault}")
     })
 }
 
@@ -85,7 +85,7 @@ fn waited(bench: &Bench) -> Finding {
     match server.error() {
         Some(error) => Err(error),
         None if answer.body == b"firstother" => Ok(format!("waited {} s", WATCHED.as_secs_f32())),
-        None => Err(format!("answered {}", answer.status)),
+        None => Err(format!("status {}", answer.status)),
     }
 }
 
@@ -98,10 +98,10 @@ fn timeout(bench: &Bench) -> Finding {
     let other = until(HANG_LIMIT, || get_ok(server.address, "/").ok());
     let lives = server.workers().iter().any(|worker| worker.pid == pid);
     match other {
-        Some(_) if lives => Ok("others are served meanwhile".to_owned()),
+        Some(_) if lives => Ok("others were still served".to_owned()),
         Some(_) => Ok(format!("replaced after {:.1} s", begun.elapsed().as_secs_f32())),
-        None => Err("one hung request holds up all others, but the heartbeat goes on, so that \
-                     nobody ends the worker: give it from the thread that would hang"
+        None => Err("one hung request blocks all others, but the heartbeat continues, so the \
+                     arbiter does not kill the worker: call host.notify() from the thread that would hang"
             .to_owned()),
     }
 }
@@ -115,11 +115,11 @@ fn wake_up(bench: &Bench) -> Finding {
         // A file that does not exist yet need not be removed.
         let _ = std::fs::remove_file(&path);
         let begun = Instant::now();
-        kill(worker, Signal::SIGUSR1).map_err(|_| server.fault("the worker has gone"))?;
+        kill(worker, Signal::SIGUSR1).map_err(|_| server.fault("the worker has exited"))?;
         match until(PATIENCE, || path.exists().then(|| begun.elapsed())) {
             Some(time) => Ok(time),
             None => Err(server.fault(&format!(
-                "USR1 came, and for {} s deliver_signals was not called: {WATCH_IT}",
+                "deliver_signals was not called within {} s after USR1: {WATCH_IT}",
                 PATIENCE.as_secs()
             ))),
         }
@@ -143,11 +143,11 @@ fn term(bench: &Bench) -> Finding {
     let answer = client.answer();
     let ended = server.ends(GRACEFUL + PATIENCE);
     match answer {
-        Err(fault) => Err(server.fault(&format!("what was in flight: {fault}"))),
+        Err(fault) => Err(server.fault(&format!("a request in flight: {fault}"))),
         Ok(answer) if answer.status != 200 => {
-            Err(format!("what was in flight was answered {}", answer.status))
+            Err(format!("a request in flight got status {}", answer.status))
         }
-        Ok(_) => ended.map(|_| format!("answered, ended after {} ms", begun.elapsed().as_millis())),
+        Ok(_) => ended.map(|_| format!("finished the request, exited after {} ms", begun.elapsed().as_millis())),
     }
 }
 
@@ -155,7 +155,7 @@ fn term(bench: &Bench) -> Finding {
 fn term_queue(bench: &Bench) -> Finding {
     let mut server = bench.start(&["--graceful-timeout=5"])?;
     let worker = Pid::from_raw(server.worker()?.pid as i32);
-    let send = |signal| kill(worker, signal).map_err(|_| server.fault("the worker has gone"));
+    let send = |signal| kill(worker, signal).map_err(|_| server.fault("the worker has exited"));
     send(Signal::SIGSTOP)?;
     let mut clients = Vec::new();
     for _ in 0..QUEUED {
@@ -165,16 +165,16 @@ fn term_queue(bench: &Bench) -> Finding {
     }
     server.signal(Signal::SIGTERM)?;
     let was_told = || server.log().contains("Handling signal: term").then_some(());
-    until(PATIENCE, was_told).ok_or("the server does not take TERM")?;
+    until(PATIENCE, was_told).ok_or("the server did not react to TERM")?;
     thread::sleep(LOOK_AGAIN);
     send(Signal::SIGCONT)?;
     let lost = clients.iter_mut().filter_map(|client| client.answer().err()).collect::<Vec<_>>();
     let ended = server.ends(GRACEFUL + PATIENCE);
     match lost.first() {
         Some(fault) => {
-            Err(format!("{} of {QUEUED} clients in the queue are lost: {fault}", lost.len()))
+            Err(format!("{} of {QUEUED} connections in the backlog were lost: {fault}", lost.len()))
         }
-        None => ended.map(|_| format!("{QUEUED} in the queue are answered")),
+        None => ended.map(|_| format!("{QUEUED} connections in the backlog were served")),
     }
 }
 
@@ -186,8 +186,8 @@ fn term_idle(bench: &Bench) -> Finding {
     let _silent = Client::open(server.address)?;
     server.signal(Signal::SIGTERM)?;
     match server.ends(PATIENCE) {
-        Ok(time) => Ok(format!("ended after {} ms", time.as_millis())),
-        Err(fault) => Err(format!("with idle connections, which get a second at most: {fault}")),
+        Ok(time) => Ok(format!("exited after {} ms", time.as_millis())),
+        Err(fault) => Err(format!("with idle connections, which may be kept for a second at most: {fault}")),
     }
 }
 
@@ -198,11 +198,11 @@ fn quick(bench: &Bench, signal: Signal) -> Finding {
     // The host soon kills a process that does not exit, and does not log this at length; a class that blocks
     // signals is detected before.
     if let Some(blocked) = [signal, Signal::SIGQUIT].iter().find(|s| facts::blocks(worker, **s)) {
-        return Err(format!("the worker blocks {blocked}: signals are for the host to hear"));
+        return Err(format!("the worker blocks {blocked}: do not block signals that the host handles"));
     }
     server.signal(signal)?;
     let time = server.ends(PATIENCE)?;
-    Ok(format!("ended after {} ms", time.as_millis()))
+    Ok(format!("exited after {} ms", time.as_millis()))
 }
 
 fn max_requests(bench: &Bench) -> Finding {
@@ -214,9 +214,9 @@ fn max_requests(bench: &Bench) -> Finding {
     }
     let another = || server.workers().iter().find(|worker| worker.pid != first).map(|w| w.pid);
     let replaced = until(PATIENCE, another)
-        .ok_or("12 requests with max_requests 5, and the worker has not called host.retire()")?;
+        .ok_or("the worker did not call host.retire() in 12 requests with max_requests 5")?;
     until(PATIENCE, || (!facts::lives(first)).then_some(()))
-        .ok_or("the worker was replaced and told to end by TERM, and has not ended")?;
+        .ok_or("the worker was replaced and received TERM, but did not exit")?;
     match server.error() {
         Some(error) => Err(error),
         None => Ok(format!("worker {first} replaced by {replaced}")),
@@ -229,8 +229,8 @@ fn graceful_timeout(bench: &Bench) -> Finding {
     server.signal(Signal::SIGTERM)?;
     let begun = Instant::now();
     match server.wait(PATIENCE) {
-        Some(_) => Ok(format!("ended after {:.1} s", begun.elapsed().as_secs_f32())),
-        None => Err(format!("graceful_timeout 1 s, not ended after {} s", PATIENCE.as_secs())),
+        Some(_) => Ok(format!("exited after {:.1} s", begun.elapsed().as_secs_f32())),
+        None => Err(format!("with graceful_timeout 1 s, the server did not exit within {} s", PATIENCE.as_secs())),
     }
 }
 
@@ -240,8 +240,8 @@ fn parent_death(bench: &Bench) -> Finding {
     server.signal(Signal::SIGKILL)?;
     let begun = Instant::now();
     match until(PATIENCE, || (!facts::lives(worker)).then_some(())) {
-        Some(()) => Ok(format!("ended after {} ms", begun.elapsed().as_millis())),
-        None => Err(format!("the worker still lives {} s after its arbiter", PATIENCE.as_secs())),
+        Some(()) => Ok(format!("exited after {} ms", begun.elapsed().as_millis())),
+        None => Err(format!("the worker still runs {} s after the death of its arbiter", PATIENCE.as_secs())),
     }
 }
 
@@ -267,7 +267,7 @@ fn reload(bench: &Bench) -> Finding {
         (ended, faults.last())
     });
     taken_over?;
-    let fault = fault.map(|fault| format!("a client meanwhile: {fault}"));
+    let fault = fault.map(|fault| format!("a client during the reload: {fault}"));
     match fault.or_else(|| server.error()) {
         Some(fault) => Err(fault),
         None => Ok(format!("{} requests, none lost", count.load(Ordering::Relaxed))),
@@ -300,8 +300,8 @@ const GRACEFUL: Duration = Duration::from_secs(5);
 /// From a hang to its end: `timeout`, an abort, a kill, another worker, and a busy machine.
 const HANG_LIMIT: Duration = Duration::from_secs(10);
 const IN_FLIGHT: Duration = Duration::from_secs(2);
-const KEEPS_ACCEPTING: &str = "has not ended 5 s after another took over, while clients wait: at TERM accept \
-                               host.remaining_backlog(), which is 0 at a reload, and no more";
+const KEEPS_ACCEPTING: &str = "did not exit within 5 s after another took over, while clients waited: at TERM accept \
+                               only host.remaining_backlog() connections, which is 0 at a reload";
 /// Maximum delay of a signal for a class that waits on the wake descriptor.
 const WAKE_UP_MAX: Duration = Duration::from_millis(500);
 const WATCH_IT: &str = "watch host.wake_descriptor()";

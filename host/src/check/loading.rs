@@ -16,7 +16,7 @@ pub(super) fn check(bench: &Bench, report: &mut Report) -> bool {
     let Some(class) = class.filter(|_| output.status.success()) else {
         let words = String::from_utf8_lossy(&output.stderr).into_owned();
         let error = words.lines().find_map(|line| line.strip_prefix("error: "));
-        let ended = || format!("loading it, or its setup, ended the process: {}", output.status);
+        let ended = || format!("loading or setup ended the process: {}", output.status);
         return report.put("loads", Err(error.map_or_else(ended, ToOwned::to_owned)));
     };
     let (class, rest) = class.split_once(" (worker-api ").unwrap_or((class, ""));
@@ -34,12 +34,12 @@ fn relation(found: &str) -> String {
         version.split('.').map(|part| part.parse().unwrap_or(0)).collect()
     };
     match number(found).cmp(&number(own)) {
-        std::cmp::Ordering::Equal => format!("built against worker-api {found}, as this host"),
+        std::cmp::Ordering::Equal => format!("built against worker-api {found}, the same as this host's"),
         std::cmp::Ordering::Less => {
-            format!("built against worker-api {found}, older than this host's {own}, and fits")
+            format!("built against worker-api {found}, older than this host's {own}, but compatible")
         }
         std::cmp::Ordering::Greater => {
-            format!("built against worker-api {found}, newer than this host's {own}, and fits")
+            format!("built against worker-api {found}, newer than this host's {own}, but compatible")
         }
     }
 }
@@ -48,7 +48,7 @@ fn relation(found: &str) -> String {
 fn name(bench: &Bench, name: &str) -> Finding {
     let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);
     if name.is_empty() || !name.chars().all(is_plain) {
-        return Err(format!("{name:?} is no name of lower-case letters, digits, - and _"));
+        return Err(format!("the name {name:?} must consist of lower-case letters, digits, - and _"));
     }
     let file = bench.class.file_name().unwrap_or_default().to_string_lossy();
     let right = format!("lib{name}_worker.so");
@@ -56,7 +56,7 @@ fn name(bench: &Bench, name: &str) -> Finding {
     if file == right || file == right.replace('-', "_") {
         Ok(file.into_owned())
     } else {
-        Err(format!("the class calls itself {name}, and its file {file}: it is to be {right}"))
+        Err(format!("the class is named {name}, but its file {file}: rename the file to {right}"))
     }
 }
 
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn versions_are_compared_by_number() {
-        assert!(relation(worker_api::API_VERSION).contains("as this host"));
+        assert!(relation(worker_api::API_VERSION).contains("the same as this host's"));
         assert!(relation("0.9.0").contains("older"));
         assert!(relation("1.1000.0").contains("newer"));
     }

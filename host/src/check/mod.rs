@@ -55,7 +55,7 @@ fn prepare(class: &str, config: Option<&Path>) -> Result<Bench, String> {
     };
     let config: Option<PathBuf> = config.map(absolute).transpose()?;
     Bench::new(absolute(&class)?, absolute(&app)?, config)
-        .map_err(|error| format!("no directory for scratch servers: {error}"))
+        .map_err(|error| format!("cannot create a directory for scratch servers: {error}"))
 }
 
 /// Runs the checks in order; those that cannot succeed any more are skipped.

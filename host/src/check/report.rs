@@ -5,39 +5,39 @@ use std::fmt::Write as _;
 /// The checks in the order of the table: if a fault has several consequences, the first is the one that causes
 /// the others. Each has a name, and the promise that a class makes by it.
 pub const CHECKS: &[(&str, &str)] = &[
-    ("loads", "it is a worker class that fits this host, and its setup takes its settings"),
-    ("abi", "its worker-api and this host's understand each other"),
-    ("name", "it is called as its file is, libNAME_worker.so"),
-    ("fork-safe", "loading and setup start no threads, which a fork would lose"),
-    ("boots", "new and init_process end well and soon"),
-    ("runs", "run goes on while the worker is to live"),
-    ("listeners", "the listening sockets stay open and non-blocking while the worker lives"),
-    ("serves", "requests reach the application, its answers the client"),
-    ("stays", "one worker serves one request after the other"),
-    ("heads", "method, target and fields reach the application as they were sent"),
-    ("bodies", "bodies of known and unknown length arrive whole in both directions"),
-    ("keep-alive", "a connection that it says to keep takes the next request"),
-    ("concurrent", "clients that come at the same time are all answered"),
-    ("silent-client", "a client that says nothing keeps nobody from being served"),
-    ("bad-clients", "nonsense, hang-ups and resets harm nobody else"),
-    ("app-failure", "a panic of the application costs its request alone"),
-    ("descriptors", "served connections leave no descriptors behind"),
-    ("memory", "served requests leave no memory behind"),
-    ("heartbeat-idle", "the heartbeat goes on while there is nothing to do"),
-    ("idle-cpu", "having nothing to do takes no processor time"),
-    ("heartbeat-waiting", "the heartbeat goes on while a request waits for its client"),
-    ("records", "each request is counted and stands in the access log"),
-    ("timeout", "a hung application stops the heartbeat, or others are served meanwhile"),
-    ("wake-up", "the wake descriptor is heard at once, and its signals are delivered"),
-    ("term", "TERM: what is in flight is answered, then the worker ends with status 0"),
-    ("term-queue", "TERM: who waits in the listener's queue is answered"),
-    ("term-idle", "TERM: idle connections do not hold up the end"),
-    ("quit", "QUIT: the worker ends at once"),
-    ("int", "INT: the worker ends at once"),
-    ("max-requests", "after max_requests it asks to be replaced, and loses nothing"),
-    ("graceful-timeout", "a request that goes on for ever does not keep the worker from its end"),
-    ("parent-death", "it ends when the arbiter has died"),
-    ("reload", "a reload under load loses nothing"),
+    ("loads", "the library is a worker class compatible with this host, and its setup accepts its settings"),
+    ("abi", "its worker-api is compatible with this host's"),
+    ("name", "its name matches its file, libNAME_worker.so"),
+    ("fork-safe", "loading and setup start no threads, since a fork loses them"),
+    ("boots", "new and init_process succeed in time"),
+    ("runs", "run does not return while host.alive() is true"),
+    ("listeners", "the listening sockets stay open and non-blocking while the worker serves"),
+    ("serves", "requests reach the application, and its responses reach the client"),
+    ("stays", "one worker serves many requests in a row"),
+    ("heads", "method, target and headers reach the application unchanged"),
+    ("bodies", "bodies of known and unknown length arrive complete in both directions"),
+    ("keep-alive", "a connection announced as kept alive serves the next request"),
+    ("concurrent", "concurrent clients are all served"),
+    ("silent-client", "a silent client does not delay others"),
+    ("bad-clients", "malformed requests, disconnects and resets do not affect others"),
+    ("app-failure", "a panic of the application fails only its request"),
+    ("descriptors", "descriptors do not leak"),
+    ("memory", "memory does not leak"),
+    ("heartbeat-idle", "the heartbeat continues while the worker is idle"),
+    ("idle-cpu", "an idle worker uses no processor time"),
+    ("heartbeat-waiting", "the heartbeat continues while a request waits for its client"),
+    ("records", "each request is counted and logged"),
+    ("timeout", "a hung application stops the heartbeat, unless others are still served"),
+    ("wake-up", "signals are delivered as soon as the wake descriptor is readable"),
+    ("term", "TERM: requests in flight are finished, then the worker exits with status 0"),
+    ("term-queue", "TERM: connections in the listener's backlog are served"),
+    ("term-idle", "TERM: idle connections do not delay the exit"),
+    ("quit", "QUIT: the worker exits immediately"),
+    ("int", "INT: the worker exits immediately"),
+    ("max-requests", "after max_requests the worker asks to be replaced, and loses no request"),
+    ("graceful-timeout", "an endless request does not prevent the exit"),
+    ("parent-death", "the worker exits when the arbiter has died"),
+    ("reload", "a reload under load loses no request"),
 ];
 
 /// Passed, with the measured value; or failed, with the fault.
@@ -80,7 +80,7 @@ impl Report {
             let (mark, words) = match self.finding(name) {
                 None => {
                     skipped += 1;
-                    ("-", "not checked: what it needs has failed")
+                    ("-", "not checked: it depends on a failed check")
                 }
                 Some(Ok(measured)) => {
                     passed += 1;

@@ -75,7 +75,7 @@ impl Bench {
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0);
             command.spawn()
         };
-        let child = start(&directory).map_err(|error| format!("no scratch server: {error}"))?;
+        let child = start(&directory).map_err(|error| format!("cannot start a scratch server: {error}"))?;
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut server = Server { child, directory, address: nowhere, booted_in: Duration::ZERO };
         let started = Instant::now();
@@ -113,7 +113,7 @@ impl Server {
     }
 
     pub(super) fn signal(&self, signal: Signal) -> Result<(), String> {
-        kill(self.pid(), signal).map_err(|errno| format!("the server is gone: {errno}"))
+        kill(self.pid(), signal).map_err(|errno| format!("cannot signal the server: {errno}"))
     }
 
     /// Returns the ready workers of the serving generation.
@@ -169,12 +169,12 @@ impl Server {
     pub(super) fn ends(&mut self, limit: Duration) -> Result<Duration, String> {
         let begun = Instant::now();
         match self.wait(limit) {
-            None => Err(format!("the server had not ended after {} s", limit.as_secs_f32())),
+            None => Err(format!("the server did not exit within {} s", limit.as_secs_f32())),
             Some(status) if status.success() => match self.error() {
                 None => Ok(begun.elapsed()),
                 Some(error) => Err(error),
             },
-            Some(status) => Err(self.fault(&format!("the server ended with {status}"))),
+            Some(status) => Err(self.fault(&format!("the server exited with {status}"))),
         }
     }
 

@@ -33,7 +33,7 @@ pub(super) fn check(bench: &Bench, report: &mut Report) -> bool {
     {
         return report.put("runs", Err(fault));
     }
-    report.put("runs", Ok("no end without a reason".to_owned()));
+    report.put("runs", Ok("run did not return early".to_owned()));
     let kept = listeners(server, pid);
     let open = report.put("listeners", kept);
     if !report.put("serves", answered) || !open || !report.check("stays", || stays(server, pid)) {
@@ -57,7 +57,7 @@ fn fork_safe(server: &Server) -> Finding {
     let log = server.log();
     match log.lines().find_map(|line| line.split_once("loading has started ")) {
         Some((_, words)) => {
-            Err(format!("loading or setup has started {words}: start them in init_process"))
+            Err(format!("loading or setup started {words}: start them in init_process"))
         }
         None => Ok("no threads in the mold".to_owned()),
     }
@@ -75,7 +75,7 @@ fn listeners(server: &Server, pid: u32) -> Finding {
     let found = facts::listeners(pid, server.address);
     match found[..] {
         // A worker that has exited is another fault.
-        [] if !facts::lives(pid) => Ok("open until its end".to_owned()),
+        [] if !facts::lives(pid) => Ok("open until the worker exited".to_owned()),
         [] => Err(server.fault(CLOSED)),
         _ if found.contains(&false) => {
             Err("the listening socket has been made blocking, for all workers: who comes too late \
@@ -90,10 +90,10 @@ fn serves(server: &Server) -> Finding {
     let fault = |fault: String| server.fault(&format!("GET /: {fault}"));
     let body = get_ok(server.address, "/").map_err(fault)?;
     if body == GREETING {
-        Ok("the application's answer".to_owned())
+        Ok("the application's response".to_owned())
     } else {
         let [got, right] = [&body[..body.len().min(80)], GREETING].map(String::from_utf8_lossy);
-        Err(format!("GET /: {got:?} is not the application's answer, {right:?}"))
+        Err(format!("GET /: {got:?} is not the application's response, {right:?}"))
     }
 }
 
@@ -111,12 +111,12 @@ fn heads(address: SocketAddr) -> Finding {
     client.send_get("/facts?a=1&b=%20", "X-Check: some value\r\nConnection: close\r\n")?;
     let seen = String::from_utf8_lossy(&client.answer()?.body).into_owned();
     let sent = "GET /facts a=1&b=%20 http some value\n";
-    if seen == sent { Ok("as sent".to_owned()) } else { Err(format!("{seen:?} for {sent:?}")) }
+    if seen == sent { Ok("unchanged".to_owned()) } else { Err(format!("received {seen:?}, sent {sent:?}")) }
 }
 
 fn bodies(address: SocketAddr) -> Finding {
-    let body: Vec<u8> = (0..BODY_OCTETS).map(|number| (number % 251) as u8).collect();
-    let length = format!("Content-Length: {BODY_OCTETS}\r\n");
+    let body: Vec<u8> = (0..BODY_BYTES).map(|number| (number % 251) as u8).collect();
+    let length = format!("Content-Length: {BODY_BYTES}\r\n");
     echo(address, &length, &body, &body).map_err(|fault| format!("known length: {fault}"))?;
     let mut chunks = Vec::new();
     for part in body.chunks(10_000) {
@@ -126,9 +126,9 @@ fn bodies(address: SocketAddr) -> Finding {
     }
     chunks.extend_from_slice(b"0\r\n\r\n");
     echo(address, "Transfer-Encoding: chunked\r\n", &chunks, &body)
-        .map_err(|fault| format!("in chunks: {fault}"))?;
-    large(address).map_err(|fault| format!("a long answer to a slow client: {fault}"))?;
-    Ok(format!("{BODY_OCTETS} bytes there and back, {LARGE_OCTETS} back"))
+        .map_err(|fault| format!("chunked: {fault}"))?;
+    large(address).map_err(|fault| format!("a long response to a slow client: {fault}"))?;
+    Ok(format!("{BODY_BYTES} bytes in both directions, {LARGE_BYTES} to a slow client"))
 }
 
 fn echo(address: SocketAddr, framing: &str, wire: &[u8], body: &[u8]) -> Result<(), String> {
@@ -145,31 +145,31 @@ fn echo(address: SocketAddr, framing: &str, wire: &[u8], body: &[u8]) -> Result<
         Ok(())
     } else {
         let (status, got) = (answer.status, answer.body.len());
-        Err(format!("answered {status}, {got} bytes of which not all are right"))
+        Err(format!("status {status} and {got} bytes, which differ from those sent"))
     }
 }
 
 fn large(address: SocketAddr) -> Result<(), String> {
     let mut client = Client::open(address)?;
     client.keep_small();
-    client.send_get(&format!("/large?bytes={LARGE_OCTETS}"), "Connection: close\r\n")?;
+    client.send_get(&format!("/large?bytes={LARGE_BYTES}"), "Connection: close\r\n")?;
     // Time for the server's side to fill all buffers.
     thread::sleep(SETTLING);
     let got = client.answer()?.body.len();
-    if got == LARGE_OCTETS { Ok(()) } else { Err(format!("{got} bytes of {LARGE_OCTETS}")) }
+    if got == LARGE_BYTES { Ok(()) } else { Err(format!("received {got} of {LARGE_BYTES} bytes")) }
 }
 
 fn keep_alive(address: SocketAddr) -> Finding {
     let mut client = Client::open(address)?;
     client.send_get("/", "")?;
     if !client.answer()?.keeps {
-        return Ok("not offered".to_owned());
+        return Ok("not announced".to_owned());
     }
     for _ in 0..3 {
-        client.send_get("/", "").map_err(|fault| format!("the next request {fault}"))?;
+        client.send_get("/", "").map_err(|fault| format!("the next request: {fault}"))?;
         client.answer().map_err(|fault| format!("the next request: {fault}"))?;
     }
-    Ok("offered and kept".to_owned())
+    Ok("announced and kept".to_owned())
 }
 
 fn concurrent(address: SocketAddr) -> Finding {
@@ -183,7 +183,7 @@ fn concurrent(address: SocketAddr) -> Finding {
     });
     match failed {
         None => Ok(format!("{CLIENTS} clients")),
-        Some(fault) => Err(format!("of {CLIENTS} clients that come together, one: {fault}")),
+        Some(fault) => Err(format!("one of {CLIENTS} concurrent clients: {fault}")),
     }
 }
 
@@ -212,31 +212,31 @@ fn bad_clients(server: &Server) -> Finding {
     body.send(b"POST /echo HTTP/1.1\r\nHost: check\r\nContent-Length: 100\r\n\r\nonly this")?;
     body.reset();
     let mut large = Client::open(address)?;
-    large.send_get(&format!("/large?bytes={LARGE_OCTETS}"), "")?;
+    large.send_get(&format!("/large?bytes={LARGE_BYTES}"), "")?;
     thread::sleep(SETTLING);
     large.reset();
     get_ok(address, "/").map_err(|fault| server.fault(&format!("after bad clients: {fault}")))?;
     same_worker(server, pid)?;
-    Ok("served on".to_owned())
+    Ok("kept serving".to_owned())
 }
 
 fn app_failure(server: &Server) -> Finding {
     let pid = server.worker()?.pid;
     match get(server.address, "/panic") {
         Ok(answer) if answer.status == 500 => {}
-        Ok(answer) => return Err(format!("answered {} instead of 500", answer.status)),
+        Ok(answer) => return Err(format!("status {} instead of 500", answer.status)),
         Err(fault) => return Err(server.fault(&format!("the request that panics: {fault}"))),
     }
     get_ok(server.address, "/").map_err(|fault| format!("afterwards: {fault}"))?;
     if server.worker()?.pid != pid {
-        return Err("the worker ended with the request".to_owned());
+        return Err("the worker exited with the request".to_owned());
     }
-    Ok("answered 500, served on".to_owned())
+    Ok("status 500, kept serving".to_owned())
 }
 
 fn descriptors(server: &Server) -> Finding {
     let pid = server.worker()?.pid;
-    let count = || facts::descriptors(pid).ok_or("the worker has gone");
+    let count = || facts::descriptors(pid).ok_or("the worker has exited");
     serve(server, WARM_UP)?;
     // Connections of earlier checks may still be closing.
     thread::sleep(SETTLING);
@@ -246,7 +246,7 @@ fn descriptors(server: &Server) -> Finding {
     let Some(after) = after else {
         let after = count()?;
         return Err(format!(
-            "it has {before} descriptors before {REQUESTS} requests, {after} after"
+            "{before} descriptors before {REQUESTS} requests, {after} after"
         ));
     };
     Ok(format!("{before} before, {after} after {REQUESTS} requests"))
@@ -254,12 +254,12 @@ fn descriptors(server: &Server) -> Finding {
 
 fn memory(server: &Server) -> Finding {
     let pid = server.worker()?.pid;
-    let kib = || facts::memory_kib(pid).ok_or("the worker has gone");
+    let kib = || facts::memory_kib(pid).ok_or("the worker has exited");
     serve(server, WARM_UP)?;
     let before = kib()?;
     serve(server, 2 * REQUESTS)?;
     let more = kib()?.saturating_sub(before);
-    let words = format!("it has {more} KiB more after {} requests", 2 * REQUESTS);
+    let words = format!("{more} KiB more after {} requests", 2 * REQUESTS);
     if more > SPARE_MEMORY_KIB { Err(words) } else { Ok(words) }
 }
 
@@ -278,8 +278,8 @@ fn records(server: &Server) -> Finding {
     if until(PATIENCE, || (counted() >= expected).then_some(())).is_none() || counted() > expected {
         let counted = counted().saturating_sub(before);
         return Err(format!(
-            "{WARM_UP} requests count as {counted} in the scoreboard: host.request_started and \
-             host.request_ended are due for each"
+            "{WARM_UP} requests were counted as {counted}: call host.request_started and \
+             host.request_ended for each"
         ));
     }
     let lines = || {
@@ -288,7 +288,7 @@ fn records(server: &Server) -> Finding {
     };
     match until(PATIENCE, || (lines() >= WARM_UP).then_some(())) {
         Some(()) => Ok(format!("{WARM_UP} of {WARM_UP} counted and logged")),
-        None => Err(format!("{WARM_UP} requests make {} lines of the access log", lines())),
+        None => Err(format!("{WARM_UP} requests produced {} lines in the access log", lines())),
     }
 }
 
@@ -301,12 +301,12 @@ fn same_worker(server: &Server, pid: u32) -> Result<(), String> {
     match server.error().filter(|words| words.contains(&format!("(pid: {pid})"))) {
         Some(error) => Err(error),
         None if now == Some(pid) => Ok(()),
-        None => Err(server.fault("the worker has ended while host.alive() was true")),
+        None => Err(server.fault("the worker exited while host.alive() was true")),
     }
 }
 
-const CLOSED: &str = "the worker has closed its listening socket, and lives: it stays open until \
-                      host.close_listeners(), at the end";
+const CLOSED: &str = "the worker closed its listening socket while it was running: keep it open until \
+                      host.close_listeners(), at shutdown";
 /// Response of the checking application.
 const GREETING: &[u8] = b"check\n";
 /// Time for the consequences of an action to show.
@@ -317,9 +317,9 @@ const REQUESTS: usize = 100;
 const WARM_UP: usize = 20;
 /// Number of concurrent clients.
 const CLIENTS: usize = 16;
-const BODY_OCTETS: usize = 256 * 1024;
+const BODY_BYTES: usize = 256 * 1024;
 /// More than the socket buffers of both sides take.
-const LARGE_OCTETS: usize = 8 * 1024 * 1024;
+const LARGE_BYTES: usize = 8 * 1024 * 1024;
 /// Descriptors that a class may open late.
 const SPARE_DESCRIPTORS: usize = 3;
 /// Memory that allocators and threads may keep.
