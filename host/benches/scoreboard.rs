@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         for number in 0..REQUESTS {
             let token = writer.begin_request(b"GET /some/ordinary/path?and=query", 1);
             writer.end_request(token);
-            writer.count_answer(200, u64::from(number % 5000), 0, 512);
+            writer.count_response(200, u64::from(number % 5000), 0, 512);
         }
         let end = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID)?;
         let spent = Duration::from(end).saturating_sub(Duration::from(start));

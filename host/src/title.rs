@@ -49,8 +49,8 @@ impl CommandLine {
     /// Parsed from the fields `arg_start` and `arg_end`, 48 and 49 of `proc_pid_stat(5)`. The second field,
     /// the command, may contain spaces and parentheses.
     fn parse(stat: &str) -> Option<Self> {
-        let (_, behind) = stat.rsplit_once(") ")?;
-        let mut fields = behind.split_ascii_whitespace().skip(ARG_START - FIRST_BEHIND);
+        let (_, rest) = stat.rsplit_once(") ")?;
+        let mut fields = rest.split_ascii_whitespace().skip(ARG_START - FIRST_AFTER);
         let first: usize = fields.next()?.parse().ok()?;
         let end: usize = fields.next()?.parse().ok()?;
         let len = end.checked_sub(first).filter(|len| *len > 0 && first != 0)?;
@@ -75,7 +75,7 @@ impl CommandLine {
 const SHORT_MAX: usize = 15;
 const ARG_START: usize = 48;
 /// The first field after the command: the state.
-const FIRST_BEHIND: usize = 3;
+const FIRST_AFTER: usize = 3;
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
 //! `host --check-worker` against classes with one fault each: it must name that fault first.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue has failed")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output};

@@ -1,7 +1,7 @@
 //! Black-box tests of the settings: sources and their order, messages, help, the reference page, and agreement
 //! with gunicorn. Set `UPDATE_PAGES=1` to rewrite the generated files.
 
-#![allow(clippy::unwrap_used, reason = "a test may fail")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::fmt::Write as _;
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};

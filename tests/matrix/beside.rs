@@ -256,7 +256,7 @@ fn a_small_limit_of_file_sizes_is_named(cell: &Cell) {
         })
         .start();
     assert_eq!(server.get("/").status, 200);
-    for word in ["no memfd for the scoreboard", "cannot create a private copy"] {
+    for word in ["cannot create a memfd for the scoreboard", "cannot create a private copy"] {
         let line = server.log.line(&[word], PATIENCE);
         assert!(line.contains("File too large"), "{line}");
         assert!(line.contains("RLIMIT_FSIZE (now 1024; ulimit -f, LimitFSIZE=)"), "{line}");

@@ -13,7 +13,7 @@ pub(super) struct Client {
 }
 
 /// A complete response.
-pub(super) struct Answer {
+pub(super) struct Response {
     pub(super) status: u16,
     pub(super) body: Vec<u8>,
     /// Whether the connection can be reused.
@@ -21,16 +21,16 @@ pub(super) struct Answer {
 }
 
 /// Requests a path on a new connection.
-pub(super) fn get(address: SocketAddr, path: &str) -> Result<Answer, String> {
+pub(super) fn get(address: SocketAddr, path: &str) -> Result<Response, String> {
     let mut client = Client::open(address)?;
     client.send_get(path, "Connection: close\r\n")?;
-    client.answer()
+    client.response()
 }
 
 /// Requests a path that exists.
 pub(super) fn get_ok(address: SocketAddr, path: &str) -> Result<Vec<u8>, String> {
-    let answer = get(address, path)?;
-    if answer.status == 200 { Ok(answer.body) } else { Err(format!("status {}", answer.status)) }
+    let response = get(address, path)?;
+    if response.status == 200 { Ok(response.body) } else { Err(format!("status {}", response.status)) }
 }
 
 impl Client {
@@ -75,7 +75,7 @@ impl Client {
     }
 
     /// Reads one complete response.
-    pub(super) fn answer(&mut self) -> Result<Answer, String> {
+    pub(super) fn response(&mut self) -> Result<Response, String> {
         let head = loop {
             match self.input.windows(4).position(|end| end == b"\r\n\r\n") {
                 Some(at) => break self.input.drain(..at + 4).collect::<Vec<u8>>(),
@@ -100,7 +100,7 @@ impl Client {
             Some(length) => self.take(length)?,
             None => self.rest()?,
         };
-        Ok(Answer { status, body, keeps: !closes && (chunked || length.is_some()) })
+        Ok(Response { status, body, keeps: !closes && (chunked || length.is_some()) })
     }
 
     /// Reads until the other side closes; an error if it does not.

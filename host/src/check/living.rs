@@ -81,11 +81,11 @@ fn waited(bench: &Bench) -> Finding {
     client.send(b"POST /echo HTTP/1.1\r\nHost: check\r\nContent-Length: 10\r\n\r\nfirst")?;
     thread::sleep(WATCHED);
     client.send(b"other").map_err(|fault| server.fault(&fault))?;
-    let answer = client.answer().map_err(|fault| server.fault(&fault))?;
+    let response = client.response().map_err(|fault| server.fault(&fault))?;
     match server.error() {
         Some(error) => Err(error),
-        None if answer.body == b"firstother" => Ok(format!("waited {} s", WATCHED.as_secs_f32())),
-        None => Err(format!("status {}", answer.status)),
+        None if response.body == b"firstother" => Ok(format!("waited {} s", WATCHED.as_secs_f32())),
+        None => Err(format!("status {}", response.status)),
     }
 }
 
@@ -140,12 +140,12 @@ fn term(bench: &Bench) -> Finding {
     let mut client = in_flight(&server, "/sleep?ms=1000")?;
     server.signal(Signal::SIGTERM)?;
     let begun = Instant::now();
-    let answer = client.answer();
+    let response = client.response();
     let ended = server.ends(GRACEFUL + PATIENCE);
-    match answer {
+    match response {
         Err(fault) => Err(server.fault(&format!("a request in flight: {fault}"))),
-        Ok(answer) if answer.status != 200 => {
-            Err(format!("a request in flight got status {}", answer.status))
+        Ok(response) if response.status != 200 => {
+            Err(format!("a request in flight got status {}", response.status))
         }
         Ok(_) => ended.map(|_| format!("finished the request, exited after {} ms", begun.elapsed().as_millis())),
     }
@@ -168,7 +168,7 @@ fn term_queue(bench: &Bench) -> Finding {
     until(PATIENCE, was_told).ok_or("the server did not react to TERM")?;
     thread::sleep(LOOK_AGAIN);
     send(Signal::SIGCONT)?;
-    let lost = clients.iter_mut().filter_map(|client| client.answer().err()).collect::<Vec<_>>();
+    let lost = clients.iter_mut().filter_map(|client| client.response().err()).collect::<Vec<_>>();
     let ended = server.ends(GRACEFUL + PATIENCE);
     match lost.first() {
         Some(fault) => {
@@ -182,7 +182,7 @@ fn term_idle(bench: &Bench) -> Finding {
     let mut server = bench.start(&["--keep-alive=60", "--header-timeout=60"])?;
     let mut kept = Client::open(server.address)?;
     kept.send_get("/", "")?;
-    kept.answer()?;
+    kept.response()?;
     let _silent = Client::open(server.address)?;
     server.signal(Signal::SIGTERM)?;
     match server.ends(PATIENCE) {

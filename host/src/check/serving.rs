@@ -78,8 +78,8 @@ fn listeners(server: &Server, pid: u32) -> Finding {
         [] if !facts::lives(pid) => Ok("open until the worker exited".to_owned()),
         [] => Err(server.fault(CLOSED)),
         _ if found.contains(&false) => {
-            Err("the listening socket has been made blocking, for all workers: who comes too late \
-                 for a client hangs in accept"
+            Err("the listening socket was made blocking, which affects all workers: one that loses the race \
+                 for a connection hangs in accept"
                 .to_owned())
         }
         _ => Ok("open, non-blocking".to_owned()),
@@ -109,7 +109,7 @@ fn stays(server: &Server, pid: u32) -> Finding {
 fn heads(address: SocketAddr) -> Finding {
     let mut client = Client::open(address)?;
     client.send_get("/facts?a=1&b=%20", "X-Check: some value\r\nConnection: close\r\n")?;
-    let seen = String::from_utf8_lossy(&client.answer()?.body).into_owned();
+    let seen = String::from_utf8_lossy(&client.response()?.body).into_owned();
     let sent = "GET /facts a=1&b=%20 http some value\n";
     if seen == sent { Ok("unchanged".to_owned()) } else { Err(format!("received {seen:?}, sent {sent:?}")) }
 }
@@ -136,15 +136,15 @@ fn echo(address: SocketAddr, framing: &str, wire: &[u8], body: &[u8]) -> Result<
     let head = format!("POST /echo HTTP/1.1\r\nHost: check\r\nConnection: close\r\n{framing}\r\n");
     client.send(head.as_bytes())?;
     let mut sender = client.sender().map_err(|error| error.to_string())?;
-    let answer = thread::scope(|scope| {
+    let response = thread::scope(|scope| {
         // Anything that cannot be sent is missing from the response.
         scope.spawn(move || sender.write_all(wire));
-        client.answer()
+        client.response()
     })?;
-    if answer.status == 200 && answer.body == body {
+    if response.status == 200 && response.body == body {
         Ok(())
     } else {
-        let (status, got) = (answer.status, answer.body.len());
+        let (status, got) = (response.status, response.body.len());
         Err(format!("status {status} and {got} bytes, which differ from those sent"))
     }
 }
@@ -155,19 +155,19 @@ fn large(address: SocketAddr) -> Result<(), String> {
     client.send_get(&format!("/large?bytes={LARGE_BYTES}"), "Connection: close\r\n")?;
     // Time for the server's side to fill all buffers.
     thread::sleep(SETTLING);
-    let got = client.answer()?.body.len();
+    let got = client.response()?.body.len();
     if got == LARGE_BYTES { Ok(()) } else { Err(format!("received {got} of {LARGE_BYTES} bytes")) }
 }
 
 fn keep_alive(address: SocketAddr) -> Finding {
     let mut client = Client::open(address)?;
     client.send_get("/", "")?;
-    if !client.answer()?.keeps {
+    if !client.response()?.keeps {
         return Ok("not announced".to_owned());
     }
     for _ in 0..3 {
         client.send_get("/", "").map_err(|fault| format!("the next request: {fault}"))?;
-        client.answer().map_err(|fault| format!("the next request: {fault}"))?;
+        client.response().map_err(|fault| format!("the next request: {fault}"))?;
     }
     Ok("announced and kept".to_owned())
 }
@@ -223,8 +223,8 @@ fn bad_clients(server: &Server) -> Finding {
 fn app_failure(server: &Server) -> Finding {
     let pid = server.worker()?.pid;
     match get(server.address, "/panic") {
-        Ok(answer) if answer.status == 500 => {}
-        Ok(answer) => return Err(format!("status {} instead of 500", answer.status)),
+        Ok(response) if response.status == 500 => {}
+        Ok(response) => return Err(format!("status {} instead of 500", response.status)),
         Err(fault) => return Err(server.fault(&format!("the request that panics: {fault}"))),
     }
     get_ok(server.address, "/").map_err(|fault| format!("afterwards: {fault}"))?;

@@ -130,8 +130,8 @@ fn locate(path: &Path, owner: &Identity) -> Result<PathBuf, String> {
                 let is_shared = check_entry(&at, Some(&facts), owner)?;
                 if is_shared && facts.is_file() && facts.nlink() > 1 {
                     return Err(format!(
-                        "user {} may not write it, and root opens no file with several names (hard links) in {}, \
-                         where others than root may have made one; remove it",
+                        "user {} may not write to it, and root does not open a file with several hard links in {}, \
+                         where other users may have created one; remove the file",
                         owner.uid,
                         at.display()
                     ));
@@ -191,8 +191,8 @@ fn check_entry(
         return Ok(others_write);
     }
     Err(format!(
-        "user {} may not write it, and root opens no log by way of {shown}, which others than root can change; \
-         give the file to that user",
+        "user {} may not write to it, and root does not open a log through {shown}, which other users can change; \
+         change the owner of the file to that user",
         owner.uid
     ))
 }

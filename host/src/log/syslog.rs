@@ -58,7 +58,7 @@ impl Syslog {
         let mut datagram = format!("<{priority}>{}: [{pid}] ", self.tag).into_bytes();
         datagram.extend_from_slice(line.trim_ascii_end());
         datagram.truncate(DATAGRAM_MAX);
-        // An error is ignored: this is the place where it would be reported.
+        // An error is ignored, since this is the log that would report it.
         let _ = match &self.socket {
             Socket::Unix(socket, path) => socket.send_to(&datagram, path),
             Socket::Udp(socket, address) => socket.send_to(&datagram, address),
@@ -78,7 +78,7 @@ impl Socket {
                 if tried.is_err_and(|error| error.raw_os_error() == Some(libc::EPROTOTYPE)) {
                     let path = path.display();
                     return Err(io::Error::other(format!(
-                        "{path} is a stream socket, and syslog lines are sent as datagrams: name a datagram socket \
+                        "{path} is a stream socket, but syslog lines are sent as datagrams; use a datagram socket \
                          such as /dev/log"
                     )));
                 }
@@ -139,7 +139,7 @@ mod tests {
         };
         let settings = sources.load().unwrap().0;
         let syslog = Syslog::open(&settings, Part::Access).unwrap().unwrap();
-        syslog.send(LogLevel::Info, b"nobody hears this");
+        syslog.send(LogLevel::Info, b"no one reads this");
         for _ in 0..2 {
             let daemon = UnixDatagram::bind(&path).unwrap();
             daemon.set_read_timeout(Some(Duration::from_secs(10))).unwrap();

@@ -1,5 +1,5 @@
-//! The build-id of an ELF file: what linkers write into it (`--build-id`) so that debuggers and profilers can tell which
-//! build a library is.
+//! The build-id of an ELF file, which linkers write (`--build-id`) to identify the build of a library for
+//! debuggers and profilers.
 
 use std::fmt;
 use std::fs::File;
@@ -12,7 +12,7 @@ use super::elf::{HEADER_SIZE, START_SIZE, number};
 pub struct BuildId(Vec<u8>);
 
 impl BuildId {
-    /// Reads the build-id of a file; returns nothing where the file has none or is not an ELF file.
+    /// Reads the build-id of a file; returns `None` if it has none or is not an ELF file.
     pub fn of(file: &File) -> Option<Self> {
         let mut head = [0; HEADER_SIZE];
         file.read_exact_at(&mut head, 0).ok().filter(|()| head.starts_with(b"\x7fELF"))?;

@@ -147,7 +147,7 @@ fn link(path: &Path, source: Source) -> Result<Linked, LoadError> {
         Err(Unusable::Copy(error)) => {
             let reason = limits::describe_io(&error);
             tracing::warn!(
-                "{}: cannot create a private copy ({reason}); loading the file itself: do not overwrite it in place \
+                "{}: cannot create a private copy ({reason}); loading the file itself; do not overwrite it in place \
                  while the server runs",
                 path.display()
             );

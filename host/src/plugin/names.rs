@@ -91,8 +91,8 @@ impl LibraryName {
         }
     }
 
-    /// Returns whether the file at the original's path can be read and is the build that was copied. It is opened only
-    /// where it is not the file that was seen last.
+    /// Returns whether the file at the original's path can be read and is the build that was copied. It is
+    /// opened only if it is not the file that was seen last.
     fn is_original_intact(&self, state: &mut State) -> bool {
         let Ok(metadata) = std::fs::metadata(&self.path) else { return false };
         if let Some((identity, intact)) = &state.seen
@@ -166,14 +166,14 @@ pub fn valid_elsewhere(path: &Path) -> PathBuf {
         .map_or_else(|_| path.to_owned(), |rest| own_directory().join(rest))
 }
 
-/// This process's directory in /proc by its number there, which differs from `getpid` where /proc belongs to another PID
-/// namespace.
+/// Returns this process's directory in /proc by its number there, which differs from `getpid` if /proc belongs to
+/// another PID namespace.
 pub fn own_directory() -> PathBuf {
     let link = std::fs::read_link("/proc/self");
     Path::new("/proc").join(link.unwrap_or_else(|_| "self".into()))
 }
 
-/// What tells a file from the one that was at its path before.
+/// Distinguishes a file from an earlier one at the same path.
 #[derive(Debug, PartialEq, Eq)]
 struct Identity {
     device: u64,
@@ -241,7 +241,7 @@ fn entry_of(handle: *mut c_void) -> Option<&'static AtomicPtr<c_char>> {
     Some(unsafe { AtomicPtr::from_ptr(&raw mut (*map).name) })
 }
 
-/// Of other C libraries the record is not known.
+/// The record of other C libraries is unknown.
 #[cfg(not(target_env = "gnu"))]
 fn entry_of(_: *mut c_void) -> Option<&'static AtomicPtr<c_char>> {
     None

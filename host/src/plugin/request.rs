@@ -26,7 +26,7 @@ pub(super) fn ended(
 ) {
     let announced = record.head.into_option().and_then(|head| head.content_length.into_option());
     let duration_us = record.duration_ns / NANOS_PER_MICRO;
-    slot.count_answer(record.status, duration_us, announced.unwrap_or(0), record.body_bytes);
+    slot.count_response(record.status, duration_us, announced.unwrap_or(0), record.body_bytes);
     // After the count, so that a request that is no longer in flight is already counted.
     if token != 0 {
         slot.end_request(InFlightToken::from_number(token));

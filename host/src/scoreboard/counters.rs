@@ -204,7 +204,7 @@ fn add_ended(pages: &CounterPages, class: &str, counts: &Counts) {
             let name = entry.class.get();
             name.is_empty() || name == class
         })
-        // More classes than there is room for: the last entry stands for all others.
+        // More classes than there is room for: the last entry counts for all others.
         .unwrap_or(&pages.ended[pages.ended.len() - 1]);
     if entry.class.length.load(Ordering::Relaxed) == 0 {
         entry.class.set(class);
@@ -273,7 +273,7 @@ mod tests {
         ledger.note_generations([note(1, "sync"), note(2, "gthread")].into_iter());
         for (generation, status) in [(1, 200), (2, 404), (1, 200), (3, 500)] {
             let (slot, writer, _) = claim(&board, generation, 1);
-            writer.count_answer(status, 100, 1, 2);
+            writer.count_response(status, 100, 1, 2);
             board.release(slot);
         }
         let ended = ledger.ended();
@@ -307,7 +307,7 @@ mod tests {
             scope.spawn(|| {
                 for _ in 0..500 {
                     let (slot, writer, _) = claim(&board, 1, 1);
-                    writer.count_answer(200, 1, 0, 0);
+                    writer.count_response(200, 1, 0, 0);
                     board.release(slot);
                     // Faster than any arbiter retires workers, but not all the time.
                     std::thread::sleep(Duration::from_micros(100));

@@ -114,8 +114,8 @@ impl Scoreboard {
             Err(error) => {
                 let reason = limits::describe(error);
                 tracing::warn!(
-                    "no memfd for the scoreboard ({reason}): it is one mapping, in which each \
-                     worker can write the figures of all"
+                    "cannot create a memfd for the scoreboard ({reason}); using one shared mapping, in which each \
+                     worker can write the data of all"
                 );
                 Self::map(true)
             }

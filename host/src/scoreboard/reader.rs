@@ -16,7 +16,7 @@ pub struct SlotReader {
     slot: &'static Slot,
 }
 
-/// The figures of a worker at one moment. Each is consistent; together they may be an instant apart.
+/// A snapshot of a worker's counters. Each is consistent; together they may be an instant apart.
 #[derive(Debug, Clone)]
 pub struct SlotSnapshot {
     /// Process ID; 0 until the arbiter knows it.
@@ -147,7 +147,7 @@ impl SlotReader {
         if heartbeat_ns > clock::now_ns() { 0 } else { heartbeat_ns }
     }
 
-    /// Returns all figures.
+    /// Returns a snapshot of all values.
     pub fn snapshot(&self) -> SlotSnapshot {
         let (owner, slot) = (self.owner, self.slot);
         let read = |number: &AtomicU64| number.load(Ordering::Relaxed);

@@ -60,7 +60,7 @@ fn what_a_worker_writes_is_what_the_arbiter_reads() {
     writer.heartbeat();
     let token = writer.begin_request(b"GET /slow", 1);
     writer.count_accepted(1);
-    writer.count_answer(404, 1_500, 10, 20);
+    writer.count_response(404, 1_500, 10, 20);
     writer.count_connections(3);
     writer.count_connections(-1);
     writer.count_request_slots(8);

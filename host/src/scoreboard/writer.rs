@@ -120,7 +120,7 @@ impl SlotWriter {
 
     /// Counts a finished exchange: its status (0 without a response), its duration in microseconds, and the
     /// bytes received and sent.
-    pub fn count_answer(&self, status: u16, duration_us: u64, bytes_in: u64, bytes_out: u64) {
+    pub fn count_response(&self, status: u16, duration_us: u64, bytes_in: u64, bytes_out: u64) {
         let counts = &self.slot().counts;
         counts.requests.fetch_add(1, Ordering::Relaxed);
         let index = usize::from(status).wrapping_sub(usize::from(STATUS_MIN));

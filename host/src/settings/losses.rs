@@ -40,7 +40,7 @@ impl Settings {
             }
         }
         if self.has_application && !next.has_application {
-            let message = "no application here, but the running server has one; name it in wsgi_app, or \
+            let message = "no application is set, but the running server has one; set wsgi_app, or \
                  restart the server to serve the welcome page";
             return Err(Problem::file(next.file.as_deref().unwrap_or(&next.chdir), message));
         }

@@ -76,11 +76,11 @@ impl Sources {
         })
     }
 
-    /// Enters the start directory where its path is no text, so that relative paths lead there. The process is there
-    /// already, unless a symbolic link in the path leads elsewhere by now.
+    /// Enters the start directory if its path is not valid UTF-8, so that relative paths lead there. The
+    /// process is already there, unless a symbolic link in the path has changed.
     fn enter_if_not_text(&self) {
         if self.directory.to_str().is_none() {
-            // One that is gone is reported by whoever reads a file in it.
+            // A missing directory is reported when a file in it is read.
             let _ = std::env::set_current_dir(&self.directory);
         }
     }
@@ -252,15 +252,16 @@ impl Layers {
         ignored: Vec<Problem>,
     ) -> Result<Settings, Error> {
         let chdir = index_of("chdir").unwrap_or_default();
-        // Values are texts. Where this directory's path is none, paths stay relative to it: see `enter_if_not_text`.
+        // Values are strings. If this directory's path is not valid UTF-8, paths stay relative to it: see
+        // `enter_if_not_text`.
         let is_text = directory.to_str().is_some();
         let start = if is_text { directory } else { Path::new(".") };
         Kind::Path.resolve(&mut self.values[chdir], start);
         let base = PathBuf::from(self.values[chdir].as_str().unwrap_or_default());
         if !is_text && base.is_relative() && base != start {
             let message = format!(
-                "chdir: cannot be relative, as the working directory {} is not UTF-8: start the server in the \
-                 directory that is meant",
+                "chdir: cannot be relative, because the working directory {} is not valid UTF-8; start the server in the \
+                 directory to use",
                 directory.display()
             );
             return Err(Problem::at(&self.origins[chdir], &message).into());

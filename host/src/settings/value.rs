@@ -25,7 +25,7 @@ pub enum Kind {
     },
     /// A number of bytes; text may end in k, M or G (powers of 1024).
     Bytes {
-        /// Minimum (0 is always allowed where it means "off").
+        /// Minimum (0 is always allowed if it means "off").
         min: i64,
         /// Maximum.
         max: i64,

@@ -23,13 +23,13 @@ pub(super) enum Parsed {
 
 /// A response.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct Response {
     pub(super) status: u16,
     pub(super) content_type: &'static str,
     pub(super) body: String,
 }
 
-impl Answer {
+impl Response {
     pub(super) fn ok(content_type: &'static str, body: String) -> Self {
         Self { status: 200, content_type, body }
     }
@@ -193,9 +193,9 @@ mod tests {
 
     #[test]
     fn the_answer_to_head_has_the_length_and_no_body() {
-        let answer = Answer::ok(TEXT, "hello".to_owned());
-        let full = String::from_utf8(answer.bytes(false)).unwrap();
-        let head = String::from_utf8(answer.bytes(true)).unwrap();
+        let response = Response::ok(TEXT, "hello".to_owned());
+        let full = String::from_utf8(response.bytes(false)).unwrap();
+        let head = String::from_utf8(response.bytes(true)).unwrap();
         assert!(full.starts_with("HTTP/1.1 200 OK\r\n") && full.ends_with("\r\n\r\nhello"));
         assert!(head.contains("Content-Length: 5\r\n") && head.ends_with("\r\n\r\n"));
     }

@@ -238,12 +238,12 @@ mod tests {
         };
         board.ledger().note_generations(std::iter::once(note));
         let (gone, writer, _) = claim(&board, 1, 1);
-        writer.count_answer(200, 100, 0, 0);
+        writer.count_response(200, 100, 0, 0);
         board.release(gone);
         let (_, writer, _) = claim(&board, 1, 2);
         writer.set_state(WorkerState::Ready);
-        writer.count_answer(200, 50, 0, 7);
-        writer.count_answer(0, 3_000_000, 0, 0);
+        writer.count_response(200, 50, 0, 7);
+        writer.count_response(0, 3_000_000, 0, 0);
         writer.count_queued(500_000);
         let _held = writer.begin_request(b"GET /", 1);
         text(&View::take(&board))

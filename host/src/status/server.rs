@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Service;
 use super::live::LiveScoreboard;
-use super::http::{Answer, HEAD_MAX, Parsed, TEXT, is_own_host, parse};
+use super::http::{Response, HEAD_MAX, Parsed, TEXT, is_own_host, parse};
 use super::prometheus;
 use super::statsd::Statsd;
 use super::view::View;
@@ -188,15 +188,15 @@ impl Client {
         }
         self.output = match parse(&self.input) {
             Parsed::Incomplete => return,
-            Parsed::Refused(status) => Answer::status(status).bytes(false),
+            Parsed::Refused(status) => Response::status(status).bytes(false),
             Parsed::Request { host: Some(host), head_only, .. }
                 if self.is_tcp && !is_own_host(&host, bound) =>
             {
-                Answer { status: 421, content_type: TEXT, body: MISDIRECTED.to_owned() }
+                Response { status: 421, content_type: TEXT, body: MISDIRECTED.to_owned() }
                     .bytes(head_only)
             }
             Parsed::Request { path, head_only, .. } => {
-                answer(self.service, &path, scoreboard).bytes(head_only)
+                respond(self.service, &path, scoreboard).bytes(head_only)
             }
         };
     }
@@ -221,21 +221,21 @@ impl Client {
     }
 }
 
-fn answer(service: Service, path: &str, scoreboard: LiveScoreboard<'_>) -> Answer {
+fn respond(service: Service, path: &str, scoreboard: LiveScoreboard<'_>) -> Response {
     let view = || View::take(scoreboard.current());
     match (service, path) {
         (Service::Metrics, "/" | "/metrics") => {
-            Answer::ok(prometheus::CONTENT_TYPE, prometheus::text(&view()))
+            Response::ok(prometheus::CONTENT_TYPE, prometheus::text(&view()))
         }
-        (Service::Page, "/") => Answer::ok("text/html; charset=utf-8", PAGE.to_owned()),
+        (Service::Page, "/") => Response::ok("text/html; charset=utf-8", PAGE.to_owned()),
         (Service::Page, "/status.json") => {
             // Strings, numbers and maps with string keys: JSON can represent all of them.
             let json = serde_json::to_string(&view()).unwrap_or_default();
-            Answer::ok("application/json", json)
+            Response::ok("application/json", json)
         }
-        (_, "/health") if view().serves() => Answer::ok(TEXT, "serving\n".to_owned()),
-        (_, "/health") => Answer::status(503),
-        _ => Answer::status(404),
+        (_, "/health") if view().serves() => Response::ok(TEXT, "serving\n".to_owned()),
+        (_, "/health") => Response::status(503),
+        _ => Response::status(404),
     }
 }
 

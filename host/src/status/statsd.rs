@@ -218,12 +218,12 @@ mod tests {
         let (_arbiter, slots) = crate::message::Channel::pair().unwrap();
         let scoreboard = LiveScoreboard { scoreboard: &board, slots: &slots };
         writer.set_state(WorkerState::Ready);
-        writer.count_answer(200, 100, 0, 0);
+        writer.count_response(200, 100, 0, 0);
         statsd.send_due(1, scoreboard);
         for _ in 0..4 {
-            writer.count_answer(200, 100, 0, 0);
+            writer.count_response(200, 100, 0, 0);
         }
-        writer.count_answer(404, 1000, 0, 0);
+        writer.count_response(404, 1000, 0, 0);
         board.log_lines().count(3);
         statsd.send_due(2, scoreboard);
         statsd.send_due(1 + PERIOD_NS, scoreboard);

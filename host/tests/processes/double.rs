@@ -142,7 +142,7 @@ impl Double {
             let _ = writeln!(stream, "{} {}", std::process::id(), self.behaviour);
         }
         context.slot.end_request(token);
-        context.slot.count_answer(200, 1, 0, 0);
+        context.slot.count_response(200, 1, 0, 0);
     }
 }
 

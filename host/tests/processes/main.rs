@@ -2,7 +2,7 @@
 //! is this same program, which the tests start with a variable set: so it is always the same build as the tests,
 //! and has one thread, as a server must.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot continue has failed")]
 
 use std::process::ExitCode;
 

@@ -58,7 +58,7 @@ fn a_server_starts_without_memfds() {
         let refuse = refuse(error, &calls);
         let metrics = ["-w", "2", "--metrics-bind", "127.0.0.1:0"];
         let server = Server::start_in(&[(REFUSE, &refuse)], &metrics);
-        assert_eq!(server.count("no memfd for the scoreboard"), 1);
+        assert_eq!(server.count("cannot create a memfd for the scoreboard"), 1);
         assert!(server.talk("hi").ends_with(" hello\n"));
         assert!(server.reload().ok, "{}", server.log());
         server.wait_until("all workers", |server| server.workers().len() == 2);
