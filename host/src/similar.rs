@@ -25,7 +25,7 @@ mod tests {
     use super::distance;
 
     #[test]
-    fn letters_put_in_taken_out_and_replaced_are_counted() {
+    fn inserted_removed_and_replaced_letters_are_counted() {
         for (a, b, expected) in [
             ("", "", 0),
             ("", "ab", 2),

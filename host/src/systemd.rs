@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn the_watchdog_hears_once_a_period() {
+    fn the_watchdog_is_notified_once_a_period() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_told_where_nobody_listens() {
+    fn nothing_is_sent_without_a_socket() {
         let address = SocketAddr::from_pathname("/nonexistent/notify").ok();
         Notifier { address, watchdog: None }.stopping();
         Notifier::default().stopping();

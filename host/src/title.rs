@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn the_place_of_the_arguments_is_read_behind_any_command() {
+    fn the_arguments_are_found_after_any_command_name() {
         let fields: Vec<String> = (4..=52).map(|field| format!("{field}000")).collect();
         let stat = format!("812 (a) (b c) S {}", fields.join(" "));
         let found = CommandLine::parse(&stat).unwrap();

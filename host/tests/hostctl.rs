@@ -33,7 +33,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn commands_ask_what_they_say() {
+fn commands_send_their_requests() {
     for (words, request) in [
         (&["reload"][..], r#"{"request":"reload"}"#),
         (&["reload", "-k", "sync"], r#"{"request":"reload","worker_class":"sync"}"#),
@@ -57,7 +57,7 @@ fn commands_ask_what_they_say() {
 }
 
 #[test]
-fn the_exit_status_tells_what_became_of_it() {
+fn the_exit_status_reflects_the_result() {
     let (_, refused) = answered(r#"{"ok":false,"error":"no such class"}"#, &["reload"]);
     assert_eq!(refused.status.code(), Some(1));
     assert_eq!(text(&refused.stderr), "refused: no such class\n");
@@ -66,7 +66,7 @@ fn the_exit_status_tells_what_became_of_it() {
 }
 
 #[test]
-fn answers_come_as_text_or_as_json() {
+fn responses_are_printed_as_text_or_json() {
     let status = r#"{"ok":true,"status":{"version":"1","pid":7,"state":"running","memory_kib":1,
         "listeners":["http://x"],"generations":[{"id":2,"state":"serving","class":"sync 1",
         "app":"hello","worker_api":"1","target":1,"age":3,"mold":null,"workers":[{"pid":9,"age":1,
@@ -94,7 +94,7 @@ fn answers_come_as_text_or_as_json() {
 }
 
 #[test]
-fn a_server_that_does_not_answer_is_not_waited_for_longer_than_asked() {
+fn hostctl_waits_no_longer_than_requested() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("control");
     let _silent = UnixListener::bind(&path).unwrap();
@@ -106,7 +106,7 @@ fn a_server_that_does_not_answer_is_not_waited_for_longer_than_asked() {
 }
 
 #[test]
-fn of_several_servers_one_has_to_be_named() {
+fn several_servers_require_the_socket_option() {
     let directory = tempfile::tempdir().unwrap();
     let run = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hostctl"));
@@ -145,7 +145,7 @@ fn completions_and_manual_pages_need_no_server() {
 }
 
 #[test]
-fn whoever_stops_reading_has_seen_enough() {
+fn a_closed_reader_is_not_an_error() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let mut command = Command::new(env!("CARGO_BIN_EXE_hostctl"));
@@ -155,7 +155,7 @@ fn whoever_stops_reading_has_seen_enough() {
 }
 
 #[test]
-fn a_file_of_gunicorns_becomes_settings() {
+fn a_gunicorn_file_is_converted() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("gunicorn.conf.py");
     std::fs::write(

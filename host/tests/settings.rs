@@ -169,7 +169,7 @@ fn flags_have_gunicorns_forms() {
 }
 
 #[test]
-fn a_flag_may_have_its_value_behind_it() {
+fn a_flag_may_be_followed_by_its_value() {
     for (args, mode, app) in [
         (&["--proxy-protocol", "v2", "app"][..], ProxyProtocol::V2, Some("app")),
         (&["--proxy-protocol=v1", "app"], ProxyProtocol::V1, Some("app")),
@@ -251,7 +251,7 @@ fn sync_with_threads_is_gthread() {
 }
 
 #[test]
-fn the_control_socket_has_a_place_in_the_runtime_directory() {
+fn the_control_socket_is_in_the_runtime_directory() {
     let socket = |variables: &[(&str, &str)]| load("", variables, &[]).control_socket.clone();
     let home = ("HOME", "/home/x");
     let runtime = ("XDG_RUNTIME_DIR", "/run/user/1");
@@ -261,7 +261,7 @@ fn the_control_socket_has_a_place_in_the_runtime_directory() {
 }
 
 #[test]
-fn every_mistake_of_a_file_has_its_line() {
+fn every_mistake_in_a_file_is_reported_with_its_line() {
     let file = "wrokers = 2\nworkers = \"two\"\n\n[class]\ngevent = 1\n[server]\nport = 1\n";
     let expected = "\
 host.toml:1: unknown key \"wrokers\"; did you mean \"workers\"?
@@ -320,7 +320,7 @@ fn files_that_cannot_be_read_are_named() {
 }
 
 #[test]
-fn wrong_flags_are_said_in_one_line_first() {
+fn wrong_flags_are_reported_in_one_line_first() {
     for (args, line) in [
         (
             &["-w", "0"][..],
@@ -337,7 +337,7 @@ fn wrong_flags_are_said_in_one_line_first() {
 }
 
 #[test]
-fn of_flags_given_twice_the_last_counts_and_lists_add_up() {
+fn the_last_of_repeated_flags_counts_and_lists_add_up() {
     let args = ["-w", "2", "--workers", "3", "--preload", "--preload", "-b", ":1", "--bind", ":2"];
     let settings = load("", &[], &args);
     assert_eq!((settings.workers, settings.preload_app, settings.bind.len()), (3, true, 2));
@@ -355,7 +355,7 @@ fn syslog_over_a_stream_socket_is_refused() {
 }
 
 #[test]
-fn help_is_no_error_and_actions_are_told_apart() {
+fn help_is_not_an_error_and_actions_are_distinguished() {
     let action = |flag| Start::new("", &[], &[flag]).sources.load().map(|(_, action)| action);
     assert_eq!(action("--check-config").unwrap(), Action::CheckConfig);
     assert_eq!(action("--print-config").unwrap(), Action::PrintConfig);
@@ -390,7 +390,7 @@ fn the_generated_files_are_up_to_date() {
 }
 
 #[test]
-fn settings_of_gunicorn_without_a_meaning_are_accepted_with_a_warning() {
+fn gunicorn_settings_without_effect_are_accepted_with_a_warning() {
     let file = "worker_tmp_dir = \"/dev/shm\"\nlogconfig_dict = { version = 1 }\n";
     let start = Start::new(file, &[], &["-R", "--log-config", "logging.ini", "app:app"]);
     let settings = start.load();
@@ -548,7 +548,7 @@ fn some_settings() -> impl Strategy<Value = BTreeMap<&'static str, String>> {
 }
 
 #[test]
-fn of_several_values_of_a_name_the_last_counts() {
+fn the_last_of_several_headers_counts() {
     let start = Start::new("secure_scheme_headers = 'B=1,A=1,B=2'", &[], &[]);
     let first = start.load();
     let pairs = [("A", "1"), ("B", "2")].map(|(name, value)| (name.to_owned(), value.to_owned()));

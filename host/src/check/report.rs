@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_table_tells_what_passed_what_failed_and_what_was_not_looked_at() {
+    fn a_table_lists_passed_failed_and_unchecked() {
         let mut report = Report::default();
         assert!(report.put("loads", Ok("x 1.0".to_owned())));
         assert!(!report.check("boots", || Err("it panicked".to_owned())));

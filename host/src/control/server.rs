@@ -515,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn the_live_socket_of_another_server_is_left_alone_and_that_of_the_predecessor_replaced() {
+    fn only_the_predecessors_live_socket_is_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("host.ctl");
         let mut first = server(&path);

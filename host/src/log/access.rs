@@ -542,7 +542,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_first_line_is_written_at_once_and_those_behind_it_by_the_timer_or_a_full_slot() {
+    fn the_first_line_is_written_immediately_and_later_ones_by_the_timer_or_a_full_slot() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         let log = log(short_format(), open(&path));
@@ -620,7 +620,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn of_a_sample_one_line_of_so_many_is_written_and_every_failure() {
+    fn sampling_keeps_one_line_in_n_and_every_failure() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         let form = Form::Text(AccessFormat::compile("%(i)s %(s)s").unwrap());

@@ -171,7 +171,7 @@ mod tests {
 
     /// In a child, since the zone belongs to the process.
     #[test]
-    fn a_zone_that_is_set_counts_at_once() {
+    fn a_changed_zone_counts_immediately() {
         unsafe extern "C" {
             fn tzset();
         }

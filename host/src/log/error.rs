@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn the_journal_learns_the_level_of_each_line() {
+    fn the_journal_receives_the_level_of_each_line() {
         let line = log(false, true).line(LogLevel::Error, "x", "one\ntwo", (0, 0));
         let line = String::from_utf8(line).unwrap();
         assert!(line.starts_with("<3>["), "{line}");
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn an_applications_text_is_written_as_it_is() {
+    fn an_applications_text_is_written_unchanged() {
         let directory = tempfile::tempdir().unwrap();
         let log = ErrorLog::open(&settings(directory.path(), &["--log-file", "log"])).unwrap();
         log.write_text("wsgi.errors", "Traceback:\n  \x1b[1mline\u{e9}\n".as_bytes());
@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn events_come_with_their_fields_and_by_the_level_of_the_moment() {
+    fn events_have_their_fields_and_follow_the_current_level() {
         let directory = tempfile::tempdir().unwrap();
         let file = ["--log-file", "log"];
         let log = Arc::new(ErrorLog::open(&settings(directory.path(), &file)).unwrap());

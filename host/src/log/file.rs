@@ -352,7 +352,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_file_belongs_to_the_user_that_workers_run_as() {
+    fn a_file_belongs_to_the_workers_user() {
         if !nix::unistd::geteuid().is_root() {
             return;
         }
@@ -427,7 +427,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_fifo_needs_no_reader_and_keeps_what_it_has_room_for() {
+    fn a_fifo_needs_no_reader_and_keeps_lines_up_to_its_size() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("fifo");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -448,7 +448,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_shared_pipe_is_not_waited_for_and_stays_as_it_is_for_others() {
+    fn a_shared_pipe_does_not_block_and_stays_blocking_for_others() {
         use nix::fcntl::{FcntlArg, OFlag, fcntl};
         let (reader, writer) = nix::unistd::pipe().unwrap();
         let log = LogFile::open(&LogTarget::Stream, writer.as_fd(), &as_user(&[])).unwrap();
@@ -469,7 +469,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_socket_is_written_to_and_not_waited_for() {
+    fn writing_to_a_socket_does_not_block() {
         let (near, far) = std::os::unix::net::UnixStream::pair().unwrap();
         let number = LogTarget::File(format!("/proc/self/fd/{}", near.as_raw_fd()).into());
         let log = LogFile::open(&number, stderr().as_fd(), &as_user(&[])).unwrap();
@@ -517,7 +517,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_renamed_file_is_left_at_reopening_and_no_line_is_lost() {
+    fn reopening_leaves_a_renamed_file_and_loses_no_line() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         let log =
@@ -533,7 +533,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_changed_target_is_opened_anew_from_then_on() {
+    fn a_changed_target_is_opened_and_used() {
         let directory = tempfile::tempdir().unwrap();
         let paths = ["one", "two"].map(|name| directory.path().join(name));
         let log =

@@ -457,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_application_has_set_is_written() {
+    fn variables_set_by_the_application_are_written() {
         let fields = [Header::new("X-Id", "1")];
         let head = head(&fields);
         let record = record(Some(&head), &[]);
@@ -480,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn formats_that_make_no_sense_are_refused_by_place() {
+    fn invalid_formats_are_refused_with_the_position() {
         for (format, column) in [
             ("%", 1),
             ("ab%x", 3),
@@ -496,14 +496,14 @@ mod tests {
     }
 
     #[test]
-    fn only_formats_with_response_fields_ask_for_them() {
+    fn only_formats_with_response_headers_need_them() {
         let wants = |format| AccessFormat::compile(format).unwrap().wants_response_headers();
         assert!(wants("%(h)s %({etag}o)s"));
         assert!(!wants("%(h)s %({etag}i)s"));
     }
 
     #[test]
-    fn credentials_that_are_none_have_no_user() {
+    fn invalid_credentials_have_no_user() {
         for authorization in ["", "Basic", "Basic !!!", "Bearer YnJpYW46aG93", "Basic YnJpYW4="] {
             assert_eq!(basic_user(authorization.as_bytes()), None, "{authorization}");
         }

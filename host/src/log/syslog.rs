@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_come_with_priority_and_tag_and_a_new_daemon_is_found() {
+    fn lines_have_priority_and_tag_and_a_new_daemon_is_found() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
         let address = format!("unix://{}#dgram", path.display());

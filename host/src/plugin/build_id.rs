@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn the_build_id_is_found_behind_other_notes() {
+    fn the_build_id_is_found_after_other_notes() {
         let notes = [note(1, b"GNU\0", &[9; 16]), note(3, b"GNU\0", &[0xab, 1, 2])].concat();
         assert_eq!(find(&notes).unwrap().to_string(), "ab0102");
         assert_eq!(find(&note(3, b"Go\0\0", &[1; 20])), None);

@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_any_length_will_do() {
+    fn a_name_may_have_any_length() {
         let name = "ä☃".repeat(200);
         assert_eq!(copy_of(Path::new(&name), b"").file().metadata().unwrap().len(), 0);
     }

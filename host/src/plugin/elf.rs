@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn other_files_are_told_apart() {
+    fn other_files_are_distinguished() {
         for text in [&b""[..], b"\x7fEL", b"#!/bin/sh\n", &[0; 100]] {
             assert_eq!(check(text), Err(NotALibrary::NotElf), "{text:?}");
         }
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn object_files_and_cut_files_are_refused() {
+    fn object_files_and_truncated_files_are_refused() {
         let mut file = own_program();
         file[16] = 1;
         assert_eq!(check(&file), Err(NotALibrary::NotShared));

@@ -297,7 +297,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_is_one_line_and_its_status_says_who_is_to_act() {
+    fn a_refusal_is_one_line_with_a_meaningful_status() {
         let failure = Failure::new(FailureKind::LOAD, "cannot import app.wsgi\n")
             .with_detail("No module named 'app'")
             .with_detail("Traceback:\n  File …");
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn the_other_kind_is_told_with_what_to_do() {
+    fn the_other_kind_is_reported_with_the_next_step() {
         let error =
             LoadError::OtherKind { kind: Kind::Class, found: Kind::App, path: "/x/a.so".into() };
         assert_eq!(

@@ -366,7 +366,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_about_the_copy_itself_has_the_file_tried() {
+    fn only_failures_of_the_copy_lead_to_the_file() {
         let name = "/proc/self/fd/7";
         for reason in [
             "/proc/self/fd/7: failed to map segment from shared object",

@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_is_shown_only_where_it_is_asked_for() {
+    fn a_query_is_shown_only_on_request() {
         let head =
             RequestHead { query: RSlice::from_slice(b"key=secret"), ..head(b"/a?key=secret", &[]) };
         for (with_query, shown) in [(true, "PUT /a?key=secret"), (false, "PUT /a")] {
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_shown_while_it_runs_and_counted_when_it_is_over() {
+    fn a_request_is_shown_while_it_runs_and_counted_at_its_end() {
         let (_board, writer, reader) = slot();
         let head = head(b"/slow?a=1", &[]);
         let token = began(writer, &head, true);
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_never_began_and_what_was_never_answered_is_counted_once() {
+    fn requests_without_a_start_or_a_response_are_counted_once() {
         let (_board, writer, reader) = slot();
         ended(writer, None, 0, &record(None, 400));
         let head = head(b"/", &[]);
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_of_any_length_and_any_number_of_requests_will_do() {
+    fn targets_and_requests_may_be_arbitrarily_long_and_many() {
         let (_board, writer, reader) = slot();
         let target = [b'/'; 9000];
         let head = head(&target, &[]);

@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn short_names_are_found_in_their_order() {
+    fn short_names_are_searched_in_order() {
         let (house, path) = house();
         for (name, file) in [
             ("sync", "bin/libsync_worker.so"),
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_taken_as_they_are() {
+    fn paths_are_used_unchanged() {
         let (_house, path) = house();
         for name in ["/a/b", "./sync", "libx.so", "a/libx.so"] {
             assert_eq!(path.class(name).unwrap(), Path::new(name));
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_found_is_told_with_the_directorys_and_the_likely_intention() {
+    fn a_missing_library_is_reported_with_directories_and_a_suggestion() {
         let (house, path) = house();
         let words = path.class("gtread").unwrap_err().to_string();
         assert!(
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_of_the_right_name_is_no_library() {
+    fn a_directory_of_the_right_name_is_not_a_library() {
         let (house, path) = house();
         std::fs::create_dir(house.path().join("bin/libown_worker.so")).unwrap();
         assert_eq!(path.class("own").unwrap(), house.path().join("mine/libown_worker.so"));

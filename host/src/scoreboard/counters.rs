@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_workers_did_outlives_them_by_class() {
+    fn totals_of_exited_workers_are_kept_by_class() {
         let board = Scoreboard::new().unwrap();
         let ledger = board.ledger();
         ledger.note_generations([note(1, "sync"), note(2, "gthread")].into_iter());

@@ -268,7 +268,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duration_falls_into_the_first_bucket_that_holds_it() {
+    fn a_duration_is_counted_in_the_first_bucket_above_it() {
         for duration_us in [0, 1, 63, 64, 65, 127, 128, 1_000, 999_999, 1 << 40] {
             let bucket = bucket_of_us(duration_us);
             assert!(bucket_limit_us(bucket).is_none_or(|limit| duration_us < limit));
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn so_does_a_time_spent_queued() {
+    fn a_time_spent_queued_is_counted_in_the_first_bucket_above_it() {
         for queued_us in [0, 7_999, 8_000, 15_999, 16_000, 500_000, 131_071_999, 131_072_000] {
             let bucket = queued_bucket_of_us(queued_us);
             assert!(queued_limit_us(bucket).is_none_or(|limit| queued_us < limit));

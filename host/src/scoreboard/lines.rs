@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_were_left_are_the_first_of_the_next_worker() {
+    fn leftover_lines_are_the_first_of_the_next_worker() {
         for board in boards() {
             let claimed = board.claim(1, 1).unwrap();
             claimed.memory.leave_lines(b"one\n").unwrap();
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_process_left_is_read_without_its_half_line() {
+    fn lines_of_a_killed_process_are_read_without_an_incomplete_one() {
         let board = Scoreboard::new().unwrap();
         let claimed = board.claim(1, 1).unwrap();
         let writer = SlotWriter::new().unwrap();
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_in_every_byte_is_whole_lines_within_the_memory() {
+    fn garbage_in_every_byte_yields_complete_lines_within_the_memory() {
         for board in boards() {
             let (index, writer, _) = claim(&board, 1, 1);
             let buffer = AccessBuffer::take(writer).unwrap();
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_worker_forks_has_no_buffer() {
+    fn children_of_a_worker_have_no_buffer() {
         for board in boards() {
             let (index, writer, _) = claim(&board, 1, 1);
             let mut buffer = AccessBuffer::take(writer).unwrap();

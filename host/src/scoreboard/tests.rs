@@ -39,7 +39,7 @@ fn a_slot_is_claimed_once_and_can_be_claimed_again_after_its_release() {
 }
 
 #[test]
-fn a_full_board_refuses_and_stays_whole() {
+fn a_full_board_refuses_and_stays_intact() {
     let board = Scoreboard::new().unwrap();
     for age in 1..=SLOTS_MAX as u64 {
         assert!(board.claim(1, age).is_ok());
@@ -52,7 +52,7 @@ fn a_full_board_refuses_and_stays_whole() {
 }
 
 #[test]
-fn what_a_worker_writes_is_what_the_arbiter_reads() {
+fn the_arbiter_reads_what_a_worker_writes() {
     let board = Scoreboard::new().unwrap();
     let (index, writer, reader) = claim(&board, 3, 9);
     board.note_pid(index, 17);
@@ -101,7 +101,7 @@ fn more_requests_than_entries_are_counted_all_the_same() {
 }
 
 #[test]
-fn texts_that_are_too_long_are_cut_at_a_character() {
+fn long_texts_are_truncated_at_a_character() {
     let board = Scoreboard::new().unwrap();
     let (_, writer, reader) = claim(&board, 1, 1);
     let _held = writer.begin_request(&[b'a'; 500], 1);
@@ -111,7 +111,7 @@ fn texts_that_are_too_long_are_cut_at_a_character() {
 }
 
 #[test]
-fn a_reader_never_sees_half_of_two_requests() {
+fn a_reader_never_mixes_two_requests() {
     let board = Scoreboard::new().unwrap();
     let (_, writer, reader) = claim(&board, 1, 1);
     let done = std::sync::atomic::AtomicBool::new(false);
@@ -135,7 +135,7 @@ fn a_reader_never_sees_half_of_two_requests() {
 }
 
 #[test]
-fn garbage_in_every_byte_is_read_as_something_plausible() {
+fn garbage_in_every_byte_is_read_as_plausible_values() {
     for board in boards() {
         let (index, writer, reader) = claim(&board, 1, 1);
         board.note_pid(index, 17);
@@ -163,7 +163,7 @@ fn garbage_in_every_byte_is_read_as_something_plausible() {
 }
 
 #[test]
-fn a_slot_cannot_be_shrunk_under_its_reader() {
+fn a_slot_cannot_be_shrunk() {
     let board = Scoreboard::new().unwrap();
     let claimed = board.claim(1, 1).unwrap();
     let SlotMemory::File(file) = claimed.memory else { return };
@@ -171,7 +171,7 @@ fn a_slot_cannot_be_shrunk_under_its_reader() {
 }
 
 #[test]
-fn what_a_worker_forks_writes_nowhere() {
+fn children_of_a_worker_have_no_slot() {
     for board in boards() {
         let (_, writer, reader) = claim(&board, 1, 1);
         writer.count_accepted(1);
@@ -195,7 +195,7 @@ fn what_a_worker_forks_writes_nowhere() {
 }
 
 #[test]
-fn a_slot_that_was_created_elsewhere_counts_once_it_is_mapped() {
+fn a_slot_created_by_another_process_counts_once_it_is_mapped() {
     let board = Scoreboard::new().unwrap();
     let claimed = board.claim(1, 1).unwrap();
     let SlotMemory::File(file) = &claimed.memory else { return };

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_has_a_reason() {
+    fn unconverted_settings_have_a_reason() {
         for (name, value, reason) in [
             ("worker_class", json!("uvicorn.workers.UvicornWorker"), "shared library"),
             ("workers", json!("many"), "expected"),
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_setting_or_unset_is_of_no_interest() {
+    fn unknown_and_unset_names_are_ignored() {
         assert_eq!(converted("my_own", json!(1)), Converted::default());
         assert_eq!(converted("certfile", Json::Null), Converted::default());
     }

@@ -41,7 +41,7 @@ mod tests {
     use super::split;
 
     #[test]
-    fn words_are_those_of_a_shell() {
+    fn words_are_split_as_in_a_shell() {
         let cases: &[(&str, Option<&[&str]>)] = &[
             ("", Some(&[])),
             ("  -w 4\t-b '[::1]:0' ", Some(&["-w", "4", "-b", "[::1]:0"])),

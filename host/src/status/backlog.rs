@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn those_who_wait_are_counted() {
+    fn backlogs_are_counted() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_that_make_no_sense_end_it() {
+    fn invalid_messages_end_it() {
         let mut found = HashMap::new();
         let mut packet = request(vec![2; 20]);
         read_messages(&packet, &mut found);

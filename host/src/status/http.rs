@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_to_head_has_the_length_and_no_body() {
+    fn the_response_to_head_has_the_length_and_no_body() {
         let response = Response::ok(TEXT, "hello".to_owned());
         let full = String::from_utf8(response.bytes(false)).unwrap();
         let head = String::from_utf8(response.bytes(true)).unwrap();

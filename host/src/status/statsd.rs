@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_happened_since_the_last_time_is_sent_with_gunicorns_names() {
+    fn changes_are_sent_with_gunicorns_names() {
         let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
         let port = receiver.local_addr().unwrap().port();
         let host = StatsdHost::Udp { host: "127.0.0.1".to_owned(), port };

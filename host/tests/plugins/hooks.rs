@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use crate::built;
 
 #[test]
-fn a_hook_plugin_hears_of_the_servers_life_in_its_order() {
+fn a_hook_plugin_receives_events_in_order() {
     let directory = tempfile::tempdir().unwrap();
     let journal = directory.path().join("journal");
     let section = format!("[hooks]\njournal = {journal:?}\n");
@@ -48,7 +48,7 @@ fn a_hook_plugin_hears_of_the_servers_life_in_its_order() {
 }
 
 #[test]
-fn a_library_that_is_no_hook_plugin_is_refused() {
+fn a_library_that_is_not_a_hook_plugin_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let mut server = start(directory.path(), &built("hello_app"));
     assert_eq!(server.wait().unwrap().code(), Some(78));

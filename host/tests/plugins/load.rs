@@ -49,7 +49,7 @@ fn places(bytes: &[u8], words: &[u8]) -> Vec<usize> {
 }
 
 #[test]
-fn what_fits_is_opened_and_tells_about_itself() {
+fn compatible_libraries_are_opened_and_described() {
     let app = open_app(&built("hello_app")).unwrap();
     assert_eq!(app.root.name().as_str(), "hello");
     assert_eq!(app.api_version, worker_api::API_VERSION);
@@ -58,14 +58,14 @@ fn what_fits_is_opened_and_tells_about_itself() {
 }
 
 #[test]
-fn two_libraries_of_one_kind_do_not_take_each_others_place() {
+fn two_libraries_of_one_kind_stay_separate() {
     let hello = open_app(&built("hello_app")).unwrap();
     let faulty = open_app(&built("faulty_app")).unwrap();
     assert_eq!((hello.root.name().as_str(), faulty.root.name().as_str()), ("hello", "faulty"));
 }
 
 #[test]
-fn an_open_library_does_not_mind_what_becomes_of_its_file() {
+fn an_open_library_is_independent_of_its_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("libcopied_app.so");
     fs::copy(built("hello_app"), &path).unwrap();
@@ -76,7 +76,7 @@ fn an_open_library_does_not_mind_what_becomes_of_its_file() {
 }
 
 #[test]
-fn files_that_are_no_libraries_are_refused() {
+fn files_that_are_not_libraries_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("libnone_app.so");
     assert_eq!(refusal(&path), "no such file; check the path of the application");
@@ -103,7 +103,7 @@ fn a_library_without_a_root_module_is_refused() {
 }
 
 #[test]
-fn a_library_of_the_other_kind_is_refused() {
+fn a_library_of_another_kind_is_refused() {
     let words = refusal(&built("faulty_worker"));
     assert!(words.starts_with("is a worker class, expected an application"), "{words}");
     let error = open_class(&built("hello_app")).err().unwrap();
@@ -146,7 +146,7 @@ fn another_abi_stable_is_refused() {
 }
 
 #[test]
-fn a_panic_while_the_root_module_is_made_is_a_refusal() {
+fn a_panic_in_the_root_module_is_a_refusal() {
     let test = ["--exact", "load::inner_panic_of_a_root_module", "--ignored"];
     let program = std::env::current_exe().unwrap();
     let output = Command::new(program).args(test).env("FAULTY_APP", "root=panic").output().unwrap();

@@ -10,7 +10,7 @@ use crate::built;
 type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str, &'a [&'a str], i32, &'a [&'a str]);
 
 #[test]
-fn a_server_that_cannot_have_its_plugins_ends_with_one_line_that_says_why() {
+fn a_server_without_its_plugins_exits_with_one_line_of_explanation() {
     let cases: &[Case<'_>] = &[
         (&[], "nonesuch", "HELLO", &[], 78, &["worker class \"nonesuch\" not found", "JIMU_PLUGIN_PATH"]),
         (&[], "/no/such.so", "HELLO", &[], 78, &["/no/such.so: no such file"]),

@@ -8,15 +8,15 @@ use crate::Test;
 use crate::server::{Server, answer};
 
 pub(crate) const TESTS: &[Test] = &tests![
-    what_cannot_be_loaded_or_booted_ends_the_start_with_its_reason,
-    what_cannot_be_loaded_or_booted_leaves_the_old_generation_as_it_was,
-    a_worker_that_dies_is_replaced_and_its_death_is_told_once,
-    a_worker_ended_by_somebody_else_is_told_with_the_sender,
-    a_worker_that_shows_no_life_is_aborted_and_its_request_named,
-    a_stopped_worker_is_killed_in_the_end,
-    a_worker_that_wants_to_retire_serves_until_its_replacement_does,
-    a_mold_that_dies_is_made_anew_when_a_worker_is_needed,
-    the_control_socket_bears_nonsense,
+    a_failed_load_or_boot_ends_the_start_with_the_reason,
+    a_failed_load_or_boot_keeps_the_old_generation,
+    a_worker_that_dies_is_replaced_and_logged_once,
+    a_worker_stopped_by_another_process_is_logged_with_the_sender,
+    a_worker_without_a_heartbeat_is_aborted_and_its_request_logged,
+    a_stopped_worker_is_killed_eventually,
+    a_retiring_worker_serves_until_its_replacement_does,
+    a_dead_mold_is_replaced_when_a_worker_is_needed,
+    the_control_socket_tolerates_invalid_requests,
 ];
 
 /// A fault at start, the exit status, and its words in the log.
@@ -33,7 +33,7 @@ const REFUSALS: &[(&str, i32, &str)] = &[
     ("boot-hang", 3, "it was not ready within 0.5 s"),
 ];
 
-fn what_cannot_be_loaded_or_booted_ends_the_start_with_its_reason() {
+fn a_failed_load_or_boot_ends_the_start_with_the_reason() {
     for (behaviour, status, reason) in REFUSALS {
         let flags = ["-w", "2", "--boot-timeout", "0.5", "--boot-failures-max", "3"];
         let mut server = Server::spawn(behaviour, &flags);
@@ -43,7 +43,7 @@ fn what_cannot_be_loaded_or_booted_ends_the_start_with_its_reason() {
     }
 }
 
-fn what_cannot_be_loaded_or_booted_leaves_the_old_generation_as_it_was() {
+fn a_failed_load_or_boot_keeps_the_old_generation() {
     for workers in ["1", "4"] {
         let server = Server::start("hello", &["-w", workers, "--boot-timeout", "0.5"]);
         let count: usize = workers.parse().unwrap();
@@ -61,7 +61,7 @@ fn what_cannot_be_loaded_or_booted_leaves_the_old_generation_as_it_was() {
     }
 }
 
-fn a_worker_that_dies_is_replaced_and_its_death_is_told_once() {
+fn a_worker_that_dies_is_replaced_and_logged_once() {
     let deaths = [
         ("exit 3", "exited with status 3"),
         ("abort", "was killed by SIGABRT (SIGABRT from itself)"),
@@ -87,7 +87,7 @@ fn a_worker_that_dies_is_replaced_and_its_death_is_told_once() {
     server.stop();
 }
 
-fn a_worker_ended_by_somebody_else_is_told_with_the_sender() {
+fn a_worker_stopped_by_another_process_is_logged_with_the_sender() {
     let server = Server::start("hello", &[]);
     let victim = server.workers()[0];
     kill(Pid::from_raw(victim as i32), Signal::SIGTERM).unwrap();
@@ -98,7 +98,7 @@ fn a_worker_ended_by_somebody_else_is_told_with_the_sender() {
     server.stop();
 }
 
-fn a_worker_that_shows_no_life_is_aborted_and_its_request_named() {
+fn a_worker_without_a_heartbeat_is_aborted_and_its_request_logged() {
     let server = Server::start("hello", &["--timeout", "1.5"]);
     let stream = server.say("hang");
     let line = server.wait_for("killed by the arbiter: no heartbeat for 1.");
@@ -108,7 +108,7 @@ fn a_worker_that_shows_no_life_is_aborted_and_its_request_named() {
     server.stop();
 }
 
-fn a_stopped_worker_is_killed_in_the_end() {
+fn a_stopped_worker_is_killed_eventually() {
     let server = Server::start("hello", &["--timeout", "1"]);
     let victim = server.workers()[0];
     kill(Pid::from_raw(victim as i32), Signal::SIGSTOP).unwrap();
@@ -117,7 +117,7 @@ fn a_stopped_worker_is_killed_in_the_end() {
     server.stop();
 }
 
-fn a_worker_that_wants_to_retire_serves_until_its_replacement_does() {
+fn a_retiring_worker_serves_until_its_replacement_does() {
     let server = Server::start("retire", &[]);
     let first = server.workers()[0];
     for _ in 0..20 {
@@ -132,7 +132,7 @@ fn a_worker_that_wants_to_retire_serves_until_its_replacement_does() {
     assert!(booted < ended, "{log}");
 }
 
-fn a_mold_that_dies_is_made_anew_when_a_worker_is_needed() {
+fn a_dead_mold_is_replaced_when_a_worker_is_needed() {
     let server = Server::start("hello", &[]);
     let mold = server.serving().mold.unwrap().pid;
     kill(Pid::from_raw(mold as i32), Signal::SIGKILL).unwrap();
@@ -144,7 +144,7 @@ fn a_mold_that_dies_is_made_anew_when_a_worker_is_needed() {
     server.stop();
 }
 
-fn the_control_socket_bears_nonsense() {
+fn the_control_socket_tolerates_invalid_requests() {
     use std::io::{Read as _, Write as _};
     let server = Server::start("hello", &[]);
     let path = server.directory().join("control");

@@ -10,8 +10,8 @@ use crate::Test;
 use crate::server::{Server, lives};
 
 pub(crate) const TESTS: &[Test] = &tests![
-    a_mold_that_names_a_foreign_process_reaches_no_other,
-    a_worker_that_writes_everywhere_reaches_no_other,
+    a_mold_that_names_a_foreign_process_cannot_signal_it,
+    a_worker_that_writes_everywhere_affects_no_other,
     a_worker_cannot_give_another_one_a_heartbeat,
 ];
 
@@ -54,13 +54,13 @@ fn exercise(server: Server, victim: &Victim) {
     assert!(victim.lives());
 }
 
-fn a_mold_that_names_a_foreign_process_reaches_no_other() {
+fn a_mold_that_names_a_foreign_process_cannot_signal_it() {
     let victim = Victim::start();
     let behaviour = format!("forge-mold {}", victim.0.id());
     exercise(Server::start(&behaviour, &["-w", "2"]), &victim);
 }
 
-fn a_worker_that_writes_everywhere_reaches_no_other() {
+fn a_worker_that_writes_everywhere_affects_no_other() {
     let victim = Victim::start();
     let behaviour = format!("forge-worker {}", victim.0.id());
     let directory = tempfile::tempdir().unwrap();

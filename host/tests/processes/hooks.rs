@@ -7,15 +7,15 @@ use crate::Test;
 use crate::server::Server;
 
 pub(crate) const TESTS: &[Test] = &tests![
-    commands_hear_of_the_arbiters_events_and_speak_to_the_log,
-    the_last_hook_comes_when_the_last_worker_has_ended,
-    a_mold_that_is_killed_while_the_server_ends_holds_up_nothing,
-    commands_that_cannot_be_are_refused,
+    commands_receive_the_arbiters_events_and_write_to_the_log,
+    the_last_hook_runs_after_the_last_worker_has_exited,
+    a_mold_killed_during_shutdown_delays_nothing,
+    invalid_hook_commands_are_refused,
     a_worker_that_takes_too_much_memory_is_replaced,
-    systemd_hears_of_each_stage_and_of_the_watchdog,
+    systemd_is_notified_of_each_stage_and_of_the_watchdog,
 ];
 
-fn commands_hear_of_the_arbiters_events_and_speak_to_the_log() {
+fn commands_receive_the_arbiters_events_and_write_to_the_log() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("host.toml");
     let events =
@@ -40,7 +40,7 @@ fn commands_hear_of_the_arbiters_events_and_speak_to_the_log() {
 }
 
 /// Also if a quick shutdown interrupts a graceful one.
-fn the_last_hook_comes_when_the_last_worker_has_ended() {
+fn the_last_hook_runs_after_the_last_worker_has_exited() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("host.toml");
     // Commands run at the same time, so their output comes in any order. The kernel records the start of each.
@@ -67,7 +67,7 @@ fn the_last_hook_comes_when_the_last_worker_has_ended() {
 }
 
 /// Without the mold that runs the hooks, no hook runs at the end; the server exits nevertheless.
-fn a_mold_that_is_killed_while_the_server_ends_holds_up_nothing() {
+fn a_mold_killed_during_shutdown_delays_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("host.toml");
     std::fs::write(&file, "[hooks]\non_exit = [\"echo\", \"heard on_exit\"]\n").unwrap();
@@ -87,7 +87,7 @@ fn a_mold_that_is_killed_while_the_server_ends_holds_up_nothing() {
     assert_eq!(server.count("heard on_exit"), 0, "{}", server.log());
 }
 
-fn commands_that_cannot_be_are_refused() {
+fn invalid_hook_commands_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("host.toml");
     std::fs::write(&file, "").unwrap();
@@ -120,7 +120,7 @@ fn a_worker_that_takes_too_much_memory_is_replaced() {
     server.stop();
 }
 
-fn systemd_hears_of_each_stage_and_of_the_watchdog() {
+fn systemd_is_notified_of_each_stage_and_of_the_watchdog() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("notify");
     let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();

@@ -12,21 +12,21 @@ use crate::Test;
 use crate::server::{Server, answer, lives};
 
 pub(crate) const TESTS: &[Test] = &tests![
-    a_server_starts_answers_and_ends,
+    a_server_starts_responds_and_stops,
     quick_signals_end_at_once_with_status_0,
-    what_waits_in_the_backlog_is_answered_at_the_end,
-    who_does_not_finish_in_time_is_killed_and_named,
-    a_delayed_stop_goes_on_serving_for_a_while,
+    connections_in_the_backlog_are_served_at_shutdown,
+    a_worker_that_does_not_finish_in_time_is_killed_and_logged,
+    a_delayed_stop_keeps_serving_for_a_while,
     a_storm_of_signals_ends_in_the_right_number_of_workers,
     more_and_fewer_workers_by_signal_and_by_request,
-    when_the_arbiter_is_killed_nothing_of_it_stays,
-    workers_do_not_die_of_a_pause_of_the_arbiter,
+    killing_the_arbiter_leaves_no_process,
+    workers_survive_a_pause_of_the_arbiter,
     an_idle_arbiter_sleeps,
     a_stale_unix_socket_is_replaced_and_a_live_one_is_not,
     a_second_server_with_the_same_pid_file_refuses,
 ];
 
-fn a_server_starts_answers_and_ends() {
+fn a_server_starts_responds_and_stops() {
     let server = Server::start("hello", &["-w", "2"]);
     assert!(server.talk("hi").ends_with(" hello\n"));
     server.wait_until("two workers", |server| server.workers().len() == 2);
@@ -48,7 +48,7 @@ fn quick_signals_end_at_once_with_status_0() {
     }
 }
 
-fn what_waits_in_the_backlog_is_answered_at_the_end() {
+fn connections_in_the_backlog_are_served_at_shutdown() {
     let server = Server::start("hello", &[]);
     let streams: Vec<_> = (0..8).map(|_| server.say("sleep")).collect();
     server.wait_until("busy", |server| server.serving().workers[0].busy == 1);
@@ -58,7 +58,7 @@ fn what_waits_in_the_backlog_is_answered_at_the_end() {
     }
 }
 
-fn who_does_not_finish_in_time_is_killed_and_named() {
+fn a_worker_that_does_not_finish_in_time_is_killed_and_logged() {
     let mut server = Server::start("hello", &["--graceful-timeout", "0.3"]);
     let stream = server.say("hang");
     server.wait_until("busy", |server| server.serving().workers[0].busy == 1);
@@ -69,7 +69,7 @@ fn who_does_not_finish_in_time_is_killed_and_named() {
     assert!(line.contains("graceful_timeout), busy with hang for 0."), "{line}");
 }
 
-fn a_delayed_stop_goes_on_serving_for_a_while() {
+fn a_delayed_stop_keeps_serving_for_a_while() {
     let mut server = Server::start("hello", &["--drain-delay", "0.5"]);
     server.signal(Signal::SIGTERM);
     server.wait_for("stopping in 0.5 s");
@@ -130,7 +130,7 @@ fn more_and_fewer_workers_by_signal_and_by_request() {
     server.stop();
 }
 
-fn when_the_arbiter_is_killed_nothing_of_it_stays() {
+fn killing_the_arbiter_leaves_no_process() {
     let server = Server::start("hello", &["-w", "2"]);
     server.wait_until("two workers", |server| server.workers().len() == 2);
     let status = server.serving();
@@ -144,7 +144,7 @@ fn when_the_arbiter_is_killed_nothing_of_it_stays() {
     }
 }
 
-fn workers_do_not_die_of_a_pause_of_the_arbiter() {
+fn workers_survive_a_pause_of_the_arbiter() {
     let server = Server::start("hello", &["-w", "2", "--timeout", "1.2"]);
     server.wait_until("two workers", |server| server.workers().len() == 2);
     let workers = server.workers();

@@ -12,13 +12,13 @@ use crate::Test;
 use crate::server::{Server, lives};
 
 pub(crate) const TESTS: &[Test] = &tests![
-    metrics_count_requests_also_of_workers_that_ended,
-    the_page_shows_what_the_json_says,
-    clients_that_misbehave_disturb_nobody,
-    the_process_is_replaced_when_it_dies_and_ends_with_the_server,
-    an_address_in_use_is_waited_for_and_does_not_keep_the_server_from_serving,
-    statsd_hears_once_a_second,
-    connections_that_wait_are_counted,
+    metrics_include_requests_of_exited_workers,
+    the_page_shows_the_data_of_the_json,
+    clients_that_misbehave_do_not_affect_others,
+    the_process_is_replaced_when_it_dies_and_exits_with_the_server,
+    an_address_in_use_is_retried_while_the_server_serves,
+    statsd_receives_metrics_once_a_second,
+    waiting_connections_are_counted,
     a_browser_shows_the_page,
     the_error_log_reaches_a_syslog_daemon,
 ];
@@ -54,7 +54,7 @@ fn status_process(server: &Server) -> Option<u32> {
     })
 }
 
-fn metrics_count_requests_also_of_workers_that_ended() {
+fn metrics_include_requests_of_exited_workers() {
     let server = Server::start("hello", &["-w", "2", "--metrics-bind", "127.0.0.1:0"]);
     let address = address(&server, "Metrics");
     for _ in 0..7 {
@@ -78,7 +78,7 @@ fn metrics_count_requests_also_of_workers_that_ended() {
     server.stop();
 }
 
-fn the_page_shows_what_the_json_says() {
+fn the_page_shows_the_data_of_the_json() {
     let server = Server::start("hello", &["--status-bind", "127.0.0.1:0"]);
     let address = address(&server, "Status page");
     let page = get(address, "/");
@@ -93,7 +93,7 @@ fn the_page_shows_what_the_json_says() {
     server.stop();
 }
 
-fn clients_that_misbehave_disturb_nobody() {
+fn clients_that_misbehave_do_not_affect_others() {
     let server = Server::start("hello", &["--metrics-bind", "127.0.0.1:0"]);
     let address = address(&server, "Metrics");
     let silent: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(address).unwrap()).collect();
@@ -114,7 +114,7 @@ fn clients_that_misbehave_disturb_nobody() {
     server.stop();
 }
 
-fn the_process_is_replaced_when_it_dies_and_ends_with_the_server() {
+fn the_process_is_replaced_when_it_dies_and_exits_with_the_server() {
     let mut server = Server::start("hello", &["--metrics-bind", "127.0.0.1:0"]);
     let address = address(&server, "Metrics");
     assert!(get(address, "/health").starts_with("HTTP/1.1 200 "));
@@ -133,7 +133,7 @@ fn the_process_is_replaced_when_it_dies_and_ends_with_the_server() {
     assert!(TcpStream::connect(address).is_err());
 }
 
-fn an_address_in_use_is_waited_for_and_does_not_keep_the_server_from_serving() {
+fn an_address_in_use_is_retried_while_the_server_serves() {
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = other.local_addr().unwrap();
     let server = Server::start("hello", &["--metrics-bind", &address.to_string()]);
@@ -146,7 +146,7 @@ fn an_address_in_use_is_waited_for_and_does_not_keep_the_server_from_serving() {
     server.stop();
 }
 
-fn statsd_hears_once_a_second() {
+fn statsd_receives_metrics_once_a_second() {
     let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
     receiver.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let host = receiver.local_addr().unwrap().to_string();
@@ -174,7 +174,7 @@ fn statsd_hears_once_a_second() {
     server.stop();
 }
 
-fn connections_that_wait_are_counted() {
+fn waiting_connections_are_counted() {
     let server = Server::start("hello", &["--metrics-bind", "127.0.0.1:0"]);
     let address = address(&server, "Metrics");
     let series = format!("jimu_listener_backlog{{listener=\"http://{}\"}}", server.address());

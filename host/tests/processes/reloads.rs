@@ -13,15 +13,15 @@ use crate::Test;
 use crate::server::Server;
 
 pub(crate) const TESTS: &[Test] = &tests![
-    a_reload_replaces_everything_and_answers_when_it_is_done,
+    a_reload_replaces_everything_and_responds_once_it_is_done,
     reloads_lose_no_connection_and_leave_nothing_behind,
-    settings_that_are_wrong_are_refused_with_their_reason,
-    what_is_no_settings_file_any_more_changes_nothing,
+    invalid_settings_are_refused_with_the_reason,
+    an_invalid_settings_file_changes_nothing,
     a_changed_bind_opens_and_closes_the_difference,
-    reloads_asked_for_during_a_reload_become_one,
-    a_reload_that_is_overtaken_is_answered_with_the_one_that_overtook_it,
+    reloads_requested_during_a_reload_become_one,
+    a_superseded_reload_gets_the_response_of_its_successor,
     signals_act_at_once_also_during_a_reload,
-    who_asked_and_left_costs_nothing,
+    a_client_that_left_costs_nothing,
     a_reload_has_its_boot_timeout_for_mold_and_workers_together,
 ];
 
@@ -29,7 +29,7 @@ fn descriptors(server: &Server) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().count()
 }
 
-fn a_reload_replaces_everything_and_answers_when_it_is_done() {
+fn a_reload_replaces_everything_and_responds_once_it_is_done() {
     let server = Server::start("one", &["-w", "2"]);
     let before = server.workers();
     server.behave("two");
@@ -57,7 +57,7 @@ fn a_reload_has_its_boot_timeout_for_mold_and_workers_together() {
     server.stop();
 }
 
-fn a_reload_that_is_overtaken_is_answered_with_the_one_that_overtook_it() {
+fn a_superseded_reload_gets_the_response_of_its_successor() {
     let server = Server::start("hello", &["-w", "1", "--graceful-timeout", "3"]);
     let before = server.workers();
     // A worker that cannot exit: its generation lasts until the limit.
@@ -116,7 +116,7 @@ fn reloads_lose_no_connection_and_leave_nothing_behind() {
     server.stop();
 }
 
-fn settings_that_are_wrong_are_refused_with_their_reason() {
+fn invalid_settings_are_refused_with_the_reason() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("host.toml");
     std::fs::write(&file, "workers = 1\n").unwrap();
@@ -135,7 +135,7 @@ fn settings_that_are_wrong_are_refused_with_their_reason() {
 type Replace = fn(&Path);
 
 /// The arbiter reads the file itself, so it must neither exit nor block, whatever exists at that path.
-fn what_is_no_settings_file_any_more_changes_nothing() {
+fn an_invalid_settings_file_changes_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("host.toml");
     std::fs::write(&file, "workers = 1\n").unwrap();
@@ -182,7 +182,7 @@ fn a_changed_bind_opens_and_closes_the_difference() {
     server.stop();
 }
 
-fn reloads_asked_for_during_a_reload_become_one() {
+fn reloads_requested_during_a_reload_become_one() {
     let server = Server::start("hello", &[]);
     server.behave("load-hang");
     server.signal(Signal::SIGHUP);
@@ -222,7 +222,7 @@ fn signals_act_at_once_also_during_a_reload() {
     assert!(start.elapsed() < Duration::from_secs(5));
 }
 
-fn who_asked_and_left_costs_nothing() {
+fn a_client_that_left_costs_nothing() {
     use std::io::Write as _;
     let server = Server::start("hello", &["--boot-timeout", "2"]);
     server.behave("load-hang");

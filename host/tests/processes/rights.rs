@@ -9,7 +9,7 @@ use nix::unistd::geteuid;
 use crate::Test;
 use crate::server::Server;
 
-pub(crate) const TESTS: &[Test] = &tests![every_process_but_the_arbiter_has_the_users_rights_alone];
+pub(crate) const TESTS: &[Test] = &tests![all_processes_but_the_arbiter_have_only_the_users_rights];
 
 /// Environment variable of a directory with a `passwd` and a `group` that replace the system's in this process.
 const ACCOUNTS: &str = "JIMU_TEST_ACCOUNTS";
@@ -66,7 +66,7 @@ fn children_of(parent: i32) -> Vec<String> {
     names.filter(|name| name.parse::<u32>().is_ok()).filter(is_child).collect()
 }
 
-fn every_process_but_the_arbiter_has_the_users_rights_alone() {
+fn all_processes_but_the_arbiter_have_only_the_users_rights() {
     if !geteuid().is_root() {
         return eprintln!("skipped: needs root");
     }

@@ -13,10 +13,10 @@ pub(crate) const TESTS: &[Test] = &tests![
     a_canary_is_rolled_back_and_everything_is_as_before,
     a_canary_that_dies_again_and_again_is_rolled_back,
     rounds_of_promotion_and_rollback_lose_no_connection,
-    there_is_a_way_back_to_generations_that_ended,
+    a_rollback_can_return_to_past_generations,
     a_generation_whose_health_path_says_500_is_refused,
-    a_generation_that_is_well_takes_over,
-    a_worker_is_ended_by_request_and_replaced,
+    a_healthy_generation_takes_over,
+    a_worker_is_stopped_on_request_and_replaced,
     the_settings_in_force_are_shown,
 ];
 
@@ -111,7 +111,7 @@ fn rounds_of_promotion_and_rollback_lose_no_connection() {
     server.stop();
 }
 
-fn there_is_a_way_back_to_generations_that_ended() {
+fn a_rollback_can_return_to_past_generations() {
     let server = Server::start("hello", &[]);
     assert!(!roll_back(&server).ok);
     let request = Request::Reload { worker_class: Some("other".to_owned()), canary: None };
@@ -142,7 +142,7 @@ fn a_generation_whose_health_path_says_500_is_refused() {
     server.stop();
 }
 
-fn a_generation_that_is_well_takes_over() {
+fn a_healthy_generation_takes_over() {
     let server = Server::start("hello", &["--health-path", "/health"]);
     let before = server.workers();
     assert!(server.reload().ok);
@@ -152,7 +152,7 @@ fn a_generation_that_is_well_takes_over() {
     server.stop();
 }
 
-fn a_worker_is_ended_by_request_and_replaced() {
+fn a_worker_is_stopped_on_request_and_replaced() {
     let server = Server::start("hello", &["-w", "2"]);
     server.wait_until("two workers", |server| server.workers().len() == 2);
     let pid = server.workers()[0];
