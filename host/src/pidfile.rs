@@ -70,7 +70,7 @@ impl Pidfile {
         let rename = || {
             let written = SafePath::resolve(&self.written, self.user.as_ref())?;
             let path = written.with_name(self.path.file_name().unwrap_or_default())?;
-            Ok(written.rename_to(&path)?)
+            written.rename_to(&path).map_err(|errno| written.explain(errno.into()))
         };
         rename().map_err(|reason| PidfileError::Unwritable { path: self.path.clone(), reason })?;
         self.written.clone_from(&self.path);
@@ -91,12 +91,15 @@ impl Pidfile {
             let mut name = written.path().file_name().unwrap_or_default().to_owned();
             name.push(format!(".{:016x}", RandomState::new().hash_one(std::process::id())));
             let temporary = written.with_name(&name)?;
-            write_new(&temporary, &format!("{}\n", std::process::id()))?;
-            temporary.rename_to(&written).inspect_err(|_| {
-                // The error of the rename is the one to report.
-                let _ = temporary.remove();
-            })?;
-            Ok(())
+            let put = || {
+                write_new(&temporary, &format!("{}\n", std::process::id()))?;
+                temporary.rename_to(&written).inspect_err(|_| {
+                    // The error of the rename is the one to report.
+                    let _ = temporary.remove();
+                })?;
+                Ok(())
+            };
+            put().map_err(|error| written.explain(error))
         };
         write().map_err(|reason| PidfileError::Unwritable { path: written.clone(), reason })?;
         Ok(Self { path: path.to_owned(), written, user })

@@ -32,6 +32,8 @@ pub struct SafePath {
     path: PathBuf,
     /// The user whose privileges are used, if the path leads through that user's links.
     acting_as: Option<Identity>,
+    /// The link for which root does not act as itself.
+    link: Option<PathBuf>,
 }
 
 impl SafePath {
@@ -45,23 +47,37 @@ impl SafePath {
         let name = path.file_name().ok_or(Errno::EINVAL)?;
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let parent = parent.unwrap_or(Path::new("."));
-        let made = |directory, acting_as| Self {
-            directory,
-            name: name.into(),
-            path: path.to_owned(),
-            acting_as,
-        };
+        let (name, path) = (PathBuf::from(name), path.to_owned());
+        let as_self = |directory, name, path| Self { directory, name, path, acting_as: None, link: None };
         if !is_root {
-            return Ok(made(open_directory(parent)?, None));
+            return Ok(as_self(open_directory(parent)?, name, path));
         }
         match walk(parent) {
-            Ok(walked) => Ok(made(walked.found, None)),
+            Ok(walked) => Ok(as_self(walked.found, name, path)),
             Err(Refused::System(error)) => Err(error.into()),
-            Err(refused @ Refused::Link(_)) => {
-                let Some(user) = user else { return Err(refused.into()) };
+            Err(Refused::Link(link)) => {
+                let Some(user) = user else { return Err(Refused::Link(link).into()) };
                 let opened = user.with_file_access(|| open_directory(parent))?;
-                Ok(made(opened.map_err(|_| refused)?, Some(user.clone())))
+                let directory = opened.map_err(|_| Refused::Link(link.clone()))?;
+                let acting_as = Some(user.clone());
+                Ok(Self { directory, name, path, acting_as, link: Some(link) })
             }
+        }
+    }
+
+    /// Adds the reason to an error: root does not follow another user's link, and that user lacks the permission.
+    pub fn explain(&self, error: io::Error) -> io::Error {
+        match (&self.link, &self.acting_as) {
+            (Some(link), Some(user)) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let words = format!(
+                    "{} is a symbolic link in a directory that other users can write; not followed as root, and user \
+                     {} has no permission: {error}",
+                    link.display(),
+                    user.uid
+                );
+                io::Error::new(io::ErrorKind::PermissionDenied, words)
+            }
+            _ => error,
         }
     }
 
@@ -72,6 +88,7 @@ impl SafePath {
             name: name.into(),
             path: self.path.with_file_name(name),
             acting_as: self.acting_as.clone(),
+            link: self.link.clone(),
         })
     }
 
@@ -157,7 +174,7 @@ fn open_as_root(path: &Path) -> io::Result<File> {
     let Walked { found, is_roots, entry } = walk(path)?;
     let facts = fstat(&found)?;
     if !is_roots && is_kind(&facts, SFlag::S_IFREG) && facts.st_nlink > 1 {
-        let words = "it has several names (hard links), so root does not read it for another user; \
+        let words = "it has several hard links, so root does not read it for another user; \
                      copy it, or let that user read it";
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, words));
     }
@@ -175,7 +192,7 @@ fn open_as_root(path: &Path) -> io::Result<File> {
 /// Why root does not use a path.
 #[derive(Debug, thiserror::Error)]
 enum Refused {
-    #[error("{} is a link that users other than root can change; use the path of its target directory", .0.display())]
+    #[error("{} is a symbolic link in a directory that other users can write; not followed as root, use its target", .0.display())]
     Link(PathBuf),
     #[error(transparent)]
     System(#[from] Errno),
@@ -317,12 +334,15 @@ mod tests {
         let user = user();
         for way in ["users/link/new", "roots/to-users/new", "users/../users/link/new"] {
             let error = create(&at(way), None).unwrap_err();
-            assert!(error.to_string().contains("users/link is a link"), "{error}");
+            assert!(error.to_string().contains("users/link is a symbolic link"), "{error}");
             // With the privileges of the user, who may not write there.
             let error = create(&at(way), Some(&user)).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{error}");
             let path = SafePath::resolve(&at(way).with_file_name("secret"), Some(&user)).unwrap();
             assert_eq!(path.remove(), Err(Errno::EACCES));
+            let explained = path.explain(Errno::EACCES.into()).to_string();
+            assert!(explained.contains("users/link is a symbolic link"), "{explained}");
+            assert!(explained.contains("user 4711 has no permission"), "{explained}");
             let bound = path.bind(|path| {
                 let listener = std::os::unix::net::UnixListener::bind(path.with_file_name("s"));
                 listener.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap()))
@@ -375,7 +395,7 @@ mod tests {
         fs::hard_link(at("roots/secret"), at("users/hard")).unwrap();
         symlink("secret", at("roots/link")).unwrap();
         let user = user();
-        for (name, words) in [("users/link", "is a link"), ("users/hard", "several names")] {
+        for (name, words) in [("users/link", "is a symbolic link"), ("users/hard", "hard links")] {
             let error = open_private(&at(name), Some(&user)).unwrap_err();
             assert!(error.to_string().contains(words), "{name}: {error}");
         }

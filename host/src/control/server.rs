@@ -429,13 +429,13 @@ fn listen(path: &Path, mode: u32, user: Option<&Identity>) -> std::io::Result<Un
             .map_err(|error| error.raw_os_error().map_or(Errno::EINVAL, Errno::from_raw))
     });
     umask(before);
-    let listener = listener?;
+    let listener = listener.map_err(|errno| path.explain(errno.into()))?;
     let placed = socket_file::set_access(&temporary, None, None, Some(mode))
         .and_then(|()| listener.set_nonblocking(true))
         .and_then(|()| Ok(temporary.rename_to(&path)?));
     if let Err(error) = placed {
         let _ = temporary.remove();
-        return Err(error);
+        return Err(path.explain(error));
     }
     Ok(listener)
 }

@@ -114,9 +114,9 @@ fn open_path(
     let before = umask(Mode::from_bits_truncate(hidden));
     let bound = safe.bind(|path| bind_socket(descriptor.as_raw_fd(), &NixUnixAddr::new(path)?));
     umask(before);
-    bound.map_err(failed)?;
-    socket_file::set_access(&safe, owner.uid, owner.gid, mode)
-        .map_err(|error| failed(errno_of(&error)))?;
+    let refused = |error| path_error(bind, &safe.explain(error));
+    bound.map_err(|errno| refused(errno.into()))?;
+    socket_file::set_access(&safe, owner.uid, owner.gid, mode).map_err(refused)?;
     start_listening(&descriptor, settings).map_err(failed)?;
     Ok(Listener {
         socket: descriptor,
@@ -234,10 +234,6 @@ fn path_error(bind: &Bind, error: &std::io::Error) -> ListenError {
         Some(number) => system_error(bind, Errno::from_raw(number)),
         None => ListenError::Path { address: name_of(bind), reason: error.to_string() },
     }
-}
-
-fn errno_of(error: &std::io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
 /// Returns an address as it is written in the settings.
