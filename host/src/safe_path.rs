@@ -48,7 +48,8 @@ impl SafePath {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let parent = parent.unwrap_or(Path::new("."));
         let (name, path) = (PathBuf::from(name), path.to_owned());
-        let as_self = |directory, name, path| Self { directory, name, path, acting_as: None, link: None };
+        let as_self =
+            |directory, name, path| Self { directory, name, path, acting_as: None, link: None };
         if !is_root {
             return Ok(as_self(open_directory(parent)?, name, path));
         }

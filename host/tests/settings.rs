@@ -298,7 +298,10 @@ host.toml:6: unknown key \"server\"";
         ("log_level = 'info'", "unknown key \"log_level\"; did you mean \"loglevel\"?"),
         ("worker-class = 'sync'", "unknown key \"worker-class\"; did you mean \"worker_class\"?"),
         ("pid = 'x'", "unknown key \"pid\"; did you mean \"pidfile\"?"),
-        ("paste = 'x.ini'", "unknown key \"paste\" (of gunicorn): PasteDeploy files are not supported"),
+        (
+            "paste = 'x.ini'",
+            "unknown key \"paste\" (of gunicorn): PasteDeploy files are not supported",
+        ),
         ("quite_unlike_anything = 1", "unknown key \"quite_unlike_anything\""),
     ] {
         assert_eq!(Start::new(line, &[], &[]).error(), format!("host.toml:1: {message}"));

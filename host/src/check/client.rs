@@ -30,7 +30,11 @@ pub(super) fn get(address: SocketAddr, path: &str) -> Result<Response, String> {
 /// Requests a path that exists.
 pub(super) fn get_ok(address: SocketAddr, path: &str) -> Result<Vec<u8>, String> {
     let response = get(address, path)?;
-    if response.status == 200 { Ok(response.body) } else { Err(format!("status {}", response.status)) }
+    if response.status == 200 {
+        Ok(response.body)
+    } else {
+        Err(format!("status {}", response.status))
+    }
 }
 
 impl Client {

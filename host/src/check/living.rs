@@ -147,7 +147,9 @@ fn term(bench: &Bench) -> Finding {
         Ok(response) if response.status != 200 => {
             Err(format!("a request in flight got status {}", response.status))
         }
-        Ok(_) => ended.map(|_| format!("finished the request, exited after {} ms", begun.elapsed().as_millis())),
+        Ok(_) => ended.map(|_| {
+            format!("finished the request, exited after {} ms", begun.elapsed().as_millis())
+        }),
     }
 }
 
@@ -187,7 +189,9 @@ fn term_idle(bench: &Bench) -> Finding {
     server.signal(Signal::SIGTERM)?;
     match server.ends(PATIENCE) {
         Ok(time) => Ok(format!("exited after {} ms", time.as_millis())),
-        Err(fault) => Err(format!("with idle connections, which may be kept for a second at most: {fault}")),
+        Err(fault) => {
+            Err(format!("with idle connections, which may be kept for a second at most: {fault}"))
+        }
     }
 }
 
@@ -198,7 +202,9 @@ fn quick(bench: &Bench, signal: Signal) -> Finding {
     // The host soon kills a process that does not exit, and does not log this at length; a class that blocks
     // signals is detected before.
     if let Some(blocked) = [signal, Signal::SIGQUIT].iter().find(|s| facts::blocks(worker, **s)) {
-        return Err(format!("the worker blocks {blocked}: do not block signals that the host handles"));
+        return Err(format!(
+            "the worker blocks {blocked}: do not block signals that the host handles"
+        ));
     }
     server.signal(signal)?;
     let time = server.ends(PATIENCE)?;
@@ -230,7 +236,10 @@ fn graceful_timeout(bench: &Bench) -> Finding {
     let begun = Instant::now();
     match server.wait(PATIENCE) {
         Some(_) => Ok(format!("exited after {:.1} s", begun.elapsed().as_secs_f32())),
-        None => Err(format!("with graceful_timeout 1 s, the server did not exit within {} s", PATIENCE.as_secs())),
+        None => Err(format!(
+            "with graceful_timeout 1 s, the server did not exit within {} s",
+            PATIENCE.as_secs()
+        )),
     }
 }
 
@@ -241,7 +250,10 @@ fn parent_death(bench: &Bench) -> Finding {
     let begun = Instant::now();
     match until(PATIENCE, || (!facts::lives(worker)).then_some(())) {
         Some(()) => Ok(format!("exited after {} ms", begun.elapsed().as_millis())),
-        None => Err(format!("the worker still runs {} s after the death of its arbiter", PATIENCE.as_secs())),
+        None => Err(format!(
+            "the worker still runs {} s after the death of its arbiter",
+            PATIENCE.as_secs()
+        )),
     }
 }
 

@@ -34,12 +34,18 @@ fn relation(found: &str) -> String {
         version.split('.').map(|part| part.parse().unwrap_or(0)).collect()
     };
     match number(found).cmp(&number(own)) {
-        std::cmp::Ordering::Equal => format!("built against worker-api {found}, the same as this host's"),
+        std::cmp::Ordering::Equal => {
+            format!("built against worker-api {found}, the same as this host's")
+        }
         std::cmp::Ordering::Less => {
-            format!("built against worker-api {found}, older than this host's {own}, but compatible")
+            format!(
+                "built against worker-api {found}, older than this host's {own}, but compatible"
+            )
         }
         std::cmp::Ordering::Greater => {
-            format!("built against worker-api {found}, newer than this host's {own}, but compatible")
+            format!(
+                "built against worker-api {found}, newer than this host's {own}, but compatible"
+            )
         }
     }
 }
@@ -48,7 +54,9 @@ fn relation(found: &str) -> String {
 fn name(bench: &Bench, name: &str) -> Finding {
     let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);
     if name.is_empty() || !name.chars().all(is_plain) {
-        return Err(format!("the name {name:?} must consist of lower-case letters, digits, - and _"));
+        return Err(format!(
+            "the name {name:?} must consist of lower-case letters, digits, - and _"
+        ));
     }
     let file = bench.class.file_name().unwrap_or_default().to_string_lossy();
     let right = format!("lib{name}_worker.so");

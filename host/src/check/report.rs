@@ -5,7 +5,10 @@ use std::fmt::Write as _;
 /// The checks in the order of the table: if a fault has several consequences, the first is the one that causes
 /// the others. Each has a name, and the promise that a class makes by it.
 pub const CHECKS: &[(&str, &str)] = &[
-    ("loads", "the library is a worker class compatible with this host, and its setup accepts its settings"),
+    (
+        "loads",
+        "the library is a worker class compatible with this host, and its setup accepts its settings",
+    ),
     ("abi", "its worker-api is compatible with this host's"),
     ("name", "its name matches its file, libNAME_worker.so"),
     ("fork-safe", "loading and setup start no threads, since a fork loses them"),

@@ -75,7 +75,8 @@ impl Bench {
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0);
             command.spawn()
         };
-        let child = start(&directory).map_err(|error| format!("cannot start a scratch server: {error}"))?;
+        let child =
+            start(&directory).map_err(|error| format!("cannot start a scratch server: {error}"))?;
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut server = Server { child, directory, address: nowhere, booted_in: Duration::ZERO };
         let started = Instant::now();

@@ -111,7 +111,11 @@ fn heads(address: SocketAddr) -> Finding {
     client.send_get("/facts?a=1&b=%20", "X-Check: some value\r\nConnection: close\r\n")?;
     let seen = String::from_utf8_lossy(&client.response()?.body).into_owned();
     let sent = "GET /facts a=1&b=%20 http some value\n";
-    if seen == sent { Ok("unchanged".to_owned()) } else { Err(format!("received {seen:?}, sent {sent:?}")) }
+    if seen == sent {
+        Ok("unchanged".to_owned())
+    } else {
+        Err(format!("received {seen:?}, sent {sent:?}"))
+    }
 }
 
 fn bodies(address: SocketAddr) -> Finding {
@@ -245,9 +249,7 @@ fn descriptors(server: &Server) -> Finding {
     let after = until(PATIENCE, || count().ok().filter(|now| *now <= before + SPARE_DESCRIPTORS));
     let Some(after) = after else {
         let after = count()?;
-        return Err(format!(
-            "{before} descriptors before {REQUESTS} requests, {after} after"
-        ));
+        return Err(format!("{before} descriptors before {REQUESTS} requests, {after} after"));
     };
     Ok(format!("{before} before, {after} after {REQUESTS} requests"))
 }

@@ -217,7 +217,10 @@ impl ControlServer {
         let silent = self.clients.iter().enumerate().filter(|(_, client)| client.is_silent());
         if let Some((index, _)) = silent.min_by_key(|(_, client)| client.heard_ns) {
             let gone = self.clients.remove(index);
-            tracing::debug!("control socket: client {} disconnected to make room for a new one", gone.id.0);
+            tracing::debug!(
+                "control socket: client {} disconnected to make room for a new one",
+                gone.id.0
+            );
         }
     }
 
@@ -262,14 +265,17 @@ impl ControlServer {
             client.unanswered += 1;
             match serde_json::from_slice(&line) {
                 Ok(request) => requests.push(request),
-                Err(error) => client.answer(&Response::refused(format!("invalid request: {error}"))),
+                Err(error) => {
+                    client.answer(&Response::refused(format!("invalid request: {error}")))
+                }
             }
         }
         if client.input.len() > LINE_MAX {
             client.has_ended = true;
             client.input.clear();
             client.unanswered += 1;
-            client.answer(&Response::refused(format!("the request is longer than {LINE_MAX} bytes")));
+            client
+                .answer(&Response::refused(format!("the request is longer than {LINE_MAX} bytes")));
         }
         client.note_progress(!requests.is_empty());
         self.drop_finished();

@@ -246,7 +246,8 @@ fn unreadable(error: &io::Error, kind: Kind) -> String {
 fn unfit(reason: &NotALibrary) -> String {
     match reason {
         NotALibrary::NotElf => {
-            "not an ELF file, so not a shared library; pass the file that cargo built as a cdylib".to_owned()
+            "not an ELF file, so not a shared library; pass the file that cargo built as a cdylib"
+                .to_owned()
         }
         NotALibrary::Machine { found } => {
             let this = elf::this_machine();
@@ -255,9 +256,7 @@ fn unfit(reason: &NotALibrary) -> String {
         NotALibrary::NotShared => {
             "an ELF file, but not a shared library; build it as a cdylib".to_owned()
         }
-        NotALibrary::Truncated => {
-            "a truncated ELF file; copy it again".to_owned()
-        }
+        NotALibrary::Truncated => "a truncated ELF file; copy it again".to_owned(),
     }
 }
 

@@ -44,7 +44,8 @@ impl LoadedFiles {
         let of_app = self.app.files().into_iter().map(|file| PathBuf::from(file.into_string()));
         let files = of_app.chain(self.libraries.iter().cloned());
         let absolute = files.filter_map(|file| std::path::absolute(file).ok());
-        let new: Vec<PathBuf> = absolute.filter(|file| reported.files.insert(file.clone())).collect();
+        let new: Vec<PathBuf> =
+            absolute.filter(|file| reported.files.insert(file.clone())).collect();
         let named = SystemTime::now();
         for files in new.chunks(FILES_PER_MESSAGE) {
             let message = ToWatcher::Files { files: files.to_vec(), named, loaded };

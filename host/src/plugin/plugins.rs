@@ -219,7 +219,9 @@ impl<C: ClassSource> Plugins<C> {
         };
         match AccessFormat::compile(&format) {
             Ok(format) => access.set_format(format),
-            Err(error) => tracing::warn!("the worker class's access log format is invalid and not used: {error}"),
+            Err(error) => tracing::warn!(
+                "the worker class's access log format is invalid and not used: {error}"
+            ),
         }
     }
 
@@ -283,14 +285,14 @@ fn open_hook_plugin(
 }
 
 /// Refuses an application whose requirements the class does not meet.
-fn check_requirements(app: &AppBox, class: &Plugin<WorkerClassRef>, path: &Path) -> Result<(), LoadError> {
+fn check_requirements(
+    app: &AppBox,
+    class: &Plugin<WorkerClassRef>,
+    path: &Path,
+) -> Result<(), LoadError> {
     let (needs, capabilities) = (Requirements(app.requirements()), class.root.capabilities());
     let lacking = [
-        (
-            Requirements::DEFERRED,
-            Capabilities::DEFERRED,
-            "responds after its call has returned",
-        ),
+        (Requirements::DEFERRED, Capabilities::DEFERRED, "responds after its call has returned"),
         (Requirements::LOOP, Capabilities::LOOP, "runs its own event loop"),
     ]
     .into_iter()

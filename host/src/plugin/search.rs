@@ -243,9 +243,7 @@ mod tests {
     fn a_missing_library_is_reported_with_directories_and_a_suggestion() {
         let (house, path) = house();
         let words = path.class("gtread").unwrap_err().to_string();
-        assert!(
-            words.starts_with("worker class \"gtread\" not found: no libgtread_worker.so in ")
-        );
+        assert!(words.starts_with("worker class \"gtread\" not found: no libgtread_worker.so in "));
         for directory in ["bin", "lib/host", "mine"] {
             assert!(words.contains(&house.path().join(directory).display().to_string()), "{words}");
         }

@@ -205,7 +205,9 @@ impl Services {
             }
         });
         if delivered.is_none() && bits != 0 {
-            tracing::error!("signals not delivered to the worker: deliver_signals was called outside its main thread");
+            tracing::error!(
+                "signals not delivered to the worker: deliver_signals was called outside its main thread"
+            );
         }
         // Last: if a handler of the application hangs, the worker is already ending.
         if taken.application

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::layout::{CounterPages, Counts, GenerationEntry, SlotOwner, Slot, Text};
+use super::layout::{CounterPages, Counts, GenerationEntry, Slot, SlotOwner, Text};
 use super::reader::{Totals, load_text, plausible};
 use super::writer::store_text;
 use crate::clock;

@@ -30,7 +30,7 @@ pub use reader::{InFlightRequest, SlotReader, SlotSnapshot, Totals};
 pub use writer::{InFlightToken, SlotWriter};
 
 use crate::limits;
-use layout::{CounterPages, SLOTS_TOTAL, SlotOwner, Slot};
+use layout::{CounterPages, SLOTS_TOTAL, Slot, SlotOwner};
 use memory::Area;
 
 /// State of a worker's life.

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use super::WorkerState;
-use super::layout::{Counts, InFlight, LATENCY_BUCKETS, SlotOwner, QUEUED_BUCKETS, STATUS_MIN, Slot};
+use super::layout::{
+    Counts, InFlight, LATENCY_BUCKETS, QUEUED_BUCKETS, STATUS_MIN, Slot, SlotOwner,
+};
 use crate::clock;
 
 /// Reads one slot.

@@ -73,7 +73,10 @@ fn the_arbiter_reads_what_a_worker_writes() {
     assert_eq!(snapshot.state, WorkerState::Ready);
     assert_eq!((snapshot.totals.accepted, snapshot.totals.requests, snapshot.held), (1, 1, 1));
     assert_eq!(snapshot.totals.statuses, [(404, 1)].into());
-    assert_eq!((snapshot.connections, snapshot.busy_request_slots, snapshot.request_slots), (2, 0, 8));
+    assert_eq!(
+        (snapshot.connections, snapshot.busy_request_slots, snapshot.request_slots),
+        (2, 0, 8)
+    );
     assert_eq!((snapshot.totals.bytes_in, snapshot.totals.bytes_out), (10, 20));
     assert_eq!(snapshot.totals.latency.iter().sum::<u64>(), 1);
     assert_eq!(snapshot.last_words.as_deref(), Some("the application panicked"));

@@ -19,12 +19,14 @@ impl Settings {
         if let Some(file) = self.file.as_deref().filter(|_| self.reads_from_file()) {
             match &next.file {
                 None => {
-                    let message = format!("file not found, although the running server uses it; {UNDO}");
+                    let message =
+                        format!("file not found, although the running server uses it; {UNDO}");
                     return Err(Problem::file(file, message));
                 }
                 Some(path) if !next.reads_from_file() => {
-                    let message =
-                        format!("the file contains no settings, but the running server uses some; {UNDO}");
+                    let message = format!(
+                        "the file contains no settings, but the running server uses some; {UNDO}"
+                    );
                     return Err(Problem::file(path, message));
                 }
                 Some(_) => {}

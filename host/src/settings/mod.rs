@@ -122,10 +122,7 @@ impl Sources {
     fn command_variable(&self) -> Result<flags::Flags, Error> {
         let text = self.environment.get(COMMAND_VARIABLE).map_or("", String::as_str);
         let words = words::split(text).ok_or_else(|| {
-            Problem::at(
-                &Origin::CommandVariable,
-                "unclosed quote, or a backslash at the end",
-            )
+            Problem::at(&Origin::CommandVariable, "unclosed quote, or a backslash at the end")
         })?;
         let words: Vec<OsString> = words.into_iter().map(OsString::from).collect();
         flags::parse(&words).map_err(|error| {

@@ -15,8 +15,8 @@
 //! requests for the application.
 
 mod backlog;
-mod live;
 mod http;
+mod live;
 mod prometheus;
 mod server;
 mod statsd;

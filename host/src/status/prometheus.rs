@@ -43,7 +43,11 @@ fn server(page: &mut Page, view: &View) {
     for (level, count) in LEVELS.iter().zip(view.log_lines) {
         page.sample("jimu_log_lines_total", &[("level", level)], count);
     }
-    page.family("jimu_listener_backlog", "gauge", "Connections in the backlog, which no worker has accepted yet.");
+    page.family(
+        "jimu_listener_backlog",
+        "gauge",
+        "Connections in the backlog, which no worker has accepted yet.",
+    );
     for listener in &view.listeners {
         if let Some(backlog) = listener.backlog {
             page.sample("jimu_listener_backlog", &[("listener", &listener.name)], backlog);
@@ -84,7 +88,11 @@ fn requests(page: &mut Page, view: &View) {
         }
     }
     let name = "jimu_request_duration_seconds";
-    page.family(name, "histogram", "Time from the complete head of a request to the end of its response.");
+    page.family(
+        name,
+        "histogram",
+        "Time from the complete head of a request to the end of its response.",
+    );
     for (class, totals) in &view.classes {
         histogram(page, name, class, (&totals.latency, totals.duration_us), bucket_limit_us);
     }
@@ -202,15 +210,24 @@ type OfWorker = fn(&WorkerView) -> String;
 
 /// Series of single workers.
 const EACH: [(&str, &str, &str, OfWorker); 4] = [
-    ("jimu_worker_requests_total", "counter", "Finished requests of the worker in this slot.", |worker| {
-        worker.requests.to_string()
-    }),
-    ("jimu_worker_requests_in_flight", "gauge", "Requests in progress in the worker in this slot.", |worker| {
-        worker.held.to_string()
-    }),
-    ("jimu_worker_heartbeat_age_seconds", "gauge", "Time since the last heartbeat of the worker in this slot.", |worker| {
-        format!("{:.3}", worker.silent)
-    }),
+    (
+        "jimu_worker_requests_total",
+        "counter",
+        "Finished requests of the worker in this slot.",
+        |worker| worker.requests.to_string(),
+    ),
+    (
+        "jimu_worker_requests_in_flight",
+        "gauge",
+        "Requests in progress in the worker in this slot.",
+        |worker| worker.held.to_string(),
+    ),
+    (
+        "jimu_worker_heartbeat_age_seconds",
+        "gauge",
+        "Time since the last heartbeat of the worker in this slot.",
+        |worker| format!("{:.3}", worker.silent),
+    ),
     ("jimu_worker_memory_bytes", "gauge", "Memory of the worker in this slot.", |worker| {
         (worker.memory_kib.unwrap_or(0) * 1024).to_string()
     }),

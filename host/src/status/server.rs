@@ -12,8 +12,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Service;
+use super::http::{HEAD_MAX, Parsed, Response, TEXT, is_own_host, parse};
 use super::live::LiveScoreboard;
-use super::http::{Response, HEAD_MAX, Parsed, TEXT, is_own_host, parse};
 use super::prometheus;
 use super::statsd::Statsd;
 use super::view::View;
@@ -130,7 +130,9 @@ impl<'a> Server<'a> {
                 Err(error) => {
                     // It would be reported as ready again at once.
                     self.rest_until_ns = clock::now_ns() + REST_NS;
-                    return tracing::debug!("the status process cannot accept a connection: {error}");
+                    return tracing::debug!(
+                        "the status process cannot accept a connection: {error}"
+                    );
                 }
             };
             if set_nonblocking(stream.as_fd(), true).is_err() {

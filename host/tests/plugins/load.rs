@@ -157,8 +157,5 @@ fn a_panic_in_the_root_module_is_a_refusal() {
 #[ignore = "run by the test above in a process with another environment"]
 fn inner_panic_of_a_root_module() {
     let words = refusal(&built("faulty_app"));
-    assert_eq!(
-        words,
-        "creating its root module failed: it panicked; this is a bug in the library"
-    );
+    assert_eq!(words, "creating its root module failed: it panicked; this is a bug in the library");
 }

@@ -12,16 +12,16 @@ type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str, &'a [&'a str], i32,
 #[test]
 fn a_server_without_its_plugins_exits_with_one_line_of_explanation() {
     let cases: &[Case<'_>] = &[
-        (&[], "nonesuch", "HELLO", &[], 78, &["worker class \"nonesuch\" not found", "JIMU_PLUGIN_PATH"]),
-        (&[], "/no/such.so", "HELLO", &[], 78, &["/no/such.so: no such file"]),
         (
             &[],
-            "CLASS",
-            "CLASS",
+            "nonesuch",
+            "HELLO",
             &[],
             78,
-            &["CLASS: is a worker class, expected an application"],
+            &["worker class \"nonesuch\" not found", "JIMU_PLUGIN_PATH"],
         ),
+        (&[], "/no/such.so", "HELLO", &[], 78, &["/no/such.so: no such file"]),
+        (&[], "CLASS", "CLASS", &[], 78, &["CLASS: is a worker class, expected an application"]),
         (
             &[("FAULTY_CLASS", "setup=config")],
             "CLASS",
@@ -68,7 +68,10 @@ fn a_server_without_its_plugins_exits_with_one_line_of_explanation() {
             "APP",
             &[],
             78,
-            &["APP: the application responds after its call has returned", "faulty does not support"],
+            &[
+                "APP: the application responds after its call has returned",
+                "faulty does not support",
+            ],
         ),
         (
             &[("FAULTY_APP", "needs=loop")],

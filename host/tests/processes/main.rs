@@ -26,10 +26,10 @@ macro_rules! tests {
 
 mod double;
 mod faults;
-mod metrics;
 mod forgers;
 mod hooks;
 mod life;
+mod metrics;
 mod refusing;
 mod reloads;
 mod rights;

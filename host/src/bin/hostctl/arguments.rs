@@ -179,7 +179,8 @@ fn interval(text: &str) -> Result<f64, String> {
 const SOCKET_HELP: &str =
     "The server's control socket [default: host.ctl in $XDG_RUNTIME_DIR, or in ~/.host]";
 
-const PYTHON_HELP: &str = "Python interpreter to use [default: the one in $VIRTUAL_ENV, else python3]";
+const PYTHON_HELP: &str =
+    "Python interpreter to use [default: the one in $VIRTUAL_ENV, else python3]";
 
 #[cfg(test)]
 mod tests {

@@ -76,7 +76,10 @@ fn control_socket(arguments: &Arguments) -> Result<PathBuf, String> {
         1 => Ok(running.remove(0)),
         _ => {
             let paths: Vec<_> = running.iter().map(|path| path.display().to_string()).collect();
-            Err(format!("several servers are running; select one with --socket: {}", paths.join(", ")))
+            Err(format!(
+                "several servers are running; select one with --socket: {}",
+                paths.join(", ")
+            ))
         }
     }
 }
