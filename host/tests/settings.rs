@@ -311,7 +311,7 @@ host.toml:6: unknown key \"server\"";
 #[test]
 fn files_that_cannot_be_read_are_named() {
     let error = Start::new("a = \n", &[], &[]).error();
-    assert!(error.starts_with("host.toml:1: not TOML: "), "{error}");
+    assert!(error.starts_with("host.toml:1: invalid TOML: "), "{error}");
     let error = Start::new("", &[], &["-c", "none.toml"]).error();
     assert_eq!(error, "none.toml: cannot be read: No such file or directory (os error 2)");
     let start = Start::new("", &[], &["-c", "pipe.toml"]);

@@ -91,7 +91,7 @@ fn read(setting: &Setting, json: &Json) -> Result<String, String> {
 /// Converts the name of a worker class.
 fn class_of(name: &str) -> Result<&'static str, String> {
     class_alias(name).ok_or_else(|| {
-        "worker classes are shared libraries here, and none replaces this one".to_owned()
+        "a worker class is a shared library here, and none replaces this one".to_owned()
     })
 }
 
