@@ -12,6 +12,7 @@
 //! | [`pidfile`], [`systemd`], [`daemon`] | pid file, service manager, background | arbiter |
 //! | [`mold`] | loads the payload of a generation, forks its workers | molds |
 //! | [`hooks`] | hooks that are commands | molds |
+//! | [`stack`], `namer` | stacks of panics and hanging requests, named outside of the worker | workers, molds, separate processes |
 //! | [`payload`] | the interface between the process model and what it runs | molds, workers |
 //! | [`plugin`] | worker classes and applications on the host's side of the ABI | molds, workers |
 //! | [`worker`] | a worker's slot, signals, and connection to the arbiter | workers |
@@ -42,6 +43,7 @@ pub mod listener;
 pub mod log;
 pub mod message;
 pub mod mold;
+mod namer;
 pub mod payload;
 pub mod pidfile;
 pub mod plugin;
@@ -54,6 +56,7 @@ pub mod settings;
 pub mod signals;
 pub mod similar;
 mod socket_file;
+pub mod stack;
 pub mod status;
 pub mod systemd;
 mod title;

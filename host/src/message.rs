@@ -27,6 +27,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::exit_status::BOOT_ERROR;
+use crate::stack::StackReport;
 
 /// Messages from the arbiter to a mold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +48,13 @@ pub enum ToMold {
         event: String,
         /// Numbers that describe the event.
         facts: Vec<i64>,
+    },
+    /// Log the stack of a worker, with the names of its functions.
+    Stack {
+        /// Process ID of the worker.
+        pid: u32,
+        /// The stack.
+        report: Box<StackReport>,
     },
     /// Close the listeners: the workers are stopping, and only their hooks are still to run.
     ReleaseListeners,
@@ -80,6 +88,8 @@ pub enum FromMold {
         /// The system's error.
         reason: String,
     },
+    /// Confirms a [`ToMold::Stack`].
+    StackTaken,
     /// The mold has read that this process exited, and runs the hook `child_exit` now.
     ExitRead {
         /// Process ID.
@@ -115,6 +125,8 @@ pub enum FromWorker {
         /// The reason.
         reason: String,
     },
+    /// The stack of a panic, or of a request that hangs. Sent only if that does not block.
+    Stack(Box<StackReport>),
 }
 
 /// Messages from the arbiter to the process that serves metrics.
@@ -247,19 +259,34 @@ impl Channel {
         self.send_with(message, None)
     }
 
+    /// Sends one message, or fails with `EAGAIN` where that would block.
+    pub fn try_send<M: Serialize>(&self, message: &M) -> nix::Result<()> {
+        self.send_packet(message, None, MsgFlags::MSG_DONTWAIT)
+    }
+
     /// Sends one message with a descriptor.
     pub fn send_with<M: Serialize>(
         &self,
         message: &M,
         descriptor: Option<BorrowedFd<'_>>,
     ) -> nix::Result<()> {
+        self.send_packet(message, descriptor, MsgFlags::empty())
+    }
+
+    fn send_packet<M: Serialize>(
+        &self,
+        message: &M,
+        descriptor: Option<BorrowedFd<'_>>,
+        flags: MsgFlags,
+    ) -> nix::Result<()> {
         let packet = serde_json::to_vec(message).map_err(|_| Errno::EINVAL)?;
+        let flags = flags | MsgFlags::MSG_NOSIGNAL;
         let parts = [IoSlice::new(&packet)];
         let descriptors = descriptor.map(|descriptor| [descriptor.as_raw_fd()]);
         let rights = descriptors.as_ref().map(|of| ControlMessage::ScmRights(of));
         loop {
             let socket = self.socket.as_raw_fd();
-            match sendmsg::<()>(socket, &parts, rights.as_slice(), MsgFlags::MSG_NOSIGNAL, None) {
+            match sendmsg::<()>(socket, &parts, rights.as_slice(), flags, None) {
                 Err(Errno::EINTR) => {}
                 result => return result.map(drop),
             }

@@ -26,12 +26,14 @@ use crate::limits;
 use crate::listener;
 use crate::log::ErrorLog;
 use crate::message::{Channel, FromMold, Loaded, Received, Refusal, ToMold};
+use crate::namer::Namer;
 use crate::payload::{MoldContext, Payload};
 use crate::privileges::{self, Identity};
 use crate::process::{self, End};
 use crate::safe_path::open_private;
 use crate::scoreboard::{MoldSlots, Scoreboard, SlotMemory};
 use crate::settings::Settings;
+use crate::stack::StackReport;
 use crate::title;
 use crate::worker::{self, WorkerStart, panic_text};
 
@@ -57,6 +59,7 @@ struct Inside {
     command: Channel,
     report: Channel,
     slots: MoldSlots,
+    namer: Namer,
 }
 
 /// Main function of a mold for one kind of payload: the arbiter calls it in the forked process.
@@ -74,7 +77,7 @@ pub fn run<P: Payload>(start: MoldStart) -> ! {
             process::exit_now(EX_CONFIG);
         }
     };
-    let mut start = Inside { context, command, report, slots };
+    let mut start = Inside { context, command, report, slots, namer: Namer::default() };
     let mold = std::process::id();
     let prepared = prepare::<P>(&mut start);
     end_if_copy(mold);
@@ -112,6 +115,10 @@ pub fn run<P: Payload>(start: MoldStart) -> ! {
                     send(&start.command, &FromMold::ExitRead { pid: *pid as i32 });
                 }
                 run_hooks(&payload, &start.context, &event, &facts);
+            }
+            Ok(Received::Message(ToMold::Stack { pid, report }, _)) => {
+                name_stack(&payload, &mut start, pid, *report);
+                send(&start.command, &FromMold::StackTaken);
             }
             Ok(Received::Message(ToMold::ReleaseListeners, _)) => {
                 listener::close_copies(&std::mem::take(&mut start.context.listeners));
@@ -289,6 +296,7 @@ fn fork_worker<P: Payload>(
                 }
                 Ok(ForkResult::Child) => {
                     process::close_inherited(&[descriptor_of(&start.command)]);
+                    process::close_inherited(start.namer.descriptor().as_slice());
                     drop((pid_reader, pid_writer));
                     let slot = start.slots.own();
                     let context = &start.context;
@@ -314,8 +322,16 @@ fn fork_worker<P: Payload>(
     }
 }
 
+/// Has the stack of a worker logged.
+fn name_stack<P: Payload>(payload: &P, start: &mut Inside, pid: u32, report: StackReport) {
+    let context = &start.context;
+    let channels = [Some(&start.command), Some(&start.report), context.watcher.as_deref()];
+    let close: Vec<RawFd> = channels.into_iter().flatten().map(descriptor_of).collect();
+    start.namer.name(payload, context, &close, pid, report);
+}
+
 /// Waits for the intermediate process, whose exit status is the error of its fork.
-fn wait_for(intermediate: Pid) -> Result<(), Errno> {
+pub(crate) fn wait_for(intermediate: Pid) -> Result<(), Errno> {
     match process::reap(Some(intermediate), true) {
         // A plugin that reaps all children has taken the status; the worker itself reports its process ID.
         Ok(Some((_, End::Status(0))) | None) | Err(Errno::ECHILD) => Ok(()),

@@ -74,6 +74,9 @@ pub trait Payload: Sized {
     /// Called in the new worker, before any other method.
     fn after_fork_child(&mut self) {}
 
+    /// Called in a process that the mold has forked, before that finds the names of functions in the loaded libraries.
+    fn prepare_naming(&self) {}
+
     /// Runs the worker, and returns its exit status; 0 is a planned exit. The status is only logged: a worker
     /// that cannot boot reports that with [`WorkerContext::boot_failed`].
     fn run_worker(self, context: WorkerContext) -> i32;

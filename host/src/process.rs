@@ -7,7 +7,7 @@ use std::io::Read as _;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -178,6 +178,33 @@ impl End {
             },
         }
     }
+}
+
+/// Waits until a child has ended, for at most `limit` and until SIGTERM arrives; then it is killed. For a process in
+/// which both SIGCHLD and SIGTERM are blocked.
+pub fn end_within(child: Pid, limit: Duration) -> Option<End> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Ok(Some((_, end))) = reap(Some(child), false) {
+            return Some(end);
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() || wait_for_signal(left) == Some(Signal::SIGTERM) {
+            let _ = kill(child, Signal::SIGKILL);
+            let _ = reap(Some(child), true);
+            return None;
+        }
+    }
+}
+
+/// Takes SIGCHLD or SIGTERM, both of which are blocked, if one arrives in time.
+fn wait_for_signal(limit: Duration) -> Option<Signal> {
+    let signals: SigSet = [Signal::SIGCHLD, Signal::SIGTERM].into_iter().collect();
+    let limit = nix::sys::time::TimeSpec::from_duration(limit);
+    // SAFETY: both pointers are to local values, and no description of the signal is asked for.
+    let number =
+        unsafe { libc::sigtimedwait(signals.as_ref(), std::ptr::null_mut(), limit.as_ref()) };
+    Signal::try_from(number).ok()
 }
 
 /// Reaps one child that has exited, any (`None`) or a certain one. If none has exited, waits if `wait` is set,

@@ -23,6 +23,7 @@ mod hangs;
 mod libraries;
 
 mod logs;
+mod panics;
 mod peers;
 mod processes;
 mod python;
@@ -69,6 +70,7 @@ fn main() {
         debuggers::behaviours(),
         watch::behaviours(),
         hangs::behaviours(),
+        panics::behaviours(),
         websockets::behaviours(),
         logs::behaviours(),
         python::behaviours(),

@@ -129,6 +129,11 @@ pub fn rss_kib(pid: Pid) -> u64 {
     field(&format!("/proc/{pid}/status"), "VmRSS:")
 }
 
+/// Returns the largest resident set size that a process has had, in KiB.
+pub fn peak_kib(pid: Pid) -> u64 {
+    field(&format!("/proc/{pid}/status"), "VmHWM:")
+}
+
 /// Returns how often a process has slept voluntarily: an upper bound of its wake-ups.
 pub fn sleeps(pid: Pid) -> u64 {
     field(&format!("/proc/{pid}/status"), "voluntary_ctxt_switches:")

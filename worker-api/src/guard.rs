@@ -7,7 +7,7 @@ use crate::failure::{Failure, FailureKind};
 
 /// Runs `body` and converts a panic into a failure of kind [`FailureKind::PANIC`] whose message names `what`.
 ///
-/// The panic hook that [`crate::log::install`] sets has already logged the location and the backtrace. State shared with
+/// The panic hook that [`crate::log::install`] sets has already logged the location and the stack. State shared with
 /// `body` may be inconsistent: the caller must abandon the exchange or the worker that was running.
 pub fn catch<T>(what: &str, body: impl FnOnce() -> T) -> Result<T, Failure> {
     catch_unwind(AssertUnwindSafe(body)).map_err(|payload| {

@@ -233,6 +233,16 @@ impl Host {
         self.0.at_abort(task_box(task));
     }
 
+    /// Writes a stack to the error log: `heading`, and the functions at `addresses`, the innermost first, which
+    /// [`crate::stack::addresses`] returns for the calling thread.
+    ///
+    /// Returns at once. In a worker that serves, another process finds the names of the functions, and the lines follow
+    /// later; a stack that the worker has logged before is only referred to.
+    pub fn log_stack(&self, level: LogLevel, target: &str, heading: &str, addresses: &[usize]) {
+        let (target, heading) = (RStr::from_str(target), RStr::from_str(heading));
+        self.0.log_stack(level.0, target, heading, RSlice::from_slice(addresses));
+    }
+
     /// Returns a setting that must be set; the error names it.
     pub fn required(&self, name: &str) -> Result<Value> {
         match self.0.setting(RStr::from_str(name)) {

@@ -58,7 +58,7 @@
 //! | [`Engine`], [`Waker`], [`Interest`], [`Step`] | operations that complete later, and the interface to an application's own event loop | worker class |
 //! | [`Failure`], [`FailureKind`], [`Result`] | errors that cross the boundary | this crate |
 //! | [`fork`] | detects children that an application forks in a worker | this crate |
-//! | [`guard`], [`log`] | panics and log lines on their way out of a library | this crate |
+//! | [`guard`], [`log`], [`stack`] | panics and log lines on their way out of a library | this crate |
 //! | [`raw`] | the traits in the form that `abi_stable` verifies; for adapters and test doubles | both sides |
 //! | [`WorkerClass`], [`AppModule`], [`HooksModule`] | the root modules that the macros export | this crate |
 //!
@@ -94,6 +94,7 @@ pub mod log;
 pub mod raw;
 mod root;
 mod runtime;
+pub mod stack;
 mod waker;
 mod worker;
 

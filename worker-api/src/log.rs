@@ -14,6 +14,7 @@ use tracing_core::{Dispatch, Event, Level, LevelFilter, Metadata, Subscriber, di
 
 use crate::guard::payload_words;
 use crate::host::{Host, LogLevel};
+use crate::stack;
 
 /// Sends this library's `tracing` events and panics to the host's log. The second call in a library does nothing.
 pub fn install(host: &Host) {
@@ -28,9 +29,9 @@ fn report_panics(host: Host) {
     panic::set_hook(Box::new(move |info| {
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         let words = payload_words(info.payload());
-        let backtrace = std::backtrace::Backtrace::force_capture().to_string();
-        let message = format!("panic at {place}: {words}\n{}", own_frames(&backtrace));
-        host.log(LogLevel::ERROR, "panic", &message);
+        host.log(LogLevel::ERROR, "panic", &format!("panic at {place}: {words}"));
+        let heading = format!("stack of the panic at {place}");
+        host.log_stack(LogLevel::ERROR, "panic", &heading, &stack::addresses());
     }));
 }
 

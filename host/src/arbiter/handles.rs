@@ -29,6 +29,8 @@ pub(super) struct Mold {
     pub(super) refusal: Option<Refusal>,
     /// Exits that were sent and are not confirmed yet.
     pub(super) unread_exits: Vec<Exit>,
+    /// Number of stacks that it was sent and has not confirmed.
+    pub(super) untaken_stacks: usize,
 }
 
 /// State of a mold.

@@ -84,6 +84,10 @@ impl Arbiter {
                     let id = generation.id;
                     self.on_started(id, age, sender);
                 }
+                Ok(Received::Message(FromWorker::Stack(report), sender)) => {
+                    let id = generation.id;
+                    self.on_stack(id, sender, *report);
+                }
                 Ok(Received::Message(message, sender)) => {
                     generation.on_worker(message, sender, &scoreboard);
                 }
@@ -128,6 +132,7 @@ impl Generation {
             }
             FromMold::Loading(what) => mold.doing = Some(what),
             FromMold::ExitRead { pid } => mold.has_read_exit(pid),
+            FromMold::StackTaken => mold.untaken_stacks = mold.untaken_stacks.saturating_sub(1),
             FromMold::Refused(refusal) => mold.refusal = Some(refusal),
             // See `Arbiter::read_mold`.
             FromMold::Forked { .. } | FromMold::ForkFailed { .. } => {}
@@ -156,7 +161,8 @@ impl Generation {
                     worker.kill_at_ns = Some(worker.drain_until_ns);
                 }
             }
-            FromWorker::Ready { .. } | FromWorker::Started { .. } => {}
+            // Stacks: see `Arbiter::hear_workers`.
+            FromWorker::Ready { .. } | FromWorker::Started { .. } | FromWorker::Stack(_) => {}
             FromWorker::BootFailed { refusal, .. } => worker.refusal = Some(refusal),
             FromWorker::Retiring { reason, .. } => {
                 if !worker.wants_to_retire && worker.stage == WorkerStage::Ready {

@@ -9,6 +9,7 @@
 //! | `children` | matches processes with workers, verified by the kernel |
 //! | `reconcile` | the configured number of workers: molds, forks, and the end of surplus workers |
 //! | `messages` | messages from molds and workers |
+//! | `stacks` | stacks of workers, which the mold names |
 //! | `timeouts` | time limits of booting, heartbeats and draining |
 //! | `reap` | exited children, and what follows from their exit |
 //! | `death` | descriptions of why a process died |
@@ -48,6 +49,7 @@ mod reap;
 mod reconcile;
 mod reload;
 mod signals;
+mod stacks;
 mod stop;
 mod timeouts;
 mod upgrade;

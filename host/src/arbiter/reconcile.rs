@@ -135,6 +135,7 @@ impl Arbiter {
                     is_aborted: false,
                     refusal: None,
                     unread_exits: Vec::new(),
+                    untaken_stacks: 0,
                 });
             }
             Err(reason) => {

@@ -140,12 +140,17 @@ impl ErrorLog {
 
     /// Writes one message, if its level is enabled. `target` names the source; only JSON contains it.
     pub fn write(&self, level: LogLevel, target: &str, message: &str) {
+        self.write_as(std::process::id(), level, target, message);
+    }
+
+    /// As [`ErrorLog::write`], with the process ID of another process, for which this one speaks.
+    pub fn write_as(&self, pid: u32, level: LogLevel, target: &str, message: &str) {
         if self.enabled(level) {
             if let Some(lines) = self.lines.get() {
                 lines.count(level as usize);
             }
             let now = clock::now_millis();
-            let written = self.file.append(&self.line(level, target, message, now));
+            let written = self.file.append(&self.line(pid, level, target, message, now));
             if written {
                 self.report_trouble(now);
             }
@@ -180,19 +185,20 @@ impl ErrorLog {
 
     fn report_trouble(&self, now: (i64, i64)) {
         if let Some(trouble) = self.file.trouble() {
-            self.file.append(&self.line(LogLevel::Warning, module_path!(), &trouble, now));
+            let pid = std::process::id();
+            self.file.append(&self.line(pid, LogLevel::Warning, module_path!(), &trouble, now));
         }
     }
 
     fn line(
         &self,
+        pid: u32,
         level: LogLevel,
         target: &str,
         message: &str,
         (seconds, millis): (i64, i64),
     ) -> Vec<u8> {
         let mut line = Vec::with_capacity(LINE_USUAL + message.len());
-        let pid = std::process::id();
         let journal = self.journal.load(Ordering::Relaxed);
         let prefix = if journal { level.journal_prefix() } else { "" };
         line.extend_from_slice(prefix.as_bytes());
@@ -387,7 +393,8 @@ mod tests {
 
     #[test]
     fn text_lines_are_gunicorns() {
-        let line = log(false, false).line(LogLevel::Info, "x", "Booting\n", (0, 7));
+        let line =
+            log(false, false).line(std::process::id(), LogLevel::Info, "x", "Booting\n", (0, 7));
         let line = String::from_utf8(line).unwrap();
         let pid = std::process::id();
         let offset = LocalTime::at(0).offset();
@@ -398,7 +405,8 @@ mod tests {
 
     #[test]
     fn the_journal_receives_the_level_of_each_line() {
-        let line = log(false, true).line(LogLevel::Error, "x", "one\ntwo", (0, 0));
+        let line =
+            log(false, true).line(std::process::id(), LogLevel::Error, "x", "one\ntwo", (0, 0));
         let line = String::from_utf8(line).unwrap();
         assert!(line.starts_with("<3>["), "{line}");
         assert!(line.ends_with("one\n<3>two\n"), "{line}");
@@ -406,7 +414,13 @@ mod tests {
 
     #[test]
     fn json_lines_read_back_on_one_line() {
-        let line = log(true, false).line(LogLevel::Critical, "mold", "a \"b\"\nc", (0, 7));
+        let line = log(true, false).line(
+            std::process::id(),
+            LogLevel::Critical,
+            "mold",
+            "a \"b\"\nc",
+            (0, 7),
+        );
         let line = String::from_utf8(line).unwrap();
         assert_eq!(line.matches('\n').count(), 1);
         let read: serde_json::Value = serde_json::from_str(&line).unwrap();

@@ -96,6 +96,10 @@ impl<C: ClassSource> Payload for Plugins<C> {
         self.app.after_fork(true);
     }
 
+    fn prepare_naming(&self) {
+        self.names.refresh();
+    }
+
     fn run_worker(self, mut context: WorkerContext) -> i32 {
         // Plugins keep references to the objects they were given until the process exits.
         let plugins = ManuallyDrop::new(self);

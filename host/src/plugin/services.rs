@@ -23,6 +23,7 @@ use crate::log::{self, ErrorLog};
 use crate::message::Channel;
 use crate::payload::MoldContext;
 use crate::settings::{self, Settings};
+use crate::stack::{KnownStacks, Stack, StackReport, shorten};
 use crate::worker::{GRACEFUL, QUICK, REOPEN, WINDOW, WorkerContext};
 
 /// The state of the services. Lives as long as the process.
@@ -39,6 +40,10 @@ pub struct Services {
     /// Whether the application has been notified that the worker is exiting.
     drains: AtomicBool,
     watcher: Option<Arc<Channel>>,
+    /// Process ID of the mold.
+    mold: u32,
+    /// The stacks that this worker has reported.
+    stacks: KnownStacks,
 }
 
 /// Receivers of events.
@@ -77,6 +82,8 @@ impl Services {
             names: OnceLock::new(),
             drains: AtomicBool::new(false),
             watcher: context.watcher.clone(),
+            mold: std::process::id(),
+            stacks: KnownStacks::default(),
         }))
     }
 
@@ -228,14 +235,43 @@ impl Services {
     }
 
     fn log(&self, level: LogLevel, target: &str, message: &str) {
-        let level = match level {
-            LogLevel::CRITICAL => settings::LogLevel::Critical,
-            LogLevel::ERROR => settings::LogLevel::Error,
-            LogLevel::WARNING => settings::LogLevel::Warning,
-            LogLevel::INFO => settings::LogLevel::Info,
-            _ => settings::LogLevel::Debug,
-        };
-        self.log.write(level, target, message);
+        self.log.write(severity(level), target, message);
+    }
+
+    /// Logs a stack: through the arbiter in a worker that serves, which is to spend neither time nor memory on names.
+    fn log_stack(&self, level: LogLevel, target: &str, heading: &str, addresses: &[usize]) {
+        let level = severity(level);
+        if !self.log.enabled(level) {
+            return;
+        }
+        let stack = Stack::new(addresses);
+        let fingerprint = stack.fingerprint();
+        let serving = self.worker.get().filter(|worker| worker.is_ready() && !fork::is_child());
+        if serving.is_some() && self.stacks.insert(fingerprint) {
+            let message = format!("{heading}: stack {fingerprint:08x} again");
+            return self.log.write(level, target, &message);
+        }
+        let (target, heading) = (shorten(target), shorten(heading));
+        let report = StackReport { level, target, heading, mold: self.mold, stack };
+        let pid = std::process::id();
+        match serving {
+            None => report.log_named(&self.log, pid),
+            Some(worker) => {
+                if let Err(report) = worker.report_stack(report) {
+                    report.log_unnamed(&self.log, pid);
+                }
+            }
+        }
+    }
+}
+
+fn severity(level: LogLevel) -> settings::LogLevel {
+    match level {
+        LogLevel::CRITICAL => settings::LogLevel::Critical,
+        LogLevel::ERROR => settings::LogLevel::Error,
+        LogLevel::WARNING => settings::LogLevel::Warning,
+        LogLevel::INFO => settings::LogLevel::Info,
+        _ => settings::LogLevel::Debug,
     }
 }
 
@@ -391,6 +427,19 @@ impl RawHost for PluginHost {
     fn log(&self, level: u8, target: RStr<'_>, message: RStr<'_>) {
         // An error is ignored: there is no other place to report that the log cannot be written.
         let _ = catch("Host::log", || self.services.log(LogLevel(level), &target, &message));
+    }
+
+    fn log_stack(
+        &self,
+        level: u8,
+        target: RStr<'_>,
+        heading: RStr<'_>,
+        addresses: RSlice<'_, usize>,
+    ) {
+        // As above.
+        let _ = catch("Host::log_stack", || {
+            self.services.log_stack(LogLevel(level), &target, &heading, &addresses);
+        });
     }
 
     fn write_log(&self, target: RStr<'_>, text: RSlice<'_, u8>) {

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use nix::unistd::{Group, User};
+use serde::{Deserialize, Serialize};
 
 use super::{bind::Bind, value::Value};
 use crate::log::AccessFormat;
@@ -23,7 +24,7 @@ pub(super) trait Field: Sized {
 }
 
 /// Minimum severity of the error log, in order of severity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum LogLevel {
     /// Everything.
     Debug,

@@ -28,6 +28,7 @@ use crate::payload::{MoldContext, Payload};
 use crate::process;
 use crate::scoreboard::{AccessBuffer, SlotMemory, SlotWriter, WorkerState};
 use crate::settings::Settings;
+use crate::stack::StackReport;
 use crate::title;
 
 /// State of a worker, and its connection to the arbiter.
@@ -229,6 +230,15 @@ impl WorkerContext {
             return;
         }
         self.report(&FromWorker::Retiring { slot: self.slot_number, reason: reason.to_owned() });
+    }
+
+    /// Has the arbiter log a stack, without waiting; returns whether that was possible.
+    pub fn report_stack(&self, report: StackReport) -> Result<(), Box<StackReport>> {
+        let message = FromWorker::Stack(Box::new(report));
+        match (self.report.try_send(&message), message) {
+            (Err(_), FromWorker::Stack(report)) => Err(report),
+            _ => Ok(()),
+        }
     }
 
     /// Records why the worker exits, for the arbiter's log.

@@ -14,7 +14,7 @@ use worker_api::abi::sabi_trait::TD_Opaque;
 use worker_api::abi::std_types::RResult;
 use worker_api::guard::catch_flat;
 use worker_api::raw::{Counter, RawEngine, RawEngine_TO};
-use worker_api::{Failure, FailureKind, Requirements, Result};
+use worker_api::{Failure, FailureKind, LogLevel, Requirements, Result};
 
 use crate::connections::{Connections, Serve};
 use crate::runtime::runtime;
@@ -211,6 +211,10 @@ fn make_hub(base: &WorkerBase, guest: bool) -> Result<(Hub, usize)> {
     if !guest {
         green::report_overflow("greenlet_stack")
             .map_err(|error| Failure::io("cannot watch for stack overflows", &error))?;
+        let host = base.host.clone();
+        green::report_stacks(move |heading, addresses| {
+            host.log_stack(LogLevel::WARNING, "green", heading, addresses);
+        });
         if let Some(limit) = base.host.setting_duration("greenlet_block_warning")
             && let Err(error) = hub.watch_blocking(limit)
         {

@@ -1,7 +1,6 @@
 //! Enforces `request_timeout`: a request that exceeds it is logged with its stack, and its current wait fails. Costs
 //! nothing without `request_timeout`.
 
-use std::backtrace::Backtrace;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::os::fd::RawFd;
@@ -11,8 +10,8 @@ use std::time::Duration;
 use green::{Greenlet, Timer};
 use kit::WorkerBase;
 use kit::clock::now_ns;
-use worker_api::AppHandle;
 use worker_api::raw::ExchangeBox;
+use worker_api::{AppHandle, Host, LogLevel};
 
 use crate::connections::Connections;
 
@@ -20,6 +19,7 @@ use crate::connections::Connections;
 pub(crate) struct RequestDeadlines {
     limited: bool,
     app: AppHandle,
+    host: Host,
     requests: RefCell<HashMap<RawFd, Rc<Limited>>>,
 }
 
@@ -38,6 +38,7 @@ impl RequestDeadlines {
         Self {
             limited: base.context.config.request_timeout.is_some(),
             app: base.app.clone(),
+            host: base.host.clone(),
             requests: RefCell::default(),
         }
     }
@@ -100,7 +101,9 @@ impl RequestDeadlines {
             if trace.is_empty() { "" } else { ":\n" },
         );
         if let Some(trace) = limited.greenlet.as_ref().and_then(Greenlet::trace) {
-            log_stack(limited.request.clone(), trace);
+            let heading = format!("{} timed out here", limited.request);
+            let target = module_path!();
+            self.host.log_stack(LogLevel::WARNING, target, &heading, trace.addresses());
         }
         if let Some(greenlet) = &limited.greenlet {
             greenlet.kill();
@@ -120,18 +123,6 @@ impl Limited {
     fn set(&self) {
         let left = self.deadline_ns.get().saturating_sub(now_ns());
         self.timer.set(Duration::from_nanos(left));
-    }
-}
-
-/// Logs the stack of a request. Resolving the symbols of a large library takes a second or more, so a thread does it while
-/// the hub serves other requests.
-fn log_stack(request: String, trace: Backtrace) {
-    let spawned = green::spawn(move || match green::offload(move || trace.to_string()) {
-        Ok(stack) => tracing::warn!("stack of {request} when it timed out:\n{stack}"),
-        Err(error) => tracing::warn!("cannot log the stack of {request}: {error}"),
-    });
-    if let Err(error) = spawned {
-        tracing::warn!("cannot start a greenlet to log the stack of a request: {error}");
     }
 }
 

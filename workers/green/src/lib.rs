@@ -48,7 +48,7 @@
 //! | [`pool`] | bounded sets of greenlets: eventlet's [`GreenPool`](pool::GreenPool), gevent's [`Pool`](pool::Pool) |
 //! | [`sync`] | [`Event`](sync::Event), [`Semaphore`](sync::Semaphore), [`Queue`](sync::Queue) |
 //! | [`offload`](fn@offload) | blocking work on threads |
-//! | `watchdog` | logs greenlets that compute for too long |
+//! | `watchdog`, [`report_stacks`] | logs greenlets that compute for too long; where stacks are logged |
 //!
 //! # Invariants
 //!
@@ -56,8 +56,8 @@
 //!   ([`Interrupt`]); greenlets that are suspended when the hub is dropped are leaked. Greenlets may therefore have frames of
 //!   other languages or libraries on their stacks.
 //! - **A greenlet stays on its thread.** Only [`Handle`] and [`Waker`] may leave it.
-//! - **A panic ends its greenlet**, or its callback, and nothing else: it is logged with its backtrace and reported to the
-//!   greenlet that joins.
+//! - **A panic ends its greenlet**, or its callback, and nothing else: it is logged with its location and reported, with its
+//!   backtrace, to the greenlet that joins.
 //! - **An idle connection costs only a descriptor**: a watch ([`Source::watch`], [`net::Stream::idle`]) holds neither a
 //!   greenlet nor a stack.
 //! - **A steady connection makes no `epoll_ctl` call**, and setting a timeout makes no system call.
@@ -71,6 +71,7 @@ mod interrupt;
 pub mod net;
 mod offload;
 pub mod pool;
+mod stack_trace;
 pub mod sync;
 mod timeout;
 mod watchdog;
@@ -88,4 +89,5 @@ pub use hub::{
 pub use interrupt::{Interrupt, Interrupted, TimeoutId};
 pub use net::wait_fd;
 pub use offload::{OffloadError, offload};
+pub use stack_trace::{StackTrace, report_stacks};
 pub use timeout::Timeout;

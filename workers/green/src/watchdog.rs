@@ -2,9 +2,9 @@
 //!
 //! A thread reads a counter that increases with each resume. If the same greenlet runs for longer than the limit, the
 //! thread signals the hub's thread, and the signal handler stores the raw addresses of its stack and does nothing else.
-//! When the greenlet suspends at last, the hub resolves and logs them. An unwinder is not formally async-signal-safe;
-//! this one is loaded and has run once before the first signal, and takes no lock that the interrupted code could hold
-//! on current glibc. That is why the detector is off by default.
+//! When the greenlet suspends at last, the hub reports them ([`crate::report_stacks`]). An unwinder is not formally
+//! async-signal-safe; this one is loaded and has run once before the first signal, and takes no lock that the interrupted
+//! code could hold on current glibc. That is why the detector is off by default.
 
 use std::io;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 use crate::greenlet::Greenlet;
 use crate::greenlet::overflow::use_signal_stack;
 use crate::offload::without_signals;
+use crate::stack_trace::{self, StackTrace};
 
 #[derive(Debug)]
 pub(crate) struct Watchdog {
@@ -93,13 +94,13 @@ impl Watchdog {
         }
         self.shared.sample.length.store(0, Ordering::Release);
         let frames = &self.shared.sample.frames[..length.min(FRAMES_MAX)];
-        let addresses = frames.iter().map(|frame| frame.load(Ordering::Relaxed));
-        tracing::warn!(
-            limit_ms = self.shared.limit.as_millis() as u64,
-            "greenlet {:x} kept the hub for longer than its limit, here:\n{}",
-            greenlet.id(),
-            symbolise(addresses)
+        let trace = StackTrace::of(frames.iter().map(|frame| frame.load(Ordering::Relaxed)));
+        let limit_ms = self.shared.limit.as_millis();
+        let id = greenlet.id();
+        let heading = format!(
+            "greenlet {id:x} kept the hub for longer than its limit of {limit_ms} ms, here"
         );
+        stack_trace::report(&heading, &trace);
     }
 }
 
@@ -169,22 +170,6 @@ extern "C" fn on_signal(_: libc::c_int) {
     if let Some(sample) = unsafe { sample.as_ref() } {
         sample.take();
     }
-}
-
-fn symbolise(addresses: impl Iterator<Item = usize>) -> String {
-    use std::fmt::Write as _;
-    let mut text = String::new();
-    for address in addresses {
-        backtrace::resolve(address as *mut std::ffi::c_void, |symbol| {
-            let name = symbol.name().map_or_else(|| "?".to_owned(), |name| format!("{name:#}"));
-            let _ = write!(text, "  {name}");
-            if let (Some(file), Some(line)) = (symbol.filename(), symbol.lineno()) {
-                let _ = write!(text, " at {}:{line}", file.display());
-            }
-            text.push('\n');
-        });
-    }
-    text
 }
 
 thread_local! {

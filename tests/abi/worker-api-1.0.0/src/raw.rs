@@ -286,11 +286,24 @@ pub trait RawHost: Send + Sync + 'static {
     }
     /// Keeps a task that runs once if another process aborts the worker, before it ends: in a signal handler, on any
     /// thread. It must not wait. In a worker, by its class.
-    #[sabi(last_prefix_field)]
     fn at_abort(&self, task: TaskBox) {
         never_run(task);
     }
+    /// See [`crate::Host::log_stack`].
+    #[sabi(last_prefix_field)]
+    fn log_stack(
+        &self,
+        level: u8,
+        target: RStr<'_>,
+        heading: RStr<'_>,
+        addresses: RSlice<'_, usize>,
+    ) {
+        no_stack_logged(level, target, heading, addresses);
+    }
 }
+
+/// What a host without [`RawHost::log_stack`] does.
+fn no_stack_logged(_: u8, _: RStr<'_>, _: RStr<'_>, _: RSlice<'_, usize>) {}
 
 /// What a host without [`RawHost::at_abort`] does.
 fn never_run(_task: TaskBox) {}

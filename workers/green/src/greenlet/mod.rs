@@ -1,6 +1,5 @@
 //! Greenlets: spawning, killing and joining. The hub schedules them.
 
-use std::backtrace::Backtrace;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -9,6 +8,7 @@ use std::time::Duration;
 use crate::hub::Core;
 use crate::hub::timers::TimerKey;
 use crate::interrupt::{Interrupt, TimeoutId};
+use crate::stack_trace::StackTrace;
 use crate::sync::WaitList;
 
 pub(crate) mod context;
@@ -131,11 +131,11 @@ impl Greenlet {
         self.interrupt(Interrupt::Exit);
     }
 
-    /// Returns the greenlet's backtrace, or `None` if it has finished or not started.
+    /// Returns the greenlet's stack, or `None` if it has finished or not started.
     ///
     /// A suspended greenlet is resumed inside the function that suspended it, captures its stack and suspends
     /// again. None of its own code runs.
-    pub fn trace(&self) -> Option<Backtrace> {
+    pub fn trace(&self) -> Option<StackTrace> {
         Core::current()?.trace(self)
     }
 

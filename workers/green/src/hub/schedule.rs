@@ -1,7 +1,6 @@
 //! Scheduling: how a greenlet is suspended and resumed. The rules that keep this sound are documented at
 //! [`park`].
 
-use std::backtrace::Backtrace;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +11,7 @@ use crate::greenlet::context::Context;
 use crate::greenlet::panics::{self, PanicReport};
 use crate::greenlet::{Greenlet, Group, JoinHandle, Outcome, SpawnError};
 use crate::interrupt::{Interrupt, TimeoutId};
+use crate::stack_trace::StackTrace;
 
 /// Suspends the greenlet until its [`Waker`] fires, up to `timeout`; returns whether it fired.
 ///
@@ -207,9 +207,9 @@ impl Core {
         }
     }
 
-    pub(crate) fn trace(&self, greenlet: &Greenlet) -> Option<Backtrace> {
+    pub(crate) fn trace(&self, greenlet: &Greenlet) -> Option<StackTrace> {
         if self.running().as_ref() == Some(greenlet) {
-            return Some(Backtrace::force_capture());
+            return Some(StackTrace::capture());
         }
         if greenlet.is_finished() || !greenlet.0.context.has_started() {
             return None;
@@ -226,7 +226,7 @@ impl Core {
             if !self.tracing.replace(false) {
                 return;
             }
-            self.traced.replace(Some(Backtrace::force_capture()));
+            self.traced.replace(Some(StackTrace::capture()));
         }
     }
 

@@ -1,7 +1,6 @@
 //! The turn of the hub, and the state that its parts share. The crate's documentation says what may call what;
 //! `schedule` has the switches to and from greenlets.
 
-use std::backtrace::Backtrace;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
@@ -23,6 +22,7 @@ use crate::greenlet::panics::{self, PanicReport};
 use crate::greenlet::stack::StackPool;
 use crate::interrupt::{Interrupt, TimeoutId};
 use crate::offload::ThreadPool;
+use crate::stack_trace::StackTrace;
 use crate::watchdog::Watchdog;
 
 /// State shared by the greenlets, sources and timers of one thread.
@@ -43,7 +43,7 @@ pub(crate) struct Core {
     /// Whether the resumed greenlet only reports its backtrace.
     pub(super) tracing: Cell<bool>,
     /// The reported backtrace.
-    pub(super) traced: RefCell<Option<Backtrace>>,
+    pub(super) traced: RefCell<Option<StackTrace>>,
     pub(super) now: Cell<Instant>,
     /// Time of the last trim of the stack pool.
     trimmed: Cell<Instant>,
@@ -268,12 +268,8 @@ pub(crate) fn call_back(f: impl FnOnce()) {
 }
 
 pub(super) fn log_panic(who: &str, report: &PanicReport) {
-    tracing::error!(
-        location = report.location(),
-        backtrace = %report.backtrace(),
-        "{who} panicked: {}",
-        report.message()
-    );
+    // The stack is for the panic hook to log, which has run.
+    tracing::error!(location = report.location(), "{who} panicked: {}", report.message());
 }
 
 thread_local! {
