@@ -266,7 +266,7 @@ impl ControlServer {
             match serde_json::from_slice(&line) {
                 Ok(request) => requests.push(request),
                 Err(error) => {
-                    client.answer(&Response::refused(format!("invalid request: {error}")))
+                    client.answer(&Response::refused(format!("invalid request: {error}")));
                 }
             }
         }
