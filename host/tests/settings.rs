@@ -285,7 +285,7 @@ host.toml:6: unknown key \"server\"";
             "bind = ['unix:']",
             "bind: expected HOST:PORT, unix:PATH, unix:@NAME or fd://N, found ['unix:']",
         ),
-        ("user = 'nobody at all'", "user: expected a user of this system, found 'nobody at all'"),
+        ("user = 'no one at all'", "user: expected a user of this system, found 'no one at all'"),
         (
             "forwarded_allow_ips = '1.2.3'",
             "forwarded_allow_ips: expected \"*\", addresses or networks, found '1.2.3'",

@@ -18,8 +18,8 @@ use jimu_tests::{
 
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
-        behaviour!(silent_connections_hold_nobody_up),
-        behaviour!(slow_heads_hold_nobody_up),
+        behaviour!(silent_connections_delay_no_one),
+        behaviour!(slow_heads_delay_no_one),
         behaviour!(a_slow_head_is_cut),
         behaviour!(a_head_that_trickles_is_cut).of_class(),
         behaviour!(slow_heads_in_every_place_give_way).of_class(),
@@ -28,13 +28,13 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(a_client_that_reads_nothing_is_cut),
         behaviour!(a_body_that_trickles_is_cut).of_class(),
         behaviour!(a_client_that_reads_in_drops_is_cut).of_class(),
-        behaviour!(five_hundred_slow_senders_hold_nobody_up).of_class().heavy(),
-        behaviour!(five_hundred_slow_readers_hold_nobody_up)
+        behaviour!(five_hundred_slow_senders_delay_no_one).of_class().heavy(),
+        behaviour!(five_hundred_slow_readers_delay_no_one)
             .needs(Need::SlowClients)
             .of_class()
             .heavy(),
-        behaviour!(clients_that_vanish_harm_nobody),
-        behaviour!(connections_made_and_dropped_harm_nobody),
+        behaviour!(clients_that_vanish_harm_no_one),
+        behaviour!(connections_made_and_dropped_harm_no_one),
         behaviour!(without_descriptors_the_service_recovers).of_class(),
         behaviour!(an_unread_upload_is_answered),
         behaviour!(idle_connections_are_no_burden).needs(Need::KeepAlive),
@@ -61,7 +61,7 @@ fn assert_served_within(server: &Server, limit: Duration) {
     assert!(begun.elapsed() < limit, "the good client waited for {:?}", begun.elapsed());
 }
 
-fn silent_connections_hold_nobody_up(cell: &Cell) {
+fn silent_connections_delay_no_one(cell: &Cell) {
     let server = Setup::new(cell).start();
     let silent: Vec<Connection> = (0..50).map(|_| server.connect()).collect();
     for _ in 0..5 {
@@ -72,7 +72,7 @@ fn silent_connections_hold_nobody_up(cell: &Cell) {
     server.stop();
 }
 
-fn slow_heads_hold_nobody_up(cell: &Cell) {
+fn slow_heads_delay_no_one(cell: &Cell) {
     let server = Setup::new(cell).start();
     let mut slow: Vec<Connection> = (0..30).map(|_| server.connect()).collect();
     for part in ["GET / HT", "TP/1.1\r", "\nHost:", " test\r\nX: y"] {
@@ -209,7 +209,7 @@ fn a_client_that_reads_in_drops_is_cut(cell: &Cell) {
 
 /// A byte per second, less than `min_rate`: they are disconnected in the end, and until then delay no other
 /// client. Half of them send heads, the others bodies, if the class does not use a thread for each.
-fn five_hundred_slow_senders_hold_nobody_up(cell: &Cell) {
+fn five_hundred_slow_senders_delay_no_one(cell: &Cell) {
     let flags = "--header-timeout 4 --body-timeout 4 --worker-connections 2000";
     let server = Setup::new(cell).flags(flags).start();
     let worker = server.serving_pid();
@@ -250,7 +250,7 @@ fn until_taken_in(server: &Server) {
 }
 
 /// Each requests more than any buffer holds, and reads one byte per second.
-fn five_hundred_slow_readers_hold_nobody_up(cell: &Cell) {
+fn five_hundred_slow_readers_delay_no_one(cell: &Cell) {
     let flags = "--write-timeout 4 --worker-connections 2000";
     let server = Setup::new(cell).flags(flags).start();
     let worker = server.serving_pid();
@@ -277,7 +277,7 @@ fn five_hundred_slow_readers_hold_nobody_up(cell: &Cell) {
     assert_eq!(server.serving_pid(), worker);
 }
 
-fn clients_that_vanish_harm_nobody(cell: &Cell) {
+fn clients_that_vanish_harm_no_one(cell: &Cell) {
     let server = Setup::new(cell).start();
     let worker = server.serving_pid();
     for bytes in [
@@ -303,7 +303,7 @@ fn clients_that_vanish_harm_nobody(cell: &Cell) {
     server.stop();
 }
 
-fn connections_made_and_dropped_harm_nobody(cell: &Cell) {
+fn connections_made_and_dropped_harm_no_one(cell: &Cell) {
     let server = Setup::new(cell).start();
     let worker = server.serving_pid();
     let descriptors = process::descriptors(worker);

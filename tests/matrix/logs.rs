@@ -26,8 +26,8 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(every_request_has_one_access_line).busy(),
         behaviour!(rotation_loses_no_line).busy(),
         behaviour!(access_lines_survive_a_killed_worker),
-        behaviour!(a_full_disk_stops_nobody).of_class(),
-        behaviour!(a_closed_log_pipe_stops_nobody).of_class(),
+        behaviour!(a_full_disk_stops_no_one).of_class(),
+        behaviour!(a_closed_log_pipe_stops_no_one).of_class(),
         behaviour!(a_reader_that_does_not_read_stops_nothing).of_class(),
         behaviour!(a_fifo_without_a_reader_holds_up_nothing).of_host(),
         behaviour!(a_log_at_its_size_limit_ends_no_process).of_host(),
@@ -150,7 +150,7 @@ fn access_lines_survive_a_killed_worker(cell: &Cell) {
 }
 
 /// `/dev/full` accepts no data.
-fn a_full_disk_stops_nobody(cell: &Cell) {
+fn a_full_disk_stops_no_one(cell: &Cell) {
     let server =
         Setup::new(cell).flags("--access-logfile /dev/full --error-logfile /dev/full").start();
     let load = Load::start(server.address(), Plan { clients: 4, ..Plan::default() });
@@ -161,7 +161,7 @@ fn a_full_disk_stops_nobody(cell: &Cell) {
     server.stop();
 }
 
-fn a_closed_log_pipe_stops_nobody(cell: &Cell) {
+fn a_closed_log_pipe_stops_no_one(cell: &Cell) {
     // The reader of both streams exits after the first line.
     let setup = Setup::shell(
         cell,

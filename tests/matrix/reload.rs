@@ -28,7 +28,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(swaps_between_classes_lose_nothing).of_host().heavy().within(240),
         behaviour!(the_library_may_be_overwritten).of_class().busy(),
         behaviour!(without_memfds_the_library_may_be_overwritten).of_host().busy(),
-        behaviour!(a_slow_start_stalls_nobody).of_class().heavy(),
+        behaviour!(a_slow_start_stalls_no_one).of_class().heavy(),
         behaviour!(reloads_asked_for_together_are_merged).of_host(),
         behaviour!(new_settings_take_effect).of_host(),
         behaviour!(shared_ports_lose_nothing).of_class().busy(),
@@ -165,7 +165,7 @@ fn overwrite_libraries_of(cell: &Cell, setup: Setup) {
     server.stop();
 }
 
-fn a_slow_start_stalls_nobody(cell: &Cell) {
+fn a_slow_start_stalls_no_one(cell: &Cell) {
     let app = artifacts::library("faulty_app");
     let setup = Setup::new(cell).app(&app).env("FAULTY_APP", "new=sleep4000,load=sleep1");
     let server = setup.start();

@@ -28,7 +28,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(a_stale_unix_socket_is_replaced).of_host(),
         behaviour!(a_live_unix_socket_is_not_stolen).of_host(),
         behaviour!(a_file_at_the_sockets_path_is_not_removed).of_host(),
-        behaviour!(an_address_of_nobody_is_refused).of_host(),
+        behaviour!(a_foreign_address_is_refused).of_host(),
         behaviour!(the_mode_of_a_unix_socket_is_as_asked).of_host(),
         behaviour!(an_inherited_descriptor_serves).of_host(),
         behaviour!(sockets_from_systemd_serve).of_class(),
@@ -118,7 +118,7 @@ fn a_file_at_the_sockets_path_is_not_removed(cell: &Cell) {
 }
 
 /// An address that does not belong to this machine, and a directory that does not exist.
-fn an_address_of_nobody_is_refused(cell: &Cell) {
+fn a_foreign_address_is_refused(cell: &Cell) {
     for bind in ["192.0.2.1:8000", "unix:/nowhere/at/all.sock"] {
         let setup = Setup::new(cell).flags(&format!("--bind {bind}"));
         let ended = setup.reached_at(Address::Unix("/nowhere".into())).refused();

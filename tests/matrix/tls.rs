@@ -35,12 +35,12 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(a_client_without_certificate_is_turned_away).of_class(),
         behaviour!(versions_and_protocols_are_negotiated).of_class(),
         behaviour!(plain_http_where_tls_is_spoken_is_refused).of_class(),
-        behaviour!(stalled_handshakes_hold_nobody_up).of_class(),
-        behaviour!(garbage_within_tls_harms_nobody).of_class(),
+        behaviour!(stalled_handshakes_delay_no_one).of_class(),
+        behaviour!(garbage_within_tls_harms_no_one).of_class(),
         behaviour!(a_health_path_is_asked_behind_tls).of_class(),
         behaviour!(a_key_that_only_root_may_read_is_handed_over)
             .of_class()
-            .only_if(may_become_nobody, "it takes root, and a user nobody"),
+            .only_if(may_change_user, "it takes root, and a user nobody"),
         behaviour!(certificates_exchanged_under_load_lose_nothing).of_class().busy().within(120),
     ]
 }
@@ -197,7 +197,7 @@ fn plain_http_where_tls_is_spoken_is_refused(cell: &Cell) {
     assert_eq!(get(&server, &authority.trusting(), "/").status, 200);
 }
 
-fn stalled_handshakes_hold_nobody_up(cell: &Cell) {
+fn stalled_handshakes_delay_no_one(cell: &Cell) {
     let authority = Authority::new();
     let setup = Setup::new(cell).flags("--header-timeout 3 --threads 2");
     let server = secured(setup, &authority.server()).start();
@@ -235,7 +235,7 @@ fn a_health_path_is_asked_behind_tls(cell: &Cell) {
 
 /// Files that root has opened or reopened are written by workers of another user.
 fn a_key_that_only_root_may_read_is_handed_over(cell: &Cell) {
-    let nobody = nobody().expect("the behavior's condition");
+    let user = nobody().expect("the behavior's condition");
     let authority = Authority::new();
     let setup = secured(Setup::new(cell), &authority.server());
     fs::set_permissions(setup.dir(), Permissions::from_mode(0o755)).unwrap();
@@ -244,9 +244,9 @@ fn a_key_that_only_root_may_read_is_handed_over(cell: &Cell) {
     }
     let server = setup.flags("--user nobody --access-logfile access").start();
     let status = format!("/proc/{}/status", server.until_ready_workers(1)[0]);
-    let uids = format!("Uid:\t{0}\t{0}\t{0}\t{0}", nobody.uid);
+    let uids = format!("Uid:\t{0}\t{0}\t{0}\t{0}", user.uid);
     let status = fs::read_to_string(status).unwrap();
-    let gids = format!("Gid:\t{0}\t{0}\t{0}\t{0}", nobody.gid);
+    let gids = format!("Gid:\t{0}\t{0}\t{0}\t{0}", user.gid);
     for line in [uids.as_str(), &gids, "NoNewPrivs:\t1", "CapBnd:\t0000000000000000"] {
         assert!(status.contains(line), "no {line:?} in {status}");
     }
@@ -263,7 +263,7 @@ fn a_key_that_only_root_may_read_is_handed_over(cell: &Cell) {
     server.stop();
 }
 
-fn may_become_nobody() -> bool {
+fn may_change_user() -> bool {
     geteuid().is_root() && nobody().is_some()
 }
 
@@ -272,7 +272,7 @@ fn nobody() -> Option<User> {
 }
 
 /// A handshake, then bytes that are not records.
-fn garbage_within_tls_harms_nobody(cell: &Cell) {
+fn garbage_within_tls_harms_no_one(cell: &Cell) {
     let authority = Authority::new();
     let server = secured(Setup::new(cell), &authority.server()).start();
     let client = authority.trusting();

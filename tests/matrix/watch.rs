@@ -22,7 +22,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(an_application_that_spins_is_replaced).of_class(),
         behaviour!(a_long_sleep_is_no_death_where_others_run).of_class(),
         behaviour!(an_idle_worker_keeps_its_heartbeat),
-        behaviour!(a_paused_arbiter_kills_nobody).of_class(),
+        behaviour!(a_paused_arbiter_kills_no_worker).of_class(),
         behaviour!(a_request_that_runs_over_is_named).of_class(),
     ]
 }
@@ -96,7 +96,7 @@ fn an_idle_worker_keeps_its_heartbeat(cell: &Cell) {
 }
 
 /// A pause of the arbiter, or of the whole machine, is not the workers' fault.
-fn a_paused_arbiter_kills_nobody(cell: &Cell) {
+fn a_paused_arbiter_kills_no_worker(cell: &Cell) {
     let server = Setup::new(cell).flags("--timeout 1 --workers 2").start();
     let before = server.until_ready_workers(2);
     let load = Load::start(server.address(), Plan { clients: 4, ..Plan::default() });

@@ -473,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_can_forge_a_line() {
+    fn no_value_can_forge_a_line() {
         let fields = [Header::new("User-Agent", b"x\" 200\n10.0.0.1 - \x1b[31m\xff")];
         let written = line("\"%(a)s\"", &record(Some(&head(&fields)), &[]));
         assert_eq!(written, "\"x\\\" 200\\x0a10.0.0.1 - \\x1b[31m\\xff\"\n");

@@ -2,7 +2,7 @@
 //!
 //! Debuggers, and the backtraces of std, read a library's path from the dynamic linker's list of loaded libraries. A
 //! library is loaded from its private copy ([`super::copy`]), whose path `/proc/self/fd/N` names another file in each
-//! process that opens it: in gdb a pipe of its own, on which it waits forever. So the entry in the list is one of:
+//! process that opens it: in gdb a pipe of gdb, on which it waits forever. So the entry in the list is one of:
 //!
 //! - the path of the original, as long as that file is the build that was copied. It is valid in other processes, and
 //!   for a core that is read after the process has ended.

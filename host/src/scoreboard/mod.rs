@@ -3,7 +3,7 @@
 //! not even map. Shared memory contains no pointer and no lock, so a process that dies during a write, or writes
 //! garbage, corrupts only its own counters.
 //!
-//! [`SlotWriter`] is a process's view of its own slot, [`SlotReader`] the view of others.
+//! [`SlotWriter`] is a process's view of the slot it owns, [`SlotReader`] the view of others.
 
 mod counters;
 mod layout;
@@ -263,7 +263,7 @@ impl Scoreboard {
         self.area.pages(index as usize).map(|pages| &pages.slot)
     }
 
-    /// Leaves the scoreboard, in a mold that has just been forked: the process keeps a slot of its own, and
+    /// Leaves the scoreboard, in a mold that has just been forked: the process keeps one private slot, and
     /// unmaps everything else before it runs code that does not belong to the server.
     #[expect(clippy::needless_pass_by_value, reason = "the handle must not be used again")]
     pub fn leave(board: Arc<Self>, own: SlotMemory) -> nix::Result<MoldSlots> {

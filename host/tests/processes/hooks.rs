@@ -75,7 +75,7 @@ fn a_mold_killed_during_shutdown_delays_nothing() {
     let mold = server.serving().mold.unwrap().pid;
     let _busy = server.say("hang");
     server.signal(Signal::SIGTERM);
-    // The mold is notified that it stays before the workers are told to exit.
+    // The mold is notified that it stays before the workers are signaled.
     server.wait_until("draining", |server| {
         let generations = server.status().generations;
         generations.iter().flat_map(|of| &of.workers).any(|worker| worker.state == "draining")

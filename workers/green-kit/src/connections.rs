@@ -124,7 +124,7 @@ impl Connections {
         if self.idle_drain_ns.get() != 0 {
             connection.shorten_idle_deadline(self.idle_drain_ns.get());
         }
-        // Its bytes are an event like any other, so many new connections share one wait.
+        // Its bytes are an ordinary event: many new connections share one wait.
         entry.park_fresh(connection);
     }
 

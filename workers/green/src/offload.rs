@@ -184,7 +184,7 @@ mod tests {
     use crate::{Hub, Timeout, spawn};
 
     #[test]
-    fn work_runs_elsewhere_and_greenlets_run_meanwhile() {
+    fn work_runs_elsewhere_and_greenlets_keep_running() {
         let hub = Hub::new().unwrap();
         let here = thread::current().id();
         hub.block_on(move || {

@@ -132,7 +132,7 @@ impl Shared {
                 (seen, since, told) = (resumes, Instant::now(), false);
             } else if !told && since.elapsed() >= self.limit {
                 told = true;
-                // If the thread is gone there is nobody to be named.
+                // If the thread no longer exists, there is nothing to report.
                 let _ = pthread_kill(self.hub_thread, SIGNAL);
             }
         }
@@ -147,14 +147,14 @@ impl Sample {
             length += 1;
             length < FRAMES_MAX
         };
-        // SAFETY: unsynchronised tracing only asks that nobody else traces this thread meanwhile with
+        // SAFETY: unsynchronised tracing only requires that no other code traces this thread at the same time with
         // a debugging library that locks; on Linux the unwinder has no such state.
         unsafe { backtrace::trace_unsynchronized(note) };
         self.length.store(length, Ordering::Release);
     }
 }
 
-/// Leaves the process's descriptors to the other threads: with a table of its own, which is empty, this thread does not
+/// Leaves the process's descriptors to the other threads: with an empty private table, this thread does not
 /// make the kernel count references in each of the hub's system calls.
 fn without_descriptors() {
     // SAFETY: it closes nothing but in the copy of the table that it makes, and this thread uses no descriptor. Where the

@@ -36,7 +36,7 @@ pub(crate) struct Pollers {
 
 /// The source of an event of the base epoll or the connection epoll.
 pub(crate) enum Event {
-    /// The connection epoll: it has events of its own to read.
+    /// The connection epoll: it has events to read.
     Connections,
     /// [`Pollers::wake_main`] was called.
     MainWakeup,

@@ -46,7 +46,7 @@ impl TrustedPeers {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct SchemeRules {
     rules: Vec<(String, String)>,
-    /// One bit per length of a name: most headers are told apart by their length alone.
+    /// One bit per length of a name: most headers are distinguished by their length.
     lengths: u64,
 }
 
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn everybody_nobody_and_unix_peers() {
+    fn all_none_and_unix_peers() {
         let all = TrustedPeers::parse(&["*"]).unwrap();
         let zero = TrustedPeers::parse(&["0.0.0.0/0"]).unwrap();
         let none = TrustedPeers::default();

@@ -37,7 +37,7 @@ impl App for Sleeper {
     }
 }
 
-/// An application that keeps its exchanges, and is driven by a loop of its own.
+/// An application that keeps its exchanges, and is driven by its own loop.
 struct Guest(Mutex<Vec<Exchange>>);
 
 impl App for Guest {
@@ -103,7 +103,7 @@ pub fn sleepers_sleep_side_by_side<W: WorkerFactory>() {
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
 
-pub fn a_slow_body_holds_up_nobody<W: WorkerFactory>() {
+pub fn a_slow_body_delays_no_one<W: WorkerFactory>() {
     let server = Running::start::<W>(
         SETTINGS,
         Closure(|exchange: &mut Exchange| {
@@ -164,7 +164,7 @@ pub fn a_slow_reader_gets_all_of_a_large_answer<W: WorkerFactory>() {
     assert_eq!(answer.iter().rev().take_while(|byte| **byte == b'x').count(), SIZE);
 }
 
-pub fn a_full_worker_accepts_when_somebody_has_gone<W: WorkerFactory>() {
+pub fn a_full_worker_accepts_when_a_client_has_gone<W: WorkerFactory>() {
     let settings = [("keepalive", 5.0), ("worker_connections", 2.0)];
     let server = Running::start::<W>(&settings, Closure(hello));
     let mut first = server.connect();
@@ -282,10 +282,10 @@ macro_rules! cooperative_class {
         cooperative_class!($class:
             a_connection_is_kept_and_pipelined_requests_are_answered,
             sleepers_sleep_side_by_side,
-            a_slow_body_holds_up_nobody,
+            a_slow_body_delays_no_one,
             a_greedy_request_leaves_a_turn_to_others,
             a_slow_reader_gets_all_of_a_large_answer,
-            a_full_worker_accepts_when_somebody_has_gone,
+            a_full_worker_accepts_when_a_client_has_gone,
             an_idle_connection_is_let_go,
             a_stop_serves_those_who_wait_and_those_who_are_served,
             a_quit_ends_at_once,

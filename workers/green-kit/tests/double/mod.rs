@@ -25,7 +25,7 @@ use worker_api::{
     WorkerFactory,
 };
 
-/// A worker that serves on a thread of its own.
+/// A worker that serves on a separate thread.
 pub struct Running {
     pub address: SocketAddr,
     pub host: Double,
@@ -72,7 +72,7 @@ impl Running {
         client
     }
 
-    /// One request on a connection of its own, and the whole answer.
+    /// One request on a new connection, and the whole answer.
     pub fn get(&self, target: &str) -> String {
         let mut client = self.connect();
         let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");

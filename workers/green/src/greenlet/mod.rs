@@ -134,7 +134,7 @@ impl Greenlet {
     /// Returns the greenlet's stack, or `None` if it has finished or not started.
     ///
     /// A suspended greenlet is resumed inside the function that suspended it, captures its stack and suspends
-    /// again. None of its own code runs.
+    /// again. Its code does not run.
     pub fn trace(&self) -> Option<StackTrace> {
         Core::current()?.trace(self)
     }

@@ -38,7 +38,7 @@ fn more_than_the_buffers_hold_goes_through() {
 }
 
 #[test]
-fn connecting_to_nobody_is_an_error() {
+fn connecting_to_a_closed_port_is_an_error() {
     let hub = Hub::new().unwrap();
     hub.block_on(|| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
