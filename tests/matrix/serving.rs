@@ -254,7 +254,7 @@ fn workers_share_the_work(cell: &Cell) {
         if served.iter().filter(|&&requests| requests > 0).count() == 2 {
             Ok(())
         } else {
-            Err(served)
+            Err(format!("{served:?}"))
         }
     });
 }
