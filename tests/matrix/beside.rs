@@ -100,7 +100,7 @@ fn a_file_in_the_place_of_the_control_socket_stays(cell: &Cell) {
     let path = place.path().join("precious");
     fs::write(&path, "kept").unwrap();
     let server = Setup::new(cell).flag("--control-socket", &path).start();
-    server.log.line(&["no control socket", "exists and is not a socket"], PATIENCE);
+    server.log.line(&["cannot create the control socket", "exists and is not a socket"], PATIENCE);
     assert_eq!(server.get("/").status, 200);
     server.signal(Signal::SIGHUP);
     server.log.line(&["generation 2 serves"], PATIENCE);

@@ -46,7 +46,7 @@ fn hostctl_shows_what_there_is(cell: &Cell) {
     assert_eq!(stages, [" past", " serving"], "{list}");
     assert!(list.ends_with(", 2 of 2 workers\n"), "{list}");
     server.ctl(&["generation", "rollback"]).done();
-    assert!(server.ctl(&["rollback", "77"]).refused().contains("no such generation"));
+    assert!(server.ctl(&["rollback", "77"]).refused().contains("no such past generation"));
     assert_eq!(server.get("/").status, 200);
 }
 
@@ -58,7 +58,7 @@ fn a_control_socket_that_cannot_be_made_is_one_line(cell: &Cell) {
     server.log.line(&["generation 2 serves"], PATIENCE);
     assert_eq!(server.get("/").status, 200);
     let ended = server.stop();
-    assert_eq!(ended.log.matches("no control socket at /proc/nowhere/control").count(), 1);
+    assert_eq!(ended.log.matches("cannot create the control socket /proc/nowhere/control").count(), 1);
     assert!(!ended.log.contains("[ERROR]"), "{}", ended.log);
 }
 

@@ -145,7 +145,7 @@ fn a_worker_that_grows_is_named_and_replaced(cell: &Cell) {
     server.get("/fault/grow180");
     let grown = server.log.line(&["worker", "has grown from"], Duration::from_secs(10));
     let replaced = server.log.line(&["replacing worker", "max_worker_memory"], SOON);
-    let pid = |line: &str| line.split("Worker ").nth(1)?.split(' ').next()?.parse().ok();
+    let pid = |line: &str| line.split("(pid: ").nth(1)?.split(')').next()?.parse().ok();
     let grown: Option<i32> = pid(&grown);
     assert!(grown.is_some() && grown == pid(&replaced), "{grown:?}: {replaced}");
     let grown = Pid::from_raw(grown.unwrap());
