@@ -138,7 +138,7 @@ fn refused_reloads_leave_four_workers_serving(cell: &Cell) {
 fn refused_reloads(cell: &Cell, workers: usize) {
     let app = artifacts::library("faulty_app");
     let head = format!(
-        "workers = {workers}\nboot_timeout = 2\nboot_failures_max = 2\nworker_class = \"{}\"\n",
+        "workers = {workers}\nboot_timeout = 3\nboot_failures_max = 2\nworker_class = \"{}\"\n",
         cell.class.path.display()
     );
     let file = |more: &str, fault: &str| {
