@@ -63,7 +63,7 @@ fn an_application_that_spins_is_replaced(cell: &Cell) {
     });
     let victim = spinning.iter().find(|worker| worker.busy > 0).map(|worker| worker.pid);
     if victim.is_none_or(|pid| process::gone(pid, Duration::from_secs(6))) {
-        let line = server.log.line(&["heartbeat"], Duration::from_secs(5));
+        let line = server.log.line(&["no heartbeat for"], Duration::from_secs(5));
         assert!(line.contains("/fault/spin"), "the request is named: {line}");
         assert!(client.answer("GET").map_or(true, |answer| answer.status >= 500));
     } else {
