@@ -58,7 +58,10 @@ fn a_control_socket_that_cannot_be_made_is_one_line(cell: &Cell) {
     server.log.line(&["generation 2 serves"], PATIENCE);
     assert_eq!(server.get("/").status, 200);
     let ended = server.stop();
-    assert_eq!(ended.log.matches("cannot create the control socket /proc/nowhere/control").count(), 1);
+    assert_eq!(
+        ended.log.matches("cannot create the control socket /proc/nowhere/control").count(),
+        1
+    );
     assert!(!ended.log.contains("[ERROR]"), "{}", ended.log);
 }
 
