@@ -250,11 +250,11 @@ fn workers_share_the_work(cell: &Cell) {
         for client in &mut clients {
             assert_eq!(client.answer("GET").unwrap().status, 200);
         }
-        let served: Vec<u64> = server.workers().iter().map(|worker| worker.requests).collect();
-        if served.iter().filter(|&&requests| requests > 0).count() == 2 {
+        let counts: Vec<u64> = server.workers().iter().map(|worker| worker.requests).collect();
+        if counts.iter().filter(|&&requests| requests > 0).count() == 2 {
             Ok(())
         } else {
-            Err(format!("{served:?}"))
+            Err(format!("{counts:?}"))
         }
     });
 }
