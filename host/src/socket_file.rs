@@ -1,13 +1,15 @@
-//! Owner and mode of a unix socket's file, set without following a link that another user may have put in its
-//! place.
+//! Files of unix sockets: owner and mode, set without following a link that another user may have put in their
+//! place, and whether a server listens.
 
 use std::fs::{File, Permissions};
 use std::io;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
 
 use nix::fcntl::{AtFlags, OFlag};
 use nix::libc;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, socket};
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, fchownat};
 
@@ -43,10 +45,18 @@ pub fn set_access(
     std::fs::set_permissions(link, Permissions::from_mode(mode))
 }
 
+/// Connects to a socket without waiting for room in its backlog. The error is `ECONNREFUSED` if no process listens,
+/// and `EAGAIN` if the backlog is full.
+pub fn connect(path: &Path) -> nix::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let stream = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    nix::sys::socket::connect(stream.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(stream)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixListener;
-    use std::path::Path;
 
     use super::*;
 

@@ -12,9 +12,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::PollFlags;
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt,
-};
+use nix::sys::socket::{getsockopt, sockopt};
 use nix::sys::stat::{Mode, SFlag, umask};
 use nix::unistd::Pid;
 
@@ -394,13 +392,8 @@ enum Owner {
 
 /// Asks the kernel for the listening process. A full backlog does not block, and counts as an unknown process ID.
 fn find_owner(path: &Path) -> Owner {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let Ok(stream) = socket(AddressFamily::Unix, SockType::Stream, flags, None) else {
-        return Owner::None;
-    };
-    let Ok(address) = UnixAddr::new(path) else { return Owner::None };
-    match connect(stream.as_raw_fd(), &address) {
-        Ok(()) => getsockopt(&stream, sockopt::PeerCredentials)
+    match socket_file::connect(path) {
+        Ok(stream) => getsockopt(&stream, sockopt::PeerCredentials)
             .map_or(Owner::Server(UNKNOWN), |peer| Owner::Server(Pid::from_raw(peer.pid()))),
         Err(Errno::EAGAIN | Errno::EACCES) => Owner::Server(UNKNOWN),
         Err(_) => Owner::None,
@@ -463,19 +456,12 @@ fn remove_stale(path: &Path, user: Option<&Identity>) {
         });
         let Ok(socket) = path.with_name(&name) else { return };
         let Some(found) = socket.stat().ok().filter(|_| is_pid) else { continue };
-        if is_kind(&found, SFlag::S_IFSOCK) && is_refused(&entry.path()) {
+        let is_dead = || socket_file::connect(&entry.path()).err() == Some(Errno::ECONNREFUSED);
+        if is_kind(&found, SFlag::S_IFSOCK) && is_dead() {
             // Another server may have removed it first.
             let _ = socket.remove_if((found.st_dev, found.st_ino));
         }
     }
-}
-
-/// Returns whether no process listens at a socket.
-fn is_refused(path: &Path) -> bool {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let stream = socket(AddressFamily::Unix, SockType::Stream, flags, None);
-    let (Ok(stream), Ok(address)) = (stream, UnixAddr::new(path)) else { return false };
-    connect(stream.as_raw_fd(), &address) == Err(Errno::ECONNREFUSED)
 }
 
 fn identity_of(path: &Path, user: Option<&Identity>) -> Option<(u64, u64)> {

@@ -195,7 +195,7 @@ fn clear_path(bind: &Bind, path: &SafePath) -> Result<(), ListenError> {
     if !is_kind(&found, SFlag::S_IFSOCK) {
         return Err(ListenError::NoSocket { address: name_of(bind) });
     }
-    match connect_once(path.path()) {
+    match socket_file::connect(path.path()) {
         Err(Errno::ECONNREFUSED) => {
             // If another server has created a socket there by now, it is kept, and bind(2) fails.
             let removed = path.remove_if((found.st_dev, found.st_ino));
@@ -204,12 +204,6 @@ fn clear_path(bind: &Bind, path: &SafePath) -> Result<(), ListenError> {
         Err(Errno::ENOENT) => Ok(()),
         _ => Err(ListenError::InUse { address: name_of(bind) }),
     }
-}
-
-/// Connects without waiting for room in the backlog.
-fn connect_once(path: &Path) -> nix::Result<()> {
-    let descriptor = new_socket(AddressFamily::Unix, None)?;
-    nix::sys::socket::connect(descriptor.as_raw_fd(), &NixUnixAddr::new(path)?)
 }
 
 fn new_socket(family: AddressFamily, protocol: Option<SockProtocol>) -> nix::Result<OwnedFd> {
