@@ -2,7 +2,6 @@
 //! removed only while it contains this process's ID.
 
 use std::fs::{File, Permissions};
-use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -86,11 +85,7 @@ impl Pidfile {
         let write = || {
             let written = SafePath::resolve(&written, user.as_ref())?;
             check_replaceable(&written)?;
-            // A random suffix: in a directory that others may write to, no other process can create
-            // the name first.
-            let mut name = written.path().file_name().unwrap_or_default().to_owned();
-            name.push(format!(".{:016x}", RandomState::new().hash_one(std::process::id())));
-            let temporary = written.with_name(&name)?;
+            let temporary = written.temporary(16)?;
             let put = || {
                 write_new(&temporary, &format!("{}\n", std::process::id()))?;
                 temporary.rename_to(&written).inspect_err(|_| {

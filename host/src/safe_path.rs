@@ -10,6 +10,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -91,6 +92,16 @@ impl SafePath {
             acting_as: self.acting_as.clone(),
             link: self.link.clone(),
         })
+    }
+
+    /// Returns this name with a random suffix of this number of hexadecimal digits: in a directory that others may
+    /// write to, no other process can create it first.
+    pub fn temporary(&self, digits: usize) -> io::Result<Self> {
+        let random = format!("{:016x}", RandomState::new().hash_one(std::process::id()));
+        let mut name = self.name.clone().into_os_string();
+        name.push(".");
+        name.push(&random[..digits.min(random.len())]);
+        self.with_name(&name)
     }
 
     /// Returns the path as it was given.

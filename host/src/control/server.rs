@@ -2,7 +2,6 @@
 //! responses are bounded, and silent clients are disconnected.
 
 use std::fs::File;
-use std::hash::{BuildHasher as _, RandomState};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -418,10 +417,8 @@ fn listen(path: &Path, mode: u32, user: Option<&Identity>) -> std::io::Result<Un
         let words = "the file exists and is not a socket; remove it or choose another path";
         return Err(std::io::Error::new(ErrorKind::AlreadyExists, words));
     }
-    // A random suffix: in a directory that others may write, no one can create the name first.
-    let mut name = path.path().file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{:08x}", RandomState::new().hash_one(std::process::id()) as u32));
-    let temporary = path.with_name(&name)?;
+    // Eight digits: the path of a unix socket is short, and `remove_stale` leaves such a name alone.
+    let temporary = path.temporary(8)?;
     let before = umask(Mode::from_bits_truncate(!mode & 0o777));
     let listener = temporary.bind(|path| {
         UnixListener::bind(path)
