@@ -18,7 +18,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
-use nix::unistd::{ForkResult, Pid};
+use nix::unistd::Pid;
 
 use crate::exit_status::EX_CONFIG;
 use crate::hooks::{CHILD_EXIT, Commands, WORKER_ABORT};
@@ -29,7 +29,7 @@ use crate::message::{Channel, FromMold, Loaded, Received, Refusal, ToMold};
 use crate::namer::Namer;
 use crate::payload::{MoldContext, Payload};
 use crate::privileges::{self, Identity};
-use crate::process::{self, End};
+use crate::process::{self, Twice};
 use crate::safe_path::open_private;
 use crate::scoreboard::{MoldSlots, Scoreboard, SlotMemory};
 use crate::settings::Settings;
@@ -275,44 +275,30 @@ fn fork_worker<P: Payload>(
     };
     payload.hook("pre_fork", &[0, age as i64]);
     payload.before_fork();
-    match process::fork_with_signals_blocked() {
-        Ok(ForkResult::Parent { child }) => {
+    let forked = process::fork_twice(|worker| {
+        // Not fatal: the worker reports to the arbiter itself.
+        let _ = nix::unistd::write(&pid_writer, &worker.as_raw().to_ne_bytes());
+    });
+    match forked {
+        Ok(Twice::Caller(intermediate)) => {
             payload.after_fork_parent();
             drop((pid_writer, memory));
-            let message = match wait_for(child) {
+            let message = match process::wait_for_intermediate(intermediate) {
                 Ok(()) => FromMold::Forked { age, pid: read_pid(&pid_reader) },
                 Err(error) => fork_failed(age, &limits::describe(error)),
             };
             send(&start.command, &message);
             payload
         }
-        Ok(ForkResult::Child) => {
-            let intermediate = nix::unistd::getpid();
-            match process::fork_with_signals_blocked() {
-                Ok(ForkResult::Parent { child }) => {
-                    // Not fatal: the worker reports to the arbiter itself.
-                    let _ = nix::unistd::write(&pid_writer, &child.as_raw().to_ne_bytes());
-                    process::exit_now(0);
-                }
-                Ok(ForkResult::Child) => {
-                    process::close_inherited(&[descriptor_of(&start.command)]);
-                    process::close_inherited(start.namer.descriptor().as_slice());
-                    drop((pid_reader, pid_writer));
-                    let slot = start.slots.own();
-                    let context = &start.context;
-                    let start = WorkerStart {
-                        context,
-                        report,
-                        slot,
-                        memory,
-                        slot_number,
-                        age,
-                        intermediate,
-                    };
-                    worker::run(payload, start)
-                }
-                Err(error) => process::exit_now(error as i32),
-            }
+        Ok(Twice::Grandchild(intermediate)) => {
+            process::close_inherited(&[descriptor_of(&start.command)]);
+            process::close_inherited(start.namer.descriptor().as_slice());
+            drop((pid_reader, pid_writer));
+            let slot = start.slots.own();
+            let context = &start.context;
+            let start =
+                WorkerStart { context, report, slot, memory, slot_number, age, intermediate };
+            worker::run(payload, start)
         }
         Err(error) => {
             payload.after_fork_parent();
@@ -328,17 +314,6 @@ fn name_stack<P: Payload>(payload: &P, start: &mut Inside, pid: u32, report: Sta
     let channels = [Some(&start.command), Some(&start.report), context.watcher.as_deref()];
     let close: Vec<RawFd> = channels.into_iter().flatten().map(descriptor_of).collect();
     start.namer.name(payload, context, &close, pid, report);
-}
-
-/// Waits for the intermediate process, whose exit status is the error of its fork.
-pub(crate) fn wait_for(intermediate: Pid) -> Result<(), Errno> {
-    match process::reap(Some(intermediate), true) {
-        // A plugin that reaps all children has taken the status; the worker itself reports its process ID.
-        Ok(Some((_, End::Status(0))) | None) | Err(Errno::ECHILD) => Ok(()),
-        Ok(Some((_, End::Status(error)))) => Err(Errno::from_raw(error)),
-        Ok(Some((_, End::Signal(_)))) => Err(Errno::EINTR),
-        Err(error) => Err(error),
-    }
 }
 
 /// Returns the process ID that the intermediate process has written, or 0.

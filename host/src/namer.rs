@@ -17,9 +17,8 @@ use nix::unistd::{ForkResult, Pid, getppid};
 use serde::{Deserialize, Serialize};
 
 use crate::message::{Channel, Received};
-use crate::mold::wait_for;
 use crate::payload::{MoldContext, Payload};
-use crate::process::{self, End};
+use crate::process::{self, End, Twice};
 use crate::stack::StackReport;
 use crate::title;
 
@@ -80,24 +79,17 @@ impl Namer {
         if far.try_send(message).is_err() {
             return false;
         }
-        match process::fork_with_signals_blocked() {
-            Ok(ForkResult::Parent { child }) => {
+        match process::fork_twice(|_| {}) {
+            Ok(Twice::Caller(intermediate)) => {
                 drop(near);
-                let has_begun = wait_for(child).is_ok();
+                let has_begun = process::wait_for_intermediate(intermediate).is_ok();
                 self.queue = has_begun.then_some(far);
                 has_begun
             }
-            Ok(ForkResult::Child) => {
-                let intermediate = nix::unistd::getpid();
-                match process::fork_with_signals_blocked() {
-                    Ok(ForkResult::Parent { .. }) => process::exit_now(0),
-                    Ok(ForkResult::Child) => {
-                        process::close_inherited(close);
-                        process::close_inherited(&[far.as_raw_fd()]);
-                        serve(payload, context, &near, intermediate)
-                    }
-                    Err(error) => process::exit_now(error as i32),
-                }
+            Ok(Twice::Grandchild(intermediate)) => {
+                process::close_inherited(close);
+                process::close_inherited(&[far.as_raw_fd()]);
+                serve(payload, context, &near, intermediate)
             }
             Err(_) => false,
         }

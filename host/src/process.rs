@@ -45,6 +45,42 @@ pub fn fork_with_signals_blocked() -> nix::Result<ForkResult> {
     result
 }
 
+/// The two processes in which [`fork_twice`] returns.
+pub enum Twice {
+    /// The caller, with the intermediate process, which is to be reaped by [`wait_for_intermediate`].
+    Caller(Pid),
+    /// The grandchild, with the intermediate process, which may still be its parent.
+    Grandchild(Pid),
+}
+
+/// Forks a grandchild as [`fork_with_signals_blocked`] forks a child. The intermediate process calls `report` with the
+/// grandchild's process ID, and exits: the grandchild is reaped by the process that adopts orphans.
+pub fn fork_twice(report: impl FnOnce(Pid)) -> nix::Result<Twice> {
+    if let ForkResult::Parent { child } = fork_with_signals_blocked()? {
+        return Ok(Twice::Caller(child));
+    }
+    let intermediate = nix::unistd::getpid();
+    match fork_with_signals_blocked() {
+        Ok(ForkResult::Parent { child }) => {
+            report(child);
+            exit_now(0)
+        }
+        Ok(ForkResult::Child) => Ok(Twice::Grandchild(intermediate)),
+        Err(error) => exit_now(error as i32),
+    }
+}
+
+/// Waits for an intermediate process, whose exit status is the error of what it started.
+pub fn wait_for_intermediate(intermediate: Pid) -> nix::Result<()> {
+    match reap(Some(intermediate), true) {
+        // A plugin that reaps all children of a mold has taken the status; the new process reports its own errors.
+        Ok(Some((_, End::Status(0))) | None) | Err(Errno::ECHILD) => Ok(()),
+        Ok(Some((_, End::Status(error)))) => Err(Errno::from_raw(error)),
+        Ok(Some((_, End::Signal(_)))) => Err(Errno::EINTR),
+        Err(error) => Err(error),
+    }
+}
+
 /// Unblocks all signals.
 pub fn unblock_signals() {
     // Setting a whole mask from a valid set cannot fail.
@@ -347,11 +383,7 @@ pub fn start_detached(command: &mut std::process::Command) -> std::io::Result<()
             let error = command.spawn().err().map(|error| error.raw_os_error());
             exit_now(error.map_or(0, |number| number.unwrap_or(Errno::EIO as i32)))
         }
-        ForkResult::Parent { child } => match reap(Some(child), true)? {
-            Some((_, End::Status(0))) | None => Ok(()),
-            Some((_, End::Status(number))) => Err(std::io::Error::from_raw_os_error(number)),
-            Some((_, End::Signal(_))) => Err(Errno::EINTR.into()),
-        },
+        ForkResult::Parent { child } => Ok(wait_for_intermediate(child)?),
     }
 }
 
