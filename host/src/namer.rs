@@ -16,6 +16,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{ForkResult, Pid, getppid};
 use serde::{Deserialize, Serialize};
 
+use crate::listener;
 use crate::message::{Channel, Received};
 use crate::payload::{MoldContext, Payload};
 use crate::process::{self, End, Twice};
@@ -100,9 +101,7 @@ impl Namer {
 fn serve<P: Payload>(payload: &P, context: &MoldContext, queue: &Channel, intermediate: Pid) -> ! {
     process::reset_signal_handlers();
     title::set(&context.settings, "namer");
-    for listener in &context.listeners {
-        process::close_inherited(&[listener.descriptor()]);
-    }
+    listener::close_copies(&context.listeners);
     let arbiter = context.arbiter_pid;
     let is_tied = process::wait_for_parent(arbiter, intermediate)
         && process::tie_to_parent(arbiter, Signal::SIGTERM);
