@@ -281,8 +281,8 @@ fn is_roots(directory: &FileStat, entry: &FileStat) -> bool {
     directory.st_uid == 0 && (!others_write || is_protected)
 }
 
-/// Returns the components of a path below its start, the last one first.
-fn parts(path: &Path) -> Vec<PathBuf> {
+/// Returns the components of a path below its start, the last one first, for a walk that may follow links.
+pub fn parts(path: &Path) -> Vec<PathBuf> {
     let named = |part: Component<'_>| match part {
         Component::Normal(_) | Component::ParentDir => Some(PathBuf::from(part.as_os_str())),
         _ => None,
@@ -295,8 +295,8 @@ fn open_directory(path: &Path) -> nix::Result<OwnedFd> {
 }
 
 const PATH_FLAGS: OFlag = OFlag::O_PATH.union(OFlag::O_CLOEXEC);
-/// The kernel's limit.
-const LINKS_MAX: usize = 40;
+/// Maximum number of links on a path: the kernel's limit.
+pub const LINKS_MAX: usize = 40;
 
 #[cfg(test)]
 mod tests {

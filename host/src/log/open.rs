@@ -2,19 +2,20 @@
 //!
 //! Root opens logs in directories that the workers' user may write to, and this user may put a link there that
 //! leads to any file of the system. So the arbiter opens a log with the rights of the workers' user, who owns it.
-//! Only if this user has no right to it, as to a new file in a directory that root owns, does root open it,
-//! without following links, and only if no one but root can change a directory on the path.
+//! Only if this user has no right to it, as to a new file in a directory that root owns, does root open it, and only
+//! if no one but root can change a directory or a link on the path.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::unistd::{Gid, geteuid};
 
 use crate::privileges::Identity;
+use crate::safe_path::{LINKS_MAX, parts};
 
 /// A log cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -116,7 +117,7 @@ fn appending() -> OpenOptions {
 /// Resolves a path, including links, as long as no one but root can change it: every directory on it, and so
 /// every link, belongs to root.
 fn locate(path: &Path, owner: &Identity) -> Result<PathBuf, String> {
-    let mut left: Vec<PathBuf> = components(path);
+    let mut left = parts(path);
     let mut at = PathBuf::from("/");
     let mut links = 0;
     while let Some(name) = left.pop() {
@@ -145,7 +146,7 @@ fn locate(path: &Path, owner: &Identity) -> Result<PathBuf, String> {
                     if target.is_absolute() {
                         at = PathBuf::from("/");
                     }
-                    left.extend(components(&target));
+                    left.extend(parts(&target));
                 } else {
                     at = next;
                 }
@@ -159,18 +160,6 @@ fn locate(path: &Path, owner: &Identity) -> Result<PathBuf, String> {
         }
     }
     Ok(at)
-}
-
-/// Returns the components of a path below the root, the last one first.
-fn components(path: &Path) -> Vec<PathBuf> {
-    let parts = path.components().filter_map(|part| match part {
-        Component::Normal(name) => Some(PathBuf::from(name)),
-        Component::ParentDir => Some(PathBuf::from("..")),
-        _ => None,
-    });
-    let mut parts: Vec<PathBuf> = parts.collect();
-    parts.reverse();
-    parts
 }
 
 /// Checks that no one but root can replace an entry of a directory. If everyone may write to the directory but
@@ -211,5 +200,3 @@ fn describe(path: &Path, error: &io::Error) -> OpenError {
 const FLAGS: i32 = libc::O_NONBLOCK | libc::O_NOCTTY;
 /// Only the owner writes to a log, whatever the umask.
 const LOG_MODE: u32 = 0o644;
-/// As many links as the kernel follows.
-const LINKS_MAX: usize = 40;
