@@ -5,7 +5,6 @@ use super::canary::RetiredGeneration;
 use super::generation::{Generation, Stage};
 use super::handles::{WorkerHandle, WorkerStage};
 use super::reload::ReloadRequest;
-use super::signals::WORKERS_MAX;
 use super::stop::Phase;
 use crate::clock;
 use crate::control::{
@@ -13,6 +12,7 @@ use crate::control::{
 };
 use crate::process::{self, memory_kib};
 use crate::scoreboard::{Scoreboard, WorkerState};
+use crate::settings::WORKERS_MAX;
 
 impl Arbiter {
     /// Reads the requests of a client that is readable, and responds to those that are complete at once.

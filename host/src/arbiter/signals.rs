@@ -18,6 +18,7 @@ use super::Arbiter;
 use super::generation::Stage;
 use super::reload::ReloadRequest;
 use crate::process::name_of;
+use crate::settings::WORKERS_MAX;
 use crate::signals::ReceivedSignal;
 
 /// Signals for which the arbiter has handlers.
@@ -148,6 +149,3 @@ fn log_signal(caught: ReceivedSignal) {
     };
     tracing::info!("Handling signal: {name}{sender}");
 }
-
-/// Upper bound of the setting `workers`.
-pub(super) const WORKERS_MAX: usize = 1024;

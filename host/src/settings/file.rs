@@ -13,6 +13,7 @@ use toml::de::DeTable;
 
 use super::{
     error::{Origin, Problem},
+    index_of,
     table::TABLE,
     value::Value,
 };
@@ -68,7 +69,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<FileSettings, Vec<Problem
             file.ignored.push(ignored);
             continue;
         }
-        let Some(index) = TABLE.iter().position(|setting| setting.name == name) else {
+        let Some(index) = index_of(name) else {
             problems.push(Problem::unknown(&origin, name));
             continue;
         };

@@ -4,6 +4,7 @@
 use serde_json::Value as Json;
 
 use super::declare::Setting;
+use super::index_of;
 use super::table::TABLE;
 use super::unsupported;
 use super::value::{Kind, Value};
@@ -44,7 +45,7 @@ impl Converted {
 pub fn convert(found: &[(String, Found)]) -> Converted {
     let mut converted = Converted::default();
     for (name, found) in found {
-        let setting = TABLE.iter().find(|setting| setting.name == name);
+        let setting = index_of(name).map(|index| &TABLE[index]);
         match (setting, found, unsupported::reason(name)) {
             (_, Found::Value(Json::Null), _) | (None, _, None) => {}
             (_, Found::Other(what), _) if what == FUNCTION && hooks::is_event(name) => {

@@ -36,7 +36,7 @@ pub use file::Sections;
 pub use flags::{Action, command};
 pub use losses::is_django_project;
 pub use page::page;
-pub use table::{Settings, TABLE};
+pub use table::{Settings, TABLE, WORKERS_MAX};
 pub use types::{
     Account, ClientCertificate, GroupId, HeaderMap, LogFormat, LogLevel, LogTarget, ProxyProtocol,
     StatsdHost, SyslogAddress, SyslogFacility, TlsVersion, TrustedPeers,

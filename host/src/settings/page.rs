@@ -15,11 +15,11 @@ pub fn page() -> String {
     let mut page = INTRODUCTION.to_owned();
     // Writing to a string cannot fail.
     let _ = write_settings(&mut page);
-    page.push_str(ELSEWHERE_INTRODUCTION);
+    page.push_str(MOVED_INTRODUCTION);
     let _ = write_names(&mut page, MOVED);
     page.push_str(IGNORED_INTRODUCTION);
     let _ = write_names(&mut page, IGNORED);
-    page.push_str(ABSENT_INTRODUCTION);
+    page.push_str(UNSUPPORTED_INTRODUCTION);
     let _ = write_names(&mut page, UNSUPPORTED);
     page
 }
@@ -119,7 +119,7 @@ The settings file is TOML. Besides the settings below it may contain tables for 
 server passes on unchanged: `[class.NAME]` for the worker class NAME, `[application]`, and `[hooks]`.
 ";
 
-const ELSEWHERE_INTRODUCTION: &str = "
+const MOVED_INTRODUCTION: &str = "
 ## Settings of gunicorn that exist in another form
 
 | setting | how |
@@ -135,7 +135,7 @@ Each of them logs a warning with the reason.
 | --- | --- |
 ";
 
-const ABSENT_INTRODUCTION: &str = "
+const UNSUPPORTED_INTRODUCTION: &str = "
 ## Settings of gunicorn that do not exist here
 
 | setting | why |

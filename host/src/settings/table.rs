@@ -22,7 +22,7 @@ const SECONDS: Kind = Kind::Seconds { max: YEAR };
 /// Upper bound of each queue and table whose length is a setting; far above what one machine can use.
 const MANY: i64 = 1 << 20;
 /// Maximum number of worker processes: each has a slot in the scoreboard.
-const WORKERS_MAX: i64 = 1024;
+pub const WORKERS_MAX: usize = 1024;
 /// For counters and sizes without a specific bound.
 const HUGE: i64 = i64::MAX;
 
@@ -54,7 +54,7 @@ settings! {
         ///
         /// Change it while the server runs with `TTIN`, `TTOU`, or hostctl.
         workers: usize {
-            kind: Kind::Int { min: 1, max: WORKERS_MAX }, default: Some("1"),
+            kind: Kind::Int { min: 1, max: WORKERS_MAX as i64 }, default: Some("1"),
             long: Some("workers"), short: Some('w'), effect: Effect::Live,
             variable: Some(Variable { name: "WEB_CONCURRENCY", prefix: "" }),
         }
