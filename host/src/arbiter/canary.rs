@@ -78,7 +78,7 @@ impl Arbiter {
             matches!(generation.stage, Stage::Trial | Stage::Booting)
                 && id.is_none_or(|id| generation.id > id)
         };
-        let serving = self.generations.in_stage_mut(Stage::Serving).map(|serving| serving.id);
+        let serving = self.generations.in_stage(Stage::Serving).map(|serving| serving.id);
         let newest = self.generations.iter().position(is_new);
         if let (Some(serving), Some(index)) = (serving, newest)
             && id.is_none_or(|id| id == serving)

@@ -77,8 +77,8 @@ impl Arbiter {
     }
 
     /// Returns the settings of the serving generation in the format of `--print-config`.
-    fn config(&mut self) -> Response {
-        let serving = self.generations.in_stage_mut(Stage::Serving);
+    fn config(&self) -> Response {
+        let serving = self.generations.in_stage(Stage::Serving);
         match serving.map(|generation| generation.settings.to_toml()) {
             Some(config) => Response { ok: true, config: Some(config), ..Response::default() },
             None => Response::refused("no generation is serving yet"),

@@ -45,10 +45,9 @@ impl Arbiter {
         if !matches!(self.phase, Phase::Running) {
             return self.answer_refused(&request.waiting, "the server is stopping");
         }
-        match self.generations.in_stage_mut(Stage::Booting) {
-            None => return self.begin_reload(request),
-            Some(refused) if refused.awaits_change => return self.begin_reload(request),
-            Some(_) => {}
+        let booting = self.generations.in_stage(Stage::Booting);
+        if booting.is_none_or(|refused| refused.awaits_change) {
+            return self.begin_reload(request);
         }
         let queued = self.reload_queued.get_or_insert_default();
         let superseded = if queued.asks_the_same(&request) {
@@ -65,10 +64,8 @@ impl Arbiter {
     pub(super) fn promote_when_ready(&mut self) {
         let needed = if self.has_been_ready { usize::MAX } else { 1 };
         let running = matches!(self.phase, Phase::Running);
-        let Some(generation) = self.generations.in_stage_mut(Stage::Booting).filter(|_| running)
-        else {
-            return;
-        };
+        let booting = self.generations.in_stage(Stage::Booting).filter(|_| running);
+        let Some(generation) = booting else { return };
         let id = generation.id;
         let share = generation.share;
         if generation.serving() < generation.target.min(needed) || !self.is_healthy(id) {
@@ -87,13 +84,10 @@ impl Arbiter {
 
     /// Makes a generation take over from the previous one.
     fn promote(&mut self, id: u32) {
-        let Some(old) = self.generations.in_stage_mut(Stage::Serving).map(|old| {
-            let limit = old.settings.graceful_timeout;
-            (old.id, limit)
-        }) else {
+        let Some(old) = self.generations.in_stage(Stage::Serving) else {
             return self.become_ready(id);
         };
-        let (old, limit) = old;
+        let (old, limit) = (old.id, old.settings.graceful_timeout);
         let left = self.abandoned_listeners(id, old);
         let Some(generation) = self.generations.by_id_mut(id) else { return };
         generation.stage = Stage::Serving;
@@ -128,7 +122,7 @@ impl Arbiter {
     /// Refuses a generation that cannot serve: it is retired, and everything is as before. At start, when no
     /// generation serves, the server exits; with `reload` it waits for a file to change.
     pub(super) fn refuse(&mut self, index: usize, refusal: &Refusal) {
-        let Some(old) = self.generations.in_stage_mut(Stage::Serving).map(|old| old.id) else {
+        let Some(old) = self.generations.in_stage(Stage::Serving).map(|old| old.id) else {
             if self.generations[index].awaits_change {
                 return tracing::debug!(
                     "further failure of the refused generation: {}",
@@ -181,7 +175,7 @@ impl Arbiter {
             self.control.answer(client, &Response::done());
         }
         let running = matches!(self.phase, Phase::Running);
-        if !running || self.generations.in_stage_mut(Stage::Booting).is_some() {
+        if !running || self.generations.in_stage(Stage::Booting).is_some() {
             return false;
         }
         let queued = self.reload_queued.take();
@@ -194,7 +188,7 @@ impl Arbiter {
 
     fn begin_reload(&mut self, request: ReloadRequest) {
         let ReloadRequest { worker_class, share, settings, waiting } = request;
-        if let Some(trial) = self.generations.in_stage_mut(Stage::Trial).map(|trial| trial.id) {
+        if let Some(trial) = self.generations.in_stage(Stage::Trial).map(|trial| trial.id) {
             let reason =
                 format!("generation {trial} is on trial: promote it or roll it back first");
             tracing::error!("reload refused: {reason}");
@@ -291,11 +285,8 @@ impl Arbiter {
 
     /// Stops accepting on listeners that only this generation, which never took over, listens on.
     pub(super) fn close_listeners_of(&mut self, id: u32) {
-        let Some(serving) = self.generations.in_stage_mut(Stage::Serving).map(|serving| serving.id)
-        else {
-            return;
-        };
-        for listener in self.abandoned_listeners(serving, id) {
+        let Some(serving) = self.generations.in_stage(Stage::Serving) else { return };
+        for listener in self.abandoned_listeners(serving.id, id) {
             listener.stop_accepting();
         }
     }

@@ -13,7 +13,7 @@ impl Arbiter {
     /// Worker `sender` has reported a stack.
     pub(super) fn on_stack(&mut self, id: u32, sender: Pid, report: StackReport) {
         let Some(generation) = self.generations.by_id_mut(id) else { return };
-        if !generation.workers.iter().any(|worker| worker.pid() == Some(sender)) {
+        if generation.find_worker(sender).is_none() {
             return tracing::warn!("process {sender} is no worker but reports a stack: ignored");
         }
         let pid = process::number(sender);

@@ -35,7 +35,7 @@ impl Arbiter {
         if self.phase != Phase::Running {
             return;
         }
-        let serving = self.generations.in_stage_mut(Stage::Serving);
+        let serving = self.generations.in_stage(Stage::Serving);
         match serving.and_then(|generation| generation.settings.drain_delay) {
             Some(delay) => {
                 tracing::info!("stopping in {} s (drain_delay)", delay.as_secs_f32());

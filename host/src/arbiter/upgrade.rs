@@ -83,7 +83,7 @@ impl Arbiter {
         if self.predecessor.is_some() {
             return tracing::warn!("USR2 ignored: the previous arbiter is still running");
         }
-        if let Some(trial) = self.generations.in_stage_mut(Stage::Trial) {
+        if let Some(trial) = self.generations.in_stage(Stage::Trial) {
             let id = trial.id;
             return tracing::warn!("USR2 ignored: generation {id} is on trial");
         }
@@ -109,7 +109,7 @@ impl Arbiter {
         unsafe {
             command.pre_exec(move || keep_over_exec(&descriptors));
         }
-        if let Some(generation) = self.generations.in_stage_mut(Stage::Serving) {
+        if let Some(generation) = self.generations.in_stage(Stage::Serving) {
             generation.send_hook("pre_exec", &[generation.target as i64]);
         }
         match command.spawn() {
