@@ -4,11 +4,11 @@
 use super::Arbiter;
 use super::generation::Stage;
 use super::handles::{WorkerHandle, WorkerStage};
-use crate::process::memory_kib;
+use crate::process::{self, memory_kib};
 use crate::scoreboard::Event;
 
 impl Arbiter {
-    /// Time of the next measurement; never, while no generation serves.
+    /// Returns the time of the next measurement.
     pub(super) fn next_measurement(&self) -> u64 {
         let limited = self
             .generations
@@ -34,7 +34,7 @@ impl Arbiter {
             for worker in &mut generation.workers {
                 let old_enough = now_ns > worker.ready_ns + AGE_MIN_NS;
                 let ready = worker.stage == WorkerStage::Ready && !worker.wants_to_retire;
-                let pid = worker.pid().map_or(0, |pid| pid.as_raw().unsigned_abs());
+                let pid = worker.pid().map_or(0, process::number);
                 let Some(kib) = memory_kib(pid).filter(|_| ready && old_enough) else { continue };
                 worker.note_growth(pid, kib);
                 if may_replace && limit_kib.is_some_and(|limit| kib > limit) {

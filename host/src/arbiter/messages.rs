@@ -16,15 +16,14 @@ use crate::scoreboard::{Event, Scoreboard};
 
 impl Arbiter {
     /// Reads the pending messages of a generation's mold.
-    pub(super) fn read_mold(&mut self, generation: u32) {
+    pub(super) fn read_mold(&mut self, id: u32) {
         for _ in 0..MESSAGES_MAX {
-            let Some(generation) = self.generations.by_id_mut(generation) else { return };
+            let Some(generation) = self.generations.by_id_mut(id) else { return };
             let Some(mold) = &generation.mold else { return };
             match mold.command.receive::<FromMold>() {
                 Ok(Received::Message(FromMold::Forked { age, pid }, sender))
                     if mold.pid == sender =>
                 {
-                    let id = generation.id;
                     if let Some(index) = self.generations.index_of(id) {
                         self.on_forked(index, age, Pid::from_raw(pid));
                     }
@@ -32,7 +31,6 @@ impl Arbiter {
                 Ok(Received::Message(FromMold::ForkFailed { age, reason }, sender))
                     if mold.pid == sender =>
                 {
-                    let id = generation.id;
                     self.on_fork_failed(id, age, &reason);
                 }
                 Ok(Received::Message(message, sender)) if mold.pid == sender => {
@@ -75,17 +73,15 @@ impl Arbiter {
     }
 
     /// Reads the pending messages of a generation's workers.
-    pub(super) fn read_workers(&mut self, generation: u32) {
+    pub(super) fn read_workers(&mut self, id: u32) {
         for _ in 0..MESSAGES_MAX {
             let scoreboard = Arc::clone(&self.scoreboard);
-            let Some(generation) = self.generations.by_id_mut(generation) else { return };
+            let Some(generation) = self.generations.by_id_mut(id) else { return };
             match generation.report.receive::<FromWorker>() {
                 Ok(Received::Message(FromWorker::Started { age }, sender)) => {
-                    let id = generation.id;
                     self.on_started(id, age, sender);
                 }
                 Ok(Received::Message(FromWorker::Stack(report), sender)) => {
-                    let id = generation.id;
                     self.on_stack(id, sender, *report);
                 }
                 Ok(Received::Message(message, sender)) => {
@@ -161,7 +157,7 @@ impl Generation {
                     worker.kill_at_ns = Some(worker.drain_until_ns);
                 }
             }
-            // Stacks: see `Arbiter::hear_workers`.
+            // See `Arbiter::read_workers`.
             FromWorker::Ready { .. } | FromWorker::Started { .. } | FromWorker::Stack(_) => {}
             FromWorker::BootFailed { refusal, .. } => worker.refusal = Some(refusal),
             FromWorker::Retiring { reason, .. } => {

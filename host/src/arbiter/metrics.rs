@@ -36,15 +36,14 @@ pub(super) struct StatusProcess {
 }
 
 impl StatusProcess {
-    /// Applies the settings of a new generation; returns whether something changed.
-    fn adopt(&mut self, settings: &Arc<Settings>) -> bool {
+    /// Applies the settings of a new generation.
+    fn adopt(&mut self, settings: &Arc<Settings>) {
         if self.settings.as_ref().is_some_and(|present| is_same(present, settings)) {
-            return false;
+            return;
         }
         self.settings = Some(Arc::clone(settings));
         self.close();
         self.retry_at_ns = clock::now_ns();
-        true
     }
 
     /// Kills the process and closes its addresses.

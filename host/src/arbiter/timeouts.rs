@@ -14,7 +14,7 @@ use crate::clock;
 use crate::exit_status::BOOT_ERROR;
 use crate::hooks::WORKER_ABORT;
 use crate::message::Refusal;
-use crate::process::{name_of, tracer_of};
+use crate::process::{self, name_of, tracer_of};
 use crate::scoreboard::{Event, SlotReader};
 
 impl Arbiter {
@@ -212,7 +212,7 @@ impl WorkerHandle {
     ///
     /// A full `timeout` begins when the debugger has detached.
     fn spare_traced(&mut self, now_ns: u64) -> bool {
-        let Some(pid) = self.pid().map(|pid| pid.as_raw() as u32) else { return false };
+        let Some(pid) = self.pid().map(process::number) else { return false };
         let was_traced = self.is_traced;
         let tracer = tracer_of(pid);
         self.is_traced = tracer.is_some();
