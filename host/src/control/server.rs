@@ -147,10 +147,13 @@ impl ControlServer {
     /// Returns the descriptor to poll for new clients; `None` if the number of clients has reached its
     /// maximum and each of them waits for a response.
     pub fn listener(&self) -> Option<BorrowedFd<'_>> {
-        let has_room =
-            self.clients.len() < CLIENTS_MAX || self.clients.iter().any(Client::is_silent);
-        let has_room = has_room && self.rest_until_ns == 0;
-        self.listener.as_ref().filter(|_| has_room).map(|listener| listener.as_fd())
+        let accepts = self.has_room() && self.rest_until_ns == 0;
+        self.listener.as_ref().filter(|_| accepts).map(|listener| listener.as_fd())
+    }
+
+    /// Returns whether another client can be accepted, possibly in place of a silent one.
+    fn has_room(&self) -> bool {
+        self.clients.len() < CLIENTS_MAX || self.clients.iter().any(Client::is_silent)
     }
 
     /// Returns the clients to poll, and for which events. A client that has hung up and only waits for a late
@@ -175,10 +178,7 @@ impl ControlServer {
     /// replaces the client that has been silent for longest.
     pub fn accept(&mut self) {
         for _ in 0..CLIENTS_MAX {
-            let Some(listener) = &self.listener else { return };
-            if self.clients.len() >= CLIENTS_MAX && !self.clients.iter().any(Client::is_silent) {
-                return;
-            }
+            let Some(listener) = self.listener.as_ref().filter(|_| self.has_room()) else { return };
             let stream = match listener.accept() {
                 Ok((stream, _)) => stream,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
@@ -399,7 +399,7 @@ fn find_owner(path: &Path) -> Owner {
     }
 }
 
-/// The path of a server whose configured path is taken by another one.
+/// Returns the path of a server whose configured path is taken by another one.
 fn private_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}", std::process::id()));
