@@ -372,8 +372,8 @@ impl AsRawFd for Channel {
     }
 }
 
-/// Upper bound of a packet in bytes. The longest texts are reasons, which are one line each. The kernel truncates
-/// a longer packet, which is then garbled.
+/// Upper bound of a packet in bytes. The longest messages are stacks, which are cut to fit, and reasons, which are one
+/// line each. The kernel truncates a longer packet, which is then garbled.
 const PACKET_MAX: usize = 8 * 1024;
 
 #[cfg(test)]

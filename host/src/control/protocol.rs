@@ -90,7 +90,7 @@ pub struct Status {
     pub version: String,
     /// The arbiter's process ID.
     pub pid: u32,
-    /// `running` or `stopping`.
+    /// `starting`, `running` or `stopping`.
     pub state: String,
     /// Resident memory of the arbiter.
     pub memory_kib: Option<u64>,

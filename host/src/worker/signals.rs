@@ -58,7 +58,7 @@ pub struct Taken {
 }
 
 impl WorkerSignals {
-    /// Installs the handlers, in a process that has only default handlers.
+    /// Installs the handlers, in place of those that the process has for the same signals.
     pub(super) fn install(slot: SlotWriter, arbiter: Pid) -> nix::Result<Self> {
         let flags = OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
         let (wake, writer) = nix::unistd::pipe2(flags)?;
@@ -351,8 +351,9 @@ fn arm_end_timer(after_ns: i64) {
 }
 
 fn install_handler(signal: i32, handler: Handler, flags: i32) -> nix::Result<()> {
-    // SAFETY: the handlers of this module are async-signal-safe: atomics, write, timer_settime,
-    // raise and _exit. nix does not know real-time signals, so libc's own function is called.
+    // SAFETY: the handlers of this module are async-signal-safe: atomics, write, timer_settime, raise and _exit.
+    // Only a process that another one aborts does more, and ends in any case: see `log_backtrace`. nix does not
+    // know real-time signals, so libc's own function is called.
     let result = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = handler as usize;
