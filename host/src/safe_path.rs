@@ -31,46 +31,29 @@ pub struct SafePath {
     name: PathBuf,
     /// The path as it was given.
     path: PathBuf,
-    /// The user whose privileges are used, if the path leads through that user's links.
-    acting_as: Option<Identity>,
-    /// The link for which root does not act as itself.
-    link: Option<PathBuf>,
+    /// The user whose privileges are used, and the link because of which root does not act as itself.
+    acting_as: Option<(Identity, PathBuf)>,
 }
 
 impl SafePath {
     /// Opens the directory of `path`, which must exist. `user` is the workers' user, if it differs from this
     /// process's.
     pub fn resolve(path: &Path, user: Option<&Identity>) -> io::Result<Self> {
-        Self::resolve_with(path, user, geteuid().is_root())
-    }
-
-    fn resolve_with(path: &Path, user: Option<&Identity>, is_root: bool) -> io::Result<Self> {
-        let name = path.file_name().ok_or(Errno::EINVAL)?;
+        let name = path.file_name().ok_or(Errno::EINVAL)?.into();
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let parent = parent.unwrap_or(Path::new("."));
-        let (name, path) = (PathBuf::from(name), path.to_owned());
-        let as_self =
-            |directory, name, path| Self { directory, name, path, acting_as: None, link: None };
-        if !is_root {
-            return Ok(as_self(open_directory(parent)?, name, path));
-        }
-        match walk(parent) {
-            Ok(walked) => Ok(as_self(walked.found, name, path)),
-            Err(Refused::System(error)) => Err(error.into()),
-            Err(Refused::Link(link)) => {
-                let Some(user) = user else { return Err(Refused::Link(link).into()) };
-                let opened = user.with_file_access(|| open_directory(parent))?;
-                let directory = opened.map_err(|_| Refused::Link(link.clone()))?;
-                let acting_as = Some(user.clone());
-                Ok(Self { directory, name, path, acting_as, link: Some(link) })
-            }
-        }
+        let (directory, acting_as) = if geteuid().is_root() {
+            open_directory_as_root(parent, user)?
+        } else {
+            (open_directory(parent)?, None)
+        };
+        Ok(Self { directory, name, path: path.to_owned(), acting_as })
     }
 
     /// Adds the reason to an error: root does not follow another user's link, and that user lacks the permission.
     pub fn explain(&self, error: io::Error) -> io::Error {
-        match (&self.link, &self.acting_as) {
-            (Some(link), Some(user)) if error.kind() == io::ErrorKind::PermissionDenied => {
+        match &self.acting_as {
+            Some((user, link)) if error.kind() == io::ErrorKind::PermissionDenied => {
                 let words = format!(
                     "{} is a symbolic link in a directory that other users can write; not followed as root, and user \
                      {} has no permission: {error}",
@@ -90,7 +73,6 @@ impl SafePath {
             name: name.into(),
             path: self.path.with_file_name(name),
             acting_as: self.acting_as.clone(),
-            link: self.link.clone(),
         })
     }
 
@@ -160,9 +142,27 @@ impl SafePath {
 
     fn act<T>(&self, call: impl FnOnce() -> nix::Result<T>) -> nix::Result<T> {
         match &self.acting_as {
-            Some(user) => user.with_file_access(call)?,
+            Some((user, _)) => user.with_file_access(call)?,
             None => call(),
         }
+    }
+}
+
+/// Opens a directory as root, or as the workers' user if root does not follow a link on the path. Returns that user and
+/// the link.
+fn open_directory_as_root(
+    path: &Path,
+    user: Option<&Identity>,
+) -> io::Result<(OwnedFd, Option<(Identity, PathBuf)>)> {
+    match (walk(path), user) {
+        (Ok(walked), _) => Ok((walked.found, None)),
+        (Err(Refused::Link(link)), Some(user)) => {
+            match user.with_file_access(|| open_directory(path))? {
+                Ok(directory) => Ok((directory, Some((user.clone(), link)))),
+                Err(_) => Err(Refused::Link(link).into()),
+            }
+        }
+        (Err(refused), _) => Err(refused.into()),
     }
 }
 
