@@ -87,7 +87,7 @@ pub(super) struct Area {
     is_inherited: bool,
 }
 
-// SAFETY: the area is memory of atomics, which any thread may use.
+// SAFETY: an address. The memory there is atomics, which any thread may use, and access lines: see `LinePages`.
 unsafe impl Send for Area {}
 // SAFETY: see above.
 unsafe impl Sync for Area {}
@@ -122,7 +122,7 @@ impl Area {
         let start = self.place(index).ok_or(Errno::EINVAL)?;
         let flags = MapFlags::MAP_SHARED | MapFlags::MAP_FIXED;
         // SAFETY: the range is a slot's position in the area, which belongs to this type alone; it stays
-        // mapped and readable, and references to it see atomics, whatever their values.
+        // mapped and readable, and references to it see atomics and bytes in an `UnsafeCell`, whatever their values.
         unsafe { mmap(Some(address(start)?), SIZE_OF_FILE, ProtFlags::PROT_READ, flags, file, 0) }
             .map(drop)
     }
@@ -172,7 +172,7 @@ pub(super) struct OwnSlot {
 pub(super) struct OwnLines(&'static OwnSlot);
 
 impl OwnLines {
-    /// The memory; null in a process that was forked from the one that took the handle.
+    /// Returns the memory; `None` in a process that was forked from the one that took the handle.
     pub(super) fn get(&self) -> Option<&'static LinePages> {
         self.0.pages().map(|pages| &pages.lines)
     }

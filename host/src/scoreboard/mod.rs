@@ -145,9 +145,9 @@ impl Scoreboard {
 
     /// Reserves a free slot for a worker that is about to be forked; `age` 0 is a mold.
     pub fn claim(&self, generation: u32, age: u64) -> Result<Claimed, ClaimError> {
-        let is_free = |owner: &SlotOwner| owner.serial.load(Ordering::Relaxed) == 0;
         let mut candidates = if age == 0 { SLOTS_MAX..SLOTS_TOTAL } else { 0..SLOTS_MAX };
-        let is_free = |index: &usize| is_free(&self.ledger.owners[*index]);
+        let is_free =
+            |index: &usize| self.ledger.owners[*index].serial.load(Ordering::Relaxed) == 0;
         let index = candidates.find(is_free).ok_or(ClaimError::Full)?;
         let serial = self.made.load(Ordering::Relaxed) + 1;
         let memory = if let Some(memory) = self.area.inherited(index) {
