@@ -6,7 +6,6 @@ use std::sync::Arc;
 use nix::unistd::Pid;
 
 use super::generation::{Generation, Role, Stage};
-
 use crate::listener::Listener;
 
 /// The generations in the order of creation. At most one is booting and one serving.

@@ -11,7 +11,6 @@ use super::handles::{Exit, Mold, MoldStage, WorkerHandle, WorkerStage};
 use crate::clock;
 use crate::exit_status::{BOOT_ERROR, EX_CONFIG};
 use crate::message::Refusal;
-
 use crate::process::{self, End};
 use crate::scoreboard::Event;
 

@@ -111,15 +111,7 @@ pub(super) fn adopt(number: RawFd, key: String) -> Result<Listener, ListenError>
     if let Err(reason) = prepared {
         return Err(ListenError::System { address: format!("fd://{number}"), reason });
     }
-    Ok(Listener {
-        socket,
-        key,
-        address,
-        from_outside: true,
-        private: false,
-        identity: None,
-        user: None,
-    })
+    Ok(Listener { from_outside: true, ..Listener::new(socket, key, address) })
 }
 
 /// Returns the address that a socket is bound to.

@@ -111,6 +111,19 @@ pub struct Listener {
 }
 
 impl Listener {
+    /// Creates a public listener of this server alone.
+    fn new(socket: OwnedFd, key: String, address: Address) -> Self {
+        Self {
+            socket,
+            key,
+            address,
+            from_outside: false,
+            private: false,
+            identity: None,
+            user: None,
+        }
+    }
+
     /// Returns its address.
     pub fn address(&self) -> &Address {
         &self.address

@@ -86,15 +86,7 @@ fn listen_tcp(
     bind_socket(descriptor.as_raw_fd(), &SockaddrStorage::from(address)).map_err(failed)?;
     start_listening(&descriptor, settings).map_err(failed)?;
     let address = inherited::address_of(&descriptor).unwrap_or(Address::Tcp(address));
-    Ok(Listener {
-        socket: descriptor,
-        key: key_of(bind),
-        address,
-        from_outside: false,
-        private: false,
-        identity: None,
-        user: None,
-    })
+    Ok(Listener::new(descriptor, key_of(bind), address))
 }
 
 fn open_path(
@@ -118,15 +110,8 @@ fn open_path(
     bound.map_err(|errno| refused(errno.into()))?;
     socket_file::set_access(&safe, owner.uid, owner.gid, mode).map_err(refused)?;
     start_listening(&descriptor, settings).map_err(failed)?;
-    Ok(Listener {
-        socket: descriptor,
-        key: key_of(bind),
-        address: Address::Unix(path.to_owned()),
-        from_outside: false,
-        private: false,
-        identity: safe.identity(),
-        user,
-    })
+    let listener = Listener::new(descriptor, key_of(bind), Address::Unix(path.to_owned()));
+    Ok(Listener { identity: safe.identity(), user, ..listener })
 }
 
 fn open_abstract(bind: &Bind, name: &str, settings: &Settings) -> Result<Listener, ListenError> {
@@ -135,15 +120,7 @@ fn open_abstract(bind: &Bind, name: &str, settings: &Settings) -> Result<Listene
     let address = NixUnixAddr::new_abstract(name.as_bytes()).map_err(failed)?;
     bind_socket(descriptor.as_raw_fd(), &address).map_err(failed)?;
     start_listening(&descriptor, settings).map_err(failed)?;
-    Ok(Listener {
-        socket: descriptor,
-        key: key_of(bind),
-        address: Address::Abstract(name.to_owned()),
-        from_outside: false,
-        private: false,
-        identity: None,
-        user: None,
-    })
+    Ok(Listener::new(descriptor, key_of(bind), Address::Abstract(name.to_owned())))
 }
 
 /// Owner of a unix socket.
