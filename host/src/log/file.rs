@@ -294,12 +294,12 @@ fn open_target(
     let LogTarget::File(path) = target else {
         return of_shared(stream, Origin::Stream).map_err(failed);
     };
-    if let Some(number) = open::descriptor_of(path) {
+    let owner = Identity::of_workers(settings);
+    if let Some(number) = open::descriptor_of(path, owner.as_ref()) {
         return open::borrow_inherited(number)
             .and_then(|fd| of_shared(fd, Origin::Inherited))
             .map_err(failed);
     }
-    let owner = Identity::of_workers(settings);
     let descriptor = open::open(path, owner.as_ref())?;
     let sink = Sink::of_opened(descriptor.as_fd());
     Ok(Opened { descriptor, sink, origin: Origin::File(path.clone(), owner) })
@@ -391,12 +391,17 @@ pub(super) mod tests {
         symlink(at("secret/new"), at("theirs/new")).unwrap();
         symlink(at("secret"), at("theirs/sub")).unwrap();
         symlink(at("var"), at("logs")).unwrap();
+        let of_root = fs::File::options().append(true).open(at("secret/key")).unwrap();
+        let number = format!("/proc/self/fd/{}", of_root.as_raw_fd());
+        symlink(&number, at("theirs/number")).unwrap();
+        symlink(at("theirs/number"), at("var/number")).unwrap();
         let settings = as_user(&["--user", "4711", "--group", "4712"]);
         let open = |name: &str| {
             let log = LogFile::open(&LogTarget::File(at(name)), stderr().as_fd(), &settings);
             log.map(|log| log.append(b"line\n"))
         };
-        for name in ["theirs/key", "theirs/new", "theirs/sub/key", "theirs/sub/other"] {
+        let links = ["theirs/key", "theirs/new", "theirs/sub/key", "theirs/sub/other"];
+        for name in links.into_iter().chain(["theirs/number", "var/number"]) {
             let error = open(name).unwrap_err().to_string();
             assert!(error.contains(&at(name).display().to_string()), "{error}");
         }
@@ -407,6 +412,9 @@ pub(super) mod tests {
             let facts = fs::metadata(at(name)).unwrap();
             assert_eq!((facts.uid(), facts.len()), (owner, 5), "{name}");
         }
+        symlink(&number, at("var/roots-number")).unwrap();
+        assert!(open("logs/roots-number").unwrap());
+        assert_eq!(fs::read_to_string(at("secret/key")).unwrap(), "line\n");
         // logrotate's `create 0640 root adm` in a directory of root's.
         fs::write(at("var/roots"), "").unwrap();
         assert!(open("logs/roots").unwrap());

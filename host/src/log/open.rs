@@ -47,8 +47,9 @@ pub(super) fn open(path: &Path, owner: Option<&Identity>) -> Result<OwnedFd, Ope
 }
 
 /// Returns the descriptor that a path names: `/dev/stdout`, `/proc/self/fd/3`, or a link to such a name. Opening
-/// these creates another file description, which fails for a socket and for the pipe of another user.
-pub(super) fn descriptor_of(path: &Path) -> Option<i32> {
+/// these creates another file description, which fails for a socket and for the pipe of another user. For an
+/// `owner`, a link counts only if no one but root can change it: otherwise the owner chooses the descriptor.
+pub(super) fn descriptor_of(path: &Path, owner: Option<&Identity>) -> Option<i32> {
     let mut path = path.to_owned();
     for _ in 0..LINKS_MAX {
         let name = path.to_str()?;
@@ -62,7 +63,12 @@ pub(super) fn descriptor_of(path: &Path) -> Option<i32> {
             return number.parse().ok();
         }
         let target = std::fs::read_link(&path).ok()?;
-        path = path.parent()?.join(target);
+        let parent = path.parent()?;
+        if let Some(owner) = owner {
+            let parent = locate(parent, owner).ok()?;
+            check_entry(&parent, std::fs::symlink_metadata(&path).ok().as_ref(), owner).ok()?;
+        }
+        path = parent.join(target);
     }
     None
 }
