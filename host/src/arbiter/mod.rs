@@ -153,6 +153,7 @@ enum Source {
     Control,
     Client(ClientId),
     Predecessor,
+    Log,
 }
 
 impl Arbiter {
@@ -174,6 +175,7 @@ impl Arbiter {
             SignalInbox::install(signals::HANDLED).map_err(system("installing signal handlers"))?;
         let scoreboard = Scoreboard::new().map_err(system("creating the scoreboard"))?;
         log.count_in(scoreboard.log_lines());
+        log.file().keep_lines();
         let predecessor = Predecessor::from_environment();
         let mut inherited = Inherited::from_environment();
         process::clear_environment(Inherited::VARIABLES);
@@ -271,6 +273,7 @@ impl Arbiter {
             Source::Control => self.control.accept(),
             Source::Client(client) => self.read_client(client),
             Source::Predecessor => self.on_predecessor_end(),
+            Source::Log => self.log.file().write_kept(),
         }
     }
 
@@ -317,6 +320,8 @@ impl Arbiter {
             .predecessor
             .as_ref()
             .and_then(|predecessor| Some((Source::Predecessor, predecessor.end()?, readable)));
+        let log = Some(self.log.file()).filter(|log| log.keeps_lines());
+        let log = log.map(|log| (Source::Log, log.as_fd(), PollFlags::POLLOUT));
         std::iter::once((Source::Signals, self.signals.as_fd(), readable))
             .chain(molds)
             .chain(reports)
@@ -324,6 +329,7 @@ impl Arbiter {
             .chain(control)
             .chain(clients)
             .chain(predecessor)
+            .chain(log)
     }
 
     /// Returns the descriptors that a child must not inherit, except those of the generation that it is

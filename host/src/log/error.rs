@@ -111,6 +111,11 @@ impl ErrorLog {
         self.file.be_patient();
     }
 
+    /// Returns the log's file.
+    pub fn file(&self) -> &LogFile {
+        &self.file
+    }
+
     /// Redirects this process's standard output and standard error to the log's file (`capture_output`). A
     /// log that is standard error itself leaves both unchanged.
     pub fn capture_streams(&self) -> io::Result<()> {

@@ -16,6 +16,7 @@ use std::{
 
 use nix::errno::Errno;
 
+use super::held::{HELD_MAX, Held};
 use super::open::{self, OpenError};
 use super::sink::{Sink, blocking_clone};
 use crate::privileges::Identity;
@@ -40,6 +41,8 @@ pub struct LogFile {
     error: AtomicI32,
     /// Whether the trouble has been reported.
     reported: AtomicBool,
+    /// Lines that wait for the reader.
+    held: Held,
 }
 
 /// Where a log's descriptor comes from.
@@ -79,6 +82,7 @@ impl LogFile {
             lost: AtomicU64::default(),
             error: AtomicI32::default(),
             reported: AtomicBool::default(),
+            held: Held::default(),
         })
     }
 
@@ -88,15 +92,61 @@ impl LogFile {
         self.patient.store(true, Ordering::Relaxed);
     }
 
+    /// Lets this process keep lines while the reader of a full pipe does not read: the arbiter, which does not
+    /// wait for one.
+    pub fn keep_lines(&self) {
+        self.held.enable();
+    }
+
+    /// Returns whether lines are kept for the reader, so that [`LogFile::write_kept`] is to be called once the
+    /// descriptor is writable.
+    pub fn keeps_lines(&self) -> bool {
+        self.held.lines().is_some_and(|held| !held.is_empty())
+    }
+
+    /// Writes the lines that were kept, as far as the reader lets it.
+    pub fn write_kept(&self) {
+        if let Some(mut held) = self.held.lines() {
+            self.write_held(&mut held);
+        }
+    }
+
     /// Appends whole lines and counts those that cannot be written. Returns whether all were written. It has
     /// no error, since a full disk or a closed pipe must not disturb the service.
     pub fn append(&self, lines: &[u8]) -> bool {
-        match self.append_some(lines) {
-            Ok(()) => true,
-            Err((written, error)) => {
-                self.lose(&lines[written..], error);
-                false
+        let mut held = self.held.lines();
+        if let Some(held) = held.as_deref_mut().filter(|held| !held.is_empty()) {
+            self.write_held(held);
+            if !held.is_empty() {
+                self.hold(held, lines);
+                return false;
             }
+        }
+        let Err((written, error)) = self.append_some(lines) else { return true };
+        match held.filter(|_| error == Errno::EAGAIN) {
+            Some(mut held) => self.hold(&mut held, &lines[written..]),
+            None => self.lose(&lines[written..], error),
+        }
+        false
+    }
+
+    fn write_held(&self, held: &mut Vec<u8>) {
+        match self.append_some(held) {
+            Ok(()) => held.clear(),
+            Err((written, Errno::EAGAIN)) => drop(held.drain(..written)),
+            Err((written, error)) => {
+                self.lose(&held[written..], error);
+                held.clear();
+            }
+        }
+    }
+
+    /// Keeps lines, or counts them as lost if there is no room for them.
+    fn hold(&self, held: &mut Vec<u8>, lines: &[u8]) {
+        if held.len() + lines.len() > HELD_MAX {
+            self.lose(lines, Errno::EAGAIN);
+        } else {
+            held.extend_from_slice(lines);
         }
     }
 
@@ -453,6 +503,48 @@ pub(super) mod tests {
         assert!(text.chunks(line.len()).all(|found| found == line));
         assert!(log.append(b"again\n"));
         assert!(log.trouble().unwrap().ends_with(" is writable again; 1 lines were lost"));
+    }
+
+    #[test]
+    fn lines_are_kept_for_a_reader_up_to_a_bound() {
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        let log = LogFile::open(&LogTarget::Stream, writer.as_fd(), &as_user(&[])).unwrap();
+        log.keep_lines();
+        let line = |number: usize| format!("{number:0999}\n").into_bytes();
+        let written = (0..).take_while(|number| log.append(&line(*number))).count();
+        assert!(log.keeps_lines());
+        assert_eq!(log.trouble(), None, "nothing is lost");
+        let kept = 1 + (0..HELD_MAX).find(|more| {
+            assert!(!log.append(&line(written + 1 + more)));
+            log.trouble().is_some()
+        }).unwrap();
+        assert_eq!(kept, HELD_MAX / 1000);
+        let mut reader = fs::File::from(reader);
+        let mut text = vec![0; (written + kept) * 1000];
+        let mut read = 0;
+        while read < text.len() {
+            read += reader.read(&mut text[read..]).unwrap();
+            log.write_kept();
+        }
+        assert!(!log.keeps_lines());
+        for (number, found) in text.chunks(1000).enumerate() {
+            assert_eq!(found, line(number));
+        }
+        assert!(log.append(b"again\n"));
+        assert!(log.trouble().unwrap().ends_with(" is writable again; 1 lines were lost"));
+        drop(reader);
+    }
+
+    #[test]
+    fn kept_lines_of_a_pipe_without_a_reader_are_lost() {
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        let log = LogFile::open(&LogTarget::Stream, writer.as_fd(), &as_user(&[])).unwrap();
+        log.keep_lines();
+        while log.append(&[b'x'; 999]) {}
+        assert!(log.keeps_lines());
+        drop(reader);
+        log.write_kept();
+        assert!(!log.keeps_lines());
     }
 
     #[test]

@@ -9,11 +9,12 @@
 //! | `syslog` | the same lines for a syslog daemon |
 //! | [`mod@file`] | a log's file: whole lines, reopened on USR1 |
 //! | `open` | opens that file with the right user's permissions |
+//! | `held` | the lines that the arbiter keeps while a reader does not read |
 //! | `sink` | writes to a pipe, a terminal or a socket without waiting for its reader |
 //!
 //! **Invariants:** a line is one write(2) in append mode; no log starts a thread or holds a lock that a fork
 //! could leave locked; a log that cannot be written does not disturb the service: the arbiter never waits for the
-//! reader of a log, other processes for a second at most, and lost lines are counted.
+//! reader of a log but keeps some lines for it, other processes wait for a second at most, and lost lines are counted.
 
 pub mod access;
 mod clock;
@@ -21,6 +22,7 @@ pub mod error;
 mod escape;
 pub mod file;
 pub mod format;
+mod held;
 mod layout;
 pub mod open;
 mod sink;
