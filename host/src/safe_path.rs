@@ -12,7 +12,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Component, Path, PathBuf};
 
@@ -31,8 +31,18 @@ pub struct SafePath {
     name: PathBuf,
     /// The path as it was given.
     path: PathBuf,
-    /// The user whose privileges are used, and the link because of which root does not act as itself.
-    acting_as: Option<(Identity, PathBuf)>,
+    rights: Rights,
+}
+
+/// The rights with which a path is used.
+#[derive(Debug, Clone)]
+enum Rights {
+    /// Those of this process: it is not root, or only root can change the directories on the path.
+    Own,
+    /// Root's, although others can change a directory on the path.
+    Exposed,
+    /// Those of the workers' user, since root does not follow this link.
+    Of(Identity, PathBuf),
 }
 
 impl SafePath {
@@ -42,18 +52,18 @@ impl SafePath {
         let name = path.file_name().ok_or(Errno::EINVAL)?.into();
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let parent = parent.unwrap_or(Path::new("."));
-        let (directory, acting_as) = if geteuid().is_root() {
+        let (directory, rights) = if geteuid().is_root() {
             open_directory_as_root(parent, user)?
         } else {
-            (open_directory(parent)?, None)
+            (open_directory(parent)?, Rights::Own)
         };
-        Ok(Self { directory, name, path: path.to_owned(), acting_as })
+        Ok(Self { directory, name, path: path.to_owned(), rights })
     }
 
     /// Adds the reason to an error: root does not follow another user's link, and that user lacks the permission.
     pub fn explain(&self, error: io::Error) -> io::Error {
-        match &self.acting_as {
-            Some((user, link)) if error.kind() == io::ErrorKind::PermissionDenied => {
+        match &self.rights {
+            Rights::Of(user, link) if error.kind() == io::ErrorKind::PermissionDenied => {
                 let words = format!(
                     "{} is a symbolic link in a directory that other users can write; not followed as root, and user \
                      {} has no permission: {error}",
@@ -72,7 +82,7 @@ impl SafePath {
             directory: self.directory.try_clone()?,
             name: name.into(),
             path: self.path.with_file_name(name),
-            acting_as: self.acting_as.clone(),
+            rights: self.rights.clone(),
         })
     }
 
@@ -130,35 +140,53 @@ impl SafePath {
         self.act(|| mkdirat(&self.directory, &self.name, mode))
     }
 
-    /// Calls `bind` to create a socket at the path, which the kernel resolves as a whole. Fails if the path
-    /// no longer leads to the opened directory.
+    /// Calls `bind` to create a socket at the path that it is given. If others can change a directory on the
+    /// path, the path given leads through the opened directory instead, as far as `/proc` is there, and becomes
+    /// the address of the socket. Fails if the path no longer leads to that directory.
     pub fn bind<T>(&self, bind: impl FnOnce(&Path) -> nix::Result<T>) -> nix::Result<T> {
-        let bound = self.act(|| bind(&self.path))?;
+        let Some(through) = self.path_through_directory() else {
+            let bound = self.act(|| bind(&self.path))?;
+            return if self.leads_here()? { Ok(bound) } else { Err(Errno::ENOTSOCK) };
+        };
+        let bound = bind(&through)?;
+        if self.leads_here()? {
+            return Ok(bound);
+        }
+        self.remove()?;
+        Err(Errno::ENOTSOCK)
+    }
+
+    fn path_through_directory(&self) -> Option<PathBuf> {
+        let directory = PathBuf::from(format!("/proc/self/fd/{}", self.directory.as_raw_fd()));
+        let is_used = matches!(self.rights, Rights::Exposed) && directory.exists();
+        is_used.then(|| directory.join(&self.name))
+    }
+
+    /// Returns whether the path leads to the opened directory, and the name there to a socket.
+    fn leads_here(&self) -> nix::Result<bool> {
         let found = self.stat()?;
-        let there = self.act(|| fstatat(AT_FDCWD, &self.path, AtFlags::AT_SYMLINK_NOFOLLOW))?;
-        let is_same = (found.st_dev, found.st_ino) == (there.st_dev, there.st_ino);
-        if is_same && is_kind(&found, SFlag::S_IFSOCK) { Ok(bound) } else { Err(Errno::ENOTSOCK) }
+        let there = self.act(|| fstatat(AT_FDCWD, &self.path, AtFlags::AT_SYMLINK_NOFOLLOW));
+        let is_same =
+            there.is_ok_and(|there| (found.st_dev, found.st_ino) == (there.st_dev, there.st_ino));
+        Ok(is_same && is_kind(&found, SFlag::S_IFSOCK))
     }
 
     fn act<T>(&self, call: impl FnOnce() -> nix::Result<T>) -> nix::Result<T> {
-        match &self.acting_as {
-            Some((user, _)) => user.with_file_access(call)?,
-            None => call(),
+        match &self.rights {
+            Rights::Of(user, _) => user.with_file_access(call)?,
+            Rights::Own | Rights::Exposed => call(),
         }
     }
 }
 
-/// Opens a directory as root, or as the workers' user if root does not follow a link on the path. Returns that user and
-/// the link.
-fn open_directory_as_root(
-    path: &Path,
-    user: Option<&Identity>,
-) -> io::Result<(OwnedFd, Option<(Identity, PathBuf)>)> {
+/// Opens a directory as root, or as the workers' user if root does not follow a link on the path.
+fn open_directory_as_root(path: &Path, user: Option<&Identity>) -> io::Result<(OwnedFd, Rights)> {
     match (walk(path), user) {
-        (Ok(walked), _) => Ok((walked.found, None)),
+        (Ok(Walked { found, is_stable: true, .. }), _) => Ok((found, Rights::Own)),
+        (Ok(Walked { found, .. }), _) => Ok((found, Rights::Exposed)),
         (Err(Refused::Link(link)), Some(user)) => {
             match user.with_file_access(|| open_directory(path))? {
-                Ok(directory) => Ok((directory, Some((user.clone(), link)))),
+                Ok(directory) => Ok((directory, Rights::Of(user.clone(), link))),
                 Err(_) => Err(Refused::Link(link).into()),
             }
         }
@@ -183,7 +211,7 @@ pub fn open_private(path: &Path, user: Option<&Identity>) -> io::Result<File> {
 }
 
 fn open_as_root(path: &Path) -> io::Result<File> {
-    let Walked { found, is_roots, entry } = walk(path)?;
+    let Walked { found, is_roots, entry, .. } = walk(path)?;
     let facts = fstat(&found)?;
     if !is_roots && is_kind(&facts, SFlag::S_IFREG) && facts.st_nlink > 1 {
         let words = "it has several hard links, so root does not read it for another user; \
@@ -224,6 +252,8 @@ struct Walked {
     found: OwnedFd,
     /// Whether only root can replace it.
     is_roots: bool,
+    /// Whether only root can replace it or a directory on the path.
+    is_stable: bool,
     /// Its directory, and its name there.
     entry: Option<(OwnedFd, PathBuf)>,
 }
@@ -236,6 +266,7 @@ fn walk(path: &Path) -> Result<Walked, Refused> {
     let mut walked = PathBuf::new();
     let mut links = 0;
     let mut is_last_roots = true;
+    let mut is_stable = true;
     let mut entry = None;
     while let Some(name) = left.pop() {
         let next = openat(&at, &name, PATH_FLAGS | OFlag::O_NOFOLLOW, Mode::empty())?;
@@ -244,6 +275,7 @@ fn walk(path: &Path) -> Result<Walked, Refused> {
         let is_safe = is_roots(&fstat(&at)?, &found);
         if !is_kind(&found, SFlag::S_IFLNK) {
             is_last_roots = is_safe;
+            is_stable &= is_safe;
             entry = Some((std::mem::replace(&mut at, next), name));
             continue;
         }
@@ -270,7 +302,7 @@ fn walk(path: &Path) -> Result<Walked, Refused> {
         }
         left.extend(parts(&target));
     }
-    Ok(Walked { found: at, is_roots: is_last_roots, entry })
+    Ok(Walked { found: at, is_roots: is_last_roots, is_stable, entry })
 }
 
 /// Returns whether only root can replace an entry of a directory.
@@ -363,6 +395,31 @@ mod tests {
         }
         let names: Vec<_> = fs::read_dir(at("roots")).unwrap().flatten().collect();
         assert_eq!(names.len(), 2, "{names:?}");
+    }
+
+    #[test]
+    fn a_directory_that_is_exchanged_before_bind_gets_no_socket() {
+        let Some(top) = directories() else { return };
+        let at = |name: &str| top.path().join(name);
+        let bind = |path: &Path| {
+            let listener = std::os::unix::net::UnixListener::bind(path);
+            listener.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap()))
+        };
+        fs::create_dir(at("users/run")).unwrap();
+        let path = SafePath::resolve(&at("users/run/socket"), Some(&user())).unwrap();
+        drop(path.bind(bind).unwrap());
+        path.remove().unwrap();
+        let exchange = || {
+            fs::rename(at("users/run"), at("users/old")).unwrap();
+            symlink(at("roots"), at("users/run")).unwrap();
+        };
+        let bound = path.bind(|path| {
+            exchange();
+            bind(path)
+        });
+        assert_eq!(bound.unwrap_err(), Errno::ENOTSOCK);
+        assert!(!at("roots/socket").exists());
+        assert!(!at("users/old/socket").exists(), "it was removed");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::{ACTIVATED, Address, ListenError, Listener};
 use crate::privileges::Identity;
 use crate::process;
 use crate::safe_path::SafePath;
-use crate::settings::Settings;
+use crate::settings::{Bind, Settings};
 
 /// Descriptors that the environment passes to this process. Each can be taken once.
 #[derive(Debug, Default)]
@@ -62,6 +62,7 @@ impl Inherited {
     /// Returns the older arbiter's socket for the same address, if any.
     pub(super) fn take_upgraded(
         &mut self,
+        bind: &Bind,
         key: &str,
         settings: &Settings,
     ) -> Option<Result<Listener, ListenError>> {
@@ -70,10 +71,12 @@ impl Inherited {
         let from_outside = key.starts_with("fd:");
         Some(adopt(number, key).map(|mut listener| {
             listener.from_outside = from_outside;
-            if let (false, Address::Unix(path)) = (from_outside, &listener.address) {
+            if let (false, Bind::Unix { path, .. }) = (from_outside, bind) {
                 listener.user = Identity::of_workers(settings);
-                let path = SafePath::resolve(path, listener.user.as_ref());
-                listener.identity = path.ok().and_then(|path| path.identity());
+                let safe = SafePath::resolve(path, listener.user.as_ref());
+                listener.identity = safe.ok().and_then(|safe| safe.identity());
+                // The socket's own address may lead through a descriptor of the older arbiter.
+                listener.address = Address::Unix(path.to_owned());
             }
             listener
         }))

@@ -295,7 +295,7 @@ pub fn open_all(
         let known = present.iter().find(|listener| listener.key == key).cloned();
         let found = match known {
             Some(listener) => Ok(listener),
-            None => match inherited.take_upgraded(&key, settings) {
+            None => match inherited.take_upgraded(bind, &key, settings) {
                 Some(listener) => listener.map(Arc::new),
                 None => open::open(bind, settings, attempts).map(Arc::new).inspect(|listener| {
                     opened.push(Arc::clone(listener));
