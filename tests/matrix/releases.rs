@@ -37,7 +37,9 @@ fn a_damaged_settings_file_is_refused(cell: &Cell) {
     let head = format!("workers = 1\nworker_class = \"{}\"\n", cell.class.path.display());
     let bind = format!("bind = [\"{address}\"]\n");
     let name = format!("wsgi_app = \"{}\"\n", app.display());
-    let whole = format!("{head}{bind}{name}");
+    let env = "raw_env = [\"A=1\"]\n";
+    let table = "[application]\nkey = 1\n";
+    let whole = format!("{head}{bind}{name}{env}{table}");
     let setup = Setup::bare().reached_at(jimu_tests::http::Address::Tcp(address));
     let server = setup.file("host.toml", &whole).start();
     let before = server.serving_pid();
@@ -48,6 +50,8 @@ fn a_damaged_settings_file_is_refused(cell: &Cell) {
         (Some(head.clone()), "bind"),
         (Some(format!("{head}{bind}")), "wsgi_app"),
         (Some(format!("{head}{name}")), "bind"),
+        (Some(format!("{head}{bind}{name}{table}")), "raw_env"),
+        (Some(format!("{head}{bind}{name}{env}")), "[application]"),
         (None, "file not found"),
     ];
     for (text, word) in damaged {
@@ -68,7 +72,7 @@ fn a_damaged_settings_file_is_refused(cell: &Cell) {
     }
     // A setting that is changed, not lost, takes effect.
     let moved = jimu_tests::server::address();
-    server.write("host.toml", format!("{head}{name}bind = [\"{moved}\"]\n"));
+    server.write("host.toml", format!("{head}{name}raw_env = []\nbind = [\"{moved}\"]\n{table}"));
     server.ctl(&["reload"]).done();
     assert!(std::net::TcpStream::connect(moved).is_ok(), "not moved to {moved}");
     server.stop();

@@ -37,9 +37,17 @@ impl Settings {
             let is_lost = matches!(origin, Origin::File(..))
                 && matches!(next.origins[index], Origin::Default | Origin::Variable(_))
                 && self.values[index] != next.values[index];
-            if is_lost && ESSENTIAL.contains(&setting.name) {
+            let is_essential = ESSENTIAL.contains(&setting.name)
+                || self.wsgi_app == next.wsgi_app && OF_APPLICATION.contains(&setting.name);
+            if is_lost && is_essential {
                 return Err(self.lost(setting, index));
             }
+        }
+        let loses_table = !self.sections.application.is_empty() && next.sections.application.is_empty();
+        if loses_table && self.wsgi_app == next.wsgi_app {
+            let message = "[application] is missing or empty, but the running server has settings there; \
+                 restore it, or restart the server to serve the application without them";
+            return Err(Problem::file(next.file.as_deref().unwrap_or(&next.chdir), message));
         }
         if self.has_application && !next.has_application {
             let message = "no application is set, but the running server has one; set wsgi_app, or \
@@ -88,5 +96,8 @@ const ESSENTIAL: [&str; 10] = [
     "group",
     "proxy_protocol",
 ];
+
+/// Settings whose omission would change how the same application is found, and what it reads.
+const OF_APPLICATION: [&str; 3] = ["python", "pythonpath", "raw_env"];
 
 const UNDO: &str = "restore it, or restart the server to use the defaults";
