@@ -1,6 +1,9 @@
 """An application that installs signal handlers at import: those that the environment variable HANDLERS names."""
 
+import errno
+import faulthandler
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -57,6 +60,9 @@ if "ignore" in WANTED:
 if "others" in WANTED:
     for number in (signal.SIGALRM, signal.SIGPROF, signal.SIGRTMIN + 5):
         signal.signal(number, tells)
+if "faulthandler" in WANTED:
+    faulthandler.enable()
+    faulthandler.register(signal.SIGRTMIN + 6)
 if "child" in WANTED:
     subprocess.run(["true"], check=True)
 
@@ -73,6 +79,8 @@ def application(environ, start_response):
         signal.getsignal(getattr(signal, query["name"]))(getattr(signal, query["name"]), None)
     elif path == "/runs":
         body = subprocess.run(["echo", "a child"], stdout=subprocess.PIPE, check=True).stdout.decode()
+    elif path == "/grows":
+        body = grows()
     elif path == "/alarm":
         signal.signal(signal.SIGALRM, tells)
         signal.setitimer(signal.ITIMER_REAL, 0.3)
@@ -94,3 +102,18 @@ def swaps():
         if signal.signal(number, before) is swallows and signal.getsignal(number) is before:
             good.append(name)
     return " ".join(good) + "\n"
+
+
+def grows():
+    """Write beyond the limit of a file's size; return the name of the error."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with open("large", "wb", buffering=0) as file:
+            while file.write(bytes(600)):
+                pass
+    except OSError as error:
+        return errno.errorcode[error.errno] + "\n"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    return "no error\n"

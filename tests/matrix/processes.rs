@@ -30,6 +30,8 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(no_handler_of_term_holds_an_end_up).of_python().within(90),
         behaviour!(calling_the_servers_handler_is_the_signal).of_python(),
         behaviour!(other_handlers_run_at_once).of_python().within(90),
+        behaviour!(faulthandler_stays_installed).of_python(),
+        behaviour!(a_file_at_its_size_limit_is_an_error).of_python(),
         behaviour!(children_can_be_waited_for_whatever_ran_at_import).of_python().within(90),
         behaviour!(every_hub_of_eventlet_drives_the_worker)
             .of_python()
@@ -205,6 +207,31 @@ fn other_handlers_run_at_once(cell: &Cell) {
         assert_eq!(server.serving_pid(), worker, "{flags}");
         server.stop();
     }
+}
+
+/// For a signal of its own, and for a fault.
+fn faulthandler_stays_installed(cell: &Cell) {
+    for flags in ["", "--preload"] {
+        let setup = Setup::new(cell).app("handlers:application").env("HANDLERS", "faulthandler");
+        let server = setup.flags(flags).start();
+        let worker = server.until_ready_workers(1)[0];
+        // SAFETY: a signal to a process that this test has started.
+        unsafe { libc::kill(worker.as_raw(), libc::SIGRTMIN() + 6) };
+        server.log.line(&["(most recent call first)"], SOON);
+        assert_eq!(server.serving_pid(), worker, "{flags}");
+        process::signal(worker, Signal::SIGSEGV);
+        server.log.line(&["Fatal Python error: Segmentation fault"], SOON);
+        server.stop();
+    }
+}
+
+/// SIGXFSZ is ignored, as under CPython.
+fn a_file_at_its_size_limit_is_an_error(cell: &Cell) {
+    let server = Setup::new(cell).app("handlers:application").start();
+    let worker = server.until_ready_workers(1)[0];
+    assert_eq!(server.get("/grows").text(), "EFBIG\n");
+    assert_eq!(server.serving_pid(), worker);
+    server.stop();
 }
 
 /// gevent has a handler for the exit of children, which must be installed after the fork.
