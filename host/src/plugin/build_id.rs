@@ -3,9 +3,8 @@
 
 use std::fmt;
 use std::fs::File;
-use std::os::unix::fs::FileExt as _;
 
-use super::elf::{HEADER_SIZE, START_SIZE, number};
+use super::elf::{HEADER_SIZE, MAGIC, NOTE, Segment, number, read_at};
 
 /// A build-id. Displays as hexadecimal digits, as tools print it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,21 +13,13 @@ pub struct BuildId(Vec<u8>);
 impl BuildId {
     /// Reads the build-id of a file; returns `None` if it has none or is not an ELF file.
     pub fn of(file: &File) -> Option<Self> {
-        let mut head = [0; HEADER_SIZE];
-        file.read_exact_at(&mut head, 0).ok().filter(|()| head.starts_with(b"\x7fELF"))?;
-        let (size, count) = (number(&head, 54, 2)? as usize, number(&head, 56, 2)? as usize);
-        // Of 65,535 entries with 65,535 bytes, no more than a table has.
-        let mut table = vec![0; size.checked_mul(count)?.min(START_SIZE)];
-        file.read_exact_at(&mut table, number(&head, 32, 8)?).ok()?;
-        table.chunks_exact(size.max(1)).find_map(|entry| {
-            if number(entry, 0, 4)? != SEGMENT_NOTE {
-                return None;
-            }
-            let length = usize::try_from(number(entry, 32, 8)?).ok()?;
-            let mut notes = vec![0; length.min(NOTES_MAX)];
-            file.read_exact_at(&mut notes, number(entry, 8, 8)?).ok()?;
-            find(&notes)
-        })
+        let header = read_at(file, 0, HEADER_SIZE as u64)?;
+        if !header.starts_with(MAGIC) {
+            return None;
+        }
+        let segments = Segment::table(file, &header)?;
+        let mut notes = segments.iter().filter(|segment| segment.kind == NOTE);
+        notes.find_map(|notes| find(&read_at(file, notes.offset, notes.file_size.min(NOTES_MAX))?))
     }
 }
 
@@ -54,11 +45,10 @@ impl fmt::Display for BuildId {
     }
 }
 
-const SEGMENT_NOTE: u64 = 4;
 /// `NT_GNU_BUILD_ID`
 const NOTE_BUILD_ID: u64 = 3;
 /// Linkers write a few hundred bytes of notes.
-const NOTES_MAX: usize = 64 << 10;
+const NOTES_MAX: u64 = 64 << 10;
 
 #[cfg(test)]
 mod tests {

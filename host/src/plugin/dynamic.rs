@@ -15,7 +15,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
-use super::elf::{HEADER_SIZE, number};
+use super::elf::{HEADER_SIZE, LOAD, NOTE, SEGMENT_SIZE, Segment, number, read_at};
 
 /// What the dynamic linker reads of a library to find its dependencies.
 #[derive(Debug)]
@@ -36,12 +36,7 @@ impl Dynamic {
     pub fn read(file: &File) -> Option<Self> {
         let header = read_at(file, 0, HEADER_SIZE as u64)?;
         let table_at = number(&header, 32, 8)?;
-        if number(&header, 54, 2)? != SEGMENT_SIZE as u64 {
-            return None;
-        }
-        let table = read_at(file, table_at, number(&header, 56, 2)? * SEGMENT_SIZE as u64)?;
-        let segments: Option<_> = table.chunks(SEGMENT_SIZE).map(Segment::parse).collect();
-        let segments: Vec<Segment> = segments?;
+        let segments = Segment::table(file, &header)?;
         let section = segments.iter().find(|segment| segment.kind == DYNAMIC)?;
         let section_at = offset_of(&segments, section.address)?;
         let section = read_at(file, section_at, section.file_size)?;
@@ -160,39 +155,6 @@ impl Dynamic {
     }
 }
 
-/// An entry of the table of segments.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Segment {
-    kind: u32,
-    flags: u32,
-    offset: u64,
-    address: u64,
-    file_size: u64,
-    memory_size: u64,
-    align: u64,
-}
-
-impl Segment {
-    fn parse(bytes: &[u8]) -> Option<Self> {
-        Some(Self {
-            kind: number(bytes, 0, 4)? as u32,
-            flags: number(bytes, 4, 4)? as u32,
-            offset: number(bytes, 8, 8)?,
-            address: number(bytes, 16, 8)?,
-            file_size: number(bytes, 32, 8)?,
-            memory_size: number(bytes, 40, 8)?,
-            align: number(bytes, 48, 8)?,
-        })
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        let numbers =
-            [self.offset, self.address, self.address, self.file_size, self.memory_size, self.align];
-        let head = [self.kind, self.flags].into_iter().flat_map(u32::to_le_bytes);
-        head.chain(numbers.into_iter().flat_map(u64::to_le_bytes)).collect()
-    }
-}
-
 /// Where a segment is added to a file.
 struct Added {
     at: u64,
@@ -277,18 +239,6 @@ fn value(entries: &[(u64, u64)], tag: u64) -> Option<u64> {
     entries.iter().rfind(|entry| entry.0 == tag).map(|entry| entry.1)
 }
 
-/// Reads bytes of a file, if there are as many.
-fn read_at(file: &File, at: u64, size: u64) -> Option<Vec<u8>> {
-    if at.checked_add(size)? > file.metadata().ok()?.len() {
-        return None;
-    }
-    let mut bytes = vec![0; usize::try_from(size).ok()?];
-    file.read_exact_at(&mut bytes, at).ok()?;
-    Some(bytes)
-}
-
-/// The size of an entry in the table of segments of a 64-bit file.
-const SEGMENT_SIZE: usize = 56;
 /// The smallest page of the machines that run this program.
 const PAGE: u64 = 4096;
 /// No machine maps a library there.
@@ -296,9 +246,7 @@ const ADDRESS_MAX: u64 = 1 << 56;
 
 // Kinds of segments.
 const NULL: u32 = 0;
-const LOAD: u32 = 1;
 const DYNAMIC: u32 = 2;
-const NOTE: u32 = 4;
 const PHDR: u32 = 6;
 const GNU_PROPERTY: u32 = 0x6474_e553;
 /// `PF_R`

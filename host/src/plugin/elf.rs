@@ -1,11 +1,15 @@
-//! Checks from the ELF header whether a file can be a shared library of this machine, so that the operator reads
-//! what is wrong instead of dlopen(3)'s message.
+//! Reads the beginning of ELF files: the header and the table of segments.
 //!
-//! Nothing more: the dynamic linker checks the rest, and reports it.
+//! Checks whether a file can be a shared library of this machine, so that the operator reads what is wrong instead of
+//! dlopen(3)'s message. Nothing more: the dynamic linker checks the rest, and reports it.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
 
 use super::error::NotALibrary;
 
-/// Checks the first [`HEADER_SIZE`] bytes of a file, or fewer if it is shorter.
+/// Checks the beginning of a file: [`HEADER_SIZE`] bytes or more, or fewer if it is shorter.
 pub fn check_header(start: &[u8]) -> Result<(), NotALibrary> {
     if !start.starts_with(MAGIC) {
         return Err(NotALibrary::NotElf);
@@ -32,6 +36,80 @@ pub fn this_machine() -> String {
     describe(CLASS_64, LITTLE_ENDIAN, THIS_MACHINE)
 }
 
+/// Reads the beginning of a file, up to `size` bytes, wherever its position is.
+pub fn start_of(file: &File, size: usize) -> io::Result<Vec<u8>> {
+    let mut start = vec![0; size];
+    let mut length = 0;
+    while length < size {
+        match file.read_at(&mut start[length..], length as u64)? {
+            0 => break,
+            count => length += count,
+        }
+    }
+    start.truncate(length);
+    Ok(start)
+}
+
+/// Reads bytes of a file, if there are as many.
+pub(super) fn read_at(file: &File, at: u64, size: u64) -> Option<Vec<u8>> {
+    if at.checked_add(size)? > file.metadata().ok()?.len() {
+        return None;
+    }
+    let mut bytes = vec![0; usize::try_from(size).ok()?];
+    file.read_exact_at(&mut bytes, at).ok()?;
+    Some(bytes)
+}
+
+/// An entry of the table of segments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Segment {
+    pub(super) kind: u32,
+    pub(super) flags: u32,
+    pub(super) offset: u64,
+    pub(super) address: u64,
+    pub(super) file_size: u64,
+    pub(super) memory_size: u64,
+    pub(super) align: u64,
+}
+
+impl Segment {
+    /// Reads the table of segments of the file with this header.
+    pub(super) fn table(file: &File, header: &[u8]) -> Option<Vec<Self>> {
+        if number(header, 54, 2)? != SEGMENT_SIZE as u64 {
+            return None;
+        }
+        let size = number(header, 56, 2)? * SEGMENT_SIZE as u64;
+        let table = read_at(file, number(header, 32, 8)?, size)?;
+        table.chunks(SEGMENT_SIZE).map(Self::parse).collect()
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        Some(Self {
+            kind: number(bytes, 0, 4)? as u32,
+            flags: number(bytes, 4, 4)? as u32,
+            offset: number(bytes, 8, 8)?,
+            address: number(bytes, 16, 8)?,
+            file_size: number(bytes, 32, 8)?,
+            memory_size: number(bytes, 40, 8)?,
+            align: number(bytes, 48, 8)?,
+        })
+    }
+
+    /// Returns the entry as it is in a file.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        let numbers =
+            [self.offset, self.address, self.address, self.file_size, self.memory_size, self.align];
+        let head = [self.kind, self.flags].into_iter().flat_map(u32::to_le_bytes);
+        head.chain(numbers.into_iter().flat_map(u64::to_le_bytes)).collect()
+    }
+}
+
+/// Returns the little-endian number of `size` bytes at `at`.
+pub(super) fn number(bytes: &[u8], at: usize, size: usize) -> Option<u64> {
+    let bytes = bytes.get(at..at + size)?;
+    Some(bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+}
+
 /// Returns whether all mapped segments are present, and the table of sections, which linkers put last. Returns
 /// `None` if the table of segments itself is cut.
 fn is_whole(start: &[u8], length: u64) -> Option<bool> {
@@ -43,17 +121,11 @@ fn is_whole(start: &[u8], length: u64) -> Option<bool> {
     for index in 0..count {
         let begin = table.checked_add(index.checked_mul(size)?)?;
         let entry = start.get(begin..begin.checked_add(size)?)?;
-        if number(entry, 0, 4)? == SEGMENT_LOAD {
+        if number(entry, 0, 4)? == u64::from(LOAD) {
             end = end.max(number(entry, 8, 8)?.checked_add(number(entry, 32, 8)?)?);
         }
     }
     Some(end <= length)
-}
-
-/// Returns the little-endian number of `size` bytes at `at`.
-pub(super) fn number(bytes: &[u8], at: usize, size: usize) -> Option<u64> {
-    let bytes = bytes.get(at..at + size)?;
-    Some(bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
 }
 
 fn describe(class: u8, order: u8, machine: u16) -> String {
@@ -65,7 +137,7 @@ fn describe(class: u8, order: u8, machine: u16) -> String {
     }
 }
 
-const MAGIC: &[u8] = b"\x7fELF";
+pub(super) const MAGIC: &[u8] = b"\x7fELF";
 /// Size in a 64-bit file. A 32-bit header is shorter, but no library fits into the difference.
 pub const HEADER_SIZE: usize = 64;
 /// Bytes that contain the header and its table of segments, which linkers put immediately after it.
@@ -73,7 +145,12 @@ pub const START_SIZE: usize = 16 << 10;
 const CLASS_64: u8 = 2;
 const LITTLE_ENDIAN: u8 = 1;
 const TYPE_SHARED: u64 = 3;
-const SEGMENT_LOAD: u64 = 1;
+/// Size of an entry in the table of segments of a 64-bit file.
+pub(super) const SEGMENT_SIZE: usize = 56;
+/// Kind of a segment that is mapped.
+pub(super) const LOAD: u32 = 1;
+/// Kind of a segment of notes.
+pub(super) const NOTE: u32 = 4;
 
 /// ELF number of this program's machine.
 const THIS_MACHINE: u16 = if cfg!(target_arch = "aarch64") {

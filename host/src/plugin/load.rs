@@ -22,7 +22,7 @@ use super::copy::Draft;
 use super::elf;
 use super::error::{Kind, LoadError, NotALibrary};
 use super::names::{self, LibraryName};
-use super::private::{LibraryCopy, Missing, Tree, Unusable, start_of};
+use super::private::{LibraryCopy, Missing, Tree, Unusable};
 
 /// An opened and checked library with the root module `M`. It stays open for the life of the process.
 pub struct Plugin<M> {
@@ -92,7 +92,7 @@ impl Source {
             return Err(NotALibrary::NotElf.into());
         }
         let mut file = File::open(path)?;
-        elf::check_header(&start_of(&file, elf::HEADER_SIZE)?)?;
+        elf::check_header(&elf::start_of(&file, elf::HEADER_SIZE)?)?;
         // Read before the copy is made, so that a change during copying is noticed later.
         let metadata = file.metadata()?;
         let source = match Draft::new(path, &mut file) {
@@ -101,7 +101,7 @@ impl Source {
         };
         // Check the copy: the file may still be growing.
         let whole = if let Self::Copy(copy, _) = &source { copy.file() } else { &file };
-        elf::check_whole(&start_of(whole, elf::START_SIZE)?, whole.metadata()?.len())?;
+        elf::check_whole(&elf::start_of(whole, elf::START_SIZE)?, whole.metadata()?.len())?;
         Ok(source)
     }
 }

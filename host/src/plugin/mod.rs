@@ -4,7 +4,7 @@
 //! | module | purpose |
 //! | --- | --- |
 //! | [`search`] | finds the library for the operator's words |
-//! | [`elf`] | checks whether a file can be a library of this machine |
+//! | [`elf`] | reads headers, and checks whether a file can be a library of this machine |
 //! | [`copy`] | the private copy from which a library is loaded |
 //! | [`private`] | the libraries that a plugin brings along |
 //! | [`dynamic`] | which libraries a library needs, and replacing their names in a copy |

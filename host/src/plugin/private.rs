@@ -14,7 +14,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::copy::{Draft, SealedCopy};
@@ -252,12 +252,10 @@ impl Tree {
             return Err(io::Error::other("too many private libraries").into());
         }
         let draft = Draft::new(&path, &mut file)?;
-        let check = |start: &[u8], length| {
-            elf::check_header(&start[..start.len().min(elf::HEADER_SIZE)])
-                .and_then(|()| elf::check_whole(start, length))
-        };
-        let start = start_of(draft.file(), elf::START_SIZE)?;
-        if let Err(reason) = check(&start, draft.file().metadata()?.len()) {
+        let start = elf::start_of(draft.file(), elf::START_SIZE)?;
+        let length = draft.file().metadata()?.len();
+        let checked = elf::check_header(&start).and_then(|()| elf::check_whole(&start, length));
+        if let Err(reason) = checked {
             return Err(Unusable::Library(path, reason));
         }
         self.members.push(Member::new(path, metadata, draft, Some(loader)));
@@ -265,24 +263,10 @@ impl Tree {
     }
 }
 
-/// Reads the beginning of a file, up to `size` bytes, wherever its position is.
-pub fn start_of(file: &File, size: usize) -> io::Result<Vec<u8>> {
-    let mut start = vec![0; size];
-    let mut length = 0;
-    while length < size {
-        match file.read_at(&mut start[length..], length as u64)? {
-            0 => break,
-            count => length += count,
-        }
-    }
-    start.truncate(length);
-    Ok(start)
-}
-
 /// Returns whether the dynamic linker would take this file: it continues to search if a file cannot be read, or was
 /// built for another machine.
 fn is_candidate(path: &Path) -> bool {
-    let start = || start_of(&File::open(path)?, elf::HEADER_SIZE);
+    let start = || elf::start_of(&File::open(path)?, elf::HEADER_SIZE);
     path.is_file()
         && start().is_ok_and(|start| {
             !matches!(elf::check_header(&start), Err(NotALibrary::Machine { .. }))
