@@ -10,7 +10,7 @@ use std::ffi::CString;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -95,10 +95,10 @@ impl SealedCopy {
         &self.file
     }
 
-    /// Returns the path by which this process, and its children, can open the copy.
+    /// Returns the path by which this process can open the copy. It names the same file in other processes.
     pub fn path(&self) -> PathBuf {
         let named = self.named.as_ref().map(PrivateFile::path);
-        named.unwrap_or_else(|| descriptor_path(&self.file))
+        named.unwrap_or_else(|| descriptor_path(self.file.as_raw_fd()))
     }
 
     /// Keeps the copy for the rest of the process's life, without a name in any directory.
@@ -106,6 +106,13 @@ impl SealedCopy {
         // Backtraces read the copy by the descriptor's path.
         std::mem::forget(self.file);
     }
+}
+
+/// Returns the path of a descriptor of this process, which is valid in other processes, too: in its directory in /proc,
+/// by its number there, which differs from `getpid` if /proc belongs to another PID namespace.
+pub(super) fn descriptor_path(descriptor: RawFd) -> PathBuf {
+    let number = std::fs::read_link("/proc/self").unwrap_or_else(|_| "self".into());
+    Path::new("/proc").join(number).join(format!("fd/{descriptor}"))
 }
 
 /// Creates an empty memfd whose pages may be executed.
@@ -170,13 +177,9 @@ impl Drop for PrivateFile {
     }
 }
 
-fn descriptor_path(file: &File) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
-}
-
 /// Returns whether the file can be opened by its descriptor's path.
 fn has_path(file: &File) -> bool {
-    let facts = (std::fs::metadata(descriptor_path(file)), file.metadata());
+    let facts = (std::fs::metadata(descriptor_path(file.as_raw_fd())), file.metadata());
     matches!(facts, (Ok(found), Ok(own)) if (found.dev(), found.ino()) == (own.dev(), own.ino()))
 }
 

@@ -21,7 +21,7 @@ use crate::limits;
 use super::copy::Draft;
 use super::elf;
 use super::error::{Kind, LoadError, NotALibrary};
-use super::names::{self, LibraryName};
+use super::names::LibraryName;
 use super::private::{LibraryCopy, Missing, Tree, Unusable};
 
 /// An opened and checked library with the root module `M`. It stays open for the life of the process.
@@ -154,7 +154,7 @@ fn link(path: &Path, source: Source) -> Result<Linked, LoadError> {
             return link_in_place(path);
         }
     };
-    match dlopen(&names::valid_elsewhere(&copies[0].copy.path())) {
+    match dlopen(&copies[0].copy.path()) {
         Ok(library) => Ok(keep(library, copies)),
         Err(reason) => {
             let reported = with_originals(&reason, &copies);
@@ -185,7 +185,7 @@ fn keep(library: Library, copies: Vec<LibraryCopy>) -> Linked {
             Some(handle)
         } else {
             private.push(path.clone());
-            handle_of(&names::valid_elsewhere(&copy.path()))
+            handle_of(&copy.path())
         };
         let name =
             handle.and_then(|handle| LibraryName::new(handle, &path, &metadata, copy.file()));
@@ -219,7 +219,7 @@ fn with_originals(reason: &str, copies: &[LibraryCopy]) -> String {
 }
 
 fn name_of_copy(copy: &LibraryCopy) -> String {
-    names::valid_elsewhere(&copy.copy.path()).to_string_lossy().into_owned()
+    copy.copy.path().to_string_lossy().into_owned()
 }
 
 /// Describes a library that is expected beside a plugin and was found nowhere, if that is the reason.

@@ -1,13 +1,13 @@
 //! The path under which debuggers find the file of a loaded library.
 //!
 //! Debuggers, and the backtraces of std, read a library's path from the dynamic linker's list of loaded libraries. A
-//! library is loaded from its private copy ([`super::copy`]), whose path `/proc/self/fd/N` names another file in each
-//! process that opens it: in gdb a pipe of gdb, on which it waits forever. So the entry in the list is one of:
+//! library is loaded from its private copy ([`super::copy`]), by the path of the mold's descriptor, `/proc/PID/fd/N`,
+//! which names nothing, or another file, once the mold has exited. So the entry in the list is one of:
 //!
 //! - the path of the original, as long as that file is the build that was copied. It is valid in other processes, and
 //!   for a core that is read after the process has ended.
-//! - `/proc/PID/fd/N`, the copy itself, once the original was replaced or cannot be read: an old path must not lead a
-//!   debugger to the symbols of another build.
+//! - the path of the process's own descriptor of the copy, once the original was replaced or cannot be read: an old path
+//!   must not lead a debugger to the symbols of another build.
 
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::fs::{File, Metadata};
@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use libloading::os::unix::Library;
 
 use super::build_id::BuildId;
+use super::copy::descriptor_path;
 use super::error::Kind;
 use crate::clock;
 use crate::message::LoadedLibrary;
@@ -83,8 +84,8 @@ impl LibraryName {
         let process = std::process::id();
         if state.copy_path.is_none_or(|(owner, _)| owner != process) {
             // At most one string per library and process is leaked.
-            let path = format!("{}/fd/{}", own_directory().display(), self.copy);
-            state.copy_path = leak(path.as_bytes()).map(|path| (process, path));
+            let path = leak(descriptor_path(self.copy).as_os_str().as_bytes());
+            state.copy_path = path.map(|path| (process, path));
         }
         if let Some((_, path)) = state.copy_path {
             self.entry.store(path.as_ptr().cast_mut(), Ordering::Release);
@@ -158,19 +159,6 @@ impl LibraryNames {
             self.refresh();
         }
     }
-}
-
-/// Rewrites a path below `/proc/self` so that it names the same file in other processes.
-pub fn valid_elsewhere(path: &Path) -> PathBuf {
-    path.strip_prefix("/proc/self")
-        .map_or_else(|_| path.to_owned(), |rest| own_directory().join(rest))
-}
-
-/// Returns this process's directory in /proc by its number there, which differs from `getpid` if /proc belongs to
-/// another PID namespace.
-pub fn own_directory() -> PathBuf {
-    let link = std::fs::read_link("/proc/self");
-    Path::new("/proc").join(link.unwrap_or_else(|_| "self".into()))
 }
 
 /// Distinguishes a file from an earlier one at the same path.

@@ -21,7 +21,6 @@ use super::copy::{Draft, SealedCopy};
 use super::dynamic::Dynamic;
 use super::elf;
 use super::error::NotALibrary;
-use super::names;
 use super::resident::is_resident;
 
 /// A plugin and its private libraries: the plugin first, then in the order in which the dynamic linker loads them.
@@ -125,11 +124,7 @@ impl Tree {
             tree.resolve(next)?;
             next += 1;
         }
-        let paths: Vec<PathBuf> = tree
-            .members
-            .iter()
-            .map(|member| names::valid_elsewhere(&member.draft.path()))
-            .collect();
+        let paths: Vec<PathBuf> = tree.members.iter().map(|member| member.draft.path()).collect();
         for member in &mut tree.members {
             member.rewrite(&paths)?;
         }
