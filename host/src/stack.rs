@@ -69,9 +69,10 @@ pub struct Stack {
 
 /// A file that is loaded: the program, or a library.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Module {
+pub(crate) struct Module {
     name: String,
-    base: u64,
+    /// By how much its addresses differ from those in the file.
+    pub(crate) base: u64,
     size: u64,
 }
 
@@ -195,7 +196,7 @@ impl Module {
 }
 
 /// Returns everything that is loaded in this process, the program first.
-fn loaded_modules() -> Vec<Module> {
+pub(crate) fn loaded_modules() -> Vec<Module> {
     let mut modules: Vec<Module> = Vec::new();
     let list: *mut Vec<Module> = &raw mut modules;
     // SAFETY: `push_module` is only called during this call, with the pointer that is passed here.

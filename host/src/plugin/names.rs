@@ -207,15 +207,15 @@ fn record_of(handle: *mut c_void) -> Option<*mut LinkMap> {
 
 /// Returns by how much the addresses of an open library differ from those in its file: no two libraries have the same.
 #[cfg(target_env = "gnu")]
-pub fn address_of(library: Library) -> Option<usize> {
+pub fn address_of(library: Library) -> Option<u64> {
     let map = record_of(library.into_raw())?;
     // SAFETY: taken apart, the library stays open, and its record with it.
-    Some(unsafe { (*map).address })
+    Some(unsafe { (*map).address } as u64)
 }
 
 /// Of other C libraries the record is not known.
 #[cfg(not(target_env = "gnu"))]
-pub fn address_of(_: Library) -> Option<usize> {
+pub fn address_of(_: Library) -> Option<u64> {
     None
 }
 
