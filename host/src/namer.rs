@@ -89,7 +89,7 @@ impl Namer {
             }
             Ok(Twice::Grandchild(intermediate)) => {
                 process::close_inherited(close);
-                process::close_inherited(&[far.as_raw_fd()]);
+                drop(far);
                 serve(payload, context, &near, intermediate)
             }
             Err(_) => false,
