@@ -38,7 +38,7 @@ pub struct MoldContext {
 }
 
 /// What a mold loads and workers run. All methods are called in the mold, except [`Payload::after_fork_child`]
-/// and [`Payload::run_worker`], which are called in a worker.
+/// and [`Payload::run_worker`], which are called in a worker, and [`Payload::prepare_naming`].
 pub trait Payload: Sized {
     /// Loads and checks everything that a worker needs. May run plugin code, and may therefore never return:
     /// the arbiter limits the time. Calls `doing` before each such piece of code to report it to the arbiter:

@@ -5,8 +5,7 @@
 
 use std::ffi::{c_int, c_void};
 
-/// Returns the return addresses on the calling thread's stack, the innermost first, starting with this function's
-/// callees and callers.
+/// Returns the return addresses on the calling thread's stack, the innermost first: up to 96, starting in this function.
 #[must_use]
 pub fn addresses() -> Vec<usize> {
     let mut frames = Vec::with_capacity(FRAMES_MAX);

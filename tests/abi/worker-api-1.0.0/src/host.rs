@@ -236,7 +236,7 @@ impl Host {
     /// Writes a stack to the error log: `heading`, and the functions at `addresses`, the innermost first, which
     /// [`crate::stack::addresses`] returns for the calling thread.
     ///
-    /// Returns at once. In a worker that serves, another process finds the names of the functions, and the lines follow
+    /// In a worker that serves it returns at once: another process finds the names of the functions, and the lines follow
     /// later; a stack that the worker has logged before is only referred to.
     pub fn log_stack(&self, level: LogLevel, target: &str, heading: &str, addresses: &[usize]) {
         let (target, heading) = (RStr::from_str(target), RStr::from_str(heading));
