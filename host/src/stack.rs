@@ -19,7 +19,6 @@ use std::sync::Mutex;
 
 use nix::libc;
 use serde::{Deserialize, Serialize};
-use worker_api::log::own_frames;
 
 use crate::clock;
 use crate::log::ErrorLog;
@@ -195,6 +194,32 @@ impl Module {
     }
 }
 
+/// Reduces a backtrace in the format of `std` to the frames of the code that was at work: drops the frames that report
+/// (the panic machinery, a signal's frame) above them and the callers (worker-api's guard and everything before) below
+/// them. Returns the whole text if nothing is left.
+pub(crate) fn own_frames(backtrace: &str) -> &str {
+    let mut begin = 0;
+    let mut end = backtrace.len();
+    let mut at = 0;
+    for line in backtrace.split_inclusive('\n') {
+        let names = |list: &[&str]| list.iter().any(|name| line.contains(name));
+        // The location of a dropped frame is on the following line.
+        let is_its_location = begin == at && at > 0 && line.trim_start().starts_with("at ");
+        if names(&CALLERS) {
+            end = at;
+            break;
+        }
+        at += line.len();
+        if is_its_location || names(&REPORTERS) {
+            begin = at;
+        }
+    }
+    match backtrace[begin..end.max(begin)].trim_end() {
+        "" => backtrace.trim_end(),
+        frames => frames,
+    }
+}
+
 /// Returns everything that is loaded in this process, the program first.
 pub(crate) fn loaded_modules() -> Vec<Module> {
     let mut modules: Vec<Module> = Vec::new();
@@ -261,6 +286,12 @@ impl KnownStacks {
 pub fn shorten(text: &str) -> String {
     text.chars().take(HEADING_MAX).collect()
 }
+
+/// Frames that report: what is of interest stands below the last of them.
+const REPORTERS: [&str; 4] =
+    ["std::panicking::panic", "core::panicking::", "rust_begin_unwind", "on_signal"];
+/// Frames that call: what is of interest stands above the first of them.
+const CALLERS: [&str; 3] = ["catch_unwind", "panic::unwind_safe", "worker_api::guard::"];
 
 /// Marks a frame outside of all modules.
 const NO_MODULE: u8 = u8::MAX;
@@ -336,5 +367,20 @@ mod tests {
             assert!(!known.insert(other));
         }
         assert!(!known.insert(1), "the oldest is forgotten");
+    }
+
+    #[test]
+    fn a_backtrace_is_cut_to_the_frames_of_who_was_at_work() {
+        let whole = "   0: worker_api::log::report\n             at log.rs:1\n   \
+            1: core::panicking::panic_fmt\n             at panicking.rs:1\n   \
+            2: app::call\n             at lib.rs:56\n   \
+            3: worker_api::guard::catch\n             at guard.rs:13\n   4: main\n";
+        assert_eq!(own_frames(whole), "   2: app::call\n             at lib.rs:56");
+    }
+
+    #[test]
+    fn a_backtrace_without_known_frames_is_left_whole() {
+        assert_eq!(own_frames("   0: main\n"), "   0: main");
+        assert_eq!(own_frames("disabled backtrace"), "disabled backtrace");
     }
 }

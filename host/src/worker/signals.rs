@@ -29,6 +29,7 @@ use worker_api::raw::TaskBox;
 use crate::process;
 use crate::scoreboard::SlotWriter;
 use crate::signals::sender_of;
+use crate::stack::own_frames;
 
 /// Finish all accepted requests, then exit.
 pub const GRACEFUL: u32 = 1;
@@ -261,7 +262,7 @@ fn log_backtrace(info: *const libc::siginfo_t) {
     let is_known = APPLICATION_TRACED.load(Ordering::Acquire);
     if !is_known && sender_of(info) == std::os::unix::process::parent_id() {
         let backtrace = std::backtrace::Backtrace::force_capture().to_string();
-        let frames = worker_api::log::own_frames(&backtrace);
+        let frames = own_frames(&backtrace);
         tracing::error!("no heartbeat; stack of the main thread:\n{frames}");
     }
 }

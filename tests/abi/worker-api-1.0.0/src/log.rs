@@ -35,32 +35,6 @@ fn report_panics(host: Host) {
     }));
 }
 
-/// Of a backtrace as `std` writes it, the frames of whoever was at work: without what reported it (the panic
-/// machinery, a signal's frame) above and without what called it (this crate's guard and all before) below. The whole
-/// text where nothing is left.
-pub fn own_frames(backtrace: &str) -> &str {
-    let mut begin = 0;
-    let mut end = backtrace.len();
-    let mut at = 0;
-    for line in backtrace.split_inclusive('\n') {
-        let names = |list: &[&str]| list.iter().any(|name| line.contains(name));
-        // Where a frame that is left out stands in its file is on the line behind it.
-        let is_its_place = begin == at && at > 0 && line.trim_start().starts_with("at ");
-        if names(&CALLERS) {
-            end = at;
-            break;
-        }
-        at += line.len();
-        if is_its_place || names(&REPORTERS) {
-            begin = at;
-        }
-    }
-    match backtrace[begin..end.max(begin)].trim_end() {
-        "" => backtrace.trim_end(),
-        frames => frames,
-    }
-}
-
 /// The subscriber: formats an event with the spans around it and hands one line to the host.
 struct Forward {
     host: Host,
@@ -242,12 +216,6 @@ thread_local! {
     static ENTERED: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Frames that report: what is of interest stands below the last of them.
-const REPORTERS: [&str; 4] =
-    ["std::panicking::panic", "core::panicking::", "rust_begin_unwind", "on_signal"];
-/// Frames that call: what is of interest stands above the first of them.
-const CALLERS: [&str; 3] = ["catch_unwind", "panic::unwind_safe", "worker_api::guard::"];
-
 fn level(level: Level) -> LogLevel {
     match level {
         Level::ERROR => LogLevel::ERROR,
@@ -265,25 +233,5 @@ fn filter(level: LogLevel) -> LevelFilter {
         LogLevel::INFO => LevelFilter::INFO,
         LogLevel::DEBUG => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::own_frames;
-
-    #[test]
-    fn a_backtrace_is_cut_to_the_frames_of_who_was_at_work() {
-        let whole = "   0: worker_api::log::report\n             at log.rs:1\n   \
-            1: core::panicking::panic_fmt\n             at panicking.rs:1\n   \
-            2: app::call\n             at lib.rs:56\n   \
-            3: worker_api::guard::catch\n             at guard.rs:13\n   4: main\n";
-        assert_eq!(own_frames(whole), "   2: app::call\n             at lib.rs:56");
-    }
-
-    #[test]
-    fn a_backtrace_without_known_frames_is_left_whole() {
-        assert_eq!(own_frames("   0: main\n"), "   0: main");
-        assert_eq!(own_frames("disabled backtrace"), "disabled backtrace");
     }
 }
