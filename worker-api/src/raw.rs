@@ -90,27 +90,6 @@ pub struct Listener {
 /// Name of the listener to which only the server itself connects, to probe `health_path`. It never uses TLS.
 pub const PRIVATE: &str = "private";
 
-/// What an application does that is older than [`RawApp::drain`].
-fn not_interested() {}
-
-/// What an application that is older than a method wants of it.
-fn no_preference() -> u64 {
-    0
-}
-
-/// What a host does that is older than [`RawHost::retire_for`].
-fn not_replaced(_reason: RStr<'_>) {}
-
-/// What a host or an application that is older than the methods for signals does.
-fn no_signal(_signal: i32) {}
-
-/// What an application that is older than [`RawApp::wait_in_mold`] does.
-fn nothing_to_run(_descriptor: i32) {}
-
-fn no_descriptor() -> i32 {
-    -1
-}
-
 /// Counter in a scoreboard slot; see [`RawHost::count`].
 #[repr(transparent)]
 #[derive(StableAbi, Clone, Copy, PartialEq, Eq, Debug)]
@@ -193,13 +172,7 @@ pub trait RawExchange: Send + 'static {
     fn wait(&mut self, interest: Interest) -> RResult<(), Failure>;
     /// Returns whether the addresses in the head come from a PROXY header.
     #[sabi(last_prefix_field)]
-    fn is_proxied(&self) -> bool {
-        not_proxied()
-    }
-}
-
-fn not_proxied() -> bool {
-    false
+    fn is_proxied(&self) -> bool;
 }
 
 /// Owned [`RawExchange`].
@@ -249,46 +222,28 @@ pub trait RawHost: Send + Sync + 'static {
     /// Writes a line to the error log.
     fn log(&self, level: u8, target: RStr<'_>, message: RStr<'_>);
     /// Like [`RawHost::retire`], with a reason for the log.
-    fn retire_for(&self, reason: RStr<'_>) {
-        not_replaced(reason);
-    }
+    fn retire_for(&self, reason: RStr<'_>);
     /// Writes text to the error log unchanged and in one piece, regardless of the level.
-    fn write_log(&self, target: RStr<'_>, text: RSlice<'_, u8>) {
-        nothing_written(target, text);
-    }
+    fn write_log(&self, target: RStr<'_>, text: RSlice<'_, u8>);
     /// See [`crate::Host::logged_variables`].
-    fn logged_variables(&self) -> RVec<RString> {
-        no_variables()
-    }
+    fn logged_variables(&self) -> RVec<RString>;
     /// See [`crate::Host::set_logged_variable`].
-    fn set_logged_variable(&self, request: u64, name: RStr<'_>, value: RSlice<'_, u8>) {
-        nothing_logged(request, name, value);
-    }
+    fn set_logged_variable(&self, request: u64, name: RStr<'_>, value: RSlice<'_, u8>);
     /// Performs the action of the server's handler for this signal. Does nothing in the mold and for other signals. For
     /// SIGABRT: runs what [`RawHost::at_abort`] was given, and does not end the process; by this call an application
     /// declares that it has logged where it stands, and the host leaves out the native stack.
-    fn on_signal(&self, signal: i32) {
-        no_signal(signal);
-    }
+    fn on_signal(&self, signal: i32);
     /// Reinstalls the server's signal handlers in front of those of the application. Called in a worker.
-    fn reclaim_signals(&self) {
-        no_signal(0);
-    }
+    fn reclaim_signals(&self);
     /// Returns a non-blocking descriptor: writing a byte other than 0 makes the worker's main thread call
     /// [`RawApp::run_signal_handlers`]. -1 in the mold.
-    fn signal_descriptor(&self) -> i32 {
-        no_descriptor()
-    }
+    fn signal_descriptor(&self) -> i32;
     /// Returns the number of connections that a stopping worker still accepts from this listening socket; 0 if other
     /// processes serve it.
-    fn remaining_backlog(&self, listener: i32) -> u64 {
-        unlimited_backlog(listener)
-    }
+    fn remaining_backlog(&self, listener: i32) -> u64;
     /// Keeps a task that runs once if another process aborts the worker, before it ends: in a signal handler, on any
     /// thread. It must not wait. In a worker, by its class.
-    fn at_abort(&self, task: TaskBox) {
-        never_run(task);
-    }
+    fn at_abort(&self, task: TaskBox);
     /// See [`crate::Host::log_stack`].
     #[sabi(last_prefix_field)]
     fn log_stack(
@@ -297,29 +252,8 @@ pub trait RawHost: Send + Sync + 'static {
         target: RStr<'_>,
         heading: RStr<'_>,
         addresses: RSlice<'_, usize>,
-    ) {
-        no_stack_logged(level, target, heading, addresses);
-    }
+    );
 }
-
-/// What a host without [`RawHost::log_stack`] does.
-fn no_stack_logged(_: u8, _: RStr<'_>, _: RStr<'_>, _: RSlice<'_, usize>) {}
-
-/// What a host without [`RawHost::at_abort`] does.
-fn never_run(_task: TaskBox) {}
-
-/// What a host without [`RawHost::remaining_backlog`] expects: a worker that stops empties the backlog.
-fn unlimited_backlog(_listener: i32) -> u64 {
-    u64::MAX
-}
-
-fn nothing_written(_: RStr<'_>, _: RSlice<'_, u8>) {}
-
-fn no_variables() -> RVec<RString> {
-    RVec::new()
-}
-
-fn nothing_logged(_: u64, _: RStr<'_>, _: RSlice<'_, u8>) {}
 
 /// Owned [`RawHost`].
 pub type HostBox = RawHost_TO<RBox<()>>;
@@ -351,24 +285,15 @@ pub trait RawApp: Send + Sync + 'static {
     /// Called in a worker, on its main thread, after the last request.
     fn shutdown(&self);
     /// Returns the stack size in bytes of the threads that call the application; 0 for the class's default.
-    fn stack_size(&self) -> u64 {
-        no_preference()
-    }
+    fn stack_size(&self) -> u64;
     /// Called in a worker, on its main thread, from within [`RawHost::deliver_signals`], when the worker begins to drain.
-    ///
-    fn drain(&self) {
-        not_interested();
-    }
+    fn drain(&self);
     /// Called in a worker, on its main thread, from within [`RawHost::deliver_signals`], when a byte was written to
     /// [`RawHost::signal_descriptor`].
-    fn run_signal_handlers(&self) {
-        no_signal(0);
-    }
+    fn run_signal_handlers(&self);
     /// In the mold, on its main thread, before it reads each message from this descriptor.
     #[sabi(last_prefix_field)]
-    fn wait_in_mold(&self, descriptor: i32) {
-        nothing_to_run(descriptor);
-    }
+    fn wait_in_mold(&self, descriptor: i32);
 }
 
 /// Owned [`RawApp`].

@@ -11,7 +11,7 @@ use worker_api::abi::sabi_trait::TD_Opaque;
 use worker_api::abi::std_types::{ROption, RResult, RSlice, RSliceMut, RStr, RString, RVec};
 use worker_api::raw::{
     Counter, ExchangeBox, Hijacked, HostBox, Interest, Listener, RawEngine, RawEngine_TO,
-    RawExchange, RawExchange_TO, RawHost, RawHost_TO, Step, Value,
+    RawExchange, RawExchange_TO, RawHost, RawHost_TO, Step, TaskBox, Value,
 };
 use worker_api::{
     AccessRecord, Address, AppHandle, Failure, FailureKind, Header, RawAppContext, RequestHead,
@@ -106,6 +106,21 @@ impl RawHost for Host {
     fn write_log(&self, target: RStr<'_>, text: RSlice<'_, u8>) {
         locked(&self.log).push(format!("{target}: {}", text.escape_ascii()));
     }
+    fn retire_for(&self, _: RStr<'_>) {}
+    fn logged_variables(&self) -> RVec<RString> {
+        RVec::new()
+    }
+    fn set_logged_variable(&self, _: u64, _: RStr<'_>, _: RSlice<'_, u8>) {}
+    fn on_signal(&self, _: i32) {}
+    fn reclaim_signals(&self) {}
+    fn signal_descriptor(&self) -> i32 {
+        -1
+    }
+    fn remaining_backlog(&self, _: i32) -> u64 {
+        u64::MAX
+    }
+    fn at_abort(&self, _: TaskBox) {}
+    fn log_stack(&self, _: u8, _: RStr<'_>, _: RStr<'_>, _: RSlice<'_, usize>) {}
 }
 
 /// The response, as seen by the client.
@@ -425,6 +440,10 @@ impl RawExchange for InMemory {
     fn wait(&mut self, _interest: Interest) -> RResult<(), Failure> {
         self.waited = true;
         RResult::ROk(())
+    }
+
+    fn is_proxied(&self) -> bool {
+        false
     }
 }
 

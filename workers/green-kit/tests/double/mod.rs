@@ -18,8 +18,8 @@ use std::thread;
 use std::time::Duration;
 
 use worker_api::abi::sabi_trait::TD_Opaque;
-use worker_api::abi::std_types::{ROption, RResult, RStr, RString, RVec};
-use worker_api::raw::{Counter, Listener, RawHost, RawHost_TO, Value};
+use worker_api::abi::std_types::{ROption, RResult, RSlice, RStr, RString, RVec};
+use worker_api::raw::{Counter, Listener, RawHost, RawHost_TO, TaskBox, Value};
 use worker_api::{
     AccessRecord, App, AppHandle, Exchange, Failure, Host, RequestHead, Result, WorkerContext,
     WorkerFactory,
@@ -251,6 +251,32 @@ impl RawHost for Double {
     }
 
     fn log(&self, _: u8, _: RStr<'_>, _: RStr<'_>) {}
+
+    fn retire_for(&self, _: RStr<'_>) {}
+
+    fn write_log(&self, _: RStr<'_>, _: RSlice<'_, u8>) {}
+
+    fn logged_variables(&self) -> RVec<RString> {
+        RVec::new()
+    }
+
+    fn set_logged_variable(&self, _: u64, _: RStr<'_>, _: RSlice<'_, u8>) {}
+
+    fn on_signal(&self, _: i32) {}
+
+    fn reclaim_signals(&self) {}
+
+    fn signal_descriptor(&self) -> i32 {
+        -1
+    }
+
+    fn remaining_backlog(&self, _: i32) -> u64 {
+        u64::MAX
+    }
+
+    fn at_abort(&self, _: TaskBox) {}
+
+    fn log_stack(&self, _: u8, _: RStr<'_>, _: RStr<'_>, _: RSlice<'_, usize>) {}
 }
 
 type Handler = Box<dyn Fn(u8)>;
