@@ -1,5 +1,5 @@
-//! The files that a worker is made of, for the setting `reload`: the two libraries, and those that the
-//! application names.
+//! The files that a worker is made of, for the setting `reload`: the libraries of worker class and application with what
+//! they bring along, and the files that the application names.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ struct Reported {
 }
 
 impl LoadedFiles {
-    /// Creates the list for an application and the opened libraries.
+    /// Creates the list for an application and the loaded libraries.
     pub fn new(app: &'static AppBox, libraries: Vec<PathBuf>) -> Self {
         Self { app, libraries, reported: Mutex::default() }
     }
