@@ -16,14 +16,13 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use libloading::os::unix::Library;
 
 use super::build_id::BuildId;
 use super::copy::descriptor_path;
 use super::error::Kind;
-use crate::clock;
 use crate::message::LoadedLibrary;
 
 /// The name of a library that was loaded from a copy.
@@ -114,15 +113,12 @@ impl LibraryName {
 
 /// The libraries of a process: plugins, and what they brought.
 #[derive(Debug)]
-pub struct LibraryNames {
-    names: Vec<(Option<Kind>, LibraryName)>,
-    due_ns: AtomicU64,
-}
+pub struct LibraryNames(Vec<(Option<Kind>, LibraryName)>);
 
 impl LibraryNames {
     /// A process's libraries; those that a plugin brought have no kind.
     pub fn new(names: Vec<(Option<Kind>, LibraryName)>) -> Self {
-        Self { names, due_ns: AtomicU64::new(0) }
+        Self(names)
     }
 
     /// Describes the plugins for the status.
@@ -134,12 +130,12 @@ impl LibraryNames {
                 build_id: name.build_id.as_ref().map(BuildId::to_string),
             })
         };
-        self.names.iter().filter_map(describe).collect()
+        self.0.iter().filter_map(describe).collect()
     }
 
     /// Names the copies: in a process that looks at nothing again and may outlive the originals.
     pub fn use_copies(&self) {
-        for (_, name) in &self.names {
+        for (_, name) in &self.0 {
             if let Ok(mut state) = name.state.try_lock() {
                 name.use_copy(&mut state);
             }
@@ -148,16 +144,7 @@ impl LibraryNames {
 
     /// Names what is right in this process now.
     pub fn refresh(&self) {
-        self.names.iter().for_each(|(_, name)| name.refresh());
-    }
-
-    /// As [`LibraryNames::refresh`], at most once a second.
-    pub fn refresh_due(&self) {
-        let now_ns = clock::now_ns();
-        if now_ns >= self.due_ns.load(Ordering::Relaxed) {
-            self.due_ns.store(now_ns + PERIOD_NS, Ordering::Relaxed);
-            self.refresh();
-        }
+        self.0.iter().for_each(|(_, name)| name.refresh());
     }
 }
 
@@ -237,4 +224,3 @@ fn entry_of(_: *mut c_void) -> Option<&'static AtomicPtr<c_char>> {
 
 /// Three longer paths would not fit into the mold's message to the arbiter.
 const PATH_MAX: usize = 400;
-const PERIOD_NS: u64 = 1_000_000_000;

@@ -344,9 +344,11 @@ impl RawHost for PluginHost {
     fn notify(&self) {
         self.in_worker(|worker| {
             worker.notify();
-            worker.reclaim_signals_due();
-            if let Some(names) = self.services.names.get() {
-                names.refresh_due();
+            if worker.is_upkeep_due() {
+                worker.reclaim_signals();
+                if let Some(names) = self.services.names.get() {
+                    names.refresh();
+                }
             }
             if let Some(access) = &worker.access_log {
                 access.flush_due();

@@ -51,8 +51,8 @@ pub struct WorkerContext {
     arbiter: Pid,
     /// Time of the next check of the parent process.
     parent_due_ns: AtomicU64,
-    /// Time of the next check for signal handlers of the application.
-    reclaim_due_ns: AtomicU64,
+    /// Time of the next check for what others have changed.
+    upkeep_due_ns: AtomicU64,
     report: Channel,
     signals: WorkerSignals,
     wake: Option<Wake>,
@@ -197,13 +197,14 @@ impl WorkerContext {
         signals::reclaim();
     }
 
-    /// Like [`WorkerContext::reclaim_signals`], but no more than once a second.
-    pub fn reclaim_signals_due(&self) {
+    /// Returns whether to check again what others may have changed, like signal handlers: true at most once a second.
+    pub fn is_upkeep_due(&self) -> bool {
         let now_ns = clock::now_ns();
-        if now_ns >= self.reclaim_due_ns.load(Ordering::Relaxed) {
-            self.reclaim_due_ns.store(now_ns + RECLAIM_NS, Ordering::Relaxed);
-            signals::reclaim();
+        let is_due = now_ns >= self.upkeep_due_ns.load(Ordering::Relaxed);
+        if is_due {
+            self.upkeep_due_ns.store(now_ns + UPKEEP_NS, Ordering::Relaxed);
         }
+        is_due
     }
 
     /// Reports that the worker can serve.
@@ -324,7 +325,7 @@ pub(crate) fn run<P: Payload>(mut payload: P, start: WorkerStart<'_>) -> ! {
         slot_number: start.slot_number,
         arbiter,
         parent_due_ns: AtomicU64::new(0),
-        reclaim_due_ns: AtomicU64::new(0),
+        upkeep_due_ns: AtomicU64::new(0),
         report: start.report,
         signals,
         log: Arc::clone(&start.context.log),
@@ -363,7 +364,7 @@ pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 /// How much longer than `graceful_timeout` a worker without an arbiter may take, so that the class ends first and
 /// writes its last log lines.
 const ORPHAN_MARGIN: Duration = Duration::from_secs(1);
-/// Interval between checks for signal handlers that the application has installed.
-const RECLAIM_NS: u64 = 1_000_000_000;
+/// Interval between checks for signal handlers that the application has installed, and for replaced libraries.
+const UPKEEP_NS: u64 = 1_000_000_000;
 /// Interval between checks of the parent process.
 const PARENT_CHECK_NS: u64 = 100_000_000;
