@@ -74,16 +74,13 @@ impl BodyDecoder {
         }
     }
 
-    /// Whether `input`, which is not decoded yet, has the rest of the body to its end.
-    pub fn ends_within(&self, mut input: &[u8]) -> bool {
+    /// Returns whether `input`, which is not decoded yet, has the rest of the body to its end.
+    pub fn ends_within(&self, mut input: &[u8]) -> Result<bool, Reject> {
         let mut ahead = self.clone();
         while !ahead.is_done() && !input.is_empty() {
-            match ahead.decode(input) {
-                Ok(decoded) => input = &input[decoded.consumed..],
-                Err(_) => return false,
-            }
+            input = &input[ahead.decode(input)?.consumed..];
         }
-        ahead.is_done()
+        Ok(ahead.is_done())
     }
 
     /// Reports the end of the connection: valid after the body, otherwise the message is incomplete (RFC 9112

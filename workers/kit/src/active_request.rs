@@ -171,7 +171,7 @@ impl ActiveRequest {
                     self.body.remaining_hint().is_some_and(|rest| rest <= UNREAD_MAX)
                 }
                 // Its length is known only once its end has arrived.
-                ROption::RNone => self.body.ends_within(input),
+                ROption::RNone => self.body.ends_within(input).unwrap_or(false),
             }
     }
 

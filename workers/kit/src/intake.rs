@@ -9,7 +9,6 @@ use std::io;
 
 use worker_api::{Failure, Interest};
 
-use crate::active_request::ActiveRequest;
 use crate::clock::{earlier, now_ns};
 use crate::connection::{Advance, Connection};
 use crate::request::refused;
@@ -30,7 +29,8 @@ impl Connection {
         let following = self.input.unused();
         match active.head().content_length.into_option() {
             Some(length) => length <= buffers.max && (following.len() as u64) < length,
-            None => !is_complete(active, following),
+            // The application is called for a malformed body and receives the error.
+            None => !active.body.ends_within(following).unwrap_or(true),
         }
     }
 
@@ -138,19 +138,6 @@ impl Connection {
         self.fail(failure);
         None
     }
-}
-
-/// Returns whether the bytes after the head contain the end of the body.
-fn is_complete(active: &ActiveRequest, mut following: &[u8]) -> bool {
-    let mut body = active.body.clone();
-    while !body.is_done() && !following.is_empty() {
-        match body.decode(following) {
-            Ok(decoded) => following = &following[decoded.consumed..],
-            // The application is called and receives the error.
-            Err(_) => return true,
-        }
-    }
-    body.is_done()
 }
 
 /// The most bytes that are read before other connections are served.
