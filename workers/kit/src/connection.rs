@@ -15,14 +15,13 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use worker_api::abi::std_types::{ROption, RSlice};
 use worker_api::raw::ExchangeBox;
-use worker_api::{AccessRecord, Interest, Version, fork};
+use worker_api::{Interest, Version, fork};
 
 use crate::active_request::ActiveRequest;
 use crate::buffer::{Input, Output};
 use crate::clock::{deadline_after, earlier, nanoseconds, now_ns};
-use crate::context::ServerContext;
+use crate::context::{ServerContext, record_line};
 use crate::driver::ConnectionDriver;
 use crate::exchange;
 use crate::owned_head::{Owned, TlsInfo};
@@ -477,16 +476,7 @@ impl Connection {
             detail,
         );
         self.output.append().extend_from_slice(&answer);
-        let record = AccessRecord {
-            head: ROption::RNone,
-            request_line: line.into(),
-            peer: self.peer.address(),
-            status: reject.status,
-            body_bytes: 0,
-            duration_ns: 0,
-            response_headers: RSlice::EMPTY,
-        };
-        self.context.host.request_ended(0, &record);
+        record_line(&self.context.host, line, self.peer.address(), reject.status, 0);
         let unused = self.input.unused().len();
         self.input.consume(unused);
         self.enter(Phase::Flush(Then::Linger));

@@ -5,7 +5,8 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use worker_api::{Header, Host, Result, Version, fork};
+use worker_api::abi::std_types::{ROption, RSlice};
+use worker_api::{AccessRecord, Address, Header, Host, Result, Version, fork};
 
 use crate::background::Background;
 use crate::clock;
@@ -193,6 +194,26 @@ impl ServerContext {
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
     }
+}
+
+/// Reports the end of a request whose head is not available: it is invalid, or belongs to a thread that hangs.
+pub(crate) fn record_line(
+    host: &Host,
+    request_line: &[u8],
+    peer: Address<'_>,
+    status: u16,
+    duration_ns: u64,
+) {
+    let record = AccessRecord {
+        head: ROption::RNone,
+        request_line: request_line.into(),
+        peer,
+        status,
+        body_bytes: 0,
+        duration_ns,
+        response_headers: RSlice::EMPTY,
+    };
+    host.request_ended(0, &record);
 }
 
 const MINUTE_NS: u64 = 60_000_000_000;

@@ -15,13 +15,12 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket;
 use nix::unistd::Pid;
-use worker_api::abi::std_types::{ROption, RSlice};
 use worker_api::raw::ExchangeBox;
-use worker_api::{AccessRecord, Address, AppHandle, Host, RequestHead, Version};
+use worker_api::{Address, AppHandle, Host, RequestHead, Version};
 
 use crate::clock::now_ns;
 use crate::connection::Connection;
-use crate::context::ServerContext;
+use crate::context::{ServerContext, record_line};
 use crate::driver::ConnectionDriver;
 use crate::wire::{self, Wire};
 use crate::worker_base::WorkerBase;
@@ -46,12 +45,11 @@ struct Tracker {
 pub struct TimedOutRequest {
     method: String,
     target: Vec<u8>,
-    version: &'static str,
+    version: Version,
     peer: String,
     port: u16,
     received_ns: u64,
-    /// The status of the response that was sent on behalf of the application; 0 if the application's response
-    /// had added.
+    /// The status of the response that was sent on behalf of the application; 0 if none was sent.
     status: u16,
 }
 
@@ -75,24 +73,18 @@ impl TimedOutRequest {
     /// Writes the request's line into the access log, for a class that terminates with the request. Otherwise
     /// the exchange does that when the application drops it.
     pub fn record(&self, host: &Host) {
-        let line = [self.method.as_bytes(), &self.target, self.version.as_bytes()].join(&b' ');
-        let record = AccessRecord {
-            head: ROption::RNone,
-            request_line: line.as_slice().into(),
-            peer: Address { host: self.peer.as_str().into(), port: self.port },
-            status: self.status,
-            body_bytes: 0,
-            duration_ns: now_ns().saturating_sub(self.received_ns),
-            response_headers: RSlice::EMPTY,
-        };
-        host.request_ended(0, &record);
+        let version = self.version.name().as_bytes();
+        let text = [self.method.as_bytes(), &self.target, version].join(&b' ');
+        let peer = Address { host: self.peer.as_str().into(), port: self.port };
+        let duration_ns = now_ns().saturating_sub(self.received_ns);
+        record_line(host, &text, peer, self.status, duration_ns);
     }
 
     fn of(head: &RequestHead<'_>) -> Self {
         Self {
             method: head.method.to_string(),
             target: head.target.to_vec(),
-            version: if head.version == Version::HTTP_10 { "HTTP/1.0" } else { "HTTP/1.1" },
+            version: head.version,
             peer: head.peer.host.to_string(),
             port: head.peer.port,
             received_ns: head.received_ns,

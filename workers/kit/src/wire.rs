@@ -19,11 +19,11 @@ use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::thread;
 
 use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
-use worker_api::abi::std_types::{ROption, RSlice, RStr};
-use worker_api::{AccessRecord, Address, RequestHead, Version};
+use worker_api::abi::std_types::{RSlice, RStr};
+use worker_api::{Address, RequestHead, Version};
 
 use crate::clock::now_ns;
-use crate::context::ServerContext;
+use crate::context::{ServerContext, record_line};
 
 /// Decides which thread responds to the request of a connection.
 #[derive(Debug)]
@@ -148,18 +148,10 @@ impl Claim<'_> {
     /// Writes the request's line into the access log, for a process that ends before the exchange does it.
     fn record(&self, context: &ServerContext) {
         let line = self.line();
-        let version = if line.version == Version::HTTP_10 { "HTTP/1.0" } else { "HTTP/1.1" };
-        let text = [line.method.as_bytes(), line.target.as_slice(), version.as_bytes()].join(&b' ');
-        let record = AccessRecord {
-            head: ROption::RNone,
-            request_line: text.as_slice().into(),
-            peer: line.peer,
-            status: STATUS,
-            body_bytes: 0,
-            duration_ns: now_ns().saturating_sub(line.received_ns),
-            response_headers: RSlice::EMPTY,
-        };
-        context.host.request_ended(0, &record);
+        let version = line.version.name().as_bytes();
+        let text = [line.method.as_bytes(), line.target.as_slice(), version].join(&b' ');
+        let duration_ns = now_ns().saturating_sub(line.received_ns);
+        record_line(&context.host, &text, line.peer, STATUS, duration_ns);
     }
 
     fn line(&self) -> RequestLine {
