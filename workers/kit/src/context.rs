@@ -177,15 +177,12 @@ impl ServerContext {
         status: u16,
         detail: Option<&str>,
     ) -> Vec<u8> {
+        let date = Self::date();
         let context = ResponseContext {
             version,
             head_method: is_head_method,
-            connect: false,
-            upgrade: false,
-            keep_alive: false,
-            server: self.config.server.as_deref(),
-            date: &Self::date(),
             style: self.style,
+            ..ResponseContext::refusal(self.config.server.as_deref(), &date)
         };
         error_answer(&context, status, detail)
     }

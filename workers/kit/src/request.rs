@@ -11,6 +11,7 @@ use crate::clock::{earlier, now_ns};
 use crate::connection::{Connection, Then};
 use crate::driver::ConnectionDriver;
 use http1::Reject;
+use http1::response::CONTINUE;
 
 impl Connection {
     /// Returns the head of the request that is being served.
@@ -217,7 +218,7 @@ impl Connection {
     fn send_continue(&mut self) -> Result<(), Failure> {
         let active = self.active()?;
         if std::mem::take(&mut active.expects_continue) && !active.response.on_wire {
-            self.output.append().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+            self.output.append().extend_from_slice(CONTINUE);
             self.push_interim()?;
         }
         Ok(())

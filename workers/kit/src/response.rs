@@ -69,8 +69,7 @@ impl Connection {
         };
         if status == 101 {
             // The client waits for the head before it switches protocols.
-            self.take_wire()?;
-            let head = self.active()?.take_head(&[]);
+            let head = self.take_head()?;
             self.push(&[&head])?;
         }
         Ok(())
