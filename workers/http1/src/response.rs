@@ -103,7 +103,7 @@ pub enum BodyKind {
         /// GET.
         warn_if_body: bool,
     },
-    /// This number of bytes: additional ones are cut off; if there are fewer, the connection must be closed.
+    /// This number of bytes: no more may be sent; after fewer, the connection must be closed.
     Length(u64),
     /// Chunked: [`chunk_head`], data, [`CHUNK_END`]; then [`LAST_CHUNK`] or [`encode_trailers`].
     Chunked,

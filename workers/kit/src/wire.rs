@@ -62,8 +62,8 @@ impl Wire {
     /// Registers a request on a connection without TLS.
     ///
     /// # Safety
-    /// | Called by the connection's owner, which calls [`Wire::close`] before the head or what it borrows from is changed
-    /// | or freed.
+    /// Called by the connection's owner, which calls [`Wire::close`] before the head or what it borrows from is
+    /// changed or freed.
     pub(crate) unsafe fn open(&self, head: &RequestHead<'_>, is_head_method: bool) {
         if self.state.load(Ordering::Acquire) != CLOSED {
             return;
