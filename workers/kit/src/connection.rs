@@ -30,7 +30,7 @@ use crate::stream::Stream;
 use crate::tail::Tail;
 use crate::tls::PlainHttp;
 use crate::transfer_rate::TransferRate;
-use crate::wire::{self, Wire};
+use crate::wire::Wire;
 use http1::proxy::{ProxyHeader, ProxyProtocol, parse_proxy};
 use http1::{BodyDecoder, HeadScan, Reject, Scan};
 
@@ -449,8 +449,9 @@ impl Connection {
         self.phase = Phase::Exchange;
         self.deadline_ns = 0;
         if let Some(active) = self.active.as_deref().filter(|_| self.stream.is_plain()) {
-            // SAFETY: the head belongs to the active request, which ends in `end_request` or in
-            // `drop`. Both close the wire first.
+            // SAFETY: the head belongs to the active request, which ends in `end_request`, also
+            // when the connection is dropped. That closes the wire first. In a forked child, in
+            // which it may be dropped without, no one claims a wire.
             unsafe { self.wire.open(active.head(), active.is_head_method) };
         }
     }
@@ -618,15 +619,11 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         if !fork::is_child() {
-            let answered = self.wire.close();
-            self.context.wires.remove(self.fd());
-            if let Some(mut active) = self.active.take() {
+            if self.active.is_some() {
                 // The worker ends, or had no room for the request, before its body was complete.
-                if answered {
-                    active.response.status = wire::STATUS;
-                }
-                active.record(&self.context, now_ns());
+                self.end_request(Then::Close);
             }
+            self.context.wires.remove(self.fd());
         }
         // Closing a descriptor ends the connection only if no child has a copy of it.
         if fork::has_forked() && !self.duplicated && !fork::is_child() {
