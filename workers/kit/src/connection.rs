@@ -68,9 +68,8 @@ pub struct Connection {
     pub(crate) is_yielding: bool,
     /// When the first byte of the current head arrived, in monotonic nanoseconds; 0 before that.
     head_began_ns: u64,
-    /// The deadline of the complete head; 0 for none.
-    head_deadline_ns: u64,
-    /// Since when the connection waits for a head, or lingers.
+    /// Since when the connection waits for a head, or lingers. If it was kept alive, the first byte of the next
+    /// head starts the wait anew.
     waits_since_ns: u64,
     /// The rest of the body of a request whose response is complete.
     pub(crate) body: Option<BodyDecoder>,
@@ -152,7 +151,6 @@ impl Connection {
             emptied: false,
             is_yielding: false,
             head_began_ns: 0,
-            head_deadline_ns: deadline_ns,
             waits_since_ns,
             body: None,
         });
@@ -395,20 +393,19 @@ impl Connection {
     /// Sets the deadline of an incomplete head: `header_timeout` after the accept, or after the first byte on
     /// a kept-alive connection, and earlier if the head arrives more slowly than `min_rate`.
     fn set_head_deadline(&mut self) {
-        let config = &self.context.config;
         if self.head_began_ns == 0 {
-            let now_ns = now_ns();
-            self.head_began_ns = now_ns;
+            self.head_began_ns = now_ns();
             if self.requests > 0 {
-                self.head_deadline_ns = deadline_after(now_ns, config.header_timeout);
-                self.waits_since_ns = now_ns;
+                self.waits_since_ns = self.head_began_ns;
             }
         }
+        let config = &self.context.config;
+        let complete_ns = deadline_after(self.waits_since_ns, config.header_timeout);
         let bytes = self.input.unused().len() as u64;
         let slow_ns = (bytes * 1_000_000_000)
             .checked_div(config.min_rate)
             .map_or(0, |earned_ns| self.head_began_ns + nanoseconds(HEAD_GRACE) + earned_ns);
-        self.deadline_ns = earlier(self.head_deadline_ns, slow_ns);
+        self.deadline_ns = earlier(complete_ns, slow_ns);
     }
 
     /// Parses a complete head and starts its request.
