@@ -63,12 +63,6 @@ impl Input {
         bytes
     }
 
-    /// Puts bytes into the empty input: those that follow a head that was taken.
-    pub(crate) fn put(&mut self, bytes: &[u8]) {
-        debug_assert!(self.is_empty(), "put into input that is not empty");
-        self.bytes.extend_from_slice(bytes);
-    }
-
     /// Inserts bytes in front of the unused ones.
     pub(crate) fn prepend(&mut self, mut bytes: Vec<u8>) {
         bytes.extend_from_slice(self.unused());
@@ -204,7 +198,7 @@ mod tests {
         let taken = input.take();
         assert_eq!(taken, b"HEADbody");
         assert!(input.is_empty());
-        input.put(&taken[4..]);
+        input.prepend(taken[4..].to_vec());
         assert_eq!(input.unused(), b"body");
         input.consume(4);
         assert!(input.is_empty());

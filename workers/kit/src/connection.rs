@@ -426,7 +426,7 @@ impl Connection {
             Ok((active, following)) => {
                 self.requests += 1;
                 self.active = Some(active);
-                self.input.put(&following);
+                self.input.prepend(following);
                 if self.has_intake() {
                     self.phase = Phase::Intake;
                     return None;
