@@ -282,9 +282,8 @@ impl Connection {
             Phase::Flush(_) => config.write_timeout,
             Phase::Drain => config.body_timeout,
             Phase::Linger => Some(LINGER_MAX),
-            Phase::Head => config.keepalive,
-            Phase::Proxy => config.header_timeout,
-            Phase::Intake | Phase::Exchange | Phase::Closed => None,
+            // These set their own deadlines.
+            Phase::Proxy | Phase::Head | Phase::Intake | Phase::Exchange | Phase::Closed => None,
         };
         let now_ns = now_ns();
         self.waits_since_ns = now_ns;
