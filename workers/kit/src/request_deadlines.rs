@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 use worker_api::raw::ExchangeBox;
 use worker_api::{Address, AppHandle, Host, RequestHead, Version};
 
-use crate::clock::now_ns;
+use crate::clock::{nanoseconds, now_ns};
 use crate::connection::Connection;
 use crate::context::{ServerContext, record_line};
 use crate::driver::ConnectionDriver;
@@ -32,12 +32,21 @@ pub struct RequestDeadlines {
     tracker: Option<Arc<Tracker>>,
 }
 
-/// The requests that the application is serving, by the descriptor of their connection.
+/// The requests that the application is serving, and the thread that watches them.
 struct Tracker {
-    requests: Mutex<HashMap<RawFd, Tracked>>,
-    added: Condvar,
+    requests: Mutex<Requests>,
+    /// Wakes the thread for a deadline before its next check.
+    earlier: Condvar,
     app: AppHandle,
     context: Arc<ServerContext>,
+}
+
+#[derive(Default)]
+struct Requests {
+    /// By the descriptor of their connection.
+    by_fd: HashMap<RawFd, Tracked>,
+    /// When the thread checks them next, in monotonic nanoseconds.
+    check_ns: u64,
 }
 
 /// A request that exceeded its time.
@@ -108,7 +117,7 @@ impl RequestDeadlines {
         }
         let tracker = Arc::new(Tracker {
             requests: Mutex::default(),
-            added: Condvar::new(),
+            earlier: Condvar::new(),
             app: base.app.clone(),
             context: Arc::clone(&base.context),
         });
@@ -135,17 +144,19 @@ impl RequestDeadlines {
 
     /// Moves the deadline of a request: for [`ConnectionDriver::deadline_extended`].
     pub fn extend(&self, fd: RawFd, deadline_ns: u64) {
-        if let Some(tracker) = &self.tracker
-            && let Some(tracked) = tracker.lock().get_mut(&fd)
-        {
-            tracked.deadline_ns = deadline_ns;
+        if let Some(tracker) = &self.tracker {
+            let mut requests = tracker.lock();
+            if let Some(tracked) = requests.by_fd.get_mut(&fd) {
+                tracked.deadline_ns = deadline_ns;
+                tracker.wake_for(&requests, deadline_ns);
+            }
         }
     }
 
     /// Stops watching the request; its descriptor may belong to another connection from now on.
     pub fn end(&self, fd: RawFd) {
         if let Some(tracker) = &self.tracker {
-            tracker.lock().remove(&fd);
+            tracker.lock().by_fd.remove(&fd);
         }
     }
 }
@@ -157,8 +168,17 @@ impl Tracker {
             return;
         }
         let tracked = Tracked { request: TimedOutRequest::of(exchange.head()), deadline_ns, wire };
-        self.lock().insert(fd, tracked);
-        self.added.notify_one();
+        let mut requests = self.lock();
+        requests.by_fd.insert(fd, tracked);
+        self.wake_for(&requests, deadline_ns);
+    }
+
+    /// Wakes the thread if its next check is too late for a deadline. It rarely is: while requests are served,
+    /// the thread waits for the first deadline, and later requests have later ones.
+    fn wake_for(&self, requests: &Requests, deadline_ns: u64) {
+        if due_ns(deadline_ns) < requests.check_ns {
+            self.earlier.notify_one();
+        }
     }
 
     fn run(&self, on_timeout: impl Fn(&[TimedOutRequest])) {
@@ -167,9 +187,9 @@ impl Tracker {
             let now = now_ns();
             let mut overdue = Vec::new();
             let mut next_ns = u64::MAX;
-            for (fd, tracked) in requests.iter_mut().filter(|(_, tracked)| tracked.deadline_ns != 0)
-            {
-                let due_ns = tracked.deadline_ns.saturating_add(GRACE_NS);
+            let watched = requests.by_fd.iter_mut().filter(|(_, tracked)| tracked.deadline_ns != 0);
+            for (fd, tracked) in watched {
+                let due_ns = due_ns(tracked.deadline_ns);
                 if due_ns > now {
                     next_ns = next_ns.min(due_ns);
                     continue;
@@ -185,8 +205,9 @@ impl Tracker {
             }
             if overdue.is_empty() {
                 let pause = Duration::from_nanos(next_ns.saturating_sub(now)).min(PAUSE_MAX);
+                requests.check_ns = now + nanoseconds(pause);
                 requests = self
-                    .added
+                    .earlier
                     .wait_timeout(requests, pause)
                     .unwrap_or_else(PoisonError::into_inner)
                     .0;
@@ -259,9 +280,14 @@ impl Tracker {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<RawFd, Tracked>> {
+    fn lock(&self) -> MutexGuard<'_, Requests> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Returns when a request with this deadline is cut.
+fn due_ns(deadline_ns: u64) -> u64 {
+    deadline_ns.saturating_add(GRACE_NS)
 }
 
 /// The time after its deadline at which a request is cut: a request that waits for its client detects the timeout
@@ -272,5 +298,5 @@ const GRACE_NS: u64 = 100_000_000;
 const TRACE_TIMEOUT: Duration = Duration::from_millis(300);
 /// How long the application may take to recover after that: its replacement serves by then.
 const ABORT_AFTER: Duration = Duration::from_secs(2);
-/// The longest sleep. A deadline that is moved while the thread sleeps is never earlier than before.
+/// The longest sleep.
 const PAUSE_MAX: Duration = Duration::from_secs(3600);
