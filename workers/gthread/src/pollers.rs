@@ -13,6 +13,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -106,7 +107,7 @@ impl Pollers {
     }
 }
 
-impl Poller for Pollers {
+impl Poller for Arc<Pollers> {
     fn set_main_is_leader(&self, leader: bool) {
         let fd = self.connections.0.as_fd();
         let mut event = if leader { readable(fd) } else { EpollEvent::new(EpollFlags::empty(), 0) };

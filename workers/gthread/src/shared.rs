@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
 use kit::clock::{earlier, now_ns};
@@ -22,7 +22,7 @@ use crate::table::Table;
 /// The state that the threads of a worker share.
 pub(crate) struct Shared {
     pub(crate) context: Arc<ServerContext>,
-    pub(crate) pool: Pool<Box<Connection>, Pollers>,
+    pub(crate) pool: Pool<Box<Connection>, Arc<Pollers>>,
     /// Whether the main thread must be woken when a thread becomes free.
     pub(crate) wants_room: AtomicBool,
     /// Whether the main thread waits on the accept epoll, and must be woken when no thread is free.
@@ -37,16 +37,11 @@ pub(crate) struct Shared {
 impl Shared {
     /// Starts `threads` threads.
     pub(crate) fn new(base: &WorkerBase, threads: usize) -> io::Result<Arc<Self>> {
-        let pollers = Pollers::new(base.wake_fd())?;
+        let pollers = Arc::new(Pollers::new(base.wake_fd())?);
         // A thread whose request has timed out continues to run; its next write fails, which ends the request. The main
         // thread is woken because it may have to stop accepting.
-        let this: Arc<OnceLock<Weak<Self>>> = Arc::default();
-        let weak = Arc::clone(&this);
-        let deadlines = RequestDeadlines::start(base, move |_| {
-            if let Some(shared) = weak.get().and_then(Weak::upgrade) {
-                shared.wake_main();
-            }
-        })?;
+        let main = Arc::clone(&pollers);
+        let deadlines = RequestDeadlines::start(base, move |_| main.wake_main())?;
         let shared = Arc::new_cyclic(|me| Self {
             context: Arc::clone(&base.context),
             pool: Pool::new(threads, WAKE_DELAY_NS, pollers),
@@ -58,7 +53,6 @@ impl Shared {
             threads: Mutex::new(Vec::new()),
             me: Weak::clone(me),
         });
-        let _ = this.set(Arc::downgrade(&shared));
         (0..threads).try_for_each(|_| shared.start_thread())?;
         Ok(shared)
     }
