@@ -150,15 +150,21 @@ impl Shared {
             match next {
                 Advance::Request => return Some(connection),
                 Advance::Wait(interest) => {
-                    match self.table().park(&self.pool.poller.connections, connection, interest) {
+                    // In a statement of its own, which unlocks the table.
+                    let parked =
+                        self.table().park(&self.pool.poller.connections, connection, interest);
+                    match parked {
                         Ok(None) => return None,
-                        Ok(Some(ready)) => connection = ready,
-                        Err(error) => {
+                        Ok(Some(ready)) => {
+                            connection = ready;
+                            next = connection.advance();
+                        }
+                        Err((error, refused)) => {
                             tracing::warn!("cannot watch a connection: {error}");
-                            return None;
+                            connection = refused;
+                            next = Advance::Closed;
                         }
                     }
-                    next = connection.advance();
                 }
                 Advance::Closed => {
                     self.close(connection);

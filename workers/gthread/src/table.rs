@@ -71,13 +71,14 @@ impl Table {
         Some(entry)
     }
 
-    /// Takes a connection that waits for its descriptor; returns it if the descriptor is ready already.
+    /// Takes a connection that waits for its descriptor; returns it if the descriptor is ready already. If it cannot be
+    /// watched, the caller closes it.
     pub(crate) fn park(
         &mut self,
         epoll: &Epoll,
         connection: Box<Connection>,
         interest: Interest,
-    ) -> io::Result<Option<Box<Connection>>> {
+    ) -> Result<Option<Box<Connection>>, (io::Error, Box<Connection>)> {
         let fd = connection.fd();
         let Some(entry) = self.entry(fd) else { return Ok(None) };
         let ended = entry.hung_up && interest == Interest::READ;
@@ -94,8 +95,7 @@ impl Table {
             if is_yielding && !is_new { rearm(epoll, connection.as_fd()) } else { Ok(()) }
         });
         if let Err(error) = watched {
-            drop(self.remove(fd));
-            return Err(error);
+            return Err((error, connection));
         }
         let deadline_ns = connection.deadline_ns();
         entry.owner = Owner::Table(connection, interest);
