@@ -17,45 +17,37 @@
 mod acceptor;
 mod serve;
 
-use std::cell::OnceCell;
 use std::rc::Rc;
 
-use green_kit::Process;
+use green_kit::{CAPABILITIES, ProcessCell};
 use kit::WorkerBase;
 use kit::config::Config;
-use worker_api::{Capabilities, Failure, Host, Result, Worker, WorkerContext, WorkerFactory};
+use worker_api::{Capabilities, Host, Result, Worker, WorkerContext, WorkerFactory};
 
 /// A worker that accepts in greenlets and serves in a green pool.
 pub struct EventletWorker {
     base: Rc<WorkerBase>,
-    process: OnceCell<Process>,
+    process: ProcessCell,
 }
 
 impl Worker for EventletWorker {
     fn init_process(&self) -> Result<()> {
-        let process = Process::new(Rc::clone(&self.base))?;
-        self.process.set(process).map_err(|_| Failure::application("init_process was called twice"))
+        self.process.init(&self.base)
     }
 
     fn run(&self) -> Result<()> {
-        let Some(process) = self.process.get() else {
-            return Err(Failure::application("run was called before init_process"));
-        };
+        let process = self.process.get()?;
         let state = Rc::clone(process.state());
         let pool = serve::Pool::new(&state, process.greenlets_max());
         process.run(move || serve::main(&state, &pool))
     }
 
     fn handle_exit(&self) {
-        if let Some(process) = self.process.get() {
-            process.handle_exit();
-        }
+        self.process.handle_exit();
     }
 
     fn handle_quit(&self) {
-        if let Some(process) = self.process.get() {
-            process.handle_quit();
-        }
+        self.process.handle_quit();
     }
 }
 
@@ -63,8 +55,7 @@ impl WorkerFactory for EventletWorker {
     const NAME: &'static str = "eventlet";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const DESCRIPTION: &'static str = "an acceptor greenlet for each listener, and a green pool";
-    const CAPABILITIES: Capabilities =
-        Capabilities(Capabilities::DEFERRED.0 | Capabilities::LOOP.0 | Capabilities::COOPERATIVE.0);
+    const CAPABILITIES: Capabilities = CAPABILITIES;
     const GUEST_LOOP: &'static str = "eventlet";
 
     fn setup(host: &Host) -> Result<()> {
@@ -72,7 +63,7 @@ impl WorkerFactory for EventletWorker {
     }
 
     fn new(context: WorkerContext) -> Result<Self> {
-        Ok(Self { base: Rc::new(WorkerBase::new(context, true)?), process: OnceCell::new() })
+        Ok(Self { base: Rc::new(WorkerBase::new(context, true)?), process: ProcessCell::default() })
     }
 }
 

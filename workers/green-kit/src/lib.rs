@@ -34,4 +34,4 @@ pub mod stream_server;
 
 pub use connections::{Connections, Serve};
 pub use listener::Listening;
-pub use process::{Process, WorkerState};
+pub use process::{CAPABILITIES, Process, ProcessCell, WorkerState};

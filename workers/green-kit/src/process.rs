@@ -14,7 +14,7 @@ use worker_api::abi::sabi_trait::TD_Opaque;
 use worker_api::abi::std_types::RResult;
 use worker_api::guard::catch_flat;
 use worker_api::raw::{Counter, RawEngine, RawEngine_TO};
-use worker_api::{Failure, FailureKind, LogLevel, Requirements, Result};
+use worker_api::{Capabilities, Failure, FailureKind, LogLevel, Requirements, Result};
 
 use crate::connections::{Connections, Serve};
 use crate::runtime::runtime;
@@ -29,6 +29,10 @@ pub struct Process {
     _signals: Source<BorrowedFd<'static>>,
 }
 
+/// A worker's process, which the class's `init_process` creates.
+#[derive(Default)]
+pub struct ProcessCell(OnceCell<Process>);
+
 /// The state of a worker, for its main greenlet.
 pub struct WorkerState {
     /// The base of the worker.
@@ -41,9 +45,37 @@ pub struct WorkerState {
     serve: OnceCell<Rc<dyn Serve>>,
 }
 
+impl ProcessCell {
+    /// Creates the process. To be called by the class's `init_process`.
+    pub fn init(&self, base: &Rc<WorkerBase>) -> Result<()> {
+        let process = Process::new(Rc::clone(base))?;
+        self.0.set(process).map_err(|_| Failure::application("init_process was called twice"))
+    }
+
+    /// Returns the process, for the class's `run`.
+    pub fn get(&self) -> Result<&Process> {
+        self.0.get().ok_or_else(|| Failure::application("run was called before init_process"))
+    }
+
+    /// Stops the worker gracefully. To be called by the class's `handle_exit` (TERM).
+    pub fn handle_exit(&self) {
+        if let Some(process) = self.0.get() {
+            process.state.end.set();
+        }
+    }
+
+    /// Stops the worker at once. To be called by the class's `handle_quit` (QUIT, INT).
+    pub fn handle_quit(&self) {
+        if let Some(process) = self.0.get() {
+            process.state.quit.set(true);
+            process.state.end.set();
+        }
+    }
+}
+
 impl Process {
     /// Creates the hub and prepares the application. To be called after the fork, on the worker's main thread.
-    pub fn new(base: Rc<WorkerBase>) -> Result<Self> {
+    fn new(base: Rc<WorkerBase>) -> Result<Self> {
         let guest = base.app.requirements().contains(Requirements::LOOP);
         let (hub, greenlets_max) = make_hub(&base, guest)?;
         let connections = Connections::new(&base, hub.handle(), guest);
@@ -103,17 +135,6 @@ impl Process {
             })?;
         }
         Err(Failure::application("the application's event loop ended while the worker was serving"))
-    }
-
-    /// Stops the worker gracefully. To be called by the class's `handle_exit` (TERM).
-    pub fn handle_exit(&self) {
-        self.state.end.set();
-    }
-
-    /// Stops the worker at once. To be called by the class's `handle_quit` (QUIT, INT).
-    pub fn handle_quit(&self) {
-        self.state.quit.set(true);
-        self.state.end.set();
     }
 }
 
@@ -262,6 +283,10 @@ impl RawEngine for Engine {
         self.main.is_finished()
     }
 }
+
+/// What a cooperative class can do.
+pub const CAPABILITIES: Capabilities =
+    Capabilities(Capabilities::DEFERRED.0 | Capabilities::LOOP.0 | Capabilities::COOPERATIVE.0);
 
 /// Stacks for greenlets that serve no request: the main greenlet, acceptors, tasks of the application.
 const SPARE_STACKS: usize = 64;

@@ -1,11 +1,10 @@
 //! A worker like gunicorn's `GeventWorker`: starts the servers, sends heartbeats, stops.
 
-use std::cell::OnceCell;
 use std::marker::PhantomData;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::{Process, WorkerState};
+use crate::{CAPABILITIES, ProcessCell, WorkerState};
 use kit::WorkerBase;
 use kit::config::Config;
 use worker_api::{
@@ -30,35 +29,28 @@ pub trait ServerClass: 'static {
 /// A worker of a class of this kind.
 pub struct GeventWorker<C> {
     base: Rc<WorkerBase>,
-    process: OnceCell<Process>,
+    process: ProcessCell,
     class: PhantomData<C>,
 }
 
 impl<C: ServerClass> Worker for GeventWorker<C> {
     fn init_process(&self) -> Result<()> {
-        let process = Process::new(Rc::clone(&self.base))?;
-        self.process.set(process).map_err(|_| Failure::application("init_process was called twice"))
+        self.process.init(&self.base)
     }
 
     fn run(&self) -> Result<()> {
-        let Some(process) = self.process.get() else {
-            return Err(Failure::application("run was called before init_process"));
-        };
+        let process = self.process.get()?;
         let state = Rc::clone(process.state());
         let greenlets = Greenlets::new::<C::Handler>(&state, process.greenlets_max());
         process.run(move || main(&state, &greenlets))
     }
 
     fn handle_exit(&self) {
-        if let Some(process) = self.process.get() {
-            process.handle_exit();
-        }
+        self.process.handle_exit();
     }
 
     fn handle_quit(&self) {
-        if let Some(process) = self.process.get() {
-            process.handle_quit();
-        }
+        self.process.handle_quit();
     }
 }
 
@@ -66,8 +58,7 @@ impl<C: ServerClass> WorkerFactory for GeventWorker<C> {
     const NAME: &'static str = C::NAME;
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const DESCRIPTION: &'static str = C::DESCRIPTION;
-    const CAPABILITIES: Capabilities =
-        Capabilities(Capabilities::DEFERRED.0 | Capabilities::LOOP.0 | Capabilities::COOPERATIVE.0);
+    const CAPABILITIES: Capabilities = CAPABILITIES;
     const GUEST_LOOP: &'static str = "gevent";
     const ACCESS_LOG_FORMAT: &'static str = C::Handler::LOG_FORMAT;
 
@@ -77,7 +68,7 @@ impl<C: ServerClass> WorkerFactory for GeventWorker<C> {
 
     fn new(context: WorkerContext) -> Result<Self> {
         let base = Rc::new(WorkerBase::with_style(context, true, C::Handler::STYLE)?);
-        Ok(Self { base, process: OnceCell::new(), class: PhantomData })
+        Ok(Self { base, process: ProcessCell::default(), class: PhantomData })
     }
 }
 
