@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use green::{Handle, Interrupt};
 use kit::clock::now_ns;
-use kit::{Connection, ConnectionDriver, poll};
+use kit::{Connection, ConnectionDriver, blocking, poll};
 use worker_api::{Failure, FailureKind, Interest, Result, Waker};
 
 use crate::connections::Connections;
@@ -106,13 +106,9 @@ impl ConnectionDriver for GreenDriver {
 }
 
 fn to_result(waited: io::Result<bool>) -> Result<()> {
-    match waited {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Failure::new(FailureKind::TIMEOUT, "the deadline passed")),
-        Err(error) => Err(match Interrupt::of(&error) {
-            Some(interrupt) => interrupted(interrupt),
-            None => Failure::io("cannot wait for the client", &error),
-        }),
+    match waited.as_ref().err().and_then(Interrupt::of) {
+        Some(interrupt) => Err(interrupted(interrupt)),
+        None => blocking::in_time(waited),
     }
 }
 

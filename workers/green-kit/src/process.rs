@@ -206,7 +206,8 @@ impl WorkerState {
     }
 }
 
-fn ended(interrupt: &green::Interrupt) -> Failure {
+/// Returns the failure of a main greenlet that was killed while it waited.
+pub(crate) fn ended(interrupt: &green::Interrupt) -> Failure {
     Failure::new(FailureKind::INTERRUPTED, "the main greenlet was killed").caused_by(interrupt)
 }
 

@@ -7,10 +7,9 @@ use std::time::Duration;
 use crate::{CAPABILITIES, ProcessCell, WorkerState};
 use kit::WorkerBase;
 use kit::config::Config;
-use worker_api::{
-    Capabilities, Failure, FailureKind, Host, Result, Worker, WorkerContext, WorkerFactory,
-};
+use worker_api::{Capabilities, Host, Result, Worker, WorkerContext, WorkerFactory};
 
+use crate::process::ended;
 use crate::stream_server::handler::Handler;
 use crate::stream_server::pool::Greenlets;
 use crate::stream_server::server::StreamServer;
@@ -111,9 +110,7 @@ fn stop(
         state.connections.len()
     );
     greenlets.pool().kill();
-    greenlets.pool().join(Some(STOP_TIMEOUT)).map(drop).map_err(|error| {
-        Failure::new(FailureKind::INTERRUPTED, "the main greenlet was killed").caused_by(&error)
-    })
+    greenlets.pool().join(Some(STOP_TIMEOUT)).map(drop).map_err(|interrupt| ended(&interrupt))
 }
 
 /// gevent's `max_accept`: the number of connections that a server accepts in a turn.

@@ -11,6 +11,7 @@ use kit::clock::now_ns;
 use kit::{AcceptResult, Acceptor, crowd};
 use worker_api::{Failure, FailureKind, Result};
 
+use crate::process::ended;
 use crate::stream_server::pool::Greenlets;
 
 /// The server of one listener.
@@ -86,10 +87,7 @@ impl StreamServer {
         while left > 0 && (deadline_ns == 0 || now_ns() < deadline_ns) {
             if self.greenlets.full() {
                 // Wait for a connection to close.
-                green::sleep(FULL_PAUSE).map_err(|error| {
-                    Failure::new(FailureKind::INTERRUPTED, "the main greenlet was killed")
-                        .caused_by(&error)
-                })?;
+                green::sleep(FULL_PAUSE).map_err(|interrupt| ended(&interrupt))?;
                 continue;
             }
             match self.listening.take() {
