@@ -48,8 +48,7 @@ impl Native for Request {
     }
 
     fn next<'py>(&self, me: &Object<'py>) -> PyResult<Option<Object<'py>>> {
-        let guest = PythonRuntime::get().guest.as_ref();
-        match self.state(me.py())?.line(me.py(), guest, usize::MAX)? {
+        match self.state(me.py())?.line(me.py(), usize::MAX)? {
             Some(line) if line.len()? > 0 => Ok(Some(line)),
             _ => Ok(None),
         }
@@ -132,29 +131,13 @@ fn detach<'py>(py: Python<'py>, me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyR
 
 impl State {
     /// Returns up to `size` bytes; fewer only at the end of the body.
-    fn take<'py>(
-        &mut self,
-        py: Python<'py>,
-        guest: Option<&Guest>,
-        size: usize,
-    ) -> PyResult<Option<Object<'py>>> {
-        self.collect(
-            py,
-            guest,
-            |input, _| {
-                if input.ready().len() >= size { Ok(size) } else { Err(size) }
-            },
-        )
+    fn take<'py>(&mut self, py: Python<'py>, size: usize) -> PyResult<Option<Object<'py>>> {
+        self.collect(py, |input, _| if input.ready().len() >= size { Ok(size) } else { Err(size) })
     }
 
     /// Returns a line with its line end, or `limit` bytes of it; empty at the end of the body.
-    fn line<'py>(
-        &mut self,
-        py: Python<'py>,
-        guest: Option<&Guest>,
-        limit: usize,
-    ) -> PyResult<Option<Object<'py>>> {
-        self.collect(py, guest, |input, searched| {
+    fn line<'py>(&mut self, py: Python<'py>, limit: usize) -> PyResult<Option<Object<'py>>> {
+        self.collect(py, |input, searched| {
             let ready = input.ready();
             let searched = searched.min(ready.len());
             match memchr::memchr(b'\n', &ready[searched..]) {
@@ -172,9 +155,9 @@ impl State {
     fn collect<'py>(
         &mut self,
         py: Python<'py>,
-        guest: Option<&Guest>,
         enough: impl Fn(&Input, usize) -> Result<usize, usize>,
     ) -> PyResult<Option<Object<'py>>> {
+        let guest = PythonRuntime::get().guest.as_ref();
         let mut seen = 0;
         loop {
             let want = match enough(&self.input, seen) {
@@ -208,9 +191,8 @@ fn read<'py>(
 ) -> PyResult<Object<'py>> {
     let [size] = arguments.take(["size"])?;
     let size = limit(size)?;
-    let runtime = PythonRuntime::get();
-    let mut state = runtime.types.request.value(me)?.state(py)?;
-    Ok(state.take(py, runtime.guest.as_ref(), size)?.unwrap_or_else(|| py.none()))
+    let request = PythonRuntime::get().types.request.value(me)?;
+    Ok(request.state(py)?.take(py, size)?.unwrap_or_else(|| py.none()))
 }
 
 /// `readline(size=-1)`
@@ -221,9 +203,8 @@ fn readline<'py>(
 ) -> PyResult<Object<'py>> {
     let [size] = arguments.take(["size"])?;
     let size = limit(size)?;
-    let runtime = PythonRuntime::get();
-    let mut state = runtime.types.request.value(me)?.state(py)?;
-    Ok(state.line(py, runtime.guest.as_ref(), size)?.unwrap_or_else(|| py.none()))
+    let request = PythonRuntime::get().types.request.value(me)?;
+    Ok(request.state(py)?.line(py, size)?.unwrap_or_else(|| py.none()))
 }
 
 /// `readlines(hint=-1)`: whole lines, until their total length is at least `hint`.
@@ -234,11 +215,10 @@ fn readlines<'py>(
 ) -> PyResult<Object<'py>> {
     let [hint] = arguments.take(["hint"])?;
     let hint = Some(limit(hint)?).filter(|hint| *hint > 0).unwrap_or(usize::MAX);
-    let runtime = PythonRuntime::get();
-    let (request, guest) = (runtime.types.request.value(me)?, runtime.guest.as_ref());
+    let request = PythonRuntime::get().types.request.value(me)?;
     let (mut lines, mut sum) = (Vec::new(), 0);
     while sum < hint {
-        let Some(line) = request.state(py)?.line(py, guest, usize::MAX)? else { break };
+        let Some(line) = request.state(py)?.line(py, usize::MAX)? else { break };
         let len = line.len()?;
         if len == 0 {
             break;
