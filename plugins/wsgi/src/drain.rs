@@ -3,17 +3,14 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::function;
-use crate::python::{Arguments, Definition, Function, Object, PyResult, Python, attach};
+use crate::python::{Arguments, Function, Object, PyResult, Python, attach};
 use crate::runtime::PythonRuntime;
 
 /// Functions for `jimu.py`.
-pub(crate) fn natives(py: Python<'_>) -> PyResult<[(&'static str, Object<'_>); 2]> {
-    let define = |name, entry| Definition::new(Function { name, entry }).bind(&py.none());
-    Ok([
-        ("is_draining", define(c"is_draining", function!(is_draining))?),
-        ("_watch_drain", define(c"_watch_drain", function!(watch))?),
-    ])
-}
+pub(crate) const NATIVES: [Function; 2] = [
+    Function { name: c"is_draining", entry: function!(is_draining) },
+    Function { name: c"_watch_drain", entry: function!(watch) },
+];
 
 /// Called when the worker begins to drain. Takes the interpreter's lock only if there are functions to call,
 /// because a hung thread may hold it.

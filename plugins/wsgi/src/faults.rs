@@ -21,7 +21,7 @@ use worker_api::Host;
 
 use crate::function;
 use crate::python::{
-    Arguments, Definition, Function, GlobalRef, Object, PyResult, Python, is_attached,
+    Arguments, Function, GlobalRef, Object, PyResult, Python, is_attached,
 };
 use crate::runtime::PythonRuntime;
 
@@ -39,9 +39,8 @@ pub(crate) fn report(
         [&py.text(&log)?, &py.number(i64::from(dump_signal()))?],
     )?;
     if let Some(hooks) = hooks {
-        let age = Definition::new(Function { name: c"_age", entry: function!(age) });
-        let end = Definition::new(Function { name: c"_abort", entry: function!(end) });
-        let (age, end) = (age.bind(&py.none())?, end.bind(&py.none())?);
+        let age = Function { name: c"_age", entry: function!(age) }.make(py)?;
+        let end = Function { name: c"_abort", entry: function!(end) }.make(py)?;
         let handled = runtime.helper(py, "handle_abort", [&hooks.get(py), &age, &end])?;
         if handled.is_true()
             && let Some(python) = action_of_abort()

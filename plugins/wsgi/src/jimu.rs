@@ -6,20 +6,19 @@ use worker_api::raw::Value;
 use crate::drain;
 use crate::function;
 use crate::python::{
-    Arguments, Definition, Exception, Function, Object, PyErrSet, PyResult, Python, required,
+    Arguments, Exception, Function, Object, PyErrSet, PyResult, Python, required,
 };
 use crate::runtime::PythonRuntime;
 
 /// Creates the module.
 pub(crate) fn module(py: Python<'_>) -> PyResult<Object<'_>> {
-    let bound = |name, entry| Definition::new(Function { name, entry }).bind(&py.none());
-    let [draining, watch] = drain::natives(py)?;
+    let [is_draining, watch_drain] = drain::NATIVES;
     let natives = [
-        ("_log", bound(c"_log", function!(log))?),
-        ("_write", bound(c"_write", function!(write_log))?),
-        ("_setting", bound(c"_setting", function!(setting))?),
-        draining,
-        watch,
+        Function { name: c"_log", entry: function!(log) },
+        Function { name: c"_write", entry: function!(write_log) },
+        Function { name: c"_setting", entry: function!(setting) },
+        is_draining,
+        watch_drain,
     ];
     py.module("jimu", include_str!("jimu.py"), &natives)
 }

@@ -13,18 +13,17 @@ use worker_api::fork;
 
 use crate::function;
 use crate::python::{
-    Arguments, Definition, Function, GlobalRef, Object, PyErrSet, PyResult, Python, attach,
+    Arguments, Function, GlobalRef, Object, PyErrSet, PyResult, Python, attach,
     required,
 };
 use crate::runtime::PythonRuntime;
 
 /// Creates the module `_jimu_process`, which imports `jimu`.
 pub(crate) fn module(py: Python<'_>) -> PyResult<Object<'_>> {
-    let bound = |name, entry| Definition::new(Function { name, entry }).bind(&py.none());
     let natives = [
-        ("_on_signal", bound(c"_on_signal", function!(on_signal))?),
-        ("_reclaim", bound(c"_reclaim", function!(reclaim))?),
-        ("_stop", bound(c"_stop", function!(stop))?),
+        Function { name: c"_on_signal", entry: function!(on_signal) },
+        Function { name: c"_reclaim", entry: function!(reclaim) },
+        Function { name: c"_stop", entry: function!(stop) },
     ];
     py.module("_jimu_process", include_str!("process.py"), &natives)
 }

@@ -11,7 +11,7 @@ use super::{Guest, Running, locked};
 use crate::errors::Fault;
 use crate::function;
 use crate::python::{
-    Arguments, Definition, Exception, Function, Native, Object, PyErrSet, PyResult, Python,
+    Arguments, Exception, Function, Native, Object, PyErrSet, PyResult, Python,
     required,
 };
 use crate::request::{Request, RequestObjects, State};
@@ -22,11 +22,10 @@ use crate::serve::{
 
 /// Returns `next`, `woken` and `gone` for the driver.
 pub(crate) fn for_driver(py: Python<'_>) -> PyResult<[Object<'_>; 3]> {
-    let bound = |name, entry| Definition::new(Function { name, entry }).bind(&py.none());
     Ok([
-        bound(c"next", function!(next))?,
-        bound(c"woken", function!(woken))?,
-        bound(c"gone", function!(gone))?,
+        Function { name: c"next", entry: function!(next) }.make(py)?,
+        Function { name: c"woken", entry: function!(woken) }.make(py)?,
+        Function { name: c"gone", entry: function!(gone) }.make(py)?,
     ])
 }
 

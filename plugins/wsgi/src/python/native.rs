@@ -34,6 +34,13 @@ pub(crate) struct Function {
     pub(crate) entry: Entry,
 }
 
+impl Function {
+    /// Creates the Python function, bound to no object.
+    pub(crate) fn make(self, py: Python<'_>) -> PyResult<Object<'_>> {
+        Definition::new(self).bind(&py.none())
+    }
+}
+
 /// Entry point for CPython. Created only by [`function!`](crate::function), around [`enter`].
 #[derive(Clone, Copy)]
 pub(crate) struct Entry(RawFunction);

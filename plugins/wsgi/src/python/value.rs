@@ -9,6 +9,7 @@ use super::api;
 use super::attach::Python;
 use super::error::{PyErrSet, PyResult};
 use super::exception::Exception;
+use super::native::Function;
 use super::object::Object;
 
 impl<'py> Python<'py> {
@@ -123,12 +124,13 @@ impl<'py> Python<'py> {
         unsafe { Object::owned(self, (self.api().PyImport_ImportModule)(name.as_ptr())) }
     }
 
-    /// Creates a module from source code and registers it under that name.
+    /// Creates a module from source code and registers it under that name. The code can call `natives` by their
+    /// names.
     pub(crate) fn module(
         self,
         name: &str,
         source: &str,
-        natives: &[(&str, Object<'py>)],
+        natives: &[Function],
     ) -> PyResult<Object<'py>> {
         let nul =
             |_| PyErrSet::new(self, Exception::Value, "the module's source contains a NUL byte");
@@ -146,8 +148,8 @@ impl<'py> Python<'py> {
             let names = Object::shared(self, (api.PyModule_GetDict)(module.as_ptr()));
             let builtins = self.import("builtins")?;
             names.set_item(&self.name(b"__builtins__")?, &builtins)?;
-            for (name, object) in natives {
-                names.set_item(&self.name(name.as_bytes())?, object)?;
+            for native in natives {
+                names.set_item(&self.name(native.name.to_bytes())?, &native.make(self)?)?;
             }
             let code = (api.Py_CompileString)(source.as_ptr(), file.as_ptr(), api::FILE_INPUT);
             let code = Object::owned(self, code)?;
