@@ -27,7 +27,8 @@ pub(crate) struct PythonRuntime {
     pub(crate) process: GlobalRef,
     /// Environ builders: as many as threads have used at the same time.
     environ_builders: Cell<Vec<Box<EnvironBuilder>>>,
-    constants: Constants,
+    /// The parts of an environ that are the same in all requests.
+    pub(crate) constants: Constants,
     /// Objects of finished requests, for reuse.
     pub(crate) pool: Cell<Vec<RequestObjects>>,
     /// Objects of finished requests to which the greenlet that served them still refers.
@@ -40,8 +41,6 @@ pub(crate) struct PythonRuntime {
     warned_of_excess: AtomicBool,
     /// The application, once it is loaded.
     pub(crate) application: OnceLock<GlobalRef>,
-    /// Type of `wsgi.file_wrapper`.
-    pub(crate) file_wrapper: GlobalRef,
     /// Returned by an application that has responded on the socket directly.
     pub(crate) already_handled: GlobalRef,
     /// The string `close`.
@@ -62,7 +61,7 @@ pub(crate) struct Parts {
     pub(crate) process: GlobalRef,
     /// See [`PythonRuntime::guest`].
     pub(crate) guest: Option<Guest>,
-    /// The parts of an environ that are the same in all requests.
+    /// See [`PythonRuntime::constants`].
     pub(crate) constants: Constants,
     /// See [`PythonRuntime::offers_websocket`].
     pub(crate) offers_websocket: bool,
@@ -86,8 +85,6 @@ impl PythonRuntime {
     /// Installs the runtime. Calling it again in a process has no effect.
     pub(crate) fn install(py: Python<'_>, parts: Parts) -> PyResult<&'static Self> {
         let Parts { host, types, module, process, guest, constants, offers_websocket } = parts;
-        let attribute =
-            |name| -> PyResult<GlobalRef> { Ok(module.get(py).attr_named(name)?.store()) };
         let runtime = Self {
             environ_builders: Cell::new(Vec::new()),
             constants,
@@ -96,8 +93,7 @@ impl PythonRuntime {
             last: AtomicU64::new(0),
             warned_of_excess: AtomicBool::new(false),
             application: OnceLock::new(),
-            file_wrapper: attribute("FileWrapper")?,
-            already_handled: attribute("ALREADY_HANDLED")?,
+            already_handled: module.get(py).attr_named("ALREADY_HANDLED")?.store(),
             close: py.name(b"close")?.store(),
             logged: LoggedVariables::default(),
             socket_module: OnceLock::new(),

@@ -221,8 +221,8 @@ fn send_other(
         runtime.log_variables(py, request);
         return Ok(request.state(py)?.release(py)?);
     }
-    if result.is_exactly(&runtime.file_wrapper.get(py)) && send_file(runtime, py, request, result)?
-    {
+    let file_wrapper = runtime.constants.file_wrapper.get(py);
+    if result.is_exactly(&file_wrapper) && send_file(runtime, py, request, result)? {
         return finish(runtime, py, request);
     }
     let parts = result.iterator()?;
