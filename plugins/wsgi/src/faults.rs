@@ -83,8 +83,8 @@ fn action_of_abort() -> Option<libc::sigaction> {
 
 fn install_handler() {
     // SAFETY: the handler is async-signal-safe: it raises a signal that `faulthandler` handles, whose handler
-    // is written for that, and calls handlers that were installed before. Without SA_RESTART, interrupted
-    // system calls return, so that Python checks for signals.
+    // is written for that, has the host perform its own action for the signal, and calls handlers that were
+    // installed before. Without SA_RESTART, interrupted system calls return, so that Python checks for signals.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = on_abort as *const () as usize;

@@ -1,6 +1,6 @@
 //! One request as seen by Python: the exchange, and the objects through which the application uses it.
 //!
-//! The objects are created once and reused for further requests, unless the application keeps them: creating four
+//! The objects are created once and reused for further requests, unless the application keeps them: creating five
 //! Python objects costs more than the rest of a small request.
 
 use std::os::fd::{IntoRawFd as _, RawFd};

@@ -22,7 +22,7 @@ pub(crate) struct Plan {
     pub(crate) guest: Option<Loop>,
 }
 
-/// Creates the runtime and installs it. Calling it again in a process has no effect.
+/// Creates the runtime and installs it. Called once per process.
 pub(crate) fn install(py: Python<'_>, plan: Plan) -> PyResult<&'static PythonRuntime> {
     // Must precede every import of something that the loop patches.
     let patched = plan.guest.map(|guest| guest.patch(py)).transpose()?;

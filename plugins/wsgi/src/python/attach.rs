@@ -157,7 +157,7 @@ impl Drop for Attached {
 
 /// The Python state of this thread.
 struct Thread {
-    /// State with which the thread attaches; null before the first time and while it is attached.
+    /// State with which the thread attaches, saved when it last detached; null before that.
     state: Cell<*mut PyThreadState>,
     /// Whether the thread is inside [`attach`], possibly detached again.
     attached: Cell<bool>,

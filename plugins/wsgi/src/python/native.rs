@@ -242,7 +242,8 @@ pub(crate) trait Native: Sized + 'static {
     }
 }
 
-/// A Python type whose objects hold a `T`. Python code can neither create objects of it nor derive from it.
+/// A Python type whose objects hold a `T`. Python code cannot derive from it. Objects that it creates by calling the
+/// type hold nothing, and are refused.
 pub(crate) struct NativeType<T> {
     kind: GlobalRef,
     holds: PhantomData<fn() -> T>,

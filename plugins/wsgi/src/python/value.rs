@@ -387,7 +387,7 @@ impl<'py> Object<'py> {
         unsafe { (self.py().api().PyList_Size)(self.as_ptr()) as usize }
     }
 
-    /// Returns an item of an exact list; `None` if the list has become shorter.
+    /// Returns an item of an exact list; `IndexError` if the list has become shorter.
     #[inline]
     pub(crate) fn list_item(&self, place: usize) -> PyResult<Self> {
         let py = self.py();
