@@ -24,8 +24,9 @@ def patch():
     gevent.config.loop = _noting(gevent.config.loop)
 
 
-#: Watchers for which a greenlet can wait. Fork and signal watchers are not listed, because they belong to the process.
-_WATCHERS = ("async_", "child", "idle", "io", "stat", "timer")
+#: Methods of a loop that create callbacks and the watchers for which a greenlet can wait. Those of fork and signal
+#: watchers are not listed, because these belong to the process.
+_MAKERS = ("async_", "child", "idle", "io", "stat", "timer", "run_callback")
 #: The hub's watchers and callbacks in the mold.
 _noted = []
 #: Length of the list at which unused ones are removed from it.
@@ -54,8 +55,7 @@ def _noting(base):
 
         return noted
 
-    names = [name for name in (*_WATCHERS, "run_callback") if hasattr(base, name)]
-    members = {name: noting(name) for name in names}
+    members = {name: noting(name) for name in _MAKERS if hasattr(base, name)}
     return type(base.__name__, (base,), {"__module__": base.__module__, **members})
 
 
@@ -104,7 +104,7 @@ def after_fork():
 
     gevent.reinit()
     _leave_greenlets()
-    for name in (*_WATCHERS, "run_callback"):
+    for name in _MAKERS:
         if name in vars(gevent.config.loop):
             delattr(gevent.config.loop, name)
 
