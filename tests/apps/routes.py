@@ -47,7 +47,7 @@ def application(environ, start_response):
 
 
 def tls(environ):
-    """Respond with the scheme, the TLS version, the server name, and the client's certificate in hexadecimal."""
+    """Return the scheme, the TLS version, the server name, and the client's certificate in hexadecimal."""
     lines = environ["wsgi.url_scheme"] + "\n"
     if "SSL_PROTOCOL" in environ:
         lines += environ["SSL_PROTOCOL"] + "\n" + environ.get("SSL_TLS_SNI", "") + "\n"

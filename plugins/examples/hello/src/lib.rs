@@ -1,5 +1,5 @@
-//! An application in Rust: the example to copy. It depends only on `worker-api`, is built as a `cdylib`, and runs
-//! unchanged under every worker class.
+//! An application in Rust: the example to copy. Of the server it depends only on `worker-api`. It is built as a
+//! `cdylib`, and runs unchanged under every worker class.
 //!
 //! | path | response |
 //! | --- | --- |

@@ -4,7 +4,7 @@
 //! hooks_module = "libjournal_hooks.so"
 //! [hooks]
 //! journal = "/var/log/host/journal"
-//! requests = true                  # also a line for each request
+//! requests = true                  # also two lines for each request
 //! ```
 
 use std::fs::{File, OpenOptions};

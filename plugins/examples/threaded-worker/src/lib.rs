@@ -153,5 +153,6 @@ fn wait(
     let ready = polled.iter().filter(|descriptor| descriptor.any().unwrap_or(false));
     Ok(ready.map(|descriptor| descriptor.as_fd().as_raw_fd()).collect())
 }
+
 /// How often a worker that stops checks whether the application still runs background tasks.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
