@@ -111,10 +111,12 @@ pub(crate) fn lint() -> ExitCode {
     if succeeds(cargo().args(clippy)) && formatted { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Returns the top directory of the sources.
-pub(crate) fn root() -> &'static Path {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.ancestors().nth(2).expect("this crate is in tests/xtask")
+/// Returns the top directory of the sources that cargo was called for. Checkouts that share a target directory also share
+/// this executable, so the directory it was compiled in may be that of another one.
+pub(crate) fn root() -> PathBuf {
+    let here = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let here = here.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    here.ancestors().nth(2).expect("this crate is in tests/xtask").to_owned()
 }
 
 /// Returns cargo's target directory: this executable is in `debug/` below it.
