@@ -50,7 +50,7 @@ const SOON: Duration = Duration::from_secs(2);
 
 fn tls_carries_requests_and_bodies(cell: &Cell) {
     let authority = Authority::new();
-    let server = secured(Setup::new(cell), &authority.server()).start();
+    let server = Setup::new(cell).secured(&authority.server()).start();
     let address = server.address();
     server.log.line(&["Listening at: https://"], SOON);
     let client = authority.trusting();
@@ -84,7 +84,7 @@ fn tls_carries_requests_and_bodies(cell: &Cell) {
 
 fn a_session_is_resumed_by_another_worker(cell: &Cell) {
     let authority = Authority::new();
-    let server = secured(Setup::new(cell), &authority.server()).start();
+    let server = Setup::new(cell).secured(&authority.server()).start();
     for version in [&version::TLS13, &version::TLS12] {
         // The client keeps its tickets between connections.
         let client = authority.client_config(None, &[version], &[]);
@@ -105,7 +105,7 @@ fn a_session_is_resumed_by_another_worker(cell: &Cell) {
 
 fn tls_connections_are_kept(cell: &Cell) {
     let authority = Authority::new();
-    let server = secured(Setup::new(cell).flags("--keep-alive 20"), &authority.server()).start();
+    let server = Setup::new(cell).flags("--keep-alive 20").secured(&authority.server()).start();
     let mut connection = secure(&server, &authority.trusting());
     for _ in 0..20 {
         assert!(connection.get("/").unwrap().keeps());
@@ -128,7 +128,7 @@ fn tls_connections_are_kept(cell: &Cell) {
 fn a_client_certificate_reaches_the_application(cell: &Cell) {
     let authority = Authority::new();
     let setup = admitting(Setup::new(cell), &authority, 1);
-    let server = secured(setup, &authority.server()).start();
+    let server = setup.secured(&authority.server()).start();
     let mallory = Authority::new().client("mallory.test");
     let alice = authority.client("alice.test");
     let shown =
@@ -148,7 +148,7 @@ fn a_client_certificate_reaches_the_application(cell: &Cell) {
 fn a_client_without_certificate_is_turned_away(cell: &Cell) {
     let authority = Authority::new();
     let setup = admitting(Setup::new(cell), &authority, 2);
-    let server = secured(setup, &authority.server()).start();
+    let server = setup.secured(&authority.server()).start();
     let bob = authority.client("bob.test");
     for versions in [&[&version::TLS12], &[&version::TLS13]] {
         let with = authority.client_config(Some(&bob), versions, &[]);
@@ -163,7 +163,7 @@ fn a_client_without_certificate_is_turned_away(cell: &Cell) {
 fn versions_and_protocols_are_negotiated(cell: &Cell) {
     let authority = Authority::new();
     let identity = authority.server();
-    let server = secured(Setup::new(cell), &identity).start();
+    let server = Setup::new(cell).secured(&identity).start();
     let offering = |protocols: &[&str]| {
         let client = authority.client_config(None, rustls::ALL_VERSIONS, protocols);
         let connection = try_secure(&server, &client);
@@ -179,14 +179,14 @@ fn versions_and_protocols_are_negotiated(cell: &Cell) {
     assert_eq!(get(&server, &old, "/tls").text().lines().nth(1), Some("TLSv1.2"));
     drop(connection);
 
-    let server = secured(Setup::new(cell).flags("--ssl-version-min 1.3"), &identity).start();
+    let server = Setup::new(cell).flags("--ssl-version-min 1.3").secured(&identity).start();
     assert!(try_secure(&server, &old).is_err(), "TLS 1.2 where 1.3 is the oldest");
     assert_eq!(get(&server, &authority.trusting(), "/").status, 200);
 }
 
 fn plain_http_where_tls_is_spoken_is_refused(cell: &Cell) {
     let authority = Authority::new();
-    let server = secured(Setup::new(cell), &authority.server()).start();
+    let server = Setup::new(cell).secured(&authority.server()).start();
     assert_eq!(server.get("/").status, 400);
     server.log.line(&["invalid request", "TLS"], SOON);
     for garbage in ["\r\n\r\n", "\0\0\0\0\0\0\0\0", "\x16\x03\x01\x00\x05hello"] {
@@ -200,7 +200,7 @@ fn plain_http_where_tls_is_spoken_is_refused(cell: &Cell) {
 fn stalled_handshakes_delay_no_one(cell: &Cell) {
     let authority = Authority::new();
     let setup = Setup::new(cell).flags("--header-timeout 3 --threads 2");
-    let server = secured(setup, &authority.server()).start();
+    let server = setup.secured(&authority.server()).start();
     let client = authority.trusting();
     let mut stalled: Vec<Connection> = (0..60).map(|_| server.connect()).collect();
     for connection in stalled.iter_mut().step_by(2) {
@@ -222,7 +222,7 @@ fn stalled_handshakes_delay_no_one(cell: &Cell) {
 /// Whatever the settings for TLS and client certificates are.
 fn a_health_path_is_asked_behind_tls(cell: &Cell) {
     let authority = Authority::new();
-    let setup = secured(Setup::new(cell), &authority.server()).file("ca.pem", &authority.pem);
+    let setup = Setup::new(cell).secured(&authority.server()).file("ca.pem", &authority.pem);
     let server = setup.flags("--health-path / --ca-certs ca.pem --cert-reqs 2").start();
     server.ctl(&["reload"]).done();
     server.log.line(&["generation 2 is healthy: / returned 200"], SOON);
@@ -237,7 +237,7 @@ fn a_health_path_is_asked_behind_tls(cell: &Cell) {
 fn a_key_that_only_root_may_read_is_handed_over(cell: &Cell) {
     let user = nobody().expect("the behavior's condition");
     let authority = Authority::new();
-    let setup = secured(Setup::new(cell), &authority.server());
+    let setup = Setup::new(cell).secured(&authority.server());
     fs::set_permissions(setup.dir(), Permissions::from_mode(0o755)).unwrap();
     for file in fs::read_dir(setup.dir()).unwrap().flatten() {
         fs::set_permissions(file.path(), Permissions::from_mode(0o600)).unwrap();
@@ -274,7 +274,7 @@ fn nobody() -> Option<User> {
 /// A handshake, then bytes that are not records.
 fn garbage_within_tls_harms_no_one(cell: &Cell) {
     let authority = Authority::new();
-    let server = secured(Setup::new(cell), &authority.server()).start();
+    let server = Setup::new(cell).secured(&authority.server()).start();
     let client = authority.trusting();
     let worker = server.until_ready_workers(1);
     for head in ["", "GET / HT", "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf"]
@@ -292,7 +292,7 @@ fn garbage_within_tls_harms_no_one(cell: &Cell) {
 fn certificates_exchanged_under_load_lose_nothing(cell: &Cell) {
     let authority = Authority::new();
     let mut current = authority.server();
-    let server = secured(Setup::new(cell).flags("--workers 2"), &current).start();
+    let server = Setup::new(cell).flags("--workers 2").secured(&current).start();
     let client = authority.trusting();
     let (address, config) = (server.address().clone(), Arc::clone(&client));
     let connect = move || Connection::open(&address)?.over_tls(&config);
@@ -322,16 +322,6 @@ fn certificates_exchanged_under_load_lose_nothing(cell: &Cell) {
     }
     load.finish().assert_nothing_lost();
     server.stop();
-}
-
-/// With TLS, using this certificate.
-fn secured(setup: Setup, identity: &Identity) -> Setup {
-    let (chain, key) = (setup.dir().join("chain.pem"), setup.dir().join("key.pem"));
-    setup
-        .file("chain.pem", &identity.chain_pem)
-        .file("key.pem", &identity.key_pem)
-        .flag("--certfile", chain)
-        .flag("--keyfile", key)
 }
 
 /// Requests client certificates of this authority.

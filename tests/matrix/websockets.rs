@@ -54,7 +54,7 @@ fn websocket_libraries_work(cell: &Cell) {
 
 fn websocket_libraries_work_over_tls(cell: &Cell) {
     let authority = Authority::new();
-    libraries_work(secured(serving(cell), &authority).start(), "wss");
+    libraries_work(serving(cell).secured(&authority.server()).start(), "wss");
 }
 
 /// The client's script succeeds for each library, and only closed connections are left.
@@ -82,7 +82,7 @@ fn libraries_work(server: Server, scheme: &str) {
 fn a_switch_of_protocols_leaves_a_socket(cell: &Cell) {
     let authority = Authority::new();
     let plain = serving(cell).start();
-    let tls = secured(serving(cell), &authority).start();
+    let tls = serving(cell).secured(&authority.server()).start();
     let over_tls = || tls.connect().over_tls(&authority.trusting()).unwrap();
     for (mut client, facts) in [
         (plain.connect(), "127.0.0.1 None True\n"),
@@ -113,7 +113,7 @@ fn no_answer_is_written_into_a_protocol_of_an_application(cell: &Cell) {
     let authority = Authority::new();
     for tls in [false, true] {
         let setup = serving(cell);
-        let server = if tls { secured(setup, &authority) } else { setup }.start();
+        let server = if tls { setup.secured(&authority.server()) } else { setup }.start();
         let connect = || {
             let client = server.connect();
             if tls { client.over_tls(&authority.trusting()).unwrap() } else { client }
@@ -144,14 +144,4 @@ fn until(client: &mut Connection, word: &str) -> String {
 
 fn serving(cell: &Cell) -> Setup {
     Setup::new(cell).app("websockets:application").env("CLASS", &*cell.class.name)
-}
-
-fn secured(setup: Setup, authority: &Authority) -> Setup {
-    let identity = authority.server();
-    let (chain, key) = (setup.dir().join("chain.pem"), setup.dir().join("key.pem"));
-    setup
-        .file("chain.pem", &identity.chain_pem)
-        .file("key.pem", &identity.key_pem)
-        .flag("--certfile", chain)
-        .flag("--keyfile", key)
 }

@@ -26,6 +26,7 @@ use crate::{
     cell::{self, Cell},
     http::Address,
     process,
+    tls::Identity,
 };
 
 /// A server that has not been started yet.
@@ -182,6 +183,15 @@ impl Setup {
     pub fn file(self, name: &str, content: impl AsRef<[u8]>) -> Self {
         fs::write(self.dir.path().join(name), content).expect("the directory is writable");
         self
+    }
+
+    /// Serves over TLS with this certificate, whose files are `chain.pem` and `key.pem`.
+    pub fn secured(self, identity: &Identity) -> Self {
+        let (chain, key) = (self.dir().join("chain.pem"), self.dir().join("key.pem"));
+        self.file("chain.pem", &identity.chain_pem)
+            .file("key.pem", &identity.key_pem)
+            .flag("--certfile", chain)
+            .flag("--keyfile", key)
     }
 
     /// Also listens on this address; without any, on a free port.
