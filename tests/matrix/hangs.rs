@@ -8,6 +8,7 @@ use jimu_tests::{
     process,
     runner::Behaviour,
     server::{Server, Setup},
+    tls::Authority,
 };
 use nix::sys::signal::Signal;
 
@@ -15,6 +16,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
         behaviour!(a_request_that_runs_over_is_answered).of_class(),
         behaviour!(a_request_of_an_aborted_worker_is_answered).of_class(),
+        behaviour!(a_request_over_tls_is_answered).of_class(),
         behaviour!(a_hang_in_python_is_answered).of_python(),
         behaviour!(a_hang_behind_the_head_is_cut).of_python(),
         behaviour!(tracebacks_of_python_have_python_frames_alone).of_python(),
@@ -56,6 +58,36 @@ fn a_request_of_an_aborted_worker_is_answered(cell: &Cell) {
     assert_eq!(client.answer("GET").unwrap().status, 500);
     is_logged_once(&server, "/fault/spin");
     assert_eq!(server.get("/").status, 200);
+}
+
+/// Through the session of the thread that hangs, with a close alert: nothing was cut.
+fn a_request_over_tls_is_answered(cell: &Cell) {
+    let authority = Authority::new();
+    let setup = Setup::new(cell).secured(&authority.server());
+    let server = setup.flags("--request-timeout 1 --threads 2 --access-logfile -").start();
+    let connect = |server: &Server| server.connect().over_tls(&authority.trusting()).unwrap();
+    let mut client = connect(&server);
+    assert_eq!(client.get("/").unwrap().status, 200);
+    client.send_get("/sleep?ms=3000").unwrap();
+    assert_eq!(client.answer("GET").unwrap().status, 500);
+    assert!(client.ends(SOON));
+    is_logged_once(&server, "/sleep?ms=3000");
+    let mut upload = connect(&server);
+    upload
+        .send("POST /sleep?ms=3002 HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")
+        .unwrap();
+    upload.send(vec![b'x'; 50_000]).unwrap();
+    assert_eq!(upload.answer("POST").unwrap().status, 500);
+    if cell.class.has_threads() {
+        return;
+    }
+    let setup = Setup::new(cell).app(artifacts::library("faulty_app")).secured(&authority.server());
+    let server = setup.flags("--timeout 1 --access-logfile -").start();
+    let mut client = connect(&server);
+    client.send_get("/fault/spin").unwrap();
+    assert_eq!(client.answer("GET").unwrap().status, 500);
+    assert!(client.ends(SOON));
+    is_logged_once(&server, "/fault/spin");
 }
 
 /// In Python code and in C code that holds the interpreter's lock.

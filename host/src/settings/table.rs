@@ -148,8 +148,8 @@ settings! {
     "Requests" {
         /// Seconds that a request may take from its head to the end of its response; 0 means no limit.
         ///
-        /// The client receives a 500 if no byte of the response was sent; else, and over TLS where the application does not
-        /// return, the connection is cut. The application can extend the limit while it runs.
+        /// The client receives a 500 if no byte of the response was sent; else the connection is cut. The application
+        /// can extend the limit while it runs.
         request_timeout: Option<Duration> {
             kind: SECONDS, default: Some("0"), long: Some("request-timeout"),
         }

@@ -340,6 +340,8 @@ impl Connection {
             let already_read = self.input.take();
             if let Err(error) = self.stream.start_tls(config, &already_read) {
                 self.refuse_tls(&error);
+            } else if let Some(session) = self.stream.session() {
+                self.wire.encrypt_with(session);
             }
         }
         None
@@ -444,7 +446,7 @@ impl Connection {
     pub(crate) fn hold_for_exchange(&mut self) {
         self.phase = Phase::Exchange;
         self.deadline_ns = 0;
-        if let Some(active) = self.active.as_deref().filter(|_| self.stream.is_plain()) {
+        if let Some(active) = self.active.as_deref() {
             // SAFETY: the head belongs to the active request, which ends in `end_request`, also
             // when the connection is dropped. That closes the wire first. In a forked child, in
             // which it may be dropped without, no one claims a wire.

@@ -104,9 +104,9 @@ impl TimedOutRequest {
 
 impl RequestDeadlines {
     /// Watches the requests of a worker. If a request exceeds its time, its age and the application's stack
-    /// traces are logged. Its client receives a 500 if nothing of the response was sent (not over TLS), and
-    /// its connection is shut down, so that later writes fail. Then `on_timeout` is called on a separate thread
-    /// with all requests that exceeded their time at this moment.
+    /// traces are logged. Its client receives a 500 if nothing of the response was sent, and its connection is
+    /// shut down, so that later writes fail. Then `on_timeout` is called on a separate thread with all
+    /// requests that exceeded their time at this moment.
     pub fn start(
         base: &WorkerBase,
         on_timeout: impl Fn(&[TimedOutRequest]) + Send + 'static,

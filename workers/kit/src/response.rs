@@ -226,6 +226,10 @@ impl Connection {
         let answered = self.wire.close();
         // A reset would discard a response that the client has not read yet.
         let then = if answered { Then::Linger } else { then };
+        if answered {
+            // What the other thread discarded is missing in the session's input.
+            self.stream.leave_tls();
+        }
         if let Some(mut active) = self.active.take() {
             if answered {
                 active.response.status = wire::STATUS;

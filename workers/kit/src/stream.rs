@@ -135,9 +135,9 @@ impl Stream {
         self.session.is_none()
     }
 
-    /// Returns whether the connection does not use TLS.
-    pub(crate) fn is_plain(&self) -> bool {
-        self.session.is_none()
+    /// Returns the TLS session, for another thread; `None` on a plain connection.
+    pub(crate) fn session(&self) -> Option<Session> {
+        self.session.clone()
     }
 
     /// Returns the properties of the TLS session; `None` on a plain connection.

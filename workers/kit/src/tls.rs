@@ -7,7 +7,7 @@
 use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::TcpStream;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
@@ -50,9 +50,13 @@ pub fn read_settings(host: &Host) -> Result<Option<Arc<ServerConfig>>> {
     Ok(Some(Arc::new(config)))
 }
 
-/// The TLS session of a connection.
-pub(crate) struct Session {
-    tls: Box<ServerConnection>,
+/// The TLS session of a connection. A clone is the same session: the thread that responds on behalf of one that
+/// hangs uses it.
+#[derive(Clone)]
+pub(crate) struct Session(Arc<Mutex<State>>);
+
+struct State {
+    tls: ServerConnection,
     /// Whether the client's first byte has been checked.
     first_checked: bool,
 }
@@ -65,8 +69,7 @@ pub(crate) struct PlainHttp;
 impl Session {
     /// Creates the session of a connection whose first bytes may have been read already.
     pub(crate) fn new(config: &Arc<ServerConfig>, already_read: &[u8]) -> io::Result<Self> {
-        let mut tls =
-            Box::new(ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?);
+        let mut tls = ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
         let mut rest = already_read;
         if let Some(first) = already_read.first() {
             check_first(*first)?;
@@ -75,33 +78,36 @@ impl Session {
             tls.read_tls(&mut rest)?;
             tls.process_new_packets().map_err(refused)?;
         }
-        Ok(Self { tls, first_checked: !already_read.is_empty() })
+        let state = State { tls, first_checked: !already_read.is_empty() };
+        Ok(Self(Arc::new(Mutex::new(state))))
     }
 
     /// Reads bytes of HTTP; 0 means end of file, with or without a close alert.
-    pub(crate) fn read(&mut self, mut socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn read(&self, mut socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut state = self.lock();
+        let State { tls, first_checked } = &mut *state;
         loop {
-            match self.tls.reader().read(buffer) {
+            match tls.reader().read(buffer) {
                 Ok(count) => return Ok(count),
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
                 Err(_) => {}
             }
             // An alert or a part of the handshake may have to be sent before more data arrives.
-            let sent = self.flush(socket);
-            if !self.first_checked {
+            let sent = flush(tls, socket);
+            if !*first_checked {
                 let mut first = [0];
                 socket.peek(&mut first)?;
                 check_first(first[0])?;
-                self.first_checked = true;
+                *first_checked = true;
             }
-            let received = self.tls.read_tls(&mut socket)?;
-            let state = self.tls.process_new_packets();
-            if self.tls.wants_write() {
+            let received = tls.read_tls(&mut socket)?;
+            let processed = tls.process_new_packets();
+            if tls.wants_write() {
                 // The server's part of the handshake, or the alert that explains its failure.
-                self.flush(socket).or_else(ignore_would_block)?;
+                flush(tls, socket).or_else(ignore_would_block)?;
             }
-            state.map_err(refused)?;
+            processed.map_err(refused)?;
             if received == 0 {
                 return Ok(0);
             }
@@ -111,10 +117,11 @@ impl Session {
 
     /// Takes bytes of HTTP and sends as many as the socket accepts. Bytes that were taken may still be
     /// unsent: see [`Session::wants_write`].
-    pub(crate) fn write(&mut self, socket: &TcpStream, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.flush(socket).or_else(ignore_would_block)?;
-        let taken = self.tls.writer().write_vectored(parts)?;
-        self.flush(socket).or_else(ignore_would_block)?;
+    pub(crate) fn write(&self, socket: &TcpStream, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        let tls = &mut self.lock().tls;
+        flush(tls, socket).or_else(ignore_would_block)?;
+        let taken = tls.writer().write_vectored(parts)?;
+        flush(tls, socket).or_else(ignore_would_block)?;
         if taken == 0 && parts.iter().any(|part| !part.is_empty()) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -122,45 +129,68 @@ impl Session {
     }
 
     /// Sends a part of the unsent bytes.
-    pub(crate) fn flush_some(&mut self, mut socket: &TcpStream) -> io::Result<usize> {
-        self.tls.write_tls(&mut socket)
+    pub(crate) fn flush_some(&self, mut socket: &TcpStream) -> io::Result<usize> {
+        self.lock().tls.write_tls(&mut socket)
     }
 
     /// Sends the close alert.
-    pub(crate) fn send_close_notify(&mut self, socket: &TcpStream) -> io::Result<()> {
-        self.tls.send_close_notify();
-        self.flush(socket)
+    pub(crate) fn send_close_notify(&self, socket: &TcpStream) -> io::Result<()> {
+        let tls = &mut self.lock().tls;
+        tls.send_close_notify();
+        flush(tls, socket)
+    }
+
+    /// Encrypts the last bytes of the connection and the close alert, without sending them. Returns `None` if
+    /// another thread is in the middle of another operation; it is not waited for.
+    pub(crate) fn seal(&self, last: &[u8]) -> Option<Vec<u8>> {
+        let mut state = match self.0.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        state.tls.writer().write_all(last).ok()?;
+        state.tls.send_close_notify();
+        let mut sealed = Vec::new();
+        while state.tls.wants_write() {
+            state.tls.write_tls(&mut sealed).ok()?;
+        }
+        Some(sealed)
     }
 
     /// Returns whether there are unsent bytes.
     pub(crate) fn wants_write(&self) -> bool {
-        self.tls.wants_write()
-    }
-
-    /// Sends all unsent bytes; `WouldBlock` if some are left.
-    fn flush(&mut self, socket: &TcpStream) -> io::Result<()> {
-        while self.tls.wants_write() {
-            self.flush_some(socket)?;
-        }
-        Ok(())
+        self.lock().tls.wants_write()
     }
 
     /// Returns the properties of the session after its handshake.
     pub(crate) fn facts(&self) -> TlsInfo {
-        let protocol = match self.tls.protocol_version() {
+        let tls = &self.lock().tls;
+        let protocol = match tls.protocol_version() {
             Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
             Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
             _ => "",
         };
-        let cipher = self.tls.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
-        let certificate = self.tls.peer_certificates().and_then(|chain| chain.first());
+        let cipher = tls.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str());
+        let certificate = tls.peer_certificates().and_then(|chain| chain.first());
         TlsInfo {
             protocol: protocol.to_owned(),
             cipher: cipher.unwrap_or_default().to_owned(),
-            server_name: self.tls.server_name().unwrap_or_default().to_owned(),
+            server_name: tls.server_name().unwrap_or_default().to_owned(),
             client_certificate: certificate.map(|der| der.to_vec()).unwrap_or_default(),
         }
     }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sends all unsent bytes; `WouldBlock` if some are left.
+fn flush(tls: &mut ServerConnection, mut socket: &TcpStream) -> io::Result<()> {
+    while tls.wants_write() {
+        tls.write_tls(&mut socket)?;
+    }
+    Ok(())
 }
 
 impl fmt::Debug for Session {

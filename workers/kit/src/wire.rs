@@ -10,12 +10,13 @@
 //!                      └──claim──> CLAIMED ──> ANSWERED ──close──> CLOSED
 //! ```
 //!
-//! Connections with TLS are never opened: the session belongs to the thread that hangs.
+//! A connection with TLS is responded to through its session, unless the serving thread is in the middle of one of
+//! the session's operations: it reads or writes then, and its request fails by itself.
 
 use std::cell::UnsafeCell;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
 use std::thread;
 
 use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
@@ -24,12 +25,15 @@ use worker_api::{Address, RequestHead, Version};
 
 use crate::clock::now_ns;
 use crate::context::{ServerContext, record_line};
+use crate::tls::Session;
 
 /// Decides which thread responds to the request of a connection.
 #[derive(Debug)]
 pub(crate) struct Wire {
     state: AtomicU8,
     request: UnsafeCell<RequestLine>,
+    /// The TLS session that encrypts the response, if the connection has one.
+    session: OnceLock<Session>,
 }
 
 // SAFETY: `request` is written only while the state is `CLOSED`, by the connection's owner alone, and read only
@@ -56,10 +60,15 @@ pub(crate) struct Claim<'a>(&'a Wire);
 impl Wire {
     pub(crate) fn new() -> Arc<Self> {
         let request = UnsafeCell::new(RequestLine::EMPTY);
-        Arc::new(Self { state: AtomicU8::new(CLOSED), request })
+        Arc::new(Self { state: AtomicU8::new(CLOSED), request, session: OnceLock::new() })
     }
 
-    /// Registers a request on a connection without TLS.
+    /// Sets the connection's TLS session: once, before its first request.
+    pub(crate) fn encrypt_with(&self, session: Session) {
+        let _ = self.session.set(session);
+    }
+
+    /// Registers a request.
     ///
     /// # Safety
     /// Called by the connection's owner, which calls [`Wire::close`] before the head or what it borrows from is
@@ -130,6 +139,7 @@ impl Claim<'_> {
     pub(crate) fn answer(&self, context: &ServerContext, fd: RawFd) -> bool {
         let line = self.line();
         let answer = context.error_response(line.version, line.is_head_method, STATUS, None);
+        let Some(answer) = self.encrypted(answer) else { return false };
         // The kernel resets a connection that is closed with unread bytes, and the client would lose the
         // response.
         let mut scratch = [0; 4096];
@@ -143,6 +153,13 @@ impl Claim<'_> {
         // Fails if the client has already disconnected.
         let _ = shutdown(fd, Shutdown::Write);
         sent
+    }
+
+    fn encrypted(&self, answer: Vec<u8>) -> Option<Vec<u8>> {
+        match self.0.session.get() {
+            None => Some(answer),
+            Some(session) => session.seal(&answer),
+        }
     }
 
     /// Writes the request's line into the access log, for a process that ends before the exchange does it.
