@@ -88,9 +88,10 @@ fn prose_is_plain() {
         "of its own",
         "of their own",
     ];
-    // A method of the standard library, and a user of most systems.
+    // A method of the standard library, a media type, and a user of most systems.
     let exceptions = [
         "ip().octets()",
+        "application/octet-stream",
         "--user nobody",
         "\"nobody\"",
         "nobody()",

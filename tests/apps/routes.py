@@ -22,7 +22,7 @@ def application(environ, start_response):
         time.sleep(number("ms", 1000) / 1000)
         return text(start_response, "slept\n")
     if path == "/stream":
-        start_response("200 OK", [("Content-Type", "application/byte-stream")])
+        start_response("200 OK", [("Content-Type", "application/octet-stream")])
         return (b"." * number("size", 1024) for _ in range(number("n", 10)))
     if path == "/whole":
         body = b"." * number("size", 1024)
@@ -66,7 +66,7 @@ def text(start_response, body, status="200 OK"):
 
 def echo(environ, start_response):
     """Return the body while it still arrives, so that an upload of any size needs one buffer."""
-    fields = [("Content-Type", "application/byte-stream")]
+    fields = [("Content-Type", "application/octet-stream")]
     if environ.get("CONTENT_LENGTH"):
         fields.append(("Content-Length", environ["CONTENT_LENGTH"]))
     start_response("200 OK", fields)
@@ -78,7 +78,7 @@ def file(environ, start_response, name):
     if os.path.isabs(name) or ".." in name.split("/") or not os.path.isfile(name):
         return text(start_response, "no such file\n", "404 Not Found")
     fields = [
-        ("Content-Type", "application/byte-stream"),
+        ("Content-Type", "application/octet-stream"),
         ("Content-Length", str(os.path.getsize(name))),
     ]
     start_response("200 OK", fields)

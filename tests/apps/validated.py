@@ -31,7 +31,7 @@ def reads(environ, start_response):
     seen += source.readlines(5)
     seen += list(source)
     seen.append(source.read(10))
-    start_response("200 OK", [("Content-Type", "application/byte-stream")])
+    start_response("200 OK", [("Content-Type", "application/octet-stream")])
     return [b"|".join(seen)]
 
 

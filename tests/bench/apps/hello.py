@@ -27,7 +27,7 @@ def json_page(environ, start_response):
 
 
 def file(environ, start_response):
-    headers = [("Content-Type", "application/byte-stream"), ("Content-Length", str(os.path.getsize(BIG_FILE)))]
+    headers = [("Content-Type", "application/octet-stream"), ("Content-Length", str(os.path.getsize(BIG_FILE)))]
     start_response("200 OK", headers)
     opened = open(BIG_FILE, "rb")
     wrapper = environ.get("wsgi.file_wrapper")

@@ -199,7 +199,7 @@ fn percent_decoded(text: &str) -> Option<String> {
 }
 
 fn binary() -> Header<'static> {
-    Header::new("Content-Type", "application/byte-stream")
+    Header::new("Content-Type", "application/octet-stream")
 }
 
 /// The longest sleep, so that a client cannot occupy a worker for longer.
