@@ -1,28 +1,43 @@
-//! File systems that are hidden from a command and its descendants, in a private mount namespace.
+//! File systems that are hidden from a command and its descendants or replaced, in a private mount namespace.
 
-use std::{ffi::CStr, io, os::unix::process::CommandExt, process::Command, ptr};
+use std::{
+    ffi::{CStr, CString},
+    io,
+    os::unix::process::CommandExt,
+    process::Command,
+    ptr,
+};
 
 /// Change of a mount point.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Change {
     /// Nothing is mounted there.
     Unmount(&'static CStr),
     /// An empty, read-only directory is there.
     Cover(&'static CStr),
+    /// Another file is there, the one with this path.
+    Replace(&'static CStr, CString),
+    /// A directory there has room for 128 KiB.
+    Limit(CString),
     /// `/proc` shows each user only its own processes.
     HidePids,
 }
 
 /// Makes the changes for the command.
-pub fn change(command: &mut Command, changes: &'static [Change]) {
-    // SAFETY: the closure makes system calls on static strings, and does not allocate.
-    unsafe { command.pre_exec(move || apply(changes)) };
+pub fn change(command: &mut Command, changes: impl AsRef<[Change]> + Send + Sync + 'static) {
+    // SAFETY: the closure makes system calls on strings that it owns or that are static, and does not allocate.
+    unsafe { command.pre_exec(move || apply(changes.as_ref())) };
 }
 
 /// Returns whether this process may do that to its children.
 pub fn are_changeable() -> bool {
+    are_possible([Change::HidePids])
+}
+
+/// Returns whether this process may make these changes for its children.
+pub fn are_possible(changes: impl AsRef<[Change]> + Send + Sync + 'static) -> bool {
     let mut command = Command::new("true");
-    change(&mut command, &[Change::HidePids]);
+    change(&mut command, changes);
     command.status().is_ok_and(|status| status.success())
 }
 
@@ -34,6 +49,8 @@ fn apply(changes: &[Change]) -> io::Result<()> {
         match change {
             Change::Unmount(path) => unmount(path)?,
             Change::Cover(path) => mount(c"none", path, c"tmpfs", libc::MS_RDONLY, c"")?,
+            Change::Replace(path, file) => mount(file, path, c"", libc::MS_BIND, c"")?,
+            Change::Limit(path) => mount(c"none", path, c"tmpfs", 0, c"size=128k")?,
             Change::HidePids => mount(c"proc", c"/proc", c"proc", 0, c"hidepid=2")?,
         }
     }

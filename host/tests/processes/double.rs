@@ -234,7 +234,6 @@ fn shared_memory() -> Vec<(&'static [AtomicU64], bool)> {
         let memory = std::ptr::with_exposed_provenance::<AtomicU64>(start);
         // SAFETY: mapped for reading and writing for the life of the process; damaging this process is the
         // purpose.
-        // purpose.
         let words = unsafe { std::slice::from_raw_parts(memory, length.min(1 << 20) / 8) };
         found.push((words, line.contains("jimu-slot")));
     }

@@ -15,7 +15,7 @@ pub(crate) const TESTS: &[Test] = &tests![
     a_worker_cannot_give_another_one_a_heartbeat,
 ];
 
-/// Returns a process that is unrelated to the server.
+/// A process that is unrelated to the server.
 struct Victim(Child);
 
 impl Victim {

@@ -1,5 +1,7 @@
 //! Hooks that are commands, notifications of systemd, and workers that take too much memory.
 
+use std::process::Command;
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -135,8 +137,10 @@ fn systemd_is_notified_of_each_stage_and_of_the_watchdog() {
             }
         }
     };
-    let variables = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "200000")];
-    let server = Server::start_in(&variables, &[]);
+    let supervised = |command: &mut Command| {
+        command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "200000");
+    };
+    let server = Server::start_with(supervised, "hello", &[]);
     assert_eq!(hear("READY=1"), format!("READY=1\nMAINPID={}", server.pid()));
     hear("WATCHDOG=1");
     hear("WATCHDOG=1");

@@ -30,17 +30,20 @@ mod forgers;
 mod hooks;
 mod life;
 mod metrics;
+#[allow(dead_code, reason = "each test program uses a part of it")]
+#[path = "../../../tests/src/mounts.rs"]
+mod mounts;
 mod refusing;
 mod reloads;
 mod rights;
+#[path = "../../../tests/src/seccomp.rs"]
+mod seccomp;
 mod server;
 mod trials;
 mod upgrades;
 
 fn main() -> ExitCode {
     if std::env::var_os(server::SERVE).is_some() {
-        rights::obey_environment();
-        refusing::obey_environment();
         std::process::exit(host::serve::main::<double::Double>());
     }
     let tests = [

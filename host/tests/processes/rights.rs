@@ -2,47 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
+use std::os::unix::ffi::OsStringExt as _;
 
-use nix::libc;
 use nix::unistd::geteuid;
 
-use crate::Test;
+use crate::mounts::Change;
 use crate::server::Server;
+use crate::{Test, mounts};
 
 pub(crate) const TESTS: &[Test] = &tests![all_processes_but_the_arbiter_have_only_the_users_rights];
-
-/// Environment variable of a directory with a `passwd` and a `group` that replace the system's in this process.
-const ACCOUNTS: &str = "JIMU_TEST_ACCOUNTS";
-
-/// Replaces the files of the system's accounts, for this process and all that it starts.
-pub(crate) fn obey_environment() {
-    let Ok(directory) = std::env::var(ACCOUNTS) else { return };
-    if let Err(error) = mount_accounts(&directory) {
-        eprintln!("error: no accounts: {error}");
-        std::process::exit(99);
-    }
-}
-
-fn mount_accounts(directory: &str) -> std::io::Result<()> {
-    let text = |text: &str| CString::new(text).unwrap();
-    let check = |result: i32| {
-        if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
-    };
-    // SAFETY: takes flags.
-    check(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
-    let mount = |from: &str, to: &str, flags| {
-        let (from, to) = (text(from), text(to));
-        let none = std::ptr::null();
-        // SAFETY: the texts end with zeros and live for the call; no type and no data are needed for these
-        // flags.
-        check(unsafe { libc::mount(from.as_ptr(), to.as_ptr(), none, flags, none.cast()) })
-    };
-    mount("none", "/", libc::MS_REC | libc::MS_PRIVATE)?;
-    for name in ["passwd", "group"] {
-        mount(&format!("{directory}/{name}"), &format!("/etc/{name}"), libc::MS_BIND)?;
-    }
-    Ok(())
-}
 
 /// Returns the lines of a process's status that show its user, groups and capabilities.
 fn rights_of(pid: &str) -> Option<String> {
@@ -68,14 +36,22 @@ fn children_of(parent: i32) -> Vec<String> {
 
 fn all_processes_but_the_arbiter_have_only_the_users_rights() {
     if !geteuid().is_root() {
-        return eprintln!("skipped: needs root");
+        crate::skip("it takes root");
     }
     let accounts = tempfile::tempdir().unwrap();
     let at = |name: &str| accounts.path().join(name);
+    let replaced: Vec<Change> = [("passwd", c"/etc/passwd"), ("group", c"/etc/group")]
+        .map(|(name, path)| {
+            Change::Replace(path, CString::new(at(name).into_os_string().into_vec()).unwrap())
+        })
+        .into();
     let passwd = "root:x:0:0::/:/bin/sh\njimu:x:4711:4712::/:/bin/sh\n";
     std::fs::write(at("passwd"), passwd).unwrap();
     let group = "root:x:0:root\njimu:x:4712:\nmail:x:4713:jimu\nother:x:4714:root\n";
     std::fs::write(at("group"), group).unwrap();
+    if !mounts::are_possible(replaced.clone()) {
+        crate::skip("mount namespaces need privileges");
+    }
     let script = "read() { grep -E '^(Uid|Gid|Groups|CapEff|CapBnd|NoNewPrivs):' /proc/self/status; }; \
                   echo hook: $(read)";
     let config = format!("user = \"jimu\"\n[hooks]\nwhen_ready = ['sh', '-c', \"{script}\"]\n");
@@ -83,11 +59,9 @@ fn all_processes_but_the_arbiter_have_only_the_users_rights() {
     let config = at("host.toml");
     let flags = ["-c", config.to_str().unwrap(), "-w", "2", "--metrics-bind", "127.0.0.1:0"];
     let more = ["--health-path", "/health", "--reload", "--health-timeout", "10"];
-    let variables = [(ACCOUNTS, accounts.path().to_str().unwrap())];
     let flags = [&flags[..], &more].concat();
-    let Some(server) = Server::start_unless(99, &variables, "slow-health", &flags) else {
-        return eprintln!("skipped: no mount namespace here");
-    };
+    let server =
+        Server::start_with(|command| mounts::change(command, replaced), "slow-health", &flags);
     let hook = server.wait_for("hook: ");
     // Short-lived processes keep their last observed state.
     let mut seen = BTreeMap::new();

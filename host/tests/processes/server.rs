@@ -46,59 +46,39 @@ impl Server {
         Self::spawn_with(behaviour, &[&["--bind", "127.0.0.1:0"], flags].concat())
     }
 
-    /// Starts a server with variables in its environment, and waits until it is ready.
-    pub(crate) fn start_in(variables: &[(&str, &str)], flags: &[&str]) -> Self {
+    /// Starts a server whose command is changed before, and waits until it is ready.
+    pub(crate) fn start_with(
+        change: impl FnOnce(&mut Command),
+        behaviour: &str,
+        flags: &[&str],
+    ) -> Self {
         let flags = [&["--bind", "127.0.0.1:0"], flags].concat();
-        let server = Self::spawn_in(variables, "hello", &flags);
+        let server = Self::spawn_changed(change, behaviour, &flags);
         server.wait_for("Server is ready");
         server
     }
 
-    /// Starts a server with variables in its environment. Returns `None` if it exits with `status` instead.
-    pub(crate) fn start_unless(
-        status: i32,
-        variables: &[(&str, &str)],
-        behaviour: &str,
-        flags: &[&str],
-    ) -> Option<Self> {
-        let flags = [&["--bind", "127.0.0.1:0"], flags].concat();
-        let mut server = Self::spawn_in(variables, behaviour, &flags);
-        server.wait_until_said_or_over("Server is ready");
-        match server.child.try_wait().unwrap() {
-            Some(end) if end.code() == Some(status) => None,
-            _ => Some(server),
-        }
-    }
-
-    fn wait_until_said_or_over(&mut self, text: &str) {
-        let start = Instant::now();
-        while self.count(text) == 0 && self.child.try_wait().unwrap().is_none() {
-            assert!(start.elapsed() < PATIENCE, "no {text:?}:\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
     fn spawn_with(behaviour: &str, flags: &[&str]) -> Self {
-        Self::spawn_in(&[], behaviour, flags)
+        Self::spawn_changed(|_| (), behaviour, flags)
     }
 
-    fn spawn_in(variables: &[(&str, &str)], behaviour: &str, flags: &[&str]) -> Self {
+    fn spawn_changed(change: impl FnOnce(&mut Command), behaviour: &str, flags: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("behaviour"), behaviour).unwrap();
         // For servers whose workers run as another user.
         let all = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(directory.path(), all).unwrap();
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
             .env(SERVE, "1")
-            .envs(variables.iter().copied())
             .args(["--log-level", "debug", "--control-socket"])
             .arg(directory.path().join("control"))
             .args(flags)
             .arg(directory.path().join("behaviour"))
             .current_dir(directory.path())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+            .stderr(Stdio::piped());
+        change(&mut command);
+        let mut child = command.spawn().unwrap();
         let lines = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
         let log = child.stderr.take().unwrap();
         let heard = Arc::clone(&lines);
