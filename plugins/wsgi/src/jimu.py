@@ -335,7 +335,8 @@ def report_faults(log, dump_signal):
         descriptor = os.open(log, os.O_WRONLY | os.O_APPEND) if log else 2
     except OSError:
         descriptor = 2
-    # The fork resets a worker's handlers, and faulthandler, already enabled in the mold, would not install them again.
+    # faulthandler may be enabled already, in the mold or by the application. It would then not install its handlers
+    # again, although a library may have replaced them since.
     faulthandler.disable()
     faulthandler.enable(descriptor, all_threads=True)
     if dump_signal:
