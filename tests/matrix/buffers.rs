@@ -1,9 +1,10 @@
 //! Clients that are slow to send a body or to read a response: they occupy no thread, under any class.
 
 use std::{
+    ffi::CString,
     fs,
+    os::unix::ffi::OsStringExt,
     path::Path,
-    process::Command,
     time::{Duration, Instant},
 };
 
@@ -11,6 +12,7 @@ use jimu_tests::{
     behaviour,
     cell::Cell,
     http::Connection,
+    mounts::{self, Change},
     process::{self, End},
     runner::Behaviour,
     server::{Server, Setup},
@@ -25,7 +27,9 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(a_reader_that_stops_is_cut),
         behaviour!(an_upload_beyond_the_bound_is_served),
         behaviour!(an_upload_is_finished_at_the_end),
-        behaviour!(a_full_disk_harms_no_one_else).of_class(),
+        behaviour!(a_full_disk_harms_no_one_else)
+            .of_class()
+            .only_if(mounts::are_changeable, "mount namespaces need privileges"),
         behaviour!(a_directory_that_cannot_be_used_is_refused).of_class(),
     ]
 }
@@ -99,6 +103,13 @@ fn until_files(worker: Pid, files: usize) {
     });
 }
 
+fn until_descriptors(worker: Pid, most: usize) {
+    wait::until("files and connections are closed", LIMIT, || match process::descriptors(worker) {
+        now if now <= most => Ok(()),
+        now => Err(format!("{now} descriptors, at most {most} before")),
+    });
+}
+
 /// Returns whether the class buffers a body before it calls the application.
 fn buffers(cell: &Cell) -> bool {
     ["sync", "gthread"].contains(&cell.class.name.as_str())
@@ -134,10 +145,7 @@ fn slow_readers_delay_no_one(cell: &Cell) {
         assert_served_soon(&server);
         slow.iter_mut().for_each(read_whole);
         drop(slow);
-        wait::until("the files are closed", LIMIT, || match process::descriptors(worker) {
-            now if now <= files + 2 => Ok(()),
-            now => Err(format!("{now} descriptors, {files} before")),
-        });
+        until_descriptors(worker, files + 2);
     }
     let grown = process::rss_kib(worker).saturating_sub(memory);
     assert!(grown < 64 << 10, "{grown} KiB more");
@@ -173,10 +181,7 @@ fn a_reader_that_stops_is_cut(cell: &Cell) {
     let mut client = server.connect();
     client.send_get(WHOLE).unwrap();
     assert!(client.take_byte().is_some());
-    wait::until("the connection is closed", LIMIT, || match process::descriptors(worker) {
-        now if now <= files => Ok(()),
-        now => Err(format!("{now} descriptors, {files} before")),
-    });
+    until_descriptors(worker, files);
     assert_served_soon(&server);
     assert_eq!(server.serving_pid(), worker);
 }
@@ -211,33 +216,14 @@ fn an_upload_is_finished_at_the_end(cell: &Cell) {
     assert_eq!(server.ended(LIMIT).end, End::Status(0));
 }
 
-/// A file system that is mounted for one test.
-struct SmallDisk<'a>(&'a Path);
-
-impl SmallDisk<'_> {
-    fn mount(at: &Path) -> Option<SmallDisk<'_>> {
-        fs::create_dir_all(at).unwrap();
-        let mut command = Command::new("mount");
-        command.args(["-t", "tmpfs", "-o", "size=128k", "none"]).arg(at);
-        command.output().is_ok_and(|output| output.status.success()).then_some(SmallDisk(at))
-    }
-}
-
-impl Drop for SmallDisk<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(self.0).status();
-    }
-}
-
 /// A request for which there is no room for its body is still served, and the log names the problem once.
 fn a_full_disk_harms_no_one_else(cell: &Cell) {
     let flags = "--threads 4".to_owned() + IN_FILES + "small";
     let setup = Setup::new(cell).flags(&flags);
     let small = setup.dir().join("small");
-    let Some(_disk) = SmallDisk::mount(&small) else {
-        return eprintln!("SKIPPED: no file system can be mounted here");
-    };
-    let server = setup.start();
+    fs::create_dir(&small).unwrap();
+    let limit = [Change::Limit(CString::new(small.into_os_string().into_vec()).unwrap())];
+    let server = setup.with(|command| mounts::change(command, limit)).start();
     let worker = server.serving_pid();
     let files = temporary_files(worker);
     for _ in 0..2 {

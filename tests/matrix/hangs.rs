@@ -15,7 +15,10 @@ use nix::sys::signal::Signal;
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
         behaviour!(a_request_that_runs_over_is_answered).of_class(),
-        behaviour!(a_request_of_an_aborted_worker_is_answered).of_class(),
+        behaviour!(a_request_of_an_aborted_worker_is_answered).of_class().only_for(
+            |class| !class.has_threads(),
+            "the heartbeat continues while a request spins",
+        ),
         behaviour!(a_request_over_tls_is_answered).of_class(),
         behaviour!(a_hang_in_python_is_answered).of_python(),
         behaviour!(a_hang_behind_the_head_is_cut).of_python(),
@@ -47,10 +50,6 @@ fn a_request_that_runs_over_is_answered(cell: &Cell) {
 
 /// By `timeout`, of a worker whose only thread spins.
 fn a_request_of_an_aborted_worker_is_answered(cell: &Cell) {
-    if cell.class.has_threads() {
-        // Its heartbeat continues.
-        return;
-    }
     let setup = Setup::new(cell).app(artifacts::library("faulty_app"));
     let server = setup.flags("--timeout 1 --access-logfile -").start();
     let mut client = server.connect();

@@ -21,7 +21,6 @@ mod footprint;
 mod front;
 mod hangs;
 mod libraries;
-
 mod logs;
 mod panics;
 mod peers;

@@ -41,7 +41,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(a_spinning_application_is_replaced).of_python(),
         behaviour!(a_connection_that_was_taken_over_outlives_term).of_python(),
         behaviour!(a_hang_with_the_interpreters_lock_is_replaced_soon).of_python().only_for(
-            |class| class == "gthread",
+            |class| class.name == "gthread",
             "a class with one thread hangs with its heartbeat, which `timeout` limits",
         ),
         behaviour!(deep_recursion_has_the_stack_of_the_main_thread).of_python(),
@@ -538,8 +538,8 @@ fn count(client: &mut Connection) -> u64 {
     }
 }
 
-/// A module whose application responds with this word.
-fn saying(word: &str) -> String {
+/// Returns the text of a module whose application responds with this word.
+pub(crate) fn saying(word: &str) -> String {
     format!(
         "def application(environ, start_response):\n    \
          start_response('200 OK', [('Content-Length', '{}')])\n    return [b'{word}']\n",

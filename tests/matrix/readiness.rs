@@ -14,8 +14,12 @@ use nix::{sys::signal::Signal, unistd::Pid};
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
         behaviour!(a_worker_that_may_not_accept_is_not_ready).of_class(),
-        behaviour!(a_worker_without_its_poller_is_not_ready).of_class(),
-        behaviour!(a_worker_without_its_threads_is_not_ready).of_class(),
+        behaviour!(a_worker_without_its_poller_is_not_ready)
+            .of_class()
+            .only_for(|class| EPOLL_CLASSES.contains(&&*class.name), "it may wait in another way"),
+        behaviour!(a_worker_without_its_threads_is_not_ready)
+            .of_class()
+            .only_for(|class| class.name == "gthread", "it starts no threads"),
         behaviour!(a_release_without_descriptors_is_refused).of_python().heavy().within(120),
         behaviour!(a_release_that_cannot_be_forked_is_refused_soon).of_python(),
         behaviour!(an_arbiter_without_descriptors_refuses_and_recovers).of_host().within(90),
@@ -29,16 +33,11 @@ fn a_worker_that_may_not_accept_is_not_ready(cell: &Cell) {
 }
 
 fn a_worker_without_its_poller_is_not_ready(cell: &Cell) {
-    // Others may wait in another way.
-    if EPOLL_CLASSES.contains(&cell.class.name.as_str()) {
-        is_refused(cell, &[libc::SYS_epoll_create1], "Operation not permitted");
-    }
+    is_refused(cell, &[libc::SYS_epoll_create1], "Operation not permitted");
 }
 
 fn a_worker_without_its_threads_is_not_ready(cell: &Cell) {
-    if cell.class.name == "gthread" {
-        is_refused(cell, &[libc::SYS_clone3], "cannot start the threads of the gthread worker");
-    }
+    is_refused(cell, &[libc::SYS_clone3], "cannot start the threads of the gthread worker");
 }
 
 /// If these calls are refused, no worker becomes ready, and the log says why.

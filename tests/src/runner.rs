@@ -6,7 +6,7 @@ use std::{
     env,
     panic::{self, AssertUnwindSafe},
     sync::{
-        Arc, Condvar, Mutex, PoisonError,
+        Arc, Condvar, LazyLock, Mutex, PoisonError,
         mpsc::{self, RecvTimeoutError},
     },
     thread,
@@ -39,11 +39,12 @@ pub struct Behaviour {
     gap: Option<&'static str>,
 }
 
-/// What the machine must allow, and the reason to skip the behavior if it does not.
-type Condition = (fn() -> bool, &'static str);
+/// What the machine must allow, evaluated when a first cell needs it, and the reason to skip the behavior if it does
+/// not.
+type Condition = (Arc<LazyLock<bool>>, &'static str);
 
-/// Which names of classes fit, and the reason to skip the others.
-type ClassCondition = (fn(&str) -> bool, &'static str);
+/// Which classes fit, and the reason to skip the others.
+type ClassCondition = (fn(&Class) -> bool, &'static str);
 
 /// The cells in which a behavior is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,13 +121,13 @@ impl Behaviour {
     /// Skips it, for this reason, if the machine does not allow it.
     #[must_use]
     pub fn only_if(mut self, allowed: fn() -> bool, otherwise: &'static str) -> Self {
-        self.condition = Some((allowed, otherwise));
+        self.condition = Some((Arc::new(LazyLock::new(allowed)), otherwise));
         self
     }
 
-    /// Skips it, for this reason, for classes whose name does not fit.
+    /// Skips it, for this reason, for classes that do not fit.
     #[must_use]
-    pub fn only_for(mut self, fits: fn(&str) -> bool, otherwise: &'static str) -> Self {
+    pub fn only_for(mut self, fits: fn(&Class) -> bool, otherwise: &'static str) -> Self {
         self.classes = Some((fits, otherwise));
         self
     }
@@ -200,10 +201,10 @@ impl Behaviour {
         if let Some(need) = self.needs.iter().find(|need| !cell.class.can(**need)) {
             return Ok(Completion::ignored_with(format!("{} has no {need:?}", cell.class.name)));
         }
-        if let Some((_, reason)) = self.classes.filter(|(fits, _)| !fits(&cell.class.name)) {
+        if let Some((_, reason)) = self.classes.filter(|(fits, _)| !fits(&cell.class)) {
             return Ok(Completion::ignored_with(reason));
         }
-        if let Some((_, reason)) = self.condition.filter(|(allowed, _)| !allowed()) {
+        if let Some((_, reason)) = self.condition.filter(|(allowed, _)| !***allowed) {
             return Ok(Completion::ignored_with(reason));
         }
         if cell.app == App::Wsgi && python().is_none() {
