@@ -11,6 +11,7 @@ use std::{
 use jimu_tests::{
     artifacts, behaviour,
     cell::Cell,
+    compiler::compile,
     load::{Load, Plan},
     runner::Behaviour,
     seccomp,
@@ -145,14 +146,6 @@ impl Releases {
         fs::rename(next, &current).unwrap();
         current.join("libgreeter_app.so")
     }
-}
-
-fn compile(source: &str, library: &Path, arguments: &[&str]) {
-    let code = library.with_extension("c");
-    fs::write(&code, source).unwrap();
-    let mut command = Command::new("cc");
-    command.args(["-shared", "-fPIC", "-Wl,--no-as-needed", "-o"]).arg(library).arg(&code);
-    assert!(command.args(arguments).status().unwrap().success(), "{command:?}");
 }
 
 fn can_compile() -> bool {

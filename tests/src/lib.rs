@@ -11,6 +11,7 @@
 //! | [`output`] | the output of a process, awaited line by line |
 //! | [`process`] | `/proc`, signals, process groups |
 //! | [`mounts`] | file systems that a server has to do without |
+//! | [`compiler`] | C libraries compiled for a test |
 //! | [`debugger`] | a process stopped as a debugger does it |
 //! | [`seccomp`] | system calls that the kernel refuses |
 //! | [`http`] | a client that sends given bytes and parses responses strictly |
@@ -30,6 +31,7 @@
 
 pub mod artifacts;
 pub mod cell;
+pub mod compiler;
 pub mod debugger;
 pub mod http;
 pub mod load;

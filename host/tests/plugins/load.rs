@@ -9,6 +9,7 @@ use host::plugin::LoadError;
 use host::plugin::load::{open_app, open_class};
 
 use crate::built;
+use crate::compiler::compile;
 
 /// Returns the line with which an application is refused.
 fn refusal(path: &Path) -> String {
@@ -20,12 +21,9 @@ fn refusal(path: &Path) -> String {
     words.strip_prefix(&path).and_then(|rest| rest.strip_prefix(": ")).expect(&words).to_owned()
 }
 
-/// Builds a library with the C compiler, which Rust needs for linking anyway.
 fn compiled(directory: &Path, source: &str) -> PathBuf {
-    let (c, library) = (directory.join("a.c"), directory.join("liba.so"));
-    fs::write(&c, source).unwrap();
-    let status = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&c).status();
-    assert!(status.unwrap().success());
+    let library = directory.join("liba.so");
+    compile(source, &library, &[]);
     library
 }
 

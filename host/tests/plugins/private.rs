@@ -3,20 +3,12 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use host::plugin::load::{Plugin, open_app};
 use worker_api::AppModuleRef;
 
 use crate::built;
-
-fn compile(source: &str, library: &Path, arguments: &[&str]) {
-    let code = library.with_extension("c");
-    fs::write(&code, source).unwrap();
-    let mut command = Command::new("cc");
-    command.args(["-shared", "-fPIC", "-Wl,--no-as-needed", "-o"]).arg(library).arg(&code);
-    assert!(command.args(arguments).status().unwrap().success(), "{command:?}");
-}
+use crate::compiler::compile;
 
 /// Compiles an application that brings hello, whose root module it exports with it, and `libgreet.so.1`, a relative
 /// link. When it is loaded it writes the greeting to a file.
