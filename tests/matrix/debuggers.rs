@@ -21,7 +21,7 @@ use jimu_tests::{
 };
 use nix::{
     sys::signal::Signal,
-    unistd::{Pid, User, geteuid, gettid},
+    unistd::{Pid, gettid},
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -43,7 +43,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
             .only_if(has_py_spy, "no py-spy in the Python environment"),
         behaviour!(backtraces_name_functions_in_unprivileged_workers)
             .of_host()
-            .only_if(may_change_user, "it takes root, and a user nobody"),
+            .only_if(process::may_change_user, "it takes root, and a user nobody"),
     ]
 }
 
@@ -285,8 +285,4 @@ fn py_spy() -> Option<PathBuf> {
 
 fn has_py_spy() -> bool {
     py_spy().is_some()
-}
-
-fn may_change_user() -> bool {
-    geteuid().is_root() && User::from_name("nobody").ok().flatten().is_some()
 }

@@ -63,8 +63,7 @@ fn a_panic_does_not_grow_the_worker(cell: &Cell) {
 fn without_a_mold_stacks_have_offsets(cell: &Cell) {
     let server = start(cell);
     let worker = server.serving_pid();
-    let children = process::children(server.pid());
-    let mold = children.iter().find(|child| child.pid != worker).expect("a mold").pid;
+    let mold = server.molds()[0];
     process::signal(mold, Signal::SIGKILL);
     server.log.line(&["mold", &mold.to_string()], LONG);
     let _ = server.try_get("/panic");

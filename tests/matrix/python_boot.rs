@@ -11,6 +11,8 @@ use jimu_tests::{
 };
 use nix::sys::signal::Signal;
 
+use crate::python::saying;
+
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
         behaviour!(an_asgi_application_is_refused_at_boot).of_python(),
@@ -56,13 +58,6 @@ fn a_mold_that_hangs_at_import_leaves_a_traceback(cell: &Cell) {
     let ended = setup.flags("--preload --boot-timeout 4").refused();
     assert!(ended.log.contains("in hangs_here"), "{}", ended.log);
     assert!(ended.log.contains("(the setting boot_timeout)"), "{}", ended.log);
-}
-
-/// Returns the response of `application` of a module with this text.
-fn saying(word: &str) -> String {
-    format!(
-        "def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'{word}']\n"
-    )
 }
 
 fn a_start_with_a_broken_file_waits_for_its_change(cell: &Cell) {

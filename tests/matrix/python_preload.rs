@@ -85,12 +85,6 @@ fn replaced(server: &Server, gone: Pid) -> Vec<Pid> {
     workers.iter().map(|worker| worker.pid).collect()
 }
 
-fn molds(server: &Server) -> Vec<Pid> {
-    let workers: Vec<Pid> = server.workers().iter().map(|worker| worker.pid).collect();
-    let children = process::children(server.pid()).into_iter().map(|child| child.pid);
-    children.filter(|pid| !workers.contains(pid)).collect()
-}
-
 fn threads_started_at_import_run_once_with_preload(cell: &Cell) {
     let setup = Setup::new(cell).file("ticking.py", TICKING).app("ticking");
     let server = setup.flags("--preload --workers 2").start();
@@ -159,7 +153,7 @@ def application(environ, start_response):
     });
     process::signal(workers[0], Signal::SIGKILL);
     assert!(replaced(&server, workers[0]).contains(&server.serving_pid()));
-    assert_eq!(molds(&server).len(), 1);
+    assert_eq!(server.molds().len(), 1);
     let log = server.stop().log;
     assert!(!log.contains("Traceback"), "{log}");
 }
@@ -171,7 +165,7 @@ fn a_mold_sleeps_when_idle(cell: &Cell) {
     let setup = Setup::new(cell).file("idle.py", module).app("idle");
     let server = setup.flags("--preload --workers 2").start();
     server.until_ready_workers(2);
-    let mold = molds(&server)[0];
+    let mold = server.molds()[0];
     let before = process::sleeps(mold);
     thread::sleep(Duration::from_secs(3));
     let woken = process::sleeps(mold) - before;
@@ -217,14 +211,14 @@ def application(environ, start_response):
         let log = server.log.line(&["exited with status 5"], SOON);
         let exited = workers.iter().copied().find(|pid| log.contains(&format!("(pid: {pid})")));
         workers = replaced(&server, exited.unwrap());
-        molds_gone.extend(molds(&server));
+        molds_gone.extend(server.molds());
         server.ctl(&["reload"]).done();
         for worker in workers {
             assert!(process::gone(worker, SOON));
         }
         workers = server.until_ready_workers(2);
         let now = wait::until("one mold", SOON, || {
-            let now = molds(&server);
+            let now = server.molds();
             if now.len() == 1 { Ok(now) } else { Err(format!("{now:?}")) }
         });
         for victim in [now[0], workers[0]] {

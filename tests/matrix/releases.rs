@@ -194,9 +194,7 @@ fn upgrade(server: &Server) -> nix::unistd::Pid {
     let mark = server.log.mark();
     server.signal(Signal::SIGUSR2);
     server.log.line_after(mark, &["Server is ready"], PATIENCE);
-    let children = process::children(server.pid());
-    let found = children.iter().find(|child| !process::children(child.pid).is_empty());
-    let new = found.unwrap_or_else(|| panic!("no successor among {children:?}")).pid;
+    let new = server.successor();
     server.signal(Signal::SIGTERM);
     server.log.line(&["upgrade complete"], PATIENCE);
     new

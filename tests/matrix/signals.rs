@@ -109,7 +109,7 @@ fn a_killed_arbiter_is_followed_by_its_successor(cell: &Cell) {
     let mut server = Setup::new(cell).flags("--pid host.pid --workers 2").start();
     server.signal(Signal::SIGUSR2);
     server.notified("READY=1");
-    let new = successor(&server);
+    let new = server.successor();
     server.signal(Signal::SIGKILL);
     assert_eq!(server.leader_ended(PATIENCE), End::Signal(Signal::SIGKILL));
     server.log.line(&["upgrade complete"], PATIENCE);
@@ -132,7 +132,7 @@ fn usr2_and_term_hand_over(cell: &Cell) {
     load.flows(20, PATIENCE);
     server.signal(Signal::SIGUSR2);
     server.notified("READY=1");
-    let new = successor(&server);
+    let new = server.successor();
     assert_ne!(new, server.pid());
     server.signal(Signal::SIGTERM);
     let ended = server.leader_ended(PATIENCE);
@@ -203,7 +203,7 @@ fn usr2_can_be_taken_back(cell: &Cell) {
     let old = server.until_ready_workers(2);
     server.signal(Signal::SIGUSR2);
     server.notified("READY=1");
-    let new = successor(&server);
+    let new = server.successor();
     server.signal(Signal::SIGWINCH);
     assert!(old.iter().all(|pid| process::gone(*pid, PATIENCE)), "old workers end");
     load.flows(20, PATIENCE);
@@ -287,11 +287,4 @@ fn signals_before_it_is_ready_count(cell: &Cell) {
     let ended = server.ended(Duration::from_secs(5));
     assert_eq!(ended.end, End::Status(0), "{}", ended.log);
     assert!(matches!(server.try_get("/"), Err(Broken::Io(_))));
-}
-
-/// Returns the arbiter that USR2 started: the child of the first one that has children itself.
-fn successor(server: &Server) -> Pid {
-    let children = process::children(server.pid());
-    let found = children.iter().find(|child| !process::children(child.pid).is_empty());
-    found.unwrap_or_else(|| panic!("no successor among {children:?}")).pid
 }

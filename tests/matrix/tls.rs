@@ -40,7 +40,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(a_health_path_is_asked_behind_tls).of_class(),
         behaviour!(a_key_that_only_root_may_read_is_handed_over)
             .of_class()
-            .only_if(may_change_user, "it takes root, and a user nobody"),
+            .only_if(process::may_change_user, "it takes root, and a user nobody"),
         behaviour!(certificates_exchanged_under_load_lose_nothing).of_class().busy().within(120),
     ]
 }
@@ -235,7 +235,7 @@ fn a_health_path_is_asked_behind_tls(cell: &Cell) {
 
 /// Files that root has opened or reopened are written by workers of another user.
 fn a_key_that_only_root_may_read_is_handed_over(cell: &Cell) {
-    let user = nobody().expect("the behavior's condition");
+    let user = process::nobody().expect("the behavior's condition");
     let authority = Authority::new();
     let setup = Setup::new(cell).secured(&authority.server());
     fs::set_permissions(setup.dir(), Permissions::from_mode(0o755)).unwrap();
@@ -261,14 +261,6 @@ fn a_key_that_only_root_may_read_is_handed_over(cell: &Cell) {
         assert_eq!(fs::read_to_string(rotated).unwrap().lines().count(), 1);
     }
     server.stop();
-}
-
-fn may_change_user() -> bool {
-    geteuid().is_root() && nobody().is_some()
-}
-
-fn nobody() -> Option<User> {
-    User::from_name("nobody").ok().flatten()
 }
 
 /// A handshake, then bytes that are not records.

@@ -12,6 +12,8 @@ use jimu_tests::{
     tls::Authority,
 };
 
+use crate::tls::secured;
+
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
         behaviour!(websocket_libraries_work).of_python().only_if(has_libraries, NO_LIBRARIES),

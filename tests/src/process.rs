@@ -13,7 +13,7 @@ use nix::{
         signal::{Signal, kill, killpg},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
-    unistd::Pid,
+    unistd::{Pid, User, geteuid},
 };
 
 /// How a process ended.
@@ -177,6 +177,16 @@ pub fn ready(descriptor: &impl AsFd, events: PollFlags, limit: Duration) -> bool
             Err(error) => panic!("poll: {error}"),
         }
     }
+}
+
+/// Returns whether a server may run its workers as [`nobody`].
+pub fn may_change_user() -> bool {
+    geteuid().is_root() && nobody().is_some()
+}
+
+/// Returns the user without rights that most systems have.
+pub fn nobody() -> Option<User> {
+    User::from_name("nobody").ok().flatten()
 }
 
 /// Makes this process the parent of its descendants' orphans, so that it can reap them.

@@ -233,6 +233,20 @@ impl Server {
         fs::write(self.dir().join(name), content).expect("the directory is writable");
     }
 
+    /// Returns the children of the arbiter that are no workers: molds, and the status process where there is one.
+    pub fn molds(&self) -> Vec<Pid> {
+        let workers: Vec<Pid> = self.workers().iter().map(|worker| worker.pid).collect();
+        let children = process::children(self.pid()).into_iter().map(|child| child.pid);
+        children.filter(|pid| !workers.contains(pid)).collect()
+    }
+
+    /// Returns the arbiter that USR2 started: the child of the first one that has children itself.
+    pub fn successor(&self) -> Pid {
+        let children = process::children(self.pid());
+        let found = children.iter().find(|child| !process::children(child.pid).is_empty());
+        found.unwrap_or_else(|| panic!("no successor among {children:?}")).pid
+    }
+
     /// Returns the time since its start.
     pub fn age(&self) -> Duration {
         self.started.elapsed()
