@@ -81,9 +81,6 @@ def application(environ, start_response):
         body = subprocess.run(["echo", "a child"], stdout=subprocess.PIPE, check=True).stdout.decode()
     elif path == "/grows":
         body = grows()
-    elif path == "/alarm":
-        signal.signal(signal.SIGALRM, tells)
-        signal.setitimer(signal.ITIMER_REAL, 0.3)
     data = body.encode()
     start_response("200 OK", [("Content-Length", str(len(data)))])
     return [data]

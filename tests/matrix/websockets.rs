@@ -12,7 +12,6 @@ use jimu_tests::{
     tls::Authority,
 };
 
-use crate::tls::secured;
 
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
