@@ -8,6 +8,7 @@ mod double;
 
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use kit::Advance;
 use worker_api::{Exchange, Header, Interest};
@@ -18,16 +19,13 @@ use double::Server;
 const SMALL: &[(&str, i64)] =
     &[("body_buffer_memory", 64), ("body_buffer_max", 40), ("body_buffer_files", 1)];
 
-fn echo() -> Server {
-    Server::buffering(SMALL, |exchange: &mut Exchange| {
-        let body = exchange.read_to_end(1000)?;
-        exchange.respond(200, &[], &body)
-    })
+fn small() -> Server {
+    Server::buffering(SMALL, double::echo)
 }
 
 #[test]
 fn the_application_is_called_when_the_body_is_complete() {
-    let mut server = echo();
+    let mut server = small();
     let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n012";
     server.client.write_all(head).unwrap();
     for part in [b"3", b"4", b"5", b"6", b"7", b"8"] {
@@ -45,7 +43,7 @@ fn the_application_is_called_when_the_body_is_complete() {
 
 #[test]
 fn chunks_and_trailers_are_buffered() {
-    let mut server = echo();
+    let mut server = small();
     let head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nab";
     server.client.write_all(head).unwrap();
     assert_eq!(server.serve(), Advance::Wait(Interest::READ));
@@ -66,7 +64,7 @@ fn beyond_the_limit_the_application_reads_from_the_client() {
             ["28\r\n01234567", "01234567890123456789012345678901\r\n3\r\n3-x\r\n0\r\n\r\n"],
         ),
     ] {
-        let mut server = echo();
+        let mut server = small();
         let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{head}\r\n\r\n{}", whole[0]);
         server.client.write_all(head.as_bytes()).unwrap();
         let is_chunked = head.contains("chunked");
@@ -85,21 +83,14 @@ fn beyond_the_limit_the_application_reads_from_the_client() {
 
 #[test]
 fn a_client_that_expects_continue_gets_it() {
-    let mut server = echo();
-    let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n";
-    server.client.write_all(head).unwrap();
-    server.on_wait = Some(b"ok");
-    server.serve();
-    let response = server.received();
-    assert!(response.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"), "{response}");
-    assert!(response.ends_with("\r\n\r\nok"), "{response}");
+    double::assert_continues(small());
 }
 
 #[test]
 fn an_invalid_body_is_rejected_without_the_application() {
     let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\na";
     for (end, status) in [("is cut", 400), ("is malformed", 400), ("is late", 408)] {
-        let mut server = echo();
+        let mut server = small();
         server.client.write_all(head.as_bytes()).unwrap();
         assert_eq!(server.serve(), Advance::Wait(Interest::READ));
         match end {
@@ -116,7 +107,7 @@ fn an_invalid_body_is_rejected_without_the_application() {
 
 #[test]
 fn a_request_that_ends_with_its_connection_is_recorded() {
-    let mut server = echo();
+    let mut server = small();
     let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n012";
     server.client.write_all(head).unwrap();
     server.serve();
@@ -130,13 +121,7 @@ fn an_application_that_takes_over_the_connection_gets_the_body_first() {
         ("Content-Length: 10", "3456789behind", "0123456789behind raw"),
         ("Transfer-Encoding: chunked", "3\r\n345\r\n0\r\n\r\n", "6\r\n012345\r\n0\r\n\r\n raw"),
     ] {
-        let mut server = Server::buffering(SMALL, |exchange: &mut Exchange| {
-            let hijacked = exchange.hijack()?;
-            let mut stream = std::os::unix::net::UnixStream::from(hijacked.fd);
-            stream.write_all(&hijacked.already_read)?;
-            stream.write_all(b" raw")?;
-            Ok(())
-        });
+        let mut server = Server::buffering(SMALL, double::take_over);
         let first = if head.contains("chunked") { "3\r\n012\r\n" } else { "012" };
         let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{head}\r\n\r\n{first}");
         server.client.write_all(head.as_bytes()).unwrap();
@@ -155,8 +140,12 @@ const LARGE: usize = 3 << 20;
 const ROOMY: &[(&str, i64)] =
     &[("body_buffer_memory", 16 << 20), ("body_buffer_max", 8 << 20), ("body_buffer_files", 1)];
 
-/// Returns whether the application returned before the client read its response, which then arrived completely.
-fn is_kept(numbers: &'static [(&'static str, i64)], file: bool) -> bool {
+/// More than buffering takes on a busy machine.
+const LONG: Duration = Duration::from_secs(20);
+
+/// Returns whether the application returned before the client, after `patience`, read its response, which then arrived
+/// completely.
+fn is_kept(numbers: &'static [(&'static str, i64)], file: bool, patience: Duration) -> bool {
     let body: Vec<u8> = (0..LARGE).map(|at| (at % 251) as u8).collect();
     let expected = body.clone();
     let mut server = Server::buffering(numbers, move |exchange: &mut Exchange| {
@@ -176,7 +165,7 @@ fn is_kept(numbers: &'static [(&'static str, i64)], file: bool) -> bool {
     let (returned, start) = std::sync::mpsc::channel::<()>();
     let reader = std::thread::spawn(move || {
         // If the response is not buffered, the application waits until this thread reads.
-        let waited = start.recv_timeout(std::time::Duration::from_millis(300)).is_err();
+        let waited = start.recv_timeout(patience).is_err();
         (receive(client, LARGE), waited)
     });
     let mut next = server.serve();
@@ -216,11 +205,11 @@ fn tempfile() -> std::fs::File {
 
 #[test]
 fn the_end_of_a_response_is_sent_without_the_application() {
-    assert!(is_kept(ROOMY, false), "in a temporary file");
-    assert!(is_kept(ROOMY, true), "in the file of the application");
+    assert!(is_kept(ROOMY, false, LONG), "in a temporary file");
+    assert!(is_kept(ROOMY, true, LONG), "in the file of the application");
 }
 
 #[test]
 fn the_application_waits_where_there_is_no_room_for_the_end() {
-    assert!(!is_kept(SMALL, false), "beyond body_buffer_max");
+    assert!(!is_kept(SMALL, false, Duration::from_millis(300)), "beyond body_buffer_max");
 }

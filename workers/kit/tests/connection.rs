@@ -47,10 +47,7 @@ fn pipelined_requests_are_answered_in_order() {
 
 #[test]
 fn a_body_is_read_as_it_was_framed() {
-    let mut server = Server::new(|exchange: &mut Exchange| {
-        let body = exchange.read_to_end(1000)?;
-        exchange.respond(200, &[], &body)
-    });
+    let mut server = Server::new(double::echo);
     server
         .client
         .write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody")
@@ -125,17 +122,7 @@ fn a_body_that_does_not_match_its_length_is_no_well_formed_response() {
 
 #[test]
 fn continue_is_sent_when_the_application_reads() {
-    let mut server = Server::new(|exchange: &mut Exchange| {
-        let body = exchange.read_to_end(1000)?;
-        exchange.respond(200, &[], &body)
-    });
-    let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n";
-    server.client.write_all(head).unwrap();
-    server.on_wait = Some(b"ok");
-    server.serve();
-    let response = server.received();
-    assert!(response.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"), "{response}");
-    assert!(response.ends_with("\r\n\r\nok"), "{response}");
+    double::assert_continues(Server::new(double::echo));
 }
 
 #[test]
@@ -167,13 +154,7 @@ fn a_malformed_request_is_rejected_once_and_nothing_after_it_is_served() {
 
 #[test]
 fn a_hijacked_connection_belongs_to_the_application() {
-    let mut server = Server::new(|exchange: &mut Exchange| {
-        let hijacked = exchange.hijack()?;
-        let mut stream = std::os::unix::net::UnixStream::from(hijacked.fd);
-        stream.write_all(&hijacked.already_read)?;
-        stream.write_all(b" raw")?;
-        Ok(())
-    });
+    let mut server = Server::new(double::take_over);
     server.client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nbehind").unwrap();
     assert_eq!(server.serve(), Advance::Closed);
     let mut response = String::new();

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
 use nix::sys::socket::{setsockopt, sockopt};
@@ -114,6 +115,32 @@ impl Server {
         self.client.set_nonblocking(false).unwrap();
         String::from_utf8(bytes).unwrap()
     }
+}
+
+/// An application that responds with the request's body.
+pub fn echo(exchange: &mut Exchange) -> Result<()> {
+    let body = exchange.read_to_end(1000)?;
+    exchange.respond(200, &[], &body)
+}
+
+/// An application that takes the connection over, and sends back what was already read from it and a word.
+pub fn take_over(exchange: &mut Exchange) -> Result<()> {
+    let hijacked = exchange.hijack()?;
+    let mut stream = UnixStream::from(hijacked.fd);
+    stream.write_all(&hijacked.already_read)?;
+    stream.write_all(b" raw")?;
+    Ok(())
+}
+
+/// A client that expects permission to send its body gets it when a server with [`echo`] waits for the body.
+pub fn assert_continues(mut server: Server) {
+    let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n";
+    server.client.write_all(head).unwrap();
+    server.on_wait = Some(b"ok");
+    server.serve();
+    let response = server.received();
+    assert!(response.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"), "{response}");
+    assert!(response.ends_with("\r\n\r\nok"), "{response}");
 }
 
 struct TestDriver {
