@@ -1,12 +1,6 @@
 //! Private libraries, which a plugin brings along and finds by `$ORIGIN`.
 
-use std::{
-    fs,
-    os::unix::fs::symlink,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{fs, os::unix::fs::symlink, path::PathBuf, process::Command, time::Duration};
 
 use jimu_tests::{
     artifacts, behaviour,

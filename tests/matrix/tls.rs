@@ -20,10 +20,7 @@ use jimu_tests::{
     server::{Server, Setup},
     tls::{Authority, Identity},
 };
-use nix::{
-    sys::signal::Signal,
-    unistd::{User, geteuid},
-};
+use nix::sys::signal::Signal;
 use rustls::{ClientConfig, HandshakeKind, ProtocolVersion, version};
 
 pub(crate) fn behaviours() -> Vec<Behaviour> {
