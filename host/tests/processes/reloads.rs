@@ -10,7 +10,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use crate::Test;
-use crate::server::Server;
+use crate::server::{Server, stat};
 
 pub(crate) const TESTS: &[Test] = &tests![
     a_reload_replaces_everything_and_responds_once_it_is_done,
@@ -196,10 +196,7 @@ fn reloads_requested_during_a_reload_become_one() {
     let mold = server.status().generations.pop().unwrap().mold.unwrap().pid;
     let signal = |signal| kill(Pid::from_raw(i32::try_from(mold).unwrap()), signal).unwrap();
     signal(Signal::SIGSTOP);
-    server.wait_until("stopped", |_| {
-        let stat = std::fs::read_to_string(format!("/proc/{mold}/stat")).unwrap();
-        stat.rsplit(')').next().unwrap().starts_with(" T")
-    });
+    server.wait_until("stopped", |_| stat(mold).is_some_and(|(state, _)| state == 'T'));
     server.behave("hello");
     signal(Signal::SIGKILL);
     server.wait_for("reload refused");

@@ -7,13 +7,13 @@ use std::os::unix::ffi::OsStringExt as _;
 use nix::unistd::geteuid;
 
 use crate::mounts::Change;
-use crate::server::Server;
+use crate::server::{Server, stat};
 use crate::{Test, mounts};
 
 pub(crate) const TESTS: &[Test] = &tests![all_processes_but_the_arbiter_have_only_the_users_rights];
 
 /// Returns the lines of a process's status that show its user, groups and capabilities.
-fn rights_of(pid: &str) -> Option<String> {
+fn rights_of(pid: u32) -> Option<String> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let names = ["Uid:", "Gid:", "Groups:", "CapEff:", "CapBnd:", "NoNewPrivs:"];
     let lines = status.lines().filter(|line| names.iter().any(|name| line.starts_with(name)));
@@ -22,16 +22,11 @@ fn rights_of(pid: &str) -> Option<String> {
 }
 
 /// Returns the processes whose parent is `parent`.
-fn children_of(parent: i32) -> Vec<String> {
+fn children_of(parent: i32) -> Vec<u32> {
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    let names = processes.filter_map(|entry| entry.file_name().into_string().ok());
-    let is_child = |pid: &String| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let rest = stat.rsplit(')').next().unwrap_or_default();
-        let mut words = rest.split_whitespace();
-        words.next().is_some_and(|state| state != "Z") && words.next() == Some(&parent.to_string())
-    };
-    names.filter(|name| name.parse::<u32>().is_ok()).filter(is_child).collect()
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_child = |pid: &u32| stat(*pid).is_some_and(|(state, of)| state != 'Z' && of == parent);
+    pids.filter(is_child).collect()
 }
 
 fn all_processes_but_the_arbiter_have_only_the_users_rights() {
@@ -69,7 +64,7 @@ fn all_processes_but_the_arbiter_have_only_the_users_rights() {
         let reload = scope.spawn(|| server.reload());
         while !reload.is_finished() {
             for pid in children_of(server.pid().as_raw()) {
-                if let Some(rights) = rights_of(&pid) {
+                if let Some(rights) = rights_of(pid) {
                     seen.insert(pid, rights);
                 }
             }

@@ -226,9 +226,12 @@ pub(crate) fn answer(mut stream: TcpStream) -> String {
 
 /// Returns whether a process exists and is not a zombie.
 pub(crate) fn lives(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(')').next().is_some_and(|rest| {
-        let state = rest.trim_start().chars().next();
-        state.is_some_and(|state| state != 'Z')
-    })
+    stat(pid).is_some_and(|(state, _)| state != 'Z')
+}
+
+/// Returns the letter of a process's state, and its parent.
+pub(crate) fn stat(pid: u32) -> Option<(char, i32)> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut words = text.rsplit_once(')')?.1.split_whitespace();
+    Some((words.next()?.chars().next()?, words.next()?.parse().ok()?))
 }
