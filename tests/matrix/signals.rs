@@ -12,7 +12,7 @@ use jimu_tests::{
     load::{Load, Plan},
     process::{self, End},
     runner::Behaviour,
-    server::{PATIENCE, Server, Setup},
+    server::{PATIENCE, Setup},
     wait,
 };
 use nix::{sys::signal::Signal, unistd::Pid};

@@ -12,7 +12,6 @@ use jimu_tests::{
     tls::Authority,
 };
 
-
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
         behaviour!(websocket_libraries_work).of_python().only_if(has_libraries, NO_LIBRARIES),

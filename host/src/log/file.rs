@@ -511,13 +511,16 @@ pub(super) mod tests {
         let log = LogFile::open(&LogTarget::Stream, writer.as_fd(), &as_user(&[])).unwrap();
         log.keep_lines();
         let line = |number: usize| format!("{number:0999}\n").into_bytes();
-        let written = (0..).take_while(|number| log.append(&line(*number))).count();
+        let written = (0..HELD_MAX).take_while(|number| log.append(&line(*number))).count();
         assert!(log.keeps_lines());
         assert_eq!(log.trouble(), None, "nothing is lost");
-        let kept = 1 + (0..HELD_MAX).find(|more| {
-            assert!(!log.append(&line(written + 1 + more)));
-            log.trouble().is_some()
-        }).unwrap();
+        let kept = 1
+            + (0..HELD_MAX)
+                .find(|more| {
+                    assert!(!log.append(&line(written + 1 + more)));
+                    log.trouble().is_some()
+                })
+                .unwrap();
         assert_eq!(kept, HELD_MAX / 1000);
         let mut reader = fs::File::from(reader);
         let mut text = vec![0; (written + kept) * 1000];

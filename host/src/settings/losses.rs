@@ -43,7 +43,8 @@ impl Settings {
                 return Err(self.lost(setting, index));
             }
         }
-        let loses_table = !self.sections.application.is_empty() && next.sections.application.is_empty();
+        let loses_table =
+            !self.sections.application.is_empty() && next.sections.application.is_empty();
         if loses_table && self.wsgi_app == next.wsgi_app {
             let message = "[application] is missing or empty, but the running server has settings there; \
                  restore it, or restart the server to serve the application without them";

@@ -20,9 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use worker_api::Host;
 
 use crate::function;
-use crate::python::{
-    Arguments, Function, GlobalRef, Object, PyResult, Python, is_attached,
-};
+use crate::python::{Arguments, Function, GlobalRef, Object, PyResult, Python, is_attached};
 use crate::runtime::PythonRuntime;
 
 /// Reports faults in a new worker, whose host has installed its handlers.

@@ -5,9 +5,7 @@ use worker_api::raw::Value;
 
 use crate::drain;
 use crate::function;
-use crate::python::{
-    Arguments, Exception, Function, Object, PyErrSet, PyResult, Python, required,
-};
+use crate::python::{Arguments, Exception, Function, Object, PyErrSet, PyResult, Python, required};
 use crate::runtime::PythonRuntime;
 
 /// Creates the module.

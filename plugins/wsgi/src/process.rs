@@ -13,8 +13,7 @@ use worker_api::fork;
 
 use crate::function;
 use crate::python::{
-    Arguments, Function, GlobalRef, Object, PyErrSet, PyResult, Python, attach,
-    required,
+    Arguments, Function, GlobalRef, Object, PyErrSet, PyResult, Python, attach, required,
 };
 use crate::runtime::PythonRuntime;
 

@@ -186,6 +186,7 @@ impl Setup {
     }
 
     /// Serves over TLS with this certificate, whose files are `chain.pem` and `key.pem`.
+    #[must_use]
     pub fn secured(self, identity: &Identity) -> Self {
         let (chain, key) = (self.dir().join("chain.pem"), self.dir().join("key.pem"));
         self.file("chain.pem", &identity.chain_pem)

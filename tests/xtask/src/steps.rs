@@ -6,7 +6,7 @@ use std::{
     fmt::Write as _,
     io::{BufRead, BufReader},
     os::unix::process::CommandExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, ExitCode, Stdio},
     time::Instant,
 };

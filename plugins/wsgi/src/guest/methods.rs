@@ -11,8 +11,7 @@ use super::{Guest, Running, locked};
 use crate::errors::Fault;
 use crate::function;
 use crate::python::{
-    Arguments, Exception, Function, Native, Object, PyErrSet, PyResult, Python,
-    required,
+    Arguments, Exception, Function, Native, Object, PyErrSet, PyResult, Python, required,
 };
 use crate::request::{Request, RequestObjects, State};
 use crate::runtime::PythonRuntime;
