@@ -65,8 +65,8 @@ fn a_request_over_tls_is_answered(cell: &Cell) {
     let setup = Setup::new(cell).secured(&authority.server());
     let server = setup.flags("--request-timeout 1 --threads 2 --access-logfile -").start();
     let connect = |server: &Server| server.connect().over_tls(&authority.trusting()).unwrap();
+    assert_eq!(connect(&server).get("/").unwrap().status, 200);
     let mut client = connect(&server);
-    assert_eq!(client.get("/").unwrap().status, 200);
     client.send_get("/sleep?ms=3000").unwrap();
     assert_eq!(client.answer("GET").unwrap().status, 500);
     assert!(client.ends(SOON));
