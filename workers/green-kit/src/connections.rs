@@ -14,8 +14,7 @@ use kit::socket::Accepted;
 use kit::{Advance, Connection, ConnectionDriver, WorkerBase, crowd};
 use worker_api::{Counter, Host, Waker};
 
-use crate::driver::GreenDriver;
-use crate::entry::{ConnectionEntry, hub_interest};
+use crate::entry::{ConnectionEntry, EntryOwner, hub_interest};
 use crate::request_deadlines::RequestDeadlines;
 
 /// How a class serves: the part of [`Connections`] that differs between classes.
@@ -41,7 +40,8 @@ pub struct Connections {
     count: Cell<usize>,
     /// Requests that wait for a free greenlet, or for the next turn of the guest loop.
     waiting: RefCell<VecDeque<Box<Connection>>>,
-    deadlines: RequestDeadlines,
+    /// The limits of the requests, if there is a `request_timeout`.
+    deadlines: Option<Rc<RequestDeadlines>>,
     /// Set while there are no connections.
     empty: Event,
     /// How long idle connections are kept while the worker stops, in monotonic nanoseconds; 0 while it serves.
@@ -57,13 +57,19 @@ pub struct Connections {
 }
 
 impl Connections {
-    /// Creates the connections of the hub on this thread. `guest`: a guest loop drives it.
-    pub(crate) fn new(base: &Rc<WorkerBase>, handle: Handle, guest: bool) -> Rc<Self> {
+    /// Creates the connections of the hub on this thread. `driver` is what their exchanges wait with; `guest`: a guest loop
+    /// drives the hub.
+    pub(crate) fn new(
+        base: &Rc<WorkerBase>,
+        handle: Handle,
+        driver: Arc<dyn ConnectionDriver>,
+        guest: bool,
+    ) -> Rc<Self> {
         let empty = Event::new();
         empty.set();
         let connections = Rc::new(Self {
             base: Rc::clone(base),
-            driver: Arc::new(GreenDriver::new(handle.clone())),
+            driver,
             handle,
             clock: Clock { at: Instant::now(), ns: now_ns() },
             guest,
@@ -103,7 +109,8 @@ impl Connections {
     /// Adds a connection, and waits for its first request.
     pub fn admit(self: &Rc<Self>, accepted: Accepted) {
         let mut connection = Connection::new(&self.base.context, accepted);
-        let entry = match ConnectionEntry::new(self, &connection) {
+        let owner: Weak<dyn EntryOwner> = Rc::<Self>::downgrade(self);
+        let entry = match ConnectionEntry::new(owner, &connection) {
             Ok(entry) => entry,
             Err(error) => {
                 tracing::warn!("cannot watch a connection: {error}");
@@ -171,7 +178,11 @@ impl Connections {
             self.busy.set(self.busy.get() + 1);
             self.call(connection);
             self.busy.set(self.busy.get() - 1);
-            self.deadlines.absorb_interrupt();
+            if self.deadlines.is_some() {
+                // Consumes the interrupt of a request that ended just when it timed out, so that it does not end the
+                // next request.
+                let _ = green::yield_now();
+            }
             // Ends the borrow of the queue before the greenlet parks.
             let waiting = self.waiting.borrow_mut().pop_front();
             next = waiting.or_else(|| self.park_for_reuse());
@@ -242,7 +253,9 @@ impl Connections {
 
     /// Takes back a connection whose exchange is over, and advances it.
     pub(crate) fn release(self: &Rc<Self>, mut connection: Box<Connection>) {
-        self.deadlines.end(connection.fd());
+        if let Some(deadlines) = &self.deadlines {
+            deadlines.end(connection.fd());
+        }
         if self.guest {
             self.busy.set(self.busy.get().saturating_sub(1));
         }
@@ -254,7 +267,7 @@ impl Connections {
     }
 
     /// Does what a connection asks for.
-    pub(crate) fn settle(self: &Rc<Self>, mut connection: Box<Connection>, mut next: Advance) {
+    fn settle(&self, mut connection: Box<Connection>, mut next: Advance) {
         loop {
             match next {
                 Advance::Request => return self.start(connection),
@@ -278,18 +291,16 @@ impl Connections {
         self.entries.borrow().get(usize::try_from(fd).ok()?)?.clone()
     }
 
-    /// Converts a deadline of the kit into the hub's type.
-    pub(crate) fn instant(&self, deadline_ns: u64) -> Instant {
-        self.clock.instant(deadline_ns)
+    /// Returns the limits of the requests, if there is a `request_timeout`.
+    pub(crate) fn deadlines(&self) -> Option<&RequestDeadlines> {
+        self.deadlines.as_deref()
     }
 
-    /// Fires a waker in the hub's next turn, and wakes a guest loop for it.
-    pub(crate) fn wake_soon(&self, waker: Waker) {
-        self.handle.call(move || waker.wake());
-    }
-
-    pub(crate) fn deadlines(&self) -> &RequestDeadlines {
-        &self.deadlines
+    /// Returns whether the request that the current greenlet serves has timed out.
+    pub(crate) fn current_request_has_timed_out() -> bool {
+        let connections = Self::current();
+        let deadlines = connections.as_ref().and_then(|connections| connections.deadlines());
+        deadlines.is_some_and(RequestDeadlines::current_has_timed_out)
     }
 
     fn start(&self, connection: Box<Connection>) {
@@ -323,7 +334,9 @@ impl Connections {
     fn call(&self, connection: Box<Connection>) {
         let fd = connection.fd();
         let exchange = connection.into_exchange(Arc::clone(&self.driver));
-        self.deadlines.begin(fd, &exchange);
+        if let Some(deadlines) = &self.deadlines {
+            deadlines.begin(fd, &exchange, self.entry(fd).as_ref());
+        }
         self.base.app.call(exchange);
     }
 
@@ -348,6 +361,20 @@ impl Connections {
         if let Some(serve) = self.serve.get().and_then(Weak::upgrade) {
             serve.on_close();
         }
+    }
+}
+
+impl EntryOwner for Connections {
+    fn settle(&self, connection: Box<Connection>, next: Advance) {
+        Self::settle(self, connection, next);
+    }
+
+    fn wake_soon(&self, waker: Waker) {
+        self.handle.call(move || waker.wake());
+    }
+
+    fn instant(&self, deadline_ns: u64) -> Instant {
+        self.clock.instant(deadline_ns)
     }
 }
 

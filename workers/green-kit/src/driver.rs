@@ -97,7 +97,11 @@ impl ConnectionDriver for GreenDriver {
     }
 
     fn deadline_extended(&self, fd: RawFd, deadline_ns: u64) {
-        self.on_hub(move |connections| connections.deadlines().extend(fd, deadline_ns));
+        self.on_hub(move |connections| {
+            if let Some(deadlines) = connections.deadlines() {
+                deadlines.extend(fd, deadline_ns);
+            }
+        });
     }
 
     fn release(&self, connection: Box<Connection>) {
@@ -115,7 +119,7 @@ fn to_result(waited: io::Result<bool>) -> Result<()> {
 /// Converts what ended a greenlet's wait into the application's error.
 pub(crate) fn interrupted(interrupt: Interrupt) -> Failure {
     match interrupt {
-        Interrupt::Exit if crate::request_deadlines::current_has_timed_out() => {
+        Interrupt::Exit if Connections::current_request_has_timed_out() => {
             Failure::new(FailureKind::TIMEOUT, "the request timed out (request_timeout)")
         }
         Interrupt::Exit => Failure::new(FailureKind::INTERRUPTED, "the worker is stopping"),

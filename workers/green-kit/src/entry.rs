@@ -5,18 +5,29 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::RawFd;
 use std::rc::{Rc, Weak};
+use std::time::Instant;
 
 use green::{Observer, Ready, Source, Trigger};
 use kit::clock::{earlier, now_ns};
 use kit::{Advance, Connection};
 use worker_api::{Interest, Waker};
 
-use crate::connections::Connections;
+/// What an entry belongs to: the worker's connections.
+pub(crate) trait EntryOwner {
+    /// Does what a connection asks for.
+    fn settle(&self, connection: Box<Connection>, next: Advance);
+
+    /// Fires a waker in the hub's next turn, and wakes a guest loop for it.
+    fn wake_soon(&self, waker: Waker);
+
+    /// Converts a deadline of the kit into the hub's type.
+    fn instant(&self, deadline_ns: u64) -> Instant;
+}
 
 /// The entry of one connection.
 pub(crate) struct ConnectionEntry {
     pub(crate) source: Source<RawFd>,
-    connections: Weak<Connections>,
+    owner: Weak<dyn EntryOwner>,
     /// The connection, while it waits.
     parked: Cell<Option<Box<Connection>>>,
     interest: Cell<Interest>,
@@ -39,14 +50,14 @@ struct Armed {
 impl ConnectionEntry {
     /// Creates the entry of a connection. It must be removed before the connection is closed.
     pub(crate) fn new(
-        connections: &Rc<Connections>,
+        owner: Weak<dyn EntryOwner>,
         connection: &Connection,
     ) -> io::Result<Rc<Self>> {
         let mut source = Source::of_raw(connection.fd(), Trigger::Edge)?;
         source.closes();
         let entry = Rc::new(Self {
             source,
-            connections: Rc::downgrade(connections),
+            owner,
             parked: Cell::new(None),
             interest: Cell::new(Interest::READ),
             armed: RefCell::default(),
@@ -89,19 +100,17 @@ impl ConnectionEntry {
 
     /// Closes the parked connection to make room for another one, unless its request has arrived.
     pub(crate) fn yield_now(&self) {
-        if let (Some(mut connection), Some(connections)) =
-            (self.parked.take(), self.connections.upgrade())
-        {
+        if let (Some(mut connection), Some(owner)) = (self.parked.take(), self.owner.upgrade()) {
             let next = connection.yield_now();
-            connections.settle(connection, next);
+            owner.settle(connection, next);
         }
     }
 
     /// Sets the waker to fire when the connection is ready for `interest`, or at the deadline.
     pub(crate) fn arm(&self, interest: Interest, deadline_ns: u64, waker: Waker) -> io::Result<()> {
         if self.source.take_ready(hub_interest(interest))? {
-            if let Some(connections) = self.connections.upgrade() {
-                connections.wake_soon(waker);
+            if let Some(owner) = self.owner.upgrade() {
+                owner.wake_soon(waker);
             }
             return Ok(());
         }
@@ -137,15 +146,15 @@ impl ConnectionEntry {
         if deadline_ns == 0 || (set_ns != 0 && set_ns <= deadline_ns) {
             return;
         }
-        if let Some(connections) = self.connections.upgrade() {
+        if let Some(owner) = self.owner.upgrade() {
             self.timer_ns.set(deadline_ns);
-            self.source.set_deadline(Some(connections.instant(deadline_ns)));
+            self.source.set_deadline(Some(owner.instant(deadline_ns)));
         }
     }
 
     /// Handles an event of the parked connection.
     fn advance(&self, mut connection: Box<Connection>, ready: Ready) {
-        let Some(connections) = self.connections.upgrade() else { return };
+        let Some(owner) = self.owner.upgrade() else { return };
         let interest = self.interest.get();
         if ready.is_timed_out() {
             let deadline_ns = connection.deadline_ns();
@@ -153,17 +162,17 @@ impl ConnectionEntry {
                 return self.park(connection, interest);
             }
             let next = connection.expire();
-            return connections.settle(connection, next);
+            return owner.settle(connection, next);
         }
         match self.source.take_ready(hub_interest(interest)) {
             Ok(true) => {
                 let next = connection.advance();
-                connections.settle(connection, next);
+                owner.settle(connection, next);
             }
             Ok(false) => self.parked.set(Some(connection)),
             Err(error) => {
                 tracing::warn!("cannot watch a connection: {error}");
-                connections.settle(connection, Advance::Closed);
+                owner.settle(connection, Advance::Closed);
             }
         }
     }

@@ -4,6 +4,7 @@
 use std::cell::{Cell, OnceCell};
 use std::os::fd::BorrowedFd;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use green::sync::Event;
@@ -17,6 +18,7 @@ use worker_api::raw::{Counter, RawEngine, RawEngine_TO};
 use worker_api::{Capabilities, Failure, FailureKind, LogLevel, Requirements, Result};
 
 use crate::connections::{Connections, Serve};
+use crate::driver::GreenDriver;
 use crate::runtime::runtime;
 
 /// The parts of a cooperative worker that exist before its class starts to serve.
@@ -78,7 +80,8 @@ impl Process {
     fn new(base: Rc<WorkerBase>) -> Result<Self> {
         let guest = base.app.requirements().contains(Requirements::LOOP);
         let (hub, greenlets_max) = make_hub(&base, guest)?;
-        let connections = Connections::new(&base, hub.handle(), guest);
+        let driver = Arc::new(GreenDriver::new(hub.handle()));
+        let connections = Connections::new(&base, hub.handle(), driver, guest);
         let signals = watch_signals(&base)?;
         base.app.init_worker(runtime(hub.handle(), &base.context))?;
         // A guest loop creates its own greenlets: up to one for each connection.

@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::os::fd::RawFd;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use green::{Greenlet, Timer};
@@ -13,11 +13,10 @@ use kit::clock::now_ns;
 use worker_api::raw::ExchangeBox;
 use worker_api::{AppHandle, Host, LogLevel};
 
-use crate::connections::Connections;
+use crate::entry::ConnectionEntry;
 
-/// The requests that the application serves, if there is a limit.
+/// The requests that the application serves, and their limits.
 pub(crate) struct RequestDeadlines {
-    limited: bool,
     app: AppHandle,
     host: Host,
     requests: RefCell<HashMap<RawFd, Rc<Limited>>>,
@@ -26,6 +25,8 @@ pub(crate) struct RequestDeadlines {
 /// One request with a limit.
 struct Limited {
     timer: Timer,
+    /// The entry of its connection.
+    entry: Weak<ConnectionEntry>,
     request: String,
     received_ns: u64,
     deadline_ns: Cell<u64>,
@@ -34,30 +35,36 @@ struct Limited {
 }
 
 impl RequestDeadlines {
-    pub(crate) fn new(base: &WorkerBase) -> Self {
-        Self {
-            limited: base.context.config.request_timeout.is_some(),
-            app: base.app.clone(),
-            host: base.host.clone(),
-            requests: RefCell::default(),
-        }
+    /// Creates the limits; `None` if there is no `request_timeout`.
+    pub(crate) fn new(base: &WorkerBase) -> Option<Rc<Self>> {
+        base.context.config.request_timeout.map(|_| {
+            Rc::new(Self {
+                app: base.app.clone(),
+                host: base.host.clone(),
+                requests: RefCell::default(),
+            })
+        })
     }
 
     /// Starts the timer of a request. To be called before the application.
-    pub(crate) fn begin(&self, fd: RawFd, exchange: &ExchangeBox) {
-        if !self.limited {
-            return;
-        }
+    pub(crate) fn begin(
+        self: &Rc<Self>,
+        fd: RawFd,
+        exchange: &ExchangeBox,
+        entry: Option<&Rc<ConnectionEntry>>,
+    ) {
         let head = exchange.head();
+        let deadlines = Rc::downgrade(self);
         let time_out = move || {
-            if let Some(connections) = Connections::current() {
-                connections.deadlines().time_out(&connections, fd);
+            if let Some(deadlines) = deadlines.upgrade() {
+                deadlines.time_out(fd);
             }
         };
         // Cannot fail: this is the thread of a hub, where all requests are served.
         let Ok(timer) = Timer::new(time_out) else { return };
         let limited = Limited {
             timer,
+            entry: entry.map(Rc::downgrade).unwrap_or_default(),
             request: format!("{} {}", head.method, head.target.as_slice().escape_ascii()),
             received_ns: head.received_ns,
             deadline_ns: Cell::new(exchange.deadline_ns()),
@@ -77,20 +84,20 @@ impl RequestDeadlines {
 
     /// Ends the timer of a request. To be called when its exchange is over.
     pub(crate) fn end(&self, fd: RawFd) {
-        if self.limited {
-            let ended = self.requests.borrow_mut().remove(&fd);
-            drop(ended);
-        }
+        let ended = self.requests.borrow_mut().remove(&fd);
+        drop(ended);
     }
 
-    /// Consumes the interrupt of a request that ended just when it timed out, so that it does not end the next request.
-    pub(crate) fn absorb_interrupt(&self) {
-        if self.limited {
-            let _ = green::yield_now();
-        }
+    /// Returns whether the request of the current greenlet has timed out.
+    pub(crate) fn current_has_timed_out(&self) -> bool {
+        let limited = green::current().and_then(|greenlet| self.served_by(&greenlet));
+        limited.is_some_and(|limited| {
+            let deadline_ns = limited.deadline_ns.get();
+            deadline_ns != 0 && deadline_ns <= now_ns()
+        })
     }
 
-    fn time_out(&self, connections: &Rc<Connections>, fd: RawFd) {
+    fn time_out(&self, fd: RawFd) {
         let Some(limited) = self.requests.borrow().get(&fd).cloned() else { return };
         let age = Duration::from_nanos(now_ns().saturating_sub(limited.received_ns));
         let trace = self.app.trace();
@@ -108,7 +115,7 @@ impl RequestDeadlines {
         if let Some(greenlet) = &limited.greenlet {
             greenlet.kill();
         }
-        if let Some(entry) = connections.entry(fd) {
+        if let Some(entry) = limited.entry.upgrade() {
             entry.fire_on_disconnect();
         }
     }
@@ -124,15 +131,4 @@ impl Limited {
         let left = self.deadline_ns.get().saturating_sub(now_ns());
         self.timer.set(Duration::from_nanos(left));
     }
-}
-
-/// Returns whether the request of the current greenlet has timed out.
-pub(crate) fn current_has_timed_out() -> bool {
-    let Some(connections) = Connections::current() else { return false };
-    let deadlines = connections.deadlines();
-    let served = deadlines.limited.then(green::current).flatten();
-    served.and_then(|greenlet| deadlines.served_by(&greenlet)).is_some_and(|limited| {
-        let deadline_ns = limited.deadline_ns.get();
-        deadline_ns != 0 && deadline_ns <= now_ns()
-    })
 }

@@ -19,8 +19,6 @@ use crate::connections::Connections;
 use crate::driver::interrupted;
 use crate::entry::hub_interest;
 
-use crate::request_deadlines;
-
 /// Creates the runtime for the application of a cooperative worker.
 pub(crate) fn runtime(handle: Handle, context: &ServerContext) -> RuntimeBox {
     let background = Arc::clone(&context.background);
@@ -110,7 +108,7 @@ fn on_hub() -> bool {
 
 /// Fails if the current request has timed out: it must not wait for anything.
 fn in_time() -> Result<()> {
-    if request_deadlines::current_has_timed_out() {
+    if Connections::current_request_has_timed_out() {
         Err(interrupted(Interrupt::Exit))
     } else {
         Ok(())

@@ -8,7 +8,12 @@ use green::pool::Pool;
 use kit::Connection;
 
 use crate::stream_server::handler::Handler;
-use crate::stream_server::server::StreamServer;
+
+/// A server that pauses while there is no room for a connection.
+pub(crate) trait Pausable {
+    /// Accepts again.
+    fn resume(&self);
+}
 
 /// The greenlets of a worker, and the servers that are paused until there is room for a connection.
 pub struct Greenlets {
@@ -16,7 +21,7 @@ pub struct Greenlets {
     connections_max: usize,
     connections: Rc<Connections>,
     handle: fn(&Rc<Connections>, Box<Connection>),
-    paused: RefCell<Vec<Weak<StreamServer>>>,
+    paused: RefCell<Vec<Weak<dyn Pausable>>>,
 }
 
 impl Greenlets {
@@ -50,7 +55,7 @@ impl Greenlets {
     }
 
     /// Registers a paused server, to be resumed when there is room.
-    pub(crate) fn resume_when_free(&self, server: Weak<StreamServer>) {
+    pub(crate) fn resume_when_free(&self, server: Weak<dyn Pausable>) {
         let mut paused = self.paused.borrow_mut();
         if !paused.iter().any(|other| other.ptr_eq(&server)) {
             paused.push(server);
@@ -77,7 +82,7 @@ impl Serve for Greenlets {
         }
         let paused = self.paused.take();
         for server in paused.iter().filter_map(Weak::upgrade) {
-            server.start_accepting();
+            server.resume();
         }
     }
 }

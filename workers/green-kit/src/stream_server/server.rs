@@ -12,7 +12,7 @@ use kit::{AcceptResult, Acceptor, crowd};
 use worker_api::{Failure, FailureKind, Result};
 
 use crate::process::ended;
-use crate::stream_server::pool::Greenlets;
+use crate::stream_server::pool::{Greenlets, Pausable};
 
 /// The server of one listener.
 pub struct StreamServer {
@@ -127,7 +127,7 @@ impl StreamServer {
         }
     }
 
-    pub(crate) fn start_accepting(&self) {
+    fn start_accepting(&self) {
         if !self.started.get() {
             return;
         }
@@ -141,6 +141,12 @@ impl StreamServer {
         if let Err(error) = self.listening.source().stop() {
             tracing::warn!("cannot stop watching a listening socket: {error}");
         }
+    }
+}
+
+impl Pausable for StreamServer {
+    fn resume(&self) {
+        self.start_accepting();
     }
 }
 
