@@ -11,7 +11,7 @@ use std::{
     process::Command,
 };
 
-use jimu_tests::artifacts;
+use jimu_tests::{artifacts, imports};
 
 #[test]
 fn every_file_says_what_it_is_for() {
@@ -132,6 +132,33 @@ fn a_file_fits_in_a_head() {
         (count > 800).then_some(count).into_iter().collect()
     });
 }
+
+/// Each file builds on those that it imports, and none of them builds on it.
+#[test]
+fn files_import_each_other_in_one_direction() {
+    let is_root = |path: &PathBuf| path.ends_with("lib.rs") || path.ends_with("main.rs");
+    let read = |path: &Path| fs::read_to_string(artifacts::root().join(path)).ok();
+    let mut cycles = Vec::new();
+    for root in files(&["rs"]).into_iter().filter(is_root) {
+        if !WITH_CYCLES.iter().any(|directory| root.starts_with(directory)) {
+            cycles.extend(imports::find_cycles(&root, read).iter().map(ToString::to_string));
+        }
+    }
+    let advice = "move what both need into a third file, or let the caller pass it";
+    assert!(cycles.is_empty(), "{advice}: {cycles:#?}");
+}
+
+/// Crates with cycles among their files.
+const WITH_CYCLES: [&str; 8] = [
+    "host/src",
+    "tests/abi",
+    "tests/src",
+    "tests/xtask",
+    "worker-api",
+    "workers/green",
+    "workers/http1",
+    "workers/kit",
+];
 
 /// Every long flag in a command of the documents exists.
 #[test]

@@ -17,6 +17,7 @@
 //! | [`http`] | a client that sends given bytes and parses responses strictly |
 //! | [`tls`] | certificates created for a test, and clients that trust and present them |
 //! | [`load`] | many concurrent clients, and an account of every request |
+//! | [`imports`] | imports between the files of a crate, and their cycles |
 //! | [`wait`] | polling for conditions without an event |
 //!
 //! # Invariants
@@ -34,6 +35,7 @@ pub mod cell;
 pub mod compiler;
 pub mod debugger;
 pub mod http;
+pub mod imports;
 pub mod load;
 pub mod mounts;
 pub mod output;
