@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use worker_api::{
     App, AppContext, AppFactory, Engine, Exchange, Failure, FailureKind, Host, Requirements,
@@ -10,10 +11,10 @@ use worker_api::{
 
 use crate::drain;
 use crate::faults;
-use crate::guest::Loop;
+use crate::guest::{self, Loop};
 use crate::interpreter::{self, Interpreter};
-use crate::process;
 use crate::python::{self, GlobalRef, PyResult, Python, attach};
+use crate::request::Requests;
 use crate::runtime::PythonRuntime;
 use crate::serve::serve;
 use crate::setup::{self, Plan};
@@ -21,6 +22,7 @@ use crate::setup::{self, Plan};
 /// A WSGI application and the interpreter that it runs in.
 pub struct Wsgi {
     runtime: &'static PythonRuntime,
+    requests: &'static Requests,
     spec: String,
     /// Whether the application is loaded in the mold, before the workers are forked.
     preload: bool,
@@ -32,14 +34,14 @@ impl AppFactory for Wsgi {
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
 
     fn new(context: AppContext) -> Result<Self> {
-        if PythonRuntime::installed().is_some() {
+        let host = &context.host;
+        let guest = Loop::named(&context.guest_loop)?;
+        let interpreter = Interpreter::find(host.setting_text("python").as_deref())?;
+        if STARTED.swap(true, Ordering::AcqRel) {
             return Err(Failure::unsupported(
                 "this process has already loaded a Python application",
             ));
         }
-        let host = &context.host;
-        let guest = Loop::named(&context.guest_loop)?;
-        let interpreter = Interpreter::find(host.setting_text("python").as_deref())?;
         // SAFETY: the check above makes it the first time; the mold has one thread.
         unsafe { interpreter::start(&interpreter)? };
         let like_gevents = context.class == "pywsgi";
@@ -49,12 +51,13 @@ impl AppFactory for Wsgi {
             gateway_interface: like_gevents.then_some("CGI/1.1"),
             guest,
         };
-        let runtime = attach(|py| {
-            setup::install(py, plan)
+        let requests = attach(|py| {
+            setup::create(py, plan)
                 .map_err(|raised| Failure::new(FailureKind::LOAD, raised.take(py).to_text()))
         })?;
         let app = Self {
-            runtime,
+            runtime: requests.runtime,
+            requests,
             spec: context.spec,
             preload: host.setting_bool("preload_app"),
             hooks: OnceLock::new(),
@@ -145,11 +148,11 @@ impl App for Wsgi {
             let before = std::process::id();
             let loaded = self.runtime.helper(py, "load", [&py.text(&self.spec)?]);
             if std::process::id() != before {
-                process::end_child(self.runtime, py, loaded.err());
+                self.runtime.end_child(py, loaded.err());
             }
             let mut application = loaded?;
             if self.preload {
-                process::reset_mold(py, &self.runtime.process)?;
+                self.runtime.process.reset_mold(py)?;
             }
             if let Some(hooks) = self.hooks.get() {
                 application = hooks.get(py).call_method("wrap", [&application])?;
@@ -175,7 +178,7 @@ impl App for Wsgi {
         python::after_fork(in_child);
         if in_child {
             attach(|py| {
-                if let Err(raised) = process::reset_worker(py, &self.runtime.process) {
+                if let Err(raised) = self.runtime.process.reset_worker(py) {
                     self.runtime.report(py, raised, "cannot restore the server's signal handlers");
                 }
                 if let Err(raised) = faults::report(self.runtime, py, self.hooks.get()) {
@@ -195,14 +198,14 @@ impl App for Wsgi {
     fn init_worker(&self, _runtime: Runtime) -> Result<()> {
         let wakeup = self.runtime.host.signal_descriptor();
         self.attached("cannot set up the worker", |py| {
-            process::start_worker(py, &self.runtime.process, wakeup)
+            self.runtime.process.start_worker(py, wakeup)
         })
     }
 
     fn run_signal_handlers(&self) {
         // A guest loop runs Python code after each turn, and the handlers with it.
         if self.runtime.guest.is_none() {
-            process::run_handlers(&self.runtime.process);
+            self.runtime.process.run_handlers();
         }
     }
 
@@ -220,7 +223,7 @@ impl App for Wsgi {
 
     fn call(&self, exchange: &mut Exchange) -> Result<()> {
         match &self.runtime.guest {
-            None => serve(self.runtime, exchange),
+            None => serve(self.requests, exchange),
             Some(guest) => {
                 guest.take(exchange.detach());
                 Ok(())
@@ -229,15 +232,15 @@ impl App for Wsgi {
     }
 
     fn run_loop(&self, engine: Engine) -> Result<()> {
-        let (Some(guest), Some(application)) =
-            (&self.runtime.guest, self.runtime.application.get())
+        let (true, Some(application)) =
+            (self.runtime.guest.is_some(), self.runtime.application.get())
         else {
             return Err(Failure::unsupported("this worker class does not use a guest loop"));
         };
         attach(|py| {
-            let ran = guest.run(py, engine, &application.get(py));
+            let ran = guest::engine::run(py, self.requests, engine, &application.get(py));
             if fork::is_child() {
-                process::end_child(self.runtime, py, ran.err());
+                self.runtime.end_child(py, ran.err());
             }
             ran.map_err(|raised| {
                 let (line, traceback) = self.runtime.describe(py, raised);
@@ -259,7 +262,7 @@ impl App for Wsgi {
             };
             let called = call();
             if fork::is_child() {
-                process::end_child(self.runtime, py, called.err());
+                self.runtime.end_child(py, called.err());
             }
             called.map(drop).map_err(|raised| {
                 let (line, traceback) = self.runtime.describe(py, raised);
@@ -319,3 +322,6 @@ fn absolute(directory: &str) -> String {
 fn is_library(name: &str) -> bool {
     Path::new(name).extension().is_some_and(|extension| extension == "so")
 }
+
+/// Whether this process has started the interpreter: CPython has one per process.
+static STARTED: AtomicBool = AtomicBool::new(false);

@@ -1,22 +1,20 @@
 //! Notifies a Python application when its worker drains: `jimu.is_draining()` and `jimu.on_drain(function)`.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use crate::function;
-use crate::python::{Arguments, Function, Object, PyResult, Python, attach};
+use crate::method;
+use crate::python::{Arguments, Method, Object, PyResult, Python, attach};
 use crate::runtime::PythonRuntime;
+use crate::server::Server;
 
 /// Functions for `jimu.py`.
-pub(crate) const NATIVES: [Function; 2] = [
-    Function { name: c"is_draining", entry: function!(is_draining) },
-    Function { name: c"_watch_drain", entry: function!(watch) },
+pub(crate) const METHODS: &[Method<Server>] = &[
+    Method { name: c"is_draining", entry: method!(is_draining) },
+    Method { name: c"_watch_drain", entry: method!(watch) },
 ];
 
 /// Called when the worker begins to drain. Takes the interpreter's lock only if there are functions to call,
 /// because a hung thread may hold it.
 pub(crate) fn begin(runtime: &PythonRuntime) {
-    DRAINS.store(true, Ordering::Release);
-    if !IS_WATCHED.load(Ordering::Acquire) {
+    if !runtime.drain.begin() {
         return;
     }
     attach(|py| {
@@ -29,18 +27,15 @@ pub(crate) fn begin(runtime: &PythonRuntime) {
 /// `is_draining()`: returns whether this worker drains.
 fn is_draining<'py>(
     py: Python<'py>,
-    _me: &Object<'py>,
+    server: &Server,
     _: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
-    py.truth(DRAINS.load(Ordering::Acquire))
+    py.truth(server.drain.has_begun())
 }
 
 /// `_watch_drain()`: requests a call of `run_drain_functions()` when the worker begins to drain.
 #[expect(clippy::unnecessary_wraps, reason = "functions for Python have this form")]
-fn watch<'py>(py: Python<'py>, _me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
-    IS_WATCHED.store(true, Ordering::Release);
+fn watch<'py>(py: Python<'py>, server: &Server, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
+    server.drain.watch();
     Ok(py.none())
 }
-
-static DRAINS: AtomicBool = AtomicBool::new(false);
-static IS_WATCHED: AtomicBool = AtomicBool::new(false);

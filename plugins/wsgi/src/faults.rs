@@ -10,6 +10,8 @@
 //! in between: it runs the hook as it runs any signal handler, between two bytecode instructions, and the hook's
 //! wrapper then calls the host's handler. If the thread hangs in C code, Python never runs it, and the arbiter
 //! sends SIGKILL a second later.
+//!
+//! What the signal handler uses is in statics: the kernel calls it with the signal and nothing of this library.
 
 use std::cell::UnsafeCell;
 use std::ffi::c_int;
@@ -19,9 +21,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use worker_api::Host;
 
-use crate::function;
-use crate::python::{Arguments, Function, GlobalRef, Object, PyResult, Python, is_attached};
+use crate::method;
+use crate::python::{Arguments, GlobalRef, Method, Object, PyResult, Python, is_attached};
 use crate::runtime::PythonRuntime;
+use crate::server::Server;
+
+/// Functions for the hook `worker_abort`.
+pub(crate) const METHODS: &[Method<Server>] = &[
+    Method { name: c"_age", entry: method!(age) },
+    Method { name: c"_abort", entry: method!(end) },
+];
 
 /// Reports faults in a new worker, whose host has installed its handlers.
 pub(crate) fn report(
@@ -29,24 +38,22 @@ pub(crate) fn report(
     py: Python<'_>,
     hooks: Option<&GlobalRef>,
 ) -> PyResult<()> {
-    let Some(host) = action_of_abort() else { return Ok(()) };
+    let Some(action) = action_of_abort() else { return Ok(()) };
     let log = log_file(&runtime.host).unwrap_or_default();
     runtime.helper(
         py,
         "report_faults",
         [&py.text(&log)?, &py.number(i64::from(dump_signal()))?],
     )?;
+    let mut python = None;
     if let Some(hooks) = hooks {
-        let age = Function { name: c"_age", entry: function!(age) }.make(py)?;
-        let end = Function { name: c"_abort", entry: function!(end) }.make(py)?;
+        let server = runtime.server.get(py);
+        let (age, end) = (server.attr_named("_age")?, server.attr_named("_abort")?);
         let handled = runtime.helper(py, "handle_abort", [&hooks.get(py), &age, &end])?;
-        if handled.is_true()
-            && let Some(python) = action_of_abort()
-        {
-            let _ = PYTHON.set(python);
-        }
+        python = action_of_abort().filter(|_| handled.is_true());
     }
-    if HOST.set(host).is_ok() {
+    let handler = AbortHandler { action, python, host: runtime.host.clone() };
+    if HANDLER.set(handler).is_ok() {
         install_handler();
     }
     Ok(())
@@ -93,7 +100,7 @@ fn install_handler() {
 }
 
 extern "C" fn on_abort(signal: c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    let Some(host) = HOST.get() else { return };
+    let Some(handler) = HANDLER.get() else { return };
     // SAFETY: raise is async-signal-safe. `faulthandler` has installed a handler for the signal, otherwise
     // this handler would not be installed; it has returned when `raise` returns.
     unsafe { libc::raise(dump_signal()) };
@@ -101,9 +108,9 @@ extern "C" fn on_abort(signal: c_int, info: *mut libc::siginfo_t, context: *mut 
     let sender = unsafe { (*info).si_pid() };
     if ![0, std::process::id() as libc::pid_t].contains(&sender) {
         // Also here, not only in `end`: if a thread hangs in C, Python's handler does not run.
-        PythonRuntime::get().host.on_signal(libc::SIGABRT);
+        handler.host.on_signal(libc::SIGABRT);
     }
-    if let Some(python) = PYTHON.get()
+    if let Some(python) = &handler.python
         && is_attached()
         && !HANDED.swap(true, Ordering::AcqRel)
     {
@@ -115,29 +122,32 @@ extern "C" fn on_abort(signal: c_int, info: *mut libc::siginfo_t, context: *mut 
         return;
     }
     // SAFETY: the host's handler for this signal, with the kernel's arguments.
-    unsafe { perform(host, signal, info, context) };
+    unsafe { perform(&handler.action, signal, info, context) };
 }
 
 /// `_age()`: the spawn index of this worker, which is not yet known when the process is forked.
 fn age<'py>(
     py: Python<'py>,
-    _me: &Object<'py>,
+    server: &Server,
     _arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
-    py.number(PythonRuntime::get().host.spawn_index() as i64)
+    py.number(server.host.spawn_index() as i64)
 }
 
 /// `_abort()`: calls the host's handler; Python calls this after the hook.
 #[expect(clippy::unnecessary_wraps, reason = "functions for Python have this form")]
 fn end<'py>(
     py: Python<'py>,
-    _me: &Object<'py>,
+    _server: &Server,
     _arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
-    if let Some(host) = HOST.get().filter(|_| is_handed_to_python()) {
+    if let Some(handler) = HANDLER.get().filter(|_| is_handed_to_python()) {
         // SAFETY: the host's handler for this signal. The siginfo was written before the signal was handed
         // to Python, and is not written again.
-        unsafe { perform(host, libc::SIGABRT, (*INFO.0.get()).as_mut_ptr(), std::ptr::null_mut()) };
+        unsafe {
+            let info = (*INFO.0.get()).as_mut_ptr();
+            perform(&handler.action, libc::SIGABRT, info, std::ptr::null_mut());
+        }
     }
     Ok(py.none())
 }
@@ -175,10 +185,17 @@ fn dump_signal() -> c_int {
 
 type Handler = extern "C" fn(c_int, *mut libc::siginfo_t, *mut libc::c_void);
 
-/// The host's action for SIGABRT.
-static HOST: OnceLock<libc::sigaction> = OnceLock::new();
-/// Python's action for SIGABRT, if there is a hook.
-static PYTHON: OnceLock<libc::sigaction> = OnceLock::new();
+/// What the handler of this module uses.
+struct AbortHandler {
+    /// The host's action for SIGABRT.
+    action: libc::sigaction,
+    /// Python's action for SIGABRT, if there is a hook.
+    python: Option<libc::sigaction>,
+    /// Services of the host.
+    host: Host,
+}
+
+static HANDLER: OnceLock<AbortHandler> = OnceLock::new();
 /// Whether the signal has been handed to Python.
 static HANDED: AtomicBool = AtomicBool::new(false);
 /// The siginfo of the signal that was handed to Python.

@@ -4,27 +4,27 @@ use worker_api::LogLevel;
 use worker_api::raw::Value;
 
 use crate::drain;
-use crate::function;
-use crate::python::{Arguments, Exception, Function, Object, PyErrSet, PyResult, Python, required};
-use crate::runtime::PythonRuntime;
+use crate::method;
+use crate::python::{Arguments, Exception, Method, Object, PyErrSet, PyResult, Python, required};
+use crate::server::{Server, natives};
 
-/// Creates the module.
-pub(crate) fn module(py: Python<'_>) -> PyResult<Object<'_>> {
-    let [is_draining, watch_drain] = drain::NATIVES;
-    let natives = [
-        Function { name: c"_log", entry: function!(log) },
-        Function { name: c"_write", entry: function!(write_log) },
-        Function { name: c"_setting", entry: function!(setting) },
-        is_draining,
-        watch_drain,
-    ];
-    py.module("jimu", include_str!("jimu.py"), &natives)
+/// Functions of the module.
+pub(crate) const METHODS: &[Method<Server>] = &[
+    Method { name: c"_log", entry: method!(log) },
+    Method { name: c"_write", entry: method!(write_log) },
+    Method { name: c"_setting", entry: method!(setting) },
+];
+
+/// Creates the module, whose functions are methods of the server's object.
+pub(crate) fn module<'py>(server: &Object<'py>) -> PyResult<Object<'py>> {
+    let natives = natives(server, &[METHODS, drain::METHODS])?;
+    server.py().module("jimu", include_str!("jimu.py"), &natives)
 }
 
 /// `_log(level, target, message)`. The level is a number of the module `logging`.
 fn log<'py>(
     py: Python<'py>,
-    _me: &Object<'py>,
+    server: &Server,
     arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
     let [level, target, message] = arguments.take(["level", "target", "message"])?;
@@ -36,39 +36,34 @@ fn log<'py>(
         _ => LogLevel::DEBUG,
     };
     let (target, message) = (required(py, target, "target")?, required(py, message, "message")?);
-    let Some(runtime) = PythonRuntime::installed() else {
-        return Err(PyErrSet::new(py, Exception::Runtime, "the log is not yet available"));
-    };
-    runtime.host.log(level, target.as_str()?, message.as_str()?);
+    server.host.log(level, target.as_str()?, message.as_str()?);
     Ok(py.none())
 }
 
 /// `_write(target, text)`: writes `text`, which is `bytes`, to the error log unchanged.
 fn write_log<'py>(
     py: Python<'py>,
-    _me: &Object<'py>,
+    server: &Server,
     arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
     let [target, text] = arguments.take(["target", "text"])?;
     let (target, text) = (required(py, target, "target")?, required(py, text, "text")?);
-    let (Some(runtime), Some(text)) = (PythonRuntime::installed(), text.as_bytes()) else {
+    let Some(text) = text.as_bytes() else {
         return Err(PyErrSet::new(py, Exception::Type, "_write() takes bytes"));
     };
-    runtime.host.write_log(target.as_str()?, text);
+    server.host.write_log(target.as_str()?, text);
     Ok(py.none())
 }
 
 /// `_setting(name)`: returns the value of a setting; `None` if it is not set.
 fn setting<'py>(
     py: Python<'py>,
-    _me: &Object<'py>,
+    server: &Server,
     arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
     let [name] = arguments.take(["name"])?;
     let name = required(py, name, "name")?;
-    let value =
-        PythonRuntime::installed().and_then(|runtime| runtime.host.setting(name.as_str().ok()?));
-    match value {
+    match server.host.setting(name.as_str()?) {
         None => Ok(py.none()),
         Some(Value::Bool(truth)) => py.truth(truth),
         Some(Value::Int(number)) => py.number(number),

@@ -5,11 +5,11 @@
 //! | [`app`] | the application as seen by the host: loading, forking, serving, exiting |
 //! | [`interpreter`], [`library`] | the interpreter, and its libpython |
 //! | [`python`] | a small, safe layer over CPython's limited API, and why it is not PyO3's |
-//! | [`runtime`], [`setup`] | per-process state, and how it is created |
-//! | [`serve`] | one request: the server side of PEP 3333 |
+//! | [`runtime`], [`server`], [`setup`] | per-process state, its object for Python, and how both are created |
+//! | [`serve`], [`body`], [`body_bytes`] | one request: the server side of PEP 3333 |
 //! | [`request`], [`input`], [`response`], [`environ`] | its parts: objects, body, response, environ |
 //! | [`methods`] | the functions that Python calls on the objects of a request |
-//! | [`errors`] | what can end a request |
+//! | [`errors`], [`failure`] | what can end a request, and how it ends then |
 //! | [`faults`] | Python tracebacks of processes that are aborted |
 //! | [`process`], [`drain`] | signal handlers, forks and draining, as seen by the application |
 //! | [`guest`] | requests in greenlets of gevent or eventlet |
@@ -24,12 +24,17 @@
 //! - The library installs no signal handlers except that of [`faults`]; the application's handlers are chained
 //!   after the host's.
 //! - Python is never finalized in a worker: its threads and `atexit` functions are ended, then the process exits.
+//! - The state of the process is passed on: a native function gets it from the object that it is bound to. Global are
+//!   only what a signal handler uses ([`faults`]) and the table of CPython's functions ([`python`]).
 //! - An error of the application ends its request, with a traceback in the log.
 
 mod app;
+mod body;
+mod body_bytes;
 mod drain;
 mod environ;
 mod errors;
+mod failure;
 mod faults;
 mod guest;
 mod input;
@@ -44,6 +49,7 @@ mod request;
 mod response;
 mod runtime;
 mod serve;
+mod server;
 mod setup;
 
 pub use app::Wsgi;

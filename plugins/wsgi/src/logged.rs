@@ -5,7 +5,6 @@ use std::sync::OnceLock;
 use worker_api::Host;
 
 use crate::python::{GlobalRef, Object, PyResult, Python};
-use crate::request::Request;
 
 /// Variables of the environ that the access log uses.
 #[derive(Default)]
@@ -39,25 +38,23 @@ impl LoggedVariables {
         Ok(!self.get(py, host)?.is_empty())
     }
 
-    /// Passes the variables to the access log. Must be called before the exchange ends, because that writes
-    /// the line. Only the first call per request has an effect.
-    pub(crate) fn pass_on(&self, py: Python<'_>, host: &Host, request: &Request) -> PyResult<()> {
-        // The request is not borrowed while Python code may run.
-        let (environ, id, peer) = {
-            let mut state = request.state(py)?;
-            let Some(environ) = state.environ.take() else { return Ok(()) };
-            let environ = environ.take(py);
-            let Some(exchange) = &state.exchange else { return Ok(()) };
-            let head = exchange.head();
-            (environ, head.id, head.peer.host.to_string())
-        };
+    /// Passes the variables in an environ to the access log, for the request with the number `id` of the client at
+    /// `peer`.
+    pub(crate) fn pass_on<'py>(
+        &self,
+        py: Python<'py>,
+        host: &Host,
+        environ: &Object<'py>,
+        id: u64,
+        peer: &str,
+    ) -> PyResult<()> {
         for Variable { name, key, upper } in self.get(py, host)? {
             let value = match environ.dict_item(&key.get(py))? {
                 Some(value) => Some(value),
                 None => environ.dict_item(&upper.get(py))?,
             };
             if let Some(value) = value {
-                let is_peer = name == "REMOTE_ADDR" && is_text(&value, &peer);
+                let is_peer = name == "REMOTE_ADDR" && is_text(&value, peer);
                 if !is_peer {
                     host.set_logged_variable(id, name, value.to_text().as_bytes());
                 }

@@ -1,43 +1,39 @@
 //! The methods of request objects, as called by Python: `wsgi.input`, `start_response`, `write`, `wsgi.early_hints` and
-//! `gunicorn.socket`.
-//!
-//! Python calls them without a reference to the runtime, so each of them gets it from [`PythonRuntime::get`].
+//! `gunicorn.socket`. The request that they are bound to refers to the state of the process.
 
 use worker_api::Header;
 
-use crate::function;
 use crate::guest::{self, Guest};
-use crate::input::{Filled, Input};
+use crate::method;
 use crate::python::{
-    Arguments, Definition, Exception, Function, Native, NativeType, Object, PyErrSet, PyResult,
+    Arguments, Definition, Exception, Method, Native, NativeType, Object, PyErrSet, PyResult,
     Python, required,
 };
-use crate::request::{Request, Socket, State, Types, not_bytes};
+use crate::request::{Request, Socket, Types, not_bytes};
 use crate::response::{Phase, Refused, Response, is_text, is_token, trimmed};
-use crate::runtime::PythonRuntime;
 
 /// Creates the types and functions. `guest` is the guest loop, if there is one.
 pub(crate) fn types(py: Python<'_>, guest: Option<&Guest>) -> PyResult<Types> {
-    let define = |name, entry| Definition::new(Function { name, entry });
+    let define = |name, entry| Definition::new(&Method { name, entry });
     Ok(Types {
         request: NativeType::new(py)?,
         socket: NativeType::new(py)?,
-        start_response: define(c"start_response", function!(start_response)),
-        write: define(c"write", function!(write)),
-        early_hints: define(c"early_hints", function!(early_hints)),
+        start_response: define(c"start_response", method!(start_response)),
+        write: define(c"write", method!(write)),
+        early_hints: define(c"early_hints", method!(early_hints)),
         input: guest.map(|guest| guest.input(py)).transpose()?,
     })
 }
 
 impl Native for Request {
     const NAME: &'static std::ffi::CStr = c"jimu.Input";
-    const METHODS: &'static [&'static [Function]] = &[
+    const METHODS: &'static [&'static [Method<Self>]] = &[
         &[
-            Function { name: c"read", entry: function!(read) },
-            Function { name: c"readline", entry: function!(readline) },
-            Function { name: c"readlines", entry: function!(readlines) },
-            Function { name: c"_take_over", entry: function!(take_over) },
-            Function { name: c"_detach", entry: function!(detach) },
+            Method { name: c"read", entry: method!(read) },
+            Method { name: c"readline", entry: method!(readline) },
+            Method { name: c"readlines", entry: method!(readlines) },
+            Method { name: c"_take_over", entry: method!(take_over) },
+            Method { name: c"_detach", entry: method!(detach) },
         ],
         guest::methods::METHODS,
     ];
@@ -48,7 +44,7 @@ impl Native for Request {
     }
 
     fn next<'py>(&self, me: &Object<'py>) -> PyResult<Option<Object<'py>>> {
-        match self.state(me.py())?.line(me.py(), usize::MAX)? {
+        match self.state(me.py())?.line(me.py(), self.runtime(), usize::MAX)? {
             Some(line) if line.len()? > 0 => Ok(Some(line)),
             _ => Ok(None),
         }
@@ -57,7 +53,7 @@ impl Native for Request {
 
 impl Native for Socket {
     const NAME: &'static std::ffi::CStr = c"jimu.Socket";
-    const METHODS: &'static [&'static [Function]] = &[];
+    const METHODS: &'static [&'static [Method<Self>]] = &[];
     const HAS_ATTRIBUTES: bool = true;
 
     fn end(self, py: Python<'_>) {
@@ -70,13 +66,12 @@ impl Native for Socket {
             // `isinstance` and similar functions read these; that is not a use of the socket.
             return me.own_attr(name);
         }
-        let runtime = PythonRuntime::get();
         let owner = self.owner.get(py);
-        let request = runtime.types.request.value(&owner)?;
+        let request = self.types.request.value(&owner)?;
         let made = request.state(py)?.socket.as_ref().map(|socket| socket.get(py).clone());
         match made {
             Some(socket) => socket.attr(name),
-            None => connection(runtime, py, &owner, request)?.attr(name),
+            None => connection(py, &owner, request)?.attr(name),
         }
     }
 }
@@ -84,12 +79,11 @@ impl Native for Socket {
 /// Creates the socket for the connection of a request; a closed one after the request.
 #[cold]
 fn connection<'py>(
-    runtime: &PythonRuntime,
     py: Python<'py>,
     owner: &Object<'py>,
     request: &Request,
 ) -> PyResult<Object<'py>> {
-    let module = runtime.socket_module(py)?;
+    let module = request.runtime().socket_module(py)?;
     let facts = match &request.state(py)?.exchange {
         None => return module.call_method("Closed", []),
         Some(exchange) => {
@@ -116,109 +110,56 @@ fn connection<'py>(
 /// the connection's.
 fn take_over<'py>(
     py: Python<'py>,
-    me: &Object<'py>,
+    request: &Request,
     _: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
-    let descriptor = PythonRuntime::get().types.request.value(me)?.state(py)?.take_over(py)?;
+    let descriptor = request.state(py)?.take_over(py)?;
     descriptor.map_or_else(|| Ok(py.none()), |fd| py.number(fd.into()))
 }
 
 /// `_detach()`: discards the application's WSGI response from here on.
-fn detach<'py>(py: Python<'py>, me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
-    PythonRuntime::get().types.request.value(me)?.state(py)?.detached = true;
+fn detach<'py>(
+    py: Python<'py>,
+    request: &Request,
+    _: &Arguments<'_, 'py>,
+) -> PyResult<Object<'py>> {
+    request.state(py)?.detached = true;
     Ok(py.none())
-}
-
-impl State {
-    /// Returns up to `size` bytes; fewer only at the end of the body.
-    fn take<'py>(&mut self, py: Python<'py>, size: usize) -> PyResult<Option<Object<'py>>> {
-        self.collect(py, |input, _| if input.ready().len() >= size { Ok(size) } else { Err(size) })
-    }
-
-    /// Returns a line with its line end, or `limit` bytes of it; empty at the end of the body.
-    fn line<'py>(&mut self, py: Python<'py>, limit: usize) -> PyResult<Option<Object<'py>>> {
-        self.collect(py, |input, searched| {
-            let ready = input.ready();
-            let searched = searched.min(ready.len());
-            match memchr::memchr(b'\n', &ready[searched..]) {
-                Some(at) => Ok((searched + at + 1).min(limit)),
-                None if ready.len() >= limit => Ok(limit),
-                None => Err(limit),
-            }
-        })
-    }
-
-    /// Fills the buffer until `enough` returns how much of it to return; at the end of the body, everything.
-    /// If the buffer is too short, `enough` returns as an error how long it should be. It receives the length
-    /// that it has already searched. Returns `None` under a guest loop that must wait first; what has been
-    /// read is kept.
-    fn collect<'py>(
-        &mut self,
-        py: Python<'py>,
-        enough: impl Fn(&Input, usize) -> Result<usize, usize>,
-    ) -> PyResult<Option<Object<'py>>> {
-        let guest = PythonRuntime::get().guest.as_ref();
-        let mut seen = 0;
-        loop {
-            let want = match enough(&self.input, seen) {
-                Ok(n) => return self.input.give(py, n).map(Some),
-                Err(want) => want - self.input.ready().len(),
-            };
-            seen = self.input.ready().len();
-            self.open(py)?;
-            let waker = guest.map(|guest| guest.waker(self.number));
-            let Self { exchange: Some(exchange), input, .. } = self else {
-                return Ok(None);
-            };
-            match input.fill(py, exchange, want, waker) {
-                Ok(Filled::More) => {}
-                Ok(Filled::Pending) => return Ok(None),
-                Ok(Filled::End) => {
-                    let n = self.input.ready().len();
-                    return self.input.give(py, n).map(Some);
-                }
-                Err(failure) => return Err(self.raise(py, failure)),
-            }
-        }
-    }
 }
 
 /// `read(size=-1)`
 fn read<'py>(
     py: Python<'py>,
-    me: &Object<'py>,
+    request: &Request,
     arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
     let [size] = arguments.take(["size"])?;
     let size = limit(size)?;
-    let request = PythonRuntime::get().types.request.value(me)?;
-    Ok(request.state(py)?.take(py, size)?.unwrap_or_else(|| py.none()))
+    Ok(request.state(py)?.take(py, request.runtime(), size)?.unwrap_or_else(|| py.none()))
 }
 
 /// `readline(size=-1)`
 fn readline<'py>(
     py: Python<'py>,
-    me: &Object<'py>,
+    request: &Request,
     arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
     let [size] = arguments.take(["size"])?;
     let size = limit(size)?;
-    let request = PythonRuntime::get().types.request.value(me)?;
-    Ok(request.state(py)?.line(py, size)?.unwrap_or_else(|| py.none()))
+    Ok(request.state(py)?.line(py, request.runtime(), size)?.unwrap_or_else(|| py.none()))
 }
 
 /// `readlines(hint=-1)`: whole lines, until their total length is at least `hint`.
 fn readlines<'py>(
     py: Python<'py>,
-    me: &Object<'py>,
+    request: &Request,
     arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
     let [hint] = arguments.take(["hint"])?;
     let hint = Some(limit(hint)?).filter(|hint| *hint > 0).unwrap_or(usize::MAX);
-    let request = PythonRuntime::get().types.request.value(me)?;
     let (mut lines, mut sum) = (Vec::new(), 0);
     while sum < hint {
-        let Some(line) = request.state(py)?.line(py, usize::MAX)? else { break };
+        let Some(line) = request.state(py)?.line(py, request.runtime(), usize::MAX)? else { break };
         let len = line.len()?;
         if len == 0 {
             break;
@@ -240,13 +181,12 @@ fn limit(size: Option<Object<'_>>) -> PyResult<usize> {
 /// `start_response(status, headers, exc_info=None)`, bound to the request.
 fn start_response<'py>(
     py: Python<'py>,
-    me: &Object<'py>,
+    request: &Request,
     arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
     let [status, headers, exc_info] = arguments.take(["status", "headers", "exc_info"])?;
     let status = required(py, status, "status")?;
     let headers = required(py, headers, "headers")?;
-    let request = PythonRuntime::get().types.request.value(me)?;
     let exc_info = exc_info.filter(|info| !info.is_none());
     let phase = request.state(py)?.response.phase;
     match (phase, exc_info) {
@@ -334,12 +274,11 @@ fn raise_again<'py>(py: Python<'py>, info: &Object<'py>) -> PyResult<PyErrSet> {
 /// `write(data)`, bound to the request: returned by `start_response`.
 fn write<'py>(
     py: Python<'py>,
-    me: &Object<'py>,
+    request: &Request,
     arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
     let [data] = arguments.take(["data"])?;
     let data = required(py, data, "data")?;
-    let request = PythonRuntime::get().types.request.value(me)?;
     let mut state = request.state(py)?;
     if state.response.phase == Phase::NotStarted {
         return Err(PyErrSet::new(py, Exception::Assertion, "write() before start_response()"));
@@ -353,7 +292,7 @@ fn write<'py>(
 /// `wsgi.early_hints(headers)`, bound to the request: sends 103 (RFC 8297), unless the response has started.
 fn early_hints<'py>(
     py: Python<'py>,
-    me: &Object<'py>,
+    request: &Request,
     arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
     let [headers] = arguments.take(["headers"])?;
@@ -372,7 +311,6 @@ fn early_hints<'py>(
         }
         fields.push((String::from_utf8_lossy(&name).into_owned(), trimmed(&value).to_vec()));
     }
-    let request = PythonRuntime::get().types.request.value(me)?;
     let mut state = request.state(py)?;
     let (exchange, response) = state.open(py)?;
     if response.phase == Phase::Sent {

@@ -7,89 +7,98 @@
 
 use std::ffi::c_int;
 use std::ptr;
-use std::sync::OnceLock;
 
 use worker_api::fork;
 
-use crate::function;
+use crate::method;
 use crate::python::{
-    Arguments, Function, GlobalRef, Object, PyErrSet, PyResult, Python, attach, required,
+    Arguments, GlobalRef, Method, Object, PyErrSet, PyResult, Python, attach, required,
 };
-use crate::runtime::PythonRuntime;
+use crate::server::{Server, natives};
 
-/// Creates the module `_jimu_process`, which imports `jimu`.
-pub(crate) fn module(py: Python<'_>) -> PyResult<Object<'_>> {
-    let natives = [
-        Function { name: c"_on_signal", entry: function!(on_signal) },
-        Function { name: c"_reclaim", entry: function!(reclaim) },
-        Function { name: c"_stop", entry: function!(stop) },
-    ];
-    py.module("_jimu_process", include_str!("process.py"), &natives)
+/// Functions of the module `_jimu_process`.
+pub(crate) const METHODS: &[Method<Server>] = &[
+    Method { name: c"_on_signal", entry: method!(on_signal) },
+    Method { name: c"_reclaim", entry: method!(reclaim) },
+    Method { name: c"_stop", entry: method!(stop) },
+];
+
+/// The module `_jimu_process`.
+pub(crate) struct Process {
+    module: GlobalRef,
+    /// Actions for the server's signals in the mold before Python code changed them.
+    kept: Actions,
 }
 
-/// Installs the server's handlers in the mold.
-pub(crate) fn install(py: Python<'_>, module: &GlobalRef) -> PyResult<()> {
-    let kept = *KEPT.get_or_init(actions);
-    let installed = module.get(py).call_method("install", []);
-    restore(&kept);
-    installed.map(drop)
-}
-
-/// Takes the server's signals back in the mold after it has loaded the application.
-pub(crate) fn reset_mold(py: Python<'_>, module: &GlobalRef) -> PyResult<()> {
-    let reset = module.get(py).call_method("reset", []);
-    if let Some(kept) = KEPT.get() {
-        restore(kept);
+impl Process {
+    /// Creates the module, which imports `jimu`, and installs the server's handlers in the mold.
+    pub(crate) fn install(server: &Object<'_>) -> PyResult<Self> {
+        let natives = natives(server, &[METHODS])?;
+        let module = server.py().module("_jimu_process", include_str!("process.py"), &natives)?;
+        let kept = actions();
+        let installed = module.call_method("install", []);
+        restore(&kept);
+        installed?;
+        Ok(Self { module: module.store(), kept })
     }
-    reset.map(drop)
-}
 
-/// Like [`reset_mold`], in a newly forked worker, whose host has installed its handlers.
-pub(crate) fn reset_worker(py: Python<'_>, module: &GlobalRef) -> PyResult<()> {
-    fork::watch();
-    let kept = actions();
-    let reset = module.get(py).call_method("reset", []);
-    restore(&kept);
-    reset.map(drop)
-}
+    /// Takes the server's signals back in the mold after it has loaded the application.
+    pub(crate) fn reset_mold(&self, py: Python<'_>) -> PyResult<()> {
+        let reset = self.module.get(py).call_method("reset", []);
+        restore(&self.kept);
+        reset.map(drop)
+    }
 
-/// Makes signals with Python handlers wake the main thread, and detects forks. Called in a worker.
-pub(crate) fn start_worker(py: Python<'_>, module: &GlobalRef, wakeup: c_int) -> PyResult<()> {
-    module.get(py).call_method("start_worker", [&py.number(wakeup.into())?]).map(drop)
-}
+    /// Like [`Process::reset_mold`], in a newly forked worker, whose host has installed its handlers.
+    pub(crate) fn reset_worker(&self, py: Python<'_>) -> PyResult<()> {
+        fork::watch();
+        let kept = actions();
+        let reset = self.module.get(py).call_method("reset", []);
+        restore(&kept);
+        reset.map(drop)
+    }
 
-/// Runs Python's handlers of pending signals. Called on the main thread.
-pub(crate) fn run_handlers(module: &GlobalRef) {
-    attach(|py| {
-        if let Err(raised) = py.check_signals() {
-            let exception = raised.take(py);
-            if let Err(raised) = module.get(py).call_method("handler_failed", [&exception]) {
-                raised.clear(py);
+    /// Makes signals with Python handlers wake the main thread, and detects forks. Called in a worker.
+    pub(crate) fn start_worker(&self, py: Python<'_>, wakeup: c_int) -> PyResult<()> {
+        let wakeup = py.number(wakeup.into())?;
+        self.module.get(py).call_method("start_worker", [&wakeup]).map(drop)
+    }
+
+    /// Runs Python's handlers of pending signals. Called on the main thread.
+    pub(crate) fn run_handlers(&self) {
+        attach(|py| {
+            if let Err(raised) = py.check_signals() {
+                let exception = raised.take(py);
+                let module = self.module.get(py);
+                if let Err(raised) = module.call_method("handler_failed", [&exception]) {
+                    raised.clear(py);
+                }
             }
-        }
-    });
-}
+        });
+    }
 
-/// Ends a process that the application has forked, after the application's code has returned or raised `raised`.
-pub(crate) fn end_child(runtime: &PythonRuntime, py: Python<'_>, raised: Option<PyErrSet>) -> ! {
-    let exception = raised.map_or_else(|| py.none(), |raised| raised.take(py));
-    let waits = py.truth(runtime.guest.is_none());
-    let ended = waits
-        .and_then(|waits| runtime.process.get(py).call_method("end_child", [&exception, &waits]));
-    // `end_child` does not return.
-    drop(ended);
-    fork::end(1)
+    /// Ends a process that the application has forked, after the application's code has returned or raised
+    /// `raised`. If `waits`, the application's threads are joined first.
+    pub(crate) fn end_child(&self, py: Python<'_>, waits: bool, raised: Option<PyErrSet>) -> ! {
+        let exception = raised.map_or_else(|| py.none(), |raised| raised.take(py));
+        let ended = py
+            .truth(waits)
+            .and_then(|waits| self.module.get(py).call_method("end_child", [&exception, &waits]));
+        // `end_child` does not return.
+        drop(ended);
+        fork::end(1)
+    }
 }
 
 /// `_on_signal(number)`: performs the server's action for a signal.
 fn on_signal<'py>(
     py: Python<'py>,
-    _me: &Object<'py>,
+    server: &Server,
     arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
     let [number] = arguments.take(["number"])?;
     let number = required(py, number, "number")?.as_number()?;
-    PythonRuntime::get().host.on_signal(number as i32);
+    server.host.on_signal(number as i32);
     Ok(py.none())
 }
 
@@ -97,10 +106,10 @@ fn on_signal<'py>(
 #[expect(clippy::unnecessary_wraps, reason = "functions for Python have this form")]
 fn reclaim<'py>(
     py: Python<'py>,
-    _me: &Object<'py>,
+    server: &Server,
     _arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
-    PythonRuntime::get().host.reclaim_signals();
+    server.host.reclaim_signals();
     Ok(py.none())
 }
 
@@ -108,10 +117,10 @@ fn reclaim<'py>(
 #[expect(clippy::unnecessary_wraps, reason = "functions for Python have this form")]
 fn stop<'py>(
     py: Python<'py>,
-    _me: &Object<'py>,
+    server: &Server,
     _arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
-    PythonRuntime::get().host.on_signal(libc::SIGTERM);
+    server.host.on_signal(libc::SIGTERM);
     Ok(py.none())
 }
 
@@ -145,6 +154,3 @@ const OWNED: [c_int; 7] = [
     libc::SIGUSR2,
     libc::SIGWINCH,
 ];
-
-/// Actions in the mold before Python code changed them.
-static KEPT: OnceLock<Actions> = OnceLock::new();

@@ -1,22 +1,26 @@
-//! Per-process state of this library. There is one interpreter per process, so there is one [`PythonRuntime`].
+//! Per-process state of this library, without that of its requests. There is one interpreter per process, so there is
+//! one [`PythonRuntime`]. It is passed where it is used; native objects and functions that Python calls refer to it.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use worker_api::{Host, LogLevel};
 
 use crate::environ::{Constants, EnvironBuilder};
 use crate::guest::Guest;
 use crate::logged::LoggedVariables;
+use crate::process::Process;
 use crate::python::{Cell, GlobalRef, Object, PyErrSet, PyResult, Python};
-use crate::request::{Request, RequestObjects, Types};
+use crate::server::Drain;
 
 /// Everything that is created once per process.
 pub(crate) struct PythonRuntime {
     /// Services of the host.
     pub(crate) host: Host,
-    /// The types and functions that Python sees.
-    pub(crate) types: Types,
+    /// Whether this worker drains.
+    pub(crate) drain: Arc<Drain>,
+    /// The object whose methods are the native functions of modules.
+    pub(crate) server: GlobalRef,
     /// The module `jimu`, from `jimu.py`.
     module: GlobalRef,
     /// The module of `socket.py`.
@@ -24,15 +28,11 @@ pub(crate) struct PythonRuntime {
     /// Whether `wsgi.websocket` is offered: if gevent-websocket's worker would offer it and it works.
     pub(crate) offers_websocket: bool,
     /// The module `_jimu_process`, from `process.py`.
-    pub(crate) process: GlobalRef,
+    pub(crate) process: Process,
     /// Environ builders: as many as threads have used at the same time.
     environ_builders: Cell<Vec<Box<EnvironBuilder>>>,
     /// The parts of an environ that are the same in all requests.
     pub(crate) constants: Constants,
-    /// Objects of finished requests, for reuse.
-    pub(crate) pool: Cell<Vec<RequestObjects>>,
-    /// Objects of finished requests to which the greenlet that served them still refers.
-    deferred: Cell<Vec<RequestObjects>>,
     /// The guest loop, if the worker class's engine is driven by one.
     pub(crate) guest: Option<Guest>,
     /// Number of the last request.
@@ -46,19 +46,21 @@ pub(crate) struct PythonRuntime {
     /// The string `close`.
     pub(crate) close: GlobalRef,
     /// Variables of the environ that the access log uses.
-    logged: LoggedVariables,
+    pub(crate) logged: LoggedVariables,
 }
 
-/// Arguments of [`PythonRuntime::install`].
+/// Arguments of [`PythonRuntime::new`].
 pub(crate) struct Parts {
     /// See [`PythonRuntime::host`].
     pub(crate) host: Host,
-    /// See [`PythonRuntime::types`].
-    pub(crate) types: Types,
+    /// See [`PythonRuntime::drain`].
+    pub(crate) drain: Arc<Drain>,
+    /// See [`PythonRuntime::server`].
+    pub(crate) server: GlobalRef,
     /// The module `jimu`.
     pub(crate) module: GlobalRef,
     /// See [`PythonRuntime::process`].
-    pub(crate) process: GlobalRef,
+    pub(crate) process: Process,
     /// See [`PythonRuntime::guest`].
     pub(crate) guest: Option<Guest>,
     /// See [`PythonRuntime::constants`].
@@ -68,28 +70,14 @@ pub(crate) struct Parts {
 }
 
 impl PythonRuntime {
-    /// Returns the runtime of this process, for callbacks that receive no reference to it: functions called
-    /// by Python, signal handlers.
-    ///
-    /// # Panics
-    /// Before [`PythonRuntime::install`]. No Python object that calls into this library exists before that.
-    pub(crate) fn get() -> &'static Self {
-        RUNTIME.get().expect("installed before any Python object of this library exists")
-    }
-
-    /// Returns the runtime of this process, if it is installed.
-    pub(crate) fn installed() -> Option<&'static Self> {
-        RUNTIME.get()
-    }
-
-    /// Installs the runtime. Calling it again in a process has no effect.
-    pub(crate) fn install(py: Python<'_>, parts: Parts) -> PyResult<&'static Self> {
-        let Parts { host, types, module, process, guest, constants, offers_websocket } = parts;
+    /// Creates the runtime. It is never freed: Python objects refer to it, and a worker exits without finalizing
+    /// Python.
+    pub(crate) fn new(py: Python<'_>, parts: Parts) -> PyResult<&'static Self> {
+        let Parts { host, drain, server, module, process, guest, constants, offers_websocket } =
+            parts;
         let runtime = Self {
             environ_builders: Cell::new(Vec::new()),
             constants,
-            pool: Cell::new(Vec::new()),
-            deferred: Cell::new(Vec::new()),
             last: AtomicU64::new(0),
             warned_of_excess: AtomicBool::new(false),
             application: OnceLock::new(),
@@ -98,13 +86,14 @@ impl PythonRuntime {
             logged: LoggedVariables::default(),
             socket_module: OnceLock::new(),
             host,
-            types,
+            drain,
+            server,
             module,
             process,
             guest,
             offers_websocket,
         };
-        Ok(RUNTIME.get_or_init(|| runtime))
+        Ok(Box::leak(Box::new(runtime)))
     }
 
     /// Calls a function of `jimu.py`.
@@ -132,12 +121,12 @@ impl PythonRuntime {
     #[cold]
     pub(crate) fn websocket<'py>(
         &self,
-        py: Python<'py>,
         environ: &Object<'py>,
-        objects: &RequestObjects,
+        socket: &Object<'py>,
+        request: &Object<'py>,
     ) -> PyResult<()> {
-        let arguments = [environ, &*objects.socket.get(py), &*objects.request.get(py)];
-        let made = self.socket_module(py)?.call_method("websocket", arguments)?;
+        let py = environ.py();
+        let made = self.socket_module(py)?.call_method("websocket", [environ, socket, request])?;
         if made.is_none() {
             return Ok(());
         }
@@ -147,17 +136,6 @@ impl PythonRuntime {
     /// Returns a request number that is unique in this process.
     pub(crate) fn next_number(&self) -> u64 {
         self.last.fetch_add(1, Ordering::Relaxed) + 1
-    }
-
-    /// Takes the objects for a request from the pool, or creates them.
-    pub(crate) fn request_objects(&self, py: Python<'_>) -> PyResult<RequestObjects> {
-        if self.guest.is_some()
-            && let Some(objects) = self.take_deferred(py)
-        {
-            return Ok(objects);
-        }
-        let pooled = self.pool.borrow(py).and_then(|mut pool| pool.pop());
-        pooled.map_or_else(|| RequestObjects::new(py, &self.types), Ok)
     }
 
     /// Runs `work` with an environ builder that no other thread uses: an allocation can start the garbage
@@ -179,41 +157,6 @@ impl PythonRuntime {
         Ok(result)
     }
 
-    /// Returns the objects of a request to the pool, unless the application still refers to one of them.
-    pub(crate) fn recycle(&self, py: Python<'_>, objects: RequestObjects) {
-        if objects.is_free(py)
-            && let Some(mut pool) = self.pool.borrow(py)
-            && pool.len() < POOL_MAX
-        {
-            pool.push(objects);
-            return;
-        }
-        objects.release(py, &self.types);
-    }
-
-    /// Keeps the objects of a finished request until the greenlet that served it no longer refers to them.
-    pub(crate) fn defer_recycling(&self, py: Python<'_>, objects: RequestObjects) {
-        if let Some(mut deferred) = self.deferred.borrow(py) {
-            deferred.push(objects);
-        }
-    }
-
-    /// Takes the first deferred objects that are free by now: usually those deferred last.
-    fn take_deferred(&self, py: Python<'_>) -> Option<RequestObjects> {
-        let mut deferred = self.deferred.borrow(py)?;
-        let free = deferred.iter().position(|objects| objects.is_free(py));
-        let free = free.map(|at| deferred.remove(at));
-        // The oldest ones are held by the application.
-        let kept = deferred.len().saturating_sub(DEFERRED_MAX);
-        let kept: Vec<RequestObjects> = deferred.drain(..kept).collect();
-        // Dropping objects can run Python code.
-        drop(deferred);
-        for objects in kept {
-            self.recycle(py, objects);
-        }
-        free
-    }
-
     /// Logs once per worker that a body is longer than its `Content-Length`: further ones usually are, too.
     #[cold]
     pub(crate) fn warn_of_excess(&self) {
@@ -224,17 +167,16 @@ impl PythonRuntime {
         }
     }
 
-    /// Returns whether the access log uses variables of the environ. If so,
-    /// [`State::environ`](crate::request::State) must be set.
+    /// Returns whether the access log uses variables of the environ. If so, the environ must be kept until
+    /// [`LoggedVariables::pass_on`].
     pub(crate) fn logs_variables(&self, py: Python<'_>) -> PyResult<bool> {
         self.logged.is_wanted(py, &self.host)
     }
 
-    /// Passes the environ's variables to the access log. Must be called before the exchange ends.
-    pub(crate) fn log_variables(&self, py: Python<'_>, request: &Request) {
-        if let Err(raised) = self.logged.pass_on(py, &self.host, request) {
-            self.report(py, raised, "cannot pass the environ's variables to the access log");
-        }
+    /// Ends a process that the application has forked, after the application's code has returned or raised
+    /// `raised`.
+    pub(crate) fn end_child(&self, py: Python<'_>, raised: Option<PyErrSet>) -> ! {
+        self.process.end_child(py, self.guest.is_none(), raised)
     }
 
     /// Logs an exception and its traceback.
@@ -256,10 +198,3 @@ impl PythonRuntime {
         })
     }
 }
-
-static RUNTIME: OnceLock<PythonRuntime> = OnceLock::new();
-
-/// Maximum number of deferred requests.
-const DEFERRED_MAX: usize = 16;
-/// Maximum number of pooled requests; beyond that, each request creates its objects.
-const POOL_MAX: usize = 1024;

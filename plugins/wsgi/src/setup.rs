@@ -1,16 +1,20 @@
-//! Creates the [`PythonRuntime`] of this process.
+//! Creates the state of this process: the [`PythonRuntime`] and, above it, the [`Requests`].
 
-use std::sync::OnceLock;
+use std::ffi::CStr;
+use std::sync::{Arc, OnceLock};
 
 use worker_api::Host;
 
 use crate::environ::Constants;
-use crate::guest::{self, Guest, Loop};
-use crate::python::{PyResult, Python};
+use crate::guest::{Guest, Loop};
+use crate::process::{self, Process};
+use crate::python::{Method, Native, NativeType, PyResult, Python};
+use crate::request::Requests;
 use crate::runtime::{Parts, PythonRuntime};
-use crate::{jimu, methods, process};
+use crate::server::{Drain, Server};
+use crate::{drain, faults, jimu, methods};
 
-/// Arguments of [`install`].
+/// Arguments of [`create`].
 pub(crate) struct Plan {
     /// Services of the host.
     pub(crate) host: Host,
@@ -22,13 +26,15 @@ pub(crate) struct Plan {
     pub(crate) guest: Option<Loop>,
 }
 
-/// Creates the runtime and installs it. Called once per process.
-pub(crate) fn install(py: Python<'_>, plan: Plan) -> PyResult<&'static PythonRuntime> {
+/// Creates the state. Called once per process.
+pub(crate) fn create(py: Python<'_>, plan: Plan) -> PyResult<&'static Requests> {
     // Must precede every import of something that the loop patches.
     let patched = plan.guest.map(|guest| guest.patch(py)).transpose()?;
-    let module = jimu::module(py)?;
-    let process = process::module(py)?.store();
-    process::install(py, &process)?;
+    let drain = Arc::new(Drain::default());
+    let server = Server { host: plan.host.clone(), drain: Arc::clone(&drain) };
+    let server = NativeType::new(py)?.make(py, server)?;
+    let module = jimu::module(&server)?;
+    let process = Process::install(&server)?;
     let constants = Constants {
         multithread: plan.multithread,
         gateway_interface: plan.gateway_interface,
@@ -39,14 +45,11 @@ pub(crate) fn install(py: Python<'_>, plan: Plan) -> PyResult<&'static PythonRun
         script_name: OnceLock::new(),
     };
     let limited = plan.host.setting_duration("request_timeout").is_some();
-    let guest = patched.map(|patched| {
-        let natives = guest::methods::for_driver(py)?;
-        Guest::new(py, patched, limited, natives)
-    });
-    let guest = guest.transpose()?;
+    let guest = patched.map(|patched| Guest::new(&patched, limited)).transpose()?;
     let types = methods::types(py, guest.as_ref())?;
     let parts = Parts {
-        types,
+        drain,
+        server: server.store(),
         module: module.store(),
         process,
         guest,
@@ -54,5 +57,11 @@ pub(crate) fn install(py: Python<'_>, plan: Plan) -> PyResult<&'static PythonRun
         offers_websocket: plan.guest == Some(Loop::Gevent),
         host: plan.host,
     };
-    PythonRuntime::install(py, parts)
+    Ok(Requests::new(PythonRuntime::new(py, parts)?, types))
+}
+
+impl Native for Server {
+    const NAME: &'static CStr = c"jimu.Server";
+    const METHODS: &'static [&'static [Method<Self>]] =
+        &[jimu::METHODS, drain::METHODS, process::METHODS, faults::METHODS];
 }

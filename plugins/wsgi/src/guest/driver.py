@@ -25,11 +25,8 @@ REST, PART, WRITE = 0, 1, 2
 
 
 class Driver:
-    def __init__(self, loop, next_request, woken, gone, limited):
+    def __init__(self, loop, limited):
         self._loop = loop
-        self._next = next_request
-        self._woken = woken
-        self._gone = gone
         self._limited = limited
         self._idle = []
         self._waiting = {}
@@ -42,6 +39,8 @@ class Driver:
         #: If requests have a deadline: the greenlet and the request of each request number.
         self._serving = {}
         self._engine = None
+        #: Methods of the engine.
+        self._next = self._woken = self._gone = None
         self._application = None
         #: Whether the application has forked this process, and the greenlet that did it.
         self._is_child = False
@@ -51,6 +50,7 @@ class Driver:
     def run(self, engine, application):
         """Run the loop until the engine has stopped."""
         self._engine = engine
+        self._next, self._woken, self._gone = engine.next, engine.woken, engine.gone
         self._application = application
         self._loop.start()
         # After start(), so that the hub's functions for forks run first.

@@ -1,178 +1,54 @@
-//! The functions that `driver.py` calls: those of the engine and of request objects.
-//!
-//! Python calls them without a reference to the runtime, so each of them gets it from [`PythonRuntime::get`].
-
-use std::sync::Mutex;
-use std::thread;
+//! The methods of request objects that `driver.py` calls. They never block.
 
 use worker_api::{Failure, FailureKind, Result, Step};
 
-use super::{Guest, Running, locked};
+use super::Guest;
+use crate::body::{expect_start, finish, prepare_part, set_whole};
 use crate::errors::Fault;
-use crate::function;
-use crate::python::{
-    Arguments, Exception, Function, Native, Object, PyErrSet, PyResult, Python, required,
-};
-use crate::request::{Request, RequestObjects, State};
+use crate::failure::fail_request;
+use crate::method;
+use crate::python::{Arguments, Exception, Method, Object, PyErrSet, PyResult, Python, required};
+use crate::request::{Request, State};
 use crate::runtime::PythonRuntime;
-use crate::serve::{
-    environ_of, expect_start, fail_request, failure_of, finish, prepare_part, set_whole,
-};
-
-/// Returns `next`, `woken` and `gone` for the driver.
-pub(crate) fn for_driver(py: Python<'_>) -> PyResult<[Object<'_>; 3]> {
-    Ok([
-        Function { name: c"next", entry: function!(next) }.make(py)?,
-        Function { name: c"woken", entry: function!(woken) }.make(py)?,
-        Function { name: c"gone", entry: function!(gone) }.make(py)?,
-    ])
-}
-
-impl Native for Running {
-    const NAME: &'static std::ffi::CStr = c"jimu.Engine";
-    const METHODS: &'static [&'static [Function]] = &[&[
-        Function { name: c"descriptor", entry: function!(descriptor) },
-        Function { name: c"turn", entry: function!(turn) },
-    ]];
-}
-
-fn guest<'a>(py: Python<'_>, runtime: &'a PythonRuntime) -> PyResult<&'a Guest> {
-    let guest = runtime.guest.as_ref();
-    guest.ok_or_else(|| PyErrSet::new(py, Exception::Runtime, "this process has no guest loop"))
-}
-
-impl Running {
-    fn of<'a>(me: &'a Object<'_>) -> PyResult<&'a Self> {
-        let running = guest(me.py(), PythonRuntime::get())?.engines.value(me)?;
-        if thread::current().id() == running.thread {
-            Ok(running)
-        } else {
-            Err(PyErrSet::new(me.py(), Exception::Runtime, "the engine belongs to another thread"))
-        }
-    }
-}
-
-/// `descriptor()` of the engine.
-fn descriptor<'py>(
-    py: Python<'py>,
-    me: &Object<'py>,
-    _: &Arguments<'_, 'py>,
-) -> PyResult<Object<'py>> {
-    py.number(Running::of(me)?.engine.descriptor().into())
-}
-
-/// `turn()` of the engine: returns whether the engine still runs.
-fn turn<'py>(py: Python<'py>, me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
-    let engine = &Running::of(me)?.engine;
-    match engine.turn() {
-        Ok(()) => py.truth(!engine.stopped()),
-        Err(failure) => Err(PyErrSet::new(py, Exception::Runtime, &failure.to_string())),
-    }
-}
-
-/// `next()`: returns the next exchange as its request object, the environ and `start_response`; `None` if none is
-/// queued. A request for which no environ can be created is ended here.
-fn next<'py>(py: Python<'py>, _me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
-    let runtime = PythonRuntime::get();
-    let guest = guest(py, runtime)?;
-    loop {
-        let Some(exchange) = locked(&guest.ready).pop_front() else {
-            return Ok(py.none());
-        };
-        let objects = runtime.request_objects(py)?;
-        objects.begin(py, &runtime.types, runtime.next_number(), exchange)?;
-        let object = objects.request.get(py).clone();
-        let request = runtime.types.request.value(&object)?;
-        match begin(runtime, py, guest, &objects, request) {
-            Ok(environ) => {
-                let start_response = objects.start_response.get(py).clone();
-                request.state(py)?.objects = Some(objects);
-                return py.tuple([object, environ, start_response]);
-            }
-            Err(fault) => {
-                let failure = failure_of(runtime, py, request, fault);
-                request.state(py)?.objects = Some(objects);
-                end_request(runtime, py, request, Some(failure))?;
-            }
-        }
-    }
-}
-
-fn begin<'py>(
-    runtime: &PythonRuntime,
-    py: Python<'py>,
-    guest: &Guest,
-    objects: &RequestObjects,
-    request: &Request,
-) -> Result<Object<'py>, Fault> {
-    let mut state = request.state(py)?;
-    let number = state.number;
-    let (exchange, _) = state.open(py)?;
-    if exchange.deadline_ns().is_some() {
-        exchange.on_disconnect(guest.gone_waker(number))?;
-    }
-    drop(state);
-    environ_of(runtime, py, objects, request)
-}
-
-/// `woken()`: returns the numbers of requests whose wait is over.
-fn woken<'py>(py: Python<'py>, _me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
-    take_numbers(py, &guest(py, PythonRuntime::get())?.woken)
-}
-
-/// `gone()`: returns the numbers of requests whose client has disconnected or whose deadline has passed.
-fn gone<'py>(py: Python<'py>, _me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
-    take_numbers(py, &guest(py, PythonRuntime::get())?.gone)
-}
-
-/// Empties a list and returns its contents; `None` if it was empty.
-fn take_numbers<'py>(py: Python<'py>, list: &Mutex<Vec<u64>>) -> PyResult<Object<'py>> {
-    let numbers = std::mem::take(&mut *locked(list));
-    if numbers.is_empty() {
-        return Ok(py.none());
-    }
-    let numbers = numbers.into_iter().map(|number| py.number(number as i64));
-    py.list(numbers.collect::<PyResult<Vec<_>>>()?)
-}
 
 /// Methods of a request object that the driver calls.
-pub(crate) const METHODS: &[Function] = &[
-    Function { name: c"_number", entry: function!(number) },
-    Function { name: c"_descriptor", entry: function!(descriptor_of) },
-    Function { name: c"_is_over", entry: function!(is_over) },
-    Function { name: c"_send", entry: function!(send) },
-    Function { name: c"_send_list", entry: function!(send_list) },
-    Function { name: c"_send_file", entry: function!(send_file) },
-    Function { name: c"_finish", entry: function!(finish_request) },
-    Function { name: c"_hijack", entry: function!(hijack) },
-    Function { name: c"_end", entry: function!(end) },
+pub(crate) const METHODS: &[Method<Request>] = &[
+    Method { name: c"_number", entry: method!(number) },
+    Method { name: c"_descriptor", entry: method!(descriptor_of) },
+    Method { name: c"_is_over", entry: method!(is_over) },
+    Method { name: c"_send", entry: method!(send) },
+    Method { name: c"_send_list", entry: method!(send_list) },
+    Method { name: c"_send_file", entry: method!(send_file) },
+    Method { name: c"_finish", entry: method!(finish_request) },
+    Method { name: c"_hijack", entry: method!(hijack) },
+    Method { name: c"_end", entry: method!(end) },
 ];
 
-fn request<'a>(runtime: &PythonRuntime, me: &'a Object<'_>) -> PyResult<&'a Request> {
-    runtime.types.request.value(me)
-}
-
 /// `_number()`: returns the request's number, as it appears in [`woken`] and [`gone`].
-fn number<'py>(py: Python<'py>, me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
-    py.number(request(PythonRuntime::get(), me)?.state(py)?.number as i64)
+fn number<'py>(
+    py: Python<'py>,
+    request: &Request,
+    _: &Arguments<'_, 'py>,
+) -> PyResult<Object<'py>> {
+    py.number(request.state(py)?.number as i64)
 }
 
 /// `_descriptor()`: returns the descriptor of the request's connection, also after the request.
 fn descriptor_of<'py>(
     py: Python<'py>,
-    me: &Object<'py>,
+    request: &Request,
     _: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
-    py.number(request(PythonRuntime::get(), me)?.state(py)?.descriptor.into())
+    py.number(request.state(py)?.descriptor.into())
 }
 
 /// `_is_over()`: returns whether the request's deadline has passed.
 fn is_over<'py>(
     py: Python<'py>,
-    me: &Object<'py>,
+    request: &Request,
     _: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
-    let deadline = request(PythonRuntime::get(), me)?.state(py)?.open(py)?.0.deadline_ns();
+    let deadline = request.state(py)?.open(py)?.0.deadline_ns();
     py.truth(deadline.is_some_and(|deadline| deadline <= now_ns()))
 }
 
@@ -191,15 +67,15 @@ fn now_ns() -> u64 {
 /// length of `data` plus one.
 fn send<'py>(
     py: Python<'py>,
-    me: &Object<'py>,
+    request: &Request,
     arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
     let [data, at, what] = arguments.take(["data", "at", "what"])?;
     let data = required(py, data, "data")?;
     let at = required(py, at, "at")?.as_number()? as usize;
     let what = required(py, what, "what")?.as_number()?;
-    let runtime = PythonRuntime::get();
-    let mut state = request(runtime, me)?.state(py)?;
+    let runtime = request.runtime();
+    let mut state = request.state(py)?;
     let bytes = prepare_part(py, &state, &data)?;
     let what = match what {
         0 => Data::Rest,
@@ -226,7 +102,7 @@ enum Data {
 /// else.
 fn send_list<'py>(
     py: Python<'py>,
-    me: &Object<'py>,
+    request: &Request,
     arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
     let [result] = arguments.take(["result"])?;
@@ -234,12 +110,11 @@ fn send_list<'py>(
     if !result.is_exact_list() {
         return py.truth(false);
     }
-    let runtime = PythonRuntime::get();
-    let request = request(runtime, me)?;
+    let runtime = request.runtime();
     if request.state(py)?.is_taken() {
-        runtime.log_variables(py, request);
+        request.log_variables(py);
         request.state(py)?.release(py)?;
-        end_request(runtime, py, request, None)?;
+        end_request(py, request, None)?;
         return Ok(py.none());
     }
     let mut state = request.state(py)?;
@@ -254,8 +129,8 @@ fn send_list<'py>(
         return py.number(sent as i64);
     }
     drop(state);
-    finish(runtime, py, request).or_else(|fault| Err(request.state(py)?.raise_fault(py, fault)))?;
-    end_request(runtime, py, request, None)?;
+    finish(py, request).or_else(|fault| Err(request.state(py)?.raise_fault(py, fault)))?;
+    end_request(py, request, None)?;
     Ok(py.none())
 }
 
@@ -313,7 +188,7 @@ fn send_bytes(
 /// bytes were sent, and how many there are to send. The first call passes the length of the whole file.
 fn send_file<'py>(
     py: Python<'py>,
-    me: &Object<'py>,
+    request: &Request,
     arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
     let [fd, offset, length, first] = arguments.take(["fd", "offset", "length", "first"])?;
@@ -321,8 +196,8 @@ fn send_file<'py>(
     let fd = number_of(fd, "fd")? as i32;
     let offset = number_of(offset, "offset")? as u64;
     let mut length = number_of(length, "length")? as u64;
-    let runtime = PythonRuntime::get();
-    let mut state = request(runtime, me)?.state(py)?;
+    let runtime = request.runtime();
+    let mut state = request.state(py)?;
     expect_start(py, state.response.phase)?;
     let number = state.number;
     let guest = guest(py, runtime)?;
@@ -353,22 +228,22 @@ fn send_file<'py>(
 /// `_finish()`: ends a complete body.
 fn finish_request<'py>(
     py: Python<'py>,
-    me: &Object<'py>,
+    request: &Request,
     _: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
-    let runtime = PythonRuntime::get();
-    let request = request(runtime, me)?;
-    match finish(runtime, py, request) {
+    match finish(py, request) {
         Ok(()) => Ok(py.none()),
         Err(fault) => Err(request.state(py)?.raise_fault(py, fault)),
     }
 }
 
 /// `_hijack()`: the application has responded on the socket directly.
-fn hijack<'py>(py: Python<'py>, me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
-    let runtime = PythonRuntime::get();
-    let request = request(runtime, me)?;
-    runtime.log_variables(py, request);
+fn hijack<'py>(
+    py: Python<'py>,
+    request: &Request,
+    _: &Arguments<'_, 'py>,
+) -> PyResult<Object<'py>> {
+    request.log_variables(py);
     request.state(py)?.release(py)?;
     Ok(py.none())
 }
@@ -376,13 +251,11 @@ fn hijack<'py>(py: Python<'py>, me: &Object<'py>, _: &Arguments<'_, 'py>) -> PyR
 /// `_end(exception)`: ends the request, successfully if there is no exception.
 fn end<'py>(
     py: Python<'py>,
-    me: &Object<'py>,
+    request: &Request,
     arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
     let [exception] = arguments.take(["exception"])?;
     let exception = exception.filter(|exception| !exception.is_none());
-    let runtime = PythonRuntime::get();
-    let request = request(runtime, me)?;
     let failure = exception.and_then(|exception| {
         let fault: Fault = match exception.type_name().as_str() {
             "GreenletExit" => {
@@ -391,25 +264,30 @@ fn end<'py>(
             "RequestTimeout" => Failure::new(FailureKind::TIMEOUT, "the deadline passed").into(),
             _ => PyErrSet::restore(&exception).into(),
         };
-        fail_request(runtime, py, request, fault).err()
+        fail_request(py, request, fault).err()
     });
-    end_request(runtime, py, request, failure)?;
+    end_request(py, request, failure)?;
     Ok(py.none())
 }
 
 /// Ends a request and defers the reuse of its objects.
-fn end_request(
-    runtime: &PythonRuntime,
+pub(super) fn end_request(
     py: Python<'_>,
     request: &Request,
     failure: Option<Failure>,
 ) -> PyResult<()> {
     let Some(objects) = request.state(py)?.objects.take() else { return Ok(()) };
-    let exchange = objects.end(py, &runtime.types)?;
+    let exchange = objects.end(py, &request.requests.types)?;
     if let (Some(mut exchange), Some(failure)) = (exchange, failure) {
         exchange.fail(failure);
     }
     // CPython still holds a reference for this call, so the objects are not free before it returns.
-    runtime.defer_recycling(py, objects);
+    request.requests.defer_recycling(py, objects);
     Ok(())
+}
+
+/// Returns the guest loop of this process.
+pub(super) fn guest<'a>(py: Python<'_>, runtime: &'a PythonRuntime) -> PyResult<&'a Guest> {
+    let guest = runtime.guest.as_ref();
+    guest.ok_or_else(|| PyErrSet::new(py, Exception::Runtime, "this process has no guest loop"))
 }

@@ -6,15 +6,15 @@
 //! never block: if they would have to wait, their result says so. The waker then adds the request's number to a
 //! list that the driver reads after each turn of the engine.
 
+pub(crate) mod engine;
 pub(crate) mod methods;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, ThreadId};
 
-use worker_api::{Engine, Exchange, Failure, Result, Waker};
+use worker_api::{Exchange, Failure, Result, Waker};
 
-use crate::python::{GlobalRef, NativeType, Object, PyResult, Python};
+use crate::python::{GlobalRef, Object, PyResult, Python};
 
 /// A guest loop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,7 +57,6 @@ pub(crate) struct Guest {
     module: GlobalRef,
     /// The loop's driver.
     driver: GlobalRef,
-    engines: NativeType<Running>,
     /// Exchanges that are not yet assigned to a greenlet.
     ready: Mutex<VecDeque<Exchange>>,
     /// Numbers of requests whose wait is over.
@@ -68,21 +67,14 @@ pub(crate) struct Guest {
 
 impl Guest {
     /// Creates the driver of a loop from the module returned by [`Loop::patch`]. `limited` tells whether
-    /// requests have a deadline; `natives` are the driver's functions of [`methods`].
-    pub(crate) fn new<'py>(
-        py: Python<'py>,
-        module: Object<'py>,
-        limited: bool,
-        natives: [Object<'py>; 3],
-    ) -> PyResult<Self> {
+    /// requests have a deadline.
+    pub(crate) fn new(module: &Object<'_>, limited: bool) -> PyResult<Self> {
+        let py = module.py();
         let driver = py.module("_jimu_driver", include_str!("driver.py"), &[])?;
-        let [next, woken, gone] = natives;
-        let limited = py.truth(limited)?;
-        let made = driver.attr_named("Driver")?.call([&module, &next, &woken, &gone, &limited])?;
+        let made = driver.attr_named("Driver")?.call([module, &py.truth(limited)?])?;
         Ok(Self {
             driver: made.store(),
-            module: module.store(),
-            engines: NativeType::new(py)?,
+            module: module.clone().store(),
             ready: Mutex::new(VecDeque::new()),
             woken: Arc::default(),
             gone: Arc::default(),
@@ -111,17 +103,10 @@ impl Guest {
         self.module.get(py).call_method("wait_in_mold", [&descriptor]).map(drop)
     }
 
-    /// Runs the loop until the engine has stopped.
-    pub(crate) fn run<'py>(
-        &self,
-        py: Python<'py>,
-        engine: Engine,
-        application: &Object<'py>,
-    ) -> PyResult<()> {
-        let running = Running { engine, thread: thread::current().id() };
-        let engine = self.engines.make(py, running)?;
-        let driver = self.driver.get(py);
-        driver.call_method("run", [&engine, application]).map(drop)
+    /// Runs the loop until the engine has stopped: the object of [`engine`].
+    fn run<'py>(&self, engine: &Object<'py>, application: &Object<'py>) -> PyResult<()> {
+        let driver = self.driver.get(engine.py());
+        driver.call_method("run", [engine, application]).map(drop)
     }
 
     /// Returns the stack of each greenlet that serves a request.
@@ -144,11 +129,4 @@ impl Guest {
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The engine as a Python object, which the driver holds.
-struct Running {
-    engine: Engine,
-    /// The only thread that may use the engine.
-    thread: ThreadId,
 }

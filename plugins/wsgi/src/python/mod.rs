@@ -6,8 +6,10 @@
 //! | [`mod@attach`] | the interpreter's lock: [`Python`], [`fn@attach`], [`Python::detach`], the fork |
 //! | [`object`] | references: [`Object`] while attached, [`GlobalRef`] beyond |
 //! | [`error`], [`exception`] | the error set in this thread: [`PyErrSet`]; exceptions |
-//! | [`value`] | text, bytes, numbers, dicts, lists, calls |
-//! | [`native`] | functions and types that Python can call |
+//! | [`create`] | new values: text, bytes, numbers, containers, modules |
+//! | [`value`] | attributes, calls, and the values of text, bytes and numbers |
+//! | [`container`] | dicts, lists and tuples |
+//! | [`native`] | types and methods that Python can use |
 //!
 //! # Why not PyO3 itself
 //!
@@ -28,6 +30,8 @@
 
 mod api;
 mod attach;
+mod container;
+mod create;
 mod error;
 mod exception;
 mod native;
@@ -39,6 +43,6 @@ pub(crate) use attach::{Python, after_fork, attach, before_fork, initialize, is_
 pub(crate) use error::{PyErrSet, PyResult};
 pub(crate) use exception::Exception;
 pub(crate) use native::{
-    Arguments, Cell, Definition, Entry, Function, Native, NativeType, enter, required,
+    Arguments, Cell, Definition, Entry, Method, Native, NativeType, enter, required,
 };
 pub(crate) use object::{GlobalRef, Object};

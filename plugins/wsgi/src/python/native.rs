@@ -25,40 +25,35 @@ type RawFunction = unsafe extern "C" fn(
     *mut PyObject,
 ) -> *mut PyObject;
 
-/// A native function: its name in Python and its entry, created by [`function!`](crate::function).
-#[derive(Clone, Copy)]
-pub(crate) struct Function {
+/// A function on the values of a native type, as Python calls it.
+type Body<T> = for<'py> fn(Python<'py>, &T, &Arguments<'_, 'py>) -> PyResult<Object<'py>>;
+
+/// A method of the native type that holds a `T`: its name in Python and its entry, created by
+/// [`method!`](crate::method).
+pub(crate) struct Method<T> {
     /// Name in Python.
     pub(crate) name: &'static CStr,
     /// Entry point for CPython.
-    pub(crate) entry: Entry,
+    pub(crate) entry: Entry<T>,
 }
 
-impl Function {
-    /// Creates the Python function, bound to no object.
-    pub(crate) fn make(self, py: Python<'_>) -> PyResult<Object<'_>> {
-        Definition::new(self).bind(&py.none())
-    }
-}
+/// Entry point for CPython. Created only by [`method!`](crate::method), around [`enter`].
+pub(crate) struct Entry<T>(RawFunction, PhantomData<fn(&T)>);
 
-/// Entry point for CPython. Created only by [`function!`](crate::function), around [`enter`].
-#[derive(Clone, Copy)]
-pub(crate) struct Entry(RawFunction);
-
-impl Entry {
+impl<T> Entry<T> {
     /// Wraps an entry point.
     ///
     /// # Safety
-    /// The function does nothing except call [`enter`] with its arguments.
-    pub(crate) const unsafe fn new(raw: RawFunction) -> Self {
-        Self(raw)
+    /// The function does nothing except call [`enter`] with its arguments and this body.
+    pub(crate) const unsafe fn new(raw: RawFunction, _body: Body<T>) -> Self {
+        Self(raw, PhantomData)
     }
 }
 
-/// Creates an [`Entry`] for a function `fn(Python<'py>, &Object<'py>, &Arguments<'_, 'py>) ->
-/// PyResult<Object<'py>>`, whose second argument is the object it is bound to.
+/// Creates an [`Entry`] for a function `fn(Python<'py>, &T, &Arguments<'_, 'py>) -> PyResult<Object<'py>>`, whose
+/// second argument is the value of the object that it is bound to. This is how it gets the state of the process.
 #[macro_export]
-macro_rules! function {
+macro_rules! method {
     ($body:path) => {{
         unsafe extern "C" fn raw(
             me: *mut pyo3_ffi::PyObject,
@@ -69,24 +64,26 @@ macro_rules! function {
             // SAFETY: passed on as CPython provided it.
             unsafe { $crate::python::enter(me, arguments, count, names, $body) }
         }
-        // SAFETY: it does nothing except call `enter`.
-        unsafe { $crate::python::Entry::new(raw) }
+        // SAFETY: it does nothing except call `enter` with this body.
+        unsafe { $crate::python::Entry::new(raw, $body) }
     }};
 }
 
 /// Handles a call from CPython.
 ///
 /// # Safety
-/// The arguments are those of a call by `METH_FASTCALL | METH_KEYWORDS`, bound to an object.
-pub(crate) unsafe fn enter(
+/// The arguments are those of a call by `METH_FASTCALL | METH_KEYWORDS`, bound to an object of the native type that
+/// holds a `T`.
+pub(crate) unsafe fn enter<T>(
     me: *mut PyObject,
     arguments: *const *mut PyObject,
     count: Py_ssize_t,
     names: *mut PyObject,
-    body: for<'py> fn(Python<'py>, &Object<'py>, &Arguments<'_, 'py>) -> PyResult<Object<'py>>,
+    body: Body<T>,
 ) -> *mut PyObject {
     // SAFETY: CPython calls with the lock held and keeps the arguments alive for the call. `names` is null or
-    // a tuple of that many names after the positional arguments.
+    // a tuple of that many names after the positional arguments. The object has the type of the method: CPython
+    // checks it for a method of the type, and `NativeType::bind` for a bound one.
     unsafe {
         let py = Python::assume();
         call_guarded(py, || {
@@ -98,7 +95,9 @@ pub(crate) unsafe fn enter(
                     None => 0,
                 };
             let pointers = if all == 0 { &[] } else { slice::from_raw_parts(arguments, all) };
-            body(py, &me, &Arguments { py, pointers, by_position: count as usize, names: keywords })
+            let arguments =
+                Arguments { py, pointers, by_position: count as usize, names: keywords };
+            body(py, value_of(py, me.as_ptr())?, &arguments)
         })
     }
 }
@@ -172,41 +171,28 @@ pub(crate) fn required<'py>(
         .ok_or_else(|| PyErrSet::new(py, Exception::Type, &format!("missing argument '{name}'")))
 }
 
-/// A [`Function`] in the form to which CPython keeps a pointer: created once, never freed.
-pub(crate) struct Definition(&'static PyMethodDef);
+/// A [`Method`] in the form to which CPython keeps a pointer: created once, never freed.
+pub(crate) struct Definition<T>(&'static PyMethodDef, PhantomData<fn(&T)>);
 
 // SAFETY: CPython only reads it.
-unsafe impl Send for Definition {}
+unsafe impl<T> Send for Definition<T> {}
 // SAFETY: as above.
-unsafe impl Sync for Definition {}
+unsafe impl<T> Sync for Definition<T> {}
 
-impl Definition {
-    /// Creates the definition. For functions that are bound to many objects: once, not once per object.
-    pub(crate) fn new(function: Function) -> Self {
-        Self(Box::leak(Box::new(definition(function))))
-    }
-
-    /// Returns a Python function bound to `me`.
-    pub(crate) fn bind<'py>(&self, me: &Object<'py>) -> PyResult<Object<'py>> {
-        let py = me.py();
-        // SAFETY: the definition is never freed and never written to; CPython takes a reference to `me`.
-        unsafe {
-            let definition = ptr::from_ref(self.0).cast_mut();
-            let made = (py.api().PyCFunction_NewEx)(definition, me.as_ptr(), ptr::null_mut());
-            Object::owned(py, made)
-        }
+impl<T> Definition<T> {
+    /// Creates the definition. For methods that are bound to many objects: once, not once per object.
+    pub(crate) fn new(method: &Method<T>) -> Self {
+        Self(Box::leak(Box::new(definition(method))), PhantomData)
     }
 }
 
-fn definition(function: Function) -> PyMethodDef {
+fn definition<T>(method: &Method<T>) -> PyMethodDef {
     PyMethodDef {
-        ml_name: function.name.as_ptr(),
+        ml_name: method.name.as_ptr(),
         // CPython interprets the pointer according to the flags, not according to the field of the union.
         ml_meth: PyMethodDefPointer {
             // SAFETY: both are function pointers; see above for the calling convention.
-            PyCFunction: unsafe {
-                std::mem::transmute::<RawFunction, PyCFunction>(function.entry.0)
-            },
+            PyCFunction: unsafe { std::mem::transmute::<RawFunction, PyCFunction>(method.entry.0) },
         },
         ml_flags: METH_FASTCALL | METH_KEYWORDS,
         ml_doc: ptr::null(),
@@ -218,7 +204,7 @@ pub(crate) trait Native: Sized + 'static {
     /// Full name, such as `jimu.Input`.
     const NAME: &'static CStr;
     /// Methods, in groups by the module that defines them.
-    const METHODS: &'static [&'static [Function]];
+    const METHODS: &'static [&'static [Method<Self>]];
     /// Whether it is its own iterator.
     const ITERATES: bool = false;
     /// Whether [`Native::attribute`] provides its attributes.
@@ -261,7 +247,7 @@ impl<T: Native> NativeType<T> {
     /// Creates the type.
     pub(crate) fn new(py: Python<'_>) -> PyResult<Self> {
         let methods = T::METHODS.iter().copied().flatten();
-        let mut methods: Vec<PyMethodDef> = methods.copied().map(definition).collect();
+        let mut methods: Vec<PyMethodDef> = methods.map(definition).collect();
         methods.push(PyMethodDef::zeroed());
         let methods = methods.leak();
         let slot = |slot: c_int, pfunc: *mut c_void| PyType_Slot { slot, pfunc };
@@ -298,6 +284,23 @@ impl<T: Native> NativeType<T> {
             let object = Object::owned(py, made)?;
             (*made.cast::<Layout<T>>()).value = Box::into_raw(Box::new(value));
             Ok(object)
+        }
+    }
+
+    /// Returns a method bound to an object of this type; `TypeError` for another type.
+    pub(crate) fn bind<'py>(
+        &self,
+        method: &Definition<T>,
+        me: &Object<'py>,
+    ) -> PyResult<Object<'py>> {
+        let py = me.py();
+        self.value(me)?;
+        // SAFETY: the definition is never freed and never written to; CPython takes a reference to `me`, which has
+        // the type of the method.
+        unsafe {
+            let definition = ptr::from_ref(method.0).cast_mut();
+            let made = (py.api().PyCFunction_NewEx)(definition, me.as_ptr(), ptr::null_mut());
+            Object::owned(py, made)
         }
     }
 

@@ -3,30 +3,29 @@
 //! The objects are created once and reused for further requests, unless the application keeps them: creating five
 //! Python objects costs more than the rest of a small request.
 
+mod objects;
+mod reading;
+mod requests;
+
 use std::os::fd::{IntoRawFd as _, RawFd};
 
 use worker_api::{Exchange, Failure, FailureKind};
 
 use crate::errors::Fault;
 use crate::input::Input;
-use crate::python::{
-    Cell, Definition, Exception, GlobalRef, NativeType, Object, PyErrSet, PyResult, Python,
-};
+use crate::python::{Cell, Exception, GlobalRef, Object, PyErrSet, PyResult, Python};
 use crate::response::{Phase, Response};
+use crate::runtime::PythonRuntime;
 
-/// The types and functions of which the objects of a request are made.
-pub(crate) struct Types {
-    pub(crate) request: NativeType<Request>,
-    pub(crate) socket: NativeType<Socket>,
-    pub(crate) start_response: Definition,
-    pub(crate) write: Definition,
-    pub(crate) early_hints: Definition,
-    /// Creates `wsgi.input` from the request object; `None` if the request object itself is `wsgi.input`.
-    pub(crate) input: Option<GlobalRef>,
+pub(crate) use objects::{RequestObjects, Types};
+pub(crate) use requests::Requests;
+
+/// A request. The value of the Python object that is `wsgi.input`.
+pub(crate) struct Request {
+    /// The requests of this process.
+    pub(crate) requests: &'static Requests,
+    state: Cell<State>,
 }
-
-/// The state of a request. The value of the Python object that is `wsgi.input`.
-pub(crate) struct Request(Cell<State>);
 
 /// The parts of a request.
 #[derive(Default)]
@@ -63,9 +62,20 @@ pub(crate) struct State {
 }
 
 impl Request {
+    /// Creates the value of a request object, which has no exchange yet.
+    fn new(requests: &'static Requests) -> Self {
+        Self { requests, state: Cell::new(State::default()) }
+    }
+
+    /// Returns the state of this process.
+    #[inline]
+    pub(crate) fn runtime(&self) -> &'static PythonRuntime {
+        self.requests.runtime
+    }
+
     /// Drops the references that it holds.
     pub(crate) fn drop_references(self, py: Python<'_>) {
-        if let Some(mut state) = self.0.borrow(py) {
+        if let Some(mut state) = self.state.borrow(py) {
             let State { write, socket, environ, .. } = std::mem::take(&mut *state);
             drop([write, socket, environ].map(|object| object.map(|object| object.take(py))));
         }
@@ -74,9 +84,32 @@ impl Request {
     /// Borrows the state; `RuntimeError` if another thread of the application is using it.
     #[inline]
     pub(crate) fn state<'a>(&'a self, py: Python<'_>) -> PyResult<std::cell::RefMut<'a, State>> {
-        self.0.borrow(py).ok_or_else(|| {
+        self.state.borrow(py).ok_or_else(|| {
             PyErrSet::new(py, Exception::Runtime, "the request is in use by another thread")
         })
+    }
+
+    /// Passes the environ's variables to the access log. Must be called before the exchange ends, because that
+    /// writes the line. Only the first call per request has an effect.
+    pub(crate) fn log_variables(&self, py: Python<'_>) {
+        if let Err(raised) = self.pass_on_variables(py) {
+            let doing = "cannot pass the environ's variables to the access log";
+            self.runtime().report(py, raised, doing);
+        }
+    }
+
+    fn pass_on_variables(&self, py: Python<'_>) -> PyResult<()> {
+        // The request is not borrowed while Python code may run.
+        let (environ, id, peer) = {
+            let mut state = self.state(py)?;
+            let Some(environ) = state.environ.take() else { return Ok(()) };
+            let environ = environ.take(py);
+            let Some(exchange) = &state.exchange else { return Ok(()) };
+            let head = exchange.head();
+            (environ, head.id, head.peer.host.to_string())
+        };
+        let runtime = self.runtime();
+        runtime.logged.pass_on(py, &runtime.host, &environ, id, &peer)
     }
 }
 
@@ -190,119 +223,8 @@ impl State {
 pub(crate) struct Socket {
     /// The [`Request`].
     pub(crate) owner: GlobalRef,
-}
-
-/// The Python objects of a request, taken from a pool and returned to it.
-pub(crate) struct RequestObjects {
-    /// The [`Request`].
-    pub(crate) request: GlobalRef,
-    /// `wsgi.input` under a guest loop; otherwise the request object is `wsgi.input`.
-    input: Option<GlobalRef>,
-    /// `start_response`.
-    pub(crate) start_response: GlobalRef,
-    /// `wsgi.early_hints`.
-    pub(crate) early_hints: GlobalRef,
-    /// The [`Socket`].
-    pub(crate) socket: GlobalRef,
-    /// `write`. The request refers to it, too, to return it from `start_response`.
-    write: GlobalRef,
-}
-
-impl RequestObjects {
-    /// Creates the objects.
-    pub(crate) fn new(py: Python<'_>, types: &Types) -> PyResult<Self> {
-        let request = types.request.make(py, Request(Cell::new(State::default())))?;
-        let (input, write) = match &types.input {
-            Some(input) => {
-                let input = input.get(py).call([&request])?;
-                let write = input.attr_named("_write")?;
-                (Some(input.store()), write)
-            }
-            None => (None, types.write.bind(&request)?),
-        };
-        types.request.value(&request)?.state(py)?.write = Some(write.clone().store());
-        Ok(Self {
-            write: write.store(),
-            start_response: types.start_response.bind(&request)?.store(),
-            early_hints: types.early_hints.bind(&request)?.store(),
-            socket: types.socket.make(py, Socket { owner: request.clone().store() })?.store(),
-            request: request.store(),
-            input,
-        })
-    }
-
-    /// Returns `wsgi.input`.
-    pub(crate) fn wsgi_input(&self) -> &GlobalRef {
-        self.input.as_ref().unwrap_or(&self.request)
-    }
-
-    /// Attaches an exchange.
-    pub(crate) fn begin(
-        &self,
-        py: Python<'_>,
-        types: &Types,
-        number: u64,
-        exchange: Exchange,
-    ) -> PyResult<()> {
-        let request = self.request.get(py);
-        let mut state = types.request.value(&request)?.state(py)?;
-        state.response.begin(exchange.head().method.as_str() == "HEAD");
-        state.input.begin(exchange.head().content_length.into_option());
-        state.number = number;
-        state.descriptor = exchange.descriptor();
-        state.failure = None;
-        (state.taken, state.detached, state.hijacked) = (false, false, false);
-        state.exchange = Some(exchange);
-        Ok(())
-    }
-
-    /// Detaches the exchange: the application must not use these objects any more.
-    pub(crate) fn end(&self, py: Python<'_>, types: &Types) -> PyResult<Option<Exchange>> {
-        let request = self.request.get(py);
-        let mut state = types.request.value(&request)?.state(py)?;
-        let socket = state.socket.take().map(|socket| socket.take(py));
-        let environ = state.environ.take().map(|environ| environ.take(py));
-        state.response.phase = Phase::Ended;
-        let exchange = state.exchange.take();
-        let hijacked = state.hijacked;
-        // Dropping the socket, or the contents of the environ, can run Python code.
-        drop(state);
-        drop(environ);
-        if let Some(socket) = socket {
-            let ended = py.truth(hijacked).and_then(|gone| socket.call_method("_end", [&gone]));
-            ended.map_or_else(|raised| raised.clear(py), drop);
-        }
-        Ok(exchange)
-    }
-
-    /// Returns whether nothing else refers to the objects.
-    pub(crate) fn is_free(&self, py: Python<'_>) -> bool {
-        let is = |object: &GlobalRef, references| object.get(py).reference_count() == references;
-        is(&self.start_response, 1)
-            && is(&self.early_hints, 1)
-            && is(&self.socket, 1)
-            && is(&self.write, REFERENCES_TO_WRITE)
-            && is(&self.request, REFERENCES_TO_REQUEST)
-            && self.input.as_ref().is_none_or(|input| is(input, REFERENCES_TO_INPUT))
-    }
-
-    /// Drops the references to the objects, which live as long as the application refers to them.
-    pub(crate) fn release(self, py: Python<'_>, types: &Types) {
-        let request = self.request.take(py);
-        let write = types
-            .request
-            .value(&request)
-            .and_then(|request| request.state(py))
-            .map(|mut state| state.write.take());
-        match write {
-            // Breaks the cycle: `write` is bound to the object that refers to it.
-            Ok(write) => drop(write.map(|w| w.take(py))),
-            Err(raised) => raised.clear(py),
-        }
-        drop(self.input.map(|input| input.take(py)));
-        drop((self.start_response.take(py), self.early_hints.take(py)));
-        drop((self.socket.take(py), self.write.take(py)));
-    }
+    /// The type of the owner.
+    pub(crate) types: &'static Types,
 }
 
 /// Creates the `TypeError` for a part of a body that is not `bytes`.
@@ -311,11 +233,3 @@ pub(crate) fn not_bytes(object: &Object<'_>, what: &str) -> PyErrSet {
     let message = format!("{what} must be bytes, not {}", object.type_name());
     PyErrSet::new(object.py(), Exception::Type, &message)
 }
-
-/// References: from [`RequestObjects`]; from `start_response`, `early_hints` and the socket; and from `write`, or
-/// under a guest loop from `wsgi.input`.
-const REFERENCES_TO_REQUEST: u32 = 5;
-/// References: from [`RequestObjects`], and from `write`, which is a bound method.
-const REFERENCES_TO_INPUT: u32 = 2;
-/// References: from [`RequestObjects`], and from the request.
-const REFERENCES_TO_WRITE: u32 = 2;

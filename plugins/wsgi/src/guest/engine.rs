@@ -1,0 +1,142 @@
+//! The worker class's engine as a Python object, which the driver holds: its descriptor and its turns, and the requests
+//! for greenlets.
+
+use std::sync::Mutex;
+use std::thread::{self, ThreadId};
+
+use worker_api::Engine;
+
+use super::methods::{end_request, guest};
+use super::{Guest, locked};
+use crate::errors::Fault;
+use crate::failure::failure_of;
+use crate::method;
+use crate::python::{
+    Arguments, Exception, Method, Native, NativeType, Object, PyErrSet, PyResult, Python,
+};
+use crate::request::{Request, RequestObjects, Requests};
+use crate::serve::environ_of;
+
+/// Runs the loop until the engine has stopped.
+pub(crate) fn run<'py>(
+    py: Python<'py>,
+    requests: &'static Requests,
+    engine: Engine,
+    application: &Object<'py>,
+) -> PyResult<()> {
+    let running = Running { engine, thread: thread::current().id(), requests };
+    let engine = NativeType::new(py)?.make(py, running)?;
+    guest(py, requests.runtime)?.run(&engine, application)
+}
+
+/// The value of the engine's object.
+struct Running {
+    engine: Engine,
+    /// The only thread that may use the engine.
+    thread: ThreadId,
+    requests: &'static Requests,
+}
+
+impl Native for Running {
+    const NAME: &'static std::ffi::CStr = c"jimu.Engine";
+    const METHODS: &'static [&'static [Method<Self>]] = &[&[
+        Method { name: c"descriptor", entry: method!(descriptor) },
+        Method { name: c"turn", entry: method!(turn) },
+        Method { name: c"next", entry: method!(next) },
+        Method { name: c"woken", entry: method!(woken) },
+        Method { name: c"gone", entry: method!(gone) },
+    ]];
+}
+
+impl Running {
+    fn engine(&self, py: Python<'_>) -> PyResult<&Engine> {
+        if thread::current().id() == self.thread {
+            Ok(&self.engine)
+        } else {
+            Err(PyErrSet::new(py, Exception::Runtime, "the engine belongs to another thread"))
+        }
+    }
+}
+
+/// `descriptor()` of the engine.
+fn descriptor<'py>(
+    py: Python<'py>,
+    running: &Running,
+    _: &Arguments<'_, 'py>,
+) -> PyResult<Object<'py>> {
+    py.number(running.engine(py)?.descriptor().into())
+}
+
+/// `turn()` of the engine: returns whether the engine still runs.
+fn turn<'py>(py: Python<'py>, running: &Running, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
+    let engine = running.engine(py)?;
+    match engine.turn() {
+        Ok(()) => py.truth(!engine.stopped()),
+        Err(failure) => Err(PyErrSet::new(py, Exception::Runtime, &failure.to_string())),
+    }
+}
+
+/// `next()`: returns the next exchange as its request object, the environ and `start_response`; `None` if none is
+/// queued. A request for which no environ can be created is ended here.
+fn next<'py>(py: Python<'py>, running: &Running, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
+    let requests = running.requests;
+    let (runtime, types) = (requests.runtime, &requests.types);
+    let guest = guest(py, runtime)?;
+    loop {
+        let Some(exchange) = locked(&guest.ready).pop_front() else {
+            return Ok(py.none());
+        };
+        let objects = requests.take(py)?;
+        objects.begin(py, types, runtime.next_number(), exchange)?;
+        let object = objects.request.get(py).clone();
+        let request = types.request.value(&object)?;
+        match begin(py, guest, &objects, request) {
+            Ok(environ) => {
+                let start_response = objects.start_response.get(py).clone();
+                request.state(py)?.objects = Some(objects);
+                return py.tuple([object, environ, start_response]);
+            }
+            Err(fault) => {
+                let failure = failure_of(py, request, fault);
+                request.state(py)?.objects = Some(objects);
+                end_request(py, request, Some(failure))?;
+            }
+        }
+    }
+}
+
+fn begin<'py>(
+    py: Python<'py>,
+    guest: &Guest,
+    objects: &RequestObjects,
+    request: &Request,
+) -> Result<Object<'py>, Fault> {
+    let mut state = request.state(py)?;
+    let number = state.number;
+    let (exchange, _) = state.open(py)?;
+    if exchange.deadline_ns().is_some() {
+        exchange.on_disconnect(guest.gone_waker(number))?;
+    }
+    drop(state);
+    environ_of(py, objects, request)
+}
+
+/// `woken()`: returns the numbers of requests whose wait is over.
+fn woken<'py>(py: Python<'py>, running: &Running, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
+    take_numbers(py, &guest(py, running.requests.runtime)?.woken)
+}
+
+/// `gone()`: returns the numbers of requests whose client has disconnected or whose deadline has passed.
+fn gone<'py>(py: Python<'py>, running: &Running, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
+    take_numbers(py, &guest(py, running.requests.runtime)?.gone)
+}
+
+/// Empties a list and returns its contents; `None` if it was empty.
+fn take_numbers<'py>(py: Python<'py>, list: &Mutex<Vec<u64>>) -> PyResult<Object<'py>> {
+    let numbers = std::mem::take(&mut *locked(list));
+    if numbers.is_empty() {
+        return Ok(py.none());
+    }
+    let numbers = numbers.into_iter().map(|number| py.number(number as i64));
+    py.list(numbers.collect::<PyResult<Vec<_>>>()?)
+}
