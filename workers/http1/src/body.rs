@@ -1,23 +1,10 @@
 //! The body of a request: which of the bytes after the head are its data, and where it ends (RFC 9112 6, 7).
 
-use std::ops::Range;
-
 use super::chunked::Chunked;
-use super::head::Framing;
+use super::decoded::Decoded;
+use super::fields::Framing;
 use super::policy::Policy;
 use super::reject::Reject;
-
-/// Result of [`BodyDecoder::decode`].
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Decoded {
-    /// Number of input bytes consumed. The rest is for the next call, or belongs to the next request if
-    /// `done`.
-    pub consumed: usize,
-    /// Range of the input that is body data; may be empty. Always within the consumed bytes.
-    pub data: Range<usize>,
-    /// Whether the body is complete.
-    pub done: bool,
-}
 
 /// Finds the body data of one request in the bytes that follow its head.
 ///

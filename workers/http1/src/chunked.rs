@@ -1,7 +1,7 @@
 //! The chunked transfer coding, byte by byte (RFC 9112 7.1): sizes, extensions and trailers are checked, counted
 //! and dropped; nothing is buffered.
 
-use super::body::Decoded;
+use super::decoded::Decoded;
 use super::policy::Policy;
 use super::reject::Reject;
 use super::tokens::{is_token_char, is_value_char};

@@ -6,11 +6,32 @@ use std::ops::Range;
 use worker_api::abi::std_types::{RSlice, RStr};
 use worker_api::{Header, Version};
 
-use super::head::{ConnectionOptions, Framing};
 use super::policy::{HeaderMap, Policy};
 use super::reject::Reject;
 use super::target::{Authority, check_authority};
 use super::tokens::{decimal, has_underscore, is_token, trim, underscores};
+
+/// Framing of a request body (RFC 9112 6.3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Framing {
+    /// No body.
+    None,
+    /// This number of bytes follows the head.
+    Length(u64),
+    /// Chunked.
+    Chunked,
+}
+
+/// Options of the Connection headers of a request (RFC 9110 7.6.1), over all lines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ConnectionOptions {
+    /// `close`, or something malformed: the connection is closed after the response.
+    pub close: bool,
+    /// `keep-alive`, which HTTP/1.0 clients send.
+    pub keep_alive: bool,
+    /// `upgrade` with an Upgrade header, in HTTP/1.1.
+    pub upgrade: bool,
+}
 
 /// Headers that the server itself interprets.
 #[derive(Default)]

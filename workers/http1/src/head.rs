@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use httparse::Status;
 use worker_api::{Header, Version};
 
-use super::fields::{FramingHeaders, Message, offset};
+use super::fields::{ConnectionOptions, Framing, FramingHeaders, Message, offset};
 use super::policy::{LEADING_LINES_MAX, Policy};
 use super::reject::Reject;
 use super::request_line::RequestLine;
@@ -48,28 +48,6 @@ impl Head<'_> {
         }
         self.version >= Version::HTTP_11 || self.connection.keep_alive
     }
-}
-
-/// Framing of a request body (RFC 9112 6.3).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Framing {
-    /// No body.
-    None,
-    /// This number of bytes follows the head.
-    Length(u64),
-    /// Chunked.
-    Chunked,
-}
-
-/// Options of the Connection headers of a request (RFC 9110 7.6.1), over all lines.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct ConnectionOptions {
-    /// `close`, or something malformed: the connection is closed after the response.
-    pub close: bool,
-    /// `keep-alive`, which HTTP/1.0 clients send.
-    pub keep_alive: bool,
-    /// `upgrade` with an Upgrade header, in HTTP/1.1.
-    pub upgrade: bool,
 }
 
 /// Parses a head at the start of `buf`; its headers replace the contents of `headers`. Returns `None` if the head

@@ -42,6 +42,7 @@ pub mod response;
 
 mod body;
 mod chunked;
+mod decoded;
 mod fields;
 mod head;
 mod policy;
@@ -53,8 +54,10 @@ mod style;
 mod target;
 mod tokens;
 
-pub use body::{BodyDecoder, Decoded};
-pub use head::{ConnectionOptions, Framing, Head, normalize, parse_head};
+pub use body::BodyDecoder;
+pub use decoded::Decoded;
+pub use fields::{ConnectionOptions, Framing};
+pub use head::{Head, normalize, parse_head};
 pub use policy::{HEAD_MAX, HeaderMap, LINE_MAX, Policy};
 pub use reject::{Reject, error_answer};
 pub use response::{BodyKind, BodyPlan, HeaderFault, ResponseContext, encode_head, left_out};
