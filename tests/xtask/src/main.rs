@@ -1,6 +1,7 @@
 //! The project's commands, `cargo xtask ...`. Not part of the product: it only calls cargo, Python and `host`.
 
 mod count;
+mod paths;
 mod python;
 mod steps;
 

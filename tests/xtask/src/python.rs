@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::steps::{root, target};
+use crate::paths::{root, target};
 
 /// Asks the interpreter for its version, whether it is supported, and its shared library.
 const PROBE: &str = "\

@@ -6,13 +6,13 @@ use std::{
     fmt::Write as _,
     io::{BufRead, BufReader},
     os::unix::process::CommandExt,
-    path::PathBuf,
     process::{Command, ExitCode, Stdio},
     time::Instant,
 };
 
 use crate::{
     count::{self, Counts},
+    paths::{root, target},
     python,
 };
 
@@ -109,20 +109,6 @@ pub(crate) fn lint() -> ExitCode {
     let formatted = succeeds(cargo().args(["fmt", "--all", "--check"]));
     let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     if succeeds(cargo().args(clippy)) && formatted { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-/// Returns the top directory of the sources that cargo was called for. Checkouts that share a target directory also share
-/// this executable, so the directory it was compiled in may be that of another one.
-pub(crate) fn root() -> PathBuf {
-    let here = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
-    let here = here.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
-    here.ancestors().nth(2).expect("this crate is in tests/xtask").to_owned()
-}
-
-/// Returns cargo's target directory: this executable is in `debug/` below it.
-pub(crate) fn target() -> PathBuf {
-    let executable = env::current_exe().expect("a process knows its executable");
-    executable.ancestors().nth(2).expect("cargo builds into target/debug").to_owned()
 }
 
 fn cargo() -> Command {
