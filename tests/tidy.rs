@@ -148,17 +148,9 @@ fn files_import_each_other_in_one_direction() {
     assert!(cycles.is_empty(), "{advice}: {cycles:#?}");
 }
 
-/// Crates with cycles among their files.
-const WITH_CYCLES: [&str; 8] = [
-    "host/src",
-    "tests/abi",
-    "tests/src",
-    "tests/xtask",
-    "worker-api",
-    "workers/green",
-    "workers/http1",
-    "workers/kit",
-];
+/// Crates with cycles among their files, and a frozen copy of one.
+const WITH_CYCLES: [&str; 5] =
+    ["host/src", "tests/abi", "worker-api", "workers/green", "workers/kit"];
 
 /// Every long flag in a command of the documents exists.
 #[test]

@@ -3,10 +3,9 @@
 use std::{
     env,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
 };
 
-use crate::{artifacts, server::Setup};
+use crate::artifacts;
 
 /// A worker class under test.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,15 +48,6 @@ pub enum Need {
     Loops,
 }
 
-/// What the classes of this workspace support, so that losing it is a failure and not a skipped test.
-const KNOWN: [(&str, &[Need]); 5] = [
-    ("sync", &[]),
-    ("gthread", &[Need::KeepAlive, Need::Concurrency, Need::SlowClients]),
-    ("eventlet", &[Need::KeepAlive, Need::Concurrency, Need::SlowClients, Need::Loops]),
-    ("gevent", &[Need::KeepAlive, Need::Concurrency, Need::SlowClients, Need::Loops]),
-    ("pywsgi", &[Need::KeepAlive, Need::Concurrency, Need::SlowClients, Need::Loops]),
-];
-
 impl Class {
     /// Returns the classes to test: only `WORKER_CLASS` if it is set, otherwise all that the workspace has
     /// built.
@@ -79,17 +69,8 @@ impl Class {
             .collect()
     }
 
-    /// Returns whether the class supports it: from the table for a class of this workspace, otherwise by
-    /// trying.
-    pub fn can(&self, need: Need) -> bool {
-        match KNOWN.iter().find(|(name, _)| self.is_ours() && *name == self.name) {
-            Some((_, capabilities)) => capabilities.contains(&need),
-            None => tried(self, need),
-        }
-    }
-
     /// Returns whether it is a class of this workspace, and not a third party's.
-    fn is_ours(&self) -> bool {
+    pub(crate) fn is_ours(&self) -> bool {
         self.path.parent() == Some(artifacts::directory())
     }
 
@@ -114,16 +95,6 @@ impl App {
             Self::Wsgi => "wsgi",
         }
     }
-
-    pub(crate) fn prepare(self, setup: &mut Setup) {
-        match self {
-            Self::Native => setup.set_app(artifacts::library("hello_app")),
-            Self::Wsgi => {
-                setup.set_app("routes:application");
-                setup.python_path(&apps());
-            }
-        }
-    }
 }
 
 /// Returns the directory of the Python applications.
@@ -145,47 +116,4 @@ pub fn python_of(name: &str) -> Option<PathBuf> {
     let target = artifacts::directory().parent().map(Path::to_owned).unwrap_or_default();
     let path = target.join(name).join("bin/python");
     path.exists().then_some(path)
-}
-
-/// Tries once per class and requirement.
-fn tried(class: &Class, need: Need) -> bool {
-    static TRIED: Mutex<Vec<(Class, Need, bool)>> = Mutex::new(Vec::new());
-    let mut tried = TRIED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, _, can)) = tried.iter().find(|(c, n, _)| c == class && *n == need) {
-        return *can;
-    }
-    let cell = Cell { class: class.clone(), app: App::Native };
-    // A class whose setting `threads` is 1 by default can still serve several requests at once.
-    let start = |flags| Setup::new(&cell).flags(flags).start();
-    let can = match need {
-        Need::KeepAlive => start("--threads 4").get("/").keeps(),
-        Need::Loops => {
-            let setup = Setup::new(&cell).app(artifacts::library("asyncio_app"));
-            // It exits in any case: the application lacks its interpreter.
-            let ended = setup.flags("--boot-failures-max 1").refused();
-            !ended.log.contains("choose another class with --worker-class")
-        }
-        Need::Concurrency => {
-            let server = start("--threads 4");
-            let mut slow = server.connect();
-            slow.send_get("/sleep?ms=3000").is_ok()
-                && server.get("/").status == 200
-                && slow.left_over().is_empty()
-                && slow.fresh()
-        }
-        Need::SlowClients => {
-            let server = start("--threads 1 --body-timeout 4 --write-timeout 4");
-            let (mut sender, mut reader) = (server.connect(), server.connect());
-            reader.take_little();
-            let body = "POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 900\r\n\r\n";
-            sender.send(body).is_ok()
-                && reader.send_get("/stream?n=1000&size=16384").is_ok()
-                && reader.take_byte().is_some()
-                && server.get("/").status == 200
-                && sender.left_over().is_empty()
-                && sender.fresh()
-        }
-    };
-    tried.push((class.clone(), need, can));
-    can
 }

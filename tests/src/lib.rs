@@ -5,8 +5,10 @@
 //! | module | purpose |
 //! | --- | --- |
 //! | [`artifacts`] | the executables and shared libraries under test, built if they do not exist yet |
-//! | [`cell`] | worker class × application, and what a class supports |
+//! | [`cell`] | worker class × application |
+//! | `probe` | what a worker class supports |
 //! | [`runner`] | behaviors as tests: names, time limits, how many run at once |
+//! | `scene` | what a running test has started, and what its failure reports |
 //! | [`server`] | a running `host`: start, readiness, log, signals, hostctl, exit |
 //! | [`output`] | the output of a process, awaited line by line |
 //! | [`process`] | `/proc`, signals, process groups |
@@ -39,8 +41,10 @@ pub mod imports;
 pub mod load;
 pub mod mounts;
 pub mod output;
+mod probe;
 pub mod process;
 pub mod runner;
+mod scene;
 pub mod seccomp;
 pub mod server;
 pub mod tls;

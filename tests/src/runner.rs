@@ -2,7 +2,6 @@
 
 use std::{
     any::Any,
-    cell::RefCell,
     env,
     panic::{self, AssertUnwindSafe},
     sync::{
@@ -14,15 +13,12 @@ use std::{
 };
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use nix::{
-    sys::signal::{Signal, killpg},
-    unistd::Pid,
-};
 
 use crate::{
     artifacts,
     cell::{App, Cell, Class, Need, python},
     process,
+    scene::Scene,
 };
 
 /// Something that a server does, and its test.
@@ -216,7 +212,7 @@ impl Behaviour {
         let body = {
             let (scene, body_cell) = (scene.clone(), cell.clone());
             move || {
-                SCENE.set(Some(scene));
+                scene.enter();
                 let result = panic::catch_unwind(AssertUnwindSafe(|| (self.run)(&body_cell)));
                 let _ = done.send(result.map_err(|payload| message(payload.as_ref())));
             }
@@ -236,8 +232,10 @@ impl Behaviour {
             (Ok(Ok(())), None) => Ok(Completion::Completed),
             (Ok(Ok(())), Some(gap)) => Err(format!("holds now: remove not_yet({gap:?})").into()),
             (_, Some(gap)) => Ok(Completion::ignored_with(format!("not yet: {gap}"))),
-            (Ok(Err(message)), None) => Err(scene.failure(&message)),
-            (Err(_), None) => Err(scene.failure(&format!("took longer than {:?}", self.limit))),
+            (Ok(Err(message)), None) => Err(scene.failure(&message).into()),
+            (Err(_), None) => {
+                Err(scene.failure(&format!("took longer than {:?}", self.limit)).into())
+            }
         }
     }
 }
@@ -265,53 +263,6 @@ fn show_slowest() {
     took.sort_unstable();
     for (time, name) in took.iter().rev().take(SLOWEST_SHOWN) {
         println!("{:5.1} s  {name}", time.as_secs_f64());
-    }
-}
-
-/// Registers a process group with the running test, so that it is killed if the test exceeds its time limit.
-pub(crate) fn own(group: Pid) {
-    SCENE.with_borrow(|scene| {
-        if let Some(scene) = scene {
-            scene.lock().groups.push(group);
-        }
-    });
-}
-
-/// Adds text to the running test's failure.
-pub(crate) fn explain(text: &str) {
-    SCENE.with_borrow(|scene| match scene {
-        Some(scene) => scene.lock().text.push_str(text),
-        None => eprintln!("{text}"),
-    });
-}
-
-thread_local! {
-    static SCENE: RefCell<Option<Scene>> = const { RefCell::new(None) };
-}
-
-/// What a running test has started and reports.
-#[derive(Clone, Debug, Default)]
-struct Scene(Arc<Mutex<Notes>>);
-
-#[derive(Debug, Default)]
-struct Notes {
-    groups: Vec<Pid>,
-    text: String,
-}
-
-impl Scene {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Notes> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn kill(&self) {
-        for group in &self.lock().groups {
-            let _ = killpg(*group, Signal::SIGKILL);
-        }
-    }
-
-    fn failure(&self, message: &str) -> Failed {
-        format!("{message}\n{}", self.lock().text).into()
     }
 }
 

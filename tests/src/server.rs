@@ -19,7 +19,7 @@ use crate::{
     http::{Address, Answer, Broken, Connection},
     output::Output,
     process::{self, End, Group},
-    runner, wait,
+    scene, wait,
 };
 pub use control::{Control, WorkerStatus};
 pub use setup::{Setup, address, inherit};
@@ -73,7 +73,7 @@ impl Server {
         let shown = format!("{command:?}");
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{shown}: {error}"));
         let leader = Pid::from_raw(child.id() as i32);
-        runner::own(leader);
+        scene::own(leader);
         Self {
             group: Group::new(leader),
             addresses: setup.addresses,
@@ -266,7 +266,7 @@ impl Drop for Server {
             let _ = fs::write(dir.join(name), text);
         }
         let tail = &log[log.char_indices().rev().nth(6000).map_or(0, |(at, _)| at)..];
-        runner::explain(&format!(
+        scene::explain(&format!(
             "--- {}\n--- directory kept: {}\n--- standard error:\n{tail}---",
             self.command,
             dir.display(),

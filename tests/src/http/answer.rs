@@ -1,6 +1,29 @@
 //! Responses, parsed strictly by RFC 9112: what a lenient client would accept is malformed here.
 
-use super::connection::Broken;
+use std::{io, time::Duration};
+
+/// Why there is no complete response.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// The connection was closed before the first byte of a response.
+    #[error("the connection was closed before an answer")]
+    Closed,
+    /// The connection was reset before the first byte of a response.
+    #[error("the connection was reset before an answer")]
+    Reset,
+    /// The response is incomplete: what was read, and how it ended.
+    #[error("the answer was cut: {0}")]
+    Cut(String),
+    /// The response is malformed.
+    #[error("malformed: {0}")]
+    Malformed(String),
+    /// Nothing arrived within the time-out.
+    #[error("silence for {0:?}")]
+    Silent(Duration),
+    /// Any other error of the socket.
+    #[error(transparent)]
+    Io(io::Error),
+}
 
 /// One response.
 #[derive(Clone, Debug)]

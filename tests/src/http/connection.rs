@@ -19,7 +19,7 @@ use nix::{
 };
 use rustls::{ClientConfig, ClientConnection};
 
-use super::answer::{Answer, Framing, chunk_size, field, malformed};
+use super::answer::{Answer, Broken, Framing, chunk_size, field, malformed};
 use super::stream::Stream;
 use crate::process;
 
@@ -32,29 +32,6 @@ pub enum Address {
     Unix(PathBuf),
     /// Abstract name of a unix socket.
     Abstract(String),
-}
-
-/// Why there is no complete response.
-#[derive(Debug, thiserror::Error)]
-pub enum Broken {
-    /// The connection was closed before the first byte of a response.
-    #[error("the connection was closed before an answer")]
-    Closed,
-    /// The connection was reset before the first byte of a response.
-    #[error("the connection was reset before an answer")]
-    Reset,
-    /// The response is incomplete: what was read, and how it ended.
-    #[error("the answer was cut: {0}")]
-    Cut(String),
-    /// The response is malformed.
-    #[error("malformed: {0}")]
-    Malformed(String),
-    /// Nothing arrived within the time-out.
-    #[error("silence for {0:?}")]
-    Silent(Duration),
-    /// Any other error of the socket.
-    #[error(transparent)]
-    Io(io::Error),
 }
 
 /// The client side of a connection.

@@ -6,5 +6,5 @@ mod answer;
 mod connection;
 mod stream;
 
-pub use answer::{Answer, Framing};
-pub use connection::{Address, Broken, Connection};
+pub use answer::{Answer, Broken, Framing};
+pub use connection::{Address, Connection};

@@ -23,7 +23,7 @@ use tempfile::TempDir;
 use super::{Ended, PATIENCE, Server};
 use crate::{
     artifacts,
-    cell::{self, Cell},
+    cell::{self, App, Cell},
     http::Address,
     process,
     tls::Identity,
@@ -54,8 +54,18 @@ impl Setup {
     pub fn new(cell: &Cell) -> Self {
         let mut setup = Self::bare();
         setup.class = Some(cell.class.path.clone().into());
-        cell.app.prepare(&mut setup);
+        setup.prepare(cell.app);
         setup
+    }
+
+    fn prepare(&mut self, app: App) {
+        match app {
+            App::Native => self.set_app(artifacts::library("hello_app")),
+            App::Wsgi => {
+                self.set_app("routes:application");
+                self.python_path(&cell::apps());
+            }
+        }
     }
 
     /// `host` with a control socket and a supervisor to notify, but without class and application.
@@ -114,7 +124,7 @@ impl Setup {
         command.arg("-c").arg(script).arg(artifacts::executable("host"));
         let mut setup = Self::of_command(command).controlled();
         setup.class = Some(cell.class.path.clone().into());
-        cell.app.prepare(&mut setup);
+        setup.prepare(cell.app);
         setup
     }
 
