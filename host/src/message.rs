@@ -249,6 +249,11 @@ impl Channel {
         Ok((Self { socket: near }, Self { socket: far }))
     }
 
+    /// Creates one end from its descriptor, which the program before this one has named.
+    pub fn restore(number: RawFd) -> std::io::Result<Self> {
+        Ok(Self { socket: crate::process::take_descriptor(number)? })
+    }
+
     /// Returns a second handle to the same end.
     pub fn duplicate(&self) -> std::io::Result<Self> {
         Ok(Self { socket: self.socket.try_clone()? })

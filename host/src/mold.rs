@@ -22,9 +22,10 @@ use nix::unistd::Pid;
 
 use crate::exit_status::EX_CONFIG;
 use crate::hooks::{CHILD_EXIT, Commands, WORKER_ABORT};
+use crate::interpreter::{self, Handover, Program, Purpose};
 use crate::limits;
 use crate::listener;
-use crate::log::ErrorLog;
+use crate::log::{ErrorLog, log_panics};
 use crate::message::{Channel, FromMold, Loaded, Received, Refusal, ToMold};
 use crate::namer::Namer;
 use crate::payload::{MoldContext, Payload};
@@ -78,17 +79,69 @@ pub fn run<P: Payload>(start: MoldStart) -> ! {
         }
     };
     let mut start = Inside { context, command, report, slots, namer: Namer::default() };
-    let mold = std::process::id();
-    let prepared = prepare::<P>(&mut start);
-    end_if_copy(mold);
-    let mut payload = match prepared {
-        Ok(payload) => payload,
-        Err(refusal) => {
-            let status = refusal.status;
-            send(&start.command, &FromMold::Refused(refusal));
-            process::exit_now(status);
+    if let Err(refusal) = prepare(&mut start) {
+        refuse(&start.command, refusal);
+    }
+    match P::interpreter(&start.context.settings) {
+        Some(program) => refuse(&start.command, execute(program, &start)),
+        None => serve::<P>(start),
+    }
+}
+
+/// Goes on in the interpreter that a mold, or a check of the settings, has executed; `state` is the descriptor of its
+/// [`Handover`]. Called on the main thread of a new process.
+pub fn resume<P: Payload>(state: RawFd) -> ! {
+    process::begin_executed();
+    let restored = Handover::read(state).and_then(Handover::restore);
+    let (context, purpose) = match restored {
+        Ok(restored) => restored,
+        Err(error) => {
+            // Without the state there is no log. The arbiter reports that the mold has exited.
+            eprintln!("error: cannot take over from the server: {error}");
+            process::exit_now(EX_CONFIG);
         }
     };
+    log_panics();
+    match purpose {
+        Purpose::Check => process::exit_now(check::<P>(&context)),
+        Purpose::Serve { command, report, slots } => {
+            title::set(&context.settings, "mold");
+            let mut start = Inside { context, command, report, slots, namer: Namer::default() };
+            if let Err(refusal) = prepare_process(&mut start.context) {
+                refuse(&start.command, refusal);
+            }
+            serve::<P>(start)
+        }
+    }
+}
+
+/// Executes the interpreter. Returns only if that fails.
+fn execute(program: Program, start: &Inside) -> Refusal {
+    send(&start.command, &FromMold::Loading(format!("{program}: starting the interpreter")));
+    let Inside { context, command, report, slots, .. } = start;
+    let error = match Handover::of_mold(context, command, report, slots) {
+        Ok(handover) => {
+            interpreter::execute(program, &context.settings, &handover, Some(command))
+        }
+        Err(error) => error.into(),
+    };
+    Refusal::new(error.to_string(), EX_CONFIG)
+}
+
+fn refuse(command: &Channel, refusal: Refusal) -> ! {
+    let status = refusal.status;
+    send(command, &FromMold::Refused(refusal));
+    process::exit_now(status)
+}
+
+/// Loads the payload and forks workers, until the arbiter says otherwise.
+fn serve<P: Payload>(mut start: Inside) -> ! {
+    let mold = std::process::id();
+    start.slots.keep_process();
+    let loaded =
+        load::<P>(&start.context, &|what| send(&start.command, &FromMold::Loading(what.to_owned())));
+    end_if_copy(mold);
+    let mut payload = loaded.unwrap_or_else(|refusal| refuse(&start.command, refusal));
     send(&start.command, &FromMold::Loaded(payload.loaded()));
     let threads = process::thread_count();
     if threads > 1 {
@@ -141,12 +194,9 @@ fn end_if_copy(mold: u32) {
     }
 }
 
-/// Loads a payload and its application as a mold and its workers do, but in this process and without listeners,
-/// to check the settings.
-pub fn try_load<P: Payload>(
-    settings: Arc<Settings>,
-    log: Arc<ErrorLog>,
-) -> Result<Loaded, Refusal> {
+/// Loads a payload and its application as a mold and its workers do, but in this process and without listeners, to check
+/// the settings, and prints the result. Returns the exit status.
+pub fn try_load<P: Payload>(settings: Arc<Settings>, log: Arc<ErrorLog>) -> i32 {
     let context = MoldContext {
         files: read_private_files(&settings),
         settings,
@@ -158,17 +208,39 @@ pub fn try_load<P: Payload>(
         commands: Commands::default(),
         watcher: None,
     };
-    let payload = load::<P>(&context, &|_| {})?;
-    payload.check()?;
-    Ok(payload.loaded())
+    let Some(program) = P::interpreter(&context.settings) else { return check::<P>(&context) };
+    let error = match Handover::of_check(&context) {
+        Ok(handover) => interpreter::execute(program, &context.settings, &handover, None),
+        Err(error) => error.into(),
+    };
+    eprintln!("error: {error}");
+    EX_CONFIG
 }
 
-/// Prepares everything before the first fork of a worker.
-fn prepare<P: Payload>(start: &mut Inside) -> Result<P, Refusal> {
+fn check<P: Payload>(context: &MoldContext) -> i32 {
+    let loaded = load::<P>(context, &|_| {}).and_then(|payload| {
+        payload.check()?;
+        Ok(payload.loaded())
+    });
+    match loaded {
+        Ok(Loaded { class, class_version, app, worker_api, .. }) => {
+            println!(
+                "worker class {class} {class_version} (worker-api {worker_api}), application {app}: OK"
+            );
+            0
+        }
+        Err(refusal) => {
+            eprintln!("error: {}", refusal.reason);
+            refusal.status
+        }
+    }
+}
+
+/// Prepares everything that needs the arbiter's rights, and the process.
+fn prepare(start: &mut Inside) -> Result<(), Refusal> {
     let settings = Arc::clone(&start.context.settings);
     let settings = &*settings;
     let context = &mut start.context;
-    let arbiter = context.arbiter_pid;
     title::set(settings, "mold");
     std::env::set_current_dir(&settings.chdir).map_err(|error| {
         let directory = settings.chdir.display();
@@ -178,14 +250,19 @@ fn prepare<P: Payload>(start: &mut Inside) -> Result<P, Refusal> {
     use_log(context).map_err(|reason| Refusal::new(reason, EX_CONFIG))?;
     context.files = read_private_files(settings);
     privileges::drop_to(settings).map_err(|error| Refusal::new(error.to_string(), EX_CONFIG))?;
+    process::set_environment(&settings.raw_env);
+    prepare_process(context)
+}
+
+/// Prepares what does not outlive the execution of another program.
+fn prepare_process(context: &mut MoldContext) -> Result<(), Refusal> {
     // After the change of user, which makes the kernel clear this setting.
-    if !process::tie_to_parent(arbiter, Signal::SIGKILL) {
+    if !process::tie_to_parent(context.arbiter_pid, Signal::SIGKILL) {
         process::exit_now(0);
     }
-    process::set_environment(&settings.raw_env);
-    context.commands = Commands::read(&settings.sections.hooks)
+    context.commands = Commands::read(&context.settings.sections.hooks)
         .map_err(|reason| Refusal::new(reason, EX_CONFIG))?;
-    load(context, &|what| send(&start.command, &FromMold::Loading(what.to_owned())))
+    Ok(())
 }
 
 fn load<P: Payload>(context: &MoldContext, doing: &dyn Fn(&str)) -> Result<P, Refusal> {

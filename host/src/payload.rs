@@ -8,6 +8,7 @@ use std::sync::Arc;
 use nix::unistd::Pid;
 
 use crate::hooks::Commands;
+use crate::interpreter::Program;
 use crate::listener::Listener;
 use crate::log::{ErrorLog, LogFile};
 use crate::message::{Channel, Loaded, Refusal};
@@ -44,6 +45,13 @@ pub trait Payload: Sized {
     /// the arbiter limits the time. Calls `doing` before each such piece of code to report it to the arbiter:
     /// "FILE: opening the worker class".
     fn load(context: &MoldContext, doing: &dyn Fn(&str)) -> Result<Self, Refusal>;
+
+    /// Returns the interpreter that is to load it: the mold executes it before [`Payload::load`]. `None` if this
+    /// process can.
+    fn interpreter(settings: &Settings) -> Option<Program> {
+        let _ = settings;
+        None
+    }
 
     /// Returns what was loaded.
     fn loaded(&self) -> Loaded;

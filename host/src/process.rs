@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::libc;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit};
@@ -131,6 +131,19 @@ pub fn begin_forked(close: &[RawFd]) {
     reset_signal_handlers();
     ignore_until_exec(&ARBITERS_SIGNALS);
     unblock_signals();
+}
+
+/// Blocks the arbiter's signals, so that they do not end the program that this process executes before it calls
+/// [`begin_executed`].
+pub fn block_arbiters_signals() {
+    // Blocking signals that exist cannot fail.
+    let _ = SigSet::from_iter(ARBITERS_SIGNALS).thread_block();
+}
+
+/// Completes [`block_arbiters_signals`] in the executed program: like [`begin_forked`], and with the actions that the
+/// program has set.
+pub fn begin_executed() {
+    begin_forked(&[]);
 }
 
 /// Makes `signals` do nothing until exec, which restores their default action (it does not do so for ignored
@@ -408,6 +421,29 @@ pub fn set_nonblocking(descriptor: BorrowedFd<'_>, nonblocking: bool) -> nix::Re
     let mut flags = OFlag::from_bits_retain(fcntl(descriptor, FcntlArg::F_GETFL)?);
     flags.set(OFlag::O_NONBLOCK, nonblocking);
     fcntl(descriptor, FcntlArg::F_SETFL(flags)).map(drop)
+}
+
+/// Lets a program that this process executes inherit the descriptor.
+pub fn keep_over_exec(descriptor: BorrowedFd<'_>) -> nix::Result<()> {
+    fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty())).map(drop)
+}
+
+/// Takes a descriptor that the program before this one kept with [`keep_over_exec`] and named by its number: a number
+/// can be taken once.
+pub fn take_descriptor(number: RawFd) -> std::io::Result<OwnedFd> {
+    if number < 0 {
+        return Err(Errno::EBADF.into());
+    }
+    // SAFETY: the number was named for this use alone; if nothing is open there, the next call fails and the value is
+    // forgotten.
+    let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
+    match fcntl(&descriptor, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)) {
+        Ok(_) => Ok(descriptor),
+        Err(error) => {
+            std::mem::forget(descriptor);
+            Err(error.into())
+        }
+    }
 }
 
 /// Closes descriptors of objects that this process, a fork that ends in [`exit_now`], never uses or drops.

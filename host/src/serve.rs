@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use crate::arbiter::Arbiter;
 use crate::exit_status::{EX_CONFIG, FAILED};
-use crate::log::ErrorLog;
-use crate::message::Loaded;
+use crate::log::{ErrorLog, log_panics};
 use crate::payload::Payload;
 use crate::settings::{Action, Settings, Sources};
 use crate::{daemon, mold, process, title};
@@ -39,11 +38,6 @@ pub fn main<P: Payload>() -> i32 {
     }
 }
 
-/// Logs panics of the server's own code.
-fn log_panics() {
-    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
-}
-
 fn serve<P: Payload>(sources: Sources, settings: Arc<Settings>) -> i32 {
     // The successor of an upgraded arbiter is in the background already.
     let in_background = std::env::var_os(crate::listener::UPGRADE_VARIABLE).is_some();
@@ -64,24 +58,11 @@ fn serve<P: Payload>(sources: Sources, settings: Arc<Settings>) -> i32 {
     }
 }
 
-/// Loads what a mold would load, in this process, and prints the result.
+/// Loads what a mold would load, and prints the result.
 fn check<P: Payload>(settings: &Arc<Settings>) -> i32 {
     let Some(log) = open_log(settings) else { return EX_CONFIG };
     settings.warn_of_ignored();
-    match mold::try_load::<P>(Arc::clone(settings), log) {
-        Ok(loaded) => {
-            let Loaded { class, class_version, app, worker_api, .. } = loaded;
-            println!(
-                "worker class {class} {class_version} (worker-api {worker_api}), \
-                 application {app}: OK"
-            );
-            0
-        }
-        Err(refusal) => {
-            eprintln!("error: {}", refusal.reason);
-            refusal.status
-        }
-    }
+    mold::try_load::<P>(Arc::clone(settings), log)
 }
 
 fn open_log(settings: &Settings) -> Option<Arc<ErrorLog>> {

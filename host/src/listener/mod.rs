@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use nix::libc;
 use nix::sys::socket::{Shutdown, shutdown};
+use serde::{Deserialize, Serialize};
 
 pub use inherited::Inherited;
 pub(crate) use inherited::UPGRADE_VARIABLE;
@@ -83,12 +84,12 @@ pub enum ListenError {
 }
 
 /// Address of a listener, as the kernel reports it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Address {
     /// An IP address and port.
     Tcp(SocketAddr),
     /// The path of a unix socket.
-    Unix(PathBuf),
+    Unix(#[serde(with = "crate::bytes")] PathBuf),
     /// The abstract name of a unix socket.
     Abstract(String),
 }
@@ -253,6 +254,36 @@ impl Listener {
         {
             let _ = path.remove_if(identity);
         }
+    }
+}
+
+/// A [`Listener`] as data, for a process that a mold executes.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ListenerRecord {
+    descriptor: RawFd,
+    key: String,
+    address: Address,
+    from_outside: bool,
+    private: bool,
+}
+
+impl ListenerRecord {
+    /// Records a listener, whose descriptor the process inherits.
+    pub fn new(listener: &Listener) -> Self {
+        Self {
+            descriptor: listener.descriptor(),
+            key: listener.key.clone(),
+            address: listener.address.clone(),
+            from_outside: listener.from_outside,
+            private: listener.private,
+        }
+    }
+
+    /// Restores the listener. Only the arbiter removes its file.
+    pub fn restore(self) -> std::io::Result<Listener> {
+        let socket = process::take_descriptor(self.descriptor)?;
+        let listener = Listener::new(socket, self.key, self.address);
+        Ok(Listener { from_outside: self.from_outside, private: self.private, ..listener })
     }
 }
 

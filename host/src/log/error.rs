@@ -23,7 +23,7 @@ use tracing::{
 use super::{
     clock::{self, LocalTime},
     escape,
-    file::LogFile,
+    file::{LogFile, LogRecord},
     open::OpenError,
     syslog::{Part, Syslog},
 };
@@ -53,8 +53,20 @@ impl ErrorLog {
     /// Opens the log named by the settings. Standard error is duplicated: call this after anything that
     /// replaces it.
     pub fn open(settings: &Settings) -> Result<Self, OpenError> {
+        let file = LogFile::open(&settings.errorlog, io::stderr().as_fd(), settings)?;
+        Ok(Self::with_file(file, settings))
+    }
+
+    /// Restores the log of the process that executed this one.
+    pub fn restore(record: LogRecord, settings: &Settings) -> io::Result<Self> {
+        let log = Self::with_file(record.restore(settings)?, settings);
+        log.captured.store(settings.capture_output && !log.file.is_stream(), Ordering::Relaxed);
+        Ok(log)
+    }
+
+    fn with_file(file: LogFile, settings: &Settings) -> Self {
         let log = Self {
-            file: LogFile::open(&settings.errorlog, io::stderr().as_fd(), settings)?,
+            file,
             level: AtomicU8::default(),
             json: AtomicBool::default(),
             journal: AtomicBool::default(),
@@ -63,7 +75,7 @@ impl ErrorLog {
             syslog: RwLock::new(None),
         };
         log.take_form(settings);
-        Ok(log)
+        log
     }
 
     /// Applies the settings of a new generation. If their file cannot be opened, nothing changes.
@@ -234,6 +246,11 @@ impl ErrorLog {
         line.push(b'\n');
         line
     }
+}
+
+/// Logs panics of the server's own code.
+pub fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
 }
 
 /// Begins an object with its time.

@@ -15,11 +15,13 @@ use std::{
 };
 
 use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
 
 use super::held::{HELD_MAX, Held};
 use super::open::{self, OpenError};
 use super::sink::{Sink, blocking_clone};
 use crate::privileges::Identity;
+use crate::process;
 use crate::settings::{LogTarget, Settings};
 
 /// An open log file, or a standard stream.
@@ -43,6 +45,34 @@ pub struct LogFile {
     reported: AtomicBool,
     /// Lines that wait for the reader.
     held: Held,
+}
+
+/// A [`LogFile`] as data, for a process that is executed.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct LogRecord {
+    descriptor: RawFd,
+    sink: u8,
+    origin: OriginRecord,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum OriginRecord {
+    Stream,
+    Inherited,
+    File(#[serde(with = "crate::bytes")] PathBuf),
+}
+
+impl LogRecord {
+    /// Restores the file.
+    pub fn restore(self, settings: &Settings) -> io::Result<LogFile> {
+        let origin = match self.origin {
+            OriginRecord::Stream => Origin::Stream,
+            OriginRecord::Inherited => Origin::Inherited,
+            OriginRecord::File(path) => Origin::File(path, Identity::of_workers(settings)),
+        };
+        let descriptor = process::take_descriptor(self.descriptor)?;
+        Ok(LogFile::new(Opened { descriptor, sink: Sink::from_number(self.sink), origin }))
+    }
 }
 
 /// Where a log's descriptor comes from.
@@ -71,8 +101,12 @@ impl LogFile {
         stream: BorrowedFd<'_>,
         settings: &Settings,
     ) -> Result<Self, OpenError> {
-        let Opened { descriptor, sink, origin } = open_target(target, stream, settings)?;
-        Ok(Self {
+        Ok(Self::new(open_target(target, stream, settings)?))
+    }
+
+    fn new(opened: Opened) -> Self {
+        let Opened { descriptor, sink, origin } = opened;
+        Self {
             descriptor,
             sink: AtomicU8::new(sink as u8),
             origin: Mutex::new(origin),
@@ -83,7 +117,20 @@ impl LogFile {
             error: AtomicI32::default(),
             reported: AtomicBool::default(),
             held: Held::default(),
-        })
+        }
+    }
+
+    /// Records the file for a process that this one executes, which inherits the descriptor.
+    pub fn record(&self) -> LogRecord {
+        LogRecord {
+            descriptor: self.descriptor.as_raw_fd(),
+            sink: self.sink() as u8,
+            origin: match &*self.origin() {
+                Origin::Stream => OriginRecord::Stream,
+                Origin::Inherited => OriginRecord::Inherited,
+                Origin::File(path, _) => OriginRecord::File(path.clone()),
+            },
+        }
     }
 
     /// Lets writes wait for the reader of a full pipe, up to a second in a row: in all processes but the

@@ -29,7 +29,7 @@ mod sink;
 mod syslog;
 
 pub use access::{AccessLog, LeftLines};
-pub use error::ErrorLog;
-pub use file::LogFile;
+pub use error::{ErrorLog, log_panics};
+pub use file::{LogFile, LogRecord};
 pub use format::AccessFormat;
 pub use open::OpenError;

@@ -35,5 +35,7 @@ mod resident;
 pub mod search;
 pub mod services;
 
+pub use copy::{Draft, SealedCopy};
 pub use error::LoadError;
 pub use plugins::Plugins;
+pub use search::SearchPath;

@@ -21,8 +21,9 @@ use super::error::{Kind, LoadError, one_line};
 use super::files::LoadedFiles;
 use super::load::{Plugin, open_app, open_class, open_hooks};
 use super::names::{LibraryName, LibraryNames};
-use super::search::SearchPath;
+use super::search::{SearchPath, is_python};
 use super::services::{Services, register_worker};
+use crate::interpreter::Program;
 use crate::log::AccessFormat;
 use crate::message::{Loaded, Refusal};
 use crate::payload::{MoldContext, Payload};
@@ -59,6 +60,10 @@ impl ClassSource for FromLibrary {
 impl<C: ClassSource> Payload for Plugins<C> {
     fn load(context: &MoldContext, doing: &dyn Fn(&str)) -> Result<Self, Refusal> {
         Self::open(context, doing).map_err(|error| refusal(&error))
+    }
+
+    fn interpreter(settings: &Settings) -> Option<Program> {
+        is_python(settings).then(|| Program::find(settings))
     }
 
     fn loaded(&self) -> Loaded {

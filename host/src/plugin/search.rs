@@ -9,8 +9,16 @@ use std::path::{Path, PathBuf};
 use super::error::Kind;
 use crate::process;
 use crate::settings::gunicorn::class_alias;
-use crate::settings::is_django_project;
+use crate::settings::{Settings, is_django_project};
 use crate::similar::distance;
+
+/// Returns whether the application of these settings is Python's.
+pub fn is_python(settings: &Settings) -> bool {
+    match settings.wsgi_app.as_deref() {
+        Some(spec) => !is_library(spec),
+        None => is_django_project(&settings.chdir),
+    }
+}
 
 /// An application as the operator named it: its library, and what that library serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +86,16 @@ impl SearchPath {
         Ok(AppChoice { library, spec: spec.unwrap_or_default().to_owned() })
     }
 
+    /// Finds another file of the server's installation.
+    pub fn file(&self, name: &str) -> Option<PathBuf> {
+        self.0.iter().map(|directory| directory.join(name)).find(|path| path.is_file())
+    }
+
+    /// Returns the directories.
+    pub fn directories(&self) -> &[PathBuf] {
+        &self.0
+    }
+
     /// Returns the application that checks worker classes.
     pub fn checking_app(&self) -> Result<PathBuf, NotFound> {
         self.find(Kind::App, CHECK)
@@ -85,9 +103,7 @@ impl SearchPath {
 
     fn find(&self, kind: Kind, name: &str) -> Result<PathBuf, NotFound> {
         let file = file_of(kind, name);
-        let found =
-            self.0.iter().map(|directory| directory.join(&file)).find(|path| path.is_file());
-        found.ok_or_else(|| NotFound {
+        self.file(&file).ok_or_else(|| NotFound {
             kind,
             name: name.to_owned(),
             directories: self.0.clone(),

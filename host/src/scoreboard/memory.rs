@@ -9,20 +9,23 @@
 //!
 //! The access lines of a worker follow its slot in the same file. A slot is a sealed memfd: a process with its
 //! descriptor can neither shrink it, which would kill the reader (SIGBUS), nor reach another slot with it. If the
-//! system refuses memfds, all slots are one anonymous mapping that every process inherits
-//! ([`Area::is_inherited`]).
+//! system refuses memfds, all slots are one mapping that every process inherits ([`Area::is_inherited`]): of a file
+//! without a name, which a program that a mold executes maps again, or, if no directory permits such a file, of none.
 
+use std::io;
 use std::num::NonZeroUsize;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd as _, OwnedFd};
+use std::path::PathBuf;
 use std::ptr::NonNull;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
 use nix::libc::{self, c_void};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+use nix::sys::stat::Mode;
 
 use super::layout::{
     CounterPages, FILE_SIZE, LEDGER_SIZE, LinePages, SLOTS_TOTAL, Slot, SlotPages,
@@ -53,6 +56,14 @@ impl std::fmt::Debug for Inherited {
 }
 
 impl SlotMemory {
+    /// Returns a second handle.
+    pub(super) fn duplicate(&self) -> io::Result<Self> {
+        Ok(match self {
+            Self::File(file) => Self::File(file.try_clone()?),
+            Self::Inherited(Inherited(pages)) => Self::Inherited(Inherited(pages)),
+        })
+    }
+
     /// Returns the descriptor to pass on, if there is one.
     pub fn descriptor(&self) -> Option<&OwnedFd> {
         match self {
@@ -60,6 +71,17 @@ impl SlotMemory {
             Self::Inherited(_) => None,
         }
     }
+}
+
+/// Creates the file of an inherited area, in the first directory that permits it.
+fn create_area() -> Option<OwnedFd> {
+    let directories = ["/dev/shm".into(), std::env::temp_dir(), "/var/tmp".into(), "/run".into()];
+    directories.iter().find_map(|directory: &PathBuf| {
+        let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
+        let file = open(directory, flags, Mode::S_IRUSR | Mode::S_IWUSR).ok()?;
+        nix::unistd::ftruncate(&file, (SLOTS_TOTAL * FILE_SIZE) as i64).ok()?;
+        Some(file)
+    })
 }
 
 /// Creates the file of one slot: zeroed, with a sealed size.
@@ -85,6 +107,8 @@ pub(super) fn map_ledger() -> nix::Result<&'static CounterPages> {
 pub(super) struct Area {
     start: NonNull<c_void>,
     is_inherited: bool,
+    /// The file of an inherited area, never closed.
+    file: Option<BorrowedFd<'static>>,
 }
 
 // SAFETY: an address. The memory there is atomics, which any thread may use, and access lines: see `LinePages`.
@@ -95,7 +119,26 @@ unsafe impl Sync for Area {}
 impl Area {
     /// Maps the area. With `is_inherited` the slots stay in it, since there are no memfds.
     pub(super) fn map(is_inherited: bool) -> nix::Result<Self> {
-        Ok(Self { start: map_shared(SLOTS_TOTAL * FILE_SIZE)?, is_inherited })
+        if let Some(file) = is_inherited.then(create_area).flatten() {
+            return Self::of_file(file);
+        }
+        Ok(Self { start: map_shared(SLOTS_TOTAL * FILE_SIZE)?, is_inherited, file: None })
+    }
+
+    /// Maps the area of the process that executed this one.
+    pub(super) fn of_file(file: OwnedFd) -> nix::Result<Self> {
+        let size = NonZeroUsize::new(SLOTS_TOTAL * FILE_SIZE).ok_or(Errno::EINVAL)?;
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice. The file has no name and its size never changes.
+        let start = unsafe { mmap(None, size, protection, MapFlags::MAP_SHARED, &file, 0) }?;
+        // SAFETY: the descriptor is never closed.
+        let file = unsafe { BorrowedFd::borrow_raw(file.into_raw_fd()) };
+        Ok(Self { start, is_inherited: true, file: Some(file) })
+    }
+
+    /// Returns the file of an inherited area.
+    pub(super) fn file(self) -> Option<BorrowedFd<'static>> {
+        self.file
     }
 
     /// Returns whether slots are parts of this mapping instead of files.
@@ -115,6 +158,12 @@ impl Area {
     pub(super) fn inherited(self, index: usize) -> Option<SlotMemory> {
         let pages = self.pages(index).filter(|_| self.is_inherited)?;
         Some(SlotMemory::Inherited(Inherited(pages)))
+    }
+
+    /// Returns the position of a slot of the area itself.
+    pub(super) fn index_of(self, slot: &Inherited) -> Option<usize> {
+        let offset = (std::ptr::from_ref(slot.0) as usize).checked_sub(self.start.as_ptr() as usize)?;
+        Some(offset / FILE_SIZE).filter(|index| *index < SLOTS_TOTAL)
     }
 
     /// Maps a slot's file at its position, for reading.

@@ -12,12 +12,13 @@ mod memory;
 mod reader;
 mod writer;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 
 pub use counters::{Event, GenerationNote, ServerCounters};
 pub use layout::{
@@ -267,8 +268,10 @@ impl Scoreboard {
     /// unmaps everything else before it runs code that does not belong to the server.
     #[expect(clippy::needless_pass_by_value, reason = "the handle must not be used again")]
     pub fn leave(board: Arc<Self>, own: SlotMemory) -> nix::Result<MoldSlots> {
-        let slots = MoldSlots { area: board.area, own: board.own };
-        slots.own.enter(own)?;
+        let memory = own.duplicate().map_err(|_| Errno::EMFILE)?;
+        board.own.enter(own)?;
+        let area = Some(board.area).filter(|area| area.is_inherited());
+        let slots = MoldSlots { area, own: board.own, memory: Some(memory) };
         board.lines.shared.store(std::ptr::null_mut(), Ordering::Release);
         // SAFETY: the mold has this one handle, which it gives up here; the others are in the frames of
         // the arbiter's loop, to which it never returns. The log counts lines elsewhere now.
@@ -278,13 +281,60 @@ impl Scoreboard {
 }
 
 /// The part of the scoreboard that a mold needs.
-#[derive(Clone, Copy)]
 pub struct MoldSlots {
-    area: Area,
+    /// The area, if the slots are in it.
+    area: Option<Area>,
     own: SlotWriter,
+    /// The memory of its own slot, until it is certain that the mold executes no other program.
+    memory: Option<SlotMemory>,
+}
+
+/// [`MoldSlots`] as data, for a program that the mold executes.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SlotsRecord {
+    /// The descriptor of the mold's own slot, or of the area, and the position of the slot there.
+    file: RawFd,
+    index: Option<usize>,
 }
 
 impl MoldSlots {
+    /// Records the slots, and returns the descriptor that the program has to inherit. `None` if they are in memory
+    /// without a file.
+    pub fn record(&self) -> Option<(SlotsRecord, BorrowedFd<'_>)> {
+        let (file, index) = match (self.memory.as_ref()?, self.area) {
+            (SlotMemory::File(file), _) => (file.as_fd(), None),
+            (SlotMemory::Inherited(slot), Some(area)) => (area.file()?, Some(area.index_of(slot)?)),
+            (SlotMemory::Inherited(_), None) => return None,
+        };
+        Some((SlotsRecord { file: file.as_raw_fd(), index }, file))
+    }
+
+    /// Restores the slots in the executed program.
+    pub fn restore(record: &SlotsRecord) -> std::io::Result<Self> {
+        let file = crate::process::take_descriptor(record.file)?;
+        let own = SlotWriter::new()?;
+        let (area, memory) = match record.index {
+            None => (None, SlotMemory::File(file)),
+            Some(index) => {
+                let area = Area::of_file(file)?;
+                (Some(area), area.inherited(index).ok_or(Errno::EINVAL)?)
+            }
+        };
+        own.enter(memory)?;
+        Ok(Self { area, own, memory: None })
+    }
+
+    /// Releases what only [`MoldSlots::record`] needs.
+    pub fn keep_process(&mut self) {
+        self.memory = None;
+    }
+
+    /// Returns the counters of the error log's lines.
+    pub fn log_lines(&self) -> LogLines {
+        let shared = Box::leak(Box::new(AtomicPtr::new(std::ptr::null_mut())));
+        LogLines { shared, own: self.own }
+    }
+
     /// Returns the view of this process's own slot, in the mold and in each process that it forks.
     pub fn own(&self) -> SlotWriter {
         self.own
@@ -292,7 +342,7 @@ impl MoldSlots {
 
     /// Returns the memory of a worker's slot: that of the request, or a part of the inherited mapping.
     pub fn memory(&self, index: u32, file: Option<OwnedFd>) -> Option<SlotMemory> {
-        file.map(SlotMemory::File).or_else(|| self.area.inherited(index as usize))
+        file.map(SlotMemory::File).or_else(|| self.area?.inherited(index as usize))
     }
 }
 

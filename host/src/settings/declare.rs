@@ -164,6 +164,8 @@ macro_rules! settings {
             pub start_directory: PathBuf,
             /// Name of the program as it was called.
             pub program: std::ffi::OsString,
+            /// Command line without the program's name.
+            pub arguments: Vec<std::ffi::OsString>,
             /// Whether there is an application to serve: a named one or a Django project.
             pub has_application: bool,
             pub(super) values: Vec<Value>,
@@ -198,6 +200,7 @@ macro_rules! settings {
                     file: None,
                     start_directory: PathBuf::new(),
                     program: std::ffi::OsString::new(),
+                    arguments: Vec::new(),
                     has_application: false,
                     values,
                     origins,

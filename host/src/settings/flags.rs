@@ -151,7 +151,7 @@ fn argument(setting: &'static Setting) -> Option<Arg> {
         .visible_aliases(setting.aliases.iter().copied())
         .value_name(setting.kind.placeholder());
     let arg = if setting.kind.is_list() {
-        arg.action(ArgAction::Append)
+        arg.action(ArgAction::Append).allow_hyphen_values(setting.name == PYTHON_OPTIONS)
     } else {
         // The last one counts, as in gunicorn: a script can put its flags before those of its caller.
         arg.action(ArgAction::Set).overrides_with(setting.name)
@@ -212,6 +212,8 @@ fn take(matches: &ArgMatches, setting: &Setting) -> Option<Value> {
 
 /// The setting that is given without a flag.
 pub(super) const APPLICATION: &str = "wsgi_app";
+/// The setting whose values are options.
+const PYTHON_OPTIONS: &str = "python_options";
 
 const CONFIG: &str = "config";
 const CHECK: &str = "check-config";

@@ -16,6 +16,7 @@ pub mod gunicorn;
 mod losses;
 mod page;
 mod print;
+mod record;
 mod table;
 mod types;
 mod unsupported;
@@ -36,9 +37,11 @@ pub use file::Sections;
 pub use flags::{Action, command};
 pub use losses::is_django_project;
 pub use page::page;
+pub use record::SettingsRecord;
 pub use table::{Settings, TABLE, WORKERS_MAX};
 pub use types::{
     Account, ClientCertificate, GroupId, HeaderMap, LogFormat, LogLevel, LogTarget, ProxyProtocol,
+    PythonOptions,
     StatsdHost, SyslogAddress, SyslogFacility, TlsVersion, TrustedPeers,
 };
 pub use unsupported::{IGNORED, MOVED, UNSUPPORTED};
@@ -116,6 +119,7 @@ impl Sources {
         let action = if flags.action == Action::Serve { variable.action } else { flags.action };
         let mut settings = layers.finish(&self.directory, path, sections, ignored)?;
         settings.program.clone_from(&self.program);
+        settings.arguments.clone_from(&self.args);
         Ok((Arc::new(settings), action))
     }
 

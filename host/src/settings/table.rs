@@ -10,7 +10,7 @@ use super::{
     file::Sections,
     types::{
         Account, ClientCertificate, Field, GroupId, HeaderMap, LogFormat, LogLevel, LogTarget,
-        ProxyProtocol, StatsdHost, SyslogAddress, SyslogFacility, TlsVersion, TrustedPeers,
+        ProxyProtocol, PythonOptions, StatsdHost, SyslogAddress, SyslogFacility, TlsVersion, TrustedPeers,
     },
     value::{Kind, Value},
 };
@@ -343,8 +343,15 @@ settings! {
         pythonpath: Vec<String> {
             kind: Kind::CommaList, default: Some(""), long: Some("pythonpath"),
         }
-        /// Python interpreter to use; unset, the one in `VIRTUAL_ENV`, otherwise `python3` on `PATH`.
+        /// Python interpreter, or virtual environment, to use.
+        ///
+        /// Unset, it is that of the virtual environment that the server is installed in, otherwise that of
+        /// `VIRTUAL_ENV`, otherwise the one beside the server's executable, otherwise `python3` on `PATH`.
         python: Option<String> { kind: Kind::Name, long: Some("python") }
+        /// Option of the Python interpreter, such as `-X dev` or `-W error`; may be repeated.
+        python_options: PythonOptions {
+            kind: Kind::List, default: Some(""), long: Some("python-option"),
+        }
         /// Hook plugin (a shared library) or Python module with gunicorn's hooks.
         hooks_module: Option<String> { kind: Kind::Name, long: Some("hooks") }
         /// Include details in error responses. Do not use it on the public internet.

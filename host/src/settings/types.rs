@@ -56,6 +56,17 @@ pub enum LogTarget {
     File(PathBuf),
 }
 
+/// Options of the Python interpreter, as words of its command line.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PythonOptions(Vec<String>);
+
+impl PythonOptions {
+    /// Returns the words.
+    pub fn words(&self) -> &[String] {
+        &self.0
+    }
+}
+
 /// A user to run as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
@@ -253,6 +264,33 @@ impl Field for Vec<String> {
     }
 }
 
+/// Flags without a value, and `-X` and `-W` with theirs. Others would end the command line or run something else.
+impl Field for PythonOptions {
+    fn read(value: &Value) -> Result<Self, String> {
+        let unexpected = || "expected an option of Python, such as -X dev".to_owned();
+        let mut words = Vec::new();
+        for item in <Vec<String>>::read(value)? {
+            let mut rest = item.split_whitespace();
+            while let Some(word) = rest.next() {
+                let takes_value = word == "-X" || word == "-W";
+                let flags = word.strip_prefix('-').filter(|flags| !flags.is_empty());
+                let flags = flags.ok_or_else(unexpected)?;
+                if !takes_value
+                    && !flags.starts_with(['X', 'W'])
+                    && !flags.chars().all(|flag| PYTHON_FLAGS.contains(flag))
+                {
+                    return Err(unexpected());
+                }
+                words.push(word.to_owned());
+                if takes_value {
+                    words.push(rest.next().ok_or_else(unexpected)?.to_owned());
+                }
+            }
+        }
+        Ok(Self(words))
+    }
+}
+
 impl Field for Vec<PathBuf> {
     fn read(value: &Value) -> Result<Self, String> {
         Ok(<Vec<String>>::read(value)?.into_iter().map(PathBuf::from).collect())
@@ -414,3 +452,5 @@ fn is_network(text: &str) -> bool {
 
 /// execve(2) refuses a longer environment string (`MAX_ARG_STRLEN`).
 const PAIR_MAX: usize = 128 * 1024;
+/// Flags of Python without a value that do not end its command line.
+const PYTHON_FLAGS: &str = "bBdEIOPqsSuvx";

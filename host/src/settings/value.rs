@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use toml::de::DeValue;
 
 /// Kind of values of a setting.
@@ -57,7 +58,7 @@ pub enum Kind {
 }
 
 /// A value of one of these kinds.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Value {
     /// Unset, without a default.
     Unset,

@@ -12,7 +12,6 @@ use worker_api::{
 use crate::drain;
 use crate::faults;
 use crate::guest::{self, Loop};
-use crate::interpreter::{self, Interpreter};
 use crate::python::{self, GlobalRef, PyResult, Python, attach};
 use crate::request::Requests;
 use crate::runtime::PythonRuntime;
@@ -36,14 +35,13 @@ impl AppFactory for Wsgi {
     fn new(context: AppContext) -> Result<Self> {
         let host = &context.host;
         let guest = Loop::named(&context.guest_loop)?;
-        let interpreter = Interpreter::find(host.setting_text("python").as_deref())?;
         if STARTED.swap(true, Ordering::AcqRel) {
             return Err(Failure::unsupported(
                 "this process has already loaded a Python application",
             ));
         }
         // SAFETY: the check above makes it the first time; the mold has one thread.
-        unsafe { interpreter::start(&interpreter)? };
+        unsafe { python::adopt() }.map_err(|reason| Failure::new(FailureKind::LOAD, reason))?;
         let like_gevents = context.class == "pywsgi";
         let plan = Plan {
             host: host.clone(),
@@ -62,14 +60,14 @@ impl AppFactory for Wsgi {
             preload: host.setting_bool("preload_app"),
             hooks: OnceLock::new(),
         };
-        app.prepare(host, &interpreter)?;
+        app.prepare(host)?;
         Ok(app)
     }
 }
 
 impl Wsgi {
     /// Prepares the interpreter for the import of the application's code.
-    fn prepare(&self, host: &Host, interpreter: &Interpreter) -> Result<()> {
+    fn prepare(&self, host: &Host) -> Result<()> {
         let chdir = host.setting_text("chdir").unwrap_or_else(|| ".".to_owned());
         let mut directories = host.setting_list("pythonpath");
         directories.push(chdir);
@@ -78,31 +76,13 @@ impl Wsgi {
                 .iter()
                 .map(|directory| py.text(&absolute(directory)))
                 .collect::<PyResult<Vec<_>>>()?;
-            let arguments = py.list([py.text("host")?, py.text(&self.spec)?])?;
-            self.runtime.helper(py, "prepare", [&arguments, &py.list(paths)?])?;
+            self.runtime.helper(py, "prepare", [&py.list(paths)?])?;
             if host.setting_bool("capture_output") {
                 self.runtime.helper(py, "capture_output", [])?;
             }
             faults::report_in_mold(self.runtime, py)
         })?;
-        self.check_prefix(interpreter)?;
         self.load_hooks(host)
-    }
-
-    /// Fails unless the interpreter that started is the chosen one; with another, the packages would be
-    /// wrong.
-    fn check_prefix(&self, interpreter: &Interpreter) -> Result<()> {
-        let prefix = self.attached("cannot read the interpreter's prefix", |py| {
-            Ok(py.import("sys")?.attr_named("prefix")?.to_text())
-        })?;
-        if Path::new(&prefix) != interpreter.prefix {
-            let message = format!(
-                "the interpreter started with the prefix {prefix} instead of {}",
-                interpreter.prefix.display()
-            );
-            return Err(Failure::new(FailureKind::LOAD, message));
-        }
-        Ok(())
     }
 
     fn load_hooks(&self, host: &Host) -> Result<()> {

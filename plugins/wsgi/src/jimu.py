@@ -147,9 +147,8 @@ def describe(exception):
     return line, text
 
 
-def prepare(arguments, directories):
-    """Set sys.argv, put the application's directories at the start of sys.path, and configure gunicorn's loggers."""
-    sys.argv = list(arguments)
+def prepare(directories):
+    """Put the application's directories at the start of sys.path, and configure gunicorn's loggers."""
     for directory in reversed(directories):
         if directory in sys.path:
             sys.path.remove(directory)

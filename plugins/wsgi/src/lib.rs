@@ -3,7 +3,7 @@
 //! | module | purpose |
 //! | --- | --- |
 //! | [`app`] | the application as seen by the host: loading, forking, serving, exiting |
-//! | [`interpreter`], [`library`] | the interpreter, and its libpython |
+//! | [`library`] | the symbols of the interpreter that this process is |
 //! | [`python`] | a small, safe layer over CPython's limited API, and why it is not PyO3's |
 //! | [`runtime`], [`server`], [`setup`] | per-process state, its object for Python, and how both are created |
 //! | [`serve`], [`body`], [`body_bytes`] | one request: the server side of PEP 3333 |
@@ -14,12 +14,10 @@
 //! | [`process`], [`drain`] | signal handlers, forks and draining, as seen by the application |
 //! | [`guest`] | requests in greenlets of gevent or eventlet |
 //! | [`jimu`], `jimu.py` | what is simpler in Python: importing, hooks, logging, tracebacks |
-//! | `query.py` | queries an interpreter for its properties |
 //!
 //! # Invariants
 //!
-//! - The library refers to no symbol of libpython: it loads even if there is no Python, and reports what is
-//!   missing.
+//! - The library refers to no symbol of CPython: it loads in every process, and reports what is missing.
 //! - The interpreter's lock is never held while waiting.
 //! - The library installs no signal handlers except that of [`faults`]; the application's handlers are chained
 //!   after the host's.
@@ -38,7 +36,6 @@ mod failure;
 mod faults;
 mod guest;
 mod input;
-mod interpreter;
 mod jimu;
 mod library;
 mod logged;

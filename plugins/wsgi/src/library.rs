@@ -1,40 +1,34 @@
-//! libpython: opened with global symbols, so that Python's extension modules find them.
+//! CPython in this process: the symbols that the interpreter's executable, or its libpython, exports.
 //!
-//! The only module that calls `dlopen` and `dlsym`.
+//! The only module that calls `dlsym`.
 
-use std::ffi::{CStr, CString, c_void};
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::ffi::{CString, c_void};
 
-/// libpython, open until the process exits.
-pub(crate) struct Library {
-    handle: *mut c_void,
-}
+/// The functions and objects that all libraries of this process can refer to.
+pub(crate) struct Library(());
 
 impl Library {
-    /// Opens the library at `path`, with its symbols visible to all libraries opened later.
+    /// Finds CPython.
     ///
     /// # Errors
-    /// The message of the dynamic linker.
-    pub(crate) fn open(path: &Path) -> Result<Self, String> {
-        let name = CString::new(path.as_os_str().as_bytes())
-            .map_err(|_| "the path contains a NUL byte".to_owned())?;
-        // SAFETY: libpython's constructors have no requirements; the name is a C string.
-        let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
-        if handle.is_null() {
-            return Err(last_error());
+    /// A line, if this process is no Python interpreter.
+    pub(crate) fn of_process() -> Result<Self, String> {
+        let library = Self(());
+        match library.symbol("PyGILState_Ensure") {
+            Ok(_) => Ok(library),
+            Err(_) => Err("this process is not a Python interpreter".to_owned()),
         }
-        Ok(Self { handle })
     }
 
     /// Returns the address of a symbol.
     ///
     /// # Errors
     /// A line that names the symbol.
+    #[expect(clippy::unused_self, reason = "the value proves that CPython is there")]
     pub(crate) fn symbol(&self, name: &str) -> Result<*mut c_void, String> {
         let c_name = CString::new(name).map_err(|_| format!("{name:?} contains a NUL byte"))?;
-        // SAFETY: the handle is open, the name is a C string.
-        let address = unsafe { libc::dlsym(self.handle, c_name.as_ptr()) };
+        // SAFETY: the name is a C string.
+        let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c_name.as_ptr()) };
         if address.is_null() { Err(format!("symbol {name} not found")) } else { Ok(address) }
     }
 
@@ -51,14 +45,4 @@ impl Library {
         // SAFETY: `F` is a function pointer of the size of an address, by this function's contract.
         Ok(unsafe { std::mem::transmute_copy(&address) })
     }
-}
-
-fn last_error() -> String {
-    // SAFETY: dlerror returns a C string that is valid until the next call in this thread, or null.
-    let text = unsafe { libc::dlerror() };
-    if text.is_null() {
-        return "unknown error of the dynamic linker".to_owned();
-    }
-    // SAFETY: not null, see above.
-    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use double::{Engine, Host, Request, Seen, locked};
+use double::{Engine, Host, Request, Seen, locked, become_python};
 use libtest_mimic::{Arguments, Failed, Trial};
 use worker_api::raw::Value;
 use worker_api::{AppHandle, FailureKind, Requirements};
@@ -48,8 +48,8 @@ fn python() -> Option<PathBuf> {
 
 fn cases(name: &str, python: &Path) -> Vec<Trial> {
     let apps = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/apps");
+    become_python(python);
     let host = Host::default()
-        .text("python", &python.to_string_lossy())
         .set("pythonpath", Value::List(vec![apps.to_string_lossy().into_owned().into()].into()));
     let app = host.app("green:application", name, name).unwrap_or_else(|f| panic!("{f}"));
     assert_eq!(app.requirements(), Requirements::LOOP | Requirements::DEFERRED);

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use double::{Host, Request, Seen};
+use double::{Host, Request, Seen, become_python};
 use libtest_mimic::{Arguments, Failed, Trial};
 use worker_api::raw::Value;
 use worker_api::{AppHandle, FailureKind};
@@ -71,8 +71,8 @@ impl World {
 
 fn cases(python: &str) -> Vec<Trial> {
     let apps = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/apps");
+    become_python(Path::new(python));
     let host = Host::default()
-        .text("python", python)
         .set("pythonpath", Value::List(vec![apps.to_string_lossy().into_owned().into()].into()))
         .set("workers", Value::Int(2));
     let app = host.app("apps:application", "gthread", "").unwrap_or_else(|f| panic!("{f}"));

@@ -1,16 +1,14 @@
-//! Error messages for interpreters that cannot be embedded, and for applications that cannot be loaded.
+//! Error messages for applications that cannot be loaded.
 
 mod double;
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use double::Host;
+use double::{Host, become_python};
 use libtest_mimic::{Arguments, Failed, Trial};
 use worker_api::raw::Value;
-use worker_api::{Failure, FailureKind};
+use worker_api::Failure;
 
 fn main() {
     if let Ok(spec) = std::env::var(CHOSEN) {
@@ -22,70 +20,12 @@ fn main() {
         return;
     }
     let arguments = Arguments::from_args();
-    let interpreters = INTERPRETERS.iter().map(|(name, answer, words)| {
-        Trial::test(format!("an interpreter that is {name}"), move || interpreter(answer, words))
-    });
     let specs = SPECS.iter().map(|(spec, words)| {
         Trial::test(format!("the application {spec}: {words}"), move || application(spec, words))
     });
-    let mut trials: Vec<Trial> = interpreters.chain(specs).collect();
-    trials.push(Trial::test("an interpreter that is not there", || {
-        let failure = made_with("/nonexistent/python").expect_err("it cannot be run");
-        has(
-            &logged(&failure),
-            "cannot run the Python interpreter /nonexistent/python (setting `python`)",
-        )
-    }));
+    let mut trials: Vec<Trial> = specs.collect();
+    trials.push(Trial::test("a process that is no interpreter", no_interpreter));
     libtest_mimic::run(&arguments, trials).exit();
-}
-
-/// The output of an interpreter, and the expected error.
-const INTERPRETERS: &[(&str, &str, &str)] = &[
-    (
-        "too old",
-        r#"{"version": [3, 8], "implementation": "cpython", "free_threaded": false, "library": "/l.so"}"#,
-        "/x/python is Python 3.8: 3.9 or later is required",
-    ),
-    (
-        "free-threaded",
-        r#"{"version": [3, 13], "implementation": "cpython", "free_threaded": true, "library": "/l.so"}"#,
-        "/x/python is a free-threaded build of Python 3.13",
-    ),
-    (
-        "static",
-        r#"{"version": [3, 12], "implementation": "cpython", "free_threaded": false, "library": null}"#,
-        "/x/python has no libpython3.so: it is linked statically",
-    ),
-    (
-        "another",
-        r#"{"version": [3, 10], "implementation": "pypy", "free_threaded": false, "library": "/l.so"}"#,
-        "/x/python is pypy: only CPython can be embedded",
-    ),
-    ("no Python", "hello", "is not a Python interpreter"),
-    (
-        "without its library",
-        r#"{"version": [3, 12], "implementation": "cpython", "free_threaded": false, "library": "/nonexistent/l.so"}"#,
-        "cannot load /nonexistent/l.so of /x/python",
-    ),
-];
-
-fn interpreter(answer: &str, words: &str) -> Result<(), Failed> {
-    let directory = tempfile::tempdir()?;
-    let path = directory.path().join("python");
-    let rest = r#", "executable": "/x/python", "prefix": "/x", "library_name": "libpython3.so", "utf8": false}"#;
-    let answer =
-        answer.strip_suffix('}').map_or(answer.to_owned(), |start| format!("{start}{rest}"));
-    fs::write(&path, format!("#!/bin/sh\necho '{answer}'\n"))?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-    let failure = made_with(&path.to_string_lossy()).expect_err("it cannot be embedded");
-    if failure.kind != FailureKind::LOAD || failure.message.contains('\n') {
-        return Err(Failed::from(format!("{failure:?}")));
-    }
-    has(&logged(&failure), words)
-}
-
-fn made_with(python: &str) -> Result<(), Failure> {
-    Host::default().text("python", python).app("apps:application", "sync", "").map(drop)
 }
 
 /// The argument that names an application, and the expected error.
@@ -128,7 +68,14 @@ fn application(spec: &str, words: &str) -> Result<(), Failed> {
     Ok(())
 }
 
+fn no_interpreter() -> Result<(), Failed> {
+    let failure = Host::default().app("apps:application", "sync", "").map(drop);
+    let failure = failure.expect_err("there is no CPython in this process");
+    has(&logged(&failure), "this process is not a Python interpreter")
+}
+
 fn loading(spec: &str) -> Result<(), Failure> {
+    become_python(Path::new("/usr/bin/python3"));
     let apps = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/apps");
     let directories = Value::List(vec![apps.to_string_lossy().into_owned().into()].into());
     let chdir = apps.to_string_lossy().into_owned();

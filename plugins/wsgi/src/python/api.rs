@@ -1,4 +1,4 @@
-//! CPython's functions, looked up by name in the libpython chosen at run time.
+//! CPython's functions, looked up by name in the interpreter that this process is.
 //!
 //! This module is only a table; the modules beside it make sure that calls are correct. The signatures are
 //! compared by the compiler with those of `pyo3-ffi`. None of its symbols is linked, so this library loads where
@@ -15,8 +15,6 @@ use pyo3_ffi::{
 
 use crate::library::Library;
 
-/// Type of `Py_SetProgramName`, which is looked up separately because it may be missing.
-pub(crate) type SetProgramName = unsafe extern "C" fn(*const libc::wchar_t);
 
 /// `PyObject_Vectorcall` from 3.12 on, `PyObject_VectorcallDict` before: without keywords they are equivalent.
 type Vectorcall = unsafe extern "C" fn(
@@ -33,7 +31,7 @@ macro_rules! api {
         objects { $($object:ident)* }
         exceptions { $($exception:ident)* }
     ) => {
-        /// The functions and objects of libpython that this plugin uses, by their C names.
+        /// The functions and objects of CPython that this plugin uses, by their C names.
         #[allow(non_snake_case, reason = "the names are CPython's")]
         pub(crate) struct Api {
             $(pub(crate) $name: unsafe extern "C" fn($($type),*) $(-> $result)?,)*
@@ -67,7 +65,6 @@ macro_rules! api {
 
 api! {
     functions {
-        fn Py_InitializeEx(c_int);
         fn PyEval_SaveThread() -> *mut PyThreadState;
         fn PyEval_RestoreThread(*mut PyThreadState);
         fn PyGILState_Ensure() -> PyGILState_STATE;

@@ -29,7 +29,7 @@ impl Python<'_> {
     #[inline]
     #[allow(clippy::unused_self, reason = "the token is the proof that the table is filled")]
     pub(super) fn api(self) -> &'static Api {
-        // SAFETY: a token exists only after `initialize`, which fills the table first.
+        // SAFETY: a token exists only after `adopt`, which fills the table first.
         unsafe { api::api() }
     }
 
@@ -56,22 +56,22 @@ impl Drop for Back {
     }
 }
 
-/// Fills the table of functions and starts the interpreter on this thread, which becomes Python's main thread;
-/// then detaches. `prepare` runs after the first step, for settings that must precede the start.
+/// Fills the table of functions of the interpreter that this process is. This thread, Python's main thread, stays
+/// detached.
 ///
 /// # Errors
 /// The message for the missing symbol.
 ///
 /// # Safety
-/// Called once per process, before anything else in this module.
-pub(crate) unsafe fn initialize(library: &Library, prepare: impl FnOnce()) -> Result<(), String> {
+/// Called once per process, before anything else in this module, on a thread that is not attached.
+pub(crate) unsafe fn adopt() -> Result<(), String> {
+    let library = Library::of_process()?;
     // SAFETY: first and only call, by this function's contract.
-    unsafe { api::install(library)? };
-    prepare();
-    // SAFETY: the table is filled; 0 leaves the signals to the host. The first call attaches the thread, the
-    // second saves its state.
+    unsafe { api::install(&library)? };
+    // SAFETY: the table is filled. The first call attaches the thread with the state that it has had, the second saves
+    // that.
     let state = unsafe {
-        (api::api().Py_InitializeEx)(0);
+        (api::api().PyGILState_Ensure)();
         (api::api().PyEval_SaveThread)()
     };
     THREAD.with(|thread| thread.state.set(state));
@@ -80,7 +80,7 @@ pub(crate) unsafe fn initialize(library: &Library, prepare: impl FnOnce()) -> Re
 
 /// Runs `work` with the interpreter's lock. A nested call on the same thread costs next to nothing.
 ///
-/// Only valid after [`initialize`]; callers hold an object that proves this.
+/// Only valid after [`adopt`]; callers hold an object that proves this.
 pub(crate) fn attach<T>(work: impl FnOnce(Python<'_>) -> T) -> T {
     let _guard = Attached::new();
     // SAFETY: the guard has attached this thread and outlives the call.

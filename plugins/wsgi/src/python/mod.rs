@@ -2,7 +2,7 @@
 //!
 //! | module | purpose |
 //! | --- | --- |
-//! | [`api`] | the table of libpython's functions |
+//! | [`api`] | the table of CPython's functions |
 //! | [`mod@attach`] | the interpreter's lock: [`Python`], [`fn@attach`], [`Python::detach`], the fork |
 //! | [`object`] | references: [`Object`] while attached, [`GlobalRef`] beyond |
 //! | [`error`], [`exception`] | the error set in this thread: [`PyErrSet`]; exceptions |
@@ -38,8 +38,7 @@ mod native;
 mod object;
 mod value;
 
-pub(crate) use api::SetProgramName;
-pub(crate) use attach::{Python, after_fork, attach, before_fork, initialize, is_attached};
+pub(crate) use attach::{Python, adopt, after_fork, attach, before_fork, is_attached};
 pub(crate) use error::{PyErrSet, PyResult};
 pub(crate) use exception::Exception;
 pub(crate) use native::{

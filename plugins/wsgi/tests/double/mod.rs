@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+mod interpreter;
+
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
@@ -17,6 +19,8 @@ use worker_api::{
     AccessRecord, Address, AppHandle, Failure, FailureKind, Header, RawAppContext, RequestHead,
     Version, Waker,
 };
+
+pub(crate) use interpreter::become_python;
 
 /// A host with settings and a log.
 #[derive(Clone, Default)]

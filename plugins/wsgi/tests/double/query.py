@@ -1,4 +1,4 @@
-# Prints the properties of an interpreter as one line of JSON. Must run under any Python 3, also one too old to embed.
+# Prints the path of an interpreter's library as JSON.
 import json
 import os
 import sys
@@ -13,16 +13,4 @@ if var("LIBDIR") and var("MULTIARCH"):
     directories.insert(1, os.path.join(var("LIBDIR"), var("MULTIARCH")))
 paths = [os.path.join(directory, name) for name in names for directory in directories if directory]
 found = [path for path in paths if os.path.exists(path)]
-json.dump(
-    {
-        "version": sys.version_info[:2],
-        "implementation": sys.implementation.name,
-        "free_threaded": bool(var("Py_GIL_DISABLED")),
-        "executable": sys.executable,
-        "prefix": sys.prefix,
-        "library": found[0] if found else None,
-        "library_name": names[0],
-        "utf8": bool(sys.flags.utf8_mode),
-    },
-    sys.stdout,
-)
+json.dump({"library": found[0] if found else None}, sys.stdout)
