@@ -10,6 +10,7 @@
 //! arbiter starts another one for the same generation.
 
 use std::io::Read as _;
+use std::mem::ManuallyDrop;
 use std::os::fd::{OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -20,7 +21,7 @@ use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use crate::exit_status::EX_CONFIG;
+use crate::exit_status::{APP_LOAD_ERROR, EX_CONFIG};
 use crate::hooks::{CHILD_EXIT, Commands, WORKER_ABORT};
 use crate::interpreter::{self, Handover, Program, Purpose};
 use crate::limits;
@@ -125,7 +126,7 @@ fn execute(program: Program, start: &Inside) -> Refusal {
         }
         Err(error) => error.into(),
     };
-    Refusal::new(error.to_string(), EX_CONFIG)
+    Refusal::new(error.to_string(), APP_LOAD_ERROR)
 }
 
 fn refuse(command: &Channel, refusal: Refusal) -> ! {
@@ -174,7 +175,9 @@ fn serve<P: Payload>(mut start: Inside) -> ! {
                 send(&start.command, &FromMold::StackTaken);
             }
             Ok(Received::Message(ToMold::ReleaseListeners, _)) => {
-                listener::close_copies(&std::mem::take(&mut start.context.listeners));
+                // Their descriptors are closed: they must not be dropped.
+                let released = ManuallyDrop::new(std::mem::take(&mut start.context.listeners));
+                listener::close_copies(&released);
             }
             Ok(Received::Message(ToMold::Quit, _) | Received::Closed) => process::exit_now(0),
             Ok(Received::Garbled(_) | Received::Nothing) => {}
@@ -214,7 +217,7 @@ pub fn try_load<P: Payload>(settings: Arc<Settings>, log: Arc<ErrorLog>) -> i32 
         Err(error) => error.into(),
     };
     eprintln!("error: {error}");
-    EX_CONFIG
+    APP_LOAD_ERROR
 }
 
 fn check<P: Payload>(context: &MoldContext) -> i32 {

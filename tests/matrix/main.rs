@@ -20,6 +20,7 @@ mod figures;
 mod footprint;
 mod front;
 mod hangs;
+mod interpreters;
 mod libraries;
 mod logs;
 mod panics;
@@ -72,6 +73,7 @@ fn main() {
         panics::behaviours(),
         websockets::behaviours(),
         logs::behaviours(),
+        interpreters::behaviours(),
         python::behaviours(),
         python_boot::behaviours(),
         python_environ::behaviours(),

@@ -8,12 +8,12 @@ def refuse(reason):
     import os
     reason = " ".join(str(reason).split())[:2000]
     if command >= 0:
-        message = {"refused": {"reason": reason, "status": 78}}
+        message = {"refused": {"reason": reason, "status": 4}}
         os.write(command, json.dumps(message).encode("ascii"))
     else:
         sys.stderr.write("error: %s\n" % reason)
         sys.stderr.flush()
-    os._exit(78)
+    os._exit(4)
 
 
 def resume():
@@ -36,7 +36,7 @@ def resume():
         loader = ExtensionFileLoader("_jimu_runtime", runtime)
         module = loader.create_module(ModuleSpec("_jimu_runtime", loader, origin=runtime))
         loader.exec_module(module)
-    except ImportError as error:
+    except Exception as error:
         refuse("%s cannot load extension modules: %s" % (sys.executable, error))
     module.resume(state)
 

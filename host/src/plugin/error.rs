@@ -7,7 +7,7 @@ use worker_api::{Failure, FailureKind};
 
 use super::elf;
 use super::search::NotFound;
-use crate::exit_status::{BOOT_ERROR, EX_CONFIG};
+use crate::exit_status::{APP_LOAD_ERROR, BOOT_ERROR, EX_CONFIG};
 
 /// The expected kind of library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -288,8 +288,6 @@ fn macro_of(kind: Kind) -> &'static str {
     }
 }
 
-/// gunicorn's `APP_LOAD_ERROR`.
-const APP_LOAD_ERROR: i32 = 4;
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,256 @@
+//! The interpreter of a Python application: which can be used, what the application sees of it, and how one that cannot
+//! be used is refused.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use jimu_tests::cell::{self, Cell, Class, Need};
+use jimu_tests::runner::Behaviour;
+use jimu_tests::server::{Server, Setup};
+use jimu_tests::{artifacts, behaviour};
+use serde_json::Value;
+
+pub(crate) fn behaviours() -> Vec<Behaviour> {
+    let without_packages = |behaviour: Behaviour| {
+        behaviour.of_python().only_for(runs_alone, "its guest loop is a package of one interpreter")
+    };
+    vec![
+        behaviour!(the_application_sees_an_ordinary_interpreter).of_python(),
+        behaviour!(multiprocessing_starts_children_in_every_way).of_python().within(90),
+        behaviour!(options_and_variables_reach_the_interpreter).of_python(),
+        without_packages(behaviour!(every_interpreter_serves)).within(90),
+        without_packages(behaviour!(an_interpreter_may_be_anywhere)).within(90),
+        without_packages(behaviour!(an_interpreter_may_print)),
+        behaviour!(what_is_no_interpreter_is_refused).of_python().within(90),
+        behaviour!(another_interpreter_takes_effect_at_reload).of_python(),
+        behaviour!(the_settings_can_be_checked).of_python(),
+    ]
+}
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn runs_alone(class: &Class) -> bool {
+    !class.can(Need::Loops)
+}
+
+/// `sys.argv` is the server's command line and `sys.path[0]` its directory, as under gunicorn.
+fn the_application_sees_an_ordinary_interpreter(cell: &Cell) {
+    let server = Setup::new(cell).app("interpreter").start();
+    let python = cell::python().expect("the behavior's condition");
+    let facts = facts(&server);
+    assert_eq!(facts["executable"], *python.to_string_lossy());
+    assert_eq!(facts["prefix"], *prefix_of(&python).to_string_lossy());
+    assert_eq!(facts["argv"][0], *artifacts::executable("host").to_string_lossy());
+    assert!(facts["argv"].to_string().contains("--worker-class"), "{facts}");
+    // Before it is what `--pythonpath` names.
+    let directory = server.dir().canonicalize().unwrap();
+    assert_eq!(facts["path"][0], *cell::apps().to_string_lossy());
+    assert_eq!(facts["path"][1], *directory.to_string_lossy());
+    assert_eq!(facts["empty"], false);
+    assert!(facts["at_import"]["SIGPIPE"].to_string().contains("SIG_IGN"), "{facts}");
+    assert!(!facts["at_import"].to_string().contains("default_int_handler"), "{facts}");
+    if runs_alone(&cell.class) && !cell.class.has_threads() {
+        assert_eq!(facts["main"], true);
+    }
+    server.stop();
+}
+
+fn multiprocessing_starts_children_in_every_way(cell: &Cell) {
+    let server = Setup::new(cell).app("interpreter").start();
+    let worker = server.until_ready_workers(1)[0];
+    for method in ["spawn", "forkserver", "fork"] {
+        let answer = server.get(&format!("/{method}"));
+        assert_eq!(answer.text(), format!("answer to {method}, 0\n"));
+    }
+    assert_eq!(server.until_ready_workers(1)[0], worker);
+    server.stop();
+}
+
+fn options_and_variables_reach_the_interpreter(cell: &Cell) {
+    let setup = Setup::new(cell).app("interpreter").env("PYTHONWARNINGS", "ignore::UserWarning");
+    let setup = setup.env("PYTHONUTF8", "1").env("OF_TEST", "inherited");
+    let setup = setup.flag("--python-option", "-X dev -W ignore::FutureWarning");
+    let server = setup.flag("--python-option", "-O").start();
+    let facts = facts(&server);
+    assert_eq!(facts["dev"], true);
+    assert_eq!((&facts["utf8"], &facts["optimize"]), (&1.into(), &1.into()));
+    let warnings = facts["warnings"].to_string();
+    for category in ["UserWarning", "FutureWarning"] {
+        assert!(warnings.contains(category), "{warnings}");
+    }
+    assert_eq!(facts["environment"], "inherited");
+    server.stop();
+    let words = "expected an option of Python, such as -X dev";
+    for option in ["-c pass", "-m x", "script.py", "-", "-X", "-i"] {
+        let ended = Setup::new(cell).flag("--python-option", option).refused();
+        assert_eq!(ended.status(), 78, "{option}");
+        assert!(ended.log.contains(words), "{option}: {}", ended.log);
+    }
+}
+
+/// Those that pyenv has installed, and the system's, which is linked statically on Debian.
+fn every_interpreter_serves(cell: &Cell) {
+    let mut pythons = vec![PathBuf::from("/usr/bin/python3")];
+    let home = std::env::var("HOME").unwrap_or_default();
+    let versions = Path::new(&home).join(".pyenv/versions").read_dir().into_iter().flatten();
+    pythons.extend(versions.flatten().map(|version| version.path().join("bin/python")));
+    let mut served = 0;
+    for python in pythons.into_iter().filter(|python| python.exists()) {
+        let version = version_of(&python);
+        let setup = Setup::new(cell).python(&python).app("interpreter");
+        if version >= (3, 9) {
+            let server = setup.start();
+            let facts = facts(&server);
+            assert_eq!(facts["version"], format!("{}.{}", version.0, version.1));
+            if !links_library(&python) {
+                assert_eq!(facts["libraries"], serde_json::json!([]), "{}", python.display());
+            }
+            server.stop();
+            served += 1;
+        } else {
+            let ended = setup.refused();
+            let words = format!("Python {}.{}: 3.9 or later is required", version.0, version.1);
+            assert!(ended.log.contains(&words), "{}", ended.log);
+        }
+    }
+    assert!(served > 0);
+}
+
+/// In a virtual environment, with links or with copies, of a directory with a space and a letter that is not ASCII.
+fn an_interpreter_may_be_anywhere(cell: &Cell) {
+    let base = Path::new("/usr/bin/python3");
+    for (name, option) in [("a b/é", "--symlinks"), ("copies", "--copies")] {
+        let setup = Setup::new(cell).app("interpreter");
+        let environment = setup.dir().join(name);
+        let mut make = Command::new(base);
+        make.args(["-m", "venv", "--without-pip", option]).arg(&environment);
+        assert!(make.status().unwrap().success());
+        // As the directory and as the program.
+        let python = environment.join("bin/python");
+        for named in [&environment, &python] {
+            let setup = Setup::new(cell).app("interpreter").python(named);
+            let server = setup.start();
+            let facts = facts(&server);
+            assert_eq!(facts["executable"], *python.to_string_lossy());
+            assert_eq!(facts["prefix"], *environment.to_string_lossy());
+            server.stop();
+        }
+        // The packages of a zipped application.
+        let archive = environment.join("app.zip");
+        let zip = "import sys, zipfile; zipfile.ZipFile(sys.argv[1], 'w').writestr('zipped.py', sys.argv[2])";
+        let module = "from interpreter import application\n";
+        let made = Command::new(&python).args(["-c", zip]).arg(&archive).arg(module).status();
+        assert!(made.unwrap().success());
+        let server =
+            Setup::new(cell).app("zipped").python(&python).env("PYTHONPATH", &archive).start();
+        assert_eq!(server.get("/").status, 200);
+        server.stop();
+    }
+}
+
+fn an_interpreter_may_print(cell: &Cell) {
+    let setup = Setup::new(cell).app("interpreter").python("/usr/bin/python3");
+    let talk = "import atexit, sys\nprint('at start')\nsys.stderr.write('and here\\n')\n\
+                atexit.register(print, 'at exit')\n";
+    let directory = setup.dir().to_owned();
+    let server =
+        setup.file("sitecustomize.py", talk).env("PYTHONPATH", directory).flags("--preload").start();
+    assert_eq!(server.get("/").status, 200);
+    server.log.line(&["and here"], SOON);
+    server.stop();
+}
+
+fn what_is_no_interpreter_is_refused(cell: &Cell) {
+    let scripts = [
+        ("exits", "#!/bin/sh\nexit 3\n", &["starting the interpreter failed", "status 3"][..]),
+        ("succeeds", "#!/bin/sh\necho hello\n", &["starting the interpreter failed", "status 0"]),
+        ("crashes", "#!/bin/sh\nkill -SEGV $$\n", &["starting the interpreter failed", "SIGSEGV"]),
+        ("garbage", "\x7fELF garbage", &["cannot run the Python interpreter"]),
+        ("hangs", "#!/bin/sh\nexec sleep 1000\n", &["starting the interpreter", "boot_timeout"]),
+    ];
+    for (name, text, words) in scripts {
+        let setup = Setup::new(cell).app("interpreter").file(name, text).flags("--boot-timeout 2");
+        let path = setup.dir().join(name);
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        is_refused(setup.python(&path), &path, words);
+    }
+    let setup = Setup::new(cell).app("interpreter").file("not-executable", "");
+    let path = setup.dir().join("not-executable");
+    is_refused(setup.python(&path), &path, &["cannot run the Python interpreter", "Permission denied"]);
+    for (claim, words) in [
+        ("sys.implementation.name = 'pypy'", "is pypy: CPython is required"),
+        ("sys.abiflags = 't'", "a free-threaded build, which is not supported"),
+        // Built without exporting its symbols.
+        (
+            "def fails(spec): raise ImportError('undefined symbol')\nsys.modules['_imp'].create_dynamic = fails",
+            "cannot load extension modules: undefined symbol",
+        ),
+    ] {
+        let setup = Setup::new(cell).app("interpreter").python("/usr/bin/python3");
+        let directory = setup.dir().to_owned();
+        let setup = setup.file("sitecustomize.py", format!("import sys\n{claim}\n"));
+        let setup = setup.env("PYTHONPATH", directory);
+        is_refused(setup, Path::new("/usr/bin/python3"), &[words]);
+    }
+}
+
+fn is_refused(setup: Setup, python: &Path, words: &[&str]) {
+    let ended = setup.refused();
+    let errors = ended.log.lines().filter(|line| line.contains("[ERROR]")).collect::<Vec<_>>();
+    assert!(ended.status() != 0, "{}", ended.log);
+    let [error] = errors[..] else { panic!("one line for {}: {}", python.display(), ended.log) };
+    assert!(error.contains(&*python.to_string_lossy()), "{error}");
+    for word in words {
+        assert!(error.contains(word), "{word:?} is not in {error}");
+    }
+}
+
+/// One that cannot be used leaves the service as it is.
+fn another_interpreter_takes_effect_at_reload(cell: &Cell) {
+    let python = cell::python().expect("the behavior's condition");
+    let script = |start: &str| format!("#!/bin/sh\n{start} exec {} \"$@\"\n", python.display());
+    let setup = Setup::new(cell).app("interpreter").file("python", script(""));
+    let path = setup.dir().join("python");
+    fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    let server = setup.python(&path).start();
+    let before = server.until_ready_workers(1)[0];
+    server.write("python", "#!/bin/sh\nexit 3\n");
+    let failed = server.ctl(&["reload"]).refused();
+    assert!(failed.contains("starting the interpreter failed"), "{failed}");
+    assert_eq!(server.until_ready_workers(1)[0], before);
+    server.write("python", script("PYTHONOPTIMIZE=1"));
+    server.ctl(&["reload"]).done();
+    assert_eq!(facts(&server)["optimize"], 1);
+    server.stop();
+}
+
+fn the_settings_can_be_checked(cell: &Cell) {
+    let ended = Setup::new(cell).app("interpreter").flags("--check-config").refused();
+    assert_eq!(ended.status(), 0, "{}", ended.log);
+    let ended = Setup::new(cell).app("nosuch").flags("--check-config").refused();
+    assert!(ended.status() != 0 && ended.log.contains("nosuch"), "{}", ended.log);
+}
+
+fn facts(server: &Server) -> Value {
+    serde_json::from_slice(&server.get("/").body).unwrap()
+}
+
+fn prefix_of(python: &Path) -> &Path {
+    python.parent().and_then(Path::parent).unwrap()
+}
+
+fn version_of(python: &Path) -> (u32, u32) {
+    let print = "import sys; print('%d %d' % sys.version_info[:2])";
+    let output = Command::new(python).args(["-c", print]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (major, minor) = text.trim().split_once(' ').unwrap();
+    (major.parse().unwrap(), minor.parse().unwrap())
+}
+
+fn links_library(python: &Path) -> bool {
+    let output = Command::new("ldd").arg(python).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).contains("libpython")
+}
