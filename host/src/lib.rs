@@ -11,7 +11,7 @@
 //! | [`control`] | the control socket, and hostctl's side of it | arbiter, hostctl |
 //! | [`pidfile`], [`systemd`], [`daemon`] | pid file, service manager, background | arbiter |
 //! | [`mold`] | loads the payload of a generation, forks its workers | molds |
-//! | [`interpreter`] | executes the interpreter of a Python application, in which the mold goes on | molds |
+//! | [`interpreter`] | executes the interpreter of a Python application, in which the mold continues | molds |
 //! | [`hooks`] | hooks that are commands | molds |
 //! | [`stack`], `namer` | stacks of panics and hanging requests, named outside of the worker | workers, molds, separate processes |
 //! | [`payload`] | the interface between the process model and what it runs | molds, workers |

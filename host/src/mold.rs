@@ -89,7 +89,7 @@ pub fn run<P: Payload>(start: MoldStart) -> ! {
     }
 }
 
-/// Goes on in the interpreter that a mold, or a check of the settings, has executed; `state` is the descriptor of its
+/// Continues in the interpreter that a mold, or a check of the settings, has executed; `state` is the descriptor of its
 /// [`Handover`]. Called on the main thread of a new process.
 pub fn resume<P: Payload>(state: RawFd) -> ! {
     process::begin_executed();
@@ -121,9 +121,7 @@ fn execute(program: Program, start: &Inside) -> Refusal {
     send(&start.command, &FromMold::Loading(format!("{program}: starting the interpreter")));
     let Inside { context, command, report, slots, .. } = start;
     let error = match Handover::of_mold(context, command, report, slots) {
-        Ok(handover) => {
-            interpreter::execute(program, &context.settings, &handover, Some(command))
-        }
+        Ok(handover) => interpreter::execute(program, &context.settings, &handover, Some(command)),
         Err(error) => error.into(),
     };
     Refusal::new(error.to_string(), APP_LOAD_ERROR)
@@ -139,8 +137,9 @@ fn refuse(command: &Channel, refusal: Refusal) -> ! {
 fn serve<P: Payload>(mut start: Inside) -> ! {
     let mold = std::process::id();
     start.slots.keep_process();
-    let loaded =
-        load::<P>(&start.context, &|what| send(&start.command, &FromMold::Loading(what.to_owned())));
+    let loaded = load::<P>(&start.context, &|what| {
+        send(&start.command, &FromMold::Loading(what.to_owned()));
+    });
     end_if_copy(mold);
     let mut payload = loaded.unwrap_or_else(|refusal| refuse(&start.command, refusal));
     send(&start.command, &FromMold::Loaded(payload.loaded()));

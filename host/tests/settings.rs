@@ -280,6 +280,10 @@ host.toml:6: unknown key \"server\"";
         ),
         ("umask = '8'", "umask: expected permission bits such as 0o660 or \"0660\", found '8'"),
         ("raw_env = ['A']", "raw_env: expected NAME=VALUE, found ['A']"),
+        (
+            "python_options = ['-m x']",
+            "python_options: expected an option of Python, such as -X dev, found ['-m x']",
+        ),
         ("bind = []", "bind: expected at least one address, found []"),
         (
             "bind = ['unix:']",
@@ -504,6 +508,9 @@ fn text_for(name: &'static str, kind: Kind) -> BoxedStrategy<String> {
         ("user" | "group", _) => prop_oneof!["root", "[0-9]{1,5}"].boxed(),
         ("errorlog", _) => "-|[a-z/]{1,9}".boxed_regex(),
         ("raw_env", _) => format!("[A-Z]{{1,8}}={word}").boxed_regex(),
+        ("python_options", _) => {
+            prop_oneof!["-[OBuE]{1,4}", "-X [a-z]{1,9}", "-W[a-z]{1,9}"].boxed()
+        }
         ("statsd_host", _) => prop_oneof!["[a-z.]{1,9}:[0-9]{1,4}", "unix:/[a-z]{1,9}"].boxed(),
         ("syslog_addr", _) => {
             prop_oneof!["udp://[a-z.]{1,9}:[0-9]{1,4}", "unix:///[a-z]{1,9}"].boxed()

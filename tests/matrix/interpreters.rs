@@ -97,7 +97,7 @@ fn every_interpreter_serves(cell: &Cell) {
     let home = std::env::var("HOME").unwrap_or_default();
     let versions = Path::new(&home).join(".pyenv/versions").read_dir().into_iter().flatten();
     pythons.extend(versions.flatten().map(|version| version.path().join("bin/python")));
-    let mut served = 0;
+    let mut used = 0;
     for python in pythons.into_iter().filter(|python| python.exists()) {
         let version = version_of(&python);
         let setup = Setup::new(cell).python(&python).app("interpreter");
@@ -109,14 +109,14 @@ fn every_interpreter_serves(cell: &Cell) {
                 assert_eq!(facts["libraries"], serde_json::json!([]), "{}", python.display());
             }
             server.stop();
-            served += 1;
+            used += 1;
         } else {
             let ended = setup.refused();
             let words = format!("Python {}.{}: 3.9 or later is required", version.0, version.1);
             assert!(ended.log.contains(&words), "{}", ended.log);
         }
     }
-    assert!(served > 0);
+    assert!(used > 0);
 }
 
 /// In a virtual environment, with links or with copies, of a directory with a space and a letter that is not ASCII.
@@ -125,9 +125,9 @@ fn an_interpreter_may_be_anywhere(cell: &Cell) {
     for (name, option) in [("a b/é", "--symlinks"), ("copies", "--copies")] {
         let setup = Setup::new(cell).app("interpreter");
         let environment = setup.dir().join(name);
-        let mut make = Command::new(base);
-        make.args(["-m", "venv", "--without-pip", option]).arg(&environment);
-        assert!(make.status().unwrap().success());
+        let mut command = Command::new(base);
+        command.args(["-m", "venv", "--without-pip", option]).arg(&environment);
+        assert!(command.status().unwrap().success());
         // As the directory and as the program.
         let python = environment.join("bin/python");
         for named in [&environment, &python] {
@@ -142,8 +142,8 @@ fn an_interpreter_may_be_anywhere(cell: &Cell) {
         let archive = environment.join("app.zip");
         let zip = "import sys, zipfile; zipfile.ZipFile(sys.argv[1], 'w').writestr('zipped.py', sys.argv[2])";
         let module = "from interpreter import application\n";
-        let made = Command::new(&python).args(["-c", zip]).arg(&archive).arg(module).status();
-        assert!(made.unwrap().success());
+        let zipped = Command::new(&python).args(["-c", zip]).arg(&archive).arg(module).status();
+        assert!(zipped.unwrap().success());
         let server =
             Setup::new(cell).app("zipped").python(&python).env("PYTHONPATH", &archive).start();
         assert_eq!(server.get("/").status, 200);
@@ -156,8 +156,11 @@ fn an_interpreter_may_print(cell: &Cell) {
     let talk = "import atexit, sys\nprint('at start')\nsys.stderr.write('and here\\n')\n\
                 atexit.register(print, 'at exit')\n";
     let directory = setup.dir().to_owned();
-    let server =
-        setup.file("sitecustomize.py", talk).env("PYTHONPATH", directory).flags("--preload").start();
+    let server = setup
+        .file("sitecustomize.py", talk)
+        .env("PYTHONPATH", directory)
+        .flags("--preload")
+        .start();
     assert_eq!(server.get("/").status, 200);
     server.log.line(&["and here"], SOON);
     server.stop();
@@ -179,7 +182,11 @@ fn what_is_no_interpreter_is_refused(cell: &Cell) {
     }
     let setup = Setup::new(cell).app("interpreter").file("not-executable", "");
     let path = setup.dir().join("not-executable");
-    is_refused(setup.python(&path), &path, &["cannot run the Python interpreter", "Permission denied"]);
+    is_refused(
+        setup.python(&path),
+        &path,
+        &["cannot run the Python interpreter", "Permission denied"],
+    );
     for (claim, words) in [
         ("sys.implementation.name = 'pypy'", "is pypy: CPython is required"),
         ("sys.abiflags = 't'", "a free-threaded build, which is not supported"),

@@ -209,7 +209,7 @@ fn other_handlers_run_at_once(cell: &Cell) {
     }
 }
 
-/// For a signal of its own, and for a fault.
+/// For a signal that the application chooses, and for a fault.
 fn faulthandler_stays_installed(cell: &Cell) {
     for flags in ["", "--preload"] {
         let setup = Setup::new(cell).app("handlers:application").env("HANDLERS", "faulthandler");

@@ -18,7 +18,7 @@ pub extern "C" fn PyInit__jimu_runtime() -> *mut PyObject {
     unsafe { PyModule_Create2(MODULE.0.get(), PYTHON_ABI_VERSION) }
 }
 
-/// `resume(state)`: goes on as the mold, or the check, whose state is in the file with that descriptor.
+/// `resume(state)`: continues as the mold, or the check, whose state is in the file with that descriptor.
 unsafe extern "C" fn resume(_module: *mut PyObject, state: *mut PyObject) -> *mut PyObject {
     // SAFETY: the interpreter passes an object, on an attached thread, which is detached while the server runs. The
     // application attaches it again.

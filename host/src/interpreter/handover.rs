@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -87,7 +87,9 @@ pub enum HandoverError {
     )]
     NoMemory,
     /// The runtime does not belong to this executable.
-    #[error("the runtime for Python is of another build ({runtime}) than the server ({server}); install both together")]
+    #[error(
+        "the runtime for Python is of another build ({runtime}) than the server ({server}); install both together"
+    )]
     Build {
         /// The build of the runtime.
         runtime: &'static str,
@@ -143,7 +145,7 @@ impl Handover {
             log: context.log.file().record(),
             access: context.access.as_ref().map(|file| file.record()),
             files: context.files.iter().map(PrivateFile::new).collect(),
-            watcher: context.watcher.as_ref().map(|channel| channel.as_raw_fd()),
+            watcher: context.watcher.as_deref().map(AsRawFd::as_raw_fd),
             purpose,
         })
     }

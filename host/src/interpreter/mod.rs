@@ -1,5 +1,5 @@
 //! The mold of a Python application is the user's own interpreter: the mold executes it, and it loads the server's
-//! runtime, this crate as an extension module, and goes on as the mold.
+//! runtime, this crate as an extension module, and continues as the mold.
 //!
 //! ```text
 //!     host (mold)                                  python
@@ -49,7 +49,9 @@ pub enum ExecuteError {
         reason: Errno,
     },
     /// The runtime is not beside the executable.
-    #[error("the server's runtime for Python, {RUNTIME}, is not in {directories}; install it beside the executable")]
+    #[error(
+        "the server's runtime for Python, {RUNTIME}, is not in {directories}; install it beside the executable"
+    )]
     NoRuntime {
         /// The directories that were searched.
         directories: String,

@@ -38,14 +38,18 @@ impl Program {
 
     /// The setting may also name a virtual environment, or a program on `PATH`.
     fn named(named: &Path, directory: &Path) -> Self {
-        let path = process::program_path(named.as_os_str(), directory);
-        let path = if path.is_dir() { path.join("bin/python") } else { path };
+        let environment = directory.join(named);
+        let path = if environment.is_dir() {
+            environment.join("bin/python")
+        } else {
+            process::program_path(named.as_os_str(), directory)
+        };
         Self { path, source: " (setting `python`)" }
     }
 
     fn choose(beside: &[&Path], active: Option<&Path>, directory: &Path) -> Self {
-        let in_environment = beside.iter().filter(|beside| is_in_environment(beside));
-        if let Some(path) = in_environment.filter_map(|beside| interpreter_in(beside)).next() {
+        let mut in_environment = beside.iter().filter(|beside| is_in_environment(beside));
+        if let Some(path) = in_environment.find_map(|beside| interpreter_in(beside)) {
             return Self { path, source: " (of the server's virtual environment)" };
         }
         if let Some(active) = active {

@@ -1,6 +1,6 @@
 //! The lines that the arbiter keeps in memory while the reader of a log does not read.
 //!
-//! They belong to the process that [enabled](Held::enable) this: a child that was forked meanwhile has a copy of
+//! They belong to the process that [enabled](Held::enable) this: a child that was forked later has a copy of
 //! them, which it must not write.
 
 use std::sync::{

@@ -288,7 +288,6 @@ fn macro_of(kind: Kind) -> &'static str {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -162,7 +162,8 @@ impl Area {
 
     /// Returns the position of a slot of the area itself.
     pub(super) fn index_of(self, slot: &Inherited) -> Option<usize> {
-        let offset = (std::ptr::from_ref(slot.0) as usize).checked_sub(self.start.as_ptr() as usize)?;
+        let offset =
+            (std::ptr::from_ref(slot.0) as usize).checked_sub(self.start.as_ptr() as usize)?;
         Some(offset / FILE_SIZE).filter(|index| *index < SLOTS_TOTAL)
     }
 

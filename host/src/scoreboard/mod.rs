@@ -285,7 +285,7 @@ pub struct MoldSlots {
     /// The area, if the slots are in it.
     area: Option<Area>,
     own: SlotWriter,
-    /// The memory of its own slot, until it is certain that the mold executes no other program.
+    /// The memory of that slot, until it is certain that the mold executes no other program.
     memory: Option<SlotMemory>,
 }
 

@@ -41,8 +41,7 @@ pub use record::SettingsRecord;
 pub use table::{Settings, TABLE, WORKERS_MAX};
 pub use types::{
     Account, ClientCertificate, GroupId, HeaderMap, LogFormat, LogLevel, LogTarget, ProxyProtocol,
-    PythonOptions,
-    StatsdHost, SyslogAddress, SyslogFacility, TlsVersion, TrustedPeers,
+    PythonOptions, StatsdHost, SyslogAddress, SyslogFacility, TlsVersion, TrustedPeers,
 };
 pub use unsupported::{IGNORED, MOVED, UNSUPPORTED};
 pub use value::{Kind, Value};

@@ -10,7 +10,8 @@ use super::{
     file::Sections,
     types::{
         Account, ClientCertificate, Field, GroupId, HeaderMap, LogFormat, LogLevel, LogTarget,
-        ProxyProtocol, PythonOptions, StatsdHost, SyslogAddress, SyslogFacility, TlsVersion, TrustedPeers,
+        ProxyProtocol, PythonOptions, StatsdHost, SyslogAddress, SyslogFacility, TlsVersion,
+        TrustedPeers,
     },
     value::{Kind, Value},
 };

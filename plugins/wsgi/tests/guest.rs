@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use double::{Engine, Host, Request, Seen, locked, become_python};
+use double::{Engine, Host, Request, Seen, become_python, locked};
 use libtest_mimic::{Arguments, Failed, Trial};
 use worker_api::raw::Value;
 use worker_api::{AppHandle, FailureKind, Requirements};

@@ -7,8 +7,8 @@ use std::process::Command;
 
 use double::{Host, become_python};
 use libtest_mimic::{Arguments, Failed, Trial};
-use worker_api::raw::Value;
 use worker_api::Failure;
+use worker_api::raw::Value;
 
 fn main() {
     if let Ok(spec) = std::env::var(CHOSEN) {

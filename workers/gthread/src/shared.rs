@@ -150,7 +150,7 @@ impl Shared {
             match next {
                 Advance::Request => return Some(connection),
                 Advance::Wait(interest) => {
-                    // In a statement of its own, which unlocks the table.
+                    // A separate statement: its end unlocks the table.
                     let parked =
                         self.table().park(&self.pool.poller.connections, connection, interest);
                     match parked {

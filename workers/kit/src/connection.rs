@@ -69,7 +69,7 @@ pub struct Connection {
     /// When the first byte of the current head arrived, in monotonic nanoseconds; 0 before that.
     head_began_ns: u64,
     /// Since when the connection waits for a head, or lingers. If it was kept alive, the first byte of the next
-    /// head starts the wait anew.
+    /// head restarts the wait.
     waits_since_ns: u64,
     /// The rest of the body of a request whose response is complete.
     pub(crate) body: Option<BodyDecoder>,

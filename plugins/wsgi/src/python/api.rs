@@ -15,7 +15,6 @@ use pyo3_ffi::{
 
 use crate::library::Library;
 
-
 /// `PyObject_Vectorcall` from 3.12 on, `PyObject_VectorcallDict` before: without keywords they are equivalent.
 type Vectorcall = unsafe extern "C" fn(
     *mut PyObject,
