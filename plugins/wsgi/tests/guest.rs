@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use double::{Engine, Host, Request, Seen, become_python, locked};
+use double::{Engine, Host, Request, Seen, become_python, has_library, locked};
 use libtest_mimic::{Arguments, Failed, Trial};
 use worker_api::raw::Value;
 use worker_api::{AppHandle, FailureKind, Requirements};
@@ -43,7 +43,8 @@ fn python() -> Option<PathBuf> {
     let made = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("venv/bin/python");
     let path = std::env::var_os("TEST_PYTHON").map_or(made, PathBuf::from);
     let asked = Command::new(&path).args(["-c", "import gevent, eventlet"]).output();
-    asked.is_ok_and(|output| output.status.success()).then_some(path)
+    let has_both = asked.is_ok_and(|output| output.status.success());
+    (has_both && has_library(&path)).then_some(path)
 }
 
 fn cases(name: &str, python: &Path) -> Vec<Trial> {

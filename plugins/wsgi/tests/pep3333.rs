@@ -1,7 +1,7 @@
 //! PEP 3333 as seen by the application, under every CPython that is found. Each runs in a separate process,
 //! because a process has one interpreter.
 //!
-//! The interpreters are those of pyenv, if there are any, and `python3`.
+//! The interpreters are those of pyenv, if there are any, and `python3`, as far as they have a shared library.
 
 mod double;
 
@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use double::{Host, Request, Seen, become_python};
+use double::{Host, Request, Seen, become_python, has_library};
 use libtest_mimic::{Arguments, Failed, Trial};
 use worker_api::raw::Value;
 use worker_api::{AppHandle, FailureKind};
@@ -50,6 +50,7 @@ fn interpreters() -> Vec<PathBuf> {
         .filter(|python| is_new_enough(python))
         .collect();
     found.push(PathBuf::from("/usr/bin/python3"));
+    found.retain(|python| has_library(python));
     found
 }
 

@@ -13,14 +13,11 @@
 //!
 //! # Why not PyO3 itself
 //!
-//! The host opens every plugin with `RTLD_NOW`, before it is known which libpython will be used. PyO3 refers to
-//! libpython's functions *and objects* (`PyBaseObject_Type`, `PyExc_TypeError`, …) by symbol. References to
-//! objects are resolved when a library is opened, even under `RTLD_LAZY`, so a library with them cannot be opened
-//! before its interpreter is found. The alternatives were two files (or one inside the other), or a table filled
-//! by `dlsym`. With the table, users copy one file, a missing Python is a clear error, and one build can use
-//! features of the chosen version that the limited API of 3.9 lacks (vectorcall). `pyo3-ffi` provides the
-//! declarations and checks the table's signatures. Measured: a library that refers to `PyBool_Type` fails to open
-//! under both `RTLD_LAZY` and `RTLD_NOW`; this one has no undefined Python symbol and opens under both.
+//! The host opens every plugin with `RTLD_NOW`, also to check a file before an interpreter runs. PyO3 refers to CPython's
+//! functions *and objects* (`PyBaseObject_Type`, `PyExc_TypeError`, …) by symbol, so a library with it cannot be opened
+//! in a process without CPython. With a table that is filled by `dlsym`, a process that is no interpreter is a clear
+//! error, and one build can use features of a version that the limited API of 3.9 lacks (vectorcall). `pyo3-ffi`
+//! provides the declarations and checks the table's signatures.
 //!
 //! # Invariants
 //!

@@ -6,15 +6,23 @@ use std::process::Command;
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 
+/// Returns whether the interpreter has a shared library; one that is linked statically may have none.
+pub(crate) fn has_library(python: &Path) -> bool {
+    library_of(python).is_some()
+}
+
+fn library_of(python: &Path) -> Option<PathBuf> {
+    let output = Command::new(python).args(["-I", "-c", QUERY]).output().ok()?;
+    let facts: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+    facts["library"].as_str().map(PathBuf::from)
+}
+
 /// Starts the interpreter in this process, which becomes that of the virtual environment of `python`, and detaches the
 /// thread. Call it once.
 pub(crate) fn become_python(python: &Path) {
-    let output = Command::new(python).args(["-I", "-c", QUERY]).output().expect("it runs");
-    let text = String::from_utf8(output.stdout).expect("JSON");
-    let facts: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     let name: Vec<libc::wchar_t> =
         python.to_str().expect("UTF-8").chars().map(|c| c as libc::wchar_t).chain([0]).collect();
-    let library = PathBuf::from(facts["library"].as_str().expect("a shared library"));
+    let library = library_of(python).expect("a shared library");
     // SAFETY: the functions have these types in every CPython from 3.9 on; the name is never freed, and the process has
     // one thread that uses Python.
     unsafe {

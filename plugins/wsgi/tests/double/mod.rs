@@ -20,7 +20,7 @@ use worker_api::{
     Version, Waker,
 };
 
-pub(crate) use interpreter::become_python;
+pub(crate) use interpreter::{become_python, has_library};
 
 /// A host with settings and a log.
 #[derive(Clone, Default)]
