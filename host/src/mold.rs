@@ -37,7 +37,7 @@ use crate::scoreboard::{MoldSlots, Scoreboard, SlotMemory};
 use crate::settings::Settings;
 use crate::stack::StackReport;
 use crate::title;
-use crate::worker::{self, WorkerStart, panic_text};
+use crate::worker::entry::{self, WorkerStart, panic_text};
 
 /// What a new mold gets from the arbiter.
 pub struct MoldStart {
@@ -377,7 +377,7 @@ fn fork_worker<P: Payload>(
             let context = &start.context;
             let start =
                 WorkerStart { context, report, slot, memory, slot_number, age, intermediate };
-            worker::run(payload, start)
+            entry::run(payload, start)
         }
         Err(error) => {
             payload.after_fork_parent();

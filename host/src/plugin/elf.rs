@@ -7,7 +7,21 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
-use super::error::NotALibrary;
+/// Why a file cannot be a library of this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotALibrary {
+    /// Not an ELF file.
+    NotElf,
+    /// Built for another machine.
+    Machine {
+        /// Name of that machine.
+        found: String,
+    },
+    /// An object file or a program.
+    NotShared,
+    /// Incomplete.
+    Truncated,
+}
 
 /// Checks the beginning of a file: [`HEADER_SIZE`] bytes or more, or fewer if it is shorter.
 pub fn check_header(start: &[u8]) -> Result<(), NotALibrary> {

@@ -5,66 +5,10 @@ use std::path::PathBuf;
 
 use worker_api::{Failure, FailureKind};
 
-use super::elf;
+use super::elf::{self, NotALibrary};
+use super::kind::Kind;
 use super::search::NotFound;
 use crate::exit_status::{APP_LOAD_ERROR, BOOT_ERROR, EX_CONFIG};
-
-/// The expected kind of library.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// A worker class.
-    Class,
-    /// An application.
-    App,
-    /// A hook plugin.
-    Hooks,
-}
-
-impl Kind {
-    /// Returns the operator's name of the kind.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Class => "worker class",
-            Self::App => "application",
-            Self::Hooks => "hook plugin",
-        }
-    }
-
-    fn with_article(self) -> &'static str {
-        match self {
-            Self::Class => "a worker class",
-            Self::App => "an application",
-            Self::Hooks => "a hook plugin",
-        }
-    }
-
-    fn how_to_pass(self) -> &'static str {
-        match self {
-            Self::Class => "pass it with --worker-class",
-            Self::App => "pass it as the argument APPLICATION",
-            Self::Hooks => "pass it with --hooks",
-        }
-    }
-
-    /// All kinds.
-    pub(super) const ALL: [Self; 3] = [Self::Class, Self::App, Self::Hooks];
-}
-
-/// Why a file cannot be a library of this machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NotALibrary {
-    /// Not an ELF file.
-    NotElf,
-    /// Built for another machine.
-    Machine {
-        /// Name of that machine.
-        found: String,
-    },
-    /// An object file or a program.
-    NotShared,
-    /// Incomplete.
-    Truncated,
-}
 
 /// Why a library is refused.
 #[derive(Debug, thiserror::Error)]

@@ -19,8 +19,9 @@ use worker_api::{AppModuleRef, HooksModuleRef, WorkerClassRef};
 use crate::limits;
 
 use super::copy::Draft;
-use super::elf;
-use super::error::{Kind, LoadError, NotALibrary};
+use super::elf::{self, NotALibrary};
+use super::error::LoadError;
+use super::kind::Kind;
 use super::names::LibraryName;
 use super::private::{LibraryCopy, Missing, Tree, Unusable};
 

@@ -12,6 +12,7 @@
 //! | [`names`] | the path under which debuggers find a library |
 //! | [`build_id`] | identifies the build of a library |
 //! | [`load`] | opens a library and checks that it is compatible |
+//! | [`kind`] | the kinds of plugins |
 //! | [`error`] | why a library is refused, in one line |
 //! | [`mod@plugins`] | the life of a worker class and an application, from opening to a worker's exit status |
 //! | [`services`] | the host's services for plugins |
@@ -26,6 +27,7 @@ pub mod dynamic;
 pub mod elf;
 pub mod error;
 mod files;
+pub mod kind;
 pub mod load;
 pub mod names;
 pub mod plugins;

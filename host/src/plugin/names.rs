@@ -22,7 +22,7 @@ use libloading::os::unix::Library;
 
 use super::build_id::BuildId;
 use super::copy::descriptor_path;
-use super::error::Kind;
+use super::kind::Kind;
 use crate::message::LoadedLibrary;
 
 /// The name of a library that was loaded from a copy.

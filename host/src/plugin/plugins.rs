@@ -17,8 +17,9 @@ use worker_api::{
     AppModuleRef, Capabilities, Failure, RawAppContext, Requirements, WorkerClassRef,
 };
 
-use super::error::{Kind, LoadError, one_line};
+use super::error::{LoadError, one_line};
 use super::files::LoadedFiles;
+use super::kind::Kind;
 use super::load::{Plugin, open_app, open_class, open_hooks};
 use super::names::{LibraryName, LibraryNames};
 use super::search::{SearchPath, is_python};

@@ -19,8 +19,7 @@ use std::path::{Path, PathBuf};
 
 use super::copy::{Draft, SealedCopy};
 use super::dynamic::Dynamic;
-use super::elf;
-use super::error::NotALibrary;
+use super::elf::{self, NotALibrary};
 use super::resident::is_resident;
 
 /// A plugin and its private libraries: the plugin first, then in the order in which the dynamic linker loads them.

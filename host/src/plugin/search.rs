@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::error::Kind;
+use super::kind::Kind;
 use crate::process;
 use crate::settings::gunicorn::class_alias;
 use crate::settings::{Settings, is_django_project};

@@ -7,9 +7,8 @@ use std::{
     sync::Arc,
 };
 
-use super::{declare::Setting, table::TABLE, unsupported};
+use super::unsupported;
 use crate::exit_status::EX_CONFIG;
-use crate::similar::distance;
 
 /// Origin of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,16 +87,6 @@ impl Problem {
         let reason = unsupported::ignored_reason(name)?;
         Some(Self::at(origin, format!("{name} (of gunicorn) has no effect: {reason}")))
     }
-
-    /// Creates a problem of an unknown key.
-    pub(super) fn unknown(origin: &Origin, key: &str) -> Self {
-        let hint = match (unsupported::reason(key), nearest(key)) {
-            (Some(reason), _) => format!(" (of gunicorn): {reason}"),
-            (None, Some(setting)) => format!("; did you mean {:?}?", setting.name),
-            (None, None) => String::new(),
-        };
-        Self::at(origin, format!("unknown key {key:?}{hint}"))
-    }
 }
 
 impl fmt::Display for Problem {
@@ -151,25 +140,6 @@ impl From<Problem> for Error {
 
 fn lines(problems: &[Problem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
-}
-
-/// Returns the setting whose name or flag is most similar to `key`, if one is similar enough.
-fn nearest(key: &str) -> Option<&'static Setting> {
-    let key = key.to_ascii_lowercase().replace('-', "_");
-    let spellings = |setting: &'static Setting| {
-        let flags = setting.long.into_iter().chain(setting.aliases.iter().copied());
-        std::iter::once(setting.name).chain(flags)
-    };
-    TABLE
-        .iter()
-        .filter_map(|setting| {
-            let distance =
-                spellings(setting).map(|name| distance(&key, &name.replace('-', "_"))).min()?;
-            Some((distance, setting))
-        })
-        .filter(|(distance, _)| *distance <= 1 + key.chars().count() / 5)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, setting)| setting)
 }
 
 /// Maximum number of characters of an invalid value shown in a message.

@@ -14,20 +14,11 @@ use toml::de::DeTable;
 use super::{
     error::{Origin, Problem},
     index_of,
+    sections::{CLASS, SECTIONS, Sections},
     table::TABLE,
+    unknown::unknown_key,
     value::Value,
 };
-
-/// Tables of the file that only plugins interpret.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Sections {
-    /// `[class.NAME]`: for the worker class with this name.
-    pub class: toml::Table,
-    /// `[application]`: for the application.
-    pub application: toml::Table,
-    /// `[hooks]`: commands, and options of hooks.
-    pub hooks: toml::Table,
-}
 
 /// Contents of a file: values with the index of their setting in [`TABLE`] and their line.
 #[derive(Debug, Default)]
@@ -70,7 +61,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<FileSettings, Vec<Problem
             continue;
         }
         let Some(index) = index_of(name) else {
-            problems.push(Problem::unknown(&origin, name));
+            problems.push(unknown_key(&origin, name));
             continue;
         };
         match TABLE[index].read_toml(value.get_ref()) {
@@ -79,7 +70,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<FileSettings, Vec<Problem
         }
     }
     if problems.is_empty() {
-        file.sections = read_sections(text);
+        file.sections = Sections::read(text);
         return Ok(file);
     }
     // Keys come in alphabetical order; report them in the order of the file.
@@ -89,16 +80,6 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<FileSettings, Vec<Problem
 
 fn not_a_table(origin: &Origin, name: &str, found: &str) -> Problem {
     Problem::value(origin, name, &format!("expected a table [{name}]"), found)
-}
-
-/// Returns the plugins' tables of a text that has been checked.
-fn read_sections(text: &str) -> Sections {
-    let mut table = text.parse::<toml::Table>().unwrap_or_default();
-    let mut take = |name: &str| match table.remove(name) {
-        Some(toml::Value::Table(section)) => section,
-        _ => toml::Table::new(),
-    };
-    Sections { class: take(CLASS), application: take(SECTIONS[1]), hooks: take(SECTIONS[2]) }
 }
 
 /// Reads `path`; an error becomes one problem.
@@ -130,9 +111,3 @@ fn line_of(text: &str, offset: usize) -> usize {
 }
 
 const FILE_DEFAULT: &str = "host.toml";
-
-/// Tables that are passed to plugins unchanged.
-const SECTIONS: [&str; 3] = [CLASS, "application", "hooks"];
-
-/// Table of tables: one for each worker class.
-const CLASS: &str = "class";

@@ -17,8 +17,10 @@ mod losses;
 mod page;
 mod print;
 mod record;
+mod sections;
 mod table;
 mod types;
+mod unknown;
 mod unsupported;
 mod value;
 mod words;
@@ -33,11 +35,11 @@ use std::{
 pub use bind::Bind;
 pub use declare::{Effect, Setting, Variable};
 pub use error::{Error, Origin, Problem};
-pub use file::Sections;
 pub use flags::{Action, command};
 pub use losses::is_django_project;
 pub use page::page;
 pub use record::SettingsRecord;
+pub use sections::Sections;
 pub use table::{Settings, TABLE, WORKERS_MAX};
 pub use types::{
     Account, ClientCertificate, GroupId, HeaderMap, LogFormat, LogLevel, LogTarget, ProxyProtocol,
@@ -234,7 +236,7 @@ impl Layers {
     fn take_requests(&mut self, requests: &[(String, String)]) -> Result<(), Error> {
         for (name, text) in requests {
             let origin = Origin::Request;
-            let index = index_of(name).ok_or_else(|| Problem::unknown(&origin, name))?;
+            let index = index_of(name).ok_or_else(|| unknown::unknown_key(&origin, name))?;
             let value = TABLE[index]
                 .parse(text)
                 .map_err(|expected| Problem::value(&origin, name, &expected, text))?;

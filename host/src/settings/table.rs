@@ -7,7 +7,7 @@ use super::{
     bind::Bind,
     declare::{Effect, Setting, Variable, settings},
     error::{Origin, Problem},
-    file::Sections,
+    sections::Sections,
     types::{
         Account, ClientCertificate, Field, GroupId, HeaderMap, LogFormat, LogLevel, LogTarget,
         ProxyProtocol, PythonOptions, StatsdHost, SyslogAddress, SyslogFacility, TlsVersion,
