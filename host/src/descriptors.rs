@@ -1,10 +1,9 @@
 //! Which descriptors a process keeps that the arbiter forks: those that it was given, the standard streams, and those
 //! that were open before the server opened any. All others belong to the arbiter and are closed.
 
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::RawFd;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
 /// Descriptors that were open before the server opened any: those of the operator, which an application may use, and
@@ -40,7 +39,9 @@ pub fn close_all_but(kept: impl IntoIterator<Item = RawFd>) {
     kept.sort_unstable();
     kept.dedup();
     // A system may refuse the system call, and may have no `/proc`.
-    let _ = close_ranges(&kept).or_else(|_| close_listed(&kept)).map_err(|_| close_numbers(&kept));
+    if close_ranges(&kept).is_err() && close_listed(&kept).is_err() {
+        close_numbers(&kept);
+    }
 }
 
 /// Closes the ranges between the kept descriptors, which are sorted and begin with 0.
@@ -82,9 +83,8 @@ fn open_numbers() -> std::io::Result<Vec<RawFd>> {
 }
 
 fn flags_of(number: RawFd) -> Option<DescriptorFlags> {
-    // SAFETY: F_GETFD on a number that is not open returns EBADF and does nothing else.
-    let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
-    fcntl(descriptor, FcntlArg::F_GETFD).ok()
+    // SAFETY: F_GETFD changes nothing. For a number that is not open it returns EBADF.
+    Errno::result(unsafe { libc::fcntl(number, libc::F_GETFD) }).ok()
 }
 
 /// Bound on the numbers that are tried without `/proc`, some 3 ms. The kernel assigns the lowest free number, so the
@@ -94,7 +94,7 @@ const NUMBERS_MAX: RawFd = 65_536;
 #[cfg(test)]
 mod tests {
     use std::fs::File;
-    use std::os::fd::AsRawFd as _;
+    use std::os::fd::AsRawFd;
 
     use nix::sys::wait::{WaitStatus, waitpid};
     use nix::unistd::ForkResult;
@@ -125,8 +125,8 @@ mod tests {
             let status = status_of(|| {
                 close(&kept);
                 let mut numbers = numbers.iter().chain(&kept[..3]);
-                let as_expected = numbers
-                    .all(|number| kept.contains(number) == flags_of(*number).is_some());
+                let as_expected =
+                    numbers.all(|number| kept.contains(number) == flags_of(*number).is_some());
                 i32::from(!as_expected)
             });
             assert!(matches!(status, WaitStatus::Exited(_, 0)), "way {way}: {status:?}");

@@ -24,7 +24,7 @@
 //! | `title` | process titles in `ps` | everywhere |
 //! | [`similar`] | similarity of words, for "did you mean" | everywhere |
 //! | [`exit_status`] | exit statuses of all processes | everywhere |
-//! | [`process`], [`privileges`], [`signals`], [`clock`], `limits`, `safe_path`, `socket_file` | system calls, each in one place | everywhere |
+//! | [`process`], [`descriptors`], [`privileges`], [`signals`], [`clock`], `limits`, `safe_path`, `socket_file` | system calls, each in one place | everywhere |
 //!
 //! # Invariants
 //!
@@ -38,6 +38,7 @@ pub mod check;
 pub mod clock;
 pub mod control;
 pub mod daemon;
+pub mod descriptors;
 pub mod exit_status;
 pub mod hooks;
 pub mod interpreter;

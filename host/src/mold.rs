@@ -11,7 +11,7 @@
 
 use std::io::Read as _;
 use std::mem::ManuallyDrop;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -51,8 +51,22 @@ pub struct MoldStart {
     pub scoreboard: Arc<Scoreboard>,
     /// Memory of the mold's own slot.
     pub slot: SlotMemory,
-    /// Descriptors of the arbiter that neither mold nor workers may hold.
-    pub close: Vec<RawFd>,
+    /// Descriptors to keep besides those of the fields above.
+    pub keep: Vec<RawFd>,
+}
+
+impl MoldStart {
+    /// Returns the descriptors that the mold has after the fork, besides the standard streams.
+    fn descriptors(&self) -> Vec<RawFd> {
+        let MoldContext { listeners, access, watcher, .. } = &self.context;
+        let mut descriptors = self.keep.clone();
+        descriptors.extend(listeners.iter().map(|listener| listener.descriptor()));
+        descriptors.extend(access.as_ref().map(|file| file.as_fd().as_raw_fd()));
+        descriptors.extend(watcher.as_ref().map(|watcher| descriptor_of(watcher)));
+        descriptors.extend([&self.command, &self.report].map(descriptor_of));
+        descriptors.extend(self.slot.descriptor().map(AsRawFd::as_raw_fd));
+        descriptors
+    }
 }
 
 /// State of a running mold.
@@ -69,7 +83,7 @@ pub type MoldMain = fn(MoldStart) -> !;
 
 /// Runs a mold. Called right after the fork, while all signals are still blocked.
 pub fn run<P: Payload>(start: MoldStart) -> ! {
-    process::begin_forked(&start.close);
+    process::begin_forked(start.descriptors());
     let MoldStart { context, command, report, scoreboard, slot, .. } = start;
     let slots = match Scoreboard::leave(scoreboard, slot) {
         Ok(slots) => slots,
@@ -160,7 +174,7 @@ fn serve<P: Payload>(mut start: Inside) -> ! {
         match received {
             Ok(Received::Message(ToMold::Fork { slot, age }, _)) => {
                 let memory = start.slots.memory(slot, memory);
-                payload = fork_worker(payload, &start, slot, age, memory);
+                (payload, start) = fork_worker(payload, start, slot, age, memory);
             }
             Ok(Received::Message(ToMold::Reopen, _)) => reopen_logs(&start.context),
             Ok(Received::Message(ToMold::Hook { event, facts }, _)) => {
@@ -170,7 +184,7 @@ fn serve<P: Payload>(mut start: Inside) -> ! {
                 run_hooks(&payload, &start.context, &event, &facts);
             }
             Ok(Received::Message(ToMold::Stack { pid, report }, _)) => {
-                name_stack(&payload, &mut start, pid, *report);
+                start = name_stack(&payload, start, pid, *report);
                 send(&start.command, &FromMold::StackTaken);
             }
             Ok(Received::Message(ToMold::ReleaseListeners, _)) => {
@@ -328,28 +342,27 @@ fn reopen_logs(context: &MoldContext) {
     }
 }
 
-/// Forks a worker that becomes a child of the arbiter, and reports the result. Returns the payload in the mold,
-/// and does not return in the worker.
+/// Forks a worker that becomes a child of the arbiter, and reports the result. Returns in the mold, and does not
+/// return in the worker, which drops what only the mold uses. It closes nothing else: what is open belongs to the
+/// server or to plugins.
 fn fork_worker<P: Payload>(
     mut payload: P,
-    start: &Inside,
+    start: Inside,
     slot_number: u32,
     age: u64,
     memory: Option<SlotMemory>,
-) -> P {
+) -> (P, Inside) {
     let Some(memory) = memory else {
         // The kernel drops a descriptor for which there is no room.
         send(&start.command, &fork_failed(age, &limits::describe(Errno::EMFILE)));
-        return payload;
+        return (payload, start);
     };
-    let pipe =
-        nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(std::io::Error::from);
-    let made = pipe.and_then(|pipe| Ok((pipe, start.report.duplicate()?)));
-    let ((pid_reader, pid_writer), report) = match made {
-        Ok(made) => made,
+    let pipe = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK);
+    let (pid_reader, pid_writer) = match pipe {
+        Ok(pipe) => pipe,
         Err(error) => {
-            send(&start.command, &fork_failed(age, &limits::describe_io(&error)));
-            return payload;
+            send(&start.command, &fork_failed(age, &limits::describe(error)));
+            return (payload, start);
         }
     };
     payload.hook("pre_fork", &[0, age as i64]);
@@ -367,14 +380,13 @@ fn fork_worker<P: Payload>(
                 Err(error) => fork_failed(age, &limits::describe(error)),
             };
             send(&start.command, &message);
-            payload
+            (payload, start)
         }
         Ok(Twice::Grandchild(intermediate)) => {
-            process::close_inherited(&[descriptor_of(&start.command)]);
-            process::close_inherited(start.namer.descriptor().as_slice());
-            drop((pid_reader, pid_writer));
-            let slot = start.slots.own();
-            let context = &start.context;
+            let Inside { context, command, report, slots, namer } = start;
+            drop((command, namer, pid_reader, pid_writer));
+            let slot = slots.own();
+            let context = &context;
             let start =
                 WorkerStart { context, report, slot, memory, slot_number, age, intermediate };
             entry::run(payload, start)
@@ -382,17 +394,18 @@ fn fork_worker<P: Payload>(
         Err(error) => {
             payload.after_fork_parent();
             send(&start.command, &fork_failed(age, &limits::describe(error)));
-            payload
+            (payload, start)
         }
     }
 }
 
-/// Has the stack of a worker logged.
-fn name_stack<P: Payload>(payload: &P, start: &mut Inside, pid: u32, report: StackReport) {
-    let context = &start.context;
-    let channels = [Some(&start.command), Some(&start.report), context.watcher.as_deref()];
-    let close: Vec<RawFd> = channels.into_iter().flatten().map(descriptor_of).collect();
-    start.namer.name(payload, context, &close, pid, report);
+/// Has the stack of a worker logged. Returns in the mold, and does not return in a new namer, which drops what only
+/// the mold uses.
+fn name_stack<P: Payload>(payload: &P, mut start: Inside, pid: u32, report: StackReport) -> Inside {
+    let Some(process) = start.namer.name(&start.context, pid, report) else { return start };
+    let Inside { context, command, report, slots: _, namer } = start;
+    drop((command, report, namer));
+    process.serve(payload, &context)
 }
 
 /// Returns the process ID that the intermediate process has written, or 0.
@@ -409,7 +422,7 @@ fn fork_failed(age: u64, reason: &str) -> FromMold {
 }
 
 fn descriptor_of(channel: &Channel) -> RawFd {
-    std::os::fd::AsRawFd::as_raw_fd(channel)
+    channel.as_raw_fd()
 }
 
 fn send(command: &Channel, message: &FromMold) {

@@ -9,7 +9,6 @@
 //! The namer takes stacks from the mold until none is left, one after the other. If the process that names a stack fails,
 //! hangs, or the arbiter ends, the namer logs that stack without names.
 
-use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -38,85 +37,94 @@ pub(crate) struct Namer {
 }
 
 impl Namer {
-    /// Returns the descriptor that workers must close.
-    pub(crate) fn descriptor(&self) -> Option<RawFd> {
-        self.queue.as_ref().map(AsRawFd::as_raw_fd)
-    }
-
-    /// Has a stack of worker `pid` logged, with names if that is possible. The new process closes the descriptors of
-    /// `close`.
-    pub(crate) fn name<P: Payload>(
+    /// Has a stack of worker `pid` logged, with names if that is possible. Returns `None` in the mold; in a new
+    /// process, what that process is to run.
+    pub(crate) fn name(
         &mut self,
-        payload: &P,
         context: &MoldContext,
-        close: &[RawFd],
         pid: u32,
         report: StackReport,
-    ) {
+    ) -> Option<NamerProcess> {
         // Addresses mean nothing here in a worker of an earlier mold of the generation.
         let is_own = report.mold == std::process::id();
         let message = ToNamer { pid, report };
-        if !is_own || !self.send(payload, context, close, &message) {
-            message.report.log_unnamed(&context.log, pid);
+        let sent = if is_own { self.send(&message) } else { Sent::No };
+        match sent {
+            Sent::Yes => {}
+            Sent::No => message.report.log_unnamed(&context.log, pid),
+            Sent::InNamer(process) => return Some(process),
         }
+        None
     }
 
-    /// Sends a stack to the running namer, or to a new one; returns whether that was possible.
-    fn send<P: Payload>(
-        &mut self,
-        payload: &P,
-        context: &MoldContext,
-        close: &[RawFd],
-        message: &ToNamer,
-    ) -> bool {
+    /// Sends a stack to the running namer, or to a new one.
+    fn send(&mut self, message: &ToNamer) -> Sent {
         match self.queue.as_ref().map(|queue| queue.try_send(message)) {
-            Some(Ok(())) => return true,
+            Some(Ok(())) => return Sent::Yes,
             // Its queue is full.
-            Some(Err(nix::errno::Errno::EAGAIN)) => return false,
+            Some(Err(nix::errno::Errno::EAGAIN)) => return Sent::No,
             // It has exited.
             Some(Err(_)) | None => self.queue = None,
         }
-        let Ok((near, far)) = Channel::pair() else { return false };
+        let Ok((near, far)) = Channel::pair() else { return Sent::No };
         if far.try_send(message).is_err() {
-            return false;
+            return Sent::No;
         }
         match process::fork_twice(|_| {}) {
             Ok(Twice::Caller(intermediate)) => {
                 drop(near);
-                let has_begun = process::wait_for_intermediate(intermediate).is_ok();
-                self.queue = has_begun.then_some(far);
-                has_begun
+                if process::wait_for_intermediate(intermediate).is_err() {
+                    return Sent::No;
+                }
+                self.queue = Some(far);
+                Sent::Yes
             }
             Ok(Twice::Grandchild(intermediate)) => {
-                process::close_inherited(close);
-                drop(far);
-                serve(payload, context, &near, intermediate)
+                Sent::InNamer(NamerProcess { queue: near, intermediate })
             }
-            Err(_) => false,
+            Err(_) => Sent::No,
         }
     }
 }
 
-/// The namer's life. All signals stay blocked.
-fn serve<P: Payload>(payload: &P, context: &MoldContext, queue: &Channel, intermediate: Pid) -> ! {
-    process::reset_signal_handlers();
-    title::set(&context.settings, "namer");
-    listener::close_copies(&context.listeners);
-    let arbiter = context.arbiter_pid;
-    let is_tied = process::wait_for_parent(arbiter, intermediate)
-        && process::tie_to_parent(arbiter, Signal::SIGTERM);
-    loop {
-        match queue.receive::<ToNamer>() {
-            Ok(Received::Message(ToNamer { pid, report }, _)) => {
-                let may_name = is_tied && getppid() == arbiter;
-                if !may_name || !name_apart(payload, context, pid, &report) {
-                    report.log_unnamed(&context.log, pid);
+/// Result of sending a stack to a namer, in the two processes in which that can return.
+enum Sent {
+    Yes,
+    No,
+    /// This is the new namer.
+    InNamer(NamerProcess),
+}
+
+/// A new namer, in its own process. All signals stay blocked.
+pub(crate) struct NamerProcess {
+    queue: Channel,
+    /// The process between mold and namer, which is about to exit.
+    intermediate: Pid,
+}
+
+impl NamerProcess {
+    /// Logs the stacks that the mold sends, until it closes the queue.
+    pub(crate) fn serve<P: Payload>(self, payload: &P, context: &MoldContext) -> ! {
+        let Self { queue, intermediate } = self;
+        process::reset_signal_handlers();
+        title::set(&context.settings, "namer");
+        listener::close_copies(&context.listeners);
+        let arbiter = context.arbiter_pid;
+        let is_tied = process::wait_for_parent(arbiter, intermediate)
+            && process::tie_to_parent(arbiter, Signal::SIGTERM);
+        loop {
+            match queue.receive::<ToNamer>() {
+                Ok(Received::Message(ToNamer { pid, report }, _)) => {
+                    let may_name = is_tied && getppid() == arbiter;
+                    if !may_name || !name_apart(payload, context, pid, &report) {
+                        report.log_unnamed(&context.log, pid);
+                    }
                 }
+                // From now on the mold starts another namer. What it has sent before is still received.
+                Ok(Received::Nothing) => queue.refuse_more(),
+                Ok(Received::Garbled(_)) => {}
+                Ok(Received::Closed) | Err(_) => process::exit_now(0),
             }
-            // From now on the mold starts another namer. What it has sent before is still received.
-            Ok(Received::Nothing) => queue.refuse_more(),
-            Ok(Received::Garbled(_)) => {}
-            Ok(Received::Closed) | Err(_) => process::exit_now(0),
         }
     }
 }

@@ -19,6 +19,8 @@ use nix::sys::signal::{
 };
 use nix::unistd::{ForkResult, Pid, getppid};
 
+use crate::descriptors::close_all_but;
+
 /// Converts a process ID from the type of std and of shared memory. Returns `None` for a number that no process
 /// can have.
 pub fn pid(number: u32) -> Option<Pid> {
@@ -124,13 +126,12 @@ fn set_write_errors(action: SigHandler) {
     }
 }
 
-/// Initializes a helper process that the arbiter has forked, while all signals are still blocked: closes the
-/// descriptors in `close`, and makes signals that are meant for the arbiter alone do nothing.
-pub fn begin_forked(close: &[RawFd]) {
-    close_inherited(close);
-    reset_signal_handlers();
-    ignore_until_exec(&ARBITERS_SIGNALS);
-    unblock_signals();
+/// Initializes a process that the arbiter has forked, while all signals are still blocked: closes all descriptors but
+/// the standard streams and `kept` (see [`close_all_but`]), and makes signals that are meant for the arbiter alone do
+/// nothing.
+pub fn begin_forked(kept: impl IntoIterator<Item = RawFd>) {
+    close_all_but(kept);
+    begin_executed();
 }
 
 /// Blocks the arbiter's signals, so that they do not end the program that this process executes before it calls
@@ -140,10 +141,12 @@ pub fn block_arbiters_signals() {
     let _ = SigSet::from_iter(ARBITERS_SIGNALS).thread_block();
 }
 
-/// Completes [`block_arbiters_signals`] in the executed program: like [`begin_forked`], and with the actions that the
-/// program has set.
+/// Completes [`block_arbiters_signals`] in the executed program, which has set handlers: makes signals that are meant
+/// for the arbiter alone do nothing, and restores the default action of all others.
 pub fn begin_executed() {
-    begin_forked(&[]);
+    reset_signal_handlers();
+    ignore_until_exec(&ARBITERS_SIGNALS);
+    unblock_signals();
 }
 
 /// Makes `signals` do nothing until exec, which restores their default action (it does not do so for ignored
@@ -343,11 +346,6 @@ impl Child {
         self.pid
     }
 
-    /// Returns the pidfd.
-    pub fn descriptor(&self) -> Option<RawFd> {
-        self.handle.as_ref().map(AsRawFd::as_raw_fd)
-    }
-
     /// Sends a signal. Ignores that the child has exited, which is noticed elsewhere.
     pub fn signal(&self, signal: Signal) {
         let sent = self.handle.as_ref().map(|handle| send_through(handle, signal));
@@ -443,15 +441,6 @@ pub fn take_descriptor(number: RawFd) -> std::io::Result<OwnedFd> {
             std::mem::forget(descriptor);
             Err(error.into())
         }
-    }
-}
-
-/// Closes descriptors of objects that this process, a fork that ends in [`exit_now`], never uses or drops.
-pub fn close_inherited(descriptors: &[RawFd]) {
-    for &descriptor in descriptors {
-        // SAFETY: the owners live in stack frames of the parent's main loop, to which this process never
-        // returns, so nothing here uses or closes the number again.
-        unsafe { libc::close(descriptor) };
     }
 }
 

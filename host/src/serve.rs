@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::arbiter::Arbiter;
+use crate::descriptors::StartupDescriptors;
 use crate::exit_status::{EX_CONFIG, FAILED};
 use crate::log::{ErrorLog, log_panics};
 use crate::payload::Payload;
@@ -39,6 +40,7 @@ pub fn main<P: Payload>() -> i32 {
 }
 
 fn serve<P: Payload>(sources: Sources, settings: Arc<Settings>) -> i32 {
+    let startup = StartupDescriptors::find();
     // The successor of an upgraded arbiter is in the background already.
     let in_background = std::env::var_os(crate::listener::UPGRADE_VARIABLE).is_some();
     let leaves = settings.daemon && !in_background;
@@ -49,7 +51,7 @@ fn serve<P: Payload>(sources: Sources, settings: Arc<Settings>) -> i32 {
     let Some(log) = open_log(&settings) else { return EX_CONFIG };
     settings.warn_of_ignored();
     title::set(&settings, "arbiter");
-    match Arbiter::new(sources, settings, log, mold::run::<P>) {
+    match Arbiter::new(sources, settings, log, startup, mold::run::<P>) {
         Ok(arbiter) => arbiter.run(),
         Err(error) => {
             tracing::error!("{error}");

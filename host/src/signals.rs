@@ -2,7 +2,7 @@
 //! process ID, and the main loop reads them. Unlike with a signalfd nothing is blocked, so a second TTIN is not
 //! merged into the first, and children inherit no mask.
 
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, IntoRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd as _, OwnedFd};
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use nix::fcntl::OFlag;
@@ -18,10 +18,9 @@ pub struct ReceivedSignal {
     pub sender: u32,
 }
 
-/// The reading end of the pipe.
+/// The reading end of the pipe. The handlers use the other end as long as the process lives.
 pub struct SignalInbox {
     pipe: OwnedFd,
-    writer: RawFd,
 }
 
 impl SignalInbox {
@@ -29,15 +28,14 @@ impl SignalInbox {
     /// signals of the first.
     pub fn install(signals: &[Signal]) -> nix::Result<Self> {
         let (pipe, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
-        let writer = writer.into_raw_fd();
-        PIPE.store(writer, Ordering::Release);
+        PIPE.store(writer.into_raw_fd(), Ordering::Release);
         let flags = SaFlags::SA_SIGINFO | SaFlags::SA_RESTART;
         let action = SigAction::new(SigHandler::SigAction(on_signal), flags, SigSet::all());
         for &signal in signals {
             // SAFETY: `on_signal` is async-signal-safe: it stores into atomics and calls write(2).
             unsafe { sigaction(signal, &action) }?;
         }
-        Ok(Self { pipe, writer })
+        Ok(Self { pipe })
     }
 
     /// Returns everything that arrived since the previous call, in order.
@@ -57,11 +55,6 @@ impl SignalInbox {
                 .map(|signal| ReceivedSignal { signal, sender: 0 }),
         );
         caught
-    }
-
-    /// Descriptors to close in a child.
-    pub fn descriptors(&self) -> [RawFd; 2] {
-        [self.pipe.as_raw_fd(), self.writer]
     }
 }
 

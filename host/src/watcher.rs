@@ -11,7 +11,7 @@
 //! generation that continues because its successor was refused is still watched.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd as _, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -40,13 +40,14 @@ pub struct WatcherStart {
     pub files: Channel,
     /// Channel for reporting changes.
     pub changes: Channel,
-    /// Descriptors of the arbiter that the process may not hold.
-    pub close: Vec<RawFd>,
+    /// Descriptors to keep besides those of both channels.
+    pub keep: Vec<RawFd>,
 }
 
 /// Runs the process. Called right after the fork, while all signals are still blocked.
 pub fn run(start: WatcherStart) -> ! {
-    process::begin_forked(&start.close);
+    let own = [&start.files, &start.changes].map(AsRawFd::as_raw_fd);
+    process::begin_forked(start.keep.iter().copied().chain(own));
     title::set(&start.settings, "watcher");
     if let Err(error) = privileges::drop_to(&start.settings) {
         tracing::error!("cannot watch files: {error}");

@@ -1,13 +1,11 @@
 //! `reload`: each generation with this setting has a process that watches its files ([`crate::watcher`]) and
 //! reports changes; the arbiter then reloads as on request.
 
-use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 
 use nix::unistd::ForkResult;
 
 use super::Arbiter;
-use super::generations::NO_GENERATION;
 use super::handles::Watcher;
 use super::reload::ReloadRequest;
 use crate::message::{Channel, FromWatcher, Received};
@@ -35,17 +33,13 @@ impl Arbiter {
         let (changes, to_arbiter) = Channel::pair()?;
         let (from_workers, files) = Channel::pair()?;
         match process::fork_with_signals_blocked()? {
-            ForkResult::Child => {
-                let mut close = self.private_descriptors(NO_GENERATION);
-                close.extend([changes.as_raw_fd(), files.as_raw_fd()]);
-                watcher::run(WatcherStart {
-                    settings: Arc::clone(&self.generations[index].settings),
-                    arbiter_pid: self.scoreboard.arbiter_pid(),
-                    files: from_workers,
-                    changes: to_arbiter,
-                    close,
-                })
-            }
+            ForkResult::Child => watcher::run(WatcherStart {
+                settings: Arc::clone(&self.generations[index].settings),
+                arbiter_pid: self.scoreboard.arbiter_pid(),
+                files: from_workers,
+                changes: to_arbiter,
+                keep: self.common_descriptors(),
+            }),
             ForkResult::Parent { child } => {
                 Ok(Watcher { pid: child, changes, files: Arc::new(files) })
             }

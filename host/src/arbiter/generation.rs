@@ -1,6 +1,5 @@
 //! A generation as the arbiter sees it: its state, its processes, and everything that is done to them.
 
-use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use nix::sys::signal::{Signal, kill};
@@ -130,12 +129,6 @@ impl Generation {
     pub(super) fn kill_at_ns(&self, now_ns: u64) -> Option<u64> {
         let own = self.settings.boot_timeout.map(|limit| now_ns + clock::duration_ns(limit));
         own.into_iter().chain(self.boot_deadline_ns()).min()
-    }
-
-    /// Returns the pidfds of its workers.
-    pub(super) fn handles(&self) -> impl Iterator<Item = RawFd> + '_ {
-        let processes = self.workers.iter().filter_map(|worker| worker.process.as_ref());
-        processes.filter_map(Child::descriptor)
     }
 
     /// Returns whether it is retired and no process is left.

@@ -87,6 +87,3 @@ impl DerefMut for Generations {
         &mut self.0
     }
 }
-
-/// An ID that no generation has: for processes that keep no descriptor of any generation.
-pub(super) const NO_GENERATION: u32 = 0;

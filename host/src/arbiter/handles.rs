@@ -1,6 +1,6 @@
 //! Handles of the processes of a generation: its mold, its workers, and the process that watches its files.
 
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, RawFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 
 use nix::sys::signal::{Signal, kill};
@@ -176,11 +176,6 @@ impl Watcher {
     /// Returns whether `pid` is this process.
     pub(super) fn is(&self, pid: Pid) -> bool {
         self.pid == pid
-    }
-
-    /// Returns the workers' end, to close it in processes that must not hold it.
-    pub(super) fn descriptor(&self) -> RawFd {
-        self.files.as_raw_fd()
     }
 }
 

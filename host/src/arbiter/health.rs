@@ -1,14 +1,11 @@
 //! When the health check of a new generation runs ([`super::probe`]), and what follows from its result.
 
-use std::os::fd::RawFd;
-
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::ForkResult;
 
 use super::Arbiter;
 use super::generation::{Generation, Stage};
-use super::generations::NO_GENERATION;
 use super::probe::{HEALTHY, HealthCheck, ProbeSocket, run_check};
 use crate::clock;
 use crate::exit_status::EX_CONFIG;
@@ -61,20 +58,16 @@ impl Arbiter {
     }
 
     fn start_health_check(&mut self, id: u32) {
-        let close = self.private_descriptors(NO_GENERATION);
+        let mut keep = self.common_descriptors();
         let Some(generation) = self.generations.by_id_mut(id) else { return };
         let Some(path) = generation.health.socket.as_ref().map(ProbeSocket::path) else { return };
-        let descriptor = generation.health.path_descriptor();
+        keep.extend(generation.health.path_descriptor());
         let started = Channel::pair().and_then(|pair| {
             let fork = process::fork_with_signals_blocked()?;
             Ok((pair, fork))
         });
         match started {
-            Ok(((_, far), ForkResult::Child)) => {
-                let close: Vec<RawFd> =
-                    close.into_iter().filter(|fd| Some(*fd) != descriptor).collect();
-                run_check(&generation.settings, &path, &close, &far)
-            }
+            Ok(((_, far), ForkResult::Child)) => run_check(&generation.settings, &path, keep, &far),
             Ok(((near, _), ForkResult::Parent { child })) => {
                 generation.health.running = Some(HealthCheck { pid: child, result: near });
             }

@@ -2,7 +2,7 @@
 //! The arbiter opens that process's sockets, keeps them while the process is replaced, and starts a new one when
 //! it dies; serving requests does not depend on it.
 
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
 use nix::sys::signal::{Signal, kill};
@@ -11,7 +11,6 @@ use nix::unistd::{ForkResult, Pid};
 
 use super::Arbiter;
 use super::generation::{Generation, Stage};
-use super::generations::NO_GENERATION;
 use crate::clock;
 use crate::listener::{self, Listener};
 use crate::message::{Channel, ToStatus};
@@ -84,11 +83,6 @@ impl StatusProcess {
 
     pub(super) fn next_deadline(&self) -> Option<u64> {
         (self.retry_at_ns != 0).then_some(self.retry_at_ns)
-    }
-
-    pub(super) fn descriptors(&self) -> impl Iterator<Item = std::os::fd::RawFd> + '_ {
-        let channel = self.channel.as_ref().map(Channel::as_raw_fd);
-        self.listeners.iter().map(|(_, listener)| listener.descriptor()).chain(channel)
     }
 
     /// Binds the addresses that are not bound yet.
@@ -167,14 +161,12 @@ impl Arbiter {
         match made {
             Ok(((near, far), ForkResult::Child)) => {
                 drop(near);
-                let mut close = self.private_descriptors(NO_GENERATION);
-                close.retain(|descriptor| !self.status.descriptors().any(|own| own == *descriptor));
                 let start = StatusStart {
                     settings,
                     scoreboard: Arc::clone(&self.scoreboard),
                     slots: far,
                     listeners: self.status.listeners.clone(),
-                    close,
+                    keep: self.common_descriptors(),
                 };
                 status::run(&start)
             }

@@ -54,7 +54,7 @@ mod stop;
 mod timeouts;
 mod upgrade;
 
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -63,9 +63,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use canary::RetiredGeneration;
 use children::UnclaimedExits;
 use death::OutOfMemory;
-use generation::Generation;
 use generations::Generations;
-use handles::{Exit, Watcher};
+use handles::Exit;
 use metrics::StatusProcess;
 use reload::ReloadRequest;
 use stop::Phase;
@@ -73,6 +72,7 @@ use upgrade::{Predecessor, Successor};
 
 use crate::clock;
 use crate::control::{ClientId, ControlServer};
+use crate::descriptors::StartupDescriptors;
 use crate::limits;
 use crate::listener::{self, Inherited, ListenError};
 use crate::log::ErrorLog;
@@ -109,6 +109,7 @@ pub struct Arbiter {
     sources: Sources,
     mold_main: MoldMain,
     log: Arc<ErrorLog>,
+    startup: StartupDescriptors,
     scoreboard: Arc<Scoreboard>,
     signals: SignalInbox,
     control: ControlServer,
@@ -158,11 +159,12 @@ enum Source {
 
 impl Arbiter {
     /// Opens the listeners and everything else that is needed before the first fork. `settings` were loaded
-    /// from `sources`.
+    /// from `sources`, and `startup` was found before anything was opened.
     pub fn new(
         sources: Sources,
         settings: Arc<Settings>,
         log: Arc<ErrorLog>,
+        startup: StartupDescriptors,
         mold_main: MoldMain,
     ) -> Result<Self, StartError> {
         fn system<E: Into<std::io::Error>>(what: &'static str) -> impl Fn(E) -> StartError {
@@ -195,6 +197,7 @@ impl Arbiter {
             sources,
             mold_main,
             log,
+            startup,
             scoreboard: Arc::new(scoreboard),
             signals,
             control,
@@ -332,44 +335,10 @@ impl Arbiter {
             .chain(log)
     }
 
-    /// Returns the descriptors that a child must not inherit, except those of the generation that it is
-    /// created for.
-    fn private_descriptors(&self, keep: u32) -> Vec<RawFd> {
-        let others = self.generations.iter().filter(|generation| generation.id != keep);
-        let kept: Vec<RawFd> = self
-            .generations
-            .iter()
-            .filter(|generation| generation.id == keep)
-            .flat_map(|generation| &generation.listeners)
-            .map(|listener| listener.descriptor())
-            .collect();
-        let mut descriptors: Vec<RawFd> = others
-            .flat_map(|generation| {
-                let listeners = generation.listeners.iter().map(|listener| listener.descriptor());
-                let access = generation.access_file.as_ref().map(|file| file.as_fd().as_raw_fd());
-                let probe = generation.health.listener().map(|probe| probe.descriptor());
-                let watcher = generation.watcher.as_ref().map(Watcher::descriptor);
-                listeners
-                    .chain([generation.report_of_workers.as_raw_fd()])
-                    .chain(access)
-                    .chain(probe)
-                    .chain(watcher)
-            })
-            .filter(|descriptor| !kept.contains(descriptor))
-            .chain(self.sources().map(|(_, descriptor, _)| descriptor.as_raw_fd()))
-            .chain(self.signals.descriptors())
-            .chain(
-                self.generations
-                    .iter()
-                    .filter_map(|generation| generation.health.path_descriptor()),
-            )
-            .chain(self.control.descriptors())
-            .chain(self.status.descriptors())
-            .chain(self.generations.iter().flat_map(Generation::handles))
-            .collect();
-        descriptors.sort_unstable();
-        descriptors.dedup();
-        descriptors
+    /// Returns the descriptors that every process of the server keeps besides its own: those of the error log, and
+    /// those that were open before the server opened any.
+    fn common_descriptors(&self) -> Vec<RawFd> {
+        self.startup.remaining().chain(self.log.descriptors()).collect()
     }
 
     /// Returns whether another arbiter serves the same sockets.

@@ -18,6 +18,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
+use crate::descriptors::close_all_but;
 use crate::listener::{self, ListenError, Listener};
 use crate::message::Channel;
 use crate::settings::{Bind, ProxyProtocol, Settings};
@@ -154,9 +155,9 @@ impl Drop for ProbeSocket {
 fn descriptor_path(descriptor: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", descriptor.as_raw_fd())
 }
-/// Main function of the process that runs the check.
-pub(super) fn run_check(settings: &Settings, path: &Path, close: &[RawFd], result: &Channel) -> ! {
-    process::close_inherited(close);
+/// Main function of the process that runs the check. It keeps the descriptors of `keep` and that of `result`.
+pub(super) fn run_check(settings: &Settings, path: &Path, keep: Vec<RawFd>, result: &Channel) -> ! {
+    close_all_but(keep.into_iter().chain([result.as_raw_fd()]));
     process::reset_signal_handlers();
     process::unblock_signals();
     let limit = settings.health_timeout.max(Duration::from_secs(1));

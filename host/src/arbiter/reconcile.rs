@@ -185,9 +185,8 @@ impl Arbiter {
             watcher: generation.watcher.as_ref().map(Watcher::files),
         };
         let scoreboard = Arc::clone(&self.scoreboard);
-        let mut close = self.private_descriptors(generation.id);
-        close.push(std::os::fd::AsRawFd::as_raw_fd(&generation.report_of_workers));
-        (self.mold_main)(MoldStart { context, command, report, scoreboard, slot, close })
+        let keep = self.common_descriptors();
+        (self.mold_main)(MoldStart { context, command, report, scoreboard, slot, keep })
     }
 
     /// Asks the mold for `missing` workers.

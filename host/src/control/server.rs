@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -165,13 +165,6 @@ impl ControlServer {
             flags.set(PollFlags::POLLOUT, !client.output.is_empty());
             (!flags.is_empty()).then(|| (client.id, client.stream.as_fd(), flags))
         })
-    }
-
-    /// Returns all descriptors to close in children.
-    pub fn descriptors(&self) -> impl Iterator<Item = RawFd> {
-        let clients = self.clients.iter().map(|client| client.stream.as_raw_fd());
-        let spare = self.spare.as_ref().map(AsRawFd::as_raw_fd);
-        clients.chain(self.listener.as_ref().map(AsRawFd::as_raw_fd)).chain(spare)
     }
 
     /// Accepts the clients in the backlog, at most [`CLIENTS_MAX`] in one call. Each one beyond that number

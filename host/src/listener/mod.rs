@@ -22,7 +22,6 @@ pub use inherited::Inherited;
 pub(crate) use inherited::UPGRADE_VARIABLE;
 
 use crate::privileges::Identity;
-use crate::process;
 use crate::safe_path::SafePath;
 use crate::settings::{Bind, Settings};
 
@@ -359,11 +358,14 @@ pub fn upgrade_variable(listeners: &[Arc<Listener>]) -> String {
     entries.collect::<Vec<_>>().join("\n")
 }
 
-/// Closes a fork's copies of the sockets. Call this only once, in a process that never drops a listener: see
-/// [`process::close_inherited`].
+/// Closes a fork's copies of the sockets. Call this only once, in a process that ends in
+/// [`exit_now`](crate::process::exit_now), and that uses no listener afterwards.
 pub(crate) fn close_copies(listeners: &[Arc<Listener>]) {
-    let descriptors = listeners.iter().map(|listener| listener.descriptor());
-    process::close_inherited(&descriptors.collect::<Vec<_>>());
+    for listener in listeners {
+        // SAFETY: the arbiter's handles are in stack frames to which this process never returns, so no listener is
+        // dropped here, and nothing uses or closes the number again.
+        unsafe { libc::close(listener.descriptor()) };
+    }
 }
 
 fn key_of(bind: &Bind) -> String {

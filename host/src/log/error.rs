@@ -6,7 +6,7 @@
 use std::{
     fmt::{self, Write as _},
     io::{self, Write as _},
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd as _, OwnedFd, RawFd},
     sync::{
         Arc, OnceLock, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU8, Ordering},
@@ -126,6 +126,13 @@ impl ErrorLog {
     /// Returns the log's file.
     pub fn file(&self) -> &LogFile {
         &self.file
+    }
+
+    /// Returns the numbers of the log's descriptors, which a forked process keeps.
+    pub fn descriptors(&self) -> Vec<RawFd> {
+        let syslog = self.syslog.read().unwrap_or_else(PoisonError::into_inner);
+        let syslog = syslog.as_ref().map(Syslog::descriptor);
+        std::iter::once(self.file.as_fd().as_raw_fd()).chain(syslog).collect()
     }
 
     /// Redirects this process's standard output and standard error to the log's file (`capture_output`). A

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _, UdpSocket};
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 
@@ -49,6 +50,14 @@ impl Syslog {
             facility: settings.syslog_facility.0,
             tag: format!("host.{prefix}.{part}"),
         }))
+    }
+
+    /// Returns the number of the socket's descriptor.
+    pub(super) fn descriptor(&self) -> RawFd {
+        match &self.socket {
+            Socket::Unix(socket, _) => socket.as_raw_fd(),
+            Socket::Udp(socket, _) => socket.as_raw_fd(),
+        }
     }
 
     /// Sends one line.

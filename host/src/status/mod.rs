@@ -23,7 +23,7 @@ mod statsd;
 mod view;
 
 use std::fmt;
-use std::os::fd::{AsFd as _, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 use std::sync::Arc;
 
 use nix::sys::signal::Signal;
@@ -65,13 +65,15 @@ pub struct StatusStart {
     pub slots: Channel,
     /// Its listeners.
     pub listeners: Vec<(Service, Arc<Listener>)>,
-    /// Descriptors of the arbiter to close.
-    pub close: Vec<RawFd>,
+    /// Descriptors to keep besides those of the channel and the listeners.
+    pub keep: Vec<RawFd>,
 }
 
 /// Runs the process, from immediately after the fork, when all signals are still blocked.
 pub fn run(start: &StatusStart) -> ! {
-    process::begin_forked(&start.close);
+    let listeners = start.listeners.iter().map(|(_, listener)| listener.descriptor());
+    let own = listeners.chain([start.slots.as_raw_fd()]);
+    process::begin_forked(start.keep.iter().copied().chain(own));
     title::set(&start.settings, "status");
     if let Err(error) = privileges::drop_to(&start.settings) {
         tracing::error!("metrics and status page cannot be served: {error}");

@@ -24,6 +24,7 @@ macro_rules! tests {
     ($($name:ident),* $(,)?) => { [$((concat!(module_path!(), "::", stringify!($name)), $name)),*] };
 }
 
+mod descriptors;
 mod double;
 mod faults;
 mod forgers;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
     }
     let tests = [
         life::TESTS,
+        descriptors::TESTS,
         faults::TESTS,
         metrics::TESTS,
         forgers::TESTS,

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use nix::unistd::geteuid;
 
 use crate::mounts::Change;
-use crate::server::{Server, stat};
+use crate::server::{Server, children_of};
 use crate::{Test, mounts};
 
 pub(crate) const TESTS: &[Test] = &tests![all_processes_but_the_arbiter_have_only_the_users_rights];
@@ -19,14 +19,6 @@ fn rights_of(pid: u32) -> Option<String> {
     let lines = status.lines().filter(|line| names.iter().any(|name| line.starts_with(name)));
     let words = lines.flat_map(str::split_whitespace);
     Some(words.collect::<Vec<_>>().join(" "))
-}
-
-/// Returns the processes whose parent is `parent`.
-fn children_of(parent: i32) -> Vec<u32> {
-    let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let is_child = |pid: &u32| stat(*pid).is_some_and(|(state, of)| state != 'Z' && of == parent);
-    pids.filter(is_child).collect()
 }
 
 fn all_processes_but_the_arbiter_have_only_the_users_rights() {

@@ -136,9 +136,12 @@ impl Server {
 
     /// Returns the address of the listener, as logged.
     pub(crate) fn address(&self) -> SocketAddr {
-        let line = self.wait_for("Listening at: http://");
-        let address = line.split("http://").nth(1).unwrap();
-        address.split(' ').next().unwrap().parse().unwrap()
+        address_in(&self.wait_for("Listening at: http://"))
+    }
+
+    /// Returns the address at which metrics are served, as logged.
+    pub(crate) fn metrics_address(&self) -> SocketAddr {
+        address_in(&self.wait_for("Metrics at: http://"))
     }
 
     /// Opens a connection and sends `word`.
@@ -217,6 +220,12 @@ impl Drop for Server {
     }
 }
 
+/// Returns the address in the URL of a line of the log.
+fn address_in(line: &str) -> SocketAddr {
+    let address = line.split("http://").nth(1).unwrap();
+    address.split(' ').next().unwrap().parse().unwrap()
+}
+
 /// Reads until the other side closes; returns an empty text after a reset.
 pub(crate) fn answer(mut stream: TcpStream) -> String {
     let mut text = String::new();
@@ -234,4 +243,12 @@ pub(crate) fn stat(pid: u32) -> Option<(char, i32)> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut words = text.rsplit_once(')')?.1.split_whitespace();
     Some((words.next()?.chars().next()?, words.next()?.parse().ok()?))
+}
+
+/// Returns the processes whose parent is `parent`.
+pub(crate) fn children_of(parent: i32) -> Vec<u32> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_child = |pid: &u32| stat(*pid).is_some_and(|(state, of)| state != 'Z' && of == parent);
+    pids.filter(is_child).collect()
 }
