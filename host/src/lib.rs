@@ -24,7 +24,7 @@
 //! | `title` | process titles in `ps` | everywhere |
 //! | [`similar`] | similarity of words, for "did you mean" | everywhere |
 //! | [`exit_status`] | exit statuses of all processes | everywhere |
-//! | [`process`], [`descriptors`], [`privileges`], [`signals`], [`clock`], `limits`, `safe_path`, `socket_file` | system calls, each in one place | everywhere |
+//! | [`process`], [`descriptors`], [`privileges`], [`signal_inbox`], [`clock`], `limits`, `safe_path`, `socket_file` | system calls, each in one place | everywhere |
 //!
 //! # Invariants
 //!
@@ -57,7 +57,7 @@ mod safe_path;
 pub mod scoreboard;
 pub mod serve;
 pub mod settings;
-pub mod signals;
+pub mod signal_inbox;
 pub mod similar;
 mod socket_file;
 pub mod stack;

@@ -15,7 +15,7 @@
 //! | `death` | descriptions of why a process died |
 //! | `exits` | the hook `child_exit` |
 //! | `reload` | new generations: creation, promotion, refusal |
-//! | `signals` | signals of the arbiter |
+//! | `signal_actions` | what each signal to the arbiter does |
 //! | `stop` | graceful and quick stops |
 //! | `upgrade` | hands over to an arbiter of a new binary (USR2) |
 //! | `control_requests` | requests on the control socket |
@@ -48,7 +48,7 @@ mod probe;
 mod reap;
 mod reconcile;
 mod reload;
-mod signals;
+mod signal_actions;
 mod stacks;
 mod stop;
 mod timeouts;
@@ -82,7 +82,7 @@ use crate::privileges::Identity;
 use crate::process;
 use crate::scoreboard::Scoreboard;
 use crate::settings::{Settings, Sources};
-use crate::signals::SignalInbox;
+use crate::signal_inbox::SignalInbox;
 use crate::systemd::Notifier;
 
 /// Why the arbiter could not start.
@@ -173,8 +173,8 @@ impl Arbiter {
         process::adopt_descendants().map_err(system("adopting workers"))?;
         process::reset_signal_handlers();
         process::unblock_signals();
-        let signals =
-            SignalInbox::install(signals::HANDLED).map_err(system("installing signal handlers"))?;
+        let signals = SignalInbox::install(signal_actions::HANDLED)
+            .map_err(system("installing signal handlers"))?;
         let scoreboard = Scoreboard::new().map_err(system("creating the scoreboard"))?;
         log.count_in(scoreboard.log_lines());
         log.file().keep_lines();

@@ -25,12 +25,12 @@ use nix::{
 use worker_api::AccessRecord;
 
 use super::{
-    clock::{self, LocalTime},
     escape,
     file::LogFile,
     format::{AccessFormat, LineContext, basic_user, decimal_seconds, number, request_id},
     open::OpenError,
     syslog::{Part, Syslog},
+    wall_clock::{self, LocalTime},
 };
 use crate::{
     scoreboard::{ACCESS_LINES_MAX, AccessBuffer},
@@ -174,7 +174,7 @@ impl AccessLog {
                 return;
             }
         }
-        let now = clock::now();
+        let now = wall_clock::now();
         let trouble = {
             let lines = &mut *self.lock();
             lines.stamp.set(now, &self.form);
@@ -200,7 +200,7 @@ impl AccessLog {
     /// Writes the buffered lines if they are due. Called from time to time.
     pub fn flush_due(&self) {
         let lines = &mut *self.lock();
-        if !lines.buffer.is_empty() && lines.pace.is_due(clock::monotonic_millis()) {
+        if !lines.buffer.is_empty() && lines.pace.is_due(wall_clock::monotonic_millis()) {
             lines.flush(&self.file);
         }
     }
@@ -296,7 +296,7 @@ impl Lines {
                 }
             }
         }
-        let now_ms = clock::monotonic_millis();
+        let now_ms = wall_clock::monotonic_millis();
         if self.pace.is_due(now_ms) {
             self.flush(file);
         } else {
@@ -310,7 +310,7 @@ impl Lines {
             let written = write_lines(file, waiting);
             self.buffer.remove(written);
         }
-        self.pace.written_ms = clock::monotonic_millis();
+        self.pace.written_ms = wall_clock::monotonic_millis();
     }
 }
 

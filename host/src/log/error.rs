@@ -21,11 +21,11 @@ use tracing::{
 };
 
 use super::{
-    clock::{self, LocalTime},
     escape,
     file::{LogFile, LogRecord},
     open::OpenError,
     syslog::{Part, Syslog},
+    wall_clock::{self, LocalTime},
 };
 use crate::scoreboard::LogLines;
 use crate::settings::{LogFormat, LogLevel, LogTarget, Settings};
@@ -173,7 +173,7 @@ impl ErrorLog {
             if let Some(lines) = self.lines.get() {
                 lines.count(level as usize);
             }
-            let now = clock::now_millis();
+            let now = wall_clock::now_millis();
             let written = self.file.append(&self.line(pid, level, target, message, now));
             if written {
                 self.report_trouble(now);
@@ -192,14 +192,14 @@ impl ErrorLog {
             return;
         }
         let written = if self.json.load(Ordering::Relaxed) {
-            self.file.append(&json_text(target, text, clock::now_millis()))
+            self.file.append(&json_text(target, text, wall_clock::now_millis()))
         } else if text.ends_with(b"\n") {
             self.file.append(text)
         } else {
             self.file.append(&[text, b"\n"].concat())
         };
         if written {
-            self.report_trouble(clock::now_millis());
+            self.report_trouble(wall_clock::now_millis());
         }
         let syslog = self.syslog.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(syslog) = &*syslog {

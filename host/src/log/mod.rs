@@ -10,6 +10,7 @@
 //! | [`mod@file`] | a log's file: whole lines, reopened on USR1 |
 //! | `open` | opens that file with the right user's permissions |
 //! | `held` | the lines that the arbiter keeps while a reader does not read |
+//! | `wall_clock` | local time, as lines have it |
 //! | `sink` | writes to a pipe, a terminal or a socket without waiting for its reader |
 //!
 //! **Invariants:** a line is one write(2) in append mode; no log starts a thread or holds a lock that a fork
@@ -17,7 +18,6 @@
 //! reader of a log but keeps some lines for it, other processes wait for a second at most, and lost lines are counted.
 
 pub mod access;
-mod clock;
 pub mod error;
 mod escape;
 pub mod file;
@@ -27,6 +27,7 @@ mod layout;
 pub mod open;
 mod sink;
 mod syslog;
+mod wall_clock;
 
 pub use access::{AccessLog, LeftLines};
 pub use error::{ErrorLog, log_panics};

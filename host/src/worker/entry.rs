@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::signals::WorkerSignals;
+use super::signal_handlers::WorkerSignals;
 use super::{Wake, WorkerContext, forks};
 use crate::exit_status::{BOOT_ERROR, PANICKED};
 use crate::log::AccessLog;

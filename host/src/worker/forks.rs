@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::libc;
 use worker_api::fork;
 
-use super::signals;
+use super::signal_handlers;
 use crate::listener::Listener;
 
 /// Handles forks of this worker from now on.
@@ -28,7 +28,7 @@ pub(super) fn listeners_closed() {
 }
 
 unsafe extern "C" fn in_child() {
-    signals::release();
+    signal_handlers::release();
     if CLOSED.load(Ordering::Acquire) {
         return;
     }

@@ -4,7 +4,7 @@
 pub(crate) mod entry;
 mod forks;
 mod probe;
-mod signals;
+mod signal_handlers;
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::unistd::{Pid, getppid};
 use worker_api::raw::TaskBox;
 
-pub use signals::{GRACEFUL, QUICK, REOPEN, Taken, WINDOW, WorkerSignals, at_abort};
+pub use signal_handlers::{GRACEFUL, QUICK, REOPEN, Taken, WINDOW, WorkerSignals, at_abort};
 
 use crate::clock;
 use crate::exit_status::BOOT_ERROR;
@@ -179,19 +179,19 @@ impl WorkerContext {
     /// Performs the server's action for a signal.
     pub fn act_on_signal(&self, signal: i32) {
         if signal == libc::SIGABRT {
-            return signals::on_application_traced();
+            return signal_handlers::on_application_traced();
         }
-        signals::act(signal, std::ptr::null());
+        signal_handlers::act(signal, std::ptr::null());
     }
 
     /// Sets the task to run if another process aborts this one.
     pub fn set_abort_task(&self, task: TaskBox) {
-        signals::set_abort_task(task);
+        signal_handlers::set_abort_task(task);
     }
 
     /// Installs the server's signal handlers in front of the application's.
     pub fn reclaim_signals(&self) {
-        signals::reclaim();
+        signal_handlers::reclaim();
     }
 
     /// Returns whether to check again what others may have changed, like signal handlers: true at most once a second.
@@ -208,7 +208,7 @@ impl WorkerContext {
     pub fn ready(&self) {
         self.is_ready.store(true, Ordering::Release);
         self.slot.heartbeat();
-        signals::may_outlive_arbiter(self.settings.graceful_timeout + ORPHAN_MARGIN);
+        signal_handlers::may_outlive_arbiter(self.settings.graceful_timeout + ORPHAN_MARGIN);
         if !self.is_told_to_stop() {
             self.slot.set_state(WorkerState::Ready);
         }

@@ -28,7 +28,7 @@ use worker_api::raw::TaskBox;
 
 use crate::process;
 use crate::scoreboard::SlotWriter;
-use crate::signals::sender_of;
+use crate::signal_inbox::sender_of;
 use crate::stack::own_frames;
 
 /// Finish all accepted requests, then exit.

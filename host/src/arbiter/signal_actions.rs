@@ -1,4 +1,4 @@
-//! Signals of the arbiter, with gunicorn's meaning.
+//! What each signal to the arbiter does, with gunicorn's meaning.
 //!
 //! | signal | meaning |
 //! | --- | --- |
@@ -19,7 +19,7 @@ use super::generation::Stage;
 use super::reload::ReloadRequest;
 use crate::process::name_of;
 use crate::settings::WORKERS_MAX;
-use crate::signals::ReceivedSignal;
+use crate::signal_inbox::ReceivedSignal;
 
 /// Signals for which the arbiter has handlers.
 pub(super) const HANDLED: &[Signal] = &[
