@@ -23,7 +23,7 @@ impl StartupDescriptors {
     }
 
     /// Returns those that are still open. The server sets `FD_CLOEXEC` on an inherited listener that it adopts, and
-    /// on everything that it opens: a number whose flags have changed is one of its own.
+    /// on everything that it opens: a number whose flags have changed is the server's.
     pub fn remaining(&self) -> impl Iterator<Item = RawFd> + '_ {
         let same = |&&(number, flags): &&(RawFd, DescriptorFlags)| flags_of(number) == Some(flags);
         self.0.iter().filter(same).map(|(number, _)| *number)

@@ -65,6 +65,7 @@ impl MoldStart {
         descriptors.extend(watcher.as_ref().map(|watcher| descriptor_of(watcher)));
         descriptors.extend([&self.command, &self.report].map(descriptor_of));
         descriptors.extend(self.slot.descriptor().map(AsRawFd::as_raw_fd));
+        descriptors.extend(self.scoreboard.inherited_file().as_ref().map(AsRawFd::as_raw_fd));
         descriptors
     }
 }

@@ -22,6 +22,7 @@ pub use inherited::Inherited;
 pub(crate) use inherited::UPGRADE_VARIABLE;
 
 use crate::privileges::Identity;
+use crate::process;
 use crate::safe_path::SafePath;
 use crate::settings::{Bind, Settings};
 

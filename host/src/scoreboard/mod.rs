@@ -139,6 +139,11 @@ impl Scoreboard {
         })
     }
 
+    /// Returns the file of the slots, if they are one mapping that all processes inherit.
+    pub fn inherited_file(&self) -> Option<BorrowedFd<'static>> {
+        self.area.file()
+    }
+
     /// Returns the arbiter's process ID.
     pub fn arbiter_pid(&self) -> Pid {
         self.arbiter_pid
