@@ -15,6 +15,7 @@ use http1::{BodyDecoder, BodyPlan, Head, Policy, normalize};
 
 /// The request that a connection is serving.
 pub(crate) struct ActiveRequest {
+    pub(crate) stage: Stage,
     pub(crate) head: OwnedHead,
     pub(crate) body: BodyDecoder,
     /// The part of the body that was buffered before the application was called; it is read first.
@@ -41,6 +42,15 @@ pub(crate) struct ActiveRequest {
     /// The failure after which nothing more can be done with the exchange.
     pub(crate) broken: Option<Failure>,
     token: u32,
+}
+
+/// Who works on a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Stage {
+    /// The connection, which buffers the body before the application is called.
+    Intake,
+    /// An exchange.
+    Exchange,
 }
 
 /// The response so far.
@@ -113,6 +123,7 @@ impl ActiveRequest {
         let Parsed { head, properties, following } = OwnedHead::parse(owned, policy, look)?;
         let token = context.host.request_started(head.get());
         let active = Box::new(Self {
+            stage: Stage::Intake,
             head,
             body: properties.body,
             spool: None,
@@ -139,25 +150,10 @@ impl ActiveRequest {
         self.head.get()
     }
 
-    /// Takes the encoded head to send it. What it announces about the connection is final from here on, so if
-    /// the rest of the request's body will not be read, the head is changed to announce that the connection
-    /// closes.
-    pub(crate) fn take_head(&mut self, input: &[u8]) -> Vec<u8> {
-        let response = &mut self.response;
-        let mut head = std::mem::take(&mut response.head);
-        if !response.on_wire {
-            response.on_wire = true;
-            if response.plan.keep_alive && !self.body.is_done() && !self.is_worth_reading(input) {
-                self.response.plan.announce_close(&mut head);
-            }
-        }
-        head
-    }
-
     /// Returns whether to read the rest of the request's body to keep the connection if the application does
     /// not read it. `input` holds the bytes that have arrived already.
     #[cold]
-    fn is_worth_reading(&self, input: &[u8]) -> bool {
+    pub(crate) fn is_worth_reading(&self, input: &[u8]) -> bool {
         if self.expects_continue && input.is_empty() {
             // The client may send the body or not, so the start of the next request cannot be
             // determined (RFC 9110 10.1.1).

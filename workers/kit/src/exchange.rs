@@ -1,6 +1,6 @@
 //! The exchange as it crosses the ABI: a connection during one request, owned by the application.
 //!
-//! The operations are implemented by the connection: reading in `request`, responding in `response`. This module
+//! The operations are methods of the active request: reading in `request`, responding in `response`. This module
 //! decides who owns the connection at any time, and keeps panics from crossing the ABI.
 
 use std::sync::Arc;
@@ -12,8 +12,11 @@ use worker_api::guard::catch;
 use worker_api::raw::{ExchangeBox, Hijacked, Interest, RawExchange, RawExchange_TO, Step};
 use worker_api::{Address, Failure, FailureKind, Header, RequestHead, Version, Waker};
 
+use crate::active_request::ActiveRequest;
 use crate::connection::Connection;
 use crate::driver::ConnectionDriver;
+use crate::io::Io;
+use crate::state::Then;
 
 /// Wraps a connection with a request in an exchange for the application.
 pub(crate) fn make(connection: Box<Connection>, driver: Arc<dyn ConnectionDriver>) -> ExchangeBox {
@@ -28,19 +31,20 @@ struct ExchangeHandle {
 }
 
 impl ExchangeHandle {
-    /// Runs `work` on the connection; a panic in the kit ends the exchange.
+    /// Runs `work` on the request; a panic in the kit ends the exchange.
     fn with<T>(
         &mut self,
-        work: impl FnOnce(&mut Connection, &dyn ConnectionDriver) -> Result<T, Failure>,
+        work: impl FnOnce(&mut ActiveRequest, &mut Io, &dyn ConnectionDriver) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         if fork::is_child() {
             return Err(Failure::new(FailureKind::OTHER, NOT_THE_PARENT));
         }
-        let Some(connection) = self.connection.as_deref_mut() else {
+        let Some((active, io)) = self.connection.as_deref_mut().and_then(Connection::request_mut)
+        else {
             return Err(Failure::application("the exchange is over"));
         };
         let driver = &*self.driver;
-        match catch("the worker class's kit", || work(connection, driver)) {
+        match catch("the worker class's kit", || work(active, io, driver)) {
             Ok(result) => result,
             Err(panic) => {
                 self.return_connection(Connection::abort);
@@ -49,8 +53,15 @@ impl ExchangeHandle {
         }
     }
 
-    fn step(&mut self, work: impl FnOnce(&mut Connection, &dyn ConnectionDriver) -> Step) -> Step {
-        self.with(|connection, driver| Ok(work(connection, driver))).unwrap_or_else(Step::Failed)
+    fn step(
+        &mut self,
+        work: impl FnOnce(&mut ActiveRequest, &mut Io, &dyn ConnectionDriver) -> Step,
+    ) -> Step {
+        self.with(|active, io, driver| Ok(work(active, io, driver))).unwrap_or_else(Step::Failed)
+    }
+
+    fn request(&self) -> Option<&ActiveRequest> {
+        self.connection.as_deref().and_then(Connection::request)
     }
 
     /// Returns the connection to its driver, after `end` has decided what becomes of it.
@@ -81,12 +92,12 @@ impl Drop for ExchangeHandle {
 
 impl RawExchange for ExchangeHandle {
     fn head(&self) -> &RequestHead<'_> {
-        self.connection.as_deref().and_then(Connection::request_head).unwrap_or(&NO_HEAD)
+        self.request().map_or(&NO_HEAD, ActiveRequest::head)
     }
 
     fn poll_read(&mut self, mut buf: RSliceMut<'_, u8>, waker: ROption<Waker>) -> Step {
-        self.step(|connection, driver| {
-            connection.poll_read(buf.as_mut_slice(), waker.into_option(), driver)
+        self.step(|active, io, driver| {
+            active.poll_read(io, buf.as_mut_slice(), waker.into_option(), driver)
         })
     }
 
@@ -96,19 +107,19 @@ impl RawExchange for ExchangeHandle {
         reason: RStr<'_>,
         headers: RSlice<'_, Header<'_>>,
     ) -> RResult<(), Failure> {
-        self.with(|connection, _| connection.start(status, reason.as_str(), headers.as_slice()))
+        self.with(|active, io, _| active.start(io, status, reason.as_str(), headers.as_slice()))
             .into()
     }
 
     fn poll_write(&mut self, bytes: RSlice<'_, u8>, waker: ROption<Waker>) -> Step {
-        self.step(|connection, driver| {
-            connection.poll_write(bytes.as_slice(), waker.into_option(), driver)
+        self.step(|active, io, driver| {
+            active.poll_write(io, bytes.as_slice(), waker.into_option(), driver)
         })
     }
 
     fn poll_send_file(&mut self, fd: i32, offset: u64, len: u64, waker: ROption<Waker>) -> Step {
-        self.step(|connection, driver| {
-            connection.poll_send_file(fd, offset, len, waker.into_option(), driver)
+        self.step(|active, io, driver| {
+            active.poll_send_file(io, fd, offset, len, waker.into_option(), driver)
         })
     }
 
@@ -117,19 +128,19 @@ impl RawExchange for ExchangeHandle {
         status: u16,
         headers: RSlice<'_, Header<'_>>,
     ) -> RResult<(), Failure> {
-        self.with(|connection, _| connection.informational(status, headers.as_slice())).into()
+        self.with(|active, io, _| active.informational(io, status, headers.as_slice())).into()
     }
 
     fn trailers(&mut self, headers: RSlice<'_, Header<'_>>) -> RResult<(), Failure> {
-        self.with(|connection, _| connection.trailers(headers.as_slice())).into()
+        self.with(|active, _, _| active.trailers(headers.as_slice())).into()
     }
 
     fn finish(&mut self) -> RResult<(), Failure> {
-        let finished = self.with(|connection, _| connection.finish());
-        if self.connection.as_deref().is_some_and(|connection| connection.active.is_none()) {
-            self.return_connection(|_| ());
+        let finished = self.with(|active, io, _| active.finish(io));
+        if let Ok(then) = finished {
+            self.return_connection(|connection| connection.end_request(then));
         }
-        finished.into()
+        finished.map(drop).into()
     }
 
     fn fail(&mut self, failure: Failure) {
@@ -137,9 +148,9 @@ impl RawExchange for ExchangeHandle {
     }
 
     fn hijack(&mut self) -> RResult<Hijacked, Failure> {
-        let hijacked = self.with(|connection, _| connection.hijack());
+        let hijacked = self.with(|active, io, _| active.hijack(io));
         if hijacked.is_ok() {
-            self.return_connection(|_| ());
+            self.return_connection(|connection| connection.end_request(Then::Detach));
         }
         hijacked.into()
     }
@@ -149,30 +160,30 @@ impl RawExchange for ExchangeHandle {
     }
 
     fn deadline_ns(&self) -> u64 {
-        self.connection.as_deref().map_or(0, Connection::request_deadline_ns)
+        self.request().map_or(0, |active| active.deadline_ns)
     }
 
     fn extend_deadline(&mut self, by_ns: u64) {
-        let _ = self.with(|connection, driver| {
-            connection.extend_deadline(by_ns);
-            driver.deadline_extended(connection.fd(), connection.request_deadline_ns());
+        let _ = self.with(|active, io, driver| {
+            active.extend_deadline(by_ns);
+            driver.deadline_extended(io.stream.fd(), active.deadline_ns);
             Ok(())
         });
     }
 
     fn on_disconnect(&mut self, waker: Waker) {
-        let _ = self.with(|connection, driver| {
-            driver.on_disconnect(connection.stream.as_fd(), waker);
+        let _ = self.with(|_, io, driver| {
+            driver.on_disconnect(io.stream.as_fd(), waker);
             Ok(())
         });
     }
 
     fn wait(&mut self, interest: Interest) -> RResult<(), Failure> {
-        self.with(|connection, driver| connection.wait(interest, driver)).into()
+        self.with(|active, io, driver| active.wait(io, interest, driver)).into()
     }
 
     fn is_proxied(&self) -> bool {
-        self.connection.as_deref().is_some_and(|connection| connection.local.proxied)
+        self.connection.as_deref().is_some_and(|connection| connection.io.local.proxied)
     }
 }
 

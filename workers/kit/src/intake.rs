@@ -5,83 +5,83 @@
 //! while the connection is parked, and the exchange reads from there. The request is also ready once the spool is
 //! full: the exchange then reads the rest from the connection.
 
-use std::io;
+use std::io::ErrorKind;
 
 use worker_api::{Failure, Interest};
 
+use crate::active_request::ActiveRequest;
 use crate::clock::{earlier, now_ns};
-use crate::connection::{Advance, Connection};
+use crate::io::Io;
 use crate::request::refused;
 use crate::spool::Spool;
+use crate::state::{Step, Then};
 use http1::Reject;
 
-impl Connection {
+impl ActiveRequest {
     /// Returns whether the body is buffered first: not if the client waits for a response before it sends the
     /// body, or if the announced length exceeds the limit.
-    pub(crate) fn has_intake(&self) -> bool {
-        let (Some(buffers), Some(active)) = (&self.context.buffers, self.active.as_deref()) else {
-            return false;
-        };
-        let has_none = active.body.is_done();
-        if has_none || active.expects_continue || active.wants_upgrade || active.is_connect {
+    pub(crate) fn has_intake(&self, io: &Io) -> bool {
+        let Some(buffers) = &io.context.buffers else { return false };
+        let has_none = self.body.is_done();
+        if has_none || self.expects_continue || self.wants_upgrade || self.is_connect {
             return false;
         }
-        let following = self.input.unused();
-        match active.head().content_length.into_option() {
+        let following = io.input.unused();
+        match self.head().content_length.into_option() {
             Some(length) => length <= buffers.max && (following.len() as u64) < length,
             // The application is called for a malformed body and receives the error.
-            None => !active.body.ends_within(following).unwrap_or(true),
+            None => !self.body.ends_within(following).unwrap_or(true),
         }
     }
 
     /// Reads as much of the body as possible without waiting.
-    pub(crate) fn take_in(&mut self) -> Option<Advance> {
+    pub(crate) fn take_in(&mut self, io: &mut Io) -> Step {
         let mut taken = 0;
         let mut is_readable = true;
         loop {
-            match self.spool_input() {
-                Ok(true) => return Some(self.end_intake()),
+            match self.spool_input(io) {
+                Ok(true) => {
+                    self.ready_ns = now_ns();
+                    return Step::Ready;
+                }
                 Ok(false) => {}
-                Err(reject) => return self.fail_intake(&refused(&reject)),
+                Err(reject) => return self.fail_intake(io, &refused(&reject)),
             }
-            if !is_readable || taken >= INTAKE_MAX && !self.stream.may_hold_input() {
-                self.is_yielding = is_readable;
-                return Some(self.wait_for_body());
+            if !is_readable || taken >= INTAKE_MAX && !io.stream.may_hold_input() {
+                io.is_yielding = is_readable;
+                return self.wait_for_body(io);
             }
-            match self.fill() {
+            match io.fill() {
                 Ok(0) => {
                     let cut = Reject::new(400, "the connection ended inside the request's body");
-                    return self.fail_intake(&refused(&cut));
+                    return self.fail_intake(io, &refused(&cut));
                 }
                 Ok(count) => {
                     taken += count;
-                    is_readable = !self.emptied;
-                    if let Some(active) = self.active.as_deref_mut() {
-                        active.reading.moved(count);
-                    }
+                    is_readable = !io.emptied;
+                    self.reading.moved(count);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Some(self.wait_for_body());
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    return self.wait_for_body(io);
                 }
-                Err(error) => return self.fail_intake(&Failure::from(error)),
+                Err(error) => return self.fail_intake(io, &Failure::from(error)),
             }
         }
     }
 
-    /// Ends a request whose deadline has passed before its body was complete.
-    pub(crate) fn expire_intake(&mut self) -> Advance {
+    /// Ends a request whose deadline has passed before its body was complete. Returns what follows.
+    pub(crate) fn expire_intake(&mut self, io: &mut Io) -> Then {
         let failure = self.timeout_failure(Interest::READ);
-        self.fail(&failure);
-        self.advance()
+        self.fail(io, &failure)
     }
 
     /// Puts the buffered and unread part of the body back in front of the connection's input, as one chunk if
     /// it was chunked: for an application that takes over the connection.
-    pub(crate) fn restore_body(&mut self) -> Result<(), Failure> {
-        let active = self.active()?;
-        let is_chunked = active.head().chunked;
-        let Some(spool) = active.spool.as_deref_mut() else { return Ok(()) };
-        if is_chunked && !active.body.is_done() {
+    pub(crate) fn restore_body(&mut self, io: &mut Io) -> Result<(), Failure> {
+        self.check_unbroken()?;
+        let is_chunked = self.head().chunked;
+        let Some(spool) = self.spool.as_deref_mut() else { return Ok(()) };
+        if is_chunked && !self.body.is_done() {
             return Err(Failure::application(
                 "cannot take over the connection before the body is read: a part of it is buffered",
             ));
@@ -89,54 +89,40 @@ impl Connection {
         let mut unread = spool
             .take_unread()
             .map_err(|error| Failure::io("cannot read the buffered body", &error))?;
-        active.spool = None;
+        self.spool = None;
         if is_chunked {
             let head = format!("{:x}\r\n", unread.len());
             unread.splice(..0, head.bytes());
             unread.extend_from_slice(b"\r\n0\r\n\r\n");
         }
-        self.input.prepend(unread);
+        io.input.prepend(unread);
         Ok(())
     }
 
     /// Moves input to the spool; returns whether the request is ready.
-    fn spool_input(&mut self) -> Result<bool, Reject> {
-        let Self { context, active, input, .. } = self;
-        let (Some(buffers), Some(active)) = (&context.buffers, active.as_deref_mut()) else {
-            return Ok(true);
-        };
-        let spool = active.spool.get_or_insert_with(|| Box::new(Spool::new(buffers)));
-        while !input.is_empty() && !active.body.is_done() && !spool.is_full() {
+    fn spool_input(&mut self, io: &mut Io) -> Result<bool, Reject> {
+        let Io { context, input, .. } = io;
+        let Some(buffers) = &context.buffers else { return Ok(true) };
+        let spool = self.spool.get_or_insert_with(|| Box::new(Spool::new(buffers)));
+        while !input.is_empty() && !self.body.is_done() && !spool.is_full() {
             let unused = input.unused();
-            let decoded = active.body.decode(unused)?;
+            let decoded = self.body.decode(unused)?;
             spool.append(&unused[decoded.data]);
             input.consume(decoded.consumed);
         }
-        Ok(active.body.is_done() || spool.is_full())
+        Ok(self.body.is_done() || spool.is_full())
     }
 
-    fn wait_for_body(&mut self) -> Advance {
-        let Self { context, active, .. } = self;
-        if let Some(active) = active.as_deref_mut() {
-            let slow =
-                active.reading.deadline(context.config.body_timeout, context.config.min_rate);
-            self.deadline_ns = earlier(active.deadline_ns, slow);
-        }
-        self.input.release();
-        Advance::Wait(self.stream.read_interest())
+    fn wait_for_body(&mut self, io: &mut Io) -> Step {
+        let config = &io.context.config;
+        let slow = self.reading.deadline(config.body_timeout, config.min_rate);
+        io.deadline_ns = earlier(self.deadline_ns, slow);
+        io.input.release();
+        Step::Wait(io.stream.read_interest())
     }
 
-    fn end_intake(&mut self) -> Advance {
-        if let Some(active) = self.active.as_deref_mut() {
-            active.ready_ns = now_ns();
-        }
-        self.hold_for_exchange();
-        Advance::Request
-    }
-
-    fn fail_intake(&mut self, failure: &Failure) -> Option<Advance> {
-        self.fail(failure);
-        None
+    fn fail_intake(&mut self, io: &mut Io, failure: &Failure) -> Step {
+        Step::End(self.fail(io, failure))
     }
 }
 

@@ -84,7 +84,8 @@
 //! | module | contents |
 //! | --- | --- |
 //! | [`worker_base`], [`context`], [`config`] | what every worker has: host, application, listeners, settings; the state its connections share |
-//! | [`connection`] | a connection between requests: the state machine that every class drives |
+//! | [`connection`], `state` | a connection: the state machine that every class drives, and its states |
+//! | `reading`, `closing`, `io` | the states between requests: up to a complete head, and after a response; the bytes of a connection |
 //! | [`driver`] | the interface that a class implements: how an exchange waits, and where its connection returns to |
 //! | `exchange`, `active_request`, `request`, `response` | a connection during one request: the exchange of `worker-api` |
 //! | `intake`, `tail`, `spool` | for classes whose threads may block: a request body is read before the exchange, the end of a response sent after it, both kept in memory and files |
@@ -125,14 +126,18 @@ pub mod worker_base;
 
 mod active_request;
 mod buffer;
+mod closing;
 mod exchange;
 mod intake;
+mod io;
 mod owned_head;
 mod queueing;
+mod reading;
 mod relay;
 mod request;
 mod response;
 mod spool;
+mod state;
 mod tail;
 mod tickets;
 mod transfer_rate;

@@ -12,8 +12,8 @@ impl Connection {
     /// Measures the queueing time of a sample of the requests, if metrics or the status page are enabled.
     #[inline]
     pub(crate) fn note_queueing(&self) {
-        if self.context.config.measures_queueing
-            && let Some(active) = self.active.as_deref()
+        if self.io.context.config.measures_queueing
+            && let Some(active) = self.request()
             && active.head().id % SAMPLE_INTERVAL == 1
         {
             self.measure_queueing(active.head().received_ns.max(active.ready_ns));
@@ -25,10 +25,12 @@ impl Connection {
     /// kernel does not report it for unix sockets.
     #[cold]
     fn measure_queueing(&self, received_ns: u64) {
-        let Ok(since_received) = socket::since_last_received(self.stream.as_fd()) else { return };
+        let Ok(since_received) = socket::since_last_received(self.io.stream.as_fd()) else {
+            return;
+        };
         let in_worker_ns = now_ns().saturating_sub(received_ns);
         let micros = nanoseconds(since_received).max(in_worker_ns) / 1000;
-        self.context.host.count(Counter::QUEUED_US, i64::try_from(micros).unwrap_or(i64::MAX));
+        self.io.context.host.count(Counter::QUEUED_US, i64::try_from(micros).unwrap_or(i64::MAX));
     }
 }
 

@@ -134,7 +134,7 @@ impl RequestDeadlines {
     /// [`Advance::Request`]: crate::Advance::Request
     pub fn call(&self, connection: Box<Connection>, driver: Arc<dyn ConnectionDriver>) {
         let fd = connection.fd();
-        let wire = self.tracker.as_ref().map(|_| Arc::clone(&connection.wire));
+        let wire = self.tracker.as_ref().map(|_| Arc::clone(&connection.io.wire));
         let exchange = connection.into_exchange(driver);
         if let (Some(tracker), Some(wire)) = (&self.tracker, wire) {
             tracker.begin(fd, &exchange, wire);

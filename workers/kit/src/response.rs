@@ -2,7 +2,7 @@
 //! one system call.
 
 use std::fmt;
-use std::io;
+use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::os::fd::RawFd;
 
@@ -11,45 +11,44 @@ use worker_api::{Failure, FailureKind, Header, RequestHead, Waker};
 
 use crate::active_request::ActiveRequest;
 use crate::buffer;
-use crate::clock::now_ns;
-use crate::connection::{Connection, Then};
 use crate::context::ServerContext;
 use crate::driver::ConnectionDriver;
-use crate::request::{request_timed_out, unbroken};
+use crate::io::Io;
+use crate::request::request_timed_out;
 use crate::socket;
-use crate::wire;
+use crate::state::Then;
 use http1::response::{CHUNK_END, LAST_CHUNK, chunk_head, encode_informational, encode_trailers};
 use http1::{BodyKind, ResponseContext, encode_head};
 
-impl Connection {
+impl ActiveRequest {
     /// Sets the head of the response; replaces one that has not been sent yet.
     pub(crate) fn start(
         &mut self,
+        io: &mut Io,
         status: u16,
         reason: &str,
         headers: &[Header<'_>],
     ) -> Result<(), Failure> {
-        let keep_alive = self.context.config.keepalive.is_some() && !self.context.draining();
-        let keeps_headers = self.context.wants_response_headers;
+        let keep_alive = io.context.config.keepalive.is_some() && !io.context.draining();
+        let keeps_headers = io.context.wants_response_headers;
         let date = ServerContext::date();
-        let Self { context, active, .. } = self;
-        let active = unbroken(active.as_deref_mut())?;
-        if active.response.on_wire {
+        self.check_unbroken()?;
+        if self.response.on_wire {
             return Err(Failure::application(
                 "the response's head has been sent: it cannot be replaced",
             ));
         }
         let response_context = ResponseContext {
-            version: active.head().version,
-            head_method: active.is_head_method,
-            connect: active.is_connect,
-            upgrade: active.wants_upgrade,
-            keep_alive: keep_alive && active.persistent,
-            server: context.config.server.as_deref(),
+            version: self.head().version,
+            head_method: self.is_head_method,
+            connect: self.is_connect,
+            upgrade: self.wants_upgrade,
+            keep_alive: keep_alive && self.persistent,
+            server: io.context.config.server.as_deref(),
             date: &date,
-            style: context.style,
+            style: io.context.style,
         };
-        let mut head = match std::mem::take(&mut active.response.head) {
+        let mut head = match std::mem::take(&mut self.response.head) {
             empty if empty.capacity() == 0 => buffer::spare(),
             replaced => replaced,
         };
@@ -57,33 +56,34 @@ impl Connection {
         let plan = encode_head(&mut head, &response_context, status, reason, headers)
             .map_err(|fault| Failure::application(fault.to_string()))?;
         if plan.left_out {
-            context.warn_of_removed_header(headers, status);
+            io.context.warn_of_removed_header(headers, status);
         }
-        active.response.head = head;
-        active.response.plan = plan;
-        active.response.status = status;
-        active.response.headers = if keeps_headers {
+        self.response.head = head;
+        self.response.plan = plan;
+        self.response.status = status;
+        self.response.headers = if keeps_headers {
             headers.iter().map(|h| (h.name.to_string(), h.value.to_vec())).collect()
         } else {
             Vec::new()
         };
         if status == 101 {
             // The client waits for the head before it switches protocols.
-            let head = self.take_head()?;
-            self.push(&[&head])?;
+            let head = self.take_head(io)?;
+            self.push(io, &[&head])?;
         }
         Ok(())
     }
 
     /// Acquires the right to write to the client. Fails if another thread has already responded because the
     /// request's time was up.
-    pub(crate) fn take_wire(&mut self) -> Result<(), Failure> {
-        if self.wire.take() { Ok(()) } else { Err(self.break_with(request_timed_out())) }
+    pub(crate) fn take_wire(&mut self, io: &Io) -> Result<(), Failure> {
+        if io.wire.take() { Ok(()) } else { Err(self.break_with(request_timed_out())) }
     }
 
     /// Writes a part of the body.
     pub(crate) fn poll_write(
         &mut self,
+        io: &mut Io,
         bytes: &[u8],
         waker: Option<Waker>,
         driver: &dyn ConnectionDriver,
@@ -92,9 +92,9 @@ impl Connection {
             ControlFlow::Continue(waker) => waker,
             ControlFlow::Break(step) => return step,
         };
-        match self.try_write(bytes) {
+        match self.try_write(io, bytes) {
             Ok(Some(count)) => Step::Ready(count),
-            Ok(None) => self.pending(Interest::WRITE, waker, driver),
+            Ok(None) => self.pending(io, Interest::WRITE, waker, driver),
             Err(failure) => Step::Failed(self.break_with(failure)),
         }
     }
@@ -102,6 +102,7 @@ impl Connection {
     /// Sends a range of a file as a part of the body.
     pub(crate) fn poll_send_file(
         &mut self,
+        io: &mut Io,
         file: RawFd,
         offset: u64,
         len: u64,
@@ -112,9 +113,9 @@ impl Connection {
             ControlFlow::Continue(waker) => waker,
             ControlFlow::Break(step) => return step,
         };
-        match self.try_send_file(file, offset, len) {
+        match self.try_send_file(io, file, offset, len) {
             Ok(Some(count)) => Step::Ready(count),
-            Ok(None) => self.pending(Interest::WRITE, waker, driver),
+            Ok(None) => self.pending(io, Interest::WRITE, waker, driver),
             Err(failure) => Step::Failed(self.break_with(failure)),
         }
     }
@@ -123,33 +124,34 @@ impl Connection {
     /// support them.
     pub(crate) fn informational(
         &mut self,
+        io: &mut Io,
         status: u16,
         headers: &[Header<'_>],
     ) -> Result<(), Failure> {
-        let active = self.active()?;
-        if active.response.on_wire {
+        self.check_unbroken()?;
+        if self.response.on_wire {
             return Err(Failure::application(
                 "an informational response must precede the final one",
             ));
         }
-        let version = active.head().version;
-        let sent = encode_informational(self.output.append(), version, status, headers)
+        let version = self.head().version;
+        let sent = encode_informational(io.output.append(), version, status, headers)
             .map_err(|fault| Failure::application(fault.to_string()))?;
-        if sent { self.push_interim() } else { Ok(()) }
+        if sent { self.push_interim(io) } else { Ok(()) }
     }
 
     /// Sets the trailers, which are sent at the end of a chunked body.
     pub(crate) fn trailers(&mut self, headers: &[Header<'_>]) -> Result<(), Failure> {
-        let active = self.active()?;
-        active.response.trailers.clear();
-        encode_trailers(&mut active.response.trailers, headers)
+        self.check_unbroken()?;
+        self.response.trailers.clear();
+        encode_trailers(&mut self.response.trailers, headers)
             .map_err(|fault| Failure::application(fault.to_string()))
     }
 
-    /// Ends the response. If it is incomplete, fails and leaves the request open.
-    pub(crate) fn finish(&mut self) -> Result<(), Failure> {
-        let active = self.active()?;
-        let response = &mut active.response;
+    /// Ends the response, and returns what follows it. If it is incomplete, fails and leaves the request open.
+    pub(crate) fn finish(&mut self, io: &mut Io) -> Result<Then, Failure> {
+        self.check_unbroken()?;
+        let response = &self.response;
         if response.status == 0 {
             return Err(Failure::application(
                 "the application ended the request without a response",
@@ -164,128 +166,101 @@ impl Connection {
             );
             return Err(self.break_with(Failure::application(message)));
         }
-        let mut last = self.take_head()?;
-        let response = &self.active()?.response;
+        let mut last = self.take_head(io)?;
+        let response = &self.response;
         if response.plan.kind == BodyKind::Chunked {
             let end = if response.trailers.is_empty() { LAST_CHUNK } else { &response.trailers };
             last.extend_from_slice(end);
         }
         if !last.is_empty() {
-            self.push(&[&last])?;
+            self.push(io, &[&last])?;
         }
         buffer::recycle(last);
-        let then = self.what_follows();
-        self.end_request(then);
-        Ok(())
+        Ok(self.what_follows(io))
     }
 
-    /// Ends the request with a failure: with an error response if nothing was sent yet, else by cutting the
-    /// response.
-    pub(crate) fn fail(&mut self, failure: &Failure) {
-        let debug = self.context.config.debug_errors;
-        let Some(active) = self.active.as_deref_mut() else { return };
-        log_failure(active.head(), failure);
-        let response = &mut active.response;
-        if response.on_wire {
+    /// Responds to a failure: with an error response if nothing was sent yet, else by cutting the response. Returns
+    /// what follows.
+    pub(crate) fn fail(&mut self, io: &mut Io, failure: &Failure) -> Then {
+        log_failure(self.head(), failure);
+        if self.response.on_wire {
             // A body without framing ends with the connection: only a reset shows that it is
             // truncated.
-            let cut =
-                if response.plan.kind == BodyKind::UntilClose { Then::Abort } else { Then::Linger };
-            return self.end_request(cut);
+            let is_framed = self.response.plan.kind != BodyKind::UntilClose;
+            return if is_framed { Then::Linger } else { Then::Abort };
         }
         if failure.kind == FailureKind::GONE {
-            return self.end_request(Then::Close);
+            return Then::Close;
         }
-        if !self.wire.take() {
-            return self.end_request(Then::Linger);
+        if !io.wire.take() {
+            return Then::Linger;
         }
         let status = if failure.status == 0 { 500 } else { failure.status };
-        let detail = debug.then(|| failure.to_string());
-        let is_head = active.is_head_method;
-        let answer = self.context.error_response(
-            active.head.get().version,
-            is_head,
+        let detail = io.context.config.debug_errors.then(|| failure.to_string());
+        let answer = io.context.error_response(
+            self.head().version,
+            self.is_head_method,
             status,
             detail.as_deref(),
         );
-        response.status = status;
-        response.written = 0;
-        response.on_wire = true;
-        self.output.append().extend_from_slice(&answer);
-        self.end_request(Then::Linger);
+        self.response.status = status;
+        self.response.written = 0;
+        self.response.on_wire = true;
+        io.output.append().extend_from_slice(&answer);
+        Then::Linger
     }
 
-    /// Cuts the connection, whatever its state.
-    pub(crate) fn abort(&mut self) {
-        self.end_request(Then::Abort);
-    }
-
-    /// Ends the request, reports it to the host, and sets what follows.
-    pub(crate) fn end_request(&mut self, then: Then) {
-        let ended_ns = now_ns();
-        let answered = self.wire.close();
-        // A reset would discard a response that the client has not read yet.
-        let then = if answered { Then::Linger } else { then };
-        if answered {
-            // What the other thread discarded is missing in the session's input.
-            self.stream.leave_tls();
-        }
-        if let Some(mut active) = self.active.take() {
-            if answered {
-                active.response.status = wire::STATUS;
-                active.response.written = 0;
+    /// Takes the encoded head to send it. What it announces about the connection is final from here on, so if
+    /// the rest of the request's body will not be read, the head is changed to announce that the connection
+    /// closes.
+    fn take_head(&mut self, io: &Io) -> Result<Vec<u8>, Failure> {
+        self.take_wire(io)?;
+        let mut head = std::mem::take(&mut self.response.head);
+        if !self.response.on_wire {
+            self.response.on_wire = true;
+            if self.response.plan.keep_alive
+                && !self.body.is_done()
+                && !self.is_worth_reading(io.input.unused())
+            {
+                self.response.plan.announce_close(&mut head);
             }
-            active.record(&self.context, ended_ns);
-            let ActiveRequest { head, body, .. } = *active;
-            self.body = (then == Then::Next && !body.is_done()).then_some(body);
-            head.recycle();
         }
-        self.leave_exchange(then, ended_ns);
-    }
-
-    /// Takes the encoded head to send it: see [`ActiveRequest::take_head`].
-    fn take_head(&mut self) -> Result<Vec<u8>, Failure> {
-        self.take_wire()?;
-        let Self { active, input, .. } = self;
-        Ok(unbroken(active.as_deref_mut())?.take_head(input.unused()))
+        Ok(head)
     }
 
     /// Hands `parts` to the socket after the unsent bytes; keeps what the socket does not accept.
-    pub(crate) fn push(&mut self, parts: &[&[u8]]) -> Result<(), Failure> {
-        let Self { stream, output, .. } = self;
+    pub(crate) fn push(&mut self, io: &mut Io, parts: &[&[u8]]) -> Result<(), Failure> {
+        let Io { stream, output, .. } = io;
         match output.send(parts, |slices| stream.write(slices)) {
             Ok(count) => {
-                if let Some(active) = self.active.as_deref_mut() {
-                    active.writing.moved(count);
-                }
+                self.writing.moved(count);
                 Ok(())
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
             Err(error) => Err(self.break_with(Failure::from(error))),
         }
     }
 
     /// Sends an interim response. What the kernel does not accept is sent with the final response, which no
     /// other thread may send then.
-    pub(crate) fn push_interim(&mut self) -> Result<(), Failure> {
-        self.push(&[])?;
-        if self.output.is_empty() { Ok(()) } else { self.take_wire() }
+    pub(crate) fn push_interim(&mut self, io: &mut Io) -> Result<(), Failure> {
+        self.push(io, &[])?;
+        if io.output.is_empty() { Ok(()) } else { self.take_wire(io) }
     }
 
-    fn try_write(&mut self, bytes: &[u8]) -> Result<Option<usize>, Failure> {
+    fn try_write(&mut self, io: &mut Io, bytes: &[u8]) -> Result<Option<usize>, Failure> {
         let whole = bytes;
         let bytes = &bytes[..bytes.len().min(WRITE_MAX)];
-        if self.prepare_write(bytes.len() as u64)? == Ready::No {
-            return Ok(self.keep_rest(whole).then_some(whole.len()));
+        if self.prepare_write(io, bytes.len() as u64)? == Ready::No {
+            return Ok(self.keep_rest(io, whole).then_some(whole.len()));
         }
-        let active = self.active()?;
-        let response = &mut active.response;
+        let response = &mut self.response;
         if bytes.is_empty() || matches!(response.plan.kind, BodyKind::None { .. }) {
             return Ok(Some(bytes.len()));
         }
         response.written += bytes.len() as u64;
         let chunked = response.plan.kind == BodyKind::Chunked;
-        let mut head = self.take_head()?;
+        let mut head = self.take_head(io)?;
         if chunked {
             head.extend_from_slice(chunk_head(bytes.len()).as_slice());
         }
@@ -295,9 +270,9 @@ impl Connection {
             if chunked {
                 head.extend_from_slice(CHUNK_END);
             }
-            self.push(&[&head])?;
+            self.push(io, &[&head])?;
         } else {
-            self.push(&[&head, bytes, if chunked { CHUNK_END } else { b"" }])?;
+            self.push(io, &[&head, bytes, if chunked { CHUNK_END } else { b"" }])?;
         }
         buffer::recycle(head);
         Ok(Some(bytes.len()))
@@ -305,48 +280,47 @@ impl Connection {
 
     fn try_send_file(
         &mut self,
+        io: &mut Io,
         file: RawFd,
         offset: u64,
         len: u64,
     ) -> Result<Option<usize>, Failure> {
         let count = len.min(SEND_FILE_MAX) as usize;
-        let kept = |connection: &mut Self| {
-            Ok(connection.keep_file(file, offset, len).then_some(len as usize))
+        let kept = |request: &mut Self, io: &mut Io| {
+            Ok(request.keep_file(io, file, offset, len).then_some(len as usize))
         };
-        if self.prepare_write(count as u64)? == Ready::No {
-            return kept(self);
+        if self.prepare_write(io, count as u64)? == Ready::No {
+            return kept(self, io);
         }
-        let sendfile = self.context.config.sendfile && self.stream.can_send_file();
-        let active = self.active()?;
-        let response = &mut active.response;
+        let sendfile = io.context.config.sendfile && io.stream.can_send_file();
+        let response = &self.response;
         if matches!(response.plan.kind, BodyKind::None { .. }) {
             return Ok(Some(count));
         }
         if !sendfile || response.plan.kind == BodyKind::Chunked {
-            return self.copy_file(file, offset, count);
+            return self.copy_file(io, file, offset, count);
         }
         if !response.on_wire {
-            let head = self.take_head()?;
-            self.push(&[&head])?;
+            let head = self.take_head(io)?;
+            self.push(io, &[&head])?;
         }
-        if !self.output.is_empty() {
-            self.push(&[])?;
+        if !io.output.is_empty() {
+            self.push(io, &[])?;
         }
-        if !self.output.is_empty() {
-            return kept(self);
+        if !io.output.is_empty() {
+            return kept(self, io);
         }
-        match self.stream.send_file(file, offset, count) {
+        match io.stream.send_file(file, offset, count) {
             Ok(0) => Err(file_too_short()),
             Ok(sent) => {
-                let active = self.active()?;
-                active.response.written += sent as u64;
-                active.writing.moved(sent);
+                self.response.written += sent as u64;
+                self.writing.moved(sent);
                 Ok(Some(sent))
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => kept(self),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => kept(self, io),
             // The kernel cannot send from this file (a pipe, or some file systems): read it instead.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                self.copy_file(file, offset, count)
+                self.copy_file(io, file, offset, count)
             }
             Err(error) => Err(Failure::from(error)),
         }
@@ -354,6 +328,7 @@ impl Connection {
 
     fn copy_file(
         &mut self,
+        io: &mut Io,
         file: RawFd,
         offset: u64,
         count: usize,
@@ -364,13 +339,13 @@ impl Connection {
         if read == 0 {
             return Err(file_too_short());
         }
-        self.try_write(&buffer[..read])
+        self.try_write(io, &buffer[..read])
     }
 
     /// Checks that `more` bytes may be written, and returns whether there is room for them.
-    fn prepare_write(&mut self, more: u64) -> Result<Ready, Failure> {
-        let active = self.active()?;
-        let response = &mut active.response;
+    fn prepare_write(&mut self, io: &mut Io, more: u64) -> Result<Ready, Failure> {
+        self.check_unbroken()?;
+        let response = &mut self.response;
         match response.plan.kind {
             _ if response.status == 0 => {
                 return Err(Failure::application(
@@ -393,22 +368,21 @@ impl Connection {
             }
             _ => {}
         }
-        if self.tail.is_some() {
+        if io.tail.is_some() {
             // The application has written the whole body.
             return Ok(Ready::Yes);
         }
-        if self.output.len() >= HIGH_WATER {
-            self.push(&[])?;
+        if io.output.len() >= HIGH_WATER {
+            self.push(io, &[])?;
         }
-        Ok(if self.output.len() >= HIGH_WATER { Ready::No } else { Ready::Yes })
+        Ok(if io.output.len() >= HIGH_WATER { Ready::No } else { Ready::Yes })
     }
 
     /// Returns what happens to the connection after a complete response.
-    fn what_follows(&self) -> Then {
-        let Some(active) = self.active.as_deref() else { return Then::Close };
-        if active.response.plan.keep_alive {
+    fn what_follows(&self, io: &Io) -> Then {
+        if self.response.plan.keep_alive {
             Then::Next
-        } else if !active.persistent && active.body.is_done() && self.input.is_empty() {
+        } else if !self.persistent && self.body.is_done() && io.input.is_empty() {
             Then::Close
         } else {
             Then::Linger

@@ -8,9 +8,11 @@ use std::sync::Arc;
 
 use worker_api::Interest;
 
+use crate::active_request::ActiveRequest;
 use crate::clock::{deadline_after, earlier, now_ns};
-use crate::connection::{Advance, Connection};
+use crate::io::Io;
 use crate::spool::{Buffers, CountedFile, Spool};
+use crate::state::Step;
 use crate::transfer_rate::TransferRate;
 use http1::BodyKind;
 
@@ -32,40 +34,44 @@ enum Source {
     },
 }
 
-impl Connection {
+impl ActiveRequest {
     /// Keeps the last part of a body, which the client does not accept now; returns whether there is room for
     /// it.
-    pub(crate) fn keep_rest(&mut self, bytes: &[u8]) -> bool {
+    pub(crate) fn keep_rest(&mut self, io: &mut Io, bytes: &[u8]) -> bool {
         let length = bytes.len() as u64;
-        self.keep(length, |buffers| {
+        self.keep(io, length, |buffers| {
             let mut spool = Spool::new(buffers);
             (length <= buffers.max && spool.take(bytes)).then_some(Source::Spool(spool))
         })
     }
 
     /// Keeps the range of a file that is the last part of a body; returns whether it can be kept.
-    pub(crate) fn keep_file(&mut self, file: RawFd, offset: u64, left: u64) -> bool {
-        self.keep(left, |buffers| {
+    pub(crate) fn keep_file(&mut self, io: &mut Io, file: RawFd, offset: u64, left: u64) -> bool {
+        self.keep(io, left, |buffers| {
             buffers.share(file).map(|file| Source::File { file, offset, left })
         })
     }
 
-    fn keep(&mut self, length: u64, source: impl FnOnce(&Arc<Buffers>) -> Option<Source>) -> bool {
-        let Self { context, active, tail, .. } = self;
-        let (Some(buffers), Some(active)) = (&context.buffers, active.as_deref_mut()) else {
-            return false;
-        };
-        let response = &mut active.response;
+    fn keep(
+        &mut self,
+        io: &mut Io,
+        length: u64,
+        source: impl FnOnce(&Arc<Buffers>) -> Option<Source>,
+    ) -> bool {
+        let Some(buffers) = &io.context.buffers else { return false };
+        let response = &mut self.response;
         if !response.on_wire || response.plan.kind != BodyKind::Length(response.written + length) {
             return false;
         }
         let Some(source) = source(buffers) else { return false };
         response.written += length;
-        *tail =
-            Some(Box::new(Tail { source, rate: active.writing, deadline_ns: active.deadline_ns }));
+        let (rate, deadline_ns) = (self.writing, self.deadline_ns);
+        io.tail = Some(Box::new(Tail { source, rate, deadline_ns }));
         true
     }
+}
 
+impl Io {
     /// Sends the rest of a response; returns what to wait for if the client does not accept all of it.
     pub(crate) fn send_rest(&mut self) -> io::Result<Option<Interest>> {
         match self.try_send_rest() {
@@ -152,13 +158,13 @@ impl Connection {
     }
 
     /// Waits for the client to accept more of the response.
-    pub(crate) fn wait_to_send(&mut self, interest: Interest) -> Advance {
+    pub(crate) fn wait_to_send(&mut self, interest: Interest) -> Step {
         let config = &self.context.config;
         if let Some(tail) = self.tail.as_deref_mut() {
             let slow = tail.rate.deadline(config.write_timeout, config.min_rate);
             self.deadline_ns = earlier(tail.deadline_ns, slow);
         }
-        Advance::Wait(interest)
+        Step::Wait(interest)
     }
 
     /// Logs that a response is cut because its deadline has passed, if it has a tail.

@@ -1,0 +1,58 @@
+//! The bytes of a connection in both directions, with what reading and writing them needs. A connection keeps it for
+//! its whole life; a request borrows it for each operation.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::buffer::{Input, Output};
+use crate::context::ServerContext;
+use crate::owned_head::TlsInfo;
+use crate::socket::{Endpoint, Local};
+use crate::stream::Stream;
+use crate::tail::Tail;
+use crate::wire::Wire;
+
+/// The bytes of a connection, and its endpoints.
+pub(crate) struct Io {
+    pub(crate) context: Arc<ServerContext>,
+    pub(crate) stream: Stream,
+    pub(crate) peer: Arc<Endpoint>,
+    pub(crate) local: Arc<Local>,
+    pub(crate) tls: Option<Arc<TlsInfo>>,
+    pub(crate) input: Input,
+    pub(crate) output: Output,
+    /// Decides which thread responds to the request.
+    pub(crate) wire: Arc<Wire>,
+    /// The end of a response, sent after the output.
+    pub(crate) tail: Option<Box<Tail>>,
+    /// The deadline of the current wait; 0 for none.
+    pub(crate) deadline_ns: u64,
+    /// Whether another descriptor of the same connection exists.
+    pub(crate) duplicated: bool,
+    /// Whether the last read emptied the socket, so that the poller reports new data.
+    pub(crate) emptied: bool,
+    /// Whether the last wait was requested although more data may be available.
+    pub(crate) is_yielding: bool,
+}
+
+impl Io {
+    /// Reads once into the input; returns the number of bytes, 0 at the end.
+    pub(crate) fn fill(&mut self) -> io::Result<usize> {
+        let Self { input, stream, .. } = self;
+        let read = input.fill(|place| stream.read(place));
+        // A short read has emptied the socket: the poller reports new data.
+        self.emptied = !matches!(&read, Ok(count) if stream.may_have_more(*count));
+        read
+    }
+
+    /// Returns whether everything was handed to the kernel.
+    pub(crate) fn all_sent(&self) -> bool {
+        self.output.is_empty() && self.tail.is_none() && !self.stream.has_unsent()
+    }
+
+    /// Frees the buffers while the connection is idle.
+    pub(crate) fn release(&mut self) {
+        self.input.release();
+        self.output.release();
+    }
+}
