@@ -67,7 +67,8 @@ fn a_worker_that_writes_everywhere_affects_no_other() {
     let log = directory.path().join("access.log");
     let flags = ["-w", "2", "--timeout", "60", "--access-logfile", log.to_str().unwrap()];
     let server = Server::start(&behaviour, &flags);
-    let line = server.wait_for("scribbled over");
+    // Each of the two workers does.
+    let line = server.wait_for_nth("scribbled over", 2);
     assert!(line.contains("scribbled over 1 slots and 0 other mappings"), "{line}");
     let forger = server.workers()[0];
     kill(Pid::from_raw(i32::try_from(forger).unwrap()), Signal::SIGKILL).unwrap();
