@@ -9,6 +9,7 @@
 //! Whatever a plugin does wrong while it loads, it does here. The mold has no state that matters: if it dies, the
 //! arbiter starts another one for the same generation.
 
+use std::convert::Infallible;
 use std::io::Read as _;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd as _, AsRawFd, OwnedFd, RawFd};
@@ -23,7 +24,7 @@ use nix::unistd::Pid;
 
 use crate::exit_status::{APP_LOAD_ERROR, EX_CONFIG};
 use crate::hooks::{CHILD_EXIT, Commands, WORKER_ABORT};
-use crate::interpreter::{self, Handover, Program, Purpose};
+use crate::interpreter::{self, ExecuteError, Handover, Program, Purpose, Runtime};
 use crate::limits;
 use crate::listener;
 use crate::log::{ErrorLog, log_panics};
@@ -135,10 +136,12 @@ pub fn resume<P: Payload>(state: RawFd) -> ! {
 fn execute(program: Program, start: &Inside) -> Refusal {
     send(&start.command, &FromMold::Loading(format!("{program}: starting the interpreter")));
     let Inside { context, command, report, slots, .. } = start;
-    let error = match Handover::of_mold(context, command, report, slots) {
-        Ok(handover) => interpreter::execute(program, &context.settings, &handover, Some(command)),
-        Err(error) => error.into(),
-    };
+    let settings = &context.settings;
+    let executed = Runtime::of_server(settings).map_err(ExecuteError::from).and_then(|runtime| {
+        let handover = Handover::of_mold(context, command, report, slots, &runtime)?;
+        Err(interpreter::execute(program, settings, &handover, &runtime, Some(command)))
+    });
+    let Err::<Infallible, _>(error) = executed;
     Refusal::new(error.to_string(), APP_LOAD_ERROR)
 }
 
@@ -223,13 +226,16 @@ pub fn try_load<P: Payload>(settings: Arc<Settings>, log: Arc<ErrorLog>) -> i32 
         log,
         access: None,
         commands: Commands::default(),
+        runtime: None,
         watcher: None,
     };
     let Some(program) = P::interpreter(&context.settings) else { return check::<P>(&context) };
-    let error = match Handover::of_check(&context) {
-        Ok(handover) => interpreter::execute(program, &context.settings, &handover, None),
-        Err(error) => error.into(),
-    };
+    let executed = Runtime::of_server(&context.settings).map_err(ExecuteError::from);
+    let executed = executed.and_then(|runtime| {
+        let handover = Handover::of_check(&context, &runtime)?;
+        Err(interpreter::execute(program, &context.settings, &handover, &runtime, None))
+    });
+    let Err::<Infallible, _>(error) = executed;
     eprintln!("error: {error}");
     APP_LOAD_ERROR
 }

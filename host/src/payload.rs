@@ -8,7 +8,7 @@ use std::sync::Arc;
 use nix::unistd::Pid;
 
 use crate::hooks::Commands;
-use crate::interpreter::Program;
+use crate::interpreter::{Program, Runtime};
 use crate::listener::Listener;
 use crate::log::{ErrorLog, LogFile};
 use crate::message::{Channel, Loaded, Refusal};
@@ -34,6 +34,8 @@ pub struct MoldContext {
     pub files: Vec<(&'static str, std::io::Result<Vec<u8>>)>,
     /// Hooks that are commands.
     pub commands: Commands,
+    /// This library, in an interpreter that has loaded it.
+    pub runtime: Option<Runtime>,
     /// The workers' end of the channel to the process that watches files; `None` without `reload`.
     pub watcher: Option<Arc<Channel>>,
 }

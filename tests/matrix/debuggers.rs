@@ -33,6 +33,11 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(the_status_names_libraries_and_builds).of_host(),
         behaviour!(gdb_finds_plugins).of_host().busy().within(180).only_if(has_gdb, "no gdb here"),
         behaviour!(gdb_reads_a_core).of_host().busy().within(180).only_if(has_gdb, "no gdb here"),
+        behaviour!(gdb_finds_the_server_in_an_interpreter)
+            .of_python()
+            .busy()
+            .within(120)
+            .only_if(has_gdb, "no gdb here"),
         behaviour!(perf_finds_plugins_by_build_id)
             .of_host()
             .busy()
@@ -123,7 +128,17 @@ fn gdb_reads_a_core(cell: &Cell) {
     let (host, core) = (host.to_str().unwrap(), core.to_str().unwrap());
     let shown = gdb(&[host, core, "-ex", "info sharedlibrary", "-ex", "bt"]);
     assert_has_symbols(&shown, &[&plugins.class, &plugins.app]);
-    assert!(shown.contains("host::worker::run"), "{shown}");
+    assert!(shown.contains("host::worker::entry::run"), "{shown}");
+}
+
+/// By the path of the runtime that the interpreter has loaded.
+fn gdb_finds_the_server_in_an_interpreter(cell: &Cell) {
+    let server = Setup::new(cell).start();
+    let worker = server.serving_pid().to_string();
+    let shown = gdb(&["-p", &worker, "-ex", "info sharedlibrary", "-ex", "bt"]);
+    assert_has_symbols(&shown, &[&artifacts::directory().join("libjimu_runtime.so")]);
+    assert!(shown.contains("host::worker::entry::run"), "{shown}");
+    server.stop();
 }
 
 /// As described in docs/debugging.md.

@@ -1,6 +1,7 @@
 //! The interpreter of a Python application: which can be used, what the application sees of it, and how one that cannot
 //! be used is refused.
 
+use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
         behaviour!(the_application_sees_an_ordinary_interpreter).of_python(),
         behaviour!(multiprocessing_starts_children_in_every_way).of_python().within(90),
+        behaviour!(children_of_the_application_inherit_nothing).of_python(),
         behaviour!(options_and_variables_reach_the_interpreter).of_python(),
         without_packages(behaviour!(every_interpreter_serves)).within(90),
         without_packages(behaviour!(an_interpreter_may_be_anywhere)).within(90),
@@ -67,6 +69,22 @@ fn multiprocessing_starts_children_in_every_way(cell: &Cell) {
     }
     assert_eq!(server.until_ready_workers(1)[0], worker);
     server.stop();
+}
+
+/// Also if they are not made to close what they inherit.
+fn children_of_the_application_inherit_nothing(cell: &Cell) {
+    // What this process passes on, and `ls` itself needs.
+    let listed = Command::new("ls").arg("/proc/self/fd").output().unwrap();
+    let inherited: BTreeSet<String> =
+        String::from_utf8(listed.stdout).unwrap().lines().map(str::to_owned).collect();
+    for flags in ["", "--preload --access-logfile access"] {
+        let server = Setup::new(cell).app("interpreter").flags(flags).start();
+        let found: BTreeSet<String> =
+            server.get("/descriptors").text().lines().map(str::to_owned).collect();
+        let more: Vec<&String> = found.difference(&inherited).collect();
+        assert!(more.is_empty(), "{flags}: {more:?}");
+        server.stop();
+    }
 }
 
 fn options_and_variables_reach_the_interpreter(cell: &Cell) {

@@ -182,6 +182,7 @@ impl Arbiter {
             access: generation.access_file.clone(),
             files: Vec::new(),
             commands: Commands::default(),
+            runtime: None,
             watcher: generation.watcher.as_ref().map(Watcher::files),
         };
         let scoreboard = Arc::clone(&self.scoreboard);

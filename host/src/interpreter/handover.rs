@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -12,6 +13,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use super::runtime::Runtime;
 use crate::hooks::Commands;
 use crate::listener::{Listener, ListenerRecord};
 use crate::log::{ErrorLog, LogRecord};
@@ -34,6 +36,7 @@ pub struct Handover {
     access: Option<LogRecord>,
     files: Vec<PrivateFile>,
     watcher: Option<RawFd>,
+    runtime: RuntimeRecord,
     purpose: PurposeRecord,
 }
 
@@ -41,6 +44,16 @@ pub struct Handover {
 enum PurposeRecord {
     Check,
     Serve { command: RawFd, report: RawFd, slots: SlotsRecord },
+}
+
+/// The runtime's path, and the descriptor of the copy that the interpreter loads.
+#[derive(Debug, Serialize, Deserialize)]
+struct RuntimeRecord {
+    #[serde(with = "crate::bytes")]
+    path: PathBuf,
+    copy: RawFd,
+    #[serde(with = "crate::bytes")]
+    opened: PathBuf,
 }
 
 /// A file that was read before privileges were dropped.
@@ -105,6 +118,7 @@ impl Handover {
         command: &Channel,
         report: &Channel,
         slots: &MoldSlots,
+        runtime: &Runtime,
     ) -> Result<Self, HandoverError> {
         let (slots, memory) = slots.record().ok_or(HandoverError::NoMemory)?;
         let kept = |descriptor: BorrowedFd<'_>| {
@@ -118,15 +132,19 @@ impl Handover {
             report: report.as_raw_fd(),
             slots,
         };
-        Self::new(context, purpose)
+        Self::new(context, runtime, purpose)
     }
 
     /// Records the state of a check.
-    pub fn of_check(context: &MoldContext) -> Result<Self, HandoverError> {
-        Self::new(context, PurposeRecord::Check)
+    pub fn of_check(context: &MoldContext, runtime: &Runtime) -> Result<Self, HandoverError> {
+        Self::new(context, runtime, PurposeRecord::Check)
     }
 
-    fn new(context: &MoldContext, purpose: PurposeRecord) -> Result<Self, HandoverError> {
+    fn new(
+        context: &MoldContext,
+        runtime: &Runtime,
+        purpose: PurposeRecord,
+    ) -> Result<Self, HandoverError> {
         let kept = |descriptor: BorrowedFd<'_>| {
             process::keep_over_exec(descriptor).map_err(HandoverError::Descriptor)
         };
@@ -136,6 +154,7 @@ impl Handover {
         kept(context.log.file().as_fd())?;
         context.access.iter().try_for_each(|file| kept(file.as_fd()))?;
         context.watcher.iter().try_for_each(|channel| kept(channel.as_fd()))?;
+        kept(runtime.copy.as_fd())?;
         Ok(Self {
             build: BUILD.to_owned(),
             settings: SettingsRecord::new(&context.settings),
@@ -146,6 +165,11 @@ impl Handover {
             access: context.access.as_ref().map(|file| file.record()),
             files: context.files.iter().map(PrivateFile::new).collect(),
             watcher: context.watcher.as_deref().map(AsRawFd::as_raw_fd),
+            runtime: RuntimeRecord {
+                path: runtime.path.clone(),
+                copy: runtime.copy.as_raw_fd(),
+                opened: runtime.opened.clone(),
+            },
             purpose,
         })
     }
@@ -201,7 +225,11 @@ impl Handover {
             }
         };
         let watcher = self.watcher.map(Channel::restore).transpose()?;
+        let RuntimeRecord { path, copy, opened } = self.runtime;
+        let runtime = Runtime { path, copy: process::take_descriptor(copy)?.into(), opened };
+        runtime.hide();
         let context = MoldContext {
+            runtime: Some(runtime),
             settings,
             generation: self.generation,
             listeners,

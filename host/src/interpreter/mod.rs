@@ -14,26 +14,27 @@
 //! | module | purpose |
 //! | --- | --- |
 //! | `program` | which interpreter to execute |
+//! | `runtime` | the runtime, and the private copy that is loaded |
 //! | `handover` | what the mold hands over |
 //! | `bootstrap.py` | runs in the interpreter before the runtime |
 
 mod handover;
 mod program;
+mod runtime;
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd as _, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::unistd::execv;
 
 pub use handover::{Handover, HandoverError, Purpose};
 pub use program::Program;
+pub use runtime::{Runtime, RuntimeError};
 
 use crate::message::Channel;
-use crate::plugin::SealedCopy;
 use crate::process;
 use crate::settings::Settings;
 
@@ -48,22 +49,9 @@ pub enum ExecuteError {
         /// The system's error.
         reason: Errno,
     },
-    /// The runtime is not beside the executable.
-    #[error(
-        "the server's runtime for Python, {RUNTIME}, is not in {directories}; install it beside the executable"
-    )]
-    NoRuntime {
-        /// The directories that were searched.
-        directories: String,
-    },
-    /// The runtime cannot be read.
-    #[error("cannot read {}: {reason}", .path.display())]
-    Runtime {
-        /// Its path.
-        path: PathBuf,
-        /// The system's error.
-        reason: std::io::Error,
-    },
+    /// The server's runtime for Python cannot be loaded.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
     /// The state of the mold cannot be handed over.
     #[error("cannot hand over to the Python interpreter: {0}")]
     Handover(#[from] HandoverError),
@@ -74,9 +62,10 @@ pub fn execute(
     program: Program,
     settings: &Settings,
     handover: &Handover,
+    runtime: &Runtime,
     command: Option<&Channel>,
 ) -> ExecuteError {
-    match prepare(&program, settings, handover, command) {
+    match prepare(&program, settings, handover, runtime, command) {
         Ok(prepared) => {
             process::block_arbiters_signals();
             let Err(reason) = execv(&prepared.program, &prepared.arguments);
@@ -91,50 +80,31 @@ struct Prepared {
     program: CString,
     arguments: Vec<CString>,
     _state: File,
-    _runtime: SealedCopy,
 }
 
 fn prepare(
     program: &Program,
     settings: &Settings,
     handover: &Handover,
+    runtime: &Runtime,
     command: Option<&Channel>,
 ) -> Result<Prepared, ExecuteError> {
     let path = program.path();
-    let runtime = open_runtime(settings)?;
-    let kept = |descriptor| process::keep_over_exec(descriptor).map_err(HandoverError::Descriptor);
-    kept(runtime.file().as_fd())?;
     let state = handover.write()?;
     let number = |number: RawFd| OsString::from(number.to_string());
-    let command = command.map_or(-1, std::os::fd::AsRawFd::as_raw_fd);
+    let command = command.map_or(-1, AsRawFd::as_raw_fd);
     let mut words: Vec<OsString> = vec![path.into()];
     words.extend(settings.python_options.words().iter().map(OsString::from));
     words.extend(["-c".into(), BOOTSTRAP.into()]);
-    words.extend([number(state.as_raw_fd()), number(command), runtime.path().into()]);
+    words.extend([number(state.as_raw_fd()), number(command), runtime.opened.clone().into()]);
     words.push(settings.program.clone());
     words.extend(settings.arguments.iter().cloned());
     let text = |word: &OsStr| {
         CString::new(word.as_bytes()).map_err(|_| HandoverError::Descriptor(Errno::EINVAL))
     };
     let arguments = words.iter().map(|word| text(word)).collect::<Result<_, _>>()?;
-    Ok(Prepared { program: text(path.as_os_str())?, arguments, _state: state, _runtime: runtime })
-}
-
-/// Opens a private copy of the runtime, so that overwriting the file harms no process that runs it.
-fn open_runtime(settings: &Settings) -> Result<SealedCopy, ExecuteError> {
-    let search = crate::plugin::SearchPath::of_server(&settings.program, &settings.start_directory);
-    let path = search.file(RUNTIME).ok_or_else(|| {
-        let shown = search.directories().iter().map(|path| path.display().to_string());
-        ExecuteError::NoRuntime { directories: shown.collect::<Vec<_>>().join(", ") }
-    })?;
-    copy(&path).map_err(|reason| ExecuteError::Runtime { path, reason })
-}
-
-fn copy(path: &Path) -> std::io::Result<SealedCopy> {
-    crate::plugin::Draft::new(path, &mut File::open(path)?)?.seal()
+    Ok(Prepared { program: text(path.as_os_str())?, arguments, _state: state })
 }
 
 /// What runs in the interpreter first.
 const BOOTSTRAP: &str = include_str!("bootstrap.py");
-/// File name of the runtime.
-const RUNTIME: &str = "libjimu_runtime.so";

@@ -101,6 +101,13 @@ impl SealedCopy {
         named.unwrap_or_else(|| descriptor_path(self.file.as_raw_fd()))
     }
 
+    /// Returns the copy and its path, whose file is not removed.
+    pub fn into_parts(self) -> (File, PathBuf) {
+        let path = self.path();
+        std::mem::forget(self.named);
+        (self.file, path)
+    }
+
     /// Keeps the copy for the rest of the process's life, without a name in any directory.
     pub fn keep(self) {
         // Backtraces read the copy by the descriptor's path.

@@ -16,8 +16,10 @@ use worker_api::abi::library::{
 use worker_api::abi::type_layout::TypeLayout;
 use worker_api::{AppModuleRef, HooksModuleRef, WorkerClassRef};
 
+use crate::interpreter::Runtime;
 use crate::limits;
 
+use super::build_id::BuildId;
 use super::copy::Draft;
 use super::elf::{self, NotALibrary};
 use super::error::LoadError;
@@ -199,6 +201,15 @@ fn keep(library: Library, copies: Vec<LibraryCopy>) -> Linked {
     // SAFETY: the handle is that of the library that was taken apart above.
     let library = unsafe { Library::from_raw(handle) };
     Linked { library, private, names }
+}
+
+/// Names the runtime that an interpreter has loaded, if its file is still the build that was copied.
+pub fn name_of_runtime(runtime: &Runtime) -> Option<LibraryName> {
+    let handle = handle_of(&runtime.opened)?;
+    let metadata = std::fs::metadata(&runtime.path).ok().filter(Metadata::is_file)?;
+    let build = BuildId::of(&File::open(&runtime.path).ok()?);
+    (build.is_some() && build == BuildId::of(&runtime.copy)).then_some(())?;
+    LibraryName::new(handle, &runtime.path, &metadata, &runtime.copy)
 }
 
 /// Returns the handle of a library that is loaded, and stays so.

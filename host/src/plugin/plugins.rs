@@ -20,7 +20,7 @@ use worker_api::{
 use super::error::{LoadError, one_line};
 use super::files::LoadedFiles;
 use super::kind::Kind;
-use super::load::{Plugin, open_app, open_class, open_hooks};
+use super::load::{Plugin, name_of_runtime, open_app, open_class, open_hooks};
 use super::names::{LibraryName, LibraryNames};
 use super::search::{SearchPath, is_python};
 use super::services::{Services, register_worker};
@@ -208,10 +208,12 @@ impl<C: ClassSource> Plugins<C> {
             (Kind::App, std::mem::take(&mut app_module.names)),
             (Kind::Hooks, names_of_hooks.unwrap_or_default()),
         ];
+        let runtime = context.runtime.as_ref().and_then(name_of_runtime);
         let names = names.into_iter().flat_map(|(kind, names)| {
             let kinds = std::iter::once(Some(kind)).chain(std::iter::repeat(None));
             kinds.zip(names)
         });
+        let names = names.chain(runtime.map(|name| (None, name)));
         let names = Arc::new(LibraryNames::new(names.collect()));
         // From now on a mold only waits and does not check the files.
         names.use_copies();

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nix::sys::eventfd::EventFd;
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use worker_api::Interest;
 
 use crate::clock::now_ns;
@@ -87,7 +87,7 @@ impl AcceptState {
 impl Inner {
     fn refill(&mut self, degraded: &AtomicBool) {
         if self.spare.is_none() {
-            self.spare = EventFd::new().ok();
+            self.spare = EventFd::from_flags(EfdFlags::EFD_CLOEXEC).ok();
         }
         degraded.store(self.spare.is_none() || !self.pause.is_zero(), Ordering::Relaxed);
     }
