@@ -6,11 +6,16 @@ use std::time::Duration;
 use crate::clock::{nanoseconds, now_ns};
 use crate::context::ServerContext;
 
+/// Returns since when a connection must have waited to be evicted now: since then or earlier, in monotonic nanoseconds.
+pub fn evictable_since_ns() -> u64 {
+    now_ns().saturating_sub(nanoseconds(WAIT_MIN))
+}
+
 /// Selects the connections to close in favor of `needed` others. Each item of `waiting` is a connection with the
 /// time since which it waits ([`crate::Connection::waits_since_ns`]). Those that have waited longest are
 /// selected, if for at least half a second.
 pub fn pick<T>(waiting: impl Iterator<Item = (u64, T)>, needed: usize) -> Vec<T> {
-    let until_ns = now_ns().saturating_sub(nanoseconds(WAIT_MIN));
+    let until_ns = evictable_since_ns();
     let mut waiting: Vec<(u64, T)> =
         waiting.filter(|(since_ns, _)| *since_ns <= until_ns).collect();
     if needed < waiting.len() {

@@ -91,6 +91,7 @@
 //! | `intake`, `tail`, `spool` | for classes whose threads may block: a request body is read before the exchange, the end of a response sent after it, both kept in memory and files |
 //! | `owned_head`, `buffer`, `vec_pool` | a request's head with its memory, input and output buffers, buffers kept for reuse |
 //! | [`socket`], [`accept`], [`accept_queue`], [`crowd`] | accepting: the system calls, the handling of errors, sharing listeners with other workers, and making room for new connections |
+//! | [`registry`], `time_heap` | connections by descriptor, with their deadlines: for classes that have no hub |
 //! | [`stream`], [`tls`], `tickets`, `relay` | the bytes of a connection, plain or over TLS; TLS for connections that an application took over |
 //! | [`poll`], [`blocking`], [`request_deadlines`] | for classes whose threads may block: waiting, the application's runtime, and `request_timeout` |
 //! | `wire` | which thread responds to a request when the thread that serves it hangs |
@@ -117,6 +118,7 @@ pub mod context;
 pub mod crowd;
 pub mod driver;
 pub mod poll;
+pub mod registry;
 pub mod request_deadlines;
 pub mod socket;
 pub mod stream;
@@ -140,6 +142,7 @@ mod spool;
 mod state;
 mod tail;
 mod tickets;
+mod time_heap;
 mod transfer_rate;
 mod vec_pool;
 mod wire;
@@ -150,6 +153,7 @@ pub use connection::{Advance, Connection};
 pub use context::ServerContext;
 pub use driver::ConnectionDriver;
 pub use owned_head::TlsInfo;
+pub use registry::Registry;
 pub use request_deadlines::{RequestDeadlines, TimedOutRequest};
 pub use socket::Acceptor;
 pub use worker_base::WorkerBase;
