@@ -1,12 +1,11 @@
 //! Connections that are not being served: they have not sent a complete head or body, still read a response, or are
 //! being closed. They wait in the loop's epoll and do not delay requests.
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::RawFd;
 
-use kit::Connection;
-use kit::clock::{earlier, now_ns};
+use kit::clock::now_ns;
+use kit::{Connection, Registry};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use worker_api::Interest;
@@ -14,15 +13,9 @@ use worker_api::Interest;
 /// The parked connections, by descriptor.
 #[derive(Default)]
 pub(crate) struct WaitingConnections {
-    by_fd: HashMap<RawFd, Parked>,
-    /// A lower bound of all deadlines, in monotonic nanoseconds; 0 for none.
-    deadline_ns: u64,
-    arrivals: u64,
-}
-
-struct Parked {
-    connection: Box<Connection>,
-    arrival: u64,
+    parked: Registry<Box<Connection>>,
+    /// The number of connections that were parked in the middle of a request, for their order.
+    interrupted: u64,
 }
 
 impl WaitingConnections {
@@ -43,63 +36,67 @@ impl WaitingConnections {
             Err(Errno::EEXIST) => epoll.modify(&connection, &mut event)?,
             Err(errno) => return Err(errno.into()),
         }
-        self.deadline_ns = earlier(self.deadline_ns, connection.deadline_ns());
-        self.arrivals += 1;
-        self.by_fd.insert(fd, Parked { connection, arrival: self.arrivals });
+        let deadline_ns = connection.deadline_ns();
+        let since = self.eviction_order(&connection);
+        self.parked.insert(fd, connection);
+        self.parked.begin_wait(fd, deadline_ns, Some(since));
         Ok(())
     }
 
     /// Takes a connection. It stays in the epoll, which reports it only once: most connections are closed after their one
     /// request, and closing removes them.
     pub(crate) fn take(&mut self, fd: RawFd) -> Option<Box<Connection>> {
-        self.by_fd.remove(&fd).map(|parked| parked.connection)
+        self.parked.remove(fd)
     }
 
     /// Takes the connections whose deadline has passed.
     pub(crate) fn take_expired(&mut self) -> Vec<Box<Connection>> {
-        let now = now_ns();
-        if self.deadline_ns == 0 || now < self.deadline_ns {
+        let deadline_ns = self.deadline_ns();
+        if deadline_ns == 0 {
             return Vec::new();
         }
-        let is_late = |parked: &Parked| {
-            let deadline = parked.connection.deadline_ns();
-            deadline != 0 && deadline <= now
-        };
-        let late: Vec<RawFd> =
-            self.by_fd.iter().filter(|(_, parked)| is_late(parked)).map(|(fd, _)| *fd).collect();
-        let taken = late.into_iter().filter_map(|fd| self.take(fd)).collect();
-        self.refresh_deadline();
-        taken
+        let now_ns = now_ns();
+        let mut expired = Vec::new();
+        while let Some(fd) = self.parked.pop_expired(now_ns) {
+            expired.extend(self.take(fd));
+        }
+        expired
     }
 
-    /// Takes the connection to close when there is no room for another one: the one parked longest of those that wait for
-    /// a request or linger, or else the one parked longest of all.
+    /// Takes the connection to close when there is no room for another one: the one that has waited longest of those that
+    /// wait for a request or linger, or else the one parked longest of all.
     pub(crate) fn take_oldest(&mut self) -> Option<Box<Connection>> {
-        let rank = |parked: &Parked| (parked.connection.waits_since_ns().is_none(), parked.arrival);
-        let fd = self.by_fd.iter().min_by_key(|(_, parked)| rank(parked)).map(|(fd, _)| *fd)?;
+        let fd = self.parked.pop_oldest(u64::MAX)?;
         self.take(fd)
     }
 
     /// Moves the deadline of idle connections to `deadline_ns` if it is later.
     pub(crate) fn shorten_idle_deadline(&mut self, deadline_ns: u64) {
-        for parked in self.by_fd.values_mut() {
-            parked.connection.shorten_idle_deadline(deadline_ns);
-        }
-        self.refresh_deadline();
+        self.parked.update_deadlines(|connection| {
+            connection.shorten_idle_deadline(deadline_ns);
+            Some(connection.deadline_ns())
+        });
     }
 
     /// Returns the number of parked connections.
     pub(crate) fn len(&self) -> usize {
-        self.by_fd.len()
+        self.parked.len()
     }
 
     /// Returns a lower bound of all deadlines; 0 for none.
     pub(crate) fn deadline_ns(&self) -> u64 {
-        self.deadline_ns
+        self.parked.deadline_ns()
     }
 
-    fn refresh_deadline(&mut self) {
-        let deadlines = self.by_fd.values().map(|parked| parked.connection.deadline_ns());
-        self.deadline_ns = deadlines.fold(0, earlier);
+    /// Returns the place of a connection in the order of eviction: connections that are in the middle of a request come after
+    /// all others.
+    fn eviction_order(&mut self, connection: &Connection) -> u64 {
+        connection.waits_since_ns().unwrap_or_else(|| {
+            self.interrupted += 1;
+            IN_REQUEST | self.interrupted
+        })
     }
 }
+
+/// Set in the eviction order of connections that are in the middle of a request: no monotonic time reaches it.
+const IN_REQUEST: u64 = 1 << 63;
