@@ -207,13 +207,11 @@ impl<'a> Server<'a> {
             }
         }
         self.base.host.close_listeners();
-        let idle_drain_ns = WorkerBase::idle_drain_deadline_ns();
+        self.shared.table().drain(WorkerBase::idle_drain_deadline_ns());
         while (self.shared.table().len() > 0 || !context.background.is_idle())
             && now_ns() < deadline_ns
         {
             self.base.tick();
-            // In each turn: a thread may have returned a connection since the last one.
-            self.shared.table().shorten_idle_deadline(idle_drain_ns);
             self.turn(false, earlier(deadline_ns, WorkerBase::look_again_ns()))?;
         }
         self.shared.pool.close();

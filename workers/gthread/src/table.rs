@@ -11,18 +11,16 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
-use kit::clock::earlier;
-use kit::{Connection, crowd};
+use kit::{Connection, Registry, crowd};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use worker_api::{Interest, Waker};
 
 /// The connections by descriptor.
 #[derive(Default)]
 pub(crate) struct Table {
-    entries: Vec<Option<Entry>>,
-    count: usize,
-    /// A lower bound of all deadlines, in monotonic nanoseconds; 0 for none.
-    deadline_ns: u64,
+    entries: Registry<Entry>,
+    /// The latest deadline of idle connections, in monotonic nanoseconds; 0 while the worker serves.
+    idle_drain_ns: u64,
 }
 
 /// The entry of a connection.
@@ -45,30 +43,22 @@ enum Owner {
 /// A waker, and what fires it.
 struct Armed {
     interest: Interest,
-    deadline_ns: u64,
     waker: Waker,
 }
 
 impl Table {
     /// Adds an entry for a connection that was just accepted and that the caller owns.
     pub(crate) fn insert_lent(&mut self, fd: RawFd) {
-        let index = fd as usize;
-        if self.entries.len() <= index {
-            self.entries.resize_with(index + 1, || None);
-        }
         let entry =
             Entry { registered: false, owner: Owner::LENT, hung_up: false, on_disconnect: None };
-        self.entries[index] = Some(entry);
-        self.count += 1;
+        self.entries.insert(fd, entry);
     }
 
     /// Removes the entry of a connection that is closed. The caller drops it after unlocking the table: its wakers are
     /// foreign code.
     #[must_use]
     pub(crate) fn remove(&mut self, fd: RawFd) -> Option<Entry> {
-        let entry = self.entries.get_mut(fd as usize)?.take()?;
-        self.count -= 1;
-        Some(entry)
+        self.entries.remove(fd)
     }
 
     /// Takes a connection that waits for its descriptor; returns it if the descriptor is ready already. If it cannot be
@@ -76,11 +66,11 @@ impl Table {
     pub(crate) fn park(
         &mut self,
         epoll: &Epoll,
-        connection: Box<Connection>,
+        mut connection: Box<Connection>,
         interest: Interest,
     ) -> Result<Option<Box<Connection>>, (io::Error, Box<Connection>)> {
         let fd = connection.fd();
-        let Some(entry) = self.entry(fd) else { return Ok(None) };
+        let Some(entry) = self.entries.get_mut(fd) else { return Ok(None) };
         let ended = entry.hung_up && interest == Interest::READ;
         let is_yielding = connection.is_yielding();
         if let Owner::Lent { pending, .. } = &mut entry.owner
@@ -97,9 +87,12 @@ impl Table {
         if let Err(error) = watched {
             return Err((error, connection));
         }
-        let deadline_ns = connection.deadline_ns();
+        if self.idle_drain_ns != 0 {
+            connection.shorten_idle_deadline(self.idle_drain_ns);
+        }
+        let (deadline_ns, since_ns) = (connection.deadline_ns(), connection.waits_since_ns());
         entry.owner = Owner::Table(connection, interest);
-        self.deadline_ns = earlier(self.deadline_ns, deadline_ns);
+        self.entries.begin_wait(fd, deadline_ns, since_ns);
         Ok(None)
     }
 
@@ -115,7 +108,7 @@ impl Table {
         deadline_ns: u64,
         waker: &mut Option<Waker>,
     ) -> io::Result<bool> {
-        let Some(entry) = self.entry(fd.as_raw_fd()) else { return Ok(false) };
+        let Some(entry) = self.entries.get_mut(fd.as_raw_fd()) else { return Ok(false) };
         entry.register(epoll, fd)?;
         let ended = entry.hung_up && interest == Interest::READ;
         if let Owner::Lent { pending, armed } = &mut entry.owner {
@@ -125,8 +118,8 @@ impl Table {
             }
             let previous = armed.take().map(|armed| armed.waker);
             if let Some(waker) = mem::replace(waker, previous) {
-                *armed = Some(Armed { interest, deadline_ns, waker });
-                self.deadline_ns = earlier(self.deadline_ns, deadline_ns);
+                *armed = Some(Armed { interest, waker });
+                self.entries.begin_wait(fd.as_raw_fd(), deadline_ns, None);
             }
         }
         Ok(false)
@@ -140,7 +133,7 @@ impl Table {
         fd: BorrowedFd<'_>,
         waker: &mut Option<Waker>,
     ) -> io::Result<()> {
-        let Some(entry) = self.entry(fd.as_raw_fd()) else { return Ok(()) };
+        let Some(entry) = self.entries.get_mut(fd.as_raw_fd()) else { return Ok(()) };
         entry.register(epoll, fd)?;
         mem::swap(&mut entry.on_disconnect, waker);
         Ok(())
@@ -154,88 +147,77 @@ impl Table {
         flags: EpollFlags,
         wakers: &mut Vec<Waker>,
     ) -> Option<Box<Connection>> {
-        let entry = self.entry(fd)?;
+        let entry = self.entries.get_mut(fd)?;
         if flags.intersects(HANGUP) {
             entry.hung_up = true;
             wakers.extend(entry.on_disconnect.take());
         }
         match &mut entry.owner {
-            Owner::Table(_, interest) if fits(*interest, flags) => entry.take(),
-            Owner::Table(..) => None,
+            Owner::Table(_, interest) if fits(*interest, flags) => {}
+            Owner::Table(..) => return None,
             Owner::Lent { pending, armed } => {
                 match armed.take_if(|armed| fits(armed.interest, flags)) {
-                    Some(armed) => wakers.push(armed.waker),
+                    Some(armed) => {
+                        wakers.push(armed.waker);
+                        self.entries.end_wait(fd);
+                    }
                     None => *pending |= flags,
                 }
-                None
+                return None;
             }
         }
+        let connection = entry.take();
+        self.entries.end_wait(fd);
+        connection
     }
 
     /// Takes the connections whose deadline has passed. Adds the wakers whose deadline has passed to `wakers`: the caller
     /// fires them after unlocking the table.
     pub(crate) fn expire(&mut self, now_ns: u64, wakers: &mut Vec<Waker>) -> Vec<Box<Connection>> {
-        if self.deadline_ns == 0 || now_ns < self.deadline_ns {
-            return Vec::new();
-        }
-        let mut late = Vec::new();
-        let is_past = |deadline_ns: u64| deadline_ns != 0 && deadline_ns <= now_ns;
-        for entry in self.entries.iter_mut().flatten() {
+        let mut expired = Vec::new();
+        while let Some(fd) = self.entries.pop_expired(now_ns) {
+            let Some(entry) = self.entries.get_mut(fd) else { continue };
             match &mut entry.owner {
-                Owner::Table(connection, _) if is_past(connection.deadline_ns()) => {
-                    late.extend(entry.take());
-                }
-                Owner::Table(..) => {}
-                Owner::Lent { armed, .. } => {
-                    let expired = armed.take_if(|armed| is_past(armed.deadline_ns));
-                    wakers.extend(expired.map(|armed| armed.waker));
-                }
+                Owner::Table(..) => expired.extend(entry.take()),
+                Owner::Lent { armed, .. } => wakers.extend(armed.take().map(|armed| armed.waker)),
             }
         }
-        self.refresh_deadline();
-        late
+        expired
     }
 
-    /// Moves the deadline of idle connections to `deadline_ns` if it is later.
-    pub(crate) fn shorten_idle_deadline(&mut self, deadline_ns: u64) {
-        for entry in self.entries.iter_mut().flatten() {
-            if let Owner::Table(connection, _) = &mut entry.owner {
-                connection.shorten_idle_deadline(deadline_ns);
+    /// Stops keeping connections alive: moves the deadline of idle ones to `idle_drain_ns` if it is later, those of
+    /// connections that become idle from now on included.
+    pub(crate) fn drain(&mut self, idle_drain_ns: u64) {
+        self.idle_drain_ns = idle_drain_ns;
+        self.entries.update_deadlines(|entry| match &mut entry.owner {
+            Owner::Table(connection, _) => {
+                connection.shorten_idle_deadline(idle_drain_ns);
+                Some(connection.deadline_ns())
             }
-        }
-        self.refresh_deadline();
+            Owner::Lent { .. } => None,
+        });
     }
 
     /// Returns a lower bound of all deadlines; 0 for none.
     pub(crate) fn deadline_ns(&self) -> u64 {
-        self.deadline_ns
-    }
-
-    fn refresh_deadline(&mut self) {
-        let deadlines = self.entries.iter().flatten().map(|entry| match &entry.owner {
-            Owner::Table(connection, _) => connection.deadline_ns(),
-            Owner::Lent { armed, .. } => armed.as_ref().map_or(0, |armed| armed.deadline_ns),
-        });
-        self.deadline_ns = deadlines.fold(0, earlier);
+        self.entries.deadline_ns()
     }
 
     /// Takes the connections that have waited longest for a request, up to `needed` of them.
     pub(crate) fn take_oldest(&mut self, needed: usize) -> Vec<Box<Connection>> {
-        let waits = |(index, entry): (usize, &Option<Entry>)| match &entry.as_ref()?.owner {
-            Owner::Table(connection, _) => Some((connection.waits_since_ns()?, index)),
-            Owner::Lent { .. } => None,
-        };
-        let oldest = crowd::pick(self.entries.iter().enumerate().filter_map(waits), needed);
-        oldest.into_iter().filter_map(|index| self.entries[index].as_mut()?.take()).collect()
+        let since_ns = crowd::evictable_since_ns();
+        let mut oldest = Vec::new();
+        while oldest.len() < needed
+            && let Some(fd) = self.entries.pop_oldest(since_ns)
+        {
+            oldest.extend(self.entries.get_mut(fd).and_then(Entry::take));
+        }
+        oldest
     }
 
     /// Returns the number of connections.
     pub(crate) fn len(&self) -> usize {
-        self.count
-    }
-
-    fn entry(&mut self, fd: RawFd) -> Option<&mut Entry> {
-        self.entries.get_mut(fd as usize)?.as_mut()
+        self.entries.len()
     }
 }
 
