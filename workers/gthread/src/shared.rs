@@ -16,7 +16,7 @@ use nix::sys::epoll::{EpollEvent, EpollTimeout};
 use worker_api::{Counter, Failure, Interest, Result, Waker};
 
 use crate::pollers::{Event, Pollers, wait};
-use crate::pool::{Next, Pool, ThreadActivity, VACANT_MAX_NS, WAKE_DELAY_NS};
+use crate::pool::{Next, Pool, PoolThread, VACANT_MAX_NS, WAKE_DELAY_NS};
 use crate::table::Table;
 
 /// The state that the threads of a worker share.
@@ -84,24 +84,24 @@ impl Shared {
             count_busy(false);
             self.wake_main_if_waiting();
         };
-        let mut activity = ThreadActivity::default();
+        let mut thread = PoolThread::default();
         loop {
-            match self.pool.next(&mut activity, idle) {
+            match self.pool.next(&mut thread, idle) {
                 Next::Serve(connection) => {
                     count_busy(true);
                     self.deadlines.call(connection, Arc::<Self>::clone(self));
                 }
-                Next::Lead(limit) => self.lead(limit),
+                Next::Lead(limit) => self.lead(&mut thread, limit),
                 Next::End => return count_busy(false),
             }
         }
     }
 
     /// Waits for requests as the leader, and takes up to `limit` of them.
-    fn lead(&self, limit: usize) {
+    fn lead(&self, thread: &mut PoolThread, limit: usize) {
         let mut events = [EpollEvent::empty(); LEAD_MAX];
         let requests = self.take_ready(&mut events[..limit.min(LEAD_MAX)], EpollTimeout::NONE);
-        let after = self.pool.finish_leading(requests);
+        let after = self.pool.finish_leading(thread, requests);
         if after.set_timer {
             self.pool.poller.set_timer(VACANT_MAX_NS);
         }

@@ -1,0 +1,220 @@
+//! The state of the pool: which thread does what, and who leads. Decides, and wakes nobody.
+
+use std::collections::VecDeque;
+
+use kit::clock::now_ns;
+
+/// The state of a thread of the pool: see the drawing in [the module](super).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum ThreadState {
+    /// Was spawned, or is about to be, and has not called `Pool::next` yet.
+    #[default]
+    Starting,
+    /// Looks for something to do: it has returned from the connection epoll, or is in `Pool::next`.
+    Choosing,
+    /// Has a request and is not blocked on its client.
+    Serving,
+    /// Is blocked on the client of its request: another thread may serve in its place.
+    Blocked,
+    /// Has nothing to do: it is parked, or about to park.
+    Following,
+    /// Waits on the connection epoll.
+    Leading,
+}
+
+/// The thread that waits on the connection epoll.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Leader {
+    Main,
+    /// A thread of the pool, which is [`ThreadState::Leading`]. `woken`: it will return from the epoll without a request.
+    Pool {
+        woken: bool,
+    },
+    /// None since then: the last leader serves what it received.
+    Vacant {
+        since_ns: u64,
+    },
+}
+
+/// A thread to be woken, for a request.
+#[derive(PartialEq, Eq, Debug)]
+pub(super) enum Wake {
+    Follower,
+    Leader,
+}
+
+/// The state of the threads, and the queue of requests.
+pub(super) struct State<T> {
+    queue: VecDeque<Waiting<T>>,
+    /// The number of threads in each state, by [`ThreadState`].
+    counts: [usize; STATES],
+    /// The threads that are [`ThreadState::Following`] and parked.
+    pub(super) parked: usize,
+    /// Those of the parked threads that have been unparked and have not run yet.
+    unparked: usize,
+    leader: Leader,
+    /// Whether the main thread's timer is set, after which it calls `Pool::take_over_if_vacant`.
+    pub(super) timer_set: bool,
+    pub(super) closed: bool,
+    /// The number of threads that serve at a time.
+    limit: usize,
+}
+
+/// A request in the queue.
+struct Waiting<T> {
+    request: T,
+    since_ns: u64,
+}
+
+impl<T> State<T> {
+    /// Returns the state of a pool of `limit` threads that are starting, with the main thread as the leader.
+    pub(super) fn new(limit: usize) -> Self {
+        let mut state = Self {
+            queue: VecDeque::new(),
+            counts: [0; STATES],
+            parked: 0,
+            unparked: 0,
+            leader: Leader::Main,
+            timer_set: false,
+            closed: false,
+            limit,
+        };
+        state.counts[ThreadState::Starting as usize] = limit;
+        state
+    }
+
+    /// Counts a thread in its new state.
+    pub(super) fn enter(&mut self, thread: ThreadState) {
+        self.counts[thread as usize] += 1;
+    }
+
+    /// Stops counting a thread in its old state.
+    pub(super) fn leave(&mut self, thread: ThreadState) {
+        self.counts[thread as usize] -= 1;
+    }
+
+    /// Counts a thread that changes its state.
+    pub(super) fn change(&mut self, from: ThreadState, to: ThreadState) {
+        self.leave(from);
+        self.enter(to);
+    }
+
+    /// Returns the number of threads in a state. Those that serve exceed the limit only after threads have returned from a
+    /// blocking wait.
+    pub(super) fn count(&self, thread: ThreadState) -> usize {
+        self.counts[thread as usize]
+    }
+
+    /// Returns the number of threads that have nothing to do.
+    pub(super) fn idle(&self) -> usize {
+        self.count(ThreadState::Following) + self.count(ThreadState::Leading)
+    }
+
+    pub(super) fn leader(&self) -> Leader {
+        self.leader
+    }
+
+    pub(super) fn set_leader(&mut self, leader: Leader) {
+        self.leader = leader;
+    }
+
+    /// Queues requests. Returns the current time.
+    pub(super) fn extend(&mut self, requests: impl IntoIterator<Item = T>) -> u64 {
+        let since_ns = now_ns();
+        let requests = requests.into_iter();
+        self.queue.extend(requests.map(|request| Waiting { request, since_ns }));
+        since_ns
+    }
+
+    /// Takes the oldest request of the queue.
+    pub(super) fn take(&mut self) -> Option<T> {
+        self.queue.pop_front().map(|waiting| waiting.request)
+    }
+
+    /// Returns the number of requests in the queue.
+    pub(super) fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Returns since when the oldest request has waited.
+    pub(super) fn oldest_since_ns(&self) -> Option<u64> {
+        self.queue.front().map(|waiting| waiting.since_ns)
+    }
+
+    /// Returns the thread to wake for a request, and counts it as woken: a parked one, or the leader if none is parked; none
+    /// if `limit` threads are serving or waking up.
+    pub(super) fn wake_one(&mut self) -> Option<Wake> {
+        if self.wakeable() == 0 {
+            return None;
+        }
+        if self.parked > self.unparked {
+            self.unparked += 1;
+            return Some(Wake::Follower);
+        }
+        if self.leader == (Leader::Pool { woken: false }) {
+            self.leader = Leader::Pool { woken: true };
+            return Some(Wake::Leader);
+        }
+        None
+    }
+
+    /// Counts a parked thread that runs again.
+    pub(super) fn unpark(&mut self) {
+        self.parked -= 1;
+        self.unparked = self.unparked.saturating_sub(1);
+    }
+
+    /// Returns the number of idle threads that may serve.
+    pub(super) fn free(&self) -> usize {
+        self.idle().min(self.may_serve())
+    }
+
+    /// Returns the number of free threads that have not been woken.
+    pub(super) fn wakeable(&self) -> usize {
+        self.free().saturating_sub(self.waking())
+    }
+
+    /// Returns the number of waiting requests that no thread has been woken for.
+    pub(super) fn unassigned(&self) -> usize {
+        self.queued().saturating_sub(self.waking())
+    }
+
+    /// Returns the number of threads that have been woken and have not taken a request yet.
+    pub(super) fn waking(&self) -> usize {
+        self.unparked + usize::from(self.leader == Leader::Pool { woken: true })
+    }
+
+    /// Returns whether an idle thread need not park.
+    pub(super) fn can_proceed(&self) -> bool {
+        self.closed || self.queued() > 0 && self.may_serve() > 0
+    }
+
+    /// Returns whether a thread without a request has to stay.
+    pub(super) fn needs_idle_thread(&self) -> bool {
+        self.idle() < self.limit
+    }
+
+    /// Returns whether fewer threads can serve than may.
+    pub(super) fn has_too_few(&self) -> bool {
+        let starting = self.count(ThreadState::Starting);
+        self.idle() + self.count(ThreadState::Serving) + starting < self.limit
+    }
+
+    /// Returns the number of requests that an idle thread may receive as the leader; 0 if another thread of the pool leads.
+    /// One thread stays free in any case: the main thread decides whether a connection can be accepted, and is not notified
+    /// of the requests that another leader receives.
+    pub(super) fn lead_limit(&self) -> usize {
+        if self.closed || matches!(self.leader, Leader::Pool { .. }) {
+            return 0;
+        }
+        (self.idle() + 1).min(self.may_serve()).saturating_sub(1)
+    }
+
+    /// Returns how many more threads may serve.
+    fn may_serve(&self) -> usize {
+        self.limit.saturating_sub(self.count(ThreadState::Serving))
+    }
+}
+
+/// The number of states of a thread.
+const STATES: usize = ThreadState::Leading as usize + 1;
