@@ -1,5 +1,8 @@
 //! Enforces `request_timeout`: a request that exceeds it is logged with its stack, and its current wait fails. Costs
 //! nothing without `request_timeout`.
+//!
+//! The kit has another type for classes whose threads may block: it watches from a separate thread, and cuts a request
+//! at its socket. Here each deadline is a timer of the hub, and the greenlet that serves the request is killed.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

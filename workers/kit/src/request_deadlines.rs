@@ -3,8 +3,12 @@
 //!
 //! The thread exists only if the limit is set. The class decides how to end what can be ended: see
 //! [`RequestDeadlines::start`].
+//!
+//! The cooperative classes use another type, in `green-kit`, which shares no part with this one. There a deadline is a
+//! timer of the hub, and a request ends when its greenlet is killed, which only the hub's thread can do: so that type has
+//! neither a thread nor a lock, and its requests hold greenlets. Here a thread that hangs cannot be interrupted: the
+//! request is cut at its socket, from outside, and the client gets its response from the thread that watches.
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::mpsc::{Receiver, channel};
@@ -22,6 +26,7 @@ use crate::clock::{nanoseconds, now_ns};
 use crate::connection::Connection;
 use crate::context::{ServerContext, record_line};
 use crate::driver::ConnectionDriver;
+use crate::registry::Registry;
 use crate::wire::{self, Wire};
 use crate::worker_base::WorkerBase;
 
@@ -43,8 +48,8 @@ struct Tracker {
 
 #[derive(Default)]
 struct Requests {
-    /// By the descriptor of their connection.
-    by_fd: HashMap<RawFd, Tracked>,
+    /// By the descriptor of their connection. A request waits for the moment at which it is cut.
+    by_fd: Registry<Tracked>,
     /// When the thread checks them next, in monotonic nanoseconds.
     check_ns: u64,
 }
@@ -64,8 +69,6 @@ pub struct TimedOutRequest {
 
 struct Tracked {
     request: TimedOutRequest,
-    /// Monotonic nanoseconds; 0 once it has passed.
-    deadline_ns: u64,
     wire: Arc<Wire>,
 }
 
@@ -146,9 +149,8 @@ impl RequestDeadlines {
     pub fn extend(&self, fd: RawFd, deadline_ns: u64) {
         if let Some(tracker) = &self.tracker {
             let mut requests = tracker.lock();
-            if let Some(tracked) = requests.by_fd.get_mut(&fd) {
-                tracked.deadline_ns = deadline_ns;
-                tracker.wake_for(&requests, deadline_ns);
+            if requests.by_fd.get_mut(fd).is_some() {
+                tracker.watch(&mut requests, fd, deadline_ns);
             }
         }
     }
@@ -156,7 +158,8 @@ impl RequestDeadlines {
     /// Stops watching the request; its descriptor may belong to another connection from now on.
     pub fn end(&self, fd: RawFd) {
         if let Some(tracker) = &self.tracker {
-            tracker.lock().by_fd.remove(&fd);
+            // The guard is a temporary: the request is dropped after the lock is released.
+            let _ended = tracker.lock().by_fd.remove(fd);
         }
     }
 }
@@ -167,16 +170,18 @@ impl Tracker {
         if deadline_ns == 0 {
             return;
         }
-        let tracked = Tracked { request: TimedOutRequest::of(exchange.head()), deadline_ns, wire };
+        let tracked = Tracked { request: TimedOutRequest::of(exchange.head()), wire };
         let mut requests = self.lock();
         requests.by_fd.insert(fd, tracked);
-        self.wake_for(&requests, deadline_ns);
+        self.watch(&mut requests, fd, deadline_ns);
     }
 
-    /// Wakes the thread if its next check is too late for a deadline. It rarely is: while requests are served,
-    /// the thread waits for the first deadline, and later requests have later ones.
-    fn wake_for(&self, requests: &Requests, deadline_ns: u64) {
-        if due_ns(deadline_ns) < requests.check_ns {
+    /// Sets the deadline of a request, and wakes the thread if its next check is too late for that. It rarely is: while
+    /// requests are served, the thread waits for the first deadline, and later requests have later ones.
+    fn watch(&self, requests: &mut Requests, fd: RawFd, deadline_ns: u64) {
+        let due_ns = due_ns(deadline_ns);
+        requests.by_fd.begin_wait(fd, due_ns, None);
+        if due_ns != 0 && due_ns < requests.check_ns {
             self.earlier.notify_one();
         }
     }
@@ -184,40 +189,39 @@ impl Tracker {
     fn run(&self, on_timeout: impl Fn(&[TimedOutRequest])) {
         let mut requests = self.lock();
         loop {
-            let now = now_ns();
-            let mut overdue = Vec::new();
-            let mut next_ns = u64::MAX;
-            let watched = requests.by_fd.iter_mut().filter(|(_, tracked)| tracked.deadline_ns != 0);
-            for (fd, tracked) in watched {
-                let due_ns = due_ns(tracked.deadline_ns);
-                if due_ns > now {
-                    next_ns = next_ns.min(due_ns);
-                    continue;
-                }
-                tracked.deadline_ns = 0;
-                // While the lock is held the request is not over, so the descriptor is still its
-                // connection's. A failure means that the client has already disconnected.
-                if tracked.wire.claim().is_some_and(|claim| claim.answer(&self.context, *fd)) {
-                    tracked.request.status = wire::STATUS;
-                }
-                let _ = socket::shutdown(*fd, socket::Shutdown::Both);
-                overdue.push(tracked.request.clone());
-            }
-            if overdue.is_empty() {
-                let pause = Duration::from_nanos(next_ns.saturating_sub(now)).min(PAUSE_MAX);
-                requests.check_ns = now + nanoseconds(pause);
-                requests = self
-                    .earlier
-                    .wait_timeout(requests, pause)
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0;
+            let now_ns = now_ns();
+            let overdue = self.cut_overdue(&mut requests, now_ns);
+            if !overdue.is_empty() {
+                drop(requests);
+                self.log_overdue(&overdue);
+                on_timeout(&overdue);
+                requests = self.lock();
                 continue;
             }
-            drop(requests);
-            self.log_overdue(&overdue);
-            on_timeout(&overdue);
-            requests = self.lock();
+            let pause = match requests.by_fd.earliest_deadline_ns() {
+                0 => PAUSE_MAX,
+                due_ns => Duration::from_nanos(due_ns.saturating_sub(now_ns)).min(PAUSE_MAX),
+            };
+            requests.check_ns = now_ns + nanoseconds(pause);
+            let waited = self.earlier.wait_timeout(requests, pause);
+            requests = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// Responds on behalf of the application to each request that has exceeded its time, and shuts down its connection.
+    fn cut_overdue(&self, requests: &mut Requests, now_ns: u64) -> Vec<TimedOutRequest> {
+        let mut overdue = Vec::new();
+        while let Some(fd) = requests.by_fd.pop_expired(now_ns) {
+            let Some(tracked) = requests.by_fd.get_mut(fd) else { continue };
+            // While the lock is held the request is not over, so the descriptor is still its
+            // connection's. A failure means that the client has already disconnected.
+            if tracked.wire.claim().is_some_and(|claim| claim.answer(&self.context, fd)) {
+                tracked.request.status = wire::STATUS;
+            }
+            let _ = socket::shutdown(fd, socket::Shutdown::Both);
+            overdue.push(tracked.request.clone());
+        }
+        overdue
     }
 
     /// Logs the requests that exceeded their time, with the application's stack traces. If the application
@@ -285,9 +289,9 @@ impl Tracker {
     }
 }
 
-/// Returns when a request with this deadline is cut.
+/// Returns when a request with this deadline is cut; 0 for never, without a deadline.
 fn due_ns(deadline_ns: u64) -> u64 {
-    deadline_ns.saturating_add(GRACE_NS)
+    if deadline_ns == 0 { 0 } else { deadline_ns.saturating_add(GRACE_NS) }
 }
 
 /// The time after its deadline at which a request is cut: a request that waits for its client detects the timeout
