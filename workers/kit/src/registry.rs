@@ -248,9 +248,8 @@ mod tests {
                 }
                 prop_assert_eq!(registry.len(), model.len());
                 let deadlines = model.values().filter_map(|waits| waits.0);
-                match deadlines.min() {
-                    Some(first) => prop_assert!((1..=first).contains(&registry.deadline_ns())),
-                    None => {}
+                if let Some(first) = deadlines.min() {
+                    prop_assert!((1..=first).contains(&registry.deadline_ns()));
                 }
             }
             let first = model.values().filter_map(|waits| waits.0).min();
