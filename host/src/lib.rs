@@ -11,6 +11,7 @@
 //! | [`control`] | the control socket, and hostctl's side of it | arbiter, hostctl |
 //! | [`pidfile`], [`systemd`], [`daemon`] | pid file, service manager, background | arbiter |
 //! | [`mold`] | loads the payload of a generation, forks its workers | molds |
+//! | [`evaluation`] | evaluates a settings file in Python | a separate process |
 //! | [`interpreter`] | executes the interpreter of a Python application, in which the mold continues | molds |
 //! | [`hooks`] | hooks that are commands | molds |
 //! | [`stack`], `namer` | stacks of panics and hanging requests, named outside of the worker | workers, molds, separate processes |
@@ -24,6 +25,7 @@
 //! | `title` | process titles in `ps` | everywhere |
 //! | [`similar`] | similarity of words, for "did you mean" | everywhere |
 //! | [`exit_status`] | exit statuses of all processes | everywhere |
+//! | `capacity` | how many workers fit into the container | arbiter |
 //! | [`process`], [`descriptors`], [`privileges`], [`signal_inbox`], [`clock`], `limits`, `safe_path`, `socket_file` | system calls, each in one place | everywhere |
 //!
 //! # Invariants
@@ -34,11 +36,13 @@
 
 pub mod arbiter;
 mod bytes;
+mod capacity;
 pub mod check;
 pub mod clock;
 pub mod control;
 pub mod daemon;
 pub mod descriptors;
+pub mod evaluation;
 pub mod exit_status;
 pub mod hooks;
 pub mod interpreter;

@@ -141,8 +141,9 @@ pub fn block_arbiters_signals() {
     let _ = SigSet::from_iter(ARBITERS_SIGNALS).thread_block();
 }
 
-/// Completes [`block_arbiters_signals`] in the executed program, which has set handlers: makes signals that are meant
-/// for the arbiter alone do nothing, and restores the default action of all others.
+/// Makes signals that are meant for the arbiter alone do nothing, restores the default action of all others, and unblocks
+/// all: in a process that is about to execute a program, and in an executed program that completes
+/// [`block_arbiters_signals`].
 pub fn begin_executed() {
     reset_signal_handlers();
     ignore_until_exec(&ARBITERS_SIGNALS);

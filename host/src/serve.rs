@@ -8,7 +8,7 @@ use crate::exit_status::{EX_CONFIG, FAILED};
 use crate::log::{ErrorLog, log_panics};
 use crate::payload::Payload;
 use crate::settings::{Action, Settings, Sources};
-use crate::{daemon, mold, process, title};
+use crate::{daemon, evaluation, mold, process, title};
 
 /// Reads the settings, runs the requested action, and returns the exit status: 0 after a planned stop, 78
 /// (`EX_CONFIG`) for invalid settings, 1 if the server cannot start, otherwise the status of the payload's
@@ -22,7 +22,7 @@ pub fn main<P: Payload>() -> i32 {
             return EX_CONFIG;
         }
     };
-    match sources.load() {
+    match evaluation::load(&sources) {
         Ok((settings, Action::Serve)) => serve::<P>(sources, settings),
         Ok((settings, Action::PrintConfig)) => {
             print!("{}", settings.to_toml());

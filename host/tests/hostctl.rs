@@ -188,5 +188,40 @@ fn a_gunicorn_file_is_converted() {
     std::fs::write(&file, "raise RuntimeError('on purpose')\n").unwrap();
     let output = hostctl(directory.path(), &["convert", file.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("RuntimeError: on purpose"));
+    assert!(text(&output.stderr).contains("gunicorn.conf.py:1: RuntimeError: on purpose"));
+}
+
+#[test]
+fn what_a_gunicorn_file_depends_on_is_not_frozen_silently() {
+    let directory = tempfile::tempdir().unwrap();
+    let convert = |lines: &str| {
+        let file = directory.path().join("gunicorn.conf.py");
+        std::fs::write(&file, lines).unwrap();
+        let file = file.to_str().unwrap();
+        let output = hostctl(directory.path(), &["convert", file]);
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (status, toml, errors) = convert(
+        "import os, getpass\nworkers = int(os.environ.get('POOL', '3'))\n\
+         bind = '127.0.0.1:' + os.getenv('TEST_PORT', '1')\n",
+    );
+    assert_eq!(status, Some(0), "{errors}");
+    for name in ["POOL", "TEST_PORT"] {
+        assert!(toml.contains(&format!("# the file reads the environment variable {name};")));
+        let line = format!("warning: the file reads the environment variable {name};");
+        assert_eq!(errors.matches(&line).count(), 1, "{errors}");
+    }
+    let gevents = "class GeventWorker: __module__ = 'gunicorn.workers.ggevent'\n";
+    let (status, toml, errors) =
+        convert(&format!("{gevents}class Own(GeventWorker): pass\nworker_class = Own\n"));
+    assert_eq!(status, Some(0), "{errors}");
+    assert!(toml.contains("worker_class = \"gevent\""), "{toml}");
+    assert!(
+        errors.contains("warning: worker_class: __config__.Own is derived from gunicorn.workers")
+    );
+    for class in ["'own.module.Worker'", "type('Own', (), {})", "'uvicorn.workers.UvicornWorker'"] {
+        let (status, toml, errors) = convert(&format!("worker_class = {class}\n"));
+        assert_eq!((status, toml.as_str()), (Some(1), ""), "{errors}");
+        assert!(errors.contains("gunicorn.conf.py: worker_class = "), "{errors}");
+    }
 }

@@ -84,12 +84,38 @@ fn the_stronger_source_wins_and_is_remembered() {
     assert_eq!(values, (2, 3, 4, Some(Duration::from_secs(5))));
     for (name, origin) in [
         ("workers", Origin::File(path, 1)),
-        ("threads", Origin::CommandVariable),
+        ("threads", Origin::CommandVariable("JIMU_CMD_ARGS")),
         ("backlog", Origin::CommandLine),
         ("timeout", Origin::Request),
         ("keepalive", Origin::Default),
     ] {
         assert_eq!(settings.origin(name), Some(&origin), "{name}");
+    }
+}
+
+#[test]
+fn gunicorns_variable_of_flags_comes_before_ours() {
+    let gunicorns = "-w 2 --threads 2 --backlog 2 --log-config x.ini app:app";
+    let variables = [("GUNICORN_CMD_ARGS", gunicorns), ("JIMU_CMD_ARGS", "--threads 3")];
+    let settings = load("workers = 9", &variables, &["--backlog", "4"]);
+    assert_eq!((settings.workers, settings.threads, settings.backlog), (2, 3, 4));
+    assert_eq!(settings.origin("workers"), Some(&Origin::CommandVariable("GUNICORN_CMD_ARGS")));
+    assert_eq!(settings.wsgi_app.as_deref(), Some("app:app"));
+    let warning = settings.ignored[0].to_string();
+    assert!(warning.starts_with("$GUNICORN_CMD_ARGS: logconfig (of gunicorn) has no effect"));
+    let error = Start::new("", &[("GUNICORN_CMD_ARGS", "--paste x.ini")], &[]).error();
+    assert_eq!(error, "$GUNICORN_CMD_ARGS: unexpected argument '--paste' found");
+}
+
+#[test]
+fn workers_may_be_as_many_as_there_is_room_for() {
+    let most = std::thread::available_parallelism().unwrap().get();
+    for settings in [
+        load("", &[], &["-w", "auto"]),
+        load("workers = \"auto\"", &[], &[]),
+        load("", &[("WEB_CONCURRENCY", "auto")], &[]),
+    ] {
+        assert!((1..=most).contains(&settings.workers), "{}", settings.workers);
     }
 }
 
@@ -104,7 +130,8 @@ fn variables_replace_defaults_as_in_gunicorn() {
     assert_eq!(settings.origin("workers"), Some(&Origin::Variable("WEB_CONCURRENCY")));
     assert_eq!(load("", &[("WEB_CONCURRENCY", "")], &[]).workers, 1);
     let start = Start::new("", &[("WEB_CONCURRENCY", "many")], &[]);
-    let message = "$WEB_CONCURRENCY: workers: expected a whole number from 1 to 1024, found many";
+    let message =
+        "$WEB_CONCURRENCY: workers: expected a whole number from 1 to 1024, or auto, found many";
     assert_eq!(start.error(), message);
 }
 
@@ -265,12 +292,12 @@ fn every_mistake_in_a_file_is_reported_with_its_line() {
     let file = "wrokers = 2\nworkers = \"two\"\n\n[class]\ngevent = 1\n[server]\nport = 1\n";
     let expected = "\
 host.toml:1: unknown key \"wrokers\"; did you mean \"workers\"?
-host.toml:2: workers: expected a whole number from 1 to 1024, found \"two\"
+host.toml:2: workers: expected a whole number from 1 to 1024, or auto, found \"two\"
 host.toml:5: class.gevent: expected a table [class.gevent], found 1
 host.toml:6: unknown key \"server\"";
     assert_eq!(Start::new(file, &[], &[]).error(), expected);
     for (line, message) in [
-        ("workers = 0", "workers: expected a whole number from 1 to 1024, found 0"),
+        ("workers = 0", "workers: expected a whole number from 1 to 1024, or auto, found 0"),
         ("timeout = -1", "timeout: expected seconds from 0 to 31622400, found -1"),
         ("timeout = nan", "timeout: expected seconds from 0 to 31622400, found nan"),
         ("preload_app = 1", "preload_app: expected true or false, found 1"),
@@ -331,7 +358,7 @@ fn wrong_flags_are_reported_in_one_line_first() {
     for (args, line) in [
         (
             &["-w", "0"][..],
-            "error: invalid value '0' for '--workers <INT>': expected a whole number from 1 to 1024",
+            "error: invalid value '0' for '--workers <INT|auto>': expected a whole number from 1 to 1024, or auto",
         ),
         (&["--worker", "2"], "error: unexpected argument '--worker' found"),
         (&["a", "b"], "error: unexpected argument 'b' found"),
@@ -521,6 +548,7 @@ fn text_for(name: &'static str, kind: Kind) -> BoxedStrategy<String> {
         }
         (_, Kind::Bool) => prop_oneof!["true", "false"].boxed(),
         (_, Kind::Int { min, max }) => (min..=max).prop_map(|n| n.to_string()).boxed(),
+        (_, Kind::Workers { max }) => (1..=max).prop_map(|n| n.to_string()).boxed(),
         (_, Kind::Bytes { min, max }) => (min..=max).prop_map(|n| n.to_string()).boxed(),
         (_, Kind::Seconds { max }) => (0.0..=max).prop_map(|n| n.to_string()).boxed(),
         (_, Kind::Mode) => (0..=0o7777u32).prop_map(|n| format!("{n:o}")).boxed(),

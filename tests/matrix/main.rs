@@ -28,6 +28,7 @@ mod peers;
 mod processes;
 mod python;
 mod python_boot;
+mod python_config;
 mod python_environ;
 mod python_hooks;
 mod python_logs;
@@ -76,6 +77,7 @@ fn main() {
         interpreters::behaviours(),
         python::behaviours(),
         python_boot::behaviours(),
+        python_config::behaviours(),
         python_environ::behaviours(),
         python_response::behaviours(),
         python_hooks::behaviours(),

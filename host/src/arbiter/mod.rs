@@ -15,6 +15,7 @@
 //! | `death` | descriptions of why a process died |
 //! | `exits` | the hook `child_exit` |
 //! | `reload` | new generations: creation, promotion, refusal |
+//! | `evaluate` | settings files in Python at a reload |
 //! | `signal_actions` | what each signal to the arbiter does |
 //! | `stop` | graceful and quick stops |
 //! | `upgrade` | hands over to an arbiter of a new binary (USR2) |
@@ -35,6 +36,7 @@ mod canary;
 mod children;
 mod control_requests;
 mod death;
+mod evaluate;
 mod exits;
 mod file_watch;
 mod generation;
@@ -63,6 +65,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use canary::RetiredGeneration;
 use children::UnclaimedExits;
 use death::OutOfMemory;
+use evaluate::PendingReload;
 use generations::Generations;
 use handles::Exit;
 use metrics::StatusProcess;
@@ -131,6 +134,8 @@ pub struct Arbiter {
     pending_exits: Vec<Exit>,
     /// The reload to begin after the one in progress.
     reload_queued: Option<ReloadRequest>,
+    /// The reload whose settings Python evaluates.
+    evaluation: Option<PendingReload>,
     phase: Phase,
     /// Whether a worker has been ready: that is when the server became ready.
     has_been_ready: bool,
@@ -153,6 +158,7 @@ enum Source {
     Watcher(u32),
     Control,
     Client(ClientId),
+    Evaluation,
     Predecessor,
     Log,
 }
@@ -215,6 +221,7 @@ impl Arbiter {
             workers_created: 0,
             pending_exits: Vec::new(),
             reload_queued: None,
+            evaluation: None,
             phase: Phase::Running,
             has_been_ready: false,
             workers_stopped: false,
@@ -275,6 +282,7 @@ impl Arbiter {
             Source::Watcher(generation) => self.read_watcher(generation),
             Source::Control => self.control.accept(),
             Source::Client(client) => self.read_client(client),
+            Source::Evaluation => self.read_evaluation(),
             Source::Predecessor => self.on_predecessor_end(),
             Source::Log => self.log.file().write_kept(),
         }
@@ -319,6 +327,8 @@ impl Arbiter {
         });
         let control = self.control.listener().map(|fd| (Source::Control, fd, readable));
         let clients = self.control.clients().map(|(id, fd, flags)| (Source::Client(id), fd, flags));
+        let evaluation = self.evaluation.as_ref();
+        let evaluation = evaluation.map(|of| (Source::Evaluation, of.evaluation.as_fd(), readable));
         let predecessor = self
             .predecessor
             .as_ref()
@@ -331,6 +341,7 @@ impl Arbiter {
             .chain(watchers)
             .chain(control)
             .chain(clients)
+            .chain(evaluation)
             .chain(predecessor)
             .chain(log)
     }

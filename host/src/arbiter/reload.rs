@@ -14,7 +14,7 @@ use crate::control::{ClientId, Response};
 use crate::listener::{self, Listener};
 use crate::message::Refusal;
 use crate::scoreboard::Event;
-use crate::settings::Settings;
+use crate::settings::{Error, Loading, Settings};
 
 /// A requested reload.
 #[derive(Debug, Default)]
@@ -46,7 +46,7 @@ impl Arbiter {
             return self.answer_refused(&request.waiting, "the server is stopping");
         }
         let booting = self.generations.in_stage(Stage::Booting);
-        if booting.is_none_or(|refused| refused.awaits_change) {
+        if self.evaluation.is_none() && booting.is_none_or(|refused| refused.awaits_change) {
             return self.begin_reload(request);
         }
         let queued = self.reload_queued.get_or_insert_default();
@@ -175,7 +175,8 @@ impl Arbiter {
             self.control.answer(client, &Response::done());
         }
         let running = matches!(self.phase, Phase::Running);
-        if !running || self.generations.in_stage(Stage::Booting).is_some() {
+        let booting = self.generations.in_stage(Stage::Booting).is_some();
+        if !running || booting || self.evaluation.is_some() {
             return false;
         }
         let queued = self.reload_queued.take();
@@ -187,25 +188,40 @@ impl Arbiter {
     }
 
     fn begin_reload(&mut self, request: ReloadRequest) {
-        let ReloadRequest { worker_class, share, settings, waiting } = request;
         if let Some(trial) = self.generations.in_stage(Stage::Trial).map(|trial| trial.id) {
             let reason =
                 format!("generation {trial} is on trial: promote it or roll it back first");
             tracing::error!("reload refused: {reason}");
-            return self.answer_refused(&waiting, &reason);
+            return self.answer_refused(&request.waiting, &reason);
         }
         tracing::info!("reloading");
         self.notifier.reloading();
-        let mut sources = self.sources.clone();
-        if let Some(class) = worker_class {
-            sources.requests.push(("worker_class".to_owned(), class));
+        if let Some(settings) = request.settings.clone() {
+            return self.begin_generation(request, Ok(settings));
         }
-        let settings = if let Some(settings) = settings {
-            Ok(settings)
-        } else {
-            let loaded = sources.load().map_err(|error| error.to_string());
-            loaded.and_then(|(settings, _)| self.check_losses(&settings).map(|()| settings))
-        };
+        let mut sources = self.sources.clone();
+        if let Some(class) = &request.worker_class {
+            sources.requests.push(("worker_class".to_owned(), class.clone()));
+        }
+        match sources.begin() {
+            Ok(Loading::Done(settings, _)) => self.begin_generation(request, Ok(settings)),
+            Ok(Loading::Python(file)) => self.evaluate(file, request),
+            Err(error) => self.begin_generation(request, Err(error)),
+        }
+    }
+
+    /// Begins the generation of a reload whose settings were read.
+    pub(super) fn begin_generation(
+        &mut self,
+        request: ReloadRequest,
+        settings: Result<Arc<Settings>, Error>,
+    ) {
+        let ReloadRequest { share, waiting, settings: earlier, .. } = request;
+        let settings = settings.map_err(|error| error.to_string()).and_then(|settings| {
+            // Those of an earlier generation have served already.
+            let checked = if earlier.is_some() { Ok(()) } else { self.check_losses(&settings) };
+            checked.map(|()| settings)
+        });
         if let Ok(settings) = &settings {
             settings.warn_of_ignored();
         }

@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::kind::Kind;
 use crate::process;
-use crate::settings::gunicorn::class_alias;
-use crate::settings::{Settings, is_django_project};
+use crate::settings::{Settings, class_advice, class_alias, is_django_project};
 use crate::similar::distance;
 
 /// Returns whether the application of these settings is Python's.
@@ -154,6 +153,10 @@ impl fmt::Display for NotFound {
             let between = if index == 0 { "" } else { ", " };
             write!(f, "{between}{}", directory.display())?;
         }
+        let advice = (self.kind == Kind::Class).then(|| class_advice(name)).flatten();
+        if let Some(advice) = advice {
+            return write!(f, "; {advice}");
+        }
         match (&self.similar, self.kind) {
             (Some(similar), _) => write!(f, "; did you mean {similar}?"),
             (None, Kind::Class | Kind::Hooks) => write!(f, "; give its path, or set {VARIABLE}"),
@@ -264,8 +267,12 @@ mod tests {
             assert!(words.contains(&house.path().join(directory).display().to_string()), "{words}");
         }
         assert!(words.ends_with("; did you mean gthread?"), "{words}");
-        let words = path.class("tornado").unwrap_err().to_string();
+        let words = path.class("unlike-any").unwrap_err().to_string();
         assert!(words.ends_with("; give its path, or set JIMU_PLUGIN_PATH"), "{words}");
+        for name in ["tornado", "uvicorn.workers.UvicornWorker"] {
+            let words = path.class(name).unwrap_err().to_string();
+            assert!(words.contains("not supported; ") && words.contains("use gthread"), "{words}");
+        }
     }
 
     #[test]

@@ -17,10 +17,10 @@ pub enum Origin {
     Default,
     /// An environment variable that replaces a default.
     Variable(&'static str),
-    /// A line of the settings file.
+    /// A line of the settings file; 0 if the line is unknown.
     File(Arc<PathBuf>, usize),
-    /// The flags in `JIMU_CMD_ARGS`.
-    CommandVariable,
+    /// The flags in the environment variable of this name.
+    CommandVariable(&'static str),
     /// The command line.
     CommandLine,
     /// A request of `hostctl`.
@@ -31,9 +31,9 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
-            Self::Variable(name) => write!(f, "${name}"),
+            Self::Variable(name) | Self::CommandVariable(name) => write!(f, "${name}"),
+            Self::File(path, 0) => write!(f, "{}", path.display()),
             Self::File(path, line) => write!(f, "{}:{line}", path.display()),
-            Self::CommandVariable => f.write_str("$JIMU_CMD_ARGS"),
             Self::CommandLine => f.write_str("command line"),
             Self::Request => f.write_str("hostctl"),
         }

@@ -5,7 +5,7 @@ use std::{
     io::{self, Read as _},
     ops::Range,
     os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
@@ -89,25 +89,22 @@ pub(super) fn load(path: &Path) -> Result<FileSettings, Vec<Problem>> {
     parse(path, &text)
 }
 
-/// Reads the text of a regular file. A pipe is refused because the arbiter would wait for it at a reload.
 fn read(path: &Path) -> io::Result<String> {
+    String::from_utf8(read_bytes(path)?).map_err(|_| io::Error::other("not valid UTF-8"))
+}
+
+/// Reads a regular file. A pipe is refused because the arbiter would wait for it at a reload.
+pub(super) fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
-    let mut text = String::new();
-    file.read_to_string(&mut text)?;
-    Ok(text)
-}
-
-/// Default name of the file.
-pub(super) fn default_path(directory: &Path) -> Option<PathBuf> {
-    let path = directory.join(FILE_DEFAULT);
-    path.exists().then_some(path)
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
     1 + text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count()
 }
 
-const FILE_DEFAULT: &str = "host.toml";

@@ -103,7 +103,10 @@ pub fn command() -> Command {
                 .long(CONFIG)
                 .value_name("PATH")
                 .value_parser(clap::value_parser!(PathBuf))
-                .help("Read the settings from this file instead of host.toml")
+                .help(
+                    "Settings file: TOML, or gunicorn's in Python, as FILE.py or python:MODULE [default: host.toml, else \
+                     gunicorn.conf.py]",
+                )
                 .help_heading("Settings"),
         )
         .arg(flag(

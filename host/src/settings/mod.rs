@@ -2,12 +2,15 @@
 //! page and the struct [`Settings`] are generated.
 //!
 //! [`Sources`] is everything that settings are read from. In increasing priority: defaults (and the variables
-//! that replace them), the file, `JIMU_CMD_ARGS`, the command line, and requests of `hostctl`. It is kept, and
-//! read again at each reload.
+//! that replace them), the file, `GUNICORN_CMD_ARGS`, `JIMU_CMD_ARGS`, the command line, and requests of `hostctl`.
+//! It is kept, and read again at each reload. A file in Python is evaluated by another process in between:
+//! [`Loading`].
 //!
 //! **Invariant:** a `Settings` that exists is valid; no other code of this crate checks a setting again.
 
 mod bind;
+mod classes;
+mod config;
 mod declare;
 mod error;
 mod file;
@@ -33,8 +36,11 @@ use std::{
 };
 
 pub use bind::Bind;
+pub use classes::{class_advice, class_alias};
+pub use config::{ConfigName, PythonFile};
 pub use declare::{Effect, Setting, Variable};
 pub use error::{Error, Origin, Problem};
+use file::FileSettings;
 pub use flags::{Action, command};
 pub use losses::is_django_project;
 pub use page::page;
@@ -89,53 +95,107 @@ impl Sources {
         }
     }
 
-    /// Reads, checks and merges all sources.
+    /// Reads, checks and merges all sources. Fails if the file is one that Python has to evaluate.
     pub fn load(&self) -> Result<(Arc<Settings>, Action), Error> {
+        match self.begin()? {
+            Loading::Done(settings, action) => Ok((settings, action)),
+            Loading::Python(file) => Err(file.problem(0, "Python has to evaluate it").into()),
+        }
+    }
+
+    /// Reads, checks and merges all sources, as far as that needs no Python.
+    pub fn begin(&self) -> Result<Loading, Error> {
         self.enter_if_not_text();
+        let flags = self.flags()?;
+        let (config, shadowed) = ConfigName::choose(flags.config(), &self.directory);
+        let mut file = match &config {
+            Some(ConfigName::Toml(path)) => file::load(path).map_err(Error::Invalid)?,
+            Some(python) => {
+                let early = python.early_settings(&flags)?;
+                let settings = self.merge(&flags, early, None)?.0;
+                let python = PythonFile { sources: self.clone(), name: python.clone(), settings };
+                return Ok(Loading::Python(Box::new(python)));
+            }
+            None => FileSettings::default(),
+        };
+        file.ignored.extend(shadowed);
+        let path = if let Some(ConfigName::Toml(path)) = config { Some(path) } else { None };
+        let (settings, action) = self.merge(&flags, file, path)?;
+        Ok(Loading::Done(settings, action))
+    }
+
+    /// Merges the file's settings with those of all other sources.
+    fn merge(
+        &self,
+        flags: &GivenFlags,
+        file: FileSettings,
+        path: Option<PathBuf>,
+    ) -> Result<(Arc<Settings>, Action), Error> {
         let mut layers = Layers::defaults();
         layers.take_variables(&self.environment)?;
-        let variable = self.command_variable()?;
-        let flags = flags::parse(&self.args).map_err(Error::Flags)?;
-        let named = flags.config.as_ref().or(variable.config.as_ref());
-        let path = match named {
-            Some(path) => Some(self.directory.join(path)),
-            None => file::default_path(&self.directory),
-        };
-        let mut sections = Sections::default();
-        let mut ignored = Vec::new();
-        if let Some(path) = &path {
-            let file = file::load(path).map_err(Error::Invalid)?;
-            file.values.into_iter().for_each(|(i, value, origin)| layers.set(i, value, origin));
-            sections = file.sections;
-            ignored = file.ignored;
-        }
-        for (flags, origin) in [(&variable, Origin::CommandVariable), (&flags, Origin::CommandLine)]
-        {
+        let FileSettings { values, sections, mut ignored } = file;
+        values.into_iter().for_each(|(i, value, origin)| layers.set(i, value, origin));
+        let mut action = Action::Serve;
+        for (flags, origin) in &flags.0 {
             let given = flags.ignored.iter();
-            ignored.extend(given.filter_map(|name| Problem::ignored(&origin, name)));
+            ignored.extend(given.filter_map(|name| Problem::ignored(origin, name)));
+            layers.take_flags(flags.values.clone(), origin);
+            if flags.action != Action::Serve {
+                action = flags.action.clone();
+            }
         }
-        layers.take_flags(variable.values, &Origin::CommandVariable);
-        layers.take_flags(flags.values, &Origin::CommandLine);
         layers.take_requests(&self.requests)?;
-        let action = if flags.action == Action::Serve { variable.action } else { flags.action };
         let mut settings = layers.finish(&self.directory, path, sections, ignored)?;
         settings.program.clone_from(&self.program);
         settings.arguments.clone_from(&self.args);
         Ok((Arc::new(settings), action))
     }
 
-    fn command_variable(&self) -> Result<flags::Flags, Error> {
-        let text = self.environment.get(COMMAND_VARIABLE).map_or("", String::as_str);
-        let words = words::split(text).ok_or_else(|| {
-            Problem::at(&Origin::CommandVariable, "unclosed quote, or a backslash at the end")
-        })?;
+    fn flags(&self) -> Result<GivenFlags, Error> {
+        let mut given = Vec::new();
+        for name in COMMAND_VARIABLES {
+            given.push((self.variable_flags(name)?, Origin::CommandVariable(name)));
+        }
+        given.push((flags::parse(&self.args).map_err(Error::Flags)?, Origin::CommandLine));
+        Ok(GivenFlags(given))
+    }
+
+    fn variable_flags(&self, name: &'static str) -> Result<flags::Flags, Error> {
+        let origin = Origin::CommandVariable(name);
+        let text = self.environment.get(name).map_or("", String::as_str);
+        let words = words::split(text)
+            .ok_or_else(|| Problem::at(&origin, "unclosed quote, or a backslash at the end"))?;
         let words: Vec<OsString> = words.into_iter().map(OsString::from).collect();
         flags::parse(&words).map_err(|error| {
             let text = error.to_string();
             let line = text.lines().next().unwrap_or_default();
             let line = line.strip_prefix("error: ").unwrap_or(line);
-            Problem::at(&Origin::CommandVariable, line).into()
+            Problem::at(&origin, line).into()
         })
+    }
+}
+
+/// How far [`Sources::begin`] has come.
+#[derive(Debug)]
+pub enum Loading {
+    /// The settings are complete.
+    Done(Arc<Settings>, Action),
+    /// Python has to evaluate the file.
+    Python(Box<PythonFile>),
+}
+
+/// The flags of each source, in increasing priority.
+struct GivenFlags(Vec<(flags::Flags, Origin)>);
+
+impl GivenFlags {
+    /// Returns the settings file that was named.
+    fn config(&self) -> Option<&Path> {
+        self.0.iter().rev().find_map(|(flags, _)| flags.config.as_deref())
+    }
+
+    /// Returns whether a flag sets the setting with this index.
+    fn has(&self, index: usize) -> bool {
+        self.0.iter().any(|(flags, _)| flags.values.iter().any(|(given, _)| *given == index))
     }
 }
 
@@ -293,5 +353,5 @@ fn index_of(name: &str) -> Option<usize> {
     TABLE.iter().position(|setting| setting.name == name)
 }
 
-/// Flags that precede those of the command line.
-const COMMAND_VARIABLE: &str = "JIMU_CMD_ARGS";
+/// Environment variables with flags that precede those of the command line, in increasing priority.
+const COMMAND_VARIABLES: [&str; 2] = ["GUNICORN_CMD_ARGS", "JIMU_CMD_ARGS"];

@@ -104,10 +104,13 @@ If several places set a value, the first of these wins:
 1. a request of `hostctl`,
 2. the command line,
 3. the flags in the environment variable `JIMU_CMD_ARGS`, split as a shell does,
-4. the settings file: `host.toml` in the directory in which the server starts, or the file that
-   `--config` names,
-5. the environment variable that replaces the default,
-6. the default.
+4. the flags in gunicorn's `GUNICORN_CMD_ARGS`,
+5. the settings file: the one that `--config` names, else `host.toml`, else `gunicorn.conf.py`, in
+   the directory in which the server starts,
+6. the environment variable that replaces the default,
+7. the default.
+
+If a directory has both files, `host.toml` is read, and a warning names both.
 
 `host --print-config` prints all effective values and where each comes from, as a valid settings
 file. `host --check-config` checks the settings. If settings are invalid, `host` exits with
@@ -115,8 +118,10 @@ status 78 and prints one line for each problem:
 
     error: host.toml:3: unknown key \"worker\"; did you mean \"workers\"?
 
-The settings file is TOML. Besides the settings below it may contain tables for plugins, which the
-server passes on unchanged: `[class.NAME]` for the worker class NAME, `[application]`, and `[hooks]`.
+A TOML file may contain, besides the settings below, tables for plugins, which the server passes on
+unchanged: `[class.NAME]` for the worker class NAME, `[application]`, and `[hooks]`. A file that ends
+in `.py`, `file:PATH` and `python:MODULE` are gunicorn's configuration in Python: see
+[gunicorn.md](gunicorn.md#use-gunicornconfpy-as-it-is).
 ";
 
 const MOVED_INTRODUCTION: &str = "

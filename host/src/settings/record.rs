@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Origin, Problem, Sections, Settings, TABLE, Value};
+use super::{COMMAND_VARIABLES, Origin, Problem, Sections, Settings, TABLE, Value};
 
 /// [`Settings`] as data, without the command line.
 #[derive(Debug, Serialize, Deserialize)]
@@ -30,7 +30,7 @@ enum OriginRecord {
     Default,
     Variable(String),
     File(#[serde(with = "crate::bytes")] PathBuf, usize),
-    CommandVariable,
+    CommandVariable(String),
     CommandLine,
     Request,
 }
@@ -81,7 +81,7 @@ impl OriginRecord {
             Origin::Default => Self::Default,
             Origin::Variable(name) => Self::Variable((*name).to_owned()),
             Origin::File(path, line) => Self::File(path.to_path_buf(), *line),
-            Origin::CommandVariable => Self::CommandVariable,
+            Origin::CommandVariable(name) => Self::CommandVariable((*name).to_owned()),
             Origin::CommandLine => Self::CommandLine,
             Origin::Request => Self::Request,
         }
@@ -96,7 +96,10 @@ impl OriginRecord {
                 known.map_or(Origin::Default, |variable| Origin::Variable(variable.name))
             }
             Self::File(file, line) => Origin::File(Arc::new(file), line),
-            Self::CommandVariable => Origin::CommandVariable,
+            Self::CommandVariable(name) => {
+                let known = COMMAND_VARIABLES.iter().find(|known| **known == name);
+                known.map_or(Origin::Default, |name| Origin::CommandVariable(name))
+            }
             Self::CommandLine => Origin::CommandLine,
             Self::Request => Origin::Request,
         }
@@ -121,7 +124,10 @@ mod tests {
         let sources = Sources {
             program: OsString::from_vec(b"./h\xff".to_vec()),
             args: args.iter().map(Into::into).collect(),
-            environment: BTreeMap::from([("WEB_CONCURRENCY".to_owned(), "2".to_owned())]),
+            environment: BTreeMap::from([
+                ("WEB_CONCURRENCY".to_owned(), "2".to_owned()),
+                ("GUNICORN_CMD_ARGS".to_owned(), "--backlog 7".to_owned()),
+            ]),
             directory: directory.path().to_owned(),
             requests: vec![("threads".to_owned(), "5".to_owned())],
         };

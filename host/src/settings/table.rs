@@ -51,11 +51,15 @@ settings! {
         }
     }
     "Workers" {
-        /// Number of worker processes.
+        /// Number of worker processes, or auto for one per CPU.
+        ///
+        /// auto counts the CPUs that the process may use, at most those of the CPU quota of its control groups
+        /// (version 1 or 2), and at most one worker for each 128 MiB of their memory limit. The number is determined
+        /// again at each reload.
         ///
         /// Change it while the server runs with `TTIN`, `TTOU`, or hostctl.
         workers: usize {
-            kind: Kind::Int { min: 1, max: WORKERS_MAX as i64 }, default: Some("1"),
+            kind: Kind::Workers { max: WORKERS_MAX as i64 }, default: Some("1"),
             long: Some("workers"), short: Some('w'), effect: Effect::Live,
             variable: Some(Variable { name: "WEB_CONCURRENCY", prefix: "" }),
         }

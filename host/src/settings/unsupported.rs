@@ -3,7 +3,7 @@
 
 /// Settings that exist in another form, grouped by that form.
 pub static MOVED: &[(&[&str], &str)] = &[
-    (&["config", "check_config", "print_config"], "flags only; not available in the settings file"),
+    (&["config", "check_config", "print_config"], "flags only; not available in a settings file"),
     (
         &[
             "on_starting",
@@ -22,7 +22,7 @@ pub static MOVED: &[(&[&str], &str)] = &[
             "nworkers_changed",
             "on_exit",
         ],
-        "a TOML file cannot contain functions; see docs/hooks.md for hook modules and commands",
+        "functions of a gunicorn.conf.py; a TOML file names hook modules and commands, see docs/hooks.md",
     ),
 ];
 
@@ -140,6 +140,16 @@ pub(super) fn reason(name: &str) -> Option<&'static str> {
 /// Returns why a setting of gunicorn has no effect, if it is one that is accepted.
 pub(super) fn ignored_reason(name: &str) -> Option<&'static str> {
     find(IGNORED.iter(), name)
+}
+
+/// Returns the names of all settings of gunicorn that are not keys of the file.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    MOVED.iter().chain(UNSUPPORTED).chain(IGNORED).flat_map(|(names, _)| names.iter().copied())
+}
+
+/// Returns whether gunicorn has a setting of this name that is not supported.
+pub(super) fn is_unsupported(name: &str) -> bool {
+    find(UNSUPPORTED.iter(), name).is_some()
 }
 
 fn find<'a>(

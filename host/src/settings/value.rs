@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use toml::de::DeValue;
 
+use crate::capacity;
+
 /// Kind of values of a setting.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
@@ -16,6 +18,11 @@ pub enum Kind {
     Int {
         /// Minimum.
         min: i64,
+        /// Maximum.
+        max: i64,
+    },
+    /// An integer, or `auto` for the number of workers that this machine or container has room for.
+    Workers {
         /// Maximum.
         max: i64,
     },
@@ -122,7 +129,12 @@ impl Kind {
                 "false" | "no" | "n" | "off" | "0" => Ok(Value::Bool(false)),
                 _ => Err(unexpected()),
             },
-            Self::Int { .. } => self.int(text.trim().parse().map_err(|_| unexpected())?),
+            Self::Workers { .. } if text.trim().eq_ignore_ascii_case(AUTO) => {
+                self.int(i64::try_from(capacity::workers()).map_err(|_| unexpected())?)
+            }
+            Self::Int { .. } | Self::Workers { .. } => {
+                self.int(text.trim().parse().map_err(|_| unexpected())?)
+            }
             Self::Bytes { .. } => self.int(parse_bytes(text.trim()).ok_or_else(unexpected)?),
             Self::Mode => self.int(parse_mode(text.trim()).ok_or_else(unexpected)?),
             Self::Seconds { .. } => self.seconds(text.trim().parse().map_err(|_| unexpected())?),
@@ -148,9 +160,10 @@ impl Kind {
     pub(super) fn read_toml(self, value: &DeValue<'_>) -> Result<Value, String> {
         match (self, value) {
             (Self::Bool, DeValue::Boolean(flag)) => Ok(Value::Bool(*flag)),
-            (Self::Int { .. } | Self::Bytes { .. } | Self::Mode, DeValue::Integer(number)) => {
-                self.int(toml_int(number).ok_or_else(|| self.expected())?)
-            }
+            (
+                Self::Int { .. } | Self::Workers { .. } | Self::Bytes { .. } | Self::Mode,
+                DeValue::Integer(number),
+            ) => self.int(toml_int(number).ok_or_else(|| self.expected())?),
             #[expect(clippy::cast_precision_loss, reason = "the range is checked next")]
             (Self::Seconds { .. }, DeValue::Integer(number)) => {
                 self.seconds(toml_int(number).ok_or_else(|| self.expected())? as f64)
@@ -236,6 +249,7 @@ impl Kind {
             Self::Bool => "expected true or false".to_owned(),
             Self::Int { min, max: i64::MAX } => format!("expected a whole number from {min}"),
             Self::Int { min, max } => format!("expected a whole number from {min} to {max}"),
+            Self::Workers { max } => format!("expected a whole number from 1 to {max}, or {AUTO}"),
             Self::Seconds { max } => format!("expected seconds from 0 to {max}"),
             Self::Bytes { min, max } => {
                 let range = if max == i64::MAX { String::new() } else { format!(" to {max}") };
@@ -258,6 +272,7 @@ impl Kind {
         match self {
             Self::Bool => "BOOL",
             Self::Int { .. } => "INT",
+            Self::Workers { .. } => "INT|auto",
             Self::Seconds { .. } => "SECONDS",
             Self::Bytes { .. } => "BYTES",
             Self::Mode => "MODE",
@@ -276,6 +291,7 @@ impl Kind {
     fn int(self, number: i64) -> Result<Value, String> {
         let in_range = match self {
             Self::Int { min, max } | Self::Bytes { min, max } => (min..=max).contains(&number),
+            Self::Workers { max } => (1..=max).contains(&number),
             Self::Mode => (0..=0o7777).contains(&number),
             _ => false,
         };
@@ -301,6 +317,9 @@ impl Kind {
         if fits { Ok(Value::Text(text.to_owned())) } else { Err(self.expected()) }
     }
 }
+
+/// As many workers as there is room for.
+const AUTO: &str = "auto";
 
 /// Returns `number` times the unit given by its last letter.
 fn parse_bytes(text: &str) -> Option<i64> {

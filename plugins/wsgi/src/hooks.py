@@ -17,7 +17,7 @@ class Hooks:
     """The hooks of a module or of a Python file."""
 
     def __init__(self, name):
-        if name.endswith(".py"):
+        if name.endswith(".py") or "/" in name:
             self._names = runpy.run_path(name, run_name="<hooks>")
         else:
             self._names = vars(importlib.import_module(name))

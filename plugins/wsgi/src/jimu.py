@@ -185,9 +185,11 @@ def load(spec):
     if not spec or spec.startswith("django:"):
         return _django(spec.partition(":")[2])
     module_name, _, expression = spec.partition(":")
-    application = _evaluate(_module(module_name), module_name, expression or "application")
+    module = _module(module_name)
+    expression = expression or _usual_expression(module)
+    application = _evaluate(module, module_name, expression)
     if application is None:
-        raise ApplicationError("Failed to find application object: %r" % (expression or "application"))
+        raise ApplicationError("Failed to find application object: %r" % expression)
     if not callable(application):
         raise ApplicationError("Application object must be callable: %s is of type %s."
                                % (spec, type(application).__name__))
@@ -195,6 +197,17 @@ def load(spec):
         raise ApplicationError("%s is an ASGI application, but this server calls WSGI applications: name the WSGI "
                                "callable, or wrap it, for example in a2wsgi.ASGIMiddleware" % spec)
     return application
+
+
+def _usual_expression(module):
+    """Return what a module names its application if the user does not: gunicorn's name, Flask's, or a factory."""
+    for name in "application", "app":
+        if callable(vars(module).get(name)):
+            return name
+    if "application" not in vars(module) and callable(vars(module).get("create_app")):
+        return "create_app()"
+    # Also a name that the module's __getattr__ provides. Its absence is reported.
+    return "application"
 
 
 def _is_asgi(application):

@@ -268,9 +268,10 @@ impl Setup {
 }
 
 /// Variables of the caller's environment that would change a server's behavior.
-const FOREIGN: [&str; 6] = [
+const FOREIGN: [&str; 7] = [
     "PORT",
     "WEB_CONCURRENCY",
+    "GUNICORN_CMD_ARGS",
     "JIMU_CMD_ARGS",
     "FORWARDED_ALLOW_IPS",
     "JIMU_PLUGIN_PATH",

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-use host::settings::gunicorn::{Converted, Found, convert};
+use host::evaluation::{self, Report};
+use host::settings::ConfigName;
+use host::settings::gunicorn::{Converted, convert};
 
 /// Prints the settings, and what could not be converted also to standard error.
 pub(crate) fn run(file: &Path, python: Option<PathBuf>) -> ExitCode {
@@ -12,6 +14,9 @@ pub(crate) fn run(file: &Path, python: Option<PathBuf>) -> ExitCode {
             crate::say(format!("# Made from {}\n{}", file.display(), converted.to_toml()));
             for left in &converted.left {
                 eprintln!("not converted: {left}");
+            }
+            for warning in &converted.warnings {
+                eprintln!("warning: {warning}");
             }
             ExitCode::SUCCESS
         }
@@ -25,17 +30,22 @@ pub(crate) fn run(file: &Path, python: Option<PathBuf>) -> ExitCode {
 fn converted(file: &Path, python: Option<PathBuf>) -> Result<Converted, String> {
     let python = python.or_else(of_environment).unwrap_or_else(|| "python3".into());
     let answer = Command::new(&python)
-        .args(["-c", SCRIPT])
-        .arg(file)
+        .args(evaluation::arguments(&ConfigName::Python(file.to_owned())))
         .stderr(Stdio::inherit())
         .output()
         .map_err(|error| format!("cannot start {}: {error}", python.display()))?;
     if !answer.status.success() {
         return Err(format!("{} failed: Python's {}", file.display(), answer.status));
     }
-    let found: Vec<(String, Found)> = serde_json::from_slice(&answer.stdout)
-        .map_err(|error| format!("invalid output of {}: {error}", python.display()))?;
-    Ok(convert(&found))
+    match serde_json::from_slice(&answer.stdout) {
+        Ok(Report::Evaluated(evaluated)) => {
+            convert(&evaluated).map_err(|reason| format!("{}: {reason}", file.display()))
+        }
+        Ok(Report::Failed { file, line, reason }) => {
+            Err(format!("{}:{line}: {reason}", file.display()))
+        }
+        Err(error) => Err(format!("invalid output of {}: {error}", python.display())),
+    }
 }
 
 /// Returns the interpreter of the virtual environment, as `host` selects it.
@@ -43,5 +53,3 @@ fn of_environment() -> Option<PathBuf> {
     let environment = std::env::var_os("VIRTUAL_ENV").filter(|path| !path.is_empty())?;
     Some(Path::new(&environment).join("bin/python"))
 }
-
-const SCRIPT: &str = include_str!("gunicorn_conf.py");
