@@ -77,7 +77,12 @@ fn the_files_values_are_settings_with_their_lines() {
 #[test]
 fn the_file_has_gunicorns_names() {
     let conf = "workers = 2\nfrom helper import threads\n";
-    let files = [("own.py", conf), ("own.conf", conf), ("helper.py", "threads = 5\n")];
+    let files = [
+        ("own.py", conf),
+        ("own.conf", conf),
+        ("helper.py", "threads = 5\n"),
+        ("json.py", "1 / 0\n"),
+    ];
     let directory = directory(&files);
     let path = directory.path();
     for name in ["own.py", "./own.py", "file:own.py", "file:own.conf", "python:own"] {
@@ -151,11 +156,12 @@ fn root_evaluates_the_file_as_another_user() {
     if !nix::unistd::geteuid().is_root() {
         return eprintln!("skipped: only root can change the user");
     }
-    let ids = "import os\nworker_connections = os.getuid()\nbacklog = os.getgid()\n";
+    let ids = "import os\nworker_connections = os.getuid() or 10**6\nbacklog = os.getgid() or 1\n";
     let python = ["--python", "/usr/bin/python3"];
-    let run = |text: &str, owner: u32, args: &[&str]| {
+    let run_in = |text: &str, owner: u32, of_directory: u32, args: &[&str]| {
         let directory = directory(&[("gunicorn.conf.py", text)]);
         chown(directory.path().join("gunicorn.conf.py"), Some(owner), Some(owner)).unwrap();
+        chown(directory.path(), Some(of_directory), Some(of_directory)).unwrap();
         let text = printed(directory.path(), &[&python, args].concat());
         let value = |name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(name));
@@ -163,9 +169,12 @@ fn root_evaluates_the_file_as_another_user() {
         };
         (value("worker_connections"), value("backlog"))
     };
+    let run = |text: &str, owner: u32, args: &[&str]| run_in(text, owner, 0, args);
     assert_eq!(run(ids, 0, &["--user", "4711", "--group", "4712"]), (4711, 4712));
     assert_eq!(run(&format!("{ids}user = 4713\ngroup = '4714'\n"), 0, &[]), (4713, 4714));
     assert_eq!(run(ids, 4715, &[]), (4715, 4715));
+    assert_eq!(run_in(ids, 0, 4716, &[]), (4716, 4716));
+    assert_eq!(run(ids, 0, &[]).0, 1_000_000);
     // The first of them.
     let flags = ["--user", "4711", "--group", "4712"];
     assert_eq!(run(&format!("{ids}user = 4713\n"), 4715, &flags), (4711, 4712));

@@ -4,6 +4,13 @@ lines that set them and the environment variables that it reads, or the exceptio
 Arguments: "file" and a path, or "module" and a name; the names of all settings, separated by commas.
 """
 
+import sys
+
+# `-c` has put the working directory there: none of its files is a module of the standard library.
+if sys.path[:1] == [""]:
+    del sys.path[0]
+
+import _collections_abc
 import ast
 import importlib
 import importlib.machinery
@@ -11,7 +18,6 @@ import importlib.util
 import json
 import math
 import os
-import sys
 import sysconfig
 
 
@@ -178,8 +184,7 @@ def main():
     output = os.dup(1)
     os.dup2(2, 1)
     sys.dont_write_bytecode = True
-    if sys.path and sys.path[0] == "":
-        sys.path[0] = os.getcwd()
+    sys.path.insert(0, os.getcwd())
     os.environ.__class__ = Environ
     kind, name, known = sys.argv[1:4]
     sys.argv = sys.argv[4:]
@@ -191,8 +196,6 @@ def main():
     sys.stderr.flush()
     os._exit(0)
 
-
-import _collections_abc
 
 variables = []
 config_path = [""]

@@ -1,4 +1,4 @@
-//! Evaluates a settings file in Python, gunicorn's `gunicorn.conf.py`, in a process of its own.
+//! Evaluates a settings file in Python, gunicorn's `gunicorn.conf.py`, in a separate process.
 //!
 //! ```text
 //!     host (at start), arbiter (at a reload)             python, as the workers' user
@@ -15,6 +15,7 @@ use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
@@ -194,7 +195,7 @@ fn run(file: &PythonFile, parent: Pid, output: OwnedFd) -> ! {
         }
         Err(reason) => reason,
     };
-    let report = Report::Failed { file: Default::default(), line: 0, reason };
+    let report = Report::Failed { file: PathBuf::new(), line: 0, reason };
     let mut line = serde_json::to_vec(&report).unwrap_or_default();
     line.push(b'\n');
     // If the parent is gone, no process needs the report.

@@ -72,8 +72,12 @@ impl ConfigName {
     }
 
     /// Returns the settings that decide who evaluates a Python file, as far as they are known without evaluating it:
-    /// lines such as `user = "www"`, and for root the owner of the file.
-    pub(super) fn early_settings(&self, flags: &GivenFlags) -> Result<FileSettings, Problem> {
+    /// lines such as `user = "www"`, and for root the owner of the file, or of the directory that imports search first.
+    pub(super) fn early_settings(
+        &self,
+        flags: &GivenFlags,
+        start_directory: &Path,
+    ) -> Result<FileSettings, Problem> {
         let mut early = FileSettings::default();
         let (path, text) = match self {
             Self::Module(_, directory) => (directory, String::new()),
@@ -100,8 +104,15 @@ impl ConfigName {
         let user = index_of("user").unwrap_or_default();
         let is_named = flags.has(user) || early.values.iter().any(|(index, ..)| *index == user);
         if geteuid().is_root() && !is_named {
-            add_owner(path, &mut early)
-                .map_err(|error| Problem::file(path, format!("the owner is unknown: {error}")))?;
+            for code in [path, start_directory] {
+                let added = add_owner(code, &mut early);
+                let is_roots = added.map_err(|error| {
+                    Problem::file(code, format!("the owner is unknown: {error}"))
+                })?;
+                if !is_roots {
+                    break;
+                }
+            }
         }
         Ok(early)
     }
@@ -171,12 +182,12 @@ fn literal<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     quoted.or_else(|| is_number.then_some(value))
 }
 
-/// Makes the owner of `path` the user, unless it is root. The group of a user that the system does not know is that of
-/// `path`.
-fn add_owner(path: &Path, settings: &mut FileSettings) -> io::Result<()> {
+/// Makes the owner of `path` the user, unless it is root: returns whether it is. The group of a user that the system
+/// does not know is that of `path`.
+fn add_owner(path: &Path, settings: &mut FileSettings) -> io::Result<bool> {
     let facts = path.metadata()?;
     if facts.uid() == 0 {
-        return Ok(());
+        return Ok(true);
     }
     let origin = Origin::File(Arc::new(path.to_owned()), 0);
     let mut set = |name: &str, number: u32| {
@@ -188,7 +199,7 @@ fn add_owner(path: &Path, settings: &mut FileSettings) -> io::Result<()> {
     if !matches!(User::from_uid(Uid::from_raw(facts.uid())), Ok(Some(_))) {
         set("group", facts.gid());
     }
-    Ok(())
+    Ok(false)
 }
 
 /// The name that is read first.

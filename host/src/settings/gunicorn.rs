@@ -15,7 +15,7 @@ use super::index_of;
 use super::table::TABLE;
 use super::unknown::unknown_key;
 use super::unsupported;
-use super::value::{Kind, Value};
+use super::value::{Kind, Value, is_library};
 use crate::hooks;
 
 /// What Python reports about a file.
@@ -236,7 +236,7 @@ fn read(setting: &Setting, found: &Found) -> Result<(Value, Option<String>), Str
 
 /// Reads the name of a worker class: one of gunicorn's, the path of a library, or a short name.
 fn read_class(name: &str) -> Result<Value, String> {
-    let is_own = name.contains('/') || name.ends_with(".so") || !name.contains(['.', ':']);
+    let is_own = name.contains('/') || is_library(name) || !name.contains(['.', ':']);
     let class = match classes::resolve(&[name.to_owned()]) {
         Ok((class, _)) => class,
         Err(_) if is_own && classes::class_advice(name).is_none() => name,

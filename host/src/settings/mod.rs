@@ -111,7 +111,7 @@ impl Sources {
         let mut file = match &config {
             Some(ConfigName::Toml(path)) => file::load(path).map_err(Error::Invalid)?,
             Some(python) => {
-                let early = python.early_settings(&flags)?;
+                let early = python.early_settings(&flags, &self.directory)?;
                 let settings = self.merge(&flags, early, None)?.0;
                 let python = PythonFile { sources: self.clone(), name: python.clone(), settings };
                 return Ok(Loading::Python(Box::new(python)));
@@ -134,7 +134,9 @@ impl Sources {
         let mut layers = Layers::defaults();
         layers.take_variables(&self.environment)?;
         let FileSettings { values, sections, mut ignored } = file;
-        values.into_iter().for_each(|(i, value, origin)| layers.set(i, value, origin));
+        for (index, value, origin) in values {
+            layers.set(index, value, origin);
+        }
         let mut action = Action::Serve;
         for (flags, origin) in &flags.0 {
             let given = flags.ignored.iter();

@@ -341,7 +341,7 @@ fn toml_int(number: &toml::de::DeInteger<'_>) -> Option<i64> {
     i64::from_str_radix(number.as_str(), number.radix()).ok()
 }
 
-fn is_library(text: &str) -> bool {
+pub(super) fn is_library(text: &str) -> bool {
     Path::new(text).extension().is_some_and(|extension| extension == "so")
 }
 
