@@ -29,6 +29,7 @@ mod processes;
 mod python;
 mod python_boot;
 mod python_config;
+mod python_django;
 mod python_environ;
 mod python_hooks;
 mod python_logs;
@@ -78,6 +79,7 @@ fn main() {
         python::behaviours(),
         python_boot::behaviours(),
         python_config::behaviours(),
+        python_django::behaviours(),
         python_environ::behaviours(),
         python_response::behaviours(),
         python_hooks::behaviours(),
