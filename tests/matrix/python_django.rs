@@ -30,7 +30,8 @@ fn a_django_project_has_a_command_that_serves_it(cell: &Cell) {
         ("exec \"$PYTHON\" project/manage.py jimu \"$@\"", "page of own"),
         ("cd project; exec \"$PYTHON\" manage.py jimu --settings=other \"$@\"", "page of other"),
     ] {
-        let setup = Setup::script(script).class(cell.class.path.clone()).python(&python);
+        // The command passes its interpreter on.
+        let setup = Setup::script(script).class(cell.class.path.clone());
         let top = setup.dir().to_owned();
         fs::create_dir(top.join("project")).unwrap();
         // Stands for the installed package, whose executable is beside its interpreter.

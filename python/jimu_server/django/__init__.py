@@ -15,10 +15,8 @@ __all__ = ["serve"]
 def serve(arguments: Sequence[str]) -> None:
     """Replace this process by the server, which serves the project of the running manage.py."""
     path = executable()
-    own = []
-    # In a virtual environment the server finds the interpreter by itself.
-    if sys.prefix == sys.base_prefix:
-        own += ["--python", sys.executable]
+    # Flags of the user come later, and count.
+    own = ["--python", sys.executable]
     project = os.path.dirname(os.path.abspath(sys.argv[0]))
     if not os.path.isfile("manage.py") and os.path.isfile(os.path.join(project, "manage.py")):
         own += ["--chdir", project]
