@@ -10,23 +10,17 @@
 //! | [`runner`] | behaviors as tests: names, time limits, how many run at once |
 //! | `scene` | what a running test has started, and what its failure reports |
 //! | [`server`] | a running `host`: start, readiness, log, signals, hostctl, exit |
-//! | [`output`] | the output of a process, awaited line by line |
-//! | [`process`] | `/proc`, signals, process groups |
-//! | [`mounts`] | file systems that a server has to do without |
-//! | [`compiler`] | C libraries compiled for a test |
 //! | [`debugger`] | a process stopped as a debugger does it |
-//! | [`seccomp`] | system calls that the kernel refuses |
-//! | [`http`] | a client that sends given bytes and parses responses strictly |
-//! | [`tls`] | certificates created for a test, and clients that trust and present them |
 //! | [`load`] | many concurrent clients, and an account of every request |
 //! | [`imports`] | imports between the files of a crate, and their cycles |
-//! | [`wait`] | polling for conditions without an event |
+//! | [`support`] | HTTP client, processes, output: what it shares with other tests |
 //!
 //! # Invariants
 //!
 //! - Only http1's table of raw requests is linked: what is tested is what is shipped.
-//! - Tests await events (a datagram, a line, a descriptor) with a limit; they never sleep for a fixed time.
-//!   Conditions without an event are polled, only by [`wait::until`].
+//! - Tests await events (a datagram, a line, a descriptor) with a limit; they do not sleep for a fixed time.
+//!   Conditions without an event are polled, only by [`wait::until`]. Where a pause is the subject
+//!   (nothing happens in an idle second, a client sends a byte per second), a comment says so.
 //! - Every process that a test starts, with its descendants, is in a separate process group and is reaped.
 //! - Traffic stays on loopback, on addresses derived from this process's PID, so that two runs do not collide.
 // A harness fails its test by panicking; that is its contract, not an accident to document on each function.
@@ -34,18 +28,12 @@
 
 pub mod artifacts;
 pub mod cell;
-pub mod compiler;
 pub mod debugger;
-pub mod http;
 pub mod imports;
 pub mod load;
-pub mod mounts;
-pub mod output;
 mod probe;
-pub mod process;
 pub mod runner;
 mod scene;
-pub mod seccomp;
 pub mod server;
-pub mod tls;
-pub mod wait;
+
+pub use support::{compiler, http, launch, mounts, output, process, seccomp, tls, wait};

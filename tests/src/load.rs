@@ -16,6 +16,7 @@ use std::{
 };
 
 use crate::http::{Address, Answer, Broken, Connection};
+use crate::wait;
 
 /// Behavior of the clients.
 #[derive(Clone, Copy, Debug)]
@@ -123,13 +124,15 @@ impl Load {
     /// Waits until this number of further requests has been served: proof that the service continues.
     pub fn flows(&self, more: u64, limit: Duration) {
         let wanted = self.answered() + more;
-        let deadline = std::time::Instant::now() + limit;
-        while self.answered() < wanted {
-            let now = std::time::Instant::now();
-            assert!(now < deadline, "fewer than {more} answers in {limit:?}");
+        wait::until(&format!("{more} more answers"), limit, || {
             assert!(!self.clients.iter().all(JoinHandle::is_finished), "all clients gave up");
-            thread::sleep(Duration::from_millis(5));
-        }
+            let answered = self.answered();
+            if answered >= wanted {
+                Ok(())
+            } else {
+                Err(format!("{} are missing", wanted - answered))
+            }
+        });
     }
 
     /// Lets the clients finish their current request, and sums up.
@@ -199,6 +202,7 @@ fn serve_client(
             Err(broken) => tally.failures.push(format!("{} {}: {broken}", ask.method, ask.target)),
         }
         if !plan.think.is_zero() {
+            // The pause of a client that thinks: the load of a test, not a wait for the server.
             thread::sleep(plan.think);
         }
     }

@@ -5,11 +5,10 @@ mod setup;
 
 use std::{
     fs,
-    os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use nix::{sys::signal::Signal, unistd::Pid};
@@ -17,8 +16,9 @@ use tempfile::TempDir;
 
 use crate::{
     http::{Address, Answer, Broken, Connection},
+    launch::Launched,
     output::Output,
-    process::{self, End, Group},
+    process::{self, End},
     scene, wait,
 };
 pub use control::{Control, WorkerStatus};
@@ -31,7 +31,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// its directory.
 #[derive(Debug)]
 pub struct Server {
-    group: Group,
+    launched: Launched,
     addresses: Vec<Address>,
     dir: Option<TempDir>,
     /// Its standard error.
@@ -39,8 +39,6 @@ pub struct Server {
     /// Its standard output.
     pub out: Output,
     notify: setup::Notify,
-    command: String,
-    started: Instant,
 }
 
 /// How a server ended.
@@ -65,39 +63,32 @@ impl Ended {
 }
 
 impl Server {
-    // `Group` waits for the process: by its PID, as for the orphans that the server leaves.
-    #[allow(clippy::zombie_processes)]
-    /// Starts the command in a separate process group, without waiting.
-    fn spawn(mut command: Command, setup: setup::Parts) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        let shown = format!("{command:?}");
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("{shown}: {error}"));
-        let leader = Pid::from_raw(child.id() as i32);
-        scene::own(leader);
+    /// Starts the command, without waiting.
+    fn spawn(command: Command, setup: setup::Parts) -> Self {
+        let launched = Launched::start(command);
+        scene::own(launched.pid());
         Self {
-            group: Group::new(leader),
+            log: launched.log.clone(),
+            out: launched.out.clone(),
+            launched,
             addresses: setup.addresses,
             dir: Some(setup.dir),
-            log: Output::of(child.stderr.take().expect("stderr is piped")),
-            out: Output::of(child.stdout.take().expect("stdout is piped")),
             notify: setup.notify,
-            command: shown,
-            started: Instant::now(),
         }
     }
 
     /// Waits until the server reports that a worker is ready.
     fn until_ready(mut self) -> Self {
         if !self.notify.awaits("READY=1", PATIENCE, self.pid()) {
-            let end = self.group.wait(Duration::ZERO);
-            panic!("the server is not ready after {:?} ({end:?})", self.started.elapsed());
+            let end = self.launched.wait(Duration::ZERO);
+            panic!("the server is not ready after {:?} ({end:?})", self.launched.age());
         }
         self
     }
 
     /// Returns the arbiter.
     pub fn pid(&self) -> Pid {
-        self.group.leader()
+        self.launched.pid()
     }
 
     /// Returns the directory of this server.
@@ -198,9 +189,13 @@ impl Server {
 
     /// Waits for the arbiter's exit, whatever causes it.
     pub fn ended(&mut self, limit: Duration) -> Ended {
-        let end = self.group.wait(limit).unwrap_or_else(|| panic!("still runs after {limit:?}"));
-        let took = self.started.elapsed();
-        assert!(self.group.empty(PATIENCE), "left running: {:?}", self.group.members());
+        let end = self.launched.wait(limit).unwrap_or_else(|| panic!("still runs after {limit:?}"));
+        let took = self.launched.age();
+        assert!(
+            self.launched.group().empty(PATIENCE),
+            "left running: {:?}",
+            self.launched.group().members()
+        );
         assert!(self.log.ended(PATIENCE), "a process still holds the log open");
         Ended { end, log: self.log.text(), took }
     }
@@ -215,17 +210,17 @@ impl Server {
 
     /// Waits only for the arbiter's exit: what it started may keep running.
     pub fn leader_ended(&mut self, limit: Duration) -> End {
-        self.group.wait(limit).unwrap_or_else(|| panic!("still runs after {limit:?}"))
+        self.launched.wait(limit).unwrap_or_else(|| panic!("still runs after {limit:?}"))
     }
 
     /// Returns the living processes of this server.
     pub fn processes(&self) -> Vec<Pid> {
-        self.group.members()
+        self.launched.group().members()
     }
 
     /// Waits until none of the server's processes is alive.
     pub fn all_gone(&self, limit: Duration) -> bool {
-        self.group.empty(limit)
+        self.launched.group().empty(limit)
     }
 
     /// Writes a file into the server's directory.
@@ -249,13 +244,13 @@ impl Server {
 
     /// Returns the time since its start.
     pub fn age(&self) -> Duration {
-        self.started.elapsed()
+        self.launched.age()
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.group.destroy();
+        self.launched.destroy();
         if !thread::panicking() {
             return;
         }
@@ -268,7 +263,7 @@ impl Drop for Server {
         let tail = &log[log.char_indices().rev().nth(6000).map_or(0, |(at, _)| at)..];
         scene::explain(&format!(
             "--- {}\n--- directory kept: {}\n--- standard error:\n{tail}---",
-            self.command,
+            self.launched.command(),
             dir.display(),
         ));
     }

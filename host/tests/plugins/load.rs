@@ -9,7 +9,7 @@ use host::plugin::LoadError;
 use host::plugin::load::{open_app, open_class};
 
 use crate::built;
-use crate::compiler::compile;
+use support::compiler::compile;
 
 /// Returns the line with which an application is refused.
 fn refusal(path: &Path) -> String {

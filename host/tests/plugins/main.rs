@@ -4,8 +4,6 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests are tests")]
 
-#[path = "../../../tests/src/compiler.rs"]
-mod compiler;
 mod hooks;
 mod load;
 mod private;

@@ -8,7 +8,7 @@ use host::plugin::load::{Plugin, open_app};
 use worker_api::AppModuleRef;
 
 use crate::built;
-use crate::compiler::compile;
+use support::compiler::compile;
 
 /// Compiles an application that brings hello, whose root module it exports with it, and `libgreet.so.1`, a relative
 /// link. When it is loaded it writes the greeting to a file.

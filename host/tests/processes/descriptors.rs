@@ -11,10 +11,12 @@ use std::process::Command;
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::unistd::Pid;
+use support::mounts::{self, Change};
+use support::{process, seccomp};
 
-use crate::mounts::Change;
-use crate::server::{Server, children_of};
-use crate::{Test, mounts, seccomp};
+use crate::Test;
+use crate::server::Server;
 
 pub(crate) const TESTS: &[Test] = &tests![
     no_process_has_a_descriptor_that_it_was_not_given,
@@ -83,7 +85,7 @@ fn check_descriptors(change: impl FnOnce(&mut Command)) {
         let reload = scope.spawn(|| server.reload());
         while !reload.is_finished() {
             let seen =
-                children_of(server.pid().as_raw()).into_iter().map(|pid| describe(pid, &names));
+                children_of(server.pid()).into_iter().map(|pid| describe(pid, &names));
             check.extend(
                 seen.filter_map(|process| process.strip_prefix("arbiter: ").map(str::to_owned)),
             );
@@ -122,7 +124,7 @@ fn expect(server: &Server, names: &BTreeMap<String, &'static str>, probes: usize
     let mut expected = [mold, status, watcher, worker.clone(), worker];
     expected.sort();
     let found = || {
-        let children = children_of(server.pid().as_raw());
+        let children = children_of(server.pid());
         let mut found: Vec<String> = children.into_iter().map(|pid| describe(pid, names)).collect();
         found.sort();
         found
@@ -134,8 +136,13 @@ fn expect(server: &Server, names: &BTreeMap<String, &'static str>, probes: usize
     assert_eq!(found(), expected, "{}", server.log());
 }
 
+fn children_of(parent: Pid) -> Vec<Pid> {
+    let children = process::children(parent).into_iter();
+    children.filter(|child| child.state != 'Z').map(|child| child.pid).collect()
+}
+
 /// Returns the role of a process, and how many descriptors of each kind it has besides the standard streams.
-fn describe(pid: u32, names: &BTreeMap<String, &'static str>) -> String {
+fn describe(pid: Pid, names: &BTreeMap<String, &'static str>) -> String {
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
     let numbers = read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let opened =

@@ -3,6 +3,7 @@
 use host::control::Request;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use support::process::End;
 
 use crate::Test;
 use crate::server::{Server, answer};
@@ -37,7 +38,7 @@ fn a_failed_load_or_boot_ends_the_start_with_the_reason() {
     for (behaviour, status, reason) in REFUSALS {
         let flags = ["-w", "2", "--boot-timeout", "0.5", "--boot-failures-max", "3"];
         let mut server = Server::spawn(behaviour, &flags);
-        assert_eq!(server.wait().code(), Some(*status), "{behaviour}: {}", server.log());
+        assert_eq!(server.wait(), End::Status(*status), "{behaviour}: {}", server.log());
         server.wait_for(reason);
         assert_eq!(server.count("Server is ready"), 0);
     }

@@ -4,6 +4,7 @@ use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use support::process::End;
 
 use crate::Test;
 use crate::server::Server;
@@ -85,7 +86,7 @@ fn a_mold_killed_during_shutdown_delays_nothing() {
     kill(Pid::from_raw(i32::try_from(mold).unwrap()), Signal::SIGKILL).unwrap();
     server.wait_for("no further hooks run");
     server.signal(Signal::SIGQUIT);
-    assert_eq!(server.wait().code(), Some(0), "{}", server.log());
+    assert_eq!(server.wait(), End::Status(0), "{}", server.log());
     assert_eq!(server.count("heard on_exit"), 0, "{}", server.log());
 }
 

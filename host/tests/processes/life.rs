@@ -7,9 +7,10 @@ use std::time::Duration;
 use host::control::Request;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use support::process::{self, End};
 
 use crate::Test;
-use crate::server::{Server, answer, lives};
+use crate::server::{Server, answer, ends, lives};
 
 pub(crate) const TESTS: &[Test] = &tests![
     a_server_starts_responds_and_stops,
@@ -42,7 +43,7 @@ fn quick_signals_end_at_once_with_status_0() {
         let stream = server.say("hang");
         server.wait_until("busy", |server| server.serving().workers[0].busy == 1);
         server.signal(signal);
-        assert_eq!(server.wait().code(), Some(0));
+        assert_eq!(server.wait(), End::Status(0));
         assert_eq!(answer(stream), "");
         assert!(!server.log().contains("killed by the arbiter"), "{}", server.log());
     }
@@ -63,7 +64,7 @@ fn a_worker_that_does_not_finish_in_time_is_killed_and_logged() {
     let stream = server.say("hang");
     server.wait_until("busy", |server| server.serving().workers[0].busy == 1);
     server.signal(Signal::SIGTERM);
-    assert_eq!(server.wait().code(), Some(0));
+    assert_eq!(server.wait(), End::Status(0));
     assert_eq!(answer(stream), "");
     let line = server.wait_for("killed by the arbiter");
     assert!(line.contains("graceful_timeout), busy with hang for 0."), "{line}");
@@ -74,7 +75,7 @@ fn a_delayed_stop_keeps_serving_for_a_while() {
     server.signal(Signal::SIGTERM);
     server.wait_for("stopping in 0.5 s");
     assert!(server.talk("hi").ends_with(" hello\n"));
-    assert_eq!(server.wait().code(), Some(0));
+    assert_eq!(server.wait(), End::Status(0));
 }
 
 fn a_storm_of_signals_ends_in_the_right_number_of_workers() {
@@ -86,6 +87,7 @@ fn a_storm_of_signals_ends_in_the_right_number_of_workers() {
             _ => Signal::SIGUSR1,
         };
         server.signal(signal);
+        // A pace: without it, the kernel would merge most of them.
         std::thread::sleep(Duration::from_millis(2));
     }
     // The kernel itself merges equal signals that a busy machine delivers late: each signal that arrived must
@@ -138,7 +140,7 @@ fn killing_the_arbiter_leaves_no_process() {
     let workers = server.workers();
     let streams: Vec<_> = (0..4).map(|_| server.say("sleep")).collect();
     server.signal(Signal::SIGKILL);
-    server.wait_until("over", |_| !lives(mold) && !workers.iter().any(|&pid| lives(pid)));
+    assert!(ends(mold) && workers.iter().all(|&pid| ends(pid)), "{}", server.log());
     for stream in streams {
         assert!(answer(stream).ends_with(" hello\n"), "what was accepted is answered");
     }
@@ -154,10 +156,12 @@ fn workers_survive_a_pause_of_the_arbiter() {
             kill(Pid::from_raw(pid as i32), signal).unwrap();
         }
     };
+    // Each time longer than the timeout.
+    let first = Pid::from_raw(workers[0] as i32);
     stop(Signal::SIGSTOP);
-    std::thread::sleep(Duration::from_millis(2500));
+    assert!(!process::gone(first, Duration::from_millis(2500)), "{}", server.log());
     stop(Signal::SIGCONT);
-    std::thread::sleep(Duration::from_millis(1500));
+    assert!(!process::gone(first, Duration::from_millis(1500)), "{}", server.log());
     assert_eq!(server.workers(), workers);
     server.stop();
 }
@@ -165,14 +169,10 @@ fn workers_survive_a_pause_of_the_arbiter() {
 fn an_idle_arbiter_sleeps() {
     let server = Server::start("hello", &["-w", "2"]);
     server.wait_until("two workers", |server| server.workers().len() == 2);
-    let wakes = || {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("voluntary_ctxt")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u32>().unwrap()
-    };
-    let before = wakes();
-    std::thread::sleep(Duration::from_secs(3));
-    assert!(wakes() - before <= 3, "{} wake-ups in 3 s", wakes() - before);
+    let before = process::sleeps(server.pid());
+    assert!(!process::gone(server.pid(), Duration::from_secs(3)), "it ended: {}", server.log());
+    let woken = process::sleeps(server.pid()) - before;
+    assert!(woken <= 3, "{woken} wake-ups in 3 s");
     server.stop();
 }
 
@@ -185,7 +185,7 @@ fn a_stale_unix_socket_is_replaced_and_a_live_one_is_not() {
     let mode = std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
     let mut second = Server::spawn("hello", &["--bind", &bind]);
-    assert_eq!(second.wait().code(), Some(1));
+    assert_eq!(second.wait(), End::Status(1));
     second.wait_for("is in use by another process");
     UnixStream::connect(&path).unwrap().write_all(b"hi").unwrap();
     server.stop();
@@ -199,7 +199,7 @@ fn a_second_server_with_the_same_pid_file_refuses() {
     let server = Server::start("hello", &flags);
     assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", server.pid()));
     let mut second = Server::spawn("hello", &flags);
-    assert_eq!(second.wait().code(), Some(1));
+    assert_eq!(second.wait(), End::Status(1));
     second.wait_for("already running as process");
     server.stop();
     assert!(!path.exists());

@@ -31,14 +31,9 @@ mod forgers;
 mod hooks;
 mod life;
 mod metrics;
-#[allow(dead_code, reason = "each test program uses a part of it")]
-#[path = "../../../tests/src/mounts.rs"]
-mod mounts;
 mod refusing;
 mod reloads;
 mod rights;
-#[path = "../../../tests/src/seccomp.rs"]
-mod seccomp;
 mod server;
 mod trials;
 mod upgrades;

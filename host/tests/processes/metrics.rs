@@ -1,15 +1,16 @@
 //! Black-box tests of metrics, the status page and StatsD.
 
-use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use support::http::{Answer, Connection};
+use support::process::End;
 
 use crate::Test;
-use crate::server::{Server, lives};
+use crate::server::{Server, ends};
 
 pub(crate) const TESTS: &[Test] = &tests![
     metrics_include_requests_of_exited_workers,
@@ -29,13 +30,15 @@ fn address(server: &Server, what: &str) -> SocketAddr {
     line.split("http://").nth(1).unwrap().trim().parse().unwrap()
 }
 
-fn get(address: SocketAddr, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
+fn get(address: SocketAddr, path: &str) -> Answer {
+    Connection::open(&address.into()).unwrap().get(path).unwrap()
+}
+
+/// Returns the text of the metrics.
+fn metrics(address: SocketAddr) -> String {
+    let answer = get(address, "/metrics");
+    assert_eq!(answer.status, 200);
+    answer.text()
 }
 
 fn sample(metrics: &str, series: &str) -> Option<f64> {
@@ -62,19 +65,18 @@ fn metrics_include_requests_of_exited_workers() {
     }
     server.wait_until("two workers", |server| server.workers().len() == 2);
     let requests = r#"jimu_requests_total{class="sync",status="200"}"#;
-    server.wait_until("seven", |_| sample(&get(address, "/metrics"), requests) == Some(7.0));
+    server.wait_until("seven", |_| sample(&metrics(address), requests) == Some(7.0));
     assert!(server.reload().ok);
-    let metrics = get(address, "/metrics");
-    assert!(metrics.starts_with("HTTP/1.1 200 OK\r\n"), "{metrics}");
+    let metrics = metrics(address);
     assert_eq!(sample(&metrics, requests), Some(7.0), "{metrics}");
     assert_eq!(sample(&metrics, r#"jimu_workers{state="ready"}"#), Some(2.0));
     assert_eq!(sample(&metrics, "jimu_reloads_total"), Some(1.0));
     assert_eq!(sample(&metrics, "jimu_worker_deaths_total"), Some(0.0));
     server.talk("exit 3");
     server.wait_until("a death", |_| {
-        sample(&get(address, "/"), "jimu_worker_deaths_total") == Some(1.0)
+        sample(&get(address, "/").text(), "jimu_worker_deaths_total") == Some(1.0)
     });
-    assert!(get(address, "/health").starts_with("HTTP/1.1 200 "));
+    assert_eq!(get(address, "/health").status, 200);
     server.stop();
 }
 
@@ -82,14 +84,14 @@ fn the_page_shows_the_data_of_the_json() {
     let server = Server::start("hello", &["--status-bind", "127.0.0.1:0"]);
     let address = address(&server, "Status page");
     let page = get(address, "/");
-    assert!(page.contains("Content-Type: text/html") && page.contains("fetch(\"status.json\""));
+    assert!(page.field("Content-Type").is_some_and(|kind| kind.starts_with("text/html")));
+    assert!(page.text().contains("fetch(\"status.json\""));
     let json = get(address, "/status.json");
-    let body = json.split("\r\n\r\n").nth(1).unwrap();
-    let status: serde_json::Value = serde_json::from_str(body).unwrap();
+    let status: serde_json::Value = serde_json::from_slice(&json.body).unwrap();
     assert_eq!(status["generations"][0]["state"], "serving");
     assert_eq!(status["generations"][0]["class"], "sync");
     assert_eq!(status["generations"][0]["workers"][0]["pid"], server.workers()[0]);
-    assert!(get(address, "/metrics").starts_with("HTTP/1.1 404 "));
+    assert_eq!(get(address, "/metrics").status, 404);
     server.stop();
 }
 
@@ -98,18 +100,16 @@ fn clients_that_misbehave_do_not_affect_others() {
     let address = address(&server, "Metrics");
     let silent: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(address).unwrap()).collect();
     // They are disconnected after some seconds; a client after them is then served.
-    assert!(get(address, "/health").starts_with("HTTP/1.1 200 "));
+    assert_eq!(get(address, "/health").status, 200);
     drop(silent);
     for (request, status) in [
-        (&b"POST / HTTP/1.1\r\n\r\n"[..], "405"),
-        (b"\x16\x03\x01\r\n\r\n", "400"),
-        (&[b'x'; 8192], "431"),
+        (&b"POST / HTTP/1.1\r\n\r\n"[..], 405),
+        (b"\x16\x03\x01\r\n\r\n", 400),
+        (&[b'x'; 8192], 431),
     ] {
-        let mut stream = TcpStream::connect(address).unwrap();
-        stream.write_all(request).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        assert_eq!(answer.split(' ').nth(1), Some(status));
+        let mut client = Connection::open(&address.into()).unwrap();
+        client.send(request).unwrap();
+        assert_eq!(client.answer("GET").unwrap().status, status);
     }
     server.stop();
 }
@@ -117,19 +117,19 @@ fn clients_that_misbehave_do_not_affect_others() {
 fn the_process_is_replaced_when_it_dies_and_exits_with_the_server() {
     let mut server = Server::start("hello", &["--metrics-bind", "127.0.0.1:0"]);
     let address = address(&server, "Metrics");
-    assert!(get(address, "/health").starts_with("HTTP/1.1 200 "));
+    assert_eq!(get(address, "/health").status, 200);
     let first = status_process(&server).unwrap();
     kill(Pid::from_raw(first as i32), Signal::SIGKILL).unwrap();
     // A client that connects in between waits for the next one.
-    assert!(get(address, "/health").starts_with("HTTP/1.1 200 "));
+    assert_eq!(get(address, "/health").status, 200);
     let second = status_process(&server).unwrap();
     assert_ne!(first, second);
-    assert_eq!(sample(&get(address, "/"), "jimu_status_deaths_total"), Some(1.0));
+    assert_eq!(sample(&get(address, "/").text(), "jimu_status_deaths_total"), Some(1.0));
     assert!(server.talk("hi").ends_with(" hello\n"));
     server.signal(Signal::SIGTERM);
-    assert_eq!(server.wait().code(), Some(0), "{}", server.log());
+    assert_eq!(server.wait(), End::Status(0), "{}", server.log());
     // The kernel ends it when the arbiter has exited.
-    server.wait_until("the end of the status process", |_| !lives(second));
+    assert!(ends(second), "{}", server.log());
     assert!(TcpStream::connect(address).is_err());
 }
 
@@ -141,7 +141,7 @@ fn an_address_in_use_is_retried_while_the_server_serves() {
     assert!(server.talk("hi").ends_with(" hello\n"));
     drop(other);
     server.wait_for("Metrics at: http://");
-    assert!(get(address, "/health").starts_with("HTTP/1.1 200 "));
+    assert_eq!(get(address, "/health").status, 200);
     assert_eq!(server.count("cannot open Metrics yet"), 1);
     server.stop();
 }
@@ -178,13 +178,13 @@ fn waiting_connections_are_counted() {
     let server = Server::start("hello", &["--metrics-bind", "127.0.0.1:0"]);
     let address = address(&server, "Metrics");
     let series = format!("jimu_listener_backlog{{listener=\"http://{}\"}}", server.address());
-    if sample(&get(address, "/"), &series).is_none() {
+    if sample(&get(address, "/").text(), &series).is_none() {
         drop(server);
         crate::skip("this kernel does not report backlogs");
     }
     let streams: Vec<_> = (0..4).map(|_| server.say("sleep")).collect();
     server.wait_until("some wait", |_| {
-        sample(&get(address, "/"), &series).is_some_and(|waiting| waiting >= 1.0)
+        sample(&get(address, "/").text(), &series).is_some_and(|waiting| waiting >= 1.0)
     });
     drop(streams);
     server.stop();
@@ -229,6 +229,7 @@ fn while_requests_come<T>(server: &Server, act: impl FnOnce() -> T) -> T {
         scope.spawn(|| {
             while !over.load(Ordering::Relaxed) {
                 server.talk("hi");
+                // A pace that leaves the processor to the browser.
                 std::thread::sleep(Duration::from_millis(1));
             }
         });

@@ -6,9 +6,11 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use support::process::End;
+use support::seccomp;
 
-use crate::server::{Server, lives};
-use crate::{Test, seccomp};
+use crate::Test;
+use crate::server::{Server, ends};
 
 pub(crate) const TESTS: &[Test] =
     &tests![a_server_starts_without_memfds, an_upgrade_needs_no_pidfd];
@@ -51,13 +53,13 @@ fn an_upgrade_needs_no_pidfd() {
         server.signal(Signal::SIGUSR2);
         server.wait_for_nth("Server is ready", 2);
         server.signal(Signal::SIGTERM);
-        assert_eq!(server.wait().code(), Some(0));
+        assert_eq!(server.wait(), End::Status(0));
         server.wait_for("upgrade complete");
         let read = || std::fs::read_to_string(&path).ok()?.trim().parse::<u32>().ok();
         let old = server.pid().as_raw().unsigned_abs();
         server.wait_until("renamed", |_| read().is_some_and(|pid| pid != old));
         let new = read().unwrap();
         kill(Pid::from_raw(i32::try_from(new).unwrap()), Signal::SIGTERM).unwrap();
-        server.wait_until("over", |_| !lives(new));
+        assert!(ends(new), "{}", server.log());
     }
 }

@@ -8,9 +8,10 @@ use host::control::Request;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
+use support::process;
 
 use crate::Test;
-use crate::server::{Server, stat};
+use crate::server::Server;
 
 pub(crate) const TESTS: &[Test] = &tests![
     a_reload_replaces_everything_and_responds_once_it_is_done,
@@ -194,9 +195,10 @@ fn reloads_requested_during_a_reload_become_one() {
     assert_eq!(server.count("reloading"), 1, "{}", server.log());
     // The first one exits here without having read the message for the next one; that is for all the others.
     let mold = server.status().generations.pop().unwrap().mold.unwrap().pid;
-    let signal = |signal| kill(Pid::from_raw(i32::try_from(mold).unwrap()), signal).unwrap();
+    let mold = Pid::from_raw(i32::try_from(mold).unwrap());
+    let signal = |signal| process::signal(mold, signal);
     signal(Signal::SIGSTOP);
-    server.wait_until("stopped", |_| stat(mold).is_some_and(|(state, _)| state == 'T'));
+    server.wait_until("stopped", |_| process::stat(mold).is_some_and(|stat| stat.state == 'T'));
     server.behave("hello");
     signal(Signal::SIGKILL);
     server.wait_for("reload refused");
@@ -228,11 +230,7 @@ fn a_client_that_left_costs_nothing() {
     client.write_all(b"{\"request\":\"reload\"}\n").unwrap();
     drop(client);
     server.wait_for_nth("loads", 2);
-    let cpu = || {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", server.pid())).unwrap();
-        let ticks = |field: usize| stat.split(' ').nth(field).unwrap().parse::<u64>().unwrap();
-        ticks(13) + ticks(14)
-    };
+    let cpu = || process::stat(server.pid()).unwrap().ticks;
     let before = cpu();
     server.wait_for("loading did not finish within 2.0 s");
     assert!(cpu() - before < 20, "the arbiter span: {} ticks in 2 s", cpu() - before);

@@ -1,23 +1,24 @@
 //! A server with the double for one test: started on a private port, its log read line by line, and always
 //! stopped.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use host::control::client::ask;
 use host::control::{GenerationStatus, Request, Response, Status};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use support::launch::Launched;
+use support::process::{self, End};
+use support::wait;
 
 pub(crate) struct Server {
-    child: Child,
+    launched: Launched,
     directory: tempfile::TempDir,
-    lines: Arc<(Mutex<Vec<String>>, Condvar)>,
 }
 
 /// The environment variable that makes this program a server.
@@ -75,20 +76,9 @@ impl Server {
             .arg(directory.path().join("control"))
             .args(flags)
             .arg(directory.path().join("behaviour"))
-            .current_dir(directory.path())
-            .stderr(Stdio::piped());
+            .current_dir(directory.path());
         change(&mut command);
-        let mut child = command.spawn().unwrap();
-        let lines = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
-        let log = child.stderr.take().unwrap();
-        let heard = Arc::clone(&lines);
-        std::thread::spawn(move || {
-            for line in BufReader::new(log).lines().map_while(Result::ok) {
-                heard.0.lock().unwrap().push(line);
-                heard.1.notify_all();
-            }
-        });
-        Self { child, directory, lines }
+        Self { launched: Launched::start(command), directory }
     }
 
     pub(crate) fn directory(&self) -> &Path {
@@ -96,7 +86,7 @@ impl Server {
     }
 
     pub(crate) fn pid(&self) -> Pid {
-        Pid::from_raw(self.child.id() as i32)
+        self.launched.pid()
     }
 
     /// Sets the behaviour that the next load reads.
@@ -105,16 +95,16 @@ impl Server {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        kill(self.pid(), signal).unwrap();
+        process::signal(self.pid(), signal);
     }
 
     /// Returns the log so far.
     pub(crate) fn log(&self) -> String {
-        self.lines.0.lock().unwrap().join("\n")
+        self.launched.log.text()
     }
 
     pub(crate) fn count(&self, text: &str) -> usize {
-        self.lines.0.lock().unwrap().iter().filter(|line| line.contains(text)).count()
+        self.launched.log.count(text)
     }
 
     /// Waits until the log has a line with `text`, and returns it.
@@ -124,14 +114,12 @@ impl Server {
 
     /// Waits until the log has `count` such lines, and returns the last of them.
     pub(crate) fn wait_for_nth(&self, text: &str, count: usize) -> String {
-        let (lines, changed) = &*self.lines;
-        let nth = |lines: &Vec<String>| {
-            lines.iter().filter(|line| line.contains(text)).nth(count - 1).cloned()
-        };
-        let (lines, _) = changed
-            .wait_timeout_while(lines.lock().unwrap(), PATIENCE, |lines| nth(lines).is_none())
-            .unwrap();
-        nth(&lines).unwrap_or_else(|| panic!("no {text:?} in:\n{}", lines.join("\n")))
+        let found = self.launched.log.until(PATIENCE, |log| {
+            // The last line may be incomplete.
+            let complete = &log[..=log.rfind('\n')?];
+            complete.lines().filter(|line| line.contains(text)).nth(count - 1).map(str::to_owned)
+        });
+        found.unwrap_or_else(|| panic!("no {text:?} in:\n{}", self.log()))
     }
 
     /// Returns the address of the listener, as logged.
@@ -183,37 +171,25 @@ impl Server {
 
     /// Waits until the condition holds.
     pub(crate) fn wait_until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
-        let start = Instant::now();
-        while !is_so(self) {
-            assert!(start.elapsed() < PATIENCE, "not {what}:\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait::until(what, PATIENCE, || if is_so(self) { Ok(()) } else { Err(self.log()) });
     }
 
     /// Waits until the server exits.
-    pub(crate) fn wait(&mut self) -> ExitStatus {
-        let start = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(start.elapsed() < PATIENCE, "the server does not end:\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(5));
-        }
+    pub(crate) fn wait(&mut self) -> End {
+        let end = self.launched.wait(PATIENCE);
+        end.unwrap_or_else(|| panic!("the server does not end:\n{}", self.log()))
     }
 
     /// Stops the server with TERM, and checks that it exited successfully.
     pub(crate) fn stop(mut self) -> String {
         self.signal(Signal::SIGTERM);
-        assert_eq!(self.wait().code(), Some(0), "{}", self.log());
+        assert_eq!(self.wait(), End::Status(0), "{}", self.log());
         self.log()
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
         if std::thread::panicking() {
             eprintln!("the server said:\n{}", self.log());
         }
@@ -235,20 +211,10 @@ pub(crate) fn answer(mut stream: TcpStream) -> String {
 
 /// Returns whether a process exists and is not a zombie.
 pub(crate) fn lives(pid: u32) -> bool {
-    stat(pid).is_some_and(|(state, _)| state != 'Z')
+    process::stat(Pid::from_raw(pid as i32)).is_some_and(|stat| stat.state != 'Z')
 }
 
-/// Returns the letter of a process's state, and its parent.
-pub(crate) fn stat(pid: u32) -> Option<(char, i32)> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut words = text.rsplit_once(')')?.1.split_whitespace();
-    Some((words.next()?.chars().next()?, words.next()?.parse().ok()?))
-}
-
-/// Returns the processes whose parent is `parent`.
-pub(crate) fn children_of(parent: i32) -> Vec<u32> {
-    let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let is_child = |pid: &u32| stat(*pid).is_some_and(|(state, of)| state != 'Z' && of == parent);
-    pids.filter(is_child).collect()
+/// Waits for the end of a process; returns whether it has ended.
+pub(crate) fn ends(pid: u32) -> bool {
+    process::gone(Pid::from_raw(pid as i32), PATIENCE)
 }

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use support::process::End;
 
 use crate::Test;
-use crate::server::{Server, lives};
+use crate::server::{Server, ends};
 
 pub(crate) const TESTS: &[Test] = &tests![
     another_arbiter_takes_over_and_the_pid_file_follows,
@@ -29,13 +30,13 @@ fn another_arbiter_takes_over_and_the_pid_file_follows() {
     assert_eq!(pid_in(&path), Some(server.pid().as_raw() as u32));
     assert!(server.talk("hi").ends_with(" hello\n"));
     server.signal(Signal::SIGTERM);
-    assert_eq!(server.wait().code(), Some(0));
+    assert_eq!(server.wait(), End::Status(0));
     server.wait_for("upgrade complete");
     assert!(server.talk("hi").ends_with(" hello\n"));
     server.wait_until("renamed", |_| pid_in(&path) == Some(new) && !second.exists());
     assert_eq!(server.status().pid, new, "the control socket is the new arbiter's");
     kill(Pid::from_raw(new as i32), Signal::SIGTERM).unwrap();
-    server.wait_until("over", |_| !lives(new));
+    assert!(ends(new), "{}", server.log());
     assert!(!path.exists());
 }
 

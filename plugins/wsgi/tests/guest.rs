@@ -4,15 +4,15 @@
 //! The tests run if there is an interpreter with both packages: the one in `TEST_PYTHON`, or the one in the
 //! virtual environment that `cargo xtask test` creates under the target directory.
 
-mod double;
+mod interpreter;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use double::{Engine, Host, Request, Seen, become_python, has_library, locked};
+use doubles::{Engine, Request, Response, TestHost, locked};
+use interpreter::{become_python, has_library};
 use libtest_mimic::{Arguments, Failed, Trial};
-use worker_api::raw::Value;
 use worker_api::{AppHandle, FailureKind, Requirements};
 
 fn main() {
@@ -50,9 +50,10 @@ fn python() -> Option<PathBuf> {
 fn cases(name: &str, python: &Path) -> Vec<Trial> {
     let apps = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/apps");
     become_python(python);
-    let host = Host::default()
-        .set("pythonpath", Value::List(vec![apps.to_string_lossy().into_owned().into()].into()));
-    let app = host.app("green:application", name, name).unwrap_or_else(|f| panic!("{f}"));
+    let host = TestHost::default().set("pythonpath", [&*apps.to_string_lossy()]);
+    let app = host
+        .app(wsgi_app::root_module(), "green:application", name, name)
+        .unwrap_or_else(|f| panic!("{f}"));
     assert_eq!(app.requirements(), Requirements::LOOP | Requirements::DEFERRED);
     app.load().unwrap_or_else(|f| panic!("{f}"));
     app.before_fork();
@@ -62,7 +63,7 @@ fn cases(name: &str, python: &Path) -> Vec<Trial> {
         .iter()
         .map(|(name, case)| {
             Trial::test(*name, move || {
-                world.host.take_log();
+                world.host.take_error_log();
                 case(world);
                 Ok(())
             })
@@ -71,20 +72,20 @@ fn cases(name: &str, python: &Path) -> Vec<Trial> {
 }
 
 struct World {
-    host: Host,
+    host: TestHost,
     app: AppHandle,
 }
 
 impl World {
     /// Serves these requests concurrently.
-    fn serve(&self, requests: impl IntoIterator<Item = Request>) -> Vec<Seen> {
+    fn serve(&self, requests: impl IntoIterator<Item = Request>) -> Vec<Response> {
         let engine = Engine::new();
-        let seen: Vec<Arc<Mutex<Seen>>> = requests.into_iter().map(|r| engine.add(r)).collect();
+        let seen: Vec<Arc<Mutex<Response>>> = requests.into_iter().map(|r| engine.add(r)).collect();
         engine.run(&self.app).unwrap_or_else(|f| panic!("{f}"));
         seen.iter().map(|seen| locked(seen).clone()).collect()
     }
 
-    fn get(&self, path: &str) -> Seen {
+    fn get(&self, path: &str) -> Response {
         self.serve([Request::get(path)]).remove(0)
     }
 }
@@ -122,8 +123,8 @@ const CASES: &[Case] = &[
             Request::get("/file"),
             Request::get("/file-like"),
         ]);
-        assert!(seen.iter().all(Seen::is_good), "{seen:?}");
-        let texts: Vec<String> = seen.iter().map(Seen::text).collect();
+        assert!(seen.iter().all(Response::is_good), "{seen:?}");
+        let texts: Vec<String> = seen.iter().map(Response::text).collect();
         let pieces = "[b'abc', b'def\\n', b'gh', b'', [b'ij\\n'], [b'kl\\n', b'mno\\n', b'p'], b'', b'', b'']";
         let echoed = String::from_utf8_lossy(body);
         assert_eq!(texts[..3], [&*echoed, &*echoed, pieces]);
@@ -155,8 +156,8 @@ const CASES: &[Case] = &[
             "/list_",
         ];
         let seen = w.serve(paths.map(Request::get));
-        assert!(seen.iter().all(Seen::is_good), "{seen:?}");
-        let texts: Vec<String> = seen.iter().map(Seen::text).collect();
+        assert!(seen.iter().all(Response::is_good), "{seen:?}");
+        let texts: Vec<String> = seen.iter().map(Response::text).collect();
         let expected = ["ab", "abcd", "too_long_", "abcd", "abcd", "0123", "0123", "one two"];
         assert_eq!(texts, expected);
         assert_eq!(seen[7].header("content-length"), Some("7"));
@@ -175,7 +176,7 @@ const CASES: &[Case] = &[
     }),
     ("wsgiref.validate reports nothing", |w| {
         let seen = w.serve([Request::get("/validated?a=b").body(b"the body")]).remove(0);
-        assert!(seen.is_good(), "{seen:?}\n{}", w.host.take_log());
+        assert!(seen.is_good(), "{seen:?}\n{}", w.host.take_error_log());
         assert_eq!(seen.text(), "<the body>");
     }),
     ("objects that an application keeps are refused after the request", |w| {

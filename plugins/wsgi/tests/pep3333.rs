@@ -3,7 +3,7 @@
 //!
 //! The interpreters are those of pyenv, if there are any, and `python3`, as far as they have a shared library.
 
-mod double;
+mod interpreter;
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -12,9 +12,9 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use double::{Host, Request, Seen, become_python, has_library};
+use doubles::{Request, Response, TestHost};
+use interpreter::{become_python, has_library};
 use libtest_mimic::{Arguments, Failed, Trial};
-use worker_api::raw::Value;
 use worker_api::{AppHandle, FailureKind};
 
 fn main() {
@@ -60,12 +60,12 @@ fn is_new_enough(python: &Path) -> bool {
 }
 
 struct World {
-    host: Host,
+    host: TestHost,
     app: AppHandle,
 }
 
 impl World {
-    fn get(&self, path: &str) -> Seen {
+    fn get(&self, path: &str) -> Response {
         Request::get(path).call(&self.app)
     }
 }
@@ -73,17 +73,19 @@ impl World {
 fn cases(python: &str) -> Vec<Trial> {
     let apps = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/apps");
     become_python(Path::new(python));
-    let host = Host::default()
-        .set("pythonpath", Value::List(vec![apps.to_string_lossy().into_owned().into()].into()))
-        .set("workers", Value::Int(2));
-    let app = host.app("apps:application", "gthread", "").unwrap_or_else(|f| panic!("{f}"));
+    let host = TestHost::default()
+        .set("pythonpath", [&*apps.to_string_lossy()])
+        .set("workers", 2);
+    let app = host
+        .app(wsgi_app::root_module(), "apps:application", "gthread", "")
+        .unwrap_or_else(|f| panic!("{f}"));
     app.load().unwrap_or_else(|f| panic!("{f}"));
     let world: &'static World = Box::leak(Box::new(World { host, app }));
     CASES
         .iter()
         .map(|(name, case)| {
             Trial::test(*name, move || {
-                world.host.take_log();
+                world.host.take_error_log();
                 case(world);
                 Ok(())
             })
@@ -139,7 +141,7 @@ const CASES: &[Case] = &[
         gone.reads_until = Some(0);
         assert_eq!(gone.call(&w.app).failed.map(|f| f.kind), Some(FailureKind::GONE));
         assert_eq!(w.get("/close-count").text(), "[b'closing', b'closing_fault', b'closing']");
-        assert!(!w.host.take_log().contains("Traceback"));
+        assert!(!w.host.take_error_log().contains("Traceback"));
     }),
     ("write() sends before what is returned", |w| {
         let seen = w.get("/write");
@@ -183,12 +185,12 @@ const CASES: &[Case] = &[
             assert_eq!((seen.status, seen.body.len()), (500, 0), "{path}: {seen:?}");
             assert_eq!(seen.failed.map(|f| f.kind), Some(FailureKind::APPLICATION), "{path}");
         }
-        w.host.take_log();
+        w.host.take_error_log();
         let failure = w.get("/fails").failed.expect("it fails");
         assert_eq!(failure.message, "LookupError: nothing here");
         let [traceback] = &failure.chain[..] else { panic!("{failure:?}") };
         assert!(traceback.starts_with("Traceback") && !traceback.contains("<jimu>"), "{traceback}");
-        assert_eq!(w.host.take_log(), "", "the worker class logs it, once");
+        assert_eq!(w.host.take_error_log(), "", "the worker class logs it, once");
         for path in ["/too-short-parts", "/text-part"] {
             let seen = w.get(path);
             assert!(seen.failed.is_some() && !seen.finished, "{path}: {seen:?}");
@@ -196,7 +198,7 @@ const CASES: &[Case] = &[
     }),
     ("a body is cut at its Content-Length", |w| {
         w.get("/close-count");
-        w.host.take_log();
+        w.host.take_error_log();
         for (path, body) in [
             ("/too-long", "ab"),
             ("/too-long-parts", "abcd"),
@@ -211,7 +213,7 @@ const CASES: &[Case] = &[
             assert_eq!((seen.status, seen.text().as_str()), (200, body), "{path}");
         }
         let excess = "3 a response body is longer than its Content-Length";
-        assert!(w.host.take_log().matches(excess).count() <= 1, "once per worker");
+        assert!(w.host.take_error_log().matches(excess).count() <= 1, "once per worker");
         assert_eq!(w.get("/close-count").text(), "[b'too_long']");
     }),
     ("a list of several parts gets the sum of their lengths", |w| {
@@ -242,7 +244,7 @@ const CASES: &[Case] = &[
             }
             // More spellings of names than are remembered.
             for at in 0..600 {
-                w.host.take_log();
+                w.host.take_error_log();
                 let name = format!("X-Name-{at}");
                 assert!(Request::get("/hello").header(&name, "1").call(&w.app).is_good());
             }
@@ -280,11 +282,11 @@ const CASES: &[Case] = &[
         request.gone_after = Some(5);
         let seen = request.call(&w.app);
         assert_eq!(seen.failed.map(|f| f.kind), Some(FailureKind::GONE));
-        assert!(!w.host.take_log().contains("Traceback"));
+        assert!(!w.host.take_error_log().contains("Traceback"));
     }),
     ("wsgi.errors is the error log", |w| {
         assert!(w.get("/errors").is_good());
-        let log = w.host.take_log();
+        let log = w.host.take_error_log();
         assert!(log.contains("wsgi.errors: one\\ntwo\\n\nwsgi.errors: half a line"), "{log}");
     }),
     ("files are sent without reading them", |w| {
@@ -334,11 +336,11 @@ const CASES: &[Case] = &[
             ("returns-text", ""),
             ("fails", "LookupError: after it took over"),
         ] {
-            w.host.take_log();
+            w.host.take_error_log();
             let (seen, received) = taken_over(w, &format!("/takes-over?{how}"), b"hello");
             assert!(seen.hijacked && seen.failed.is_none(), "{how}: {seen:?}");
             assert_eq!(received, "ready raw bytes", "{how}");
-            let logged = w.host.take_log();
+            let logged = w.host.take_error_log();
             assert!(logged.contains(log) && logged.is_empty() == log.is_empty(), "{how}: {logged}");
             assert_eq!(logged.contains("Traceback"), how == "fails", "{how}: {logged}");
         }
@@ -358,7 +360,7 @@ const CASES: &[Case] = &[
     ("wsgiref.validate reports nothing", |w| {
         let request = Request::get("/validated?a=b").body(b"the body");
         let seen = request.call(&w.app);
-        assert!(seen.is_good(), "{seen:?}\n{}", w.host.take_log());
+        assert!(seen.is_good(), "{seen:?}\n{}", w.host.take_error_log());
         assert_eq!(seen.text(), "<the body>");
     }),
     ("threads of the class are threads of Python", |w| {
@@ -394,7 +396,7 @@ const CASES: &[Case] = &[
 ];
 
 /// Serves a request on a separate connection. Also returns what the client reads; the client first sends `bytes`.
-fn taken_over(w: &World, target: &str, bytes: &[u8]) -> (Seen, String) {
+fn taken_over(w: &World, target: &str, bytes: &[u8]) -> (Response, String) {
     let (mut client, server) = UnixStream::pair().expect("there are descriptors left");
     server.set_nonblocking(true).expect("it can be");
     let limit = Some(std::time::Duration::from_secs(10));

@@ -1,14 +1,14 @@
 //! Error messages for applications that cannot be loaded.
 
-mod double;
+mod interpreter;
 
 use std::path::Path;
 use std::process::Command;
 
-use double::{Host, become_python, has_library};
+use doubles::TestHost;
+use interpreter::{become_python, has_library};
 use libtest_mimic::{Arguments, Failed, Trial};
 use worker_api::Failure;
-use worker_api::raw::Value;
 
 fn main() {
     if let Ok(spec) = std::env::var(CHOSEN) {
@@ -72,19 +72,18 @@ fn application(spec: &str, words: &str) -> Result<(), Failed> {
 }
 
 fn no_interpreter() -> Result<(), Failed> {
-    let failure = Host::default().app("apps:application", "sync", "").map(drop);
-    let failure = failure.expect_err("there is no CPython in this process");
+    let made = TestHost::default().app(wsgi_app::root_module(), "apps:application", "sync", "");
+    let failure = made.map(drop).expect_err("there is no CPython in this process");
     has(&logged(&failure), "this process is not a Python interpreter")
 }
 
 fn loading(spec: &str) -> Result<(), Failure> {
     become_python(Path::new(PYTHON));
     let apps = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/apps");
-    let directories = Value::List(vec![apps.to_string_lossy().into_owned().into()].into());
-    let chdir = apps.to_string_lossy().into_owned();
+    let directory = &*apps.to_string_lossy();
     std::env::set_current_dir(&apps).expect("the directory is there");
-    let host = Host::default().set("pythonpath", directories).text("chdir", &chdir);
-    let app = host.app(spec, "sync", "")?;
+    let host = TestHost::default().set("pythonpath", [directory]).set("chdir", directory);
+    let app = host.app(wsgi_app::root_module(), spec, "sync", "")?;
     app.load()
 }
 

@@ -5,13 +5,14 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use support::process::Group;
 
 use crate::{load, proc};
 
@@ -41,7 +42,7 @@ pub enum Fault {
 
 /// A running server that responds.
 pub struct Server {
-    child: Child,
+    group: Group,
     /// Its address.
     pub address: SocketAddr,
     /// Time from its start to its first response.
@@ -63,11 +64,14 @@ impl Server {
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).process_group(0);
         let begun = Instant::now();
         let spawned = on_processor(SERVER_PROCESSOR, || command.spawn());
+        // `Group` waits for the process.
+        #[allow(clippy::zombie_processes)]
         let child = spawned.map_err(|error| Fault::Start {
             program: command.get_program().to_string_lossy().into_owned(),
             error,
         })?;
-        let mut server = Self { child, address, start: Duration::ZERO };
+        let group = Group::new(Pid::from_raw(child.id() as i32));
+        let mut server = Self { group, address, start: Duration::ZERO };
         server.await_answer(&request(address), &output)?;
         server.start = begun.elapsed();
         Ok(server)
@@ -75,12 +79,12 @@ impl Server {
 
     /// Returns its processes at this time.
     pub fn pids(&self) -> Vec<u32> {
-        proc::tree(self.child.id())
+        proc::tree(self.leader())
     }
 
     /// Returns its first process.
     pub fn leader(&self) -> u32 {
-        self.child.id()
+        self.group.leader().as_raw() as u32
     }
 
     fn await_answer(&mut self, request: &[u8], output: &Path) -> Result<(), Fault> {
@@ -90,12 +94,13 @@ impl Server {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
-            let ended = self.child.try_wait()?;
+            let ended = self.group.wait(Duration::ZERO);
             if ended.is_some() || begun.elapsed() > START_MAX {
                 let said = std::fs::read_to_string(output).unwrap_or_default();
-                let reason = ended.map_or(error.to_string(), |status| status.to_string());
+                let reason = ended.map_or(error.to_string(), |end| format!("it ended: {end:?}"));
                 return Err(Fault::Silent { reason, said: last_lines(&said) });
             }
+            // There is no event that all servers have in common.
             thread::sleep(START_PAUSE);
         }
     }
@@ -103,14 +108,8 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let group = Pid::from_raw(self.child.id() as i32);
-        let _ = killpg(group, Signal::SIGTERM);
-        let begun = Instant::now();
-        while matches!(self.child.try_wait(), Ok(None)) && begun.elapsed() < STOP_MAX {
-            thread::sleep(Duration::from_millis(10));
-        }
-        let _ = killpg(group, Signal::SIGKILL);
-        let _ = self.child.wait();
+        let _ = killpg(self.group.leader(), Signal::SIGTERM);
+        self.group.wait(STOP_MAX);
     }
 }
 

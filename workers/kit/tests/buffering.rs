@@ -4,23 +4,25 @@
 #![allow(clippy::unwrap_used)]
 
 #[allow(dead_code, reason = "each test program uses a part of it")]
-mod double;
+mod driven;
 
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
+use doubles::app::{echo, take_over};
+use doubles::http;
 use kit::Advance;
 use worker_api::{Exchange, Header, Interest};
 
-use double::Server;
+use driven::Server;
 
 /// Limits with which a body of more than a few bytes goes to a file.
-const SMALL: &[(&str, i64)] =
+const SMALL: &[(&str, i32)] =
     &[("body_buffer_memory", 64), ("body_buffer_max", 40), ("body_buffer_files", 1)];
 
 fn small() -> Server {
-    Server::buffering(SMALL, double::echo)
+    Server::buffering(SMALL, echo)
 }
 
 #[test]
@@ -30,13 +32,13 @@ fn the_application_is_called_when_the_body_is_complete() {
     server.client.write_all(head).unwrap();
     for part in [b"3", b"4", b"5", b"6", b"7", b"8"] {
         assert_eq!(server.serve(), Advance::Wait(Interest::READ));
-        assert_eq!(server.host.log(), [""; 0]);
+        assert_eq!(server.host.access_log(), [""; 0]);
         server.client.write_all(part).unwrap();
     }
     // The next request is not part of the body.
     server.client.write_all(b"9GET /next HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     server.serve();
-    assert_eq!(server.host.log(), ["POST / 200 10", "GET /next 200 0"]);
+    assert_eq!(server.host.access_log(), ["POST / 200 10", "GET /next 200 0"]);
     let responses = server.received();
     assert!(responses.contains("\r\n\r\n0123456789HTTP/1.1 200 OK"), "{responses}");
 }
@@ -51,7 +53,7 @@ fn chunks_and_trailers_are_buffered() {
     assert_eq!(server.serve(), Advance::Wait(Interest::READ));
     server.client.write_all(b"\r\nGET /next HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     server.serve();
-    assert_eq!(server.host.log(), ["POST / 200 7", "GET /next 200 0"]);
+    assert_eq!(server.host.access_log(), ["POST / 200 7", "GET /next 200 0"]);
     assert!(server.received().contains("\r\n\r\nabcdefgHTTP"));
 }
 
@@ -83,7 +85,7 @@ fn beyond_the_limit_the_application_reads_from_the_client() {
 
 #[test]
 fn a_client_that_expects_continue_gets_it() {
-    double::assert_continues(small());
+    driven::assert_continues(small());
 }
 
 #[test]
@@ -99,7 +101,7 @@ fn an_invalid_body_is_rejected_without_the_application() {
             _ => drop(server.connection.as_mut().unwrap().expire()),
         }
         server.serve();
-        assert_eq!(server.host.log(), [format!("POST / {status} 0")], "{end}");
+        assert_eq!(server.host.access_log(), [format!("POST / {status} 0")], "{end}");
         let response = server.received();
         assert!(response.starts_with(&format!("HTTP/1.1 {status} ")), "{end}: {response}");
     }
@@ -112,7 +114,7 @@ fn a_request_that_ends_with_its_connection_is_recorded() {
     server.client.write_all(head).unwrap();
     server.serve();
     drop(server.connection.take());
-    assert_eq!(server.host.log(), ["POST / 0 0"]);
+    assert_eq!(server.host.access_log(), ["POST / 0 0"]);
 }
 
 #[test]
@@ -121,7 +123,7 @@ fn an_application_that_takes_over_the_connection_gets_the_body_first() {
         ("Content-Length: 10", "3456789behind", "0123456789behind raw"),
         ("Transfer-Encoding: chunked", "3\r\n345\r\n0\r\n\r\n", "6\r\n012345\r\n0\r\n\r\n raw"),
     ] {
-        let mut server = Server::buffering(SMALL, double::take_over);
+        let mut server = Server::buffering(SMALL, take_over);
         let first = if head.contains("chunked") { "3\r\n012\r\n" } else { "012" };
         let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{head}\r\n\r\n{first}");
         server.client.write_all(head.as_bytes()).unwrap();
@@ -137,7 +139,7 @@ fn an_application_that_takes_over_the_connection_gets_the_body_first() {
 
 /// More than the socket accepts, and limits that allow to buffer it.
 const LARGE: usize = 3 << 20;
-const ROOMY: &[(&str, i64)] =
+const ROOMY: &[(&str, i32)] =
     &[("body_buffer_memory", 16 << 20), ("body_buffer_max", 8 << 20), ("body_buffer_files", 1)];
 
 /// More than buffering takes on a busy machine.
@@ -145,7 +147,7 @@ const LONG: Duration = Duration::from_secs(20);
 
 /// Returns whether the application returned before the client, after `patience`, read its response, which then arrived
 /// completely.
-fn is_kept(numbers: &'static [(&'static str, i64)], file: bool, patience: Duration) -> bool {
+fn is_kept(numbers: &'static [(&'static str, i32)], file: bool, patience: Duration) -> bool {
     let body: Vec<u8> = (0..LARGE).map(|at| (at % 251) as u8).collect();
     let expected = body.clone();
     let mut server = Server::buffering(numbers, move |exchange: &mut Exchange| {
@@ -166,7 +168,7 @@ fn is_kept(numbers: &'static [(&'static str, i64)], file: bool, patience: Durati
     let reader = std::thread::spawn(move || {
         // If the response is not buffered, the application waits until this thread reads.
         let waited = start.recv_timeout(patience).is_err();
-        (receive(client, LARGE), waited)
+        (http::Connection::over(client).answer("GET").unwrap().body, waited)
     });
     let mut next = server.serve();
     let _ = returned.send(());
@@ -176,23 +178,10 @@ fn is_kept(numbers: &'static [(&'static str, i64)], file: bool, patience: Durati
         next = server.serve();
     }
     assert_eq!(next, Advance::Wait(Interest::READ));
-    assert_eq!(server.host.log(), [format!("GET / 200 {LARGE}")]);
+    assert_eq!(server.host.access_log(), [format!("GET / 200 {LARGE}")]);
     let (response, waited) = reader.join().unwrap();
-    assert!(response.ends_with(&expected), "the response has {} bytes", response.len());
+    assert!(response == expected, "the response has {} bytes", response.len());
     !waited
-}
-
-fn receive(mut client: std::net::TcpStream, length: usize) -> Vec<u8> {
-    let mut response = Vec::new();
-    let mut part = [0; 16 << 10];
-    let mut head = None;
-    while head.is_none_or(|head| response.len() < head + length) {
-        let count = client.read(&mut part).unwrap();
-        assert_ne!(count, 0, "the response is cut after {} bytes", response.len());
-        response.extend_from_slice(&part[..count]);
-        head = response.windows(4).position(|at| at == b"\r\n\r\n").map(|at| at + 4);
-    }
-    response
 }
 
 fn tempfile() -> std::fs::File {

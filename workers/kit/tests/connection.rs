@@ -5,14 +5,15 @@
 #![allow(clippy::unwrap_used)]
 
 #[allow(dead_code, reason = "each test program uses a part of it")]
-mod double;
+mod driven;
 
 use std::io::{Read, Write};
 
+use doubles::app::{echo, take_over};
 use kit::{Advance, Connection};
 use worker_api::{Exchange, Failure, Header};
 
-use double::Server;
+use driven::Server;
 
 #[test]
 fn a_request_is_answered_and_the_connection_kept() {
@@ -26,7 +27,7 @@ fn a_request_is_answered_and_the_connection_kept() {
     server.client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
     assert_eq!(server.serve(), Advance::Closed);
     assert!(server.received().contains("Connection: close\r\n"));
-    assert_eq!(server.host.log(), ["GET / 200 5", "GET / 200 5"]);
+    assert_eq!(server.host.access_log(), ["GET / 200 5", "GET / 200 5"]);
 }
 
 #[test]
@@ -47,7 +48,7 @@ fn pipelined_requests_are_answered_in_order() {
 
 #[test]
 fn a_body_is_read_as_it_was_framed() {
-    let mut server = Server::new(double::echo);
+    let mut server = Server::new(echo);
     server
         .client
         .write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody")
@@ -72,7 +73,7 @@ fn the_rest_of_a_body_is_never_a_request() {
     server.client.write_all(request.as_bytes()).unwrap();
     server.client.write_all(b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     server.serve();
-    assert_eq!(server.host.log(), ["POST / 200 1", "GET /next 200 1"]);
+    assert_eq!(server.host.access_log(), ["POST / 200 1", "GET /next 200 1"]);
 }
 
 #[test]
@@ -122,7 +123,7 @@ fn a_body_that_does_not_match_its_length_is_no_well_formed_response() {
 
 #[test]
 fn continue_is_sent_when_the_application_reads() {
-    double::assert_continues(Server::new(double::echo));
+    driven::assert_continues(Server::new(echo));
 }
 
 #[test]
@@ -154,7 +155,7 @@ fn a_malformed_request_is_rejected_once_and_nothing_after_it_is_served() {
 
 #[test]
 fn a_hijacked_connection_belongs_to_the_application() {
-    let mut server = Server::new(double::take_over);
+    let mut server = Server::new(take_over);
     server.client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nbehind").unwrap();
     assert_eq!(server.serve(), Advance::Closed);
     let mut response = String::new();

@@ -4,21 +4,20 @@
 #![allow(clippy::unwrap_used)]
 
 #[allow(dead_code, reason = "each test program uses a part of it")]
-mod double;
+mod driven;
 
-use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 
+use doubles::TestHost;
+use doubles::http::{self, Broken};
+use doubles::tls::Authority;
 use kit::Advance;
-use rcgen::{CertificateParams, KeyPair};
-use rustls::crypto::ring;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-use worker_api::{Exchange, Interest};
+use rustls::ClientConfig;
+use worker_api::Interest;
 
-use double::Server;
+use driven::Server;
 
 /// A response is not complete until the socket has accepted all of it, even if the session has: its connection neither
 /// counts as idle nor is closed.
@@ -26,10 +25,11 @@ use double::Server;
 fn bytes_held_by_the_session_are_sent_before_the_connection_is_idle() {
     let mut with_unsent = 0;
     for size in (64..=128).step_by(8).map(|kib| kib << 10) {
-        let (mut server, certificate) = server(size);
-        let client = Client::start(server.client.try_clone().unwrap(), certificate);
+        let authority = Authority::new();
+        let mut server = server(size, &authority);
+        let client = Client::start(server.client.try_clone().unwrap(), authority.trusting());
         let mut next = server.serve();
-        while server.host.log().is_empty() {
+        while server.host.access_log().is_empty() {
             let connection = server.connection.as_ref().expect("nothing ends it");
             kit::poll::wait(connection.fd(), Interest::READ, 0, || ()).unwrap();
             next = server.serve();
@@ -58,41 +58,31 @@ fn bytes_held_by_the_session_are_sent_before_the_connection_is_idle() {
     assert!(with_unsent > 0, "no response had a size that makes the session hold back a part");
 }
 
-fn server(size: usize) -> (Server, CertificateDer<'static>) {
-    let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(["a.test".to_owned()]).unwrap();
-    let certificate = params.self_signed(&key).unwrap();
-    let files = vec![("certfile", certificate.pem()), ("keyfile", key.serialize_pem())];
-    let app = move |exchange: &mut Exchange| exchange.respond(200, &[], &vec![b'x'; size]);
-    (Server::with_files(files, app), certificate.der().clone())
+fn server(size: usize, authority: &Authority) -> Server {
+    let identity = authority.server();
+    let host =
+        TestHost::default().file("certfile", identity.chain_pem).file("keyfile", identity.key_pem);
+    Server::with_settings(host, move |exchange| exchange.respond(200, &[], &vec![b'x'; size]))
 }
 
 /// A client that sends a request immediately, and reads once `read` is signaled.
 struct Client {
     read: mpsc::Sender<()>,
-    /// Returns the length of the body.
-    thread: JoinHandle<std::io::Result<usize>>,
+    /// Returns the length of the body, after which the session ends.
+    thread: JoinHandle<Result<usize, Broken>>,
 }
 
 impl Client {
-    fn start(socket: TcpStream, certificate: CertificateDer<'static>) -> Self {
+    fn start(socket: TcpStream, config: Arc<ClientConfig>) -> Self {
         let (read, may_read) = mpsc::channel();
         let thread = thread::spawn(move || {
-            let mut roots = RootCertStore::empty();
-            roots.add(certificate).unwrap();
-            let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-                .with_safe_default_protocol_versions()
-                .unwrap()
-                .with_root_certificates(roots)
-                .with_no_client_auth();
-            let name = ServerName::try_from("a.test").unwrap();
-            let session = ClientConnection::new(Arc::new(config), name).unwrap();
-            let mut stream = StreamOwned::new(session, socket);
-            stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")?;
+            let client = http::Connection::over(socket).over_tls(&config);
+            let mut client = client.map_err(Broken::Io)?;
+            client.send_get("/").map_err(Broken::Io)?;
             may_read.recv().unwrap();
-            let mut response = Vec::new();
-            stream.read_to_end(&mut response)?;
-            Ok(response.len() - response.windows(4).position(|end| end == b"\r\n\r\n").unwrap() - 4)
+            let answer = client.answer("GET")?;
+            assert_eq!(client.rest()?, b"");
+            Ok(answer.body.len())
         });
         Self { read, thread }
     }

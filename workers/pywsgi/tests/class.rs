@@ -3,65 +3,54 @@
 // A failing helper fails the test.
 #![allow(clippy::unwrap_used)]
 
-#[path = "../../green-kit/tests/double/behaviour.rs"]
-mod behaviour;
-#[path = "../../green-kit/tests/double/mod.rs"]
-mod double;
-
-use std::io::{Read, Write};
-
-use double::{Closure, Running, read_answer};
+use doubles::http::{Answer, Framing};
+use doubles::{Closure, RunningWorker, TestHost, app::hello};
 use green_kit::stream_server::GeventWorker;
 use pywsgi_worker::Pywsgi;
 use worker_api::{Exchange, Failure};
 
 type Class = GeventWorker<Pywsgi>;
 
-cooperative_class!(Class);
+doubles::cooperative_class!(Class);
 
-fn response(server: &Running, request: &str) -> String {
+fn answer(server: &RunningWorker, request: &str) -> Answer {
     let mut client = server.connect();
-    client.write_all(request.as_bytes()).unwrap();
-    let mut response = String::new();
-    client.read_to_string(&mut response).unwrap();
-    response
+    client.send(request).unwrap();
+    client.answer("GET").unwrap()
 }
 
 #[test]
 fn responses_have_the_headers_of_gevent() {
-    let hello = |exchange: &mut Exchange| exchange.respond(200, &[], b"hello");
-    let server =
-        Running::start::<Class>(&[("keepalive", 5.0), ("server_header", 1.0)], Closure(hello));
+    let host = TestHost::default().set("keepalive", 5).set("server_header", true);
+    let server = RunningWorker::start::<Class>(host, Closure(hello));
     let mut kept = server.connect();
-    kept.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-    let modern = read_answer(&mut kept);
-    assert!(!modern.contains("Connection:") && !modern.contains("Server:"), "{modern}");
-    assert!(modern.contains("\r\nDate: "), "{modern}");
+    let modern = kept.get("/").unwrap();
+    assert_eq!((modern.field("Connection"), modern.field("Server")), (None, None), "{modern:?}");
+    assert!(modern.field("Date").is_some(), "{modern:?}");
 
-    let old = response(&server, "GET / HTTP/1.0\r\n\r\n");
-    assert!(
-        old.starts_with("HTTP/1.1 200 OK\r\n") && old.contains("\r\nConnection: close\r\n"),
-        "{old}"
-    );
-    kept.write_all(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").unwrap();
-    let kept = read_answer(&mut kept);
-    assert!(kept.contains("\r\nConnection: keep-alive\r\n"), "{kept}");
+    let old = answer(&server, "GET / HTTP/1.0\r\n\r\n");
+    assert_eq!((old.minor, old.status, old.reason.as_str()), (1, 200, "OK"));
+    assert_eq!(old.field("Connection"), Some("close"));
+    kept.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").unwrap();
+    let kept = kept.answer("GET").unwrap();
+    assert_eq!(kept.field("Connection"), Some("keep-alive"));
 }
 
 #[test]
 fn error_pages_are_those_of_gevent() {
     let broken = |_: &mut Exchange| Err(Failure::application("a secret"));
-    let server = Running::start::<Class>(&[("keepalive", 5.0)], Closure(broken));
-    let failed = response(&server, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert!(failed.starts_with("HTTP/1.1 500 Internal Server Error\r\n"), "{failed}");
-    assert!(failed.contains("\r\nContent-Type: text/plain\r\n"), "{failed}");
-    assert!(failed.contains("\r\nConnection: close\r\n"), "{failed}");
-    assert!(failed.ends_with("\r\n\r\nInternal Server Error"), "{failed}");
+    let host = TestHost::default().set("keepalive", 5);
+    let server = RunningWorker::start::<Class>(host, Closure(broken));
+    let failed = answer(&server, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!((failed.status, failed.reason.as_str()), (500, "Internal Server Error"));
+    assert_eq!(failed.field("Content-Type"), Some("text/plain"));
+    assert_eq!(failed.field("Connection"), Some("close"));
+    assert_eq!(failed.text(), "Internal Server Error");
 
-    let malformed = response(&server, "GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n");
-    assert!(malformed.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{malformed}");
-    assert!(malformed.ends_with("\r\nContent-Length: 0\r\n\r\n"), "{malformed}");
+    let malformed = answer(&server, "GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n");
+    assert_eq!((malformed.status, malformed.reason.as_str()), (400, "Bad Request"));
+    assert_eq!(malformed.framing, Framing::Length(0));
 
-    let long = response(&server, &format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(10_000)));
-    assert!(long.starts_with("HTTP/1.1 414 Request URI Too Long\r\n"), "{long}");
+    let long = answer(&server, &format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(10_000)));
+    assert_eq!((long.status, long.reason.as_str()), (414, "Request URI Too Long"));
 }

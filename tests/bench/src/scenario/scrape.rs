@@ -1,11 +1,12 @@
 //! Scrapes a server's metrics once per second, like Prometheus but more often.
 
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
+
+use support::http::{Address, Connection};
 
 /// The scraping thread, on the processor of the load.
 pub(super) struct Scraper {
@@ -36,12 +37,10 @@ impl Scraper {
 }
 
 fn scrape(socket: &Path) -> io::Result<()> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(ANSWER_MAX))?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    if answer.starts_with("HTTP/1.1 200") && answer.contains("jimu_requests_total") {
+    let mut client = Connection::open(&Address::Unix(socket.to_owned()))?;
+    client.patience(ANSWER_MAX);
+    let answer = client.get("/metrics").map_err(io::Error::other)?;
+    if answer.status == 200 && answer.text().contains("jimu_requests_total") {
         return Ok(());
     }
     Err(io::Error::other("the metrics were not answered"))

@@ -1,191 +1,93 @@
-//! A worker class and a host in memory, as far as an application can see them.
+//! Requests and responses in memory, as an application sees them.
 
-#![allow(dead_code, reason = "each test uses a part of it")]
-
-mod interpreter;
-
-use std::collections::HashMap;
-use std::io::{Read as _, Write as _};
-use std::os::fd::AsRawFd as _;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::fs;
+use std::os::fd::{AsRawFd as _, IntoRawFd as _};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex};
 
 use worker_api::abi::sabi_trait::TD_Opaque;
-use worker_api::abi::std_types::{ROption, RResult, RSlice, RSliceMut, RStr, RString, RVec};
-use worker_api::raw::{
-    Counter, ExchangeBox, Hijacked, HostBox, Interest, Listener, RawEngine, RawEngine_TO,
-    RawExchange, RawExchange_TO, RawHost, RawHost_TO, Step, TaskBox, Value,
-};
-use worker_api::{
-    AccessRecord, Address, AppHandle, Failure, FailureKind, Header, RawAppContext, RequestHead,
-    Version, Waker,
-};
+use worker_api::abi::std_types::{ROption, RResult, RSlice, RSliceMut, RStr, RVec};
+use worker_api::raw::{ExchangeBox, Hijacked, Interest, RawExchange, RawExchange_TO, Step};
+use worker_api::{Address, AppHandle, Failure, FailureKind, Header, RequestHead, Version, Waker};
 
-pub(crate) use interpreter::{become_python, has_library};
+use crate::{Engine, locked};
 
-/// A host with settings and a log.
-#[derive(Clone, Default)]
-pub(crate) struct Host {
-    settings: HashMap<String, Value>,
-    log: Arc<Mutex<Vec<String>>>,
-}
-
-impl Host {
-    pub(crate) fn set(mut self, name: &str, value: Value) -> Self {
-        self.settings.insert(name.to_owned(), value);
-        self
-    }
-
-    pub(crate) fn text(self, name: &str, value: &str) -> Self {
-        self.set(name, Value::Text(value.into()))
-    }
-
-    /// Returns the lines that were logged since the last call.
-    pub(crate) fn take_log(&self) -> String {
-        std::mem::take(&mut *locked(&self.log)).join("\n")
-    }
-
-    /// Creates an application, as the host does.
-    pub(crate) fn app(
-        &self,
-        spec: &str,
-        class: &str,
-        guest_loop: &str,
-    ) -> Result<AppHandle, Failure> {
-        let context =
-            RawAppContext { spec: spec.into(), class: class.into(), guest_loop: guest_loop.into() };
-        let new = wsgi_app::root_module().new();
-        new(self.raw(), context).into_result().map(AppHandle::from_raw)
-    }
-
-    fn raw(&self) -> HostBox {
-        RawHost_TO::from_value(self.clone(), TD_Opaque)
-    }
-}
-
-impl RawHost for Host {
-    fn setting(&self, name: RStr<'_>) -> ROption<Value> {
-        self.settings.get(name.as_str()).cloned().into()
-    }
-    fn section(&self) -> RString {
-        RString::new()
-    }
-    fn setting_file(&self, _name: RStr<'_>) -> RResult<ROption<RVec<u8>>, Failure> {
-        RResult::ROk(ROption::RNone)
-    }
-    fn listeners(&self) -> RVec<Listener> {
-        RVec::new()
-    }
-    fn close_listeners(&self) {}
-    fn spawn_index(&self) -> u64 {
-        1
-    }
-    fn arbiter_pid(&self) -> i32 {
-        0
-    }
-    fn notify(&self) {}
-    fn alive(&self) -> bool {
-        true
-    }
-    fn stop(&self) {}
-    fn retire(&self) {}
-    fn wake_descriptor(&self) -> i32 {
-        -1
-    }
-    fn deliver_signals(&self) {}
-    fn count(&self, _counter: Counter, _by: i64) {}
-    fn request_started(&self, _head: &RequestHead<'_>) -> u32 {
-        1
-    }
-    fn request_ended(&self, _token: u32, _record: &AccessRecord<'_>) {}
-    fn wants_response_headers(&self) -> bool {
-        false
-    }
-    fn log_level(&self) -> u8 {
-        4
-    }
-    fn log(&self, level: u8, target: RStr<'_>, message: RStr<'_>) {
-        locked(&self.log).push(format!("{level} {target}: {message}"));
-    }
-
-    fn write_log(&self, target: RStr<'_>, text: RSlice<'_, u8>) {
-        locked(&self.log).push(format!("{target}: {}", text.escape_ascii()));
-    }
-    fn retire_for(&self, _: RStr<'_>) {}
-    fn logged_variables(&self) -> RVec<RString> {
-        RVec::new()
-    }
-    fn set_logged_variable(&self, _: u64, _: RStr<'_>, _: RSlice<'_, u8>) {}
-    fn on_signal(&self, _: i32) {}
-    fn reclaim_signals(&self) {}
-    fn signal_descriptor(&self) -> i32 {
-        -1
-    }
-    fn remaining_backlog(&self, _: i32) -> u64 {
-        u64::MAX
-    }
-    fn at_abort(&self, _: TaskBox) {}
-    fn log_stack(&self, _: u8, _: RStr<'_>, _: RStr<'_>, _: RSlice<'_, usize>) {}
-}
-
-/// The response, as seen by the client.
+/// A response, as seen by the client.
 #[derive(Clone, Default, Debug)]
-pub(crate) struct Seen {
-    pub(crate) status: u16,
-    pub(crate) reason: String,
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: Vec<u8>,
+pub struct Response {
+    /// Status.
+    pub status: u16,
+    /// Reason phrase.
+    pub reason: String,
+    /// Headers in order.
+    pub headers: Vec<(String, String)>,
+    /// Body.
+    pub body: Vec<u8>,
     /// Number of writes by the application.
-    pub(crate) writes: usize,
-    pub(crate) early: Vec<(u16, String)>,
-    pub(crate) finished: bool,
-    pub(crate) failed: Option<Failure>,
-    pub(crate) hijacked: bool,
-    pub(crate) files: usize,
+    pub writes: usize,
+    /// Informational responses before it.
+    pub early: Vec<(u16, String)>,
+    /// Whether the application finished it.
+    pub finished: bool,
+    /// Failure that ended it.
+    pub failed: Option<Failure>,
+    /// Whether the application took the connection over.
+    pub hijacked: bool,
+    /// Number of parts that were sent from files.
+    pub files: usize,
     on_wire: bool,
 }
 
-impl Seen {
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+impl Response {
+    /// Returns the value of the first header with this name.
+    pub fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     }
 
-    pub(crate) fn text(&self) -> String {
+    /// Returns the body as text.
+    pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
     /// Returns whether the client got a complete response.
-    pub(crate) fn is_good(&self) -> bool {
+    pub fn is_good(&self) -> bool {
         self.finished && self.failed.is_none()
     }
 }
 
 /// A request to send.
 #[derive(Clone)]
-pub(crate) struct Request {
-    pub(crate) method: &'static str,
-    pub(crate) target: String,
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: Vec<u8>,
-    pub(crate) chunked: bool,
+pub struct Request {
+    /// Method.
+    pub method: &'static str,
+    /// Target, with the query.
+    pub target: String,
+    /// Headers in order.
+    pub headers: Vec<(String, String)>,
+    /// Body.
+    pub body: Vec<u8>,
+    /// Whether the body has no length that is known at first.
+    pub chunked: bool,
     /// Number of bytes in which the body arrives; every second read is pending first.
-    pub(crate) part: usize,
+    pub part: usize,
     /// Number of bytes of the body after which the client disconnects.
-    pub(crate) gone_after: Option<usize>,
+    pub gone_after: Option<usize>,
     /// Number of bytes of the response after which the client disconnects.
-    pub(crate) reads_until: Option<usize>,
+    pub reads_until: Option<usize>,
     /// The engine that must turn before a pending operation completes.
-    pub(crate) engine: Option<Arc<Engine>>,
+    pub engine: Option<Arc<Engine>>,
     /// The client's port; 0 if it has none.
-    pub(crate) port: u16,
+    pub port: u16,
     /// The server's end of the connection, if there is one.
-    pub(crate) connection: Option<Arc<std::os::unix::net::UnixStream>>,
+    pub connection: Option<Arc<UnixStream>>,
     /// Called by the worker class when the request has ended.
-    pub(crate) then: Option<Arc<dyn Fn() + Send + Sync>>,
+    pub then: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
 impl Request {
-    pub(crate) fn get(target: &str) -> Self {
+    /// A GET.
+    pub fn get(target: &str) -> Self {
         Self {
             method: "GET",
             target: target.to_owned(),
@@ -202,45 +104,55 @@ impl Request {
         }
     }
 
-    pub(crate) fn method(mut self, method: &'static str) -> Self {
+    /// Sets the method.
+    #[must_use]
+    pub fn method(mut self, method: &'static str) -> Self {
         self.method = method;
         self
     }
 
-    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
+    /// Adds a header.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    pub(crate) fn body(mut self, body: &[u8]) -> Self {
+    /// Makes it a POST with this body, of known length.
+    #[must_use]
+    pub fn body(mut self, body: &[u8]) -> Self {
         self.method = "POST";
         self.body = body.to_vec();
         self.headers.push(("Content-Length".to_owned(), body.len().to_string()));
         self
     }
 
-    pub(crate) fn chunked(mut self) -> Self {
+    /// Sends the body in chunks.
+    #[must_use]
+    pub fn chunked(mut self) -> Self {
         self.chunked = true;
         self.headers.retain(|(name, _)| name != "Content-Length");
         self.headers.push(("Transfer-Encoding".to_owned(), "chunked".to_owned()));
         self
     }
 
-    pub(crate) fn part(mut self, part: usize) -> Self {
+    /// Sets the number of bytes in which the body arrives.
+    #[must_use]
+    pub fn part(mut self, part: usize) -> Self {
         self.part = part;
         self
     }
 
     /// Calls the application with it.
-    pub(crate) fn call(&self, app: &AppHandle) -> Seen {
+    pub fn call(&self, app: &AppHandle) -> Response {
         let (exchange, seen) = self.exchange();
         app.call(exchange);
         locked(&seen).clone()
     }
 
     /// Returns the exchange, and the response that is recorded for it.
-    pub(crate) fn exchange(&self) -> (ExchangeBox, Arc<Mutex<Seen>>) {
-        let seen = Arc::new(Mutex::new(Seen::default()));
+    pub fn exchange(&self) -> (ExchangeBox, Arc<Mutex<Response>>) {
+        let seen = Arc::new(Mutex::new(Response::default()));
         let exchange = InMemory {
             head: self.head(),
             request: self.clone(),
@@ -291,7 +203,7 @@ struct InMemory {
     request: Request,
     read: usize,
     waited: bool,
-    seen: Arc<Mutex<Seen>>,
+    seen: Arc<Mutex<Response>>,
     start: Option<Start>,
 }
 
@@ -300,8 +212,7 @@ impl InMemory {
     fn pending(&mut self, waker: ROption<Waker>) -> Step {
         if let (Some(engine), ROption::RSome(waker)) = (&self.request.engine, waker) {
             self.waited = true;
-            locked(&engine.wakers).push(waker);
-            engine.signal();
+            engine.wake_later(waker);
         }
         Step::Pending
     }
@@ -379,7 +290,7 @@ impl RawExchange for InMemory {
             return self.pending(waker);
         }
         let path = format!("/proc/self/fd/{fd}");
-        let content = std::fs::read(path).expect("the descriptor is a file's");
+        let content = fs::read(path).expect("the descriptor is a file's");
         locked(&self.seen).files += 1;
         self.take_in(&content[offset as usize..(offset + len) as usize])
     }
@@ -423,14 +334,13 @@ impl RawExchange for InMemory {
 
     fn hijack(&mut self) -> RResult<Hijacked, Failure> {
         locked(&self.seen).hijacked = true;
-        let (one, _other) =
-            std::os::unix::net::UnixStream::pair().expect("there are descriptors left");
-        let fd = std::os::fd::IntoRawFd::into_raw_fd(one);
+        let (one, _other) = UnixStream::pair().expect("there are descriptors left");
+        let fd = one.into_raw_fd();
         RResult::ROk(Hijacked { fd, already_read: RVec::new() })
     }
 
     fn descriptor(&self) -> i32 {
-        self.request.connection.as_ref().map_or(-1, std::os::fd::AsRawFd::as_raw_fd)
+        self.request.connection.as_ref().map_or(-1, |end| end.as_raw_fd())
     }
 
     fn deadline_ns(&self) -> u64 {
@@ -449,89 +359,4 @@ impl RawExchange for InMemory {
     fn is_proxied(&self) -> bool {
         false
     }
-}
-
-/// A worker class's engine. It hands over the exchanges that were added, and stops when all have ended.
-pub(crate) struct Engine {
-    wakers: Mutex<Vec<Waker>>,
-    waiting: Mutex<Vec<ExchangeBox>>,
-    seen: Mutex<Vec<Arc<Mutex<Seen>>>>,
-    event: std::fs::File,
-}
-
-impl Engine {
-    pub(crate) fn new() -> Arc<Self> {
-        // SAFETY: the call creates a descriptor, which only the file owns.
-        let event = unsafe {
-            let fd = libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC);
-            assert!(fd >= 0, "there are descriptors left");
-            std::os::fd::FromRawFd::from_raw_fd(fd)
-        };
-        Arc::new(Self {
-            wakers: Mutex::default(),
-            waiting: Mutex::default(),
-            seen: Mutex::default(),
-            event,
-        })
-    }
-
-    /// Adds a request, which is handed over in the next turn.
-    pub(crate) fn add(self: &Arc<Self>, mut request: Request) -> Arc<Mutex<Seen>> {
-        request.engine = Some(Arc::clone(self));
-        let (exchange, seen) = request.exchange();
-        locked(&self.waiting).push(exchange);
-        locked(&self.seen).push(Arc::clone(&seen));
-        self.signal();
-        seen
-    }
-
-    /// Runs the application's loop until all requests have ended.
-    pub(crate) fn run(self: &Arc<Self>, app: &AppHandle) -> Result<(), Failure> {
-        let driven = Driven { engine: Arc::clone(self), app: app.clone() };
-        app.run_loop(RawEngine_TO::from_value(driven, TD_Opaque))
-    }
-
-    fn signal(&self) {
-        (&self.event).write_all(&1_u64.to_ne_bytes()).expect("an event can be counted");
-    }
-}
-
-struct Driven {
-    engine: Arc<Engine>,
-    app: AppHandle,
-}
-
-impl RawEngine for Driven {
-    fn descriptor(&self) -> i32 {
-        self.engine.event.as_raw_fd()
-    }
-
-    fn turn(&self) -> RResult<(), Failure> {
-        let _ = (&self.engine.event).read(&mut [0; 8]);
-        let wakers = std::mem::take(&mut *locked(&self.engine.wakers));
-        for waker in wakers {
-            waker.wake();
-        }
-        let waiting = std::mem::take(&mut *locked(&self.engine.waiting));
-        for exchange in waiting {
-            self.app.call(exchange);
-        }
-        if !self.stopped() {
-            // In place of an engine's timers: the next turn checks what has ended.
-            self.engine.signal();
-        }
-        RResult::ROk(())
-    }
-
-    fn stopped(&self) -> bool {
-        let over = |seen: &Arc<Mutex<Seen>>| {
-            let seen = locked(seen);
-            seen.finished || seen.failed.is_some() || seen.hijacked
-        };
-        locked(&self.engine.seen).iter().all(over)
-    }
-}
-
-pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -47,7 +47,18 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// Maximum length of a response head.
 const HEAD_MAX: usize = 64 << 10;
 
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        Self::Tcp(address)
+    }
+}
+
 impl Connection {
+    /// Takes over a connected socket.
+    pub fn over(socket: TcpStream) -> Self {
+        Self::with(Stream::tcp(socket))
+    }
+
     /// Connects.
     pub fn open(address: &Address) -> io::Result<Self> {
         let stream = match address {
@@ -62,9 +73,13 @@ impl Connection {
                 Stream::unix(UnixStream::connect_addr(&address)?)
             }
         };
+        Ok(Self::with(stream))
+    }
+
+    fn with(stream: Stream) -> Self {
         let mut connection = Self { stream, buffer: Vec::new(), limit: PATIENCE };
         connection.patience(PATIENCE);
-        Ok(connection)
+        connection
     }
 
     /// Starts TLS; fails if the handshake does, as far as the client notices before its first request.

@@ -1,5 +1,5 @@
 //! Waiting by polling, for conditions without an event. Those with one (a line, a datagram, the end of a process)
-//! are awaited by [`crate::output`], [`crate::server`] and [`crate::process`].
+//! are awaited by [`crate::output`], [`crate::launch`] and [`crate::process`].
 
 use std::{
     fmt::Display,
@@ -46,7 +46,7 @@ mod tests {
     #[test]
     fn what_does_not_come_is_named_with_what_is_there() {
         let wait = || until("a miracle", Duration::ZERO, || Err::<(), _>("nothing"));
-        let said = crate::runner::message(std::panic::catch_unwind(wait).unwrap_err().as_ref());
-        assert_eq!(said, "a miracle: not within 0ns: nothing");
+        let said = std::panic::catch_unwind(wait).unwrap_err().downcast::<String>().unwrap();
+        assert_eq!(*said, "a miracle: not within 0ns: nothing");
     }
 }

@@ -25,17 +25,18 @@ pub enum End {
     Signal(Signal),
 }
 
-/// A process group: a server and all its descendants.
+/// A process group: a server and all its descendants. Killed when dropped.
 #[derive(Debug)]
 pub struct Group {
     leader: Pid,
     end: Option<End>,
+    destroyed: bool,
 }
 
 impl Group {
     /// The group whose leader is `leader`, a child of this process.
     pub fn new(leader: Pid) -> Self {
-        Self { leader, end: None }
+        Self { leader, end: None, destroyed: false }
     }
 
     /// Returns the first process of the group.
@@ -53,6 +54,10 @@ impl Group {
 
     /// Kills every process of the group and reaps those that became children of this process.
     pub fn destroy(&mut self) {
+        // Afterwards the number may be that of another group.
+        if std::mem::replace(&mut self.destroyed, true) {
+            return;
+        }
         let _ = killpg(self.leader, Signal::SIGKILL);
         if self.end.is_none() {
             self.end = reap(self.leader);
@@ -75,6 +80,12 @@ impl Group {
             .into_iter()
             .all(|pid| gone(pid, deadline.saturating_duration_since(Instant::now())))
             && self.members().is_empty()
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.destroy();
     }
 }
 
