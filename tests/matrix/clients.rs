@@ -201,6 +201,7 @@ fn a_client_that_reads_in_drops_is_cut(cell: &Cell) {
     while server.workers().iter().any(|worker| worker.busy > 0) {
         client.take_byte();
         assert!(begun.elapsed() < Duration::from_secs(8), "not given up");
+        // The client is slow: that is what is tested.
         thread::sleep(Duration::from_millis(100));
     }
     assert_good_client_served(&server);
@@ -231,6 +232,7 @@ fn five_hundred_slow_senders_delay_no_one(cell: &Cell) {
         let second = Instant::now() + Duration::from_secs(1);
         while Instant::now() < second {
             assert_served_within(&server, SOON_BESIDE_HUNDREDS);
+            // A pace at which one good client is no load.
             thread::sleep(Duration::from_millis(50));
         }
     }
@@ -267,6 +269,7 @@ fn five_hundred_slow_readers_delay_no_one(cell: &Cell) {
         let second = Instant::now() + Duration::from_secs(1);
         while Instant::now() < second {
             assert_served_within(&server, SOON_BESIDE_HUNDREDS);
+            // A pace at which one good client is no load.
             thread::sleep(Duration::from_millis(50));
         }
     }
@@ -329,7 +332,7 @@ fn without_descriptors_the_service_recovers(cell: &Cell) {
     let crowd: Vec<Connection> = (0..60).map(|_| server.connect()).collect();
     let ticks = || process::stat(worker).expect("the worker lives").ticks;
     let before = ticks();
-    thread::sleep(Duration::from_secs(1));
+    assert!(!process::gone(worker, Duration::from_secs(1)), "the worker ended");
     let spent = ticks() - before;
     assert!(spent < 50, "{spent} ticks in a second of want: a busy loop");
     drop(crowd);

@@ -187,6 +187,7 @@ fn sends_slowly(mut client: Connection, head: &str, status: u16) -> Result<(), B
     for _ in 0..40 {
         let next = Instant::now() + Duration::from_millis(75);
         client.send(&part).map_err(Broken::Io)?;
+        // The client is slow: that is what is tested.
         thread::sleep(next.saturating_duration_since(Instant::now()));
     }
     let answer = client.answer("POST")?;

@@ -3,7 +3,6 @@
 use std::{
     fs,
     process::{Command, Stdio},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -42,7 +41,7 @@ fn the_arbiter_sleeps_when_idle(cell: &Cell) {
     let server = Setup::new(cell).flags("--workers 2").start();
     server.until_ready_workers(2);
     let before = process::sleeps(server.pid());
-    thread::sleep(Duration::from_secs(5));
+    assert!(!process::gone(server.pid(), Duration::from_secs(5)), "the arbiter ended");
     let woken = process::sleeps(server.pid()) - before;
     assert!(woken <= 6, "woken {woken} times in 5 idle seconds");
 }
@@ -76,7 +75,7 @@ fn a_worker_sleeps_when_idle(cell: &Cell) {
     let server = Setup::new(cell).start();
     let worker = server.serving_pid();
     let before = process::sleeps(worker);
-    thread::sleep(Duration::from_secs(4));
+    assert!(!process::gone(worker, Duration::from_secs(4)), "the worker ended");
     let woken = process::sleeps(worker) - before;
     assert!(woken <= 12, "woken {woken} times in 4 idle seconds");
 }

@@ -248,6 +248,7 @@ fn access_lines_are_written_within_a_tenth_of_a_second(cell: &Cell) {
         let last = format!("n={round}.2 200\n");
         while !fs::read_to_string(&access).unwrap().contains(&last) {
             assert!(answered.elapsed() < Duration::from_secs(10), "{last} is not written");
+            // The pause of `wait::until` is too long here: it would be part of the delay.
             std::thread::sleep(Duration::from_millis(1));
         }
         answered.elapsed()

@@ -1,6 +1,6 @@
 //! What an application starts while it is imported, and what hooks do when a process that ran it exits.
 
-use std::{collections::BTreeSet, fs, thread, time::Duration};
+use std::{collections::BTreeSet, fs, time::Duration};
 
 use jimu_tests::{
     behaviour,
@@ -167,7 +167,7 @@ fn a_mold_sleeps_when_idle(cell: &Cell) {
     server.until_ready_workers(2);
     let mold = server.molds()[0];
     let before = process::sleeps(mold);
-    thread::sleep(Duration::from_secs(3));
+    assert!(!process::gone(mold, Duration::from_secs(3)), "the mold ended");
     let woken = process::sleeps(mold) - before;
     assert!(woken <= 3, "woken {woken} times in 3 idle seconds");
 }

@@ -101,7 +101,8 @@ fn a_paused_arbiter_kills_no_worker(cell: &Cell) {
     let before = server.until_ready_workers(2);
     let load = Load::start(server.address(), Plan { clients: 4, ..Plan::default() });
     server.signal(Signal::SIGSTOP);
-    thread::sleep(Duration::from_secs(2));
+    let pause = Duration::from_secs(2);
+    assert!(!process::gone(before[0], pause), "a worker ended during the pause");
     load.flows(20, Duration::from_secs(10));
     server.signal(Signal::SIGCONT);
     load.flows(20, Duration::from_secs(10));
@@ -109,11 +110,12 @@ fn a_paused_arbiter_kills_no_worker(cell: &Cell) {
     // All processes, including the workers: as when a laptop sleeps.
     let everybody = server.processes();
     everybody.iter().for_each(|pid| process::signal(*pid, Signal::SIGSTOP));
-    thread::sleep(Duration::from_secs(2));
+    assert!(!process::gone(before[0], pause), "a worker ended while it was stopped");
     everybody.iter().rev().for_each(|pid| process::signal(*pid, Signal::SIGCONT));
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(2) {
         assert_eq!(server.get("/").status, 200);
+        // A pace at which one good client is no load.
         thread::sleep(Duration::from_millis(50));
     }
     assert_eq!(server.until_ready_workers(2), before, "workers were killed for a pause");
