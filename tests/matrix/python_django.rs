@@ -38,8 +38,8 @@ fn a_django_project_has_a_command_that_serves_it(cell: &Cell) {
         fs::create_dir(top.join("jimu_server")).unwrap();
         let package = format!(
             "__path__.append({:?})\ndef executable():\n    return {:?}\n",
-            artifacts::root().join("python/jimu_server"),
-            artifacts::executable("host"),
+            artifacts::root().join("python/jimu_server").to_string_lossy(),
+            artifacts::executable("host").to_string_lossy(),
         );
         let setup = setup
             .file("jimu_server/__init__.py", package)
