@@ -149,7 +149,7 @@ fn files_import_each_other_in_one_direction() {
 }
 
 /// Crates with cycles among their files, and a frozen copy of one.
-const WITH_CYCLES: [&str; 4] = ["tests/abi", "worker-api", "workers/green", "workers/kit"];
+const WITH_CYCLES: [&str; 3] = ["tests/abi", "worker-api", "workers/green"];
 
 /// Every long flag in a command of the documents exists.
 #[test]

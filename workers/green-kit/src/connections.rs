@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use green::sync::Event;
 use green::{Handle, Interrupt};
+use kit::accept::Accepted;
 use kit::clock::now_ns;
-use kit::socket::Accepted;
 use kit::{Advance, Connection, ConnectionDriver, WorkerBase, crowd};
 use worker_api::{Counter, Host, Waker};
 

@@ -4,7 +4,7 @@ use std::io;
 
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
-use crate::socket::Acceptor;
+use crate::accept::Acceptor;
 use crate::worker_base::WorkerBase;
 
 /// A worker's registrations with the accept queues of its listeners.

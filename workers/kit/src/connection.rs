@@ -7,20 +7,18 @@
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, RawFd};
 use std::sync::Arc;
 
-use worker_api::raw::ExchangeBox;
 use worker_api::{Failure, Interest, fork};
 
+use crate::accept::Accepted;
 use crate::active_request::{ActiveRequest, Stage};
 use crate::buffer::{Input, Output};
 use crate::clock::{deadline_after, earlier, now_ns};
 use crate::context::ServerContext;
-use crate::driver::ConnectionDriver;
-use crate::exchange;
+use crate::hung_request;
 use crate::io::Io;
-use crate::socket::Accepted;
 use crate::state::{HeadReader, Proxy, State, Step, Then};
 use crate::stream::Stream;
-use crate::wire::{self, Wire};
+use crate::wire::Wire;
 use http1::proxy::ProxyProtocol;
 use http1::{BodyDecoder, Reject};
 
@@ -126,13 +124,6 @@ impl Connection {
         }
         self.state = State::Closed;
         Advance::Closed
-    }
-
-    /// Turns the connection into an exchange with its request. Only valid after [`Advance::Request`]; the
-    /// connection returns through [`ConnectionDriver::release`].
-    pub fn into_exchange(self: Box<Self>, driver: Arc<dyn ConnectionDriver>) -> ExchangeBox {
-        self.note_queueing();
-        exchange::make(self, driver)
     }
 
     /// Returns the descriptor to wait on.
@@ -253,7 +244,7 @@ impl Connection {
         ended_ns: u64,
     ) -> Option<BodyDecoder> {
         if answered {
-            active.response.status = wire::STATUS;
+            active.response.status = hung_request::STATUS;
             active.response.written = 0;
         }
         active.record(&self.io.context, ended_ns);

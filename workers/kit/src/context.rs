@@ -76,7 +76,7 @@ impl ServerContext {
             config.keepalive = None;
         }
         let wants_response_headers = host.wants_response_headers();
-        let context = Arc::new(Self {
+        Ok(Arc::new(Self {
             host,
             config,
             background: Arc::default(),
@@ -90,14 +90,7 @@ impl ServerContext {
             relay: OnceLock::new(),
             warned_of_removed_header: AtomicBool::new(false),
             eviction_logged_ns: AtomicU64::new(0),
-        });
-        let weak = Arc::downgrade(&context);
-        context.host.at_abort(move || {
-            if let Some(context) = weak.upgrade() {
-                context.wires.answer_all(&context);
-            }
-        });
-        Ok(context)
+        }))
     }
 
     /// Makes every response from now on close its connection.

@@ -18,9 +18,14 @@ use crate::driver::ConnectionDriver;
 use crate::io::Io;
 use crate::state::Then;
 
-/// Wraps a connection with a request in an exchange for the application.
-pub(crate) fn make(connection: Box<Connection>, driver: Arc<dyn ConnectionDriver>) -> ExchangeBox {
-    RawExchange_TO::from_value(ExchangeHandle { connection: Some(connection), driver }, TD_Opaque)
+impl Connection {
+    /// Turns the connection into an exchange with its request. Only valid after [`Advance::Request`]; the
+    /// connection returns through [`ConnectionDriver::release`].
+    pub fn into_exchange(self: Box<Self>, driver: Arc<dyn ConnectionDriver>) -> ExchangeBox {
+        self.note_queueing();
+        let handle = ExchangeHandle { connection: Some(self), driver };
+        RawExchange_TO::from_value(handle, TD_Opaque)
+    }
 }
 
 /// The application's handle of a connection. The connection returns to its driver at the end of the exchange, at

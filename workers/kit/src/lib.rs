@@ -94,7 +94,7 @@
 //! | [`registry`], `time_heap` | connections by descriptor, with their deadlines: for classes that have no hub |
 //! | [`stream`], [`tls`], `tickets`, `relay` | the bytes of a connection, plain or over TLS; TLS for connections that an application took over |
 //! | [`poll`], [`blocking`], [`request_deadlines`] | for classes whose threads may block: waiting, the application's runtime, and `request_timeout` |
-//! | `wire` | which thread responds to a request when the thread that serves it hangs |
+//! | `wire`, `hung_request` | which thread responds to a request when the thread that serves it hangs, and how another one does |
 //! | [`background`] | work of the application outside of requests, for which a draining worker waits |
 //! | [`threads`] | stack sizes of threads that call the application |
 //! | [`clock`] | monotonic time in nanoseconds, the unit of every deadline |
@@ -130,6 +130,7 @@ mod active_request;
 mod buffer;
 mod closing;
 mod exchange;
+mod hung_request;
 mod intake;
 mod io;
 mod owned_head;
@@ -147,7 +148,7 @@ mod transfer_rate;
 mod vec_pool;
 mod wire;
 
-pub use accept::AcceptResult;
+pub use accept::{AcceptResult, Acceptor};
 pub use accept_queue::AcceptQueue;
 pub use connection::{Advance, Connection};
 pub use context::ServerContext;
@@ -155,5 +156,4 @@ pub use driver::ConnectionDriver;
 pub use owned_head::TlsInfo;
 pub use registry::Registry;
 pub use request_deadlines::{RequestDeadlines, TimedOutRequest};
-pub use socket::Acceptor;
 pub use worker_base::WorkerBase;

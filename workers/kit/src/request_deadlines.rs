@@ -26,8 +26,9 @@ use crate::clock::{nanoseconds, now_ns};
 use crate::connection::Connection;
 use crate::context::{ServerContext, record_line};
 use crate::driver::ConnectionDriver;
+use crate::hung_request;
 use crate::registry::Registry;
-use crate::wire::{self, Wire};
+use crate::wire::Wire;
 use crate::worker_base::WorkerBase;
 
 /// Calls the application, and watches the deadline of each request. Costs nothing without `request_timeout`.
@@ -216,7 +217,7 @@ impl Tracker {
             // While the lock is held the request is not over, so the descriptor is still its
             // connection's. A failure means that the client has already disconnected.
             if tracked.wire.claim().is_some_and(|claim| claim.answer(&self.context, fd)) {
-                tracked.request.status = wire::STATUS;
+                tracked.request.status = hung_request::STATUS;
             }
             let _ = socket::shutdown(fd, socket::Shutdown::Both);
             overdue.push(tracked.request.clone());
@@ -274,7 +275,7 @@ impl Tracker {
         let context = Arc::clone(&self.context);
         let abort = move || {
             if trace.recv_timeout(ABORT_AFTER).is_err() {
-                context.wires.answer_all(&context);
+                hung_request::answer_all(&context);
                 // A process may always send a signal to itself.
                 let _ = kill(Pid::this(), Signal::SIGABRT);
             }

@@ -1,27 +1,14 @@
-//! System calls on sockets and files for which neither `std` nor `nix` has a suitable wrapper, and the accepting
-//! of connections.
+//! System calls on sockets and files for which neither `std` nor `nix` has a suitable wrapper, and the ends of a
+//! connection.
 
 use std::io;
 use std::mem;
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::socket::{SockaddrLike, SockaddrStorage, getsockname, setsockopt, sockopt};
-use worker_api::Listener;
-
-use crate::accept::AcceptState;
-
-/// A listening socket as a worker accepts from it. The host owns the socket.
-#[derive(Debug, Clone)]
-pub struct Acceptor {
-    /// Open while the acceptor is in use: see [`Acceptor::new`].
-    fd: RawFd,
-    local: Arc<Local>,
-    pub(crate) state: Arc<AcceptState>,
-}
+use nix::sys::socket::{SockaddrLike, SockaddrStorage};
 
 /// Properties that all connections of a listener share.
 #[derive(Debug)]
@@ -47,67 +34,6 @@ pub struct Endpoint {
     pub ip: Option<IpAddr>,
 }
 
-/// A connection just accepted: non-blocking, closed on exec.
-#[derive(Debug)]
-pub struct Accepted {
-    /// The connection.
-    pub stream: TcpStream,
-    /// The client's end.
-    pub peer: Endpoint,
-    /// The server's end.
-    pub local: Arc<Local>,
-}
-
-impl Acceptor {
-    /// Creates an acceptor for one of the host's listeners.
-    ///
-    /// # Safety
-    /// The listener stays open as long as the acceptor and its clones are used. The host keeps the listeners of
-    /// [`Host::listeners`](worker_api::Host::listeners) open until the class calls
-    /// [`Host::close_listeners`](worker_api::Host::close_listeners), which it does after it has stopped accepting.
-    pub unsafe fn new(listener: &Listener) -> Self {
-        // SAFETY: the caller's promise.
-        unsafe { Self::with_state(listener, &AcceptState::new()) }
-    }
-
-    /// Like [`Acceptor::new`], with a state that several acceptors share.
-    ///
-    /// # Safety
-    /// As for [`Acceptor::new`].
-    pub(crate) unsafe fn with_state(listener: &Listener, state: &Arc<AcceptState>) -> Self {
-        let end = match getsockname::<SockaddrStorage>(listener.fd) {
-            Ok(address) => Endpoint::from_address(&address),
-            Err(_) => Endpoint { host: listener.name.as_str().into(), port: 0, ip: None },
-        };
-        let private = listener.name.as_str() == worker_api::PRIVATE;
-        let local = Arc::new(Local { end, unix: listener.unix, private, proxied: false });
-        let acceptor = Self { fd: listener.fd, local, state: Arc::clone(state) };
-        if !listener.unix {
-            set_nodelay(acceptor.as_fd());
-        }
-        acceptor
-    }
-
-    /// Accepts one waiting connection; `WouldBlock` if there is none. Prefer [`Acceptor::take`], which
-    /// handles errors.
-    pub fn accept(&self) -> io::Result<Accepted> {
-        let (fd, peer) = accept4(self.fd)?;
-        Ok(Accepted { stream: TcpStream::from(fd), peer, local: Arc::clone(&self.local) })
-    }
-
-    /// Returns the descriptor of the listening socket.
-    pub fn fd(&self) -> RawFd {
-        self.fd
-    }
-}
-
-impl AsFd for Acceptor {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the listener is open while the acceptor is used, as promised to `Acceptor::new`.
-        unsafe { BorrowedFd::borrow_raw(self.fd) }
-    }
-}
-
 impl Endpoint {
     /// Returns an endpoint without an address: a client of a unix socket.
     pub fn nowhere() -> Self {
@@ -120,7 +46,8 @@ impl Endpoint {
         Self { host: ip.to_string().into(), port: address.port(), ip: Some(ip) }
     }
 
-    fn from_address(address: &SockaddrStorage) -> Self {
+    /// Returns the endpoint with a socket's address.
+    pub(crate) fn from_address(address: &SockaddrStorage) -> Self {
         if let Some(v4) = address.as_sockaddr_in() {
             return Self::from_ip(SocketAddr::V4((*v4).into()));
         }
@@ -138,26 +65,6 @@ impl Endpoint {
     }
 }
 
-/// Returns whether an error of `accept` concerns one connection or is temporary, so that accepting can continue.
-pub fn is_transient(error: &io::Error) -> bool {
-    // According to accept(2), network errors of the new connection are to be treated like `EAGAIN`.
-    matches!(
-        error.raw_os_error(),
-        Some(
-            libc::EINTR
-                | libc::ECONNABORTED
-                | libc::EPROTO
-                | libc::ENETDOWN
-                | libc::ENOPROTOOPT
-                | libc::EHOSTDOWN
-                | libc::ENONET
-                | libc::EHOSTUNREACH
-                | libc::EOPNOTSUPP
-                | libc::ENETUNREACH
-        )
-    )
-}
-
 /// Duplicates a descriptor, closed on exec.
 pub(crate) fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: `fcntl` accepts any number, and fails with EBADF if it is not a descriptor.
@@ -169,13 +76,8 @@ pub(crate) fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
-/// On Linux, accepted connections inherit the option from their listener: no system call for each.
-fn set_nodelay(listener: BorrowedFd<'_>) {
-    // A listener without the option still works: at worst, small writes are delayed.
-    let _ = setsockopt(&listener, sockopt::TcpNoDelay, &true);
-}
-
-fn accept4(listener: RawFd) -> io::Result<(OwnedFd, Endpoint)> {
+/// `accept4(2)`: accepts a waiting connection, non-blocking and closed on exec, and returns it with the client's end.
+pub(crate) fn accept4(listener: RawFd) -> io::Result<(OwnedFd, Endpoint)> {
     let mut storage: libc::sockaddr_storage =
         // SAFETY: a socket address of any family is valid when it is all zeroes.
         unsafe { mem::zeroed() };
@@ -282,31 +184,4 @@ pub fn read_file(file: RawFd, buffer: &mut [u8], offset: u64) -> io::Result<usiz
         libc::pread(file, buffer.as_mut_ptr().cast(), buffer.len(), offset as libc::off_t)
     };
     if read < 0 { Err(io::Error::last_os_error()) } else { Ok(read as usize) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::net::TcpListener;
-    use std::os::fd::AsRawFd;
-
-    #[test]
-    fn an_accepted_connection_knows_both_ends_and_does_not_block() {
-        let server = TcpListener::bind("127.0.0.1:0").unwrap();
-        server.set_nonblocking(true).unwrap();
-        let name = server.local_addr().unwrap().to_string();
-        let listener = Listener { fd: server.as_raw_fd(), name: name.into(), unix: false };
-        // SAFETY: `server` outlives the acceptor.
-        let acceptor = unsafe { Acceptor::new(&listener) };
-        assert_eq!(acceptor.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
-
-        let client = TcpStream::connect(server.local_addr().unwrap()).unwrap();
-        let accepted = acceptor.accept().unwrap();
-        assert_eq!(&*accepted.peer.host, "127.0.0.1");
-        assert_eq!(accepted.peer.port, client.local_addr().unwrap().port());
-        assert_eq!(accepted.local.end.port, server.local_addr().unwrap().port());
-        assert!(accepted.stream.nodelay().unwrap());
-        let read = io::Read::read(&mut &accepted.stream, &mut [0]);
-        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::WouldBlock);
-    }
 }

@@ -1,8 +1,7 @@
 //! Deciding which thread responds to a request: the one that serves it, or another one if that one hangs.
 //!
-//! A thread that hangs in the application cannot respond. The thread that ends the request
-//! ([`crate::request_deadlines`], or the worker when it aborts) sends a 500 instead, unless the response's head
-//! has been sent. One atomic per connection decides which of the two writes: the serving thread
+//! A thread that hangs in the application cannot respond. The thread that ends the request sends a 500 instead
+//! ([`crate::hung_request`]), unless the response's head has been sent. One atomic per connection decides which of the two writes: the serving thread
 //! [takes](Wire::take) the wire before its first byte of the response, the other one [claims](Wire::claim) it.
 //!
 //! ```text
@@ -16,22 +15,19 @@
 use std::cell::UnsafeCell;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::thread;
 
-use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
 use worker_api::abi::std_types::{RSlice, RStr};
 use worker_api::{Address, RequestHead, Version};
 
-use crate::clock::now_ns;
-use crate::context::{ServerContext, record_line};
 use crate::tls::Session;
 
 /// Decides which thread responds to the request of a connection.
 #[derive(Debug)]
 pub(crate) struct Wire {
     state: AtomicU8,
-    request: UnsafeCell<RequestLine>,
+    request: UnsafeCell<RequestLine<'static>>,
     /// The TLS session that encrypts the response, if the connection has one.
     session: OnceLock<Session>,
 }
@@ -45,13 +41,13 @@ unsafe impl Send for Wire {}
 /// The request as needed for a response and its log line. Borrows from the request's head: valid between
 /// [`Wire::open`] and [`Wire::close`].
 #[derive(Debug, Clone, Copy)]
-struct RequestLine {
-    method: RStr<'static>,
-    target: RSlice<'static, u8>,
-    peer: Address<'static>,
-    version: Version,
-    received_ns: u64,
-    is_head_method: bool,
+pub(crate) struct RequestLine<'a> {
+    pub(crate) method: RStr<'a>,
+    pub(crate) target: RSlice<'a, u8>,
+    pub(crate) peer: Address<'a>,
+    pub(crate) version: Version,
+    pub(crate) received_ns: u64,
+    pub(crate) is_head_method: bool,
 }
 
 /// The right to respond to a request on behalf of the thread that serves it.
@@ -127,7 +123,7 @@ impl Wire {
     }
 
     /// Claims a request that was responded to and is not over, to log it.
-    fn claim_answered(&self) -> Option<Claim<'_>> {
+    pub(crate) fn claim_answered(&self) -> Option<Claim<'_>> {
         let claimed =
             self.state.compare_exchange(ANSWERED, CLAIMED, Ordering::AcqRel, Ordering::Acquire);
         claimed.ok().map(|_| Claim(self))
@@ -135,43 +131,16 @@ impl Wire {
 }
 
 impl Claim<'_> {
-    /// Sends a 500 that closes the connection, without waiting. Returns whether the kernel accepted it.
-    pub(crate) fn answer(&self, context: &ServerContext, fd: RawFd) -> bool {
-        let line = self.line();
-        let answer = context.error_response(line.version, line.is_head_method, STATUS, None);
-        let Some(answer) = self.encrypted(answer) else { return false };
-        // The kernel resets a connection that is closed with unread bytes, and the client would lose the
-        // response.
-        let mut scratch = [0; 4096];
-        for _ in 0..DISCARDS_MAX {
-            if !matches!(recv(fd, &mut scratch, MsgFlags::MSG_DONTWAIT), Ok(1..)) {
-                break;
-            }
-        }
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-        let sent = send(fd, &answer, flags).is_ok_and(|count| count == answer.len());
-        // Fails if the client has already disconnected.
-        let _ = shutdown(fd, Shutdown::Write);
-        sent
-    }
-
-    fn encrypted(&self, answer: Vec<u8>) -> Option<Vec<u8>> {
+    /// Encrypts a response as the connection requires. Returns `None` if the serving thread is using the session.
+    pub(crate) fn encrypted(&self, answer: Vec<u8>) -> Option<Vec<u8>> {
         match self.0.session.get() {
             None => Some(answer),
             Some(session) => session.seal(&answer),
         }
     }
 
-    /// Writes the request's line into the access log, for a process that ends before the exchange does it.
-    fn record(&self, context: &ServerContext) {
-        let line = self.line();
-        let version = line.version.name().as_bytes();
-        let text = [line.method.as_bytes(), line.target.as_slice(), version].join(&b' ');
-        let duration_ns = now_ns().saturating_sub(line.received_ns);
-        record_line(&context.host, &text, line.peer, STATUS, duration_ns);
-    }
-
-    fn line(&self) -> RequestLine {
+    /// Returns the request.
+    pub(crate) fn line(&self) -> RequestLine<'_> {
         // SAFETY: the state is `CLAIMED`: the request was written before `OPEN` was stored, and what it
         // borrows from lives until `close`, which waits while the state is `CLAIMED`.
         unsafe { *self.0.request.get() }
@@ -184,7 +153,7 @@ impl Drop for Claim<'_> {
     }
 }
 
-impl RequestLine {
+impl RequestLine<'static> {
     const EMPTY: Self = Self {
         method: RStr::from_str(""),
         target: RSlice::EMPTY,
@@ -221,40 +190,19 @@ impl Wires {
         }
     }
 
-    /// Responds to each request whose response has not begun, and logs those and the ones that were responded
-    /// to before: once, for a process that is about to abort. Does not wait, because it may run in a signal
-    /// handler that has interrupted the owner of the lock.
-    pub(crate) fn answer_all(&self, context: &ServerContext) {
+    /// Locks the wires, by descriptor, for a process that is about to abort: once, later calls return `None`. Does not
+    /// wait, because it may run in a signal handler that has interrupted the owner of the lock.
+    pub(crate) fn lock_for_abort(&self) -> Option<MutexGuard<'_, Vec<Option<Arc<Wire>>>>> {
         if self.aborts.swap(true, Ordering::AcqRel) {
-            return;
+            return None;
         }
-        let wires = match self.open.try_lock() {
-            Ok(wires) => wires,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return,
-        };
-        let mut answered = Vec::new();
-        // Clients come first: the log may be what hangs.
-        for (fd, wire) in wires.iter().enumerate() {
-            let Some(wire) = wire else { continue };
-            if let Some(claim) = wire.claim() {
-                if claim.answer(context, fd as RawFd) {
-                    answered.push(claim);
-                }
-            } else {
-                answered.extend(wire.claim_answered());
-            }
-        }
-        for claim in &answered {
-            claim.record(context);
+        match self.open.try_lock() {
+            Ok(wires) => Some(wires),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
         }
     }
 }
-
-/// The status of the response to a request that hangs.
-pub(crate) const STATUS: u16 = 500;
-/// The maximum number of 4 KiB reads that discard a request's body before the response.
-const DISCARDS_MAX: usize = 64;
 
 const CLOSED: u8 = 0;
 const OPEN: u8 = 1;

@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use worker_api::{AppHandle, Host, Result, WorkerContext};
 
-use crate::accept::AcceptState;
+use crate::accept::{AcceptState, Acceptor};
 use crate::clock::{deadline_after, nanoseconds, now_ns};
 use crate::context::ServerContext;
-use crate::socket::Acceptor;
-use crate::threads;
+use crate::{hung_request, threads};
 use http1::ResponseStyle;
 
 /// A worker's host, application, shared state and listeners.
@@ -52,6 +51,7 @@ impl WorkerBase {
     }
 
     fn of(worker: WorkerContext, context: Arc<ServerContext>) -> Self {
+        hung_request::answer_at_abort(&context);
         let state = AcceptState::new();
         // SAFETY: the host keeps its listeners open until the class, which has stopped accepting, calls
         // `close_listeners`.

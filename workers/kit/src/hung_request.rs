@@ -1,0 +1,78 @@
+//! Responding to a request on behalf of a thread that hangs in the application: when the request's time is up
+//! ([`crate::request_deadlines`]), or when the worker aborts. The module [`wire`](crate::wire) decides who responds.
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
+
+use crate::clock::now_ns;
+use crate::context::{ServerContext, record_line};
+use crate::wire::Claim;
+
+/// Calls [`answer_all`] when the host aborts the worker, which it does if the worker's heartbeat is late.
+pub(crate) fn answer_at_abort(context: &Arc<ServerContext>) {
+    let weak = Arc::downgrade(context);
+    context.host.at_abort(move || {
+        if let Some(context) = weak.upgrade() {
+            answer_all(&context);
+        }
+    });
+}
+
+/// Responds to each request whose response has not begun, and logs those and the ones that were responded to
+/// before: once, for a process that is about to abort. Does not wait for a lock.
+pub(crate) fn answer_all(context: &ServerContext) {
+    let Some(wires) = context.wires.lock_for_abort() else { return };
+    let mut answered = Vec::new();
+    // Clients come first: the log may be what hangs.
+    for (fd, wire) in wires.iter().enumerate() {
+        let Some(wire) = wire else { continue };
+        if let Some(claim) = wire.claim() {
+            if claim.answer(context, fd as RawFd) {
+                answered.push(claim);
+            }
+        } else {
+            answered.extend(wire.claim_answered());
+        }
+    }
+    for claim in &answered {
+        claim.record(context);
+    }
+}
+
+impl Claim<'_> {
+    /// Sends a 500 that closes the connection, without waiting. Returns whether the kernel accepted it.
+    pub(crate) fn answer(&self, context: &ServerContext, fd: RawFd) -> bool {
+        let line = self.line();
+        let answer = context.error_response(line.version, line.is_head_method, STATUS, None);
+        let Some(answer) = self.encrypted(answer) else { return false };
+        // The kernel resets a connection that is closed with unread bytes, and the client would lose the
+        // response.
+        let mut scratch = [0; 4096];
+        for _ in 0..DISCARDS_MAX {
+            if !matches!(recv(fd, &mut scratch, MsgFlags::MSG_DONTWAIT), Ok(1..)) {
+                break;
+            }
+        }
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        let sent = send(fd, &answer, flags).is_ok_and(|count| count == answer.len());
+        // Fails if the client has already disconnected.
+        let _ = shutdown(fd, Shutdown::Write);
+        sent
+    }
+
+    /// Writes the request's line into the access log, for a process that ends before the exchange does it.
+    fn record(&self, context: &ServerContext) {
+        let line = self.line();
+        let version = line.version.name().as_bytes();
+        let text = [line.method.as_bytes(), line.target.as_slice(), version].join(&b' ');
+        let duration_ns = now_ns().saturating_sub(line.received_ns);
+        record_line(&context.host, &text, line.peer, STATUS, duration_ns);
+    }
+}
+
+/// The status of the response to a request that hangs.
+pub(crate) const STATUS: u16 = 500;
+/// The maximum number of 4 KiB reads that discard a request's body before the response.
+const DISCARDS_MAX: usize = 64;
