@@ -107,4 +107,3 @@ pub(super) fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
 fn line_of(text: &str, offset: usize) -> usize {
     1 + text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count()
 }
-

@@ -84,8 +84,7 @@ fn check_descriptors(change: impl FnOnce(&mut Command)) {
     std::thread::scope(|scope| {
         let reload = scope.spawn(|| server.reload());
         while !reload.is_finished() {
-            let seen =
-                children_of(server.pid()).into_iter().map(|pid| describe(pid, &names));
+            let seen = children_of(server.pid()).into_iter().map(|pid| describe(pid, &names));
             check.extend(
                 seen.filter_map(|process| process.strip_prefix("arbiter: ").map(str::to_owned)),
             );

@@ -73,9 +73,7 @@ impl World {
 fn cases(python: &str) -> Vec<Trial> {
     let apps = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/apps");
     become_python(Path::new(python));
-    let host = TestHost::default()
-        .set("pythonpath", [&*apps.to_string_lossy()])
-        .set("workers", 2);
+    let host = TestHost::default().set("pythonpath", [&*apps.to_string_lossy()]).set("workers", 2);
     let app = host
         .app(wsgi_app::root_module(), "apps:application", "gthread", "")
         .unwrap_or_else(|f| panic!("{f}"));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use green::sync::Semaphore;
 use green::{Interest, Interrupt};
 use green_kit::{Connections, Listening};
-use kit::{AcceptResult, crowd};
+use kit::{AcceptResult, Deadline, crowd};
 
 /// The acceptor of a listener.
 #[derive(Clone)]
@@ -29,10 +29,10 @@ impl Acceptor {
         }
     }
 
-    /// Accepts the remaining backlog when the worker stops. `left` returns the time that remains.
-    pub(crate) fn accept_backlog(&self, left: impl Fn() -> Option<Duration>) {
+    /// Accepts the remaining backlog when the worker stops, until `deadline` at the latest.
+    pub(crate) fn accept_backlog(&self, deadline: Deadline) {
         for _ in 0..self.listening.remaining_backlog(self.connections.host()) {
-            if !matches!(self.room.acquire(left()), Ok(true)) || !self.take() {
+            if !matches!(self.room.acquire(deadline.left()), Ok(true)) || !self.take() {
                 return;
             }
         }

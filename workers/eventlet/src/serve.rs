@@ -1,13 +1,11 @@
 //! The green pool, and the main greenlet: starts the acceptors, sends heartbeats, stops.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use green::pool::GreenPool;
 use green::sync::Semaphore;
 use green_kit::{Connections, Listening, Serve, WorkerState};
 use kit::Connection;
-use kit::clock::now_ns;
 use worker_api::{Failure, FailureKind, Result};
 
 use crate::acceptor::Acceptor;
@@ -86,17 +84,15 @@ fn acceptors(state: &Rc<WorkerState>, pool: &Rc<Pool>) -> Result<Vec<Acceptor>> 
 /// Stops gracefully: accepts the part of the backlog that no other worker would serve, then finishes the requests that have
 /// begun.
 fn stop(state: &Rc<WorkerState>, acceptors: Vec<Acceptor>) -> Result<()> {
-    let deadline_ns = state.base.graceful_deadline_ns();
-    let left =
-        || (deadline_ns != 0).then(|| Duration::from_nanos(deadline_ns.saturating_sub(now_ns())));
+    let deadline = state.base.graceful_deadline();
     state.base.context.drain();
     for acceptor in &acceptors {
-        acceptor.accept_backlog(left);
+        acceptor.accept_backlog(deadline);
     }
     drop(acceptors);
     state.base.host.close_listeners();
     state.connections.drain();
-    if !state.wait_empty(deadline_ns)? {
+    if !state.wait_empty(deadline)? {
         tracing::warn!(
             "{} connections closed: requests did not finish within graceful_timeout",
             state.connections.len()

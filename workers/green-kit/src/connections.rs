@@ -11,7 +11,7 @@ use green::sync::Event;
 use green::{Handle, Interrupt};
 use kit::accept::Accepted;
 use kit::clock::now_ns;
-use kit::{Advance, Connection, ConnectionDriver, WorkerBase, crowd};
+use kit::{Advance, Connection, ConnectionDriver, Deadline, WorkerBase, crowd};
 use worker_api::{Counter, Host, Waker};
 
 use crate::entry::{ConnectionEntry, EntryOwner, hub_interest};
@@ -44,8 +44,8 @@ pub struct Connections {
     deadlines: Option<Rc<RequestDeadlines>>,
     /// Set while there are no connections.
     empty: Event,
-    /// How long idle connections are kept while the worker stops, in monotonic nanoseconds; 0 while it serves.
-    idle_drain_ns: Cell<u64>,
+    /// When idle connections are closed while the worker stops; never while it serves.
+    idle_drain: Cell<Deadline>,
     /// The number of requests in greenlets, the guest's or our own.
     busy: Cell<usize>,
     /// Whether the spare greenlet is parked: it waits for `spare_wakeup`, and then serves `spare_request`.
@@ -79,7 +79,7 @@ impl Connections {
             waiting: RefCell::default(),
             deadlines: RequestDeadlines::new(base),
             empty,
-            idle_drain_ns: Cell::new(0),
+            idle_drain: Cell::default(),
             busy: Cell::new(0),
             spare_parked: Cell::new(false),
             spare_used: Cell::new(false),
@@ -128,9 +128,7 @@ impl Connections {
         drop(entries);
         self.count.set(self.count.get() + 1);
         self.empty.clear();
-        if self.idle_drain_ns.get() != 0 {
-            connection.shorten_idle_deadline(self.idle_drain_ns.get());
-        }
+        connection.shorten_idle_deadline(self.idle_drain.get());
         // Its bytes are an ordinary event: many new connections share one wait.
         entry.park_fresh(connection);
     }
@@ -196,7 +194,7 @@ impl Connections {
     /// No timer is set for each request to limit how long it stays parked:
     /// [`Connections::end_unused_spare`] does that.
     fn park_for_reuse(&self) -> Option<Box<Connection>> {
-        if self.spare_parked.get() || self.idle_drain_ns.get() != 0 {
+        if self.spare_parked.get() || !self.idle_drain.get().is_never() {
             return None;
         }
         self.spare_parked.set(true);
@@ -233,22 +231,20 @@ impl Connections {
     /// Stops keeping connections alive: every response closes its connection from now on, and idle ones are closed soon.
     pub fn drain(self: &Rc<Self>) {
         self.base.context.drain();
-        self.idle_drain_ns.set(WorkerBase::idle_drain_deadline_ns());
+        self.idle_drain.set(WorkerBase::idle_drain_deadline());
         let entries: Vec<Rc<ConnectionEntry>> =
             self.entries.borrow().iter().flatten().cloned().collect();
         for entry in entries {
-            entry.shorten_idle_deadline(self.idle_drain_ns.get());
+            entry.shorten_idle_deadline(self.idle_drain.get());
         }
         if self.spare_parked.get() {
             self.spare_wakeup.set();
         }
     }
 
-    /// Waits until there are no connections, until `deadline_ns` at the latest (0: no limit). Returns whether there are none.
-    pub fn wait_empty(&self, deadline_ns: u64) -> Result<bool, Interrupt> {
-        let left =
-            (deadline_ns != 0).then(|| Duration::from_nanos(deadline_ns.saturating_sub(now_ns())));
-        self.empty.wait(left)
+    /// Waits until there are no connections, until `deadline` at the latest. Returns whether there are none.
+    pub fn wait_empty(&self, deadline: Deadline) -> Result<bool, Interrupt> {
+        self.empty.wait(deadline.left())
     }
 
     /// Takes back a connection whose exchange is over, and advances it.
@@ -259,9 +255,7 @@ impl Connections {
         if self.guest {
             self.busy.set(self.busy.get().saturating_sub(1));
         }
-        if self.idle_drain_ns.get() != 0 {
-            connection.shorten_idle_deadline(self.idle_drain_ns.get());
-        }
+        connection.shorten_idle_deadline(self.idle_drain.get());
         let next = connection.advance();
         self.settle(connection, next);
     }
@@ -373,8 +367,8 @@ impl EntryOwner for Connections {
         self.handle.call(move || waker.wake());
     }
 
-    fn instant(&self, deadline_ns: u64) -> Instant {
-        self.clock.instant(deadline_ns)
+    fn instant(&self, deadline: Deadline) -> Instant {
+        self.clock.instant(deadline.ns())
     }
 }
 

@@ -3,11 +3,9 @@
 
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
-use std::time::Duration;
 
 use green::{Handle, Interrupt};
-use kit::clock::now_ns;
-use kit::{Connection, ConnectionDriver, blocking, poll};
+use kit::{Connection, ConnectionDriver, Deadline, blocking, poll};
 use worker_api::{Failure, FailureKind, Interest, Result, Waker};
 
 use crate::connections::Connections;
@@ -37,16 +35,15 @@ impl GreenDriver {
 }
 
 impl ConnectionDriver for GreenDriver {
-    fn wait(&self, fd: RawFd, interest: Interest, deadline_ns: u64) -> Result<()> {
+    fn wait(&self, fd: RawFd, interest: Interest, deadline: Deadline) -> Result<()> {
         let Some(entry) = Connections::current().and_then(|connections| connections.entry(fd))
         else {
             // A thread that the application started blocks.
-            let ready = poll::wait(fd, interest, deadline_ns, || ());
+            let ready = poll::wait(fd, interest, deadline, || ());
             return to_result(ready);
         };
         let interest = hub_interest(interest);
-        let timeout =
-            (deadline_ns != 0).then(|| Duration::from_nanos(deadline_ns.saturating_sub(now_ns())));
+        let timeout = deadline.left();
         to_result(match entry.source.take_ready(interest) {
             Ok(false) => entry.source.wait(interest, timeout).and_then(|ready| {
                 entry.source.take_ready(interest)?;
@@ -68,13 +65,13 @@ impl ConnectionDriver for GreenDriver {
         &self,
         fd: BorrowedFd<'_>,
         interest: Interest,
-        deadline_ns: u64,
+        deadline: Deadline,
         waker: Waker,
     ) -> Result<()> {
         let fd = fd.as_raw_fd();
         self.on_hub(move |connections| {
             if let Some(entry) = connections.entry(fd)
-                && let Err(error) = entry.arm(interest, deadline_ns, waker)
+                && let Err(error) = entry.arm(interest, deadline, waker)
             {
                 tracing::warn!("cannot watch a connection: {error}");
             }
@@ -96,10 +93,10 @@ impl ConnectionDriver for GreenDriver {
         });
     }
 
-    fn deadline_extended(&self, fd: RawFd, deadline_ns: u64) {
+    fn deadline_extended(&self, fd: RawFd, deadline: Deadline) {
         self.on_hub(move |connections| {
             if let Some(deadlines) = connections.deadlines() {
-                deadlines.extend(fd, deadline_ns);
+                deadlines.extend(fd, deadline);
             }
         });
     }

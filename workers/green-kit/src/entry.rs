@@ -8,8 +8,7 @@ use std::rc::{Rc, Weak};
 use std::time::Instant;
 
 use green::{Observer, Ready, Source, Trigger};
-use kit::clock::{earlier, now_ns};
-use kit::{Advance, Connection};
+use kit::{Advance, Connection, Deadline};
 use worker_api::{Interest, Waker};
 
 /// What an entry belongs to: the worker's connections.
@@ -21,7 +20,7 @@ pub(crate) trait EntryOwner {
     fn wake_soon(&self, waker: Waker);
 
     /// Converts a deadline of the kit into the hub's type.
-    fn instant(&self, deadline_ns: u64) -> Instant;
+    fn instant(&self, deadline: Deadline) -> Instant;
 }
 
 /// The entry of one connection.
@@ -32,9 +31,9 @@ pub(crate) struct ConnectionEntry {
     parked: Cell<Option<Box<Connection>>>,
     interest: Cell<Interest>,
     armed: RefCell<Armed>,
-    /// When the source's timer expires; 0 if it is not set. It may be earlier than the deadline: it is not moved with each
-    /// request, and the deadline is checked when it expires, so that a request needs no timer operation.
-    timer_ns: Cell<u64>,
+    /// When the source's timer expires. It may be earlier than the deadline: it is not moved with each request, and the
+    /// deadline is checked when it expires, so that a request needs no timer operation.
+    timer: Cell<Deadline>,
 }
 
 /// The wakers of an exchange that the application has detached.
@@ -43,8 +42,8 @@ struct Armed {
     read: Option<Waker>,
     write: Option<Waker>,
     on_disconnect: Option<Waker>,
-    /// When `read` and `write` fire in any case; 0 for never.
-    deadline_ns: u64,
+    /// When `read` and `write` fire in any case.
+    deadline: Deadline,
 }
 
 impl ConnectionEntry {
@@ -61,7 +60,7 @@ impl ConnectionEntry {
             parked: Cell::new(None),
             interest: Cell::new(Interest::READ),
             armed: RefCell::default(),
-            timer_ns: Cell::new(0),
+            timer: Cell::default(),
         });
         let observer: Weak<dyn Observer> = Rc::<Self>::downgrade(&entry);
         entry.source.observe(observer);
@@ -77,15 +76,15 @@ impl ConnectionEntry {
 
     /// Parks the connection until its descriptor is ready for `interest`, or its deadline has passed.
     pub(crate) fn park(&self, connection: Box<Connection>, interest: Interest) {
-        self.arm_timer(connection.deadline_ns());
+        self.arm_timer(connection.deadline());
         self.interest.set(interest);
         self.parked.set(Some(connection));
     }
 
-    /// Moves the deadline of a parked idle connection to `deadline_ns` if it is later.
-    pub(crate) fn shorten_idle_deadline(&self, deadline_ns: u64) {
+    /// Moves the deadline of a parked idle connection to `deadline` if it is later.
+    pub(crate) fn shorten_idle_deadline(&self, deadline: Deadline) {
         if let Some(mut connection) = self.parked.take() {
-            connection.shorten_idle_deadline(deadline_ns);
+            connection.shorten_idle_deadline(deadline);
             self.park(connection, self.interest.get());
         }
     }
@@ -107,7 +106,12 @@ impl ConnectionEntry {
     }
 
     /// Sets the waker to fire when the connection is ready for `interest`, or at the deadline.
-    pub(crate) fn arm(&self, interest: Interest, deadline_ns: u64, waker: Waker) -> io::Result<()> {
+    pub(crate) fn arm(
+        &self,
+        interest: Interest,
+        deadline: Deadline,
+        waker: Waker,
+    ) -> io::Result<()> {
         if self.source.take_ready(hub_interest(interest))? {
             if let Some(owner) = self.owner.upgrade() {
                 owner.wake_soon(waker);
@@ -115,15 +119,15 @@ impl ConnectionEntry {
             return Ok(());
         }
         let mut armed = self.armed.borrow_mut();
-        armed.deadline_ns = match (&armed.read, &armed.write) {
-            (None, None) => deadline_ns,
-            _ => earlier(armed.deadline_ns, deadline_ns),
+        armed.deadline = match (&armed.read, &armed.write) {
+            (None, None) => deadline,
+            _ => armed.deadline.min(deadline),
         };
         let waiting = if interest == Interest::READ { &mut armed.read } else { &mut armed.write };
         *waiting = Some(waker);
-        let deadline_ns = armed.deadline_ns;
+        let deadline = armed.deadline;
         drop(armed);
-        self.arm_timer(deadline_ns);
+        self.arm_timer(deadline);
         Ok(())
     }
 
@@ -140,15 +144,14 @@ impl ConnectionEntry {
         }
     }
 
-    /// Makes the timer expire at `deadline_ns` at the latest; 0 for never.
-    fn arm_timer(&self, deadline_ns: u64) {
-        let set_ns = self.timer_ns.get();
-        if deadline_ns == 0 || (set_ns != 0 && set_ns <= deadline_ns) {
+    /// Makes the timer expire at `deadline` at the latest.
+    fn arm_timer(&self, deadline: Deadline) {
+        if self.timer.get() <= deadline {
             return;
         }
         if let Some(owner) = self.owner.upgrade() {
-            self.timer_ns.set(deadline_ns);
-            self.source.set_deadline(Some(owner.instant(deadline_ns)));
+            self.timer.set(deadline);
+            self.source.set_deadline(Some(owner.instant(deadline)));
         }
     }
 
@@ -157,8 +160,7 @@ impl ConnectionEntry {
         let Some(owner) = self.owner.upgrade() else { return };
         let interest = self.interest.get();
         if ready.is_timed_out() {
-            let deadline_ns = connection.deadline_ns();
-            if deadline_ns == 0 || now_ns() < deadline_ns {
+            if !connection.deadline().is_past() {
                 return self.park(connection, interest);
             }
             let next = connection.expire();
@@ -180,8 +182,8 @@ impl ConnectionEntry {
     /// Handles an event while an exchange has the connection: fires its wakers.
     fn fire(&self, ready: Ready) {
         let mut armed = self.armed.borrow_mut();
-        let deadline_ns = armed.deadline_ns;
-        let late = ready.is_timed_out() && deadline_ns != 0 && now_ns() >= deadline_ns;
+        let deadline = armed.deadline;
+        let late = ready.is_timed_out() && deadline.is_past();
         let fires = [
             (late || ready.is_readable()).then(|| armed.read.take()).flatten(),
             (late || ready.is_writable()).then(|| armed.write.take()).flatten(),
@@ -190,7 +192,7 @@ impl ConnectionEntry {
         let still_armed = armed.read.is_some() || armed.write.is_some();
         drop(armed);
         if ready.is_timed_out() && still_armed {
-            self.arm_timer(deadline_ns);
+            self.arm_timer(deadline);
         }
         let [read, write, _] = &fires;
         for (waker, interest) in [(read, green::Interest::Read), (write, green::Interest::Write)] {
@@ -207,7 +209,7 @@ impl ConnectionEntry {
 impl Observer for ConnectionEntry {
     fn notice(&self, ready: Ready) {
         if ready.is_timed_out() {
-            self.timer_ns.set(0);
+            self.timer.set(Deadline::NEVER);
         }
         match self.parked.take() {
             Some(connection) => self.advance(connection, ready),

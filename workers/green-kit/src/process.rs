@@ -5,12 +5,10 @@ use std::cell::{Cell, OnceCell};
 use std::os::fd::BorrowedFd;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::time::Duration;
 
 use green::sync::Event;
 use green::{Greenlet, Hub, HubError, Interest, Source, StackConfig, StackError, Trigger};
-use kit::WorkerBase;
-use kit::clock::{nanoseconds, now_ns};
+use kit::{Deadline, WorkerBase};
 use worker_api::abi::sabi_trait::TD_Opaque;
 use worker_api::abi::std_types::RResult;
 use worker_api::guard::catch_flat;
@@ -170,31 +168,30 @@ impl WorkerState {
         self.quit.get()
     }
 
-    /// Waits until there are no connections and no background tasks of the application, until `deadline_ns` at the latest,
+    /// Waits until there are no connections and no background tasks of the application, until `deadline` at the latest,
     /// and sends heartbeats. Returns whether there are none.
-    pub fn wait_empty(&self, deadline_ns: u64) -> Result<bool> {
-        if !self.wait_for_connections(deadline_ns)? {
+    pub fn wait_empty(&self, deadline: Deadline) -> Result<bool> {
+        if !self.wait_for_connections(deadline)? {
             return Ok(false);
         }
         while !self.base.context.background.is_idle() && !self.quit.get() {
-            if deadline_ns != 0 && now_ns() >= deadline_ns {
+            if deadline.is_past() {
                 return Ok(false);
             }
             self.tick();
-            let pause = WorkerBase::look_again_ns().saturating_sub(now_ns());
-            green::sleep(Duration::from_nanos(pause)).map_err(|interrupt| ended(&interrupt))?;
+            let pause = WorkerBase::look_again().left().unwrap_or_default();
+            green::sleep(pause).map_err(|interrupt| ended(&interrupt))?;
         }
         Ok(true)
     }
 
-    fn wait_for_connections(&self, deadline_ns: u64) -> Result<bool> {
+    fn wait_for_connections(&self, deadline: Deadline) -> Result<bool> {
         loop {
             self.tick();
-            let next = now_ns() + nanoseconds(self.base.pause());
-            let until = if deadline_ns == 0 { next } else { next.min(deadline_ns) };
+            let until = Deadline::from_now(self.base.pause()).min(deadline);
             let empty =
                 self.connections.wait_empty(until).map_err(|interrupt| ended(&interrupt))?;
-            if empty || self.quit.get() || (deadline_ns != 0 && now_ns() >= deadline_ns) {
+            if empty || self.quit.get() || deadline.is_past() {
                 return Ok(empty);
             }
         }

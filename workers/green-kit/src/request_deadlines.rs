@@ -11,8 +11,8 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use green::{Greenlet, Timer};
-use kit::WorkerBase;
 use kit::clock::now_ns;
+use kit::{Deadline, WorkerBase};
 use worker_api::raw::ExchangeBox;
 use worker_api::{AppHandle, Host, LogLevel};
 
@@ -32,7 +32,7 @@ struct Limited {
     entry: Weak<ConnectionEntry>,
     request: String,
     received_ns: u64,
-    deadline_ns: Cell<u64>,
+    deadline: Cell<Deadline>,
     /// The greenlet that serves it; none if a guest loop does.
     greenlet: Option<Greenlet>,
 }
@@ -70,7 +70,7 @@ impl RequestDeadlines {
             entry: entry.map(Rc::downgrade).unwrap_or_default(),
             request: format!("{} {}", head.method, head.target.as_slice().escape_ascii()),
             received_ns: head.received_ns,
-            deadline_ns: Cell::new(exchange.deadline_ns()),
+            deadline: Cell::new(Deadline::from_abi(exchange.deadline_ns())),
             greenlet: green::current(),
         };
         limited.set();
@@ -78,9 +78,9 @@ impl RequestDeadlines {
     }
 
     /// Moves the deadline of a request.
-    pub(crate) fn extend(&self, fd: RawFd, deadline_ns: u64) {
+    pub(crate) fn extend(&self, fd: RawFd, deadline: Deadline) {
         if let Some(limited) = self.requests.borrow().get(&fd) {
-            limited.deadline_ns.set(deadline_ns);
+            limited.deadline.set(deadline);
             limited.set();
         }
     }
@@ -94,10 +94,7 @@ impl RequestDeadlines {
     /// Returns whether the request of the current greenlet has timed out.
     pub(crate) fn current_has_timed_out(&self) -> bool {
         let limited = green::current().and_then(|greenlet| self.served_by(&greenlet));
-        limited.is_some_and(|limited| {
-            let deadline_ns = limited.deadline_ns.get();
-            deadline_ns != 0 && deadline_ns <= now_ns()
-        })
+        limited.is_some_and(|limited| limited.deadline.get().is_past())
     }
 
     fn time_out(&self, fd: RawFd) {
@@ -131,7 +128,7 @@ impl RequestDeadlines {
 
 impl Limited {
     fn set(&self) {
-        let left = self.deadline_ns.get().saturating_sub(now_ns());
-        self.timer.set(Duration::from_nanos(left));
+        let left_ns = self.deadline.get().left_ns_at(now_ns());
+        self.timer.set(Duration::from_nanos(left_ns));
     }
 }

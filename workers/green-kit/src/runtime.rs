@@ -8,7 +8,7 @@ use std::time::Duration;
 use green::{Handle, Interrupt, OffloadError};
 use kit::background::{Background, Task};
 use kit::clock::now_ns;
-use kit::{ServerContext, poll};
+use kit::{Deadline, ServerContext, poll};
 use worker_api::abi::sabi_trait::TD_Opaque;
 use worker_api::abi::std_types::RResult;
 use worker_api::guard::catch_flat;
@@ -88,8 +88,8 @@ fn wait_fd(fd: i32, interest: Interest, timeout_ns: u64) -> Result<bool> {
     let cannot = |error| Failure::io("cannot wait for a descriptor", &error);
     let timeout = (timeout_ns != u64::MAX).then(|| Duration::from_nanos(timeout_ns));
     if !on_hub() {
-        let deadline_ns = timeout.map_or(0, |_| now_ns().saturating_add(timeout_ns));
-        return poll::wait(fd, interest, deadline_ns, || ()).map_err(cannot);
+        let deadline = Deadline::after(now_ns(), timeout);
+        return poll::wait(fd, interest, deadline, || ()).map_err(cannot);
     }
     in_time()?;
     green::wait_fd(fd, hub_interest(interest), timeout).map_err(|error| {

@@ -11,8 +11,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use kit::clock::{earlier, nanoseconds, now_ns};
-use kit::{AcceptQueue, AcceptResult, Acceptor, Connection, WorkerBase, crowd};
+use kit::clock::now_ns;
+use kit::{AcceptQueue, AcceptResult, Acceptor, Connection, Deadline, WorkerBase, crowd};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
 use worker_api::{Counter, Waker};
 
@@ -26,10 +26,10 @@ pub(crate) struct Server<'a> {
     shared: Arc<Shared>,
     /// Contains the listeners and the base epoll.
     accept_epoll: Epoll,
-    /// The end of a pause after an accept has failed, in monotonic nanoseconds; 0 for none.
-    pause_ends_ns: u64,
-    /// When idle connections are closed in favor of new ones, in monotonic nanoseconds; 0 while there is room.
-    make_room_at_ns: u64,
+    /// The end of a pause after an accept has failed; never if there is none.
+    pause_ends: Deadline,
+    /// When idle connections are closed in favor of new ones; never while there is room.
+    make_room_at: Deadline,
     accept_queue: AcceptQueue,
 }
 
@@ -39,37 +39,38 @@ impl<'a> Server<'a> {
         base.host.count(Counter::SLOTS, threads as i64);
         let accept_queue = AcceptQueue::new(base);
         let accept_epoll = accept_epoll(&accept_queue, &shared.pool.poller.base)?;
-        Ok(Self { base, shared, accept_epoll, pause_ends_ns: 0, make_room_at_ns: 0, accept_queue })
+        let (pause_ends, make_room_at) = (Deadline::NEVER, Deadline::NEVER);
+        Ok(Self { base, shared, accept_epoll, pause_ends, make_room_at, accept_queue })
     }
 
     /// Serves until the worker has to stop, then finishes the requests that have begun.
     pub(crate) fn run(&mut self) -> io::Result<()> {
-        let pause = nanoseconds(self.base.pause());
+        let pause = self.base.pause();
         while self.base.host.alive() {
             self.base.tick();
             let now = now_ns();
-            if now >= self.pause_ends_ns {
-                self.pause_ends_ns = 0;
+            if self.pause_ends.is_past_at(now) {
+                self.pause_ends = Deadline::NEVER;
             }
             self.make_room(now);
             // Set before `may_accept`: a thread that takes the last room either sees the flag, or is seen by the check.
             self.shared.is_accepting.store(true, Ordering::Release);
-            let accepting = self.pause_ends_ns == 0 && self.may_accept();
+            let accepting = self.pause_ends.is_never() && self.may_accept();
             self.shared.is_accepting.store(accepting, Ordering::Release);
-            let until_ns = earlier(now + pause, self.pause_ends_ns);
-            self.turn(accepting, earlier(until_ns, self.make_room_at_ns))?;
+            let until = Deadline::after(now, Some(pause)).min(self.pause_ends);
+            self.turn(accepting, until.min(self.make_room_at))?;
         }
         self.finish()
     }
 
-    /// Waits until `until_ns` at the latest, and handles the events.
-    fn turn(&mut self, accepting: bool, until_ns: u64) -> io::Result<()> {
-        let mut until_ns = earlier(until_ns, self.shared.table().deadline_ns());
+    /// Waits until `until` at the latest, and handles the events.
+    fn turn(&mut self, accepting: bool, until: Deadline) -> io::Result<()> {
+        let mut until = until.min(self.shared.table().deadline());
         let now = now_ns();
         if self.shared.pool.needs_overdue_check() {
-            until_ns = earlier(until_ns, now + WAKE_DELAY_NS);
+            until = until.min(Deadline::at_ns(now + WAKE_DELAY_NS));
         }
-        let left_ms = until_ns.saturating_sub(now).div_ceil(1_000_000).min(WAIT_MAX_MS);
+        let left_ms = until.left_ns_at(now).div_ceil(1_000_000).min(WAIT_MAX_MS);
         let timeout = EpollTimeout::from(left_ms as u16);
         let mut events = [EpollEvent::empty(); EVENTS_MAX];
         let shared = Arc::clone(&self.shared);
@@ -135,7 +136,7 @@ impl<'a> Server<'a> {
             }
             AcceptResult::Empty => false,
             AcceptResult::Rest(pause) => {
-                self.pause_ends_ns = now_ns() + nanoseconds(pause);
+                self.pause_ends = Deadline::from_now(pause);
                 false
             }
         }
@@ -145,10 +146,10 @@ impl<'a> Server<'a> {
     /// are `worker_connections` and no other worker has accepted the new ones for [`crowd::PAUSE`].
     fn make_room(&mut self, now_ns: u64) {
         if !self.is_full() {
-            self.make_room_at_ns = 0;
+            self.make_room_at = Deadline::NEVER;
             return;
         }
-        if self.make_room_at_ns != 0 && now_ns >= self.make_room_at_ns {
+        if self.make_room_at.is_past_at(now_ns) {
             let needed = self.base.acceptors.iter().map(Acceptor::waiting).sum();
             let oldest = self.shared.table().take_oldest(needed);
             self.base.context.note_crowd(oldest.len());
@@ -157,7 +158,8 @@ impl<'a> Server<'a> {
                 self.shared.pool.push_and_wake_one(self.shared.settle(connection, next));
             }
         }
-        self.make_room_at_ns = if self.is_full() { now_ns + nanoseconds(crowd::PAUSE) } else { 0 };
+        let pause = self.is_full().then_some(crowd::PAUSE);
+        self.make_room_at = Deadline::after(now_ns, pause);
     }
 
     fn is_full(&self) -> bool {
@@ -196,10 +198,10 @@ impl<'a> Server<'a> {
     fn finish(&mut self) -> io::Result<()> {
         let context = &self.base.context;
         context.drain();
-        let deadline_ns = self.base.graceful_deadline_ns();
+        let deadline = self.base.graceful_deadline();
         for (acceptor, mut left) in self.base.remaining_backlog() {
             while left > 0
-                && now_ns() < deadline_ns
+                && !deadline.is_past()
                 && !context.is_stuck()
                 && self.accept_one(acceptor)
             {
@@ -207,12 +209,12 @@ impl<'a> Server<'a> {
             }
         }
         self.base.host.close_listeners();
-        self.shared.table().drain(WorkerBase::idle_drain_deadline_ns());
+        self.shared.table().drain(WorkerBase::idle_drain_deadline());
         while (self.shared.table().len() > 0 || !context.background.is_idle())
-            && now_ns() < deadline_ns
+            && !deadline.is_past()
         {
             self.base.tick();
-            self.turn(false, earlier(deadline_ns, WorkerBase::look_again_ns()))?;
+            self.turn(false, deadline.min(WorkerBase::look_again()))?;
         }
         self.shared.pool.close();
         if self.shared.table().len() == 0 {

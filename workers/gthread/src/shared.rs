@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
-use kit::clock::{earlier, now_ns};
+use kit::clock::now_ns;
 use kit::{
-    Advance, Connection, ConnectionDriver, RequestDeadlines, ServerContext, WorkerBase, blocking,
-    poll, threads,
+    Advance, Connection, ConnectionDriver, Deadline, RequestDeadlines, ServerContext, WorkerBase,
+    blocking, poll, threads,
 };
 use nix::sys::epoll::{EpollEvent, EpollTimeout};
 use worker_api::{Counter, Failure, Interest, Result, Waker};
@@ -200,17 +200,22 @@ impl Shared {
     }
 
     /// Waits for the client. After [`GRACE_NS`], or as soon as a thread is needed, another thread serves in this one's place.
-    fn wait_for_client(&self, fd: RawFd, interest: Interest, deadline_ns: u64) -> io::Result<bool> {
-        let wait_until = |until_ns| poll::wait(fd, interest, until_ns, || ());
+    fn wait_for_client(
+        &self,
+        fd: RawFd,
+        interest: Interest,
+        deadline: Deadline,
+    ) -> io::Result<bool> {
+        let wait_until = |until| poll::wait(fd, interest, until, || ());
         if !IS_POOL_THREAD.get() {
-            return wait_until(deadline_ns);
+            return wait_until(deadline);
         }
         let grace_ends_ns = now_ns() + GRACE_NS;
         while !self.is_thread_needed() && now_ns() < grace_ends_ns {
             let check_ns = (now_ns() + DEMAND_CHECK_NS).min(grace_ends_ns);
-            let until_ns = earlier(check_ns, deadline_ns);
-            let waited = wait_until(until_ns);
-            if !matches!(waited, Ok(false)) || until_ns == deadline_ns {
+            let until = deadline.min(Deadline::at_ns(check_ns));
+            let waited = wait_until(until);
+            if !matches!(waited, Ok(false)) || until == deadline {
                 return waited;
             }
         }
@@ -222,7 +227,7 @@ impl Shared {
             tracing::debug!("cannot start a thread: {error}");
         }
         self.wake_main_if_waiting();
-        let waited = wait_until(deadline_ns);
+        let waited = wait_until(deadline);
         self.pool.end_blocking();
         waited
     }
@@ -249,20 +254,20 @@ impl Shared {
 }
 
 impl ConnectionDriver for Shared {
-    fn wait(&self, fd: RawFd, interest: Interest, deadline_ns: u64) -> Result<()> {
-        blocking::in_time(self.wait_for_client(fd, interest, deadline_ns))
+    fn wait(&self, fd: RawFd, interest: Interest, deadline: Deadline) -> Result<()> {
+        blocking::in_time(self.wait_for_client(fd, interest, deadline))
     }
 
     fn register_waker(
         &self,
         fd: BorrowedFd<'_>,
         interest: Interest,
-        deadline_ns: u64,
+        deadline: Deadline,
         waker: Waker,
     ) -> Result<()> {
         let epoll = &self.pool.poller.connections;
         let mut waker = Some(waker);
-        let armed = self.table().arm(epoll, fd, interest, deadline_ns, &mut waker);
+        let armed = self.table().arm(epoll, fd, interest, deadline, &mut waker);
         // The table is unlocked: a waker is foreign code, which may call the class.
         match armed {
             Ok(true) => waker.iter().for_each(Waker::wake),
@@ -280,8 +285,8 @@ impl ConnectionDriver for Shared {
         }
     }
 
-    fn deadline_extended(&self, fd: RawFd, deadline_ns: u64) {
-        self.deadlines.extend(fd, deadline_ns);
+    fn deadline_extended(&self, fd: RawFd, deadline: Deadline) {
+        self.deadlines.extend(fd, deadline);
     }
 
     fn release(&self, connection: Box<Connection>) {

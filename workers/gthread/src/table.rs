@@ -11,7 +11,7 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
-use kit::{Connection, Registry, crowd};
+use kit::{Connection, Deadline, Registry, crowd};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use worker_api::{Interest, Waker};
 
@@ -19,8 +19,8 @@ use worker_api::{Interest, Waker};
 #[derive(Default)]
 pub(crate) struct Table {
     entries: Registry<Entry>,
-    /// The latest deadline of idle connections, in monotonic nanoseconds; 0 while the worker serves.
-    idle_drain_ns: u64,
+    /// The latest deadline of idle connections; never while the worker serves.
+    idle_drain: Deadline,
 }
 
 /// The entry of a connection.
@@ -87,12 +87,10 @@ impl Table {
         if let Err(error) = watched {
             return Err((error, connection));
         }
-        if self.idle_drain_ns != 0 {
-            connection.shorten_idle_deadline(self.idle_drain_ns);
-        }
-        let (deadline_ns, since_ns) = (connection.deadline_ns(), connection.waits_since_ns());
+        connection.shorten_idle_deadline(self.idle_drain);
+        let (deadline, since_ns) = (connection.deadline(), connection.waits_since_ns());
         entry.owner = Owner::Table(connection, interest);
-        self.entries.begin_wait(fd, deadline_ns, since_ns);
+        self.entries.begin_wait(fd, deadline, since_ns);
         Ok(None)
     }
 
@@ -105,7 +103,7 @@ impl Table {
         epoll: &Epoll,
         fd: BorrowedFd<'_>,
         interest: Interest,
-        deadline_ns: u64,
+        deadline: Deadline,
         waker: &mut Option<Waker>,
     ) -> io::Result<bool> {
         let Some(entry) = self.entries.get_mut(fd.as_raw_fd()) else { return Ok(false) };
@@ -119,7 +117,7 @@ impl Table {
             let previous = armed.take().map(|armed| armed.waker);
             if let Some(waker) = mem::replace(waker, previous) {
                 *armed = Some(Armed { interest, waker });
-                self.entries.begin_wait(fd.as_raw_fd(), deadline_ns, None);
+                self.entries.begin_wait(fd.as_raw_fd(), deadline, None);
             }
         }
         Ok(false)
@@ -185,22 +183,22 @@ impl Table {
         expired
     }
 
-    /// Stops keeping connections alive: moves the deadline of idle ones to `idle_drain_ns` if it is later, those of
+    /// Stops keeping connections alive: moves the deadline of idle ones to `idle_drain` if it is later, those of
     /// connections that become idle from now on included.
-    pub(crate) fn drain(&mut self, idle_drain_ns: u64) {
-        self.idle_drain_ns = idle_drain_ns;
+    pub(crate) fn drain(&mut self, idle_drain: Deadline) {
+        self.idle_drain = idle_drain;
         self.entries.update_deadlines(|entry| match &mut entry.owner {
             Owner::Table(connection, _) => {
-                connection.shorten_idle_deadline(idle_drain_ns);
-                Some(connection.deadline_ns())
+                connection.shorten_idle_deadline(idle_drain);
+                Some(connection.deadline())
             }
             Owner::Lent { .. } => None,
         });
     }
 
-    /// Returns a lower bound of all deadlines; 0 for none.
-    pub(crate) fn deadline_ns(&self) -> u64 {
-        self.entries.deadline_ns()
+    /// Returns a lower bound of all deadlines.
+    pub(crate) fn deadline(&self) -> Deadline {
+        self.entries.deadline()
     }
 
     /// Takes the connections that have waited longest for a request, up to `needed` of them.

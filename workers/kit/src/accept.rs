@@ -13,6 +13,7 @@ use nix::sys::socket::{SockaddrStorage, getsockname, setsockopt, sockopt};
 use worker_api::{Interest, Listener};
 
 use crate::clock::now_ns;
+use crate::deadline::Deadline;
 use crate::poll;
 use crate::socket::{self, Endpoint, Local};
 
@@ -146,7 +147,7 @@ impl Acceptor {
 
     /// Returns whether a connection is waiting; true if that cannot be determined.
     fn has_waiting(&self) -> bool {
-        poll::wait(self.fd(), Interest::READ, now_ns(), || ()).unwrap_or(true)
+        poll::wait(self.fd(), Interest::READ, Deadline::PAST, || ()).unwrap_or(true)
     }
 
     fn accept_with_spare(&self) -> io::Result<Accepted> {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use worker_api::abi::std_types::{ROption, RSlice};
 use worker_api::{AccessRecord, Failure, Header, RequestHead};
 
-use crate::clock::{deadline_after, now_ns};
+use crate::clock::now_ns;
 use crate::context::ServerContext;
+use crate::deadline::Deadline;
 use crate::owned_head::{Decision, Owned, OwnedHead, Parsed, Refused};
 use crate::spool::Spool;
 use crate::transfer_rate::TransferRate;
@@ -37,8 +38,8 @@ pub(crate) struct ActiveRequest {
     pub(crate) writing: TransferRate,
     /// Consecutive operations that did not have to wait.
     pub(crate) streak: u32,
-    /// The deadline of the response, in monotonic nanoseconds; 0 for none.
-    pub(crate) deadline_ns: u64,
+    /// The deadline of the response.
+    pub(crate) deadline: Deadline,
     /// The failure after which nothing more can be done with the exchange.
     pub(crate) broken: Option<Failure>,
     token: u32,
@@ -138,7 +139,7 @@ impl ActiveRequest {
             reading: TransferRate::default(),
             writing: TransferRate::default(),
             streak: 0,
-            deadline_ns: deadline_after(received_ns, context.config.request_timeout),
+            deadline: Deadline::after(received_ns, context.config.request_timeout),
             broken: None,
             token,
         });

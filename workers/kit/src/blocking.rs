@@ -14,6 +14,7 @@ use worker_api::{Failure, FailureKind, Result};
 
 use crate::clock::now_ns;
 use crate::context::ServerContext;
+use crate::deadline::Deadline;
 use crate::{poll, threads};
 
 /// Creates a runtime for applications under a class whose threads may block. The worker's heartbeat continues
@@ -42,10 +43,9 @@ impl RawRuntime for Blocking {
     }
 
     fn wait_fd(&self, fd: i32, interest: Interest, timeout_ns: u64) -> RResult<bool, Failure> {
-        let deadline_ns =
-            if timeout_ns == u64::MAX { 0 } else { now_ns().saturating_add(timeout_ns) };
+        let deadline = Deadline::at_ns(now_ns()).later_by(timeout_ns);
         catch_flat("a wait for a descriptor", || {
-            poll::wait(fd, interest, deadline_ns, || self.context.host.notify())
+            poll::wait(fd, interest, deadline, || self.context.host.notify())
                 .map_err(|error| Failure::io("cannot wait for a descriptor", &error))
         })
         .into()

@@ -10,7 +10,8 @@ use worker_api::Interest;
 
 use crate::active_request::ActiveRequest;
 use crate::buffer::Input;
-use crate::clock::{deadline_after, now_ns};
+use crate::clock::now_ns;
+use crate::deadline::Deadline;
 use crate::io::Io;
 use crate::spool::Buffers;
 use crate::state::{Drain, Flush, Linger, State, Step, Then};
@@ -43,7 +44,7 @@ impl ActiveRequest {
         }
         let Some(source) = source(buffers) else { return false };
         response.written += length;
-        io.tail = Some(Box::new(Tail::new(source, self.writing, self.deadline_ns)));
+        io.tail = Some(Box::new(Tail::new(source, self.writing, self.deadline)));
         true
     }
 }
@@ -63,13 +64,13 @@ impl Flush {
         }
         match (self.then, self.body.take()) {
             (Then::Next, Some(body)) => {
-                io.deadline_ns = deadline_after(now_ns(), io.context.config.body_timeout);
+                io.deadline = Deadline::after(now_ns(), io.context.config.body_timeout);
                 Step::Enter(State::Drain(Drain { body, rate: TransferRate::default() }))
             }
             (Then::Next, None) => Step::Enter(State::next_head(io, now_ns())),
             (Then::Linger, _) if io.stream.shutdown_write().is_ok() => {
                 let waits_since_ns = now_ns();
-                io.deadline_ns = deadline_after(waits_since_ns, Some(LINGER_MAX));
+                io.deadline = Deadline::after(waits_since_ns, Some(LINGER_MAX));
                 let rate = TransferRate::default();
                 Step::Enter(State::Linger(Linger { rate, waits_since_ns }))
             }
@@ -100,7 +101,7 @@ impl Drain {
                 Ok(count) => self.rate.moved(count),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     let config = &io.context.config;
-                    io.deadline_ns = self.rate.deadline(config.body_timeout, config.min_rate);
+                    io.deadline = self.rate.deadline(config.body_timeout, config.min_rate);
                     return Step::Wait(io.stream.read_interest());
                 }
                 Err(_) => return Step::CLOSE,
@@ -138,7 +139,7 @@ impl Linger {
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     io.release();
-                    io.deadline_ns = self.rate.deadline(Some(LINGER_MAX), LINGER_RATE);
+                    io.deadline = self.rate.deadline(Some(LINGER_MAX), LINGER_RATE);
                     return Step::Wait(io.stream.read_interest());
                 }
                 Err(_) => return Step::CLOSE,
@@ -196,14 +197,14 @@ impl Io {
     fn moved(&mut self, count: usize) {
         match self.tail.as_deref_mut() {
             Some(tail) => tail.moved(count),
-            None => self.deadline_ns = deadline_after(now_ns(), self.context.config.write_timeout),
+            None => self.deadline = Deadline::after(now_ns(), self.context.config.write_timeout),
         }
     }
 
     /// Waits for the client to accept more of the response.
     fn wait_to_send(&mut self, interest: Interest) -> Step {
         if let Some(tail) = self.tail.as_deref_mut() {
-            self.deadline_ns = tail.wait_deadline_ns(&self.context.config);
+            self.deadline = tail.wait_deadline(&self.context.config);
         }
         Step::Wait(interest)
     }

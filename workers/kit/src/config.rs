@@ -49,7 +49,7 @@ pub struct Config {
     /// The maximum number of connections of a worker.
     pub worker_connections: usize,
     /// How long a stopping worker may take.
-    pub graceful_timeout: Option<Duration>,
+    pub graceful_timeout: Duration,
     /// The heartbeat timeout. A class waits for up to half of it without a heartbeat.
     pub timeout: Option<Duration>,
     /// Whether queueing times are measured: metrics or the status page are enabled.
@@ -89,7 +89,7 @@ impl Config {
             worker_connections: host
                 .setting_usize("worker_connections")
                 .unwrap_or(WORKER_CONNECTIONS),
-            graceful_timeout: host.setting_duration("graceful_timeout"),
+            graceful_timeout: host.setting_duration("graceful_timeout").unwrap_or_default(),
             timeout: host.setting_duration("timeout"),
             measures_queueing: ["metrics_bind", "status_bind"]
                 .iter()

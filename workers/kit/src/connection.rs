@@ -12,8 +12,9 @@ use worker_api::{Failure, Interest, fork};
 use crate::accept::Accepted;
 use crate::active_request::{ActiveRequest, Stage};
 use crate::buffer::{Input, Output};
-use crate::clock::{deadline_after, earlier, now_ns};
+use crate::clock::now_ns;
 use crate::context::ServerContext;
+use crate::deadline::Deadline;
 use crate::hung_request;
 use crate::io::Io;
 use crate::state::{HeadReader, Proxy, State, Step, Then};
@@ -58,7 +59,7 @@ impl Connection {
             output: Output::default(),
             wire,
             tail: None,
-            deadline_ns: deadline_after(waits_since_ns, context.config.header_timeout),
+            deadline: Deadline::after(waits_since_ns, context.config.header_timeout),
             duplicated: false,
             emptied: false,
             is_yielding: false,
@@ -131,10 +132,9 @@ impl Connection {
         self.io.stream.fd()
     }
 
-    /// Returns the deadline of the wait, in monotonic nanoseconds; 0 for none. It changes with every call of
-    /// the other methods.
-    pub fn deadline_ns(&self) -> u64 {
-        self.io.deadline_ns
+    /// Returns the deadline of the wait. It changes with every call of the other methods.
+    pub fn deadline(&self) -> Deadline {
+        self.io.deadline
     }
 
     /// Returns whether the connection waits for a request and nothing of it has arrived.
@@ -177,9 +177,9 @@ impl Connection {
     }
 
     /// Shortens the wait of an idle connection: for a server that stops.
-    pub fn shorten_idle_deadline(&mut self, deadline_ns: u64) {
+    pub fn shorten_idle_deadline(&mut self, deadline: Deadline) {
         if self.is_idle() {
-            self.io.deadline_ns = earlier(self.io.deadline_ns, deadline_ns);
+            self.io.deadline = self.io.deadline.min(deadline);
         }
     }
 
@@ -264,7 +264,7 @@ impl Connection {
 
     /// Makes the request available to an exchange.
     fn hold_for_exchange(&mut self) {
-        self.io.deadline_ns = 0;
+        self.io.deadline = Deadline::NEVER;
         if let State::Request(active) = &mut self.state {
             active.stage = Stage::Exchange;
             // SAFETY: the head belongs to the active request, which ends in `end_request`, also

@@ -6,13 +6,14 @@ use std::os::fd::{BorrowedFd, RawFd};
 use worker_api::{Failure, Interest, Result, Waker};
 
 use crate::connection::Connection;
+use crate::deadline::Deadline;
 
 /// What a worker class provides for the exchanges that it passes to the application.
 pub trait ConnectionDriver: Send + Sync {
     /// Blocks, as the class does, until the descriptor is ready. Fails with
-    /// [`worker_api::FailureKind::TIMEOUT`] at the deadline (monotonic nanoseconds; 0 for none), and with
+    /// [`worker_api::FailureKind::TIMEOUT`] at the deadline, and with
     /// [`worker_api::FailureKind::INTERRUPTED`] if the greenlet or the process is being terminated.
-    fn wait(&self, fd: RawFd, interest: Interest, deadline_ns: u64) -> Result<()>;
+    fn wait(&self, fd: RawFd, interest: Interest, deadline: Deadline) -> Result<()>;
 
     /// Lets other work run. Called for an exchange that has not had to wait for a while; fails as
     /// [`ConnectionDriver::wait`] does. A class whose threads serve one request each does nothing.
@@ -26,10 +27,10 @@ pub trait ConnectionDriver: Send + Sync {
         &self,
         fd: BorrowedFd<'_>,
         interest: Interest,
-        deadline_ns: u64,
+        deadline: Deadline,
         waker: Waker,
     ) -> Result<()> {
-        let _ = (fd, interest, deadline_ns, waker);
+        let _ = (fd, interest, deadline, waker);
         Err(Failure::unsupported("this worker class does not support detached exchanges"))
     }
 
@@ -45,10 +46,9 @@ pub trait ConnectionDriver: Send + Sync {
         let _ = (fd, waker);
     }
 
-    /// Reports that the deadline of the request on this connection was extended to `deadline_ns` (monotonic
-    /// nanoseconds).
-    fn deadline_extended(&self, fd: RawFd, deadline_ns: u64) {
-        let _ = (fd, deadline_ns);
+    /// Reports that the deadline of the request on this connection was extended to `deadline`.
+    fn deadline_extended(&self, fd: RawFd, deadline: Deadline) {
+        let _ = (fd, deadline);
     }
 
     /// Takes the connection back at the end of the exchange, from any thread that had the exchange. The class

@@ -165,13 +165,13 @@ impl RawExchange for ExchangeHandle {
     }
 
     fn deadline_ns(&self) -> u64 {
-        self.request().map_or(0, |active| active.deadline_ns)
+        self.request().map_or(0, |active| active.deadline.to_abi())
     }
 
     fn extend_deadline(&mut self, by_ns: u64) {
         let _ = self.with(|active, io, driver| {
             active.extend_deadline(by_ns);
-            driver.deadline_extended(io.stream.fd(), active.deadline_ns);
+            driver.deadline_extended(io.stream.fd(), active.deadline);
             Ok(())
         });
     }

@@ -10,7 +10,7 @@ use std::io::ErrorKind;
 use worker_api::{Failure, Interest};
 
 use crate::active_request::ActiveRequest;
-use crate::clock::{earlier, now_ns};
+use crate::clock::now_ns;
 use crate::io::Io;
 use crate::request::refused;
 use crate::spool::Spool;
@@ -116,7 +116,7 @@ impl ActiveRequest {
     fn wait_for_body(&mut self, io: &mut Io) -> Step {
         let config = &io.context.config;
         let slow = self.reading.deadline(config.body_timeout, config.min_rate);
-        io.deadline_ns = earlier(self.deadline_ns, slow);
+        io.deadline = self.deadline.min(slow);
         io.input.release();
         Step::Wait(io.stream.read_interest())
     }

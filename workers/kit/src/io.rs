@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::buffer::{Input, Output};
 use crate::context::ServerContext;
+use crate::deadline::Deadline;
 use crate::owned_head::TlsInfo;
 use crate::socket::{Endpoint, Local};
 use crate::stream::Stream;
@@ -25,8 +26,8 @@ pub(crate) struct Io {
     pub(crate) wire: Arc<Wire>,
     /// The end of a response, sent after the output.
     pub(crate) tail: Option<Box<Tail>>,
-    /// The deadline of the current wait; 0 for none.
-    pub(crate) deadline_ns: u64,
+    /// The deadline of the current wait.
+    pub(crate) deadline: Deadline,
     /// Whether another descriptor of the same connection exists.
     pub(crate) duplicated: bool,
     /// Whether the last read emptied the socket, so that the poller reports new data.

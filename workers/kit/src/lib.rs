@@ -21,7 +21,7 @@
 //! use std::os::fd::RawFd;
 //! use std::sync::{Arc, Mutex, PoisonError};
 //!
-//! use kit::{Advance, WorkerBase, Connection, ConnectionDriver, blocking, poll};
+//! use kit::{Advance, Connection, ConnectionDriver, Deadline, WorkerBase, blocking, poll};
 //! use worker_api::{Interest, Result};
 //!
 //! /// How an exchange waits while the application works on it, and where its connection returns to.
@@ -29,8 +29,8 @@
 //! struct Driver(Mutex<Option<Box<Connection>>>);
 //!
 //! impl ConnectionDriver for Driver {
-//!     fn wait(&self, fd: RawFd, interest: Interest, deadline_ns: u64) -> Result<()> {
-//!         blocking::in_time(poll::wait(fd, interest, deadline_ns, || ()))
+//!     fn wait(&self, fd: RawFd, interest: Interest, deadline: Deadline) -> Result<()> {
+//!         blocking::in_time(poll::wait(fd, interest, deadline, || ()))
 //!     }
 //!
 //!     fn release(&self, connection: Box<Connection>) {
@@ -51,7 +51,7 @@
 //!                 connection.advance()
 //!             }
 //!             Advance::Wait(interest) => {
-//!                 match poll::wait(connection.fd(), interest, connection.deadline_ns(), || ()) {
+//!                 match poll::wait(connection.fd(), interest, connection.deadline(), || ()) {
 //!                     Ok(true) => connection.advance(),
 //!                     Ok(false) | Err(_) => connection.expire(),
 //!                 }
@@ -97,7 +97,7 @@
 //! | `wire`, `hung_request` | which thread responds to a request when the thread that serves it hangs, and how another one does |
 //! | [`background`] | work of the application outside of requests, for which a draining worker waits |
 //! | [`threads`] | stack sizes of threads that call the application |
-//! | [`clock`] | monotonic time in nanoseconds, the unit of every deadline |
+//! | [`clock`], [`deadline`] | monotonic time in nanoseconds, and the type of every time limit |
 //! | `queueing`, `transfer_rate` | how long requests were queued; how fast bodies are transferred |
 //!
 //! # Invariants
@@ -116,6 +116,7 @@ pub mod config;
 pub mod connection;
 pub mod context;
 pub mod crowd;
+pub mod deadline;
 pub mod driver;
 pub mod poll;
 pub mod registry;
@@ -152,6 +153,7 @@ pub use accept::{AcceptResult, Acceptor};
 pub use accept_queue::AcceptQueue;
 pub use connection::{Advance, Connection};
 pub use context::ServerContext;
+pub use deadline::Deadline;
 pub use driver::ConnectionDriver;
 pub use owned_head::TlsInfo;
 pub use registry::Registry;

@@ -6,19 +6,24 @@ use std::os::fd::RawFd;
 use worker_api::Interest;
 
 use crate::clock::now_ns;
+use crate::deadline::Deadline;
 
-/// Waits until `fd` is ready for `interest`; returns false at the deadline (monotonic nanoseconds; 0 for none).
+/// Waits until `fd` is ready for `interest`; returns false at the deadline.
 /// Fails with `EBADF` if the number is not an open descriptor. Calls `awake` at least once a second while it
 /// waits.
-pub fn wait(fd: RawFd, interest: Interest, deadline_ns: u64, awake: impl Fn()) -> io::Result<bool> {
+pub fn wait(
+    fd: RawFd,
+    interest: Interest,
+    deadline: Deadline,
+    awake: impl Fn(),
+) -> io::Result<bool> {
     if fd < 0 {
         // poll(2) ignores negative numbers and would wait forever.
         return Err(io::Error::from_raw_os_error(libc::EBADF));
     }
     let events = if interest == Interest::READ { libc::POLLIN } else { libc::POLLOUT };
     loop {
-        let left_ns =
-            if deadline_ns == 0 { u64::MAX } else { deadline_ns.saturating_sub(now_ns()) };
+        let left_ns = deadline.left_ns_at(now_ns());
         // Rounded up, so that the deadline has passed when the wait ends.
         let slice_ms = left_ns.div_ceil(1_000_000).min(SLICE_MS);
         let mut entry = libc::pollfd { fd, events, revents: 0 };
@@ -48,11 +53,14 @@ mod tests {
     use std::io::Write;
     use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
+    use std::time::Duration;
+
+    const SOON: Duration = Duration::from_millis(5);
 
     #[test]
     fn a_number_that_is_no_descriptor_is_an_error() {
         for fd in [-1, RawFd::MIN, RawFd::MAX] {
-            let error = wait(fd, Interest::READ, now_ns() + 5_000_000, || ()).unwrap_err();
+            let error = wait(fd, Interest::READ, Deadline::from_now(SOON), || ()).unwrap_err();
             assert_eq!(error.raw_os_error(), Some(libc::EBADF), "{fd}");
         }
     }
@@ -60,11 +68,11 @@ mod tests {
     #[test]
     fn a_wait_ends_with_the_byte_or_with_the_deadline() {
         let (mut one, other) = UnixStream::pair().unwrap();
-        let soon = now_ns() + 5_000_000;
+        let soon = Deadline::from_now(SOON);
         assert!(!wait(other.as_raw_fd(), Interest::READ, soon, || ()).unwrap());
-        assert!(now_ns() >= soon);
+        assert!(soon.is_past());
         one.write_all(b"x").unwrap();
-        assert!(wait(other.as_raw_fd(), Interest::READ, 0, || ()).unwrap());
-        assert!(wait(other.as_raw_fd(), Interest::WRITE, 0, || ()).unwrap());
+        assert!(wait(other.as_raw_fd(), Interest::READ, Deadline::NEVER, || ()).unwrap());
+        assert!(wait(other.as_raw_fd(), Interest::WRITE, Deadline::NEVER, || ()).unwrap());
     }
 }

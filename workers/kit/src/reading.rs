@@ -7,8 +7,9 @@ use std::time::Duration;
 use worker_api::{Interest, Version};
 
 use crate::active_request::ActiveRequest;
-use crate::clock::{deadline_after, earlier, nanoseconds, now_ns};
+use crate::clock::now_ns;
 use crate::context::record_line;
+use crate::deadline::Deadline;
 use crate::io::Io;
 use crate::owned_head::Owned;
 use crate::socket::{Endpoint, Local};
@@ -106,12 +107,13 @@ impl HeadReader {
             }
         }
         let config = &io.context.config;
-        let complete_ns = deadline_after(self.waits_since_ns, config.header_timeout);
+        let complete = Deadline::after(self.waits_since_ns, config.header_timeout);
         let bytes = io.input.unused().len() as u64;
-        let slow_ns = (bytes * 1_000_000_000)
-            .checked_div(config.min_rate)
-            .map_or(0, |earned_ns| self.began_ns + nanoseconds(HEAD_GRACE) + earned_ns);
-        io.deadline_ns = earlier(complete_ns, slow_ns);
+        let earned_ns = (bytes * 1_000_000_000).checked_div(config.min_rate);
+        let slow = earned_ns.map_or(Deadline::NEVER, |earned_ns| {
+            Deadline::after(self.began_ns, Some(HEAD_GRACE)).later_by(earned_ns)
+        });
+        io.deadline = complete.min(slow);
     }
 }
 

@@ -14,6 +14,7 @@
 
 use std::os::fd::RawFd;
 
+use crate::deadline::Deadline;
 use crate::time_heap::{NEVER, TimeHeap};
 
 /// Entries by descriptor.
@@ -53,11 +54,11 @@ impl<E> Registry<E> {
         self.entries.get_mut(index(fd)?)?.as_mut()
     }
 
-    /// Begins a wait until `deadline_ns`, in monotonic nanoseconds; 0 for none. `since` is the place of the entry among
+    /// Begins a wait until `deadline`. `since` is the place of the entry among
     /// those that [`Registry::pop_oldest`] returns, the lowest first; it does not return an entry without one.
-    pub fn begin_wait(&mut self, fd: RawFd, deadline_ns: u64, since: Option<u64>) {
+    pub fn begin_wait(&mut self, fd: RawFd, deadline: Deadline, since: Option<u64>) {
         if let Some(index) = index(fd).filter(|index| self.contains(*index)) {
-            self.deadlines.set(index, time(deadline_ns));
+            self.deadlines.set(index, deadline.ns());
             self.waits.set(index, since.unwrap_or(NEVER));
         }
     }
@@ -70,15 +71,15 @@ impl<E> Registry<E> {
         }
     }
 
-    /// Returns a lower bound of all deadlines; 0 for none.
-    pub fn deadline_ns(&self) -> u64 {
-        deadline(self.deadlines.lower_bound())
+    /// Returns a lower bound of all deadlines.
+    pub fn deadline(&self) -> Deadline {
+        Deadline::at_ns(self.deadlines.lower_bound())
     }
 
-    /// Returns the earliest deadline; 0 for none. Unlike [`Registry::deadline_ns`], it corrects the times that are out of
+    /// Returns the earliest deadline. Unlike [`Registry::deadline`], it corrects the times that are out of
     /// date: for a caller that is woken for nothing else.
-    pub fn earliest_deadline_ns(&mut self) -> u64 {
-        deadline(self.deadlines.earliest())
+    pub fn earliest_deadline(&mut self) -> Deadline {
+        Deadline::at_ns(self.deadlines.earliest())
     }
 
     /// Ends the wait with the earliest deadline, if that has passed at `now_ns`, and returns its descriptor.
@@ -95,12 +96,12 @@ impl<E> Registry<E> {
         Some(index as RawFd)
     }
 
-    /// Sets the deadline of each entry to what `deadline_ns` returns for it: 0 for none, `None` to leave it as it is. The
-    /// cost is proportional to the highest descriptor.
-    pub fn update_deadlines(&mut self, mut deadline_ns: impl FnMut(&mut E) -> Option<u64>) {
+    /// Sets the deadline of each entry to what `deadline` returns for it: `None` to leave it as it is. The cost is
+    /// proportional to the highest descriptor.
+    pub fn update_deadlines(&mut self, mut deadline: impl FnMut(&mut E) -> Option<Deadline>) {
         for (index, entry) in self.entries.iter_mut().enumerate() {
-            if let Some(deadline_ns) = entry.as_mut().and_then(&mut deadline_ns) {
-                self.deadlines.set(index, time(deadline_ns));
+            if let Some(deadline) = entry.as_mut().and_then(&mut deadline) {
+                self.deadlines.set(index, deadline.ns());
             }
         }
     }
@@ -134,14 +135,6 @@ impl<E> Default for Registry<E> {
 /// Returns the index of a descriptor; `None` if it is negative.
 fn index(fd: RawFd) -> Option<usize> {
     usize::try_from(fd).ok()
-}
-
-fn time(deadline_ns: u64) -> u64 {
-    if deadline_ns == 0 { NEVER } else { deadline_ns }
-}
-
-fn deadline(time: u64) -> u64 {
-    if time == NEVER { 0 } else { time }
 }
 
 #[cfg(test)]
@@ -214,9 +207,9 @@ mod tests {
                         prop_assert_eq!(registry.remove(fd), known.then_some(fd));
                     }
                     Step::BeginWait(fd, left, age) => {
-                        let deadline = if left == 0 { 0 } else { now + left };
+                        let deadline = if left == 0 { NEVER } else { now + left };
                         let since = age.map(|age| now - age);
-                        registry.begin_wait(fd, deadline, since);
+                        registry.begin_wait(fd, Deadline::at_ns(deadline), since);
                         if let Some(waits) = model.get_mut(&fd) {
                             *waits = ((left != 0).then_some(deadline), since);
                         }
@@ -249,15 +242,15 @@ mod tests {
                 prop_assert_eq!(registry.len(), model.len());
                 let deadlines = model.values().filter_map(|waits| waits.0);
                 if let Some(first) = deadlines.min() {
-                    prop_assert!((1..=first).contains(&registry.deadline_ns()));
+                    prop_assert!(registry.deadline().ns() <= first);
                 }
             }
             let first = model.values().filter_map(|waits| waits.0).min();
-            prop_assert_eq!(registry.earliest_deadline_ns(), first.unwrap_or(0));
+            prop_assert_eq!(registry.earliest_deadline().ns(), first.unwrap_or(NEVER));
             let mut all = Vec::new();
             registry.update_deadlines(|fd| {
                 all.push(*fd);
-                Some(*fd as u64 + 1)
+                Some(Deadline::at_ns(*fd as u64 + 1))
             });
             prop_assert_eq!(&all, &model.keys().copied().collect::<Vec<_>>());
             let popped: Vec<RawFd> = std::iter::from_fn(|| registry.pop_expired(NEVER)).collect();
@@ -270,7 +263,7 @@ mod tests {
         let mut registry = Registry::default();
         for fd in 0..CONNECTIONS {
             registry.insert(fd, ());
-            registry.begin_wait(fd, KEEPALIVE + fd as u64, Some(fd as u64));
+            registry.begin_wait(fd, Deadline::at_ns(KEEPALIVE + fd as u64), Some(fd as u64));
         }
         registry
     }
@@ -281,7 +274,7 @@ mod tests {
         let before = steps(&registry);
         for fd in 0..CONNECTIONS {
             registry.end_wait(fd);
-            registry.begin_wait(fd, 2 * KEEPALIVE + fd as u64, Some(KEEPALIVE));
+            registry.begin_wait(fd, Deadline::at_ns(2 * KEEPALIVE + fd as u64), Some(KEEPALIVE));
         }
         assert_eq!(steps(&registry), before);
     }
@@ -296,7 +289,7 @@ mod tests {
             assert_eq!(registry.pop_expired(now), None);
             assert!(steps(&registry) - before <= DEPTH_MAX + 2);
         }
-        assert_eq!(registry.deadline_ns(), 0);
+        assert!(registry.deadline().is_never());
     }
 
     #[test]

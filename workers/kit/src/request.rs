@@ -7,7 +7,8 @@ use worker_api::raw::{Hijacked, Interest, Step};
 use worker_api::{Failure, FailureKind, Waker};
 
 use crate::active_request::ActiveRequest;
-use crate::clock::{earlier, now_ns};
+use crate::clock::now_ns;
+use crate::deadline::Deadline;
 use crate::driver::ConnectionDriver;
 use crate::io::Io;
 use http1::Reject;
@@ -16,8 +17,8 @@ use http1::response::CONTINUE;
 impl ActiveRequest {
     /// Extends the deadline of the request.
     pub(crate) fn extend_deadline(&mut self, by_ns: u64) {
-        if self.deadline_ns != 0 {
-            self.deadline_ns = self.deadline_ns.max(now_ns()).saturating_add(by_ns);
+        if !self.deadline.is_never() {
+            self.deadline = self.deadline.max(Deadline::at_ns(now_ns())).later_by(by_ns);
         }
     }
 
@@ -50,8 +51,8 @@ impl ActiveRequest {
         if std::mem::take(&mut self.streak) > STREAK_MAX {
             return driver.yield_now().map_err(|failure| self.break_with(failure));
         }
-        let (polled, deadline_ns) = self.wait_target(io, interest)?;
-        match driver.wait(io.stream.fd(), polled, deadline_ns) {
+        let (polled, deadline) = self.wait_target(io, interest)?;
+        match driver.wait(io.stream.fd(), polled, deadline) {
             Err(failure) if failure.kind == FailureKind::TIMEOUT => {
                 Err(self.timeout_failure(interest))
             }
@@ -91,11 +92,11 @@ impl ActiveRequest {
     ) -> Step {
         let Some(waker) = waker else { return Step::Pending };
         self.streak = 0;
-        let registered = self.wait_target(io, interest).and_then(|(polled, deadline_ns)| {
-            if deadline_ns != 0 && now_ns() >= deadline_ns {
+        let registered = self.wait_target(io, interest).and_then(|(polled, deadline)| {
+            if deadline.is_past() {
                 return Err(self.timeout_failure(interest));
             }
-            driver.register_waker(io.stream.as_fd(), polled, deadline_ns, waker)
+            driver.register_waker(io.stream.as_fd(), polled, deadline, waker)
         });
         match registered {
             Ok(()) => Step::Pending,
@@ -206,7 +207,11 @@ impl ActiveRequest {
     }
 
     /// Returns what the socket has to be ready for, and the deadline.
-    fn wait_target(&mut self, io: &mut Io, interest: Interest) -> Result<(Interest, u64), Failure> {
+    fn wait_target(
+        &mut self,
+        io: &mut Io,
+        interest: Interest,
+    ) -> Result<(Interest, Deadline), Failure> {
         let config = &io.context.config;
         let (body, write, rate) = (config.body_timeout, config.write_timeout, config.min_rate);
         let polled = match interest {
@@ -218,13 +223,12 @@ impl ActiveRequest {
             Interest::READ => self.reading.deadline(body, rate),
             _ => self.writing.deadline(write, rate),
         };
-        Ok((polled, earlier(self.deadline_ns, slow)))
+        Ok((polled, self.deadline.min(slow)))
     }
 
     /// Returns the failure for a deadline that passed: the request's, or that of a slow client.
     pub(crate) fn timeout_failure(&mut self, interest: Interest) -> Failure {
-        let request_ns = self.deadline_ns;
-        let failure = if request_ns != 0 && now_ns() >= request_ns {
+        let failure = if self.deadline.is_past() {
             request_timed_out()
         } else if interest == Interest::READ {
             Failure::new(

@@ -22,9 +22,10 @@ use nix::unistd::Pid;
 use worker_api::raw::ExchangeBox;
 use worker_api::{Address, AppHandle, Host, RequestHead, Version};
 
-use crate::clock::{nanoseconds, now_ns};
+use crate::clock::now_ns;
 use crate::connection::Connection;
 use crate::context::{ServerContext, record_line};
+use crate::deadline::Deadline;
 use crate::driver::ConnectionDriver;
 use crate::hung_request;
 use crate::registry::Registry;
@@ -51,8 +52,8 @@ struct Tracker {
 struct Requests {
     /// By the descriptor of their connection. A request waits for the moment at which it is cut.
     by_fd: Registry<Tracked>,
-    /// When the thread checks them next, in monotonic nanoseconds.
-    check_ns: u64,
+    /// When the thread checks them next.
+    check: Deadline,
 }
 
 /// A request that exceeded its time.
@@ -147,11 +148,11 @@ impl RequestDeadlines {
     }
 
     /// Moves the deadline of a request: for [`ConnectionDriver::deadline_extended`].
-    pub fn extend(&self, fd: RawFd, deadline_ns: u64) {
+    pub fn extend(&self, fd: RawFd, deadline: Deadline) {
         if let Some(tracker) = &self.tracker {
             let mut requests = tracker.lock();
             if requests.by_fd.get_mut(fd).is_some() {
-                tracker.watch(&mut requests, fd, deadline_ns);
+                tracker.watch(&mut requests, fd, deadline);
             }
         }
     }
@@ -167,22 +168,22 @@ impl RequestDeadlines {
 
 impl Tracker {
     fn begin(&self, fd: RawFd, exchange: &ExchangeBox, wire: Arc<Wire>) {
-        let deadline_ns = exchange.deadline_ns();
-        if deadline_ns == 0 {
+        let deadline = Deadline::from_abi(exchange.deadline_ns());
+        if deadline.is_never() {
             return;
         }
         let tracked = Tracked { request: TimedOutRequest::of(exchange.head()), wire };
         let mut requests = self.lock();
         requests.by_fd.insert(fd, tracked);
-        self.watch(&mut requests, fd, deadline_ns);
+        self.watch(&mut requests, fd, deadline);
     }
 
     /// Sets the deadline of a request, and wakes the thread if its next check is too late for that. It rarely is: while
     /// requests are served, the thread waits for the first deadline, and later requests have later ones.
-    fn watch(&self, requests: &mut Requests, fd: RawFd, deadline_ns: u64) {
-        let due_ns = due_ns(deadline_ns);
-        requests.by_fd.begin_wait(fd, due_ns, None);
-        if due_ns != 0 && due_ns < requests.check_ns {
+    fn watch(&self, requests: &mut Requests, fd: RawFd, deadline: Deadline) {
+        let due = deadline.later_by(GRACE_NS);
+        requests.by_fd.begin_wait(fd, due, None);
+        if due < requests.check {
             self.earlier.notify_one();
         }
     }
@@ -199,11 +200,9 @@ impl Tracker {
                 requests = self.lock();
                 continue;
             }
-            let pause = match requests.by_fd.earliest_deadline_ns() {
-                0 => PAUSE_MAX,
-                due_ns => Duration::from_nanos(due_ns.saturating_sub(now_ns)).min(PAUSE_MAX),
-            };
-            requests.check_ns = now_ns + nanoseconds(pause);
+            let left_ns = requests.by_fd.earliest_deadline().left_ns_at(now_ns);
+            let pause = Duration::from_nanos(left_ns).min(PAUSE_MAX);
+            requests.check = Deadline::after(now_ns, Some(pause));
             let waited = self.earlier.wait_timeout(requests, pause);
             requests = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -288,11 +287,6 @@ impl Tracker {
     fn lock(&self) -> MutexGuard<'_, Requests> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Returns when a request with this deadline is cut; 0 for never, without a deadline.
-fn due_ns(deadline_ns: u64) -> u64 {
-    if deadline_ns == 0 { 0 } else { deadline_ns.saturating_add(GRACE_NS) }
 }
 
 /// The time after its deadline at which a request is cut: a request that waits for its client detects the timeout

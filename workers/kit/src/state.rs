@@ -13,7 +13,8 @@
 use worker_api::Interest;
 
 use crate::active_request::ActiveRequest;
-use crate::clock::{deadline_after, now_ns};
+use crate::clock::now_ns;
+use crate::deadline::Deadline;
 use crate::io::Io;
 use crate::transfer_rate::TransferRate;
 use http1::{BodyDecoder, HeadScan};
@@ -117,7 +118,7 @@ impl Step {
 impl State {
     /// Starts waiting for a request on a kept-alive connection.
     pub(crate) fn next_head(io: &mut Io, now_ns: u64) -> Self {
-        io.deadline_ns = deadline_after(now_ns, io.context.config.keepalive);
+        io.deadline = Deadline::after(now_ns, io.context.config.keepalive);
         Self::Head(HeadReader {
             scan: HeadScan::default(),
             readable: !io.emptied,
@@ -130,7 +131,7 @@ impl State {
     /// Starts sending the rest of a response.
     pub(crate) fn flush(io: &mut Io, then: Then, body: Option<BodyDecoder>) -> Self {
         if !io.all_sent() {
-            io.deadline_ns = deadline_after(now_ns(), io.context.config.write_timeout);
+            io.deadline = Deadline::after(now_ns(), io.context.config.write_timeout);
         }
         Self::Flush(Flush { then, body })
     }

@@ -7,8 +7,8 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use crate::buffer::Output;
-use crate::clock::{earlier, now_ns};
 use crate::config::Config;
+use crate::deadline::Deadline;
 use crate::spool::{Buffers, CountedFile, Spool};
 use crate::stream::Stream;
 use crate::transfer_rate::TransferRate;
@@ -17,8 +17,8 @@ use crate::transfer_rate::TransferRate;
 pub(crate) struct Tail {
     source: Source,
     rate: TransferRate,
-    /// The deadline of the response, in monotonic nanoseconds; 0 for none.
-    deadline_ns: u64,
+    /// The deadline of the response.
+    deadline: Deadline,
 }
 
 /// Where the bytes come from.
@@ -49,8 +49,8 @@ impl Source {
 
 impl Tail {
     /// Creates a tail for a response with this deadline, which is sent at `rate` so far.
-    pub(crate) fn new(source: Source, rate: TransferRate, deadline_ns: u64) -> Self {
-        Self { source, rate, deadline_ns }
+    pub(crate) fn new(source: Source, rate: TransferRate, deadline: Deadline) -> Self {
+        Self { source, rate, deadline }
     }
 
     /// Sends a part of the tail, or moves it to the output; returns its length, 0 at the end.
@@ -97,14 +97,14 @@ impl Tail {
 
     /// Returns until when to wait for the client: the deadline of the response, or earlier if the client is too
     /// slow.
-    pub(crate) fn wait_deadline_ns(&mut self, config: &Config) -> u64 {
+    pub(crate) fn wait_deadline(&mut self, config: &Config) -> Deadline {
         let slow = self.rate.deadline(config.write_timeout, config.min_rate);
-        earlier(self.deadline_ns, slow)
+        self.deadline.min(slow)
     }
 
     /// Returns whether the client is too slow, as opposed to the request being too old.
     pub(crate) fn is_slow(&self) -> bool {
-        self.deadline_ns == 0 || now_ns() < self.deadline_ns
+        !self.deadline.is_past()
     }
 }
 

@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use crate::clock::{deadline_after, earlier, nanoseconds, now_ns};
+use crate::clock::{nanoseconds, now_ns};
+use crate::deadline::Deadline;
 
 /// The bytes transferred and the time spent waiting for them.
 #[derive(Debug, Default, Clone, Copy)]
@@ -29,24 +30,23 @@ impl TransferRate {
         self.bytes
     }
 
-    /// Starts or continues a wait for the client, and returns its deadline in monotonic nanoseconds; 0 for
-    /// none.
+    /// Starts or continues a wait for the client, and returns its deadline.
     ///
     /// The wait may last for `standstill` without a byte. All waits together may last as long as the transfer
     /// takes at `rate` bytes per second, plus one `standstill`.
-    pub(crate) fn deadline(&mut self, standstill: Option<Duration>, rate: u64) -> u64 {
+    pub(crate) fn deadline(&mut self, standstill: Option<Duration>, rate: u64) -> Deadline {
         if self.waiting_since_ns == 0 {
             self.waiting_since_ns = now_ns();
         }
-        let Some(standstill) = standstill else { return 0 };
-        let still = deadline_after(self.waiting_since_ns, Some(standstill));
+        let Some(standstill) = standstill else { return Deadline::NEVER };
+        let still = Deadline::after(self.waiting_since_ns, Some(standstill));
         if rate == 0 {
             return still;
         }
         let allowed_ns =
             nanoseconds(standstill).saturating_add(self.bytes.saturating_mul(1_000_000_000) / rate);
-        let slow = self.waiting_since_ns.saturating_add(allowed_ns.saturating_sub(self.waited_ns));
-        earlier(still, slow.max(1))
+        let left_ns = allowed_ns.saturating_sub(self.waited_ns);
+        still.min(Deadline::at_ns(self.waiting_since_ns).later_by(left_ns))
     }
 }
 
@@ -58,7 +58,7 @@ mod tests {
     fn a_client_that_trickles_gets_no_more_than_the_free_time() {
         let free = Some(Duration::from_secs(5));
         let mut rate = TransferRate { bytes: 4, waited_ns: 4_000_000_000, waiting_since_ns: 0 };
-        let left = rate.deadline(free, 240) - now_ns();
+        let left = rate.deadline(free, 240).left_ns_at(now_ns());
         assert!(left < 1_100_000_000, "4 bytes in 4 s at 240 a second leave about 1 s: {left} ns");
     }
 
@@ -67,12 +67,12 @@ mod tests {
         let free = Some(Duration::from_secs(5));
         let mut rate =
             TransferRate { bytes: 1_000_000, waited_ns: 4_000_000_000, waiting_since_ns: 0 };
-        let left = rate.deadline(free, 240) - now_ns();
+        let left = rate.deadline(free, 240).left_ns_at(now_ns());
         assert!(left > 4_900_000_000, "{left} ns");
     }
 
     #[test]
     fn without_a_limit_there_is_no_deadline() {
-        assert_eq!(TransferRate::default().deadline(None, 240), 0);
+        assert_eq!(TransferRate::default().deadline(None, 240), Deadline::NEVER);
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use worker_api::{AppHandle, Host, Result, WorkerContext};
 
 use crate::accept::{AcceptState, Acceptor};
-use crate::clock::{deadline_after, nanoseconds, now_ns};
 use crate::context::ServerContext;
+use crate::deadline::Deadline;
 use crate::{hung_request, threads};
 use http1::ResponseStyle;
 
@@ -101,19 +101,19 @@ impl WorkerBase {
     }
 
     /// Returns the deadline by which a worker that stops now has to finish its requests.
-    pub fn graceful_deadline_ns(&self) -> u64 {
-        deadline_after(now_ns(), self.context.config.graceful_timeout)
+    pub fn graceful_deadline(&self) -> Deadline {
+        Deadline::from_now(self.context.config.graceful_timeout)
     }
 
     /// Returns when to check again for background work of the application, while a worker drains.
-    pub fn look_again_ns() -> u64 {
-        now_ns() + nanoseconds(BACKGROUND_POLL)
+    pub fn look_again() -> Deadline {
+        Deadline::from_now(BACKGROUND_POLL)
     }
 
     /// Returns the deadline of idle connections in a worker that stops now: a client that is just sending its
     /// next request on one still receives a response, which closes the connection.
-    pub fn idle_drain_deadline_ns() -> u64 {
-        deadline_after(now_ns(), Some(IDLE_DRAIN))
+    pub fn idle_drain_deadline() -> Deadline {
+        Deadline::from_now(IDLE_DRAIN)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kit::{Connection, ConnectionDriver, RequestDeadlines, blocking, poll};
+use kit::{Connection, ConnectionDriver, Deadline, RequestDeadlines, blocking, poll};
 use worker_api::{Host, Interest, Result};
 
 /// Drives the connection of one request, and holds it after the exchange is over.
@@ -27,12 +27,12 @@ impl SyncDriver {
 }
 
 impl ConnectionDriver for SyncDriver {
-    fn wait(&self, fd: RawFd, interest: Interest, deadline_ns: u64) -> Result<()> {
-        blocking::in_time(poll::wait(fd, interest, deadline_ns, || self.host.notify()))
+    fn wait(&self, fd: RawFd, interest: Interest, deadline: Deadline) -> Result<()> {
+        blocking::in_time(poll::wait(fd, interest, deadline, || self.host.notify()))
     }
 
-    fn deadline_extended(&self, fd: RawFd, deadline_ns: u64) {
-        self.deadlines.extend(fd, deadline_ns);
+    fn deadline_extended(&self, fd: RawFd, deadline: Deadline) {
+        self.deadlines.extend(fd, deadline);
     }
 
     fn release(&self, connection: Box<Connection>) {

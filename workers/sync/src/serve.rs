@@ -5,10 +5,10 @@ use std::io;
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::time::Duration;
 
-use kit::clock::{earlier, nanoseconds, now_ns};
+use kit::clock::now_ns;
 use kit::{
-    AcceptQueue, AcceptResult, Acceptor, Advance, Connection, RequestDeadlines, TimedOutRequest,
-    WorkerBase,
+    AcceptQueue, AcceptResult, Acceptor, Advance, Connection, Deadline, RequestDeadlines,
+    TimedOutRequest, WorkerBase,
 };
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -29,7 +29,7 @@ pub(crate) struct Server<'a> {
     /// Whether the listeners are in the epoll: not while accepting is paused.
     listening: bool,
     /// The end of a pause in accepting, in monotonic nanoseconds; 0 for none.
-    pause_ends_ns: u64,
+    pause_ends: Deadline,
     wake: RawFd,
 }
 
@@ -49,7 +49,7 @@ impl<'a> Server<'a> {
             deadlines,
             accept_queue,
             listening: false,
-            pause_ends_ns: 0,
+            pause_ends: Deadline::NEVER,
             wake: wake.as_raw_fd(),
         };
         server.listen()?;
@@ -61,15 +61,15 @@ impl<'a> Server<'a> {
         while self.base.host.alive() {
             self.base.tick();
             self.end_pause();
-            let tick_ns = now_ns() + nanoseconds(self.base.pause());
-            self.turn(earlier(tick_ns, self.pause_ends_ns))?;
+            let tick = Deadline::from_now(self.base.pause());
+            self.turn(tick.min(self.pause_ends))?;
         }
         self.finish()
     }
 
-    /// Waits until `until_ns` at the latest, and handles the events.
-    fn turn(&mut self, until_ns: u64) -> io::Result<()> {
-        for ready in self.wait(until_ns)? {
+    /// Waits until `until` at the latest, and handles the events.
+    fn turn(&mut self, until: Deadline) -> io::Result<()> {
+        for ready in self.wait(until)? {
             if ready == self.wake {
                 self.base.host.deliver_signals();
             } else if let Some(connection) = self.waiting.take(ready) {
@@ -88,9 +88,9 @@ impl<'a> Server<'a> {
         Ok(())
     }
 
-    fn wait(&mut self, until_ns: u64) -> io::Result<Vec<RawFd>> {
-        let until_ns = earlier(until_ns, self.waiting.deadline_ns());
-        let left_ms = until_ns.saturating_sub(now_ns()).div_ceil(1_000_000).min(WAIT_MAX_MS);
+    fn wait(&mut self, until: Deadline) -> io::Result<Vec<RawFd>> {
+        let until = until.min(self.waiting.deadline());
+        let left_ms = until.left_ns_at(now_ns()).div_ceil(1_000_000).min(WAIT_MAX_MS);
         let mut events = [EpollEvent::empty(); EVENTS_MAX];
         match self.epoll.wait(&mut events, EpollTimeout::from(left_ms as u16)) {
             Ok(count) => Ok(events[..count].iter().map(|event| event.data() as RawFd).collect()),
@@ -194,13 +194,14 @@ impl<'a> Server<'a> {
             self.close(oldest);
         }
         self.unlisten();
-        self.pause_ends_ns = now_ns() + nanoseconds(pause);
+        self.pause_ends = Deadline::from_now(pause);
     }
 
     /// Listens again after a pause. If the epoll cannot take the listeners, the next turn tries again.
     fn end_pause(&mut self) {
-        if !self.listening && now_ns() >= self.pause_ends_ns && self.base.host.alive() {
-            self.pause_ends_ns = 0;
+        let pause_ended = self.pause_ends.is_never() || self.pause_ends.is_past();
+        if !self.listening && pause_ended && self.base.host.alive() {
+            self.pause_ends = Deadline::NEVER;
             let _ = self.listen();
         }
     }
@@ -220,24 +221,24 @@ impl<'a> Server<'a> {
     /// parked connections for the time that a request may already be on its way.
     fn finish(&mut self) -> io::Result<()> {
         self.base.context.drain();
-        let deadline_ns = self.base.graceful_deadline_ns();
+        let deadline = self.base.graceful_deadline();
         self.unlisten();
         let base = self.base;
         for (acceptor, mut left) in base.remaining_backlog() {
-            while left > 0 && now_ns() < deadline_ns && self.accept(acceptor) {
+            while left > 0 && !deadline.is_past() && self.accept(acceptor) {
                 left -= 1;
                 if self.waiting.len() > 0 {
-                    self.turn(now_ns())?;
+                    self.turn(Deadline::PAST)?;
                 }
             }
         }
         self.base.host.close_listeners();
-        self.waiting.shorten_idle_deadline(WorkerBase::idle_drain_deadline_ns());
+        self.waiting.shorten_idle_deadline(WorkerBase::idle_drain_deadline());
         while (self.waiting.len() > 0 || !self.base.context.background.is_idle())
-            && now_ns() < deadline_ns
+            && !deadline.is_past()
         {
             self.base.tick();
-            self.turn(earlier(deadline_ns, WorkerBase::look_again_ns()))?;
+            self.turn(deadline.min(WorkerBase::look_again()))?;
         }
         Ok(())
     }

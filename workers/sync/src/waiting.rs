@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::RawFd;
 
 use kit::clock::now_ns;
-use kit::{Connection, Registry};
+use kit::{Connection, Deadline, Registry};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use worker_api::Interest;
@@ -36,10 +36,10 @@ impl WaitingConnections {
             Err(Errno::EEXIST) => epoll.modify(&connection, &mut event)?,
             Err(errno) => return Err(errno.into()),
         }
-        let deadline_ns = connection.deadline_ns();
+        let deadline = connection.deadline();
         let since = self.eviction_order(&connection);
         self.parked.insert(fd, connection);
-        self.parked.begin_wait(fd, deadline_ns, Some(since));
+        self.parked.begin_wait(fd, deadline, Some(since));
         Ok(())
     }
 
@@ -51,8 +51,7 @@ impl WaitingConnections {
 
     /// Takes the connections whose deadline has passed.
     pub(crate) fn take_expired(&mut self) -> Vec<Box<Connection>> {
-        let deadline_ns = self.deadline_ns();
-        if deadline_ns == 0 {
+        if self.deadline().is_never() {
             return Vec::new();
         }
         let now_ns = now_ns();
@@ -70,11 +69,11 @@ impl WaitingConnections {
         self.take(fd)
     }
 
-    /// Moves the deadline of idle connections to `deadline_ns` if it is later.
-    pub(crate) fn shorten_idle_deadline(&mut self, deadline_ns: u64) {
+    /// Moves the deadline of idle connections to `deadline` if it is later.
+    pub(crate) fn shorten_idle_deadline(&mut self, deadline: Deadline) {
         self.parked.update_deadlines(|connection| {
-            connection.shorten_idle_deadline(deadline_ns);
-            Some(connection.deadline_ns())
+            connection.shorten_idle_deadline(deadline);
+            Some(connection.deadline())
         });
     }
 
@@ -83,9 +82,9 @@ impl WaitingConnections {
         self.parked.len()
     }
 
-    /// Returns a lower bound of all deadlines; 0 for none.
-    pub(crate) fn deadline_ns(&self) -> u64 {
-        self.parked.deadline_ns()
+    /// Returns a lower bound of all deadlines.
+    pub(crate) fn deadline(&self) -> Deadline {
+        self.parked.deadline()
     }
 
     /// Returns the place of a connection in the order of eviction: connections that are in the middle of a request come after

@@ -4,10 +4,11 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use kit::{
-    Advance, Connection, ConnectionDriver, RequestDeadlines, ServerContext, WorkerBase, blocking,
-    clock, poll,
+    Advance, Connection, ConnectionDriver, Deadline, RequestDeadlines, ServerContext, WorkerBase,
+    blocking, poll,
 };
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use worker_api::{Counter, Interest, Result};
@@ -100,14 +101,14 @@ impl OpenConnection {
     fn wait(&self, connection: &mut Connection, interest: Interest) -> io::Result<bool> {
         loop {
             if self.0.context.draining() {
-                connection.shorten_idle_deadline(WorkerBase::idle_drain_deadline_ns());
+                connection.shorten_idle_deadline(WorkerBase::idle_drain_deadline());
             }
-            let deadline_ns = connection.deadline_ns();
-            let until_ns = clock::earlier(deadline_ns, clock::now_ns() + SLICE_NS);
-            if poll::wait(connection.fd(), interest, until_ns, || ())? {
+            let deadline = connection.deadline();
+            let until = deadline.min(Deadline::from_now(SLICE));
+            if poll::wait(connection.fd(), interest, until, || ())? {
                 return Ok(true);
             }
-            if deadline_ns != 0 && clock::now_ns() >= deadline_ns {
+            if deadline.is_past() {
                 return Ok(false);
             }
         }
@@ -127,12 +128,12 @@ impl ThreadDriver {
 }
 
 impl ConnectionDriver for ThreadDriver {
-    fn wait(&self, fd: RawFd, interest: Interest, deadline_ns: u64) -> Result<()> {
-        blocking::in_time(poll::wait(fd, interest, deadline_ns, || ()))
+    fn wait(&self, fd: RawFd, interest: Interest, deadline: Deadline) -> Result<()> {
+        blocking::in_time(poll::wait(fd, interest, deadline, || ()))
     }
 
-    fn deadline_extended(&self, fd: RawFd, deadline_ns: u64) {
-        self.shared.deadlines.extend(fd, deadline_ns);
+    fn deadline_extended(&self, fd: RawFd, deadline: Deadline) {
+        self.shared.deadlines.extend(fd, deadline);
     }
 
     fn release(&self, connection: Box<Connection>) {
@@ -142,4 +143,4 @@ impl ConnectionDriver for ThreadDriver {
 }
 
 /// How long a wait lasts before the thread checks whether the worker is stopping.
-const SLICE_NS: u64 = 1_000_000_000;
+const SLICE: Duration = Duration::from_secs(1);

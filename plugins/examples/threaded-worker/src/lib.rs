@@ -115,8 +115,8 @@ impl Threaded {
     /// for the threads.
     fn finish(&self) -> io::Result<()> {
         self.base.context.drain();
-        let deadline_ns = self.base.graceful_deadline_ns();
-        let in_time = || deadline_ns == 0 || clock::now_ns() < deadline_ns;
+        let deadline = self.base.graceful_deadline();
+        let in_time = || !deadline.is_past();
         for (acceptor, mut left) in self.base.remaining_backlog() {
             while left > 0 && in_time() && !self.base.context.is_stuck() && self.accept(acceptor) {
                 left -= 1;

@@ -96,13 +96,13 @@ fn stop(
     greenlets: &Rc<Greenlets>,
     servers: Vec<Rc<StreamServer>>,
 ) -> Result<()> {
-    let deadline_ns = state.base.graceful_deadline_ns();
+    let deadline = state.base.graceful_deadline();
     state.base.context.drain();
-    servers.iter().try_for_each(|server| server.accept_backlog(deadline_ns))?;
+    servers.iter().try_for_each(|server| server.accept_backlog(deadline))?;
     drop(servers);
     state.base.host.close_listeners();
     state.connections.drain();
-    if state.wait_empty(deadline_ns)? || state.is_quitting() {
+    if state.wait_empty(deadline)? || state.is_quitting() {
         return Ok(());
     }
     tracing::warn!(

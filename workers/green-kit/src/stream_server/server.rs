@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use crate::Listening;
 use green::{Interest, Timer};
-use kit::clock::now_ns;
-use kit::{AcceptResult, Acceptor, crowd};
+use kit::{AcceptResult, Acceptor, Deadline, crowd};
 use worker_api::{Failure, FailureKind, Result};
 
 use crate::process::ended;
@@ -81,10 +80,10 @@ impl StreamServer {
         self.pause();
     }
 
-    /// Accepts the remaining backlog when the worker stops, until `deadline_ns` at the latest (0: no limit).
-    pub fn accept_backlog(&self, deadline_ns: u64) -> Result<()> {
+    /// Accepts the remaining backlog when the worker stops, until `deadline` at the latest.
+    pub fn accept_backlog(&self, deadline: Deadline) -> Result<()> {
         let mut left = self.listening.remaining_backlog(self.greenlets.connections().host());
-        while left > 0 && (deadline_ns == 0 || now_ns() < deadline_ns) {
+        while left > 0 && !deadline.is_past() {
             if self.greenlets.full() {
                 // Wait for a connection to close.
                 green::sleep(FULL_PAUSE).map_err(|interrupt| ended(&interrupt))?;

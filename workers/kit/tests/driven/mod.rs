@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex};
 
 use doubles::{Closure, TestHost};
-use kit::{Acceptor, Advance, Connection, ConnectionDriver, ServerContext};
+use kit::{Acceptor, Advance, Connection, ConnectionDriver, Deadline, ServerContext};
 use nix::sys::socket::{setsockopt, sockopt};
 use worker_api::raw::RawHost as _;
 use worker_api::{AppHandle, Exchange, Interest, Result};
@@ -131,11 +131,11 @@ struct TestDriver {
 }
 
 impl ConnectionDriver for TestDriver {
-    fn wait(&self, fd: RawFd, interest: Interest, deadline_ns: u64) -> Result<()> {
+    fn wait(&self, fd: RawFd, interest: Interest, deadline: Deadline) -> Result<()> {
         if let Some(bytes) = self.on_wait.lock().unwrap().take() {
             (&self.client).write_all(bytes).unwrap();
         }
-        let ready = kit::poll::wait(fd, interest, deadline_ns, || ()).unwrap();
+        let ready = kit::poll::wait(fd, interest, deadline, || ()).unwrap();
         assert!(ready, "no test waits until a deadline");
         Ok(())
     }
