@@ -26,7 +26,7 @@
 //! | [`similar`] | similarity of words, for "did you mean" | everywhere |
 //! | [`exit_status`] | exit statuses of all processes | everywhere |
 //! | `capacity` | how many workers fit into the container | arbiter |
-//! | [`process`], [`descriptors`], [`privileges`], [`signal_inbox`], [`clock`], `limits`, `safe_path`, `socket_file` | system calls, each in one place | everywhere |
+//! | [`process`], [`descriptors`], [`privileges`], [`signal_inbox`], [`clock`], `limits`, `memfd`, `safe_path`, `socket_file` | system calls, each in one place | everywhere |
 //!
 //! # Invariants
 //!
@@ -49,6 +49,7 @@ pub mod interpreter;
 mod limits;
 pub mod listener;
 pub mod log;
+mod memfd;
 pub mod message;
 pub mod mold;
 mod namer;

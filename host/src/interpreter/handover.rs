@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +16,7 @@ use super::runtime::Runtime;
 use crate::hooks::Commands;
 use crate::listener::{Listener, ListenerRecord};
 use crate::log::{ErrorLog, LogRecord};
+use crate::memfd::{MFdFlags, memfd_create};
 use crate::message::Channel;
 use crate::payload::MoldContext;
 use crate::process;

@@ -7,7 +7,7 @@
 //! write, and on kernels that do not support it for pipes (before 6.4), a check with `poll` has to do, which can
 //! race with another writer.
 
-use std::ffi::c_void;
+use std::ffi::{c_long, c_void};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -127,10 +127,15 @@ fn open_again(fd: BorrowedFd<'_>, flags: OFlag) -> nix::Result<OwnedFd> {
 fn write_nowait(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
     let part =
         libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast::<c_void>(), iov_len: bytes.len() };
-    // SAFETY: the one part describes `bytes`, which the call only reads; -1 stands for the file's own
-    // position.
-    let written =
-        unsafe { libc::pwritev2(fd.as_raw_fd(), &raw const part, 1, -1, libc::RWF_NOWAIT) };
+    let fd = fd.as_raw_fd();
+    // One part, and the file's own position in two halves.
+    let (count, low, high): (c_long, c_long, c_long) = (1, -1, -1);
+    // As a system call, because glibc before 2.26 has no function for it, and the wheel runs with 2.17.
+    // SAFETY: the one part describes `bytes`, which the call only reads.
+    let written = unsafe {
+        let part = &raw const part;
+        libc::syscall(libc::SYS_pwritev2, fd, part, count, low, high, libc::RWF_NOWAIT)
+    };
     Errno::result(written).map(|written| written as usize)
 }
 

@@ -16,8 +16,9 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::statvfs::{FsFlags, statvfs};
+
+use crate::memfd::{MFdFlags, memfd_create};
 
 /// A copy that can still be changed.
 #[derive(Debug)]

@@ -23,13 +23,13 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
 use nix::libc::{self, c_void};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use nix::sys::stat::Mode;
 
 use super::layout::{
     CounterPages, FILE_SIZE, LEDGER_SIZE, LinePages, SLOTS_TOTAL, Slot, SlotPages,
 };
+use crate::memfd::{MFdFlags, memfd_create};
 
 /// The memory of one slot, on its way to its owner.
 #[derive(Debug)]
