@@ -142,6 +142,12 @@ fn completions_and_manual_pages_need_no_server() {
     for name in ["hostctl.1", "hostctl-swap.1", "host.1"] {
         assert!(directory.path().join(name).exists(), "{name}");
     }
+    let path = directory.path().to_str().unwrap();
+    assert_eq!(hostctl(nowhere, &["completions", "zsh", path]).status.code(), Some(0));
+    for name in ["host", "jimu", "hostctl", "jimuctl"] {
+        let script = std::fs::read_to_string(directory.path().join(format!("_{name}"))).unwrap();
+        assert!(script.starts_with(&format!("#compdef {name}\n")), "{name}");
+    }
 }
 
 #[test]

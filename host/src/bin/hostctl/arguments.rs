@@ -132,10 +132,12 @@ pub(crate) enum Command {
         #[arg(long, value_name = "PATH", help = PYTHON_HELP)]
         python: Option<PathBuf>,
     },
-    /// Print a shell completion script
+    /// Print the completion script of hostctl, or write those of all commands to a directory
     Completions {
         /// Shell
         shell: Shell,
+        /// Directory
+        directory: Option<PathBuf>,
     },
     /// Print the manual page, or write those of all commands to a directory
     Man {

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
+use clap_complete::Shell;
 use host::control::client::{ClientError, ask};
 use host::control::{Request, Response};
 use host::settings::default_control_socket;
@@ -21,12 +22,8 @@ use arguments::{Arguments, Command, ConfigCommand, GenerationCommand, WorkersCom
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match &arguments.command {
-        Command::Completions { shell } => {
-            let mut command = Arguments::command();
-            let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut command, NAME, &mut script);
-            say(script);
-            return ExitCode::SUCCESS;
+        Command::Completions { shell, directory } => {
+            return completions(*shell, directory.as_deref());
         }
         Command::Man { directory } => return man(directory.as_deref()),
         Command::Convert { file, python } => return convert::run(file, python.clone()),
@@ -134,6 +131,29 @@ fn show(arguments: &Arguments, response: &Response) {
     }
 }
 
+/// Writes completion scripts: that of `hostctl` to standard output, or those of all commands, under both names of each,
+/// to a directory.
+fn completions(shell: Shell, directory: Option<&Path>) -> ExitCode {
+    let Some(directory) = directory else {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Arguments::command(), NAME, &mut script);
+        say(script);
+        return ExitCode::SUCCESS;
+    };
+    let commands = [
+        ("host", host::settings::command()),
+        ("jimu", host::settings::command()),
+        (NAME, Arguments::command()),
+        ("jimuctl", Arguments::command()),
+    ];
+    let result = std::fs::create_dir_all(directory).and_then(|()| {
+        commands.into_iter().try_for_each(|(name, mut command)| {
+            clap_complete::generate_to(shell, &mut command, name, directory).map(drop)
+        })
+    });
+    written(result, "completion scripts")
+}
+
 /// Writes manual pages: that of `hostctl` to standard output, or those of all commands to a directory.
 fn man(directory: Option<&Path>) -> ExitCode {
     let command = Arguments::command();
@@ -143,10 +163,14 @@ fn man(directory: Option<&Path>) -> ExitCode {
             .and_then(|()| clap_mangen::generate_to(host::settings::command(), directory)),
         None => clap_mangen::Man::new(command).render(&mut std::io::stdout()),
     };
+    written(result, "manual pages")
+}
+
+fn written(result: std::io::Result<()>, what: &str) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: cannot write the manual pages: {error}");
+            eprintln!("error: cannot write the {what}: {error}");
             ExitCode::FAILURE
         }
     }
