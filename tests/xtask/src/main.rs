@@ -1,11 +1,20 @@
-//! The project's commands, `cargo xtask ...`. Not part of the product: it only calls cargo, Python and `host`.
+//! The project's commands, `cargo xtask ...`. Not part of the product: it only calls cargo, Python, `host` and packaging tools.
 
 mod count;
+mod debian;
+mod dist;
+mod files;
 mod paths;
 mod python;
+mod run;
+mod stage;
 mod steps;
+mod wheel;
 
-use std::{env, process::ExitCode};
+use std::{env, path::Path, process::ExitCode};
+
+use run::report;
+use stage::Linker;
 
 const HELP: &str = "\
 cargo xtask serve [FLAGS]   build everything (release) and serve the welcome page on 127.0.0.1:8000;
@@ -18,6 +27,11 @@ cargo xtask bench [SCENARIO...] [--rounds N]
                             measure against the peers that there are, and write docs/performance.md;
                             --list names the scenarios
 cargo xtask lint            formatting and clippy, warnings are errors
+cargo xtask wheel           make the wheel in target/wheels, for every CPython from 3.9 on
+cargo xtask sdist           make the source distribution in target/wheels
+cargo xtask dist            make archives of the installed server and of its debug information in target/dist
+cargo xtask deb             make a Debian package in target/dist
+cargo xtask stage PREFIX    build (release), and lay out the installed server in PREFIX
 cargo xtask python          make the virtual environments of the Python tests, and print the interpreter
 ";
 
@@ -33,6 +47,14 @@ fn main() -> ExitCode {
         },
         "bench" => steps::bench(&words),
         "lint" => steps::lint(),
+        "wheel" => report(wheel::wheel()),
+        "sdist" => report(wheel::source()),
+        "dist" => report(dist::archives()),
+        "deb" => report(debian::package()),
+        "stage" => match words.as_slice() {
+            [prefix] => report(stage::stage(Linker::Own, Path::new(prefix), None)),
+            _ => refuse("stage PREFIX"),
+        },
         "python" => match python::environments() {
             Ok(path) => {
                 println!("{}", path.display());

@@ -1,6 +1,9 @@
-//! The virtual environments of the Python tests, created once in target/ from tests/requirements*.txt.
+//! Virtual environments, created once in target/: those of the Python tests from tests/requirements*.txt, that of the
+//! packaging tools from python/tools.txt.
 
 use std::{
+    env,
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -16,6 +19,19 @@ const PROBE: &str = "import sys, ensurepip, venv; sys.exit(sys.version_info < (3
 pub(crate) fn environments() -> Result<PathBuf, String> {
     made("venv-httpbin", "tests/requirements-httpbin.txt")?;
     made("venv", "tests/requirements.txt")
+}
+
+/// Creates the environment of the packaging tools unless it exists, and returns the directory of their programs.
+pub(crate) fn tools() -> Result<PathBuf, String> {
+    made("tools", "python/tools.txt")?;
+    Ok(target().join("tools/bin"))
+}
+
+/// Returns the search path for programs with a directory at its start.
+pub(crate) fn path_with(directory: &Path) -> OsString {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let directories = std::iter::once(directory.to_owned()).chain(env::split_paths(&path));
+    env::join_paths(directories).unwrap_or(path)
 }
 
 fn made(name: &str, requirements: &str) -> Result<PathBuf, String> {
@@ -43,7 +59,8 @@ fn usable() -> Result<(), String> {
     let output = Command::new("python3").args(["-c", PROBE]).stderr(Stdio::null()).output();
     match output {
         Ok(output) if output.status.success() => Ok(()),
-        _ => Err("the Python tests need Python 3.10 or later with venv: apt-get install python3 python3-venv".into()),
+        _ => Err("this needs Python 3.10 or later with venv: apt-get install python3 python3-venv"
+            .into()),
     }
 }
 

@@ -1,8 +1,6 @@
 //! The steps of each command.
 
 use std::{
-    env,
-    ffi::OsString,
     fmt::Write as _,
     io::{BufRead, BufReader},
     os::unix::process::CommandExt,
@@ -12,8 +10,9 @@ use std::{
 
 use crate::{
     count::{self, Counts},
-    paths::{root, target},
+    paths::target,
     python,
+    run::{cargo, succeeds},
 };
 
 /// Maximum number of failed tests that are run again alone.
@@ -109,22 +108,6 @@ pub(crate) fn lint() -> ExitCode {
     let formatted = succeeds(cargo().args(["fmt", "--all", "--check"]));
     let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     if succeeds(cargo().args(clippy)) && formatted { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-fn cargo() -> Command {
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
-    command.current_dir(root());
-    command
-}
-
-fn succeeds(command: &mut Command) -> bool {
-    match command.status() {
-        Ok(status) => status.success(),
-        Err(error) => {
-            eprintln!("xtask: {}: {error}", command.get_program().display());
-            false
-        }
-    }
 }
 
 /// Runs failed tests again, each alone: on a busy machine a test with processes and timeouts may fail for that

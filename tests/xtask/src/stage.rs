@@ -1,0 +1,165 @@
+//! Lays out the installed server below a prefix: what the wheel, the archive and the Debian package contain.
+//!
+//! ```text
+//!     bin/        host, hostctl; jimu and jimuctl, which execute them
+//!     lib/host/   worker classes, plugins, the runtime for Python
+//!     share/      manual pages and completions
+//! ```
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{
+    files,
+    paths::{root, target},
+    python,
+    run::{cargo, in_root, output, run},
+};
+
+/// Machine and operating system of what is built.
+pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// The oldest C library that runs what zig links: that of RHEL 7, the oldest that manylinux names. Rust itself requires
+/// this version.
+pub(crate) const OLDEST_GLIBC: &str = "2.17";
+
+/// How the release is linked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Linker {
+    /// By this machine's compiler, for its C library and later ones.
+    Own,
+    /// By zig, for `OLDEST_GLIBC` and later ones.
+    Zig,
+}
+
+/// Builds the release and lays it out in `prefix`. Debug information goes to `debug`, if given.
+pub(crate) fn stage(linker: Linker, prefix: &Path, debug: Option<&Path>) -> Result<(), String> {
+    let libraries = libraries()?;
+    let built = build(linker, &libraries)?;
+    files::fresh(prefix)?;
+    for name in ["host", "hostctl"] {
+        strip(&built.join(name), &prefix.join("bin").join(name), debug)?;
+    }
+    for library in &libraries {
+        let file = format!("lib{}.so", library.replace('-', "_"));
+        strip(&built.join(&file), &prefix.join("lib/host").join(&file), debug)?;
+    }
+    for (name, command) in NAMES {
+        files::write(&prefix.join("bin").join(name), &second_name(command), 0o755)?;
+    }
+    documents(prefix)
+}
+
+/// Returns the packages whose libraries ship, by their manifests: every class, every plugin, the runtime, and the
+/// application of `host --check-worker`.
+fn libraries() -> Result<Vec<String>, String> {
+    let mut found = vec!["check-app".to_owned(), "jimu-runtime".to_owned()];
+    for directory in ["workers", "plugins"] {
+        let entries = fs::read_dir(root().join(directory));
+        let entries = entries.map_err(|error| format!("{directory}: {error}"))?.flatten();
+        for manifest in entries.map(|entry| entry.path().join("Cargo.toml")) {
+            if manifest.exists() {
+                found.extend(plugin_of(&files::read(&manifest)?));
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Returns the name of the package of this manifest if it is built as a plugin.
+fn plugin_of(manifest: &str) -> Option<String> {
+    let is_library =
+        manifest.lines().any(|line| line.starts_with("crate-type") && line.contains("\"cdylib\""));
+    let name = manifest.lines().find_map(|line| line.strip_prefix("name = "))?;
+    is_library.then(|| name.trim_matches('"').to_owned())
+}
+
+/// Builds the release, and returns where cargo puts it.
+fn build(linker: Linker, libraries: &[String]) -> Result<PathBuf, String> {
+    let (mut command, built) = match linker {
+        Linker::Own => (cargo_build(), target().join("release")),
+        Linker::Zig => (zig_build()?, target().join(TARGET).join("release")),
+    };
+    command.args(["--release", "-p", "host"]);
+    run(command.args(libraries.iter().flat_map(|library| ["-p", library])))?;
+    Ok(built)
+}
+
+fn cargo_build() -> Command {
+    let mut command = cargo();
+    command.arg("build");
+    command
+}
+
+fn zig_build() -> Result<Command, String> {
+    let tools = python::tools()?;
+    let mut command = in_root(tools.join("cargo-zigbuild").as_os_str());
+    command.args(["zigbuild", "--target"]);
+    command.arg(format!("{TARGET}.{OLDEST_GLIBC}")).env("PATH", python::path_with(&tools));
+    // Debuggers and `hostctl status` identify a library by its build-id; zig writes none by default.
+    command.env("RUSTFLAGS", "-C link-arg=-Wl,--build-id=sha1");
+    Ok(command)
+}
+
+/// Copies an executable or a library without symbols and debug information, which go to `debug`, where debuggers find
+/// them by build-id.
+fn strip(from: &Path, to: &Path, debug: Option<&Path>) -> Result<(), String> {
+    files::copy(from, to)?;
+    if let Some(debug) = debug {
+        let notes = output(Command::new("readelf").arg("-n").arg(from))?;
+        let id = notes.lines().find_map(|line| line.trim().strip_prefix("Build ID: "));
+        let id = id.ok_or_else(|| format!("{}: no build-id", from.display()))?;
+        let file = debug.join(".build-id").join(&id[..2]).join(format!("{}.debug", &id[2..]));
+        file.parent().map_or(Ok(()), files::create)?;
+        run(Command::new("objcopy").arg("--only-keep-debug").arg(from).arg(file))?;
+    }
+    run(Command::new("strip").arg(to))
+}
+
+/// Returns a script that is a second name of a command. It is executed in place of the script, and so is what `ps`
+/// and the application see. Wheels contain no symbolic links.
+fn second_name(command: &str) -> String {
+    format!("#!/bin/sh\nexec \"$(dirname \"$(readlink -f \"$0\")\")/{command}\" \"$@\"\n")
+}
+
+/// Writes manual pages and completions.
+fn documents(prefix: &Path) -> Result<(), String> {
+    let hostctl = prefix.join("bin/hostctl");
+    let manual = prefix.join("share/man/man1");
+    run(Command::new(&hostctl).arg("man").arg(&manual))?;
+    for (name, command) in NAMES {
+        let page = format!(".so man1/{command}.1\n");
+        files::write(&manual.join(name).with_extension("1"), &page, 0o644)?;
+    }
+    for (shell, directory) in COMPLETIONS {
+        let directory = prefix.join("share").join(directory);
+        run(Command::new(&hostctl).args(["completions", shell]).arg(directory))?;
+    }
+    Ok(())
+}
+
+/// Second names, because a DNS tool is called `host`, too.
+const NAMES: [(&str, &str); 2] = [("jimu", "host"), ("jimuctl", "hostctl")];
+/// Where shells look for completions.
+const COMPLETIONS: [(&str, &str); 3] = [
+    ("bash", "bash-completion/completions"),
+    ("zsh", "zsh/site-functions"),
+    ("fish", "fish/vendor_completions.d"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_ships_is_found() {
+        let libraries = libraries().unwrap();
+        for name in ["check-app", "jimu-runtime", "sync-worker", "welcome-app", "wsgi-app"] {
+            assert!(libraries.iter().any(|library| library == name), "{name}: {libraries:?}");
+        }
+        assert!(!libraries.iter().any(|library| library.starts_with("jimu-kit")), "{libraries:?}");
+    }
+}
