@@ -75,7 +75,7 @@ impl Limits {
         let memory = self.memory.map_or(usize::MAX, |bytes| {
             usize::try_from(bytes / WORKER_BYTES).unwrap_or(usize::MAX)
         });
-        usable_cpus.min(quota).min(memory).clamp(1, crate::settings::WORKERS_MAX)
+        usable_cpus.min(quota).min(memory).clamp(1, WORKERS_MAX)
     }
 }
 
@@ -119,6 +119,9 @@ const MEMORY_V1: &str = "memory.limit_in_bytes";
 const NO_LIMIT_V1: u64 = 1 << 62;
 /// What a worker may need, for the purpose of counting workers: a Django project takes 30 to 100 MiB.
 const WORKER_BYTES: u64 = 128 << 20;
+
+/// Maximum number of worker processes: each has a slot in the scoreboard.
+pub const WORKERS_MAX: usize = 1024;
 
 #[cfg(test)]
 mod tests {
@@ -200,7 +203,7 @@ mod tests {
         assert_eq!(workers(Some(0.5), None, 160), 1);
         assert_eq!(workers(None, Some(512 << 20), 160), 4);
         assert_eq!(workers(None, Some(1 << 20), 160), 1);
-        assert_eq!(workers(None, None, 5000), crate::settings::WORKERS_MAX);
+        assert_eq!(workers(None, None, 5000), WORKERS_MAX);
         assert!((1..=usable_cpus()).contains(&super::workers()));
     }
 }

@@ -46,7 +46,9 @@ pub use losses::is_django_project;
 pub use page::page;
 pub use record::SettingsRecord;
 pub use sections::Sections;
-pub use table::{Settings, TABLE, WORKERS_MAX};
+pub use table::{Settings, TABLE};
+
+pub use crate::capacity::WORKERS_MAX;
 pub use types::{
     Account, ClientCertificate, GroupId, HeaderMap, LogFormat, LogLevel, LogTarget, ProxyProtocol,
     PythonOptions, StatsdHost, SyslogAddress, SyslogFacility, TlsVersion, TrustedPeers,

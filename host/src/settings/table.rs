@@ -15,6 +15,7 @@ use super::{
     },
     value::{Kind, Value},
 };
+use crate::capacity::WORKERS_MAX;
 use crate::log::AccessFormat;
 
 /// Maximum duration of a setting: a year.
@@ -22,8 +23,6 @@ const YEAR: f64 = 366.0 * 86_400.0;
 const SECONDS: Kind = Kind::Seconds { max: YEAR };
 /// Upper bound of each queue and table whose length is a setting; far above what one machine can use.
 const MANY: i64 = 1 << 20;
-/// Maximum number of worker processes: each has a slot in the scoreboard.
-pub const WORKERS_MAX: usize = 1024;
 /// For counters and sizes without a specific bound.
 const HUGE: i64 = i64::MAX;
 

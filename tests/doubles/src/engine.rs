@@ -11,6 +11,7 @@ use worker_api::abi::std_types::RResult;
 use worker_api::raw::{ExchangeBox, RawEngine, RawEngine_TO};
 use worker_api::{AppHandle, Failure, Waker};
 
+use crate::exchange::Turn;
 use crate::{Request, Response, locked};
 
 /// A worker class's engine. It hands over the exchanges that were added, and stops when all have ended.
@@ -37,7 +38,8 @@ impl Engine {
 
     /// Adds a request, which is handed over in the next turn.
     pub fn add(self: &Arc<Self>, mut request: Request) -> Arc<Mutex<Response>> {
-        request.engine = Some(Arc::clone(self));
+        let turn: Arc<dyn Turn> = Arc::<Self>::clone(self);
+        request.engine = Some(turn);
         let (exchange, seen) = request.exchange();
         locked(&self.waiting).push(exchange);
         locked(&self.seen).push(Arc::clone(&seen));
@@ -51,14 +53,15 @@ impl Engine {
         app.run_loop(RawEngine_TO::from_value(driven, TD_Opaque))
     }
 
-    /// Fires a waker in the next turn.
-    pub(crate) fn wake_later(&self, waker: Waker) {
-        locked(&self.wakers).push(waker);
-        self.signal();
-    }
-
     fn signal(&self) {
         (&self.event).write_all(&1_u64.to_ne_bytes()).expect("an event can be counted");
+    }
+}
+
+impl Turn for Engine {
+    fn wake_later(&self, waker: Waker) {
+        locked(&self.wakers).push(waker);
+        self.signal();
     }
 }
 

@@ -1,7 +1,7 @@
 //! Requests and responses in memory, as an application sees them.
 
 use std::fs;
-use std::os::fd::{AsRawFd as _, IntoRawFd as _};
+use std::os::fd::{AsRawFd, IntoRawFd as _};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
@@ -10,7 +10,7 @@ use worker_api::abi::std_types::{ROption, RResult, RSlice, RSliceMut, RStr, RVec
 use worker_api::raw::{ExchangeBox, Hijacked, Interest, RawExchange, RawExchange_TO, Step};
 use worker_api::{Address, AppHandle, Failure, FailureKind, Header, RequestHead, Version, Waker};
 
-use crate::{Engine, locked};
+use crate::locked;
 
 /// A response, as seen by the client.
 #[derive(Clone, Default, Debug)]
@@ -56,6 +56,12 @@ impl Response {
     }
 }
 
+/// What completes the pending operations of a request.
+pub trait Turn: Send + Sync {
+    /// Fires a waker in the next turn.
+    fn wake_later(&self, waker: Waker);
+}
+
 /// A request to send.
 #[derive(Clone)]
 pub struct Request {
@@ -76,7 +82,7 @@ pub struct Request {
     /// Number of bytes of the response after which the client disconnects.
     pub reads_until: Option<usize>,
     /// The engine that must turn before a pending operation completes.
-    pub engine: Option<Arc<Engine>>,
+    pub engine: Option<Arc<dyn Turn>>,
     /// The client's port; 0 if it has none.
     pub port: u16,
     /// The server's end of the connection, if there is one.
@@ -340,7 +346,7 @@ impl RawExchange for InMemory {
     }
 
     fn descriptor(&self) -> i32 {
-        self.request.connection.as_ref().map_or(-1, |end| end.as_raw_fd())
+        self.request.connection.as_ref().map_or(-1, AsRawFd::as_raw_fd)
     }
 
     fn deadline_ns(&self) -> u64 {
