@@ -64,8 +64,6 @@ impl Server {
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).process_group(0);
         let begun = Instant::now();
         let spawned = on_processor(SERVER_PROCESSOR, || command.spawn());
-        // `Group` waits for the process.
-        #[allow(clippy::zombie_processes)]
         let child = spawned.map_err(|error| Fault::Start {
             program: command.get_program().to_string_lossy().into_owned(),
             error,

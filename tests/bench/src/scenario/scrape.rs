@@ -39,7 +39,8 @@ impl Scraper {
 fn scrape(socket: &Path) -> io::Result<()> {
     let mut client = Connection::open(&Address::Unix(socket.to_owned()))?;
     client.patience(ANSWER_MAX);
-    let answer = client.get("/metrics").map_err(io::Error::other)?;
+    client.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+    let answer = client.answer("GET").map_err(io::Error::other)?;
     if answer.status == 200 && answer.text().contains("jimu_requests_total") {
         return Ok(());
     }
