@@ -7,10 +7,11 @@ use std::fmt::Write as _;
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
 
 use host::settings::{
-    Action, Bind, Error, IGNORED, Kind, LogLevel, LogTarget, MOVED, Origin, ProxyProtocol, Setting,
-    Settings, Sources, TABLE, UNSUPPORTED, Value, command, page,
+    Action, Bind, Error, IGNORED, Kind, LogLevel, LogTarget, MOVED, Origin, Setting, Settings,
+    Sources, TABLE, UNSUPPORTED, Value, command, page,
 };
 use proptest::prelude::*;
+use worker_api::ProxyProtocol;
 
 /// A directory to start in, with a file and an environment.
 struct Start {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use abi_stable::std_types::{ROption, RSlice, RStr};
 
+use crate::choices::Choice;
 use crate::failure::{Failure, Result};
 use crate::head::{AccessRecord, RequestHead};
 use crate::raw::{Counter, HostBox, Listener, Value};
@@ -52,6 +53,20 @@ impl Host {
             Value::Text(text) => Some(text.into_string()),
             _ => None,
         }
+    }
+
+    /// Returns a setting that is a choice of words; `None` if it is not set. An error names the setting.
+    pub fn setting_choice<T: Choice>(&self, name: &str) -> Result<Option<T>> {
+        let word = match self.setting(name) {
+            None => return Ok(None),
+            Some(Value::Int(number)) => number.to_string(),
+            Some(Value::Text(text)) => text.into_string(),
+            Some(_) => String::new(),
+        };
+        let choice = T::from_word(&word).ok_or_else(|| {
+            Failure::config(format!("{name}: `{word}` is not one of {}", T::WORDS.join(", ")))
+        })?;
+        Ok(Some(choice))
     }
 
     /// Returns a list setting; empty if it is not set.

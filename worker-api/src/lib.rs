@@ -82,6 +82,7 @@
 pub use abi_stable as abi;
 
 mod app;
+mod choices;
 mod engine;
 mod exchange;
 mod failure;
@@ -99,6 +100,7 @@ mod waker;
 mod worker;
 
 pub use app::{App, AppContext, AppFactory, AppHandle, Requirements};
+pub use choices::{Choice, ClientCertificate, HeaderMap, ProxyProtocol, TlsVersion};
 pub use engine::Engine;
 pub use exchange::{Exchange, HijackedStream};
 pub use failure::{Failure, FailureKind, Result};

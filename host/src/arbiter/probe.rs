@@ -18,10 +18,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
+use worker_api::ProxyProtocol;
+
 use crate::descriptors::close_all_but;
 use crate::listener::{self, ListenError, Listener};
 use crate::message::Channel;
-use crate::settings::{Bind, ProxyProtocol, Settings};
+use crate::settings::{Bind, Settings};
 use crate::{clock, privileges, process};
 
 /// State of a generation's health check.

@@ -60,7 +60,7 @@ fn name(bench: &Bench, name: &str) -> Finding {
     }
     let file = bench.class.file_name().unwrap_or_default().to_string_lossy();
     let right = format!("lib{name}_worker.so");
-    // Cargo replaces hyphens by underscores in the names of libraries.
+    // Cargo replaces hyphens with underscores in the names of libraries.
     if file == right || file == right.replace('-', "_") {
         Ok(file.into_owned())
     } else {

@@ -50,8 +50,8 @@ pub use table::{Settings, TABLE};
 
 pub use crate::capacity::WORKERS_MAX;
 pub use types::{
-    Account, ClientCertificate, GroupId, HeaderMap, LogFormat, LogLevel, LogTarget, ProxyProtocol,
-    PythonOptions, StatsdHost, SyslogAddress, SyslogFacility, TlsVersion, TrustedPeers,
+    Account, GroupId, LogFormat, LogLevel, LogTarget, PythonOptions, StatsdHost, SyslogAddress,
+    SyslogFacility, TrustedPeers,
 };
 pub use unsupported::{IGNORED, MOVED, UNSUPPORTED};
 pub use value::{Kind, Value};

@@ -3,15 +3,16 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use worker_api::{Choice as _, ClientCertificate, HeaderMap, ProxyProtocol, TlsVersion};
+
 use super::{
     bind::Bind,
     declare::{Effect, Setting, Variable, settings},
     error::{Origin, Problem},
     sections::Sections,
     types::{
-        Account, ClientCertificate, Field, GroupId, HeaderMap, LogFormat, LogLevel, LogTarget,
-        ProxyProtocol, PythonOptions, StatsdHost, SyslogAddress, SyslogFacility, TlsVersion,
-        TrustedPeers,
+        Account, Field, GroupId, LogFormat, LogLevel, LogTarget, PythonOptions, StatsdHost,
+        SyslogAddress, SyslogFacility, TrustedPeers,
     },
     value::{Kind, Value},
 };

@@ -5,6 +5,8 @@ use std::{path::PathBuf, time::Duration};
 use nix::unistd::{Group, User};
 use serde::{Deserialize, Serialize};
 
+use worker_api::{Choice as _, ClientCertificate, HeaderMap, ProxyProtocol, TlsVersion};
+
 use super::{bind::Bind, value::Value};
 use crate::log::AccessFormat;
 
@@ -80,50 +82,6 @@ pub struct Account {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GroupId(pub u32);
 
-/// Accepted versions of the PROXY protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProxyProtocol {
-    /// None: a connection starts with HTTP or TLS.
-    Off,
-    /// The text form.
-    V1,
-    /// The binary form.
-    V2,
-    /// Either.
-    Auto,
-}
-
-/// Treatment of request headers whose name contains an underscore.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HeaderMap {
-    /// Drop them.
-    Drop,
-    /// Reject the request.
-    Refuse,
-    /// Pass them on although they may be mistaken for others.
-    Dangerous,
-}
-
-/// Whether to request client certificates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClientCertificate {
-    /// Do not request one.
-    None,
-    /// Request one; verify it if the client sends one.
-    Optional,
-    /// Require one.
-    Required,
-}
-
-/// Minimum TLS version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TlsVersion {
-    /// TLS 1.2.
-    V1_2,
-    /// TLS 1.3.
-    V1_3,
-}
-
 /// Addresses and networks of trusted peers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustedPeers(pub Vec<String>);
@@ -194,10 +152,21 @@ choices! {
         "critical" => Critical
     }
     LogFormat { "text" => Text, "json" => Json }
-    ProxyProtocol { "off" => Off, "v1" => V1, "v2" => V2, "auto" => Auto }
-    HeaderMap { "drop" => Drop, "refuse" => Refuse, "dangerous" => Dangerous }
-    TlsVersion { "1.2" => V1_2, "1.3" => V1_3 }
 }
+
+/// Choices that worker classes read too.
+macro_rules! shared_choices {
+    ($($type:ident)*) => { $(
+        impl Field for $type {
+            fn read(value: &Value) -> Result<Self, String> {
+                let chosen = value.as_str().and_then(Self::from_word);
+                chosen.ok_or_else(|| format!("expected one of {}", Self::WORDS.join(", ")))
+            }
+        }
+    )* };
+}
+
+shared_choices! { ProxyProtocol HeaderMap TlsVersion }
 
 macro_rules! integers {
     ($($type:ty)*) => { $(
@@ -366,12 +335,8 @@ impl Field for GroupId {
 
 impl Field for ClientCertificate {
     fn read(value: &Value) -> Result<Self, String> {
-        match value.as_int() {
-            Some(0) => Ok(Self::None),
-            Some(1) => Ok(Self::Optional),
-            Some(2) => Ok(Self::Required),
-            _ => Err("expected 0, 1 or 2".to_owned()),
-        }
+        let chosen = value.as_int().and_then(|number| Self::from_word(&number.to_string()));
+        chosen.ok_or_else(|| "expected 0, 1 or 2".to_owned())
     }
 }
 

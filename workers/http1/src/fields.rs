@@ -6,7 +6,9 @@ use std::ops::Range;
 use worker_api::abi::std_types::{RSlice, RStr};
 use worker_api::{Header, Version};
 
-use super::policy::{HeaderMap, Policy};
+use worker_api::HeaderMap;
+
+use super::policy::Policy;
 use super::reject::Reject;
 use super::target::{Authority, check_authority};
 use super::tokens::{decimal, has_underscore, is_token, trim, underscores};

@@ -1,18 +1,6 @@
 //! Limits and strictness of HTTP parsing, from the settings of the same names.
 
-/// Treatment of request headers whose name contains an underscore (setting `header_map`).
-///
-/// An application that reads headers as CGI variables cannot distinguish `X_Name` from `X-Name`, so it could
-/// mistake a header forged by a client for one set by its proxy (RFC 9110 17.10).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum HeaderMap {
-    /// Drop them.
-    Drop,
-    /// Reject the request.
-    Refuse,
-    /// Pass them on.
-    Dangerous,
-}
+use worker_api::HeaderMap;
 
 /// Limits and strictness of HTTP parsing; each field is the setting of the same name.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -5,20 +5,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::reject::Reject;
+use worker_api::ProxyProtocol;
 
-/// Accepted versions: the setting `proxy_protocol`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ProxyProtocol {
-    /// None.
-    Off,
-    /// The text form.
-    V1,
-    /// The binary form.
-    V2,
-    /// Both.
-    Auto,
-}
+use super::reject::Reject;
 
 /// Result of [`parse_proxy`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
-use worker_api::{Failure, Host, Result};
+use worker_api::{Failure, HeaderMap, Host, ProxyProtocol, Result};
 
 use crate::{spool, tls};
+use http1::Policy;
 use http1::forwarded::{SchemeRules, TrustedPeers};
-use http1::proxy::ProxyProtocol;
-use http1::{HeaderMap, Policy};
 
 /// The settings of a worker's connections. `None` for a duration means "no limit".
 #[derive(Debug)]
@@ -80,7 +79,7 @@ impl Config {
             request_timeout: host.setting_duration("request_timeout"),
             min_rate: host.setting_usize("min_rate").unwrap_or_default() as u64,
             forwarded_allow: read_peers(host, "forwarded_allow_ips")?,
-            proxy_protocol: read_proxy_protocol(host)?,
+            proxy_protocol: host.setting_choice("proxy_protocol")?.unwrap_or(ProxyProtocol::Off),
             proxy_allow: read_peers(host, "proxy_allow_ips")?,
             tls: tls::read_settings(host)?,
             server: host.setting_bool("server_header").then(|| SERVER.to_owned()),
@@ -106,16 +105,7 @@ impl Config {
 
 fn read_policy(host: &Host) -> Result<Policy> {
     let defaults = Policy::default();
-    let header_map = match host.setting_text("header_map").as_deref() {
-        None | Some("drop") => HeaderMap::Drop,
-        Some("refuse") => HeaderMap::Refuse,
-        Some("dangerous") => HeaderMap::Dangerous,
-        Some(other) => {
-            return Err(Failure::config(format!(
-                "header_map: `{other}` is not one of drop, refuse, dangerous"
-            )));
-        }
-    };
+    let header_map = host.setting_choice("header_map")?.unwrap_or(HeaderMap::Drop);
     Ok(Policy {
         limit_request_line: host
             .setting_usize("limit_request_line")
@@ -139,18 +129,6 @@ fn read_policy(host: &Host) -> Result<Policy> {
 fn read_peers(host: &Host, setting: &str) -> Result<TrustedPeers> {
     TrustedPeers::parse(&host.setting_list(setting))
         .map_err(|error| Failure::config(format!("{setting}: {error}")))
-}
-
-fn read_proxy_protocol(host: &Host) -> Result<ProxyProtocol> {
-    match host.setting_text("proxy_protocol").as_deref() {
-        None | Some("off") => Ok(ProxyProtocol::Off),
-        Some("v1") => Ok(ProxyProtocol::V1),
-        Some("v2") => Ok(ProxyProtocol::V2),
-        Some("auto") => Ok(ProxyProtocol::Auto),
-        Some(other) => Err(Failure::config(format!(
-            "proxy_protocol: `{other}` is not one of off, v1, v2, auto"
-        ))),
-    }
 }
 
 /// Splits each `NAME=value` of a list.

@@ -20,8 +20,8 @@ use crate::io::Io;
 use crate::state::{HeadReader, Proxy, State, Step, Then};
 use crate::stream::Stream;
 use crate::wire::Wire;
-use http1::proxy::ProxyProtocol;
 use http1::{BodyDecoder, Reject};
+use worker_api::ProxyProtocol;
 
 /// A client's connection. An idle one holds a descriptor and this record, and no buffers.
 pub struct Connection {

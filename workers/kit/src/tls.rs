@@ -15,7 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVersion, version};
-use worker_api::{Failure, Host, Result};
+use worker_api::{ClientCertificate, Failure, Host, Result, TlsVersion};
 
 use crate::owned_head::TlsInfo;
 use crate::tickets::Tickets;
@@ -210,13 +210,13 @@ fn certificates(setting: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>
     }
 }
 
-/// Returns the verifier of client certificates for `cert_reqs`: 0 none, 1 optional, 2 required.
+/// Returns the verifier of client certificates for the setting `cert_reqs`.
 fn client_verifier(
     host: &Host,
     provider: Arc<rustls::crypto::CryptoProvider>,
 ) -> Result<Option<Arc<dyn ClientCertVerifier>>> {
-    let mode = host.setting_int("cert_reqs").unwrap_or(0);
-    if mode == 0 {
+    let mode = host.setting_choice("cert_reqs")?.unwrap_or(ClientCertificate::None);
+    if mode == ClientCertificate::None {
         return Ok(None);
     }
     let pem = host.setting_file("ca_certs")?.ok_or_else(|| {
@@ -227,7 +227,7 @@ fn client_verifier(
         roots.add(authority).map_err(|error| Failure::config(format!("ca_certs: {error}")))?;
     }
     let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-    if mode == 1 {
+    if mode == ClientCertificate::Optional {
         builder = builder.allow_unauthenticated();
     }
     let verifier =
@@ -236,13 +236,10 @@ fn client_verifier(
 }
 
 fn versions(host: &Host) -> Result<&'static [&'static SupportedProtocolVersion]> {
-    match host.setting_text("ssl_version_min").as_deref() {
-        None | Some("1.2") => Ok(rustls::ALL_VERSIONS),
-        Some("1.3") => Ok(TLS_13_ALONE),
-        Some(other) => {
-            Err(Failure::config(format!("ssl_version_min: `{other}` is neither 1.2 nor 1.3")))
-        }
-    }
+    Ok(match host.setting_choice("ssl_version_min")?.unwrap_or(TlsVersion::V1_2) {
+        TlsVersion::V1_2 => rustls::ALL_VERSIONS,
+        TlsVersion::V1_3 => TLS_13_ALONE,
+    })
 }
 
 static TLS_13_ALONE: &[&SupportedProtocolVersion] = &[&version::TLS13];

@@ -137,7 +137,7 @@ fn an_application_that_takes_over_the_connection_gets_the_body_first() {
     }
 }
 
-/// More than the socket accepts, and limits that allow to buffer it.
+/// More than the socket accepts, and limits that allow buffering it.
 const LARGE: usize = 3 << 20;
 const ROOMY: &[(&str, i32)] =
     &[("body_buffer_memory", 16 << 20), ("body_buffer_max", 8 << 20), ("body_buffer_files", 1)];
