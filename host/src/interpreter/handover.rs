@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::libc;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +15,7 @@ use super::runtime::Runtime;
 use crate::hooks::Commands;
 use crate::listener::{Listener, ListenerRecord};
 use crate::log::{ErrorLog, LogRecord};
-use crate::memfd::{MFdFlags, memfd_create};
+use crate::memfd::{MFdFlags, memfd_create, unnamed_file};
 use crate::message::Channel;
 use crate::payload::MoldContext;
 use crate::process;
@@ -260,14 +259,6 @@ impl PrivateFile {
         });
         Some((setting.name, content))
     }
-}
-
-/// Creates a file without a name, where the system refuses memfds.
-fn unnamed_file() -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-    let mut options = File::options();
-    options.read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE);
-    options.open(std::env::temp_dir())
 }
 
 /// Identifies the sources that this crate was built from.

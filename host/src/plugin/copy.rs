@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
-use crate::memfd::{MFdFlags, memfd_create};
+use crate::memfd::{MFdFlags, memfd_create, temporary_directories};
 
 /// A copy that can still be changed.
 #[derive(Debug)]
@@ -150,7 +150,7 @@ impl PrivateFile {
     fn create() -> io::Result<(Self, File)> {
         let name = format!("jimu-{:016x}", RandomState::new().hash_one(std::process::id()));
         let mut refused = Vec::new();
-        for parent in [std::env::temp_dir(), "/var/tmp".into(), "/dev/shm".into(), "/run".into()] {
+        for parent in temporary_directories() {
             match Self::create_in(&parent, &name) {
                 Ok(created) => return Ok(created),
                 Err(error) => refused.push(format!("{}: {error}", parent.display())),

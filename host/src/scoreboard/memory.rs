@@ -15,21 +15,19 @@
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd as _, OwnedFd};
-use std::path::PathBuf;
 use std::ptr::NonNull;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::libc::{self, c_void};
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
-use nix::sys::stat::Mode;
 
 use super::layout::{
     CounterPages, FILE_SIZE, LEDGER_SIZE, LinePages, SLOTS_TOTAL, Slot, SlotPages,
 };
-use crate::memfd::{MFdFlags, memfd_create};
+use crate::memfd::{MFdFlags, memfd_create, unnamed_file};
 
 /// The memory of one slot, on its way to its owner.
 #[derive(Debug)]
@@ -73,15 +71,11 @@ impl SlotMemory {
     }
 }
 
-/// Creates the file of an inherited area, in the first directory that permits it.
+/// Creates the file of an inherited area, if a directory permits it.
 fn create_area() -> Option<OwnedFd> {
-    let directories = ["/dev/shm".into(), std::env::temp_dir(), "/var/tmp".into(), "/run".into()];
-    directories.iter().find_map(|directory: &PathBuf| {
-        let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
-        let file = open(directory, flags, Mode::S_IRUSR | Mode::S_IWUSR).ok()?;
-        nix::unistd::ftruncate(&file, (SLOTS_TOTAL * FILE_SIZE) as i64).ok()?;
-        Some(file)
-    })
+    let file = unnamed_file().ok()?;
+    file.set_len((SLOTS_TOTAL * FILE_SIZE) as u64).ok()?;
+    Some(file.into())
 }
 
 /// Creates the file of one slot: zeroed, with a sealed size.
