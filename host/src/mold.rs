@@ -9,7 +9,6 @@
 //! Whatever a plugin does wrong while it loads, it does here. The mold has no state that matters: if it dies, the
 //! arbiter starts another one for the same generation.
 
-use std::convert::Infallible;
 use std::io::Read as _;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd as _, AsRawFd, OwnedFd, RawFd};
@@ -24,7 +23,7 @@ use nix::unistd::Pid;
 
 use crate::exit_status::{APP_LOAD_ERROR, EX_CONFIG};
 use crate::hooks::{CHILD_EXIT, Commands, WORKER_ABORT};
-use crate::interpreter::{self, ExecuteError, Handover, Program, Purpose, Runtime};
+use crate::interpreter::{self, Handover, Program, Purpose};
 use crate::limits;
 use crate::listener;
 use crate::log::{ErrorLog, log_panics};
@@ -108,7 +107,7 @@ pub fn run<P: Payload>(start: MoldStart) -> ! {
 /// Continues in the interpreter that a mold, or a check of the settings, has executed; `state` is the descriptor of its
 /// [`Handover`]. Called on the main thread of a new process.
 pub fn resume<P: Payload>(state: RawFd) -> ! {
-    process::begin_executed();
+    process::settle_signals();
     let restored = Handover::read(state).and_then(Handover::restore);
     let (context, purpose) = match restored {
         Ok(restored) => restored,
@@ -136,12 +135,9 @@ pub fn resume<P: Payload>(state: RawFd) -> ! {
 fn execute(program: Program, start: &Inside) -> Refusal {
     send(&start.command, &FromMold::Loading(format!("{program}: starting the interpreter")));
     let Inside { context, command, report, slots, .. } = start;
-    let settings = &context.settings;
-    let executed = Runtime::of_server(settings).map_err(ExecuteError::from).and_then(|runtime| {
-        let handover = Handover::of_mold(context, command, report, slots, &runtime)?;
-        Err(interpreter::execute(program, settings, &handover, &runtime, Some(command)))
+    let error = interpreter::execute(program, &context.settings, Some(command), |runtime| {
+        Handover::of_mold(context, command, report, slots, runtime)
     });
-    let Err::<Infallible, _>(error) = executed;
     Refusal::new(error.to_string(), APP_LOAD_ERROR)
 }
 
@@ -230,12 +226,9 @@ pub fn try_load<P: Payload>(settings: Arc<Settings>, log: Arc<ErrorLog>) -> i32 
         watcher: None,
     };
     let Some(program) = P::interpreter(&context.settings) else { return check::<P>(&context) };
-    let executed = Runtime::of_server(&context.settings).map_err(ExecuteError::from);
-    let executed = executed.and_then(|runtime| {
-        let handover = Handover::of_check(&context, &runtime)?;
-        Err(interpreter::execute(program, &context.settings, &handover, &runtime, None))
+    let error = interpreter::execute(program, &context.settings, None, |runtime| {
+        Handover::of_check(&context, runtime)
     });
-    let Err::<Infallible, _>(error) = executed;
     eprintln!("error: {error}");
     APP_LOAD_ERROR
 }

@@ -131,11 +131,11 @@ fn set_write_errors(action: SigHandler) {
 /// nothing.
 pub fn begin_forked(kept: impl IntoIterator<Item = RawFd>) {
     close_all_but(kept);
-    begin_executed();
+    settle_signals();
 }
 
 /// Blocks the arbiter's signals, so that they do not end the program that this process executes before it calls
-/// [`begin_executed`].
+/// [`settle_signals`].
 pub fn block_arbiters_signals() {
     // Blocking signals that exist cannot fail.
     let _ = SigSet::from_iter(ARBITERS_SIGNALS).thread_block();
@@ -144,7 +144,7 @@ pub fn block_arbiters_signals() {
 /// Makes signals that are meant for the arbiter alone do nothing, restores the default action of all others, and unblocks
 /// all: in a process that is about to execute a program, and in an executed program that completes
 /// [`block_arbiters_signals`].
-pub fn begin_executed() {
+pub fn settle_signals() {
     reset_signal_handlers();
     ignore_until_exec(&ARBITERS_SIGNALS);
     unblock_signals();

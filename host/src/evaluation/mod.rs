@@ -187,7 +187,7 @@ impl Drop for Evaluation {
 /// Main function of the process, from the fork to the execution of the interpreter, which inherits nothing of the
 /// arbiter.
 fn run(file: &PythonFile, parent: Pid, output: OwnedFd) -> ! {
-    process::begin_executed();
+    process::settle_signals();
     let reason = match prepare(file, parent) {
         Ok(program) => {
             let error = command(file, &program, &output).exec();

@@ -120,12 +120,9 @@ impl Handover {
         runtime: &Runtime,
     ) -> Result<Self, HandoverError> {
         let (slots, memory) = slots.record().ok_or(HandoverError::NoMemory)?;
-        let kept = |descriptor: BorrowedFd<'_>| {
-            process::keep_over_exec(descriptor).map_err(HandoverError::Descriptor)
-        };
-        kept(command.as_fd())?;
-        kept(report.as_fd())?;
-        kept(memory)?;
+        keep(command.as_fd())?;
+        keep(report.as_fd())?;
+        keep(memory)?;
         let purpose = PurposeRecord::Serve {
             command: command.as_raw_fd(),
             report: report.as_raw_fd(),
@@ -144,16 +141,13 @@ impl Handover {
         runtime: &Runtime,
         purpose: PurposeRecord,
     ) -> Result<Self, HandoverError> {
-        let kept = |descriptor: BorrowedFd<'_>| {
-            process::keep_over_exec(descriptor).map_err(HandoverError::Descriptor)
-        };
         for listener in &context.listeners {
-            kept(listener.as_fd())?;
+            keep(listener.as_fd())?;
         }
-        kept(context.log.file().as_fd())?;
-        context.access.iter().try_for_each(|file| kept(file.as_fd()))?;
-        context.watcher.iter().try_for_each(|channel| kept(channel.as_fd()))?;
-        kept(runtime.copy.as_fd())?;
+        keep(context.log.file().as_fd())?;
+        context.access.iter().try_for_each(|file| keep(file.as_fd()))?;
+        context.watcher.iter().try_for_each(|channel| keep(channel.as_fd()))?;
+        keep(runtime.copy.as_fd())?;
         Ok(Self {
             build: BUILD.to_owned(),
             settings: SettingsRecord::new(&context.settings),
@@ -181,7 +175,7 @@ impl Handover {
         };
         file.write_all(&serde_json::to_vec(self)?)?;
         file.rewind()?;
-        process::keep_over_exec(file.as_fd()).map_err(HandoverError::Descriptor)?;
+        keep(file.as_fd())?;
         Ok(file)
     }
 
@@ -241,6 +235,11 @@ impl Handover {
         };
         Ok((context, purpose))
     }
+}
+
+/// Lets the program inherit a descriptor.
+fn keep(descriptor: BorrowedFd<'_>) -> Result<(), HandoverError> {
+    process::keep_over_exec(descriptor).map_err(HandoverError::Descriptor)
 }
 
 impl PrivateFile {

@@ -57,15 +57,14 @@ pub enum ExecuteError {
     Handover(#[from] HandoverError),
 }
 
-/// Replaces this process by the interpreter, in which `handover` is resumed. Returns only if that fails.
+/// Replaces this process by the interpreter, in which what `hand_over` returns is resumed. Returns only if that fails.
 pub fn execute(
     program: Program,
     settings: &Settings,
-    handover: &Handover,
-    runtime: &Runtime,
     command: Option<&Channel>,
+    hand_over: impl FnOnce(&Runtime) -> Result<Handover, HandoverError>,
 ) -> ExecuteError {
-    match prepare(&program, settings, handover, runtime, command) {
+    match prepare(&program, settings, command, hand_over) {
         Ok(prepared) => {
             process::block_arbiters_signals();
             let Err(reason) = execv(&prepared.program, &prepared.arguments);
@@ -80,17 +79,18 @@ struct Prepared {
     program: CString,
     arguments: Vec<CString>,
     _state: File,
+    _runtime: Runtime,
 }
 
 fn prepare(
     program: &Program,
     settings: &Settings,
-    handover: &Handover,
-    runtime: &Runtime,
     command: Option<&Channel>,
+    hand_over: impl FnOnce(&Runtime) -> Result<Handover, HandoverError>,
 ) -> Result<Prepared, ExecuteError> {
     let path = program.path();
-    let state = handover.write()?;
+    let runtime = Runtime::of_server(settings)?;
+    let state = hand_over(&runtime)?.write()?;
     let number = |number: RawFd| OsString::from(number.to_string());
     let command = command.map_or(-1, AsRawFd::as_raw_fd);
     let mut words: Vec<OsString> = vec![path.into()];
@@ -103,7 +103,7 @@ fn prepare(
         CString::new(word.as_bytes()).map_err(|_| HandoverError::Descriptor(Errno::EINVAL))
     };
     let arguments = words.iter().map(|word| text(word)).collect::<Result<_, _>>()?;
-    Ok(Prepared { program: text(path.as_os_str())?, arguments, _state: state })
+    Ok(Prepared { program: text(path.as_os_str())?, arguments, _state: state, _runtime: runtime })
 }
 
 /// What runs in the interpreter first.
