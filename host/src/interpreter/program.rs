@@ -19,15 +19,21 @@ impl Program {
     /// Finds the interpreter: the setting `python`, else that of the virtual environment that the server is installed
     /// in, else that of `$VIRTUAL_ENV`, else the one beside the server's executable, else `python3` on `PATH`.
     pub fn find(settings: &Settings) -> Self {
-        if let Some(named) = &settings.python {
-            return Self::named(Path::new(named), &settings.chdir);
+        match &settings.python {
+            Some(named) => Self::named(Path::new(named), &settings.chdir),
+            None => Self::of_installation(&settings.program, &settings.start_directory),
         }
-        let server = process::program_path(&settings.program, &settings.start_directory);
+    }
+
+    /// Finds the interpreter without the setting, for a command of the server that was called as `program` in
+    /// `directory`.
+    pub fn of_installation(program: &OsStr, directory: &Path) -> Self {
+        let server = process::program_path(program, directory);
         let executables = [Some(server), env::current_exe().ok()];
         let beside: Vec<&Path> =
             executables.iter().flatten().filter_map(|path| path.parent()).collect();
         let active = env::var_os("VIRTUAL_ENV").filter(|directory| !directory.is_empty());
-        Self::choose(&beside, active.as_deref().map(Path::new), &settings.start_directory)
+        Self::choose(&beside, active.as_deref().map(Path::new), directory)
     }
 
     /// Returns the interpreter's path. Its directory is not resolved: an interpreter finds its virtual environment by

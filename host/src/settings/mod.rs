@@ -47,14 +47,14 @@ pub use page::page;
 pub use record::SettingsRecord;
 pub use sections::Sections;
 pub use table::{Settings, TABLE};
-
-pub use crate::capacity::WORKERS_MAX;
 pub use types::{
     Account, GroupId, LogFormat, LogLevel, LogTarget, PythonOptions, StatsdHost, SyslogAddress,
     SyslogFacility, TrustedPeers,
 };
 pub use unsupported::{IGNORED, MOVED, UNSUPPORTED};
 pub use value::{Kind, Value};
+
+pub use crate::capacity::WORKERS_MAX;
 
 /// Everything that settings are read from, so that they can be read again.
 #[derive(Debug, Clone, Default)]

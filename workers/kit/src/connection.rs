@@ -7,7 +7,7 @@
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, RawFd};
 use std::sync::Arc;
 
-use worker_api::{Failure, Interest, fork};
+use worker_api::{Failure, Interest, ProxyProtocol, fork};
 
 use crate::accept::Accepted;
 use crate::active_request::{ActiveRequest, Stage};
@@ -21,7 +21,6 @@ use crate::state::{HeadReader, Proxy, State, Step, Then};
 use crate::stream::Stream;
 use crate::wire::Wire;
 use http1::{BodyDecoder, Reject};
-use worker_api::ProxyProtocol;
 
 /// A client's connection. An idle one holds a descriptor and this record, and no buffers.
 pub struct Connection {

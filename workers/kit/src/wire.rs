@@ -1,8 +1,9 @@
 //! Deciding which thread responds to a request: the one that serves it, or another one if that one hangs.
 //!
 //! A thread that hangs in the application cannot respond. The thread that ends the request sends a 500 instead
-//! ([`crate::hung_request`]), unless the response's head has been sent. One atomic per connection decides which of the two writes: the serving thread
-//! [takes](Wire::take) the wire before its first byte of the response, the other one [claims](Wire::claim) it.
+//! ([`crate::hung_request`]), unless the response's head has been sent. One atomic per connection decides which of the
+//! two writes: the serving thread [takes](Wire::take) the wire before its first byte of the response, the other one
+//! [claims](Wire::claim) it.
 //!
 //! ```text
 //!   CLOSED ──open──> OPEN ──take──> TAKEN ──close──> CLOSED

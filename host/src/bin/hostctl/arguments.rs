@@ -182,7 +182,7 @@ const SOCKET_HELP: &str =
     "The server's control socket [default: host.ctl in $XDG_RUNTIME_DIR, or in ~/.host]";
 
 const PYTHON_HELP: &str =
-    "Python interpreter to use [default: the one in $VIRTUAL_ENV, else python3]";
+    "Python interpreter to use [default: the one that host uses without --python]";
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use host::evaluation::{self, Report};
+use host::interpreter::Program;
 use host::settings::ConfigName;
 use host::settings::gunicorn::{Converted, convert};
 
@@ -28,7 +29,7 @@ pub(crate) fn run(file: &Path, python: Option<PathBuf>) -> ExitCode {
 }
 
 fn converted(file: &Path, python: Option<PathBuf>) -> Result<Converted, String> {
-    let python = python.or_else(of_environment).unwrap_or_else(|| "python3".into());
+    let python = python.unwrap_or_else(of_installation);
     let answer = Command::new(&python)
         .args(evaluation::arguments(&ConfigName::Python(file.to_owned())))
         .stderr(Stdio::inherit())
@@ -48,8 +49,9 @@ fn converted(file: &Path, python: Option<PathBuf>) -> Result<Converted, String> 
     }
 }
 
-/// Returns the interpreter of the virtual environment, as `host` selects it.
-fn of_environment() -> Option<PathBuf> {
-    let environment = std::env::var_os("VIRTUAL_ENV").filter(|path| !path.is_empty())?;
-    Some(Path::new(&environment).join("bin/python"))
+/// Returns the interpreter that `host` would use without the setting `python`.
+fn of_installation() -> PathBuf {
+    let program = std::env::args_os().next().unwrap_or_default();
+    let directory = std::env::current_dir().unwrap_or_default();
+    Program::of_installation(&program, &directory).path().to_owned()
 }
