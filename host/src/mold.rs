@@ -105,17 +105,12 @@ pub fn run<P: Payload>(start: MoldStart) -> ! {
 }
 
 /// Continues in the interpreter that a mold, or a check of the settings, has executed; `state` is the descriptor of its
-/// [`Handover`]. Called on the main thread of a new process.
-pub fn resume<P: Payload>(state: RawFd) -> ! {
+/// [`Handover`]. Called on the main thread of a new process. Returns only if that is not possible: the reason.
+pub fn resume<P: Payload>(state: RawFd) -> String {
     process::settle_signals();
-    let restored = Handover::read(state).and_then(Handover::restore);
-    let (context, purpose) = match restored {
+    let (context, purpose) = match Handover::read(state).and_then(Handover::restore) {
         Ok(restored) => restored,
-        Err(error) => {
-            // Without the state there is no log. The arbiter reports that the mold has exited.
-            eprintln!("error: cannot take over from the server: {error}");
-            process::exit_now(EX_CONFIG);
-        }
+        Err(error) => return error.to_string(),
     };
     log_panics();
     match purpose {

@@ -28,6 +28,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         without_packages(behaviour!(an_interpreter_may_print)),
         behaviour!(what_is_no_interpreter_is_refused).of_python().within(90),
         behaviour!(another_interpreter_takes_effect_at_reload).of_python(),
+        behaviour!(a_broken_runtime_leaves_the_service).of_python().within(120),
         behaviour!(the_settings_can_be_checked).of_python(),
     ]
 }
@@ -257,6 +258,59 @@ fn another_interpreter_takes_effect_at_reload(cell: &Cell) {
     server.stop();
 }
 
+/// Of a release that was copied badly: the running processes have their private copy of the library.
+fn a_broken_runtime_leaves_the_service(cell: &Cell) {
+    let directory = tempfile::tempdir().unwrap();
+    let place = |name: &str| directory.path().join(name);
+    fs::copy(artifacts::executable("host"), place("host")).unwrap();
+    let wsgi = "libwsgi_app.so";
+    fs::copy(artifacts::directory().join(wsgi), place(wsgi)).unwrap();
+    let whole = fs::read(artifacts::directory().join(RUNTIME)).unwrap();
+    fs::write(place(RUNTIME), &whole).unwrap();
+    let setup = Setup::of(&place("host")).class(&cell.class.path).app("interpreter");
+    let setup = setup.python(cell::python().expect("the behavior's condition"));
+    let server = setup.flag("--pythonpath", cell::apps()).start();
+    let before = server.until_ready_workers(1)[0];
+    let refused = |what: &str, words: &str| {
+        let reason = server.ctl(&["reload"]).refused();
+        assert!(reason.contains(words), "{what}: {reason}");
+        assert_eq!(server.until_ready_workers(1)[0], before, "{what}");
+        assert_eq!(server.get("/").status, 200, "{what}");
+    };
+    // In place, as a copy by hand does it.
+    for (what, bytes, words) in [
+        ("empty", Vec::new(), "is not an ELF file"),
+        ("garbage", b"no library".repeat(1000), "is not an ELF file"),
+        ("truncated", whole[..whole.len() / 20].to_vec(), "is cut short"),
+        ("of another build", of_another_build(&whole), "of another build"),
+    ] {
+        fs::write(place(RUNTIME), bytes).unwrap();
+        refused(what, words);
+    }
+    fs::remove_file(place(RUNTIME)).unwrap();
+    refused("absent", RUNTIME);
+    fs::create_dir(place(RUNTIME)).unwrap();
+    refused("a directory", RUNTIME);
+    fs::remove_dir(place(RUNTIME)).unwrap();
+    fs::write(place(RUNTIME), &whole).unwrap();
+    server.ctl(&["reload"]).done();
+    assert_ne!(server.until_ready_workers(1)[0], before);
+    server.stop();
+}
+
+/// Changes the name by which the runtime knows the server of its build.
+fn of_another_build(runtime: &[u8]) -> Vec<u8> {
+    let name = concat!("host-", env!("CARGO_PKG_VERSION"), "+").as_bytes();
+    let mut changed = runtime.to_vec();
+    let places = runtime.windows(name.len()).enumerate().filter(|(_, bytes)| *bytes == name);
+    let ends: Vec<usize> = places.map(|(at, _)| at + name.len()).collect();
+    assert!(!ends.is_empty(), "no build in the runtime");
+    for end in ends {
+        changed[end] = if changed[end] == b'0' { b'1' } else { b'0' };
+    }
+    changed
+}
+
 fn the_settings_can_be_checked(cell: &Cell) {
     let ended = Setup::new(cell).app("interpreter").flags("--check-config").refused();
     assert_eq!(ended.status(), 0, "{}", ended.log);
@@ -284,3 +338,6 @@ fn links_library(python: &Path) -> bool {
     let output = Command::new("ldd").arg(python).output().unwrap();
     String::from_utf8_lossy(&output.stdout).contains("libpython")
 }
+
+/// The server as a library of the interpreter.
+const RUNTIME: &str = "libjimu_runtime.so";

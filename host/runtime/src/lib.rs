@@ -7,8 +7,9 @@ use std::ptr;
 
 use host::plugin::Plugins;
 use pyo3_ffi::{
-    METH_O, PyEval_SaveThread, PyLong_AsLong, PyMethodDef, PyMethodDefPointer, PyModule_Create2,
-    PyModuleDef, PyModuleDef_HEAD_INIT, PyObject,
+    METH_O, Py_ssize_t, PyEval_RestoreThread, PyEval_SaveThread, PyLong_AsLong, PyMethodDef,
+    PyMethodDefPointer, PyModule_Create2, PyModuleDef, PyModuleDef_HEAD_INIT, PyObject,
+    PyUnicode_FromStringAndSize,
 };
 
 /// Creates the module. Called by the interpreter when it loads this library.
@@ -18,16 +19,18 @@ pub extern "C" fn PyInit__jimu_runtime() -> *mut PyObject {
     unsafe { PyModule_Create2(MODULE.0.get(), PYTHON_ABI_VERSION) }
 }
 
-/// `resume(state)`: continues as the mold, or the check, whose state is in the file with that descriptor.
+/// `resume(state)`: continues as the mold, or the check, whose state is in the file with that descriptor. Returns only if
+/// that is not possible: the reason.
 unsafe extern "C" fn resume(_module: *mut PyObject, state: *mut PyObject) -> *mut PyObject {
     // SAFETY: the interpreter passes an object, on an attached thread, which is detached while the server runs. The
-    // application attaches it again.
-    let descriptor = unsafe {
-        let number = PyLong_AsLong(state);
-        PyEval_SaveThread();
-        number
-    };
-    host::mold::resume::<Plugins>(c_int::try_from(descriptor).unwrap_or(-1))
+    // application attaches it again, unless the server does not run.
+    unsafe {
+        let descriptor = c_int::try_from(PyLong_AsLong(state)).unwrap_or(-1);
+        let thread = PyEval_SaveThread();
+        let reason = host::mold::resume::<Plugins>(descriptor);
+        PyEval_RestoreThread(thread);
+        PyUnicode_FromStringAndSize(reason.as_ptr().cast(), reason.len() as Py_ssize_t)
+    }
 }
 
 struct Shared<T>(UnsafeCell<T>);

@@ -38,7 +38,8 @@ def resume():
         loader.exec_module(module)
     except Exception as error:
         refuse("%s cannot load extension modules: %s" % (sys.executable, error))
-    module.resume(state)
+    # Returns only if it cannot continue.
+    refuse(module.resume(state))
 
 
 state, command, runtime = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]

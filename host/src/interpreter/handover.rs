@@ -261,4 +261,4 @@ impl PrivateFile {
 }
 
 /// Identifies the sources that this crate was built from.
-const BUILD: &str = env!("JIMU_BUILD");
+const BUILD: &str = concat!("host-", env!("CARGO_PKG_VERSION"), "+", env!("JIMU_BUILD"));

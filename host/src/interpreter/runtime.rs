@@ -2,9 +2,9 @@
 //! that overwriting the file harms no process that runs it.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::plugin::{Draft, SealedCopy, SearchPath};
+use crate::plugin::{Draft, NotALibrary, SearchPath, check_library, unfit_library};
 use crate::settings::Settings;
 
 /// The runtime that an interpreter loads, or has loaded.
@@ -29,6 +29,14 @@ pub enum RuntimeError {
         /// The directories that were searched.
         directories: String,
     },
+    /// It is no library of this machine, or is incomplete.
+    #[error("the server's runtime for Python, {}, is {}", .path.display(), unfit_library(.reason))]
+    NotALibrary {
+        /// Its path.
+        path: PathBuf,
+        /// What it is instead.
+        reason: NotALibrary,
+    },
     /// It cannot be read.
     #[error("cannot read {}: {reason}", .path.display())]
     Unreadable {
@@ -47,9 +55,9 @@ impl Runtime {
             let shown = search.directories().iter().map(|path| path.display().to_string());
             RuntimeError::Absent { directories: shown.collect::<Vec<_>>().join(", ") }
         })?;
-        let copied = File::open(&path).and_then(|mut file| Draft::new(&path, &mut file)?.seal());
-        match copied.map(SealedCopy::into_parts) {
-            Ok((copy, opened)) => Ok(Self { path, copy, opened }),
+        match checked_copy(&path) {
+            Ok(Ok((copy, opened))) => Ok(Self { path, copy, opened }),
+            Ok(Err(reason)) => Err(RuntimeError::NotALibrary { path, reason }),
             Err(reason) => Err(RuntimeError::Unreadable { path, reason }),
         }
     }
@@ -62,6 +70,15 @@ impl Runtime {
             let _ = self.opened.parent().map(std::fs::remove_dir);
         }
     }
+}
+
+/// Copies the file, and checks the copy: the file may still be growing.
+fn checked_copy(path: &Path) -> std::io::Result<Result<(File, PathBuf), NotALibrary>> {
+    let copy = Draft::new(path, &mut File::open(path)?)?;
+    Ok(match check_library(copy.file())? {
+        Ok(()) => Ok(copy.seal()?.into_parts()),
+        Err(reason) => Err(reason),
+    })
 }
 
 /// File name of the runtime.

@@ -45,6 +45,12 @@ pub fn check_whole(start: &[u8], length: u64) -> Result<(), NotALibrary> {
     is_whole(start, length).filter(|whole| *whole).map(drop).ok_or(NotALibrary::Truncated)
 }
 
+/// Checks a file as [`check_header`] and [`check_whole`] do.
+pub fn check(file: &File) -> io::Result<Result<(), NotALibrary>> {
+    let (start, length) = (start_of(file, START_SIZE)?, file.metadata()?.len());
+    Ok(check_header(&start).and_then(|()| check_whole(&start, length)))
+}
+
 /// Returns the name of this program's machine.
 pub fn this_machine() -> String {
     describe(CLASS_64, LITTLE_ENDIAN, THIS_MACHINE)

@@ -204,7 +204,8 @@ fn unfit(reason: &NotALibrary) -> String {
     }
 }
 
-fn unfit_library(reason: &NotALibrary) -> &'static str {
+/// Describes a library that the operator did not name.
+pub fn unfit_library(reason: &NotALibrary) -> &'static str {
     match reason {
         NotALibrary::NotElf => "not an ELF file",
         NotALibrary::Machine { .. } => "built for another machine",

@@ -38,6 +38,7 @@ pub mod search;
 pub mod services;
 
 pub use copy::{Draft, SealedCopy};
-pub use error::LoadError;
+pub use elf::{NotALibrary, check as check_library};
+pub use error::{LoadError, unfit_library};
 pub use plugins::Plugins;
 pub use search::SearchPath;

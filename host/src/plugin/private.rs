@@ -246,10 +246,7 @@ impl Tree {
             return Err(io::Error::other("too many private libraries").into());
         }
         let draft = Draft::new(&path, &mut file)?;
-        let start = elf::start_of(draft.file(), elf::START_SIZE)?;
-        let length = draft.file().metadata()?.len();
-        let checked = elf::check_header(&start).and_then(|()| elf::check_whole(&start, length));
-        if let Err(reason) = checked {
+        if let Err(reason) = elf::check(draft.file())? {
             return Err(Unusable::Library(path, reason));
         }
         self.members.push(Member::new(path, metadata, draft, Some(loader)));
