@@ -3,11 +3,11 @@
 use worker_api::fork;
 
 use crate::body_bytes::Bytes;
-use crate::errors::Fault;
-use crate::python::{Exception, Object, PyErrSet, PyResult, Python};
 use crate::request::{Request, State, not_bytes};
 use crate::response::{Phase, Response};
 use crate::runtime::PythonRuntime;
+use python::fault::Fault;
+use python::{Exception, Object, PyErrSet, PyResult, Python};
 
 /// Sends a list, usually of one item. The bytes of a single item are returned instead, after the head was passed to the
 /// exchange: they can be sent without the interpreter's lock.
@@ -127,7 +127,7 @@ fn send(
 
 /// Sends a `wsgi.file_wrapper` of a plain file without reading it; returns false if the file must be read.
 fn send_file(py: Python<'_>, request: &Request, wrapper: &Object<'_>) -> Result<bool, Fault> {
-    let span = request.runtime().helper(py, "file_span", [wrapper])?;
+    let span = request.runtime().interpreter.helper(py, "file_span", [wrapper])?;
     if span.is_none() {
         return Ok(false);
     }

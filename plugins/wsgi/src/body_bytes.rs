@@ -3,8 +3,8 @@
 use std::cell::Cell;
 use std::slice;
 
-use crate::python::{GlobalRef, Object, PyResult, Python, attach};
 use crate::request::not_bytes;
+use python::{GlobalRef, Object, PyResult, Python, attach};
 
 /// A `bytes` object whose contents are used while detached: they never change and live as long as this value.
 pub(crate) struct Bytes {

@@ -2,10 +2,10 @@
 
 use worker_api::{Exchange, Failure, FailureKind, LogLevel, Result};
 
-use crate::errors::{Fault, is_outside};
-use crate::python::{Object, PyErrSet, Python};
 use crate::request::Request;
 use crate::runtime::PythonRuntime;
+use python::fault::{Fault, SavedFault, is_outside};
+use python::{PyErrSet, Python};
 
 /// Ends a request whose application failed. The exchange fails, unless the application has used the connection
 /// directly: an error response would follow what it has sent.
@@ -29,22 +29,18 @@ pub(crate) fn fail_request(py: Python<'_>, request: &Request, fault: Fault) -> R
             match fault {
                 SavedFault::Exception(exception) if exception.type_name() == "StopIteration" => {
                     let message = "the application has finished with the connection it took over";
-                    runtime.host.log(
-                        LogLevel::DEBUG,
-                        "wsgi",
-                        &format!("{request_line}: {message}"),
-                    );
+                    runtime.interpreter.log(LogLevel::DEBUG, &format!("{request_line}: {message}"));
                 }
                 SavedFault::Exception(exception) => {
                     let doing = format!(
                         "{request_line}: error on a connection that the application took over"
                     );
-                    runtime.report(py, PyErrSet::restore(&exception), &doing);
+                    runtime.interpreter.report(py, PyErrSet::restore(&exception), &doing);
                 }
                 SavedFault::Failure(failure) => {
                     let late = failure.kind == FailureKind::TIMEOUT;
                     let level = if late { LogLevel::WARNING } else { LogLevel::DEBUG };
-                    runtime.host.log(level, "wsgi", &format!("{request_line}: {failure}"));
+                    runtime.interpreter.log(level, &format!("{request_line}: {failure}"));
                 }
             }
             return Ok(());
@@ -74,7 +70,7 @@ pub(crate) fn failure_of(py: Python<'_>, request: &Request, fault: Fault) -> Fai
             failure
         }
         (Fault::Exception(raised), _) => {
-            to_failure(request.runtime(), py, FailureKind::APPLICATION, raised)
+            request.runtime().interpreter.to_failure(py, FailureKind::APPLICATION, raised)
         }
     }
 }
@@ -82,48 +78,5 @@ pub(crate) fn failure_of(py: Python<'_>, request: &Request, fault: Fault) -> Fai
 /// Creates a failure for an unexpected Python error, such as a lack of memory.
 #[cold]
 pub(crate) fn unexpected(runtime: &PythonRuntime, py: Python<'_>, raised: PyErrSet) -> Failure {
-    to_failure(runtime, py, FailureKind::OTHER, raised)
-}
-
-/// Converts an exception to a failure, with the traceback for the log.
-fn to_failure(
-    runtime: &PythonRuntime,
-    py: Python<'_>,
-    kind: FailureKind,
-    raised: PyErrSet,
-) -> Failure {
-    let (line, traceback) = runtime.describe(py, raised);
-    let failure = Failure::new(kind, line);
-    // A traceback without frames of the application adds nothing.
-    if traceback.trim_end() == failure.message.as_str() {
-        failure
-    } else {
-        failure.with_detail(traceback)
-    }
-}
-
-/// A fault whose exception is taken, so that other code can run.
-pub(crate) enum SavedFault<'py> {
-    /// The exception.
-    Exception(Object<'py>),
-    /// The exchange, or the request itself, failed.
-    Failure(Failure),
-}
-
-impl<'py> SavedFault<'py> {
-    /// Takes the exception.
-    pub(crate) fn new(py: Python<'py>, fault: Fault) -> Self {
-        match fault {
-            Fault::Exception(raised) => Self::Exception(raised.take(py)),
-            Fault::Failure(failure) => Self::Failure(failure),
-        }
-    }
-
-    /// Sets the exception again.
-    pub(crate) fn restore(self) -> Fault {
-        match self {
-            Self::Exception(exception) => PyErrSet::restore(&exception).into(),
-            Self::Failure(failure) => failure.into(),
-        }
-    }
+    runtime.interpreter.to_failure(py, FailureKind::OTHER, raised)
 }

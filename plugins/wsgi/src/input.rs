@@ -4,7 +4,7 @@
 
 use worker_api::{Exchange, Interest, Result, Step, Waker};
 
-use crate::python::{Object, PyResult, Python};
+use python::{Object, PyResult, Python};
 
 /// Bytes read from the exchange and not yet returned: `buffer[given..filled]`. The memory after `filled` stays
 /// initialized, so that it is not cleared repeatedly.

@@ -29,24 +29,16 @@
 mod app;
 mod body;
 mod body_bytes;
-mod drain;
 mod environ;
-mod errors;
 mod failure;
-mod faults;
 mod guest;
 mod input;
-mod jimu;
-mod library;
 mod logged;
 mod methods;
-mod process;
-mod python;
 mod request;
 mod response;
 mod runtime;
 mod serve;
-mod server;
 mod setup;
 
 pub use app::Wsgi;

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use worker_api::Host;
 
-use crate::python::{GlobalRef, Object, PyResult, Python};
+use python::{GlobalRef, Object, PyResult, Python};
 
 /// Variables of the environ that the access log uses.
 #[derive(Default)]

@@ -4,13 +4,13 @@
 use worker_api::Header;
 
 use crate::guest::{self, Guest};
-use crate::method;
-use crate::python::{
+use crate::request::{Request, Socket, Types, not_bytes};
+use crate::response::{Phase, Refused, Response, is_text, is_token, trimmed};
+use python::method;
+use python::{
     Arguments, Definition, Exception, Method, Native, NativeType, Object, PyErrSet, PyResult,
     Python, required,
 };
-use crate::request::{Request, Socket, Types, not_bytes};
-use crate::response::{Phase, Refused, Response, is_text, is_token, trimmed};
 
 /// Creates the types and functions. `guest` is the guest loop, if there is one.
 pub(crate) fn types(py: Python<'_>, guest: Option<&Guest>) -> PyResult<Types> {
@@ -45,7 +45,7 @@ impl Native for Request {
 
     fn next<'py>(&self, me: &Object<'py>) -> PyResult<Option<Object<'py>>> {
         match self.state(me.py())?.line(me.py(), self.runtime(), usize::MAX)? {
-            Some(line) if line.len()? > 0 => Ok(Some(line)),
+            Some(line) if line.length()? > 0 => Ok(Some(line)),
             _ => Ok(None),
         }
     }
@@ -160,7 +160,7 @@ fn readlines<'py>(
     let (mut lines, mut sum) = (Vec::new(), 0);
     while sum < hint {
         let Some(line) = request.state(py)?.line(py, request.runtime(), usize::MAX)? else { break };
-        let len = line.len()?;
+        let len = line.length()?;
         if len == 0 {
             break;
         }

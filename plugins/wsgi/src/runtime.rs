@@ -1,34 +1,24 @@
 //! Per-process state of this library, without that of its requests. There is one interpreter per process, so there is
 //! one [`PythonRuntime`]. It is passed where it is used; native objects and functions that Python calls refer to it.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
-use worker_api::{Host, LogLevel};
+use worker_api::LogLevel;
 
 use crate::environ::{Constants, EnvironBuilder};
 use crate::guest::Guest;
 use crate::logged::LoggedVariables;
-use crate::process::Process;
-use crate::python::{Cell, GlobalRef, Object, PyErrSet, PyResult, Python};
-use crate::server::Drain;
+use python::{Cell, GlobalRef, Interpreter, Object, PyResult, Python};
 
 /// Everything that is created once per process.
 pub(crate) struct PythonRuntime {
-    /// Services of the host.
-    pub(crate) host: Host,
-    /// Whether this worker drains.
-    pub(crate) drain: Arc<Drain>,
-    /// The object whose methods are the native functions of modules.
-    pub(crate) server: GlobalRef,
-    /// The module `jimu`, from `jimu.py`.
-    module: GlobalRef,
+    /// What does not depend on the interface that the application speaks.
+    pub(crate) interpreter: Interpreter,
     /// The module of `socket.py`.
     socket_module: OnceLock<GlobalRef>,
     /// Whether `wsgi.websocket` is offered: if gevent-websocket's worker would offer it and it works.
     pub(crate) offers_websocket: bool,
-    /// The module `_jimu_process`, from `process.py`.
-    pub(crate) process: Process,
     /// Environ builders: as many as threads have used at the same time.
     environ_builders: Cell<Vec<Box<EnvironBuilder>>>,
     /// The parts of an environ that are the same in all requests.
@@ -39,8 +29,6 @@ pub(crate) struct PythonRuntime {
     last: AtomicU64,
     /// Whether the warning about a body longer than its `Content-Length` has been logged.
     warned_of_excess: AtomicBool,
-    /// The application, once it is loaded.
-    pub(crate) application: OnceLock<GlobalRef>,
     /// Returned by an application that has responded on the socket directly.
     pub(crate) already_handled: GlobalRef,
     /// The string `close`.
@@ -51,16 +39,8 @@ pub(crate) struct PythonRuntime {
 
 /// Arguments of [`PythonRuntime::new`].
 pub(crate) struct Parts {
-    /// See [`PythonRuntime::host`].
-    pub(crate) host: Host,
-    /// See [`PythonRuntime::drain`].
-    pub(crate) drain: Arc<Drain>,
-    /// See [`PythonRuntime::server`].
-    pub(crate) server: GlobalRef,
-    /// The module `jimu`.
-    pub(crate) module: GlobalRef,
-    /// See [`PythonRuntime::process`].
-    pub(crate) process: Process,
+    /// See [`PythonRuntime::interpreter`].
+    pub(crate) interpreter: Interpreter,
     /// See [`PythonRuntime::guest`].
     pub(crate) guest: Option<Guest>,
     /// See [`PythonRuntime::constants`].
@@ -73,37 +53,21 @@ impl PythonRuntime {
     /// Creates the runtime. It is never freed: Python objects refer to it, and a worker exits without finalizing
     /// Python.
     pub(crate) fn new(py: Python<'_>, parts: Parts) -> PyResult<&'static Self> {
-        let Parts { host, drain, server, module, process, guest, constants, offers_websocket } =
-            parts;
+        let Parts { interpreter, guest, constants, offers_websocket } = parts;
         let runtime = Self {
             environ_builders: Cell::new(Vec::new()),
             constants,
             last: AtomicU64::new(0),
             warned_of_excess: AtomicBool::new(false),
-            application: OnceLock::new(),
-            already_handled: module.get(py).attr_named("ALREADY_HANDLED")?.store(),
+            already_handled: interpreter.of_module(py, "ALREADY_HANDLED")?.store(),
             close: py.name(b"close")?.store(),
             logged: LoggedVariables::default(),
             socket_module: OnceLock::new(),
-            host,
-            drain,
-            server,
-            module,
-            process,
+            interpreter,
             guest,
             offers_websocket,
         };
         Ok(Box::leak(Box::new(runtime)))
-    }
-
-    /// Calls a function of `jimu.py`.
-    pub(crate) fn helper<'py, const N: usize>(
-        &self,
-        py: Python<'py>,
-        name: &str,
-        arguments: [&Object<'py>; N],
-    ) -> PyResult<Object<'py>> {
-        self.module.get(py).call_method(name, arguments)
     }
 
     /// Returns the module of `socket.py`, created on first use.
@@ -163,38 +127,13 @@ impl PythonRuntime {
         if !self.warned_of_excess.swap(true, Ordering::Relaxed) {
             let message = "a response body is longer than its Content-Length: the rest is dropped (logged once per \
                            worker)";
-            self.host.log(LogLevel::WARNING, "wsgi", message);
+            self.interpreter.log(LogLevel::WARNING, message);
         }
     }
 
     /// Returns whether the access log uses variables of the environ. If so, the environ must be kept until
     /// [`LoggedVariables::pass_on`].
     pub(crate) fn logs_variables(&self, py: Python<'_>) -> PyResult<bool> {
-        self.logged.is_wanted(py, &self.host)
-    }
-
-    /// Ends a process that the application has forked, after the application's code has returned or raised
-    /// `raised`.
-    pub(crate) fn end_child(&self, py: Python<'_>, raised: Option<PyErrSet>) -> ! {
-        self.process.end_child(py, self.guest.is_none(), raised)
-    }
-
-    /// Logs an exception and its traceback.
-    pub(crate) fn report(&self, py: Python<'_>, raised: PyErrSet, doing: &str) {
-        let (_, traceback) = self.describe(py, raised);
-        self.host.log(LogLevel::ERROR, "wsgi", format!("{doing}\n{traceback}").trim_end());
-    }
-
-    /// Formats an exception as one line and as a traceback.
-    pub(crate) fn describe(&self, py: Python<'_>, raised: PyErrSet) -> (String, String) {
-        let exception = raised.take(py);
-        let texts = self
-            .helper(py, "describe", [&exception])
-            .and_then(|pair| Ok((pair.tuple_item(0)?.to_text(), pair.tuple_item(1)?.to_text())));
-        texts.unwrap_or_else(|second| {
-            second.clear(py);
-            let text = exception.to_text();
-            (format!("{}: {text}", exception.type_name()), String::new())
-        })
+        self.logged.is_wanted(py, &self.interpreter.host)
     }
 }

@@ -8,10 +8,10 @@ use worker_api::{Exchange, Failure, Result, fork};
 use crate::body::{close, send_list, send_other};
 use crate::body_bytes::{Bytes, drop_left};
 use crate::environ::Handles;
-use crate::errors::Fault;
-use crate::failure::{SavedFault, fail_request, unexpected};
-use crate::python::{Object, Python, attach};
+use crate::failure::{fail_request, unexpected};
 use crate::request::{Request, RequestObjects, Requests};
+use python::fault::{Fault, SavedFault};
+use python::{Object, Python, attach};
 
 /// Serves a request.
 pub(crate) fn serve(requests: &'static Requests, exchange: &mut Exchange) -> Result<()> {
@@ -19,7 +19,7 @@ pub(crate) fn serve(requests: &'static Requests, exchange: &mut Exchange) -> Res
         drop_left(py);
         let runtime = requests.runtime;
         if !ADOPTED.replace(true)
-            && let Err(raised) = runtime.helper(py, "adopt_thread", [])
+            && let Err(raised) = runtime.interpreter.helper(py, "adopt_thread", [])
         {
             return Err(unexpected(runtime, py, raised));
         }
@@ -54,7 +54,7 @@ fn serve_with(
             Err(Fault::Exception(raised)) => Some(raised),
             _ => None,
         };
-        runtime.end_child(py, raised);
+        runtime.interpreter.end_child(py, raised);
     }
     let result = result.or_else(|fault| fail_request(py, request, fault).map(|()| None));
     if let Some(kept) = objects.end(py, types).map_err(internal)? {
@@ -72,7 +72,7 @@ fn call_application(
 ) -> Result<Option<Bytes>, Fault> {
     let runtime = request.runtime();
     let environ = environ_of(py, objects, request)?;
-    let Some(application) = runtime.application.get() else {
+    let Some(application) = runtime.interpreter.application.get() else {
         return Err(Failure::application("the application is not loaded").into());
     };
     let result = application.get(py).call([&environ, &objects.start_response.get(py)])?;
@@ -93,7 +93,7 @@ fn call_application(
     // Python code must not run while an exception is set.
     let sent = sent.map_err(|fault| SavedFault::new(py, fault));
     if let Err(raised) = close(runtime, &result) {
-        runtime.report(py, raised, "error in close() of the response body");
+        runtime.interpreter.report(py, raised, "error in close() of the response body");
     }
     sent.map(|()| None).map_err(SavedFault::restore)
 }

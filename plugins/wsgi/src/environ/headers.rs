@@ -5,8 +5,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use worker_api::RequestHead;
 
-use super::remembered::{REMEMBERED_MAX, Remembered};
-use crate::python::{GlobalRef, Object, PyResult, Python};
+use python::remembered::{REMEMBERED_MAX, Remembered};
+use python::{GlobalRef, Object, PyResult, Python};
 
 /// The headers of a request, as `HTTP_*`.
 #[derive(Default)]

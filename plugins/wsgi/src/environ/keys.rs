@@ -1,6 +1,6 @@
 //! The keys of an environ.
 
-use crate::python::{GlobalRef, PyResult, Python};
+use python::{GlobalRef, PyResult, Python};
 
 macro_rules! keys {
     ($($field:ident: $name:literal,)*) => {

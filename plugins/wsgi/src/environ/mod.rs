@@ -5,23 +5,23 @@
 
 mod headers;
 mod keys;
-mod path;
+
 mod prototype;
-mod remembered;
+
 mod tls;
 
 use std::sync::OnceLock;
 
 use worker_api::{Failure, RequestHead};
 
-use crate::errors::Fault;
-use crate::python::{GlobalRef, Object, PyResult, Python};
+use python::fault::Fault;
+use python::{GlobalRef, Object, PyResult, Python};
 
 use headers::Fields;
 use keys::Keys;
-use path::percent_decoded;
 use prototype::Prototype;
-use remembered::Remembered;
+use python::path::percent_decoded;
+use python::remembered::Remembered;
 use tls::set_tls;
 
 /// Values that are the same in all requests.

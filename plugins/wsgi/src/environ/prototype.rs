@@ -4,8 +4,8 @@ use worker_api::RequestHead;
 
 use super::Constants;
 use super::keys::Keys;
-use super::remembered::{REMEMBERED_MAX, Remembered, is_same};
-use crate::python::{GlobalRef, Object, PyResult, Python};
+use python::remembered::{REMEMBERED_MAX, Remembered, is_same};
+use python::{GlobalRef, Object, PyResult, Python};
 
 /// Prototype of the environs of a listener: the values that are the same in all of them, and those of the last
 /// request.

@@ -2,7 +2,7 @@
 
 use worker_api::TlsFacts;
 
-use crate::python::{Object, PyResult, Python};
+use python::{Object, PyResult, Python};
 
 /// Sets the TLS session's properties under the names of Apache's `mod_ssl`.
 #[cold]

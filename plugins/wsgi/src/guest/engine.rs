@@ -8,14 +8,14 @@ use worker_api::Engine;
 
 use super::methods::{end_request, guest};
 use super::{Guest, locked};
-use crate::errors::Fault;
 use crate::failure::failure_of;
-use crate::method;
-use crate::python::{
-    Arguments, Exception, Method, Native, NativeType, Object, PyErrSet, PyResult, Python,
-};
 use crate::request::{Request, RequestObjects, Requests};
 use crate::serve::environ_of;
+use python::fault::Fault;
+use python::method;
+use python::{
+    Arguments, Exception, Method, Native, NativeType, Object, PyErrSet, PyResult, Python,
+};
 
 /// Runs the loop until the engine has stopped.
 pub(crate) fn run<'py>(

@@ -4,12 +4,13 @@ use worker_api::{Failure, FailureKind, Result, Step};
 
 use super::Guest;
 use crate::body::{expect_start, finish, prepare_part, set_whole};
-use crate::errors::Fault;
 use crate::failure::fail_request;
-use crate::method;
-use crate::python::{Arguments, Exception, Method, Object, PyErrSet, PyResult, Python, required};
 use crate::request::{Request, State};
 use crate::runtime::PythonRuntime;
+use python::clock::now_ns;
+use python::fault::Fault;
+use python::method;
+use python::{Arguments, Exception, Method, Object, PyErrSet, PyResult, Python, required};
 
 /// Methods of a request object that the driver calls.
 pub(crate) const METHODS: &[Method<Request>] = &[
@@ -50,14 +51,6 @@ fn is_over<'py>(
 ) -> PyResult<Object<'py>> {
     let deadline = request.state(py)?.open(py)?.0.deadline_ns();
     py.truth(deadline.is_some_and(|deadline| deadline <= now_ns()))
-}
-
-/// `CLOCK_MONOTONIC` in nanoseconds.
-fn now_ns() -> u64 {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the variable is local, and every Linux has the clock.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 /// `_send(data, at, what)`: sends `data` from the index `at` on, and returns the index up to which it was sent. If

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use worker_api::{Exchange, Failure, Result, Waker};
 
-use crate::python::{GlobalRef, Object, PyResult, Python};
+use python::{GlobalRef, Object, PyResult, Python};
 
 /// A guest loop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

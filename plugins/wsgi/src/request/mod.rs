@@ -11,11 +11,11 @@ use std::os::fd::{IntoRawFd as _, RawFd};
 
 use worker_api::{Exchange, Failure, FailureKind};
 
-use crate::errors::Fault;
 use crate::input::Input;
-use crate::python::{Cell, Exception, GlobalRef, Object, PyErrSet, PyResult, Python};
 use crate::response::{Phase, Response};
 use crate::runtime::PythonRuntime;
+use python::fault::Fault;
+use python::{Cell, Exception, GlobalRef, Object, PyErrSet, PyResult, Python};
 
 pub(crate) use objects::{RequestObjects, Types};
 pub(crate) use requests::Requests;
@@ -94,7 +94,7 @@ impl Request {
     pub(crate) fn log_variables(&self, py: Python<'_>) {
         if let Err(raised) = self.pass_on_variables(py) {
             let doing = "cannot pass the environ's variables to the access log";
-            self.runtime().report(py, raised, doing);
+            self.runtime().interpreter.report(py, raised, doing);
         }
     }
 
@@ -109,7 +109,7 @@ impl Request {
             (environ, head.id, head.peer.host.to_string())
         };
         let runtime = self.runtime();
-        runtime.logged.pass_on(py, &runtime.host, &environ, id, &peer)
+        runtime.logged.pass_on(py, &runtime.interpreter.host, &environ, id, &peer)
     }
 }
 

@@ -3,8 +3,8 @@
 use worker_api::Exchange;
 
 use super::{Request, Socket};
-use crate::python::{Definition, GlobalRef, NativeType, PyResult, Python};
 use crate::response::Phase;
+use python::{Definition, GlobalRef, NativeType, PyResult, Python};
 
 /// The types and functions of which the objects of a request are made.
 pub(crate) struct Types {

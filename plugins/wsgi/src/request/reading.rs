@@ -2,8 +2,8 @@
 
 use super::State;
 use crate::input::{Filled, Input};
-use crate::python::{Object, PyResult, Python};
 use crate::runtime::PythonRuntime;
+use python::{Object, PyResult, Python};
 
 impl State {
     /// Returns up to `size` bytes; fewer only at the end of the body.

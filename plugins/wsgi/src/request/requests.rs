@@ -1,8 +1,8 @@
 //! The requests of this process: what their objects are made of, and those that can be reused.
 
 use super::{Request, RequestObjects, Types};
-use crate::python::{Cell, PyResult, Python};
 use crate::runtime::PythonRuntime;
+use python::{Cell, PyResult, Python};
 
 /// The state of this process that requests have in common.
 pub(crate) struct Requests {

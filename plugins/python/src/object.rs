@@ -11,7 +11,7 @@ use super::error::{PyErrSet, PyResult};
 
 /// An owned reference, usable while this thread is attached.
 #[repr(transparent)]
-pub(crate) struct Object<'py> {
+pub struct Object<'py> {
     pointer: NonNull<PyObject>,
     python: std::marker::PhantomData<Python<'py>>,
 }
@@ -57,20 +57,20 @@ impl<'py> Object<'py> {
     /// Returns the token: this reference implies that the thread is attached.
     #[inline]
     #[allow(clippy::unused_self, reason = "the reference is the proof")]
-    pub(crate) fn py(&self) -> Python<'py> {
+    pub fn py(&self) -> Python<'py> {
         // SAFETY: a reference exists only while its thread is attached: its lifetime is the token's.
         unsafe { Python::assume() }
     }
 
     /// Returns whether both are the same object.
     #[inline]
-    pub(crate) fn is(&self, other: &Object<'_>) -> bool {
+    pub fn is(&self, other: &Object<'_>) -> bool {
         self.pointer == other.pointer
     }
 
     /// Returns whether it is `None`.
     #[inline]
-    pub(crate) fn is_none(&self) -> bool {
+    pub fn is_none(&self) -> bool {
         self.as_ptr() == self.py().api()._Py_NoneStruct
     }
 
@@ -83,7 +83,7 @@ impl<'py> Object<'py> {
 
     /// Returns the reference count. Immortal objects have a large number.
     #[inline]
-    pub(crate) fn reference_count(&self) -> u32 {
+    pub fn reference_count(&self) -> u32 {
         // SAFETY: the object is alive, and its count is its first member: a word up to 3.11; later
         // versions use the lower half of its 64 bits. Counts of this library's objects stay far below
         // 2^32.
@@ -92,7 +92,7 @@ impl<'py> Object<'py> {
 
     /// Converts to a reference that outlives the attachment.
     #[inline]
-    pub(crate) fn store(self) -> GlobalRef {
+    pub fn store(self) -> GlobalRef {
         let pointer = self.pointer;
         std::mem::forget(self);
         GlobalRef(pointer)
@@ -117,7 +117,7 @@ impl Drop for Object<'_> {
 
 /// An owned reference that outlives the attachment. If dropped without [`GlobalRef::take`] it leaks, because a
 /// reference can be released only while attached.
-pub(crate) struct GlobalRef(NonNull<PyObject>);
+pub struct GlobalRef(NonNull<PyObject>);
 
 // SAFETY: the object is only accessed with a token, so under the interpreter's lock.
 unsafe impl Send for GlobalRef {}
@@ -127,7 +127,7 @@ unsafe impl Sync for GlobalRef {}
 impl GlobalRef {
     /// Returns the object, for use while attached.
     #[inline]
-    pub(crate) fn get<'a, 'py>(&'a self, _py: Python<'py>) -> Borrowed<'a, 'py> {
+    pub fn get<'a, 'py>(&'a self, _py: Python<'py>) -> Borrowed<'a, 'py> {
         Borrowed {
             object: ManuallyDrop::new(Object { pointer: self.0, python: std::marker::PhantomData }),
             owner: std::marker::PhantomData,
@@ -136,13 +136,13 @@ impl GlobalRef {
 
     /// Returns the reference itself, to be dropped while attached.
     #[inline]
-    pub(crate) fn take(self, _py: Python<'_>) -> Object<'_> {
+    pub fn take(self, _py: Python<'_>) -> Object<'_> {
         Object { pointer: self.0, python: std::marker::PhantomData }
     }
 }
 
 /// A reference owned by a [`GlobalRef`].
-pub(crate) struct Borrowed<'a, 'py> {
+pub struct Borrowed<'a, 'py> {
     object: ManuallyDrop<Object<'py>>,
     owner: std::marker::PhantomData<&'a GlobalRef>,
 }

@@ -1,7 +1,7 @@
 //! The path of a request.
 
 /// Decodes the percent escapes of a path; `None` if it contains no `%`. Invalid escapes are kept.
-pub(super) fn percent_decoded(path: &[u8]) -> Option<Vec<u8>> {
+pub fn percent_decoded(path: &[u8]) -> Option<Vec<u8>> {
     let first = memchr::memchr(b'%', path)?;
     let mut decoded = path[..first].to_vec();
     let mut rest = &path[first..];

@@ -5,18 +5,18 @@ use worker_api::raw::Value;
 
 use crate::drain;
 use crate::method;
-use crate::python::{Arguments, Exception, Method, Object, PyErrSet, PyResult, Python, required};
 use crate::server::{Server, natives};
+use crate::{Arguments, Exception, Method, Object, PyErrSet, PyResult, Python, required};
 
 /// Functions of the module.
-pub(crate) const METHODS: &[Method<Server>] = &[
+pub const METHODS: &[Method<Server>] = &[
     Method { name: c"_log", entry: method!(log) },
     Method { name: c"_write", entry: method!(write_log) },
     Method { name: c"_setting", entry: method!(setting) },
 ];
 
 /// Creates the module, whose functions are methods of the server's object.
-pub(crate) fn module<'py>(server: &Object<'py>) -> PyResult<Object<'py>> {
+pub fn module<'py>(server: &Object<'py>) -> PyResult<Object<'py>> {
     let natives = natives(server, &[METHODS, drain::METHODS])?;
     server.py().module("jimu", include_str!("jimu.py"), &natives)
 }

@@ -6,43 +6,43 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use worker_api::Host;
 
-use crate::python::{Method, Object, PyResult};
+use crate::{Method, Object, PyResult};
 
 /// State of the process that the native functions of modules use.
-pub(crate) struct Server {
+pub struct Server {
     /// Services of the host.
-    pub(crate) host: Host,
+    pub host: Host,
     /// Whether the worker drains.
-    pub(crate) drain: Arc<Drain>,
+    pub drain: Arc<Drain>,
 }
 
 /// Whether this worker drains, and whether Python code is to be called then.
 #[derive(Default)]
-pub(crate) struct Drain {
+pub struct Drain {
     has_begun: AtomicBool,
     is_watched: AtomicBool,
 }
 
 impl Drain {
     /// Records that the worker drains. Returns whether Python code is to be called.
-    pub(crate) fn begin(&self) -> bool {
+    pub fn begin(&self) -> bool {
         self.has_begun.store(true, Ordering::Release);
         self.is_watched.load(Ordering::Acquire)
     }
 
     /// Returns whether the worker drains.
-    pub(crate) fn has_begun(&self) -> bool {
+    pub fn has_begun(&self) -> bool {
         self.has_begun.load(Ordering::Acquire)
     }
 
     /// Requests that Python code is called when the worker begins to drain.
-    pub(crate) fn watch(&self) {
+    pub fn watch(&self) {
         self.is_watched.store(true, Ordering::Release);
     }
 }
 
 /// Returns the methods of the server's object as functions of a module, with their names.
-pub(crate) fn natives<'py>(
+pub fn natives<'py>(
     server: &Object<'py>,
     methods: &[&[Method<Server>]],
 ) -> PyResult<Vec<(&'static CStr, Object<'py>)>> {

@@ -11,20 +11,18 @@ use std::ptr;
 use worker_api::fork;
 
 use crate::method;
-use crate::python::{
-    Arguments, GlobalRef, Method, Object, PyErrSet, PyResult, Python, attach, required,
-};
 use crate::server::{Server, natives};
+use crate::{Arguments, GlobalRef, Method, Object, PyErrSet, PyResult, Python, attach, required};
 
 /// Functions of the module `_jimu_process`.
-pub(crate) const METHODS: &[Method<Server>] = &[
+pub const METHODS: &[Method<Server>] = &[
     Method { name: c"_on_signal", entry: method!(on_signal) },
     Method { name: c"_reclaim", entry: method!(reclaim) },
     Method { name: c"_stop", entry: method!(stop) },
 ];
 
 /// The module `_jimu_process`.
-pub(crate) struct Process {
+pub struct Process {
     module: GlobalRef,
     /// Actions for the server's signals in the mold before Python code changed them.
     kept: Actions,
@@ -32,7 +30,7 @@ pub(crate) struct Process {
 
 impl Process {
     /// Creates the module, which imports `jimu`, and installs the server's handlers in the mold.
-    pub(crate) fn install(server: &Object<'_>) -> PyResult<Self> {
+    pub fn install(server: &Object<'_>) -> PyResult<Self> {
         let natives = natives(server, &[METHODS])?;
         let module = server.py().module("_jimu_process", include_str!("process.py"), &natives)?;
         let kept = actions();
@@ -43,14 +41,14 @@ impl Process {
     }
 
     /// Takes the server's signals back in the mold after it has loaded the application.
-    pub(crate) fn reset_mold(&self, py: Python<'_>) -> PyResult<()> {
+    pub fn reset_mold(&self, py: Python<'_>) -> PyResult<()> {
         let reset = self.module.get(py).call_method("reset", []);
         restore(&self.kept);
         reset.map(drop)
     }
 
     /// Like [`Process::reset_mold`], in a newly forked worker, whose host has installed its handlers.
-    pub(crate) fn reset_worker(&self, py: Python<'_>) -> PyResult<()> {
+    pub fn reset_worker(&self, py: Python<'_>) -> PyResult<()> {
         fork::watch();
         let kept = actions();
         let reset = self.module.get(py).call_method("reset", []);
@@ -59,13 +57,13 @@ impl Process {
     }
 
     /// Makes signals with Python handlers wake the main thread, and detects forks. Called in a worker.
-    pub(crate) fn start_worker(&self, py: Python<'_>, wakeup: c_int) -> PyResult<()> {
+    pub fn start_worker(&self, py: Python<'_>, wakeup: c_int) -> PyResult<()> {
         let wakeup = py.number(wakeup.into())?;
         self.module.get(py).call_method("start_worker", [&wakeup]).map(drop)
     }
 
     /// Runs Python's handlers of pending signals. Called on the main thread.
-    pub(crate) fn run_handlers(&self) {
+    pub fn run_handlers(&self) {
         attach(|py| {
             if let Err(raised) = py.check_signals() {
                 let exception = raised.take(py);
@@ -79,7 +77,7 @@ impl Process {
 
     /// Ends a process that the application has forked, after the application's code has returned or raised
     /// `raised`. If `waits`, the application's threads are joined first.
-    pub(crate) fn end_child(&self, py: Python<'_>, waits: bool, raised: Option<PyErrSet>) -> ! {
+    pub fn end_child(&self, py: Python<'_>, waits: bool, raised: Option<PyErrSet>) -> ! {
         let exception = raised.map_or_else(|| py.none(), |raised| raised.take(py));
         let ended = py
             .truth(waits)

@@ -32,12 +32,12 @@ macro_rules! api {
     ) => {
         /// The functions and objects of CPython that this plugin uses, by their C names.
         #[allow(non_snake_case, reason = "the names are CPython's")]
-        pub(crate) struct Api {
-            $(pub(crate) $name: unsafe extern "C" fn($($type),*) $(-> $result)?,)*
-            $(pub(crate) $late: unsafe extern "C" fn($($late_type),*) $(-> $late_result)?,)*
-            $(pub(crate) $object: *mut PyObject,)*
-            $(pub(crate) $exception: *mut *mut PyObject,)*
-            pub(crate) vectorcall: Vectorcall,
+        pub struct Api {
+            $(pub $name: unsafe extern "C" fn($($type),*) $(-> $result)?,)*
+            $(pub $late: unsafe extern "C" fn($($late_type),*) $(-> $late_result)?,)*
+            $(pub $object: *mut PyObject,)*
+            $(pub $exception: *mut *mut PyObject,)*
+            pub vectorcall: Vectorcall,
         }
 
         impl Api {
@@ -106,6 +106,7 @@ api! {
         fn PyUnicode_GetLength(*mut PyObject) -> Py_ssize_t;
         fn PyUnicode_AsLatin1String(*mut PyObject) -> *mut PyObject;
         fn PyBytes_FromStringAndSize(*const c_char, Py_ssize_t) -> *mut PyObject;
+        fn PyBytes_FromObject(*mut PyObject) -> *mut PyObject;
         fn PyBytes_AsStringAndSize(*mut PyObject, *mut *mut c_char, *mut Py_ssize_t) -> c_int;
         fn PyLong_FromLongLong(i64) -> *mut PyObject;
         fn PyLong_AsLongLong(*mut PyObject) -> i64;
@@ -129,6 +130,7 @@ api! {
         _Py_NoneStruct
         PyList_Type
         PyTuple_Type
+        PyType_Type
         PyUnicode_Type
     }
     exceptions {
@@ -136,6 +138,7 @@ api! {
         PyExc_ConnectionResetError
         PyExc_OSError
         PyExc_RuntimeError
+        PyExc_StopIteration
         PyExc_TimeoutError
         PyExc_TypeError
         PyExc_ValueError
@@ -177,12 +180,12 @@ static TABLE: Table = Table(UnsafeCell::new(MaybeUninit::uninit()));
 // Constants of CPython that the table's functions use, frozen by its stable ABI.
 
 /// `Py_file_input`: a whole file of statements.
-pub(crate) const FILE_INPUT: c_int = 257;
+pub const FILE_INPUT: c_int = 257;
 /// `METH_FASTCALL`: in the limited API since 3.10, with the same meaning since 3.7.
-pub(crate) const METH_FASTCALL: c_int = 0x80;
+pub const METH_FASTCALL: c_int = 0x80;
 /// `METH_KEYWORDS`.
-pub(crate) const METH_KEYWORDS: c_int = 0x02;
+pub const METH_KEYWORDS: c_int = 0x02;
 /// `Py_TPFLAGS_DEFAULT`, as far as it is in the stable ABI.
-pub(crate) const TPFLAGS_DEFAULT: c_uint = 1 << 18;
+pub const TPFLAGS_DEFAULT: c_uint = 1 << 18;
 /// Terminates a list of type slots.
-pub(crate) const LAST_SLOT: PyType_Slot = PyType_Slot { slot: 0, pfunc: std::ptr::null_mut() };
+pub const LAST_SLOT: PyType_Slot = PyType_Slot { slot: 0, pfunc: std::ptr::null_mut() };

@@ -9,18 +9,18 @@ use super::object::Object;
 impl<'py> Object<'py> {
     /// Returns whether it is exactly a `list`, not a subclass.
     #[inline]
-    pub(crate) fn is_exact_list(&self) -> bool {
+    pub fn is_exact_list(&self) -> bool {
         self.type_ptr().cast() == self.py().api().PyList_Type
     }
 
     /// Returns whether it is exactly a `tuple`.
     #[inline]
-    pub(crate) fn is_exact_tuple(&self) -> bool {
+    pub fn is_exact_tuple(&self) -> bool {
         self.type_ptr().cast() == self.py().api().PyTuple_Type
     }
 
     /// Converts it to a list; returns itself if it is one.
-    pub(crate) fn to_list(&self) -> PyResult<Self> {
+    pub fn to_list(&self) -> PyResult<Self> {
         if self.is_exact_list() {
             return Ok(self.clone());
         }
@@ -31,15 +31,23 @@ impl<'py> Object<'py> {
 
     /// Returns the length of an exact list.
     #[inline]
-    pub(crate) fn list_len(&self) -> usize {
+    pub fn list_len(&self) -> usize {
         debug_assert!(self.is_exact_list());
         // SAFETY: alive, and a list.
         unsafe { (self.py().api().PyList_Size)(self.as_ptr()) as usize }
     }
 
+    /// Appends an item to a list.
+    #[inline]
+    pub fn append(&self, item: &Object<'py>) -> PyResult<()> {
+        let py = self.py();
+        // SAFETY: both are alive; CPython checks that the first is a list.
+        py.check(unsafe { (py.api().PyList_Append)(self.as_ptr(), item.as_ptr()) })
+    }
+
     /// Returns an item of an exact list; `IndexError` if the list has become shorter.
     #[inline]
-    pub(crate) fn list_item(&self, place: usize) -> PyResult<Self> {
+    pub fn list_item(&self, place: usize) -> PyResult<Self> {
         let py = self.py();
         // SAFETY: alive; the borrowed item is alive until the list changes, which cannot happen before the
         // next line creates a reference.
@@ -51,7 +59,7 @@ impl<'py> Object<'py> {
 
     /// Returns the two items of an exact tuple of two.
     #[inline]
-    pub(crate) fn pair(&self) -> Option<(Self, Self)> {
+    pub fn pair(&self) -> Option<(Self, Self)> {
         if !self.is_exact_tuple() {
             return None;
         }
@@ -69,7 +77,7 @@ impl<'py> Object<'py> {
     }
 
     /// Returns an item of a tuple.
-    pub(crate) fn tuple_item(&self, place: usize) -> PyResult<Self> {
+    pub fn tuple_item(&self, place: usize) -> PyResult<Self> {
         let py = self.py();
         // SAFETY: alive; CPython checks the type and the index; the borrowed item lives in the tuple.
         unsafe { lent(py, (py.api().PyTuple_GetItem)(self.as_ptr(), place as isize)) }
@@ -77,7 +85,7 @@ impl<'py> Object<'py> {
 
     /// Copies a dict.
     #[inline]
-    pub(crate) fn dict_copy(&self) -> PyResult<Self> {
+    pub fn dict_copy(&self) -> PyResult<Self> {
         let py = self.py();
         // SAFETY: alive; CPython checks that it is a dict; the reference is new.
         unsafe { Object::owned(py, (py.api().PyDict_Copy)(self.as_ptr())) }
@@ -85,14 +93,14 @@ impl<'py> Object<'py> {
 
     /// Sets an item of a dict.
     #[inline]
-    pub(crate) fn set_item(&self, key: &Object<'py>, value: &Object<'py>) -> PyResult<()> {
+    pub fn set_item(&self, key: &Object<'py>, value: &Object<'py>) -> PyResult<()> {
         let py = self.py();
         // SAFETY: all three are alive; CPython checks that the first is a dict.
         py.check(unsafe { (py.api().PyDict_SetItem)(self.as_ptr(), key.as_ptr(), value.as_ptr()) })
     }
 
     /// Returns an item of a dict.
-    pub(crate) fn dict_item(&self, key: &Object<'py>) -> PyResult<Option<Self>> {
+    pub fn dict_item(&self, key: &Object<'py>) -> PyResult<Option<Self>> {
         let py = self.py();
         // SAFETY: alive; the borrowed item is alive until the dict changes, and becomes a reference before
         // that.

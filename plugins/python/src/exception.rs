@@ -8,7 +8,7 @@ use super::object::Object;
 
 /// A built-in exception to raise.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Exception {
+pub enum Exception {
     /// `AssertionError`
     Assertion,
     /// `ConnectionResetError`
@@ -28,7 +28,7 @@ pub(crate) enum Exception {
 impl PyErrSet {
     /// Sets an error of this kind with this message.
     #[cold]
-    pub(crate) fn new(py: Python<'_>, kind: Exception, message: &str) -> Self {
+    pub fn new(py: Python<'_>, kind: Exception, message: &str) -> Self {
         let api = py.api();
         let exception = match kind {
             Exception::Assertion => api.PyExc_AssertionError,
@@ -46,8 +46,18 @@ impl PyErrSet {
         Self::set()
     }
 
+    /// Sets `StopIteration` with a value: the result of what was awaited. Not for a tuple or an exception, which CPython
+    /// would interpret.
+    #[inline]
+    pub fn stop(value: &Object<'_>) -> Self {
+        let api = value.py().api();
+        // SAFETY: the first is one of CPython's exceptions, the second a live object.
+        unsafe { (api.PyErr_SetObject)(*api.PyExc_StopIteration, value.as_ptr()) };
+        Self::set()
+    }
+
     /// Sets an exception that was raised before, with its traceback if there is one.
-    pub(crate) fn again(
+    pub fn again(
         py: Python<'_>,
         kind: Object<'_>,
         value: Object<'_>,
@@ -60,7 +70,7 @@ impl PyErrSet {
     }
 
     /// Sets an exception that was taken.
-    pub(crate) fn restore(exception: &Object<'_>) -> Self {
+    pub fn restore(exception: &Object<'_>) -> Self {
         let api = exception.py().api();
         // SAFETY: alive; an exception value has its type and its traceback.
         unsafe { (api.PyErr_SetObject)(exception.type_ptr().cast(), exception.as_ptr()) };
@@ -70,7 +80,7 @@ impl PyErrSet {
     /// Takes the error: returns the exception object with its traceback attached.
     #[cold]
     #[allow(clippy::unused_self, reason = "the value says that there is an error to take")]
-    pub(crate) fn take(self, py: Python<'_>) -> Object<'_> {
+    pub fn take(self, py: Python<'_>) -> Object<'_> {
         let api = py.api();
         let (mut kind, mut value, mut trace) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
         // SAFETY: the three variables are local and hold owned references or null afterwards. A normalized

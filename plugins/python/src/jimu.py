@@ -181,9 +181,26 @@ class ApplicationError(Exception):
 
 
 def load(spec):
-    """Load and return the application named by `spec`."""
+    """Load and return the WSGI application named by `spec`."""
+    application = _load(spec, "wsgi")
+    if _is_asgi(application) and _setting("interface") != "wsgi":
+        raise ApplicationError("%s is an ASGI application, which the worker class %s cannot serve: use --worker-class "
+                               "asgi" % (spec, _setting("worker_class")))
+    return application
+
+
+def load_asgi(spec):
+    """Load and return the ASGI application named by `spec`."""
+    application = _load(spec, "asgi")
+    if not _is_asgi(application) and _setting("interface") != "asgi" and _positional(application) != 3:
+        raise ApplicationError("%s is not an ASGI application: for a WSGI application, use another worker class, such "
+                               "as gthread; otherwise set interface to asgi" % spec)
+    return application
+
+
+def _load(spec, interface):
     if not spec or spec.startswith("django:"):
-        return _django(spec.partition(":")[2])
+        return _django(spec.partition(":")[2], interface)
     module_name, _, expression = spec.partition(":")
     module = _module(module_name)
     expression = expression or _usual_expression(module)
@@ -193,9 +210,6 @@ def load(spec):
     if not callable(application):
         raise ApplicationError("Application object must be callable: %s is of type %s."
                                % (spec, type(application).__name__))
-    if _is_asgi(application):
-        raise ApplicationError("%s is an ASGI application, but this server calls WSGI applications: name the WSGI "
-                               "callable, or wrap it, for example in a2wsgi.ASGIMiddleware" % spec)
     return application
 
 
@@ -214,7 +228,21 @@ def _is_asgi(application):
     """Return whether calling the application creates a coroutine. Uvicorn detects ASGI applications this way, too."""
     if isinstance(application, type):
         return hasattr(application, "__await__")
-    return _is_coroutine_function(application) or _is_coroutine_function(type(application).__call__)
+    # Some wrappers set `__call__` on the object, for servers that look there.
+    calls = application, type(application).__call__, getattr(application, "__call__")
+    return any(_is_coroutine_function(call) for call in calls)
+
+
+def _positional(application):
+    """Return how many positional arguments a callable takes that are not optional; 0 if that cannot be told."""
+    import inspect
+
+    try:
+        parameters = inspect.signature(application).parameters.values()
+    except (TypeError, ValueError):
+        return 0
+    kinds = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return sum(one.kind in kinds and one.default is one.empty for one in parameters)
 
 
 def _is_coroutine_function(function):
@@ -284,13 +312,15 @@ def _attribute(module, module_name, expression, text):
     return found
 
 
-def _django(settings):
+def _django(settings, interface):
     """Return the application of the Django project in the working directory."""
     settings = settings or os.environ.get("DJANGO_SETTINGS_MODULE") or _settings_of("manage.py")
     if not settings:
         raise ApplicationError("manage.py does not set DJANGO_SETTINGS_MODULE: set it in the environment")
     os.environ["DJANGO_SETTINGS_MODULE"] = settings
     try:
+        if interface == "asgi":
+            return _django_asgi()
         from django.core.wsgi import get_wsgi_application
     except ModuleNotFoundError as error:
         if error.name and error.name.partition(".")[0] == "django":
@@ -298,6 +328,18 @@ def _django(settings):
                                    % sys.prefix) from None
         raise
     return get_wsgi_application()
+
+
+def _django_asgi():
+    """Return the application that ASGI_APPLICATION of the settings names, as Channels does, or Django's own."""
+    from django.conf import settings
+    from django.core.asgi import get_asgi_application
+
+    named = getattr(settings, "ASGI_APPLICATION", None)
+    if not named:
+        return get_asgi_application()
+    module_name, _, name = named.rpartition(".")
+    return _evaluate(_module(module_name), module_name, name)
 
 
 def _settings_of(path):

@@ -3,13 +3,13 @@
 use super::attach::Python;
 
 /// Result of a call into Python.
-pub(crate) type PyResult<T> = Result<T, PyErrSet>;
+pub type PyResult<T> = Result<T, PyErrSet>;
 
 /// Proof that an error is set in this thread. It carries no data: the interpreter holds the error until it is
 /// taken, cleared, or returned to Python.
 #[must_use = "an error that is set must be taken, cleared, or returned to Python"]
 #[derive(Debug)]
-pub(crate) struct PyErrSet(());
+pub struct PyErrSet(());
 
 impl PyErrSet {
     /// Creates the proof for an error that CPython has set.
@@ -20,7 +20,7 @@ impl PyErrSet {
 
     /// Clears the error.
     #[allow(clippy::unused_self, reason = "the value says that there is an error to clear")]
-    pub(crate) fn clear(self, py: Python<'_>) {
+    pub fn clear(self, py: Python<'_>) {
         // SAFETY: attached.
         unsafe { (py.api().PyErr_Clear)() };
     }

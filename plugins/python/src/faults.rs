@@ -21,38 +21,38 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use worker_api::Host;
 
+use crate::Interpreter;
 use crate::method;
-use crate::python::{Arguments, GlobalRef, Method, Object, PyResult, Python, is_attached};
-use crate::runtime::PythonRuntime;
 use crate::server::Server;
+use crate::{Arguments, GlobalRef, Method, Object, PyResult, Python, is_attached};
 
 /// Functions for the hook `worker_abort`.
-pub(crate) const METHODS: &[Method<Server>] = &[
+pub const METHODS: &[Method<Server>] = &[
     Method { name: c"_age", entry: method!(age) },
     Method { name: c"_abort", entry: method!(end) },
 ];
 
 /// Reports faults in a new worker, whose host has installed its handlers.
-pub(crate) fn report(
-    runtime: &PythonRuntime,
+pub fn report(
+    interpreter: &Interpreter,
     py: Python<'_>,
     hooks: Option<&GlobalRef>,
 ) -> PyResult<()> {
     let Some(action) = action_of_abort() else { return Ok(()) };
-    let log = log_file(&runtime.host).unwrap_or_default();
-    runtime.helper(
+    let log = log_file(&interpreter.host).unwrap_or_default();
+    interpreter.helper(
         py,
         "report_faults",
         [&py.text(&log)?, &py.number(i64::from(dump_signal()))?],
     )?;
     let mut python = None;
     if let Some(hooks) = hooks {
-        let server = runtime.server.get(py);
+        let server = interpreter.server.get(py);
         let (age, end) = (server.attr_named("_age")?, server.attr_named("_abort")?);
-        let handled = runtime.helper(py, "handle_abort", [&hooks.get(py), &age, &end])?;
+        let handled = interpreter.helper(py, "handle_abort", [&hooks.get(py), &age, &end])?;
         python = action_of_abort().filter(|_| handled.is_true());
     }
-    let handler = AbortHandler { action, python, host: runtime.host.clone() };
+    let handler = AbortHandler { action, python, host: interpreter.host.clone() };
     if HANDLER.set(handler).is_ok() {
         install_handler();
     }
@@ -60,13 +60,13 @@ pub(crate) fn report(
 }
 
 /// Reports faults in the mold, including the SIGABRT for a mold that takes too long to load.
-pub(crate) fn report_in_mold(runtime: &PythonRuntime, py: Python<'_>) -> PyResult<()> {
-    let log = log_file(&runtime.host).unwrap_or_default();
-    runtime.helper(py, "report_faults", [&py.text(&log)?, &py.number(0)?]).map(drop)
+pub fn report_in_mold(interpreter: &Interpreter, py: Python<'_>) -> PyResult<()> {
+    let log = log_file(&interpreter.host).unwrap_or_default();
+    interpreter.helper(py, "report_faults", [&py.text(&log)?, &py.number(0)?]).map(drop)
 }
 
 /// Returns whether SIGABRT was handed to Python, for the hook `worker_abort`.
-pub(crate) fn is_handed_to_python() -> bool {
+pub fn is_handed_to_python() -> bool {
     HANDED.load(Ordering::Acquire)
 }
 

@@ -6,8 +6,9 @@ use std::ptr;
 use std::slice;
 
 use pyo3_ffi::{
-    Py_ssize_t, Py_tp_dealloc, Py_tp_getattro, Py_tp_iter, Py_tp_iternext, Py_tp_methods,
-    PyCFunction, PyMethodDef, PyMethodDefPointer, PyObject, PyType_Slot, PyType_Spec,
+    Py_am_await, Py_ssize_t, Py_tp_dealloc, Py_tp_getattro, Py_tp_iter, Py_tp_iternext,
+    Py_tp_methods, PyCFunction, PyMethodDef, PyMethodDefPointer, PyObject, PyType_Slot,
+    PyType_Spec,
 };
 use worker_api::guard;
 
@@ -30,22 +31,22 @@ type Body<T> = for<'py> fn(Python<'py>, &T, &Arguments<'_, 'py>) -> PyResult<Obj
 
 /// A method of the native type that holds a `T`: its name in Python and its entry, created by
 /// [`method!`](crate::method).
-pub(crate) struct Method<T> {
+pub struct Method<T> {
     /// Name in Python.
-    pub(crate) name: &'static CStr,
+    pub name: &'static CStr,
     /// Entry point for CPython.
-    pub(crate) entry: Entry<T>,
+    pub entry: Entry<T>,
 }
 
 /// Entry point for CPython. Created only by [`method!`](crate::method), around [`enter`].
-pub(crate) struct Entry<T>(RawFunction, PhantomData<fn(&T)>);
+pub struct Entry<T>(RawFunction, PhantomData<fn(&T)>);
 
 impl<T> Entry<T> {
     /// Wraps an entry point.
     ///
     /// # Safety
     /// The function does nothing except call [`enter`] with its arguments and this body.
-    pub(crate) const unsafe fn new(raw: RawFunction, _body: Body<T>) -> Self {
+    pub const unsafe fn new(raw: RawFunction, _body: Body<T>) -> Self {
         Self(raw, PhantomData)
     }
 }
@@ -56,16 +57,16 @@ impl<T> Entry<T> {
 macro_rules! method {
     ($body:path) => {{
         unsafe extern "C" fn raw(
-            me: *mut pyo3_ffi::PyObject,
-            arguments: *const *mut pyo3_ffi::PyObject,
-            count: pyo3_ffi::Py_ssize_t,
-            names: *mut pyo3_ffi::PyObject,
-        ) -> *mut pyo3_ffi::PyObject {
+            me: *mut $crate::ffi::PyObject,
+            arguments: *const *mut $crate::ffi::PyObject,
+            count: $crate::ffi::Py_ssize_t,
+            names: *mut $crate::ffi::PyObject,
+        ) -> *mut $crate::ffi::PyObject {
             // SAFETY: passed on as CPython provided it.
-            unsafe { $crate::python::enter(me, arguments, count, names, $body) }
+            unsafe { $crate::enter(me, arguments, count, names, $body) }
         }
         // SAFETY: it does nothing except call `enter` with this body.
-        unsafe { $crate::python::Entry::new(raw, $body) }
+        unsafe { $crate::Entry::new(raw, $body) }
     }};
 }
 
@@ -74,7 +75,7 @@ macro_rules! method {
 /// # Safety
 /// The arguments are those of a call by `METH_FASTCALL | METH_KEYWORDS`, bound to an object of the native type that
 /// holds a `T`.
-pub(crate) unsafe fn enter<T>(
+pub unsafe fn enter<T>(
     me: *mut PyObject,
     arguments: *const *mut PyObject,
     count: Py_ssize_t,
@@ -91,12 +92,17 @@ pub(crate) unsafe fn enter<T>(
             let keywords = if names.is_null() { None } else { Some(Object::shared(py, names)) };
             let all = count as usize
                 + match &keywords {
-                    Some(names) => names.len()?,
+                    Some(names) => names.length()?,
                     None => 0,
                 };
             let pointers = if all == 0 { &[] } else { slice::from_raw_parts(arguments, all) };
-            let arguments =
-                Arguments { py, pointers, by_position: count as usize, names: keywords };
+            let arguments = Arguments {
+                py,
+                me: me.as_ptr(),
+                pointers,
+                by_position: count as usize,
+                names: keywords,
+            };
             body(py, value_of(py, me.as_ptr())?, &arguments)
         })
     }
@@ -120,19 +126,23 @@ fn null_with_error(_: PyErrSet) -> *mut PyObject {
 }
 
 /// Arguments of a call from Python.
-pub(crate) struct Arguments<'a, 'py> {
+pub struct Arguments<'a, 'py> {
     py: Python<'py>,
+    me: *mut PyObject,
     pointers: &'a [*mut PyObject],
     by_position: usize,
     names: Option<Object<'py>>,
 }
 
 impl<'py> Arguments<'_, 'py> {
+    /// Returns the object that the method is bound to.
+    #[inline]
+    pub fn bound_to(&self) -> Object<'py> {
+        self.shared(self.me)
+    }
+
     /// Returns the arguments with these names, in order; `TypeError` if there are others or too many.
-    pub(crate) fn take<const N: usize>(
-        &self,
-        expected: [&str; N],
-    ) -> PyResult<[Option<Object<'py>>; N]> {
+    pub fn take<const N: usize>(&self, expected: [&str; N]) -> PyResult<[Option<Object<'py>>; N]> {
         if self.by_position > N {
             let message = format!("expected at most {N} arguments, got {}", self.by_position);
             return Err(PyErrSet::new(self.py, Exception::Type, &message));
@@ -162,7 +172,7 @@ impl<'py> Arguments<'_, 'py> {
 }
 
 /// Returns `argument`, or `TypeError` with its name if it is missing.
-pub(crate) fn required<'py>(
+pub fn required<'py>(
     py: Python<'py>,
     argument: Option<Object<'py>>,
     name: &str,
@@ -172,7 +182,7 @@ pub(crate) fn required<'py>(
 }
 
 /// A [`Method`] in the form to which CPython keeps a pointer: created once, never freed.
-pub(crate) struct Definition<T>(&'static PyMethodDef, PhantomData<fn(&T)>);
+pub struct Definition<T>(&'static PyMethodDef, PhantomData<fn(&T)>);
 
 // SAFETY: CPython only reads it.
 unsafe impl<T> Send for Definition<T> {}
@@ -181,7 +191,7 @@ unsafe impl<T> Sync for Definition<T> {}
 
 impl<T> Definition<T> {
     /// Creates the definition. For methods that are bound to many objects: once, not once per object.
-    pub(crate) fn new(method: &Method<T>) -> Self {
+    pub fn new(method: &Method<T>) -> Self {
         Self(Box::leak(Box::new(definition(method))), PhantomData)
     }
 }
@@ -200,13 +210,15 @@ fn definition<T>(method: &Method<T>) -> PyMethodDef {
 }
 
 /// A native type: its name, its methods and its behavior.
-pub(crate) trait Native: Sized + 'static {
+pub trait Native: Sized + 'static {
     /// Full name, such as `jimu.Input`.
     const NAME: &'static CStr;
     /// Methods, in groups by the module that defines them.
     const METHODS: &'static [&'static [Method<Self>]];
     /// Whether it is its own iterator.
     const ITERATES: bool = false;
+    /// Whether it can be awaited: it is its own iterator then, and [`Native::ITERATES`] is true.
+    const AWAITS: bool = false;
     /// Whether [`Native::attribute`] provides its attributes.
     const HAS_ATTRIBUTES: bool = false;
 
@@ -215,7 +227,8 @@ pub(crate) trait Native: Sized + 'static {
         let _ = py;
     }
 
-    /// Returns the next item; `None` at the end.
+    /// Returns the next item; `None` at the end. What is awaited returns what its task waits for; at the end it can raise
+    /// [`PyErrSet::stop`] with its result.
     fn next<'py>(&self, me: &Object<'py>) -> PyResult<Option<Object<'py>>> {
         let _ = me;
         Ok(None)
@@ -230,7 +243,7 @@ pub(crate) trait Native: Sized + 'static {
 
 /// A Python type whose objects hold a `T`. Python code cannot derive from it. Objects that it creates by calling the
 /// type hold nothing, and are refused.
-pub(crate) struct NativeType<T> {
+pub struct NativeType<T> {
     kind: GlobalRef,
     holds: PhantomData<fn() -> T>,
 }
@@ -245,7 +258,7 @@ struct Layout<T> {
 
 impl<T: Native> NativeType<T> {
     /// Creates the type.
-    pub(crate) fn new(py: Python<'_>) -> PyResult<Self> {
+    pub fn new(py: Python<'_>) -> PyResult<Self> {
         let methods = T::METHODS.iter().copied().flatten();
         let mut methods: Vec<PyMethodDef> = methods.map(definition).collect();
         methods.push(PyMethodDef::zeroed());
@@ -258,6 +271,9 @@ impl<T: Native> NativeType<T> {
         if T::ITERATES {
             slots.push(slot(Py_tp_iter, itself as *mut c_void));
             slots.push(slot(Py_tp_iternext, next::<T> as *mut c_void));
+        }
+        if T::AWAITS {
+            slots.push(slot(Py_am_await, itself as *mut c_void));
         }
         if T::HAS_ATTRIBUTES {
             slots.push(slot(Py_tp_getattro, attribute::<T> as *mut c_void));
@@ -276,7 +292,7 @@ impl<T: Native> NativeType<T> {
     }
 
     /// Creates an object with this value.
-    pub(crate) fn make<'py>(&self, py: Python<'py>, value: T) -> PyResult<Object<'py>> {
+    pub fn make<'py>(&self, py: Python<'py>, value: T) -> PyResult<Object<'py>> {
         // SAFETY: the type is native, so the memory has the layout; it is zeroed, and the value is written
         // here.
         unsafe {
@@ -288,11 +304,7 @@ impl<T: Native> NativeType<T> {
     }
 
     /// Returns a method bound to an object of this type; `TypeError` for another type.
-    pub(crate) fn bind<'py>(
-        &self,
-        method: &Definition<T>,
-        me: &Object<'py>,
-    ) -> PyResult<Object<'py>> {
+    pub fn bind<'py>(&self, method: &Definition<T>, me: &Object<'py>) -> PyResult<Object<'py>> {
         let py = me.py();
         self.value(me)?;
         // SAFETY: the definition is never freed and never written to; CPython takes a reference to `me`, which has
@@ -306,7 +318,7 @@ impl<T: Native> NativeType<T> {
 
     /// Returns the value of an object of this type; `TypeError` for another type.
     #[inline]
-    pub(crate) fn value<'a>(&self, object: &'a Object<'_>) -> PyResult<&'a T> {
+    pub fn value<'a>(&self, object: &'a Object<'_>) -> PyResult<&'a T> {
         let py = object.py();
         if !object.is_exactly(&self.kind.get(py)) {
             return Err(PyErrSet::new(py, Exception::Type, "the object has the wrong type"));
@@ -383,7 +395,7 @@ unsafe extern "C" fn attribute<T: Native>(
 
 /// A value that is accessed only with the interpreter's lock. Borrowing it twice, for example from a second thread
 /// while the first waits detached in the middle of an operation, is an error of the application and not a crash.
-pub(crate) struct Cell<T>(std::cell::RefCell<T>);
+pub struct Cell<T>(std::cell::RefCell<T>);
 
 // SAFETY: the `RefCell` is only reached with a token, which proves that this thread holds the interpreter's lock.
 // Its flag is therefore changed by one thread at a time. A borrow held over a detached section stays flagged.
@@ -391,13 +403,13 @@ unsafe impl<T: Send> Sync for Cell<T> {}
 
 impl<T> Cell<T> {
     /// Wraps a value.
-    pub(crate) const fn new(value: T) -> Self {
+    pub const fn new(value: T) -> Self {
         Self(std::cell::RefCell::new(value))
     }
 
     /// Borrows it; `None` while it is borrowed.
     #[inline]
-    pub(crate) fn borrow<'a>(&'a self, _py: Python<'_>) -> Option<std::cell::RefMut<'a, T>> {
+    pub fn borrow<'a>(&'a self, _py: Python<'_>) -> Option<std::cell::RefMut<'a, T>> {
         self.0.try_borrow_mut().ok()
     }
 }

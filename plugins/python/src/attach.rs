@@ -14,7 +14,7 @@ use crate::library::Library;
 
 /// Proof that this thread holds the interpreter's lock.
 #[derive(Clone, Copy)]
-pub(crate) struct Python<'py>(PhantomData<(&'py (), *mut ())>);
+pub struct Python<'py>(PhantomData<(&'py (), *mut ())>);
 
 impl Python<'_> {
     /// Creates the proof.
@@ -35,7 +35,7 @@ impl Python<'_> {
 
     /// Runs `work` without the interpreter's lock, so that other threads can take it. `work` may call
     /// [`attach`].
-    pub(crate) fn detach<T>(self, work: impl FnOnce() -> T + Send) -> T {
+    pub fn detach<T>(self, work: impl FnOnce() -> T + Send) -> T {
         // SAFETY: the token proves that this thread is attached. `work` cannot use the token: it is not
         // `Send`.
         let state = unsafe { (self.api().PyEval_SaveThread)() };
@@ -64,7 +64,7 @@ impl Drop for Back {
 ///
 /// # Safety
 /// Called once per process, before anything else in this module, on a thread that is not attached.
-pub(crate) unsafe fn adopt() -> Result<(), String> {
+pub unsafe fn adopt() -> Result<(), String> {
     let library = Library::of_process()?;
     // SAFETY: first and only call, by this function's contract.
     unsafe { api::install(&library)? };
@@ -81,19 +81,19 @@ pub(crate) unsafe fn adopt() -> Result<(), String> {
 /// Runs `work` with the interpreter's lock. A nested call on the same thread costs next to nothing.
 ///
 /// Only valid after [`adopt`]; callers hold an object that proves this.
-pub(crate) fn attach<T>(work: impl FnOnce(Python<'_>) -> T) -> T {
+pub fn attach<T>(work: impl FnOnce(Python<'_>) -> T) -> T {
     let _guard = Attached::new();
     // SAFETY: the guard has attached this thread and outlives the call.
     work(unsafe { Python::assume() })
 }
 
 /// Returns whether this thread is inside [`attach`]. Async-signal-safe on a thread that has attached before.
-pub(crate) fn is_attached() -> bool {
+pub fn is_attached() -> bool {
     THREAD.with(|thread| thread.attached.get())
 }
 
 /// Prepares the interpreter for a fork: its locks are held until [`after_fork`].
-pub(crate) fn before_fork() {
+pub fn before_fork() {
     let guard = Attached::new();
     // SAFETY: attached, on the thread that forks.
     unsafe { (api::api().PyOS_BeforeFork)() };
@@ -102,7 +102,7 @@ pub(crate) fn before_fork() {
 }
 
 /// Completes [`before_fork`], in both processes, and detaches.
-pub(crate) fn after_fork(in_child: bool) {
+pub fn after_fork(in_child: bool) {
     // SAFETY: `before_fork` left this thread attached; CPython requires exactly one of the two calls
     // afterwards.
     unsafe {

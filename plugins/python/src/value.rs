@@ -6,7 +6,7 @@ use super::error::{PyErrSet, PyResult};
 use super::object::Object;
 
 /// The text of a `str` in which each character is a byte.
-pub(crate) enum Text<'a, 'py> {
+pub enum Text<'a, 'py> {
     /// Pure ASCII: the object's own memory.
     Ascii(&'a str),
     /// With characters above ASCII: `bytes` created from it.
@@ -16,7 +16,7 @@ pub(crate) enum Text<'a, 'py> {
 impl Text<'_, '_> {
     /// Returns the bytes.
     #[inline]
-    pub(crate) fn bytes(&self) -> &[u8] {
+    pub fn bytes(&self) -> &[u8] {
         match self {
             Self::Ascii(text) => text.as_bytes(),
             Self::Latin1(bytes) => bytes.as_bytes().unwrap_or_default(),
@@ -26,7 +26,7 @@ impl Text<'_, '_> {
 
 impl<'py> Object<'py> {
     /// Returns an attribute by an interned name.
-    pub(crate) fn attr(&self, name: &Object<'py>) -> PyResult<Self> {
+    pub fn attr(&self, name: &Object<'py>) -> PyResult<Self> {
         let py = self.py();
         // SAFETY: both are alive; the reference is new.
         unsafe { Object::owned(py, (py.api().PyObject_GetAttr)(self.as_ptr(), name.as_ptr())) }
@@ -34,7 +34,7 @@ impl<'py> Object<'py> {
 
     /// Returns an attribute provided by the object's type, also if [`super::Native::attribute`] provides the
     /// others.
-    pub(crate) fn own_attr(&self, name: &Object<'py>) -> PyResult<Self> {
+    pub fn own_attr(&self, name: &Object<'py>) -> PyResult<Self> {
         let py = self.py();
         // SAFETY: both are alive; the reference is new.
         unsafe {
@@ -44,13 +44,13 @@ impl<'py> Object<'py> {
     }
 
     /// Returns an attribute by a name that is created for the call: not for the hot path.
-    pub(crate) fn attr_named(&self, name: &str) -> PyResult<Self> {
+    pub fn attr_named(&self, name: &str) -> PyResult<Self> {
         self.attr(&self.py().name(name.as_bytes())?)
     }
 
     /// Calls it with positional arguments.
     #[inline]
-    pub(crate) fn call<const N: usize>(&self, arguments: [&Object<'py>; N]) -> PyResult<Self> {
+    pub fn call<const N: usize>(&self, arguments: [&Object<'py>; N]) -> PyResult<Self> {
         let py = self.py();
         let pointers = arguments.map(Object::as_ptr);
         // SAFETY: all are alive for the call; null means "no keywords".
@@ -62,7 +62,7 @@ impl<'py> Object<'py> {
     }
 
     /// Calls a method by its name: not for the hot path.
-    pub(crate) fn call_method<const N: usize>(
+    pub fn call_method<const N: usize>(
         &self,
         name: &str,
         arguments: [&Object<'py>; N],
@@ -71,14 +71,14 @@ impl<'py> Object<'py> {
     }
 
     /// Returns an iterator over it.
-    pub(crate) fn iterator(&self) -> PyResult<Self> {
+    pub fn iterator(&self) -> PyResult<Self> {
         let py = self.py();
         // SAFETY: alive; the reference is new.
         unsafe { Object::owned(py, (py.api().PyObject_GetIter)(self.as_ptr())) }
     }
 
     /// Returns the next item of an iterator; `None` at its end.
-    pub(crate) fn next(&self) -> PyResult<Option<Self>> {
+    pub fn next(&self) -> PyResult<Option<Self>> {
         let py = self.py();
         // SAFETY: alive; the reference is new, and null without an error means the end.
         let item = unsafe { (py.api().PyIter_Next)(self.as_ptr()) };
@@ -90,7 +90,7 @@ impl<'py> Object<'py> {
     }
 
     /// Returns its `str()`, for messages.
-    pub(crate) fn to_text(&self) -> String {
+    pub fn to_text(&self) -> String {
         let py = self.py();
         // SAFETY: alive; the reference is new.
         let text = unsafe { Object::owned(py, (py.api().PyObject_Str)(self.as_ptr())) };
@@ -104,7 +104,7 @@ impl<'py> Object<'py> {
     }
 
     /// Returns the name of its type, for messages.
-    pub(crate) fn type_name(&self) -> String {
+    pub fn type_name(&self) -> String {
         let py = self.py();
         // SAFETY: an object's type is alive while the object is.
         let kind = unsafe { Object::shared(py, self.type_ptr().cast()) };
@@ -118,7 +118,7 @@ impl<'py> Object<'py> {
     }
 
     /// Returns whether it is `True`.
-    pub(crate) fn is_true(&self) -> bool {
+    pub fn is_true(&self) -> bool {
         self.as_number().unwrap_or_else(|raised| {
             raised.clear(self.py());
             0
@@ -126,7 +126,7 @@ impl<'py> Object<'py> {
     }
 
     /// Returns its value as an integer.
-    pub(crate) fn as_number(&self) -> PyResult<i64> {
+    pub fn as_number(&self) -> PyResult<i64> {
         // SAFETY: alive.
         let number = unsafe { (self.py().api().PyLong_AsLongLong)(self.as_ptr()) };
         if number == -1
@@ -139,7 +139,7 @@ impl<'py> Object<'py> {
 
     /// Returns a `str` as UTF-8, in the object's memory.
     #[inline]
-    pub(crate) fn as_str(&self) -> PyResult<&str> {
+    pub fn as_str(&self) -> PyResult<&str> {
         let mut len = 0;
         // SAFETY: alive. The text belongs to the object and is UTF-8 while the object lives.
         unsafe {
@@ -154,7 +154,7 @@ impl<'py> Object<'py> {
 
     /// Returns a `str` whose characters are bytes; an error if one of them is above U+00FF.
     #[inline]
-    pub(crate) fn as_latin1(&self) -> PyResult<Text<'_, 'py>> {
+    pub fn as_latin1(&self) -> PyResult<Text<'_, 'py>> {
         let py = self.py();
         let text = self.as_str()?;
         // SAFETY: alive, and a `str`: the previous line has succeeded.
@@ -170,7 +170,7 @@ impl<'py> Object<'py> {
 
     /// Returns the contents of `bytes`, in the object's memory.
     #[inline]
-    pub(crate) fn as_bytes(&self) -> Option<&[u8]> {
+    pub fn as_bytes(&self) -> Option<&[u8]> {
         let py = self.py();
         let (mut pointer, mut len) = (ptr::null_mut(), 0);
         // SAFETY: alive; the variables are local. The contents of `bytes` never change and live as long as
@@ -185,18 +185,30 @@ impl<'py> Object<'py> {
         }
     }
 
+    /// Returns `bytes` with the contents of an object that has the buffer protocol: itself if it is `bytes`.
+    pub fn to_bytes(&self) -> PyResult<Self> {
+        let py = self.py();
+        // SAFETY: alive; the reference is new. For exact `bytes` CPython returns the same object.
+        unsafe { Object::owned(py, (py.api().PyBytes_FromObject)(self.as_ptr())) }
+    }
+
     /// Returns whether it is exactly a `str`.
-    pub(crate) fn is_exact_str(&self) -> bool {
+    pub fn is_exact_str(&self) -> bool {
         self.type_ptr().cast() == self.py().api().PyUnicode_Type
     }
 
+    /// Returns whether it is a type that a class statement without a metaclass creates, or a built-in one.
+    pub fn is_type(&self) -> bool {
+        self.type_ptr().cast() == self.py().api().PyType_Type
+    }
+
     /// Returns whether its type is exactly `kind`.
-    pub(crate) fn is_exactly(&self, kind: &Object<'_>) -> bool {
+    pub fn is_exactly(&self, kind: &Object<'_>) -> bool {
         self.type_ptr().cast() == kind.as_ptr()
     }
 
     /// Returns its `len()`.
-    pub(crate) fn len(&self) -> PyResult<usize> {
+    pub fn length(&self) -> PyResult<usize> {
         // SAFETY: alive.
         let len = unsafe { (self.py().api().PyObject_Size)(self.as_ptr()) };
         usize::try_from(len).map_err(|_| PyErrSet::set())

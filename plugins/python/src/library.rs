@@ -5,14 +5,14 @@
 use std::ffi::{CString, c_void};
 
 /// The functions and objects that all libraries of this process can refer to.
-pub(crate) struct Library(());
+pub struct Library(());
 
 impl Library {
     /// Finds CPython.
     ///
     /// # Errors
     /// A line, if this process is no Python interpreter.
-    pub(crate) fn of_process() -> Result<Self, String> {
+    pub fn of_process() -> Result<Self, String> {
         let library = Self(());
         match library.symbol("PyGILState_Ensure") {
             Ok(_) => Ok(library),
@@ -25,7 +25,7 @@ impl Library {
     /// # Errors
     /// A line that names the symbol.
     #[expect(clippy::unused_self, reason = "the value proves that CPython is there")]
-    pub(crate) fn symbol(&self, name: &str) -> Result<*mut c_void, String> {
+    pub fn symbol(&self, name: &str) -> Result<*mut c_void, String> {
         let c_name = CString::new(name).map_err(|_| format!("{name:?} contains a NUL byte"))?;
         // SAFETY: the name is a C string.
         let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c_name.as_ptr()) };
@@ -39,7 +39,7 @@ impl Library {
     ///
     /// # Safety
     /// `F` must be a function pointer type that matches the function of this name.
-    pub(crate) unsafe fn function<F: Copy>(&self, name: &str) -> Result<F, String> {
+    pub unsafe fn function<F: Copy>(&self, name: &str) -> Result<F, String> {
         const { assert!(size_of::<F>() == size_of::<*mut c_void>()) };
         let address = self.symbol(name)?;
         // SAFETY: `F` is a function pointer of the size of an address, by this function's contract.

@@ -1,24 +1,24 @@
 //! Values that are reused in the next environ if they are equal.
 
-use crate::python::{GlobalRef, Object, PyResult, Python};
+use crate::{GlobalRef, Object, PyResult, Python};
 
 /// A cached value and the `str` created from it.
-pub(super) struct Remembered {
+pub struct Remembered {
     /// The value.
-    pub(super) bytes: Vec<u8>,
+    pub bytes: Vec<u8>,
     /// The `str`.
-    pub(super) object: GlobalRef,
+    pub object: GlobalRef,
 }
 
 impl Remembered {
     /// Remembers the empty string.
-    pub(super) fn new(py: Python<'_>) -> PyResult<Self> {
+    pub fn new(py: Python<'_>) -> PyResult<Self> {
         Ok(Self { bytes: Vec::new(), object: py.latin1(b"")?.store() })
     }
 
     /// Returns the `str` of these bytes, from the cache if they are the same.
     #[inline]
-    pub(super) fn value<'py>(&mut self, py: Python<'py>, bytes: &[u8]) -> PyResult<Object<'py>> {
+    pub fn value<'py>(&mut self, py: Python<'py>, bytes: &[u8]) -> PyResult<Object<'py>> {
         if is_same(&self.bytes, bytes) {
             return Ok(self.object.get(py).clone());
         }
@@ -30,7 +30,7 @@ impl Remembered {
     }
 
     /// Remembers another value.
-    pub(super) fn replace(&mut self, bytes: &[u8], object: Object<'_>) {
+    pub fn replace(&mut self, bytes: &[u8], object: Object<'_>) {
         let py = object.py();
         drop(std::mem::replace(&mut self.object, object.store()).take(py));
         self.bytes.clear();
@@ -41,7 +41,7 @@ impl Remembered {
 /// Compares two byte strings. They are usually short, and calling `memcmp` about ten times per request costs more
 /// than comparing inline. Up to 32 bytes, the first and the last chunk are compared, which may overlap.
 #[inline]
-pub(super) fn is_same(one: &[u8], other: &[u8]) -> bool {
+pub fn is_same(one: &[u8], other: &[u8]) -> bool {
     fn ends<const N: usize>(text: &[u8]) -> Option<(&[u8; N], &[u8; N])> {
         text.first_chunk().zip(text.last_chunk())
     }
@@ -58,7 +58,7 @@ pub(super) fn is_same(one: &[u8], other: &[u8]) -> bool {
 }
 
 /// Maximum length of a remembered name or value.
-pub(super) const REMEMBERED_MAX: usize = 512;
+pub const REMEMBERED_MAX: usize = 512;
 
 #[cfg(test)]
 mod tests {

@@ -11,31 +11,31 @@ use super::object::Object;
 
 impl<'py> Python<'py> {
     /// Returns `None`.
-    pub(crate) fn none(self) -> Object<'py> {
+    pub fn none(self) -> Object<'py> {
         // SAFETY: `None` is always alive.
         unsafe { Object::shared(self, self.api()._Py_NoneStruct) }
     }
 
     /// Runs pending signal handlers, on Python's main thread.
-    pub(crate) fn check_signals(self) -> PyResult<()> {
+    pub fn check_signals(self) -> PyResult<()> {
         // SAFETY: attached.
         self.check(unsafe { (self.api().PyErr_CheckSignals)() })
     }
 
     /// Returns `True` or `False`.
-    pub(crate) fn truth(self, value: bool) -> PyResult<Object<'py>> {
+    pub fn truth(self, value: bool) -> PyResult<Object<'py>> {
         // SAFETY: attached; the reference is new.
         unsafe { Object::owned(self, (self.api().PyBool_FromLong)(value.into())) }
     }
 
     /// Creates an integer.
-    pub(crate) fn number(self, value: i64) -> PyResult<Object<'py>> {
+    pub fn number(self, value: i64) -> PyResult<Object<'py>> {
         // SAFETY: attached; the reference is new.
         unsafe { Object::owned(self, (self.api().PyLong_FromLongLong)(value)) }
     }
 
     /// Creates a string.
-    pub(crate) fn text(self, value: &str) -> PyResult<Object<'py>> {
+    pub fn text(self, value: &str) -> PyResult<Object<'py>> {
         let pointer = value.as_ptr().cast();
         // SAFETY: attached; the bytes are valid for the call; the default error handler is "strict".
         unsafe {
@@ -47,7 +47,7 @@ impl<'py> Python<'py> {
 
     /// Creates a string in which each byte is one character (Latin-1), as PEP 3333 requires.
     #[inline]
-    pub(crate) fn latin1(self, bytes: &[u8]) -> PyResult<Object<'py>> {
+    pub fn latin1(self, bytes: &[u8]) -> PyResult<Object<'py>> {
         let pointer = bytes.as_ptr().cast();
         // SAFETY: attached; the bytes are valid for the call.
         unsafe {
@@ -58,7 +58,7 @@ impl<'py> Python<'py> {
     }
 
     /// Creates an interned string, for keys and names.
-    pub(crate) fn name(self, bytes: &[u8]) -> PyResult<Object<'py>> {
+    pub fn name(self, bytes: &[u8]) -> PyResult<Object<'py>> {
         let mut pointer = self.latin1(bytes)?.into_ptr();
         // SAFETY: takes the reference to an exact `str` and returns one in its place.
         unsafe {
@@ -68,7 +68,7 @@ impl<'py> Python<'py> {
     }
 
     /// Creates `bytes`.
-    pub(crate) fn bytes(self, value: &[u8]) -> PyResult<Object<'py>> {
+    pub fn bytes(self, value: &[u8]) -> PyResult<Object<'py>> {
         // SAFETY: attached; the bytes are valid for the call.
         unsafe {
             let made =
@@ -78,13 +78,13 @@ impl<'py> Python<'py> {
     }
 
     /// Creates an empty dict.
-    pub(crate) fn dict(self) -> PyResult<Object<'py>> {
+    pub fn dict(self) -> PyResult<Object<'py>> {
         // SAFETY: attached; the reference is new.
         unsafe { Object::owned(self, (self.api().PyDict_New)()) }
     }
 
     /// Creates a tuple.
-    pub(crate) fn tuple<const N: usize>(self, items: [Object<'py>; N]) -> PyResult<Object<'py>> {
+    pub fn tuple<const N: usize>(self, items: [Object<'py>; N]) -> PyResult<Object<'py>> {
         let api = self.api();
         // SAFETY: a new tuple of N items, each of which takes one reference, in order.
         unsafe {
@@ -97,10 +97,7 @@ impl<'py> Python<'py> {
     }
 
     /// Creates a list.
-    pub(crate) fn list(
-        self,
-        items: impl IntoIterator<Item = Object<'py>>,
-    ) -> PyResult<Object<'py>> {
+    pub fn list(self, items: impl IntoIterator<Item = Object<'py>>) -> PyResult<Object<'py>> {
         let api = self.api();
         // SAFETY: a new list, and live references.
         unsafe {
@@ -113,7 +110,7 @@ impl<'py> Python<'py> {
     }
 
     /// Imports a module.
-    pub(crate) fn import(self, name: &str) -> PyResult<Object<'py>> {
+    pub fn import(self, name: &str) -> PyResult<Object<'py>> {
         let name = CString::new(name).map_err(|_| {
             PyErrSet::new(self, Exception::Value, "the module's name contains a NUL byte")
         })?;
@@ -123,7 +120,7 @@ impl<'py> Python<'py> {
 
     /// Creates a module from source code and registers it under that name. The code can use `natives` by their
     /// names.
-    pub(crate) fn module(
+    pub fn module(
         self,
         name: &str,
         source: &str,
