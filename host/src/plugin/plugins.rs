@@ -28,7 +28,7 @@ use crate::interpreter::Program;
 use crate::log::AccessFormat;
 use crate::message::{Loaded, Refusal};
 use crate::payload::{MoldContext, Payload};
-use crate::settings::{Origin, Settings};
+use crate::settings::{Interface, Origin, Settings};
 use crate::worker::{WorkerContext, at_abort};
 
 /// The contents of a generation. `C` determines where its worker class comes from.
@@ -161,9 +161,10 @@ impl<C: ClassSource> Plugins<C> {
         if let (false, Some(file)) = (settings.has_application, &settings.file) {
             return Err(LoadError::NoApplication { file: file.clone() });
         }
-        let choice = search.app(settings.wsgi_app.as_deref(), &settings.chdir)?;
         doing(&class, "opening the worker class");
         let mut class = C::open(&class)?;
+        let plugin = plugin_for(settings.interface, &class.root.guest_loop());
+        let choice = search.app(settings.wsgi_app.as_deref(), &settings.chdir, plugin)?;
         doing(&choice.library, "opening the application");
         let mut app_module = open_app(&choice.library)?;
         let services = Services::of_mold(context);
@@ -271,6 +272,16 @@ impl<C: ClassSource> Plugins<C> {
         register_worker(worker);
         worker.init_process().into_result().map_err(failed)?;
         Ok(worker)
+    }
+}
+
+/// Returns the name of the plugin for a Python application: that of its interface, which depends on the class's guest loop
+/// unless the operator has chosen it.
+fn plugin_for(interface: Interface, guest_loop: &str) -> &'static str {
+    match interface {
+        Interface::Asgi => "asgi",
+        Interface::Auto if guest_loop == "asyncio" => "asgi",
+        Interface::Auto | Interface::Wsgi => "wsgi",
     }
 }
 

@@ -73,14 +73,19 @@ impl SearchPath {
     }
 
     /// Finds the library of an application. A path that ends in `.so` is a library, and everything else is
-    /// for the plugin `wsgi`. Without an argument it is the Django project in `directory`, if there is a
+    /// for the plugin of that name. Without an argument it is the Django project in `directory`, if there is a
     /// `manage.py`, and the built-in welcome page otherwise.
-    pub fn app(&self, spec: Option<&str>, directory: &Path) -> Result<AppChoice, NotFound> {
+    pub fn app(
+        &self,
+        spec: Option<&str>,
+        directory: &Path,
+        plugin: &str,
+    ) -> Result<AppChoice, NotFound> {
         let library = match spec {
-            None if is_django_project(directory) => self.find(Kind::App, WSGI)?,
+            None if is_django_project(directory) => self.find(Kind::App, plugin)?,
             None => self.find(Kind::App, WELCOME)?,
             Some(spec) if is_library(spec) => spec.into(),
-            Some(_) => self.find(Kind::App, WSGI)?,
+            Some(_) => self.find(Kind::App, plugin)?,
         };
         Ok(AppChoice { library, spec: spec.unwrap_or_default().to_owned() })
     }
@@ -193,7 +198,6 @@ const WELCOME: &str = "welcome";
 /// The application of `--check-worker`.
 const CHECK: &str = "check";
 /// The application that receives every argument that is not a library.
-const WSGI: &str = "wsgi";
 
 #[cfg(test)]
 mod tests {
@@ -248,7 +252,7 @@ mod tests {
         assert_eq!((none.library, none.spec.as_str()), (at("bin/libwelcome_app.so"), ""));
         let native = path.app(Some("/a/libx.so"), house.path()).unwrap();
         assert_eq!((native.library, native.spec.as_str()), ("/a/libx.so".into(), "/a/libx.so"));
-        let wsgi = path.app(Some("project.wsgi:app"), house.path()).unwrap();
+        let wsgi = path.app(Some("project.wsgi:app"), house.path(), "wsgi").unwrap();
         assert_eq!(
             (wsgi.library, wsgi.spec.as_str()),
             (at("mine/libwsgi_app.so"), "project.wsgi:app")

@@ -11,6 +11,12 @@ pub fn class_alias(name: &str) -> Option<&'static str> {
         | "gevent_wsgi"
         | "gunicorn.workers.ggevent.GeventPyWSGIWorker"
         | "geventwebsocket.gunicorn.workers.GeventWebSocketWorker" => Some("pywsgi"),
+        "asgi"
+        | "gunicorn.workers.gasgi.ASGIWorker"
+        | "uvicorn.workers.UvicornWorker"
+        | "uvicorn.workers.UvicornH11Worker"
+        | "uvicorn_worker.UvicornWorker"
+        | "uvicorn_worker.UvicornH11Worker" => Some("asgi"),
         _ => None,
     }
 }
@@ -37,7 +43,7 @@ pub fn class_advice(name: &str) -> Option<&'static str> {
     let name = without_prefix(name);
     let package = name.split('.').next().unwrap_or_default();
     match package {
-        "uvicorn" | "uvicorn_worker" | "hypercorn" | "asgi" => Some(ASGI),
+        "uvicorn" | "uvicorn_worker" | "hypercorn" => Some(ASGI),
         "aiohttp" => {
             Some("aiohttp's applications are not WSGI applications; run them with aiohttp")
         }
@@ -60,10 +66,10 @@ fn without_prefix(name: &str) -> &str {
     name.strip_prefix("egg:gunicorn#").unwrap_or(name)
 }
 
-const ASGI: &str = "ASGI is not supported; name a WSGI callable and use gthread or gevent";
+const ASGI: &str = "use asgi";
 const TORNADO: &str = "tornado's loop is not supported; use gthread for a WSGI application";
 const UNKNOWN: &str = "a worker class is a shared library here, and none replaces this one; use sync, gthread, gevent, \
-                       eventlet or pywsgi";
+                       eventlet, pywsgi or asgi";
 
 #[cfg(test)]
 mod tests {

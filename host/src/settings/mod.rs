@@ -48,8 +48,8 @@ pub use record::SettingsRecord;
 pub use sections::Sections;
 pub use table::{Settings, TABLE};
 pub use types::{
-    Account, GroupId, LogFormat, LogLevel, LogTarget, PythonOptions, StatsdHost, SyslogAddress,
-    SyslogFacility, TrustedPeers,
+    Account, GroupId, Interface, Lifespan, LogFormat, LogLevel, LogTarget, PythonOptions,
+    StatsdHost, SyslogAddress, SyslogFacility, TrustedPeers,
 };
 pub use unsupported::{IGNORED, MOVED, UNSUPPORTED};
 pub use value::{Kind, Value};

@@ -11,8 +11,8 @@ use super::{
     error::{Origin, Problem},
     sections::Sections,
     types::{
-        Account, Field, GroupId, LogFormat, LogLevel, LogTarget, PythonOptions, StatsdHost,
-        SyslogAddress, SyslogFacility, TrustedPeers,
+        Account, Field, GroupId, Interface, Lifespan, LogFormat, LogLevel, LogTarget,
+        PythonOptions, StatsdHost, SyslogAddress, SyslogFacility, TrustedPeers,
     },
     value::{Kind, Value},
 };
@@ -364,6 +364,10 @@ settings! {
             kind: Kind::Bool, default: Some("false"), long: Some("debug-errors"),
             bare: Some("true"),
         }
+        /// Interface that the application speaks. `auto` asks the application.
+        interface: Interface {
+            kind: Kind::Choice(Interface::WORDS), default: Some("auto"), long: Some("interface"),
+        }
         /// Stack size of a greenlet, in bytes.
         greenlet_stack: usize {
             kind: Kind::Bytes { min: 16 << 10, max: 1 << 30 }, default: Some("256k"),
@@ -373,6 +377,24 @@ settings! {
         greenlet_block_warning: Option<Duration> {
             kind: SECONDS, default: Some("1"), long: Some("greenlet-block-warning"),
         }
+    }
+    "ASGI" {
+        /// Event loop of the worker class asgi: auto, asyncio, uvloop, or `module:factory`.
+        ///
+        /// `auto` is uvloop if it is installed for the application's interpreter, otherwise asyncio.
+        asgi_loop: String { kind: Kind::Text, default: Some("auto"), long: Some("asgi-loop") }
+        /// Lifespan protocol: auto, on or off.
+        ///
+        /// With `on`, an application that does not support the protocol is refused.
+        asgi_lifespan: Lifespan {
+            kind: Kind::Choice(Lifespan::WORDS), default: Some("auto"), long: Some("asgi-lifespan"),
+        }
+        /// Seconds after which the task of a request whose client has disconnected is cancelled; 0 leaves it alone.
+        asgi_disconnect_grace_period: Option<Duration> {
+            kind: SECONDS, default: Some("3"), long: Some("asgi-disconnect-grace-period"),
+        }
+        /// Path below which the application is mounted: `root_path` of its scopes.
+        root_path: String { kind: Kind::Text, default: Some(""), long: Some("root-path") }
     }
     "Process" {
         /// Run in the background.

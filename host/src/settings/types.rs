@@ -40,6 +40,28 @@ pub enum LogLevel {
     Critical,
 }
 
+/// Interface that an application speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interface {
+    /// Whatever the application tells.
+    Auto,
+    /// PEP 3333.
+    Wsgi,
+    /// ASGI 3.0.
+    Asgi,
+}
+
+/// Whether an ASGI application's lifespan protocol is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lifespan {
+    /// If the application supports it.
+    Auto,
+    /// Yes, and an application that does not support it is refused.
+    On,
+    /// No.
+    Off,
+}
+
 /// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -152,6 +174,8 @@ choices! {
         "critical" => Critical
     }
     LogFormat { "text" => Text, "json" => Json }
+    Interface { "auto" => Auto, "wsgi" => Wsgi, "asgi" => Asgi }
+    Lifespan { "auto" => Auto, "on" => On, "off" => Off }
 }
 
 /// Choices that worker classes read too.

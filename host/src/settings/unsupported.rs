@@ -105,16 +105,7 @@ pub static UNSUPPORTED: &[(&[&str], &str)] = &[
         "only HTTP/1.0 and HTTP/1.1 are supported",
     ),
     (&["protocol", "uwsgi_allow_ips"], "the uwsgi protocol is not supported"),
-    (
-        &[
-            "asgi_loop",
-            "asgi_lifespan",
-            "asgi_disconnect_grace_period",
-            "websocket_max_message_size",
-            "root_path",
-        ],
-        "ASGI is not supported",
-    ),
+    (&["websocket_max_message_size"], "ASGI is not supported"),
     (
         &[
             "dirty_apps",

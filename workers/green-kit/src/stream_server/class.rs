@@ -20,6 +20,8 @@ pub trait ServerClass: 'static {
     const NAME: &'static str;
     /// One line that says how it serves.
     const DESCRIPTION: &'static str;
+    /// The guest loop that the class is made for.
+    const GUEST_LOOP: &'static str = "gevent";
 
     /// How requests are served.
     type Handler: Handler;
@@ -58,7 +60,7 @@ impl<C: ServerClass> WorkerFactory for GeventWorker<C> {
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const DESCRIPTION: &'static str = C::DESCRIPTION;
     const CAPABILITIES: Capabilities = CAPABILITIES;
-    const GUEST_LOOP: &'static str = "gevent";
+    const GUEST_LOOP: &'static str = C::GUEST_LOOP;
     const ACCESS_LOG_FORMAT: &'static str = C::Handler::LOG_FORMAT;
 
     fn setup(host: &Host) -> Result<()> {

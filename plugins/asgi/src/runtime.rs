@@ -1,0 +1,163 @@
+//! Per-process state: what requests have in common, and the lists that wakers fill.
+
+use std::cell::RefMut;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use python::{
+    Cell, Definition, Exception, GlobalRef, Interpreter, Method, NativeType, PyErrSet, PyResult,
+    Python, method,
+};
+use worker_api::{Exchange, Host, Waker};
+
+use crate::awaitable::{Completed, Pending};
+use crate::http::{self, Http};
+use crate::names::Names;
+use crate::scope::Scopes;
+
+/// Everything that is created once per process.
+pub(crate) struct AsgiRuntime {
+    /// What does not depend on the interface that the application speaks.
+    pub(crate) interpreter: Interpreter,
+    pub(crate) names: Names,
+    pub(crate) types: Types,
+    /// Builds scopes.
+    scopes: Cell<Scopes>,
+    /// Exchanges for which no task has been started.
+    ready: Mutex<VecDeque<Exchange>>,
+    /// Numbers of requests one of whose operations can be tried again.
+    woken: Numbers,
+    /// Numbers of requests whose client has disconnected or whose deadline has passed.
+    gone: Numbers,
+    /// The requests that were not complete when their task first waited, by number.
+    open: Cell<HashMap<u64, Open>>,
+    /// Where a part of a body is read before it becomes `bytes`.
+    buffer: Cell<Box<[u8]>>,
+    /// The loop's `create_future`, once it runs.
+    pub(crate) create_future: OnceLock<GlobalRef>,
+    /// Number of the last request.
+    last: AtomicU64,
+}
+
+/// A request whose task waits.
+pub(crate) struct Open {
+    /// The [`Http`].
+    pub(crate) request: GlobalRef,
+    pub(crate) task: GlobalRef,
+}
+
+type Numbers = Arc<Mutex<Vec<u64>>>;
+
+/// The types and functions of which the objects of a request are made.
+pub(crate) struct Types {
+    pub(crate) http: NativeType<Http>,
+    pub(crate) pending: NativeType<Pending>,
+    pub(crate) receive: Definition<Http>,
+    pub(crate) send: Definition<Http>,
+    /// The object of [`Completed`].
+    pub(crate) completed: GlobalRef,
+}
+
+impl AsgiRuntime {
+    /// Creates the state. It is never freed: Python objects refer to it, and a worker exits without finalizing Python.
+    pub(crate) fn new(py: Python<'_>, host: Host) -> PyResult<&'static Self> {
+        let root_path = host.setting_text("root_path").unwrap_or_default();
+        let interpreter = Interpreter::new(py, host, "asgi", false)?;
+        let names = Names::new(py)?;
+        let define = |name, entry| Definition::new(&Method { name, entry });
+        let types = Types {
+            http: NativeType::new(py)?,
+            pending: NativeType::new(py)?,
+            receive: define(c"receive", method!(http::receive)),
+            send: define(c"send", method!(http::send)),
+            completed: NativeType::new(py)?.make(py, Completed)?.store(),
+        };
+        Ok(Box::leak(Box::new(Self {
+            scopes: Cell::new(Scopes::new(py, root_path)?),
+            interpreter,
+            names,
+            types,
+            ready: Mutex::default(),
+            woken: Numbers::default(),
+            gone: Numbers::default(),
+            open: Cell::new(HashMap::new()),
+            buffer: Cell::new(vec![0; BUFFER].into()),
+            create_future: OnceLock::new(),
+            last: AtomicU64::new(0),
+        })))
+    }
+
+    /// Queues an exchange, for which a task is started after the engine's turn.
+    pub(crate) fn take(&self, exchange: Exchange) {
+        locked(&self.ready).push_back(exchange);
+    }
+
+    /// Returns the next exchange without a task.
+    pub(crate) fn next_ready(&self) -> Option<Exchange> {
+        locked(&self.ready).pop_front()
+    }
+
+    /// Returns a request number that is unique in this process.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.last.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Borrows the buffer for a part of a body.
+    pub(crate) fn buffer<'a>(&'a self, py: Python<'_>) -> PyResult<RefMut<'a, Box<[u8]>>> {
+        borrow(py, &self.buffer)
+    }
+
+    /// Borrows the builder of scopes.
+    pub(crate) fn scopes<'a>(&'a self, py: Python<'_>) -> PyResult<RefMut<'a, Scopes>> {
+        borrow(py, &self.scopes)
+    }
+
+    /// Returns the requests whose task waits.
+    pub(crate) fn open<'a>(&'a self, py: Python<'_>) -> PyResult<RefMut<'a, HashMap<u64, Open>>> {
+        borrow(py, &self.open)
+    }
+
+    /// Removes a request whose task has ended.
+    pub(crate) fn forget(&self, py: Python<'_>, number: u64) -> PyResult<Option<Open>> {
+        Ok(self.open(py)?.remove(&number))
+    }
+
+    /// Returns a waker after which the request's operations are tried again.
+    pub(crate) fn waker(&self, number: u64) -> Waker {
+        waker(&self.woken, number)
+    }
+
+    /// Returns a waker for the disconnect of the client, or the deadline.
+    pub(crate) fn gone_waker(&self, number: u64) -> Waker {
+        waker(&self.gone, number)
+    }
+
+    /// Takes the numbers of requests whose wakers have fired.
+    pub(crate) fn take_woken(&self) -> Vec<u64> {
+        std::mem::take(&mut *locked(&self.woken))
+    }
+
+    /// Takes the numbers of requests whose client has disconnected or whose deadline has passed.
+    pub(crate) fn take_gone(&self) -> Vec<u64> {
+        std::mem::take(&mut *locked(&self.gone))
+    }
+}
+
+fn borrow<'a, T>(py: Python<'_>, cell: &'a Cell<T>) -> PyResult<RefMut<'a, T>> {
+    cell.borrow(py).ok_or_else(|| {
+        PyErrSet::new(py, Exception::Runtime, "the server is in use by another thread")
+    })
+}
+
+fn waker(numbers: &Numbers, number: u64) -> Waker {
+    let numbers = Arc::clone(numbers);
+    Waker::new(move || locked(&numbers).push(number))
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Longest part of a request's body in one message.
+const BUFFER: usize = 64 << 10;
