@@ -204,12 +204,14 @@ pub struct Refusal {
     pub reason: String,
     /// Exit status.
     pub status: i32,
+    /// Whether the application speaks another interface than the worker class calls.
+    pub is_other_interface: bool,
 }
 
 impl Refusal {
     /// Creates a refusal that makes a starting `host` exit with `status`.
     pub fn new(reason: impl Into<String>, status: i32) -> Self {
-        Self { reason: reason.into(), status }
+        Self { reason: reason.into(), status, is_other_interface: false }
     }
 
     /// Returns whether another attempt would fail in the same way: the application cannot be loaded, or a

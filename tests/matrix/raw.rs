@@ -86,7 +86,10 @@ fn replay(cell: &Cell, send: impl Fn(&Case, &mut Connection) -> Sent + Sync) {
         let count = if keeps { case.expect.served.len() } else { case.expect.served.len().min(1) };
         assert!(answers.len() >= count, "not all are served: {seen}");
         for (answer, request) in answers.iter().zip(case.expect.served) {
-            assert!(answer.status == 200 && is(answer, request), "served wrongly: {seen}");
+            assert!(
+                answer.status == 200 && is(cell.app, answer, request),
+                "served wrongly: {seen}"
+            );
         }
         let refused: Vec<u16> = answers[count..].iter().map(|answer| answer.status).collect();
         let whole = keeps || case.expect.served.is_empty();
@@ -107,6 +110,7 @@ fn mirror(cell: &Cell) -> Server {
     match cell.app {
         App::Native => setup.app(artifacts::library("mirror_app")).start(),
         App::Wsgi => setup.app("mirror:application").start(),
+        App::Asgi => setup.app("mirror_asgi:application").start(),
     }
 }
 
@@ -158,11 +162,29 @@ fn told(client: &mut Connection, case: &Case) -> (Vec<Answer>, Broken) {
     }
 }
 
-fn is(answer: &Answer, request: &Request) -> bool {
+fn is(app: App, answer: &Answer, request: &Request) -> bool {
+    // An ASGI scope has the path and the query, not the target.
+    let target = match app {
+        App::Asgi if request.method == "CONNECT" => String::new(),
+        App::Asgi => path_and_query(request.target),
+        App::Native | App::Wsgi => request.target.to_owned(),
+    };
     field(answer, "X-Method") == request.method
-        && field(answer, "X-Target") == request.target
+        && field(answer, "X-Target") == target
         && field(answer, "X-Authority") == request.authority
         && field(answer, "X-Body") == request.body
+}
+
+/// Returns path and query of a target, as an ASGI scope has them: without scheme, authority and fragment, and an empty query
+/// is none.
+fn path_and_query(target: &str) -> String {
+    let local = match target.split_once("://") {
+        Some((_, rest)) => rest.find(['/', '?']).map_or("", |at| &rest[at..]),
+        None => target,
+    };
+    let local = local.split('#').next().unwrap_or_default();
+    let local = local.strip_suffix('?').unwrap_or(local);
+    if local.starts_with(['/', '*']) { local.to_owned() } else { format!("/{local}") }
 }
 
 /// Decodes hexadecimal digits.

@@ -23,6 +23,8 @@ pub enum App {
     Native,
     /// The same routes in Python, `apps/routes.py`, through the wsgi plugin.
     Wsgi,
+    /// The same routes in Python, `apps/routes_asgi.py`, through the asgi plugin.
+    Asgi,
 }
 
 /// A worker class and an application.
@@ -82,10 +84,12 @@ impl Class {
 }
 
 impl App {
-    /// Returns the applications that can be tested here.
-    pub fn all() -> Vec<Self> {
-        let wsgi = artifacts::directory().join("libwsgi_app.so").exists();
-        [Self::Native, Self::Wsgi].into_iter().take(1 + usize::from(wsgi)).collect()
+    /// Returns the applications that can be tested here with this class: the native one, and that of the interface that
+    /// the class calls.
+    pub fn all(class: &Class) -> Vec<Self> {
+        let python = if class.is_ours() && class.name == "asgi" { Self::Asgi } else { Self::Wsgi };
+        let plugin = artifacts::directory().join(format!("lib{}_app.so", python.name()));
+        [Self::Native, python].into_iter().take(1 + usize::from(plugin.exists())).collect()
     }
 
     /// Returns its name for the names of tests.
@@ -93,6 +97,7 @@ impl App {
         match self {
             Self::Native => "native",
             Self::Wsgi => "wsgi",
+            Self::Asgi => "asgi",
         }
     }
 }

@@ -20,11 +20,12 @@ impl Class {
 }
 
 /// What the classes of this workspace support, so that losing it is a failure and not a skipped test.
-const KNOWN: [(&str, &[Need]); 5] = [
+const KNOWN: [(&str, &[Need]); 6] = [
     ("sync", &[]),
     ("gthread", &[Need::KeepAlive, Need::Concurrency, Need::SlowClients]),
     ("eventlet", &[Need::KeepAlive, Need::Concurrency, Need::SlowClients, Need::Loops]),
     ("gevent", &[Need::KeepAlive, Need::Concurrency, Need::SlowClients, Need::Loops]),
+    ("asgi", &[Need::KeepAlive, Need::Concurrency, Need::SlowClients, Need::Loops]),
     ("pywsgi", &[Need::KeepAlive, Need::Concurrency, Need::SlowClients, Need::Loops]),
 ];
 

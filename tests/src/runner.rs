@@ -49,7 +49,7 @@ enum Scope {
     Host,
     /// For every class, with the native application.
     Class,
-    /// For every class, with a Python application.
+    /// For every class that calls WSGI applications, with one.
     Python,
     /// For every class and every application.
     Cell,
@@ -100,7 +100,7 @@ impl Behaviour {
         self
     }
 
-    /// Runs it for every class only with Python: it is about Python.
+    /// Runs it for every class only with a WSGI application in Python: it is about that.
     #[must_use]
     pub fn of_python(mut self) -> Self {
         self.scope = Scope::Python;
@@ -172,12 +172,12 @@ impl Behaviour {
             }
             Scope::Python => classes
                 .iter()
-                .filter(|_| App::all().contains(&App::Wsgi))
+                .filter(|class| App::all(class).contains(&App::Wsgi))
                 .map(|class| (format!("{}::wsgi", class.name), cell(class, App::Wsgi)))
                 .collect(),
             Scope::Cell => classes
                 .iter()
-                .flat_map(|class| App::all().into_iter().map(move |app| cell(class, app)))
+                .flat_map(|class| App::all(class).into_iter().map(move |app| cell(class, app)))
                 .map(|cell| (format!("{}::{}", cell.class.name, cell.app.name()), cell))
                 .collect(),
         };
@@ -203,7 +203,7 @@ impl Behaviour {
         if let Some((_, reason)) = self.condition.filter(|(allowed, _)| !***allowed) {
             return Ok(Completion::ignored_with(reason));
         }
-        if cell.app == App::Wsgi && python().is_none() {
+        if cell.app != App::Native && python().is_none() {
             return Ok(Completion::ignored_with("no Python environment: cargo xtask python"));
         }
         let begun = Instant::now();

@@ -44,6 +44,9 @@ impl FailureKind {
     pub const APPLICATION: Self = Self(10);
     /// The application could not be loaded. At start the host exits with status 4, as gunicorn does.
     pub const LOAD: Self = Self(11);
+    /// The application speaks another interface than the worker class calls: ASGI instead of WSGI, or the reverse. If the
+    /// operator has not chosen the class, the host tries the one for the other interface.
+    pub const INTERFACE: Self = Self(12);
 
     /// Returns the name of the kind for log messages.
     pub const fn name(self) -> &'static str {
@@ -58,7 +61,7 @@ impl FailureKind {
             Self::IO => "input/output",
             Self::UNSUPPORTED => "unsupported",
             Self::APPLICATION => "application",
-            Self::LOAD => "application load",
+            Self::LOAD | Self::INTERFACE => "application load",
             _ => "failure",
         }
     }

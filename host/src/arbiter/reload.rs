@@ -122,6 +122,9 @@ impl Arbiter {
     /// Refuses a generation that cannot serve: it is retired, and everything is as before. At start, when no
     /// generation serves, the server exits; with `reload` it waits for a file to change.
     pub(super) fn refuse(&mut self, index: usize, refusal: &Refusal) {
+        if refusal.is_other_interface && self.try_other_class(index, refusal) {
+            return;
+        }
         let Some(old) = self.generations.in_stage(Stage::Serving).map(|old| old.id) else {
             if self.generations[index].awaits_change {
                 return tracing::debug!(
@@ -150,6 +153,26 @@ impl Arbiter {
         self.close_listeners_of(id);
         self.answer_refused(&waiting, &refusal.reason);
         self.notifier.ready();
+    }
+
+    /// Replaces a generation whose application speaks another interface than its worker class calls by one with the class
+    /// for that interface, unless the operator has chosen the class or the attempt was made before.
+    fn try_other_class(&mut self, index: usize, refusal: &Refusal) -> bool {
+        let generation = &self.generations[index];
+        let class = generation.settings.class_for_other_interface();
+        let Some(class) = class.filter(|_| self.phase == Phase::Running) else { return false };
+        if generation.awaits_change || self.sources.detected_class == Some(class) {
+            return generation.awaits_change;
+        }
+        tracing::debug!("{}", refusal.reason);
+        tracing::info!("the application speaks another interface: using the worker class {class}");
+        self.sources.detected_class = Some(class);
+        self.return_workers(index);
+        let generation = &mut self.generations[index];
+        let waiting = std::mem::take(&mut generation.waiting);
+        generation.await_change();
+        self.begin_reload(ReloadRequest { waiting, ..ReloadRequest::default() });
+        true
     }
 
     /// Removes generations that are over, responds to the clients that wait for that, and begins the queued

@@ -144,7 +144,7 @@ impl LoadError {
     pub fn exit_status(&self) -> i32 {
         match self {
             Self::Refused { failure, .. } | Self::Boot { failure, .. }
-                if failure.kind == FailureKind::LOAD =>
+                if matches!(failure.kind, FailureKind::LOAD | FailureKind::INTERFACE) =>
             {
                 APP_LOAD_ERROR
             }

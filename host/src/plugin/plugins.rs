@@ -14,7 +14,7 @@ use worker_api::raw::{
     AppBox, EngineBox, ExchangeBox, HooksBox, RawApp, RawApp_TO, RuntimeBox, WorkerBox,
 };
 use worker_api::{
-    AppModuleRef, Capabilities, Failure, RawAppContext, Requirements, WorkerClassRef,
+    AppModuleRef, Capabilities, Failure, FailureKind, RawAppContext, Requirements, WorkerClassRef,
 };
 
 use super::error::{LoadError, one_line};
@@ -349,7 +349,9 @@ fn refusal(error: &LoadError) -> Refusal {
         log_details(failure);
     }
     let reason: String = error.to_string().chars().take(REASON_MAX).collect();
-    Refusal::new(reason, error.exit_status())
+    let is_other_interface =
+        error.failure().is_some_and(|failure| failure.kind == FailureKind::INTERFACE);
+    Refusal { is_other_interface, ..Refusal::new(reason, error.exit_status()) }
 }
 
 /// The application as passed to the worker class; the host keeps it, too.

@@ -197,7 +197,6 @@ const VARIABLE: &str = "JIMU_PLUGIN_PATH";
 const WELCOME: &str = "welcome";
 /// The application of `--check-worker`.
 const CHECK: &str = "check";
-/// The application that receives every argument that is not a library.
 
 #[cfg(test)]
 mod tests {
@@ -248,9 +247,9 @@ mod tests {
     fn an_application_is_a_library_or_the_welcome_page_or_wsgi() {
         let (house, path) = house();
         let at = |file: &str| house.path().join(file);
-        let none = path.app(None, house.path()).unwrap();
+        let none = path.app(None, house.path(), "wsgi").unwrap();
         assert_eq!((none.library, none.spec.as_str()), (at("bin/libwelcome_app.so"), ""));
-        let native = path.app(Some("/a/libx.so"), house.path()).unwrap();
+        let native = path.app(Some("/a/libx.so"), house.path(), "wsgi").unwrap();
         assert_eq!((native.library, native.spec.as_str()), ("/a/libx.so".into(), "/a/libx.so"));
         let wsgi = path.app(Some("project.wsgi:app"), house.path(), "wsgi").unwrap();
         assert_eq!(
@@ -258,7 +257,7 @@ mod tests {
             (at("mine/libwsgi_app.so"), "project.wsgi:app")
         );
         std::fs::write(at("manage.py"), "").unwrap();
-        let django = path.app(None, house.path()).unwrap();
+        let django = path.app(None, house.path(), "wsgi").unwrap();
         assert_eq!((django.library, django.spec.as_str()), (at("mine/libwsgi_app.so"), ""));
     }
 

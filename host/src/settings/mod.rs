@@ -70,6 +70,9 @@ pub struct Sources {
     pub directory: PathBuf,
     /// Names and values that override everything else: requests of `hostctl`.
     pub requests: Vec<(String, String)>,
+    /// Worker class to use if none is chosen, in place of the default: the one for the interface that the application
+    /// turned out to speak.
+    pub detected_class: Option<&'static str>,
 }
 
 impl Sources {
@@ -85,6 +88,7 @@ impl Sources {
             environment: std::env::vars_os().filter_map(utf8).collect(),
             directory: start_directory()?,
             requests: Vec::new(),
+            detected_class: None,
         })
     }
 
@@ -134,6 +138,9 @@ impl Sources {
         path: Option<PathBuf>,
     ) -> Result<(Arc<Settings>, Action), Error> {
         let mut layers = Layers::defaults();
+        if let (Some(class), Some(index)) = (self.detected_class, index_of("worker_class")) {
+            layers.values[index] = Value::Text(class.to_owned());
+        }
         layers.take_variables(&self.environment)?;
         let FileSettings { values, sections, mut ignored } = file;
         for (index, value, origin) in values {
@@ -219,6 +226,15 @@ impl Settings {
     /// Returns the origin of a setting's value.
     pub fn origin(&self, name: &str) -> Option<&Origin> {
         index_of(name).map(|index| &self.origins[index])
+    }
+
+    /// Returns the class to try for an application that speaks another interface than the class calls, unless the operator
+    /// has chosen the class or the interface.
+    pub fn class_for_other_interface(&self) -> Option<&'static str> {
+        let is_chosen = self.origin("worker_class") != Some(&Origin::Default)
+            || self.interface != Interface::Auto;
+        let other = if self.class() == ASGI_CLASS { WSGI_CLASS } else { ASGI_CLASS };
+        (!is_chosen).then_some(other)
     }
 
     /// Returns the name or path of the effective worker class: as in gunicorn, `sync` with more than one
@@ -357,5 +373,9 @@ fn index_of(name: &str) -> Option<usize> {
     TABLE.iter().position(|setting| setting.name == name)
 }
 
+/// The default worker class, for WSGI applications.
+const WSGI_CLASS: &str = "sync";
+/// The worker class for ASGI applications.
+const ASGI_CLASS: &str = "asgi";
 /// Environment variables with flags that precede those of the command line, in increasing priority.
 const COMMAND_VARIABLES: [&str; 2] = ["GUNICORN_CMD_ARGS", "JIMU_CMD_ARGS"];

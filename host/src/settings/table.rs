@@ -373,7 +373,8 @@ settings! {
             kind: Kind::Bytes { min: 16 << 10, max: 1 << 30 }, default: Some("256k"),
             long: Some("greenlet-stack"),
         }
-        /// Log greenlets that block the loop for longer than this many seconds; 0 disables this.
+        /// Log what blocks the loop of a cooperative worker for longer than this many seconds: a greenlet, or under the class
+        /// asgi a line of Python; 0 disables this.
         greenlet_block_warning: Option<Duration> {
             kind: SECONDS, default: Some("1"), long: Some("greenlet-block-warning"),
         }

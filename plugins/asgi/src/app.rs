@@ -1,5 +1,6 @@
 //! The application as seen by the host.
 
+use python::application::Loader;
 use python::{Application, application, attach};
 use worker_api::{
     App, AppContext, AppFactory, Engine, Exchange, Failure, FailureKind, Requirements, Result,
@@ -8,6 +9,9 @@ use worker_api::{
 
 use crate::driver;
 use crate::runtime::AsgiRuntime;
+
+/// How an ASGI application is loaded.
+const LOADER: Loader = Loader { load: "load_asgi", wrap: "wrap_asgi" };
 
 /// An ASGI application and the interpreter that it runs in.
 pub struct Asgi {
@@ -31,7 +35,7 @@ impl AppFactory for Asgi {
             AsgiRuntime::new(py, context.host)
                 .map_err(|raised| Failure::new(FailureKind::LOAD, raised.take(py).to_text()))
         })?;
-        let application = Application::new(&runtime.interpreter, "load_asgi", context.spec)?;
+        let application = Application::new(&runtime.interpreter, LOADER, context.spec)?;
         Ok(Self { runtime, application })
     }
 }

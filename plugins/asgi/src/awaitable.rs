@@ -58,23 +58,23 @@ impl Native for Pending {
     fn next<'py>(&self, me: &Object<'py>) -> PyResult<Option<Object<'py>>> {
         let py = me.py();
         loop {
-            let future = self.borrow(py, &self.future)?.take();
+            let future = borrow(py, &self.future)?.take();
             if let Some(future) = future {
                 let future = future.take(py);
                 if let Some(yielded) = future.next()? {
-                    *self.borrow(py, &self.future)? = Some(future.store());
+                    *borrow(py, &self.future)? = Some(future.store());
                     return Ok(Some(yielded));
                 }
             }
             let request = self.request.get(py);
             let http = self.runtime.types.http.value(&request)?;
-            let step = http.step(py, &mut *self.borrow(py, &self.operation)?)?;
+            let step = http.step(py, &mut *borrow(py, &self.operation)?)?;
             match step {
                 Step::Done => return Ok(None),
                 Step::Message(message) => return Err(PyErrSet::stop(&message)),
                 Step::Wait => {
                     let future = http.future(py)?;
-                    *self.borrow(py, &self.future)? = Some(future.iterator()?.store());
+                    *borrow(py, &self.future)? = Some(future.iterator()?.store());
                 }
             }
         }
@@ -91,16 +91,10 @@ pub(crate) enum Step<'py> {
     Wait,
 }
 
-impl Pending {
-    fn borrow<'a, T>(
-        &self,
-        py: Python<'_>,
-        cell: &'a Cell<T>,
-    ) -> PyResult<std::cell::RefMut<'a, T>> {
-        cell.borrow(py).ok_or_else(|| {
-            PyErrSet::new(py, Exception::Runtime, "the operation is awaited by another task")
-        })
-    }
+fn borrow<'a, T>(py: Python<'_>, cell: &'a Cell<T>) -> PyResult<std::cell::RefMut<'a, T>> {
+    cell.borrow(py).ok_or_else(|| {
+        PyErrSet::new(py, Exception::Runtime, "the operation is awaited by another task")
+    })
 }
 
 /// Creates an object for an operation of a request.

@@ -7,6 +7,7 @@ import asyncio
 import importlib
 import logging
 import sys
+import threading
 import time
 import traceback
 
@@ -108,6 +109,7 @@ class _Server:
         """Start the application, serve until the engine has stopped, and shut the application down."""
         lifespan = _Lifespan(self._application, jimu._setting("asgi_lifespan") or "auto")
         await lifespan.start_up()
+        watchdog = _Watchdog(self._loop, jimu._setting("greenlet_block_warning"))
         loop, engine = self._loop, self._engine
         engine.start(loop.create_future, lifespan.state, self._start, self._gone, self._stop)
         descriptor = engine.descriptor()
@@ -117,6 +119,7 @@ class _Server:
             await self._stopped
         finally:
             loop.remove_reader(descriptor)
+            watchdog.stop()
         until = time.monotonic() + self._graceful_timeout
         await self._end_tasks(until)
         await self._beating(lifespan.shut_down(), until)
@@ -186,6 +189,48 @@ class _Server:
             return task.result()
         jimu._log(logging.WARNING, "asgi", "the application's lifespan shutdown did not end within graceful_timeout")
         task.cancel()
+
+
+class _Watchdog:
+    """Names what blocks the loop for longer than `limit` seconds, once per occurrence. None disables it.
+
+    A thread sends the loop a mark, and looks whether it has been seen in time.
+    """
+
+    def __init__(self, loop, limit):
+        self._loop = loop
+        self._limit = limit
+        self._main = threading.get_ident()
+        self._sent = None
+        self._stopped = threading.Event()
+        if limit:
+            threading.Thread(target=self._watch, name="jimu-watchdog", daemon=True).start()
+
+    def stop(self):
+        self._stopped.set()
+
+    def _watch(self):
+        reported = False
+        while not self._stopped.wait(self._limit / 4):
+            sent = self._sent
+            if sent is None:
+                reported = False
+                self._sent = time.monotonic()
+                self._loop.call_soon_threadsafe(self._seen)
+            elif not reported and time.monotonic() - sent >= self._limit:
+                reported = True
+                self._report(time.monotonic() - sent)
+
+    def _seen(self):
+        self._sent = None
+
+    def _report(self, seconds):
+        frame = sys._current_frames().get(self._main)
+        if frame is None:
+            return
+        code, stack = frame.f_code, "".join(traceback.format_stack(frame))
+        jimu._log(logging.WARNING, "asgi", "the event loop has been blocked for %.1f seconds by %s:%d, in %s\n%s"
+                  % (seconds, code.co_filename, frame.f_lineno, code.co_name, stack.rstrip()))
 
 
 class _Lifespan:

@@ -42,7 +42,12 @@ struct State {
 /// The messages that `receive` has yet to return.
 enum Incoming {
     /// More of the body. The number of bytes is known unless it is chunked.
-    Body { left: Option<u64> },
+    Body {
+        left: Option<u64>,
+        /// Whether the exchange had nothing more after the last message: the next attempt leaves a waker, so that the
+        /// loop runs other tasks in between even if the client is always ready.
+        waits: bool,
+    },
     /// The disconnect, when it happens.
     Disconnect,
 }
@@ -116,7 +121,7 @@ impl Http {
         let is_head_method = head.method.as_str() == "HEAD";
         let state = State {
             exchange: Some(exchange),
-            incoming: Incoming::Body { left: length },
+            incoming: Incoming::Body { left: length, waits: false },
             response: Response::Start,
             is_head_method,
             is_gone: false,
@@ -300,14 +305,18 @@ impl State {
         let Some(exchange) = self.exchange.as_mut().filter(|_| !self.is_gone) else {
             return disconnect(py, runtime);
         };
-        let Incoming::Body { left } = &mut self.incoming else { return Ok(Step::Wait) };
+        let Incoming::Body { left, waits } = &mut self.incoming else { return Ok(Step::Wait) };
         let mut buffer = runtime.buffer(py)?;
         let mut filled = 0;
         while *left != Some(0) && filled < buffer.len() {
-            let mut polled = exchange.poll_read(&mut buffer[filled..], None);
+            let part = &mut buffer[filled..];
+            let mut polled = if std::mem::take(waits) {
+                Polled::Pending
+            } else {
+                exchange.poll_read(part, None)
+            };
             if matches!(polled, Polled::Pending) && filled == 0 {
-                polled =
-                    exchange.poll_read(&mut buffer[filled..], Some(runtime.waker(http.number)));
+                polled = exchange.poll_read(part, Some(runtime.waker(http.number)));
             }
             match polled {
                 Polled::Ready(0) => *left = Some(0),
@@ -316,7 +325,10 @@ impl State {
                     *left = left.map(|left| left.saturating_sub(n as u64));
                 }
                 Polled::Pending if filled == 0 => return Ok(Step::Wait),
-                Polled::Pending => break,
+                Polled::Pending => {
+                    *waits = true;
+                    break;
+                }
                 Polled::Failed(failure) => {
                     self.is_gone = true;
                     self.failure.get_or_insert(failure);
@@ -475,9 +487,8 @@ pub(crate) fn send<'py>(
     let [message] = arguments.take(["message"])?;
     let message = required(py, message, "message")?;
     let runtime = http.runtime;
-    let mut operation = match begin_message(py, http, &message)? {
-        Some(operation) => operation,
-        None => return Ok(runtime.types.completed.get(py).clone()),
+    let Some(mut operation) = begin_message(py, http, &message)? else {
+        return Ok(runtime.types.completed.get(py).clone());
     };
     match http.step(py, &mut operation) {
         Ok(Step::Wait) => {
@@ -591,13 +602,16 @@ fn zero_copy_span<'py>(py: Python<'py>, http: &Http, message: &Object<'py>) -> P
             file.call_method("fileno", [])?.as_number()? as i32
         }
     };
-    let offset = if let Some(offset) = offset { offset } else {
+    let offset = if let Some(offset) = offset {
+        offset
+    } else {
         let os = py.import("os")?;
-        let at =
-            os.call_method("lseek", [&py.number(fd.into())?, &py.number(0)?, &py.number(1)?]);
+        let at = os.call_method("lseek", [&py.number(fd.into())?, &py.number(0)?, &py.number(1)?]);
         at?.as_number()? as u64
     };
-    let left = if let Some(count) = count { count } else {
+    let left = if let Some(count) = count {
+        count
+    } else {
         let facts = py.import("os")?.call_method("fstat", [&py.number(fd.into())?])?;
         let size = facts.attr_named("st_size")?.as_number()? as u64;
         size.saturating_sub(offset)

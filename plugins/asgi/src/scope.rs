@@ -198,9 +198,19 @@ impl Fields {
     /// Returns the list of a request's headers.
     fn list<'py>(&mut self, py: Python<'py>, head: &RequestHead<'_>) -> PyResult<Object<'py>> {
         let list = py.list([])?;
+        // The authority of an absolute target replaces that of the header (RFC 9112 3.2.2).
+        let is_absolute = !matches!(head.target.first(), Some(b'/' | b'*') | None);
+        let mut has_host = false;
         for header in head.headers.as_slice() {
-            let (name, value) = (header.name.as_bytes(), header.value.as_slice());
+            let (name, mut value) = (header.name.as_bytes(), header.value.as_slice());
+            if is_absolute && header.is("host") {
+                value = head.authority.as_bytes();
+                has_host = true;
+            }
             list.append(&self.pair(py, name, value)?)?;
+        }
+        if is_absolute && !has_host && !head.authority.is_empty() {
+            list.append(&self.pair(py, b"host", head.authority.as_bytes())?)?;
         }
         Ok(list)
     }
@@ -239,7 +249,7 @@ fn server<'py>(py: Python<'py>, local: &Address<'_>) -> PyResult<Object<'py>> {
     py.tuple([host, py.number(local.port.into())?])
 }
 
-/// The extension `tls`.
+/// The extension `tls`, and with it the name that the client asked for.
 fn tls_extension<'py>(py: Python<'py>, tls: &TlsFacts<'_>) -> PyResult<Object<'py>> {
     let dict = py.dict()?;
     let set = |name: &str, value: &Object<'py>| dict.set_item(&py.name(name.as_bytes())?, value);
@@ -250,7 +260,9 @@ fn tls_extension<'py>(py: Python<'py>, tls: &TlsFacts<'_>) -> PyResult<Object<'p
     };
     set("tls_version", &version)?;
     set("server_cert", &py.none())?;
-    set("cipher_suite", &py.none())?;
+    let suite = SUITES.iter().find(|(name, _)| *name == tls.cipher.as_str());
+    set("cipher_suite", &suite.map_or_else(|| Ok(py.none()), |(_, number)| py.number(*number))?)?;
+    set("server_name", &py.text(tls.server_name.as_str())?)?;
     let certificate = tls.client_certificate.as_slice();
     let chain = if certificate.is_empty() { None } else { Some(pem(py, certificate)?) };
     set("client_cert_chain", &py.list(chain)?)?;
@@ -271,6 +283,18 @@ const EXTENSIONS: [&str; 5] = [
     "http.response.pathsend",
     "http.response.trailers",
     "http.response.zerocopysend",
+];
+/// Cipher suites of TLS 1.2 and 1.3 by their IANA names and numbers.
+const SUITES: [(&str, i64); 9] = [
+    ("TLS13_AES_128_GCM_SHA256", 0x1301),
+    ("TLS13_AES_256_GCM_SHA384", 0x1302),
+    ("TLS13_CHACHA20_POLY1305_SHA256", 0x1303),
+    ("TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", 0xC02B),
+    ("TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", 0xC02C),
+    ("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", 0xC02F),
+    ("TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", 0xC030),
+    ("TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256", 0xCCA8),
+    ("TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256", 0xCCA9),
 ];
 /// Maximum number of prepared dicts: there is one per listener, method, scheme and version.
 const PROTOTYPES_MAX: usize = 32;

@@ -24,22 +24,26 @@ pub fn adopt_interpreter() -> Result<()> {
 /// An application: the callable that [`Application::load`] imports, and its hooks.
 pub struct Application {
     interpreter: &'static Interpreter,
-    /// How `jimu.py` loads an application of this interface.
-    loader: &'static str,
+    /// How an application of this interface is loaded.
+    loader: Loader,
     spec: String,
     /// Whether the application is loaded in the mold, before the workers are forked.
     preload: bool,
     hooks: OnceLock<GlobalRef>,
 }
 
+/// How an application is loaded: functions of Python modules, by name.
+#[derive(Clone, Copy, Debug)]
+pub struct Loader {
+    /// The function of `jimu.py` that imports the application.
+    pub load: &'static str,
+    /// The method of the hooks that returns the application with those around each request.
+    pub wrap: &'static str,
+}
+
 impl Application {
-    /// Prepares the interpreter for the import of the application's code. `loader` is the function of `jimu.py` that
-    /// imports the application named by `spec`.
-    pub fn new(
-        interpreter: &'static Interpreter,
-        loader: &'static str,
-        spec: String,
-    ) -> Result<Self> {
+    /// Prepares the interpreter for the import of the application's code. `spec` names the application.
+    pub fn new(interpreter: &'static Interpreter, loader: Loader, spec: String) -> Result<Self> {
         let preload = interpreter.host.setting_bool("preload_app");
         let app = Self { interpreter, loader, spec, preload, hooks: OnceLock::new() };
         app.prepare(&interpreter.host)?;
@@ -89,12 +93,16 @@ impl Application {
     /// everything.
     pub fn failure_of(&self, py: Python<'_>, doing: &str, raised: PyErrSet) -> Failure {
         let (line, traceback) = self.interpreter.describe(py, raised);
-        match line.strip_prefix("jimu.ApplicationError: ") {
-            Some(line) => Failure::new(FailureKind::LOAD, format!("{doing}: {line}")),
-            None => {
-                Failure::new(FailureKind::LOAD, format!("{doing}: {line}")).with_detail(traceback)
+        let complete = [
+            ("jimu.ApplicationError: ", FailureKind::LOAD),
+            ("jimu.InterfaceError: ", FailureKind::INTERFACE),
+        ];
+        for (prefix, kind) in complete {
+            if let Some(line) = line.strip_prefix(prefix) {
+                return Failure::new(kind, format!("{doing}: {line}"));
             }
         }
+        Failure::new(FailureKind::LOAD, format!("{doing}: {line}")).with_detail(traceback)
     }
 
     /// Imports the application's callable. See [`worker_api::App::load`].
@@ -103,7 +111,7 @@ impl Application {
             if self.spec.is_empty() { "the project in the working directory" } else { &self.spec };
         let application = self.attached(&format!("cannot load {name}"), |py| {
             let before = std::process::id();
-            let loaded = self.interpreter.helper(py, self.loader, [&py.text(&self.spec)?]);
+            let loaded = self.interpreter.helper(py, self.loader.load, [&py.text(&self.spec)?]);
             if std::process::id() != before {
                 self.interpreter.end_child(py, loaded.err());
             }
@@ -112,7 +120,7 @@ impl Application {
                 self.interpreter.process.reset_mold(py)?;
             }
             if let Some(hooks) = self.hooks.get() {
-                application = hooks.get(py).call_method("wrap", [&application])?;
+                application = hooks.get(py).call_method(self.loader.wrap, [&application])?;
             }
             Ok(application.store())
         })?;

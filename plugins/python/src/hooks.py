@@ -104,6 +104,40 @@ class Hooks:
 
         return hooked
 
+    def wrap_asgi(self, application):
+        """Return an ASGI application with the hooks pre_request and post_request around each request if they exist."""
+        before, after = self._names.get("pre_request"), self._names.get("post_request")
+        if not callable(before) and not callable(after):
+            return application
+        count = min(_positional(after), 4) if callable(after) else 0
+
+        async def hooked(scope, receive, send):
+            if scope["type"] == "lifespan":
+                return await application(scope, receive, send)
+            worker, request = self._current(), Request.of_scope(scope)
+            worker.nr += 1
+            if callable(before):
+                before(worker, request)
+            response = Response(request)
+
+            async def watched(message):
+                if message["type"] == "http.response.start":
+                    headers = [(name.decode("latin-1"), value.decode("latin-1"))
+                               for name, value in message.get("headers", ())]
+                    response.begin(str(message["status"]), headers)
+                await send(message)
+
+            try:
+                await application(scope, receive, watched if callable(after) else send)
+            finally:
+                if callable(after):
+                    try:
+                        after(*(worker, request, scope, response)[:count])
+                    except Exception:
+                        jimu.report("the hook post_request failed")
+
+        return hooked
+
     def _current(self):
         if self._worker is None:
             self._worker = self._worker_of(os.getpid(), 0)
@@ -222,6 +256,25 @@ class Request:
                 self.headers.append((key.replace("_", "-"), environ[key]))
         self.trailers = []
         self.body = environ["wsgi.input"]
+
+    @classmethod
+    def of_scope(cls, scope):
+        """Return the request of an ASGI scope. Its body is None: the application receives it."""
+        request = cls.__new__(cls)
+        query = scope["query_string"].decode("latin-1")
+        request.method = scope.get("method", "GET")
+        request.uri = scope["raw_path"].decode("latin-1") + ("?" + query if query else "")
+        request.path = scope["path"]
+        request.query = query
+        request.fragment = ""
+        request.version = tuple(int(part) for part in scope["http_version"].split("."))
+        request.scheme = scope["scheme"]
+        request.remote_addr = tuple(scope["client"] or ("", 0))
+        request.headers = [(name.decode("latin-1").upper(), value.decode("latin-1"))
+                           for name, value in scope["headers"]]
+        request.trailers = []
+        request.body = None
+        return request
 
 
 class Response:

@@ -180,11 +180,15 @@ class ApplicationError(Exception):
     """The argument that names the application is wrong. The message is complete: no traceback is logged."""
 
 
+class InterfaceError(ApplicationError):
+    """The application speaks another interface than the worker class calls."""
+
+
 def load(spec):
     """Load and return the WSGI application named by `spec`."""
     application = _load(spec, "wsgi")
     if _is_asgi(application) and _setting("interface") != "wsgi":
-        raise ApplicationError("%s is an ASGI application, which the worker class %s cannot serve: use --worker-class "
+        raise InterfaceError("%s is an ASGI application, which the worker class %s cannot serve: use --worker-class "
                                "asgi" % (spec, _setting("worker_class")))
     return application
 
@@ -193,7 +197,7 @@ def load_asgi(spec):
     """Load and return the ASGI application named by `spec`."""
     application = _load(spec, "asgi")
     if not _is_asgi(application) and _setting("interface") != "asgi" and _positional(application) != 3:
-        raise ApplicationError("%s is not an ASGI application: for a WSGI application, use another worker class, such "
+        raise InterfaceError("%s is not an ASGI application: for a WSGI application, use another worker class, such "
                                "as gthread; otherwise set interface to asgi" % spec)
     return application
 

@@ -1,5 +1,6 @@
 //! The application as seen by the host.
 
+use python::application::Loader;
 use python::{Application, application, attach};
 use worker_api::{
     App, AppContext, AppFactory, Engine, Exchange, Failure, FailureKind, Requirements, Result,
@@ -11,6 +12,9 @@ use crate::request::Requests;
 use crate::runtime::PythonRuntime;
 use crate::serve::serve;
 use crate::setup::{self, Plan};
+
+/// How a WSGI application is loaded.
+const LOADER: Loader = Loader { load: "load", wrap: "wrap" };
 
 /// A WSGI application and the interpreter that it runs in.
 pub struct Wsgi {
@@ -38,7 +42,7 @@ impl AppFactory for Wsgi {
             setup::create(py, plan)
                 .map_err(|raised| Failure::new(FailureKind::LOAD, raised.take(py).to_text()))
         })?;
-        let application = Application::new(&requests.runtime.interpreter, "load", context.spec)?;
+        let application = Application::new(&requests.runtime.interpreter, LOADER, context.spec)?;
         Ok(Self { runtime: requests.runtime, requests, application })
     }
 }

@@ -65,6 +65,10 @@ impl Setup {
                 self.set_app("routes:application");
                 self.python_path(&cell::apps());
             }
+            App::Asgi => {
+                self.set_app("routes_asgi:application");
+                self.python_path(&cell::apps());
+            }
         }
     }
 
