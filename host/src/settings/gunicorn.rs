@@ -321,9 +321,9 @@ mod tests {
         assert!(unknown.starts_with("worker_class = own.Worker: a worker class is a shared "));
         let refused = convert(&evaluated(
             "worker_class",
-            Found::Value(json!("uvicorn.workers.UvicornWorker")),
+            Found::Value(json!("hypercorn.workers.Worker")),
         ));
-        assert!(refused.unwrap_err().contains("ASGI"));
+        assert!(refused.unwrap_err().contains("asgi"));
     }
 
     #[test]

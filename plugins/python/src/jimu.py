@@ -487,7 +487,7 @@ def report(doing):
 
 
 #: File names of the server's code in tracebacks.
-_FILES = ("<jimu>", "<_jimu_hooks>", "<_jimu_driver>", "<_jimu_process>")
+_FILES = ("<jimu>", "<_jimu_hooks>", "<_jimu_driver>", "<_jimu_asgi>", "<_jimu_process>")
 #: Maximum length of an unfinished line, and maximum number of threads with one. Beyond these, they are written.
 _UNFINISHED_MAX = 64 * 1024
 _UNFINISHED_LINES_MAX = 64
