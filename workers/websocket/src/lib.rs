@@ -33,7 +33,7 @@
 //! ];
 //! let headers = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
 //! let offer = Offer::parse(RequestHead { method: b"GET", http_version: (1, 1), headers })?;
-//! let accepted = offer.accept(None, Some(&DeflatePolicy::default()))?;
+//! let accepted = offer.accept(None, Some(DeflatePolicy::default()))?;
 //! assert!(accepted.headers.contains(&("Sec-WebSocket-Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".into())));
 //!
 //! let settings = Settings { deflate: accepted.deflate, ..Settings::default() };

@@ -180,10 +180,10 @@ impl Sender {
         compressor.compress(message.payload, out);
         header.length = (out.len() - start - guessed) as u64;
         let (bytes, len) = header.to_bytes();
-        if len != guessed {
-            out.splice(start..start + guessed, bytes[..len].iter().copied());
-        } else {
+        if len == guessed {
             out[start..start + len].copy_from_slice(&bytes[..len]);
+        } else {
+            out.splice(start..start + guessed, bytes[..len].iter().copied());
         }
         if let Some(mask) = mask {
             apply_mask(&mut out[start + len..], mask);

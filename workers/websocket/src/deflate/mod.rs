@@ -43,14 +43,14 @@ pub(super) struct Direction {
 }
 
 impl DeflateParams {
-    pub(super) const fn server(&self) -> Direction {
+    pub(super) const fn server(self) -> Direction {
         Direction {
             no_context_takeover: self.server_no_context_takeover,
             window_bits: self.server_max_window_bits,
         }
     }
 
-    pub(super) const fn client(&self) -> Direction {
+    pub(super) const fn client(self) -> Direction {
         Direction {
             no_context_takeover: self.client_no_context_takeover,
             window_bits: self.client_max_window_bits,

@@ -106,7 +106,7 @@ impl<'r> Offer<'r> {
     pub fn accept<'a>(
         &self,
         subprotocol: Option<&'a str>,
-        policy: Option<&DeflatePolicy>,
+        policy: Option<DeflatePolicy>,
     ) -> Result<Accepted<'a>, SubprotocolNotOffered> {
         let mut headers = Vec::with_capacity(HEADERS_MAX);
         headers.push(("Upgrade", Cow::Borrowed("websocket")));

@@ -73,7 +73,7 @@ impl DeflateOffer {
     }
 
     /// Accepts the offer: returns the parameters and the value of Sec-WebSocket-Extensions.
-    pub(super) fn accept(&self, policy: &DeflatePolicy) -> (DeflateParams, String) {
+    pub(super) fn accept(self, policy: DeflatePolicy) -> (DeflateParams, String) {
         let server_policy = policy.server_max_window_bits.clamp(ZLIB_BITS_MIN, WINDOW_BITS_MAX);
         let client_policy = policy.client_max_window_bits.clamp(WINDOW_BITS_MIN, WINDOW_BITS_MAX);
         let params = DeflateParams {
@@ -90,7 +90,7 @@ impl DeflateOffer {
                 ClientWindow::AtMost(bits) => bits.min(client_policy),
             },
         };
-        let response = self.response(&params);
+        let response = self.response(params);
         (params, response)
     }
 
@@ -117,7 +117,7 @@ impl DeflateOffer {
     }
 
     /// A parameter is in the response if it was demanded, or says more than its absence.
-    fn response(&self, params: &DeflateParams) -> String {
+    fn response(self, params: DeflateParams) -> String {
         let mut response = NAME.to_owned();
         if params.server_no_context_takeover {
             response.push_str("; server_no_context_takeover");
@@ -165,7 +165,7 @@ mod tests {
     };
 
     /// Returns the parameters of the response to the first offer that can be accepted.
-    fn respond(params: &str, policy: &DeflatePolicy) -> Option<(DeflateParams, String)> {
+    fn respond(params: &str, policy: DeflatePolicy) -> Option<(DeflateParams, String)> {
         let value = format!("permessage-deflate{params}");
         let offers = parse(value.as_bytes()).expect("the grammar is valid");
         let (params, response) = offers.iter().find_map(DeflateOffer::parse)?.accept(policy);
@@ -225,7 +225,7 @@ mod tests {
             }),
         ];
         for (offer, policy, expected) in cases {
-            let response = respond(offer, &policy).map(|(_, response)| response);
+            let response = respond(offer, policy).map(|(_, response)| response);
             assert_eq!(response.as_deref(), expected, "{offer}");
         }
     }
@@ -233,9 +233,9 @@ mod tests {
     #[test]
     fn a_client_that_cannot_be_limited_may_use_the_largest_window() {
         let policy = DeflatePolicy { client_max_window_bits: 9, ..WIDE };
-        let (params, _) = respond("", &policy).expect("the offer is valid");
+        let (params, _) = respond("", policy).expect("the offer is valid");
         assert_eq!(params.client_max_window_bits, 15);
-        let (params, _) = respond("; client_max_window_bits", &policy).expect("the offer is valid");
+        let (params, _) = respond("; client_max_window_bits", policy).expect("the offer is valid");
         assert_eq!(params.client_max_window_bits, 9);
     }
 

@@ -40,7 +40,7 @@ fn parse(headers: &Headers) -> Result<Offer<'static>, Refused> {
 #[test]
 fn the_example_of_the_rfc_is_accepted() {
     let offer = parse(&with(&[])).unwrap();
-    let accepted = offer.accept(None, Some(&DeflatePolicy::default())).unwrap();
+    let accepted = offer.accept(None, Some(DeflatePolicy::default())).unwrap();
     let expected = [
         ("Upgrade", "websocket"),
         ("Connection", "Upgrade"),
@@ -134,7 +134,7 @@ fn offers_of_several_lines_in_order() {
     headers.push(("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits"));
     let offer = parse(&headers).unwrap();
     assert!(offer.has_deflate());
-    let accepted = offer.accept(None, Some(&DeflatePolicy::default())).unwrap();
+    let accepted = offer.accept(None, Some(DeflatePolicy::default())).unwrap();
     let value = "permessage-deflate; server_max_window_bits=12; client_max_window_bits=12";
     assert!(accepted.headers.contains(&("Sec-WebSocket-Extensions", value.into())));
     assert_eq!(accepted.deflate.map(|params| params.client_max_window_bits), Some(12));
