@@ -45,6 +45,7 @@ mod signals;
 mod sockets;
 mod start;
 mod tls;
+mod upgrade;
 mod watch;
 mod websockets;
 
@@ -73,6 +74,7 @@ fn main() {
         watch::behaviours(),
         hangs::behaviours(),
         panics::behaviours(),
+        upgrade::behaviours(),
         websockets::behaviours(),
         logs::behaviours(),
         interpreters::behaviours(),

@@ -46,6 +46,8 @@ impl Interest {
     pub const READ: Self = Self(1);
     /// Writable, or broken.
     pub const WRITE: Self = Self(2);
+    /// Either of the two.
+    pub const READ_WRITE: Self = Self(3);
 }
 
 /// A connection that an application has taken over.

@@ -40,6 +40,8 @@ pub(crate) struct ConnectionEntry {
 #[derive(Default)]
 struct Armed {
     read: Option<Waker>,
+    /// Whether `read` also fires when the connection is writable: a read may have to send first.
+    read_or_write: bool,
     write: Option<Waker>,
     on_disconnect: Option<Waker>,
     /// When `read` and `write` fire in any case.
@@ -123,8 +125,12 @@ impl ConnectionEntry {
             (None, None) => deadline,
             _ => armed.deadline.min(deadline),
         };
-        let waiting = if interest == Interest::READ { &mut armed.read } else { &mut armed.write };
-        *waiting = Some(waker);
+        if interest == Interest::WRITE {
+            armed.write = Some(waker);
+        } else {
+            armed.read = Some(waker);
+            armed.read_or_write = interest == Interest::READ_WRITE;
+        }
         let deadline = armed.deadline;
         drop(armed);
         self.arm_timer(deadline);
@@ -184,8 +190,9 @@ impl ConnectionEntry {
         let mut armed = self.armed.borrow_mut();
         let deadline = armed.deadline;
         let late = ready.is_timed_out() && deadline.is_past();
+        let reads = ready.is_readable() || armed.read_or_write && ready.is_writable();
         let fires = [
-            (late || ready.is_readable()).then(|| armed.read.take()).flatten(),
+            (late || reads).then(|| armed.read.take()).flatten(),
             (late || ready.is_writable()).then(|| armed.write.take()).flatten(),
             ready.is_end().then(|| armed.on_disconnect.take()).flatten(),
         ];
@@ -220,5 +227,9 @@ impl Observer for ConnectionEntry {
 
 /// Converts an interest of the ABI into one of the hub.
 pub(crate) fn hub_interest(interest: Interest) -> green::Interest {
-    if interest == Interest::READ { green::Interest::Read } else { green::Interest::Write }
+    match interest {
+        Interest::READ => green::Interest::Read,
+        Interest::READ_WRITE => green::Interest::Both,
+        _ => green::Interest::Write,
+    }
 }

@@ -77,9 +77,11 @@ impl RequestDeadlines {
         self.requests.borrow_mut().insert(fd, Rc::new(limited));
     }
 
-    /// Moves the deadline of a request.
+    /// Moves the deadline of a request, or ends its timer if there is none any more.
     pub(crate) fn extend(&self, fd: RawFd, deadline: Deadline) {
-        if let Some(limited) = self.requests.borrow().get(&fd) {
+        if deadline.is_never() {
+            self.end(fd);
+        } else if let Some(limited) = self.requests.borrow().get(&fd) {
             limited.deadline.set(deadline);
             limited.set();
         }

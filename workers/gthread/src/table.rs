@@ -36,14 +36,17 @@ pub(crate) struct Entry {
 enum Owner {
     /// The table: the connection waits for its descriptor.
     Table(Box<Connection>, Interest),
-    /// A thread or the application. `pending` are the events that have arrived since.
-    Lent { pending: EpollFlags, armed: Option<Armed> },
+    /// A thread or the application. `pending` are the events that have arrived since and fired no waker.
+    Lent { pending: EpollFlags, armed: Armed },
 }
 
-/// A waker, and what fires it.
+/// The wakers of an exchange: it may wait for both directions at a time.
 struct Armed {
-    interest: Interest,
-    waker: Waker,
+    /// With what fires it: a read may have to send first.
+    read: Option<(Interest, Waker)>,
+    write: Option<Waker>,
+    /// When both fire in any case.
+    deadline: Deadline,
 }
 
 impl Table {
@@ -111,14 +114,14 @@ impl Table {
         let ended = entry.hung_up && interest == Interest::READ;
         if let Owner::Lent { pending, armed } = &mut entry.owner {
             if fits(interest, *pending) || ended {
-                *pending = EpollFlags::empty();
+                // The other direction may not have seen its event yet.
+                pending.remove(wanted(interest) | HANGUP);
                 return Ok(true);
             }
-            let previous = armed.take().map(|armed| armed.waker);
-            if let Some(waker) = mem::replace(waker, previous) {
-                *armed = Some(Armed { interest, waker });
-                self.entries.begin_wait(fd.as_raw_fd(), deadline, None);
-            }
+            armed.deadline = if armed.is_empty() { deadline } else { armed.deadline.min(deadline) };
+            let deadline = armed.deadline;
+            armed.replace(interest, waker);
+            self.entries.begin_wait(fd.as_raw_fd(), deadline, None);
         }
         Ok(false)
     }
@@ -154,12 +157,10 @@ impl Table {
             Owner::Table(_, interest) if fits(*interest, flags) => {}
             Owner::Table(..) => return None,
             Owner::Lent { pending, armed } => {
-                match armed.take_if(|armed| fits(armed.interest, flags)) {
-                    Some(armed) => {
-                        wakers.push(armed.waker);
-                        self.entries.end_wait(fd);
-                    }
-                    None => *pending |= flags,
+                let is_waiting = !armed.is_empty();
+                *pending |= armed.fire(flags, wakers);
+                if is_waiting && armed.is_empty() {
+                    self.entries.end_wait(fd);
                 }
                 return None;
             }
@@ -177,7 +178,7 @@ impl Table {
             let Some(entry) = self.entries.get_mut(fd) else { continue };
             match &mut entry.owner {
                 Owner::Table(..) => expired.extend(entry.take()),
-                Owner::Lent { armed, .. } => wakers.extend(armed.take().map(|armed| armed.waker)),
+                Owner::Lent { armed, .. } => armed.fire_all(wakers),
             }
         }
         expired
@@ -220,7 +221,45 @@ impl Table {
 }
 
 impl Owner {
-    const LENT: Self = Self::Lent { pending: EpollFlags::empty(), armed: None };
+    const LENT: Self = Self::Lent { pending: EpollFlags::empty(), armed: Armed::NONE };
+}
+
+impl Armed {
+    const NONE: Self = Self { read: None, write: None, deadline: Deadline::NEVER };
+
+    fn is_empty(&self) -> bool {
+        self.read.is_none() && self.write.is_none()
+    }
+
+    /// Exchanges the waker of a direction for `waker`.
+    fn replace(&mut self, interest: Interest, waker: &mut Option<Waker>) {
+        if interest == Interest::WRITE {
+            mem::swap(&mut self.write, waker);
+        } else {
+            let read = waker.take().map(|waker| (interest, waker));
+            *waker = mem::replace(&mut self.read, read).map(|(_, waker)| waker);
+        }
+    }
+
+    /// Moves the wakers that an event fires to `wakers`. Returns the part of the event that fired none.
+    fn fire(&mut self, flags: EpollFlags, wakers: &mut Vec<Waker>) -> EpollFlags {
+        let mut left = flags;
+        if let Some((interest, waker)) = self.read.take_if(|(interest, _)| fits(*interest, flags)) {
+            left.remove(wanted(interest) | HANGUP);
+            wakers.push(waker);
+        }
+        if let Some(waker) = self.write.take_if(|_| fits(Interest::WRITE, flags)) {
+            left.remove(wanted(Interest::WRITE) | HANGUP);
+            wakers.push(waker);
+        }
+        left
+    }
+
+    /// Moves all wakers to `wakers`.
+    fn fire_all(&mut self, wakers: &mut Vec<Waker>) {
+        wakers.extend(self.read.take().map(|(_, waker)| waker));
+        wakers.extend(self.write.take());
+    }
 }
 
 impl Entry {
@@ -248,9 +287,15 @@ fn rearm(epoll: &Epoll, fd: BorrowedFd<'_>) -> io::Result<()> {
 
 /// Returns whether an event ends a wait for `interest`. An error or a hang-up ends a wait for either direction.
 fn fits(interest: Interest, flags: EpollFlags) -> bool {
-    let wanted =
-        if interest == Interest::READ { EpollFlags::EPOLLIN } else { EpollFlags::EPOLLOUT };
-    flags.intersects(wanted | HANGUP)
+    flags.intersects(wanted(interest) | HANGUP)
+}
+
+fn wanted(interest: Interest) -> EpollFlags {
+    match interest {
+        Interest::READ => EpollFlags::EPOLLIN,
+        Interest::READ_WRITE => EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT,
+        _ => EpollFlags::EPOLLOUT,
+    }
 }
 
 const HANGUP: EpollFlags =

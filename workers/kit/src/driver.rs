@@ -10,7 +10,8 @@ use crate::deadline::Deadline;
 
 /// What a worker class provides for the exchanges that it passes to the application.
 pub trait ConnectionDriver: Send + Sync {
-    /// Blocks, as the class does, until the descriptor is ready. Fails with
+    /// Blocks, as the class does, until the descriptor is ready for `interest`: either direction of
+    /// [`Interest::READ_WRITE`] suffices. Fails with
     /// [`worker_api::FailureKind::TIMEOUT`] at the deadline, and with
     /// [`worker_api::FailureKind::INTERRUPTED`] if the greenlet or the process is being terminated.
     fn wait(&self, fd: RawFd, interest: Interest, deadline: Deadline) -> Result<()>;
@@ -46,7 +47,7 @@ pub trait ConnectionDriver: Send + Sync {
         let _ = (fd, waker);
     }
 
-    /// Reports that the deadline of the request on this connection was extended to `deadline`.
+    /// Reports that the deadline of the request on this connection was extended to `deadline`, or removed.
     fn deadline_extended(&self, fd: RawFd, deadline: Deadline) {
         let _ = (fd, deadline);
     }

@@ -112,8 +112,15 @@ impl RawExchange for ExchangeHandle {
         reason: RStr<'_>,
         headers: RSlice<'_, Header<'_>>,
     ) -> RResult<(), Failure> {
-        self.with(|active, io, _| active.start(io, status, reason.as_str(), headers.as_slice()))
-            .into()
+        self.with(|active, io, driver| {
+            active.start(io, status, reason.as_str(), headers.as_slice())?;
+            if active.is_upgraded() {
+                // `request_timeout` limits requests, and this connection carries another protocol now.
+                driver.deadline_extended(io.stream.fd(), active.deadline);
+            }
+            Ok(())
+        })
+        .into()
     }
 
     fn poll_write(&mut self, bytes: RSlice<'_, u8>, waker: ROption<Waker>) -> Step {

@@ -88,6 +88,7 @@
 //! | `reading`, `closing`, `io` | the states between requests: up to a complete head, and after a response; the bytes of a connection |
 //! | [`driver`] | the interface that a class implements: how an exchange waits, and where its connection returns to |
 //! | `exchange`, `active_request`, `request`, `response` | a connection during one request: the exchange of `worker-api` |
+//! | `upgrade` | the bytes of an exchange after a 101 |
 //! | `intake`, `tail`, `spool` | for classes whose threads may block: a request body is read before the exchange, the end of a response sent after it, both kept in memory and files |
 //! | `owned_head`, `buffer`, `vec_pool` | a request's head with its memory, input and output buffers, buffers kept for reuse |
 //! | [`socket`], [`accept`], [`accept_queue`], [`crowd`] | accepting: the system calls, the handling of errors, sharing listeners with other workers, and making room for new connections |
@@ -146,6 +147,7 @@ mod tail;
 mod tickets;
 mod time_heap;
 mod transfer_rate;
+mod upgrade;
 mod vec_pool;
 mod wire;
 

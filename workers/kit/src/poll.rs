@@ -21,7 +21,11 @@ pub fn wait(
         // poll(2) ignores negative numbers and would wait forever.
         return Err(io::Error::from_raw_os_error(libc::EBADF));
     }
-    let events = if interest == Interest::READ { libc::POLLIN } else { libc::POLLOUT };
+    let events = match interest {
+        Interest::READ => libc::POLLIN,
+        Interest::READ_WRITE => libc::POLLIN | libc::POLLOUT,
+        _ => libc::POLLOUT,
+    };
     loop {
         let left_ns = deadline.left_ns_at(now_ns());
         // Rounded up, so that the deadline has passed when the wait ends.

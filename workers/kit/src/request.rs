@@ -158,7 +158,7 @@ impl ActiveRequest {
             }
         }
         if buf.is_empty() || self.body.is_done() {
-            return Ok(Some(0));
+            return if self.is_upgraded() { self.read_raw(io, buf) } else { Ok(Some(0)) };
         }
         loop {
             if !io.input.is_empty() {
@@ -212,16 +212,19 @@ impl ActiveRequest {
         io: &mut Io,
         interest: Interest,
     ) -> Result<(Interest, Deadline), Failure> {
+        self.check_unbroken()?;
+        if self.is_upgraded() {
+            return Ok(self.raw_wait_target(io, interest));
+        }
         let config = &io.context.config;
         let (body, write, rate) = (config.body_timeout, config.write_timeout, config.min_rate);
-        let polled = match interest {
-            Interest::READ => io.stream.read_interest(),
-            _ => io.stream.write_interest(),
-        };
-        self.check_unbroken()?;
-        let slow = match interest {
-            Interest::READ => self.reading.deadline(body, rate),
-            _ => self.writing.deadline(write, rate),
+        let (polled, slow) = match interest {
+            Interest::READ => (io.stream.read_interest(), self.reading.deadline(body, rate)),
+            Interest::READ_WRITE => {
+                let slow = self.reading.deadline(body, rate);
+                (interest, slow.min(self.writing.deadline(write, rate)))
+            }
+            _ => (io.stream.write_interest(), self.writing.deadline(write, rate)),
         };
         Ok((polled, self.deadline.min(slow)))
     }

@@ -147,9 +147,12 @@ impl RequestDeadlines {
         self.app.call(exchange);
     }
 
-    /// Moves the deadline of a request: for [`ConnectionDriver::deadline_extended`].
+    /// Moves the deadline of a request, or stops watching it if there is none any more: for
+    /// [`ConnectionDriver::deadline_extended`].
     pub fn extend(&self, fd: RawFd, deadline: Deadline) {
-        if let Some(tracker) = &self.tracker {
+        if deadline.is_never() {
+            self.end(fd);
+        } else if let Some(tracker) = &self.tracker {
             let mut requests = tracker.lock();
             if requests.by_fd.get_mut(fd).is_some() {
                 tracker.watch(&mut requests, fd, deadline);

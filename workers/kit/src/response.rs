@@ -55,6 +55,11 @@ impl ActiveRequest {
         head.clear();
         let plan = encode_head(&mut head, &response_context, status, reason, headers)
             .map_err(|fault| Failure::application(fault.to_string()))?;
+        if plan.upgrade && !self.body.is_done() {
+            return Err(Failure::application(
+                "cannot switch protocols before the request's body has been read",
+            ));
+        }
         if plan.left_out {
             io.context.warn_of_removed_header(headers, status);
         }
@@ -66,12 +71,7 @@ impl ActiveRequest {
         } else {
             Vec::new()
         };
-        if status == 101 {
-            // The client waits for the head before it switches protocols.
-            let head = self.take_head(io)?;
-            self.push(io, &[&head])?;
-        }
-        Ok(())
+        if plan.upgrade { self.upgrade(io) } else { Ok(()) }
     }
 
     /// Acquires the right to write to the client. Fails if another thread has already responded because the
@@ -213,7 +213,7 @@ impl ActiveRequest {
     /// Takes the encoded head to send it. What it announces about the connection is final from here on, so if
     /// the rest of the request's body will not be read, the head is changed to announce that the connection
     /// closes.
-    fn take_head(&mut self, io: &Io) -> Result<Vec<u8>, Failure> {
+    pub(crate) fn take_head(&mut self, io: &Io) -> Result<Vec<u8>, Failure> {
         self.take_wire(io)?;
         let mut head = std::mem::take(&mut self.response.head);
         if !self.response.on_wire {
@@ -249,6 +249,9 @@ impl ActiveRequest {
     }
 
     fn try_write(&mut self, io: &mut Io, bytes: &[u8]) -> Result<Option<usize>, Failure> {
+        if self.is_upgraded() {
+            return self.write_raw(io, bytes);
+        }
         let whole = bytes;
         let bytes = &bytes[..bytes.len().min(WRITE_MAX)];
         if self.prepare_write(io, bytes.len() as u64)? == Ready::No {
@@ -382,7 +385,11 @@ impl ActiveRequest {
     fn what_follows(&self, io: &Io) -> Then {
         if self.response.plan.keep_alive {
             Then::Next
-        } else if !self.persistent && self.body.is_done() && io.input.is_empty() {
+        } else if !self.persistent
+            && !self.is_upgraded()
+            && self.body.is_done()
+            && io.input.is_empty()
+        {
             Then::Close
         } else {
             Then::Linger
