@@ -1,6 +1,6 @@
 //! The process that watches the files of one generation with the setting `reload`: it notifies the arbiter when a
-//! file has changed and no further change follows for a moment. The generation's workers report the files, each
-//! time they have loaded more.
+//! file has changed and no further change follows for a moment. The files are those of the settings, and those that the
+//! generation's workers report, each time they have loaded more.
 //!
 //! ```text
 //!     workers ── ToWatcher ──▶ watcher ── FromWatcher ──▶ arbiter
@@ -93,6 +93,8 @@ fn serve(start: WatcherStart) -> Result<(), Box<dyn std::error::Error>> {
         watched.watch(&directory, RecursiveMode::NonRecursive);
     }
     start.settings.reload_extra_files.iter().for_each(|path| watched.add_extra(path));
+    start.settings.file.iter().for_each(|path| watched.add_file(path));
+    start.settings.file_imports.iter().for_each(|path| watched.add_file(path));
     process::set_nonblocking(start.files.as_fd(), false)?;
     let files = start.files;
     std::thread::Builder::new().spawn(move || forward_files(&files, &inputs))?;
@@ -184,16 +186,25 @@ impl Watched {
     /// Adds a path of `--reload-extra-file`: a file, all files below a directory, or the files that match a
     /// pattern.
     fn add_extra(&mut self, path: &Path) {
-        // A link in the path may be switched to another directory, as deployments by links do.
-        for link in links_of(path) {
-            self.add_one(link);
-        }
         match Extra::of(path) {
             Some(extra) => {
+                self.add_links(path);
                 self.watch(&extra.directory, RecursiveMode::Recursive);
                 self.extras.push(extra);
             }
-            None => self.add([path.to_owned()].into_iter()),
+            None => self.add_file(path),
+        }
+    }
+
+    fn add_file(&mut self, path: &Path) {
+        self.add_links(path);
+        self.add([path.to_owned()].into_iter());
+    }
+
+    /// Adds the links on the way to `path`, which may be switched to another directory, as deployments by links do.
+    fn add_links(&mut self, path: &Path) {
+        for link in links_of(path) {
+            self.add_one(link);
         }
     }
 

@@ -1,11 +1,13 @@
 //! gunicorn.conf.py as the settings file of a running server, and applications that are found without a name.
 
+use std::fs;
 use std::time::Duration;
 
-use jimu_tests::behaviour;
 use jimu_tests::cell::Cell;
 use jimu_tests::runner::Behaviour;
 use jimu_tests::server::Setup;
+use jimu_tests::{behaviour, process};
+use nix::sys::signal::Signal;
 
 use crate::python::saying;
 
@@ -13,6 +15,8 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
         behaviour!(functions_of_the_configuration_are_hooks).of_python(),
         behaviour!(a_reload_evaluates_the_configuration_again).of_python(),
+        behaviour!(a_changed_configuration_is_reloaded).of_python(),
+        behaviour!(an_upgrade_checks_the_configuration).of_python(),
         behaviour!(a_broken_configuration_refuses_the_start).of_python(),
         behaviour!(a_configuration_that_hangs_holds_up_no_one).of_python(),
         behaviour!(flags_of_gunicorns_variable_count).of_python(),
@@ -60,6 +64,65 @@ fn a_reload_evaluates_the_configuration_again(cell: &Cell) {
     assert!(!ended.log.contains("Traceback"), "{}", ended.log);
 }
 
+/// With `--reload`: of the file, and of what it imports.
+fn a_changed_configuration_is_reloaded(cell: &Cell) {
+    let setup = Setup::new(cell).file("served.py", saying("served")).app("served");
+    fs::create_dir(setup.dir().join("conf")).unwrap();
+    let config = "import sys\nsys.path.append('conf')\nfrom own import workers\n";
+    let setup = setup.file("conf/own.py", "workers = 1\n").file("settings.py", config);
+    let server = setup.flags("--reload -c settings.py").start();
+    server.until_ready_workers(1);
+    server.write("conf/own.py", "workers = 2\n");
+    server.log.line(&["file changed: ", "conf/own.py"], SOON);
+    server.log.line(&["generation 2 serves"], SOON);
+    server.until_ready_workers(2);
+    server.write("settings.py", "workers = nothing\n");
+    server.log.line(&["reload refused", "settings.py:1: NameError"], SOON);
+    server.write("settings.py", "workers = 3\n");
+    server.log.line(&["generation 3 serves"], SOON);
+    server.until_ready_workers(3);
+    server.write("conf/own.py", "");
+    server.write("settings.py", "workers = 1\n");
+    server.log.line(&["generation 4 serves"], SOON);
+    server.until_ready_workers(1);
+    server.stop();
+}
+
+/// USR2: for settings that it lacks, as a reload does, and the arbiter does not wait for it.
+fn an_upgrade_checks_the_configuration(cell: &Cell) {
+    let config = "raw_env = ['OF_TEST=1']\n";
+    let setup = Setup::new(cell).file("served.py", saying("served")).file(FILE, config);
+    let mut server = setup.app("served").flags("--boot-timeout 4").start();
+    let worker = server.until_ready_workers(1)[0];
+    server.write(FILE, "workers = 1\n");
+    server.signal(Signal::SIGUSR2);
+    server.log.line(&["upgrade refused", FILE, "raw_env: not set"], SOON);
+    fs::remove_file(server.dir().join(FILE)).unwrap();
+    server.signal(Signal::SIGUSR2);
+    server.log.line(&["upgrade refused", FILE, "file not found"], SOON);
+    server
+        .write(FILE, format!("print('hangs', flush=True)\nimport time; time.sleep(60)\n{config}"));
+    server.signal(Signal::SIGUSR2);
+    server.log.line(&["hangs"], SOON);
+    server.signal(Signal::SIGUSR2);
+    server.log.line(&["USR2 ignored: the settings for an upgrade are being read"], SOON);
+    assert_eq!(server.get("/").text(), "served");
+    assert_eq!(server.until_ready_workers(1)[0], worker);
+    // The successor evaluates the file as well, and refuses it.
+    server.log.line(&["started another arbiter"], SOON);
+    server.log.line(&["the new arbiter exited with status 78; this one continues"], SOON);
+    server.write(FILE, config);
+    server.signal(Signal::SIGUSR2);
+    server.notified("READY=1");
+    let new = server.successor();
+    server.signal(Signal::SIGTERM);
+    server.leader_ended(SOON);
+    server.log.line(&["upgrade complete"], SOON);
+    assert_eq!(server.get("/").text(), "served");
+    process::signal(new, Signal::SIGTERM);
+    assert!(server.all_gone(SOON), "left: {:?}", server.processes());
+}
+
 fn a_broken_configuration_refuses_the_start(cell: &Cell) {
     let ended = Setup::new(cell).file(FILE, "a = 1\nraise ValueError('on purpose')\n").refused();
     assert_eq!(ended.status(), 78, "{}", ended.log);
@@ -73,11 +136,11 @@ fn a_configuration_that_hangs_holds_up_no_one(cell: &Cell) {
     let mut server = setup.app("served").flags("--boot-timeout 4").start();
     let hangs = "import time\nprint('hangs', flush=True)\ntime.sleep(60)\n";
     server.write(FILE, hangs);
-    server.signal(nix::sys::signal::Signal::SIGHUP);
+    server.signal(Signal::SIGHUP);
     server.log.line(&["hangs"], SOON);
     let worker = server.until_ready_workers(1)[0];
     server.ctl(&["workers", "kill", &worker.to_string()]).done();
-    assert!(jimu_tests::process::gone(worker, SOON));
+    assert!(process::gone(worker, SOON));
     server.until_ready_workers(1);
     assert_eq!(server.get("/").text(), "served");
     server.log.line(&["reload refused", "not evaluated within 4 s (boot_timeout)"], SOON);
@@ -87,9 +150,9 @@ fn a_configuration_that_hangs_holds_up_no_one(cell: &Cell) {
     // A stop does not wait for it either.
     let mark = server.log.mark();
     server.write(FILE, hangs);
-    server.signal(nix::sys::signal::Signal::SIGHUP);
+    server.signal(Signal::SIGHUP);
     server.log.line_after(mark, &["hangs"], SOON);
-    server.signal(nix::sys::signal::Signal::SIGTERM);
+    server.signal(Signal::SIGTERM);
     let ended = server.ended(Duration::from_secs(3));
     assert_eq!(ended.status(), 0, "{}", ended.log);
 }

@@ -48,7 +48,7 @@ impl Arbiter {
     pub(super) fn has_role(&self, pid: Pid) -> bool {
         self.successor.as_ref().is_some_and(|successor| successor.pid() == pid)
             || self.status.is(pid)
-            || self.evaluation.as_ref().is_some_and(|of| of.evaluation.pid() == pid)
+            || self.evaluations.iter().any(|of| of.evaluation.pid() == pid)
             || self.generations.find(pid).is_some()
     }
 

@@ -15,7 +15,7 @@
 //! | `death` | descriptions of why a process died |
 //! | `exits` | the hook `child_exit` |
 //! | `reload` | new generations: creation, promotion, refusal |
-//! | `evaluate` | settings files in Python at a reload |
+//! | `evaluate` | settings files in Python at a reload or an upgrade |
 //! | `signal_actions` | what each signal to the arbiter does |
 //! | `stop` | graceful and quick stops |
 //! | `upgrade` | hands over to an arbiter of a new binary (USR2) |
@@ -65,7 +65,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use canary::RetiredGeneration;
 use children::UnclaimedExits;
 use death::OutOfMemory;
-use evaluate::PendingReload;
+use evaluate::PendingEvaluation;
 use generations::Generations;
 use handles::Exit;
 use metrics::StatusProcess;
@@ -134,8 +134,8 @@ pub struct Arbiter {
     pending_exits: Vec<Exit>,
     /// The reload to begin after the one in progress.
     reload_queued: Option<ReloadRequest>,
-    /// The reload whose settings Python evaluates.
-    evaluation: Option<PendingReload>,
+    /// Settings files that Python evaluates.
+    evaluations: Vec<PendingEvaluation>,
     phase: Phase,
     /// Whether a worker has been ready: that is when the server became ready.
     has_been_ready: bool,
@@ -221,7 +221,7 @@ impl Arbiter {
             workers_created: 0,
             pending_exits: Vec::new(),
             reload_queued: None,
-            evaluation: None,
+            evaluations: Vec::new(),
             phase: Phase::Running,
             has_been_ready: false,
             workers_stopped: false,
@@ -282,7 +282,7 @@ impl Arbiter {
             Source::Watcher(generation) => self.read_watcher(generation),
             Source::Control => self.control.accept(),
             Source::Client(client) => self.read_client(client),
-            Source::Evaluation => self.read_evaluation(),
+            Source::Evaluation => self.read_evaluations(),
             Source::Predecessor => self.on_predecessor_end(),
             Source::Log => self.log.file().write_kept(),
         }
@@ -327,8 +327,9 @@ impl Arbiter {
         });
         let control = self.control.listener().map(|fd| (Source::Control, fd, readable));
         let clients = self.control.clients().map(|(id, fd, flags)| (Source::Client(id), fd, flags));
-        let evaluation = self.evaluation.as_ref();
-        let evaluation = evaluation.map(|of| (Source::Evaluation, of.evaluation.as_fd(), readable));
+        let evaluations = self.evaluations.iter();
+        let evaluations =
+            evaluations.map(move |of| (Source::Evaluation, of.evaluation.as_fd(), readable));
         let predecessor = self
             .predecessor
             .as_ref()
@@ -341,7 +342,7 @@ impl Arbiter {
             .chain(watchers)
             .chain(control)
             .chain(clients)
-            .chain(evaluation)
+            .chain(evaluations)
             .chain(predecessor)
             .chain(log)
     }

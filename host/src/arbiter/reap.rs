@@ -43,9 +43,9 @@ impl Arbiter {
         if self.on_status_end(pid, end) {
             return;
         }
-        if let Some(of) = self.evaluation.as_mut().filter(|of| of.evaluation.pid() == pid) {
+        if let Some(evaluation) = self.evaluation_of(pid) {
             // Its report, or the end of its output, is read from the pipe.
-            return of.evaluation.set_exited();
+            return evaluation.set_exited();
         }
         let Some((index, role)) = self.generations.find(pid) else {
             return self.on_unknown_end(pid, end);

@@ -46,7 +46,7 @@ impl Arbiter {
             return self.answer_refused(&request.waiting, "the server is stopping");
         }
         let booting = self.generations.in_stage(Stage::Booting);
-        if self.evaluation.is_none() && booting.is_none_or(|refused| refused.awaits_change) {
+        if !self.is_evaluating_reload() && booting.is_none_or(|refused| refused.awaits_change) {
             return self.begin_reload(request);
         }
         let queued = self.reload_queued.get_or_insert_default();
@@ -199,7 +199,7 @@ impl Arbiter {
         }
         let running = matches!(self.phase, Phase::Running);
         let booting = self.generations.in_stage(Stage::Booting).is_some();
-        if !running || booting || self.evaluation.is_some() {
+        if !running || booting || self.is_evaluating_reload() {
             return false;
         }
         let queued = self.reload_queued.take();
@@ -228,7 +228,7 @@ impl Arbiter {
         }
         match sources.begin() {
             Ok(Loading::Done(settings, _)) => self.begin_generation(request, Ok(settings)),
-            Ok(Loading::Python(file)) => self.evaluate(file, request),
+            Ok(Loading::Python(file)) => self.evaluate_for_reload(file, request),
             Err(error) => self.begin_generation(request, Err(error)),
         }
     }

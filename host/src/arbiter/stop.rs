@@ -120,7 +120,7 @@ impl Arbiter {
     }
 
     fn refuse_reloads(&mut self) {
-        self.stop_evaluation();
+        self.stop_evaluations();
         let mut waiting = self.reload_queued.take().map_or_else(Vec::new, |queued| queued.waiting);
         for generation in self.generations.iter_mut() {
             waiting.append(&mut generation.waiting);

@@ -40,14 +40,14 @@ impl Arbiter {
             Phase::Running | Phase::Stopping { .. } => None,
         };
         let of_clients = self.control.next_deadline();
-        let of_evaluation = self.evaluation.as_ref().and_then(|of| of.evaluation.deadline_ns());
+        let of_evaluations = self.evaluations.iter().filter_map(|of| of.evaluation.deadline_ns());
         let of_status = self.status.next_deadline();
         let of_memory = self.has_been_ready.then(|| self.next_measurement());
         let of_systemd = self.notifier.watchdog_due_ns();
         of_generations
             .chain(of_phase)
             .chain(of_clients)
-            .chain(of_evaluation)
+            .chain(of_evaluations)
             .chain(of_status)
             .chain(of_memory)
             .chain(of_systemd)
@@ -67,7 +67,7 @@ impl Arbiter {
             }
         }
         self.check_boot(now_ns);
-        self.read_evaluation();
+        self.read_evaluations();
         if matches!(self.phase, Phase::Delaying { until_ns } if until_ns <= now_ns) {
             self.stop_gracefully();
         }

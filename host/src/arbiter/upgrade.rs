@@ -9,6 +9,7 @@
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
+use std::sync::Arc;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::Signal;
@@ -21,7 +22,7 @@ use crate::listener::{UPGRADE_VARIABLE, upgrade_variable};
 use crate::pidfile::Pidfile;
 use crate::privileges::Identity;
 use crate::process::{self, End};
-use crate::settings::Settings;
+use crate::settings::{Error, Loading, Settings};
 
 /// The running arbiter that started this one.
 pub(super) struct Predecessor {
@@ -71,29 +72,53 @@ impl Successor {
 }
 
 impl Arbiter {
-    /// Starts the successor.
+    /// Starts the successor, unless the settings that it would read lack a required part of the present ones.
     pub(super) fn upgrade(&mut self) {
-        if self.phase != Phase::Running || !self.has_been_ready {
-            return tracing::warn!("USR2 ignored: the server is not serving");
+        if self.is_evaluating_upgrade() {
+            return tracing::warn!("USR2 ignored: the settings for an upgrade are being read");
         }
-        if let Some(successor) = &self.successor {
-            let pid = successor.pid;
-            return tracing::warn!("USR2 ignored: a successor is running already (pid: {pid})");
+        if !self.can_upgrade() {
+            return;
         }
-        if self.predecessor.is_some() {
-            return tracing::warn!("USR2 ignored: the previous arbiter is still running");
+        match self.sources.begin() {
+            Ok(Loading::Done(settings, _)) => self.upgrade_to(Ok(settings)),
+            Ok(Loading::Python(file)) => self.evaluate_for_upgrade(file),
+            Err(error) => self.upgrade_to(Err(error)),
         }
-        if let Some(trial) = self.generations.in_stage(Stage::Trial) {
-            let id = trial.id;
-            return tracing::warn!("USR2 ignored: generation {id} is on trial");
+    }
+
+    /// Continues an upgrade whose settings were read.
+    pub(super) fn upgrade_to(&mut self, settings: Result<Arc<Settings>, Error>) {
+        // Much may have happened while Python evaluated a file.
+        if !self.can_upgrade() {
+            return;
         }
         // Settings that this version cannot read may be valid for the next one, which refuses those that
         // it cannot read.
-        if let Ok((settings, _)) = self.sources.load()
-            && let Err(reason) = self.check_losses(&settings)
-        {
-            return tracing::error!("upgrade refused: {reason}");
+        match settings.map(|settings| self.check_losses(&settings)) {
+            Ok(Err(reason)) => tracing::error!("upgrade refused: {reason}"),
+            Ok(Ok(())) | Err(_) => self.start_successor(),
         }
+    }
+
+    /// Returns whether a successor may be started; otherwise logs the reason.
+    fn can_upgrade(&self) -> bool {
+        let reason = if self.phase != Phase::Running || !self.has_been_ready {
+            "the server is not serving".to_owned()
+        } else if let Some(successor) = &self.successor {
+            format!("a successor is running already (pid: {})", successor.pid)
+        } else if self.predecessor.is_some() {
+            "the previous arbiter is still running".to_owned()
+        } else if let Some(trial) = self.generations.in_stage(Stage::Trial) {
+            format!("generation {} is on trial", trial.id)
+        } else {
+            return true;
+        };
+        tracing::warn!("USR2 ignored: {reason}");
+        false
+    }
+
+    fn start_successor(&mut self) {
         let listeners = self.generations.listeners();
         let descriptors: Vec<RawFd> =
             listeners.iter().map(|listener| listener.descriptor()).collect();

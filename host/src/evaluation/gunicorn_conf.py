@@ -152,9 +152,23 @@ def report(kind, name, known):
             "names": [{"name": each, "found": described(each, getattr(module, each)), "line": lines.get(each, 0)}
                       for each in names],
             "environment": sorted(set(variables)),
+            "imports": imports(path),
         }}
     except BaseException as error:
         return {"failed": failure(error)}
+
+
+def imports(path):
+    """Return the files of modules that were imported, without `path` and the standard library."""
+    files = [getattr(module, "__file__", None) for name, module in list(sys.modules.items()) if name not in present]
+    return sorted({
+        text(file) for file in files
+        if isinstance(file, str) and os.path.isabs(file) and file != path and not is_standard(file)
+    })
+
+
+def is_standard(file):
+    return file.startswith(standard) and "site-packages" not in file
 
 
 def failure(error):
@@ -200,4 +214,5 @@ def main():
 variables = []
 config_path = [""]
 standard = sysconfig.get_path("stdlib") + os.sep
+present = set(sys.modules)
 main()

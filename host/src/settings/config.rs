@@ -166,7 +166,9 @@ impl PythonFile {
             settings.values.insert(0, (hooks, Value::Text(name), origin));
         }
         let flags = self.sources.flags()?;
-        self.sources.merge(&flags, settings, Some(evaluated.file))
+        let (mut settings, action) = self.sources.merge(&flags, settings, Some(evaluated.file))?;
+        settings.file_imports = evaluated.imports;
+        Ok((Arc::new(settings), action))
     }
 }
 

@@ -160,6 +160,8 @@ macro_rules! settings {
             pub ignored: Vec<Problem>,
             /// Settings file that was read.
             pub file: Option<PathBuf>,
+            /// Files of the modules that a settings file in Python imports.
+            pub file_imports: Vec<PathBuf>,
             /// Directory in which the server was started.
             pub start_directory: PathBuf,
             /// Name of the program as it was called.
@@ -198,6 +200,7 @@ macro_rules! settings {
                     sections,
                     ignored,
                     file: None,
+                    file_imports: Vec::new(),
                     start_directory: PathBuf::new(),
                     program: std::ffi::OsString::new(),
                     arguments: Vec::new(),

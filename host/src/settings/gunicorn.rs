@@ -44,6 +44,8 @@ pub struct Evaluated {
     pub names: Vec<Name>,
     /// Environment variables that it has read.
     pub environment: Vec<String>,
+    /// Files of the modules that it has imported, without those of the standard library.
+    pub imports: Vec<PathBuf>,
 }
 
 /// A name in the file.
@@ -256,7 +258,12 @@ mod tests {
 
     fn evaluated(name: &str, found: Found) -> Evaluated {
         let names = vec![Name { name: name.to_owned(), found, line: 7 }];
-        Evaluated { file: "/gunicorn.conf.py".into(), names, environment: Vec::new() }
+        Evaluated {
+            file: "/gunicorn.conf.py".into(),
+            names,
+            environment: Vec::new(),
+            imports: Vec::new(),
+        }
     }
 
     fn converted(name: &str, value: Json) -> Converted {

@@ -118,7 +118,7 @@ impl Sources {
             Some(ConfigName::Toml(path)) => file::load(path).map_err(Error::Invalid)?,
             Some(python) => {
                 let early = python.early_settings(&flags, &self.directory)?;
-                let settings = self.merge(&flags, early, None)?.0;
+                let settings = Arc::new(self.merge(&flags, early, None)?.0);
                 let python = PythonFile { sources: self.clone(), name: python.clone(), settings };
                 return Ok(Loading::Python(Box::new(python)));
             }
@@ -127,7 +127,7 @@ impl Sources {
         file.ignored.extend(shadowed);
         let path = if let Some(ConfigName::Toml(path)) = config { Some(path) } else { None };
         let (settings, action) = self.merge(&flags, file, path)?;
-        Ok(Loading::Done(settings, action))
+        Ok(Loading::Done(Arc::new(settings), action))
     }
 
     /// Merges the file's settings with those of all other sources.
@@ -136,7 +136,7 @@ impl Sources {
         flags: &GivenFlags,
         file: FileSettings,
         path: Option<PathBuf>,
-    ) -> Result<(Arc<Settings>, Action), Error> {
+    ) -> Result<(Settings, Action), Error> {
         let mut layers = Layers::defaults();
         if let (Some(class), Some(index)) = (self.detected_class, index_of("worker_class")) {
             layers.values[index] = Value::Text(class.to_owned());
@@ -159,7 +159,7 @@ impl Sources {
         let mut settings = layers.finish(&self.directory, path, sections, ignored)?;
         settings.program.clone_from(&self.program);
         settings.arguments.clone_from(&self.args);
-        Ok((Arc::new(settings), action))
+        Ok((settings, action))
     }
 
     fn flags(&self) -> Result<GivenFlags, Error> {

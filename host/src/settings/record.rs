@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{COMMAND_VARIABLES, Origin, Problem, Sections, Settings, TABLE, Value};
 
-/// [`Settings`] as data, without the command line.
+/// [`Settings`] as data, without the command line and the files to watch.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct SettingsRecord {
     values: Vec<Value>,

@@ -329,7 +329,7 @@ settings! {
         preload_app: bool {
             kind: Kind::Bool, default: Some("false"), long: Some("preload"), bare: Some("true"),
         }
-        /// Reload when a file of the application or the worker class changes.
+        /// Reload when a file of the application, the settings or the worker class changes.
         reload: bool {
             kind: Kind::Bool, default: Some("false"), long: Some("reload"), bare: Some("true"),
         }
