@@ -14,6 +14,8 @@ use jimu_tests::server::{Server, Setup};
 use jimu_tests::{artifacts, behaviour};
 use serde_json::Value;
 
+use crate::python::saying;
+
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     let without_packages = |behaviour: Behaviour| {
         behaviour.of_python().only_for(runs_alone, "its guest loop is a package of one interpreter")
@@ -23,6 +25,8 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(multiprocessing_starts_children_in_every_way).of_python().within(90),
         behaviour!(children_of_the_application_inherit_nothing).of_python(),
         behaviour!(options_and_variables_reach_the_interpreter).of_python(),
+        behaviour!(functions_for_all_threads_see_requests).of_python(),
+        without_packages(behaviour!(a_thread_may_outlive_all_others)),
         without_packages(behaviour!(every_interpreter_serves)).within(90),
         without_packages(behaviour!(an_interpreter_may_be_anywhere)).within(90),
         without_packages(behaviour!(an_interpreter_may_print)),
@@ -113,6 +117,35 @@ fn options_and_variables_reach_the_interpreter(cell: &Cell) {
         assert_eq!(ended.status(), 78, "{option}");
         assert!(ended.log.contains(words), "{option}: {}", ended.log);
     }
+}
+
+/// Those that coverage tools, profilers and debuggers register.
+fn functions_for_all_threads_see_requests(cell: &Cell) {
+    let module = "import sys, threading\n\ntraced, profiled = set(), set()\n\n\n\
+                  def trace(frame, event, argument):\n    traced.add(frame.f_code.co_name)\n\n\n\
+                  def profile(frame, event, argument):\n    profiled.add(frame.f_code.co_name)\n\n\n\
+                  def handled():\n    return 'handled' in traced, 'handled' in profiled\n\n\n\
+                  def application(environ, start_response):\n    start_response('200 OK', [])\n    \
+                  return [str(handled()).encode()]\n\n\n\
+                  for module in sys, threading:\n    module.settrace(trace)\n    module.setprofile(profile)\n";
+    let server = Setup::new(cell).file("traced.py", module).app("traced").start();
+    for _ in 0..2 {
+        assert_eq!(server.get("/").text(), "(True, True)");
+    }
+    server.stop();
+}
+
+/// As one of a debugger does.
+fn a_thread_may_outlive_all_others(cell: &Cell) {
+    let module = "import threading, time\n\n\n\
+                  def outlive():\n    own = threading.current_thread()\n    \
+                  while any(each.is_alive() and not each.daemon for each in threading.enumerate() if each is not own):\n        \
+                  time.sleep(0.02)\n\n\nthreading.Thread(target=outlive).start()\n";
+    let setup = Setup::new(cell).file("outlived.py", module.to_owned() + &saying("served"));
+    let server = setup.app("outlived").flags("--graceful-timeout 5").start();
+    assert_eq!(server.get("/").text(), "served");
+    let ended = server.stop();
+    assert!(!ended.log.contains("graceful_timeout"), "{}", ended.log);
 }
 
 /// Those that pyenv has installed, and the system's, which is linked statically on Debian.

@@ -18,6 +18,7 @@ import sys
 import sysconfig
 import threading
 import traceback
+from sys import setprofile, settrace
 
 #: Return value for an application that has responded directly on environ["gunicorn.socket"].
 ALREADY_HANDLED = object()
@@ -432,11 +433,19 @@ def files():
 
 
 def adopt_thread():
-    """Mark a thread of the worker class as not a daemon.
+    """Give a thread of the worker class what Python gives to the threads that it starts.
 
-    Python assumes that it is one. Threads that it starts would inherit that, and would not be joined at exit.
+    Python assumes that it is a daemon: threads that it starts would inherit that, and would not be joined at exit.
+    Coverage tools, profilers and debuggers register their functions for all threads but the main one with
+    `threading.settrace()` and `threading.setprofile()`; Python 3.9 has no function that returns them.
     """
-    threading.current_thread()._daemonic = False
+    thread = threading.current_thread()
+    thread._daemonic = False
+    if thread is threading.main_thread():
+        return
+    for hook, install in ((threading._profile_hook, setprofile), (threading._trace_hook, settrace)):
+        if hook is not None:
+            install(hook)
 
 
 def stack_size():
@@ -469,8 +478,12 @@ def run_drain_functions():
 def shut_down(waits=True):
     """Do what an interpreter does at exit before it finalizes: run atexit functions and flush the streams.
 
-    If `waits` is true, join the application's threads first.
+    If `waits` is true, join the application's threads first. Those of the worker class have ended, which Python does not
+    notice: debuggers, which end with the last thread that is no daemon, would wait for them.
     """
+    for thread in threading.enumerate():
+        if isinstance(thread, threading._DummyThread):
+            thread._daemonic = True
     steps = [atexit._run_exitfuncs, errors.flush, sys.stdout.flush, sys.stderr.flush]
     if waits:
         steps.insert(0, threading._shutdown)
