@@ -9,6 +9,7 @@
 //! | [`arbiter`] | the main loop: generations, signals, reloads, stops | arbiter |
 //! | [`listener`] | the sockets that workers accept from | arbiter, inherited by all |
 //! | [`control`] | the control socket, and hostctl's side of it | arbiter, hostctl |
+//! | [`hostctl`] | the command `hostctl` | hostctl |
 //! | [`pidfile`], [`systemd`], [`daemon`] | pid file, service manager, background | arbiter |
 //! | [`mold`] | loads the payload of a generation, forks its workers | molds |
 //! | [`evaluation`] | evaluates a settings file in Python | a separate process |
@@ -45,6 +46,7 @@ pub mod descriptors;
 pub mod evaluation;
 pub mod exit_status;
 pub mod hooks;
+pub mod hostctl;
 pub mod interpreter;
 mod limits;
 pub mod listener;

@@ -1,7 +1,7 @@
 //! Lays out the installed server below a prefix: what the wheel, the archive and the Debian package contain.
 //!
 //! ```text
-//!     bin/        host, hostctl; jimu and jimuctl, which execute them
+//!     bin/        host; hostctl, jimu and jimuctl, which execute it
 //!     lib/host/   worker classes, plugins, the runtime for Python
 //!     share/      manual pages and completions
 //! ```
@@ -39,15 +39,13 @@ pub(crate) fn stage(linker: Linker, prefix: &Path, debug: Option<&Path>) -> Resu
     let libraries = libraries()?;
     let built = build(linker, &libraries)?;
     files::fresh(prefix)?;
-    for name in ["host", "hostctl"] {
-        strip(&built.join(name), &prefix.join("bin").join(name), debug)?;
-    }
+    strip(&built.join("host"), &prefix.join("bin/host"), debug)?;
     for library in &libraries {
         let file = format!("lib{}.so", library.replace('-', "_"));
         strip(&built.join(&file), &prefix.join("lib/host").join(&file), debug)?;
     }
-    for (name, command) in NAMES {
-        files::write(&prefix.join("bin").join(name), &second_name(command), 0o755)?;
+    for (name, arguments) in SCRIPTS {
+        files::write(&prefix.join("bin").join(name), &script(arguments), 0o755)?;
     }
     documents(prefix)
 }
@@ -83,7 +81,7 @@ fn build(linker: Linker, libraries: &[String]) -> Result<PathBuf, String> {
         Linker::Own => (cargo_build(), target().join("release")),
         Linker::Zig => (zig_build()?, target().join(TARGET).join("release")),
     };
-    command.args(["--release", "-p", "host"]);
+    command.args(["--release", "--lib", "--bin", "host", "-p", "host"]);
     run(command.args(libraries.iter().flat_map(|library| ["-p", library])))?;
     Ok(built)
 }
@@ -119,10 +117,10 @@ fn strip(from: &Path, to: &Path, debug: Option<&Path>) -> Result<(), String> {
     run(Command::new("strip").arg(to))
 }
 
-/// Returns a script that is a second name of a command. It is executed in place of the script, and so is what `ps`
+/// Returns a script that is another command of `host`. This is executed in place of the script, and so is what `ps`
 /// and the application see. Wheels contain no symbolic links.
-fn second_name(command: &str) -> String {
-    format!("#!/bin/sh\nexec \"$(dirname \"$(readlink -f \"$0\")\")/{command}\" \"$@\"\n")
+fn script(arguments: &str) -> String {
+    format!("#!/bin/sh\nexec \"$(dirname \"$(readlink -f \"$0\")\")/host\" {arguments}\"$@\"\n")
 }
 
 /// Writes manual pages and completions.
@@ -130,7 +128,7 @@ fn documents(prefix: &Path) -> Result<(), String> {
     let hostctl = prefix.join("bin/hostctl");
     let manual = prefix.join("share/man/man1");
     run(Command::new(&hostctl).arg("man").arg(&manual))?;
-    for (name, command) in NAMES {
+    for (name, command) in PAGES {
         let page = format!(".so man1/{command}.1\n");
         files::write(&manual.join(name).with_extension("1"), &page, 0o644)?;
     }
@@ -141,8 +139,12 @@ fn documents(prefix: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Second names, because a DNS tool is called `host`, too.
-const NAMES: [(&str, &str); 2] = [("jimu", "host"), ("jimuctl", "hostctl")];
+/// Commands that are scripts, with the first arguments of `host`. There are second names, because a DNS tool is called
+/// `host`, too.
+const SCRIPTS: [(&str, &str); 3] =
+    [("jimu", ""), ("hostctl", "--hostctl "), ("jimuctl", "--hostctl ")];
+/// Second names, and the manual pages to show for them.
+const PAGES: [(&str, &str); 2] = [("jimu", "host"), ("jimuctl", "hostctl")];
 /// Where shells look for completions.
 const COMPLETIONS: [(&str, &str); 3] = [
     ("bash", "bash-completion/completions"),

@@ -1,9 +1,9 @@
 //! The server's responses as text for people.
 
-use host::control::{GenerationStatus, LoadedLibrary, Response, Status, WorkerStatus};
+use crate::control::{GenerationStatus, LoadedLibrary, Response, Status, WorkerStatus};
 
 /// Returns the whole response as JSON, for programs.
-pub(crate) fn json(response: &Response) -> String {
+pub(super) fn json(response: &Response) -> String {
     // A response consists of texts and numbers, which JSON can represent.
     let mut text = serde_json::to_string_pretty(response).unwrap_or_default();
     text.push('\n');
@@ -11,7 +11,7 @@ pub(crate) fn json(response: &Response) -> String {
 }
 
 /// Returns the full status.
-pub(crate) fn status(status: &Status) -> String {
+pub(super) fn status(status: &Status) -> String {
     let mut lines = vec![headline(status)];
     for generation in &status.generations {
         lines.push(generation_line(generation));
@@ -26,7 +26,7 @@ pub(crate) fn status(status: &Status) -> String {
 }
 
 /// Returns the generations alone, including past ones.
-pub(crate) fn generations(status: &Status) -> String {
+pub(super) fn generations(status: &Status) -> String {
     let past = status.past.iter().map(|past| {
         let class = past.class.as_deref().unwrap_or(&past.worker_class);
         let app = past.app.as_deref().unwrap_or("application not loaded");
@@ -39,7 +39,7 @@ pub(crate) fn generations(status: &Status) -> String {
     join(&past.chain(present).collect::<Vec<_>>())
 }
 
-pub(crate) fn headline(status: &Status) -> String {
+pub(super) fn headline(status: &Status) -> String {
     format!(
         "host {} (pid {}), {}, listening at {}",
         status.version,
@@ -49,7 +49,7 @@ pub(crate) fn headline(status: &Status) -> String {
     )
 }
 
-pub(crate) fn generation_line(generation: &GenerationStatus) -> String {
+pub(super) fn generation_line(generation: &GenerationStatus) -> String {
     let class = generation.class.as_deref().unwrap_or("worker class not loaded");
     let app = generation.app.as_deref().unwrap_or("application not loaded");
     format!("generation {}: {}, {class}, {app}", generation.id, generation.state)
@@ -62,7 +62,7 @@ fn library_line(library: &LoadedLibrary) -> String {
 }
 
 /// Returns the line of a worker, with its requests per second if they are known.
-pub(crate) fn worker_line(worker: &WorkerStatus, rate: Option<f64>) -> String {
+pub(super) fn worker_line(worker: &WorkerStatus, rate: Option<f64>) -> String {
     let rate = rate.map_or_else(String::new, |rate| format!("  {rate:>7.0}/s"));
     format!(
         "  worker {:>7}  {:<9} {}{rate}  busy {}  requests {}  age {} s  {}",
@@ -76,7 +76,7 @@ pub(crate) fn worker_line(worker: &WorkerStatus, rate: Option<f64>) -> String {
     )
 }
 
-pub(crate) fn join(lines: &[String]) -> String {
+pub(super) fn join(lines: &[String]) -> String {
     let trimmed: Vec<&str> = lines.iter().map(|line| line.trim_end()).collect();
     trimmed.join("\n") + "\n"
 }

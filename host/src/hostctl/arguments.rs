@@ -13,23 +13,23 @@ use clap_complete::Shell;
     version,
     after_help = "Exit status: 0 done; 1 refused, with the reason; 2 wrong usage; 69 no server responds."
 )]
-pub(crate) struct Arguments {
+pub(super) struct Arguments {
     #[arg(long, global = true, value_name = "PATH", help = SOCKET_HELP)]
-    pub(crate) socket: Option<PathBuf>,
+    pub(super) socket: Option<PathBuf>,
     /// Print the server's response as JSON
     #[arg(long, global = true)]
-    pub(crate) json: bool,
+    pub(super) json: bool,
     /// Seconds to wait for a response; 0 waits without limit [default: 10; 600 for commands that start or
     /// stop workers]
     #[arg(long, global = true, value_parser = timeout)]
-    pub(crate) timeout: Option<f64>,
+    pub(super) timeout: Option<f64>,
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(super) command: Command,
 }
 
 impl Arguments {
     /// Returns the time limit for the response.
-    pub(crate) fn limit(&self) -> Option<Duration> {
+    pub(super) fn limit(&self) -> Option<Duration> {
         let seconds = self.timeout.unwrap_or(if self.command.changes_workers() {
             CHANGE_SECONDS
         } else {
@@ -64,7 +64,7 @@ const ANSWER_SECONDS: f64 = 10.0;
 const CHANGE_SECONDS: f64 = 600.0;
 
 #[derive(Subcommand)]
-pub(crate) enum Command {
+pub(super) enum Command {
     /// Show generations, molds and workers
     Status,
     /// Show them continuously, with requests per second
@@ -147,7 +147,7 @@ pub(crate) enum Command {
 }
 
 #[derive(Subcommand)]
-pub(crate) enum GenerationCommand {
+pub(super) enum GenerationCommand {
     /// List them
     List,
     /// Like `rollback`
@@ -158,7 +158,7 @@ pub(crate) enum GenerationCommand {
 }
 
 #[derive(Subcommand)]
-pub(crate) enum WorkersCommand {
+pub(super) enum WorkersCommand {
     /// Stop workers gracefully; the server replaces them
     Kill {
         /// Process IDs of the workers
@@ -168,7 +168,7 @@ pub(crate) enum WorkersCommand {
 }
 
 #[derive(Subcommand)]
-pub(crate) enum ConfigCommand {
+pub(super) enum ConfigCommand {
     /// Print the effective settings as TOML
     Show,
 }

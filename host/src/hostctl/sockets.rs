@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// Returns the control sockets in the default place on which a server listens. The second server of a user
 /// appends its PID to the name, so there may be several.
-pub(crate) fn running(default: &Path) -> Vec<PathBuf> {
+pub(super) fn running(default: &Path) -> Vec<PathBuf> {
     let (Some(directory), Some(name)) = (default.parent(), default.file_name()) else {
         return Vec::new();
     };

@@ -7,20 +7,23 @@ mod show;
 mod sockets;
 mod top;
 
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::control::client::{ClientError, ask};
+use crate::control::{Request, Response};
+use crate::settings::default_control_socket;
 use clap::{CommandFactory as _, Parser as _};
 use clap_complete::Shell;
-use host::control::client::{ClientError, ask};
-use host::control::{Request, Response};
-use host::settings::default_control_socket;
 
 use arguments::{Arguments, Command, ConfigCommand, GenerationCommand, WorkersCommand};
 
-fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+/// Runs a command with these arguments, without the program's name.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let name = std::iter::once(NAME.into());
+    let arguments = Arguments::parse_from(name.chain(arguments));
     match &arguments.command {
         Command::Completions { shell, directory } => {
             return completions(*shell, directory.as_deref());
@@ -141,8 +144,8 @@ fn completions(shell: Shell, directory: Option<&Path>) -> ExitCode {
         return ExitCode::SUCCESS;
     };
     let commands = [
-        ("host", host::settings::command()),
-        ("jimu", host::settings::command()),
+        ("host", crate::settings::command()),
+        ("jimu", crate::settings::command()),
         (NAME, Arguments::command()),
         ("jimuctl", Arguments::command()),
     ];
@@ -160,7 +163,7 @@ fn man(directory: Option<&Path>) -> ExitCode {
     let result = match directory {
         Some(directory) => std::fs::create_dir_all(directory)
             .and_then(|()| clap_mangen::generate_to(command, directory))
-            .and_then(|()| clap_mangen::generate_to(host::settings::command(), directory)),
+            .and_then(|()| clap_mangen::generate_to(crate::settings::command(), directory)),
         None => clap_mangen::Man::new(command).render(&mut std::io::stdout()),
     };
     written(result, "manual pages")

@@ -7,13 +7,13 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use host::control::client::{ClientError, ask};
-use host::control::{Request, Response, Status};
+use crate::control::client::{ClientError, ask};
+use crate::control::{Request, Response, Status};
 
-use crate::show;
+use super::show;
 
 /// Runs until the server or the terminal is closed, or `count` updates are done.
-pub(crate) fn run(
+pub(super) fn run(
     path: &Path,
     limit: Option<Duration>,
     interval: f64,

@@ -3,16 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-use host::evaluation::{self, Report};
-use host::interpreter::Program;
-use host::settings::ConfigName;
-use host::settings::gunicorn::{Converted, convert};
+use crate::evaluation::{self, Report};
+use crate::interpreter::Program;
+use crate::settings::ConfigName;
+use crate::settings::gunicorn::{Converted, convert};
 
 /// Prints the settings, and what could not be converted also to standard error.
-pub(crate) fn run(file: &Path, python: Option<PathBuf>) -> ExitCode {
+pub(super) fn run(file: &Path, python: Option<PathBuf>) -> ExitCode {
     match converted(file, python) {
         Ok(converted) => {
-            crate::say(format!("# Made from {}\n{}", file.display(), converted.to_toml()));
+            super::say(format!("# Made from {}\n{}", file.display(), converted.to_toml()));
             for left in &converted.left {
                 eprintln!("not converted: {left}");
             }
