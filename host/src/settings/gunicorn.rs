@@ -326,10 +326,8 @@ mod tests {
         assert!(derived.to_toml().contains("own.Worker is derived from"), "{derived:?}");
         let unknown = class(&["own.Worker", "object"]).unwrap_err();
         assert!(unknown.starts_with("worker_class = own.Worker: a worker class is a shared "));
-        let refused = convert(&evaluated(
-            "worker_class",
-            Found::Value(json!("hypercorn.workers.Worker")),
-        ));
+        let refused =
+            convert(&evaluated("worker_class", Found::Value(json!("hypercorn.workers.Worker"))));
         assert!(refused.unwrap_err().contains("asgi"));
     }
 

@@ -130,6 +130,7 @@ mod tests {
             ]),
             directory: directory.path().to_owned(),
             requests: vec![("threads".to_owned(), "5".to_owned())],
+            detected_class: None,
         };
         let (settings, _) = sources.load().unwrap();
         let record = serde_json::to_vec(&SettingsRecord::new(&settings)).unwrap();

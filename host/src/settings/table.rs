@@ -394,6 +394,25 @@ settings! {
         asgi_disconnect_grace_period: Option<Duration> {
             kind: SECONDS, default: Some("3"), long: Some("asgi-disconnect-grace-period"),
         }
+        /// Maximum number of bytes in a message of a WebSocket, after decompression.
+        websocket_max_message_size: usize {
+            kind: Kind::Bytes { min: 1, max: 1 << 30 }, default: Some("16M"),
+            long: Some("websocket-max-message-size"),
+        }
+        /// Compress the messages of WebSockets (permessage-deflate).
+        websocket_compression: bool {
+            kind: Kind::Bool, default: Some("true"), long: Some("no-websocket-compression"),
+            bare: Some("false"),
+            flag_summary: Some("Do not compress the messages of WebSockets (permessage-deflate)."),
+        }
+        /// Seconds of silence after which a WebSocket's client is sent a ping; 0 sends none.
+        websocket_ping_interval: Option<Duration> {
+            kind: SECONDS, default: Some("20"), long: Some("websocket-ping-interval"),
+        }
+        /// Seconds that the client has to answer a ping; 0 sets no limit.
+        websocket_ping_timeout: Option<Duration> {
+            kind: SECONDS, default: Some("20"), long: Some("websocket-ping-timeout"),
+        }
         /// Path below which the application is mounted: `root_path` of its scopes.
         root_path: String { kind: Kind::Text, default: Some(""), long: Some("root-path") }
     }

@@ -105,7 +105,6 @@ pub static UNSUPPORTED: &[(&[&str], &str)] = &[
         "only HTTP/1.0 and HTTP/1.1 are supported",
     ),
     (&["protocol", "uwsgi_allow_ips"], "the uwsgi protocol is not supported"),
-    (&["websocket_max_message_size"], "ASGI is not supported"),
     (
         &[
             "dirty_apps",

@@ -4,11 +4,11 @@
 use std::ffi::CStr;
 
 use python::{
-    Arguments, Cell, Exception, GlobalRef, Method, Native, NativeType, Object, PyErrSet, PyResult,
-    Python, method, required,
+    Arguments, Cell, Exception, GlobalRef, Method, Native, Object, PyErrSet, PyResult, Python,
+    method, required,
 };
 
-use crate::http::Operation;
+use crate::operation::{Operation, Step};
 use crate::runtime::AsgiRuntime;
 
 /// An operation that has completed without a result: there is one such object.
@@ -17,6 +17,7 @@ pub(crate) struct Completed;
 /// An operation that may have to wait.
 pub(crate) struct Pending {
     pub(crate) runtime: &'static AsgiRuntime,
+    pub(crate) target: Target,
     /// The object of the request.
     pub(crate) request: GlobalRef,
     pub(crate) operation: Cell<Operation>,
@@ -67,13 +68,12 @@ impl Native for Pending {
                 }
             }
             let request = self.request.get(py);
-            let http = self.runtime.types.http.value(&request)?;
-            let step = http.step(py, &mut *borrow(py, &self.operation)?)?;
+            let step = self.step(py, &request)?;
             match step {
                 Step::Done => return Ok(None),
                 Step::Message(message) => return Err(PyErrSet::stop(&message)),
                 Step::Wait => {
-                    let future = http.future(py)?;
+                    let future = self.new_future(py, &request)?;
                     *borrow(py, &self.future)? = Some(future.iterator()?.store());
                 }
             }
@@ -81,14 +81,32 @@ impl Native for Pending {
     }
 }
 
-/// What an attempt at an operation has led to.
-pub(crate) enum Step<'py> {
-    /// It is complete, without a result.
-    Done,
-    /// It is complete, and this is the message received.
-    Message(Object<'py>),
-    /// It has to wait until a waker of the exchange fires.
-    Wait,
+/// What the operation is one of.
+#[derive(Clone, Copy)]
+pub(crate) enum Target {
+    /// An [`Http`](crate::http::Http).
+    Http,
+    /// A [`WebSocket`](crate::websocket::WebSocket).
+    WebSocket,
+}
+
+impl Pending {
+    fn step<'py>(&self, py: Python<'py>, request: &Object<'py>) -> PyResult<Step<'py>> {
+        let types = &self.runtime.types;
+        let mut operation = borrow(py, &self.operation)?;
+        match self.target {
+            Target::Http => types.http.value(request)?.step(py, &mut operation),
+            Target::WebSocket => types.websocket.value(request)?.step(py, &mut operation),
+        }
+    }
+
+    fn new_future<'py>(&self, py: Python<'py>, request: &Object<'py>) -> PyResult<Object<'py>> {
+        let types = &self.runtime.types;
+        match self.target {
+            Target::Http => types.http.value(request)?.future(py),
+            Target::WebSocket => types.websocket.value(request)?.future(py),
+        }
+    }
 }
 
 fn borrow<'a, T>(py: Python<'_>, cell: &'a Cell<T>) -> PyResult<std::cell::RefMut<'a, T>> {
@@ -100,14 +118,14 @@ fn borrow<'a, T>(py: Python<'_>, cell: &'a Cell<T>) -> PyResult<std::cell::RefMu
 /// Creates an object for an operation of a request.
 pub(crate) fn pending<'py>(
     py: Python<'py>,
-    types: &NativeType<Pending>,
     runtime: &'static AsgiRuntime,
+    target: Target,
     request: &Object<'py>,
     operation: Operation,
 ) -> PyResult<Object<'py>> {
     let request = request.clone().store();
     let (operation, future) = (Cell::new(operation), Cell::new(None));
-    types.make(py, Pending { runtime, request, operation, future })
+    runtime.types.pending.make(py, Pending { runtime, target, request, operation, future })
 }
 
 /// `send(value)`: what a task calls if it does not iterate.

@@ -17,6 +17,8 @@ import jimu
 _EAGER = sys.version_info >= (3, 12)
 #: How often a heartbeat is sent while the application starts or shuts down.
 _BEAT_SECONDS = 0.5
+#: How often WebSockets are looked after.
+_TICK_SECONDS = 1.0
 #: How long tasks that were cancelled may take to end.
 _CANCEL_SECONDS = 1.0
 #: The server of this process, while it runs.
@@ -116,13 +118,20 @@ class _Server:
         loop.add_reader(descriptor, self._turn)
         loop.call_soon(self._turn)
         try:
-            await self._stopped
+            await self._ticking()
         finally:
             loop.remove_reader(descriptor)
             watchdog.stop()
         until = time.monotonic() + self._graceful_timeout
         await self._end_tasks(until)
         await self._beating(lifespan.shut_down(), until)
+
+    async def _ticking(self):
+        """Wait until the engine has stopped; look after WebSockets in between."""
+        while not self._stopped.done():
+            await asyncio.wait([self._stopped], timeout=_TICK_SECONDS)
+            self._engine.tick()
+        self._stopped.result()
 
     def _turn(self):
         try:
@@ -153,7 +162,7 @@ class _Server:
             await self._application(scope, receive, send)
         except BaseException as error:
             if not request._end(error) and not isinstance(error, asyncio.CancelledError):
-                jimu.report("%s %s: error after the response" % (scope.get("method", ""), scope["path"]))
+                jimu.report("%s %s: error after the response" % (scope.get("method", "WebSocket"), scope["path"]))
         else:
             request._end(None)
 

@@ -5,14 +5,18 @@ use std::cell::OnceCell;
 use std::ffi::CStr;
 use std::thread::{self, ThreadId};
 
+use ::websocket::handshake::{self, Offer, Refused};
+use python::clock::now_ns;
 use python::{
     Arguments, Exception, GlobalRef, Method, Native, NativeType, Object, PyErrSet, PyResult,
     Python, method, required,
 };
-use worker_api::Engine;
+use worker_api::{Engine, Exchange, Header, RequestHead};
 
+use crate::awaitable::Target;
 use crate::http::Http;
 use crate::runtime::{AsgiRuntime, Open};
+use crate::websocket::WebSocket;
 
 /// Runs the loop until the engine has stopped.
 pub(crate) fn run<'py>(
@@ -74,6 +78,7 @@ impl Native for Running {
         Method { name: c"start", entry: method!(start) },
         Method { name: c"turn", entry: method!(turn) },
         Method { name: c"beat", entry: method!(beat) },
+        Method { name: c"tick", entry: method!(tick) },
     ]];
 }
 
@@ -89,40 +94,98 @@ impl Running {
     /// Starts a task for each request that has arrived.
     fn start_tasks(&self, py: Python<'_>, callbacks: &Callbacks) -> PyResult<()> {
         while let Some(exchange) = self.runtime.next_ready() {
-            let http = Http::new(self.runtime, exchange);
-            let number = http.number;
-            let request = self.runtime.types.http.make(py, http)?;
-            if let Err(raised) = self.start_task(py, callbacks, number, &request) {
-                let exception = raised.take(py);
-                self.runtime.types.http.value(&request)?.end_request(py, Some(&exception))?;
+            if is_upgrade(exchange.head()) {
+                self.open_websocket(py, callbacks, exchange)?;
+            } else {
+                self.serve(py, callbacks, exchange)?;
             }
         }
         Ok(())
     }
 
-    fn start_task<'py>(
-        &self,
-        py: Python<'py>,
-        callbacks: &Callbacks,
-        number: u64,
-        request: &Object<'py>,
-    ) -> PyResult<()> {
-        let runtime = self.runtime;
-        let types = &runtime.types;
-        let http = types.http.value(request)?;
-        let scope = http.scope(py)?;
-        let receive = types.http.bind(&types.receive, request)?;
-        let send = types.http.bind(&types.send, request)?;
-        let task = callbacks.start.get(py).call([request, &scope, &receive, &send])?;
+    /// Starts the task of an HTTP request.
+    fn serve(&self, py: Python<'_>, callbacks: &Callbacks, exchange: Exchange) -> PyResult<()> {
+        let types = &self.runtime.types;
+        let http = Http::new(self.runtime, exchange);
+        let number = http.number;
+        let request = types.http.make(py, http)?;
+        let http = types.http.value(&request)?;
+        let start = || {
+            let scope = http.scope(py)?;
+            let receive = types.http.bind(&types.receive, &request)?;
+            let send = types.http.bind(&types.send, &request)?;
+            callbacks.start.get(py).call([&request, &scope, &receive, &send])
+        };
+        let task = match start() {
+            Ok(task) => task,
+            Err(raised) => {
+                let exception = raised.take(py);
+                return http.end_request(py, Some(&exception)).map(drop);
+            }
+        };
         if task.is_none() {
             return Ok(());
         }
-        let watched =
-            http.with_exchange(py, |exchange| exchange.on_disconnect(runtime.gone_waker(number)))?;
-        if watched.is_some() {
-            let open = Open { request: request.clone().store(), task: task.store() };
-            runtime.open(py)?.insert(number, open);
+        let waker = self.runtime.gone_waker(number);
+        if http.with_exchange(py, |exchange| exchange.on_disconnect(waker))?.is_some() {
+            self.keep(py, number, Target::Http, &request, task)?;
         }
+        Ok(())
+    }
+
+    /// Starts the task of a WebSocket, or refuses its handshake.
+    fn open_websocket(
+        &self,
+        py: Python<'_>,
+        callbacks: &Callbacks,
+        mut exchange: Exchange,
+    ) -> PyResult<()> {
+        let runtime = self.runtime;
+        let types = &runtime.types;
+        if let Err(refused) = offer(exchange.head()) {
+            let (status, reason) = (refused.status(), refused.to_string());
+            let headers = refused.headers().iter().map(|(name, value)| Header::new(name, value));
+            let headers: Vec<Header<'_>> = headers.collect();
+            if let Err(failure) = exchange.respond(status, &headers, reason.as_bytes()) {
+                exchange.fail(failure);
+            }
+            return Ok(());
+        }
+        let socket = WebSocket::new(runtime, exchange);
+        let number = socket.number;
+        let request = types.websocket.make(py, socket)?;
+        let socket = types.websocket.value(&request)?;
+        let start = || {
+            let scope = socket.scope(py)?;
+            let receive = types.websocket.bind(&types.receive_websocket, &request)?;
+            let send = types.websocket.bind(&types.send_websocket, &request)?;
+            callbacks.start.get(py).call([&request, &scope, &receive, &send])
+        };
+        let task = match start() {
+            Ok(task) => task,
+            Err(raised) => {
+                let exception = raised.take(py);
+                return socket.end_task(py, Some(&exception)).map(drop);
+            }
+        };
+        let waker = runtime.gone_waker(number);
+        if socket.with_exchange(py, |exchange| exchange.on_disconnect(waker))?.is_some() {
+            self.keep(py, number, Target::WebSocket, &request, task)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps a request for its wakers.
+    fn keep(
+        &self,
+        py: Python<'_>,
+        number: u64,
+        target: Target,
+        request: &Object<'_>,
+        task: Object<'_>,
+    ) -> PyResult<()> {
+        let open = Open { target, request: request.clone().store(), task: task.store() };
+        self.runtime.open(py)?.insert(number, open);
         Ok(())
     }
 
@@ -130,24 +193,43 @@ impl Running {
     fn wake_tasks(&self, py: Python<'_>, callbacks: &Callbacks) -> PyResult<()> {
         let runtime = self.runtime;
         for number in runtime.take_woken() {
-            if let Some((request, _)) = self.open_request(py, number)? {
-                runtime.types.http.value(&request)?.wake(py)?;
+            let Some((target, request, _)) = self.open_request(py, number)? else { continue };
+            match target {
+                Target::Http => runtime.types.http.value(&request)?.wake(py)?,
+                Target::WebSocket => runtime.types.websocket.value(&request)?.wake(py)?,
             }
         }
         for number in runtime.take_gone() {
-            if let Some((request, task)) = self.open_request(py, number)? {
-                let is_late = runtime.types.http.value(&request)?.set_gone(py)?;
+            let Some((target, request, task)) = self.open_request(py, number)? else { continue };
+            let is_late = match target {
+                Target::Http => runtime.types.http.value(&request)?.set_gone(py)?,
+                Target::WebSocket => {
+                    runtime.types.websocket.value(&request)?.set_gone(py)?;
+                    false
+                }
+            };
+            if !task.is_none() {
                 callbacks.gone.get(py).call([&task, &py.truth(is_late)?])?;
             }
         }
         if runtime.interpreter.drain.has_begun() && !self.has_drained.replace(true) {
-            let open: Vec<Object<'_>> =
-                runtime.open(py)?.values().map(|open| open.request.get(py).clone()).collect();
-            for request in open {
-                runtime.types.http.value(&request)?.drain(py)?;
+            for (_, target, request) in self.all_open(py)? {
+                match target {
+                    Target::Http => runtime.types.http.value(&request)?.drain(py)?,
+                    Target::WebSocket => runtime.types.websocket.value(&request)?.drain(py)?,
+                }
             }
         }
         Ok(())
+    }
+
+    /// Returns all requests that are open.
+    fn all_open<'py>(&self, py: Python<'py>) -> PyResult<Vec<(u64, Target, Object<'py>)>> {
+        let open = self.runtime.open(py)?;
+        let each = open.iter();
+        Ok(each
+            .map(|(number, open)| (*number, open.target, open.request.get(py).clone()))
+            .collect())
     }
 
     /// Returns the request and the task of a number, unless the task has ended.
@@ -155,9 +237,11 @@ impl Running {
         &self,
         py: Python<'py>,
         number: u64,
-    ) -> PyResult<Option<(Object<'py>, Object<'py>)>> {
+    ) -> PyResult<Option<(Target, Object<'py>, Object<'py>)>> {
         let open = self.runtime.open(py)?;
-        Ok(open.get(&number).map(|open| (open.request.get(py).clone(), open.task.get(py).clone())))
+        let Some(open) = open.get(&number) else { return Ok(None) };
+        let (request, task) = (open.request.get(py).clone(), open.task.get(py).clone());
+        Ok(Some((open.target, request, task)))
     }
 }
 
@@ -216,4 +300,32 @@ fn turn<'py>(py: Python<'py>, running: &Running, _: &Arguments<'_, 'py>) -> PyRe
 fn beat<'py>(py: Python<'py>, running: &Running, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
     running.runtime.interpreter.host.notify();
     Ok(py.none())
+}
+
+/// `tick()`: does what is due for WebSockets: pings, and the end of connections that do not answer.
+fn tick<'py>(py: Python<'py>, running: &Running, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
+    let (runtime, now) = (running.runtime, now_ns());
+    for (number, target, request) in running.all_open(py)? {
+        if let Target::WebSocket = target
+            && runtime.types.websocket.value(&request)?.tick(py, now)?
+            && let Some(open) = runtime.forget(py, number)?
+        {
+            drop((open.request.take(py), open.task.take(py)));
+        }
+    }
+    Ok(py.none())
+}
+
+/// Returns whether a request asks for an upgrade to WebSocket.
+fn is_upgrade(head: &RequestHead<'_>) -> bool {
+    handshake::is_upgrade(head.fields().map(|(name, value)| (name.as_bytes(), value)))
+}
+
+/// Checks the handshake of a request.
+pub(crate) fn offer<'a>(head: &RequestHead<'a>) -> Result<Offer<'a>, Refused> {
+    Offer::parse(handshake::RequestHead {
+        method: head.method.as_str().as_bytes(),
+        http_version: (head.version.0 / 10, head.version.0 % 10),
+        headers: head.fields().map(|(name, value)| (name.as_bytes(), value)),
+    })
 }

@@ -2,7 +2,6 @@
 
 use std::ffi::CStr;
 use std::fs::File;
-use std::os::fd::AsRawFd as _;
 
 use python::clock::now_ns;
 use python::fault::is_outside;
@@ -12,9 +11,11 @@ use python::{
 };
 use worker_api::{Exchange, Failure, FailureKind, Header, Step as Polled};
 
-use crate::awaitable::{Step, pending};
+use crate::awaitable::{Target, pending};
 use crate::head::{Head, owned_headers};
+use crate::operation::{Operation, Source, Span, Step};
 use crate::runtime::AsgiRuntime;
+use crate::waiters::Waiters;
 
 /// A request. The value of the Python object to which `receive` and `send` are bound.
 pub(crate) struct Http {
@@ -34,7 +35,7 @@ struct State {
     /// Whether the client has disconnected or the deadline has passed.
     is_gone: bool,
     /// The futures of tasks that wait for a message or for room.
-    waiting: Vec<GlobalRef>,
+    waiting: Waiters,
     /// The first failure of the exchange, which the application received as an exception.
     failure: Option<Failure>,
 }
@@ -66,49 +67,14 @@ enum Response {
     Nothing,
 }
 
-/// An operation that may have to wait.
-pub(crate) enum Operation {
-    /// Returns the next message.
-    Receive,
-    /// Sends `data` from the index `at` on, and then what follows a part of the body.
-    Send { data: GlobalRef, at: usize, more: bool },
-    /// Sends a part of a file.
-    SendFile { file: Span, more: bool },
-}
-
-/// A part of a file.
-pub(crate) struct Span {
-    /// Keeps the descriptor open.
-    file: Source,
-    offset: u64,
-    left: u64,
-}
-
-enum Source {
-    /// Opened by the server.
-    File(File),
-    /// The application's.
-    Descriptor(i32),
-}
-
-impl Operation {
-    /// Drops the references that it holds.
-    pub(crate) fn release(&mut self, py: Python<'_>) {
-        if let Self::Send { data, .. } = std::mem::replace(self, Self::Receive) {
-            drop(data.take(py));
-        }
-    }
-}
-
 impl Native for Http {
     const NAME: &'static CStr = c"jimu.Http";
     const METHODS: &'static [&'static [Method<Self>]] =
         &[&[Method { name: c"_end", entry: method!(end) }]];
 
     fn end(self, py: Python<'_>) {
-        let waiting = self.state.borrow(py).map(|mut state| std::mem::take(&mut state.waiting));
-        for future in waiting.into_iter().flatten() {
-            drop(future.take(py));
+        if let Some(waiting) = self.state.borrow(py).map(|mut state| state.waiting.take()) {
+            waiting.release(py);
         }
     }
 }
@@ -125,7 +91,7 @@ impl Http {
             response: Response::Start,
             is_head_method,
             is_gone: false,
-            waiting: Vec::new(),
+            waiting: Waiters::default(),
             failure: None,
         };
         Self { runtime, number: runtime.next_number(), state: Cell::new(state) }
@@ -168,6 +134,7 @@ impl Http {
                 }
                 state.after_body(py, self, *more).map(|()| Step::Done)
             }
+            Operation::Flush => Ok(Step::Done),
             Operation::SendFile { file, more } => {
                 if state.write_file(py, self, file)? {
                     state.after_body(py, self, *more).map(|()| Step::Done)
@@ -180,43 +147,13 @@ impl Http {
 
     /// Creates a future that is resolved when an operation can be tried again.
     pub(crate) fn future<'py>(&self, py: Python<'py>) -> PyResult<Object<'py>> {
-        let Some(create) = self.runtime.create_future.get() else {
-            let message = "the event loop of the server does not run";
-            return Err(PyErrSet::new(py, Exception::Runtime, message));
-        };
-        let future = create.get(py).call([])?;
-        let waiting = &mut self.state(py)?.waiting;
-        if waiting.len() >= WAITING_MAX {
-            // Those of operations that were cancelled.
-            let names = &self.runtime.names;
-            let mut kept = Vec::new();
-            for future in waiting.drain(..) {
-                let future = future.take(py);
-                if !future.attr(&names.done.get(py))?.call([])?.is_true() {
-                    kept.push(future.store());
-                }
-            }
-            *waiting = kept;
-        }
-        waiting.push(future.clone().store());
-        Ok(future)
+        self.state(py)?.waiting.create(py, self.runtime)
     }
 
     /// Resolves the futures of the tasks that wait: they try their operations again.
     pub(crate) fn wake(&self, py: Python<'_>) -> PyResult<()> {
-        let waiting = std::mem::take(&mut self.state(py)?.waiting);
-        self.resolve(py, waiting)
-    }
-
-    fn resolve(&self, py: Python<'_>, waiting: Vec<GlobalRef>) -> PyResult<()> {
-        let names = &self.runtime.names;
-        for future in waiting {
-            let future = future.take(py);
-            if !future.attr(&names.done.get(py))?.call([])?.is_true() {
-                future.attr(&names.set_result.get(py))?.call([&py.none()])?;
-            }
-        }
-        Ok(())
+        let waiting = self.state(py)?.waiting.take();
+        waiting.resolve(py, self.runtime)
     }
 
     /// Records that the client has disconnected, or that the deadline has passed; returns whether it is the deadline.
@@ -261,9 +198,9 @@ impl Http {
         let failure = state.failure.take();
         let response = std::mem::replace(&mut state.response, Response::Nothing);
         let is_gone = state.is_gone;
-        let waiting = std::mem::take(&mut state.waiting);
+        let waiting = state.waiting.take();
         drop(state);
-        self.resolve(py, waiting)?;
+        waiting.resolve(py, self.runtime)?;
         let outside = failure.filter(is_outside);
         let failure = match (exception, outside) {
             (_, Some(failure)) => failure,
@@ -396,10 +333,7 @@ impl State {
         if let Response::Body { omitted: true, .. } = self.response {
             return Ok(true);
         }
-        let fd = match &span.file {
-            Source::File(file) => file.as_raw_fd(),
-            Source::Descriptor(fd) => *fd,
-        };
+        let fd = span.file.fd();
         let Some(exchange) = self.exchange.as_mut() else { return Ok(true) };
         while span.left > 0 {
             let waker = http.runtime.waker(http.number);
@@ -436,8 +370,7 @@ impl State {
             exchange.fail(failure);
             return Err(raised);
         }
-        let waiting = std::mem::take(&mut self.waiting);
-        http.resolve(py, waiting)
+        self.waiting.take().resolve(py, http.runtime)
     }
 
     /// Returns the exchange; the error of a disconnected client if there is none.
@@ -475,7 +408,7 @@ pub(crate) fn receive<'py>(
 ) -> PyResult<Object<'py>> {
     let [] = arguments.take([])?;
     let runtime = http.runtime;
-    pending(py, &runtime.types.pending, runtime, &arguments.bound_to(), Operation::Receive)
+    pending(py, runtime, Target::Http, &arguments.bound_to(), Operation::Receive)
 }
 
 /// `send(message)`, bound to a request.
@@ -491,9 +424,7 @@ pub(crate) fn send<'py>(
         return Ok(runtime.types.completed.get(py).clone());
     };
     match http.step(py, &mut operation) {
-        Ok(Step::Wait) => {
-            pending(py, &runtime.types.pending, runtime, &arguments.bound_to(), operation)
-        }
+        Ok(Step::Wait) => pending(py, runtime, Target::Http, &arguments.bound_to(), operation),
         step => {
             operation.release(py);
             step.map(|_| runtime.types.completed.get(py).clone())
@@ -569,7 +500,7 @@ fn begin_message<'py>(
 }
 
 /// Returns the bytes of a part of the body.
-fn body_bytes<'py>(py: Python<'py>, body: &Object<'py>) -> PyResult<Object<'py>> {
+pub(crate) fn body_bytes<'py>(py: Python<'py>, body: &Object<'py>) -> PyResult<Object<'py>> {
     if body.as_bytes().is_some() {
         return Ok(body.clone());
     }
@@ -675,7 +606,7 @@ fn unexpected(py: Python<'_>, kind: &str, state: &State) -> PyErrSet {
 }
 
 #[cold]
-fn gone(py: Python<'_>) -> PyErrSet {
+pub(crate) fn gone(py: Python<'_>) -> PyErrSet {
     PyErrSet::new(py, Exception::ConnectionReset, "the client has disconnected")
 }
 
@@ -695,6 +626,3 @@ fn end<'py>(py: Python<'py>, http: &Http, arguments: &Arguments<'_, 'py>) -> PyR
     }
     py.truth(http.end_request(py, exception.as_ref())?)
 }
-
-/// Number of futures of a request from which on those of cancelled operations are dropped.
-const WAITING_MAX: usize = 16;

@@ -10,6 +10,8 @@
 //! | [`driver`], `driver.py` | the loop, the tasks and the lifespan protocol |
 //! | [`runtime`] | per-process state |
 //! | [`http`] | one HTTP request: `receive`, `send`, and how it ends |
+//! | [`websocket`] | one WebSocket |
+//! | [`operation`], [`waiters`] | what waits, and the futures that it waits for |
 //! | [`scope`] | its scope |
 //! | [`head`] | the head of its response |
 //! | [`awaitable`] | what `receive()` and `send()` return |
@@ -29,8 +31,11 @@ mod driver;
 mod head;
 mod http;
 mod names;
+mod operation;
 mod runtime;
 mod scope;
+mod waiters;
+mod websocket;
 
 pub use app::Asgi;
 

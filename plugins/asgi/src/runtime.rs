@@ -5,16 +5,18 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use ::websocket::handshake::DeflatePolicy;
 use python::{
     Cell, Definition, Exception, GlobalRef, Interpreter, Method, NativeType, PyErrSet, PyResult,
     Python, method,
 };
 use worker_api::{Exchange, Host, Waker};
 
-use crate::awaitable::{Completed, Pending};
+use crate::awaitable::{Completed, Pending, Target};
 use crate::http::{self, Http};
 use crate::names::Names;
 use crate::scope::Scopes;
+use crate::websocket::{self, WebSocket};
 
 /// Everything that is created once per process.
 pub(crate) struct AsgiRuntime {
@@ -24,6 +26,7 @@ pub(crate) struct AsgiRuntime {
     pub(crate) types: Types,
     /// Builds scopes.
     scopes: Cell<Scopes>,
+    pub(crate) websocket: WebSockets,
     /// Exchanges for which no task has been started.
     ready: Mutex<VecDeque<Exchange>>,
     /// Numbers of requests one of whose operations can be tried again.
@@ -40,9 +43,40 @@ pub(crate) struct AsgiRuntime {
     last: AtomicU64,
 }
 
-/// A request whose task waits.
+/// Settings of WebSockets.
+pub(crate) struct WebSockets {
+    pub(crate) max_message_size: usize,
+    /// How messages are compressed, if they are.
+    pub(crate) deflate: Option<DeflatePolicy>,
+    /// After how long without bytes of the client a ping is sent.
+    pub(crate) ping_interval_ns: Option<u64>,
+    /// How long the client may take to answer.
+    pub(crate) ping_timeout_ns: Option<u64>,
+}
+
+impl WebSockets {
+    fn new(host: &Host) -> Self {
+        let nanoseconds = |name| {
+            let time = host.setting_duration(name);
+            time.map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
+        };
+        let compresses = host.setting_bool("websocket_compression");
+        Self {
+            max_message_size: host
+                .setting_usize("websocket_max_message_size")
+                .unwrap_or(usize::MAX),
+            deflate: compresses.then(DeflatePolicy::default),
+            ping_interval_ns: nanoseconds("websocket_ping_interval"),
+            ping_timeout_ns: nanoseconds("websocket_ping_timeout"),
+        }
+    }
+}
+
+/// A request whose task waits, or a WebSocket that is not over.
 pub(crate) struct Open {
-    /// The [`Http`].
+    /// What `request` is.
+    pub(crate) target: Target,
+    /// The [`Http`] or the [`WebSocket`].
     pub(crate) request: GlobalRef,
     pub(crate) task: GlobalRef,
 }
@@ -52,6 +86,9 @@ type Numbers = Arc<Mutex<Vec<u64>>>;
 /// The types and functions of which the objects of a request are made.
 pub(crate) struct Types {
     pub(crate) http: NativeType<Http>,
+    pub(crate) websocket: NativeType<WebSocket>,
+    pub(crate) receive_websocket: Definition<WebSocket>,
+    pub(crate) send_websocket: Definition<WebSocket>,
     pub(crate) pending: NativeType<Pending>,
     pub(crate) receive: Definition<Http>,
     pub(crate) send: Definition<Http>,
@@ -63,11 +100,21 @@ impl AsgiRuntime {
     /// Creates the state. It is never freed: Python objects refer to it, and a worker exits without finalizing Python.
     pub(crate) fn new(py: Python<'_>, host: Host) -> PyResult<&'static Self> {
         let root_path = host.setting_text("root_path").unwrap_or_default();
+        let websocket = WebSockets::new(&host);
         let interpreter = Interpreter::new(py, host, "asgi", false)?;
         let names = Names::new(py)?;
         let define = |name, entry| Definition::new(&Method { name, entry });
         let types = Types {
             http: NativeType::new(py)?,
+            websocket: NativeType::new(py)?,
+            receive_websocket: Definition::new(&Method {
+                name: c"receive",
+                entry: method!(websocket::receive),
+            }),
+            send_websocket: Definition::new(&Method {
+                name: c"send",
+                entry: method!(websocket::send),
+            }),
             pending: NativeType::new(py)?,
             receive: define(c"receive", method!(http::receive)),
             send: define(c"send", method!(http::send)),
@@ -77,6 +124,7 @@ impl AsgiRuntime {
             scopes: Cell::new(Scopes::new(py, root_path)?),
             interpreter,
             names,
+            websocket,
             types,
             ready: Mutex::default(),
             woken: Numbers::default(),

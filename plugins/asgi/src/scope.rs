@@ -21,6 +21,8 @@ pub(crate) struct Scopes {
     versions: GlobalRef,
     /// The protocol's extensions, without those of a TLS session.
     extensions: GlobalRef,
+    /// `extensions` of WebSocket scopes, without those of a TLS session.
+    websocket_extensions: GlobalRef,
     /// `state` of the lifespan scope; `None` without the lifespan protocol.
     state: Option<GlobalRef>,
     path: Option<Same>,
@@ -55,7 +57,10 @@ impl Scopes {
         for name in EXTENSIONS {
             extensions.set_item(&py.name(name.as_bytes())?, &py.dict()?)?;
         }
+        let websocket_extensions = py.dict()?;
+        websocket_extensions.set_item(&py.name(b"websocket.http.response")?, &py.dict()?)?;
         Ok(Self {
+            websocket_extensions: websocket_extensions.store(),
             prototypes: Vec::new(),
             fields: Fields::default(),
             root_path,
@@ -101,6 +106,34 @@ impl Scopes {
         if let Some(state) = &self.state {
             scope.set_item(&names.state.get(py), &state.get(py).dict_copy()?)?;
         }
+        Ok(scope)
+    }
+
+    /// Builds the scope of a WebSocket: that of its request, with what differs.
+    pub(crate) fn websocket<'py>(
+        &mut self,
+        py: Python<'py>,
+        names: &Names,
+        head: &RequestHead<'_>,
+    ) -> PyResult<Object<'py>> {
+        let scope = self.http(py, names, head)?;
+        scope.del_item(&names.method.get(py))?;
+        scope.set_item(&names.kind.get(py), &names.websocket.get(py))?;
+        let scheme = if head.scheme.as_str() == "https" { &names.wss } else { &names.ws };
+        scope.set_item(&names.scheme.get(py), &scheme.get(py))?;
+        let mut extensions = self.websocket_extensions.get(py).clone();
+        if let Some(tls) = head.tls.into_option() {
+            extensions = extensions.dict_copy()?;
+            extensions.set_item(&py.name(b"tls")?, &tls_extension(py, tls)?)?;
+        }
+        scope.set_item(&names.extensions.get(py), &extensions)?;
+        let subprotocols = py.list([])?;
+        for value in head.header_all("sec-websocket-protocol") {
+            for name in value.split(|byte| *byte == b',') {
+                subprotocols.append(&py.latin1(name.trim_ascii())?)?;
+            }
+        }
+        scope.set_item(&names.subprotocols.get(py), &subprotocols)?;
         Ok(scope)
     }
 

@@ -90,6 +90,7 @@ api! {
         fn PyDict_New() -> *mut PyObject;
         fn PyDict_Copy(*mut PyObject) -> *mut PyObject;
         fn PyDict_SetItem(*mut PyObject, *mut PyObject, *mut PyObject) -> c_int;
+        fn PyDict_DelItem(*mut PyObject, *mut PyObject) -> c_int;
         fn PyDict_GetItemWithError(*mut PyObject, *mut PyObject) -> *mut PyObject;
         fn PyTuple_New(Py_ssize_t) -> *mut PyObject;
         fn PyTuple_SetItem(*mut PyObject, Py_ssize_t, *mut PyObject) -> c_int;

@@ -99,6 +99,13 @@ impl<'py> Object<'py> {
         py.check(unsafe { (py.api().PyDict_SetItem)(self.as_ptr(), key.as_ptr(), value.as_ptr()) })
     }
 
+    /// Removes an item of a dict; `KeyError` if there is none.
+    pub fn del_item(&self, key: &Object<'py>) -> PyResult<()> {
+        let py = self.py();
+        // SAFETY: both are alive; CPython checks that the first is a dict.
+        py.check(unsafe { (py.api().PyDict_DelItem)(self.as_ptr(), key.as_ptr()) })
+    }
+
     /// Returns an item of a dict.
     pub fn dict_item(&self, key: &Object<'py>) -> PyResult<Option<Self>> {
         let py = self.py();

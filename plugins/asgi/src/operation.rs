@@ -1,0 +1,63 @@
+//! Operations of an application that may have to wait.
+
+use std::fs::File;
+use std::os::fd::{AsRawFd as _, RawFd};
+
+use python::{GlobalRef, Object, Python};
+
+/// What an attempt at an operation has led to.
+pub(crate) enum Step<'py> {
+    /// It is complete, without a result.
+    Done,
+    /// It is complete, and this is the message received.
+    Message(Object<'py>),
+    /// It has to wait until a waker of the exchange fires.
+    Wait,
+}
+
+/// An operation that may have to wait.
+pub(crate) enum Operation {
+    /// Returns the next message.
+    Receive,
+    /// Sends `data` from the index `at` on, and then what follows a part of the body.
+    Send { data: GlobalRef, at: usize, more: bool },
+    /// Sends what is encoded already: of a WebSocket.
+    Flush,
+    /// Sends a part of a file.
+    SendFile { file: Span, more: bool },
+}
+
+/// A part of a file.
+pub(crate) struct Span {
+    /// Keeps the descriptor open.
+    pub(crate) file: Source,
+    pub(crate) offset: u64,
+    pub(crate) left: u64,
+}
+
+/// Where a file comes from.
+pub(crate) enum Source {
+    /// Opened by the server.
+    File(File),
+    /// The application's.
+    Descriptor(RawFd),
+}
+
+impl Source {
+    /// Returns the descriptor.
+    pub(crate) fn fd(&self) -> RawFd {
+        match self {
+            Self::File(file) => file.as_raw_fd(),
+            Self::Descriptor(fd) => *fd,
+        }
+    }
+}
+
+impl Operation {
+    /// Drops the references that it holds.
+    pub(crate) fn release(&mut self, py: Python<'_>) {
+        if let Self::Send { data, .. } = std::mem::replace(self, Self::Receive) {
+            drop(data.take(py));
+        }
+    }
+}

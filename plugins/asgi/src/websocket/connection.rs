@@ -1,0 +1,326 @@
+//! The connection of a WebSocket after the handshake: bytes of the exchange to messages and back.
+
+use std::collections::VecDeque;
+
+use ::websocket::{CloseCode, Codec, Event, Keepalive, Message, MessageKind, Role, Settings};
+use python::clock::now_ns;
+use python::{GlobalRef, Object, PyResult, Python};
+use worker_api::{Exchange, Step as Polled};
+
+use super::{End, Phase, State, WebSocket, over};
+use crate::operation::Step;
+use crate::runtime::AsgiRuntime;
+
+/// A WebSocket after the handshake.
+pub(super) struct Connection {
+    codec: Codec,
+    /// Bytes that have arrived and are not decoded yet.
+    input: Vec<u8>,
+    /// Frames that are not sent yet.
+    pub(super) out: Vec<u8>,
+    /// Messages that the application has not received yet, and their length.
+    messages: VecDeque<(GlobalRef, usize)>,
+    queued: usize,
+    /// Whether a waker is left for more bytes.
+    reads: bool,
+    keepalive: Keepalive,
+    /// When the last bytes arrived.
+    heard_ns: u64,
+    /// When the connection ends if the peer does not close it.
+    close_by_ns: Option<u64>,
+}
+
+impl Connection {
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self {
+            codec: Codec::new(Role::Server, settings),
+            input: Vec::new(),
+            out: Vec::new(),
+            messages: VecDeque::new(),
+            queued: 0,
+            reads: false,
+            keepalive: Keepalive::default(),
+            heard_ns: now_ns(),
+            close_by_ns: None,
+        }
+    }
+
+    /// Encodes a message.
+    pub(super) fn encode(&mut self, message: Message<'_>) -> bool {
+        self.codec.sender.message(message, &mut self.out).is_ok()
+    }
+
+    /// Drops the references that it holds.
+    pub(super) fn release(&mut self, py: Python<'_>) {
+        for (message, _) in self.messages.drain(..) {
+            drop(message.take(py));
+        }
+    }
+
+    /// Decodes what has arrived, as far as there is room for messages. Returns how the connection ended, if it has.
+    fn decode(&mut self, py: Python<'_>, runtime: &AsgiRuntime) -> PyResult<Option<End>> {
+        let input = std::mem::take(&mut self.input);
+        let mut rest = input.as_slice();
+        let mut end = None;
+        while end.is_none() && self.has_room() {
+            match self.codec.receive(&mut rest, &mut self.out) {
+                Ok(None) => break,
+                Ok(Some(Event::Message(message))) => {
+                    let length = message.payload.len();
+                    let received = to_python(py, runtime, message)?.store();
+                    self.messages.push_back((received, length));
+                    self.queued += length;
+                }
+                Ok(Some(Event::Ping(_))) => {}
+                Ok(Some(Event::Pong(payload))) => {
+                    self.keepalive.pong(payload);
+                }
+                Ok(Some(Event::Close(close))) => {
+                    let code = close.code.unwrap_or(CloseCode::NO_STATUS).0;
+                    end = Some(End { code, reason: close.reason.to_owned() });
+                }
+                Err(error) => {
+                    end = Some(End { code: error.close_code().0, reason: error.to_string() });
+                }
+            }
+        }
+        if !rest.is_empty() && end.is_none() {
+            self.input = rest.to_vec();
+        }
+        Ok(end)
+    }
+
+    fn has_room(&self) -> bool {
+        self.messages.len() < MESSAGES_MAX && self.queued < QUEUED_MAX
+    }
+
+    /// Writes the frames. Returns whether all are written.
+    fn write(&mut self, exchange: &mut Exchange, socket: &WebSocket) -> worker_api::Result<bool> {
+        let mut at = 0;
+        let result = loop {
+            let Some(rest) = self.out.get(at..).filter(|rest| !rest.is_empty()) else {
+                break Ok(true);
+            };
+            let mut polled = exchange.poll_write(rest, None);
+            if matches!(polled, Polled::Pending) {
+                polled = exchange.poll_write(rest, Some(socket.runtime.waker(socket.number)));
+            }
+            match polled {
+                Polled::Ready(n) => at += n,
+                Polled::Pending => break Ok(false),
+                Polled::Failed(failure) => break Err(failure),
+            }
+        };
+        self.out.drain(..at);
+        if self.out.is_empty() && self.out.capacity() > KEPT_MAX {
+            self.out = Vec::new();
+        }
+        result
+    }
+}
+
+impl State {
+    pub(super) fn receive<'py>(
+        &mut self,
+        py: Python<'py>,
+        socket: &WebSocket,
+    ) -> PyResult<Step<'py>> {
+        let names = &socket.runtime.names;
+        if let Phase::Connecting { told: told @ false } = &mut self.phase {
+            *told = true;
+            let message = py.dict()?;
+            message.set_item(&names.kind.get(py), &names.websocket_connect.get(py))?;
+            return Ok(Step::Message(message));
+        }
+        self.pump(py, socket)?;
+        if let Phase::Connected(connection) = &mut self.phase
+            && let Some((message, length)) = connection.messages.pop_front()
+        {
+            connection.queued -= length;
+            return Ok(Step::Message(message.take(py)));
+        }
+        match &self.end {
+            Some(end) => disconnect(py, socket.runtime, end).map(Step::Message),
+            None => Ok(Step::Wait),
+        }
+    }
+
+    /// Reads, decodes and sends what can be without waiting, and leaves wakers for the rest.
+    pub(super) fn pump(&mut self, py: Python<'_>, socket: &WebSocket) -> PyResult<()> {
+        loop {
+            let Phase::Connected(connection) = &mut self.phase else { return Ok(()) };
+            if let Some(end) = connection.decode(py, socket.runtime)? {
+                return self.peer_closed(py, socket, end);
+            }
+            let Some(exchange) = &mut self.exchange else { return Ok(()) };
+            if !connection.out.is_empty() && connection.write(exchange, socket).is_err() {
+                return self.finish(py, socket.runtime, End::abnormal());
+            }
+            if !connection.has_room() {
+                // The client waits until the application has received what is here.
+                return Ok(());
+            }
+            let mut buffer = socket.runtime.buffer(py)?;
+            let mut polled = exchange.poll_read(&mut buffer, None);
+            if matches!(polled, Polled::Pending) {
+                let waker = socket.runtime.waker(socket.number);
+                polled = exchange.poll_read(&mut buffer, Some(waker));
+            }
+            match polled {
+                Polled::Pending => {
+                    connection.reads = true;
+                    return Ok(());
+                }
+                Polled::Ready(0) | Polled::Failed(_) => {
+                    drop(buffer);
+                    return self.finish(py, socket.runtime, End::abnormal());
+                }
+                Polled::Ready(n) => {
+                    connection.heard_ns = now_ns();
+                    connection.input.extend_from_slice(&buffer[..n]);
+                }
+            }
+        }
+    }
+
+    /// Sends frames that are encoded already.
+    pub(super) fn flush<'py>(
+        &mut self,
+        py: Python<'py>,
+        socket: &WebSocket,
+    ) -> PyResult<Step<'py>> {
+        let Phase::Connected(connection) = &mut self.phase else { return Ok(Step::Done) };
+        let Some(exchange) = &mut self.exchange else { return Ok(Step::Done) };
+        match connection.write(exchange, socket) {
+            Ok(true) => {
+                if !connection.reads {
+                    self.pump(py, socket)?;
+                }
+                Ok(Step::Done)
+            }
+            Ok(false) => Ok(Step::Wait),
+            Err(_) => {
+                self.finish(py, socket.runtime, End::abnormal())?;
+                Err(over(py))
+            }
+        }
+    }
+
+    /// Sends a Close frame and waits for that of the peer.
+    pub(super) fn close(
+        &mut self,
+        py: Python<'_>,
+        socket: &WebSocket,
+        code: u16,
+        reason: &str,
+    ) -> PyResult<()> {
+        let Phase::Connected(connection) = &mut self.phase else { return Ok(()) };
+        let code = CloseCode(code);
+        let code = if code.is_sendable() { code } else { CloseCode::NORMAL };
+        // A frame was sent already if the peer has closed.
+        let _ = connection.codec.sender.close(code, reason, &mut connection.out);
+        connection.close_by_ns.get_or_insert(now_ns() + CLOSE_NS);
+        self.flush(py, socket).map(drop).or_else(|raised| {
+            raised.clear(py);
+            Ok(())
+        })
+    }
+
+    /// The peer has sent a Close frame, or violated the protocol: the reply is encoded already.
+    fn peer_closed(&mut self, py: Python<'_>, socket: &WebSocket, end: End) -> PyResult<()> {
+        if let (Phase::Connected(connection), Some(exchange)) =
+            (&mut self.phase, &mut self.exchange)
+        {
+            // Should it not fit into the socket's buffer, the client does not learn the code.
+            let _ = connection.write(exchange, socket);
+        }
+        self.finish(py, socket.runtime, end)
+    }
+
+    /// Ends the exchange. Messages that have arrived are still received.
+    pub(super) fn finish(
+        &mut self,
+        py: Python<'_>,
+        runtime: &AsgiRuntime,
+        end: End,
+    ) -> PyResult<()> {
+        self.end.get_or_insert(end);
+        let has_messages = matches!(&self.phase, Phase::Connected(of) if !of.messages.is_empty());
+        if !has_messages {
+            self.phase = Phase::Over;
+        }
+        if let Some(mut exchange) = self.exchange.take()
+            && let Err(failure) = exchange.finish()
+        {
+            exchange.fail(failure);
+        }
+        self.waiting.take().resolve(py, runtime)
+    }
+
+    pub(super) fn tick(&mut self, py: Python<'_>, socket: &WebSocket, now: u64) -> PyResult<()> {
+        let settings = &socket.runtime.websocket;
+        let Phase::Connected(connection) = &mut self.phase else { return Ok(()) };
+        if connection.close_by_ns.is_some_and(|by| by <= now) {
+            return self.finish(py, socket.runtime, End::abnormal());
+        }
+        let Some(interval) = settings.ping_interval_ns else { return Ok(()) };
+        let silent = now.saturating_sub(connection.heard_ns);
+        if connection.keepalive.is_outstanding() {
+            if settings.ping_timeout_ns.is_some_and(|limit| silent >= interval + limit) {
+                return self.finish(py, socket.runtime, End::abnormal());
+            }
+        } else if silent >= interval && connection.close_by_ns.is_none() {
+            let Connection { codec, keepalive, out, .. } = &mut **connection;
+            let _ = keepalive.ping(&mut codec.sender, out);
+            codec.shrink();
+            return self.flush(py, socket).map(drop);
+        }
+        Ok(())
+    }
+}
+
+/// Creates `websocket.receive`.
+fn to_python<'py>(
+    py: Python<'py>,
+    runtime: &AsgiRuntime,
+    message: Message<'_>,
+) -> PyResult<Object<'py>> {
+    let names = &runtime.names;
+    let made = py.dict()?;
+    made.set_item(&names.kind.get(py), &names.websocket_receive.get(py))?;
+    match message.kind {
+        MessageKind::Text => {
+            // The codec has checked that it is UTF-8.
+            let text = String::from_utf8_lossy(message.payload);
+            made.set_item(&names.text.get(py), &py.text(&text)?)?;
+        }
+        MessageKind::Binary => {
+            made.set_item(&names.bytes.get(py), &py.bytes(message.payload)?)?;
+        }
+    }
+    Ok(made)
+}
+
+/// Creates `websocket.disconnect`.
+fn disconnect<'py>(py: Python<'py>, runtime: &AsgiRuntime, end: &End) -> PyResult<Object<'py>> {
+    let names = &runtime.names;
+    let made = py.dict()?;
+    made.set_item(&names.kind.get(py), &py.name(b"websocket.disconnect")?)?;
+    made.set_item(&names.code.get(py), &py.number(end.code.into())?)?;
+    made.set_item(&names.reason.get(py), &py.text(&end.reason)?)?;
+    Ok(made)
+}
+
+/// Codes of Close frames that the server chooses (RFC 6455 7.4.1).
+pub(super) const NORMAL: u16 = CloseCode::NORMAL.0;
+pub(super) const ABNORMAL: u16 = CloseCode::ABNORMAL.0;
+pub(super) const INTERNAL_ERROR: u16 = CloseCode::INTERNAL_ERROR.0;
+pub(super) const SERVICE_RESTART: u16 = CloseCode::SERVICE_RESTART.0;
+/// How long the peer may take to reply to a Close frame.
+const CLOSE_NS: u64 = 10_000_000_000;
+/// Messages that wait for the application; beyond that the client has to wait.
+const MESSAGES_MAX: usize = 32;
+/// Bytes of messages that wait for the application; beyond that the client has to wait.
+const QUEUED_MAX: usize = 256 << 10;
+/// Largest buffer for frames that an idle connection keeps.
+const KEPT_MAX: usize = 16 << 10;
