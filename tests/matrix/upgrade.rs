@@ -15,7 +15,10 @@ use jimu_tests::{
     server::{Server, Setup},
     tls::Authority,
 };
-use nix::sys::signal::Signal;
+use nix::sys::{
+    signal::Signal,
+    socket::{setsockopt, sockopt},
+};
 
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
@@ -55,8 +58,8 @@ fn megabytes_pass_an_upgraded_connection(cell: &Cell) {
     let bytes: Vec<u8> = (0..LENGTH).map(|at| (at % 251) as u8).collect();
     let upgrades = Upgrades::start(serving(cell), false);
     let mut client = upgrades.switch("/upgrade", "");
-    // With a small window, the application's writes must wait for the client.
-    client.take_little();
+    // Less than is under way, so that the application's writes must wait for the client.
+    setsockopt(&client, sockopt::RcvBuf, &(128 << 10)).unwrap();
     let (mut sender, sent) = (client.twin(), bytes.clone());
     let sends = thread::spawn(move || {
         sender.send(sent).unwrap();

@@ -65,7 +65,6 @@ fn more_than_the_buffers_hold_passes_in_both_directions() {
     let bytes: Vec<u8> = (0..LENGTH).map(|at| (at % 251) as u8).collect();
     let expected = bytes.clone();
     serve(false, echo, move |mut client| {
-        client.take_little();
         client.send(UPGRADE).unwrap();
         head(&mut client);
         let mut sender = client.twin();
