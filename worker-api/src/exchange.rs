@@ -3,6 +3,8 @@
 //! The primitive operations (`poll_*`) never block: they return [`Step::Pending`] and take a waker. The blocking
 //! operations are built on these and on [`Exchange::wait`], which each worker class implements: a system call under sync,
 //! a switch to another greenlet under a cooperative class. An application that uses either runs under every class.
+//!
+//! After a switch of protocols the same operations carry raw bytes: see [`Exchange::start`].
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
@@ -53,7 +55,8 @@ impl Exchange {
         Self { raw: self.raw.take(), state: self.state }
     }
 
-    /// Reads from the request body into `buf`. [`Step::Ready`] with 0 means the end of the body.
+    /// Reads from the request body into `buf`. [`Step::Ready`] with 0 means the end of the body, or, after a switch of
+    /// protocols, that the client has shut down its side.
     pub fn poll_read(&mut self, buf: &mut [u8], waker: Option<Waker>) -> Step {
         match self.raw() {
             Ok(raw) => raw.poll_read(RSliceMut::from_mut_slice(buf), waker.into()),
@@ -64,22 +67,42 @@ impl Exchange {
     /// Starts the response.
     ///
     /// The head is sent with the first write or with [`Exchange::finish`]; until then another call replaces it, as
-    /// PEP 3333 requires of `start_response` with `exc_info`. The head of a 101 is sent at once because the client waits
-    /// for it.
+    /// PEP 3333 requires of `start_response` with `exc_info`.
     ///
     /// The server adds Date, Server, Connection and the framing. Set `Content-Length` if the length is known. Hop-by-hop
     /// headers are dropped; `Connection: close` closes the connection after the response.
     ///
+    /// # Switching protocols
+    ///
+    /// A 101 in response to a request that asks for an upgrade (RFC 9110 7.8), and a 2xx to a CONNECT (RFC 9110 9.3.6),
+    /// are sent at once, because the client waits for them. From then on the exchange carries another protocol:
+    ///
+    /// - [`Exchange::poll_read`] and [`Exchange::read`] return the client's bytes, those that it sent together with the
+    ///   request first, and 0 once it has shut down its side; writing is still possible then. [`Exchange::poll_write`]
+    ///   and [`Exchange::write`] send bytes without framing. A connection that the client has reset fails with
+    ///   [`FailureKind::GONE`].
+    /// - There is no deadline (`request_timeout`), no limit on the number of bytes, and no minimum rate. A client that does
+    ///   not read fails a write after `write_timeout`.
+    /// - [`Exchange::finish`] sends what is buffered and closes the connection; it is never used for another request.
+    ///   [`Exchange::fail`] resets it.
+    /// - A worker that drains waits for the end of the exchange, up to `graceful_timeout`: [`crate::App::drain`] is where
+    ///   an application learns of it.
+    /// - The access log has one line, at the end, with the number of bytes written.
+    ///
+    /// The request's body must have been read before. [`Exchange::hijack`] takes over the connection instead, for code that
+    /// needs a descriptor.
+    ///
     /// # Errors
     /// [`FailureKind::APPLICATION`] for a header that must not be sent: a name that is not a token, CR, LF or NUL in a
-    /// value, conflicting lengths.
+    /// value, conflicting lengths; and for a 101 that the request did not ask for, or before its body has been read.
     pub fn start(&mut self, status: u16, reason: &str, headers: &[Header<'_>]) -> Result<()> {
         let raw = self.raw()?;
         raw.start(status, RStr::from_str(reason), RSlice::from_slice(headers)).into_result()
     }
 
     /// Writes a part of the response body and returns the number of bytes accepted, or [`Step::Pending`] while the output
-    /// buffer is above its high-water mark.
+    /// buffer is above its high-water mark. After a switch of protocols, it accepts only what the client has room for, and
+    /// returns [`Step::Pending`] while earlier bytes are unsent, also for a write of no bytes.
     pub fn poll_write(&mut self, bytes: &[u8], waker: Option<Waker>) -> Step {
         match self.raw() {
             Ok(raw) => raw.poll_write(RSlice::from_slice(bytes), waker.into()),
@@ -156,7 +179,8 @@ impl Exchange {
         Ok(HijackedStream { fd, already_read: hijacked.already_read.into_vec() })
     }
 
-    /// Blocks, as the worker class does, until the last operation that returned [`Step::Pending`] can be retried.
+    /// Blocks, as the worker class does, until the last operation that returned [`Step::Pending`] can be retried; with
+    /// [`Interest::READ_WRITE`], until one of the two directions can be.
     ///
     /// # Errors
     /// The request's deadline has passed, the client has disconnected, or the process is being terminated.
@@ -171,7 +195,8 @@ impl Exchange {
         Ok(())
     }
 
-    /// Registers a waker that fires when the client disconnects or the deadline passes while the exchange is open.
+    /// Registers a waker that fires when the client disconnects or the deadline passes while the exchange is open. A client
+    /// that has only shut down its side counts as disconnected.
     pub fn on_disconnect(&mut self, waker: Waker) -> Result<()> {
         self.raw()?.on_disconnect(waker);
         Ok(())

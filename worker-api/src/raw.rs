@@ -132,16 +132,19 @@ pub type WakerBox = RawWaker_TO<RBox<()>>;
 pub trait RawExchange: Send + 'static {
     /// Returns the request head, or an empty head after the end of the exchange.
     fn head(&self) -> &RequestHead<'_>;
-    /// Reads from the request body; `Ready(0)` is its end. Never blocks.
+    /// Reads from the request body, or the client's raw bytes after a switch of protocols; `Ready(0)` is their end. Never
+    /// blocks.
     fn poll_read(&mut self, buf: RSliceMut<'_, u8>, waker: ROption<Waker>) -> Step;
-    /// Starts the response, or replaces one whose head has not been sent. Validates every header; sends nothing.
+    /// Starts the response, or replaces one whose head has not been sent. Validates every header; sends nothing, except
+    /// the head of a 101 or of a 2xx to a CONNECT, which switches protocols: see [`crate::Exchange::start`].
     fn start(
         &mut self,
         status: u16,
         reason: RStr<'_>,
         headers: RSlice<'_, Header<'_>>,
     ) -> RResult<(), Failure>;
-    /// Writes a part of the body and returns the number of bytes accepted. Never blocks.
+    /// Writes a part of the body, or raw bytes after a switch of protocols, and returns the number of bytes accepted. Never
+    /// blocks.
     fn poll_write(&mut self, bytes: RSlice<'_, u8>, waker: ROption<Waker>) -> Step;
     /// Sends a part of an open file as a part of the body and returns the number of bytes accepted. Never blocks.
     fn poll_send_file(&mut self, fd: i32, offset: u64, len: u64, waker: ROption<Waker>) -> Step;

@@ -304,3 +304,85 @@ const ALL: EpollFlags = EpollFlags::EPOLLIN
     .union(EpollFlags::EPOLLOUT)
     .union(EpollFlags::EPOLLRDHUP)
     .union(EpollFlags::EPOLLET);
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use nix::sys::epoll::EpollCreateFlags;
+
+    use super::*;
+
+    /// A table with the entry of one socket, which is lent.
+    struct Lent {
+        table: Table,
+        epoll: Epoll,
+        socket: UnixStream,
+        _peer: UnixStream,
+    }
+
+    impl Lent {
+        fn new() -> Self {
+            let (socket, peer) = UnixStream::pair().unwrap();
+            let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
+            let mut table = Table::default();
+            table.insert_lent(socket.as_raw_fd());
+            Self { table, epoll, socket, _peer: peer }
+        }
+
+        /// Arms a waker; returns the number of times that it has fired, or `None` if the direction is ready already.
+        fn arm(&mut self, interest: Interest) -> Option<Arc<AtomicUsize>> {
+            let fired = Arc::new(AtomicUsize::new(0));
+            let count = Arc::clone(&fired);
+            let mut waker = Some(Waker::new(move || {
+                count.fetch_add(1, Ordering::Relaxed);
+            }));
+            let Self { table, epoll, socket, .. } = self;
+            let ready =
+                table.arm(epoll, socket.as_fd(), interest, Deadline::NEVER, &mut waker).unwrap();
+            assert!(ready || waker.is_none(), "no other waker is replaced");
+            (!ready).then_some(fired)
+        }
+
+        fn event(&mut self, flags: EpollFlags) {
+            let mut wakers = Vec::new();
+            let connection = self.table.on_event(self.socket.as_raw_fd(), flags, &mut wakers);
+            assert!(connection.is_none());
+            wakers.iter().for_each(Waker::wake);
+        }
+    }
+
+    #[test]
+    fn each_direction_has_a_waker() {
+        let mut lent = Lent::new();
+        let read = lent.arm(Interest::READ).unwrap();
+        let write = lent.arm(Interest::WRITE).unwrap();
+        lent.event(EpollFlags::EPOLLOUT);
+        assert_eq!((read.load(Ordering::Relaxed), write.load(Ordering::Relaxed)), (0, 1));
+        lent.event(EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT);
+        assert_eq!((read.load(Ordering::Relaxed), write.load(Ordering::Relaxed)), (1, 1));
+    }
+
+    #[test]
+    fn what_fires_one_waker_is_kept_for_the_other_direction() {
+        let mut lent = Lent::new();
+        let read = lent.arm(Interest::READ).unwrap();
+        lent.event(EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT);
+        assert_eq!(read.load(Ordering::Relaxed), 1);
+        assert!(lent.arm(Interest::READ).is_some(), "its event is used up");
+        assert!(lent.arm(Interest::WRITE).is_none(), "ready already");
+        assert!(lent.arm(Interest::WRITE).is_some(), "that is used up, too");
+    }
+
+    #[test]
+    fn a_read_that_has_to_send_first_waits_for_either_direction() {
+        for event in [EpollFlags::EPOLLIN, EpollFlags::EPOLLOUT] {
+            let mut lent = Lent::new();
+            let read = lent.arm(Interest::READ_WRITE).unwrap();
+            lent.event(event);
+            assert_eq!(read.load(Ordering::Relaxed), 1);
+        }
+    }
+}
