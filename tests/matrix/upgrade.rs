@@ -19,6 +19,7 @@ use nix::sys::{
     signal::Signal,
     socket::{setsockopt, sockopt},
 };
+use tungstenite::{Error, Message};
 
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
@@ -28,6 +29,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(an_upgraded_connection_outlives_the_time_of_requests).of_class(),
         behaviour!(a_draining_worker_serves_an_upgraded_connection_to_its_end).of_class(),
         behaviour!(graceful_timeout_cuts_an_upgraded_connection).of_class(),
+        behaviour!(websocket_messages_come_back).of_class(),
     ]
 }
 
@@ -141,6 +143,30 @@ fn graceful_timeout_cuts_an_upgraded_connection(cell: &Cell) {
         server.ended(Duration::from_secs(8));
         assert!(begun.elapsed() > Duration::from_millis(900), "cut after {:?}", begun.elapsed());
         assert!(client.ends(SOON), "the client sees the end");
+    }
+}
+
+/// The example of an upgrade, with an independent client.
+fn websocket_messages_come_back(cell: &Cell) {
+    for tls in [false, true] {
+        let setup = Setup::new(cell).app(artifacts::library("websocket_echo_app"));
+        let upgrades = Upgrades::start(setup, tls);
+        let (mut client, response) = tungstenite::client("ws://test/", upgrades.connect()).unwrap();
+        assert_eq!(response.status(), 101);
+        for length in [0, 1, 125, 126, 65_535, 65_536, 1 << 20] {
+            client.send(Message::text("x".repeat(length))).unwrap();
+            assert_eq!(client.read().unwrap().into_text().unwrap().len(), length);
+            client.send(Message::binary(vec![255; length])).unwrap();
+            assert!(client.read().unwrap().into_data() == vec![255; length]);
+        }
+        client.send(Message::Ping(vec![1, 2].into())).unwrap();
+        assert_eq!(client.read().unwrap(), Message::Pong(vec![1, 2].into()));
+        client.close(None).unwrap();
+        assert!(client.read().unwrap().is_close());
+        assert!(matches!(client.read(), Err(Error::ConnectionClosed)));
+
+        let refused = upgrades.connect().get("/").unwrap();
+        assert_eq!((refused.status, refused.field("upgrade")), (426, Some("websocket")));
     }
 }
 

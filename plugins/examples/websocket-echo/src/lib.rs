@@ -1,0 +1,94 @@
+//! An application that switches protocols: it sends back each message of a WebSocket, under every worker class. `read`
+//! and `write` of the exchange block in the way of the class, and carry the frames after the 101; the crate `websocket`
+//! converts between frames and messages.
+
+use websocket::handshake::{DeflatePolicy, Offer, RequestHead};
+use websocket::{Codec, Event, ProtocolError, Role, Settings};
+use worker_api::{App, AppContext, AppFactory, Exchange, Failure, Header, Result};
+
+worker_api::export_app!(WebSocketEcho);
+
+/// The application.
+pub struct WebSocketEcho;
+
+impl AppFactory for WebSocketEcho {
+    const NAME: &'static str = "websocket-echo";
+    const VERSION: &'static str = env!("CARGO_PKG_VERSION");
+
+    fn new(_: AppContext) -> Result<Self> {
+        Ok(Self)
+    }
+}
+
+impl App for WebSocketEcho {
+    fn call(&self, exchange: &mut Exchange) -> Result<()> {
+        let head = exchange.head();
+        let request = RequestHead {
+            method: head.method.as_bytes(),
+            http_version: (head.version.0 / 10, head.version.0 % 10),
+            headers: head.headers.iter().map(|h| (h.name.as_bytes(), h.value.as_slice())),
+        };
+        // The client's first offer of compression is accepted.
+        let deflate = Some(DeflatePolicy::default());
+        match Offer::parse(request).map(|offer| offer.accept(None, deflate)) {
+            Ok(Ok(accepted)) => {
+                exchange.start(101, "", &headers(&accepted.headers))?;
+                let settings = Settings { deflate: accepted.deflate, ..Settings::default() };
+                echo(exchange, Codec::new(Role::Server, &settings))
+            }
+            Ok(Err(error)) => Err(Failure::application(error.to_string())),
+            Err(refused) => {
+                let words = format!("{refused}\n");
+                exchange.respond(refused.status(), &headers(refused.headers()), words.as_bytes())
+            }
+        }
+    }
+}
+
+/// Sends each message back until either end closes the WebSocket.
+fn echo(exchange: &mut Exchange, mut codec: Codec) -> Result<()> {
+    let mut part = [0; 16 * 1024];
+    let mut out = Vec::new();
+    while !codec.is_closed() {
+        let count = exchange.read(&mut part)?;
+        if count == 0 {
+            // The client has left without a Close frame.
+            break;
+        }
+        let received = reply(&mut codec, &part[..count], &mut out);
+        exchange.write(&out)?;
+        out.clear();
+        if received.is_err() {
+            // The Close frame that says why has been written.
+            break;
+        }
+    }
+    exchange.finish()
+}
+
+/// Appends the frames to `out` that respond to `input`: messages, pongs and the Close frame.
+fn reply(
+    codec: &mut Codec,
+    mut input: &[u8],
+    out: &mut Vec<u8>,
+) -> std::result::Result<(), ProtocolError> {
+    let Codec { receiver, sender } = codec;
+    loop {
+        match receiver.receive(&mut input) {
+            Ok(Some(Event::Message(message))) => {
+                // Fails if a Close frame was sent: then the client receives nothing more.
+                let _ = sender.message(message, out);
+            }
+            Ok(Some(event)) => sender.reply(&event, out),
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                sender.fail(&error, out);
+                return Err(error);
+            }
+        }
+    }
+}
+
+fn headers<'a>(pairs: &'a [(&'static str, impl AsRef<str>)]) -> Vec<Header<'a>> {
+    pairs.iter().map(|(name, value)| Header::new(name, value.as_ref())).collect()
+}
