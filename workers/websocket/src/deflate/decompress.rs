@@ -7,7 +7,7 @@ use super::{Direction, TAIL};
 /// Decompressor of the peer's messages, created by the first compressed one.
 #[derive(Debug)]
 pub(crate) struct Decompressor {
-    direction: Direction,
+    no_context_takeover: bool,
     stream: Option<Decompress>,
     position: Position,
 }
@@ -36,7 +36,8 @@ pub(crate) enum Inflated {
 
 impl Decompressor {
     pub(crate) fn new(direction: Direction) -> Self {
-        Self { direction, stream: None, position: Position::MessageStart }
+        let Direction { no_context_takeover, .. } = direction;
+        Self { no_context_takeover, stream: None, position: Position::MessageStart }
     }
 
     /// Decompresses the next bytes of a message and appends a bounded number of bytes to `out`. Removes from
@@ -45,8 +46,9 @@ impl Decompressor {
         if input.is_empty() && self.position != Position::Within {
             return Inflated::All;
         }
-        let direction = self.direction;
-        let stream = self.stream.get_or_insert_with(|| new_stream(direction));
+        // With the largest window, whatever was agreed on: zlib-rs has no memory for less, and only for this one
+        // is a reset cheap.
+        let stream = self.stream.get_or_insert_with(|| Decompress::new(false));
         if self.position == Position::StreamEnd {
             stream.reset(false);
         }
@@ -82,7 +84,7 @@ impl Decompressor {
     /// Ends a message.
     pub(crate) fn end_message(&mut self) {
         if let Some(stream) = &mut self.stream
-            && (self.direction.no_context_takeover || self.position == Position::StreamEnd)
+            && (self.no_context_takeover || self.position == Position::StreamEnd)
         {
             stream.reset(false);
         }
@@ -91,17 +93,13 @@ impl Decompressor {
 
     /// Frees the decompressor if the next message does not depend on it.
     pub(crate) fn shrink(&mut self) {
-        if self.direction.no_context_takeover && self.position == Position::MessageStart {
+        if self.no_context_takeover && self.position == Position::MessageStart {
             self.stream = None;
         }
     }
 }
 
-fn new_stream(direction: Direction) -> Decompress {
-    Decompress::new_with_window_bits(false, direction.zlib_bits())
-}
-
 /// Minimum room for a step of output.
 const ROOM_MIN: usize = 256;
-/// Maximum room for a step of output: how far a message may exceed its limit before it is refused.
+/// Maximum room that is made for a step of output.
 const ROOM_MAX: usize = 64 * 1024;

@@ -1,8 +1,8 @@
 //! permessage-deflate (RFC 7692): parameters, compressor and decompressor.
 //!
 //! A message is one piece of a raw deflate stream that ends with an empty stored block, of which the last four
-//! bytes are not sent (RFC 7692 7.2.1). Windows of 8 bits exist in the protocol and not in zlib: a decompressor
-//! with 9 bits reads them, a compressor cannot produce them.
+//! bytes are not sent (RFC 7692 7.2.1). Windows of 8 bits exist in the protocol and not in zlib: its
+//! decompressor, with a larger window, reads them; its compressor cannot produce them.
 
 mod compress;
 mod decompress;
@@ -59,7 +59,7 @@ impl DeflateParams {
 }
 
 impl Direction {
-    /// Returns the window for zlib.
+    /// Returns the window for zlib's compressor.
     fn zlib_bits(self) -> u8 {
         self.window_bits.clamp(ZLIB_BITS_MIN, WINDOW_BITS_MAX)
     }

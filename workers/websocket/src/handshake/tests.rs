@@ -134,7 +134,8 @@ fn offers_of_several_lines_in_order() {
     headers.push(("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits"));
     let offer = parse(&headers).unwrap();
     assert!(offer.has_deflate());
-    let accepted = offer.accept(None, Some(DeflatePolicy::default())).unwrap();
+    let policy = DeflatePolicy { client_max_window_bits: 12, ..DeflatePolicy::default() };
+    let accepted = offer.accept(None, Some(policy)).unwrap();
     let value = "permessage-deflate; server_max_window_bits=12; client_max_window_bits=12";
     assert!(accepted.headers.contains(&("Sec-WebSocket-Extensions", value.into())));
     assert_eq!(accepted.deflate.map(|params| params.client_max_window_bits), Some(12));
