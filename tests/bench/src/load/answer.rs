@@ -1,8 +1,11 @@
-//! Finds the end of a response. Parses no more of HTTP than that: all contenders announce a length or close.
+//! Finds the end of a response. Parses no more of HTTP than that.
 
 use std::io;
 
 use memchr::memmem;
+
+use super::chunked::Chunked;
+use super::invalid;
 
 /// A response that is being received.
 #[derive(Default)]
@@ -25,6 +28,8 @@ enum Body {
     Unknown,
     /// This number of bytes is missing.
     Left { bytes: u64, closes: bool },
+    /// In chunks.
+    Chunked { position: Chunked, closes: bool },
     /// Everything until the connection is closed.
     UntilClose,
 }
@@ -32,7 +37,7 @@ enum Body {
 impl Answer {
     /// Whether the server closes the connection after this response.
     pub(super) fn closes(&self) -> bool {
-        !matches!(self.body, Body::Left { closes: false, .. })
+        !matches!(self.body, Body::Left { closes: false, .. } | Body::Chunked { closes: false, .. })
     }
 
     /// Processes what was read; an empty slice means that the connection was closed.
@@ -43,28 +48,41 @@ impl Answer {
             _ if part.is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
             Body::Unknown => self.take_head(part),
             Body::Left { bytes, closes } => self.take_body(part.len() as u64, bytes, closes),
+            Body::Chunked { position, closes } => self.take_chunks(part, position, closes),
         }
     }
 
     fn take_head(&mut self, part: &[u8]) -> io::Result<Step> {
+        let joined;
         let whole = if self.head.is_empty() {
             part
         } else {
             self.head.extend_from_slice(part);
-            &self.head
+            joined = std::mem::take(&mut self.head);
+            &joined
         };
         let Some(end) = memmem::find(whole, b"\r\n\r\n") else {
-            if self.head.is_empty() {
-                self.head.extend_from_slice(part);
-            }
+            self.head = whole.to_vec();
             return Ok(Step::More);
         };
-        let behind = (whole.len() - end - 4) as u64;
+        let behind = &whole[end + 4..];
         self.body = body_of(&whole[..end + 2])?;
         match self.body {
-            Body::Left { bytes, closes } => self.take_body(behind, bytes, closes),
-            _ => Ok(Step::More),
+            Body::Left { bytes, closes } => self.take_body(behind.len() as u64, bytes, closes),
+            Body::Chunked { position, closes } => self.take_chunks(behind, position, closes),
+            Body::Unknown | Body::UntilClose => Ok(Step::More),
         }
+    }
+
+    fn take_chunks(
+        &mut self,
+        part: &[u8],
+        mut position: Chunked,
+        closes: bool,
+    ) -> io::Result<Step> {
+        let complete = position.take(part)?;
+        self.body = Body::Chunked { position, closes };
+        Ok(if complete { Step::Complete } else { Step::More })
     }
 
     fn take_body(&mut self, came: u64, missing: u64, closes: bool) -> io::Result<Step> {
@@ -85,6 +103,7 @@ fn body_of(head: &[u8]) -> io::Result<Body> {
     }
     let mut closes = status.starts_with(b"HTTP/1.0");
     let mut bytes = None;
+    let mut chunked = false;
     let mut start = status_end + 2;
     for end in lines {
         let (name, value) = split(&head[start..end]);
@@ -95,8 +114,14 @@ fn body_of(head: &[u8]) -> io::Result<Body> {
         } else if name.eq_ignore_ascii_case(b"connection") {
             closes = !value.eq_ignore_ascii_case(b"keep-alive");
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            return Err(invalid("an answer of unannounced length"));
+            chunked = value.eq_ignore_ascii_case(b"chunked");
+            if !chunked {
+                return Err(invalid("an answer with a transfer coding that was not asked for"));
+            }
         }
+    }
+    if chunked {
+        return Ok(Body::Chunked { position: Chunked::Size(None), closes });
     }
     Ok(bytes.map_or(Body::UntilClose, |bytes| Body::Left { bytes, closes }))
 }
@@ -106,10 +131,6 @@ fn split(line: &[u8]) -> (&[u8], &[u8]) {
     (&line[..colon], line[colon..].get(1..).unwrap_or_default().trim_ascii())
 }
 
-fn invalid(words: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, words)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +138,17 @@ mod tests {
     #[test]
     fn an_answer_ends_after_its_length_however_it_is_cut() {
         let bytes = b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-length: 5\r\n\r\nHello";
+        for cut in 1..bytes.len() {
+            let mut answer = Answer::default();
+            assert_eq!(answer.take(&bytes[..cut]).unwrap(), Step::More, "cut at {cut}");
+            assert_eq!(answer.take(&bytes[cut..]).unwrap(), Step::Complete, "cut at {cut}");
+            assert!(!answer.closes());
+        }
+    }
+
+    #[test]
+    fn an_answer_in_chunks_ends_after_the_last_however_it_is_cut() {
+        let bytes = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nHello\r\n0\r\n\r\n";
         for cut in 1..bytes.len() {
             let mut answer = Answer::default();
             assert_eq!(answer.take(&bytes[..cut]).unwrap(), Step::More, "cut at {cut}");
@@ -144,7 +176,7 @@ mod tests {
         for bytes in [
             &b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"[..],
             b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nab",
-            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
             b"",
         ] {
             assert!(Answer::default().take(bytes).is_err());

@@ -11,19 +11,30 @@ use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrStorage, connect, setsockopt, socket, sockopt,
 };
 
-use super::Plan;
 use super::answer::{Answer, Step};
+use super::websocket::{Echo, Upgrade};
+use super::{Plan, invalid};
 
 /// A connection with at most one request in progress.
 pub(super) struct Connection<'plan> {
     stream: TcpStream,
     plan: &'plan Plan,
     sent: usize,
-    answer: Answer,
+    reply: Reply,
     begun: Instant,
     /// Time-out for the server to close after the response has been received.
     latency_us: Option<u32>,
     usable: bool,
+}
+
+/// What is being received.
+enum Reply {
+    /// Response to a request.
+    Answer(Answer),
+    /// Response to the handshake of a WebSocket.
+    Upgrade(Upgrade),
+    /// Message on a WebSocket.
+    Echo(Echo),
 }
 
 /// Result of the request in progress.
@@ -43,8 +54,11 @@ impl<'plan> Connection<'plan> {
         let stream = begin_connect(plan.address)?;
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
         epoll.add(stream.as_fd(), EpollEvent::new(flags, at as u64))?;
-        let answer = Answer::default();
-        Ok(Self { stream, plan, sent: 0, answer, begun, latency_us: None, usable: true })
+        let reply = match plan.message {
+            Some(_) => Reply::Upgrade(Upgrade::default()),
+            None => Reply::Answer(Answer::default()),
+        };
+        Ok(Self { stream, plan, sent: 0, reply, begun, latency_us: None, usable: true })
     }
 
     /// Starts the next request. On a new connection its time has started with the connection.
@@ -53,7 +67,11 @@ impl<'plan> Connection<'plan> {
             self.begun = Instant::now();
         }
         self.sent = 0;
-        self.answer = Answer::default();
+        match &mut self.reply {
+            Reply::Answer(answer) => *answer = Answer::default(),
+            Reply::Echo(echo) => *echo = Echo::default(),
+            Reply::Upgrade(_) => {}
+        }
         self.latency_us = None;
     }
 
@@ -76,31 +94,66 @@ impl<'plan> Connection<'plan> {
     }
 
     fn try_proceed(&mut self, part: &mut [u8]) -> io::Result<Option<u32>> {
-        while self.sent < self.plan.request.len() {
-            match self.stream.write(&self.plan.request[self.sent..]) {
-                Ok(bytes) => self.sent += bytes,
-                // An early response may have arrived although the request cannot be sent
-                // completely.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // The connection is still being established.
-                Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(None),
-                Err(error) => return Err(error),
-            }
+        if !self.send()? {
+            return Ok(None);
         }
         loop {
             let bytes = self.stream.read(part)?;
             if let Some(latency_us) = self.latency_us {
-                return if bytes == 0 { Ok(Some(latency_us)) } else { Err(surplus()) };
+                return if bytes == 0 {
+                    Ok(Some(latency_us))
+                } else {
+                    Err(invalid("more came than was announced"))
+                };
             }
-            if self.answer.take(&part[..bytes])? == Step::Complete {
+            if self.receive(&part[..bytes])? == Step::Complete {
                 let latency_us =
                     u32::try_from(self.begun.elapsed().as_micros()).unwrap_or(u32::MAX);
-                self.usable = bytes > 0 && !self.answer.closes();
                 if self.plan.keep_alive || bytes == 0 {
                     return Ok(Some(latency_us));
                 }
                 self.latency_us = Some(latency_us);
             }
+        }
+    }
+
+    /// Sends as much as possible. Returns whether the connection is established.
+    fn send(&mut self) -> io::Result<bool> {
+        let output = match (&self.reply, &self.plan.message) {
+            (Reply::Echo(_), Some(message)) => &message.frame,
+            _ => &self.plan.request,
+        };
+        while self.sent < output.len() {
+            match self.stream.write(&output[self.sent..]) {
+                Ok(bytes) => self.sent += bytes,
+                // An early response may have arrived although the request cannot be sent
+                // completely.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Processes what was read. A WebSocket that is open sends its first message.
+    fn receive(&mut self, part: &[u8]) -> io::Result<Step> {
+        match (&mut self.reply, &self.plan.message) {
+            (Reply::Answer(answer), _) => {
+                let step = answer.take(part)?;
+                self.usable = !part.is_empty() && (step == Step::More || !answer.closes());
+                Ok(step)
+            }
+            (Reply::Echo(echo), Some(message)) => echo.take(part, message),
+            (Reply::Upgrade(upgrade), _) => {
+                if upgrade.take(part)? == Step::Complete {
+                    self.reply = Reply::Echo(Echo::default());
+                    self.sent = 0;
+                    self.send()?;
+                }
+                Ok(Step::More)
+            }
+            (Reply::Echo(_), None) => Err(invalid("more came than was announced")),
         }
     }
 }
@@ -131,8 +184,4 @@ fn begin_connect(address: SocketAddr) -> io::Result<TcpStream> {
         Ok(()) | Err(Errno::EINPROGRESS) => Ok(TcpStream::from(socket)),
         Err(error) => Err(error.into()),
     }
-}
-
-fn surplus() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "more came than was announced")
 }

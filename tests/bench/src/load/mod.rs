@@ -7,10 +7,13 @@
 //! | --- | --- |
 //! | `mod` | the plan, the loop over all connections, the result |
 //! | `connection` | one connection: sends a request, reads the response, repeats |
-//! | `answer` | finds the end of a response |
+//! | `answer`, `chunked` | find the end of a response, of a chunked body |
+//! | `websocket` | the frames of a WebSocket |
 
 mod answer;
+mod chunked;
 mod connection;
+mod websocket;
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,6 +22,7 @@ use std::time::{Duration, Instant};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
 
 use self::connection::{Connection, Progress};
+pub use self::websocket::{Message, handshake};
 
 /// What to request, how often, and over how many connections.
 #[derive(Clone, Debug)]
@@ -34,6 +38,8 @@ pub struct Plan {
     /// Whether a connection carries more than one request. If not, the request is complete when the server
     /// has closed the connection.
     pub keep_alive: bool,
+    /// With a message, the request opens a WebSocket, on which each further request is this message.
+    pub message: Option<Message>,
 }
 
 /// Result of a run.
@@ -175,6 +181,10 @@ impl<'plan> Run<'plan> {
         }
         Ok(())
     }
+}
+
+fn invalid(words: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, words)
 }
 
 /// A server that sends nothing for this long has lost a request.

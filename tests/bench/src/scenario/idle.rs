@@ -42,6 +42,7 @@ fn take_turn(
         requests,
         connections: BUSY,
         keep_alive: true,
+        message: None,
     };
     let words = |error: io::Error| error.to_string();
     let warm = run(&plan(2000)).map_err(words)?;

@@ -80,5 +80,6 @@ fn plan(stage: &Stage<'_>, runner: &Runner, requests: u64) -> Plan {
         _ => (1, true),
     };
     let request = runner.request.clone();
-    Plan { address: runner.server.address, request, requests, connections, keep_alive }
+    let address = runner.server.address;
+    Plan { address, request, requests, connections, keep_alive, message: None }
 }

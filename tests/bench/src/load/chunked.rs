@@ -1,0 +1,97 @@
+//! Finds the end of a chunked body (RFC 9112, section 7.1).
+
+use std::io;
+
+use super::invalid;
+
+/// Position in a chunked body.
+#[derive(Clone, Copy)]
+pub(super) enum Chunked {
+    /// In a chunk's size, of which these digits were received.
+    Size(Option<u64>),
+    /// Behind the size, in the same line.
+    Extension(u64),
+    /// In a chunk's data; this number of bytes is missing, with the line end behind the data.
+    Data(u64),
+    /// In the trailer section.
+    Trailer {
+        /// Whether the line has no bytes so far.
+        empty: bool,
+    },
+    /// Behind the body.
+    End,
+}
+
+impl Chunked {
+    /// Processes a part of the body. Returns whether it is complete.
+    pub(super) fn take(&mut self, mut part: &[u8]) -> io::Result<bool> {
+        while !part.is_empty() {
+            if let Self::Data(missing) = self {
+                let bytes = part.len().min(usize::try_from(*missing).unwrap_or(usize::MAX));
+                *missing -= bytes as u64;
+                if *missing == 0 {
+                    *self = Self::Size(None);
+                }
+                part = &part[bytes..];
+            } else {
+                *self = self.after(part[0])?;
+                part = &part[1..];
+            }
+        }
+        Ok(matches!(self, Self::End))
+    }
+
+    fn after(self, byte: u8) -> io::Result<Self> {
+        Ok(match (self, byte) {
+            (Self::Size(Some(0)) | Self::Extension(0), b'\n') => Self::Trailer { empty: true },
+            (Self::Size(Some(bytes)) | Self::Extension(bytes), b'\n') => Self::Data(bytes + 2),
+            (Self::Size(Some(bytes)), b';' | b'\r') => Self::Extension(bytes),
+            (Self::Size(digits), _) => Self::Size(Some(with_digit(digits, byte)?)),
+            (Self::Trailer { empty: true }, b'\n') => Self::End,
+            (Self::Trailer { empty }, b'\r') => Self::Trailer { empty },
+            (Self::Trailer { .. }, _) => Self::Trailer { empty: byte == b'\n' },
+            (Self::End, _) => return Err(invalid("more came than announced")),
+            (Self::Extension(_) | Self::Data(_), _) => self,
+        })
+    }
+}
+
+fn with_digit(digits: Option<u64>, byte: u8) -> io::Result<u64> {
+    let digit = char::from(byte).to_digit(16).ok_or_else(|| invalid("a strange chunk size"))?;
+    let size = digits.unwrap_or_default().checked_mul(16).filter(|size| *size <= SIZE_MAX);
+    Ok(size.ok_or_else(|| invalid("a chunk too large"))? + u64::from(digit))
+}
+
+const SIZE_MAX: u64 = 1 << 40;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ends(part: &[u8]) -> io::Result<bool> {
+        Chunked::Size(None).take(part)
+    }
+
+    #[test]
+    fn a_body_ends_behind_its_trailer_however_it_is_cut() {
+        for body in [
+            &b"5\r\nHello\r\n0\r\n\r\n"[..],
+            b"a;note=\"x\"\r\n0\r\n\r\n12345\r\n0\r\nSum: 1\r\nOther: 2\r\n\r\n",
+            b"0\r\n\r\n",
+        ] {
+            for cut in 1..body.len() {
+                let mut chunked = Chunked::Size(None);
+                assert!(!chunked.take(&body[..cut]).unwrap(), "cut at {cut}");
+                assert!(chunked.take(&body[cut..]).unwrap(), "cut at {cut}");
+            }
+            assert!(ends(&[body, b"x"].concat()).is_err());
+        }
+    }
+
+    #[test]
+    fn a_size_without_digits_or_too_large_is_an_error() {
+        for body in [&b"\r\n"[..], b"x\r\n", b"ffffffffffffffff\r\n"] {
+            assert!(ends(body).is_err());
+        }
+    }
+}
