@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | [`scenario`] | what is measured, and in which order |
 //! | [`contender`] | what is compared, and the commands that start it |
-//! | [`setup`] | programs built here, the virtual environment of the peers |
+//! | [`setup`], [`environment`] | programs built here, virtual environments of the peers |
 //! | [`server`], [`proc`] | a server under measurement, and its processes' resource use |
 //! | [`load`] | the load generator |
 //! | [`result`], [`target`] | figures, ratios and targets |
@@ -22,6 +22,7 @@
 #![allow(clippy::cast_precision_loss)]
 
 pub mod contender;
+pub mod environment;
 pub mod load;
 pub mod machine;
 pub mod proc;

@@ -1,13 +1,15 @@
-//! The command `jimu-bench [SCENARIO…] [--rounds N] [--seconds S] [--list] [--report]`. Without scenarios, all
-//! are measured.
+//! The command `jimu-bench [SCENARIO…] [--rounds N] [--seconds S] [--against DIR] [--list] [--report]`. Without
+//! scenarios, all are measured. A SCENARIO may be the name of a group, such as `asgi`.
 
 use std::env;
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use bench::result::Measured;
 use bench::scenario::{Effort, SCENARIOS, Scenario, measure};
 use bench::setup::{Setup, root};
+use bench::target::rounds_of;
 use bench::{report, server};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -21,7 +23,7 @@ fn main() -> ExitCode {
     };
     if options.list {
         for scenario in SCENARIOS {
-            println!("{:<14} {}", scenario.name, scenario.title);
+            println!("{:<15} {}", scenario.name, scenario.title);
         }
         return ExitCode::SUCCESS;
     }
@@ -41,19 +43,32 @@ fn run(options: &Options) -> io::Result<()> {
     let executable = env::current_exe()?;
     let built = executable.parent().unwrap_or(&executable).to_owned();
     let kept = built.join("../bench");
-    let setup = Setup::new(built);
+    let setup = Setup::new(built, options.against.clone());
     server::settle();
     for scenario in &options.scenarios {
-        let measured: Measured = measure(scenario, &setup, options.effort)?;
-        measured.save(&kept)?;
+        let rounds = options.rounds.unwrap_or_else(|| rounds_of(scenario.name).max(ROUNDS));
+        let effort = Effort { rounds, seconds: options.seconds };
+        let measured: Measured = measure(scenario, &setup, effort)?;
+        println!("{}", report::summary(scenario, &measured));
+        // The page compares with servers that others can install too.
+        if options.against.is_none() {
+            measured.save(&kept)?;
+        }
     }
-    report::write(&kept, &root().join("docs"), &setup)
+    if options.against.is_none() {
+        report::write(&kept, &root().join("docs"), &setup)?;
+    }
+    Ok(())
 }
 
 /// Parsed command line.
 struct Options {
     scenarios: Vec<&'static Scenario>,
-    effort: Effort,
+    /// Number of rounds, if it is not the scenario's.
+    rounds: Option<usize>,
+    seconds: f64,
+    /// Directory of another build.
+    against: Option<PathBuf>,
     list: bool,
 }
 
@@ -61,7 +76,9 @@ impl Options {
     fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut options = Self {
             scenarios: Vec::new(),
-            effort: Effort { rounds: ROUNDS, seconds: SECONDS },
+            rounds: None,
+            seconds: SECONDS,
+            against: None,
             list: false,
         };
         let mut measures = true;
@@ -69,16 +86,21 @@ impl Options {
             match word.as_str() {
                 "--list" => options.list = true,
                 "--report" => measures = false,
-                "--rounds" => options.effort.rounds = value(&word, words.next())?,
-                "--seconds" => options.effort.seconds = value(&word, words.next())?,
+                "--rounds" => options.rounds = Some(value(&word, words.next())?),
+                "--seconds" => options.seconds = value(&word, words.next())?,
+                "--against" => options.against = Some(build(words.next())?),
                 name => {
-                    let found = SCENARIOS.iter().find(|scenario| scenario.name == name);
-                    let unknown = || format!("no scenario {name:?}: see --list");
-                    options.scenarios.push(found.ok_or_else(unknown)?);
+                    let before = options.scenarios.len();
+                    let selected =
+                        SCENARIOS.iter().filter(|scenario| scenario.is_selected_by(name));
+                    options.scenarios.extend(selected);
+                    if options.scenarios.len() == before {
+                        return Err(format!("no scenario {name:?}: see --list"));
+                    }
                 }
             }
         }
-        if options.effort.rounds == 0 || options.effort.seconds <= 0.0 {
+        if options.rounds == Some(0) || options.seconds <= 0.0 {
             return Err("nothing is measured in no time".into());
         }
         if options.scenarios.is_empty() && measures {
@@ -91,6 +113,16 @@ impl Options {
 fn value<T: std::str::FromStr>(option: &str, word: Option<String>) -> Result<T, String> {
     let word = word.ok_or_else(|| format!("{option} needs a number"))?;
     word.parse().map_err(|_| format!("{option} needs a number, not {word:?}"))
+}
+
+/// Returns the absolute path of a directory with another build: servers run in another working directory.
+fn build(word: Option<String>) -> Result<PathBuf, String> {
+    let directory = word.ok_or("--against needs a directory")?;
+    let path = PathBuf::from(&directory);
+    if !path.join("host").is_file() {
+        return Err(format!("--against {directory}: this directory contains no host"));
+    }
+    path.canonicalize().map_err(|error| format!("--against {directory}: {error}"))
 }
 
 /// An odd number has a median that was measured.

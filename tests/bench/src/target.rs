@@ -15,6 +15,8 @@ pub struct Target {
     pub against: Against,
     /// Bound.
     pub bound: Bound,
+    /// Least number of rounds that decide it.
+    pub rounds: usize,
 }
 
 /// What a figure is compared with.
@@ -33,6 +35,8 @@ pub enum Against {
 pub enum Bound {
     /// At most this.
     AtMost(f64),
+    /// Less than this.
+    Below(f64),
     /// At least this.
     AtLeast(f64),
 }
@@ -42,8 +46,19 @@ pub enum Bound {
 pub struct Verdict {
     /// Value.
     pub found: Spread,
-    /// Whether its median is within the bound.
-    pub met: bool,
+    /// What follows from its median.
+    pub decision: Decision,
+}
+
+/// Whether a target is met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// It is within the bound.
+    Met,
+    /// It is not.
+    Missed,
+    /// Open: only this number of rounds was measured.
+    TooFewRounds(usize),
 }
 
 impl Target {
@@ -57,9 +72,15 @@ impl Target {
         };
         let met = match self.bound {
             Bound::AtMost(limit) => found.median <= limit,
+            Bound::Below(limit) => found.median < limit,
             Bound::AtLeast(limit) => found.median >= limit,
         };
-        Some(Verdict { found, met })
+        let decision = match ours.figures.get(&self.metric).map_or(0, Vec::len) {
+            rounds if rounds < self.rounds => Decision::TooFewRounds(rounds),
+            _ if met => Decision::Met,
+            _ => Decision::Missed,
+        };
+        Some(Verdict { found, decision })
     }
 }
 
@@ -126,7 +147,48 @@ pub fn targets() -> Vec<Target> {
         targets.push(at_most("idle", class, Metric::PerIdle, Against::Nothing, 2048.0));
         targets.push(at_least("idle", class, Metric::RateKept, 0.9));
     }
+    targets.extend(django());
+    targets.extend(asgi());
     targets
+}
+
+/// Returns the least number of rounds that decide all targets of a scenario.
+pub fn rounds_of(scenario: &str) -> usize {
+    let of_scenario = targets().into_iter().filter(|target| target.scenario == scenario);
+    of_scenario.map(|target| target.rounds).max().unwrap_or(1)
+}
+
+/// Debian's interpreter, to which no library is linked, against servers that link their own or use it too.
+fn django() -> Vec<Target> {
+    let mut targets =
+        vec![cpu("django", "Jimu sync, Debian's python3", "gunicorn sync, Debian's python3", 1.0)];
+    for class in ["Jimu gthread, Debian's python3", "Jimu gevent, Debian's python3"] {
+        for peer in ["bjoern, Debian's python3", "uWSGI, Debian's python3"] {
+            targets.push(cpu("django", class, peer, 1.0));
+        }
+    }
+    in_rounds(targets)
+}
+
+fn asgi() -> Vec<Target> {
+    let mut targets = vec![
+        cpu("asgi-hello", ASGI, "uvicorn", 0.5),
+        cpu("asgi-hello", ASGI, "granian", 0.8),
+        cpu("asgi-hello", ASGI, "gunicorn asgi", 0.4),
+        cpu("asgi-hello", ASGI, "fastpysgi", 1.0),
+        cpu("asgi-websocket", ASGI, "uvicorn", 0.5),
+    ];
+    for peer in ["uvicorn", "granian", "gunicorn asgi", "hypercorn", "fastpysgi"] {
+        let target = cpu("asgi-fastapi", ASGI, peer, 1.0);
+        targets.push(Target { bound: Bound::Below(1.0), ..target });
+    }
+    let mut targets = in_rounds(targets);
+    targets.push(at_most("asgi-memory", ASGI, Metric::Memory, Against::Ratio("uvicorn"), 0.6));
+    targets
+}
+
+fn in_rounds(targets: Vec<Target>) -> Vec<Target> {
+    targets.into_iter().map(|target| Target { rounds: ROUNDS, ..target }).collect()
 }
 
 fn cpu(scenario: &'static str, ours: &'static str, peer: &'static str, limit: f64) -> Target {
@@ -140,13 +202,17 @@ fn at_most(
     against: Against,
     limit: f64,
 ) -> Target {
-    Target { scenario, ours, metric, against, bound: Bound::AtMost(limit) }
+    Target { scenario, ours, metric, against, bound: Bound::AtMost(limit), rounds: 1 }
 }
 
 fn at_least(scenario: &'static str, ours: &'static str, metric: Metric, limit: f64) -> Target {
-    Target { scenario, ours, metric, against: Against::Nothing, bound: Bound::AtLeast(limit) }
+    let (against, bound) = (Against::Nothing, Bound::AtLeast(limit));
+    Target { scenario, ours, metric, against, bound, rounds: 1 }
 }
 
+/// Ratios near their bounds need as many.
+const ROUNDS: usize = 15;
+const ASGI: &str = "Jimu asgi";
 const COOPERATIVE: [&str; 3] = ["Jimu eventlet", "Jimu gevent", "Jimu pywsgi"];
 const COOPERATIVE_NATIVE: [&str; 3] =
     ["Jimu eventlet, native", "Jimu gevent, native", "Jimu pywsgi, native"];
@@ -154,6 +220,8 @@ const COOPERATIVE_NATIVE: [&str; 3] =
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contender::Role;
+    use crate::result::Row;
     use crate::scenario::{Entry, SCENARIOS};
 
     #[test]
@@ -170,5 +238,22 @@ mod tests {
                 assert!(names.iter().any(|known| known == name), "{name} in {target:?}");
             }
         }
+    }
+
+    #[test]
+    fn too_few_rounds_decide_nothing() {
+        let target =
+            Target { bound: Bound::Below(1.0), rounds: 2, ..cpu("s", "ours", "peer", 1.0) };
+        let mut rows = ["ours", "peer"].map(|name| Row::new(name.into(), Role::Ours));
+        let mut decisions = Vec::new();
+        for (ours, peer) in [(1.0, 2.0), (1.0, 3.0), (8.0, 8.0), (8.0, 8.0), (8.0, 8.0)] {
+            rows[0].push(Metric::Cpu, ours);
+            rows[1].push(Metric::Cpu, peer);
+            let (scenario, absent) = ("s".into(), Vec::new());
+            let measured = Measured { scenario, day: 0, load: 0.0, rows: rows.to_vec(), absent };
+            decisions.push(target.verdict(&measured).unwrap().decision);
+        }
+        assert_eq!(decisions[..2], [Decision::TooFewRounds(1), Decision::Met]);
+        assert_eq!(decisions[4], Decision::Missed, "1.0 is not below 1.0");
     }
 }

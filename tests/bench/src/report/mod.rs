@@ -3,15 +3,15 @@
 
 mod notes;
 mod plot;
+mod table;
 mod verdicts;
 
 use std::fmt::Write as _;
 use std::path::Path;
 use std::{fs, io};
 
-use crate::contender::Role;
 use crate::machine;
-use crate::result::{Measured, Metric, Row, Spread};
+use crate::result::{Measured, Metric, Spread};
 use crate::scenario::{SCENARIOS, Scenario};
 use crate::setup::Setup;
 
@@ -23,6 +23,14 @@ pub fn write(kept: &Path, docs: &Path, setup: &Setup) -> io::Result<()> {
         .collect();
     fs::write(docs.join("performance.svg"), plot::svg(&all))?;
     fs::write(docs.join("performance.md"), page(&all, setup))
+}
+
+/// Returns the table of one scenario, its targets, and the ratios to the other build, for the terminal.
+pub fn summary(scenario: &Scenario, measured: &Measured) -> String {
+    let mut text = section(scenario, measured);
+    text.push_str(&verdicts::of_scenario(scenario, measured));
+    text.push_str(&verdicts::against_other_build(measured));
+    text
 }
 
 fn page(all: &[(&Scenario, Measured)], setup: &Setup) -> String {
@@ -51,7 +59,7 @@ fn section(scenario: &Scenario, measured: &Measured) -> String {
     let (name, load) = (scenario.name, number(measured.load));
     let _ = writeln!(text, "`cargo xtask bench {name}`, {date}, rounds: {rounds}, load: {load}.\n");
     if let Some(ranking) = ranking(measured) {
-        text.push_str(&table(measured, ranking));
+        text.push_str(&table::text(measured, ranking));
     }
     for row in measured.rows.iter().filter(|row| row.failed > 0) {
         let _ = writeln!(text, "{}: {} requests failed.\n", row.name, row.failed);
@@ -59,38 +67,6 @@ fn section(scenario: &Scenario, measured: &Measured) -> String {
     for line in &measured.absent {
         let _ = writeln!(text, "Not measured: {line}.\n");
     }
-    text
-}
-
-fn table(measured: &Measured, ranking: Metric) -> String {
-    let mut rows: Vec<&Row> = measured.rows.iter().collect();
-    let rank = |row: &Row| row.spread(ranking).map_or(f64::MAX, |spread| spread.median);
-    rows.sort_by(|a, b| rank(a).total_cmp(&rank(b)));
-    let metrics = metrics(measured);
-    let reference = rows.iter().copied().find(|row| row.role == Role::Ours);
-
-    let mut text = String::from("| server |");
-    for metric in &metrics {
-        let _ = write!(text, " {} |", metric.title());
-        if *metric == ranking {
-            let name = reference.map_or("", |row| row.name.as_str());
-            let _ = write!(text, " × {name} |");
-        }
-    }
-    let _ = writeln!(text, "\n| --- |{}", " ---: |".repeat(metrics.len() + 1));
-    for row in rows {
-        let _ = write!(text, "| {} |", row.name);
-        for metric in &metrics {
-            let value = row.spread(*metric).map_or(String::new(), |spread| number(spread.median));
-            let _ = write!(text, " {value} |");
-            if *metric == ranking {
-                let ratio = reference.and_then(|reference| row.ratio(reference, ranking));
-                let _ = write!(text, " {} |", ratio.map_or(String::new(), spread));
-            }
-        }
-        text.push('\n');
-    }
-    text.push('\n');
     text
 }
 
@@ -139,6 +115,7 @@ round, then reported as their median with minimum and maximum in parentheses, be
 round affects both sides. The load average shows how much activity there was; above about 2.5 on two processors, rates,
 latencies and shares of an ideal rate mean little. CPU time is the user and system time of all processes of a server.
 Threaded classes have 8 threads. The bare epoll loop parses nothing and responds with a constant; it stands for
-the lowest possible cost.
+the lowest possible cost. The Django project is served by `python3` on PATH, and by Debian's `/usr/bin/python3`, which
+is linked statically; each has a virtual environment, in which uWSGI and bjoern are built. ASGI servers run on uvloop.
 
 ";

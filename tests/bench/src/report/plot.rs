@@ -41,6 +41,7 @@ pub(super) fn svg(all: &[(&Scenario, Measured)]) -> String {
 fn bar(row: &Row, value: f64, share: f64, y: u32) -> String {
     let colour = match row.role {
         Role::Ours => "#b5482f",
+        Role::OtherBuild => "#d9a08f",
         Role::Peer => "#8c9aa5",
         Role::Floor => "#cdd5db",
     };
@@ -63,7 +64,7 @@ fn escaped(text: &str) -> String {
 const WIDTH: u32 = 900;
 const MARGIN: u32 = 16;
 /// Where bars start: after the names.
-const LEFT: u32 = 190;
+const LEFT: u32 = 250;
 /// Room for the number after the longest bar.
 const RIGHT: u32 = 70;
 const BAR: u32 = 18;

@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 
 use super::{notes, number, ranking, spread};
-use crate::contender::Role;
+use crate::contender::{OTHER_BUILD, Role};
 use crate::result::{Measured, Metric, Row};
-use crate::scenario::Scenario;
-use crate::target::{Against, Bound, targets};
+use crate::scenario::{ON_DEBIAN, Scenario};
+use crate::target::{Against, Bound, Decision, Target, targets};
 
 /// Returns the table of targets.
 pub(super) fn asked_for(all: &[(&Scenario, Measured)]) -> String {
@@ -15,28 +15,62 @@ pub(super) fn asked_for(all: &[(&Scenario, Measured)]) -> String {
          | scenario | metric | target | measured | |\n| --- | --- | --- | --- | --- |\n",
     );
     for target in targets() {
-        let verdict = all
-            .iter()
-            .find(|(scenario, _)| scenario.name == target.scenario)
-            .and_then(|(_, measured)| target.verdict(measured));
-        let title = target.metric.title();
-        let figure = match target.against {
-            Against::Nothing => format!("{}: {title}", target.ours),
-            Against::Ratio(peer) => format!("{} / {peer}: {title}", target.ours),
-            Against::Difference(peer) => format!("{} − {peer}: {title}", target.ours),
-        };
-        let asked = match target.bound {
-            Bound::AtMost(limit) => format!("≤ {}", number(limit)),
-            Bound::AtLeast(limit) => format!("≥ {}", number(limit)),
-        };
-        let (found, met) = match verdict {
-            Some(verdict) if verdict.met => (spread(verdict.found), "met".to_owned()),
-            Some(verdict) => (spread(verdict.found), not_met(target.scenario)),
-            None => (String::new(), "not measured".to_owned()),
-        };
-        let _ = writeln!(text, "| {} | {figure} | {asked} | {found} | {met} |", target.scenario);
+        let measured = all.iter().find(|(scenario, _)| scenario.name == target.scenario);
+        let [figure, asked, found, decision] =
+            cells(&target, measured.map(|(_, measured)| measured));
+        let _ =
+            writeln!(text, "| {} | {figure} | {asked} | {found} | {decision} |", target.scenario);
     }
     text.push('\n');
+    text
+}
+
+/// Returns one line for each target of a scenario.
+pub(super) fn of_scenario(scenario: &Scenario, measured: &Measured) -> String {
+    let mut text = String::new();
+    for target in targets().iter().filter(|target| target.scenario == scenario.name) {
+        let [figure, asked, found, decision] = cells(target, Some(measured));
+        let result = if found.is_empty() { decision } else { format!("{found}, {decision}") };
+        let _ = writeln!(text, "{figure} {asked}: {result}");
+    }
+    text
+}
+
+/// Returns what is compared, the bound, the figure and the decision.
+fn cells(target: &Target, measured: Option<&Measured>) -> [String; 4] {
+    let title = target.metric.title();
+    let figure = match target.against {
+        Against::Nothing => format!("{}: {title}", target.ours),
+        Against::Ratio(peer) => format!("{} / {peer}: {title}", target.ours),
+        Against::Difference(peer) => format!("{} − {peer}: {title}", target.ours),
+    };
+    let asked = match target.bound {
+        Bound::AtMost(limit) => format!("≤ {}", number(limit)),
+        Bound::Below(limit) => format!("< {}", number(limit)),
+        Bound::AtLeast(limit) => format!("≥ {}", number(limit)),
+    };
+    let Some(verdict) = measured.and_then(|measured| target.verdict(measured)) else {
+        return [figure, asked, String::new(), "not measured".into()];
+    };
+    let decision = match verdict.decision {
+        Decision::Met => "met".into(),
+        Decision::Missed => not_met(target.scenario),
+        Decision::TooFewRounds(rounds) => format!("open: {rounds} of {} rounds", target.rounds),
+    };
+    [figure, asked, spread(verdict.found), decision]
+}
+
+/// Returns, for each class of the other build, the figure of this build divided by that one's.
+pub(super) fn against_other_build(measured: &Measured) -> String {
+    let mut text = String::new();
+    let Some(metric) = ranking(measured) else { return text };
+    for other in measured.rows.iter().filter(|row| row.role == Role::OtherBuild) {
+        let ours = measured.row(&other.name.replace(OTHER_BUILD, ""));
+        if let Some(ratio) = ours.and_then(|ours| ours.ratio(other, metric)) {
+            let (name, title) = (&other.name, metric.title());
+            let _ = writeln!(text, "this build / {name}: {title}: {}", spread(ratio));
+        }
+    }
     text
 }
 
@@ -81,7 +115,8 @@ fn ahead_of(ours: &Row, measured: &Measured, metric: Metric) -> Vec<String> {
         .collect()
 }
 
-/// nginx runs no Python, and the Python servers nothing else.
+/// nginx runs no Python, and the Python servers nothing else, with one of two interpreters.
 fn serves_the_same(ours: &Row, peer: &Row) -> bool {
     ours.name.contains("native") == (peer.name == "nginx")
+        && ours.name.ends_with(ON_DEBIAN) == peer.name.ends_with(ON_DEBIAN)
 }

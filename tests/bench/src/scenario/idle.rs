@@ -10,7 +10,7 @@ use crate::result::{Metric, Row};
 /// Each round has a new server: the memory of earlier idle connections would stay with it.
 pub(super) fn measure(stage: &Stage<'_>, connections: usize) -> Outcome {
     let new_row = |entry: Entry| (entry, Row::new(entry.name(), entry.contender.role()));
-    let mut rows: Vec<_> = stage.scenario.entries().map(new_row).collect();
+    let mut rows: Vec<_> = stage.entries().map(new_row).collect();
     let mut absent = Vec::new();
     for round in 0..stage.effort.rounds {
         rows.retain_mut(|(entry, row)| match take_turn(stage, *entry, row, connections) {

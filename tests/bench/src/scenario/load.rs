@@ -3,7 +3,7 @@
 use super::scrape::Scraper;
 use super::{Kind, Outcome, Runner, Stage};
 use crate::contender::{Contender, metrics_of};
-use crate::load::{Plan, run};
+use crate::load::{Message, Plan, handshake, run};
 use crate::proc;
 use crate::result::Metric;
 
@@ -74,12 +74,19 @@ fn take_turn(stage: &Stage<'_>, runner: &mut Runner, requests: u64) -> std::io::
 }
 
 fn plan(stage: &Stage<'_>, runner: &Runner, requests: u64) -> Plan {
-    let (connections, keep_alive) = match stage.scenario.kind {
-        Kind::Load { connections, keep_alive } => (connections, keep_alive),
-        Kind::Pauses { connections, .. } => (connections, true),
-        _ => (1, true),
-    };
-    let request = runner.request.clone();
     let address = runner.server.address;
-    Plan { address, request, requests, connections, keep_alive, message: None }
+    let request = runner.request.clone();
+    let plan = Plan { address, request, requests, connections: 1, keep_alive: true, message: None };
+    match stage.scenario.kind {
+        Kind::Load { connections, keep_alive } => Plan { connections, keep_alive, ..plan },
+        Kind::Pauses { connections, .. } => Plan { connections, ..plan },
+        Kind::WebSocket { connections } => {
+            let message = Some(Message::of_length(MESSAGE));
+            Plan { connections, request: handshake(address), message, ..plan }
+        }
+        _ => plan,
+    }
 }
+
+/// A short line of a chat, or of a protocol like it.
+const MESSAGE: u8 = 64;

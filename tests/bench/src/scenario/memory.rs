@@ -15,7 +15,7 @@ use crate::{load, proc};
 pub(super) fn measure(stage: &Stage<'_>) -> Outcome {
     let mut rows = Vec::new();
     let mut absent = Vec::new();
-    for entry in stage.scenario.entries() {
+    for entry in stage.entries() {
         match stage.start(entry).and_then(|server| take_turn(stage, entry, &server)) {
             Ok(row) => rows.push(row),
             Err(why) => absent.push(stage.absence(entry, &why)),

@@ -25,6 +25,7 @@ use std::time::SystemTime;
 
 pub use self::table::{SCENARIOS, Scenario};
 use crate::contender::{App, BIG_FILE, Contender, Serving};
+use crate::environment::Python;
 use crate::machine;
 use crate::result::{Measured, Row};
 use crate::server::{Fault, Server};
@@ -35,7 +36,7 @@ use crate::setup::Setup;
 struct Request {
     /// Target for each kind of application that does the same work.
     native: &'static str,
-    wsgi: &'static str,
+    python: &'static str,
     /// Number of body bytes.
     body: usize,
 }
@@ -47,6 +48,8 @@ enum Kind {
     Load { connections: usize, keep_alive: bool },
     /// The same with each request pausing for this number of milliseconds.
     Pauses { connections: usize, pause_ms: u64 },
+    /// As many echoed messages as possible, over this number of connections.
+    WebSocket { connections: usize },
     /// This number of idle connections beside some busy ones.
     Idle { connections: usize },
     /// This number of workers, with the application loaded before they are forked.
@@ -64,14 +67,21 @@ pub struct Entry {
     pub contender: Contender,
     /// Application.
     pub app: App,
+    /// Interpreter of a Python application.
+    pub python: Python,
 }
 
 impl Entry {
     /// Returns the name for the tables. Peers serve only one kind of application.
     pub fn name(self) -> String {
         let native = self.app == App::Native
-            && matches!(self.contender, Contender::Jimu(_) | Contender::Metered(_));
-        format!("{}{}", self.contender.name(), if native { ", native" } else { "" })
+            && matches!(
+                self.contender,
+                Contender::Jimu(_) | Contender::OtherBuild(_) | Contender::Metered(_)
+            );
+        let native = if native { ", native" } else { "" };
+        let python = if self.python == Python::Debian { ON_DEBIAN } else { "" };
+        format!("{}{native}{python}", self.contender.name())
     }
 }
 
@@ -90,7 +100,7 @@ pub fn measure(scenario: &Scenario, setup: &Setup, effort: Effort) -> io::Result
     std::fs::write(directory.path().join(BIG_FILE), vec![b'x'; 1 << 20])?;
     let stage = Stage { scenario, setup, effort, directory: directory.path() };
     let (rows, absent) = match scenario.kind {
-        Kind::Load { .. } | Kind::Pauses { .. } => load::measure(&stage),
+        Kind::Load { .. } | Kind::Pauses { .. } | Kind::WebSocket { .. } => load::measure(&stage),
         Kind::Idle { connections } => idle::measure(&stage, connections),
         Kind::Memory { .. } => memory::measure(&stage),
         Kind::Start => start::measure(&stage),
@@ -122,11 +132,24 @@ struct Runner {
 type Outcome = (Vec<Row>, Vec<String>);
 
 impl Stage<'_> {
+    /// Contenders. Each class of the other build, if there is one, runs next to the same class of this one.
+    fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
+        self.scenario.entries().flat_map(|entry| {
+            let other = match entry.contender {
+                Contender::Jimu(class) if self.setup.has_other_build() => {
+                    Some(Entry { contender: Contender::OtherBuild(class), ..entry })
+                }
+                _ => None,
+            };
+            std::iter::once(entry).chain(other)
+        })
+    }
+
     /// Starts all contenders.
     fn start_all(&self) -> (Vec<Runner>, Vec<String>) {
         let mut runners = Vec::new();
         let mut absent = Vec::new();
-        for entry in self.scenario.entries() {
+        for entry in self.entries() {
             match self.start(entry) {
                 Ok(server) => {
                     let request = self.request(entry, server.address);
@@ -143,13 +166,16 @@ impl Stage<'_> {
     fn start(&self, entry: Entry) -> Result<Server, String> {
         let (connections, keep_alive, workers) = match self.scenario.kind {
             Kind::Load { connections, keep_alive } => (connections, keep_alive, 1),
-            Kind::Pauses { connections, .. } => (connections, true, 1),
+            Kind::Pauses { connections, .. } | Kind::WebSocket { connections } => {
+                (connections, true, 1)
+            }
             Kind::Idle { connections } => (connections + idle::BUSY, true, 1),
             Kind::Memory { workers } => (0, true, workers),
             Kind::Start | Kind::Parse => (0, true, 1),
         };
         let serving = Serving {
             app: entry.app,
+            python: entry.python,
             keep_alive,
             workers,
             preload: workers > 1,
@@ -169,8 +195,8 @@ impl Stage<'_> {
 
     /// Returns the request for this contender.
     fn request(&self, entry: Entry, address: SocketAddr) -> Vec<u8> {
-        let Request { native, wsgi, body } = self.scenario.request;
-        let target = if entry.app == App::Native { native } else { wsgi };
+        let Request { native, python, body } = self.scenario.request;
+        let target = if entry.app == App::Native { native } else { python };
         let keep_alive = !matches!(self.scenario.kind, Kind::Load { keep_alive: false, .. });
         let close = if keep_alive { "" } else { "Connection: close\r\n" };
         let (method, length) = match body {
@@ -192,3 +218,6 @@ impl Stage<'_> {
         line
     }
 }
+
+/// End of the names of contenders that serve with Debian's interpreter.
+pub const ON_DEBIAN: &str = ", Debian's python3";

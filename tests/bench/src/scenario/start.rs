@@ -7,7 +7,7 @@ use crate::result::{Metric, Row};
 pub(super) fn measure(stage: &Stage<'_>) -> Outcome {
     let mut rows = Vec::new();
     let mut absent = Vec::new();
-    for entry in stage.scenario.entries() {
+    for entry in stage.entries() {
         match stage.start(entry) {
             Ok(_) => rows.push((entry, Row::new(entry.name(), entry.contender.role()))),
             Err(why) => absent.push(stage.absence(entry, &why)),

@@ -1,7 +1,10 @@
 //! The table of scenarios.
 
+mod asgi;
+
 use super::{Entry, Kind, Request};
 use crate::contender::{App, Contender};
+use crate::environment::Python;
 
 /// One line of the table.
 #[derive(Debug)]
@@ -17,17 +20,30 @@ pub struct Scenario {
     /// Contenders that serve a native application, or respond without one.
     native: &'static [Contender],
     /// Contenders that serve a Python application, and which.
-    wsgi: (&'static str, &'static [Contender]),
+    python: &'static [(Served, &'static [Contender])],
+}
+
+/// A Python application and its interpreter.
+#[derive(Clone, Copy, Debug)]
+struct Served {
+    app: App,
+    python: Python,
 }
 
 impl Scenario {
     /// Contenders. Empty if no server takes part.
     pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
-        let native = self.native.iter().map(|&contender| Entry { contender, app: App::Native });
-        let (app, contenders) = self.wsgi;
-        native.chain(
-            contenders.iter().map(move |&contender| Entry { contender, app: App::Wsgi(app) }),
-        )
+        let entry = |contender, app, python| Entry { contender, app, python };
+        let native = self.native.iter().map(move |&one| entry(one, App::Native, Python::Usual));
+        native.chain(self.python.iter().flat_map(move |&(served, contenders)| {
+            contenders.iter().map(move |&one| entry(one, served.app, served.python))
+        }))
+    }
+
+    /// Returns whether a word of the command line selects it: its name, or that of its group, which is the part
+    /// of the name before a hyphen.
+    pub fn is_selected_by(&self, word: &str) -> bool {
+        self.name == word || self.name.split_once('-').is_some_and(|(group, _)| group == word)
     }
 }
 
@@ -39,7 +55,7 @@ pub const SCENARIOS: &[Scenario] = &[
         kind: KEPT_ALIVE,
         request: HELLO,
         native: &[Jimu("gthread"), Jimu("eventlet"), Jimu("gevent"), Jimu("pywsgi"), Nginx, Bare],
-        wsgi: NONE,
+        python: &[],
     },
     Scenario {
         name: "hello-wsgi",
@@ -47,7 +63,7 @@ pub const SCENARIOS: &[Scenario] = &[
         kind: KEPT_ALIVE,
         request: HELLO,
         native: &[],
-        wsgi: (APP, KEEPING),
+        python: &[(APP, KEEPING)],
     },
     Scenario {
         name: "close-native",
@@ -63,7 +79,7 @@ pub const SCENARIOS: &[Scenario] = &[
             Nginx,
             Bare,
         ],
-        wsgi: NONE,
+        python: &[],
     },
     Scenario {
         name: "close-wsgi",
@@ -71,42 +87,42 @@ pub const SCENARIOS: &[Scenario] = &[
         kind: Kind::Load { connections: 32, keep_alive: false },
         request: HELLO,
         native: &[],
-        wsgi: (APP, ALL),
+        python: &[(APP, ALL)],
     },
     Scenario {
         name: "json",
         title: "10 KB of JSON, keep-alive, WSGI",
         kind: KEPT_ALIVE,
-        request: Request { native: "/json", wsgi: "/json", body: 0 },
+        request: Request { native: "/json", python: "/json", body: 0 },
         native: &[],
-        wsgi: (APP, KEEPING),
+        python: &[(APP, KEEPING)],
     },
     Scenario {
         name: "file",
         title: "A file of 1 MB, keep-alive",
         kind: Kind::Load { connections: 8, keep_alive: true },
-        request: Request { native: "/file?path=megabyte", wsgi: "/file", body: 0 },
+        request: Request { native: "/file?path=megabyte", python: "/file", body: 0 },
         native: &[Jimu("gthread"), Jimu("gevent"), Nginx],
-        wsgi: (APP, KEEPING),
+        python: &[(APP, KEEPING)],
     },
     Scenario {
         name: "upload",
         title: "An upload of 1 MB, keep-alive, WSGI",
         kind: Kind::Load { connections: 8, keep_alive: true },
-        request: Request { native: "/echo", wsgi: "/upload", body: 1 << 20 },
+        request: Request { native: "/echo", python: "/upload", body: 1 << 20 },
         native: &[],
-        wsgi: (APP, KEEPING),
+        python: &[(APP, KEEPING)],
     },
     Scenario {
         name: "sleep",
         title: "1,000 clients, each request sleeps for 100 ms",
         kind: Kind::Pauses { connections: 1000, pause_ms: 100 },
-        request: Request { native: "/sleep?ms=100", wsgi: "/sleep", body: 0 },
+        request: Request { native: "/sleep?ms=100", python: "/sleep", body: 0 },
         native: &[Jimu("eventlet"), Jimu("gevent"), Jimu("pywsgi")],
-        wsgi: (
+        python: &[(
             APP,
             &[Jimu("eventlet"), Jimu("gevent"), Jimu("pywsgi"), Gunicorn("gevent"), Pywsgi],
-        ),
+        )],
     },
     Scenario {
         name: "idle",
@@ -114,7 +130,7 @@ pub const SCENARIOS: &[Scenario] = &[
         kind: Kind::Idle { connections: 10_000 },
         request: HELLO,
         native: &[Jimu("gthread"), Jimu("eventlet"), Jimu("gevent"), Jimu("pywsgi"), Nginx],
-        wsgi: (
+        python: &[(
             APP,
             &[
                 Jimu("gthread"),
@@ -125,7 +141,7 @@ pub const SCENARIOS: &[Scenario] = &[
                 Gunicorn("gevent"),
                 Granian,
             ],
-        ),
+        )],
     },
     Scenario {
         name: "django",
@@ -133,15 +149,15 @@ pub const SCENARIOS: &[Scenario] = &[
         kind: KEPT_ALIVE,
         request: HELLO,
         native: &[],
-        wsgi: (DJANGO, KEEPING),
+        python: &[(DJANGO, DJANGO_SERVERS), (DJANGO_ON_DEBIAN, DJANGO_SERVERS)],
     },
     Scenario {
         name: "memory",
         title: "Memory of 4 workers with a preloaded Django project, and of the first process when idle",
         kind: Kind::Memory { workers: 4 },
-        request: Request { native: "/", wsgi: "/admin/login/", body: 0 },
+        request: Request { native: "/", python: "/admin/login/", body: 0 },
         native: &[Jimu("sync")],
-        wsgi: (
+        python: &[(
             DJANGO,
             &[
                 Jimu("sync"),
@@ -152,7 +168,7 @@ pub const SCENARIOS: &[Scenario] = &[
                 Gunicorn("gevent"),
                 Uwsgi,
             ],
-        ),
+        )],
     },
     Scenario {
         name: "start",
@@ -160,7 +176,7 @@ pub const SCENARIOS: &[Scenario] = &[
         kind: Kind::Start,
         request: HELLO,
         native: &[Jimu("sync"), Jimu("gthread"), Jimu("gevent"), Nginx, Bare],
-        wsgi: (APP, &[Jimu("sync"), Gunicorn("sync"), Granian, Uwsgi, Bjoern]),
+        python: &[(APP, &[Jimu("sync"), Gunicorn("sync"), Granian, Uwsgi, Bjoern])],
     },
     Scenario {
         name: "block-close",
@@ -168,7 +184,7 @@ pub const SCENARIOS: &[Scenario] = &[
         kind: Kind::Load { connections: 32, keep_alive: false },
         request: HELLO,
         native: &[Jimu("sync"), Linked("sync")],
-        wsgi: NONE,
+        python: &[],
     },
     Scenario {
         name: "block-kept",
@@ -176,7 +192,7 @@ pub const SCENARIOS: &[Scenario] = &[
         kind: KEPT_ALIVE,
         request: HELLO,
         native: &[Jimu("gthread"), Linked("gthread")],
-        wsgi: NONE,
+        python: &[],
     },
     Scenario {
         name: "metrics",
@@ -184,7 +200,7 @@ pub const SCENARIOS: &[Scenario] = &[
         kind: KEPT_ALIVE,
         request: HELLO,
         native: &[Jimu("gthread"), Metered("gthread"), Jimu("gevent"), Metered("gevent")],
-        wsgi: NONE,
+        python: &[],
     },
     Scenario {
         name: "parse",
@@ -192,17 +208,25 @@ pub const SCENARIOS: &[Scenario] = &[
         kind: Kind::Parse,
         request: HELLO,
         native: &[],
-        wsgi: NONE,
+        python: &[],
     },
+    asgi::HELLO,
+    asgi::JSON,
+    asgi::ECHO,
+    asgi::SLEEP,
+    asgi::EVENTS,
+    asgi::WEBSOCKET,
+    asgi::FASTAPI,
+    asgi::MEMORY,
 ];
 
 use Contender::{Bare, Bjoern, Granian, Gunicorn, Jimu, Linked, Metered, Nginx, Pywsgi, Uwsgi};
 
-const HELLO: Request = Request { native: "/", wsgi: "/", body: 0 };
+const HELLO: Request = Request { native: "/", python: "/", body: 0 };
 const KEPT_ALIVE: Kind = Kind::Load { connections: 32, keep_alive: true };
-const APP: &str = "hello:application";
-const DJANGO: &str = "site_django:application";
-const NONE: (&str, &[Contender]) = (APP, &[]);
+const APP: Served = Served { app: App::Wsgi("hello:application"), python: Python::Usual };
+const DJANGO: Served = Served { app: App::Wsgi("site_django:application"), python: Python::Usual };
+const DJANGO_ON_DEBIAN: Served = Served { python: Python::Debian, ..DJANGO };
 /// Contenders that keep connections alive. Those that are compared run close to each other, so that a short
 /// disturbance of the machine affects both.
 const KEEPING: &[Contender] = &[
@@ -213,6 +237,21 @@ const KEEPING: &[Contender] = &[
     Bjoern,
     Jimu("pywsgi"),
     Uwsgi,
+    Gunicorn("gthread"),
+    Gunicorn("gevent"),
+    Pywsgi,
+];
+/// In the same order, with the class sync of both.
+const DJANGO_SERVERS: &[Contender] = &[
+    Jimu("eventlet"),
+    Jimu("gevent"),
+    Jimu("gthread"),
+    Bjoern,
+    Uwsgi,
+    Jimu("sync"),
+    Gunicorn("sync"),
+    Granian,
+    Jimu("pywsgi"),
     Gunicorn("gthread"),
     Gunicorn("gevent"),
     Pywsgi,
