@@ -36,11 +36,11 @@ fn header(first: u8, mask: u8, len: usize) -> Vec<u8> {
     match len {
         0..=125 => bytes.push(mask | len as u8),
         126..=0xffff => {
-            bytes.push(mask | 126);
+            bytes.push(mask | 0x7e);
             bytes.extend((len as u16).to_be_bytes());
         }
         _ => {
-            bytes.push(mask | 127);
+            bytes.push(mask | 0x7f);
             bytes.extend((len as u64).to_be_bytes());
         }
     }
