@@ -44,8 +44,8 @@ pub(crate) fn stage(linker: Linker, prefix: &Path, debug: Option<&Path>) -> Resu
         let file = format!("lib{}.so", library.replace('-', "_"));
         strip(&built.join(&file), &prefix.join("lib/host").join(&file), debug)?;
     }
-    for (name, arguments) in SCRIPTS {
-        files::write(&prefix.join("bin").join(name), &script(arguments), 0o755)?;
+    for (name, command, arguments) in SCRIPTS {
+        files::write(&prefix.join("bin").join(name), &script(command, arguments), 0o755)?;
     }
     documents(prefix)
 }
@@ -117,10 +117,12 @@ fn strip(from: &Path, to: &Path, debug: Option<&Path>) -> Result<(), String> {
     run(Command::new("strip").arg(to))
 }
 
-/// Returns a script that is another command of `host`. This is executed in place of the script, and so is what `ps`
-/// and the application see. Wheels contain no symbolic links.
-fn script(arguments: &str) -> String {
-    format!("#!/bin/sh\nexec \"$(dirname \"$(readlink -f \"$0\")\")/host\" {arguments}\"$@\"\n")
+/// Returns a script that is another name of a command. The command is executed in place of the script, and so is what
+/// `ps` and the application see. Wheels contain no symbolic links.
+fn script(command: &str, arguments: &str) -> String {
+    format!(
+        "#!/bin/sh\nexec \"$(dirname \"$(readlink -f \"$0\")\")/{command}\" {arguments}\"$@\"\n"
+    )
 }
 
 /// Writes manual pages and completions.
@@ -139,10 +141,10 @@ fn documents(prefix: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Commands that are scripts, with the first arguments of `host`. There are second names, because a DNS tool is called
-/// `host`, too.
-const SCRIPTS: [(&str, &str); 3] =
-    [("jimu", ""), ("hostctl", "--hostctl "), ("jimuctl", "--hostctl ")];
+/// Commands that are scripts, with the command and the first arguments that they stand for. There are second names,
+/// because a DNS tool is called `host`, too.
+const SCRIPTS: [(&str, &str, &str); 3] =
+    [("jimu", "host", ""), ("hostctl", "host", "--hostctl "), ("jimuctl", "hostctl", "")];
 /// Second names, and the manual pages to show for them.
 const PAGES: [(&str, &str); 2] = [("jimu", "host"), ("jimuctl", "hostctl")];
 /// Where shells look for completions.
