@@ -190,9 +190,9 @@ impl ConnectionEntry {
         let mut armed = self.armed.borrow_mut();
         let deadline = armed.deadline;
         let late = ready.is_timed_out() && deadline.is_past();
-        let reads = ready.is_readable() || armed.read_or_write && ready.is_writable();
+        let fires_read = ready.is_readable() || armed.read_or_write && ready.is_writable();
         let fires = [
-            (late || reads).then(|| armed.read.take()).flatten(),
+            (late || fires_read).then(|| armed.read.take()).flatten(),
             (late || ready.is_writable()).then(|| armed.write.take()).flatten(),
             ready.is_end().then(|| armed.on_disconnect.take()).flatten(),
         ];

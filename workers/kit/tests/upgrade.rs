@@ -95,7 +95,7 @@ fn accepted_bytes_need_no_further_write() {
         let (counted, count) = mpsc::channel();
         let app = move |exchange: &mut Exchange| {
             switch(exchange)?;
-            let part = [b'x'; 100_000];
+            let part = vec![b'x'; 100_000];
             let mut accepted = 0;
             while let Step::Ready(more) = exchange.poll_write(&part, None) {
                 accepted += more;
