@@ -17,7 +17,7 @@
 //! 2. [`Codec::receive`] on the bytes that arrive, until it returns `None`. It appends to a buffer what the protocol
 //!    demands in return: pongs and the Close frame.
 //! 3. [`Sender::message`] and the other methods of [`Sender`] append frames to a buffer. The caller writes it, and
-//!    stops to read while the client does not.
+//!    stops reading while the client does not read.
 //! 4. After an error, or once [`Codec::is_closed`], the caller writes what is left in the buffer, and closes the
 //!    connection.
 //!
@@ -57,8 +57,8 @@
 //!
 //! - Whatever the bytes and however they are split: no panic, and the same events and error.
 //! - A [`ProtocolError`] is final, and so is a Close frame, for the half that it concerns.
-//! - A message never needs more memory than twice `max_message_size`; memory is taken as bytes arrive, not as a
-//!   header announces them.
+//! - The buffer of a message has a capacity of at most about twice `max_message_size`. It grows as bytes arrive, not
+//!   when a header announces them.
 //! - Messages do not allocate while they fit into the buffers of those before them.
 
 #![forbid(unsafe_code)]
