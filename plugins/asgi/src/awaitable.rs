@@ -8,16 +8,15 @@ use python::{
     method, required,
 };
 
-use crate::operation::{Operation, Step};
-use crate::runtime::AsgiRuntime;
+use crate::operation::{Operation, Step, Subject};
 
 /// An operation that has completed without a result: there is one such object.
 pub(crate) struct Completed;
 
 /// An operation that may have to wait.
 pub(crate) struct Pending {
-    pub(crate) runtime: &'static AsgiRuntime,
-    pub(crate) target: Target,
+    /// What the request is.
+    pub(crate) subject: &'static dyn Subject,
     /// The object of the request.
     pub(crate) request: GlobalRef,
     pub(crate) operation: Cell<Operation>,
@@ -68,43 +67,15 @@ impl Native for Pending {
                 }
             }
             let request = self.request.get(py);
-            let step = self.step(py, &request)?;
+            let step = self.subject.step(py, &request, &mut *borrow(py, &self.operation)?)?;
             match step {
                 Step::Done => return Ok(None),
                 Step::Message(message) => return Err(PyErrSet::stop(&message)),
                 Step::Wait => {
-                    let future = self.new_future(py, &request)?;
+                    let future = self.subject.future(py, &request)?;
                     *borrow(py, &self.future)? = Some(future.iterator()?.store());
                 }
             }
-        }
-    }
-}
-
-/// What the operation is one of.
-#[derive(Clone, Copy)]
-pub(crate) enum Target {
-    /// An [`Http`](crate::http::Http).
-    Http,
-    /// A [`WebSocket`](crate::websocket::WebSocket).
-    WebSocket,
-}
-
-impl Pending {
-    fn step<'py>(&self, py: Python<'py>, request: &Object<'py>) -> PyResult<Step<'py>> {
-        let types = &self.runtime.types;
-        let mut operation = borrow(py, &self.operation)?;
-        match self.target {
-            Target::Http => types.http.value(request)?.step(py, &mut operation),
-            Target::WebSocket => types.websocket.value(request)?.step(py, &mut operation),
-        }
-    }
-
-    fn new_future<'py>(&self, py: Python<'py>, request: &Object<'py>) -> PyResult<Object<'py>> {
-        let types = &self.runtime.types;
-        match self.target {
-            Target::Http => types.http.value(request)?.future(py),
-            Target::WebSocket => types.websocket.value(request)?.future(py),
         }
     }
 }
@@ -115,17 +86,16 @@ fn borrow<'a, T>(py: Python<'_>, cell: &'a Cell<T>) -> PyResult<std::cell::RefMu
     })
 }
 
-/// Creates an object for an operation of a request.
-pub(crate) fn pending<'py>(
-    py: Python<'py>,
-    runtime: &'static AsgiRuntime,
-    target: Target,
-    request: &Object<'py>,
-    operation: Operation,
-) -> PyResult<Object<'py>> {
-    let request = request.clone().store();
-    let (operation, future) = (Cell::new(operation), Cell::new(None));
-    runtime.types.pending.make(py, Pending { runtime, target, request, operation, future })
+impl Pending {
+    /// Creates the value for an operation of a request.
+    pub(crate) fn new(
+        subject: &'static dyn Subject,
+        request: &Object<'_>,
+        operation: Operation,
+    ) -> Self {
+        let request = request.clone().store();
+        Self { subject, request, operation: Cell::new(operation), future: Cell::new(None) }
+    }
 }
 
 /// `send(value)`: what a task calls if it does not iterate.

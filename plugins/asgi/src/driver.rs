@@ -5,18 +5,17 @@ use std::cell::OnceCell;
 use std::ffi::CStr;
 use std::thread::{self, ThreadId};
 
-use ::websocket::handshake::{self, Offer, Refused};
 use python::clock::now_ns;
 use python::{
     Arguments, Exception, GlobalRef, Method, Native, NativeType, Object, PyErrSet, PyResult,
     Python, method, required,
 };
-use worker_api::{Engine, Exchange, Header, RequestHead};
+use worker_api::{Engine, Exchange, Header};
 
-use crate::awaitable::Target;
-use crate::http::Http;
-use crate::runtime::{AsgiRuntime, Open};
-use crate::websocket::WebSocket;
+use crate::http::{Http, HttpTypes};
+use crate::runtime::{AsgiRuntime, Open, Target};
+use crate::websocket::handshake::{is_upgrade, offer};
+use crate::websocket::{WebSocket, WebSocketTypes};
 
 /// Runs the loop until the engine has stopped.
 pub(crate) fn run<'py>(
@@ -27,6 +26,8 @@ pub(crate) fn run<'py>(
 ) -> PyResult<()> {
     let running = Running {
         runtime,
+        http: HttpTypes::new(py, runtime)?,
+        websocket: WebSocketTypes::new(py, runtime)?,
         engine,
         thread: thread::current().id(),
         callbacks: OnceCell::new(),
@@ -53,6 +54,8 @@ fn module(py: Python<'_>) -> PyResult<Object<'_>> {
 /// The value of the engine's object.
 struct Running {
     runtime: &'static AsgiRuntime,
+    http: &'static HttpTypes,
+    websocket: &'static WebSocketTypes,
     engine: Engine,
     /// The only thread that may use the engine.
     thread: ThreadId,
@@ -105,15 +108,13 @@ impl Running {
 
     /// Starts the task of an HTTP request.
     fn serve(&self, py: Python<'_>, callbacks: &Callbacks, exchange: Exchange) -> PyResult<()> {
-        let types = &self.runtime.types;
-        let http = Http::new(self.runtime, exchange);
+        let http = Http::new(self.http, exchange);
         let number = http.number;
-        let request = types.http.make(py, http)?;
-        let http = types.http.value(&request)?;
+        let request = self.http.http.make(py, http)?;
+        let http = self.http.http.value(&request)?;
         let start = || {
             let scope = http.scope(py)?;
-            let receive = types.http.bind(&types.receive, &request)?;
-            let send = types.http.bind(&types.send, &request)?;
+            let (receive, send) = self.http.functions(&request)?;
             callbacks.start.get(py).call([&request, &scope, &receive, &send])
         };
         let task = match start() {
@@ -140,8 +141,6 @@ impl Running {
         callbacks: &Callbacks,
         mut exchange: Exchange,
     ) -> PyResult<()> {
-        let runtime = self.runtime;
-        let types = &runtime.types;
         if let Err(refused) = offer(exchange.head()) {
             let (status, reason) = (refused.status(), refused.to_string());
             let headers = refused.headers().iter().map(|(name, value)| Header::new(name, value));
@@ -151,14 +150,13 @@ impl Running {
             }
             return Ok(());
         }
-        let socket = WebSocket::new(runtime, exchange);
+        let socket = WebSocket::new(self.websocket, exchange);
         let number = socket.number;
-        let request = types.websocket.make(py, socket)?;
-        let socket = types.websocket.value(&request)?;
+        let request = self.websocket.socket.make(py, socket)?;
+        let socket = self.websocket.socket.value(&request)?;
         let start = || {
             let scope = socket.scope(py)?;
-            let receive = types.websocket.bind(&types.receive_websocket, &request)?;
-            let send = types.websocket.bind(&types.send_websocket, &request)?;
+            let (receive, send) = self.websocket.functions(&request)?;
             callbacks.start.get(py).call([&request, &scope, &receive, &send])
         };
         let task = match start() {
@@ -168,7 +166,7 @@ impl Running {
                 return socket.end_task(py, Some(&exception)).map(drop);
             }
         };
-        let waker = runtime.gone_waker(number);
+        let waker = self.runtime.gone_waker(number);
         if socket.with_exchange(py, |exchange| exchange.on_disconnect(waker))?.is_some() {
             self.keep(py, number, Target::WebSocket, &request, task)?;
         }
@@ -195,16 +193,16 @@ impl Running {
         for number in runtime.take_woken() {
             let Some((target, request, _)) = self.open_request(py, number)? else { continue };
             match target {
-                Target::Http => runtime.types.http.value(&request)?.wake(py)?,
-                Target::WebSocket => runtime.types.websocket.value(&request)?.wake(py)?,
+                Target::Http => self.http.http.value(&request)?.wake(py)?,
+                Target::WebSocket => self.websocket.socket.value(&request)?.wake(py)?,
             }
         }
         for number in runtime.take_gone() {
             let Some((target, request, task)) = self.open_request(py, number)? else { continue };
             let is_late = match target {
-                Target::Http => runtime.types.http.value(&request)?.set_gone(py)?,
+                Target::Http => self.http.http.value(&request)?.set_gone(py)?,
                 Target::WebSocket => {
-                    runtime.types.websocket.value(&request)?.set_gone(py)?;
+                    self.websocket.socket.value(&request)?.set_gone(py)?;
                     false
                 }
             };
@@ -215,8 +213,8 @@ impl Running {
         if runtime.interpreter.drain.has_begun() && !self.has_drained.replace(true) {
             for (_, target, request) in self.all_open(py)? {
                 match target {
-                    Target::Http => runtime.types.http.value(&request)?.drain(py)?,
-                    Target::WebSocket => runtime.types.websocket.value(&request)?.drain(py)?,
+                    Target::Http => self.http.http.value(&request)?.drain(py)?,
+                    Target::WebSocket => self.websocket.socket.value(&request)?.drain(py)?,
                 }
             }
         }
@@ -307,25 +305,11 @@ fn tick<'py>(py: Python<'py>, running: &Running, _: &Arguments<'_, 'py>) -> PyRe
     let (runtime, now) = (running.runtime, now_ns());
     for (number, target, request) in running.all_open(py)? {
         if let Target::WebSocket = target
-            && runtime.types.websocket.value(&request)?.tick(py, now)?
+            && running.websocket.socket.value(&request)?.tick(py, now)?
             && let Some(open) = runtime.forget(py, number)?
         {
             drop((open.request.take(py), open.task.take(py)));
         }
     }
     Ok(py.none())
-}
-
-/// Returns whether a request asks for an upgrade to WebSocket.
-fn is_upgrade(head: &RequestHead<'_>) -> bool {
-    handshake::is_upgrade(head.fields().map(|(name, value)| (name.as_bytes(), value)))
-}
-
-/// Checks the handshake of a request.
-pub(crate) fn offer<'a>(head: &RequestHead<'a>) -> Result<Offer<'a>, Refused> {
-    Offer::parse(handshake::RequestHead {
-        method: head.method.as_str().as_bytes(),
-        http_version: (head.version.0 / 10, head.version.0 % 10),
-        headers: head.fields().map(|(name, value)| (name.as_bytes(), value)),
-    })
 }

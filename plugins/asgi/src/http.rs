@@ -6,19 +6,28 @@ use std::fs::File;
 use python::clock::now_ns;
 use python::fault::is_outside;
 use python::{
-    Arguments, Cell, Exception, GlobalRef, Method, Native, Object, PyErrSet, PyResult, Python,
-    method, required,
+    Arguments, Cell, Definition, Exception, GlobalRef, Method, Native, NativeType, Object,
+    PyErrSet, PyResult, Python, method, required,
 };
 use worker_api::{Exchange, Failure, FailureKind, Header, Step as Polled};
 
-use crate::awaitable::{Target, pending};
+use crate::awaitable::Pending;
 use crate::head::{Head, owned_headers};
-use crate::operation::{Operation, Source, Span, Step};
+use crate::operation::{Operation, Source, Span, Step, Subject};
 use crate::runtime::AsgiRuntime;
 use crate::waiters::Waiters;
 
+/// The type and the functions of which the objects of a request are made.
+pub(crate) struct HttpTypes {
+    runtime: &'static AsgiRuntime,
+    pub(crate) http: NativeType<Http>,
+    receive: Definition<Http>,
+    send: Definition<Http>,
+}
+
 /// A request. The value of the Python object to which `receive` and `send` are bound.
 pub(crate) struct Http {
+    types: &'static HttpTypes,
     runtime: &'static AsgiRuntime,
     /// Unique in this process.
     pub(crate) number: u64,
@@ -79,9 +88,54 @@ impl Native for Http {
     }
 }
 
+impl HttpTypes {
+    /// Creates the type. It is never freed: requests refer to it.
+    pub(crate) fn new(py: Python<'_>, runtime: &'static AsgiRuntime) -> PyResult<&'static Self> {
+        Ok(Box::leak(Box::new(Self {
+            runtime,
+            http: NativeType::new(py)?,
+            receive: Definition::new(&Method { name: c"receive", entry: method!(receive) }),
+            send: Definition::new(&Method { name: c"send", entry: method!(send) }),
+        })))
+    }
+
+    /// Returns `receive` and `send` of a request.
+    pub(crate) fn functions<'py>(
+        &self,
+        request: &Object<'py>,
+    ) -> PyResult<(Object<'py>, Object<'py>)> {
+        Ok((self.http.bind(&self.receive, request)?, self.http.bind(&self.send, request)?))
+    }
+
+    fn pending<'py>(
+        &'static self,
+        request: &Object<'py>,
+        operation: Operation,
+    ) -> PyResult<Object<'py>> {
+        self.runtime.pending.make(request.py(), Pending::new(self, request, operation))
+    }
+}
+
+impl Subject for HttpTypes {
+    fn step<'py>(
+        &self,
+        py: Python<'py>,
+        request: &Object<'py>,
+        operation: &mut Operation,
+    ) -> PyResult<Step<'py>> {
+        self.http.value(request)?.step(py, operation)
+    }
+
+    fn future<'py>(&self, py: Python<'py>, request: &Object<'py>) -> PyResult<Object<'py>> {
+        let http = self.http.value(request)?;
+        http.state(py)?.waiting.create(py, self.runtime)
+    }
+}
+
 impl Http {
     /// Creates the value for a request.
-    pub(crate) fn new(runtime: &'static AsgiRuntime, exchange: Exchange) -> Self {
+    pub(crate) fn new(types: &'static HttpTypes, exchange: Exchange) -> Self {
+        let runtime = types.runtime;
         let head = exchange.head();
         let length = head.content_length.into_option();
         let is_head_method = head.method.as_str() == "HEAD";
@@ -94,7 +148,7 @@ impl Http {
             waiting: Waiters::default(),
             failure: None,
         };
-        Self { runtime, number: runtime.next_number(), state: Cell::new(state) }
+        Self { types, runtime, number: runtime.next_number(), state: Cell::new(state) }
     }
 
     /// Runs `work` on the exchange; `None` after the request.
@@ -143,11 +197,6 @@ impl Http {
                 }
             }
         }
-    }
-
-    /// Creates a future that is resolved when an operation can be tried again.
-    pub(crate) fn future<'py>(&self, py: Python<'py>) -> PyResult<Object<'py>> {
-        self.state(py)?.waiting.create(py, self.runtime)
     }
 
     /// Resolves the futures of the tasks that wait: they try their operations again.
@@ -401,18 +450,17 @@ impl State {
 }
 
 /// `receive()`, bound to a request.
-pub(crate) fn receive<'py>(
-    py: Python<'py>,
+fn receive<'py>(
+    _: Python<'py>,
     http: &Http,
     arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
     let [] = arguments.take([])?;
-    let runtime = http.runtime;
-    pending(py, runtime, Target::Http, &arguments.bound_to(), Operation::Receive)
+    http.types.pending(&arguments.bound_to(), Operation::Receive)
 }
 
 /// `send(message)`, bound to a request.
-pub(crate) fn send<'py>(
+fn send<'py>(
     py: Python<'py>,
     http: &Http,
     arguments: &Arguments<'_, 'py>,
@@ -421,13 +469,13 @@ pub(crate) fn send<'py>(
     let message = required(py, message, "message")?;
     let runtime = http.runtime;
     let Some(mut operation) = begin_message(py, http, &message)? else {
-        return Ok(runtime.types.completed.get(py).clone());
+        return Ok(runtime.completed.get(py).clone());
     };
     match http.step(py, &mut operation) {
-        Ok(Step::Wait) => pending(py, runtime, Target::Http, &arguments.bound_to(), operation),
+        Ok(Step::Wait) => http.types.pending(&arguments.bound_to(), operation),
         step => {
             operation.release(py);
-            step.map(|_| runtime.types.completed.get(py).clone())
+            step.map(|_| runtime.completed.get(py).clone())
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::fd::{AsRawFd as _, RawFd};
 
-use python::{GlobalRef, Object, Python};
+use python::{GlobalRef, Object, PyResult, Python};
 
 /// What an attempt at an operation has led to.
 pub(crate) enum Step<'py> {
@@ -13,6 +13,20 @@ pub(crate) enum Step<'py> {
     Message(Object<'py>),
     /// It has to wait until a waker of the exchange fires.
     Wait,
+}
+
+/// A kind of request whose operations can wait: what is awaited refers to it.
+pub(crate) trait Subject: Sync {
+    /// Tries an operation of this request.
+    fn step<'py>(
+        &self,
+        py: Python<'py>,
+        request: &Object<'py>,
+        operation: &mut Operation,
+    ) -> PyResult<Step<'py>>;
+
+    /// Creates a future that is resolved when an operation of this request can be tried again.
+    fn future<'py>(&self, py: Python<'py>, request: &Object<'py>) -> PyResult<Object<'py>>;
 }
 
 /// An operation that may have to wait.

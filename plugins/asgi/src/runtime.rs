@@ -6,24 +6,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ::websocket::handshake::DeflatePolicy;
-use python::{
-    Cell, Definition, Exception, GlobalRef, Interpreter, Method, NativeType, PyErrSet, PyResult,
-    Python, method,
-};
+use python::{Cell, Exception, GlobalRef, Interpreter, NativeType, PyErrSet, PyResult, Python};
 use worker_api::{Exchange, Host, Waker};
 
-use crate::awaitable::{Completed, Pending, Target};
-use crate::http::{self, Http};
+use crate::awaitable::{Completed, Pending};
 use crate::names::Names;
 use crate::scope::Scopes;
-use crate::websocket::{self, WebSocket};
 
 /// Everything that is created once per process.
 pub(crate) struct AsgiRuntime {
     /// What does not depend on the interface that the application speaks.
     pub(crate) interpreter: Interpreter,
     pub(crate) names: Names,
-    pub(crate) types: Types,
+    pub(crate) pending: NativeType<Pending>,
+    /// The object of [`Completed`].
+    pub(crate) completed: GlobalRef,
     /// Builds scopes.
     scopes: Cell<Scopes>,
     pub(crate) websocket: WebSockets,
@@ -76,24 +73,18 @@ impl WebSockets {
 pub(crate) struct Open {
     /// What `request` is.
     pub(crate) target: Target,
-    /// The [`Http`] or the [`WebSocket`].
+    /// Its object.
     pub(crate) request: GlobalRef,
     pub(crate) task: GlobalRef,
 }
 
 type Numbers = Arc<Mutex<Vec<u64>>>;
 
-/// The types and functions of which the objects of a request are made.
-pub(crate) struct Types {
-    pub(crate) http: NativeType<Http>,
-    pub(crate) websocket: NativeType<WebSocket>,
-    pub(crate) receive_websocket: Definition<WebSocket>,
-    pub(crate) send_websocket: Definition<WebSocket>,
-    pub(crate) pending: NativeType<Pending>,
-    pub(crate) receive: Definition<Http>,
-    pub(crate) send: Definition<Http>,
-    /// The object of [`Completed`].
-    pub(crate) completed: GlobalRef,
+/// What a request is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    Http,
+    WebSocket,
 }
 
 impl AsgiRuntime {
@@ -103,29 +94,13 @@ impl AsgiRuntime {
         let websocket = WebSockets::new(&host);
         let interpreter = Interpreter::new(py, host, "asgi", false)?;
         let names = Names::new(py)?;
-        let define = |name, entry| Definition::new(&Method { name, entry });
-        let types = Types {
-            http: NativeType::new(py)?,
-            websocket: NativeType::new(py)?,
-            receive_websocket: Definition::new(&Method {
-                name: c"receive",
-                entry: method!(websocket::receive),
-            }),
-            send_websocket: Definition::new(&Method {
-                name: c"send",
-                entry: method!(websocket::send),
-            }),
-            pending: NativeType::new(py)?,
-            receive: define(c"receive", method!(http::receive)),
-            send: define(c"send", method!(http::send)),
-            completed: NativeType::new(py)?.make(py, Completed)?.store(),
-        };
         Ok(Box::leak(Box::new(Self {
             scopes: Cell::new(Scopes::new(py, root_path)?),
             interpreter,
             names,
             websocket,
-            types,
+            pending: NativeType::new(py)?,
+            completed: NativeType::new(py)?.make(py, Completed)?.store(),
             ready: Mutex::default(),
             woken: Numbers::default(),
             gone: Numbers::default(),

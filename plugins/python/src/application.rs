@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use worker_api::{Failure, FailureKind, Host, Result, fork};
 
-use crate::{GlobalRef, Interpreter, PyErrSet, PyResult, Python, attach, drain, faults};
+use crate::{GlobalRef, Interpreter, PyErrSet, PyResult, Python, attach, faults};
 
 /// Makes the interpreter that this process is usable. Called once, in the mold, before anything else of this crate.
 ///
@@ -205,7 +205,10 @@ impl Application {
 
     /// See [`worker_api::App::drain`].
     pub fn drain(&self) {
-        drain::begin(self.interpreter);
+        // Takes the interpreter's lock only if there are functions to call, because a hung thread may hold it.
+        if self.interpreter.drain.begin() {
+            self.text_of("run_drain_functions");
+        }
     }
 
     /// See [`worker_api::App::stack_size`].

@@ -1,28 +1,14 @@
 //! Notifies a Python application when its worker drains: `jimu.is_draining()` and `jimu.on_drain(function)`.
 
-use crate::Interpreter;
 use crate::method;
 use crate::server::Server;
-use crate::{Arguments, Method, Object, PyResult, Python, attach};
+use crate::{Arguments, Method, Object, PyResult, Python};
 
 /// Functions for `jimu.py`.
 pub const METHODS: &[Method<Server>] = &[
     Method { name: c"is_draining", entry: method!(is_draining) },
     Method { name: c"_watch_drain", entry: method!(watch) },
 ];
-
-/// Called when the worker begins to drain. Takes the interpreter's lock only if there are functions to call,
-/// because a hung thread may hold it.
-pub fn begin(interpreter: &Interpreter) {
-    if !interpreter.drain.begin() {
-        return;
-    }
-    attach(|py| {
-        if let Err(raised) = interpreter.helper(py, "run_drain_functions", []) {
-            interpreter.report(py, raised, "error in run_drain_functions()");
-        }
-    });
-}
 
 /// `is_draining()`: returns whether this worker drains.
 fn is_draining<'py>(

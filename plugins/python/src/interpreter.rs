@@ -1,16 +1,13 @@
 //! Per-process state of a plugin, without that of its requests. There is one interpreter per process, so there is one
 //! [`Interpreter`]. It is passed where it is used; native objects and functions that Python calls refer to it.
 
-use std::ffi::CStr;
 use std::sync::{Arc, OnceLock};
 
 use worker_api::{Failure, FailureKind, Host, LogLevel};
 
-use crate::process::{self, Process};
+use crate::process::Process;
 use crate::server::{Drain, Server};
-use crate::{
-    GlobalRef, Method, Native, NativeType, Object, PyErrSet, PyResult, Python, drain, faults, jimu,
-};
+use crate::{GlobalRef, NativeType, Object, PyErrSet, PyResult, Python, jimu};
 
 /// What is created once per process.
 pub struct Interpreter {
@@ -115,10 +112,4 @@ impl Interpreter {
             failure.with_detail(traceback)
         }
     }
-}
-
-impl Native for Server {
-    const NAME: &'static CStr = c"jimu.Server";
-    const METHODS: &'static [&'static [Method<Self>]] =
-        &[jimu::METHODS, drain::METHODS, process::METHODS, faults::METHODS];
 }

@@ -18,7 +18,7 @@
 //! | `create` | new values: text, bytes, numbers, containers, modules |
 //! | `value` | attributes, calls, and the values of text, bytes and numbers |
 //! | `container` | dicts, lists and tuples |
-//! | `native` | types and methods that Python can use |
+//! | `native`, `natives` | types and methods that Python can use, and those of the server's object |
 //!
 //! # Why not PyO3 itself
 //!
@@ -56,6 +56,7 @@ pub mod interpreter;
 pub mod jimu;
 mod library;
 mod native;
+mod natives;
 mod object;
 pub mod path;
 pub mod process;

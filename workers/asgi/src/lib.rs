@@ -2,8 +2,7 @@
 //!
 //! Accepting and parsing are those of gevent's class ([`green_kit::stream_server`]): a stream server for each listener,
 //! which pauses while `worker_connections` are open. The loop is the application's: the plugin `asgi` watches the engine's
-//! descriptor. An application without a loop of its own, such as a shared library, is called in greenlets, as under
-//! gevent.
+//! descriptor. An application that brings no loop, such as a shared library, is called in greenlets, as under gevent.
 
 #![forbid(unsafe_code)]
 

@@ -5,8 +5,8 @@ use python::{Exception, GlobalRef, Object, PyErrSet, PyResult, Python, required}
 use worker_api::{Header, Step as Polled};
 
 use super::connection::{Connection, NORMAL, SERVICE_RESTART};
+use super::handshake::offer;
 use super::{End, Phase, State, WebSocket, over};
-use crate::driver::offer;
 use crate::head::{Head, owned_headers};
 use crate::http::body_bytes;
 use crate::operation::Operation;

@@ -8,25 +8,35 @@
 //! ```
 
 mod connection;
+pub(crate) mod handshake;
 mod messages;
 
 use std::ffi::CStr;
 
 use python::{
-    Arguments, Cell, Exception, Method, Native, Object, PyErrSet, PyResult, Python, method,
-    required,
+    Arguments, Cell, Definition, Exception, Method, Native, NativeType, Object, PyErrSet, PyResult,
+    Python, method, required,
 };
 use worker_api::{Exchange, Failure, FailureKind};
 
-use crate::awaitable::{Target, pending};
+use crate::awaitable::Pending;
 use crate::head::Head;
-use crate::operation::{Operation, Step};
+use crate::operation::{Operation, Step, Subject};
 use crate::runtime::AsgiRuntime;
 use crate::waiters::Waiters;
 use connection::Connection;
 
+/// The type and the functions of which the objects of a WebSocket are made.
+pub(crate) struct WebSocketTypes {
+    runtime: &'static AsgiRuntime,
+    pub(crate) socket: NativeType<WebSocket>,
+    receive: Definition<WebSocket>,
+    send: Definition<WebSocket>,
+}
+
 /// A WebSocket. The value of the Python object to which `receive` and `send` are bound.
 pub(crate) struct WebSocket {
+    types: &'static WebSocketTypes,
     runtime: &'static AsgiRuntime,
     /// Unique in this process.
     pub(crate) number: u64,
@@ -76,16 +86,61 @@ impl Native for WebSocket {
     }
 }
 
+impl WebSocketTypes {
+    /// Creates the type. It is never freed: WebSockets refer to it.
+    pub(crate) fn new(py: Python<'_>, runtime: &'static AsgiRuntime) -> PyResult<&'static Self> {
+        Ok(Box::leak(Box::new(Self {
+            runtime,
+            socket: NativeType::new(py)?,
+            receive: Definition::new(&Method { name: c"receive", entry: method!(receive) }),
+            send: Definition::new(&Method { name: c"send", entry: method!(send) }),
+        })))
+    }
+
+    /// Returns `receive` and `send` of a WebSocket.
+    pub(crate) fn functions<'py>(
+        &self,
+        request: &Object<'py>,
+    ) -> PyResult<(Object<'py>, Object<'py>)> {
+        Ok((self.socket.bind(&self.receive, request)?, self.socket.bind(&self.send, request)?))
+    }
+
+    fn pending<'py>(
+        &'static self,
+        request: &Object<'py>,
+        operation: Operation,
+    ) -> PyResult<Object<'py>> {
+        self.runtime.pending.make(request.py(), Pending::new(self, request, operation))
+    }
+}
+
+impl Subject for WebSocketTypes {
+    fn step<'py>(
+        &self,
+        py: Python<'py>,
+        request: &Object<'py>,
+        operation: &mut Operation,
+    ) -> PyResult<Step<'py>> {
+        self.socket.value(request)?.step(py, operation)
+    }
+
+    fn future<'py>(&self, py: Python<'py>, request: &Object<'py>) -> PyResult<Object<'py>> {
+        let socket = self.socket.value(request)?;
+        socket.state(py)?.waiting.create(py, self.runtime)
+    }
+}
+
 impl WebSocket {
     /// Creates the value for a request that asks for an upgrade.
-    pub(crate) fn new(runtime: &'static AsgiRuntime, exchange: Exchange) -> Self {
+    pub(crate) fn new(types: &'static WebSocketTypes, exchange: Exchange) -> Self {
+        let runtime = types.runtime;
         let state = State {
             exchange: Some(exchange),
             phase: Phase::Connecting { told: false },
             waiting: Waiters::default(),
             end: None,
         };
-        Self { runtime, number: runtime.next_number(), state: Cell::new(state) }
+        Self { types, runtime, number: runtime.next_number(), state: Cell::new(state) }
     }
 
     /// Builds the scope.
@@ -129,11 +184,6 @@ impl WebSocket {
             }
             Operation::SendFile { .. } => Ok(Step::Done),
         }
-    }
-
-    /// Creates a future that is resolved when an operation can be tried again.
-    pub(crate) fn future<'py>(&self, py: Python<'py>) -> PyResult<Object<'py>> {
-        self.state(py)?.waiting.create(py, self.runtime)
     }
 
     /// After a waker has fired: reads and sends what can be, and lets tasks try their operations again.
@@ -239,17 +289,17 @@ impl End {
 }
 
 /// `receive()`, bound to a WebSocket.
-pub(crate) fn receive<'py>(
-    py: Python<'py>,
+fn receive<'py>(
+    _: Python<'py>,
     socket: &WebSocket,
     arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
     let [] = arguments.take([])?;
-    pending(py, socket.runtime, Target::WebSocket, &arguments.bound_to(), Operation::Receive)
+    socket.types.pending(&arguments.bound_to(), Operation::Receive)
 }
 
 /// `send(message)`, bound to a WebSocket.
-pub(crate) fn send<'py>(
+fn send<'py>(
     py: Python<'py>,
     socket: &WebSocket,
     arguments: &Arguments<'_, 'py>,
@@ -259,10 +309,10 @@ pub(crate) fn send<'py>(
     let runtime = socket.runtime;
     let mut operation = messages::begin(py, socket, &message)?;
     match socket.step(py, &mut operation) {
-        Ok(Step::Wait) => pending(py, runtime, Target::WebSocket, &arguments.bound_to(), operation),
+        Ok(Step::Wait) => socket.types.pending(&arguments.bound_to(), operation),
         step => {
             operation.release(py);
-            step.map(|_| runtime.types.completed.get(py).clone())
+            step.map(|_| runtime.completed.get(py).clone())
         }
     }
 }

@@ -1,0 +1,18 @@
+//! The opening handshake, as far as the application has no part in it.
+
+use ::websocket::handshake::{self, Offer, Refused};
+use worker_api::RequestHead;
+
+/// Returns whether a request asks for an upgrade to WebSocket.
+pub(crate) fn is_upgrade(head: &RequestHead<'_>) -> bool {
+    handshake::is_upgrade(head.fields().map(|(name, value)| (name.as_bytes(), value)))
+}
+
+/// Checks the handshake of a request.
+pub(crate) fn offer<'a>(head: &RequestHead<'a>) -> Result<Offer<'a>, Refused> {
+    Offer::parse(handshake::RequestHead {
+        method: head.method.as_str().as_bytes(),
+        http_version: (head.version.0 / 10, head.version.0 % 10),
+        headers: head.fields().map(|(name, value)| (name.as_bytes(), value)),
+    })
+}
