@@ -6,6 +6,7 @@ The loop watches the descriptor of the worker class's engine. A turn of the engi
 import asyncio
 import importlib
 import logging
+import selectors
 import sys
 import threading
 import time
@@ -41,6 +42,10 @@ def run(engine, application):
         finally:
             asyncio.set_event_loop(None)
             loop.close()
+
+
+#: The innermost code of a thread whose loop waits: that of asyncio, and run() under uvloop, which is written in C.
+_WAITING = {selectors.EpollSelector.select.__code__, run.__code__}
 
 
 def trace():
@@ -103,6 +108,7 @@ class _Server:
         self._grace = jimu._setting("asgi_disconnect_grace_period")
         self._graceful_timeout = jimu._setting("graceful_timeout") or 0
         self._stopped = loop.create_future()
+        self._drained_from = 0.0
         #: The tasks that have not ended in their first step.
         self.tasks = set()
         self._late = set()
@@ -122,8 +128,10 @@ class _Server:
         finally:
             loop.remove_reader(descriptor)
             watchdog.stop()
-        until = time.monotonic() + self._graceful_timeout
-        await self._end_tasks(until)
+        # At graceful_timeout the arbiter kills the worker: there must be time to cancel before.
+        reserve = min(_CANCEL_SECONDS, self._graceful_timeout / 4)
+        until = self._drained_from + self._graceful_timeout - reserve
+        await self._end_tasks(until - reserve, reserve)
         await self._beating(lifespan.shut_down(), until)
 
     async def _ticking(self):
@@ -140,7 +148,8 @@ class _Server:
             if not self._stopped.done():
                 self._stopped.set_exception(error)
 
-    def _stop(self):
+    def _stop(self, drained_ns):
+        self._drained_from = time.monotonic() - drained_ns / 1e9
         if not self._stopped.done():
             self._stopped.set_result(None)
 
@@ -174,7 +183,7 @@ class _Server:
         elif self._grace is not None:
             self._loop.call_later(self._grace, task.cancel)
 
-    async def _end_tasks(self, until):
+    async def _end_tasks(self, until, reserve):
         """Wait for tasks that still run, such as background tasks after a response, and cancel them at `until`."""
         while self.tasks and time.monotonic() < until:
             self._engine.beat()
@@ -185,12 +194,12 @@ class _Server:
             tasks = list(self.tasks)
             for task in tasks:
                 task.cancel()
-            await asyncio.wait(tasks, timeout=_CANCEL_SECONDS)
+            await asyncio.wait(tasks, timeout=reserve)
 
     async def _beating(self, awaited, until):
-        """Await with heartbeats, until `until` at the latest but for a second in any case."""
+        """Await with heartbeats, until `until` at the latest."""
         task = self._loop.create_task(awaited)
-        until = max(until, time.monotonic() + _CANCEL_SECONDS)
+        await asyncio.sleep(0)
         while not task.done() and time.monotonic() < until:
             self._engine.beat()
             await asyncio.wait([task], timeout=min(_BEAT_SECONDS, max(0, until - time.monotonic())))
@@ -224,11 +233,18 @@ class _Watchdog:
             sent = self._sent
             if sent is None:
                 reported = False
+                if self._is_idle():
+                    continue
                 self._sent = time.monotonic()
                 self._loop.call_soon_threadsafe(self._seen)
             elif not reported and time.monotonic() - sent >= self._limit:
                 reported = True
                 self._report(time.monotonic() - sent)
+
+    def _is_idle(self):
+        """Return whether the loop waits for events: a mark would wake it up."""
+        frame = sys._current_frames().get(self._main)
+        return frame is not None and frame.f_code in _WAITING
 
     def _seen(self):
         self._sent = None

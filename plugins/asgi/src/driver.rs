@@ -31,7 +31,7 @@ pub(crate) fn run<'py>(
         engine,
         thread: thread::current().id(),
         callbacks: OnceCell::new(),
-        has_drained: std::cell::Cell::new(false),
+        drained_from_ns: std::cell::Cell::new(None),
     };
     let engine = NativeType::new(py)?.make(py, running)?;
     module(py)?.call_method("run", [&engine, application]).map(drop)
@@ -61,7 +61,8 @@ struct Running {
     thread: ThreadId,
     /// Set by `start()`.
     callbacks: OnceCell<Callbacks>,
-    has_drained: std::cell::Cell<bool>,
+    /// When the open requests were notified that the worker drains.
+    drained_from_ns: std::cell::Cell<Option<u64>>,
 }
 
 /// Functions of `driver.py`.
@@ -70,7 +71,7 @@ struct Callbacks {
     start: GlobalRef,
     /// Called with the task of a request and whether its deadline has passed; otherwise the client has disconnected.
     gone: GlobalRef,
-    /// Called once, when the engine has stopped.
+    /// Called once, when the engine has stopped, with the nanoseconds since the drain began.
     stopped: GlobalRef,
 }
 
@@ -210,7 +211,8 @@ impl Running {
                 callbacks.gone.get(py).call([&task, &py.truth(is_late)?])?;
             }
         }
-        if runtime.interpreter.drain.has_begun() && !self.has_drained.replace(true) {
+        if runtime.interpreter.drain.has_begun() && self.drained_from_ns.get().is_none() {
+            self.drained_from_ns.set(Some(now_ns()));
             for (_, target, request) in self.all_open(py)? {
                 match target {
                     Target::Http => self.http.http.value(&request)?.drain(py)?,
@@ -288,7 +290,9 @@ fn turn<'py>(py: Python<'py>, running: &Running, _: &Arguments<'_, 'py>) -> PyRe
     running.wake_tasks(py, callbacks)?;
     running.start_tasks(py, callbacks)?;
     if engine.stopped() {
-        callbacks.stopped.get(py).call([])?;
+        let drained_ns =
+            running.drained_from_ns.get().map_or(0, |from| now_ns().saturating_sub(from));
+        callbacks.stopped.get(py).call([&py.number(drained_ns as i64)?])?;
     }
     Ok(py.none())
 }

@@ -213,6 +213,7 @@ impl Http {
         let is_late = deadline.is_some_and(|deadline| deadline <= now_ns());
         let failure = if is_late {
             Failure::new(FailureKind::TIMEOUT, "the request timed out (request_timeout)")
+                .with_status(504)
         } else {
             Failure::new(FailureKind::GONE, "the client has disconnected")
         };

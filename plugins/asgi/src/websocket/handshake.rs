@@ -3,9 +3,14 @@
 use ::websocket::handshake::{self, Offer, Refused};
 use worker_api::RequestHead;
 
-/// Returns whether a request asks for an upgrade to WebSocket.
+/// Returns whether a request asks for an upgrade to WebSocket. An offer without a header of that protocol is ignored, as
+/// other offers are (RFC 9110 7.8).
 pub(crate) fn is_upgrade(head: &RequestHead<'_>) -> bool {
+    let prefix = "sec-websocket-";
     handshake::is_upgrade(head.fields().map(|(name, value)| (name.as_bytes(), value)))
+        && head.fields().any(|(name, _)| {
+            name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+        })
 }
 
 /// Checks the handshake of a request.
