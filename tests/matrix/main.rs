@@ -5,6 +5,9 @@
 // A test fails by panicking.
 #![allow(clippy::unwrap_used, clippy::needless_for_each)]
 
+mod asgi;
+mod asgi_lifespan;
+mod asgi_websockets;
 mod beside;
 mod buffers;
 mod clients;
@@ -87,6 +90,9 @@ fn main() {
         python_hooks::behaviours(),
         python_logs::behaviours(),
         python_preload::behaviours(),
+        asgi::behaviours(),
+        asgi_lifespan::behaviours(),
+        asgi_websockets::behaviours(),
         processes::behaviours(),
         peers::behaviours(),
         contract::behaviours(),

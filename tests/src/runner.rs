@@ -51,6 +51,8 @@ enum Scope {
     Class,
     /// For every class that calls WSGI applications, with one.
     Python,
+    /// For every class that calls ASGI applications, with one.
+    Asgi,
     /// For every class and every application.
     Cell,
 }
@@ -104,6 +106,13 @@ impl Behaviour {
     #[must_use]
     pub fn of_python(mut self) -> Self {
         self.scope = Scope::Python;
+        self
+    }
+
+    /// Runs it only with an ASGI application in Python: it is about that.
+    #[must_use]
+    pub fn of_asgi(mut self) -> Self {
+        self.scope = Scope::Asgi;
         self
     }
 
@@ -170,11 +179,8 @@ impl Behaviour {
             Scope::Class => {
                 classes.iter().map(|class| (class.name.clone(), cell(class, App::Native))).collect()
             }
-            Scope::Python => classes
-                .iter()
-                .filter(|class| App::all(class).contains(&App::Wsgi))
-                .map(|class| (format!("{}::wsgi", class.name), cell(class, App::Wsgi)))
-                .collect(),
+            Scope::Python => Self::with_app(classes, App::Wsgi),
+            Scope::Asgi => Self::with_app(classes, App::Asgi),
             Scope::Cell => classes
                 .iter()
                 .flat_map(|class| App::all(class).into_iter().map(move |app| cell(class, app)))
@@ -188,6 +194,17 @@ impl Behaviour {
                 Trial::ignorable_test(format!("{prefix}::{}", self.name), move || {
                     behaviour.run_in(&cell)
                 })
+            })
+            .collect()
+    }
+
+    /// Returns the cells with this application, and the start of their tests' names.
+    fn with_app(classes: &[Class], app: App) -> Vec<(String, Cell)> {
+        let serving = classes.iter().filter(|class| App::all(class).contains(&app));
+        serving
+            .map(|class| {
+                let name = format!("{}::{}", class.name, app.name());
+                (name, Cell { class: class.clone(), app })
             })
             .collect()
     }

@@ -1,0 +1,100 @@
+"""An ASGI application, each path of which treats a WebSocket in another way. What it sees is printed to standard error."""
+
+import asyncio
+import json
+import sys
+
+
+async def application(scope, receive, send):
+    if scope["type"] != "websocket":
+        raise RuntimeError("only websocket is served")
+    assert (await receive()) == {"type": "websocket.connect"}
+    await globals()[scope["path"][len(scope["root_path"]):].split("/")[1]](scope, receive, send)
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+async def echo(scope, receive, send):
+    """Return each message, and print how the connection ended."""
+    await send({"type": "websocket.accept"})
+    message = await receive()
+    while message["type"] == "websocket.receive":
+        await send(dict(message, type="websocket.send"))
+        message = await receive()
+    say("echo: %(type)s %(code)d %(reason)r" % message)
+
+
+async def facts(scope, receive, send):
+    """Send the scope as JSON, with bytes as text behind "b:"."""
+    subprotocol = scope["subprotocols"][-1] if scope["subprotocols"] else None
+    headers = [(b"x-own", b"one"), (b"x-own", b"two")]
+    await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": headers})
+    shown = json.dumps(scope, default=lambda value: "b:" + value.decode("latin-1"))
+    await send({"type": "websocket.send", "text": shown})
+    await receive()
+
+
+async def refuses(scope, receive, send):
+    await send({"type": "websocket.close", "code": 1008})
+
+
+async def denies(scope, receive, send):
+    headers = [(b"x-own", b"denied")]
+    await send({"type": "websocket.http.response.start", "status": 401, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": b"who ", "more_body": True})
+    await send({"type": "websocket.http.response.body", "body": b"are you"})
+
+
+async def returns(scope, receive, send):
+    pass
+
+
+async def fails_early(scope, receive, send):
+    raise LookupError("before the handshake")
+
+
+async def fails(scope, receive, send):
+    await send({"type": "websocket.accept"})
+    await receive()
+    raise LookupError("after the handshake")
+
+
+async def ends(scope, receive, send):
+    """Return without a close."""
+    await send({"type": "websocket.accept"})
+
+
+async def closes(scope, receive, send):
+    """Close with the code and the reason that the client has sent."""
+    await send({"type": "websocket.accept"})
+    code, reason = (await receive())["text"].split(" ", 1)
+    await send({"type": "websocket.close", "code": int(code), "reason": reason})
+    try:
+        await send({"type": "websocket.send", "text": "after the close"})
+    except OSError as error:
+        say("send raised " + type(error).__name__)
+    say("then received %(type)s %(code)d" % await receive())
+
+
+async def floods(scope, receive, send):
+    """Send more than any buffer holds, without receiving."""
+    await send({"type": "websocket.accept"})
+    for number in range(50):
+        await send({"type": "websocket.send", "bytes": bytes([number]) * 100_000})
+    await receive()
+
+
+async def impatient(scope, receive, send):
+    """Echo, and cancel each receive() that takes long."""
+    await send({"type": "websocket.accept"})
+    while True:
+        try:
+            message = await asyncio.wait_for(receive(), 0.01)
+        except asyncio.TimeoutError:
+            say("receive() cancelled")
+            continue
+        if message["type"] == "websocket.disconnect":
+            return
+        await send(dict(message, type="websocket.send"))
