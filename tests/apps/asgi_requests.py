@@ -223,3 +223,14 @@ async def events(scope, receive, send):
     while (await receive())["type"] != "http.disconnect":
         pass
     say("stream of events disconnected")
+
+
+async def ticks(scope, receive, send):
+    """Send events without receiving, which start once a file exists."""
+    say("ticks wait")
+    while not os.path.exists("released"):
+        await asyncio.sleep(0.01)
+    await start(send, headers=[(b"content-type", b"text/event-stream; charset=utf-8")])
+    while True:
+        await part(send, b"data: tick\n\n", True)
+        await asyncio.sleep(0.01)

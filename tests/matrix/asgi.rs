@@ -35,6 +35,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(a_request_that_hangs_is_cancelled_with_its_stack).of_asgi(),
         behaviour!(what_blocks_the_loop_is_named).of_asgi(),
         behaviour!(a_stream_of_events_does_not_delay_a_reload).of_asgi(),
+        behaviour!(a_stream_that_only_sends_does_not_delay_a_reload).of_asgi(),
     ]
 }
 
@@ -328,4 +329,27 @@ fn a_stream_of_events_does_not_delay_a_reload(cell: &Cell) {
     assert_eq!(server.log.count("stream of events disconnected"), 20);
     let log = server.stop().log;
     assert!(!log.contains("Traceback") && !log.contains("was destroyed"), "{log}");
+}
+
+/// Its `send` fails, whether the stream began before or after the drain, and its response is complete.
+fn a_stream_that_only_sends_does_not_delay_a_reload(cell: &Cell) {
+    let server = serving(cell).flags("--graceful-timeout 30").start();
+    let mut late = server.connect();
+    late.send_get("/ticks").unwrap();
+    server.log.line(&["ticks wait"], SOON);
+    server.signal(Signal::SIGHUP);
+    server.until_workers("a draining worker", |workers| {
+        workers.iter().any(|worker| worker.state == "draining")
+    });
+    server.write("released", "");
+    let mut early = server.connect();
+    early.send_get("/ticks").unwrap();
+    assert!(early.fill().unwrap() > 0);
+    server.signal(Signal::SIGHUP);
+    for client in [&mut late, &mut early] {
+        let events = String::from_utf8(client.rest().unwrap()).unwrap();
+        assert!(events.contains("data: tick") && events.ends_with("\r\n0\r\n\r\n"), "{events}");
+    }
+    let log = server.stop().log;
+    assert!(!log.contains("Traceback"), "{log}");
 }

@@ -43,6 +43,8 @@ struct State {
     is_head_method: bool,
     /// Whether the client has disconnected or the deadline has passed.
     is_gone: bool,
+    /// Whether the worker drains and this is a stream of events: it received the disconnect, and may send its end.
+    is_drained: bool,
     /// The futures of tasks that wait for a message or for room.
     waiting: Waiters,
     /// The first failure of the exchange, which the application received as an exception.
@@ -145,6 +147,7 @@ impl Http {
             response: Response::Start,
             is_head_method,
             is_gone: false,
+            is_drained: false,
             waiting: Waiters::default(),
             failure: None,
         };
@@ -227,7 +230,7 @@ impl Http {
     pub(crate) fn drain(&self, py: Python<'_>) -> PyResult<()> {
         let mut state = self.state(py)?;
         if let Response::Body { is_event_stream: true, .. } = state.response {
-            state.is_gone = true;
+            state.is_drained = true;
             drop(state);
             self.wake(py)?;
         }
@@ -247,10 +250,20 @@ impl Http {
         };
         let failure = state.failure.take();
         let response = std::mem::replace(&mut state.response, Response::Nothing);
-        let is_gone = state.is_gone;
+        // The application has ended the stream for the drain, by its return or with the error of `send`.
+        let is_drained = state.is_drained
+            && !state.is_gone
+            && matches!(response, Response::Body { .. })
+            && (exception.is_none() || failure.is_some());
         let waiting = state.waiting.take();
         drop(state);
         waiting.resolve(py, self.runtime)?;
+        if is_drained {
+            if let Err(failure) = exchange.finish() {
+                exchange.fail(failure);
+            }
+            return Ok(true);
+        }
         let outside = failure.filter(is_outside);
         let failure = match (exception, outside) {
             (_, Some(failure)) => failure,
@@ -262,13 +275,6 @@ impl Http {
             (None, None) => match response {
                 Response::Start => {
                     Failure::application("the application returned without starting a response")
-                }
-                // The stream of events was ended by the drain.
-                Response::Body { .. } if is_gone => {
-                    if let Err(failure) = exchange.finish() {
-                        exchange.fail(failure);
-                    }
-                    return Ok(true);
                 }
                 _ => {
                     Failure::application("the application returned without completing its response")
@@ -289,7 +295,8 @@ impl Http {
 impl State {
     fn receive<'py>(&mut self, py: Python<'py>, http: &Http) -> PyResult<Step<'py>> {
         let runtime = http.runtime;
-        let Some(exchange) = self.exchange.as_mut().filter(|_| !self.is_gone) else {
+        let Some(exchange) = self.exchange.as_mut().filter(|_| !self.is_gone && !self.is_drained)
+        else {
             return disconnect(py, runtime);
         };
         let Incoming::Body { left, waits } = &mut self.incoming else { return Ok(Step::Wait) };
@@ -336,18 +343,40 @@ impl State {
     }
 
     /// Starts the response with its first part of `length` bytes, which is the whole body unless `more`.
-    fn begin_body(&mut self, py: Python<'_>, length: usize, more: bool) -> PyResult<()> {
+    fn begin_body(
+        &mut self,
+        py: Python<'_>,
+        http: &Http,
+        length: usize,
+        more: bool,
+    ) -> PyResult<()> {
         let response = std::mem::replace(&mut self.response, Response::Nothing);
         let Response::FirstBody { head, has_trailers } = response else {
             self.response = response;
-            return Ok(());
+            return if more { self.check_not_drained(py) } else { Ok(()) };
         };
         let omitted = self.is_head_method || head.has_no_body();
         let is_event_stream = head.is_event_stream;
         let whole = (!more && !has_trailers).then_some(length);
         let started = head.start(self.open(py)?, whole);
         self.response = Response::Body { omitted, has_trailers, is_event_stream };
-        started.map_err(|failure| self.raise(py, failure))
+        started.map_err(|failure| self.raise(py, failure))?;
+        if is_event_stream && http.runtime.interpreter.drain.has_begun() {
+            self.is_drained = true;
+            self.waiting.take().resolve(py, http.runtime)?;
+        }
+        Ok(())
+    }
+
+    /// Fails if the worker drains: more of a stream of events would delay it.
+    fn check_not_drained(&mut self, py: Python<'_>) -> PyResult<()> {
+        if !self.is_drained {
+            return Ok(());
+        }
+        self.failure.get_or_insert_with(|| {
+            Failure::new(FailureKind::GONE, "the worker drains: the stream of events has to end")
+        });
+        Err(gone(py))
     }
 
     /// Writes `bytes` from the index `at` on. Returns the index up to which they are written.
@@ -514,20 +543,20 @@ fn begin_message<'py>(
             };
             let more = flag(&names.more_body)?;
             let length = data.as_bytes().unwrap_or_default().len();
-            state.begin_body(py, length, more)?;
+            state.begin_body(py, http, length, more)?;
             Ok(Some(Operation::Send { data: data.store(), at: 0, more }))
         }
         ("http.response.pathsend", Response::FirstBody { .. }) => {
             let path = message.dict_item(&names.path.get(py))?;
             let file = open_file(py, required(py, path, "path")?.as_str()?)?;
             let left = file.metadata().map_or(0, |facts| facts.len());
-            state.begin_body(py, left as usize, false)?;
+            state.begin_body(py, http, left as usize, false)?;
             let file = Span { file: Source::File(file), offset: 0, left };
             Ok(Some(Operation::SendFile { file, more: false }))
         }
         ("http.response.zerocopysend", Response::FirstBody { .. } | Response::Body { .. }) => {
             let (file, more) = (zero_copy_span(py, http, message)?, flag(&names.more_body)?);
-            state.begin_body(py, file.left as usize, more)?;
+            state.begin_body(py, http, file.left as usize, more)?;
             Ok(Some(Operation::SendFile { file, more }))
         }
         ("http.response.trailers", Response::Trailers(_)) => {
