@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::needless_for_each)]
 
 mod asgi;
+mod asgi_frameworks;
 mod asgi_lifespan;
 mod asgi_websockets;
 mod beside;
@@ -92,6 +93,7 @@ fn main() {
         python_preload::behaviours(),
         asgi::behaviours(),
         asgi_lifespan::behaviours(),
+        asgi_frameworks::behaviours(),
         asgi_websockets::behaviours(),
         processes::behaviours(),
         peers::behaviours(),
