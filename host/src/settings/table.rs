@@ -396,7 +396,7 @@ settings! {
         }
         /// Maximum number of bytes in a message of a WebSocket, after decompression.
         websocket_max_message_size: usize {
-            kind: Kind::Bytes { min: 1, max: 1 << 30 }, default: Some("16M"),
+            kind: Kind::Bytes { min: 1, max: 1 << 30 }, default: Some("16777216"),
             long: Some("websocket-max-message-size"),
         }
         /// Compress the messages of WebSockets (permessage-deflate).
