@@ -61,7 +61,8 @@ async def parts(scope, receive, send):
     body, more = b"", True
     while more:
         message = await receive()
-        assert message["type"] == "http.request", message
+        if message["type"] == "http.disconnect":
+            return say("disconnected behind %d bytes" % len(body))
         say("received %d bytes" % len(message["body"]))
         body, more = body + message["body"], message["more_body"]
     await start(send)

@@ -1,4 +1,4 @@
-//! ASGI frameworks as users run them: FastAPI, Starlette with sse-starlette, Django with Channels.
+//! ASGI frameworks as users run them: `FastAPI`, Starlette with sse-starlette, Django with Channels.
 
 use std::{
     process::Command,
@@ -45,6 +45,11 @@ fn json_of(answer: &Answer) -> Value {
     serde_json::from_slice(&answer.body).unwrap_or_else(|error| panic!("{error}: {answer:?}"))
 }
 
+fn numbered_parts(count: usize) -> String {
+    let parts: Vec<_> = (0..count).map(|number| format!("part {number}\n")).collect();
+    parts.concat()
+}
+
 fn open(server: &Server, path: &str) -> WebSocket<Connection> {
     client(format!("ws://test{path}"), server.connect()).unwrap().0
 }
@@ -87,8 +92,7 @@ fn fastapi_serves_requests(cell: &Cell) {
     assert_eq!(client.get("/forbidden").unwrap().status, 403);
     assert_eq!(json_of(&client.get("/background").unwrap()), json!("responded"));
     server.log.line(&["background task done"], SOON);
-    let parts: String = (0..100).map(|number| format!("part {number}\n")).collect();
-    assert_eq!(client.get("/stream").unwrap().text(), parts);
+    assert_eq!(client.get("/stream").unwrap().text(), numbered_parts(100));
     let content = vec![b'x'; 3_000_000];
     let answer = post(&mut client, "/upload", MULTIPART, &multipart("a.bin", &content));
     assert_eq!(
@@ -192,8 +196,7 @@ fn django_serves_requests(cell: &Cell) {
     let answer = client.get("/").unwrap();
     assert_eq!((answer.status, answer.text().as_str()), (200, "<h1>Visit 1</h1>\n"));
     assert!(answer.field("Set-Cookie").unwrap().starts_with("sessionid="));
-    let parts: String = (0..50).map(|number| format!("part {number}\n")).collect();
-    assert_eq!(client.get("/stream/").unwrap().text(), parts);
+    assert_eq!(client.get("/stream/").unwrap().text(), numbered_parts(50));
     let answer =
         post(&mut client, "/upload/", MULTIPART, &multipart("a.bin", &vec![b'x'; 3_000_000]));
     assert_eq!(json_of(&answer)["files"]["file"][1], 3_000_000);

@@ -2,6 +2,7 @@
 
 use std::{
     process::Command,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -9,6 +10,7 @@ use jimu_tests::{
     behaviour,
     cell::{Cell, apps, python},
     http::{Address, Answer, Connection},
+    load::{Load, Plan, get},
     runner::Behaviour,
     server::{Server, Setup},
     tls::Authority,
@@ -41,6 +43,10 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(a_cancelled_receive_loses_no_websocket_message).of_asgi(),
         behaviour!(a_reload_closes_idle_websockets).of_asgi(),
         behaviour!(a_stop_closes_websockets).of_asgi(),
+        behaviour!(reloads_under_load_with_long_connections_lose_nothing)
+            .of_asgi()
+            .busy()
+            .within(90),
     ]
 }
 
@@ -364,4 +370,44 @@ fn a_stop_closes_websockets(cell: &Cell) {
         assert_eq!(closed(socket).0, 1012);
     }
     assert!(!server.stop().log.contains("Traceback"));
+}
+
+fn reloads_under_load_with_long_connections_lose_nothing(cell: &Cell) {
+    let both = "import asgi_requests, asgi_sockets\nasync def application(scope, receive, send):\n    \
+                module = asgi_sockets if scope['type'] == 'websocket' else asgi_requests\n    await \
+                module.application(scope, receive, send)\n";
+    let setup = Setup::new(cell).file("both.py", both).app("both");
+    let server = setup.flags("--workers 2 --graceful-timeout 30").start();
+    server.until_ready_workers(2);
+    let ask = |_| get("/context");
+    let load = Load::start(server.address(), Plan { clients: 4, ask, ..Plan::default() });
+    for _ in 0..4 {
+        let mut sockets: Vec<_> = (0..20).map(|_| open(&server, "/echo")).collect();
+        let mut streams: Vec<_> = (0..20)
+            .map(|_| {
+                let mut client = server.connect();
+                client.send_get("/events").unwrap();
+                assert!(client.fill().unwrap() > 0);
+                client
+            })
+            .collect();
+        load.flows(20, SOON);
+        let begun = Instant::now();
+        let reload = thread::scope(|scope| {
+            let reload = scope.spawn(|| server.ctl(&["reload"]));
+            for socket in &mut sockets {
+                assert_eq!(closed(socket).0, 1012);
+            }
+            for stream in &mut streams {
+                assert!(stream.rest().unwrap().ends_with(b"\r\n0\r\n\r\n"));
+            }
+            reload.join().unwrap()
+        });
+        reload.done();
+        assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    }
+    load.finish().assert_nothing_lost();
+    let log = server.stop().log;
+    assert_eq!(log.matches("echo: websocket.disconnect 1012").count(), 80);
+    assert!(!log.contains("Traceback") && !log.contains("was destroyed"), "{log}");
 }
