@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 
-use ::websocket::{CloseCode, Codec, Event, Keepalive, Message, MessageKind, Role, Settings};
+use ::websocket::{
+    Close, CloseCode, Codec, Event, Keepalive, Message, MessageKind, ProtocolError, Role, Settings,
+};
 use python::clock::now_ns;
 use python::{GlobalRef, Object, PyResult, Python};
 use worker_api::{Exchange, Step as Polled};
@@ -21,6 +23,8 @@ pub(super) struct Connection {
     /// Messages that the application has not received yet, and their length.
     messages: VecDeque<(GlobalRef, usize)>,
     queued: usize,
+    /// What the peer has ended the connection with, until the application has received the messages before it.
+    ended: Option<Ended>,
     /// Whether a waker is left for more bytes.
     reads: bool,
     keepalive: Keepalive,
@@ -28,6 +32,14 @@ pub(super) struct Connection {
     heard_ns: u64,
     /// When the connection ends if the peer does not close it.
     close_by_ns: Option<u64>,
+}
+
+/// How the peer has ended the connection.
+enum Ended {
+    /// By a Close frame.
+    Closed { code: Option<CloseCode>, reason: String },
+    /// By a violation of the protocol.
+    Failed(ProtocolError),
 }
 
 impl Connection {
@@ -38,6 +50,7 @@ impl Connection {
             out: Vec::new(),
             messages: VecDeque::new(),
             queued: 0,
+            ended: None,
             reads: false,
             keepalive: Keepalive::default(),
             heard_ns: now_ns(),
@@ -57,41 +70,63 @@ impl Connection {
         }
     }
 
-    /// Decodes what has arrived, as far as there is room for messages. Returns how the connection ended, if it has.
-    fn decode(&mut self, py: Python<'_>, runtime: &AsgiRuntime) -> PyResult<Option<End>> {
+    /// Decodes what has arrived, as far as there is room for messages.
+    fn decode(&mut self, py: Python<'_>, runtime: &AsgiRuntime) -> PyResult<()> {
         let input = std::mem::take(&mut self.input);
         let mut rest = input.as_slice();
-        let mut end = None;
-        while end.is_none() && self.has_room() {
-            match self.codec.receive(&mut rest, &mut self.out) {
+        let Codec { receiver, sender } = &mut self.codec;
+        while self.ended.is_none() && (sender.is_closed() || has_room(&self.messages, self.queued))
+        {
+            match receiver.receive(&mut rest) {
                 Ok(None) => break,
+                // The application has closed the connection.
+                Ok(Some(Event::Message(_))) if sender.is_closed() => {}
                 Ok(Some(Event::Message(message))) => {
                     let length = message.payload.len();
                     let received = to_python(py, runtime, message)?.store();
                     self.messages.push_back((received, length));
                     self.queued += length;
                 }
-                Ok(Some(Event::Ping(_))) => {}
                 Ok(Some(Event::Pong(payload))) => {
                     self.keepalive.pong(payload);
                 }
-                Ok(Some(Event::Close(close))) => {
-                    let code = close.code.unwrap_or(CloseCode::NO_STATUS).0;
-                    end = Some(End { code, reason: close.reason.to_owned() });
+                Ok(Some(event @ Event::Ping(_))) => sender.reply(&event, &mut self.out),
+                Ok(Some(Event::Close(Close { code, reason }))) => {
+                    self.ended = Some(Ended::Closed { code, reason: reason.to_owned() });
                 }
-                Err(error) => {
-                    end = Some(End { code: error.close_code().0, reason: error.to_string() });
-                }
+                Err(error) => self.ended = Some(Ended::Failed(error)),
             }
         }
-        if !rest.is_empty() && end.is_none() {
+        if self.ended.is_some() {
+            self.close_by_ns.get_or_insert(now_ns() + CLOSE_NS);
+        } else if !rest.is_empty() {
             self.input = rest.to_vec();
         }
-        Ok(end)
+        Ok(())
     }
 
-    fn has_room(&self) -> bool {
-        self.messages.len() < MESSAGES_MAX && self.queued < QUEUED_MAX
+    /// Returns how the connection ended, once the application has received the messages before that: it may still respond
+    /// to them. Encodes the Close frame that the protocol demands.
+    fn take_end(&mut self) -> Option<End> {
+        if !self.messages.is_empty() && !self.codec.sender.is_closed() {
+            return None;
+        }
+        match self.ended.take()? {
+            Ended::Closed { code, reason } => {
+                let close = Event::Close(Close { code, reason: "" });
+                self.codec.sender.reply(&close, &mut self.out);
+                Some(End { code: code.unwrap_or(CloseCode::NO_STATUS).0, reason })
+            }
+            Ended::Failed(error) => {
+                self.codec.sender.fail(&error, &mut self.out);
+                Some(End { code: error.close_code().0, reason: error.to_string() })
+            }
+        }
+    }
+
+    /// Returns whether more bytes are read now.
+    fn reads_on(&self) -> bool {
+        self.codec.sender.is_closed() || has_room(&self.messages, self.queued)
     }
 
     /// Writes the frames. Returns whether all are written.
@@ -132,12 +167,12 @@ impl State {
             message.set_item(&names.kind.get(py), &names.websocket_connect.get(py))?;
             return Ok(Step::Message(message));
         }
+        if let Some(message) = self.take_message(py) {
+            return Ok(Step::Message(message));
+        }
         self.pump(py, socket)?;
-        if let Phase::Connected(connection) = &mut self.phase
-            && let Some((message, length)) = connection.messages.pop_front()
-        {
-            connection.queued -= length;
-            return Ok(Step::Message(message.take(py)));
+        if let Some(message) = self.take_message(py) {
+            return Ok(Step::Message(message));
         }
         match &self.end {
             Some(end) => disconnect(py, socket.runtime, end).map(Step::Message),
@@ -145,18 +180,26 @@ impl State {
         }
     }
 
+    fn take_message<'py>(&mut self, py: Python<'py>) -> Option<Object<'py>> {
+        let Phase::Connected(connection) = &mut self.phase else { return None };
+        let (message, length) = connection.messages.pop_front()?;
+        connection.queued -= length;
+        Some(message.take(py))
+    }
+
     /// Reads, decodes and sends what can be without waiting, and leaves wakers for the rest.
     pub(super) fn pump(&mut self, py: Python<'_>, socket: &WebSocket) -> PyResult<()> {
         loop {
             let Phase::Connected(connection) = &mut self.phase else { return Ok(()) };
-            if let Some(end) = connection.decode(py, socket.runtime)? {
+            connection.decode(py, socket.runtime)?;
+            if let Some(end) = connection.take_end() {
                 return self.peer_closed(py, socket, end);
             }
             let Some(exchange) = &mut self.exchange else { return Ok(()) };
             if !connection.out.is_empty() && connection.write(exchange, socket).is_err() {
                 return self.finish(py, socket.runtime, End::abnormal());
             }
-            if !connection.has_room() {
+            if connection.ended.is_some() || !connection.reads_on() {
                 // The client waits until the application has received what is here.
                 return Ok(());
             }
@@ -265,6 +308,10 @@ impl State {
         }
         let Some(interval) = settings.ping_interval_ns else { return Ok(()) };
         let silent = now.saturating_sub(connection.heard_ns);
+        if !connection.reads_on() {
+            // The client's reply is behind messages that the application has not received.
+            return Ok(());
+        }
         if connection.keepalive.is_outstanding() {
             if settings.ping_timeout_ns.is_some_and(|limit| silent >= interval + limit) {
                 return self.finish(py, socket.runtime, End::abnormal());
@@ -277,6 +324,11 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// Returns whether further messages can be kept for the application.
+fn has_room(messages: &VecDeque<(GlobalRef, usize)>, queued: usize) -> bool {
+    messages.len() < MESSAGES_MAX && queued < QUEUED_MAX
 }
 
 /// Creates `websocket.receive`.
