@@ -7,7 +7,7 @@ use std::{
 
 use jimu_tests::{
     behaviour,
-    cell::{Cell, apps, python},
+    cell::{Cell, apps, python, python_has},
     http::{Answer, Connection},
     runner::Behaviour,
     server::{Server, Setup},
@@ -34,11 +34,7 @@ const SOON: Duration = Duration::from_secs(10);
 const NO_FRAMEWORKS: &str = "the Python environment is older than tests/requirements.txt";
 
 fn has_frameworks() -> bool {
-    let check = "import channels, fastapi, python_multipart, sse_starlette";
-    python().is_some_and(|python| {
-        let output = Command::new(python).args(["-c", check]).output();
-        output.is_ok_and(|output| output.status.success())
-    })
+    python_has("channels, fastapi, python_multipart, sse_starlette")
 }
 
 fn json_of(answer: &Answer) -> Value {

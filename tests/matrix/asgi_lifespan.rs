@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use jimu_tests::{
     behaviour,
-    cell::{Cell, python},
+    cell::{Cell, python, python_has},
     load::{Load, Plan, get},
     process,
     runner::Behaviour,
@@ -17,7 +17,9 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(the_interface_chooses_the_class).of_asgi(),
         behaviour!(another_interface_can_take_over_at_a_reload).of_asgi().within(90),
         behaviour!(an_application_of_the_other_interface_is_refused).of_asgi(),
-        behaviour!(the_loop_is_a_setting).of_asgi(),
+        behaviour!(the_loop_is_a_setting)
+            .of_asgi()
+            .only_if(has_uvloop, "the Python environment has no uvloop"),
         behaviour!(a_loop_that_does_not_exist_is_refused).of_asgi(),
         behaviour!(a_failed_startup_is_refused).of_asgi(),
         behaviour!(a_failed_startup_at_a_reload_leaves_the_service).of_asgi().within(90),
@@ -29,6 +31,10 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
 }
 
 const SOON: Duration = Duration::from_secs(10);
+
+fn has_uvloop() -> bool {
+    python_has("uvloop")
+}
 
 const WSGI: &str = "def application(environ, start_response):\n    start_response('200 OK', \
                     [])\n    return [b'over WSGI']\n";

@@ -3,6 +3,7 @@
 use std::{
     env,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use crate::artifacts;
@@ -114,6 +115,14 @@ pub fn python() -> Option<PathBuf> {
         Some(path) => path.exists().then_some(path),
         None => python_of("venv"),
     }
+}
+
+/// Returns whether [`python`] can import these modules.
+pub fn python_has(modules: &str) -> bool {
+    python().is_some_and(|python| {
+        let output = Command::new(python).arg("-Ic").arg(format!("import {modules}")).output();
+        output.is_ok_and(|output| output.status.success())
+    })
 }
 
 /// Returns the interpreter of a virtual environment in target/.
