@@ -8,7 +8,7 @@ use super::connection::{Connection, NORMAL, SERVICE_RESTART};
 use super::handshake::offer;
 use super::{End, Phase, State, WebSocket, over};
 use crate::head::{Head, owned_headers};
-use crate::http::body_bytes;
+use crate::http::messages::body_bytes;
 use crate::operation::Operation;
 
 /// Reads a message, and does what it asks for up to the first write. Returns what is to be written.
