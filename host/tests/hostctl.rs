@@ -225,7 +225,7 @@ fn what_a_gunicorn_file_depends_on_is_not_frozen_silently() {
     assert!(
         errors.contains("warning: worker_class: __config__.Own is derived from gunicorn.workers")
     );
-    for class in ["'own.module.Worker'", "type('Own', (), {})", "'uvicorn.workers.UvicornWorker'"] {
+    for class in ["'own.module.Worker'", "type('Own', (), {})", "'hypercorn.workers.Worker'"] {
         let (status, toml, errors) = convert(&format!("worker_class = {class}\n"));
         assert_eq!((status, toml.as_str()), (Some(1), ""), "{errors}");
         assert!(errors.contains("gunicorn.conf.py: worker_class = "), "{errors}");

@@ -152,6 +152,8 @@ async def context(scope, receive, send):
 async def background(scope, receive, send):
     """Work after the response until another request releases it."""
     released.clear()
+    # The task waits once before it responds: from then on the server notices when the client leaves.
+    await asyncio.sleep(0.01)
     await text(send, "responded")
     await released.wait()
     say("background work done")
@@ -160,6 +162,12 @@ async def background(scope, receive, send):
 async def release(scope, receive, send):
     released.set()
     await text(send, "released")
+
+
+async def later(scope, receive, send):
+    """Respond after some turns of the loop."""
+    await asyncio.sleep(0.5)
+    await text(send, "later")
 
 
 async def slow(scope, receive, send):

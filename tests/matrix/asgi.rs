@@ -233,7 +233,7 @@ fn each_request_has_a_clean_context(cell: &Cell) {
 }
 
 fn background_work_follows_the_response(cell: &Cell) {
-    let server = serving(cell).start();
+    let server = serving(cell).flags("--asgi-disconnect-grace-period 0.1").start();
     let mut client = server.connect();
     assert_eq!(client.get("/background").unwrap().text(), "responded");
     assert_eq!(client.get("/context").unwrap().text(), "nothing", "the connection is free");
@@ -244,6 +244,8 @@ fn background_work_follows_the_response(cell: &Cell) {
     let mut client = server.connect();
     assert_eq!(client.get("/background").unwrap().status, 200);
     drop(client);
+    // Five times the grace period.
+    assert_eq!(server.get("/later").text(), "later");
     server.get("/release");
     let found = server
         .log

@@ -87,7 +87,7 @@ mod tests {
             ("gunicorn.workers.geventlet.EventletWorker", Some("eventlet")),
             ("geventwebsocket.gunicorn.workers.GeventWebSocketWorker", Some("pywsgi")),
             ("meinheld.gmeinheld.MeinheldWorker", None),
-            ("uvicorn.workers.UvicornWorker", None),
+            ("hypercorn.workers.Worker", None),
             ("tornado", None),
             ("uvicorn.workers.UvicornWorker", Some("asgi")),
             ("uvicorn_worker.UvicornH11Worker", Some("asgi")),

@@ -353,7 +353,8 @@ mod tests {
             let problems = read(name, Found::Value(value)).unwrap_err();
             assert!(problems[0].to_string().contains(words), "{problems:?}");
         }
-        for (name, value) in [("root_path", json!("")), ("my_own", json!(1)), ("user", Json::Null)]
+        for (name, value) in
+            [("uwsgi_allow_ips", json!("")), ("my_own", json!(1)), ("user", Json::Null)]
         {
             let settings = read(name, Found::Value(value)).unwrap();
             assert!(settings.values.is_empty() && settings.ignored.is_empty(), "{name}");

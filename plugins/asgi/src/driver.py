@@ -111,7 +111,6 @@ class _Server:
         self._drained_from = 0.0
         #: The tasks that have not ended in their first step.
         self.tasks = set()
-        self._late = set()
 
     async def serve(self):
         """Start the application, serve until the engine has stopped, and shut the application down."""

@@ -204,10 +204,12 @@ impl Running {
                 Target::Http => self.http.http.value(&request)?.set_gone(py)?,
                 Target::WebSocket => {
                     self.websocket.socket.value(&request)?.set_gone(py)?;
-                    false
+                    Some(false)
                 }
             };
-            if !task.is_none() {
+            if let Some(is_late) = is_late
+                && !task.is_none()
+            {
                 callbacks.gone.get(py).call([&task, &py.truth(is_late)?])?;
             }
         }

@@ -41,7 +41,7 @@ impl Interpreter {
         let drain = Arc::new(Drain::default());
         let server = Server { host: host.clone(), drain: Arc::clone(&drain) };
         let server = NativeType::new(py)?.make(py, server)?;
-        let module = jimu::module(&server)?;
+        let module = jimu::module(&server, target)?;
         let process = Process::install(&server)?;
         Ok(Self {
             host,

@@ -491,12 +491,12 @@ def shut_down(waits=True):
         try:
             step()
         except Exception:
-            _log(logging.ERROR, "wsgi", "error at shutdown\n" + traceback.format_exc())
+            _log(logging.ERROR, _target, "error at shutdown\n" + traceback.format_exc())
 
 
 def report(doing):
     """Log the exception that is being handled."""
-    _log(logging.ERROR, "wsgi", doing + "\n" + traceback.format_exc())
+    _log(logging.ERROR, _target, doing + "\n" + traceback.format_exc())
 
 
 #: File names of the server's code in tracebacks.

@@ -15,10 +15,12 @@ pub const METHODS: &[Method<Server>] = &[
     Method { name: c"_setting", entry: method!(setting) },
 ];
 
-/// Creates the module, whose functions are methods of the server's object.
-pub fn module<'py>(server: &Object<'py>) -> PyResult<Object<'py>> {
-    let natives = natives(server, &[METHODS, drain::METHODS])?;
-    server.py().module("jimu", include_str!("jimu.py"), &natives)
+/// Creates the module, whose functions are methods of the server's object. `target` names the plugin in the log.
+pub fn module<'py>(server: &Object<'py>, target: &str) -> PyResult<Object<'py>> {
+    let py = server.py();
+    let mut natives = natives(server, &[METHODS, drain::METHODS])?;
+    natives.push((c"_target", py.text(target)?));
+    py.module("jimu", include_str!("jimu.py"), &natives)
 }
 
 /// `_log(level, target, message)`. The level is a number of the module `logging`.

@@ -118,7 +118,7 @@ def handler_failed(exception):
 
 
 def _report(doing, exception):
-    jimu._log(logging.ERROR, "wsgi", "%s\n%s" % (doing, jimu.describe(exception)[1].rstrip()))
+    jimu._log(logging.ERROR, jimu._target, "%s\n%s" % (doing, jimu.describe(exception)[1].rstrip()))
 
 
 def end_child(exception, waits):

@@ -3,27 +3,21 @@
 //! | module | purpose |
 //! | --- | --- |
 //! | [`app`] | the application as seen by the host: loading, forking, serving, exiting |
-//! | [`library`] | the symbols of the interpreter that this process is |
-//! | [`python`] | a small, safe layer over CPython's limited API, and why it is not PyO3's |
-//! | [`runtime`], [`server`], [`setup`] | per-process state, its object for Python, and how both are created |
+//! | [`runtime`], [`setup`] | per-process state, and how it is created |
 //! | [`serve`], [`body`], [`body_bytes`] | one request: the server side of PEP 3333 |
 //! | [`request`], [`input`], [`response`], [`environ`] | its parts: objects, body, response, environ |
 //! | [`methods`] | the functions that Python calls on the objects of a request |
-//! | [`errors`], [`failure`] | what can end a request, and how it ends then |
-//! | [`faults`] | Python tracebacks of processes that are aborted |
-//! | [`process`], [`drain`] | signal handlers, forks and draining, as seen by the application |
+//! | [`failure`] | how a request ends that failed |
+//! | [`logged`] | variables of the environ in the access log |
 //! | [`guest`] | requests in greenlets of gevent or eventlet |
-//! | [`jimu`], `jimu.py` | what is simpler in Python: importing, hooks, logging, tracebacks |
+//!
+//! What does not depend on the interface is in the crate [`python`]: the layer over CPython's limited API, the interpreter
+//! of the process, imports, hooks, signals and tracebacks.
 //!
 //! # Invariants
 //!
-//! - The library refers to no symbol of CPython: it loads in every process, and reports what is missing.
 //! - The interpreter's lock is never held while waiting.
-//! - The library installs no signal handlers except that of [`faults`]; the application's handlers are chained
-//!   after the host's.
-//! - Python is never finalized in a worker: its threads and `atexit` functions are ended, then the process exits.
-//! - The state of the process is passed on: a native function gets it from the object that it is bound to. Global are
-//!   only what a signal handler uses ([`faults`]) and the table of CPython's functions ([`python`]).
+//! - The state of the process is passed on: a native function gets it from the object that it is bound to.
 //! - An error of the application ends its request, with a traceback in the log.
 
 mod app;

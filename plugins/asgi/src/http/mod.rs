@@ -211,21 +211,22 @@ impl Http {
     }
 
     /// Records that the client has disconnected, or that the deadline has passed; returns whether it is the deadline.
-    pub(crate) fn set_gone(&self, py: Python<'_>) -> PyResult<bool> {
+    /// `None` if the response is complete: what its task still does is not for the client.
+    pub(crate) fn set_gone(&self, py: Python<'_>) -> PyResult<Option<bool>> {
         let mut state = self.state(py)?;
-        state.is_gone = true;
-        let deadline = state.exchange.as_ref().and_then(Exchange::deadline_ns);
-        let is_late = deadline.is_some_and(|deadline| deadline <= now_ns());
+        let Some(exchange) = &state.exchange else { return Ok(None) };
+        let is_late = exchange.deadline_ns().is_some_and(|deadline| deadline <= now_ns());
         let failure = if is_late {
             Failure::new(FailureKind::TIMEOUT, "the request timed out (request_timeout)")
                 .with_status(504)
         } else {
             Failure::new(FailureKind::GONE, "the client has disconnected")
         };
+        state.is_gone = true;
         state.failure.get_or_insert(failure);
         drop(state);
         self.wake(py)?;
-        Ok(is_late)
+        Ok(Some(is_late))
     }
 
     /// When the worker drains: a stream of events, which may last for hours, gets the disconnect.
