@@ -204,7 +204,9 @@ pub struct Refusal {
     pub reason: String,
     /// Exit status.
     pub status: i32,
-    /// Whether the application speaks another interface than the worker class calls.
+    /// Whether the application speaks another interface than the worker class calls. The bootstrap, and a runtime of an
+    /// older build, do not send it.
+    #[serde(default)]
     pub is_other_interface: bool,
 }
 
