@@ -218,12 +218,9 @@ impl Application {
 
     /// Returns the result of a function of `jimu.py` without arguments, as text.
     fn text_of(&self, function: &str) -> String {
-        attach(|py| match self.interpreter.helper(py, function, []) {
-            Ok(text) => text.to_text(),
-            Err(raised) => {
-                self.interpreter.report(py, raised, &format!("error in {function}()"));
-                String::new()
-            }
+        attach(|py| {
+            let text = self.interpreter.helper(py, function, []).map(|text| text.to_text());
+            self.interpreter.text_or_report(py, text, &format!("error in {function}()"))
         })
     }
 }

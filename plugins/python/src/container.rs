@@ -4,6 +4,7 @@ use pyo3_ffi::PyObject;
 
 use super::attach::Python;
 use super::error::{PyErrSet, PyResult};
+use super::exception::Exception;
 use super::object::Object;
 
 impl<'py> Object<'py> {
@@ -74,6 +75,33 @@ impl<'py> Object<'py> {
             let second = Object::shared(py, (api.PyTuple_GetItem)(self.as_ptr(), 1));
             Some((first, second))
         }
+    }
+
+    /// Calls `with` for each pair of an iterable of pairs: tuples, or other iterables of two, such as lists. `TypeError`
+    /// with the message `expected` for anything else.
+    #[inline]
+    pub fn each_pair(
+        &self,
+        expected: &str,
+        mut with: impl FnMut(&Self, &Self) -> PyResult<()>,
+    ) -> PyResult<()> {
+        let pairs = self.to_list()?;
+        for place in 0..pairs.list_len() {
+            let item = pairs.list_item(place)?;
+            let (first, second) = item.pair().map_or_else(|| item.loose_pair(expected), Ok)?;
+            with(&first, &second)?;
+        }
+        Ok(())
+    }
+
+    /// Converts a pair that is not a tuple.
+    #[cold]
+    fn loose_pair(&self, expected: &str) -> PyResult<(Self, Self)> {
+        let items = self.to_list()?;
+        if items.list_len() != 2 {
+            return Err(PyErrSet::new(self.py(), Exception::Type, expected));
+        }
+        Ok((items.list_item(0)?, items.list_item(1)?))
     }
 
     /// Returns an item of a tuple.

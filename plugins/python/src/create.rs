@@ -36,6 +36,11 @@ impl<'py> Python<'py> {
 
     /// Creates a string.
     pub fn text(self, value: &str) -> PyResult<Object<'py>> {
+        self.utf8(value.as_bytes())
+    }
+
+    /// Creates a string from UTF-8; `UnicodeDecodeError` if it is none.
+    pub fn utf8(self, value: &[u8]) -> PyResult<Object<'py>> {
         let pointer = value.as_ptr().cast();
         // SAFETY: attached; the bytes are valid for the call; the default error handler is "strict".
         unsafe {

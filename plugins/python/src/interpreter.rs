@@ -87,6 +87,14 @@ impl Interpreter {
         self.log(LogLevel::ERROR, format!("{doing}\n{traceback}").trim_end());
     }
 
+    /// Returns the text; empty for an exception, which is logged.
+    pub fn text_or_report(&self, py: Python<'_>, text: PyResult<String>, doing: &str) -> String {
+        text.unwrap_or_else(|raised| {
+            self.report(py, raised, doing);
+            String::new()
+        })
+    }
+
     /// Formats an exception as one line and as a traceback.
     pub fn describe(&self, py: Python<'_>, raised: PyErrSet) -> (String, String) {
         let exception = raised.take(py);

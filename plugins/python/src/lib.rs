@@ -9,6 +9,7 @@
 //! | [`faults`] | Python tracebacks of processes that are aborted |
 //! | [`process`], [`drain`] | signal handlers, forks and draining, as seen by the application |
 //! | [`jimu`], `jimu.py` | what is simpler in Python: importing, hooks, logging, tracebacks |
+//! | [`engine`] | the engine of a worker class, driven by a guest loop |
 //! | [`server`] | the object that the native functions of modules are bound to |
 //! | [`path`], [`remembered`] | parts of a request: percent escapes, objects that are reused for equal values |
 //! | `api`, `library` | the table of CPython's functions, and where they are found |
@@ -48,6 +49,7 @@ pub mod clock;
 mod container;
 mod create;
 pub mod drain;
+pub mod engine;
 mod error;
 mod exception;
 pub mod fault;

@@ -139,10 +139,8 @@ impl App for Wsgi {
         let threads = self.application.trace();
         let Some(guest) = &self.runtime.guest else { return threads };
         let greenlets = attach(|py| {
-            guest.trace(py).unwrap_or_else(|raised| {
-                self.runtime.interpreter.report(py, raised, "cannot trace the greenlets");
-                String::new()
-            })
+            let interpreter = &self.runtime.interpreter;
+            interpreter.text_or_report(py, guest.trace(py), "cannot trace the greenlets")
         });
         format!("{threads}\n{greenlets}")
     }

@@ -231,27 +231,12 @@ fn each_header(
     headers: &Object<'_>,
     mut with: impl FnMut(&str, &[u8]) -> PyResult<()>,
 ) -> PyResult<()> {
-    let headers = headers.to_list()?;
-    for place in 0..headers.list_len() {
-        let item = headers.list_item(place)?;
-        let (name, value) = item.pair().map_or_else(|| loose_pair(&item), Ok)?;
+    headers.each_pair(NOT_A_PAIR, |name, value| {
         if !value.is_exact_str() {
-            text(&value, "a header's value")?;
+            text(value, "a header's value")?;
         }
-        with(text(&name, "a header's name")?, value.as_latin1()?.bytes())?;
-    }
-    Ok(())
-}
-
-/// Converts a pair that is not a tuple: a list of two, as some frameworks use.
-#[cold]
-fn loose_pair<'py>(pair: &Object<'py>) -> PyResult<(Object<'py>, Object<'py>)> {
-    let items = pair.to_list()?;
-    if items.list_len() != 2 {
-        let message = "a header must be a pair of name and value";
-        return Err(PyErrSet::new(pair.py(), Exception::Type, message));
-    }
-    Ok((items.list_item(0)?, items.list_item(1)?))
+        with(text(name, "a header's name")?, value.as_latin1()?.bytes())
+    })
 }
 
 fn text<'a>(object: &'a Object<'_>, what: &str) -> PyResult<&'a str> {
@@ -296,12 +281,10 @@ fn early_hints<'py>(
     arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
     let [headers] = arguments.take(["headers"])?;
-    let headers = required(py, headers, "headers")?.to_list()?;
+    let headers = required(py, headers, "headers")?;
     let mut fields: Vec<(String, Vec<u8>)> = Vec::new();
-    for place in 0..headers.list_len() {
-        let pair = headers.list_item(place)?;
-        let (name, value) = pair.pair().map_or_else(|| loose_pair(&pair), Ok)?;
-        let (name, value) = (bytes_of(&name)?, bytes_of(&value)?);
+    headers.each_pair(NOT_A_PAIR, |name, value| {
+        let (name, value) = (bytes_of(name)?, bytes_of(value)?);
         if name.is_empty()
             || !name.iter().all(|b| is_token(*b))
             || !value.iter().all(|b| is_text(*b))
@@ -310,7 +293,8 @@ fn early_hints<'py>(
             return Err(PyErrSet::new(py, Exception::Value, &message));
         }
         fields.push((String::from_utf8_lossy(&name).into_owned(), trimmed(&value).to_vec()));
-    }
+        Ok(())
+    })?;
     let mut state = request.state(py)?;
     let (exchange, response) = state.open(py)?;
     if response.phase == Phase::Sent {
@@ -330,3 +314,6 @@ fn bytes_of(object: &Object<'_>) -> PyResult<Vec<u8>> {
     text(object, "a header")?;
     Ok(object.as_latin1()?.bytes().to_vec())
 }
+
+/// Why headers are refused that are no pairs.
+const NOT_A_PAIR: &str = "a header must be a pair of name and value";

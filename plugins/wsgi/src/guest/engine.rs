@@ -2,7 +2,6 @@
 //! for greenlets.
 
 use std::sync::Mutex;
-use std::thread::{self, ThreadId};
 
 use worker_api::Engine;
 
@@ -11,11 +10,10 @@ use super::{Guest, locked};
 use crate::failure::failure_of;
 use crate::request::{Request, RequestObjects, Requests};
 use crate::serve::environ_of;
+use python::engine::LoopEngine;
 use python::fault::Fault;
 use python::method;
-use python::{
-    Arguments, Exception, Method, Native, NativeType, Object, PyErrSet, PyResult, Python,
-};
+use python::{Arguments, Method, Native, NativeType, Object, PyResult, Python};
 
 /// Runs the loop until the engine has stopped.
 pub(crate) fn run<'py>(
@@ -24,16 +22,14 @@ pub(crate) fn run<'py>(
     engine: Engine,
     application: &Object<'py>,
 ) -> PyResult<()> {
-    let running = Running { engine, thread: thread::current().id(), requests };
+    let running = Running { engine: LoopEngine::new(engine), requests };
     let engine = NativeType::new(py)?.make(py, running)?;
     guest(py, requests.runtime)?.run(&engine, application)
 }
 
 /// The value of the engine's object.
 struct Running {
-    engine: Engine,
-    /// The only thread that may use the engine.
-    thread: ThreadId,
+    engine: LoopEngine,
     requests: &'static Requests,
 }
 
@@ -48,32 +44,18 @@ impl Native for Running {
     ]];
 }
 
-impl Running {
-    fn engine(&self, py: Python<'_>) -> PyResult<&Engine> {
-        if thread::current().id() == self.thread {
-            Ok(&self.engine)
-        } else {
-            Err(PyErrSet::new(py, Exception::Runtime, "the engine belongs to another thread"))
-        }
-    }
-}
-
 /// `descriptor()` of the engine.
 fn descriptor<'py>(
     py: Python<'py>,
     running: &Running,
     _: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
-    py.number(running.engine(py)?.descriptor().into())
+    py.number(running.engine.get(py)?.descriptor().into())
 }
 
 /// `turn()` of the engine: returns whether the engine still runs.
 fn turn<'py>(py: Python<'py>, running: &Running, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
-    let engine = running.engine(py)?;
-    match engine.turn() {
-        Ok(()) => py.truth(!engine.stopped()),
-        Err(failure) => Err(PyErrSet::new(py, Exception::Runtime, &failure.to_string())),
-    }
+    py.truth(running.engine.turn(py)?)
 }
 
 /// `next()`: returns the next exchange as its request object, the environ and `start_response`; `None` if none is
