@@ -87,10 +87,8 @@ impl App for Asgi {
     fn trace(&self) -> String {
         let threads = self.application.trace();
         let tasks = attach(|py| {
-            driver::trace(py).unwrap_or_else(|raised| {
-                self.runtime.interpreter.report(py, raised, "cannot trace the tasks");
-                String::new()
-            })
+            let interpreter = &self.runtime.interpreter;
+            interpreter.text_or_report(py, driver::trace(py), "cannot trace the tasks")
         });
         format!("{threads}\n{tasks}")
     }

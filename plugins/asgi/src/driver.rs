@@ -3,19 +3,21 @@
 
 use std::cell::OnceCell;
 use std::ffi::CStr;
-use std::thread::{self, ThreadId};
 
 use python::clock::now_ns;
+use python::engine::LoopEngine;
 use python::{
     Arguments, Exception, GlobalRef, Method, Native, NativeType, Object, PyErrSet, PyResult,
     Python, method, required,
 };
-use worker_api::{Engine, Exchange, Header};
+use worker_api::Engine;
 
-use crate::http::{Http, HttpTypes};
-use crate::runtime::{AsgiRuntime, Open, Target};
-use crate::websocket::handshake::{is_upgrade, offer};
-use crate::websocket::{WebSocket, WebSocketTypes};
+use crate::http::Http;
+use crate::operation::Subject;
+use crate::request::RequestTypes;
+use crate::runtime::AsgiRuntime;
+use crate::websocket::WebSocket;
+use crate::websocket::handshake::{is_upgrade, refuse};
 
 /// Runs the loop until the engine has stopped.
 pub(crate) fn run<'py>(
@@ -26,10 +28,9 @@ pub(crate) fn run<'py>(
 ) -> PyResult<()> {
     let running = Running {
         runtime,
-        http: HttpTypes::new(py, runtime)?,
-        websocket: WebSocketTypes::new(py, runtime)?,
-        engine,
-        thread: thread::current().id(),
+        http: RequestTypes::new(py, runtime)?,
+        websocket: RequestTypes::new(py, runtime)?,
+        engine: LoopEngine::new(engine),
         callbacks: OnceCell::new(),
         drained_from_ns: std::cell::Cell::new(None),
     };
@@ -54,11 +55,9 @@ fn module(py: Python<'_>) -> PyResult<Object<'_>> {
 /// The value of the engine's object.
 struct Running {
     runtime: &'static AsgiRuntime,
-    http: &'static HttpTypes,
-    websocket: &'static WebSocketTypes,
-    engine: Engine,
-    /// The only thread that may use the engine.
-    thread: ThreadId,
+    http: &'static RequestTypes<Http>,
+    websocket: &'static RequestTypes<WebSocket>,
+    engine: LoopEngine,
     /// Set by `start()`.
     callbacks: OnceCell<Callbacks>,
     /// When the open requests were notified that the worker drains.
@@ -87,104 +86,16 @@ impl Native for Running {
 }
 
 impl Running {
-    fn engine(&self, py: Python<'_>) -> PyResult<&Engine> {
-        if thread::current().id() == self.thread {
-            Ok(&self.engine)
-        } else {
-            Err(PyErrSet::new(py, Exception::Runtime, "the engine belongs to another thread"))
-        }
-    }
-
     /// Starts a task for each request that has arrived.
     fn start_tasks(&self, py: Python<'_>, callbacks: &Callbacks) -> PyResult<()> {
-        while let Some(exchange) = self.runtime.next_ready() {
-            if is_upgrade(exchange.head()) {
-                self.open_websocket(py, callbacks, exchange)?;
-            } else {
-                self.serve(py, callbacks, exchange)?;
+        let start = callbacks.start.get(py);
+        while let Some(mut exchange) = self.runtime.next_ready() {
+            if !is_upgrade(exchange.head()) {
+                self.http.serve(py, &start, exchange)?;
+            } else if !refuse(&mut exchange) {
+                self.websocket.serve(py, &start, exchange)?;
             }
         }
-        Ok(())
-    }
-
-    /// Starts the task of an HTTP request.
-    fn serve(&self, py: Python<'_>, callbacks: &Callbacks, exchange: Exchange) -> PyResult<()> {
-        let http = Http::new(self.http, exchange);
-        let number = http.number;
-        let request = self.http.http.make(py, http)?;
-        let http = self.http.http.value(&request)?;
-        let start = || {
-            let scope = http.scope(py)?;
-            let (receive, send) = self.http.functions(&request)?;
-            callbacks.start.get(py).call([&request, &scope, &receive, &send])
-        };
-        let task = match start() {
-            Ok(task) => task,
-            Err(raised) => {
-                let exception = raised.take(py);
-                return http.end_request(py, Some(&exception)).map(drop);
-            }
-        };
-        if task.is_none() {
-            return Ok(());
-        }
-        let waker = self.runtime.gone_waker(number);
-        if http.with_exchange(py, |exchange| exchange.on_disconnect(waker))?.is_some() {
-            self.keep(py, number, Target::Http, &request, task)?;
-        }
-        Ok(())
-    }
-
-    /// Starts the task of a WebSocket, or refuses its handshake.
-    fn open_websocket(
-        &self,
-        py: Python<'_>,
-        callbacks: &Callbacks,
-        mut exchange: Exchange,
-    ) -> PyResult<()> {
-        if let Err(refused) = offer(exchange.head()) {
-            let (status, reason) = (refused.status(), refused.to_string());
-            let headers = refused.headers().iter().map(|(name, value)| Header::new(name, value));
-            let headers: Vec<Header<'_>> = headers.collect();
-            if let Err(failure) = exchange.respond(status, &headers, reason.as_bytes()) {
-                exchange.fail(failure);
-            }
-            return Ok(());
-        }
-        let socket = WebSocket::new(self.websocket, exchange);
-        let number = socket.number;
-        let request = self.websocket.socket.make(py, socket)?;
-        let socket = self.websocket.socket.value(&request)?;
-        let start = || {
-            let scope = socket.scope(py)?;
-            let (receive, send) = self.websocket.functions(&request)?;
-            callbacks.start.get(py).call([&request, &scope, &receive, &send])
-        };
-        let task = match start() {
-            Ok(task) => task,
-            Err(raised) => {
-                let exception = raised.take(py);
-                return socket.end_task(py, Some(&exception)).map(drop);
-            }
-        };
-        let waker = self.runtime.gone_waker(number);
-        if socket.with_exchange(py, |exchange| exchange.on_disconnect(waker))?.is_some() {
-            self.keep(py, number, Target::WebSocket, &request, task)?;
-        }
-        Ok(())
-    }
-
-    /// Keeps a request for its wakers.
-    fn keep(
-        &self,
-        py: Python<'_>,
-        number: u64,
-        target: Target,
-        request: &Object<'_>,
-        task: Object<'_>,
-    ) -> PyResult<()> {
-        let open = Open { target, request: request.clone().store(), task: task.store() };
-        self.runtime.open(py)?.insert(number, open);
         Ok(())
     }
 
@@ -192,22 +103,13 @@ impl Running {
     fn wake_tasks(&self, py: Python<'_>, callbacks: &Callbacks) -> PyResult<()> {
         let runtime = self.runtime;
         for number in runtime.take_woken() {
-            let Some((target, request, _)) = self.open_request(py, number)? else { continue };
-            match target {
-                Target::Http => self.http.http.value(&request)?.wake(py)?,
-                Target::WebSocket => self.websocket.socket.value(&request)?.wake(py)?,
+            if let Some((subject, request, _)) = self.open_request(py, number)? {
+                subject.wake(py, &request)?;
             }
         }
         for number in runtime.take_gone() {
-            let Some((target, request, task)) = self.open_request(py, number)? else { continue };
-            let is_late = match target {
-                Target::Http => self.http.http.value(&request)?.set_gone(py)?,
-                Target::WebSocket => {
-                    self.websocket.socket.value(&request)?.set_gone(py)?;
-                    Some(false)
-                }
-            };
-            if let Some(is_late) = is_late
+            let Some((subject, request, task)) = self.open_request(py, number)? else { continue };
+            if let Some(is_late) = subject.set_gone(py, &request)?
                 && !task.is_none()
             {
                 callbacks.gone.get(py).call([&task, &py.truth(is_late)?])?;
@@ -215,35 +117,28 @@ impl Running {
         }
         if runtime.interpreter.drain.has_begun() && self.drained_from_ns.get().is_none() {
             self.drained_from_ns.set(Some(now_ns()));
-            for (_, target, request) in self.all_open(py)? {
-                match target {
-                    Target::Http => self.http.http.value(&request)?.drain(py)?,
-                    Target::WebSocket => self.websocket.socket.value(&request)?.drain(py)?,
-                }
+            for (subject, request) in self.all_open(py)? {
+                subject.drain(py, &request)?;
             }
         }
         Ok(())
     }
 
     /// Returns all requests that are open.
-    fn all_open<'py>(&self, py: Python<'py>) -> PyResult<Vec<(u64, Target, Object<'py>)>> {
+    fn all_open<'py>(&self, py: Python<'py>) -> PyResult<Vec<(&'static dyn Subject, Object<'py>)>> {
         let open = self.runtime.open(py)?;
-        let each = open.iter();
-        Ok(each
-            .map(|(number, open)| (*number, open.target, open.request.get(py).clone()))
-            .collect())
+        Ok(open.values().map(|open| (open.subject, open.request.get(py).clone())).collect())
     }
 
-    /// Returns the request and the task of a number, unless the task has ended.
+    /// Returns the request and the task of a number, unless the request is over.
     fn open_request<'py>(
         &self,
         py: Python<'py>,
         number: u64,
-    ) -> PyResult<Option<(Target, Object<'py>, Object<'py>)>> {
+    ) -> PyResult<Option<(&'static dyn Subject, Object<'py>, Object<'py>)>> {
         let open = self.runtime.open(py)?;
         let Some(open) = open.get(&number) else { return Ok(None) };
-        let (request, task) = (open.request.get(py).clone(), open.task.get(py).clone());
-        Ok(Some((open.target, request, task)))
+        Ok(Some((open.subject, open.request.get(py).clone(), open.task.get(py).clone())))
     }
 }
 
@@ -253,7 +148,7 @@ fn descriptor<'py>(
     running: &Running,
     _: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
-    py.number(running.engine(py)?.descriptor().into())
+    py.number(running.engine.get(py)?.descriptor().into())
 }
 
 /// `start(create_future, state, start, gone, stopped)`: sets the functions that a turn calls, and the state of the
@@ -282,16 +177,13 @@ fn start<'py>(
 
 /// `turn()`: runs a turn of the engine, and what follows from it.
 fn turn<'py>(py: Python<'py>, running: &Running, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
-    let engine = running.engine(py)?;
     let Some(callbacks) = running.callbacks.get() else {
         return Err(PyErrSet::new(py, Exception::Runtime, "turn() was called before start()"));
     };
-    if let Err(failure) = engine.turn() {
-        return Err(PyErrSet::new(py, Exception::Runtime, &failure.to_string()));
-    }
+    let is_running = running.engine.turn(py)?;
     running.wake_tasks(py, callbacks)?;
     running.start_tasks(py, callbacks)?;
-    if engine.stopped() {
+    if !is_running {
         let drained_ns =
             running.drained_from_ns.get().map_or(0, |from| now_ns().saturating_sub(from));
         callbacks.stopped.get(py).call([&py.number(drained_ns as i64)?])?;
@@ -308,14 +200,9 @@ fn beat<'py>(py: Python<'py>, running: &Running, _: &Arguments<'_, 'py>) -> PyRe
 
 /// `tick()`: does what is due for WebSockets: pings, and the end of connections that do not answer.
 fn tick<'py>(py: Python<'py>, running: &Running, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
-    let (runtime, now) = (running.runtime, now_ns());
-    for (number, target, request) in running.all_open(py)? {
-        if let Target::WebSocket = target
-            && running.websocket.socket.value(&request)?.tick(py, now)?
-            && let Some(open) = runtime.forget(py, number)?
-        {
-            drop((open.request.take(py), open.task.take(py)));
-        }
+    let now = now_ns();
+    for (subject, request) in running.all_open(py)? {
+        subject.tick(py, &request, now)?;
     }
     Ok(py.none())
 }

@@ -48,9 +48,9 @@ impl Head {
 
     /// Passes the head to the exchange. `length` is that of a body in one piece, for a head that does not tell it.
     pub(crate) fn start(&self, exchange: &mut Exchange, length: Option<usize>) -> Result<()> {
-        let mut digits = [0; 20];
+        let mut digits = itoa::Buffer::new();
         let length = length.filter(|_| !self.has_length && !self.has_no_body());
-        let length = length.map(|length| decimal(length, &mut digits));
+        let length = length.map(|length| digits.format(length));
         let length = length.map(|digits| Header::new("content-length", digits));
         let mut inline = [Header::new("", ""); HEADERS_INLINE];
         let count = self.ends.len() + usize::from(length.is_some());
@@ -87,30 +87,13 @@ pub(crate) fn owned_headers(headers: &Object<'_>) -> PyResult<Vec<(String, Vec<u
 
 /// Calls `with` for each header: an iterable of pairs of `bytes`.
 fn each_header(headers: &Object<'_>, mut with: impl FnMut(&[u8], &[u8])) -> PyResult<()> {
-    let headers = headers.to_list()?;
-    for place in 0..headers.list_len() {
-        let item = headers.list_item(place)?;
-        let (name, value) = match item.pair() {
-            Some(pair) => pair,
-            None => loose_pair(&item)?,
-        };
+    headers.each_pair("a header must be a pair of name and value", |name, value| {
         match (name.as_bytes(), value.as_bytes()) {
             (Some(name), Some(value)) => with(name, value),
-            _ => return Err(not_bytes(item.py(), &name, &value)),
+            _ => return Err(not_bytes(name.py(), name, value)),
         }
-    }
-    Ok(())
-}
-
-/// Converts a pair that is not a tuple.
-#[cold]
-fn loose_pair<'py>(pair: &Object<'py>) -> PyResult<(Object<'py>, Object<'py>)> {
-    let items = pair.to_list()?;
-    if items.list_len() != 2 {
-        let message = "a header must be a pair of name and value";
-        return Err(PyErrSet::new(pair.py(), Exception::Type, message));
-    }
-    Ok((items.list_item(0)?, items.list_item(1)?))
+        Ok(())
+    })
 }
 
 #[cold]
@@ -121,19 +104,6 @@ fn not_bytes(py: Python<'_>, name: &Object<'_>, value: &Object<'_>) -> PyErrSet 
         value.type_name()
     );
     PyErrSet::new(py, Exception::Type, &message)
-}
-
-/// Formats `number` in decimal without an allocation.
-fn decimal(mut number: usize, digits: &mut [u8; 20]) -> &[u8] {
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            return &digits[at..];
-        }
-    }
 }
 
 /// Number of headers that are passed on without an allocation.

@@ -9,8 +9,10 @@
 //! | [`app`] | the application as seen by the host |
 //! | [`driver`], `driver.py` | the loop, the tasks and the lifespan protocol |
 //! | [`runtime`] | per-process state |
-//! | [`http`] | one HTTP request: `receive`, `send`, and how it ends |
+//! | [`request`] | what HTTP requests and WebSockets have in common: `receive`, `send`, their task |
+//! | [`http`] | one HTTP request: its messages, and how it ends |
 //! | [`websocket`] | one WebSocket |
+//! | [`message`] | the parts of a message that the application sends |
 //! | [`operation`], [`waiters`] | what waits, and the futures that it waits for |
 //! | [`scope`] | its scope |
 //! | [`head`] | the head of its response |
@@ -30,8 +32,10 @@ mod awaitable;
 mod driver;
 mod head;
 mod http;
+mod message;
 mod names;
 mod operation;
+mod request;
 mod runtime;
 mod scope;
 mod waiters;

@@ -15,7 +15,8 @@ pub(crate) enum Step<'py> {
     Wait,
 }
 
-/// A kind of request whose operations can wait: what is awaited refers to it.
+/// What a request is, HTTP or WebSocket: the side that does not depend on its type. What is awaited refers to it, and so do
+/// the requests whose task waits.
 pub(crate) trait Subject: Sync {
     /// Tries an operation of this request.
     fn step<'py>(
@@ -27,6 +28,18 @@ pub(crate) trait Subject: Sync {
 
     /// Creates a future that is resolved when an operation of this request can be tried again.
     fn future<'py>(&self, py: Python<'py>, request: &Object<'py>) -> PyResult<Object<'py>>;
+
+    /// See [`Request::wake`](crate::request::Request::wake).
+    fn wake(&self, py: Python<'_>, request: &Object<'_>) -> PyResult<()>;
+
+    /// See [`Request::set_gone`](crate::request::Request::set_gone).
+    fn set_gone(&self, py: Python<'_>, request: &Object<'_>) -> PyResult<Option<bool>>;
+
+    /// See [`Request::drain`](crate::request::Request::drain).
+    fn drain(&self, py: Python<'_>, request: &Object<'_>) -> PyResult<()>;
+
+    /// See [`Request::tick`](crate::request::Request::tick).
+    fn tick(&self, py: Python<'_>, request: &Object<'_>, now_ns: u64) -> PyResult<()>;
 }
 
 /// An operation that may have to wait.

@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ::websocket::handshake::DeflatePolicy;
 use python::{Cell, Exception, GlobalRef, Interpreter, NativeType, PyErrSet, PyResult, Python};
-use worker_api::{Exchange, Host, Waker};
+use worker_api::{Exchange, Host, Step, Waker};
 
 use crate::awaitable::{Completed, Pending};
 use crate::names::Names;
+use crate::operation::Subject;
 use crate::scope::Scopes;
 
 /// Everything that is created once per process.
@@ -72,20 +73,13 @@ impl WebSockets {
 /// A request whose task waits, or a WebSocket that is not over.
 pub(crate) struct Open {
     /// What `request` is.
-    pub(crate) target: Target,
+    pub(crate) subject: &'static dyn Subject,
     /// Its object.
     pub(crate) request: GlobalRef,
     pub(crate) task: GlobalRef,
 }
 
 type Numbers = Arc<Mutex<Vec<u64>>>;
-
-/// What a request is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Target {
-    Http,
-    WebSocket,
-}
 
 impl AsgiRuntime {
     /// Creates the state. It is never freed: Python objects refer to it, and a worker exits without finalizing Python.
@@ -141,9 +135,36 @@ impl AsgiRuntime {
         borrow(py, &self.open)
     }
 
-    /// Removes a request whose task has ended.
-    pub(crate) fn forget(&self, py: Python<'_>, number: u64) -> PyResult<Option<Open>> {
-        Ok(self.open(py)?.remove(&number))
+    /// Removes a request that is over.
+    pub(crate) fn forget(&self, py: Python<'_>, number: u64) -> PyResult<()> {
+        let open = self.open(py)?.remove(&number);
+        if let Some(Open { request, task, .. }) = open {
+            drop((request.take(py), task.take(py)));
+        }
+        Ok(())
+    }
+
+    /// Writes `bytes` from the index `at` on, which moves. Returns whether all of them are written; otherwise a waker is
+    /// left for the request with this number.
+    pub(crate) fn write(
+        &self,
+        exchange: &mut Exchange,
+        number: u64,
+        bytes: &[u8],
+        at: &mut usize,
+    ) -> worker_api::Result<bool> {
+        while let Some(rest) = bytes.get(*at..).filter(|rest| !rest.is_empty()) {
+            let mut polled = exchange.poll_write(rest, None);
+            if matches!(polled, Step::Pending) {
+                polled = exchange.poll_write(rest, Some(self.waker(number)));
+            }
+            match polled {
+                Step::Ready(n) => *at += n,
+                Step::Pending => return Ok(false),
+                Step::Failed(failure) => return Err(failure),
+            }
+        }
+        Ok(true)
     }
 
     /// Returns a waker after which the request's operations are tried again.

@@ -6,8 +6,10 @@ use python::{Exception, GlobalRef, Object, PyErrSet, PyResult, Python, required}
 use worker_api::Header;
 
 use super::{Http, Response, State};
-use crate::head::{Head, owned_headers};
+use crate::head::owned_headers;
+use crate::message::Sent;
 use crate::operation::{Operation, Source, Span};
+use crate::request::Request as _;
 
 /// Reads a message of the application, and does what it asks for up to the first write. Returns what is to be written.
 pub(super) fn begin<'py>(
@@ -15,38 +17,26 @@ pub(super) fn begin<'py>(
     http: &Http,
     message: &Object<'py>,
 ) -> PyResult<Option<Operation>> {
-    let names = &http.runtime.names;
-    let Some(kind) = message.dict_item(&names.kind.get(py))? else {
-        return Err(PyErrSet::new(py, Exception::Value, "the message has no type"));
-    };
+    let names = &http.runtime().names;
+    let message = Sent { dict: message, names };
+    let kind = message.kind()?;
     let kind = kind.as_str()?;
     let mut state = http.state(py)?;
-    let flag = |name: &GlobalRef| -> PyResult<bool> {
-        Ok(message.dict_item(&name.get(py))?.is_some_and(|flag| flag.is_true()))
-    };
     match (kind, &state.response) {
         ("http.response.start", Response::Start) => {
             state.check_open(py)?;
-            let status = message.dict_item(&names.status.get(py))?;
-            let status = required(py, status, "status")?.as_number()?;
-            let headers = message.dict_item(&names.headers.get(py))?;
-            let head = Head::new(u16::try_from(status).unwrap_or_default(), headers.as_ref())?;
-            let has_trailers = flag(&names.trailers)?;
+            let (head, has_trailers) = (message.head()?, message.flag(&names.trailers)?);
             state.response = Response::FirstBody { head, has_trailers };
             Ok(None)
         }
         ("http.response.body", Response::FirstBody { .. } | Response::Body { .. }) => {
-            let data = match message.dict_item(&names.body.get(py))? {
-                Some(body) => body_bytes(py, &body)?,
-                None => py.bytes(b"")?,
-            };
-            let more = flag(&names.more_body)?;
+            let (data, more) = message.body()?;
             let length = data.as_bytes().unwrap_or_default().len();
             state.begin_body(py, http, length, more)?;
             Ok(Some(Operation::Send { data: data.store(), at: 0, more }))
         }
         ("http.response.pathsend", Response::FirstBody { .. }) => {
-            let path = message.dict_item(&names.path.get(py))?;
+            let path = message.item(&names.path)?;
             let file = open_file(py, required(py, path, "path")?.as_str()?)?;
             let left = file.metadata().map_or(0, |facts| facts.len());
             state.begin_body(py, http, left as usize, false)?;
@@ -54,19 +44,20 @@ pub(super) fn begin<'py>(
             Ok(Some(Operation::SendFile { file, more: false }))
         }
         ("http.response.zerocopysend", Response::FirstBody { .. } | Response::Body { .. }) => {
-            let (file, more) = (zero_copy_span(py, http, message)?, flag(&names.more_body)?);
+            let (file, more) = (zero_copy_span(py, &message)?, message.flag(&names.more_body)?);
             state.begin_body(py, http, file.left as usize, more)?;
             Ok(Some(Operation::SendFile { file, more }))
         }
         ("http.response.trailers", Response::Trailers(_)) => {
-            add_trailers(py, http, &mut state, message)?;
-            if !flag(&names.more_trailers)? {
+            state.add_trailers(&message)?;
+            if !message.flag(&names.more_trailers)? {
+                state.send_trailers(py)?;
                 state.complete(py, http)?;
             }
             Ok(None)
         }
         ("http.response.early_hint", Response::Start | Response::FirstBody { .. }) => {
-            early_hint(py, http, &mut state, message).map(|()| None)
+            state.early_hint(py, &message).map(|()| None)
         }
         ("http.response.debug", Response::Start | Response::FirstBody { .. }) => {
             // For tests in the application's process: nothing is sent.
@@ -76,18 +67,6 @@ pub(super) fn begin<'py>(
     }
 }
 
-/// Returns the bytes of a part of the body.
-pub(crate) fn body_bytes<'py>(py: Python<'py>, body: &Object<'py>) -> PyResult<Object<'py>> {
-    if body.as_bytes().is_some() {
-        return Ok(body.clone());
-    }
-    if body.is_exact_str() {
-        let message = "the body of a message must be bytes, not str";
-        return Err(PyErrSet::new(py, Exception::Type, message));
-    }
-    body.to_bytes()
-}
-
 fn open_file(py: Python<'_>, path: &str) -> PyResult<File> {
     File::open(path).map_err(|error| {
         PyErrSet::new(py, Exception::Os, &format!("cannot open {path:?} for pathsend: {error}"))
@@ -95,12 +74,11 @@ fn open_file(py: Python<'_>, path: &str) -> PyResult<File> {
 }
 
 /// Reads `file`, `offset` and `count` of a message: a part of a file that the application has opened.
-fn zero_copy_span<'py>(py: Python<'py>, http: &Http, message: &Object<'py>) -> PyResult<Span> {
-    let names = &http.runtime.names;
-    let file = required(py, message.dict_item(&names.file.get(py))?, "file")?;
+fn zero_copy_span(py: Python<'_>, message: &Sent<'_, '_>) -> PyResult<Span> {
+    let names = message.names;
+    let file = required(py, message.item(&names.file)?, "file")?;
     let number = |name: &GlobalRef| -> PyResult<Option<u64>> {
-        let value = message.dict_item(&name.get(py))?.filter(|value| !value.is_none());
-        value.map(|value| value.as_number().map(|n| n.max(0) as u64)).transpose()
+        message.optional(name)?.map(|value| value.as_number().map(|n| n.max(0) as u64)).transpose()
     };
     let (offset, count) = (number(&names.offset)?, number(&names.count)?);
     let fd = match file.as_number() {
@@ -127,46 +105,43 @@ fn zero_copy_span<'py>(py: Python<'py>, http: &Http, message: &Object<'py>) -> P
     Ok(Span { file: Source::Descriptor(fd), offset, left })
 }
 
-/// Adds the headers of a message to the trailers; passes them to the exchange with the last message.
-fn add_trailers(
-    py: Python<'_>,
-    http: &Http,
-    state: &mut State,
-    message: &Object<'_>,
-) -> PyResult<()> {
-    let headers = message.dict_item(&http.runtime.names.headers.get(py))?;
-    let added = headers.map_or_else(|| Ok(Vec::new()), |headers| owned_headers(&headers))?;
-    let Response::Trailers(all) = &mut state.response else { return Ok(()) };
-    all.extend(added);
-    let all = std::mem::take(all);
-    let headers: Vec<Header<'_>> =
-        all.iter().map(|(name, value)| Header::new(name, value)).collect();
-    let set = state.open(py)?.trailers(&headers);
-    set.map_err(|failure| state.raise(py, failure))?;
-    state.response = Response::Trailers(all);
-    Ok(())
-}
-
-/// Sends 103 with the links of a message (RFC 8297).
-fn early_hint(
-    py: Python<'_>,
-    http: &Http,
-    state: &mut State,
-    message: &Object<'_>,
-) -> PyResult<()> {
-    let links = message.dict_item(&http.runtime.names.links.get(py))?;
-    let links = required(py, links, "links")?.to_list()?;
-    let mut values = Vec::new();
-    for place in 0..links.list_len() {
-        let link = links.list_item(place)?;
-        let Some(bytes) = link.as_bytes() else {
-            return Err(PyErrSet::new(py, Exception::Type, "a link must be bytes"));
-        };
-        values.push(bytes.to_vec());
+impl State {
+    /// Adds the headers of a message to the trailers.
+    fn add_trailers(&mut self, message: &Sent<'_, '_>) -> PyResult<()> {
+        if let Response::Trailers(all) = &mut self.response
+            && let Some(headers) = message.item(&message.names.headers)?
+        {
+            all.extend(owned_headers(&headers)?);
+        }
+        Ok(())
     }
-    let headers: Vec<Header<'_>> = values.iter().map(|value| Header::new("link", value)).collect();
-    let sent = state.open(py)?.informational(103, &headers);
-    sent.map_err(|failure| state.raise(py, failure))
+
+    /// Passes the trailers to the exchange.
+    fn send_trailers(&mut self, py: Python<'_>) -> PyResult<()> {
+        let response = std::mem::replace(&mut self.response, Response::Nothing);
+        let Response::Trailers(all) = response else { return Ok(()) };
+        let headers: Vec<Header<'_>> =
+            all.iter().map(|(name, value)| Header::new(name, value)).collect();
+        let set = self.open(py)?.trailers(&headers);
+        set.map_err(|failure| self.raise(py, failure))
+    }
+
+    /// Sends 103 with the links of a message (RFC 8297).
+    fn early_hint(&mut self, py: Python<'_>, message: &Sent<'_, '_>) -> PyResult<()> {
+        let links = required(py, message.item(&message.names.links)?, "links")?.to_list()?;
+        let mut values = Vec::new();
+        for place in 0..links.list_len() {
+            let link = links.list_item(place)?;
+            let Some(bytes) = link.as_bytes() else {
+                return Err(PyErrSet::new(py, Exception::Type, "a link must be bytes"));
+            };
+            values.push(bytes.to_vec());
+        }
+        let headers: Vec<Header<'_>> =
+            values.iter().map(|value| Header::new("link", value)).collect();
+        let sent = self.open(py)?.informational(103, &headers);
+        sent.map_err(|failure| self.raise(py, failure))
+    }
 }
 
 /// Creates the error for a message that the protocol does not allow at this point.

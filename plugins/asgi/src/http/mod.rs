@@ -1,38 +1,24 @@
 //! One HTTP request: the messages of `receive` and `send`, and how the request ends. ASGI HTTP specification 2.5.
 
-pub(crate) mod messages;
+mod messages;
 mod state;
 
 use std::ffi::CStr;
 
 use python::clock::now_ns;
 use python::fault::is_outside;
-use python::{
-    Arguments, Cell, Definition, Exception, Method, Native, NativeType, Object, PyErrSet, PyResult,
-    Python, method, required,
-};
+use python::{Cell, Exception, Method, Native, Object, PyErrSet, PyResult, Python, method};
 use worker_api::{Exchange, Failure, FailureKind};
 
-use crate::awaitable::Pending;
 use crate::head::Head;
-use crate::operation::{Operation, Step, Subject};
-use crate::runtime::AsgiRuntime;
+use crate::operation::{Operation, Step};
+use crate::request::{self, Request, RequestTypes};
 use crate::waiters::Waiters;
-
-/// The type and the functions of which the objects of a request are made.
-pub(crate) struct HttpTypes {
-    runtime: &'static AsgiRuntime,
-    pub(crate) http: NativeType<Http>,
-    receive: Definition<Http>,
-    send: Definition<Http>,
-}
 
 /// A request. The value of the Python object to which `receive` and `send` are bound.
 pub(crate) struct Http {
-    types: &'static HttpTypes,
-    runtime: &'static AsgiRuntime,
-    /// Unique in this process.
-    pub(crate) number: u64,
+    types: &'static RequestTypes<Self>,
+    number: u64,
     state: Cell<State>,
 }
 
@@ -83,7 +69,7 @@ enum Response {
 impl Native for Http {
     const NAME: &'static CStr = c"jimu.Http";
     const METHODS: &'static [&'static [Method<Self>]] =
-        &[&[Method { name: c"_end", entry: method!(end) }]];
+        &[&[Method { name: c"_end", entry: method!(request::end::<Http>) }]];
 
     fn end(self, py: Python<'_>) {
         if let Some(waiting) = self.state.borrow(py).map(|mut state| state.waiting.take()) {
@@ -92,54 +78,12 @@ impl Native for Http {
     }
 }
 
-impl HttpTypes {
-    /// Creates the type. It is never freed: requests refer to it.
-    pub(crate) fn new(py: Python<'_>, runtime: &'static AsgiRuntime) -> PyResult<&'static Self> {
-        Ok(Box::leak(Box::new(Self {
-            runtime,
-            http: NativeType::new(py)?,
-            receive: Definition::new(&Method { name: c"receive", entry: method!(receive) }),
-            send: Definition::new(&Method { name: c"send", entry: method!(send) }),
-        })))
-    }
+impl Request for Http {
+    const RECEIVE: Method<Self> =
+        Method { name: c"receive", entry: method!(request::receive::<Http>) };
+    const SEND: Method<Self> = Method { name: c"send", entry: method!(request::send::<Http>) };
 
-    /// Returns `receive` and `send` of a request.
-    pub(crate) fn functions<'py>(
-        &self,
-        request: &Object<'py>,
-    ) -> PyResult<(Object<'py>, Object<'py>)> {
-        Ok((self.http.bind(&self.receive, request)?, self.http.bind(&self.send, request)?))
-    }
-
-    fn pending<'py>(
-        &'static self,
-        request: &Object<'py>,
-        operation: Operation,
-    ) -> PyResult<Object<'py>> {
-        self.runtime.pending.make(request.py(), Pending::new(self, request, operation))
-    }
-}
-
-impl Subject for HttpTypes {
-    fn step<'py>(
-        &self,
-        py: Python<'py>,
-        request: &Object<'py>,
-        operation: &mut Operation,
-    ) -> PyResult<Step<'py>> {
-        self.http.value(request)?.step(py, operation)
-    }
-
-    fn future<'py>(&self, py: Python<'py>, request: &Object<'py>) -> PyResult<Object<'py>> {
-        let http = self.http.value(request)?;
-        http.state(py)?.waiting.create(py, self.runtime)
-    }
-}
-
-impl Http {
-    /// Creates the value for a request.
-    pub(crate) fn new(types: &'static HttpTypes, exchange: Exchange) -> Self {
-        let runtime = types.runtime;
+    fn new(types: &'static RequestTypes<Self>, number: u64, exchange: Exchange) -> Self {
         let head = exchange.head();
         let length = head.content_length.into_option();
         let is_head_method = head.method.as_str() == "HEAD";
@@ -153,11 +97,18 @@ impl Http {
             waiting: Waiters::default(),
             failure: None,
         };
-        Self { types, runtime, number: runtime.next_number(), state: Cell::new(state) }
+        Self { types, number, state: Cell::new(state) }
     }
 
-    /// Runs `work` on the exchange; `None` after the request.
-    pub(crate) fn with_exchange<T>(
+    fn types(&self) -> &'static RequestTypes<Self> {
+        self.types
+    }
+
+    fn number(&self) -> u64 {
+        self.number
+    }
+
+    fn with_exchange<T>(
         &self,
         py: Python<'_>,
         work: impl FnOnce(&mut Exchange) -> T,
@@ -165,33 +116,29 @@ impl Http {
         Ok(self.state(py)?.exchange.as_mut().map(work))
     }
 
-    /// Builds the scope.
-    pub(crate) fn scope<'py>(&self, py: Python<'py>) -> PyResult<Object<'py>> {
+    fn scope<'py>(&self, py: Python<'py>) -> PyResult<Object<'py>> {
         let state = self.state(py)?;
         let Some(exchange) = &state.exchange else {
             return Err(PyErrSet::new(py, Exception::Runtime, "the request has ended"));
         };
-        self.runtime.scopes(py)?.http(py, &self.runtime.names, exchange.head())
+        self.runtime().scopes(py)?.http(py, &self.runtime().names, exchange.head())
     }
 
-    /// Tries an operation.
-    pub(crate) fn step<'py>(
-        &self,
-        py: Python<'py>,
-        operation: &mut Operation,
-    ) -> PyResult<Step<'py>> {
+    fn begin<'py>(&self, py: Python<'py>, message: &Object<'py>) -> PyResult<Option<Operation>> {
+        messages::begin(py, self, message)
+    }
+
+    fn step<'py>(&self, py: Python<'py>, operation: &mut Operation) -> PyResult<Step<'py>> {
         let mut state = self.state(py)?;
         match operation {
             Operation::Receive => state.receive(py, self),
             Operation::Send { data, at, more } => {
                 let data = data.get(py);
-                let bytes = data.as_bytes().unwrap_or_default();
-                let sent = state.write(py, self, bytes, *at)?;
-                *at = sent;
-                if sent < bytes.len() {
-                    return Ok(Step::Wait);
+                if state.write(py, self, data.as_bytes().unwrap_or_default(), at)? {
+                    state.after_body(py, self, *more).map(|()| Step::Done)
+                } else {
+                    Ok(Step::Wait)
                 }
-                state.after_body(py, self, *more).map(|()| Step::Done)
             }
             Operation::Flush => Ok(Step::Done),
             Operation::SendFile { file, more } => {
@@ -204,16 +151,18 @@ impl Http {
         }
     }
 
-    /// Resolves the futures of the tasks that wait: they try their operations again.
-    pub(crate) fn wake(&self, py: Python<'_>) -> PyResult<()> {
-        let waiting = self.state(py)?.waiting.take();
-        waiting.resolve(py, self.runtime)
+    fn future<'py>(&self, py: Python<'py>) -> PyResult<Object<'py>> {
+        self.state(py)?.waiting.create(py, self.runtime())
     }
 
-    /// Records that the client has disconnected, or that the deadline has passed; returns whether it is the deadline.
-    /// `None` if the response is complete: what its task still does is not for the client.
-    pub(crate) fn set_gone(&self, py: Python<'_>) -> PyResult<Option<bool>> {
+    fn wake(&self, py: Python<'_>) -> PyResult<()> {
+        let waiting = self.state(py)?.waiting.take();
+        waiting.resolve(py, self.runtime())
+    }
+
+    fn set_gone(&self, py: Python<'_>) -> PyResult<Option<bool>> {
         let mut state = self.state(py)?;
+        // What the task of a complete response still does is not for the client.
         let Some(exchange) = &state.exchange else { return Ok(None) };
         let is_late = exchange.deadline_ns().is_some_and(|deadline| deadline <= now_ns());
         let failure = if is_late {
@@ -229,9 +178,9 @@ impl Http {
         Ok(Some(is_late))
     }
 
-    /// When the worker drains: a stream of events, which may last for hours, gets the disconnect.
-    pub(crate) fn drain(&self, py: Python<'_>) -> PyResult<()> {
+    fn drain(&self, py: Python<'_>) -> PyResult<()> {
         let mut state = self.state(py)?;
+        // A stream of events may last for hours: it gets the disconnect.
         if let Response::Body { is_event_stream: true, .. } = state.response {
             state.is_drained = true;
             drop(state);
@@ -240,13 +189,7 @@ impl Http {
         Ok(())
     }
 
-    /// Ends a request after the application's task. `exception` is what it raised. Returns whether the exception was
-    /// reported.
-    pub(crate) fn end_request(
-        &self,
-        py: Python<'_>,
-        exception: Option<&Object<'_>>,
-    ) -> PyResult<bool> {
+    fn end_task(&self, py: Python<'_>, exception: Option<&Object<'_>>) -> PyResult<bool> {
         let mut state = self.state(py)?;
         let Some(mut exchange) = state.exchange.take() else {
             return Ok(false);
@@ -260,7 +203,7 @@ impl Http {
             && (exception.is_none() || failure.is_some());
         let waiting = state.waiting.take();
         drop(state);
-        waiting.resolve(py, self.runtime)?;
+        waiting.resolve(py, self.runtime())?;
         if is_drained {
             if let Err(failure) = exchange.finish() {
                 exchange.fail(failure);
@@ -270,7 +213,7 @@ impl Http {
         let outside = failure.filter(is_outside);
         let failure = match (exception, outside) {
             (_, Some(failure)) => failure,
-            (Some(exception), None) => self.runtime.interpreter.to_failure(
+            (Some(exception), None) => self.runtime().interpreter.to_failure(
                 py,
                 FailureKind::APPLICATION,
                 PyErrSet::restore(exception),
@@ -287,51 +230,12 @@ impl Http {
         exchange.fail(failure);
         Ok(true)
     }
+}
 
+impl Http {
     fn state<'a>(&'a self, py: Python<'_>) -> PyResult<std::cell::RefMut<'a, State>> {
         self.state.borrow(py).ok_or_else(|| {
             PyErrSet::new(py, Exception::Runtime, "the request is in use by another thread")
         })
     }
-}
-
-/// `receive()`, bound to a request.
-fn receive<'py>(
-    _: Python<'py>,
-    http: &Http,
-    arguments: &Arguments<'_, 'py>,
-) -> PyResult<Object<'py>> {
-    let [] = arguments.take([])?;
-    http.types.pending(&arguments.bound_to(), Operation::Receive)
-}
-
-/// `send(message)`, bound to a request.
-fn send<'py>(
-    py: Python<'py>,
-    http: &Http,
-    arguments: &Arguments<'_, 'py>,
-) -> PyResult<Object<'py>> {
-    let [message] = arguments.take(["message"])?;
-    let message = required(py, message, "message")?;
-    let runtime = http.runtime;
-    let Some(mut operation) = messages::begin(py, http, &message)? else {
-        return Ok(runtime.completed.get(py).clone());
-    };
-    match http.step(py, &mut operation) {
-        Ok(Step::Wait) => http.types.pending(&arguments.bound_to(), operation),
-        step => {
-            operation.release(py);
-            step.map(|_| runtime.completed.get(py).clone())
-        }
-    }
-}
-
-/// `_end(exception)`: ends the request after the application's task. Returns whether an exception was reported.
-fn end<'py>(py: Python<'py>, http: &Http, arguments: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
-    let [exception] = arguments.take(["exception"])?;
-    let exception = exception.filter(|exception| !exception.is_none());
-    if let Some(open) = http.runtime.forget(py, http.number)? {
-        drop((open.request.take(py), open.task.take(py)));
-    }
-    py.truth(http.end_request(py, exception.as_ref())?)
 }

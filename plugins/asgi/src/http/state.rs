@@ -6,11 +6,12 @@ use worker_api::{Exchange, Failure, FailureKind, Step as Polled};
 
 use super::{Http, Incoming, Response, State};
 use crate::operation::{Span, Step};
+use crate::request::Request as _;
 use crate::runtime::AsgiRuntime;
 
 impl State {
     pub(super) fn receive<'py>(&mut self, py: Python<'py>, http: &Http) -> PyResult<Step<'py>> {
-        let runtime = http.runtime;
+        let runtime = http.runtime();
         let Some(exchange) = self.exchange.as_mut().filter(|_| !self.is_gone && !self.is_drained)
         else {
             return disconnect(py, runtime);
@@ -77,9 +78,9 @@ impl State {
         let started = head.start(self.open(py)?, whole);
         self.response = Response::Body { omitted, has_trailers, is_event_stream };
         started.map_err(|failure| self.raise(py, failure))?;
-        if is_event_stream && http.runtime.interpreter.drain.has_begun() {
+        if is_event_stream && http.runtime().interpreter.drain.has_begun() {
             self.is_drained = true;
-            self.waiting.take().resolve(py, http.runtime)?;
+            self.waiting.take().resolve(py, http.runtime())?;
         }
         Ok(())
     }
@@ -95,31 +96,21 @@ impl State {
         Err(gone(py))
     }
 
-    /// Writes `bytes` from the index `at` on. Returns the index up to which they are written.
+    /// Writes `bytes` from the index `at` on, which moves. Returns whether all of them are written.
     pub(super) fn write(
         &mut self,
         py: Python<'_>,
         http: &Http,
         bytes: &[u8],
-        mut at: usize,
-    ) -> PyResult<usize> {
+        at: &mut usize,
+    ) -> PyResult<bool> {
         self.check_open(py)?;
         if let Response::Body { omitted: true, .. } = self.response {
-            return Ok(bytes.len());
+            return Ok(true);
         }
-        let Some(exchange) = self.exchange.as_mut() else { return Ok(bytes.len()) };
-        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-            let mut polled = exchange.poll_write(rest, None);
-            if matches!(polled, Polled::Pending) {
-                polled = exchange.poll_write(rest, Some(http.runtime.waker(http.number)));
-            }
-            match polled {
-                Polled::Ready(n) => at += n,
-                Polled::Pending => break,
-                Polled::Failed(failure) => return Err(self.raise(py, failure)),
-            }
-        }
-        Ok(at)
+        let Some(exchange) = self.exchange.as_mut() else { return Ok(true) };
+        let written = http.runtime().write(exchange, http.number, bytes, at);
+        written.map_err(|failure| self.raise(py, failure))
     }
 
     /// Writes a part of a file. Returns whether all of it is written.
@@ -136,7 +127,7 @@ impl State {
         let fd = span.file.fd();
         let Some(exchange) = self.exchange.as_mut() else { return Ok(true) };
         while span.left > 0 {
-            let waker = http.runtime.waker(http.number);
+            let waker = http.runtime().waker(http.number);
             match exchange.poll_send_file(fd, span.offset, span.left, Some(waker)) {
                 Polled::Ready(n) => {
                     span.offset += n as u64;
@@ -170,7 +161,7 @@ impl State {
             exchange.fail(failure);
             return Err(raised);
         }
-        self.waiting.take().resolve(py, http.runtime)
+        self.waiting.take().resolve(py, http.runtime())
     }
 
     /// Returns the exchange; the error of a disconnected client if there is none.

@@ -11,6 +11,7 @@ use worker_api::{Exchange, Step as Polled};
 
 use super::{End, Phase, State, WebSocket, over};
 use crate::operation::Step;
+use crate::request::Request as _;
 use crate::runtime::AsgiRuntime;
 
 /// A WebSocket after the handshake.
@@ -19,14 +20,12 @@ pub(super) struct Connection {
     /// Bytes that have arrived and are not decoded yet.
     input: Vec<u8>,
     /// Frames that are not sent yet.
-    pub(super) out: Vec<u8>,
+    out: Vec<u8>,
     /// Messages that the application has not received yet, and their length.
     messages: VecDeque<(GlobalRef, usize)>,
     queued: usize,
     /// What the peer has ended the connection with, until the application has received the messages before it.
     ended: Option<Ended>,
-    /// Whether a waker is left for more bytes.
-    reads: bool,
     keepalive: Keepalive,
     /// When the last bytes arrived.
     heard_ns: u64,
@@ -51,7 +50,6 @@ impl Connection {
             messages: VecDeque::new(),
             queued: 0,
             ended: None,
-            reads: false,
             keepalive: Keepalive::default(),
             heard_ns: now_ns(),
             close_by_ns: None,
@@ -72,8 +70,7 @@ impl Connection {
 
     /// Decodes what has arrived, as far as there is room for messages.
     fn decode(&mut self, py: Python<'_>, runtime: &AsgiRuntime) -> PyResult<()> {
-        let input = std::mem::take(&mut self.input);
-        let mut rest = input.as_slice();
+        let mut rest = self.input.as_slice();
         let Codec { receiver, sender } = &mut self.codec;
         while self.ended.is_none() && (sender.is_closed() || has_room(&self.messages, self.queued))
         {
@@ -99,9 +96,9 @@ impl Connection {
         }
         if self.ended.is_some() {
             self.close_by_ns.get_or_insert(now_ns() + CLOSE_NS);
-        } else if !rest.is_empty() {
-            self.input = rest.to_vec();
         }
+        let used = self.input.len() - rest.len();
+        remove(&mut self.input, used);
         Ok(())
     }
 
@@ -132,25 +129,9 @@ impl Connection {
     /// Writes the frames. Returns whether all are written.
     fn write(&mut self, exchange: &mut Exchange, socket: &WebSocket) -> worker_api::Result<bool> {
         let mut at = 0;
-        let result = loop {
-            let Some(rest) = self.out.get(at..).filter(|rest| !rest.is_empty()) else {
-                break Ok(true);
-            };
-            let mut polled = exchange.poll_write(rest, None);
-            if matches!(polled, Polled::Pending) {
-                polled = exchange.poll_write(rest, Some(socket.runtime.waker(socket.number)));
-            }
-            match polled {
-                Polled::Ready(n) => at += n,
-                Polled::Pending => break Ok(false),
-                Polled::Failed(failure) => break Err(failure),
-            }
-        };
-        self.out.drain(..at);
-        if self.out.is_empty() && self.out.capacity() > KEPT_MAX {
-            self.out = Vec::new();
-        }
-        result
+        let written = socket.runtime().write(exchange, socket.number, &self.out, &mut at);
+        remove(&mut self.out, at);
+        written
     }
 }
 
@@ -160,22 +141,23 @@ impl State {
         py: Python<'py>,
         socket: &WebSocket,
     ) -> PyResult<Step<'py>> {
-        let names = &socket.runtime.names;
+        let names = &socket.runtime().names;
         if let Phase::Connecting { told: told @ false } = &mut self.phase {
             *told = true;
             let message = py.dict()?;
             message.set_item(&names.kind.get(py), &names.websocket_connect.get(py))?;
             return Ok(Step::Message(message));
         }
-        if let Some(message) = self.take_message(py) {
-            return Ok(Step::Message(message));
+        let mut message = self.take_message(py);
+        if message.is_none() {
+            self.pump(py, socket)?;
+            message = self.take_message(py);
         }
-        self.pump(py, socket)?;
-        if let Some(message) = self.take_message(py) {
+        if let Some(message) = message {
             return Ok(Step::Message(message));
         }
         match &self.end {
-            Some(end) => disconnect(py, socket.runtime, end).map(Step::Message),
+            Some(end) => disconnect(py, socket.runtime(), end).map(Step::Message),
             None => Ok(Step::Wait),
         }
     }
@@ -191,32 +173,29 @@ impl State {
     pub(super) fn pump(&mut self, py: Python<'_>, socket: &WebSocket) -> PyResult<()> {
         loop {
             let Phase::Connected(connection) = &mut self.phase else { return Ok(()) };
-            connection.decode(py, socket.runtime)?;
+            connection.decode(py, socket.runtime())?;
             if let Some(end) = connection.take_end() {
                 return self.peer_closed(py, socket, end);
             }
             let Some(exchange) = &mut self.exchange else { return Ok(()) };
-            if !connection.out.is_empty() && connection.write(exchange, socket).is_err() {
-                return self.finish(py, socket.runtime, End::abnormal());
+            if connection.write(exchange, socket).is_err() {
+                return self.finish(py, socket.runtime(), End::abnormal());
             }
             if connection.ended.is_some() || !connection.reads_on() {
                 // The client waits until the application has received what is here.
                 return Ok(());
             }
-            let mut buffer = socket.runtime.buffer(py)?;
+            let mut buffer = socket.runtime().buffer(py)?;
             let mut polled = exchange.poll_read(&mut buffer, None);
             if matches!(polled, Polled::Pending) {
-                let waker = socket.runtime.waker(socket.number);
+                let waker = socket.runtime().waker(socket.number);
                 polled = exchange.poll_read(&mut buffer, Some(waker));
             }
             match polled {
-                Polled::Pending => {
-                    connection.reads = true;
-                    return Ok(());
-                }
+                Polled::Pending => return Ok(()),
                 Polled::Ready(0) | Polled::Failed(_) => {
                     drop(buffer);
-                    return self.finish(py, socket.runtime, End::abnormal());
+                    return self.finish(py, socket.runtime(), End::abnormal());
                 }
                 Polled::Ready(n) => {
                     connection.heard_ns = now_ns();
@@ -235,38 +214,27 @@ impl State {
         let Phase::Connected(connection) = &mut self.phase else { return Ok(Step::Done) };
         let Some(exchange) = &mut self.exchange else { return Ok(Step::Done) };
         match connection.write(exchange, socket) {
-            Ok(true) => {
-                if !connection.reads {
-                    self.pump(py, socket)?;
-                }
-                Ok(Step::Done)
-            }
+            Ok(true) => Ok(Step::Done),
             Ok(false) => Ok(Step::Wait),
             Err(_) => {
-                self.finish(py, socket.runtime, End::abnormal())?;
+                self.finish(py, socket.runtime(), End::abnormal())?;
                 Err(over(py))
             }
         }
     }
 
-    /// Sends a Close frame and waits for that of the peer.
-    pub(super) fn close(
-        &mut self,
-        py: Python<'_>,
-        socket: &WebSocket,
-        code: u16,
-        reason: &str,
-    ) -> PyResult<()> {
+    /// Sends a Close frame and waits for that of the peer; the application receives the disconnect at once. Does nothing
+    /// without a connection.
+    pub(super) fn close(&mut self, py: Python<'_>, socket: &WebSocket, end: End) -> PyResult<()> {
         let Phase::Connected(connection) = &mut self.phase else { return Ok(()) };
-        let code = CloseCode(code);
+        let code = CloseCode(end.code);
         let code = if code.is_sendable() { code } else { CloseCode::NORMAL };
         // A frame was sent already if the peer has closed.
-        let _ = connection.codec.sender.close(code, reason, &mut connection.out);
+        let _ = connection.codec.sender.close(code, &end.reason, &mut connection.out);
         connection.close_by_ns.get_or_insert(now_ns() + CLOSE_NS);
-        self.flush(py, socket).map(drop).or_else(|raised| {
-            raised.clear(py);
-            Ok(())
-        })
+        self.end.get_or_insert(end);
+        // Reading may have stopped because the application has not received what is here.
+        self.pump(py, socket)
     }
 
     /// The peer has sent a Close frame, or violated the protocol: the reply is encoded already.
@@ -277,7 +245,7 @@ impl State {
             // Should it not fit into the socket's buffer, the client does not learn the code.
             let _ = connection.write(exchange, socket);
         }
-        self.finish(py, socket.runtime, end)
+        self.finish(py, socket.runtime(), end)
     }
 
     /// Ends the exchange. Messages that have arrived are still received.
@@ -301,10 +269,10 @@ impl State {
     }
 
     pub(super) fn tick(&mut self, py: Python<'_>, socket: &WebSocket, now: u64) -> PyResult<()> {
-        let settings = &socket.runtime.websocket;
+        let settings = &socket.runtime().websocket;
         let Phase::Connected(connection) = &mut self.phase else { return Ok(()) };
         if connection.close_by_ns.is_some_and(|by| by <= now) {
-            return self.finish(py, socket.runtime, End::abnormal());
+            return self.finish(py, socket.runtime(), End::abnormal());
         }
         let Some(interval) = settings.ping_interval_ns else { return Ok(()) };
         let silent = now.saturating_sub(connection.heard_ns);
@@ -314,7 +282,7 @@ impl State {
         }
         if connection.keepalive.is_outstanding() {
             if settings.ping_timeout_ns.is_some_and(|limit| silent >= interval + limit) {
-                return self.finish(py, socket.runtime, End::abnormal());
+                return self.finish(py, socket.runtime(), End::abnormal());
             }
         } else if silent >= interval && connection.close_by_ns.is_none() {
             let Connection { codec, keepalive, out, .. } = &mut **connection;
@@ -331,6 +299,14 @@ fn has_room(messages: &VecDeque<(GlobalRef, usize)>, queued: usize) -> bool {
     messages.len() < MESSAGES_MAX && queued < QUEUED_MAX
 }
 
+/// Removes the first `count` bytes of a buffer.
+fn remove(buffer: &mut Vec<u8>, count: usize) {
+    buffer.drain(..count);
+    if buffer.is_empty() && buffer.capacity() > KEPT_MAX {
+        *buffer = Vec::new();
+    }
+}
+
 /// Creates `websocket.receive`.
 fn to_python<'py>(
     py: Python<'py>,
@@ -342,9 +318,7 @@ fn to_python<'py>(
     made.set_item(&names.kind.get(py), &names.websocket_receive.get(py))?;
     match message.kind {
         MessageKind::Text => {
-            // The codec has checked that it is UTF-8.
-            let text = String::from_utf8_lossy(message.payload);
-            made.set_item(&names.text.get(py), &py.text(&text)?)?;
+            made.set_item(&names.text.get(py), &py.utf8(message.payload)?)?;
         }
         MessageKind::Binary => {
             made.set_item(&names.bytes.get(py), &py.bytes(message.payload)?)?;
@@ -363,16 +337,11 @@ fn disconnect<'py>(py: Python<'py>, runtime: &AsgiRuntime, end: &End) -> PyResul
     Ok(made)
 }
 
-/// Codes of Close frames that the server chooses (RFC 6455 7.4.1).
-pub(super) const NORMAL: u16 = CloseCode::NORMAL.0;
-pub(super) const ABNORMAL: u16 = CloseCode::ABNORMAL.0;
-pub(super) const INTERNAL_ERROR: u16 = CloseCode::INTERNAL_ERROR.0;
-pub(super) const SERVICE_RESTART: u16 = CloseCode::SERVICE_RESTART.0;
 /// How long the peer may take to reply to a Close frame.
 const CLOSE_NS: u64 = 10_000_000_000;
 /// Messages that wait for the application; beyond that the client has to wait.
 const MESSAGES_MAX: usize = 32;
 /// Bytes of messages that wait for the application; beyond that the client has to wait.
 const QUEUED_MAX: usize = 256 << 10;
-/// Largest buffer for frames that an idle connection keeps.
-const KEPT_MAX: usize = 16 << 10;
+/// Largest buffer that an idle connection keeps.
+const KEPT_MAX: usize = 4 << 10;

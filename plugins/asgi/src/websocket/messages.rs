@@ -1,26 +1,25 @@
 //! The messages that an application sends.
 
-use ::websocket::{Message, Settings};
-use python::{Exception, GlobalRef, Object, PyErrSet, PyResult, Python, required};
-use worker_api::{Header, Step as Polled};
+use ::websocket::{CloseCode, Message, Settings};
+use python::{Exception, Object, PyErrSet, PyResult, Python, required};
+use worker_api::Header;
 
-use super::connection::{Connection, NORMAL, SERVICE_RESTART};
+use super::connection::Connection;
 use super::handshake::offer;
 use super::{End, Phase, State, WebSocket, over};
-use crate::head::{Head, owned_headers};
-use crate::http::messages::body_bytes;
+use crate::head::owned_headers;
+use crate::message::{Sent, to_bytes};
 use crate::operation::Operation;
+use crate::request::Request as _;
 
 /// Reads a message, and does what it asks for up to the first write. Returns what is to be written.
 pub(super) fn begin<'py>(
     py: Python<'py>,
     socket: &WebSocket,
     message: &Object<'py>,
-) -> PyResult<Operation> {
-    let names = &socket.runtime.names;
-    let Some(kind) = message.dict_item(&names.kind.get(py))? else {
-        return Err(PyErrSet::new(py, Exception::Value, "the message has no type"));
-    };
+) -> PyResult<Option<Operation>> {
+    let message = Sent { dict: message, names: &socket.runtime().names };
+    let kind = message.kind()?;
     let kind = kind.as_str()?;
     let mut state = socket.state(py)?;
     if state.end.is_some() && kind != "websocket.close" {
@@ -28,45 +27,35 @@ pub(super) fn begin<'py>(
     }
     match (kind, &state.phase) {
         ("websocket.send", Phase::Connected(_)) => {
-            state.send(py, socket, message)?;
-            Ok(Operation::Flush)
+            state.send(py, &message)?;
+            Ok(Some(Operation::Flush))
         }
         ("websocket.accept", Phase::Connecting { .. }) => {
-            state.accept(py, socket, message)?;
-            Ok(Operation::Flush)
+            state.accept(py, socket, &message)?;
+            Ok(Some(Operation::Flush))
         }
         ("websocket.close", Phase::Connected(_)) => {
-            let (code, reason) = code_and_reason(py, socket, message)?;
-            state.close(py, socket, code, &reason)?;
-            state.end.get_or_insert(End { code, reason });
-            Ok(Operation::Flush)
+            state.close(py, socket, end_of(&message)?)?;
+            Ok(Some(Operation::Flush))
         }
         ("websocket.close", Phase::Connecting { .. }) => {
             if let Some(exchange) = &mut state.exchange {
                 let refused = exchange.respond(403, &[], b"");
                 refused.map_err(|failure| failed(py, &failure))?;
             }
-            state.finish(py, socket.runtime, End::abnormal())?;
-            Ok(Operation::Flush)
+            state.finish(py, socket.runtime(), End::abnormal())?;
+            Ok(None)
         }
-        ("websocket.close", Phase::Over) => Ok(Operation::Flush),
+        ("websocket.close", Phase::Over) => Ok(None),
         ("websocket.http.response.start", Phase::Connecting { .. }) => {
-            let status = message.dict_item(&names.status.get(py))?;
-            let status = required(py, status, "status")?.as_number()?;
-            let headers = message.dict_item(&names.headers.get(py))?;
-            let head = Head::new(u16::try_from(status).unwrap_or_default(), headers.as_ref())?;
-            state.phase = Phase::Denying(Some(head));
-            Ok(Operation::Flush)
+            state.phase = Phase::Denying(Some(message.head()?));
+            Ok(None)
         }
         ("websocket.http.response.body", Phase::Denying(_)) => {
-            let data = match message.dict_item(&names.body.get(py))? {
-                Some(body) => body_bytes(py, &body)?,
-                None => py.bytes(b"")?,
-            };
-            let more = flag(py, &names.more_body, message)?;
+            let (data, more) = message.body()?;
             let length = data.as_bytes().unwrap_or_default().len();
             state.begin_denial(py, (!more).then_some(length))?;
-            Ok(Operation::Send { data: data.store(), at: 0, more })
+            Ok(Some(Operation::Send { data: data.store(), at: 0, more }))
         }
         _ => {
             let message = format!("unexpected ASGI message {kind:?}");
@@ -77,29 +66,30 @@ pub(super) fn begin<'py>(
 
 impl State {
     /// Encodes a message.
-    fn send(&mut self, py: Python<'_>, socket: &WebSocket, message: &Object<'_>) -> PyResult<()> {
-        let names = &socket.runtime.names;
+    fn send(&mut self, py: Python<'_>, message: &Sent<'_, '_>) -> PyResult<()> {
         let Phase::Connected(connection) = &mut self.phase else { return Err(over(py)) };
-        let text = message.dict_item(&names.text.get(py))?.filter(|text| !text.is_none());
-        let sent = if let Some(text) = text {
+        let sent = if let Some(text) = message.optional(&message.names.text)? {
             connection.encode(Message::text(text.as_str()?))
         } else {
-            let bytes = message.dict_item(&names.bytes.get(py))?;
-            let bytes = body_bytes(py, &required(py, bytes, "bytes")?)?;
+            let bytes = to_bytes(&required(py, message.item(&message.names.bytes)?, "bytes")?)?;
             connection.encode(Message::binary(bytes.as_bytes().unwrap_or_default()))
         };
         if sent { Ok(()) } else { Err(over(py)) }
     }
 
     /// Accepts the handshake: sends 101 with the subprotocol and the headers of a message.
-    fn accept(&mut self, py: Python<'_>, socket: &WebSocket, message: &Object<'_>) -> PyResult<()> {
-        let names = &socket.runtime.names;
-        let settings = &socket.runtime.websocket;
+    fn accept(
+        &mut self,
+        py: Python<'_>,
+        socket: &WebSocket,
+        message: &Sent<'_, '_>,
+    ) -> PyResult<()> {
+        let names = message.names;
+        let settings = &socket.runtime().websocket;
         let Some(exchange) = &mut self.exchange else { return Err(over(py)) };
-        let chosen = message.dict_item(&names.subprotocol.get(py))?;
-        let chosen = chosen.filter(|chosen| !chosen.is_none());
+        let chosen = message.optional(&names.subprotocol)?;
         let chosen = chosen.as_ref().map(Object::as_str).transpose()?;
-        let own = match message.dict_item(&names.headers.get(py))? {
+        let own = match message.item(&names.headers)? {
             Some(headers) => owned_headers(&headers)?,
             None => Vec::new(),
         };
@@ -121,11 +111,10 @@ impl State {
             ..Settings::default()
         });
         self.phase = Phase::Connected(Box::new(connection));
-        if socket.runtime.interpreter.drain.has_begun() {
-            self.close(py, socket, SERVICE_RESTART, "")?;
-            self.end.get_or_insert(End { code: SERVICE_RESTART, reason: String::new() });
+        if socket.runtime().interpreter.drain.has_begun() {
+            return self.close(py, socket, End::of(CloseCode::SERVICE_RESTART));
         }
-        Ok(())
+        self.pump(py, socket)
     }
 
     /// Starts a response in place of the handshake (the extension `websocket.http.response`).
@@ -135,43 +124,28 @@ impl State {
         head.start(exchange, length).map_err(|failure| failed(py, &failure))
     }
 
-    /// Writes a part of that response from the index `at` on. Returns the index up to which it is written.
+    /// Writes a part of that response from the index `at` on, which moves. Returns whether all of it is written.
     pub(super) fn write_denial(
         &mut self,
         py: Python<'_>,
         socket: &WebSocket,
         bytes: &[u8],
-        mut at: usize,
-    ) -> PyResult<usize> {
+        at: &mut usize,
+    ) -> PyResult<bool> {
         let Some(exchange) = &mut self.exchange else { return Err(over(py)) };
-        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
-            match exchange.poll_write(rest, Some(socket.runtime.waker(socket.number))) {
-                Polled::Ready(n) => at += n,
-                Polled::Pending => break,
-                Polled::Failed(failure) => return Err(failed(py, &failure)),
-            }
-        }
-        Ok(at)
+        let written = socket.runtime().write(exchange, socket.number, bytes, at);
+        written.map_err(|failure| failed(py, &failure))
     }
 }
 
 /// Reads `code` and `reason`.
-fn code_and_reason(
-    py: Python<'_>,
-    socket: &WebSocket,
-    message: &Object<'_>,
-) -> PyResult<(u16, String)> {
-    let names = &socket.runtime.names;
-    let given = |name: &GlobalRef| -> PyResult<_> {
-        Ok(message.dict_item(&name.get(py))?.filter(|value| !value.is_none()))
-    };
-    let code = given(&names.code)?.map_or(Ok(i64::from(NORMAL)), |code| code.as_number())?;
-    let reason = given(&names.reason)?.map_or_else(String::new, |reason| reason.to_text());
-    Ok((u16::try_from(code).unwrap_or(NORMAL), reason))
-}
-
-fn flag(py: Python<'_>, name: &GlobalRef, message: &Object<'_>) -> PyResult<bool> {
-    Ok(message.dict_item(&name.get(py))?.is_some_and(|flag| flag.is_true()))
+fn end_of(message: &Sent<'_, '_>) -> PyResult<End> {
+    let normal = CloseCode::NORMAL.0;
+    let code = message.optional(&message.names.code)?;
+    let code = code.map_or(Ok(i64::from(normal)), |code| code.as_number())?;
+    let reason = message.optional(&message.names.reason)?;
+    let reason = reason.map_or_else(String::new, |reason| reason.to_text());
+    Ok(End { code: u16::try_from(code).unwrap_or(normal), reason })
 }
 
 fn failed(py: Python<'_>, failure: &worker_api::Failure) -> PyErrSet {
