@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 
 
@@ -76,6 +77,16 @@ async def closes(scope, receive, send):
     except OSError as error:
         say("send raised " + type(error).__name__)
     say("then received %(type)s %(code)d" % await receive())
+
+
+async def deaf(scope, receive, send):
+    """Receive one message, and close once a file exists, whatever else has arrived."""
+    await send({"type": "websocket.accept"})
+    await receive()
+    say("deaf: received one message")
+    while not os.path.exists("released"):
+        await asyncio.sleep(0.01)
+    await send({"type": "websocket.close", "code": 4000})
 
 
 async def floods(scope, receive, send):

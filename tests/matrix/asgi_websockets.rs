@@ -36,6 +36,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(a_websocket_can_be_denied).of_asgi(),
         behaviour!(bad_handshakes_are_refused).of_asgi(),
         behaviour!(close_codes_pass_in_both_directions).of_asgi(),
+        behaviour!(a_close_behind_unread_messages_ends_the_connection).of_asgi(),
         behaviour!(a_lost_client_is_a_disconnect).of_asgi(),
         behaviour!(an_exception_closes_a_websocket).of_asgi(),
         behaviour!(a_message_that_is_too_big_closes_a_websocket).of_asgi(),
@@ -252,6 +253,22 @@ fn close_codes_pass_in_both_directions(cell: &Cell) {
     let mut socket = open(&server, "/ends");
     assert_eq!(closed(&mut socket).0, 1000, "at the end of the task");
     assert!(!server.stop().log.contains("Traceback"));
+}
+
+/// Also if the application has received so little that the server has stopped to read.
+fn a_close_behind_unread_messages_ends_the_connection(cell: &Cell) {
+    let server = serving(cell).start();
+    let mut socket = open(&server, "/deaf");
+    for _ in 0..100 {
+        socket.write(Message::text("unheard")).unwrap();
+    }
+    socket.flush().unwrap();
+    server.log.line(&["deaf: received one message"], SOON);
+    server.write("released", "");
+    let closing = Instant::now();
+    assert_eq!(closed(&mut socket).0, 4000);
+    // A client that does not reply is given ten seconds; this one has replied.
+    assert!(closing.elapsed() < Duration::from_secs(5), "{:?}", closing.elapsed());
 }
 
 fn a_lost_client_is_a_disconnect(cell: &Cell) {
