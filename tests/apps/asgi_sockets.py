@@ -82,6 +82,7 @@ async def closes(scope, receive, send):
 async def deaf(scope, receive, send):
     """Receive one message, and close once a file exists, whatever else has arrived."""
     await send({"type": "websocket.accept"})
+    say("deaf: accepted")
     await receive()
     say("deaf: received one message")
     while not os.path.exists("released"):

@@ -259,6 +259,7 @@ fn close_codes_pass_in_both_directions(cell: &Cell) {
 fn a_close_behind_unread_messages_ends_the_connection(cell: &Cell) {
     let server = serving(cell).start();
     let mut socket = open(&server, "/deaf");
+    server.log.line(&["deaf: accepted"], SOON);
     for _ in 0..100 {
         socket.write(Message::text("unheard")).unwrap();
     }
