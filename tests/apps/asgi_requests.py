@@ -101,6 +101,9 @@ async def disconnect(scope, receive, send):
         await part(send, b"more", True)
     except OSError as error:
         say("send raised " + type(error).__name__)
+    # The end of a stream that has nothing more to say.
+    await part(send, b"")
+    say("ended the response")
 
 
 async def stubborn(scope, receive, send):

@@ -165,6 +165,7 @@ fn a_disconnect_is_received_and_ends_send(cell: &Cell) {
     drop(client);
     server.log.line(&["received http.disconnect"], SOON);
     server.log.line(&["send raised ConnectionResetError"], SOON);
+    server.log.line(&["ended the response"], SOON);
     // In the middle of a body.
     let mut client = server.connect();
     client.send("POST /parts HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nab").unwrap();

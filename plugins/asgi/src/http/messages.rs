@@ -32,6 +32,9 @@ pub(super) fn begin<'py>(
         ("http.response.body", Response::FirstBody { .. } | Response::Body { .. }) => {
             let (data, more) = message.body()?;
             let length = data.as_bytes().unwrap_or_default().len();
+            if length == 0 && !more && state.is_cut() {
+                return state.complete(py, http).map(|()| None);
+            }
             state.begin_body(py, http, length, more)?;
             Ok(Some(Operation::Send { data: data.store(), at: 0, more }))
         }

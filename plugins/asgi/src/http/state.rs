@@ -152,16 +152,29 @@ impl State {
         self.complete(py, http)
     }
 
-    /// Ends a complete response. The task may go on.
+    /// Ends a complete response. The task may go on. It is no error that the client has disconnected: many do so behind
+    /// the last event of a stream, and the application has nothing more to send that it should give up.
     pub(super) fn complete(&mut self, py: Python<'_>, http: &Http) -> PyResult<()> {
         self.response = Response::Nothing;
         let Some(mut exchange) = self.exchange.take() else { return Ok(()) };
-        if let Err(failure) = exchange.finish() {
-            let raised = self.raise(py, failure.clone());
+        let ended = match self.failure.take() {
+            Some(failure) if self.is_gone => Err(failure),
+            _ => exchange.finish(),
+        };
+        if let Err(failure) = ended {
+            let raised =
+                (failure.kind != FailureKind::GONE).then(|| self.raise(py, failure.clone()));
             exchange.fail(failure);
-            return Err(raised);
+            if let Some(raised) = raised {
+                return Err(raised);
+            }
         }
         self.waiting.take().resolve(py, http.runtime())
+    }
+
+    /// Returns whether the client has disconnected within the body.
+    pub(super) fn is_cut(&self) -> bool {
+        self.is_gone && matches!(self.response, Response::Body { has_trailers: false, .. })
     }
 
     /// Returns the exchange; the error of a disconnected client if there is none.
