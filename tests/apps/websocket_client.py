@@ -1,4 +1,4 @@
-"""Client for websockets.py, using the package websocket-client: websocket_client.py URL PATH"""
+"""Client for wsgi_sockets.py, using the package websocket-client: websocket_client.py URL PATH"""
 
 import json
 import ssl

@@ -7,7 +7,7 @@ use std::{
 
 use jimu_tests::{
     behaviour,
-    cell::{Cell, apps, python, python_has},
+    cell::{Cell, apps, has_modules, python},
     http::{Answer, Connection},
     runner::Behaviour,
     server::{Server, Setup},
@@ -34,7 +34,7 @@ const SOON: Duration = Duration::from_secs(10);
 const NO_FRAMEWORKS: &str = "the Python environment is older than tests/requirements.txt";
 
 fn has_frameworks() -> bool {
-    python_has("channels, fastapi, python_multipart, sse_starlette")
+    has_modules(python(), &["channels", "fastapi", "python_multipart", "sse_starlette"])
 }
 
 fn json_of(answer: &Answer) -> Value {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use jimu_tests::{
     behaviour,
-    cell::{Cell, python, python_has},
+    cell::{Cell, has_modules, python},
     load::{Load, Plan, get},
     process,
     runner::Behaviour,
@@ -33,7 +33,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
 const SOON: Duration = Duration::from_secs(10);
 
 fn has_uvloop() -> bool {
-    python_has("uvloop")
+    has_modules(python(), &["uvloop"])
 }
 
 const WSGI: &str = "def application(environ, start_response):\n    start_response('200 OK', \

@@ -8,7 +8,7 @@ use std::{
 
 use jimu_tests::{
     behaviour,
-    cell::{Cell, apps, python, python_has},
+    cell::{Cell, apps, has_modules, python},
     http::{Address, Answer, Connection},
     load::{Load, Plan, get},
     runner::Behaviour,
@@ -56,7 +56,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
 const SOON: Duration = Duration::from_secs(10);
 
 fn has_client() -> bool {
-    python_has("websockets")
+    has_modules(python(), &["websockets"])
 }
 
 type Socket = WebSocket<Connection>;
@@ -162,7 +162,7 @@ fn websocket_messages_are_compressed(cell: &Cell) {
         let server = serving(cell).flags(flags).start();
         let Address::Tcp(address) = server.address().clone() else { panic!("no TCP address") };
         let mut client = Command::new(python().unwrap());
-        client.arg("-I").arg(apps().join("asgi_websocket_client.py"));
+        client.arg(apps().join("asgi_websocket_client.py"));
         let output = client.args([&format!("ws://{address}"), compression]).output().unwrap();
         let err = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{err}");

@@ -5,7 +5,7 @@ use std::{process::Command, thread, time::Duration};
 
 use jimu_tests::{
     behaviour,
-    cell::{Cell, apps, python},
+    cell::{Cell, apps, has_modules, python},
     http::{Address, Connection},
     runner::Behaviour,
     server::{Server, Setup},
@@ -31,42 +31,46 @@ const SOON: Duration = Duration::from_secs(10);
 const NO_LIBRARIES: &str = "the Python environment is older than tests/requirements.txt";
 
 fn has_libraries() -> bool {
-    let check = "import flask_sock, flask_socketio, geventwebsocket, websocket";
-    python().is_some_and(|python| {
-        Command::new(python)
-            .args(["-c", check])
-            .output()
-            .is_ok_and(|output| output.status.success())
-    })
+    has_modules(python(), &["flask_sock", "flask_socketio", "geventwebsocket", "websocket"])
 }
 
 fn websocket_libraries_work(cell: &Cell) {
-    let mut runs = vec![false];
-    if ["gevent", "pywsgi"].contains(&&*cell.class.name) {
-        runs.push(true);
-    }
-    for without in runs {
-        let setup = serving(cell);
-        let setup = if without { setup.env("WITHOUT_GEVENT_WEBSOCKET", "1") } else { setup };
-        libraries_work(setup.start(), "ws");
-    }
+    libraries_work(cell, "ws", |setup| setup);
 }
 
 fn websocket_libraries_work_over_tls(cell: &Cell) {
     let authority = Authority::new();
-    libraries_work(serving(cell).secured(&authority.server()).start(), "wss");
+    libraries_work(cell, "wss", |setup| setup.secured(&authority.server()));
+}
+
+/// Runs the clients against a server, and under gevent also without gevent-websocket.
+fn libraries_work(cell: &Cell, scheme: &str, with: impl Fn(Setup) -> Setup) {
+    let start = |setup| with(setup).start();
+    let common = ["/sock", "/simple", "/socket.io"];
+    match &*cell.class.name {
+        "gevent" | "pywsgi" => {
+            clients_succeed(start(serving(cell)), scheme, &[&common[..], &["/gevent"]].concat());
+            let without = serving(cell).env("WITHOUT_GEVENT_WEBSOCKET", "1");
+            clients_succeed(start(without), scheme, &common);
+        }
+        "eventlet" => {
+            clients_succeed(start(serving(cell)), scheme, &[&common[..], &["/eventlet"]].concat());
+        }
+        _ => clients_succeed(start(serving(cell)), scheme, &common),
+    }
 }
 
 /// The client's script succeeds for each library, and only closed connections are left.
-fn libraries_work(server: Server, scheme: &str) {
+fn clients_succeed(server: Server, scheme: &str, paths: &[&'static str]) {
     let Address::Tcp(address) = server.address().clone() else { panic!("no TCP address") };
     let url = format!("{scheme}://{address}");
     let script = apps().join("websocket_client.py");
-    let clients = ["/sock", "/simple", "/socket.io"].map(|path| {
+    let start = |&path: &&'static str| {
         let mut client = Command::new(python().unwrap());
         client.arg(&script).args([&url, path]);
         thread::spawn(move || (path, client.output().unwrap()))
-    });
+    };
+    let clients: Vec<_> = paths.iter().map(start).collect();
     for client in clients {
         let (path, output) = client.join().unwrap();
         let err = String::from_utf8_lossy(&output.stderr);
@@ -143,5 +147,5 @@ fn until(client: &mut Connection, word: &str) -> String {
 }
 
 fn serving(cell: &Cell) -> Setup {
-    Setup::new(cell).app("websockets:application").env("CLASS", &*cell.class.name)
+    Setup::new(cell).app("wsgi_sockets:application").env("CLASS", &*cell.class.name)
 }

@@ -117,10 +117,12 @@ pub fn python() -> Option<PathBuf> {
     }
 }
 
-/// Returns whether [`python`] can import these modules.
-pub fn python_has(modules: &str) -> bool {
-    python().is_some_and(|python| {
-        let output = Command::new(python).arg("-Ic").arg(format!("import {modules}")).output();
+/// Returns whether an interpreter has these modules. They are looked for and not imported: some take seconds.
+pub fn has_modules(python: Option<PathBuf>, modules: &[&str]) -> bool {
+    const FIND: &str = "import sys\nfrom importlib.util import find_spec\n\
+                        sys.exit(not all(map(find_spec, sys.argv[1:])))";
+    python.is_some_and(|python| {
+        let output = Command::new(python).args(["-Ic", FIND]).args(modules).output();
         output.is_ok_and(|output| output.status.success())
     })
 }

@@ -43,6 +43,29 @@ def simple(environ, start_response):
     raise StopIteration
 
 
+def gevents(environ, start_response):
+    """gevent-websocket, under gevent and pywsgi."""
+    ws = environ["wsgi.websocket"]
+    message = ws.receive()
+    while message is not None:
+        ws.send(message)
+        message = ws.receive()
+    return []
+
+
+def eventlets(environ, start_response):
+    """eventlet's own WebSockets, under eventlet."""
+    from eventlet.websocket import WebSocketWSGI
+
+    def handler(ws):
+        message = ws.wait()
+        while message is not None:
+            ws.send(message)
+            message = ws.wait()
+
+    return WebSocketWSGI(handler)(environ, start_response)
+
+
 def switches(environ, start_response):
     """Switch to another protocol as PEP 3333 permits: every line is returned in upper case."""
     write = start_response("101 Switching Protocols", [("Upgrade", "capitals"), ("Connection", "Upgrade")])
@@ -92,7 +115,15 @@ def stops(environ, start_response):
     raise StopIteration
 
 
-routes = {"/simple": simple, "/switches": switches, "/after": after, "/fails": fails, "/stops": stops}
+routes = {
+    "/simple": simple,
+    "/gevent": gevents,
+    "/eventlet": eventlets,
+    "/switches": switches,
+    "/after": after,
+    "/fails": fails,
+    "/stops": stops,
+}
 
 
 def application(environ, start_response):
