@@ -1,4 +1,5 @@
-//! ASGI frameworks as users run them: `FastAPI`, Starlette with sse-starlette, Django with Channels.
+//! ASGI frameworks as users run them: `FastAPI`, Starlette with sse-starlette, Django with Channels, Litestar, Quart,
+//! `BlackSheep`.
 
 use std::{
     process::Command,
@@ -7,7 +8,7 @@ use std::{
 
 use jimu_tests::{
     behaviour,
-    cell::{Cell, apps, has_modules, python},
+    cell::{Cell, apps, asgi_python, has_modules, python},
     http::{Answer, Connection},
     runner::Behaviour,
     server::{Server, Setup},
@@ -17,7 +18,7 @@ use serde_json::{Value, json};
 use tungstenite::{Message, WebSocket, client::client};
 
 pub(crate) fn behaviours() -> Vec<Behaviour> {
-    let all = [
+    let common = [
         behaviour!(fastapi_serves_requests),
         behaviour!(fastapi_ends_what_a_client_leaves),
         behaviour!(fastapi_serves_websockets),
@@ -26,15 +27,25 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(starlette_serves_websockets),
         behaviour!(django_serves_requests),
         behaviour!(django_channels_serve_websockets),
-    ];
-    all.into_iter().map(|one| one.of_asgi().only_if(has_frameworks, NO_FRAMEWORKS)).collect()
+    ]
+    .map(|one| one.of_asgi().only_if(has_frameworks, NO_FRAMEWORKS));
+    let separate =
+        [behaviour!(litestar_serves), behaviour!(quart_serves), behaviour!(blacksheep_serves)]
+            .map(|one| one.of_asgi().only_if(has_separate_frameworks, NO_SEPARATE_FRAMEWORKS));
+    common.into_iter().chain(separate).collect()
 }
 
 const SOON: Duration = Duration::from_secs(10);
 const NO_FRAMEWORKS: &str = "the Python environment is older than tests/requirements.txt";
+const NO_SEPARATE_FRAMEWORKS: &str =
+    "no Python environment with the packages of tests/requirements-asgi.txt";
 
 fn has_frameworks() -> bool {
     has_modules(python(), &["channels", "fastapi", "python_multipart", "sse_starlette"])
+}
+
+fn has_separate_frameworks() -> bool {
+    has_modules(asgi_python(), &["blacksheep", "litestar", "quart"])
 }
 
 fn json_of(answer: &Answer) -> Value {
@@ -211,4 +222,62 @@ fn django_channels_serve_websockets(cell: &Cell) {
     drop(socket);
     server.until_workers("it is over", |workers| workers.iter().all(|w| w.busy == 0));
     assert!(!server.stop().log.contains("Traceback"));
+}
+
+fn litestar_serves(cell: &Cell) {
+    serves_common_routes(cell, "litestar_app:app");
+}
+
+fn quart_serves(cell: &Cell) {
+    serves_common_routes(cell, "quart_app:app");
+}
+
+fn blacksheep_serves(cell: &Cell) {
+    serves_common_routes(cell, "blacksheep_app:app");
+}
+
+/// The applications of these frameworks have the same routes.
+fn serves_common_routes(cell: &Cell, app: &str) {
+    let setup = Setup::new(cell).app(app).python(asgi_python().unwrap());
+    let server = setup.flags("--graceful-timeout 30").start();
+    let mut client = server.connect();
+    let answer = client.get("/items/7?q=caf%C3%A9").unwrap();
+    let item = json!({"number": 7, "q": "caf\u{e9}", "word": "from the lifespan"});
+    assert_eq!(json_of(&answer), item);
+    assert_eq!(client.get("/items/x?q=").unwrap().status, 404);
+    let answer = post(&mut client, "/items", "application/json", br#"{"name":"n","price":1.5}"#);
+    assert_eq!(json_of(&answer), json!({"name": "n", "price": 1.5}));
+    let content = vec![b'x'; 3_000_000];
+    let answer = post(&mut client, "/upload", MULTIPART, &multipart("a.bin", &content));
+    assert_eq!(
+        json_of(&answer).as_array().unwrap()[..3],
+        [json!("a.bin"), json!("a title"), json!(3_000_000)]
+    );
+    assert_eq!(client.get("/stream").unwrap().text(), numbered_parts(100));
+    assert_eq!(client.get("/background").unwrap().text(), "responded");
+    server.log.line(&["background task done"], SOON);
+    assert_eq!(client.get("/fails").unwrap().status, 500);
+    let mut leaving = server.connect();
+    leaving.send_get("/endless").unwrap();
+    assert!(leaving.fill().unwrap() > 0);
+    drop(leaving);
+    server.log.line(&["endless stream closed"], SOON);
+    let mut socket = open(&server, "/ws/someone");
+    assert_eq!(json_from(&mut socket), json!({"name": "someone", "word": "from the lifespan"}));
+    for text in ["one", "tw\u{f6}"] {
+        socket.send(Message::text(text)).unwrap();
+        assert_eq!(socket.read().unwrap(), Message::text(text));
+    }
+    let begun = Instant::now();
+    server.signal(Signal::SIGHUP);
+    let Message::Close(Some(close)) = socket.read().unwrap() else { panic!("no close") };
+    assert_eq!(u16::from(close.code), 1012);
+    server.log.line(&["websocket ended"], SOON);
+    drop(socket);
+    server.log.line(&["lifespan ended"], SOON);
+    assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+    assert_eq!(server.get("/background").text(), "responded");
+    let log = server.stop().log;
+    assert_eq!(log.matches("lifespan ended").count(), 2, "{log}");
+    assert!(!log.contains("was destroyed"), "{log}");
 }

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::needless_for_each)]
 
 mod asgi;
+mod asgi_clients;
 mod asgi_frameworks;
 mod asgi_lifespan;
 mod asgi_websockets;
@@ -95,6 +96,7 @@ fn main() {
         asgi_lifespan::behaviours(),
         asgi_frameworks::behaviours(),
         asgi_websockets::behaviours(),
+        asgi_clients::behaviours(),
         processes::behaviours(),
         peers::behaviours(),
         contract::behaviours(),

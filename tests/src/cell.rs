@@ -117,6 +117,11 @@ pub fn python() -> Option<PathBuf> {
     }
 }
 
+/// Returns the interpreter that has the ASGI frameworks and clients of `requirements-asgi.txt`.
+pub fn asgi_python() -> Option<PathBuf> {
+    python_of("venv-asgi")
+}
+
 /// Returns whether an interpreter has these modules. They are looked for and not imported: some take seconds.
 pub fn has_modules(python: Option<PathBuf>, modules: &[&str]) -> bool {
     const FIND: &str = "import sys\nfrom importlib.util import find_spec\n\

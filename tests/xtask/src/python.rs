@@ -18,6 +18,7 @@ const PROBE: &str = "import sys, ensurepip, venv; sys.exit(sys.version_info < (3
 /// what to install.
 pub(crate) fn environments() -> Result<PathBuf, String> {
     made("venv-httpbin", "tests/requirements-httpbin.txt")?;
+    made("venv-asgi", "tests/requirements-asgi.txt")?;
     made("venv", "tests/requirements.txt")
 }
 
