@@ -167,6 +167,8 @@ fn websocket_messages_come_back(cell: &Cell) {
 
         let refused = upgrades.connect().get("/").unwrap();
         assert_eq!((refused.status, refused.field("upgrade")), (426, Some("websocket")));
+        let worker = &upgrades.server.workers()[0];
+        assert_eq!((worker.upgraded, worker.messages_received, worker.messages_sent), (0, 14, 14));
     }
 }
 

@@ -109,6 +109,13 @@ impl Counter {
     /// Time in microseconds that one request waited, from the arrival of its last bytes to the call of the application.
     /// Reported once per sampled request.
     pub const QUEUED_US: Self = Self(4);
+    /// Number of open connections that carry another protocol after a 101, or a 2xx to a CONNECT (gauge). The kit counts
+    /// them.
+    pub const UPGRADED: Self = Self(5);
+    /// Number of WebSocket messages received. Counted by what decodes them, usually the application's plugin.
+    pub const MESSAGES_RECEIVED: Self = Self(6);
+    /// Number of WebSocket messages sent.
+    pub const MESSAGES_SENT: Self = Self(7);
 }
 
 /// Wakes a waiting caller. Created by the side that waits; called by the other side, from any thread of the worker

@@ -172,6 +172,15 @@ pub struct WorkerStatus {
     pub requests: u64,
     /// Number of accepted connections.
     pub accepted: u64,
+    /// Number of open connections that carry another protocol, such as WebSocket.
+    #[serde(default)]
+    pub upgraded: u64,
+    /// Number of WebSocket messages received.
+    #[serde(default)]
+    pub messages_received: u64,
+    /// Number of WebSocket messages sent.
+    #[serde(default)]
+    pub messages_sent: u64,
     /// Seconds since it was created.
     pub uptime: u64,
     /// Milliseconds since its last heartbeat.

@@ -64,8 +64,9 @@ fn library_line(library: &LoadedLibrary) -> String {
 /// Returns the line of a worker, with its requests per second if they are known.
 pub(super) fn worker_line(worker: &WorkerStatus, rate: Option<f64>) -> String {
     let rate = rate.map_or_else(String::new, |rate| format!("  {rate:>7.0}/s"));
+    let messages = messages(worker);
     format!(
-        "  worker {:>7}  {:<9} {}{rate}  busy {}  requests {}  age {} s  {}",
+        "  worker {:>7}  {:<9} {}{rate}  busy {}  requests {}{messages}  age {} s  {}",
         worker.pid,
         worker.state,
         memory(worker.memory_kib),
@@ -74,6 +75,15 @@ pub(super) fn worker_line(worker: &WorkerStatus, rate: Option<f64>) -> String {
         worker.uptime,
         printable(&worker.in_flight.join(", "))
     )
+}
+
+/// Returns the columns of a worker that has served WebSockets: open connections, messages received and sent.
+fn messages(worker: &WorkerStatus) -> String {
+    let WorkerStatus { upgraded, messages_received, messages_sent, .. } = worker;
+    if upgraded + messages_received + messages_sent == 0 {
+        return String::new();
+    }
+    format!("  upgraded {upgraded}  received {messages_received}  sent {messages_sent}")
 }
 
 pub(super) fn join(lines: &[String]) -> String {
@@ -102,5 +112,14 @@ mod tests {
         let worker =
             WorkerStatus { in_flight: vec!["GET /\x1b[2J".to_owned()], ..WorkerStatus::default() };
         assert!(worker_line(&worker, None).ends_with("GET /?[2J"));
+    }
+
+    #[test]
+    fn messages_are_shown_for_workers_that_have_some() {
+        let worker = WorkerStatus { requests: 4, ..WorkerStatus::default() };
+        assert!(worker_line(&worker, None).contains("requests 4  age"));
+        let worker = WorkerStatus { upgraded: 1, messages_received: 2, messages_sent: 3, ..worker };
+        let line = worker_line(&worker, None);
+        assert!(line.contains("requests 4  upgraded 1  received 2  sent 3  age"), "{line}");
     }
 }

@@ -44,6 +44,9 @@ pub(super) fn count(slot: SlotWriter, counter: Counter, by: i64) {
         Counter::BUSY_SLOTS => slot.count_busy_request_slots(by),
         Counter::SLOTS => slot.count_request_slots(by),
         Counter::QUEUED_US => slot.count_queued(by.max(0) as u64),
+        Counter::UPGRADED => slot.count_upgraded(by),
+        Counter::MESSAGES_RECEIVED => slot.count_messages_received(by.max(0) as u64),
+        Counter::MESSAGES_SENT => slot.count_messages_sent(by.max(0) as u64),
         _ => {}
     }
 }
@@ -69,7 +72,7 @@ const NANOS_PER_MICRO: u64 = 1000;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scoreboard::{IN_FLIGHT_MAX, Scoreboard, SlotReader};
+    use crate::scoreboard::{IN_FLIGHT_MAX, Scoreboard, SlotReader, Totals};
     use worker_api::abi::std_types::{ROption, RSlice, RStr};
     use worker_api::{Address, Header, Version};
 
@@ -171,7 +174,26 @@ mod tests {
         count(writer, Counter(200), 5);
         count(writer, Counter::ACCEPTED, -5);
         count(writer, Counter::CONNECTIONS, 2);
+        count(writer, Counter::MESSAGES_SENT, -5);
         let snapshot = reader.snapshot();
         assert_eq!((snapshot.totals.accepted, snapshot.connections), (0, 2));
+        assert_eq!(snapshot.totals.messages_sent, 0);
+    }
+
+    #[test]
+    fn upgraded_connections_and_their_messages_are_counted() {
+        let (_board, writer, reader) = slot();
+        for (counter, by) in [
+            (Counter::UPGRADED, 1),
+            (Counter::UPGRADED, 1),
+            (Counter::MESSAGES_RECEIVED, 3),
+            (Counter::MESSAGES_SENT, 2),
+            (Counter::UPGRADED, -1),
+        ] {
+            count(writer, counter, by);
+        }
+        let snapshot = reader.snapshot();
+        let Totals { messages_received, messages_sent, .. } = snapshot.totals;
+        assert_eq!((snapshot.upgraded, messages_received, messages_sent), (1, 3, 2));
     }
 }

@@ -11,10 +11,10 @@
 //!         8  heartbeat · booted · ended_by: signal, sender        (when)
 //!        32  last words: length, then 128 bytes of text
 //!       168  in flight: 8 entries of 144 bytes
-//!      1320  connections · busy request slots · request slots      (gauges)
-//!      1344  counts: totals, by duration, by time spent queued and by status
-//!      5712  lines of the error log by level
-//!      5776  (unused)
+//!      1320  connections · upgraded · busy request slots · request slots      (gauges)
+//!      1352  counts: totals, by duration, by time spent queued and by status
+//!      5736  lines of the error log by level
+//!      5800  (unused)
 //!      8192  access lines: start and end in one word, then 64 bytes on the text
 //! ```
 //!
@@ -89,6 +89,8 @@ pub(super) struct Counts {
     pub(super) bytes_in: AtomicU64,
     pub(super) bytes_out: AtomicU64,
     pub(super) duration_us: AtomicU64,
+    pub(super) messages_received: AtomicU64,
+    pub(super) messages_sent: AtomicU64,
     pub(super) latency: [AtomicU64; LATENCY_BUCKETS],
     pub(super) queued_us: AtomicU64,
     pub(super) queued: [AtomicU64; QUEUED_BUCKETS],
@@ -99,8 +101,15 @@ pub(super) struct Counts {
 impl Counts {
     /// All of them, in the order of the layout.
     pub(super) fn all(&self) -> impl Iterator<Item = &AtomicU64> {
-        let single =
-            [&self.accepted, &self.requests, &self.bytes_in, &self.bytes_out, &self.duration_us];
+        let single = [
+            &self.accepted,
+            &self.requests,
+            &self.bytes_in,
+            &self.bytes_out,
+            &self.duration_us,
+            &self.messages_received,
+            &self.messages_sent,
+        ];
         let queued = std::iter::once(&self.queued_us).chain(&self.queued);
         single.into_iter().chain(&self.latency).chain(queued).chain(&self.statuses)
     }
@@ -189,11 +198,12 @@ pub(super) struct Slot {
 
     pub(super) in_flight: [InFlight; IN_FLIGHT_MAX],
     pub(super) connections: AtomicU64,
+    pub(super) upgraded: AtomicU64,
     pub(super) busy_request_slots: AtomicU64,
     pub(super) request_slots: AtomicU64,
     pub(super) counts: Counts,
     pub(super) log_lines: [AtomicU64; LOG_LEVELS],
-    pub(super) unused: [AtomicU64; 302],
+    pub(super) unused: [AtomicU64; 299],
 }
 
 /// All shared memory of a worker: the content of its file.
@@ -258,9 +268,9 @@ const _: () = {
     assert!(std::mem::offset_of!(Slot, last_words_length) == 32);
     assert!(std::mem::offset_of!(Slot, in_flight) == 168);
     assert!(std::mem::offset_of!(Slot, connections) == 1320);
-    assert!(std::mem::offset_of!(Slot, counts) == 1344);
-    assert!(std::mem::offset_of!(Slot, log_lines) == 5712);
-    assert!(std::mem::offset_of!(Slot, unused) == 5776);
+    assert!(std::mem::offset_of!(Slot, counts) == 1352);
+    assert!(std::mem::offset_of!(Slot, log_lines) == 5736);
+    assert!(std::mem::offset_of!(Slot, unused) == 5800);
 };
 
 #[cfg(test)]

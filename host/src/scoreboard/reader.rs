@@ -41,6 +41,8 @@ pub struct SlotSnapshot {
     pub totals: Totals,
     /// Number of open connections.
     pub connections: u64,
+    /// Number of open connections that carry another protocol.
+    pub upgraded: u64,
     /// Number of busy threads or greenlets, and their maximum; both 0 if the worker class has none.
     pub busy_request_slots: u64,
     /// See above.
@@ -66,6 +68,10 @@ pub struct Totals {
     pub bytes_out: u64,
     /// Sum of the durations of exchanges, in microseconds.
     pub duration_us: u64,
+    /// WebSocket messages received.
+    pub messages_received: u64,
+    /// WebSocket messages sent.
+    pub messages_sent: u64,
     /// Exchanges by duration; see [`super::bucket_limit_us`].
     pub latency: [u64; LATENCY_BUCKETS],
     /// Sum of the queueing times of sampled requests, in microseconds.
@@ -88,6 +94,8 @@ impl Totals {
             bytes_in: read(&counts.bytes_in),
             bytes_out: read(&counts.bytes_out),
             duration_us: read(&counts.duration_us),
+            messages_received: read(&counts.messages_received),
+            messages_sent: read(&counts.messages_sent),
             latency: counts.latency.each_ref().map(read),
             queued_us: read(&counts.queued_us),
             queued: counts.queued.each_ref().map(read),
@@ -102,6 +110,8 @@ impl Totals {
         add(&mut self.bytes_in, other.bytes_in);
         add(&mut self.bytes_out, other.bytes_out);
         add(&mut self.duration_us, other.duration_us);
+        add(&mut self.messages_received, other.messages_received);
+        add(&mut self.messages_sent, other.messages_sent);
         for (status, count) in &other.statuses {
             add(self.statuses.entry(*status).or_default(), *count);
         }
@@ -179,6 +189,7 @@ impl SlotReader {
             heartbeat_ns: self.heartbeat_ns(),
             totals: Totals::read(&slot.counts),
             connections: gauge(&slot.connections),
+            upgraded: gauge(&slot.upgraded),
             busy_request_slots: gauge(&slot.busy_request_slots),
             request_slots: gauge(&slot.request_slots),
             ended_by,

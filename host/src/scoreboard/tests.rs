@@ -63,6 +63,10 @@ fn the_arbiter_reads_what_a_worker_writes() {
     writer.count_response(404, 1_500, 10, 20);
     writer.count_connections(3);
     writer.count_connections(-1);
+    writer.count_upgraded(2);
+    writer.count_upgraded(-1);
+    writer.count_messages_received(7);
+    writer.count_messages_sent(8);
     writer.count_request_slots(8);
     writer.count_busy_request_slots(-1);
     writer.leave_last_words("the application panicked");
@@ -77,6 +81,8 @@ fn the_arbiter_reads_what_a_worker_writes() {
         (snapshot.connections, snapshot.busy_request_slots, snapshot.request_slots),
         (2, 0, 8)
     );
+    assert_eq!(snapshot.upgraded, 1);
+    assert_eq!((snapshot.totals.messages_received, snapshot.totals.messages_sent), (7, 8));
     assert_eq!((snapshot.totals.bytes_in, snapshot.totals.bytes_out), (10, 20));
     assert_eq!(snapshot.totals.latency.iter().sum::<u64>(), 1);
     assert_eq!(snapshot.last_words.as_deref(), Some("the application panicked"));

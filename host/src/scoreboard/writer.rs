@@ -108,6 +108,21 @@ impl SlotWriter {
         self.slot().connections.fetch_add(by as u64, Ordering::Relaxed);
     }
 
+    /// Counts connections that began to carry another protocol, or ended if `by` is negative.
+    pub fn count_upgraded(&self, by: i64) {
+        self.slot().upgraded.fetch_add(by as u64, Ordering::Relaxed);
+    }
+
+    /// Counts WebSocket messages received.
+    pub fn count_messages_received(&self, by: u64) {
+        self.slot().counts.messages_received.fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// Counts WebSocket messages sent.
+    pub fn count_messages_sent(&self, by: u64) {
+        self.slot().counts.messages_sent.fetch_add(by, Ordering::Relaxed);
+    }
+
     /// Counts threads or greenlets that became busy, or free if `by` is negative.
     pub fn count_busy_request_slots(&self, by: i64) {
         self.slot().busy_request_slots.fetch_add(by as u64, Ordering::Relaxed);
@@ -192,6 +207,7 @@ pub(super) fn clear(slot: &Slot) {
         &slot.ready_ns,
         &slot.last_words_length,
         &slot.connections,
+        &slot.upgraded,
         &slot.busy_request_slots,
         &slot.request_slots,
     ];

@@ -88,6 +88,8 @@ settings! {
             long: Some("worker-connections"),
         }
         /// Replace a worker after this many requests; 0 disables this.
+        ///
+        /// A WebSocket is one request, whatever the number of its messages.
         max_requests: Option<u64> {
             kind: Kind::Int { min: 0, max: HUGE }, default: Some("0"), long: Some("max-requests"),
         }

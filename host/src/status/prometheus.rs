@@ -141,6 +141,13 @@ fn workers(page: &mut Page, view: &View) {
     let connections: u64 = view.workers().map(|worker| worker.connections).sum();
     page.sample("jimu_connections", &[], connections);
     page.family(
+        "jimu_upgraded_connections",
+        "gauge",
+        "Open connections that carry another protocol, such as WebSocket.",
+    );
+    let upgraded: u64 = view.workers().map(|worker| worker.upgraded).sum();
+    page.sample("jimu_upgraded_connections", &[], upgraded);
+    page.family(
         "jimu_slots",
         "gauge",
         "Threads or greenlets, by state; workers, for a class that has neither.",
@@ -200,16 +207,22 @@ fn decimal_seconds(microseconds: u64) -> String {
 type OfClass = fn(&ClassView) -> u64;
 
 /// Counters per class.
-const SUMS: [(&str, &str, OfClass); 3] = [
+const SUMS: [(&str, &str, OfClass); 5] = [
     ("jimu_connections_accepted_total", "Accepted connections.", |totals| totals.accepted),
     ("jimu_request_body_bytes_total", "Bytes of request bodies.", |totals| totals.bytes_in),
     ("jimu_response_body_bytes_total", "Bytes of response bodies.", |totals| totals.bytes_out),
+    ("jimu_websocket_messages_received_total", "WebSocket messages received.", |totals| {
+        totals.messages_received
+    }),
+    ("jimu_websocket_messages_sent_total", "WebSocket messages sent.", |totals| {
+        totals.messages_sent
+    }),
 ];
 
 type OfWorker = fn(&WorkerView) -> String;
 
 /// Series of single workers.
-const EACH: [(&str, &str, &str, OfWorker); 4] = [
+const EACH: [(&str, &str, &str, OfWorker); 5] = [
     (
         "jimu_worker_requests_total",
         "counter",
@@ -221,6 +234,12 @@ const EACH: [(&str, &str, &str, OfWorker); 4] = [
         "gauge",
         "Requests in progress in the worker in this slot.",
         |worker| worker.held.to_string(),
+    ),
+    (
+        "jimu_worker_upgraded_connections",
+        "gauge",
+        "Open connections of the worker in this slot that carry another protocol.",
+        |worker| worker.upgraded.to_string(),
     ),
     (
         "jimu_worker_heartbeat_age_seconds",
@@ -256,12 +275,17 @@ mod tests {
         board.ledger().note_generations(std::iter::once(note));
         let (gone, writer, _) = claim(&board, 1, 1);
         writer.count_response(200, 100, 0, 0);
+        writer.count_messages_sent(5);
+        writer.count_upgraded(1);
         board.release(gone);
         let (_, writer, _) = claim(&board, 1, 2);
         writer.set_state(WorkerState::Ready);
         writer.count_response(200, 50, 0, 7);
         writer.count_response(0, 3_000_000, 0, 0);
         writer.count_queued(500_000);
+        writer.count_upgraded(2);
+        writer.count_messages_received(3);
+        writer.count_messages_sent(4);
         let _held = writer.begin_request(b"GET /", 1);
         text(&View::take(&board))
     }
@@ -296,6 +320,10 @@ mod tests {
             "jimu_request_queued_seconds_bucket{class=\"sync\",le=\"0.512000\"} 1",
             "jimu_request_queued_seconds_sum{class=\"sync\"} 0.500000",
             "jimu_slots{state=\"busy\"} 1",
+            "jimu_upgraded_connections 2",
+            "jimu_worker_upgraded_connections{worker=\"0\"} 2",
+            "jimu_websocket_messages_received_total{class=\"sync\"} 3",
+            "jimu_websocket_messages_sent_total{class=\"sync\"} 9",
             "jimu_workers{state=\"ready\"} 1",
             "jimu_workers_target 1",
             "jimu_generation{generation=\"1\",state=\"serving\",class=\"sync\",app=\"a \\\"b\\\"\"} 1",

@@ -30,6 +30,12 @@ pub struct WorkerStatus {
     pub state: String,
     /// Number of requests served.
     pub requests: u64,
+    /// Number of open connections that carry another protocol.
+    pub upgraded: u64,
+    /// Number of WebSocket messages received.
+    pub messages_received: u64,
+    /// Number of WebSocket messages sent.
+    pub messages_sent: u64,
     /// Number of requests in progress.
     pub busy: u64,
     /// Requests in progress: method and target.
@@ -91,6 +97,9 @@ pub(super) fn workers(json: &str) -> Vec<WorkerStatus> {
                 pid: Pid::from_raw(number(&worker["pid"]) as i32),
                 state: text(&worker["state"]),
                 requests: number(&worker["requests"]),
+                upgraded: number(&worker["upgraded"]),
+                messages_received: number(&worker["messages_received"]),
+                messages_sent: number(&worker["messages_sent"]),
                 busy: number(&worker["busy"]),
                 in_flight: worker["in_flight"]
                     .as_array()

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use worker_api::abi::std_types::{ROption, RSlice};
-use worker_api::{AccessRecord, Failure, Header, RequestHead};
+use worker_api::{AccessRecord, Counter, Failure, Header, RequestHead};
 
 use crate::clock::now_ns;
 use crate::context::ServerContext;
@@ -174,6 +174,9 @@ impl ActiveRequest {
 
     /// Reports the end of the request to the host: access log, counters, hooks.
     pub(crate) fn record(&self, context: &ServerContext, ended_ns: u64) {
+        if self.is_upgraded() {
+            context.host.count(Counter::UPGRADED, -1);
+        }
         let head = self.head.get();
         let headers: Vec<Header<'_>> =
             self.response.headers.iter().map(|(name, value)| Header::new(name, value)).collect();

@@ -10,7 +10,7 @@
 
 use std::io::{self, ErrorKind, IoSlice};
 
-use worker_api::{Failure, Interest};
+use worker_api::{Counter, Failure, Interest};
 
 use crate::active_request::ActiveRequest;
 use crate::buffer;
@@ -24,9 +24,11 @@ impl ActiveRequest {
         self.response.plan.upgrade
     }
 
-    /// Switches protocols after a response was started: sends its head, for which the client waits.
+    /// Switches protocols after a response was started: sends its head, for which the client waits. The connection counts
+    /// as upgraded until the request is recorded.
     #[cold]
     pub(crate) fn upgrade(&mut self, io: &mut Io) -> Result<(), Failure> {
+        io.context.host.count(Counter::UPGRADED, 1);
         let head = self.take_head(io)?;
         self.push(io, &[&head])?;
         buffer::recycle(head);

@@ -7,7 +7,7 @@ use ::websocket::{
 };
 use python::clock::now_ns;
 use python::{GlobalRef, Object, PyResult, Python};
-use worker_api::{Exchange, Step as Polled};
+use worker_api::{Counter, Exchange, Step as Polled};
 
 use super::{End, Phase, State, WebSocket, over};
 use crate::operation::Step;
@@ -56,9 +56,13 @@ impl Connection {
         }
     }
 
-    /// Encodes a message.
-    pub(super) fn encode(&mut self, message: Message<'_>) -> bool {
-        self.codec.sender.message(message, &mut self.out).is_ok()
+    /// Encodes a message. Returns whether it can still be sent.
+    pub(super) fn encode(&mut self, message: Message<'_>, runtime: &AsgiRuntime) -> bool {
+        let encoded = self.codec.sender.message(message, &mut self.out).is_ok();
+        if encoded {
+            runtime.interpreter.host.count(Counter::MESSAGES_SENT, 1);
+        }
+        encoded
     }
 
     /// Drops the references that it holds.
@@ -81,6 +85,7 @@ impl Connection {
                 Ok(Some(Event::Message(message))) => {
                     let length = message.payload.len();
                     let received = to_python(py, runtime, message)?.store();
+                    runtime.interpreter.host.count(Counter::MESSAGES_RECEIVED, 1);
                     self.messages.push_back((received, length));
                     self.queued += length;
                 }

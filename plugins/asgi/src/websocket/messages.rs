@@ -11,6 +11,7 @@ use crate::head::owned_headers;
 use crate::message::{Sent, to_bytes};
 use crate::operation::Operation;
 use crate::request::Request as _;
+use crate::runtime::AsgiRuntime;
 
 /// Reads a message, and does what it asks for up to the first write. Returns what is to be written.
 pub(super) fn begin<'py>(
@@ -27,7 +28,7 @@ pub(super) fn begin<'py>(
     }
     match (kind, &state.phase) {
         ("websocket.send", Phase::Connected(_)) => {
-            state.send(py, &message)?;
+            state.send(py, socket.runtime(), &message)?;
             Ok(Some(Operation::Flush))
         }
         ("websocket.accept", Phase::Connecting { .. }) => {
@@ -66,13 +67,18 @@ pub(super) fn begin<'py>(
 
 impl State {
     /// Encodes a message.
-    fn send(&mut self, py: Python<'_>, message: &Sent<'_, '_>) -> PyResult<()> {
+    fn send(
+        &mut self,
+        py: Python<'_>,
+        runtime: &AsgiRuntime,
+        message: &Sent<'_, '_>,
+    ) -> PyResult<()> {
         let Phase::Connected(connection) = &mut self.phase else { return Err(over(py)) };
         let sent = if let Some(text) = message.optional(&message.names.text)? {
-            connection.encode(Message::text(text.as_str()?))
+            connection.encode(Message::text(text.as_str()?), runtime)
         } else {
             let bytes = to_bytes(&required(py, message.item(&message.names.bytes)?, "bytes")?)?;
-            connection.encode(Message::binary(bytes.as_bytes().unwrap_or_default()))
+            connection.encode(Message::binary(bytes.as_bytes().unwrap_or_default()), runtime)
         };
         if sent { Ok(()) } else { Err(over(py)) }
     }

@@ -4,19 +4,21 @@
 
 use websocket::handshake::{DeflatePolicy, Offer, RequestHead};
 use websocket::{Codec, Event, ProtocolError, Role, Settings};
-use worker_api::{App, AppContext, AppFactory, Exchange, Failure, Header, Result};
+use worker_api::{App, AppContext, AppFactory, Counter, Exchange, Failure, Header, Host, Result};
 
 worker_api::export_app!(WebSocketEcho);
 
 /// The application.
-pub struct WebSocketEcho;
+pub struct WebSocketEcho {
+    host: Host,
+}
 
 impl AppFactory for WebSocketEcho {
     const NAME: &'static str = "websocket-echo";
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
 
-    fn new(_: AppContext) -> Result<Self> {
-        Ok(Self)
+    fn new(context: AppContext) -> Result<Self> {
+        Ok(Self { host: context.host })
     }
 }
 
@@ -34,7 +36,7 @@ impl App for WebSocketEcho {
             Ok(Ok(accepted)) => {
                 exchange.start(101, "", &headers(&accepted.headers))?;
                 let settings = Settings { deflate: accepted.deflate, ..Settings::default() };
-                echo(exchange, Codec::new(Role::Server, &settings))
+                echo(exchange, Codec::new(Role::Server, &settings), &self.host)
             }
             Ok(Err(error)) => Err(Failure::application(error.to_string())),
             Err(refused) => {
@@ -46,7 +48,7 @@ impl App for WebSocketEcho {
 }
 
 /// Sends each message back until either end closes the WebSocket.
-fn echo(exchange: &mut Exchange, mut codec: Codec) -> Result<()> {
+fn echo(exchange: &mut Exchange, mut codec: Codec, host: &Host) -> Result<()> {
     let mut part = [0; 16 * 1024];
     let mut out = Vec::new();
     while !codec.is_closed() {
@@ -55,7 +57,7 @@ fn echo(exchange: &mut Exchange, mut codec: Codec) -> Result<()> {
             // The client has left without a Close frame.
             break;
         }
-        let received = reply(&mut codec, &part[..count], &mut out);
+        let received = reply(&mut codec, &part[..count], &mut out, host);
         exchange.write(&out)?;
         out.clear();
         if received.is_err() {
@@ -66,18 +68,23 @@ fn echo(exchange: &mut Exchange, mut codec: Codec) -> Result<()> {
     exchange.finish()
 }
 
-/// Appends the frames to `out` that respond to `input`: messages, pongs and the Close frame.
+/// Appends the frames to `out` that respond to `input`: messages, which are counted for the server's metrics, pongs and the
+/// Close frame.
 fn reply(
     codec: &mut Codec,
     mut input: &[u8],
     out: &mut Vec<u8>,
+    host: &Host,
 ) -> std::result::Result<(), ProtocolError> {
     let Codec { receiver, sender } = codec;
     loop {
         match receiver.receive(&mut input) {
             Ok(Some(Event::Message(message))) => {
+                host.count(Counter::MESSAGES_RECEIVED, 1);
                 // Fails if a Close frame was sent: then the client receives nothing more.
-                let _ = sender.message(message, out);
+                if sender.message(message, out).is_ok() {
+                    host.count(Counter::MESSAGES_SENT, 1);
+                }
             }
             Ok(Some(event)) => sender.reply(&event, out),
             Ok(None) => return Ok(()),
