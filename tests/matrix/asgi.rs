@@ -296,12 +296,25 @@ fn a_request_that_hangs_is_cancelled_with_its_stack(cell: &Cell) {
     let mut client = server.connect();
     client.send_get("/hang").unwrap();
     assert_eq!(client.answer("GET").unwrap().status, 504);
-    server.log.line(&["a request exceeded request_timeout"], SOON);
+    server.log.line(&["GET /hang timed out after 1.", "(request_timeout)"], SOON);
     for frame in ["in hang", "in first_inner", "in second_inner"] {
         server.log.line(&["asgi_requests.py", frame], SOON);
     }
     server.out.line(&["\"GET /hang HTTP/1.1\" 504 "], SOON);
     assert_eq!(server.get("/context").status, 200);
+    // Two at the same time, beside a task whose request is not late.
+    let mut stream = server.connect();
+    stream.send_get("/events").unwrap();
+    assert!(stream.fill().unwrap() > 0);
+    let mut clients = [server.connect(), server.connect()];
+    clients.iter_mut().for_each(|client| client.send_get("/hang").unwrap());
+    for client in &mut clients {
+        assert_eq!(client.answer("GET").unwrap().status, 504);
+    }
+    let log = server.stop().log;
+    for once_each in ["GET /hang timed out", "in hang\n", "in second_inner\n"] {
+        assert_eq!(log.matches(once_each).count(), 3, "{once_each}: {log}");
+    }
 }
 
 fn what_blocks_the_loop_is_named(cell: &Cell) {

@@ -88,7 +88,11 @@ impl App for Asgi {
         let threads = self.application.trace();
         let tasks = attach(|py| {
             let interpreter = &self.runtime.interpreter;
-            interpreter.text_or_report(py, driver::trace(py), "cannot trace the tasks")
+            interpreter.text_or_report(
+                py,
+                driver::trace_late(py, self.runtime),
+                "cannot trace the tasks",
+            )
         });
         format!("{threads}\n{tasks}")
     }

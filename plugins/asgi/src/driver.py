@@ -22,18 +22,15 @@ _BEAT_SECONDS = 0.5
 _TICK_SECONDS = 1.0
 #: How long tasks that were cancelled may take to end.
 _CANCEL_SECONDS = 1.0
-#: The server of this process, while it runs.
-_server = None
 
 
 def run(engine, application):
     """Run the event loop until the engine has stopped."""
-    global _server
     loop = _new_loop(jimu._setting("asgi_loop") or "auto")
     asyncio.set_event_loop(loop)
-    _server = _Server(loop, engine, application)
+    server = _Server(loop, engine, application)
     try:
-        loop.run_until_complete(_server.serve())
+        loop.run_until_complete(server.serve())
     finally:
         try:
             _cancel_all(loop)
@@ -46,12 +43,6 @@ def run(engine, application):
 
 #: The innermost code of a thread whose loop waits: that of asyncio, and run() under uvloop, which is written in C.
 _WAITING = {selectors.EpollSelector.select.__code__, run.__code__}
-
-
-def trace():
-    """Return the await stack of each task that serves a request."""
-    tasks = _server.tasks if _server is not None else ()
-    return "\n".join(await_stack(task) for task in tasks)
 
 
 def await_stack(task):
@@ -177,7 +168,7 @@ class _Server:
     def _gone(self, task, is_late):
         """Handle the disconnect of a client, or a deadline that has passed."""
         if is_late:
-            jimu._log(logging.WARNING, "asgi", "a request exceeded request_timeout\n" + await_stack(task).rstrip())
+            # The log has its stack already.
             task.cancel()
         elif self._grace is not None:
             self._loop.call_later(self._grace, task.cancel)

@@ -38,9 +38,20 @@ pub(crate) fn run<'py>(
     module(py)?.call_method("run", [&engine, application]).map(drop)
 }
 
-/// Returns the await stack of each task that serves a request.
-pub(crate) fn trace(py: Python<'_>) -> PyResult<String> {
-    Ok(module(py)?.call_method("trace", [])?.to_text())
+/// Returns the await stack of each task whose request's deadline has passed, once. The others have nothing to do with what
+/// the log is about, and may be thousands.
+pub(crate) fn trace_late(py: Python<'_>, runtime: &AsgiRuntime) -> PyResult<String> {
+    let mut late = Vec::new();
+    for open in runtime.open(py)?.values_mut().filter(|open| !open.is_traced) {
+        if open.subject.is_late(py, &open.request.get(py))? && !open.task.get(py).is_none() {
+            open.is_traced = true;
+            late.push(open.task.get(py).clone());
+        }
+    }
+    let module = module(py)?;
+    let stack = |task: &Object<'_>| Ok(module.call_method("await_stack", [task])?.to_text());
+    let stacks: PyResult<Vec<String>> = late.iter().map(stack).collect();
+    Ok(stacks?.join("\n"))
 }
 
 /// Returns the module of `driver.py`, which is created on first use: it imports asyncio.

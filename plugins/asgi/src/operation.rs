@@ -38,6 +38,9 @@ pub(crate) trait Subject: Sync {
     /// See [`Request::drain`](crate::request::Request::drain).
     fn drain(&self, py: Python<'_>, request: &Object<'_>) -> PyResult<()>;
 
+    /// See [`Request::is_late`](crate::request::Request::is_late).
+    fn is_late(&self, py: Python<'_>, request: &Object<'_>) -> PyResult<bool>;
+
     /// See [`Request::tick`](crate::request::Request::tick).
     fn tick(&self, py: Python<'_>, request: &Object<'_>, now_ns: u64) -> PyResult<()>;
 }

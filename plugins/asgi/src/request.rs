@@ -1,6 +1,7 @@
 //! What HTTP requests and WebSockets have in common: the Python type of their objects, the functions that are bound to these,
 //! and what the loop does with them.
 
+use python::clock::now_ns;
 use python::{
     Arguments, Definition, Method, Native, NativeType, Object, PyResult, Python, required,
 };
@@ -61,6 +62,14 @@ pub(crate) trait Request: Native {
         Ok(())
     }
 
+    /// Returns whether the deadline of the request has passed.
+    fn is_late(&self, py: Python<'_>) -> PyResult<bool> {
+        let is_past = |exchange: &mut Exchange| {
+            exchange.deadline_ns().is_some_and(|deadline| deadline <= now_ns())
+        };
+        Ok(self.with_exchange(py, is_past)?.unwrap_or(false))
+    }
+
     /// Ends the request after the application's task. `exception` is what it raised. Returns whether the exception was
     /// reported.
     fn end_task(&self, py: Python<'_>, exception: Option<&Object<'_>>) -> PyResult<bool>;
@@ -117,7 +126,12 @@ impl<R: Request> RequestTypes<R> {
         let watch =
             |exchange: &mut Exchange| exchange.on_disconnect(self.runtime.gone_waker(number));
         if request.with_exchange(py, watch)?.is_some() {
-            let open = Open { subject: self, request: object.store(), task: task.store() };
+            let open = Open {
+                subject: self,
+                request: object.store(),
+                task: task.store(),
+                is_traced: false,
+            };
             self.runtime.open(py)?.insert(number, open);
         }
         Ok(())
@@ -156,6 +170,10 @@ impl<R: Request> Subject for RequestTypes<R> {
 
     fn drain(&self, py: Python<'_>, request: &Object<'_>) -> PyResult<()> {
         self.kind.value(request)?.drain(py)
+    }
+
+    fn is_late(&self, py: Python<'_>, request: &Object<'_>) -> PyResult<bool> {
+        self.kind.value(request)?.is_late(py)
     }
 
     fn tick(&self, py: Python<'_>, request: &Object<'_>, now_ns: u64) -> PyResult<()> {

@@ -77,6 +77,8 @@ pub(crate) struct Open {
     /// Its object.
     pub(crate) request: GlobalRef,
     pub(crate) task: GlobalRef,
+    /// Whether the await stack of the task has been logged, because the deadline has passed.
+    pub(crate) is_traced: bool,
 }
 
 type Numbers = Arc<Mutex<Vec<u64>>>;
