@@ -150,13 +150,8 @@ fn a_thread_may_outlive_all_others(cell: &Cell) {
 
 /// Those that pyenv has installed, and the system's, which is linked statically on Debian.
 fn every_interpreter_serves(cell: &Cell) {
-    let mut pythons = vec![PathBuf::from("/usr/bin/python3")];
-    let home = std::env::var("HOME").unwrap_or_default();
-    let versions = Path::new(&home).join(".pyenv/versions").read_dir().into_iter().flatten();
-    pythons.extend(versions.flatten().map(|version| version.path().join("bin/python")));
     let mut used = 0;
-    for python in pythons.into_iter().filter(|python| python.exists()) {
-        let version = version_of(&python);
+    for (python, version) in installed() {
         let setup = Setup::new(cell).python(&python).app("interpreter");
         if version >= (3, 9) {
             let server = setup.start();
@@ -174,6 +169,20 @@ fn every_interpreter_serves(cell: &Cell) {
         }
     }
     assert!(used > 0);
+}
+
+/// Returns the interpreters of this machine with their versions.
+pub(crate) fn installed() -> Vec<(PathBuf, (u32, u32))> {
+    let mut pythons = vec![PathBuf::from("/usr/bin/python3")];
+    let home = std::env::var("HOME").unwrap_or_default();
+    let versions = Path::new(&home).join(".pyenv/versions").read_dir().into_iter().flatten();
+    pythons.extend(versions.flatten().map(|version| version.path().join("bin/python")));
+    pythons.retain(|python| python.exists());
+    let with_version = |python: PathBuf| {
+        let version = version_of(&python);
+        (python, version)
+    };
+    pythons.into_iter().map(with_version).collect()
 }
 
 /// In a virtual environment, with links or with copies, of a directory with a space and a letter that is not ASCII.

@@ -9,6 +9,7 @@ mod asgi;
 mod asgi_clients;
 mod asgi_frameworks;
 mod asgi_lifespan;
+mod asgi_tasks;
 mod asgi_websockets;
 mod beside;
 mod buffers;
@@ -94,6 +95,7 @@ fn main() {
         python_preload::behaviours(),
         asgi::behaviours(),
         asgi_lifespan::behaviours(),
+        asgi_tasks::behaviours(),
         asgi_frameworks::behaviours(),
         asgi_websockets::behaviours(),
         asgi_clients::behaviours(),

@@ -4,14 +4,17 @@ The loop watches the descriptor of the worker class's engine. A turn of the engi
 """
 
 import asyncio
+import concurrent.futures.thread
 import importlib
 import logging
+import os
 import selectors
 import sys
 import threading
 import time
 import traceback
 
+import _jimu_process as process
 import jimu
 
 #: Whether a task can run its first step at once.
@@ -29,6 +32,7 @@ def run(engine, application):
     loop = _new_loop(jimu._setting("asgi_loop") or "auto")
     asyncio.set_event_loop(loop)
     server = _Server(loop, engine, application)
+    os.register_at_fork(after_in_child=_end_where_the_child_returns)
     try:
         loop.run_until_complete(server.serve())
     finally:
@@ -81,6 +85,33 @@ def _new_loop(name):
     except (ImportError, AttributeError, ValueError) as error:
         raise jimu.ApplicationError("asgi_loop is %r: %s" % (name, error)) from None
     return make()
+
+
+#: The code from which a loop and a pool of threads call the application.
+_CALLERS = {run.__code__, asyncio.Handle._run.__code__, concurrent.futures.thread._WorkItem.run.__code__}
+
+
+def _end_where_the_child_returns():
+    """Make a process that the application has forked end where its code returns to the loop, which belongs to the parent.
+
+    A task returns to the loop where it waits, too: the loop of the child would serve copies of the other tasks.
+    """
+    callers = _CALLERS | {getattr(type(threading.current_thread()).run, "__code__", None)}
+    frame = sys._getframe(1)
+    while frame.f_code is not _Server._serve.__code__ and (frame.f_back is None or frame.f_back.f_code not in callers):
+        if frame.f_back is None or frame.f_globals.get("__name__") == "multiprocessing.popen_fork":
+            # This child ends by itself.
+            return
+        frame = frame.f_back
+
+    def profile(at, event, argument):
+        if at is frame and event == "return":
+            sys.setprofile(None)
+            # When a request ends, _end() ends the process.
+            waits = frame.f_code is _Server._serve.__code__
+            process.end_child(RuntimeError("the event loop belongs to the parent process") if waits else None, False)
+
+    sys.setprofile(profile)
 
 
 def _cancel_all(loop):

@@ -3,9 +3,9 @@
 
 use python::clock::now_ns;
 use python::{
-    Arguments, Definition, Method, Native, NativeType, Object, PyResult, Python, required,
+    Arguments, Definition, Method, Native, NativeType, Object, PyErrSet, PyResult, Python, required,
 };
-use worker_api::Exchange;
+use worker_api::{Exchange, fork};
 
 use crate::awaitable::Pending;
 use crate::operation::{Operation, Step, Subject};
@@ -220,6 +220,10 @@ pub(crate) fn end<'py, R: Request>(
 ) -> PyResult<Object<'py>> {
     let [exception] = arguments.take(["exception"])?;
     let exception = exception.filter(|exception| !exception.is_none());
+    if fork::is_child() {
+        // The exchange is the parent's.
+        request.runtime().interpreter.end_child(py, exception.as_ref().map(PyErrSet::restore));
+    }
     let reported = request.end_task(py, exception.as_ref())?;
     forget_if_over(py, request)?;
     py.truth(reported)

@@ -1,0 +1,68 @@
+//! The tasks of ASGI applications: what becomes of a process that one forks.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use jimu_tests::{
+    behaviour,
+    cell::Cell,
+    runner::Behaviour,
+    server::{Server, Setup},
+};
+
+use crate::interpreters;
+
+pub(crate) fn behaviours() -> Vec<Behaviour> {
+    vec![
+        behaviour!(a_child_forked_by_a_task_ends_where_it_returns).of_asgi().within(90),
+        behaviour!(every_interpreter_ends_children).of_asgi().within(120),
+    ]
+}
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn a_child_forked_by_a_task_ends_where_it_returns(cell: &Cell) {
+    for flags in ["--asgi-loop asyncio", "--asgi-loop auto"] {
+        let setup = Setup::new(cell).app("forking_asgi:application").flags(flags);
+        children_end(setup.start());
+    }
+}
+
+fn children_end(server: Server) {
+    let worker = server.until_ready_workers(1);
+    for (target, status) in [
+        ("/request?returns", 0),
+        ("/request?exits", 7),
+        ("/request?raises", 1),
+        ("/request?waits", 1),
+        ("/request?receives", 1),
+        ("/request?sends", 1),
+        ("/task", 0),
+        ("/callback", 0),
+        ("/pool", 0),
+        ("/thread", 0),
+        ("/multiprocessing", 9),
+    ] {
+        assert_eq!(server.get(target).text(), format!("{status}\n"), "{target}");
+    }
+    server.log.line(&["RuntimeError: in the child"], SOON);
+    server.log.line(&["RuntimeError: the event loop belongs to the parent process"], SOON);
+    for _ in 0..5 {
+        assert_eq!(server.get("/pid").text(), format!("{}\n", worker[0]));
+    }
+    assert_eq!(server.until_ready_workers(1), worker);
+    let read = |name| fs::read_to_string(server.dir().join(name)).unwrap();
+    assert_eq!(read("atexit"), "returns\nexits\nraises\nwaits\nreceives\nsends\n");
+    // The loop's next step was the parent's alone.
+    assert_eq!(read("processes"), format!("{}\n", worker[0]).repeat(6));
+    server.stop();
+}
+
+/// The way in which tasks start, and in which functions for profilers are called, depends on the version.
+fn every_interpreter_ends_children(cell: &Cell) {
+    let supported = interpreters::installed().into_iter().filter(|(_, version)| *version >= (3, 9));
+    let pythons: Vec<PathBuf> = supported.map(|(python, _)| python).collect();
+    assert!(!pythons.is_empty());
+    for python in &pythons {
+        children_end(Setup::new(cell).app("forking_asgi:application").python(python).start());
+    }
+}
