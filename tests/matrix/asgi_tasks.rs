@@ -1,4 +1,4 @@
-//! The tasks of ASGI applications: what becomes of a process that one forks.
+//! The tasks of ASGI applications: what becomes of a request whose task never runs, and of a process that a task forks.
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -13,12 +13,54 @@ use crate::interpreters;
 
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
+        behaviour!(a_task_cancelled_before_its_first_step_ends_its_request).of_asgi(),
         behaviour!(a_child_forked_by_a_task_ends_where_it_returns).of_asgi().within(90),
-        behaviour!(every_interpreter_ends_children).of_asgi().within(120),
+        behaviour!(every_interpreter_ends_children_and_requests).of_asgi().within(120),
     ]
 }
 
 const SOON: Duration = Duration::from_secs(10);
+
+/// An application whose factory of tasks cancels that of the second request.
+const CANCELLED: &str = "
+import asyncio
+
+tasks = 0
+
+
+def factory(loop, coroutine, **more):
+    global tasks
+    task = asyncio.Task(coroutine, loop=loop, **more)
+    tasks += coroutine.__qualname__ == '_Server._serve'
+    if tasks == 2:
+        task.cancel()
+    return task
+
+
+async def application(scope, receive, send):
+    if scope['type'] == 'lifespan':
+        await receive()
+        asyncio.get_running_loop().set_task_factory(factory)
+        await send({'type': 'lifespan.startup.complete'})
+        await receive()
+        return await send({'type': 'lifespan.shutdown.complete'})
+    await send({'type': 'http.response.start', 'status': 200, 'headers': []})
+    await send({'type': 'http.response.body', 'body': b'served'})
+";
+
+fn a_task_cancelled_before_its_first_step_ends_its_request(cell: &Cell) {
+    for flags in ["--asgi-loop asyncio", "--asgi-loop auto"] {
+        let setup = Setup::new(cell).file("cancelled.py", CANCELLED).app("cancelled");
+        second_request_fails(&setup.flags(flags).start());
+    }
+}
+
+fn second_request_fails(server: &Server) {
+    let statuses = [200, 500, 200].map(|_| server.get("/").status);
+    assert_eq!(statuses, [200, 500, 200]);
+    server.log.line(&["CancelledError"], SOON);
+    server.until_workers("all are over", |workers| workers.iter().all(|worker| worker.busy == 0));
+}
 
 fn a_child_forked_by_a_task_ends_where_it_returns(cell: &Cell) {
     for flags in ["--asgi-loop asyncio", "--asgi-loop auto"] {
@@ -58,11 +100,13 @@ fn children_end(server: Server) {
 }
 
 /// The way in which tasks start, and in which functions for profilers are called, depends on the version.
-fn every_interpreter_ends_children(cell: &Cell) {
+fn every_interpreter_ends_children_and_requests(cell: &Cell) {
     let supported = interpreters::installed().into_iter().filter(|(_, version)| *version >= (3, 9));
     let pythons: Vec<PathBuf> = supported.map(|(python, _)| python).collect();
     assert!(!pythons.is_empty());
     for python in &pythons {
+        let setup = Setup::new(cell).file("cancelled.py", CANCELLED).app("cancelled");
+        second_request_fails(&setup.python(python).start());
         children_end(Setup::new(cell).app("forking_asgi:application").python(python).start());
     }
 }

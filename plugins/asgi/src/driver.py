@@ -5,6 +5,7 @@ The loop watches the descriptor of the worker class's engine. A turn of the engi
 
 import asyncio
 import concurrent.futures.thread
+import functools
 import importlib
 import logging
 import os
@@ -183,6 +184,7 @@ class _Server:
                 return None
         else:
             task = self._loop.create_task(served)
+            task.add_done_callback(functools.partial(_end_if_cancelled, request))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return task
@@ -228,6 +230,12 @@ class _Server:
             return task.result()
         jimu._log(logging.WARNING, "asgi", "the application's lifespan shutdown did not end within graceful_timeout")
         task.cancel()
+
+
+def _end_if_cancelled(request, task):
+    """End a request whose task was cancelled before its first step: _serve() has not run."""
+    if task.cancelled():
+        request._end(asyncio.CancelledError())
 
 
 class _Watchdog:
