@@ -42,6 +42,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(a_message_that_is_too_big_closes_a_websocket).of_asgi(),
         behaviour!(text_must_be_utf_8).of_asgi(),
         behaviour!(pings_are_answered_and_silent_clients_are_cut).of_asgi(),
+        behaviour!(pings_follow_the_interval).of_asgi(),
         behaviour!(a_slow_reader_delays_only_its_sender).of_asgi(),
         behaviour!(a_cancelled_receive_loses_no_websocket_message).of_asgi(),
         behaviour!(a_reload_closes_idle_websockets).of_asgi(),
@@ -330,6 +331,27 @@ fn pings_are_answered_and_silent_clients_are_cut(cell: &Cell) {
     assert!(silent.ends(SOON), "the silent client is cut");
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     server.log.line(&["echo: websocket.disconnect 1006 ''"], SOON);
+}
+
+/// Also an interval of less than a second, beside connections that are opened later.
+fn pings_follow_the_interval(cell: &Cell) {
+    for flags in ["--asgi-loop asyncio", "--asgi-loop auto"] {
+        let server = serving(cell).flags(flags).flags("--websocket-ping-interval 0.3").start();
+        let mut socket = open(&server, "/echo");
+        let begun = Instant::now();
+        let mut others = Vec::new();
+        for _ in 0..6 {
+            assert!(matches!(socket.read().unwrap(), Message::Ping(_)));
+            socket.flush().unwrap();
+            others.push(open(&server, "/echo"));
+        }
+        let passed = begun.elapsed();
+        assert!(passed >= Duration::from_millis(1700), "6 pings in {passed:?}");
+        assert!(passed < Duration::from_millis(3500), "6 pings in {passed:?}");
+        for other in &mut others {
+            assert!(matches!(other.read().unwrap(), Message::Ping(_)));
+        }
+    }
 }
 
 /// An echo, with pings before it.

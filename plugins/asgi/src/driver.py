@@ -22,8 +22,6 @@ import jimu
 _EAGER = sys.version_info >= (3, 12)
 #: How often a heartbeat is sent while the application starts or shuts down.
 _BEAT_SECONDS = 0.5
-#: How often WebSockets are looked after.
-_TICK_SECONDS = 1.0
 #: How long tasks that were cancelled may take to end.
 _CANCEL_SECONDS = 1.0
 
@@ -132,6 +130,7 @@ class _Server:
         self._graceful_timeout = jimu._setting("graceful_timeout") or 0
         self._stopped = loop.create_future()
         self._drained_from = 0.0
+        self._timer = None
         #: The tasks that have not ended in their first step.
         self.tasks = set()
 
@@ -141,13 +140,15 @@ class _Server:
         await lifespan.start_up()
         watchdog = _Watchdog(self._loop, jimu._setting("greenlet_block_warning"))
         loop, engine = self._loop, self._engine
-        engine.start(loop.create_future, lifespan.state, self._start, self._gone, self._stop)
+        engine.start(loop.create_future, self._arm, lifespan.state, self._start, self._gone, self._stop)
         descriptor = engine.descriptor()
         loop.add_reader(descriptor, self._turn)
         loop.call_soon(self._turn)
         try:
-            await self._ticking()
+            await self._stopped
         finally:
+            if self._timer is not None:
+                self._timer.cancel()
             loop.remove_reader(descriptor)
             watchdog.stop()
         # At graceful_timeout the arbiter kills the worker: there must be time to cancel before.
@@ -156,16 +157,18 @@ class _Server:
         await self._end_tasks(until - reserve, reserve)
         await self._beating(lifespan.shut_down(), until)
 
-    async def _ticking(self):
-        """Wait until the engine has stopped; look after WebSockets in between."""
-        while not self._stopped.done():
-            await asyncio.wait([self._stopped], timeout=_TICK_SECONDS)
-            self._engine.tick()
-        self._stopped.result()
+    def _arm(self, nanoseconds):
+        """Set the timer for what is due first for WebSockets."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(nanoseconds / 1e9, self._run, self._engine.tick)
 
     def _turn(self):
+        self._run(self._engine.turn)
+
+    def _run(self, step):
         try:
-            self._engine.turn()
+            step()
         except BaseException as error:
             if not self._stopped.done():
                 self._stopped.set_exception(error)

@@ -162,18 +162,19 @@ fn descriptor<'py>(
     py.number(running.engine.get(py)?.descriptor().into())
 }
 
-/// `start(create_future, state, start, gone, stopped)`: sets the functions that a turn calls, and the state of the
-/// application's lifespan, `None` without one.
+/// `start(create_future, arm, state, start, gone, stopped)`: sets the functions that a turn calls, `arm` that sets the timer
+/// for `tick`, and the state of the application's lifespan, `None` without one.
 fn start<'py>(
     py: Python<'py>,
     running: &Running,
     arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
-    let names = ["create_future", "state", "start", "gone", "stopped"];
-    let [create_future, state, start, gone, stopped] = arguments.take(names)?;
+    let names = ["create_future", "arm", "state", "start", "gone", "stopped"];
+    let [create_future, arm, state, start, gone, stopped] = arguments.take(names)?;
     let stored = |argument, name| Ok(required(py, argument, name)?.store());
     let runtime = running.runtime;
     let _ = runtime.create_future.set(stored(create_future, "create_future")?);
+    let _ = runtime.arm.set(stored(arm, "arm")?);
     if let Some(state) = state.filter(|state| !state.is_none()) {
         runtime.scopes(py)?.set_state(state);
     }
@@ -209,11 +210,14 @@ fn beat<'py>(py: Python<'py>, running: &Running, _: &Arguments<'_, 'py>) -> PyRe
     Ok(py.none())
 }
 
-/// `tick()`: does what is due for WebSockets: pings, and the end of connections that do not answer.
+/// `tick()`: does what is due for WebSockets when the timer has fired: pings, and the end of connections that do not answer.
 fn tick<'py>(py: Python<'py>, running: &Running, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
     let now = now_ns();
-    for (subject, request) in running.all_open(py)? {
-        subject.tick(py, &request, now)?;
+    for number in running.runtime.take_due(py, now)? {
+        if let Some((subject, request, _)) = running.open_request(py, number)? {
+            subject.tick(py, &request, now)?;
+        }
     }
+    running.runtime.arm_timer(py)?;
     Ok(py.none())
 }

@@ -13,6 +13,7 @@
 //! | [`http`] | one HTTP request: its messages, and how it ends |
 //! | [`websocket`] | one WebSocket |
 //! | [`message`] | the parts of a message that the application sends |
+//! | [`timers`] | when pings and the ends of silent connections are due |
 //! | [`operation`], [`waiters`] | what waits, and the futures that it waits for |
 //! | [`scope`] | its scope |
 //! | [`head`] | the head of its response |
@@ -38,6 +39,7 @@ mod operation;
 mod request;
 mod runtime;
 mod scope;
+mod timers;
 mod waiters;
 mod websocket;
 

@@ -56,7 +56,7 @@ pub(crate) trait Request: Native {
     /// When the worker drains: ends what would delay it.
     fn drain(&self, py: Python<'_>) -> PyResult<()>;
 
-    /// Does what is due at `now_ns`. Called about once a second.
+    /// Does what is due at `now_ns`, when the time has come that the request has scheduled.
     fn tick(&self, py: Python<'_>, now_ns: u64) -> PyResult<()> {
         let _ = (py, now_ns);
         Ok(())

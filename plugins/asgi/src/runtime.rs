@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ::websocket::handshake::DeflatePolicy;
+use python::clock::now_ns;
 use python::{Cell, Exception, GlobalRef, Interpreter, NativeType, PyErrSet, PyResult, Python};
 use worker_api::{Exchange, Host, Step, Waker};
 
@@ -13,6 +14,7 @@ use crate::awaitable::{Completed, Pending};
 use crate::names::Names;
 use crate::operation::Subject;
 use crate::scope::Scopes;
+use crate::timers::Timers;
 
 /// Everything that is created once per process.
 pub(crate) struct AsgiRuntime {
@@ -35,6 +37,10 @@ pub(crate) struct AsgiRuntime {
     open: Cell<HashMap<u64, Open>>,
     /// Where a part of a body is read before it becomes `bytes`.
     buffer: Cell<Box<[u8]>>,
+    /// When something is due for WebSockets.
+    timers: Cell<Timers>,
+    /// Sets the loop's timer to a number of nanoseconds from now, once the loop runs.
+    pub(crate) arm: OnceLock<GlobalRef>,
     /// The loop's `create_future`, once it runs.
     pub(crate) create_future: OnceLock<GlobalRef>,
     /// Number of the last request.
@@ -50,6 +56,8 @@ pub(crate) struct WebSockets {
     pub(crate) ping_interval_ns: Option<u64>,
     /// How long the client may take to answer.
     pub(crate) ping_timeout_ns: Option<u64>,
+    /// The multiples at which something is done for connections, so that those due at about the same time share a timer.
+    granularity_ns: u64,
 }
 
 impl WebSockets {
@@ -58,15 +66,24 @@ impl WebSockets {
             let time = host.setting_duration(name);
             time.map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
         };
+        let ping_interval_ns = nanoseconds("websocket_ping_interval");
         let compresses = host.setting_bool("websocket_compression");
         Self {
             max_message_size: host
                 .setting_usize("websocket_max_message_size")
                 .unwrap_or(usize::MAX),
             deflate: compresses.then(DeflatePolicy::default),
-            ping_interval_ns: nanoseconds("websocket_ping_interval"),
+            ping_interval_ns,
             ping_timeout_ns: nanoseconds("websocket_ping_timeout"),
+            granularity_ns: ping_interval_ns.map_or(GRANULARITY_MAX_NS, |interval| {
+                (interval / INTERVAL_PARTS).clamp(GRANULARITY_MIN_NS, GRANULARITY_MAX_NS)
+            }),
         }
+    }
+
+    /// Returns the next time at or after `due_ns` at which something is done for connections.
+    pub(crate) fn round_up(&self, due_ns: u64) -> u64 {
+        due_ns.checked_next_multiple_of(self.granularity_ns).unwrap_or(due_ns)
     }
 }
 
@@ -102,6 +119,8 @@ impl AsgiRuntime {
             gone: Numbers::default(),
             open: Cell::new(HashMap::new()),
             buffer: Cell::new(vec![0; BUFFER].into()),
+            timers: Cell::new(Timers::default()),
+            arm: OnceLock::new(),
             create_future: OnceLock::new(),
             last: AtomicU64::new(0),
         })))
@@ -144,6 +163,31 @@ impl AsgiRuntime {
             drop((request.take(py), task.take(py)));
         }
         Ok(())
+    }
+
+    /// Moves the time at which something is due for a request, and sets the loop's timer if that is the first.
+    pub(crate) fn schedule(
+        &self,
+        py: Python<'_>,
+        number: u64,
+        from_ns: Option<u64>,
+        to_ns: Option<u64>,
+    ) -> PyResult<()> {
+        borrow(py, &self.timers)?.set(number, from_ns, to_ns);
+        self.arm_timer(py)
+    }
+
+    /// Sets the loop's timer for what is due first.
+    pub(crate) fn arm_timer(&self, py: Python<'_>) -> PyResult<()> {
+        let due_ns = borrow(py, &self.timers)?.rearm();
+        let (Some(due_ns), Some(arm)) = (due_ns, self.arm.get()) else { return Ok(()) };
+        let left_ns = due_ns.saturating_sub(now_ns());
+        arm.get(py).call([&py.number(left_ns as i64)?]).map(drop)
+    }
+
+    /// Takes the numbers of requests for which something is due, after the loop's timer has fired.
+    pub(crate) fn take_due(&self, py: Python<'_>, now_ns: u64) -> PyResult<Vec<u64>> {
+        Ok(borrow(py, &self.timers)?.take_due(now_ns))
     }
 
     /// Writes `bytes` from the index `at` on, which moves. Returns whether all of them are written; otherwise a waker is
@@ -205,5 +249,11 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A ping is late by at most this part of the interval ...
+const INTERVAL_PARTS: u64 = 20;
+/// ... but loops are not woken up more often than this ...
+const GRANULARITY_MIN_NS: u64 = 1_000_000;
+/// ... and times are exact to this.
+const GRANULARITY_MAX_NS: u64 = 100_000_000;
 /// Longest part of a request's body in one message.
 const BUFFER: usize = 64 << 10;

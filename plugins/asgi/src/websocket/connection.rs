@@ -12,7 +12,7 @@ use worker_api::{Counter, Exchange, Step as Polled};
 use super::{End, Phase, State, WebSocket, over};
 use crate::operation::Step;
 use crate::request::Request as _;
-use crate::runtime::AsgiRuntime;
+use crate::runtime::{AsgiRuntime, WebSockets};
 
 /// A WebSocket after the handshake.
 pub(super) struct Connection {
@@ -31,6 +31,8 @@ pub(super) struct Connection {
     heard_ns: u64,
     /// When the connection ends if the peer does not close it.
     close_by_ns: Option<u64>,
+    /// When [`State::tick`] is called next.
+    due_ns: Option<u64>,
 }
 
 /// How the peer has ended the connection.
@@ -53,6 +55,7 @@ impl Connection {
             keepalive: Keepalive::default(),
             heard_ns: now_ns(),
             close_by_ns: None,
+            due_ns: None,
         }
     }
 
@@ -72,8 +75,9 @@ impl Connection {
         }
     }
 
-    /// Decodes what has arrived, as far as there is room for messages.
-    fn decode(&mut self, py: Python<'_>, runtime: &AsgiRuntime) -> PyResult<()> {
+    /// Decodes what has arrived, as far as there is room for messages. Returns whether something else is due than before.
+    fn decode(&mut self, py: Python<'_>, runtime: &AsgiRuntime) -> PyResult<bool> {
+        let mut answered = false;
         let mut rest = self.input.as_slice();
         let Codec { receiver, sender } = &mut self.codec;
         while self.ended.is_none() && (sender.is_closed() || has_room(&self.messages, self.queued))
@@ -90,7 +94,7 @@ impl Connection {
                     self.queued += length;
                 }
                 Ok(Some(Event::Pong(payload))) => {
-                    self.keepalive.pong(payload);
+                    answered |= self.keepalive.pong(payload);
                 }
                 Ok(Some(event @ Event::Ping(_))) => sender.reply(&event, &mut self.out),
                 Ok(Some(Event::Close(Close { code, reason }))) => {
@@ -104,7 +108,28 @@ impl Connection {
         }
         let used = self.input.len() - rest.len();
         remove(&mut self.input, used);
-        Ok(())
+        Ok(answered || self.ended.is_some())
+    }
+
+    /// Returns when something is due: a ping, the end of a silent connection, or that of one that does not close.
+    fn next_due(&self, settings: &WebSockets, now_ns: u64) -> Option<u64> {
+        let keepalive_ns = settings.ping_interval_ns.and_then(|interval| {
+            let answer = if self.keepalive.is_outstanding() {
+                settings.ping_timeout_ns.unwrap_or(0)
+            } else if self.close_by_ns.is_some() {
+                return None;
+            } else {
+                0
+            };
+            let due = self.heard_ns.saturating_add(interval).saturating_add(answer);
+            // What could not be done now, since the client has to wait.
+            Some(if due <= now_ns { now_ns.saturating_add(interval) } else { due })
+        });
+        let due_ns = match (keepalive_ns, self.close_by_ns) {
+            (Some(keepalive_ns), Some(close_by_ns)) => Some(keepalive_ns.min(close_by_ns)),
+            (either, or) => either.or(or),
+        };
+        due_ns.map(|due_ns| settings.round_up(due_ns))
     }
 
     /// Returns how the connection ended, once the application has received the messages before that: it may still respond
@@ -178,13 +203,17 @@ impl State {
     pub(super) fn pump(&mut self, py: Python<'_>, socket: &WebSocket) -> PyResult<()> {
         loop {
             let Phase::Connected(connection) = &mut self.phase else { return Ok(()) };
-            connection.decode(py, socket.runtime())?;
+            let is_rescheduled = connection.decode(py, socket.runtime())?;
             if let Some(end) = connection.take_end() {
                 return self.peer_closed(py, socket, end);
             }
+            if is_rescheduled {
+                self.schedule(py, socket, now_ns())?;
+            }
+            let Phase::Connected(connection) = &mut self.phase else { return Ok(()) };
             let Some(exchange) = &mut self.exchange else { return Ok(()) };
             if connection.write(exchange, socket).is_err() {
-                return self.finish(py, socket.runtime(), End::abnormal());
+                return self.finish(py, socket, End::abnormal());
             }
             if connection.ended.is_some() || !connection.reads_on() {
                 // The client waits until the application has received what is here.
@@ -200,7 +229,7 @@ impl State {
                 Polled::Pending => return Ok(()),
                 Polled::Ready(0) | Polled::Failed(_) => {
                     drop(buffer);
-                    return self.finish(py, socket.runtime(), End::abnormal());
+                    return self.finish(py, socket, End::abnormal());
                 }
                 Polled::Ready(n) => {
                     connection.heard_ns = now_ns();
@@ -222,7 +251,7 @@ impl State {
             Ok(true) => Ok(Step::Done),
             Ok(false) => Ok(Step::Wait),
             Err(_) => {
-                self.finish(py, socket.runtime(), End::abnormal())?;
+                self.finish(py, socket, End::abnormal())?;
                 Err(over(py))
             }
         }
@@ -238,6 +267,7 @@ impl State {
         let _ = connection.codec.sender.close(code, &end.reason, &mut connection.out);
         connection.close_by_ns.get_or_insert(now_ns() + CLOSE_NS);
         self.end.get_or_insert(end);
+        self.schedule(py, socket, now_ns())?;
         // Reading may have stopped because the application has not received what is here.
         self.pump(py, socket)
     }
@@ -250,17 +280,15 @@ impl State {
             // Should it not fit into the socket's buffer, the client does not learn the code.
             let _ = connection.write(exchange, socket);
         }
-        self.finish(py, socket.runtime(), end)
+        self.finish(py, socket, end)
     }
 
     /// Ends the exchange. Messages that have arrived are still received.
-    pub(super) fn finish(
-        &mut self,
-        py: Python<'_>,
-        runtime: &AsgiRuntime,
-        end: End,
-    ) -> PyResult<()> {
+    pub(super) fn finish(&mut self, py: Python<'_>, socket: &WebSocket, end: End) -> PyResult<()> {
         self.end.get_or_insert(end);
+        if let Phase::Connected(connection) = &mut self.phase {
+            socket.runtime().schedule(py, socket.number, connection.due_ns.take(), None)?;
+        }
         let has_messages = matches!(&self.phase, Phase::Connected(of) if !of.messages.is_empty());
         if !has_messages {
             self.phase = Phase::Over;
@@ -270,14 +298,36 @@ impl State {
         {
             exchange.fail(failure);
         }
-        self.waiting.take().resolve(py, runtime)
+        self.waiting.take().resolve(py, socket.runtime())
     }
 
+    /// Determines again when something is due.
+    pub(super) fn schedule(
+        &mut self,
+        py: Python<'_>,
+        socket: &WebSocket,
+        now_ns: u64,
+    ) -> PyResult<()> {
+        let (Phase::Connected(connection), Some(_)) = (&mut self.phase, &self.exchange) else {
+            return Ok(());
+        };
+        let due_ns = connection.next_due(&socket.runtime().websocket, now_ns);
+        let before_ns = std::mem::replace(&mut connection.due_ns, due_ns);
+        socket.runtime().schedule(py, socket.number, before_ns, due_ns)
+    }
+
+    /// Does what is due, and determines what is next.
     pub(super) fn tick(&mut self, py: Python<'_>, socket: &WebSocket, now: u64) -> PyResult<()> {
+        self.keep_alive(py, socket, now)?;
+        self.schedule(py, socket, now)
+    }
+
+    fn keep_alive(&mut self, py: Python<'_>, socket: &WebSocket, now: u64) -> PyResult<()> {
         let settings = &socket.runtime().websocket;
         let Phase::Connected(connection) = &mut self.phase else { return Ok(()) };
+        connection.due_ns = None;
         if connection.close_by_ns.is_some_and(|by| by <= now) {
-            return self.finish(py, socket.runtime(), End::abnormal());
+            return self.finish(py, socket, End::abnormal());
         }
         let Some(interval) = settings.ping_interval_ns else { return Ok(()) };
         let silent = now.saturating_sub(connection.heard_ns);
@@ -287,7 +337,7 @@ impl State {
         }
         if connection.keepalive.is_outstanding() {
             if settings.ping_timeout_ns.is_some_and(|limit| silent >= interval + limit) {
-                return self.finish(py, socket.runtime(), End::abnormal());
+                return self.finish(py, socket, End::abnormal());
             }
         } else if silent >= interval && connection.close_by_ns.is_none() {
             let Connection { codec, keepalive, out, .. } = &mut **connection;

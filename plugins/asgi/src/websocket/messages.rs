@@ -1,6 +1,7 @@
 //! The messages that an application sends.
 
 use ::websocket::{CloseCode, Message, Settings};
+use python::clock::now_ns;
 use python::{Exception, Object, PyErrSet, PyResult, Python, required};
 use worker_api::Header;
 
@@ -44,7 +45,7 @@ pub(super) fn begin<'py>(
                 let refused = exchange.respond(403, &[], b"");
                 refused.map_err(|failure| failed(py, &failure))?;
             }
-            state.finish(py, socket.runtime(), End::abnormal())?;
+            state.finish(py, socket, End::abnormal())?;
             Ok(None)
         }
         ("websocket.close", Phase::Over) => Ok(None),
@@ -120,6 +121,7 @@ impl State {
         if socket.runtime().interpreter.drain.has_begun() {
             return self.close(py, socket, End::of(CloseCode::SERVICE_RESTART));
         }
+        self.schedule(py, socket, now_ns())?;
         self.pump(py, socket)
     }
 

@@ -124,7 +124,7 @@ impl Request for WebSocket {
                     return Ok(Step::Wait);
                 }
                 if !*more {
-                    state.finish(py, self.runtime(), End::abnormal())?;
+                    state.finish(py, self, End::abnormal())?;
                 }
                 Ok(Step::Done)
             }
