@@ -56,7 +56,7 @@ class InstallScripts(install_scripts):
 
 
 class InstallData(Command):
-    """Copies libraries, manual pages and completions."""
+    """Copies libraries, headers, manual pages and completions."""
 
     user_options = [("install-dir=", "d", "prefix")]
 
@@ -72,6 +72,8 @@ class InstallData(Command):
         copy_tree(staged() / "lib", prefix / "lib")
         # pip removes directories in which it has put files, and would leave the empty `share/man`.
         copy_tree(staged() / "share", prefix / "lib" / "host" / "share")
+        if (staged() / "include").exists():
+            copy_tree(staged() / "include", prefix / "lib" / "host" / "include")
 
 
 class BdistWheel(bdist_wheel):

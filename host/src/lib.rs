@@ -2,6 +2,7 @@
 //!
 //! | module | purpose | runs in |
 //! | --- | --- | --- |
+//! | [`command`] | the installed command: `host` or `hostctl` | arbiter, hostctl |
 //! | [`serve`] | main function: from the command line to the arbiter | arbiter |
 //! | [`check`] | `--check-worker`: the contract of a worker class, against scratch servers | a separate process |
 //! | [`settings`] | one declaration of all settings: flags, file, help, reference page | arbiter |
@@ -40,6 +41,7 @@ mod bytes;
 mod capacity;
 pub mod check;
 pub mod clock;
+pub mod command;
 pub mod control;
 pub mod daemon;
 pub mod descriptors;

@@ -1,15 +1,16 @@
 //! `hostctl convert`: converts a gunicorn.conf.py to a host.toml. The file is a program, so Python evaluates it.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, Stdio};
 
 use crate::evaluation::{self, Report};
+use crate::exit_status::FAILED;
 use crate::interpreter::Program;
 use crate::settings::ConfigName;
 use crate::settings::gunicorn::{Converted, convert};
 
 /// Prints the settings, and what could not be converted also to standard error.
-pub(super) fn run(file: &Path, python: Option<PathBuf>) -> ExitCode {
+pub(super) fn run(file: &Path, python: Option<PathBuf>) -> i32 {
     match converted(file, python) {
         Ok(converted) => {
             super::say(format!("# Made from {}\n{}", file.display(), converted.to_toml()));
@@ -19,11 +20,11 @@ pub(super) fn run(file: &Path, python: Option<PathBuf>) -> ExitCode {
             for warning in &converted.warnings {
                 eprintln!("warning: {warning}");
             }
-            ExitCode::SUCCESS
+            0
         }
         Err(reason) => {
             eprintln!("error: {reason}");
-            ExitCode::FAILURE
+            FAILED
         }
     }
 }

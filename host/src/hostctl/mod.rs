@@ -10,18 +10,18 @@ mod top;
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use crate::control::client::{ClientError, ask};
 use crate::control::{Request, Response};
+use crate::exit_status::FAILED;
 use crate::settings::default_control_socket;
 use clap::{CommandFactory as _, Parser as _};
 use clap_complete::Shell;
 
 use arguments::{Arguments, Command, ConfigCommand, GenerationCommand, WorkersCommand};
 
-/// Runs a command with these arguments, without the program's name.
-pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+/// Runs a command with these arguments, without the program's name, and returns the exit status.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> i32 {
     let name = std::iter::once(NAME.into());
     let arguments = Arguments::parse_from(name.chain(arguments));
     match &arguments.command {
@@ -36,7 +36,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(path) => path,
         Err(message) => {
             eprintln!("error: {message}");
-            return ExitCode::from(UNAVAILABLE);
+            return UNAVAILABLE;
         }
     };
     let result = match &arguments.command {
@@ -48,13 +48,13 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }),
     };
     match result {
-        Ok(Response { ok: true, .. }) => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
+        Ok(Response { ok: true, .. }) => 0,
+        Ok(_) => FAILED,
         Err(error) => {
             eprintln!("error: {error}");
             match error {
-                ClientError::Unreachable { .. } => ExitCode::from(UNAVAILABLE),
-                _ => ExitCode::FAILURE,
+                ClientError::Unreachable { .. } => UNAVAILABLE,
+                _ => FAILED,
             }
         }
     }
@@ -136,12 +136,12 @@ fn show(arguments: &Arguments, response: &Response) {
 
 /// Writes completion scripts: that of `hostctl` to standard output, or those of all commands, under both names of each,
 /// to a directory.
-fn completions(shell: Shell, directory: Option<&Path>) -> ExitCode {
+fn completions(shell: Shell, directory: Option<&Path>) -> i32 {
     let Some(directory) = directory else {
         let mut script = Vec::new();
         clap_complete::generate(shell, &mut Arguments::command(), NAME, &mut script);
         say(script);
-        return ExitCode::SUCCESS;
+        return 0;
     };
     let commands = [
         ("host", crate::settings::command()),
@@ -158,7 +158,7 @@ fn completions(shell: Shell, directory: Option<&Path>) -> ExitCode {
 }
 
 /// Writes manual pages: that of `hostctl` to standard output, or those of all commands to a directory.
-fn man(directory: Option<&Path>) -> ExitCode {
+fn man(directory: Option<&Path>) -> i32 {
     let command = Arguments::command();
     let result = match directory {
         Some(directory) => std::fs::create_dir_all(directory)
@@ -169,12 +169,12 @@ fn man(directory: Option<&Path>) -> ExitCode {
     written(result, "manual pages")
 }
 
-fn written(result: std::io::Result<()>, what: &str) -> ExitCode {
+fn written(result: std::io::Result<()>, what: &str) -> i32 {
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(error) => {
             eprintln!("error: cannot write the {what}: {error}");
-            ExitCode::FAILURE
+            FAILED
         }
     }
 }
@@ -193,4 +193,4 @@ fn absolute(class: &str) -> String {
 
 const NAME: &str = "hostctl";
 /// sysexits' `EX_UNAVAILABLE`.
-const UNAVAILABLE: u8 = 69;
+const UNAVAILABLE: i32 = 69;

@@ -1,10 +1,15 @@
-//! The server's runtime for Python: the library beside the executable, and the private copy that an interpreter loads, so
-//! that overwriting the file harms no process that runs it.
+//! The server's runtime for Python. An installed server's executable is the runtime, too, and is loaded from the file that
+//! this process runs. For other executables it is a library beside them, of which a private copy is loaded, so that
+//! overwriting the file harms no process that runs it.
 
+use std::ffi::c_void;
 use std::fs::File;
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
-use crate::plugin::{Draft, NotALibrary, SearchPath, check_library, unfit_library};
+use libloading::os::unix::Library;
+
+use crate::plugin::{Draft, NotALibrary, SearchPath, check_library, descriptor_path, unfit_library};
 use crate::settings::Settings;
 
 /// The runtime that an interpreter loads, or has loaded.
@@ -12,9 +17,9 @@ use crate::settings::Settings;
 pub struct Runtime {
     /// The library's path.
     pub path: PathBuf,
-    /// The copy.
+    /// The file that is loaded: the executable that runs, or a copy.
     pub copy: File,
-    /// The path by which the interpreter opens the copy: its descriptor's, or, without /proc, that of a private file.
+    /// The path by which the interpreter opens it: its descriptor's, or, without /proc, that of a private file.
     pub opened: PathBuf,
 }
 
@@ -48,8 +53,11 @@ pub enum RuntimeError {
 }
 
 impl Runtime {
-    /// Finds the runtime of this server and copies it.
+    /// Finds the runtime of this server.
     pub fn of_server(settings: &Settings) -> Result<Self, RuntimeError> {
+        if is_in_program() {
+            return Self::of_program();
+        }
         let search = SearchPath::of_server(&settings.program, &settings.start_directory);
         let path = search.file(FILE).ok_or_else(|| {
             let shown = search.directories().iter().map(|path| path.display().to_string());
@@ -58,6 +66,16 @@ impl Runtime {
         match checked_copy(&path) {
             Ok(Ok((copy, opened))) => Ok(Self { path, copy, opened }),
             Ok(Err(reason)) => Err(RuntimeError::NotALibrary { path, reason }),
+            Err(reason) => Err(RuntimeError::Unreadable { path, reason }),
+        }
+    }
+
+    /// Returns the executable that this process runs. It needs no copy: the kernel refuses to write to a file that is
+    /// executed, and the arbiter, without which no mold lives, executes it.
+    fn of_program() -> Result<Self, RuntimeError> {
+        let path = std::env::current_exe().unwrap_or_else(|_| PROGRAM.into());
+        match File::open(PROGRAM) {
+            Ok(copy) => Ok(Self { path, opened: descriptor_path(copy.as_raw_fd()), copy }),
             Err(reason) => Err(RuntimeError::Unreadable { path, reason }),
         }
     }
@@ -81,5 +99,15 @@ fn checked_copy(path: &Path) -> std::io::Result<Result<(File, PathBuf), NotALibr
     })
 }
 
-/// File name of the runtime.
+/// Returns whether the executable of this process exports the extension module.
+fn is_in_program() -> bool {
+    // SAFETY: only the address of the symbol is of interest.
+    unsafe { Library::this().get::<*const c_void>(MODULE) }.is_ok()
+}
+
+/// Symbol by which an interpreter initializes the module.
+const MODULE: &[u8] = b"PyInit__jimu_runtime";
+/// The executable of this process, also after it was replaced on the disk.
+const PROGRAM: &str = "/proc/self/exe";
+/// File name of the runtime that is a library.
 const FILE: &str = "libjimu_runtime.so";

@@ -118,7 +118,7 @@ impl SealedCopy {
 
 /// Returns the path of a descriptor of this process, which is valid in other processes, too: in its directory in /proc,
 /// by its number there, which differs from `getpid` if /proc belongs to another PID namespace.
-pub(super) fn descriptor_path(descriptor: RawFd) -> PathBuf {
+pub(crate) fn descriptor_path(descriptor: RawFd) -> PathBuf {
     let number = std::fs::read_link("/proc/self").unwrap_or_else(|_| "self".into());
     Path::new("/proc").join(number).join(format!("fd/{descriptor}"))
 }

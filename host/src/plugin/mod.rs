@@ -37,6 +37,7 @@ mod resident;
 pub mod search;
 pub mod services;
 
+pub(crate) use copy::descriptor_path;
 pub use copy::{Draft, SealedCopy};
 pub use elf::{NotALibrary, check as check_library};
 pub use error::{LoadError, unfit_library};

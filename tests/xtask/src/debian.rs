@@ -3,6 +3,7 @@
 //! ```text
 //!     /usr/lib/jimu/           the installed server
 //!     /usr/bin/                links to its executables
+//!     /usr/include/            headers for plugins in C
 //!     /usr/lib/systemd/system/ units, which start nothing until they are enabled
 //!     /etc/jimu/               the administrator's settings
 //! ```
@@ -26,6 +27,10 @@ pub(crate) fn package() -> Result<(), String> {
     stage(Linker::Zig, &server, None)?;
     commands(&tree)?;
     documents(&tree, &server.join("share"))?;
+    let headers = server.join("include");
+    if headers.exists() {
+        files::rename(&headers, &tree.join("usr/include"))?;
+    }
     for unit in UNITS {
         let to = tree.join("usr/lib/systemd/system").join(unit);
         files::copy(&root().join("docs/deploy").join(unit), &to)?;

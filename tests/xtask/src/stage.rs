@@ -1,8 +1,9 @@
 //! Lays out the installed server below a prefix: what the wheel, the archive and the Debian package contain.
 //!
 //! ```text
-//!     bin/        host; hostctl, jimu and jimuctl, which execute it
-//!     lib/host/   worker classes, plugins, the runtime for Python
+//!     bin/        host, which is also the runtime for Python; hostctl, jimu and jimuctl, which execute it
+//!     include/    headers for plugins in C
+//!     lib/host/   worker classes and plugins
 //!     share/      manual pages and completions
 //! ```
 
@@ -39,21 +40,25 @@ pub(crate) fn stage(linker: Linker, prefix: &Path, debug: Option<&Path>) -> Resu
     let libraries = libraries()?;
     let built = build(linker, &libraries)?;
     files::fresh(prefix)?;
-    strip(&built.join("host"), &prefix.join("bin/host"), debug)?;
+    strip(&built.join(file_of(SERVER)), &prefix.join("bin/host"), debug)?;
     for library in &libraries {
-        let file = format!("lib{}.so", library.replace('-', "_"));
+        let file = file_of(library);
         strip(&built.join(&file), &prefix.join("lib/host").join(&file), debug)?;
     }
     for (name, command, arguments) in SCRIPTS {
         files::write(&prefix.join("bin").join(name), &script(command, arguments), 0o755)?;
     }
+    let headers = root().join("worker-api/include");
+    if headers.exists() {
+        files::copy_tree(&headers, &prefix.join("include"))?;
+    }
     documents(prefix)
 }
 
-/// Returns the packages whose libraries ship, by their manifests: every class, every plugin, the runtime, and the
-/// application of `host --check-worker`.
+/// Returns the packages whose libraries ship, by their manifests: every class, every plugin, and the application of
+/// `host --check-worker`.
 fn libraries() -> Result<Vec<String>, String> {
-    let mut found = vec!["check-app".to_owned(), "jimu-runtime".to_owned()];
+    let mut found = vec!["check-app".to_owned()];
     for directory in ["workers", "plugins"] {
         let entries = fs::read_dir(root().join(directory));
         let entries = entries.map_err(|error| format!("{directory}: {error}"))?.flatten();
@@ -81,9 +86,14 @@ fn build(linker: Linker, libraries: &[String]) -> Result<PathBuf, String> {
         Linker::Own => (cargo_build(), target().join("release")),
         Linker::Zig => (zig_build()?, target().join(TARGET).join("release")),
     };
-    command.args(["--release", "--lib", "--bin", "host", "-p", "host"]);
+    command.args(["--release", "--lib", "-p", SERVER]);
     run(command.args(libraries.iter().flat_map(|library| ["-p", library])))?;
     Ok(built)
+}
+
+/// Returns the file name of a package's library.
+fn file_of(package: &str) -> String {
+    format!("lib{}.so", package.replace('-', "_"))
 }
 
 fn cargo_build() -> Command {
@@ -141,6 +151,8 @@ fn documents(prefix: &Path) -> Result<(), String> {
     Ok(())
 }
 
+/// Package whose library is the executable.
+const SERVER: &str = "jimu-runtime";
 /// Commands that are scripts, with the command and the first arguments that they stand for. There are second names,
 /// because a DNS tool is called `host`, too.
 const SCRIPTS: [(&str, &str, &str); 3] =
@@ -161,7 +173,7 @@ mod tests {
     #[test]
     fn all_that_ships_is_found() {
         let libraries = libraries().unwrap();
-        for name in ["check-app", "jimu-runtime", "sync-worker", "welcome-app", "wsgi-app"] {
+        for name in ["check-app", "asgi-worker", "sync-worker", "welcome-app", "wsgi-app"] {
             assert!(libraries.iter().any(|library| library == name), "{name}: {libraries:?}");
         }
         assert!(!libraries.iter().any(|library| library.starts_with("jimu-kit")), "{libraries:?}");
