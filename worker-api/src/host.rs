@@ -13,6 +13,7 @@ use crate::failure::{Failure, Result};
 use crate::head::{AccessRecord, RequestHead};
 use crate::raw::{Counter, HostBox, Listener, Value};
 use crate::runtime::task_box;
+use crate::tls::{Tls, protocol_names};
 
 /// Services of the host. Cheap to clone; usable from any thread of the process.
 #[derive(Clone)]
@@ -100,6 +101,21 @@ impl Host {
     pub fn setting_file(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let bytes = self.0.setting_file(RStr::from_str(name)).into_result()?;
         Ok(bytes.into_option().map(Into::into))
+    }
+
+    /// Returns the TLS configuration by the settings `certfile`, `keyfile`, `ca_certs`, `cert_reqs` and `ssl_version_min`;
+    /// `None` if `certfile` is not set. `protocols` are the application protocols that the class speaks, by their names
+    /// for ALPN (RFC 7301): a client that offers only others is rejected.
+    ///
+    /// Call it in [`crate::WorkerFactory::setup`], too: that rejects invalid settings before a worker exists, and creates
+    /// the secret by which every worker resumes the sessions of the others.
+    pub fn tls(&self, protocols: &[&str]) -> Result<Option<Tls>> {
+        if self.setting_file("certfile")?.is_none() {
+            return Ok(None);
+        }
+        let names = protocol_names(protocols);
+        let tls = self.0.tls(RSlice::from_slice(&names)).into_result()?;
+        Ok(Some(Tls::from_raw(tls)))
     }
 
     /// Returns the server's listening sockets: non-blocking, shared with the other workers. Do not close them; see

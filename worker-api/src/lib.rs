@@ -52,6 +52,7 @@
 //! | [`Worker`], [`WorkerFactory`], [`WorkerContext`], [`Capabilities`] | a worker, its constructor, and what the class supports | worker class |
 //! | [`Hooks`], [`HooksFactory`] | a hook plugin | hook plugin |
 //! | [`Host`], [`Listener`], [`Counter`] | settings, listeners, heartbeat, log, counters | host |
+//! | [`Tls`], [`TlsSession`] | the bytes of a connection over TLS | host |
 //! | [`Exchange`], [`HijackedStream`] | one request and its response | worker class |
 //! | [`RequestHead`], [`Header`], [`Address`], [`Version`], [`TlsFacts`] | the head of a request, borrowed from the connection | worker class |
 //! | [`Runtime`] | sleep, wait for a descriptor, spawn, run blocking work | worker class |
@@ -70,7 +71,8 @@
 //!
 //! | version | added |
 //! | --- | --- |
-//! | 1.0 | everything |
+//! | 1.0 | everything else |
+//! | 1.1 | [`Host::tls`] |
 //!
 //! # Invariants
 //!
@@ -96,6 +98,7 @@ pub mod raw;
 mod root;
 mod runtime;
 pub mod stack;
+mod tls;
 mod waker;
 mod worker;
 
@@ -113,5 +116,6 @@ pub use root::{
     HooksModule, HooksModuleRef, RawAppContext, WorkerClass, WorkerClassRef,
 };
 pub use runtime::Runtime;
+pub use tls::{PlainHttp, Tls, TlsSession};
 pub use waker::Waker;
 pub use worker::{Capabilities, Worker, WorkerContext, WorkerFactory};

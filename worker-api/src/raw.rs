@@ -118,6 +118,32 @@ impl Counter {
     pub const MESSAGES_SENT: Self = Self(7);
 }
 
+/// Why an operation of a TLS session has failed.
+#[repr(C)]
+#[derive(StableAbi, Clone, PartialEq, Eq, Debug)]
+pub enum TlsError {
+    /// The system's error number from the socket. `EAGAIN`: the operation can be retried when the socket is ready.
+    System(i32),
+    /// The client violates the protocol, or the session cannot continue, for this reason.
+    Refused(RString),
+    /// The client does not use TLS: its first byte is that of an HTTP request.
+    PlainHttp,
+}
+
+/// Properties of a TLS session.
+#[repr(C)]
+#[derive(StableAbi, Clone, PartialEq, Eq, Default, Debug)]
+pub struct TlsProperties {
+    /// See [`crate::TlsFacts::protocol`].
+    pub protocol: RString,
+    /// See [`crate::TlsFacts::cipher`].
+    pub cipher: RString,
+    /// See [`crate::TlsFacts::server_name`].
+    pub server_name: RString,
+    /// See [`crate::TlsFacts::client_certificate`].
+    pub client_certificate: RVec<u8>,
+}
+
 /// Wakes a waiting caller. Created by the side that waits; called by the other side, from any thread of the worker
 /// process, without blocking.
 #[sabi_trait]
@@ -189,6 +215,42 @@ pub trait RawExchange: Send + 'static {
 
 /// Owned [`RawExchange`].
 pub type ExchangeBox = RawExchange_TO<RBox<()>>;
+
+/// The server's TLS configuration; see [`crate::Tls`]. Created by the host in the mold or in a worker.
+#[sabi_trait]
+#[sabi(impl_InterfaceType(Send, Sync))]
+pub trait RawTls: Send + Sync + 'static {
+    /// See [`crate::Tls::session`].
+    #[sabi(last_prefix_field)]
+    fn session(&self, received: RSlice<'_, u8>) -> RResult<TlsSessionBox, TlsError>;
+}
+
+/// Owned [`RawTls`].
+pub type TlsBox = RawTls_TO<RBox<()>>;
+
+/// The TLS session of a connection; see [`crate::TlsSession`]. Created by the host in a worker. Callable from any thread.
+#[sabi_trait]
+#[sabi(impl_InterfaceType(Send, Sync))]
+pub trait RawTlsSession: Send + Sync + 'static {
+    /// See [`crate::TlsSession::read`].
+    fn read(&self, socket: i32, buffer: RSliceMut<'_, u8>) -> RResult<usize, TlsError>;
+    /// See [`crate::TlsSession::write`].
+    fn write(&self, socket: i32, parts: RSlice<'_, RSlice<'_, u8>>) -> RResult<usize, TlsError>;
+    /// See [`crate::TlsSession::flush_some`].
+    fn flush_some(&self, socket: i32) -> RResult<usize, TlsError>;
+    /// See [`crate::TlsSession::send_close_notify`].
+    fn send_close_notify(&self, socket: i32) -> RResult<(), TlsError>;
+    /// See [`crate::TlsSession::seal`].
+    fn seal(&self, last: RSlice<'_, u8>) -> ROption<RVec<u8>>;
+    /// See [`crate::TlsSession::wants_write`].
+    fn wants_write(&self) -> bool;
+    /// See [`crate::TlsSession::properties`].
+    #[sabi(last_prefix_field)]
+    fn properties(&self) -> TlsProperties;
+}
+
+/// Owned [`RawTlsSession`].
+pub type TlsSessionBox = RawTlsSession_TO<RBox<()>>;
 
 /// Services of the host; see [`crate::Host`]. Created by the host in the mold, one object per library; valid there and,
 /// after the fork, in each worker. Callable from any thread.
@@ -265,6 +327,17 @@ pub trait RawHost: Send + Sync + 'static {
         heading: RStr<'_>,
         addresses: RSlice<'_, usize>,
     );
+    /// See [`crate::Host::tls`]. Since 1.1.
+    fn tls(&self, protocols: RSlice<'_, RStr<'_>>) -> RResult<TlsBox, Failure> {
+        no_tls(protocols)
+    }
+}
+
+/// What a host of worker-api 1.0 returns.
+fn no_tls(_: RSlice<'_, RStr<'_>>) -> RResult<TlsBox, Failure> {
+    RResult::RErr(Failure::config(
+        "certfile: this server provides no TLS to worker classes; install one with worker-api 1.1 or later",
+    ))
 }
 
 /// Owned [`RawHost`].

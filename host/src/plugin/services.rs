@@ -10,9 +10,9 @@ use std::sync::{Arc, OnceLock};
 use worker_api::abi::sabi_trait::TD_Opaque;
 use worker_api::abi::std_types::{ROption, RResult, RSlice, RStr, RString, RVec};
 use worker_api::fork;
-use worker_api::guard::catch;
-use worker_api::raw::{AppBox, HooksBox, HostBox, RawHost, RawHost_TO, TaskBox, WorkerBox};
-use worker_api::{AccessRecord, Counter, Failure, Listener, LogLevel, RequestHead, Value};
+use worker_api::guard::{catch, catch_flat};
+use worker_api::raw::{AppBox, HooksBox, HostBox, RawHost, RawHost_TO, TaskBox, TlsBox, WorkerBox};
+use worker_api::{AccessRecord, Counter, Failure, Host, Listener, LogLevel, RequestHead, Value};
 
 use super::error::one_line;
 use super::files::LoadedFiles;
@@ -442,6 +442,12 @@ impl RawHost for PluginHost {
         let _ = catch("Host::log_stack", || {
             self.services.log_stack(LogLevel(level), &target, &heading, &addresses);
         });
+    }
+
+    fn tls(&self, protocols: RSlice<'_, RStr<'_>>) -> RResult<TlsBox, Failure> {
+        let host = Host::from_raw(self.services.for_plugin(&toml::Table::new()));
+        let protocols: Vec<&str> = protocols.iter().map(RStr::as_str).collect();
+        catch_flat("Host::tls", || tls::configure(&host, &protocols)).into()
     }
 
     fn write_log(&self, target: RStr<'_>, text: RSlice<'_, u8>) {

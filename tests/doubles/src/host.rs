@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use worker_api::abi::sabi_trait::TD_Opaque;
 use worker_api::abi::std_types::{ROption, RResult, RSlice, RStr, RString, RVec};
-use worker_api::raw::{Counter, HostBox, Listener, RawHost, RawHost_TO, TaskBox, Value};
+use worker_api::raw::{Counter, HostBox, Listener, RawHost, RawHost_TO, TaskBox, TlsBox, Value};
 use worker_api::{
     AccessRecord, AppHandle, AppModuleRef, Failure, Host, RawAppContext, RequestHead, Result,
 };
@@ -311,4 +311,9 @@ impl RawHost for TestHost {
     fn at_abort(&self, _: TaskBox) {}
 
     fn log_stack(&self, _: u8, _: RStr<'_>, _: RStr<'_>, _: RSlice<'_, usize>) {}
+
+    fn tls(&self, protocols: RSlice<'_, RStr<'_>>) -> RResult<TlsBox, Failure> {
+        let protocols: Vec<&str> = protocols.iter().map(RStr::as_str).collect();
+        tls::configure(&self.services(), &protocols).into()
+    }
 }

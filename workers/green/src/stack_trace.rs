@@ -4,7 +4,8 @@
 use std::fmt::{self, Write as _};
 use std::sync::OnceLock;
 
-/// The return addresses on a greenlet's stack, the innermost first. Displaying it finds the names of the functions.
+/// The return addresses on a greenlet's stack, the innermost first. Displaying it finds the names of the functions, with
+/// the feature `names`.
 #[derive(Debug, Clone)]
 pub struct StackTrace(Vec<usize>);
 
@@ -33,23 +34,34 @@ impl fmt::Display for StackTrace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = String::new();
         for address in &self.0 {
-            backtrace::resolve(*address as *mut std::ffi::c_void, |symbol| {
-                let name = symbol.name().map_or_else(|| "?".to_owned(), |name| format!("{name:#}"));
-                text.push_str("  ");
-                text.push_str(&name);
-                if let (Some(file), Some(line)) = (symbol.filename(), symbol.lineno()) {
-                    // Writing to a string does not fail.
-                    let _ = write!(text, " at {}:{line}", file.display());
-                }
-                text.push('\n');
-            });
+            write_function(&mut text, *address);
         }
         f.write_str(&text)
     }
 }
 
+/// Writes the functions at an address, which are several if some are inlined. Writing to a string does not fail.
+#[cfg(feature = "names")]
+fn write_function(text: &mut String, address: usize) {
+    backtrace::resolve(address as *mut std::ffi::c_void, |symbol| {
+        let name = symbol.name().map_or_else(|| "?".to_owned(), |name| format!("{name:#}"));
+        text.push_str("  ");
+        text.push_str(&name);
+        if let (Some(file), Some(line)) = (symbol.filename(), symbol.lineno()) {
+            let _ = write!(text, " at {}:{line}", file.display());
+        }
+        text.push('\n');
+    });
+}
+
+/// Writes the address. Writing to a string does not fail.
+#[cfg(not(feature = "names"))]
+fn write_function(text: &mut String, address: usize) {
+    let _ = writeln!(text, "  {address:#x}");
+}
+
 /// Has `reporter` log the stacks that this crate reports: it is called with a heading and the addresses. Of several
-/// calls the first counts. Without one, the stacks are events of `tracing`, with the names of the functions.
+/// calls the first counts. Without one, the stacks are events of `tracing`.
 pub fn report_stacks(reporter: impl Fn(&str, &[usize]) + Send + Sync + 'static) {
     REPORTER.get_or_init(|| Box::new(reporter));
 }

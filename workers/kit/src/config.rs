@@ -2,13 +2,11 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ServerConfig;
-use worker_api::{Failure, HeaderMap, Host, ProxyProtocol, Result};
+use worker_api::{Failure, HeaderMap, Host, ProxyProtocol, Result, Tls};
 
-use crate::{spool, tls};
+use crate::spool;
 use http1::Policy;
 use http1::forwarded::{SchemeRules, TrustedPeers};
 
@@ -38,7 +36,7 @@ pub struct Config {
     /// Peers that may use the PROXY protocol.
     pub proxy_allow: TrustedPeers,
     /// The TLS configuration; `None` for plain connections.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<Tls>,
     /// The value of the Server header; `None` if it is off.
     pub server: Option<String>,
     /// Whether error responses include the failure's chain.
@@ -81,7 +79,7 @@ impl Config {
             forwarded_allow: read_peers(host, "forwarded_allow_ips")?,
             proxy_protocol: host.setting_choice("proxy_protocol")?.unwrap_or(ProxyProtocol::Off),
             proxy_allow: read_peers(host, "proxy_allow_ips")?,
-            tls: tls::read_settings(host)?,
+            tls: host.tls(&PROTOCOLS)?,
             server: host.setting_bool("server_header").then(|| SERVER.to_owned()),
             debug_errors: host.setting_bool("debug_errors"),
             sendfile: host.setting_bool("sendfile"),
@@ -151,6 +149,8 @@ fn read_max_requests(host: &Host) -> u64 {
     most + random % (jitter + 1)
 }
 
+/// A client that offers only other protocols is rejected (RFC 7301 3.2), so every version that the kit supports is listed.
+const PROTOCOLS: [&str; 2] = ["http/1.1", "http/1.0"];
 /// The value of the Server header.
 const SERVER: &str = "jimu";
 /// The limit of connections without the setting: gunicorn's default.

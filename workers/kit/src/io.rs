@@ -4,10 +4,11 @@
 use std::io;
 use std::sync::Arc;
 
+use worker_api::raw::TlsProperties;
+
 use crate::buffer::{Input, Output};
 use crate::context::ServerContext;
 use crate::deadline::Deadline;
-use crate::owned_head::TlsInfo;
 use crate::socket::{Endpoint, Local};
 use crate::stream::Stream;
 use crate::tail::Tail;
@@ -19,7 +20,7 @@ pub(crate) struct Io {
     pub(crate) stream: Stream,
     pub(crate) peer: Arc<Endpoint>,
     pub(crate) local: Arc<Local>,
-    pub(crate) tls: Option<Arc<TlsInfo>>,
+    pub(crate) tls: Option<Arc<TlsProperties>>,
     pub(crate) input: Input,
     pub(crate) output: Output,
     /// Decides which thread responds to the request.

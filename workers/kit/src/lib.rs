@@ -93,7 +93,7 @@
 //! | `owned_head`, `buffer`, `vec_pool` | a request's head with its memory, input and output buffers, buffers kept for reuse |
 //! | [`socket`], [`accept`], [`accept_queue`], [`crowd`] | accepting: the system calls, the handling of errors, sharing listeners with other workers, and making room for new connections |
 //! | [`registry`], `time_heap` | connections by descriptor, with their deadlines: for classes that have no hub |
-//! | [`stream`], [`tls`], `tickets`, `relay` | the bytes of a connection, plain or over TLS; TLS for connections that an application took over |
+//! | [`stream`], `relay` | the bytes of a connection, plain or over TLS; TLS for connections that an application took over |
 //! | [`poll`], [`blocking`], [`request_deadlines`] | for classes whose threads may block: waiting, the application's runtime, and `request_timeout` |
 //! | `wire`, `hung_request` | which thread responds to a request when the thread that serves it hangs, and how another one does |
 //! | [`background`] | work of the application outside of requests, for which a draining worker waits |
@@ -125,7 +125,6 @@ pub mod request_deadlines;
 pub mod socket;
 pub mod stream;
 pub mod threads;
-pub mod tls;
 pub mod worker_base;
 
 mod active_request;
@@ -144,7 +143,6 @@ mod response;
 mod spool;
 mod state;
 mod tail;
-mod tickets;
 mod time_heap;
 mod transfer_rate;
 mod upgrade;
@@ -157,7 +155,6 @@ pub use connection::{Advance, Connection};
 pub use context::ServerContext;
 pub use deadline::Deadline;
 pub use driver::ConnectionDriver;
-pub use owned_head::TlsInfo;
 pub use registry::Registry;
 pub use request_deadlines::{RequestDeadlines, TimedOutRequest};
 pub use worker_base::WorkerBase;

@@ -14,6 +14,7 @@ use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 use worker_api::abi::std_types::{ROption, RSlice, RStr};
+use worker_api::raw::TlsProperties;
 use worker_api::{Header, RequestHead, TlsFacts};
 
 use crate::buffer;
@@ -39,30 +40,16 @@ pub(crate) struct Owned {
     /// The server's endpoint.
     pub(crate) local: Arc<Local>,
     /// The TLS session.
-    pub(crate) tls: Option<Arc<TlsInfo>>,
+    pub(crate) tls: Option<Arc<TlsProperties>>,
 }
 
-/// The properties of a connection's TLS session.
-#[derive(Debug, Default)]
-pub struct TlsInfo {
-    /// See [`TlsFacts`].
-    pub protocol: String,
-    /// See [`TlsFacts`].
-    pub cipher: String,
-    /// See [`TlsFacts`].
-    pub server_name: String,
-    /// See [`TlsFacts`].
-    pub client_certificate: Vec<u8>,
-}
-
-impl TlsInfo {
-    fn facts(&self) -> TlsFacts<'_> {
-        TlsFacts {
-            protocol: self.protocol.as_str().into(),
-            cipher: self.cipher.as_str().into(),
-            server_name: self.server_name.as_str().into(),
-            client_certificate: self.client_certificate.as_slice().into(),
-        }
+/// Returns the properties of a session as they are in a head.
+fn facts_of(properties: &TlsProperties) -> TlsFacts<'_> {
+    TlsFacts {
+        protocol: properties.protocol.as_rstr(),
+        cipher: properties.cipher.as_rstr(),
+        server_name: properties.server_name.as_rstr(),
+        client_certificate: properties.client_certificate.as_rslice(),
     }
 }
 
@@ -125,7 +112,7 @@ impl OwnedHead {
             unsafe { (extend_lifetime(&*owned.peer), extend_lifetime(&*owned.local)) };
         let tls = owned.tls.as_ref().map(|tls| {
             // SAFETY: as above: the session's properties are behind an `Arc` that `owned` holds.
-            Arc::new(unsafe { extend_lifetime(&**tls) }.facts())
+            Arc::new(facts_of(unsafe { extend_lifetime(&**tls) }))
         });
         // SAFETY: as above: the content of the `Arc` stays where it is until `_tls` is dropped, after `head`.
         let facts = tls.as_ref().map(|facts| unsafe { extend_lifetime(&**facts) });
@@ -204,7 +191,7 @@ mod tests {
     fn owned(bytes: &[u8]) -> Owned {
         let endpoint = Endpoint { host: "192.0.2.1".into(), port: 7, ip: None };
         let local = Local { end: endpoint.clone(), unix: false, private: false, proxied: false };
-        let tls = TlsInfo { protocol: "TLSv1.3".to_owned(), ..TlsInfo::default() };
+        let tls = TlsProperties { protocol: "TLSv1.3".into(), ..TlsProperties::default() };
         Owned {
             bytes: bytes.to_vec(),
             peer: Arc::new(endpoint),

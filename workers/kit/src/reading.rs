@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use worker_api::{Interest, Version};
+use worker_api::{Interest, PlainHttp, Version};
 
 use crate::active_request::ActiveRequest;
 use crate::clock::now_ns;
@@ -14,7 +14,6 @@ use crate::io::Io;
 use crate::owned_head::Owned;
 use crate::socket::{Endpoint, Local};
 use crate::state::{HeadReader, Proxy, State, Step, Then};
-use crate::tls::PlainHttp;
 use http1::proxy::{ProxyHeader, parse_proxy};
 use http1::{HeadScan, Reject, Scan};
 
@@ -49,9 +48,9 @@ impl Proxy {
 impl HeadReader {
     /// Starts HTTP, over TLS if configured.
     pub(crate) fn begin_http(io: &mut Io, waits_since_ns: u64) -> State {
-        if let Some(config) = io.context.config.tls.as_ref().filter(|_| !io.local.private) {
+        if let Some(tls) = io.context.config.tls.as_ref().filter(|_| !io.local.private) {
             let already_read = io.input.take();
-            if let Err(error) = io.stream.start_tls(config, &already_read) {
+            if let Err(error) = io.stream.start_tls(tls, &already_read) {
                 return io.refuse_tls(&error);
             }
             if let Some(session) = io.stream.session() {

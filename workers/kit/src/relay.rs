@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -21,8 +21,7 @@ use std::time::{Duration, Instant};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::SigSet;
-
-use crate::tls::Session;
+use worker_api::TlsSession;
 
 /// The thread that serves these connections, and its inbox.
 #[derive(Debug)]
@@ -69,7 +68,7 @@ impl Relay {
     pub(crate) fn add(
         &self,
         socket: TcpStream,
-        session: Session,
+        session: TlsSession,
         unread: &[u8],
     ) -> io::Result<OwnedFd> {
         let (inner, outer) = UnixStream::pair()?;
@@ -155,7 +154,7 @@ fn serve(epoll: &Epoll, inbox: &Inbox) -> io::Result<()> {
 #[expect(clippy::struct_excessive_bools, reason = "two sides, each of which ends by itself")]
 struct Tunnel {
     socket: TcpStream,
-    session: Session,
+    session: TlsSession,
     inner: UnixStream,
     to_app: Pending,
     to_client: Pending,
@@ -191,7 +190,7 @@ impl Tunnel {
         }
         if self.app_ended && self.all_sent() && !self.client_shut {
             self.client_shut = true;
-            self.session.send_close_notify(&self.socket).or_else(ignore_would_block)?;
+            self.session.send_close_notify(self.socket.as_raw_fd()).or_else(ignore_would_block)?;
             self.socket.shutdown(Shutdown::Write)?;
         }
         if self.app_gone && self.client_shut && self.deadline.is_none() {
@@ -206,7 +205,7 @@ impl Tunnel {
         let mut moved = false;
         if self.to_app.is_empty()
             && !self.client_ended
-            && let Some(count) = ready(self.session.read(&self.socket, buffer))?
+            && let Some(count) = ready(self.session.read(self.socket.as_raw_fd(), buffer))?
         {
             self.client_ended = count == 0;
             self.to_app.bytes.extend_from_slice(&buffer[..count]);
@@ -232,7 +231,7 @@ impl Tunnel {
     /// Moves bytes to the client; returns whether there were any.
     fn read_app(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
         let mut moved = false;
-        while self.session.wants_write() && ready(self.session.flush_some(&self.socket))?.is_some()
+        while self.session.wants_write() && ready(self.session.flush_some(self.socket.as_raw_fd()))?.is_some()
         {
             moved = true;
         }
@@ -250,7 +249,7 @@ impl Tunnel {
         }
         if !self.to_client.is_empty() {
             let parts = [IoSlice::new(self.to_client.rest())];
-            if let Some(count) = ready(self.session.write(&self.socket, &parts))? {
+            if let Some(count) = ready(self.session.write(self.socket.as_raw_fd(), &parts))? {
                 self.to_client.consume(count);
                 moved = true;
             }

@@ -5,23 +5,20 @@
 use std::io::{self, IoSlice, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, RawFd};
-use std::sync::Arc;
 
 use nix::sys::socket::{setsockopt, sockopt};
-use rustls::ServerConfig;
-use worker_api::Interest;
+use worker_api::raw::TlsProperties;
+use worker_api::{Interest, Tls, TlsSession};
 
 use crate::buffer::READ_MAX;
-use crate::owned_head::TlsInfo;
 use crate::relay::Relay;
 use crate::socket;
-use crate::tls::Session;
 
 /// A non-blocking connection.
 #[derive(Debug)]
 pub struct Stream {
     socket: TcpStream,
-    session: Option<Session>,
+    session: Option<TlsSession>,
 }
 
 impl Stream {
@@ -31,8 +28,8 @@ impl Stream {
     }
 
     /// Starts TLS; `already_read` has been read from the connection before.
-    pub fn start_tls(&mut self, config: &Arc<ServerConfig>, already_read: &[u8]) -> io::Result<()> {
-        self.session = Some(Session::new(config, already_read)?);
+    pub fn start_tls(&mut self, tls: &Tls, already_read: &[u8]) -> io::Result<()> {
+        self.session = Some(tls.session(already_read)?);
         Ok(())
     }
 
@@ -41,7 +38,7 @@ impl Stream {
         let Self { socket, session } = self;
         retried(|| match session {
             None => socket::receive(socket, buffer),
-            Some(session) => session.read(socket, buffer),
+            Some(session) => session.read(socket.as_raw_fd(), buffer),
         })
     }
 
@@ -62,7 +59,7 @@ impl Stream {
     pub fn write(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         let Self { socket, session } = self;
         retried(|| match (&mut *session, parts) {
-            (Some(session), parts) => session.write(socket, parts),
+            (Some(session), parts) => session.write(socket.as_raw_fd(), parts),
             (None, [one]) => socket::send(socket, one),
             (None, several) => (&*socket).write_vectored(several),
         })
@@ -70,7 +67,7 @@ impl Stream {
 
     /// Returns whether written bytes are still held back.
     pub fn has_unsent(&self) -> bool {
-        self.session.as_ref().is_some_and(Session::wants_write)
+        self.session.as_ref().is_some_and(TlsSession::wants_write)
     }
 
     /// Sends a part of the bytes held back.
@@ -78,7 +75,7 @@ impl Stream {
         let Self { socket, session } = self;
         match session {
             None => Ok(0),
-            Some(session) => retried(|| session.flush_some(socket)),
+            Some(session) => retried(|| session.flush_some(socket.as_raw_fd())),
         }
     }
 
@@ -91,7 +88,7 @@ impl Stream {
     pub fn send_close_notify(&mut self) {
         if let Some(session) = &mut self.session {
             // A client that does not accept the alert still sees the connection's end.
-            let _ = session.send_close_notify(&self.socket);
+            let _ = session.send_close_notify(self.socket.as_raw_fd());
         }
     }
 
@@ -136,13 +133,13 @@ impl Stream {
     }
 
     /// Returns the TLS session, for another thread; `None` on a plain connection.
-    pub(crate) fn session(&self) -> Option<Session> {
+    pub(crate) fn session(&self) -> Option<TlsSession> {
         self.session.clone()
     }
 
     /// Returns the properties of the TLS session; `None` on a plain connection.
-    pub fn tls_facts(&self) -> Option<TlsInfo> {
-        self.session.as_ref().map(Session::facts)
+    pub fn tls_facts(&self) -> Option<TlsProperties> {
+        self.session.as_ref().map(TlsSession::properties)
     }
 
     /// Gives the connection away, as a descriptor that carries plain bytes and the bytes to be read before

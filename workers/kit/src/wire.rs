@@ -20,9 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::thread;
 
 use worker_api::abi::std_types::{RSlice, RStr};
-use worker_api::{Address, RequestHead, Version};
-
-use crate::tls::Session;
+use worker_api::{Address, RequestHead, TlsSession, Version};
 
 /// Decides which thread responds to the request of a connection.
 #[derive(Debug)]
@@ -30,7 +28,7 @@ pub(crate) struct Wire {
     state: AtomicU8,
     request: UnsafeCell<RequestLine<'static>>,
     /// The TLS session that encrypts the response, if the connection has one.
-    session: OnceLock<Session>,
+    session: OnceLock<TlsSession>,
 }
 
 // SAFETY: `request` is written only while the state is `CLOSED`, by the connection's owner alone, and read only
@@ -61,7 +59,7 @@ impl Wire {
     }
 
     /// Sets the connection's TLS session: once, before its first request.
-    pub(crate) fn encrypt_with(&self, session: Session) {
+    pub(crate) fn encrypt_with(&self, session: TlsSession) {
         let _ = self.session.set(session);
     }
 
