@@ -6,7 +6,7 @@ use std::{env, fs};
 
 fn main() {
     let mut files = Vec::new();
-    for directory in ["src", "../worker-api/src"] {
+    for directory in ["src", "tls/src", "../worker-api/src"] {
         println!("cargo::rerun-if-changed={directory}");
         collect(Path::new(directory), &mut files);
     }

@@ -33,6 +33,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(what_is_no_interpreter_is_refused).of_python().within(90),
         behaviour!(another_interpreter_takes_effect_at_reload).of_python(),
         behaviour!(a_broken_runtime_leaves_the_service).of_python().within(120),
+        behaviour!(the_runtime_is_an_executable).of_python().within(60),
         behaviour!(the_settings_can_be_checked).of_python(),
     ]
 }
@@ -335,6 +336,28 @@ fn a_broken_runtime_leaves_the_service(cell: &Cell) {
     refused("a directory", RUNTIME);
     fs::remove_dir(place(RUNTIME)).unwrap();
     fs::write(place(RUNTIME), &whole).unwrap();
+    server.ctl(&["reload"]).done();
+    assert_ne!(server.until_ready_workers(1)[0], before);
+    server.stop();
+}
+
+/// As it is installed, under the name `host`. A reload runs the arbiter's file, also after that was removed.
+fn the_runtime_is_an_executable(cell: &Cell) {
+    let directory = tempfile::tempdir().unwrap();
+    let (bin, lib) = (directory.path().join("bin"), directory.path().join("lib/host"));
+    fs::create_dir_all(&bin).unwrap();
+    fs::create_dir_all(&lib).unwrap();
+    let host = bin.join("host");
+    fs::copy(artifacts::library("jimu_runtime"), &host).unwrap();
+    fs::copy(artifacts::library("wsgi_app"), lib.join("libwsgi_app.so")).unwrap();
+    let setup = Setup::of(&host).class(&cell.class.path).app("interpreter");
+    let setup = setup.python(cell::python().expect("the behavior's condition"));
+    let server = setup.flag("--pythonpath", cell::apps()).start();
+    assert_eq!(facts(&server)["argv"][0], *host.to_string_lossy());
+    let before = server.until_ready_workers(1)[0];
+    let maps = fs::read_to_string(format!("/proc/{before}/maps")).unwrap();
+    assert!(maps.contains(&*host.to_string_lossy()), "{maps}");
+    fs::remove_file(&host).unwrap();
     server.ctl(&["reload"]).done();
     assert_ne!(server.until_ready_workers(1)[0], before);
     server.stop();

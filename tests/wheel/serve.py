@@ -1,7 +1,7 @@
 """Checks the wheel in one virtual environment: `serve.py ENVIRONMENT`, which has the wheel, Flask and Django.
 
-Serves both applications under each class, and swaps the classes under load. A class whose Python library is not installed
-is skipped.
+Serves WSGI and ASGI applications under each class of their interface, and swaps the classes under load. A class whose
+Python library is not installed is skipped.
 """
 
 import os
@@ -16,10 +16,12 @@ from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent.parent
 #: Module that a class needs in the environment.
-CLASSES = {"sync": None, "gthread": None, "pywsgi": None, "gevent": "gevent", "eventlet": "eventlet"}
+WSGI = {"sync": None, "gthread": None, "pywsgi": None, "gevent": "gevent", "eventlet": "eventlet"}
+ASGI = {"asgi": None}
 APPLICATIONS = [
-    ("flask_app:app", TESTS / "apps", "/user/wheel", b"hello wheel\n"),
-    ("wsgi:application", TESTS / "apps" / "site", "/stream/", b"part 49\n"),
+    (WSGI, "flask_app:app", TESTS / "apps", "/user/wheel", b"hello wheel\n"),
+    (WSGI, "wsgi:application", TESTS / "apps" / "site", "/stream/", b"part 49\n"),
+    (ASGI, "routes_asgi:application", TESTS / "apps", "/headers", b"Host: test\n"),
 ]
 BOOT_SECONDS = 60
 CLIENTS = 4
@@ -74,12 +76,12 @@ class Load:
             time.sleep(0.01)
 
 
-def classes_of(environment):
+def usable(environment, classes):
     def has(module):
         command = [environment / "bin/python", "-c", "import " + module]
         return subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
 
-    return [name for name, module in CLASSES.items() if module is None or has(module)]
+    return [name for name, module in classes.items() if module is None or has(module)]
 
 
 def serve(environment, classes, directory, application):
@@ -116,12 +118,12 @@ def serve(environment, classes, directory, application):
 
 def main():
     environment = Path(sys.argv[1]).absolute()
-    classes = classes_of(environment)
-    for application in APPLICATIONS:
+    for known, *application in APPLICATIONS:
+        classes = usable(environment, known)
         with tempfile.TemporaryDirectory() as directory:
             served = serve(environment, classes, directory, application)
         print("%s: %d requests under %s" % (application[0], served, ", ".join(classes)))
-    for name in sorted(set(CLASSES) - set(classes)):
+    for name in sorted(set(WSGI) - set(usable(environment, WSGI))):
         print("skipped: %s cannot be imported" % name)
 
 
