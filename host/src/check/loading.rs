@@ -29,6 +29,9 @@ pub(super) fn check(bench: &Bench, report: &mut Report) -> bool {
 
 /// Compares the class's version of the interface with this host's. Their compatibility has already been checked.
 fn relation(found: &str) -> String {
+    if let Some(version) = found.strip_prefix("jimu.h ") {
+        return format!("built with jimu.h {version}, which this host accepts");
+    }
     let own = worker_api::API_VERSION;
     let number = |version: &str| -> Vec<u32> {
         version.split('.').map(|part| part.parse().unwrap_or(0)).collect()

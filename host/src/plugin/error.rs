@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use c_api::from_c::table::Misfit;
 use worker_api::{Failure, FailureKind};
 
 use super::elf::{self, NotALibrary};
@@ -60,7 +61,7 @@ pub enum LoadError {
     },
     /// It exports no root module.
     #[error(
-        "{}: is a shared library, but not {}: it exports no root module; build it with worker-api and {}",
+        "{}: is a shared library, but not {}: it exports neither a root module nor jimu_module; build it with worker-api and {}, or with jimu.h",
         .path.display(), .kind.with_article(), macro_of(*.kind)
     )]
     NoRootModule {
@@ -94,6 +95,14 @@ pub enum LoadError {
         found: String,
         /// The difference.
         reason: String,
+    },
+    /// What it exports by `jimu.h` does not fit.
+    #[error("{}: {reason}", .path.display())]
+    Misfit {
+        /// The file.
+        path: PathBuf,
+        /// The table, the field and the fault.
+        reason: Misfit,
     },
     /// Creating its root module panicked.
     #[error("{}: creating its root module failed: it {reason}; this is a bug in the library", .path.display())]

@@ -3,11 +3,15 @@
 //! `abi_stable`'s own loader is not used: it binds lazily, supports one library per type and process, and refuses
 //! a library that is older than the host.
 
+use std::ffi::c_void;
 use std::fs::{File, Metadata};
-use std::io;
 use std::path::{Path, PathBuf};
 
-use libloading::os::unix::{Library, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW};
+use c_api::from_c::module::{
+    ForeignApplication, ForeignClass, ForeignHooksModule, ModuleKind, Numbers, SYMBOL,
+};
+use c_api::from_c::table::Misfit;
+use libloading::os::unix::Library;
 use worker_api::abi::abi_stability::check_layout_compatibility;
 use worker_api::abi::library::{
     AbiHeaderRef, LibHeader, LibraryError, ROOT_MODULE_LOADER_NAME_WITH_NUL, RootModule,
@@ -17,23 +21,22 @@ use worker_api::abi::type_layout::TypeLayout;
 use worker_api::{AppModuleRef, HooksModuleRef, WorkerClassRef};
 
 use crate::interpreter::Runtime;
-use crate::limits;
 
 use super::build_id::BuildId;
-use super::copy::Draft;
-use super::elf::{self, NotALibrary};
 use super::error::LoadError;
 use super::kind::Kind;
+use super::late::LateApplication;
+use super::link::{Linked, Prepared, Source, Unreadable, handle_of};
+use super::module::{AppModule, ClassModule, HooksModule};
 use super::names::LibraryName;
-use super::private::{LibraryCopy, Missing, Tree, Unusable};
 
-/// An opened and checked library with the root module `M`. It stays open for the life of the process.
+/// An opened and checked library that exports `M`. It stays open for the life of the process.
 pub struct Plugin<M> {
     /// The file it came from.
     pub path: PathBuf,
-    /// The version of `worker-api` that it was built against.
+    /// The version of `worker-api` or `jimu.h` that it was built against.
     pub api_version: String,
-    /// The exported root module.
+    /// What it exports.
     pub root: M,
     /// The libraries that it brought along.
     pub private: Vec<PathBuf>,
@@ -42,21 +45,21 @@ pub struct Plugin<M> {
 }
 
 /// Opens a worker class.
-pub fn open_class(path: &Path) -> Result<Plugin<WorkerClassRef>, LoadError> {
+pub fn open_class(path: &Path) -> Result<Plugin<ClassModule>, LoadError> {
     open(Kind::Class, path)
 }
 
 /// Opens an application.
-pub fn open_app(path: &Path) -> Result<Plugin<AppModuleRef>, LoadError> {
+pub fn open_app(path: &Path) -> Result<Plugin<AppModule>, LoadError> {
     open(Kind::App, path)
 }
 
 /// Opens a hook plugin.
-pub fn open_hooks(path: &Path) -> Result<Plugin<HooksModuleRef>, LoadError> {
+pub fn open_hooks(path: &Path) -> Result<Plugin<HooksModule>, LoadError> {
     open(Kind::Hooks, path)
 }
 
-fn open<M: RootModule>(kind: Kind, path: &Path) -> Result<Plugin<M>, LoadError> {
+fn open<M: Module>(kind: Kind, path: &Path) -> Result<Plugin<M>, LoadError> {
     let path = path.to_owned();
     let source = match Source::of(&path) {
         Ok(source) => source,
@@ -65,142 +68,128 @@ fn open<M: RootModule>(kind: Kind, path: &Path) -> Result<Plugin<M>, LoadError> 
             return Err(LoadError::NotALibrary { path, reason });
         }
     };
-    let Linked { library, private, names } = link(&path, source)?;
-    let Some(header) = header_of(&library) else {
-        return Err(LoadError::NoRootModule { kind, path });
+    let numbers = source.exported(&path).map(|bytes| checked(&bytes, kind, &path)).transpose()?;
+    let prepared = Prepared::of(&path, source)?;
+    let Some(numbers) = numbers else {
+        let Linked { library, private, names } = prepared.link(&path)?;
+        let (root, api_version) = rust_root::<M::Root>(&library, kind, &path)?;
+        return Ok(Plugin { path, api_version, root: M::from(root), private, names });
     };
-    let header = header.upgrade().map_err(|error| incompatible(&path, None, &error))?;
-    let root = check(header, kind, &path)?;
-    let api_version = header.version_strings().version.to_string();
+    let api_version = format!("jimu.h {}.{}", numbers.version.0, numbers.version.1);
+    if numbers.loads_in_worker {
+        let root = M::late(&path, numbers.features, prepared);
+        return Ok(Plugin { path, api_version, root, private: Vec::new(), names: Vec::new() });
+    }
+    let Linked { library, private, names } = prepared.link(&path)?;
+    let root = c_root(&library, &path)?;
     Ok(Plugin { path, api_version, root, private, names })
 }
 
-/// Where a library is loaded from: a complete file.
-enum Source {
-    /// A copy, and what the file was when it was copied.
-    Copy(Draft, Box<Metadata>),
-    /// The file itself, where no copy can be made for this reason.
-    File(io::Error),
-}
-
-impl Source {
-    /// Copies a file once its beginning shows that it can be a library: no other file is worth the memory,
-    /// and some (devices, pipes) have no end.
-    fn of(path: &Path) -> Result<Self, Unreadable> {
-        let facts = std::fs::metadata(path)?;
-        if facts.is_dir() {
-            return Err(io::Error::from(io::ErrorKind::IsADirectory).into());
-        }
-        if !facts.is_file() {
-            return Err(NotALibrary::NotElf.into());
-        }
-        let mut file = File::open(path)?;
-        elf::check_header(&elf::start_of(&file, elf::HEADER_SIZE)?)?;
-        // Read before the copy is made, so that a change during copying is noticed later.
-        let metadata = file.metadata()?;
-        let source = match Draft::new(path, &mut file) {
-            Ok(copy) => Self::Copy(copy, Box::new(metadata)),
-            Err(error) => Self::File(error),
-        };
-        // Check the copy: the file may still be growing.
-        let whole = if let Self::Copy(copy, _) = &source { copy.file() } else { &file };
-        elf::check_whole(&elf::start_of(whole, elf::START_SIZE)?, whole.metadata()?.len())?;
-        Ok(source)
-    }
-}
-
-/// Why there is no library to load.
-enum Unreadable {
-    System(io::Error),
-    NotALibrary(NotALibrary),
-}
-
-impl From<io::Error> for Unreadable {
-    fn from(error: io::Error) -> Self {
-        Self::System(error)
-    }
-}
-
-impl From<NotALibrary> for Unreadable {
-    fn from(reason: NotALibrary) -> Self {
-        Self::NotALibrary(reason)
-    }
-}
-
-/// A library that was loaded.
-struct Linked {
-    library: Library,
-    private: Vec<PathBuf>,
-    names: Vec<LibraryName>,
-}
-
-/// Loads the library from a private copy, or from its file where the system executes no copies.
-fn link(path: &Path, source: Source) -> Result<Linked, LoadError> {
-    let sealed = match source {
-        Source::Copy(draft, metadata) => {
-            Tree::of(path, *metadata, draft).and_then(|tree| tree.seal().map_err(Unusable::Copy))
-        }
-        Source::File(error) => Err(Unusable::Copy(error)),
+/// Returns the root module of a library of `worker-api`, and the version that it was built against.
+fn rust_root<R: RootModule>(
+    library: &Library,
+    kind: Kind,
+    path: &Path,
+) -> Result<(R, String), LoadError> {
+    let Some(header) = header_of(library) else {
+        return Err(LoadError::NoRootModule { kind, path: path.to_owned() });
     };
-    let (copies, missing) = match sealed {
-        Ok(sealed) => sealed,
-        Err(Unusable::Library(library, reason)) => {
-            return Err(LoadError::PrivateLibrary { path: path.to_owned(), library, reason });
-        }
-        Err(Unusable::Copy(error)) => {
-            let reason = limits::describe_io(&error);
-            tracing::warn!(
-                "{}: cannot create a private copy ({reason}); loading the file itself; do not overwrite it in place \
-                 while the server runs",
-                path.display()
-            );
-            return link_in_place(path);
-        }
+    let header = header.upgrade().map_err(|error| incompatible(path, None, &error))?;
+    let root = check(header, kind, path)?;
+    Ok((root, header.version_strings().version.to_string()))
+}
+
+/// Checks the numbers of a library of `jimu.h`, and that it is of this kind.
+fn checked(bytes: &[u8; Numbers::LENGTH], kind: Kind, path: &Path) -> Result<Numbers, LoadError> {
+    let path = path.to_owned();
+    let numbers = match Numbers::check(bytes) {
+        Ok(numbers) => numbers,
+        Err(reason) => return Err(LoadError::Misfit { path, reason }),
     };
-    match dlopen(&copies[0].copy.path()) {
-        Ok(library) => Ok(keep(library, copies)),
-        Err(reason) => {
-            let reported = with_originals(&reason, &copies);
-            if is_about_a_file(&reason, &copies) {
-                tracing::warn!("{}: loaded from the file itself ({reason})", path.display());
-                return link_in_place(path);
-            }
-            let reason = describe_missing(&reason, &missing).unwrap_or(reported);
-            Err(LoadError::Linker { path: path.to_owned(), reason })
-        }
+    let found = match numbers.kind {
+        ModuleKind::Application => Kind::App,
+        ModuleKind::WorkerClass => Kind::Class,
+        ModuleKind::Hooks => Kind::Hooks,
+    };
+    if found == kind { Ok(numbers) } else { Err(LoadError::OtherKind { kind, found, path }) }
+}
+
+/// Returns the checked module of a library of `jimu.h`, whose numbers were checked.
+fn c_root<M: Module>(library: &Library, path: &Path) -> Result<M, LoadError> {
+    let module = module_of(library, path)?;
+    // SAFETY: its numbers were checked in the file, and the library is never unloaded.
+    unsafe { M::of_c(module) }.map_err(|reason| LoadError::Misfit { path: path.to_owned(), reason })
+}
+
+/// Returns the address of a library's module.
+fn module_of(library: &Library, path: &Path) -> Result<*const c_void, LoadError> {
+    // SAFETY: the symbol is a constant of one of jimu.h's types; nothing of it is read here.
+    let symbol = unsafe { library.get::<*const c_void>(SYMBOL.as_bytes()) };
+    symbol.map(|symbol| symbol.into_raw().cast_const().cast()).map_err(|_| LoadError::Linker {
+        path: path.to_owned(),
+        reason: format!("undefined symbol: {SYMBOL}"),
+    })
+}
+
+/// A kind of module, by the two doors that it can come through.
+trait Module: Sized + From<Self::Root> {
+    /// The root module of `worker-api`.
+    type Root: RootModule;
+
+    /// Checks the module of a library of `jimu.h`.
+    ///
+    /// # Safety
+    /// Its numbers were checked, and it is valid for the life of the process.
+    unsafe fn of_c(module: *const c_void) -> Result<Self, Misfit>;
+
+    /// Returns the module of a library that is opened in workers. Only applications have the flag for it.
+    fn late(path: &Path, needs: u64, prepared: Prepared) -> Self;
+}
+
+impl Module for ClassModule {
+    type Root = WorkerClassRef;
+
+    unsafe fn of_c(module: *const c_void) -> Result<Self, Misfit> {
+        // SAFETY: as the caller promises.
+        unsafe { ForeignClass::of(module) }.map(Self::C)
+    }
+
+    fn late(_: &Path, _: u64, _: Prepared) -> Self {
+        unreachable!("`Numbers::check` accepts the flag of applications only")
     }
 }
 
-fn link_in_place(path: &Path) -> Result<Linked, LoadError> {
-    match dlopen(path) {
-        Ok(library) => Ok(Linked { library, private: Vec::new(), names: Vec::new() }),
-        Err(reason) => Err(LoadError::Linker { path: path.to_owned(), reason }),
-    }
-}
+impl Module for AppModule {
+    type Root = AppModuleRef;
 
-/// Keeps the copies of a loaded plugin and of what it brought, and names them for debuggers.
-fn keep(library: Library, copies: Vec<LibraryCopy>) -> Linked {
-    let handle = library.into_raw();
-    let mut names = Vec::new();
-    let mut private = Vec::new();
-    for (index, LibraryCopy { path, metadata, copy }) in copies.into_iter().enumerate() {
-        let handle = if index == 0 {
-            Some(handle)
-        } else {
-            private.push(path.clone());
-            handle_of(&copy.path())
+    unsafe fn of_c(module: *const c_void) -> Result<Self, Misfit> {
+        // SAFETY: as the caller promises.
+        unsafe { ForeignApplication::of(module) }.map(Self::C)
+    }
+
+    fn late(path: &Path, needs: u64, prepared: Prepared) -> Self {
+        let of = path.to_owned();
+        let open = move || {
+            let module = module_of(&prepared.link(&of)?.library, &of)?;
+            // SAFETY: as in `c_root`.
+            unsafe { ForeignApplication::of(module) }
+                .map_err(|reason| LoadError::Misfit { path: of, reason })
         };
-        let name =
-            handle.and_then(|handle| LibraryName::new(handle, &path, &metadata, copy.file()));
-        // The first name is the plugin's.
-        if index == 0 || !names.is_empty() {
-            names.extend(name);
-        }
-        copy.keep();
+        Self::Late(LateApplication::new(path, needs, Box::new(open)))
     }
-    // SAFETY: the handle is that of the library that was taken apart above.
-    let library = unsafe { Library::from_raw(handle) };
-    Linked { library, private, names }
+}
+
+impl Module for HooksModule {
+    type Root = HooksModuleRef;
+
+    unsafe fn of_c(module: *const c_void) -> Result<Self, Misfit> {
+        // SAFETY: as the caller promises.
+        unsafe { ForeignHooksModule::of(module) }.map(Self::C)
+    }
+
+    fn late(_: &Path, _: u64, _: Prepared) -> Self {
+        unreachable!("`Numbers::check` accepts the flag of applications only")
+    }
 }
 
 /// Names the runtime that an interpreter has loaded, if its file is still the build that was copied.
@@ -210,62 +199,6 @@ pub fn name_of_runtime(runtime: &Runtime) -> Option<LibraryName> {
     let build = BuildId::of(&File::open(&runtime.path).ok()?);
     (build.is_some() && build == BuildId::of(&runtime.copy)).then_some(())?;
     LibraryName::new(handle, &runtime.path, &metadata, &runtime.copy)
-}
-
-/// Returns the handle of a library that is loaded, and stays so.
-fn handle_of(path: &Path) -> Option<*mut std::ffi::c_void> {
-    // SAFETY: with this flag nothing is loaded, so that no code of a library runs.
-    let library = unsafe { Library::open(Some(path), RTLD_LAZY | libc::RTLD_NOLOAD) };
-    Some(library.ok()?.into_raw())
-}
-
-/// Replaces the paths of copies by those of their originals.
-fn with_originals(reason: &str, copies: &[LibraryCopy]) -> String {
-    let mut names: Vec<(String, &Path)> =
-        copies.iter().map(|copy| (name_of_copy(copy), copy.path.as_path())).collect();
-    // One path can be the beginning of another one.
-    names.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
-    names.iter().fold(reason.to_owned(), |reason, (name, path)| {
-        reason.replace(name, &path.to_string_lossy())
-    })
-}
-
-fn name_of_copy(copy: &LibraryCopy) -> String {
-    copy.copy.path().to_string_lossy().into_owned()
-}
-
-/// Describes a library that is expected beside a plugin and was found nowhere, if that is the reason.
-fn describe_missing(reason: &str, missing: &[Missing]) -> Option<String> {
-    let is_not_found = COPY_REFUSALS[..2].iter().any(|words| reason.contains(words));
-    let Missing { name, directories } =
-        missing.iter().find(|missing| is_not_found && reason.contains(&missing.name))?;
-    let list: Vec<String> =
-        directories.iter().map(|directory| directory.display().to_string()).collect();
-    Some(format!(
-        "found no readable {name} in {} or the system's directories; copy it to {}",
-        list.join(", "),
-        list.first()?
-    ))
-}
-
-fn is_about_a_file(reason: &str, copies: &[LibraryCopy]) -> bool {
-    copies.iter().any(|copy| is_about_the_copy(reason, &name_of_copy(copy)))
-}
-
-/// Whether dlopen(3) could not open or map the copy, as opposed to not liking what is in it.
-fn is_about_the_copy(reason: &str, name: &str) -> bool {
-    reason.contains(name) && COPY_REFUSALS.iter().any(|words| reason.contains(words))
-}
-
-/// Calls dlopen(3) with all symbols bound immediately, local to the library. The library is never unloaded.
-fn dlopen(path: &Path) -> Result<Library, String> {
-    let flags = RTLD_NOW | RTLD_LOCAL | libc::RTLD_NODELETE;
-    // SAFETY: the library's constructors run here. The operator named this file as code to run; this process
-    // is a mold, which exists so that they may do anything.
-    unsafe { Library::open(Some(path), flags) }.map_err(|error| {
-        let source = std::error::Error::source(&error).map(ToString::to_string);
-        source.unwrap_or_else(|| error.to_string())
-    })
 }
 
 /// Returns the header by which `abi_stable` finds a root module.
@@ -365,34 +298,9 @@ fn kind_layout(kind: Kind) -> &'static TypeLayout {
     .expect("the root modules of worker-api are declared with their layout")
 }
 
-/// Messages of glibc and musl if a file cannot be opened, or may not be mapped as code.
-const COPY_REFUSALS: [&str; 4] = [
-    "cannot open shared object file",
-    "Error loading shared library",
-    "failed to map segment",
-    "Operation not permitted",
-];
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_failures_of_the_copy_lead_to_the_file() {
-        let name = "/proc/self/fd/7";
-        for reason in [
-            "/proc/self/fd/7: failed to map segment from shared object",
-            "/proc/self/fd/7: cannot open shared object file: Permission denied",
-        ] {
-            assert!(is_about_the_copy(reason, name), "{reason}");
-        }
-        for reason in [
-            "/proc/self/fd/7: undefined symbol: nowhere",
-            "libnone.so.1: cannot open shared object file: No such file or directory",
-        ] {
-            assert!(!is_about_the_copy(reason, name), "{reason}");
-        }
-    }
 
     #[test]
     fn the_first_difference_of_a_report_is_one_line() {

@@ -11,7 +11,11 @@
 //! | `resident` | which libraries the host itself has loaded |
 //! | [`names`] | the path under which debuggers find a library |
 //! | [`build_id`] | identifies the build of a library |
+//! | `link` | copies a library and opens the copy |
+//! | `exported` | what a library of `jimu.h` exports, read from its file |
 //! | [`load`] | opens a library and checks that it is compatible |
+//! | [`module`] | what a library exports, by `worker-api` or by `jimu.h` |
+//! | `late` | an application that is opened in each worker |
 //! | [`kind`] | the kinds of plugins |
 //! | [`error`] | why a library is refused, in one line |
 //! | [`mod@plugins`] | the life of a worker class and an application, from opening to a worker's exit status |
@@ -26,9 +30,13 @@ pub mod copy;
 pub mod dynamic;
 pub mod elf;
 pub mod error;
+mod exported;
 mod files;
 pub mod kind;
+pub mod late;
+mod link;
 pub mod load;
+pub mod module;
 pub mod names;
 pub mod plugins;
 pub mod private;

@@ -13,14 +13,13 @@ use worker_api::fork;
 use worker_api::raw::{
     AppBox, EngineBox, ExchangeBox, HooksBox, RawApp, RawApp_TO, RuntimeBox, WorkerBox,
 };
-use worker_api::{
-    AppModuleRef, Capabilities, Failure, FailureKind, RawAppContext, Requirements, WorkerClassRef,
-};
+use worker_api::{Capabilities, Failure, FailureKind, RawAppContext, Requirements};
 
 use super::error::{LoadError, one_line};
 use super::files::LoadedFiles;
 use super::kind::Kind;
 use super::load::{Plugin, name_of_runtime, open_app, open_class, open_hooks};
+use super::module::{AppModule, ClassModule};
 use super::names::{LibraryName, LibraryNames};
 use super::search::{SearchPath, is_python};
 use super::services::{Services, register_worker};
@@ -35,8 +34,8 @@ use crate::worker::{WorkerContext, at_abort};
 pub struct Plugins<C = FromLibrary> {
     settings: Arc<Settings>,
     services: &'static Services,
-    class: Plugin<WorkerClassRef>,
-    app_module: Plugin<AppModuleRef>,
+    class: Plugin<ClassModule>,
+    app_module: Plugin<AppModule>,
     app: &'static AppBox,
     names: Arc<LibraryNames>,
     source: PhantomData<C>,
@@ -46,14 +45,14 @@ pub struct Plugins<C = FromLibrary> {
 /// cost of having it in a library.
 pub trait ClassSource {
     /// Opens the class at the configured path.
-    fn open(path: &Path) -> Result<Plugin<WorkerClassRef>, LoadError>;
+    fn open(path: &Path) -> Result<Plugin<ClassModule>, LoadError>;
 }
 
 /// Opens the library at that path.
 pub struct FromLibrary;
 
 impl ClassSource for FromLibrary {
-    fn open(path: &Path) -> Result<Plugin<WorkerClassRef>, LoadError> {
+    fn open(path: &Path) -> Result<Plugin<ClassModule>, LoadError> {
         open_class(path)
     }
 }
@@ -163,20 +162,20 @@ impl<C: ClassSource> Plugins<C> {
         }
         doing(&class, "opening the worker class");
         let mut class = C::open(&class)?;
-        let plugin = plugin_for(settings.interface, &class.root.guest_loop());
+        let plugin = plugin_for(settings.interface, class.root.guest_loop());
         let choice = search.app(settings.wsgi_app.as_deref(), &settings.chdir, plugin)?;
         doing(&choice.library, "opening the application");
         let mut app_module = open_app(&choice.library)?;
         let services = Services::of_mold(context);
         let class_name = class.root.name();
 
-        let host = services.for_plugin(&class_section(&settings, &class_name));
+        let host = services.for_plugin(&class_section(&settings, class_name));
         let refused = |kind, path: &Path| {
             let path = path.to_owned();
             move |failure| LoadError::Refused { kind, path, failure }
         };
         doing(&class.path, "setting up the worker class");
-        (class.root.setup())(host).into_result().map_err(refused(Kind::Class, &class.path))?;
+        class.root.setup(host).map_err(refused(Kind::Class, &class.path))?;
 
         let host = services.for_plugin(&settings.sections.application);
         let app_context = RawAppContext {
@@ -185,8 +184,9 @@ impl<C: ClassSource> Plugins<C> {
             guest_loop: class.root.guest_loop().into(),
         };
         doing(&app_module.path, "creating the application");
-        let app = (app_module.root.new())(host, app_context)
-            .into_result()
+        let app = app_module
+            .root
+            .create(host, app_context)
             .map_err(refused(Kind::App, &app_module.path))?;
         check_requirements(&app, &class, &app_module.path)?;
         let app: &'static AppBox = Box::leak(Box::new(app));
@@ -230,7 +230,7 @@ impl<C: ClassSource> Plugins<C> {
         else {
             return;
         };
-        match AccessFormat::compile(&format) {
+        match AccessFormat::compile(format) {
             Ok(format) => access.set_format(format),
             Err(error) => tracing::warn!(
                 "the worker class's access log format is invalid and not used: {error}"
@@ -262,12 +262,12 @@ impl<C: ClassSource> Plugins<C> {
     /// Does everything from the fork until the worker can serve.
     fn boot(&self) -> Result<&'static WorkerBox, LoadError> {
         self.load_application()?;
-        let section = class_section(&self.settings, &self.class.root.name());
+        let section = class_section(&self.settings, self.class.root.name());
         let host = self.services.for_plugin(&section);
         let app = RawApp_TO::from_value(Shared(self.app), TD_Opaque);
         let failed =
             |failure| LoadError::Boot { kind: Kind::Class, path: self.class.path.clone(), failure };
-        let worker = (self.class.root.new())(host, app).into_result().map_err(&failed)?;
+        let worker = self.class.root.create(host, app).map_err(&failed)?;
         let worker: &'static WorkerBox = Box::leak(Box::new(worker));
         register_worker(worker);
         worker.init_process().into_result().map_err(failed)?;
@@ -299,7 +299,7 @@ fn open_hook_plugin(
     let plugin = open_hooks(path)?;
     tracing::info!("Using hooks: {} {}", plugin.root.name(), plugin.root.version());
     let host = services.for_plugin(&settings.sections.hooks);
-    let hooks = (plugin.root.new())(host).into_result().map_err(|failure| LoadError::Refused {
+    let hooks = plugin.root.create(host).map_err(|failure| LoadError::Refused {
         kind: Kind::Hooks,
         path: path.to_owned(),
         failure,
@@ -310,7 +310,7 @@ fn open_hook_plugin(
 /// Refuses an application whose requirements the class does not meet.
 fn check_requirements(
     app: &AppBox,
-    class: &Plugin<WorkerClassRef>,
+    class: &Plugin<ClassModule>,
     path: &Path,
 ) -> Result<(), LoadError> {
     let (needs, capabilities) = (Requirements(app.requirements()), class.root.capabilities());

@@ -1,0 +1,33 @@
+//! Reads the table that a plugin of `jimu.h` exports, from its file: what is refused runs no code, not even constructors.
+
+use std::fs::File;
+
+use c_api::from_c::module::{Numbers, SYMBOL};
+use object::read::elf::ElfFile64;
+use object::{Object as _, ObjectSegment as _, ObjectSymbol as _, ReadCache, ReadRef};
+
+/// Returns the first bytes of the exported table, or `None` if the file exports none.
+///
+/// A table whose numbers are not in the file (in `.bss`) is read as zeros, as the dynamic linker would make them.
+pub fn numbers_of(file: &File) -> Option<[u8; Numbers::LENGTH]> {
+    let cache = ReadCache::new(file);
+    let elf = ElfFile64::<object::Endianness, _>::parse(&cache).ok()?;
+    let is_exported = |symbol: &object::read::elf::ElfSymbol64<'_, '_, _, _>| {
+        symbol.name_bytes() == Ok(SYMBOL.as_bytes()) && symbol.is_definition()
+    };
+    let address = elf.dynamic_symbols().find(is_exported)?.address();
+    Some(at(&elf, address).unwrap_or([0; Numbers::LENGTH]))
+}
+
+/// Returns the bytes at an address, as far as they are in the file.
+fn at<'data, R: ReadRef<'data>>(
+    elf: &ElfFile64<'data, object::Endianness, R>,
+    address: u64,
+) -> Option<[u8; Numbers::LENGTH]> {
+    elf.segments().find_map(|segment| {
+        let offset = address.checked_sub(segment.address())?;
+        let data = segment.data().ok()?;
+        let start = usize::try_from(offset).ok()?;
+        data.get(start..start.checked_add(Numbers::LENGTH)?)?.try_into().ok()
+    })
+}
