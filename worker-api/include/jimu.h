@@ -463,6 +463,14 @@ typedef struct jimu_host_table {
     void (*set_logged_variable)(void *self, uint64_t request, jimu_str name, jimu_bytes value);
     /* Has `task` run once if another process aborts the worker: in a signal handler, so it must not wait. Takes it. */
     void (*at_abort)(void *self, jimu_task task);
+    /* Writes the names of the variables that the access log uses, one in each write. */
+    void (*logged_variables)(void *self, const jimu_sink *sink);
+    /*
+     * Writes a stack to the error log: `heading`, and the functions at `addresses`, the innermost first. Another process
+     * finds their names.
+     */
+    void (*log_stack)(void *self, uint8_t level, jimu_str target, jimu_str heading, const uintptr_t *addresses,
+                      size_t count);
 } jimu_host_table;
 
 typedef struct jimu_host {

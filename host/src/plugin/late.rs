@@ -128,11 +128,11 @@ impl RawApp for LateApp {
     }
 
     fn trace(&self) -> RString {
-        self.app.get().map_or_else(RString::new, |app| app.trace())
+        self.app.get().map_or_else(RString::new, RawApp_TO::trace)
     }
 
     fn files(&self) -> RVec<RString> {
-        self.app.get().map_or_else(RVec::new, |app| app.files())
+        self.app.get().map_or_else(RVec::new, RawApp_TO::files)
     }
 
     fn shutdown(&self) {
@@ -148,7 +148,7 @@ impl RawApp for LateApp {
     }
 
     fn stack_size(&self) -> u64 {
-        self.app.get().map_or(0, |app| app.stack_size())
+        self.app.get().map_or(0, RawApp_TO::stack_size)
     }
 
     fn run_signal_handlers(&self) {

@@ -151,7 +151,7 @@ impl Module for ClassModule {
 
     unsafe fn of_c(module: *const c_void) -> Result<Self, Misfit> {
         // SAFETY: as the caller promises.
-        unsafe { ForeignClass::of(module) }.map(Self::C)
+        unsafe { ForeignClass::of(module) }.map(|module| Self::C(Box::new(module)))
     }
 
     fn late(_: &Path, _: u64, _: Prepared) -> Self {
@@ -164,7 +164,7 @@ impl Module for AppModule {
 
     unsafe fn of_c(module: *const c_void) -> Result<Self, Misfit> {
         // SAFETY: as the caller promises.
-        unsafe { ForeignApplication::of(module) }.map(Self::C)
+        unsafe { ForeignApplication::of(module) }.map(|module| Self::C(Box::new(module)))
     }
 
     fn late(path: &Path, needs: u64, prepared: Prepared) -> Self {
@@ -184,7 +184,7 @@ impl Module for HooksModule {
 
     unsafe fn of_c(module: *const c_void) -> Result<Self, Misfit> {
         // SAFETY: as the caller promises.
-        unsafe { ForeignHooksModule::of(module) }.map(Self::C)
+        unsafe { ForeignHooksModule::of(module) }.map(|module| Self::C(Box::new(module)))
     }
 
     fn late(_: &Path, _: u64, _: Prepared) -> Self {

@@ -7,12 +7,11 @@ use worker_api::{AppModuleRef, HooksModuleRef, RawAppContext, Result, WorkerClas
 use super::late::LateApplication;
 
 /// A worker class.
-#[derive(Clone, Copy)]
 pub enum ClassModule {
     /// By `worker-api`.
     Rust(WorkerClassRef),
     /// By `jimu.h`.
-    C(ForeignClass),
+    C(Box<ForeignClass>),
 }
 
 impl ClassModule {
@@ -74,17 +73,25 @@ impl ClassModule {
 }
 
 /// An application.
-#[derive(Clone, Copy)]
 pub enum AppModule {
     /// By `worker-api`.
     Rust(AppModuleRef),
     /// By `jimu.h`.
-    C(ForeignApplication),
+    C(Box<ForeignApplication>),
     /// By `jimu.h`, opened in each worker.
     Late(&'static LateApplication),
 }
 
 impl AppModule {
+    /// Returns the application's version; empty if its library is not opened yet.
+    pub fn version(&self) -> &str {
+        match self {
+            Self::Rust(root) => root.version().as_str(),
+            Self::C(module) => module.version,
+            Self::Late(_) => "",
+        }
+    }
+
     /// Returns the application's name.
     pub fn name(&self) -> &str {
         match self {
@@ -105,12 +112,11 @@ impl AppModule {
 }
 
 /// A hook plugin.
-#[derive(Clone, Copy)]
 pub enum HooksModule {
     /// By `worker-api`.
     Rust(HooksModuleRef),
     /// By `jimu.h`.
-    C(ForeignHooksModule),
+    C(Box<ForeignHooksModule>),
 }
 
 impl HooksModule {

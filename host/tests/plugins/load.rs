@@ -49,17 +49,17 @@ fn places(bytes: &[u8], words: &[u8]) -> Vec<usize> {
 #[test]
 fn compatible_libraries_are_opened_and_described() {
     let app = open_app(&built("hello_app")).unwrap();
-    assert_eq!(app.root.name().as_str(), "hello");
+    assert_eq!(app.root.name(), "hello");
     assert_eq!(app.api_version, worker_api::API_VERSION);
     let class = open_class(&built("faulty_worker")).unwrap();
-    assert_eq!(class.root.name().as_str(), "faulty");
+    assert_eq!(class.root.name(), "faulty");
 }
 
 #[test]
 fn two_libraries_of_one_kind_stay_separate() {
     let hello = open_app(&built("hello_app")).unwrap();
     let faulty = open_app(&built("faulty_app")).unwrap();
-    assert_eq!((hello.root.name().as_str(), faulty.root.name().as_str()), ("hello", "faulty"));
+    assert_eq!((hello.root.name(), faulty.root.name()), ("hello", "faulty"));
 }
 
 #[test]
@@ -69,8 +69,8 @@ fn an_open_library_is_independent_of_its_file() {
     fs::copy(built("hello_app"), &path).unwrap();
     let app = open_app(&path).unwrap();
     fs::File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
-    assert_eq!(app.root.name().as_str(), "hello");
-    assert_eq!(app.root.version().as_str(), env!("CARGO_PKG_VERSION"));
+    assert_eq!(app.root.name(), "hello");
+    assert_eq!(app.root.version(), env!("CARGO_PKG_VERSION"));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use host::plugin::load::{Plugin, open_app};
-use worker_api::AppModuleRef;
+use host::plugin::module::AppModule;
 
 use crate::built;
 use support::compiler::compile;
@@ -42,7 +42,7 @@ fn greeter(directory: &Path, greeting: &str) -> PathBuf {
     app
 }
 
-fn open(app: &Path) -> Plugin<AppModuleRef> {
+fn open(app: &Path) -> Plugin<AppModule> {
     open_app(app).unwrap_or_else(|error| panic!("{error}"))
 }
 

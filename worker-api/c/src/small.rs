@@ -1,4 +1,4 @@
-//! Wakers and tasks, in both directions. Both are passed by value: the receiver drops them.
+//! Wakers and tasks, in both directions, and sinks. Wakers and tasks are passed by value: the receiver drops them.
 
 use std::ffi::c_void;
 use std::ptr;
@@ -7,7 +7,7 @@ use worker_api::Waker;
 use worker_api::abi::sabi_trait::TD_Opaque;
 use worker_api::raw::{RawTask, RawTask_TO, TaskBox};
 
-use crate::tables::{MAJOR, Table, TaskObject, TaskTable, WakerObject, WakerTable};
+use crate::tables::{MAJOR, Sink, Str, Table, TaskObject, TaskTable, WakerObject, WakerTable};
 
 impl WakerObject {
     /// No waker.
@@ -127,4 +127,17 @@ unsafe extern "C" fn run_task(this: *mut c_void) {
 unsafe extern "C" fn drop_task(this: *mut c_void) {
     // SAFETY: `TaskObject::of` made the object; its owner drops it once.
     drop(unsafe { Box::from_raw(this.cast::<TaskBox>()) });
+}
+
+impl Sink {
+    /// Writes a text.
+    ///
+    /// # Safety
+    /// The sink is the other side's, and valid.
+    pub(crate) unsafe fn put(&self, text: &str) {
+        if let Some(write) = self.write {
+            // SAFETY: as the caller promises.
+            unsafe { write(self.to, Str::of(text)) };
+        }
+    }
 }

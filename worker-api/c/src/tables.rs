@@ -160,6 +160,8 @@ types! {
         write_log: Function<unsafe extern "C" fn(Object, Str, Bytes)>,
         set_logged_variable: Function<unsafe extern "C" fn(Object, u64, Str, Bytes)>,
         at_abort: Function<unsafe extern "C" fn(Object, TaskObject)>,
+        logged_variables: Function<unsafe extern "C" fn(Object, *const Sink)>,
+        log_stack: Function<unsafe extern "C" fn(Object, u8, Str, Str, *const usize, usize)>,
     }
     HostObject = jimu_host { functions: *const HostTable, this: Object, }
     RuntimeTable = jimu_runtime_table {

@@ -88,6 +88,8 @@ impl End {
         Self { host: Str::of(address.host.as_str()), port: address.port }
     }
 
+    /// # Safety
+    /// The text is valid for `'a`.
     unsafe fn address<'a>(self) -> Option<Address<'a>> {
         // SAFETY: as the caller promises.
         let host = unsafe { self.host.text() }?;
@@ -116,12 +118,11 @@ pub unsafe fn with_headers<T>(
     let lines = unsafe { slice_of(lines, count) };
     let mut inline = [Header::new("", ""); HEADERS_INLINE];
     let mut more = Vec::new();
-    let headers = match inline.get_mut(..lines.len()) {
-        Some(place) => place,
-        None => {
-            more.resize(lines.len(), Header::new("", ""));
-            &mut more[..]
-        }
+    let headers = if let Some(place) = inline.get_mut(..lines.len()) {
+        place
+    } else {
+        more.resize(lines.len(), Header::new("", ""));
+        &mut more[..]
     };
     for (place, line) in headers.iter_mut().zip(lines) {
         // SAFETY: as the caller promises.
@@ -131,6 +132,17 @@ pub unsafe fn with_headers<T>(
     with(headers)
 }
 
+/// # Safety
+/// As many headers are valid there for `'a`.
+unsafe fn headers_of<'a>(lines: *const HeaderLine, count: usize) -> Option<Vec<Header<'a>>> {
+    // SAFETY: as the caller promises.
+    let lines = unsafe { slice_of(lines, count) };
+    // SAFETY: see above.
+    lines.iter().map(|line| unsafe { header(line) }).collect()
+}
+
+/// # Safety
+/// The header is valid for `'a`.
 unsafe fn header<'a>(line: &HeaderLine) -> Option<Header<'a>> {
     // SAFETY: as the caller promises.
     let (name, value) = unsafe { (line.name.text()?, line.value.slice()) };
@@ -209,12 +221,15 @@ impl<'a> OwnedParts<'a> {
     /// # Safety
     /// The head and what it refers to are valid for `'a`.
     pub unsafe fn of(head: &'a Head) -> Result<Self, &'static str> {
-        // SAFETY: as the caller promises, here and below.
+        // SAFETY: as the caller promises, for this and the next four.
         let text = |text: Str, name| unsafe { text.text() }.map(RStr::from_str).ok_or(name);
+        // SAFETY: see above.
         let bytes = |bytes: Bytes| RSlice::from_slice(unsafe { bytes.slice() });
-        let lines = unsafe { slice_of(head.headers, head.header_count) };
-        let headers = lines.iter().map(|line| unsafe { header(line) });
-        let headers = headers.collect::<Option<Vec<_>>>().ok_or("headers")?;
+        // SAFETY: see above.
+        let headers = unsafe { headers_of(head.headers, head.header_count) }.ok_or("headers")?;
+        // SAFETY: see above.
+        let (peer, local) = unsafe { (head.peer.address(), head.local.address()) };
+        // SAFETY: see above.
         let tls = unsafe { head.tls.as_ref() };
         let tls = tls.map(|tls| {
             Ok::<_, &'static str>(TlsFacts {
@@ -236,8 +251,8 @@ impl<'a> OwnedParts<'a> {
             content_length: u64::try_from(head.content_length).ok().into(),
             scheme: text(head.scheme, "scheme")?,
             headers: RSlice::EMPTY,
-            peer: unsafe { head.peer.address() }.ok_or("peer.host")?,
-            local: unsafe { head.local.address() }.ok_or("local.host")?,
+            peer: peer.ok_or("peer.host")?,
+            local: local.ok_or("local.host")?,
             tls: ROption::RNone,
             received_ns: head.received_ns,
             id: head.id,
@@ -279,16 +294,16 @@ pub fn with_record<T>(record: &AccessRecord<'_>, with: impl FnOnce(*const Record
 /// The record is valid during the call.
 pub unsafe fn with_record_of(record: &Record, with: impl FnOnce(&AccessRecord<'_>)) {
     // SAFETY: as the caller promises, here and below.
-    let parts = unsafe { record.head.as_ref() }.map(|head| unsafe { OwnedParts::of(head) });
-    let Ok(parts) = parts.transpose() else { return };
-    let lines = unsafe { slice_of(record.response_headers, record.response_header_count) };
-    let headers: Vec<Header<'_>> =
-        lines.iter().filter_map(|line| unsafe { header(line) }).collect();
-    let Some(peer) = (unsafe { record.peer.address() }) else { return };
+    let parts = unsafe { record.head.as_ref().map(|head| OwnedParts::of(head)) };
+    // SAFETY: see above.
+    let headers = unsafe { headers_of(record.response_headers, record.response_header_count) };
+    // SAFETY: see above.
+    let (peer, request_line) = unsafe { (record.peer.address(), record.request_line.slice()) };
+    let (Ok(parts), Some(headers), Some(peer)) = (parts.transpose(), headers, peer) else { return };
     let head = parts.as_ref().map(OwnedParts::head);
     with(&AccessRecord {
         head: head.as_ref().into(),
-        request_line: RSlice::from_slice(unsafe { record.request_line.slice() }),
+        request_line: RSlice::from_slice(request_line),
         peer,
         status: record.status,
         body_bytes: record.body_bytes,
@@ -325,7 +340,8 @@ impl RawFailure {
             return;
         }
         let text = failure.to_string();
-        let length = text.floor_char_boundary(FAILURE_TEXT);
+        let is_end = |length: &usize| text.is_char_boundary(*length);
+        let length = (0..=text.len().min(FAILURE_TEXT)).rev().find(is_end).unwrap_or(0);
         // SAFETY: as the caller promises; the fields are written without being read.
         unsafe {
             (&raw mut (*place).kind).write(failure.kind.0);
@@ -429,7 +445,8 @@ mod tests {
     fn null_is_empty() {
         let none = Bytes { data: ptr::null(), length: 7 };
         // SAFETY: NULL is valid.
-        assert!(unsafe { none.slice() }.is_empty());
-        assert_eq!(unsafe { c_text(ptr::null()) }, None);
+        let (none, none_text) = unsafe { (none.slice(), c_text(ptr::null())) };
+        assert!(none.is_empty());
+        assert_eq!(none_text, None);
     }
 }

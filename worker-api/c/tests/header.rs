@@ -1,6 +1,8 @@
 //! The header against its Rust side: every type has the same size, the same fields in the same order, at the same offsets;
 //! and every dialect of C and C++ that the header is for accepts it without a warning.
 
+#![allow(clippy::unwrap_used, clippy::format_collect)]
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -7,7 +7,10 @@ use worker_api::abi::std_types::{RResult, RSlice, RStr, RString, RVec};
 use worker_api::raw::{EngineBox, ExchangeBox, RawApp, RuntimeBox};
 
 use super::collect;
-use crate::tables::{AppTable, EngineObject, ExchangeObject, RawFailure, RuntimeObject, Str};
+use super::table::{Misfit, copy};
+use crate::tables::{
+    AppObject, AppTable, EngineObject, ExchangeObject, RawFailure, RuntimeObject, Str,
+};
 use crate::to_c::exchange::ExchangeForC;
 use crate::to_c::runtime::EngineForC;
 
@@ -16,6 +19,16 @@ pub struct ForeignApp {
     functions: AppTable,
     this: *mut c_void,
     needs: u64,
+    ownership: Ownership,
+}
+
+/// What becomes of the exchange that a call receives.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ownership {
+    /// It is lent, as to the application of a plugin.
+    Lent,
+    /// It is given away, as a worker class does.
+    Given,
 }
 
 // SAFETY: jimu.h has applications be called on any thread, several at once.
@@ -24,12 +37,25 @@ unsafe impl Send for ForeignApp {}
 unsafe impl Sync for ForeignApp {}
 
 impl ForeignApp {
-    /// An application with this `self`.
+    /// An application of a plugin, with this `self`.
     ///
     /// # Safety
     /// The table is checked, and the functions and `this` belong together and live as long as the process.
     pub unsafe fn new(functions: AppTable, this: *mut c_void, needs: u64) -> Self {
-        Self { functions, this, needs }
+        Self { functions, this, needs, ownership: Ownership::Lent }
+    }
+
+    /// The application that the host passes to a worker class.
+    ///
+    /// # Safety
+    /// `object` is that application, which lives as long as the process.
+    pub unsafe fn of_host(object: *const AppObject) -> Result<Self, Misfit> {
+        // SAFETY: as the caller promises.
+        let object = unsafe { *object };
+        // SAFETY: as the caller promises.
+        let functions = unsafe { copy(object.functions, "jimu_app") }?;
+        let ownership = Ownership::Given;
+        Ok(Self { functions, this: object.this, needs: object.needs, ownership })
     }
 }
 
@@ -68,6 +94,13 @@ impl RawApp for ForeignApp {
 
     fn call(&self, exchange: ExchangeBox) {
         let Some(call) = self.functions.call else { return };
+        if self.ownership == Ownership::Given {
+            let mut object = ExchangeForC::give(exchange);
+            // SAFETY: see above. The other side fails an exchange that it cannot pass on.
+            let _ =
+                RawFailure::catch(|failure| unsafe { call(self.this, &raw mut object, failure) });
+            return;
+        }
         ExchangeForC::new(exchange).lend(|exchange: *mut ExchangeObject| {
             // SAFETY: see above; the exchange is lent for the call.
             RawFailure::catch(|failure| unsafe { call(self.this, exchange, failure) })

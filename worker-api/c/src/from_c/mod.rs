@@ -6,6 +6,7 @@
 //! | [`table`] | checks one table of functions |
 //! | [`app`], [`worker`], [`hooks`] | the plugins |
 //! | [`exchange`], [`runtime`] | what a worker class passes to an application |
+//! | [`host`] | the host, for the kit in a worker class of the other side |
 //!
 //! **Invariant:** a table is checked before one of its functions is called: the version, the size, and that no required
 //! function is missing.
@@ -13,6 +14,7 @@
 pub mod app;
 pub mod exchange;
 pub mod hooks;
+pub mod host;
 pub mod module;
 pub mod runtime;
 pub mod table;

@@ -22,7 +22,8 @@ pub unsafe fn runtime_from(object: *const RuntimeObject) -> Result<RuntimeBox> {
     // SAFETY: as the caller promises.
     let object = unsafe { object.as_ref() }.ok_or_else(|| Failure::application("no runtime"))?;
     // SAFETY: as the caller promises.
-    let functions = unsafe { copy(object.functions, "jimu_runtime") }.map_err(refused)?;
+    let functions =
+        unsafe { copy(object.functions, "jimu_runtime") }.map_err(|misfit| refused(&misfit))?;
     Ok(RawRuntime_TO::from_value(ForeignRuntime { functions, this: object.this }, TD_Opaque))
 }
 
@@ -34,11 +35,12 @@ pub unsafe fn engine_from(object: *const EngineObject) -> Result<EngineBox> {
     // SAFETY: as the caller promises.
     let object = unsafe { object.as_ref() }.ok_or_else(|| Failure::application("no engine"))?;
     // SAFETY: as the caller promises.
-    let functions = unsafe { copy(object.functions, "jimu_engine") }.map_err(refused)?;
+    let functions =
+        unsafe { copy(object.functions, "jimu_engine") }.map_err(|misfit| refused(&misfit))?;
     Ok(RawEngine_TO::from_value(ForeignEngine { functions, this: object.this }, TD_Opaque))
 }
 
-fn refused(misfit: Misfit) -> Failure {
+fn refused(misfit: &Misfit) -> Failure {
     Failure::application(format!("the worker class passes an object that does not fit: {misfit}"))
 }
 

@@ -3,7 +3,7 @@
 use std::ptr;
 
 use crate::tables::{
-    AppTable, EngineTable, ExchangeTable, HooksTable, MAJOR, MINOR, RuntimeTable, Table,
+    AppTable, EngineTable, ExchangeTable, HooksTable, HostTable, MAJOR, MINOR, RuntimeTable, Table,
     WorkerTable,
 };
 
@@ -104,6 +104,10 @@ functions! {
     HooksTable = "jimu_hooks_table": event;
     ExchangeTable = "jimu_exchange_table": head read start write send_file informational trailers finish fail hijack
         descriptor deadline_ns extend_deadline on_disconnect wait is_proxied drop;
+    HostTable = "jimu_host_table": setting section setting_file listeners remaining_backlog close_listeners spawn_index
+        arbiter_pid notify alive stop retire wake_descriptor deliver_signals on_signal reclaim_signals
+        signal_descriptor count request_started request_ended wants_response_headers log_level log write_log
+        set_logged_variable at_abort logged_variables log_stack;
     RuntimeTable = "jimu_runtime_table": cooperative wait_fd sleep spawn offload;
     EngineTable = "jimu_engine_table": descriptor turn stopped;
 }

@@ -154,16 +154,3 @@ unsafe extern "C" fn wait_in_mold(this: *mut c_void, descriptor: i32) {
     // SAFETY: see above.
     unsafe { of(this) }.wait_in_mold(descriptor);
 }
-
-impl Sink {
-    /// Writes a text.
-    ///
-    /// # Safety
-    /// The sink is the other side's, and valid.
-    unsafe fn put(&self, text: &str) {
-        if let Some(write) = self.write {
-            // SAFETY: as the caller promises.
-            unsafe { write(self.to, Str::of(text)) };
-        }
-    }
-}

@@ -12,10 +12,10 @@ use worker_api::raw::HostBox;
 use worker_api::{Counter, Host, LogLevel, Value};
 
 use crate::tables::{
-    Bytes, Head, HostObject, HostTable, ListeningSocket, RawFailure, Record, SettingValue, Str,
-    Table, TaskObject,
+    Bytes, Head, HostObject, HostTable, ListeningSocket, RawFailure, Record, SettingValue, Sink,
+    Str, Table, TaskObject,
 };
-use crate::values::{OwnedParts, outcome, with_record_of};
+use crate::values::{OwnedParts, outcome, slice_of, with_record_of};
 
 /// The services, and what was converted of them.
 struct HostForC {
@@ -81,6 +81,8 @@ static HOST: HostTable = HostTable {
     write_log: Some(write_log),
     set_logged_variable: Some(set_logged_variable),
     at_abort: Some(at_abort),
+    logged_variables: Some(logged_variables),
+    log_stack: Some(log_stack),
 };
 
 /// # Safety
@@ -314,4 +316,28 @@ unsafe extern "C" fn at_abort(this: *mut c_void, task: TaskObject) {
     // SAFETY: see above.
     let (this, mut task) = unsafe { (of(this), task.task()) };
     this.host.at_abort(move || task.run());
+}
+
+unsafe extern "C" fn logged_variables(this: *mut c_void, sink: *const Sink) {
+    // SAFETY: see above.
+    let (names, sink) = unsafe { (of(this).host.logged_variables(), &*sink) };
+    for name in names {
+        // SAFETY: see above.
+        unsafe { sink.put(&name) };
+    }
+}
+
+unsafe extern "C" fn log_stack(
+    this: *mut c_void,
+    level: u8,
+    target: Str,
+    heading: Str,
+    addresses: *const usize,
+    count: usize,
+) {
+    // SAFETY: see above.
+    let (this, addresses) = unsafe { (of(this), slice_of(addresses, count)) };
+    // SAFETY: see above.
+    let (target, heading) = unsafe { (target.lossy(), heading.lossy()) };
+    this.host.log_stack(LogLevel(level), &target, &heading, addresses);
 }
