@@ -55,10 +55,10 @@ fn all_calls_refused_at_once_are_not_missed(cell: &Cell) {
     }
 }
 
-/// The C library starts no thread if clone3 fails with an error other than ENOSYS, and one class needs threads.
-/// It reports that (see `readiness`).
+/// The C library starts no thread if clone3 fails with an error other than ENOSYS, and some classes need threads. Ours
+/// reports that (see `readiness`).
 fn needs_threads(cell: &Cell, number: libc::c_long, errno: i32) -> bool {
-    cell.class.name == "gthread" && number == libc::SYS_clone3 && errno != libc::ENOSYS
+    cell.class.has_threads() && number == libc::SYS_clone3 && errno != libc::ENOSYS
 }
 
 fn without_proc_it_serves(cell: &Cell) {

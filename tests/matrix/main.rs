@@ -13,6 +13,7 @@ mod asgi_tasks;
 mod asgi_websockets;
 mod beside;
 mod buffers;
+mod c_plugins;
 mod clients;
 mod closing;
 mod confined;
@@ -75,6 +76,7 @@ fn main() {
         beside::behaviours(),
         refusals::behaviours(),
         libraries::behaviours(),
+        c_plugins::behaviours(),
         deaths::behaviours(),
         debuggers::behaviours(),
         watch::behaviours(),

@@ -221,7 +221,9 @@ fn wrong_files(place: &Path, right: &Path, other: &Path) -> Vec<(PathBuf, &'stat
     // e_machine (offset 18) of an IBM S/390.
     foreign[18..20].copy_from_slice(&22_u16.to_le_bytes());
     vec![
-        (make("libother_worker.so", &of_another_interface(bytes.clone())), "worker-api"),
+        of_another_interface(bytes.clone())
+            .map(|(bytes, word)| (make("libother_worker.so", &bytes), word))
+            .expect("the library describes its interface"),
         (place.join("libnosuch_worker.so"), ""),
         (place.to_owned(), "director"),
         (make("libtext_worker.so", b"I am a poem.\n"), "ELF"),
@@ -241,16 +243,22 @@ fn wrong_files(place: &Path, right: &Path, other: &Path) -> Vec<(PathBuf, &'stat
     ]
 }
 
-/// A library built against a worker-api with a field of another name.
-fn of_another_interface(mut library: Vec<u8>) -> Vec<u8> {
+/// The library built against a worker-api with a field of another name, or with a later `jimu.h`; with a word of the
+/// reason.
+fn of_another_interface(mut library: Vec<u8>) -> Option<(Vec<u8>, &'static str)> {
     let (from, to) = (b"content_length", b"content_lenght");
     let places: Vec<usize> =
         (0..library.len() - from.len()).filter(|&at| library[at..].starts_with(from)).collect();
-    assert!(!places.is_empty(), "the library does not describe its interface");
+    if places.is_empty() {
+        // The versions are before the magic number: 1.0.
+        let table = library.windows(8).position(|bytes| bytes == b"\x01\0\0\0jimu")?;
+        library[table] = 9;
+        return Some((library, "jimu.h 9.0"));
+    }
     for at in places {
         library[at..at + to.len()].copy_from_slice(to);
     }
-    library
+    Some((library, "worker-api"))
 }
 
 /// A shared library from C: the linker that Rust needs can create it.

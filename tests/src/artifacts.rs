@@ -50,6 +50,60 @@ pub fn class(name: &str) -> PathBuf {
     directory().join(format!("lib{name}_worker.so"))
 }
 
+/// Returns the native application of the matrix: that of `NATIVE_APP`, which has the same routes, otherwise the example
+/// in Rust.
+pub fn native_app() -> PathBuf {
+    match env::var_os("NATIVE_APP").map(PathBuf::from) {
+        // A relative path is relative to the top of the tree.
+        Some(path) => present(root().join(path)),
+        None => library("hello_app"),
+    }
+}
+
+/// Returns the example application in C, compiled once.
+pub fn c_application() -> PathBuf {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    let compiled = || compile_c("plugins/examples/hello-c/hello.c", "libhello_c_app.so", &[]);
+    LIBRARY.get_or_init(compiled).clone()
+}
+
+/// Returns the example class in C, compiled once and linked to the kit.
+pub fn c_class() -> PathBuf {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    let compiled = || {
+        let kit = present(directory().join("libjimu_kit.a"));
+        let kit = [kit.to_str().expect("a path of cargo"), "-Wl,--gc-sections,--exclude-libs,ALL"];
+        let source = "plugins/examples/threaded-worker-c/threaded.c";
+        compile_c(source, "libthreaded_c_worker.so", &[&kit[..], &["-lm", "-pthread"]].concat())
+    };
+    LIBRARY.get_or_init(compiled).clone()
+}
+
+/// Compiles an example without a warning.
+fn compile_c(source: &str, name: &str, arguments: &[&str]) -> PathBuf {
+    let place = directory().join("c");
+    fs::create_dir_all(&place).expect("cargo's directory can be written");
+    // Another process of the tests may be doing the same.
+    let (library, new) = (place.join(name), place.join(format!("{name}.{}", std::process::id())));
+    let include = |of: &str| format!("-I{}", root().join(of).join("include").display());
+    let mut compiler = Command::new("cc");
+    compiler.args([
+        "-std=c11",
+        "-Wall",
+        "-Wextra",
+        "-Wpedantic",
+        "-Werror",
+        "-O2",
+        "-fPIC",
+        "-shared",
+    ]);
+    compiler.args([include("worker-api"), include("workers/kit-c")]).arg(root().join(source));
+    let status = compiler.arg("-o").arg(&new).args(arguments).status();
+    assert!(status.expect("Rust needs cc for linking").success(), "{compiler:?}");
+    fs::rename(&new, &library).expect("both are in one directory");
+    library
+}
+
 /// Returns another shared library of the workspace: `library("hello_app")`.
 pub fn library(name: &str) -> PathBuf {
     present(directory().join(format!("lib{name}.so")))

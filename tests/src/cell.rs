@@ -75,6 +75,7 @@ impl Class {
     /// Returns whether it is a class of this workspace, and not a third party's.
     pub(crate) fn is_ours(&self) -> bool {
         self.path.parent() == Some(artifacts::directory())
+            && artifacts::classes().contains(&self.name)
     }
 
     /// Returns whether its heartbeat may come from another thread than its requests, so that a busy request

@@ -78,13 +78,21 @@ impl Draft {
     }
 
     /// Makes the copy final.
+    ///
+    /// The kernel refuses to seal pages that it still uses itself (it moves them, for example). A copy for which that does
+    /// not end is left unsealed: unlike the original, only this server's processes can reach it.
     pub fn seal(self) -> io::Result<SealedCopy> {
-        if self.is_in_memory {
-            let seals = SealFlag::F_SEAL_WRITE
-                | SealFlag::F_SEAL_SHRINK
-                | SealFlag::F_SEAL_GROW
-                | SealFlag::F_SEAL_SEAL;
-            fcntl(&self.writer, FcntlArg::F_ADD_SEALS(seals))?;
+        let seals = SealFlag::F_SEAL_WRITE
+            | SealFlag::F_SEAL_SHRINK
+            | SealFlag::F_SEAL_GROW
+            | SealFlag::F_SEAL_SEAL;
+        for _ in 0..if self.is_in_memory { SEAL_TRIES } else { 0 } {
+            match fcntl(&self.writer, FcntlArg::F_ADD_SEALS(seals)) {
+                // The call has waited for a fraction of a second.
+                Err(Errno::EBUSY) => {}
+                Err(errno) => return Err(errno.into()),
+                Ok(_) => break,
+            }
         }
         Ok(self.copy)
     }
@@ -194,10 +202,16 @@ fn has_path(file: &File) -> bool {
 /// `memfd_create(2)` takes 249 bytes; a character of UTF-8 has up to four.
 const NAME_MAX: usize = 60;
 
+/// How often sealing is tried.
+const SEAL_TRIES: usize = 5;
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::{Seek as _, Write as _};
+    use std::num::NonZeroUsize;
+
+    use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
     fn copy_of(name: &Path, bytes: &[u8]) -> SealedCopy {
         let mut source = tempfile::tempfile().unwrap();
@@ -232,6 +246,21 @@ mod tests {
         let file = File::open(named.path()).unwrap();
         SealedCopy { file, named: Some(named) }.keep();
         assert!(!directory.exists());
+    }
+
+    #[test]
+    fn a_copy_whose_pages_are_in_use_is_left_unsealed() {
+        let mut source = tempfile::tempfile().unwrap();
+        source.write_all(b"0123").unwrap();
+        source.rewind().unwrap();
+        let draft = Draft::new(Path::new("/x/liba.so"), &mut source).unwrap();
+        let (length, flags) = (NonZeroUsize::MIN, MapFlags::MAP_SHARED);
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping, which nothing uses.
+        let mapped = unsafe { mmap(None, length, access, flags, draft.file(), 0) }.unwrap();
+        assert_eq!(std::fs::read(draft.seal().unwrap().path()).unwrap(), b"0123");
+        // SAFETY: the mapping from above.
+        unsafe { munmap(mapped, 1) }.unwrap();
     }
 
     #[test]

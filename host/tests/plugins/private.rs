@@ -58,7 +58,7 @@ fn each_plugin_has_the_version_that_it_brings() {
     for greeting in ["first", "second"] {
         let directory = directory.path().join(greeting);
         let plugin = open(&greeter(&directory, greeting));
-        assert_eq!(plugin.root.name().as_str(), "hello");
+        assert_eq!(plugin.root.name(), "hello");
         assert_eq!(fs::read_to_string(directory.join("greeted")).unwrap(), greeting);
         let brought = ["libtwice.so", "libgreet.so.1", "libbrought_app.so"];
         assert_eq!(plugin.private, brought.map(|name| directory.join("lib").join(name)));

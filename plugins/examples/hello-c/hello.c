@@ -287,7 +287,7 @@ static jimu_result call(void *self, jimu_exchange *exchange, jimu_failure *failu
         return pid(exchange, failure);
     }
     if (jimu_bytes_are(path, "/panic")) {
-        return jimu_fail(failure, JIMU_FAILURE_PANIC, "a client asked for a failure");
+        return jimu_fail(failure, JIMU_FAILURE_PANIC, "a client asked for a panic");
     }
     if (jimu_bytes_are(path, "/abort")) {
         abort();

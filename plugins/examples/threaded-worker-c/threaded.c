@@ -7,7 +7,8 @@
  *     host --worker-class ./libthreaded_c_worker.so myproject.wsgi:application
  *
  * The main thread accepts, sends the heartbeat and receives signals. The thread of a connection does everything else,
- * waits included. `worker_connections` limits the threads: further clients wait in the backlog.
+ * waits included. `worker_connections` limits the threads: a further client takes the place of the one that has sent no
+ * request for longest.
  */
 #define _GNU_SOURCE
 #include "jimu_kit.h"
@@ -17,8 +18,16 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
+
+/* A connection that waits for its client, in the list of its worker. */
+typedef struct waiting {
+    struct waiting *before, *after;
+    int fd;
+    uint64_t since_ns;
+} waiting;
 
 /* A worker: one per process. */
 typedef struct worker {
@@ -29,8 +38,11 @@ typedef struct worker {
     atomic_size_t open;
     /* Readable when a thread has ended that the main thread may be waiting for. */
     int ended;
-    /* The end of a pause after an accept has failed. */
+    /* The end of a pause in accepting. */
     uint64_t rest_until_ns;
+    /* The connections that wait, the latest first. */
+    pthread_mutex_t lock;
+    waiting *list;
 } worker;
 
 /* What a thread starts with. */
@@ -40,6 +52,8 @@ typedef struct start {
 } start;
 
 static const uint64_t SECOND_NS = 1000000000;
+/* How long a worker without room does not look at its listeners, unless a thread ends. */
+static const uint64_t CROWDED_NS = 100000000;
 
 static uint64_t earlier(uint64_t a, uint64_t b) {
     return a < b ? a : b;
@@ -49,8 +63,51 @@ static void count(const worker *of, uint8_t counter, int64_t by) {
     of->host->functions->count(of->host->self, counter, by);
 }
 
+static void enlist(worker *of, waiting *entry) {
+    pthread_mutex_lock(&of->lock);
+    entry->before = NULL;
+    entry->after = of->list;
+    if (entry->after) {
+        entry->after->before = entry;
+    }
+    of->list = entry;
+    pthread_mutex_unlock(&of->lock);
+}
+
+static void remove_from_list(worker *of, waiting *entry) {
+    pthread_mutex_lock(&of->lock);
+    if (entry->after) {
+        entry->after->before = entry->before;
+    }
+    if (entry->before) {
+        entry->before->after = entry->after;
+    } else {
+        of->list = entry->after;
+    }
+    pthread_mutex_unlock(&of->lock);
+}
+
+/*
+ * Closes the connection that has waited longest for a request, so that a client in the backlog gets its place: its thread
+ * reads the end of the client's bytes. It leaves the list before it closes the descriptor.
+ */
+static void make_room(worker *of) {
+    waiting *entry, *longest = NULL;
+    pthread_mutex_lock(&of->lock);
+    for (entry = of->list; entry; entry = entry->after) {
+        if (!longest || entry->since_ns < longest->since_ns) {
+            longest = entry;
+        }
+    }
+    if (longest && longest->since_ns + JIMU_KIT_EVICTABLE_NS <= jimu_kit_now_ns() &&
+        shutdown(longest->fd, SHUT_RD) == 0) {
+        jimu_kit_note_evicted(of->kit, 1);
+    }
+    pthread_mutex_unlock(&of->lock);
+}
+
 /* Waits for a client, at most until the connection's deadline. Returns what the connection waits for next. */
-static jimu_kit_next wait_for_client(worker *of, jimu_kit_connection *connection, uint8_t interest) {
+static jimu_kit_next wait_until_ready(worker *of, jimu_kit_connection *connection, uint8_t interest) {
     for (;;) {
         uint64_t deadline, slice;
         jimu_failure failure;
@@ -71,6 +128,19 @@ static jimu_kit_next wait_for_client(worker *of, jimu_kit_connection *connection
             return jimu_kit_expire(connection);
         }
     }
+}
+
+/* The same, while the connection can give way to another one. */
+static jimu_kit_next wait_for_client(worker *of, jimu_kit_connection *connection, uint8_t interest) {
+    waiting entry = { NULL, NULL, jimu_kit_fd(connection), jimu_kit_waits_since_ns(connection) };
+    jimu_kit_next next;
+    if (entry.since_ns == 0) {
+        return wait_until_ready(of, connection, interest);
+    }
+    enlist(of, &entry);
+    next = wait_until_ready(of, connection, interest);
+    remove_from_list(of, &entry);
+    return next;
 }
 
 /* The thread of a connection: serves one request after the other. */
@@ -126,7 +196,7 @@ static bool accept_one(worker *of, size_t listener) {
         atomic_fetch_sub(&of->open, 1);
         free(begin);
     }
-    jimu_log(of->host, JIMU_LOG_WARNING, "threaded-c", "connection closed: cannot start a thread");
+    jimu_log(of->host, JIMU_LOG_WARNING, "threaded_c", "connection closed: cannot start a thread");
     jimu_kit_close(connection);
     return true;
 }
@@ -135,7 +205,7 @@ static bool accept_one(worker *of, size_t listener) {
 static void turn(worker *of, bool accepts) {
     size_t listeners = accepts ? jimu_kit_listeners(of->kit) : 0, index;
     struct pollfd polled[2 + 64];
-    uint64_t now = jimu_kit_now_ns(), pause = jimu_kit_pause_ns(of->kit), ended;
+    uint64_t now = jimu_kit_now_ns(), pause = jimu_kit_pause_ns(of->kit), ended = 0;
     if (listeners > 64) {
         listeners = 64;
     }
@@ -151,14 +221,20 @@ static void turn(worker *of, bool accepts) {
         listeners = 0;
         polled[1].revents = 0;
     }
-    if (polled[1].revents && read(of->ended, &ended, sizeof ended) < 0) {
-        polled[1].revents = 0;
-    }
     of->host->functions->deliver_signals(of->host->self);
     for (index = 0; index < listeners; index++) {
-        if (polled[2 + index].revents) {
-            accept_one(of, index);
+        if (!polled[2 + index].revents) {
+            continue;
         }
+        if (atomic_load(&of->open) < jimu_kit_capacity(of->kit)) {
+            accept_one(of, index);
+        } else {
+            make_room(of);
+            of->rest_until_ns = jimu_kit_now_ns() + CROWDED_NS;
+        }
+    }
+    if (polled[1].revents && read(of->ended, &ended, sizeof ended) == sizeof ended) {
+        of->rest_until_ns = 0;
     }
 }
 
@@ -189,9 +265,9 @@ static jimu_result run(void *self, jimu_failure *failure) {
     worker *of = self;
     (void)failure;
     while (of->host->functions->alive(of->host->self)) {
-        bool room = atomic_load(&of->open) < jimu_kit_capacity(of->kit) && jimu_kit_now_ns() >= of->rest_until_ns;
+        bool accepts = jimu_kit_now_ns() >= of->rest_until_ns && !jimu_kit_is_stuck(of->kit);
         jimu_kit_tick(of->kit);
-        turn(of, room);
+        turn(of, accepts);
     }
     finish(of);
     return JIMU_OK;
@@ -218,6 +294,7 @@ static jimu_result create(const jimu_host *host, const jimu_app *app, void **sel
         return jimu_fail(failure, JIMU_FAILURE_OTHER, "out of memory");
     }
     of->host = host;
+    pthread_mutex_init(&of->lock, NULL);
     of->ended = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (of->ended < 0) {
         return jimu_fail(failure, JIMU_FAILURE_IO, "cannot create an eventfd");
@@ -234,7 +311,7 @@ static const jimu_worker_table functions = {
 };
 
 JIMU_EXPORT_WORKER_CLASS = {
-    .head = JIMU_WORKER_CLASS("threaded-c", "1.0", JIMU_HAS_THREADS),
+    .head = JIMU_WORKER_CLASS("threaded_c", "1.0", JIMU_HAS_THREADS),
     .description = "a thread for each connection, in C",
     .setup = jimu_kit_check,
     .create = create,

@@ -60,7 +60,7 @@ impl Setup {
 
     fn prepare(&mut self, app: App) {
         match app {
-            App::Native => self.set_app(artifacts::library("hello_app")),
+            App::Native => self.set_app(artifacts::native_app()),
             App::Wsgi => {
                 self.set_app("routes:application");
                 self.python_path(&cell::apps());

@@ -91,6 +91,20 @@ int32_t jimu_kit_fd(jimu_kit_connection *connection);
 /* Returns when the connection expires; JIMU_FOREVER for never. */
 uint64_t jimu_kit_deadline_ns(jimu_kit_connection *connection);
 
+/*
+ * Returns since when the connection waits for its client's request, on CLOCK_MONOTONIC in nanoseconds; 0 if it does not.
+ * A worker at its capacity closes the connection that has waited longest, if for JIMU_KIT_EVICTABLE_NS or more, in favor
+ * of a client in the backlog.
+ */
+uint64_t jimu_kit_waits_since_ns(jimu_kit_connection *connection);
+#define JIMU_KIT_EVICTABLE_NS UINT64_C(500000000)
+
+/* Logs that connections were closed in favor of others, at most once a minute. */
+void jimu_kit_note_evicted(jimu_kit *kit, size_t closed);
+
+/* Returns whether the application as a whole does not respond: such a worker does not accept. */
+bool jimu_kit_is_stuck(jimu_kit *kit);
+
 /* Shortens the deadline of an idle connection, in a worker that is draining. */
 void jimu_kit_shorten_idle_deadline(jimu_kit_connection *connection);
 

@@ -77,6 +77,12 @@ pub extern "C" fn jimu_kit_deadline_ns(connection: &Connection) -> u64 {
 
 /// See `jimu_kit.h`.
 #[unsafe(no_mangle)]
+pub extern "C" fn jimu_kit_waits_since_ns(connection: &Connection) -> u64 {
+    connection.waits_since_ns().unwrap_or(0)
+}
+
+/// See `jimu_kit.h`.
+#[unsafe(no_mangle)]
 pub extern "C" fn jimu_kit_shorten_idle_deadline(connection: &mut Connection) {
     connection.shorten_idle_deadline(WorkerBase::idle_drain_deadline());
 }

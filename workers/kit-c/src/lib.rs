@@ -152,6 +152,18 @@ pub extern "C" fn jimu_kit_listener(kit: &Kit, index: usize) -> i32 {
 
 /// See `jimu_kit.h`.
 #[unsafe(no_mangle)]
+pub extern "C" fn jimu_kit_note_evicted(kit: &Kit, closed: usize) {
+    kit.base.context.note_crowd(closed);
+}
+
+/// See `jimu_kit.h`.
+#[unsafe(no_mangle)]
+pub extern "C" fn jimu_kit_is_stuck(kit: &Kit) -> bool {
+    kit.base.context.is_stuck()
+}
+
+/// See `jimu_kit.h`.
+#[unsafe(no_mangle)]
 pub extern "C" fn jimu_kit_drain(kit: &Kit) {
     kit.base.context.drain();
 }

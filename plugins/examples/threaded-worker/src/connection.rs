@@ -1,5 +1,6 @@
 //! The thread of a connection, and what these threads share with the main thread.
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,9 +9,10 @@ use std::time::Duration;
 
 use kit::{
     Advance, Connection, ConnectionDriver, Deadline, RequestDeadlines, ServerContext, WorkerBase,
-    blocking, poll,
+    blocking, crowd, poll,
 };
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::socket::{Shutdown, shutdown};
 use worker_api::{Counter, Interest, Result};
 
 /// The state that the threads of a worker share.
@@ -19,6 +21,8 @@ pub(crate) struct Shared {
     open: AtomicUsize,
     wakeup: EventFd,
     deadlines: RequestDeadlines,
+    /// The connections that wait for their clients, by descriptor, each with the time since which it waits.
+    waiting: Mutex<HashMap<RawFd, u64>>,
 }
 
 /// Counts an open connection until it is dropped.
@@ -32,6 +36,7 @@ impl Shared {
             wakeup: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
             // The connection of a request that times out is shut down; its thread notices that and ends.
             deadlines: RequestDeadlines::start(base, |_| ())?,
+            waiting: Mutex::default(),
         }))
     }
 
@@ -52,10 +57,22 @@ impl Shared {
         self.wakeup.as_fd()
     }
 
-    /// Clears the wake-up.
-    pub(crate) fn clear_wakeup(&self) {
-        // An empty counter has been read already.
-        let _ = self.wakeup.read();
+    /// Closes the connection that has waited longest for a request, so that a client in the backlog gets its place: its
+    /// thread reads the end of the client's bytes. Returns whether there is one.
+    pub(crate) fn make_room(&self) -> bool {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let longest = crowd::pick(waiting.iter().map(|(fd, since)| (*since, *fd)), 1);
+        for fd in &longest {
+            // Its thread removes it before it closes it. A client that has disconnected needs no shutdown.
+            let _ = shutdown(*fd, Shutdown::Read);
+        }
+        self.context.note_crowd(longest.len());
+        !longest.is_empty()
+    }
+
+    /// Clears the wake-up, and returns whether there was one.
+    pub(crate) fn clear_wakeup(&self) -> bool {
+        self.wakeup.read().is_ok()
     }
 }
 
@@ -63,7 +80,7 @@ impl Drop for OpenConnection {
     fn drop(&mut self) {
         let before = self.0.open.fetch_sub(1, Ordering::AcqRel);
         self.0.context.host.count(Counter::CONNECTIONS, -1);
-        if self.0.context.draining() || before == self.0.context.config.worker_connections {
+        if self.0.context.draining() || before >= self.0.context.config.worker_connections {
             // A counter at its limit is readable already.
             let _ = self.0.wakeup.write(1);
         }
@@ -99,6 +116,17 @@ impl OpenConnection {
     /// Waits for the client; returns false at the deadline. Checks each second whether the worker is stopping, which
     /// shortens the deadline of an idle connection.
     fn wait(&self, connection: &mut Connection, interest: Interest) -> io::Result<bool> {
+        let fd = connection.fd();
+        let waiting = || self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(since) = connection.waits_since_ns() {
+            waiting().insert(fd, since);
+        }
+        let waited = self.wait_until_ready(connection, interest);
+        waiting().remove(&fd);
+        waited
+    }
+
+    fn wait_until_ready(&self, connection: &mut Connection, interest: Interest) -> io::Result<bool> {
         loop {
             if self.0.context.draining() {
                 connection.shorten_idle_deadline(WorkerBase::idle_drain_deadline());

@@ -2,8 +2,8 @@
 //! application that computes or blocks.
 //!
 //! The main thread accepts, sends the heartbeat and receives signals. The thread of a connection does everything else,
-//! waits included, so no request waits for another. `worker_connections` limits the threads: further clients wait in the
-//! backlog, where other workers can accept them.
+//! waits included, so no request waits for another. `worker_connections` limits the threads: a further client takes the
+//! place of the one that has sent no request for longest.
 
 mod connection;
 
@@ -61,10 +61,9 @@ impl Worker for Threaded {
     fn run(&self) -> Result<()> {
         while self.base.host.alive() {
             self.base.tick();
-            let room = self.shared.open() < self.base.context.config.worker_connections
-                && clock::now_ns() >= self.rest_until_ns.get()
-                && !self.base.context.is_stuck();
-            let acceptors = if room { &self.base.acceptors[..] } else { &[] };
+            let accepts =
+                clock::now_ns() >= self.rest_until_ns.get() && !self.base.context.is_stuck();
+            let acceptors = if accepts { &self.base.acceptors[..] } else { &[] };
             self.turn(acceptors).map_err(|error| Failure::io("cannot wait", &error))?;
         }
         self.finish().map_err(|error| Failure::io("cannot wait for the remaining requests", &error))
@@ -79,10 +78,18 @@ impl Threaded {
         let pause = self.base.pause().min(rest);
         let pause = PollTimeout::try_from(pause).unwrap_or(PollTimeout::ZERO);
         let ready = wait(self.base.wake_fd(), self.shared.wakeup(), acceptors, pause)?;
-        self.shared.clear_wakeup();
         self.base.host.deliver_signals();
         for acceptor in acceptors.iter().filter(|acceptor| ready.contains(&acceptor.fd())) {
-            self.accept(acceptor);
+            if self.shared.open() < self.base.context.config.worker_connections {
+                self.accept(acceptor);
+            } else {
+                // The end of a thread, or a while, makes room: until then the listeners would be reported again and again.
+                self.shared.make_room();
+                self.rest_until_ns.set(clock::now_ns() + clock::nanoseconds(CROWDED));
+            }
+        }
+        if self.shared.clear_wakeup() {
+            self.rest_until_ns.set(0);
         }
         Ok(())
     }
@@ -154,5 +161,7 @@ fn wait(
     Ok(ready.map(|descriptor| descriptor.as_fd().as_raw_fd()).collect())
 }
 
+/// How long a worker without room for a connection does not look at its listeners, unless a thread ends.
+const CROWDED: Duration = Duration::from_millis(100);
 /// How often a worker that stops checks whether the application still runs background tasks.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
