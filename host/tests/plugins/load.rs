@@ -96,7 +96,10 @@ fn files_that_are_not_libraries_are_refused() {
 fn a_library_without_a_root_module_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let words = refusal(&compiled(directory.path(), "int nothing;"));
-    assert!(words.contains("not an application: it exports no root module"), "{words}");
+    assert!(
+        words.contains("not an application: it exports neither a root module nor jimu_module"),
+        "{words}"
+    );
     assert!(words.contains("export_app!"), "{words}");
 }
 

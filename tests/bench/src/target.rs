@@ -147,6 +147,12 @@ pub fn targets() -> Vec<Target> {
         targets.push(at_most("idle", class, Metric::PerIdle, Against::Nothing, 2048.0));
         targets.push(at_least("idle", class, Metric::RateKept, 0.9));
     }
+    for (c, rust) in [
+        ("Jimu gevent, native, in C", "Jimu gevent, native"),
+        ("Jimu gthread, native, in C", "Jimu gthread, native"),
+    ] {
+        targets.push(Target { rounds: ROUNDS, ..cpu("door", c, rust, 1.02) });
+    }
     targets.extend(django());
     targets.extend(asgi());
     targets

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::{App, KEEP_ALIVE_SECONDS, Serving, metrics_of, threads_of};
-use crate::setup::{Build, Setup};
+use crate::setup::{Build, Setup, root};
 
 /// Returns the command of a build's `host`.
 pub(super) fn command(
@@ -42,8 +42,55 @@ pub(super) fn metered(
     Ok(command)
 }
 
+/// Returns the command of `host` with the application in C, which is compiled as its first lines say.
+pub(super) fn in_c(
+    setup: &Setup,
+    class: &str,
+    serving: Serving<'_>,
+    address: SocketAddr,
+) -> Result<Command, String> {
+    let library = serving.directory.join("libhello_c_app.so");
+    let source = root().join("plugins/examples/hello-c/hello.c");
+    let mut compiler = Command::new("cc");
+    compiler.args(["-std=c11", "-O2", "-fPIC", "-shared", "-I"]);
+    compiler.arg(root().join("worker-api/include")).arg(source).arg("-o").arg(&library);
+    let is_built = compiler.status().is_ok_and(|status| status.success());
+    if !is_built {
+        return Err("the application in C cannot be compiled".into());
+    }
+    let host = setup.built(Build::This, "host")?;
+    let mut command = class_of(setup, Build::This, &host, class, serving, address)?;
+    command.arg(library);
+    Ok(command)
+}
+
 /// Another build may be older: every flag here exists since the benchmark does, except those of later classes.
 fn serve(
+    setup: &Setup,
+    build: Build,
+    host: &Path,
+    class: &str,
+    serving: Serving<'_>,
+    address: SocketAddr,
+) -> Result<Command, String> {
+    let mut command = class_of(setup, build, host, class, serving, address)?;
+    match serving.app {
+        App::Native => command.arg(setup.built(build, "libhello_app.so")?),
+        App::Wsgi(app) => {
+            setup.built(build, "libwsgi_app.so")?;
+            command.arg("--python").arg(setup.python(serving.python)?).arg(app)
+        }
+        App::Asgi(app) => {
+            setup.built(build, "libasgi_app.so")?;
+            command.args(["--asgi-loop", "uvloop"]);
+            command.arg("--python").arg(setup.python(serving.python)?).arg(app)
+        }
+    };
+    Ok(command)
+}
+
+/// Returns the command without its application.
+fn class_of(
     setup: &Setup,
     build: Build,
     host: &Path,
@@ -60,17 +107,5 @@ fn serve(
     command.args(["--keep-alive", KEEP_ALIVE_SECONDS, "--log-level", "warning"]);
     command.arg("--control-socket").arg(serving.directory.join(format!("{}.ctl", address.port())));
     command.args(serving.preload.then_some("--preload"));
-    match serving.app {
-        App::Native => command.arg(setup.built(build, "libhello_app.so")?),
-        App::Wsgi(app) => {
-            setup.built(build, "libwsgi_app.so")?;
-            command.arg("--python").arg(setup.python(serving.python)?).arg(app)
-        }
-        App::Asgi(app) => {
-            setup.built(build, "libasgi_app.so")?;
-            command.args(["--asgi-loop", "uvloop"]);
-            command.arg("--python").arg(setup.python(serving.python)?).arg(app)
-        }
-    };
     Ok(command)
 }

@@ -29,6 +29,8 @@ pub enum Contender {
     OtherBuild(&'static str),
     /// `host` with this worker class, statically linked.
     Linked(&'static str),
+    /// `host` with this worker class and the native application in C.
+    InC(&'static str),
     /// `host` with this worker class and `--metrics-bind`, scraped once per second.
     Metered(&'static str),
     /// gunicorn with this worker class.
@@ -103,6 +105,7 @@ impl Contender {
             Self::Jimu(class) => format!("Jimu {class}"),
             Self::OtherBuild(class) => format!("Jimu {class}{OTHER_BUILD}"),
             Self::Linked(class) => format!("Jimu {class}, linked in"),
+            Self::InC(class) => format!("Jimu {class}, native, in C"),
             Self::Metered(class) => format!("Jimu {class}, with metrics"),
             Self::Gunicorn(class) => format!("gunicorn {class}"),
             Self::Pywsgi => "gevent pywsgi".into(),
@@ -120,7 +123,7 @@ impl Contender {
     /// Returns the relation to Jimu.
     pub fn role(self) -> Role {
         match self {
-            Self::Jimu(_) | Self::Linked(_) | Self::Metered(_) => Role::Ours,
+            Self::Jimu(_) | Self::InC(_) | Self::Linked(_) | Self::Metered(_) => Role::Ours,
             Self::OtherBuild(_) => Role::OtherBuild,
             Self::Bare => Role::Floor,
             _ => Role::Peer,
@@ -138,6 +141,7 @@ impl Contender {
             Self::Jimu(class) => jimu::command(setup, Build::This, class, serving, address)?,
             Self::OtherBuild(class) => jimu::command(setup, Build::Other, class, serving, address)?,
             Self::Linked(class) => jimu::linked(setup, class, serving, address)?,
+            Self::InC(class) => jimu::in_c(setup, class, serving, address)?,
             Self::Metered(class) => jimu::metered(setup, class, serving, address)?,
             Self::Gunicorn(class) => peers::gunicorn(setup, class, serving, address)?,
             Self::Pywsgi => peers::script(setup, "gevent", "serve_pywsgi.py", serving, address)?,

@@ -210,6 +210,14 @@ pub const SCENARIOS: &[Scenario] = &[
         native: &[],
         python: &[],
     },
+    Scenario {
+        name: "door",
+        title: "Cost of jimu.h: hello, keep-alive, native, in Rust and in C",
+        kind: KEPT_ALIVE,
+        request: HELLO,
+        native: &[Jimu("gevent"), InC("gevent"), Jimu("gthread"), InC("gthread")],
+        python: &[],
+    },
     asgi::HELLO,
     asgi::JSON,
     asgi::ECHO,
@@ -220,7 +228,9 @@ pub const SCENARIOS: &[Scenario] = &[
     asgi::MEMORY,
 ];
 
-use Contender::{Bare, Bjoern, Granian, Gunicorn, Jimu, Linked, Metered, Nginx, Pywsgi, Uwsgi};
+use Contender::{
+    Bare, Bjoern, Granian, Gunicorn, InC, Jimu, Linked, Metered, Nginx, Pywsgi, Uwsgi,
+};
 
 const HELLO: Request = Request { native: "/", python: "/", body: 0 };
 const KEPT_ALIVE: Kind = Kind::Load { connections: 32, keep_alive: true };
