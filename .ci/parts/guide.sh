@@ -1,5 +1,5 @@
 #!/bin/bash
-# The class in docs/worker-classes.md and the application in docs/applications.md, built from these pages alone; the
+# The class in docs/worker-classes.md and the applications in docs/applications.md and docs/c.md, built from these pages alone; the
 # checks of a class, the matrix of behaviors, and the application under each class.
 #   guide.sh [--no-matrix|--build]      --build: they compile, and nothing more
 source "$(dirname "$0")/common.sh"
@@ -22,16 +22,23 @@ crate() {
     cargo build --offline --manifest-path "$directory/Cargo.toml" --target-dir "$target"
 }
 
-# greets CLASS: the application answers under this class.
+# greeting_in_c: builds the application of docs/c.md with the command there.
+greeting_in_c() {
+    blocks c docs/c.md > "$target/guide/greeting.c"
+    cc -std=c11 -Wall -Wextra -Werror -O2 -fPIC -shared -I worker-api/include "$target/guide/greeting.c" \
+        -o "$target/debug/libgreeting_c_app.so"
+}
+
+# greets CLASS APPLICATION: the application answers under this class.
 greets() {
     local directory answer
     directory=$(mktemp -d)
     "$target/debug/host" --bind "unix:$directory/socket" --pid "$directory/pid" --no-control-socket \
-        --worker-class "$1" "$target/debug/libgreeting_app.so" 2> "$directory/log" &
+        --worker-class "$1" "$2" 2> "$directory/log" &
     answer=$(curl --silent --show-error --retry 50 --retry-delay 1 --retry-all-errors \
         --unix-socket "$directory/socket" http://localhost/guide) || true
     kill $! && wait $!
-    echo "$(basename "$1"): $answer"
+    echo "$(basename "$1"), $(basename "$2"): $answer"
     [ "$answer" = "You asked for /guide" ] || { cat "$directory/log"; return 1; }
     rm -r "$directory"
 }
@@ -42,6 +49,7 @@ lines=$(grep -c . "$target/guide/class/src/lib.rs")
 echo "The class has $lines lines that are not empty"
 [ "$lines" -lt 150 ]
 crate docs/applications.md app
+greeting_in_c
 [ "${1:-}" != --build ] || exit 0
 
 cargo build --quiet -p host -p check-app
@@ -52,5 +60,6 @@ check "$target/debug/host" "$class"
 step "The application under each class"
 for name in sync gthread eventlet gevent pywsgi; do cargo build --quiet -p "$name-worker"; done
 for class in "$target"/debug/lib{simple,sync,gthread,eventlet,gevent,pywsgi}_worker.so; do
-    greets "$class"
+    greets "$class" "$target/debug/libgreeting_app.so"
+    greets "$class" "$target/debug/libgreeting_c_app.so"
 done

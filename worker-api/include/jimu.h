@@ -20,7 +20,7 @@
  *                missing (NULL) are marked "optional"; all others are required. The objects that the server passes have
  *                every function of their version.
  *   Text         `jimu_str`: pointer and length, UTF-8, not terminated by NUL. `jimu_bytes`: any bytes.
- *   Memory       Nobody frees what the other side has allocated. What a function receives is valid until it returns,
+ *   Memory       Neither side frees what the other one has allocated. What a function receives is valid until it returns,
  *                unless its comment says otherwise.
  *   Failures     A function that can fail returns JIMU_FAILED and fills in the `jimu_failure` that it received.
  *   Threads      "main thread" is the worker's main thread; "any thread" are threads of the same process, one at a time
@@ -481,7 +481,7 @@ typedef struct jimu_host {
 /* ---- The worker class's services for the application --------------------------------------------------------------- */
 
 /*
- * Waits in the way of the worker class: under a cooperative class other requests run meanwhile. Valid for the life of the
+ * Waits in the way of the worker class: under a cooperative class other requests run in that time. Valid for the life of the
  * process. Threads on which the class calls the application, and spawned tasks.
  */
 typedef struct jimu_runtime_table {
