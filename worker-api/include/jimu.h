@@ -327,6 +327,70 @@ typedef struct jimu_exchange {
     void *self;
 } jimu_exchange;
 
+/* ---- TLS --------------------------------------------------------------------------------------------------------- */
+
+/* `*error` of an operation of a session that has failed: the system's error number, or one of these. */
+/* The client violates the protocol, or the session cannot continue. The failure says why. */
+#define JIMU_TLS_REFUSED 0
+/* The client does not use TLS: its first byte is that of an HTTP request. */
+#define JIMU_TLS_PLAIN_HTTP (-1)
+
+/* Receives bytes; passed by pointer, valid during the call. */
+typedef struct jimu_byte_sink {
+    /* Appends `bytes`. */
+    void (*write)(void *to, jimu_bytes bytes);
+    void *to;
+} jimu_byte_sink;
+
+/*
+ * The session of a connection, whose non-blocking socket every operation is given. None waits: one that would have to
+ * returns JIMU_PENDING. Any thread, several at once.
+ */
+typedef struct jimu_tls_session_table {
+    jimu_table table;
+    /* Reads bytes of HTTP; JIMU_READY with `*done` 0 is the end, with or without a close alert. */
+    jimu_step (*read)(void *self, int32_t socket, uint8_t *buffer, size_t length, size_t *done, int32_t *error,
+                      jimu_failure *failure);
+    /* Takes bytes of HTTP and sends what the socket accepts; `*done` were taken, and may still be unsent. */
+    jimu_step (*write)(void *self, int32_t socket, const jimu_bytes *parts, size_t count, size_t *done, int32_t *error,
+                       jimu_failure *failure);
+    /* Sends a part of the unsent bytes. */
+    jimu_step (*flush_some)(void *self, int32_t socket, size_t *done, int32_t *error, jimu_failure *failure);
+    /* Sends the close alert. */
+    jimu_step (*send_close_notify)(void *self, int32_t socket, int32_t *error, jimu_failure *failure);
+    /*
+     * Encrypts the last bytes of the connection and the close alert, and writes them to `sink` in place of the socket.
+     * Returns false if another thread is in the middle of an operation, for which it does not wait.
+     */
+    bool (*seal)(void *self, jimu_bytes last, const jimu_byte_sink *sink);
+    /* Returns whether there are unsent bytes. */
+    bool (*wants_write)(void *self);
+    /* Returns the properties of the session after its handshake. Valid until the session is dropped. */
+    jimu_tls (*properties)(void *self);
+    /* Ends the object. Called once, by the owner. */
+    void (*drop)(void *self);
+} jimu_tls_session_table;
+
+typedef struct jimu_tls_session {
+    const jimu_tls_session_table *functions;
+    void *self;
+} jimu_tls_session;
+
+/* The server's TLS configuration. Any thread, several at once; valid for the life of the process. */
+typedef struct jimu_tls_config_table {
+    jimu_table table;
+    /* Creates the session of a connection, from which `received` was read. Fails as an operation of a session does. */
+    jimu_step (*session)(void *self, jimu_bytes received, jimu_tls_session *session, int32_t *error,
+                         jimu_failure *failure);
+} jimu_tls_config_table;
+
+typedef struct jimu_tls_config {
+    const jimu_tls_config_table *functions;
+    void *self;
+} jimu_tls_config;
+
+/* ---- The end of a request ---------------------------------------------------------------------------------------- */
+
 /* Summary of a finished request. Grows at its end. */
 typedef struct jimu_access_record {
     /* sizeof(jimu_access_record) of the sender. */
@@ -471,6 +535,13 @@ typedef struct jimu_host_table {
      */
     void (*log_stack)(void *self, uint8_t level, jimu_str target, jimu_str heading, const uintptr_t *addresses,
                       size_t count);
+    /*
+     * Creates the TLS configuration by the settings; without the setting `certfile` it fails. `protocols` are the
+     * application protocols that the class speaks, by their names for ALPN (RFC 7301). Call it in `setup`, too: that
+     * refuses wrong settings, and creates the secret by which workers resume each other's sessions.
+     */
+    jimu_result (*tls)(void *self, const jimu_str *protocols, size_t count, jimu_tls_config *config,
+                       jimu_failure *failure);
 } jimu_host_table;
 
 typedef struct jimu_host {

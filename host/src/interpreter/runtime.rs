@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 
 use libloading::os::unix::Library;
 
-use crate::plugin::{Draft, NotALibrary, SearchPath, check_library, descriptor_path, unfit_library};
+use crate::plugin::{
+    Draft, NotALibrary, SearchPath, check_library, descriptor_path, unfit_library,
+};
 use crate::settings::Settings;
 
 /// The runtime that an interpreter loads, or has loaded.

@@ -110,6 +110,24 @@ types! {
         detach: Function<unsafe extern "C" fn(Object) -> ExchangeObject>,
         drop: Function<unsafe extern "C" fn(Object)>,
     }
+    ByteSink = jimu_byte_sink { write: Function<unsafe extern "C" fn(Object, Bytes)>, to: Object, }
+    TlsSessionTable = jimu_tls_session_table {
+        table: Table,
+        read: Function<unsafe extern "C" fn(Object, i32, *mut u8, usize, *mut usize, *mut i32, *mut RawFailure) -> i32>,
+        write: Function<unsafe extern "C" fn(Object, i32, *const Bytes, usize, *mut usize, *mut i32, *mut RawFailure) -> i32>,
+        flush_some: Function<unsafe extern "C" fn(Object, i32, *mut usize, *mut i32, *mut RawFailure) -> i32>,
+        send_close_notify: Function<unsafe extern "C" fn(Object, i32, *mut i32, *mut RawFailure) -> i32>,
+        seal: Function<unsafe extern "C" fn(Object, Bytes, *const ByteSink) -> bool>,
+        wants_write: Function<unsafe extern "C" fn(Object) -> bool>,
+        properties: Function<unsafe extern "C" fn(Object) -> Tls>,
+        drop: Function<unsafe extern "C" fn(Object)>,
+    }
+    TlsSessionObject = jimu_tls_session { functions: *const TlsSessionTable, this: Object, }
+    TlsConfigTable = jimu_tls_config_table {
+        table: Table,
+        session: Function<unsafe extern "C" fn(Object, Bytes, *mut TlsSessionObject, *mut i32, *mut RawFailure) -> i32>,
+    }
+    TlsConfigObject = jimu_tls_config { functions: *const TlsConfigTable, this: Object, }
     ExchangeObject = jimu_exchange { functions: *const ExchangeTable, this: Object, }
     Record = jimu_access_record {
         size: u32,
@@ -162,6 +180,7 @@ types! {
         at_abort: Function<unsafe extern "C" fn(Object, TaskObject)>,
         logged_variables: Function<unsafe extern "C" fn(Object, *const Sink)>,
         log_stack: Function<unsafe extern "C" fn(Object, u8, Str, Str, *const usize, usize)>,
+        tls: Function<unsafe extern "C" fn(Object, *const Str, usize, *mut TlsConfigObject, *mut RawFailure) -> i32>,
     }
     HostObject = jimu_host { functions: *const HostTable, this: Object, }
     RuntimeTable = jimu_runtime_table {
@@ -259,6 +278,10 @@ pub const READY: i32 = 0;
 pub const FAILED: i32 = -1;
 /// `JIMU_PENDING`.
 pub const PENDING: i32 = 1;
+/// `JIMU_TLS_REFUSED`.
+pub const TLS_REFUSED: i32 = 0;
+/// `JIMU_TLS_PLAIN_HTTP`.
+pub const TLS_PLAIN_HTTP: i32 = -1;
 /// `JIMU_LENGTH_UNKNOWN`.
 pub const LENGTH_UNKNOWN: i64 = -1;
 /// `JIMU_FOREVER`.

@@ -69,6 +69,8 @@ fn constants_are_those_of_the_header() {
         ("JIMU_READY", i64::from(tables::READY)),
         ("JIMU_PENDING", i64::from(tables::PENDING)),
         ("JIMU_FAILED", i64::from(tables::FAILED)),
+        ("JIMU_TLS_REFUSED", i64::from(tables::TLS_REFUSED)),
+        ("JIMU_TLS_PLAIN_HTTP", i64::from(tables::TLS_PLAIN_HTTP)),
         ("JIMU_LENGTH_UNKNOWN", tables::LENGTH_UNKNOWN),
         ("JIMU_FOREVER", tables::FOREVER as i64),
         ("JIMU_MAGIC", i64::from(tables::MAGIC)),

@@ -231,7 +231,8 @@ impl Tunnel {
     /// Moves bytes to the client; returns whether there were any.
     fn read_app(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
         let mut moved = false;
-        while self.session.wants_write() && ready(self.session.flush_some(self.socket.as_raw_fd()))?.is_some()
+        while self.session.wants_write()
+            && ready(self.session.flush_some(self.socket.as_raw_fd()))?.is_some()
         {
             moved = true;
         }

@@ -4,12 +4,15 @@ use std::ffi::c_void;
 
 use worker_api::abi::sabi_trait::TD_Opaque;
 use worker_api::abi::std_types::{ROption, RResult, RSlice, RStr, RString, RVec};
-use worker_api::raw::{HostBox, RawHost, RawHost_TO, TaskBox};
+use worker_api::raw::{HostBox, RawHost, RawHost_TO, TaskBox, TlsBox};
 use worker_api::{AccessRecord, Counter, Failure, Listener, RequestHead, Value};
 
 use super::collect;
 use super::table::{Misfit, copy};
-use crate::tables::{Bytes, HostObject, HostTable, RawFailure, SettingValue, Str, TaskObject};
+use super::tls::tls_from;
+use crate::tables::{
+    Bytes, HostObject, HostTable, RawFailure, SettingValue, Str, TaskObject, TlsConfigObject,
+};
 use crate::values::{HeadView, slice_of, with_record};
 
 /// Takes the host.
@@ -213,5 +216,20 @@ impl RawHost for ForeignHost {
     ) {
         let (target, heading) = (Str::of(target.as_str()), Str::of(heading.as_str()));
         call!(self.log_stack(level, target, heading, addresses.as_ptr(), addresses.len()));
+    }
+
+    fn tls(&self, protocols: RSlice<'_, RStr<'_>>) -> RResult<TlsBox, Failure> {
+        let names: Vec<Str> =
+            protocols.as_slice().iter().map(|name| Str::of(name.as_str())).collect();
+        let mut config =
+            TlsConfigObject { functions: std::ptr::null(), this: std::ptr::null_mut() };
+        let made = RawFailure::catch(|failure| {
+            call!(self.tls(names.as_ptr(), names.len(), &raw mut config, failure))
+        });
+        made.and_then(|()| {
+            // SAFETY: the host made the object.
+            unsafe { tls_from(config) }.map_err(|misfit| Failure::config(misfit.to_string()))
+        })
+        .into()
     }
 }

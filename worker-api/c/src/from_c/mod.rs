@@ -6,7 +6,7 @@
 //! | [`table`] | checks one table of functions |
 //! | [`app`], [`worker`], [`hooks`] | the plugins |
 //! | [`exchange`], [`runtime`] | what a worker class passes to an application |
-//! | [`host`] | the host, for the kit in a worker class of the other side |
+//! | [`host`], [`tls`] | the host and its TLS, for the kit in a worker class of the other side |
 //!
 //! **Invariant:** a table is checked before one of its functions is called: the version, the size, and that no required
 //! function is missing.
@@ -18,6 +18,7 @@ pub mod host;
 pub mod module;
 pub mod runtime;
 pub mod table;
+pub mod tls;
 pub mod worker;
 
 /// Collects what the other side writes to a sink.

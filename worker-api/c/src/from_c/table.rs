@@ -4,7 +4,7 @@ use std::ptr;
 
 use crate::tables::{
     AppTable, EngineTable, ExchangeTable, HooksTable, HostTable, MAJOR, MINOR, RuntimeTable, Table,
-    WorkerTable,
+    TlsConfigTable, TlsSessionTable, WorkerTable,
 };
 
 /// Why a table is refused. One line, without the file.
@@ -107,7 +107,9 @@ functions! {
     HostTable = "jimu_host_table": setting section setting_file listeners remaining_backlog close_listeners spawn_index
         arbiter_pid notify alive stop retire wake_descriptor deliver_signals on_signal reclaim_signals
         signal_descriptor count request_started request_ended wants_response_headers log_level log write_log
-        set_logged_variable at_abort logged_variables log_stack;
+        set_logged_variable at_abort logged_variables log_stack tls;
+    TlsConfigTable = "jimu_tls_config_table": session;
+    TlsSessionTable = "jimu_tls_session_table": read write flush_some send_close_notify seal wants_write properties drop;
     RuntimeTable = "jimu_runtime_table": cooperative wait_fd sleep spawn offload;
     EngineTable = "jimu_engine_table": descriptor turn stopped;
 }

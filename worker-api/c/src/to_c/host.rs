@@ -9,11 +9,11 @@ use std::ptr;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use worker_api::raw::HostBox;
-use worker_api::{Counter, Host, LogLevel, Value};
+use worker_api::{Counter, Failure, Host, LogLevel, Value};
 
 use crate::tables::{
     Bytes, Head, HostObject, HostTable, ListeningSocket, RawFailure, Record, SettingValue, Sink,
-    Str, Table, TaskObject,
+    Str, Table, TaskObject, TlsConfigObject,
 };
 use crate::values::{OwnedParts, outcome, slice_of, with_record_of};
 
@@ -83,6 +83,7 @@ static HOST: HostTable = HostTable {
     at_abort: Some(at_abort),
     logged_variables: Some(logged_variables),
     log_stack: Some(log_stack),
+    tls: Some(tls),
 };
 
 /// # Safety
@@ -340,4 +341,25 @@ unsafe extern "C" fn log_stack(
     // SAFETY: see above.
     let (target, heading) = unsafe { (target.lossy(), heading.lossy()) };
     this.host.log_stack(LogLevel(level), &target, &heading, addresses);
+}
+
+unsafe extern "C" fn tls(
+    this: *mut c_void,
+    protocols: *const Str,
+    count: usize,
+    config: *mut TlsConfigObject,
+    failure: *mut RawFailure,
+) -> i32 {
+    // SAFETY: see above.
+    let (this, names) = unsafe { (of(this), slice_of(protocols, count)) };
+    // SAFETY: see above.
+    let names: Vec<String> = names.iter().map(|name| unsafe { name.lossy() }).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let none = || Failure::config("certfile: it is not set, so there is no TLS");
+    let made = this.host.tls(&names).and_then(|tls| tls.ok_or_else(none)).map(|tls| {
+        // SAFETY: see above.
+        unsafe { config.write(TlsConfigObject::of(tls)) };
+    });
+    // SAFETY: see above.
+    unsafe { outcome(made, failure) }
 }

@@ -3,7 +3,7 @@
 //! | module | object |
 //! | --- | --- |
 //! | [`exchange`] | one request and its response |
-//! | [`host`] | the host's services |
+//! | [`host`], [`tls`] | the host's services, and its TLS |
 //! | [`runtime`] | the class's services for the application, and its engine |
 //! | [`app`] | an application, for a worker class |
 //!
@@ -13,3 +13,4 @@ pub mod app;
 pub mod exchange;
 pub mod host;
 pub mod runtime;
+pub mod tls;
