@@ -179,10 +179,18 @@ pub struct Loaded {
     pub class_version: String,
     /// Name of the application.
     pub app: String,
-    /// Version of worker-api that the class was built against.
+    /// Version of worker-api that the class was built against, or `jimu.h` and its version.
     pub worker_api: String,
     /// Libraries that were loaded from a private copy.
     pub libraries: Vec<LoadedLibrary>,
+}
+
+impl Loaded {
+    /// Returns the interface of the class with its version: `worker-api 1.0.0`, `jimu.h 1.0`.
+    pub fn interface(&self) -> String {
+        let name = if self.worker_api.starts_with("jimu.h ") { "" } else { "worker-api " };
+        format!("{name}{}", self.worker_api)
+    }
 }
 
 /// A loaded library, for tools that look up its symbols.

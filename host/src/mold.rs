@@ -234,10 +234,10 @@ fn check<P: Payload>(context: &MoldContext) -> i32 {
         Ok(payload.loaded())
     });
     match loaded {
-        Ok(Loaded { class, class_version, app, worker_api, .. }) => {
-            println!(
-                "worker class {class} {class_version} (worker-api {worker_api}), application {app}: OK"
-            );
+        Ok(loaded) => {
+            let (interface, Loaded { class, class_version, app, .. }) =
+                (loaded.interface(), loaded);
+            println!("worker class {class} {class_version} ({interface}), application {app}: OK");
             0
         }
         Err(refusal) => {

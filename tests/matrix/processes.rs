@@ -23,7 +23,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(a_child_of_a_library_ends_where_it_returns).of_class(),
         behaviour!(a_child_that_lives_on_holds_nothing_open).of_python(),
         behaviour!(the_servers_handlers_can_be_read_and_replaced).of_python().only_for(
-            |class| class.name != "gthread",
+            |class| !class.has_threads(),
             "Python changes handlers in the main thread only, and requests run in others",
         ),
         behaviour!(a_handler_that_chains_stands_in_no_ones_way).of_python().within(90),

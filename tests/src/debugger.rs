@@ -17,9 +17,13 @@ impl Stopped {
             .unwrap_or_else(|error| panic!("{process}: {error}"))
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
             .collect();
-        for thread in &threads {
-            trace(libc::PTRACE_SEIZE, *thread).unwrap_or_else(|error| panic!("seize: {error}"));
-        }
+        // A thread that has ended since is none to stop.
+        let threads = threads.into_iter().filter(|thread| {
+            let seized = trace(libc::PTRACE_SEIZE, *thread);
+            assert!(matches!(seized, Ok(()) | Err(Errno::ESRCH)), "seize: {seized:?}");
+            seized.is_ok()
+        });
+        let threads: Vec<i32> = threads.collect();
         let this = Self { threads };
         for thread in &this.threads {
             trace(libc::PTRACE_INTERRUPT, *thread)

@@ -113,7 +113,7 @@ typedef int32_t jimu_step;
 #define JIMU_FAILURE_INTERFACE 12
 
 /* Room for the text of a failure, in bytes. Longer texts are cut. */
-#define JIMU_FAILURE_TEXT 1016
+#define JIMU_FAILURE_TEXT 4088
 
 /*
  * A failure: memory of the caller, filled in by a function that returns JIMU_FAILED and otherwise untouched. Fill it in
@@ -126,7 +126,10 @@ typedef struct jimu_failure {
     uint16_t status;
     /* Length of `text` in bytes. */
     uint32_t length;
-    /* What failed, where, and what to do: one line, not terminated by NUL. */
+    /*
+     * What failed, where, and what to do, in the first line. Lines after it are details for the log, such as a
+     * traceback. Not terminated by NUL.
+     */
     char text[JIMU_FAILURE_TEXT];
 } jimu_failure;
 
@@ -457,6 +460,12 @@ typedef struct jimu_listener {
 #define JIMU_COUNT_SLOTS 3
 /* Microseconds that one request waited for the application. */
 #define JIMU_COUNT_QUEUED_US 4
+/* Open connections that carry another protocol (gauge). */
+#define JIMU_COUNT_UPGRADED 5
+/* WebSocket messages received. */
+#define JIMU_COUNT_MESSAGES_RECEIVED 6
+/* WebSocket messages sent. */
+#define JIMU_COUNT_MESSAGES_SENT 7
 
 /* Levels of the log. */
 #define JIMU_LOG_CRITICAL 0

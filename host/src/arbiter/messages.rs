@@ -119,10 +119,10 @@ impl Generation {
                     mold.stage = MoldStage::Loaded;
                     mold.kill_at_ns = None;
                 }
-                let Loaded { class, class_version, app, worker_api, .. } = &loaded;
+                let interface = loaded.interface();
+                let Loaded { class, class_version, app, .. } = &loaded;
                 tracing::info!(
-                    "Using worker class: {class} {class_version} (worker-api {worker_api}), \
-                     application: {app}"
+                    "Using worker class: {class} {class_version} ({interface}), application: {app}"
                 );
                 self.loaded = Some(loaded);
             }

@@ -19,7 +19,7 @@ pub(super) fn check(bench: &Bench, report: &mut Report) -> bool {
         let ended = || format!("loading or setup ended the process: {}", output.status);
         return report.put("loads", Err(error.map_or_else(ended, ToOwned::to_owned)));
     };
-    let (class, rest) = class.split_once(" (worker-api ").unwrap_or((class, ""));
+    let (class, rest) = class.split_once(" (").unwrap_or((class, ""));
     let found = rest.split(')').next().unwrap_or_default();
     report.put("loads", Ok(class.to_owned()));
     report.put("abi", Ok(relation(found)));
@@ -32,6 +32,7 @@ fn relation(found: &str) -> String {
     if let Some(version) = found.strip_prefix("jimu.h ") {
         return format!("built with jimu.h {version}, which this host accepts");
     }
+    let found = found.strip_prefix("worker-api ").unwrap_or(found);
     let own = worker_api::API_VERSION;
     let number = |version: &str| -> Vec<u32> {
         version.split('.').map(|part| part.parse().unwrap_or(0)).collect()

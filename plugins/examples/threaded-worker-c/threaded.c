@@ -13,9 +13,11 @@
 #define _GNU_SOURCE
 #include "jimu_kit.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -297,7 +299,9 @@ static jimu_result create(const jimu_host *host, const jimu_app *app, void **sel
     pthread_mutex_init(&of->lock, NULL);
     of->ended = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (of->ended < 0) {
-        return jimu_fail(failure, JIMU_FAILURE_IO, "cannot create an eventfd");
+        char words[128];
+        snprintf(words, sizeof words, "cannot create an eventfd: %s", strerror(errno));
+        return jimu_fail(failure, JIMU_FAILURE_IO, words);
     }
     of->kit = jimu_kit_new(host, app, JIMU_KIT_KEEP_ALIVE, failure);
     *self = of;

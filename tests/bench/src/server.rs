@@ -80,6 +80,18 @@ impl Server {
         proc::tree(self.leader())
     }
 
+    /// Stops its processes until [`Server::resume`].
+    pub fn pause(&self) {
+        // It has ended: the next request to it fails.
+        let _ = killpg(self.group.leader(), Signal::SIGSTOP);
+    }
+
+    /// Lets its processes continue.
+    pub fn resume(&self) {
+        // See above.
+        let _ = killpg(self.group.leader(), Signal::SIGCONT);
+    }
+
     /// Returns its first process.
     pub fn leader(&self) -> u32 {
         self.group.leader().as_raw() as u32
@@ -107,6 +119,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         let _ = killpg(self.group.leader(), Signal::SIGTERM);
+        self.resume();
         self.group.wait(STOP_MAX);
     }
 }

@@ -269,7 +269,7 @@ pub const MAJOR: u16 = 1;
 /// `JIMU_ABI_MINOR`.
 pub const MINOR: u16 = 0;
 /// `JIMU_FAILURE_TEXT`.
-pub const FAILURE_TEXT: usize = 1016;
+pub const FAILURE_TEXT: usize = 4088;
 /// `JIMU_OK`.
 pub const OK: i32 = 0;
 /// `JIMU_READY`.

@@ -324,14 +324,15 @@ impl RawFailure {
             let text = slice::from_raw_parts((&raw const (*place).text).cast::<u8>(), length);
             ((*place).kind, (*place).status, length, text)
         };
-        let text = match length {
-            0 => "it gave no reason".into(),
-            _ => String::from_utf8_lossy(text),
-        };
-        Failure::new(FailureKind(kind), text).with_status(status)
+        let text = String::from_utf8_lossy(text);
+        let (message, details) = text.split_once('\n').unwrap_or((&text, ""));
+        let message = if length == 0 { "it gave no reason" } else { message };
+        let failure = Failure::new(FailureKind(kind), message).with_status(status);
+        if details.is_empty() { failure } else { failure.with_detail(details) }
     }
 
-    /// Writes a failure where the other side expects it. The causes follow the message, up to the room that there is.
+    /// Writes a failure where the other side expects it: the message and its causes of one line in the first line, then those
+    /// of several lines (tracebacks), up to the room that there is.
     ///
     /// # Safety
     /// `place` is NULL or memory for a failure.
@@ -339,7 +340,7 @@ impl RawFailure {
         if place.is_null() {
             return;
         }
-        let text = failure.to_string();
+        let text = in_lines(failure);
         let is_end = |length: &usize| text.is_char_boundary(*length);
         let length = (0..=text.len().min(FAILURE_TEXT)).rev().find(is_end).unwrap_or(0);
         // SAFETY: as the caller promises; the fields are written without being read.
@@ -374,6 +375,17 @@ impl RawFailure {
             step => Ok(step),
         }
     }
+}
+
+/// Returns a failure with its causes: those of one line behind the message, then those of several lines.
+fn in_lines(failure: &Failure) -> String {
+    let (long, short): (Vec<&str>, Vec<&str>) =
+        failure.chain.iter().map(|cause| cause.trim_end()).partition(|cause| cause.contains('\n'));
+    let first: Vec<&str> = std::iter::once(failure.message.as_str()).chain(short).collect();
+    std::iter::once(first.join(": ").replace('\n', " "))
+        .chain(long.into_iter().map(str::to_owned))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// Returns the outcome of a function for the other side, with its failure.
@@ -429,16 +441,29 @@ mod tests {
 
     #[test]
     fn a_failure_survives_the_way_and_a_long_one_is_cut_at_a_character() {
-        let failure = Failure::new(FailureKind::TOO_LARGE, "x".to_owned() + &"é".repeat(600));
+        let failure = Failure::new(FailureKind::TOO_LARGE, "x".to_owned() + &"é".repeat(3000));
         let back = RawFailure::catch(|place| {
             // SAFETY: `place` is memory for a failure.
             unsafe { outcome(Err(failure.with_status(413)), place) }
         });
         let back = back.unwrap_err();
         assert_eq!((back.kind, back.status), (FailureKind::TOO_LARGE, 413));
-        assert_eq!(back.message.len(), 1015);
+        assert_eq!(back.message.len(), 4087);
         assert!(RawFailure::catch(|_| OK).is_ok());
         assert_eq!(RawFailure::catch(|_| FAILED).unwrap_err().message, "it gave no reason");
+    }
+
+    #[test]
+    fn a_traceback_stays_apart_from_the_message() {
+        let failure =
+            Failure::application("no answer").with_detail("because").with_detail("a\n b\n");
+        let back = RawFailure::catch(|place| {
+            // SAFETY: `place` is memory for a failure.
+            unsafe { outcome(Err(failure), place) }
+        });
+        let back = back.unwrap_err();
+        assert_eq!((back.message.as_str(), back.chain.len()), ("no answer: because", 1));
+        assert_eq!(back.chain[0].as_str(), "a\n b");
     }
 
     #[test]

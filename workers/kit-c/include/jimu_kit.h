@@ -2,14 +2,23 @@
  * jimu_kit.h - the kit of the Jimu application server for worker classes in C: connections, TLS, HTTP, limits, the access
  * log. The class accepts and waits, and the kit does the rest.
  *
- * Link libjimu_kit.so, and put it beside the class with the runpath $ORIGIN, or link libjimu_kit.a. It is built with one
- * version of the server but depends on none: it reaches the server by jimu.h alone. Its own version is 0.x: a class may
- * need changes to be built with a newer one.
+ * Link libjimu_kit.a; docs/c.md has the command. It is built with one version of the server but depends on none: it
+ * reaches the server by jimu.h alone. Its version is 0.x: a class may need changes to be built with a newer one.
  *
  *     jimu_kit_accept --> connection --jimu_kit_advance--> JIMU_READ, JIMU_WRITE   wait, at most until the deadline
  *                             ^                        |-> JIMU_KIT_REQUEST        jimu_kit_call
  *                             |                        '-> JIMU_KIT_CLOSED         jimu_kit_close
  *                             '------- jimu_kit_call <--- the application returns
+ *
+ * What the kit does: HTTP, TLS, limits, the access log, `request_started` and `request_ended`, `max_requests`,
+ * `request_timeout` (a request that exceeds it gets a 500, and its connection is shut down), JIMU_COUNT_ACCEPTED,
+ * JIMU_COUNT_BUSY_SLOTS and JIMU_COUNT_UPGRADED. What the class does: the heartbeat, signals, waiting,
+ * JIMU_COUNT_CONNECTIONS, JIMU_COUNT_SLOTS, `worker_connections`. The host calls the application's `load`, `drain` and
+ * `shutdown`.
+ *
+ * Order in `run`: while `alive`, tick, wait, `deliver_signals`, accept, advance. Then `jimu_kit_drain`; accept
+ * `jimu_kit_remaining_backlog` of each listening socket; the host's `close_listeners`, after which no listening socket is
+ * used; and serve on until no connection is left and no background work, or until the graceful deadline.
  *
  * Threads: a kit is used on all threads of its worker. A connection is used by one thread at a time.
  */
@@ -39,20 +48,27 @@ typedef int32_t jimu_kit_next;
 #define JIMU_KIT_KEEP_ALIVE 1u
 /*
  * The kit reads request bodies before the call, and sends the ends of responses after it, so that slow clients hold no
- * thread. For classes whose threads block.
+ * thread. For classes whose threads block. Not buffered: bodies larger than `body_buffer_max` or announced with
+ * `Expect: 100-continue`, and streamed responses.
  */
 #define JIMU_KIT_BUFFERS 2u
 
 /* Checks the settings that the kit reads: for the class's `setup`. */
 jimu_result jimu_kit_check(const jimu_host *host, jimu_failure *failure);
 
-/* Creates the kit of a worker: in the class's `create`. `flags` is a set of JIMU_KIT_... NULL if it fails. */
+/*
+ * Creates the kit of a worker: in the class's `create`, on the main thread. `flags` is a set of JIMU_KIT_... NULL if it
+ * fails. It is never freed: a worker whose `create` fails ends.
+ */
 jimu_kit *jimu_kit_new(const jimu_host *host, const jimu_app *app, uint32_t flags, jimu_failure *failure);
 
 /* Calls the application's `init_worker` with a runtime whose waits block: in the class's `init_process`. */
 jimu_result jimu_kit_init_worker(jimu_kit *kit, jimu_failure *failure);
 
-/* Records a heartbeat: at least once per second, and whenever `jimu_kit_pause_ns` has passed. */
+/*
+ * Records a heartbeat, as the host's `notify`: on the main thread, at least once per second, and whenever
+ * `jimu_kit_pause_ns` has passed.
+ */
 void jimu_kit_tick(jimu_kit *kit);
 
 /* Returns how long to wait if nothing happens. */
@@ -74,12 +90,17 @@ size_t jimu_kit_listeners(jimu_kit *kit);
 int32_t jimu_kit_listener(jimu_kit *kit, size_t index);
 
 /*
- * Accepts one connection of a listening socket. NULL if none is waiting; then, if `*rest_ns` is not 0, accepting fails for
- * lack of descriptors or memory: do not watch the listeners for that long.
+ * Accepts one connection of a listening socket, and counts it. NULL if none is waiting; then, if `*rest_ns` is not 0,
+ * accepting fails for lack of descriptors or memory: do not watch the listeners for that long. Accept one for each time
+ * that a listening socket is ready, so that workers share the load.
  */
 jimu_kit_connection *jimu_kit_accept(jimu_kit *kit, size_t index, uint64_t *rest_ns);
 
-/* Reads and writes as far as possible without blocking, and returns what the connection waits for. */
+/*
+ * Reads and writes as far as possible without blocking, and returns what the connection waits for. Call it after
+ * `jimu_kit_accept`, after `jimu_kit_call`, and when the descriptor is ready or has an error; at any other time it does no
+ * harm. The descriptor of a connection never changes.
+ */
 jimu_kit_next jimu_kit_advance(jimu_kit_connection *connection);
 
 /* The same for a connection whose deadline has passed. */
@@ -102,25 +123,27 @@ uint64_t jimu_kit_waits_since_ns(jimu_kit_connection *connection);
 /* Logs that connections were closed in favor of others, at most once a minute. */
 void jimu_kit_note_evicted(jimu_kit *kit, size_t closed);
 
-/* Returns whether the application as a whole does not respond: such a worker does not accept. */
+/* Returns whether the application as a whole does not respond: such a worker must not accept. */
 bool jimu_kit_is_stuck(jimu_kit *kit);
 
-/* Shortens the deadline of an idle connection, in a worker that is draining. */
+/*
+ * Shortens the deadline of an idle connection to a second from now, in a worker that is draining; a deadline that is
+ * earlier stays, and so does that of a connection with a request.
+ */
 void jimu_kit_shorten_idle_deadline(jimu_kit_connection *connection);
 
 /* Closes a connection. */
 void jimu_kit_close(jimu_kit_connection *connection);
 
-/*
- * Waits for a descriptor in poll(2) until `deadline_ns`. `*ready` is false if the deadline passes first.
- */
+/* Waits for a descriptor in poll(2) until `deadline_ns`. `*ready` is false if the deadline passes first. No heartbeat. */
 jimu_result jimu_kit_wait(int32_t fd, uint8_t interest, uint64_t deadline_ns, bool *ready, jimu_failure *failure);
 
 /* How the exchange of a request waits. */
 typedef struct jimu_kit_driver {
     /*
-     * Waits for a descriptor in the way of the class. Fails with JIMU_FAILURE_TIMEOUT at the deadline. On the thread that
-     * called `jimu_kit_call`.
+     * Waits for a descriptor in the way of the class, until it is ready or has an error. Fails with JIMU_FAILURE_TIMEOUT at
+     * the deadline. On the thread that called `jimu_kit_call`; on the main thread it gives the heartbeat as long as it
+     * waits, and may deliver signals.
      */
     jimu_result (*wait)(void *self, int32_t fd, uint8_t interest, uint64_t deadline_ns, jimu_failure *failure);
     void *self;
@@ -128,7 +151,10 @@ typedef struct jimu_kit_driver {
 
 /*
  * Calls the application with the request of a connection, and returns the connection to advance; NULL if the application
- * has taken it over. `driver` may be NULL: then the exchange waits in poll(2).
+ * has taken it over. `driver` is used during the call only. It may be NULL: then the exchange waits in poll(2), and gives
+ * the heartbeat as long as it waits if this is the main thread.
+ *
+ * An application that detaches its exchange is not supported: a class of this kit does not declare JIMU_CAN_DEFER.
  */
 jimu_kit_connection *jimu_kit_call(jimu_kit *kit, jimu_kit_connection *connection, const jimu_kit_driver *driver);
 

@@ -4,6 +4,7 @@ use std::ffi::c_void;
 use std::os::fd::RawFd;
 use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
 use c_api::tables::RawFailure;
 use c_api::values::outcome;
@@ -12,7 +13,7 @@ use kit::{
     blocking, clock, poll,
 };
 use worker_api::guard::catch;
-use worker_api::{Counter, Failure, Interest, Result};
+use worker_api::{Counter, Failure, Host, Interest, Result};
 
 use crate::{Kit, nanoseconds};
 
@@ -132,7 +133,8 @@ pub unsafe extern "C" fn jimu_kit_call(
     // SAFETY: see above: the class gives the connection away, and the driver is valid during the call.
     let (connection, waits) = unsafe { (Box::from_raw(connection), driver.as_ref().copied()) };
     let deadlines = kit.deadlines.clone();
-    let driver = Arc::new(Driver { waits, deadlines, released: Mutex::default() });
+    let beats = (thread::current().id() == kit.main).then(|| kit.base.host.clone());
+    let driver = Arc::new(Driver { waits, deadlines, beats, released: Mutex::default() });
     kit.base.host.count(Counter::BUSY_SLOTS, 1);
     // A failure is logged.
     let _ = catch("calling the application", || kit.deadlines.call(connection, driver.clone()));
@@ -152,6 +154,8 @@ pub struct DriverObject {
 struct Driver {
     waits: Option<DriverObject>,
     deadlines: RequestDeadlines,
+    /// Receives the heartbeat of a main thread that waits.
+    beats: Option<Host>,
     released: Mutex<Option<Box<Connection>>>,
 }
 
@@ -169,7 +173,8 @@ impl Driver {
 impl ConnectionDriver for Driver {
     fn wait(&self, fd: RawFd, interest: Interest, deadline: Deadline) -> Result<()> {
         let Some(DriverObject { wait: Some(wait), this }) = self.waits else {
-            return blocking::in_time(poll::wait(fd, interest, deadline, || ()));
+            let beat = || self.beats.iter().for_each(Host::notify);
+            return blocking::in_time(poll::wait(fd, interest, deadline, beat));
         };
         RawFailure::catch(|failure| {
             // SAFETY: the function goes with `this`, and the driver outlives the call.

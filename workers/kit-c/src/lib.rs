@@ -13,6 +13,7 @@
 mod connection;
 
 use std::sync::OnceLock;
+use std::thread::{self, ThreadId};
 
 use c_api::from_c::app::ForeignApp;
 use c_api::from_c::host::host_from;
@@ -30,6 +31,8 @@ pub struct Kit {
     base: WorkerBase,
     deadlines: RequestDeadlines,
     stack_size: OnceLock<usize>,
+    /// The thread that gives the heartbeat.
+    main: ThreadId,
 }
 
 /// Takes the host that the class received, and connects this library to its log.
@@ -85,7 +88,7 @@ pub unsafe extern "C" fn jimu_kit_new(
         // The connection of a request that times out is shut down; its thread notices that.
         let deadlines = RequestDeadlines::start(&base, |_| ())
             .map_err(|error| Failure::io("cannot watch the deadlines of requests", &error))?;
-        Ok(Kit { base, deadlines, stack_size: OnceLock::new() })
+        Ok(Kit { base, deadlines, stack_size: OnceLock::new(), main: thread::current().id() })
     };
     match catch_flat("creating the kit", create) {
         Ok(kit) => Box::into_raw(Box::new(kit)),

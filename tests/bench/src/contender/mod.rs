@@ -130,6 +130,11 @@ impl Contender {
         }
     }
 
+    /// Returns whether it uses a processor while it has nothing to do, and so would disturb the others.
+    pub fn spins_when_idle(self) -> bool {
+        matches!(self, Self::Fastpysgi)
+    }
+
     /// Returns the command that serves on an address, or one line that says what it lacks.
     pub fn command(
         self,

@@ -11,8 +11,8 @@ use crate::result::Metric;
 pub(super) fn measure(stage: &Stage<'_>) -> Outcome {
     let (runners, mut absent) = stage.start_all();
     let mut ready = Vec::new();
-    for runner in runners {
-        match warm(stage, &runner) {
+    for mut runner in runners {
+        match runner.awake(|runner| warm(stage, runner)) {
             Ok(requests) => ready.push((runner, requests)),
             Err(error) => absent.push(stage.absence(runner.entry, &error.to_string())),
         }
@@ -22,7 +22,7 @@ pub(super) fn measure(stage: &Stage<'_>) -> Outcome {
             let at = (round + turn) % ready.len();
             let (runner, requests) = &mut ready[at];
             let name = runner.entry.name();
-            match take_turn(stage, runner, *requests) {
+            match runner.awake(|runner| take_turn(stage, runner, *requests)) {
                 Ok(()) => eprintln!("{}: round {}: {name}", stage.scenario.name, round + 1),
                 Err(error) => eprintln!("{}: {name}: {error}", stage.scenario.name),
             }

@@ -128,6 +128,22 @@ struct Runner {
     row: Row,
 }
 
+impl Runner {
+    /// Does something with the server running, which stands still otherwise if it would use a processor all the time.
+    fn awake<T>(&mut self, act: impl FnOnce(&mut Self) -> T) -> T {
+        self.server.resume();
+        let result = act(self);
+        self.rest();
+        result
+    }
+
+    fn rest(&self) {
+        if self.entry.contender.spins_when_idle() {
+            self.server.pause();
+        }
+    }
+}
+
 /// Rows, and one line for each contender without one.
 type Outcome = (Vec<Row>, Vec<String>);
 
@@ -154,7 +170,9 @@ impl Stage<'_> {
                 Ok(server) => {
                     let request = self.request(entry, server.address);
                     let row = Row::new(entry.name(), entry.contender.role());
-                    runners.push(Runner { entry, server, request, row });
+                    let runner = Runner { entry, server, request, row };
+                    runner.rest();
+                    runners.push(runner);
                 }
                 Err(why) => absent.push(self.absence(entry, &why)),
             }
