@@ -341,7 +341,7 @@ fn a_broken_runtime_leaves_the_service(cell: &Cell) {
     server.stop();
 }
 
-/// As it is installed, under the name `host`. A reload runs the arbiter's file, also after that was removed.
+/// As it is installed, under the name `host`. A reload runs the arbiter's file, also after another build has replaced it.
 fn the_runtime_is_an_executable(cell: &Cell) {
     let directory = tempfile::tempdir().unwrap();
     let (bin, lib) = (directory.path().join("bin"), directory.path().join("lib/host"));
@@ -357,7 +357,9 @@ fn the_runtime_is_an_executable(cell: &Cell) {
     let before = server.until_ready_workers(1)[0];
     let maps = fs::read_to_string(format!("/proc/{before}/maps")).unwrap();
     assert!(maps.contains(&*host.to_string_lossy()), "{maps}");
-    fs::remove_file(&host).unwrap();
+    let replacement = bin.join("replacement");
+    fs::write(&replacement, of_another_build(&fs::read(&host).unwrap())).unwrap();
+    fs::rename(&replacement, &host).unwrap();
     server.ctl(&["reload"]).done();
     assert_ne!(server.until_ready_workers(1)[0], before);
     server.stop();

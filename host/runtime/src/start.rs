@@ -41,8 +41,8 @@ extern "C" fn jimu_start() -> ! {
 /// Calls this library's constructors, as the dynamic linker does for every library but the program: that of std records
 /// the arguments.
 unsafe extern "C" fn initialize(
-    argc: c_int,
-    argv: *const *const c_char,
+    count: c_int,
+    arguments: *const *const c_char,
     environment: *const *const c_char,
 ) {
     let (mut array, mut size) = (0, 0);
@@ -61,7 +61,7 @@ unsafe extern "C" fn initialize(
     let constructors = (&raw const __ehdr_start).wrapping_byte_add(array).cast::<Constructor>();
     for index in 0..size / size_of::<Constructor>() {
         // SAFETY: the table gives the place and the size of the array, which the dynamic linker has relocated.
-        unsafe { (*constructors.add(index))(argc, argv, environment) };
+        unsafe { (*constructors.add(index))(count, arguments, environment) };
     }
 }
 
@@ -100,7 +100,7 @@ unsafe extern "C" {
     /// The table, which the linker defines.
     static _DYNAMIC: [Dynamic; 0];
     /// The library's first byte, to which addresses in the table are relative; the linker defines it.
-    static __ehdr_start: u8;
+    static __ehdr_start: [Dynamic; 0];
 }
 
 const DT_NULL: i64 = 0;
