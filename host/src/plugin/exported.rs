@@ -3,20 +3,25 @@
 use std::fs::File;
 
 use c_api::from_c::module::{Numbers, SYMBOL};
+use c_api::from_c::table::Misfit;
 use object::read::elf::ElfFile64;
-use object::{Object as _, ObjectSegment as _, ObjectSymbol as _, ReadCache, ReadRef};
+use object::{Object as _, ObjectSegment as _, ObjectSymbol as _, ReadCache, ReadRef, SymbolKind};
 
-/// Returns the first bytes of the exported table, or `None` if the file exports none.
+/// Returns the checked numbers of the exported table, or `None` if the file exports none.
 ///
 /// A table whose numbers are not in the file (in `.bss`) is read as zeros, as the dynamic linker would make them.
-pub fn numbers_of(file: &File) -> Option<[u8; Numbers::LENGTH]> {
+pub fn numbers_of(file: &File) -> Option<Result<Numbers, Misfit>> {
     let cache = ReadCache::new(file);
     let elf = ElfFile64::<object::Endianness, _>::parse(&cache).ok()?;
     let is_exported = |symbol: &object::read::elf::ElfSymbol64<'_, '_, _, _>| {
         symbol.name_bytes() == Ok(SYMBOL.as_bytes()) && symbol.is_definition()
     };
-    let address = elf.dynamic_symbols().find(is_exported)?.address();
-    Some(at(&elf, address).unwrap_or([0; Numbers::LENGTH]))
+    let symbol = elf.dynamic_symbols().find(is_exported)?;
+    if symbol.kind() == SymbolKind::Text {
+        return Some(Err(Misfit::Function));
+    }
+    let bytes = at(&elf, symbol.address()).unwrap_or([0; Numbers::LENGTH]);
+    Some(Numbers::check(&bytes, symbol.size()))
 }
 
 /// Returns the bytes at an address, as far as they are in the file.

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use c_api::from_c::module::Numbers;
+use c_api::from_c::table::Misfit;
 use libloading::os::unix::{Library, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW};
 
 use super::copy::Draft;
@@ -48,8 +49,8 @@ impl Source {
         Ok(source)
     }
 
-    /// Returns the first bytes of the table that a library of `jimu.h` exports, or `None` for any other library.
-    pub(super) fn exported(&self, path: &Path) -> Option<[u8; Numbers::LENGTH]> {
+    /// Returns the checked numbers of the table that a library of `jimu.h` exports, or `None` for any other library.
+    pub(super) fn exported(&self, path: &Path) -> Option<Result<Numbers, Misfit>> {
         match self {
             Self::Copy(draft, _) => numbers_of(draft.file()),
             Self::File(_) => numbers_of(&File::open(path).ok()?),

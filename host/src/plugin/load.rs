@@ -68,7 +68,7 @@ fn open<M: Module>(kind: Kind, path: &Path) -> Result<Plugin<M>, LoadError> {
             return Err(LoadError::NotALibrary { path, reason });
         }
     };
-    let numbers = source.exported(&path).map(|bytes| checked(&bytes, kind, &path)).transpose()?;
+    let numbers = source.exported(&path).map(|found| of_kind(found, kind, &path)).transpose()?;
     let prepared = Prepared::of(&path, source)?;
     let Some(numbers) = numbers else {
         let Linked { library, private, names } = prepared.link(&path)?;
@@ -99,10 +99,14 @@ fn rust_root<R: RootModule>(
     Ok((root, header.version_strings().version.to_string()))
 }
 
-/// Checks the numbers of a library of `jimu.h`, and that it is of this kind.
-fn checked(bytes: &[u8; Numbers::LENGTH], kind: Kind, path: &Path) -> Result<Numbers, LoadError> {
+/// Checks that a library of `jimu.h` is of this kind.
+fn of_kind(
+    numbers: Result<Numbers, Misfit>,
+    kind: Kind,
+    path: &Path,
+) -> Result<Numbers, LoadError> {
     let path = path.to_owned();
-    let numbers = match Numbers::check(bytes) {
+    let numbers = match numbers {
         Ok(numbers) => numbers,
         Err(reason) => return Err(LoadError::Misfit { path, reason }),
     };

@@ -1,9 +1,10 @@
-//! The host's side of plugins, with real libraries: which are opened and which refused ([`load`]), the messages
-//! of the command ([`refusals`]), the events of hook plugins ([`hooks`]), and private libraries of plugins
-//! ([`private`]).
+//! The host's side of plugins, with real libraries: which are opened and which refused ([`load`], and [`broken_c`] for
+//! those of `jimu.h`), the messages of the command ([`refusals`]), the events of hook plugins ([`hooks`]), and private
+//! libraries of plugins ([`private`]).
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests are tests")]
 
+mod broken_c;
 mod hooks;
 mod load;
 mod private;

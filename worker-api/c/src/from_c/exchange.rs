@@ -7,9 +7,9 @@ use worker_api::abi::std_types::{ROption, RResult, RSlice, RSliceMut, RStr, RVec
 use worker_api::raw::{ExchangeBox, Hijacked, RawExchange, RawExchange_TO};
 use worker_api::{Failure, Header, Interest, RequestHead, Result, Step, Waker};
 
-use super::table::{Functions as _, Misfit};
+use super::table::{Functions as _, Misfit, check_size, check_version};
 use crate::tables::{
-    Bytes, ExchangeObject, ExchangeTable, HijackedStream, MAJOR, PENDING, READY, RawFailure, Str,
+    Bytes, ExchangeObject, ExchangeTable, HijackedStream, PENDING, READY, RawFailure, Str,
     WakerObject,
 };
 use crate::values::{OwnedParts, header_lines};
@@ -50,9 +50,8 @@ fn no_head() -> Failure {
 /// Checks the table each time: a class may have several, and none is kept longer than its exchange.
 fn check(functions: &ExchangeTable) -> Result<(), Misfit> {
     let table = functions.table;
-    if table.major != MAJOR || (table.size as usize) < ExchangeTable::OLDEST {
-        super::table::check(table, ExchangeTable::NAME, ExchangeTable::OLDEST)?;
-    }
+    check_version(table, ExchangeTable::NAME)?;
+    check_size(table, ExchangeTable::NAME, ExchangeTable::OLDEST)?;
     match functions.missing() {
         Some(field) => Err(Misfit::Missing { table: ExchangeTable::NAME, field }),
         None => Ok(()),

@@ -13,11 +13,11 @@ use worker_api::{RawAppContext, Result};
 
 use super::app::ForeignApp;
 use super::hooks::ForeignHooks;
-use super::table::{Misfit, check, copy, extend};
+use super::table::{Misfit, check_size, check_version, copy, extend};
 use super::worker::ForeignWorker;
 use crate::tables::{
     AppObject, AppTable, Application, Context, HooksModule, HooksTable, HostObject, LOAD_IN_WORKER,
-    MAGIC, ModuleHead, RawFailure, Str, Table, WorkerClass, WorkerTable,
+    MAGIC, RawFailure, Str, Table, WorkerClass, WorkerTable,
 };
 use crate::values::c_text;
 
@@ -52,8 +52,8 @@ impl Numbers {
     /// Number of bytes that hold them.
     pub const LENGTH: usize = 32;
 
-    /// Checks the first [`Numbers::LENGTH`] bytes of a module.
-    pub fn check(bytes: &[u8; Self::LENGTH]) -> Result<Self, Misfit> {
+    /// Checks the first [`Numbers::LENGTH`] bytes of a module that is exported with this size; 0 if the file does not say.
+    pub fn check(bytes: &[u8; Self::LENGTH], exported: u64) -> Result<Self, Misfit> {
         let number = |at: usize, size: usize| {
             let bytes = bytes[at..at + size].iter().rev();
             bytes.fold(0_u64, |number, byte| number << 8 | u64::from(*byte))
@@ -68,7 +68,7 @@ impl Numbers {
             minor: number(6, 2) as u16,
         };
         // A later major version may have other kinds and fields.
-        check(table, SYMBOL, size_of::<ModuleHead>())?;
+        check_version(table, SYMBOL)?;
         let (kind, name, oldest, flags) = match number(12, 4) as u32 {
             1 => (
                 ModuleKind::Application,
@@ -80,10 +80,13 @@ impl Numbers {
             3 => (ModuleKind::Hooks, "jimu_hooks_module", size_of::<HooksModule>(), 0),
             found => return Err(Misfit::Kind { found }),
         };
-        check(table, name, oldest)?;
+        check_size(table, name, oldest)?;
+        if exported != 0 && exported < u64::from(table.size) {
+            return Err(Misfit::Exported { table: name, found: table.size, exported });
+        }
         let found = number(16, 8);
         if found & !flags != 0 {
-            return Err(Misfit::Flags { found, known: flags });
+            return Err(Misfit::Flags { table: name, found, known: flags });
         }
         Ok(Self {
             kind,

@@ -58,6 +58,21 @@ pub enum Misfit {
         /// The number.
         found: u32,
     },
+    /// The exported symbol is code.
+    #[error("jimu_module is a function, not a table: export a constant with a macro of jimu.h")]
+    Function,
+    /// The exported constant is shorter than it says.
+    #[error(
+        "{table} has {found} bytes by its own account, but the exported jimu_module has {exported}: begin it with JIMU_TABLE({table})"
+    )]
+    Exported {
+        /// The type in `jimu.h`.
+        table: &'static str,
+        /// Its size, as it says.
+        found: u32,
+        /// The size of the symbol.
+        exported: u64,
+    },
     /// A kind that does not exist.
     #[error("jimu_module is of the kind {found}, which jimu.h {MAJOR}.{MINOR} does not have")]
     Kind {
@@ -65,8 +80,10 @@ pub enum Misfit {
         found: u32,
     },
     /// A flag that this host does not know.
-    #[error("jimu_module has the flags {found:#x}, of which jimu.h {MAJOR}.{MINOR} has {known:#x}")]
+    #[error("{table}: `flags` is {found:#x}, of which jimu.h {MAJOR}.{MINOR} has {known:#x} here")]
     Flags {
+        /// The type in `jimu.h`.
+        table: &'static str,
         /// The flags.
         found: u64,
         /// Those that exist for this kind.
@@ -141,7 +158,8 @@ pub(super) unsafe fn extend<T: Copy>(
 ) -> Result<T, Misfit> {
     // SAFETY: as the caller promises.
     let found = unsafe { place.cast::<Table>().read_unaligned() };
-    check(found, name, oldest)?;
+    check_version(found, name)?;
+    check_size(found, name, oldest)?;
     let known = (found.size as usize).min(size_of::<T>());
     let mut copy = std::mem::MaybeUninit::<T>::zeroed();
     // SAFETY: as the caller promises; the copy has room for `known` bytes, and zeros elsewhere.
@@ -151,12 +169,15 @@ pub(super) unsafe fn extend<T: Copy>(
     }
 }
 
-/// Checks version and size.
-pub(super) fn check(found: Table, table: &'static str, oldest: usize) -> Result<(), Misfit> {
-    let Table { size, major, minor } = found;
-    if major != MAJOR {
-        return Err(Misfit::Version { table, major, minor });
-    }
+/// Checks the version.
+pub(super) fn check_version(found: Table, table: &'static str) -> Result<(), Misfit> {
+    let Table { major, minor, .. } = found;
+    if major == MAJOR { Ok(()) } else { Err(Misfit::Version { table, major, minor }) }
+}
+
+/// Checks the size of a table of this major version.
+pub(super) fn check_size(found: Table, table: &'static str, oldest: usize) -> Result<(), Misfit> {
+    let Table { size, .. } = found;
     if (size as usize) < oldest || size > SIZE_MAX {
         return Err(Misfit::Size { table, found: size, expected: oldest });
     }
