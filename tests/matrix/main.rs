@@ -13,6 +13,7 @@ mod asgi_tasks;
 mod asgi_websockets;
 mod beside;
 mod buffers;
+mod c_faults;
 mod c_plugins;
 mod clients;
 mod closing;
@@ -77,6 +78,7 @@ fn main() {
         refusals::behaviours(),
         libraries::behaviours(),
         c_plugins::behaviours(),
+        c_faults::behaviours(),
         deaths::behaviours(),
         debuggers::behaviours(),
         watch::behaviours(),

@@ -5,15 +5,16 @@
 //! as a failure to boot.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use c_api::from_c::module::ForeignApplication;
 use worker_api::abi::sabi_trait::TD_Opaque;
 use worker_api::abi::std_types::{RResult, RSlice, RStr, RString, RVec};
 use worker_api::raw::{AppBox, EngineBox, ExchangeBox, HostBox, RawApp, RawApp_TO, RuntimeBox};
-use worker_api::{Failure, FailureKind, RawAppContext, Result};
+use worker_api::{Failure, RawAppContext, Result};
 
 use super::error::LoadError;
+use super::names::LateNames;
 
 /// Opens a library: with the copies of a mold, in a worker.
 type Open = Box<dyn FnOnce() -> Result<ForeignApplication, LoadError> + Send>;
@@ -23,22 +24,34 @@ pub struct LateApplication {
     name: String,
     path: PathBuf,
     needs: u64,
+    names: Option<Arc<LateNames>>,
     open: Mutex<Option<Open>>,
 }
 
 impl LateApplication {
-    /// The library at `path`, whose table says what it needs. It lives as long as the process.
-    pub(super) fn new(path: &Path, needs: u64, open: Open) -> &'static Self {
+    /// The library at `path`, whose table says what it needs, and its names once it is opened. It lives as long as the
+    /// process.
+    pub(super) fn new(
+        path: &Path,
+        needs: u64,
+        names: Option<Arc<LateNames>>,
+        open: Open,
+    ) -> &'static Self {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         let name = stem.strip_prefix("lib").unwrap_or(&stem);
         let name = name.strip_suffix("_app").unwrap_or(name).to_owned();
         let open = Mutex::new(Some(open));
-        Box::leak(Box::new(Self { name, path: path.to_owned(), needs, open }))
+        Box::leak(Box::new(Self { name, path: path.to_owned(), needs, names, open }))
     }
 
     /// Returns the name of the file without what all files of applications have in common: its own name is not known yet.
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Returns how debuggers find it.
+    pub(super) fn names(&self) -> Option<Arc<LateNames>> {
+        self.names.clone()
     }
 
     /// Returns the application, which is created when it is loaded.
@@ -52,7 +65,8 @@ impl LateApplication {
     fn open(&self) -> Result<ForeignApplication> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(open) = open else { return Err(Failure::unsupported("it is opened already")) };
-        open().map_err(|error| Failure::new(FailureKind::LOAD, reason(&error, &self.path)))
+        // As in the mold, a library that does not fit is a wrong setting.
+        open().map_err(|error| Failure::config(reason(&error, &self.path)))
     }
 }
 
@@ -87,7 +101,7 @@ impl RawApp for LateApp {
         self.library.needs
     }
 
-    /// In the mold it does nothing: with `preload_app`, the worker loads it before its first request.
+    /// In the mold it does nothing.
     fn load(&self) -> RResult<(), Failure> {
         if std::process::id() == self.mold || self.app.get().is_some() {
             return RResult::ROk(());

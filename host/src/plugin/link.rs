@@ -3,6 +3,7 @@
 use std::fs::{File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use c_api::from_c::module::Numbers;
 use c_api::from_c::table::Misfit;
@@ -12,7 +13,7 @@ use super::copy::Draft;
 use super::elf::{self, NotALibrary};
 use super::error::LoadError;
 use super::exported::numbers_of;
-use super::names::LibraryName;
+use super::names::{LateNames, LibraryName};
 use super::private::{LibraryCopy, Missing, Tree, Unusable};
 use crate::limits;
 
@@ -111,6 +112,22 @@ impl Prepared {
                 );
                 Ok(Self::InPlace)
             }
+        }
+    }
+
+    /// Returns the names of the libraries that are opened later; `None` where they are loaded from their files.
+    pub(super) fn late_names(&self, path: &Path) -> Option<Arc<LateNames>> {
+        match self {
+            Self::Copies(copies, _) => LateNames::new(path, copies[0].copy.file()),
+            Self::InPlace => None,
+        }
+    }
+
+    /// Returns the files of the libraries that the library brings along.
+    pub(super) fn private(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Copies(copies, _) => copies[1..].iter().map(|copy| copy.path.clone()).collect(),
+            Self::InPlace => Vec::new(),
         }
     }
 

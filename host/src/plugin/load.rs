@@ -77,8 +77,9 @@ fn open<M: Module>(kind: Kind, path: &Path) -> Result<Plugin<M>, LoadError> {
     };
     let api_version = format!("jimu.h {}.{}", numbers.version.0, numbers.version.1);
     if numbers.loads_in_worker {
+        let private = prepared.private();
         let root = M::late(&path, numbers.features, prepared);
-        return Ok(Plugin { path, api_version, root, private: Vec::new(), names: Vec::new() });
+        return Ok(Plugin { path, api_version, root, private, names: Vec::new() });
     }
     let Linked { library, private, names } = prepared.link(&path)?;
     let root = c_root(&library, &path)?;
@@ -173,13 +174,19 @@ impl Module for AppModule {
 
     fn late(path: &Path, needs: u64, prepared: Prepared) -> Self {
         let of = path.to_owned();
+        let names = prepared.late_names(path);
+        let set_names = names.clone();
         let open = move || {
-            let module = module_of(&prepared.link(&of)?.library, &of)?;
+            let Linked { library, names, .. } = prepared.link(&of)?;
+            if let Some(late) = set_names {
+                late.set(names);
+            }
+            let module = module_of(&library, &of)?;
             // SAFETY: as in `c_root`.
             unsafe { ForeignApplication::of(module) }
                 .map_err(|reason| LoadError::Misfit { path: of, reason })
         };
-        Self::Late(LateApplication::new(path, needs, Box::new(open)))
+        Self::Late(LateApplication::new(path, needs, names, Box::new(open)))
     }
 }
 

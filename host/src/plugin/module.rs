@@ -1,10 +1,13 @@
 //! What a library exports, whichever door it came through: `worker-api` or `jimu.h`.
 
+use std::sync::Arc;
+
 use c_api::from_c::module::{ForeignApplication, ForeignClass, ForeignHooksModule};
 use worker_api::raw::{AppBox, HooksBox, HostBox, WorkerBox};
 use worker_api::{AppModuleRef, HooksModuleRef, RawAppContext, Result, WorkerClassRef};
 
 use super::late::LateApplication;
+use super::names::LateNames;
 
 /// A worker class.
 pub enum ClassModule {
@@ -99,6 +102,11 @@ impl AppModule {
             Self::C(module) => module.name,
             Self::Late(late) => late.name(),
         }
+    }
+
+    /// Returns the names of an application that is opened in each worker.
+    pub fn late_names(&self) -> Option<Arc<LateNames>> {
+        if let Self::Late(late) = self { late.names() } else { None }
     }
 
     /// Creates the application.

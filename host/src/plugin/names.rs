@@ -15,8 +15,8 @@ use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use libloading::os::unix::Library;
 
@@ -111,31 +111,66 @@ impl LibraryName {
     }
 }
 
+/// The names of an application that is opened in a worker, and of what it brings.
+#[derive(Debug)]
+pub struct LateNames {
+    application: LoadedLibrary,
+    names: OnceLock<Vec<LibraryName>>,
+}
+
+impl LateNames {
+    /// The names of the application at `path`, which will be loaded from `copy`.
+    pub fn new(path: &Path, copy: &File) -> Option<Arc<Self>> {
+        let path = std::fs::canonicalize(path).ok()?;
+        let application = describe(Kind::App, &path, BuildId::of(copy).as_ref());
+        Some(Arc::new(Self { application, names: OnceLock::new() }))
+    }
+
+    /// Sets the names, once the libraries are loaded.
+    pub fn set(&self, names: Vec<LibraryName>) {
+        // Fails only if they are already set.
+        let _ = self.names.set(names);
+    }
+
+    fn get(&self) -> &[LibraryName] {
+        self.names.get().map_or(&[], Vec::as_slice)
+    }
+}
+
 /// The libraries of a process: plugins, and what they brought.
 #[derive(Debug)]
-pub struct LibraryNames(Vec<(Option<Kind>, LibraryName)>);
+pub struct LibraryNames {
+    loaded: Vec<(Option<Kind>, LibraryName)>,
+    late: Option<Arc<LateNames>>,
+}
 
 impl LibraryNames {
-    /// A process's libraries; those that a plugin brought have no kind.
-    pub fn new(names: Vec<(Option<Kind>, LibraryName)>) -> Self {
-        Self(names)
+    /// A process's libraries; those that a plugin brought have no kind. `late` are those that will be opened in a worker.
+    pub fn new(loaded: Vec<(Option<Kind>, LibraryName)>, late: Option<Arc<LateNames>>) -> Self {
+        Self { loaded, late }
     }
 
     /// Describes the plugins for the status.
     pub fn describe(&self) -> Vec<LoadedLibrary> {
-        let describe = |(kind, name): &(Option<Kind>, LibraryName)| {
-            Some(LoadedLibrary {
-                kind: kind.as_ref()?.name().to_owned(),
-                path: name.path.to_string_lossy().chars().take(PATH_MAX).collect(),
-                build_id: name.build_id.as_ref().map(BuildId::to_string),
-            })
+        let of_kind = |(kind, name): &(Option<Kind>, LibraryName)| {
+            Some(describe((*kind)?, &name.path, name.build_id.as_ref()))
         };
-        self.0.iter().filter_map(describe).collect()
+        let mut libraries: Vec<_> = self.loaded.iter().filter_map(of_kind).collect();
+        if let Some(late) = &self.late {
+            // Behind the worker class.
+            libraries.insert(libraries.len().min(1), late.application.clone());
+        }
+        libraries
+    }
+
+    fn all(&self) -> impl Iterator<Item = &LibraryName> {
+        let late = self.late.iter().flat_map(|late| late.get());
+        self.loaded.iter().map(|(_, name)| name).chain(late)
     }
 
     /// Names the copies: in a process that looks at nothing again and may outlive the originals.
     pub fn use_copies(&self) {
-        for (_, name) in &self.0 {
+        for name in self.all() {
             if let Ok(mut state) = name.state.try_lock() {
                 name.use_copy(&mut state);
             }
@@ -144,7 +179,15 @@ impl LibraryNames {
 
     /// Names what is right in this process now.
     pub fn refresh(&self) {
-        self.0.iter().for_each(|(_, name)| name.refresh());
+        self.all().for_each(LibraryName::refresh);
+    }
+}
+
+fn describe(kind: Kind, path: &Path, build_id: Option<&BuildId>) -> LoadedLibrary {
+    LoadedLibrary {
+        kind: kind.name().to_owned(),
+        path: path.to_string_lossy().chars().take(PATH_MAX).collect(),
+        build_id: build_id.map(BuildId::to_string),
     }
 }
 

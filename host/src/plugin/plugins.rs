@@ -214,8 +214,9 @@ impl<C: ClassSource> Plugins<C> {
             let kinds = std::iter::once(Some(kind)).chain(std::iter::repeat(None));
             kinds.zip(names)
         });
+        let late = app_module.root.late_names();
         let names = names.chain(runtime.map(|name| (None, name)));
-        let names = Arc::new(LibraryNames::new(names.collect()));
+        let names = Arc::new(LibraryNames::new(names.collect(), late));
         // From now on a mold only waits and does not check the files.
         names.use_copies();
         services.set_library_names(Arc::clone(&names));
@@ -240,7 +241,8 @@ impl<C: ClassSource> Plugins<C> {
 
     /// Loads the application, unless the mold has done so.
     fn load_application(&self) -> Result<(), LoadError> {
-        if self.settings.preload_app {
+        let is_late = matches!(self.app_module.root, AppModule::Late(_));
+        if self.settings.preload_app && !is_late {
             return Ok(());
         }
         let path = self.app_module.path.clone();
