@@ -27,6 +27,7 @@ mod fairness;
 mod figures;
 mod footprint;
 mod front;
+mod go;
 mod hangs;
 mod interpreters;
 mod libraries;
@@ -79,6 +80,7 @@ fn main() {
         libraries::behaviours(),
         c_plugins::behaviours(),
         c_faults::behaviours(),
+        go::behaviours(),
         deaths::behaviours(),
         debuggers::behaviours(),
         watch::behaviours(),

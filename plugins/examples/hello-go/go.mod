@@ -1,0 +1,3 @@
+module jimu.example/hello
+
+go 1.19
