@@ -125,13 +125,13 @@ fn what_goes_wrong_in_a_plugin_ends_the_start_with_a_status() {
             "/* create */",
             fail("JIMU_FAILURE_CONFIG"),
             78,
-            &["the application refuses to start: no database at all"],
+            &["the application refuses to start: no database"],
         ),
         (
             "/* create */",
             fail("JIMU_FAILURE_LOAD"),
             4,
-            &["the application refuses to start: no database at all"],
+            &["the application refuses to start: no database"],
         ),
         (
             "/* create */",
