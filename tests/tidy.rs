@@ -88,10 +88,11 @@ fn prose_is_plain() {
         "of its own",
         "of their own",
     ];
-    // A method of the standard library, a media type, and a user of most systems.
+    // A method of the standard library, a media type, a body of Go, and a user of most systems.
     let exceptions = [
         "ip().octets()",
         "application/octet-stream",
+        "http.nobody",
         "--user nobody",
         "\"nobody\"",
         "nobody()",

@@ -65,7 +65,7 @@ func echo(w http.ResponseWriter, r *http.Request) {
 
 func sleep(w http.ResponseWriter, r *http.Request) {
 	ms := number(r, "ms", 1000)
-	// A goroutine sleeps: other requests are served meanwhile, also under a cooperative class.
+	// A goroutine sleeps: other requests are served during that time, also under a cooperative class.
 	select {
 	case <-time.After(time.Duration(ms) * time.Millisecond):
 		fmt.Fprintf(w, "Slept for %d ms.\n", ms)
