@@ -1,4 +1,4 @@
-//! Plugins by `jimu.h`: the example application in C under every class, the example class in C, and swaps between them and
+//! Plugins by `jimu.h`: the example applications in C and C++ under every class, the example class in C, and swaps between them and
 //! plugins by `worker-api`.
 
 use std::{fs, process::Command, time::Duration};
@@ -14,6 +14,7 @@ use jimu_tests::{
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
         behaviour!(an_application_in_c_serves).of_class(),
+        behaviour!(an_application_in_cpp_serves).of_class(),
         behaviour!(an_application_in_c_keeps_serving_when_it_fails).of_class(),
         behaviour!(applications_in_c_and_rust_are_swapped_under_load).of_class(),
         behaviour!(a_class_in_c_serves_applications_of_both_kinds).of_host(),
@@ -46,6 +47,22 @@ fn an_application_in_c_serves(cell: &Cell) {
     client.send("GET /headers HTTP/1.1\r\nHost: test\r\nX-One: 1\r\nX-Two: zwei\r\n\r\n").unwrap();
     let seen = client.answer("GET").unwrap().text();
     assert!(seen.contains("X-One: 1\nX-Two: zwei\n"), "{seen}");
+    server.stop();
+}
+
+fn an_application_in_cpp_serves(cell: &Cell) {
+    let server = Setup::new(cell).app(artifacts::cpp_application()).start();
+    let worker = server.serving_pid();
+    assert_eq!(server.get("/").text(), "Hello, world!\n");
+    assert_eq!(server.get("/sleep?ms=20").text(), "Slept for 20 ms.\n");
+    let mut client = server.connect();
+    client.send("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nhello").unwrap();
+    assert_eq!(client.answer("POST").unwrap().body, b"hello");
+    assert!(server.get("/headers").text().starts_with("Host: "));
+    // An exception is a failure.
+    assert_eq!(server.get("/panic").status, 500);
+    server.log.line(&["a client asked for a panic"], RELOAD);
+    assert_eq!(server.serving_pid(), worker);
     server.stop();
 }
 

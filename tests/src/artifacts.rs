@@ -67,6 +67,14 @@ pub fn c_application() -> PathBuf {
     LIBRARY.get_or_init(compiled).clone()
 }
 
+/// Returns the example application in C++, compiled once.
+pub fn cpp_application() -> PathBuf {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    let source = "plugins/examples/hello-cpp/hello.cpp";
+    let compiled = || compile("c++", "c++17", source, "libhello_cpp_app.so", &[]);
+    LIBRARY.get_or_init(compiled).clone()
+}
+
 /// Returns the example class in C, compiled once and linked to the kit.
 pub fn c_class() -> PathBuf {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
@@ -79,27 +87,23 @@ pub fn c_class() -> PathBuf {
     LIBRARY.get_or_init(compiled).clone()
 }
 
-/// Compiles an example without a warning.
 fn compile_c(source: &str, name: &str, arguments: &[&str]) -> PathBuf {
+    compile("cc", "c11", source, name, arguments)
+}
+
+/// Compiles an example without a warning.
+fn compile(compiler: &str, standard: &str, source: &str, name: &str, arguments: &[&str]) -> PathBuf {
     let place = directory().join("c");
     fs::create_dir_all(&place).expect("cargo's directory can be written");
     // Another process of the tests may be doing the same.
     let (library, new) = (place.join(name), place.join(format!("{name}.{}", std::process::id())));
     let include = |of: &str| format!("-I{}", root().join(of).join("include").display());
-    let mut compiler = Command::new("cc");
-    compiler.args([
-        "-std=c11",
-        "-Wall",
-        "-Wextra",
-        "-Wpedantic",
-        "-Werror",
-        "-O2",
-        "-fPIC",
-        "-shared",
-    ]);
+    let mut compiler = Command::new(compiler);
+    compiler.arg(format!("-std={standard}"));
+    compiler.args(["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O2", "-fPIC", "-shared"]);
     compiler.args([include("worker-api"), include("workers/kit-c")]).arg(root().join(source));
     let status = compiler.arg("-o").arg(&new).args(arguments).status();
-    assert!(status.expect("Rust needs cc for linking").success(), "{compiler:?}");
+    assert!(status.is_ok_and(|status| status.success()), "{compiler:?}");
     fs::rename(&new, &library).expect("both are in one directory");
     library
 }

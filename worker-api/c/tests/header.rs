@@ -52,6 +52,16 @@ fn every_dialect_accepts_the_header_without_a_warning() {
             assert_ne!(compiler, "cc", "there is no C compiler");
             continue;
         };
+        if end == "cpp" {
+            let source = directory("dialects").join("application.cpp");
+            std::fs::write(&source, APPLICATION).unwrap();
+            let mut command = Command::new(compiler);
+            command.args([format!("-std={standard}")]).args(["-Wall", "-Wextra", "-Wpedantic"]);
+            command.args(["-Wshadow", "-Werror", "-fsyntax-only", "-I"]).arg(include()).arg(&source);
+            let output = command.output().unwrap();
+            let words = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{compiler} -std={standard}, jimu.hpp: {words}");
+        }
         let words = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{compiler} -std={standard}: {words}");
         accepted += 1;
@@ -186,4 +196,24 @@ static const jimu_app_table functions = {
 };
 
 JIMU_EXPORT_APPLICATION = { JIMU_APPLICATION("test", "1.0", 0, 0), create, &functions };
+"#;
+
+/// An application by `jimu.hpp` that uses what the example does not.
+const APPLICATION: &str = r#"
+#include "jimu.hpp"
+
+struct Later : jimu::Application {
+    void call(jimu::Exchange &exchange) override {
+        if (exchange.method() == "POST" && exchange.header("X-Name").value_or("") == "x") {
+            throw jimu::Error(exchange.read_to_end(100), JIMU_FAILURE_APPLICATION, 400);
+        }
+        exchange.send_file(0, 0, 0);
+        jimu::Exchange owned = exchange.detach();
+        owned.finish();
+    }
+    void load() override {}
+    void init_worker(jimu::Runtime runtime) override { runtime.wait(0, JIMU_READ); }
+};
+
+JIMU_CPP_APPLICATION(Later, "later", "1.0")
 "#;

@@ -1,0 +1,77 @@
+// An application in C++17: some routes of the example in Rust, ../hello. It includes jimu.hpp and needs nothing else:
+//
+//     c++ -std=c++17 -O2 -fPIC -shared -I ../../../worker-api/include hello.cpp -o libhello_cpp_app.so
+//     host ./libhello_cpp_app.so
+//
+//   path          response
+//   /             a greeting
+//   /echo         the request's body, as it arrives
+//   /sleep?ms=    a text, after a sleep of the worker class's runtime
+//   /headers      the request's headers
+//   /panic        none: it throws, which the server survives
+#include "jimu.hpp"
+
+#include <algorithm>
+#include <charconv>
+
+namespace {
+
+constexpr const char *PLAIN = "text/plain; charset=utf-8";
+
+class Hello : public jimu::Application {
+  public:
+    void init_worker(jimu::Runtime runtime) override { runtime_ = runtime; }
+
+    void call(jimu::Exchange &exchange) override {
+        const std::string_view path = exchange.path();
+        if (path == "/") {
+            exchange.respond(200, PLAIN, "Hello, world!\n");
+        } else if (path == "/echo") {
+            echo(exchange);
+        } else if (path == "/sleep") {
+            sleep(exchange);
+        } else if (path == "/headers") {
+            headers(exchange);
+        } else if (path == "/panic") {
+            throw std::logic_error("a client asked for a panic");
+        } else {
+            exchange.respond(404, PLAIN, "There is nothing here.\n");
+        }
+    }
+
+  private:
+    // An upload of any size takes one buffer.
+    static void echo(jimu::Exchange &exchange) {
+        std::vector<char> part(16 * 1024);
+        exchange.start(200, {{"Content-Type", "application/octet-stream"}});
+        while (const std::size_t count = exchange.read(part.data(), part.size())) {
+            exchange.write({part.data(), count});
+        }
+    }
+
+    void sleep(jimu::Exchange &exchange) const {
+        const std::string_view asked = exchange.query("ms").value_or("1000");
+        unsigned ms = 0;
+        std::from_chars(asked.data(), asked.data() + asked.size(), ms);
+        ms = std::min(ms, 600'000u);
+        // Not std::this_thread::sleep_for, which would stop all requests of a cooperative worker.
+        runtime_->sleep(std::chrono::milliseconds(ms));
+        exchange.respond(200, PLAIN, "Slept for " + std::to_string(ms) + " ms.\n");
+    }
+
+    static void headers(jimu::Exchange &exchange) {
+        std::string lines;
+        const jimu_head &head = exchange.head();
+        for (std::size_t at = 0; at < head.header_count; at++) {
+            lines.append(jimu::text(head.headers[at].name)).append(": ");
+            lines.append(jimu::text(head.headers[at].value)).append("\n");
+        }
+        exchange.respond(200, PLAIN, lines);
+    }
+
+    std::optional<jimu::Runtime> runtime_;
+};
+
+} // namespace
+
+JIMU_CPP_APPLICATION(Hello, "hello-cpp", "1.0")
