@@ -8,11 +8,14 @@
 //   /echo         the request's body, as it arrives
 //   /sleep?ms=    a text, after a sleep of the worker class's runtime
 //   /headers      the request's headers
+//   /pid          the worker's process ID
 //   /panic        none: it throws, which the server survives
 #include "jimu.hpp"
 
 #include <algorithm>
 #include <charconv>
+
+#include <unistd.h>
 
 namespace {
 
@@ -32,6 +35,8 @@ class Hello : public jimu::Application {
             sleep(exchange);
         } else if (path == "/headers") {
             headers(exchange);
+        } else if (path == "/pid") {
+            exchange.respond(200, PLAIN, std::to_string(getpid()) + "\n");
         } else if (path == "/panic") {
             throw std::logic_error("a client asked for a panic");
         } else {
