@@ -3,7 +3,8 @@
  * access log come from the kit.
  *
  *     cc -std=c11 -O2 -fPIC -shared -pthread -I ../../../worker-api/include -I ../../../workers/kit-c/include \
- *        threaded.c -o libthreaded_c_worker.so -L DIRECTORY -ljimu_kit -Wl,-rpath,'$ORIGIN'
+ *        threaded.c -o libthreaded_c_worker.so ../../../target/release/libjimu_kit.a -lm \
+ *        -Wl,--gc-sections,--exclude-libs,ALL
  *     host --worker-class ./libthreaded_c_worker.so myproject.wsgi:application
  *
  * The main thread accepts, sends the heartbeat and receives signals. The thread of a connection does everything else,
