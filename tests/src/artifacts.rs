@@ -92,7 +92,13 @@ fn compile_c(source: &str, name: &str, arguments: &[&str]) -> PathBuf {
 }
 
 /// Compiles an example without a warning.
-fn compile(compiler: &str, standard: &str, source: &str, name: &str, arguments: &[&str]) -> PathBuf {
+fn compile(
+    compiler: &str,
+    standard: &str,
+    source: &str,
+    name: &str,
+    arguments: &[&str],
+) -> PathBuf {
     let place = directory().join("c");
     fs::create_dir_all(&place).expect("cargo's directory can be written");
     // Another process of the tests may be doing the same.

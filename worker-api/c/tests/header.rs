@@ -57,7 +57,10 @@ fn every_dialect_accepts_the_header_without_a_warning() {
             std::fs::write(&source, APPLICATION).unwrap();
             let mut command = Command::new(compiler);
             command.args([format!("-std={standard}")]).args(["-Wall", "-Wextra", "-Wpedantic"]);
-            command.args(["-Wshadow", "-Werror", "-fsyntax-only", "-I"]).arg(include()).arg(&source);
+            command
+                .args(["-Wshadow", "-Werror", "-fsyntax-only", "-I"])
+                .arg(include())
+                .arg(&source);
             let output = command.output().unwrap();
             let words = String::from_utf8_lossy(&output.stderr);
             assert!(output.status.success(), "{compiler} -std={standard}, jimu.hpp: {words}");
