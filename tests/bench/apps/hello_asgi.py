@@ -7,7 +7,7 @@ HELLO = b"Hello, world!\n"
 ROWS = [{"id": n, "name": "item %d" % n, "tags": ["a", "b", "c"], "price": n * 1.25} for n in range(140)]
 JSON = json.dumps(ROWS).encode()
 EVENTS = 100
-PAUSE = 0.01
+PAUSE = 0.1
 
 
 async def application(scope, receive, send):

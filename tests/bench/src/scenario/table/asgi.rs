@@ -15,8 +15,8 @@ pub(super) const ECHO: Scenario = asgi(
 );
 pub(super) const SLEEP: Scenario = asgi(
     "asgi-sleep",
-    "512 clients, each request sleeps for 10 ms, ASGI",
-    Kind::Pauses { connections: 512, pause_ms: 10 },
+    "1,000 clients, each request sleeps for 100 ms, ASGI",
+    Kind::Pauses { connections: 1000, pause_ms: 100 },
     get("/sleep"),
 );
 pub(super) const EVENTS: Scenario = asgi(
