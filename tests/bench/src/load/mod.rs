@@ -47,6 +47,8 @@ pub struct Plan {
 pub struct Outcome {
     /// From the first connect to the last byte of the last response.
     pub took: Duration,
+    /// From the response after which each connection had had one on average.
+    pub steady: Duration,
     /// Times from a request's first byte to its response's last in microseconds, sorted. With a new
     /// connection per request, the connect is included.
     pub latencies_us: Vec<u32>,
@@ -58,6 +60,11 @@ impl Outcome {
     /// Returns the responses per second.
     pub fn rate(&self) -> f64 {
         self.latencies_us.len() as f64 / self.took.as_secs_f64()
+    }
+
+    /// Returns the responses per second without those of the first requests, which all came at once and with a connect.
+    pub fn steady_rate(&self, connections: usize) -> f64 {
+        self.latencies_us.len().saturating_sub(connections) as f64 / self.steady.as_secs_f64()
     }
 
     /// Returns the time within which this share of the responses arrived, in microseconds.
@@ -83,15 +90,20 @@ pub fn run(plan: &Plan) -> io::Result<Outcome> {
     let begun = Instant::now();
     let mut slots = (0..connections).map(|at| run.connect(at)).collect::<io::Result<Vec<_>>>()?;
     let mut events = vec![EpollEvent::empty(); connections.max(1)];
+    let mut steady_from = None;
     while run.answered() < plan.requests {
         let ready = run.wait(&mut events)?;
         for event in &events[..ready] {
             run.proceed(&mut slots, event.data() as usize)?;
         }
+        if steady_from.is_none() && run.answered() >= connections as u64 {
+            steady_from = Some(Instant::now());
+        }
     }
     let took = begun.elapsed();
+    let steady = steady_from.map_or(Duration::ZERO, |from| from.elapsed());
     run.latencies_us.sort_unstable();
-    Ok(Outcome { took, latencies_us: run.latencies_us, failed: run.failed })
+    Ok(Outcome { took, steady, latencies_us: run.latencies_us, failed: run.failed })
 }
 
 /// Connections that stay idle after one response, until this is dropped.

@@ -42,12 +42,18 @@ fn warm(stage: &Stage<'_>, runner: &Runner) -> std::io::Result<u64> {
                 outcome.failed
             )));
         }
-        let wanted = (outcome.rate() * stage.effort.seconds) as u64;
+        let wanted = (outcome.rate() * stage.effort.seconds * periods(stage)) as u64;
         if outcome.took.as_secs_f64() > stage.effort.seconds / 8.0 {
             return Ok(wanted.max(requests / 8));
         }
         requests = (requests * 4).min(wanted.max(requests * 2));
     }
+}
+
+/// How many times as long as others a round takes: requests that wait start all at once, and spread over the pause only
+/// after some pauses.
+fn periods(stage: &Stage<'_>) -> f64 {
+    if matches!(stage.scenario.kind, Kind::Pauses { .. }) { 4.0 } else { 1.0 }
 }
 
 fn take_turn(stage: &Stage<'_>, runner: &mut Runner, requests: u64) -> std::io::Result<()> {
@@ -67,7 +73,7 @@ fn take_turn(stage: &Stage<'_>, runner: &mut Runner, requests: u64) -> std::io::
     row.push(Metric::Memory, proc::pss_kib(&pids) as f64 / 1024.0);
     if let Kind::Pauses { connections, pause_ms } = stage.scenario.kind {
         let ideal = connections as f64 * 1e3 / pause_ms as f64;
-        row.push(Metric::OfIdeal, outcome.rate() / ideal);
+        row.push(Metric::OfIdeal, outcome.steady_rate(connections) / ideal);
     }
     row.failed += outcome.failed;
     Ok(())
