@@ -147,7 +147,8 @@ fn tracebacks_of_python_have_python_frames_alone(cell: &Cell) {
     server.log.line(&["tracebacks.py", "in spin"], SOON);
     server.log.line(&[if cell.class.has_threads() { "SIGABRT" } else { "heartbeat" }], SOON);
     let log = server.log.text();
-    for word in [".rs:", "panicked", "wsgi_app::", "worker_api::", "kit::", "core::", "std::"] {
+    for word in [".rs:", "panicked", "wsgi_app::", "worker_api::", "jimu_kit::", "core::", "std::"]
+    {
         assert!(!log.contains(word), "{word:?} in {log}");
     }
 }

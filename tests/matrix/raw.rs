@@ -3,7 +3,7 @@
 
 use std::{thread, time::Duration};
 
-use http1::cases::{CASES, Case, End, Request};
+use jimu_http1::cases::{CASES, Case, End, Request};
 use jimu_tests::{
     artifacts, behaviour,
     cell::{App, Cell, Need},

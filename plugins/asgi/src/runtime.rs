@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use ::websocket::handshake::DeflatePolicy;
+use jimu_websocket::handshake::DeflatePolicy;
 use python::clock::now_ns;
 use python::{Cell, Exception, GlobalRef, Interpreter, NativeType, PyErrSet, PyResult, Python};
 use worker_api::{Exchange, Host, Step, Waker};

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::{fs, io};
 
-use http1::cases::CASES;
+use jimu_http1::cases::CASES;
 
 fn main() -> io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");

@@ -2,8 +2,8 @@
 
 #![no_main]
 
-use http1::Policy;
-use http1::cases::{naive, serve};
+use jimu_http1::Policy;
+use jimu_http1::cases::{naive, serve};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -2,8 +2,8 @@
 
 #![no_main]
 
-use http1::ProxyProtocol;
-use http1::proxy::{ProxyHeader, parse_proxy};
+use jimu_http1::ProxyProtocol;
+use jimu_http1::proxy::{ProxyHeader, parse_proxy};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

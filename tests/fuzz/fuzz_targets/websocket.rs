@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use websocket::{DeflateParams, Event, MessageKind, ProtocolError, Receiver, Role, Settings};
+use jimu_websocket::{DeflateParams, Event, MessageKind, ProtocolError, Receiver, Role, Settings};
 
 fuzz_target!(|bytes: &[u8]| {
     let single = DeflateParams { client_no_context_takeover: true, ..DeflateParams::default() };

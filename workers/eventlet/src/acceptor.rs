@@ -3,10 +3,10 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use green::sync::Semaphore;
-use green::{Interest, Interrupt};
-use green_kit::{Connections, Listening};
-use kit::{AcceptResult, Deadline, crowd};
+use jimu_green::sync::Semaphore;
+use jimu_green::{Interest, Interrupt};
+use jimu_green_kit::{Connections, Listening};
+use jimu_kit::{AcceptResult, Deadline, crowd};
 
 /// The acceptor of a listener.
 #[derive(Clone)]
@@ -44,7 +44,7 @@ impl Acceptor {
             Ok(()) => {}
             Err(error) => match Interrupt::of(&error) {
                 Some(interrupt) => return Err(interrupt),
-                None => return green::sleep(UNWATCHED_PAUSE),
+                None => return jimu_green::sleep(UNWATCHED_PAUSE),
             },
         }
         for _ in 0..self.burst {
@@ -68,7 +68,7 @@ impl Acceptor {
                 AcceptResult::Rest(pause) => {
                     self.room.release();
                     self.leave_queue();
-                    return green::sleep(pause);
+                    return jimu_green::sleep(pause);
                 }
             }
         }

@@ -19,9 +19,9 @@ mod serve;
 
 use std::rc::Rc;
 
-use green_kit::{CAPABILITIES, ProcessCell};
-use kit::WorkerBase;
-use kit::config::Config;
+use jimu_green_kit::{CAPABILITIES, ProcessCell};
+use jimu_kit::WorkerBase;
+use jimu_kit::config::Config;
 use worker_api::{Capabilities, Host, Result, Worker, WorkerContext, WorkerFactory};
 
 /// A worker that accepts in greenlets and serves in a green pool.

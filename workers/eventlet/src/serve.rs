@@ -2,10 +2,10 @@
 
 use std::rc::Rc;
 
-use green::pool::GreenPool;
-use green::sync::Semaphore;
-use green_kit::{Connections, Listening, Serve, WorkerState};
-use kit::Connection;
+use jimu_green::pool::GreenPool;
+use jimu_green::sync::Semaphore;
+use jimu_green_kit::{Connections, Listening, Serve, WorkerState};
+use jimu_kit::Connection;
 use worker_api::{Failure, FailureKind, Result};
 
 use crate::acceptor::Acceptor;
@@ -55,7 +55,7 @@ pub(crate) fn main(state: &Rc<WorkerState>, pool: &Rc<Pool>) -> Result<()> {
     let mut running = Vec::new();
     for acceptor in &acceptors {
         let acceptor = acceptor.clone();
-        running.push(green::spawn(move || acceptor.run()).map_err(|error| {
+        running.push(jimu_green::spawn(move || acceptor.run()).map_err(|error| {
             Failure::new(FailureKind::OTHER, "cannot start an acceptor").caused_by(&error)
         })?);
     }

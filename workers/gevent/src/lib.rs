@@ -4,11 +4,11 @@
 //! It follows gunicorn's gevent worker, with two differences: an idle connection occupies no greenlet, and a worker that
 //! stops serves the connections in the backlog that no other worker would serve.
 //!
-//! [`green_kit::stream_server`] implements the class, and pywsgi too. This crate defines its name and its handler.
+//! [`jimu_green_kit::stream_server`] implements the class, and pywsgi too. This crate defines its name and its handler.
 
 #![forbid(unsafe_code)]
 
-use green_kit::stream_server::{GeventWorker, Plain, ServerClass};
+use jimu_green_kit::stream_server::{GeventWorker, Plain, ServerClass};
 
 /// The class `gevent`.
 pub struct Gevent;

@@ -1,3 +1,3 @@
 //! Runs the tests of the cooperative classes: a complete worker with a real listener and a double of the host.
 
-doubles::cooperative_class!(green_kit::stream_server::GeventWorker<gevent_worker::Gevent>);
+doubles::cooperative_class!(jimu_green_kit::stream_server::GeventWorker<gevent_worker::Gevent>);

@@ -7,11 +7,11 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use green::sync::Event;
-use green::{Handle, Interrupt};
-use kit::accept::Accepted;
-use kit::clock::now_ns;
-use kit::{Advance, Connection, ConnectionDriver, Deadline, WorkerBase, crowd};
+use jimu_green::sync::Event;
+use jimu_green::{Handle, Interrupt};
+use jimu_kit::accept::Accepted;
+use jimu_kit::clock::now_ns;
+use jimu_kit::{Advance, Connection, ConnectionDriver, Deadline, WorkerBase, crowd};
 use worker_api::{Counter, Host, Waker};
 
 use crate::entry::{ConnectionEntry, EntryOwner, hub_interest};
@@ -179,7 +179,7 @@ impl Connections {
             if self.deadlines.is_some() {
                 // Consumes the interrupt of a request that ended just when it timed out, so that it does not end the
                 // next request.
-                let _ = green::yield_now();
+                let _ = jimu_green::yield_now();
             }
             // Ends the borrow of the queue before the greenlet parks.
             let waiting = self.waiting.borrow_mut().pop_front();

@@ -4,8 +4,8 @@
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
 
-use green::{Handle, Interrupt};
-use kit::{Connection, ConnectionDriver, Deadline, blocking, poll};
+use jimu_green::{Handle, Interrupt};
+use jimu_kit::{Connection, ConnectionDriver, Deadline, blocking, poll};
 use worker_api::{Failure, FailureKind, Interest, Result, Waker};
 
 use crate::connections::Connections;
@@ -57,7 +57,7 @@ impl ConnectionDriver for GreenDriver {
         if Connections::current().is_none() {
             Ok(())
         } else {
-            green::yield_now().map_err(interrupted)
+            jimu_green::yield_now().map_err(interrupted)
         }
     }
 

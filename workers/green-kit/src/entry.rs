@@ -7,8 +7,8 @@ use std::os::fd::RawFd;
 use std::rc::{Rc, Weak};
 use std::time::Instant;
 
-use green::{Observer, Ready, Source, Trigger};
-use kit::{Advance, Connection, Deadline};
+use jimu_green::{Observer, Ready, Source, Trigger};
+use jimu_kit::{Advance, Connection, Deadline};
 use worker_api::{Interest, Waker};
 
 /// What an entry belongs to: the worker's connections.
@@ -72,7 +72,7 @@ impl ConnectionEntry {
     /// Parks a connection that was never read: the registration reports what has arrived already.
     pub(crate) fn park_fresh(&self, connection: Box<Connection>) {
         // Clears only the readiness for reading, which makes no system call and cannot fail.
-        let _ = self.source.clear_ready(green::Interest::Read);
+        let _ = self.source.clear_ready(jimu_green::Interest::Read);
         self.park(connection, Interest::READ);
     }
 
@@ -202,7 +202,9 @@ impl ConnectionEntry {
             self.arm_timer(deadline);
         }
         let [read, write, _] = &fires;
-        for (waker, interest) in [(read, green::Interest::Read), (write, green::Interest::Write)] {
+        for (waker, interest) in
+            [(read, jimu_green::Interest::Read), (write, jimu_green::Interest::Write)]
+        {
             if waker.is_some()
                 && let Err(error) = self.source.take_ready(interest)
             {
@@ -226,10 +228,10 @@ impl Observer for ConnectionEntry {
 }
 
 /// Converts an interest of the ABI into one of the hub.
-pub(crate) fn hub_interest(interest: Interest) -> green::Interest {
+pub(crate) fn hub_interest(interest: Interest) -> jimu_green::Interest {
     match interest {
-        Interest::READ => green::Interest::Read,
-        Interest::READ_WRITE => green::Interest::Both,
-        _ => green::Interest::Write,
+        Interest::READ => jimu_green::Interest::Read,
+        Interest::READ_WRITE => jimu_green::Interest::Both,
+        _ => jimu_green::Interest::Write,
     }
 }

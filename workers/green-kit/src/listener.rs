@@ -1,7 +1,7 @@
 //! A listening socket in the hub. The class decides when and how often to accept from it.
 
-use green::{Source, Trigger};
-use kit::{AcceptResult, Acceptor};
+use jimu_green::{Source, Trigger};
+use jimu_kit::{AcceptResult, Acceptor};
 use worker_api::{Failure, Host, Result};
 
 /// A listening socket that this worker accepts from, as other workers do.

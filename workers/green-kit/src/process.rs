@@ -6,9 +6,9 @@ use std::os::fd::BorrowedFd;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
-use green::sync::Event;
-use green::{Greenlet, Hub, HubError, Interest, Source, StackConfig, StackError, Trigger};
-use kit::{Deadline, WorkerBase};
+use jimu_green::sync::Event;
+use jimu_green::{Greenlet, Hub, HubError, Interest, Source, StackConfig, StackError, Trigger};
+use jimu_kit::{Deadline, WorkerBase};
 use worker_api::abi::sabi_trait::TD_Opaque;
 use worker_api::abi::std_types::RResult;
 use worker_api::guard::catch_flat;
@@ -117,7 +117,7 @@ impl Process {
     }
 
     fn run_guest(&self, main: impl FnOnce() -> Result<()> + 'static) -> Result<()> {
-        let main = green::spawn(main).map_err(|error| {
+        let main = jimu_green::spawn(main).map_err(|error| {
             Failure::new(FailureKind::OTHER, "cannot start the main greenlet").caused_by(&error)
         })?;
         let engine = Engine {
@@ -180,7 +180,7 @@ impl WorkerState {
             }
             self.tick();
             let pause = WorkerBase::look_again().left().unwrap_or_default();
-            green::sleep(pause).map_err(|interrupt| ended(&interrupt))?;
+            jimu_green::sleep(pause).map_err(|interrupt| ended(&interrupt))?;
         }
         Ok(true)
     }
@@ -207,7 +207,7 @@ impl WorkerState {
 }
 
 /// Returns the failure of a main greenlet that was killed while it waited.
-pub(crate) fn ended(interrupt: &green::Interrupt) -> Failure {
+pub(crate) fn ended(interrupt: &jimu_green::Interrupt) -> Failure {
     Failure::new(FailureKind::INTERRUPTED, "the main greenlet was killed").caused_by(interrupt)
 }
 
@@ -231,10 +231,10 @@ fn make_hub(base: &WorkerBase, guest: bool) -> Result<(Hub, usize)> {
     }
     .map_err(|error| cannot(&error))?;
     if !guest {
-        green::report_overflow("greenlet_stack")
+        jimu_green::report_overflow("greenlet_stack")
             .map_err(|error| Failure::io("cannot watch for stack overflows", &error))?;
         let host = base.host.clone();
-        green::report_stacks(move |heading, addresses| {
+        jimu_green::report_stacks(move |heading, addresses| {
             host.log_stack(LogLevel::WARNING, "green", heading, addresses);
         });
         if let Some(limit) = base.host.setting_duration("greenlet_block_warning")

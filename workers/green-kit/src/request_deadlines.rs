@@ -10,9 +10,9 @@ use std::os::fd::RawFd;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use green::{Greenlet, Timer};
-use kit::clock::now_ns;
-use kit::{Deadline, WorkerBase};
+use jimu_green::{Greenlet, Timer};
+use jimu_kit::clock::now_ns;
+use jimu_kit::{Deadline, WorkerBase};
 use worker_api::raw::ExchangeBox;
 use worker_api::{AppHandle, Host, LogLevel};
 
@@ -71,7 +71,7 @@ impl RequestDeadlines {
             request: format!("{} {}", head.method, head.target.as_slice().escape_ascii()),
             received_ns: head.received_ns,
             deadline: Cell::new(Deadline::from_abi(exchange.deadline_ns())),
-            greenlet: green::current(),
+            greenlet: jimu_green::current(),
         };
         limited.set();
         self.requests.borrow_mut().insert(fd, Rc::new(limited));
@@ -95,7 +95,7 @@ impl RequestDeadlines {
 
     /// Returns whether the request of the current greenlet has timed out.
     pub(crate) fn current_has_timed_out(&self) -> bool {
-        let limited = green::current().and_then(|greenlet| self.served_by(&greenlet));
+        let limited = jimu_green::current().and_then(|greenlet| self.served_by(&greenlet));
         limited.is_some_and(|limited| limited.deadline.get().is_past())
     }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use green::{Handle, Interrupt, OffloadError};
-use kit::background::{Background, Task};
-use kit::clock::now_ns;
-use kit::{Deadline, ServerContext, poll};
+use jimu_green::{Handle, Interrupt, OffloadError};
+use jimu_kit::background::{Background, Task};
+use jimu_kit::clock::now_ns;
+use jimu_kit::{Deadline, ServerContext, poll};
 use worker_api::abi::sabi_trait::TD_Opaque;
 use worker_api::abi::std_types::RResult;
 use worker_api::guard::catch_flat;
@@ -47,7 +47,7 @@ impl RawRuntime for Cooperative {
                 return Ok(());
             }
             in_time()?;
-            green::sleep(duration).map_err(interrupted)
+            jimu_green::sleep(duration).map_err(interrupted)
         })
         .into()
     }
@@ -75,7 +75,7 @@ impl RawRuntime for Cooperative {
                 return Ok(());
             }
             in_time()?;
-            green::offload(move || task.run()).map_err(|error| match error {
+            jimu_green::offload(move || task.run()).map_err(|error| match error {
                 OffloadError::Interrupted(interrupt) => interrupted(interrupt),
                 other => Failure::new(FailureKind::OTHER, other.to_string()),
             })
@@ -92,7 +92,7 @@ fn wait_fd(fd: i32, interest: Interest, timeout_ns: u64) -> Result<bool> {
         return poll::wait(fd, interest, deadline, || ()).map_err(cannot);
     }
     in_time()?;
-    green::wait_fd(fd, hub_interest(interest), timeout).map_err(|error| {
+    jimu_green::wait_fd(fd, hub_interest(interest), timeout).map_err(|error| {
         match Interrupt::of(&error) {
             Some(interrupt) => interrupted(interrupt),
             None => cannot(error),
@@ -121,7 +121,7 @@ fn start(mut task: TaskBox, running: Task) -> Result<()> {
         fork::end_if_child();
         drop(running);
     };
-    green::spawn(run).map(drop).map_err(|error| {
+    jimu_green::spawn(run).map(drop).map_err(|error| {
         Failure::new(FailureKind::OTHER, "cannot start a greenlet").caused_by(&error)
     })
 }

@@ -7,9 +7,9 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::time::Duration;
 
-use green::net::{TcpListener, TcpStream};
-use green::pool::GreenPool;
-use green::{Hub, Timeout};
+use jimu_green::net::{TcpListener, TcpStream};
+use jimu_green::pool::GreenPool;
+use jimu_green::{Hub, Timeout};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let port = std::env::args().nth(1).unwrap_or_else(|| "0".into());

@@ -8,9 +8,9 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use green::net::{TcpListener, TcpStream};
-use green::pool::Pool;
-use green::{Hub, Interest, Ready};
+use jimu_green::net::{TcpListener, TcpStream};
+use jimu_green::pool::Pool;
+use jimu_green::{Hub, Interest, Ready};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let port = std::env::args().nth(1).unwrap_or_else(|| "0".into());

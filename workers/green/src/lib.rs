@@ -11,8 +11,8 @@
 //!
 //! ```
 //! use std::io::{Read, Write};
-//! use green::{Hub, spawn};
-//! use green::net::{TcpListener, TcpStream};
+//! use jimu_green::{Hub, spawn};
+//! use jimu_green::net::{TcpListener, TcpStream};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let hub = Hub::new()?;

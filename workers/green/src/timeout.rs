@@ -15,7 +15,7 @@ use crate::interrupt::{Interrupt, Interrupted, TimeoutId};
 ///
 /// ```
 /// use std::time::Duration;
-/// use green::{Hub, Interrupt, Timeout, sleep};
+/// use jimu_green::{Hub, Interrupt, Timeout, sleep};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let hub = Hub::new()?;

@@ -1,7 +1,7 @@
 //! A forked child has no other threads: offloaded work and name resolution must still work in it. This is a separate
 //! binary, so that nothing else runs while it forks.
 
-use green::{Hub, offload};
+use jimu_green::{Hub, offload};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 
@@ -17,7 +17,7 @@ fn offloaded_work_gets_new_threads_after_a_fork() {
             // Ends the child if there is no result.
             nix::unistd::alarm::set(20);
             let answer = hub.block_on(|| {
-                let addresses = green::net::resolve("localhost:80").map(|list| list.len());
+                let addresses = jimu_green::net::resolve("localhost:80").map(|list| list.len());
                 (offload(std::process::id).ok(), addresses.ok())
             });
             let right = answer.is_ok_and(|(pid, addresses)| {

@@ -6,7 +6,7 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
-use green::{Hub, StackConfig, report_overflow, spawn};
+use jimu_green::{Hub, StackConfig, report_overflow, spawn};
 
 #[test]
 fn an_overflow_is_named_before_the_process_dies() {

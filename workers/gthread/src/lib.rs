@@ -26,8 +26,8 @@ mod serve;
 mod shared;
 mod table;
 
-use kit::config::Config;
-use kit::{WorkerBase, blocking};
+use jimu_kit::config::Config;
+use jimu_kit::{WorkerBase, blocking};
 use worker_api::{Capabilities, Failure, Host, Result, Worker, WorkerContext, WorkerFactory};
 
 use crate::serve::Server;

@@ -11,8 +11,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use kit::clock::now_ns;
-use kit::{AcceptQueue, AcceptResult, Acceptor, Connection, Deadline, WorkerBase, crowd};
+use jimu_kit::clock::now_ns;
+use jimu_kit::{AcceptQueue, AcceptResult, Acceptor, Connection, Deadline, WorkerBase, crowd};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
 use worker_api::{Counter, Waker};
 

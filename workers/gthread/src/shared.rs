@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
-use kit::clock::now_ns;
-use kit::{
+use jimu_kit::clock::now_ns;
+use jimu_kit::{
     Advance, Connection, ConnectionDriver, Deadline, RequestDeadlines, ServerContext, WorkerBase,
     blocking, poll, threads,
 };

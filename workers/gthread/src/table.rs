@@ -11,7 +11,7 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
-use kit::{Connection, Deadline, Registry, crowd};
+use jimu_kit::{Connection, Deadline, Registry, crowd};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use worker_api::{Interest, Waker};
 

@@ -5,7 +5,7 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use http1::{
+use jimu_http1::{
     BodyDecoder, Framing, HeadScan, Policy, ResponseContext, Scan, date::DateCache, encode_head,
     parse_head,
 };
@@ -94,7 +94,7 @@ fn response(c: &mut Criterion) {
         keep_alive: true,
         server: Some("jimu"),
         date: dates.at(1_700_000_000),
-        style: http1::ResponseStyle::GUNICORN,
+        style: jimu_http1::ResponseStyle::GUNICORN,
     };
     let headers = [
         Header::new("Content-Type", "text/html; charset=utf-8"),

@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use browser::BROWSER;
-use http1::{HeadScan, Policy, parse_head};
+use jimu_http1::{HeadScan, Policy, parse_head};
 
 mod browser;
 

@@ -8,7 +8,7 @@ use std::thread;
 
 use c_api::tables::RawFailure;
 use c_api::values::outcome;
-use kit::{
+use jimu_kit::{
     AcceptResult, Advance, Connection, ConnectionDriver, Deadline, RequestDeadlines, WorkerBase,
     blocking, clock, poll,
 };

@@ -19,8 +19,8 @@ use c_api::from_c::app::ForeignApp;
 use c_api::from_c::host::host_from;
 use c_api::tables::{AppObject, HostObject, RawFailure};
 use c_api::values::outcome;
-use kit::config::Config;
-use kit::{Deadline, RequestDeadlines, WorkerBase, blocking, clock};
+use jimu_kit::config::Config;
+use jimu_kit::{Deadline, RequestDeadlines, WorkerBase, blocking, clock};
 use worker_api::abi::sabi_trait::TD_Opaque;
 use worker_api::guard::catch_flat;
 use worker_api::raw::RawApp_TO;
@@ -132,7 +132,7 @@ pub extern "C" fn jimu_kit_now_ns() -> u64 {
 /// See `jimu_kit.h`.
 #[unsafe(no_mangle)]
 pub extern "C" fn jimu_kit_stack_size(kit: &Kit) -> usize {
-    *kit.stack_size.get_or_init(|| kit::threads::stack_size(&kit.base.app))
+    *kit.stack_size.get_or_init(|| jimu_kit::threads::stack_size(&kit.base.app))
 }
 
 /// See `jimu_kit.h`.
@@ -150,7 +150,7 @@ pub extern "C" fn jimu_kit_listeners(kit: &Kit) -> usize {
 /// See `jimu_kit.h`.
 #[unsafe(no_mangle)]
 pub extern "C" fn jimu_kit_listener(kit: &Kit, index: usize) -> i32 {
-    kit.base.acceptors.get(index).map_or(-1, kit::Acceptor::fd)
+    kit.base.acceptors.get(index).map_or(-1, jimu_kit::Acceptor::fd)
 }
 
 /// See `jimu_kit.h`.
@@ -180,7 +180,7 @@ pub extern "C" fn jimu_kit_draining(kit: &Kit) -> bool {
 /// See `jimu_kit.h`.
 #[unsafe(no_mangle)]
 pub extern "C" fn jimu_kit_remaining_backlog(kit: &Kit, index: usize) -> u64 {
-    let listener = kit.base.acceptors.get(index).map(kit::Acceptor::fd);
+    let listener = kit.base.acceptors.get(index).map(jimu_kit::Acceptor::fd);
     listener.map_or(0, |listener| kit.base.host.remaining_backlog(listener))
 }
 

@@ -11,8 +11,8 @@ use crate::deadline::Deadline;
 use crate::owned_head::{Decision, Owned, OwnedHead, Parsed, Refused};
 use crate::spool::Spool;
 use crate::transfer_rate::TransferRate;
-use http1::forwarded::check_scheme;
-use http1::{BodyDecoder, BodyPlan, Head, Policy, normalize};
+use jimu_http1::forwarded::check_scheme;
+use jimu_http1::{BodyDecoder, BodyPlan, Head, Policy, normalize};
 
 /// The request that a connection is serving.
 pub(crate) struct ActiveRequest {

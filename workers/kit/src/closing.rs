@@ -17,7 +17,7 @@ use crate::spool::Buffers;
 use crate::state::{Drain, Flush, Linger, State, Step, Then};
 use crate::tail::{Source, Tail};
 use crate::transfer_rate::TransferRate;
-use http1::{BodyKind, Reject};
+use jimu_http1::{BodyKind, Reject};
 
 impl ActiveRequest {
     /// Keeps the last part of a body, which the client does not accept now; returns whether there is room for

@@ -7,8 +7,8 @@ use std::time::Duration;
 use worker_api::{Failure, HeaderMap, Host, ProxyProtocol, Result, Tls};
 
 use crate::spool;
-use http1::Policy;
-use http1::forwarded::{SchemeRules, TrustedPeers};
+use jimu_http1::Policy;
+use jimu_http1::forwarded::{SchemeRules, TrustedPeers};
 
 /// The settings of a worker's connections. `None` for a duration means "no limit".
 #[derive(Debug)]

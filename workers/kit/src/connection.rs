@@ -20,7 +20,7 @@ use crate::io::Io;
 use crate::state::{HeadReader, Proxy, State, Step, Then};
 use crate::stream::Stream;
 use crate::wire::Wire;
-use http1::{BodyDecoder, Reject};
+use jimu_http1::{BodyDecoder, Reject};
 
 /// A client's connection. An idle one holds a descriptor and this record, and no buffers.
 pub struct Connection {

@@ -14,8 +14,8 @@ use crate::config::Config;
 use crate::relay::Relay;
 use crate::spool::Buffers;
 use crate::wire::Wires;
-use http1::date::DateCache;
-use http1::{ResponseContext, ResponseStyle, error_answer, left_out};
+use jimu_http1::date::DateCache;
+use jimu_http1::{ResponseContext, ResponseStyle, error_answer, left_out};
 
 /// The shared state of one worker process, created once.
 #[derive(Debug)]

@@ -15,7 +15,7 @@ use crate::io::Io;
 use crate::request::refused;
 use crate::spool::Spool;
 use crate::state::{Step, Then};
-use http1::Reject;
+use jimu_http1::Reject;
 
 impl ActiveRequest {
     /// Returns whether the body is buffered first: not if the client waits for a response before it sends the

@@ -1,5 +1,5 @@
 //! The library that worker classes are built from: connections, TLS, exchanges, and what every worker has. The syntax of
-//! HTTP/1.1 is in the crate [`http1`].
+//! HTTP/1.1 is in the crate [`jimu_http1`].
 //!
 //! A [`Connection`] is a state machine without an event loop: it never blocks. [`Connection::advance`] reads and writes as
 //! far as it can without blocking and returns an [`Advance`]: wait for the descriptor, call the application, or drop the
@@ -21,7 +21,7 @@
 //! use std::os::fd::RawFd;
 //! use std::sync::{Arc, Mutex, PoisonError};
 //!
-//! use kit::{Advance, Connection, ConnectionDriver, Deadline, WorkerBase, blocking, poll};
+//! use jimu_kit::{Advance, Connection, ConnectionDriver, Deadline, WorkerBase, blocking, poll};
 //! use worker_api::{Interest, Result};
 //!
 //! /// How an exchange waits while the application works on it, and where its connection returns to.
@@ -62,11 +62,11 @@
 //! }
 //! ```
 //!
-//! The guide `docs/worker-classes.md` in the repository turns this into a complete class. The crate `http1` parses
+//! The guide `docs/worker-classes.md` in the repository turns this into a complete class. The crate `jimu-http1` parses
 //! and encodes HTTP on any bytes, without connections:
 //!
 //! ```
-//! use http1::{Framing, HeadScan, Policy, Scan, parse_head};
+//! use jimu_http1::{Framing, HeadScan, Policy, Scan, parse_head};
 //!
 //! let bytes = b"GET /search?q=1 HTTP/1.1\r\nHost: example.org\r\n\r\n";
 //! let policy = Policy::default();

@@ -20,7 +20,7 @@ use worker_api::{Header, RequestHead, TlsFacts};
 use crate::buffer;
 use crate::socket::{Endpoint, Local};
 use crate::vec_pool::VecPool;
-use http1::{Framing, Head, Policy, Reject, parse_head};
+use jimu_http1::{Framing, Head, Policy, Reject, parse_head};
 
 /// The head of a request, with everything that it borrows from.
 pub(crate) struct OwnedHead {

@@ -14,8 +14,8 @@ use crate::io::Io;
 use crate::owned_head::Owned;
 use crate::socket::{Endpoint, Local};
 use crate::state::{HeadReader, Proxy, State, Step, Then};
-use http1::proxy::{ProxyHeader, parse_proxy};
-use http1::{HeadScan, Reject, Scan};
+use jimu_http1::proxy::{ProxyHeader, parse_proxy};
+use jimu_http1::{HeadScan, Reject, Scan};
 
 impl Proxy {
     /// Reads a PROXY header; a connection that begins with something else is served as it is.

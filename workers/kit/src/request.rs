@@ -11,8 +11,8 @@ use crate::clock::now_ns;
 use crate::deadline::Deadline;
 use crate::driver::ConnectionDriver;
 use crate::io::Io;
-use http1::Reject;
-use http1::response::CONTINUE;
+use jimu_http1::Reject;
+use jimu_http1::response::CONTINUE;
 
 impl ActiveRequest {
     /// Extends the deadline of the request.

@@ -17,8 +17,10 @@ use crate::io::Io;
 use crate::request::request_timed_out;
 use crate::socket;
 use crate::state::Then;
-use http1::response::{CHUNK_END, LAST_CHUNK, chunk_head, encode_informational, encode_trailers};
-use http1::{BodyKind, ResponseContext, encode_head};
+use jimu_http1::response::{
+    CHUNK_END, LAST_CHUNK, chunk_head, encode_informational, encode_trailers,
+};
+use jimu_http1::{BodyKind, ResponseContext, encode_head};
 
 impl ActiveRequest {
     /// Sets the head of the response; replaces one that has not been sent yet.

@@ -17,7 +17,7 @@ use crate::clock::now_ns;
 use crate::deadline::Deadline;
 use crate::io::Io;
 use crate::transfer_rate::TransferRate;
-use http1::{BodyDecoder, HeadScan};
+use jimu_http1::{BodyDecoder, HeadScan};
 
 /// What a connection is doing.
 pub(crate) enum State {

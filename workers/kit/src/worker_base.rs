@@ -11,7 +11,7 @@ use crate::accept::{AcceptState, Acceptor};
 use crate::context::ServerContext;
 use crate::deadline::Deadline;
 use crate::{hung_request, threads};
-use http1::ResponseStyle;
+use jimu_http1::ResponseStyle;
 
 /// A worker's host, application, shared state and listeners.
 #[derive(Debug)]

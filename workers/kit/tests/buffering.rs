@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use doubles::app::{echo, take_over};
 use doubles::http;
-use kit::{Advance, Deadline};
+use jimu_kit::{Advance, Deadline};
 use worker_api::{Exchange, Header, Interest};
 
 use driven::Server;
@@ -174,7 +174,7 @@ fn is_kept(numbers: &'static [(&'static str, i32)], file: bool, patience: Durati
     let _ = returned.send(());
     while next == Advance::Wait(Interest::WRITE) {
         let connection = server.connection.as_ref().unwrap();
-        kit::poll::wait(connection.fd(), Interest::WRITE, Deadline::NEVER, || ()).unwrap();
+        jimu_kit::poll::wait(connection.fd(), Interest::WRITE, Deadline::NEVER, || ()).unwrap();
         next = server.serve();
     }
     assert_eq!(next, Advance::Wait(Interest::READ));

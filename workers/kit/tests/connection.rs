@@ -10,7 +10,7 @@ mod driven;
 use std::io::{Read, Write};
 
 use doubles::app::{echo, take_over};
-use kit::{Advance, Connection};
+use jimu_kit::{Advance, Connection};
 use worker_api::{Exchange, Failure, Header};
 
 use driven::Server;

@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use doubles::TestHost;
 use doubles::http::{self, Broken};
 use doubles::tls::Authority;
-use kit::{Advance, Deadline};
+use jimu_kit::{Advance, Deadline};
 use rustls::ClientConfig;
 use worker_api::Interest;
 
@@ -31,7 +31,7 @@ fn bytes_held_by_the_session_are_sent_before_the_connection_is_idle() {
         let mut next = server.serve();
         while server.host.access_log().is_empty() {
             let connection = server.connection.as_ref().expect("nothing ends it");
-            kit::poll::wait(connection.fd(), Interest::READ, Deadline::NEVER, || ()).unwrap();
+            jimu_kit::poll::wait(connection.fd(), Interest::READ, Deadline::NEVER, || ()).unwrap();
             next = server.serve();
         }
         assert_ne!(next, Advance::Closed);
@@ -42,14 +42,14 @@ fn bytes_held_by_the_session_are_sent_before_the_connection_is_idle() {
         client.read.send(()).unwrap();
         while next == Advance::Wait(Interest::WRITE) {
             let connection = server.connection.as_ref().expect("nothing ends it");
-            kit::poll::wait(connection.fd(), Interest::WRITE, Deadline::NEVER, || ()).unwrap();
+            jimu_kit::poll::wait(connection.fd(), Interest::WRITE, Deadline::NEVER, || ()).unwrap();
             next = server.serve();
         }
         assert_eq!(next, Advance::Wait(Interest::READ));
         let mut connection = server.connection.take().unwrap();
         assert!(connection.is_idle());
         // Until the client has read something, there is no room for the close alert.
-        kit::poll::wait(connection.fd(), Interest::WRITE, Deadline::NEVER, || ()).unwrap();
+        jimu_kit::poll::wait(connection.fd(), Interest::WRITE, Deadline::NEVER, || ()).unwrap();
         assert_eq!(connection.expire(), Advance::Closed);
         drop((connection, server.client));
         // The response is complete, and ends with the close alert.

@@ -16,7 +16,7 @@ use std::thread;
 use doubles::TestHost;
 use doubles::http::Connection as Client;
 use doubles::tls::Authority;
-use kit::{Advance, Connection, ConnectionDriver, Deadline, poll};
+use jimu_kit::{Advance, Connection, ConnectionDriver, Deadline, poll};
 use worker_api::{Exchange, FailureKind, Header, Interest, Result, Step, Waker};
 
 use driven::Server;

@@ -6,14 +6,14 @@
 //! | `lib` | the class: its server and its handler |
 //! | `style` | the headers and error pages that the server generates |
 //!
-//! Like every class, it uses the parser of `http1`, which is stricter than gevent's.
+//! Like every class, it uses the parser of `jimu-http1`, which is stricter than gevent's.
 
 #![forbid(unsafe_code)]
 
 mod style;
 
-use green_kit::stream_server::{GeventWorker, Handler, ServerClass};
-use http1::ResponseStyle;
+use jimu_green_kit::stream_server::{GeventWorker, Handler, ServerClass};
+use jimu_http1::ResponseStyle;
 
 /// The class `pywsgi`.
 pub struct Pywsgi;

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use http1::{ErrorPage, ResponseStyle};
+use jimu_http1::{ErrorPage, ResponseStyle};
 
 /// The style of the responses that pywsgi generates.
 pub(crate) const STYLE: ResponseStyle =

@@ -5,7 +5,7 @@
 
 use doubles::http::{Answer, Framing};
 use doubles::{Closure, RunningWorker, TestHost, app::hello};
-use green_kit::stream_server::GeventWorker;
+use jimu_green_kit::stream_server::GeventWorker;
 use pywsgi_worker::Pywsgi;
 use worker_api::{Exchange, Failure};
 

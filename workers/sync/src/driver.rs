@@ -3,7 +3,7 @@
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use kit::{Connection, ConnectionDriver, Deadline, RequestDeadlines, blocking, poll};
+use jimu_kit::{Connection, ConnectionDriver, Deadline, RequestDeadlines, blocking, poll};
 use worker_api::{Host, Interest, Result};
 
 /// Drives the connection of one request, and holds it after the exchange is over.

@@ -19,8 +19,8 @@ mod driver;
 mod serve;
 mod waiting;
 
-use kit::config::Config;
-use kit::{WorkerBase, blocking};
+use jimu_kit::config::Config;
+use jimu_kit::{WorkerBase, blocking};
 use worker_api::{Capabilities, Failure, Host, Result, Worker, WorkerContext, WorkerFactory};
 
 use crate::serve::Server;

@@ -5,8 +5,8 @@ use std::io;
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::time::Duration;
 
-use kit::clock::now_ns;
-use kit::{
+use jimu_kit::clock::now_ns;
+use jimu_kit::{
     AcceptQueue, AcceptResult, Acceptor, Advance, Connection, Deadline, RequestDeadlines,
     TimedOutRequest, WorkerBase,
 };

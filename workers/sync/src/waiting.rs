@@ -4,8 +4,8 @@
 use std::io;
 use std::os::fd::RawFd;
 
-use kit::clock::now_ns;
-use kit::{Connection, Deadline, Registry};
+use jimu_kit::clock::now_ns;
+use jimu_kit::{Connection, Deadline, Registry};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use worker_api::Interest;

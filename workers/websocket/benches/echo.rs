@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use websocket::{Codec, DeflateParams, Event, Message, Role, Sender, Settings};
+use jimu_websocket::{Codec, DeflateParams, Event, Message, Role, Sender, Settings};
 
 fn echo(c: &mut Criterion) {
     let deflate = Some(DeflateParams::default());

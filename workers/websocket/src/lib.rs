@@ -22,8 +22,8 @@
 //!    connection.
 //!
 //! ```
-//! use websocket::handshake::{DeflatePolicy, Offer, RequestHead};
-//! use websocket::{Codec, Event, Message, Role, Settings};
+//! use jimu_websocket::handshake::{DeflatePolicy, Offer, RequestHead};
+//! use jimu_websocket::{Codec, Event, Message, Role, Settings};
 //!
 //! let headers = [
 //!     ("Upgrade", "websocket"),

@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used)]
 
 use flate2::{Compress, Compression, FlushCompress};
+use jimu_websocket::{
+    Codec, DeflateParams, Message, ProtocolError, Receiver, Role, Sender, Settings,
+};
 use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_HAS_MORE_INPUT;
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
@@ -11,7 +14,6 @@ use peer::{
     BINARY, CLOSE, CONTINUATION, FIN, Got, RSV1, TEXT, exchange, fragments, frame, receive,
     split_frames,
 };
-use websocket::{Codec, DeflateParams, Message, ProtocolError, Receiver, Role, Sender, Settings};
 
 mod peer;
 

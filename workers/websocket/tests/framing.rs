@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+use jimu_websocket::{
+    CloseCode, Codec, Event, Message, ProtocolError, Receiver, Role, SendError, Sender, Settings,
+};
 use peer::{
     BINARY, CLOSE, CONTINUATION, FIN, Got, PING, PONG, RSV1, TEXT, bare_frame, exchange, fragments,
     frame, receive, split_frames,
-};
-use websocket::{
-    CloseCode, Codec, Event, Message, ProtocolError, Receiver, Role, SendError, Sender, Settings,
 };
 
 mod peer;

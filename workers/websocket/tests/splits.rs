@@ -2,13 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
+use jimu_websocket::{DeflateParams, Message, Receiver, Role, Sender, Settings};
 use peer::{
     BINARY, CLOSE, FIN, Got, PING, PONG, RSV1, TEXT, fragments, frame, receive, split_frames,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
-use websocket::{DeflateParams, Message, Receiver, Role, Sender, Settings};
 
 mod peer;
 

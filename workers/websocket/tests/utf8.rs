@@ -1,9 +1,9 @@
 //! Texts: every split of valid ones, and the first invalid byte of others.
 
+use jimu_websocket::{ProtocolError, Receiver, Role, Settings};
 use peer::{FIN, Got, TEXT, fragments, frame, receive};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use websocket::{ProtocolError, Receiver, Role, Settings};
 
 mod peer;
 

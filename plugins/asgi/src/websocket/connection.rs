@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use ::websocket::{
+use jimu_websocket::{
     Close, CloseCode, Codec, Event, Keepalive, Message, MessageKind, ProtocolError, Role, Settings,
 };
 use python::clock::now_ns;

@@ -1,6 +1,6 @@
 //! The opening handshake, as far as the application has no part in it.
 
-use ::websocket::handshake::{self, Offer, Refused};
+use jimu_websocket::handshake::{self, Offer, Refused};
 use worker_api::{Exchange, Header, RequestHead};
 
 /// Returns whether a request asks for an upgrade to WebSocket. An offer without a header of that protocol is ignored, as

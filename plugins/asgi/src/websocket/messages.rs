@@ -1,6 +1,6 @@
 //! The messages that an application sends.
 
-use ::websocket::{CloseCode, Message, Settings};
+use jimu_websocket::{CloseCode, Message, Settings};
 use python::clock::now_ns;
 use python::{Exception, Object, PyErrSet, PyResult, Python, required};
 use worker_api::Header;

@@ -13,7 +13,7 @@ mod messages;
 
 use std::ffi::CStr;
 
-use ::websocket::CloseCode;
+use jimu_websocket::CloseCode;
 use python::{Cell, Exception, Method, Native, Object, PyErrSet, PyResult, Python, method};
 use worker_api::{Exchange, Failure, FailureKind};
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kit::{
+use jimu_kit::{
     Advance, Connection, ConnectionDriver, Deadline, RequestDeadlines, ServerContext, WorkerBase,
     blocking, crowd, poll,
 };
@@ -126,7 +126,11 @@ impl OpenConnection {
         waited
     }
 
-    fn wait_until_ready(&self, connection: &mut Connection, interest: Interest) -> io::Result<bool> {
+    fn wait_until_ready(
+        &self,
+        connection: &mut Connection,
+        interest: Interest,
+    ) -> io::Result<bool> {
         loop {
             if self.0.context.draining() {
                 connection.shorten_idle_deadline(WorkerBase::idle_drain_deadline());

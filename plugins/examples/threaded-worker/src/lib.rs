@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use kit::config::Config;
-use kit::{AcceptResult, Acceptor, Connection, WorkerBase, blocking, clock};
+use jimu_kit::config::Config;
+use jimu_kit::{AcceptResult, Acceptor, Connection, WorkerBase, blocking, clock};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use worker_api::{

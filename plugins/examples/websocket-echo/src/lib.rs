@@ -2,8 +2,8 @@
 //! and `write` of the exchange block in the way of the class, and carry the frames after the 101; the crate `websocket`
 //! converts between frames and messages.
 
-use websocket::handshake::{DeflatePolicy, Offer, RequestHead};
-use websocket::{Codec, Event, ProtocolError, Role, Settings};
+use jimu_websocket::handshake::{DeflatePolicy, Offer, RequestHead};
+use jimu_websocket::{Codec, Event, ProtocolError, Role, Settings};
 use worker_api::{App, AppContext, AppFactory, Counter, Exchange, Failure, Header, Host, Result};
 
 worker_api::export_app!(WebSocketEcho);

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::{CAPABILITIES, ProcessCell, WorkerState};
-use kit::WorkerBase;
-use kit::config::Config;
+use jimu_kit::WorkerBase;
+use jimu_kit::config::Config;
 use worker_api::{Capabilities, Host, Result, Worker, WorkerContext, WorkerFactory};
 
 use crate::process::ended;

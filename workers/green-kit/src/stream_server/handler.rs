@@ -3,8 +3,8 @@
 use std::rc::Rc;
 
 use crate::Connections;
-use http1::ResponseStyle;
-use kit::Connection;
+use jimu_http1::ResponseStyle;
+use jimu_kit::Connection;
 
 /// gevent's `handler_class`: how a class serves requests, and the style of its responses.
 pub trait Handler: 'static {

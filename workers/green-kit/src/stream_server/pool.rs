@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 
 use crate::{Connections, Serve, WorkerState};
-use green::pool::Pool;
-use kit::Connection;
+use jimu_green::pool::Pool;
+use jimu_kit::Connection;
 
 use crate::stream_server::handler::Handler;
 

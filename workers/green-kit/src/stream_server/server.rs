@@ -6,8 +6,8 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use crate::Listening;
-use green::{Interest, Timer};
-use kit::{AcceptResult, Acceptor, Deadline, crowd};
+use jimu_green::{Interest, Timer};
+use jimu_kit::{AcceptResult, Acceptor, Deadline, crowd};
 use worker_api::{Failure, FailureKind, Result};
 
 use crate::process::ended;
@@ -86,7 +86,7 @@ impl StreamServer {
         while left > 0 && !deadline.is_past() {
             if self.greenlets.full() {
                 // Wait for a connection to close.
-                green::sleep(FULL_PAUSE).map_err(|interrupt| ended(&interrupt))?;
+                jimu_green::sleep(FULL_PAUSE).map_err(|interrupt| ended(&interrupt))?;
                 continue;
             }
             match self.listening.take() {

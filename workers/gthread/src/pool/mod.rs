@@ -61,7 +61,7 @@ mod state;
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use kit::clock::now_ns;
+use jimu_kit::clock::now_ns;
 
 use state::{Leader, State, ThreadState, Wake};
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use kit::clock::now_ns;
+use jimu_kit::clock::now_ns;
 
 /// The state of a thread of the pool: see the drawing in [the module](super).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex};
 
 use doubles::{Closure, TestHost};
-use kit::{Acceptor, Advance, Connection, ConnectionDriver, Deadline, ServerContext};
+use jimu_kit::{Acceptor, Advance, Connection, ConnectionDriver, Deadline, ServerContext};
 use nix::sys::socket::{setsockopt, sockopt};
 use worker_api::raw::RawHost as _;
 use worker_api::{AppHandle, Exchange, Interest, Result};
@@ -135,7 +135,7 @@ impl ConnectionDriver for TestDriver {
         if let Some(bytes) = self.on_wait.lock().unwrap().take() {
             (&self.client).write_all(bytes).unwrap();
         }
-        let ready = kit::poll::wait(fd, interest, deadline, || ()).unwrap();
+        let ready = jimu_kit::poll::wait(fd, interest, deadline, || ()).unwrap();
         assert!(ready, "no test waits until a deadline");
         Ok(())
     }

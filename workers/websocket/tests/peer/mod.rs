@@ -3,7 +3,7 @@
 // Each test binary uses a part of it.
 #![allow(dead_code, clippy::unwrap_used)]
 
-use websocket::{Codec, Event, MessageKind, ProtocolError, Receiver};
+use jimu_websocket::{Codec, Event, MessageKind, ProtocolError, Receiver};
 
 pub const FIN: u8 = 0x80;
 pub const RSV1: u8 = 0x40;
