@@ -18,6 +18,9 @@ use crate::{
 /// Maximum number of failed tests that are run again alone.
 const ALONE_MAX: usize = 12;
 
+/// Number of tests of a binary that run at once, whatever the number of processors: most of them wait most of the time.
+const AT_ONCE: &str = "4";
+
 /// Options of the test command.
 #[derive(Debug, Default)]
 pub(crate) struct TestOptions {
@@ -78,6 +81,7 @@ pub(crate) fn test(options: &TestOptions) -> ExitCode {
         let mut command = cargo();
         command.args(["test", "--workspace", "--no-fail-fast"]).args(profile);
         command.env("JIMU_BUILT", "1").env("TEST_PYTHON", python.clone().unwrap_or_default());
+        command.env("RUST_TEST_THREADS", AT_ONCE);
         command
     };
     let mut command = tests();
