@@ -8,8 +8,10 @@ use jimu_tests::{
     cell::{Cell, Class},
     load::{Load, Plan},
     runner::Behaviour,
-    server::Setup,
+    server::{Server, Setup},
 };
+
+use crate::outgoing;
 
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
@@ -47,6 +49,8 @@ fn an_application_in_c_serves(cell: &Cell) {
     client.send("GET /headers HTTP/1.1\r\nHost: test\r\nX-One: 1\r\nX-Two: zwei\r\n\r\n").unwrap();
     let seen = client.answer("GET").unwrap().text();
     assert!(seen.contains("X-One: 1\nX-Two: zwei\n"), "{seen}");
+    outgoing::connects(&server);
+    is_refused(&server);
     server.stop();
 }
 
@@ -59,11 +63,19 @@ fn an_application_in_cpp_serves(cell: &Cell) {
     client.send("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nhello").unwrap();
     assert_eq!(client.answer("POST").unwrap().body, b"hello");
     assert!(server.get("/headers").text().starts_with("Host: "));
+    outgoing::connects(&server);
+    is_refused(&server);
     // An exception is a failure.
     assert_eq!(server.get("/panic").status, 500);
     server.log.line(&["a client asked for a panic"], RELOAD);
     assert_eq!(server.serving_pid(), worker);
     server.stop();
+}
+
+/// A connection to where nothing listens is a failure with its reason.
+fn is_refused(server: &Server) {
+    assert_eq!(server.get(&format!("/connect?to={}", outgoing::refusing())).status, 500);
+    server.log.line(&["cannot connect to 127.0.0.1:", "Connection refused"], RELOAD);
 }
 
 fn an_application_in_c_keeps_serving_when_it_fails(cell: &Cell) {
@@ -102,6 +114,12 @@ fn a_class_in_c_serves_applications_of_both_kinds(cell: &Cell) {
         assert_eq!(server.get("/whole?size=3000000").body.len(), 3_000_000);
         server.stop();
     }
+    let server = Setup::new(&in_c(cell)).app(artifacts::library("check_app")).start();
+    outgoing::connects(&server);
+    let found = server.get("/resolve?host=localhost&port=81").text();
+    assert!(found.contains("127.0.0.1:81\n") || found.contains("[::1]:81\n"), "{found}");
+    let refused = server.get(&format!("/connect?to={}&ms=300", outgoing::refusing()));
+    assert!(refused.text().contains("Connection refused"), "{}", refused.text());
 }
 
 fn classes_in_c_and_rust_are_swapped_under_load(cell: &Cell) {

@@ -32,6 +32,7 @@ mod hangs;
 mod interpreters;
 mod libraries;
 mod logs;
+mod outgoing;
 mod panics;
 mod peers;
 mod processes;
@@ -85,6 +86,7 @@ fn main() {
         debuggers::behaviours(),
         watch::behaviours(),
         hangs::behaviours(),
+        outgoing::behaviours(),
         panics::behaviours(),
         upgrade::behaviours(),
         websockets::behaviours(),

@@ -577,6 +577,19 @@ typedef struct jimu_runtime_table {
     jimu_result (*spawn)(void *self, jimu_task task, jimu_failure *failure);
     /* Runs a task that may block on a thread, and waits until it has finished. Takes the task. */
     jimu_result (*offload)(void *self, jimu_task task, jimu_failure *failure);
+    /*
+     * Connects to "HOST:PORT", "[IPV6]:PORT" or "unix:PATH". The addresses of a host name are tried in order, all of them
+     * within the time. `*fd` is a non-blocking socket that the caller owns: when a read or a write would block, wait with
+     * `wait_fd`. Fails with JIMU_FAILURE_TIMEOUT when the time has passed, with JIMU_FAILURE_IO if the connection is refused
+     * or the name is unknown.
+     */
+    jimu_result (*connect)(void *self, jimu_str address, uint64_t timeout_ns, int32_t *fd, jimu_failure *failure);
+    /*
+     * Looks up the addresses of a host on another thread, with the system's resolver, and writes each with its port to
+     * `addresses`, in the form that `connect` reads. Fails as `connect` does.
+     */
+    jimu_result (*resolve)(void *self, jimu_str host, uint16_t port, uint64_t timeout_ns, const jimu_sink *addresses,
+                           jimu_failure *failure);
 } jimu_runtime_table;
 
 typedef struct jimu_runtime {

@@ -23,6 +23,8 @@
 #include <utility>
 #include <vector>
 
+#include <unistd.h>
+
 namespace jimu {
 
 // Text of the other side, valid as long as jimu.h says.
@@ -199,6 +201,28 @@ class Exchange {
     jimu_exchange *lent_;
 };
 
+// A descriptor, closed at the end.
+class Descriptor {
+  public:
+    explicit Descriptor(int fd) noexcept : fd_(fd) {}
+    Descriptor(Descriptor &&other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+    Descriptor(const Descriptor &) = delete;
+    Descriptor &operator=(const Descriptor &) = delete;
+    Descriptor &operator=(Descriptor &&) = delete;
+    ~Descriptor() {
+        if (fd_ >= 0) {
+            ::close(fd_);
+        }
+    }
+
+    int get() const noexcept { return fd_; }
+    // Gives the descriptor away.
+    int release() noexcept { return std::exchange(fd_, -1); }
+
+  private:
+    int fd_;
+};
+
 // The services of the worker class. Copies are the same runtime, which lives as long as the process.
 class Runtime {
   public:
@@ -220,6 +244,32 @@ class Runtime {
             return object_->functions->wait_fd(object_->self, fd, interest, timeout_ns, &ready, failure);
         });
         return ready;
+    }
+
+    // Connects to "HOST:PORT", "[IPV6]:PORT" or "unix:PATH". The socket is non-blocking: when a read or a write would
+    // block, `wait` for it.
+    Descriptor connect(std::string_view address, std::uint64_t timeout_ns = JIMU_FOREVER) const {
+        std::int32_t fd = -1;
+        detail::checked([&](jimu_failure *failure) {
+            return object_->functions->connect(object_->self, str(address), timeout_ns, &fd, failure);
+        });
+        return Descriptor(fd);
+    }
+
+    // Returns the addresses of a host, each with its port, in the form that `connect` reads.
+    std::vector<std::string> resolve(std::string_view host, std::uint16_t port,
+                                     std::uint64_t timeout_ns = JIMU_FOREVER) const {
+        std::vector<std::string> addresses;
+        const jimu_sink sink = {
+            [](void *to, jimu_str address) {
+                static_cast<std::vector<std::string> *>(to)->emplace_back(text(address));
+            },
+            &addresses,
+        };
+        detail::checked([&](jimu_failure *failure) {
+            return object_->functions->resolve(object_->self, str(host), port, timeout_ns, &sink, failure);
+        });
+        return addresses;
     }
 
   private:

@@ -55,7 +55,7 @@
 //! | [`Tls`], [`TlsSession`] | the bytes of a connection over TLS | host |
 //! | [`Exchange`], [`HijackedStream`] | one request and its response | worker class |
 //! | [`RequestHead`], [`Header`], [`Address`], [`Version`], [`TlsFacts`] | the head of a request, borrowed from the connection | worker class |
-//! | [`Runtime`] | sleep, wait for a descriptor, spawn, run blocking work | worker class |
+//! | [`Runtime`] | sleep, wait for a descriptor, connect, resolve names, spawn, run blocking work | worker class |
 //! | [`Engine`], [`Waker`], [`Interest`], [`Step`] | operations that complete later, and the interface to an application's own event loop | worker class |
 //! | [`Failure`], [`FailureKind`], [`Result`] | errors that cross the boundary | this crate |
 //! | [`fork`] | detects children that an application forks in a worker | this crate |
@@ -72,7 +72,7 @@
 //! | version | added |
 //! | --- | --- |
 //! | 1.0 | everything else |
-//! | 1.1 | [`Host::tls`] |
+//! | 1.1 | [`Host::tls`], [`Runtime::connect`], [`Runtime::resolve`] |
 //!
 //! # Invariants
 //!

@@ -423,6 +423,29 @@ pub trait RawRuntime: Send + Sync + 'static {
     /// Runs a task that may block on a thread, and waits until it has finished.
     #[sabi(last_prefix_field)]
     fn offload(&self, task: TaskBox) -> RResult<(), Failure>;
+    /// See [`crate::Runtime::connect`]. Returns a descriptor that the caller owns. Since 1.1.
+    fn connect(&self, address: RStr<'_>, timeout_ns: u64) -> RResult<i32, Failure> {
+        no_connect(address, timeout_ns)
+    }
+    /// See [`crate::Runtime::resolve`]. Returns each address as text with its port. Since 1.1.
+    fn resolve(
+        &self,
+        host: RStr<'_>,
+        port: u16,
+        timeout_ns: u64,
+    ) -> RResult<RVec<RString>, Failure> {
+        no_resolve(host, port, timeout_ns)
+    }
+}
+
+/// What a class of worker-api 1.0 returns.
+fn no_connect(_: RStr<'_>, _: u64) -> RResult<i32, Failure> {
+    RResult::RErr(Failure::unsupported("this worker class is older than Runtime::connect"))
+}
+
+/// What a class of worker-api 1.0 returns.
+fn no_resolve(_: RStr<'_>, _: u16, _: u64) -> RResult<RVec<RString>, Failure> {
+    RResult::RErr(Failure::unsupported("this worker class is older than Runtime::resolve"))
 }
 
 /// Owned [`RawRuntime`].

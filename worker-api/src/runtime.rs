@@ -1,14 +1,16 @@
-//! Services of a worker class for the application: waiting for descriptors, sleeping, background tasks.
+//! Services of a worker class for the application: waiting for descriptors, sleeping, connections, background tasks.
 //!
 //! Under a cooperative class these calls let other requests run; under sync and gthread they block the thread. The same
 //! application works under both. Use [`Runtime::wait_fd`] to do socket I/O.
 
-use std::os::fd::RawFd;
+use std::net::SocketAddr;
+use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use abi_stable::sabi_trait::TD_Opaque;
+use abi_stable::std_types::RString;
 
 use crate::failure::{Failure, FailureKind, Result};
 use crate::guard::catch;
@@ -70,6 +72,43 @@ impl Runtime {
             Some(Err(panic)) => resume_unwind(panic),
             None => Err(Failure::new(FailureKind::INTERRUPTED, "the offloaded work was not run")),
         }
+    }
+
+    /// Connects to `HOST:PORT`, `[IPV6]:PORT` or `unix:PATH`. The addresses of a host name are tried in order, all of them
+    /// within `timeout`.
+    ///
+    /// Returns a non-blocking socket: when a read or a write would block, wait with [`Runtime::wait_fd`]. Fails with
+    /// [`FailureKind::TIMEOUT`] after `timeout`, with [`FailureKind::IO`] and the system's error as the cause if the
+    /// connection is refused or the name is unknown, and with [`FailureKind::UNSUPPORTED`] under a class that was built
+    /// against worker-api 1.0.
+    pub fn connect(&self, address: &str, timeout: Option<Duration>) -> Result<OwnedFd> {
+        let fd = self.0.connect(address.into(), nanoseconds(timeout)).into_result()?;
+        if fd < 0 {
+            return Err(Failure::new(FailureKind::OTHER, "the worker class returned no socket"));
+        }
+        // SAFETY: `RawRuntime::connect` transfers ownership of the descriptor to the caller.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    /// Looks up the addresses of a host on another thread, with the system's resolver. Fails as [`Runtime::connect`] does.
+    /// If `timeout` passes, the lookup continues on its thread and its result is dropped.
+    pub fn resolve(
+        &self,
+        host: &str,
+        port: u16,
+        timeout: Option<Duration>,
+    ) -> Result<Vec<SocketAddr>> {
+        let addresses = self.0.resolve(host.into(), port, nanoseconds(timeout)).into_result()?;
+        let parse = |text: RString| {
+            text.parse().map_err(|error| {
+                let failure = Failure::new(
+                    FailureKind::OTHER,
+                    format!("the worker class returned `{text}` as an address of {host}"),
+                );
+                failure.caused_by(&error)
+            })
+        };
+        addresses.into_iter().map(parse).collect()
     }
 }
 

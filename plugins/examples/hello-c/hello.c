@@ -8,6 +8,7 @@
  *   /                   a greeting
  *   /echo               the request's body, as it arrives
  *   /sleep?ms=          a text, after a sleep of the worker class's runtime
+ *   /connect?to=&ms=    what another server sends, to which this one connects
  *   /stream?n=&size=    n parts of size bytes, without a Content-Length
  *   /whole?size=        size bytes in one part
  *   /file?path=         a file below the working directory
@@ -19,6 +20,7 @@
 #define _GNU_SOURCE
 #include "jimu.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -125,6 +127,46 @@ static jimu_result sleep_for(const application *app, jimu_exchange *exchange, co
     }
     snprintf(words, sizeof words, "Slept for %llu ms.\n", (unsigned long long)ms);
     return say(exchange, 200, words, failure);
+}
+
+/* Sends a line, and waits for what the other side sends before it closes. Returns its length, or -1. */
+static ssize_t converse(const jimu_runtime *runtime, int32_t fd, uint64_t limit_ns, char *received, size_t room,
+                        jimu_failure *failure) {
+    size_t length = 0;
+    ssize_t count;
+    if (write(fd, "ping\n", 5) != 5) {
+        return jimu_fail(failure, JIMU_FAILURE_IO, "cannot write to the other side");
+    }
+    while ((count = read(fd, received + length, room - length)) != 0) {
+        bool ready = false;
+        if (count > 0) {
+            length += (size_t)count;
+        } else if (errno != EAGAIN) {
+            return jimu_fail(failure, JIMU_FAILURE_IO, "cannot read from the other side");
+        } else if (runtime->functions->wait_fd(runtime->self, fd, JIMU_READ, limit_ns, &ready, failure) != JIMU_OK) {
+            return JIMU_FAILED;
+        } else if (!ready) {
+            return jimu_fail(failure, JIMU_FAILURE_TIMEOUT, "the other side is silent");
+        }
+    }
+    return (ssize_t)length;
+}
+
+static jimu_result connect_to(const application *app, jimu_exchange *exchange, const jimu_head *head,
+                              jimu_failure *failure) {
+    uint64_t limit_ns = at_most(number(head, "ms", 1000), SLEEP_MS_MAX) * 1000000;
+    jimu_bytes to = jimu_head_query(head, "to");
+    jimu_str address = { (const char *)to.data, to.length };
+    char received[4096];
+    ssize_t length;
+    int32_t fd;
+    if (app->runtime->functions->connect(app->runtime->self, address, limit_ns, &fd, failure) != JIMU_OK) {
+        return JIMU_FAILED;
+    }
+    length = converse(app->runtime, fd, limit_ns, received, sizeof received, failure);
+    close(fd);
+    return length < 0 ? JIMU_FAILED
+                      : jimu_respond(exchange, 200, "text/plain; charset=utf-8", received, (size_t)length, failure);
 }
 
 /* Sends `parts` parts of `size` bytes: with a length if it is one. */
@@ -267,6 +309,9 @@ static jimu_result call(void *self, jimu_exchange *exchange, jimu_failure *failu
     }
     if (jimu_bytes_are(path, "/sleep")) {
         return sleep_for(app, exchange, head, failure);
+    }
+    if (jimu_bytes_are(path, "/connect")) {
+        return connect_to(app, exchange, head, failure);
     }
     if (jimu_bytes_are(path, "/stream")) {
         return dots(exchange, number(head, "n", 10), at_most(number(head, "size", 1024), PART_MAX), false, failure);

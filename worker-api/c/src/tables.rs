@@ -190,6 +190,8 @@ types! {
         sleep: Function<unsafe extern "C" fn(Object, u64, *mut RawFailure) -> i32>,
         spawn: Function<unsafe extern "C" fn(Object, TaskObject, *mut RawFailure) -> i32>,
         offload: Function<unsafe extern "C" fn(Object, TaskObject, *mut RawFailure) -> i32>,
+        connect: Function<unsafe extern "C" fn(Object, Str, u64, *mut i32, *mut RawFailure) -> i32>,
+        resolve: Function<unsafe extern "C" fn(Object, Str, u16, u64, *const Sink, *mut RawFailure) -> i32>,
     }
     RuntimeObject = jimu_runtime { functions: *const RuntimeTable, this: Object, }
     EngineTable = jimu_engine_table {

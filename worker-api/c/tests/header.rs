@@ -215,7 +215,10 @@ struct Later : jimu::Application {
         owned.finish();
     }
     void load() override {}
-    void init_worker(jimu::Runtime runtime) override { runtime.wait(0, JIMU_READ); }
+    void init_worker(jimu::Runtime runtime) override {
+        const jimu::Descriptor socket = runtime.connect(runtime.resolve("localhost", 80).at(0), 1000);
+        runtime.wait(socket.get(), JIMU_READ);
+    }
 };
 
 JIMU_CPP_APPLICATION(Later, "later", "1.0")

@@ -2,25 +2,29 @@
 //! conversion of a wait's result.
 
 use std::io;
+use std::os::fd::IntoRawFd;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use worker_api::abi::sabi_trait::TD_Opaque;
-use worker_api::abi::std_types::RResult;
+use worker_api::abi::std_types::{RResult, RStr, RString, RVec};
 use worker_api::guard::catch_flat;
 use worker_api::raw::{Interest, RawRuntime, RawRuntime_TO, RuntimeBox, TaskBox};
 use worker_api::{Failure, FailureKind, Result};
 
 use crate::clock::now_ns;
+use crate::connect::connect;
 use crate::context::ServerContext;
 use crate::deadline::Deadline;
+use crate::resolve::{self, Resolver};
 use crate::{poll, threads};
 
 /// Creates a runtime for applications under a class whose threads may block. The worker's heartbeat continues
 /// while a thread waits: a waiting thread does not hang.
 pub fn runtime(context: &Arc<ServerContext>) -> RuntimeBox {
-    RawRuntime_TO::from_value(Blocking { context: Arc::clone(context) }, TD_Opaque)
+    let blocking = Blocking { context: Arc::clone(context), resolver: Resolver::default() };
+    RawRuntime_TO::from_value(blocking, TD_Opaque)
 }
 
 /// Converts the result of [`poll::wait`] to what [`crate::ConnectionDriver::wait`] returns: false becomes a
@@ -35,6 +39,7 @@ pub fn in_time(waited: io::Result<bool>) -> Result<()> {
 
 struct Blocking {
     context: Arc<ServerContext>,
+    resolver: Resolver,
 }
 
 impl RawRuntime for Blocking {
@@ -73,5 +78,25 @@ impl RawRuntime for Blocking {
     fn offload(&self, mut task: TaskBox) -> RResult<(), Failure> {
         task.run();
         RResult::ROk(())
+    }
+
+    fn connect(&self, address: RStr<'_>, timeout_ns: u64) -> RResult<i32, Failure> {
+        catch_flat("a connection", || connect(self, address.as_str(), timeout_ns))
+            .map(IntoRawFd::into_raw_fd)
+            .into()
+    }
+
+    fn resolve(
+        &self,
+        host: RStr<'_>,
+        port: u16,
+        timeout_ns: u64,
+    ) -> RResult<RVec<RString>, Failure> {
+        let deadline = Deadline::at_ns(now_ns()).later_by(timeout_ns);
+        catch_flat("a lookup", || {
+            self.resolver.resolve(host.as_str(), port, deadline, || self.context.host.notify())
+        })
+        .map(|found| resolve::texts(&found))
+        .into()
     }
 }

@@ -96,6 +96,7 @@
 //! | [`stream`], `relay` | the bytes of a connection, plain or over TLS; TLS for connections that an application took over |
 //! | [`poll`], [`blocking`], [`request_deadlines`] | for classes whose threads may block: waiting, the application's runtime, and `request_timeout` |
 //! | `wire`, `hung_request` | which thread responds to a request when the thread that serves it hangs, and how another one does |
+//! | [`connect`], [`resolve`] | connections that the application opens: what the runtimes of all classes share |
 //! | [`background`] | work of the application outside of requests, for which a draining worker waits |
 //! | [`threads`] | stack sizes of threads that call the application |
 //! | [`clock`], [`deadline`] | monotonic time in nanoseconds, and the type of every time limit |
@@ -103,7 +104,7 @@
 //!
 //! # Invariants
 //!
-//! - Connections never block, and exchanges block only in their [`ConnectionDriver`]. Only [`poll`], [`blocking`] and the
+//! - Connections never block, and exchanges block only in their [`ConnectionDriver`]. Only [`poll`], [`blocking`], [`resolve`] and the
 //!   threads of [`request_deadlines`] and `relay` (TLS for connections that applications have taken over) wait themselves.
 //! - The kit refers to no worker class by name and contains no event loop that serves connections.
 //! - Only the kit handles bytes and framing: a class sees requests, an application sees exchanges.
@@ -114,6 +115,7 @@ pub mod background;
 pub mod blocking;
 pub mod clock;
 pub mod config;
+pub mod connect;
 pub mod connection;
 pub mod context;
 pub mod crowd;
@@ -122,6 +124,7 @@ pub mod driver;
 pub mod poll;
 pub mod registry;
 pub mod request_deadlines;
+pub mod resolve;
 pub mod socket;
 pub mod stream;
 pub mod threads;

@@ -3,15 +3,16 @@
 use std::ffi::c_void;
 
 use worker_api::abi::sabi_trait::TD_Opaque;
-use worker_api::abi::std_types::RResult;
+use worker_api::abi::std_types::{RResult, RStr, RString, RVec};
 use worker_api::raw::{
     EngineBox, Interest, RawEngine, RawEngine_TO, RawRuntime, RawRuntime_TO, RuntimeBox, TaskBox,
 };
 use worker_api::{Failure, Result};
 
+use super::collect;
 use super::table::{Misfit, copy};
 use crate::tables::{
-    EngineObject, EngineTable, RawFailure, RuntimeObject, RuntimeTable, TaskObject,
+    EngineObject, EngineTable, RawFailure, RuntimeObject, RuntimeTable, Str, TaskObject,
 };
 
 /// Takes the runtime of a class.
@@ -86,6 +87,31 @@ impl RawRuntime for ForeignRuntime {
 
     fn offload(&self, task: TaskBox) -> RResult<(), Failure> {
         RawFailure::catch(|failure| call!(self.offload(TaskObject::of(task), failure))).into()
+    }
+
+    fn connect(&self, address: RStr<'_>, timeout_ns: u64) -> RResult<i32, Failure> {
+        let address = Str::of(address.as_str());
+        let mut fd = -1;
+        let result = RawFailure::catch(|failure| {
+            call!(self.connect(address, timeout_ns, &raw mut fd, failure))
+        });
+        result.map(|()| fd).into()
+    }
+
+    fn resolve(
+        &self,
+        host: RStr<'_>,
+        port: u16,
+        timeout_ns: u64,
+    ) -> RResult<RVec<RString>, Failure> {
+        let host = Str::of(host.as_str());
+        let mut result = Ok(());
+        let addresses = collect::texts(|sink| {
+            result = RawFailure::catch(|failure| {
+                call!(self.resolve(host, port, timeout_ns, sink, failure))
+            });
+        });
+        result.map(|()| addresses.into_iter().map(RString::from).collect()).into()
     }
 }
 

@@ -127,7 +127,7 @@ functions! {
         set_logged_variable at_abort logged_variables log_stack tls;
     TlsConfigTable = "jimu_tls_config_table": session;
     TlsSessionTable = "jimu_tls_session_table": read write flush_some send_close_notify seal wants_write properties drop;
-    RuntimeTable = "jimu_runtime_table": cooperative wait_fd sleep spawn offload;
+    RuntimeTable = "jimu_runtime_table": cooperative wait_fd sleep spawn offload connect resolve;
     EngineTable = "jimu_engine_table": descriptor turn stopped;
 }
 

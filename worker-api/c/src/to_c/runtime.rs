@@ -1,13 +1,15 @@
 //! The class's services for the application, and its engine, for the other side.
 
 use std::ffi::c_void;
+use std::os::fd::IntoRawFd as _;
 use std::time::Duration;
 
 use worker_api::raw::{EngineBox, Interest, RuntimeBox};
-use worker_api::{Engine, Runtime};
+use worker_api::{Engine, Failure, Result, Runtime};
 
 use crate::tables::{
-    EngineObject, EngineTable, FOREVER, RawFailure, RuntimeObject, RuntimeTable, Table, TaskObject,
+    EngineObject, EngineTable, FOREVER, RawFailure, RuntimeObject, RuntimeTable, Sink, Str, Table,
+    TaskObject,
 };
 use crate::values::outcome;
 
@@ -27,6 +29,8 @@ static RUNTIME: RuntimeTable = RuntimeTable {
     sleep: Some(sleep),
     spawn: Some(spawn),
     offload: Some(offload),
+    connect: Some(connect),
+    resolve: Some(resolve),
 };
 
 /// # Safety
@@ -52,9 +56,9 @@ unsafe extern "C" fn wait_fd(
     ready: *mut bool,
     failure: *mut RawFailure,
 ) -> i32 {
-    let timeout = (timeout_ns != FOREVER).then(|| Duration::from_nanos(timeout_ns));
     // SAFETY: see above.
-    let result = unsafe { of(this) }.wait_fd(fd, Interest(interest), timeout).map(|is_ready| {
+    let runtime = unsafe { of(this) };
+    let result = runtime.wait_fd(fd, Interest(interest), limit(timeout_ns)).map(|is_ready| {
         if !ready.is_null() {
             // SAFETY: see above.
             unsafe { ready.write(is_ready) };
@@ -83,6 +87,68 @@ unsafe extern "C" fn offload(this: *mut c_void, task: TaskObject, failure: *mut 
         let mut task = task.task();
         outcome(of(this).offload(move || task.run()), failure)
     }
+}
+
+unsafe extern "C" fn connect(
+    this: *mut c_void,
+    address: Str,
+    timeout_ns: u64,
+    fd: *mut i32,
+    failure: *mut RawFailure,
+) -> i32 {
+    // SAFETY: see above.
+    let result = unsafe { text(address, "the address") }
+        .and_then(|address| {
+            // SAFETY: see above.
+            unsafe { of(this) }.connect(address, limit(timeout_ns))
+        })
+        .map(|socket| {
+            if !fd.is_null() {
+                // SAFETY: see above.
+                unsafe { fd.write(socket.into_raw_fd()) };
+            }
+        });
+    // SAFETY: see above.
+    unsafe { outcome(result, failure) }
+}
+
+unsafe extern "C" fn resolve(
+    this: *mut c_void,
+    host: Str,
+    port: u16,
+    timeout_ns: u64,
+    addresses: *const Sink,
+    failure: *mut RawFailure,
+) -> i32 {
+    // SAFETY: see above.
+    let result = unsafe { text(host, "the name of the host") }
+        .and_then(|host| {
+            // SAFETY: see above.
+            unsafe { of(this) }.resolve(host, port, limit(timeout_ns))
+        })
+        .map(|found| {
+            // SAFETY: see above.
+            if let Some(addresses) = unsafe { addresses.as_ref() } {
+                for address in found {
+                    // SAFETY: see above.
+                    unsafe { addresses.put(&address.to_string()) };
+                }
+            }
+        });
+    // SAFETY: see above.
+    unsafe { outcome(result, failure) }
+}
+
+/// # Safety
+/// The text is valid for `'a`.
+unsafe fn text<'a>(value: Str, what: &str) -> Result<&'a str> {
+    // SAFETY: as the caller promises.
+    let text = unsafe { value.text() };
+    text.ok_or_else(|| Failure::application(format!("{what} is not UTF-8")))
+}
+
+fn limit(timeout_ns: u64) -> Option<Duration> {
+    (timeout_ns != FOREVER).then(|| Duration::from_nanos(timeout_ns))
 }
 
 /// An engine in the form of the other side, during the application's loop.
