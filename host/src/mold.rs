@@ -152,10 +152,7 @@ fn serve<P: Payload>(mut start: Inside) -> ! {
     end_if_copy(mold);
     let mut payload = loaded.unwrap_or_else(|refusal| refuse(&start.command, refusal));
     send(&start.command, &FromMold::Loaded(payload.loaded()));
-    let threads = process::thread_count();
-    if threads > 1 {
-        tracing::warn!("loading has started {} threads, which workers do not inherit", threads - 1);
-    }
+    warn_of_threads(&payload);
     let event = if start.context.generation == 1 { "on_starting" } else { "on_reload" };
     let workers = start.context.settings.workers as i64;
     run_hooks(&payload, &start.context, event, &[workers]);
@@ -194,6 +191,24 @@ fn serve<P: Payload>(mut start: Inside) -> ! {
                 process::exit_now(1);
             }
         }
+    }
+}
+
+fn warn_of_threads<P: Payload>(payload: &P) {
+    let threads = process::thread_count().saturating_sub(1);
+    let plural = if threads == 1 { "" } else { "s" };
+    match payload.starts_threads() {
+        _ if threads == 0 => {}
+        None => {
+            tracing::warn!(
+                "loading has started {threads} thread{plural}, which workers do not inherit"
+            );
+        }
+        Some(library) => tracing::warn!(
+            "loading has started {threads} thread{plural}, which workers do not inherit: {} starts threads when it \
+             is opened; load = \"worker\" opens it in each worker instead",
+            library.display()
+        ),
     }
 }
 

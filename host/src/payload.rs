@@ -3,6 +3,7 @@
 //! Nothing here depends on plugins.
 
 use std::os::fd::RawFd;
+use std::path::Path;
 use std::sync::Arc;
 
 use nix::unistd::Pid;
@@ -57,6 +58,11 @@ pub trait Payload: Sized {
 
     /// Returns what was loaded.
     fn loaded(&self) -> Loaded;
+
+    /// Returns the library that has started threads while it was loaded, if the setting `load` can prevent that.
+    fn starts_threads(&self) -> Option<&Path> {
+        None
+    }
 
     /// Loads what only a worker would load, to check the settings.
     fn check(&self) -> Result<(), Refusal> {

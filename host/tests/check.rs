@@ -12,7 +12,7 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("setup-fails", "loads", "the worker class refuses to start: the fault that was asked for"),
     ("setup-panics", "loads", "the fault that was asked for"),
     ("setup-exits", "loads", "ended the process"),
-    ("setup-starts-thread", "fork-safe", "1 threads"),
+    ("setup-starts-thread", "fork-safe", "1 thread,"),
     ("new-panics", "boots", "the fault that was asked for"),
     ("init-fails", "boots", "cannot boot: the fault that was asked for"),
     ("boots-slowly", "boots", "it was not ready within 10.0 s"),

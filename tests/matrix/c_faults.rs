@@ -1,6 +1,6 @@
 //! Plugins in C with faults, and applications whose library is opened in each worker: at start and at a reload.
 
-use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, fs, path::PathBuf, process::Command, time::Duration};
 
 use jimu_tests::{
     artifacts, behaviour,
@@ -23,6 +23,8 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(late_libraries_that_fail_end_the_start).of_host().within(120),
         behaviour!(late_libraries_that_fail_leave_the_service).of_host().busy(),
         behaviour!(late_libraries_have_names_and_builds).of_host(),
+        behaviour!(a_library_that_starts_threads_is_opened_in_workers).of_host().busy(),
+        behaviour!(a_late_library_in_rust_is_checked_in_both_places).of_host(),
     ]
 }
 
@@ -179,6 +181,71 @@ fn late_libraries_have_names_and_builds(cell: &Cell) {
     });
 }
 
+/// The log names the setting, by which the library works: each worker then has the thread.
+fn a_library_that_starts_threads_is_opened_in_workers(cell: &Cell) {
+    let place = Place::new(NO_FLAG);
+    place.write(WITH_THREAD, NO_FLAG);
+    let path = place.app.display().to_string();
+    let server = Setup::new(cell).app(&place.app).flags("--workers 1").start();
+    assert_eq!(server.get("/").text(), "no thread");
+    let words = "starts threads when it is opened; load = \"worker\" opens it in each worker";
+    server
+        .log
+        .line(&["loading has started 1 thread, which workers do not inherit", &path, words], SOON);
+    server.stop();
+
+    let flags = "--workers 2 --preload --load worker";
+    let mut server = Setup::new(cell).app(&place.app).flags(flags).start();
+    server.until_ready_workers(2);
+    assert_eq!(server.get("/").text(), "good");
+    let load = Load::start(server.address(), Plan { ask: |_| get("/"), ..Plan::default() });
+    place.write(&edited("/* begin */", "_exit(3);"), NO_FLAG);
+    assert!(server.ctl(&["reload"]).refused().contains("status 3"));
+    place.write(&edited(".call = call", ".call = (0 ? call : NULL)"), NO_FLAG);
+    let reason = server.ctl(&["reload"]).refused();
+    assert!(reason.contains("jimu_app_table: `call` is missing"), "{reason}");
+    place.write(WITH_THREAD, NO_FLAG);
+    server.ctl(&["reload"]).done();
+    load.flows(20, SOON);
+    load.finish().assert_nothing_lost();
+    server.signal(Signal::SIGTERM);
+    let ended = server.ended(SOON);
+    assert!(!ended.log.contains("loading has started"), "{}", ended.log);
+}
+
+/// The mold finds no symbol, and the worker a module that does not fit.
+fn a_late_library_in_rust_is_checked_in_both_places(cell: &Cell) {
+    let late = || Setup::new(cell).flags("--load worker --preload");
+    let server = late().app(artifacts::library("hello_app")).start();
+    assert_eq!(server.get("/").text(), "Hello, world!\n");
+    server.ctl(&["reload"]).done();
+    assert_eq!(server.get("/").text(), "Hello, world!\n");
+    server.stop();
+
+    let refused = |setup: Setup, words: &str| {
+        let ended = setup.refused();
+        assert_eq!(ended.status(), 78, "{}", ended.log);
+        assert!(ended.log.contains(words), "{words}: {}", ended.log);
+    };
+    let place = TempDir::with_prefix("jimu-c-").unwrap();
+    let plain = place.path().join("libplain_app.so");
+    compile("int nothing;", &plain, &[]);
+    refused(late().app(&plain), "is a shared library, but not an application");
+    let class = artifacts::class("sync");
+    refused(late().app(&class), "the application cannot boot: is a worker class, expected an");
+    let faulty = || late().app(artifacts::library("faulty_app"));
+    refused(faulty().env("FAULTY_APP", "new=config"), "the application cannot boot: ");
+    refused(faulty().env("FAULTY_APP", "needs=loop"), "runs its own event loop");
+    let mut check = Command::new(artifacts::executable("host"));
+    check.args(["--check-config", "--load", "worker", "--worker-class"]).arg(&class);
+    let output =
+        check.arg(artifacts::library("faulty_app")).env("FAULTY_APP", "new=config").output();
+    let output = output.unwrap();
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(78), "{words}");
+    assert!(words.contains("the application cannot boot: "), "{words}");
+}
+
 /// Reloads with each fault in turn, while clients are served, and at last with none.
 fn assert_refuses_under_load(server: &Server, place: &Place, faults: &[(&str, &str, &[&str])]) {
     assert_eq!(server.get("/").text(), "good");
@@ -282,4 +349,47 @@ static const jimu_app_table functions = {
 };
 
 JIMU_EXPORT_APPLICATION = { JIMU_APPLICATION("good", "1.0", 0, FLAGS), create, &functions };
+"#;
+
+/// The same with a thread, and a response by whether it exists.
+const WITH_THREAD: &str = r#"
+#include "jimu.h"
+#include <pthread.h>
+#include <unistd.h>
+
+static volatile pid_t owner;
+
+static void *wait_forever(void *argument) {
+    owner = getpid();
+    for (;;) {
+        pause();
+    }
+    return argument;
+}
+
+__attribute__((constructor)) static void begin(void) {
+    pthread_t thread;
+    pthread_create(&thread, NULL, wait_forever, NULL);
+    while (owner == 0) {
+        usleep(1000);
+    }
+}
+
+static jimu_result create(const jimu_host *host, const jimu_app_context *context, void **self, jimu_failure *failure) {
+    (void)host, (void)context, (void)self, (void)failure;
+    return JIMU_OK;
+}
+
+static jimu_result call(void *self, jimu_exchange *exchange, jimu_failure *failure) {
+    const char *words = owner == getpid() ? "good" : "no thread";
+    (void)self;
+    return jimu_respond(exchange, 200, "text/plain", words, strlen(words), failure);
+}
+
+static const jimu_app_table functions = {
+    .table = JIMU_TABLE(jimu_app_table),
+    .call = call,
+};
+
+JIMU_EXPORT_APPLICATION = { JIMU_APPLICATION("threads", "1.0", 0, FLAGS), create, &functions };
 "#;

@@ -23,6 +23,12 @@ pub enum LoadError {
         /// The settings file.
         file: PathBuf,
     },
+    /// The setting `load` does not apply.
+    #[error(
+        "load = \"worker\" is for native applications: a Python application is loaded in each worker unless \
+         preload_app is set; remove load"
+    )]
+    PythonInWorker,
     /// The file does not exist, is a directory, or cannot be read.
     #[error("{}: {}", .path.display(), unreadable(.error, *.kind))]
     Unreadable {

@@ -24,6 +24,15 @@ pub fn numbers_of(file: &File) -> Option<Result<Numbers, Misfit>> {
     Some(Numbers::check(&bytes, symbol.size()))
 }
 
+/// Returns whether the file exports a symbol of this name.
+pub fn exports(file: &File, name: &str) -> bool {
+    let cache = ReadCache::new(file);
+    ElfFile64::<object::Endianness, _>::parse(&cache).is_ok_and(|elf| {
+        elf.dynamic_symbols()
+            .any(|symbol| symbol.is_definition() && symbol.name_bytes() == Ok(name.as_bytes()))
+    })
+}
+
 /// Returns the bytes at an address, as far as they are in the file.
 fn at<'data, R: ReadRef<'data>>(
     elf: &ElfFile64<'data, object::Endianness, R>,

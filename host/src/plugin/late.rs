@@ -1,13 +1,13 @@
 //! An application whose library is opened in each worker, because it does not survive a fork (Go's runtime does not) or
-//! starts threads when it is opened.
+//! starts threads when it is opened: by a flag in its table, or by the setting `load`.
 //!
-//! The mold has copied the file and checked the numbers of its table. What it learns only in a worker is refused there,
-//! as a failure to boot.
+//! The mold has copied the file and checked what it exports: the numbers of the table of `jimu.h`, or the name of
+//! `worker-api`'s root module. What is known only in a worker is refused there, as a failure to boot.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use c_api::from_c::module::ForeignApplication;
 use worker_api::abi::sabi_trait::TD_Opaque;
 use worker_api::abi::std_types::{RResult, RSlice, RStr, RString, RVec};
 use worker_api::raw::{AppBox, EngineBox, ExchangeBox, HostBox, RawApp, RawApp_TO, RuntimeBox};
@@ -17,7 +17,10 @@ use super::error::LoadError;
 use super::names::LateNames;
 
 /// Opens a library: with the copies of a mold, in a worker.
-type Open = Box<dyn FnOnce() -> Result<ForeignApplication, LoadError> + Send>;
+pub(super) type Open = Box<dyn FnOnce() -> Result<Create, LoadError> + Send>;
+
+/// Creates the application of an opened library.
+pub(super) type Create = Box<dyn FnOnce(HostBox, RawAppContext) -> Result<AppBox>>;
 
 /// A library that is not opened yet.
 pub struct LateApplication {
@@ -26,11 +29,13 @@ pub struct LateApplication {
     needs: u64,
     names: Option<Arc<LateNames>>,
     open: Mutex<Option<Open>>,
+    /// The process that must not open it.
+    mold: AtomicU32,
 }
 
 impl LateApplication {
-    /// The library at `path`, whose table says what it needs, and its names once it is opened. It lives as long as the
-    /// process.
+    /// The library at `path`, what its table says that it needs (nothing, if only the opened library says so), and its
+    /// names once it is opened. It lives as long as the process.
     pub(super) fn new(
         path: &Path,
         needs: u64,
@@ -41,7 +46,13 @@ impl LateApplication {
         let name = stem.strip_prefix("lib").unwrap_or(&stem);
         let name = name.strip_suffix("_app").unwrap_or(name).to_owned();
         let open = Mutex::new(Some(open));
-        Box::leak(Box::new(Self { name, path: path.to_owned(), needs, names, open }))
+        let mold = AtomicU32::new(std::process::id());
+        Box::leak(Box::new(Self { name, path: path.to_owned(), needs, names, open, mold }))
+    }
+
+    /// Has this process open it, too: one that forks no worker.
+    pub(super) fn open_here(&self) {
+        self.mold.store(0, Ordering::Relaxed);
     }
 
     /// Returns the name of the file without what all files of applications have in common: its own name is not known yet.
@@ -57,12 +68,11 @@ impl LateApplication {
     /// Returns the application, which is created when it is loaded.
     pub(super) fn create(&'static self, host: HostBox, context: RawAppContext) -> AppBox {
         let arguments = Mutex::new(Some((host, context)));
-        let app =
-            LateApp { library: self, arguments, app: OnceLock::new(), mold: std::process::id() };
+        let app = LateApp { library: self, arguments, app: OnceLock::new() };
         RawApp_TO::from_value(app, TD_Opaque)
     }
 
-    fn open(&self) -> Result<ForeignApplication> {
+    fn open(&self) -> Result<Create> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(open) = open else { return Err(Failure::unsupported("it is opened already")) };
         // As in the mold, a library that does not fit is a wrong setting.
@@ -81,29 +91,29 @@ struct LateApp {
     library: &'static LateApplication,
     arguments: Mutex<Option<(HostBox, RawAppContext)>>,
     app: OnceLock<AppBox>,
-    mold: u32,
 }
 
 impl LateApp {
     fn create(&self) -> Result<&AppBox> {
-        let module = self.library.open()?;
+        let create = self.library.open()?;
         let arguments = self.arguments.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some((host, context)) = arguments else {
             return Err(Failure::unsupported("it is created already"));
         };
-        let app = module.create(host, &context)?;
+        let app = create(host, context)?;
         Ok(self.app.get_or_init(|| app))
     }
 }
 
 impl RawApp for LateApp {
     fn requirements(&self) -> u64 {
-        self.library.needs
+        self.app.get().map_or(self.library.needs, RawApp_TO::requirements)
     }
 
     /// In the mold it does nothing.
     fn load(&self) -> RResult<(), Failure> {
-        if std::process::id() == self.mold || self.app.get().is_some() {
+        let is_mold = std::process::id() == self.library.mold.load(Ordering::Relaxed);
+        if is_mold || self.app.get().is_some() {
             return RResult::ROk(());
         }
         self.create().and_then(|app| app.load().into_result()).into()

@@ -12,7 +12,7 @@ use libloading::os::unix::{Library, RTLD_LAZY, RTLD_LOCAL, RTLD_NOW};
 use super::copy::Draft;
 use super::elf::{self, NotALibrary};
 use super::error::LoadError;
-use super::exported::numbers_of;
+use super::exported::{exports, numbers_of};
 use super::names::{LateNames, LibraryName};
 use super::private::{LibraryCopy, Missing, Tree, Unusable};
 use crate::limits;
@@ -48,6 +48,14 @@ impl Source {
         let whole = if let Self::Copy(copy, _) = &source { copy.file() } else { &file };
         elf::check_whole(&elf::start_of(whole, elf::START_SIZE)?, whole.metadata()?.len())?;
         Ok(source)
+    }
+
+    /// Returns whether the library exports a symbol of this name.
+    pub(super) fn exports(&self, path: &Path, name: &str) -> bool {
+        match self {
+            Self::Copy(draft, _) => exports(draft.file(), name),
+            Self::File(_) => File::open(path).is_ok_and(|file| exports(&file, name)),
+        }
     }
 
     /// Returns the checked numbers of the table that a library of `jimu.h` exports, or `None` for any other library.

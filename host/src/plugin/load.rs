@@ -25,7 +25,7 @@ use crate::interpreter::Runtime;
 use super::build_id::BuildId;
 use super::error::LoadError;
 use super::kind::Kind;
-use super::late::LateApplication;
+use super::late::{Create, LateApplication};
 use super::link::{Linked, Prepared, Source, Unreadable, handle_of};
 use super::module::{AppModule, ClassModule, HooksModule};
 use super::names::LibraryName;
@@ -46,20 +46,33 @@ pub struct Plugin<M> {
 
 /// Opens a worker class.
 pub fn open_class(path: &Path) -> Result<Plugin<ClassModule>, LoadError> {
-    open(Kind::Class, path)
+    open(Kind::Class, path, Time::Now)
 }
 
-/// Opens an application.
+/// Opens an application, unless its table asks for being opened in each worker.
 pub fn open_app(path: &Path) -> Result<Plugin<AppModule>, LoadError> {
-    open(Kind::App, path)
+    open(Kind::App, path, Time::Now)
+}
+
+/// Checks an application that will be opened in each worker.
+pub fn open_app_in_workers(path: &Path) -> Result<Plugin<AppModule>, LoadError> {
+    open(Kind::App, path, Time::AfterFork)
 }
 
 /// Opens a hook plugin.
 pub fn open_hooks(path: &Path) -> Result<Plugin<HooksModule>, LoadError> {
-    open(Kind::Hooks, path)
+    open(Kind::Hooks, path, Time::Now)
 }
 
-fn open<M: Module>(kind: Kind, path: &Path) -> Result<Plugin<M>, LoadError> {
+/// When a library is opened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Time {
+    Now,
+    /// In each worker.
+    AfterFork,
+}
+
+fn open<M: Module>(kind: Kind, path: &Path, time: Time) -> Result<Plugin<M>, LoadError> {
     let path = path.to_owned();
     let source = match Source::of(&path) {
         Ok(source) => source,
@@ -69,35 +82,56 @@ fn open<M: Module>(kind: Kind, path: &Path) -> Result<Plugin<M>, LoadError> {
         }
     };
     let numbers = source.exported(&path).map(|found| of_kind(found, kind, &path)).transpose()?;
+    if numbers.is_none() && time == Time::AfterFork && !source.exports(&path, root_symbol()) {
+        return Err(LoadError::NoRootModule { kind, path });
+    }
     let prepared = Prepared::of(&path, source)?;
-    let Some(numbers) = numbers else {
-        let Linked { library, private, names } = prepared.link(&path)?;
-        let (root, api_version) = rust_root::<M::Root>(&library, kind, &path)?;
-        return Ok(Plugin { path, api_version, root: M::from(root), private, names });
-    };
-    let api_version = format!("jimu.h {}.{}", numbers.version.0, numbers.version.1);
-    if numbers.loads_in_worker {
+    let door = numbers.as_ref().map_or(Door::Rust, |_| Door::C);
+    if time == Time::AfterFork || numbers.as_ref().is_some_and(|numbers| numbers.loads_in_worker) {
         let private = prepared.private();
-        let root = M::late(&path, numbers.features, prepared);
+        let features = numbers.as_ref().map_or(0, |numbers| numbers.features);
+        let root = M::late(&path, features, prepared, door);
+        let api_version = numbers.as_ref().map_or_else(String::new, version_of);
         return Ok(Plugin { path, api_version, root, private, names: Vec::new() });
     }
     let Linked { library, private, names } = prepared.link(&path)?;
-    let root = c_root(&library, &path)?;
+    let (root, api_version) = match &numbers {
+        Some(numbers) => (c_root(&library, &path)?, version_of(numbers)),
+        None => rust_root(&library, kind, &path)?,
+    };
     Ok(Plugin { path, api_version, root, private, names })
 }
 
+fn version_of(numbers: &Numbers) -> String {
+    format!("jimu.h {}.{}", numbers.version.0, numbers.version.1)
+}
+
+/// The interface that a library exports.
+#[derive(Clone, Copy)]
+enum Door {
+    /// `worker-api`.
+    Rust,
+    /// `jimu.h`.
+    C,
+}
+
+/// Name of the symbol that every library of `worker-api` exports.
+fn root_symbol() -> &'static str {
+    ROOT_MODULE_LOADER_NAME_WITH_NUL.trim_end_matches('\0')
+}
+
 /// Returns the root module of a library of `worker-api`, and the version that it was built against.
-fn rust_root<R: RootModule>(
+fn rust_root<M: Module>(
     library: &Library,
     kind: Kind,
     path: &Path,
-) -> Result<(R, String), LoadError> {
+) -> Result<(M, String), LoadError> {
     let Some(header) = header_of(library) else {
         return Err(LoadError::NoRootModule { kind, path: path.to_owned() });
     };
     let header = header.upgrade().map_err(|error| incompatible(path, None, &error))?;
-    let root = check(header, kind, path)?;
-    Ok((root, header.version_strings().version.to_string()))
+    let root = check::<M::Root>(header, kind, path)?;
+    Ok((M::from(root), header.version_strings().version.to_string()))
 }
 
 /// Checks that a library of `jimu.h` is of this kind.
@@ -147,8 +181,8 @@ trait Module: Sized + From<Self::Root> {
     /// Its numbers were checked, and it is valid for the life of the process.
     unsafe fn of_c(module: *const c_void) -> Result<Self, Misfit>;
 
-    /// Returns the module of a library that is opened in workers. Only applications have the flag for it.
-    fn late(path: &Path, needs: u64, prepared: Prepared) -> Self;
+    /// Returns the module of a library that is opened in workers. Only applications are.
+    fn late(path: &Path, needs: u64, prepared: Prepared, door: Door) -> Self;
 }
 
 impl Module for ClassModule {
@@ -159,8 +193,10 @@ impl Module for ClassModule {
         unsafe { ForeignClass::of(module) }.map(|module| Self::C(Box::new(module)))
     }
 
-    fn late(_: &Path, _: u64, _: Prepared) -> Self {
-        unreachable!("`Numbers::check` accepts the flag of applications only")
+    fn late(_: &Path, _: u64, _: Prepared, _: Door) -> Self {
+        unreachable!(
+            "`Numbers::check` accepts the flag of applications only, and only they have a setting"
+        )
     }
 }
 
@@ -172,7 +208,7 @@ impl Module for AppModule {
         unsafe { ForeignApplication::of(module) }.map(|module| Self::C(Box::new(module)))
     }
 
-    fn late(path: &Path, needs: u64, prepared: Prepared) -> Self {
+    fn late(path: &Path, needs: u64, prepared: Prepared, door: Door) -> Self {
         let of = path.to_owned();
         let names = prepared.late_names(path);
         let set_names = names.clone();
@@ -181,10 +217,12 @@ impl Module for AppModule {
             if let Some(late) = set_names {
                 late.set(names);
             }
-            let module = module_of(&library, &of)?;
-            // SAFETY: as in `c_root`.
-            unsafe { ForeignApplication::of(module) }
-                .map_err(|reason| LoadError::Misfit { path: of, reason })
+            let module: Self = match door {
+                Door::Rust => rust_root(&library, Kind::App, &of)?.0,
+                Door::C => c_root(&library, &of)?,
+            };
+            let create: Create = Box::new(move |host, context| module.create(host, context));
+            Ok(create)
         };
         Self::Late(LateApplication::new(path, needs, names, Box::new(open)))
     }
@@ -198,8 +236,10 @@ impl Module for HooksModule {
         unsafe { ForeignHooksModule::of(module) }.map(|module| Self::C(Box::new(module)))
     }
 
-    fn late(_: &Path, _: u64, _: Prepared) -> Self {
-        unreachable!("`Numbers::check` accepts the flag of applications only")
+    fn late(_: &Path, _: u64, _: Prepared, _: Door) -> Self {
+        unreachable!(
+            "`Numbers::check` accepts the flag of applications only, and only they have a setting"
+        )
     }
 }
 

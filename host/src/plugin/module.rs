@@ -81,7 +81,7 @@ pub enum AppModule {
     Rust(AppModuleRef),
     /// By `jimu.h`.
     C(Box<ForeignApplication>),
-    /// By `jimu.h`, opened in each worker.
+    /// By either, opened in each worker.
     Late(&'static LateApplication),
 }
 

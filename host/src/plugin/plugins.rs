@@ -18,7 +18,7 @@ use worker_api::{Capabilities, Failure, FailureKind, RawAppContext, Requirements
 use super::error::{LoadError, one_line};
 use super::files::LoadedFiles;
 use super::kind::Kind;
-use super::load::{Plugin, name_of_runtime, open_app, open_class, open_hooks};
+use super::load::{Plugin, name_of_runtime, open_app, open_app_in_workers, open_class, open_hooks};
 use super::module::{AppModule, ClassModule};
 use super::names::{LibraryName, LibraryNames};
 use super::search::{SearchPath, is_python};
@@ -27,7 +27,8 @@ use crate::interpreter::Program;
 use crate::log::AccessFormat;
 use crate::message::{Loaded, Refusal};
 use crate::payload::{MoldContext, Payload};
-use crate::settings::{Interface, Origin, Settings};
+use crate::process;
+use crate::settings::{Interface, Load, Origin, Settings};
 use crate::worker::{WorkerContext, at_abort};
 
 /// The contents of a generation. `C` determines where its worker class comes from.
@@ -38,6 +39,8 @@ pub struct Plugins<C = FromLibrary> {
     app_module: Plugin<AppModule>,
     app: &'static AppBox,
     names: Arc<LibraryNames>,
+    /// Whether the application has started threads while it was loaded.
+    app_has_threads: bool,
     source: PhantomData<C>,
 }
 
@@ -76,7 +79,15 @@ impl<C: ClassSource> Payload for Plugins<C> {
         }
     }
 
+    fn starts_threads(&self) -> Option<&Path> {
+        let can_load_later = self.app_has_threads && !is_python(&self.settings);
+        can_load_later.then_some(self.app_module.path.as_path())
+    }
+
     fn check(&self) -> Result<(), Refusal> {
+        if let AppModule::Late(late) = self.app_module.root {
+            late.open_here();
+        }
         self.load_application().map_err(|error| refusal(&error))
     }
 
@@ -164,8 +175,15 @@ impl<C: ClassSource> Plugins<C> {
         let mut class = C::open(&class)?;
         let plugin = plugin_for(settings.interface, class.root.guest_loop());
         let choice = search.app(settings.wsgi_app.as_deref(), &settings.chdir, plugin)?;
+        if settings.load == Load::Worker && is_python(&settings) {
+            return Err(LoadError::PythonInWorker);
+        }
         doing(&choice.library, "opening the application");
-        let mut app_module = open_app(&choice.library)?;
+        let mut threads = ThreadsOfApplication::default();
+        let mut app_module = threads.of(|| match settings.load {
+            Load::Mold => open_app(&choice.library),
+            Load::Worker => open_app_in_workers(&choice.library),
+        })?;
         let services = Services::of_mold(context);
         let class_name = class.root.name();
 
@@ -184,9 +202,8 @@ impl<C: ClassSource> Plugins<C> {
             guest_loop: class.root.guest_loop().into(),
         };
         doing(&app_module.path, "creating the application");
-        let app = app_module
-            .root
-            .create(host, app_context)
+        let app = threads
+            .of(|| app_module.root.create(host, app_context))
             .map_err(refused(Kind::App, &app_module.path))?;
         check_requirements(&app, &class, &app_module.path)?;
         let app: &'static AppBox = Box::leak(Box::new(app));
@@ -196,7 +213,7 @@ impl<C: ClassSource> Plugins<C> {
         services.set_loaded(LoadedFiles::new(app, libraries));
         if settings.preload_app {
             doing(&app_module.path, "loading the application");
-            app.load().into_result().map_err(|failure| {
+            threads.of(|| app.load().into_result()).map_err(|failure| {
                 services.report_files(false);
                 refused(Kind::App, &app_module.path)(failure)
             })?;
@@ -220,7 +237,9 @@ impl<C: ClassSource> Plugins<C> {
         // From now on a mold only waits and does not check the files.
         names.use_copies();
         services.set_library_names(Arc::clone(&names));
-        Ok(Self { settings, services, class, app_module, app, names, source: PhantomData })
+        let app_has_threads = threads.0 > 0;
+        let source = PhantomData;
+        Ok(Self { settings, services, class, app_module, app, names, app_has_threads, source })
     }
 
     /// Sets the access log to the class's format, unless the operator chose one.
@@ -250,7 +269,11 @@ impl<C: ClassSource> Plugins<C> {
         self.app.load().into_result().map_err(|failure| {
             self.services.report_files(false);
             failed(failure)
-        })
+        })?;
+        if is_late {
+            check_requirements(self.app, &self.class, &self.app_module.path)?;
+        }
+        Ok(())
     }
 
     /// Reports that the worker's loop ended before its first heartbeat.
@@ -274,6 +297,20 @@ impl<C: ClassSource> Plugins<C> {
         register_worker(worker);
         worker.init_process().into_result().map_err(failed)?;
         Ok(worker)
+    }
+}
+
+/// Number of threads that the application's code has started and not ended.
+#[derive(Default)]
+struct ThreadsOfApplication(usize);
+
+impl ThreadsOfApplication {
+    /// Runs code of the application.
+    fn of<T>(&mut self, run: impl FnOnce() -> T) -> T {
+        let before = process::thread_count();
+        let outcome = run();
+        self.0 += process::thread_count().saturating_sub(before);
+        outcome
     }
 }
 

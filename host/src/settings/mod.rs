@@ -48,7 +48,7 @@ pub use record::SettingsRecord;
 pub use sections::Sections;
 pub use table::{Settings, TABLE};
 pub use types::{
-    Account, GroupId, Interface, Lifespan, LogFormat, LogLevel, LogTarget, PythonOptions,
+    Account, GroupId, Interface, Lifespan, Load, LogFormat, LogLevel, LogTarget, PythonOptions,
     StatsdHost, SyslogAddress, SyslogFacility, TrustedPeers,
 };
 pub use unsupported::{IGNORED, MOVED, UNSUPPORTED};

@@ -11,7 +11,7 @@ use super::{
     error::{Origin, Problem},
     sections::Sections,
     types::{
-        Account, Field, GroupId, Interface, Lifespan, LogFormat, LogLevel, LogTarget,
+        Account, Field, GroupId, Interface, Lifespan, Load, LogFormat, LogLevel, LogTarget,
         PythonOptions, StatsdHost, SyslogAddress, SyslogFacility, TrustedPeers,
     },
     value::{Kind, Value},
@@ -330,6 +330,16 @@ settings! {
         /// Load the application once, before the workers are forked.
         preload_app: bool {
             kind: Kind::Bool, default: Some("false"), long: Some("preload"), bare: Some("true"),
+        }
+        /// Where to open the library of a native application: once, in the mold, or after the fork, in each worker.
+        ///
+        /// `worker` is for libraries that start threads when they are opened, which a forked process does not inherit,
+        /// and for runtimes that do not survive a fork. The mold then checks the file and what it exports, and what is
+        /// wrong with the rest is reported by the boot of the workers, which refuses a reload all the same;
+        /// `preload_app` has no effect. A library can ask for this itself (`JIMU_LOAD_IN_WORKER` in `jimu.h`). Python
+        /// applications are loaded in each worker unless `preload_app` is set, and refuse this setting.
+        load: Load {
+            kind: Kind::Choice(Load::WORDS), default: Some("mold"), long: Some("load"),
         }
         /// Reload when a file of the application, the settings or the worker class changes.
         reload: bool {

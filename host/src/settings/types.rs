@@ -51,6 +51,15 @@ pub enum Interface {
     Asgi,
 }
 
+/// Where the library of an application is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Load {
+    /// Once, in the mold.
+    Mold,
+    /// In each worker.
+    Worker,
+}
+
 /// Whether an ASGI application's lifespan protocol is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lifespan {
@@ -175,6 +184,7 @@ choices! {
     }
     LogFormat { "text" => Text, "json" => Json }
     Interface { "auto" => Auto, "wsgi" => Wsgi, "asgi" => Asgi }
+    Load { "mold" => Mold, "worker" => Worker }
     Lifespan { "auto" => Auto, "on" => On, "off" => Off }
 }
 
