@@ -28,6 +28,7 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("leaks-descriptors", "descriptors", "descriptors before 100 requests"),
     ("leaks-memory", "memory", "KiB more"),
     ("records-nothing", "records", "were counted as 0"),
+    ("counts-twice", "accepted", "20 connections were counted as 40"),
     ("has-no-heartbeat", "boots", "its loop has sent no heartbeat (Host::notify)"),
     ("spins-while-idle", "idle-cpu", "% of a processor"),
     ("is-silent-while-waiting", "heartbeat-waiting", "no heartbeat for 2.0 s"),

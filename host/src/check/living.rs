@@ -67,16 +67,29 @@ fn idle(bench: &Bench, report: &mut Report) {
     }
 }
 
-/// A client that sends its body for longer than `timeout`.
+/// A client that sends its body for longer than `timeout`: a body that the class may buffer, and one that only the
+/// application reads.
 fn heartbeat_waiting(bench: &Bench) -> Finding {
-    waited(bench).map_err(|fault| {
-        let pause = WATCHED.as_secs_f32();
-        format!("while a client paused for {pause} s in its request body, with {TIMEOUT}: {fault}")
+    let finding = |flags: &[&str]| {
+        waited(bench, flags).map_err(|fault| {
+            let (pause, flags) = (WATCHED.as_secs_f32(), flags.join(" "));
+            format!(
+                "while a client paused for {pause} s in its request body, with {flags}: {fault}"
+            )
+        })
+    };
+    thread::scope(|scope| {
+        let unbuffered = scope.spawn(|| finding(&[TIMEOUT, "--body-buffer-max=0"]));
+        let buffered = finding(&[TIMEOUT])?;
+        match unbuffered.join() {
+            Ok(outcome) => outcome.map(|_| format!("{buffered}, also with unbuffered bodies")),
+            Err(_) => Err("the check panicked".to_owned()),
+        }
     })
 }
 
-fn waited(bench: &Bench) -> Finding {
-    let server = bench.start(&[TIMEOUT])?;
+fn waited(bench: &Bench, flags: &[&str]) -> Finding {
+    let server = bench.start(flags)?;
     let mut client = Client::open(server.address)?;
     client.send(b"POST /echo HTTP/1.1\r\nHost: check\r\nContent-Length: 10\r\n\r\nfirst")?;
     thread::sleep(WATCHED);

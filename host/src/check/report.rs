@@ -28,8 +28,12 @@ pub const CHECKS: &[(&str, &str)] = &[
     ("memory", "memory does not leak"),
     ("heartbeat-idle", "the heartbeat continues while the worker is idle"),
     ("idle-cpu", "an idle worker uses no processor time"),
-    ("heartbeat-waiting", "the heartbeat continues while a request waits for its client"),
+    (
+        "heartbeat-waiting",
+        "the heartbeat continues while a request waits for its client, buffered or not",
+    ),
     ("records", "each request is counted and logged"),
+    ("accepted", "each connection is counted once"),
     ("timeout", "a hung application stops the heartbeat, unless others are still served"),
     ("wake-up", "signals are delivered as soon as the wake descriptor is readable"),
     ("term", "TERM: requests in flight are finished, then the worker exits with status 0"),

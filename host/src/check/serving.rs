@@ -50,6 +50,7 @@ pub(super) fn check(bench: &Bench, report: &mut Report) -> bool {
     report.check("descriptors", || descriptors(server));
     report.check("memory", || memory(server));
     report.check("records", || records(server));
+    report.check("accepted", || accepted(server));
     true
 }
 
@@ -291,6 +292,22 @@ fn records(server: &Server) -> Finding {
     match until(PATIENCE, || (lines() >= WARM_UP).then_some(())) {
         Some(()) => Ok(format!("{WARM_UP} of {WARM_UP} counted and logged")),
         None => Err(format!("{WARM_UP} requests produced {} lines in the access log", lines())),
+    }
+}
+
+/// Each of these requests has its own connection.
+fn accepted(server: &Server) -> Finding {
+    let before = server.worker()?.accepted;
+    serve(server, WARM_UP)?;
+    let counted =
+        || server.workers().pop().map_or(0, |worker| worker.accepted.saturating_sub(before));
+    // Once these are counted twice, or a moment later, there is no further one to come.
+    until(SETTLING, || (counted() > WARM_UP as u64).then_some(()));
+    match counted() {
+        counted if counted == WARM_UP as u64 => Ok(format!("{WARM_UP} of {WARM_UP} counted")),
+        counted => Err(format!(
+            "{WARM_UP} connections were counted as {counted}: call host.count(Counter::ACCEPTED, 1) once for each"
+        )),
     }
 }
 
