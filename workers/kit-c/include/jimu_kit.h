@@ -20,6 +20,8 @@
  * `jimu_kit_remaining_backlog` of each listening socket; the host's `close_listeners`, after which no listening socket is
  * used; and serve on until no connection is left and no background work, or until the graceful deadline.
  *
+ * Not offered: exchanges that an application detaches (JIMU_CAN_DEFER), and loops of applications (JIMU_CAN_LOOP).
+ *
  * Threads: a kit is used on all threads of its worker. A connection is used by one thread at a time.
  */
 #ifndef JIMU_KIT_H
