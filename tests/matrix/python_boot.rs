@@ -50,6 +50,10 @@ fn a_check_of_the_settings_loads_the_application(cell: &Cell) {
         assert_ne!(ended.status(), 0, "{app}, {file:?}: {}", ended.log);
         assert!(ended.log.contains(word), "no {word:?} for {app}, {file:?}: {}", ended.log);
     }
+    let setup = Setup::new(cell).file("checked.py", good).app("checked:application");
+    let ended = setup.flags("--check-config --load worker").refused();
+    assert_eq!(ended.status(), 78, "{}", ended.log);
+    assert!(ended.log.contains("load = \"worker\" is for native applications"), "{}", ended.log);
 }
 
 fn a_mold_that_hangs_at_import_leaves_a_traceback(cell: &Cell) {
