@@ -35,6 +35,7 @@ mod logs;
 mod panics;
 mod peers;
 mod processes;
+mod projects;
 mod python;
 mod python_boot;
 mod python_config;
@@ -81,6 +82,7 @@ fn main() {
         c_plugins::behaviours(),
         c_faults::behaviours(),
         go::behaviours(),
+        projects::behaviours(),
         deaths::behaviours(),
         debuggers::behaviours(),
         watch::behaviours(),
