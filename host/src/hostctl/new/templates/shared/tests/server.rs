@@ -4,6 +4,12 @@ use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
+/// Returns the path of the library, which cargo builds beside the test.
+pub fn library() -> String {
+    let library = std::env::current_exe().unwrap().with_file_name("{{library}}");
+    library.into_os_string().into_string().unwrap()
+}
+
 /// A server on a free port.
 pub struct Server {
     process: Child,
@@ -12,14 +18,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts `host` with these arguments in the directory with the library, and waits until it is ready.
+    /// Starts `host` with these arguments, and waits until it is ready.
     pub fn start(arguments: &[&str]) -> Self {
-        let test = std::env::current_exe().unwrap();
         let host = std::env::var("HOST").unwrap_or("host".to_owned());
         let mut process = Command::new(&host)
             .args(["--bind", "127.0.0.1:0", "--no-control-socket"])
             .args(arguments)
-            .current_dir(test.parent().unwrap())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {host}: {error}"));

@@ -4,7 +4,7 @@ mod server;
 
 #[test]
 fn it_greets() {
-    let server = server::Server::start(&["{{library}}"]);
+    let server = server::Server::start(&[&server::library()]);
     let response = server.get("/hello");
     assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
     assert!(response.ends_with("\r\n\r\nYou asked for /hello\n"), "{response}");

@@ -4,7 +4,7 @@ mod server;
 
 #[test]
 fn requests_are_logged() {
-    let server = server::Server::start(&["--hooks", "{{library}}"]);
+    let server = server::Server::start(&["--hooks", &server::library()]);
     server.get("/");
     let log = server.stop();
     assert!(log.contains("GET 200 in "), "{log}");
