@@ -3,6 +3,9 @@
  * what is left to the class, and in which order.
  *
  * The main thread accepts, sends the heartbeat and receives signals. The thread of a connection does everything else.
+ *
+ * Left out: when all threads are taken, a client that sends no request keeps its thread until its time is up. The example
+ * plugins/examples/threaded-worker-c in Jimu's source closes the connection that has waited longest.
  */
 #define _GNU_SOURCE
 #include "jimu_kit.h"

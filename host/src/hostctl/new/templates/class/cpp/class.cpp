@@ -3,6 +3,9 @@
 //
 // The main thread accepts, sends the heartbeat and receives signals. The thread of a connection does everything else. No
 // exception may leave a function of jimu.h: they are `noexcept`, so that one ends the worker, which is replaced.
+//
+// Left out: when all threads are taken, a client that sends no request keeps its thread until its time is up. The example
+// plugins/examples/threaded-worker-c in Jimu's source closes the connection that has waited longest.
 #include "jimu_kit.h"
 
 #include <algorithm>
