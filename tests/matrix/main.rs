@@ -36,6 +36,7 @@ mod outgoing;
 mod panics;
 mod peers;
 mod processes;
+mod projects;
 mod python;
 mod python_boot;
 mod python_config;
@@ -82,6 +83,7 @@ fn main() {
         c_plugins::behaviours(),
         c_faults::behaviours(),
         go::behaviours(),
+        projects::behaviours(),
         deaths::behaviours(),
         debuggers::behaviours(),
         watch::behaviours(),

@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
+use super::new::Project;
+
 /// Control a running host
 #[derive(Parser)]
 #[command(
@@ -132,6 +134,8 @@ pub(super) enum Command {
         #[arg(long, value_name = "PATH", help = PYTHON_HELP)]
         python: Option<PathBuf>,
     },
+    /// Write the project of an application, a worker class or hooks, in Rust, C, C++ or Go, with a test
+    New(Project),
     /// Print the completion script of hostctl, or write those of all commands to a directory
     Completions {
         /// Shell

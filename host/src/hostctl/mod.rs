@@ -3,6 +3,7 @@
 
 mod arguments;
 mod convert;
+mod new;
 mod show;
 mod sockets;
 mod top;
@@ -30,6 +31,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> i32 {
         }
         Command::Man { directory } => return man(directory.as_deref()),
         Command::Convert { file, python } => return convert::run(file, python.clone()),
+        Command::New(project) => return new::run(project),
         _ => {}
     }
     let path = match control_socket(&arguments) {
@@ -112,7 +114,8 @@ fn requests(command: &Command) -> Vec<Request> {
         Command::Top { .. }
         | Command::Completions { .. }
         | Command::Man { .. }
-        | Command::Convert { .. } => return vec![],
+        | Command::Convert { .. }
+        | Command::New(_) => return vec![],
     }]
 }
 

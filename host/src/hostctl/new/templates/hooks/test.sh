@@ -1,0 +1,27 @@
+#!/bin/sh
+# Starts the server with the hooks, sends it a request, and looks for the hook's line in its log: `make test`. HOST names
+# the server's executable.
+set -eu
+
+directory=$(mktemp -d)
+mkfifo "$directory/log"
+"${HOST:-host}" --bind 127.0.0.1:0 --no-control-socket --hooks ./{{library}} 2> "$directory/log" &
+server=$!
+trap 'kill "$server" 2> /dev/null || :; wait; rm -r "$directory"' EXIT
+exec 3< "$directory/log"
+
+url=
+while [ -z "$url" ] && read -r line <&3; do
+    echo "$line"
+    case $line in *"Server is ready. Listening at: "*) url=${line##* } ;; esac
+done
+[ -n "$url" ] || { echo "the server did not start"; exit 1; }
+
+curl --silent --show-error --output /dev/null "$url/"
+kill "$server"
+logged=
+while read -r line <&3; do
+    echo "$line"
+    case $line in *"GET 200 in "*) logged=yes ;; esac
+done
+[ -n "$logged" ] || { echo "post_request did not run"; exit 1; }

@@ -1,0 +1,135 @@
+//! Projects of `hostctl new`: they build without a warning, pass their tests, and fail them when the library is broken.
+
+use std::{env, fs, process::Command};
+
+use jimu_tests::{artifacts, behaviour, cell::Cell, runner::Behaviour};
+use tempfile::TempDir;
+
+pub(crate) fn behaviours() -> Vec<Behaviour> {
+    vec![
+        behaviour!(projects_in_rust_pass_their_tests).of_host().within(300),
+        behaviour!(projects_in_c_pass_their_tests)
+            .of_host()
+            .within(120)
+            .only_if(|| has("cc") && has("curl"), "no C compiler or no curl on PATH"),
+        behaviour!(projects_in_cpp_pass_their_tests)
+            .of_host()
+            .within(120)
+            .only_if(|| has("c++") && has("curl"), "no C++ compiler or no curl on PATH"),
+        behaviour!(projects_in_go_pass_their_tests)
+            .of_host()
+            .within(300)
+            .only_if(|| has("go") && has("curl"), "no go compiler or no curl on PATH"),
+    ]
+}
+
+fn projects_in_rust_pass_their_tests(_: &Cell) {
+    let source = "src/lib.rs";
+    let app = Project::new("app", "rust");
+    app.passes();
+    app.fails_with(source, "You asked for", "You got");
+    let hooks = Project::new("hooks", "rust");
+    hooks.passes();
+    hooks.fails_with(source, " in ", " for ");
+    let class = Project::new("class", "rust");
+    class.passes();
+}
+
+fn projects_in_c_pass_their_tests(_: &Cell) {
+    with_headers("c");
+}
+
+fn projects_in_cpp_pass_their_tests(_: &Cell) {
+    with_headers("cpp");
+}
+
+fn with_headers(language: &str) {
+    let source = format!("made.{language}");
+    let app = Project::new("app", language);
+    app.passes();
+    app.fails_with(&source, "You asked for", "You got");
+    let hooks = Project::new("hooks", language);
+    hooks.passes();
+    hooks.fails_with(&source, " in ", " for ");
+    let class = Project::new("class", language);
+    assert!(class.passes().contains(" passed, 0 failed, "), "the test is that of --check-worker");
+}
+
+fn projects_in_go_pass_their_tests(_: &Cell) {
+    let app = Project::new("app", "go");
+    app.passes();
+    app.fails_with("made.go", "You asked for", "You got");
+}
+
+/// A project out of the tree, built with what has been built in the tree.
+struct Project {
+    directory: TempDir,
+    language: String,
+}
+
+impl Project {
+    fn new(kind: &str, language: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut command = Command::new(artifacts::executable("hostctl"));
+        command.args(["new", kind, "made", "--lang", language]);
+        command.arg("--directory").arg(directory.path()).arg("--path").arg(artifacts::root());
+        assert!(command.output().unwrap().status.success(), "{command:?}");
+        if language == "rust" {
+            // The versions that the tree has downloaded and built.
+            let lock = "Cargo.lock";
+            fs::copy(artifacts::root().join(lock), directory.path().join(lock)).unwrap();
+        }
+        Self { directory, language: language.to_owned() }
+    }
+
+    /// Runs the project's test; returns its output.
+    fn passes(&self) -> String {
+        let (passed, output) = self.test();
+        assert!(passed, "{output}");
+        assert!(!output.contains("warning"), "{output}");
+        output
+    }
+
+    /// Replaces text of a source file: the test then fails.
+    fn fails_with(&self, file: &str, from: &str, to: &str) {
+        let path = self.directory.path().join(file);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{text}");
+        fs::write(&path, text.replace(from, to)).unwrap();
+        let (passed, output) = self.test();
+        assert!(!passed, "{output}");
+    }
+
+    fn test(&self) -> (bool, String) {
+        let mut command = if self.language == "rust" { cargo_test() } else { make_test() };
+        command.current_dir(self.directory.path()).env("HOST", artifacts::executable("host"));
+        let output = command.output().unwrap();
+        let text =
+            String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        (output.status.success(), text.into_owned())
+    }
+}
+
+fn cargo_test() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.arg("test").env("CARGO_NET_OFFLINE", "true");
+    // The profile of the workspace, so that the dependencies are those of the tree.
+    command.env("CARGO_PROFILE_DEV_DEBUG", "line-tables-only");
+    command.env("CARGO_TARGET_DIR", artifacts::directory().parent().unwrap());
+    command
+}
+
+fn make_test() -> Command {
+    let mut command = Command::new("make");
+    let kit = artifacts::directory().join("libjimu_kit.a");
+    command.args(["test", &format!("KIT={}", kit.display())]);
+    if env::var_os("GOCACHE").is_none() {
+        command.env("GOCACHE", artifacts::directory().with_file_name("go-cache"));
+    }
+    command
+}
+
+fn has(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|directory| directory.join(program).is_file())
+}
