@@ -60,6 +60,8 @@
 //! | [`Failure`], [`FailureKind`], [`Result`] | errors that cross the boundary | this crate |
 //! | [`fork`] | detects children that an application forks in a worker | this crate |
 //! | [`guard`], [`log`], [`stack`] | panics and log lines on their way out of a library | this crate |
+//! | [`OwnedHead`] | a head with what it borrows from, for classes that implement [`raw::RawExchange`] | this crate |
+//! | `testing` | doubles of host, exchange, engine and runtime, with the feature `testing` | this crate |
 //! | [`raw`] | the traits in the form that `abi_stable` verifies; for adapters and test doubles | both sides |
 //! | [`WorkerClass`], [`AppModule`], [`HooksModule`] | the root modules that the macros export | this crate |
 //!
@@ -72,11 +74,11 @@
 //! | version | added |
 //! | --- | --- |
 //! | 1.0 | everything else |
-//! | 1.1 | [`Host::tls`] |
+//! | 1.1 | [`Host::tls`], [`OwnedHead`], the feature `testing` |
 //!
 //! # Invariants
 //!
-//! - This crate does no I/O.
+//! - This crate does no I/O, except in `testing`.
 //! - No panic crosses the boundary: the export macros catch panics on the side on which they happen.
 //! - A library is never unloaded.
 //! - Every library uses the `abi_stable` that this crate re-exports as [`abi`], so that all sides have the same one.
@@ -94,10 +96,13 @@ mod head;
 mod hooks;
 mod host;
 pub mod log;
+mod owned_head;
 pub mod raw;
 mod root;
 mod runtime;
 pub mod stack;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod tls;
 mod waker;
 mod worker;
@@ -110,6 +115,7 @@ pub use failure::{Failure, FailureKind, Result};
 pub use head::{AccessRecord, Address, Header, RequestHead, TlsFacts, Version};
 pub use hooks::{Hooks, HooksFactory};
 pub use host::{Host, LogLevel};
+pub use owned_head::OwnedHead;
 pub use raw::{Counter, Interest, Listener, PRIVATE, Step, Value};
 pub use root::{
     __app_module, __hooks_module, __worker_class, API_VERSION, AppModule, AppModuleRef,
