@@ -125,3 +125,8 @@ pub use runtime::Runtime;
 pub use tls::{PlainHttp, Tls, TlsSession};
 pub use waker::Waker;
 pub use worker::{Capabilities, Worker, WorkerContext, WorkerFactory};
+
+/// Compiles the examples of README.md.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
