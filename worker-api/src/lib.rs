@@ -40,6 +40,49 @@
 //! # fn main() {}
 //! ```
 //!
+//! The skeleton of a worker class. A class accepts connections from [`Host::listeners`], makes an exchange of each request,
+//! and passes it to the application; the crate `jimu-kit` has all of HTTP for it:
+//!
+//! ```
+//! use worker_api::{AppHandle, Host, Result, Worker, WorkerContext, WorkerFactory};
+//!
+//! worker_api::export_worker_class!(Skeleton);
+//!
+//! pub struct Skeleton {
+//!     host: Host,
+//!     app: AppHandle,
+//! }
+//!
+//! impl WorkerFactory for Skeleton {
+//!     const NAME: &'static str = "skeleton";
+//!     const VERSION: &'static str = "1.0.0";
+//!     const DESCRIPTION: &'static str = "accepts nothing";
+//!
+//!     fn new(context: WorkerContext) -> Result<Self> {
+//!         Ok(Self { host: context.host, app: context.app })
+//!     }
+//! }
+//!
+//! impl Worker for Skeleton {
+//!     fn run(&self) -> Result<()> {
+//!         // The first heartbeat reports the worker as ready.
+//!         while self.host.alive() {
+//!             self.host.notify();
+//!             // Wait, for at most a second, for the listeners and `wake_descriptor`. Accept, parse, and call
+//!             // `self.app.call(exchange)`.
+//!             self.host.deliver_signals();
+//!         }
+//!         self.app.drain();
+//!         self.host.close_listeners();
+//!         self.app.shutdown();
+//!         Ok(())
+//!     }
+//! }
+//! # fn main() {}
+//! ```
+//!
+//! `tests/bare_class.rs` in this crate's package is a complete class without the kit.
+//!
 //! The guides in the repository's `docs` directory, `applications.md` and `worker-classes.md`, list the calls in their
 //! order and what each of them may do.
 //!
