@@ -1,13 +1,13 @@
 #!/bin/bash
 # The class in docs/worker-classes.md and the applications in docs/applications.md and docs/c.md, built from these pages alone; the
-# checks of a class, the matrix of behaviors, and the application under each class.
+# tests on these pages, the checks of a class, the matrix of behaviors, and the application under each class.
 #   guide.sh [--no-matrix|--build]      --build: they compile, and nothing more
 source "$(dirname "$0")/common.sh"
 
 # blocks LANGUAGE PAGE: the page's code blocks in that language, put together.
 blocks() { awk -v fence="\`\`\`$1" '$0 == fence { on = 1; next } /^```/ { on = 0 } on' "$2"; }
 
-# crate PAGE NAME: builds what the page says, out of tree.
+# crate PAGE NAME: builds what the page says, out of tree. Its tests are kept beside it.
 crate() {
     local directory=$target/guide/$2
     rm -rf "$directory" && mkdir -p "$directory/src"
@@ -18,8 +18,15 @@ crate() {
         printf '[workspace]\n[profile.dev]\ndebug = "line-tables-only"\n'
     } > "$directory/Cargo.toml"
     blocks rust "$1" > "$directory/src/lib.rs"
+    blocks rust,test "$1" > "$directory/tests.rs"
     cp plugins/examples/threaded-worker/Cargo.lock "$directory/"
     cargo build --offline --manifest-path "$directory/Cargo.toml" --target-dir "$target"
+}
+
+# tests NAME: runs the tests of the page.
+tests() {
+    cat "$target/guide/$1/tests.rs" >> "$target/guide/$1/src/lib.rs"
+    cargo test --offline --manifest-path "$target/guide/$1/Cargo.toml" --target-dir "$target"
 }
 
 # greeting_in_c: builds the application of docs/c.md with the command there.
@@ -51,6 +58,10 @@ echo "The class has $lines lines that are not empty"
 crate docs/applications.md app
 greeting_in_c
 [ "${1:-}" != --build ] || exit 0
+
+step "Their tests"
+tests class
+tests app
 
 cargo build --quiet -p host -p check-app
 class=$target/debug/libsimple_worker.so

@@ -14,6 +14,23 @@ pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// Kind of a failure, for callers to match on.
 ///
+/// | kind | created by | of an exchange, the client receives | logged as |
+/// | --- | --- | --- | --- |
+/// | [`OTHER`](Self::OTHER), [`IO`](Self::IO) | every side | [`Failure::status`], or 500 | error |
+/// | [`APPLICATION`](Self::APPLICATION) | application; class, for an invalid response | [`Failure::status`], or 500 | error |
+/// | [`PANIC`](Self::PANIC) | the adapters of this crate | 500 | error |
+/// | [`UNSUPPORTED`](Self::UNSUPPORTED) | every side | [`Failure::status`], or 500 | error |
+/// | [`TIMEOUT`](Self::TIMEOUT) | class | 500 for `request_timeout`; 408 for a body that is too slow | warning |
+/// | [`PROTOCOL`](Self::PROTOCOL) | class, for a malformed body | 400 | warning |
+/// | [`TOO_LARGE`](Self::TOO_LARGE) | class; [`crate::Exchange::read_to_end`] | 413 | warning |
+/// | [`GONE`](Self::GONE) | class | nothing | debug |
+/// | [`INTERRUPTED`](Self::INTERRUPTED) | class, when a worker ends | 500, if the connection is still there | debug |
+/// | [`CONFIG`](Self::CONFIG), [`LOAD`](Self::LOAD), [`INTERFACE`](Self::INTERFACE) | constructors, `setup`, `load` | 500; they refuse a start or a reload | error |
+///
+/// The last two columns are those of a class that is built from the kit. If a part of the response has been sent, the
+/// connection is closed instead, so that the client detects the truncation. An application that lets a failure of the
+/// class through, by `?` for example, therefore responds with the right status.
+///
 /// A number instead of an `enum`, so that a minor version can add kinds. Treat unknown kinds as [`FailureKind::OTHER`].
 #[repr(transparent)]
 #[derive(StableAbi, Clone, Copy, PartialEq, Eq, Hash)]
@@ -79,7 +96,8 @@ impl fmt::Debug for FailureKind {
 pub struct Failure {
     /// Kind of the failure.
     pub kind: FailureKind,
-    /// HTTP status to send if no part of the response has been sent; 0 for the default (500).
+    /// HTTP status to send if no part of the response has been sent; 0 for the default (500). Any status of an error
+    /// response, 400 to 599; the class writes the body.
     pub status: u16,
     /// One line: what failed, where, and what to do.
     pub message: RString,

@@ -40,6 +40,49 @@
 //! # fn main() {}
 //! ```
 //!
+//! The skeleton of a worker class. A class accepts connections from [`Host::listeners`], makes an exchange of each request,
+//! and passes it to the application; the crate `jimu-kit` has all of HTTP for it:
+//!
+//! ```
+//! use worker_api::{AppHandle, Host, Result, Worker, WorkerContext, WorkerFactory};
+//!
+//! worker_api::export_worker_class!(Skeleton);
+//!
+//! pub struct Skeleton {
+//!     host: Host,
+//!     app: AppHandle,
+//! }
+//!
+//! impl WorkerFactory for Skeleton {
+//!     const NAME: &'static str = "skeleton";
+//!     const VERSION: &'static str = "1.0.0";
+//!     const DESCRIPTION: &'static str = "accepts nothing";
+//!
+//!     fn new(context: WorkerContext) -> Result<Self> {
+//!         Ok(Self { host: context.host, app: context.app })
+//!     }
+//! }
+//!
+//! impl Worker for Skeleton {
+//!     fn run(&self) -> Result<()> {
+//!         // The first heartbeat reports the worker as ready.
+//!         while self.host.alive() {
+//!             self.host.notify();
+//!             // Wait, for at most a second, for the listeners and `wake_descriptor`. Accept, parse, and call
+//!             // `self.app.call(exchange)`.
+//!             self.host.deliver_signals();
+//!         }
+//!         self.app.drain();
+//!         self.host.close_listeners();
+//!         self.app.shutdown();
+//!         Ok(())
+//!     }
+//! }
+//! # fn main() {}
+//! ```
+//!
+//! `tests/bare_class.rs` in this crate's package is a complete class without the kit.
+//!
 //! The guides in the repository's `docs` directory, `applications.md` and `worker-classes.md`, list the calls in their
 //! order and what each of them may do.
 //!
@@ -60,6 +103,8 @@
 //! | [`Failure`], [`FailureKind`], [`Result`] | errors that cross the boundary | this crate |
 //! | [`fork`] | detects children that an application forks in a worker | this crate |
 //! | [`guard`], [`log`], [`stack`] | panics and log lines on their way out of a library | this crate |
+//! | [`OwnedHead`] | a head with what it borrows from, for classes that implement [`raw::RawExchange`] | this crate |
+//! | `testing` | doubles of host, exchange, engine and runtime, with the feature `testing` | this crate |
 //! | [`raw`] | the traits in the form that `abi_stable` verifies; for adapters and test doubles | both sides |
 //! | [`WorkerClass`], [`AppModule`], [`HooksModule`] | the root modules that the macros export | this crate |
 //!
@@ -72,11 +117,11 @@
 //! | version | added |
 //! | --- | --- |
 //! | 1.0 | everything else |
-//! | 1.1 | [`Host::tls`], [`Runtime::connect`], [`Runtime::resolve`] |
+//! | 1.1 | [`Host::tls`], [`Runtime::connect`], [`Runtime::resolve`], [`OwnedHead`], the feature `testing` |
 //!
 //! # Invariants
 //!
-//! - This crate does no I/O.
+//! - This crate does no I/O, except in `testing`.
 //! - No panic crosses the boundary: the export macros catch panics on the side on which they happen.
 //! - A library is never unloaded.
 //! - Every library uses the `abi_stable` that this crate re-exports as [`abi`], so that all sides have the same one.
@@ -94,10 +139,13 @@ mod head;
 mod hooks;
 mod host;
 pub mod log;
+mod owned_head;
 pub mod raw;
 mod root;
 mod runtime;
 pub mod stack;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod tls;
 mod waker;
 mod worker;
@@ -110,6 +158,7 @@ pub use failure::{Failure, FailureKind, Result};
 pub use head::{AccessRecord, Address, Header, RequestHead, TlsFacts, Version};
 pub use hooks::{Hooks, HooksFactory};
 pub use host::{Host, LogLevel};
+pub use owned_head::OwnedHead;
 pub use raw::{Counter, Interest, Listener, PRIVATE, Step, Value};
 pub use root::{
     __app_module, __hooks_module, __worker_class, API_VERSION, AppModule, AppModuleRef,
@@ -119,3 +168,8 @@ pub use runtime::Runtime;
 pub use tls::{PlainHttp, Tls, TlsSession};
 pub use waker::Waker;
 pub use worker::{Capabilities, Worker, WorkerContext, WorkerFactory};
+
+/// Compiles the examples of README.md.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -20,7 +20,7 @@ pub enum Action {
     CheckConfig,
     /// Print the effective settings and exit.
     PrintConfig,
-    /// Check whether a worker class fulfils its contract, and exit.
+    /// Check whether a worker class fulfils its contract, which does not include how safely it parses HTTP, and exit.
     CheckWorker {
         /// Path or short name of the class.
         class: String,
@@ -118,7 +118,7 @@ pub fn command() -> Command {
             Arg::new(CHECK_WORKER)
                 .long(CHECK_WORKER)
                 .value_name("NAME|PATH")
-                .help("Check whether a worker class fulfils its contract, in private servers, and exit")
+                .help("Check in private servers whether a worker class fulfils its contract, which does not include how safely it parses HTTP, and exit")
                 .help_heading("Settings"),
         )
         .args(TABLE.iter().filter_map(argument))

@@ -8,11 +8,11 @@ mod interpreter;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
 
-use doubles::{Engine, Request, Response, TestHost, locked};
+use doubles::app_of;
 use interpreter::{become_python, has_library};
 use libtest_mimic::{Arguments, Failed, Trial};
+use worker_api::testing::{Recorded, Request, Response, TestEngine, TestHost};
 use worker_api::{AppHandle, FailureKind, Requirements};
 
 fn main() {
@@ -51,8 +51,7 @@ fn cases(name: &str, python: &Path) -> Vec<Trial> {
     let apps = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/apps");
     become_python(python);
     let host = TestHost::default().set("pythonpath", [&*apps.to_string_lossy()]);
-    let app = host
-        .app(wsgi_app::root_module(), "green:application", name, name)
+    let app = app_of(&host, wsgi_app::root_module(), "green:application", name, name)
         .unwrap_or_else(|f| panic!("{f}"));
     assert_eq!(app.requirements(), Requirements::LOOP | Requirements::DEFERRED);
     app.load().unwrap_or_else(|f| panic!("{f}"));
@@ -79,10 +78,11 @@ struct World {
 impl World {
     /// Serves these requests concurrently.
     fn serve(&self, requests: impl IntoIterator<Item = Request>) -> Vec<Response> {
-        let engine = Engine::new();
-        let seen: Vec<Arc<Mutex<Response>>> = requests.into_iter().map(|r| engine.add(r)).collect();
+        let engine = TestEngine::default();
+        let parts = requests.into_iter().map(|request| request.part(7));
+        let seen: Vec<Recorded> = parts.map(|request| engine.add(request)).collect();
         engine.run(&self.app).unwrap_or_else(|f| panic!("{f}"));
-        seen.iter().map(|seen| locked(seen).clone()).collect()
+        seen.iter().map(Recorded::response).collect()
     }
 
     fn get(&self, path: &str) -> Response {
@@ -95,7 +95,7 @@ type Case = (&'static str, fn(&World));
 const CASES: &[Case] = &[
     ("a request is answered", |w| {
         let seen = w.get("/hello");
-        assert!(seen.is_good(), "{seen:?}");
+        assert!(seen.is_complete(), "{seen:?}");
         assert_eq!((seen.text().as_str(), seen.header("content-length")), ("hello", Some("5")));
     }),
     ("requests that sleep let others run", |w| {
@@ -105,7 +105,7 @@ const CASES: &[Case] = &[
     }),
     ("requests without a connection share no context and no locals", |w| {
         for round in 0..3 {
-            let paths = (0..4).map(|n| Request::get(&format!("/fresh?{round}-{n}")));
+            let paths = (0..4).map(|n| Request::get(format!("/fresh?{round}-{n}")));
             for seen in w.serve(paths) {
                 assert_eq!(seen.text(), "((None, None), True)");
             }
@@ -114,16 +114,16 @@ const CASES: &[Case] = &[
     ("bodies are read and sent in parts", |w| {
         let body = b"abcdef\nghij\nkl\nmno\np";
         let seen = w.serve([
-            Request::get("/echo").body(body),
-            Request::get("/echo").body(body).chunked(),
-            Request::get("/pieces").body(body),
+            Request::post("/echo", body),
+            Request::post("/echo", body).chunked(),
+            Request::post("/pieces", body),
             Request::get("/generator"),
             Request::get("/sleeping-parts"),
             Request::get("/write"),
             Request::get("/file"),
             Request::get("/file-like"),
         ]);
-        assert!(seen.iter().all(Response::is_good), "{seen:?}");
+        assert!(seen.iter().all(Response::is_complete), "{seen:?}");
         let texts: Vec<String> = seen.iter().map(Response::text).collect();
         let pieces = "[b'abc', b'def\\n', b'gh', b'', [b'ij\\n'], [b'kl\\n', b'mno\\n', b'p'], b'', b'', b'']";
         let echoed = String::from_utf8_lossy(body);
@@ -156,7 +156,7 @@ const CASES: &[Case] = &[
             "/list_",
         ];
         let seen = w.serve(paths.map(Request::get));
-        assert!(seen.iter().all(Response::is_good), "{seen:?}");
+        assert!(seen.iter().all(Response::is_complete), "{seen:?}");
         let texts: Vec<String> = seen.iter().map(Response::text).collect();
         let expected = ["ab", "abcd", "too_long_", "abcd", "abcd", "0123", "0123", "one two"];
         assert_eq!(texts, expected);
@@ -175,8 +175,8 @@ const CASES: &[Case] = &[
         assert_eq!(w.get("/close-count").text(), "[b'closing', b'closing_fault']");
     }),
     ("wsgiref.validate reports nothing", |w| {
-        let seen = w.serve([Request::get("/validated?a=b").body(b"the body")]).remove(0);
-        assert!(seen.is_good(), "{seen:?}\n{}", w.host.take_error_log());
+        let seen = w.serve([Request::post("/validated?a=b", b"the body")]).remove(0);
+        assert!(seen.is_complete(), "{seen:?}\n{}", w.host.take_error_log());
         assert_eq!(seen.text(), "<the body>");
     }),
     ("objects that an application keeps are refused after the request", |w| {

@@ -6,15 +6,17 @@
 mod interpreter;
 
 use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use doubles::{Request, Response, TestHost};
+use doubles::app_of;
 use interpreter::{become_python, has_library};
 use libtest_mimic::{Arguments, Failed, Trial};
+use worker_api::testing::{Request, Response, TestHost};
 use worker_api::{AppHandle, FailureKind};
 
 fn main() {
@@ -74,8 +76,7 @@ fn cases(python: &str) -> Vec<Trial> {
     let apps = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/apps");
     become_python(Path::new(python));
     let host = TestHost::default().set("pythonpath", [&*apps.to_string_lossy()]).set("workers", 2);
-    let app = host
-        .app(wsgi_app::root_module(), "apps:application", "gthread", "")
+    let app = app_of(&host, wsgi_app::root_module(), "apps:application", "gthread", "")
         .unwrap_or_else(|f| panic!("{f}"));
     app.load().unwrap_or_else(|f| panic!("{f}"));
     let world: &'static World = Box::leak(Box::new(World { host, app }));
@@ -96,7 +97,7 @@ type Case = (&'static str, fn(&'static World));
 const CASES: &[Case] = &[
     ("a whole body is written once", |w| {
         let seen = w.get("/hello");
-        assert!(seen.is_good(), "{seen:?}");
+        assert!(seen.is_complete(), "{seen:?}");
         assert_eq!((seen.status, seen.reason.as_str(), seen.text().as_str()), (200, "OK", "hello"));
         assert_eq!((seen.writes, seen.header("content-length")), (1, Some("5")));
     }),
@@ -113,7 +114,7 @@ const CASES: &[Case] = &[
         let queries = ["a", "b", &long, "b"];
         for (query, port) in queries.iter().flat_map(|query| [(query, 40_000), (query, 0)]) {
             let target = format!("/environ_?{query}");
-            let environ = Request { port, ..Request::get(&target) }.call(&w.app).text();
+            let environ = Request::get(&target).peer("192.0.2.7", port).call(&w.app).text();
             assert!(environ.contains(&format!(r#""QUERY_STRING": "{query}""#)), "{environ}");
             assert!(environ.contains(&format!(r#""RAW_URI": "{target}""#)), "{environ}");
             assert_eq!(environ.contains("REMOTE_PORT"), port != 0, "{environ}");
@@ -122,33 +123,32 @@ const CASES: &[Case] = &[
     }),
     ("parts are sent as they come", |w| {
         let seen = w.get("/generator");
-        assert!(seen.is_good(), "{seen:?}");
+        assert!(seen.is_complete(), "{seen:?}");
         assert_eq!((seen.text().as_str(), seen.writes), ("one two three", 3));
         assert_eq!(seen.header("content-length"), None);
         assert_eq!(w.get("/late-start").status, 201);
     }),
     ("close is called once, whatever happens", |w| {
         w.get("/close-count");
-        assert!(w.get("/closing").is_good());
+        assert!(w.get("/closing").is_complete());
         let fault = w.get("/closing-fault");
         assert_eq!(fault.text(), "closing_fault");
         let failure = fault.failed.expect("it fails");
         assert_eq!(failure.kind, FailureKind::APPLICATION);
         assert!(failure.to_string().contains("ValueError: in the middle"), "{failure}");
-        let mut gone = Request::get("/closing");
-        gone.reads_until = Some(0);
+        let gone = Request::get("/closing").received_until(0);
         assert_eq!(gone.call(&w.app).failed.map(|f| f.kind), Some(FailureKind::GONE));
         assert_eq!(w.get("/close-count").text(), "[b'closing', b'closing_fault', b'closing']");
         assert!(!w.host.take_error_log().contains("Traceback"));
     }),
     ("write() sends before what is returned", |w| {
         let seen = w.get("/write");
-        assert!(seen.is_good(), "{seen:?}");
+        assert!(seen.is_complete(), "{seen:?}");
         assert_eq!(seen.text(), "written returned");
     }),
     ("start_response with exc_info replaces the earlier status", |w| {
         let seen = w.get("/replace");
-        assert!(seen.is_good(), "{seen:?}");
+        assert!(seen.is_complete(), "{seen:?}");
         assert_eq!((seen.status, seen.reason.as_str()), (503, "Sorry"));
         assert_eq!(seen.headers.len(), 2, "{:?}", seen.headers);
         assert_eq!(
@@ -207,7 +207,7 @@ const CASES: &[Case] = &[
             ("/too-long-file-like", "0123"),
         ] {
             let seen = w.get(path);
-            assert!(seen.is_good(), "{path}: {seen:?}");
+            assert!(seen.is_complete(), "{path}: {seen:?}");
             assert_eq!((seen.status, seen.text().as_str()), (200, body), "{path}");
         }
         let excess = "3 a response body is longer than its Content-Length";
@@ -216,14 +216,14 @@ const CASES: &[Case] = &[
     }),
     ("a list of several parts gets the sum of their lengths", |w| {
         let seen = w.get("/list_");
-        assert!(seen.is_good(), "{seen:?}");
+        assert!(seen.is_complete(), "{seen:?}");
         assert_eq!((seen.text().as_str(), seen.header("content-length")), ("one two", Some("7")));
         let head = Request::get("/list_").method("HEAD").call(&w.app);
         assert_eq!((head.header("content-length"), head.text().as_str()), (Some("7"), ""));
     }),
     ("hop-by-hop headers are left to the class", |w| {
         let seen = w.get("/hop-by-hop");
-        assert!(seen.is_good(), "{seen:?}");
+        assert!(seen.is_complete(), "{seen:?}");
         assert_eq!(seen.header("connection"), Some("close"));
         assert_eq!(seen.header("trailer"), Some("X"));
     }),
@@ -244,7 +244,7 @@ const CASES: &[Case] = &[
             for at in 0..600 {
                 w.host.take_error_log();
                 let name = format!("X-Name-{at}");
-                assert!(Request::get("/hello").header(&name, "1").call(&w.app).is_good());
+                assert!(Request::get("/hello").header(&name, "1").call(&w.app).is_complete());
             }
             let request = Request::get("/environ_").header("New-Name", "1").header("nEW-name", "2");
             let environ = request.call(&w.app).text();
@@ -265,31 +265,30 @@ const CASES: &[Case] = &[
         let body = b"abcdef\nghij\nkl\nmno\np";
         let expected = "[b'abc', b'def\\n', b'gh', b'', [b'ij\\n'], [b'kl\\n', b'mno\\n', b'p'], b'', b'', b'']";
         for part in [1, 7, 1000] {
-            let request = Request::get("/pieces").body(body).part(part);
+            let request = Request::post("/pieces", body).part(part);
             assert_eq!(request.call(&w.app).text(), expected);
             assert_eq!(request.chunked().call(&w.app).text(), expected);
         }
         let large: Vec<u8> = (0..1_000_000_u32).map(|n| n as u8).collect();
-        let request = Request::get("/echo").body(&large).part(100_000);
+        let request = Request::post("/echo", &large).part(100_000);
         assert!(request.call(&w.app).body == large);
         assert!(request.chunked().call(&w.app).body == large);
         assert_eq!(w.get("/echo").text(), "");
     }),
     ("a body that does not arrive is an error", |w| {
-        let mut request = Request::get("/read-fault").body(b"0123456789");
-        request.gone_after = Some(5);
+        let request = Request::post("/read-fault", b"0123456789").part(5).sent_until(5);
         let seen = request.call(&w.app);
         assert_eq!(seen.failed.map(|f| f.kind), Some(FailureKind::GONE));
         assert!(!w.host.take_error_log().contains("Traceback"));
     }),
     ("wsgi.errors is the error log", |w| {
-        assert!(w.get("/errors").is_good());
+        assert!(w.get("/errors").is_complete());
         let log = w.host.take_error_log();
         assert!(log.contains("wsgi.errors: one\\ntwo\\n\nwsgi.errors: half a line"), "{log}");
     }),
     ("files are sent without reading them", |w| {
         let seen = w.get("/file");
-        assert!(seen.is_good(), "{seen:?}");
+        assert!(seen.is_complete(), "{seen:?}");
         assert_eq!((seen.text().as_str(), seen.files), ("3456789", 1));
         assert_eq!(seen.header("content-length"), Some("7"));
         let seen = w.get("/file-like");
@@ -313,14 +312,14 @@ const CASES: &[Case] = &[
     }),
     ("early hints are sent before the response", |w| {
         let seen = w.get("/hints");
-        assert_eq!(seen.early.len(), 1);
-        assert!(seen.early[0].1.contains("</style.css>"), "{seen:?}");
+        assert_eq!(seen.informational.len(), 1);
+        assert!(seen.informational[0].1[0].1.contains("</style.css>"), "{seen:?}");
     }),
     ("objects that an application keeps are refused after the request", |w| {
         assert_eq!(w.get("/keeps").text(), "kept");
         assert_eq!(w.get("/hello").text(), "hello");
         assert_eq!(w.get("/use-kept").text(), "refused refused");
-        assert!(w.get("/hello").is_good());
+        assert!(w.get("/hello").is_complete());
     }),
     ("an application can respond on the socket", |w| {
         let seen = w.get("/handled");
@@ -347,18 +346,18 @@ const CASES: &[Case] = &[
     }),
     ("protocols are switched before the first byte of the other one", |w| {
         let (seen, received) = taken_over(w, "/switches", b"");
-        assert!(seen.is_good(), "{seen:?}");
+        assert!(seen.is_complete(), "{seen:?}");
         assert_eq!((seen.status, seen.header("upgrade"), &*received), (101, Some("x"), "raw"));
     }),
     ("the socket is closed after the request", |w| {
         let (seen, _) = taken_over(w, "/closed-later", b"");
-        assert!(seen.is_good(), "{seen:?}");
+        assert!(seen.is_complete(), "{seen:?}");
         assert_eq!(w.get("/use-closed").text(), "-1 refused refused refused refused");
     }),
     ("wsgiref.validate reports nothing", |w| {
-        let request = Request::get("/validated?a=b").body(b"the body");
+        let request = Request::post("/validated?a=b", b"the body");
         let seen = request.call(&w.app);
-        assert!(seen.is_good(), "{seen:?}\n{}", w.host.take_error_log());
+        assert!(seen.is_complete(), "{seen:?}\n{}", w.host.take_error_log());
         assert_eq!(seen.text(), "<the body>");
     }),
     ("threads of the class are threads of Python", |w| {
@@ -378,18 +377,18 @@ const CASES: &[Case] = &[
         for path in ["/hello", "/generator"] {
             let answered = Arc::clone(&answered);
             let then = move || {
-                assert!(w.get("/generator").is_good());
+                assert!(w.get("/generator").is_complete());
                 answered.fetch_add(1, Ordering::Relaxed);
             };
-            let request = Request { then: Some(Arc::new(then)), ..Request::get(path) };
-            assert!(request.call(&w.app).is_good(), "{path}");
+            let request = Request::get(path).then(then);
+            assert!(request.call(&w.app).is_complete(), "{path}");
         }
         assert_eq!(answered.load(Ordering::Relaxed), 2);
     }),
     ("the fork hooks of Python run", |w| {
         w.app.before_fork();
         w.app.after_fork(false);
-        assert!(w.get("/hello").is_good());
+        assert!(w.get("/hello").is_complete());
     }),
 ];
 
@@ -400,7 +399,8 @@ fn taken_over(w: &World, target: &str, bytes: &[u8]) -> (Response, String) {
     let limit = Some(std::time::Duration::from_secs(10));
     client.set_read_timeout(limit).expect("it can be limited");
     let server = Arc::new(server);
-    let request = Request { connection: Some(Arc::clone(&server)), ..Request::get(target) };
+    let connection = server.try_clone().expect("there are descriptors left");
+    let request = Request::get(target).connection(OwnedFd::from(connection));
     let (seen, received) = std::thread::scope(|scope| {
         let reading = scope.spawn(|| {
             let mut received = vec![0; 64];

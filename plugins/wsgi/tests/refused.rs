@@ -5,10 +5,11 @@ mod interpreter;
 use std::path::Path;
 use std::process::Command;
 
-use doubles::TestHost;
+use doubles::app_of;
 use interpreter::{become_python, has_library};
 use libtest_mimic::{Arguments, Failed, Trial};
 use worker_api::Failure;
+use worker_api::testing::TestHost;
 
 fn main() {
     if let Ok(spec) = std::env::var(CHOSEN) {
@@ -72,7 +73,8 @@ fn application(spec: &str, words: &str) -> Result<(), Failed> {
 }
 
 fn no_interpreter() -> Result<(), Failed> {
-    let made = TestHost::default().app(wsgi_app::root_module(), "apps:application", "sync", "");
+    let made =
+        app_of(&TestHost::default(), wsgi_app::root_module(), "apps:application", "sync", "");
     let failure = made.map(drop).expect_err("there is no CPython in this process");
     has(&logged(&failure), "this process is not a Python interpreter")
 }
@@ -83,7 +85,7 @@ fn loading(spec: &str) -> Result<(), Failure> {
     let directory = &*apps.to_string_lossy();
     std::env::set_current_dir(&apps).expect("the directory is there");
     let host = TestHost::default().set("pythonpath", [directory]).set("chdir", directory);
-    let app = host.app(wsgi_app::root_module(), spec, "sync", "")?;
+    let app = app_of(&host, wsgi_app::root_module(), spec, "sync", "")?;
     app.load()
 }
 

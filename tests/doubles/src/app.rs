@@ -3,16 +3,7 @@
 use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 
-use worker_api::{App, Exchange, Result};
-
-/// An application that is a function.
-pub struct Closure<F>(pub F);
-
-impl<F: Fn(&mut Exchange) -> Result<()> + Send + Sync + 'static> App for Closure<F> {
-    fn call(&self, exchange: &mut Exchange) -> Result<()> {
-        (self.0)(exchange)
-    }
-}
+use worker_api::{Exchange, Result};
 
 /// Responds with `hello`.
 pub fn hello(exchange: &mut Exchange) -> Result<()> {

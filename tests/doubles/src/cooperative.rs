@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 use support::process::ready;
+use worker_api::raw::Counter;
+use worker_api::testing::{AppFn, RunningWorker, Stop, TestHost};
 use worker_api::{App, Exchange, FailureKind, Requirements, Result, Runtime, WorkerFactory};
 
 use crate::app::{echo, hello};
-use crate::host::Stop;
 use crate::http::{Broken, Connection};
-use crate::worker::LONG;
-use crate::{Closure, RunningWorker, TestHost, locked};
+use crate::locked;
+use crate::worker::{Clients as _, LONG};
 
 /// Returns a host with the settings of most tests.
 fn host() -> TestHost {
@@ -81,7 +82,7 @@ fn read(client: &mut Connection) -> String {
 }
 
 pub fn a_connection_is_kept_and_pipelined_requests_are_answered<W: WorkerFactory>() {
-    let server = RunningWorker::start::<W>(host(), Closure(hello));
+    let server = RunningWorker::start::<W>(host(), AppFn(hello));
     let mut client = server.connect();
     for _ in 0..3 {
         assert_eq!(client.get("/").unwrap().text(), "hello");
@@ -93,7 +94,7 @@ pub fn a_connection_is_kept_and_pipelined_requests_are_answered<W: WorkerFactory
     drop(client);
     server.stop();
     assert_eq!(server.host.access_log().len(), 53);
-    assert_eq!(server.host.connections(), 0);
+    assert_eq!(server.host.counter(Counter::CONNECTIONS), 0);
 }
 
 pub fn sleepers_sleep_side_by_side<W: WorkerFactory>() {
@@ -113,7 +114,7 @@ pub fn sleepers_sleep_side_by_side<W: WorkerFactory>() {
 }
 
 pub fn a_slow_body_delays_no_one<W: WorkerFactory>() {
-    let server = RunningWorker::start::<W>(host(), Closure(echo));
+    let server = RunningWorker::start::<W>(host(), AppFn(echo));
     let mut slow = server.connect();
     slow.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbo").unwrap();
     assert_eq!(server.get("/").status, 200);
@@ -125,7 +126,7 @@ pub fn a_greedy_request_leaves_a_turn_to_others<W: WorkerFactory>() {
     static OTHERS: AtomicUsize = AtomicUsize::new(0);
     let server = RunningWorker::start::<W>(
         host(),
-        Closure(|exchange: &mut Exchange| {
+        AppFn(|exchange: &mut Exchange| {
             if exchange.head().path_str() != "/greedy" {
                 OTHERS.fetch_add(1, Ordering::SeqCst);
                 return exchange.respond(200, &[], b"other");
@@ -152,7 +153,7 @@ pub fn a_slow_reader_gets_all_of_a_large_answer<W: WorkerFactory>() {
     const SIZE: usize = 8 << 20;
     let server = RunningWorker::start::<W>(
         host(),
-        Closure(|exchange: &mut Exchange| exchange.respond(200, &[], &vec![b'x'; SIZE])),
+        AppFn(|exchange: &mut Exchange| exchange.respond(200, &[], &vec![b'x'; SIZE])),
     );
     let mut slow = server.connect();
     slow.send_get("/").unwrap();
@@ -167,7 +168,7 @@ pub fn a_slow_reader_gets_all_of_a_large_answer<W: WorkerFactory>() {
 
 pub fn a_full_worker_accepts_when_a_client_has_gone<W: WorkerFactory>() {
     let host = TestHost::default().set("keepalive", 5).set("worker_connections", 2);
-    let server = RunningWorker::start::<W>(host, Closure(hello));
+    let server = RunningWorker::start::<W>(host, AppFn(hello));
     let mut first = server.connect();
     first.get("/").unwrap();
     let mut second = server.connect();
@@ -176,7 +177,7 @@ pub fn a_full_worker_accepts_when_a_client_has_gone<W: WorkerFactory>() {
     third.patience(Duration::from_millis(100));
     let silent = third.get("/");
     assert!(matches!(silent, Err(Broken::Silent(_))), "two connections are its limit: {silent:?}");
-    assert_eq!(server.host.connections(), 2);
+    assert_eq!(server.host.counter(Counter::CONNECTIONS), 2);
     drop(first);
     third.patience(LONG);
     assert_eq!(read(&mut third), "hello");
@@ -184,7 +185,7 @@ pub fn a_full_worker_accepts_when_a_client_has_gone<W: WorkerFactory>() {
 
 pub fn an_idle_connection_is_let_go<W: WorkerFactory>() {
     let host = TestHost::default().set("keepalive", 0.1);
-    let server = RunningWorker::start::<W>(host, Closure(hello));
+    let server = RunningWorker::start::<W>(host, AppFn(hello));
     let mut client = server.connect();
     client.get("/").unwrap();
     assert!(client.closes(LONG), "closed after its keep-alive");
@@ -252,7 +253,7 @@ pub fn a_guest_loop_drives_the_engine<W: WorkerFactory>() {
 pub fn a_connection_that_was_taken_over_is_forgotten<W: WorkerFactory>() {
     let server = RunningWorker::start::<W>(
         host(),
-        Closure(|exchange: &mut Exchange| {
+        AppFn(|exchange: &mut Exchange| {
             let taken = exchange.hijack()?;
             let mut stream = TcpStream::from(taken.fd);
             stream.write_all(b"raw").map_err(worker_api::Failure::from)

@@ -35,3 +35,8 @@ pub mod stream_server;
 pub use connections::{Connections, Serve};
 pub use listener::Listening;
 pub use process::{CAPABILITIES, Process, ProcessCell, WorkerState};
+
+/// Compiles the examples of README.md.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

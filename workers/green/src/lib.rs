@@ -91,3 +91,8 @@ pub use net::wait_fd;
 pub use offload::{OffloadError, offload};
 pub use stack_trace::{StackTrace, report_stacks};
 pub use timeout::Timeout;
+
+/// Compiles the examples of README.md.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -65,3 +65,8 @@ pub use scan::{HeadScan, Scan};
 pub use style::{ErrorPage, ResponseStyle};
 pub use target::Authority;
 pub use worker_api::{HeaderMap, ProxyProtocol};
+
+/// Compiles the examples of README.md.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -19,7 +19,7 @@ use crate::io::Io;
 use crate::state::Then;
 
 impl Connection {
-    /// Turns the connection into an exchange with its request. Only valid after [`Advance::Request`]; the
+    /// Turns the connection into an exchange with its request. Only valid after [`crate::Advance::Request`]; the
     /// connection returns through [`ConnectionDriver::release`].
     pub fn into_exchange(self: Box<Self>, driver: Arc<dyn ConnectionDriver>) -> ExchangeBox {
         self.note_queueing();

@@ -161,3 +161,8 @@ pub use driver::ConnectionDriver;
 pub use registry::Registry;
 pub use request_deadlines::{RequestDeadlines, TimedOutRequest};
 pub use worker_base::WorkerBase;
+
+/// Compiles the examples of README.md.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -10,7 +10,7 @@ use std::net::TcpStream;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 
-use doubles::TestHost;
+use doubles::host_with_tls;
 use doubles::http::{self, Broken};
 use doubles::tls::Authority;
 use jimu_kit::{Advance, Deadline};
@@ -61,7 +61,7 @@ fn bytes_held_by_the_session_are_sent_before_the_connection_is_idle() {
 fn server(size: usize, authority: &Authority) -> Server {
     let identity = authority.server();
     let host =
-        TestHost::default().file("certfile", identity.chain_pem).file("keyfile", identity.key_pem);
+        host_with_tls().file("certfile", identity.chain_pem).file("keyfile", identity.key_pem);
     Server::with_settings(host, move |exchange| exchange.respond(200, &[], &vec![b'x'; size]))
 }
 

@@ -13,10 +13,11 @@ use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
-use doubles::TestHost;
+use doubles::host_with_tls;
 use doubles::http::Connection as Client;
 use doubles::tls::Authority;
 use jimu_kit::{Advance, Connection, ConnectionDriver, Deadline, poll};
+use worker_api::testing::TestHost;
 use worker_api::{Exchange, FailureKind, Header, Interest, Result, Step, Waker};
 
 use driven::Server;
@@ -220,7 +221,7 @@ fn serve(
 ) -> Vec<String> {
     let authority = Authority::new();
     let identity = authority.server();
-    let mut host = TestHost::default();
+    let mut host = host_with_tls();
     if tls {
         host = host.file("certfile", identity.chain_pem).file("keyfile", identity.key_pem);
     }

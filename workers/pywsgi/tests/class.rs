@@ -4,9 +4,10 @@
 #![allow(clippy::unwrap_used)]
 
 use doubles::http::{Answer, Framing};
-use doubles::{Closure, RunningWorker, TestHost, app::hello};
+use doubles::{Clients as _, app::hello};
 use jimu_green_kit::stream_server::GeventWorker;
 use pywsgi_worker::Pywsgi;
+use worker_api::testing::{AppFn, RunningWorker, TestHost};
 use worker_api::{Exchange, Failure};
 
 type Class = GeventWorker<Pywsgi>;
@@ -22,7 +23,7 @@ fn answer(server: &RunningWorker, request: &str) -> Answer {
 #[test]
 fn responses_have_the_headers_of_gevent() {
     let host = TestHost::default().set("keepalive", 5).set("server_header", true);
-    let server = RunningWorker::start::<Class>(host, Closure(hello));
+    let server = RunningWorker::start::<Class>(host, AppFn(hello));
     let mut kept = server.connect();
     let modern = kept.get("/").unwrap();
     assert_eq!((modern.field("Connection"), modern.field("Server")), (None, None), "{modern:?}");
@@ -40,7 +41,7 @@ fn responses_have_the_headers_of_gevent() {
 fn error_pages_are_those_of_gevent() {
     let broken = |_: &mut Exchange| Err(Failure::application("a secret"));
     let host = TestHost::default().set("keepalive", 5);
-    let server = RunningWorker::start::<Class>(host, Closure(broken));
+    let server = RunningWorker::start::<Class>(host, AppFn(broken));
     let failed = answer(&server, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!((failed.status, failed.reason.as_str()), (500, "Internal Server Error"));
     assert_eq!(failed.field("Content-Type"), Some("text/plain"));

@@ -92,3 +92,8 @@ pub use receiver::Receiver;
 pub use role::Role;
 pub use sender::Sender;
 pub use settings::Settings;
+
+/// Compiles the examples of README.md.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -5,10 +5,10 @@ use std::net::TcpStream;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex};
 
-use doubles::{Closure, TestHost};
 use jimu_kit::{Acceptor, Advance, Connection, ConnectionDriver, Deadline, ServerContext};
 use nix::sys::socket::{setsockopt, sockopt};
 use worker_api::raw::RawHost as _;
+use worker_api::testing::{AppFn, TestHost};
 use worker_api::{AppHandle, Exchange, Interest, Result};
 
 /// One connection, its client, and the application that serves it.
@@ -71,7 +71,7 @@ impl Server {
         }
         .unwrap();
         let connection = Some(Connection::new(&context, acceptor.accept().unwrap()));
-        Self { client, connection, host, on_wait: None, app: AppHandle::from_app(Closure(app)) }
+        Self { client, connection, host, on_wait: None, app: AppHandle::from_app(AppFn(app)) }
     }
 
     /// Serves the client's requests until the connection has to wait.

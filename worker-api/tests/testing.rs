@@ -1,0 +1,74 @@
+//! The doubles of `worker_api::testing`: an exchange in memory refuses what a server refuses.
+
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use worker_api::testing::{AppFn, Request, Response};
+use worker_api::{AppHandle, Exchange, FailureKind, Header, Result, Waker};
+
+fn call(
+    request: &Request,
+    app: impl Fn(&mut Exchange) -> Result<()> + Send + Sync + 'static,
+) -> Response {
+    request.call(&AppHandle::from_app(AppFn(app)))
+}
+
+#[test]
+fn a_response_that_a_server_refuses_fails() {
+    let get = Request::get("/");
+    let split = call(&get, |exchange| exchange.respond(200, &[Header::new("A", "b\r\nC: d")], b""));
+    assert_eq!((split.status, split.is_complete()), (500, false));
+    let short =
+        call(&get, |exchange| exchange.start(200, "", &[Header::new("Content-Length", "3")]));
+    assert_eq!(short.failed.map(|failure| failure.kind), Some(FailureKind::APPLICATION));
+    let none = call(&get, |_| Ok(()));
+    assert_eq!(none.status, 500);
+    let panicked = call(&get, |_| panic!("on purpose"));
+    assert_eq!(panicked.failed.map(|failure| failure.kind), Some(FailureKind::PANIC));
+}
+
+#[test]
+fn a_body_arrives_in_parts_until_the_client_disconnects() {
+    let request = Request::post("/", b"0123456789").part(4);
+    let echo = |exchange: &mut Exchange| {
+        let body = exchange.read_to_end(100)?;
+        exchange.respond(200, &[], &body)
+    };
+    assert_eq!(call(&request, echo).text(), "0123456789");
+    let cut = call(&request.sent_until(8), echo);
+    assert_eq!(cut.failed.map(|failure| failure.kind), Some(FailureKind::GONE));
+}
+
+#[test]
+fn an_exchange_that_is_kept_learns_of_a_disconnect_and_ends_when_dropped() {
+    let (mut exchange, recorded) = Request::get("/").exchange();
+    let woken = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&woken);
+    let waker = Waker::new(move || {
+        count.fetch_add(1, Ordering::SeqCst);
+    });
+    exchange.on_disconnect(waker).expect("the exchange is open");
+    recorded.disconnect();
+    assert_eq!(woken.load(Ordering::SeqCst), 1);
+    assert!(!recorded.response().is_over());
+    drop(exchange);
+    assert!(recorded.response().failed.is_some());
+}
+
+#[test]
+fn a_connection_is_taken_over() {
+    let (mut client, server) = UnixStream::pair().expect("there are descriptors left");
+    let request = Request::get("/").connection(OwnedFd::from(server));
+    let response = call(&request, |exchange| {
+        let mut stream = UnixStream::from(exchange.hijack()?.fd);
+        Ok(stream.write_all(b"raw")?)
+    });
+    assert!(response.hijacked && !response.finished);
+    drop(request);
+    let mut received = String::new();
+    client.read_to_string(&mut received).expect("the end comes");
+    assert_eq!(received, "raw");
+}
