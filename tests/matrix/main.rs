@@ -54,6 +54,7 @@ mod signals;
 mod sockets;
 mod start;
 mod tls;
+mod tower;
 mod upgrade;
 mod watch;
 mod websockets;
@@ -81,6 +82,7 @@ fn main() {
         c_plugins::behaviours(),
         c_faults::behaviours(),
         go::behaviours(),
+        tower::behaviours(),
         deaths::behaviours(),
         debuggers::behaviours(),
         watch::behaviours(),
