@@ -58,6 +58,7 @@ mod tower;
 mod upgrade;
 mod watch;
 mod websockets;
+mod zig;
 
 fn main() {
     let lists = [
@@ -83,6 +84,7 @@ fn main() {
         c_faults::behaviours(),
         go::behaviours(),
         tower::behaviours(),
+        zig::behaviours(),
         deaths::behaviours(),
         debuggers::behaviours(),
         watch::behaviours(),
