@@ -101,7 +101,7 @@ fn prose_is_plain() {
         "`nobody`",
     ];
     let kinds =
-        ["rs", "md", "toml", "py", "sh", "html", "yml", "txt", "h", "c", "hpp", "cpp", "go"];
+        ["rs", "md", "toml", "py", "sh", "html", "yml", "txt", "h", "c", "hpp", "cpp", "go", "zig"];
     check(&kinds, "use a plain word: see CONTRIBUTING.md, Code", |path, text| {
         if path.ends_with("tests/tidy.rs") || path.starts_with("tests/abi/worker-api-1.0.0") {
             return Vec::new();

@@ -11,7 +11,6 @@ use std::{
 use jimu_tests::{
     artifacts, behaviour,
     cell::{Cell, apps, python},
-    compiler::compile,
     load::{Load, Plan},
     runner::Behaviour,
     server::Setup,
@@ -24,7 +23,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
             .of_host()
             .within(300)
             .only_if(has_go, NO_GO),
-        behaviour!(fifty_swaps_of_go_c_and_python_lose_nothing)
+        behaviour!(fifty_swaps_of_go_cpp_python_and_c_lose_nothing)
             .of_host()
             .heavy()
             .within(300)
@@ -61,22 +60,18 @@ fn a_go_handler_that_is_not_created_ends_the_start(cell: &Cell) {
     assert!(ended.log.contains("the application cannot boot: no database"), "{}", ended.log);
 }
 
-fn fifty_swaps_of_go_c_and_python_lose_nothing(cell: &Cell) {
-    let place = tempfile::tempdir().unwrap();
-    let c = place.path().join("libhello_c_app.so");
-    let source = artifacts::root().join("plugins/examples/hello-c/hello.c");
-    let include = format!("-I{}", artifacts::root().join("worker-api/include").display());
-    compile(&std::fs::read_to_string(source).unwrap(), &c, &[&include]);
-    let languages = [library(), PathBuf::from("routes:application"), c];
+fn fifty_swaps_of_go_cpp_python_and_c_lose_nothing(cell: &Cell) {
+    let (c, cpp) = (artifacts::c_application(), artifacts::cpp_application());
+    let languages = [library(), cpp, PathBuf::from("routes:application"), c];
     let settings = |app: &PathBuf| {
         format!("wsgi_app = \"{}\"\npythonpath = \"{}\"\n", app.display(), apps().display())
     };
     let mut setup = Setup::bare().class(&cell.class.path).flags("--workers 2 --config jimu.toml");
-    setup = setup.file("jimu.toml", settings(&languages[2]));
+    setup = setup.file("jimu.toml", settings(&languages[3]));
     let server = setup.python(python().unwrap()).start();
     let load = Load::start(server.address(), Plan { clients: 8, ..Plan::default() });
     for round in 0..50 {
-        server.write("jimu.toml", settings(&languages[round % 3]));
+        server.write("jimu.toml", settings(&languages[round % 4]));
         server.ctl(&["reload"]).done();
         load.flows(10, SOON);
     }

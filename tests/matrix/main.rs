@@ -56,9 +56,11 @@ mod signals;
 mod sockets;
 mod start;
 mod tls;
+mod tower;
 mod upgrade;
 mod watch;
 mod websockets;
+mod zig;
 
 fn main() {
     let lists = [
@@ -84,6 +86,8 @@ fn main() {
         c_faults::behaviours(),
         go::behaviours(),
         projects::behaviours(),
+        tower::behaviours(),
+        zig::behaviours(),
         deaths::behaviours(),
         debuggers::behaviours(),
         watch::behaviours(),

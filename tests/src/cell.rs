@@ -49,6 +49,8 @@ pub enum Need {
     SlowClients,
     /// Serves applications that bring their own event loop.
     Loops,
+    /// Drives exchanges that an application has detached.
+    Deferral,
 }
 
 impl Class {

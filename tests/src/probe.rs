@@ -22,12 +22,18 @@ impl Class {
 /// What the classes of this workspace support, so that losing it is a failure and not a skipped test.
 const KNOWN: [(&str, &[Need]); 6] = [
     ("sync", &[]),
-    ("gthread", &[Need::KeepAlive, Need::Concurrency, Need::SlowClients]),
-    ("eventlet", &[Need::KeepAlive, Need::Concurrency, Need::SlowClients, Need::Loops]),
-    ("gevent", &[Need::KeepAlive, Need::Concurrency, Need::SlowClients, Need::Loops]),
-    ("asgi", &[Need::KeepAlive, Need::Concurrency, Need::SlowClients, Need::Loops]),
-    ("pywsgi", &[Need::KeepAlive, Need::Concurrency, Need::SlowClients, Need::Loops]),
+    ("gthread", &[Need::KeepAlive, Need::Concurrency, Need::SlowClients, Need::Deferral]),
+    ("eventlet", COOPERATIVE),
+    ("gevent", COOPERATIVE),
+    ("asgi", COOPERATIVE),
+    ("pywsgi", COOPERATIVE),
 ];
+
+const COOPERATIVE: &[Need] =
+    &[Need::KeepAlive, Need::Concurrency, Need::SlowClients, Need::Loops, Need::Deferral];
+
+/// What the host says of an application whose requirements the class does not meet.
+const LACKS: &str = "choose another class with --worker-class";
 
 /// Tries once per class and requirement.
 fn tried(class: &Class, need: Need) -> bool {
@@ -45,7 +51,13 @@ fn tried(class: &Class, need: Need) -> bool {
             let setup = Setup::new(&cell).app(artifacts::library("asyncio_app"));
             // It exits in any case: the application lacks its interpreter.
             let ended = setup.flags("--boot-failures-max 1").refused();
-            !ended.log.contains("choose another class with --worker-class")
+            !ended.log.contains(LACKS)
+        }
+        Need::Deferral => {
+            let setup = Setup::new(&cell).app(artifacts::library("hello_axum_app"));
+            // It exits in any case.
+            let setup = setup.env("HELLO_AXUM_REFUSES", "only tried");
+            !setup.flags("--boot-failures-max 1").refused().log.contains(LACKS)
         }
         Need::Concurrency => {
             let server = start("--threads 4");
