@@ -6,25 +6,21 @@ use std::future::{Ready, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::thread;
-use std::time::Duration;
 
-use doubles::exchange::Turn;
-use doubles::{Request, Response, TestHost, locked};
 use http::Version;
 use http_body::Body as _;
 use jimu_tower::{AppContext, Application, Body, BoxError};
-use support::wait;
 use tower_service::Service;
-use worker_api::{Exchange, FailureKind, Waker};
+use worker_api::testing::{Request, Response, TestEngine, TestHost};
+use worker_api::{App, AppHandle, Exchange, FailureKind, Requirements};
 
 #[test]
 fn a_body_comes_back_whatever_its_length() {
     let app = application();
-    for request in [Request::get("/").body(&BODY), Request::get("/").body(&BODY).chunked()] {
-        let seen = serve(&app, request);
-        assert!(seen.is_good(), "{seen:?}");
-        assert_eq!((seen.status, &seen.body[..]), (200, &BODY[..]));
+    for request in [Request::post("/", &BODY), Request::post("/", &BODY).chunked()] {
+        let response = serve(&app, request);
+        assert!(response.is_complete(), "{response:?}");
+        assert_eq!((response.status, &response.body[..]), (200, &BODY[..]));
     }
     app.stop();
 }
@@ -32,9 +28,7 @@ fn a_body_comes_back_whatever_its_length() {
 #[test]
 fn a_failure_of_the_exchange_keeps_its_kind() {
     let app = application();
-    let mut request = Request::get("/").body(&BODY);
-    request.gone_after = Some(70);
-    let failure = serve(&app, request).failed.unwrap();
+    let failure = serve(&app, Request::post("/", &BODY).received_until(70)).failed.unwrap();
     assert_eq!(failure.kind, FailureKind::GONE, "{failure}");
     app.stop();
 }
@@ -42,8 +36,8 @@ fn a_failure_of_the_exchange_keeps_its_kind() {
 #[test]
 fn a_target_that_is_no_uri_gets_status_400() {
     let app = application();
-    let (exchange, _) = Request::get("/a\"b<").exchange();
-    let failure = app.call(&mut Exchange::from_raw(exchange)).unwrap_err();
+    let (mut exchange, _) = Request::get("/a\"b<").exchange();
+    let failure = app.call(&mut exchange).unwrap_err();
     assert_eq!((failure.kind, failure.status), (FailureKind::PROTOCOL, 400), "{failure}");
     app.stop();
 }
@@ -76,29 +70,30 @@ impl Service<http::Request<Body>> for Echo {
     }
 }
 
-/// Completes what is pending from another thread, as a worker class does.
-struct OtherThread;
+/// The service, as the macro exports it.
+struct Called(Arc<Application>);
 
-impl Turn for OtherThread {
-    fn wake_later(&self, waker: Waker) {
-        thread::spawn(move || waker.wake());
+impl App for Called {
+    fn requirements(&self) -> Requirements {
+        Requirements::DEFERRED
+    }
+
+    fn call(&self, exchange: &mut Exchange) -> worker_api::Result<()> {
+        self.0.call(exchange)
     }
 }
 
-fn serve(app: &Application, mut request: Request) -> Response {
-    request.engine = Some(Arc::new(OtherThread));
-    let (exchange, seen) = request.exchange();
-    app.call(&mut Exchange::from_raw(exchange)).unwrap();
-    wait::until("the end of the exchange", Duration::from_secs(10), || {
-        let seen = locked(&seen).clone();
-        if seen.finished || seen.failed.is_some() { Ok(seen) } else { Err(format!("{seen:?}")) }
-    })
+fn serve(app: &Arc<Application>, request: Request) -> Response {
+    let engine = TestEngine::default();
+    let recorded = engine.add(request);
+    engine.serve(&AppHandle::from_app(Called(Arc::clone(app)))).unwrap();
+    recorded.response()
 }
 
-fn application() -> Application {
+fn application() -> Arc<Application> {
     let app = Application::new(context(), |_| ready(Ok::<_, Infallible>(Echo)));
     app.start().unwrap();
-    app
+    Arc::new(app)
 }
 
 fn context() -> AppContext {

@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
+use std::thread;
 
 use abi_stable::sabi_trait::TD_Opaque;
 use abi_stable::std_types::RResult;
@@ -101,8 +102,21 @@ impl TestEngine {
 
     /// Runs the application's loop until all requests have ended.
     pub fn run(&self, app: &AppHandle) -> Result<()> {
-        let driven = Driven { engine: Arc::clone(&self.0), app: app.clone() };
-        app.run_loop(RawEngine_TO::from_value(driven, TD_Opaque))
+        app.run_loop(RawEngine_TO::from_value(self.driven(app), TD_Opaque))
+    }
+
+    /// Turns until all requests have ended, for applications that keep exchanges and complete them in their own threads.
+    pub fn serve(&self, app: &AppHandle) -> Result<()> {
+        let driven = self.driven(app);
+        while !driven.stopped() {
+            driven.turn().into_result()?;
+            thread::yield_now();
+        }
+        Ok(())
+    }
+
+    fn driven(&self, app: &AppHandle) -> Driven {
+        Driven { engine: Arc::clone(&self.0), app: app.clone() }
     }
 }
 

@@ -10,7 +10,7 @@
 //! | to test | use |
 //! | --- | --- |
 //! | an application | [`Request::call`], which returns a [`Response`]; [`TestHost::app`] creates the application with settings |
-//! | an application that keeps exchanges | [`Request::exchange`], or a [`TestEngine`] if it has a loop |
+//! | an application that keeps exchanges | [`Request::exchange`], or a [`TestEngine`] if it has a loop or threads |
 //! | a worker class | [`RunningWorker`] with a [`TestHost`] |
 //! | an implementation of [`crate::raw::RawExchange`] | [`crate::Exchange::from_raw`], or [`crate::AppHandle::call`] with an [`AppFn`] |
 //!
