@@ -4,6 +4,8 @@
 source "$(dirname "$0")/common.sh"
 
 export RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links"
-cargo doc --workspace --no-deps --document-private-items --keep-going
+# The library of the kit for C has the name of the kit's, so that their pages are made one after the other.
+cargo doc --workspace --exclude jimu-kit-c --no-deps --document-private-items --keep-going
+cargo doc -p jimu-kit-c --no-deps --document-private-items
 cargo doc --no-deps --keep-going --all-features -p worker-api -p jimu-http1 -p jimu-kit -p jimu-green -p jimu-green-kit \
     -p jimu-websocket

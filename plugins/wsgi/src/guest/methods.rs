@@ -25,7 +25,7 @@ pub(crate) const METHODS: &[Method<Request>] = &[
     Method { name: c"_end", entry: method!(end) },
 ];
 
-/// `_number()`: returns the request's number, as it appears in [`woken`] and [`gone`].
+/// `_number()`: returns the request's number, as it appears in `woken()` and `gone()`.
 fn number<'py>(
     py: Python<'py>,
     request: &Request,
