@@ -152,6 +152,7 @@ pub fn targets() -> Vec<Target> {
         ("Jimu gthread, native, in C", "Jimu gthread, native"),
     ] {
         targets.push(Target { rounds: ROUNDS, ..cpu("door", c, rust, 1.02) });
+        targets.push(cpu("door-calls", c, rust, 1.3));
     }
     targets.extend(django());
     targets.extend(asgi());

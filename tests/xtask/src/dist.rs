@@ -19,6 +19,10 @@ pub(crate) fn archives() -> Result<(), String> {
     for file in ["README.md", "LICENSE", "CHANGELOG.md"] {
         files::copy(&root().join(file), &prefix.join("share/doc/jimu").join(file))?;
     }
+    for example in EXAMPLES {
+        let from = root().join("plugins/examples").join(example);
+        files::copy_tree(&from, &prefix.join("share/doc/jimu/examples").join(example))?;
+    }
     for unit in UNITS {
         let from = root().join("docs/deploy").join(unit);
         files::copy(&from, &prefix.join("lib/systemd/system").join(unit))?;
@@ -34,5 +38,24 @@ fn archive(directory: &Path, name: &str) -> Result<(), String> {
     run(tar.arg(format!("{name}.tar.gz")).arg(name).current_dir(directory))
 }
 
+/// Applications that need nothing but a compiler and the headers in `include`.
+const EXAMPLES: [&str; 4] = ["hello-c", "hello-cpp", "hello-go", "hello-zig"];
 /// Units of systemd, in docs/deploy.
 pub(crate) const UNITS: [&str; 2] = ["jimu.service", "jimu.socket"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_examples_that_ship_have_sources() {
+        let place = std::env::temp_dir().join(format!("jimu-examples-{}", std::process::id()));
+        for example in EXAMPLES {
+            files::copy_tree(&root().join("plugins/examples").join(example), &place.join(example))
+                .unwrap();
+            let copied = std::fs::read_dir(place.join(example)).unwrap().count();
+            assert!(copied > 0, "{example} is empty");
+        }
+        files::remove_directory(&place).unwrap();
+    }
+}

@@ -162,6 +162,11 @@ impl HeadView {
         Self { head: MaybeUninit::uninit(), tls: MaybeUninit::uninit() }
     }
 
+    /// Returns where [`HeadView::set`] has written the head.
+    pub fn converted(&self) -> *const Head {
+        self.head.as_ptr()
+    }
+
     /// Converts a head. The result is valid as long as `head` is and `self` is neither moved nor set again.
     pub fn set(&mut self, head: &RequestHead<'_>) -> *const Head {
         let tls = match head.tls {

@@ -21,6 +21,8 @@ use crate::values::{HeadView, outcome, with_headers};
 pub struct ExchangeForC {
     exchange: Exchange,
     head: HeadView,
+    /// Whether `head` is that of the exchange: its operations may move what it refers to.
+    is_head_current: bool,
     /// What the other side may read until the exchange is dropped.
     already_read: Vec<u8>,
     is_detached: bool,
@@ -33,7 +35,13 @@ impl ExchangeForC {
     }
 
     fn of(exchange: Exchange) -> Self {
-        Self { exchange, head: HeadView::new(), already_read: Vec::new(), is_detached: false }
+        Self {
+            exchange,
+            head: HeadView::new(),
+            is_head_current: false,
+            already_read: Vec::new(),
+            is_detached: false,
+        }
     }
 
     /// Lends the exchange to `call`, and closes it as `worker_api::App::call` says: what the call leaves open is finished,
@@ -53,6 +61,12 @@ impl ExchangeForC {
     /// Hands the exchange over.
     pub fn give(exchange: ExchangeBox) -> ExchangeObject {
         Self::new(exchange).owned()
+    }
+
+    /// Returns the exchange for an operation, after which the head is converted again.
+    fn operate(&mut self) -> &mut Exchange {
+        self.is_head_current = false;
+        &mut self.exchange
     }
 
     fn owned(self) -> ExchangeObject {
@@ -104,6 +118,10 @@ unsafe extern "C" fn head(this: *mut c_void) -> *const Head {
     if this.is_detached {
         return ptr::null();
     }
+    if this.is_head_current {
+        return this.head.converted();
+    }
+    this.is_head_current = true;
     this.head.set(this.exchange.head())
 }
 
@@ -122,7 +140,7 @@ unsafe extern "C" fn read(
         // SAFETY: see above.
         _ => unsafe { std::slice::from_raw_parts_mut(buffer, length) },
     };
-    let step = this.exchange.poll_read(buffer, waker);
+    let step = this.operate().poll_read(buffer, waker);
     // SAFETY: see above.
     unsafe { step_outcome(step, done, failure) }
 }
@@ -139,7 +157,7 @@ unsafe extern "C" fn start(
     unsafe {
         let this = of(this);
         let reason = reason.text().unwrap_or_default();
-        let result = with_headers(headers, count, |all| this.exchange.start(status, reason, all));
+        let result = with_headers(headers, count, |all| this.operate().start(status, reason, all));
         outcome(result, failure)
     }
 }
@@ -155,7 +173,7 @@ unsafe extern "C" fn write(
     // SAFETY: see above.
     unsafe {
         let (this, waker) = (of(this), waker.waker());
-        let step = this.exchange.poll_write(Bytes { data: bytes, length }.slice(), waker);
+        let step = this.operate().poll_write(Bytes { data: bytes, length }.slice(), waker);
         step_outcome(step, done, failure)
     }
 }
@@ -172,7 +190,7 @@ unsafe extern "C" fn send_file(
     // SAFETY: see above.
     unsafe {
         let (this, waker) = (of(this), waker.waker());
-        step_outcome(this.exchange.poll_send_file(fd, offset, length, waker), done, failure)
+        step_outcome(this.operate().poll_send_file(fd, offset, length, waker), done, failure)
     }
 }
 
@@ -186,7 +204,7 @@ unsafe extern "C" fn informational(
     // SAFETY: see above.
     unsafe {
         let this = of(this);
-        let result = with_headers(headers, count, |all| this.exchange.informational(status, all));
+        let result = with_headers(headers, count, |all| this.operate().informational(status, all));
         outcome(result, failure)
     }
 }
@@ -200,19 +218,19 @@ unsafe extern "C" fn trailers(
     // SAFETY: see above.
     unsafe {
         let this = of(this);
-        outcome(with_headers(headers, count, |all| this.exchange.trailers(all)), failure)
+        outcome(with_headers(headers, count, |all| this.operate().trailers(all)), failure)
     }
 }
 
 unsafe extern "C" fn finish(this: *mut c_void, failure: *mut RawFailure) -> i32 {
     // SAFETY: see above.
-    unsafe { outcome(of(this).exchange.finish(), failure) }
+    unsafe { outcome(of(this).operate().finish(), failure) }
 }
 
 unsafe extern "C" fn fail(this: *mut c_void, failure: *const RawFailure) {
     // SAFETY: see above.
     let (this, failure) = unsafe { (of(this), RawFailure::read(failure)) };
-    this.exchange.fail(failure);
+    this.operate().fail(failure);
 }
 
 unsafe extern "C" fn hijack(
@@ -222,7 +240,7 @@ unsafe extern "C" fn hijack(
 ) -> i32 {
     // SAFETY: see above.
     let this = unsafe { of(this) };
-    match this.exchange.hijack() {
+    match this.operate().hijack() {
         Ok(stream) => {
             this.already_read = stream.already_read;
             let already_read = Bytes::of(&this.already_read);
@@ -247,7 +265,7 @@ unsafe extern "C" fn deadline_ns(this: *mut c_void) -> u64 {
 
 unsafe extern "C" fn extend_deadline(this: *mut c_void, by_ns: u64) {
     // SAFETY: see above. Of a detached exchange there is nothing to extend.
-    let _ = unsafe { of(this) }.exchange.extend_deadline(std::time::Duration::from_nanos(by_ns));
+    let _ = unsafe { of(this) }.operate().extend_deadline(std::time::Duration::from_nanos(by_ns));
 }
 
 unsafe extern "C" fn on_disconnect(this: *mut c_void, waker: WakerObject) {
@@ -255,13 +273,13 @@ unsafe extern "C" fn on_disconnect(this: *mut c_void, waker: WakerObject) {
     let (this, waker) = unsafe { (of(this), waker.waker()) };
     if let Some(waker) = waker {
         // Of a detached exchange nothing is reported.
-        let _ = this.exchange.on_disconnect(waker);
+        let _ = this.operate().on_disconnect(waker);
     }
 }
 
 unsafe extern "C" fn wait(this: *mut c_void, interest: u8, failure: *mut RawFailure) -> i32 {
     // SAFETY: see above.
-    unsafe { outcome(of(this).exchange.wait(Interest(interest)), failure) }
+    unsafe { outcome(of(this).operate().wait(Interest(interest)), failure) }
 }
 
 unsafe extern "C" fn is_proxied(this: *mut c_void) -> bool {
@@ -273,7 +291,7 @@ unsafe extern "C" fn detach(this: *mut c_void) -> ExchangeObject {
     // SAFETY: see above.
     let this = unsafe { of(this) };
     this.is_detached = true;
-    ExchangeForC::of(this.exchange.detach()).owned()
+    ExchangeForC::of(this.operate().detach()).owned()
 }
 
 /// What is lent is not the other side's to drop.
