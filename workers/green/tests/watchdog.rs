@@ -54,7 +54,7 @@ struct Log(Arc<Mutex<Vec<String>>>);
 
 impl Subscriber for Log {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target().starts_with("green")
+        metadata.target().starts_with("jimu_green")
     }
 
     fn event(&self, event: &Event<'_>) {
