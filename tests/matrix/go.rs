@@ -1,12 +1,6 @@
 //! Applications in Go: an `http.Handler` under every class, and swapped for other languages under load.
 
-use std::{
-    env,
-    path::PathBuf,
-    process::Command,
-    sync::{Mutex, OnceLock, PoisonError},
-    time::Duration,
-};
+use std::{env, path::PathBuf, process::Command, sync::OnceLock, time::Duration};
 
 use jimu_tests::{
     artifacts, behaviour,
@@ -82,8 +76,6 @@ fn fifty_swaps_of_go_cpp_python_and_c_lose_nothing(cell: &Cell) {
 /// Builds the example once.
 fn library() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     BUILT
         .get_or_init(|| {
             let library = artifacts::directory().join("libhello_go_app.so");

@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     path::PathBuf,
     process::Command,
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::OnceLock,
 };
 
 use jimu_tests::{artifacts, behaviour, cell::Cell, runner::Behaviour, server::Setup};
@@ -35,8 +35,6 @@ fn an_application_in_zig_serves(cell: &Cell) {
 /// Builds the example once, as its first lines say.
 fn library() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     BUILT
         .get_or_init(|| {
             let place = artifacts::directory().join("zig");
