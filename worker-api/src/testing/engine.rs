@@ -4,15 +4,15 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
-use std::thread;
 
 use abi_stable::sabi_trait::TD_Opaque;
 use abi_stable::std_types::RResult;
 
 use crate::app::AppHandle;
 use crate::failure::{Failure, Result};
-use crate::raw::{ExchangeBox, RawEngine, RawEngine_TO};
+use crate::raw::{ExchangeBox, Interest, RawEngine, RawEngine_TO};
 use crate::testing::exchange::{Recorded, Turn};
+use crate::testing::runtime::poll;
 use crate::testing::{Request, locked};
 use crate::waker::Waker;
 
@@ -109,8 +109,9 @@ impl TestEngine {
     pub fn serve(&self, app: &AppHandle) -> Result<()> {
         let driven = self.driven(app);
         while !driven.stopped() {
+            poll(driven.descriptor(), Interest::READ, None)
+                .map_err(|error| Failure::io("cannot wait for the engine", &error))?;
             driven.turn().into_result()?;
-            thread::yield_now();
         }
         Ok(())
     }
@@ -129,6 +130,10 @@ impl std::fmt::Debug for TestEngine {
 impl Turn for State {
     fn wake_later(&self, waker: Waker) {
         locked(&self.wakers).push(waker);
+        self.signal();
+    }
+
+    fn ended(&self) {
         self.signal();
     }
 }
@@ -151,10 +156,6 @@ impl RawEngine for Driven {
         let waiting = std::mem::take(&mut *locked(&self.engine.waiting));
         for exchange in waiting {
             self.app.call(exchange);
-        }
-        if !self.stopped() {
-            // In place of an engine's timers: the next turn checks what has ended.
-            self.engine.signal();
         }
         RResult::ROk(())
     }

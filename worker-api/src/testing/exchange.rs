@@ -104,6 +104,8 @@ impl Recorded {
 pub(super) trait Turn: Send + Sync {
     /// Fires a waker in the next turn.
     fn wake_later(&self, waker: Waker);
+    /// Has a next turn notice that an exchange has ended.
+    fn ended(&self);
 }
 
 /// Status, reason and headers, until they are sent.
@@ -137,6 +139,12 @@ impl InMemory {
             engine.wake_later(waker);
         }
         true
+    }
+
+    fn note_end(&self) {
+        if let Some(engine) = &self.request.engine {
+            engine.ended();
+        }
     }
 
     fn check_client(&self, limit: Option<usize>, count: usize) -> Result<()> {
@@ -284,6 +292,7 @@ impl RawExchange for InMemory {
         assert!(!response.finished, "the response is finished twice");
         response.finished = true;
         drop(state);
+        self.note_end();
         if let Some(then) = &self.request.then {
             then();
         }
@@ -291,11 +300,14 @@ impl RawExchange for InMemory {
     }
 
     fn fail(&mut self, failure: Failure) {
-        let response = &mut self.recorded.lock().response;
+        let mut state = self.recorded.lock();
+        let response = &mut state.response;
         if !response.is_begun {
             response.status = if failure.status == 0 { 500 } else { failure.status };
         }
         response.failed = Some(failure);
+        drop(state);
+        self.note_end();
     }
 
     fn hijack(&mut self) -> RResult<Hijacked, Failure> {
@@ -306,6 +318,7 @@ impl RawExchange for InMemory {
         match copy {
             Ok(fd) => {
                 self.recorded.lock().response.hijacked = true;
+                self.note_end();
                 RResult::ROk(Hijacked { fd: fd.into_raw_fd(), already_read: RVec::new() })
             }
             Err(error) => RResult::RErr(Failure::io("cannot hand over the connection", &error)),

@@ -62,7 +62,7 @@ impl RawRuntime for TestRuntime {
 }
 
 /// Waits until a descriptor is ready. Returns false if `timeout` passes first.
-fn poll(fd: i32, interest: Interest, timeout: Option<Duration>) -> io::Result<bool> {
+pub(super) fn poll(fd: i32, interest: Interest, timeout: Option<Duration>) -> io::Result<bool> {
     let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let mut events = 0;
     for (direction, event) in [(Interest::READ, libc::POLLIN), (Interest::WRITE, libc::POLLOUT)] {
