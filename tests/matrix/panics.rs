@@ -25,6 +25,10 @@ const LONG: Duration = Duration::from_secs(40);
 /// The function of the application that panics, as a stack names it: with line tables alone, by its bare name.
 const FUNCTION: &str = ": call";
 
+/// Ways in which a class reaches the application, each with a stack of its own: after it has waited for a connection, and
+/// without that.
+const WAYS: usize = 2;
+
 /// The first record of a panic.
 const PANIC: &str = "[ERROR] panic at ";
 
@@ -38,11 +42,13 @@ fn a_panic_is_logged_with_its_stack_once(cell: &Cell) {
     let line = server.log.line(&["stack of the panic at", "lib.rs"], LONG);
     assert!(line.contains(&format!("[{worker}] [ERROR]")), "{line}");
     server.log.line(&[FUNCTION], LONG);
-    let _ = server.try_get("/panic");
+    for _ in 0..WAYS {
+        let _ = server.try_get("/panic");
+    }
     server.log.line(&["stack of the panic at", "again"], LONG);
     let log = server.log.text();
-    assert_eq!(server.log.count(FUNCTION), 1, "{log}");
-    assert_eq!(server.log.count(PANIC), 2, "{log}");
+    assert!(server.log.count(FUNCTION) <= WAYS, "{log}");
+    assert_eq!(server.log.count(PANIC), WAYS + 1, "{log}");
     for word in ["std::panicking", "core::panicking", "worker_api::guard"] {
         assert!(!log.contains(word), "{word:?} in {log}");
     }

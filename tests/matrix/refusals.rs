@@ -138,7 +138,7 @@ fn refused_reloads_leave_four_workers_serving(cell: &Cell) {
 fn refused_reloads(cell: &Cell, workers: usize) {
     let app = artifacts::library("faulty_app");
     let head = format!(
-        "workers = {workers}\nboot_timeout = 3\nboot_failures_max = 2\nworker_class = \"{}\"\n",
+        "workers = {workers}\nboot_failures_max = 2\nworker_class = \"{}\"\n",
         cell.class.path.display()
     );
     let file = |more: &str, fault: &str| {
@@ -158,10 +158,10 @@ fn refused_reloads(cell: &Cell, workers: usize) {
         (file("", "new=exit4"), "status 4"),
         (file("", "new=abort"), "SIGABRT"),
         (file("", "new=segfault"), "SIGSEGV"),
-        (file("", "new=hang"), "boot_timeout"),
+        (file("boot_timeout = 3", "new=hang"), "boot_timeout"),
         (file("", "init_worker=exit3"), "3"),
         (file("", "init_worker=error"), "the fault asked for in init_worker"),
-        (file("", "init_worker=hang"), "boot_timeout"),
+        (file("boot_timeout = 3", "init_worker=hang"), "boot_timeout"),
         (file("", "needs=nothing").replace("faulty_app", "nosuch_app"), "nosuch_app"),
         (file("worker = 3", ""), "worker"),
         (file("timeout = \"soon\"", ""), "timeout"),
