@@ -7,7 +7,6 @@ HELLO = b"Hello, world!\n"
 ROWS = [{"id": n, "name": "item %d" % n, "tags": ["a", "b", "c"], "price": n * 1.25} for n in range(140)]
 JSON = json.dumps(ROWS).encode()
 EVENTS = 100
-PAUSE = 0.1
 
 
 async def application(scope, receive, send):
@@ -38,7 +37,12 @@ async def echo(receive, send):
 
 
 async def sleep(receive, send):
-    await asyncio.sleep(PAUSE)
+    await asyncio.sleep(0.01)
+    await hello(receive, send)
+
+
+async def long_sleep(receive, send):
+    await asyncio.sleep(0.1)
     await hello(receive, send)
 
 
@@ -72,4 +76,4 @@ async def respond(send, content_type, body):
     await send({"type": "http.response.body", "body": body})
 
 
-PATHS = {"/": hello, "/json": json_page, "/echo": echo, "/sleep": sleep, "/events": events}
+PATHS = {"/": hello, "/json": json_page, "/echo": echo, "/sleep": sleep, "/long-sleep": long_sleep, "/events": events}

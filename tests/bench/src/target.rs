@@ -190,7 +190,7 @@ fn asgi() -> Vec<Target> {
         targets.push(Target { bound: Bound::Below(1.0), ..target });
     }
     let mut targets = in_rounds(targets);
-    targets.push(at_least("asgi-sleep", ASGI, Metric::OfIdeal, 0.95));
+    targets.push(at_least("asgi-sleepers", ASGI, Metric::OfIdeal, 0.95));
     targets.push(at_most("asgi-memory", ASGI, Metric::Memory, Against::Ratio("uvicorn"), 0.6));
     targets
 }

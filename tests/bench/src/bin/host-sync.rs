@@ -4,9 +4,9 @@
 use std::path::Path;
 
 use host::plugin::load::Plugin;
+use host::plugin::module::ClassModule;
 use host::plugin::plugins::ClassSource;
 use host::plugin::{LoadError, Plugins};
-use worker_api::WorkerClassRef;
 
 fn main() {
     std::process::exit(host::serve::main::<Plugins<Linked>>());
@@ -16,12 +16,12 @@ fn main() {
 struct Linked;
 
 impl ClassSource for Linked {
-    fn open(path: &Path) -> Result<Plugin<WorkerClassRef>, LoadError> {
+    fn open(path: &Path) -> Result<Plugin<ClassModule>, LoadError> {
         let root = sync_worker::root_module();
         Ok(Plugin {
             path: path.to_owned(),
             api_version: worker_api::API_VERSION.into(),
-            root,
+            root: ClassModule::Rust(root),
             private: Vec::new(),
             names: Vec::new(),
         })

@@ -15,10 +15,20 @@ pub(super) const ECHO: Scenario = asgi(
 );
 pub(super) const SLEEP: Scenario = asgi(
     "asgi-sleep",
-    "1,000 clients, each request sleeps for 100 ms, ASGI",
-    Kind::Pauses { connections: 1000, pause_ms: 100 },
+    "512 clients, each request sleeps for 10 ms, ASGI",
+    Kind::Pauses { connections: 512, pause_ms: 10 },
     get("/sleep"),
 );
+pub(super) const SLEEPERS: Scenario = Scenario {
+    // A round of the others takes minutes.
+    python: &[(APP, &[Contender::Jimu("asgi"), Contender::Fastpysgi, Contender::Granian])],
+    ..asgi(
+        "asgi-sleepers",
+        "1,000 clients, each request sleeps for 100 ms, ASGI",
+        Kind::Pauses { connections: 1000, pause_ms: 100 },
+        get("/long-sleep"),
+    )
+};
 pub(super) const EVENTS: Scenario = asgi(
     "asgi-events",
     "A stream of 100 server-sent events, keep-alive, ASGI",

@@ -230,6 +230,7 @@ pub const SCENARIOS: &[Scenario] = &[
     asgi::JSON,
     asgi::ECHO,
     asgi::SLEEP,
+    asgi::SLEEPERS,
     asgi::EVENTS,
     asgi::WEBSOCKET,
     asgi::FASTAPI,
