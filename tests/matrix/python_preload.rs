@@ -16,6 +16,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
         behaviour!(threads_started_at_import_run_once_with_preload).of_python(),
         behaviour!(threads_started_at_import_run_in_each_worker_without_preload).of_python(),
+        behaviour!(what_is_loaded_is_not_collected).of_python(),
         behaviour!(threads_in_the_mold_may_fork).of_python(),
         behaviour!(a_mold_sleeps_when_idle).of_python(),
         behaviour!(child_exit_is_called_once_for_each_process).of_python().within(60),
@@ -115,6 +116,23 @@ fn threads_started_at_import_run_in_each_worker_without_preload(cell: &Cell) {
         if now == workers { Ok(()) } else { Err(format!("{now:?} instead of {workers:?}")) }
     });
     server.stop();
+}
+
+/// Also without preload, unless the application objects.
+fn what_is_loaded_is_not_collected(cell: &Cell) {
+    let app = "import gc\n\ndef application(environ, start_response):\n    start_response('200 OK', [])\n    \
+               return [b'%d' % gc.get_freeze_count()]\n";
+    let hooks = "import gc\n\ndef post_worker_init(*facts):\n    gc.unfreeze()\n";
+    let frozen = |flags| {
+        let setup = Setup::new(cell).file("counting.py", app).file("thawing.py", hooks);
+        let server = setup.app("counting").flags(flags).start();
+        let frozen = server.get("/").text().parse::<usize>().expect("the application counts");
+        server.stop();
+        frozen
+    };
+    assert!(frozen("") > 1000);
+    assert!(frozen("--preload") > 1000);
+    assert_eq!(frozen("--hooks thawing"), 0);
 }
 
 /// The child takes no message that is meant for the mold, and leaves the mold's poller as it is.

@@ -1,13 +1,15 @@
 //! The doubles of `worker_api::testing`: an exchange in memory refuses what a server refuses.
 
-use std::io::{Read as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use worker_api::testing::{AppFn, Request, Response};
-use worker_api::{AppHandle, Exchange, FailureKind, Header, Result, Waker};
+use worker_api::testing::{AppFn, Request, Response, TestRuntime};
+use worker_api::{AppHandle, Exchange, FailureKind, Header, Interest, Result, Runtime, Waker};
 
 fn call(
     request: &Request,
@@ -71,4 +73,29 @@ fn a_connection_is_taken_over() {
     let mut received = String::new();
     client.read_to_string(&mut received).expect("the end comes");
     assert_eq!(received, "raw");
+}
+
+#[test]
+fn the_runtime_connects_and_resolves() {
+    let runtime = Runtime::from_raw(TestRuntime::raw());
+    let limit = Some(Duration::from_secs(10));
+    let kind = |address: &str, limit| {
+        runtime.connect(address, limit).map(drop).map_err(|failure| failure.kind)
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = listener.local_addr().expect("it is bound");
+    let found = runtime.resolve("localhost", address.port(), limit).expect("it has an address");
+    assert!(found.iter().all(|found| found.port() == address.port()), "{found:?}");
+    let mut client =
+        TcpStream::from(runtime.connect(&address.to_string(), limit).expect("it listens"));
+    let empty = client.read(&mut [0]).map_err(|error| error.kind());
+    assert_eq!(empty, Err(ErrorKind::WouldBlock), "it does not block");
+    let (mut server, _) = listener.accept().expect("a client has connected");
+    server.write_all(b"x").expect("it is open");
+    assert!(runtime.wait_fd(client.as_raw_fd(), Interest::READ, limit).expect("it is open"));
+    assert_eq!(client.read(&mut [0]).ok(), Some(1));
+    drop(listener);
+    assert_eq!(kind(&address.to_string(), limit), Err(FailureKind::IO));
+    assert_eq!(kind("unix:/nowhere/socket", limit), Err(FailureKind::IO));
+    assert_eq!(kind("no port", limit), Err(FailureKind::APPLICATION));
 }

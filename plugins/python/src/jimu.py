@@ -369,7 +369,8 @@ def _settings_of(path):
 
 
 def freeze():
-    """Exclude existing objects from garbage collection, so that their pages stay shared after the fork."""
+    """Exclude existing objects from garbage collection: before a fork, so that their pages stay shared; after loading,
+    so that collections do not visit them."""
     gc.collect()
     gc.freeze()
 

@@ -1,16 +1,21 @@
 //! The runtime of a class whose threads block.
 
 use std::io;
+use std::net::{TcpStream, ToSocketAddrs as _};
+use std::os::fd::{IntoRawFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use abi_stable::sabi_trait::TD_Opaque;
-use abi_stable::std_types::RResult;
+use abi_stable::std_types::{RResult, RStr, RString, RVec};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureKind};
 use crate::raw::{Interest, RawRuntime, RawRuntime_TO, RuntimeBox, TaskBox};
 
-/// A runtime that blocks the calling thread, as those of sync and gthread do. Background tasks run on threads.
+/// A runtime that blocks the calling thread, as those of sync and gthread do. Background tasks, connects and lookups run on
+/// threads; what exceeds its timeout continues there, and its result is dropped.
 ///
 /// ```
 /// use std::time::Duration;
@@ -58,6 +63,64 @@ impl RawRuntime for TestRuntime {
     fn offload(&self, mut task: TaskBox) -> RResult<(), Failure> {
         task.run();
         RResult::ROk(())
+    }
+
+    fn connect(&self, address: RStr<'_>, timeout_ns: u64) -> RResult<i32, Failure> {
+        let what = format!("cannot connect to {address}");
+        let address = address.to_string();
+        let connected = within(timeout_ns, &what, move || connect(&address));
+        connected.map(OwnedFd::into_raw_fd).into()
+    }
+
+    fn resolve(
+        &self,
+        host: RStr<'_>,
+        port: u16,
+        timeout_ns: u64,
+    ) -> RResult<RVec<RString>, Failure> {
+        let what = format!("cannot resolve {host}");
+        let host = host.to_string();
+        let found = within(timeout_ns, &what, move || {
+            let addresses = (host, port).to_socket_addrs()?;
+            Ok(addresses.map(|address| address.to_string().into()).collect())
+        });
+        found.into()
+    }
+}
+
+fn connect(address: &str) -> io::Result<OwnedFd> {
+    if let Some(path) = address.strip_prefix("unix:") {
+        let stream = UnixStream::connect(path)?;
+        stream.set_nonblocking(true)?;
+        return Ok(stream.into());
+    }
+    let stream = TcpStream::connect(address)?;
+    stream.set_nonblocking(true)?;
+    Ok(stream.into())
+}
+
+/// Runs `work` on a thread, and waits for its result for at most `timeout_ns`. `what` begins the message of a failure.
+fn within<T: Send + 'static>(
+    timeout_ns: u64,
+    what: &str,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, Failure> {
+    let (sender, receiver) = mpsc::channel();
+    // The receiver is gone if the time has passed.
+    thread::spawn(move || drop(sender.send(work())));
+    // The longest wait, 585 years, stands for none.
+    match receiver.recv_timeout(Duration::from_nanos(timeout_ns)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidInput => {
+            Err(Failure::application(what).caused_by(&error))
+        }
+        Ok(Err(error)) => Err(Failure::io(what, &error)),
+        Err(RecvTimeoutError::Timeout) => {
+            Err(Failure::new(FailureKind::TIMEOUT, format!("{what}: the time has passed")))
+        }
+        Err(RecvTimeoutError::Disconnected) => {
+            Err(Failure::new(FailureKind::OTHER, format!("{what}: its thread panicked")))
+        }
     }
 }
 
@@ -110,5 +173,14 @@ mod tests {
         assert!(!wait(Interest::READ, 1));
         one.write_all(b"x").expect("it is open");
         assert!(wait(Interest::READ, 10_000));
+    }
+
+    #[test]
+    fn work_has_until_its_timeout() {
+        let (end, ended) = mpsc::channel::<()>();
+        let late = within(1, "cannot wait", move || ended.recv().map_err(io::Error::other));
+        assert_eq!(late.map_err(|failure| failure.kind), Err(FailureKind::TIMEOUT));
+        drop(end);
+        assert_eq!(within(u64::MAX, "cannot add", || Ok(1 + 1)).ok(), Some(2));
     }
 }

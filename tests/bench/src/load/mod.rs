@@ -47,8 +47,9 @@ pub struct Plan {
 pub struct Outcome {
     /// From the first connect to the last byte of the last response.
     pub took: Duration,
-    /// From the response after which each connection had had one on average.
-    pub steady: Duration,
+    /// Responses per second while each connection had a request in progress, without those of the first requests, which
+    /// all came at once and with a connect; 0 if there was no such time.
+    pub steady_rate: f64,
     /// Times from a request's first byte to its response's last in microseconds, sorted. With a new
     /// connection per request, the connect is included.
     pub latencies_us: Vec<u32>,
@@ -60,11 +61,6 @@ impl Outcome {
     /// Returns the responses per second.
     pub fn rate(&self) -> f64 {
         self.latencies_us.len() as f64 / self.took.as_secs_f64()
-    }
-
-    /// Returns the responses per second without those of the first requests, which all came at once and with a connect.
-    pub fn steady_rate(&self, connections: usize) -> f64 {
-        self.latencies_us.len().saturating_sub(connections) as f64 / self.steady.as_secs_f64()
     }
 
     /// Returns the time within which this share of the responses arrived, in microseconds.
@@ -90,20 +86,41 @@ pub fn run(plan: &Plan) -> io::Result<Outcome> {
     let begun = Instant::now();
     let mut slots = (0..connections).map(|at| run.connect(at)).collect::<io::Result<Vec<_>>>()?;
     let mut events = vec![EpollEvent::empty(); connections.max(1)];
-    let mut steady_from = None;
+    let mut steady = Steady::default();
     while run.answered() < plan.requests {
         let ready = run.wait(&mut events)?;
         for event in &events[..ready] {
             run.proceed(&mut slots, event.data() as usize)?;
         }
-        if steady_from.is_none() && run.answered() >= connections as u64 {
-            steady_from = Some(Instant::now());
+        if run.unsent > 0 && run.answered() >= connections as u64 {
+            steady.reach(run.answered());
         }
     }
     let took = begun.elapsed();
-    let steady = steady_from.map_or(Duration::ZERO, |from| from.elapsed());
     run.latencies_us.sort_unstable();
-    Ok(Outcome { took, steady, latencies_us: run.latencies_us, failed: run.failed })
+    let steady_rate = steady.rate();
+    Ok(Outcome { took, steady_rate, latencies_us: run.latencies_us, failed: run.failed })
+}
+
+/// When, and after how many responses, the time began in which each connection has a request in progress, and how far it
+/// has come.
+#[derive(Default)]
+struct Steady {
+    first: Option<(Instant, u64)>,
+    last: Option<(Instant, u64)>,
+}
+
+impl Steady {
+    fn reach(&mut self, answered: u64) {
+        self.last = Some((Instant::now(), answered));
+        self.first = self.first.or(self.last);
+    }
+
+    fn rate(&self) -> f64 {
+        let (Some(first), Some(last)) = (self.first, self.last) else { return 0.0 };
+        let seconds = last.0.duration_since(first.0).as_secs_f64();
+        if seconds > 0.0 { (last.1 - first.1) as f64 / seconds } else { 0.0 }
+    }
 }
 
 /// Connections that stay idle after one response, until this is dropped.

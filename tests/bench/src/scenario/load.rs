@@ -73,7 +73,7 @@ fn take_turn(stage: &Stage<'_>, runner: &mut Runner, requests: u64) -> std::io::
     row.push(Metric::Memory, proc::pss_kib(&pids) as f64 / 1024.0);
     if let Kind::Pauses { connections, pause_ms } = stage.scenario.kind {
         let ideal = connections as f64 * 1e3 / pause_ms as f64;
-        row.push(Metric::OfIdeal, outcome.steady_rate(connections) / ideal);
+        row.push(Metric::OfIdeal, outcome.steady_rate / ideal);
     }
     row.failed += outcome.failed;
     Ok(())
