@@ -49,13 +49,16 @@ impl Bytes {
         Self { data: bytes.as_ptr(), length: bytes.len() }
     }
 
-    /// Returns the bytes.
+    /// Returns the bytes; NULL is the empty slice.
     ///
     /// # Safety
     /// They are valid for `'a`.
     pub unsafe fn slice<'a>(self) -> &'a [u8] {
-        // SAFETY: as the caller promises.
-        unsafe { slice_of(self.data, self.length) }
+        if self.data.is_null() {
+            return &[];
+        }
+        // SAFETY: as the caller promises. Zero bytes are valid at any address but NULL.
+        unsafe { slice::from_raw_parts(self.data, self.length) }
     }
 }
 

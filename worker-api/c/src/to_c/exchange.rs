@@ -8,7 +8,7 @@ use std::os::fd::IntoRawFd as _;
 use std::ptr;
 
 use worker_api::raw::ExchangeBox;
-use worker_api::{Exchange, Interest, Result};
+use worker_api::{Exchange, Interest, Result, Step, Waker};
 
 use crate::tables::{
     Bytes, ExchangeObject, ExchangeTable, Head, HeaderLine, HijackedStream, OK, RawFailure, Str,
@@ -21,7 +21,7 @@ use crate::values::{HeadView, outcome, with_headers};
 pub struct ExchangeForC {
     exchange: Exchange,
     head: HeadView,
-    /// Whether `head` is that of the exchange: its operations may move what it refers to.
+    /// Whether `head` is that of the exchange: its operations may move what it refers to. False once it is detached.
     is_head_current: bool,
     /// What the other side may read until the exchange is dropped.
     already_read: Vec<u8>,
@@ -69,6 +69,17 @@ impl ExchangeForC {
         &mut self.exchange
     }
 
+    /// Converts the head; returns NULL once the exchange is detached. Apart from [`head`], which has no registers to save
+    /// without this.
+    #[inline(never)]
+    fn convert_head(&mut self) -> *const Head {
+        if self.is_detached {
+            return ptr::null();
+        }
+        self.is_head_current = true;
+        self.head.set(self.exchange.head())
+    }
+
     fn owned(self) -> ExchangeObject {
         ExchangeObject { functions: &raw const OWNED, this: Box::into_raw(Box::new(self)).cast() }
     }
@@ -109,20 +120,53 @@ unsafe fn of<'a>(this: *mut c_void) -> &'a mut ExchangeForC {
     unsafe { &mut *this.cast::<ExchangeForC>() }
 }
 
+/// Calls a primitive operation. One without a waker, as a blocking application calls it, needs no conversion.
+///
+/// # Safety
+/// The arguments are those of such an operation in jimu.h.
+unsafe fn step(
+    this: *mut c_void,
+    waker: WakerObject,
+    done: *mut usize,
+    failure: *mut RawFailure,
+    call: impl FnOnce(&mut Exchange, Option<Waker>) -> Step,
+) -> i32 {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let exchange = of(this).operate();
+        let step = if waker.functions.is_null() {
+            call(exchange, None)
+        } else {
+            step_with_waker(exchange, waker, call)
+        };
+        step_outcome(step, done, failure)
+    }
+}
+
+/// Apart from [`step`], which has fewer registers to save without this.
+///
+/// # Safety
+/// The waker was received by value, and its table is valid for the life of the process.
+#[inline(never)]
+unsafe fn step_with_waker(
+    exchange: &mut Exchange,
+    waker: WakerObject,
+    call: impl FnOnce(&mut Exchange, Option<Waker>) -> Step,
+) -> Step {
+    // SAFETY: as the caller promises.
+    call(exchange, unsafe { waker.waker() })
+}
+
 // SAFETY of the functions below: jimu.h has the other side pass the object's `self`, one thread at a time, pointers that
 // are valid during the call, and wakers by value.
 
 unsafe extern "C" fn head(this: *mut c_void) -> *const Head {
     // SAFETY: see above.
     let this = unsafe { of(this) };
-    if this.is_detached {
-        return ptr::null();
-    }
     if this.is_head_current {
         return this.head.converted();
     }
-    this.is_head_current = true;
-    this.head.set(this.exchange.head())
+    this.convert_head()
 }
 
 unsafe extern "C" fn read(
@@ -133,16 +177,13 @@ unsafe extern "C" fn read(
     done: *mut usize,
     failure: *mut RawFailure,
 ) -> i32 {
-    // SAFETY: see above. The buffer is only written.
-    let (this, waker) = unsafe { (of(this), waker.waker()) };
     let buffer = match length {
         0 => &mut [],
-        // SAFETY: see above.
+        // SAFETY: see above. The buffer is only written.
         _ => unsafe { std::slice::from_raw_parts_mut(buffer, length) },
     };
-    let step = this.operate().poll_read(buffer, waker);
     // SAFETY: see above.
-    unsafe { step_outcome(step, done, failure) }
+    unsafe { step(this, waker, done, failure, |exchange, waker| exchange.poll_read(buffer, waker)) }
 }
 
 unsafe extern "C" fn start(
@@ -172,9 +213,8 @@ unsafe extern "C" fn write(
 ) -> i32 {
     // SAFETY: see above.
     unsafe {
-        let (this, waker) = (of(this), waker.waker());
-        let step = this.operate().poll_write(Bytes { data: bytes, length }.slice(), waker);
-        step_outcome(step, done, failure)
+        let bytes = Bytes { data: bytes, length }.slice();
+        step(this, waker, done, failure, |exchange, waker| exchange.poll_write(bytes, waker))
     }
 }
 
@@ -189,8 +229,9 @@ unsafe extern "C" fn send_file(
 ) -> i32 {
     // SAFETY: see above.
     unsafe {
-        let (this, waker) = (of(this), waker.waker());
-        step_outcome(this.operate().poll_send_file(fd, offset, length, waker), done, failure)
+        step(this, waker, done, failure, |exchange, waker| {
+            exchange.poll_send_file(fd, offset, length, waker)
+        })
     }
 }
 
