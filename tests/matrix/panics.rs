@@ -25,8 +25,8 @@ const LONG: Duration = Duration::from_secs(40);
 /// The function of the application that panics, as a stack names it: with line tables alone, by its bare name.
 const FUNCTION: &str = ": call";
 
-/// Ways in which a class reaches the application, each with a stack of its own: after it has waited for a connection, and
-/// without that.
+/// Ways in which a class reaches the application, whose stacks differ: after it has waited for a connection, and without
+/// that.
 const WAYS: usize = 2;
 
 /// The first record of a panic.

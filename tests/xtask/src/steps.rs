@@ -107,15 +107,18 @@ pub(crate) fn bench(words: &[String]) -> ExitCode {
     if done { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Runs formatting and clippy.
+/// Checks formatting, clippy's lints, and the conventions that the `tidy` test knows.
 pub(crate) fn lint() -> ExitCode {
-    let formatted = succeeds(cargo().args(["fmt", "--all", "--check"]));
-    let clippy = ["clippy", "--workspace", "--all-targets", "--features", "jimu-bench/linked"];
-    if succeeds(cargo().args(clippy).args(["--", "-D", "warnings"])) && formatted {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    let mut commands = [cargo(), cargo(), cargo()];
+    let [formatting, clippy, tidy] = &mut commands;
+    formatting.args(["fmt", "--all", "--check"]);
+    clippy.args(["clippy", "--workspace", "--all-targets", "--features", "jimu-bench/linked"]);
+    clippy.args(["--", "-D", "warnings"]);
+    // Of the whole workspace, so that its dependencies are built with the features that the other tests need.
+    tidy.args(["test", "--quiet", "--workspace", "--test", "tidy"]);
+    // One that fails does not hide what the others find.
+    let failed = commands.iter_mut().filter_map(|command| (!succeeds(command)).then_some(()));
+    if failed.count() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Runs failed tests again, each alone: on a busy machine a test with processes and timeouts may fail for that
