@@ -5,7 +5,7 @@ The loop watches the descriptor of the worker class's engine. A turn of the engi
 
 import asyncio
 import concurrent.futures.thread
-import functools
+import contextvars
 import importlib
 import logging
 import os
@@ -131,8 +131,11 @@ class _Server:
         self._stopped = loop.create_future()
         self._drained_from = 0.0
         self._timer = None
-        #: The tasks that have not ended in their first step.
-        self.tasks = set()
+        #: The requests whose tasks have not ended in their first step, by task.
+        self.tasks = {}
+        # These are made once: with a context and a method each, a request would cost the collector more.
+        self._context = contextvars.copy_context()
+        self._forget = self._ended
 
     async def serve(self):
         """Start the application, serve until the engine has stopped, and shut the application down."""
@@ -187,10 +190,15 @@ class _Server:
                 return None
         else:
             task = self._loop.create_task(served)
-            task.add_done_callback(functools.partial(_end_if_cancelled, request))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        self.tasks[task] = request
+        task.add_done_callback(self._forget, context=self._context)
         return task
+
+    def _ended(self, task):
+        request = self.tasks.pop(task)
+        if task.cancelled():
+            # Before its first step: _serve() has not run. Otherwise the request has ended, and this does nothing.
+            request._end(asyncio.CancelledError())
 
     async def _serve(self, request, scope, receive, send):
         try:
@@ -233,12 +241,6 @@ class _Server:
             return task.result()
         jimu._log(logging.WARNING, "asgi", "the application's lifespan shutdown did not end within graceful_timeout")
         task.cancel()
-
-
-def _end_if_cancelled(request, task):
-    """End a request whose task was cancelled before its first step: _serve() has not run."""
-    if task.cancelled():
-        request._end(asyncio.CancelledError())
 
 
 class _Watchdog:
