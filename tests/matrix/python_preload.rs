@@ -17,6 +17,8 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(threads_started_at_import_run_once_with_preload).of_python(),
         behaviour!(threads_started_at_import_run_in_each_worker_without_preload).of_python(),
         behaviour!(what_is_loaded_is_not_collected).of_python(),
+        behaviour!(an_asgi_application_is_not_collected).of_asgi(),
+        behaviour!(a_collector_that_cannot_freeze_is_reported).of_python(),
         behaviour!(threads_in_the_mold_may_fork).of_python(),
         behaviour!(a_mold_sleeps_when_idle).of_python(),
         behaviour!(child_exit_is_called_once_for_each_process).of_python().within(60),
@@ -133,6 +135,31 @@ fn what_is_loaded_is_not_collected(cell: &Cell) {
     assert!(frozen("") > 1000);
     assert!(frozen("--preload") > 1000);
     assert_eq!(frozen("--hooks thawing"), 0);
+}
+
+fn an_asgi_application_is_not_collected(cell: &Cell) {
+    let app = "import gc\n\nasync def application(scope, receive, send):\n    assert scope['type'] == 'http'\n    \
+               await send({'type': 'http.response.start', 'status': 200})\n    \
+               await send({'type': 'http.response.body', 'body': b'%d' % gc.get_freeze_count()})\n";
+    for flags in ["", "--preload"] {
+        let server = Setup::new(cell).file("counting.py", app).app("counting").flags(flags).start();
+        let frozen: usize = server.get("/").text().parse().expect("the application counts");
+        assert!(frozen > 1000, "{frozen}, {flags}");
+        server.stop();
+    }
+}
+
+/// An application may replace what the server calls: its requests are served.
+fn a_collector_that_cannot_freeze_is_reported(cell: &Cell) {
+    let app = "import gc\n\ngc.freeze = None\n\ndef application(environ, start_response):\n    \
+               start_response('200 OK', [])\n    return [b'served']\n";
+    for flags in ["", "--preload"] {
+        let server = Setup::new(cell).file("warm.py", app).app("warm").flags(flags).start();
+        assert_eq!(server.get("/").text(), "served");
+        let log = server.stop().log;
+        assert_eq!(log.matches("cannot freeze what is loaded").count(), 1, "{log}");
+        assert!(log.contains("'NoneType' object is not callable"), "{log}");
+    }
 }
 
 /// The child takes no message that is meant for the mold, and leaves the mold's poller as it is.
