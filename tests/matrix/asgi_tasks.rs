@@ -16,6 +16,11 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(a_task_cancelled_before_its_first_step_ends_its_request).of_asgi(),
         behaviour!(a_child_forked_by_a_task_ends_where_it_returns).of_asgi().within(90),
         behaviour!(every_interpreter_ends_children_and_requests).of_asgi().within(120),
+        behaviour!(debug_mode_is_asyncios).of_asgi(),
+        behaviour!(eager_tasks_serve)
+            .of_asgi()
+            .within(90)
+            .only_if(|| !eager_pythons().is_empty(), "no CPython from 3.12 on"),
     ]
 }
 
@@ -108,5 +113,68 @@ fn every_interpreter_ends_children_and_requests(cell: &Cell) {
         let setup = Setup::new(cell).file("cancelled.py", CANCELLED).app("cancelled");
         second_request_fails(&setup.python(python).start());
         children_end(Setup::new(cell).app("forking_asgi:application").python(python).start());
+    }
+}
+
+/// An application that says whether its loop is in debug mode, and that blocks the loop.
+const DEBUGGED: &str = "
+import asyncio, time
+
+
+async def application(scope, receive, send):
+    assert scope['type'] == 'http'
+    time.sleep(0.2)
+    body = b'%d' % asyncio.get_running_loop().get_debug()
+    await send({'type': 'http.response.debug', 'info': {'template': 'a page'}})
+    await send({'type': 'http.response.start', 'status': 200, 'headers': []})
+    await send({'type': 'http.response.body', 'body': body})
+";
+
+fn debug_mode_is_asyncios(cell: &Cell) {
+    for flags in ["--asgi-loop asyncio", "--asgi-loop auto"] {
+        for (debug, body) in [("", "0"), ("1", "1")] {
+            let setup = Setup::new(cell).file("debugged.py", DEBUGGED).app("debugged");
+            let setup = setup.flags(flags).env("PYTHONASYNCIODEBUG", debug);
+            assert_eq!(setup.start().get("/").text(), body, "{flags}");
+        }
+    }
+    let setup = Setup::new(cell).file("debugged.py", DEBUGGED).app("debugged");
+    let server = setup.flags("--asgi-loop asyncio").env("PYTHONASYNCIODEBUG", "1").start();
+    server.get("/");
+    server.log.line(&["Executing <Task", "took 0.2"], SOON);
+}
+
+/// An application whose loop runs the first steps of all tasks at once; the path says whether a response needs more.
+const EAGER: &str = "
+import asyncio
+
+
+async def application(scope, receive, send):
+    if scope['type'] == 'lifespan':
+        await receive()
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        await send({'type': 'lifespan.startup.complete'})
+        await receive()
+        return await send({'type': 'lifespan.shutdown.complete'})
+    if scope['path'] == '/later':
+        await asyncio.gather(*(asyncio.sleep(0.01) for _ in range(3)))
+    await send({'type': 'http.response.start', 'status': 200, 'headers': []})
+    await send({'type': 'http.response.body', 'body': scope['path'].encode()})
+";
+
+fn eager_pythons() -> Vec<PathBuf> {
+    let eager = interpreters::installed().into_iter().filter(|(_, version)| *version >= (3, 12));
+    eager.map(|(python, _)| python).collect()
+}
+
+fn eager_tasks_serve(cell: &Cell) {
+    for python in eager_pythons() {
+        let setup = Setup::new(cell).file("eager.py", EAGER).app("eager").python(&python);
+        let server = setup.start();
+        for path in ["/now", "/later", "/now"] {
+            assert_eq!(server.get(path).text(), path);
+        }
+        let log = server.stop().log;
+        assert!(!log.contains("Traceback") && !log.contains("was destroyed"), "{log}");
     }
 }
