@@ -35,6 +35,18 @@ pub(crate) fn failed_test(line: &str) -> Option<&str> {
     verdict.starts_with("FAILED").then(|| name.trim())
 }
 
+/// Returns the option that selects the target in a line such as ``    `-p a-package --test a_test` ``, of which cargo prints
+/// one for each target that failed; `None` for other lines.
+pub(crate) fn failed_target(line: &str) -> Option<&str> {
+    let (_, target) = line.trim().strip_prefix("`-p ")?.strip_suffix('`')?.split_once(' ')?;
+    Some(target)
+}
+
+/// Returns whether this is the name of a test in documentation.
+pub(crate) fn is_of_documentation(name: &str) -> bool {
+    name.contains(" (line ")
+}
+
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
@@ -62,5 +74,20 @@ mod tests {
         assert_eq!(failed_test("test sync::native::a_test ... ok"), None);
         assert_eq!(counts, Counts { passed: 7, failed: 3, skipped: 1 });
         assert_eq!(counts.to_string(), "7 passed, 3 failed, 1 skipped");
+    }
+
+    #[test]
+    fn failed_targets_are_found() {
+        for (line, target) in [
+            ("    `-p jimu-tests --test tidy`", Some("--test tidy")),
+            ("    `-p worker-api --doc`", Some("--doc")),
+            ("    `-p host --lib`", Some("--lib")),
+            ("error: 1 target failed:", None),
+            ("     Running tests/tidy.rs (target/debug/deps/tidy-0)", None),
+        ] {
+            assert_eq!(failed_target(line), target);
+        }
+        assert!(is_of_documentation("worker-api/src/lib.rs - app::App (line 40)"));
+        assert!(!is_of_documentation("sync::native::a_test"));
     }
 }

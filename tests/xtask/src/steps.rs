@@ -2,9 +2,10 @@
 
 use std::{
     fmt::Write as _,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     os::unix::process::CommandExt,
     process::{Command, ExitCode, Stdio},
+    thread,
     time::Instant,
 };
 
@@ -86,11 +87,11 @@ pub(crate) fn test(options: &TestOptions) -> ExitCode {
     };
     let mut command = tests();
     command.args(options.only.as_deref().map(|word| ["--", word]).into_iter().flatten());
-    let (mut counts, failed, ended_well) = counted(&mut command);
+    let Run { mut counts, failed, targets, ended_well } = counted(&mut command);
     if !ended_well && counts.failed == 0 {
         counts.failed = 1;
     }
-    let passed_alone = alone(&failed, tests);
+    let passed_alone = alone(&failed, &targets, tests);
     counts.passed += passed_alone;
     counts.failed -= passed_alone;
     let times = format!("{} s to build, {} s in all", built.as_secs(), begun.elapsed().as_secs());
@@ -121,44 +122,73 @@ pub(crate) fn lint() -> ExitCode {
     if failed.count() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Runs failed tests again, each alone: on a busy machine a test with processes and timeouts may fail for that
-/// reason. Reports each, and returns how many passed. If many failed, the machine is not the reason.
-fn alone(failed: &[String], tests: impl Fn() -> Command) -> u64 {
+/// Runs failed tests of these targets again, each alone: on a busy machine a test with processes and timeouts may fail
+/// for that reason. Reports each, and returns how many passed. If many failed, the machine is not the reason.
+fn alone(failed: &[String], targets: &[String], tests: impl Fn() -> Command) -> u64 {
     if failed.len() > ALONE_MAX {
         return 0;
     }
     let mut passed = 0;
     for name in failed {
         println!("\n{name} failed among others; alone:");
-        let (counts, _, ended_well) =
-            counted(tests().args(["--", "--exact", name, "--test-threads=1"]));
-        let well = ended_well && counts.failed == 0 && counts.passed == 1;
+        let mut command = tests();
+        // cargo runs either documentation or other targets.
+        let (doc, others): (Vec<_>, Vec<_>) = targets.iter().partition(|target| *target == "--doc");
+        let targets = if count::is_of_documentation(name) { doc } else { others };
+        command.args(targets.iter().flat_map(|target| target.split(' ')));
+        let run = counted(command.args(["--", "--exact", name, "--test-threads=1"]));
+        let well = run.ended_well && run.counts.failed == 0 && run.counts.passed == 1;
         println!("{name} {} alone", if well { "passes" } else { "fails" });
         passed += u64::from(well);
     }
     passed
 }
 
-/// Runs a command that runs tests, shows its output, sums up its counts, and collects the names of failed tests.
-fn counted(command: &mut Command) -> (Counts, Vec<String>, bool) {
-    let mut counts = Counts::default();
-    let mut failed = Vec::new();
-    let mut child = match command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn() {
-        Ok(child) => child,
-        Err(error) => {
-            eprintln!("xtask: cargo: {error}");
-            return (counts, failed, false);
-        }
-    };
-    if let Some(stdout) = child.stdout.take() {
-        for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
-            let line = String::from_utf8_lossy(&line);
-            counts.add_line(&line);
-            failed.extend(count::failed_test(&line).map(str::to_owned));
+/// What a command that runs tests has printed.
+#[derive(Default)]
+struct Run {
+    counts: Counts,
+    /// Names of tests.
+    failed: Vec<String>,
+    /// Options of cargo that select the targets to which these belong.
+    targets: Vec<String>,
+    ended_well: bool,
+}
+
+/// Runs a command that runs tests, and shows its output.
+fn counted(command: &mut Command) -> Run {
+    let mut run = Run::default();
+    let mut child =
+        match command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn() {
+            Ok(child) => child,
+            Err(error) => {
+                eprintln!("xtask: cargo: {error}");
+                return run;
+            }
+        };
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for line in stderr.into_iter().flat_map(lines) {
+                run.targets.extend(count::failed_target(&line).map(str::to_owned));
+                eprintln!("{line}");
+            }
+        });
+        for line in stdout.into_iter().flat_map(lines) {
+            run.counts.add_line(&line);
+            run.failed.extend(count::failed_test(&line).map(str::to_owned));
             println!("{line}");
         }
-    }
-    (counts, failed, child.wait().is_ok_and(|status| status.success()))
+    });
+    run.targets.sort_unstable();
+    run.targets.dedup();
+    run.ended_well = child.wait().is_ok_and(|status| status.success());
+    run
+}
+
+fn lines(output: impl Read) -> impl Iterator<Item = String> {
+    let lines = BufReader::new(output).split(b'\n').map_while(Result::ok);
+    lines.map(|line| String::from_utf8_lossy(&line).into_owned())
 }
 
 /// Prints the last lines of a test run.
