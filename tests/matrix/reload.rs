@@ -88,7 +88,8 @@ fn clients_that_always_wait_do_not_hold_up_a_reload(cell: &Cell) {
 fn fifty_reloads_between_two_builds(cell: &Cell) {
     let builds = [cell.class.path.clone(), other_build(cell)];
     let server = Setup::new(cell).flags("--workers 2").start();
-    let plan = Plan { clients: 32, ..Plan::default() };
+    let think = Duration::from_millis(10);
+    let plan = Plan { clients: 32, think, ..Plan::default() };
     let load = Load::start(server.address(), plan);
     let arbiter = server.pid();
     let mut half_way = (0, 0);

@@ -70,7 +70,7 @@ const DESCRIBED_MAX: usize = 5;
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { clients: 16, keep: true, think: Duration::from_millis(2), ask: echo_or_hello }
+        Self { clients: 16, keep: true, think: Duration::from_millis(5), ask: echo_or_hello }
     }
 }
 
