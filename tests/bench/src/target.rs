@@ -154,6 +154,7 @@ pub fn targets() -> Vec<Target> {
         targets.push(Target { rounds: ROUNDS, ..cpu("door", c, rust, 1.02) });
         targets.push(cpu("door-calls", c, rust, 1.3));
     }
+    targets.extend(shapes());
     targets.extend(django());
     targets.extend(asgi());
     targets
@@ -163,6 +164,12 @@ pub fn targets() -> Vec<Target> {
 pub fn rounds_of(scenario: &str) -> usize {
     let of_scenario = targets().into_iter().filter(|target| target.scenario == scenario);
     of_scenario.map(|target| target.rounds).max().unwrap_or(1)
+}
+
+/// What a short request costs must not hide behind the headers of a longer one.
+fn shapes() -> Vec<Target> {
+    let classes = COOPERATIVE.into_iter().chain(["Jimu gthread"]);
+    in_rounds(classes.map(|class| cpu("minimal-wsgi", class, "bjoern", 0.9)).collect())
 }
 
 /// Debian's interpreter, to which no library is linked, against servers that link their own or use it too.

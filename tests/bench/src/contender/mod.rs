@@ -47,7 +47,7 @@ pub enum Contender {
     Uvicorn,
     /// hypercorn with uvloop.
     Hypercorn,
-    /// fastpysgi with uvloop.
+    /// fastpysgi in the mode of the application, with uvloop for ASGI.
     Fastpysgi,
     /// nginx.
     Nginx,
@@ -155,7 +155,7 @@ impl Contender {
             Self::Uwsgi => peers::uwsgi(setup, serving, address)?,
             Self::Uvicorn => asgi::uvicorn(setup, serving, address)?,
             Self::Hypercorn => asgi::hypercorn(setup, serving, address)?,
-            Self::Fastpysgi => asgi::fastpysgi(setup, serving, address)?,
+            Self::Fastpysgi => peers::fastpysgi(setup, serving, address)?,
             Self::Nginx => peers::nginx(setup, serving, address)?,
             Self::Bare => {
                 let mut command = Command::new(setup.built(Build::This, "bare-epoll")?);

@@ -45,6 +45,20 @@ pub(super) fn script(
     Ok(command)
 }
 
+/// It has a command, but that takes no loop.
+pub(super) fn fastpysgi(
+    setup: &Setup,
+    serving: Serving<'_>,
+    address: SocketAddr,
+) -> Result<Command, String> {
+    setup.package(serving.python, "fastpysgi")?;
+    let mut command = Command::new(setup.python(serving.python)?);
+    command.arg(setup.apps().join("serve_fastpysgi.py")).arg(python_app(serving)?);
+    command.args([address.port().to_string(), serving.workers.to_string()]);
+    command.args(matches!(serving.app, App::Asgi(_)).then_some("uvloop"));
+    Ok(command)
+}
+
 pub(super) fn granian(
     setup: &Setup,
     serving: Serving<'_>,

@@ -114,8 +114,11 @@ scenario are up at the same time and take turns. Figures are medians over the ro
 round, then reported as their median with minimum and maximum in parentheses, because other activity of the machine in a
 round affects both sides. The load average shows how much activity there was; above about 2.5 on two processors, rates,
 latencies and shares of an ideal rate mean little. CPU time is the user and system time of all processes of a server.
-Threaded classes have 8 threads. The bare epoll loop parses nothing and responds with a constant; it stands for
+A request has three headers (Host, User-Agent and Accept) unless the title of the table says otherwise; a browser's has
+twelve. Threaded classes have 8 threads. The bare epoll loop parses nothing and responds with a constant; it stands for
 the lowest possible cost. The Django project is served by `python3` on PATH, and by Debian's `/usr/bin/python3`, which
 is linked statically; each has a virtual environment, in which uWSGI and bjoern are built. ASGI servers run on uvloop.
+uvicorn takes part with ASGI applications only: its WSGI mode, an ASGI application around the WSGI one with a pool of
+threads, is deprecated.
 
 ";

@@ -3,6 +3,7 @@
 //! | module | what it measures |
 //! | --- | --- |
 //! | `mod` | the table, the servers of a scenario, the rounds |
+//! | `head` | the headers of requests |
 //! | `load` | as many requests as possible |
 //! | `idle` | idle kept-alive connections |
 //! | `memory` | servers with several workers, and the activity of an idle one |
@@ -10,6 +11,7 @@
 //! | `parse` | the parser compared to the library it is built on |
 //! | `start` | from the start to the first response |
 
+mod head;
 mod idle;
 mod load;
 mod memory;
@@ -23,6 +25,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::SystemTime;
 
+use self::head::Head;
 pub use self::table::{SCENARIOS, Scenario};
 use crate::contender::{App, BIG_FILE, Contender, Serving};
 use crate::environment::Python;
@@ -39,6 +42,7 @@ struct Request {
     python: &'static str,
     /// Number of body bytes.
     body: usize,
+    head: Head,
 }
 
 /// Method of measuring.
@@ -213,7 +217,7 @@ impl Stage<'_> {
 
     /// Returns the request for this contender.
     fn request(&self, entry: Entry, address: SocketAddr) -> Vec<u8> {
-        let Request { native, python, body } = self.scenario.request;
+        let Request { native, python, body, head } = self.scenario.request;
         let target = if entry.app == App::Native { native } else { python };
         let keep_alive = !matches!(self.scenario.kind, Kind::Load { keep_alive: false, .. });
         let close = if keep_alive { "" } else { "Connection: close\r\n" };
@@ -221,9 +225,10 @@ impl Stage<'_> {
             0 => ("GET", String::new()),
             bytes => ("POST", format!("Content-Length: {bytes}\r\n")),
         };
+        let lines = head.headers().iter().map(|(name, value)| format!("{name}: {value}\r\n"));
+        let headers: String = lines.collect();
         let mut request = format!(
-            "{method} {target} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: bench\r\n\
-             Accept: */*\r\n{close}{length}\r\n"
+            "{method} {target} HTTP/1.1\r\nHost: {address}\r\n{headers}{close}{length}\r\n"
         )
         .into_bytes();
         request.resize(request.len() + body, b'u');
