@@ -146,6 +146,10 @@ pub fn targets() -> Vec<Target> {
         targets.push(at_least("sleep", class, Metric::OfIdeal, 0.9));
         targets.push(at_most("idle", class, Metric::PerIdle, Against::Nothing, 2048.0));
         targets.push(at_least("idle", class, Metric::RateKept, 0.9));
+        targets.push(at_most("idle", class, Metric::CpuBesideIdle, Against::Nothing, 1.1));
+    }
+    for class in ["Jimu gthread", "Jimu gthread, native"] {
+        targets.push(at_most("idle", class, Metric::CpuBesideIdle, Against::Nothing, 1.1));
     }
     for (c, rust) in [
         ("Jimu gevent, native, in C", "Jimu gevent, native"),
@@ -169,7 +173,17 @@ pub fn rounds_of(scenario: &str) -> usize {
 /// What a short request costs must not hide behind the headers of a longer one.
 fn shapes() -> Vec<Target> {
     let classes = COOPERATIVE.into_iter().chain(["Jimu gthread"]);
-    in_rounds(classes.map(|class| cpu("minimal-wsgi", class, "bjoern", 0.9)).collect())
+    let mut targets: Vec<Target> =
+        classes.map(|class| cpu("minimal-wsgi", class, "bjoern", 0.9)).collect();
+    for scenario in ["threads-wsgi", "threads-minimal"] {
+        for few in ["Jimu gthread, 1 thread", "Jimu gthread, 2 threads"] {
+            targets.push(cpu(scenario, few, "Jimu gthread, 8 threads", 1.1));
+        }
+    }
+    for (scenario, many, few) in MANY_CONNECTIONS {
+        targets.push(cpu(scenario, many, few, 1.1));
+    }
+    in_rounds(targets)
 }
 
 /// Debian's interpreter, to which no library is linked, against servers that link their own or use it too.
@@ -231,6 +245,33 @@ const ASGI: &str = "Jimu asgi";
 const COOPERATIVE: [&str; 3] = ["Jimu eventlet", "Jimu gevent", "Jimu pywsgi"];
 const COOPERATIVE_NATIVE: [&str; 3] =
     ["Jimu eventlet, native", "Jimu gevent, native", "Jimu pywsgi, native"];
+
+const MANY_CONNECTIONS: [(&str, &str, &str); 8] = [
+    (
+        "connections-native",
+        "Jimu gthread, native, 2,048 connections",
+        "Jimu gthread, native, 32 connections",
+    ),
+    (
+        "connections-native",
+        "Jimu eventlet, native, 2,048 connections",
+        "Jimu eventlet, native, 32 connections",
+    ),
+    (
+        "connections-native",
+        "Jimu gevent, native, 2,048 connections",
+        "Jimu gevent, native, 32 connections",
+    ),
+    (
+        "connections-native",
+        "Jimu pywsgi, native, 2,048 connections",
+        "Jimu pywsgi, native, 32 connections",
+    ),
+    ("connections-wsgi", "Jimu gthread, 2,048 connections", "Jimu gthread, 32 connections"),
+    ("connections-wsgi", "Jimu eventlet, 2,048 connections", "Jimu eventlet, 32 connections"),
+    ("connections-wsgi", "Jimu gevent, 2,048 connections", "Jimu gevent, 32 connections"),
+    ("connections-wsgi", "Jimu pywsgi, 2,048 connections", "Jimu pywsgi, 32 connections"),
+];
 
 #[cfg(test)]
 mod tests {

@@ -21,7 +21,7 @@ pub(super) fn gunicorn(
     command.args(["--worker-class", class, "--bind", &address.to_string()]);
     command.args(["--workers", &serving.workers.to_string()]);
     command.args(["--worker-connections", &serving.connections.to_string()]);
-    command.args(["--threads", &threads_of(class).to_string()]);
+    command.args(["--threads", &threads_of(class, serving).to_string()]);
     command.args(["--keep-alive", KEEP_ALIVE_SECONDS, "--log-level", "warning"]);
     command.args(serving.preload.then_some("--preload"));
     if class == "asgi" {
@@ -71,6 +71,9 @@ pub(super) fn granian(
         _ => ["--interface", "wsgi", "--no-ws"].as_slice(),
     });
     command.args(["--log-level", "warning"]);
+    // It takes no more connections than this.
+    let backlog = serving.connections.max(GRANIAN_BACKLOG);
+    command.args(["--backlog", &backlog.to_string()]);
     command.args(["--workers", &serving.workers.to_string()]);
     command.args(["--host", &address.ip().to_string(), "--port", &address.port().to_string()]);
     command.arg(python_app(serving)?);
@@ -131,3 +134,6 @@ pub(super) fn nginx(
     command.arg("-p").arg(serving.directory).arg("-c").arg(configuration);
     Ok(command)
 }
+
+/// Its default.
+const GRANIAN_BACKLOG: usize = 1024;

@@ -115,7 +115,8 @@ round, then reported as their median with minimum and maximum in parentheses, be
 round affects both sides. The load average shows how much activity there was; above about 2.5 on two processors, rates,
 latencies and shares of an ideal rate mean little. CPU time is the user and system time of all processes of a server.
 A request has three headers (Host, User-Agent and Accept) unless the title of the table says otherwise; a browser's has
-twelve. Threaded classes have 8 threads. The bare epoll loop parses nothing and responds with a constant; it stands for
+twelve. Threaded classes have 8 threads, unless the row of the table says otherwise. In the tables with several numbers
+of connections, each row is a server with one of the numbers, and its connections are open before it is measured. The bare epoll loop parses nothing and responds with a constant; it stands for
 the lowest possible cost. The Django project is served by `python3` on PATH, and by Debian's `/usr/bin/python3`, which
 is linked statically; each has a virtual environment, in which uWSGI and bjoern are built. ASGI servers run on uvloop.
 uvicorn takes part with ASGI applications only: its WSGI mode, an ASGI application around the WSGI one with a pool of

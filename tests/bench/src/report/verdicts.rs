@@ -115,8 +115,32 @@ fn ahead_of(ours: &Row, measured: &Measured, metric: Metric) -> Vec<String> {
         .collect()
 }
 
-/// nginx runs no Python, and the Python servers nothing else, with one of two interpreters.
+/// nginx runs no Python, and the Python servers nothing else, with one of two interpreters. Both serve the same number
+/// of connections.
 fn serves_the_same(ours: &Row, peer: &Row) -> bool {
-    ours.name.contains("native") == (peer.name == "nginx")
+    ours.name.contains("native") == peer.name.starts_with("nginx")
         && ours.name.ends_with(ON_DEBIAN) == peer.name.ends_with(ON_DEBIAN)
+        && connections(ours) == connections(peer)
+}
+
+/// Returns the end of a row's name that says how many connections it has, if it does.
+fn connections(row: &Row) -> Option<&str> {
+    let (_, end) = row.name.rsplit_once(", ")?;
+    (end.ends_with(" connection") || end.ends_with(" connections")).then_some(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_are_compared_with_classes_that_do_the_same_work() {
+        let row = |name: &str| Row::new(name.into(), Role::Peer);
+        let same = |ours: &str, peer: &str| serves_the_same(&row(ours), &row(peer));
+        assert!(same("Jimu gevent, native", "nginx"));
+        assert!(same("Jimu gevent, native, 2,048 connections", "nginx, 2,048 connections"));
+        assert!(same("Jimu gthread, 1 thread", "bjoern"));
+        assert!(!same("Jimu gevent", "nginx"));
+        assert!(!same("Jimu gevent, 32 connections", "bjoern, 1 connection"));
+    }
 }

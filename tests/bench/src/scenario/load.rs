@@ -3,7 +3,7 @@
 use super::scrape::Scraper;
 use super::{Kind, Outcome, Runner, Stage};
 use crate::contender::{Contender, metrics_of};
-use crate::load::{Message, Plan, handshake, run};
+use crate::load::{Load, Message, Plan, handshake, run};
 use crate::proc;
 use crate::result::Metric;
 
@@ -33,7 +33,10 @@ pub(super) fn measure(stage: &Stage<'_>) -> Outcome {
 
 /// Warms a server up, and determines how many requests fill a round.
 fn warm(stage: &Stage<'_>, runner: &Runner) -> std::io::Result<u64> {
-    let mut requests = plan(stage, runner, 0).connections as u64 * 2;
+    let Plan { connections, pipeline, .. } = plan(stage, runner, 0);
+    // With fewer requests not every connection would have one.
+    let least = (connections * pipeline) as u64 * 2;
+    let mut requests = least;
     loop {
         let outcome = run(&plan(stage, runner, requests))?;
         if outcome.failed > requests / 20 {
@@ -44,7 +47,7 @@ fn warm(stage: &Stage<'_>, runner: &Runner) -> std::io::Result<u64> {
         }
         let wanted = (outcome.rate() * stage.effort.seconds * periods(stage)) as u64;
         if outcome.took.as_secs_f64() > stage.effort.seconds / 8.0 {
-            return Ok(wanted.max(requests / 8));
+            return Ok(wanted.max(requests / 8).max(least));
         }
         requests = (requests * 4).min(wanted.max(requests * 2));
     }
@@ -59,14 +62,21 @@ fn periods(stage: &Stage<'_>) -> f64 {
 fn take_turn(stage: &Stage<'_>, runner: &mut Runner, requests: u64) -> std::io::Result<()> {
     let plan = plan(stage, runner, requests);
     let pids = runner.server.pids();
+    let mut open = match stage.scenario.kind {
+        Kind::Connections { .. } => Some(Load::open(&plan)?),
+        _ => None,
+    };
     let before = proc::cpu(&pids);
     let scraper = matches!(runner.entry.contender, Contender::Metered(_))
         .then(|| Scraper::start(metrics_of(stage.directory, plan.address)));
-    let outcome = run(&plan)?;
+    let outcome = match &mut open {
+        Some(load) => load.run(requests)?,
+        None => run(&plan)?,
+    };
     scraper.map_or(Ok(()), Scraper::stop)?;
     let spent = proc::cpu(&pids).saturating_sub(before);
     let row = &mut runner.row;
-    row.push(Metric::Cpu, spent.as_secs_f64() * 1e6 / requests as f64);
+    row.push(Metric::Cpu, spent.as_secs_f64() * 1e6 / outcome.requests() as f64);
     row.push(Metric::Rate, outcome.rate());
     row.push(Metric::P50, outcome.quantile_us(0.5) / 1e3);
     row.push(Metric::P99, outcome.quantile_us(0.99) / 1e3);
@@ -81,10 +91,12 @@ fn take_turn(stage: &Stage<'_>, runner: &mut Runner, requests: u64) -> std::io::
 
 fn plan(stage: &Stage<'_>, runner: &Runner, requests: u64) -> Plan {
     let address = runner.server.address;
-    let request = runner.request.clone();
-    let plan = Plan { address, request, requests, connections: 1, keep_alive: true, message: None };
+    let plan = Plan { requests, ..Plan::new(address, runner.request.clone()) };
     match stage.scenario.kind {
         Kind::Load { connections, keep_alive } => Plan { connections, keep_alive, ..plan },
+        Kind::Connections { .. } => {
+            Plan { connections: runner.entry.connections.unwrap_or(1), ..plan }
+        }
         Kind::Pauses { connections, .. } => Plan { connections, ..plan },
         Kind::WebSocket { connections } => {
             let message = Some(Message::of_length(MESSAGE));

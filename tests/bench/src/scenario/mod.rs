@@ -27,7 +27,7 @@ use std::time::SystemTime;
 
 use self::head::Head;
 pub use self::table::{SCENARIOS, Scenario};
-use crate::contender::{App, BIG_FILE, Contender, Serving};
+use crate::contender::{App, BIG_FILE, Contender, Serving, THREADS};
 use crate::environment::Python;
 use crate::machine;
 use crate::result::{Measured, Row};
@@ -50,6 +50,8 @@ struct Request {
 enum Kind {
     /// As many requests as possible, over this number of connections.
     Load { connections: usize, keep_alive: bool },
+    /// The same for each of these numbers of connections, which are open before it is measured.
+    Connections { counts: &'static [usize] },
     /// The same with each request pausing for this number of milliseconds.
     Pauses { connections: usize, pause_ms: u64 },
     /// As many echoed messages as possible, over this number of connections.
@@ -73,6 +75,8 @@ pub struct Entry {
     pub app: App,
     /// Interpreter of a Python application.
     pub python: Python,
+    /// Number of connections, if the scenario has several.
+    pub connections: Option<usize>,
 }
 
 impl Entry {
@@ -81,11 +85,20 @@ impl Entry {
         let native = self.app == App::Native
             && matches!(
                 self.contender,
-                Contender::Jimu(_) | Contender::OtherBuild(_) | Contender::Metered(_)
+                Contender::Jimu(_)
+                    | Contender::OtherBuild(_)
+                    | Contender::Threads(..)
+                    | Contender::Metered(_)
             );
         let native = if native { ", native" } else { "" };
         let python = if self.python == Python::Debian { ON_DEBIAN } else { "" };
-        format!("{}{native}{python}", self.contender.name())
+        let connections = match self.connections {
+            None => String::new(),
+            Some(1) => ", 1 connection".into(),
+            Some(count) if count < 1000 => format!(", {count} connections"),
+            Some(count) => format!(", {},{:03} connections", count / 1000, count % 1000),
+        };
+        format!("{}{native}{python}{connections}", self.contender.name())
     }
 }
 
@@ -104,7 +117,10 @@ pub fn measure(scenario: &Scenario, setup: &Setup, effort: Effort) -> io::Result
     std::fs::write(directory.path().join(BIG_FILE), vec![b'x'; 1 << 20])?;
     let stage = Stage { scenario, setup, effort, directory: directory.path() };
     let (rows, absent) = match scenario.kind {
-        Kind::Load { .. } | Kind::Pauses { .. } | Kind::WebSocket { .. } => load::measure(&stage),
+        Kind::Load { .. }
+        | Kind::Connections { .. }
+        | Kind::Pauses { .. }
+        | Kind::WebSocket { .. } => load::measure(&stage),
         Kind::Idle { connections } => idle::measure(&stage, connections),
         Kind::Memory { .. } => memory::measure(&stage),
         Kind::Start => start::measure(&stage),
@@ -155,12 +171,9 @@ impl Stage<'_> {
     /// Contenders. Each class of the other build, if there is one, runs next to the same class of this one.
     fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
         self.scenario.entries().flat_map(|entry| {
-            let other = match entry.contender {
-                Contender::Jimu(class) if self.setup.has_other_build() => {
-                    Some(Entry { contender: Contender::OtherBuild(class), ..entry })
-                }
-                _ => None,
-            };
+            let other = entry.contender.of_other_build();
+            let other = other.filter(|_| self.setup.has_other_build());
+            let other = other.map(|contender| Entry { contender, ..entry });
             std::iter::once(entry).chain(other)
         })
     }
@@ -188,6 +201,7 @@ impl Stage<'_> {
     fn start(&self, entry: Entry) -> Result<Server, String> {
         let (connections, keep_alive, workers) = match self.scenario.kind {
             Kind::Load { connections, keep_alive } => (connections, keep_alive, 1),
+            Kind::Connections { .. } => (entry.connections.unwrap_or_default(), true, 1),
             Kind::Pauses { connections, .. } | Kind::WebSocket { connections } => {
                 (connections, true, 1)
             }
@@ -200,6 +214,7 @@ impl Stage<'_> {
             python: entry.python,
             keep_alive,
             workers,
+            threads: THREADS,
             preload: workers > 1,
             // Above what is used, so that no contender reaches its limit, and never below the default.
             connections: (connections + 100).max(1000),

@@ -35,11 +35,22 @@ struct Served {
 impl Scenario {
     /// Contenders. Empty if no server takes part.
     pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
-        let entry = |contender, app, python| Entry { contender, app, python };
+        let entry = |contender, app, python| Entry { contender, app, python, connections: None };
         let native = self.native.iter().map(move |&one| entry(one, App::Native, Python::Usual));
-        native.chain(self.python.iter().flat_map(move |&(served, contenders)| {
+        let python = self.python.iter().flat_map(move |&(served, contenders)| {
             contenders.iter().map(move |&one| entry(one, served.app, served.python))
-        }))
+        });
+        native.chain(python).flat_map(|entry| self.with_connections(entry))
+    }
+
+    /// Returns an entry for each number of connections, if the scenario has several.
+    fn with_connections(&self, entry: Entry) -> impl Iterator<Item = Entry> + use<> {
+        let counts = match self.kind {
+            Kind::Connections { counts } => counts,
+            _ => &[],
+        };
+        let several = counts.iter().map(move |&count| Entry { connections: Some(count), ..entry });
+        several.chain(counts.is_empty().then_some(entry))
     }
 
     /// Returns whether a word of the command line selects it: its name, or that of its group, which is the part
@@ -71,6 +82,10 @@ pub const SCENARIOS: &[Scenario] = &[
     shapes::MINIMAL_WSGI,
     shapes::BROWSER_NATIVE,
     shapes::BROWSER_WSGI,
+    shapes::THREADS_WSGI,
+    shapes::THREADS_MINIMAL,
+    shapes::CONNECTIONS_NATIVE,
+    shapes::CONNECTIONS_WSGI,
     Scenario {
         name: "close-native",
         title: "Hello, one connection per request, native",

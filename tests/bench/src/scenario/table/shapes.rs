@@ -1,7 +1,10 @@
-//! The same response to requests of other shapes than in the scenarios `hello`: a short and a long head.
+//! The response of the scenarios `hello` to load of other shapes: a short and a long head, few threads, few and many
+//! connections.
 
-use super::{APP, HELLO, HELLO_NATIVE, KEEPING, KEPT_ALIVE, Request, Scenario};
+use super::{APP, HELLO, HELLO_NATIVE, KEEPING, KEPT_ALIVE, Kind, Request, Scenario};
+use crate::contender::Contender::{self, Bjoern, Fastpysgi, Granian, Jimu, Nginx, Threads};
 use crate::scenario::head::Head;
+use crate::setup::Build;
 
 pub(super) const MINIMAL_NATIVE: Scenario =
     native("minimal-native", "Hello, head with Host only, keep-alive, native", Head::Minimal);
@@ -11,6 +14,52 @@ pub(super) const BROWSER_NATIVE: Scenario =
     native("browser-native", "Hello, head of a browser, keep-alive, native", Head::Browser);
 pub(super) const BROWSER_WSGI: Scenario =
     wsgi("browser-wsgi", "Hello, head of a browser, keep-alive, WSGI", Head::Browser);
+
+pub(super) const THREADS_WSGI: Scenario = Scenario {
+    python: &[(APP, THREADS)],
+    ..wsgi("threads-wsgi", "Hello, 1, 2 and 8 threads, keep-alive, WSGI", Head::Three)
+};
+pub(super) const THREADS_MINIMAL: Scenario = Scenario {
+    python: &[(APP, THREADS)],
+    ..wsgi(
+        "threads-minimal",
+        "Hello, head with Host only, 1, 2 and 8 threads, keep-alive, WSGI",
+        Head::Minimal,
+    )
+};
+pub(super) const CONNECTIONS_NATIVE: Scenario = Scenario {
+    kind: CONNECTIONS,
+    native: &[Jimu("gthread"), Jimu("eventlet"), Jimu("gevent"), Jimu("pywsgi"), Nginx],
+    ..native("connections-native", "Hello, 1 to 2,048 busy connections, native", Head::Three)
+};
+pub(super) const CONNECTIONS_WSGI: Scenario = Scenario {
+    kind: CONNECTIONS,
+    // uWSGI serves one kept-alive connection at a time, and gunicorn needs minutes.
+    python: &[(
+        APP,
+        &[
+            Jimu("gthread"),
+            Jimu("eventlet"),
+            Jimu("gevent"),
+            Jimu("pywsgi"),
+            Bjoern,
+            Fastpysgi,
+            Granian,
+        ],
+    )],
+    ..wsgi("connections-wsgi", "Hello, 1 to 2,048 busy connections, WSGI", Head::Three)
+};
+
+const CONNECTIONS: Kind = Kind::Connections { counts: &[1, 32, 256, 2048] };
+const THREADS: &[Contender] = &[
+    Threads(Build::This, 1),
+    Threads(Build::This, 2),
+    Threads(Build::This, 8),
+    Bjoern,
+    Fastpysgi,
+    Granian,
+    Contender::Gunicorn("gthread"),
+];
 
 const fn native(name: &'static str, title: &'static str, head: Head) -> Scenario {
     let request = Request { head, ..HELLO };
