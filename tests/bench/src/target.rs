@@ -173,8 +173,15 @@ pub fn rounds_of(scenario: &str) -> usize {
 /// What a short request costs must not hide behind the headers of a longer one.
 fn shapes() -> Vec<Target> {
     let classes = COOPERATIVE.into_iter().chain(["Jimu gthread"]);
-    let mut targets: Vec<Target> =
-        classes.map(|class| cpu("minimal-wsgi", class, "bjoern", 0.9)).collect();
+    let mut targets = Vec::new();
+    for class in classes {
+        targets.push(cpu("minimal-wsgi", class, "bjoern", 0.9));
+        targets.push(cpu("wrk-minimal", class, "bjoern", 0.9));
+    }
+    for class in COOPERATIVE_NATIVE.into_iter().chain(["Jimu gthread, native"]) {
+        let rate = at_least("pipelined-native", class, Metric::Rate, 3.0);
+        targets.push(Target { against: Against::Ratio("nginx"), ..rate });
+    }
     for scenario in ["threads-wsgi", "threads-minimal"] {
         for few in ["Jimu gthread, 1 thread", "Jimu gthread, 2 threads"] {
             targets.push(cpu(scenario, few, "Jimu gthread, 8 threads", 1.1));

@@ -9,11 +9,13 @@
 //! | `connection` | one connection: sends a request, reads the response, repeats |
 //! | `answer`, `chunked` | find the end of a response, of a chunked body |
 //! | `websocket` | the frames of a WebSocket |
+//! | `wrk` | wrk in the place of all of this |
 
 mod answer;
 mod chunked;
 mod connection;
 mod websocket;
+pub mod wrk;
 
 use std::io;
 use std::net::SocketAddr;

@@ -54,6 +54,10 @@ enum Kind {
     Connections { counts: &'static [usize] },
     /// The same with each request pausing for this number of milliseconds.
     Pauses { connections: usize, pause_ms: u64 },
+    /// As many requests as possible, with this number of them sent at a time on each connection.
+    Pipelined { connections: usize, depth: usize },
+    /// As many requests as possible, with wrk as the load generator.
+    Wrk { connections: usize },
     /// As many echoed messages as possible, over this number of connections.
     WebSocket { connections: usize },
     /// This number of idle connections beside some busy ones.
@@ -119,6 +123,8 @@ pub fn measure(scenario: &Scenario, setup: &Setup, effort: Effort) -> io::Result
     let (rows, absent) = match scenario.kind {
         Kind::Load { .. }
         | Kind::Connections { .. }
+        | Kind::Pipelined { .. }
+        | Kind::Wrk { .. }
         | Kind::Pauses { .. }
         | Kind::WebSocket { .. } => load::measure(&stage),
         Kind::Idle { connections } => idle::measure(&stage, connections),
@@ -202,9 +208,10 @@ impl Stage<'_> {
         let (connections, keep_alive, workers) = match self.scenario.kind {
             Kind::Load { connections, keep_alive } => (connections, keep_alive, 1),
             Kind::Connections { .. } => (entry.connections.unwrap_or_default(), true, 1),
-            Kind::Pauses { connections, .. } | Kind::WebSocket { connections } => {
-                (connections, true, 1)
-            }
+            Kind::Pauses { connections, .. }
+            | Kind::Pipelined { connections, .. }
+            | Kind::Wrk { connections }
+            | Kind::WebSocket { connections } => (connections, true, 1),
             Kind::Idle { connections } => (connections + idle::BUSY, true, 1),
             Kind::Memory { workers } => (0, true, workers),
             Kind::Start | Kind::Parse => (0, true, 1),

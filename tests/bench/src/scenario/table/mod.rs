@@ -86,6 +86,11 @@ pub const SCENARIOS: &[Scenario] = &[
     shapes::THREADS_MINIMAL,
     shapes::CONNECTIONS_NATIVE,
     shapes::CONNECTIONS_WSGI,
+    shapes::PIPELINED_NATIVE,
+    shapes::PIPELINED_WSGI,
+    shapes::WRK_NATIVE,
+    shapes::WRK_WSGI,
+    shapes::WRK_MINIMAL,
     Scenario {
         name: "close-native",
         title: "Hello, one connection per request, native",

@@ -1,5 +1,5 @@
 //! The response of the scenarios `hello` to load of other shapes: a short and a long head, few threads, few and many
-//! connections.
+//! connections, pipelined requests, another load generator.
 
 use super::{APP, HELLO, HELLO_NATIVE, KEEPING, KEPT_ALIVE, Kind, Request, Scenario};
 use crate::contender::Contender::{self, Bjoern, Fastpysgi, Granian, Jimu, Nginx, Threads};
@@ -50,6 +50,33 @@ pub(super) const CONNECTIONS_WSGI: Scenario = Scenario {
     ..wsgi("connections-wsgi", "Hello, 1 to 2,048 busy connections, WSGI", Head::Three)
 };
 
+pub(super) const PIPELINED_NATIVE: Scenario = Scenario {
+    kind: PIPELINED,
+    native: &[Jimu("gthread"), Jimu("eventlet"), Jimu("gevent"), Jimu("pywsgi"), Nginx],
+    ..native("pipelined-native", "Hello, 16 pipelined requests at a time, native", Head::Three)
+};
+pub(super) const PIPELINED_WSGI: Scenario = Scenario {
+    kind: PIPELINED,
+    // The others read no request behind the first, or lose it.
+    python: &[(
+        APP,
+        &[Jimu("gthread"), Jimu("eventlet"), Jimu("gevent"), Jimu("pywsgi"), Fastpysgi, Granian],
+    )],
+    ..wsgi("pipelined-wsgi", "Hello, 16 pipelined requests at a time, WSGI", Head::Three)
+};
+pub(super) const WRK_NATIVE: Scenario = Scenario {
+    kind: WRK,
+    ..native("wrk-native", "Hello, keep-alive, native, with wrk", Head::Three)
+};
+pub(super) const WRK_WSGI: Scenario =
+    Scenario { kind: WRK, ..wsgi("wrk-wsgi", "Hello, keep-alive, WSGI, with wrk", Head::Three) };
+pub(super) const WRK_MINIMAL: Scenario = Scenario {
+    kind: WRK,
+    ..wsgi("wrk-minimal", "Hello, head with Host only, keep-alive, WSGI, with wrk", Head::Minimal)
+};
+
+const PIPELINED: Kind = Kind::Pipelined { connections: 32, depth: 16 };
+const WRK: Kind = Kind::Wrk { connections: 32 };
 const CONNECTIONS: Kind = Kind::Connections { counts: &[1, 32, 256, 2048] };
 const THREADS: &[Contender] = &[
     Threads(Build::This, 1),
