@@ -10,6 +10,7 @@
 //! | [`load`] | the load generator |
 //! | [`result`], [`target`] | figures, ratios and targets |
 //! | [`report`], [`machine`] | docs/performance.md and its picture |
+//! | [`history`] | docs/performance-history.tsv: figures of earlier commits |
 //!
 //! The executables beside it: `bare-epoll` is the floor; `host-sync` and `host-gthread` are `host` with a worker
 //! class linked in.
@@ -23,6 +24,7 @@
 
 pub mod contender;
 pub mod environment;
+pub mod history;
 pub mod load;
 pub mod machine;
 pub mod proc;

@@ -1,5 +1,6 @@
 //! The command `jimu-bench [SCENARIO…] [--rounds N] [--seconds S] [--against DIR] [--list] [--report]`. Without
-//! scenarios, all are measured. A SCENARIO may be the name of a group, such as `asgi`.
+//! scenarios, all are measured. A SCENARIO may be the name of a group, such as `asgi`. `jimu-bench history SCENARIO…`
+//! prints the figures of earlier commits.
 
 use std::env;
 use std::io;
@@ -10,7 +11,7 @@ use bench::result::Measured;
 use bench::scenario::{Effort, SCENARIOS, Scenario, measure};
 use bench::setup::{Setup, root};
 use bench::target::rounds_of;
-use bench::{report, server};
+use bench::{history, report, server};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 fn main() -> ExitCode {
@@ -27,13 +28,23 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    match run(&options) {
+    let done = if options.history { show_history(&options) } else { run(&options) };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Prints how the figures of scenarios changed from commit to commit.
+fn show_history(options: &Options) -> io::Result<()> {
+    for scenario in &options.scenarios {
+        let ratios = history::ratios(&root().join("docs"), scenario.name)?;
+        println!("## {}\n\n{ratios}", scenario.title);
+    }
+    Ok(())
 }
 
 fn run(options: &Options) -> io::Result<()> {
@@ -53,12 +64,27 @@ fn run(options: &Options) -> io::Result<()> {
         // The page compares with servers that others can install too.
         if options.against.is_none() {
             measured.save(&kept)?;
+            remember(&measured)?;
         }
     }
     if options.against.is_none() {
         report::write(&kept, &root().join("docs"), &setup)?;
     }
     Ok(())
+}
+
+/// Adds the figures to those of earlier commits.
+fn remember(measured: &Measured) -> io::Result<()> {
+    match (report::ranking(measured), history::commit(root())) {
+        (Some(metric), Some(commit)) => {
+            history::append(&root().join("docs"), measured, metric, &commit)
+        }
+        (None, _) => Ok(()),
+        (_, None) => {
+            eprintln!("{}: not added to the history: git names no commit", measured.scenario);
+            Ok(())
+        }
+    }
 }
 
 /// Parsed command line.
@@ -70,6 +96,8 @@ struct Options {
     /// Directory of another build.
     against: Option<PathBuf>,
     list: bool,
+    /// Whether earlier figures are printed, instead of measuring.
+    history: bool,
 }
 
 impl Options {
@@ -80,11 +108,13 @@ impl Options {
             seconds: SECONDS,
             against: None,
             list: false,
+            history: false,
         };
         let mut measures = true;
         while let Some(word) = words.next() {
             match word.as_str() {
                 "--list" => options.list = true,
+                "history" => options.history = true,
                 "--report" => measures = false,
                 "--rounds" => options.rounds = Some(value(&word, words.next())?),
                 "--seconds" => options.seconds = value(&word, words.next())?,

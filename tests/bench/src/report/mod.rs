@@ -71,7 +71,7 @@ fn section(scenario: &Scenario, measured: &Measured) -> String {
 }
 
 /// Returns the quantity by which the contenders of a scenario are ranked.
-fn ranking(measured: &Measured) -> Option<Metric> {
+pub fn ranking(measured: &Measured) -> Option<Metric> {
     let known = metrics(measured);
     Metric::RANKING.into_iter().find(|metric| known.contains(metric))
 }

@@ -2,7 +2,7 @@
 //! connections, pipelined requests, another load generator.
 
 use super::{APP, HELLO, HELLO_NATIVE, KEEPING, KEPT_ALIVE, Kind, Request, Scenario};
-use crate::contender::Contender::{self, Bjoern, Fastpysgi, Granian, Jimu, Nginx, Threads};
+use crate::contender::Contender::{self, Bjoern, Fastpysgi, Granian, Jimu, Nginx, Pywsgi, Threads};
 use crate::scenario::head::Head;
 use crate::setup::Build;
 
@@ -57,10 +57,19 @@ pub(super) const PIPELINED_NATIVE: Scenario = Scenario {
 };
 pub(super) const PIPELINED_WSGI: Scenario = Scenario {
     kind: PIPELINED,
-    // The others read no request behind the first, or lose it.
+    // bjoern and uWSGI close a connection on which a second request comes before the first response.
     python: &[(
         APP,
-        &[Jimu("gthread"), Jimu("eventlet"), Jimu("gevent"), Jimu("pywsgi"), Fastpysgi, Granian],
+        &[
+            Jimu("gthread"),
+            Jimu("eventlet"),
+            Jimu("gevent"),
+            Jimu("pywsgi"),
+            Fastpysgi,
+            Granian,
+            Contender::Gunicorn("gthread"),
+            Pywsgi,
+        ],
     )],
     ..wsgi("pipelined-wsgi", "Hello, 16 pipelined requests at a time, WSGI", Head::Three)
 };
