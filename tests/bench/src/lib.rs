@@ -10,6 +10,7 @@
 //! | [`load`] | the load generator |
 //! | [`result`], [`target`] | figures, ratios and targets |
 //! | [`report`], [`machine`] | docs/performance.md and its picture |
+//! | [`profile`] | docs/profiles: where the CPU time of a scenario goes |
 //! | [`history`] | docs/performance-history.tsv: figures of earlier commits |
 //!
 //! The executables beside it: `bare-epoll` is the floor; `host-sync` and `host-gthread` are `host` with a worker
@@ -28,6 +29,7 @@ pub mod history;
 pub mod load;
 pub mod machine;
 pub mod proc;
+pub mod profile;
 pub mod report;
 pub mod result;
 pub mod scenario;

@@ -1,5 +1,5 @@
-//! The command `jimu-bench [SCENARIO…] [--rounds N] [--seconds S] [--against DIR] [--list] [--report]`. Without
-//! scenarios, all are measured. A SCENARIO may be the name of a group, such as `asgi`. `jimu-bench history SCENARIO…`
+//! The command `jimu-bench [SCENARIO…] [--rounds N] [--seconds S] [--against DIR] [--profile] [--list] [--report]`.
+//! Without scenarios, all are measured. A SCENARIO may be the name of a group, such as `asgi`. `jimu-bench history SCENARIO…`
 //! prints the figures of earlier commits.
 
 use std::env;
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use bench::result::Measured;
-use bench::scenario::{Effort, SCENARIOS, Scenario, measure};
+use bench::scenario::{Effort, Results, SCENARIOS, Scenario, measure};
 use bench::setup::{Setup, root};
 use bench::target::rounds_of;
 use bench::{history, report, server};
@@ -58,13 +58,13 @@ fn run(options: &Options) -> io::Result<()> {
     server::settle();
     for scenario in &options.scenarios {
         let rounds = options.rounds.unwrap_or_else(|| rounds_of(scenario.name).max(ROUNDS));
-        let effort = Effort { rounds, seconds: options.seconds };
-        let measured: Measured = measure(scenario, &setup, effort)?;
+        let effort = Effort { rounds, seconds: options.seconds, profile: options.profile };
+        let Results { measured, profiles } = measure(scenario, &setup, effort)?;
         println!("{}", report::summary(scenario, &measured));
         // The page compares with servers that others can install too.
         if options.against.is_none() {
             measured.save(&kept)?;
-            remember(&measured)?;
+            remember(scenario, &measured, &profiles)?;
         }
     }
     if options.against.is_none() {
@@ -73,12 +73,17 @@ fn run(options: &Options) -> io::Result<()> {
     Ok(())
 }
 
-/// Adds the figures to those of earlier commits.
-fn remember(measured: &Measured) -> io::Result<()> {
-    match (report::ranking(measured), history::commit(root())) {
-        (Some(metric), Some(commit)) => {
-            history::append(&root().join("docs"), measured, metric, &commit)
-        }
+/// Adds the figures to those of earlier commits, and replaces the profiles if there are new ones.
+fn remember(
+    scenario: &Scenario,
+    measured: &Measured,
+    profiles: &[(String, String)],
+) -> io::Result<()> {
+    let docs = root().join("docs");
+    let commit = history::commit(root());
+    report::write_profiles(&docs, scenario, measured, commit.as_deref(), profiles)?;
+    match (report::ranking(measured), commit) {
+        (Some(metric), Some(commit)) => history::append(&docs, measured, metric, &commit),
         (None, _) => Ok(()),
         (_, None) => {
             eprintln!("{}: not added to the history: git names no commit", measured.scenario);
@@ -95,6 +100,8 @@ struct Options {
     seconds: f64,
     /// Directory of another build.
     against: Option<PathBuf>,
+    /// Whether profiles are recorded too.
+    profile: bool,
     list: bool,
     /// Whether earlier figures are printed, instead of measuring.
     history: bool,
@@ -107,6 +114,7 @@ impl Options {
             rounds: None,
             seconds: SECONDS,
             against: None,
+            profile: false,
             list: false,
             history: false,
         };
@@ -115,6 +123,7 @@ impl Options {
             match word.as_str() {
                 "--list" => options.list = true,
                 "history" => options.history = true,
+                "--profile" => options.profile = true,
                 "--report" => measures = false,
                 "--rounds" => options.rounds = Some(value(&word, words.next())?),
                 "--seconds" => options.seconds = value(&word, words.next())?,
@@ -129,6 +138,9 @@ impl Options {
                     }
                 }
             }
+        }
+        if options.profile && options.against.is_some() {
+            return Err("--profile and --against exclude each other".into());
         }
         if options.rounds == Some(0) || options.seconds <= 0.0 {
             return Err("nothing is measured in no time".into());

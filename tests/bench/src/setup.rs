@@ -17,6 +17,7 @@ pub struct Setup {
     environments: [OnceCell<Environment>; Python::ALL.len()],
     nginx: Option<PathBuf>,
     wrk: Option<PathBuf>,
+    perf: Option<PathBuf>,
 }
 
 /// Which build of Jimu.
@@ -31,8 +32,8 @@ pub enum Build {
 impl Setup {
     /// Looks for the programs.
     pub fn new(built: PathBuf, other: Option<PathBuf>) -> Self {
-        let (nginx, wrk) = (on_path("nginx"), on_path("wrk"));
-        Self { built, other, environments: Default::default(), nginx, wrk }
+        let [nginx, wrk, perf] = ["nginx", "wrk", "perf"].map(on_path);
+        Self { built, other, environments: Default::default(), nginx, wrk, perf }
     }
 
     /// Returns an executable or library of a build.
@@ -45,6 +46,11 @@ impl Setup {
         };
         let path = directory.join(file);
         if path.is_file() { Ok(path) } else { Err(format!("{file} {missing}")) }
+    }
+
+    /// Returns the directory of the programs and libraries of this build.
+    pub fn directory(&self) -> &Path {
+        &self.built
     }
 
     /// Returns whether another build takes part.
@@ -87,6 +93,11 @@ impl Setup {
     /// Returns wrk, if it is on PATH.
     pub fn wrk(&self) -> Result<&Path, String> {
         self.wrk.as_deref().ok_or_else(|| "wrk is not on PATH".into())
+    }
+
+    /// Returns perf, if it is on PATH.
+    pub fn perf(&self) -> Result<&Path, String> {
+        self.perf.as_deref().ok_or_else(|| "perf is not on PATH".into())
     }
 
     /// Returns the directory of the Python applications.

@@ -30,6 +30,7 @@ cargo xtask bench [SCENARIO...] [OPTIONS]
     --list                  list the scenarios
     --rounds N              rounds instead of 7, or of what the scenario's targets need
     --seconds S             length of a round instead of 2
+    --profile               record a profile of each class with perf, and write it to docs/profiles/SCENARIO.txt
     --against DIR           measure also the host and the libraries in DIR, another build's target/release, print
                             the ratios, and leave docs/performance.md as it is
 cargo xtask bench history SCENARIO...

@@ -132,9 +132,12 @@ impl Contender {
     /// Returns the relation to Jimu.
     pub fn role(self) -> Role {
         match self {
-            Self::Jimu(_) | Self::InC(_) | Self::Linked(_) | Self::Metered(_) => Role::Ours,
             Self::OtherBuild(_) | Self::Threads(Build::Other, _) => Role::OtherBuild,
-            Self::Threads(Build::This, _) => Role::Ours,
+            Self::Jimu(_)
+            | Self::InC(_)
+            | Self::Linked(_)
+            | Self::Metered(_)
+            | Self::Threads(Build::This, _) => Role::Ours,
             Self::Bare => Role::Floor,
             _ => Role::Peer,
         }

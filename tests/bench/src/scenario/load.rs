@@ -2,10 +2,11 @@
 
 use super::scrape::Scraper;
 use super::{Kind, Outcome, Request, Runner, Stage};
-use crate::contender::{App, Contender, metrics_of};
+use crate::contender::{App, Contender, Role, metrics_of};
 use crate::load::wrk::Wrk;
 use crate::load::{Load, Message, Outcome as Answers, Plan, handshake, run};
 use crate::proc;
+use crate::profile::Recording;
 use crate::result::Metric;
 
 /// Runs all contenders in rounds. The order rotates, so that none always follows the same one.
@@ -33,7 +34,36 @@ pub(super) fn measure(stage: &Stage<'_>) -> Outcome {
             }
         }
     }
+    if stage.effort.profile {
+        profile(stage, &mut ready);
+    }
     (ready.into_iter().map(|(runner, _)| runner.row).collect(), absent)
+}
+
+/// Records a profile of each of Jimu's classes in a round whose figures are dropped: perf slows it down.
+fn profile(stage: &Stage<'_>, ready: &mut [(Runner, u64)]) {
+    let perf = match stage.setup.perf() {
+        Ok(perf) => perf,
+        Err(why) => return eprintln!("{}: no profile: {why}", stage.scenario.name),
+    };
+    for (runner, requests) in ready.iter_mut() {
+        if runner.row.role != Role::Ours {
+            continue;
+        }
+        let row = runner.row.clone();
+        let recorded = Recording::start(perf, &runner.server.pids(), stage.directory);
+        let recorded = recorded.and_then(|recording| {
+            let turn = take_turn(stage, runner, *requests);
+            recording.stop(stage.setup.directory()).and_then(|text| turn.map(|()| text))
+        });
+        runner.row = row;
+        match recorded {
+            Ok(text) => stage.profiles.borrow_mut().push((runner.row.name.clone(), text)),
+            Err(error) => {
+                eprintln!("{}: no profile of {}: {error}", stage.scenario.name, runner.row.name);
+            }
+        }
+    }
 }
 
 /// Warms a server up, and determines how many requests fill a round.

@@ -20,6 +20,7 @@ mod scrape;
 mod start;
 mod table;
 
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -113,13 +114,31 @@ pub struct Effort {
     pub rounds: usize,
     /// Approximate duration of a round.
     pub seconds: f64,
+    /// Whether a profile of Jimu's classes is recorded in a further round.
+    pub profile: bool,
+}
+
+/// Measures of a scenario, and profiles if they were to be recorded.
+pub struct Results {
+    /// The figures.
+    pub measured: Measured,
+    /// A profile of each of Jimu's classes, with the name of its row.
+    pub profiles: Vec<(String, String)>,
 }
 
 /// Measures a scenario. Contenders that cannot take part are named in the result.
-pub fn measure(scenario: &Scenario, setup: &Setup, effort: Effort) -> io::Result<Measured> {
+pub fn measure(scenario: &Scenario, setup: &Setup, effort: Effort) -> io::Result<Results> {
     let directory = tempfile::tempdir()?;
     std::fs::write(directory.path().join(BIG_FILE), vec![b'x'; 1 << 20])?;
-    let stage = Stage { scenario, setup, effort, directory: directory.path() };
+    let profiles = RefCell::default();
+    let stage = Stage { scenario, setup, effort, directory: directory.path(), profiles };
+    let has_load = !matches!(
+        scenario.kind,
+        Kind::Idle { .. } | Kind::Memory { .. } | Kind::Start | Kind::Parse
+    );
+    if effort.profile && !has_load {
+        eprintln!("{}: no profile: it measures no load", scenario.name);
+    }
     let (rows, absent) = match scenario.kind {
         Kind::Load { .. }
         | Kind::Connections { .. }
@@ -135,7 +154,8 @@ pub fn measure(scenario: &Scenario, setup: &Setup, effort: Effort) -> io::Result
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let day = since.as_secs() / 86_400;
     let load = machine::load();
-    Ok(Measured { scenario: scenario.name.into(), day, load, rows, absent })
+    let measured = Measured { scenario: scenario.name.into(), day, load, rows, absent };
+    Ok(Results { measured, profiles: stage.profiles.into_inner() })
 }
 
 /// State of measuring one scenario.
@@ -144,6 +164,8 @@ struct Stage<'a> {
     setup: &'a Setup,
     effort: Effort,
     directory: &'a Path,
+    /// Profiles recorded so far.
+    profiles: RefCell<Vec<(String, String)>>,
 }
 
 /// A running contender.
