@@ -296,6 +296,7 @@ const DJANGO_SERVERS: &[Contender] = &[
     Jimu("gthread"),
     Bjoern,
     Uwsgi,
+    Fastpysgi,
     Jimu("sync"),
     Gunicorn("sync"),
     Granian,
