@@ -106,7 +106,7 @@ fn before<'a>(earlier: &[&'a Line], line: &Line) -> Option<&'a Line> {
 /// Returns the commit of the sources, with `-dirty` if files that are not written by this command differ.
 pub fn commit(root: &Path) -> Option<String> {
     let head = git(root, &["rev-parse", "--short=10", "HEAD"])?;
-    let mut words = vec!["status", "--porcelain", "--untracked-files=no", "--", "."];
+    let mut words = vec!["status", "--porcelain", "--", "."];
     words.extend(WRITTEN);
     let differs = !git(root, &words)?.is_empty();
     Some(format!("{head}{}", if differs { "-dirty" } else { "" }))

@@ -117,6 +117,13 @@ fn metrics(measured: &Measured) -> Vec<Metric> {
     metrics
 }
 
+/// Returns how many connections a row has, if its name ends with that.
+fn connections(name: &str) -> Option<usize> {
+    let (_, end) = name.rsplit_once(", ")?;
+    let count = end.strip_suffix(" connections").or_else(|| end.strip_suffix(" connection"))?;
+    count.replace(',', "").parse().ok()
+}
+
 /// Formats with about three digits, never with an exponent.
 fn number(value: f64) -> String {
     let magnitude = value.abs();

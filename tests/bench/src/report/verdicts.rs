@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{notes, number, ranking, spread};
+use super::{connections, notes, number, ranking, spread};
 use crate::contender::{OTHER_BUILD, Role};
 use crate::result::{Measured, Metric, Row};
 use crate::scenario::{ON_DEBIAN, Scenario};
@@ -120,13 +120,7 @@ fn ahead_of(ours: &Row, measured: &Measured, metric: Metric) -> Vec<String> {
 fn serves_the_same(ours: &Row, peer: &Row) -> bool {
     ours.name.contains("native") == peer.name.starts_with("nginx")
         && ours.name.ends_with(ON_DEBIAN) == peer.name.ends_with(ON_DEBIAN)
-        && connections(ours) == connections(peer)
-}
-
-/// Returns the end of a row's name that says how many connections it has, if it does.
-fn connections(row: &Row) -> Option<&str> {
-    let (_, end) = row.name.rsplit_once(", ")?;
-    (end.ends_with(" connection") || end.ends_with(" connections")).then_some(end)
+        && connections(&ours.name) == connections(&peer.name)
 }
 
 #[cfg(test)]
