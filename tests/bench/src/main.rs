@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     };
     if options.list {
         for scenario in SCENARIOS {
-            println!("{:<15} {}", scenario.name, scenario.title);
+            println!("{:<18} {}", scenario.name, scenario.title);
         }
         return ExitCode::SUCCESS;
     }
