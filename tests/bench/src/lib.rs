@@ -10,6 +10,8 @@
 //! | [`load`] | the load generator |
 //! | [`result`], [`target`] | figures, ratios and targets |
 //! | [`report`], [`machine`] | docs/performance.md and its picture |
+//! | [`profile`] | docs/profiles: where the CPU time of a scenario goes |
+//! | [`history`] | docs/performance-history.tsv: figures of earlier commits |
 //!
 //! The executables beside it: `bare-epoll` is the floor; `host-sync` and `host-gthread` are `host` with a worker
 //! class linked in.
@@ -23,9 +25,11 @@
 
 pub mod contender;
 pub mod environment;
+pub mod history;
 pub mod load;
 pub mod machine;
 pub mod proc;
+pub mod profile;
 pub mod report;
 pub mod result;
 pub mod scenario;

@@ -3,24 +3,29 @@
 use std::fs;
 use std::thread;
 
-/// Returns processor, kernel and memory in one line.
+/// Returns processors, kernel and memory in one line.
 pub fn description() -> String {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let (cpuinfo, meminfo) = (read("/proc/cpuinfo"), read("/proc/meminfo"));
-    let model = value(&cpuinfo, "model name").unwrap_or("an unknown processor");
+    let meminfo = read("/proc/meminfo");
     let memory = value(&meminfo, "MemTotal").and_then(|words| words.split(' ').next());
     let gib =
         memory.and_then(|kib| kib.parse::<f64>().ok()).unwrap_or_default() / f64::from(1 << 20);
     let kernel = read("/proc/sys/kernel/osrelease");
+    format!("{}, {gib:.0} GiB, Linux {}", processors(), kernel.trim())
+}
+
+/// Returns the model and the number of processors.
+pub fn processors() -> String {
+    let cpuinfo = read("/proc/cpuinfo");
+    let model = value(&cpuinfo, "model name").unwrap_or("an unknown processor");
     // A thread pinned to one processor would only see that one.
-    let processors = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
-    let processors = processors.max(thread::available_parallelism().map_or(1, usize::from));
-    format!("{model}, {processors} processors, {gib:.0} GiB, Linux {}", kernel.trim())
+    let count = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
+    let count = count.max(thread::available_parallelism().map_or(1, usize::from));
+    format!("{model}, {count} processors")
 }
 
 /// Returns the load average of the last minute.
 pub fn load() -> f64 {
-    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let text = read("/proc/loadavg");
     text.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or_default()
 }
 
@@ -47,6 +52,10 @@ pub fn date(day: u64) -> String {
 fn days_of_year(year: u64) -> u64 {
     let leap = year.is_multiple_of(4) && !year.is_multiple_of(100) || year.is_multiple_of(400);
     if leap { 366 } else { 365 }
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
 }
 
 fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {

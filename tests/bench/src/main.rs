@@ -1,5 +1,6 @@
-//! The command `jimu-bench [SCENARIO…] [--rounds N] [--seconds S] [--against DIR] [--list] [--report]`. Without
-//! scenarios, all are measured. A SCENARIO may be the name of a group, such as `asgi`.
+//! The command `jimu-bench [SCENARIO…] [--rounds N] [--seconds S] [--against DIR] [--profile] [--list] [--report]`.
+//! Without scenarios, all are measured. A SCENARIO may be the name of a group, such as `asgi`. `jimu-bench history SCENARIO…`
+//! prints the figures of earlier commits.
 
 use std::env;
 use std::io;
@@ -7,10 +8,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use bench::result::Measured;
-use bench::scenario::{Effort, SCENARIOS, Scenario, measure};
+use bench::scenario::{Effort, Results, SCENARIOS, Scenario, measure};
 use bench::setup::{Setup, root};
 use bench::target::rounds_of;
-use bench::{report, server};
+use bench::{history, report, server};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 fn main() -> ExitCode {
@@ -23,17 +24,27 @@ fn main() -> ExitCode {
     };
     if options.list {
         for scenario in SCENARIOS {
-            println!("{:<15} {}", scenario.name, scenario.title);
+            println!("{:<18} {}", scenario.name, scenario.title);
         }
         return ExitCode::SUCCESS;
     }
-    match run(&options) {
+    let done = if options.history { show_history(&options) } else { run(&options) };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Prints how the figures of scenarios changed from commit to commit.
+fn show_history(options: &Options) -> io::Result<()> {
+    for scenario in &options.scenarios {
+        let ratios = history::ratios(&root().join("docs"), scenario.name)?;
+        println!("## {}\n\n{ratios}", scenario.title);
+    }
+    Ok(())
 }
 
 fn run(options: &Options) -> io::Result<()> {
@@ -47,18 +58,38 @@ fn run(options: &Options) -> io::Result<()> {
     server::settle();
     for scenario in &options.scenarios {
         let rounds = options.rounds.unwrap_or_else(|| rounds_of(scenario.name).max(ROUNDS));
-        let effort = Effort { rounds, seconds: options.seconds };
-        let measured: Measured = measure(scenario, &setup, effort)?;
+        let effort = Effort { rounds, seconds: options.seconds, profile: options.profile };
+        let Results { measured, profiles } = measure(scenario, &setup, effort)?;
         println!("{}", report::summary(scenario, &measured));
         // The page compares with servers that others can install too.
         if options.against.is_none() {
             measured.save(&kept)?;
+            remember(scenario, &measured, &profiles)?;
         }
     }
     if options.against.is_none() {
         report::write(&kept, &root().join("docs"), &setup)?;
     }
     Ok(())
+}
+
+/// Adds the figures to those of earlier commits, and replaces the profiles if there are new ones.
+fn remember(
+    scenario: &Scenario,
+    measured: &Measured,
+    profiles: &[(String, String)],
+) -> io::Result<()> {
+    let docs = root().join("docs");
+    let commit = history::commit(root());
+    report::write_profiles(&docs, scenario, measured, commit.as_deref(), profiles)?;
+    match (report::ranking(measured), commit) {
+        (Some(metric), Some(commit)) => history::append(&docs, measured, metric, &commit),
+        (None, _) => Ok(()),
+        (_, None) => {
+            eprintln!("{}: not added to the history: git names no commit", measured.scenario);
+            Ok(())
+        }
+    }
 }
 
 /// Parsed command line.
@@ -69,7 +100,11 @@ struct Options {
     seconds: f64,
     /// Directory of another build.
     against: Option<PathBuf>,
+    /// Whether profiles are recorded too.
+    profile: bool,
     list: bool,
+    /// Whether earlier figures are printed, instead of measuring.
+    history: bool,
 }
 
 impl Options {
@@ -79,12 +114,16 @@ impl Options {
             rounds: None,
             seconds: SECONDS,
             against: None,
+            profile: false,
             list: false,
+            history: false,
         };
         let mut measures = true;
         while let Some(word) = words.next() {
             match word.as_str() {
                 "--list" => options.list = true,
+                "history" => options.history = true,
+                "--profile" => options.profile = true,
                 "--report" => measures = false,
                 "--rounds" => options.rounds = Some(value(&word, words.next())?),
                 "--seconds" => options.seconds = value(&word, words.next())?,
@@ -99,6 +138,9 @@ impl Options {
                     }
                 }
             }
+        }
+        if options.profile && options.against.is_some() {
+            return Err("--profile and --against exclude each other".into());
         }
         if options.rounds == Some(0) || options.seconds <= 0.0 {
             return Err("nothing is measured in no time".into());

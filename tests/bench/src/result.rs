@@ -36,6 +36,8 @@ pub enum Metric {
     PerIdle,
     /// Responses per second with idle connections, as a share of those without.
     RateKept,
+    /// CPU time per request with idle connections, as a multiple of that without.
+    CpuBesideIdle,
     /// CPU time of a function, in nanoseconds.
     Nanoseconds,
 }
@@ -56,6 +58,7 @@ impl Metric {
             Self::Start => "ms to first response",
             Self::PerIdle => "bytes/idle connection",
             Self::RateKept => "rate kept",
+            Self::CpuBesideIdle => "CPU/request, × that without",
             Self::Nanoseconds => "ns",
         }
     }

@@ -3,7 +3,7 @@
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::environment::{Environment, Python, last_line};
 
@@ -16,6 +16,8 @@ pub struct Setup {
     /// In the order of [`Python::ALL`]. Each is created when a contender needs it.
     environments: [OnceCell<Environment>; Python::ALL.len()],
     nginx: Option<PathBuf>,
+    wrk: Option<PathBuf>,
+    perf: Option<PathBuf>,
 }
 
 /// Which build of Jimu.
@@ -30,7 +32,8 @@ pub enum Build {
 impl Setup {
     /// Looks for the programs.
     pub fn new(built: PathBuf, other: Option<PathBuf>) -> Self {
-        Self { built, other, environments: Default::default(), nginx: on_path("nginx") }
+        let [nginx, wrk, perf] = ["nginx", "wrk", "perf"].map(on_path);
+        Self { built, other, environments: Default::default(), nginx, wrk, perf }
     }
 
     /// Returns an executable or library of a build.
@@ -43,6 +46,11 @@ impl Setup {
         };
         let path = directory.join(file);
         if path.is_file() { Ok(path) } else { Err(format!("{file} {missing}")) }
+    }
+
+    /// Returns the directory of the programs and libraries of this build.
+    pub fn directory(&self) -> &Path {
+        &self.built
     }
 
     /// Returns whether another build takes part.
@@ -82,6 +90,16 @@ impl Setup {
         self.nginx.as_deref().ok_or_else(|| "nginx is not on PATH".into())
     }
 
+    /// Returns wrk, if it is on PATH.
+    pub fn wrk(&self) -> Result<&Path, String> {
+        self.wrk.as_deref().ok_or_else(|| "wrk is not on PATH".into())
+    }
+
+    /// Returns perf, if it is on PATH.
+    pub fn perf(&self) -> Result<&Path, String> {
+        self.perf.as_deref().ok_or_else(|| "perf is not on PATH".into())
+    }
+
     /// Returns the directory of the Python applications.
     pub fn apps(&self) -> PathBuf {
         crate_directory().join("apps")
@@ -92,10 +110,11 @@ impl Setup {
         let nginx =
             self.nginx.as_ref().and_then(|program| last_line(Command::new(program).arg("-v")));
         let nginx = nginx.map(|line| line.replace("nginx version: nginx/", "nginx "));
+        let wrk = self.wrk.as_ref().and_then(|program| version_of_wrk(program));
         let rustc = last_line(Command::new("rustc").arg("-V"));
         let existing = |which| Environment::existing(which, self.target());
         let python = Python::ALL.into_iter().filter_map(existing);
-        let mut versions: Vec<String> = rustc.into_iter().chain(nginx).collect();
+        let mut versions: Vec<String> = rustc.into_iter().chain(nginx).chain(wrk).collect();
         for version in python.flat_map(|environment| environment.versions()) {
             if !versions.contains(&version) {
                 versions.push(version);
@@ -112,6 +131,14 @@ pub fn root() -> &'static Path {
 
 fn crate_directory() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Its version is at the start of its help.
+fn version_of_wrk(program: &Path) -> Option<String> {
+    let output = Command::new(program).arg("-v").stdin(Stdio::null()).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let version = text.strip_prefix("wrk ")?.split_whitespace().next()?;
+    Some(format!("wrk {version}"))
 }
 
 fn on_path(program: &str) -> Option<PathBuf> {

@@ -146,6 +146,10 @@ pub fn targets() -> Vec<Target> {
         targets.push(at_least("sleep", class, Metric::OfIdeal, 0.9));
         targets.push(at_most("idle", class, Metric::PerIdle, Against::Nothing, 2048.0));
         targets.push(at_least("idle", class, Metric::RateKept, 0.9));
+        targets.push(at_most("idle", class, Metric::CpuBesideIdle, Against::Nothing, 1.1));
+    }
+    for class in ["Jimu gthread", "Jimu gthread, native"] {
+        targets.push(at_most("idle", class, Metric::CpuBesideIdle, Against::Nothing, 1.1));
     }
     for (c, rust) in [
         ("Jimu gevent, native, in C", "Jimu gevent, native"),
@@ -154,6 +158,7 @@ pub fn targets() -> Vec<Target> {
         targets.push(Target { rounds: ROUNDS, ..cpu("door", c, rust, 1.02) });
         targets.push(cpu("door-calls", c, rust, 1.3));
     }
+    targets.extend(shapes());
     targets.extend(django());
     targets.extend(asgi());
     targets
@@ -163,6 +168,29 @@ pub fn targets() -> Vec<Target> {
 pub fn rounds_of(scenario: &str) -> usize {
     let of_scenario = targets().into_iter().filter(|target| target.scenario == scenario);
     of_scenario.map(|target| target.rounds).max().unwrap_or(1)
+}
+
+/// What a short request costs must not hide behind the headers of a longer one.
+fn shapes() -> Vec<Target> {
+    let classes = COOPERATIVE.into_iter().chain(["Jimu gthread"]);
+    let mut targets = Vec::new();
+    for class in classes {
+        targets.push(cpu("minimal-wsgi", class, "bjoern", 0.9));
+        targets.push(cpu("wrk-minimal", class, "bjoern", 0.9));
+    }
+    for class in COOPERATIVE_NATIVE.into_iter().chain(["Jimu gthread, native"]) {
+        let rate = at_least("pipelined-native", class, Metric::Rate, 3.0);
+        targets.push(Target { against: Against::Ratio("nginx"), ..rate });
+    }
+    for scenario in ["threads-wsgi", "threads-minimal"] {
+        for few in ["Jimu gthread, 1 thread", "Jimu gthread, 2 threads"] {
+            targets.push(cpu(scenario, few, "Jimu gthread, 8 threads", 1.1));
+        }
+    }
+    for (scenario, many, few) in MANY_CONNECTIONS {
+        targets.push(cpu(scenario, many, few, 1.1));
+    }
+    in_rounds(targets)
 }
 
 /// Debian's interpreter, to which no library is linked, against servers that link their own or use it too.
@@ -224,6 +252,33 @@ const ASGI: &str = "Jimu asgi";
 const COOPERATIVE: [&str; 3] = ["Jimu eventlet", "Jimu gevent", "Jimu pywsgi"];
 const COOPERATIVE_NATIVE: [&str; 3] =
     ["Jimu eventlet, native", "Jimu gevent, native", "Jimu pywsgi, native"];
+
+const MANY_CONNECTIONS: [(&str, &str, &str); 8] = [
+    (
+        "connections-native",
+        "Jimu gthread, native, 2,048 connections",
+        "Jimu gthread, native, 32 connections",
+    ),
+    (
+        "connections-native",
+        "Jimu eventlet, native, 2,048 connections",
+        "Jimu eventlet, native, 32 connections",
+    ),
+    (
+        "connections-native",
+        "Jimu gevent, native, 2,048 connections",
+        "Jimu gevent, native, 32 connections",
+    ),
+    (
+        "connections-native",
+        "Jimu pywsgi, native, 2,048 connections",
+        "Jimu pywsgi, native, 32 connections",
+    ),
+    ("connections-wsgi", "Jimu gthread, 2,048 connections", "Jimu gthread, 32 connections"),
+    ("connections-wsgi", "Jimu eventlet, 2,048 connections", "Jimu eventlet, 32 connections"),
+    ("connections-wsgi", "Jimu gevent, 2,048 connections", "Jimu gevent, 32 connections"),
+    ("connections-wsgi", "Jimu pywsgi, 2,048 connections", "Jimu pywsgi, 32 connections"),
+];
 
 #[cfg(test)]
 mod tests {

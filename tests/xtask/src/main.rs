@@ -24,13 +24,17 @@ cargo xtask test [OPTIONS]  build what the tests need and run all of them
     --no-python             leave the Python tests out
     --only WORD             only the tests whose names contain WORD
 cargo xtask bench [SCENARIO...] [OPTIONS]
-                            measure against the peers that there are, and write docs/performance.md;
+                            measure against the peers that there are, and write docs/performance.md and
+                            docs/performance-history.tsv;
                             SCENARIO may be a group, such as asgi
     --list                  list the scenarios
     --rounds N              rounds instead of 7, or of what the scenario's targets need
     --seconds S             length of a round instead of 2
+    --profile               record a profile of each class with perf, and write it to docs/profiles/SCENARIO.txt
     --against DIR           measure also the host and the libraries in DIR, another build's target/release, print
                             the ratios, and leave docs/performance.md as it is
+cargo xtask bench history SCENARIO...
+                            print the figures of earlier commits, with the ratio from each commit to the next
 cargo xtask lint            formatting and clippy, warnings are errors
 cargo xtask wheel           make the wheel in target/wheels, for every CPython from 3.9 on
 cargo xtask sdist           make the source distribution in target/wheels

@@ -35,16 +35,3 @@ pub(super) fn hypercorn(
     command.arg(python_app(serving)?);
     Ok(command)
 }
-
-/// It has a command, but that takes no loop.
-pub(super) fn fastpysgi(
-    setup: &Setup,
-    serving: Serving<'_>,
-    address: SocketAddr,
-) -> Result<Command, String> {
-    setup.package(serving.python, "fastpysgi")?;
-    let mut command = Command::new(setup.python(serving.python)?);
-    command.arg(setup.apps().join("serve_fastpysgi.py")).arg(python_app(serving)?);
-    command.args([address.port().to_string(), serving.workers.to_string()]);
-    Ok(command)
-}

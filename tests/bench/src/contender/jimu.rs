@@ -103,7 +103,7 @@ fn class_of(
     command.arg("--worker-class").arg(class_file);
     command.args(["--bind", &address.to_string(), "--workers", &serving.workers.to_string()]);
     command.args(["--worker-connections", &serving.connections.to_string()]);
-    command.args(["--threads", &threads_of(class).to_string()]);
+    command.args(["--threads", &threads_of(class, serving).to_string()]);
     command.args(["--keep-alive", KEEP_ALIVE_SECONDS, "--log-level", "warning"]);
     command.arg("--control-socket").arg(serving.directory.join(format!("{}.ctl", address.port())));
     command.args(serving.preload.then_some("--preload"));

@@ -27,6 +27,8 @@ pub enum Contender {
     Jimu(&'static str),
     /// The same of the other build, which the command line names.
     OtherBuild(&'static str),
+    /// `host` of a build with the class gthread and this number of threads.
+    Threads(Build, usize),
     /// `host` with this worker class, statically linked.
     Linked(&'static str),
     /// `host` with this worker class and the native application in C.
@@ -47,7 +49,7 @@ pub enum Contender {
     Uvicorn,
     /// hypercorn with uvloop.
     Hypercorn,
-    /// fastpysgi with uvloop.
+    /// fastpysgi in the mode of the application, with uvloop for ASGI.
     Fastpysgi,
     /// nginx.
     Nginx,
@@ -90,6 +92,8 @@ pub struct Serving<'a> {
     pub keep_alive: bool,
     /// Number of worker processes.
     pub workers: usize,
+    /// Number of threads per worker of a threaded class.
+    pub threads: usize,
     /// Whether the application is loaded before the workers are forked.
     pub preload: bool,
     /// Number of connections that a worker must support.
@@ -104,6 +108,11 @@ impl Contender {
         match self {
             Self::Jimu(class) => format!("Jimu {class}"),
             Self::OtherBuild(class) => format!("Jimu {class}{OTHER_BUILD}"),
+            Self::Threads(build, threads) => {
+                let other = if build == Build::Other { OTHER_BUILD } else { "" };
+                let unit = if threads == 1 { "thread" } else { "threads" };
+                format!("Jimu gthread{other}, {threads} {unit}")
+            }
             Self::Linked(class) => format!("Jimu {class}, linked in"),
             Self::InC(class) => format!("Jimu {class}, native, in C"),
             Self::Metered(class) => format!("Jimu {class}, with metrics"),
@@ -123,10 +132,23 @@ impl Contender {
     /// Returns the relation to Jimu.
     pub fn role(self) -> Role {
         match self {
-            Self::Jimu(_) | Self::InC(_) | Self::Linked(_) | Self::Metered(_) => Role::Ours,
-            Self::OtherBuild(_) => Role::OtherBuild,
+            Self::OtherBuild(_) | Self::Threads(Build::Other, _) => Role::OtherBuild,
+            Self::Jimu(_)
+            | Self::InC(_)
+            | Self::Linked(_)
+            | Self::Metered(_)
+            | Self::Threads(Build::This, _) => Role::Ours,
             Self::Bare => Role::Floor,
             _ => Role::Peer,
+        }
+    }
+
+    /// Returns the same of the other build, if `--against` compares it.
+    pub fn of_other_build(self) -> Option<Self> {
+        match self {
+            Self::Jimu(class) => Some(Self::OtherBuild(class)),
+            Self::Threads(_, threads) => Some(Self::Threads(Build::Other, threads)),
+            _ => None,
         }
     }
 
@@ -145,6 +167,10 @@ impl Contender {
         let mut command = match self {
             Self::Jimu(class) => jimu::command(setup, Build::This, class, serving, address)?,
             Self::OtherBuild(class) => jimu::command(setup, Build::Other, class, serving, address)?,
+            Self::Threads(build, threads) => {
+                let serving = Serving { threads, ..serving };
+                jimu::command(setup, build, "gthread", serving, address)?
+            }
             Self::Linked(class) => jimu::linked(setup, class, serving, address)?,
             Self::InC(class) => jimu::in_c(setup, class, serving, address)?,
             Self::Metered(class) => jimu::metered(setup, class, serving, address)?,
@@ -155,7 +181,7 @@ impl Contender {
             Self::Uwsgi => peers::uwsgi(setup, serving, address)?,
             Self::Uvicorn => asgi::uvicorn(setup, serving, address)?,
             Self::Hypercorn => asgi::hypercorn(setup, serving, address)?,
-            Self::Fastpysgi => asgi::fastpysgi(setup, serving, address)?,
+            Self::Fastpysgi => peers::fastpysgi(setup, serving, address)?,
             Self::Nginx => peers::nginx(setup, serving, address)?,
             Self::Bare => {
                 let mut command = Command::new(setup.built(Build::This, "bare-epoll")?);
@@ -184,8 +210,8 @@ fn python_app(serving: Serving<'_>) -> Result<&'static str, String> {
     }
 }
 
-fn threads_of(class: &str) -> usize {
-    if class == "gthread" { THREADS } else { 1 }
+fn threads_of(class: &str, serving: Serving<'_>) -> usize {
+    if class == "gthread" { serving.threads } else { 1 }
 }
 
 /// End of the names of contenders of the other build.
@@ -194,5 +220,5 @@ pub const OTHER_BUILD: &str = " (other build)";
 pub const BIG_FILE: &str = "megabyte";
 /// The pause between two rounds of one contender need not be longer, and must not be shorter.
 const KEEP_ALIVE_SECONDS: &str = "75";
-/// Number of threads per worker of the threaded classes.
-const THREADS: usize = 8;
+/// Number of threads per worker of the threaded classes, unless a contender has another.
+pub const THREADS: usize = 8;

@@ -21,7 +21,7 @@ pub(super) fn gunicorn(
     command.args(["--worker-class", class, "--bind", &address.to_string()]);
     command.args(["--workers", &serving.workers.to_string()]);
     command.args(["--worker-connections", &serving.connections.to_string()]);
-    command.args(["--threads", &threads_of(class).to_string()]);
+    command.args(["--threads", &threads_of(class, serving).to_string()]);
     command.args(["--keep-alive", KEEP_ALIVE_SECONDS, "--log-level", "warning"]);
     command.args(serving.preload.then_some("--preload"));
     if class == "asgi" {
@@ -45,6 +45,20 @@ pub(super) fn script(
     Ok(command)
 }
 
+/// It has a command, but that takes no loop.
+pub(super) fn fastpysgi(
+    setup: &Setup,
+    serving: Serving<'_>,
+    address: SocketAddr,
+) -> Result<Command, String> {
+    setup.package(serving.python, "fastpysgi")?;
+    let mut command = Command::new(setup.python(serving.python)?);
+    command.arg(setup.apps().join("serve_fastpysgi.py")).arg(python_app(serving)?);
+    command.args([address.port().to_string(), serving.workers.to_string()]);
+    command.args(matches!(serving.app, App::Asgi(_)).then_some("uvloop"));
+    Ok(command)
+}
+
 pub(super) fn granian(
     setup: &Setup,
     serving: Serving<'_>,
@@ -57,6 +71,9 @@ pub(super) fn granian(
         _ => ["--interface", "wsgi", "--no-ws"].as_slice(),
     });
     command.args(["--log-level", "warning"]);
+    // It takes no more connections than this.
+    let backlog = serving.connections.max(GRANIAN_BACKLOG);
+    command.args(["--backlog", &backlog.to_string()]);
     command.args(["--workers", &serving.workers.to_string()]);
     command.args(["--host", &address.ip().to_string(), "--port", &address.port().to_string()]);
     command.arg(python_app(serving)?);
@@ -117,3 +134,6 @@ pub(super) fn nginx(
     command.arg("-p").arg(serving.directory).arg("-c").arg(configuration);
     Ok(command)
 }
+
+/// Its default.
+const GRANIAN_BACKLOG: usize = 1024;

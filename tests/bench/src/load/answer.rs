@@ -40,19 +40,19 @@ impl Answer {
         !matches!(self.body, Body::Left { closes: false, .. } | Body::Chunked { closes: false, .. })
     }
 
-    /// Processes what was read; an empty slice means that the connection was closed.
-    pub(super) fn take(&mut self, part: &[u8]) -> io::Result<Step> {
+    /// Processes what was read; an empty slice means that the connection was closed. Returns also how many of the bytes
+    /// belong to this response: those behind them are of the next.
+    pub(super) fn take(&mut self, part: &[u8]) -> io::Result<(Step, usize)> {
         match self.body {
-            Body::UntilClose if part.is_empty() => Ok(Step::Complete),
-            Body::UntilClose => Ok(Step::More),
+            Body::UntilClose if part.is_empty() => Ok((Step::Complete, 0)),
+            Body::UntilClose => Ok((Step::More, part.len())),
             _ if part.is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
             Body::Unknown => self.take_head(part),
-            Body::Left { bytes, closes } => self.take_body(part.len() as u64, bytes, closes),
-            Body::Chunked { position, closes } => self.take_chunks(part, position, closes),
+            Body::Left { .. } | Body::Chunked { .. } => self.take_body(part),
         }
     }
 
-    fn take_head(&mut self, part: &[u8]) -> io::Result<Step> {
+    fn take_head(&mut self, part: &[u8]) -> io::Result<(Step, usize)> {
         let joined;
         let whole = if self.head.is_empty() {
             part
@@ -63,32 +63,30 @@ impl Answer {
         };
         let Some(end) = memmem::find(whole, b"\r\n\r\n") else {
             self.head = whole.to_vec();
-            return Ok(Step::More);
+            return Ok((Step::More, part.len()));
         };
+        // The head has ended in this part, so what is behind it is in this part too.
         let behind = &whole[end + 4..];
+        let of_head = part.len() - behind.len();
         self.body = body_of(&whole[..end + 2])?;
-        match self.body {
-            Body::Left { bytes, closes } => self.take_body(behind.len() as u64, bytes, closes),
-            Body::Chunked { position, closes } => self.take_chunks(behind, position, closes),
-            Body::Unknown | Body::UntilClose => Ok(Step::More),
-        }
+        let (step, of_body) = self.take_body(behind)?;
+        Ok((step, of_head + of_body))
     }
 
-    fn take_chunks(
-        &mut self,
-        part: &[u8],
-        mut position: Chunked,
-        closes: bool,
-    ) -> io::Result<Step> {
-        let complete = position.take(part)?;
-        self.body = Body::Chunked { position, closes };
-        Ok(if complete { Step::Complete } else { Step::More })
-    }
-
-    fn take_body(&mut self, came: u64, missing: u64, closes: bool) -> io::Result<Step> {
-        let bytes = missing.checked_sub(came).ok_or_else(|| invalid("more came than announced"))?;
-        self.body = Body::Left { bytes, closes };
-        Ok(if bytes == 0 { Step::Complete } else { Step::More })
+    fn take_body(&mut self, part: &[u8]) -> io::Result<(Step, usize)> {
+        let (complete, taken) = match &mut self.body {
+            Body::Left { bytes, .. } => {
+                let taken = part.len().min(usize::try_from(*bytes).unwrap_or(usize::MAX));
+                *bytes -= taken as u64;
+                (*bytes == 0, taken)
+            }
+            Body::Chunked { position, .. } => {
+                let taken = position.take(part)?;
+                (position.is_complete(), taken)
+            }
+            Body::Unknown | Body::UntilClose => (false, part.len()),
+        };
+        Ok((if complete { Step::Complete } else { Step::More }, taken))
     }
 }
 
@@ -140,10 +138,14 @@ mod tests {
         let bytes = b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-length: 5\r\n\r\nHello";
         for cut in 1..bytes.len() {
             let mut answer = Answer::default();
-            assert_eq!(answer.take(&bytes[..cut]).unwrap(), Step::More, "cut at {cut}");
-            assert_eq!(answer.take(&bytes[cut..]).unwrap(), Step::Complete, "cut at {cut}");
+            assert_eq!(answer.take(&bytes[..cut]).unwrap(), (Step::More, cut));
+            let rest = bytes.len() - cut;
+            assert_eq!(answer.take(&bytes[cut..]).unwrap(), (Step::Complete, rest), "at {cut}");
             assert!(!answer.closes());
         }
+        let longer = [&bytes[..], b"HTTP/1.1 200"].concat();
+        let taken = Answer::default().take(&longer).unwrap();
+        assert_eq!(taken, (Step::Complete, bytes.len()), "the rest is of the next response");
     }
 
     #[test]
@@ -151,19 +153,23 @@ mod tests {
         let bytes = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nHello\r\n0\r\n\r\n";
         for cut in 1..bytes.len() {
             let mut answer = Answer::default();
-            assert_eq!(answer.take(&bytes[..cut]).unwrap(), Step::More, "cut at {cut}");
-            assert_eq!(answer.take(&bytes[cut..]).unwrap(), Step::Complete, "cut at {cut}");
+            assert_eq!(answer.take(&bytes[..cut]).unwrap(), (Step::More, cut));
+            let rest = bytes.len() - cut;
+            assert_eq!(answer.take(&bytes[cut..]).unwrap(), (Step::Complete, rest), "at {cut}");
             assert!(!answer.closes());
         }
+        let longer = [&bytes[..], b"HTTP/1.1 200"].concat();
+        let taken = Answer::default().take(&longer).unwrap();
+        assert_eq!(taken, (Step::Complete, bytes.len()), "the rest is of the next response");
     }
 
     #[test]
     fn an_answer_without_a_length_ends_with_the_connection() {
         let mut answer = Answer::default();
         let head = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nHel";
-        assert_eq!(answer.take(head).unwrap(), Step::More);
-        assert_eq!(answer.take(b"lo").unwrap(), Step::More);
-        assert_eq!(answer.take(b"").unwrap(), Step::Complete);
+        assert_eq!(answer.take(head).unwrap().0, Step::More);
+        assert_eq!(answer.take(b"lo").unwrap().0, Step::More);
+        assert_eq!(answer.take(b"").unwrap().0, Step::Complete);
         assert!(answer.closes());
     }
 
@@ -171,11 +177,10 @@ mod tests {
     fn what_is_no_whole_answer_is_an_error() {
         let cut = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nHell";
         let mut answer = Answer::default();
-        assert_eq!(answer.take(cut).unwrap(), Step::More);
+        assert_eq!(answer.take(cut).unwrap().0, Step::More);
         assert!(answer.take(b"").is_err());
         for bytes in [
             &b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"[..],
-            b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nab",
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
             b"",
         ] {

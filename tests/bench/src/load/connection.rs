@@ -15,11 +15,13 @@ use super::answer::{Answer, Step};
 use super::websocket::{Echo, Upgrade};
 use super::{Plan, invalid};
 
-/// A connection with at most one request in progress.
+/// A connection with at most one batch of requests in progress: one request, or several that are pipelined.
 pub(super) struct Connection<'plan> {
     stream: TcpStream,
     plan: &'plan Plan,
     sent: usize,
+    /// Number of requests in progress.
+    outstanding: usize,
     reply: Reply,
     begun: Instant,
     /// Time-out for the server to close after the response has been received.
@@ -37,13 +39,13 @@ enum Reply {
     Echo(Echo),
 }
 
-/// Result of the request in progress.
+/// Result of the batch in progress.
 pub(super) enum Progress {
     /// None yet: an event will follow.
     Waiting,
-    /// Response received after this number of microseconds.
+    /// Last response received after this number of microseconds.
     Answered(u32),
-    /// No response, or an invalid one. The connection is no longer usable.
+    /// A response is missing or invalid. The connection is no longer usable.
     Failed,
 }
 
@@ -58,15 +60,25 @@ impl<'plan> Connection<'plan> {
             Some(_) => Reply::Upgrade(Upgrade::default()),
             None => Reply::Answer(Answer::default()),
         };
-        Ok(Self { stream, plan, sent: 0, reply, begun, latency_us: None, usable: true })
+        Ok(Self {
+            stream,
+            plan,
+            sent: 0,
+            outstanding: 0,
+            reply,
+            begun,
+            latency_us: None,
+            usable: true,
+        })
     }
 
-    /// Starts the next request. On a new connection its time has started with the connection.
+    /// Starts the next batch. On a new connection its time has started with the connection.
     pub(super) fn begin(&mut self) {
         if self.sent > 0 {
             self.begun = Instant::now();
         }
         self.sent = 0;
+        self.outstanding = self.plan.pipeline;
         match &mut self.reply {
             Reply::Answer(answer) => *answer = Answer::default(),
             Reply::Echo(echo) => *echo = Echo::default(),
@@ -82,6 +94,9 @@ impl<'plan> Connection<'plan> {
 
     /// Sends and reads as far as possible without blocking. What is read goes only into `part`.
     pub(super) fn proceed(&mut self, part: &mut [u8]) -> Progress {
+        if self.outstanding == 0 && self.latency_us.is_none() {
+            return Progress::Waiting;
+        }
         match self.try_proceed(part) {
             Ok(Some(latency_us)) => Progress::Answered(latency_us),
             Ok(None) => Progress::Waiting,
@@ -107,6 +122,7 @@ impl<'plan> Connection<'plan> {
                 };
             }
             if self.receive(&part[..bytes])? == Step::Complete {
+                self.outstanding = 0;
                 let latency_us =
                     u32::try_from(self.begun.elapsed().as_micros()).unwrap_or(u32::MAX);
                 if self.plan.keep_alive || bytes == 0 {
@@ -140,9 +156,8 @@ impl<'plan> Connection<'plan> {
     fn receive(&mut self, part: &[u8]) -> io::Result<Step> {
         match (&mut self.reply, &self.plan.message) {
             (Reply::Answer(answer), _) => {
-                let step = answer.take(part)?;
-                self.usable = !part.is_empty() && (step == Step::More || !answer.closes());
-                Ok(step)
+                self.usable = take_answers(answer, &mut self.outstanding, part)?;
+                Ok(if self.outstanding == 0 { Step::Complete } else { Step::More })
             }
             (Reply::Echo(echo), Some(message)) => echo.take(part, message),
             (Reply::Upgrade(upgrade), _) => {
@@ -158,6 +173,31 @@ impl<'plan> Connection<'plan> {
     }
 }
 
+/// Processes a part of the outstanding responses. Returns whether the connection is usable.
+fn take_answers(answer: &mut Answer, outstanding: &mut usize, mut part: &[u8]) -> io::Result<bool> {
+    let closed = part.is_empty();
+    loop {
+        let (step, taken) = answer.take(part)?;
+        if step == Step::More {
+            return Ok(!closed);
+        }
+        part = &part[taken..];
+        *outstanding -= 1;
+        let usable = !closed && !answer.closes();
+        match (*outstanding, part.is_empty()) {
+            (0, true) => return Ok(usable),
+            (0, false) => return Err(invalid("more came than was announced")),
+            _ if !usable => return Err(invalid("closed before the last response")),
+            (_, is_empty) => {
+                *answer = Answer::default();
+                if is_empty {
+                    return Ok(true);
+                }
+            }
+        }
+    }
+}
+
 /// Sends a request over a new blocking connection and reads the response.
 pub(super) fn ask_once(address: SocketAddr, request: &[u8]) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect(address)?;
@@ -167,8 +207,10 @@ pub(super) fn ask_once(address: SocketAddr, request: &[u8]) -> io::Result<TcpStr
     let mut part = [0; 4096];
     loop {
         let bytes = stream.read(&mut part)?;
-        if answer.take(&part[..bytes])? == Step::Complete {
-            return Ok(stream);
+        match answer.take(&part[..bytes])? {
+            (Step::More, _) => {}
+            (Step::Complete, taken) if taken == bytes => return Ok(stream),
+            (Step::Complete, _) => return Err(invalid("more came than was announced")),
         }
     }
 }
@@ -183,5 +225,29 @@ fn begin_connect(address: SocketAddr) -> io::Result<TcpStream> {
     match connect(socket.as_raw_fd(), &address) {
         Ok(()) | Err(Errno::EINPROGRESS) => Ok(TcpStream::from(socket)),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
+
+    /// Returns how many responses are missing after these bytes, of two.
+    fn missing(part: &[u8]) -> io::Result<usize> {
+        let mut outstanding = 2;
+        take_answers(&mut Answer::default(), &mut outstanding, part).map(|_| outstanding)
+    }
+
+    #[test]
+    fn as_many_responses_come_as_requests_were_sent() {
+        for (part, left) in [(ANSWER.to_vec(), 1), (ANSWER.repeat(2), 0)] {
+            assert_eq!(missing(&part).unwrap(), left);
+        }
+        assert!(missing(&ANSWER.repeat(3)).is_err(), "more came than was announced");
+        let last = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+        assert!(missing(last).is_err(), "closed before the second");
+        assert!(missing(b"").is_err());
     }
 }

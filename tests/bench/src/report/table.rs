@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{metrics, number, spread};
+use super::{connections, metrics, number, spread};
 use crate::contender::Role;
 use crate::result::{Measured, Metric, Row};
 use crate::scenario::ON_DEBIAN;
@@ -20,7 +20,8 @@ pub(super) fn text(measured: &Measured, ranking: Metric) -> String {
     let metrics = metrics(measured);
     let on_debian = lines.iter().any(|line| line.debian.is_some());
     let is_ours = |row: Option<&Row>| row.is_some_and(|row| row.role == Role::Ours);
-    let reference = lines.iter().find(|line| is_ours(line.usual) || is_ours(line.debian));
+    let ours = lines.iter().filter(|line| is_ours(line.usual) || is_ours(line.debian));
+    let reference = ours.min_by(|a, b| figure(a, ranking).total_cmp(&figure(b, ranking)));
     let name = reference.map_or("", |line| line.name);
 
     let mut text = String::from("| server |");
@@ -56,7 +57,7 @@ pub(super) fn text(measured: &Measured, ranking: Metric) -> String {
     text
 }
 
-/// Returns the servers, that with the least figure first.
+/// Returns the servers, that with the least figure first among those with as many connections.
 fn lines(measured: &Measured, ranking: Metric) -> Vec<Line<'_>> {
     let mut lines: Vec<Line<'_>> = Vec::new();
     for row in &measured.rows {
@@ -68,12 +69,17 @@ fn lines(measured: &Measured, ranking: Metric) -> Vec<Line<'_>> {
         let place = if name == row.name { &mut lines[at].usual } else { &mut lines[at].debian };
         *place = Some(row);
     }
-    let rank = |line: &Line<'_>| {
-        let row = line.usual.or(line.debian);
-        row.and_then(|row| row.spread(ranking)).map_or(f64::MAX, |spread| spread.median)
-    };
-    lines.sort_by(|a, b| rank(a).total_cmp(&rank(b)));
+    lines.sort_by(|a, b| {
+        let by_figure = || figure(a, ranking).total_cmp(&figure(b, ranking));
+        connections(a.name).cmp(&connections(b.name)).then_with(by_figure)
+    });
     lines
+}
+
+/// Returns the figure by which a server is ranked.
+fn figure(line: &Line<'_>, ranking: Metric) -> f64 {
+    let row = line.usual.or(line.debian);
+    row.and_then(|row| row.spread(ranking)).map_or(f64::MAX, |spread| spread.median)
 }
 
 fn median(row: Option<&Row>, metric: Metric) -> String {
@@ -90,13 +96,38 @@ fn ratio(row: Option<&Row>, of: Option<&Row>, metric: Metric) -> String {
 mod tests {
     use super::*;
 
+    fn row(name: &str, role: Role, value: f64) -> Row {
+        let mut row = Row::new(name.into(), role);
+        row.push(Metric::Cpu, value);
+        row
+    }
+
+    #[test]
+    fn rows_with_as_many_connections_are_together() {
+        let rows = vec![
+            row("ours, 1 connection", Role::Ours, 9.0),
+            row("ours, 2,048 connections", Role::Ours, 2.0),
+            row("peer, 1 connection", Role::Peer, 8.0),
+            row("peer, 32 connections", Role::Peer, 1.0),
+        ];
+        let scenario = "connections".into();
+        let measured = Measured { scenario, day: 0, load: 0.0, rows, absent: Vec::new() };
+        let table = text(&measured, Metric::Cpu);
+        let lines: Vec<&str> = table.lines().collect();
+        assert!(lines[0].contains("× ours, 2,048 connections"), "the cheapest: {}", lines[0]);
+        let names: Vec<&str> =
+            lines[2..].iter().filter_map(|line| line.split('|').nth(1)).collect();
+        let wanted = [
+            " peer, 1 connection ",
+            " ours, 1 connection ",
+            " peer, 32 connections ",
+            " ours, 2,048 connections ",
+        ];
+        assert_eq!(names, wanted);
+    }
+
     #[test]
     fn the_second_interpreter_is_a_column() {
-        let row = |name: &str, role, value| {
-            let mut row = Row::new(name.into(), role);
-            row.push(Metric::Cpu, value);
-            row
-        };
         let rows = vec![
             row("ours", Role::Ours, 2.0),
             row("peer", Role::Peer, 1.0),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{notes, number, ranking, spread};
+use super::{connections, notes, number, ranking, spread};
 use crate::contender::{OTHER_BUILD, Role};
 use crate::result::{Measured, Metric, Row};
 use crate::scenario::{ON_DEBIAN, Scenario};
@@ -115,8 +115,26 @@ fn ahead_of(ours: &Row, measured: &Measured, metric: Metric) -> Vec<String> {
         .collect()
 }
 
-/// nginx runs no Python, and the Python servers nothing else, with one of two interpreters.
+/// nginx runs no Python, and the Python servers nothing else, with one of two interpreters. Both serve the same number
+/// of connections.
 fn serves_the_same(ours: &Row, peer: &Row) -> bool {
-    ours.name.contains("native") == (peer.name == "nginx")
+    ours.name.contains("native") == peer.name.starts_with("nginx")
         && ours.name.ends_with(ON_DEBIAN) == peer.name.ends_with(ON_DEBIAN)
+        && connections(&ours.name) == connections(&peer.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_are_compared_with_classes_that_do_the_same_work() {
+        let row = |name: &str| Row::new(name.into(), Role::Peer);
+        let same = |ours: &str, peer: &str| serves_the_same(&row(ours), &row(peer));
+        assert!(same("Jimu gevent, native", "nginx"));
+        assert!(same("Jimu gevent, native, 2,048 connections", "nginx, 2,048 connections"));
+        assert!(same("Jimu gthread, 1 thread", "bjoern"));
+        assert!(!same("Jimu gevent", "nginx"));
+        assert!(!same("Jimu gevent, 32 connections", "bjoern, 1 connection"));
+    }
 }

@@ -36,23 +36,22 @@ fn take_turn(
     let server = stage.start(entry)?;
     let address = server.address;
     let request = stage.request(entry, address);
-    let plan = |requests| Plan {
-        address,
-        request: request.clone(),
-        requests,
-        connections: BUSY,
-        keep_alive: true,
-        message: None,
-    };
+    let plan =
+        |requests| Plan { requests, connections: BUSY, ..Plan::new(address, request.clone()) };
     let words = |error: io::Error| error.to_string();
     let warm = run(&plan(2000)).map_err(words)?;
     let requests = ((warm.rate() * stage.effort.seconds) as u64).max(1000);
-    let alone = run(&plan(requests)).map_err(words)?;
     let pids = server.pids();
+    let cpu = |plan: &Plan| {
+        let before = proc::cpu(&pids);
+        let outcome = run(plan)?;
+        Ok((proc::cpu(&pids).saturating_sub(before).as_secs_f64(), outcome))
+    };
+    let (cpu_alone, alone) = cpu(&plan(requests)).map_err(words)?;
     let before = proc::pss_kib(&pids);
     let idle = Idle::open(address, &request, connections).map_err(words)?;
     let after = proc::pss_kib(&pids);
-    let beside = run(&plan(requests)).map_err(words)?;
+    let (cpu_beside, beside) = cpu(&plan(requests)).map_err(words)?;
     let alive = idle.alive();
     if alive * 100 < connections * 99 {
         return Err(format!("it closed {} idle connections", connections - alive));
@@ -60,6 +59,7 @@ fn take_turn(
     let added = after.saturating_sub(before) * 1024;
     row.push(Metric::PerIdle, added as f64 / connections as f64);
     row.push(Metric::RateKept, beside.rate() / alone.rate());
+    row.push(Metric::CpuBesideIdle, cpu_beside / cpu_alone);
     row.failed += alone.failed + beside.failed;
     Ok(())
 }

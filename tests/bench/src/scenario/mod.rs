@@ -3,6 +3,7 @@
 //! | module | what it measures |
 //! | --- | --- |
 //! | `mod` | the table, the servers of a scenario, the rounds |
+//! | `head` | the headers of requests |
 //! | `load` | as many requests as possible |
 //! | `idle` | idle kept-alive connections |
 //! | `memory` | servers with several workers, and the activity of an idle one |
@@ -10,6 +11,7 @@
 //! | `parse` | the parser compared to the library it is built on |
 //! | `start` | from the start to the first response |
 
+mod head;
 mod idle;
 mod load;
 mod memory;
@@ -18,13 +20,15 @@ mod scrape;
 mod start;
 mod table;
 
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::SystemTime;
 
+use self::head::Head;
 pub use self::table::{SCENARIOS, Scenario};
-use crate::contender::{App, BIG_FILE, Contender, Serving};
+use crate::contender::{App, BIG_FILE, Contender, Serving, THREADS};
 use crate::environment::Python;
 use crate::machine;
 use crate::result::{Measured, Row};
@@ -39,6 +43,7 @@ struct Request {
     python: &'static str,
     /// Number of body bytes.
     body: usize,
+    head: Head,
 }
 
 /// Method of measuring.
@@ -46,8 +51,14 @@ struct Request {
 enum Kind {
     /// As many requests as possible, over this number of connections.
     Load { connections: usize, keep_alive: bool },
+    /// The same for each of these numbers of connections, which are open before it is measured.
+    Connections { counts: &'static [usize] },
     /// The same with each request pausing for this number of milliseconds.
     Pauses { connections: usize, pause_ms: u64 },
+    /// As many requests as possible, with this number of them sent at a time on each connection.
+    Pipelined { connections: usize, depth: usize },
+    /// As many requests as possible, with wrk as the load generator.
+    Wrk { connections: usize },
     /// As many echoed messages as possible, over this number of connections.
     WebSocket { connections: usize },
     /// This number of idle connections beside some busy ones.
@@ -69,6 +80,8 @@ pub struct Entry {
     pub app: App,
     /// Interpreter of a Python application.
     pub python: Python,
+    /// Number of connections, if the scenario has several.
+    pub connections: Option<usize>,
 }
 
 impl Entry {
@@ -77,11 +90,20 @@ impl Entry {
         let native = self.app == App::Native
             && matches!(
                 self.contender,
-                Contender::Jimu(_) | Contender::OtherBuild(_) | Contender::Metered(_)
+                Contender::Jimu(_)
+                    | Contender::OtherBuild(_)
+                    | Contender::Threads(..)
+                    | Contender::Metered(_)
             );
         let native = if native { ", native" } else { "" };
         let python = if self.python == Python::Debian { ON_DEBIAN } else { "" };
-        format!("{}{native}{python}", self.contender.name())
+        let connections = match self.connections {
+            None => String::new(),
+            Some(1) => ", 1 connection".into(),
+            Some(count) if count < 1000 => format!(", {count} connections"),
+            Some(count) => format!(", {},{:03} connections", count / 1000, count % 1000),
+        };
+        format!("{}{native}{python}{connections}", self.contender.name())
     }
 }
 
@@ -92,15 +114,38 @@ pub struct Effort {
     pub rounds: usize,
     /// Approximate duration of a round.
     pub seconds: f64,
+    /// Whether a profile of Jimu's classes is recorded in a further round.
+    pub profile: bool,
+}
+
+/// Measures of a scenario, and profiles if they were to be recorded.
+pub struct Results {
+    /// The figures.
+    pub measured: Measured,
+    /// A profile of each of Jimu's classes, with the name of its row.
+    pub profiles: Vec<(String, String)>,
 }
 
 /// Measures a scenario. Contenders that cannot take part are named in the result.
-pub fn measure(scenario: &Scenario, setup: &Setup, effort: Effort) -> io::Result<Measured> {
+pub fn measure(scenario: &Scenario, setup: &Setup, effort: Effort) -> io::Result<Results> {
     let directory = tempfile::tempdir()?;
     std::fs::write(directory.path().join(BIG_FILE), vec![b'x'; 1 << 20])?;
-    let stage = Stage { scenario, setup, effort, directory: directory.path() };
+    let profiles = RefCell::default();
+    let stage = Stage { scenario, setup, effort, directory: directory.path(), profiles };
+    let has_load = !matches!(
+        scenario.kind,
+        Kind::Idle { .. } | Kind::Memory { .. } | Kind::Start | Kind::Parse
+    );
+    if effort.profile && !has_load {
+        eprintln!("{}: no profile: it measures no load", scenario.name);
+    }
     let (rows, absent) = match scenario.kind {
-        Kind::Load { .. } | Kind::Pauses { .. } | Kind::WebSocket { .. } => load::measure(&stage),
+        Kind::Load { .. }
+        | Kind::Connections { .. }
+        | Kind::Pipelined { .. }
+        | Kind::Wrk { .. }
+        | Kind::Pauses { .. }
+        | Kind::WebSocket { .. } => load::measure(&stage),
         Kind::Idle { connections } => idle::measure(&stage, connections),
         Kind::Memory { .. } => memory::measure(&stage),
         Kind::Start => start::measure(&stage),
@@ -109,7 +154,8 @@ pub fn measure(scenario: &Scenario, setup: &Setup, effort: Effort) -> io::Result
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let day = since.as_secs() / 86_400;
     let load = machine::load();
-    Ok(Measured { scenario: scenario.name.into(), day, load, rows, absent })
+    let measured = Measured { scenario: scenario.name.into(), day, load, rows, absent };
+    Ok(Results { measured, profiles: stage.profiles.into_inner() })
 }
 
 /// State of measuring one scenario.
@@ -118,6 +164,8 @@ struct Stage<'a> {
     setup: &'a Setup,
     effort: Effort,
     directory: &'a Path,
+    /// Profiles recorded so far.
+    profiles: RefCell<Vec<(String, String)>>,
 }
 
 /// A running contender.
@@ -151,12 +199,9 @@ impl Stage<'_> {
     /// Contenders. Each class of the other build, if there is one, runs next to the same class of this one.
     fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
         self.scenario.entries().flat_map(|entry| {
-            let other = match entry.contender {
-                Contender::Jimu(class) if self.setup.has_other_build() => {
-                    Some(Entry { contender: Contender::OtherBuild(class), ..entry })
-                }
-                _ => None,
-            };
+            let other = entry.contender.of_other_build();
+            let other = other.filter(|_| self.setup.has_other_build());
+            let other = other.map(|contender| Entry { contender, ..entry });
             std::iter::once(entry).chain(other)
         })
     }
@@ -184,9 +229,11 @@ impl Stage<'_> {
     fn start(&self, entry: Entry) -> Result<Server, String> {
         let (connections, keep_alive, workers) = match self.scenario.kind {
             Kind::Load { connections, keep_alive } => (connections, keep_alive, 1),
-            Kind::Pauses { connections, .. } | Kind::WebSocket { connections } => {
-                (connections, true, 1)
-            }
+            Kind::Connections { .. } => (entry.connections.unwrap_or_default(), true, 1),
+            Kind::Pauses { connections, .. }
+            | Kind::Pipelined { connections, .. }
+            | Kind::Wrk { connections }
+            | Kind::WebSocket { connections } => (connections, true, 1),
             Kind::Idle { connections } => (connections + idle::BUSY, true, 1),
             Kind::Memory { workers } => (0, true, workers),
             Kind::Start | Kind::Parse => (0, true, 1),
@@ -196,6 +243,7 @@ impl Stage<'_> {
             python: entry.python,
             keep_alive,
             workers,
+            threads: THREADS,
             preload: workers > 1,
             // Above what is used, so that no contender reaches its limit, and never below the default.
             connections: (connections + 100).max(1000),
@@ -213,7 +261,7 @@ impl Stage<'_> {
 
     /// Returns the request for this contender.
     fn request(&self, entry: Entry, address: SocketAddr) -> Vec<u8> {
-        let Request { native, python, body } = self.scenario.request;
+        let Request { native, python, body, head } = self.scenario.request;
         let target = if entry.app == App::Native { native } else { python };
         let keep_alive = !matches!(self.scenario.kind, Kind::Load { keep_alive: false, .. });
         let close = if keep_alive { "" } else { "Connection: close\r\n" };
@@ -221,9 +269,10 @@ impl Stage<'_> {
             0 => ("GET", String::new()),
             bytes => ("POST", format!("Content-Length: {bytes}\r\n")),
         };
+        let lines = head.headers().iter().map(|(name, value)| format!("{name}: {value}\r\n"));
+        let headers: String = lines.collect();
         let mut request = format!(
-            "{method} {target} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: bench\r\n\
-             Accept: */*\r\n{close}{length}\r\n"
+            "{method} {target} HTTP/1.1\r\nHost: {address}\r\n{headers}{close}{length}\r\n"
         )
         .into_bytes();
         request.resize(request.len() + body, b'u');

@@ -65,7 +65,7 @@ const fn asgi(name: &'static str, title: &'static str, kind: Kind, request: Requ
 }
 
 const fn get(target: &'static str) -> Request {
-    Request { native: "", python: target, body: 0 }
+    Request { native: "", python: target, ..super::HELLO }
 }
 
 const APP: Served = Served { app: App::Asgi("hello_asgi:application"), python: Python::Asgi };

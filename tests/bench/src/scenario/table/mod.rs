@@ -1,7 +1,9 @@
 //! The table of scenarios.
 
 mod asgi;
+mod shapes;
 
+use super::head::Head;
 use super::{Entry, Kind, Request};
 use crate::contender::{App, Contender};
 use crate::environment::Python;
@@ -33,11 +35,22 @@ struct Served {
 impl Scenario {
     /// Contenders. Empty if no server takes part.
     pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
-        let entry = |contender, app, python| Entry { contender, app, python };
+        let entry = |contender, app, python| Entry { contender, app, python, connections: None };
         let native = self.native.iter().map(move |&one| entry(one, App::Native, Python::Usual));
-        native.chain(self.python.iter().flat_map(move |&(served, contenders)| {
+        let python = self.python.iter().flat_map(move |&(served, contenders)| {
             contenders.iter().map(move |&one| entry(one, served.app, served.python))
-        }))
+        });
+        native.chain(python).flat_map(|entry| self.with_connections(entry))
+    }
+
+    /// Returns an entry for each number of connections, if the scenario has several.
+    fn with_connections(&self, entry: Entry) -> impl Iterator<Item = Entry> + use<> {
+        let counts = match self.kind {
+            Kind::Connections { counts } => counts,
+            _ => &[],
+        };
+        let several = counts.iter().map(move |&count| Entry { connections: Some(count), ..entry });
+        several.chain(counts.is_empty().then_some(entry))
     }
 
     /// Returns whether a word of the command line selects it: its name, or that of its group, which is the part
@@ -54,7 +67,7 @@ pub const SCENARIOS: &[Scenario] = &[
         title: "Hello, keep-alive, native",
         kind: KEPT_ALIVE,
         request: HELLO,
-        native: &[Jimu("gthread"), Jimu("eventlet"), Jimu("gevent"), Jimu("pywsgi"), Nginx, Bare],
+        native: HELLO_NATIVE,
         python: &[],
     },
     Scenario {
@@ -65,6 +78,19 @@ pub const SCENARIOS: &[Scenario] = &[
         native: &[],
         python: &[(APP, KEEPING)],
     },
+    shapes::MINIMAL_NATIVE,
+    shapes::MINIMAL_WSGI,
+    shapes::BROWSER_NATIVE,
+    shapes::BROWSER_WSGI,
+    shapes::THREADS_WSGI,
+    shapes::THREADS_MINIMAL,
+    shapes::CONNECTIONS_NATIVE,
+    shapes::CONNECTIONS_WSGI,
+    shapes::PIPELINED_NATIVE,
+    shapes::PIPELINED_WSGI,
+    shapes::WRK_NATIVE,
+    shapes::WRK_WSGI,
+    shapes::WRK_MINIMAL,
     Scenario {
         name: "close-native",
         title: "Hello, one connection per request, native",
@@ -93,7 +119,7 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "json",
         title: "10 KB of JSON, keep-alive, WSGI",
         kind: KEPT_ALIVE,
-        request: Request { native: "/json", python: "/json", body: 0 },
+        request: Request { native: "/json", python: "/json", ..HELLO },
         native: &[],
         python: &[(APP, KEEPING)],
     },
@@ -101,7 +127,7 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "file",
         title: "A file of 1 MB, keep-alive",
         kind: Kind::Load { connections: 8, keep_alive: true },
-        request: Request { native: "/file?path=megabyte", python: "/file", body: 0 },
+        request: Request { native: "/file?path=megabyte", python: "/file", ..HELLO },
         native: &[Jimu("gthread"), Jimu("gevent"), Nginx],
         python: &[(APP, KEEPING)],
     },
@@ -109,7 +135,7 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "upload",
         title: "An upload of 1 MB, keep-alive, WSGI",
         kind: Kind::Load { connections: 8, keep_alive: true },
-        request: Request { native: "/echo", python: "/upload", body: 1 << 20 },
+        request: Request { native: "/echo", python: "/upload", body: 1 << 20, ..HELLO },
         native: &[],
         python: &[(APP, KEEPING)],
     },
@@ -117,7 +143,7 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "sleep",
         title: "1,000 clients, each request sleeps for 100 ms",
         kind: Kind::Pauses { connections: 1000, pause_ms: 100 },
-        request: Request { native: "/sleep?ms=100", python: "/sleep", body: 0 },
+        request: Request { native: "/sleep?ms=100", python: "/sleep", ..HELLO },
         native: &[Jimu("eventlet"), Jimu("gevent"), Jimu("pywsgi")],
         python: &[(
             APP,
@@ -155,7 +181,7 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "memory",
         title: "Memory of 4 workers with a preloaded Django project, and of the first process when idle",
         kind: Kind::Memory { workers: 4 },
-        request: Request { native: "/", python: "/admin/login/", body: 0 },
+        request: Request { native: "/", python: "/admin/login/", ..HELLO },
         native: &[Jimu("sync")],
         python: &[(
             DJANGO,
@@ -222,7 +248,7 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "door-calls",
         title: "Cost of a call through jimu.h: 2,000 writes of 16 bytes, native, in Rust and in C",
         kind: Kind::Load { connections: 4, keep_alive: true },
-        request: Request { native: "/stream?n=2000&size=16", python: "/", body: 0 },
+        request: Request { native: "/stream?n=2000&size=16", python: "/", ..HELLO },
         native: &[Jimu("gevent"), InC("gevent"), Jimu("gthread"), InC("gthread")],
         python: &[],
     },
@@ -238,14 +264,16 @@ pub const SCENARIOS: &[Scenario] = &[
 ];
 
 use Contender::{
-    Bare, Bjoern, Granian, Gunicorn, InC, Jimu, Linked, Metered, Nginx, Pywsgi, Uwsgi,
+    Bare, Bjoern, Fastpysgi, Granian, Gunicorn, InC, Jimu, Linked, Metered, Nginx, Pywsgi, Uwsgi,
 };
 
-const HELLO: Request = Request { native: "/", python: "/", body: 0 };
+const HELLO: Request = Request { native: "/", python: "/", body: 0, head: Head::Three };
 const KEPT_ALIVE: Kind = Kind::Load { connections: 32, keep_alive: true };
 const APP: Served = Served { app: App::Wsgi("hello:application"), python: Python::Usual };
 const DJANGO: Served = Served { app: App::Wsgi("site_django:application"), python: Python::Usual };
 const DJANGO_ON_DEBIAN: Served = Served { python: Python::Debian, ..DJANGO };
+const HELLO_NATIVE: &[Contender] =
+    &[Jimu("gthread"), Jimu("eventlet"), Jimu("gevent"), Jimu("pywsgi"), Nginx, Bare];
 /// Contenders that keep connections alive. Those that are compared run close to each other, so that a short
 /// disturbance of the machine affects both.
 const KEEPING: &[Contender] = &[
@@ -254,6 +282,7 @@ const KEEPING: &[Contender] = &[
     Jimu("gthread"),
     Granian,
     Bjoern,
+    Fastpysgi,
     Jimu("pywsgi"),
     Uwsgi,
     Gunicorn("gthread"),
@@ -267,6 +296,7 @@ const DJANGO_SERVERS: &[Contender] = &[
     Jimu("gthread"),
     Bjoern,
     Uwsgi,
+    Fastpysgi,
     Jimu("sync"),
     Gunicorn("sync"),
     Granian,
@@ -282,6 +312,7 @@ const ALL: &[Contender] = &[
     Jimu("gevent"),
     Jimu("pywsgi"),
     Bjoern,
+    Fastpysgi,
     Granian,
     Uwsgi,
     Gunicorn("sync"),
