@@ -1,9 +1,15 @@
 //! Projects of `hostctl new`: they build without a warning, pass their tests, and fail them when the library is broken.
 
-use std::{env, fs, process::Command};
+use std::{env, fs, path::PathBuf, process::Command};
 
-use jimu_tests::{artifacts, behaviour, cell::Cell, runner::Behaviour};
+use jimu_tests::{
+    artifacts, behaviour,
+    cell::{App, Cell, Class},
+    runner::Behaviour,
+};
 use tempfile::TempDir;
+
+use crate::clients;
 
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
@@ -33,6 +39,8 @@ fn projects_in_rust_pass_their_tests(_: &Cell) {
     hooks.fails_with(source, " in ", " for ");
     let class = Project::new("class", "rust");
     class.passes();
+    // `cargo test` builds the library beside the tests only.
+    lets_connections_give_way(artifacts::directory().join("deps/libmade_worker.so"));
 }
 
 fn projects_in_c_pass_their_tests(_: &Cell) {
@@ -53,6 +61,13 @@ fn with_headers(language: &str) {
     hooks.fails_with(&source, " in ", " for ");
     let class = Project::new("class", language);
     assert!(class.passes().contains(" passed, 0 failed, "), "the test is that of --check-worker");
+    lets_connections_give_way(class.directory.path().join("libmade_worker.so"));
+}
+
+/// The behavior of a class that no check of `--check-worker` covers, and that each kind of class implements itself.
+fn lets_connections_give_way(path: PathBuf) {
+    let class = Class { name: "made".to_owned(), path };
+    clients::slow_heads_in_every_place_give_way(&Cell { class, app: App::Native });
 }
 
 fn projects_in_go_pass_their_tests(_: &Cell) {
