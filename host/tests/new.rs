@@ -107,6 +107,9 @@ fn what_exists_stays_as_it_is() {
         next.starts_with("Created shop. ") && next.contains("\n    cd shop && cargo test\n"),
         "{next}"
     );
+    let output = hostctl(&directory, &["app", "shop", "--directory", "my 'shop'"]);
+    let next = String::from_utf8(output.stdout).unwrap();
+    assert!(next.contains("\n    cd 'my '\\''shop'\\''' && cargo test\n"), "{next}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Projects of `hostctl new`: they build without a warning, pass their tests, and fail them when the library is broken.
 
-use std::{env, fs, path::PathBuf, process::Command};
+use std::{env, fs, os::unix::fs::symlink, path::PathBuf, process::Command};
 
 use jimu_tests::{
     artifacts, behaviour,
@@ -22,6 +22,9 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
             .of_host()
             .within(120)
             .only_if(|| has("c++") && has("curl"), "no C++ compiler or no curl on PATH"),
+        behaviour!(paths_of_a_class_may_have_spaces)
+            .of_host()
+            .only_if(|| has("cc") && has("c++"), "no C or C++ compiler on PATH"),
         behaviour!(projects_in_go_pass_their_tests)
             .of_host()
             .within(300)
@@ -74,6 +77,31 @@ fn projects_in_go_pass_their_tests(_: &Cell) {
     let app = Project::new("app", "go");
     app.passes();
     app.fails_with("made.go", "You asked for", "You got");
+}
+
+fn paths_of_a_class_may_have_spaces(_: &Cell) {
+    let place = tempfile::tempdir().unwrap();
+    let clone = place.path().join("clone #1 of the $ource");
+    for file in ["worker-api/Cargo.toml", "workers/kit-c/include/jimu_kit.h"] {
+        fs::create_dir_all(clone.join(file).parent().unwrap()).unwrap();
+        fs::copy(artifacts::root().join(file), clone.join(file)).unwrap();
+    }
+    let kit = clone.join("target/release/libjimu_kit.a");
+    fs::create_dir_all(kit.parent().unwrap()).unwrap();
+    symlink(artifacts::directory().join("libjimu_kit.a"), &kit).unwrap();
+    for language in ["c", "cpp"] {
+        let directory = place.path().join(format!("my class in {language}"));
+        let mut new = Command::new(artifacts::executable("hostctl"));
+        new.args(["new", "class", "made", "--lang", language]);
+        new.arg("--directory").arg(&directory).arg("--path").arg(&clone);
+        assert!(new.output().unwrap().status.success(), "{new:?}");
+        let make = || Command::new("make").current_dir(&directory).output().unwrap();
+        let output = make();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && errors.is_empty(), "{errors}");
+        let again = String::from_utf8(make().stdout).unwrap();
+        assert!(again.contains("up to date"), "{again}");
+    }
 }
 
 /// A project out of the tree, built with what has been built in the tree.

@@ -117,7 +117,9 @@ impl Project {
             Language::Cpp => "$(CXX) -std=c++17 $(CXXFLAGS)",
             _ => "$(CC) -std=c11 $(CFLAGS)",
         };
+        // In a Makefile, these two begin a variable and a comment.
         let source_text = source.map(|path| path.display().to_string()).unwrap_or_default();
+        let source_text = source_text.replace('$', "$$").replace('#', r"\#");
         let library = self.library();
         vec![
             ("{{name}}", self.name.clone()),
@@ -172,7 +174,7 @@ impl Project {
             "Created {}. To build and test it with the `host` on PATH, or the one that HOST names:\n    \
              cd {} && {}\n{missing}README.md has the other commands.\n",
             directory.display(),
-            directory.display(),
+            shell_word(directory),
             self.test()
         )
     }
@@ -207,6 +209,13 @@ impl Language {
             Self::Go => "go",
         }
     }
+}
+
+/// Returns a path as a word of a shell's command.
+fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
+    if text.bytes().all(is_plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 /// Returns whether a name fits into the names of a crate, a library and a worker class.
