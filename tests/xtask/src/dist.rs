@@ -3,13 +3,14 @@
 use std::{path::Path, process::Command};
 
 use crate::{
-    files,
+    files, matrix,
     paths::{root, target},
     run::run,
     stage::{self, Linker, stage},
 };
 
-/// Makes an archive of the installed server, and one of its debug information, in target/dist.
+/// Makes an archive of the installed server, one of its debug information, and one of the matrix of behaviors, to be
+/// unpacked over the first, in target/dist.
 pub(crate) fn archives() -> Result<(), String> {
     let dist = target().join("dist");
     let name = format!("jimu-{}-x86_64-linux", env!("CARGO_PKG_VERSION"));
@@ -26,7 +27,11 @@ pub(crate) fn archives() -> Result<(), String> {
         files::copy(&from, &prefix.join("lib/systemd/system").join(unit))?;
     }
     archive(&dist, &name)?;
-    archive(&dist, &format!("{name}-debug"))
+    archive(&dist, &format!("{name}-debug"))?;
+    let beside = dist.join("matrix");
+    files::fresh(&beside)?;
+    matrix::stage(Linker::Zig, &beside.join(&name))?;
+    pack(&beside, &name, &dist.join(format!("{name}-matrix.tar.gz")))
 }
 
 /// Copies the examples into `prefix`, whose headers they name instead of those of the source tree.
@@ -48,9 +53,14 @@ fn examples(prefix: &Path) -> Result<(), String> {
 
 /// Makes `NAME.tar.gz` of the directory `NAME`.
 fn archive(directory: &Path, name: &str) -> Result<(), String> {
+    pack(directory, name, &directory.join(format!("{name}.tar.gz")))
+}
+
+/// Makes an archive of the directory `name` in `directory`.
+fn pack(directory: &Path, name: &str, archive: &Path) -> Result<(), String> {
     let mut tar = Command::new("tar");
     tar.args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner", "-czf"]);
-    run(tar.arg(format!("{name}.tar.gz")).arg(name).current_dir(directory))
+    run(tar.arg(archive).arg(name).current_dir(directory))
 }
 
 /// Plugins that need nothing but a compiler, the headers in `include` and, the class, the kit in `lib`.
