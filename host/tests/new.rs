@@ -107,6 +107,9 @@ fn what_exists_stays_as_it_is() {
         next.starts_with("Created shop. ") && next.contains("\n    cd shop && cargo test\n"),
         "{next}"
     );
+    let output = hostctl(&directory, &["app", "shop", "--directory", "my 'shop'"]);
+    let next = String::from_utf8(output.stdout).unwrap();
+    assert!(next.contains("\n    cd 'my '\\''shop'\\''' && cargo test\n"), "{next}");
 }
 
 #[test]
@@ -169,6 +172,36 @@ fn crates_are_named_by_version_or_by_path() {
         let path = manifest["dependencies"][name]["path"].as_str().unwrap();
         assert_eq!(Path::new(path), source().canonicalize().unwrap().join(directory));
     }
+}
+
+/// Writes a class in C with a copy of hostctl in `bin` of a directory that has `files`. Returns the Makefile and the
+/// output.
+fn class_beside(files: &[&str]) -> (TempDir, String, String) {
+    let prefix = tempfile::tempdir().unwrap();
+    for file in files {
+        fs::create_dir_all(prefix.path().join(file).parent().unwrap()).unwrap();
+        fs::write(prefix.path().join(file), "").unwrap();
+    }
+    let hostctl = prefix.path().join("bin/hostctl");
+    fs::create_dir(prefix.path().join("bin")).unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_hostctl"), &hostctl).unwrap();
+    let words = ["new", "class", "--lang", "c", "simple"];
+    let output = Command::new(hostctl).args(words).current_dir(&prefix).output().unwrap();
+    let makefile = read(prefix.path().join("simple/Makefile"));
+    (prefix, makefile, String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn a_class_in_c_uses_the_kit_of_the_archive() {
+    let (prefix, makefile, output) = class_beside(&["lib/libjimu_kit.a", "include/jimu_kit.h"]);
+    let prefix = prefix.path().canonicalize().unwrap();
+    assert!(makefile.contains(&format!("\nJIMU ?= {}\n", prefix.display())), "{makefile}");
+    assert!(makefile.contains("\nKIT ?= $(JIMU)/lib/libjimu_kit.a\n"), "{makefile}");
+    assert!(!output.contains("--path"), "{output}");
+
+    let (_prefix, makefile, output) = class_beside(&["include/jimu_kit.h"]);
+    assert!(makefile.contains("\nJIMU ?= \n"), "{makefile}");
+    assert!(output.contains("see --path"), "{output}");
 }
 
 /// The guides explain the code that a project begins with.

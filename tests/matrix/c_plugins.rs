@@ -15,14 +15,30 @@ use crate::outgoing;
 
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
-        behaviour!(an_application_in_c_serves).of_class(),
-        behaviour!(an_application_in_cpp_serves).of_class(),
-        behaviour!(an_application_in_c_keeps_serving_when_it_fails).of_class(),
-        behaviour!(applications_in_c_and_rust_are_swapped_under_load).of_class(),
+        behaviour!(an_application_in_c_serves).of_class().only_if(has_cc, NO_CC),
+        behaviour!(an_application_in_cpp_serves)
+            .of_class()
+            .only_if(|| works("c++"), "no C++ compiler on PATH"),
+        behaviour!(an_application_in_c_keeps_serving_when_it_fails)
+            .of_class()
+            .only_if(has_cc, NO_CC),
+        behaviour!(applications_in_c_and_rust_are_swapped_under_load)
+            .of_class()
+            .only_if(has_cc, NO_CC),
         behaviour!(a_class_in_c_serves_applications_of_both_kinds).of_host(),
         behaviour!(classes_in_c_and_rust_are_swapped_under_load).of_host(),
         behaviour!(the_class_in_c_passes_the_check).of_host().within(180),
     ]
+}
+
+pub(crate) const NO_CC: &str = "no C compiler on PATH";
+
+pub(crate) fn has_cc() -> bool {
+    works("cc")
+}
+
+fn works(compiler: &str) -> bool {
+    Command::new(compiler).arg("--version").output().is_ok_and(|output| output.status.success())
 }
 
 const RELOAD: Duration = Duration::from_secs(20);

@@ -111,7 +111,7 @@ fn a_head_that_trickles_is_cut(cell: &Cell) {
 
 /// More of them than `worker_connections`: a client that arrives after all of them is served, even when they
 /// reconnect.
-fn slow_heads_in_every_place_give_way(cell: &Cell) {
+pub(crate) fn slow_heads_in_every_place_give_way(cell: &Cell) {
     const PLACES: usize = 40;
     let server = Setup::new(cell).flags("--worker-connections 40 --keep-alive 60").start();
     let worker = server.serving_pid();

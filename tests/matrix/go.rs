@@ -78,11 +78,11 @@ fn library() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT
         .get_or_init(|| {
-            let library = artifacts::directory().join("libhello_go_app.so");
+            let library = artifacts::compiled().join("libhello_go_app.so");
             let mut command = Command::new("go");
             command.args(["build", "-buildmode=c-shared", "-o"]).arg(&library).arg(".");
             command.current_dir(artifacts::root().join("plugins/examples/hello-go"));
-            if env::var_os("GOCACHE").is_none() {
+            if env::var_os("GOCACHE").is_none() && !artifacts::is_program() {
                 command.env("GOCACHE", artifacts::directory().with_file_name("go-cache"));
             }
             assert!(command.status().unwrap().success(), "{command:?}");

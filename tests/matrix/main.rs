@@ -36,6 +36,7 @@ mod outgoing;
 mod panics;
 mod peers;
 mod processes;
+mod program;
 mod projects;
 mod python;
 mod python_boot;
@@ -85,6 +86,7 @@ fn main() {
         c_plugins::behaviours(),
         c_faults::behaviours(),
         go::behaviours(),
+        program::behaviours(),
         projects::behaviours(),
         tower::behaviours(),
         zig::behaviours(),

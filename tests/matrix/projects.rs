@@ -1,9 +1,15 @@
 //! Projects of `hostctl new`: they build without a warning, pass their tests, and fail them when the library is broken.
 
-use std::{env, fs, process::Command};
+use std::{env, fs, os::unix::fs::symlink, path::PathBuf, process::Command};
 
-use jimu_tests::{artifacts, behaviour, cell::Cell, runner::Behaviour};
+use jimu_tests::{
+    artifacts, behaviour,
+    cell::{App, Cell, Class},
+    runner::Behaviour,
+};
 use tempfile::TempDir;
+
+use crate::clients;
 
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
@@ -16,6 +22,9 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
             .of_host()
             .within(120)
             .only_if(|| has("c++") && has("curl"), "no C++ compiler or no curl on PATH"),
+        behaviour!(paths_of_a_class_may_have_spaces)
+            .of_host()
+            .only_if(|| has("cc") && has("c++"), "no C or C++ compiler on PATH"),
         behaviour!(projects_in_go_pass_their_tests)
             .of_host()
             .within(300)
@@ -33,6 +42,8 @@ fn projects_in_rust_pass_their_tests(_: &Cell) {
     hooks.fails_with(source, " in ", " for ");
     let class = Project::new("class", "rust");
     class.passes();
+    // `cargo test` builds the library beside the tests only.
+    lets_connections_give_way(artifacts::directory().join("deps/libmade_worker.so"));
 }
 
 fn projects_in_c_pass_their_tests(_: &Cell) {
@@ -53,12 +64,44 @@ fn with_headers(language: &str) {
     hooks.fails_with(&source, " in ", " for ");
     let class = Project::new("class", language);
     assert!(class.passes().contains(" passed, 0 failed, "), "the test is that of --check-worker");
+    lets_connections_give_way(class.directory.path().join("libmade_worker.so"));
+}
+
+/// The behavior of a class that no check of `--check-worker` covers, and that each kind of class implements itself.
+fn lets_connections_give_way(path: PathBuf) {
+    let class = Class { name: "made".to_owned(), path };
+    clients::slow_heads_in_every_place_give_way(&Cell { class, app: App::Native });
 }
 
 fn projects_in_go_pass_their_tests(_: &Cell) {
     let app = Project::new("app", "go");
     app.passes();
     app.fails_with("made.go", "You asked for", "You got");
+}
+
+fn paths_of_a_class_may_have_spaces(_: &Cell) {
+    let place = tempfile::tempdir().unwrap();
+    let clone = place.path().join("clone #1 of the $ource");
+    for file in ["worker-api/Cargo.toml", "workers/kit-c/include/jimu_kit.h"] {
+        fs::create_dir_all(clone.join(file).parent().unwrap()).unwrap();
+        fs::copy(artifacts::root().join(file), clone.join(file)).unwrap();
+    }
+    let kit = clone.join("target/release/libjimu_kit.a");
+    fs::create_dir_all(kit.parent().unwrap()).unwrap();
+    symlink(artifacts::directory().join("libjimu_kit.a"), &kit).unwrap();
+    for language in ["c", "cpp"] {
+        let directory = place.path().join(format!("my class in {language}"));
+        let mut new = Command::new(artifacts::executable("hostctl"));
+        new.args(["new", "class", "made", "--lang", language]);
+        new.arg("--directory").arg(&directory).arg("--path").arg(&clone);
+        assert!(new.output().unwrap().status.success(), "{new:?}");
+        let make = || Command::new("make").current_dir(&directory).output().unwrap();
+        let output = make();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && errors.is_empty(), "{errors}");
+        let again = String::from_utf8(make().stdout).unwrap();
+        assert!(again.contains("up to date"), "{again}");
+    }
 }
 
 /// A project out of the tree, built with what has been built in the tree.

@@ -37,7 +37,7 @@ fn library() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT
         .get_or_init(|| {
-            let place = artifacts::directory().join("zig");
+            let place = artifacts::compiled().join("zig");
             fs::create_dir_all(&place).unwrap();
             let (header, library) = (place.join("jimu.zig"), place.join("libhello_zig_app.so"));
             let include = artifacts::root().join("worker-api/include");
@@ -50,6 +50,8 @@ fn library() -> PathBuf {
             build.args(["-Mroot=hello.zig", &format!("-Mjimu={}", header.display())]);
             build.arg(format!("-femit-bin={}", library.display()));
             build.current_dir(artifacts::root().join("plugins/examples/hello-zig"));
+            // By default the cache is in the current directory, which the program may not write to.
+            build.env("ZIG_LOCAL_CACHE_DIR", place.join("cache"));
             assert!(build.status().unwrap().success(), "{build:?}");
             library
         })

@@ -7,6 +7,8 @@ use std::{
     sync::OnceLock,
 };
 
+/// The directory of the fixtures in the program's prefix.
+const FIXTURES: &str = "lib/jimu-matrix";
 /// Set by `cargo xtask test`, which has already built everything.
 const BUILT: &str = "JIMU_BUILT";
 
@@ -25,24 +27,71 @@ pub fn build() {
     assert!(status.success(), "cargo build failed: {status}");
 }
 
-/// Returns the top directory of the source tree.
-pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the source tree")
+/// Returns whether this is the program `jimu-matrix` and not a test of cargo: its fixtures are in `../lib/jimu-matrix`, and
+/// the executables under test elsewhere (`cargo xtask matrix`).
+pub fn is_program() -> bool {
+    directory().ends_with(FIXTURES)
 }
 
-/// Returns the directory of cargo's executables and libraries.
+/// Returns the top directory of the source tree; in the program, that of the files that its tests read.
+pub fn root() -> &'static Path {
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    ROOT.get_or_init(|| {
+        if is_program() {
+            return directory().join("source");
+        }
+        let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+        tests.parent().expect("tests/ is in the source tree").to_owned()
+    })
+}
+
+/// Returns the directory of cargo's executables and libraries; in the program, that of its fixtures.
 pub fn directory() -> &'static Path {
     static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
     DIRECTORY.get_or_init(|| {
         let test = env::current_exe().expect("a process knows its executable");
         let deps = test.parent().expect("a file is in a directory");
-        deps.parent().expect("tests are built into target/PROFILE/deps").to_owned()
+        let above = deps.parent().expect("tests are built into target/PROFILE/deps");
+        let fixtures = above.join(FIXTURES);
+        if fixtures.is_dir() { fixtures } else { above.to_owned() }
     })
 }
 
-/// Returns an executable of the workspace.
+/// Returns a directory for what tests compile.
+pub fn compiled() -> &'static Path {
+    COMPILED.get_or_init(|| {
+        let place = if is_program() {
+            // The program may be installed where it cannot write.
+            let place = tempfile::Builder::new().prefix("jimu-matrix-").tempdir();
+            place.expect("the directory for temporary files can be written").keep()
+        } else {
+            directory().join("c")
+        };
+        fs::create_dir_all(&place).expect("cargo's directory can be written");
+        place
+    })
+}
+
+/// Removes what the tests of the program have compiled.
+pub(crate) fn clean_up() {
+    if let Some(place) = COMPILED.get().filter(|_| is_program()) {
+        let _ = fs::remove_dir_all(place);
+    }
+}
+
+static COMPILED: OnceLock<PathBuf> = OnceLock::new();
+
+/// Returns an executable of the workspace. The program finds it beside the server's executable: that of the variable
+/// `HOST`, otherwise that beside the program.
 pub fn executable(name: &str) -> PathBuf {
-    present(directory().join(name))
+    if !is_program() {
+        return present(directory().join(name));
+    }
+    let beside = || env::current_exe().expect("a process knows its executable");
+    let named = env::var_os("HOST").map(PathBuf::from);
+    let host = named.unwrap_or_else(|| beside().with_file_name("host"));
+    let host = host.canonicalize().unwrap_or_else(|error| panic!("{}: {error}", host.display()));
+    if name == "host" { host } else { present(host.with_file_name(name)) }
 }
 
 /// Returns the shared library of a worker class by its short name.
@@ -99,8 +148,7 @@ fn compile(
     name: &str,
     arguments: &[&str],
 ) -> PathBuf {
-    let place = directory().join("c");
-    fs::create_dir_all(&place).expect("cargo's directory can be written");
+    let place = compiled();
     // Another process of the tests may be doing the same.
     let (library, new) = (place.join(name), place.join(format!("{name}.{}", std::process::id())));
     let include = |of: &str| format!("-I{}", root().join(of).join("include").display());

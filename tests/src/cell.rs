@@ -63,10 +63,7 @@ impl Class {
             let path =
                 artifacts::root().join(&path).canonicalize().or_else(|_| path.canonicalize());
             let path = path.unwrap_or_else(|error| panic!("WORKER_CLASS: {error}"));
-            let file = path.file_name().unwrap_or_default().to_string_lossy();
-            let name = file.trim_start_matches("lib").trim_end_matches(".so");
-            let name = name.trim_end_matches("_worker").to_owned();
-            return vec![Self { name, path }];
+            return vec![Self::at(path)];
         }
         artifacts::classes()
             .into_iter()
@@ -74,9 +71,18 @@ impl Class {
             .collect()
     }
 
+    /// Returns the class of a library.
+    pub(crate) fn at(path: PathBuf) -> Self {
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        let name = file.trim_start_matches("lib").trim_end_matches(".so");
+        let name = name.trim_end_matches("_worker").to_owned();
+        Self { name, path }
+    }
+
     /// Returns whether it is a class of this workspace, and not a third party's.
     pub(crate) fn is_ours(&self) -> bool {
-        self.path.parent() == Some(artifacts::directory())
+        !artifacts::is_program()
+            && self.path.parent() == Some(artifacts::directory())
             && artifacts::classes().contains(&self.name)
     }
 
@@ -92,6 +98,9 @@ impl App {
     /// the class calls.
     pub fn all(class: &Class) -> Vec<Self> {
         let python = if class.is_ours() && class.name == "asgi" { Self::Asgi } else { Self::Wsgi };
+        if artifacts::is_program() {
+            return vec![Self::Native];
+        }
         let plugin = artifacts::directory().join(format!("lib{}_app.so", python.name()));
         [Self::Native, python].into_iter().take(1 + usize::from(plugin.exists())).collect()
     }

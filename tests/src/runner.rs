@@ -3,7 +3,10 @@
 use std::{
     any::Any,
     env,
+    ffi::OsString,
     panic::{self, AssertUnwindSafe},
+    path::Path,
+    process::exit,
     sync::{
         Arc, Condvar, LazyLock, Mutex, PoisonError,
         mpsc::{self, RecvTimeoutError},
@@ -259,18 +262,55 @@ impl Behaviour {
 
 /// Runs the behaviors as this process's tests, and exits.
 pub fn run(behaviours: Vec<Behaviour>) -> ! {
-    let mut arguments = Arguments::from_args();
-    artifacts::build();
+    let (mut arguments, classes) = if artifacts::is_program() {
+        of_program(&env::args_os().collect::<Vec<_>>())
+    } else {
+        artifacts::build();
+        (Arguments::from_args(), Class::all())
+    };
     process::adopt_orphans();
     let wanted = env::var("JIMU_TEST_THREADS").ok().and_then(|text| text.parse().ok());
     arguments.test_threads = arguments.test_threads.or(wanted).or(Some(AT_ONCE));
-    let classes = Class::all();
     assert!(!classes.is_empty(), "no worker class in {}", artifacts::directory().display());
-    let trials = behaviours.into_iter().flat_map(|behaviour| behaviour.trials(&classes)).collect();
+    // Behaviors of the server read the source tree, and say nothing about a third party's class.
+    let wanted = |behaviour: &Behaviour| !artifacts::is_program() || behaviour.scope != Scope::Host;
+    let wanted = behaviours.into_iter().filter(wanted);
+    let trials = wanted.flat_map(|behaviour| behaviour.trials(&classes)).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     show_slowest();
+    artifacts::clean_up();
     conclusion.exit()
 }
+
+/// Reads the arguments of the program `jimu-matrix`.
+fn of_program(words: &[OsString]) -> (Arguments, Vec<Class>) {
+    let class = words.get(1).filter(|word| !word.as_encoded_bytes().starts_with(b"-"));
+    let Some(class) = class else {
+        let asked = words.get(1).is_some_and(|word| word == "--help" || word == "-h");
+        eprint!("{PROGRAM_HELP}");
+        exit(if asked { 0 } else { 2 });
+    };
+    let path = Path::new(class).canonicalize().unwrap_or_else(|error| {
+        eprintln!("jimu-matrix: {}: {error}", class.display());
+        exit(2)
+    });
+    let options = words.iter().take(1).chain(words.iter().skip(2));
+    (Arguments::from_iter(options), vec![Class::at(path)])
+}
+
+const PROGRAM_HELP: &str = "\
+Usage: jimu-matrix CLASS [OPTIONS] [FILTER]
+
+Run the matrix of behaviors over a worker class, the library CLASS, with a native application.
+
+  FILTER             run only the behaviors whose names contain it
+  --exact            FILTER is the whole name
+  --skip WORD        leave out the behaviors whose names contain WORD
+  --list             list the behaviors instead of running them
+  --test-threads N   run N at a time [default: 4]
+
+The variable HOST names the server's executable [default: the `host` beside this program].
+";
 
 /// Lists how long each test took, to see where the time of a run goes.
 static TOOK: Mutex<Vec<(Duration, String)>> = Mutex::new(Vec::new());

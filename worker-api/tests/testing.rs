@@ -98,5 +98,10 @@ fn the_runtime_connects_and_resolves() {
     drop(listener);
     assert_eq!(kind(&address.to_string(), limit), Err(FailureKind::IO));
     assert_eq!(kind("unix:/nowhere/socket", limit), Err(FailureKind::IO));
-    assert_eq!(kind("no port", limit), Err(FailureKind::APPLICATION));
+    for malformed in ["", "unix:", "no port", ":80"] {
+        assert_eq!(kind(malformed, limit), Err(FailureKind::APPLICATION), "{malformed:?}");
+    }
+    // `resolve` is given a name without a port: one that cannot exist is unknown, as any other.
+    let unknown = runtime.resolve("a\0b", 80, limit).map_err(|failure| failure.kind);
+    assert_eq!(unknown, Err(FailureKind::IO));
 }

@@ -4,6 +4,7 @@ mod count;
 mod debian;
 mod dist;
 mod files;
+mod matrix;
 mod paths;
 mod python;
 mod run;
@@ -38,9 +39,11 @@ cargo xtask bench history SCENARIO...
 cargo xtask lint            formatting and clippy, warnings are errors
 cargo xtask wheel           make the wheel in target/wheels, for every CPython from 3.9 on
 cargo xtask sdist           make the source distribution in target/wheels
-cargo xtask dist            make archives of the installed server and of its debug information in target/dist
+cargo xtask dist            make archives of the installed server, its debug information, and the matrix of behaviors, in
+                            target/dist
 cargo xtask deb             make a Debian package in target/dist
 cargo xtask stage PREFIX    build (release), and lay out the installed server in PREFIX
+cargo xtask matrix PREFIX   build the matrix of behaviors as a program, and lay it out in PREFIX
 cargo xtask python          make the virtual environments of the Python tests, and print the interpreter
 ";
 
@@ -63,6 +66,10 @@ fn main() -> ExitCode {
         "stage" => match words.as_slice() {
             [prefix] => report(stage::stage(Linker::Own, Path::new(prefix), None)),
             _ => refuse("stage PREFIX"),
+        },
+        "matrix" => match words.as_slice() {
+            [prefix] => report(matrix::stage(Linker::Own, Path::new(prefix))),
+            _ => refuse("matrix PREFIX"),
         },
         "python" => match python::environments() {
             Ok(path) => {

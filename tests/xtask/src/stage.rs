@@ -82,24 +82,45 @@ fn plugin_of(manifest: &str) -> Option<String> {
 
 /// Builds the release, and returns where cargo puts it.
 fn build(linker: Linker, libraries: &[String]) -> Result<PathBuf, String> {
-    let (mut command, built) = match linker {
-        Linker::Own => (cargo_build(), target().join("release")),
-        Linker::Zig => (zig_build()?, target().join(TARGET).join("release")),
-    };
-    command.args(["--release", "--lib", "-p", SERVER]);
+    let mut command = build_command(linker)?;
+    command.args(["--release", "--lib", "-p", SERVER, "-p", KIT]);
     run(command.args(libraries.iter().flat_map(|library| ["-p", library])))?;
-    Ok(built)
+    Ok(directory(linker, "release"))
+}
+
+/// Copies the kit for classes in C into `prefix`, from the release that [`stage`] has built: its header and its library,
+/// without debug information.
+pub(crate) fn kit(linker: Linker, prefix: &Path) -> Result<(), String> {
+    let header = root().join("workers/kit-c/include/jimu_kit.h");
+    files::copy(&header, &prefix.join("include/jimu_kit.h"))?;
+    let library = prefix.join("lib/libjimu_kit.a");
+    files::copy(&directory(linker, "release").join("libjimu_kit.a"), &library)?;
+    run(Command::new("strip").arg("--strip-debug").arg(library))
+}
+
+/// Returns where cargo puts what it builds with this profile.
+pub(crate) fn directory(linker: Linker, profile: &str) -> PathBuf {
+    match linker {
+        Linker::Own => target().join(profile),
+        Linker::Zig => target().join(TARGET).join(profile),
+    }
 }
 
 /// Returns the file name of a package's library.
-fn file_of(package: &str) -> String {
+pub(crate) fn file_of(package: &str) -> String {
     format!("lib{}.so", package.replace('-', "_"))
 }
 
-fn cargo_build() -> Command {
-    let mut command = cargo();
-    command.arg("build");
-    command
+/// Returns the command `cargo build`, which links with `linker`.
+pub(crate) fn build_command(linker: Linker) -> Result<Command, String> {
+    match linker {
+        Linker::Own => {
+            let mut command = cargo();
+            command.arg("build");
+            Ok(command)
+        }
+        Linker::Zig => zig_build(),
+    }
 }
 
 fn zig_build() -> Result<Command, String> {
@@ -114,7 +135,7 @@ fn zig_build() -> Result<Command, String> {
 
 /// Copies an executable or a library without symbols and debug information, which go to `debug`, where debuggers find
 /// them by build-id.
-fn strip(from: &Path, to: &Path, debug: Option<&Path>) -> Result<(), String> {
+pub(crate) fn strip(from: &Path, to: &Path, debug: Option<&Path>) -> Result<(), String> {
     files::copy(from, to)?;
     if let Some(debug) = debug {
         let notes = output(Command::new("readelf").arg("-n").arg(from))?;
@@ -153,6 +174,8 @@ fn documents(prefix: &Path) -> Result<(), String> {
 
 /// Package whose library is the executable.
 const SERVER: &str = "jimu-runtime";
+/// Package of the kit for classes in C.
+const KIT: &str = "jimu-kit-c";
 /// Commands that are scripts, with the command and the first arguments that they stand for. There are second names,
 /// because a DNS tool is called `host`, too.
 const SCRIPTS: [(&str, &str, &str); 3] =

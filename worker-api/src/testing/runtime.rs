@@ -1,7 +1,7 @@
 //! The runtime of a class whose threads block.
 
 use std::io;
-use std::net::{TcpStream, ToSocketAddrs as _};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::os::fd::{IntoRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -66,6 +66,11 @@ impl RawRuntime for TestRuntime {
     }
 
     fn connect(&self, address: RStr<'_>, timeout_ns: u64) -> RResult<i32, Failure> {
+        if !is_well_formed(&address) {
+            return RResult::RErr(Failure::application(format!(
+                "cannot connect to `{address}`: write HOST:PORT, [IPV6]:PORT or unix:PATH"
+            )));
+        }
         let what = format!("cannot connect to {address}");
         let address = address.to_string();
         let connected = within(timeout_ns, &what, move || connect(&address));
@@ -86,6 +91,19 @@ impl RawRuntime for TestRuntime {
         });
         found.into()
     }
+}
+
+/// Returns whether the runtimes of the worker classes accept this address: a literal one, a name without colons and
+/// brackets, or a path that is not empty.
+fn is_well_formed(address: &str) -> bool {
+    if let Some(path) = address.strip_prefix("unix:") {
+        return !path.is_empty();
+    }
+    let is_name = |name: &str| !name.is_empty() && !name.contains([':', '[', ']', '\0']);
+    address.parse::<SocketAddr>().is_ok()
+        || address
+            .rsplit_once(':')
+            .is_some_and(|(name, port)| is_name(name) && port.parse::<u16>().is_ok())
 }
 
 fn connect(address: &str) -> io::Result<OwnedFd> {
@@ -111,9 +129,6 @@ fn within<T: Send + 'static>(
     // The longest wait, 585 years, stands for none.
     match receiver.recv_timeout(Duration::from_nanos(timeout_ns)) {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidInput => {
-            Err(Failure::application(what).caused_by(&error))
-        }
         Ok(Err(error)) => Err(Failure::io(what, &error)),
         Err(RecvTimeoutError::Timeout) => {
             Err(Failure::new(FailureKind::TIMEOUT, format!("{what}: the time has passed")))

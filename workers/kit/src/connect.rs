@@ -133,6 +133,8 @@ const BACKLOG_RETRY_NS: u64 = 5_000_000;
 
 #[cfg(test)]
 mod tests {
+    use worker_api::testing::TestRuntime;
+
     use super::*;
 
     #[test]
@@ -147,6 +149,33 @@ mod tests {
         assert_eq!(address("example.org:80").as_deref(), Some("example.org 80"));
         for wrong in ["", "example.org", ":80", "::1:80", "a:b:80", "example.org:99999", "[::1]"] {
             assert_eq!(address(wrong), None, "{wrong}");
+        }
+    }
+
+    /// What an application's own tests see is what it gets under a worker class.
+    #[test]
+    fn the_double_of_the_runtime_fails_as_those_of_the_classes() {
+        let too_long = format!("unix:/{}", "x".repeat(200));
+        for address in [
+            "",
+            "unix:",
+            "unix:/nowhere/socket",
+            "unix:/a\0b",
+            &too_long,
+            "no port",
+            ":80",
+            "::1:80",
+            "[::1]",
+            "a:b:80",
+            "a\0b:80",
+            "127.0.0.1:99999",
+            "127.0.0.1:1",
+        ] {
+            let ours = connect(&TestRuntime, address, 10_000_000_000).map(drop).unwrap_err();
+            let double = TestRuntime.connect(address.into(), 10_000_000_000).into_result();
+            let double = double.unwrap_err();
+            assert_eq!(double.kind, ours.kind, "{address:?}: {double} and {ours}");
+            assert_eq!(double.message, ours.message, "{address:?}");
         }
     }
 }

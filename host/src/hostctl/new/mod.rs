@@ -2,6 +2,7 @@
 
 mod templates;
 
+use std::env;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -27,7 +28,7 @@ pub(super) struct Project {
     #[arg(long, value_name = "DIRECTORY")]
     directory: Option<PathBuf>,
     /// Clone of Jimu's source to build against: in Rust instead of published versions, of which there are none yet; for
-    /// a class in C or C++ to take the kit from
+    /// a class in C or C++ to take the kit from instead of the release archive that contains this command
     #[arg(long, value_name = "DIRECTORY")]
     path: Option<PathBuf>,
 }
@@ -90,7 +91,8 @@ impl Project {
         }
         let files = templates::files(self.kind, self.lang).ok_or_else(|| self.unsupported())?;
         let source = self.path.as_deref().map(find_source).transpose()?;
-        let values = self.values(source.as_deref());
+        let kit = source.as_deref().map_or_else(Kit::installed, Kit::in_clone);
+        let values = self.values(source.as_deref(), &kit);
         let directory = self.directory.as_deref().unwrap_or(Path::new(&self.name));
         create_directory(directory)?;
         for file in files {
@@ -98,7 +100,7 @@ impl Project {
             write_file(&path, &fill_in(file.text, &values))
                 .map_err(|reason| NewError::Write { path, reason })?;
         }
-        Ok(self.next_steps(directory, source.is_some()))
+        Ok(self.next_steps(directory, source.is_some(), kit.is_present()))
     }
 
     fn unsupported(&self) -> NewError {
@@ -111,13 +113,12 @@ impl Project {
     }
 
     /// Returns what stands for each placeholder of the templates.
-    fn values(&self, source: Option<&Path>) -> Vec<(&'static str, String)> {
+    fn values(&self, source: Option<&Path>, kit: &Kit) -> Vec<(&'static str, String)> {
         let rust = self.lang == Language::Rust;
         let compile = match self.lang {
             Language::Cpp => "$(CXX) -std=c++17 $(CXXFLAGS)",
             _ => "$(CC) -std=c11 $(CFLAGS)",
         };
-        let source_text = source.map(|path| path.display().to_string()).unwrap_or_default();
         let library = self.library();
         vec![
             ("{{name}}", self.name.clone()),
@@ -135,7 +136,10 @@ impl Project {
             ),
             ("{{worker_api}}", dependency(worker_api::API_VERSION, source, "worker-api")),
             ("{{jimu_kit}}", dependency(env!("CARGO_PKG_VERSION"), source, "workers/kit")),
-            ("{{jimu}}", source_text),
+            ("{{jimu_is}}", kit.comment.to_owned()),
+            ("{{jimu}}", kit.makefile_path()),
+            ("{{kit}}", kit.library.to_owned()),
+            ("{{kit_include}}", kit.include.to_owned()),
             // In the project, the package of the example in Go finds the header beside it, and has another name.
             (GO_INCLUDE, String::new()),
             (GO_NAME, GO_NAME.replace("go", &self.name)),
@@ -157,13 +161,12 @@ impl Project {
         if self.lang == Language::Rust { "cargo test" } else { "make test" }
     }
 
-    fn next_steps(&self, directory: &Path, has_source: bool) -> String {
-        let missing = match (has_source, self.lang, self.kind) {
-            (true, ..) => "",
-            (_, Language::Rust, _) => {
+    fn next_steps(&self, directory: &Path, has_source: bool, has_kit: bool) -> String {
+        let missing = match (self.lang, self.kind) {
+            (Language::Rust, _) if !has_source => {
                 "Until Jimu's crates are published, Cargo.toml needs paths to a clone of its source: see --path.\n"
             }
-            (_, Language::C | Language::Cpp, Kind::Class) => {
+            (Language::C | Language::Cpp, Kind::Class) if !has_kit => {
                 "The kit is in Jimu's source: name a clone of it as JIMU in the Makefile, or see --path.\n"
             }
             _ => "",
@@ -172,7 +175,7 @@ impl Project {
             "Created {}. To build and test it with the `host` on PATH, or the one that HOST names:\n    \
              cd {} && {}\n{missing}README.md has the other commands.\n",
             directory.display(),
-            directory.display(),
+            shell_word(directory),
             self.test()
         )
     }
@@ -207,6 +210,61 @@ impl Language {
             Self::Go => "go",
         }
     }
+}
+
+/// Where the Makefile of a class in C or C++ finds the kit.
+struct Kit {
+    /// The directory that the Makefile calls `JIMU`. None: its user has to set it, to a clone.
+    place: Option<PathBuf>,
+    comment: &'static str,
+    library: &'static str,
+    include: &'static str,
+}
+
+impl Kit {
+    fn in_clone(path: &Path) -> Self {
+        Self { place: Some(path.to_owned()), ..Self::CLONE }
+    }
+
+    /// The kit of the release archive that contains this executable, if it has one.
+    fn installed() -> Self {
+        let program = env::current_exe().unwrap_or_default();
+        let prefix = program.ancestors().nth(2).unwrap_or(Path::new(""));
+        let kit = Self { place: Some(prefix.to_owned()), ..Self::ARCHIVE };
+        let has = |file: &str| prefix.join(file).is_file();
+        let is_complete = has(kit.library) && has("include/jimu_kit.h");
+        if is_complete { kit } else { Self::CLONE }
+    }
+
+    fn is_present(&self) -> bool {
+        self.place.is_some()
+    }
+
+    fn makefile_path(&self) -> String {
+        // In a Makefile, these two begin a variable and a comment.
+        let text = self.place.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+        text.replace('$', "$$").replace('#', r"\#")
+    }
+
+    const CLONE: Self = Self {
+        place: None,
+        comment: "# A clone of Jimu's source, for the kit: jimu_kit.h and libjimu_kit.a, which cargo builds there.",
+        library: "target/release/libjimu_kit.a",
+        include: "workers/kit-c/include",
+    };
+    const ARCHIVE: Self = Self {
+        place: None,
+        comment: "# Where Jimu's release archive is unpacked, for the kit: jimu_kit.h and libjimu_kit.a.",
+        library: "lib/libjimu_kit.a",
+        include: "include",
+    };
+}
+
+/// Returns a path as a word of a shell's command.
+fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
+    if text.bytes().all(is_plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 /// Returns whether a name fits into the names of a crate, a library and a worker class.

@@ -3,9 +3,7 @@
  * what is left to the class, and in which order.
  *
  * The main thread accepts, sends the heartbeat and receives signals. The thread of a connection does everything else.
- *
- * Left out: when all threads are taken, a client that sends no request keeps its thread until its time is up. The example
- * plugins/examples/threaded-worker-c in Jimu's source closes the connection that has waited longest.
+ * When all threads are taken, a new client takes the place of the one that has sent no request for longest.
  */
 #define _GNU_SOURCE
 #include "jimu_kit.h"
@@ -14,10 +12,20 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <time.h>
 
 enum { LISTENERS_MAX = 64 };
 static const uint64_t SLICE_NS = 500000000;
+/* How long the worker does not look at its listeners when all threads are taken. */
+static const uint64_t CROWDED_NS = 20000000;
+
+/* A connection that waits for a request, in the list of its worker. */
+typedef struct waiting {
+    struct waiting *before, *after;
+    int fd;
+    uint64_t since_ns;
+} waiting;
 
 /* A worker: one per process. */
 typedef struct worker {
@@ -26,6 +34,9 @@ typedef struct worker {
     pthread_attr_t thread;
     /* Number of connections, each with a thread. */
     atomic_size_t open;
+    /* The connections that wait for a request. */
+    pthread_mutex_t lock;
+    waiting *list;
 } worker;
 
 /* What a thread is started with. */
@@ -43,8 +54,48 @@ static void pause_for(uint64_t ns) {
     nanosleep(&pause, NULL);
 }
 
+static void add_to_list(worker *of, waiting *entry) {
+    pthread_mutex_lock(&of->lock);
+    entry->before = NULL;
+    entry->after = of->list;
+    if (entry->after) {
+        entry->after->before = entry;
+    }
+    of->list = entry;
+    pthread_mutex_unlock(&of->lock);
+}
+
+static void remove_from_list(worker *of, waiting *entry) {
+    pthread_mutex_lock(&of->lock);
+    if (entry->after) {
+        entry->after->before = entry->before;
+    }
+    if (entry->before) {
+        entry->before->after = entry->after;
+    } else {
+        of->list = entry->after;
+    }
+    pthread_mutex_unlock(&of->lock);
+}
+
+/* Closes the connection that has waited longest for a request: its thread reads the end of the client's bytes. */
+static void make_room(worker *of) {
+    waiting *entry, *longest = NULL;
+    pthread_mutex_lock(&of->lock);
+    for (entry = of->list; entry; entry = entry->after) {
+        if (!longest || entry->since_ns < longest->since_ns) {
+            longest = entry;
+        }
+    }
+    if (longest && longest->since_ns + JIMU_KIT_EVICTABLE_NS <= jimu_kit_now_ns() &&
+        shutdown(longest->fd, SHUT_RD) == 0) {
+        jimu_kit_note_evicted(of->kit, 1);
+    }
+    pthread_mutex_unlock(&of->lock);
+}
+
 /* Waits for a client until the connection's deadline. Wakes now and then, in case the worker drains. */
-static jimu_kit_next wait_for_client(worker *of, jimu_kit_connection *connection, uint8_t interest) {
+static jimu_kit_next wait_until_ready(worker *of, jimu_kit_connection *connection, uint8_t interest) {
     for (;;) {
         uint64_t deadline, until = jimu_kit_now_ns() + SLICE_NS;
         jimu_failure failure;
@@ -64,6 +115,19 @@ static jimu_kit_next wait_for_client(worker *of, jimu_kit_connection *connection
             return jimu_kit_expire(connection);
         }
     }
+}
+
+/* The same, in the list of connections that can give way to another one. */
+static jimu_kit_next wait_for_client(worker *of, jimu_kit_connection *connection, uint8_t interest) {
+    waiting entry = { NULL, NULL, jimu_kit_fd(connection), jimu_kit_waits_since_ns(connection) };
+    jimu_kit_next next;
+    if (entry.since_ns == 0) {
+        return wait_until_ready(of, connection, interest);
+    }
+    add_to_list(of, &entry);
+    next = wait_until_ready(of, connection, interest);
+    remove_from_list(of, &entry);
+    return next;
 }
 
 /* The thread of a connection: serves one request after the other. */
@@ -125,11 +189,11 @@ static bool accept_one(worker *of, size_t listener) {
     return true;
 }
 
-/* Waits for clients if there is a thread for one, and for signals, until a heartbeat is due. */
+/* Waits for clients and for signals, until a heartbeat is due. */
 static void wait_and_accept(worker *of) {
     struct pollfd polled[1 + LISTENERS_MAX];
-    bool has_room = atomic_load(&of->open) < jimu_kit_capacity(of->kit) && !jimu_kit_is_stuck(of->kit);
-    size_t index, listeners = has_room ? jimu_kit_listeners(of->kit) : 0;
+    size_t index, listeners = jimu_kit_is_stuck(of->kit) ? 0 : jimu_kit_listeners(of->kit);
+    bool crowded = false;
     listeners = listeners < LISTENERS_MAX ? listeners : LISTENERS_MAX;
     polled[0] = (struct pollfd){ of->host->functions->wake_descriptor(of->host->self), POLLIN, 0 };
     for (index = 0; index < listeners; index++) {
@@ -141,9 +205,19 @@ static void wait_and_accept(worker *of) {
     }
     of->host->functions->deliver_signals(of->host->self);
     for (index = 0; index < listeners; index++) {
-        if (polled[1 + index].revents) {
-            accept_one(of, index);
+        if (!polled[1 + index].revents) {
+            continue;
         }
+        if (atomic_load(&of->open) < jimu_kit_capacity(of->kit)) {
+            accept_one(of, index);
+        } else {
+            crowded = true;
+        }
+    }
+    if (crowded) {
+        make_room(of);
+        /* Until that thread has ended, or another one, the listeners would be reported again and again. */
+        pause_for(CROWDED_NS);
     }
 }
 
@@ -197,6 +271,7 @@ static jimu_result create(const jimu_host *host, const jimu_app *app, void **sel
         return jimu_fail(failure, JIMU_FAILURE_OTHER, "out of memory");
     }
     of->host = host;
+    pthread_mutex_init(&of->lock, NULL);
     of->kit = jimu_kit_new(host, app, JIMU_KIT_KEEP_ALIVE, failure);
     *self = of;
     return of->kit ? JIMU_OK : JIMU_FAILED;

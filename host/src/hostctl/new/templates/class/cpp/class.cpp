@@ -2,25 +2,28 @@
 // what is left to the class, and in which order.
 //
 // The main thread accepts, sends the heartbeat and receives signals. The thread of a connection does everything else. No
-// exception may leave a function of jimu.h: they are `noexcept`, so that one ends the worker, which is replaced.
-//
-// Left out: when all threads are taken, a client that sends no request keeps its thread until its time is up. The example
-// plugins/examples/threaded-worker-c in Jimu's source closes the connection that has waited longest.
+// exception may leave a function of jimu.h: they are `noexcept`, so that one ends the worker, which is replaced. When all
+// threads are taken, a new client takes the place of the one that has sent no request for longest.
 #include "jimu_kit.h"
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <memory>
+#include <mutex>
 #include <thread>
+#include <unordered_map>
 #include <vector>
 
 #include <poll.h>
 #include <pthread.h>
+#include <sys/socket.h>
 
 namespace {
 
 constexpr std::uint64_t SLICE_NS = 500'000'000;
+// How long the worker does not look at its listeners when all threads are taken.
+constexpr std::chrono::milliseconds CROWDED{20};
 
 struct Close {
     void operator()(jimu_kit_connection *connection) const { jimu_kit_close(connection); }
@@ -75,20 +78,42 @@ class Worker {
 
     void count(std::uint8_t counter, std::int64_t by) { host_->functions->count(host_->self, counter, by); }
 
-    // Waits for clients if there is a thread for one, and for signals, until a heartbeat is due.
+    // Waits for clients and for signals, until a heartbeat is due.
     void wait_and_accept() {
-        const bool has_room = open_ < jimu_kit_capacity(kit_) && !jimu_kit_is_stuck(kit_);
+        const std::size_t listeners = jimu_kit_is_stuck(kit_) ? 0 : jimu_kit_listeners(kit_);
         std::vector<pollfd> polled{{host_->functions->wake_descriptor(host_->self), POLLIN, 0}};
-        for (std::size_t index = 0; has_room && index < jimu_kit_listeners(kit_); index++) {
+        for (std::size_t index = 0; index < listeners; index++) {
             polled.push_back({jimu_kit_listener(kit_, index), POLLIN, 0});
         }
         // A signal interrupts it.
         const int ready = poll(polled.data(), polled.size(), static_cast<int>(jimu_kit_pause_ns(kit_) / 1'000'000));
         host_->functions->deliver_signals(host_->self);
+        bool crowded = false;
         for (std::size_t index = 1; ready > 0 && index < polled.size(); index++) {
-            if (polled[index].revents) {
-                accept_one(index - 1);
+            if (!polled[index].revents) {
+                continue;
             }
+            if (open_ < jimu_kit_capacity(kit_)) {
+                accept_one(index - 1);
+            } else {
+                crowded = true;
+            }
+        }
+        if (crowded) {
+            make_room();
+            // Until that thread has ended, or another one, the listeners would be reported again and again.
+            std::this_thread::sleep_for(CROWDED);
+        }
+    }
+
+    // Closes the connection that has waited longest for a request: its thread reads the end of the client's bytes.
+    void make_room() {
+        const std::lock_guard<std::mutex> guard(lock_);
+        const auto longest = std::min_element(waiting_.begin(), waiting_.end(),
+                                              [](auto &a, auto &b) { return a.second < b.second; });
+        if (longest != waiting_.end() && longest->second + JIMU_KIT_EVICTABLE_NS <= jimu_kit_now_ns() &&
+            shutdown(longest->first, SHUT_RD) == 0) {
+            jimu_kit_note_evicted(kit_, 1);
         }
     }
 
@@ -128,8 +153,25 @@ class Worker {
         return nullptr;
     }
 
-    // Waits for a client until the connection's deadline. Wakes now and then, in case the worker drains.
+    // Waits for a client, in the list of connections that can give way to another one.
     jimu_kit_next wait_for_client(jimu_kit_connection &connection, std::uint8_t interest) {
+        const std::uint64_t since_ns = jimu_kit_waits_since_ns(&connection);
+        if (since_ns == 0) {
+            return wait_until_ready(connection, interest);
+        }
+        const int fd = jimu_kit_fd(&connection);
+        {
+            const std::lock_guard<std::mutex> guard(lock_);
+            waiting_.emplace(fd, since_ns);
+        }
+        const jimu_kit_next next = wait_until_ready(connection, interest);
+        const std::lock_guard<std::mutex> guard(lock_);
+        waiting_.erase(fd);
+        return next;
+    }
+
+    // Waits until the connection's deadline. Wakes now and then, in case the worker drains.
+    jimu_kit_next wait_until_ready(jimu_kit_connection &connection, std::uint8_t interest) {
         for (;;) {
             if (jimu_kit_draining(kit_)) {
                 jimu_kit_shorten_idle_deadline(&connection);
@@ -172,6 +214,9 @@ class Worker {
     pthread_attr_t thread_{};
     // Number of connections, each with a thread.
     std::atomic<std::size_t> open_{0};
+    std::mutex lock_;
+    // The connections that wait for a request, by descriptor, each with the time since which it waits.
+    std::unordered_map<int, std::uint64_t> waiting_;
 };
 
 jimu_result create(const jimu_host *host, const jimu_app *app, void **self, jimu_failure *failure) noexcept {
