@@ -10,7 +10,6 @@ use nix::sys::socket::{setsockopt, sockopt};
 use worker_api::raw::TlsProperties;
 use worker_api::{Interest, Tls, TlsSession};
 
-use crate::buffer::READ_MAX;
 use crate::relay::Relay;
 use crate::socket;
 
@@ -42,11 +41,11 @@ impl Stream {
         })
     }
 
-    /// Returns whether bytes may be left after a read of `count` bytes, so that the descriptor may not become
-    /// ready for them.
-    pub fn may_have_more(&self, count: usize) -> bool {
+    /// Returns whether bytes may be left after a read of `count` bytes out of `asked`, so that the descriptor may
+    /// not become ready for them.
+    pub fn may_have_more(&self, count: usize, asked: usize) -> bool {
         // A short read of a plain socket has emptied it.
-        self.may_hold_input() || count == READ_MAX
+        self.may_hold_input() || count == asked
     }
 
     /// Returns whether bytes may be left to read that the descriptor does not show: a session holds decrypted
