@@ -55,6 +55,13 @@ impl Io {
         read
     }
 
+    /// Like [`Io::fill`], but appends up to `most` bytes to `into`. The input must be empty.
+    pub(crate) fn read_more(&mut self, into: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+        let read = self.stream.read_more(into, most);
+        self.emptied = !matches!(&read, Ok(count) if self.stream.may_have_more(*count, most));
+        read
+    }
+
     /// Returns whether everything was handed to the kernel.
     pub(crate) fn all_sent(&self) -> bool {
         self.output.is_empty() && self.tail.is_none() && !self.stream.has_unsent()

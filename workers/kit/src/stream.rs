@@ -41,6 +41,19 @@ impl Stream {
         })
     }
 
+    /// Reads up to `most` available bytes and appends them to `into`; 0 means end of file.
+    pub(crate) fn read_more(&mut self, into: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+        let Self { socket, session } = self;
+        let Some(session) = session else {
+            return retried(|| socket::receive_more(socket, into, most));
+        };
+        let before = into.len();
+        into.resize(before + most, 0);
+        let read = retried(|| session.read(socket.as_raw_fd(), &mut into[before..]));
+        into.truncate(before + read.as_ref().map_or(0, |count| *count));
+        read
+    }
+
     /// Returns whether bytes may be left after a read of `count` bytes out of `asked`, so that the descriptor may
     /// not become ready for them.
     pub fn may_have_more(&self, count: usize, asked: usize) -> bool {
