@@ -51,6 +51,7 @@ impl Acceptor {
             if !self.room.try_acquire() {
                 // Stop accepting while the pool is full: take the socket out of the poller.
                 self.leave_queue();
+                self.connections.start_admitted();
                 while !self.room.acquire(Some(crowd::PAUSE))? {
                     self.connections.make_room(self.listening.waiting());
                 }
@@ -63,15 +64,17 @@ impl Acceptor {
                 }
                 AcceptResult::Empty => {
                     self.room.release();
-                    return Ok(());
+                    break;
                 }
                 AcceptResult::Rest(pause) => {
                     self.room.release();
                     self.leave_queue();
+                    self.connections.start_admitted();
                     return jimu_green::sleep(pause);
                 }
             }
         }
+        self.connections.start_admitted();
         Ok(())
     }
 
@@ -85,6 +88,7 @@ impl Acceptor {
     fn take(&self) -> bool {
         if let AcceptResult::Connection(accepted) = self.listening.take() {
             self.connections.admit(accepted);
+            self.connections.start_admitted();
             return true;
         }
         self.room.release();

@@ -38,6 +38,8 @@ pub struct Connections {
     /// By descriptor.
     entries: RefCell<Vec<Option<Rc<ConnectionEntry>>>>,
     count: Cell<usize>,
+    /// Connections that were accepted and not read yet.
+    admitted: RefCell<VecDeque<Box<Connection>>>,
     /// Requests that wait for a free greenlet, or for the next turn of the guest loop.
     waiting: RefCell<VecDeque<Box<Connection>>>,
     /// The limits of the requests, if there is a `request_timeout`.
@@ -76,6 +78,7 @@ impl Connections {
             serve: OnceCell::new(),
             entries: RefCell::default(),
             count: Cell::new(0),
+            admitted: RefCell::default(),
             waiting: RefCell::default(),
             deadlines: RequestDeadlines::new(base),
             empty,
@@ -106,7 +109,7 @@ impl Connections {
         debug_assert!(set.is_ok(), "a worker has one way to serve");
     }
 
-    /// Adds a connection, and waits for its first request.
+    /// Adds a connection. The caller then calls [`Connections::start_admitted`], once for all that it has accepted.
     pub fn admit(self: &Rc<Self>, accepted: Accepted) {
         let mut connection = Connection::new(&self.base.context, accepted);
         let owner: Weak<dyn EntryOwner> = Rc::<Self>::downgrade(self);
@@ -124,13 +127,25 @@ impl Connections {
         if entries.len() <= fd {
             entries.resize_with(fd + 1, || None);
         }
-        entries[fd] = Some(Rc::clone(&entry));
+        entries[fd] = Some(entry);
         drop(entries);
         self.count.set(self.count.get() + 1);
         self.empty.clear();
         connection.shorten_idle_deadline(self.idle_drain.get());
-        // Its bytes are an ordinary event: many new connections share one wait.
-        entry.park_fresh(connection);
+        self.admitted.borrow_mut().push_back(connection);
+    }
+
+    /// Reads the connections that were admitted, and serves the requests that have arrived.
+    ///
+    /// A connection is read before it is watched, and after all of its batch have been accepted, which leaves its client
+    /// time to send the request: one that is closed after this request then needs no `epoll_ctl`.
+    pub fn start_admitted(&self) {
+        loop {
+            let first = self.admitted.borrow_mut().pop_front();
+            let Some(mut connection) = first else { return };
+            let next = connection.advance();
+            self.settle(connection, next);
+        }
     }
 
     /// Returns the host's services.

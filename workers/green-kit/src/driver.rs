@@ -87,8 +87,10 @@ impl ConnectionDriver for GreenDriver {
     fn on_disconnect(&self, fd: BorrowedFd<'_>, waker: Waker) {
         let fd = fd.as_raw_fd();
         self.on_hub(move |connections| {
-            if let Some(entry) = connections.entry(fd) {
-                entry.on_disconnect(waker);
+            if let Some(entry) = connections.entry(fd)
+                && let Err(error) = entry.on_disconnect(waker)
+            {
+                tracing::warn!("cannot watch a connection: {error}");
             }
         });
     }

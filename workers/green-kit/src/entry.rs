@@ -7,8 +7,8 @@ use std::os::fd::RawFd;
 use std::rc::{Rc, Weak};
 use std::time::Instant;
 
-use jimu_green::{Observer, Ready, Source, Trigger};
-use jimu_kit::{Advance, Connection, Deadline};
+use jimu_green::{Observer, Ready, Source};
+use jimu_kit::{Advance, Connection, Deadline, poll};
 use worker_api::{Interest, Waker};
 
 /// What an entry belongs to: the worker's connections.
@@ -31,6 +31,8 @@ pub(crate) struct ConnectionEntry {
     parked: Cell<Option<Box<Connection>>>,
     interest: Cell<Interest>,
     armed: RefCell<Armed>,
+    /// Whether the client had shut down its side when its connection was registered for `on_disconnect`.
+    ended_before: Cell<bool>,
     /// When the source's timer expires. It may be earlier than the deadline: it is not moved with each request, and the
     /// deadline is checked when it expires, so that a request needs no timer operation.
     timer: Cell<Deadline>,
@@ -49,12 +51,13 @@ struct Armed {
 }
 
 impl ConnectionEntry {
-    /// Creates the entry of a connection. It must be removed before the connection is closed.
+    /// Creates the entry of a connection that is about to be read for the first time. It must be removed before the
+    /// connection is closed.
     pub(crate) fn new(
         owner: Weak<dyn EntryOwner>,
         connection: &Connection,
     ) -> io::Result<Rc<Self>> {
-        let mut source = Source::of_raw(connection.fd(), Trigger::Edge)?;
+        let mut source = Source::of_raw_deferred(connection.fd())?;
         source.closes();
         let entry = Rc::new(Self {
             source,
@@ -62,18 +65,12 @@ impl ConnectionEntry {
             parked: Cell::new(None),
             interest: Cell::new(Interest::READ),
             armed: RefCell::default(),
+            ended_before: Cell::new(false),
             timer: Cell::default(),
         });
         let observer: Weak<dyn Observer> = Rc::<Self>::downgrade(&entry);
         entry.source.observe(observer);
         Ok(entry)
-    }
-
-    /// Parks a connection that was never read: the registration reports what has arrived already.
-    pub(crate) fn park_fresh(&self, connection: Box<Connection>) {
-        // Clears only the readiness for reading, which makes no system call and cannot fail.
-        let _ = self.source.clear_ready(jimu_green::Interest::Read);
-        self.park(connection, Interest::READ);
     }
 
     /// Parks the connection until its descriptor is ready for `interest`, or its deadline has passed.
@@ -138,8 +135,13 @@ impl ConnectionEntry {
     }
 
     /// Sets the waker to fire when the client disconnects, or in [`ConnectionEntry::fire_on_disconnect`].
-    pub(crate) fn on_disconnect(&self, waker: Waker) {
+    pub(crate) fn on_disconnect(&self, waker: Waker) -> io::Result<()> {
+        if self.source.register()? {
+            // Reported now, too, but it is no disconnect: the client has sent its request and waits for the response.
+            self.ended_before.set(poll::has_ended(*self.source.get_ref()));
+        }
         self.armed.borrow_mut().on_disconnect = Some(waker);
+        Ok(())
     }
 
     /// Fires the waker for a disconnect: the client has disconnected, or the request has timed out.
@@ -190,11 +192,12 @@ impl ConnectionEntry {
         let mut armed = self.armed.borrow_mut();
         let deadline = armed.deadline;
         let late = ready.is_timed_out() && deadline.is_past();
+        let is_gone = if self.ended_before.get() { ready.is_hangup() } else { ready.is_end() };
         let fires_read = ready.is_readable() || armed.read_or_write && ready.is_writable();
         let fires = [
             (late || fires_read).then(|| armed.read.take()).flatten(),
             (late || ready.is_writable()).then(|| armed.write.take()).flatten(),
-            ready.is_end().then(|| armed.on_disconnect.take()).flatten(),
+            is_gone.then(|| armed.on_disconnect.take()).flatten(),
         ];
         let still_armed = armed.read.is_some() || armed.write.is_some();
         drop(armed);

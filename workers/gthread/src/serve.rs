@@ -55,7 +55,7 @@ impl<'a> Server<'a> {
             self.make_room(now);
             // Set before `may_accept`: a thread that takes the last room either sees the flag, or is seen by the check.
             self.shared.is_accepting.store(true, Ordering::Release);
-            let accepting = self.pause_ends.is_never() && self.may_accept();
+            let accepting = self.pause_ends.is_never() && self.may_accept(0);
             self.shared.is_accepting.store(accepting, Ordering::Release);
             let until = Deadline::after(now, Some(pause)).min(self.pause_ends);
             self.turn(accepting, until.min(self.make_room_at))?;
@@ -113,31 +113,43 @@ impl<'a> Server<'a> {
             let Some(acceptor) = acceptors.iter().find(|a| a.fd() as u64 == event.data()) else {
                 continue;
             };
-            let mut left = ACCEPTS_MAX;
-            while left > 0 && self.may_accept() && self.accept_one(acceptor) {
-                left -= 1;
+            let mut accepted = Vec::new();
+            while accepted.len() < ACCEPTS_MAX
+                && self.may_accept(accepted.len())
+                && let Some(connection) = self.accept_one(acceptor)
+            {
+                accepted.push(connection);
             }
-            if left < ACCEPTS_MAX {
+            if !accepted.is_empty() {
+                self.start(accepted);
                 self.accept_queue.requeue(&self.accept_epoll, acceptor)?;
             }
         }
         Ok(())
     }
 
-    /// Accepts a connection; returns whether the listener may have another one.
-    fn accept_one(&mut self, acceptor: &Acceptor) -> bool {
+    /// Reads new connections, and queues the requests that have arrived: together, so that one thread is woken for all of
+    /// them. Each connection is read after all have been accepted, which leaves its client time to send the request: a
+    /// connection whose request has arrived needs no entry in the epoll.
+    fn start(&self, accepted: impl IntoIterator<Item = Box<Connection>>) {
+        let advance = |connection| self.shared.advance(connection);
+        let requests: Vec<_> = accepted.into_iter().filter_map(advance).collect();
+        self.shared.pool.push_and_wake_one(requests);
+    }
+
+    /// Accepts a connection; returns `None` if the listener has no other one for now.
+    fn accept_one(&mut self, acceptor: &Acceptor) -> Option<Box<Connection>> {
         match acceptor.take() {
             AcceptResult::Connection(accepted) => {
                 self.base.host.count(Counter::ACCEPTED, 1);
                 let connection = Connection::new(&self.base.context, accepted);
                 self.shared.table().insert_lent(connection.fd());
-                self.shared.pool.push_and_wake_one(self.shared.advance(connection));
-                true
+                Some(connection)
             }
-            AcceptResult::Empty => false,
+            AcceptResult::Empty => None,
             AcceptResult::Rest(pause) => {
                 self.pause_ends = Deadline::from_now(pause);
-                false
+                None
             }
         }
     }
@@ -166,13 +178,13 @@ impl<'a> Server<'a> {
         self.shared.table().len() >= self.base.context.config.worker_connections
     }
 
-    /// Returns whether a thread is free to serve another connection.
-    fn may_accept(&self) -> bool {
+    /// Returns whether a thread is free to serve another connection, besides `accepted` new ones.
+    fn may_accept(&self, accepted: usize) -> bool {
         if self.base.context.is_stuck() {
             return false;
         }
         let has_room = |shared: &Shared| {
-            shared.pool.has_room()
+            shared.pool.has_room(accepted)
                 && shared.table().len() < shared.context.config.worker_connections
         };
         if has_room(&self.shared) {
@@ -203,8 +215,9 @@ impl<'a> Server<'a> {
             while left > 0
                 && !deadline.is_past()
                 && !context.is_stuck()
-                && self.accept_one(acceptor)
+                && let Some(connection) = self.accept_one(acceptor)
             {
+                self.start([connection]);
                 left -= 1;
             }
         }

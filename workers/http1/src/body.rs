@@ -61,6 +61,13 @@ impl BodyDecoder {
         }
     }
 
+    /// Passes over `data`, which is at most [`BodyDecoder::remaining_hint`] bytes long and was read as data already.
+    pub fn pass(&mut self, data: &[u8]) -> Result<(), Reject> {
+        let decoded = self.decode(data)?;
+        debug_assert_eq!(decoded.data, 0..data.len(), "the bytes are data");
+        Ok(())
+    }
+
     /// Returns whether `input`, which is not decoded yet, has the rest of the body to its end.
     pub fn ends_within(&self, mut input: &[u8]) -> Result<bool, Reject> {
         let mut ahead = self.clone();
@@ -121,6 +128,20 @@ mod tests {
         assert_eq!(decoder.eof().map_err(|reject| reject.status), Err(400));
         decoder.decode(b"c").unwrap();
         assert_eq!((decoder.remaining_hint(), decoder.eof()), (Some(0), Ok(())));
+    }
+
+    #[test]
+    fn data_that_was_read_elsewhere_is_passed_over() {
+        let mut fixed = BodyDecoder::new(Framing::Length(3), &Policy::default());
+        fixed.pass(b"ab").unwrap();
+        assert_eq!(fixed.remaining_hint(), Some(1));
+        let mut chunked = chunked(&Policy::default());
+        chunked.decode(b"5\r\nh").unwrap();
+        assert_eq!(chunked.remaining_hint(), Some(4));
+        chunked.pass(b"ello").unwrap();
+        assert_eq!(chunked.remaining_hint(), None, "framing follows");
+        assert_eq!(read(&mut chunked, b"\r\n1\r\n!\r\n0\r\n\r\n"), Ok(b"!".to_vec()));
+        assert!(chunked.is_done());
     }
 
     #[test]

@@ -5,11 +5,12 @@
 //! while the connection is parked, and the exchange reads from there. The request is also ready once the spool is
 //! full: the exchange then reads the rest from the connection.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 
 use worker_api::{Failure, Interest};
 
 use crate::active_request::ActiveRequest;
+use crate::buffer::READ_MAX;
 use crate::clock::now_ns;
 use crate::io::Io;
 use crate::request::refused;
@@ -51,7 +52,12 @@ impl ActiveRequest {
                 io.is_yielding = is_readable;
                 return self.wait_for_body(io);
             }
-            match io.fill() {
+            let read = match self.fill_spool(io) {
+                Ok(Some(read)) => read,
+                Ok(None) => io.fill(),
+                Err(reject) => return self.fail_intake(io, &refused(&reject)),
+            };
+            match read {
                 Ok(0) => {
                     let cut = Reject::new(400, "the connection ended inside the request's body");
                     return self.fail_intake(io, &refused(&cut));
@@ -113,6 +119,27 @@ impl ActiveRequest {
         Ok(self.body.is_done() || spool.is_full())
     }
 
+    /// Reads from the connection straight into the spool's memory, if that has room and the bytes are certain to be data.
+    /// Returns `None` if the input is to be filled instead.
+    fn fill_spool(&mut self, io: &mut Io) -> Result<Option<io::Result<usize>>, Reject> {
+        let Some(spool) = self.spool.as_deref_mut() else { return Ok(None) };
+        // As much as it holds, so that what is reserved stays in proportion to what the client has sent.
+        let part = spool.in_memory().clamp(READ_MAX, PART_MAX);
+        let certain = self.body.remaining_hint().unwrap_or_default();
+        let most = usize::try_from(certain).unwrap_or(usize::MAX).min(part);
+        if most < READ_MAX {
+            return Ok(None);
+        }
+        Ok(match spool.fill(most, |memory| io.read_more(memory, most)) {
+            None => None,
+            Some(Err(error)) => Some(Err(error)),
+            Some(Ok(data)) => {
+                self.body.pass(data)?;
+                Some(Ok(data.len()))
+            }
+        })
+    }
+
     fn wait_for_body(&mut self, io: &mut Io) -> Step {
         let config = &io.context.config;
         let slow = self.reading.deadline(config.body_timeout, config.min_rate);
@@ -126,5 +153,7 @@ impl ActiveRequest {
     }
 }
 
+/// The most bytes that one read into the memory of a spool takes.
+const PART_MAX: usize = 256 << 10;
 /// The most bytes that are read before other connections are served.
 const INTAKE_MAX: usize = 1 << 20;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use worker_api::raw::TlsProperties;
 
-use crate::buffer::{Input, Output};
+use crate::buffer::{Input, Output, READ_MAX};
 use crate::context::ServerContext;
 use crate::deadline::Deadline;
 use crate::socket::{Endpoint, Local};
@@ -43,7 +43,22 @@ impl Io {
         let Self { input, stream, .. } = self;
         let read = input.fill(|place| stream.read(place));
         // A short read has emptied the socket: the poller reports new data.
-        self.emptied = !matches!(&read, Ok(count) if stream.may_have_more(*count));
+        self.emptied = !matches!(&read, Ok(count) if stream.may_have_more(*count, READ_MAX));
+        read
+    }
+
+    /// Like [`Io::fill`], but reads into `place`, which is not empty. The input must be empty.
+    pub(crate) fn read_into(&mut self, place: &mut [u8]) -> io::Result<usize> {
+        let read = self.stream.read(place);
+        let asked = place.len();
+        self.emptied = !matches!(&read, Ok(count) if self.stream.may_have_more(*count, asked));
+        read
+    }
+
+    /// Like [`Io::fill`], but appends up to `most` bytes to `into`. The input must be empty.
+    pub(crate) fn read_more(&mut self, into: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+        let read = self.stream.read_more(into, most);
+        self.emptied = !matches!(&read, Ok(count) if self.stream.may_have_more(*count, most));
         read
     }
 

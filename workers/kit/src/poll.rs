@@ -48,6 +48,14 @@ pub fn wait(
     }
 }
 
+/// Returns whether the peer of a stream socket has shut down its side, without waiting.
+pub fn has_ended(fd: RawFd) -> bool {
+    let mut entry = libc::pollfd { fd, events: libc::POLLRDHUP, revents: 0 };
+    // SAFETY: `entry` is one pollfd, valid for the whole call. poll(2) accepts any number as a descriptor.
+    let count = unsafe { libc::poll(&raw mut entry, 1, 0) };
+    count == 1 && entry.revents & libc::POLLRDHUP != 0
+}
+
 /// The longest wait between two calls of `awake`.
 const SLICE_MS: u64 = 1000;
 
@@ -67,6 +75,16 @@ mod tests {
             let error = wait(fd, Interest::READ, Deadline::from_now(SOON), || ()).unwrap_err();
             assert_eq!(error.raw_os_error(), Some(libc::EBADF), "{fd}");
         }
+    }
+
+    #[test]
+    fn an_ended_peer_is_seen_behind_its_last_bytes() {
+        let (mut one, other) = UnixStream::pair().unwrap();
+        one.write_all(b"x").unwrap();
+        assert!(!has_ended(other.as_raw_fd()));
+        one.shutdown(std::net::Shutdown::Write).unwrap();
+        assert!(has_ended(other.as_raw_fd()));
+        assert!(!has_ended(-1));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use worker_api::raw::{Hijacked, Interest, Step};
 use worker_api::{Failure, FailureKind, Waker};
 
 use crate::active_request::ActiveRequest;
+use crate::buffer::READ_MAX;
 use crate::clock::now_ns;
 use crate::deadline::Deadline;
 use crate::driver::ConnectionDriver;
@@ -168,18 +169,35 @@ impl ActiveRequest {
                 continue;
             }
             self.send_continue(io)?;
-            match io.fill() {
+            let direct = self.direct_len(buf.len());
+            let read = if direct == 0 { io.fill() } else { io.read_into(&mut buf[..direct]) };
+            match read {
                 Ok(0) => {
                     let eof = self.body.eof().err();
                     return Err(refused(
                         &eof.unwrap_or_else(|| Reject::new(400, "the request's body is truncated")),
                     ));
                 }
-                Ok(count) => self.reading.moved(count),
+                Ok(count) => {
+                    self.reading.moved(count);
+                    if direct > 0 {
+                        self.body.pass(&buf[..count]).map_err(|reject| refused(&reject))?;
+                        self.body_begun = true;
+                        return Ok(Some(count));
+                    }
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
                 Err(error) => return Err(Failure::from(error)),
             }
         }
+    }
+
+    /// Returns how many bytes to read from the connection straight into a buffer for `room` bytes of data: those that
+    /// are certain to be data, if they are more than a read into the input takes. Returns 0 to read into the input.
+    fn direct_len(&self, room: usize) -> usize {
+        let certain = self.body.remaining_hint().unwrap_or_default();
+        let len = room.min(usize::try_from(certain).unwrap_or(usize::MAX));
+        if len >= READ_MAX { len } else { 0 }
     }
 
     /// Decodes input into `buf`; returns `None` if it held framing only. The decoder sees no more bytes than

@@ -146,6 +146,26 @@ pub fn receive(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
     if read < 0 { Err(io::Error::last_os_error()) } else { Ok(read as usize) }
 }
 
+/// Like [`receive`], but appends up to `most` bytes to `into`.
+pub(crate) fn receive_more(
+    socket: &TcpStream,
+    into: &mut Vec<u8>,
+    most: usize,
+) -> io::Result<usize> {
+    into.reserve(most);
+    let (fd, flags) = (socket.as_raw_fd(), 0);
+    let no_address = ptr::null_mut::<libc::c_void>();
+    let start = into.spare_capacity_mut().as_mut_ptr();
+    // SAFETY: `reserve` has made room for `most` bytes, which the kernel only writes; null as in `receive`.
+    let read = unsafe {
+        libc::syscall(libc::SYS_recvfrom, fd, start, most, flags, no_address, no_address)
+    };
+    let Ok(read) = usize::try_from(read) else { return Err(io::Error::last_os_error()) };
+    // SAFETY: the kernel has written `read` bytes, at most `most`, behind the vector's length.
+    unsafe { into.set_len(into.len() + read) };
+    Ok(read)
+}
+
 /// `send(2)`: sends as many of `bytes` as the socket accepts. A closed connection is an error and raises no
 /// signal.
 pub fn send(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {

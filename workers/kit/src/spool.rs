@@ -138,6 +138,24 @@ impl Spool {
         self.is_full |= self.written + self.memory.len() as u64 >= self.buffers.max;
     }
 
+    /// Appends the result of one call of `read`, which appends up to `most` bytes to the buffer's memory, and returns what
+    /// was appended. Returns `None`, without the call, if the limits do not allow them in memory.
+    pub(crate) fn fill(
+        &mut self,
+        most: usize,
+        read: impl FnOnce(&mut Vec<u8>) -> io::Result<usize>,
+    ) -> Option<io::Result<&[u8]>> {
+        let before = self.memory.len();
+        if self.is_full || self.file.is_some() || !self.buffers.take_memory(before, most) {
+            return None;
+        }
+        let outcome = read(&mut self.memory);
+        let unused = most - (self.memory.len() - before);
+        self.buffers.memory.fetch_sub(unused, Ordering::Relaxed);
+        self.is_full = self.memory.len() as u64 >= self.buffers.max;
+        Some(outcome.map(|_| &self.memory[before..]))
+    }
+
     /// Keeps all of `bytes` or nothing, within the limits; returns whether it keeps them.
     pub(crate) fn take(&mut self, bytes: &[u8]) -> bool {
         if self.file.is_none() && self.buffers.take_memory(self.memory.len(), bytes.len()) {
@@ -150,6 +168,11 @@ impl Spool {
     /// Returns whether the buffer accepts no more bytes: further ones are read from the connection.
     pub(crate) fn is_full(&self) -> bool {
         self.is_full
+    }
+
+    /// Returns the number of bytes in memory.
+    pub(crate) fn in_memory(&self) -> usize {
+        self.memory.len()
     }
 
     /// Returns whether everything was read.
@@ -298,7 +321,7 @@ mod tests {
         (buffers.memory.load(Ordering::Relaxed), buffers.files.load(Ordering::Relaxed))
     }
 
-    fn read(spool: &mut Spool) -> Vec<u8> {
+    fn read_all(spool: &mut Spool) -> Vec<u8> {
         let mut all = Vec::new();
         let mut part = [0; 3];
         loop {
@@ -315,14 +338,32 @@ mod tests {
         let mut small = filled(&[b"1234", b"5678"], &buffers);
         assert!(small.file.is_none() && !small.is_full());
         assert_eq!(in_use(&buffers), (8, 0));
-        assert_eq!(read(&mut small), b"12345678");
+        assert_eq!(read_all(&mut small), b"12345678");
         assert!(small.is_empty());
         drop(small);
         let mut large = filled(&[b"1234", b"5678", b"9", b"0"], &buffers);
         assert_eq!((large.written, large.memory.len()), (10, 0));
         assert_eq!(in_use(&buffers), (0, 1));
-        assert_eq!(read(&mut large), b"1234567890");
+        assert_eq!(read_all(&mut large), b"1234567890");
         drop(large);
+        assert_eq!(in_use(&buffers), (0, 0));
+    }
+
+    #[test]
+    fn what_is_read_into_memory_counts_toward_the_limits() {
+        let buffers = buffers(8, 100, 1, "/tmp");
+        let mut spool = filled(&[b"12"], &buffers);
+        let read = |memory: &mut Vec<u8>| {
+            memory.extend_from_slice(b"345");
+            Ok(3)
+        };
+        assert_eq!(spool.fill(6, read).unwrap().unwrap(), b"345");
+        assert_eq!(in_use(&buffers), (5, 0), "what was not read is free again");
+        let fail = |_: &mut Vec<u8>| Err(io::ErrorKind::WouldBlock.into());
+        assert!(spool.fill(3, fail).unwrap().is_err());
+        assert!(spool.fill(4, read).is_none(), "beyond the limit");
+        assert_eq!((in_use(&buffers), read_all(&mut spool)), ((5, 0), b"12345".to_vec()));
+        drop(spool);
         assert_eq!(in_use(&buffers), (0, 0));
     }
 

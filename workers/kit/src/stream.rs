@@ -10,7 +10,6 @@ use nix::sys::socket::{setsockopt, sockopt};
 use worker_api::raw::TlsProperties;
 use worker_api::{Interest, Tls, TlsSession};
 
-use crate::buffer::READ_MAX;
 use crate::relay::Relay;
 use crate::socket;
 
@@ -42,11 +41,24 @@ impl Stream {
         })
     }
 
-    /// Returns whether bytes may be left after a read of `count` bytes, so that the descriptor may not become
-    /// ready for them.
-    pub fn may_have_more(&self, count: usize) -> bool {
+    /// Reads up to `most` available bytes and appends them to `into`; 0 means end of file.
+    pub(crate) fn read_more(&mut self, into: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+        let Self { socket, session } = self;
+        let Some(session) = session else {
+            return retried(|| socket::receive_more(socket, into, most));
+        };
+        let before = into.len();
+        into.resize(before + most, 0);
+        let read = retried(|| session.read(socket.as_raw_fd(), &mut into[before..]));
+        into.truncate(before + read.as_ref().map_or(0, |count| *count));
+        read
+    }
+
+    /// Returns whether bytes may be left after a read of `count` bytes out of `asked`, so that the descriptor may
+    /// not become ready for them.
+    pub fn may_have_more(&self, count: usize, asked: usize) -> bool {
         // A short read of a plain socket has emptied it.
-        self.may_hold_input() || count == READ_MAX
+        self.may_hold_input() || count == asked
     }
 
     /// Returns whether bytes may be left to read that the descriptor does not show: a session holds decrypted

@@ -77,6 +77,36 @@ fn the_rest_of_a_body_is_never_a_request() {
 }
 
 #[test]
+fn a_large_read_ends_with_the_body() {
+    let mut server = Server::new(|exchange: &mut Exchange| {
+        let (mut part, mut sum, mut is_intact) = (vec![0; 64 << 10], 0, true);
+        loop {
+            let count = exchange.read(&mut part)?;
+            is_intact &= part[..count].iter().all(|byte| *byte == b'x');
+            sum += count;
+            if count == 0 {
+                return exchange.respond(200, &[], format!("{sum} {is_intact}").as_bytes());
+            }
+        }
+    });
+    let body = "x".repeat(100_000);
+    let fixed = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n{body}");
+    let chunked = format!(
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n186a0\r\n{body}\r\n0\r\n\r\n"
+    );
+    let mut client = server.client.try_clone().unwrap();
+    let sending = std::thread::spawn(move || {
+        client.write_all((fixed + &chunked).as_bytes()).unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+    });
+    while server.serve() != Advance::Closed {}
+    sending.join().unwrap();
+    let responses = server.received();
+    assert_eq!(responses.matches("100000 true").count(), 2, "{responses}");
+    assert!(responses.ends_with("\r\n\r\n0 true"), "{responses}");
+}
+
+#[test]
 fn a_failure_before_the_response_is_a_500_and_after_its_head_a_cut() {
     let mut server = Server::new(|_: &mut Exchange| Err(Failure::application("no")));
     server.client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();

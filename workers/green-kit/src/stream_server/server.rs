@@ -89,17 +89,24 @@ impl StreamServer {
                 jimu_green::sleep(FULL_PAUSE).map_err(|interrupt| ended(&interrupt))?;
                 continue;
             }
+            let connections = self.greenlets.connections();
             match self.listening.take() {
-                AcceptResult::Connection(accepted) => self.greenlets.connections().admit(accepted),
+                AcceptResult::Connection(accepted) => connections.admit(accepted),
                 AcceptResult::Empty | AcceptResult::Rest(_) => break,
             }
+            connections.start_admitted();
             left -= 1;
         }
         Ok(())
     }
 
-    /// Accepts connections, when the listener is readable.
+    /// Accepts connections and reads them, when the listener is readable.
     fn accept(&self) {
+        self.accept_waiting();
+        self.greenlets.connections().start_admitted();
+    }
+
+    fn accept_waiting(&self) {
         for _ in 0..self.max_accept {
             if self.greenlets.full() && self.was_full.replace(true) {
                 self.greenlets.connections().make_room(self.listening.waiting());

@@ -26,12 +26,26 @@ pub(super) struct Registration {
 
 impl Registration {
     pub(super) fn new(core: Rc<Core>, fd: RawFd, trigger: Trigger) -> io::Result<Self> {
-        let state = core.new_state(trigger);
-        let registration = Self { state, core, fd, closes: false };
-        if trigger == Trigger::Edge {
-            registration.register(EpollFlags::EPOLLIN)?;
-        }
+        let registration = Self::deferred(core, fd, trigger);
+        registration.register_reads()?;
         Ok(registration)
+    }
+
+    /// Creates a registration that is not in the epoll yet.
+    pub(super) fn deferred(core: Rc<Core>, fd: RawFd, trigger: Trigger) -> Self {
+        let state = core.new_state(trigger);
+        Self { state, core, fd, closes: false }
+    }
+
+    /// Adds an edge-triggered source to the epoll, unless it is there; returns whether it was added. What has arrived
+    /// before is reported.
+    pub(super) fn register_reads(&self) -> io::Result<bool> {
+        let state = &self.state;
+        let is_new = state.trigger == Trigger::Edge && state.registered.get().is_empty();
+        if is_new {
+            self.register(EpollFlags::EPOLLIN)?;
+        }
+        Ok(is_new)
     }
 
     pub(super) fn deregister(&self) -> io::Result<()> {

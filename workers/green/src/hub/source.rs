@@ -51,6 +51,16 @@ impl Source<RawFd> {
         let core = Core::current().ok_or(Interrupt::Outside)?;
         Ok(Self { registration: Registration::new(core, fd, trigger)?, io: fd })
     }
+
+    /// Like [`of_raw`](Self::of_raw) with [`Trigger::Edge`], for a descriptor that its owner reads before it waits for
+    /// it: it counts as not readable, and is registered by the first call that finds it not ready or waits for it, or by
+    /// [`register`](Self::register). A connection that is closed after one request is never registered.
+    pub fn of_raw_deferred(fd: RawFd) -> io::Result<Self> {
+        let core = Core::current().ok_or(Interrupt::Outside)?;
+        let registration = Registration::deferred(core, fd, Trigger::Edge);
+        registration.state.ready.set(Interest::Write.ready());
+        Ok(Self { registration, io: fd })
+    }
 }
 
 impl<T> Source<T> {
@@ -64,6 +74,12 @@ impl<T> Source<T> {
     /// been duplicated after all.
     pub fn deregister(&self) -> io::Result<()> {
         self.registration.deregister()
+    }
+
+    /// Adds the descriptor to the epoll if that was deferred, so that events are reported; returns whether it was. What
+    /// has arrived before is reported, too.
+    pub fn register(&self) -> io::Result<bool> {
+        self.registration.register_reads()
     }
 
     /// Returns the watched object.
@@ -110,7 +126,9 @@ impl<T> Source<T> {
         let Registration { state, core, .. } = &self.registration;
         match state.trigger {
             Trigger::Edge if state.ready.get().satisfies(interest) => return Ok(true),
-            Trigger::Edge => {}
+            Trigger::Edge => {
+                self.registration.register_reads()?;
+            }
             Trigger::Level | Trigger::Exclusive => state.ready.set(Ready::NONE),
         }
         let greenlet = core.running().ok_or(Interrupt::Outside)?;
@@ -253,6 +271,7 @@ impl<T> Source<T> {
         let state = &self.registration.state;
         let reported = state.ready.get();
         if !reported.satisfies(interest) {
+            self.registration.register_reads()?;
             return Ok(false);
         }
         state.ready.set(reported.without(Ready::HANGUP));

@@ -155,6 +155,26 @@ fn a_watch_can_be_paused_and_loses_nothing() {
 }
 
 #[test]
+fn a_deferred_source_reports_what_arrived_before_it_was_registered() {
+    let hub = Hub::new().unwrap();
+    hub.block_on(|| {
+        let (left, mut right) = StdUnixStream::pair().unwrap();
+        let source = Source::of_raw_deferred(right.as_raw_fd()).unwrap();
+        assert!(source.take_ready(Interest::Write).unwrap(), "unknown counts as ready");
+        (&left).write_all(b"a").unwrap();
+        assert!(!source.take_ready(Interest::Read).unwrap(), "its owner has read");
+        assert!(source.wait(Interest::Read, Some(LONG)).unwrap(), "the registration reports it");
+        assert!(source.take_ready(Interest::Read).unwrap());
+        right.read_exact(&mut [0]).unwrap();
+
+        let waiting = Source::of_raw_deferred(left.as_raw_fd()).unwrap();
+        right.write_all(b"b").unwrap();
+        assert!(waiting.wait(Interest::Read, Some(LONG)).unwrap(), "a wait registers, too");
+    })
+    .unwrap();
+}
+
+#[test]
 fn a_panic_in_a_callback_ends_that_call_only() {
     let hub = Hub::new().unwrap();
     hub.block_on(|| {

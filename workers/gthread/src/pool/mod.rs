@@ -236,10 +236,10 @@ impl<T, P: Poller> Pool<T, P> {
         self.lock().change(ThreadState::Blocked, ThreadState::Serving);
     }
 
-    /// Returns whether more threads are free than requests wait.
-    pub(crate) fn has_room(&self) -> bool {
+    /// Returns whether more threads are free than requests wait, with `more` that are about to be queued.
+    pub(crate) fn has_room(&self, more: usize) -> bool {
         let state = self.lock();
-        state.free() > state.queued()
+        state.free() > state.queued() + more
     }
 
     /// Closes the pool: its threads end once the queue is empty.

@@ -79,7 +79,7 @@ fn one_thread_serves_all_requests_of_a_batch() {
     pool.push_and_wake_one([1, 2]);
     assert_eq!(taken.recv_timeout(LONG), Ok(1));
     assert!(pool.needs_overdue_check(), "no thread was woken for the second request");
-    assert!(!pool.has_room(), "the second thread is needed for the second request");
+    assert!(!pool.has_room(0), "the second thread is needed for the second request");
     pool.wake_if_overdue();
     assert_eq!(pool.lock().idle(), 1, "the other thread stays parked");
     for thread in &threads {
@@ -114,7 +114,7 @@ fn a_blocked_thread_is_replaced_within_the_limit() {
     pool.push([1, 2, 3]);
     taken.recv_timeout(LONG).unwrap();
     taken.recv_timeout(LONG).unwrap();
-    assert!(!pool.has_room());
+    assert!(!pool.has_room(0));
     assert!(pool.begin_blocking(), "no parked thread can serve in its place");
     let (took, third) = channel();
     let _replacement = start(&pool, &took);
