@@ -110,12 +110,13 @@ pub(crate) fn bench(words: &[String]) -> ExitCode {
 
 /// Checks formatting, clippy's lints, and the conventions that the `tidy` test knows.
 pub(crate) fn lint() -> ExitCode {
-    let mut commands = [cargo(), cargo(), cargo()];
-    let [formatting, clippy, tidy] = &mut commands;
+    let mut commands = [cargo(), cargo(), cargo(), cargo()];
+    let [formatting, clippy, build, tidy] = &mut commands;
     formatting.args(["fmt", "--all", "--check"]);
     clippy.args(["clippy", "--workspace", "--all-targets", "--features", "jimu-bench/linked"]);
     clippy.args(["--", "-D", "warnings"]);
-    // Of the whole workspace, so that its dependencies are built with the features that the other tests need.
+    // `tidy` asks the programs for their options. The whole workspace has the features that the other tests need.
+    build.args(["build", "--quiet", "--workspace"]);
     tidy.args(["test", "--quiet", "--workspace", "--test", "tidy"]);
     // One that fails does not hide what the others find.
     let failed = commands.iter_mut().filter_map(|command| (!succeeds(command)).then_some(()));
