@@ -54,7 +54,7 @@ step "The class and the application of the guides"
 crate docs/worker-classes.md class
 lines=$(grep -c . "$target/guide/class/src/lib.rs")
 echo "The class has $lines lines that are not empty"
-[ "$lines" -lt 190 ]
+[ "$lines" -lt 150 ]
 crate docs/applications.md app
 greeting_in_c
 [ "${1:-}" != --build ] || exit 0

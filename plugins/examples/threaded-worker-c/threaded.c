@@ -21,16 +21,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
-
-/* A connection that waits for its client, in the list of its worker. */
-typedef struct waiting {
-    struct waiting *before, *after;
-    int fd;
-    uint64_t since_ns;
-} waiting;
 
 /* A worker: one per process. */
 typedef struct worker {
@@ -43,9 +35,6 @@ typedef struct worker {
     int ended;
     /* The end of a pause in accepting. */
     uint64_t rest_until_ns;
-    /* The connections that wait, the latest first. */
-    pthread_mutex_t lock;
-    waiting *list;
 } worker;
 
 /* What a thread starts with. */
@@ -54,7 +43,6 @@ typedef struct start {
     jimu_kit_connection *connection;
 } start;
 
-static const uint64_t SECOND_NS = 1000000000;
 /* How long a worker without room does not look at its listeners, unless a thread ends. */
 static const uint64_t CROWDED_NS = 100000000;
 
@@ -64,86 +52,6 @@ static uint64_t earlier(uint64_t a, uint64_t b) {
 
 static void count(const worker *of, uint8_t counter, int64_t by) {
     of->host->functions->count(of->host->self, counter, by);
-}
-
-static void enlist(worker *of, waiting *entry) {
-    pthread_mutex_lock(&of->lock);
-    entry->before = NULL;
-    entry->after = of->list;
-    if (entry->after) {
-        entry->after->before = entry;
-    }
-    of->list = entry;
-    pthread_mutex_unlock(&of->lock);
-}
-
-static void remove_from_list(worker *of, waiting *entry) {
-    pthread_mutex_lock(&of->lock);
-    if (entry->after) {
-        entry->after->before = entry->before;
-    }
-    if (entry->before) {
-        entry->before->after = entry->after;
-    } else {
-        of->list = entry->after;
-    }
-    pthread_mutex_unlock(&of->lock);
-}
-
-/*
- * Closes the connection that has waited longest for a request, so that a client in the backlog gets its place: its thread
- * reads the end of the client's bytes. It leaves the list before it closes the descriptor.
- */
-static void make_room(worker *of) {
-    waiting *entry, *longest = NULL;
-    pthread_mutex_lock(&of->lock);
-    for (entry = of->list; entry; entry = entry->after) {
-        if (!longest || entry->since_ns < longest->since_ns) {
-            longest = entry;
-        }
-    }
-    if (longest && longest->since_ns + JIMU_KIT_EVICTABLE_NS <= jimu_kit_now_ns() &&
-        shutdown(longest->fd, SHUT_RD) == 0) {
-        jimu_kit_note_evicted(of->kit, 1);
-    }
-    pthread_mutex_unlock(&of->lock);
-}
-
-/* Waits for a client, at most until the connection's deadline. Returns what the connection waits for next. */
-static jimu_kit_next wait_until_ready(worker *of, jimu_kit_connection *connection, uint8_t interest) {
-    for (;;) {
-        uint64_t deadline, slice;
-        jimu_failure failure;
-        bool ready = false;
-        if (jimu_kit_draining(of->kit)) {
-            jimu_kit_shorten_idle_deadline(connection);
-        }
-        deadline = jimu_kit_deadline_ns(connection);
-        /* Looks once a second whether the worker drains. */
-        slice = earlier(deadline, jimu_kit_now_ns() + SECOND_NS);
-        if (jimu_kit_wait(jimu_kit_fd(connection), interest, slice, &ready, &failure) != JIMU_OK) {
-            return JIMU_KIT_CLOSED;
-        }
-        if (ready) {
-            return jimu_kit_advance(connection);
-        }
-        if (deadline <= jimu_kit_now_ns()) {
-            return jimu_kit_expire(connection);
-        }
-    }
-}
-
-/* The same, while the connection can give way to another one. */
-static jimu_kit_next wait_for_client(worker *of, jimu_kit_connection *connection, uint8_t interest) {
-    waiting entry = { NULL, NULL, jimu_kit_fd(connection), jimu_kit_waits_since_ns(connection) };
-    jimu_kit_next next;
-    if (entry.since_ns == 0) {
-        return wait_until_ready(of, connection, interest);
-    }
-    enlist(of, &entry);
-    next = wait_until_ready(of, connection, interest);
-    remove_from_list(of, &entry);
-    return next;
 }
 
 /* The thread of a connection: serves one request after the other. */
@@ -156,7 +64,7 @@ static void *serve(void *argument) {
     free(begin);
     while (next != JIMU_KIT_CLOSED) {
         if (next != JIMU_KIT_REQUEST) {
-            next = wait_for_client(of, connection, (uint8_t)next);
+            next = jimu_kit_wait_for_client(of->kit, connection, next);
             continue;
         }
         connection = jimu_kit_call(of->kit, connection, NULL);
@@ -232,7 +140,7 @@ static void turn(worker *of, bool accepts) {
         if (atomic_load(&of->open) < jimu_kit_capacity(of->kit)) {
             accept_one(of, index);
         } else {
-            make_room(of);
+            jimu_kit_make_room(of->kit, index);
             of->rest_until_ns = jimu_kit_now_ns() + CROWDED_NS;
         }
     }
@@ -297,7 +205,6 @@ static jimu_result create(const jimu_host *host, const jimu_app *app, void **sel
         return jimu_fail(failure, JIMU_FAILURE_OTHER, "out of memory");
     }
     of->host = host;
-    pthread_mutex_init(&of->lock, NULL);
     of->ended = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (of->ended < 0) {
         char words[128];

@@ -76,6 +76,13 @@ void jimu_kit_tick(jimu_kit *kit);
 /* Returns how long to wait if nothing happens. */
 uint64_t jimu_kit_pause_ns(jimu_kit *kit);
 
+/*
+ * Waits in poll(2), on the main thread of a class that does nothing else there: for a client if the worker `accepts`, and
+ * for a signal, at most for `jimu_kit_pause_ns`. A worker that does not accept waits for a tenth of a second: a connection
+ * may end, or give way (`jimu_kit_make_room`). Does not deliver signals.
+ */
+void jimu_kit_wait_for_clients(jimu_kit *kit, bool accepts);
+
 /* Returns the time that deadlines refer to: CLOCK_MONOTONIC in nanoseconds. */
 uint64_t jimu_kit_now_ns(void);
 
@@ -108,6 +115,20 @@ jimu_kit_next jimu_kit_advance(jimu_kit_connection *connection);
 /* The same for a connection whose deadline has passed. */
 jimu_kit_next jimu_kit_expire(jimu_kit_connection *connection);
 
+/*
+ * For a class with a thread for each connection: waits in poll(2) on that thread for what the connection needs, which is
+ * `interest`, JIMU_READ, JIMU_WRITE or JIMU_READ_WRITE, at most until its deadline; then advances the connection or has it
+ * expire. Shortens the deadline of an idle connection if the worker drains.
+ */
+jimu_kit_next jimu_kit_wait_for_client(jimu_kit *kit, jimu_kit_connection *connection, int32_t interest);
+
+/*
+ * For the same class, at its capacity: of the connections that wait in `jimu_kit_wait_for_client` for a request, closes
+ * those that have waited longest, if for JIMU_KIT_EVICTABLE_NS or more, one for each client in the backlog of the
+ * listening socket. Their threads get JIMU_KIT_CLOSED. Logs it, and returns how many there are.
+ */
+size_t jimu_kit_make_room(jimu_kit *kit, size_t index);
+
 /* Returns the connection's descriptor. */
 int32_t jimu_kit_fd(jimu_kit_connection *connection);
 
@@ -117,7 +138,7 @@ uint64_t jimu_kit_deadline_ns(jimu_kit_connection *connection);
 /*
  * Returns since when the connection waits for its client's request, on CLOCK_MONOTONIC in nanoseconds; 0 if it does not.
  * A worker at its capacity closes the connection that has waited longest, if for JIMU_KIT_EVICTABLE_NS or more, in favor
- * of a client in the backlog.
+ * of a client in the backlog. With a thread for each connection, `jimu_kit_make_room` does that.
  */
 uint64_t jimu_kit_waits_since_ns(jimu_kit_connection *connection);
 #define JIMU_KIT_EVICTABLE_NS UINT64_C(500000000)

@@ -66,6 +66,18 @@ pub extern "C" fn jimu_kit_expire(connection: &mut Connection) -> i32 {
 
 /// See `jimu_kit.h`.
 #[unsafe(no_mangle)]
+pub extern "C" fn jimu_kit_wait_for_client(
+    kit: &Kit,
+    connection: &mut Connection,
+    interest: i32,
+) -> i32 {
+    let interest = Interest(u8::try_from(interest).unwrap_or(Interest::READ_WRITE.0));
+    let wait = || kit.waiting.wait(connection, interest);
+    catch("waiting for a client", wait).map_or(CLOSED, number)
+}
+
+/// See `jimu_kit.h`.
+#[unsafe(no_mangle)]
 pub extern "C" fn jimu_kit_fd(connection: &Connection) -> i32 {
     connection.fd()
 }

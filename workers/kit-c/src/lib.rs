@@ -20,7 +20,7 @@ use c_api::from_c::host::host_from;
 use c_api::tables::{AppObject, HostObject, RawFailure};
 use c_api::values::outcome;
 use jimu_kit::config::Config;
-use jimu_kit::{Deadline, RequestDeadlines, WorkerBase, blocking, clock};
+use jimu_kit::{Deadline, RequestDeadlines, WaitingConnections, WorkerBase, blocking, clock};
 use worker_api::abi::sabi_trait::TD_Opaque;
 use worker_api::guard::catch_flat;
 use worker_api::raw::RawApp_TO;
@@ -30,6 +30,7 @@ use worker_api::{AppHandle, Failure, Host, Result, WorkerContext, log};
 pub struct Kit {
     base: WorkerBase,
     deadlines: RequestDeadlines,
+    waiting: WaitingConnections,
     stack_size: OnceLock<usize>,
     /// The thread that gives the heartbeat.
     main: ThreadId,
@@ -88,7 +89,9 @@ pub unsafe extern "C" fn jimu_kit_new(
         // The connection of a request that times out is shut down; its thread notices that.
         let deadlines = RequestDeadlines::start(&base, |_| ())
             .map_err(|error| Failure::io("cannot watch the deadlines of requests", &error))?;
-        Ok(Kit { base, deadlines, stack_size: OnceLock::new(), main: thread::current().id() })
+        let waiting = WaitingConnections::new(&base.context);
+        let (stack_size, main) = (OnceLock::new(), thread::current().id());
+        Ok(Kit { base, deadlines, waiting, stack_size, main })
     };
     match catch_flat("creating the kit", create) {
         Ok(kit) => Box::into_raw(Box::new(kit)),
@@ -121,6 +124,19 @@ pub extern "C" fn jimu_kit_tick(kit: &Kit) {
 #[unsafe(no_mangle)]
 pub extern "C" fn jimu_kit_pause_ns(kit: &Kit) -> u64 {
     clock::nanoseconds(kit.base.pause())
+}
+
+/// See `jimu_kit.h`.
+#[unsafe(no_mangle)]
+pub extern "C" fn jimu_kit_wait_for_clients(kit: &Kit, accepts: bool) {
+    kit.base.wait_for_clients(accepts);
+}
+
+/// See `jimu_kit.h`.
+#[unsafe(no_mangle)]
+pub extern "C" fn jimu_kit_make_room(kit: &Kit, index: usize) -> usize {
+    let needed = kit.base.acceptors.get(index).map_or(0, jimu_kit::Acceptor::waiting);
+    kit.waiting.make_room(needed)
 }
 
 /// See `jimu_kit.h`.

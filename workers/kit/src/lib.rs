@@ -95,6 +95,7 @@
 //! | [`registry`], `time_heap` | connections by descriptor, with their deadlines: for classes that have no hub |
 //! | [`stream`], `relay` | the bytes of a connection, plain or over TLS; TLS for connections that an application took over |
 //! | [`poll`], [`blocking`], [`request_deadlines`] | for classes whose threads may block: waiting, the application's runtime, and `request_timeout` |
+//! | [`waiting`] | for classes with a thread for each connection: waiting for clients, and making room for new ones |
 //! | `wire`, `hung_request` | which thread responds to a request when the thread that serves it hangs, and how another one does |
 //! | [`connect`], [`resolve`] | connections that the application opens: what the runtimes of all classes share |
 //! | [`background`] | work of the application outside of requests, for which a draining worker waits |
@@ -104,7 +105,7 @@
 //!
 //! # Invariants
 //!
-//! - Connections never block, and exchanges block only in their [`ConnectionDriver`]. Only [`poll`], [`blocking`], [`resolve`] and the
+//! - Connections never block, and exchanges block only in their [`ConnectionDriver`]. Only [`poll`], [`waiting`], [`blocking`], [`resolve`] and the
 //!   threads of [`request_deadlines`] and `relay` (TLS for connections that applications have taken over) wait themselves.
 //! - The kit refers to no worker class by name and contains no event loop that serves connections.
 //! - Only the kit handles bytes and framing: a class sees requests, an application sees exchanges.
@@ -128,6 +129,7 @@ pub mod resolve;
 pub mod socket;
 pub mod stream;
 pub mod threads;
+pub mod waiting;
 pub mod worker_base;
 
 mod active_request;
@@ -160,6 +162,7 @@ pub use deadline::Deadline;
 pub use driver::ConnectionDriver;
 pub use registry::Registry;
 pub use request_deadlines::{RequestDeadlines, TimedOutRequest};
+pub use waiting::WaitingConnections;
 pub use worker_base::WorkerBase;
 
 /// Compiles the examples of README.md.

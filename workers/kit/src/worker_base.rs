@@ -1,16 +1,17 @@
 //! The base of a worker: what every class has in common, as in gunicorn's `workers/base.py`.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use worker_api::{AppHandle, Host, Result, WorkerContext};
 
 use crate::accept::{AcceptState, Acceptor};
 use crate::context::ServerContext;
 use crate::deadline::Deadline;
-use crate::{hung_request, threads};
+use crate::{crowd, hung_request, threads};
 use jimu_http1::ResponseStyle;
 
 /// A worker's host, application, shared state and listeners.
@@ -75,6 +76,19 @@ impl WorkerBase {
     /// that there are two within `timeout`, as in gunicorn.
     pub fn pause(&self) -> Duration {
         self.context.config.timeout.map_or(TICK, |timeout| TICK.min(timeout / 2))
+    }
+
+    /// Waits in poll(2), on the main thread of a class that does nothing else there: for a client if the worker `accepts`,
+    /// and for a signal, at most until the next heartbeat. A worker that does not accept waits for a tenth of a second: a
+    /// connection may end, or give way ([`crate::WaitingConnections::make_room`]).
+    pub fn wait_for_clients(&self, accepts: bool) {
+        let pause = if accepts { self.pause() } else { self.pause().min(crowd::PAUSE) };
+        let listeners = self.acceptors.iter().filter(|_| accepts).map(AsFd::as_fd);
+        let watched = listeners.chain([self.wake_fd()]);
+        let mut polled: Vec<PollFd<'_>> =
+            watched.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        // A signal interrupts it, and an error of poll(2) is a lack of memory: the caller looks at the listeners in any case.
+        let _ = poll(&mut polled, PollTimeout::try_from(pause).unwrap_or(PollTimeout::ZERO));
     }
 
     /// Returns a builder for threads that call the application, with the stack size that the application

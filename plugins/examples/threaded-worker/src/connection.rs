@@ -1,18 +1,15 @@
 //! The thread of a connection, and what these threads share with the main thread.
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use jimu_kit::{
-    Advance, Connection, ConnectionDriver, Deadline, RequestDeadlines, ServerContext, WorkerBase,
-    blocking, crowd, poll,
+    Advance, Connection, ConnectionDriver, Deadline, RequestDeadlines, ServerContext,
+    WaitingConnections, WorkerBase, blocking, poll,
 };
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::socket::{Shutdown, shutdown};
 use worker_api::{Counter, Interest, Result};
 
 /// The state that the threads of a worker share.
@@ -21,8 +18,8 @@ pub(crate) struct Shared {
     open: AtomicUsize,
     wakeup: EventFd,
     deadlines: RequestDeadlines,
-    /// The connections that wait for their clients, by descriptor, each with the time since which it waits.
-    waiting: Mutex<HashMap<RawFd, u64>>,
+    /// The connections that wait for their clients.
+    pub(crate) waiting: WaitingConnections,
 }
 
 /// Counts an open connection until it is dropped.
@@ -36,7 +33,7 @@ impl Shared {
             wakeup: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
             // The connection of a request that times out is shut down; its thread notices that and ends.
             deadlines: RequestDeadlines::start(base, |_| ())?,
-            waiting: Mutex::default(),
+            waiting: WaitingConnections::new(&base.context),
         }))
     }
 
@@ -55,19 +52,6 @@ impl Shared {
     /// Returns a descriptor that becomes readable when a thread ends that the main thread may be waiting for.
     pub(crate) fn wakeup(&self) -> BorrowedFd<'_> {
         self.wakeup.as_fd()
-    }
-
-    /// Closes the connection that has waited longest for a request, so that a client in the backlog gets its place: its
-    /// thread reads the end of the client's bytes. Returns whether there is one.
-    pub(crate) fn make_room(&self) -> bool {
-        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let longest = crowd::pick(waiting.iter().map(|(fd, since)| (*since, *fd)), 1);
-        for fd in &longest {
-            // Its thread removes it before it closes it. A client that has disconnected needs no shutdown.
-            let _ = shutdown(*fd, Shutdown::Read);
-        }
-        self.context.note_crowd(longest.len());
-        !longest.is_empty()
     }
 
     /// Clears the wake-up, and returns whether there was one.
@@ -103,46 +87,9 @@ impl OpenConnection {
                     connection = released;
                     connection.advance()
                 }
-                Advance::Wait(interest) => match self.wait(&mut connection, interest) {
-                    Ok(true) => connection.advance(),
-                    Ok(false) => connection.expire(),
-                    Err(_) => return,
-                },
+                Advance::Wait(interest) => self.0.waiting.wait(&mut connection, interest),
                 Advance::Closed => return,
             };
-        }
-    }
-
-    /// Waits for the client; returns false at the deadline. Checks each second whether the worker is stopping, which
-    /// shortens the deadline of an idle connection.
-    fn wait(&self, connection: &mut Connection, interest: Interest) -> io::Result<bool> {
-        let fd = connection.fd();
-        let waiting = || self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(since) = connection.waits_since_ns() {
-            waiting().insert(fd, since);
-        }
-        let waited = self.wait_until_ready(connection, interest);
-        waiting().remove(&fd);
-        waited
-    }
-
-    fn wait_until_ready(
-        &self,
-        connection: &mut Connection,
-        interest: Interest,
-    ) -> io::Result<bool> {
-        loop {
-            if self.0.context.draining() {
-                connection.shorten_idle_deadline(WorkerBase::idle_drain_deadline());
-            }
-            let deadline = connection.deadline();
-            let until = deadline.min(Deadline::from_now(SLICE));
-            if poll::wait(connection.fd(), interest, until, || ())? {
-                return Ok(true);
-            }
-            if deadline.is_past() {
-                return Ok(false);
-            }
         }
     }
 }
@@ -173,6 +120,3 @@ impl ConnectionDriver for ThreadDriver {
         *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
     }
 }
-
-/// How long a wait lasts before the thread checks whether the worker is stopping.
-const SLICE: Duration = Duration::from_secs(1);

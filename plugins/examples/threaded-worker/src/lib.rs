@@ -84,7 +84,7 @@ impl Threaded {
                 self.accept(acceptor);
             } else {
                 // The end of a thread, or a while, makes room: until then the listeners would be reported again and again.
-                self.shared.make_room();
+                self.shared.waiting.make_room(acceptor.waiting());
                 self.rest_until_ns.set(clock::now_ns() + clock::nanoseconds(CROWDED));
             }
         }

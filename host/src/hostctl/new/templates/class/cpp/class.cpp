@@ -6,24 +6,14 @@
 // threads are taken, a new client takes the place of the one that has sent no request for longest.
 #include "jimu_kit.h"
 
-#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <memory>
-#include <mutex>
 #include <thread>
-#include <unordered_map>
-#include <vector>
 
-#include <poll.h>
 #include <pthread.h>
-#include <sys/socket.h>
 
 namespace {
-
-constexpr std::uint64_t SLICE_NS = 500'000'000;
-// How long the worker does not look at its listeners when all threads are taken.
-constexpr std::chrono::milliseconds CROWDED{20};
 
 struct Close {
     void operator()(jimu_kit_connection *connection) const { jimu_kit_close(connection); }
@@ -80,42 +70,19 @@ class Worker {
 
     // Waits for clients and for signals, until a heartbeat is due.
     void wait_and_accept() {
-        const std::size_t listeners = jimu_kit_is_stuck(kit_) ? 0 : jimu_kit_listeners(kit_);
-        std::vector<pollfd> polled{{host_->functions->wake_descriptor(host_->self), POLLIN, 0}};
-        for (std::size_t index = 0; index < listeners; index++) {
-            polled.push_back({jimu_kit_listener(kit_, index), POLLIN, 0});
-        }
-        // A signal interrupts it.
-        const int ready = poll(polled.data(), polled.size(), static_cast<int>(jimu_kit_pause_ns(kit_) / 1'000'000));
+        const bool is_stuck = jimu_kit_is_stuck(kit_);
+        jimu_kit_wait_for_clients(kit_, has_room() && !is_stuck);
         host_->functions->deliver_signals(host_->self);
-        bool crowded = false;
-        for (std::size_t index = 1; ready > 0 && index < polled.size(); index++) {
-            if (!polled[index].revents) {
-                continue;
-            }
-            if (open_ < jimu_kit_capacity(kit_)) {
-                accept_one(index - 1);
+        for (std::size_t index = 0; !is_stuck && index < jimu_kit_listeners(kit_); index++) {
+            if (has_room()) {
+                accept_one(index);
             } else {
-                crowded = true;
+                jimu_kit_make_room(kit_, index);
             }
-        }
-        if (crowded) {
-            make_room();
-            // Until that thread has ended, or another one, the listeners would be reported again and again.
-            std::this_thread::sleep_for(CROWDED);
         }
     }
 
-    // Closes the connection that has waited longest for a request: its thread reads the end of the client's bytes.
-    void make_room() {
-        const std::lock_guard<std::mutex> guard(lock_);
-        const auto longest = std::min_element(waiting_.begin(), waiting_.end(),
-                                              [](auto &a, auto &b) { return a.second < b.second; });
-        if (longest != waiting_.end() && longest->second + JIMU_KIT_EVICTABLE_NS <= jimu_kit_now_ns() &&
-            shutdown(longest->first, SHUT_RD) == 0) {
-            jimu_kit_note_evicted(kit_, 1);
-        }
-    }
+    bool has_room() const { return open_ < jimu_kit_capacity(kit_); }
 
     // Accepts one connection; returns whether there was one.
     bool accept_one(std::size_t listener) {
@@ -143,7 +110,7 @@ class Worker {
         jimu_kit_next next = jimu_kit_advance(connection.get());
         while (next != JIMU_KIT_CLOSED) {
             if (next != JIMU_KIT_REQUEST) {
-                next = task->of.wait_for_client(*connection, static_cast<std::uint8_t>(next));
+                next = jimu_kit_wait_for_client(task->of.kit_, connection.get(), next);
                 continue;
             }
             connection.reset(jimu_kit_call(task->of.kit_, connection.release(), nullptr));
@@ -151,45 +118,6 @@ class Worker {
             next = connection ? jimu_kit_advance(connection.get()) : JIMU_KIT_CLOSED;
         }
         return nullptr;
-    }
-
-    // Waits for a client, in the list of connections that can give way to another one.
-    jimu_kit_next wait_for_client(jimu_kit_connection &connection, std::uint8_t interest) {
-        const std::uint64_t since_ns = jimu_kit_waits_since_ns(&connection);
-        if (since_ns == 0) {
-            return wait_until_ready(connection, interest);
-        }
-        const int fd = jimu_kit_fd(&connection);
-        {
-            const std::lock_guard<std::mutex> guard(lock_);
-            waiting_.emplace(fd, since_ns);
-        }
-        const jimu_kit_next next = wait_until_ready(connection, interest);
-        const std::lock_guard<std::mutex> guard(lock_);
-        waiting_.erase(fd);
-        return next;
-    }
-
-    // Waits until the connection's deadline. Wakes now and then, in case the worker drains.
-    jimu_kit_next wait_until_ready(jimu_kit_connection &connection, std::uint8_t interest) {
-        for (;;) {
-            if (jimu_kit_draining(kit_)) {
-                jimu_kit_shorten_idle_deadline(&connection);
-            }
-            const std::uint64_t deadline = jimu_kit_deadline_ns(&connection);
-            const std::uint64_t until = std::min(deadline, jimu_kit_now_ns() + SLICE_NS);
-            jimu_failure failure;
-            bool ready = false;
-            if (jimu_kit_wait(jimu_kit_fd(&connection), interest, until, &ready, &failure) != JIMU_OK) {
-                return JIMU_KIT_CLOSED;
-            }
-            if (ready) {
-                return jimu_kit_advance(&connection);
-            }
-            if (deadline <= jimu_kit_now_ns()) {
-                return jimu_kit_expire(&connection);
-            }
-        }
     }
 
     // Accepts what no other worker would serve, closes the listeners, and waits for the threads.
@@ -214,9 +142,6 @@ class Worker {
     pthread_attr_t thread_{};
     // Number of connections, each with a thread.
     std::atomic<std::size_t> open_{0};
-    std::mutex lock_;
-    // The connections that wait for a request, by descriptor, each with the time since which it waits.
-    std::unordered_map<int, std::uint64_t> waiting_;
 };
 
 jimu_result create(const jimu_host *host, const jimu_app *app, void **self, jimu_failure *failure) noexcept {
