@@ -115,12 +115,12 @@ fn max_requests_brings_the_successor_first(cell: &Cell) {
 
 fn max_requests_waits_for_a_slow_successor(cell: &Cell) {
     let app = artifacts::library("faulty_app");
-    let setup = Setup::new(cell).app(&app).env("FAULTY_APP", "init_worker=sleep2000");
+    let setup = Setup::new(cell).app(&app).env("FAULTY_APP", "init_worker=sleep1500");
     let server = setup.flags("--max-requests 50").start();
     let plan = Plan { clients: 4, ask: |_| get("/"), ..Plan::default() };
     let load = Load::start(server.address(), plan);
     let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(5) {
+    while begun.elapsed() < Duration::from_millis(3500) {
         let asked = Instant::now();
         assert_eq!(server.get("/").status, 200);
         assert!(asked.elapsed() < Duration::from_millis(900), "stalled for {:?}", asked.elapsed());
