@@ -27,6 +27,8 @@ pub(super) struct Connection {
     /// What the peer has ended the connection with, until the application has received the messages before it.
     ended: Option<Ended>,
     keepalive: Keepalive,
+    /// Whether a waker is left that fires when bytes arrive: until then there are none to read.
+    pub(super) awaits_bytes: bool,
     /// When the last bytes arrived.
     heard_ns: u64,
     /// When the connection ends if the peer does not close it.
@@ -53,6 +55,7 @@ impl Connection {
             queued: 0,
             ended: None,
             keepalive: Keepalive::default(),
+            awaits_bytes: false,
             heard_ns: now_ns(),
             close_by_ns: None,
             due_ns: None,
@@ -201,6 +204,7 @@ impl State {
 
     /// Reads, decodes and sends what can be without waiting, and leaves wakers for the rest.
     pub(super) fn pump(&mut self, py: Python<'_>, socket: &WebSocket) -> PyResult<()> {
+        let mut has_read = false;
         loop {
             let Phase::Connected(connection) = &mut self.phase else { return Ok(()) };
             let is_rescheduled = connection.decode(py, socket.runtime())?;
@@ -219,19 +223,30 @@ impl State {
                 // The client waits until the application has received what is here.
                 return Ok(());
             }
+            if connection.awaits_bytes {
+                return Ok(());
+            }
             let mut buffer = socket.runtime().buffer(py)?;
-            let mut polled = exchange.poll_read(&mut buffer, None);
+            // The first time there are bytes, as a rule, and behind those there are none.
+            let mut polled = Polled::Pending;
+            if !has_read {
+                polled = exchange.poll_read(&mut buffer, None);
+            }
             if matches!(polled, Polled::Pending) {
                 let waker = socket.runtime().waker(socket.number);
                 polled = exchange.poll_read(&mut buffer, Some(waker));
             }
             match polled {
-                Polled::Pending => return Ok(()),
+                Polled::Pending => {
+                    connection.awaits_bytes = true;
+                    return Ok(());
+                }
                 Polled::Ready(0) | Polled::Failed(_) => {
                     drop(buffer);
                     return self.finish(py, socket, End::abnormal());
                 }
                 Polled::Ready(n) => {
+                    has_read = true;
                     connection.heard_ns = now_ns();
                     connection.input.extend_from_slice(&buffer[..n]);
                 }

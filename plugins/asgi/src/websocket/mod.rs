@@ -138,6 +138,9 @@ impl Request for WebSocket {
 
     fn wake(&self, py: Python<'_>) -> PyResult<()> {
         let mut state = self.state(py)?;
+        if let Phase::Connected(connection) = &mut state.phase {
+            connection.awaits_bytes = false;
+        }
         state.pump(py, self)?;
         let waiting = state.waiting.take();
         drop(state);
