@@ -227,7 +227,7 @@ impl State {
                 return Ok(());
             }
             let mut buffer = socket.runtime().buffer(py)?;
-            // The first time there are bytes, as a rule, and behind those there are none.
+            // At the first attempt there usually are bytes, and after them there usually are none.
             let mut polled = Polled::Pending;
             if !has_read {
                 polled = exchange.poll_read(&mut buffer, None);
