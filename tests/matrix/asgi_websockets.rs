@@ -1,6 +1,7 @@
 //! `WebSocket` through ASGI: handshakes, messages, and how connections end.
 
 use std::{
+    io::Write as _,
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -29,6 +30,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
         behaviour!(websocket_messages_are_echoed).of_asgi(),
         behaviour!(websocket_messages_are_echoed_over_tls).of_asgi(),
+        behaviour!(messages_in_pieces_and_in_bursts_are_echoed).of_asgi(),
         behaviour!(websocket_messages_are_compressed)
             .of_asgi()
             .only_if(has_client, "the Python environment has no package websockets"),
@@ -104,6 +106,39 @@ fn closed(socket: &mut Socket) -> (u16, String) {
 fn echoes(socket: &mut Socket, message: &Message) {
     socket.send(message.clone()).unwrap();
     assert!(socket.read().unwrap() == *message);
+}
+
+/// A frame of a client with a text of less than 126 bytes, whose mask changes nothing.
+fn frame(text: &str) -> Vec<u8> {
+    [&[0x81, 0x80 | u8::try_from(text.len()).unwrap(), 0, 0, 0, 0], text.as_bytes()].concat()
+}
+
+/// The server waits again after each byte; of a burst it keeps fewer messages for the application than there are.
+fn messages_in_pieces_and_in_bursts_are_echoed(cell: &Cell) {
+    const BURST: usize = 500;
+    let authority = Authority::new();
+    let plain = serving(cell).start();
+    let secured = serving(cell).secured(&authority.server()).start();
+    let over_tls = secured.connect().over_tls(&authority.trusting()).unwrap();
+    for connection in [plain.connect(), over_tls] {
+        let mut socket = open_on(connection, "/echo", &[]).0;
+        for byte in frame("piece by piece") {
+            socket.get_mut().write_all(&[byte]).unwrap();
+        }
+        assert_eq!(socket.read().unwrap(), Message::text("piece by piece"));
+        let texts: Vec<String> = (0..BURST).map(|number| format!("message {number}")).collect();
+        let frames: Vec<u8> = texts.iter().flat_map(|text| frame(text)).collect();
+        // Two and a half, in two writes.
+        let (first, rest) = frames.split_at(frames.len() / 2 + 3);
+        for part in [first, rest] {
+            socket.get_mut().write_all(part).unwrap();
+        }
+        for text in &texts {
+            assert_eq!(socket.read().unwrap(), Message::text(text));
+        }
+        socket.close(None).unwrap();
+        assert_eq!(closed(&mut socket).0, 1005);
+    }
 }
 
 /// Sends this handshake, and returns the response.

@@ -9,6 +9,7 @@ use jimu_tests::{
     load::{Load, Plan},
     runner::Behaviour,
     server::{Server, Setup},
+    tools::has,
 };
 
 use crate::outgoing;
@@ -18,7 +19,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(an_application_in_c_serves).of_class().only_if(has_cc, NO_CC),
         behaviour!(an_application_in_cpp_serves)
             .of_class()
-            .only_if(|| works("c++"), "no C++ compiler on PATH"),
+            .only_if(|| has("c++"), "no C++ compiler on PATH"),
         behaviour!(an_application_in_c_keeps_serving_when_it_fails)
             .of_class()
             .only_if(has_cc, NO_CC),
@@ -34,11 +35,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
 pub(crate) const NO_CC: &str = "no C compiler on PATH";
 
 pub(crate) fn has_cc() -> bool {
-    works("cc")
-}
-
-fn works(compiler: &str) -> bool {
-    Command::new(compiler).arg("--version").output().is_ok_and(|output| output.status.success())
+    has("cc")
 }
 
 const RELOAD: Duration = Duration::from_secs(20);

@@ -17,6 +17,7 @@ use jimu_tests::{
     process,
     runner::Behaviour,
     server::{Server, Setup},
+    tools::{has, works},
     wait,
 };
 use nix::{
@@ -282,12 +283,8 @@ fn run(tool: impl AsRef<OsStr>, arguments: &[&str], dir: &Path) -> String {
     shown
 }
 
-fn works(tool: impl AsRef<OsStr>, arguments: &[&str]) -> bool {
-    Command::new(tool).args(arguments).output().is_ok_and(|output| output.status.success())
-}
-
 fn has_gdb() -> bool {
-    works("gdb", &["--version"])
+    has("gdb")
 }
 
 fn has_perf() -> bool {

@@ -8,6 +8,7 @@ use jimu_tests::{
     load::{Load, Plan},
     runner::Behaviour,
     server::Setup,
+    tools::works,
 };
 
 pub(crate) fn behaviours() -> Vec<Behaviour> {
@@ -91,8 +92,8 @@ fn library() -> PathBuf {
         .clone()
 }
 
-fn has_go() -> bool {
-    Command::new("go").arg("version").output().is_ok_and(|output| output.status.success())
+pub(crate) fn has_go() -> bool {
+    works("go", &["version"])
 }
 
 fn has_go_and_python() -> bool {

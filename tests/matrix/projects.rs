@@ -6,10 +6,11 @@ use jimu_tests::{
     artifacts, behaviour,
     cell::{App, Cell, Class},
     runner::Behaviour,
+    tools::has,
 };
 use tempfile::TempDir;
 
-use crate::clients;
+use crate::{clients, go::has_go};
 
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
@@ -28,7 +29,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(projects_in_go_pass_their_tests)
             .of_host()
             .within(300)
-            .only_if(|| has("go") && has("curl"), "no go compiler or no curl on PATH"),
+            .only_if(|| has_go() && has("curl"), "no go compiler or no curl on PATH"),
     ]
 }
 
@@ -170,9 +171,4 @@ fn make_test() -> Command {
         command.env("GOCACHE", artifacts::directory().with_file_name("go-cache"));
     }
     command
-}
-
-fn has(program: &str) -> bool {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path).any(|directory| directory.join(program).is_file())
 }

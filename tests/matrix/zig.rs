@@ -7,7 +7,9 @@ use std::{
     sync::OnceLock,
 };
 
-use jimu_tests::{artifacts, behaviour, cell::Cell, runner::Behaviour, server::Setup};
+use jimu_tests::{
+    artifacts, behaviour, cell::Cell, runner::Behaviour, server::Setup, tools::works,
+};
 
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
@@ -59,5 +61,5 @@ fn library() -> PathBuf {
 }
 
 fn has_zig() -> bool {
-    Command::new("zig").arg("version").output().is_ok_and(|output| output.status.success())
+    works("zig", &["version"])
 }

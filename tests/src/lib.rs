@@ -12,6 +12,7 @@
 //! | [`server`] | a running `host`: start, readiness, log, signals, hostctl, exit |
 //! | [`debugger`] | a process stopped as a debugger does it |
 //! | [`load`] | many concurrent clients, and an account of every request |
+//! | [`tools`] | programs of this machine that some tests need |
 //! | [`imports`] | imports between the files of a crate, and their cycles |
 //! | [`support`] | HTTP client, processes, output: what it shares with other tests |
 //!
@@ -35,5 +36,6 @@ mod probe;
 pub mod runner;
 mod scene;
 pub mod server;
+pub mod tools;
 
 pub use support::{compiler, http, launch, mounts, output, process, seccomp, tls, wait};

@@ -36,7 +36,7 @@ cargo xtask bench [SCENARIO...] [OPTIONS]
                             the ratios, and leave docs/performance.md as it is
 cargo xtask bench history SCENARIO...
                             print the figures of earlier commits, with the ratio from each commit to the next
-cargo xtask lint            formatting and clippy, warnings are errors
+cargo xtask lint            formatting, clippy (warnings are errors), conventions of the source
 cargo xtask wheel           make the wheel in target/wheels, for every CPython from 3.9 on
 cargo xtask sdist           make the source distribution in target/wheels
 cargo xtask dist            make archives of the installed server, its debug information, and the matrix of behaviors, in

@@ -119,8 +119,8 @@ pub(crate) fn lint() -> ExitCode {
     build.args(["build", "--quiet", "--workspace"]);
     tidy.args(["test", "--quiet", "--workspace", "--test", "tidy"]);
     // One that fails does not hide what the others find.
-    let failed = commands.iter_mut().filter_map(|command| (!succeeds(command)).then_some(()));
-    if failed.count() == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let failed = commands.iter_mut().map(succeeds).filter(|succeeded| !succeeded).count();
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Runs failed tests of these targets again, each alone: on a busy machine a test with processes and timeouts may fail

@@ -122,14 +122,10 @@ impl ActiveRequest {
     /// Reads from the connection straight into the spool's memory, if that has room and the bytes are certain to be data.
     /// Returns `None` if the input is to be filled instead.
     fn fill_spool(&mut self, io: &mut Io) -> Result<Option<io::Result<usize>>, Reject> {
-        let Some(spool) = self.spool.as_deref_mut() else { return Ok(None) };
         // As much as it holds, so that what is reserved stays in proportion to what the client has sent.
-        let part = spool.in_memory().clamp(READ_MAX, PART_MAX);
-        let certain = self.body.remaining_hint().unwrap_or_default();
-        let most = usize::try_from(certain).unwrap_or(usize::MAX).min(part);
-        if most < READ_MAX {
-            return Ok(None);
-        }
+        let held = self.spool.as_ref().map_or(0, |spool| spool.in_memory());
+        let most = self.direct_len(held.clamp(READ_MAX, PART_MAX));
+        let Some(spool) = self.spool.as_deref_mut().filter(|_| most > 0) else { return Ok(None) };
         Ok(match spool.fill(most, |memory| io.read_more(memory, most)) {
             None => None,
             Some(Err(error)) => Some(Err(error)),

@@ -42,23 +42,24 @@ impl Io {
     pub(crate) fn fill(&mut self) -> io::Result<usize> {
         let Self { input, stream, .. } = self;
         let read = input.fill(|place| stream.read(place));
-        // A short read has emptied the socket: the poller reports new data.
-        self.emptied = !matches!(&read, Ok(count) if stream.may_have_more(*count, READ_MAX));
-        read
+        self.note(read, READ_MAX)
     }
 
     /// Like [`Io::fill`], but reads into `place`, which is not empty. The input must be empty.
     pub(crate) fn read_into(&mut self, place: &mut [u8]) -> io::Result<usize> {
         let read = self.stream.read(place);
-        let asked = place.len();
-        self.emptied = !matches!(&read, Ok(count) if self.stream.may_have_more(*count, asked));
-        read
+        self.note(read, place.len())
     }
 
     /// Like [`Io::fill`], but appends up to `most` bytes to `into`. The input must be empty.
     pub(crate) fn read_more(&mut self, into: &mut Vec<u8>, most: usize) -> io::Result<usize> {
         let read = self.stream.read_more(into, most);
-        self.emptied = !matches!(&read, Ok(count) if self.stream.may_have_more(*count, most));
+        self.note(read, most)
+    }
+
+    /// Notes whether a read of up to `asked` bytes has emptied the socket, as a short one has: the poller reports new data.
+    fn note(&mut self, read: io::Result<usize>, asked: usize) -> io::Result<usize> {
+        self.emptied = !matches!(&read, Ok(count) if self.stream.may_have_more(*count, asked));
         read
     }
 

@@ -193,8 +193,9 @@ impl ActiveRequest {
     }
 
     /// Returns how many bytes to read from the connection straight into a buffer for `room` bytes of data: those that
-    /// are certain to be data, if they are more than a read into the input takes. Returns 0 to read into the input.
-    fn direct_len(&self, room: usize) -> usize {
+    /// are certain to be data, if they are at least as many as a read into the input takes. Returns 0 to read into the
+    /// input.
+    pub(crate) fn direct_len(&self, room: usize) -> usize {
         let certain = self.body.remaining_hint().unwrap_or_default();
         let len = room.min(usize::try_from(certain).unwrap_or(usize::MAX));
         if len >= READ_MAX { len } else { 0 }

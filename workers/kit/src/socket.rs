@@ -136,14 +136,8 @@ pub(crate) fn tcp_info(socket: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
 /// Here and in [`send`] the system call is made without the C library's wrapper, which in a multi-threaded
 /// process prepares each call for thread cancellation. The server never cancels threads.
 pub fn receive(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
-    let (fd, flags) = (socket.as_raw_fd(), 0);
-    let no_address = ptr::null_mut::<libc::c_void>();
-    let (start, len) = (buffer.as_mut_ptr(), buffer.len());
-    // SAFETY: the buffer is writable for its length, and null means that the sender's address is not
-    // requested.
-    let read =
-        unsafe { libc::syscall(libc::SYS_recvfrom, fd, start, len, flags, no_address, no_address) };
-    if read < 0 { Err(io::Error::last_os_error()) } else { Ok(read as usize) }
+    // SAFETY: the buffer is writable for its length.
+    unsafe { receive_at(socket, buffer.as_mut_ptr(), buffer.len()) }
 }
 
 /// Like [`receive`], but appends up to `most` bytes to `into`.
@@ -153,17 +147,22 @@ pub(crate) fn receive_more(
     most: usize,
 ) -> io::Result<usize> {
     into.reserve(most);
-    let (fd, flags) = (socket.as_raw_fd(), 0);
-    let no_address = ptr::null_mut::<libc::c_void>();
-    let start = into.spare_capacity_mut().as_mut_ptr();
-    // SAFETY: `reserve` has made room for `most` bytes, which the kernel only writes; null as in `receive`.
-    let read = unsafe {
-        libc::syscall(libc::SYS_recvfrom, fd, start, most, flags, no_address, no_address)
-    };
-    let Ok(read) = usize::try_from(read) else { return Err(io::Error::last_os_error()) };
+    // SAFETY: `reserve` has made room for `most` bytes.
+    let read = unsafe { receive_at(socket, into.spare_capacity_mut().as_mut_ptr().cast(), most) }?;
     // SAFETY: the kernel has written `read` bytes, at most `most`, behind the vector's length.
     unsafe { into.set_len(into.len() + read) };
     Ok(read)
+}
+
+/// # Safety
+/// `len` bytes may be written at `start`. They need not be initialized: the kernel only writes.
+unsafe fn receive_at(socket: &TcpStream, start: *mut u8, len: usize) -> io::Result<usize> {
+    let (fd, flags) = (socket.as_raw_fd(), 0);
+    let no_address = ptr::null_mut::<libc::c_void>();
+    // SAFETY: as the caller promises, and null means that the sender's address is not requested.
+    let read =
+        unsafe { libc::syscall(libc::SYS_recvfrom, fd, start, len, flags, no_address, no_address) };
+    usize::try_from(read).map_err(|_| io::Error::last_os_error())
 }
 
 /// `send(2)`: sends as many of `bytes` as the socket accepts. A closed connection is an error and raises no

@@ -51,10 +51,8 @@ pub(super) fn fastpysgi(
     serving: Serving<'_>,
     address: SocketAddr,
 ) -> Result<Command, String> {
-    setup.package(serving.python, "fastpysgi")?;
-    let mut command = Command::new(setup.python(serving.python)?);
-    command.arg(setup.apps().join("serve_fastpysgi.py")).arg(python_app(serving)?);
-    command.args([address.port().to_string(), serving.workers.to_string()]);
+    let mut command = script(setup, "fastpysgi", "serve_fastpysgi.py", serving, address)?;
+    command.arg(serving.workers.to_string());
     command.args(matches!(serving.app, App::Asgi(_)).then_some("uvloop"));
     Ok(command)
 }

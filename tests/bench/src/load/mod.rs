@@ -76,9 +76,16 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Returns the number of requests, also of those that failed.
-    pub fn requests(&self) -> u64 {
-        self.latencies_us.len() as u64 + self.failed
+    /// Returns what any load generator reports.
+    pub fn figures(&self) -> Figures {
+        Figures {
+            requests: self.latencies_us.len() as u64 + self.failed,
+            failed: self.failed,
+            rate: self.rate(),
+            steady_rate: self.steady_rate,
+            p50_us: self.quantile_us(0.5),
+            p99_us: self.quantile_us(0.99),
+        }
     }
 
     /// Returns the responses per second.
@@ -92,6 +99,23 @@ impl Outcome {
         let at = (last as f64 * share).round() as usize;
         self.latencies_us.get(at).copied().unwrap_or_default().into()
     }
+}
+
+/// What any load generator reports.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Figures {
+    /// Number of requests, also of those that failed.
+    pub requests: u64,
+    /// Number of requests that failed.
+    pub failed: u64,
+    /// Responses per second.
+    pub rate: f64,
+    /// See [`Outcome::steady_rate`].
+    pub steady_rate: f64,
+    /// Median response time, in microseconds.
+    pub p50_us: f64,
+    /// 99th percentile of the response time, in microseconds.
+    pub p99_us: f64,
 }
 
 /// Sends the requests of a plan. Returns an error if nothing can be measured: no server listens, or nothing moves

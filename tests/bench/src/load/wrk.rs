@@ -5,6 +5,8 @@ use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use super::Figures;
+
 /// A run of wrk.
 #[derive(Debug)]
 pub struct Wrk<'a> {
@@ -20,24 +22,9 @@ pub struct Wrk<'a> {
     pub seconds: f64,
 }
 
-/// What wrk reports.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Report {
-    /// Number of responses.
-    pub requests: u64,
-    /// Number of responses with another status, and of errors of sockets.
-    pub failed: u64,
-    /// Responses per second.
-    pub rate: f64,
-    /// Median response time, in microseconds.
-    pub p50_us: f64,
-    /// 99th percentile of the response time, in microseconds.
-    pub p99_us: f64,
-}
-
 impl Wrk<'_> {
-    /// Runs it, on one thread.
-    pub fn run(&self) -> io::Result<Report> {
+    /// Runs it, on one thread. What failed are responses with another status, and errors of sockets.
+    pub fn run(&self) -> io::Result<Figures> {
         let mut command = Command::new(self.program);
         command.args(["--threads", "1", "--latency", "--timeout", "30s"]);
         command.args(["--connections", &self.connections.to_string()]);
@@ -55,8 +42,8 @@ impl Wrk<'_> {
 }
 
 /// Parses a report. `None` if there is no number of requests in it.
-fn parse(text: &str) -> Option<Report> {
-    let mut report = Report::default();
+fn parse(text: &str) -> Option<Figures> {
+    let mut report = Figures::default();
     let mut counted = false;
     for line in text.lines().map(str::trim) {
         let mut words = line.split_whitespace();
@@ -71,6 +58,7 @@ fn parse(text: &str) -> Option<Report> {
             report.failed += counts.sum::<u64>();
         } else if first == "Requests/sec:" {
             report.rate = words.next()?.parse().ok()?;
+            report.steady_rate = report.rate;
         } else if first == "50%" {
             report.p50_us = microseconds(words.next()?)?;
         } else if first == "99%" {
@@ -111,7 +99,9 @@ Running 2s test @ http://127.0.0.1:8000/
         let rate = "Requests/sec: 105321.20\nTransfer/sec:     15.07MB\n";
         let report = parse(&format!("{TEXT}{rate}")).unwrap();
         let (rate, p50_us, p99_us) = (105_321.2, 284.0, 1500.0);
-        assert_eq!(report, Report { requests: 210_650, failed: 0, rate, p50_us, p99_us });
+        let steady_rate = rate;
+        let requests = 210_650;
+        assert_eq!(report, Figures { requests, failed: 0, rate, steady_rate, p50_us, p99_us });
     }
 
     #[test]

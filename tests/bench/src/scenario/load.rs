@@ -4,7 +4,7 @@ use super::scrape::Scraper;
 use super::{Kind, Outcome, Request, Runner, Stage};
 use crate::contender::{App, Contender, Role, metrics_of};
 use crate::load::wrk::Wrk;
-use crate::load::{Load, Message, Outcome as Answers, Plan, handshake, run};
+use crate::load::{Figures, Load, Message, Plan, handshake, run};
 use crate::proc;
 use crate::profile::Recording;
 use crate::result::Metric;
@@ -106,8 +106,8 @@ fn take_turn(stage: &Stage<'_>, runner: &mut Runner, requests: u64) -> std::io::
         .then(|| Scraper::start(metrics_of(stage.directory, plan.address)));
     let figures = match &mut open {
         _ if matches!(stage.scenario.kind, Kind::Wrk { .. }) => with_wrk(stage, &plan, runner)?,
-        Some(load) => Figures::of(&load.run(requests)?),
-        None => Figures::of(&run(&plan)?),
+        Some(load) => load.run(requests)?.figures(),
+        None => run(&plan)?.figures(),
     };
     scraper.map_or(Ok(()), Scraper::stop)?;
     let spent = proc::cpu(&pids).saturating_sub(before);
@@ -125,29 +125,6 @@ fn take_turn(stage: &Stage<'_>, runner: &mut Runner, requests: u64) -> std::io::
     Ok(())
 }
 
-/// What both load generators report.
-struct Figures {
-    requests: u64,
-    failed: u64,
-    rate: f64,
-    steady_rate: f64,
-    p50_us: f64,
-    p99_us: f64,
-}
-
-impl Figures {
-    fn of(answers: &Answers) -> Self {
-        Self {
-            requests: answers.requests(),
-            failed: answers.failed,
-            rate: answers.rate(),
-            steady_rate: answers.steady_rate,
-            p50_us: answers.quantile_us(0.5),
-            p99_us: answers.quantile_us(0.99),
-        }
-    }
-}
-
 fn with_wrk(stage: &Stage<'_>, plan: &Plan, runner: &Runner) -> std::io::Result<Figures> {
     let Request { native, python, head, .. } = stage.scenario.request;
     let target = if runner.entry.app == App::Native { native } else { python };
@@ -162,14 +139,7 @@ fn with_wrk(stage: &Stage<'_>, plan: &Plan, runner: &Runner) -> std::io::Result<
     if report.requests == 0 {
         return Err(std::io::Error::other("wrk got no response"));
     }
-    Ok(Figures {
-        requests: report.requests,
-        failed: report.failed,
-        rate: report.rate,
-        steady_rate: report.rate,
-        p50_us: report.p50_us,
-        p99_us: report.p99_us,
-    })
+    Ok(report)
 }
 
 fn plan(stage: &Stage<'_>, runner: &Runner, requests: u64) -> Plan {

@@ -155,7 +155,7 @@ pub const SCENARIOS: &[Scenario] = &[
         title: "10,000 idle connections beside 32 busy ones",
         kind: Kind::Idle { connections: 10_000 },
         request: HELLO,
-        native: &[Jimu("gthread"), Jimu("eventlet"), Jimu("gevent"), Jimu("pywsgi"), Nginx],
+        native: KEEPING_NATIVE,
         python: &[(
             APP,
             &[
@@ -274,6 +274,8 @@ const DJANGO: Served = Served { app: App::Wsgi("site_django:application"), pytho
 const DJANGO_ON_DEBIAN: Served = Served { python: Python::Debian, ..DJANGO };
 const HELLO_NATIVE: &[Contender] =
     &[Jimu("gthread"), Jimu("eventlet"), Jimu("gevent"), Jimu("pywsgi"), Nginx, Bare];
+const KEEPING_NATIVE: &[Contender] =
+    &[Jimu("gthread"), Jimu("eventlet"), Jimu("gevent"), Jimu("pywsgi"), Nginx];
 /// Contenders that keep connections alive. Those that are compared run close to each other, so that a short
 /// disturbance of the machine affects both.
 const KEEPING: &[Contender] = &[

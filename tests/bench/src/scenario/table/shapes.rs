@@ -1,8 +1,10 @@
 //! The response of the scenarios `hello` to load of other shapes: a short and a long head, few threads, few and many
 //! connections, pipelined requests, another load generator.
 
-use super::{APP, HELLO, HELLO_NATIVE, KEEPING, KEPT_ALIVE, Kind, Request, Scenario};
-use crate::contender::Contender::{self, Bjoern, Fastpysgi, Granian, Jimu, Nginx, Pywsgi, Threads};
+use super::{
+    APP, HELLO, HELLO_NATIVE, KEEPING, KEEPING_NATIVE, KEPT_ALIVE, Kind, Request, Scenario,
+};
+use crate::contender::Contender::{self, Bjoern, Fastpysgi, Granian, Jimu, Pywsgi, Threads};
 use crate::scenario::head::Head;
 use crate::setup::Build;
 
@@ -29,7 +31,7 @@ pub(super) const THREADS_MINIMAL: Scenario = Scenario {
 };
 pub(super) const CONNECTIONS_NATIVE: Scenario = Scenario {
     kind: CONNECTIONS,
-    native: &[Jimu("gthread"), Jimu("eventlet"), Jimu("gevent"), Jimu("pywsgi"), Nginx],
+    native: KEEPING_NATIVE,
     ..native("connections-native", "Hello, 1 to 2,048 busy connections, native", Head::Three)
 };
 pub(super) const CONNECTIONS_WSGI: Scenario = Scenario {
@@ -52,7 +54,7 @@ pub(super) const CONNECTIONS_WSGI: Scenario = Scenario {
 
 pub(super) const PIPELINED_NATIVE: Scenario = Scenario {
     kind: PIPELINED,
-    native: &[Jimu("gthread"), Jimu("eventlet"), Jimu("gevent"), Jimu("pywsgi"), Nginx],
+    native: KEEPING_NATIVE,
     ..native("pipelined-native", "Hello, 16 pipelined requests at a time, native", Head::Three)
 };
 pub(super) const PIPELINED_WSGI: Scenario = Scenario {
