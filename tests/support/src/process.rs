@@ -125,11 +125,6 @@ pub fn descriptors(pid: Pid) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
 
-/// Returns the proportional set size of a process in KiB.
-pub fn pss_kib(pid: Pid) -> u64 {
-    field(&format!("/proc/{pid}/smaps_rollup"), "Pss:")
-}
-
 /// Returns the anonymous memory of a process in KiB, whether or not it is shared.
 pub fn anonymous_kib(pid: Pid) -> u64 {
     field(&format!("/proc/{pid}/status"), "RssAnon:")
