@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
+use std::sync::{Mutex, PoisonError};
 
 use pyo3_ffi::{PyGILState_STATE, PyThreadState};
 
@@ -83,6 +84,18 @@ pub unsafe fn adopt() -> Result<(), String> {
 /// Only valid after [`adopt`]; callers hold an object that proves this.
 pub fn attach<T>(work: impl FnOnce(Python<'_>) -> T) -> T {
     let _guard = Attached::new();
+    // SAFETY: the guard has attached this thread and outlives the call.
+    work(unsafe { Python::assume() })
+}
+
+/// Runs `work` as [`attach`] does, on a thread that begins a request: of those threads, at most one at a time waits for the
+/// interpreter's lock, and the others sleep. A thread that waits for that lock wakes up every switch interval (5 ms) to ask
+/// for it, which takes time from the thread that computes.
+pub fn attach_in_turn<T>(work: impl FnOnce(Python<'_>) -> T) -> T {
+    // A thread that is attached must not wait for one that waits for the lock.
+    let turn = (!is_attached()).then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner));
+    let _guard = Attached::new();
+    drop(turn);
     // SAFETY: the guard has attached this thread and outlives the call.
     work(unsafe { Python::assume() })
 }
@@ -224,6 +237,9 @@ impl Drop for Thread {
         }
     }
 }
+
+/// Held while a thread waits for the interpreter's lock in [`attach_in_turn`].
+static TURN: Mutex<()> = Mutex::new(());
 
 thread_local! {
     static THREAD: Thread = const {

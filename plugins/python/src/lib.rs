@@ -13,7 +13,7 @@
 //! | [`server`] | the object that the native functions of modules are bound to |
 //! | [`path`], [`remembered`] | parts of a request: percent escapes, objects that are reused for equal values |
 //! | `api`, `library` | the table of CPython's functions, and where they are found |
-//! | `attach` | the interpreter's lock: [`Python`], [`fn@attach`], [`Python::detach`], the fork |
+//! | `attach` | the interpreter's lock: [`Python`], [`fn@attach`], [`attach_in_turn`], [`Python::detach`], the fork |
 //! | `object` | references: [`Object`] while attached, [`GlobalRef`] beyond |
 //! | `error`, `exception` | the error set in this thread: [`PyErrSet`]; exceptions |
 //! | `create` | new values: text, bytes, numbers, containers, modules |
@@ -67,7 +67,7 @@ pub mod server;
 mod value;
 
 pub use application::Application;
-pub use attach::{Python, adopt, after_fork, attach, before_fork, is_attached};
+pub use attach::{Python, adopt, after_fork, attach, attach_in_turn, before_fork, is_attached};
 pub use error::{PyErrSet, PyResult};
 pub use exception::Exception;
 pub use interpreter::Interpreter;

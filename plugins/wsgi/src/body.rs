@@ -1,6 +1,9 @@
 //! Sends the body that an application has returned (PEP 3333).
+//!
+//! Acquiring the interpreter's lock again means waiting for the requests of other threads. So what remains to be done
+//! without Python is returned as a [`Rest`], for the time when the thread has released the lock for good.
 
-use worker_api::fork;
+use worker_api::{Exchange, fork};
 
 use crate::body_bytes::Bytes;
 use crate::request::{Request, State, not_bytes};
@@ -9,13 +12,37 @@ use crate::runtime::PythonRuntime;
 use python::fault::Fault;
 use python::{Exception, Object, PyErrSet, PyResult, Python};
 
-/// Sends a list, usually of one item. The bytes of a single item are returned instead, after the head was passed to the
-/// exchange: they can be sent without the interpreter's lock.
+/// What remains of a response when Python is no longer needed.
+pub(crate) enum Rest {
+    /// Nothing: the exchange has ended, or belongs to the application.
+    Nothing,
+    /// The end of the exchange.
+    End,
+    /// The whole body, and the end of the exchange. The head was passed to the exchange.
+    Body(Bytes),
+}
+
+impl Rest {
+    /// Completes the response.
+    pub(crate) fn send(self, exchange: &mut Exchange) -> worker_api::Result<()> {
+        match self {
+            Self::Nothing => Ok(()),
+            Self::End => exchange.finish(),
+            Self::Body(body) => {
+                let sent = exchange.write(body.bytes()).and_then(|()| exchange.finish());
+                body.leave();
+                sent
+            }
+        }
+    }
+}
+
+/// Sends a list, usually of one item.
 pub(crate) fn send_list(
     py: Python<'_>,
     request: &Request,
     list: &Object<'_>,
-) -> Result<Option<Bytes>, Fault> {
+) -> Result<Rest, Fault> {
     if list.list_len() == 1 {
         let item = list.list_item(0)?;
         let mut bytes = Bytes::new(item)?;
@@ -31,12 +58,7 @@ pub(crate) fn send_list(
                 request.runtime().warn_of_excess();
                 bytes.truncate(fits);
             }
-            return Ok(if response.omits_body() {
-                exchange.finish()?;
-                None
-            } else {
-                Some(bytes)
-            });
+            return Ok(if response.omits_body() { Rest::End } else { Rest::Body(bytes) });
         }
         // After `write()`: one more part.
         send(request.runtime(), py, &mut state, bytes.bytes())?;
@@ -50,8 +72,7 @@ pub(crate) fn send_list(
             }
         }
     }
-    finish(py, request)?;
-    Ok(None)
+    complete(py, request)
 }
 
 /// Sets the length of a body in several parts. A part that is not `bytes` is refused when it would be sent.
@@ -67,31 +88,32 @@ pub(crate) fn set_whole(response: &mut Response, list: &Object<'_>) -> PyResult<
     Ok(())
 }
 
-/// Sends any other return value of an application.
+/// Sends any other return value of an application. Its `close` is still to be called.
 pub(crate) fn send_other(
     py: Python<'_>,
     request: &Request,
     result: &Object<'_>,
-) -> Result<(), Fault> {
+) -> Result<Rest, Fault> {
     let runtime = request.runtime();
     if result.is(&runtime.already_handled.get(py)) {
         request.log_variables(py);
-        return Ok(request.state(py)?.release(py)?);
+        request.state(py)?.release(py)?;
+        return Ok(Rest::Nothing);
     }
     let file_wrapper = runtime.constants.file_wrapper.get(py);
     if result.is_exactly(&file_wrapper) && send_file(py, request, result)? {
-        return finish(py, request);
+        return finish_before_close(py, request);
     }
     let parts = result.iterator()?;
     while let Some(part) = parts.next()? {
         if fork::is_child() {
-            return Ok(());
+            return Ok(Rest::Nothing);
         }
         if !send_part(py, request, &part)? {
             break;
         }
     }
-    finish(py, request)
+    finish_before_close(py, request)
 }
 
 /// Returns the bytes of a body part; an error if it is not `bytes` or `start_response` was not called.
@@ -145,26 +167,41 @@ fn send_file(py: Python<'_>, request: &Request, wrapper: &Object<'_>) -> Result<
     Ok(true)
 }
 
-/// Ends a complete body: sends the head if nothing was sent, and ends the exchange if the body matches its
-/// `Content-Length`.
+/// Ends a complete body whose iterable has a `close`, which must not delay what the client waits for.
+fn finish_before_close(py: Python<'_>, request: &Request) -> Result<Rest, Fault> {
+    let rest = complete(py, request)?;
+    let mut state = request.state(py)?;
+    if matches!(rest, Rest::Nothing) || state.response.is_sent() {
+        return Ok(rest);
+    }
+    let (exchange, _) = state.open(py)?;
+    py.detach(|| rest.send(exchange))?;
+    Ok(Rest::Nothing)
+}
+
+/// Ends a complete body and the exchange, which does not block.
 pub(crate) fn finish(py: Python<'_>, request: &Request) -> Result<(), Fault> {
+    let rest = complete(py, request)?;
+    if let Rest::End = rest {
+        rest.send(request.state(py)?.open(py)?.0)?;
+    }
+    Ok(())
+}
+
+/// Checks that the body is as long as its `Content-Length`, and passes on the head if nothing was sent.
+fn complete(py: Python<'_>, request: &Request) -> Result<Rest, Fault> {
     request.log_variables(py);
     let mut state = request.state(py)?;
     if state.is_taken() {
-        return Ok(state.release(py)?);
+        state.release(py)?;
+        return Ok(Rest::Nothing);
     }
     expect_start(py, state.response.phase)?;
     let (exchange, response) = state.open(py)?;
     response.complete()?;
     response.set_whole(0);
     response.send_head(exchange)?;
-    if request.runtime().guest.is_some() {
-        // The exchange does not block here: releasing the lock would cost more.
-        exchange.finish()?;
-    } else {
-        py.detach(|| exchange.finish())?;
-    }
-    Ok(())
+    Ok(Rest::End)
 }
 
 /// Raises `AssertionError` if `start_response` was not called.

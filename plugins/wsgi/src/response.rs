@@ -181,6 +181,13 @@ impl Response {
         }
     }
 
+    /// Returns whether the client has been sent the whole response: its end adds nothing, and it is so small that the
+    /// kernel has taken it.
+    pub(crate) fn is_sent(&self) -> bool {
+        let is_whole = self.announced == Some(self.written) && !self.has_no_body();
+        is_whole && (1..=SMALL as u64).contains(&self.written)
+    }
+
     /// Returns whether the body is not passed to the exchange, as for HEAD. For a status without a body, the
     /// exchange drops it and logs a warning.
     pub(crate) fn omits_body(&self) -> bool {
@@ -201,6 +208,9 @@ impl Response {
         self.status == 101 && self.phase == Phase::Started
     }
 }
+
+/// Maximum length of what is sent with the interpreter's lock: sending it takes less time than a switch of threads.
+pub(crate) const SMALL: usize = 16 * 1024;
 
 fn too_short(announced: u64, len: u64) -> Failure {
     Failure::application(format!(

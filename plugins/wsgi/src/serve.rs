@@ -5,17 +5,17 @@ use std::cell::Cell;
 
 use worker_api::{Exchange, Failure, Result, fork};
 
-use crate::body::{close, send_list, send_other};
-use crate::body_bytes::{Bytes, drop_left};
+use crate::body::{Rest, close, send_list, send_other};
+use crate::body_bytes::drop_left;
 use crate::environ::Handles;
 use crate::failure::{fail_request, unexpected};
 use crate::request::{Request, RequestObjects, Requests};
 use python::fault::{Fault, SavedFault};
-use python::{Object, Python, attach};
+use python::{Object, Python, attach_in_turn};
 
 /// Serves a request.
 pub(crate) fn serve(requests: &'static Requests, exchange: &mut Exchange) -> Result<()> {
-    let rest = attach(|py| {
+    let rest = attach_in_turn(|py| {
         drop_left(py);
         let runtime = requests.runtime;
         if !ADOPTED.replace(true)
@@ -28,11 +28,7 @@ pub(crate) fn serve(requests: &'static Requests, exchange: &mut Exchange) -> Res
         requests.recycle(py, objects);
         result
     })?;
-    // Sending the rest needs no Python: other threads can take the lock.
-    let Some(body) = rest else { return Ok(()) };
-    let sent = exchange.write(body.bytes()).and_then(|()| exchange.finish());
-    body.leave();
-    sent
+    rest.send(exchange)
 }
 
 fn serve_with(
@@ -40,7 +36,7 @@ fn serve_with(
     py: Python<'_>,
     objects: &RequestObjects,
     exchange: &mut Exchange,
-) -> Result<Option<Bytes>> {
+) -> Result<Rest> {
     let (runtime, types) = (requests.runtime, &requests.types);
     let object = objects.request.get(py);
     let internal = |raised| unexpected(runtime, py, raised);
@@ -56,20 +52,19 @@ fn serve_with(
         };
         runtime.interpreter.end_child(py, raised);
     }
-    let result = result.or_else(|fault| fail_request(py, request, fault).map(|()| None));
+    let result = result.or_else(|fault| fail_request(py, request, fault).map(|()| Rest::Nothing));
     if let Some(kept) = objects.end(py, types).map_err(internal)? {
         *exchange = kept;
     }
     result
 }
 
-/// Calls the application and sends its result. A body in one piece is returned instead, after the head was passed
-/// to the exchange: it can be sent without the interpreter's lock.
+/// Calls the application and sends its result, except for what needs no Python.
 fn call_application(
     py: Python<'_>,
     objects: &RequestObjects,
     request: &Request,
-) -> Result<Option<Bytes>, Fault> {
+) -> Result<Rest, Fault> {
     let runtime = request.runtime();
     let environ = environ_of(py, objects, request)?;
     let Some(application) = runtime.interpreter.application.get() else {
@@ -78,12 +73,12 @@ fn call_application(
     let result = application.get(py).call([&environ, &objects.start_response.get(py)])?;
     drop(environ);
     if fork::is_child() {
-        return Ok(None);
+        return Ok(Rest::Nothing);
     }
     if request.state(py)?.is_taken() {
         request.log_variables(py);
         request.state(py)?.release(py)?;
-        return Ok(None);
+        return Ok(Rest::Nothing);
     }
     if result.is_exact_list() {
         // A list has no `close`.
@@ -95,7 +90,7 @@ fn call_application(
     if let Err(raised) = close(runtime, &result) {
         runtime.interpreter.report(py, raised, "error in close() of the response body");
     }
-    sent.map(|()| None).map_err(SavedFault::restore)
+    sent.map_err(SavedFault::restore)
 }
 
 /// Creates the environ of a request.

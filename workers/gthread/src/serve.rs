@@ -100,6 +100,9 @@ impl<'a> Server<'a> {
         }
         if are_ready && shared.pool.main_is_leader() {
             shared.pool.push_and_wake_one(shared.take_ready(&mut events, EpollTimeout::ZERO));
+            if let Some(after_ns) = shared.pool.rest_if_saturated() {
+                pollers.set_timer(after_ns);
+            }
         }
         self.expire();
         shared.pool.wake_if_overdue();

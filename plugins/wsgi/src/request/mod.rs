@@ -9,10 +9,10 @@ mod requests;
 
 use std::os::fd::{IntoRawFd as _, RawFd};
 
-use worker_api::{Exchange, Failure, FailureKind};
+use worker_api::{Exchange, Failure, FailureKind, Step};
 
 use crate::input::Input;
-use crate::response::{Phase, Response};
+use crate::response::{Phase, Response, SMALL};
 use crate::runtime::PythonRuntime;
 use python::fault::Fault;
 use python::{Cell, Exception, GlobalRef, Object, PyErrSet, PyResult, Python};
@@ -200,7 +200,7 @@ impl State {
         let sent = response.begin_part(exchange, bytes.len() as u64).and_then(|fits| {
             let part = &bytes[..fits as usize];
             if !part.is_empty() && !response.omits_body() {
-                py.detach(|| exchange.write(part))?;
+                send_part(py, exchange, part)?;
             }
             Ok(part.len() == bytes.len())
         });
@@ -216,6 +216,20 @@ impl State {
         let message = format!("write() of {len} bytes, but Content-Length leaves room for {room}");
         Err(PyErrSet::new(py, Exception::Value, &message))
     }
+}
+
+/// Sends a part of a body. A small one usually fits into the socket's buffer: then the lock is not released, because
+/// acquiring it again means waiting until other threads have finished their requests.
+fn send_part(py: Python<'_>, exchange: &mut Exchange, part: &[u8]) -> Result<(), Failure> {
+    let mut rest = part;
+    if part.len() <= SMALL {
+        match exchange.poll_write(part, None) {
+            Step::Ready(n) => rest = part.get(n..).unwrap_or_default(),
+            Step::Pending => {}
+            Step::Failed(failure) => return Err(failure),
+        }
+    }
+    if rest.is_empty() { Ok(()) } else { py.detach(|| exchange.write(rest)) }
 }
 
 /// The Python object that is `gunicorn.socket`. It creates the socket when it is first used: few applications use

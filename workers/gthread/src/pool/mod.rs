@@ -41,8 +41,9 @@
 //!      └──▲───┘                               └──▲───┘                  └─┬────┬─┘
 //!         │                                      └────────────────────────┘    │
 //!         │                                         next: last requests short  │
+//!         │                                    Main: rest_if_saturated ──► Vacant │
 //!         └────────────────────────────────────────────────────────────────────┘
-//!                next: last requests long, or none to receive; take_over_if_vacant
+//!                next: last requests long, or none to receive; take_over_if_vacant; begin_blocking
 //! ```
 //!
 //! Waking a thread costs more than a short request, and several running threads slow an application with one global lock
@@ -53,6 +54,10 @@
 //! A thread whose last requests were short becomes the leader when the queue is empty: then its next request wakes no
 //! thread at all. While it serves what it received as the leader, the leadership is vacant; if that takes long after all,
 //! the main thread takes over ([`Pool::take_over_if_vacant`]).
+//!
+//! While all threads serve and requests wait, the main thread cannot pass on further ones, and being woken for each of
+//! them takes time from the threads. So it rests, and reads several at a time ([`Pool::rest_if_saturated`]), until a thread
+//! has nothing to do.
 //!
 //! A thread that is blocked on its client does not count as serving, and another thread serves in its place. So clients
 //! that send or read a byte now and then delay no other request, however many they are.
@@ -186,24 +191,35 @@ impl<T, P: Poller> Pool<T, P> {
     ) -> AfterLeading {
         let mut state = self.lock();
         let since_ns = state.extend(requests);
-        state.set_leader(Leader::Vacant { since_ns });
+        state.set_leader(Leader::Vacant { until_ns: since_ns + VACANT_MAX_NS });
         let is_full = state.free() <= state.queued();
         thread.enter(&mut state, ThreadState::Choosing);
         AfterLeading { set_timer: !std::mem::replace(&mut state.timer_set, true), is_full }
     }
 
-    /// Makes the main thread the leader if there has been none for [`VACANT_MAX_NS`]. To be called when the main thread's
-    /// timer expires; returns the nanoseconds to set it to again, if any.
+    /// Makes the main thread the leader if there has been none for long. To be called when the main thread's timer expires;
+    /// returns the nanoseconds to set it to again, if any.
     pub(crate) fn take_over_if_vacant(&self) -> Option<u64> {
         let mut state = self.lock();
         state.timer_set = false;
-        let Leader::Vacant { since_ns } = state.leader() else { return None };
-        let passed_ns = now_ns().saturating_sub(since_ns);
-        state.timer_set = passed_ns < VACANT_MAX_NS;
+        let Leader::Vacant { until_ns } = state.leader() else { return None };
+        let left_ns = until_ns.saturating_sub(now_ns());
+        state.timer_set = left_ns > 0;
         if !state.timer_set {
             self.hand_over(&mut state, Leader::Main);
         }
-        state.timer_set.then(|| VACANT_MAX_NS - passed_ns)
+        state.timer_set.then_some(left_ns)
+    }
+
+    /// Ends the main thread's leadership for [`REST_NS`] at most if all threads serve and requests wait. Returns the
+    /// nanoseconds to set its timer to, if any.
+    pub(crate) fn rest_if_saturated(&self) -> Option<u64> {
+        let mut state = self.lock();
+        if state.leader() != Leader::Main || !state.is_saturated() {
+            return None;
+        }
+        self.hand_over(&mut state, Leader::Vacant { until_ns: now_ns() + REST_NS });
+        (!std::mem::replace(&mut state.timer_set, true)).then_some(REST_NS)
     }
 
     /// Returns whether the main thread is the leader.
@@ -218,6 +234,9 @@ impl<T, P: Poller> Pool<T, P> {
         state.change(ThreadState::Serving, ThreadState::Blocked);
         if state.unassigned() > 0 {
             self.wake_one(&mut state);
+        }
+        if let Leader::Vacant { .. } = state.leader() {
+            self.hand_over(&mut state, Leader::Main);
         }
         let too_few = state.has_too_few();
         if too_few {
@@ -337,6 +356,9 @@ impl PoolThread {
 pub(crate) const WAKE_DELAY_NS: u64 = 200_000;
 /// How long the leadership may be vacant while the last leader serves.
 pub(crate) const VACANT_MAX_NS: u64 = 1_000_000;
+/// How long the main thread rests while all threads serve. Requests that arrive in that time are read later, and the
+/// time for which they have waited counts from then.
+const REST_NS: u64 = 5_000_000;
 /// The longest average time of a thread's requests with which it becomes the leader. Longer requests are better served
 /// with the main thread as the leader, which passes the next one to another thread at once.
 const SHORT_NS: u64 = 100_000;

@@ -30,9 +30,10 @@ pub(super) enum Leader {
     Pool {
         woken: bool,
     },
-    /// None since then: the last leader serves what it received.
+    /// None, at the latest until then: the last leader of the pool serves what it received, or the main thread rests because
+    /// all threads serve.
     Vacant {
-        since_ns: u64,
+        until_ns: u64,
     },
 }
 
@@ -208,6 +209,11 @@ impl<T> State<T> {
             return 0;
         }
         (self.idle() + 1).min(self.may_serve()).saturating_sub(1)
+    }
+
+    /// Returns whether no thread can serve a further request, and some wait already.
+    pub(super) fn is_saturated(&self) -> bool {
+        self.may_serve() == 0 && self.queued() > 0
     }
 
     /// Returns how many more threads may serve.

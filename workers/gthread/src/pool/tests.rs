@@ -169,11 +169,29 @@ fn the_main_thread_takes_over_a_leadership_that_was_vacant_for_long() {
     assert_eq!(pool.take_over_if_vacant(), None, "a follower leads");
     assert!(pool.finish_leading(&mut thread, [1]).set_timer);
     assert_eq!(pool.next(&mut thread, || ()), Next::Serve(1));
-    pool.lock().set_leader(Leader::Vacant { since_ns: now_ns() - VACANT_MAX_NS });
+    pool.lock().set_leader(Leader::Vacant { until_ns: now_ns() });
     assert_eq!(pool.take_over_if_vacant(), None);
     assert!(pool.main_is_leader() && pool.poller.main_is_leader.load(Ordering::Relaxed));
     assert_eq!(pool.next(&mut thread, || ()), Next::Lead(3), "the request was short after all");
     assert!(!pool.poller.main_is_leader.load(Ordering::Relaxed));
+}
+
+#[test]
+fn the_main_thread_rests_while_all_threads_serve() {
+    let pool = Pool::<u32, _>::new(1, 0, FakePoller::default());
+    let mut thread = PoolThread::default();
+    pool.push([1]);
+    assert_eq!(pool.next(&mut thread, || ()), Next::Serve(1));
+    assert_eq!(pool.rest_if_saturated(), None, "no request waits");
+    pool.push_and_wake_one([2]);
+    assert_eq!(pool.rest_if_saturated(), Some(REST_NS));
+    assert!(!pool.poller.main_is_leader.load(Ordering::Relaxed));
+    assert!(pool.take_over_if_vacant().is_some_and(|left_ns| left_ns <= REST_NS), "too early");
+    assert_eq!(pool.rest_if_saturated(), None, "it rests already");
+    assert_eq!(pool.next(&mut thread, || ()), Next::Serve(2));
+    assert!(!pool.main_is_leader());
+    assert!(pool.begin_blocking(), "another thread may serve");
+    assert!(pool.main_is_leader() && pool.poller.main_is_leader.load(Ordering::Relaxed));
 }
 
 #[test]
