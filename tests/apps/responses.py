@@ -3,6 +3,7 @@
 import io
 import os
 import tempfile
+import time
 
 closed = []
 
@@ -24,6 +25,30 @@ def upstream(environ, start_response):
                ("Trailer", "X-Checksum"), ("Proxy-Authenticate", "Basic")]
     start_response("200 OK", headers)
     return iter([b"passed ", b"on"])
+
+
+class Waiting(Parts):
+    """Its close() waits until a file exists."""
+
+    def __init__(self, path, *parts):
+        super().__init__(*parts)
+        self.path = path
+
+    def close(self):
+        until = time.monotonic() + 10
+        while not os.path.exists(self.path) and time.monotonic() < until:
+            time.sleep(0.01)
+        closed.append(self.path if os.path.exists(self.path) else "held up")
+
+
+def close_waits(environ, start_response):
+    kind = environ["QUERY_STRING"]
+    if kind == "empty":
+        start_response("204 No Content", [])
+        return Waiting(kind)
+    length = {"small": 4, "large": 400000, "chunked": 4}[kind]
+    start_response("200 OK", [] if kind == "chunked" else [("Content-Length", str(length))])
+    return Waiting(kind, b"x" * length)
 
 
 def closes(environ, start_response):

@@ -7,12 +7,14 @@ use jimu_tests::{
     cell::{Cell, Need},
     runner::Behaviour,
     server::{Server, Setup},
+    wait,
 };
 
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
         behaviour!(hop_by_hop_headers_are_left_out).of_python(),
         behaviour!(a_body_ends_at_its_content_length).of_python(),
+        behaviour!(a_slow_close_delays_no_response).of_python(),
         behaviour!(a_list_of_parts_has_a_length).of_python().needs(Need::KeepAlive),
         behaviour!(a_repeated_header_keeps_every_value).of_python(),
         behaviour!(compressed_files_are_read).of_python(),
@@ -58,6 +60,22 @@ fn a_body_ends_at_its_content_length(cell: &Cell) {
     assert_eq!(server.get("/closed").status, 200);
     let log = server.log.text();
     assert_eq!(log.matches("shorter than its Content-Length").count(), 1, "{log}");
+}
+
+/// The client has all of it before the application's `close()` ends.
+fn a_slow_close_delays_no_response(cell: &Cell) {
+    let server = responding(cell);
+    for (kind, length) in [("small", 4), ("large", 400_000), ("chunked", 4), ("empty", 0)] {
+        let mut client = server.connect();
+        client.send(format!("GET /close-waits?{kind} HTTP/1.1\r\nHost: test\r\n\r\n")).unwrap();
+        assert_eq!(client.one_answer("GET").unwrap().body.len(), length, "{kind}");
+        server.write(kind, "");
+    }
+    let closed = || match server.get("/closed").text() {
+        closed if closed.split(',').count() == 4 => Ok(closed),
+        closed => Err(closed),
+    };
+    assert_eq!(wait::until("four bodies are closed", SOON, closed), "small,large,chunked,empty");
 }
 
 /// A client of HTTP/1.0 can then keep its connection.

@@ -191,24 +191,24 @@ impl<T, P: Poller> Pool<T, P> {
     ) -> AfterLeading {
         let mut state = self.lock();
         let since_ns = state.extend(requests);
-        state.set_leader(Leader::Vacant { until_ns: since_ns + VACANT_MAX_NS });
+        let set_timer = state.vacate(since_ns + VACANT_MAX_NS);
         let is_full = state.free() <= state.queued();
         thread.enter(&mut state, ThreadState::Choosing);
-        AfterLeading { set_timer: !std::mem::replace(&mut state.timer_set, true), is_full }
+        AfterLeading { set_timer, is_full }
     }
 
     /// Makes the main thread the leader if there has been none for long. To be called when the main thread's timer expires;
     /// returns the nanoseconds to set it to again, if any.
     pub(crate) fn take_over_if_vacant(&self) -> Option<u64> {
         let mut state = self.lock();
-        state.timer_set = false;
-        let Leader::Vacant { until_ns } = state.leader() else { return None };
+        let until_ns = state.timer_expired()?;
         let left_ns = until_ns.saturating_sub(now_ns());
-        state.timer_set = left_ns > 0;
-        if !state.timer_set {
+        if left_ns == 0 {
             self.hand_over(&mut state, Leader::Main);
+            return None;
         }
-        state.timer_set.then_some(left_ns)
+        state.vacate(until_ns);
+        Some(left_ns)
     }
 
     /// Ends the main thread's leadership for [`REST_NS`] at most if all threads serve and requests wait. Returns the
@@ -218,8 +218,8 @@ impl<T, P: Poller> Pool<T, P> {
         if state.leader() != Leader::Main || !state.is_saturated() {
             return None;
         }
-        self.hand_over(&mut state, Leader::Vacant { until_ns: now_ns() + REST_NS });
-        (!std::mem::replace(&mut state.timer_set, true)).then_some(REST_NS)
+        self.poller.set_main_is_leader(false);
+        state.vacate(now_ns() + REST_NS).then_some(REST_NS)
     }
 
     /// Returns whether the main thread is the leader.

@@ -54,8 +54,8 @@ pub(super) struct State<T> {
     /// Those of the parked threads that have been unparked and have not run yet.
     unparked: usize,
     leader: Leader,
-    /// Whether the main thread's timer is set, after which it calls `Pool::take_over_if_vacant`.
-    pub(super) timer_set: bool,
+    /// When the main thread's timer expires, after which it calls `Pool::take_over_if_vacant`.
+    timer_at_ns: Option<u64>,
     pub(super) closed: bool,
     /// The number of threads that serve at a time.
     limit: usize,
@@ -76,7 +76,7 @@ impl<T> State<T> {
             parked: 0,
             unparked: 0,
             leader: Leader::Main,
-            timer_set: false,
+            timer_at_ns: None,
             closed: false,
             limit,
         };
@@ -209,6 +209,25 @@ impl<T> State<T> {
             return 0;
         }
         (self.idle() + 1).min(self.may_serve()).saturating_sub(1)
+    }
+
+    /// Makes the leadership vacant. Returns whether the main thread's timer has to be set: it does not expire in time.
+    pub(super) fn vacate(&mut self, until_ns: u64) -> bool {
+        self.leader = Leader::Vacant { until_ns };
+        let expires_in_time = self.timer_at_ns.is_some_and(|at_ns| at_ns <= until_ns);
+        if !expires_in_time {
+            self.timer_at_ns = Some(until_ns);
+        }
+        !expires_in_time
+    }
+
+    /// Counts the main thread's timer as expired. Returns until when the leadership is vacant, if it is.
+    pub(super) fn timer_expired(&mut self) -> Option<u64> {
+        self.timer_at_ns = None;
+        match self.leader {
+            Leader::Vacant { until_ns } => Some(until_ns),
+            _ => None,
+        }
     }
 
     /// Returns whether no thread can serve a further request, and some wait already.

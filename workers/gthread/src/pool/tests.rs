@@ -157,7 +157,7 @@ fn a_thread_with_short_requests_becomes_the_leader() {
     assert_eq!(pool.next(thread, || ()), Next::Serve(1));
     assert_eq!(pool.next(thread, || ()), Next::Serve(2));
     assert_eq!(pool.next(thread, || ()), Next::Lead(2));
-    assert!(!pool.finish_leading(thread, [3]).set_timer, "it has not expired");
+    assert!(!pool.finish_leading(thread, [3]).set_timer, "it expires earlier");
 }
 
 #[test]
