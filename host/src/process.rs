@@ -471,6 +471,15 @@ pub fn memory_kib(pid: u32) -> Option<u64> {
     Some(pages * PAGE_KIB)
 }
 
+/// Returns the CPU time that a process has used, in nanoseconds, if readable.
+pub fn cpu_time_ns(pid: u32) -> Option<u64> {
+    let text = read_small(&format!("/proc/{pid}/stat"))?;
+    // The name of the program, in parentheses, may contain anything.
+    let fields = text.rsplit_once(')')?.1.split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).map_while(|field| field.parse::<u64>().ok()).sum();
+    Some(ticks * TICK_NS)
+}
+
 /// Returns the memory of a process in KiB with its share of the memory that it shares with others (`Pss`). `None`
 /// if only root or the same user may read it.
 pub fn shared_memory_kib(pid: u32) -> Option<u64> {
@@ -502,6 +511,8 @@ const WRITE_ERRORS: [Signal; 2] = [Signal::SIGPIPE, Signal::SIGXFSZ];
 const SPARE_DESCRIPTORS: u64 = 128;
 const SMALL_FILE_MAX: u64 = 64 * 1024;
 const PAGE_KIB: u64 = 4;
+/// `USER_HZ` of Linux: the unit of times in /proc/PID/stat.
+const TICK_NS: u64 = 10_000_000;
 
 #[cfg(test)]
 mod tests {

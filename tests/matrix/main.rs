@@ -52,6 +52,7 @@ mod readiness;
 mod refusals;
 mod releases;
 mod reload;
+mod scaling;
 mod serving;
 mod signals;
 mod sockets;
@@ -66,6 +67,7 @@ mod zig;
 fn main() {
     let lists = [
         start::behaviours(),
+        scaling::behaviours(),
         serving::behaviours(),
         front::behaviours(),
         raw::behaviours(),

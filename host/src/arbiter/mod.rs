@@ -23,6 +23,7 @@
 //! | `canary` | trial of a new generation on some workers, and rollback |
 //! | `health`, `probe` | health check of a new generation: when it runs, and how |
 //! | `memory` | memory limits of workers |
+//! | `scale`, `scaler` | the number of workers between `min_workers` and `max_workers`: samples, and the decision |
 //! | `file_watch` | `reload`: reloads when files change |
 //! | `metrics` | the arbiter's entries in the scoreboard, and the process that serves metrics |
 //!
@@ -50,6 +51,8 @@ mod probe;
 mod reap;
 mod reconcile;
 mod reload;
+mod scale;
+mod scaler;
 mod signal_actions;
 mod stacks;
 mod stop;
@@ -70,6 +73,7 @@ use generations::Generations;
 use handles::Exit;
 use metrics::StatusProcess;
 use reload::ReloadRequest;
+use scale::Scaling;
 use stop::Phase;
 use upgrade::{Predecessor, Successor};
 
@@ -143,6 +147,8 @@ pub struct Arbiter {
     workers_stopped: bool,
     /// Earliest start of heartbeat timeouts: the arbiter itself was stopped until then.
     timeouts_from_ns: u64,
+    /// Of a server with `max_workers`.
+    scaling: Option<Scaling>,
     /// Time of the last measurement of the workers' memory.
     measured_ns: u64,
     /// Time at which the last wait ended.
@@ -226,6 +232,7 @@ impl Arbiter {
             has_been_ready: false,
             workers_stopped: false,
             timeouts_from_ns: clock::now_ns(),
+            scaling: None,
             measured_ns: clock::now_ns(),
             woke_ns: clock::now_ns(),
         };

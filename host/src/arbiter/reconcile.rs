@@ -44,7 +44,7 @@ impl Arbiter {
         self.generations.push(Generation {
             id: self.generations_created,
             stage: Stage::Booting,
-            target: settings.workers,
+            target: self.workers_at_start(&settings),
             settings,
             listeners,
             mold: None,

@@ -43,6 +43,7 @@ impl Arbiter {
         let of_evaluations = self.evaluations.iter().filter_map(|of| of.evaluation.deadline_ns());
         let of_status = self.status.next_deadline();
         let of_memory = self.has_been_ready.then(|| self.next_measurement());
+        let of_scaling = self.next_sample();
         let of_systemd = self.notifier.watchdog_due_ns();
         of_generations
             .chain(of_phase)
@@ -50,6 +51,7 @@ impl Arbiter {
             .chain(of_evaluations)
             .chain(of_status)
             .chain(of_memory)
+            .chain(of_scaling)
             .chain(of_systemd)
             .min()
     }
@@ -73,6 +75,7 @@ impl Arbiter {
         }
         self.control.drop_idle(now_ns);
         self.check_memory(now_ns);
+        self.scale(now_ns);
         self.notifier.keep_watchdog_quiet(now_ns);
     }
 

@@ -361,12 +361,37 @@ impl Layers {
             setting.kind.resolve(value, &base);
         }
         let mut settings = Settings::assemble(self.values, self.origins, sections, ignored)?;
+        check_worker_range(&settings)?;
         settings.has_application =
             settings.wsgi_app.is_some() || is_django_project(&settings.chdir);
         settings.file = file;
         directory.clone_into(&mut settings.start_directory);
         Ok(settings)
     }
+}
+
+/// Refuses numbers of workers of which one excludes the other.
+fn check_worker_range(settings: &Settings) -> Result<(), Error> {
+    let refuse = |name: &str, message: String| {
+        let origin = &settings.origins[index_of(name).unwrap_or_default()];
+        Err(Problem::at(origin, &message).into())
+    };
+    let Some(max) = settings.max_workers else {
+        return match settings.min_workers {
+            Some(_) => {
+                refuse("min_workers", "min_workers: has no effect without max_workers".into())
+            }
+            None => Ok(()),
+        };
+    };
+    let (name, least) = match settings.min_workers {
+        Some(min) => ("min_workers", min.max(settings.workers)),
+        None => ("workers", settings.workers),
+    };
+    if least > max {
+        return refuse("max_workers", format!("max_workers: is {max}, but {name} is {least}"));
+    }
+    Ok(())
 }
 
 fn index_of(name: &str) -> Option<usize> {

@@ -63,6 +63,21 @@ settings! {
             long: Some("workers"), short: Some('w'), effect: Effect::Live,
             variable: Some(Variable { name: "WEB_CONCURRENCY", prefix: "" }),
         }
+        /// Start more workers under load, up to this number, and stop them later; auto as for `workers`.
+        ///
+        /// There are more workers as soon as, for two seconds, one request in twenty waits for a worker for longer
+        /// than 16 ms, or the workers are busy for 85 % of the time: with requests, or computing. There are fewer when
+        /// that has not happened for half a minute, and the rest would be busy for at most 60 %; for longer, if
+        /// workers that were stopped are soon needed again. Workers that stop finish their requests. `workers` is
+        /// the number at the start. The current one, also if set by a signal or hostctl, lasts over a reload and until the
+        /// load asks for another.
+        max_workers: Option<usize> {
+            kind: Kind::Workers { max: WORKERS_MAX as i64 }, default: None, long: Some("max-workers"),
+        }
+        /// With `max_workers`: keep at least this number of workers, instead of `workers`.
+        min_workers: Option<usize> {
+            kind: Kind::Workers { max: WORKERS_MAX as i64 }, default: None, long: Some("min-workers"),
+        }
         /// Worker class to use: a short name, or the path of a shared library.
         ///
         /// The short name sync refers to `libsync_worker.so`, which is searched for beside the

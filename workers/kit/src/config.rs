@@ -88,7 +88,7 @@ impl Config {
                 .unwrap_or(WORKER_CONNECTIONS),
             graceful_timeout: host.setting_duration("graceful_timeout").unwrap_or_default(),
             timeout: host.setting_duration("timeout"),
-            measures_queueing: ["metrics_bind", "status_bind"]
+            measures_queueing: ["metrics_bind", "status_bind", "max_workers"]
                 .iter()
                 .any(|setting| host.setting(setting).is_some()),
             max_requests: read_max_requests(host),

@@ -9,7 +9,8 @@ use crate::connection::Connection;
 use crate::socket;
 
 impl Connection {
-    /// Measures the queueing time of a sample of the requests, if metrics or the status page are enabled.
+    /// Measures the queueing time of a sample of the requests, if metrics, the status page or
+    /// `max_workers` are set.
     #[inline]
     pub(crate) fn note_queueing(&self) {
         if self.io.context.config.measures_queueing
