@@ -234,7 +234,7 @@ mod tests {
     fn a_load_that_comes_and_goes_does_not_make_it_flap() {
         for period in [4, 20, 60, 90] {
             let mut simulation = Simulation::new(2, 1);
-            let wave = |second: u64| if second / period % 2 == 0 { 12.0 } else { 2.0 };
+            let wave = |second: u64| if (second / period).is_multiple_of(2) { 12.0 } else { 2.0 };
             simulation.run(600, wave);
             let before = simulation.changes.len();
             simulation.run(3600, wave);
