@@ -471,13 +471,14 @@ pub fn memory_kib(pid: u32) -> Option<u64> {
     Some(pages * PAGE_KIB)
 }
 
-/// Returns the CPU time that a process has used, in nanoseconds, if readable.
-pub fn cpu_time_ns(pid: u32) -> Option<u64> {
-    let text = read_small(&format!("/proc/{pid}/stat"))?;
-    // The name of the program, in parentheses, may contain anything.
-    let fields = text.rsplit_once(')')?.1.split_whitespace();
-    let ticks: u64 = fields.skip(11).take(2).map_while(|field| field.parse::<u64>().ok()).sum();
-    Some(ticks * TICK_NS)
+/// Returns the CPU time that a process has used, if readable.
+pub fn processor_time(pid: u32) -> Option<Duration> {
+    let stat = read_small(&format!("/proc/{pid}/stat"))?;
+    // Fields are counted after the name, which may contain spaces: utime and stime are the 14th and 15th of
+    // all.
+    let mut fields = stat.rsplit(')').next()?.split_whitespace().skip(11);
+    let ticks: u64 = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
+    Some(Duration::from_millis(ticks * MILLISECONDS_A_TICK))
 }
 
 /// Returns the memory of a process in KiB with its share of the memory that it shares with others (`Pss`). `None`
@@ -512,7 +513,7 @@ const SPARE_DESCRIPTORS: u64 = 128;
 const SMALL_FILE_MAX: u64 = 64 * 1024;
 const PAGE_KIB: u64 = 4;
 /// `USER_HZ` of Linux: the unit of times in /proc/PID/stat.
-const TICK_NS: u64 = 10_000_000;
+const MILLISECONDS_A_TICK: u64 = 10;
 
 #[cfg(test)]
 mod tests {

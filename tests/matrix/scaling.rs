@@ -45,6 +45,7 @@ fn numbers_of_workers_that_exclude_each_other_are_refused(cell: &Cell) {
     for (numbers, line) in [
         ([4, 0, 2], "max_workers: is 2, but workers is 4"),
         ([1, 3, 2], "max_workers: is 2, but min_workers is 3"),
+        ([4, 2, 3], "max_workers: is 3, but workers is 4"),
         ([1, 2, 0], "min_workers: has no effect without max_workers"),
     ] {
         let mut file = String::new();

@@ -2,6 +2,7 @@
 //! number that [`Scaler`] decides.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::Arbiter;
 use super::generation::{Generation, Stage};
@@ -25,7 +26,7 @@ pub(super) struct Scaling {
 struct Seen {
     measured: u64,
     late: u64,
-    cpu_ns: u64,
+    computed: Duration,
 }
 
 impl Arbiter {
@@ -96,7 +97,8 @@ impl Scaling {
             compared += 1;
             load.measured += now.measured.saturating_sub(before.measured);
             load.late += now.late.saturating_sub(before.late);
-            let computing = now.cpu_ns.saturating_sub(before.cpu_ns) as f64 / passed_ns as f64;
+            let computed = now.computed.saturating_sub(before.computed);
+            let computing = computed.as_nanos() as f64 / passed_ns as f64;
             load.busy += computing.max(occupied(&slot)).min(1.0);
         }
         load.busy /= f64::from(compared.max(1));
@@ -114,7 +116,7 @@ impl Seen {
         Self {
             measured: queued.iter().sum(),
             late: late.map(|bucket| queued[bucket]).sum(),
-            cpu_ns: process::cpu_time_ns(slot.pid).unwrap_or_default(),
+            computed: process::processor_time(slot.pid).unwrap_or_default(),
         }
     }
 }

@@ -90,9 +90,7 @@ impl Scaler {
     }
 
     fn grow(&mut self, now_ns: u64, load: Load, target: usize, max: usize) -> usize {
-        if let Some(shrunk_ns) = self.shrunk_ns.take()
-            && now_ns < shrunk_ns + 2 * self.patience_ns
-        {
+        if self.shrunk_ns.take().is_some_and(|shrunk_ns| self.is_soon_after(shrunk_ns, now_ns)) {
             self.patience_ns = (2 * self.patience_ns).min(PATIENCE_MAX_NS);
         }
         self.pressed = 0;
@@ -104,11 +102,15 @@ impl Scaler {
 
     fn shrink(&mut self, now_ns: u64) {
         // The last time was right.
-        if self.shrunk_ns.is_some_and(|shrunk_ns| now_ns >= shrunk_ns + 2 * self.patience_ns) {
+        if self.shrunk_ns.is_some_and(|shrunk_ns| !self.is_soon_after(shrunk_ns, now_ns)) {
             self.patience_ns = PATIENCE_MIN_NS;
         }
         self.shrunk_ns = Some(now_ns);
         self.changed_ns = now_ns;
+    }
+
+    fn is_soon_after(&self, shrunk_ns: u64, now_ns: u64) -> bool {
+        now_ns < shrunk_ns + 2 * self.patience_ns
     }
 
     fn start_calm(&mut self, now_ns: u64) {

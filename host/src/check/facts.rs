@@ -1,25 +1,14 @@
-//! Properties of a process from the kernel: descriptors, CPU time, memory, listening sockets.
+//! Properties of a process from the kernel: descriptors, memory, signals, listening sockets.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 /// Returns the number of open descriptors of the process.
 pub(super) fn descriptors(pid: u32) -> Option<usize> {
     Some(fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count())
-}
-
-/// Returns the CPU time that the process has used.
-pub(super) fn processor_time(pid: u32) -> Option<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // Fields are counted after the name, which may contain spaces: utime and stime are the 14th and 15th of
-    // all.
-    let mut fields = stat.rsplit(')').next()?.split_whitespace().skip(11);
-    let ticks: u64 = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
-    Some(Duration::from_millis(ticks * MILLISECONDS_A_TICK))
 }
 
 /// Returns the resident memory of the process in KiB.
@@ -84,8 +73,6 @@ fn listening_inodes(address: SocketAddr) -> BTreeSet<String> {
 
 /// State of a listening socket in the kernel's table.
 const LISTENING: &str = "0A";
-/// Linux reports CPU time in hundredths of a second on every machine.
-const MILLISECONDS_A_TICK: u64 = 10;
 
 #[cfg(test)]
 mod tests {
@@ -103,7 +90,7 @@ mod tests {
         drop(listener);
         assert!(listeners(own, address).is_empty());
         assert!(lives(own) && descriptors(own).unwrap() > 2 && memory_kib(own).unwrap() > 100);
-        assert!(processor_time(own).is_some());
+        assert!(crate::process::processor_time(own).is_some());
         assert!(!lives(u32::MAX));
     }
 }

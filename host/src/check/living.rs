@@ -13,6 +13,7 @@ use super::client::{Client, PATIENCE, get_ok};
 use super::facts;
 use super::report::{Finding, Report};
 use super::server::{Bench, Server, until};
+use crate::process;
 
 /// Performs one or two checks that need the same server.
 pub(super) type Check = fn(&Bench, &mut Report);
@@ -43,14 +44,14 @@ fn idle(bench: &Bench, report: &mut Report) {
     let observed = || -> Result<(Duration, f64, Option<String>), String> {
         let server = bench.start(&[TIMEOUT])?;
         let pid = server.worker()?.pid;
-        let before = facts::processor_time(pid).unwrap_or_default();
+        let before = process::processor_time(pid).unwrap_or_default();
         let begun = Instant::now();
         let mut longest = 0;
         while begun.elapsed() < WATCHED {
             thread::sleep(LOOK_AGAIN);
             longest = server.workers().iter().map(|w| w.silent_ms).fold(longest, u64::max);
         }
-        let used = facts::processor_time(pid).unwrap_or_default().saturating_sub(before);
+        let used = process::processor_time(pid).unwrap_or_default().saturating_sub(before);
         let share = used.as_secs_f64() / begun.elapsed().as_secs_f64();
         Ok((Duration::from_millis(longest), share, server.error()))
     };

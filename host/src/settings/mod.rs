@@ -384,14 +384,14 @@ fn check_worker_range(settings: &Settings) -> Result<(), Error> {
             None => Ok(()),
         };
     };
-    let (name, least) = match settings.min_workers {
-        Some(min) => ("min_workers", min.max(settings.workers)),
-        None => ("workers", settings.workers),
-    };
-    if least > max {
-        return refuse("max_workers", format!("max_workers: is {max}, but {name} is {least}"));
+    let numbers =
+        [("workers", settings.workers), ("min_workers", settings.min_workers.unwrap_or(1))];
+    match numbers.into_iter().find(|(_, number)| *number > max) {
+        Some((name, number)) => {
+            refuse("max_workers", format!("max_workers: is {max}, but {name} is {number}"))
+        }
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn index_of(name: &str) -> Option<usize> {

@@ -94,10 +94,10 @@ pub fn attach<T>(work: impl FnOnce(Python<'_>) -> T) -> T {
 pub fn attach_in_turn<T>(work: impl FnOnce(Python<'_>) -> T) -> T {
     // A thread that is attached must not wait for one that waits for the lock.
     let turn = (!is_attached()).then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner));
-    let _guard = Attached::new();
-    drop(turn);
-    // SAFETY: the guard has attached this thread and outlives the call.
-    work(unsafe { Python::assume() })
+    attach(|py| {
+        drop(turn);
+        work(py)
+    })
 }
 
 /// Returns whether this thread is inside [`attach`]. Async-signal-safe on a thread that has attached before.
