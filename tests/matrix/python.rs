@@ -33,6 +33,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(what_ends_its_process_costs_one_worker).of_python().within(90),
         behaviour!(odd_applications_are_served).of_python(),
         behaviour!(locals_are_a_connections_own).of_python().needs(Need::Loops),
+        behaviour!(a_read_that_is_given_up_loses_nothing).of_python().needs(Need::Loops),
         behaviour!(a_body_is_closed_once_when_its_reader_leaves).of_python(),
         behaviour!(exit_functions_run_once).of_python(),
         behaviour!(threads_of_an_application_finish).of_python(),
@@ -238,6 +239,24 @@ fn locals_are_a_connections_own(cell: &Cell) {
         // eventlet's local holds the value it returned last.
         if ["0", "1"].contains(&alive.as_str()) { Ok(()) } else { Err(alive) }
     });
+}
+
+/// What was read before a greenlet's time-out is returned by later calls, whatever they ask for.
+fn a_read_that_is_given_up_loses_nothing(cell: &Cell) {
+    let server = Setup::new(cell).app("impatient:application").start();
+    let body: Vec<u8> =
+        (0..60_000_u32).map(|n| if n % 997 == 0 { b'\n' } else { n as u8 }).collect();
+    let (first, rest) = body.split_at(9000);
+    let mut client = server.connect();
+    client
+        .send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len()))
+        .unwrap();
+    client.send(first).unwrap();
+    server.log.line(&["given up"], SOON);
+    client.send(rest).unwrap();
+    let answer = client.answer("POST").unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!(answer.body == body, "{} bytes of {}", answer.body.len(), body.len());
 }
 
 /// `close()` is called once, also if the client has disconnected.

@@ -4,12 +4,14 @@
 
 use worker_api::{Exchange, Interest, Result, Step, Waker};
 
-use python::{Object, PyResult, Python};
+use python::{NewBytes, Object, PyResult, Python};
 
 /// Bytes read from the exchange and not yet returned: `buffer[given..filled]`. The memory after `filled` stays
 /// initialized, so that it is not cleared repeatedly.
 #[derive(Default)]
 pub(crate) struct Input {
+    /// The object that a call of `read` returns, while a part of it is missing. The buffer is empty then.
+    partial: Option<Partial>,
     buffer: Vec<u8>,
     given: usize,
     filled: usize,
@@ -20,7 +22,8 @@ pub(crate) struct Input {
 
 impl Input {
     /// Resets the state for another request.
-    pub(crate) fn begin(&mut self, length: Option<u64>) {
+    pub(crate) fn begin(&mut self, py: Python<'_>, length: Option<u64>) {
+        self.drop_references(py);
         if self.buffer.len() > KEPT_MAX {
             self.buffer.truncate(KEPT_MAX);
             self.buffer.shrink_to_fit();
@@ -28,6 +31,70 @@ impl Input {
         (self.given, self.filled) = (0, 0);
         self.ended = false;
         self.to_come = length;
+    }
+
+    /// Drops the references that it holds.
+    pub(crate) fn drop_references(&mut self, py: Python<'_>) {
+        drop(self.partial.take().map(|partial| partial.bytes.finish(py)));
+    }
+
+    /// Creates the object that `read(size)` returns, or keeps the one begun, to be filled by [`Input::fill_partial`].
+    /// Returns `false` if the bytes go through the buffer: if that holds some already, if their number is not certain,
+    /// and if they are many or few.
+    pub(crate) fn begin_partial(&mut self, py: Python<'_>, size: usize) -> PyResult<bool> {
+        let begun =
+            self.partial.as_mut().map(|partial| (partial.filled, partial.bytes.content().len()));
+        let certain = self.to_come.map_or(0, |rest| usize::try_from(rest).unwrap_or(usize::MAX));
+        let len = size.min(certain.saturating_add(begun.map_or(0, |(filled, _)| filled)));
+        if begun.is_some_and(|(_, begun)| begun == len) {
+            return Ok(true);
+        }
+        self.buffer_partial(py);
+        if self.given < self.filled || !(PART_MIN..=PART_MAX).contains(&len) {
+            return Ok(false);
+        }
+        self.partial = Some(Partial { bytes: NewBytes::new(py, len)?, filled: 0 });
+        Ok(true)
+    }
+
+    /// Reads one more part into the object, and returns it once it is complete. If the body ends before, what was read
+    /// moves to the buffer.
+    pub(crate) fn fill_partial<'py>(
+        &mut self,
+        py: Python<'py>,
+        exchange: &mut Exchange,
+        waker: Option<Waker>,
+    ) -> Result<(Filled, Option<Object<'py>>)> {
+        let Some(mut partial) = self.partial.take() else { return Ok((Filled::End, None)) };
+        let place = &mut partial.bytes.content()[partial.filled..];
+        let missing = place.len();
+        let read = read_some(py, exchange, place, waker);
+        if let Ok(Some(n)) = read {
+            partial.filled += n;
+            self.to_come = self.to_come.map(|rest| rest.saturating_sub(n as u64));
+            if n == missing {
+                return Ok((Filled::More, Some(partial.bytes.finish(py))));
+            }
+        }
+        self.partial = Some(partial);
+        Ok(match read? {
+            None => (Filled::Pending, None),
+            Some(0) => {
+                self.buffer_partial(py);
+                self.ended = true;
+                (Filled::End, None)
+            }
+            Some(_) => (Filled::More, None),
+        })
+    }
+
+    /// Moves what was read for a call of `read` to the buffer, for another call.
+    pub(crate) fn buffer_partial(&mut self, py: Python<'_>) {
+        let Some(mut partial) = self.partial.take() else { return };
+        self.buffer.clear();
+        self.buffer.extend_from_slice(&partial.bytes.content()[..partial.filled]);
+        (self.given, self.filled) = (0, partial.filled);
+        drop(partial.bytes.finish(py));
     }
 
     pub(crate) fn ready(&self) -> &[u8] {
@@ -72,6 +139,13 @@ impl Input {
         self.to_come = self.to_come.map(|rest| rest.saturating_sub(n as u64));
         Ok(if self.ended { Filled::End } else { Filled::More })
     }
+}
+
+/// An object that is being filled.
+struct Partial {
+    bytes: NewBytes,
+    /// Number of its bytes that have been read.
+    filled: usize,
 }
 
 /// Result of reading one more part.

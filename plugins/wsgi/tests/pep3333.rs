@@ -273,6 +273,9 @@ const CASES: &[Case] = &[
         let request = Request::post("/echo", &large).part(100_000);
         assert!(request.call(&w.app).body == large);
         assert!(request.chunked().call(&w.app).body == large);
+        for part in [5000, 100_000] {
+            assert!(Request::post("/mixed", &large).part(part).call(&w.app).body == large);
+        }
         assert_eq!(w.get("/echo").text(), "");
     }),
     ("a body that does not arrive is an error", |w| {

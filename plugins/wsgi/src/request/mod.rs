@@ -76,7 +76,8 @@ impl Request {
     /// Drops the references that it holds.
     pub(crate) fn drop_references(self, py: Python<'_>) {
         if let Some(mut state) = self.state.borrow(py) {
-            let State { write, socket, environ, .. } = std::mem::take(&mut *state);
+            let State { write, socket, environ, mut input, .. } = std::mem::take(&mut *state);
+            input.drop_references(py);
             drop([write, socket, environ].map(|object| object.map(|object| object.take(py))));
         }
     }

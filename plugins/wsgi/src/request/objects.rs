@@ -73,7 +73,7 @@ impl RequestObjects {
         let request = self.request.get(py);
         let mut state = types.request.value(&request)?.state(py)?;
         state.response.begin(exchange.head().method.as_str() == "HEAD");
-        state.input.begin(exchange.head().content_length.into_option());
+        state.input.begin(py, exchange.head().content_length.into_option());
         state.number = number;
         state.descriptor = exchange.descriptor();
         state.failure = None;

@@ -1,6 +1,8 @@
 //! Reads the body of a request, as `wsgi.input` does.
 
 use super::State;
+use worker_api::Waker;
+
 use crate::input::{Filled, Input};
 use crate::runtime::PythonRuntime;
 use python::{Object, PyResult, Python};
@@ -13,6 +15,17 @@ impl State {
         runtime: &PythonRuntime,
         size: usize,
     ) -> PyResult<Option<Object<'py>>> {
+        while self.input.begin_partial(py, size)? {
+            self.open(py)?;
+            let waker = self.waker(runtime);
+            let Self { exchange: Some(exchange), input, .. } = self else { return Ok(None) };
+            match input.fill_partial(py, exchange, waker) {
+                Ok((_, Some(bytes))) => return Ok(Some(bytes)),
+                Ok((Filled::Pending, _)) => return Ok(None),
+                Ok(_) => {}
+                Err(failure) => return Err(self.raise(py, failure)),
+            }
+        }
         self.collect(
             py,
             runtime,
@@ -27,6 +40,7 @@ impl State {
         runtime: &PythonRuntime,
         limit: usize,
     ) -> PyResult<Option<Object<'py>>> {
+        self.input.buffer_partial(py);
         self.collect(py, runtime, |input, searched| {
             let ready = input.ready();
             let searched = searched.min(ready.len());
@@ -56,7 +70,7 @@ impl State {
             };
             seen = self.input.ready().len();
             self.open(py)?;
-            let waker = runtime.guest.as_ref().map(|guest| guest.waker(self.number));
+            let waker = self.waker(runtime);
             let Self { exchange: Some(exchange), input, .. } = self else {
                 return Ok(None);
             };
@@ -70,5 +84,10 @@ impl State {
                 Err(failure) => return Err(self.raise(py, failure)),
             }
         }
+    }
+
+    /// Returns what wakes up the request under a guest loop; `None` for a thread that waits itself.
+    fn waker(&self, runtime: &PythonRuntime) -> Option<Waker> {
+        runtime.guest.as_ref().map(|guest| guest.waker(self.number))
     }
 }

@@ -257,6 +257,16 @@ def pieces(environ, start_response):
     return [body]
 
 
+def mixed(environ, start_response):
+    source = environ["wsgi.input"]
+    start_response("200 OK", [])
+    for size in (20000, 7, 8192, 8191, 262144, 262145, 65536, 30000, -1):
+        part = source.read(size)
+        assert len(part) == size or size < 0, (len(part), size)
+        yield part
+        yield source.readline()
+
+
 def read_fault(environ, start_response):
     try:
         environ["wsgi.input"].read()

@@ -1,0 +1,56 @@
+//! `bytes` that are filled after their creation, so that their content is not copied.
+
+use std::ptr::{self, NonNull};
+
+use super::attach::Python;
+use super::error::{PyErrSet, PyResult};
+use super::object::{GlobalRef, Object};
+
+/// A `bytes` object that only this value refers to. Like a [`GlobalRef`], it leaks if it is dropped without
+/// [`NewBytes::finish`].
+pub struct NewBytes {
+    object: GlobalRef,
+    content: NonNull<[u8]>,
+}
+
+// SAFETY: `content` is memory of the object, which nothing else refers to.
+unsafe impl Send for NewBytes {}
+
+impl NewBytes {
+    /// Creates `len` bytes, all zero.
+    pub fn new(py: Python<'_>, len: usize) -> PyResult<Self> {
+        debug_assert!(len > 1, "CPython shares shorter ones");
+        let size = isize::try_from(len).unwrap_or(isize::MAX);
+        let (mut content, mut found) = (ptr::null_mut(), 0);
+        // SAFETY: attached; the reference is new, and CPython allows writing to an object created without a source until
+        // others refer to it. Its memory is uninitialized until it is cleared here; the length is what CPython says.
+        unsafe {
+            let made = (py.api().PyBytes_FromStringAndSize)(ptr::null(), size);
+            let object = Object::owned(py, made)?;
+            let asked = (py.api().PyBytes_AsStringAndSize)(
+                object.as_ptr(),
+                &raw mut content,
+                &raw mut found,
+            );
+            let Some(content) = NonNull::new(content.cast::<u8>()).filter(|_| asked == 0) else {
+                return Err(PyErrSet::set());
+            };
+            content.write_bytes(0, found as usize);
+            Ok(Self {
+                object: object.store(),
+                content: NonNull::slice_from_raw_parts(content, found as usize),
+            })
+        }
+    }
+
+    /// Returns the content.
+    pub fn content(&mut self) -> &mut [u8] {
+        // SAFETY: initialized memory of the object, which this value keeps alive, and which nothing else refers to.
+        unsafe { self.content.as_mut() }
+    }
+
+    /// Returns the object, which no longer changes.
+    pub fn finish(self, py: Python<'_>) -> Object<'_> {
+        self.object.take(py)
+    }
+}
