@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsFd as _, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
@@ -148,7 +148,12 @@ impl Shared {
     ) -> Option<Box<Connection>> {
         loop {
             match next {
-                Advance::Request => return Some(connection),
+                Advance::Request => {
+                    if connection.has_body_to_come() {
+                        self.table().mute(&self.pool.poller.connections, connection.as_fd());
+                    }
+                    return Some(connection);
+                }
                 Advance::Wait(interest) => {
                     // A separate statement: its end unlocks the table.
                     let parked =

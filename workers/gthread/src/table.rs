@@ -3,7 +3,8 @@
 //!
 //! Each connection is added to the epoll once, edge-triggered, for all events. So waiting for the next request on a
 //! connection that is kept alive takes no system call. An event that arrives while the connection is lent is stored in
-//! its entry, and considered when the connection returns.
+//! its entry, and considered when the connection returns. A connection whose request is still arriving is muted while a
+//! thread reads it, so that not each part of the request wakes the leader.
 //!
 //! The table never calls a waker: a waker is foreign code, and the table is locked. It returns the wakers to fire.
 
@@ -25,12 +26,23 @@ pub(crate) struct Table {
 
 /// The entry of a connection.
 pub(crate) struct Entry {
-    registered: bool,
+    watch: Watch,
     owner: Owner,
     /// Whether the client has shut down its side. No further event reports that, so each wait for reading ends at once.
     hung_up: bool,
     /// To be fired when the client disconnects.
     on_disconnect: Option<Waker>,
+}
+
+/// What the epoll reports of a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Watch {
+    /// Nothing: it has not been added.
+    None,
+    /// That the client has shut down its side, or that the connection is broken.
+    Hangup,
+    /// All events.
+    All,
 }
 
 enum Owner {
@@ -53,7 +65,7 @@ impl Table {
     /// Adds an entry for a connection that was just accepted and that the caller owns.
     pub(crate) fn insert_lent(&mut self, fd: RawFd) {
         let entry =
-            Entry { registered: false, owner: Owner::LENT, hung_up: false, on_disconnect: None };
+            Entry { watch: Watch::None, owner: Owner::LENT, hung_up: false, on_disconnect: None };
         self.entries.insert(fd, entry);
     }
 
@@ -82,11 +94,12 @@ impl Table {
         {
             return Ok(Some(connection));
         }
-        let is_new = !entry.registered;
-        let watched = entry.register(epoll, connection.as_fd()).and_then(|()| {
-            // Data that the socket holds already is reported again.
-            if is_yielding && !is_new { rearm(epoll, connection.as_fd()) } else { Ok(()) }
-        });
+        // Data that the socket holds already is reported again.
+        let watched = if is_yielding && entry.watch == Watch::All {
+            modify(epoll, connection.as_fd(), ALL)
+        } else {
+            entry.watch_all(epoll, connection.as_fd())
+        };
         if let Err(error) = watched {
             return Err((error, connection));
         }
@@ -110,7 +123,7 @@ impl Table {
         waker: &mut Option<Waker>,
     ) -> io::Result<bool> {
         let Some(entry) = self.entries.get_mut(fd.as_raw_fd()) else { return Ok(false) };
-        entry.register(epoll, fd)?;
+        entry.watch_all(epoll, fd)?;
         let ended = entry.hung_up && interest == Interest::READ;
         if let Owner::Lent { pending, armed } = &mut entry.owner {
             if fits(interest, *pending) || ended {
@@ -135,9 +148,18 @@ impl Table {
         waker: &mut Option<Waker>,
     ) -> io::Result<()> {
         let Some(entry) = self.entries.get_mut(fd.as_raw_fd()) else { return Ok(()) };
-        entry.register(epoll, fd)?;
+        entry.watch_all(epoll, fd)?;
         mem::swap(&mut entry.on_disconnect, waker);
         Ok(())
+    }
+
+    /// Stops the epoll from reporting that a connection is ready, which a thread is going to read or write, until the
+    /// table waits for it again.
+    pub(crate) fn mute(&mut self, epoll: &Epoll, fd: BorrowedFd<'_>) {
+        let Some(entry) = self.entries.get_mut(fd.as_raw_fd()) else { return };
+        if entry.watch == Watch::All && modify(epoll, fd, MUTED).is_ok() {
+            entry.watch = Watch::Hangup;
+        }
     }
 
     /// Handles an event of a descriptor: returns the connection that waited for it, or records the event. Adds the
@@ -263,11 +285,14 @@ impl Armed {
 }
 
 impl Entry {
-    fn register(&mut self, epoll: &Epoll, fd: BorrowedFd<'_>) -> io::Result<()> {
-        if !self.registered {
-            epoll.add(fd, EpollEvent::new(ALL, fd.as_raw_fd() as u64))?;
-            self.registered = true;
+    /// Makes the epoll report all events, those that are pending included if it did not.
+    fn watch_all(&mut self, epoll: &Epoll, fd: BorrowedFd<'_>) -> io::Result<()> {
+        match self.watch {
+            Watch::None => epoll.add(fd, EpollEvent::new(ALL, fd.as_raw_fd() as u64))?,
+            Watch::Hangup => modify(epoll, fd, ALL)?,
+            Watch::All => {}
         }
+        self.watch = Watch::All;
         Ok(())
     }
 
@@ -280,9 +305,9 @@ impl Entry {
     }
 }
 
-/// Makes the edge-triggered epoll report the descriptor again if it is ready now.
-fn rearm(epoll: &Epoll, fd: BorrowedFd<'_>) -> io::Result<()> {
-    epoll.modify(fd, &mut EpollEvent::new(ALL, fd.as_raw_fd() as u64)).map_err(io::Error::from)
+/// Changes what the epoll reports. It reports again what is pending now.
+fn modify(epoll: &Epoll, fd: BorrowedFd<'_>, flags: EpollFlags) -> io::Result<()> {
+    epoll.modify(fd, &mut EpollEvent::new(flags, fd.as_raw_fd() as u64)).map_err(io::Error::from)
 }
 
 /// Returns whether an event ends a wait for `interest`. An error or a hang-up ends a wait for either direction.
@@ -300,18 +325,18 @@ fn wanted(interest: Interest) -> EpollFlags {
 
 const HANGUP: EpollFlags =
     EpollFlags::EPOLLRDHUP.union(EpollFlags::EPOLLHUP).union(EpollFlags::EPOLLERR);
-const ALL: EpollFlags = EpollFlags::EPOLLIN
-    .union(EpollFlags::EPOLLOUT)
-    .union(EpollFlags::EPOLLRDHUP)
-    .union(EpollFlags::EPOLLET);
+/// What [`Watch::Hangup`] asks for. The kernel reports an error and a complete hang-up in any case.
+const MUTED: EpollFlags = EpollFlags::EPOLLRDHUP.union(EpollFlags::EPOLLET);
+const ALL: EpollFlags = MUTED.union(EpollFlags::EPOLLIN).union(EpollFlags::EPOLLOUT);
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
     use std::os::unix::net::UnixStream;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use nix::sys::epoll::EpollCreateFlags;
+    use nix::sys::epoll::{EpollCreateFlags, EpollTimeout};
 
     use super::*;
 
@@ -320,7 +345,7 @@ mod tests {
         table: Table,
         epoll: Epoll,
         socket: UnixStream,
-        _peer: UnixStream,
+        peer: UnixStream,
     }
 
     impl Lent {
@@ -329,7 +354,7 @@ mod tests {
             let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
             let mut table = Table::default();
             table.insert_lent(socket.as_raw_fd());
-            Self { table, epoll, socket, _peer: peer }
+            Self { table, epoll, socket, peer }
         }
 
         /// Arms a waker; returns the number of times that it has fired, or `None` if the direction is ready already.
@@ -344,6 +369,13 @@ mod tests {
                 table.arm(epoll, socket.as_fd(), interest, Deadline::NEVER, &mut waker).unwrap();
             assert!(ready || waker.is_none(), "no other waker is replaced");
             (!ready).then_some(fired)
+        }
+
+        /// Returns what the epoll reports.
+        fn reported(&self) -> EpollFlags {
+            let mut events = [EpollEvent::empty()];
+            let count = self.epoll.wait(&mut events, EpollTimeout::ZERO).unwrap();
+            if count == 0 { EpollFlags::empty() } else { events[0].events() }
         }
 
         fn event(&mut self, flags: EpollFlags) {
@@ -374,6 +406,23 @@ mod tests {
         assert!(lent.arm(Interest::READ).is_some(), "its event is used up");
         assert!(lent.arm(Interest::WRITE).is_none(), "ready already");
         assert!(lent.arm(Interest::WRITE).is_some(), "that is used up, too");
+    }
+
+    #[test]
+    fn a_muted_connection_reports_only_that_the_client_leaves_until_it_is_awaited() {
+        let mut lent = Lent::new();
+        assert!(lent.arm(Interest::READ).is_some());
+        assert_eq!(lent.reported(), EpollFlags::EPOLLOUT);
+        let Lent { table, epoll, socket, .. } = &mut lent;
+        table.mute(epoll, socket.as_fd());
+        lent.peer.write_all(b"x").unwrap();
+        assert_eq!(lent.reported(), EpollFlags::empty());
+        assert!(lent.arm(Interest::WRITE).is_some());
+        assert_eq!(lent.reported(), EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT);
+        let Lent { table, epoll, socket, .. } = &mut lent;
+        table.mute(epoll, socket.as_fd());
+        lent.peer.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(lent.reported(), EpollFlags::EPOLLRDHUP);
     }
 
     #[test]

@@ -141,6 +141,11 @@ impl Connection {
         matches!(self.state, State::Head(_)) && self.io.input.is_empty()
     }
 
+    /// Returns whether it has a request whose body has not been received completely.
+    pub fn has_body_to_come(&self) -> bool {
+        self.request().is_some_and(|active| active.has_body_to_come(&self.io))
+    }
+
     /// Returns whether another descriptor of the connection may exist, in an application that took it over or
     /// in a forked child. Closing our descriptor then does not remove it from an epoll.
     pub fn is_duplicated(&self) -> bool {

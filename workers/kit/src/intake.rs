@@ -3,7 +3,8 @@
 //!
 //! A body that arrives together with its head stays in the input buffer. Other bodies are read into a [`Spool`]
 //! while the connection is parked, and the exchange reads from there. The request is also ready once the spool is
-//! full: the exchange then reads the rest from the connection.
+//! full, or once the client has proved so fast that a thread barely waits for the rest: the exchange then reads the
+//! rest from the connection, which saves a copy of it, and a file.
 
 use std::io::{self, ErrorKind};
 
@@ -27,11 +28,20 @@ impl ActiveRequest {
         if has_none || self.expects_continue || self.wants_upgrade || self.is_connect {
             return false;
         }
-        let following = io.input.unused();
-        match self.head().content_length.into_option() {
-            Some(length) => length <= buffers.max && (following.len() as u64) < length,
+        let length = self.head().content_length.into_option();
+        length.is_none_or(|length| length <= buffers.max) && self.has_body_to_come(io)
+    }
+
+    /// Returns whether a part of the body has not been received yet.
+    pub(crate) fn has_body_to_come(&self, io: &Io) -> bool {
+        if self.body.is_done() {
+            return false;
+        }
+        let received = io.input.unused();
+        match self.head().content_length.into_option().and(self.body.remaining_hint()) {
+            Some(rest) => (received.len() as u64) < rest,
             // The application is called for a malformed body and receives the error.
-            None => !self.body.ends_within(following).unwrap_or(true),
+            None => !self.body.ends_within(received).unwrap_or(true),
         }
     }
 
@@ -41,11 +51,11 @@ impl ActiveRequest {
         let mut is_readable = true;
         loop {
             match self.spool_input(io) {
-                Ok(true) => {
+                Ok(false) if !self.is_fast() => {}
+                Ok(_) => {
                     self.ready_ns = now_ns();
                     return Step::Ready;
                 }
-                Ok(false) => {}
                 Err(reject) => return self.fail_intake(io, &refused(&reject)),
             }
             if !is_readable || taken >= INTAKE_MAX && !io.stream.may_hold_input() {
@@ -119,12 +129,20 @@ impl ActiveRequest {
         Ok(self.body.is_done() || spool.is_full())
     }
 
+    /// Returns whether the rest of the body arrives within [`REST_NS`], at the rate of what has been received.
+    fn is_fast(&self) -> bool {
+        let rest = self.head().content_length.into_option().and(self.body.remaining_hint());
+        let Some(rest) = rest else { return false };
+        self.reading.bytes() >= SAMPLE as u64 && self.reading.expected_ns(rest) <= REST_NS
+    }
+
     /// Reads from the connection straight into the spool's memory, if that has room and the bytes are certain to be data.
     /// Returns `None` if the input is to be filled instead.
     fn fill_spool(&mut self, io: &mut Io) -> Result<Option<io::Result<usize>>, Reject> {
-        // As much as it holds, so that what is reserved stays in proportion to what the client has sent.
+        // Of what a fast client sends, only what shows that it is fast: the rest continues in the application's memory.
+        let rest = (SAMPLE as u64).saturating_sub(self.reading.bytes()) as usize;
         let held = self.spool.as_ref().map_or(0, |spool| spool.in_memory());
-        let most = self.direct_len(held.clamp(READ_MAX, PART_MAX));
+        let most = self.direct_len(if rest > 0 { rest } else { held.min(PART_MAX) }.max(READ_MAX));
         let Some(spool) = self.spool.as_deref_mut().filter(|_| most > 0) else { return Ok(None) };
         Ok(match spool.fill(most, |memory| io.read_more(memory, most)) {
             None => None,
@@ -149,6 +167,11 @@ impl ActiveRequest {
     }
 }
 
+/// The bytes by which a client's rate is judged: more than the 64 KiB that a receiving window usually holds at first,
+/// which may have arrived before anyone looked.
+const SAMPLE: usize = 96 << 10;
+/// How long a thread may wait for the rest of a body.
+const REST_NS: u64 = 100_000_000;
 /// The most bytes that one read into the memory of a spool takes.
 const PART_MAX: usize = 256 << 10;
 /// The most bytes that are read before other connections are served.

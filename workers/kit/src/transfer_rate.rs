@@ -30,6 +30,13 @@ impl TransferRate {
         self.bytes
     }
 
+    /// Returns for how long the server waits for another `bytes`, at the rate of those transferred.
+    pub(crate) fn expected_ns(&self, bytes: u64) -> u64 {
+        let expected =
+            u128::from(self.waited_ns) * u128::from(bytes) / u128::from(self.bytes.max(1));
+        u64::try_from(expected).unwrap_or(u64::MAX)
+    }
+
     /// Starts or continues a wait for the client, and returns its deadline.
     ///
     /// The wait may last for `standstill` without a byte. All waits together may last as long as the transfer
@@ -69,6 +76,16 @@ mod tests {
             TransferRate { bytes: 1_000_000, waited_ns: 4_000_000_000, waiting_since_ns: 0 };
         let left = rate.deadline(free, 240).left_ns_at(now_ns());
         assert!(left > 4_900_000_000, "{left} ns");
+    }
+
+    #[test]
+    fn the_rest_is_expected_at_the_rate_so_far() {
+        let mut rate = TransferRate { bytes: 100_000, waited_ns: 0, waiting_since_ns: 0 };
+        assert_eq!(rate.expected_ns(1_000_000), 0);
+        rate.waited_ns = 2_000_000;
+        assert_eq!(rate.expected_ns(1_000_000), 20_000_000);
+        assert_eq!(rate.expected_ns(u64::MAX), u64::MAX);
+        assert_eq!(TransferRate::default().expected_ns(1), 0);
     }
 
     #[test]

@@ -83,6 +83,33 @@ fn beyond_the_limit_the_application_reads_from_the_client() {
     }
 }
 
+/// A client that sends what is read at once: the application is called before the body is complete, and reads the rest.
+#[test]
+fn a_fast_body_is_buffered_no_further_than_needed() {
+    let body: &'static [u8] = Box::leak((0..400_000_u32).map(|at| (at % 251) as u8).collect());
+    let (most, rest) = body.split_at(body.len() - 1000);
+    let mut server = Server::buffering(ROOMY, move |exchange: &mut Exchange| {
+        let received = exchange.read_to_end(body.len())?;
+        exchange.start(200, "", &[Header::new("Content-Length", "2")])?;
+        exchange.write(if received == body { b"ok" } else { b"no" })?;
+        exchange.finish()
+    });
+    server.on_wait = Some(rest);
+    let mut client = server.client.try_clone().unwrap();
+    let sender = std::thread::spawn(move || {
+        let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
+        client.write_all(head.as_bytes()).unwrap();
+        client.write_all(most).unwrap();
+    });
+    while server.host.access_log().is_empty() {
+        let fd = server.connection.as_ref().unwrap().fd();
+        jimu_kit::poll::wait(fd, Interest::READ, Deadline::NEVER, || ()).unwrap();
+        server.serve();
+    }
+    sender.join().unwrap();
+    assert!(server.received().ends_with("\r\n\r\nok"));
+}
+
 #[test]
 fn a_client_that_expects_continue_gets_it() {
     driven::assert_continues(small());
