@@ -39,8 +39,8 @@ impl Input {
     }
 
     /// Creates the object that `read(size)` returns, or keeps the one begun, to be filled by [`Input::fill_partial`].
-    /// Returns `false` if the bytes go through the buffer: if that holds some already, if their number is not certain,
-    /// and if they are many or few.
+    /// Returns `false` if the bytes go through the buffer: if that holds some already, if their number is not certain, if
+    /// they are many or few, and at the end.
     pub(crate) fn begin_partial(&mut self, py: Python<'_>, size: usize) -> PyResult<bool> {
         let begun =
             self.partial.as_mut().map(|partial| (partial.filled, partial.bytes.content().len()));
@@ -50,7 +50,7 @@ impl Input {
             return Ok(true);
         }
         self.buffer_partial(py);
-        if self.given < self.filled || !(PART_MIN..=PART_MAX).contains(&len) {
+        if self.ended || self.given < self.filled || !(PART_MIN..=PART_MAX).contains(&len) {
             return Ok(false);
         }
         self.partial = Some(Partial { bytes: NewBytes::new(py, len)?, filled: 0 });
