@@ -30,7 +30,8 @@ pub(crate) struct ConnectionEntry {
     /// The connection, while it waits.
     parked: Cell<Option<Box<Connection>>>,
     interest: Cell<Interest>,
-    armed: RefCell<Armed>,
+    /// Allocated with the first waker: most connections never have one.
+    armed: RefCell<Option<Box<Armed>>>,
     /// Whether the client had shut down its side when its connection was registered for `on_disconnect`.
     ended_before: Cell<bool>,
     /// When the source's timer expires. It may be earlier than the deadline: it is not moved with each request, and the
@@ -117,7 +118,8 @@ impl ConnectionEntry {
             }
             return Ok(());
         }
-        let mut armed = self.armed.borrow_mut();
+        let mut slot = self.armed.borrow_mut();
+        let armed = slot.get_or_insert_default();
         armed.deadline = match (&armed.read, &armed.write) {
             (None, None) => deadline,
             _ => armed.deadline.min(deadline),
@@ -129,7 +131,7 @@ impl ConnectionEntry {
             armed.read_or_write = interest == Interest::READ_WRITE;
         }
         let deadline = armed.deadline;
-        drop(armed);
+        drop(slot);
         self.arm_timer(deadline);
         Ok(())
     }
@@ -140,13 +142,13 @@ impl ConnectionEntry {
             // Reported now, too, but it is no disconnect: the client has sent its request and waits for the response.
             self.ended_before.set(poll::has_ended(*self.source.get_ref()));
         }
-        self.armed.borrow_mut().on_disconnect = Some(waker);
+        self.armed.borrow_mut().get_or_insert_default().on_disconnect = Some(waker);
         Ok(())
     }
 
     /// Fires the waker for a disconnect: the client has disconnected, or the request has timed out.
     pub(crate) fn fire_on_disconnect(&self) {
-        let waker = self.armed.borrow_mut().on_disconnect.take();
+        let waker = self.armed.borrow_mut().as_mut().and_then(|armed| armed.on_disconnect.take());
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -189,7 +191,8 @@ impl ConnectionEntry {
 
     /// Handles an event while an exchange has the connection: fires its wakers.
     fn fire(&self, ready: Ready) {
-        let mut armed = self.armed.borrow_mut();
+        let mut slot = self.armed.borrow_mut();
+        let Some(armed) = slot.as_mut() else { return };
         let deadline = armed.deadline;
         let late = ready.is_timed_out() && deadline.is_past();
         let is_gone = if self.ended_before.get() { ready.is_hangup() } else { ready.is_end() };
@@ -200,7 +203,7 @@ impl ConnectionEntry {
             is_gone.then(|| armed.on_disconnect.take()).flatten(),
         ];
         let still_armed = armed.read.is_some() || armed.write.is_some();
-        drop(armed);
+        drop(slot);
         if ready.is_timed_out() && still_armed {
             self.arm_timer(deadline);
         }

@@ -1,7 +1,7 @@
 //! The hub's side of a [`Source`](super::source::Source): its epoll entry, its known readiness, its waiters, and
 //! how an event reaches them.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, OnceCell};
 use std::io;
 use std::os::fd::RawFd;
 use std::rc::{Rc, Weak};
@@ -115,9 +115,9 @@ pub(crate) struct State {
     pub(super) trigger: Trigger,
     pub(super) ready: Cell<Ready>,
     registered: Cell<EpollFlags>,
-    reader: RefCell<Option<Greenlet>>,
-    writer: RefCell<Option<Greenlet>>,
-    pub(super) callback: Cell<Option<Callback>>,
+    reader: Waiter,
+    writer: Waiter,
+    pub(super) callback: Cell<Option<Box<Callback>>>,
     /// Observer that is notified instead of a callback.
     pub(super) observer: OnceCell<Weak<dyn Observer>>,
     /// Whether to run the callback when ready for `watched`.
@@ -135,6 +135,22 @@ pub trait Observer {
     /// Called on an event or when the source's deadline has passed. Runs on the hub: it must not block, and
     /// may spawn.
     fn notice(&self, ready: Ready);
+}
+
+/// The greenlet that waits for one direction of a source, if there is one.
+#[derive(Default)]
+struct Waiter(Cell<Option<Greenlet>>);
+
+impl Waiter {
+    fn get(&self) -> Option<Greenlet> {
+        let greenlet = self.0.take();
+        self.0.set(greenlet.clone());
+        greenlet
+    }
+
+    fn is_some(&self) -> bool {
+        self.get().is_some()
+    }
 }
 
 pub(super) enum Callback {
@@ -155,7 +171,7 @@ impl State {
 
     /// Drops everything that could keep the hub alive.
     pub(crate) fn disconnect(&self) {
-        drop((self.reader.take(), self.writer.take(), self.callback.take()));
+        drop((self.reader.0.take(), self.writer.0.take(), self.callback.take()));
     }
 
     fn token(&self) -> u64 {
@@ -163,38 +179,37 @@ impl State {
     }
 
     pub(super) fn occupy(&self, interest: Interest, greenlet: &Greenlet) -> io::Result<()> {
-        let taken = |slot: &RefCell<Option<Greenlet>>| slot.borrow().is_some();
-        if interest.wants_read() && taken(&self.reader)
-            || interest.wants_write() && taken(&self.writer)
+        if interest.wants_read() && self.reader.is_some()
+            || interest.wants_write() && self.writer.is_some()
         {
             let text = "another greenlet waits for this descriptor already";
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
         }
         if interest.wants_read() {
-            self.reader.replace(Some(greenlet.clone()));
+            self.reader.0.set(Some(greenlet.clone()));
         }
         if interest.wants_write() {
-            self.writer.replace(Some(greenlet.clone()));
+            self.writer.0.set(Some(greenlet.clone()));
         }
         Ok(())
     }
 
     pub(super) fn vacate(&self, interest: Interest) {
         if interest.wants_read() {
-            self.reader.take();
+            self.reader.0.take();
         }
         if interest.wants_write() {
-            self.writer.take();
+            self.writer.0.take();
         }
     }
 
     fn wanted(&self) -> EpollFlags {
         let watched = self.active.get().then(|| self.watched.get());
         let mut wanted = EpollFlags::empty();
-        if self.reader.borrow().is_some() || watched.is_some_and(Interest::wants_read) {
+        if self.reader.is_some() || watched.is_some_and(Interest::wants_read) {
             wanted |= EpollFlags::EPOLLIN;
         }
-        if self.writer.borrow().is_some() || watched.is_some_and(Interest::wants_write) {
+        if self.writer.is_some() || watched.is_some_and(Interest::wants_write) {
             wanted |= EpollFlags::EPOLLOUT;
         }
         wanted
@@ -227,8 +242,8 @@ impl Core {
             trigger,
             ready: Cell::new(ready),
             registered: Cell::new(EpollFlags::empty()),
-            reader: RefCell::new(None),
-            writer: RefCell::new(None),
+            reader: Waiter::default(),
+            writer: Waiter::default(),
             callback: Cell::new(None),
             observer: OnceCell::new(),
             active: Cell::new(false),
@@ -263,10 +278,10 @@ impl Core {
         let ready = Ready::from(events);
         state.ready.set(state.ready.get().with(ready));
         if ready.is_readable() {
-            self.wake_slot(&state.reader);
+            self.wake_waiter(&state.reader);
         }
         if ready.is_writable() {
-            self.wake_slot(&state.writer);
+            self.wake_waiter(&state.writer);
         }
         if state.observer.get().is_some() {
             self.call_source(&state, ready);
@@ -289,9 +304,9 @@ impl Core {
         }
     }
 
-    fn wake_slot(&self, slot: &RefCell<Option<Greenlet>>) {
-        if let Some(greenlet) = &*slot.borrow() {
-            self.schedule(greenlet);
+    fn wake_waiter(&self, waiter: &Waiter) {
+        if let Some(greenlet) = waiter.get() {
+            self.schedule(&greenlet);
         }
     }
 
@@ -306,7 +321,7 @@ impl Core {
         if !state.active.get() {
             return;
         }
-        match state.callback.take() {
+        match state.callback.take().map(|callback| *callback) {
             None => {}
             Some(Callback::Once(callback)) => {
                 state.active.set(false);
@@ -319,7 +334,9 @@ impl Core {
                 call_back(|| callback(reason));
                 let replacement = state.callback.take();
                 if self.knows(state) {
-                    state.callback.set(replacement.or(Some(Callback::Many(callback))));
+                    state
+                        .callback
+                        .set(replacement.or_else(|| Some(Box::new(Callback::Many(callback)))));
                 }
                 if state.trigger == Trigger::Edge {
                     self.call_soon(state);
@@ -338,7 +355,7 @@ impl Core {
 
     pub(super) fn expire(&self, state: &Rc<State>) -> bool {
         let callback = state.callback.take();
-        let idle = matches!(callback, Some(Callback::Once(_)));
+        let idle = matches!(callback.as_deref(), Some(Callback::Once(_)));
         state.callback.set(callback);
         if idle && state.active.get() {
             state.expired.set(true);

@@ -221,7 +221,7 @@ impl<T> Source<T> {
     pub fn watch(&self, interest: Interest, callback: impl FnMut(Ready) + 'static) {
         let state = &self.registration.state;
         state.watched.set(interest);
-        state.callback.set(Some(Callback::Many(Box::new(callback))));
+        state.callback.set(Some(Box::new(Callback::Many(Box::new(callback)))));
     }
 
     /// Starts or resumes the watch.
@@ -291,7 +291,8 @@ impl<T> Source<T> {
         let (state, core) = (Rc::clone(state), Rc::clone(core));
         state.watched.set(Interest::Read);
         state.active.set(true);
-        state.callback.set(Some(Callback::Once(Box::new(move |ready| then(owner, ready)))));
+        let callback = Callback::Once(Box::new(move |ready| then(owner, ready)));
+        state.callback.set(Some(Box::new(callback)));
         if let Some(timeout) = timeout {
             // The hub's time saves reading the clock per request.
             core.set_deadline(&state, Some(core.now() + timeout.max(IDLE_MIN)));
