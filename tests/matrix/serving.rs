@@ -9,7 +9,7 @@ use jimu_tests::{
     wait,
 };
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
@@ -29,6 +29,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(connections_are_kept).needs(Need::KeepAlive),
         behaviour!(an_idle_connection_is_closed_in_time).needs(Need::KeepAlive),
         behaviour!(pipelined_requests_are_answered_in_order).needs(Need::KeepAlive),
+        behaviour!(a_slow_request_does_not_hold_back_the_response_before_it).needs(Need::KeepAlive),
         behaviour!(close_is_honoured),
         behaviour!(a_worker_serves_many_at_once).needs(Need::Concurrency),
         behaviour!(workers_share_the_work),
@@ -216,6 +217,21 @@ fn pipelined_requests_are_answered_in_order(cell: &Cell) {
         assert_eq!(client.answer("POST").unwrap().body.len(), n);
     }
     assert_eq!(client.left_over(), b"");
+}
+
+/// Responses to pipelined requests are sent together, but not at any price.
+fn a_slow_request_does_not_hold_back_the_response_before_it(cell: &Cell) {
+    let server = Setup::new(cell).start();
+    let mut client = server.connect();
+    let begun = Instant::now();
+    client
+        .send(
+            "GET / HTTP/1.1\r\nHost: test\r\n\r\nGET /sleep?ms=4000 HTTP/1.1\r\nHost: test\r\n\r\n",
+        )
+        .unwrap();
+    assert_eq!(client.answer("GET").unwrap().status, 200);
+    assert!(begun.elapsed() < Duration::from_secs(2), "after {:?}", begun.elapsed());
+    assert_eq!(client.answer("GET").unwrap().status, 200);
 }
 
 fn close_is_honoured(cell: &Cell) {

@@ -232,8 +232,9 @@ impl ActiveRequest {
 
     /// Hands `parts` to the socket after the unsent bytes; keeps what the socket does not accept.
     pub(crate) fn push(&mut self, io: &mut Io, parts: &[&[u8]]) -> Result<(), Failure> {
+        let more = self.is_followed(io);
         let Io { stream, output, .. } = io;
-        match output.send(parts, |slices| stream.write(slices)) {
+        match output.send(parts, |slices| stream.write(slices, more)) {
             Ok(count) => {
                 self.writing.moved(count);
                 Ok(())
@@ -241,6 +242,18 @@ impl ActiveRequest {
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
             Err(error) => Err(self.break_with(Failure::from(error))),
         }
+    }
+
+    /// Returns whether the response ends here and the next request has arrived: the kernel then sends both responses
+    /// together.
+    fn is_followed(&self, io: &Io) -> bool {
+        let next = io.input.unused();
+        let response = &self.response;
+        !next.is_empty()
+            && self.body.is_done()
+            && response.plan.keep_alive
+            && response.plan.kind == BodyKind::Length(response.written)
+            && memchr::memmem::find(next, b"\r\n\r\n").is_some()
     }
 
     /// Sends an interim response. What the kernel does not accept is sent with the final response, which no

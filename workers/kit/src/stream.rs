@@ -67,12 +67,12 @@ impl Stream {
         self.session.is_some()
     }
 
-    /// Writes as much of `parts` as the socket accepts.
-    pub fn write(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    /// Writes as much of `parts` as the socket accepts. `more`: another write follows soon.
+    pub fn write(&mut self, parts: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
         let Self { socket, session } = self;
         retried(|| match (&mut *session, parts) {
             (Some(session), parts) => session.write(socket.as_raw_fd(), parts),
-            (None, [one]) => socket::send(socket, one),
+            (None, [one]) => socket::send(socket, one, more),
             (None, several) => (&*socket).write_vectored(several),
         })
     }
