@@ -201,7 +201,7 @@ fn an_idle_connection_is_closed_in_time(cell: &Cell) {
     let server = Setup::new(cell).flags("--keep-alive 1").start();
     let mut client = server.connect();
     assert!(client.get("/").unwrap().keeps());
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     assert!(client.closes(Duration::from_secs(5)), "idle for longer than keep-alive");
     assert!(begun.elapsed() > Duration::from_millis(800), "closed after {:?}", begun.elapsed());
 }
@@ -248,7 +248,7 @@ fn close_is_honoured(cell: &Cell) {
 fn a_worker_serves_many_at_once(cell: &Cell) {
     let server = Setup::new(cell).flags("--threads 8").start();
     let mut clients: Vec<_> = (0..8).map(|_| server.connect()).collect();
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     clients.iter_mut().for_each(|client| client.send_get("/sleep?ms=1000").unwrap());
     for client in &mut clients {
         assert_eq!(client.answer("GET").unwrap().status, 200);
