@@ -23,6 +23,7 @@ use nix::{sys::signal::Signal, unistd::Pid};
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
         behaviour!(slow_uploads_delay_no_one),
+        behaviour!(uploads_that_stall_delay_no_one),
         behaviour!(slow_readers_delay_no_one),
         behaviour!(a_reader_that_stops_is_cut),
         behaviour!(an_upload_beyond_the_bound_is_served),
@@ -133,6 +134,15 @@ fn slow_uploads_delay_no_one(cell: &Cell) {
     server.stop();
 }
 
+/// Half of each upload arrives as fast as the connection permits, and nothing more for now.
+fn uploads_that_stall_delay_no_one(cell: &Cell) {
+    let server = Setup::new(cell).flags("--threads 2").start();
+    let stalled: Vec<Upload> = (0..4).map(|_| Upload::begin(&server, 0, 10 * BODY)).collect();
+    (0..3).for_each(|_| assert_served_soon(&server));
+    stalled.into_iter().for_each(Upload::finish);
+    server.stop();
+}
+
 /// They request a response that the application hands over completely, and read it only after another request was
 /// served.
 fn slow_readers_delay_no_one(cell: &Cell) {
@@ -227,7 +237,8 @@ fn a_full_disk_harms_no_one_else(cell: &Cell) {
     let worker = server.serving_pid();
     let files = temporary_files(worker);
     for _ in 0..2 {
-        Upload::begin(&server, 0, 4 * BODY).finish();
+        // In chunks, of unknown length: that is buffered although it arrives fast.
+        Upload::begin(&server, 1, 4 * BODY).finish();
         Upload::begin(&server, 0, BODY / 2).finish();
     }
     until_files(worker, files);

@@ -220,9 +220,9 @@ settings! {
         /// Maximum number of bytes of a body that sync and gthread buffer for a slow client; 0 disables buffering.
         ///
         /// A slow client then occupies no thread. The application is called when the request body is complete, when this
-        /// much of it is buffered, or when the client has sent 96 KiB so fast that the rest takes less than 100 ms; it reads
-        /// the rest from the client. A body with a longer `Content-Length`, and one that waits for `100 Continue`, is not
-        /// buffered. Of a response with a `Content-Length`, what the client does
+        /// much of it is buffered, or, under gthread, when the client has sent 96 KiB so fast that the rest takes less than
+        /// 100 ms; it reads the rest from the client. A body with a longer `Content-Length`, and one that waits for
+        /// `100 Continue`, is not buffered. Of a response with a `Content-Length`, what the client does
         /// not read at once is buffered when the application has written all of it; a file that is sent by
         /// `sendfile(2)` is kept open instead.
         body_buffer_max: u64 {

@@ -66,7 +66,7 @@ impl WorkerFactory for GthreadWorker {
 
     fn new(context: WorkerContext) -> Result<Self> {
         let threads = context.host.setting_usize("threads").unwrap_or(1).max(1);
-        Ok(Self { base: WorkerBase::with_buffers(context, true)?, threads })
+        Ok(Self { base: WorkerBase::with_buffers_for_slow(context, true)?, threads })
     }
 }
 

@@ -52,7 +52,14 @@ impl ServerContext {
     /// Like [`ServerContext::new`], for a class whose threads block: the request of a slow client is buffered
     /// before the application is called, and its response after the application has returned.
     pub fn with_buffers(host: Host, keep_alive: bool) -> Result<Arc<Self>> {
-        let buffers = Buffers::read(&host);
+        let buffers = Buffers::read(&host, false);
+        Self::build(host, keep_alive, ResponseStyle::GUNICORN, buffers)
+    }
+
+    /// Like [`ServerContext::with_buffers`], for a class that replaces a thread that waits for its client: the application
+    /// itself reads the body of a client that is fast.
+    pub fn with_buffers_for_slow(host: Host, keep_alive: bool) -> Result<Arc<Self>> {
+        let buffers = Buffers::read(&host, true);
         Self::build(host, keep_alive, ResponseStyle::GUNICORN, buffers)
     }
 

@@ -3,8 +3,8 @@
 //!
 //! A body that arrives together with its head stays in the input buffer. Other bodies are read into a [`Spool`]
 //! while the connection is parked, and the exchange reads from there. The request is also ready once the spool is
-//! full, or once the client has proved so fast that a thread barely waits for the rest: the exchange then reads the
-//! rest from the connection, which saves a copy of it, and a file.
+//! full: the exchange then reads the rest from the connection. So it is, if the class replaces a thread that waits, once
+//! the client has proved so fast that the thread hardly waits for the rest, which saves a copy of it, and a file.
 
 use std::io::{self, ErrorKind};
 
@@ -51,7 +51,7 @@ impl ActiveRequest {
         let mut is_readable = true;
         loop {
             match self.spool_input(io) {
-                Ok(false) if !self.is_fast() => {}
+                Ok(false) if !self.is_fast(io) => {}
                 Ok(_) => {
                     self.ready_ns = now_ns();
                     return Step::Ready;
@@ -130,10 +130,12 @@ impl ActiveRequest {
     }
 
     /// Returns whether the rest of the body arrives within [`REST_NS`], at the rate of what has been received.
-    fn is_fast(&self) -> bool {
+    fn is_fast(&self, io: &Io) -> bool {
         let rest = self.head().content_length.into_option().and(self.body.remaining_hint());
         let Some(rest) = rest else { return false };
-        self.reading.bytes() >= SAMPLE as u64 && self.reading.expected_ns(rest) <= REST_NS
+        io.context.buffers.as_ref().is_some_and(|buffers| buffers.spares_fast)
+            && self.reading.bytes() >= SAMPLE as u64
+            && self.reading.expected_ns(rest) <= REST_NS
     }
 
     /// Reads from the connection straight into the spool's memory, if that has room and the bytes are certain to be data.

@@ -18,6 +18,8 @@ use crate::socket;
 pub(crate) struct Buffers {
     /// The maximum bytes of one buffer.
     pub(crate) max: u64,
+    /// Whether a request body of a fast client is left to the application.
+    pub(crate) spares_fast: bool,
     /// The maximum bytes of all buffers in memory.
     memory_max: usize,
     /// The maximum number of open temporary files.
@@ -53,11 +55,12 @@ pub(crate) struct CountedFile {
 
 impl Buffers {
     /// Reads the settings; `None` if bodies are not buffered.
-    pub(crate) fn read(host: &Host) -> Option<Arc<Self>> {
+    pub(crate) fn read(host: &Host, spares_fast: bool) -> Option<Arc<Self>> {
         let max = host.setting_usize("body_buffer_max").unwrap_or_default() as u64;
         (max > 0).then(|| {
             Arc::new(Self {
                 max,
+                spares_fast,
                 memory_max: host.setting_usize("body_buffer_memory").unwrap_or_default(),
                 files_max: host.setting_usize("body_buffer_files").unwrap_or_default(),
                 directory: directory(host),
@@ -299,6 +302,7 @@ mod tests {
     fn buffers(share: usize, max: u64, files_max: usize, directory: &str) -> Arc<Buffers> {
         Arc::new(Buffers {
             max,
+            spares_fast: false,
             memory_max: share * SHARES,
             files_max,
             directory: directory.into(),

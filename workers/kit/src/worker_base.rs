@@ -51,6 +51,13 @@ impl WorkerBase {
         Ok(Self::of(worker, context))
     }
 
+    /// Like [`WorkerBase::with_buffers`], for a class that replaces a thread that waits for its client: see
+    /// [`ServerContext::with_buffers_for_slow`].
+    pub fn with_buffers_for_slow(worker: WorkerContext, keep_alive: bool) -> Result<Self> {
+        let context = ServerContext::with_buffers_for_slow(worker.host.clone(), keep_alive)?;
+        Ok(Self::of(worker, context))
+    }
+
     fn of(worker: WorkerContext, context: Arc<ServerContext>) -> Self {
         hung_request::answer_at_abort(&context);
         let state = AcceptState::new();

@@ -65,7 +65,7 @@ impl Server {
         let client = TcpStream::connect(address).unwrap();
         let services = host.services();
         let context = if buffers {
-            ServerContext::with_buffers(services, true)
+            ServerContext::with_buffers_for_slow(services, true)
         } else {
             ServerContext::new(services, true)
         }
