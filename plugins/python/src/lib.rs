@@ -19,6 +19,7 @@
 //! | `create` | new values: text, bytes, numbers, containers, modules |
 //! | `value` | attributes, calls, and the values of text, bytes and numbers |
 //! | `container` | dicts, lists and tuples |
+//! | `new_bytes` | `bytes` that are filled after their creation |
 //! | `native`, `natives` | types and methods that Python can use, and those of the server's object |
 //!
 //! # Why not PyO3 itself

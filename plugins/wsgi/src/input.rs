@@ -64,8 +64,8 @@ impl Input {
         py: Python<'py>,
         exchange: &mut Exchange,
         waker: Option<Waker>,
-    ) -> Result<(Filled, Option<Object<'py>>)> {
-        let Some(mut partial) = self.partial.take() else { return Ok((Filled::End, None)) };
+    ) -> Result<Part<'py>> {
+        let Some(mut partial) = self.partial.take() else { return Ok(Part::Incomplete) };
         let place = &mut partial.bytes.content()[partial.filled..];
         let missing = place.len();
         let read = read_some(py, exchange, place, waker);
@@ -73,19 +73,19 @@ impl Input {
             partial.filled += n;
             self.to_come = self.to_come.map(|rest| rest.saturating_sub(n as u64));
             if n == missing {
-                return Ok((Filled::More, Some(partial.bytes.finish(py))));
+                return Ok(Part::Complete(partial.bytes.finish(py)));
             }
         }
         self.partial = Some(partial);
-        Ok(match read? {
-            None => (Filled::Pending, None),
+        match read? {
+            None => return Ok(Part::Pending),
             Some(0) => {
                 self.buffer_partial(py);
                 self.ended = true;
-                (Filled::End, None)
             }
-            Some(_) => (Filled::More, None),
-        })
+            Some(_) => {}
+        }
+        Ok(Part::Incomplete)
     }
 
     /// Moves what was read for a call of `read` to the buffer, for another call.
@@ -146,6 +146,13 @@ struct Partial {
     bytes: NewBytes,
     /// Number of its bytes that have been read.
     filled: usize,
+}
+
+/// Result of reading one more part into the object.
+pub(crate) enum Part<'py> {
+    Complete(Object<'py>),
+    Incomplete,
+    Pending,
 }
 
 /// Result of reading one more part.

@@ -27,7 +27,7 @@ mod shared;
 mod table;
 
 use jimu_kit::config::Config;
-use jimu_kit::{WorkerBase, blocking};
+use jimu_kit::{Buffering, WorkerBase, blocking};
 use worker_api::{Capabilities, Failure, Host, Result, Worker, WorkerContext, WorkerFactory};
 
 use crate::serve::Server;
@@ -66,7 +66,7 @@ impl WorkerFactory for GthreadWorker {
 
     fn new(context: WorkerContext) -> Result<Self> {
         let threads = context.host.setting_usize("threads").unwrap_or(1).max(1);
-        Ok(Self { base: WorkerBase::with_buffers_for_slow(context, true)?, threads })
+        Ok(Self { base: WorkerBase::with_buffers(context, true, Buffering::Slow)?, threads })
     }
 }
 

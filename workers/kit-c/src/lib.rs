@@ -20,7 +20,9 @@ use c_api::from_c::host::host_from;
 use c_api::tables::{AppObject, HostObject, RawFailure};
 use c_api::values::outcome;
 use jimu_kit::config::Config;
-use jimu_kit::{Deadline, RequestDeadlines, WaitingConnections, WorkerBase, blocking, clock};
+use jimu_kit::{
+    Buffering, Deadline, RequestDeadlines, WaitingConnections, WorkerBase, blocking, clock,
+};
 use worker_api::abi::sabi_trait::TD_Opaque;
 use worker_api::guard::catch_flat;
 use worker_api::raw::RawApp_TO;
@@ -84,7 +86,7 @@ pub unsafe extern "C" fn jimu_kit_new(
         let (context, keep_alive) = (WorkerContext { host, app }, flags & KEEP_ALIVE != 0);
         let base = match flags & BUFFERS {
             0 => WorkerBase::new(context, keep_alive)?,
-            _ => WorkerBase::with_buffers(context, keep_alive)?,
+            _ => WorkerBase::with_buffers(context, keep_alive, Buffering::All)?,
         };
         // The connection of a request that times out is shut down; its thread notices that.
         let deadlines = RequestDeadlines::start(&base, |_| ())

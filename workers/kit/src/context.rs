@@ -12,7 +12,7 @@ use crate::background::Background;
 use crate::clock;
 use crate::config::Config;
 use crate::relay::Relay;
-use crate::spool::Buffers;
+use crate::spool::{Buffering, Buffers};
 use crate::wire::Wires;
 use jimu_http1::date::DateCache;
 use jimu_http1::{ResponseContext, ResponseStyle, error_answer, left_out};
@@ -51,15 +51,8 @@ impl ServerContext {
 
     /// Like [`ServerContext::new`], for a class whose threads block: the request of a slow client is buffered
     /// before the application is called, and its response after the application has returned.
-    pub fn with_buffers(host: Host, keep_alive: bool) -> Result<Arc<Self>> {
-        let buffers = Buffers::read(&host, false);
-        Self::build(host, keep_alive, ResponseStyle::GUNICORN, buffers)
-    }
-
-    /// Like [`ServerContext::with_buffers`], for a class that replaces a thread that waits for its client: the application
-    /// itself reads the body of a client that is fast.
-    pub fn with_buffers_for_slow(host: Host, keep_alive: bool) -> Result<Arc<Self>> {
-        let buffers = Buffers::read(&host, true);
+    pub fn with_buffers(host: Host, keep_alive: bool, buffering: Buffering) -> Result<Arc<Self>> {
+        let buffers = Buffers::read(&host, buffering);
         Self::build(host, keep_alive, ResponseStyle::GUNICORN, buffers)
     }
 

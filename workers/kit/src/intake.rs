@@ -15,7 +15,7 @@ use crate::buffer::READ_MAX;
 use crate::clock::now_ns;
 use crate::io::Io;
 use crate::request::refused;
-use crate::spool::Spool;
+use crate::spool::{Buffering, Spool};
 use crate::state::{Step, Then};
 use jimu_http1::Reject;
 
@@ -24,8 +24,7 @@ impl ActiveRequest {
     /// body, or if the announced length exceeds the limit.
     pub(crate) fn has_intake(&self, io: &Io) -> bool {
         let Some(buffers) = &io.context.buffers else { return false };
-        let has_none = self.body.is_done();
-        if has_none || self.expects_continue || self.wants_upgrade || self.is_connect {
+        if self.expects_continue || self.wants_upgrade || self.is_connect {
             return false;
         }
         let length = self.head().content_length.into_option();
@@ -38,11 +37,16 @@ impl ActiveRequest {
             return false;
         }
         let received = io.input.unused();
-        match self.head().content_length.into_option().and(self.body.remaining_hint()) {
+        match self.known_rest() {
             Some(rest) => (received.len() as u64) < rest,
             // The application is called for a malformed body and receives the error.
             None => !self.body.ends_within(received).unwrap_or(true),
         }
+    }
+
+    /// Returns the number of bytes of the body that have not been decoded yet, if its length was announced.
+    fn known_rest(&self) -> Option<u64> {
+        self.head().content_length.into_option().and(self.body.remaining_hint())
     }
 
     /// Reads as much of the body as possible without waiting.
@@ -131,20 +135,27 @@ impl ActiveRequest {
 
     /// Returns whether the rest of the body arrives within [`REST_NS`], at the rate of what has been received.
     fn is_fast(&self, io: &Io) -> bool {
-        let rest = self.head().content_length.into_option().and(self.body.remaining_hint());
-        let Some(rest) = rest else { return false };
-        io.context.buffers.as_ref().is_some_and(|buffers| buffers.spares_fast)
-            && self.reading.bytes() >= SAMPLE as u64
-            && self.reading.expected_ns(rest) <= REST_NS
+        self.lacks_for_sample(io) == Some(0)
+            && self.known_rest().is_some_and(|rest| self.reading.expected_ns(rest) <= REST_NS)
+    }
+
+    /// Returns how many bytes are missing to judge the client's rate; `None` if it makes no difference.
+    fn lacks_for_sample(&self, io: &Io) -> Option<usize> {
+        let buffers = io.context.buffers.as_ref();
+        buffers.filter(|buffers| buffers.buffering == Buffering::Slow)?;
+        Some(SAMPLE.saturating_sub(usize::try_from(self.reading.bytes()).unwrap_or(usize::MAX)))
     }
 
     /// Reads from the connection straight into the spool's memory, if that has room and the bytes are certain to be data.
     /// Returns `None` if the input is to be filled instead.
     fn fill_spool(&mut self, io: &mut Io) -> Result<Option<io::Result<usize>>, Reject> {
-        // Of what a fast client sends, only what shows that it is fast: the rest continues in the application's memory.
-        let rest = (SAMPLE as u64).saturating_sub(self.reading.bytes()) as usize;
-        let held = self.spool.as_ref().map_or(0, |spool| spool.in_memory());
-        let most = self.direct_len(if rest > 0 { rest } else { held.min(PART_MAX) }.max(READ_MAX));
+        let most = match self.lacks_for_sample(io) {
+            // Of what a fast client sends, only what shows that it is fast.
+            Some(lacking @ 1..) => lacking,
+            // As much as it holds, so that what is reserved stays in proportion to what the client has sent.
+            _ => self.spool.as_ref().map_or(0, |spool| spool.in_memory()).min(PART_MAX),
+        };
+        let most = self.direct_len(most.max(READ_MAX));
         let Some(spool) = self.spool.as_deref_mut().filter(|_| most > 0) else { return Ok(None) };
         Ok(match spool.fill(most, |memory| io.read_more(memory, most)) {
             None => None,

@@ -162,6 +162,7 @@ pub use deadline::Deadline;
 pub use driver::ConnectionDriver;
 pub use registry::Registry;
 pub use request_deadlines::{RequestDeadlines, TimedOutRequest};
+pub use spool::Buffering;
 pub use waiting::WaitingConnections;
 pub use worker_base::WorkerBase;
 

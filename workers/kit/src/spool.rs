@@ -13,13 +13,21 @@ use worker_api::{Failure, Host, Result};
 
 use crate::socket;
 
+/// The request bodies that a class whose threads block has buffered before the application is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Buffering {
+    /// All of them.
+    All,
+    /// Those of clients that are not fast: for a class that replaces a thread that waits for its client.
+    Slow,
+}
+
 /// The limits of a worker's buffers, and what is in use.
 #[derive(Debug)]
 pub(crate) struct Buffers {
     /// The maximum bytes of one buffer.
     pub(crate) max: u64,
-    /// Whether a request body of a fast client is left to the application.
-    pub(crate) spares_fast: bool,
+    pub(crate) buffering: Buffering,
     /// The maximum bytes of all buffers in memory.
     memory_max: usize,
     /// The maximum number of open temporary files.
@@ -55,12 +63,12 @@ pub(crate) struct CountedFile {
 
 impl Buffers {
     /// Reads the settings; `None` if bodies are not buffered.
-    pub(crate) fn read(host: &Host, spares_fast: bool) -> Option<Arc<Self>> {
+    pub(crate) fn read(host: &Host, buffering: Buffering) -> Option<Arc<Self>> {
         let max = host.setting_usize("body_buffer_max").unwrap_or_default() as u64;
         (max > 0).then(|| {
             Arc::new(Self {
                 max,
-                spares_fast,
+                buffering,
                 memory_max: host.setting_usize("body_buffer_memory").unwrap_or_default(),
                 files_max: host.setting_usize("body_buffer_files").unwrap_or_default(),
                 directory: directory(host),
@@ -302,7 +310,7 @@ mod tests {
     fn buffers(share: usize, max: u64, files_max: usize, directory: &str) -> Arc<Buffers> {
         Arc::new(Buffers {
             max,
-            spares_fast: false,
+            buffering: Buffering::All,
             memory_max: share * SHARES,
             files_max,
             directory: directory.into(),

@@ -11,6 +11,7 @@ use worker_api::{AppHandle, Host, Result, WorkerContext};
 use crate::accept::{AcceptState, Acceptor};
 use crate::context::ServerContext;
 use crate::deadline::Deadline;
+use crate::spool::Buffering;
 use crate::{crowd, hung_request, threads};
 use jimu_http1::ResponseStyle;
 
@@ -46,15 +47,12 @@ impl WorkerBase {
     }
 
     /// Like [`WorkerBase::new`], for a class whose threads block: see [`ServerContext::with_buffers`].
-    pub fn with_buffers(worker: WorkerContext, keep_alive: bool) -> Result<Self> {
-        let context = ServerContext::with_buffers(worker.host.clone(), keep_alive)?;
-        Ok(Self::of(worker, context))
-    }
-
-    /// Like [`WorkerBase::with_buffers`], for a class that replaces a thread that waits for its client: see
-    /// [`ServerContext::with_buffers_for_slow`].
-    pub fn with_buffers_for_slow(worker: WorkerContext, keep_alive: bool) -> Result<Self> {
-        let context = ServerContext::with_buffers_for_slow(worker.host.clone(), keep_alive)?;
+    pub fn with_buffers(
+        worker: WorkerContext,
+        keep_alive: bool,
+        buffering: Buffering,
+    ) -> Result<Self> {
+        let context = ServerContext::with_buffers(worker.host.clone(), keep_alive, buffering)?;
         Ok(Self::of(worker, context))
     }
 

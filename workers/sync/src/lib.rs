@@ -20,7 +20,7 @@ mod serve;
 mod waiting;
 
 use jimu_kit::config::Config;
-use jimu_kit::{WorkerBase, blocking};
+use jimu_kit::{Buffering, WorkerBase, blocking};
 use worker_api::{Capabilities, Failure, Host, Result, Worker, WorkerContext, WorkerFactory};
 
 use crate::serve::Server;
@@ -55,7 +55,7 @@ impl WorkerFactory for SyncWorker {
     }
 
     fn new(context: WorkerContext) -> Result<Self> {
-        Ok(Self { base: WorkerBase::with_buffers(context, false)? })
+        Ok(Self { base: WorkerBase::with_buffers(context, false, Buffering::All)? })
     }
 }
 

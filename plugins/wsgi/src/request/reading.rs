@@ -1,9 +1,9 @@
 //! Reads the body of a request, as `wsgi.input` does.
 
-use super::State;
 use worker_api::Waker;
 
-use crate::input::{Filled, Input};
+use super::State;
+use crate::input::{Filled, Input, Part};
 use crate::runtime::PythonRuntime;
 use python::{Object, PyResult, Python};
 
@@ -20,9 +20,9 @@ impl State {
             let waker = self.waker(runtime);
             let Self { exchange: Some(exchange), input, .. } = self else { return Ok(None) };
             match input.fill_partial(py, exchange, waker) {
-                Ok((_, Some(bytes))) => return Ok(Some(bytes)),
-                Ok((Filled::Pending, _)) => return Ok(None),
-                Ok(_) => {}
+                Ok(Part::Complete(bytes)) => return Ok(Some(bytes)),
+                Ok(Part::Pending) => return Ok(None),
+                Ok(Part::Incomplete) => {}
                 Err(failure) => return Err(self.raise(py, failure)),
             }
         }

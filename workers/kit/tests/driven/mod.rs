@@ -5,7 +5,9 @@ use std::net::TcpStream;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex};
 
-use jimu_kit::{Acceptor, Advance, Connection, ConnectionDriver, Deadline, ServerContext};
+use jimu_kit::{
+    Acceptor, Advance, Buffering, Connection, ConnectionDriver, Deadline, ServerContext,
+};
 use nix::sys::socket::{setsockopt, sockopt};
 use worker_api::raw::RawHost as _;
 use worker_api::testing::{AppFn, TestHost};
@@ -65,7 +67,7 @@ impl Server {
         let client = TcpStream::connect(address).unwrap();
         let services = host.services();
         let context = if buffers {
-            ServerContext::with_buffers_for_slow(services, true)
+            ServerContext::with_buffers(services, true, Buffering::Slow)
         } else {
             ServerContext::new(services, true)
         }
