@@ -19,9 +19,6 @@ use crate::greenlet::Greenlet;
 pub(super) struct Registration {
     pub(super) state: Rc<State>,
     pub(super) core: Rc<Core>,
-    fd: RawFd,
-    /// Whether the descriptor is closed right after this is dropped.
-    pub(super) closes: bool,
 }
 
 impl Registration {
@@ -33,8 +30,8 @@ impl Registration {
 
     /// Creates a registration that is not in the epoll yet.
     pub(super) fn deferred(core: Rc<Core>, fd: RawFd, trigger: Trigger) -> Self {
-        let state = core.new_state(trigger);
-        Self { state, core, fd, closes: false }
+        let state = core.new_state(fd, trigger);
+        Self { state, core }
     }
 
     /// Adds an edge-triggered source to the epoll, unless it is there; returns whether it was added. What has arrived
@@ -52,7 +49,7 @@ impl Registration {
         if self.state.registered.replace(EpollFlags::empty()).is_empty() {
             return Ok(());
         }
-        self.core.poller.delete(self.fd)
+        self.core.poller.delete(self.state.fd)
     }
 
     /// Registers for writability, too. Left out at first: on a unix socket each read of the peer would be an
@@ -84,14 +81,14 @@ impl Registration {
         // An exclusive registration cannot be modified.
         let modifiable = state.trigger != Trigger::Exclusive && !wanted.is_empty();
         if !registered.is_empty() && !modifiable {
-            poller.delete(self.fd)?;
+            poller.delete(state.fd)?;
         }
         if registered.is_empty() || state.trigger == Trigger::Exclusive {
             if !wanted.is_empty() {
-                poller.add(self.fd, flags, state.token())?;
+                poller.add(state.fd, flags, state.token())?;
             }
         } else if modifiable {
-            poller.modify(self.fd, flags, state.token())?;
+            poller.modify(state.fd, flags, state.token())?;
         }
         state.registered.set(wanted);
         Ok(())
@@ -100,7 +97,7 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        if !self.closes {
+        if !self.state.closes.get() {
             // The descriptor may already have been removed explicitly.
             let _ = self.deregister();
         }
@@ -108,16 +105,18 @@ impl Drop for Registration {
     }
 }
 
-/// State that the hub keeps for a source.
+/// State that the hub keeps for a source. An idle connection is little more.
 pub(crate) struct State {
-    key: usize,
+    fd: RawFd,
+    key: u32,
     generation: u32,
+    /// Whether the descriptor is closed right after its registration is dropped.
+    pub(super) closes: Cell<bool>,
     pub(super) trigger: Trigger,
     pub(super) ready: Cell<Ready>,
     registered: Cell<EpollFlags>,
-    reader: Waiter,
-    writer: Waiter,
-    pub(super) callback: Cell<Option<Box<Callback>>>,
+    /// Allocated when something waits: a source with an observer never needs it.
+    waits: OnceCell<Box<Waits>>,
     /// Observer that is notified instead of a callback.
     pub(super) observer: OnceCell<Weak<dyn Observer>>,
     /// Whether to run the callback when ready for `watched`.
@@ -135,6 +134,14 @@ pub trait Observer {
     /// Called on an event or when the source's deadline has passed. Runs on the hub: it must not block, and
     /// may spawn.
     fn notice(&self, ready: Ready);
+}
+
+/// What waits for a source.
+#[derive(Default)]
+struct Waits {
+    reader: Waiter,
+    writer: Waiter,
+    callback: Cell<Option<Callback>>,
 }
 
 /// The greenlet that waits for one direction of a source, if there is one.
@@ -171,45 +178,64 @@ impl State {
 
     /// Drops everything that could keep the hub alive.
     pub(crate) fn disconnect(&self) {
-        drop((self.reader.0.take(), self.writer.0.take(), self.callback.take()));
+        if let Some(Waits { reader, writer, callback }) = self.waits.get().map(|waits| &**waits) {
+            drop((reader.0.take(), writer.0.take(), callback.take()));
+        }
+    }
+
+    pub(super) fn set_callback(&self, callback: Callback) {
+        self.waits.get_or_init(Box::default).callback.set(Some(callback));
+    }
+
+    fn take_callback(&self) -> Option<Callback> {
+        self.waits.get()?.callback.take()
+    }
+
+    fn has_reader(&self) -> bool {
+        self.waits.get().is_some_and(|waits| waits.reader.is_some())
+    }
+
+    fn has_writer(&self) -> bool {
+        self.waits.get().is_some_and(|waits| waits.writer.is_some())
     }
 
     fn token(&self) -> u64 {
-        u64::from(self.generation) << 32 | self.key as u64
+        u64::from(self.generation) << 32 | u64::from(self.key)
     }
 
     pub(super) fn occupy(&self, interest: Interest, greenlet: &Greenlet) -> io::Result<()> {
-        if interest.wants_read() && self.reader.is_some()
-            || interest.wants_write() && self.writer.is_some()
+        if interest.wants_read() && self.has_reader() || interest.wants_write() && self.has_writer()
         {
             let text = "another greenlet waits for this descriptor already";
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
         }
+        let waits = self.waits.get_or_init(Box::default);
         if interest.wants_read() {
-            self.reader.0.set(Some(greenlet.clone()));
+            waits.reader.0.set(Some(greenlet.clone()));
         }
         if interest.wants_write() {
-            self.writer.0.set(Some(greenlet.clone()));
+            waits.writer.0.set(Some(greenlet.clone()));
         }
         Ok(())
     }
 
     pub(super) fn vacate(&self, interest: Interest) {
+        let Some(waits) = self.waits.get() else { return };
         if interest.wants_read() {
-            self.reader.0.take();
+            waits.reader.0.take();
         }
         if interest.wants_write() {
-            self.writer.0.take();
+            waits.writer.0.take();
         }
     }
 
     fn wanted(&self) -> EpollFlags {
         let watched = self.active.get().then(|| self.watched.get());
         let mut wanted = EpollFlags::empty();
-        if self.reader.is_some() || watched.is_some_and(Interest::wants_read) {
+        if self.has_reader() || watched.is_some_and(Interest::wants_read) {
             wanted |= EpollFlags::EPOLLIN;
         }
-        if self.writer.is_some() || watched.is_some_and(Interest::wants_write) {
+        if self.has_writer() || watched.is_some_and(Interest::wants_write) {
             wanted |= EpollFlags::EPOLLOUT;
         }
         wanted
@@ -228,7 +254,7 @@ impl std::fmt::Debug for State {
 }
 
 impl Core {
-    fn new_state(&self, trigger: Trigger) -> Rc<State> {
+    fn new_state(&self, fd: RawFd, trigger: Trigger) -> Rc<State> {
         let mut sources = self.sources.borrow_mut();
         let entry = sources.vacant_entry();
         let ready = match trigger {
@@ -237,14 +263,14 @@ impl Core {
             Trigger::Level | Trigger::Exclusive => Ready::NONE,
         };
         let state = Rc::new(State {
-            key: entry.key(),
+            fd,
+            key: u32::try_from(entry.key()).expect("there are fewer sources than descriptors"),
             generation: self.next_serial(),
+            closes: Cell::new(false),
             trigger,
             ready: Cell::new(ready),
             registered: Cell::new(EpollFlags::empty()),
-            reader: Waiter::default(),
-            writer: Waiter::default(),
-            callback: Cell::new(None),
+            waits: OnceCell::new(),
             observer: OnceCell::new(),
             active: Cell::new(false),
             watched: Cell::new(Interest::Read),
@@ -259,7 +285,7 @@ impl Core {
     fn forget_source(&self, state: &Rc<State>) {
         state.active.set(false);
         if self.knows(state) {
-            self.sources.borrow_mut().remove(state.key);
+            self.sources.borrow_mut().remove(state.key as usize);
         }
         if let Some(key) = state.timer.take() {
             self.remove_timer(key);
@@ -268,7 +294,7 @@ impl Core {
     }
 
     fn knows(&self, state: &Rc<State>) -> bool {
-        self.sources.borrow().get(state.key).is_some_and(|found| Rc::ptr_eq(found, state))
+        self.sources.borrow().get(state.key as usize).is_some_and(|found| Rc::ptr_eq(found, state))
     }
 
     /// Handles an event from epoll. The token may belong to a source that no longer exists.
@@ -277,11 +303,13 @@ impl Core {
         let Some(state) = state.filter(|state| state.token() == token) else { return };
         let ready = Ready::from(events);
         state.ready.set(state.ready.get().with(ready));
-        if ready.is_readable() {
-            self.wake_waiter(&state.reader);
-        }
-        if ready.is_writable() {
-            self.wake_waiter(&state.writer);
+        if let Some(waits) = state.waits.get() {
+            if ready.is_readable() {
+                self.wake_waiter(&waits.reader);
+            }
+            if ready.is_writable() {
+                self.wake_waiter(&waits.writer);
+            }
         }
         if state.observer.get().is_some() {
             self.call_source(&state, ready);
@@ -321,7 +349,7 @@ impl Core {
         if !state.active.get() {
             return;
         }
-        match state.callback.take().map(|callback| *callback) {
+        match state.take_callback() {
             None => {}
             Some(Callback::Once(callback)) => {
                 state.active.set(false);
@@ -332,11 +360,9 @@ impl Core {
             }
             Some(Callback::Many(mut callback)) => {
                 call_back(|| callback(reason));
-                let replacement = state.callback.take();
+                let replacement = state.take_callback();
                 if self.knows(state) {
-                    state
-                        .callback
-                        .set(replacement.or_else(|| Some(Box::new(Callback::Many(callback)))));
+                    state.set_callback(replacement.unwrap_or(Callback::Many(callback)));
                 }
                 if state.trigger == Trigger::Edge {
                     self.call_soon(state);
@@ -354,9 +380,9 @@ impl Core {
     }
 
     pub(super) fn expire(&self, state: &Rc<State>) -> bool {
-        let callback = state.callback.take();
-        let idle = matches!(callback.as_deref(), Some(Callback::Once(_)));
-        state.callback.set(callback);
+        let Some(callback) = state.take_callback() else { return false };
+        let idle = matches!(callback, Callback::Once(_));
+        state.set_callback(callback);
         if idle && state.active.get() {
             state.expired.set(true);
             if !state.queued.replace(true) {
@@ -364,5 +390,15 @@ impl Core {
             }
         }
         idle
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_source_is_small() {
+        assert!(size_of::<State>() <= 56, "{}", size_of::<State>());
     }
 }

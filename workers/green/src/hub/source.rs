@@ -38,8 +38,8 @@ impl<T: AsFd> Source<T> {
     /// Like [`new`](Self::new), for an object that closes its descriptor when dropped and has no duplicate:
     /// closing removes it from the epoll without another system call.
     pub(crate) fn new_closing(io: T, trigger: Trigger) -> io::Result<Self> {
-        let mut source = Self::new(io, trigger)?;
-        source.registration.closes = true;
+        let source = Self::new(io, trigger)?;
+        source.registration.state.closes.set(true);
         Ok(source)
     }
 }
@@ -66,8 +66,8 @@ impl Source<RawFd> {
 impl<T> Source<T> {
     /// Declares that the descriptor is closed at about the time this is dropped and has no duplicate: closing
     /// removes it from the epoll without another system call.
-    pub fn closes(&mut self) {
-        self.registration.closes = true;
+    pub fn closes(&self) {
+        self.registration.state.closes.set(true);
     }
 
     /// Removes the descriptor from the epoll now: no events are reported any more. For a descriptor that has
@@ -88,8 +88,8 @@ impl<T> Source<T> {
     }
 
     /// Ends the registration.
-    pub fn into_inner(mut self) -> T {
-        self.registration.closes = false;
+    pub fn into_inner(self) -> T {
+        self.registration.state.closes.set(false);
         self.io
     }
 
@@ -221,7 +221,7 @@ impl<T> Source<T> {
     pub fn watch(&self, interest: Interest, callback: impl FnMut(Ready) + 'static) {
         let state = &self.registration.state;
         state.watched.set(interest);
-        state.callback.set(Some(Box::new(Callback::Many(Box::new(callback)))));
+        state.set_callback(Callback::Many(Box::new(callback)));
     }
 
     /// Starts or resumes the watch.
@@ -291,8 +291,7 @@ impl<T> Source<T> {
         let (state, core) = (Rc::clone(state), Rc::clone(core));
         state.watched.set(Interest::Read);
         state.active.set(true);
-        let callback = Callback::Once(Box::new(move |ready| then(owner, ready)));
-        state.callback.set(Some(Box::new(callback)));
+        state.set_callback(Callback::Once(Box::new(move |ready| then(owner, ready))));
         if let Some(timeout) = timeout {
             // The hub's time saves reading the clock per request.
             core.set_deadline(&state, Some(core.now() + timeout.max(IDLE_MIN)));
