@@ -1,7 +1,7 @@
 //! One connection's registration in the hub, and what waits for it: nothing, the connection itself while it is parked, a
 //! greenlet, or the wakers of an exchange that the application has detached.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io;
 use std::os::fd::RawFd;
 use std::rc::{Rc, Weak};
@@ -31,7 +31,7 @@ pub(crate) struct ConnectionEntry {
     parked: Cell<Option<Box<Connection>>>,
     interest: Cell<Interest>,
     /// Allocated with the first waker: most connections never have one.
-    armed: RefCell<Option<Box<Armed>>>,
+    armed: Cell<Option<Box<Armed>>>,
     /// Whether the client had shut down its side when its connection was registered for `on_disconnect`.
     ended_before: Cell<bool>,
     /// When the source's timer expires. It may be earlier than the deadline: it is not moved with each request, and the
@@ -58,14 +58,14 @@ impl ConnectionEntry {
         owner: Weak<dyn EntryOwner>,
         connection: &Connection,
     ) -> io::Result<Rc<Self>> {
-        let mut source = Source::of_raw_deferred(connection.fd())?;
+        let source = Source::of_raw_deferred(connection.fd())?;
         source.closes();
         let entry = Rc::new(Self {
             source,
             owner,
             parked: Cell::new(None),
             interest: Cell::new(Interest::READ),
-            armed: RefCell::default(),
+            armed: Cell::new(None),
             ended_before: Cell::new(false),
             timer: Cell::default(),
         });
@@ -118,8 +118,7 @@ impl ConnectionEntry {
             }
             return Ok(());
         }
-        let mut slot = self.armed.borrow_mut();
-        let armed = slot.get_or_insert_default();
+        let mut armed = self.armed.take().unwrap_or_default();
         armed.deadline = match (&armed.read, &armed.write) {
             (None, None) => deadline,
             _ => armed.deadline.min(deadline),
@@ -131,7 +130,7 @@ impl ConnectionEntry {
             armed.read_or_write = interest == Interest::READ_WRITE;
         }
         let deadline = armed.deadline;
-        drop(slot);
+        self.armed.set(Some(armed));
         self.arm_timer(deadline);
         Ok(())
     }
@@ -142,13 +141,17 @@ impl ConnectionEntry {
             // Reported now, too, but it is no disconnect: the client has sent its request and waits for the response.
             self.ended_before.set(poll::has_ended(*self.source.get_ref()));
         }
-        self.armed.borrow_mut().get_or_insert_default().on_disconnect = Some(waker);
+        let mut armed = self.armed.take().unwrap_or_default();
+        armed.on_disconnect = Some(waker);
+        self.armed.set(Some(armed));
         Ok(())
     }
 
     /// Fires the waker for a disconnect: the client has disconnected, or the request has timed out.
     pub(crate) fn fire_on_disconnect(&self) {
-        let waker = self.armed.borrow_mut().as_mut().and_then(|armed| armed.on_disconnect.take());
+        let Some(mut armed) = self.armed.take() else { return };
+        let waker = armed.on_disconnect.take();
+        self.armed.set(Some(armed));
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -191,8 +194,7 @@ impl ConnectionEntry {
 
     /// Handles an event while an exchange has the connection: fires its wakers.
     fn fire(&self, ready: Ready) {
-        let mut slot = self.armed.borrow_mut();
-        let Some(armed) = slot.as_mut() else { return };
+        let Some(mut armed) = self.armed.take() else { return };
         let deadline = armed.deadline;
         let late = ready.is_timed_out() && deadline.is_past();
         let is_gone = if self.ended_before.get() { ready.is_hangup() } else { ready.is_end() };
@@ -203,7 +205,7 @@ impl ConnectionEntry {
             is_gone.then(|| armed.on_disconnect.take()).flatten(),
         ];
         let still_armed = armed.read.is_some() || armed.write.is_some();
-        drop(slot);
+        self.armed.set(Some(armed));
         if ready.is_timed_out() && still_armed {
             self.arm_timer(deadline);
         }
@@ -239,5 +241,15 @@ pub(crate) fn hub_interest(interest: Interest) -> jimu_green::Interest {
         Interest::READ => jimu_green::Interest::Read,
         Interest::READ_WRITE => jimu_green::Interest::Both,
         _ => jimu_green::Interest::Write,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_entry_of_an_idle_connection_is_small() {
+        assert!(size_of::<ConnectionEntry>() <= 72, "{}", size_of::<ConnectionEntry>());
     }
 }

@@ -2,7 +2,7 @@
 //! alone, how long accepting pauses after the others, and a spare descriptor for when the process has no other left.
 
 use std::io;
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,8 +14,9 @@ use worker_api::{Interest, Listener};
 
 use crate::clock::now_ns;
 use crate::deadline::Deadline;
+use crate::ends::{Endpoint, Local, ip_address};
 use crate::poll;
-use crate::socket::{self, Endpoint, Local};
+use crate::socket;
 
 /// A listening socket as a worker accepts from it. The host owns the socket.
 #[derive(Debug, Clone)]
@@ -33,6 +34,8 @@ pub struct Accepted {
     pub stream: TcpStream,
     /// The client's end.
     pub peer: Endpoint,
+    /// The client's IP address, if it has one.
+    pub peer_ip: Option<IpAddr>,
     /// The server's end.
     pub local: Arc<Local>,
 }
@@ -86,7 +89,7 @@ impl Acceptor {
     pub(crate) unsafe fn with_state(listener: &Listener, state: &Arc<AcceptState>) -> Self {
         let end = match getsockname::<SockaddrStorage>(listener.fd) {
             Ok(address) => Endpoint::from_address(&address),
-            Err(_) => Endpoint { host: listener.name.as_str().into(), port: 0, ip: None },
+            Err(_) => Endpoint { host: listener.name.as_str().into(), port: 0 },
         };
         let private = listener.name.as_str() == worker_api::PRIVATE;
         let local = Arc::new(Local { end, unix: listener.unix, private, proxied: false });
@@ -100,8 +103,13 @@ impl Acceptor {
     /// Accepts one waiting connection; `WouldBlock` if there is none. Prefer [`Acceptor::take`], which
     /// handles errors.
     pub fn accept(&self) -> io::Result<Accepted> {
-        let (fd, peer) = socket::accept4(self.fd)?;
-        Ok(Accepted { stream: TcpStream::from(fd), peer, local: Arc::clone(&self.local) })
+        let (fd, address) = socket::accept4(self.fd)?;
+        Ok(Accepted {
+            stream: TcpStream::from(fd),
+            peer: address.as_ref().map_or_else(Endpoint::nowhere, Endpoint::from_address),
+            peer_ip: address.as_ref().and_then(ip_address).map(|ip| ip.ip().to_canonical()),
+            local: Arc::clone(&self.local),
+        })
     }
 
     /// Returns the descriptor of the listening socket.
@@ -293,7 +301,7 @@ mod tests {
 
         let client = TcpStream::connect(server.local_addr().unwrap()).unwrap();
         let accepted = acceptor.accept().unwrap();
-        assert_eq!(&*accepted.peer.host, "127.0.0.1");
+        assert_eq!(accepted.peer.host, "127.0.0.1");
         assert_eq!(accepted.peer.port, client.local_addr().unwrap().port());
         assert_eq!(accepted.local.end.port, server.local_addr().unwrap().port());
         assert!(accepted.stream.nodelay().unwrap());

@@ -104,9 +104,9 @@ impl ActiveRequest {
     pub(crate) fn begin(
         context: &Arc<ServerContext>,
         mut owned: Owned,
+        trusted_peer: bool,
     ) -> Result<(Box<Self>, Vec<u8>), Box<Refused>> {
         let received_ns = now_ns();
-        let trusted_peer = context.config.forwarded_allow.contains(owned.peer.ip);
         let policy = context.config.policy(trusted_peer);
         if policy.rewrites() {
             normalize(&mut owned.bytes, policy);

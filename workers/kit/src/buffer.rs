@@ -77,9 +77,13 @@ impl Input {
     }
 }
 
-/// Bytes that the socket has not taken yet.
+/// Bytes that the socket has not taken yet. Holds no memory before the first one, and after it was released.
 #[derive(Debug, Default)]
-pub(crate) struct Output {
+pub(crate) struct Output(Option<Box<Unsent>>);
+
+/// The memory of an output: in one allocation with its length, because most connections never have one.
+#[derive(Debug, Default)]
+struct Unsent {
     bytes: Vec<u8>,
     sent: usize,
 }
@@ -87,7 +91,7 @@ pub(crate) struct Output {
 impl Output {
     /// Returns the number of unsent bytes.
     pub(crate) fn len(&self) -> usize {
-        self.bytes.len() - self.sent
+        self.unsent().len()
     }
 
     /// Returns whether everything was sent.
@@ -97,13 +101,15 @@ impl Output {
 
     /// Returns the buffer to append to.
     pub(crate) fn append(&mut self) -> &mut Vec<u8> {
-        &mut self.bytes
+        &mut self.0.get_or_insert_default().bytes
     }
 
     /// Discards the unsent bytes.
     pub(crate) fn clear(&mut self) {
-        self.bytes.clear();
-        self.sent = 0;
+        if let Some(unsent) = &mut self.0 {
+            unsent.bytes.clear();
+            unsent.sent = 0;
+        }
     }
 
     /// Frees the memory if everything was sent.
@@ -121,7 +127,7 @@ impl Output {
         write: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> io::Result<usize> {
         let mut slices = [IoSlice::new(&[]); PARTS_MAX + 1];
-        slices[0] = IoSlice::new(&self.bytes[self.sent..]);
+        slices[0] = IoSlice::new(self.unsent());
         for (slot, part) in slices[1..].iter_mut().zip(parts) {
             *slot = IoSlice::new(part);
         }
@@ -137,7 +143,9 @@ impl Output {
 
     fn keep_rest(&mut self, taken: usize, parts: &[&[u8]]) {
         let earlier = self.len().min(taken);
-        self.sent += earlier;
+        if let Some(unsent) = &mut self.0 {
+            unsent.sent += earlier;
+        }
         let mut skip = taken - earlier;
         if self.is_empty() {
             self.clear();
@@ -145,8 +153,14 @@ impl Output {
         for part in parts {
             let here = skip.min(part.len());
             skip -= here;
-            self.bytes.extend_from_slice(&part[here..]);
+            if here < part.len() {
+                self.append().extend_from_slice(&part[here..]);
+            }
         }
+    }
+
+    fn unsent(&self) -> &[u8] {
+        self.0.as_ref().map_or(&[], |unsent| &unsent.bytes[unsent.sent..])
     }
 }
 

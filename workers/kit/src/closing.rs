@@ -90,7 +90,7 @@ impl Drain {
                 Err(reject) => {
                     tracing::debug!(
                         "invalid request body from {}: {}",
-                        io.peer.host,
+                        io.ends().peer.host,
                         reject.reason
                     );
                     return Step::Enter(State::flush(io, Then::Linger, None));
@@ -215,7 +215,7 @@ impl Io {
         let limits = if tail.is_slow() { "write_timeout, min_rate" } else { "request_timeout" };
         tracing::warn!(
             "response to {} cut: the client reads it too slowly ({limits})",
-            self.peer.host
+            self.ends().peer.host
         );
     }
 

@@ -195,7 +195,7 @@ impl RawExchange for ExchangeHandle {
     }
 
     fn is_proxied(&self) -> bool {
-        self.connection.as_deref().is_some_and(|connection| connection.io.local.proxied)
+        self.connection.as_deref().is_some_and(|connection| connection.io.ends().local.proxied)
     }
 }
 

@@ -45,7 +45,7 @@ impl Claim<'_> {
     /// Sends a 500 that closes the connection, without waiting. Returns whether the kernel accepted it.
     pub(crate) fn answer(&self, context: &ServerContext, fd: RawFd) -> bool {
         let line = self.line();
-        let answer = context.error_response(line.version, line.is_head_method, STATUS, None);
+        let answer = context.error_response(line.version, line.is_head_method(), STATUS, None);
         let Some(answer) = self.encrypted(answer) else { return false };
         // The kernel resets a connection that is closed with unread bytes, and the client would lose the
         // response.
@@ -66,7 +66,7 @@ impl Claim<'_> {
     fn record(&self, context: &ServerContext) {
         let line = self.line();
         let version = line.version.name().as_bytes();
-        let text = [line.method.as_bytes(), line.target.as_slice(), version].join(&b' ');
+        let text = [line.method, line.target, version].join(&b' ');
         let duration_ns = now_ns().saturating_sub(line.received_ns);
         record_line(&context.host, &text, line.peer, STATUS, duration_ns);
     }

@@ -9,26 +9,26 @@ use worker_api::raw::TlsProperties;
 use crate::buffer::{Input, Output, READ_MAX};
 use crate::context::ServerContext;
 use crate::deadline::Deadline;
-use crate::socket::{Endpoint, Local};
+use crate::ends::Ends;
 use crate::stream::Stream;
 use crate::tail::Tail;
 use crate::wire::Wire;
 
-/// The bytes of a connection, and its endpoints.
+/// The bytes of a connection, and its ends.
 pub(crate) struct Io {
     pub(crate) context: Arc<ServerContext>,
     pub(crate) stream: Stream,
-    pub(crate) peer: Arc<Endpoint>,
-    pub(crate) local: Arc<Local>,
     pub(crate) tls: Option<Arc<TlsProperties>>,
     pub(crate) input: Input,
     pub(crate) output: Output,
-    /// Decides which thread responds to the request.
+    /// What it shares with other threads: its ends, and which thread responds to the request.
     pub(crate) wire: Arc<Wire>,
     /// The end of a response, sent after the output.
     pub(crate) tail: Option<Box<Tail>>,
     /// The deadline of the current wait.
     pub(crate) deadline: Deadline,
+    /// Whether the peer's forwarding headers are trusted.
+    pub(crate) trusts_peer: bool,
     /// Whether another descriptor of the same connection exists.
     pub(crate) duplicated: bool,
     /// Whether the last read emptied the socket, so that the poller reports new data.
@@ -61,6 +61,11 @@ impl Io {
     fn note(&mut self, read: io::Result<usize>, asked: usize) -> io::Result<usize> {
         self.emptied = !matches!(&read, Ok(count) if self.stream.may_have_more(*count, asked));
         read
+    }
+
+    /// Returns the connection's ends.
+    pub(crate) fn ends(&self) -> &Ends {
+        &self.wire.ends
     }
 
     /// Returns whether everything was handed to the kernel.

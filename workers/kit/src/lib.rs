@@ -90,6 +90,7 @@
 //! | `exchange`, `active_request`, `request`, `response` | a connection during one request: the exchange of `worker-api` |
 //! | `upgrade` | the bytes of an exchange after a 101 |
 //! | `intake`, `tail`, `spool` | for classes whose threads may block: a request body is read before the exchange, the end of a response sent after it, both kept in memory and files |
+//! | [`ends`] | the addresses of a connection |
 //! | `owned_head`, `buffer`, `vec_pool` | a request's head with its memory, input and output buffers, buffers kept for reuse |
 //! | [`socket`], [`accept`], [`accept_queue`], [`crowd`] | accepting: the system calls, the handling of errors, sharing listeners with other workers, and making room for new connections |
 //! | [`registry`], `time_heap` | connections by descriptor, with their deadlines: for classes that have no hub |
@@ -122,6 +123,7 @@ pub mod context;
 pub mod crowd;
 pub mod deadline;
 pub mod driver;
+pub mod ends;
 pub mod poll;
 pub mod registry;
 pub mod request_deadlines;

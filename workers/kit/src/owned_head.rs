@@ -18,8 +18,8 @@ use worker_api::raw::TlsProperties;
 use worker_api::{Header, RequestHead, TlsFacts};
 
 use crate::buffer;
-use crate::socket::{Endpoint, Local};
 use crate::vec_pool::VecPool;
+use crate::wire::Wire;
 use jimu_http1::{Framing, Head, Policy, Reject, parse_head};
 
 /// The head of a request, with everything that it borrows from.
@@ -35,10 +35,8 @@ pub(crate) struct OwnedHead {
 pub(crate) struct Owned {
     /// The bytes of the head.
     pub(crate) bytes: Vec<u8>,
-    /// The client's endpoint.
-    pub(crate) peer: Arc<Endpoint>,
-    /// The server's endpoint.
-    pub(crate) local: Arc<Local>,
+    /// The connection's, which has its ends.
+    pub(crate) wire: Arc<Wire>,
     /// The TLS session.
     pub(crate) tls: Option<Arc<TlsProperties>>,
 }
@@ -107,9 +105,8 @@ impl OwnedHead {
         let following = bytes[head.len..].to_vec();
         // SAFETY: as above: the vector of headers is not changed while `head` is in use.
         let fields: &'static [Header<'static>] = unsafe { extend_lifetime(headers.as_slice()) };
-        // SAFETY: as above: the endpoints are behind an `Arc` that `owned` holds.
-        let (peer, local) =
-            unsafe { (extend_lifetime(&*owned.peer), extend_lifetime(&*owned.local)) };
+        // SAFETY: as above: the ends are behind an `Arc` that `owned` holds.
+        let ends = unsafe { extend_lifetime(&owned.wire.ends) };
         let tls = owned.tls.as_ref().map(|tls| {
             // SAFETY: as above: the session's properties are behind an `Arc` that `owned` holds.
             Arc::new(facts_of(unsafe { extend_lifetime(&**tls) }))
@@ -134,8 +131,8 @@ impl OwnedHead {
             },
             scheme: RStr::from_str(decision.scheme),
             headers: RSlice::from_slice(fields),
-            peer: peer.address(),
-            local: local.end.address(),
+            peer: ends.peer.address(),
+            local: ends.local.end.address(),
             tls: facts.into(),
             received_ns: decision.received_ns,
             id: decision.id,
@@ -187,15 +184,16 @@ const HEADERS_USUAL: usize = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ends::{Endpoint, Ends, Local};
 
     fn owned(bytes: &[u8]) -> Owned {
-        let endpoint = Endpoint { host: "192.0.2.1".into(), port: 7, ip: None };
-        let local = Local { end: endpoint.clone(), unix: false, private: false, proxied: false };
+        let peer = Endpoint { host: "192.0.2.1".into(), port: 7 };
+        let end = Endpoint::from_ip("192.0.2.2:80".parse().unwrap());
+        let local = Arc::new(Local { end, unix: false, private: false, proxied: false });
         let tls = TlsProperties { protocol: "TLSv1.3".into(), ..TlsProperties::default() };
         Owned {
             bytes: bytes.to_vec(),
-            peer: Arc::new(endpoint),
-            local: Arc::new(local),
+            wire: Wire::new(Ends { peer, local }),
             tls: Some(Arc::new(tls)),
         }
     }

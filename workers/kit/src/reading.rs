@@ -10,20 +10,21 @@ use crate::active_request::ActiveRequest;
 use crate::clock::now_ns;
 use crate::context::record_line;
 use crate::deadline::Deadline;
+use crate::ends::{Endpoint, Ends, Local};
 use crate::io::Io;
 use crate::owned_head::Owned;
-use crate::socket::{Endpoint, Local};
 use crate::state::{HeadReader, Proxy, State, Step, Then};
+use crate::wire::Wire;
 use jimu_http1::proxy::{ProxyHeader, parse_proxy};
 use jimu_http1::{HeadScan, Reject, Scan};
 
 impl Proxy {
     /// Reads a PROXY header; a connection that begins with something else is served as it is.
     pub(crate) fn advance(&mut self, io: &mut Io) -> Step {
-        let allowed = io.context.config.proxy_allow.contains(io.peer.ip);
+        let protocol = io.context.config.proxy_protocol;
         loop {
             if !io.input.is_empty() {
-                match parse_proxy(io.input.unused(), io.context.config.proxy_protocol, allowed) {
+                match parse_proxy(io.input.unused(), protocol, self.is_allowed) {
                     Ok(None) => {}
                     Ok(Some((length, header))) => {
                         io.input.consume(length);
@@ -48,17 +49,18 @@ impl Proxy {
 impl HeadReader {
     /// Starts HTTP, over TLS if configured.
     pub(crate) fn begin_http(io: &mut Io, waits_since_ns: u64) -> State {
-        if let Some(tls) = io.context.config.tls.as_ref().filter(|_| !io.local.private) {
+        if let Some(tls) = io.context.config.tls.as_ref().filter(|_| !io.ends().local.private) {
             let already_read = io.input.take();
             if let Err(error) = io.stream.start_tls(tls, &already_read) {
                 return io.refuse_tls(&error);
             }
             if let Some(session) = io.stream.session() {
-                io.wire.encrypt_with(session);
+                // SAFETY: the connection owns its wire, and has had no request.
+                unsafe { io.wire.encrypt_with(session) };
             }
         }
         State::Head(Self {
-            scan: HeadScan::default(),
+            scan: None,
             readable: true,
             kept_alive: false,
             began_ns: 0,
@@ -71,7 +73,7 @@ impl HeadReader {
         let mut readable = std::mem::replace(&mut self.readable, true);
         loop {
             if !io.input.is_empty() {
-                match self.scan.advance(io.input.unused(), io.context.config.policy(false)) {
+                match self.scan(io) {
                     Ok(Scan::Complete) => return begin(io),
                     Ok(Scan::Incomplete) => self.set_deadline(io),
                     Err(reject) => return Step::Enter(io.refuse(&reject)),
@@ -89,11 +91,25 @@ impl HeadReader {
                     return Step::Enter(io.refuse_tls(&error));
                 }
                 Err(error) => {
-                    tracing::debug!("connection from {} closed: {error}", io.peer.host);
+                    tracing::debug!("connection from {} closed: {error}", io.ends().peer.host);
                     return Step::CLOSE;
                 }
             }
         }
+    }
+
+    /// Scans the bytes that have arrived.
+    fn scan(&mut self, io: &Io) -> Result<Scan, Reject> {
+        let (bytes, policy) = (io.input.unused(), io.context.config.policy(false));
+        if let Some(scan) = &mut self.scan {
+            return scan.advance(bytes, policy);
+        }
+        let mut scan = HeadScan::new();
+        let outcome = scan.advance(bytes, policy)?;
+        if outcome == Scan::Incomplete {
+            self.scan = Some(Box::new(scan));
+        }
+        Ok(outcome)
     }
 
     /// Sets the deadline of an incomplete head: `header_timeout` after the accept, or after the first byte on
@@ -122,13 +138,8 @@ fn begin(io: &mut Io) -> Step {
     if io.tls.is_none() {
         io.tls = io.stream.tls_facts().map(Arc::new);
     }
-    let owned = Owned {
-        bytes,
-        peer: Arc::clone(&io.peer),
-        local: Arc::clone(&io.local),
-        tls: io.tls.clone(),
-    };
-    match ActiveRequest::begin(&io.context, owned) {
+    let owned = Owned { bytes, wire: Arc::clone(&io.wire), tls: io.tls.clone() };
+    match ActiveRequest::begin(&io.context, owned, io.trusts_peer) {
         Ok((active, following)) => {
             io.input.prepend(following);
             Step::Begin(active)
@@ -147,7 +158,7 @@ impl Io {
     fn refuse_line(&mut self, reject: &Reject, line: &[u8]) -> State {
         tracing::warn!(
             "invalid request from {}: {} ({})",
-            self.peer.host,
+            self.ends().peer.host,
             reject.reason,
             reject.status
         );
@@ -159,7 +170,7 @@ impl Io {
             detail,
         );
         self.output.append().extend_from_slice(&answer);
-        record_line(&self.context.host, line, self.peer.address(), reject.status, 0);
+        record_line(&self.context.host, line, self.ends().peer.address(), reject.status, 0);
         let unused = self.input.unused().len();
         self.input.consume(unused);
         State::flush(self, Then::Linger, None)
@@ -171,20 +182,19 @@ impl Io {
         if matches!(error.get_ref(), Some(inner) if inner.is::<PlainHttp>()) {
             return self.refuse(&Reject::new(400, "plain HTTP request on a TLS listener"));
         }
-        tracing::debug!("TLS with {} failed: {error}", self.peer.host);
+        tracing::debug!("TLS with {} failed: {error}", self.ends().peer.host);
         State::flush(self, Then::Linger, None)
     }
 
     /// Replaces the connection's endpoints with those from the PROXY header.
     fn take_endpoints(&mut self, header: ProxyHeader) {
         if let ProxyHeader::Proxied { source, destination } = header {
-            self.peer = Arc::new(Endpoint::from_ip(source));
-            self.local = Arc::new(Local {
-                end: Endpoint::from_ip(destination),
-                unix: false,
-                private: false,
-                proxied: true,
-            });
+            let (peer, end) = (Endpoint::from_ip(source), Endpoint::from_ip(destination));
+            let local = Local { end, unix: false, private: false, proxied: true };
+            self.wire = Wire::new(Ends { peer, local: Arc::new(local) });
+            self.context.wires.add(self.stream.fd(), &self.wire);
+            let ip = source.ip().to_canonical();
+            self.trusts_peer = self.context.config.forwarded_allow.contains(Some(ip));
         }
     }
 }

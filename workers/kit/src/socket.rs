@@ -1,69 +1,13 @@
-//! System calls on sockets and files for which neither `std` nor `nix` has a suitable wrapper, and the ends of a
-//! connection.
+//! System calls on sockets and files for which neither `std` nor `nix` has a suitable wrapper.
 
 use std::io;
 use std::mem;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::time::Duration;
 
 use nix::sys::socket::{SockaddrLike, SockaddrStorage};
-
-/// Properties that all connections of a listener share.
-#[derive(Debug)]
-pub struct Local {
-    /// The address that the server bound.
-    pub end: Endpoint,
-    /// Whether it is a unix socket.
-    pub unix: bool,
-    /// Whether the server itself is the client: such connections do not use TLS.
-    pub private: bool,
-    /// Whether the address comes from a PROXY header: then it is the proxy's.
-    pub proxied: bool,
-}
-
-/// One end of a connection, as text and number.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint {
-    /// The IP address without brackets, the path of a unix socket, or empty.
-    pub host: Box<str>,
-    /// The port; 0 for a unix socket.
-    pub port: u16,
-    /// The IP address, if the endpoint has one.
-    pub ip: Option<IpAddr>,
-}
-
-impl Endpoint {
-    /// Returns an endpoint without an address: a client of a unix socket.
-    pub fn nowhere() -> Self {
-        Self { host: "".into(), port: 0, ip: None }
-    }
-
-    /// Returns the endpoint with this IP address.
-    pub fn from_ip(address: SocketAddr) -> Self {
-        let ip = address.ip().to_canonical();
-        Self { host: ip.to_string().into(), port: address.port(), ip: Some(ip) }
-    }
-
-    /// Returns the endpoint with a socket's address.
-    pub(crate) fn from_address(address: &SockaddrStorage) -> Self {
-        if let Some(v4) = address.as_sockaddr_in() {
-            return Self::from_ip(SocketAddr::V4((*v4).into()));
-        }
-        if let Some(v6) = address.as_sockaddr_in6() {
-            return Self::from_ip(SocketAddr::V6((*v6).into()));
-        }
-        let path = address.as_unix_addr().and_then(|unix| unix.path());
-        let host = path.map(|p| p.to_string_lossy().into_owned()).unwrap_or_default();
-        Self { host: host.into(), port: 0, ip: None }
-    }
-
-    /// Returns the endpoint as it crosses the ABI.
-    pub fn address(&self) -> worker_api::Address<'_> {
-        worker_api::Address { host: (&*self.host).into(), port: self.port }
-    }
-}
 
 /// Duplicates a descriptor, closed on exec.
 pub(crate) fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
@@ -76,8 +20,9 @@ pub(crate) fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
-/// `accept4(2)`: accepts a waiting connection, non-blocking and closed on exec, and returns it with the client's end.
-pub(crate) fn accept4(listener: RawFd) -> io::Result<(OwnedFd, Endpoint)> {
+/// `accept4(2)`: accepts a waiting connection, non-blocking and closed on exec, and returns it with the client's address, if
+/// it has one.
+pub(crate) fn accept4(listener: RawFd) -> io::Result<(OwnedFd, Option<SockaddrStorage>)> {
     let mut storage: libc::sockaddr_storage =
         // SAFETY: a socket address of any family is valid when it is all zeroes.
         unsafe { mem::zeroed() };
@@ -98,7 +43,7 @@ pub(crate) fn accept4(listener: RawFd) -> io::Result<(OwnedFd, Endpoint)> {
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     // SAFETY: the kernel filled in an address of that length.
     let address = unsafe { SockaddrStorage::from_raw((&raw const storage).cast(), Some(length)) };
-    Ok((fd, address.as_ref().map_or_else(Endpoint::nowhere, Endpoint::from_address)))
+    Ok((fd, address))
 }
 
 /// Returns the time since the last bytes of a TCP connection arrived, in whole ticks of the kernel; since the

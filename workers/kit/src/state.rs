@@ -1,4 +1,4 @@
-//! The states of a connection, each with the data that only it needs.
+//! The states of a connection, each with the data that only it needs: little, because an idle connection is one of many.
 //!
 //! ```text
 //!   Proxy ──> Head ──complete──> Request ──> Flush ──> Drain ──> Head        (kept alive)
@@ -40,13 +40,16 @@ pub(crate) enum State {
 
 /// See [`State::Proxy`].
 pub(crate) struct Proxy {
+    /// Whether the peer may send a PROXY header.
+    pub(crate) is_allowed: bool,
     /// When the connection was accepted.
     pub(crate) waits_since_ns: u64,
 }
 
 /// See [`State::Head`].
 pub(crate) struct HeadReader {
-    pub(crate) scan: HeadScan,
+    /// The scan of a head that has not arrived at once.
+    pub(crate) scan: Option<Box<HeadScan>>,
     /// Whether a read is worth its system call.
     pub(crate) readable: bool,
     /// Whether the connection has served a request before.
@@ -62,12 +65,12 @@ pub(crate) struct HeadReader {
 pub(crate) struct Flush {
     pub(crate) then: Then,
     /// The rest of the body of the request, to be read before the next one.
-    pub(crate) body: Option<BodyDecoder>,
+    pub(crate) body: Option<Box<BodyDecoder>>,
 }
 
 /// See [`State::Drain`].
 pub(crate) struct Drain {
-    pub(crate) body: BodyDecoder,
+    pub(crate) body: Box<BodyDecoder>,
     /// The rate at which the client sends the body.
     pub(crate) rate: TransferRate,
 }
@@ -120,7 +123,7 @@ impl State {
     pub(crate) fn next_head(io: &mut Io, now_ns: u64) -> Self {
         io.deadline = Deadline::after(now_ns, io.context.config.keepalive);
         Self::Head(HeadReader {
-            scan: HeadScan::default(),
+            scan: None,
             readable: !io.emptied,
             kept_alive: true,
             began_ns: 0,
@@ -129,7 +132,7 @@ impl State {
     }
 
     /// Starts sending the rest of a response.
-    pub(crate) fn flush(io: &mut Io, then: Then, body: Option<BodyDecoder>) -> Self {
+    pub(crate) fn flush(io: &mut Io, then: Then, body: Option<Box<BodyDecoder>>) -> Self {
         if !io.all_sent() {
             io.deadline = Deadline::after(now_ns(), io.context.config.write_timeout);
         }
@@ -140,7 +143,7 @@ impl State {
     /// it is served.
     pub(crate) fn waits_since_ns(&self) -> Option<u64> {
         match self {
-            Self::Proxy(Proxy { waits_since_ns })
+            Self::Proxy(Proxy { waits_since_ns, .. })
             | Self::Head(HeadReader { waits_since_ns, .. })
             | Self::Linger(Linger { waits_since_ns, .. }) => Some(*waits_since_ns),
             Self::Request(_) | Self::Flush(_) | Self::Drain(_) | Self::Closed => None,

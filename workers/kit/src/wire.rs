@@ -1,4 +1,4 @@
-//! Deciding which thread responds to a request: the one that serves it, or another one if that one hangs.
+//! What threads share of a connection: its ends, and the decision which of them responds to a request: the one that serves it, or another one if that one hangs.
 //!
 //! A thread that hangs in the application cannot respond. The thread that ends the request sends a 500 instead
 //! ([`crate::hung_request`]), unless the response's head has been sent. One atomic per connection decides which of the
@@ -15,52 +15,76 @@
 
 use std::cell::UnsafeCell;
 use std::os::fd::RawFd;
+use std::ptr::NonNull;
+use std::slice;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 
-use worker_api::abi::std_types::{RSlice, RStr};
 use worker_api::{Address, RequestHead, TlsSession, Version};
 
-/// Decides which thread responds to the request of a connection.
+use crate::ends::Ends;
+
+/// What threads share of a connection, in one allocation.
 #[derive(Debug)]
 pub(crate) struct Wire {
+    /// The connection's ends.
+    pub(crate) ends: Ends,
     state: AtomicU8,
-    request: UnsafeCell<RequestLine<'static>>,
+    request: UnsafeCell<StoredLine>,
     /// The TLS session that encrypts the response, if the connection has one.
-    session: OnceLock<TlsSession>,
+    session: UnsafeCell<Option<TlsSession>>,
 }
 
-// SAFETY: `request` is written only while the state is `CLOSED`, by the connection's owner alone, and read only
-// while it is `CLAIMED`, by the claim's owner. The atomic state orders the two.
+// SAFETY: `request` and `session` are written only while the state is `CLOSED`, by the connection's owner alone, and read
+// only while it is `CLAIMED`, by the claim's owner. The atomic state orders the two.
 unsafe impl Sync for Wire {}
-// SAFETY: the references in `request` point to memory that any thread may read.
+// SAFETY: the pointers in `request` point to memory that any thread may read.
 unsafe impl Send for Wire {}
 
-/// The request as needed for a response and its log line. Borrows from the request's head: valid between
-/// [`Wire::open`] and [`Wire::close`].
+/// The request as needed for a response and its log line.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RequestLine<'a> {
-    pub(crate) method: RStr<'a>,
-    pub(crate) target: RSlice<'a, u8>,
+    pub(crate) method: &'a [u8],
+    pub(crate) target: &'a [u8],
     pub(crate) peer: Address<'a>,
     pub(crate) version: Version,
     pub(crate) received_ns: u64,
-    pub(crate) is_head_method: bool,
+}
+
+/// A [`RequestLine`] in less memory, because each connection has one. Points into the request's head: valid between
+/// [`Wire::open`] and [`Wire::close`].
+#[derive(Debug)]
+struct StoredLine {
+    method: *const u8,
+    target: *const u8,
+    received_ns: u64,
+    target_len: u32,
+    method_len: u16,
+    version: Version,
 }
 
 /// The right to respond to a request on behalf of the thread that serves it.
 pub(crate) struct Claim<'a>(&'a Wire);
 
 impl Wire {
-    pub(crate) fn new() -> Arc<Self> {
-        let request = UnsafeCell::new(RequestLine::EMPTY);
-        Arc::new(Self { state: AtomicU8::new(CLOSED), request, session: OnceLock::new() })
+    pub(crate) fn new(ends: Ends) -> Arc<Self> {
+        let request = UnsafeCell::new(StoredLine::EMPTY);
+        Arc::new(Self {
+            ends,
+            state: AtomicU8::new(CLOSED),
+            request,
+            session: UnsafeCell::new(None),
+        })
     }
 
-    /// Sets the connection's TLS session: once, before its first request.
-    pub(crate) fn encrypt_with(&self, session: TlsSession) {
-        let _ = self.session.set(session);
+    /// Sets the connection's TLS session.
+    ///
+    /// # Safety
+    /// Called by the connection's owner, before its first request.
+    pub(crate) unsafe fn encrypt_with(&self, session: TlsSession) {
+        // SAFETY: the state is `CLOSED`, so no other thread reads, and only the owner writes.
+        unsafe { *self.session.get() = Some(session) };
     }
 
     /// Registers a request.
@@ -68,23 +92,12 @@ impl Wire {
     /// # Safety
     /// Called by the connection's owner, which calls [`Wire::close`] before the head or what it borrows from is
     /// changed or freed.
-    pub(crate) unsafe fn open(&self, head: &RequestHead<'_>, is_head_method: bool) {
+    pub(crate) unsafe fn open(&self, head: &RequestHead<'_>) {
         if self.state.load(Ordering::Acquire) != CLOSED {
             return;
         }
-        // SAFETY: the caller guarantees that the head outlives the use of `RequestLine`, which ends with
-        // `close`.
-        let head: &RequestHead<'static> = unsafe { &*std::ptr::from_ref(head).cast() };
-        let line = RequestLine {
-            method: head.method,
-            target: head.target,
-            peer: head.peer,
-            version: head.version,
-            received_ns: head.received_ns,
-            is_head_method,
-        };
         // SAFETY: the state is `CLOSED`, so no other thread reads, and only the owner writes.
-        unsafe { *self.request.get() = line };
+        unsafe { *self.request.get() = StoredLine::new(head) };
         self.state.store(OPEN, Ordering::Release);
     }
 
@@ -132,7 +145,8 @@ impl Wire {
 impl Claim<'_> {
     /// Encrypts a response as the connection requires. Returns `None` if the serving thread is using the session.
     pub(crate) fn encrypted(&self, answer: Vec<u8>) -> Option<Vec<u8>> {
-        match self.0.session.get() {
+        // SAFETY: the state is `CLAIMED`: the session was written before `OPEN` was stored.
+        match unsafe { &*self.0.session.get() } {
             None => Some(answer),
             Some(session) => session.seal(&answer),
         }
@@ -140,9 +154,22 @@ impl Claim<'_> {
 
     /// Returns the request.
     pub(crate) fn line(&self) -> RequestLine<'_> {
-        // SAFETY: the state is `CLAIMED`: the request was written before `OPEN` was stored, and what it
-        // borrows from lives until `close`, which waits while the state is `CLAIMED`.
-        unsafe { *self.0.request.get() }
+        // SAFETY: the state is `CLAIMED`: the request was written before `OPEN` was stored.
+        let stored = unsafe { &*self.0.request.get() };
+        // SAFETY: what the pointers refer to lives until `close`, which waits while the state is `CLAIMED`.
+        let (method, target) = unsafe {
+            (
+                slice::from_raw_parts(stored.method, stored.method_len.into()),
+                slice::from_raw_parts(stored.target, stored.target_len as usize),
+            )
+        };
+        RequestLine {
+            method,
+            target,
+            peer: self.0.ends.peer.address(),
+            version: stored.version,
+            received_ns: stored.received_ns,
+        }
     }
 }
 
@@ -152,15 +179,35 @@ impl Drop for Claim<'_> {
     }
 }
 
-impl RequestLine<'static> {
+impl StoredLine {
     const EMPTY: Self = Self {
-        method: RStr::from_str(""),
-        target: RSlice::EMPTY,
-        peer: Address { host: RStr::from_str(""), port: 0 },
-        version: Version::HTTP_11,
+        method: NonNull::dangling().as_ptr(),
+        target: NonNull::dangling().as_ptr(),
         received_ns: 0,
-        is_head_method: false,
+        target_len: 0,
+        method_len: 0,
+        version: Version::HTTP_11,
     };
+
+    fn new(head: &RequestHead<'_>) -> Self {
+        let (method, target) = (head.method.as_bytes(), head.target.as_slice());
+        Self {
+            method: method.as_ptr(),
+            target: target.as_ptr(),
+            received_ns: head.received_ns,
+            // Longer ones are cut.
+            target_len: u32::try_from(target.len()).unwrap_or(u32::MAX),
+            method_len: u16::try_from(method.len()).unwrap_or(u16::MAX),
+            version: head.version,
+        }
+    }
+}
+
+impl RequestLine<'_> {
+    /// Returns whether the response has no body (RFC 9110 9.3.2).
+    pub(crate) fn is_head_method(&self) -> bool {
+        self.method == b"HEAD"
+    }
 }
 
 /// The wires of a worker's connections, by descriptor.
@@ -212,9 +259,11 @@ const ANSWERED: u8 = 4;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ends::{Endpoint, Local};
 
     fn opened() -> Arc<Wire> {
-        let wire = Wire::new();
+        let local = Local { end: Endpoint::nowhere(), unix: true, private: false, proxied: false };
+        let wire = Wire::new(Ends { peer: Endpoint::nowhere(), local: Arc::new(local) });
         wire.state.store(OPEN, Ordering::Release);
         wire
     }
