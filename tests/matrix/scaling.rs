@@ -13,6 +13,7 @@ use jimu_tests::{
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
         behaviour!(workers_follow_the_load).of_host().within(120),
+        behaviour!(a_tenfold_load_is_met_without_flapping).of_host().within(120),
         behaviour!(numbers_of_workers_that_exclude_each_other_are_refused).of_host(),
     ]
 }
@@ -39,6 +40,52 @@ fn workers_follow_the_load(cell: &Cell) {
     light.finish().assert_nothing_lost();
     assert_eq!(server.log.count("Scaling from"), 2);
     server.stop();
+}
+
+/// A client occupies half a worker of class sync: it is served for 20 ms, and thinks for as long. With one worker, eleven of
+/// them wait for 200 ms each time.
+fn a_tenfold_load_is_met_without_flapping(cell: &Cell) {
+    let clients = |clients| Plan {
+        clients,
+        think: Duration::from_millis(20),
+        ask: |_| get("/sleep?ms=20"),
+        ..Plan::default()
+    };
+    let server = Setup::new(cell).flags("--workers 1 --max-workers 10").start();
+    let one = Load::start(server.address(), clients(1));
+    one.flows(100, SOON);
+    assert_eq!(server.log.count("Scaling from"), 0, "one worker is enough");
+
+    let step = Load::start(server.address(), clients(10));
+    // 5.5 workers are busy: fewer than seven are too busy.
+    server.log.until(LATER, |log| scalings(log).last().filter(|(_, to)| *to >= 7).copied());
+    let before = scalings(&server.log.text());
+    server.until_ready_workers(before.last().map_or(0, |(_, to)| *to));
+    let step = step.finish();
+    step.assert_nothing_lost();
+    assert!(step.p99() < Duration::from_secs(1), "{:?}, with too few workers", step.p99());
+
+    let met = Load::start(server.address(), clients(10));
+    met.flows(2500, LATER);
+    let met = met.finish();
+    met.assert_nothing_lost();
+    assert!(met.p99() < Duration::from_millis(100), "{:?}, with enough workers", met.p99());
+    let after = scalings(&server.log.text());
+    assert!(
+        after.iter().all(|(from, to)| to > from) && after.len() <= before.len() + 1,
+        "{after:?}"
+    );
+    one.finish().assert_nothing_lost();
+    server.stop();
+}
+
+/// Returns the numbers of workers before and after each change.
+fn scalings(log: &str) -> Vec<(usize, usize)> {
+    let numbers = |line: &str| {
+        let (from, rest) = line.split_once("Scaling from ")?.1.split_once(" to ")?;
+        Some((from.parse().ok()?, rest.split_once(' ')?.0.parse().ok()?))
+    };
+    log.lines().filter_map(numbers).collect()
 }
 
 fn numbers_of_workers_that_exclude_each_other_are_refused(cell: &Cell) {

@@ -12,7 +12,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::http::{Address, Answer, Broken, Connection};
@@ -57,6 +57,8 @@ pub struct Load {
 pub struct Tally {
     /// Complete and correct responses.
     pub answered: u64,
+    /// How long each of these took, from the first byte sent.
+    pub took: Vec<Duration>,
     /// Connections opened.
     pub connections: u64,
     /// Kept-alive connections that closed just as a request was sent.
@@ -142,6 +144,7 @@ impl Load {
         for client in self.clients {
             let tally = client.join().expect("a client does not panic");
             sum.answered += tally.answered;
+            sum.took.extend(tally.took);
             sum.connections += tally.connections;
             sum.races.extend(tally.races);
             sum.failures.extend(tally.failures);
@@ -151,6 +154,13 @@ impl Load {
 }
 
 impl Tally {
+    /// Returns the time within which 99 of 100 requests were answered.
+    pub fn p99(&self) -> Duration {
+        let mut took = self.took.clone();
+        took.sort_unstable();
+        took[took.len() * 99 / 100]
+    }
+
     /// Panics unless every request was served, and some were.
     pub fn assert_nothing_lost(&self) {
         assert!(
@@ -190,9 +200,11 @@ fn serve_client(
                 continue;
             }
         };
+        let began = Instant::now();
         match exchange(&mut connection, &ask, plan.keep) {
             Ok(answer) => {
                 tally.answered += 1;
+                tally.took.push(began.elapsed());
                 answered.fetch_add(1, Ordering::Relaxed);
                 kept = (plan.keep && answer.keeps()).then_some(connection);
             }
