@@ -11,6 +11,7 @@ use nix::unistd::{ForkResult, Pid};
 
 use super::Arbiter;
 use super::generation::{Generation, Stage};
+use super::stop::Phase;
 use crate::clock;
 use crate::listener::{self, Listener};
 use crate::message::{Channel, ToStatus};
@@ -125,6 +126,7 @@ impl Arbiter {
     pub(super) fn publish_notes(&self) {
         let ledger = self.scoreboard.ledger();
         ledger.note_generations(self.generations.iter().map(Generation::note));
+        ledger.note_stopping(self.phase != Phase::Running && !self.shares_listeners());
         let listeners = self.generations.listeners();
         let note = |listener: &Arc<Listener>| {
             let inode = fstat(listener).ok()?.st_ino;

@@ -72,6 +72,11 @@ impl ServerCounters {
         self.pages.events[event as usize].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Records whether the server stops, which nothing takes over from it.
+    pub fn note_stopping(&self, is_stopping: bool) {
+        self.pages.stopping.store(is_stopping.into(), Ordering::Relaxed);
+    }
+
     /// Records the current generations.
     pub fn note_generations(&self, notes: impl Iterator<Item = GenerationNote>) {
         let mut notes = notes.fuse();
@@ -105,6 +110,11 @@ impl ServerCounters {
                 entry.inode.store(inode, Ordering::Release);
             }
         }
+    }
+
+    /// Returns whether the server stops.
+    pub fn is_stopping(&self) -> bool {
+        self.pages.stopping.load(Ordering::Relaxed) != 0
     }
 
     /// Returns how often an event has occurred.

@@ -123,6 +123,8 @@ pub(super) struct CounterPages {
     pub(super) version: AtomicU32,
     /// Slots from this number on have never been used.
     pub(super) slots_used: AtomicU32,
+    /// 1 while the server stops and no other arbiter serves its sockets.
+    pub(super) stopping: AtomicU32,
     pub(super) started_ns: AtomicU64,
     /// Start of the server, in seconds since 1970.
     pub(super) started_at: AtomicU64,

@@ -582,7 +582,8 @@ settings! {
         /// Address on which to serve Prometheus metrics; may be repeated.
         ///
         /// Same forms as `bind`. A small separate process serves `/metrics`, and `/health`, which returns
-        /// 200 while a worker serves and 503 otherwise.
+        /// 200 while a worker serves and 503 otherwise, also from the beginning of `drain_delay` on. It also
+        /// responds to agent checks of HAProxy.
         metrics_bind: Option<Vec<Bind>> { kind: Kind::Addresses, long: Some("metrics-bind") }
         /// Address on which to serve a status page for browsers; may be repeated.
         ///

@@ -1,5 +1,5 @@
-//! The minimal HTTP of the status process: a GET or HEAD of a path without a body, one per connection. Anything
-//! else gets an error status.
+//! The minimal HTTP of the status process: a GET or HEAD of a path without a body, one per connection; and the line
+//! that HAProxy sends for an agent check. Anything else gets an error status.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -17,6 +17,8 @@ pub(super) enum Parsed {
         /// Whether the response has no body (HEAD).
         head_only: bool,
     },
+    /// The line `health`, of HAProxy's `agent-send`.
+    AgentCheck,
     /// Anything else, with the status of the response.
     Refused(u16),
 }
@@ -37,6 +39,11 @@ impl Response {
     /// Creates a response whose body is the reason.
     pub(super) fn status(status: u16) -> Self {
         Self { status, content_type: TEXT, body: format!("{}\n", reason(status)) }
+    }
+
+    /// Creates a response for a load balancer that is to send nothing here.
+    pub(super) fn unavailable(reason: &str) -> Self {
+        Self { status: 503, content_type: TEXT, body: reason.to_owned() }
     }
 
     /// Returns the bytes to send.
@@ -65,6 +72,9 @@ impl Response {
 
 /// Parses a request head from the bytes received so far.
 pub(super) fn parse(input: &[u8]) -> Parsed {
+    if input == AGENT_CHECK {
+        return Parsed::AgentCheck;
+    }
     let Some(end) = input.windows(4).position(|window| window == b"\r\n\r\n") else {
         return if input.len() >= HEAD_MAX { Parsed::Refused(431) } else { Parsed::Incomplete };
     };
@@ -130,6 +140,8 @@ fn reason(status: u16) -> &'static str {
     }
 }
 
+/// Not HTTP, so no browser can send it.
+const AGENT_CHECK: &[u8] = b"health\n";
 /// Plain text.
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 /// Maximum length of a request head.
@@ -179,6 +191,8 @@ mod tests {
             Parsed::Request { path: "/".to_owned(), host: None, head_only: true }
         );
         assert_eq!(parse(b"GET / HTTP/1.1\r\n"), Parsed::Incomplete);
+        assert_eq!(parse(b"health"), Parsed::Incomplete);
+        assert_eq!(parse(b"health\n"), Parsed::AgentCheck);
         for (input, status) in [
             (&b"POST / HTTP/1.1\r\n\r\n"[..], 405),
             (b"GET / HTTP/2.0\r\n\r\n", 400),

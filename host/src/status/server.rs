@@ -16,7 +16,7 @@ use super::http::{HEAD_MAX, Parsed, Response, TEXT, is_own_host, parse};
 use super::live::LiveScoreboard;
 use super::prometheus;
 use super::statsd::Statsd;
-use super::view::View;
+use super::view::{Health, View};
 use crate::clock;
 use crate::listener::Address;
 use crate::process::set_nonblocking;
@@ -197,6 +197,9 @@ impl Client {
                 Response { status: 421, content_type: TEXT, body: MISDIRECTED.to_owned() }
                     .bytes(head_only)
             }
+            Parsed::AgentCheck => {
+                agent_line(View::take(scoreboard.current()).health()).as_bytes().to_vec()
+            }
             Parsed::Request { path, head_only, .. } => {
                 respond(self.service, &path, scoreboard).bytes(head_only)
             }
@@ -235,9 +238,22 @@ fn respond(service: Service, path: &str, scoreboard: LiveScoreboard<'_>) -> Resp
             let json = serde_json::to_string(&view()).unwrap_or_default();
             Response::ok("application/json", json)
         }
-        (_, "/health") if view().serves() => Response::ok(TEXT, "serving\n".to_owned()),
-        (_, "/health") => Response::status(503),
+        (_, "/health") => match view().health() {
+            Health::Serving => Response::ok(TEXT, "serving\n".to_owned()),
+            Health::Stopping => Response::unavailable("stopping\n"),
+            Health::Down => Response::unavailable("no worker serves\n"),
+        },
         _ => Response::status(404),
+    }
+}
+
+/// Returns the response to an agent check of HAProxy. It sets weight and operational state, not `drain` or `ready`:
+/// the next `ready` would cancel a maintenance state that an operator has set in HAProxy.
+fn agent_line(health: Health) -> &'static str {
+    match health {
+        Health::Serving => "up 100%\n",
+        Health::Stopping => "up 0%\n",
+        Health::Down => "down #no worker serves\n",
     }
 }
 

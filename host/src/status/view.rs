@@ -13,6 +13,17 @@ use crate::scoreboard::{
     WorkerState,
 };
 
+/// What a load balancer is to do with this server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Health {
+    /// Send requests: a worker serves.
+    Serving,
+    /// Send no new requests: workers may still serve, but the server is about to stop.
+    Stopping,
+    /// Send no requests: no worker serves.
+    Down,
+}
+
 /// A snapshot of the server. Times are seconds.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct View {
@@ -21,6 +32,8 @@ pub(super) struct View {
     /// Seconds since 1970.
     pub(super) started_at: u64,
     pub(super) uptime: f64,
+    /// Whether it is about to stop.
+    pub(super) stopping: bool,
     pub(super) memory_kib: Option<u64>,
     pub(super) listeners: Vec<ListenerView>,
     pub(super) generations: Vec<GenerationView>,
@@ -121,6 +134,7 @@ impl View {
             pid,
             started_at,
             uptime: seconds(started_ns, now_ns),
+            stopping: ledger.is_stopping(),
             memory_kib: memory(pid),
             listeners: listeners(ledger),
             classes: classes(&slots, &notes, ended),
@@ -133,9 +147,14 @@ impl View {
         }
     }
 
-    /// Returns whether a worker serves.
-    pub(super) fn serves(&self) -> bool {
-        self.workers().any(|worker| worker.state == WorkerState::Ready.name())
+    /// Returns what `/health` reports.
+    pub(super) fn health(&self) -> Health {
+        let serves = self.workers().any(|worker| worker.state == WorkerState::Ready.name());
+        match (serves, self.stopping) {
+            (true, false) => Health::Serving,
+            (true, true) => Health::Stopping,
+            (false, _) => Health::Down,
+        }
     }
 
     /// Returns all workers.

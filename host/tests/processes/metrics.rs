@@ -18,6 +18,7 @@ pub(crate) const TESTS: &[Test] = &tests![
     clients_that_misbehave_do_not_affect_others,
     the_process_is_replaced_when_it_dies_and_exits_with_the_server,
     an_address_in_use_is_retried_while_the_server_serves,
+    a_server_that_is_about_to_stop_is_unhealthy_while_it_serves,
     statsd_receives_metrics_once_a_second,
     waiting_connections_are_counted,
     a_browser_shows_the_page,
@@ -147,6 +148,27 @@ fn an_address_in_use_is_retried_while_the_server_serves() {
     assert_eq!(get(address, "/health").status, 200);
     assert_eq!(server.count("cannot open Metrics yet"), 1);
     server.stop();
+}
+
+fn a_server_that_is_about_to_stop_is_unhealthy_while_it_serves() {
+    let flags = ["--metrics-bind", "127.0.0.1:0", "--drain-delay", "1.5"];
+    let mut server = Server::start("hello", &flags);
+    let address = address(&server, "Metrics");
+    assert_eq!(get(address, "/health").status, 200);
+    assert_eq!(agent_check(address), "up 100%\n");
+    server.signal(Signal::SIGTERM);
+    server.wait_until("unhealthy", |_| get(address, "/health").status == 503);
+    assert_eq!(get(address, "/health").text(), "stopping\n");
+    assert_eq!(agent_check(address), "up 0%\n");
+    assert!(server.talk("hi").ends_with(" hello\n"));
+    assert_eq!(server.wait(), End::Status(0), "{}", server.log());
+}
+
+/// Returns the response to an agent check of HAProxy.
+fn agent_check(address: SocketAddr) -> String {
+    let mut client = Connection::open(&address.into()).unwrap();
+    client.send("health\n").unwrap();
+    String::from_utf8(client.rest().unwrap()).unwrap()
 }
 
 fn statsd_receives_metrics_once_a_second() {
