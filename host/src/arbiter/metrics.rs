@@ -137,6 +137,8 @@ impl Arbiter {
 
     /// Starts the monitoring process if configured and not running.
     pub(super) fn start_status_if_due(&mut self) {
+        let listen_retry_ns =
+            if self.predecessor.is_some() { HANDOVER_RETRY_NS } else { LISTEN_RETRY_NS };
         let status = &mut self.status;
         if status.retry_at_ns == 0 || clock::now_ns() < status.retry_at_ns {
             return;
@@ -146,7 +148,7 @@ impl Arbiter {
         let before = status.listeners.len();
         status.listen(&settings);
         if status.lacks_listener {
-            status.retry_at_ns = clock::now_ns() + LISTEN_RETRY_NS;
+            status.retry_at_ns = clock::now_ns() + listen_retry_ns;
         }
         if status.listeners.len() > before {
             // A running process does not have the new socket.
@@ -200,6 +202,11 @@ impl Arbiter {
     pub(super) fn close_status(&mut self) {
         self.status.close();
     }
+
+    /// Opens the addresses again that were left to another arbiter.
+    pub(super) fn reopen_status(&mut self) {
+        self.status.retry_at_ns = clock::now_ns();
+    }
 }
 
 impl Generation {
@@ -240,5 +247,8 @@ fn is_same(old: &Settings, new: &Settings) -> bool {
 
 /// Pause before a new process follows one that died.
 const RESTART_NS: u64 = 1_000_000_000;
-/// Pause between attempts to listen: the address may belong to the previous arbiter.
+/// Pause between attempts to listen on an address that something else uses.
 const LISTEN_RETRY_NS: u64 = 5_000_000_000;
+/// The same while the previous arbiter may be what uses it: a load balancer that checks `/health` once a second must not
+/// find the address closed twice.
+const HANDOVER_RETRY_NS: u64 = 250_000_000;

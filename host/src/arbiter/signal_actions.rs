@@ -124,6 +124,9 @@ impl Arbiter {
         }
         tracing::info!("Handling signal: winch; stopping the workers but not the arbiter");
         self.workers_stopped = true;
+        if self.successor.is_some() {
+            self.close_status();
+        }
         // A reload in progress starts workers again, as a later one does.
         if let Some(generation) = self.generations.in_stage_mut(Stage::Serving) {
             generation.target = 0;

@@ -39,7 +39,7 @@ impl Arbiter {
         match serving.and_then(|generation| generation.settings.drain_delay) {
             Some(delay) => {
                 tracing::info!("stopping in {} s (drain_delay)", delay.as_secs_f32());
-                self.notify_stopping();
+                self.announce_stop();
                 let until_ns = clock::now_ns() + clock::duration_ns(delay);
                 self.phase = Phase::Delaying { until_ns };
                 self.refuse_reloads();
@@ -50,7 +50,7 @@ impl Arbiter {
 
     /// Stops everything, after accepted requests are served.
     pub(super) fn stop_gracefully(&mut self) {
-        self.notify_stopping();
+        self.announce_stop();
         self.phase = Phase::Stopping { quick: false, status: 0 };
         for listener in self.listeners_to_close() {
             listener.stop_accepting();
@@ -58,9 +58,12 @@ impl Arbiter {
         self.end_all(Signal::SIGTERM, None);
     }
 
-    /// If one of two arbiters stops, the service continues.
-    fn notify_stopping(&self) {
-        if !self.shares_listeners() {
+    /// If one of two arbiters stops, the service continues: the other one opens the addresses of metrics and
+    /// `/health`, so that no load balancer takes the host for down while the last requests are served here.
+    fn announce_stop(&mut self) {
+        if self.shares_listeners() {
+            self.close_status();
+        } else {
             self.notifier.stopping();
         }
     }
@@ -70,7 +73,7 @@ impl Arbiter {
         if matches!(self.phase, Phase::Stopping { quick: true, .. }) {
             return;
         }
-        self.notify_stopping();
+        self.announce_stop();
         let status = match self.phase {
             Phase::Stopping { status, .. } => status,
             Phase::Running | Phase::Delaying { .. } => status,

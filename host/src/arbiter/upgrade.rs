@@ -157,6 +157,7 @@ impl Arbiter {
         self.successor = None;
         tracing::warn!("the new arbiter {}; this one continues", end.describe());
         self.restart_workers();
+        self.reopen_status();
         self.open_control();
         self.notifier.main_process(std::process::id());
     }

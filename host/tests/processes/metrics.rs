@@ -19,6 +19,7 @@ pub(crate) const TESTS: &[Test] = &tests![
     the_process_is_replaced_when_it_dies_and_exits_with_the_server,
     an_address_in_use_is_retried_while_the_server_serves,
     a_server_that_is_about_to_stop_is_unhealthy_while_it_serves,
+    a_successor_serves_the_addresses_before_the_old_arbiter_exits,
     statsd_receives_metrics_once_a_second,
     waiting_connections_are_counted,
     a_browser_shows_the_page,
@@ -169,6 +170,24 @@ fn agent_check(address: SocketAddr) -> String {
     let mut client = Connection::open(&address.into()).unwrap();
     client.send("health\n").unwrap();
     String::from_utf8(client.rest().unwrap()).unwrap()
+}
+
+/// A load balancer that checks `/health` must not find an old arbiter that finishes its last requests.
+fn a_successor_serves_the_addresses_before_the_old_arbiter_exits() {
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let flags = ["--status-bind", &address.to_string(), "--drain-delay", "4"];
+    let mut server = Server::start("hello", &flags);
+    server.wait_for("Status page at: http://");
+    server.signal(Signal::SIGUSR2);
+    server.wait_for_nth("Server is ready", 2);
+    server.signal(Signal::SIGTERM);
+    server.wait_for_nth("Status page at: http://", 2);
+    assert_eq!(get(address, "/health").status, 200);
+    assert_eq!(server.count("upgrade complete"), 0, "{}", server.log());
+    assert_eq!(server.wait(), End::Status(0), "{}", server.log());
+    server.wait_for("upgrade complete");
+    assert_eq!(get(address, "/health").status, 200, "{}", server.log());
+    kill(Pid::from_raw(server.status().pid as i32), Signal::SIGTERM).unwrap();
 }
 
 fn statsd_receives_metrics_once_a_second() {

@@ -1,5 +1,6 @@
 //! USR2: a second arbiter beside the first.
 
+use std::net::TcpListener;
 use std::path::Path;
 
 use nix::sys::signal::{Signal, kill};
@@ -43,15 +44,20 @@ fn another_arbiter_takes_over_and_the_pid_file_follows() {
 fn an_upgrade_can_be_taken_back() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("pid");
-    let server = Server::start("hello", &["--pid", path.to_str().unwrap()]);
+    let metrics = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let flags = ["--pid", path.to_str().unwrap(), "--metrics-bind", &metrics];
+    let server = Server::start("hello", &flags);
+    server.wait_for("Metrics at: http://");
     server.signal(Signal::SIGUSR2);
     server.wait_for_nth("Server is ready", 2);
     let new = pid_in(&directory.path().join("pid.2")).unwrap();
     server.signal(Signal::SIGWINCH);
     server.wait_for("Worker exiting");
+    server.wait_for_nth("Metrics at: http://", 2);
     assert!(server.talk("hi").ends_with(" hello\n"));
     kill(Pid::from_raw(new as i32), Signal::SIGTERM).unwrap();
     server.wait_for("this one continues");
+    server.wait_for_nth("Metrics at: http://", 3);
     assert!(server.talk("hi").ends_with(" hello\n"));
     assert_eq!(server.status().pid, server.pid().as_raw() as u32);
     assert_eq!(pid_in(&path), Some(server.pid().as_raw() as u32));
