@@ -30,21 +30,22 @@ pub(super) enum Phase {
 }
 
 impl Arbiter {
-    /// TERM: stops gracefully, after the delay in which a load balancer can react.
+    /// TERM: stops gracefully, after the delay in which a load balancer can react. It need not react if another arbiter
+    /// serves the same sockets.
     pub(super) fn begin_stop(&mut self) {
         if self.phase != Phase::Running {
             return;
         }
         let serving = self.generations.in_stage(Stage::Serving);
         match serving.and_then(|generation| generation.settings.drain_delay) {
-            Some(delay) => {
+            Some(delay) if !self.shares_listeners() => {
                 tracing::info!("stopping in {} s (drain_delay)", delay.as_secs_f32());
                 self.announce_stop();
                 let until_ns = clock::now_ns() + clock::duration_ns(delay);
                 self.phase = Phase::Delaying { until_ns };
                 self.refuse_reloads();
             }
-            None => self.stop_gracefully(),
+            _ => self.stop_gracefully(),
         }
     }
 

@@ -162,7 +162,7 @@ settings! {
         /// Seconds for which a stopping server keeps accepting connections.
         ///
         /// This gives a load balancer time to take the server out of rotation before connections are
-        /// refused.
+        /// refused. The old server of an upgrade does not wait: the new one accepts its connections.
         drain_delay: Option<Duration> {
             kind: SECONDS, default: Some("0"), long: Some("drain-delay"),
         }

@@ -172,12 +172,16 @@ fn agent_check(address: SocketAddr) -> String {
     String::from_utf8(client.rest().unwrap()).unwrap()
 }
 
-/// A load balancer that checks `/health` must not find an old arbiter that finishes its last requests.
+/// A load balancer that checks `/health` must not find an old arbiter that finishes its last requests. It need not react,
+/// either, so the old arbiter does not wait for that (`drain_delay`).
 fn a_successor_serves_the_addresses_before_the_old_arbiter_exits() {
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let flags = ["--status-bind", &address.to_string(), "--drain-delay", "4"];
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let limits = ["--drain-delay", "60", "--graceful-timeout", "3"];
+    let flags = [&["--status-bind", &address][..], &limits].concat();
     let mut server = Server::start("hello", &flags);
-    server.wait_for("Status page at: http://");
+    let address = self::address(&server, "Status page");
+    let _held = server.say("hang");
+    server.wait_until("held", |server| server.serving().workers[0].busy == 1);
     server.signal(Signal::SIGUSR2);
     server.wait_for_nth("Server is ready", 2);
     server.signal(Signal::SIGTERM);
