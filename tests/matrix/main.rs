@@ -25,6 +25,7 @@ mod debuggers;
 mod drain;
 mod fairness;
 mod figures;
+mod fleet;
 mod footprint;
 mod front;
 mod go;
@@ -124,6 +125,7 @@ fn main() {
         fairness::behaviours(),
         footprint::behaviours(),
         figures::behaviours(),
+        fleet::behaviours(),
     ];
     jimu_tests::runner::run(lists.into_iter().flatten().collect())
 }

@@ -12,6 +12,7 @@
 //! | [`server`] | a running `host`: start, readiness, log, signals, hostctl, exit |
 //! | [`debugger`] | a process stopped as a debugger does it |
 //! | [`load`] | many concurrent clients, and an account of every request |
+//! | [`fleet`] | several servers, each on a machine with a separate network, behind a proxy |
 //! | [`tools`] | programs of this machine that some tests need |
 //! | [`imports`] | imports between the files of a crate, and their cycles |
 //! | [`support`] | HTTP client, processes, output: what it shares with other tests |
@@ -30,6 +31,7 @@
 pub mod artifacts;
 pub mod cell;
 pub mod debugger;
+pub mod fleet;
 pub mod imports;
 pub mod load;
 mod probe;
@@ -38,4 +40,4 @@ mod scene;
 pub mod server;
 pub mod tools;
 
-pub use support::{compiler, http, launch, mounts, output, process, seccomp, tls, wait};
+pub use support::{compiler, http, launch, mounts, network, output, process, seccomp, tls, wait};

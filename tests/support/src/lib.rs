@@ -8,6 +8,7 @@
 //! | [`output`] | the output of a process, awaited line by line |
 //! | [`process`] | `/proc`, signals, process groups |
 //! | [`mounts`] | file systems that a server has to do without |
+//! | [`network`] | networks of several machines on one |
 //! | [`seccomp`] | system calls that the kernel refuses |
 //! | [`compiler`] | C libraries compiled for a test |
 //! | [`wait`] | polling for conditions without an event |
@@ -25,6 +26,7 @@ pub mod compiler;
 pub mod http;
 pub mod launch;
 pub mod mounts;
+pub mod network;
 pub mod output;
 pub mod process;
 pub mod seccomp;
