@@ -24,7 +24,8 @@
 //!   Conditions without an event are polled, only by [`wait::until`]. Where a pause is the subject
 //!   (nothing happens in an idle second, a client sends a byte per second), a comment says so.
 //! - Every process that a test starts, with its descendants, is in a separate process group and is reaped.
-//! - Traffic stays on loopback, on addresses derived from this process's PID, so that two runs do not collide.
+//! - Traffic stays on loopback, on addresses derived from this process's PID, so that two runs do not collide, or in network
+//!   namespaces of one test.
 // A harness fails its test by panicking; that is its contract, not an accident to document on each function.
 #![allow(clippy::missing_panics_doc, clippy::unwrap_used)]
 
