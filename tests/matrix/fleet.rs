@@ -37,6 +37,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
     let all = with_haproxy.into_iter().chain(with_nginx);
     all.map(|behaviour| behaviour.of_host().busy().within(120)).collect()
 }
+
 /// The constant load.
 const PLAN: Plan =
     Plan { clients: 8, keep: true, think: Duration::from_millis(5), ask: |_| load::get("/") };
