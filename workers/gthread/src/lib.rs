@@ -1,4 +1,5 @@
-//! The gthread worker class: a main thread that accepts connections, and a pool of threads that call the application.
+//! The gthread worker class: a main thread, and a pool of threads that call the application. One of them at a time accepts
+//! connections and waits for requests: a thread of the pool while requests are short, otherwise the main thread.
 //!
 //! It follows gunicorn's gthread worker, with four differences:
 //!
@@ -10,7 +11,8 @@
 //! | module | contents |
 //! | --- | --- |
 //! | `lib` | the class, as the host creates and runs it |
-//! | `serve` | the main thread's loop: accepts, enforces deadlines, polls the connections while it is the leader |
+//! | `serve` | the main thread's loop: enforces deadlines, accepts and polls the connections while it is the leader |
+//! | `entrance` | accepting, by the main thread or a thread of the pool |
 //! | `pool` | the leader/followers pool of threads, and the queue of complete requests |
 //! | `pollers` | the epolls, and the descriptors that wake the threads |
 //! | `table` | the connections by descriptor: waiting in the table, or lent to a thread |
@@ -20,6 +22,7 @@
 
 #![forbid(unsafe_code)]
 
+mod entrance;
 mod pollers;
 mod pool;
 mod serve;

@@ -1,15 +1,16 @@
 //! The epolls of a worker, and the descriptors that wake its threads.
 //!
 //! ```text
-//!   accept epoll ──┬── listeners
-//!                  └── base ──┬── signals, main_wakeup, timer
-//!                             └── connections ──┬── leader_wakeup
-//!                                               └── each connection, edge-triggered
+//!   main ──┬── listeners
+//!          └── base ──┬── signals, main_wakeup, timer
+//!                     └── connections ──┬── leader_wakeup
+//!   lead ──┬── connections              └── each connection, edge-triggered
+//!          └── listeners
 //! ```
 //!
-//! The main thread waits on the accept epoll while it can accept connections, otherwise on the base epoll, and on the
-//! connection epoll (as a member of the base epoll) only while it is the leader. A thread of the pool that is the leader
-//! waits on the connection epoll only.
+//! The main thread waits on the main epoll while it is the leader and can accept connections, otherwise on the base epoll.
+//! The connection epoll is an active member of the base epoll only while the main thread is the leader. A thread of the
+//! pool that is the leader waits on the lead epoll while connections are accepted, otherwise on the connection epoll.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -24,10 +25,12 @@ use nix::sys::timerfd::{ClockId, TimerFd, TimerFlags};
 
 use crate::pool::Poller;
 
-/// The descriptors that a worker waits for, except the listeners.
+/// The descriptors that a worker waits for. The listeners are added by [`Entrance`](crate::entrance::Entrance).
 pub(crate) struct Pollers {
     pub(crate) connections: Epoll,
     pub(crate) base: Epoll,
+    pub(crate) main: Epoll,
+    pub(crate) lead: Epoll,
     /// Interrupts the main thread's wait.
     main_wakeup: EventFd,
     /// Interrupts the wait of a thread of the pool on the connection epoll.
@@ -35,7 +38,7 @@ pub(crate) struct Pollers {
     timer: TimerFd,
 }
 
-/// The source of an event of the base epoll or the connection epoll.
+/// The source of an event. The listeners are not among them.
 pub(crate) enum Event {
     /// The connection epoll: it has events to read.
     Connections,
@@ -58,15 +61,19 @@ impl Pollers {
         let pollers = Self {
             connections: new_epoll()?,
             base: new_epoll()?,
+            main: new_epoll()?,
+            lead: new_epoll()?,
             main_wakeup: new_eventfd()?,
             leader_wakeup: new_eventfd()?,
             timer: TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?,
         };
-        let Self { connections, base, main_wakeup, leader_wakeup, timer } = &pollers;
+        let Self { connections, base, main, lead, main_wakeup, leader_wakeup, timer } = &pollers;
         for fd in [wake, main_wakeup.as_fd(), timer.as_fd(), connections.0.as_fd()] {
             base.add(fd, readable(fd))?;
         }
         connections.add(leader_wakeup, readable(leader_wakeup.as_fd()))?;
+        main.add(&base.0, readable(base.0.as_fd()))?;
+        lead.add(&connections.0, readable(connections.0.as_fd()))?;
         Ok(pollers)
     }
 
@@ -113,6 +120,10 @@ impl Poller for Arc<Pollers> {
         let mut event = if leader { readable(fd) } else { EpollEvent::new(EpollFlags::empty(), 0) };
         if let Err(error) = self.base.modify(fd, &mut event) {
             tracing::warn!("cannot watch connections: {error}");
+        }
+        if leader {
+            // It may wait on the base epoll, and has to accept again.
+            self.wake_main();
         }
     }
 

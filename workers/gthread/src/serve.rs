@@ -1,22 +1,17 @@
-//! The main thread's loop: accepts connections while a thread is free, polls the connections while it is the leader,
-//! enforces deadlines, and sends the heartbeat.
-//!
-//! While a thread is free, the main thread waits on the accept epoll, which contains the listeners and the base epoll;
-//! otherwise on the base epoll. For each new connection the kernel wakes only one of the workers that wait on the
-//! listener: a worker that always waited on it would be woken without a thread to serve the connection, and an idle
-//! worker would not be woken.
+//! The main thread's loop: accepts connections while a thread is free and polls the connections, both while it is the
+//! leader, enforces deadlines, and sends the heartbeat.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use jimu_kit::clock::now_ns;
-use jimu_kit::{AcceptQueue, AcceptResult, Acceptor, Connection, Deadline, WorkerBase, crowd};
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollTimeout};
+use jimu_kit::{Acceptor, Deadline, WorkerBase, crowd};
+use nix::sys::epoll::{Epoll, EpollEvent, EpollTimeout};
 use worker_api::{Counter, Waker};
 
-use crate::pollers::{Event, readable, wait};
+use crate::pollers::{Event, wait};
 use crate::pool::WAKE_DELAY_NS;
 use crate::shared::Shared;
 
@@ -24,23 +19,15 @@ use crate::shared::Shared;
 pub(crate) struct Server<'a> {
     base: &'a WorkerBase,
     shared: Arc<Shared>,
-    /// Contains the listeners and the base epoll.
-    accept_epoll: Epoll,
-    /// The end of a pause after an accept has failed; never if there is none.
-    pause_ends: Deadline,
     /// When idle connections are closed in favor of new ones; never while there is room.
     make_room_at: Deadline,
-    accept_queue: AcceptQueue,
 }
 
 impl<'a> Server<'a> {
     pub(crate) fn new(base: &'a WorkerBase, threads: usize) -> io::Result<Self> {
         let shared = Shared::new(base, threads)?;
         base.host.count(Counter::SLOTS, threads as i64);
-        let accept_queue = AcceptQueue::new(base);
-        let accept_epoll = accept_epoll(&accept_queue, &shared.pool.poller.base)?;
-        let (pause_ends, make_room_at) = (Deadline::NEVER, Deadline::NEVER);
-        Ok(Self { base, shared, accept_epoll, pause_ends, make_room_at, accept_queue })
+        Ok(Self { base, shared, make_room_at: Deadline::NEVER })
     }
 
     /// Serves until the worker has to stop, then finishes the requests that have begun.
@@ -49,15 +36,14 @@ impl<'a> Server<'a> {
         while self.base.host.alive() {
             self.base.tick();
             let now = now_ns();
-            if self.pause_ends.is_past_at(now) {
-                self.pause_ends = Deadline::NEVER;
-            }
+            let pause_ends = self.shared.entrance.pause_ends();
             self.make_room(now);
             // Set before `may_accept`: a thread that takes the last room either sees the flag, or is seen by the check.
             self.shared.is_accepting.store(true, Ordering::Release);
-            let accepting = self.pause_ends.is_never() && self.may_accept(0);
+            let accepting =
+                self.shared.pool.main_is_leader() && pause_ends.is_never() && self.may_accept(0);
             self.shared.is_accepting.store(accepting, Ordering::Release);
-            let until = Deadline::after(now, Some(pause)).min(self.pause_ends);
+            let until = Deadline::after(now, Some(pause)).min(pause_ends);
             self.turn(accepting, until.min(self.make_room_at))?;
         }
         self.finish()
@@ -76,9 +62,11 @@ impl<'a> Server<'a> {
         let shared = Arc::clone(&self.shared);
         let pollers = &shared.pool.poller;
         let count = if accepting {
-            let count = wait(&self.accept_epoll, &mut events, timeout)?;
+            let count = wait(&pollers.main, &mut events, timeout)?;
             // Before the requests of this turn occupy the threads: no other worker was woken for these connections.
-            self.accept(&events[..count])?;
+            let has_room = |accepted| self.may_accept(accepted);
+            let requests = shared.accept(&pollers.main, &events[..count], has_room)?;
+            shared.pool.push_and_wake_one(requests);
             let has_more =
                 events[..count].iter().any(|event| event.data() == event_data(&pollers.base));
             if has_more { wait(&pollers.base, &mut events, EpollTimeout::ZERO)? } else { 0 }
@@ -107,54 +95,6 @@ impl<'a> Server<'a> {
         self.expire();
         shared.pool.wake_if_overdue();
         Ok(())
-    }
-
-    /// Accepts from the listeners among `events` while a thread is free; other workers accept the remaining connections.
-    fn accept(&mut self, events: &[EpollEvent]) -> io::Result<()> {
-        for event in events {
-            let acceptors = &self.base.acceptors;
-            let Some(acceptor) = acceptors.iter().find(|a| a.fd() as u64 == event.data()) else {
-                continue;
-            };
-            let mut accepted = Vec::new();
-            while accepted.len() < ACCEPTS_MAX
-                && self.may_accept(accepted.len())
-                && let Some(connection) = self.accept_one(acceptor)
-            {
-                accepted.push(connection);
-            }
-            if !accepted.is_empty() {
-                self.start(accepted);
-                self.accept_queue.requeue(&self.accept_epoll, acceptor)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads new connections, and queues the requests that have arrived: together, so that one thread is woken for all of
-    /// them. Each connection is read after all have been accepted, which leaves its client time to send the request: a
-    /// connection whose request has arrived needs no entry in the epoll.
-    fn start(&self, accepted: impl IntoIterator<Item = Box<Connection>>) {
-        let advance = |connection| self.shared.advance(connection);
-        let requests: Vec<_> = accepted.into_iter().filter_map(advance).collect();
-        self.shared.pool.push_and_wake_one(requests);
-    }
-
-    /// Accepts a connection; returns `None` if the listener has no other one for now.
-    fn accept_one(&mut self, acceptor: &Acceptor) -> Option<Box<Connection>> {
-        match acceptor.take() {
-            AcceptResult::Connection(accepted) => {
-                self.base.host.count(Counter::ACCEPTED, 1);
-                let connection = Connection::new(&self.base.context, accepted);
-                self.shared.table().insert_lent(connection.fd());
-                Some(connection)
-            }
-            AcceptResult::Empty => None,
-            AcceptResult::Rest(pause) => {
-                self.pause_ends = Deadline::from_now(pause);
-                None
-            }
-        }
     }
 
     /// Closes the connections that have waited longest for a request, one for each connection in the backlog, if there
@@ -213,14 +153,15 @@ impl<'a> Server<'a> {
     fn finish(&mut self) -> io::Result<()> {
         let context = &self.base.context;
         context.drain();
+        self.shared.close_entrance();
         let deadline = self.base.graceful_deadline();
         for (acceptor, mut left) in self.base.remaining_backlog() {
             while left > 0
                 && !deadline.is_past()
                 && !context.is_stuck()
-                && let Some(connection) = self.accept_one(acceptor)
+                && let Some(connection) = self.shared.accept_one(acceptor)
             {
-                self.start([connection]);
+                self.shared.pool.push_and_wake_one(self.shared.advance(connection));
                 left -= 1;
             }
         }
@@ -240,21 +181,11 @@ impl<'a> Server<'a> {
     }
 }
 
-/// Creates an epoll of the listeners and of `base`.
-fn accept_epoll(accept_queue: &AcceptQueue, base: &Epoll) -> io::Result<Epoll> {
-    let accept_epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-    accept_queue.register(&accept_epoll)?;
-    accept_epoll.add(&base.0, readable(base.0.as_fd()))?;
-    Ok(accept_epoll)
-}
-
 /// Returns the data of an event that reports `epoll` as a member of another one.
 fn event_data(epoll: &Epoll) -> u64 {
     epoll.0.as_raw_fd() as u64
 }
 
-/// The number of connections that are accepted from a listener before ready ones are served.
-const ACCEPTS_MAX: usize = 16;
 /// The number of events that one wait returns.
 const EVENTS_MAX: usize = 256;
 /// The longest wait in milliseconds.

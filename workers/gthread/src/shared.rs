@@ -15,6 +15,7 @@ use jimu_kit::{
 use nix::sys::epoll::{EpollEvent, EpollTimeout};
 use worker_api::{Counter, Failure, Interest, Result, Waker};
 
+use crate::entrance::Entrance;
 use crate::pollers::{Event, Pollers, wait};
 use crate::pool::{Next, Pool, PoolThread, VACANT_MAX_NS, WAKE_DELAY_NS};
 use crate::table::Table;
@@ -23,9 +24,10 @@ use crate::table::Table;
 pub(crate) struct Shared {
     pub(crate) context: Arc<ServerContext>,
     pub(crate) pool: Pool<Box<Connection>, Arc<Pollers>>,
+    pub(crate) entrance: Entrance,
     /// Whether the main thread must be woken when a thread becomes free.
     pub(crate) wants_room: AtomicBool,
-    /// Whether the main thread waits on the accept epoll, and must be woken when no thread is free.
+    /// Whether the main thread waits on the listeners, and must be woken when no thread is free.
     pub(crate) is_accepting: AtomicBool,
     deadlines: RequestDeadlines,
     stack_size: usize,
@@ -38,6 +40,7 @@ impl Shared {
     /// Starts `threads` threads.
     pub(crate) fn new(base: &WorkerBase, threads: usize) -> io::Result<Arc<Self>> {
         let pollers = Arc::new(Pollers::new(base.wake_fd())?);
+        let entrance = Entrance::new(base, [&pollers.main, &pollers.lead])?;
         // A thread whose request has timed out continues to run; its next write fails, which ends the request. The main
         // thread is woken because it may have to stop accepting.
         let main = Arc::clone(&pollers);
@@ -45,6 +48,7 @@ impl Shared {
         let shared = Arc::new_cyclic(|me| Self {
             context: Arc::clone(&base.context),
             pool: Pool::new(threads, WAKE_DELAY_NS, pollers),
+            entrance,
             wants_room: AtomicBool::new(false),
             is_accepting: AtomicBool::new(false),
             deadlines,
@@ -86,7 +90,7 @@ impl Shared {
         };
         let mut thread = PoolThread::default();
         loop {
-            match self.pool.next(&mut thread, idle) {
+            match self.pool.next(&mut thread, idle, || self.can_accept()) {
                 Next::Serve(connection) => {
                     count_busy(true);
                     self.deadlines.call(connection, Arc::<Self>::clone(self));
@@ -97,10 +101,14 @@ impl Shared {
         }
     }
 
-    /// Waits for requests as the leader, and takes up to `limit` of them.
+    /// Waits for requests and connections as the leader, and accepts up to `limit`.
     fn lead(&self, thread: &mut PoolThread, limit: usize) {
         let mut events = [EpollEvent::empty(); LEAD_MAX];
-        let requests = self.take_ready(&mut events[..limit.min(LEAD_MAX)], EpollTimeout::NONE);
+        let requests = if self.entrance.is_open() {
+            self.wait_for_all(&mut events, limit)
+        } else {
+            self.take_ready(&mut events, EpollTimeout::NONE)
+        };
         let after = self.pool.finish_leading(thread, requests);
         if after.set_timer {
             self.pool.poller.set_timer(VACANT_MAX_NS);
@@ -108,6 +116,26 @@ impl Shared {
         if after.is_full && self.is_accepting.load(Ordering::Acquire) || self.context.draining() {
             self.wake_main();
         }
+    }
+
+    /// Waits for requests and connections, accepts up to `limit`, and returns the requests that have arrived.
+    fn wait_for_all(&self, events: &mut [EpollEvent], limit: usize) -> Vec<Box<Connection>> {
+        let pollers = &self.pool.poller;
+        let count = wait(&pollers.lead, events, EpollTimeout::NONE).unwrap_or_else(|error| {
+            tracing::warn!("cannot wait for connections: {error}");
+            0
+        });
+        let has_room = |accepted| accepted < limit && self.can_accept();
+        let accepted = self.accept(&pollers.lead, &events[..count], has_room);
+        let mut requests = accepted.unwrap_or_else(|error| {
+            tracing::warn!("cannot watch a listener: {error}");
+            Vec::new()
+        });
+        let is_ready = |event| matches!(pollers.event(event), Event::Connections);
+        if events[..count].iter().any(is_ready) {
+            requests.extend(self.take_ready(events, EpollTimeout::ZERO));
+        }
+        requests
     }
 
     /// Waits for ready connections until `timeout`, and returns those that have a complete request. `events` limits their

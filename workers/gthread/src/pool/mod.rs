@@ -1,7 +1,7 @@
 //! A leader/followers pool: the threads that call the application, and the queue of complete requests.
 //!
-//! At most one thread waits on the connection epoll at a time: the *leader*, which is the main thread or a thread of the
-//! pool. The *followers* are parked. The states of a thread of the pool ([`ThreadState`]):
+//! At most one thread accepts connections and waits for requests at a time: the *leader*, which is the main thread or a
+//! thread of the pool. The *followers* are parked. The states of a thread of the pool ([`ThreadState`]):
 //!
 //! ```text
 //!    spawned
@@ -92,7 +92,7 @@ pub(crate) struct Pool<T, P> {
 pub(crate) enum Next<T> {
     /// Serve this request.
     Serve(T),
-    /// Wait on the connection epoll, and pass up to this number of requests to [`Pool::finish_leading`].
+    /// Wait for requests and connections, accept up to this number, and pass the requests to [`Pool::finish_leading`].
     Lead(usize),
     /// End: the pool is closed and the queue is empty, or enough other threads are idle.
     End,
@@ -159,12 +159,17 @@ impl<T, P: Poller> Pool<T, P> {
     }
 
     /// Returns what the calling thread does next; parks it until there is something. Calls `idle` when there is no request
-    /// for it.
-    pub(crate) fn next(&self, thread: &mut PoolThread, idle: impl Fn()) -> Next<T> {
+    /// for it, and `may_lead`, with the pool locked, to ask whether it may become the leader.
+    pub(crate) fn next(
+        &self,
+        thread: &mut PoolThread,
+        idle: impl Fn(),
+        may_lead: impl Fn() -> bool,
+    ) -> Next<T> {
         let mut state = self.lock();
         thread.enter(&mut state, ThreadState::Choosing);
         if !state.can_proceed() {
-            let next = self.choose_idle(&mut state, thread);
+            let next = self.choose_idle(&mut state, thread, may_lead);
             drop(state);
             idle();
             if let Some(next) = next {
@@ -269,10 +274,15 @@ impl<T, P: Poller> Pool<T, P> {
     }
 
     /// Makes a thread without a request a follower or the leader, or ends it. Returns what it does next; `None` to park.
-    fn choose_idle(&self, state: &mut State<T>, thread: &mut PoolThread) -> Option<Next<T>> {
+    fn choose_idle(
+        &self,
+        state: &mut State<T>,
+        thread: &mut PoolThread,
+        may_lead: impl Fn() -> bool,
+    ) -> Option<Next<T>> {
         let is_needed = state.needs_idle_thread();
         let limit = if is_needed { state.lead_limit() } else { 0 };
-        let leads = limit > 0 && thread.served_short();
+        let leads = limit > 0 && thread.served_short() && may_lead();
         thread.served = 0;
         if leads {
             self.hand_over(state, Leader::Pool { woken: false });

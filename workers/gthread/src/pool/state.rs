@@ -201,14 +201,13 @@ impl<T> State<T> {
         self.idle() + self.count(ThreadState::Serving) + starting < self.limit
     }
 
-    /// Returns the number of requests that an idle thread may receive as the leader; 0 if another thread of the pool leads.
-    /// One thread stays free in any case: the main thread decides whether a connection can be accepted, and is not notified
-    /// of the requests that another leader receives.
+    /// Returns the number of connections that an idle thread may accept as the leader, one for each free thread; 0 if
+    /// another thread of the pool leads.
     pub(super) fn lead_limit(&self) -> usize {
         if self.closed || matches!(self.leader, Leader::Pool { .. }) {
             return 0;
         }
-        (self.idle() + 1).min(self.may_serve()).saturating_sub(1)
+        (self.idle() + 1).min(self.may_serve())
     }
 
     /// Makes the leadership vacant. Returns whether the main thread's timer has to be set: it does not expire in time.

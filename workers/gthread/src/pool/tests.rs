@@ -42,7 +42,7 @@ fn start(pool: &Arc<Numbers>, took: &Sender<u32>) -> Sender<()> {
     thread::spawn(move || {
         let mut thread = PoolThread::default();
         loop {
-            match pool.next(&mut thread, || ()) {
+            match pool.next(&mut thread, || (), || true) {
                 Next::Serve(request) => {
                     took.send(request).unwrap();
                     let _ = finished.recv();
@@ -139,8 +139,8 @@ fn a_closed_pool_serves_its_queue_first() {
     pool.push([1]);
     pool.close();
     let mut thread = PoolThread::default();
-    assert_eq!(pool.next(&mut thread, || ()), Next::Serve(1));
-    assert_eq!(pool.next(&mut thread, || ()), Next::End);
+    assert_eq!(pool.next(&mut thread, || (), || true), Next::Serve(1));
+    assert_eq!(pool.next(&mut thread, || (), || true), Next::End);
 }
 
 #[test]
@@ -148,15 +148,15 @@ fn a_thread_with_short_requests_becomes_the_leader() {
     let pool = Pool::<u32, _>::new(4, 0, FakePoller::default());
     let [thread, other] = &mut [PoolThread::default(), PoolThread::default()];
     pool.push([0]);
-    assert_eq!(pool.next(other, || ()), Next::Serve(0));
+    assert_eq!(pool.next(other, || (), || true), Next::Serve(0));
     add_followers(&pool, 2);
-    assert_eq!(pool.next(thread, || ()), Next::Lead(2), "one thread stays free");
+    assert_eq!(pool.next(thread, || (), || true), Next::Lead(3));
     assert!(!pool.main_is_leader());
     let after = pool.finish_leading(thread, [1, 2]);
     assert!(after.set_timer && !after.is_full);
-    assert_eq!(pool.next(thread, || ()), Next::Serve(1));
-    assert_eq!(pool.next(thread, || ()), Next::Serve(2));
-    assert_eq!(pool.next(thread, || ()), Next::Lead(2));
+    assert_eq!(pool.next(thread, || (), || true), Next::Serve(1));
+    assert_eq!(pool.next(thread, || (), || true), Next::Serve(2));
+    assert_eq!(pool.next(thread, || (), || true), Next::Lead(3));
     assert!(!pool.finish_leading(thread, [3]).set_timer, "it expires earlier");
 }
 
@@ -165,15 +165,34 @@ fn the_main_thread_takes_over_a_leadership_that_was_vacant_for_long() {
     let pool = Pool::<u32, _>::new(4, 0, FakePoller::default());
     add_followers(&pool, 3);
     let mut thread = PoolThread::default();
-    assert_eq!(pool.next(&mut thread, || ()), Next::Lead(3));
+    assert_eq!(pool.next(&mut thread, || (), || true), Next::Lead(4));
     assert_eq!(pool.take_over_if_vacant(), None, "a follower leads");
     assert!(pool.finish_leading(&mut thread, [1]).set_timer);
-    assert_eq!(pool.next(&mut thread, || ()), Next::Serve(1));
+    assert_eq!(pool.next(&mut thread, || (), || true), Next::Serve(1));
     pool.lock().set_leader(Leader::Vacant { until_ns: now_ns() });
     assert_eq!(pool.take_over_if_vacant(), None);
     assert!(pool.main_is_leader() && pool.poller.main_is_leader.load(Ordering::Relaxed));
-    assert_eq!(pool.next(&mut thread, || ()), Next::Lead(3), "the request was short after all");
+    assert_eq!(
+        pool.next(&mut thread, || (), || true),
+        Next::Lead(4),
+        "the request was short after all"
+    );
     assert!(!pool.poller.main_is_leader.load(Ordering::Relaxed));
+}
+
+#[test]
+fn the_main_thread_leads_if_no_connection_can_be_accepted() {
+    let pool = Pool::<u32, _>::new(1, 0, FakePoller::default());
+    let next = thread::scope(|scope| {
+        let next = scope.spawn(|| pool.next(&mut PoolThread::default(), || (), || false));
+        while pool.lock().parked == 0 {
+            thread::yield_now();
+        }
+        assert!(pool.main_is_leader());
+        pool.close();
+        next.join().unwrap()
+    });
+    assert_eq!(next, Next::End);
 }
 
 #[test]
@@ -181,14 +200,14 @@ fn the_main_thread_rests_while_all_threads_serve() {
     let pool = Pool::<u32, _>::new(1, 0, FakePoller::default());
     let mut thread = PoolThread::default();
     pool.push([1]);
-    assert_eq!(pool.next(&mut thread, || ()), Next::Serve(1));
+    assert_eq!(pool.next(&mut thread, || (), || true), Next::Serve(1));
     assert_eq!(pool.rest_if_saturated(), None, "no request waits");
     pool.push_and_wake_one([2]);
     assert_eq!(pool.rest_if_saturated(), Some(REST_NS));
     assert!(!pool.poller.main_is_leader.load(Ordering::Relaxed));
     assert!(pool.take_over_if_vacant().is_some_and(|left_ns| left_ns <= REST_NS), "too early");
     assert_eq!(pool.rest_if_saturated(), None, "it rests already");
-    assert_eq!(pool.next(&mut thread, || ()), Next::Serve(2));
+    assert_eq!(pool.next(&mut thread, || (), || true), Next::Serve(2));
     assert!(!pool.main_is_leader());
     assert!(pool.begin_blocking(), "another thread may serve");
     assert!(pool.main_is_leader() && pool.poller.main_is_leader.load(Ordering::Relaxed));
@@ -199,12 +218,12 @@ fn the_leader_is_woken_if_no_thread_is_parked() {
     let pool = Pool::<u32, _>::new(4, 0, FakePoller::default());
     add_followers(&pool, 1);
     let mut thread = PoolThread::default();
-    assert_eq!(pool.next(&mut thread, || ()), Next::Lead(1));
+    assert_eq!(pool.next(&mut thread, || (), || true), Next::Lead(2));
     pool.lock().leave(ThreadState::Following);
     pool.push_and_wake_one([1]);
     pool.poller.wait();
     pool.finish_leading(&mut thread, []);
-    assert_eq!(pool.next(&mut thread, || ()), Next::Serve(1));
+    assert_eq!(pool.next(&mut thread, || (), || true), Next::Serve(1));
 }
 
 const LONG: Duration = Duration::from_secs(20);
