@@ -5,16 +5,17 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use jimu_kit::{AcceptQueue, AcceptResult, Acceptor, Connection, Deadline, WorkerBase};
+use jimu_kit::{
+    AcceptQueue, AcceptResult, Acceptor, Connection, Deadline, ServerContext, WorkerBase,
+};
 use nix::sys::epoll::{Epoll, EpollEvent};
 use worker_api::Counter;
 
-use crate::shared::Shared;
-
 /// The listeners of a worker.
 pub(crate) struct Entrance {
+    context: Arc<ServerContext>,
     acceptors: Vec<Acceptor>,
     queue: AcceptQueue,
     /// Locked while a thread accepts.
@@ -29,6 +30,7 @@ impl Entrance {
         let queue = AcceptQueue::new(base);
         epolls.into_iter().try_for_each(|epoll| queue.register(epoll))?;
         Ok(Self {
+            context: Arc::clone(&base.context),
             acceptors: base.acceptors.clone(),
             queue,
             is_open: Mutex::new(true),
@@ -47,57 +49,38 @@ impl Entrance {
         if pause_ends.is_past() { Deadline::NEVER } else { pause_ends }
     }
 
-    fn lock(&self) -> MutexGuard<'_, bool> {
-        self.is_open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Shared {
     /// Accepts from the listeners among `events` of `epoll` while there is room for one more than the number given to
-    /// `has_room`; other workers accept the remaining connections. Returns the requests that have arrived.
-    ///
-    /// Each connection is read after all have been accepted, which leaves its client time to send the request: a connection
-    /// whose request has arrived needs no entry in the epoll.
+    /// `has_room`; other workers accept the remaining connections. Calls `added` with each connection.
     pub(crate) fn accept(
         &self,
         epoll: &Epoll,
         events: &[EpollEvent],
         has_room: impl Fn(usize) -> bool,
-    ) -> io::Result<Vec<Box<Connection>>> {
+        added: impl Fn(&Connection),
+    ) -> Vec<Box<Connection>> {
         let mut accepted = Vec::new();
         for event in events {
-            let acceptors = &self.entrance.acceptors;
-            let Some(acceptor) = acceptors.iter().find(|a| a.fd() as u64 == event.data()) else {
+            let Some(acceptor) = self.acceptors.iter().find(|a| a.fd() as u64 == event.data())
+            else {
                 continue;
             };
-            let is_open = self.entrance.lock();
+            let is_open = self.lock();
             let before = accepted.len();
             while *is_open
                 && accepted.len() - before < ACCEPTS_MAX
                 && has_room(accepted.len())
                 && let Some(connection) = self.accept_one(acceptor)
             {
+                added(&connection);
                 accepted.push(connection);
             }
-            if accepted.len() > before {
-                self.entrance.queue.requeue(epoll, acceptor)?;
+            if accepted.len() > before
+                && let Err(error) = self.queue.requeue(epoll, acceptor)
+            {
+                self.context.host.retire_for(&format!("cannot watch a listener: {error}"));
             }
         }
-        Ok(accepted.into_iter().filter_map(|connection| self.advance(connection)).collect())
-    }
-
-    /// Ends accepting by other threads: when it returns, none of them uses a listener. Accepts one connection more from each
-    /// listener: the leader may have been woken for it, in which case no other worker was.
-    pub(crate) fn close_entrance(&self) {
-        *self.entrance.lock() = false;
-        self.entrance.queue.deregister(&self.pool.poller.lead);
-        let last: Vec<_> = self
-            .entrance
-            .acceptors
-            .iter()
-            .filter_map(|acceptor| self.accept_one(acceptor))
-            .collect();
-        self.pool.push(last.into_iter().filter_map(|connection| self.advance(connection)));
+        accepted
     }
 
     /// Accepts a connection; returns `None` if the listener has no other one for now.
@@ -105,25 +88,27 @@ impl Shared {
         match acceptor.take() {
             AcceptResult::Connection(accepted) => {
                 self.context.host.count(Counter::ACCEPTED, 1);
-                let connection = Connection::new(&self.context, accepted);
-                self.table().insert_lent(connection.fd());
-                Some(connection)
+                Some(Connection::new(&self.context, accepted))
             }
             AcceptResult::Empty => None,
             AcceptResult::Rest(pause) => {
-                let ends = Deadline::from_now(pause);
-                self.entrance.pause_ends_ns.store(ends.ns(), Ordering::Release);
+                self.pause_ends_ns.store(Deadline::from_now(pause).ns(), Ordering::Release);
                 None
             }
         }
     }
 
-    /// Returns whether a thread that is free can accept a connection: the application responds, the table has room, and
-    /// there is no pause.
-    pub(crate) fn can_accept(&self) -> bool {
-        !self.context.is_stuck()
-            && self.entrance.pause_ends().is_never()
-            && self.table().len() < self.context.config.worker_connections
+    /// Ends accepting by threads of the pool, which wait on `lead`: when it returns, none of them uses a listener. Returns one
+    /// connection more from each listener: the leader may have been woken for it, in which case no other worker was.
+    pub(crate) fn close(&self, lead: &Epoll) -> Vec<Box<Connection>> {
+        *self.lock() = false;
+        self.queue.deregister(lead);
+        let last = self.acceptors.iter().filter(|_| !self.context.is_stuck());
+        last.filter_map(|acceptor| self.accept_one(acceptor)).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, bool> {
+        self.is_open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -65,7 +65,7 @@ impl<'a> Server<'a> {
             let count = wait(&pollers.main, &mut events, timeout)?;
             // Before the requests of this turn occupy the threads: no other worker was woken for these connections.
             let has_room = |accepted| self.may_accept(accepted);
-            let requests = shared.accept(&pollers.main, &events[..count], has_room)?;
+            let requests = shared.accept(&pollers.main, &events[..count], has_room);
             shared.pool.push_and_wake_one(requests);
             let has_more =
                 events[..count].iter().any(|event| event.data() == event_data(&pollers.base));
@@ -159,9 +159,9 @@ impl<'a> Server<'a> {
             while left > 0
                 && !deadline.is_past()
                 && !context.is_stuck()
-                && let Some(connection) = self.shared.accept_one(acceptor)
+                && let Some(connection) = self.shared.entrance.accept_one(acceptor)
             {
-                self.shared.pool.push_and_wake_one(self.shared.advance(connection));
+                self.shared.pool.push_and_wake_one(self.shared.start(connection));
                 left -= 1;
             }
         }

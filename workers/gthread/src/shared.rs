@@ -12,7 +12,7 @@ use jimu_kit::{
     Advance, Connection, ConnectionDriver, Deadline, RequestDeadlines, ServerContext, WorkerBase,
     blocking, poll, threads,
 };
-use nix::sys::epoll::{EpollEvent, EpollTimeout};
+use nix::sys::epoll::{Epoll, EpollEvent, EpollTimeout};
 use worker_api::{Counter, Failure, Interest, Result, Waker};
 
 use crate::entrance::Entrance;
@@ -126,16 +126,52 @@ impl Shared {
             0
         });
         let has_room = |accepted| accepted < limit && self.can_accept();
-        let accepted = self.accept(&pollers.lead, &events[..count], has_room);
-        let mut requests = accepted.unwrap_or_else(|error| {
-            tracing::warn!("cannot watch a listener: {error}");
-            Vec::new()
-        });
+        let mut requests = self.accept(&pollers.lead, &events[..count], has_room);
         let is_ready = |event| matches!(pollers.event(event), Event::Connections);
         if events[..count].iter().any(is_ready) {
             requests.extend(self.take_ready(events, EpollTimeout::ZERO));
         }
         requests
+    }
+
+    /// Accepts connections ([`Entrance::accept`]), and returns the requests that have arrived.
+    ///
+    /// Each connection is read after all have been accepted, which leaves its client time to send the request: a connection
+    /// whose request has arrived needs no entry in the epoll.
+    pub(crate) fn accept(
+        &self,
+        epoll: &Epoll,
+        events: &[EpollEvent],
+        has_room: impl Fn(usize) -> bool,
+    ) -> Vec<Box<Connection>> {
+        let accepted =
+            self.entrance.accept(epoll, events, has_room, |connection| self.lend(connection));
+        accepted.into_iter().filter_map(|connection| self.advance(connection)).collect()
+    }
+
+    /// Ends accepting by threads of the pool.
+    pub(crate) fn close_entrance(&self) {
+        let last = self.entrance.close(&self.pool.poller.lead);
+        self.pool.push(last.into_iter().filter_map(|connection| self.start(connection)));
+    }
+
+    /// Reads a connection that was just accepted, and returns its request if that has arrived.
+    pub(crate) fn start(&self, connection: Box<Connection>) -> Option<Box<Connection>> {
+        self.lend(&connection);
+        self.advance(connection)
+    }
+
+    /// Returns whether a thread that is free can accept a connection: the application responds, the table has room, and
+    /// accepting does not pause after a failure.
+    pub(crate) fn can_accept(&self) -> bool {
+        !self.context.is_stuck()
+            && self.entrance.pause_ends().is_never()
+            && self.table().len() < self.context.config.worker_connections
+    }
+
+    /// Adds a new connection to the table.
+    fn lend(&self, connection: &Connection) {
+        self.table().insert_lent(connection.fd());
     }
 
     /// Waits for ready connections until `timeout`, and returns those that have a complete request. `events` limits their
