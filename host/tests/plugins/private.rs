@@ -13,6 +13,11 @@ use support::compiler::compile;
 /// Compiles an application that brings hello, whose root module it exports with it, and `libgreet.so.1`, a relative
 /// link. When it is loaded it writes the greeting to a file.
 fn greeter(directory: &Path, greeting: &str) -> PathBuf {
+    greeter_with("libgreet", directory, greeting)
+}
+
+/// Like [`greeter`], with another name for the library.
+fn greeter_with(greet: &str, directory: &Path, greeting: &str) -> PathBuf {
     let lib = directory.join("lib");
     fs::create_dir_all(&lib).unwrap();
     fs::copy(built("hello_app"), lib.join("libbrought_app.so")).unwrap();
@@ -24,11 +29,12 @@ fn greeter(directory: &Path, greeting: &str) -> PathBuf {
     compile(source, &twice, &[]);
     compile(
         &format!("const char *greet(void) {{ return \"{greeting}\"; }}"),
-        &lib.join("libgreet.so.1.0"),
-        &["-Wl,-soname,libgreet.so.1", &versions, &search, "-ltwice"],
+        &lib.join(format!("{greet}.so.1.0")),
+        &[&format!("-Wl,-soname,{greet}.so.1"), &versions, &search, "-ltwice"],
     );
-    symlink("libgreet.so.1.0", lib.join("libgreet.so.1")).unwrap();
-    compile(source, &twice, &[&search, "-l:libgreet.so.1"]);
+    symlink(format!("{greet}.so.1.0"), lib.join(format!("{greet}.so.1"))).unwrap();
+    let needs_greet = format!("-l:{greet}.so.1");
+    compile(source, &twice, &[&search, &needs_greet]);
     let app = directory.join("libgreeter_app.so");
     let out = directory.join("greeted").display().to_string();
     compile(
@@ -37,7 +43,7 @@ fn greeter(directory: &Path, greeting: &str) -> PathBuf {
              FILE *out = fopen(\"{out}\", \"w\"); fputs(twice(), out); fclose(out); }}"
         ),
         &app,
-        &[&search, "-ltwice", "-l:libgreet.so.1", "-lbrought_app", "-Wl,-rpath,$ORIGIN/lib"],
+        &[&search, "-ltwice", &needs_greet, "-lbrought_app", "-Wl,-rpath,$ORIGIN/lib"],
     );
     app
 }
@@ -78,12 +84,13 @@ fn a_plugin_behind_a_link_finds_what_is_beside_its_file() {
 #[test]
 fn a_library_that_is_missing_is_named_with_its_directory() {
     let directory = tempfile::tempdir().unwrap();
-    let app = greeter(directory.path(), "none");
+    // The dynamic linker would take a library of this name that another test has loaded.
+    let app = greeter_with("libabsent", directory.path(), "none");
     let lib = directory.path().join("lib");
-    fs::remove_file(lib.join("libgreet.so.1")).unwrap();
+    fs::remove_file(lib.join("libabsent.so.1")).unwrap();
     let words = refusal(&app);
     assert_eq!(words.lines().count(), 1, "{words}");
-    assert!(words.contains(&format!("no readable libgreet.so.1 in {}", lib.display())), "{words}");
+    assert!(words.contains(&format!("no readable libabsent.so.1 in {}", lib.display())), "{words}");
     assert!(!words.contains("/proc/"), "{words}");
 }
 
