@@ -40,7 +40,7 @@ impl<'b> RequestLine<'b> {
         let target = &line[first + 1..last];
         if !is_visible(target) {
             return Err(
-                Reject::bad("the target is empty or has an byte that no URI has").with(target)
+                Reject::bad("the target is empty or has a byte that no URI has").with(target)
             );
         }
         Ok(Self {

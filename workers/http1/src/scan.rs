@@ -126,7 +126,7 @@ impl HeadScan {
         if !self.started {
             if !is_token_char(line[0]) {
                 return Err(
-                    Reject::bad("the request begins with an byte that no method has").with(line)
+                    Reject::bad("the request begins with a byte that no method has").with(line)
                 );
             }
             if line.len() > policy.line_max() {
