@@ -71,12 +71,10 @@ fn roll_through(fleet: &Fleet) {
 
 fn a_fleet_behind_haproxy_loses_a_host_and_no_request(_: &Cell) {
     let (haproxy, mut fleet) = behind_haproxy();
-    let load = fleet.load();
-    load.flows(100, SOON);
-    let (mut slow, host) = fleet.slow_request();
+    let (load, slow, host) = fleet.load_with_slow_request();
     fleet.machines[host].kill();
     fleet.serves_posts();
-    assert_eq!(slow.answer("GET").unwrap().status, 200, "another host serves it");
+    is_served_elsewhere(slow);
     haproxy.until(host, State::Down);
     sends_nothing_to(&haproxy, host, &load);
     fleet.machines[host].restart();
@@ -87,17 +85,20 @@ fn a_fleet_behind_haproxy_loses_a_host_and_no_request(_: &Cell) {
 
 fn a_fleet_behind_haproxy_has_a_host_cut_off_and_loses_no_request(_: &Cell) {
     let (haproxy, fleet) = behind_haproxy();
-    let load = fleet.load();
-    load.flows(100, SOON);
-    let (mut slow, host) = fleet.slow_request();
+    let (load, slow, host) = fleet.load_with_slow_request();
     fleet.network.cut(host);
     haproxy.until(host, State::Down);
     sends_nothing_to(&haproxy, host, &load);
-    assert_eq!(slow.answer("GET").unwrap().status, 200, "another host serves it");
+    is_served_elsewhere(slow);
     fleet.network.restore(host);
     haproxy.until(host, State::Up);
     fleet.sends_to(host);
     load.finish().assert_nothing_lost();
+}
+
+/// Checks that a request whose host is gone has a response from another host.
+fn is_served_elsewhere(mut slow: Connection) {
+    assert_eq!(slow.answer("GET").unwrap().status, 200, "another host serves it");
 }
 
 fn an_agent_check_drains_a_host_of_a_fleet(_: &Cell) {
@@ -149,12 +150,10 @@ fn rolling_upgrades_of_a_fleet_behind_nginx_lose_nothing(_: &Cell) {
 
 fn a_fleet_behind_nginx_loses_a_host_and_no_request(_: &Cell) {
     let (_nginx, mut fleet) = behind_nginx();
-    let load = fleet.load();
-    load.flows(100, SOON);
-    let (mut slow, host) = fleet.slow_request();
+    let (load, slow, host) = fleet.load_with_slow_request();
     fleet.machines[host].kill();
     fleet.serves_posts();
-    assert_eq!(slow.answer("GET").unwrap().status, 200, "another host serves it");
+    is_served_elsewhere(slow);
     load.flows(200, SOON);
     fleet.machines[host].restart();
     fleet.sends_to(host);
@@ -163,11 +162,9 @@ fn a_fleet_behind_nginx_loses_a_host_and_no_request(_: &Cell) {
 
 fn a_fleet_behind_nginx_has_a_host_cut_off_and_loses_no_request(_: &Cell) {
     let (_nginx, fleet) = behind_nginx();
-    let load = fleet.load();
-    load.flows(100, SOON);
-    let (mut slow, host) = fleet.slow_request();
+    let (load, slow, host) = fleet.load_with_slow_request();
     fleet.network.cut(host);
-    assert_eq!(slow.answer("GET").unwrap().status, 200, "another host serves it");
+    is_served_elsewhere(slow);
     load.flows(200, SOON);
     fleet.network.restore(host);
     fleet.sends_to(host);
@@ -245,6 +242,14 @@ impl Fleet {
             Ok(client)
         };
         Load::through(connect, plan)
+    }
+
+    /// Starts the clients, and beside them a request that takes two seconds. Also returns the host that serves it.
+    fn load_with_slow_request(&self) -> (Load, Connection, usize) {
+        let load = self.load();
+        load.flows(100, SOON);
+        let (slow, host) = self.slow_request();
+        (load, slow, host)
     }
 
     /// Changes one host after the other, while the fleet serves.

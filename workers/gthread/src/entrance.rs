@@ -103,8 +103,10 @@ impl Entrance {
     pub(crate) fn close(&self, lead: &Epoll) -> Vec<Box<Connection>> {
         *self.lock() = false;
         self.queue.deregister(lead);
-        let last = self.acceptors.iter().filter(|_| !self.context.is_stuck());
-        last.filter_map(|acceptor| self.accept_one(acceptor)).collect()
+        if self.context.is_stuck() {
+            return Vec::new();
+        }
+        self.acceptors.iter().filter_map(|acceptor| self.accept_one(acceptor)).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, bool> {

@@ -100,7 +100,7 @@ impl<'a> Server<'a> {
     /// Closes the connections that have waited longest for a request, one for each connection in the backlog, if there
     /// are `worker_connections` and no other worker has accepted the new ones for [`crowd::PAUSE`].
     fn make_room(&mut self, now_ns: u64) {
-        if !self.is_full() {
+        if !self.shared.is_full() {
             self.make_room_at = Deadline::NEVER;
             return;
         }
@@ -113,12 +113,8 @@ impl<'a> Server<'a> {
                 self.shared.pool.push_and_wake_one(self.shared.settle(connection, next));
             }
         }
-        let pause = self.is_full().then_some(crowd::PAUSE);
+        let pause = self.shared.is_full().then_some(crowd::PAUSE);
         self.make_room_at = Deadline::after(now_ns, pause);
-    }
-
-    fn is_full(&self) -> bool {
-        self.shared.table().len() >= self.base.context.config.worker_connections
     }
 
     /// Returns whether a thread is free to serve another connection, besides `accepted` new ones.
@@ -126,16 +122,13 @@ impl<'a> Server<'a> {
         if self.base.context.is_stuck() {
             return false;
         }
-        let has_room = |shared: &Shared| {
-            shared.pool.has_room(accepted)
-                && shared.table().len() < shared.context.config.worker_connections
-        };
-        if has_room(&self.shared) {
+        let has_room = || self.shared.pool.has_room(accepted) && !self.shared.is_full();
+        if has_room() {
             return true;
         }
         self.shared.wants_room.store(true, Ordering::Release);
         // Check again: a thread may have become free before it could see the flag.
-        has_room(&self.shared)
+        has_room()
     }
 
     fn expire(&self) {

@@ -121,10 +121,7 @@ impl Shared {
     /// Waits for requests and connections, accepts up to `limit`, and returns the requests that have arrived.
     fn wait_for_all(&self, events: &mut [EpollEvent], limit: usize) -> Vec<Box<Connection>> {
         let pollers = &self.pool.poller;
-        let count = wait(&pollers.lead, events, EpollTimeout::NONE).unwrap_or_else(|error| {
-            tracing::warn!("cannot wait for connections: {error}");
-            0
-        });
+        let count = wait_on_thread(&pollers.lead, events, EpollTimeout::NONE);
         let has_room = |accepted| accepted < limit && self.can_accept();
         let mut requests = self.accept(&pollers.lead, &events[..count], has_room);
         let is_ready = |event| matches!(pollers.event(event), Event::Connections);
@@ -164,9 +161,12 @@ impl Shared {
     /// Returns whether a thread that is free can accept a connection: the application responds, the table has room, and
     /// accepting does not pause after a failure.
     pub(crate) fn can_accept(&self) -> bool {
-        !self.context.is_stuck()
-            && self.entrance.pause_ends().is_never()
-            && self.table().len() < self.context.config.worker_connections
+        !self.context.is_stuck() && self.entrance.pause_ends().is_never() && !self.is_full()
+    }
+
+    /// Returns whether there are `worker_connections`.
+    pub(crate) fn is_full(&self) -> bool {
+        self.table().len() >= self.context.config.worker_connections
     }
 
     /// Adds a new connection to the table.
@@ -182,10 +182,7 @@ impl Shared {
         timeout: EpollTimeout,
     ) -> Vec<Box<Connection>> {
         let pollers = &self.pool.poller;
-        let count = wait(&pollers.connections, events, timeout).unwrap_or_else(|error| {
-            tracing::warn!("cannot wait for connections: {error}");
-            0
-        });
+        let count = wait_on_thread(&pollers.connections, events, timeout);
         let mut wakers = Vec::new();
         let mut table = self.table();
         let ready = events[..count].iter().filter_map(|event| match pollers.event(event) {
@@ -367,6 +364,14 @@ impl ConnectionDriver for Shared {
             self.wake_main();
         }
     }
+}
+
+/// Waits for events and returns their number: 0 if that fails, which is logged.
+fn wait_on_thread(epoll: &Epoll, events: &mut [EpollEvent], timeout: EpollTimeout) -> usize {
+    wait(epoll, events, timeout).unwrap_or_else(|error| {
+        tracing::warn!("cannot wait for connections: {error}");
+        0
+    })
 }
 
 thread_local! {

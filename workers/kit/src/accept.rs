@@ -88,7 +88,7 @@ impl Acceptor {
     /// As for [`Acceptor::new`].
     pub(crate) unsafe fn with_state(listener: &Listener, state: &Arc<AcceptState>) -> Self {
         let end = match getsockname::<SockaddrStorage>(listener.fd) {
-            Ok(address) => Endpoint::from_address(&address),
+            Ok(address) => Endpoint::from_address(&address, ip_address(&address)),
             Err(_) => Endpoint { host: listener.name.as_str().into(), port: 0 },
         };
         let private = listener.name.as_str() == worker_api::PRIVATE;
@@ -104,10 +104,13 @@ impl Acceptor {
     /// handles errors.
     pub fn accept(&self) -> io::Result<Accepted> {
         let (fd, address) = socket::accept4(self.fd)?;
+        let ip = address.as_ref().and_then(ip_address);
+        let peer =
+            address.map_or_else(Endpoint::nowhere, |address| Endpoint::from_address(&address, ip));
         Ok(Accepted {
             stream: TcpStream::from(fd),
-            peer: address.as_ref().map_or_else(Endpoint::nowhere, Endpoint::from_address),
-            peer_ip: address.as_ref().and_then(ip_address).map(|ip| ip.ip().to_canonical()),
+            peer,
+            peer_ip: ip.map(|ip| ip.ip().to_canonical()),
             local: Arc::clone(&self.local),
         })
     }

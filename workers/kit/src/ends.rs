@@ -46,10 +46,10 @@ impl Endpoint {
         Self { host: address.ip().to_canonical().to_compact_string(), port: address.port() }
     }
 
-    /// Returns the endpoint with a socket's address.
-    pub(crate) fn from_address(address: &SockaddrStorage) -> Self {
-        if let Some(address) = ip_address(address) {
-            return Self::from_ip(address);
+    /// Returns the endpoint with a socket's address, of which `ip` is the [`ip_address`].
+    pub(crate) fn from_address(address: &SockaddrStorage, ip: Option<SocketAddr>) -> Self {
+        if let Some(ip) = ip {
+            return Self::from_ip(ip);
         }
         let path = address.as_unix_addr().and_then(|unix| unix.path());
         Self { host: path.map(|path| path.to_string_lossy().into()).unwrap_or_default(), port: 0 }
