@@ -69,8 +69,7 @@ fn tried(class: &Class, need: Need) -> bool {
         }
         Need::SlowClients => {
             let server = start("--threads 1 --body-timeout 4 --write-timeout 4");
-            let (mut sender, mut reader) = (server.connect(), server.connect());
-            reader.take_little();
+            let (mut sender, mut reader) = (server.connect(), server.connect_narrow());
             let body = "POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 900\r\n\r\n";
             sender.send(body).is_ok()
                 && reader.send_get("/stream?n=1000&size=16384").is_ok()

@@ -112,6 +112,12 @@ impl Server {
             .unwrap_or_else(|error| panic!("{:?}: {error}", self.address()))
     }
 
+    /// Connects as a client that reads slowly ([`Connection::open_narrow`]).
+    pub fn connect_narrow(&self) -> Connection {
+        Connection::open_narrow(self.address())
+            .unwrap_or_else(|error| panic!("{:?}: {error}", self.address()))
+    }
+
     /// Sends one GET on a new connection.
     pub fn try_get(&self, target: &str) -> Result<Answer, Broken> {
         Connection::open(self.address()).map_err(Broken::Io)?.get(target)

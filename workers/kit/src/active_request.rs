@@ -36,7 +36,7 @@ pub(crate) struct ActiveRequest {
     /// The rates at which the body arrives and the response is sent.
     pub(crate) reading: TransferRate,
     pub(crate) writing: TransferRate,
-    /// Consecutive operations that did not have to wait.
+    /// What was done since the exchange last waited, as [`ActiveRequest::moved`] counts it.
     pub(crate) streak: u32,
     /// The deadline of the response.
     pub(crate) deadline: Deadline,

@@ -15,7 +15,10 @@ use std::{
 
 use nix::{
     poll::PollFlags,
-    sys::socket::{MsgFlags, recv},
+    sys::socket::{
+        AddressFamily, MsgFlags, SockFlag, SockType, SockaddrStorage, connect, recv, setsockopt,
+        socket, sockopt,
+    },
 };
 use rustls::{ClientConfig, ClientConnection};
 
@@ -74,6 +77,20 @@ impl Connection {
             }
         };
         Ok(Self::with(stream))
+    }
+
+    /// Connects over TCP with a small receive buffer and with segments as on Ethernet, so that a server soon
+    /// detects a slow client. With loopback's segments the server's kernel would buffer megabytes.
+    pub fn open_narrow(address: &Address) -> io::Result<Self> {
+        let &Address::Tcp(address) = address else {
+            return Err(io::Error::new(ErrorKind::Unsupported, "not a TCP address"));
+        };
+        let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        setsockopt(&socket, sockopt::RcvBuf, &(8 << 10))?;
+        setsockopt(&socket, sockopt::TcpMaxSeg, &1448)?;
+        connect(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
+        Ok(Self::over(socket.into()))
     }
 
     fn with(stream: Stream) -> Self {
@@ -145,8 +162,7 @@ impl Connection {
     /// Makes closing this connection send a reset (TCP only).
     pub fn reset(self) {
         let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-        nix::sys::socket::setsockopt(&self, nix::sys::socket::sockopt::Linger, &linger)
-            .expect("SO_LINGER can be set");
+        setsockopt(&self, sockopt::Linger, &linger).expect("SO_LINGER can be set");
     }
 
     /// Reads the final response to a request of this method, and the informational ones before it.
@@ -213,12 +229,6 @@ impl Connection {
             }
         }
         false
-    }
-
-    /// Limits the kernel's receive buffer, so that a server soon detects a slow client.
-    pub fn take_little(&self) {
-        nix::sys::socket::setsockopt(self, nix::sys::socket::sockopt::RcvBuf, &(8 << 10))
-            .expect("SO_RCVBUF can be set");
     }
 
     /// Reads one byte from the kernel's buffer.
