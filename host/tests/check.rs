@@ -140,4 +140,4 @@ fn built(name: &str) -> PathBuf {
 }
 
 /// Number of classes checked at the same time.
-const AT_ONCE: usize = 3;
+const AT_ONCE: usize = 6;

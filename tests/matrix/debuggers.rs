@@ -71,7 +71,7 @@ fn a_traced_worker_is_not_killed(cell: &Cell) {
     server.log.line(&[&worker.to_string(), "is no longer traced"], SOON);
     assert_eq!(server.serving_pid(), worker);
     assert_eq!(server.log.count("is traced by"), 1, "one line for one debugger");
-    process::signal(worker, Signal::SIGSTOP);
+    process::stop(worker);
     server.log.line(&[&worker.to_string(), "no heartbeat"], SOON);
     assert!(process::gone(worker, SOON), "the timeout does not count again");
 }

@@ -41,7 +41,7 @@ fn busy_and_idle_places_are_counted(cell: &Cell) {
 fn time_spent_queued_is_counted(cell: &Cell) {
     let (server, figures) = start(cell, "--workers 1");
     let worker = server.until_ready_workers(1)[0];
-    process::signal(worker, Signal::SIGSTOP);
+    process::stop(worker);
     let mut clients: Vec<Connection> = (0..16).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(|client| client.send_get("/").unwrap());
     let silent = "jimu_worker_heartbeat_age_seconds{worker=\"0\"}";

@@ -30,7 +30,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
 fn a_stopped_worker_is_replaced(cell: &Cell) {
     let server = Setup::new(cell).flags("--workers 2 --timeout 1").start();
     let victim = server.until_ready_workers(2)[0];
-    process::signal(victim, Signal::SIGSTOP);
+    process::stop(victim);
     assert!(process::gone(victim, Duration::from_secs(8)), "a stopped worker is left alone");
     server.until_ready_workers(2);
     server.log.line(&[&victim.to_string(), "heartbeat"], Duration::from_secs(5));
@@ -109,7 +109,7 @@ fn a_paused_arbiter_kills_no_worker(cell: &Cell) {
     load.finish().assert_nothing_lost();
     // All processes, including the workers: as when a laptop sleeps.
     let everybody = server.processes();
-    everybody.iter().for_each(|pid| process::signal(*pid, Signal::SIGSTOP));
+    everybody.iter().for_each(|pid| process::stop(*pid));
     assert!(!process::gone(before[0], pause), "a worker ended while it was stopped");
     everybody.iter().rev().for_each(|pid| process::signal(*pid, Signal::SIGCONT));
     let begun = Instant::now();

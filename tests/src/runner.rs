@@ -8,7 +8,7 @@ use std::{
     path::Path,
     process::exit,
     sync::{
-        Arc, Condvar, LazyLock, Mutex, PoisonError,
+        Arc, Condvar, LazyLock, Mutex, OnceLock, PoisonError,
         mpsc::{self, RecvTimeoutError},
     },
     thread,
@@ -34,7 +34,7 @@ pub struct Behaviour {
     condition: Option<Condition>,
     classes: Option<ClassCondition>,
     limit: Duration,
-    shares: usize,
+    load: Load,
     gap: Option<&'static str>,
 }
 
@@ -60,6 +60,17 @@ enum Scope {
     Cell,
 }
 
+/// How much of the machine a behavior takes, which decides how many others run beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Load {
+    /// It waits most of the time.
+    Light,
+    /// It creates load.
+    Busy,
+    /// It measures, or uses the whole machine.
+    Heavy,
+}
+
 /// Declares a function as a behavior, for every class and every application.
 #[macro_export]
 macro_rules! behaviour {
@@ -74,6 +85,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 const SLOWEST_SHOWN: usize = 15;
 /// Number of tests that run at once: most of them wait most of the time. `JIMU_TEST_THREADS` overrides it.
 const AT_ONCE: usize = 4;
+/// Number of threads for each of these: while some tests wait for a turn, the others take the places that are left.
+const THREADS_PER_PLACE: usize = 2;
 
 impl Behaviour {
     /// A behavior of every class with every application.
@@ -86,7 +99,7 @@ impl Behaviour {
             condition: None,
             classes: None,
             limit: LIMIT,
-            shares: 1,
+            load: Load::Light,
             gap: None,
         }
     }
@@ -150,14 +163,14 @@ impl Behaviour {
     /// It creates load: half as many tests run beside it.
     #[must_use]
     pub fn busy(mut self) -> Self {
-        self.shares = AT_ONCE / 2;
+        self.load = Load::Busy;
         self
     }
 
     /// It measures, or uses the whole machine: nothing else runs beside it.
     #[must_use]
     pub fn heavy(mut self) -> Self {
-        self.shares = AT_ONCE;
+        self.load = Load::Heavy;
         self
     }
 
@@ -213,7 +226,7 @@ impl Behaviour {
     }
 
     fn run_in(self, cell: &Cell) -> Result<Completion, Failed> {
-        let _turn = Turn::take(self.shares);
+        let _turn = Turn::take(self.load);
         if let Some(need) = self.needs.iter().find(|need| !cell.class.can(**need)) {
             return Ok(Completion::ignored_with(format!("{} has no {need:?}", cell.class.name)));
         }
@@ -270,12 +283,16 @@ pub fn run(behaviours: Vec<Behaviour>) -> ! {
     };
     process::adopt_orphans();
     let wanted = env::var("JIMU_TEST_THREADS").ok().and_then(|text| text.parse().ok());
-    arguments.test_threads = arguments.test_threads.or(wanted).or(Some(AT_ONCE));
+    let at_once = arguments.test_threads.or(wanted).unwrap_or(AT_ONCE).max(1);
+    PLACES.set(at_once).expect("the behaviors of a process are run once");
+    arguments.test_threads = Some(if at_once == 1 { 1 } else { at_once * THREADS_PER_PLACE });
     assert!(!classes.is_empty(), "no worker class in {}", artifacts::directory().display());
     // Behaviors of the server read the source tree, and say nothing about a third party's class.
     let wanted = |behaviour: &Behaviour| !artifacts::is_program() || behaviour.scope != Scope::Host;
-    let wanted = behaviours.into_iter().filter(wanted);
-    let trials = wanted.flat_map(|behaviour| behaviour.trials(&classes)).collect();
+    let mut wanted: Vec<Behaviour> = behaviours.into_iter().filter(wanted).collect();
+    // In the order of their load: a heavy one among light ones would have to wait until all places are free.
+    wanted.sort_by_key(|behaviour| behaviour.load);
+    let trials = wanted.into_iter().flat_map(|behaviour| behaviour.trials(&classes)).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     show_slowest();
     artifacts::clean_up();
@@ -323,20 +340,29 @@ fn show_slowest() {
     }
 }
 
-/// A share of the machine: a heavy test takes all of it.
+/// The places that a test takes while it runs.
 struct Turn(usize);
 
+/// Number of places, set before the first test.
+static PLACES: OnceLock<usize> = OnceLock::new();
 static TAKEN: Mutex<usize> = Mutex::new(0);
 static GIVEN_BACK: Condvar = Condvar::new();
 
 impl Turn {
-    fn take(shares: usize) -> Self {
+    /// Waits until there is room beside the tests that run.
+    fn take(load: Load) -> Self {
+        let all = *PLACES.get().expect("the number is set before the first test");
+        let places = match load {
+            Load::Light => 1,
+            Load::Busy => all.div_ceil(2),
+            Load::Heavy => all,
+        };
         let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
         let mut taken = GIVEN_BACK
-            .wait_while(taken, |taken| *taken > 0 && *taken + shares > AT_ONCE)
+            .wait_while(taken, |taken| *taken + places > all)
             .unwrap_or_else(PoisonError::into_inner);
-        *taken += shares;
-        Self(shares)
+        *taken += places;
+        Self(places)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     fs,
     os::fd::{AsFd, FromRawFd, OwnedFd},
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -15,6 +16,8 @@ use nix::{
     },
     unistd::{Pid, User, geteuid},
 };
+
+use crate::wait;
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +109,13 @@ pub struct Stat {
 
 /// Returns the kernel's information on a process; `None` if it no longer exists.
 pub fn stat(pid: Pid) -> Option<Stat> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat_in(Path::new(&format!("/proc/{pid}")))
+}
+
+/// Reads the `stat` of a process or thread from its directory in `/proc`.
+fn stat_in(directory: &Path) -> Option<Stat> {
+    let text = fs::read_to_string(directory.join("stat")).ok()?;
+    let pid = Pid::from_raw(text.split(' ').next()?.parse().ok()?);
     let mut words = text.rsplit_once(')')?.1.split_whitespace();
     let state = words.next()?.chars().next()?;
     let parent = Pid::from_raw(words.next()?.parse().ok()?);
@@ -162,6 +171,23 @@ pub fn limit_descriptors(pid: Pid, count: u64) -> u64 {
 /// Sends a signal to a process that must exist.
 pub fn signal(pid: Pid, signal: Signal) {
     kill(pid, signal).unwrap_or_else(|error| panic!("{signal} to {pid}: {error}"));
+}
+
+/// Stops a process with SIGSTOP, and waits until all of its threads have stopped: one thread takes the signal, and
+/// until it does the others go on.
+pub fn stop(pid: Pid) {
+    signal(pid, Signal::SIGSTOP);
+    wait::until("every thread stops", Duration::from_secs(10), || {
+        let running = threads(pid).into_iter().find(|stat| !matches!(stat.state, 'T' | 't' | 'Z'));
+        running.map_or(Ok(()), |stat| Err(format!("{} is in state {}", stat.pid, stat.state)))
+    });
+}
+
+/// Returns the kernel's information on the threads of a process.
+fn threads(pid: Pid) -> Vec<Stat> {
+    let directory = format!("/proc/{pid}/task");
+    let entries = fs::read_dir(&directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| stat_in(&entry.path())).collect()
 }
 
 /// Waits until a process has ended (a zombie counts as ended).
