@@ -33,6 +33,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
             .needs(Need::SlowClients)
             .of_class()
             .heavy(),
+        behaviour!(kept_connections_shut_out_no_new_one).needs(Need::KeepAlive),
         behaviour!(clients_that_vanish_harm_no_one),
         behaviour!(connections_made_and_dropped_harm_no_one),
         behaviour!(without_descriptors_the_service_recovers).of_class(),
@@ -276,6 +277,21 @@ fn five_hundred_slow_readers_delay_no_one(cell: &Cell) {
     server.until_workers("all are given up", |w| w.iter().all(|worker| worker.busy == 0));
     assert_good_client_served(&server);
     assert_eq!(server.serving_pid(), worker);
+}
+
+/// More kept connections than a worker has threads, each with its next request as soon as it has a response.
+fn kept_connections_shut_out_no_new_one(cell: &Cell) {
+    let server = Setup::new(cell).flags("--threads 4").start();
+    let ask = |_| get("/sleep?ms=10");
+    let load = Load::start(
+        server.address(),
+        Plan { clients: 24, think: Duration::ZERO, ask, ..Plan::default() },
+    );
+    for _ in 0..3 {
+        load.flows(100, Duration::from_secs(20));
+        assert_good_client_served(&server);
+    }
+    load.finish().assert_nothing_lost();
 }
 
 fn clients_that_vanish_harm_no_one(cell: &Cell) {

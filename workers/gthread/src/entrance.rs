@@ -1,9 +1,11 @@
 //! Accepting connections: the leader does it, the main thread or a thread of the pool.
 //!
 //! A thread accepts only as many connections as threads are free, and waits on the listeners only while it can accept: for
-//! each new connection the kernel wakes only one of the threads, of all workers, that wait on the listener.
+//! each new connection the kernel wakes only one of the threads, of all workers, that wait on the listener. Connections that
+//! no worker has accepted for a while are accepted in any case ([`Entrance::accept_waiting`]).
 
 use std::io;
+use std::iter;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -81,6 +83,16 @@ impl Entrance {
             }
         }
         accepted
+    }
+
+    /// Accepts up to `count` connections without being woken for them. Calls `added` with each.
+    pub(crate) fn accept_waiting(
+        &self,
+        count: usize,
+        added: impl Fn(&Connection),
+    ) -> Vec<Box<Connection>> {
+        let each = self.acceptors.iter().flat_map(|a| iter::from_fn(|| self.accept_one(a)));
+        each.take(count).inspect(|connection| added(connection)).collect()
     }
 
     /// Accepts a connection; returns `None` if the listener has no other one for now.

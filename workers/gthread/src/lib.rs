@@ -3,7 +3,7 @@
 //!
 //! It follows gunicorn's gthread worker, with four differences:
 //!
-//! - It accepts a connection only when a thread is free to serve it.
+//! - It accepts a connection when a thread is free to serve it, or when no worker has accepted it for 50 ms.
 //! - An incomplete head or body, the sending of a complete response, and an idle connection occupy no thread.
 //! - While a thread is blocked on its client, another thread serves in its place.
 //! - The thread that accepts never waits for a client to close its connection.

@@ -2,9 +2,11 @@
 //! leader, enforces deadlines, and sends the heartbeat.
 
 use std::io;
+use std::mem;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use jimu_kit::clock::now_ns;
 use jimu_kit::{Acceptor, Deadline, WorkerBase, crowd};
@@ -21,13 +23,23 @@ pub(crate) struct Server<'a> {
     shared: Arc<Shared>,
     /// When idle connections are closed in favor of new ones; never while there is room.
     make_room_at: Deadline,
+    /// When the backlog is looked at again; never while threads are free.
+    look_at_backlog: Deadline,
+    /// The number of connections in the backlog at the last look.
+    waiting: usize,
 }
 
 impl<'a> Server<'a> {
     pub(crate) fn new(base: &'a WorkerBase, threads: usize) -> io::Result<Self> {
         let shared = Shared::new(base, threads)?;
         base.host.count(Counter::SLOTS, threads as i64);
-        Ok(Self { base, shared, make_room_at: Deadline::NEVER })
+        Ok(Self {
+            base,
+            shared,
+            make_room_at: Deadline::NEVER,
+            look_at_backlog: Deadline::NEVER,
+            waiting: 0,
+        })
     }
 
     /// Serves until the worker has to stop, then finishes the requests that have begun.
@@ -38,13 +50,14 @@ impl<'a> Server<'a> {
             let now = now_ns();
             let pause_ends = self.shared.entrance.pause_ends();
             self.make_room(now);
+            self.accept_overdue(now);
             // Set before `may_accept`: a thread that takes the last room either sees the flag, or is seen by the check.
             self.shared.is_accepting.store(true, Ordering::Release);
             let accepting =
                 self.shared.pool.main_is_leader() && pause_ends.is_never() && self.may_accept(0);
             self.shared.is_accepting.store(accepting, Ordering::Release);
             let until = Deadline::after(now, Some(pause)).min(pause_ends);
-            self.turn(accepting, until.min(self.make_room_at))?;
+            self.turn(accepting, until.min(self.make_room_at).min(self.look_at_backlog))?;
         }
         self.finish()
     }
@@ -105,7 +118,7 @@ impl<'a> Server<'a> {
             return;
         }
         if self.make_room_at.is_past_at(now_ns) {
-            let needed = self.base.acceptors.iter().map(Acceptor::waiting).sum();
+            let needed = self.backlog();
             let oldest = self.shared.table().take_oldest(needed);
             self.base.context.note_crowd(oldest.len());
             for mut connection in oldest {
@@ -115,6 +128,26 @@ impl<'a> Server<'a> {
         }
         let pause = self.shared.is_full().then_some(crowd::PAUSE);
         self.make_room_at = Deadline::after(now_ns, pause);
+    }
+
+    /// Accepts the connections that have been in the backlog since the last look, [`LOOK_INTERVAL`] ago, if no thread is free.
+    /// No other worker has accepted them either, and kept-alive connections may occupy all threads for as long as they like.
+    fn accept_overdue(&mut self, now_ns: u64) {
+        let lacks_room = !self.shared.pool.has_room(0) && self.shared.can_accept();
+        if self.look_at_backlog.is_past_at(now_ns) {
+            self.look_at_backlog = Deadline::NEVER;
+            let waiting = if lacks_room { self.backlog() } else { 0 };
+            let overdue = mem::replace(&mut self.waiting, waiting).min(waiting);
+            self.shared.pool.push_and_wake_one(self.shared.accept_waiting(overdue));
+        }
+        if lacks_room && self.look_at_backlog.is_never() {
+            self.look_at_backlog = Deadline::after(now_ns, Some(LOOK_INTERVAL));
+        }
+    }
+
+    /// Returns the number of connections in the backlog.
+    fn backlog(&self) -> usize {
+        self.base.acceptors.iter().map(Acceptor::waiting).sum()
     }
 
     /// Returns whether a thread is free to serve another connection, besides `accepted` new ones.
@@ -179,6 +212,8 @@ fn event_data(epoll: &Epoll) -> u64 {
     epoll.0.as_raw_fd() as u64
 }
 
+/// How often the backlog is looked at while no thread is free: a worker with a free thread accepts a connection much sooner.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// The number of events that one wait returns.
 const EVENTS_MAX: usize = 256;
 /// The longest wait in milliseconds.

@@ -146,6 +146,14 @@ impl Shared {
         accepted.into_iter().filter_map(|connection| self.advance(connection)).collect()
     }
 
+    /// Accepts up to `count` connections although no thread is free, and returns the requests that have arrived.
+    pub(crate) fn accept_waiting(&self, count: usize) -> Vec<Box<Connection>> {
+        let room = self.context.config.worker_connections.saturating_sub(self.table().len());
+        let added = |connection: &Connection| self.lend(connection);
+        let accepted = self.entrance.accept_waiting(count.min(room), added);
+        accepted.into_iter().filter_map(|connection| self.advance(connection)).collect()
+    }
+
     /// Ends accepting by threads of the pool.
     pub(crate) fn close_entrance(&self) {
         let last = self.entrance.close(&self.pool.poller.lead);

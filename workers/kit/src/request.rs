@@ -291,9 +291,9 @@ pub(crate) fn refused(reject: &Reject) -> Failure {
     Failure::new(kind, reject.reason.clone()).with_status(reject.status)
 }
 
-/// How much an exchange does without blocking before it yields: an operation counts one, and each [`STREAK_UNIT`] that it
-/// moved one more. Hundreds of clients whose buffers the kernel has just enlarged are then served in turns of about
-/// 200 KiB each, and a request that arrives meanwhile waits for one turn, not until all buffers are full.
+/// How much an exchange does without blocking before it yields. An operation counts one, and each [`STREAK_UNIT`] that it
+/// moved one more. Hundreds of clients with empty receive buffers are then served in turns of about 200 KiB each, and a
+/// new request waits for one turn instead of until all buffers are full.
 const STREAK_MAX: u32 = 64;
 /// A number of bytes that take about as long as an operation.
 const STREAK_UNIT: u64 = 4 << 10;
