@@ -16,7 +16,7 @@ use super::new::Project;
     after_help = "Exit status: 0 done; 1 refused, with the reason; 2 wrong usage; 69 no server responds."
 )]
 pub(super) struct Arguments {
-    #[arg(long, global = true, value_name = "PATH", help = SOCKET_HELP)]
+    #[arg(long, visible_alias = "control-socket", global = true, value_name = "PATH", help = SOCKET_HELP)]
     pub(super) socket: Option<PathBuf>,
     /// Print the server's response as JSON
     #[arg(long, global = true)]
@@ -190,6 +190,8 @@ const PYTHON_HELP: &str =
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use clap::CommandFactory as _;
 
     use super::*;
@@ -197,6 +199,14 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_socket_may_be_named_as_hosts_flag_is() {
+        for flag in ["--socket", "--control-socket"] {
+            let arguments = Arguments::try_parse_from(["hostctl", flag, "/run/a.ctl", "status"]);
+            assert_eq!(arguments.unwrap().socket.unwrap(), Path::new("/run/a.ctl"));
+        }
     }
 
     #[test]
