@@ -36,7 +36,7 @@ pub(crate) struct ActiveRequest {
     /// The rates at which the body arrives and the response is sent.
     pub(crate) reading: TransferRate,
     pub(crate) writing: TransferRate,
-    /// What was done since the exchange last waited, as [`ActiveRequest::moved`] counts it.
+    /// Consecutive operations that did not have to wait.
     pub(crate) streak: u32,
     /// The deadline of the response.
     pub(crate) deadline: Deadline,

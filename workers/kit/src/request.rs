@@ -36,7 +36,7 @@ impl ActiveRequest {
             ControlFlow::Break(step) => return step,
         };
         match self.try_read(io, buf) {
-            Ok(Some(count)) => self.moved(count),
+            Ok(Some(count)) => Step::Ready(count),
             Ok(None) => self.pending(io, Interest::READ, waker, driver),
             Err(failure) => Step::Failed(self.break_with(failure)),
         }
@@ -49,7 +49,7 @@ impl ActiveRequest {
         interest: Interest,
         driver: &dyn ConnectionDriver,
     ) -> Result<(), Failure> {
-        if std::mem::take(&mut self.streak) >= STREAK_MAX {
+        if std::mem::take(&mut self.streak) > STREAK_MAX {
             return driver.yield_now().map_err(|failure| self.break_with(failure));
         }
         let (polled, deadline) = self.wait_target(io, interest)?;
@@ -62,37 +62,25 @@ impl ActiveRequest {
         }
     }
 
-    /// Called before an operation. After a [streak](STREAK_MAX) of operations that did not block, reports `Pending`
-    /// once so that the caller yields: a client that is always ready would otherwise occupy the thread. A blocking
-    /// caller yields in [`ActiveRequest::wait`], and one that retries instead is not stopped again; a caller with a
+    /// Counts an operation. After [`STREAK_MAX`] operations without blocking, reports `Pending` once so that
+    /// the caller yields: a client that is always ready would otherwise occupy the thread. A blocking caller
+    /// yields in [`ActiveRequest::wait`], and one that retries instead is not stopped again; a caller with a
     /// waker is woken as soon as other work has run.
     pub(crate) fn after_streak(
         &mut self,
         waker: Option<Waker>,
         driver: &dyn ConnectionDriver,
     ) -> ControlFlow<Step, Option<Waker>> {
+        self.streak += 1;
         match waker {
-            waker if self.streak < STREAK_MAX => ControlFlow::Continue(waker),
-            None if self.streak == STREAK_REPORTED => ControlFlow::Continue(None),
-            None => {
-                self.streak = STREAK_REPORTED;
-                ControlFlow::Break(Step::Pending)
-            }
-            Some(waker) => {
+            None if self.streak == STREAK_MAX + 1 => ControlFlow::Break(Step::Pending),
+            Some(waker) if self.streak > STREAK_MAX => {
                 self.streak = 0;
                 driver.wake_soon(waker);
                 ControlFlow::Break(Step::Pending)
             }
+            waker => ControlFlow::Continue(waker),
         }
-    }
-
-    /// Counts an operation that did not block, and returns its result.
-    pub(crate) fn moved(&mut self, count: usize) -> Step {
-        if self.streak != STREAK_REPORTED {
-            let units = 1 + (count as u64 / STREAK_UNIT).min(STREAK_MAX.into()) as u32;
-            self.streak = (self.streak + units).min(STREAK_MAX);
-        }
-        Step::Ready(count)
     }
 
     /// Returns `Pending` after registering the waker, if any.
@@ -291,11 +279,5 @@ pub(crate) fn refused(reject: &Reject) -> Failure {
     Failure::new(kind, reject.reason.clone()).with_status(reject.status)
 }
 
-/// How much an exchange does without blocking before it yields. An operation counts one, and each [`STREAK_UNIT`] that it
-/// moved one more. Hundreds of clients with empty receive buffers are then served in turns of about 200 KiB each, and a
-/// new request waits for one turn instead of until all buffers are full.
+/// The number of operations in a row after which an exchange yields.
 const STREAK_MAX: u32 = 64;
-/// A number of bytes that take about as long as an operation.
-const STREAK_UNIT: u64 = 4 << 10;
-/// The streak of an exchange that has reported `Pending` because of it, to a caller that has not waited since.
-const STREAK_REPORTED: u32 = u32::MAX;

@@ -95,7 +95,7 @@ impl ActiveRequest {
             ControlFlow::Break(step) => return step,
         };
         match self.try_write(io, bytes) {
-            Ok(Some(count)) => self.moved(count),
+            Ok(Some(count)) => Step::Ready(count),
             Ok(None) => self.pending(io, Interest::WRITE, waker, driver),
             Err(failure) => Step::Failed(self.break_with(failure)),
         }
@@ -116,7 +116,7 @@ impl ActiveRequest {
             ControlFlow::Break(step) => return step,
         };
         match self.try_send_file(io, file, offset, len) {
-            Ok(Some(count)) => self.moved(count),
+            Ok(Some(count)) => Step::Ready(count),
             Ok(None) => self.pending(io, Interest::WRITE, waker, driver),
             Err(failure) => Step::Failed(self.break_with(failure)),
         }
