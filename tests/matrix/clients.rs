@@ -45,8 +45,8 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
 /// Time limit for a well-behaved client beside the bad ones.
 const SOON: Duration = Duration::from_secs(2);
 
-/// The same beside hundreds of senders, whose bytes keep a busy machine occupied: still less than their time limit, which is
-/// how long a blocked client would wait.
+/// The same beside hundreds of senders, whose bytes keep a busy machine occupied: still less than their time limit,
+/// which is how long a blocked client would wait.
 const SOON_BESIDE_HUNDREDS: Duration = Duration::from_millis(3500);
 
 /// Number of concurrent slow clients.

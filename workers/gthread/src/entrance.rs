@@ -85,7 +85,8 @@ impl Entrance {
         accepted
     }
 
-    /// Accepts up to `count` connections without being woken for them. Calls `added` with each.
+    /// Accepts up to `count` connections without being woken for them. Calls `added` with each. For the main thread, which
+    /// is also the one that closes the entrance.
     pub(crate) fn accept_waiting(
         &self,
         count: usize,

@@ -143,7 +143,7 @@ impl Shared {
     ) -> Vec<Box<Connection>> {
         let accepted =
             self.entrance.accept(epoll, events, has_room, |connection| self.lend(connection));
-        accepted.into_iter().filter_map(|connection| self.advance(connection)).collect()
+        self.advance_all(accepted)
     }
 
     /// Accepts up to `count` connections although no thread is free, and returns the requests that have arrived.
@@ -151,7 +151,7 @@ impl Shared {
         let room = self.context.config.worker_connections.saturating_sub(self.table().len());
         let added = |connection: &Connection| self.lend(connection);
         let accepted = self.entrance.accept_waiting(count.min(room), added);
-        accepted.into_iter().filter_map(|connection| self.advance(connection)).collect()
+        self.advance_all(accepted)
     }
 
     /// Ends accepting by threads of the pool.
@@ -200,7 +200,12 @@ impl Shared {
         let ready: Vec<_> = ready.collect();
         drop(table);
         wakers.iter().for_each(Waker::wake);
-        ready.into_iter().filter_map(|connection| self.advance(connection)).collect()
+        self.advance_all(ready)
+    }
+
+    /// Advances connections, and returns those that have a complete request.
+    fn advance_all(&self, connections: Vec<Box<Connection>>) -> Vec<Box<Connection>> {
+        connections.into_iter().filter_map(|connection| self.advance(connection)).collect()
     }
 
     /// Advances a connection until it waits or is closed, or returns it with a complete request.
