@@ -10,7 +10,7 @@ listing() { (cd "$1" && find . -name __pycache__ -prune -o -print | sort); }
 # interpreters: one CPython of each version, from PATH and from pyenv.
 interpreters() {
     local python
-    for python in python3 python3.{9..14} "${PYENV_ROOT:-$HOME/.pyenv}"/versions/*/bin/python3; do
+    for python in python3 python3.{9..15} "${PYENV_ROOT:-$HOME/.pyenv}"/versions/*/bin/python3; do
         python=$(command -v "$python") || continue
         "$python" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 9))' 2> /dev/null || continue
         "$python" -c 'import os, sys; print(os.path.realpath(sys.executable))'
