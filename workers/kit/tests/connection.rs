@@ -8,6 +8,7 @@
 mod driven;
 
 use std::io::{Read, Write};
+use std::sync::atomic::Ordering;
 
 use doubles::app::{echo, take_over};
 use jimu_kit::{Advance, Connection};
@@ -168,6 +169,24 @@ fn a_stream_of_unknown_length_is_sent_in_chunks() {
     server.serve();
     let response = server.received();
     assert!(response.ends_with("\r\n\r\n3\r\none\r\n4\r\ntwo!\r\n0\r\n\r\n"), "{response}");
+}
+
+/// Returns how often an exchange lets other work run while it writes `count` times, none of which blocks.
+fn yields_of_writes(count: usize) -> usize {
+    let mut server = Server::new(move |exchange: &mut Exchange| {
+        exchange.start(200, "OK", &[])?;
+        (0..count).try_for_each(|_| exchange.write(&[b'x'; 100]))?;
+        exchange.finish()
+    });
+    server.client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    assert_eq!(server.serve(), Advance::Wait(worker_api::Interest::READ));
+    server.yields.load(Ordering::Relaxed)
+}
+
+#[test]
+fn an_exchange_that_never_waits_yields() {
+    assert_eq!(yields_of_writes(60), 0);
+    assert_eq!(yields_of_writes(130), 2);
 }
 
 #[test]

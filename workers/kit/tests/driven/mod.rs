@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use jimu_kit::{
@@ -20,6 +21,8 @@ pub struct Server {
     pub host: TestHost,
     /// Bytes that the client sends when the application first waits.
     pub on_wait: Option<&'static [u8]>,
+    /// How often an exchange has let other work run.
+    pub yields: Arc<AtomicUsize>,
     app: AppHandle,
 }
 
@@ -73,7 +76,8 @@ impl Server {
         }
         .unwrap();
         let connection = Some(Connection::new(&context, acceptor.accept().unwrap()));
-        Self { client, connection, host, on_wait: None, app: AppHandle::from_app(AppFn(app)) }
+        let app = AppHandle::from_app(AppFn(app));
+        Self { client, connection, host, on_wait: None, yields: Arc::default(), app }
     }
 
     /// Serves the client's requests until the connection has to wait.
@@ -88,6 +92,7 @@ impl Server {
                         released: Mutex::new(None),
                         client: self.client.try_clone().unwrap(),
                         on_wait: Mutex::new(self.on_wait.take()),
+                        yields: Arc::clone(&self.yields),
                     });
                     self.app.call(connection.into_exchange(driver.clone()));
                     let released = driver.released.lock().unwrap().take();
@@ -130,6 +135,7 @@ struct TestDriver {
     released: Mutex<Option<Box<Connection>>>,
     client: TcpStream,
     on_wait: Mutex<Option<&'static [u8]>>,
+    yields: Arc<AtomicUsize>,
 }
 
 impl ConnectionDriver for TestDriver {
@@ -139,6 +145,11 @@ impl ConnectionDriver for TestDriver {
         }
         let ready = jimu_kit::poll::wait(fd, interest, deadline, || ()).unwrap();
         assert!(ready, "no test waits until a deadline");
+        Ok(())
+    }
+
+    fn yield_now(&self) -> Result<()> {
+        self.yields.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
