@@ -79,8 +79,8 @@ fn control(tree: &Path) -> Result<(), String> {
          Maintainer: The Jimu developers <jimu@localhost>\nDepends: libc6 (>= 2.17)\n\
          Recommends: python3 (>= 3.9)\n\
          Description: pre-fork application server with exchangeable worker classes\n \
-         Serves WSGI and native applications, and accepts gunicorn's flags, signals and\n \
-         most of its settings. The worker class of a running server can be replaced.\n",
+         Serves WSGI, ASGI and native applications, and accepts gunicorn's flags,\n \
+         signals and most of its settings. The worker class of a running server can be replaced.\n",
         env!("CARGO_PKG_VERSION"),
     );
     files::write(&directory.join("control"), &fields, 0o644)?;
