@@ -97,14 +97,27 @@ const FOREIGN: [&str; 3] = [
     "fish/vendor_completions.d/host.fish",
 ];
 
-/// A server that runs is upgraded by USR2, without losing a request.
+/// A server that runs is upgraded by USR2, without losing a request. systemd is told of the new main process once that
+/// serves, and has no event for it that a script could await. If it is not told, the upgrade was refused.
 const POSTINST: &str = "\
 #!/bin/sh
 set -e
 if [ -d /run/systemd/system ]; then
     systemctl daemon-reload
     if [ \"$1\" = configure ] && [ -n \"$2\" ] && systemctl --quiet is-active jimu.service; then
+        main() { systemctl show --property MainPID --value jimu.service; }
+        old=$(main)
         systemctl kill --kill-who=main --signal=USR2 jimu.service
+        tries=0
+        while [ \"$(main)\" = \"$old\" ] && [ $tries -lt 300 ]; do
+            sleep 0.2
+            tries=$((tries + 1))
+        done
+        if [ \"$(main)\" = \"$old\" ]; then
+            echo \"jimu: the old version continues to serve: see journalctl -u jimu\" >&2
+        else
+            kill -TERM \"$old\"
+        fi
     fi
 fi
 ";
