@@ -15,6 +15,6 @@ def hello():
 
 @app.get("/slow")
 def slow():
-    Path("/work/slow-began").touch()
+    Path("/tested/slow-began").touch()
     time.sleep(2)
     return "finished\n"

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 SOCKET = "/run/jimu.sock"
-STOP = Path("/work/stop")
+STOP = Path("/tested/stop")
 CLIENTS = 4
 
 

@@ -97,8 +97,8 @@ const FOREIGN: [&str; 3] = [
     "fish/vendor_completions.d/host.fish",
 ];
 
-/// A server that runs is upgraded by USR2, without losing a request. systemd is told of the new main process once that
-/// serves, and has no event for it that a script could await. If it is not told, the upgrade was refused.
+/// A server that runs is upgraded by USR2, without losing a request. Once the new one serves, systemd calls it the main
+/// process, without an event that a script could await. If that does not happen, the upgrade was refused.
 const POSTINST: &str = "\
 #!/bin/sh
 set -e
