@@ -30,6 +30,12 @@ pub fn pss_kib(pids: &[u32]) -> u64 {
     pids.iter().filter_map(of).sum()
 }
 
+/// Returns the memory of a process that no other process shares, in KiB.
+pub fn private_kib(pid: u32) -> Option<u64> {
+    let path = format!("/proc/{pid}/smaps_rollup");
+    Some(field_kib(&path, "Private_Clean:")? + field_kib(&path, "Private_Dirty:")?)
+}
+
 /// Returns how often the threads of a process have slept voluntarily, and so have been woken.
 pub fn sleeps(pid: u32) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
@@ -105,6 +111,8 @@ mod tests {
         let mut child = Command::new("sleep").arg("60").spawn().unwrap();
         assert!(tree(id()).contains(&child.id()));
         assert!(pss_kib(&[id(), child.id()]) > pss_kib(&[child.id()]));
+        assert!(private_kib(id()).unwrap() > 0);
+        assert_eq!(private_kib(0), None, "no process has this ID");
         child.kill().unwrap();
         child.wait().unwrap();
     }

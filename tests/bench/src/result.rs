@@ -26,6 +26,8 @@ pub enum Metric {
     Memory,
     /// Proportional set size of all processes of a server after their first requests, in MiB.
     YoungMemory,
+    /// Memory that a process does not share, in MiB: the median of all but the first, which is that of a worker.
+    PrivateMemory,
     /// Proportional set size of the server's first process, in MiB.
     LeaderMemory,
     /// Wake-ups per second of the server's first process while idle.
@@ -53,6 +55,7 @@ impl Metric {
             Self::OfIdeal => "of the ideal rate",
             Self::Memory => "PSS MiB",
             Self::YoungMemory => "PSS MiB after 200 requests per worker",
+            Self::PrivateMemory => "private MiB of a worker",
             Self::LeaderMemory => "PSS MiB, first process",
             Self::Wakes => "wake-ups/s, first process",
             Self::Start => "ms to first response",
@@ -156,7 +159,8 @@ impl Measured {
 }
 
 impl Spread {
-    fn of(mut values: Vec<f64>) -> Option<Self> {
+    /// Returns that of these values, if there are any.
+    pub fn of(mut values: Vec<f64>) -> Option<Self> {
         values.sort_by(f64::total_cmp);
         let (least, most) = (*values.first()?, *values.last()?);
         let (low, high) = (values[(values.len() - 1) / 2], values[values.len() / 2]);

@@ -40,6 +40,15 @@ pub enum Fault {
     Load(#[from] io::Error),
 }
 
+/// Which processors a server may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Processors {
+    /// One, which the load generator does not use if there are two.
+    One,
+    /// That of the load generator too.
+    Both,
+}
+
 /// A running server that responds.
 pub struct Server {
     group: Group,
@@ -54,6 +63,7 @@ impl Server {
     /// and waits until it has responded to `request`.
     pub fn start(
         directory: &Path,
+        processors: Processors,
         request: impl Fn(SocketAddr) -> Vec<u8>,
         command: impl FnOnce(SocketAddr) -> Command,
     ) -> Result<Self, Fault> {
@@ -63,7 +73,7 @@ impl Server {
         let file = File::create(&output)?;
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).process_group(0);
         let begun = Instant::now();
-        let spawned = on_processor(SERVER_PROCESSOR, || command.spawn());
+        let spawned = on_processors(processors, || command.spawn());
         let child = spawned.map_err(|error| Fault::Start {
             program: command.get_program().to_string_lossy().into_owned(),
             error,
@@ -124,15 +134,19 @@ impl Drop for Server {
     }
 }
 
-/// Pins this thread, which generates the load, to a processor that no server uses, if there are two.
+/// Pins this thread, which generates the load, to a processor that no server uses unless it may use both,
+/// if there are two.
 pub fn settle() {
-    on_processor_for_good(LOAD_PROCESSOR);
+    pin(&[LOAD_PROCESSOR]);
 }
 
-/// Runs `work` with this thread pinned to one processor, which the processes it starts inherit.
-fn on_processor<T>(processor: usize, act: impl FnOnce() -> T) -> T {
+/// Runs `act` with this thread pinned to these processors, which the processes it starts inherit.
+fn on_processors<T>(processors: Processors, act: impl FnOnce() -> T) -> T {
     let before = sched_getaffinity(Pid::from_raw(0));
-    on_processor_for_good(processor);
+    match processors {
+        Processors::One => pin(&[SERVER_PROCESSOR]),
+        Processors::Both => pin(&[SERVER_PROCESSOR, LOAD_PROCESSOR]),
+    }
     let result = act();
     if let Ok(before) = before {
         let _ = sched_setaffinity(Pid::from_raw(0), &before);
@@ -140,9 +154,9 @@ fn on_processor<T>(processor: usize, act: impl FnOnce() -> T) -> T {
     result
 }
 
-fn on_processor_for_good(processor: usize) {
+fn pin(processors: &[usize]) {
     let mut set = CpuSet::new();
-    if set.set(processor).is_ok() {
+    if processors.iter().all(|processor| set.set(*processor).is_ok()) {
         // A machine with one processor refuses the second, and is measured as it is.
         let _ = sched_setaffinity(Pid::from_raw(0), &set);
     }

@@ -111,6 +111,8 @@ pub fn targets() -> Vec<Target> {
         at_most("memory", "Jimu sync, native", Metric::LeaderMemory, Against::Nothing, 4.0),
         at_most("memory", "Jimu sync, native", Metric::Wakes, Against::Nothing, 1.0),
         at_most("memory", "Jimu sync", Metric::Memory, Against::Ratio("gunicorn sync"), 0.7),
+        at_most("memory", "Jimu sync", Metric::PrivateMemory, Against::Ratio("gunicorn sync"), 0.6),
+        at_most("start", "Jimu sync", Metric::Start, Against::Ratio("gunicorn sync"), 1.3),
         at_most(
             "parse",
             "scan and parse_head",
@@ -189,6 +191,9 @@ fn shapes() -> Vec<Target> {
     }
     for (scenario, many, few) in MANY_CONNECTIONS {
         targets.push(cpu(scenario, many, few, 1.1));
+    }
+    for (scenario, four, one) in FOUR_WORKERS {
+        targets.push(cpu(scenario, four, one, 1.05));
     }
     in_rounds(targets)
 }
@@ -278,6 +283,17 @@ const MANY_CONNECTIONS: [(&str, &str, &str); 8] = [
     ("connections-wsgi", "Jimu eventlet, 2,048 connections", "Jimu eventlet, 32 connections"),
     ("connections-wsgi", "Jimu gevent, 2,048 connections", "Jimu gevent, 32 connections"),
     ("connections-wsgi", "Jimu pywsgi, 2,048 connections", "Jimu pywsgi, 32 connections"),
+];
+
+const FOUR_WORKERS: [(&str, &str, &str); 8] = [
+    ("workers-native", "Jimu gthread, native, 4 workers", "Jimu gthread, native, 1 worker"),
+    ("workers-native", "Jimu eventlet, native, 4 workers", "Jimu eventlet, native, 1 worker"),
+    ("workers-native", "Jimu gevent, native, 4 workers", "Jimu gevent, native, 1 worker"),
+    ("workers-native", "Jimu pywsgi, native, 4 workers", "Jimu pywsgi, native, 1 worker"),
+    ("workers-wsgi", "Jimu gthread, 4 workers", "Jimu gthread, 1 worker"),
+    ("workers-wsgi", "Jimu eventlet, 4 workers", "Jimu eventlet, 1 worker"),
+    ("workers-wsgi", "Jimu gevent, 4 workers", "Jimu gevent, 1 worker"),
+    ("workers-wsgi", "Jimu pywsgi, 4 workers", "Jimu pywsgi, 1 worker"),
 ];
 
 #[cfg(test)]

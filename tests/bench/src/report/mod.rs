@@ -117,11 +117,12 @@ fn metrics(measured: &Measured) -> Vec<Metric> {
     metrics
 }
 
-/// Returns how many connections a row has, if its name ends with that.
-fn connections(name: &str) -> Option<usize> {
+/// Returns how many connections or workers a row has, if its name ends with that.
+fn count(name: &str) -> Option<usize> {
     let (_, end) = name.rsplit_once(", ")?;
-    let count = end.strip_suffix(" connections").or_else(|| end.strip_suffix(" connection"))?;
-    count.replace(',', "").parse().ok()
+    let (count, unit) = end.split_once(' ')?;
+    let is_counted = matches!(unit, "connection" | "connections" | "worker" | "workers");
+    count.replace(',', "").parse().ok().filter(|_| is_counted)
 }
 
 /// Formats with about three digits, never with an exponent.
@@ -158,9 +159,10 @@ latencies and shares of an ideal rate mean little. CPU time is the user and syst
 
 A request has three headers (Host, User-Agent and Accept) unless the title of a table says otherwise; a browser's has
 twelve. Threaded classes have 8 threads unless the row says otherwise. In a table with several numbers of connections,
-each row is a server with one of the numbers, whose connections are open before it is measured. Of pipelined requests,
-each has the latency of the last of its 16. Tables with wrk in the title repeat others with wrk as the load generator,
-which runs for a fixed time, at least one second.
+each row is a server with one of the numbers, whose connections are open before it is measured. In a table with several
+numbers of workers they use both processors, one of them together with the load generator. Of pipelined requests, each
+has the latency of the last of its 16. Tables with wrk in the title repeat others with wrk as the load generator, which
+runs for a fixed time, at least one second.
 
 The bare epoll loop parses nothing and responds with a constant; it stands for the lowest possible cost. The Django
 project is served by `python3` on PATH, and by Debian's `/usr/bin/python3`, which is linked statically; each has a

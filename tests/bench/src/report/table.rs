@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{connections, metrics, number, spread};
+use super::{count, metrics, number, spread};
 use crate::contender::Role;
 use crate::result::{Measured, Metric, Row};
 use crate::scenario::ON_DEBIAN;
@@ -57,7 +57,7 @@ pub(super) fn text(measured: &Measured, ranking: Metric) -> String {
     text
 }
 
-/// Returns the servers, that with the least figure first among those with as many connections.
+/// Returns the servers, that with the least figure first among those with as many connections or workers.
 fn lines(measured: &Measured, ranking: Metric) -> Vec<Line<'_>> {
     let mut lines: Vec<Line<'_>> = Vec::new();
     for row in &measured.rows {
@@ -71,7 +71,7 @@ fn lines(measured: &Measured, ranking: Metric) -> Vec<Line<'_>> {
     }
     lines.sort_by(|a, b| {
         let by_figure = || figure(a, ranking).total_cmp(&figure(b, ranking));
-        connections(a.name).cmp(&connections(b.name)).then_with(by_figure)
+        count(a.name).cmp(&count(b.name)).then_with(by_figure)
     });
     lines
 }

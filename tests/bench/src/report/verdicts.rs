@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{connections, notes, number, ranking, spread};
+use super::{count, notes, number, ranking, spread};
 use crate::contender::{OTHER_BUILD, Role};
 use crate::result::{Measured, Metric, Row};
 use crate::scenario::{ON_DEBIAN, Scenario};
@@ -116,11 +116,11 @@ fn ahead_of(ours: &Row, measured: &Measured, metric: Metric) -> Vec<String> {
 }
 
 /// nginx runs no Python, and the Python servers nothing else, with one of two interpreters. Both serve the same number
-/// of connections.
+/// of connections, with the same number of workers.
 fn serves_the_same(ours: &Row, peer: &Row) -> bool {
     ours.name.contains("native") == peer.name.starts_with("nginx")
         && ours.name.ends_with(ON_DEBIAN) == peer.name.ends_with(ON_DEBIAN)
-        && connections(&ours.name) == connections(&peer.name)
+        && count(&ours.name) == count(&peer.name)
 }
 
 #[cfg(test)]
@@ -136,5 +136,7 @@ mod tests {
         assert!(same("Jimu gthread, 1 thread", "bjoern"));
         assert!(!same("Jimu gevent", "nginx"));
         assert!(!same("Jimu gevent, 32 connections", "bjoern, 1 connection"));
+        assert!(same("Jimu gevent, 4 workers", "granian, 4 workers"));
+        assert!(!same("Jimu gevent, 4 workers", "granian, 1 worker"));
     }
 }

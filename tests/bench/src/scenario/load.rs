@@ -150,9 +150,9 @@ fn plan(stage: &Stage<'_>, runner: &Runner, requests: u64) -> Plan {
         Kind::Connections { .. } => {
             Plan { connections: runner.entry.connections.unwrap_or(1), ..plan }
         }
-        Kind::Pauses { connections, .. } | Kind::Wrk { connections } => {
-            Plan { connections, ..plan }
-        }
+        Kind::Pauses { connections, .. }
+        | Kind::Workers { connections, .. }
+        | Kind::Wrk { connections } => Plan { connections, ..plan },
         Kind::Pipelined { connections, depth } => Plan { connections, ..plan }.pipelined(depth),
         Kind::WebSocket { connections } => {
             let message = Some(Message::of_length(MESSAGE));

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::{Entry, Outcome, Stage};
-use crate::result::{Metric, Row};
+use crate::result::{Metric, Row, Spread};
 use crate::server::Server;
 use crate::{load, proc};
 
@@ -41,6 +41,11 @@ fn take_turn(stage: &Stage<'_>, entry: Entry, server: &Server) -> Result<Row, St
     row.push(Metric::Wakes, woken as f64 / IDLE.as_secs_f64());
     row.push(Metric::Memory, pss_mib(&server.pids()));
     row.push(Metric::LeaderMemory, pss_mib(&[leader]));
+    let others = server.pids().into_iter().filter(|pid| *pid != leader);
+    let private = others.filter_map(proc::private_kib).map(|kib| kib as f64 / 1024.0).collect();
+    if let Some(private) = Spread::of(private) {
+        row.push(Metric::PrivateMemory, private.median);
+    }
     eprintln!("{}: {}", stage.scenario.name, row.name);
     Ok(row)
 }
@@ -59,9 +64,9 @@ fn ask_at_once(address: SocketAddr, request: &[u8], count: usize) -> io::Result<
 
 /// Enough that every worker has served some.
 const FIRST: usize = 800;
-/// Enough that the garbage collector of every worker has traversed all of its objects once. That happens after
-/// some thousand requests; before, the memory of a worker that has served for a day cannot be estimated.
-const REQUESTS: usize = 16_000;
+/// Some 5,000 for each worker: enough that its garbage collector has traversed all of its objects once. Before, the
+/// memory of a worker that has served for a day cannot be estimated.
+const REQUESTS: usize = 20_000;
 /// Twice the number of workers.
 const CLIENTS: usize = 8;
 /// How long the server is left idle.

@@ -32,7 +32,7 @@ use crate::contender::{App, BIG_FILE, Contender, Serving, THREADS};
 use crate::environment::Python;
 use crate::machine;
 use crate::result::{Measured, Row};
-use crate::server::{Fault, Server};
+use crate::server::{Fault, Processors, Server};
 use crate::setup::Setup;
 
 /// A request of the clients.
@@ -55,6 +55,8 @@ enum Kind {
     Connections { counts: &'static [usize] },
     /// The same with each request pausing for this number of milliseconds.
     Pauses { connections: usize, pause_ms: u64 },
+    /// The same for each of these numbers of workers, which may use the processor of the load generator too.
+    Workers { connections: usize, counts: &'static [usize] },
     /// As many requests as possible, with this number of them sent at a time on each connection.
     Pipelined { connections: usize, depth: usize },
     /// As many requests as possible, with wrk as the load generator.
@@ -82,6 +84,8 @@ pub struct Entry {
     pub python: Python,
     /// Number of connections, if the scenario has several.
     pub connections: Option<usize>,
+    /// Number of workers, if the scenario has several.
+    pub workers: Option<usize>,
 }
 
 impl Entry {
@@ -97,13 +101,19 @@ impl Entry {
             );
         let native = if native { ", native" } else { "" };
         let python = if self.python == Python::Debian { ON_DEBIAN } else { "" };
-        let connections = match self.connections {
-            None => String::new(),
-            Some(1) => ", 1 connection".into(),
-            Some(count) if count < 1000 => format!(", {count} connections"),
-            Some(count) => format!(", {},{:03} connections", count / 1000, count % 1000),
-        };
-        format!("{}{native}{python}{connections}", self.contender.name())
+        let connections = counted(self.connections, "connection");
+        let workers = counted(self.workers, "worker");
+        format!("{}{native}{python}{connections}{workers}", self.contender.name())
+    }
+}
+
+/// Returns the end of a name that tells a number from others.
+fn counted(count: Option<usize>, unit: &str) -> String {
+    match count {
+        None => String::new(),
+        Some(1) => format!(", 1 {unit}"),
+        Some(count) if count < 1000 => format!(", {count} {unit}s"),
+        Some(count) => format!(", {},{:03} {unit}s", count / 1000, count % 1000),
     }
 }
 
@@ -142,6 +152,7 @@ pub fn measure(scenario: &Scenario, setup: &Setup, effort: Effort) -> io::Result
     let (rows, absent) = match scenario.kind {
         Kind::Load { .. }
         | Kind::Connections { .. }
+        | Kind::Workers { .. }
         | Kind::Pipelined { .. }
         | Kind::Wrk { .. }
         | Kind::Pauses { .. }
@@ -230,6 +241,9 @@ impl Stage<'_> {
         let (connections, keep_alive, workers) = match self.scenario.kind {
             Kind::Load { connections, keep_alive } => (connections, keep_alive, 1),
             Kind::Connections { .. } => (entry.connections.unwrap_or_default(), true, 1),
+            Kind::Workers { connections, .. } => {
+                (connections, true, entry.workers.unwrap_or_default())
+            }
             Kind::Pauses { connections, .. }
             | Kind::Pipelined { connections, .. }
             | Kind::Wrk { connections }
@@ -244,7 +258,7 @@ impl Stage<'_> {
             keep_alive,
             workers,
             threads: THREADS,
-            preload: workers > 1,
+            preload: matches!(self.scenario.kind, Kind::Memory { .. }),
             // Above what is used, so that no contender reaches its limit, and never below the default.
             connections: (connections + 100).max(1000),
             directory: self.directory,
@@ -256,7 +270,12 @@ impl Stage<'_> {
             let command = entry.contender.command(self.setup, serving, address);
             command.unwrap_or_else(|why| unreachable!("it could be made a moment ago: {why}"))
         };
-        Server::start(self.directory, request, command).map_err(|fault: Fault| fault.to_string())
+        let processors = match self.scenario.kind {
+            Kind::Workers { .. } => Processors::Both,
+            _ => Processors::One,
+        };
+        Server::start(self.directory, processors, request, command)
+            .map_err(|fault: Fault| fault.to_string())
     }
 
     /// Returns the request for this contender.

@@ -35,22 +35,34 @@ struct Served {
 impl Scenario {
     /// Contenders. Empty if no server takes part.
     pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
-        let entry = |contender, app, python| Entry { contender, app, python, connections: None };
+        let entry = |contender, app, python| Entry {
+            contender,
+            app,
+            python,
+            connections: None,
+            workers: None,
+        };
         let native = self.native.iter().map(move |&one| entry(one, App::Native, Python::Usual));
         let python = self.python.iter().flat_map(move |&(served, contenders)| {
             contenders.iter().map(move |&one| entry(one, served.app, served.python))
         });
-        native.chain(python).flat_map(|entry| self.with_connections(entry))
+        native.chain(python).flat_map(|entry| self.with_numbers(entry))
     }
 
-    /// Returns an entry for each number of connections, if the scenario has several.
-    fn with_connections(&self, entry: Entry) -> impl Iterator<Item = Entry> + use<> {
-        let counts = match self.kind {
-            Kind::Connections { counts } => counts,
-            _ => &[],
+    /// Returns an entry for each number of connections or workers, if the scenario has several.
+    fn with_numbers(&self, entry: Entry) -> Vec<Entry> {
+        let of = |counts: &[usize], with: fn(Entry, usize) -> Entry| {
+            counts.iter().map(|&count| with(entry, count)).collect()
         };
-        let several = counts.iter().map(move |&count| Entry { connections: Some(count), ..entry });
-        several.chain(counts.is_empty().then_some(entry))
+        match self.kind {
+            Kind::Connections { counts } => {
+                of(counts, |entry, count| Entry { connections: Some(count), ..entry })
+            }
+            Kind::Workers { counts, .. } => {
+                of(counts, |entry, count| Entry { workers: Some(count), ..entry })
+            }
+            _ => vec![entry],
+        }
     }
 
     /// Returns whether a word of the command line selects it: its name, or that of its group, which is the part
@@ -86,6 +98,8 @@ pub const SCENARIOS: &[Scenario] = &[
     shapes::THREADS_MINIMAL,
     shapes::CONNECTIONS_NATIVE,
     shapes::CONNECTIONS_WSGI,
+    shapes::WORKERS_NATIVE,
+    shapes::WORKERS_WSGI,
     shapes::PIPELINED_NATIVE,
     shapes::PIPELINED_WSGI,
     shapes::WRK_NATIVE,

@@ -1,5 +1,5 @@
 //! The response of the scenarios `hello` to load of other shapes: a short and a long head, few threads, few and many
-//! connections, pipelined requests, another load generator.
+//! connections, one and four workers, pipelined requests, another load generator.
 
 use super::{
     APP, HELLO, HELLO_NATIVE, KEEPING, KEEPING_NATIVE, KEPT_ALIVE, Kind, Request, Scenario,
@@ -52,6 +52,28 @@ pub(super) const CONNECTIONS_WSGI: Scenario = Scenario {
     ..wsgi("connections-wsgi", "Hello, 1 to 2,048 busy connections, WSGI", Head::Three)
 };
 
+pub(super) const WORKERS_NATIVE: Scenario = Scenario {
+    kind: WORKERS,
+    native: KEEPING_NATIVE,
+    ..native("workers-native", "Hello, 1 and 4 workers on 2 processors, native", Head::Three)
+};
+pub(super) const WORKERS_WSGI: Scenario = Scenario {
+    kind: WORKERS,
+    // bjoern and gevent's server have one process.
+    python: &[(
+        APP,
+        &[
+            Jimu("gthread"),
+            Jimu("eventlet"),
+            Jimu("gevent"),
+            Jimu("pywsgi"),
+            Fastpysgi,
+            Granian,
+            Contender::Gunicorn("gthread"),
+        ],
+    )],
+    ..wsgi("workers-wsgi", "Hello, 1 and 4 workers on 2 processors, WSGI", Head::Three)
+};
 pub(super) const PIPELINED_NATIVE: Scenario = Scenario {
     kind: PIPELINED,
     native: KEEPING_NATIVE,
@@ -86,6 +108,7 @@ pub(super) const WRK_MINIMAL: Scenario = Scenario {
     ..wsgi("wrk-minimal", "Hello, head with Host only, keep-alive, WSGI, with wrk", Head::Minimal)
 };
 
+const WORKERS: Kind = Kind::Workers { connections: 32, counts: &[1, 4] };
 const PIPELINED: Kind = Kind::Pipelined { connections: 32, depth: 16 };
 const WRK: Kind = Kind::Wrk { connections: 32 };
 const CONNECTIONS: Kind = Kind::Connections { counts: &[1, 32, 256, 2048] };
