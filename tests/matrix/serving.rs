@@ -2,14 +2,17 @@
 
 use jimu_tests::{
     behaviour,
-    cell::{Cell, Need},
+    cell::{App, Cell, Need},
     http::{Broken, Connection, Framing},
+    process,
     runner::Behaviour,
     server::Setup,
     wait,
 };
 
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
 
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
@@ -146,12 +149,24 @@ fn expect_continue_is_answered_before_the_body(cell: &Cell) {
     assert_eq!((answer.status, answer.text().as_str()), (200, "body"));
 }
 
+/// The client has shut down its side before a worker sees the request. Later, an ASGI application is notified of a
+/// disconnect ([`worker_api::Exchange::on_disconnect`]); the others are not.
 fn a_half_closed_client_is_answered(cell: &Cell) {
-    let server = Setup::new(cell).start();
+    let server = Setup::new(cell).flags("--workers 1").start();
+    let worker = server.until_ready_workers(1)[0];
+    process::stop(worker);
     let mut client = server.connect();
     client.send_get("/sleep?ms=50").unwrap();
     client.end_sending();
+    process::signal(worker, Signal::SIGCONT);
     assert_eq!(client.answer("GET").unwrap().status, 200);
+    if cell.app != App::Asgi {
+        let mut client = server.connect();
+        client.send_get("/sleep?ms=500").unwrap();
+        server.until_held("/sleep");
+        client.end_sending();
+        assert_eq!(client.answer("GET").unwrap().status, 200);
+    }
 }
 
 fn a_malformed_request_is_answered_once(cell: &Cell) {
