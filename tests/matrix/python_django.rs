@@ -1,4 +1,4 @@
-//! The management command of `python/jimu_server/django`: a project serves itself.
+//! `python/jimu_server/django`: a project serves itself, by the management command `jimu` or through django-prodserver.
 
 use std::fs;
 
@@ -24,11 +24,21 @@ const SETTINGS: &str = "from django.http import HttpResponse\n\
     ROOT_URLCONF = __name__\n\
     urlpatterns = [path('', lambda request: HttpResponse('page of ' + __name__))]\n";
 
+/// Added to the settings for django-prodserver.
+const PRODSERVER: &str = "INSTALLED_APPS.append('django_prodserver')\n\
+    BACKEND = 'jimu_server.django.prodserver.JimuServer'\n\
+    PRODUCTION_PROCESSES = {'web': {'BACKEND': BACKEND, 'ARGS': {'max-requests': '1000'}}}\n";
+
 fn a_django_project_has_a_command_that_serves_it(cell: &Cell) {
     let python = cell::python().expect("the behavior's condition");
     for (script, page) in [
         ("exec \"$PYTHON\" project/manage.py jimu \"$@\"", "page of own"),
         ("cd project; exec \"$PYTHON\" manage.py jimu --settings=other \"$@\"", "page of other"),
+        // It takes no arguments for the server.
+        (
+            "cd project; export JIMU_CMD_ARGS=\"$*\"; exec \"$PYTHON\" manage.py server web --settings=prod",
+            "page of prod",
+        ),
     ] {
         // The command passes its interpreter on.
         let setup = Setup::script(script).class(cell.class.path.clone());
@@ -45,7 +55,8 @@ fn a_django_project_has_a_command_that_serves_it(cell: &Cell) {
             .file("jimu_server/__init__.py", package)
             .file("project/manage.py", MANAGE)
             .file("project/own.py", SETTINGS)
-            .file("project/other.py", SETTINGS);
+            .file("project/other.py", SETTINGS)
+            .file("project/prod.py", [SETTINGS, PRODSERVER].concat());
         let server = setup.env("PYTHON", &python).env("PYTHONPATH", &top).start();
         assert_eq!(server.get("/").text(), page);
         server.stop();

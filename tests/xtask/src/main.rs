@@ -48,42 +48,42 @@ cargo xtask python          make the virtual environments of the Python tests, a
 ";
 
 fn main() -> ExitCode {
-    let mut words = env::args().skip(1);
-    let command = words.next().unwrap_or_default();
-    let words: Vec<String> = words.collect();
-    match command.as_str() {
-        "serve" => steps::serve(&words),
-        "test" => match steps::TestOptions::parse(&words) {
+    let words: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        [] | ["help", ..] => help(),
+        // All flags are host's.
+        ["serve", flags @ ..] => steps::serve(flags),
+        words if words.iter().any(|word| ["-h", "--help"].contains(word)) => help(),
+        ["test", options @ ..] => match steps::TestOptions::parse(options) {
             Ok(options) => steps::test(&options),
             Err(message) => refuse(&message),
         },
-        "bench" => steps::bench(&words),
-        "lint" => steps::lint(),
-        "wheel" => report(wheel::wheel()),
-        "sdist" => report(wheel::source()),
-        "dist" => report(dist::archives()),
-        "deb" => report(debian::package()),
-        "stage" => match words.as_slice() {
-            [prefix] => report(stage::stage(Linker::Own, Path::new(prefix), None)),
-            _ => refuse("stage PREFIX"),
-        },
-        "matrix" => match words.as_slice() {
-            [prefix] => report(matrix::stage(Linker::Own, Path::new(prefix))),
-            _ => refuse("matrix PREFIX"),
-        },
-        "python" => match python::environments() {
+        ["bench", options @ ..] => steps::bench(options),
+        ["lint"] => steps::lint(),
+        ["wheel"] => report(wheel::wheel()),
+        ["sdist"] => report(wheel::source()),
+        ["dist"] => report(dist::archives()),
+        ["deb"] => report(debian::package()),
+        ["stage", prefix] => report(stage::stage(Linker::Own, Path::new(prefix), None)),
+        ["matrix", prefix] => report(matrix::stage(Linker::Own, Path::new(prefix))),
+        ["python"] => match python::environments() {
             Ok(path) => {
                 println!("{}", path.display());
                 ExitCode::SUCCESS
             }
             Err(message) => refuse(&message),
         },
-        "" | "help" | "-h" | "--help" => {
-            print!("{HELP}");
-            ExitCode::SUCCESS
-        }
-        other => refuse(&format!("no command {other:?}\n{HELP}")),
+        words => refuse(&format!(
+            "expected a command of `cargo xtask help`, found {:?}",
+            words.join(" ")
+        )),
     }
+}
+
+fn help() -> ExitCode {
+    print!("{HELP}");
+    ExitCode::SUCCESS
 }
 
 fn refuse(message: &str) -> ExitCode {

@@ -31,14 +31,14 @@ pub(crate) struct TestOptions {
 }
 
 impl TestOptions {
-    pub(crate) fn parse(words: &[String]) -> Result<Self, String> {
+    pub(crate) fn parse(words: &[&str]) -> Result<Self, String> {
         let mut options = Self::default();
-        let mut words = words.iter();
+        let mut words = words.iter().copied();
         while let Some(word) = words.next() {
-            match word.as_str() {
+            match word {
                 "--release" => options.release = true,
                 "--no-python" => options.no_python = true,
-                "--only" => options.only = Some(words.next().ok_or("--only WORD")?.clone()),
+                "--only" => options.only = Some(words.next().ok_or("--only WORD")?.to_owned()),
                 other => return Err(format!("test has no option {other:?}")),
             }
         }
@@ -47,12 +47,12 @@ impl TestOptions {
 }
 
 /// Builds everything and executes `host`.
-pub(crate) fn serve(flags: &[String]) -> ExitCode {
+pub(crate) fn serve(flags: &[&str]) -> ExitCode {
     if !succeeds(cargo().args(["build", "--release", "--workspace"])) {
         return ExitCode::FAILURE;
     }
     let mut host = Command::new(target().join("release/host"));
-    if !flags.iter().any(|flag| flag == "-b" || flag.starts_with("--bind")) {
+    if !flags.iter().any(|flag| *flag == "-b" || flag.starts_with("--bind")) {
         host.args(["--bind", "127.0.0.1:8000"]);
     }
     let error = host.args(flags).exec();
@@ -99,7 +99,7 @@ pub(crate) fn test(options: &TestOptions) -> ExitCode {
 }
 
 /// Builds everything and measures it.
-pub(crate) fn bench(words: &[String]) -> ExitCode {
+pub(crate) fn bench(words: &[&str]) -> ExitCode {
     let features = ["--features", "jimu-bench/linked"];
     if !succeeds(cargo().args(["build", "--release", "--workspace"]).args(features)) {
         return ExitCode::FAILURE;
