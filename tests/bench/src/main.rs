@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use bench::result::Measured;
 use bench::scenario::{Effort, Results, SCENARIOS, Scenario, measure};
-use bench::setup::{Setup, root};
+use bench::setup::{SERVER, Setup, root};
 use bench::target::rounds_of;
 use bench::{history, report, server};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -161,8 +161,8 @@ fn value<T: std::str::FromStr>(option: &str, word: Option<String>) -> Result<T, 
 fn build(word: Option<String>) -> Result<PathBuf, String> {
     let directory = word.ok_or("--against needs a directory")?;
     let path = PathBuf::from(&directory);
-    if !path.join("host").is_file() {
-        return Err(format!("--against {directory}: this directory contains no host"));
+    if !path.join(SERVER).is_file() {
+        return Err(format!("--against {directory}: this directory contains no {SERVER}"));
     }
     path.canonicalize().map_err(|error| format!("--against {directory}: {error}"))
 }

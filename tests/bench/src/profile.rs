@@ -8,9 +8,6 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
 /// perf, which records some processes.
 pub struct Recording {
     perf: PathBuf,
@@ -25,7 +22,7 @@ impl Recording {
         let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
         let mut command = Command::new(perf);
         command.args(["record", "--quiet", "--no-buildid-cache", "--freq", FREQUENCY]);
-        // It starts on a command of its standard input, and confirms on its standard output.
+        // It starts and ends on commands of its standard input, and confirms on its standard output.
         command.args(["--delay", "-1", "--control", "fd:0,1", "--pid"]);
         command.arg(pids.join(",")).arg("--output").arg(&data);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -50,17 +47,24 @@ impl Recording {
         command.args(["--kallsyms", "/proc/kallsyms"]).arg("--symfs").arg(symbols.path());
         command.arg("--input").arg(data);
         let report = command.stdin(Stdio::null()).output()?;
-        summary(&String::from_utf8_lossy(&report.stdout)).ok_or(error)
+        summary(&String::from_utf8_lossy(&report.stdout)).ok_or_else(|| {
+            let printed = String::from_utf8_lossy(&report.stderr);
+            io::Error::other(format!("{error}; perf report: {}", printed.trim()))
+        })
     }
 
-    /// Ends perf, and returns what it says if it has recorded nothing.
-    fn end(self) -> io::Error {
-        // Otherwise it has ended already.
-        let _ = kill(Pid::from_raw(self.child.id() as i32), Signal::SIGINT);
+    /// Ends perf, and returns an error with its messages for the case that it has recorded nothing.
+    fn end(mut self) -> io::Error {
+        // Open until perf has ended: it writes no complete file if the input ends before.
+        let mut input = self.child.stdin.take();
+        if let Some(input) = &mut input {
+            // Fails if it has ended already.
+            let _ = input.write_all(b"stop\n");
+        }
         match self.child.wait_with_output() {
             Ok(output) => {
-                let said = String::from_utf8_lossy(&output.stderr).into_owned();
-                io::Error::other(format!("perf recorded nothing: {}", said.trim()))
+                let printed = String::from_utf8_lossy(&output.stderr);
+                io::Error::other(format!("perf recorded nothing: {}", printed.trim()))
             }
             Err(error) => error,
         }

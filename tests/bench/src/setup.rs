@@ -20,6 +20,9 @@ pub struct Setup {
     perf: Option<PathBuf>,
 }
 
+/// The server as it is installed, where this file is called `host`: one file is the command and the runtime for Python.
+pub const SERVER: &str = "libjimu_runtime.so";
+
 /// Which build of Jimu.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Build {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::{App, KEEP_ALIVE_SECONDS, Serving, metrics_of, threads_of};
-use crate::setup::{Build, Setup, root};
+use crate::setup::{Build, SERVER, Setup, root};
 
 /// Returns the command of a build's `host`.
 pub(super) fn command(
@@ -15,7 +15,7 @@ pub(super) fn command(
     serving: Serving<'_>,
     address: SocketAddr,
 ) -> Result<Command, String> {
-    serve(setup, build, &setup.built(build, "host")?, class, serving, address)
+    serve(setup, build, &setup.built(build, SERVER)?, class, serving, address)
 }
 
 /// Returns the command of the `host` with this class linked in.
@@ -58,7 +58,7 @@ pub(super) fn in_c(
     if !is_built {
         return Err("the application in C cannot be compiled".into());
     }
-    let host = setup.built(Build::This, "host")?;
+    let host = setup.built(Build::This, SERVER)?;
     let mut command = class_of(setup, Build::This, &host, class, serving, address)?;
     command.arg(library);
     Ok(command)

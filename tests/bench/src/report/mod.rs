@@ -156,6 +156,7 @@ scenario are up at the same time and take turns. Figures are medians over the ro
 round, then reported as their median with minimum and maximum in parentheses, because other activity of the machine in a
 round affects both sides. The load average shows how much activity there was; above about 2.5 on two processors, rates,
 latencies and shares of an ideal rate mean little. CPU time is the user and system time of all processes of a server.
+Jimu is measured as it is installed: one file is the command `host` and the runtime for Python.
 
 A request has three headers (Host, User-Agent and Accept) unless the title of a table says otherwise; a browser's has
 twelve. Threaded classes have 8 threads unless the row says otherwise. In a table with several numbers of connections,
