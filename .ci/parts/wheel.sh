@@ -40,7 +40,7 @@ tried() {
 
 [ "${1:-}" = --built ] && shift || cargo xtask wheel
 tools=$target/tools/bin
-wheel=$(ls "$target"/wheels/jimu_server-*.whl)
+wheel=$(ls "$target"/wheels/jimu_server-*_"$(uname -m)".whl)
 
 step "What the tools of PyPI say"
 "$tools/auditwheel" show "$wheel"

@@ -2,7 +2,8 @@
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    if std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|machine| machine == "x86_64") {
+    let machine = std::env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
+    if ["aarch64", "x86_64"].contains(&machine.as_str()) {
         println!("cargo::rustc-cdylib-link-arg=-Wl,-e,jimu_start");
     }
 }

@@ -2,5 +2,5 @@
 //! interpreter that a mold executes loads (see `host::interpreter`). Contains no logic of the server.
 
 mod python;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
 mod start;

@@ -1,42 +1,16 @@
 //! The library as an executable: what the C library's start files and Rust's runtime do for a program.
 //!
 //! An interpreter cannot load an ordinary executable, whose thread-local variables have places that only the first
-//! program of a process can have. A library can be executed: it needs an entry point and the path of the dynamic linker.
+//! program of a process can have. A library can be executed: it needs an entry point and the path of the dynamic linker,
+//! which are in a module for each machine.
 
-use std::arch::{global_asm, naked_asm};
 use std::ffi::{c_char, c_int};
 use std::panic;
 
-// What the linker writes into executables.
-global_asm!(
-    ".pushsection .interp,\"aR\",@progbits",
-    ".asciz \"/lib64/ld-linux-x86-64.so.2\"",
-    ".popsection",
-);
-
-/// Calls `__libc_start_main(main, argc, argv, init, fini, rtld_fini, stack_end)` with what the kernel has put on the stack,
-/// and the function that the dynamic linker has left in `rdx`.
-#[unsafe(no_mangle)]
-#[unsafe(naked)]
-extern "C" fn jimu_start() -> ! {
-    naked_asm!(
-        // The end of the chain of frames.
-        "xor ebp, ebp",
-        "mov r9, rdx",
-        "pop rsi",
-        "mov rdx, rsp",
-        "and rsp, -16",
-        "push rax",
-        "push rsp",
-        "xor r8d, r8d",
-        "lea rcx, [rip + {initialize}]",
-        "lea rdi, [rip + {main}]",
-        "call [rip + __libc_start_main@GOTPCREL]",
-        "hlt",
-        initialize = sym initialize,
-        main = sym main,
-    )
-}
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
 
 /// Calls this library's constructors, as the dynamic linker does for every library but the program: that of std records
 /// the arguments.

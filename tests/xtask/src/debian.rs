@@ -15,7 +15,7 @@ use crate::{
     files,
     paths::{root, target},
     run::run,
-    stage::{Linker, stage},
+    stage::{Linker, Machine, stage},
 };
 
 /// Makes the package in target/dist.
@@ -24,7 +24,7 @@ pub(crate) fn package() -> Result<(), String> {
     let tree = dist.join("deb");
     files::fresh(&tree)?;
     let server = tree.join("usr/lib/jimu");
-    stage(Linker::Zig, &server, None)?;
+    stage(Linker::Zig(Machine::X86_64), &server, None)?;
     commands(&tree)?;
     documents(&tree, &server.join("share"))?;
     let headers = server.join("include");

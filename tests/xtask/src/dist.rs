@@ -6,18 +6,20 @@ use crate::{
     files, matrix,
     paths::{root, target},
     run::run,
-    stage::{self, Linker, stage},
+    stage::{self, Linker, Machine, stage},
 };
 
 /// Makes an archive of the installed server, one of its debug information, and one of the matrix of behaviors, to be
 /// unpacked over the first, in target/dist.
 pub(crate) fn archives() -> Result<(), String> {
     let dist = target().join("dist");
-    let name = format!("jimu-{}-x86_64-linux", env!("CARGO_PKG_VERSION"));
+    let machine = Machine::X86_64;
+    let linker = Linker::Zig(machine);
+    let name = format!("jimu-{}-{}-linux", env!("CARGO_PKG_VERSION"), machine.name());
     let (prefix, debug) = (dist.join(&name), dist.join(format!("{name}-debug")));
     files::fresh(&debug)?;
-    stage(Linker::Zig, &prefix, Some(&debug))?;
-    stage::kit(Linker::Zig, &prefix)?;
+    stage(linker, &prefix, Some(&debug))?;
+    stage::kit(linker, &prefix)?;
     for file in ["README.md", "LICENSE", "CHANGELOG.md"] {
         files::copy(&root().join(file), &prefix.join("share/doc/jimu").join(file))?;
     }
@@ -30,7 +32,7 @@ pub(crate) fn archives() -> Result<(), String> {
     archive(&dist, &format!("{name}-debug"))?;
     let beside = dist.join("matrix");
     files::fresh(&beside)?;
-    matrix::stage(Linker::Zig, &beside.join(&name))?;
+    matrix::stage(linker, &beside.join(&name))?;
     pack(&beside, &name, &dist.join(format!("{name}-matrix.tar.gz")))
 }
 

@@ -15,7 +15,7 @@ mod wheel;
 use std::{env, path::Path, process::ExitCode};
 
 use run::report;
-use stage::Linker;
+use stage::{Linker, Machine};
 
 const HELP: &str = "\
 cargo xtask serve [FLAGS]   build everything (release) and serve the welcome page on 127.0.0.1:8000;
@@ -37,7 +37,8 @@ cargo xtask bench [SCENARIO...] [OPTIONS]
 cargo xtask bench history SCENARIO...
                             print the figures of earlier commits, with the ratio from each commit to the next
 cargo xtask lint            formatting, clippy (warnings are errors), conventions of the source
-cargo xtask wheel           make the wheel in target/wheels, for every CPython from 3.9 on
+cargo xtask wheel [MACHINE] make the wheel in target/wheels, for every CPython from 3.9 on;
+                            MACHINE is x86_64 or aarch64 instead of this one
 cargo xtask sdist           make the source distribution in target/wheels
 cargo xtask dist            make archives of the installed server, its debug information, and the matrix of behaviors, in
                             target/dist
@@ -61,7 +62,8 @@ fn main() -> ExitCode {
         },
         ["bench", options @ ..] => steps::bench(options),
         ["lint"] => steps::lint(),
-        ["wheel"] => report(wheel::wheel()),
+        ["wheel"] => make_wheel(env::consts::ARCH),
+        ["wheel", machine] => make_wheel(machine),
         ["sdist"] => report(wheel::source()),
         ["dist"] => report(dist::archives()),
         ["deb"] => report(debian::package()),
@@ -78,6 +80,13 @@ fn main() -> ExitCode {
             "expected a command of `cargo xtask help`, found {:?}",
             words.join(" ")
         )),
+    }
+}
+
+fn make_wheel(machine: &str) -> ExitCode {
+    match Machine::named(machine) {
+        Some(machine) => report(wheel::wheel(machine)),
+        None => refuse(&format!("expected x86_64 or aarch64, found {machine:?}")),
     }
 }
 

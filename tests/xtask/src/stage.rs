@@ -8,7 +8,7 @@
 //! ```
 
 use std::{
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -20,8 +20,6 @@ use crate::{
     run::{cargo, in_root, output, run},
 };
 
-/// Machine and operating system of what is built.
-pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// The oldest C library that runs what zig links: that of RHEL 7, the oldest that manylinux names. Rust itself requires
 /// this version.
 pub(crate) const OLDEST_GLIBC: &str = "2.17";
@@ -31,8 +29,46 @@ pub(crate) const OLDEST_GLIBC: &str = "2.17";
 pub(crate) enum Linker {
     /// By this machine's compiler, for its C library and later ones.
     Own,
-    /// By zig, for `OLDEST_GLIBC` and later ones.
-    Zig,
+    /// By zig, for `OLDEST_GLIBC` and later ones on a machine.
+    Zig(Machine),
+}
+
+/// The machine that a release is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Machine {
+    X86_64,
+    Aarch64,
+}
+
+impl Machine {
+    /// Returns the machine with this name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        [Self::X86_64, Self::Aarch64].into_iter().find(|machine| machine.name() == name)
+    }
+
+    /// Returns the name that the kernel, Rust and pip have for it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64",
+            Self::Aarch64 => "aarch64",
+        }
+    }
+
+    /// Returns what Rust calls the machine and the operating system.
+    fn target(self) -> String {
+        format!("{}-unknown-linux-gnu", self.name())
+    }
+
+    /// Returns whether this machine cannot execute what is built for it.
+    fn is_foreign(self) -> bool {
+        self.name() != env::consts::ARCH
+    }
+}
+
+impl Linker {
+    fn is_foreign(self) -> bool {
+        matches!(self, Self::Zig(machine) if machine.is_foreign())
+    }
 }
 
 /// Builds the release and lays it out in `prefix`. Debug information goes to `debug`, if given.
@@ -40,10 +76,15 @@ pub(crate) fn stage(linker: Linker, prefix: &Path, debug: Option<&Path>) -> Resu
     let libraries = libraries()?;
     let built = build(linker, &libraries)?;
     files::fresh(prefix)?;
-    strip(&built.join(file_of(SERVER)), &prefix.join("bin/host"), debug)?;
+    let place = |file: &str, to: &Path| match linker {
+        // Without symbols already: `strip` knows this machine's files only.
+        _ if linker.is_foreign() => files::copy(&built.join(file), to),
+        _ => strip(&built.join(file), to, debug),
+    };
+    place(&file_of(SERVER), &prefix.join("bin/host"))?;
     for library in &libraries {
         let file = file_of(library);
-        strip(&built.join(&file), &prefix.join("lib/host").join(&file), debug)?;
+        place(&file, &prefix.join("lib/host").join(&file))?;
     }
     for (name, command, arguments) in SCRIPTS {
         files::write(&prefix.join("bin").join(name), &script(command, arguments), 0o755)?;
@@ -52,7 +93,7 @@ pub(crate) fn stage(linker: Linker, prefix: &Path, debug: Option<&Path>) -> Resu
     if headers.exists() {
         files::copy_tree(&headers, &prefix.join("include"))?;
     }
-    documents(prefix)
+    documents(&hostctl(linker, prefix)?, prefix)
 }
 
 /// Returns the packages whose libraries ship, by their manifests: every class, every plugin, and the application of
@@ -102,7 +143,7 @@ pub(crate) fn kit(linker: Linker, prefix: &Path) -> Result<(), String> {
 pub(crate) fn directory(linker: Linker, profile: &str) -> PathBuf {
     match linker {
         Linker::Own => target().join(profile),
-        Linker::Zig => target().join(TARGET).join(profile),
+        Linker::Zig(machine) => target().join(machine.target()).join(profile),
     }
 }
 
@@ -119,18 +160,35 @@ pub(crate) fn build_command(linker: Linker) -> Result<Command, String> {
             command.arg("build");
             Ok(command)
         }
-        Linker::Zig => zig_build(),
+        Linker::Zig(machine) => zig_build(machine),
     }
 }
 
-fn zig_build() -> Result<Command, String> {
+fn zig_build(machine: Machine) -> Result<Command, String> {
     let tools = python::tools()?;
+    let target = machine.target();
+    if machine.is_foreign() {
+        install_std(&target)?;
+    }
     let mut command = in_root(tools.join("cargo-zigbuild").as_os_str());
     command.args(["zigbuild", "--target"]);
-    command.arg(format!("{TARGET}.{OLDEST_GLIBC}")).env("PATH", python::path_with(&tools));
+    command.arg(format!("{target}.{OLDEST_GLIBC}")).env("PATH", python::path_with(&tools));
+    if machine.is_foreign() {
+        command.env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
+    }
     // Debuggers and `hostctl status` identify a library by its build-id; zig writes none by default.
     command.env("RUSTFLAGS", "-C link-arg=-Wl,--build-id=sha1");
     Ok(command)
+}
+
+/// Installs Rust's standard library for a target, if it is missing.
+fn install_std(target: &str) -> Result<(), String> {
+    let mut rustc = in_root("rustc".as_ref());
+    let directory = output(rustc.args(["--print", "target-libdir", "--target", target]))?;
+    if Path::new(directory.trim()).exists() {
+        return Ok(());
+    }
+    run(in_root("rustup".as_ref()).args(["target", "add", target]))
 }
 
 /// Copies an executable or a library without symbols and debug information, which go to `debug`, where debuggers find
@@ -156,18 +214,26 @@ fn script(command: &str, arguments: &str) -> String {
     )
 }
 
+/// Returns a `hostctl` that this machine can execute: that of `prefix`, or one built for the purpose.
+fn hostctl(linker: Linker, prefix: &Path) -> Result<PathBuf, String> {
+    if !linker.is_foreign() {
+        return Ok(prefix.join("bin/hostctl"));
+    }
+    run(cargo().args(["build", "-p", "host", "--bin", "hostctl"]))?;
+    Ok(directory(Linker::Own, "debug").join("hostctl"))
+}
+
 /// Writes manual pages and completions.
-fn documents(prefix: &Path) -> Result<(), String> {
-    let hostctl = prefix.join("bin/hostctl");
+fn documents(hostctl: &Path, prefix: &Path) -> Result<(), String> {
     let manual = prefix.join("share/man/man1");
-    run(Command::new(&hostctl).arg("man").arg(&manual))?;
+    run(Command::new(hostctl).arg("man").arg(&manual))?;
     for (name, command) in PAGES {
         let page = format!(".so man1/{command}.1\n");
         files::write(&manual.join(name).with_extension("1"), &page, 0o644)?;
     }
     for (shell, directory) in COMPLETIONS {
         let directory = prefix.join("share").join(directory);
-        run(Command::new(&hostctl).args(["completions", shell]).arg(directory))?;
+        run(Command::new(hostctl).args(["completions", shell]).arg(directory))?;
     }
     Ok(())
 }

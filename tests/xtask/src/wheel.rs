@@ -10,15 +10,15 @@ use crate::{
     paths::{root, target},
     python,
     run::{output, run},
-    stage::{Linker, OLDEST_GLIBC, stage},
+    stage::{Linker, Machine, OLDEST_GLIBC, stage},
 };
 
-/// Makes the wheel in target/wheels.
-pub(crate) fn wheel() -> Result<(), String> {
+/// Makes the wheel for a machine in target/wheels.
+pub(crate) fn wheel(machine: Machine) -> Result<(), String> {
     let prefix = target().join("staged");
-    stage(Linker::Zig, &prefix, None)?;
+    stage(Linker::Zig(machine), &prefix, None)?;
     let package = package_in("wheel-source")?;
-    let platform = format!("manylinux_{}_x86_64", OLDEST_GLIBC.replace('.', "_"));
+    let platform = format!("manylinux_{}_{}", OLDEST_GLIBC.replace('.', "_"), machine.name());
     let mut build = build("--wheel", &package)?;
     build.arg(format!("-C--build-option=--plat-name={platform}")).env("JIMU_STAGED", &prefix);
     run(&mut build)
