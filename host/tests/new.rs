@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use support::executable;
 use tempfile::TempDir;
 
 const KINDS: [&str; 3] = ["app", "class", "hooks"];
@@ -184,7 +185,7 @@ fn class_beside(files: &[&str]) -> (TempDir, String, String) {
     }
     let hostctl = prefix.path().join("bin/hostctl");
     fs::create_dir(prefix.path().join("bin")).unwrap();
-    fs::copy(env!("CARGO_BIN_EXE_hostctl"), &hostctl).unwrap();
+    executable::copy(env!("CARGO_BIN_EXE_hostctl"), &hostctl);
     let words = ["new", "class", "--lang", "c", "simple"];
     let output = Command::new(hostctl).args(words).current_dir(&prefix).output().unwrap();
     let makefile = read(prefix.path().join("simple/Makefile"));

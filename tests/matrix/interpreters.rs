@@ -11,7 +11,7 @@ use std::time::Duration;
 use jimu_tests::cell::{self, Cell, Class, Need};
 use jimu_tests::runner::Behaviour;
 use jimu_tests::server::{Server, Setup};
-use jimu_tests::{artifacts, behaviour};
+use jimu_tests::{artifacts, behaviour, executable};
 use serde_json::Value;
 
 use crate::python::saying;
@@ -305,7 +305,7 @@ fn another_interpreter_takes_effect_at_reload(cell: &Cell) {
 fn a_broken_runtime_leaves_the_service(cell: &Cell) {
     let directory = tempfile::tempdir().unwrap();
     let place = |name: &str| directory.path().join(name);
-    fs::copy(artifacts::executable("host"), place("host")).unwrap();
+    executable::copy(artifacts::executable("host"), place("host"));
     let wsgi = "libwsgi_app.so";
     fs::copy(artifacts::directory().join(wsgi), place(wsgi)).unwrap();
     let whole = fs::read(artifacts::directory().join(RUNTIME)).unwrap();
@@ -348,7 +348,7 @@ fn the_runtime_is_an_executable(cell: &Cell) {
     fs::create_dir_all(&bin).unwrap();
     fs::create_dir_all(&lib).unwrap();
     let host = bin.join("host");
-    fs::copy(artifacts::library("jimu_runtime"), &host).unwrap();
+    executable::copy(artifacts::library("jimu_runtime"), &host);
     fs::copy(artifacts::library("wsgi_app"), lib.join("libwsgi_app.so")).unwrap();
     let setup = Setup::of(&host).class(&cell.class.path).app("interpreter");
     let setup = setup.python(cell::python().expect("the behavior's condition"));

@@ -5,7 +5,7 @@ use std::{
     process::{Command, Output},
 };
 
-use jimu_tests::{artifacts, behaviour, cell::Cell, runner::Behaviour};
+use jimu_tests::{artifacts, behaviour, cell::Cell, executable, runner::Behaviour};
 use tempfile::TempDir;
 
 pub(crate) fn behaviours() -> Vec<Behaviour> {
@@ -17,7 +17,7 @@ fn the_matrix_runs_outside_of_a_checkout(cell: &Cell) {
     let (bin, fixtures) = (prefix.path().join("bin"), prefix.path().join("lib/jimu-matrix"));
     fs::create_dir_all(&bin).unwrap();
     fs::create_dir_all(&fixtures).unwrap();
-    fs::copy(env::current_exe().unwrap(), bin.join("jimu-matrix")).unwrap();
+    executable::copy(env::current_exe().unwrap(), bin.join("jimu-matrix"));
     let app = artifacts::library("hello_app");
     fs::copy(&app, fixtures.join(app.file_name().unwrap())).unwrap();
     let class = prefix.path().join("libtheirs_worker.so");

@@ -10,7 +10,7 @@ use std::{
 use jimu_tests::{
     artifacts, behaviour,
     cell::{self, Cell},
-    process,
+    executable, process,
     runner::Behaviour,
     server::{Server, Setup},
     wait,
@@ -89,7 +89,7 @@ fn a_new_release_behind_the_link_is_loaded(cell: &Cell) {
     let fill = |release: &Path, app: &str| {
         fs::create_dir_all(release.join("bin")).unwrap();
         fs::create_dir_all(release.join("work")).unwrap();
-        fs::copy(artifacts::executable("host"), release.join("bin/host")).unwrap();
+        executable::copy(artifacts::executable("host"), release.join("bin/host"));
         fs::copy(&cell.class.path, release.join("work/libmine_worker.so")).unwrap();
         fs::copy(artifacts::library(app), release.join("work/app.so")).unwrap();
         fs::write(release.join("settings.toml"), "workers = 1\n").unwrap();

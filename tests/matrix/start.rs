@@ -5,6 +5,7 @@ use std::{fs, process::Command, time::Duration};
 use jimu_tests::{
     artifacts, behaviour,
     cell::Cell,
+    executable,
     http::Address,
     process::End,
     runner::Behaviour,
@@ -47,7 +48,7 @@ fn a_short_name_is_found_in_the_lib_directory(cell: &Cell) {
     let (bin, lib) = (place.path().join("bin"), place.path().join("lib/host"));
     fs::create_dir_all(&bin).unwrap();
     fs::create_dir_all(&lib).unwrap();
-    fs::copy(artifacts::executable("host"), bin.join("host")).unwrap();
+    executable::copy(artifacts::executable("host"), bin.join("host"));
     fs::copy(&cell.class.path, lib.join("libsomewhere_worker.so")).unwrap();
     let app = artifacts::library("hello_app");
     let server = Setup::of(&bin.join("host")).class("somewhere").app(app).start();

@@ -41,4 +41,6 @@ mod scene;
 pub mod server;
 pub mod tools;
 
-pub use support::{compiler, http, launch, mounts, network, output, process, seccomp, tls, wait};
+pub use support::{
+    compiler, executable, http, launch, mounts, network, output, process, seccomp, tls, wait,
+};

@@ -24,7 +24,7 @@ use super::{
     recipe::Recipe,
 };
 use crate::{
-    artifacts,
+    artifacts, executable,
     http::{Address, Answer},
     network::Namespace,
     process,
@@ -67,7 +67,7 @@ impl Release {
     pub fn install(releases: &Path) {
         for release in [Self::First, Self::Second] {
             fs::create_dir_all(release.file(releases, "")).unwrap();
-            fs::copy(artifacts::executable("host"), release.program(releases)).unwrap();
+            executable::copy(artifacts::executable("host"), release.program(releases));
             fs::copy(artifacts::library("hello_app"), release.app(releases)).unwrap();
         }
     }

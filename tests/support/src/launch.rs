@@ -36,8 +36,8 @@ impl Launched {
         let shown = format!("{command:?}");
         let started = Instant::now();
         let mut child = wait::until(&shown, Duration::from_secs(10), || match command.spawn() {
-            // A test has just copied the executable, and the child of another test's fork still has the copy open for
-            // writing, until it executes its own.
+            // A test has just written the executable, a script, and the child of another test's fork still has it open
+            // for writing, until it executes its own.
             Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => Err(error),
             result => Ok(result),
         })

@@ -10,6 +10,7 @@
 //! | [`mounts`] | file systems that a server has to do without |
 //! | [`network`] | networks of several machines on one |
 //! | [`seccomp`] | system calls that the kernel refuses |
+//! | [`executable`] | copies of executables |
 //! | [`compiler`] | C libraries compiled for a test |
 //! | [`wait`] | polling for conditions without an event |
 //!
@@ -23,6 +24,7 @@
 #![allow(clippy::missing_panics_doc, clippy::unwrap_used)]
 
 pub mod compiler;
+pub mod executable;
 pub mod http;
 pub mod launch;
 pub mod mounts;
