@@ -1,7 +1,6 @@
 //! A command that runs until the test ends it: its process group and its output.
 
 use std::{
-    io::ErrorKind,
     os::unix::process::CommandExt,
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -12,7 +11,6 @@ use nix::unistd::Pid;
 use crate::{
     output::Output,
     process::{End, Group},
-    wait,
 };
 
 /// A running command. Dropping it kills it with everything that it started.
@@ -35,13 +33,7 @@ impl Launched {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let shown = format!("{command:?}");
         let started = Instant::now();
-        let mut child = wait::until(&shown, Duration::from_secs(10), || match command.spawn() {
-            // A test has just written the executable, a script, and the child of another test's fork still has it open
-            // for writing, until it executes its own.
-            Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => Err(error),
-            result => Ok(result),
-        })
-        .unwrap_or_else(|error| panic!("{shown}: {error}"));
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{shown}: {error}"));
         Self {
             group: Group::new(Pid::from_raw(child.id() as i32)),
             log: Output::of(child.stderr.take().expect("stderr is piped")),

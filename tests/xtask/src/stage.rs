@@ -76,10 +76,10 @@ pub(crate) fn stage(linker: Linker, prefix: &Path, debug: Option<&Path>) -> Resu
     let libraries = libraries()?;
     let built = build(linker, &libraries)?;
     files::fresh(prefix)?;
-    let place = |file: &str, to: &Path| match linker {
-        // Without symbols already: `strip` knows this machine's files only.
-        _ if linker.is_foreign() => files::copy(&built.join(file), to),
-        _ => strip(&built.join(file), to, debug),
+    let place = |file: &str, to: &Path| {
+        let from = built.join(file);
+        // For another machine they are built without symbols: this one's `strip` does not know them.
+        if linker.is_foreign() { files::copy(&from, to) } else { strip(&from, to, debug) }
     };
     place(&file_of(SERVER), &prefix.join("bin/host"))?;
     for library in &libraries {
