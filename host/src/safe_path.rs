@@ -107,8 +107,8 @@ impl SafePath {
     }
 
     /// Returns device and inode of the file.
-    pub fn identity(&self) -> Option<(u64, u64)> {
-        self.stat().ok().map(|found| (found.st_dev, found.st_ino))
+    pub fn identity(&self) -> nix::Result<(u64, u64)> {
+        self.stat().map(|found| (found.st_dev, found.st_ino))
     }
 
     /// Opens the file, if it is not a link.
@@ -124,7 +124,7 @@ impl SafePath {
 
     /// Removes the file if it has this device and inode. Returns whether it had.
     pub fn remove_if(&self, identity: (u64, u64)) -> nix::Result<bool> {
-        if self.identity() != Some(identity) {
+        if self.identity() != Ok(identity) {
             return Ok(false);
         }
         self.remove().map(|()| true)

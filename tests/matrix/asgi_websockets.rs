@@ -51,7 +51,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(a_stop_closes_websockets).of_asgi(),
         behaviour!(reloads_under_load_with_long_connections_lose_nothing)
             .of_asgi()
-            .heavy()
+            .busy()
             .within(240),
     ]
 }

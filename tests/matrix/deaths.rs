@@ -20,7 +20,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(an_application_that_ends_its_process_costs_one_worker).of_class().within(90),
         behaviour!(kills_under_load_cost_only_their_own_requests).busy(),
         behaviour!(max_requests_brings_the_successor_first).busy(),
-        behaviour!(max_requests_waits_for_a_slow_successor).of_class().heavy(),
+        behaviour!(max_requests_waits_for_a_slow_successor).of_class().busy(),
         behaviour!(workers_that_die_at_once_do_not_make_a_storm).of_host(),
         behaviour!(a_worker_that_grows_is_named_and_replaced).of_host(),
         behaviour!(the_mold_may_die).of_class(),

@@ -20,7 +20,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(a_worker_without_its_threads_is_not_ready)
             .of_class()
             .only_for(|class| class.name == "gthread", "it starts no threads"),
-        behaviour!(a_release_without_descriptors_is_refused).of_python().heavy().within(120),
+        behaviour!(a_release_without_descriptors_is_refused).of_python().busy().within(120),
         behaviour!(a_release_that_cannot_be_forked_is_refused_soon).of_python(),
         behaviour!(an_arbiter_without_descriptors_refuses_and_recovers).of_host().within(90),
         behaviour!(without_a_free_descriptor_one_client_at_a_time_is_served).of_class(),
@@ -135,6 +135,8 @@ fn an_arbiter_without_descriptors_refuses_and_recovers(cell: &Cell) {
         }
         server.ctl(&["reload"]).done();
     }
+    let log = server.stop().log;
+    assert!(!log.contains("belongs to another server"), "{log}");
 }
 
 /// The limit with which a process has no free descriptor except below its highest one.

@@ -28,7 +28,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(swaps_between_classes_lose_nothing).of_host().heavy().within(240),
         behaviour!(the_library_may_be_overwritten).of_class().busy(),
         behaviour!(without_memfds_the_library_may_be_overwritten).of_host().busy(),
-        behaviour!(a_slow_start_stalls_no_one).of_class().heavy(),
+        behaviour!(a_slow_start_stalls_no_one).of_class().busy(),
         behaviour!(reloads_asked_for_together_are_merged).of_host(),
         behaviour!(new_settings_take_effect).of_host(),
         behaviour!(shared_ports_lose_nothing).of_class().busy(),

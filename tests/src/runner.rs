@@ -84,7 +84,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Number of the slowest tests that are listed at the end.
 const SLOWEST_SHOWN: usize = 15;
 /// Number of tests that run at once: most of them wait most of the time. `JIMU_TEST_THREADS` overrides it.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 5;
 /// Number of threads for each of these: while some tests wait for a turn, the others take the places that are left.
 const THREADS_PER_PLACE: usize = 2;
 
@@ -324,7 +324,7 @@ Run the matrix of behaviors over a worker class, the library CLASS, with a nativ
   --exact            FILTER is the whole name
   --skip WORD        leave out the behaviors whose names contain WORD
   --list             list the behaviors instead of running them
-  --test-threads N   run N at a time [default: 4]
+  --test-threads N   run N at a time [default: 5]
 
 The variable HOST names the server's executable [default: the `host` beside this program].
 ";
@@ -354,7 +354,7 @@ impl Turn {
         let all = *PLACES.get().expect("the number is set before the first test");
         let places = match load {
             Load::Light => 1,
-            Load::Busy => all.div_ceil(2),
+            Load::Busy => (all / 2).max(1),
             Load::Heavy => all,
         };
         let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);

@@ -94,8 +94,7 @@ impl ControlServer {
     /// cannot be created.
     pub fn open(&mut self, predecessor: Option<Pid>) {
         let Some(configured) = &self.configured else { return };
-        let found = self.path.as_deref().and_then(|path| identity_of(path, self.user.as_ref()));
-        if self.listener.is_some() && found == self.identity {
+        if self.is_in_place() {
             return;
         }
         let path = match find_owner(configured) {
@@ -110,13 +109,13 @@ impl ControlServer {
             _ => configured.clone(),
         };
         remove_stale(configured, self.user.as_ref());
-        let path = &*self.path.insert(path);
-        match listen(path, self.mode, self.user.as_ref()) {
-            Ok(listener) => {
+        match listen(&path, self.mode, self.user.as_ref()) {
+            Ok((listener, identity)) => {
                 tracing::debug!("Control socket at {}", path.display());
                 self.missed = None;
-                self.identity = identity_of(path, self.user.as_ref());
+                self.identity = Some(identity);
                 self.listener = Some(listener);
+                self.path = Some(path);
                 self.keep_spare();
             }
             Err(error) => {
@@ -130,6 +129,16 @@ impl ControlServer {
                 self.missed = Some(words);
             }
         }
+    }
+
+    /// Returns whether this server listens and its socket is still at the path.
+    fn is_in_place(&self) -> bool {
+        let Some(path) = self.path.as_deref().filter(|_| self.listener.is_some()) else {
+            return false;
+        };
+        let found =
+            SafePath::resolve(path, self.user.as_ref()).and_then(|path| Ok(path.identity()?));
+        self.identity.is_some_and(|own| may_be(&found, own))
     }
 
     /// Removes the socket, if it still belongs to this server.
@@ -382,6 +391,17 @@ enum Owner {
     Server(Pid),
 }
 
+/// Returns whether a lookup may have found the file with this identity: one that failed for want of descriptors or memory
+/// has shown nothing.
+fn may_be(found: &std::io::Result<(u64, u64)>, own: (u64, u64)) -> bool {
+    match found {
+        Ok(found) => *found == own,
+        Err(error) => {
+            matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
+        }
+    }
+}
+
 /// Asks the kernel for the listening process. A full backlog does not block, and counts as an unknown process ID.
 fn find_owner(path: &Path) -> Owner {
     match socket_file::connect(path) {
@@ -400,8 +420,12 @@ fn private_path(path: &Path) -> PathBuf {
 }
 
 /// Creates the socket under a temporary name and renames it, so that an old one is replaced atomically. Anything
-/// but a socket stays in place.
-fn listen(path: &Path, mode: u32, user: Option<&Identity>) -> std::io::Result<UnixListener> {
+/// but a socket stays in place. Also returns device and inode of the file.
+fn listen(
+    path: &Path,
+    mode: u32,
+    user: Option<&Identity>,
+) -> std::io::Result<(UnixListener, (u64, u64))> {
     if let Some(parent) = path.parent().filter(|parent| !parent.exists()) {
         SafePath::resolve(parent, user)?.make_directory(Mode::S_IRWXU)?;
     }
@@ -421,12 +445,15 @@ fn listen(path: &Path, mode: u32, user: Option<&Identity>) -> std::io::Result<Un
     let listener = listener.map_err(|errno| path.explain(errno.into()))?;
     let placed = socket_file::set_access(&temporary, None, None, Some(mode))
         .and_then(|()| listener.set_nonblocking(true))
-        .and_then(|()| Ok(temporary.rename_to(&path)?));
-    if let Err(error) = placed {
-        let _ = temporary.remove();
-        return Err(path.explain(error));
+        .and_then(|()| Ok(temporary.identity()?))
+        .and_then(|identity| Ok(temporary.rename_to(&path).map(|()| identity)?));
+    match placed {
+        Ok(identity) => Ok((listener, identity)),
+        Err(error) => {
+            let _ = temporary.remove();
+            Err(path.explain(error))
+        }
     }
-    Ok(listener)
 }
 
 /// Removes the sockets of killed servers that listened beside this path (see [`private_path`]).
@@ -454,10 +481,6 @@ fn remove_stale(path: &Path, user: Option<&Identity>) {
     }
 }
 
-fn identity_of(path: &Path, user: Option<&Identity>) -> Option<(u64, u64)> {
-    SafePath::resolve(path, user).ok()?.identity()
-}
-
 /// Stands for a server whose process ID the kernel does not report; no process has it.
 const UNKNOWN: Pid = Pid::from_raw(0);
 /// Maximum number of clients; further ones wait in the socket's backlog.
@@ -478,6 +501,10 @@ const CLIENT_IDLE_NS: u64 = 60_000_000_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn identity_of(path: &Path) -> (u64, u64) {
+        SafePath::resolve(path, None).unwrap().identity().unwrap()
+    }
 
     fn server(path: &Path) -> ControlServer {
         ControlServer {
@@ -502,21 +529,35 @@ mod tests {
         let path = directory.path().join("host.ctl");
         let mut first = server(&path);
         first.open(None);
-        let taken = identity_of(&path, None).unwrap();
+        let taken = identity_of(&path);
         let mut second = server(&path);
         second.open(None);
-        assert_eq!(identity_of(&path, None), Some(taken));
+        assert_eq!(identity_of(&path), taken);
         assert_eq!(second.path, Some(private_path(&path)));
         second.close();
-        assert_eq!(identity_of(&path, None), Some(taken));
+        assert_eq!(identity_of(&path), taken);
         assert!(!private_path(&path).exists());
         let mut successor = server(&path);
         successor.open(Some(Pid::this()));
-        assert_ne!(identity_of(&path, None), Some(taken));
+        assert_ne!(identity_of(&path), taken);
         first.close();
         assert!(path.exists());
         successor.close();
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn only_a_file_that_was_seen_to_be_another_is_another() {
+        let fails = |errno: Errno| Err(errno.into());
+        for (found, is_own) in [
+            (Ok((1, 2)), true),
+            (Ok((1, 3)), false),
+            (fails(Errno::ENOENT), false),
+            (fails(Errno::EMFILE), true),
+            (fails(Errno::ENFILE), true),
+        ] {
+            assert_eq!(may_be(&found, (1, 2)), is_own, "{found:?}");
+        }
     }
 
     #[test]

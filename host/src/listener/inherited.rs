@@ -74,7 +74,7 @@ impl Inherited {
             if let (false, Bind::Unix { path, .. }) = (from_outside, bind) {
                 listener.user = Identity::of_workers(settings);
                 let safe = SafePath::resolve(path, listener.user.as_ref());
-                listener.identity = safe.ok().and_then(|safe| safe.identity());
+                listener.identity = safe.ok().and_then(|safe| safe.identity().ok());
                 // The socket's own address may lead through a descriptor of the older arbiter.
                 listener.address = Address::Unix(path.to_owned());
             }

@@ -111,7 +111,7 @@ fn open_path(
     socket_file::set_access(&safe, owner.uid, owner.gid, mode).map_err(refused)?;
     start_listening(&descriptor, settings).map_err(failed)?;
     let listener = Listener::new(descriptor, key_of(bind), Address::Unix(path.to_owned()));
-    Ok(Listener { identity: safe.identity(), user, ..listener })
+    Ok(Listener { identity: safe.identity().ok(), user, ..listener })
 }
 
 fn open_abstract(bind: &Bind, name: &str, settings: &Settings) -> Result<Listener, ListenError> {
