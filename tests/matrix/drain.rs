@@ -7,7 +7,7 @@ use std::{
 
 use jimu_tests::{
     artifacts, behaviour,
-    cell::{Cell, Need},
+    cell::{App, Cell, Need},
     http::Connection,
     process::{self, End},
     runner::Behaviour,
@@ -23,6 +23,9 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(idle_connections_are_closed_at_once).needs(Need::KeepAlive),
         behaviour!(a_stream_runs_to_its_end),
         behaviour!(graceful_timeout_cuts_what_is_left),
+        behaviour!(exit_functions_run_although_a_request_does_not_end)
+            .of_python()
+            .needs(Need::Concurrency),
         behaviour!(a_task_is_waited_for_and_told).of_class(),
         behaviour!(drain_delay_keeps_accepting).of_host(),
         behaviour!(without_the_arbiter_workers_finish_and_end),
@@ -118,17 +121,51 @@ fn a_stream_runs_to_its_end(cell: &Cell) {
     assert_eq!(server.ended(Duration::from_secs(10)).end, End::Status(0));
 }
 
+/// The client receives a 500, whether the class ends the request or the arbiter aborts the worker.
 fn graceful_timeout_cuts_what_is_left(cell: &Cell) {
-    let mut server = Setup::new(cell).flags("--graceful-timeout 1").start();
+    let setup = Setup::new(cell).flags("--graceful-timeout 1 --access-logfile -");
+    let mut server = setup.start();
     let mut client = server.connect();
     client.send_get("/sleep?ms=30000").unwrap();
     server.until_held("/sleep");
     let begun = Instant::now();
     server.signal(Signal::SIGTERM);
-    server.ended(Duration::from_secs(8));
+    let ended = server.ended(Duration::from_secs(10));
     assert!(begun.elapsed() > Duration::from_millis(900), "cut after {:?}", begun.elapsed());
     let cut = client.answer("GET");
-    assert!(cut.as_ref().map_or(true, |answer| answer.status >= 500), "{cut:?}");
+    if !cell.class.is_ours() {
+        // A class may also end the connection.
+        assert!(cut.as_ref().map_or(true, |answer| answer.status >= 500), "{cut:?}");
+        return;
+    }
+    assert_eq!(cut.unwrap().status, 500, "{}", ended.log);
+    let line = server.out.line(&["\"GET /sleep?ms=30000 HTTP/1.1\" 500 "], Duration::from_secs(5));
+    assert_eq!(server.out.count("/sleep"), 1, "{line}");
+    if cell.app != App::Asgi {
+        assert!(ended.log.contains("graceful_timeout"), "{}", ended.log);
+        assert!(ended.log.contains("GET /sleep"), "the request is not named: {}", ended.log);
+    }
+}
+
+/// A class that serves several requests at a time does not wait for them longer than this, and ends as usual.
+fn exit_functions_run_although_a_request_does_not_end(cell: &Cell) {
+    let module = "import atexit, os, time\n\
+                  atexit.register(lambda: os.write(2, b'exit functions run\\n'))\n\
+                  def application(environ, start_response):\n    \
+                      time.sleep(30)\n";
+    let setup = Setup::new(cell).file("endless.py", module).app("endless:application");
+    let mut server = setup.flags("--graceful-timeout 1").start();
+    let mut client = server.connect();
+    client.send_get("/endless").unwrap();
+    server.until_held("/endless");
+    server.signal(Signal::SIGTERM);
+    let ended = server.ended(Duration::from_secs(10));
+    assert_eq!(ended.end, End::Status(0));
+    assert_eq!(client.answer("GET").unwrap().status, 500, "{}", ended.log);
+    for words in ["exit functions run", "GET /endless for", "in application"] {
+        assert!(ended.log.contains(words), "{words}: {}", ended.log);
+    }
+    assert!(!ended.log.contains("killed"), "{}", ended.log);
 }
 
 /// A worker that drains waits for tasks that its application has spawned, and notifies the application.

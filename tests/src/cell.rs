@@ -80,7 +80,7 @@ impl Class {
     }
 
     /// Returns whether it is a class of this workspace, and not a third party's.
-    pub(crate) fn is_ours(&self) -> bool {
+    pub fn is_ours(&self) -> bool {
         !artifacts::is_program()
             && self.path.parent() == Some(artifacts::directory())
             && artifacts::classes().contains(&self.name)

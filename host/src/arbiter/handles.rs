@@ -79,8 +79,8 @@ pub(super) struct WorkerHandle {
     pub(super) stage: WorkerStage,
     pub(super) forked_ns: u64,
     pub(super) ready_ns: u64,
-    /// Deadline for finishing requests, once the worker was stopped.
-    pub(super) drain_until_ns: u64,
+    /// Deadline for exiting, once the worker was stopped.
+    pub(super) end_until_ns: u64,
     /// The worker asked to be replaced. It serves until its replacement is ready.
     pub(super) wants_to_retire: bool,
     /// Deadline after which the worker is killed.
@@ -138,15 +138,17 @@ impl WorkerHandle {
         self.stage == WorkerStage::Ready && self.counts()
     }
 
-    /// Sends SIGTERM or SIGQUIT, as soon as the process ID is known. A booting worker has nothing to finish
-    /// and may not handle the signal, so it gets only a short time.
+    /// Sends SIGTERM or SIGQUIT, as soon as the process ID is known. Its requests have to finish within `limit_ns`; at
+    /// SIGTERM the worker has [`END_NS`] more to end by itself. A booting worker has nothing to finish and may not handle
+    /// the signal, so it gets only a short time.
     pub(super) fn tell_to_stop(&mut self, signal: Signal, limit_ns: u64) {
         let now_ns = clock::now_ns();
+        let end_ns = if signal == Signal::SIGTERM { END_NS } else { 0 };
         self.stage = WorkerStage::Draining;
-        self.drain_until_ns = now_ns.saturating_add(limit_ns);
+        self.end_until_ns = now_ns.saturating_add(limit_ns).saturating_add(end_ns);
         if self.kill_reason.is_none() {
             let unready = now_ns + BOOTING_END_NS;
-            let until_ns = self.drain_until_ns;
+            let until_ns = self.end_until_ns;
             let kill_at_ns = if self.ready_ns == 0 { unready.min(until_ns) } else { until_ns };
             self.kill_at_ns = Some(kill_at_ns);
         }
@@ -211,6 +213,9 @@ impl Exit {
     }
 }
 
+/// How much longer than `graceful_timeout` a worker may take to exit: its class cuts the requests that are left, and the
+/// application's exit functions run. gevent's workers wait a second of it for the greenlets that they have killed.
+pub(super) const END_NS: u64 = 2_000_000_000;
 /// Time from SIGABRT to SIGKILL.
 pub(super) const ABORT_NS: u64 = 1_000_000_000;
 /// Time limit for a mold to exit.
@@ -231,7 +236,7 @@ pub(super) mod tests {
             stage,
             forked_ns: 1,
             ready_ns: 0,
-            drain_until_ns: 0,
+            end_until_ns: 0,
             wants_to_retire: false,
             kill_at_ns: None,
             kill_reason: None,

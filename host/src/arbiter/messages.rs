@@ -154,7 +154,7 @@ impl Generation {
             FromWorker::Ready { .. } if worker.stage == WorkerStage::Draining => {
                 worker.ready_ns = clock::now_ns();
                 if worker.kill_reason.is_none() {
-                    worker.kill_at_ns = Some(worker.drain_until_ns);
+                    worker.kill_at_ns = Some(worker.end_until_ns);
                 }
             }
             // See `Arbiter::read_workers`.

@@ -230,7 +230,7 @@ impl Arbiter {
                 stage: WorkerStage::Booting,
                 forked_ns: now_ns,
                 ready_ns: 0,
-                drain_until_ns: 0,
+                end_until_ns: 0,
                 wants_to_retire: false,
                 kill_at_ns,
                 kill_reason: None,

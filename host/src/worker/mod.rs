@@ -267,9 +267,8 @@ impl Wake {
     }
 }
 
-/// How much longer than `graceful_timeout` a worker without an arbiter may take, so that the class ends first and
-/// writes its last log lines.
-const ORPHAN_MARGIN: Duration = Duration::from_secs(1);
+/// How much longer than `graceful_timeout` a worker without an arbiter may take, as with one.
+const ORPHAN_MARGIN: Duration = Duration::from_secs(2);
 /// Interval between checks for signal handlers that the application has installed, and for replaced libraries.
 const UPKEEP_NS: u64 = 1_000_000_000;
 /// Interval between checks of the parent process.

@@ -170,6 +170,7 @@ static void finish(worker *of) {
         jimu_kit_tick(of->kit);
         nanosleep(&moment, NULL);
     }
+    jimu_kit_cut_requests(of->kit, atomic_load(&of->open));
 }
 
 static jimu_result run(void *self, jimu_failure *failure) {

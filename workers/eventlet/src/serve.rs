@@ -93,10 +93,7 @@ fn stop(state: &Rc<WorkerState>, acceptors: Vec<Acceptor>) -> Result<()> {
     state.base.host.close_listeners();
     state.connections.drain();
     if !state.wait_empty(deadline)? {
-        tracing::warn!(
-            "{} connections closed: requests did not finish within graceful_timeout",
-            state.connections.len()
-        );
+        state.base.cut_requests(state.connections.len());
     }
     Ok(())
 }

@@ -200,9 +200,11 @@ impl<'a> Server<'a> {
             self.turn(false, deadline.min(WorkerBase::look_again()))?;
         }
         self.shared.pool.close();
-        if self.shared.table().len() == 0 {
+        let left = self.shared.table().len();
+        if left == 0 {
             self.shared.join();
         }
+        self.base.cut_requests(left);
         Ok(())
     }
 }

@@ -18,7 +18,8 @@
  *
  * Order in `run`: while `alive`, tick, wait, `deliver_signals`, accept, advance. Then `jimu_kit_drain`; accept
  * `jimu_kit_remaining_backlog` of each listening socket; the host's `close_listeners`, after which no listening socket is
- * used; and serve on until no connection is left and no background work, or until the graceful deadline.
+ * used; serve on until no connection is left and no background work, or until the graceful deadline; and
+ * `jimu_kit_cut_requests`.
  *
  * Not offered: exchanges that an application detaches (JIMU_CAN_DEFER), and loops of applications (JIMU_CAN_LOOP).
  *
@@ -195,6 +196,13 @@ uint64_t jimu_kit_graceful_deadline_ns(jimu_kit *kit);
 
 /* Returns whether the application does work in the background, for which a worker that drains waits. */
 bool jimu_kit_has_background_work(jimu_kit *kit);
+
+/*
+ * Cuts the requests that are left at the graceful deadline, when `connections` end with the worker: each whose response
+ * has not begun receives a 500. Logs them and what the application is doing. Once, before `run` returns; does nothing if
+ * `connections` is 0.
+ */
+void jimu_kit_cut_requests(jimu_kit *kit, size_t connections);
 
 #ifdef __cplusplus
 }

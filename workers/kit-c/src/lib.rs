@@ -24,7 +24,7 @@ use jimu_kit::{
     Buffering, Deadline, RequestDeadlines, WaitingConnections, WorkerBase, blocking, clock,
 };
 use worker_api::abi::sabi_trait::TD_Opaque;
-use worker_api::guard::catch_flat;
+use worker_api::guard::{catch, catch_flat};
 use worker_api::raw::RawApp_TO;
 use worker_api::{AppHandle, Failure, Host, Result, WorkerContext, log};
 
@@ -212,6 +212,13 @@ pub extern "C" fn jimu_kit_graceful_deadline_ns(kit: &Kit) -> u64 {
 #[unsafe(no_mangle)]
 pub extern "C" fn jimu_kit_has_background_work(kit: &Kit) -> bool {
     !kit.base.context.background.is_idle()
+}
+
+/// See `jimu_kit.h`.
+#[unsafe(no_mangle)]
+pub extern "C" fn jimu_kit_cut_requests(kit: &Kit, connections: usize) {
+    // After a panic they are cut by the end of the process.
+    let _ = catch("cutting requests", || kit.base.cut_requests(connections));
 }
 
 /// Returns a deadline as the header has it: `JIMU_FOREVER` for none.

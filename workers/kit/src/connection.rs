@@ -20,7 +20,7 @@ use crate::hung_request;
 use crate::io::Io;
 use crate::state::{HeadReader, Proxy, State, Step, Then};
 use crate::stream::Stream;
-use crate::wire::Wire;
+use crate::wire::{Responder, Wire};
 use jimu_http1::{BodyDecoder, Reject};
 
 /// A client's connection. An idle one holds a descriptor and this record, and no buffers.
@@ -222,7 +222,8 @@ impl Connection {
     /// Ends the request, reports it to the host, and enters the state that follows.
     pub(crate) fn end_request(&mut self, then: Then) {
         let ended_ns = now_ns();
-        let answered = self.io.wire.close();
+        let responder = self.io.wire.close();
+        let answered = responder != Responder::Server;
         // A reset would discard a response that the client has not read yet.
         let then = if answered { Then::Linger } else { then };
         if answered {
@@ -230,7 +231,7 @@ impl Connection {
             self.io.stream.leave_tls();
         }
         let unread = match std::mem::replace(&mut self.state, State::Closed) {
-            State::Request(active) => self.record(active, answered, ended_ns),
+            State::Request(active) => self.record(active, responder, ended_ns),
             _ => None,
         };
         let body = unread.filter(|_| then == Then::Next);
@@ -246,14 +247,16 @@ impl Connection {
     fn record(
         &self,
         mut active: Box<ActiveRequest>,
-        answered: bool,
+        responder: Responder,
         ended_ns: u64,
     ) -> Option<Box<BodyDecoder>> {
-        if answered {
+        if responder != Responder::Server {
             active.response.status = hung_request::STATUS;
             active.response.written = 0;
         }
-        active.record(&self.io.context, ended_ns);
+        if responder != Responder::OtherRecorded {
+            active.record(&self.io.context, ended_ns);
+        }
         let ActiveRequest { head, body, .. } = *active;
         head.recycle();
         (!body.is_done()).then(|| Box::new(body))

@@ -1,29 +1,31 @@
 //! Responding to a request on behalf of a thread that hangs in the application: when the request's time is up
-//! ([`crate::request_deadlines`]), or when the worker aborts. The module [`wire`](crate::wire) decides who responds.
+//! ([`crate::request_deadlines`]), when the worker has to end before it ([`crate::WorkerBase::cut_requests`]), or when the
+//! worker aborts. The module [`wire`](crate::wire) decides who responds.
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
 
 use crate::clock::now_ns;
 use crate::context::{ServerContext, record_line};
-use crate::wire::Claim;
+use crate::wire::{Claim, RequestLine};
 
 /// Calls [`answer_all`] when the host aborts the worker, which it does if the worker's heartbeat is late.
 pub(crate) fn answer_at_abort(context: &Arc<ServerContext>) {
     let weak = Arc::downgrade(context);
     context.host.at_abort(move || {
         if let Some(context) = weak.upgrade() {
-            answer_all(&context);
+            answer_all(&context, |_| ());
         }
     });
 }
 
 /// Responds to each request whose response has not begun, and logs those and the ones that were responded to
-/// before: once, for a process that is about to abort. Does not wait for a lock.
-pub(crate) fn answer_all(context: &ServerContext) {
-    let Some(wires) = context.wires.lock_for_abort() else { return };
+/// before: once, for a process that is about to end. Does not wait for a lock. Then calls `each` with every such request.
+pub(crate) fn answer_all(context: &ServerContext, mut each: impl FnMut(&RequestLine<'_>)) {
+    let Some(wires) = context.wires.lock_for_end() else { return };
     let mut answered = Vec::new();
     // Clients come first: the log may be what hangs.
     for (fd, wire) in wires.iter().enumerate() {
@@ -36,8 +38,11 @@ pub(crate) fn answer_all(context: &ServerContext) {
             answered.extend(wire.claim_answered());
         }
     }
-    for claim in &answered {
+    for claim in &mut answered {
         claim.record(context);
+    }
+    for claim in &answered {
+        each(&claim.line());
     }
 }
 
@@ -62,13 +67,23 @@ impl Claim<'_> {
         sent
     }
 
-    /// Writes the request's line into the access log, for a process that ends before the exchange does it.
-    fn record(&self, context: &ServerContext) {
+    /// Writes the request's line into the access log, for a process that may end before the exchange does it.
+    fn record(&mut self, context: &ServerContext) {
         let line = self.line();
         let version = line.version.name().as_bytes();
         let text = [line.method, line.target, version].join(&b' ');
         let duration_ns = now_ns().saturating_sub(line.received_ns);
         record_line(&context.host, &text, line.peer, STATUS, duration_ns);
+        self.set_recorded();
+    }
+}
+
+impl RequestLine<'_> {
+    /// Returns method, target and age, for the log.
+    pub(crate) fn describe(&self) -> String {
+        let age_ns = now_ns().saturating_sub(self.received_ns);
+        let (method, target) = (self.method.escape_ascii(), self.target.escape_ascii());
+        format!("{method} {target} for {:.1} s", Duration::from_nanos(age_ns).as_secs_f64())
     }
 }
 

@@ -8,6 +8,7 @@
 //! ```text
 //!   CLOSED ──open──> OPEN ──take──> TAKEN ──close──> CLOSED
 //!                      └──claim──> CLAIMED ──> ANSWERED ──close──> CLOSED
+//!                                     └──> RECORDED ──close──> CLOSED
 //! ```
 //!
 //! A connection with TLS is responded to through its session, unless the serving thread is in the middle of one of
@@ -65,7 +66,22 @@ struct StoredLine {
 }
 
 /// The right to respond to a request on behalf of the thread that serves it.
-pub(crate) struct Claim<'a>(&'a Wire);
+pub(crate) struct Claim<'a> {
+    wire: &'a Wire,
+    /// The state that follows.
+    next: u8,
+}
+
+/// Who has responded to a request that ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Responder {
+    /// The thread that serves it, or none.
+    Server,
+    /// Another thread.
+    Other,
+    /// Another thread, which has also written the request's line into the access log.
+    OtherRecorded,
+}
 
 impl Wire {
     pub(crate) fn new(ends: Ends) -> Arc<Self> {
@@ -110,8 +126,8 @@ impl Wire {
         }
     }
 
-    /// Ends the request. Returns whether another thread has responded to it.
-    pub(crate) fn close(&self) -> bool {
+    /// Ends the request.
+    pub(crate) fn close(&self) -> Responder {
         loop {
             let state = self.state.load(Ordering::Acquire);
             if state == CLAIMED {
@@ -122,7 +138,11 @@ impl Wire {
             let closed =
                 self.state.compare_exchange(state, CLOSED, Ordering::AcqRel, Ordering::Acquire);
             if closed.is_ok() {
-                return state == ANSWERED;
+                return match state {
+                    ANSWERED => Responder::Other,
+                    RECORDED => Responder::OtherRecorded,
+                    _ => Responder::Server,
+                };
             }
         }
     }
@@ -131,14 +151,14 @@ impl Wire {
     pub(crate) fn claim(&self) -> Option<Claim<'_>> {
         let claimed =
             self.state.compare_exchange(OPEN, CLAIMED, Ordering::AcqRel, Ordering::Acquire);
-        claimed.ok().map(|_| Claim(self))
+        claimed.ok().map(|_| Claim { wire: self, next: ANSWERED })
     }
 
     /// Claims a request that was responded to and is not over, to log it.
     pub(crate) fn claim_answered(&self) -> Option<Claim<'_>> {
         let claimed =
             self.state.compare_exchange(ANSWERED, CLAIMED, Ordering::AcqRel, Ordering::Acquire);
-        claimed.ok().map(|_| Claim(self))
+        claimed.ok().map(|_| Claim { wire: self, next: ANSWERED })
     }
 }
 
@@ -146,16 +166,21 @@ impl Claim<'_> {
     /// Encrypts a response as the connection requires. Returns `None` if the serving thread is using the session.
     pub(crate) fn encrypted(&self, answer: Vec<u8>) -> Option<Vec<u8>> {
         // SAFETY: the state is `CLAIMED`: the session was written before `OPEN` was stored.
-        match unsafe { &*self.0.session.get() } {
+        match unsafe { &*self.wire.session.get() } {
             None => Some(answer),
             Some(session) => session.seal(&answer),
         }
     }
 
+    /// Notes that the request's line is in the access log.
+    pub(crate) fn set_recorded(&mut self) {
+        self.next = RECORDED;
+    }
+
     /// Returns the request.
     pub(crate) fn line(&self) -> RequestLine<'_> {
         // SAFETY: the state is `CLAIMED`: the request was written before `OPEN` was stored.
-        let stored = unsafe { &*self.0.request.get() };
+        let stored = unsafe { &*self.wire.request.get() };
         // SAFETY: what the pointers refer to lives until `close`, which waits while the state is `CLAIMED`.
         let (method, target) = unsafe {
             (
@@ -166,7 +191,7 @@ impl Claim<'_> {
         RequestLine {
             method,
             target,
-            peer: self.0.ends.peer.address(),
+            peer: self.wire.ends.peer.address(),
             version: stored.version,
             received_ns: stored.received_ns,
         }
@@ -175,7 +200,7 @@ impl Claim<'_> {
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        self.0.state.store(ANSWERED, Ordering::Release);
+        self.wire.state.store(self.next, Ordering::Release);
     }
 }
 
@@ -214,8 +239,8 @@ impl RequestLine<'_> {
 #[derive(Debug, Default)]
 pub(crate) struct Wires {
     open: Mutex<Vec<Option<Arc<Wire>>>>,
-    /// Whether the process is about to abort.
-    aborts: AtomicBool,
+    /// Whether the process is about to end, by an abort or otherwise.
+    ends: AtomicBool,
 }
 
 impl Wires {
@@ -236,10 +261,10 @@ impl Wires {
         }
     }
 
-    /// Locks the wires, by descriptor, for a process that is about to abort: once, later calls return `None`. Does not
+    /// Locks the wires, by descriptor, for a process that is about to end: once, later calls return `None`. Does not
     /// wait, because it may run in a signal handler that has interrupted the owner of the lock.
-    pub(crate) fn lock_for_abort(&self) -> Option<MutexGuard<'_, Vec<Option<Arc<Wire>>>>> {
-        if self.aborts.swap(true, Ordering::AcqRel) {
+    pub(crate) fn lock_for_end(&self) -> Option<MutexGuard<'_, Vec<Option<Arc<Wire>>>>> {
+        if self.ends.swap(true, Ordering::AcqRel) {
             return None;
         }
         match self.open.try_lock() {
@@ -255,6 +280,7 @@ const OPEN: u8 = 1;
 const TAKEN: u8 = 2;
 const CLAIMED: u8 = 3;
 const ANSWERED: u8 = 4;
+const RECORDED: u8 = 5;
 
 #[cfg(test)]
 mod tests {
@@ -273,13 +299,23 @@ mod tests {
         let wire = opened();
         assert!(wire.take());
         assert!(wire.claim().is_none());
-        assert!(!wire.close());
+        assert_eq!(wire.close(), Responder::Server);
         let wire = opened();
         drop(wire.claim().unwrap());
         assert!(!wire.take());
         assert!(wire.claim().is_none());
-        assert!(wire.close());
+        assert_eq!(wire.close(), Responder::Other);
         assert!(wire.claim().is_none(), "the request is over");
+    }
+
+    #[test]
+    fn a_request_is_recorded_once() {
+        let wire = opened();
+        drop(wire.claim().unwrap());
+        wire.claim_answered().unwrap().set_recorded();
+        assert!(wire.claim_answered().is_none());
+        assert!(!wire.take());
+        assert_eq!(wire.close(), Responder::OtherRecorded);
     }
 
     #[test]
@@ -289,6 +325,6 @@ mod tests {
         let owner = Arc::clone(&wire);
         let over = thread::spawn(move || owner.close());
         drop(claim);
-        assert!(over.join().unwrap());
+        assert_eq!(over.join().unwrap(), Responder::Other);
     }
 }

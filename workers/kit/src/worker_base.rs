@@ -124,6 +124,33 @@ impl WorkerBase {
         Deadline::from_now(self.context.config.graceful_timeout)
     }
 
+    /// Cuts the requests that have outlasted `graceful_timeout`, for a class that ends before them: each whose response
+    /// has not begun receives a 500. Logs those with the application's stack traces, and the number of connections that
+    /// end with the worker. Does nothing if there are none.
+    pub fn cut_requests(&self, connections: usize) {
+        if connections == 0 {
+            return;
+        }
+        let mut requests = Vec::new();
+        hung_request::answer_all(&self.context, |line| {
+            if requests.len() < LISTED_MAX {
+                requests.push(line.describe());
+            }
+        });
+        let message = format!(
+            "connections closed: {connections}; requests did not finish within graceful_timeout"
+        );
+        if requests.is_empty() {
+            // Responses that have begun, or connections that the application has taken over.
+            return tracing::warn!("{message}");
+        }
+        tracing::warn!("{message}: {}", requests.join(", "));
+        let trace = self.app.trace();
+        if !trace.is_empty() {
+            tracing::warn!("stack traces of the application:\n{}", trace.trim_end());
+        }
+    }
+
     /// Returns when to check again for background work of the application, while a worker drains.
     pub fn look_again() -> Deadline {
         Deadline::from_now(BACKGROUND_POLL)
@@ -136,6 +163,8 @@ impl WorkerBase {
     }
 }
 
+/// The maximum number of requests that a log line names.
+const LISTED_MAX: usize = 10;
 /// The interval of heartbeats, and of flushing the access log.
 const TICK: Duration = Duration::from_secs(1);
 /// How often a draining worker checks for background work: nothing signals its end.

@@ -138,6 +138,7 @@ impl Threaded {
             self.base.tick();
             thread::sleep(LOOK_AGAIN);
         }
+        self.base.cut_requests(self.shared.open());
         Ok(())
     }
 }

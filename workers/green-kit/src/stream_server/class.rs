@@ -107,10 +107,7 @@ fn stop(
     if state.wait_empty(deadline)? || state.is_quitting() {
         return Ok(());
     }
-    tracing::warn!(
-        "{} connections closed: requests did not finish within graceful_timeout",
-        state.connections.len()
-    );
+    state.base.cut_requests(state.connections.len());
     greenlets.pool().kill();
     greenlets.pool().join(Some(STOP_TIMEOUT)).map(drop).map_err(|interrupt| ended(&interrupt))
 }

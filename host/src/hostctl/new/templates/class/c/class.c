@@ -107,6 +107,7 @@ static void finish(void) {
         jimu_kit_tick(worker.kit);
         pause_for(20000000);
     }
+    jimu_kit_cut_requests(worker.kit, atomic_load(&worker.open));
 }
 
 static jimu_result run(void *self, jimu_failure *failure) {

@@ -135,6 +135,7 @@ class Worker {
             jimu_kit_tick(kit_);
             std::this_thread::sleep_for(std::chrono::milliseconds(20));
         }
+        jimu_kit_cut_requests(kit_, open_);
     }
 
     const jimu_host *host_;

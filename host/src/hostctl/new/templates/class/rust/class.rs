@@ -72,6 +72,7 @@ impl Worker for {{type}}Worker {
             self.base.tick();
             thread::sleep(Duration::from_millis(20));
         }
+        self.base.cut_requests(Arc::strong_count(&self.base) - 1);
         Ok(())
     }
 }
