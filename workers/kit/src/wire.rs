@@ -1,4 +1,5 @@
-//! What threads share of a connection: its ends, and the decision which of them responds to a request: the one that serves it, or another one if that one hangs.
+//! What threads share of a connection: its ends, and the decision which of them responds to a request: the one that
+//! serves it, or another one if that one hangs.
 //!
 //! A thread that hangs in the application cannot respond. The thread that ends the request sends a 500 instead
 //! ([`crate::hung_request`]), unless the response's head has been sent. One atomic per connection decides which of the
