@@ -6,7 +6,7 @@ use jimu_tests::{
     behaviour,
     cell::{Cell, has_modules, python},
     load::{Load, Plan, get},
-    process,
+    process::{self, End},
     runner::Behaviour,
     server::{Ended, Server, Setup},
 };
@@ -25,6 +25,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(a_failed_startup_at_a_reload_leaves_the_service).of_asgi().within(90),
         behaviour!(the_lifespan_protocol_is_optional).of_asgi(),
         behaviour!(shutdown_follows_the_last_request).of_asgi(),
+        behaviour!(shutdown_follows_a_request_that_does_not_end).of_asgi(),
         behaviour!(a_shutdown_that_fails_or_hangs_is_logged).of_asgi(),
         behaviour!(a_preloaded_application_is_imported_once).of_asgi(),
     ]
@@ -179,6 +180,32 @@ fn shutdown_follows_the_last_request(cell: &Cell) {
     let log = server.ended(SOON).log;
     let at = |words| log.find(words).unwrap_or_else(|| panic!("no {words}: {log}"));
     assert!(at("slow request responded") < at("lifespan shutdown"), "{log}");
+}
+
+/// A request that outlasts `graceful_timeout` is cancelled and leaves time for the shutdown.
+fn shutdown_follows_a_request_that_does_not_end(_: &Cell) {
+    let module = "import asyncio, os\n\
+                  async def application(scope, receive, send):\n    \
+                      if scope['type'] != 'lifespan':\n        \
+                          try:\n            await asyncio.sleep(30)\n        \
+                          finally:\n            os.write(2, b'request cleaned up\\n')\n    \
+                      await receive()\n    \
+                      await send({'type': 'lifespan.startup.complete'})\n    \
+                      await receive()\n    \
+                      await asyncio.sleep(0.2)\n    \
+                      os.write(2, b'application shut down\\n')\n    \
+                      await send({'type': 'lifespan.shutdown.complete'})\n";
+    let mut server = undecided(module).flags("--graceful-timeout 1").start();
+    let mut client = server.connect();
+    client.send_get("/endless").unwrap();
+    server.until_held("/endless");
+    server.signal(Signal::SIGTERM);
+    let Ended { end, log, .. } = server.ended(SOON);
+    assert_eq!(end, End::Status(0), "{log}");
+    assert_eq!(client.answer("GET").unwrap().status, 500, "{log}");
+    let at = |words| log.find(words).unwrap_or_else(|| panic!("no {words}: {log}"));
+    assert!(at("request cleaned up") < at("application shut down"), "{log}");
+    assert!(!log.contains("killed"), "{log}");
 }
 
 fn a_shutdown_that_fails_or_hangs_is_logged(cell: &Cell) {

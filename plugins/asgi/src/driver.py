@@ -23,7 +23,9 @@ _EAGER = sys.version_info >= (3, 12)
 #: How often a heartbeat is sent while the application starts or shuts down.
 _BEAT_SECONDS = 0.5
 #: How long tasks that were cancelled may take to end.
-_CANCEL_SECONDS = 1.0
+_CANCEL_SECONDS = 0.5
+#: How much later than graceful_timeout the application's shutdown may end.
+_SHUT_DOWN_SECONDS = 1.5
 
 
 def run(engine, application):
@@ -154,11 +156,10 @@ class _Server:
                 self._timer.cancel()
             loop.remove_reader(descriptor)
             watchdog.stop()
-        # At graceful_timeout the arbiter kills the worker: there must be time to cancel before.
-        reserve = min(_CANCEL_SECONDS, self._graceful_timeout / 4)
-        until = self._drained_from + self._graceful_timeout - reserve
-        await self._end_tasks(until - reserve, reserve)
-        await self._beating(lifespan.shut_down(), until)
+        # The arbiter aborts a worker that has not ended two seconds after graceful_timeout.
+        until = self._drained_from + self._graceful_timeout
+        await self._end_tasks(until)
+        await self._beating(lifespan.shut_down(), until + _SHUT_DOWN_SECONDS)
 
     def _arm(self, nanoseconds):
         """Set the timer for what is due first for WebSockets."""
@@ -217,7 +218,7 @@ class _Server:
         elif self._grace is not None:
             self._loop.call_later(self._grace, task.cancel)
 
-    async def _end_tasks(self, until, reserve):
+    async def _end_tasks(self, until):
         """Wait for tasks that still run, such as background tasks after a response, and cancel them at `until`."""
         while self.tasks and time.monotonic() < until:
             self._engine.beat()
@@ -228,7 +229,7 @@ class _Server:
             tasks = list(self.tasks)
             for task in tasks:
                 task.cancel()
-            await asyncio.wait(tasks, timeout=reserve)
+            await asyncio.wait(tasks, timeout=_CANCEL_SECONDS)
 
     async def _beating(self, awaited, until):
         """Await with heartbeats, until `until` at the latest."""
