@@ -56,6 +56,8 @@ class Driver:
         # After start(), so that the hub's functions for forks run first.
         os.register_at_fork(after_in_child=self._after_fork_in_child)
         self._loop.run(engine.descriptor(), self.turn)
+        if self._busy() and not self._is_child:
+            self._loop.end_requests()
 
     def _after_fork_in_child(self):
         self._is_child = True
@@ -108,9 +110,12 @@ class Driver:
 
     def trace(self):
         """Return the stack of each greenlet that serves a request."""
-        resting = [*self._idle, *(one for _, one in self._bound.values())]
-        busy = [one for one in self._greenlets.difference(resting) if one.gr_frame is not None]
+        busy = [one for one in self._busy() if one.gr_frame is not None]
         return "\n".join("%r:\n%s" % (one, "".join(traceback.format_stack(one.gr_frame))) for one in busy)
+
+    def _busy(self):
+        """Return the greenlets that serve a request."""
+        return self._greenlets.difference(self._idle, (one for _, one in self._bound.values()))
 
     def _end_overdue(self):
         """Raise RequestTimeout in the greenlets of requests whose deadline has passed."""

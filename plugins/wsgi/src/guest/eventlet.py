@@ -122,6 +122,10 @@ def run(descriptor, turn):
         raise failure
 
 
+def end_requests():
+    """Leave the requests that outlast graceful_timeout as they are, as gunicorn does under eventlet."""
+
+
 def forget():
     """Stop using the parent's engine and poller in a process that the application has forked.
 

@@ -163,6 +163,11 @@ def run(descriptor, turn):
         raise failure
 
 
+def end_requests():
+    """Kill the greenlets of requests that outlast graceful_timeout. They have a second to clean up, as under gunicorn."""
+    _pool.kill(timeout=1)
+
+
 def forget():
     """Stop using the parent's engine in a process that the application has forked. The hub keeps running."""
     global _watcher
