@@ -13,7 +13,7 @@ use jimu_tests::{
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
         behaviour!(workers_follow_the_load).of_host().within(120),
-        behaviour!(a_tenfold_load_is_met_without_flapping).of_host().within(120),
+        behaviour!(a_tenfold_load_is_met_without_flapping).of_host().heavy().within(120),
         behaviour!(numbers_of_workers_that_exclude_each_other_are_refused).of_host(),
     ]
 }

@@ -6,6 +6,7 @@ use std::{
     fs::{self, Permissions},
     io,
     os::unix::fs::PermissionsExt as _,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -252,17 +253,24 @@ fn a_key_that_only_root_may_read_is_handed_over(cell: &Cell) {
         assert_eq!(get(&server, &authority.trusting(), "/").status, 200);
         server.ctl(&["reload"]).done();
         let rotated = server.dir().join(format!("access.{generation}"));
-        fs::rename(server.dir().join("access"), &rotated).unwrap();
+        fs::rename(server.dir().join("access"), rotated).unwrap();
         let mark = server.log.mark();
         server.ctl(&["reopen"]).done();
         server.log.line_after(mark, &["open"], SOON);
-        // The worker that served it writes its line within 100 ms, or when it ends.
-        until("one line", SOON, || match fs::read_to_string(&rotated).unwrap().lines().count() {
-            1 => Ok(()),
-            count => Err(format!("{count} lines")),
+        // The worker that served it writes its line within 100 ms, or when it ends: to either file.
+        until("one line for each request", SOON, || {
+            let count = lines_of_logs(server.dir());
+            (count == generation - 1).then_some(()).ok_or(format!("{count} lines"))
         });
     }
     server.stop();
+}
+
+/// Returns the number of lines in the access log and the files to which it was renamed.
+fn lines_of_logs(directory: &Path) -> usize {
+    let files = fs::read_dir(directory).unwrap().flatten();
+    let logs = files.filter(|file| file.file_name().as_encoded_bytes().starts_with(b"access"));
+    logs.map(|file| fs::read_to_string(file.path()).unwrap().lines().count()).sum()
 }
 
 /// A handshake, then bytes that are not records.

@@ -9,6 +9,7 @@ use super::generation::{Generation, Stage};
 use super::handles::WorkerHandle;
 use super::scaler::{Load, Range, Scaler};
 use super::stop::Phase;
+use crate::clock;
 use crate::process;
 use crate::scoreboard::{QUEUED_BUCKETS, Scoreboard, SlotSnapshot, queued_limit_us};
 use crate::settings::Settings;
@@ -27,6 +28,8 @@ struct Seen {
     measured: u64,
     late: u64,
     computed: Duration,
+    /// How long requests have occupied places: those that have ended, and those in progress as far as they are known.
+    occupied: Duration,
 }
 
 impl Arbiter {
@@ -90,16 +93,19 @@ impl Scaling {
         let mut load = Load { ready: generation.serving(), busy: 0.0, measured: 0, late: 0 };
         let mut compared = 0;
         for worker in generation.workers.iter().filter(|worker| worker.serves()) {
-            let Some(slot) = slot_of(worker, scoreboard) else { continue };
-            let now = Seen::read(&slot);
+            let Some((slot, now)) = Seen::read(worker, scoreboard, now_ns) else { continue };
             self.seen.insert(worker.age, now);
             let Some(before) = before.get(&worker.age) else { continue };
             compared += 1;
             load.measured += now.measured.saturating_sub(before.measured);
             load.late += now.late.saturating_sub(before.late);
-            let computed = now.computed.saturating_sub(before.computed);
-            let computing = computed.as_nanos() as f64 / passed_ns as f64;
-            load.busy += computing.max(occupied(&slot)).min(1.0);
+            let share = |time: Duration| time.as_nanos() as f64 / passed_ns as f64;
+            let computing = share(now.computed.saturating_sub(before.computed));
+            let places = slot.request_slots.max(1) as f64;
+            let occupied = share(now.occupied.saturating_sub(before.occupied)) / places;
+            // A moment alone may be one of few busy ones; the time alone includes that in which bodies arrive, which
+            // occupies no place.
+            load.busy += computing.max(occupied.min(occupied_now(&slot))).min(1.0);
         }
         load.busy /= f64::from(compared.max(1));
         load
@@ -107,26 +113,35 @@ impl Scaling {
 }
 
 impl Seen {
-    fn read(slot: &SlotSnapshot) -> Self {
+    fn read(
+        worker: &WorkerHandle,
+        scoreboard: &Scoreboard,
+        now_ns: u64,
+    ) -> Option<(SlotSnapshot, Self)> {
+        let reader = scoreboard.reader(worker.slot)?;
+        let slot = reader.snapshot();
+        if slot.age != worker.age {
+            return None;
+        }
         let queued = &slot.totals.queued;
         let is_late = |bucket: usize| {
             bucket > 0 && queued_limit_us(bucket - 1).is_some_and(|limit_us| limit_us >= LATE_US)
         };
         let late = (0..QUEUED_BUCKETS).filter(|bucket| is_late(*bucket));
-        Self {
+        let in_flight = reader.in_flight();
+        let ages = in_flight.iter().map(|request| clock::between(request.start_ns, now_ns));
+        let seen = Self {
             measured: queued.iter().sum(),
             late: late.map(|bucket| queued[bucket]).sum(),
             computed: process::processor_time(slot.pid).unwrap_or_default(),
-        }
+            occupied: Duration::from_micros(slot.totals.duration_us) + ages.sum::<Duration>(),
+        };
+        Some((slot, seen))
     }
 }
 
-fn slot_of(worker: &WorkerHandle, scoreboard: &Scoreboard) -> Option<SlotSnapshot> {
-    Some(scoreboard.reader(worker.slot)?.snapshot()).filter(|slot| slot.age == worker.age)
-}
-
-/// Returns the share of a worker's places for requests that are occupied. A class that does not count them has one.
-fn occupied(slot: &SlotSnapshot) -> f64 {
+/// Returns the share of a worker's places for requests that are occupied now. A class that does not count them has one.
+fn occupied_now(slot: &SlotSnapshot) -> f64 {
     match slot.request_slots {
         0 => f64::from(slot.held.min(1)),
         slots => slot.busy_request_slots as f64 / slots as f64,
