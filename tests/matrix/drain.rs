@@ -7,7 +7,7 @@ use std::{
 
 use jimu_tests::{
     artifacts, behaviour,
-    cell::{App, Cell, Need},
+    cell::{Cell, Need},
     http::Connection,
     process::{self, End},
     runner::Behaviour,
@@ -141,10 +141,8 @@ fn graceful_timeout_cuts_what_is_left(cell: &Cell) {
     assert_eq!(cut.unwrap().status, 500, "{}", ended.log);
     let line = server.out.line(&["\"GET /sleep?ms=30000 HTTP/1.1\" 500 "], Duration::from_secs(5));
     assert_eq!(server.out.count("/sleep"), 1, "{line}");
-    if cell.app != App::Asgi {
-        assert!(ended.log.contains("graceful_timeout"), "{}", ended.log);
-        assert!(ended.log.contains("GET /sleep"), "the request is not named: {}", ended.log);
-    }
+    assert!(ended.log.contains("graceful_timeout"), "{}", ended.log);
+    assert!(ended.log.contains("GET /sleep"), "the request is not named: {}", ended.log);
 }
 
 /// A class that serves several requests at a time does not wait for them longer than this, and ends as usual.

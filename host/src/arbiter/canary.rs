@@ -108,7 +108,7 @@ impl Arbiter {
         self.return_workers(index);
         let generation = &mut self.generations[index];
         let id = generation.id;
-        let limit_ns = clock::duration_ns(generation.settings.graceful_timeout);
+        let limit_ns = clock::duration_ns(generation.settings.exit_timeout());
         generation.retire(Signal::SIGTERM, limit_ns);
         tracing::warn!("generation {id} rolled back: {}", reason.reason);
         self.scoreboard.ledger().count(Event::RolledBack);

@@ -269,7 +269,7 @@ impl Generation {
 
     /// Tells one worker to stop gracefully.
     pub(super) fn drain(&mut self, age: u64) {
-        let limit_ns = clock::duration_ns(self.settings.graceful_timeout);
+        let limit_ns = clock::duration_ns(self.settings.exit_timeout());
         if let Some(worker) = self.workers.iter_mut().find(|worker| worker.age == age) {
             worker.tell_to_stop(Signal::SIGTERM, limit_ns);
         }

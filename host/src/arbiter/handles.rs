@@ -138,14 +138,12 @@ impl WorkerHandle {
         self.stage == WorkerStage::Ready && self.counts()
     }
 
-    /// Sends SIGTERM or SIGQUIT, as soon as the process ID is known. Its requests have to finish within `limit_ns`; at
-    /// SIGTERM the worker has [`END_NS`] more to end by itself. A booting worker has nothing to finish and may not handle
-    /// the signal, so it gets only a short time.
+    /// Sends SIGTERM or SIGQUIT, as soon as the process ID is known. The worker has to exit within `limit_ns`. A booting
+    /// worker has nothing to finish and may not handle the signal, so it gets only a short time.
     pub(super) fn tell_to_stop(&mut self, signal: Signal, limit_ns: u64) {
         let now_ns = clock::now_ns();
-        let end_ns = if signal == Signal::SIGTERM { END_NS } else { 0 };
         self.stage = WorkerStage::Draining;
-        self.end_until_ns = now_ns.saturating_add(limit_ns).saturating_add(end_ns);
+        self.end_until_ns = now_ns.saturating_add(limit_ns);
         if self.kill_reason.is_none() {
             let unready = now_ns + BOOTING_END_NS;
             let until_ns = self.end_until_ns;
@@ -213,9 +211,6 @@ impl Exit {
     }
 }
 
-/// How much longer than `graceful_timeout` a worker may take to exit: its class cuts the requests that are left, and the
-/// application's exit functions run. gevent's workers wait a second of it for the greenlets that they have killed.
-pub(super) const END_NS: u64 = 2_000_000_000;
 /// Time from SIGABRT to SIGKILL.
 pub(super) const ABORT_NS: u64 = 1_000_000_000;
 /// Time limit for a mold to exit.

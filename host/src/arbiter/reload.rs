@@ -87,7 +87,7 @@ impl Arbiter {
         let Some(old) = self.generations.in_stage(Stage::Serving) else {
             return self.become_ready(id);
         };
-        let (old, limit) = (old.id, old.settings.graceful_timeout);
+        let (old, limit) = (old.id, old.settings.exit_timeout());
         let left = self.abandoned_listeners(id, old);
         let Some(generation) = self.generations.by_id_mut(id) else { return };
         generation.stage = Stage::Serving;
@@ -146,7 +146,7 @@ impl Arbiter {
         let generation = &mut self.generations[index];
         let id = generation.id;
         let waiting = std::mem::take(&mut generation.waiting);
-        let limit_ns = clock::duration_ns(generation.settings.graceful_timeout);
+        let limit_ns = clock::duration_ns(generation.settings.exit_timeout());
         tracing::error!("reload refused, generation {old} continues: {}", refusal.reason);
         self.scoreboard.ledger().count(Event::ReloadRefused);
         generation.retire(Signal::SIGTERM, limit_ns);

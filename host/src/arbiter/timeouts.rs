@@ -2,14 +2,13 @@
 //! arbiter wakes only when a limit may have been reached.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 
 use super::Arbiter;
 use super::death::{describe_requests, seconds};
 use super::generation::{Generation, Stage};
-use super::handles::{ABORT_NS, END_NS, WorkerHandle, WorkerStage};
+use super::handles::{ABORT_NS, WorkerHandle, WorkerStage};
 use super::stop::Phase;
 use crate::clock;
 use crate::exit_status::BOOT_ERROR;
@@ -150,7 +149,8 @@ impl Arbiter {
             _ if handle.ready_ns == 0 => "it was stopped while it booted".to_owned(),
             _ => {
                 let limit = seconds(settings.graceful_timeout);
-                let more = seconds(Duration::from_nanos(END_NS));
+                let more =
+                    seconds(settings.exit_timeout().saturating_sub(settings.graceful_timeout));
                 format!(
                     "it did not exit within {limit} (the setting graceful_timeout) and {more} more{busy}"
                 )

@@ -33,6 +33,7 @@ use std::{
     ffi::OsString,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 pub use bind::Bind;
@@ -226,6 +227,13 @@ impl Settings {
     /// Returns the origin of a setting's value.
     pub fn origin(&self, name: &str) -> Option<&Origin> {
         index_of(name).map(|index| &self.origins[index])
+    }
+
+    /// Returns how long a worker may take to exit: `graceful_timeout`, and two seconds in which its class cuts the requests
+    /// that are left and the application's exit functions run. gevent's workers wait for half of that for the greenlets that
+    /// they have killed.
+    pub fn exit_timeout(&self) -> Duration {
+        self.graceful_timeout.saturating_add(Duration::from_secs(2))
     }
 
     /// Returns the class to try for an application that speaks another interface than the class calls, unless the operator

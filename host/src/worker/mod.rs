@@ -9,7 +9,6 @@ mod signal_handlers;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 use nix::libc;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
@@ -208,7 +207,7 @@ impl WorkerContext {
     pub fn ready(&self) {
         self.is_ready.store(true, Ordering::Release);
         self.slot.heartbeat();
-        signal_handlers::may_outlive_arbiter(self.settings.graceful_timeout + ORPHAN_MARGIN);
+        signal_handlers::may_outlive_arbiter(self.settings.exit_timeout());
         if !self.is_told_to_stop() {
             self.slot.set_state(WorkerState::Ready);
         }
@@ -267,8 +266,6 @@ impl Wake {
     }
 }
 
-/// How much longer than `graceful_timeout` a worker without an arbiter may take, as with one.
-const ORPHAN_MARGIN: Duration = Duration::from_secs(2);
 /// Interval between checks for signal handlers that the application has installed, and for replaced libraries.
 const UPKEEP_NS: u64 = 1_000_000_000;
 /// Interval between checks of the parent process.

@@ -10,22 +10,38 @@ use nix::sys::socket::{MsgFlags, Shutdown, recv, send, shutdown};
 
 use crate::clock::now_ns;
 use crate::context::{ServerContext, record_line};
-use crate::wire::{Claim, RequestLine};
+use crate::wire::{Claim, RequestLine, Wire};
 
-/// Calls [`answer_all`] when the host aborts the worker, which it does if the worker's heartbeat is late.
+/// Calls [`answer_at_once`] when the host aborts the worker, which it does if the worker's heartbeat is late.
 pub(crate) fn answer_at_abort(context: &Arc<ServerContext>) {
     let weak = Arc::downgrade(context);
     context.host.at_abort(move || {
         if let Some(context) = weak.upgrade() {
-            answer_all(&context, |_| ());
+            answer_at_once(&context);
         }
     });
 }
 
-/// Responds to each request whose response has not begun, and logs those and the ones that were responded to
-/// before: once, for a process that is about to end. Does not wait for a lock. Then calls `each` with every such request.
-pub(crate) fn answer_all(context: &ServerContext, mut each: impl FnMut(&RequestLine<'_>)) {
-    let Some(wires) = context.wires.lock_for_end() else { return };
+/// Like [`answer_all`], but does not wait for a lock: for a process that is about to abort.
+pub(crate) fn answer_at_once(context: &ServerContext) {
+    if let Some(wires) = context.wires.try_lock_for_end() {
+        answer(context, &wires, |_| ());
+    }
+}
+
+/// Responds to each request whose response has not begun, and logs those and the ones that were responded to before: once,
+/// for a process that is about to end. Calls `each` with every such request.
+pub(crate) fn answer_all(context: &ServerContext, each: impl FnMut(&RequestLine<'_>)) {
+    if let Some(wires) = context.wires.lock_for_end() {
+        answer(context, &wires, each);
+    }
+}
+
+fn answer(
+    context: &ServerContext,
+    wires: &[Option<Arc<Wire>>],
+    mut each: impl FnMut(&RequestLine<'_>),
+) {
     let mut answered = Vec::new();
     // Clients come first: the log may be what hangs.
     for (fd, wire) in wires.iter().enumerate() {
@@ -40,8 +56,6 @@ pub(crate) fn answer_all(context: &ServerContext, mut each: impl FnMut(&RequestL
     }
     for claim in &mut answered {
         claim.record(context);
-    }
-    for claim in &answered {
         each(&claim.line());
     }
 }

@@ -262,9 +262,15 @@ impl Wires {
         }
     }
 
-    /// Locks the wires, by descriptor, for a process that is about to end: once, later calls return `None`. Does not
-    /// wait, because it may run in a signal handler that has interrupted the owner of the lock.
+    /// Locks the wires, by descriptor, for a process that is about to end: once, later calls return `None`.
     pub(crate) fn lock_for_end(&self) -> Option<MutexGuard<'_, Vec<Option<Arc<Wire>>>>> {
+        let is_first = !self.ends.swap(true, Ordering::AcqRel);
+        is_first.then(|| self.open.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Like [`Wires::lock_for_end`], but does not wait, because it may run in a signal handler that has interrupted the
+    /// owner of the lock.
+    pub(crate) fn try_lock_for_end(&self) -> Option<MutexGuard<'_, Vec<Option<Arc<Wire>>>>> {
         if self.ends.swap(true, Ordering::AcqRel) {
             return None;
         }
