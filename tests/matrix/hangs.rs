@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jimu_tests::{
     artifacts, behaviour,
-    cell::Cell,
+    cell::{Cell, Need},
     process,
     runner::Behaviour,
     server::{Server, Setup},
@@ -15,6 +15,9 @@ use nix::sys::signal::Signal;
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
         behaviour!(a_request_that_runs_over_is_answered).of_class(),
+        behaviour!(a_response_comes_before_the_one_to_a_hang_behind_it)
+            .of_class()
+            .needs(Need::KeepAlive),
         behaviour!(a_request_of_an_aborted_worker_is_answered).of_class().only_for(
             |class| !class.has_threads(),
             "the heartbeat continues while a request spins",
@@ -46,6 +49,18 @@ fn a_request_that_runs_over_is_answered(cell: &Cell) {
         .unwrap();
     upload.send(vec![b'x'; 50_000]).unwrap();
     assert_eq!(upload.answer("POST").unwrap().status, 500);
+}
+
+/// Pipelined requests: the response to the first one may still be in the process.
+fn a_response_comes_before_the_one_to_a_hang_behind_it(cell: &Cell) {
+    let request = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+    let flags =
+        if cell.class.has_threads() { "--request-timeout 1 --threads 2" } else { "--timeout 1" };
+    let server = Setup::new(cell).app(artifacts::library("faulty_app")).flags(flags).start();
+    let mut client = server.connect();
+    client.send(request("/") + &request("/fault/spin")).unwrap();
+    assert_eq!(client.answer("GET").unwrap().status, 200);
+    assert_eq!(client.answer("GET").unwrap().status, 500);
 }
 
 /// By `timeout`, of a worker whose only thread spins.

@@ -2,7 +2,10 @@
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
+use std::mem;
+use std::os::fd::RawFd;
 
+use crate::batches::{Batches, Lent, Unsent};
 use crate::vec_pool::VecPool;
 
 /// Bytes that were read from the socket and not used yet. Holds no memory while it is empty and released.
@@ -55,8 +58,8 @@ impl Input {
 
     /// Takes the unused bytes, usually without copying them.
     pub(crate) fn take(&mut self) -> Vec<u8> {
-        let mut bytes = std::mem::take(&mut self.bytes);
-        let used = std::mem::take(&mut self.used);
+        let mut bytes = mem::take(&mut self.bytes);
+        let used = mem::take(&mut self.used);
         if used > 0 {
             bytes.drain(..used);
         }
@@ -79,19 +82,25 @@ impl Input {
 
 /// Bytes that the socket has not taken yet. Holds no memory before the first one, and after it was released.
 #[derive(Debug, Default)]
-pub(crate) struct Output(Option<Box<Unsent>>);
+pub(crate) struct Output(Option<Box<Pending>>);
 
 /// The memory of an output: in one allocation with its length, because most connections never have one.
 #[derive(Debug, Default)]
-struct Unsent {
-    bytes: Vec<u8>,
-    sent: usize,
+struct Pending {
+    unsent: Unsent,
+    /// Whether all of it is complete responses that wait for the next one.
+    is_held: bool,
+    /// Has what is unsent, if it is lent.
+    lent: Option<Lent>,
 }
 
 impl Output {
     /// Returns the number of unsent bytes.
     pub(crate) fn len(&self) -> usize {
-        self.unsent().len()
+        self.0.as_deref().map_or(0, |pending| match &pending.lent {
+            Some(lent) => lent.len(),
+            None => pending.unsent.len(),
+        })
     }
 
     /// Returns whether everything was sent.
@@ -99,16 +108,55 @@ impl Output {
         self.len() == 0
     }
 
+    /// Returns whether all of it is complete responses that wait for the next one.
+    pub(crate) fn is_held(&self) -> bool {
+        self.0.as_deref().is_some_and(|pending| pending.is_held)
+    }
+
     /// Returns the buffer to append to.
     pub(crate) fn append(&mut self) -> &mut Vec<u8> {
-        &mut self.0.get_or_insert_default().bytes
+        let pending = self.recalled();
+        pending.is_held = false;
+        &mut pending.unsent.bytes
+    }
+
+    /// Appends the end of a response that waits for the next one; returns whether it may: not if that would be too much, or
+    /// if the socket has not taken all of an earlier one.
+    pub(crate) fn hold(&mut self, parts: &[&[u8]]) -> bool {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        let before = self.len();
+        if before + length > HELD_MAX || (before > 0 && !self.is_held()) {
+            return false;
+        }
+        let pending = self.recalled();
+        pending.is_held = true;
+        let bytes = &mut pending.unsent.bytes;
+        if bytes.capacity() == 0 {
+            *bytes = Vec::with_capacity(HELD_CAPACITY);
+        }
+        for part in parts {
+            bytes.extend_from_slice(part);
+        }
+        true
+    }
+
+    /// Lends what is unsent for the time in which the application serves the next request.
+    pub(crate) fn lend(&mut self, batches: &Batches, fd: RawFd) {
+        if let Some(pending) = self.0.as_deref_mut()
+            && pending.lent.is_none()
+            && pending.unsent.len() > 0
+        {
+            pending.lent = Some(batches.lend(fd, mem::take(&mut pending.unsent)));
+        }
     }
 
     /// Discards the unsent bytes.
     pub(crate) fn clear(&mut self) {
-        if let Some(unsent) = &mut self.0 {
+        if self.0.is_some() {
+            let Pending { unsent, is_held, .. } = self.recalled();
             unsent.bytes.clear();
             unsent.sent = 0;
+            *is_held = false;
         }
     }
 
@@ -126,12 +174,16 @@ impl Output {
         parts: &[&[u8]],
         write: impl FnOnce(&[IoSlice<'_>]) -> io::Result<usize>,
     ) -> io::Result<usize> {
+        let earlier = match &mut self.0 {
+            Some(_) => self.recalled().unsent.rest(),
+            None => &[],
+        };
         let mut slices = [IoSlice::new(&[]); PARTS_MAX + 1];
-        slices[0] = IoSlice::new(self.unsent());
+        slices[0] = IoSlice::new(earlier);
         for (slot, part) in slices[1..].iter_mut().zip(parts) {
             *slot = IoSlice::new(part);
         }
-        let first = usize::from(self.is_empty());
+        let first = usize::from(earlier.is_empty());
         let outcome = write(&slices[first..=parts.len()]);
         let taken = match &outcome {
             Ok(taken) => *taken,
@@ -143,8 +195,9 @@ impl Output {
 
     fn keep_rest(&mut self, taken: usize, parts: &[&[u8]]) {
         let earlier = self.len().min(taken);
-        if let Some(unsent) = &mut self.0 {
-            unsent.sent += earlier;
+        if let Some(pending) = &mut self.0 {
+            pending.unsent.sent += earlier;
+            pending.is_held = false;
         }
         let mut skip = taken - earlier;
         if self.is_empty() {
@@ -159,8 +212,13 @@ impl Output {
         }
     }
 
-    fn unsent(&self) -> &[u8] {
-        self.0.as_ref().map_or(&[], |unsent| &unsent.bytes[unsent.sent..])
+    /// Returns the memory, with all that is unsent.
+    fn recalled(&mut self) -> &mut Pending {
+        let pending = self.0.get_or_insert_default();
+        if let Some(lent) = pending.lent.take() {
+            pending.unsent = lent.recall();
+        }
+        pending
     }
 }
 
@@ -191,6 +249,10 @@ thread_local! {
 const SPARE_CAPACITY: usize = 512;
 /// Buffers that have grown beyond this are not kept.
 const SPARE_CAPACITY_MAX: usize = 1024;
+/// The most bytes of responses that wait for the next one.
+const HELD_MAX: usize = 16 << 10;
+/// The capacity for them: some sixteen short responses.
+const HELD_CAPACITY: usize = 4 << 10;
 /// The maximum number of parts for [`Output::send`]: a chunk's head, data and end.
 const PARTS_MAX: usize = 3;
 

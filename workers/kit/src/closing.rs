@@ -170,7 +170,7 @@ impl Io {
         loop {
             while !self.output.is_empty() {
                 let Self { stream, output, .. } = self;
-                match output.send(&[], |parts| stream.write(parts, false))? {
+                match output.send(&[], |parts| stream.write(parts))? {
                     0 => return Err(ErrorKind::WriteZero.into()),
                     count => self.moved(count),
                 }

@@ -91,6 +91,10 @@ impl Connection {
                 State::Closed => return Advance::Closed,
             };
             match step {
+                // A head that was thought to be complete is not.
+                Step::Wait(_) if self.has_held_response() => {
+                    self.state = State::flush(&mut self.io, Then::Next, None);
+                }
                 Step::Wait(interest) => return Advance::Wait(interest),
                 Step::Enter(state) => self.state = state,
                 Step::Begin(active) => self.begin_request(active),
@@ -235,7 +239,8 @@ impl Connection {
             _ => None,
         };
         let body = unread.filter(|_| then == Then::Next);
-        self.state = if then == Then::Next && self.io.all_sent() && body.is_none() {
+        let may_follow = self.io.all_sent() || self.io.output.is_held();
+        self.state = if then == Then::Next && body.is_none() && may_follow {
             // The common case: everything is sent and read, and the clock has just been read.
             State::next_head(&mut self.io, ended_ns)
         } else {
@@ -264,11 +269,17 @@ impl Connection {
 
     fn begin_request(&mut self, active: Box<ActiveRequest>) {
         self.requests += 1;
+        self.io.output.lend(&self.io.context.batches, self.io.stream.fd());
         let has_intake = active.has_intake(&self.io);
         self.state = State::Request(active);
         if !has_intake {
             self.hold_for_exchange();
         }
+    }
+
+    /// Returns whether it waits for a head and has a response that was to be sent with the next one.
+    fn has_held_response(&self) -> bool {
+        matches!(self.state, State::Head(_)) && !self.io.output.is_empty()
     }
 
     /// Makes the request available to an exchange.
@@ -291,6 +302,7 @@ impl Drop for Connection {
                 // The worker ends, or had no room for the request, before its body was complete.
                 self.end_request(Then::Close);
             }
+            self.io.send_held();
             self.io.context.wires.remove(self.fd());
         }
         // Closing a descriptor ends the connection only if no child has a copy of it.

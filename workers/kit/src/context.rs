@@ -9,6 +9,7 @@ use worker_api::abi::std_types::{ROption, RSlice};
 use worker_api::{AccessRecord, Address, Header, Host, Result, Version, fork};
 
 use crate::background::Background;
+use crate::batches::Batches;
 use crate::clock;
 use crate::config::Config;
 use crate::relay::Relay;
@@ -35,6 +36,8 @@ pub struct ServerContext {
     requests: AtomicU64,
     /// Which thread responds on each connection.
     pub(crate) wires: Wires,
+    /// The responses to pipelined requests that wait for the next one.
+    pub(crate) batches: Batches,
     /// Serves the TLS connections that applications took over.
     relay: OnceLock<Relay>,
     /// Whether a removed hop-by-hop header has been logged.
@@ -87,6 +90,7 @@ impl ServerContext {
             stuck: AtomicBool::new(false),
             requests: AtomicU64::new(0),
             wires: Wires::default(),
+            batches: Batches::default(),
             relay: OnceLock::new(),
             warned_of_removed_header: AtomicBool::new(false),
             eviction_logged_ns: AtomicU64::new(0),

@@ -66,6 +66,9 @@ impl Claim<'_> {
         let line = self.line();
         let answer = context.error_response(line.version, line.is_head_method(), STATUS, None);
         let Some(answer) = self.encrypted(answer) else { return false };
+        if !context.batches.send_now(fd) {
+            return false;
+        }
         // The kernel resets a connection that is closed with unread bytes, and the client would lose the
         // response.
         let mut scratch = [0; 4096];

@@ -73,6 +73,15 @@ impl Io {
         self.output.is_empty() && self.tail.is_none() && !self.stream.has_unsent()
     }
 
+    /// Sends the responses that wait for the next one, as far as the client accepts them now: for a connection that ends.
+    pub(crate) fn send_held(&mut self) {
+        let Self { stream, output, .. } = self;
+        if output.is_held() {
+            // The client has disconnected, or reads too slowly for a server that ends.
+            let _ = output.send(&[], |parts| stream.write(parts));
+        }
+    }
+
     /// Frees the buffers while the connection is idle.
     pub(crate) fn release(&mut self) {
         self.input.release();

@@ -98,6 +98,7 @@
 //! | [`poll`], [`blocking`], [`request_deadlines`] | for classes whose threads may block: waiting, the application's runtime, and `request_timeout` |
 //! | [`waiting`] | for classes with a thread for each connection: waiting for clients, and making room for new ones |
 //! | `wire`, `hung_request` | which thread responds to a request when the thread that serves it hangs, and how another one does |
+//! | `batches` | responses to pipelined requests that are sent together |
 //! | [`connect`], [`resolve`] | connections that the application opens: what the runtimes of all classes share |
 //! | [`background`] | work of the application outside of requests, for which a draining worker waits |
 //! | [`threads`] | stack sizes of threads that call the application |
@@ -135,6 +136,7 @@ pub mod waiting;
 pub mod worker_base;
 
 mod active_request;
+mod batches;
 mod buffer;
 mod closing;
 mod exchange;

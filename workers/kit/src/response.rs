@@ -230,11 +230,14 @@ impl ActiveRequest {
         Ok(head)
     }
 
-    /// Hands `parts` to the socket after the unsent bytes; keeps what the socket does not accept.
+    /// Hands `parts` to the socket after the unsent bytes; keeps what the socket does not accept, and the end of a
+    /// response that is sent together with the next one.
     pub(crate) fn push(&mut self, io: &mut Io, parts: &[&[u8]]) -> Result<(), Failure> {
-        let more = self.is_followed(io);
+        if !parts.is_empty() && self.is_followed(io) && io.output.hold(parts) {
+            return Ok(());
+        }
         let Io { stream, output, .. } = io;
-        match output.send(parts, |slices| stream.write(slices, more)) {
+        match output.send(parts, |slices| stream.write(slices)) {
             Ok(count) => {
                 self.writing.moved(count);
                 Ok(())
@@ -244,8 +247,7 @@ impl ActiveRequest {
         }
     }
 
-    /// Returns whether the response ends here and the next request has arrived: the kernel then sends both responses
-    /// together.
+    /// Returns whether the response ends here and the next request has arrived.
     fn is_followed(&self, io: &Io) -> bool {
         let next = io.input.unused();
         let response = &self.response;
@@ -253,7 +255,9 @@ impl ActiveRequest {
             && self.body.is_done()
             && response.plan.keep_alive
             && response.plan.kind == BodyKind::Length(response.written)
+            && io.stream.is_plain()
             && memchr::memmem::find(next, b"\r\n\r\n").is_some()
+            && io.context.batches.can_hold()
     }
 
     /// Sends an interim response. What the kernel does not accept is sent with the final response, which no

@@ -111,10 +111,9 @@ unsafe fn receive_at(socket: &TcpStream, start: *mut u8, len: usize) -> io::Resu
 }
 
 /// `send(2)`: sends as many of `bytes` as the socket accepts. A closed connection is an error and raises no
-/// signal. If `more` follows soon, the kernel waits with the last segment, for 200 ms at most.
-pub fn send(socket: &TcpStream, bytes: &[u8], more: bool) -> io::Result<usize> {
-    let flags = libc::MSG_NOSIGNAL | if more { libc::MSG_MORE } else { 0 };
-    let fd = socket.as_raw_fd();
+/// signal.
+pub fn send(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    let (fd, flags) = (socket.as_raw_fd(), libc::MSG_NOSIGNAL);
     let (no_address, no_length) = (ptr::null::<libc::c_void>(), 0);
     let (start, len) = (bytes.as_ptr(), bytes.len());
     // SAFETY: the bytes are readable for their length, and the null address has length 0.

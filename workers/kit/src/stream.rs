@@ -67,12 +67,12 @@ impl Stream {
         self.session.is_some()
     }
 
-    /// Writes as much of `parts` as the socket accepts. `more`: another write follows soon.
-    pub fn write(&mut self, parts: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
+    /// Writes as much of `parts` as the socket accepts.
+    pub fn write(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         let Self { socket, session } = self;
         retried(|| match (&mut *session, parts) {
             (Some(session), parts) => session.write(socket.as_raw_fd(), parts),
-            (None, [one]) => socket::send(socket, one, more),
+            (None, [one]) => socket::send(socket, one),
             (None, several) => (&*socket).write_vectored(several),
         })
     }
@@ -141,6 +141,11 @@ impl Stream {
 
     /// Returns whether files can be sent with `sendfile(2)`: not over TLS.
     pub fn can_send_file(&self) -> bool {
+        self.session.is_none()
+    }
+
+    /// Returns whether the connection is without TLS, so that another thread may send its bytes.
+    pub(crate) fn is_plain(&self) -> bool {
         self.session.is_none()
     }
 

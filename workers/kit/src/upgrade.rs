@@ -70,7 +70,7 @@ impl ActiveRequest {
         if bytes.is_empty() {
             return Ok(Some(0));
         }
-        let taken = done(io.stream.write(&[IoSlice::new(bytes)], false))?;
+        let taken = done(io.stream.write(&[IoSlice::new(bytes)]))?;
         if let Some(count) = taken {
             self.response.written += count as u64;
             self.writing.moved(count);
@@ -93,7 +93,7 @@ impl ActiveRequest {
     fn send_unsent(&mut self, io: &mut Io) -> io::Result<()> {
         let Io { stream, output, .. } = io;
         while !output.is_empty() {
-            self.writing.moved(output.send(&[], |parts| stream.write(parts, false))?);
+            self.writing.moved(output.send(&[], |parts| stream.write(parts))?);
         }
         while stream.has_unsent() {
             self.writing.moved(stream.flush_some()?);

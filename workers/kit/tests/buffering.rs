@@ -43,6 +43,23 @@ fn the_application_is_called_when_the_body_is_complete() {
     assert!(responses.contains("\r\n\r\n0123456789HTTP/1.1 200 OK"), "{responses}");
 }
 
+/// The client may wait for the response before it sends the body.
+#[test]
+fn a_response_does_not_wait_for_the_body_of_the_next_request() {
+    let mut server = small();
+    let requests = "GET / HTTP/1.1\r\nHost: a\r\n\r\n\
+        POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n";
+    server.client.write_all(requests.as_bytes()).unwrap();
+    assert_eq!(server.serve(), Advance::Wait(Interest::READ));
+    server.client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    assert_eq!(server.client.peek(&mut [0]).unwrap(), 1);
+    server.client.write_all(b"ok").unwrap();
+    server.serve();
+    let responses = server.received();
+    assert_eq!(responses.matches("HTTP/1.1 200 OK").count(), 2, "{responses}");
+    assert!(responses.ends_with("\r\n\r\nok"), "{responses}");
+}
+
 #[test]
 fn chunks_and_trailers_are_buffered() {
     let mut server = small();

@@ -8,7 +8,10 @@
 mod driven;
 
 use std::io::{Read, Write};
-use std::sync::atomic::Ordering;
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use doubles::app::{echo, take_over};
 use jimu_kit::{Advance, Connection};
@@ -45,6 +48,71 @@ fn pipelined_requests_are_answered_in_order() {
     let responses = server.received();
     let (one, two) = (responses.find("/1").unwrap(), responses.find("/2").unwrap());
     assert!(one < two, "{responses}");
+}
+
+/// Unless the machine is so busy that the thread that sends late responses comes in between.
+#[test]
+fn responses_to_pipelined_requests_are_sent_together() {
+    let (client, seen) = (Arc::new(OnceLock::<TcpStream>::new()), Arc::new(AtomicUsize::new(0)));
+    let (socket, count) = (Arc::clone(&client), Arc::clone(&seen));
+    let mut server = Server::new(move |exchange: &mut Exchange| {
+        let has_response = socket.get().unwrap().peek(&mut [0]).is_ok();
+        count.fetch_add(has_response.into(), Ordering::Relaxed);
+        exchange.respond(200, &[], b"x")
+    });
+    client.set(server.client.try_clone().unwrap()).unwrap();
+    let is_together = |attempt| {
+        seen.store(0, Ordering::Relaxed);
+        server.client.write_all(&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(3)).unwrap();
+        server.client.set_nonblocking(true).unwrap();
+        server.serve();
+        assert_eq!(server.received().matches("HTTP/1.1 200 OK").count(), 3, "attempt {attempt}");
+        seen.load(Ordering::Relaxed) == 0
+    };
+    assert!((1..=10).any(is_together), "a response was sent before the next request was served");
+}
+
+#[test]
+fn a_response_does_not_wait_for_a_slow_request() {
+    let client = Arc::new(OnceLock::<TcpStream>::new());
+    let socket = Arc::clone(&client);
+    let mut server = Server::new(move |exchange: &mut Exchange| {
+        if exchange.head().path_str() == "/slow" {
+            // The response to the request before it.
+            assert_eq!(socket.get().unwrap().peek(&mut [0]).unwrap(), 1);
+        }
+        exchange.respond(200, &[], b"x")
+    });
+    client.set(server.client.try_clone().unwrap()).unwrap();
+    server.client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let requests = "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /slow HTTP/1.1\r\nHost: a\r\n\r\n";
+    server.client.write_all(requests.as_bytes()).unwrap();
+    server.serve();
+    assert_eq!(server.received().matches("HTTP/1.1 200 OK").count(), 2);
+}
+
+/// What follows has the end of a head, and is none: an empty line before a request line is skipped (RFC 9112 2.2).
+#[test]
+fn a_response_does_not_wait_for_an_incomplete_head() {
+    let mut server = Server::new(|exchange: &mut Exchange| exchange.respond(200, &[], b"x"));
+    server.client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n\r\n\r\nGET").unwrap();
+    assert_eq!(server.serve(), Advance::Wait(worker_api::Interest::READ));
+    assert!(server.received().starts_with("HTTP/1.1 200 OK"));
+}
+
+/// A response is kept in the process only as long as there is little of it.
+#[test]
+fn large_responses_to_pipelined_requests_arrive_whole() {
+    let body = "0123456789".repeat(700);
+    let length = body.len();
+    let mut server =
+        Server::new(move |exchange: &mut Exchange| exchange.respond(200, &[], body.as_bytes()));
+    server.client.write_all(&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(9)).unwrap();
+    server.serve();
+    let responses = server.received();
+    let bodies: Vec<_> = responses.split("\r\n\r\n").skip(1).collect();
+    assert_eq!(bodies.len(), 9, "{responses}");
+    assert!(bodies.iter().all(|body| body.len() >= length && body.starts_with("0123456789")));
 }
 
 #[test]
