@@ -14,7 +14,7 @@ use slab::Slab;
 pub(crate) struct Timers<A> {
     entries: Slab<Entry<A>>,
     heap: Vec<Slot>,
-    sequence: u64,
+    sequence: u32,
     /// Times are kept as nanoseconds since then: a timer takes a third less memory.
     start: Instant,
 }
@@ -35,8 +35,9 @@ struct Entry<A> {
 #[derive(Debug, Clone, Copy)]
 struct Slot {
     at_ns: u64,
-    /// Timers due at the same instant run in the order in which they were set.
-    sequence: u64,
+    /// Timers due at the same instant run in the order in which they were set. It wraps around: timers for the same
+    /// nanosecond are not set billions of others apart.
+    sequence: u32,
     key: u32,
 }
 
@@ -58,7 +59,7 @@ impl<A> Timers<A> {
         let Some(entry) = self.entries.get_mut(key.0 as usize) else { return };
         entry.deadline_ns = at_ns;
         let position = entry.position;
-        self.sequence += 1;
+        self.sequence = self.sequence.wrapping_add(1);
         let slot = Slot { at_ns, sequence: self.sequence, key: key.0 };
         if position == NOWHERE {
             self.heap.push(slot);
@@ -178,7 +179,8 @@ impl<A> Timers<A> {
 
 impl Slot {
     fn before(&self, other: &Self) -> bool {
-        (self.at_ns, self.sequence) < (other.at_ns, other.sequence)
+        let was_set_before = || self.sequence.wrapping_sub(other.sequence).cast_signed() < 0;
+        self.at_ns < other.at_ns || (self.at_ns == other.at_ns && was_set_before())
     }
 }
 
@@ -260,10 +262,19 @@ mod tests {
         }
     }
 
+    /// Each connection has one.
+    #[test]
+    fn a_timer_takes_little_memory() {
+        assert_eq!(size_of::<Slot>(), 16);
+        assert_eq!(size_of::<Entry<usize>>(), 24);
+    }
+
     #[test]
     fn timers_of_one_instant_keep_their_order() {
         let now = Instant::now();
         let mut timers = Timers::new();
+        // The count of timers that were set wraps around on the way.
+        timers.sequence = u32::MAX - 25;
         for name in 0..50 {
             let key = timers.add(name);
             timers.set(key, now);
