@@ -108,7 +108,7 @@
 //! # Invariants
 //!
 //! - Connections never block, and exchanges block only in their [`ConnectionDriver`]. Only [`poll`], [`waiting`], [`blocking`], [`resolve`] and the
-//!   threads of [`request_deadlines`] and `relay` (TLS for connections that applications have taken over) wait themselves.
+//!   threads of [`request_deadlines`], `batches` and `relay` (TLS for connections that applications have taken over) wait themselves.
 //! - The kit refers to no worker class by name and contains no event loop that serves connections.
 //! - Only the kit handles bytes and framing: a class sees requests, an application sees exchanges.
 
