@@ -19,6 +19,7 @@ use nix::{sys::signal::Signal, unistd::Pid};
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
         behaviour!(a_forked_child_ends_where_it_returns).of_python(),
+        behaviour!(a_child_sends_no_response_of_its_parent).of_python().needs(Need::KeepAlive),
         behaviour!(a_child_of_multiprocessing_leaves_the_worker_alone).of_python(),
         behaviour!(a_child_of_a_library_ends_where_it_returns).of_class(),
         behaviour!(a_child_that_lives_on_holds_nothing_open).of_python(),
@@ -67,6 +68,21 @@ fn a_forked_child_ends_where_it_returns(cell: &Cell) {
     let ended = server.ended(SOON);
     assert_eq!(ended.end, End::Status(0));
     assert!(!ended.log.contains("the arbiter has exited"), "{}", ended.log);
+}
+
+/// The child is forked while the response to an earlier pipelined request may still be in the process.
+fn a_child_sends_no_response_of_its_parent(cell: &Cell) {
+    let server = Setup::new(cell).app("forking:application").start();
+    for (then, status) in [("exits", 7), ("raises", 1), ("waits", 5), ("writes", 1)] {
+        let request = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let fork = format!("/fork?then={then}");
+        let mut client = server.connect();
+        client.send(request("/pid") + &request(&fork) + &request("/pid")).unwrap();
+        let worker = client.answer("GET").unwrap().text();
+        assert_eq!(client.answer("GET").unwrap().text(), format!("{status}\n"), "{then}");
+        assert_eq!(client.answer("GET").unwrap().text(), worker, "{then}");
+        assert_eq!(client.left_over(), b"", "{then}");
+    }
 }
 
 fn a_child_of_multiprocessing_leaves_the_worker_alone(cell: &Cell) {
