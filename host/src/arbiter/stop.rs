@@ -107,8 +107,8 @@ impl Arbiter {
     fn end_all(&mut self, signal: Signal, limit_ns: Option<u64>) {
         self.refuse_reloads();
         for generation in self.generations.iter_mut() {
-            let graceful = clock::duration_ns(generation.settings.exit_timeout());
-            generation.retire_at_last(signal, limit_ns.unwrap_or(graceful));
+            let exit_ns = clock::duration_ns(generation.settings.exit_timeout());
+            generation.retire_at_last(signal, limit_ns.unwrap_or(exit_ns));
             generation.listeners.clear();
         }
     }

@@ -279,7 +279,7 @@ impl Connection {
 
     /// Returns whether it waits for a head and has a response that was to be sent with the next one.
     fn has_held_response(&self) -> bool {
-        matches!(self.state, State::Head(_)) && !self.io.output.is_empty()
+        matches!(self.state, State::Head(_)) && self.io.output.is_held()
     }
 
     /// Makes the request available to an exchange.

@@ -64,7 +64,7 @@ impl Stream {
     /// Returns whether bytes may be left to read that the descriptor does not show: a session holds decrypted
     /// ones.
     pub fn may_hold_input(&self) -> bool {
-        self.session.is_some()
+        !self.is_plain()
     }
 
     /// Writes as much of `parts` as the socket accepts.
@@ -141,7 +141,7 @@ impl Stream {
 
     /// Returns whether files can be sent with `sendfile(2)`: not over TLS.
     pub fn can_send_file(&self) -> bool {
-        self.session.is_none()
+        self.is_plain()
     }
 
     /// Returns whether the connection is without TLS, so that another thread may send its bytes.
