@@ -31,8 +31,8 @@ class Driver:
         self._idle = []
         self._waiting = {}
         #: For each connection, with its descriptor: a context that is not empty; a greenlet that has locals.
-        self._contexts = {}
-        self._bound = {}
+        self.contexts = {}
+        self.bound = {}
         self._swept = time.monotonic()
         #: All greenlets that serve requests, including idle ones.
         self._greenlets = set()
@@ -40,7 +40,7 @@ class Driver:
         self._serving = {}
         self._engine = None
         #: Methods of the engine.
-        self._next = self._woken = self._gone = None
+        self._next = self._woken = self._gone = self._proceed = None
         self._application = None
         #: Whether the application has forked this process, and the greenlet that did it.
         self._is_child = False
@@ -51,6 +51,8 @@ class Driver:
         """Run the loop until the engine has stopped."""
         self._engine = engine
         self._next, self._woken, self._gone = engine.next, engine.woken, engine.gone
+        # With a deadline, each request is registered before it is served.
+        self._proceed = send_list if self._limited else engine.proceed
         self._application = application
         self._loop.start()
         # After start(), so that the hub's functions for forks run first.
@@ -95,7 +97,7 @@ class Driver:
         idle = self._idle
         while work is not None:
             busy = True
-            bound = self._bound and self._bound.get(connection_of(work[0]._descriptor()))
+            bound = self.bound and self.bound.get(connection_of(work[0]._descriptor()))
             if bound:
                 bound[1].switch(work)
             elif idle:
@@ -104,7 +106,7 @@ class Driver:
                 self._loop.spawn(self._serve_all, work)
             work = self._next()
         # There is a turn at least once a second, for the heartbeat.
-        if self._contexts or self._bound:
+        if self.contexts or self.bound:
             self._forget_closed(running)
         return running, busy
 
@@ -115,7 +117,7 @@ class Driver:
 
     def _busy(self):
         """Return the greenlets that serve a request."""
-        return self._greenlets.difference(self._idle, (one for _, one in self._bound.values()))
+        return self._greenlets.difference(self._idle, (one for _, one in self.bound.values()))
 
     def _end_overdue(self):
         """Raise RequestTimeout in the greenlets of requests whose deadline has passed."""
@@ -139,28 +141,49 @@ class Driver:
         What each request uses is in local variables: looking up attributes would cost more than the rest of the loop.
         """
         me = greenlet.getcurrent()
-        idle, contexts, others_bound, next_work = self._idle, self._contexts, self._bound, self._next
+        idle, contexts, others_bound, next_work = self._idle, self.contexts, self.bound, self._next
+        application, proceed = self._application, self._proceed
+        serving = self._serving if self._limited else None
         references = getweakrefcount(me)
-        serve = self._serve_limited if self._limited else self._serve
         bound = False
         self._greenlets.add(me)
         try:
             while work is not None:
+                request, environ, start_response = work
+                work = None
                 if contexts and not bound:
-                    me.gr_context = self._context_of(work[0])
-                if not serve(work):
-                    return
+                    me.gr_context = self._context_of(request)
+                if serving is not None:
+                    serving[request._number()] = me, request
+                try:
+                    while True:
+                        result = application(environ, start_response)
+                        # Usually, this sends the result, ends the request and returns the next one.
+                        sent = proceed(request, result, me, references)
+                        if type(sent) is not tuple:
+                            break
+                        request, environ, start_response = sent
+                        result = sent = None
+                    if sent is not None and not self._end(request, result, sent):
+                        return
+                except BaseException as error:
+                    if not self._fail(request, error):
+                        return
+                finally:
+                    if serving is not None:
+                        del serving[request._number()]
+                environ = start_response = result = sent = None
                 bound = getweakrefcount(me) != references
                 if bound:
-                    descriptor = work[0]._descriptor()
-                    del work
+                    descriptor = request._descriptor()
+                    request = None
                     work = self._stay(me, descriptor)
                     continue
                 context = me.gr_context
                 if context is not None:
-                    self._store_context(work[0], context)
+                    self._store_context(request, context)
                     me.gr_context = context = None
-                del work
+                request = None
                 # Serving another ready request here saves a switch, but a bound greenlet may wait for it.
                 work = None if others_bound else next_work()
                 if work is None:
@@ -178,17 +201,17 @@ class Driver:
         """Wait in a greenlet with locals for the next request of its connection; return None if there will be none."""
         connection = connection_of(descriptor)
         # If closing the body took long, another greenlet has served the next request already.
-        if connection is None or connection in self._bound:
+        if connection is None or connection in self.bound:
             return None
-        self._bound[connection] = descriptor, me
+        self.bound[connection] = descriptor, me
         try:
             return self._loop.to_hub()
         finally:
-            del self._bound[connection]
+            del self.bound[connection]
 
     def _context_of(self, request):
         """Take the context that the previous request of the connection left; None if it is empty."""
-        kept = self._contexts.pop(connection_of(request._descriptor()), None)
+        kept = self.contexts.pop(connection_of(request._descriptor()), None)
         return kept and kept[1]
 
     def _store_context(self, request, context):
@@ -196,7 +219,7 @@ class Driver:
         descriptor = request._descriptor()
         connection = connection_of(descriptor) if len(context) else None
         if connection is not None:
-            self._contexts[connection] = descriptor, context
+            self.contexts[connection] = descriptor, context
 
     def _forget_closed(self, running):
         """Drop contexts and greenlets of closed connections; once the engine has stopped, all. Called in the hub."""
@@ -204,44 +227,30 @@ class Driver:
         if running and now - self._swept < SWEEP_SECONDS:
             return
         self._swept = now
-        for kept in self._contexts, self._bound:
+        for kept in self.contexts, self.bound:
             for connection, (descriptor, what) in list(kept.items()):
                 if running and connection_of(descriptor) == connection:
                     continue
-                if kept is self._bound:
+                if kept is self.bound:
                     what.switch(None)
                 else:
                     del kept[connection]
 
-    def _serve_limited(self, work):
-        request = work[0]
-        number = request._number()
-        self._serving[number] = greenlet.getcurrent(), request
-        try:
-            return self._serve(work)
-        finally:
-            del self._serving[number]
-
-    def _serve(self, work):
-        """Serve one request, as returned by next(); return False if the greenlet must end."""
-        request, environ, start_response = work
-        try:
-            result = self._application(environ, start_response)
-            if self._is_child:
-                return self._end_child(None)
-            sent = request._send_list(result)
-            if sent is not None:
-                # Usually, the body is a list of one item, and the call has sent it and ended the request.
-                self._send_rest(request, result, sent)
-                if self._is_child:
-                    return self._end_child(None)
-                request._end()
-        except BaseException as error:
-            if self._is_child:
-                return self._end_child(error)
-            request._end(error)
-            return not isinstance(error, greenlet.GreenletExit)
+    def _end(self, request, result, sent):
+        """Send what is left of the result, and end the request. Return whether the greenlet serves on."""
+        if not self._is_child:
+            self._send_rest(request, result, sent)
+        if self._is_child:
+            return self._end_child(None)
+        request._end()
         return True
+
+    def _fail(self, request, error):
+        """End a request that failed. Return whether the greenlet serves on."""
+        if self._is_child:
+            return self._end_child(error)
+        request._end(error)
+        return not isinstance(error, greenlet.GreenletExit)
 
     def _send_rest(self, request, result, sent):
         """Send the application's result. `sent` bytes of a list of one item were sent already; False if it is none."""
@@ -293,6 +302,11 @@ class Driver:
             self._wait(request)
             more, _ = request._send_file(descriptor, offset + sent, length - sent)
             sent += more
+
+
+def send_list(request, result, *_):
+    """Send a result as the engine's proceed() does, without taking the next request."""
+    return request._send_list(result)
 
 
 def connection_of(descriptor):

@@ -3,9 +3,9 @@
 
 use std::sync::Mutex;
 
-use worker_api::Engine;
+use worker_api::{Engine, fork};
 
-use super::methods::{end_request, guest};
+use super::methods::{end_request, guest, send_result};
 use super::{Guest, locked};
 use crate::failure::failure_of;
 use crate::request::{Request, RequestObjects, Requests};
@@ -13,7 +13,7 @@ use crate::serve::environ_of;
 use python::engine::LoopEngine;
 use python::fault::Fault;
 use python::method;
-use python::{Arguments, Method, Native, NativeType, Object, PyResult, Python};
+use python::{Arguments, Method, Native, NativeType, Object, PyResult, Python, required};
 
 /// Runs the loop until the engine has stopped.
 pub(crate) fn run<'py>(
@@ -39,6 +39,7 @@ impl Native for Running {
         Method { name: c"descriptor", entry: method!(descriptor) },
         Method { name: c"turn", entry: method!(turn) },
         Method { name: c"next", entry: method!(next) },
+        Method { name: c"proceed", entry: method!(proceed) },
         Method { name: c"woken", entry: method!(woken) },
         Method { name: c"gone", entry: method!(gone) },
     ]];
@@ -61,7 +62,10 @@ fn turn<'py>(py: Python<'py>, running: &Running, _: &Arguments<'_, 'py>) -> PyRe
 /// `next()`: returns the next exchange as its request object, the environ and `start_response`; `None` if none is
 /// queued. A request for which no environ can be created is ended here.
 fn next<'py>(py: Python<'py>, running: &Running, _: &Arguments<'_, 'py>) -> PyResult<Object<'py>> {
-    let requests = running.requests;
+    next_of(py, running.requests)
+}
+
+fn next_of<'py>(py: Python<'py>, requests: &'static Requests) -> PyResult<Object<'py>> {
     let (runtime, types) = (requests.runtime, &requests.types);
     let guest = guest(py, runtime)?;
     loop {
@@ -85,6 +89,33 @@ fn next<'py>(py: Python<'py>, running: &Running, _: &Arguments<'_, 'py>) -> PyRe
             }
         }
     }
+}
+
+/// `proceed(request, result, greenlet, references)`: sends an application's result as `_send_list` does. If that has
+/// ended the request, and the request has left nothing behind in its greenlet, returns the next one as `next()` does.
+/// Otherwise returns what `_send_list` returns; in a process that the application has forked, `False`.
+fn proceed<'py>(
+    py: Python<'py>,
+    running: &Running,
+    arguments: &Arguments<'_, 'py>,
+) -> PyResult<Object<'py>> {
+    let [request, result, greenlet, references] =
+        arguments.take(["request", "result", "greenlet", "references"])?;
+    if fork::is_child() {
+        return py.truth(false);
+    }
+    let request = required(py, request, "request")?;
+    let request = running.requests.types.request.value(&request)?;
+    let sent = send_result(py, request, &required(py, result, "result")?)?;
+    if !sent.is_none() {
+        return Ok(sent);
+    }
+    let greenlet = required(py, greenlet, "greenlet")?;
+    let references = required(py, references, "references")?.as_number()?;
+    if guest(py, running.requests.runtime)?.leftovers.are_none(&greenlet, references)? {
+        return next_of(py, running.requests);
+    }
+    Ok(sent)
 }
 
 fn begin<'py>(

@@ -99,7 +99,15 @@ fn send_list<'py>(
     arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Object<'py>> {
     let [result] = arguments.take(["result"])?;
-    let result = required(py, result, "result")?;
+    send_result(py, request, &required(py, result, "result")?)
+}
+
+/// See [`send_list`].
+pub(super) fn send_result<'py>(
+    py: Python<'py>,
+    request: &Request,
+    result: &Object<'py>,
+) -> PyResult<Object<'py>> {
     if !result.is_exact_list() {
         return py.truth(false);
     }
@@ -112,7 +120,7 @@ fn send_list<'py>(
     }
     let mut state = request.state(py)?;
     if result.list_len() != 1 {
-        set_whole(&mut state.response, &result)?;
+        set_whole(&mut state.response, result)?;
         return py.truth(false);
     }
     let data = result.list_item(0)?;

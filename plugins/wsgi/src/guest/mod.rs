@@ -7,6 +7,7 @@
 //! list that the driver reads after each turn of the engine.
 
 pub(crate) mod engine;
+mod leftovers;
 pub(crate) mod methods;
 
 use std::collections::VecDeque;
@@ -14,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use worker_api::{Exchange, Failure, Result, Waker};
 
+use leftovers::Leftovers;
 use python::{GlobalRef, Object, PyResult, Python};
 
 /// A guest loop.
@@ -57,6 +59,8 @@ pub(crate) struct Guest {
     module: GlobalRef,
     /// The loop's driver.
     driver: GlobalRef,
+    /// What requests leave behind.
+    leftovers: Leftovers,
     /// Exchanges that are not yet assigned to a greenlet.
     ready: Mutex<VecDeque<Exchange>>,
     /// Numbers of requests whose wait is over.
@@ -73,6 +77,7 @@ impl Guest {
         let driver = py.module("_jimu_driver", include_str!("driver.py"), &[])?;
         let made = driver.attr_named("Driver")?.call([module, &py.truth(limited)?])?;
         Ok(Self {
+            leftovers: Leftovers::new(&made)?,
             driver: made.store(),
             module: module.clone().store(),
             ready: Mutex::new(VecDeque::new()),
