@@ -24,6 +24,7 @@
 //! | [`status`] | Prometheus, StatsD and the status page, from the scoreboard | a separate process |
 //! | [`watcher`] | `reload`: watches the files of a generation | a separate process |
 //! | [`message`] | messages between arbiter, molds and workers | everywhere |
+//! | `allocator` | memory that workers keep | workers |
 //! | `title` | process titles in `ps` | everywhere |
 //! | [`similar`] | similarity of words, for "did you mean" | everywhere |
 //! | [`exit_status`] | exit statuses of all processes | everywhere |
@@ -36,6 +37,7 @@
 //! - Only this crate forks, and only in [`process`].
 //! - A worker is a child of the arbiter, whichever process forked it.
 
+mod allocator;
 pub mod arbiter;
 mod bytes;
 mod capacity;

@@ -51,6 +51,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(an_exception_is_one_record).of_python(),
         behaviour!(a_changed_file_is_reloaded).of_python().busy().within(90),
         behaviour!(uploads_and_downloads_pass_through).of_python().busy().within(120),
+        behaviour!(a_body_read_at_once_needs_no_new_memory).of_python(),
     ]
 }
 
@@ -541,6 +542,30 @@ fn uploads_and_downloads_pass_through(cell: &Cell) {
     assert!(grown < 16 << 10, "{grown} KiB more");
     assert_eq!(server.serving_pid(), worker);
 }
+
+fn a_body_read_at_once_needs_no_new_memory(cell: &Cell) {
+    let module = "import resource, zlib\ndef faults():\n    \
+                  return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n\
+                  def application(environ, start_response):\n    before = faults()\n    \
+                  seen = zlib.crc32(environ['wsgi.input'].read())\n    \
+                  body = b'%08x %d' % (seen, faults() - before)\n    \
+                  start_response('200 OK', [('Content-Length', str(len(body)))])\n    return [body]\n";
+    let server = Setup::new(cell).file("whole.py", module).app("whole").start();
+    let body: Vec<u8> = (0..2_000_000_u32).map(|n| (n >> 5) as u8).collect();
+    let faults: Vec<u64> = (0..8)
+        .map(|_| {
+            let answer = server.connect().post("/", &body).unwrap().text();
+            let (sum, faults) = answer.split_once(' ').expect("two words");
+            assert_eq!(sum, SUM_OF_BODY);
+            faults.parse().unwrap()
+        })
+        .collect();
+    // The body has 489 pages. The first requests may need new ones, also to find out where they fit.
+    assert!(faults.iter().min().is_some_and(|least| *least < 64), "{faults:?} page faults");
+}
+
+/// CRC-32 of the body.
+const SUM_OF_BODY: &str = "b9319de6";
 
 /// Size of a body that would show if it were kept.
 const BIG: u64 = 300_000_000;

@@ -14,7 +14,7 @@ use crate::log::AccessLog;
 use crate::message::{Channel, FromWorker};
 use crate::payload::{MoldContext, Payload};
 use crate::scoreboard::{AccessBuffer, SlotMemory, SlotWriter};
-use crate::{process, title};
+use crate::{allocator, process, title};
 
 /// What a new worker gets from its mold.
 pub(crate) struct WorkerStart<'a> {
@@ -55,6 +55,7 @@ pub(crate) fn run<P: Payload>(mut payload: P, start: WorkerStart<'_>) -> ! {
         end(start.slot, &format!("cannot report to the arbiter: {error}"), BOOT_ERROR);
     }
     title::set(&start.context.settings, "worker");
+    allocator::keep_freed_memory();
     payload.after_fork_child();
     payload.hook("post_fork", &[i64::from(std::process::id()), start.age as i64]);
     process::unblock_signals();

@@ -122,10 +122,12 @@ api! {
     }
     unchecked {
         // In current headers, the first two are macros for newer functions, and the stable ABI keeps them;
-        // the third is in the limited API only from 3.10 on, but every version exports it.
+        // the third is in the limited API only from 3.10 on, but every version exports it. `pyo3-ffi` does not declare the
+        // fourth, which is in the stable ABI.
         fn Py_CompileString(*const c_char, *const c_char, c_int) -> *mut PyObject;
         fn PyCFunction_NewEx(*mut PyMethodDef, *mut PyObject, *mut PyObject) -> *mut PyObject;
         fn PyUnicode_AsUTF8AndSize(*mut PyObject, *mut Py_ssize_t) -> *const c_char;
+        fn _PyBytes_Resize(*mut *mut PyObject, Py_ssize_t) -> c_int;
     }
     objects {
         _Py_NoneStruct

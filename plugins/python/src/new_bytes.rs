@@ -21,13 +21,34 @@ impl NewBytes {
     /// Creates `len` bytes, whose values are arbitrary.
     pub fn new(py: Python<'_>, len: usize) -> PyResult<Self> {
         debug_assert!(len > 1, "CPython shares shorter ones");
-        let size = isize::try_from(len).unwrap_or(isize::MAX);
+        // SAFETY: attached; CPython leaves the content of an object created without a source to its creator.
+        let made = unsafe {
+            Object::owned(py, (py.api().PyBytes_FromStringAndSize)(ptr::null(), count_of(len)))?
+        };
+        Self::around(py, made)
+    }
+
+    /// Makes it `len` bytes long. The values of those added are arbitrary. The content may move.
+    ///
+    /// # Errors
+    /// `MemoryError`; what was there is lost.
+    pub fn grow(self, py: Python<'_>, len: usize) -> PyResult<Self> {
+        let mut object = self.object.take(py).into_ptr();
+        // SAFETY: attached; nothing else refers to the object, and its hash was never computed. CPython replaces the
+        // pointer, by null if it has freed the object.
+        let grown = unsafe {
+            (py.api()._PyBytes_Resize)(&raw mut object, count_of(len));
+            Object::owned(py, object)?
+        };
+        Self::around(py, grown)
+    }
+
+    /// Wraps an object to which nothing else refers, and which was created without a source.
+    fn around(py: Python<'_>, object: Object<'_>) -> PyResult<Self> {
         let (mut content, mut found) = (ptr::null_mut(), 0);
-        // SAFETY: attached; the reference is new, and CPython allows writing to an object created without a source until
-        // others refer to it. The length is what CPython says.
+        // SAFETY: attached; the object is alive. CPython allows writing to it until others refer to it. The length is what
+        // CPython says.
         unsafe {
-            let made = (py.api().PyBytes_FromStringAndSize)(ptr::null(), size);
-            let object = Object::owned(py, made)?;
             let asked = (py.api().PyBytes_AsStringAndSize)(
                 object.as_ptr(),
                 &raw mut content,
@@ -54,6 +75,10 @@ impl NewBytes {
     pub fn finish(self, py: Python<'_>) -> Object<'_> {
         self.object.take(py)
     }
+}
+
+fn count_of(len: usize) -> isize {
+    isize::try_from(len).unwrap_or(isize::MAX)
 }
 
 /// Makes uninitialized memory of the allocator initialized, with arbitrary values. To clear it would take about a tenth of the

@@ -40,21 +40,35 @@ impl Input {
 
     /// Creates the object that `read(size)` returns, or keeps the one begun, to be filled by [`Input::fill_partial`].
     /// Returns `false` if the bytes go through the buffer: if that holds some already, if their number is not certain, if
-    /// they are many or few, and at the end.
+    /// they are few, and at the end.
     pub(crate) fn begin_partial(&mut self, py: Python<'_>, size: usize) -> PyResult<bool> {
-        let begun =
-            self.partial.as_mut().map(|partial| (partial.filled, partial.bytes.content().len()));
+        let begun = self.partial.as_ref().map(|partial| (partial.filled, partial.len));
         let certain = self.to_come.map_or(0, |rest| usize::try_from(rest).unwrap_or(usize::MAX));
         let len = size.min(certain.saturating_add(begun.map_or(0, |(filled, _)| filled)));
         if begun.is_some_and(|(_, begun)| begun == len) {
+            self.make_room(py)?;
             return Ok(true);
         }
         self.buffer_partial(py);
-        if self.ended || self.given < self.filled || !(PART_MIN..=PART_MAX).contains(&len) {
+        if self.ended || self.given < self.filled || len < PART_MIN {
             return Ok(false);
         }
-        self.partial = Some(Partial { bytes: NewBytes::new(py, len)?, filled: 0 });
+        let bytes = NewBytes::new(py, len.min(PART_MAX))?;
+        self.partial = Some(Partial { bytes, filled: 0, len });
         Ok(true)
+    }
+
+    /// Doubles the object if it is full. If memory is lacking, the body ends here.
+    fn make_room(&mut self, py: Python<'_>) -> PyResult<()> {
+        let Some(mut partial) = self.partial.take() else { return Ok(()) };
+        let room = partial.bytes.content().len();
+        if partial.filled == room {
+            let grown = partial.bytes.grow(py, partial.len.min(room * 2));
+            self.ended |= grown.is_err();
+            partial.bytes = grown?;
+        }
+        self.partial = Some(partial);
+        Ok(())
     }
 
     /// Reads one more part into the object, and returns it once it is complete. If the body ends before, what was read
@@ -67,12 +81,11 @@ impl Input {
     ) -> Result<Part<'py>> {
         let Some(mut partial) = self.partial.take() else { return Ok(Part::Incomplete) };
         let place = &mut partial.bytes.content()[partial.filled..];
-        let missing = place.len();
         let read = read_some(py, exchange, place, waker);
         if let Ok(Some(n)) = read {
             partial.filled += n;
             self.to_come = self.to_come.map(|rest| rest.saturating_sub(n as u64));
-            if n == missing {
+            if partial.filled == partial.len {
                 return Ok(Part::Complete(partial.bytes.finish(py)));
             }
         }
@@ -143,9 +156,12 @@ impl Input {
 
 /// An object that is being filled.
 struct Partial {
+    /// Of the final length, or shorter: it grows with what arrives.
     bytes: NewBytes,
     /// Number of its bytes that have been read.
     filled: usize,
+    /// The final length.
+    len: usize,
 }
 
 /// Result of reading one more part into the object.

@@ -279,9 +279,12 @@ const CASES: &[Case] = &[
         assert_eq!(w.get("/echo").text(), "");
     }),
     ("a body that does not arrive is an error", |w| {
-        let request = Request::post("/read-fault", b"0123456789").part(5).sent_until(5);
-        let seen = request.call(&w.app);
-        assert_eq!(seen.failed.map(|f| f.kind), Some(FailureKind::GONE));
+        let large = [b'.'; 1_000_000];
+        for (body, part, sent) in [(&b"0123456789"[..], 5, 5), (&large, 100_000, 700_000)] {
+            let request = Request::post("/read-fault", body).part(part).sent_until(sent);
+            let seen = request.call(&w.app);
+            assert_eq!(seen.failed.map(|f| f.kind), Some(FailureKind::GONE));
+        }
         assert!(!w.host.take_error_log().contains("Traceback"));
     }),
     ("wsgi.errors is the error log", |w| {
