@@ -38,7 +38,15 @@ def upload(environ, start_response):
     length = 0
     while part := environ["wsgi.input"].read(PART):
         length += len(part)
-    body = b"%d\n" % length
+    return number(start_response, length)
+
+
+def upload_whole(environ, start_response):
+    return number(start_response, len(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))))
+
+
+def number(start_response, value):
+    body = b"%d\n" % value
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
     return [body]
 
@@ -48,4 +56,11 @@ def sleep(environ, start_response):
     return hello(environ, start_response)
 
 
-PATHS = {"/": hello, "/json": json_page, "/file": file, "/upload": upload, "/sleep": sleep}
+PATHS = {
+    "/": hello,
+    "/json": json_page,
+    "/file": file,
+    "/upload": upload,
+    "/upload-whole": upload_whole,
+    "/sleep": sleep,
+}

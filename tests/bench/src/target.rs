@@ -174,11 +174,19 @@ pub fn rounds_of(scenario: &str) -> usize {
 
 /// What a short request costs must not hide behind the headers of a longer one.
 fn shapes() -> Vec<Target> {
-    let classes = COOPERATIVE.into_iter().chain(["Jimu gthread"]);
     let mut targets = Vec::new();
-    for class in classes {
+    for class in COOPERATIVE.into_iter().chain(["Jimu gthread"]) {
         targets.push(cpu("minimal-wsgi", class, "bjoern", 0.9));
         targets.push(cpu("wrk-minimal", class, "bjoern", 0.9));
+        targets.push(cpu("upload", class, "uWSGI", 0.8));
+        targets.push(cpu("upload-whole", class, "uWSGI", 0.8));
+    }
+    for class in COOPERATIVE.into_iter().chain(["Jimu gthread", "Jimu sync"]) {
+        targets.push(cpu("close-wsgi", class, "bjoern", 1.0));
+    }
+    for class in COOPERATIVE_NATIVE.into_iter().chain(["Jimu gthread, native", "Jimu sync, native"])
+    {
+        targets.push(cpu("close-native", class, "nginx", 1.0));
     }
     for class in COOPERATIVE_NATIVE.into_iter().chain(["Jimu gthread, native"]) {
         let rate = at_least("pipelined-native", class, Metric::Rate, 3.0);

@@ -154,6 +154,14 @@ pub const SCENARIOS: &[Scenario] = &[
         python: &[(APP, KEEPING)],
     },
     Scenario {
+        name: "upload-whole",
+        title: "An upload of 1 MB that the application reads at once, keep-alive, WSGI",
+        kind: Kind::Load { connections: 8, keep_alive: true },
+        request: Request { native: "/echo", python: "/upload-whole", body: 1 << 20, ..HELLO },
+        native: &[],
+        python: &[(APP, KEEPING)],
+    },
+    Scenario {
         name: "sleep",
         title: "1,000 clients, each request sleeps for 100 ms",
         kind: Kind::Pauses { connections: 1000, pause_ms: 100 },
