@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use worker_api::{Failure, FailureKind, Host, Result, fork};
 
-use crate::{GlobalRef, Interpreter, PyErrSet, PyResult, Python, attach, faults};
+use crate::{GlobalRef, Interpreter, PyErrSet, PyResult, Python, arenas, attach, faults};
 
 /// Makes the interpreter that this process is usable. Called once, in the mold, before anything else of this crate.
 ///
@@ -168,6 +168,7 @@ impl Application {
     pub fn init_worker(&self) -> Result<()> {
         let wakeup = self.interpreter.host.signal_descriptor();
         self.attached("cannot set up the worker", |py| {
+            arenas::keep_freed(py);
             self.interpreter.process.start_worker(py, wakeup)
         })
     }

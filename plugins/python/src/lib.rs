@@ -20,6 +20,7 @@
 //! | `value` | attributes, calls, and the values of text, bytes and numbers |
 //! | `container` | dicts, lists and tuples |
 //! | `new_bytes` | `bytes` that are filled after their creation |
+//! | `arenas` | the memory that a worker keeps for new objects |
 //! | `native`, `natives` | types and methods that Python can use, and those of the server's object |
 //!
 //! # Why not PyO3 itself
@@ -45,6 +46,7 @@
 
 mod api;
 pub mod application;
+mod arenas;
 mod attach;
 pub mod clock;
 mod container;
