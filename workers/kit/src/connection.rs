@@ -63,6 +63,7 @@ impl Connection {
             duplicated: false,
             emptied: false,
             is_yielding: false,
+            sends_fast: false,
         };
         let is_allowed = context.config.proxy_allow.contains(ip);
         let state = State::Proxy(Proxy { is_allowed, waits_since_ns });
@@ -250,7 +251,7 @@ impl Connection {
 
     /// Reports the end of a request to the host. Returns the part of its body that has not been read.
     fn record(
-        &self,
+        &mut self,
         mut active: Box<ActiveRequest>,
         responder: Responder,
         ended_ns: u64,
@@ -262,6 +263,7 @@ impl Connection {
         if responder != Responder::OtherRecorded {
             active.record(&self.io.context, ended_ns);
         }
+        active.note_rate(&mut self.io);
         let ActiveRequest { head, body, .. } = *active;
         head.recycle();
         (!body.is_done()).then(|| Box::new(body))

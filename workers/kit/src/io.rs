@@ -33,6 +33,8 @@ pub(crate) struct Io {
     pub(crate) duplicated: bool,
     /// Whether the last read emptied the socket, so that the poller reports new data.
     pub(crate) emptied: bool,
+    /// Whether the last long body arrived without a notable wait.
+    pub(crate) sends_fast: bool,
     /// Whether the last wait was requested although more data may be available.
     pub(crate) is_yielding: bool,
 }
