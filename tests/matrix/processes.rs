@@ -19,6 +19,7 @@ use nix::{sys::signal::Signal, unistd::Pid};
 pub(crate) fn behaviours() -> Vec<Behaviour> {
     vec![
         behaviour!(a_forked_child_ends_where_it_returns).of_python(),
+        behaviour!(a_forked_child_with_a_deadline_ends_where_it_returns).of_python(),
         behaviour!(a_child_sends_no_response_of_its_parent).of_python().needs(Need::KeepAlive),
         behaviour!(a_child_of_multiprocessing_leaves_the_worker_alone).of_python(),
         behaviour!(a_child_of_a_library_ends_where_it_returns).of_class(),
@@ -47,7 +48,16 @@ const SOON: Duration = Duration::from_secs(10);
 const AT_ONCE: Duration = Duration::from_secs(3);
 
 fn a_forked_child_ends_where_it_returns(cell: &Cell) {
-    let mut server = Setup::new(cell).app("forking:application").start();
+    children_end(Setup::new(cell));
+}
+
+/// The cooperative classes serve requests with a deadline in another way.
+fn a_forked_child_with_a_deadline_ends_where_it_returns(cell: &Cell) {
+    children_end(Setup::new(cell).flags("--request-timeout 60"));
+}
+
+fn children_end(setup: Setup) {
+    let mut server = setup.app("forking:application").start();
     let worker = server.until_ready_workers(1);
     for (then, status) in
         [("returns", 0), ("exits", 7), ("raises", 1), ("waits", 5), ("writes", 1), ("reads", 1)]
