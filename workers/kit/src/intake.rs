@@ -4,8 +4,8 @@
 //! A body that arrives together with its head stays in the input buffer. Other bodies are read into a [`Spool`]
 //! while the connection is parked, and the exchange reads from there. The request is also ready once the spool is
 //! full: the exchange then reads the rest from the connection. So it is, if the class replaces a thread that waits, once
-//! the client has proved so fast that the thread hardly waits for the rest, which saves a copy of it, and a file. The next
-//! requests of that connection are ready as soon as their bodies begin to arrive, until one is slow.
+//! the client has proved so fast that the thread hardly waits for the rest, which saves a copy of it, and a file. Further long
+//! bodies on that connection need only begin to arrive, until one is slow.
 
 use std::io::{self, ErrorKind};
 
@@ -135,13 +135,14 @@ impl ActiveRequest {
     }
 
     /// Returns whether the rest of the body arrives within [`REST_NS`]: at the rate of what has been received, or because the
-    /// body has begun to arrive and the last one on this connection was fast.
+    /// body has begun to arrive, and the last long one on this connection was fast.
     fn is_fast(&self, io: &Io) -> bool {
         let Some((lacking, rest)) = self.lacks_for_sample(io).zip(self.known_rest()) else {
             return false;
         };
         let has_begun = || self.spool.as_ref().is_some_and(|spool| spool.in_memory() > 0);
-        io.sends_fast && has_begun() || lacking == 0 && self.reading.expected_ns(rest) <= REST_NS
+        let was_fast = io.sends_fast && rest >= SAMPLE as u64 && has_begun();
+        was_fast || lacking == 0 && self.reading.expected_ns(rest) <= REST_NS
     }
 
     /// Notes for the next request of the connection whether its client sends bodies fast, if this one was long enough.
