@@ -52,7 +52,7 @@ class Driver:
         self._engine = engine
         self._next, self._woken, self._gone = engine.next, engine.woken, engine.gone
         # With a deadline, each request is registered before it is served.
-        self._proceed = self._send_list if self._limited else engine.proceed
+        self._proceed = send_list if self._limited else engine.proceed
         self._application = application
         self._loop.start()
         # After start(), so that the hub's functions for forks run first.
@@ -236,10 +236,6 @@ class Driver:
                 else:
                     del kept[connection]
 
-    def _send_list(self, request, result, *_):
-        """Send a result as the engine's proceed() does, without taking the next request."""
-        return False if self._is_child else request._send_list(result)
-
     def _end(self, request, result, sent):
         """Send what is left of the result, and end the request. Return whether the greenlet serves on."""
         if not self._is_child:
@@ -306,6 +302,11 @@ class Driver:
             self._wait(request)
             more, _ = request._send_file(descriptor, offset + sent, length - sent)
             sent += more
+
+
+def send_list(request, result, *_):
+    """Send a result as the engine's proceed() does, without taking the next request."""
+    return request._send_list(result)
 
 
 def connection_of(descriptor):

@@ -3,7 +3,7 @@
 
 use std::sync::Mutex;
 
-use worker_api::{Engine, fork};
+use worker_api::Engine;
 
 use super::methods::{end_request, guest, send_result};
 use super::{Guest, locked};
@@ -93,7 +93,7 @@ fn next_of<'py>(py: Python<'py>, requests: &'static Requests) -> PyResult<Object
 
 /// `proceed(request, result, greenlet, references)`: sends an application's result as `_send_list` does. If that has
 /// ended the request, and the request has left nothing behind in its greenlet, returns the next one as `next()` does.
-/// Otherwise returns what `_send_list` returns; in a process that the application has forked, `False`.
+/// Otherwise returns what `_send_list` returns.
 fn proceed<'py>(
     py: Python<'py>,
     running: &Running,
@@ -101,9 +101,6 @@ fn proceed<'py>(
 ) -> PyResult<Object<'py>> {
     let [request, result, greenlet, references] =
         arguments.take(["request", "result", "greenlet", "references"])?;
-    if fork::is_child() {
-        return py.truth(false);
-    }
     let request = required(py, request, "request")?;
     let request = running.requests.types.request.value(&request)?;
     let sent = send_result(py, request, &required(py, result, "result")?)?;

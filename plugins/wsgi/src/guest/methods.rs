@@ -1,6 +1,6 @@
 //! The methods of request objects that `driver.py` calls. They never block.
 
-use worker_api::{Failure, FailureKind, Result, Step};
+use worker_api::{Failure, FailureKind, Result, Step, fork};
 
 use super::Guest;
 use crate::body::{expect_start, finish, prepare_part, set_whole};
@@ -92,7 +92,7 @@ enum Data {
 
 /// `_send_list(result)`: if the application returned a list of one item, sends the item and ends the request.
 /// Returns `None` then; the number of bytes sent if that is not all of them; `False` if `result` is anything
-/// else.
+/// else, and in a process that the application has forked.
 fn send_list<'py>(
     py: Python<'py>,
     request: &Request,
@@ -108,7 +108,7 @@ pub(super) fn send_result<'py>(
     request: &Request,
     result: &Object<'py>,
 ) -> PyResult<Object<'py>> {
-    if !result.is_exact_list() {
+    if fork::is_child() || !result.is_exact_list() {
         return py.truth(false);
     }
     let runtime = request.runtime();
