@@ -52,6 +52,7 @@ pub(crate) fn behaviours() -> Vec<Behaviour> {
         behaviour!(a_changed_file_is_reloaded).of_python().busy().within(90),
         behaviour!(uploads_and_downloads_pass_through).of_python().busy().within(120),
         behaviour!(large_requests_reuse_memory).of_python(),
+        behaviour!(a_body_beyond_the_memory_is_an_exception).of_python().within(90),
     ]
 }
 
@@ -566,6 +567,32 @@ fn large_requests_reuse_memory(cell: &Cell) {
         let faults: Vec<u64> = (0..8).map(request).collect();
         assert!(faults.iter().min().is_some_and(|least| *least < 64), "{faults:?} page faults");
     }
+}
+
+fn a_body_beyond_the_memory_is_an_exception(cell: &Cell) {
+    let module = "from resource import *\ndef application(environ, start_response):\n    \
+                  soft, hard = getrlimit(RLIMIT_AS)\n    \
+                  used = int(open('/proc/self/statm').read().split()[0]) * getpagesize()\n    \
+                  setrlimit(RLIMIT_AS, (used + (100 << 20), hard))\n    \
+                  try:\n        body = b'%d' % len(environ['wsgi.input'].read())\n    \
+                  finally:\n        setrlimit(RLIMIT_AS, (soft, hard))\n    \
+                  start_response('200 OK', [('Content-Length', str(len(body)))])\n    return [body]\n";
+    let server = Setup::new(cell).file("limited.py", module).app("limited").start();
+    let worker = server.until_ready_workers(1);
+    let mut client = server.connect();
+    let mut sender = client.twin();
+    // The server may close the connection before it has received everything.
+    let sending = thread::spawn(move || {
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 300000000\r\n\r\n";
+        let part = vec![b'x'; 1_000_000];
+        let _ = sender.send(head).and_then(|()| (0..300).try_for_each(|_| sender.send(&part)));
+    });
+    assert_eq!(client.answer("POST").unwrap().status, 500);
+    drop(client);
+    sending.join().unwrap();
+    server.log.line(&["MemoryError"], SOON);
+    assert_eq!(server.connect().post("/", b"abc").unwrap().text(), "3");
+    assert_eq!(server.until_ready_workers(1), worker);
 }
 
 /// CRC-32 of the body.
